@@ -19,9 +19,10 @@ export function connectCommand(
   kill: () => void,
   caller: Caller,
   tty: boolean,
+  relayed?: RelayedOutput,
 ): Attachment {
   if (caller.handOver !== undefined) return forwardSignals(command, kill, caller);
-  return tty ? attachTerminal(command, kill, caller) : attach(command, kill, caller);
+  return tty ? attachTerminal(command, kill, caller) : attach(command, kill, caller, relayed);
 }
 
 /** Which of kiln's own outputs need not pass through it: pipes and files. */
@@ -36,7 +37,7 @@ export function relayableOutput(): RelayedOutput {
  * Connects kiln's own stdin, stdout and stderr to a command's, but for those that are `relayed`, and
  * forwards signals to it. A second SIGINT or SIGTERM calls `kill`.
  */
-export function attach(
+function attach(
   command: SandboxProcess,
   kill: () => void,
   caller: Caller,
@@ -75,11 +76,7 @@ function hasNoInput(): boolean {
 }
 
 /** The same with a terminal between: keys as they come, and the window's size. */
-export function attachTerminal(
-  command: SandboxProcess,
-  kill: () => void,
-  caller: Caller,
-): Attachment {
+function attachTerminal(command: SandboxProcess, kill: () => void, caller: Caller): Attachment {
   const signals = forwardSignals(command, kill, caller);
   const resize = () => command.resize(caller.windowSize.rows, caller.windowSize.columns);
   const input = caller.readInput({ raw: true });
@@ -105,11 +102,7 @@ function relay(from: NodeJS.ReadableStream & { destroy(): void }, to: Writable):
 }
 
 /** Forwards the caller's signals to a command. A second SIGINT or SIGTERM calls `kill`. */
-export function forwardSignals(
-  command: SandboxProcess,
-  kill: () => void,
-  caller: Caller,
-): Attachment {
+function forwardSignals(command: SandboxProcess, kill: () => void, caller: Caller): Attachment {
   let last = 0;
   const listening = caller.onSignal(FORWARDED, (signal) => {
     const again = Date.now() - last < TWICE;

@@ -59,8 +59,32 @@ const commands: readonly CommandEntry[] = [
     summary: 'run long-lived services',
     load: () => import('./service.ts'),
   },
-  { name: 'ps', summary: 'list sandboxes', load: () => import('./ps.ts') },
-  { name: 'kill', summary: 'destroy sandboxes', load: () => import('./kill.ts') },
+  {
+    name: 'attach',
+    summary: 'show what a detached job writes, and type to it',
+    load: () => import('./job/attach.ts'),
+  },
+  {
+    name: 'wait',
+    summary: 'wait until detached jobs have ended',
+    load: () => import('./job/wait.ts'),
+  },
+  {
+    name: 'logs',
+    summary: 'print what a detached job has written',
+    load: () => import('./job/logs.ts'),
+  },
+  {
+    name: 'results',
+    summary: 'copy the results of a detached job',
+    load: () => import('./job/results.ts'),
+  },
+  { name: 'ps', summary: 'list sandboxes and detached jobs', load: () => import('./ps.ts') },
+  {
+    name: 'kill',
+    summary: 'destroy sandboxes, end detached jobs',
+    load: () => import('./kill.ts'),
+  },
   { name: 'park', summary: 'start sandboxes ahead of time', load: () => import('./park.ts') },
   { name: 'gc', summary: 'remove what nobody uses any more', load: () => import('./gc.ts') },
   {

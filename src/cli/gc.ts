@@ -1,4 +1,5 @@
 import { Command, Option } from 'commander';
+import { removeOldJobs } from '../detached/record.ts';
 import { mendDamage } from '../host/state/kinds.ts';
 import { syncStore } from '../image/store/durability.ts';
 import { collectGarbage } from '../image/store/gc.ts';
@@ -57,8 +58,11 @@ export function command(caller: Caller): Command {
       const { maxAge, maxSize } = options;
       if (caller.user !== undefined) {
         const removed = await removeKept(engine, maxAge);
-        if (options.json === true) printJson(caller.stdout, { sandboxes: removed });
-        else caller.stdout.say(`removed ${removed.length} sandboxes\n`);
+        const jobs = await removeOldJobs(engine.paths, caller.user, maxAge ?? 0);
+        if (options.json === true) printJson(caller.stdout, { sandboxes: removed, jobs });
+        else {
+          caller.stdout.say(`removed ${removed.length} sandboxes, ${jobs.length} ended jobs\n`);
+        }
         return;
       }
       const kept = maxAge === undefined ? {} : { keptMaxAge: maxAge };
@@ -68,17 +72,18 @@ export function command(caller: Caller): Command {
         ...(maxAge === undefined ? {} : { maxAge }),
         ...(maxSize === undefined ? {} : { maxSize }),
       };
+      const jobs = await removeOldJobs(engine.paths, undefined, maxAge);
       const roots = maxAge === undefined ? [] : await pruneRoots(engine, maxAge);
       const damaged = mendDamage(engine.paths);
       const verified = options.verify === true ? await verifyPackages(engine.paths) : undefined;
       const { failures, ...store } = await collectGarbage(engine.paths, limits);
       const downloads = await pruneCache(engine.paths, limits);
       for (const failure of failures) printError(failure, caller.stderr);
-      const report = { sandboxes, domains, roots, ...store, downloads, damaged, verified };
+      const report = { sandboxes, jobs, domains, roots, ...store, downloads, damaged, verified };
       if (options.json === true) printJson(caller.stdout, report);
       else {
         caller.stdout.say(
-          `${verifiedText(verified)}removed ${sandboxes.length} sandboxes, ${domains.length} domains, ${roots.length} roots, ${store.images.length} images, ${store.packages} packages, ${downloads.files} downloads; deleted ${store.trees} trees\n`,
+          `${verifiedText(verified)}removed ${sandboxes.length} sandboxes, ${jobs.length} ended jobs, ${domains.length} domains, ${roots.length} roots, ${store.images.length} images, ${store.packages} packages, ${downloads.files} downloads; deleted ${store.trees} trees\n`,
         );
       }
     });

@@ -6,16 +6,11 @@ import { resultOfFailure, resultOfRun } from '../jobs/run/result.ts';
 import { ownResults, type Results } from '../jobs/run/results.ts';
 import { type RunHooks, type RunReport, run } from '../jobs/run/run.ts';
 import { Timeline } from '../jobs/run/timeline.ts';
-import {
-  type Attachment,
-  attach,
-  attachTerminal,
-  forwardSignals,
-  relayableOutput,
-} from './attach.ts';
+import { type Attachment, connectCommand, relayableOutput } from './attach.ts';
 import type { Caller } from './caller/caller.ts';
 import { listenForInterruption } from './caller/interruption.ts';
 import { pickImageFor } from './images/pick-image.ts';
+import { addDetachOptions, type DetachOptions, detach } from './job/detach.ts';
 import { EqualsCommand } from './optional-value.ts';
 import { printEgressRefusals } from './output/egress-refusals.ts';
 import { printError } from './output/errors.ts';
@@ -24,7 +19,7 @@ import { printLayers } from './output/explain.ts';
 import { reportResult } from './output/report-result.ts';
 import { addSandboxOptions, runRequest, type SandboxOptions } from './sandbox-options.ts';
 
-export interface RunOptions extends SandboxOptions {
+export interface RunOptions extends SandboxOptions, DetachOptions {
   readonly json?: boolean;
   readonly tty?: boolean;
   readonly explain?: boolean;
@@ -73,7 +68,8 @@ Examples:
       --artifact hello --resultdir out -- gcc -o hello hello.c
   kiln run -r debian-build --secret token=./token -- sh -c 'wc -c /run/secrets/token'
   kiln run -r debian-build --seccomp strict --explain -- true
-  kiln run -r debian-build --tty -- vi`;
+  kiln run -r debian-build --tty -- vi
+  kiln run -r debian-build --detach --name nightly -- make; kiln logs -f nightly`;
 
 /** `kiln run`. */
 export function command(caller: Caller): Command {
@@ -87,13 +83,20 @@ export function commandIn(context: RunContext): Command {
     .usage('[options] [--] COMMAND [ARGUMENT…]')
     .argument('<command...>', 'the command and its arguments')
     .passThroughOptions();
-  return addSandboxOptions(it, context.caller)
+  return addDetachOptions(addSandboxOptions(it, context.caller))
     .option('--json', 'print the result as JSON, as the last line of stderr; see docs/result.md')
     .option('-t, --tty', 'give the command a terminal (colours, line editing, window size)')
     .option('--explain', 'print which layers of protection the command would have; run nothing')
     .option('--no-samples', 'do not record resource use over time in result.json')
     .addHelpText('after', EXAMPLES)
-    .action((argv: string[], options: RunOptions) => runCommand(argv, options, it, context));
+    .action(async (argv: string[], given: RunOptions) => {
+      const { options, begin } = await detach(given, it, context.caller);
+      const started = () => {
+        context.started?.();
+        begin();
+      };
+      await runCommand(argv, options, it, { ...context, started });
+    });
 }
 
 /** Runs `argv` as the options say and sets kiln's exit status. `shell` uses it, too. */
@@ -135,7 +138,8 @@ export async function runCommand(
     }
     const { handOver } = caller;
     const own = handOver === undefined;
-    const relay = own && terminal === undefined ? relayableOutput() : undefined;
+    const isDetached = options.detach === true;
+    const relay = own && !isDetached && terminal === undefined ? relayableOutput() : undefined;
     const hooks: RunHooks = {
       signal: interruption.signal,
       ...(terminal === undefined ? {} : { terminal }),
@@ -148,9 +152,8 @@ export async function runCommand(
       started: (started, kill) => {
         interruption[Symbol.dispose]();
         context.started?.();
-        if (!own) attachment = forwardSignals(started, kill, caller);
-        else if (relay === undefined) attachment = attachTerminal(started, kill, caller);
-        else attachment = attach(started, kill, caller, relay);
+        const isTerminal = terminal !== undefined;
+        attachment = connectCommand(started, kill, caller, isTerminal, relay);
       },
       ended: () => {
         attachment?.detach();

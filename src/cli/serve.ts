@@ -65,13 +65,14 @@ const OF_PROCESS = [
 const USUAL_HOME = homedir();
 
 /** Options of `run` that are work for a worker. */
-const LONG = ['copyIn', 'egress', 'keep', 'explain'] as const;
+const LONG = ['copyIn', 'egress', 'keep', 'explain', 'detach'] as const;
 
 /** Commands that the daemon's own thread runs, each with the variables that make it work for a worker. */
 const SHORT: Readonly<Record<string, readonly string[]>> = {
   run: ['KILN_URI', 'KILN_TRACE', 'KILN_FIXTURES'],
   ps: ['KILN_URI', 'KILN_TRACE'],
   kill: ['KILN_URI', 'KILN_TRACE'],
+  wait: ['KILN_TRACE'],
   // The daemon alone has sandboxes that wait.
   park: ['KILN_URI'],
 };
@@ -146,7 +147,10 @@ export function ownerOf({ uid, gid, groups, policy, files }: CallerUser): Sandbo
 }
 
 /** Commands that open no sandbox. */
-const WITHOUT_SANDBOX = ['ps', 'kill', 'gc', 'config'];
+const WITHOUT_SANDBOX = [
+  ...['ps', 'kill', 'gc', 'config'],
+  ...['attach', 'wait', 'logs', 'results'],
+];
 
 /** Those of one user that have a worker at a time. */
 const ASIDES = 2;
@@ -221,7 +225,7 @@ async function roomFor(
 }
 
 /** The words behind the program's name, which may say what is meant. */
-function wordsOf({ start: { argv } }: CommandLine): readonly string[] {
+export function wordsOf({ start: { argv } }: CommandLine): readonly string[] {
   const [program = '', ...words] = argv;
   return basename(program) === 'kiln-mock' ? ['mock', ...words] : words;
 }
@@ -322,12 +326,8 @@ function contextOf(
 }
 
 /** Runs a client's command line in a process that has nothing else to do. */
-export async function serveAlone(
-  line: CommandLine,
-  process: ServingProcess,
-  user: CallerUser | undefined,
-): Promise<void> {
-  const caller = new ClientCaller(line, process, user);
+export async function serveAlone(line: CommandLine, caller: ClientCaller): Promise<void> {
+  const { user } = caller;
   const say = (text: string) => caller.stderr.say(text);
   takeCallersUmask(line.start.umask);
   await withWaits({ say }, () => runCommandLine(wordsOf(line), caller));

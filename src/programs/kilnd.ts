@@ -34,6 +34,7 @@ import { Quiet } from '../daemon/quiet.ts';
 import { WorkerResults } from '../daemon/results.ts';
 import { Server } from '../daemon/server.ts';
 import { Workers } from '../daemon/workers.ts';
+import { removeOldJobs } from '../detached/record.ts';
 import { openEngine } from '../engine.ts';
 import { checked, tryCall } from '../host/calls/system-call.ts';
 import { acquireLock, tryLock } from '../host/files/flock.ts';
@@ -219,6 +220,7 @@ async function main(): Promise<void> {
   // What a daemon has left that was killed.
   sweepSandboxes(paths, engine.connect).catch(tell);
   sweepJobs(paths).catch(tell);
+  removeOldJobs(paths, undefined).catch(tell);
   if (passed.length === 0) sayReady(log);
 }
 

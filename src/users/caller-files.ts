@@ -210,6 +210,20 @@ export class CallerFiles implements AsyncDisposable {
     return this.#deliverTo(to, path);
   }
 
+  /**
+   * The same for a folder that root keeps for them, by its descriptor, which is this job's from here on.
+   * @param title what messages call it
+   */
+  resultsTo(to: number, title: string): string {
+    return this.#deliverTo(to, title);
+  }
+
+  /** Copies what root keeps in a folder to one of the caller's, at the end. @throws KilnError E_RESULTDIR */
+  async give(from: string, path: string): Promise<void> {
+    const to = await this.#open('made', path, 'E_RESULTDIR');
+    this.#results.push({ from, to, path });
+  }
+
   /** The same for one file or folder, which need not be there. @throws KilnError E_CALLER_FILE */
   async resultAt(path: string): Promise<string> {
     const name = basename(path);
@@ -278,28 +292,9 @@ export class CallerFiles implements AsyncDisposable {
   }
 
   async #deliver(from: string, to: number, path: string): Promise<void> {
-    const { owner, withRights } = this.#options;
-    const source = openSync(from, constants.O_RDONLY | constants.O_DIRECTORY);
-    try {
-      const budget = this.#budgets.out;
-      const { copy, destination } = this.#copier({
-        budget,
-        destination: new Destination({
-          root: to,
-          resolve: RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS,
-          owner,
-          writing: withRights,
-          replace: true,
-          failure: (name, cause) => cannotDeliver(path, quoteName(name), cause),
-        }),
-        links: 'now',
-      });
-      const pair = { from: source, to, source: fromText(path), path: '', depth: 1 };
-      await copy.copyEntries(pair, listEntries(source, budget));
-      destination.finish();
-    } finally {
-      closeSync(source);
-    }
+    const { owner, withRights, warn } = this.#options;
+    const budget = this.#budgets.out;
+    await copyResults(from, to, path, { owner, writing: withRights, budget, warn });
   }
 
   async #copyFolder(from: number, path: string, links: 'as they are' | 'inside'): Promise<string> {
@@ -308,15 +303,17 @@ export class CallerFiles implements AsyncDisposable {
     const to = openSync(folder, constants.O_RDONLY | constants.O_DIRECTORY);
     try {
       const budget = this.#budgets.in;
-      const { copy, destination, inventory } = this.#copier({
-        budget,
-        destination: new Destination({
-          root: to,
-          resolve: RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS,
-          owner: { uid: 0, gid: 0 },
-          replace: false,
-          failure: (name, cause) => cannotCopy(path, quoteName(name), cause),
-        }),
+      const destination = new Destination({
+        root: to,
+        resolve: RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS,
+        owner: { uid: 0, gid: 0 },
+        replace: false,
+        failure: (name, cause) => cannotCopy(path, quoteName(name), cause),
+      });
+      const inventory = new Inventory(budget, LONGEST_PATH);
+      const copy = new TreeCopy({
+        ...{ budget, destination, inventory },
+        warnings: new Warnings(this.#options.warn),
         links: links === 'inside' ? 'later' : 'now',
         reading: withRights,
       });
@@ -328,18 +325,6 @@ export class CallerFiles implements AsyncDisposable {
     } finally {
       closeSync(to);
     }
-  }
-
-  #copier(options: {
-    readonly budget: Budget;
-    readonly destination: Destination;
-    readonly links: 'now' | 'later';
-    readonly reading?: WithRights;
-  }) {
-    const inventory = new Inventory(options.budget, LONGEST_PATH);
-    const warnings = new Warnings(this.#options.warn);
-    const copy = new TreeCopy({ ...options, inventory, warnings });
-    return { copy, inventory, destination: options.destination };
   }
 
   async #copyFile(from: number, path: string): Promise<string> {
@@ -398,6 +383,47 @@ export class CallerFiles implements AsyncDisposable {
     await removeTree(this.folder);
     rmSync(lockOf(this.folder), { force: true });
     await this.#lock.release();
+  }
+}
+
+interface ResultsOptions {
+  /** Whose the copies are. */
+  readonly owner: { readonly uid: number; readonly gid: number };
+  readonly writing?: WithRights;
+  readonly budget?: Budget;
+  readonly warn: (warning: ArtifactWarning) => void;
+}
+
+/**
+ * Copies a folder of results into `to`, a descriptor of a folder that messages call `path`.
+ * @throws KilnError E_RESULTDIR, E_ARTIFACT_LIMIT
+ */
+export async function copyResults(
+  from: string,
+  to: number,
+  path: string,
+  { owner, writing, budget = new Budget(), warn }: ResultsOptions,
+): Promise<void> {
+  const source = openSync(from, constants.O_RDONLY | constants.O_DIRECTORY);
+  try {
+    const destination = new Destination({
+      root: to,
+      resolve: RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS,
+      owner,
+      ...(writing === undefined ? {} : { writing }),
+      replace: true,
+      failure: (name, cause) => cannotDeliver(path, quoteName(name), cause),
+    });
+    const copy = new TreeCopy({
+      ...{ budget, destination, links: 'now' },
+      inventory: new Inventory(budget, LONGEST_PATH),
+      warnings: new Warnings(warn),
+    });
+    const pair = { from: source, to, source: fromText(path), path: '', depth: 1 };
+    await copy.copyEntries(pair, listEntries(source, budget));
+    destination.finish();
+  } finally {
+    closeSync(source);
   }
 }
 

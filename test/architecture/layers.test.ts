@@ -15,7 +15,17 @@ const ROOMS: readonly string[] = [
   ...['api', 'artifacts', 'packages/rpm', 'packages/repository', 'egress', 'sandbox'],
   ...['recipe', 'result', 'users', 'engine.ts', 'report', 'packages/solver', 'image'],
   ...['jobs/run', 'daemon', 'jobs/provenance', 'jobs/rpmbuild', 'jobs/chain', 'jobs/recipe'],
-  ...['jobs/verify', 'doctor', 'service', 'jobs/mock', 'farm', 'cli', 'index.ts', 'programs'],
+  ...[
+    'jobs/verify',
+    'doctor',
+    'service',
+    'detached',
+    'jobs/mock',
+    'farm',
+    'cli',
+    'index.ts',
+    'programs',
+  ],
 ];
 
 /** Files that a folder may have: who looks for one reads the list. The init's has two for each module. */

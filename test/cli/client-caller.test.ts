@@ -3,6 +3,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import test from 'ava';
 import { ClientCaller, type ServingProcess } from '../../src/cli/caller/client-caller.ts';
 import type { CommandLine } from '../../src/daemon/command-line.ts';
+import type { HandOver } from '../../src/sandbox/command/streams.ts';
 
 /** A connection as a caller sees it; its client may be gone. */
 function connection(gone: boolean): CommandLine {
@@ -12,22 +13,21 @@ function connection(gone: boolean): CommandLine {
 }
 
 const serving = { state: '/nowhere', interrupted: () => undefined } as unknown as ServingProcess;
-const callerOf = (line: CommandLine) => new ClientCaller(line, serving, undefined);
+const handOverOf = (line: CommandLine): HandOver => {
+  const { handOver } = new ClientCaller(line, serving, undefined);
+  if (handOver === undefined) throw new Error('this client takes nothing');
+  return handOver;
+};
 
 test('output that is handed to a client which was killed before is not waited for', async (t) => {
-  const { handOver } = callerOf(connection(true));
-  const { drained } = handOver({ stdin: 0, stdout: 1, stderr: 2 });
+  const { drained } = handOverOf(connection(true))({ stdin: 0, stdout: 1, stderr: 2 });
   t.is(await Promise.race([drained.then(() => 'ended'), sleep(5000, 'waits')]), 'ended');
 });
 
 test('output that is handed to a client is waited for until the client has it, or is gone', async (t) => {
   for (const event of ['drained', 'gone']) {
     const line = connection(false);
-    const { drained } = callerOf(line).handOver({
-      stdin: 0,
-      stdout: 1,
-      stderr: 2,
-    });
+    const { drained } = handOverOf(line)({ stdin: 0, stdout: 1, stderr: 2 });
     t.is(await Promise.race([drained.then(() => 'ended'), sleep(50, 'waits')]), 'waits');
     line.emit(event as 'gone');
     await drained;

@@ -9,7 +9,8 @@ import { processCaller } from '../../src/cli/caller/process-caller.ts';
 async function kiln(): Promise<Command> {
   const folder = join(import.meta.dirname, '../../src/cli');
   const it = new Command('kiln').enablePositionalOptions();
-  for (const file of (await readdir(folder)).filter((name) => name.endsWith('.ts'))) {
+  const jobs = (await readdir(join(folder, 'job'))).map((name) => join('job', name));
+  for (const file of [...(await readdir(folder)), ...jobs].filter((name) => name.endsWith('.ts'))) {
     // It runs what it finds on the command line.
     if (file === 'main.ts') continue;
     const { command } = (await import(join(folder, file))) as {

@@ -187,7 +187,7 @@ const GARBLED: ReadonlySet<string> = new Set([
 ]);
 
 /** Of downloads that broke off, and of upgrades that are under way. */
-const ELSEWHERE = /cache\\?\/partial|cache\\?\/\(bases|previous/;
+const ELSEWHERE = /^\^\(\?:detached|cache\\?\/partial|cache\\?\/\(bases|previous/;
 
 /**
  * Who reads it says so; but `kiln run` and the others have no reason to, or what writes an image to the disk,

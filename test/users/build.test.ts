@@ -65,6 +65,33 @@ test.serial('a user builds a source package and owns what comes of it', async (t
   t.is((await as(OTHER, argv, { cwd: '/' })).exitCode, 125);
 });
 
+test.serial('a build goes on without its user, who fetches the packages', async (t) => {
+  const { as, home, srpm, kiln, beside } = t.context;
+  const argv = ['build', '-r', 'debian-build', '--detach', '--name', 'apart', srpm];
+  const begun = await as(USER, argv, { timeout: 600_000 });
+  t.is(begun.exitCode, 0, String(begun.stderr));
+  t.regex(String(begun.stdout), /^[0-9a-f]{10}$/);
+  const waited = await as(USER, ['wait', 'apart'], { timeout: 600_000 });
+  const { stdout: log } = await as(USER, ['logs', 'apart']);
+  t.is(waited.exitCode, 0, String(log));
+  t.regex(String(log), /%install/, 'the log of the build');
+  t.is((await as(USER, ['results', 'apart', 'apart'])).exitCode, 0);
+  owned(t, join(home, 'apart'));
+  t.notRegex(readFileSync(join(home, 'apart/result.json'), 'utf8'), /.*\/jobs\/.*/);
+  // And a package of root's, whose failure is its own as well.
+  const bad = await sourcePackage(beside, { name: 'bad', install: 'exit 7' });
+  const roots = await kiln(['build', '-r', 'debian-build', '--detach', bad]);
+  t.is(roots.exitCode, 0, String(roots.stderr));
+  t.is((await kiln(['wait', String(roots.stdout)])).exitCode, 1);
+  const out = join(beside, 'bad');
+  t.is((await kiln(['results', String(roots.stdout), out])).exitCode, 0);
+  t.regex(readFileSync(join(out, 'build.log'), 'utf8'), /exit 7/);
+  // What is wrong before it begins is told at once.
+  const none = await kiln(['build', '-r', 'debian-build', '--detach', join(beside, 'no.src.rpm')]);
+  t.not(none.exitCode, 0);
+  t.is(none.stdout, '');
+});
+
 test.serial('a user builds a spec with its sources', async (t) => {
   const { as, home } = t.context;
   // A checkout may lie where users cannot go.

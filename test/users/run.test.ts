@@ -188,8 +188,11 @@ test.serial('gc of a user removes what the user keeps, and nothing of others', a
   const { as, kiln } = t.context;
   const keep = ['run', ...IMAGE, '--keep', '--', 'true'];
   for (const kept of [as(USER, keep), as(OTHER, keep), kiln(keep)]) succeeds(t, await kept);
-  t.is(String((await as(USER, ['gc'])).stdout), 'removed 0 sandboxes');
-  t.is(String((await as(USER, ['gc', '--max-age', '0s'])).stdout), 'removed 1 sandboxes');
+  t.is(String((await as(USER, ['gc'])).stdout), 'removed 0 sandboxes, 0 ended jobs');
+  t.is(
+    String((await as(USER, ['gc', '--max-age', '0s'])).stdout),
+    'removed 1 sandboxes, 0 ended jobs',
+  );
   t.is(JSON.parse(String((await as(USER, ['ps', '--json'])).stdout)).length, 0);
   t.is(JSON.parse(String((await as(OTHER, ['ps', '--json'])).stdout)).length, 1);
   succeeds(t, await kiln(['kill', '--all']));

@@ -1,5 +1,6 @@
 /** Who called kiln, and what kiln sees of them: of this process, or of a client of the daemon. */
 import type { Readable, Writable } from 'node:stream';
+import type { DetachedJob } from '../../detached/job.ts';
 import type { EngineOptions, OwnEngine } from '../../engine.ts';
 import type { HandOver } from '../../sandbox/command/streams.ts';
 import type { CallerUser } from '../../users/user.ts';
@@ -27,6 +28,14 @@ export interface TextInput extends Disposable {
 interface JobEngineOptions extends EngineOptions {
   /** It needs nothing of this host: users other than root may call it. */
   readonly anybody?: boolean;
+}
+
+/** How a job is to go on without its caller. */
+export interface DetachRequest {
+  readonly name: string | undefined;
+  readonly tty: boolean;
+  /** Where its results go; undefined: they wait in its folder. */
+  readonly resultDirectory: string | undefined;
 }
 
 /** Everything of a command line that is not an option: explicit, since a daemon has many at a time. */
@@ -63,6 +72,11 @@ export interface Caller {
   readonly handOver: HandOver | undefined;
   /** Reads stdin; a terminal is `raw` meanwhile, so that every key comes as it is pressed. */
   readInput(options: { readonly raw: boolean }): TextInput;
+  /**
+   * Has what it called go on without it: a job, which begins when it is told to. Undefined where no daemon works.
+   * @throws KilnError E_ARGUMENT, E_JOB_NAME
+   */
+  readonly detach: ((options: DetachRequest) => Promise<DetachedJob>) | undefined;
   /** The engine that the environment names. @throws KilnError E_NOT_ROOT, E_NO_PROC, E_STATE */
   openEngine(options?: JobEngineOptions): OwnEngine;
   /** Where sandboxes can be parked. */

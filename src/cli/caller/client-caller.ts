@@ -2,6 +2,7 @@
 import { Socket } from 'node:net';
 import { Writable } from 'node:stream';
 import type { CommandLine } from '../../daemon/command-line.ts';
+import type { DetachedJob } from '../../detached/job.ts';
 import type { EngineOptions, OwnEngine } from '../../engine.ts';
 import { KilnError } from '../../errors.ts';
 import { checked, tryCall } from '../../host/calls/system-call.ts';
@@ -10,7 +11,14 @@ import { awaitedLater } from '../../promise.ts';
 import type { HandedStdio, HostStdio } from '../../sandbox/command/streams.ts';
 import type { CallerFiles } from '../../users/caller-files.ts';
 import { userEnvironment } from '../../users/user.ts';
-import { type Caller, outputOf, type Parking, type TextInput, type TextOutput } from './caller.ts';
+import {
+  type Caller,
+  type DetachRequest,
+  outputOf,
+  type Parking,
+  type TextInput,
+  type TextOutput,
+} from './caller.ts';
 
 /** How much text may wait for the client before whoever writes is asked to wait, bytes. */
 const WAITING_MAX = 1 << 20;
@@ -29,6 +37,8 @@ export interface ServingProcess {
   readonly parking: Parking | undefined;
   openEngine(caller: Caller, options?: EngineOptions): OwnEngine;
   storeChanged(): void;
+  /** Makes a job of the client's that goes on without it; where this process does nothing else. */
+  readonly detach?: (options: DetachRequest, caller: Caller) => Promise<DetachedJob>;
   /** The client has been told to end by a signal that nothing listens for. */
   interrupted(): void;
 }
@@ -45,10 +55,13 @@ export class ClientCaller implements Caller {
   readonly inputIsTTY: boolean;
   readonly isOnly: boolean;
   readonly parking: Parking | undefined;
+  readonly detach: Caller['detach'];
   exitStatus: number | undefined;
   readonly #line: CommandLine;
   readonly #process: ServingProcess;
   #over = false;
+  /** What goes on without the client, or is to. */
+  #job: DetachedJob | undefined;
   /** How many listen for each signal. */
   readonly #heard = new Map<NodeJS.Signals, number>();
 
@@ -64,9 +77,12 @@ export class ClientCaller implements Caller {
     this.ids = callerIds(env, line.identity);
     this.inputIsTTY = terminals[0];
     const output = (fd: 1 | 2) => {
-      const stream = new ClientOutput(line, fd);
+      const stream = new ClientOutput(line, fd, () => this.#jobOf(fd));
       const own = outputOf(stream, { isTTY: terminals[fd], columns: columns || 80 });
-      return user?.files === undefined ? own : renaming(own, user.files);
+      const named = user?.files === undefined ? own : renaming(own, user.files);
+      // A log is no terminal.
+      const isTTY = () => terminals[fd] && this.#job === undefined;
+      return Object.defineProperty({ ...named }, 'isTTY', { get: isTTY });
     };
     this.stdout = output(1);
     this.stderr = output(2);
@@ -74,6 +90,30 @@ export class ClientCaller implements Caller {
     line.on('gone', () => {
       if (!this.#over && this.#heard.size === 0) process.interrupted();
     });
+    const detach = process.detach?.bind(process);
+    this.detach =
+      detach &&
+      (async (options) => {
+        const job = await detach(options, this);
+        this.#job = job;
+        job.once('begun', () => this.#leave(job));
+        return job;
+      });
+  }
+
+  /** Where an output goes that is not the client's: from a job's start, whose id alone is on its stdout. */
+  #jobOf(fd: 1 | 2): DetachedJob | undefined {
+    return fd === 1 ? this.#job : this.#begun;
+  }
+
+  get #begun(): DetachedJob | undefined {
+    return this.#job?.hasBegun === true ? this.#job : undefined;
+  }
+
+  /** The client has what it waited for: the name of the job. */
+  #leave(job: DetachedJob): void {
+    this.#line.write(1, `${job.record.id}\n`);
+    this.end({ status: 0 });
   }
 
   variable(name: string): string | undefined {
@@ -93,6 +133,7 @@ export class ClientCaller implements Caller {
 
   /** What its terminal has now, or had at the start. */
   get windowSize(): Caller['windowSize'] {
+    if (this.#begun !== undefined) return this.#begun.windowSize;
     const { rows, columns } = this.#line.start;
     const { stdin, stdout, stderr } = this.#line.descriptors;
     const size = Buffer.alloc(WINSIZE);
@@ -114,10 +155,21 @@ export class ClientCaller implements Caller {
         stream.end();
       });
     }
-    this.end({ status: this.exitStatus ?? 0 });
+    const status = this.exitStatus ?? 0;
+    // What was done before its caller could be left is there to be looked at as well.
+    if (this.#job?.hasBegun === false && status === 0) this.#job.begin();
+    await this.#job?.over(status);
+    this.end({ status });
+  }
+
+  /** The daemon ends, or wants this process to: so does what is being done. */
+  abort(): void {
+    if (this.#begun === undefined) this.#line.abort();
+    else this.#begun.end('lost');
   }
 
   end(end: ClientEnd): void {
+    if (this.#over) return;
     this.#over = true;
     this.#line.exit(end);
   }
@@ -132,11 +184,12 @@ export class ClientCaller implements Caller {
     };
     // A client that is gone ends what it has asked for, like one that was told to twice.
     const gone = () => {
-      if (!signals.includes('SIGTERM')) return;
+      if (!signals.includes('SIGTERM') || this.#begun !== undefined) return;
       listener('SIGTERM');
       listener('SIGTERM');
     };
     line.on('signal', heard).on('gone', gone);
+    const job = this.#job?.on('signal', heard);
     if (line.gone) setImmediate(gone);
     this.#count(signals, 1);
     let over = false;
@@ -145,6 +198,7 @@ export class ClientCaller implements Caller {
         if (over) return;
         over = true;
         line.off('signal', heard).off('gone', gone);
+        job?.off('signal', heard);
         this.#count(signals, -1);
       },
     };
@@ -165,7 +219,12 @@ export class ClientCaller implements Caller {
     this.#process.interrupted();
   }
 
-  readonly handOver = (stdio: HostStdio): HandedStdio => {
+  /** Of a job that is to go on nothing is the client's. */
+  get handOver(): Caller['handOver'] {
+    return this.#job === undefined ? this.#handOver : undefined;
+  }
+
+  readonly #handOver = (stdio: HostStdio): HandedStdio => {
     const line = this.#line;
     if ('terminal' in stdio) line.passTerminal(stdio.terminal);
     else line.passStdio(stdio.stdin, stdio.stdout, stdio.stderr);
@@ -186,6 +245,9 @@ export class ClientCaller implements Caller {
   };
 
   readInput({ raw }: { readonly raw: boolean }): TextInput {
+    if (this.#job !== undefined) {
+      return { stream: this.#job.input, [Symbol.dispose]: () => undefined };
+    }
     const ends = new Int32Array(2);
     checked('pipe2', tryCall('pipe2', ends, O_CLOEXEC));
     const [from = -1, to = -1] = ends;
@@ -216,11 +278,14 @@ function renaming(output: TextOutput, files: CallerFiles): TextOutput {
 class ClientOutput extends Writable {
   readonly #line: CommandLine;
   readonly #fd: 1 | 2;
+  readonly #job: () => DetachedJob | undefined;
 
-  constructor(line: CommandLine, fd: 1 | 2) {
+  /** @param job whose output it is, where it is not the client's */
+  constructor(line: CommandLine, fd: 1 | 2, job: () => DetachedJob | undefined) {
     super({ highWaterMark: WAITING_MAX });
     this.#line = line;
     this.#fd = fd;
+    this.#job = job;
     // The client says what that means for it; nobody else need listen.
     this.on('error', () => undefined);
     line.on('unwritable', (which) => {
@@ -231,6 +296,12 @@ class ClientOutput extends Writable {
   }
 
   override _write(chunk: Buffer, _: BufferEncoding, done: (error?: Error) => void): void {
+    const job = this.#job();
+    if (job !== undefined) {
+      job.write(this.#fd, chunk);
+      done();
+      return;
+    }
     this.#line.write(this.#fd, chunk);
     if (this.#line.waiting < WAITING_MAX) done();
     else this.#line.sent().then(() => done(), done);

@@ -47,6 +47,7 @@ export const processCaller: Caller = {
     };
   },
   handOver: undefined,
+  detach: undefined,
   readInput: ({ raw }) => {
     const { stdin } = process;
     const makesRaw = raw && stdin.isTTY === true;

@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import type { CommandLine } from '../../daemon/command-line.ts';
 import { ResultsServer } from '../../daemon/results.ts';
 import { type AdoptedCall, Daemon } from '../../daemon/worker.ts';
+import { DetachedJob } from '../../detached/job.ts';
 import { type EngineOptions, type OwnEngine, openEngine } from '../../engine.ts';
 import { closeDescriptor } from '../../host/calls/descriptor.ts';
 import { startQueueChildren } from '../../host/confine/queue-child.ts';
@@ -24,9 +25,9 @@ import { loadCommands } from '../commands.ts';
 import { describeError } from '../output/errors.ts';
 import { KILN_FAILED } from '../output/exit-status.ts';
 import { plainText } from '../output/print.ts';
-import { ownerOf, serveAlone, userOf } from '../serve.ts';
+import { ownerOf, serveAlone, userOf, wordsOf } from '../serve.ts';
 import type { Caller } from './caller.ts';
-import type { ServingProcess } from './client-caller.ts';
+import { ClientCaller, type ServingProcess } from './client-caller.ts';
 
 /** Jobs of one worker. */
 const JOBS_MAX = 50;
@@ -104,11 +105,20 @@ export function runWorker(): void {
       storeChanged: () => {
         changed = true;
       },
+      detach: (options, { windowSize }) =>
+        DetachedJob.make(statePaths(process.env), {
+          ...options,
+          ...windowSize,
+          owner: user?.uid,
+          command: wordsOf(line),
+        }),
       interrupted: () => {
         leave(line, 0);
       },
     };
-    await serveAlone(line, serving, user);
+    const caller = new ClientCaller(line, serving, user);
+    abort = () => caller.abort();
+    await serveAlone(line, caller);
     await line.sent();
     await done();
   }

@@ -17,6 +17,7 @@ import { printJson } from '../output/print.ts';
 import { printTable } from '../output/table.ts';
 import type { ChainOptions } from './build-chain-options.ts';
 import type { BuildOptions } from './build-options.ts';
+import { isAtWork } from './build-output.ts';
 import { buildRequest } from './build-request.ts';
 
 /** The name of the report in the result directory. */
@@ -28,6 +29,7 @@ export async function runChain(
   options: BuildOptions & ChainOptions,
   command: Command,
   caller: Caller,
+  begin: () => void,
 ): Promise<void> {
   const asked = chainRequest(sources, options, command, caller);
   // Each sandbox of a user's has a share, and a command counts as one.
@@ -49,7 +51,7 @@ export async function runChain(
       signal: interruption.signal,
       onImageProgress: progress.report,
       onMember: (member) => noteMember(member, note, caller),
-      buildHooks: () => hooksFor(progress),
+      buildHooks: () => hooksFor(progress, begin),
     });
     printChain(report, caller);
     const json = chainJson(request, report);
@@ -94,10 +96,13 @@ export function chainRequest(
   };
 }
 
-function hooksFor(progress: ProgressLine) {
+function hooksFor(progress: ProgressLine, begin: () => void) {
   return {
     onImageProgress: progress.report,
-    onPhase: () => progress[Symbol.dispose](),
+    onPhase: (phase: string) => {
+      progress[Symbol.dispose]();
+      if (isAtWork(phase)) begin();
+    },
   };
 }
 

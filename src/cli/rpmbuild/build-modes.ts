@@ -1,5 +1,6 @@
 import type { Command, Option } from 'commander';
 import { KilnError } from '../../errors.ts';
+import type { DetachOptions } from '../job/detach.ts';
 import type { ChainOptions } from './build-chain-options.ts';
 import type { BuildOptions } from './build-options.ts';
 import type { RecipeOptions } from './build-recipe-options.ts';
@@ -7,11 +8,12 @@ import type { RecipeOptions } from './build-recipe-options.ts';
 /** What `kiln build` is asked for. */
 export type BuildMode = 'package' | 'spec' | 'lock' | 'resume' | 'chain' | 'recipe' | 'schema';
 
-type Name = keyof (BuildOptions & ChainOptions & RecipeOptions);
+type Name = keyof (BuildOptions & ChainOptions & RecipeOptions & DetachOptions);
 
 /** What every build has. */
 const EVERY: readonly Name[] = [
   ...(['resultdir', 'keep', 'json', 'quiet', 'samples', 'timeout', 'stallTimeout'] as const),
+  ...(['detach', 'name'] as const),
 ];
 
 const SANDBOX: readonly Name[] = [

@@ -10,7 +10,19 @@ import { LogTail } from '../output/log-tail.ts';
 import { LogView } from '../output/print.ts';
 
 /** Parts that are worth a line while they go on; the others are over at once. */
-const TOLD = new Set(['prep', 'compile', 'install', 'check', 'package', 'dynamic-buildrequires']);
+const TOLD: ReadonlySet<string> = new Set([
+  'prep',
+  'compile',
+  'install',
+  'check',
+  'package',
+  'dynamic-buildrequires',
+]);
+
+/** Whether a part of a build works on the source: all that it takes from the caller has been read. */
+export function isAtWork(phase: string): boolean {
+  return TOLD.has(phase);
+}
 
 /** Differences of two builds that are shown; result.json has them all. */
 const DIFFERENCES = 30;
@@ -21,6 +33,8 @@ interface BuildOutputOptions {
   readonly ci: CiChoice;
   /** The source's name. */
   readonly source: string;
+  /** Called whenever a part {@link isAtWork}. */
+  readonly begin?: () => void;
 }
 
 /** Shows a build on the terminal: its log on stdout, everything of kiln's own on stderr. */
@@ -31,7 +45,7 @@ export class BuildOutput {
   #view: LogView | undefined;
   readonly #tail = new LogTail();
 
-  constructor({ quiet, ci, source }: BuildOutputOptions, caller: Caller) {
+  constructor({ quiet, ci, source, begin }: BuildOutputOptions, caller: Caller) {
     this.#caller = caller;
     const provider = ciProvider(ci, caller.environment);
     this.#ci = provider && new CiOutput(provider, source, caller);
@@ -41,7 +55,8 @@ export class BuildOutput {
       onWarning: ({ message }) => caller.stderr.say(`kiln: warning: ${message}\n`),
       onPhase: (phase, event) => {
         if (event === 'start') progress[Symbol.dispose]();
-        if (event !== 'start' || !TOLD.has(phase)) return;
+        if (event !== 'start' || !isAtWork(phase)) return;
+        begin?.();
         if (this.#ci === undefined || quiet) caller.stderr.say(`kiln: ${phase}\n`);
         else this.#ci.begin(phase);
       },

@@ -49,6 +49,7 @@ export async function buildRecipe(
   name: string,
   options: SharedOptions & RecipeOptions,
   caller: Caller,
+  begin: () => void,
 ): Promise<void> {
   const path = await findBuildRecipe(name, caller.user?.files?.folder ?? caller.cwd());
   if (options.param.length > 0 && !isScript(path)) {
@@ -64,7 +65,11 @@ export async function buildRecipe(
   timeline.samples.isOn = options.samples;
   const json = options.json === true;
   try {
-    const hooks = { ...output.hooks, signal: interruption.signal };
+    const onStep: typeof output.hooks.onStep = (step) => {
+      begin();
+      output.hooks.onStep?.(step);
+    };
+    const hooks = { ...output.hooks, onStep, signal: interruption.signal };
     const report = await runRecipe(engine, request, hooks, timeline);
     caller.exitStatus = recipeStatus(report);
     output.finish(report);

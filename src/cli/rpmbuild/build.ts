@@ -10,6 +10,7 @@ import { findSandbox } from '../../sandbox/domain/find-sandbox.ts';
 import type { Engine } from '../../sandbox/open.ts';
 import type { Caller } from '../caller/caller.ts';
 import { listenForInterruption } from '../caller/interruption.ts';
+import { addDetachOptions, type DetachOptions, detach } from '../job/detach.ts';
 import { EqualsCommand } from '../optional-value.ts';
 import { printJson } from '../output/print.ts';
 import { addChainOptions, CHAIN_EXAMPLES, type ChainOptions } from './build-chain-options.ts';
@@ -32,40 +33,44 @@ Examples:
   kiln build -r debian-build --keep hello-2.12-1.src.rpm; kiln shell 3fa9c1d2e4
   kiln build --lock out/lock.json --offline hello-2.12-1.src.rpm`;
 
+type AllOptions = BuildOptions & RecipeOptions & ChainOptions & DetachOptions;
+
 /** `kiln build`. */
 export function command(caller: Caller): Command {
   const it = new EqualsCommand('build')
     .description('Build RPM packages, or what a recipe describes, in a new sandbox.')
     .usage('[options] (SRPM | --spec SPEC [--sources DIR] | RECIPE | --chain SRPM…)')
     .argument('[source...]', 'a source package, or the name or path of a recipe (.yaml, .ts)');
-  addChainOptions(addRecipeOptions(addBuildOptions(it, caller), caller));
+  addDetachOptions(addChainOptions(addRecipeOptions(addBuildOptions(it, caller), caller)));
   return it
     .addOption(new Option('--json', 'print the result as JSON, as the last line of stderr'))
     .addHelpText('after', EXAMPLES + RECIPE_EXAMPLES + CHAIN_EXAMPLES)
-    .action(async (sources: string[], options: BuildOptions & RecipeOptions & ChainOptions) => {
+    .action(async (sources: string[], given: AllOptions) => {
       const [source] = sources;
-      const mode = buildMode(source, options);
+      const mode = buildMode(source, given);
       refuseUnused(mode, it);
+      const { options, begin } = await detach(given, it, caller);
       if (mode === 'chain' && options.farm === true) {
+        begin();
         const { runFarmChain } = await import('../farm/chain.ts');
         await runFarmChain(sources, options, it, caller);
         return;
       }
       if (mode === 'chain') {
         const { runChain } = await import('./build-chain.ts');
-        await runChain(sources, options, it, caller);
+        await runChain(sources, options, it, caller, begin);
         return;
       }
       if (sources.length > 1) it.error('kiln: to build several source packages, give --chain');
       if (mode === 'schema' || mode === 'recipe') {
         const { buildRecipe, printRecipeSchema } = await import('./build-recipe.ts');
         // KILN_IMAGE is for what names no image itself.
-        const given = it.getOptionValueSource('image') === 'cli';
+        const isGiven = it.getOptionValueSource('image') === 'cli';
         const { image: _default, ...others } = options;
-        const wanted = given ? options : others;
+        const wanted = isGiven ? options : others;
         if (mode === 'schema') printRecipeSchema(caller);
-        else await buildRecipe(source ?? '', wanted, caller);
-      } else await build(source, options, it, caller);
+        else await buildRecipe(source ?? '', wanted, caller, begin);
+      } else await build(source, options, it, caller, begin);
     });
 }
 
@@ -96,12 +101,13 @@ async function build(
   options: BuildOptions,
   it: Command,
   caller: Caller,
+  begin: () => void,
 ): Promise<void> {
   await using engine = caller.openEngine({ hurry: true });
   using interruption = listenForInterruption(caller);
   const shown = options.spec ?? source ?? options.resume ?? '';
   const output = new BuildOutput(
-    { quiet: options.quiet === true, ci: options.ci, source: basename(shown) },
+    { quiet: options.quiet === true, ci: options.ci, source: basename(shown), begin },
     caller,
   );
   const hooks = { ...output.hooks, signal: interruption.signal, samples: options.samples };

@@ -39,6 +39,8 @@ async function admit(action: Command, user: CallerUser): Promise<void> {
     const rule = rules.options[name];
     if (rule === undefined || typeof rule === 'string' || rule.kind !== 'path') continue;
     const value: unknown = options[name];
+    // Without a wish of the caller's, what a job that goes on leaves waits for `kiln results`.
+    if (options.detach === true && name === 'resultdir' && isDefault(action, name)) continue;
     if (value === undefined || (Array.isArray(value) && value.length === 0)) continue;
     const fetched = await fetchAll(value, rule.field, (path) => fetchPath(rule.path, path, user));
     action.setOptionValueWithSource(name, fetched, action.getOptionValueSource(name) ?? 'cli');
@@ -57,6 +59,10 @@ export function admitOptions(words: string, options: Values, user: CallerUser): 
   for (const [name, value] of Object.entries(options)) {
     if (value !== undefined) check(name, rules[name], value, user, options);
   }
+}
+
+function isDefault(action: Command, name: string): boolean {
+  return action.getOptionValueSource(name) !== 'cli';
 }
 
 function wordsOf(action: Command): string {

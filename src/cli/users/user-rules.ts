@@ -4,6 +4,7 @@
  */
 import { isListed, parseEgressRule } from '../../egress/rule.ts';
 import type { UserPolicy } from '../../users/configuration.ts';
+import type { DetachOptions } from '../job/detach.ts';
 import type { ChainOptions } from '../rpmbuild/build-chain-options.ts';
 import type { BuildOptions } from '../rpmbuild/build-options.ts';
 import type { RecipeOptions } from '../rpmbuild/build-recipe-options.ts';
@@ -135,16 +136,25 @@ const SANDBOX: Readonly<Record<keyof SandboxOptions, Rule>> = {
   keep: KEEP,
 };
 
+const DETACH = { detach: 'open', name: 'open' } as const satisfies Record<
+  keyof DetachOptions,
+  Rule
+>;
+
 const RUN: Readonly<Record<keyof RunOptions, Rule>> = {
   ...SANDBOX,
+  ...DETACH,
   json: 'open',
   samples: 'open',
   tty: 'open',
   explain: 'open',
 };
 
-const BUILD: Readonly<Record<keyof (BuildOptions & RecipeOptions & ChainOptions), Rule>> = {
+const BUILD: Readonly<
+  Record<keyof (BuildOptions & RecipeOptions & ChainOptions & DetachOptions), Rule>
+> = {
   ...LIMITS,
+  ...DETACH,
   image: 'image',
   spec: path('file'),
   sources: path('sources'),
@@ -222,8 +232,13 @@ export const USER_COMMANDS: Readonly<Record<string, CommandRules>> = {
   run: { options: RUN, arguments: 'open' },
   shell: { options: SANDBOX, arguments: 'open' },
   build: { options: BUILD, arguments: path('built') },
-  ps: { options: { json: 'open' }, arguments: 'open' },
-  // Ids of others' sandboxes mean nothing to their own.
+  // Ids of others' sandboxes and jobs mean nothing to their own.
+  attach: { options: {}, arguments: 'open' },
+  wait: { options: {}, arguments: 'open' },
+  logs: { options: { follow: 'open' }, arguments: 'open' },
+  // The folder is opened by the client, as the command itself asks for.
+  results: { options: {}, arguments: 'open' },
+  ps: { options: { json: 'open', jobs: 'open' }, arguments: 'open' },
   kill: { options: { all: 'open' }, arguments: 'open' },
   gc: { options: { maxAge: 'open', json: 'open' }, arguments: 'open' },
   'image build': { options: { json: 'open' }, arguments: 'image' },

@@ -122,6 +122,13 @@ export const KINDS: readonly StateKind[] = [
   { pattern: kind(`libvirt/.*`), care: 'not read' },
   { pattern: kind(`io.kiln|kilnd.log|kilnd.lock`), care: 'not read' },
   { pattern: kind(`jobs/.*`), care: 'not read' },
+  {
+    pattern: kind(`detached/${HEX}/job.json`),
+    care: 'record',
+    mend: 'nobody finds this job any more, and `kiln gc` removes it',
+  },
+  { pattern: kind(`detached/${HEX}/lock`), care: 'no content' },
+  { pattern: kind(`detached/${HEX}/(output-[0-9]+|results/.*)`), care: 'not read' },
   { pattern: kind(`mock/recipes/[^/]+/[^/]+.yaml`), care: 'checked when used' },
   { pattern: kind(`.*\\.damaged(/.*)?`), care: 'not read' },
 ];

@@ -1,0 +1,97 @@
+/** `--detach` of commands whose work goes on without the caller. */
+import { chownSync, closeSync, constants, mkdirSync, openSync } from 'node:fs';
+import { resolve } from 'node:path';
+import { type Command, Option } from 'commander';
+import { jobFiles, keptBytes } from '../../detached/record.ts';
+import { KilnError } from '../../errors.ts';
+import { type StatePaths, statePaths } from '../../host/state/paths.ts';
+import { type CallerUser, forbidden } from '../../users/user.ts';
+import type { Caller } from '../caller/caller.ts';
+
+export interface DetachOptions {
+  readonly detach?: boolean;
+  readonly name?: string;
+}
+
+/** Adds the options of {@link detach}. */
+export function addDetachOptions(command: Command): Command {
+  return command
+    .addOption(
+      new Option(
+        '-d, --detach',
+        'print an id once it has begun, and leave it to the daemon: see `kiln attach`, `wait`, `logs`, `results`',
+      ),
+    )
+    .addOption(new Option('--name <name>', 'with --detach: call it so'));
+}
+
+/** What becomes of options that may ask to detach. */
+interface Detaching<Options> {
+  readonly options: Options;
+  /** To be called when the work has begun: a second call does nothing. */
+  readonly begin: () => void;
+}
+
+/**
+ * Prepares that a command goes on without its caller, where its options say so. Without --resultdir its results wait
+ * for `kiln results`.
+ * @throws KilnError E_ARGUMENT, E_JOB_NAME, E_NO_DAEMON
+ */
+export async function detach<
+  Options extends DetachOptions & { readonly resultdir?: string; readonly tty?: boolean },
+>(options: Options, command: Command, caller: Caller): Promise<Detaching<Options>> {
+  const { name, tty = false } = options;
+  if (options.detach !== true) {
+    if (name !== undefined) {
+      throw new KilnError('E_ARGUMENT', '--name is for a job that goes on by itself', {
+        hint: 'add --detach',
+      });
+    }
+    return { options, begin: () => undefined };
+  }
+  if (caller.detach === undefined) {
+    throw new KilnError(
+      'E_NO_DAEMON',
+      '--detach leaves a job to the daemon, which does not serve this call',
+      {
+        hint: 'call kiln without KILN_FROM_SOURCE, in the mount namespace of the daemon',
+      },
+    );
+  }
+  const given = command.getOptionValueSource('resultdir') === 'cli' ? options.resultdir : undefined;
+  const files = caller.user?.files;
+  if (caller.user !== undefined) await checkRoom(caller.user, statePaths(caller.env));
+  const job = await caller.detach({
+    name,
+    tty,
+    resultDirectory:
+      given && (files === undefined ? resolve(caller.cwd(), given) : files.rename(given)),
+  });
+  const begin = () => {
+    if (!job.hasBegun) job.begin();
+  };
+  if (given !== undefined) return { options, begin };
+  const folder = jobFiles.results(job.folder);
+  mkdirSync(folder, { mode: 0o700 });
+  if (caller.user === undefined || files === undefined) {
+    return { options: { ...options, resultdir: folder }, begin };
+  }
+  // Written with the user's rights; nobody but root comes by its path.
+  const fd = openSync(folder, constants.O_RDONLY | constants.O_DIRECTORY);
+  try {
+    chownSync(folder, caller.user.uid, caller.user.gid);
+    return { options: { ...options, resultdir: files.resultsTo(fd, 'results') }, begin };
+  } catch (error) {
+    closeSync(fd);
+    throw error;
+  }
+}
+
+/** What is kept of a user's jobs counts together as what one of them may write. @throws KilnError E_FORBIDDEN */
+async function checkRoom(user: CallerUser, paths: StatePaths): Promise<void> {
+  const { disk } = user.policy.limits;
+  if ((await keptBytes(paths, user, disk)) <= disk) return;
+  throw forbidden('a further detached job', 'what is kept of others is as large as your share', {
+    hint: '`kiln gc` removes those that have ended; root sets users.limits.disk',
+  });
+}

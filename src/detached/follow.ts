@@ -1,0 +1,102 @@
+/** What others want of a detached job: its output, its input, its end. */
+import { once } from 'node:events';
+import { connect, type Socket } from 'node:net';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { KilnError } from '../errors.ts';
+import { hasErrno } from '../host/calls/libc.ts';
+import type { StatePaths } from '../host/state/paths.ts';
+import { deferred } from '../promise.ts';
+import { encodeFrame, FRAME, onFrames, sendMessage } from '../service/supervisor/frames.ts';
+import type { JobControl, JobMessage } from './job.ts';
+import { jobFiles, type ListedJob, listJobs, titleOf } from './record.ts';
+
+/** How long a job's end may take to be on the disk once its process has let go, milliseconds. */
+const LAST_WORDS = 2000;
+
+export interface FollowedOutput {
+  /** Of all that it has written, so much is in its log; what comes from now on comes to `output`. */
+  readonly follows: (logged: number) => void;
+  readonly output: (output: 1 | 2, bytes: Buffer) => void;
+  /** So many bytes were not sent: this end was too slow. */
+  readonly omitted: (bytes: number) => void;
+}
+
+/** A connection to a job that goes on. */
+export class Follower implements Disposable {
+  readonly #socket: Socket;
+  readonly #over = deferred<number | undefined>();
+
+  private constructor(socket: Socket, output: FollowedOutput | undefined) {
+    this.#socket = socket;
+    socket.on('error', () => socket.destroy());
+    socket.once('close', () => this.#over.resolve(undefined));
+    onFrames(socket, ({ kind, body }) => {
+      if (kind === FRAME.data) output?.output(1, body);
+      else if (kind === FRAME.errorData) output?.output(2, body);
+      else if (kind === FRAME.message) {
+        const message = JSON.parse(body.toString()) as JobMessage;
+        if ('follows' in message) output?.follows(message.follows);
+        else if ('omitted' in message) output?.omitted(message.omitted);
+        else this.#over.resolve(message.ended);
+      }
+    });
+  }
+
+  /** Connects to a job; undefined where it does not go on, or no longer. */
+  static async open(
+    paths: StatePaths,
+    id: string,
+    output?: FollowedOutput,
+  ): Promise<Follower | undefined> {
+    const socket = connect(jobFiles.socket(paths, id));
+    try {
+      await once(socket, 'connect');
+    } catch (error) {
+      if (hasErrno(error, 'ENOENT', 'ECONNREFUSED')) return undefined;
+      throw error;
+    }
+    const follower = new Follower(socket, output);
+    if (output !== undefined) follower.control({ do: 'follow' });
+    return follower;
+  }
+
+  control(wanted: JobControl): void {
+    sendMessage(this.#socket, wanted, FRAME.control);
+  }
+
+  /** Types to the terminal of its command. */
+  type(bytes: Buffer): void {
+    this.#socket.write(encodeFrame(FRAME.data, bytes));
+  }
+
+  /** Its exit status once it has ended; undefined: the connection ended, and nothing was said. */
+  get over(): Promise<number | undefined> {
+    return this.#over.promise;
+  }
+
+  /** Has output wait, or come again. */
+  set paused(paused: boolean) {
+    if (paused) this.#socket.pause();
+    else this.#socket.resume();
+  }
+
+  [Symbol.dispose](): void {
+    this.#socket.destroy();
+  }
+}
+
+/**
+ * How a job ended that a follower has lost sight of, or that did not go on.
+ * @throws KilnError E_JOB_LOST, E_NO_JOB
+ */
+export async function endOf(paths: StatePaths, { record }: ListedJob): Promise<number> {
+  for (const began = Date.now(); ; await sleep(50)) {
+    const now = (await listJobs(paths, undefined)).find((job) => job.record.id === record.id);
+    if (now?.record.ended !== undefined) return now.record.ended.status;
+    const isLost = now === undefined || now.state === 'lost';
+    if (!isLost && Date.now() - began < LAST_WORDS) continue;
+    throw new KilnError('E_JOB_LOST', `the job ${titleOf(record)} is lost: its process ended`, {
+      hint: 'kilnd was ended or killed, and its sandboxes with it; `kiln logs` has what it wrote',
+    });
+  }
+}

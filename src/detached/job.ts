@@ -1,0 +1,244 @@
+/** A job that goes on without its caller, in the process that works for it: its output, and who asks for it. */
+import { EventEmitter } from 'node:events';
+import { mkdirSync, rmSync } from 'node:fs';
+import { createServer, type Server, type Socket } from 'node:net';
+import { dirname } from 'node:path';
+import { PassThrough } from 'node:stream';
+import { KilnError } from '../errors.ts';
+import type { HeldLock } from '../host/files/flock.ts';
+import { removeTree } from '../host/files/remove-tree.ts';
+import type { StatePaths } from '../host/state/paths.ts';
+import { encodeFrame, FRAME, onFrames, sendMessage } from '../service/supervisor/frames.ts';
+import { JobLog, PIECE } from './log.ts';
+import {
+  type JobRecord,
+  jobFiles,
+  listJobs,
+  makeJobFolder,
+  removeOldJobs,
+  shortened,
+  writeJob,
+} from './record.ts';
+
+/** Output that may wait for one who is attached, bytes: more is left out for them, and the job goes on. */
+const WAITING_MAX = 4 << 20;
+
+/** Input that may wait for the command, bytes: whoever sends more waits. */
+const INPUT_MAX = 64 * 1024;
+
+const NAME = /^[A-Za-z][\w.-]{0,62}$/;
+
+/** What is wanted of a job, as FRAME.control. */
+export type JobControl =
+  /** Its output from now on, beside its end. */
+  | { readonly do: 'follow' }
+  | { readonly do: 'resize'; readonly rows: number; readonly columns: number }
+  /** As two signals to whoever runs it in the foreground: it ends now. */
+  | { readonly do: 'end' };
+
+/** What a job says, as FRAME.message. */
+export type JobMessage =
+  /** What is logged until here is not sent. */
+  { readonly follows: number } | { readonly ended: number } | { readonly omitted: number };
+
+interface JobEvents {
+  signal: [signal: NodeJS.Signals];
+  /** It goes on without its caller from now on. */
+  begun: [];
+}
+
+interface JobOptions {
+  readonly name: string | undefined;
+  /** The user whose it is; undefined: root. */
+  readonly owner: number | undefined;
+  readonly command: readonly string[];
+  readonly tty: boolean;
+  /** Where its results go; undefined: into its folder. */
+  readonly resultDirectory: string | undefined;
+  readonly rows: number;
+  readonly columns: number;
+}
+
+export class DetachedJob extends EventEmitter<JobEvents> {
+  readonly folder: string;
+  readonly #paths: StatePaths;
+  readonly #lock: HeldLock;
+  readonly #log: JobLog;
+  /** All who wait for its end. */
+  readonly #clients = new Set<Socket>();
+  /** Those of them that want its output. */
+  #lost = false;
+  readonly #followers = new Map<Socket, { omitted: number }>();
+  #record: JobRecord;
+  #server: Server | undefined;
+  #size: { readonly rows: number; readonly columns: number };
+  /** What is typed to its terminal. */
+  readonly input = new PassThrough({ highWaterMark: INPUT_MAX });
+
+  private constructor(
+    paths: StatePaths,
+    { folder, lock }: { readonly folder: string; readonly lock: HeldLock },
+    record: JobRecord,
+    size: { readonly rows: number; readonly columns: number },
+  ) {
+    super();
+    this.folder = folder;
+    this.#paths = paths;
+    this.#lock = lock;
+    this.#record = record;
+    this.#size = size;
+    this.#log = new JobLog(folder);
+    if (!record.tty) this.input.end();
+  }
+
+  /** Makes one that has not begun. @throws KilnError E_ARGUMENT, E_JOB_NAME */
+  static async make(
+    paths: StatePaths,
+    { name, owner, command, tty, resultDirectory, rows, columns }: JobOptions,
+  ): Promise<DetachedJob> {
+    if (name !== undefined && !NAME.test(name)) {
+      throw new KilnError('E_ARGUMENT', `the name ${JSON.stringify(name)} is none for a job`, {
+        hint: 'begin with a letter; then letters, digits, dots, dashes and underscores, 63 in all',
+      });
+    }
+    await removeOldJobs(paths, undefined);
+    const uid = owner === undefined ? undefined : { uid: owner };
+    const taken = (await listJobs(paths, uid)).find(
+      ({ state, record }) =>
+        record.name === name &&
+        name !== undefined &&
+        record.owner === owner &&
+        (state === 'running' || state === 'starting'),
+    );
+    if (taken !== undefined) {
+      throw new KilnError('E_JOB_NAME', `a job of yours that goes on is called ${name}`, {
+        hint: `\`kiln kill ${taken.record.id}\` ends it; or take another name`,
+      });
+    }
+    const { id, ...made } = await makeJobFolder(paths);
+    const record: JobRecord = {
+      ...{ id, command: shortened(command), tty, created: Date.now() },
+      ...(name === undefined ? {} : { name }),
+      ...(owner === undefined ? {} : { owner }),
+      ...(resultDirectory === undefined ? {} : { resultDirectory }),
+    };
+    writeJob(made.folder, record);
+    return new DetachedJob(paths, made, record, { rows, columns });
+  }
+
+  get record(): JobRecord {
+    return this.#record;
+  }
+
+  get hasBegun(): boolean {
+    return this.#record.began !== undefined;
+  }
+
+  get windowSize(): { readonly rows: number; readonly columns: number } {
+    return this.#size;
+  }
+
+  /** It goes on without its caller from now on: whoever asks for it finds it. */
+  begin(): void {
+    const socket = jobFiles.socket(this.#paths, this.#record.id);
+    // Only root enters the folder.
+    mkdirSync(dirname(socket), { recursive: true, mode: 0o700 });
+    this.#server = createServer((client) => this.#serve(client));
+    // Nobody could ask for it.
+    this.#server.once('error', () => this.end());
+    this.#server.listen(socket);
+    this.#record = { ...this.#record, began: Date.now() };
+    writeJob(this.folder, this.#record);
+    this.emit('begun');
+  }
+
+  /** Keeps what it writes, and tells those who are attached. */
+  write(output: 1 | 2, bytes: Buffer): void {
+    if (bytes.length > PIECE) {
+      for (let at = 0; at < bytes.length; at += PIECE)
+        this.write(output, bytes.subarray(at, at + PIECE));
+      return;
+    }
+    this.#log.write(output, bytes);
+    const frame = encodeFrame(output === 1 ? FRAME.data : FRAME.errorData, bytes);
+    for (const [client, state] of this.#followers) {
+      if (client.writableLength > WAITING_MAX) {
+        state.omitted += bytes.length;
+        continue;
+      }
+      if (state.omitted > 0) say(client, { omitted: state.omitted });
+      state.omitted = 0;
+      client.write(frame);
+    }
+  }
+
+  #serve(client: Socket): void {
+    this.#clients.add(client);
+    client.on('error', () => client.destroy());
+    client.on('close', () => {
+      this.#clients.delete(client);
+      this.#followers.delete(client);
+    });
+    onFrames(client, ({ kind, body }) => {
+      if (kind === FRAME.data) this.#type(client, body);
+      else if (kind === FRAME.control) {
+        this.#control(client, JSON.parse(body.toString()) as JobControl);
+      }
+    });
+  }
+
+  #type(client: Socket, body: Buffer): void {
+    if (!this.#record.tty || this.input.writableEnded || this.input.write(body)) return;
+    client.pause();
+    this.input.once('drain', () => client.resume());
+  }
+
+  #control(client: Socket, wanted: JobControl): void {
+    switch (wanted.do) {
+      case 'follow':
+        say(client, { follows: this.#log.at });
+        this.#followers.set(client, { omitted: 0 });
+        break;
+      case 'resize':
+        this.#size = { rows: wanted.rows, columns: wanted.columns };
+        this.emit('signal', 'SIGWINCH');
+        break;
+      case 'end':
+        this.end();
+    }
+  }
+
+  /** Has it end: as if whoever runs it in the foreground had pressed ^C twice. `lost`: its daemon is gone. */
+  end(why?: 'lost'): void {
+    this.#lost = why === 'lost';
+    this.emit('signal', 'SIGTERM');
+    this.emit('signal', 'SIGTERM');
+  }
+
+  /** It is over, with this exit status, unless it is lost. Everybody who waits is told. */
+  async over(status: number): Promise<void> {
+    const lost = this.#lost;
+    if (!this.hasBegun) {
+      this.#log[Symbol.dispose]();
+      await removeTree(this.folder);
+      await this.#lock.release();
+      return;
+    }
+    if (!lost) {
+      this.#record = { ...this.#record, ended: { at: Date.now(), status } };
+      writeJob(this.folder, this.#record);
+    }
+    this.#log[Symbol.dispose]();
+    this.#server?.close();
+    rmSync(jobFiles.socket(this.#paths, this.#record.id), { force: true });
+    await this.#lock.release();
+    for (const client of this.#clients) {
+      if (!lost) say(client, { ended: status });
+      client.end();
+    }
+  }
+}
+
+function say(client: Socket, message: JobMessage): void {
+  sendMessage(client, message);
+}

@@ -1,0 +1,262 @@
+/** Jobs that go on without their caller: `--detach`, `attach`, `wait`, `logs`, `results`. */
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { existsSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
+import { connect } from 'node:net';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import anyTest, { type TestFn } from 'ava';
+import { waitForDeath } from '../../src/host/process/process.ts';
+import { IMAGE, KILN } from '../support/busybox-state.ts';
+import { daemonPid } from '../support/daemon.ts';
+import { until } from '../support/eventually.ts';
+import { OTHER, USER, type UserState, userState } from '../support/second-user.ts';
+
+const test = anyTest as TestFn<UserState>;
+const DETACHED = ['run', '-r', 'busybox', '--detach'];
+
+test.before(async (t) => {
+  t.context = await userState('  limits:\n    sandboxes: 1\n');
+});
+test.after.always(async ({ context }) => {
+  await context[Symbol.asyncDispose]();
+});
+
+/** What a command of root's says; it must succeed. */
+async function says(state: UserState, args: readonly string[]): Promise<string> {
+  const { stdout, stderr, exitCode } = await state.kiln(args);
+  if (exitCode !== 0) throw new Error(`kiln ${args.join(' ')}: ${exitCode}: ${stderr}`);
+  return String(stdout);
+}
+
+async function jobs(state: UserState): Promise<{ id: string; name?: string; state: string }[]> {
+  return JSON.parse(await says(state, ['ps', '--jobs', '--json'])) as never;
+}
+
+/** Processes of the host's with these arguments. */
+function processes(...words: readonly string[]): number[] {
+  return readdirSync('/proc')
+    .filter((name) => /^\d+$/.test(name))
+    .filter((name) => {
+      try {
+        return readFileSync(`/proc/${name}/cmdline`, 'utf8') === `${words.join('\0')}\0`;
+      } catch {
+        return false;
+      }
+    })
+    .map(Number);
+}
+
+test.serial('a job goes on after its caller, and tells what came of it', async (t) => {
+  const state = t.context;
+  const command = ['sh', '-c', 'echo out; echo err >&2; sleep 2; echo late; exit 7'];
+  const started = performance.now();
+  const id = await says(state, [...DETACHED, '--', ...command]);
+  t.regex(id, /^[0-9a-f]{10}$/);
+  t.true(performance.now() - started < 2000, 'it is left before its end');
+  t.is((await jobs(state)).find((job) => job.id === id)?.state, 'running');
+  t.regex(await says(state, ['ps']), new RegExp(`${id} .*running .*run -r busybox`));
+  const waited = await state.kiln(['wait', id]);
+  t.is(waited.exitCode, 7);
+  t.is(waited.stdout, '');
+  t.regex(await says(state, ['ps']), new RegExp(`${id} .*ended 7`));
+  t.is((await state.kiln(['wait', id.slice(0, 6)])).exitCode, 7, 'later as well');
+  const logs = await state.kiln(['logs', id]);
+  t.deepEqual([logs.stdout, logs.stderr], ['out\nlate', 'err']);
+});
+
+test.serial('what does not begin is told to the caller, and is no job', async (t) => {
+  const state = t.context;
+  const before = (await jobs(state)).length;
+  const missing = await state.kiln([...DETACHED, '--', 'nothing-of-this-name']);
+  t.is(missing.exitCode, 127);
+  t.regex(String(missing.stderr), /nothing-of-this-name/);
+  t.is(missing.stdout, '');
+  t.is((await jobs(state)).length, before);
+  const unnamed = await state.kiln(['run', '-r', 'busybox', '--name', 'x', '--', 'true']);
+  t.is(unnamed.exitCode, 125);
+  t.regex(String(unnamed.stderr), /--name is for a job that goes on by itself/);
+  const none = await state.kiln(['wait', 'nobody']);
+  t.is(none.exitCode, 125);
+  t.regex(String(none.stderr), /no job nobody: there is none/);
+});
+
+test.serial('a name is one job’s at a time; results wait until they are fetched', async (t) => {
+  const state = t.context;
+  const command = ['sh', '-c', 'mkdir -p o/d; echo made > o/d/f; ln -s /etc/passwd o/l; sleep 2'];
+  const job = [...DETACHED, '--name', 'nightly', '--artifact', 'o', '--workdir', '/tmp', '--'];
+  const id = await says(state, [...job, ...command]);
+  const again = await state.kiln([...job, 'true']);
+  t.is(again.exitCode, 125);
+  t.regex(String(again.stderr), /a job of yours that goes on is called nightly/);
+  const early = await state.kiln(['results', 'nightly', join(state.beside, 'early')]);
+  t.regex(String(early.stderr), /the job nightly has not ended/);
+  t.is((await state.kiln(['wait', 'nightly'])).exitCode, 0);
+  const out = join(state.beside, 'out');
+  await says(state, ['results', 'nightly', out]);
+  t.is(readFileSync(join(out, 'o/d/f'), 'utf8'), 'made\n');
+  const result = JSON.parse(readFileSync(join(out, 'result.json'), 'utf8')) as { status: string };
+  t.truthy(result);
+  // Free again: the new one has the name.
+  const next = await says(state, [...DETACHED, '--name', 'nightly', '--', 'true']);
+  t.not(next, id);
+  t.is((await state.kiln(['wait', 'nightly'])).exitCode, 0);
+});
+
+test.serial('who follows sees all of it, and ends with it; several are waited for', async (t) => {
+  const state = t.context;
+  const count = 'for i in 1 2 3 4 5 6; do echo $i; sleep 0.3; done';
+  const [one, two] = [
+    await says(state, [...DETACHED, '--', 'sh', '-c', count]),
+    await says(state, [...DETACHED, '--name', 'two', '--', 'sh', '-c', 'sleep 1; exit 4']),
+  ];
+  const follow = state.kiln(['logs', '-f', one]);
+  const attached = state.kiln(['attach', one]);
+  const both = await state.kiln(['wait', one, two]);
+  t.is(both.exitCode, 4);
+  t.deepEqual(String(both.stdout).split('\n').sort(), [`${one} 0`, 'two 4'].sort());
+  t.is(String((await follow).stdout), '1\n2\n3\n4\n5\n6');
+  const { stdout, exitCode } = await attached;
+  t.is(exitCode, 0);
+  t.regex(String(stdout), /(^|\n)6$/, 'what comes from now on');
+});
+
+test.serial('^C leaves a job, which `kill` ends', async (t) => {
+  const state = t.context;
+  const id = await says(state, [...DETACHED, '--name', 'long', '--', 'sleep', '7671']);
+  const attached = spawn(KILN, ['attach', 'long'], { env: state.env, stdio: 'pipe' });
+  const said: Buffer[] = [];
+  attached.stderr.on('data', (chunk: Buffer) => said.push(chunk));
+  await sleep(1000);
+  attached.kill('SIGINT');
+  const [code] = (await once(attached, 'close')) as [number];
+  t.is(code, 0);
+  t.regex(Buffer.concat(said).toString(), /the job long goes on/);
+  t.is(processes('sleep', '7671').length, 1);
+  t.is(await says(state, ['kill', 'long']), id);
+  t.is(processes('sleep', '7671').length, 0);
+  t.true([137, 143].includes(Number((await state.kiln(['wait', id])).exitCode)));
+});
+
+test.serial('a job with a terminal takes what is typed', async (t) => {
+  const state = t.context;
+  const script = 'stty size; read -r line; echo "got $line"; exit 5';
+  const id = await says(state, [...DETACHED, '--tty', '--', 'sh', '-c', script]);
+  await sleep(500);
+  const attached = await state.kiln(['attach', id], { stdin: 'pipe', input: 'typed\n' });
+  t.is(attached.exitCode, 5, String(attached.stderr));
+  t.regex(String(attached.stdout), /got typed/);
+  t.regex(await says(state, ['logs', id]), /24 80\r?\n/);
+});
+
+test.serial('a recipe goes on without its caller', async (t) => {
+  const state = t.context;
+  const recipe = join(state.beside, 'it.yaml');
+  const steps = '["echo one", "sleep 2; echo made > /tmp/f; exit 6"]';
+  writeFileSync(recipe, `image: ${IMAGE.slice(0, 12)}\nsteps: ${steps}\nartifacts: [/tmp/f]\n`);
+  const id = await says(state, ['build', '--detach', recipe]);
+  t.is((await state.kiln(['wait', id])).exitCode, 6);
+  t.regex(await says(state, ['logs', id]), /one/);
+  const out = join(state.beside, 'recipe');
+  await says(state, ['results', id, out]);
+  t.true(existsSync(join(out, 'result.json')));
+});
+
+test.serial('the output that is kept has a bound', async (t) => {
+  const state = t.context;
+  const flood = 'yes 0123456789abcdef | head -n 2000000; echo the end';
+  const id = await says(state, [...DETACHED, '--', 'sh', '-c', flood]);
+  t.is((await state.kiln(['wait', id])).exitCode, 0);
+  const folder = join(state.paths.root, 'detached', id);
+  const bytes = readdirSync(folder)
+    .filter((name) => name.startsWith('output-'))
+    .reduce((sum, name) => sum + statSync(join(folder, name)).size, 0);
+  t.true(bytes > 8 << 20 && bytes <= 16 << 20, `${bytes}`);
+  const { stdout } = await state.kiln(['logs', id], { maxBuffer: 1e8 });
+  t.true(String(stdout).endsWith('the end'));
+  t.true(String(stdout).length > 7 << 20);
+});
+
+test.serial('users have jobs of their own, within their share', async (t) => {
+  const state = t.context;
+  const roots = await says(state, [...DETACHED, '--', 'sleep', '5']);
+  const job = [...DETACHED, '--name', 'mine', '--artifact', '/tmp/f', '--'];
+  const begun = await state.as(USER, [...job, 'sh', '-c', 'id -u; echo x > /tmp/f; sleep 3']);
+  t.is(begun.exitCode, 0, String(begun.stderr));
+  const id = String(begun.stdout);
+  const seen = String((await state.as(USER, ['ps', '--jobs'])).stdout);
+  t.true(seen.includes(id));
+  t.false(seen.includes(roots));
+  for (const word of [id, 'mine']) {
+    for (const verb of ['wait', 'logs', 'attach', 'results', 'kill']) {
+      const other = await state.as(OTHER, [verb, word]);
+      t.is(other.exitCode, 125, verb);
+      t.regex(String(other.stderr), /no (job|sandbox) /, verb);
+    }
+  }
+  // A job is one of the user's sandboxes: the next one waits for its end.
+  const next = await state.as(USER, ['run', '-r', 'busybox', '--', 'true']);
+  t.is(next.exitCode, 0);
+  t.regex(String(next.stderr), /waiting until one of your 1 sandboxes ends/);
+  t.is((await state.as(USER, ['wait', 'mine'])).exitCode, 0);
+  t.is(String((await state.as(USER, ['logs', 'mine'])).stdout), '1000');
+  const fetched = await state.as(USER, ['results', 'mine', 'fetched']);
+  t.is(fetched.exitCode, 0, String(fetched.stderr));
+  const file = join(state.home, 'fetched/tmp/f');
+  t.is(readFileSync(existsSync(file) ? file : join(state.home, 'fetched/f'), 'utf8'), 'x\n');
+  t.is(statSync(join(state.home, 'fetched/result.json')).uid, USER.uid);
+  // Not where the user may not write.
+  const elsewhere = await state.as(USER, ['results', 'mine', state.beside]);
+  t.not(elsewhere.exitCode, 0);
+  t.false(existsSync(join(state.beside, 'result.json')));
+  await says(state, ['kill', roots]);
+});
+
+test.serial('a job outlives the replacement of its daemon, and is lost with it', async (t) => {
+  const state = t.context;
+  const old = daemonPid(state.paths.root) ?? 0;
+  const script = 'echo begun; sleep 4; echo done; exit 3';
+  const id = await says(state, [...DETACHED, '--name', 'moved', '--', 'sh', '-c', script]);
+  const socket = connect(join(state.paths.root, 'io.kiln'));
+  socket.write('{"method":"io.kiln.CommandLine","upgrade":true,"parameters":{"build":"other"}}\0');
+  await once(socket, 'data');
+  socket.destroy();
+  t.is((await state.kiln(['wait', 'moved'])).exitCode, 3);
+  t.not(daemonPid(state.paths.root), old);
+  t.is(await says(state, ['logs', id]), 'begun\ndone');
+  t.true(await waitForDeath(old, 10_000));
+  const lost = await says(state, [...DETACHED, '--', 'sh', '-c', 'echo seen; exec sleep 7672']);
+  t.true(await until(() => processes('sleep', '7672').length === 1));
+  process.kill(daemonPid(state.paths.root) ?? 0, 'SIGKILL');
+  const waited = await state.kiln(['wait', lost]);
+  t.is(waited.exitCode, 125);
+  t.regex(String(waited.stderr), /the job .* is lost/);
+  t.is(processes('sleep', '7672').length, 0);
+  t.is((await jobs(state)).find((job) => job.id === lost)?.state, 'lost');
+  t.is(await says(state, ['logs', lost]), 'seen');
+});
+
+test.serial('gc removes jobs that have ended, a user only their own', async (t) => {
+  const state = t.context;
+  const begun = await state.as(USER, [...DETACHED, '--', 'true']);
+  const id = String(begun.stdout);
+  await state.as(USER, ['wait', id]);
+  const others = (await jobs(state)).filter((job) => job.id !== id);
+  t.true(others.length > 3);
+  await state.as(OTHER, ['gc']);
+  t.true((await jobs(state)).some((job) => job.id === id));
+  t.regex(String((await state.as(USER, ['gc'])).stdout), /[12] ended jobs/);
+  t.false((await jobs(state)).some((job) => job.id === id));
+  // A record that cannot be read is nobody's job any more.
+  const damaged = await says(state, [...DETACHED, '--name', 'damaged', '--', 'true']);
+  await says(state, ['wait', damaged]);
+  writeFileSync(join(state.paths.root, 'detached', damaged, 'job.json'), '{"id":');
+  t.regex(String((await state.kiln(['logs', 'damaged'])).stderr), /no job damaged/);
+  const mine = (await jobs(state)).length;
+  await says(state, ['gc']);
+  t.false(existsSync(join(state.paths.root, 'detached', damaged)));
+  t.is((await jobs(state)).length, mine, 'those of the last week stay');
+  await says(state, ['gc', '--max-age', '1s']);
+  t.deepEqual(await jobs(state), []);
+  t.deepEqual(readdirSync(join(state.paths.root, 'detached')), []);
+});
