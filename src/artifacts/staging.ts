@@ -5,15 +5,7 @@
  */
 
 import { randomUUID } from 'node:crypto';
-import {
-  closeSync,
-  constants,
-  fchownSync,
-  fstatSync,
-  fsyncSync,
-  readdirSync,
-  writeFileSync,
-} from 'node:fs';
+import { closeSync, constants, fchownSync, fstatSync, readdirSync, writeFileSync } from 'node:fs';
 import { open, readdir } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import { KilnError } from '../errors.ts';
@@ -198,8 +190,8 @@ export interface TextFile {
 }
 
 /**
- * Writes one file into a result directory: whoever reads it sees the old one or the new one, whole.
- * Its content is on the disk when this returns.
+ * Writes one file into a result directory: whoever reads it sees the old one or the new one, whole. It reaches
+ * the disk when the kernel likes, as artifacts do.
  *
  * @param directory the result directory, made if missing
  * @param owner whose the file is
@@ -212,27 +204,14 @@ export async function writeText(
   content: string | Buffer,
   owner: Owner,
 ): Promise<string> {
-  const destination = await write(directory, [{ name, content }], owner, true);
-  return join(destination, name);
+  return join(await writeTexts(directory, [{ name, content }], owner), name);
 }
 
-/**
- * Like {@link writeText} for several files, which appear one after another; they reach the disk
- * when the kernel likes.
- */
+/** Like {@link writeText} for several files, which appear one after another. Returns the directory's absolute path. */
 export async function writeTexts(
   directory: string,
   files: readonly TextFile[],
   owner: Owner,
-): Promise<void> {
-  await write(directory, files, owner, false);
-}
-
-async function write(
-  directory: string,
-  files: readonly TextFile[],
-  owner: Owner,
-  durable: boolean,
 ): Promise<string> {
   await using staging = await openStaging(directory, owner);
   const how = { flags: FLAGS, mode: callerMode(0o644) };
@@ -242,7 +221,6 @@ async function write(
       using _fd = closing(fd);
       writeFileSync(fd, content);
       fchownSync(fd, owner.uid, owner.gid);
-      if (durable) fsyncSync(fd);
     }
   } catch (cause) {
     throw unusableResultDirectory(staging.destination, cause);

@@ -43,11 +43,15 @@ interface ResultsAnswer {
 export class WorkerResults implements Results, Disposable {
   readonly #workers: Workers;
   readonly #umask: number;
+  readonly #begin: () => Disposable;
   #worker: LentWorker | undefined;
+  #busy: Disposable | undefined;
 
-  constructor(workers: Workers, umask: number) {
+  /** @param begin is called when the work begins; its result is disposed of at its end */
+  constructor(workers: Workers, umask: number, begin: () => Disposable) {
     this.#workers = workers;
     this.#umask = umask;
+    this.#begin = begin;
   }
 
   async collect(request: CollectRequest): Promise<Collection> {
@@ -76,6 +80,7 @@ export class WorkerResults implements Results, Disposable {
   }
 
   async #lent(): Promise<LentWorker> {
+    this.#busy ??= this.#begin();
     this.#worker ??= await this.#workers.lend();
     return this.#worker;
   }
@@ -97,6 +102,7 @@ export class WorkerResults implements Results, Disposable {
 
   [Symbol.dispose](): void {
     this.#worker?.giveBack();
+    this.#busy?.[Symbol.dispose]();
   }
 }
 

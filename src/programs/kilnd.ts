@@ -152,7 +152,8 @@ async function main(): Promise<void> {
     parking: parked,
     mountNamespace: statSync('/proc/self/ns/mnt').ino,
     users: { configuration, jobs: new UserJobs(), asides: new UserJobs(ASIDES) },
-    results: (umask) => new WorkerResults(workers, umask),
+    // A sandbox that is started meanwhile takes the processors from it.
+    results: (umask) => new WorkerResults(workers, umask, () => quiet.begin()),
     removing: (removal) => {
       const over = awaitedLater(removal.catch(tell));
       removals.add(over);

@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { promisify, stripVTControlCharacters } from 'node:util';
 import { gzip } from 'node:zlib';
 import { type Owner, unusableResultDirectory } from '../artifacts/destination.ts';
-import { writeText, writeTexts } from '../artifacts/staging.ts';
+import { writeText } from '../artifacts/staging.ts';
 import { KilnError } from '../errors.ts';
 import { hasErrno } from '../host/calls/libc.ts';
 import { Folder } from '../host/files/folder.ts';
@@ -29,7 +29,6 @@ const compress = promisify(gzip);
 
 /**
  * Writes result.json and then report.html: whoever reads one sees the old one or the new one, whole.
- * result.json is on the disk when this returns.
  *
  * @param directory the result directory, made if missing
  * @param owner whose the files are
@@ -41,8 +40,8 @@ export async function writeResult(
   result: Result,
   owner: Owner,
 ): Promise<string> {
-  const text = `${JSON.stringify(result, undefined, 2)}\n`;
-  const path = await writeText(directory, RESULT_FILE, text, owner);
+  const content = `${JSON.stringify(result, undefined, 2)}\n`;
+  const path = await writeText(directory, RESULT_FILE, content, owner);
   await writeReport(directory, result, owner);
   return path;
 }
@@ -81,9 +80,7 @@ async function writeReport(directory: string, result: Result, owner: Owner): Pro
   }
   const packages = result.build && folder.read('installed_pkgs.log', RESULT_MAX)?.trim();
   const parts = { result, logs, packages: packages ? packages.split('\n') : [] };
-  // It can be made anew: nobody waits for a disk.
-  const content = reportPage(parts, browserFiles());
-  await writeTexts(directory, [{ name: REPORT_FILE, content }], owner);
+  await writeText(directory, REPORT_FILE, reportPage(parts, browserFiles()), owner);
 }
 
 /** Undefined where there is none, it is empty, or it is no regular file. */

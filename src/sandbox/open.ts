@@ -147,11 +147,10 @@ async function claimParked({
 }: Engine): Promise<SandboxDomain | undefined> {
   if (takeParked === undefined) return undefined;
   using _ = span('claim a parked sandbox');
-  const skeleton = knownSkeleton(paths);
   for (let next = await takeParked(); next !== undefined; next = await takeParked()) {
     const { directory, lock } = next;
     const { parked: _waits, ...record } = next.record;
-    if (record.skeleton !== skeleton) {
+    if (record.skeleton !== knownSkeleton(paths)) {
       await lock.release();
       continue;
     }

@@ -103,11 +103,11 @@ export async function run(
     if (request.copyIn.length > 0) {
       await timeline.measure('copy-in', () => sandbox.copyIn(request.copyIn, warn, signal));
     }
-    const limits = sandbox.limits();
     const started = await timeline.measure('start', () =>
       sandbox.start(command, { terminal, relay, handOver }),
     );
     hooks.started(started.process, () => void sandbox.killAll().catch(() => undefined));
+    const limits = sandbox.limits();
     const ended = await timeline.measure('command', () => started.ended());
     const interrupted = hooks.ended?.();
     const { exitCode, signal: endedBy, timeLimit, limitHit, usage, measured, refused } = ended;
