@@ -1,6 +1,8 @@
 /** Finds the daemon of a program's user, and starts it where that is root's to do. */
+
 import { execFile } from 'node:child_process';
 import { join, resolve } from 'node:path';
+import { defined } from '../defined.ts';
 import { KilnError } from '../errors.ts';
 import { packageRoot } from '../host/state/paths.ts';
 import { Connection } from './connection.ts';
@@ -55,7 +57,7 @@ function unreachable(socket: string, cause: NodeJS.ErrnoException): KilnError {
 
 /** The client knows how to start a daemon: it is asked for something short. */
 async function startDaemon(state: string | undefined): Promise<void> {
-  const env = { ...process.env, ...(state === undefined ? {} : { KILN_STATE: state }) };
+  const env = { ...process.env, ...defined({ KILN_STATE: state }) };
   const program = join(packageRoot(), 'dist/kiln');
   await new Promise<void>((done, failed) => {
     execFile(program, ['ps'], { env }, (cause, _, stderr) => {

@@ -141,7 +141,7 @@ function failure(error: string, parameters: object): KilnError {
     );
     // Another version of kiln may have codes that this one does not know.
     const known = isErrorCode(code) ? code : (code as ErrorCode);
-    return new KilnError(known, message, { ...(hint === undefined ? {} : { hint }), cause });
+    return new KilnError(known, message, { hint, cause });
   }
   if (error === 'org.varlink.service.InvalidParameter') {
     const { parameter } = parameters as { readonly parameter: string };

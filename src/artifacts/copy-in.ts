@@ -234,7 +234,7 @@ function copyFailed(item: CopyInItem, why: string, cause?: unknown): KilnError {
     {
       hint: '--copy-in SRC:DST takes a file or directory of the host and an absolute path',
       details: { source: item.source, target: item.target },
-      ...(cause === undefined ? {} : { cause }),
+      cause,
     },
   );
 }

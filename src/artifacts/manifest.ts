@@ -1,3 +1,4 @@
+import { defined } from '../defined.ts';
 import { KilnError } from '../errors.ts';
 import { type ByteString, quoteName, reportName } from './pattern.ts';
 import type { Budget } from './warning.ts';
@@ -38,13 +39,11 @@ export function describe(entry: CopiedEntry): Artifact {
   const target = entry.target === undefined ? undefined : reportName(entry.target);
   return {
     path: path.text,
-    ...(path.bytes === undefined ? {} : { pathBytes: path.bytes }),
+    ...defined({ pathBytes: path.bytes }),
     source: reportName(entry.source).text,
     type: entry.type,
     size: entry.size,
-    ...(entry.sha256 === undefined ? {} : { sha256: entry.sha256 }),
-    ...(target === undefined ? {} : { target: target.text }),
-    ...(target?.bytes === undefined ? {} : { targetBytes: target.bytes }),
+    ...defined({ sha256: entry.sha256, target: target?.text, targetBytes: target?.bytes }),
     mode: `0${entry.mode.toString(8).padStart(3, '0')}`,
     mtime: isoTime(entry.mtimeMs),
     ...(entry.hardLinkTo === undefined ? {} : { hardLinkTo: reportName(entry.hardLinkTo).text }),

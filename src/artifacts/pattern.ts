@@ -104,7 +104,7 @@ const EVERYTHING: Segment = { test: () => true };
 function invalid(source: string, why: string, cause?: unknown): KilnError {
   return new KilnError('E_ARTIFACT_PATTERN', `artifact pattern ${JSON.stringify(source)} ${why}`, {
     hint: 'patterns are paths with *, ?, [], {a,b} and **, relative to the working directory or absolute',
-    ...(cause === undefined ? {} : { cause }),
+    cause,
   });
 }
 

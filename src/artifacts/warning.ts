@@ -1,4 +1,5 @@
 import { setImmediate as nextTurn } from 'node:timers/promises';
+import { defined } from '../defined.ts';
 import { KilnError } from '../errors.ts';
 import { type ByteString, quoteName, reportName } from './pattern.ts';
 
@@ -147,7 +148,7 @@ export class Warnings {
     this.#keep({
       code,
       path: name.text,
-      ...(name.bytes === undefined ? {} : { pathBytes: name.bytes }),
+      ...defined({ pathBytes: name.bytes }),
       message: `${quoteName(path)} ${what}`,
     });
   }

@@ -142,9 +142,9 @@ export async function runCommand(
     const relay = own && !isDetached && terminal === undefined ? relayableOutput() : undefined;
     const hooks: RunHooks = {
       signal: interruption.signal,
-      ...(terminal === undefined ? {} : { terminal }),
-      ...(relay === undefined ? {} : { relay }),
-      ...(handOver === undefined ? {} : { handOver }),
+      terminal,
+      relay,
+      handOver,
       results: context.results,
       entered: (id) => {
         sandbox = id;

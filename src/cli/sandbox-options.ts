@@ -1,5 +1,6 @@
 import { resolve } from 'node:path';
 import { type Command, Option } from 'commander';
+import { defined } from '../defined.ts';
 import { KilnError } from '../errors.ts';
 import type { RunRequest } from '../jobs/run/request.ts';
 import type { LibvirtNetwork } from '../sandbox/domain/domain-xml.ts';
@@ -217,49 +218,35 @@ export function runRequest(
     command.error('kiln: --artifact needs --resultdir DIR, where the files go');
   }
   const nested = options.profile === 'nested';
-  const keep = options.keep && options.keep / 1000;
+  const { memory, cpus, pids, ioRead, ioWrite, timeout, stallTimeout } = options;
   return {
     image,
     argv,
     env: Object.fromEntries(options.env),
-    ...optional('workdir', options.workdir),
-    ...optional('user', options.user),
     capAdd: options.capAdd,
     seccomp: nested && options.seccomp === 'default' ? 'nested' : profile(options.seccomp, caller),
     ...(nested ? { nested } : {}),
-    ...optional('label', options.label),
-    ...optional('secrets', options.secret.length === 0 ? undefined : options.secret),
     allowMissing:
       options.allowMissing.length > 0 ? options.allowMissing : allowedMissing(caller.env),
     network: network(options, command),
-    ...optional('egress', options.egress.length === 0 ? undefined : options.egress),
     binds: options.bind,
-    ...optional('allowHostWrite', options.allowHostWrite),
     tmpfs: options.tmpfs,
-    ...optional('hostname', options.hostname),
-    limits: {
-      ...optional('memory', options.memory),
-      ...optional('cpus', options.cpus),
-      ...optional('pids', options.pids),
-      ...optional('ioRead', options.ioRead),
-      ...optional('ioWrite', options.ioWrite),
-    },
-    ...optional('disk', options.disk),
-    time: {
-      ...optional('timeout', options.timeout),
-      ...optional('stallTimeout', options.stallTimeout),
-    },
+    limits: defined({ memory, cpus, pids, ioRead, ioWrite }),
+    time: defined({ timeout, stallTimeout }),
     copyIn: options.copyIn,
     artifacts: options.artifact,
-    ...optional('resultDirectory', options.resultdir && resolve(caller.cwd(), options.resultdir)),
-    ...optional('keepSeconds', keep),
     caller: caller.ids,
+    ...defined({
+      workdir: options.workdir || undefined,
+      user: options.user || undefined,
+      label: options.label,
+      secrets: options.secret.length === 0 ? undefined : options.secret,
+      egress: options.egress.length === 0 ? undefined : options.egress,
+      allowHostWrite: options.allowHostWrite,
+      hostname: options.hostname || undefined,
+      disk: options.disk,
+      resultDirectory: options.resultdir ? resolve(caller.cwd(), options.resultdir) : undefined,
+      keepSeconds: options.keep && options.keep / 1000,
+    }),
   };
-}
-
-function optional<Name extends string, Value>(
-  name: Name,
-  value: Value | undefined | '',
-): { [Key in Name]?: Value } {
-  return value === undefined || value === '' ? {} : ({ [name]: value } as { [Key in Name]: Value });
 }

@@ -65,7 +65,7 @@ async function enterKept(id: string, tty: boolean, caller: Caller): Promise<void
       },
       {
         ...(tty ? { terminal: caller.windowSize } : {}),
-        ...(caller.handOver === undefined ? {} : { handOver: caller.handOver }),
+        handOver: caller.handOver,
       },
     );
     const kill = () => void command.kill('SIGKILL');

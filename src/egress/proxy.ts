@@ -2,6 +2,7 @@
  * An HTTP proxy that connects to hosts of a list only: CONNECT, and plain requests with an absolute
  * URL. What comes in is hostile; see child.ts for where this runs.
  */
+
 import { lookup } from 'node:dns/promises';
 import { once } from 'node:events';
 import {
@@ -14,6 +15,7 @@ import {
 } from 'node:http';
 import { connect, isIP, type Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
+import { defined } from '../defined.ts';
 import { isPublicAddress } from '../host/sockets/unix-socket.ts';
 import { canonicalHost, type EgressLog, type EgressRule, isListed } from './rule.ts';
 
@@ -97,7 +99,7 @@ async function forward(
   const { method } = request;
   const outgoing = httpRequest({
     createConnection: () => server,
-    ...(method === undefined ? {} : { method }),
+    ...defined({ method }),
     path: `${url.pathname}${url.search}`,
     setHost: false,
     headers: {

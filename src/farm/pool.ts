@@ -1,6 +1,8 @@
 /** HTCondor's programs, as the user whose jobs they are. */
+
 import { hostname } from 'node:os';
 import { z } from 'zod';
+import { defined } from '../defined.ts';
 import { KilnError } from '../errors.ts';
 import { runTool, type ToolResult } from '../host/process/child-process.ts';
 import { parseJson } from './step.ts';
@@ -16,7 +18,7 @@ async function condor(
 ): Promise<string> {
   const ended = await runTool(program, args, {
     timeout: TIMEOUT,
-    ...(cwd === undefined ? {} : { cwd }),
+    ...defined({ cwd }),
   });
   if (ended.failure === undefined) return ended.stdout;
   throw new KilnError('E_FARM_POOL', `${program}: ${lastLine(ended)}`, { hint });

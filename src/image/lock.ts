@@ -1,5 +1,6 @@
 import { createHash } from 'node:crypto';
 import { z } from 'zod';
+import { defined } from '../defined.ts';
 import { DEFAULT_DISK } from '../host/state/disk-watch.ts';
 import { lockSchema } from '../packages/repository/lock/lock.ts';
 import { readLockFile } from '../packages/repository/lock/lock-file.ts';
@@ -66,7 +67,7 @@ export function askedDigest(recipe: LoadedImageRecipe): string {
   const repositories = recipe.repositories.map(({ id }) => id);
   const asked = canonicalJson({
     ...{ arch, packages, groups, exclude, recommends, repositories },
-    ...(modules === undefined ? {} : { modules }),
+    ...defined({ modules }),
   });
   return createHash('sha256').update(asked).digest('hex');
 }

@@ -8,6 +8,7 @@ import {
   type Document as YamlDocument,
 } from 'yaml';
 import type * as z from 'zod';
+import { defined } from '../defined.ts';
 import { KilnError } from '../errors.ts';
 import { readUserFile } from '../host/files/user-file.ts';
 import { formatPath, knownKeys, type RecipeProblem, suggest } from './problem.ts';
@@ -58,7 +59,7 @@ export class RecipeDocument {
       ...this.#place(path, options.atKey ?? false),
       path: formatPath(path),
       message,
-      ...(options.hint === undefined ? {} : { hint: options.hint }),
+      ...defined({ hint: options.hint }),
     });
   }
 

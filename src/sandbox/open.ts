@@ -1,4 +1,5 @@
 import { join } from 'node:path';
+import { defined } from '../defined.ts';
 import { KilnError } from '../errors.ts';
 import { delegateCgroup } from '../host/cgroup/own-cgroups.ts';
 import { tryLock } from '../host/files/flock.ts';
@@ -74,9 +75,7 @@ export async function openSandbox(
   const { labels } = sandbox.record;
   const mounts = specification.nested || specification.boot;
   sandbox.describe({
-    ...(specification.image === undefined ? {} : { image: specification.image }),
-    ...(use.command === undefined ? {} : { command: use.command }),
-    ...(engine.owner === undefined ? {} : { owner: engine.owner.uid }),
+    ...defined({ image: specification.image, command: use.command, owner: engine.owner?.uid }),
     ...(labels === undefined ? {} : { labels: claimedLabels(labels, mounts) }),
   });
   try {

@@ -1,3 +1,4 @@
+import { defined } from '../defined.ts';
 import { KilnError } from '../errors.ts';
 import { readRecordOrSetAside, withFields, writeRecord } from '../host/state/checked-file.ts';
 import type { StatePaths } from '../host/state/paths.ts';
@@ -88,7 +89,7 @@ export async function writeOutcome(
   reason: string,
   hint?: string,
 ): Promise<void> {
-  const outcome = { state, reason, ...(hint === undefined ? {} : { hint }), time: Date.now() };
+  const outcome = { state, reason, ...defined({ hint }), time: Date.now() };
   writeRecord(files.outcome, outcome satisfies Outcome, { flush: true });
 }
 

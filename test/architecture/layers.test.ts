@@ -9,7 +9,8 @@ const BUILDINGS = ['host', 'packages', 'jobs'];
 
 /** The rooms of src: a module loads modules of its own room and of those before it. */
 const ROOMS: readonly string[] = [
-  ...['promise.ts', 'edit-distance.ts', 'error-codes.ts', 'errors.ts', 'shell-words.ts'],
+  ...['defined.ts', 'promise.ts', 'edit-distance.ts', 'error-codes.ts', 'errors.ts'],
+  'shell-words.ts',
   ...['host/calls', 'host/process', 'host/cgroup', 'host/files', 'host/sockets'],
   ...['host/state', 'host/trace', 'host/confine', 'host/libvirt', 'stray-errors.ts'],
   ...['api', 'artifacts', 'packages/rpm', 'packages/repository', 'egress', 'sandbox'],

@@ -1,4 +1,5 @@
 /** Calls of the API: in the daemon's own thread those that are short, all others in a worker. */
+
 import { CommanderError } from 'commander';
 import {
   checkParameters,
@@ -255,5 +256,5 @@ function fail(call: Call, error: unknown, place: AnsweringProcess): void {
   let cause = known === error ? known?.cause : undefined;
   for (; cause instanceof Error && causes.length < MAX_CAUSES; cause = cause.cause)
     causes.push(reasonLine(cause));
-  call.fail(FAILED, { code, message, ...(hint === undefined ? {} : { hint }), causes });
+  call.fail(FAILED, { code, message, hint, causes });
 }

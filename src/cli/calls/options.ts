@@ -1,6 +1,8 @@
 /** Parameters of calls as options of command lines: one table of options, one way to a request. */
+
 import { type Command, InvalidArgumentError } from 'commander';
 import type { Copy, Surroundings, Bind as WantedBind } from '../../api/io-kiln.ts';
+import { defined } from '../../defined.ts';
 import { KilnError } from '../../errors.ts';
 import { EqualsCommand } from '../optional-value.ts';
 import { addSandboxOptions, type SandboxOptions } from '../sandbox-options.ts';
@@ -139,6 +141,6 @@ function bindOf({
     source: hostPath('binds', source),
     target: mountTarget(target),
     readonly,
-    ...(relabel === undefined ? {} : { relabel }),
+    ...defined({ relabel }),
   };
 }

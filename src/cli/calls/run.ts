@@ -116,7 +116,7 @@ export function endOf(end: CommandEnd, limit: Ended['limitHit']): EndedReply {
 }
 
 export function failureOf({ code, message, hint }: KilnError): Failure {
-  return { code, message, ...(hint === undefined ? {} : { hint }) };
+  return { code, message, hint };
 }
 
 /**

@@ -1,4 +1,5 @@
 /** Open sandboxes: any number of commands, and files in and out. */
+
 import {
   closeSync,
   constants,
@@ -9,6 +10,7 @@ import {
   writeSync,
 } from 'node:fs';
 import { descriptorPath, FileSystems } from '../../artifacts/source.ts';
+import { defined } from '../../defined.ts';
 import { KilnError } from '../../errors.ts';
 import { closing } from '../../host/calls/descriptor.ts';
 import { hasErrno } from '../../host/calls/libc.ts';
@@ -80,10 +82,7 @@ export const answerExecute: Answer<'Execute'> = async (parameters, context) => {
         argv,
         env: { ...command.env, ...env },
         workdir: workdir ?? command.workdir,
-        time: {
-          ...(timeout === undefined ? {} : { timeout }),
-          ...(stallTimeout === undefined ? {} : { stallTimeout }),
-        },
+        time: defined({ timeout, stallTimeout }),
         leftovers: 'left',
       },
       { terminal },

@@ -9,7 +9,7 @@ export const answerListSandboxes: Answer<'ListSandboxes'> = async (_, context) =
   return {
     sandboxes: sandboxes.map(({ id, state, record }) => ({
       ...{ id, state, domain: record.domain, created: Math.round(record.created) },
-      ...(record.image === undefined ? {} : { image: record.image }),
+      image: record.image,
       command: record.command ?? [],
     })),
   };

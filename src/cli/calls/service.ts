@@ -1,4 +1,5 @@
 import type { Service } from '../../api/io-kiln.ts';
+import { defined } from '../../defined.ts';
 import { KilnError } from '../../errors.ts';
 import type { Engine } from '../../sandbox/open.ts';
 import type { ServiceFile } from '../../service/definition/definition.ts';
@@ -30,7 +31,7 @@ export const answerCreateService: Answer<'CreateService'> = async (parameters, c
     signal: call.signal,
     storeChanged,
   });
-  const begin = { copy, ...(imageSize === undefined ? {} : { imageSize }) };
+  const begin = { copy, ...defined({ imageSize }) };
   // It is checked there, with all that is wrong with it.
   const file = definition as unknown as ServiceFile;
   const { units } = await createService(engine.paths, name, file, image, begin);
@@ -79,8 +80,8 @@ function serviceOf(listed: ListedService): Service {
   return {
     name,
     state: serviceState(listed),
-    ...(service?.image === undefined ? {} : { image: service.image }),
-    ...(problem === undefined ? {} : { problem: problem.message }),
+    image: service?.image,
+    problem: problem?.message,
     ...(status === undefined ? {} : { status: { ...status } }),
   };
 }

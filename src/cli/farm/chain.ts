@@ -1,7 +1,9 @@
 /** `kiln build --chain --farm`, and `kiln farm resume`. */
+
 import { join } from 'node:path';
 import type { Command } from 'commander';
 import { writeText } from '../../artifacts/staging.ts';
+import { defined } from '../../defined.ts';
 import { KilnError } from '../../errors.ts';
 import { rememberChain } from '../../farm/known-chains.ts';
 import { requirePool } from '../../farm/pool.ts';
@@ -61,21 +63,17 @@ function farmRequest(request: ChainRequest, jobs: number | null): FarmRequest {
   const options = {
     ...{ defines, with: build.with, without: build.without, nocheck, target, rpmbuildOptions },
     ...{ shortCircuit, additionalPackages, limits, disk, time, postinstall, offline, update },
-    provenance: given({ builder, sourceDateEpoch }),
+    provenance: defined({ builder, sourceDateEpoch }),
   };
   return {
     sources: request.sources,
     resultDirectory: request.resultDirectory,
     image: build.image,
-    options: given(options) as StepOptions,
+    options: defined(options) as StepOptions,
     jobs,
     continue: request.continue,
     recurse: request.recurse,
   };
-}
-
-function given(values: Readonly<Record<string, unknown>>): Record<string, unknown> {
-  return Object.fromEntries(Object.entries(values).filter(([, value]) => value !== undefined));
 }
 
 /** @throws nothing: what goes wrong is printed */

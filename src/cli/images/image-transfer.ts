@@ -1,6 +1,7 @@
 import { createWriteStream } from 'node:fs';
 import { rename, rm } from 'node:fs/promises';
 import { type Command, Option } from 'commander';
+import { defined } from '../../defined.ts';
 import { KilnError } from '../../errors.ts';
 import { hasErrno } from '../../host/calls/libc.ts';
 import { callerMode } from '../../host/process/own-umask.ts';
@@ -115,8 +116,7 @@ async function importPath(path: string, options: ImportOptions, caller: Caller):
   const started = Date.now();
   await using image = await importImage(engine.paths, path, {
     arch: hostArchitecture(),
-    ...(options.name === undefined ? {} : { name: options.name }),
-    ...(options.disk === undefined ? {} : { maxBytes: options.disk }),
+    ...defined({ name: options.name, maxBytes: options.disk }),
   });
   const { manifest } = image;
   if (manifest.created >= started) caller.storeChanged();

@@ -1,4 +1,5 @@
 import { basename, isAbsolute, resolve } from 'node:path';
+import { defined } from '../../defined.ts';
 import { KilnError } from '../../errors.ts';
 import { readUserFile } from '../../host/files/user-file.ts';
 import { hostArchitecture } from '../../image/key.ts';
@@ -65,11 +66,11 @@ export function mockBuildRequest(
     binds: chroot.binds,
     omit: chroot.omit,
     shownAs: rootCommand(chroot.root, [basename(source.path)]),
-    ...(target === undefined ? {} : { target }),
+    ...defined({ target }),
     ...(shortCircuit === undefined ? {} : { shortCircuit: shortCircuit as ShortCircuit }),
     ...(network ? { network: { use: 'host', phases: NETWORK_PHASES } } : {}),
     ...(timeout === undefined ? {} : { time: { timeout } }),
-    ...(chroot.hostname === undefined ? {} : { hostname: chroot.hostname }),
+    ...defined({ hostname: chroot.hostname }),
   };
 }
 

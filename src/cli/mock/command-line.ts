@@ -1,4 +1,5 @@
 import { parseArgs } from 'node:util';
+import { defined } from '../../defined.ts';
 import { KilnError } from '../../errors.ts';
 import { suggest } from '../../recipe/problem.ts';
 import { MODES, type Mode, OPTIONS } from './option-table.ts';
@@ -57,7 +58,7 @@ export function parseCommandLine(argv: readonly string[]): CommandLine {
       {
         type: value === undefined ? ('boolean' as const) : ('string' as const),
         multiple: true,
-        ...(short === undefined ? {} : { short }),
+        ...defined({ short }),
       },
     ]),
   );

@@ -1,6 +1,7 @@
 import { existsSync, statSync } from 'node:fs';
 import { copyFile, mkdir, symlink } from 'node:fs/promises';
 import { basename, join } from 'node:path';
+import { defined } from '../../defined.ts';
 import { openWorkDirectory } from '../../image/store/work-directory.ts';
 import type { BuildSource } from '../../jobs/rpmbuild/request.ts';
 import { Cache } from '../../packages/repository/cache.ts';
@@ -39,7 +40,7 @@ export async function buildSources(
   if (spec !== undefined && list.length === 0) {
     const sources = await sourcesDirectory(session, stack);
     const path = specPath(spec);
-    list.push({ kind: 'spec', path, ...(sources === undefined ? {} : { sources }) });
+    list.push({ kind: 'spec', path, ...defined({ sources }) });
   }
   const disposal = stack.move();
   return { list, [Symbol.asyncDispose]: () => disposal.disposeAsync() };

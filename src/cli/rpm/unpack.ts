@@ -1,5 +1,6 @@
 import { resolve } from 'node:path';
 import { Command } from 'commander';
+import { defined } from '../../defined.ts';
 import { KilnError } from '../../errors.ts';
 import { makeDirectory } from '../../host/files/folder.ts';
 import { formatEvr } from '../../packages/rpm/dependency.ts';
@@ -72,7 +73,7 @@ async function unpack(
       root,
       keys,
       policy: keys.length > 0 ? 'require' : 'allow-unsigned',
-      ...(options.maxSize === undefined ? {} : { unpackedSize: options.maxSize }),
+      ...defined({ unpackedSize: options.maxSize }),
       // Packages share directories: one after the other, so that one can be taken back alone.
       concurrency: 1,
     },

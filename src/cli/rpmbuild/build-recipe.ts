@@ -1,4 +1,5 @@
 import { dirname, resolve } from 'node:path';
+import { defined } from '../../defined.ts';
 import { KilnError } from '../../errors.ts';
 import { KILN_VERSION } from '../../host/state/paths.ts';
 import { callerShell, userShell } from '../../jobs/recipe/host-shell.ts';
@@ -110,27 +111,18 @@ export function recipeRequest(
   const keepSeconds = options.keep && options.keep / 1000;
   return {
     path,
-    ...(image === undefined ? {} : { image }),
+    ...defined({ image }),
     parameters: Object.fromEntries(options.param),
     allowHost: options.allowHost === true,
     ...(options.allowHostWrite === true ? { allowHostWrite: true } : {}),
     ...(sources === undefined ? {} : { sources: resolve(sources) }),
     offline: options.offline === true,
     binds: options.bind,
-    limits: {
-      ...(memory === undefined ? {} : { memory }),
-      ...(cpus === undefined ? {} : { cpus }),
-      ...(pids === undefined ? {} : { pids }),
-      ...(ioRead === undefined ? {} : { ioRead }),
-      ...(ioWrite === undefined ? {} : { ioWrite }),
-    },
-    ...(disk === undefined ? {} : { disk }),
-    time: {
-      ...(timeout === undefined ? {} : { timeout }),
-      ...(stallTimeout === undefined ? {} : { stallTimeout }),
-    },
+    limits: defined({ memory, cpus, pids, ioRead, ioWrite }),
+    ...defined({ disk }),
+    time: defined({ timeout, stallTimeout }),
     resultDirectory: resolve(options.resultdir),
-    ...(keepSeconds === undefined ? {} : { keepSeconds }),
+    ...defined({ keepSeconds }),
     caller: caller.ids,
     ...(options.allowHost === true ? { host: hostShell(path, caller) } : {}),
     ...(caller.user === undefined ? {} : partsOfUser(path, caller.user, options)),
@@ -161,7 +153,7 @@ function partsOfUser(
 ): Pick<RecipeRequest, 'admit' | 'folder'> {
   const folder = user.files?.folderOf(path);
   return {
-    ...(folder === undefined ? {} : { folder }),
+    ...defined({ folder }),
     admit: (recipe) =>
       admitRecipe({ ...recipe, image: image ?? recipe.image }, user, allowHost === true),
   };

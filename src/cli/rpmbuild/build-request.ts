@@ -1,5 +1,6 @@
 import { resolve } from 'node:path';
 import type { Command } from 'commander';
+import { defined } from '../../defined.ts';
 import { hostArchitecture } from '../../image/key.ts';
 import { addedRepository } from '../../jobs/rpmbuild/buildroot/add-repository.ts';
 import type { BuildRequest, BuildSource } from '../../jobs/rpmbuild/request.ts';
@@ -19,14 +20,14 @@ export function resumedRequest(
   const { shortCircuit, nocheck, timeout, stallTimeout } = options;
   const isGiven = command.getOptionValueSource('resultdir') === 'cli';
   return {
-    ...given('resultDirectory', isGiven ? resolve(options.resultdir) : undefined),
-    ...given('shortCircuit', shortCircuit),
-    ...given('nocheck', nocheck),
-    ...given('keepSeconds', keepSeconds(options)),
-    ...given('signing', signing(options, command)),
-    ...(timeout === undefined && stallTimeout === undefined
-      ? {}
-      : { time: { ...given('timeout', timeout), ...given('stallTimeout', stallTimeout) } }),
+    ...defined({
+      resultDirectory: isGiven ? resolve(options.resultdir) : undefined,
+      shortCircuit,
+      nocheck,
+      keepSeconds: keepSeconds(options),
+      signing: signing(options, command),
+      time: (timeout ?? stallTimeout) ? defined({ timeout, stallTimeout }) : undefined,
+    }),
   };
 }
 
@@ -35,7 +36,7 @@ function signing(options: BuildOptions, command: Command): BuildRequest['signing
   if (signKey !== undefined) {
     return {
       key: resolve(signKey),
-      ...given('passphraseFile', signPassphraseFile && resolve(signPassphraseFile)),
+      ...defined({ passphraseFile: resolved(signPassphraseFile) }),
     };
   }
   if (signPassphraseFile === undefined) return undefined;
@@ -89,9 +90,9 @@ export function buildRequest(
       return command.error('kiln: --egress has a network of its own: leave --network out');
     }
   }
+  const { memory, cpus, pids, ioRead, ioWrite, timeout, stallTimeout } = options;
   return {
     image: image ?? '',
-    ...given('lock', options.lock && resolve(options.lock)),
     source: source(srpm, options, command),
     resultDirectory: resolve(options.resultdir),
     caller: caller.ids,
@@ -99,32 +100,29 @@ export function buildRequest(
     with: options.with,
     without: options.without,
     nocheck: options.nocheck === true,
-    ...given('target', options.target),
     rpmbuildOptions: options.rpmbuildOpts,
-    ...given('shortCircuit', options.shortCircuit),
-    ...given('network', phases && { use: networkUse(options, command), phases }),
+    ...defined({
+      lock: resolved(options.lock),
+      target: options.target,
+      shortCircuit: options.shortCircuit,
+      network: phases && { use: networkUse(options, command), phases },
+      disk: options.disk,
+      keepSeconds: keepSeconds(options),
+      signing: signing(options, command),
+    }),
     additionalPackages: options.additionalPackage,
     repositories: options.addrepo.map((text, index) =>
       addedRepository(text, index, hostArchitecture(), caller.cwd()),
     ),
     caches: options.cache,
-    limits: {
-      ...given('memory', options.memory),
-      ...given('cpus', options.cpus),
-      ...given('pids', options.pids),
-      ...given('ioRead', options.ioRead),
-      ...given('ioWrite', options.ioWrite),
-    },
-    ...given('disk', options.disk),
-    time: { ...given('timeout', options.timeout), ...given('stallTimeout', options.stallTimeout) },
-    ...given('keepSeconds', keepSeconds(options)),
+    limits: defined({ memory, cpus, pids, ioRead, ioWrite }),
+    time: defined({ timeout, stallTimeout }),
     postinstall: options.postinstall === true,
-    provenance: {
-      ...given('key', options.provenanceKey && resolve(options.provenanceKey)),
-      ...given('builder', options.builderId),
-      ...given('sourceDateEpoch', sourceDateEpoch(caller.env)),
-    },
-    ...given('signing', signing(options, command)),
+    provenance: defined({
+      key: resolved(options.provenanceKey),
+      builder: options.builderId,
+      sourceDateEpoch: sourceDateEpoch(caller.env),
+    }),
     offline: options.offline === true,
     update: options.update === true,
   };
@@ -139,12 +137,9 @@ function source(srpm: string | undefined, options: BuildOptions, command: Comman
   if (spec === undefined || srpm !== undefined) {
     return command.error('kiln: give a source package, or a spec with --spec');
   }
-  return { kind: 'spec', path: resolve(spec), ...given('sources', sources && resolve(sources)) };
+  return { kind: 'spec', path: resolve(spec), ...defined({ sources: resolved(sources) }) };
 }
 
-function given<Name extends string, Value>(
-  name: Name,
-  value: Value | undefined | '',
-): { [Key in Name]?: Value } {
-  return value === undefined || value === '' ? {} : ({ [name]: value } as { [Key in Name]: Value });
+function resolved(path: string | undefined): string | undefined {
+  return path ? resolve(path) : undefined;
 }

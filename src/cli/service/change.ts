@@ -1,4 +1,5 @@
 import { Command } from 'commander';
+import { defined } from '../../defined.ts';
 import { KilnError } from '../../errors.ts';
 import { knownKeys, suggest } from '../../recipe/problem.ts';
 import { changeService } from '../../service/definition/configuration.ts';
@@ -38,7 +39,7 @@ export function cloneCommand(caller: Caller): Command {
       await using engine = caller.openEngine();
       const left = await cloneService(engine.paths, from, name, {
         ...(publish.length === 0 ? {} : { publish: [...publish] }),
-        ...(network === undefined ? {} : { network }),
+        ...defined({ network }),
       });
       caller.stdout.say(`${name}: ${instanceFiles(engine.paths, name).definition}\n`);
       if (left.includes('publish')) {

@@ -1,5 +1,6 @@
 import { resolve } from 'node:path';
 import { Command, Option } from 'commander';
+import { defined } from '../../defined.ts';
 import type { ServiceFile } from '../../service/definition/definition.ts';
 import { readServiceFile } from '../../service/definition/definition-file.ts';
 import { readOldSandbox } from '../../service/definition/old-sandbox-file.ts';
@@ -139,7 +140,7 @@ async function create(
   };
   const begin = {
     copy: options.copy ?? false,
-    ...(options.imageSize === undefined ? {} : { imageSize: options.imageSize }),
+    ...defined({ imageSize: options.imageSize }),
   };
   const { files, units, owners } = await createService(engine.paths, name, file, image, begin);
   if (options.json === true) {
@@ -164,13 +165,12 @@ function settings(options: CreateOptions, argv: string[]): Partial<ServiceFile> 
     ...(unit.length === 0 ? {} : { units: [...unit] }),
     ...(options.boot === true ? { boot: true } : {}),
     ...(argv.length === 0 ? {} : { command: argv }),
-    ...(user === undefined ? {} : { user }),
-    ...(hostname === undefined ? {} : { hostname }),
+    ...defined({ user, hostname }),
     ...(env.length === 0 ? {} : { environment: Object.fromEntries(env) }),
-    ...(network === undefined ? {} : { network }),
+    ...defined({ network }),
     ...(mount.length === 0 ? {} : { mounts: [...mount] }),
     ...(options.allowHostWrite === true ? { 'allow-host-write': true } : {}),
-    ...(label === undefined ? {} : { label }),
+    ...defined({ label }),
     ...givenSettings(options),
   };
 }

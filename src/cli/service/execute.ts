@@ -1,6 +1,7 @@
 import type { Socket } from 'node:net';
 import type { Writable } from 'node:stream';
 import { Command } from 'commander';
+import { defined } from '../../defined.ts';
 import { awaitedLater } from '../../promise.ts';
 import { readService } from '../../service/lifecycle/store.ts';
 import type {
@@ -87,8 +88,7 @@ async function execute(
   const command: ExecuteRequest = {
     argv,
     env,
-    ...(options.user === undefined ? {} : { user: options.user }),
-    ...(options.workdir === undefined ? {} : { workdir: options.workdir }),
+    ...defined({ user: options.user, workdir: options.workdir }),
     ...(options.tty === true ? { terminal: caller.windowSize } : {}),
   };
   try {

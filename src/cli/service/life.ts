@@ -1,5 +1,6 @@
 import { join } from 'node:path';
 import { Command, Option } from 'commander';
+import { defined } from '../../defined.ts';
 import { KilnError } from '../../errors.ts';
 import { hasSystemd } from '../../host/libvirt/embedded/systemd.ts';
 import { kilnProgram } from '../../host/process/own-node.ts';
@@ -154,8 +155,7 @@ export function reloadCommand(caller: Caller): Command {
       const chosen = names.length > 0 ? names : await servicesRunning(wanted ?? '', caller);
       await forEach(
         chosen,
-        (name) =>
-          ask(name, { do: 'reload', ...(wanted === undefined ? {} : { unit: wanted }) }, caller),
+        (name) => ask(name, { do: 'reload', ...defined({ unit: wanted }) }, caller),
         caller,
       );
     });

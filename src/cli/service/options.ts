@@ -1,4 +1,5 @@
 import { type Command, InvalidArgumentError, Option } from 'commander';
+import { defined } from '../../defined.ts';
 import { parseLabelRequest } from '../../sandbox/labels/request.ts';
 import {
   parseNetwork,
@@ -96,13 +97,7 @@ export function addSettingOptions(command: Command): Command {
 export function givenSettings(values: SettingValues): Partial<ServiceFile> {
   const { memory, cpus, pids, ioRead, ioWrite, disk, workdir, health, publish } = values;
   return {
-    ...(memory === undefined ? {} : { memory }),
-    ...(cpus === undefined ? {} : { cpus }),
-    ...(pids === undefined ? {} : { pids }),
-    ...(ioRead === undefined ? {} : { 'io-read': ioRead }),
-    ...(ioWrite === undefined ? {} : { 'io-write': ioWrite }),
-    ...(disk === undefined ? {} : { disk }),
-    ...(workdir === undefined ? {} : { workdir }),
+    ...defined({ memory, cpus, pids, 'io-read': ioRead, 'io-write': ioWrite, disk, workdir }),
     ...(health === undefined ? {} : { health: healthCheck(health) }),
     ...(publish.length === 0 ? {} : { publish: [...publish] }),
   };

@@ -2,6 +2,7 @@
  * What of the command line is open to users who are not root: each option by itself. An option that has no rule
  * does not compile, and a command that is not here is root's.
  */
+import { defined } from '../../defined.ts';
 import { isListed, parseEgressRule } from '../../egress/rule.ts';
 import type { UserPolicy } from '../../users/configuration.ts';
 import type { DetachOptions } from '../job/detach.ts';
@@ -41,7 +42,7 @@ const CONFIRMS: Rule = { kind: 'root', why: 'it confirms what only root may do' 
 const NOT_YET: Rule = { kind: 'root', why: 'it is not made for users yet' };
 
 function path(kind: PathKind, field?: 'source' | 'file'): Rule {
-  return { kind: 'path', path: kind, ...(field === undefined ? {} : { field }) };
+  return { kind: 'path', path: kind, ...defined({ field }) };
 }
 
 function setting(

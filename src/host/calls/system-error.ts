@@ -1,4 +1,5 @@
 /** Failures of the system (a full disk, a read-only mount, no memory) as errors that a person can act on. */
+
 import { accessSync, constants, existsSync } from 'node:fs';
 import { dirname } from 'node:path';
 import type { ErrorCode } from '../../error-codes.ts';
@@ -196,7 +197,7 @@ function inWords({ call, errno, path }: FailedCall, cause: unknown): KilnError |
   return new KilnError(meaning.code, `cannot ${action}${subject}: ${meaning.reason}`, {
     hint: hintFor(path, meaning),
     cause,
-    details: { call, errno, ...(path === undefined ? {} : { path }) },
+    details: { call, errno, path },
   });
 }
 

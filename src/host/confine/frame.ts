@@ -2,6 +2,7 @@
  * Messages between kiln and a confined child: a little-endian 32-bit length, then that many bytes of JSON. Both
  * directions use this format, and the reader trusts nothing.
  */
+import { defined } from '../../defined.ts';
 import { isErrorCode } from '../../error-codes.ts';
 import { KilnError } from '../../errors.ts';
 import { DISK_FULL, isDiskFull, knownFailure, reasonLine } from '../calls/system-error.ts';
@@ -108,8 +109,7 @@ export function flattenError(error: unknown): FlatError {
     code: known.code,
     message: known.message,
     causes,
-    ...(known.hint === undefined ? {} : { hint: known.hint }),
-    ...(known.details === undefined ? {} : { details: known.details }),
+    ...defined({ hint: known.hint, details: known.details }),
   };
 }
 
@@ -124,7 +124,7 @@ export function rebuildError(value: unknown): KilnError {
   }
   return new KilnError(code, printable(flat.message), {
     ...(flat.hint === undefined ? {} : { hint: printable(flat.hint) }),
-    ...(cause === undefined ? {} : { cause }),
+    cause,
     ...(typeof flat.details === 'object' && flat.details !== null ? { details: flat.details } : {}),
   });
 }
@@ -132,8 +132,8 @@ export function rebuildError(value: unknown): KilnError {
 /** The same error with the file's name in front. */
 export function aboutFile(file: string, error: KilnError): KilnError {
   return new KilnError(error.code, `${file}: ${error.message}`, {
-    ...(error.hint === undefined ? {} : { hint: error.hint }),
-    ...(error.details === undefined ? {} : { details: error.details }),
+    hint: error.hint,
+    details: error.details,
     cause: error.cause,
   });
 }

@@ -1,3 +1,4 @@
+import { defined } from '../../defined.ts';
 import { awaitedLater } from '../../promise.ts';
 import { abandonCall } from '../calls/system-call.ts';
 import { ownEnvironment } from '../process/own-process.ts';
@@ -146,7 +147,7 @@ export class ConnectionPool {
         whom: () => this.#whom(),
         code: 'E_LIBVIRT_SILENT',
         hint: 'kiln doctor tells whether it answers; its log may say what it does',
-        ...(this.#options.endAfter === undefined ? {} : { endAfter: this.#options.endAfter }),
+        ...defined({ endAfter: this.#options.endAfter }),
         // While a queued call waits, the ends of other calls show that the daemon is alive.
         since: () => call.began ?? Math.max(waitStarted, lastEnd),
       });

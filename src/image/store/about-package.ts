@@ -23,7 +23,7 @@ export function aboutPackages(
   );
   return new KilnError(error.code, message, {
     cause: error.cause,
-    ...(error.hint === undefined ? {} : { hint: error.hint }),
+    hint: error.hint,
     details: { ...error.details, files: named.map(({ file }) => file) },
   });
 }
@@ -48,7 +48,7 @@ export function naming(locked: LockedPackage, act: () => void): void {
     if (!(error instanceof KilnError)) throw error;
     throw new KilnError(error.code, `${nameOf(locked)}: ${error.message}`, {
       cause: error,
-      ...(error.hint === undefined ? {} : { hint: error.hint }),
+      hint: error.hint,
     });
   }
 }

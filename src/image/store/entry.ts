@@ -1,6 +1,8 @@
 /** An entry of the package store: a folder with an unpacked package, its header, and a file that says what it is. */
+
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { defined } from '../../defined.ts';
 import { hasErrno } from '../../host/calls/libc.ts';
 import { shortHashOf } from '../../host/process/short-hash.ts';
 import { findRecord, writeRecord } from '../../host/state/checked-file.ts';
@@ -120,7 +122,7 @@ export function writeEntry(directory: string, of: RpmPackage, warnings: readonly
     made,
     package: of,
     warnings,
-    ...(header === undefined ? {} : { header }),
+    ...defined({ header }),
   };
   writeRecord(entryFile(directory), entry);
 }

@@ -1,4 +1,5 @@
 import { join } from 'node:path';
+import { defined } from '../../defined.ts';
 import type { RpmPackage } from '../../packages/rpm/package.ts';
 import type { Engine } from '../../sandbox/open.ts';
 import type { StoredPackage } from '../store/entry.ts';
@@ -61,7 +62,7 @@ export async function runFastTransaction(
     accountsFrom: accountsFrom(plan),
     timeout: options.timeout,
     signal,
-    ...(options.onStep === undefined ? {} : { onStep: options.onStep }),
+    ...defined({ onStep: options.onStep }),
   });
   await sandbox.finish();
   return { upper: join(scratch, 'upper'), warnings };

@@ -1,3 +1,4 @@
+import { defined } from '../../defined.ts';
 import { KilnError } from '../../errors.ts';
 import { encodeName } from '../../packages/rpm/filename.ts';
 import type { RpmPackage } from '../../packages/rpm/package.ts';
@@ -130,7 +131,7 @@ class StepRunner {
 
   #run(argv: readonly string[], input?: Buffer): Promise<TransactionResult> {
     const { sandbox, timeout, signal } = this.#context;
-    return sandbox.run({ argv, timeout, signal, ...(input === undefined ? {} : { input }) });
+    return sandbox.run({ argv, timeout, signal, ...defined({ input }) });
   }
 }
 

@@ -169,7 +169,7 @@ async function scanAll(
       key: key(member),
       requires: [...said.requires],
       provides: [...said.provides],
-      ...(problem === undefined ? {} : { problem }),
+      problem,
     });
   }
   // In the caller's order.

@@ -56,7 +56,7 @@ export async function readMembers(
 
 function notASource(path: string, what: string, cause?: KilnError): KilnError {
   return new KilnError('E_BUILD_SOURCE', `${path} ${what}`, {
-    ...(cause === undefined ? {} : { cause }),
+    cause,
     hint: 'a chain is built of .src.rpm files; `kiln rpm query` tells what a file is',
   });
 }

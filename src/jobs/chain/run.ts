@@ -1,5 +1,6 @@
 /** The order of a chain: who may start, what waits, what is tried again. */
 
+import { defined } from '../../defined.ts';
 import type { KilnError } from '../../errors.ts';
 import { asKilnError } from '../../host/calls/system-error.ts';
 import { awaitedLater } from '../../promise.ts';
@@ -156,7 +157,7 @@ export class ChainRun {
         member: progress.member,
         request: this.#requestFor(progress, inUse),
         results: inUse,
-        hooks: { ...buildHooks?.(progress.name), ...(signal === undefined ? {} : { signal }) },
+        hooks: { ...buildHooks?.(progress.name), ...defined({ signal }) },
         onStart: () => this.#change(progress, 'building', undefined),
       });
       this.#conclude(progress, outcome, inUse.generation);

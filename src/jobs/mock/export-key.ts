@@ -2,6 +2,7 @@
  * A secret key out of a home of gpg's, without anything of that home but its keys: its gpg.conf can
  * name programs for gpg to start, its gpg-agent.conf too.
  */
+
 import {
   chownSync,
   closeSync,
@@ -15,6 +16,7 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { join } from 'node:path';
+import { defined } from '../../defined.ts';
 import { KilnError } from '../../errors.ts';
 import { hasErrno } from '../../host/calls/libc.ts';
 import {
@@ -93,7 +95,7 @@ async function runGpg({ name, passphrase, ...wanted }: KeyExport, home: string):
     cwd: '/',
     env: { ...ENVIRONMENT, HOME: home },
     timeout: PATIENCE_MS,
-    ...(passphrase === undefined ? {} : { input: passphrase }),
+    ...defined({ input: passphrase }),
   });
   if (failure === '' && stdout.includes('PRIVATE KEY')) return `${stdout}\n`;
   throw new KilnError('E_SIGN_KEY', `gpg has no secret key called ${name} for the plugin sign`, {

@@ -1,5 +1,7 @@
 /** Recipes of kiln's where mock has a configuration. */
+
 import { basename, join } from 'node:path';
+import { defined } from '../../defined.ts';
 import { KilnError } from '../../errors.ts';
 import type { StatePaths } from '../../host/state/paths.ts';
 import { resolveImage } from '../../image/find.ts';
@@ -82,8 +84,7 @@ export async function recipeOptions(
     environment: new Map(Object.entries(recipe.environment)),
     macros: new Map(),
     ...(account === undefined ? {} : { chrootuid: account.uid, chroothome: account.home }),
-    ...(request.target === undefined ? {} : { rpmbuild_arch: request.target }),
-    ...(request.resultDirectory === undefined ? {} : { resultdir: request.resultDirectory }),
+    ...defined({ rpmbuild_arch: request.target, resultdir: request.resultDirectory }),
   };
   for (const [name, value] of Object.entries(values)) options.set(name, value);
   options.delete('dnf.conf');

@@ -21,9 +21,9 @@ export function externalParameters(request: BuildRequest): Record<string, unknow
     additionalPackages: request.additionalPackages ?? [],
     repositories: (request.repositories ?? []).map(repositoryParameters),
     network: network?.phases ?? [],
-    ...(target === undefined ? {} : { target }),
+    target,
     ...(nocheck === true ? { nocheck } : {}),
-    ...(shortCircuit === undefined ? {} : { shortCircuit }),
+    shortCircuit,
   };
 }
 

@@ -2,6 +2,7 @@ import { createHash } from 'node:crypto';
 import { existsSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { type TextFile, writeTexts } from '../../artifacts/staging.ts';
+import { defined } from '../../defined.ts';
 import { KILN_VERSION } from '../../host/state/paths.ts';
 import { readContents } from '../../image/store/manifest.ts';
 import { digestFile } from '../../packages/repository/cache.ts';
@@ -58,8 +59,7 @@ export async function writeProvenance(engine: Engine, report: BuildReport): Prom
     byproducts,
     kiln: KILN_VERSION,
     key,
-    ...(builder === undefined ? {} : { builder }),
-    ...(sourceDateEpoch === undefined ? {} : { sourceDateEpoch }),
+    ...defined({ builder, sourceDateEpoch }),
   });
   const built = [...packages, ...(sourcePackage === undefined ? [] : [sourcePackage])];
   const manifest = checksumManifest([
@@ -124,7 +124,7 @@ export function attestBuild(input: AttestInput): TextFile[] {
       base: base ?? null,
       image,
       buildRequires: [...report.buildRequires].sort(),
-      ...(worker === undefined ? {} : { worker }),
+      worker,
     },
     materials: [...input.sources.map(sourceResource), ...root.map(rootResource)],
     // Logs have times in them.

@@ -1,9 +1,9 @@
 import { isIP } from 'node:net';
+import { defined } from '../../defined.ts';
 import { parseEgressRules } from '../../egress/rule.ts';
 import { KilnError } from '../../errors.ts';
 import { isPublicAddress } from '../../host/sockets/unix-socket.ts';
 import type { BuildRecipe } from '../../recipe/build-recipe.ts';
-import { defined } from '../../sandbox/door/plan.ts';
 import type { Bind, SandboxSpecification } from '../../sandbox/policy/specification.ts';
 import type { RecipeReport, RecipeRequest } from './request.ts';
 import type { ReadySource } from './sources.ts';

@@ -1,6 +1,7 @@
 import { dirname, join } from 'node:path';
 import { checkPatterns } from '../../artifacts/collect.ts';
 import type { ArtifactWarning } from '../../artifacts/warning.ts';
+import { defined } from '../../defined.ts';
 import { KilnError } from '../../errors.ts';
 import { pathsOfUser } from '../../host/state/paths.ts';
 import { isOwnRecipe, resolveImage } from '../../image/find.ts';
@@ -138,7 +139,7 @@ export async function runRecipe(
       recipe,
       sources,
       failedStep,
-      ...(egress === undefined ? {} : { egress }),
+      ...defined({ egress }),
       kept,
       request: run,
     };
@@ -274,7 +275,7 @@ class Work {
     const shortest = Math.min(own ?? Number.POSITIVE_INFINITY, left ?? Number.POSITIVE_INFINITY);
     return {
       ...(Number.isFinite(shortest) ? { timeout: shortest } : {}),
-      ...(stallTimeout === undefined ? {} : { stallTimeout }),
+      stallTimeout,
     };
   }
 }

@@ -1,3 +1,4 @@
+import { defined } from '../../defined.ts';
 import { awaitedLater } from '../../promise.ts';
 import type { Engine } from '../../sandbox/open.ts';
 import { packageSigner, signCollected } from '../provenance/sign.ts';
@@ -125,7 +126,7 @@ function environmentOf({ surroundings, limits }: BuildRequest): Record<string, s
   return {
     // A limit on time is nothing that a build can see, and it would start a job for each processor.
     ...(processors === undefined ? {} : { RPM_BUILD_NCPUS: String(processors) }),
-    ...(surroundings === undefined ? {} : { TZ: surroundings.timeZone }),
+    ...defined({ TZ: surroundings?.timeZone }),
   };
 }
 

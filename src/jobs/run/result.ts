@@ -162,7 +162,7 @@ export function failureOf(
     phase,
     causes,
     lastLines: [...lastLines],
-    ...(known?.hint === undefined ? {} : { hint: known.hint }),
+    hint: known?.hint,
     ...(known?.details === undefined ? {} : { details: { ...known.details } }),
   };
 }

@@ -1,5 +1,6 @@
 import type { Collection } from '../../artifacts/collect.ts';
 import type { ArtifactWarning } from '../../artifacts/warning.ts';
+import { defined } from '../../defined.ts';
 import type { EgressEntry } from '../../egress/rule.ts';
 import { KilnError } from '../../errors.ts';
 import type { CgroupLimits } from '../../host/cgroup/cgroup-files.ts';
@@ -127,7 +128,7 @@ export async function run(
       end: { exitCode, signal: endedBy, timeLimit },
       measured: { ...measured, limits },
       ...{ limitHit, usage, refused, collection, failure, warnings, removed },
-      ...(egress === undefined ? {} : { egress }),
+      ...defined({ egress }),
     };
   } finally {
     if (removed === undefined) await timeline.measure('destroy', () => sandbox.close());

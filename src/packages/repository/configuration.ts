@@ -89,7 +89,7 @@ export function resolveRepository(
     id,
     name: configuration.name ?? id,
     source,
-    ...(access === undefined ? {} : { access }),
+    access,
     gpgcheck,
     repoGpgcheck,
     gpgkey,

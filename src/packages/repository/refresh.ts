@@ -177,8 +177,8 @@ async function refreshRemote(
   const { etag, lastModified } = answer;
   return await done({
     ...index,
-    ...(etag === undefined ? {} : { etag }),
-    ...(lastModified === undefined ? {} : { lastModified }),
+    etag,
+    lastModified,
   });
 }
 

@@ -127,7 +127,7 @@ async function convertPrimary(
 ): Promise<void> {
   const { primary, group } = member.index.repomd;
   const files = [primary, ...(group === undefined ? [] : [group])];
-  const input = { kind: 'primary' as const, primary, ...(group === undefined ? {} : { group }) };
+  const input = { kind: 'primary' as const, primary, group };
   await convert(member, input, files, [], path, context, async (groups) => {
     // Before the other file appears: whoever sees that one expects this one.
     await writeWhole(groupsPath(path), recordText({ groups }));
@@ -191,7 +191,7 @@ async function convert(
     if (!(cause instanceof KilnError)) throw cause;
     throw new KilnError(cause.code, `repository ${id}: ${cause.message}`, {
       cause,
-      ...(cause.hint === undefined ? {} : { hint: cause.hint }),
+      hint: cause.hint,
     });
   }
   await sealFile(output.handle);

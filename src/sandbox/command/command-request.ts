@@ -1,3 +1,4 @@
+import { defined } from '../../defined.ts';
 import { KilnError } from '../../errors.ts';
 import { closeDescriptor, createPipe, type Pipe } from '../../host/calls/descriptor.ts';
 import { receiveDescriptor, unixSocketPair } from '../../host/sockets/unix-socket.ts';
@@ -86,7 +87,7 @@ export class CommandRequest implements Disposable {
       landlock,
       openSockets,
       limits,
-      ...(terminal === undefined ? {} : { terminal }),
+      ...defined({ terminal }),
       umask,
       boot,
     });

@@ -1,3 +1,4 @@
+import { defined } from '../../defined.ts';
 import { checkEgress } from '../../egress/rule.ts';
 import type { ImageManifest } from '../../image/store/manifest.ts';
 import type { Capability } from '../policy/capabilities.ts';
@@ -133,7 +134,7 @@ export function planSandbox(job: SandboxJob, image: PlannedImage): SandboxPlan {
   return frozen({
     sandbox: {
       root: image.tree,
-      ...(image.id === undefined ? {} : { image: image.id }),
+      ...defined({ image: image.id }),
       hostname: 'kiln',
       names: true,
       readonlyPaths: [],
@@ -179,14 +180,6 @@ export function planCommand(
 
 function ids({ uid, gid }: Ids): Ids {
   return { uid, gid };
-}
-
-/** Without the properties that are undefined. */
-export function defined<Value extends object>(
-  value: Value,
-): { [Key in keyof Value]?: Exclude<Value[Key], undefined> } {
-  const entries = Object.entries(value).filter(([, one]) => one !== undefined);
-  return Object.fromEntries(entries) as { [Key in keyof Value]?: Exclude<Value[Key], undefined> };
 }
 
 /** A copy that nobody can change. */

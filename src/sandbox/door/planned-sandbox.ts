@@ -3,6 +3,7 @@
 import { closeSync } from 'node:fs';
 import type { CopyInItem } from '../../artifacts/copy-in.ts';
 import type { ArtifactWarning } from '../../artifacts/warning.ts';
+import { defined } from '../../defined.ts';
 import type { Egress } from '../../egress/open.ts';
 import type { EgressEntry } from '../../egress/rule.ts';
 import { KilnError } from '../../errors.ts';
@@ -232,7 +233,7 @@ export class PlannedSandbox implements AsyncDisposable {
     const owner = { uid: base + this.#owner.uid, gid: base + this.#owner.gid };
     await this.withRoot(async (rootFd) => {
       const request = { rootFd, items, owner, onWarning: warn };
-      await copyIn({ ...request, ...(signal === undefined ? {} : { signal }) });
+      await copyIn({ ...request, ...defined({ signal }) });
     });
   }
 

@@ -1,6 +1,7 @@
 import { randomInt } from 'node:crypto';
 import { createSocket, type Socket } from 'node:dgram';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { defined } from '../../defined.ts';
 import { KilnError } from '../../errors.ts';
 import { awaitedLater, deferred } from '../../promise.ts';
 import type { SandboxControl } from '../command/control.ts';
@@ -183,7 +184,7 @@ export async function leaseAddress(
     await control.setAddress(INTERFACE, {
       address,
       mask,
-      ...(gateway === undefined ? {} : { gateway }),
+      ...defined({ gateway }),
     });
     inUse = wanted;
     current = lease;

@@ -1,3 +1,4 @@
+import { defined } from '../../defined.ts';
 import { KilnError } from '../../errors.ts';
 import { hasErrno } from '../../host/calls/libc.ts';
 import type { CgroupLimits, ProcessCgroups } from '../../host/cgroup/cgroup-files.ts';
@@ -64,10 +65,7 @@ export async function limitSandbox(
   put('pids-limit', () => ({ pids: pids ?? DEFAULT_PIDS }));
   if (memory === undefined) requireDefaultMemory(cgroups, id, allowMissing);
   if (read === undefined && write === undefined) return;
-  const rates = {
-    ...(read === undefined ? {} : { read }),
-    ...(write === undefined ? {} : { write }),
-  };
+  const rates = defined({ read, write });
   put('io-limit', () => ({
     io: disksOf(specification).map((device) => ({ device, ...rates })),
   }));

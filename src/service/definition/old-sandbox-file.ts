@@ -1,3 +1,4 @@
+import { defined } from '../../defined.ts';
 import { KilnError } from '../../errors.ts';
 import { readUserFile } from '../../host/files/user-file.ts';
 import { RECIPE_SIZE_LIMIT } from '../../recipe/document.ts';
@@ -88,7 +89,7 @@ function translate(sections: ReadonlyMap<string, ReadonlyMap<string, string>>): 
       ...(command.length === 0 ? {} : { command }),
       ...(user === undefined || command.length === 0 ? {} : { user }),
       ...(mounts.length === 0 ? {} : { mounts }),
-      ...(network === undefined ? {} : { network }),
+      ...defined({ network }),
     },
   };
 }
@@ -101,7 +102,7 @@ function oldNetwork(
   const name = get('network.0', 'source');
   if (name === undefined) return undefined;
   const mac = get('network.0', 'mac');
-  const own = { name, ...(mac === undefined ? {} : { mac }) };
+  const own = { name, ...defined({ mac }) };
   const address = get('network.0.address.0', 'primary');
   if (address === undefined) {
     return get('network.0', 'dhcp') === 'false' ? { ...own, dhcp: false } : own;
@@ -112,6 +113,6 @@ function oldNetwork(
   return {
     ...own,
     address: `${address}/${get('network.0.address.0', 'prefix') ?? 24}`,
-    ...(gateway === undefined ? {} : { gateway }),
+    ...defined({ gateway }),
   };
 }

@@ -2,7 +2,9 @@
  * What a supervisor and its clients say to each other: frames of { u32 length, u8 kind, bytes }.
  * Both ends are kiln run by root; the bounds are for mistakes, and for clients of another version.
  */
+
 import type { Socket } from 'node:net';
+import { defined } from '../../defined.ts';
 import type { ErrorCode } from '../../error-codes.ts';
 import { KilnError } from '../../errors.ts';
 
@@ -66,7 +68,7 @@ export interface WiredError {
 export function wired(error: unknown): WiredError {
   if (error instanceof KilnError) {
     const { code, message, hint } = error;
-    return { code, message, ...(hint === undefined ? {} : { hint }) };
+    return { code, message, ...defined({ hint }) };
   }
   return { code: 'E_INTERNAL', message: error instanceof Error ? error.message : String(error) };
 }

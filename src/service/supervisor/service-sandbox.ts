@@ -1,9 +1,10 @@
+import { defined } from '../../defined.ts';
 import { KilnError } from '../../errors.ts';
 import { LibvirtError } from '../../host/libvirt/errors.ts';
 import { type LeasedImage, leaseImage } from '../../image/store/images.ts';
 import type { ImageManifest } from '../../image/store/manifest.ts';
 import type { LibvirtNetwork } from '../../sandbox/domain/domain-xml.ts';
-import { defined, planSandbox } from '../../sandbox/door/plan.ts';
+import { planSandbox } from '../../sandbox/door/plan.ts';
 import { PlannedSandbox } from '../../sandbox/door/planned-sandbox.ts';
 import type { Engine } from '../../sandbox/open.ts';
 import { systemFiles } from '../boot/system-files.ts';
@@ -97,8 +98,7 @@ function sandboxNetwork(network: ServiceNetwork, mac: string): LibvirtNetwork {
     isolated: !peers,
     // Its supervisor asks: a service that loses its address is started again.
     dhcp: false,
-    ...(address === undefined ? {} : { address }),
-    ...(gateway === undefined ? {} : { gateway }),
+    ...defined({ address, gateway }),
     ...(filter === undefined ? {} : { filter, filterParameters }),
   };
 }

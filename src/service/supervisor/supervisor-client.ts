@@ -1,6 +1,7 @@
 import { once } from 'node:events';
 import { connect, type Socket } from 'node:net';
 import { basename } from 'node:path';
+import { defined } from '../../defined.ts';
 import { KilnError } from '../../errors.ts';
 import { hasErrno } from '../../host/calls/libc.ts';
 import { lockHolder } from '../../host/files/flock.ts';
@@ -92,7 +93,7 @@ export async function askSupervisor<Answer>(
       code: 'E_SERVICE_SILENT',
       hint: 'its log may say what it does: `kiln service logs`; `kiln service stop` ends it',
       endAfter: quiet,
-      ...(pulse === undefined ? {} : { since: pulse.last }),
+      ...defined({ since: pulse?.last }),
     });
   } finally {
     clearTimeout(timer);

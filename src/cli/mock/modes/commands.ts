@@ -90,7 +90,7 @@ async function inSandbox(
     },
     {
       ...(tty ? { terminal: caller.windowSize } : {}),
-      ...(handOver === undefined ? {} : { handOver }),
+      handOver,
     },
   );
   using disk = new DiskWatch(root.directory);

@@ -1,4 +1,5 @@
 import type { z } from 'zod';
+import { defined } from '../../../defined.ts';
 import type { imageRecipeSchema } from '../../../recipe/image-recipe.ts';
 import type { Bind } from '../../../sandbox/policy/specification.ts';
 import type { BuildRequest } from '../../rpmbuild/request.ts';
@@ -203,7 +204,7 @@ function recipeOf(
     repositories,
     packages: [...setup.packages, ...more.packages],
     groups: [...setup.groups, ...more.groups],
-    ...(modules === undefined ? {} : { modules }),
+    ...defined({ modules }),
     ...(conf.main.get('install_weak_deps') === '1' ? { recommends: true } : {}),
     users: [{ name: user, uid, home, shell: '/bin/bash' }],
     user,

@@ -1,5 +1,6 @@
 import { fileURLToPath } from 'node:url';
 import { stripVTControlCharacters } from 'node:util';
+import { defined } from '../../../defined.ts';
 import { readUserFile } from '../../../host/files/user-file.ts';
 import type { RepositoryInput } from '../../../packages/repository/configuration-schema.ts';
 import { booleanOption, type DnfConf, type DnfSection, listOption } from './dnf-conf.ts';
@@ -117,13 +118,12 @@ function readRepository(
     gpgcheck: booleanOption(option('gpgcheck')) ?? false,
     repo_gpgcheck: booleanOption(option('repo_gpgcheck')) ?? false,
     ...(keys.length > 0 ? { gpgkey: keys } : {}),
-    ...(priority === undefined ? {} : { priority }),
-    ...(cost === undefined ? {} : { cost }),
+    ...defined({ priority, cost }),
     ...(exclude.length > 0 ? { excludepkgs: exclude } : {}),
     ...(include.length > 0 ? { includepkgs: include } : {}),
     ...(hotfixes === true ? { module_hotfixes: true } : {}),
     ...readAccess(option, fill),
-    ...(expire === undefined ? {} : { metadata_expire: expire }),
+    ...defined({ metadata_expire: expire }),
   };
 }
 

@@ -34,7 +34,7 @@ export class BuildFailure extends KilnError {
     const limit = limitHit === null ? undefined : LIMITS[limitHit];
     const advice = limit?.[1] ?? hint;
     super(code, `${what}: ${limit?.[0] ?? howItEnded(end)}`, {
-      ...(advice === undefined ? {} : { hint: advice }),
+      hint: advice,
       details: { exitCode: end.exitCode, signal: end.signal, limitHit },
     });
     this.end = end;

@@ -1,4 +1,5 @@
 import { SaxesParser } from 'saxes';
+import { defined } from '../../../defined.ts';
 import type { KilnError } from '../../../errors.ts';
 import { brokenMetadata } from './broken-metadata.ts';
 
@@ -72,7 +73,7 @@ export class CompsParser {
     if (name === 'packagereq') {
       const type = TYPES.find((known) => known === attributes.type) ?? 'mandatory';
       const requires = attributes.requires;
-      this.#package = { name: '', type, ...(requires === undefined ? {} : { requires }) };
+      this.#package = { name: '', type, ...defined({ requires }) };
     }
     // A translated name is not the name.
     if (name === 'name' && attributes['xml:lang'] !== undefined)

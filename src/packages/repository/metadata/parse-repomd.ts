@@ -59,9 +59,9 @@ function metadataFile(data: XmlElement): MetadataFile {
     location,
     compression,
     digest: digest(child(data, 'checksum'), type),
-    ...(size === undefined ? {} : { size }),
+    size,
     ...(openDigest === undefined ? {} : { openDigest: digest(openDigest, type) }),
-    ...(openSize === undefined ? {} : { openSize }),
+    openSize,
   };
 }
 

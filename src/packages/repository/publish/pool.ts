@@ -170,7 +170,7 @@ function describe(rpm: RpmPackage, sha256: string, file: string): PooledPackage 
 function renamed(error: KilnError, from: string, to: string): KilnError {
   const message = error.message.replace(from, to);
   return new KilnError(error.code, message, {
-    ...(error.hint === undefined ? {} : { hint: error.hint }),
+    hint: error.hint,
     cause: error.cause,
   });
 }

@@ -106,7 +106,7 @@ export class RepositoryAccess {
   #fail(why: string, cause?: unknown): KilnError {
     return new KilnError('E_REPOSITORY_ACCESS', `repository ${this.#repository}: ${why}`, {
       hint: 'put the file there, readable for root, or change the option',
-      ...(cause === undefined ? {} : { cause }),
+      cause,
     });
   }
 }

@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto';
 import { mkdir, rm, stat, truncate } from 'node:fs/promises';
 import { dirname } from 'node:path';
+import { defined } from '../../../defined.ts';
 import { acquireLock } from '../../../host/files/flock.ts';
 import { removeTree } from '../../../host/files/remove-tree.ts';
 import { type Cache, digestFile, hasContent, publish } from '../cache.ts';
@@ -138,8 +139,7 @@ export function downloadFile(
 ): Promise<FetchedFile | undefined> {
   const headers = {
     'cache-control': 'no-cache',
-    ...(known?.etag === undefined ? {} : { 'if-none-match': known.etag }),
-    ...(known?.lastModified === undefined ? {} : { 'if-modified-since': known.lastModified }),
+    ...defined({ 'if-none-match': known?.etag, 'if-modified-since': known?.lastModified }),
   };
   return tryMirrors(mirrorRequest(context, item), async (url, reach) => {
     const options = { ...receiveOptions(context, item, undefined), headers, allowPlain: false };

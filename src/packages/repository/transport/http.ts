@@ -1,5 +1,6 @@
 import * as http from 'node:http';
 import * as https from 'node:https';
+import { defined } from '../../../defined.ts';
 import { KilnError } from '../../../errors.ts';
 import { ownEnvironment } from '../../../host/process/own-process.ts';
 import { deferred } from '../../../promise.ts';
@@ -148,7 +149,7 @@ async function ask(url: URL, options: GetOptions): Promise<Answer> {
   const headers = {
     ...{ 'user-agent': 'kiln', 'accept-encoding': 'identity' },
     ...options.headers,
-    ...(authorization === undefined ? {} : { authorization }),
+    ...defined({ authorization }),
   };
   const sent = request(url, {
     agent,

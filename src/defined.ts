@@ -1,0 +1,10 @@
+/**
+ * The fields that have a value: the one place where optional fields are left out, which
+ * exactOptionalPropertyTypes asks for.
+ */
+export function defined<Fields extends object>(
+  fields: Fields,
+): { [Key in keyof Fields]?: Exclude<Fields[Key], undefined> } {
+  const entries = Object.entries(fields).filter(([, value]) => value !== undefined);
+  return Object.fromEntries(entries) as ReturnType<typeof defined<Fields>>;
+}
