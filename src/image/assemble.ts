@@ -21,22 +21,22 @@ import { type ClampTimes, cleanUpperTree, mergeOverlay } from './tree/merge-over
 import { openInTree } from './tree/path.ts';
 import { TreePlan } from './tree/plan.ts';
 
-/** File conflicts that a message lists. */
+/** How many file conflicts a message lists. */
 const SHOWN_PROBLEMS = 20;
 
-/** What making a tree takes, whatever it is made of. */
+/** What making any tree needs. */
 export interface TreeOptions {
   readonly engine: Engine;
   readonly scriptlets: ScriptletPolicy;
-  /** Gets the package files, in the same order: only rpm itself needs them. */
+  /** Gets the package files in the same order; only rpm itself needs them. */
   readonly fetchFiles: () => Promise<readonly string[]>;
-  /** A folder of the store's file system for what is half made. */
+  /** A folder on the store's file system for unfinished files. */
   readonly work: string;
   readonly onProgress?: OnImageProgress | undefined;
   readonly signal?: AbortSignal | undefined;
 }
 
-/** A tree of packages to make. */
+/** A tree to be made of packages. */
 export interface AssembleOptions extends TreeOptions {
   /** In installation order. */
   readonly packages: readonly StoredPackage[];
@@ -47,11 +47,11 @@ export interface AssembledTree {
   readonly transaction: TransactionKind;
   readonly exactReasons: readonly string[];
   readonly warnings: readonly string[];
-  /** Digests of the packages whose store inodes it has links to. */
+  /** Digests of the packages whose store inodes the tree links to. */
   readonly linked: readonly string[];
-  /** What is as old as the image: when its newest package was built, seconds since 1970. */
+  /** The image's time: when its newest package was built, seconds since 1970. */
   readonly epoch: number;
-  /** Bytes of all files, and of those that are not links to the package store. */
+  /** Bytes of all files, and of files that are not links into the package store. */
   readonly bytes: number;
   readonly ownBytes: number;
 }
@@ -63,7 +63,7 @@ export interface AssembledTree {
 export async function assembleTree(options: AssembleOptions): Promise<AssembledTree> {
   using _ = span('assemble the tree');
   const { packages, scriptlets, work, onProgress } = options;
-  // What is wrong with it shows when it is needed.
+  // Ignore errors here; opening the sandbox reports them.
   if (scriptlets.mode !== 'none') TransactionSandbox.prepare(options.engine).catch(() => undefined);
   const plan = new TreePlan();
   for (const { package: added } of packages) plan.add(added);
@@ -85,7 +85,7 @@ export async function assembleTree(options: AssembleOptions): Promise<AssembledT
 interface Parts {
   readonly options: AssembleOptions;
   readonly plan: TreePlan;
-  /** Where the tree of all payloads is. */
+  /** The folder with the tree of all payloads. */
   readonly composed: string;
   readonly composition: Composition;
 }
@@ -155,7 +155,7 @@ async function exact(
     work,
     packages: await options.fetchFiles(),
     hasDev: plan.find('/dev') !== undefined,
-    // rpm cannot be told to watch each script.
+    // rpm has no time limit for a single script.
     timeout: scriptlets.timeout * (packages.length + 1),
     disk: scriptlets.disk,
     signal,
@@ -176,10 +176,10 @@ async function exact(
   };
 }
 
-/** What packages bring, they bring with its time; what scripts make is as old as the newest package. */
+/** Files of packages keep the package's time; files made by scripts get the time of the newest package. */
 export function clampTimes(epoch: number): ClampTimes {
   const second = 1_000_000_000n;
-  // Some file systems keep times by the tick: a second of room.
+  // Some file systems round times to a tick: allow a second.
   return { after: (BigInt(Date.now()) / 1000n - 1n) * second, to: BigInt(epoch) * second };
 }
 
@@ -187,7 +187,7 @@ function newest(packages: readonly StoredPackage[]): number {
   return packages.reduce((time, stored) => Math.max(time, stored.package.buildTime ?? 0), 0);
 }
 
-/** Making and removing entries changed the times of these directories: they get what their package says. */
+/** Sets the times of directories whose entries changed to the times in their packages. */
 function setDirectoryTimes(plan: TreePlan, tree: string, changed: ReadonlySet<string>): void {
   const root = openSync(tree, constants.O_RDONLY | constants.O_DIRECTORY);
   using _root = closing(root);
@@ -205,7 +205,7 @@ function setDirectoryTimes(plan: TreePlan, tree: string, changed: ReadonlySet<st
   }
 }
 
-/** A sandbox needs these; where the tree below has none, they are no part of the image. */
+/** Removes mount points that only the sandbox needed: if the tree lacks them, they are no part of the image. */
 export function removeMountPoints(upper: string, exists: (name: string) => boolean): void {
   const root = openSync(upper, constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW);
   using _root = closing(root);

@@ -38,7 +38,7 @@ import {
 import { type Account, ROOT_ACCOUNT, readAccounts } from './tree/accounts.ts';
 import { customizeTree, type FileToWrite } from './tree/customize.ts';
 
-/** What an image is, apart from its packages. */
+/** The settings of an image, apart from its packages. */
 export interface ImageSettings
   extends Pick<
     LoadedImageRecipe,
@@ -49,18 +49,18 @@ export interface ImageSettings
 
 export interface ImageRequest {
   readonly engine: Engine;
-  /** Its packages; with a base, those that come on top of the base's. */
+  /** The image's packages; with a base, those on top of the base's. */
   readonly lock: Lock;
   readonly settings: ImageSettings;
-  /** Id of an image to start from; it must have rpm. */
+  /** The id of an image to start from. It must have rpm. */
   readonly base?: string | undefined;
   readonly onProgress?: OnImageProgress | undefined;
   readonly signal?: AbortSignal | undefined;
 }
 
 /**
- * The image of a request, taken into use; made first if there is none. Whoever asks for an image
- * that somebody else is making waits for that one.
+ * Leases the image of a request, and makes it first if there is none. If another process is making it, waits
+ * for that process.
  * @throws KilnError of the repositories, E_DISK, E_DISK_FULL, E_DISK_LOW, E_FILE_CONFLICT, E_SCRIPTLET, E_RPM_MISSING, E_IMAGE_USER.
  */
 export async function ensureImage(request: ImageRequest): Promise<LeasedImage> {
@@ -101,8 +101,8 @@ export async function ensureImage(request: ImageRequest): Promise<LeasedImage> {
 }
 
 /**
- * Writes down anew what an image is made of, where that is lost or damaged: its files are as good as before.
- * All packages of the request count as linked, which keeps a few more of them.
+ * Writes a lost or damaged contents.json anew; the image's files are as good as before. All packages of the
+ * request count as linked, which keeps a few more of them.
  */
 async function mendContents(request: ImageRequest, inputs: ImageInputs, id: string): Promise<void> {
   const { paths } = request.engine;
@@ -117,7 +117,7 @@ async function mendContents(request: ImageRequest, inputs: ImageInputs, id: stri
 }
 
 /**
- * The id of the image that a request means, whether there is one or not.
+ * The id of the image that a request means, whether the image exists or not.
  * @throws KilnError E_KEY_MISSING
  */
 export async function requestedImage(
@@ -172,7 +172,7 @@ async function leaseBase({ engine, base }: ImageRequest): Promise<LeasedImage> {
   });
 }
 
-/** Writes an image's folder; returns its path. */
+/** Writes the image's files; returns the path of its folder. */
 function finish(
   work: string,
   tree: string,

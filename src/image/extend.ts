@@ -9,8 +9,8 @@ import { mergeOverlay } from './tree/merge-overlay.ts';
 import { openInTree } from './tree/path.ts';
 
 /**
- * Makes the tree that the base image's own rpm makes of it by installing more packages: what costs
- * time is only what is new.
+ * Makes a tree from the base image by letting the base's own rpm install more packages. Only the new packages
+ * cost time.
  * @throws KilnError E_SCRIPTLET, E_RPM_MISSING, E_DISK.
  */
 export async function extendTree(

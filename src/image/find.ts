@@ -7,13 +7,13 @@ import type { StatePaths } from '../host/state/paths.ts';
 import { suggest } from '../recipe/problem.ts';
 import { findImage, imagesNamed } from './store/images.ts';
 
-/** What a person means by IMAGE. */
+/** The meaning of IMAGE on a command line. */
 export type NamedImage =
   | { readonly kind: 'image'; readonly id: string }
   | { readonly kind: 'recipe'; readonly path: string }
   | { readonly kind: 'lock'; readonly path: string };
 
-/** Recipes that come with kiln. */
+/** The folder of recipes that come with kiln. */
 function ownRecipes(): string {
   const here = import.meta.url;
   return fileURLToPath(
@@ -21,20 +21,19 @@ function ownRecipes(): string {
   );
 }
 
-/** Whether an image recipe is one of those that come with kiln. */
+/** Whether an image recipe comes with kiln. */
 export function isOwnRecipe(path: string): boolean {
   return dirname(path) === resolve(ownRecipes());
 }
 
-/** Folders in which recipes are found by name, nearest first. */
+/** The folders where recipes are found by name, nearest first. */
 function recipeFolders(cwd: string): string[] {
   return [join(cwd, 'recipes', 'images'), cwd, ownRecipes()];
 }
 
 /**
- * Finds out what IMAGE on a command line is: a path to a recipe (`.yaml`) or a lock (`.json`), a
- * recipe's name (in ./recipes/images, here, or kiln's own), or an image's id, its beginning, or its
- * name.
+ * Finds what IMAGE on a command line means: the path of a recipe (`.yaml`) or a lock (`.json`), a recipe's name
+ * (in ./recipes/images, in this folder, or kiln's own), or an image's id, its beginning, or its name.
  * @throws KilnError E_IMAGE_MISSING, E_IMAGE_AMBIGUOUS.
  */
 export async function resolveImage(
@@ -65,8 +64,8 @@ export async function resolveImage(
 }
 
 /**
- * The id of the image in the store that `name` (an id, its beginning, or a name, which means the
- * newest image of that name) means, if there is one.
+ * The id of a stored image by its id, the beginning of its id, or its name (then the newest image of that
+ * name), if there is one.
  * @throws KilnError E_IMAGE_AMBIGUOUS.
  */
 export async function findStoredImage(

@@ -2,31 +2,28 @@ import { createHash } from 'node:crypto';
 import type { RecipeUser } from '../recipe/image-recipe.ts';
 import type { ScriptletPolicy } from '../recipe/load-image-recipe.ts';
 
-/**
- * Raised whenever the same inputs would be made into another tree than before, so that images of
- * an older kiln are not taken for what this one makes.
- */
+/** Raised when the same inputs give another tree than before, so that images of an older kiln are not used. */
 export const IMAGE_FORMAT = 1;
 
-/** An extra file of an image, with its content known by digest. */
+/** An extra file of an image, with the digest of its content. */
 interface ImageFile {
   readonly path: string;
-  /** Of the content, sha256 in hex. */
+  /** sha256 of the content, hex. */
   readonly digest: string;
   readonly mode: number;
   readonly owner: string;
   readonly group: string;
 }
 
-/** Everything that goes into an image, and nothing else: its digest is the image's id. */
+/** Everything that decides an image, and nothing else: its digest is the image's id. */
 export interface ImageInputs {
   readonly format: typeof IMAGE_FORMAT;
   readonly arch: string;
   /** `sha256:…` of each package file, in installation order. */
   readonly packages: readonly string[];
-  /** For each package what names the keys that it had to be signed by; null where it had not. */
+  /** For each package, the digest of the keys that must have signed it; null if none need. */
   readonly keys: readonly (string | null)[];
-  /** Id of the image this one is made on top of: its packages come first. Null for none. */
+  /** The id of the base image, whose packages come first; null for none. */
   readonly base: string | null;
   readonly files: readonly ImageFile[];
   readonly users: readonly RecipeUser[];
@@ -49,7 +46,7 @@ export function canonicalJson(value: unknown): string {
   });
 }
 
-/** This machine's architecture as rpm calls it. */
+/** This machine's architecture as rpm names it. */
 export function hostArchitecture(): string {
   const names: Readonly<Record<string, string>> = {
     x64: 'x86_64',

@@ -45,23 +45,23 @@ const settingsSchema = z.strictObject({
 });
 
 /**
- * A whole image, pinned: the packages by digest, and everything else a recipe says. Building from
- * it needs neither the recipe nor a solver.
+ * A whole image, pinned: the packages by digest, and everything else of its recipe. Building from it needs
+ * neither the recipe nor a solver.
  */
 export const imageLockSchema = z.strictObject({
   kind: z.literal(KIND),
   format: z.literal(1),
-  /** Digest of what the recipe asked for: another one means that the lock is out of date. */
+  /** The digest of what the recipe asked for: if it differs, the lock is out of date. */
   asked: z.string(),
   image: settingsSchema,
   packages: lockSchema,
-  /** What was asked of modules: it counts for what is put on top of the image, too. */
+  /** The module request, which also applies to packages on top of the image. */
   modules: moduleRequestSchema.optional(),
 });
 
 export type ImageLock = z.output<typeof imageLockSchema>;
 
-/** Digest (sha256, hex) of what a recipe wants installed. Where its repositories are does not count. */
+/** The digest (sha256, hex) of what a recipe wants installed. The places of its repositories do not count. */
 export function askedDigest(recipe: LoadedImageRecipe): string {
   const { arch, packages, groups, exclude, recommends, modules } = recipe;
   const repositories = recipe.repositories.map(({ id }) => id);
@@ -82,7 +82,7 @@ export function serializeImageLock(
   return `${JSON.stringify(imageLock(settings, packages, asked, modules), undefined, 2)}\n`;
 }
 
-/** A lock as it is written. */
+/** The content of a lock file. */
 export function imageLock(
   settings: ImageSettings,
   packages: ImageLock['packages'],
@@ -94,7 +94,7 @@ export function imageLock(
     content: file.content.toString('base64'),
   }));
   const image = { ...settings, files };
-  // Parsing rebuilds every object in the schema's own order of keys.
+  // Parsing rebuilds every object with the keys in the schema's order.
   const wanted = modules === undefined ? {} : { modules };
   return imageLockSchema.parse({ kind: KIND, format: 1, asked, image, packages, ...wanted });
 }
@@ -108,7 +108,7 @@ export async function readImageLock(path: string): Promise<ImageLock> {
   });
 }
 
-/** What a lock says about an image apart from its packages. */
+/** The settings in a lock, apart from its packages. */
 export function lockedSettings(lock: ImageLock): ImageSettings {
   const files = lock.image.files.map((file) => ({
     ...file,

@@ -8,17 +8,17 @@ import { type LeasedImage, leaseImage } from './store/images.ts';
 import { findContents } from './store/manifest.ts';
 
 export interface OpenImageOptions {
-  /** Solve anew, with fresh metadata, and without the lock that lies beside the recipe. */
+  /** Solve again with fresh metadata, ignoring the lock beside the recipe. */
   readonly update?: boolean;
-  /** Solve with the metadata that is here, and ask no server. */
+  /** Solve with the metadata in the cache, without asking a server. */
   readonly offline?: boolean;
   readonly onProgress?: OnImageProgress | undefined;
   readonly signal?: AbortSignal | undefined;
 }
 
 /**
- * Takes the image that `name` means into use if there is one that is known to be current; nothing is
- * built. `cwd` is where relative paths and recipes' names are looked for.
+ * Leases the image that `name` means, if there is one that is known to be current; builds nothing. Relative
+ * paths and recipes' names start at `cwd`.
  * @throws KilnError E_IMAGE_MISSING, E_IMAGE_AMBIGUOUS
  */
 export async function openExistingImage(
@@ -36,7 +36,7 @@ async function leaseExisting(
   const id = named.kind === 'image' ? named.id : readReference(paths, named.path);
   const leased = id === undefined ? undefined : await leaseImage(paths, id);
   if (leased === undefined || named.kind === 'image') return leased;
-  // Whoever makes it anew from its recipe writes down again what it is made of.
+  // Making the image again from its recipe writes the lost contents.json.
   if (findContents(paths, leased.manifest.id).value !== undefined) return leased;
   await leased[Symbol.asyncDispose]();
   return undefined;
@@ -49,9 +49,9 @@ function unusable(id: string): KilnError {
 }
 
 /**
- * Takes the image that `name` means (see {@link resolveImage}) into use. What is known to be
- * current is used as it is; else it is solved and built.
- * @throws KilnError: everything that can be wrong with a recipe, repositories, packages, scriptlets.
+ * Leases the image that `name` means (see {@link resolveImage}). An image that is known to be current is used;
+ * otherwise it is solved and built. @throws KilnError for everything that can be wrong with a recipe,
+ * repositories, packages, scriptlets.
  */
 export async function openImage(
   engine: Engine,
@@ -62,7 +62,7 @@ export async function openImage(
   const existing = options.update === true ? undefined : await leaseExisting(engine.paths, named);
   if (existing !== undefined) return existing;
   if (named.kind === 'image') throw unusable(named.id);
-  // Recipes, repositories and the solver are loaded only where something is to be made.
+  // Recipes, repositories and the solver are loaded only if an image must be made.
   const { buildNamed } = await import('./plan.ts');
   return await buildNamed(engine, named, options);
 }

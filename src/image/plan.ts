@@ -18,14 +18,13 @@ import { fingerprint, writeReference } from './reference.ts';
 import type { LeasedImage } from './store/images.ts';
 import type { FileToWrite } from './tree/customize.ts';
 
-/** Megabytes a `source` file of a recipe may have: it is held in memory. */
+/** The most megabytes of a recipe's `source` file, which is held in memory. */
 const SOURCE_LIMIT_MB = 64;
 
 /**
- * Makes the image of a recipe or a lock what its repositories say now: solves even where a
- * current image is known, unless there is a lock.
- * @throws KilnError E_NO_GUEST_INIT, before anything is fetched: scriptlets, and whatever the image is
- * for, run in sandboxes
+ * Makes the image of a recipe or a lock from today's repositories: solves even if a current image is known,
+ * unless there is a lock. @throws KilnError E_NO_GUEST_INIT before anything is fetched, since scriptlets run in
+ * sandboxes
  */
 export async function buildNamed(
   engine: Engine,
@@ -43,12 +42,12 @@ export async function buildNamed(
   return image;
 }
 
-/** Everything {@link ensureImage} needs, and the files it came from. */
+/** What {@link ensureImage} needs, and the files that it came from. */
 export interface ImagePlan {
   readonly lock: Lock;
   readonly settings: ImageSettings;
   readonly sources: readonly string[];
-  /** For people. */
+  /** Warnings for people. */
   readonly warnings: readonly string[];
 }
 
@@ -61,7 +60,7 @@ async function planFromLock(path: string): Promise<ImagePlan> {
 }
 
 /**
- * What a recipe means: solved, or as the lock beside it says.
+ * The plan of a recipe: solved, or from the lock beside it.
  * @throws KilnError E_LOCK_STALE when that lock is for another version of the recipe.
  */
 export async function planFromRecipe(
@@ -98,12 +97,15 @@ export async function planFromRecipe(
   return { recipe, settings, sources, lock, warnings };
 }
 
-/** The files whose keys decide what may be in an image. */
+/** The key files of the repositories. */
 function keyFiles(repositories: readonly Pick<Repository, 'gpgkey'>[]): string[] {
   return [...new Set(repositories.flatMap(({ gpgkey }) => gpgkey))];
 }
 
-/** A lock pins packages; whom to trust the recipe says, as it is now. */
+/**
+ * The lock with the trust settings of the current recipe: a lock pins packages, and the recipe says whom to
+ * trust.
+ */
 function withTrustOf(recipe: readonly Repository[], lock: Lock): Lock {
   const repositories = lock.repositories.map((locked) => {
     const now = recipe.find(({ id }) => id === locked.id);
@@ -140,7 +142,7 @@ async function solveRecipe(
   });
 }
 
-/** What a recipe says of its image apart from packages; its files are read. @throws E_RECIPE_READ */
+/** The settings of a recipe, apart from packages, with the content of its files. @throws E_RECIPE_READ */
 export async function settingsOf(recipe: LoadedImageRecipe): Promise<ImageSettings> {
   const { name, description, users, environment, user, workdir, scriptlets } = recipe;
   const files = await Promise.all(recipe.files.map(readSource));
@@ -163,9 +165,9 @@ async function readSource(file: LoadedImageRecipe['files'][number]): Promise<Fil
   }
 }
 
-/* Image recipes as they are read for making images. */
+/* Reads image recipes in order to make images. */
 
-/** Where a recipe is read: `cwd` is where names of other recipes are looked for. */
+/** Where a recipe is read; names of other recipes start at `cwd`. */
 export type RecipePlace = Pick<Engine, 'paths' | 'cwd'>;
 
 /**

@@ -1,21 +1,21 @@
 import type { RepositoryProgress } from '../packages/repository/transport/progress.ts';
 
-/** What making an image is busy with. */
+/** What kiln does while it makes an image. */
 export type ImageProgress =
   | RepositoryProgress
-  /** Another process makes this very image; this one waits for it. */
+  /** Another process makes this image, and this one waits. */
   | { readonly kind: 'wait'; readonly image: string }
-  /** Packages that are unpacked so far, of those that were not. */
+  /** How many of the missing packages are unpacked. */
   | { readonly kind: 'unpack'; readonly done: number; readonly count: number }
   | { readonly kind: 'compose'; readonly packages: number }
   /** A scriptlet starts, or rpm itself. */
   | { readonly kind: 'script'; readonly label: string }
-  /** Payloads first would not give what rpm gives. */
+  /** rpm itself installs the packages, because unpacking payloads first would give another result. */
   | { readonly kind: 'exact'; readonly reasons: readonly string[] };
 
 export type OnImageProgress = (progress: ImageProgress) => void;
 
-/** What one step is, without its counts: a log gets each of these once. */
+/** A step without its counts: a log gets each of these once. */
 export function describeProgress(progress: ImageProgress): string {
   switch (progress.kind) {
     case 'download':

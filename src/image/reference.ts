@@ -1,5 +1,5 @@
 /**
- * Which image a recipe or a lock last became: so that `kiln run` neither parses nor solves while
+ * Remembers which image a recipe or a lock last became, so that `kiln run` neither parses nor solves while
  * nothing has changed.
  */
 import { statSync } from 'node:fs';
@@ -9,31 +9,31 @@ import { shortHash } from '../host/process/short-hash.ts';
 import { dropCached, findRecord, withFields, writeRecord } from '../host/state/checked-file.ts';
 import type { StatePaths } from '../host/state/paths.ts';
 
-/** Raised when other files count. Before 2, those with keys did not. */
+/** Raised when other files count. Before 2, key files did not. */
 const FORMAT = 2;
 
-/** A file as it was: any change to it shows in one of these. */
+/** A file's state: any change shows in one of these. */
 interface Fingerprint {
   readonly path: string;
-  /** Null: there was no such file. */
+  /** Null if there was no such file. */
   readonly stat: string | null;
 }
 
-/** Which image a file became, and all files that had a part in it. */
+/** The image that a file became, and all files that decided it. */
 interface Reference {
   readonly format: typeof FORMAT;
-  /** What became the image: the names of two such files may be the same. */
+  /** The path of the recipe or lock: two such files may have the same name. */
   readonly path: string;
   readonly image: string;
   readonly files: readonly Fingerprint[];
 }
 
-/** The image that `path` became, if all files that went into it are what they were. */
+/** The image that `path` became, if none of the files that decided it has changed. */
 export function readReference(paths: StatePaths, path: string): string | undefined {
   return currentReference(paths, path)?.image;
 }
 
-/** Equal as long as `path` is known to mean the same: the same files, unchanged, the same image. */
+/** A value that stays equal while `path` is known to mean the same image from the same, unchanged files. */
 export function currentReference(paths: StatePaths, path: string): Reference | undefined {
   const { value: reference, damage } = findRecord(referenceFile(paths, path), takeReference);
   if (damage !== undefined) dropCached(damage);
@@ -44,7 +44,7 @@ export function currentReference(paths: StatePaths, path: string): Reference | u
 
 const takeReference = withFields<Reference>({ path: 'string', image: 'string', files: 'array' });
 
-/** Notes that `path` became `image`, in which `files` (or their absence) had a part. */
+/** Notes that `path` became `image`, decided by `files` (or their absence). */
 export async function writeReference(
   paths: StatePaths,
   path: string,
@@ -57,7 +57,7 @@ export async function writeReference(
   writeRecord(file, reference);
 }
 
-/** A file as it is now. */
+/** The current state of a file. */
 export function fingerprint(path: string): Fingerprint {
   const stat = statSync(path, { bigint: true, throwIfNoEntry: false });
   return { path, stat: stat ? `${stat.dev}:${stat.ino}:${stat.size}:${stat.mtimeNs}` : null };

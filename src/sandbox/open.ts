@@ -21,9 +21,9 @@ import { limitSandbox } from './policy/limits.ts';
 import type { SandboxLimits, SandboxSpecification } from './policy/specification.ts';
 import { Sandbox } from './sandbox.ts';
 
-/** A user of this host for whom sandboxes are opened, and what each of them may use at the most. */
+/** A user of this host who opens sandboxes, and the most that each of them may use. */
 export interface SandboxOwner extends UserIds {
-  /** A value with the user's own names for files that were copied for a job. */
+  /** Replaces paths of a job's copied files by the user's own names for them. */
   readonly renamed: <Value>(value: Value) => Value;
   readonly share: Required<Pick<SandboxLimits, 'memory' | 'pids'>> &
     Pick<SandboxLimits, 'cpus'> & { readonly disk: number };
@@ -32,35 +32,36 @@ export interface SandboxOwner extends UserIds {
 /** Where sandboxes live, and how to reach the libvirt that runs them. */
 export interface Engine {
   readonly paths: StatePaths;
-  /** Whose sandboxes are; undefined: root's, without bounds. */
+  /** The owner of the sandboxes; undefined for root, who has no bounds. */
   readonly owner: SandboxOwner | undefined;
-  /** Called when libvirt is needed; a parked sandbox is claimed without it. Gives one connection. */
+  /**
+   * Connects to libvirt, always with the same connection. Called only when libvirt is needed: a parked sandbox
+   * is claimed without it.
+   */
   readonly connect: () => Promise<Connection>;
-  /** Where relative paths, and names of recipes, start. Throws Node's own ENOENT where it was deleted. */
+  /** The base of relative paths and of recipe names. Throws Node's own ENOENT if the directory was deleted. */
   cwd(): string;
-  /** Layers that need not be there where this host cannot give them, unless a job says otherwise. Throws E_ARGUMENT. */
+  /** Layers that may be missing on this host, unless a job says otherwise. Throws E_ARGUMENT. */
   allowMissing(): readonly OptionalLayer[];
-  /** Of the key that packages are signed with: the caller's KILN_SIGN_PASSPHRASE. */
+  /** The passphrase of the key for packages: the caller's KILN_SIGN_PASSPHRASE. */
   signingPassphrase(): string | undefined;
-  /** Gives a parked sandbox, if one waits: the daemon's alone are parked. */
+  /** Takes a parked sandbox, if there is one. Only the daemon has any. */
   readonly takeParked?: (() => Promise<ParkedSandbox | undefined>) | undefined;
 }
 
-/** Who a sandbox is for. */
+/** Whom a sandbox is for. */
 export interface SandboxUse extends Omit<BindOwners, 'groups'> {
-  /** What `kiln ps` shows. */
+  /** The command that `kiln ps` shows. */
   readonly command?: readonly string[];
-  /** Aborts the wait for an address of the network. */
+  /** Aborts the wait for a network address. */
   readonly signal?: AbortSignal | undefined;
-  /** The sandbox is to be kept: it must not die with this process. */
+  /** True if the sandbox must not die with this process. */
   readonly outlives?: boolean;
 }
 
 /**
- * Takes a parked sandbox that fits, or starts one, and puts the image and everything else into it.
- * Dispose of the result, or `close()` it: nothing is left then.
- *
- * Throws E_SETUP, E_LAYER_MISSING, E_BIND, E_IDMAP, E_NO_RANGE, E_NO_LEASE, LibvirtError.
+ * Claims a parked sandbox that fits, or starts one, and puts the image and everything else into it. Dispose of
+ * the result, or `close()` it; nothing is left then.
  */
 export async function openSandbox(
   engine: Engine,
@@ -89,7 +90,7 @@ export async function openSandbox(
   return await Sandbox.open(sandbox, specification, owners, use.signal);
 }
 
-/** What a sandbox of this owner's may use, whatever a job asks for. */
+/** The specification within the owner's share of the machine. */
 function withinShare(
   wanted: SandboxSpecification,
   owner: SandboxOwner | undefined,
@@ -109,7 +110,7 @@ function withinShare(
   };
 }
 
-/** A network knows an interface by its Ethernet address: libvirt would not tell which one it made up. */
+/** Gives the interface an Ethernet address, because libvirt would not tell which one it chose. */
 function knownInterface(network: SandboxSpecification['network']): SandboxSpecification['network'] {
   if (typeof network === 'string' || network.mac !== undefined) return network;
   return { ...network, mac: randomMac() };
@@ -121,14 +122,13 @@ async function takeSandbox(
   outlives: boolean,
 ): Promise<SandboxDomain> {
   requirePolicy(label);
-  // A parked sandbox has the label that is usual on this host, and knows its cgroups: for a system they
-  // would be others.
+  // A parked sandbox has the host's default label and knows its cgroups, which differ for a booted system.
   if (network === 'private' && label.kind === 'auto' && !boot) {
     const parked = await claimParked(engine);
     if (parked !== undefined) return parked;
   }
   const connection = await engine.connect();
-  // What others left is cleaned up beside our own work, which does not depend on it.
+  // A claim never sweeps, so sweep here, in the background.
   sweepSandboxes(engine.paths, engine.connect).catch(() => undefined);
   const started = await startDomain(engine.paths, connection, {
     network,
@@ -138,7 +138,9 @@ async function takeSandbox(
   return await SandboxDomain.own(engine.paths, started, engine.connect);
 }
 
-/** Claims a parked sandbox that fits. Whatever is wrong with one, it is the sweep's, and the next one is tried. */
+/**
+ * Claims a parked sandbox that fits. If one does not work, it is left to the sweep and the next one is tried.
+ */
 async function claimParked({
   paths,
   connect,
@@ -156,15 +158,15 @@ async function claimParked({
     try {
       return await SandboxDomain.claim(paths, { directory, record, lock }, connect);
     } catch {
-      // It is dead.
+      // That sandbox is dead.
     }
   }
   return undefined;
 }
 
 /**
- * Comes back to a sandbox that was kept. It is destroyed on close, unless it is kept again.
- * Throws E_NO_SANDBOX, E_SANDBOX_BUSY, E_SANDBOX_GONE.
+ * Reopens a kept sandbox. It is destroyed on close unless it is kept again. Throws E_NO_SANDBOX,
+ * E_SANDBOX_BUSY, E_SANDBOX_GONE.
  */
 export async function reopenSandbox(
   engine: Engine,

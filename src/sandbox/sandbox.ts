@@ -20,14 +20,11 @@ import type { SandboxSpecification } from './policy/specification.ts';
 import { type Surroundings, surroundingsOf } from './policy/surroundings.ts';
 import { encodeRequest } from './wire/encode.ts';
 
-/**
- * A claimed sandbox with an image in it. Commands are started with {@link spawn}; disposing of it ends
- * everything in it.
- */
+/** A claimed sandbox with an image. {@link spawn} starts commands; disposing ends everything in it. */
 export class Sandbox implements AsyncDisposable {
   /** What the init measured when the sandbox was ready. */
   readonly facts: SandboxFacts;
-  /** What decides which walls stand around its commands. */
+  /** What decides which walls its commands get. */
   readonly surroundings: Surroundings;
   readonly #sandbox: SandboxDomain;
   readonly #lease: LeasedAddress | undefined;
@@ -47,9 +44,9 @@ export class Sandbox implements AsyncDisposable {
   }
 
   /**
-   * Puts an image and everything else a specification names into a sandbox. Throws E_SETUP with what
-   * the init could not do, E_LAYER_MISSING when it measured a hole, E_NO_LEASE when its network gave no
-   * address, E_STATE, the signal's reason; the sandbox is destroyed then.
+   * Puts an image and everything else of a specification into a sandbox. Throws E_SETUP with what the init
+   * could not do, E_LAYER_MISSING when it measured a hole, E_NO_LEASE when the network gave no address,
+   * E_STATE, and the signal's reason; the sandbox is destroyed then.
    */
   static async open(
     sandbox: SandboxDomain,
@@ -62,7 +59,7 @@ export class Sandbox implements AsyncDisposable {
       using _ = span('fill the sandbox');
       const { labels } = sandbox.record;
       const label = labelOperation(labels);
-      // Before anything of the host is changed.
+      // Check before any label on the host changes.
       if (labels !== undefined) refuseHostWrites(sandbox.paths, specification, owners.caller);
       await relabelSources(specification, labels);
       const rules = specification.nested ? [] : procOperations();
@@ -77,7 +74,7 @@ export class Sandbox implements AsyncDisposable {
         lease ?? givenAddress(specification),
       );
       const { sources } = plan;
-      // Before anything is sent: an init that could not even prepare has said why when it hangs up.
+      // Listen before sending: an init that could not prepare sends the reason and hangs up.
       const filled = awaitedLater(
         sandbox.channel.ask((answer) => {
           if (answer.type === 'failed') {
@@ -95,7 +92,7 @@ export class Sandbox implements AsyncDisposable {
       };
       if (prepare !== undefined && lease === undefined) send(prepare);
       send(encodeRequest('setup', [...label, ...plan.operations]), plan.fds);
-      // While the init works.
+      // Written while the init works.
       sandbox.writeRecord();
       const text = await filled;
       traceSandbox(sandbox.channel.initPid, text);
@@ -119,12 +116,12 @@ export class Sandbox implements AsyncDisposable {
     return this.#sandbox.id;
   }
 
-  /** The host's pid of the sandbox's init, the root of its process tree. */
+  /** The host's pid of the init, the root of the process tree. */
   get initPid(): number {
     return this.#sandbox.channel.initPid;
   }
 
-  /** Of the sandbox: limits and accounts. */
+  /** The sandbox's limits and accounts. */
   get cgroups(): ProcessCgroups {
     return this.#sandbox.cgroups;
   }
@@ -139,20 +136,20 @@ export class Sandbox implements AsyncDisposable {
     return await awaitStart(this.#sandbox, request);
   }
 
-  /** What a supervisor of services asks of the init. */
+  /** Requests of a services' supervisor to the init. */
   control(): SandboxControl {
-    // One for all: they count their requests.
+    // One object for all requests, because it numbers them.
     this.#control ??= new SandboxControl(this.#sandbox.channel);
     return this.#control;
   }
 
-  /** Ends every process of the sandbox but its init, so that its files hold still. */
+  /** Ends every process but the init, so that the sandbox's files do not change any more. */
   async killAll(): Promise<void> {
     this.#sandbox.channel.send(encodeRequest('kill-all', []));
     await this.#sandbox.channel.ask((answer) => (answer.type === 'quiet' ? true : undefined));
   }
 
-  /** Whether one of the sandbox's private file systems, or one at `more`, has no room left. */
+  /** Whether one of the sandbox's private file systems, or one at `more`, is full. */
   diskIsFull(more: readonly string[] = []): boolean {
     const root = `/proc/${this.#sandbox.channel.initPid}/root`;
     return ['/', '/tmp', '/dev/shm', ...more].some((path) => {
@@ -169,10 +166,7 @@ export class Sandbox implements AsyncDisposable {
     return openSync(`/proc/${this.#sandbox.channel.initPid}/root`, 'r');
   }
 
-  /**
-   * Lets go of the sandbox, which lives on for `seconds` or until somebody destroys it;
-   * {@link reopen} comes back to it.
-   */
+  /** Gives up the sandbox: it lives on for `seconds` or until it is destroyed. {@link reopen} returns to it. */
   async keep(
     seconds: number,
     session: Omit<SandboxSession, 'facts' | 'surroundings'>,
@@ -187,7 +181,7 @@ export class Sandbox implements AsyncDisposable {
     await this.#sandbox.abandon();
   }
 
-  /** A kept sandbox, as {@link keep} left it. */
+  /** A kept sandbox, in the state in which {@link keep} left it. */
   static reopen(sandbox: SandboxDomain, session: SandboxSession): Sandbox {
     return new Sandbox(sandbox, session.facts, session.surroundings);
   }
@@ -202,20 +196,20 @@ export class Sandbox implements AsyncDisposable {
   }
 }
 
-/** Who asks the network for an address, where the sandbox is to have one that nobody has given. */
+/** The request for an address, if the sandbox needs one and has no fixed one. */
 function leaseRequest({ network, hostname }: SandboxSpecification): LeaseRequest | undefined {
   if (typeof network === 'string' || network.dhcp === false) return undefined;
   if (network.address !== undefined || network.mac === undefined) return undefined;
   return { mac: network.mac, hostname };
 }
 
-/** The address that a specification itself gives. */
+/** The fixed address in a specification. */
 function givenAddress({ network }: SandboxSpecification): NetworkAnswers {
   if (typeof network === 'string' || network.address === undefined) return {};
   return { address: network.address.split('/')[0] ?? '' };
 }
 
-/** Gets the sandbox an address while there is nothing in it yet. */
+/** Gets an address for the sandbox while the sandbox is still empty. */
 async function leaseBefore(
   { channel, record: { labels } }: SandboxDomain,
   prepare: Buffer | undefined,
@@ -242,7 +236,7 @@ async function awaitStart(
   using _ = request;
   const { id, argv } = request;
   const { channel } = sandbox;
-  // Listening before it starts: its end may come together with the news of its start.
+  // Listen before it starts: its end may arrive together with its start.
   const ended = awaitedLater(
     channel.wait((answer) => {
       if (answer.type === 'failed' && answer.id === id) throw execFailed(answer, argv);

@@ -24,7 +24,7 @@ export function isKilnCode(error: unknown, ...codes: readonly ErrorCode[]): erro
   return error instanceof KilnError && codes.includes(error.code);
 }
 
-/** `status 3`, `signal SIGKILL`: how a process ended, for people. */
+/** How a process ended, for people: `status 3`, `signal SIGKILL`. */
 export function endText({ exitCode, signal }: ProcessEnd): string {
   return signal === null ? `status ${exitCode}` : `signal ${signal}`;
 }
@@ -33,7 +33,7 @@ function contains(set: ExitStatusSet, { exitCode, signal }: ProcessEnd): boolean
   return (exitCode !== null && set.has(exitCode)) || (signal !== null && set.has(signal));
 }
 
-/** What the end of a unit's main process means for the unit. */
+/** What the end of the main process means for the unit. */
 export function resultOf(unit: ServiceUnit, end: ProcessEnd): UnitResult {
   if (end.exitCode === 0 || contains(unit.successExitStatus, end)) return 'success';
   if (end.signal === null) return 'exit-code';
@@ -52,13 +52,13 @@ const RESTARTED: Readonly<Record<RestartPolicy, readonly UnitResult[]>> = {
   'on-watchdog': [],
 };
 
-/** Whether a unit that ended by itself is to be started again. */
+/** Whether a unit that ended by itself is restarted. */
 export function isRestarted(unit: ServiceUnit, result: UnitResult, end: ProcessEnd): boolean {
   if (result === 'start-limit-hit' || contains(unit.restartPrevent, end)) return false;
   return contains(unit.restartForce, end) || RESTARTED[unit.restart].includes(result);
 }
 
-/** A main process that ended before its unit was ready. */
+/** The main process ended before its unit was ready. */
 export class StartEnded extends KilnError {
   readonly end: ProcessEnd;
 
@@ -68,7 +68,7 @@ export class StartEnded extends KilnError {
   }
 }
 
-/** What a start that failed means for the unit. */
+/** The result of a unit whose start failed. */
 export function resultOfStart(error: unknown): UnitResult {
   if (error instanceof StartEnded && error.end.signal !== null) return 'signal';
   if (isKilnCode(error, 'E_UNIT_LIMIT')) return 'start-limit-hit';

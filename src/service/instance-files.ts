@@ -1,32 +1,32 @@
 import { join } from 'node:path';
 import type { StatePaths } from '../host/state/paths.ts';
 
-/** Files of one service. All are root's alone, apart from what the sandbox sees. */
+/** The files of one service. Only root can reach them, except what the sandbox sees. */
 export interface InstanceFiles {
   readonly directory: string;
-  /** What a person wants of it. */
+  /** The service's definition: service.yaml. */
   readonly definition: string;
-  /** `{ image }`, the id of its image: that image is not collected. */
+  /** `{ image }`, the id of its image, which is kept as long as the service. */
   readonly image: string;
-  /** What came of its last run, see outcome.ts. */
+  /** How its last run ended; see status.ts. */
   readonly outcome: string;
-  /** Its private directories, owners as in the sandbox. */
+  /** Its private directories, with the owners in the sandbox. */
   readonly etc: string;
   readonly var: string;
-  /** Instead of `var` where the service has a fixed size: an ext4 file system. */
+  /** Replaces `var` if the service has a fixed size: an ext4 file system. */
   readonly varImage: string;
   readonly logs: string;
   readonly log: string;
-  /** What lives no longer than a boot. */
+  /** The folder for files that live no longer than a boot. */
   readonly run: string;
   /**
-   * Held by the supervisor for as long as it lives. Not on /run: whoever reaches the same state by another
-   * name, or from another container, must not write the same /var.
+   * The supervisor holds it while it lives. It is not on /run: a supervisor that reaches the same state by
+   * another name, or from another container, must not write the same /var.
    */
   readonly supervisorLock: string;
-  /** Exists while a guardian is to start the supervisor again whenever it dies. */
+  /** Exists while a guardian must restart a supervisor that dies. */
   readonly wanted: string;
-  /** Where the supervisor listens. */
+  /** The supervisor's socket. */
   readonly socket: string;
 }
 
@@ -35,7 +35,7 @@ export function instanceFiles(paths: StatePaths, name: string): InstanceFiles {
   return filesIn(join(paths.services, name), join(paths.runServices, name));
 }
 
-/** The files of a service that is being made in `directory`. */
+/** The files of a service that is being created in `directory`. */
 export function filesIn(directory: string, run: string): InstanceFiles {
   const logs = join(directory, 'log');
   return {

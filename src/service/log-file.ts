@@ -16,21 +16,21 @@ import { echoToOwner } from '../host/process/own-process.ts';
 import { clearPlace } from '../host/state/damage.ts';
 import type { InstanceFiles } from './instance-files.ts';
 
-/** A log file is closed and renamed beyond so many bytes; so many old ones are kept beside it. */
+/** A log file is renamed at this size, and this many old ones are kept. */
 const MAX_BYTES = 10 * 2 ** 20;
 const KEPT = 4;
 
-/** A line longer than this (characters) is cut: what a service writes is not to be trusted. */
+/** Longer lines (characters) are cut: the text comes from the service. */
 const MAX_LINE = 8192;
 
-/** The log of a service: lines with a time, rotated by size, so that no service fills the disk. */
+/** The log of a service: lines with times, rotated by size, so that no service fills the disk. */
 export class LogFile implements Disposable {
   readonly #path: string;
   readonly #echo: boolean;
   #fd: number;
   #bytes: number;
 
-  /** With `echo`, lines go to standard output too, without their time: a journal adds its own. */
+  /** With `echo`, lines also go to standard output, without the time, which a journal adds itself. */
   constructor(path: string, options: { readonly echo?: boolean } = {}) {
     mkdirSync(dirname(path), { recursive: true, mode: 0o700 });
     clearPlace(path);
@@ -40,7 +40,7 @@ export class LogFile implements Disposable {
     this.#bytes = fstatSync(this.#fd).size;
   }
 
-  /** Adds a line that `source` said; control characters are taken out. */
+  /** Adds a line from `source` without control characters. */
   write(source: string, text: string): void {
     const clean = printable(text.length > MAX_LINE ? `${text.slice(0, MAX_LINE)}…` : text);
     const line = `${source}: ${clean}\n`;
@@ -49,7 +49,7 @@ export class LogFile implements Disposable {
     this.#bytes += writeSync(this.#fd, `${new Date().toISOString()} ${line}`);
   }
 
-  /** Begins a new file; the oldest goes. */
+  /** Begins a new file and deletes the oldest. */
   rotate(): void {
     closeSync(this.#fd);
     for (let age = KEPT; age > 0; age--) {
@@ -69,7 +69,7 @@ function printable(text: string): string {
   return stripVTControlCharacters(text).replace(/[\u0000-\u0008\u000a-\u001f\u007f-\u009f]/g, '?');
 }
 
-/** Cuts a stream of bytes into lines; what is never ended is handed on in pieces. */
+/** Splits a stream of bytes into lines; a line without an end is passed on in pieces. */
 export class LineSplitter {
   readonly #line: (text: string) => void;
   readonly #decoder = new TextDecoder();
@@ -92,12 +92,12 @@ export class LineSplitter {
   }
 }
 
-/** The end of a log is looked for in so many bytes of its newest file. */
+/** How much of the newest file is searched for the log's end, bytes. */
 const TAIL_BYTES = 4 * 2 ** 20;
-/** File events may be lost; after so long (ms) it is looked anyway. */
+/** File events may be lost, so the file is looked at after this time, ms. */
 const LOOK_PAUSE = 1000;
 
-/** The last lines of a service's log, the oldest first. */
+/** The last lines of a service's log, oldest first. */
 export function readLog(files: InstanceFiles, count: number): string[] {
   const older = `${files.log}.1`;
   const lines = tailLines(files.log);
@@ -118,7 +118,7 @@ function tailLines(path: string): string[] {
   return lines.filter((line) => line !== '');
 }
 
-/** Calls `write` with what is added to a log from now on, across rotations, until aborted. */
+/** Calls `write` with new text of a log, across rotations, until aborted. */
 export async function followLog(
   files: InstanceFiles,
   write: (text: string) => void,

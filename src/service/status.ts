@@ -22,13 +22,13 @@ export interface UnitStatus {
   readonly name: string;
   readonly description: string;
   readonly state: UnitState;
-  /** In the sandbox. */
+  /** The pid in the sandbox. */
   readonly mainPid: number | null;
   readonly since: number;
   readonly restarts: number;
-  /** Why it is not active, or how it last ended; empty when there is nothing to say. */
+  /** Why the unit is not active, or how it last ended; empty if there is nothing to say. */
   readonly reason: string;
-  /** What it said of itself by sd_notify(3). */
+  /** The status that the unit sent by sd_notify(3). */
   readonly text: string;
   readonly warnings: readonly string[];
 }
@@ -36,20 +36,20 @@ export interface UnitStatus {
 /** `starting`, `running` (all units are), `degraded` (some are), `stopping`, `failed`. */
 export type ServiceState = 'starting' | 'running' | 'degraded' | 'stopping' | 'failed';
 
-/** What the last health checks came to; `text` says what is wrong. */
+/** The result of the last health checks; `text` says what is wrong. */
 export interface ServiceHealth {
   readonly state: 'unknown' | 'healthy' | 'unhealthy';
   readonly text: string;
 }
 
-/** What a supervisor tells of its service. */
+/** A supervisor's report about its service. */
 export interface ServiceStatus {
   readonly name: string;
   readonly state: ServiceState;
   readonly image: string;
   readonly sandbox: string;
   readonly domain: string;
-  /** On the host. */
+  /** The pid on the host. */
   readonly supervisorPid: number;
   readonly initPid: number;
   readonly started: number;
@@ -58,7 +58,7 @@ export interface ServiceStatus {
   readonly health: ServiceHealth | null;
   readonly units: readonly UnitStatus[];
   readonly publish: readonly PublishedPort[];
-  /** On its network, fixed or given by it; null where it has none. */
+  /** The address on its network, fixed or leased; null without a network. */
   readonly address: string | null;
   readonly usage: ServiceUsage;
 }
@@ -74,10 +74,10 @@ interface ServiceUsage {
 
 /** How the last run of a service ended (outcome.json). */
 interface Outcome {
-  /** `stopped`: somebody wanted it. `finished`: its units are done. `failed`: they cannot go on. */
+  /** `stopped`: by a person. `finished`: its units are done. `failed`: its units cannot go on. */
   readonly state: 'stopped' | 'finished' | 'failed';
   readonly reason: string;
-  /** What to do about it, where that is known. */
+  /** What to do about it, if that is known. */
   readonly hint?: string;
   /** Milliseconds since 1970. */
   readonly time: number;
@@ -95,23 +95,23 @@ export async function writeOutcome(
 
 const takeOutcome = withFields<Outcome>({ state: 'string', reason: 'string', time: 'number' });
 
-/** Undefined when it has never ended, or when what was noted of that is damaged. */
+/** Undefined if the service has never ended, or if the record is damaged. */
 export async function readOutcome(files: InstanceFiles): Promise<Outcome | undefined> {
   return readRecordOrSetAside(files.outcome, takeOutcome);
 }
 
 export interface ListedService {
   readonly name: string;
-  /** Undefined when its service.yaml is broken: see `problem`. */
+  /** Undefined if its service.yaml is broken: see `problem`. */
   readonly service: StoredService | undefined;
-  /** Its file is broken, or its supervisor does not answer. */
+  /** Why the service cannot be shown: a broken file, or a supervisor that does not answer. */
   readonly problem: KilnError | undefined;
   readonly status: ServiceStatus | undefined;
   /** How it last ended. */
   readonly outcome: Outcome | undefined;
 }
 
-/** All services, or those named, in order of their names. Throws E_NO_SERVICE for one that is named. */
+/** All services, or the named ones, sorted by name. Throws E_NO_SERVICE for an unknown name. */
 export async function listServices(
   paths: StatePaths,
   names?: readonly string[],
@@ -124,7 +124,7 @@ export async function listServices(
       let silence: KilnError | undefined;
       const [status, outcome] = await Promise.all([
         askSupervisor<ServiceStatus>(files, { do: 'status' }).catch((error: unknown) => {
-          // One that ends meanwhile is none.
+          // A supervisor that ends meanwhile counts as not running.
           if (isKilnCode(error, 'E_SERVICE_SILENT')) silence = error;
           return undefined;
         }),

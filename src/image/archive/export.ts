@@ -19,7 +19,7 @@ import { type OwnerNames, packTree } from './pack-tree.ts';
 export type Compression = 'none' | 'gzip' | 'zstd';
 
 const CHUNK = 1024 * 1024;
-/** zlib's levels go to 9; above this one, a few percent cost twice the time. */
+/** zlib's levels go up to 9; levels above this one gain a few percent and take twice the time. */
 const GZIP_LEVEL = 4;
 
 /** Writes an image's tree as one tar archive. @returns paths that no archive can hold. */
@@ -81,7 +81,7 @@ export async function exportOci(
     ],
   };
   await writeFile(join(directory, 'index.json'), JSON.stringify(index), { flag: 'wx' });
-  // The file that makes a folder a layout comes last: half a one is none.
+  // This file makes the folder a layout, so it is written last: an unfinished folder is no layout.
   const version = '{"imageLayoutVersion":"1.0.0"}';
   await writeFile(join(directory, 'oci-layout'), version, { flag: 'wx' });
   return skipped;

@@ -32,16 +32,16 @@ import type { UnpackLayersInput, UnpackLayersOutput } from './unpack-task.ts';
 const PIECE = 1024 * 1024;
 
 export interface ImportOptions {
-  /** What people call it; the file's name unless given. */
+  /** The image's name; the file's name by default. */
   readonly name?: string;
-  /** This machine's architecture as rpm calls it: of several images the one for it is taken. */
+  /** This machine's architecture as rpm names it, to choose among several images. */
   readonly arch: string;
-  /** Bytes it may unpack to, in one file or folder for each 16 KiB; 16 GiB unless given. */
+  /** The most bytes that it may unpack to, in one file or folder for each 16 KiB; 16 GiB by default. */
   readonly maxBytes?: number;
   readonly signal?: AbortSignal | undefined;
 }
 
-/** For whoever named something else. */
+/** The kinds of archives, for the error about any other file. */
 const IMPORTABLE =
   'give the folder of an OCI layout (`skopeo copy … oci:FOLDER`), or a tar archive, plain or in gzip or zstd';
 
@@ -51,7 +51,7 @@ const outputSchema = z.strictObject({
   warnings: z.array(z.string().max(10_000)).max(100),
 }) satisfies z.ZodType<UnpackLayersOutput>;
 
-/** An archive that is open, and of which the content is known. */
+/** An open archive with a known digest. */
 interface Layer {
   readonly fd: number;
   /** sha256 of the file, hex. */
@@ -117,7 +117,7 @@ function openTar(source: string, options: ImportOptions, layers: Layer[]): OciCo
 function openLayer(path: string): Layer {
   let fd: number;
   try {
-    // O_NONBLOCK: a fifo must not hang us.
+    // O_NONBLOCK: a fifo must not block kiln.
     fd = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK);
   } catch (cause) {
     throw new KilnError('E_ARCHIVE', `cannot read ${path}`, { hint: IMPORTABLE, cause });

@@ -26,19 +26,19 @@ import { diskExceeded } from '../../host/state/disk-watch.ts';
 import { type PaxRecords, XATTR_PREFIX } from './pax.ts';
 import type { UnpackLayersInput, UnpackLayersOutput } from './unpack-task.ts';
 
-/** The only extended attribute that is part of what a file may do. */
+/** The only extended attribute that changes what a file may do. */
 const CAPABILITY = 'security.capability';
 
-/** OCI image specification, layer.md: a name that deletes, and one that empties its folder. */
+/** OCI image specification, layer.md: names that delete an entry, or empty their folder. */
 const WHITEOUT = '.wh.';
 const OPAQUE = '.wh..wh..opq';
 
 const PERMISSIONS = 0o7777;
-/** A sandbox maps ids up to here. */
+/** The highest id that a sandbox maps. */
 const MAX_ID = 65535;
 const MAX_WARNINGS = 20;
 
-/** One entry while its data comes. */
+/** An entry whose data is still coming. */
 export interface EntryTarget {
   write(piece: Buffer): void;
   end(): void;
@@ -47,17 +47,17 @@ export interface EntryTarget {
 const NOTHING: EntryTarget = { write: () => {}, end: () => {} };
 
 /**
- * Applies tar entries to the root directory of this process, which is the image's: links lead
- * nowhere else. Names are latin1 strings for bytes, as Node's 'latin1' has them.
+ * Applies tar entries to the root directory of this process, which is the image's root, so links cannot lead
+ * out. Names are latin1 strings that stand for bytes.
  */
 export class LayerWriter {
   readonly #limits: UnpackLayersInput;
   readonly #warnings: string[] = [];
   #bytes = 0;
   #entries = 0;
-  /** What this layer has made: its own opaque markers must not delete it. */
+  /** Paths that this layer made: its own opaque markers must not delete them. */
   #layer = new Set<string>();
-  /** Times of directories, set last: writing into them changes them. */
+  /** Times of directories. They are set last, because writing into a directory changes them. */
   readonly #times = new Map<string, Date>();
 
   constructor(limits: UnpackLayersInput) {
@@ -137,7 +137,7 @@ export class LayerWriter {
     }
     const target = join(folder, base.slice(WHITEOUT.length));
     if (target === folder || basename(target) === '..') throw hostile(`it has the name ${path}`);
-    // Looked for first: a name that no file can have is the archive's fault, not the removal's.
+    // Look first: an impossible name is the archive's mistake, not a failed removal.
     if (!this.#layer.has(target) && find(target) !== undefined) remove(target);
     return NOTHING;
   }
@@ -147,13 +147,13 @@ export class LayerWriter {
     if (folder === '/' || isDirectory(folder)) return;
     this.#makeParents(folder);
     const present = find(folder);
-    // A link to a folder serves as one; whatever else is in the way, this layer replaces it.
+    // A link to a folder serves as the folder; anything else in the way is replaced by this layer.
     if (present !== undefined) remove(folder);
     mkdirSync(bytes(folder), 0o755);
   }
 
   #replace(path: string, present: Stats, header: Header): void {
-    // A hard link to itself, as some archives have it for the second name of a pair.
+    // A hard link to itself: some archives have it for the second name of a pair.
     if (header.type === 'link' && header.linkname !== undefined) {
       if (this.#normal(header.linkname ?? '') === path) return;
     }

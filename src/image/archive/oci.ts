@@ -57,7 +57,7 @@ const ARCHITECTURES: readonly (readonly [string, string])[] = [
   ['i686', '386'],
 ];
 
-/** OCI's name for an architecture; `noarch` and what is unknown stay as they are. */
+/** OCI's name for an architecture; `noarch` and unknown names stay as they are. */
 export function toOciArchitecture(arch: string): string {
   return ARCHITECTURES.find(([rpm]) => rpm === arch)?.[1] ?? arch;
 }
@@ -67,14 +67,14 @@ export function fromOciArchitecture(arch: string): string {
   return ARCHITECTURES.find(([, oci]) => oci === arch)?.[0] ?? arch;
 }
 
-/** What a layout's image is: its config, and its layers, lowest first. */
+/** The image of a layout: its config and its layers, lowest first. */
 export interface OciImage {
   readonly config: OciConfig;
   readonly layers: readonly OciDescriptor[];
 }
 
 /**
- * Reads a layout. With several images, the one for this architecture is meant.
+ * Reads a layout. Of several images it takes the one for this architecture.
  * @throws KilnError E_OCI
  */
 export async function readOciLayout(directory: string, arch: string): Promise<OciImage> {
@@ -94,7 +94,7 @@ export async function readOciLayout(directory: string, arch: string): Promise<Oc
   return { config, layers: manifest.layers };
 }
 
-/** The file of a layout that holds what a descriptor names. */
+/** The file of a layout that a descriptor names. */
 export function blobPath(directory: string, descriptor: Pick<OciDescriptor, 'digest'>): string {
   return join(directory, 'blobs', ...descriptor.digest.split(':'));
 }

@@ -19,10 +19,10 @@ const CAPABILITY = 'security.capability';
 const PERMISSIONS = 0o7777;
 /** Files up to this size (bytes) are read at once. */
 const SMALL = 256 * 1024;
-/** What a ustar header has room for: longer names and links need an extended header. */
+/** The longest name in a ustar header; longer names and links need an extended header. */
 const NAME_LIMIT = 99;
 
-/** Names of owners for an archive's headers; ids without one have none there. */
+/** Owners' names for an archive's headers; ids without a name get none. */
 export interface OwnerNames {
   readonly users: ReadonlyMap<number, string>;
   readonly groups: ReadonlyMap<number, string>;
@@ -53,7 +53,7 @@ class TreePacker {
   readonly skipped: string[] = [];
   readonly #archive: Pack;
   readonly #owners: OwnerNames;
-  /** Names of inodes that have more than one, once the first has been written. */
+  /** The first name of each inode with several names. */
   readonly #links = new Map<string, Buffer>();
 
   constructor(archive: Pack, owners: OwnerNames) {
@@ -140,7 +140,7 @@ class TreePacker {
     };
     await new Promise<void>((resolve, reject) => {
       const sink = this.#archive.entry(header, (error) => (error ? reject(error) : resolve()));
-      // The callback has told already.
+      // The callback reports the error.
       sink.on('error', () => {});
       if (what.file === undefined) sink.end(undefined);
       else this.#content(what.file, size, sink).catch(reject);

@@ -1,17 +1,17 @@
 /**
- * Pax extended headers (pax(1), POSIX.1-2001) as bytes. tar-stream has them as UTF-8 strings only,
- * which neither file names nor the values of extended attributes need to be.
+ * Pax extended headers (pax(1), POSIX.1-2001) as bytes. tar-stream offers them only as UTF-8 strings, but file
+ * names and extended attributes need not be UTF-8.
  */
 
 /** Bytes of a tar block. */
 const BLOCK = 512;
 
-/** Where GNU tar, star and podman keep extended attributes. */
+/** The prefix under which GNU tar, star and podman keep extended attributes. */
 export const XATTR_PREFIX = 'SCHILY.xattr.';
 
 export type PaxRecords = ReadonlyMap<string, Buffer>;
 
-/** The blocks of an extended header that is for the entry after it. */
+/** The blocks of an extended header for the next entry. */
 export function encodePaxHeader(records: PaxRecords): Buffer {
   const body = Buffer.concat([...records].map(([key, value]) => encodeRecord(key, value)));
   const header = Buffer.alloc(BLOCK);
@@ -29,7 +29,7 @@ export function encodePaxHeader(records: PaxRecords): Buffer {
   return Buffer.concat([header, body, Buffer.alloc(padding(body.length))]);
 }
 
-/** `LENGTH KEY=VALUE\n`, where the length counts itself. */
+/** `LENGTH KEY=VALUE\n`, where the length includes itself. */
 function encodeRecord(key: string, value: Buffer): Buffer {
   const rest = Buffer.concat([Buffer.from(` ${key}=`), value, Buffer.from('\n')]);
   let length = rest.length;
@@ -39,7 +39,7 @@ function encodeRecord(key: string, value: Buffer): Buffer {
   return Buffer.concat([Buffer.from(String(length)), rest]);
 }
 
-/** The records of an extended header's body; it ends at the first one that is malformed. */
+/** The records of an extended header, up to the first malformed one. */
 function decodePaxRecords(body: Buffer): Map<string, Buffer> {
   const records = new Map<string, Buffer>();
   for (let at = 0; at < body.length; ) {
@@ -61,7 +61,7 @@ function padding(size: number): number {
   return (BLOCK - (size % BLOCK)) % BLOCK;
 }
 
-/** An extended header larger than this (bytes) is no honest one; tar-stream has the same limit. */
+/** A larger extended header (bytes) cannot be honest; tar-stream has the same limit. */
 const MAX_HEADER = 4 * 1024 * 1024;
 
 /** Positions in a header block. */
@@ -69,16 +69,16 @@ const SIZE = { start: 124, end: 136 };
 const TYPE = 156;
 
 /**
- * Looks at a tar archive while it passes by, and keeps the extended header of each entry as bytes,
- * to be asked for by the offset at which tar-stream says that the entry's data begins.
+ * Watches a tar archive while it is read, and keeps the extended header of each entry as bytes. It is asked for
+ * by the offset at which tar-stream says that the entry's data begins.
  */
 export class PaxTap {
   readonly #records = new Map<number, Map<string, Buffer>>();
   #offset = 0;
   #held = Buffer.alloc(0);
-  /** Bytes to pass over. */
+  /** Bytes to skip. */
   #skip = 0;
-  /** Size of the extended header that is being read, or undefined. */
+  /** The size of the extended header being read, or undefined. */
   #extended: number | undefined;
   #pending: Map<string, Buffer> | undefined;
 
@@ -99,7 +99,7 @@ export class PaxTap {
     this.#held = Buffer.from(bytes);
   }
 
-  /** The extended header of the entry whose data begins at `offset`; given once. */
+  /** The extended header of the entry whose data begins at `offset`; returned once. */
   take(offset: number): ReadonlyMap<string, Buffer> | undefined {
     const records = this.#records.get(offset);
     this.#records.delete(offset);
@@ -116,7 +116,7 @@ export class PaxTap {
     } else if ('gLK'.includes(type)) {
       this.#skip = size + padding(size);
     } else {
-      // A directory has no data, whatever its header says; so does tar-stream see it.
+      // A directory has no data, whatever its header says; tar-stream agrees.
       const data = type === '5' ? 0 : Number(this.#pending?.get('size')?.toString() ?? size);
       if (this.#pending !== undefined) this.#records.set(this.#offset + BLOCK, this.#pending);
       this.#pending = undefined;

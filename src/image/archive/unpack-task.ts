@@ -16,11 +16,11 @@ export interface UnpackLayersInput {
   readonly maxEntries: number;
 }
 
-/** What the task says once everything is unpacked. */
+/** The task's answer after unpacking. */
 export interface UnpackLayersOutput {
   readonly bytes: number;
   readonly entries: number;
-  /** What was left out, as sentences; the first ones. */
+  /** Sentences about the first entries that were left out. */
   readonly warnings: readonly string[];
 }
 
@@ -52,7 +52,7 @@ async function unpackLayer(fd: number, writer: LayerWriter): Promise<void> {
     await Promise.all([feed(decompressed(fd), archive, tap), takeEntries(archive, tap, writer)]);
   } catch (cause) {
     archive.destroy(cause instanceof Error ? cause : null);
-    // A full disk says nothing of the archive; a path that leads nowhere is the archive's own.
+    // A full disk is no fault of the archive; an impossible path is.
     const known = knownFailure(cause);
     if (cause instanceof KilnError || (known !== undefined && known.code !== 'E_PATH')) throw cause;
     throw new KilnError('E_ARCHIVE', 'the archive is damaged, or is no tar archive', {
@@ -84,7 +84,7 @@ async function takeEntries(archive: Extract, tap: PaxTap, writer: LayerWriter): 
   }
 }
 
-/** The file's bytes, unpacked if it begins as gzip or zstd does. */
+/** The file's bytes, decompressed if it begins like gzip or zstd. */
 function decompressed(fd: number): AsyncIterable<Buffer> {
   const source = Readable.from(pieces(fd));
   const magic = Buffer.alloc(4);
@@ -94,7 +94,7 @@ function decompressed(fd: number): AsyncIterable<Buffer> {
   const decoder = gzip
     ? createGunzip({ chunkSize: PIECE })
     : createZstdDecompress({ chunkSize: PIECE });
-  // Errors of either side reach whoever reads the decoder.
+  // The reader of the decoder gets errors of both sides.
   return pipeline(source, decoder, () => {});
 }
 

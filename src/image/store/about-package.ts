@@ -1,14 +1,14 @@
 import { KilnError } from '../../errors.ts';
 import type { LockedPackage } from '../../packages/repository/lock/lock.ts';
 
-/** What messages call a package of a lock. */
+/** The name of a locked package in messages. */
 export function nameOf({ nevra, repository }: LockedPackage): string {
   return `${nevra} of repository ${repository}`;
 }
 
 /**
- * An error about files, told of their packages: the path of a file in the cache tells nobody which
- * package it is. Other errors are returned as they are.
+ * Names the package in an error about its file, because a path in the cache does not tell which package it is.
+ * Other errors are returned as they are.
  */
 export function aboutPackages(
   error: unknown,
@@ -28,7 +28,7 @@ export function aboutPackages(
   });
 }
 
-/** The results of work on files of packages; what is thrown meanwhile is told of the packages. */
+/** The results of work on package files; errors name the packages. */
 export async function* namingPackages<Result>(
   results: AsyncIterable<Result>,
   packages: Parameters<typeof aboutPackages>[1],
@@ -40,7 +40,7 @@ export async function* namingPackages<Result>(
   }
 }
 
-/** Does something about a package; what that throws names it. */
+/** Runs `act`; its errors name the package. */
 export function naming(locked: LockedPackage, act: () => void): void {
   try {
     act();

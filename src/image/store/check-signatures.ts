@@ -1,4 +1,4 @@
-/** Signatures of packages that are not unpacked now: those of the store, and those that rpm itself installs. */
+/** Checks signatures of packages that are not unpacked now: those in the store, and those that rpm installs. */
 import { KilnError } from '../../errors.ts';
 import { dropCached, findRecord, withFields, writeRecord } from '../../host/state/checked-file.ts';
 import type { StatePaths } from '../../host/state/paths.ts';
@@ -13,19 +13,19 @@ import { aboutPackages, nameOf, naming, namingPackages } from './about-package.t
 import { packageDirectory } from './entry.ts';
 
 /*
- * By which keys an entry of the store was checked. What was let in unchecked, or by other keys, is no
- * good to whoever checks: he checks it again.
+ * Notes which keys an entry of the store was checked with. An entry that came in unchecked, or was checked with
+ * other keys, is checked again.
  */
 
-/** Keys that an entry was checked with, and what they said. */
+/** The keys that an entry was checked with, and the result. */
 interface KeyCheck {
-  /** Names the keys, as Trust.digest. */
+  /** Identifies the keys, as Trust.digest. */
   readonly keys: string;
-  /** Fingerprint of the key among them that signed the package; null: none did, and none need. */
+  /** The fingerprint of the key that signed the package; null if none did and none had to. */
   readonly signer: string | null;
 }
 
-/** Checks that are remembered, the newest: so many sets of keys may share a store. */
+/** How many checks are remembered, the newest: this many sets of keys may share a store. */
 const KEPT = 32;
 
 const FORMAT = 1;
@@ -41,7 +41,10 @@ function checksFile(directory: string): string {
   return `${directory}/checks.json`;
 }
 
-/** Whether an entry is known to be signed as is asked for. Nothing is known of one without a note, or a damaged one. */
+/**
+ * Whether an entry is known to be signed as the trust settings ask. Without a note, or with a damaged one, it
+ * is not.
+ */
 function meets(directory: string, { policy, keys, digest }: Trust): boolean {
   if (keys.length === 0) return policy === 'allow-unsigned';
   return readChecks(directory).some(
@@ -49,7 +52,7 @@ function meets(directory: string, { policy, keys, digest }: Trust): boolean {
   );
 }
 
-/** Notes what keys said of the package whose entry is in `directory`; nothing for signatures that are wrong. */
+/** Notes the result of checking the package in `directory`; wrong signatures are not noted. */
 export function noteCheck(
   directory: string,
   { keys, digest }: Trust,
@@ -75,7 +78,7 @@ function isCheck(value: unknown): value is KeyCheck {
 }
 
 /**
- * The lock says what a digest is the package of; a repository cannot pass off another one for it.
+ * Checks that a file is the package that the lock names, so that a repository cannot pass off another one.
  * @throws KilnError E_LOCK_MISMATCH
  */
 export function checkIdentity(locked: LockedPackage, found: RpmIdentity): void {
@@ -93,11 +96,11 @@ export function checkIdentity(locked: LockedPackage, found: RpmIdentity): void {
   );
 }
 
-/** Gets package files, in the order that is asked for. */
+/** Gets package files in the requested order. */
 type GetFiles = (packages: readonly LockedPackage[]) => Promise<readonly string[]>;
 
 interface CheckOptions {
-  /** Asked only for what the store's header cannot show: old signatures cover the payload as well. */
+  /** Called only when the header is not enough: old signatures cover the payload as well. */
   readonly getFiles: GetFiles;
   readonly signal?: AbortSignal | undefined;
 }
@@ -145,8 +148,7 @@ export async function checkStored(
 }
 
 /**
- * Makes sure that package files are signed as their lock asks for. Those of repositories without keys
- * are not read at all.
+ * Checks that package files are signed as their lock asks. Files of repositories without keys are not read.
  * @param files in the order of the lock
  * @throws KilnError E_RPM_SIGNATURE, E_RPM_DIGEST, E_LOCK_MISMATCH, E_KEY_MISSING, E_KEYRING
  */
@@ -162,7 +164,10 @@ export async function checkFiles(
   }
 }
 
-/** Packages by what they must be signed by; those that need not be, and have no keys, are left out. */
+/**
+ * Packages grouped by the keys that must have signed them. Packages that need no signature and have no keys are
+ * left out.
+ */
 async function byTrust(
   { repositories }: Pick<Lock, 'repositories'>,
   packages: readonly LockedPackage[],
@@ -177,7 +182,7 @@ async function byTrust(
   return groups;
 }
 
-/** Whether only the whole file shows what the signatures are worth. */
+/** Whether checking the signatures needs the whole file. */
 function coversPayload({ signatures }: RpmIdentity): boolean {
   return (
     signatureVerdict(signatures) === 'untrusted' &&

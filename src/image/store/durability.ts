@@ -1,7 +1,7 @@
 /**
- * What the store holds is usable as soon as it is made, before the disk has it all: a power cut
- * could leave files without content. So each entry carries the moment it was made, and the store
- * notes up to which moment of which boot everything has been synced.
+ * Tells which entries of the store survived a power cut. An entry is usable as soon as it is made, before the
+ * disk has all of it, so a power cut could leave files without content. Each entry records when it was made,
+ * and the store records up to which moment of which boot everything was synced.
  */
 import { readFileSync } from 'node:fs';
 import { mkdir } from 'node:fs/promises';
@@ -13,14 +13,14 @@ import { withLock } from '../../host/files/flock.ts';
 import { dropCached, findRecord, withFields, writeRecord } from '../../host/state/checked-file.ts';
 import type { StatePaths } from '../../host/state/paths.ts';
 
-/** Boots whose sync points are remembered: entries of older ones that were never used again go. */
+/** How many boots' sync points are remembered. Older entries that were never used again are dropped. */
 const REMEMBERED_BOOTS = 64;
 
-/** A moment in the life of this machine; clocks that are set do not disturb it. */
+/** A moment in the life of this machine, independent of the clock. */
 export interface Moment {
   /** The kernel's id of the boot. */
   readonly boot: string;
-  /** Seconds since then. */
+  /** Seconds since the boot. */
   readonly uptime: number;
 }
 
@@ -36,25 +36,25 @@ export function currentMoment(): Moment {
   return { boot: currentBoot(), uptime: uptime() };
 }
 
-/** Whether an entry made at `made` can be trusted to be whole: it is of this boot, or it was synced. */
+/** Whether an entry made at `made` is complete: it is of this boot, or it was synced. */
 export function isDurable(paths: StatePaths, made: Moment): boolean {
   return made.boot === currentBoot() || isSynced(paths, made);
 }
 
-/** Whether the disk is known to have all that was written until `made`. */
+/** Whether everything written until `made` is known to be on the disk. */
 function isSynced(paths: StatePaths, made: Moment): boolean {
   return readSyncPoints(paths).some(
     (point) => point.boot === made.boot && point.uptime >= made.uptime,
   );
 }
 
-/** Writes the store to the disk and notes that; a store that is removed meanwhile stays removed. */
+/** Writes the store to the disk and notes that. A store that is deleted meanwhile stays deleted. */
 export async function syncStore(paths: StatePaths): Promise<void> {
   const started = currentMoment();
   await syncFileSystem(paths.store);
   const locks = join(paths.store, 'locks');
   try {
-    // Not recursive: this runs in the background, and would bring back a state that is gone.
+    // Not recursive: this runs in the background and must not recreate a deleted state.
     await mkdir(locks, { mode: 0o700 });
   } catch (error) {
     if (hasErrno(error, 'ENOENT')) return;
@@ -73,7 +73,7 @@ function syncPointFile(paths: StatePaths): string {
 
 const takePoints = withFields<{ readonly points: Moment[] }>({ points: 'array' });
 
-/** A file that cannot be read says that nothing is known to be synced: that is always safe. */
+/** If the file cannot be read, nothing counts as synced, which is always safe. */
 function readSyncPoints(paths: StatePaths): Moment[] {
   const { value, damage } = findRecord(syncPointFile(paths), takePoints);
   if (damage !== undefined) dropCached(damage);

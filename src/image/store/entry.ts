@@ -1,4 +1,4 @@
-/** An entry of the package store: a folder with an unpacked package, its header, and a file that says what it is. */
+/** An entry of the package store: a folder with an unpacked package, its header, and a record about it. */
 
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -12,7 +12,7 @@ import { takePackage } from '../../packages/rpm/check.ts';
 import type { RpmPackage } from '../../packages/rpm/package.ts';
 import { currentMoment, isDurable, type Moment } from './durability.ts';
 
-/** Raised when what an entry of the store holds, or how it was unpacked, changes. */
+/** Raised when the content of an entry, or the way of unpacking, changes. */
 const ENTRY_FORMAT = 4;
 
 /** A verified, unpacked package of the store. */
@@ -20,15 +20,15 @@ export interface StoredPackage {
   /** `sha256:…` of the package file. */
   readonly digest: string;
   readonly package: RpmPackage;
-  /** Its files, root's all of them, where their paths say. Never to be written to. */
+  /** The package's files at their paths, all owned by root. Never write to them. */
   readonly tree: string;
   /** A file that holds lead, signature and header, for `rpm --justdb`. */
   readonly header: string;
-  /** What could not be unpacked (devices), as sentences. */
+  /** Sentences about files that were not unpacked (devices). */
   readonly warnings: readonly string[];
 }
 
-/** An entry's own file (package.json). */
+/** The record of an entry (package.json). */
 interface Entry {
   readonly format: number;
   readonly made: Moment;
@@ -43,19 +43,19 @@ export function packageDirectory(paths: StatePaths, digest: string): string {
   return join(paths.packages, digest.replace(/^sha256:/, '').replace(':', '-'));
 }
 
-/** The file of an entry that says what it is; its mtime is the last use. */
+/** The record of an entry; its mtime is the last use. */
 export function entryFile(directory: string): string {
   return `${directory}/package.json`;
 }
 
-/** Bytes of a package's files; undefined for an entry that is damaged. */
+/** Bytes of a package's files; undefined for a damaged entry. */
 export function installedSize(directory: string): number | undefined {
   const take = (value: object) =>
     (value as { package?: { installedSize?: number } }).package?.installedSize;
   return findRecord(entryFile(directory), take).value;
 }
 
-/** What the store has of a package; undefined if that is nothing, or nothing to rely on. */
+/** A package of the store; undefined if it is missing or cannot be relied on. */
 export function readStoredPackage(paths: StatePaths, digest: string): StoredPackage | undefined {
   const directory = packageDirectory(paths, digest);
   const { value, damage } = findRecord(entryFile(directory), takeEntry);
@@ -71,14 +71,17 @@ export function readStoredPackage(paths: StatePaths, digest: string): StoredPack
 
 const UNPACKED_ANEW = 'the package is unpacked anew';
 
-/** Undefined for one of another kiln: it is made anew. */
+/** Undefined for a record of another version of kiln: the package is unpacked again. */
 function takeEntry(value: object): Entry | undefined {
   const entry = value as Entry;
   if (entry.format !== ENTRY_FORMAT) return undefined;
   return { ...entry, package: takePackage(entry.package) };
 }
 
-/** A header that is not what was written has the package unpacked anew: rpm's database is made of it. */
+/**
+ * Whether the header is unchanged. If not, the package is unpacked again, because rpm's database is made from
+ * headers.
+ */
 function hasWholeHeader(directory: string, { header }: Entry): boolean {
   if (header === undefined) return true;
   const path = `${directory}/header.rpm`;
@@ -113,7 +116,7 @@ export function storedPackage(
   };
 }
 
-/** Writes what an entry's folder is to have beside the unpacked package and its header, which is there already. */
+/** Writes an entry's record beside the unpacked package and its header. */
 export function writeEntry(directory: string, of: RpmPackage, warnings: readonly string[]): void {
   const made = currentMoment();
   const header = checksumOf(`${directory}/header.rpm`);

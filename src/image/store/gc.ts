@@ -11,36 +11,36 @@ import { readContents } from './manifest.ts';
 import { packagesLock } from './packages.ts';
 import { discard, emptyTrash, ensureStore, sweepWorkDirectories } from './work-directory.ts';
 
-/** What may stay. */
+/** The limits of garbage collection. */
 export interface GcLimits {
-  /** Bytes of all images and unpacked packages together; undefined is no limit. */
+  /** Bytes of all images and unpacked packages together; no limit by default. */
   readonly maxSize?: number;
-  /** Milliseconds since the last use; undefined is no limit. */
+  /** Milliseconds since the last use; no limit by default. */
   readonly maxAge?: number;
 }
 
-/** What went. */
+/** What was removed. */
 export interface GcReport {
   /** Ids. */
   readonly images: readonly string[];
-  /** Unpacked packages that no image is made of any more. */
+  /** How many unpacked packages without an image. */
   readonly packages: number;
-  /** Trees that were deleted for good. */
+  /** How many trees were deleted for good. */
   readonly trees: number;
-  /** Why trees could not be deleted; the next call tries again. */
+  /** Why trees were not deleted; the next call tries again. */
   readonly failures: readonly KilnError[];
 }
 
 /**
- * Throws away what is broken or was left half made; then what has not been used for too long; then,
- * least recently used first, packages that no image has links to and images, until the rest is
- * small enough. Never what is in use. What was thrown away is deleted.
+ * Removes what is broken or unfinished, then what was not used for too long, then, least recently used first,
+ * packages without an image and images, until the rest is small enough. Never removes what is in use. Removed
+ * trees are deleted.
  */
 export async function collectGarbage(paths: StatePaths, limits: GcLimits): Promise<GcReport> {
   ensureStore(paths);
   await sweepWorkDirectories(paths);
   await sweepImages(paths);
-  // Whoever makes an image holds this lock: its packages have no image yet that would keep them.
+  // The maker of an image holds this lock: its packages have no image yet that would keep them.
   await using lock = await tryLock(packagesLock(paths));
   const packages = lock === undefined ? [] : await listPackages(paths);
   const collector = new Collector(paths, limits, packages, await listImages(paths));
@@ -51,7 +51,7 @@ export async function collectGarbage(paths: StatePaths, limits: GcLimits): Promi
   return { images, packages: count, trees, failures };
 }
 
-/** An unpacked package as garbage collection sees it. */
+/** An unpacked package, for garbage collection. */
 interface ListedPackage {
   readonly directory: string;
   readonly bytes: number;
@@ -59,19 +59,22 @@ interface ListedPackage {
   readonly lastUse: number;
 }
 
-/** How many unpacked packages there are of which no image is made, and their bytes. */
+/** The number and bytes of unpacked packages without an image. */
 export interface UnusedPackages {
   readonly count: number;
   readonly bytes: number;
 }
 
-/** Unpacked packages of which no image is made. */
+/** Counts unpacked packages without an image. */
 export async function unusedPackages(paths: StatePaths): Promise<UnusedPackages> {
   const collector = new Collector(paths, {}, await listPackages(paths), await listImages(paths));
   return total(await collector.unusedPackages());
 }
 
-/** Deletes them for good, unless an image is being made. Returns what went. @throws KilnError E_REMOVE */
+/**
+ * Deletes unpacked packages without an image, unless an image is being made. Returns what was deleted.
+ * @throws KilnError E_REMOVE
+ */
 export async function removeUnusedPackages(paths: StatePaths): Promise<UnusedPackages> {
   ensureStore(paths);
   await using lock = await tryLock(packagesLock(paths));
@@ -98,7 +101,7 @@ async function listPackages(paths: StatePaths): Promise<ListedPackage[]> {
     const used = await stat(file).catch(() => undefined);
     const bytes = installedSize(directory);
     if (bytes === undefined) {
-      // Nobody can use it: whoever wants the package unpacks it anew.
+      // Nobody can use it, and the package is unpacked again when it is needed.
       const why = used === undefined ? 'it is gone' : 'it is not what kiln wrote';
       tellDamage({ path: file, why, done: 'the package is thrown away' });
       await discard(paths, directory);
@@ -156,7 +159,7 @@ class Collector {
     return this.#packages.reduce((sum, { bytes }) => sum + bytes, own);
   }
 
-  /** Packages that share nothing with an image: only they give space back. */
+  /** Packages without an image: only deleting these frees space. */
   async unusedPackages(): Promise<ListedPackage[]> {
     const used = new Set<string>();
     for (const { manifest } of this.#images) {
@@ -167,7 +170,7 @@ class Collector {
     return this.#packages.filter(({ directory }) => !used.has(directory));
   }
 
-  /** Of an image that was removed meanwhile, or is damaged, nothing is known: its files are its own. */
+  /** The packages that an image links to; none for a removed or damaged image. */
   async #linked(id: string): Promise<readonly string[]> {
     try {
       return (await readContents(this.#paths, id)).linked;
@@ -183,7 +186,7 @@ class Collector {
     this.removed.packages++;
   }
 
-  /** False if it is in use. */
+  /** False if the image is in use. */
   async #removeImage(image: ListedImage): Promise<boolean> {
     try {
       await removeImage(this.#paths, image.manifest.id);

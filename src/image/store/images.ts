@@ -13,10 +13,10 @@ import { sandboxFiles } from '../../sandbox/domain/sandbox-record.ts';
 import { type ImageManifest, imageDirectory, imageFiles, readManifest } from './manifest.ts';
 import { discard } from './work-directory.ts';
 
-/** An id is found by its beginning from this many digits on. */
+/** The least digits of the beginning of an id. */
 const SHORTEST_PREFIX = 4;
 
-/** An image that nobody can delete until this is disposed of. */
+/** An image that cannot be deleted until this is disposed of. */
 export interface LeasedImage extends AsyncDisposable {
   readonly manifest: ImageManifest;
   /** The root directory on the host. */
@@ -32,8 +32,8 @@ export interface ListedImage {
 }
 
 /**
- * Takes an image into use: undefined if there is none that can be used. The lease ends with this
- * process, however it dies; a sandbox that outlives it holds the image by its sandbox.json.
+ * Leases an image; undefined if there is none that can be used. The lease ends with this process, even if it is
+ * killed; a sandbox that outlives the process holds the image through its sandbox.json.
  */
 export async function leaseImage(paths: StatePaths, id: string): Promise<LeasedImage | undefined> {
   const directory = imageDirectory(paths, id);
@@ -53,7 +53,7 @@ export async function leaseImage(paths: StatePaths, id: string): Promise<LeasedI
   };
 }
 
-/** All usable images, the one used last first. */
+/** All usable images, most recently used first. */
 export async function listImages(paths: StatePaths): Promise<ListedImage[]> {
   const held = await heldImages(paths);
   const images: ListedImage[] = [];
@@ -75,7 +75,7 @@ export async function listImages(paths: StatePaths): Promise<ListedImage[]> {
 }
 
 /**
- * The id that begins with `prefix`.
+ * The id that begins with `prefix`. Undefined if there is none, or if the prefix is too short.
  * @throws KilnError E_IMAGE_AMBIGUOUS. Undefined if there is none, or if it is too short to tell.
  */
 export async function findImage(paths: StatePaths, prefix: string): Promise<string | undefined> {
@@ -110,7 +110,7 @@ export async function imagesNamed(paths: StatePaths, name: string): Promise<Imag
  * @throws KilnError E_IMAGE_IN_USE; E_IMAGE_MISSING.
  */
 export async function removeImage(paths: StatePaths, id: string): Promise<string | undefined> {
-  // The id becomes a path: an empty one would mean the folder of all images.
+  // The id becomes part of a path: an empty one would mean the folder of all images.
   if (!ID.test(id)) throw noImage(id);
   const directory = imageDirectory(paths, id);
   const lock = await lockLease(directory, false, async () => {
@@ -118,7 +118,7 @@ export async function removeImage(paths: StatePaths, id: string): Promise<string
   });
   if (lock === undefined) throw noImage(id);
   try {
-    // Whoever puts an image into a sandbox holds a lease until the sandbox says so itself.
+    // A lease covers the time until the sandbox's own record names the image.
     const holder = (await heldImages(paths)).holder(id);
     if (holder !== undefined) throw inUse(id, holder);
     return await discard(paths, directory);
@@ -128,8 +128,8 @@ export async function removeImage(paths: StatePaths, id: string): Promise<string
 }
 
 /**
- * Throws away images that cannot be used (damaged ones, unsynced ones of an earlier boot, other formats),
- * but not while a sandbox has them.
+ * Removes images that cannot be used (damaged ones, unsynced ones of an earlier boot, other formats), except
+ * those in sandboxes.
  */
 export async function sweepImages(paths: StatePaths): Promise<void> {
   const broken = imageIds(paths).filter((id) => readManifest(paths, id) === undefined);
@@ -148,8 +148,8 @@ export async function sweepImages(paths: StatePaths): Promise<void> {
 }
 
 /**
- * Puts a finished folder in its place. What lies there is a broken image; while somebody still uses its
- * files it is kept under another name.
+ * Moves a finished folder to its place. A broken image in that place is kept under another name while a sandbox
+ * uses its files.
  */
 export async function publishImage(paths: StatePaths, id: string, made: string): Promise<void> {
   const directory = imageDirectory(paths, id);
@@ -162,7 +162,7 @@ export async function publishImage(paths: StatePaths, id: string, made: string):
   await rename(made, directory);
 }
 
-/** Who has images in use without a lease: sandboxes, roots and services. */
+/** Images that are in use without a lease: by sandboxes, roots and services. */
 class HeldImages {
   readonly #holders = new Map<string, string>();
   readonly #sandboxed = new Set<string>();
@@ -173,17 +173,17 @@ class HeldImages {
     if (inSandbox) this.#sandboxed.add(image);
   }
 
-  /** A sandbox of which nobody knows which image it has: that may be any. */
+  /** Adds a sandbox whose image is unknown: it may be any. */
   addUnknown(holder: string): void {
     this.#unknown = holder;
   }
 
-  /** One who has this image. */
+  /** A user of this image. */
   holder(id: string): string | undefined {
     return this.#holders.get(id) ?? this.#unknown;
   }
 
-  /** Whether a sandbox has it, or may have it: its files are in use right now. */
+  /** Whether a sandbox has the image, or may have it: then its files are in use. */
   inSandbox(id: string): boolean {
     return this.#sandboxed.has(id) || this.#unknown !== undefined;
   }
@@ -198,7 +198,7 @@ async function heldImages(paths: StatePaths): Promise<HeldImages> {
       const { value, damage } = findRecord<{ image?: string }>(join(folder, name, file));
       if (value?.image !== undefined) images.add(value.image, holder, inSandbox);
       if (damage === undefined) continue;
-      // Of one that nobody owns any more nothing is used: the next sweep takes it.
+      // A sandbox without an owner uses nothing; the next sweep removes it.
       if (inSandbox && (await staysOwned(join(folder, name)))) images.addUnknown(holder);
       const done = `nobody knows which image ${holder} has`;
       tellDamage({ path: damage.path, why: damage.why, done });
@@ -210,10 +210,10 @@ async function heldImages(paths: StatePaths): Promise<HeldImages> {
   return images;
 }
 
-/** How long a sweep may take to remove a sandbox whose lock it holds meanwhile, milliseconds. */
+/** How long a sweep may hold a sandbox's lock while it removes the sandbox, milliseconds. */
 const REMOVAL = 3000;
 
-/** Whether somebody has a sandbox, and does not just remove it. */
+/** Whether a sandbox's lock is held by an owner, not by a sweep that removes it. */
 async function staysOwned(sandbox: string): Promise<boolean> {
   for (
     const end = performance.now() + REMOVAL;
@@ -228,7 +228,7 @@ async function staysOwned(sandbox: string): Promise<boolean> {
 /** Digits of an id, a sha256 in hex. */
 const ID_LENGTH = 64;
 const ID = /^[0-9a-f]{64}$/;
-/** A broken image that was in use when it was made anew. */
+/** A broken image that was in use when the image was made again. */
 const REPLACED = /^[0-9a-f]{64}\.replaced-[0-9a-f]+$/;
 
 function replacedSuffix(): string {
@@ -258,8 +258,8 @@ async function isLocked(path: string): Promise<boolean> {
 }
 
 /**
- * Locks an image's lease; undefined if there is no such image. Whoever holds an exclusive lock is
- * deleting, which is over soon: a shared one waits for that. `busy` decides for an exclusive one.
+ * Locks an image's lease; undefined if there is no such image. An exclusive lock means that the image is being
+ * deleted, so a shared lock waits a moment. For an exclusive lock, `busy` decides what happens if it is held.
  */
 async function lockLease(
   directory: string,

@@ -12,8 +12,8 @@ import { isDurable, type Moment } from './durability.ts';
 export type TransactionKind = 'fast' | 'exact' | 'none' | 'imported';
 
 /**
- * What is needed to run something in an image (image.json): small, because every `kiln run` reads
- * it. What it is made of is in {@link imageFiles.contents}.
+ * What running something in an image needs (image.json). It is small because every `kiln run` reads it; {@link
+ * imageFiles.contents} has the rest.
  */
 export interface ImageManifest {
   readonly format: number;
@@ -25,18 +25,18 @@ export interface ImageManifest {
   readonly arch: string;
   readonly environment: Readonly<Record<string, string>>;
   readonly user: Account;
-  /** Where commands start, absolute. */
+  /** The working directory of commands, absolute. */
   readonly workdir: string;
   /** Every user of the image's /etc/passwd. */
   readonly accounts: readonly Account[];
   readonly packageCount: number;
   readonly bytes: number;
-  /** Bytes on disk that only this image holds: what it does not share with the package store. */
+  /** Bytes on disk that this image does not share with the package store. */
   readonly ownBytes: number;
-  /** Newest build time of its packages, seconds since 1970: what scriptlets made is that old. */
+  /** The newest build time of its packages, seconds since 1970; files that scriptlets made have it. */
   readonly epoch: number;
   readonly transaction: TransactionKind;
-  /** What scriptlets complained about, one line each. */
+  /** Warnings of scriptlets, one line each. */
   readonly warnings: readonly string[];
   /** Milliseconds since 1970. */
   readonly created: number;
@@ -50,18 +50,18 @@ export const imageFiles = {
   tree: (directory: string) => join(directory, 'tree'),
   /** {@link ImageContents}: inputs and packages. */
   contents: (directory: string) => join(directory, 'contents.json'),
-  /** Locked (shared) by whoever uses the image; its mtime is the last use. */
+  /** Locked (shared) while the image is in use; its mtime is the last use. */
   lease: (directory: string) => join(directory, 'lease'),
 };
 
-/** The folder of the image `id`, whether there is one or not. */
+/** The folder of the image `id`, whether it exists or not. */
 export function imageDirectory(paths: StatePaths, id: string): string {
   return join(paths.images, id);
 }
 
 /**
- * The manifest of an image that can be used; undefined if there is none, if it was made by another
- * version of the format, or if the machine went down before the disk had all of it.
+ * The manifest of a usable image; undefined if there is none, if another version of the format made it, or if
+ * the machine went down before the disk had all of it.
  */
 export function readManifest(paths: StatePaths, id: string): ImageManifest | undefined {
   const { value, damage } = findRecord(
@@ -77,7 +77,7 @@ export function readManifest(paths: StatePaths, id: string): ImageManifest | und
   return value;
 }
 
-/** What every format has had; what others have is not looked at. */
+/** Fields that every format has; others are not checked. */
 const takeManifest = withFields<ImageManifest>({
   format: 'number',
   id: 'string',
@@ -87,15 +87,15 @@ const takeManifest = withFields<ImageManifest>({
   accounts: 'array',
 });
 
-/** What an image is made of (contents.json). */
+/** The inputs and packages of an image (contents.json). */
 export interface ImageContents {
-  /** What the id is the digest of; null for an imported image. */
+  /** The inputs whose digest is the id; null for an imported image. */
   readonly inputs: ImageInputs | null;
-  /** All its packages, those of its base first. */
+  /** All packages, those of the base first. */
   readonly packages: Lock['packages'];
-  /** Digests (`sha256:…`) of the unpacked packages it has hard links to. */
+  /** Digests (`sha256:…`) of the unpacked packages with hard links in the image. */
   readonly linked: readonly string[];
-  /** Why rpm itself installed the packages; empty where it did not. */
+  /** Why rpm itself installed the packages; empty if it did not. */
   readonly exactReasons: readonly string[];
 }
 

@@ -39,15 +39,14 @@ import {
 import { discard, ensureStore, lockFile, openWorkDirectory } from './work-directory.ts';
 
 export interface ObtainOptions {
-  /** Bytes that all of the packages may unpack to. */
+  /** The most bytes that all packages may unpack to. */
   readonly disk: number;
   readonly onProgress?: OnImageProgress | undefined;
   readonly signal?: AbortSignal | undefined;
 }
 
 /**
- * The packages of a lock, unpacked, in its order. What the store does not have yet is fetched,
- * verified and unpacked.
+ * The packages of a lock, unpacked, in its order. Missing ones are fetched, verified and unpacked.
  * @throws KilnError of the repositories; E_RPM_… for a package that is refused; E_DISK, E_DISK_LOW.
  */
 export async function obtainPackages(
@@ -63,7 +62,7 @@ export async function obtainPackages(
       getFiles: (wanted) => fetchFiles(paths, { ...lock, packages: [...wanted] }, options),
       signal: options.signal,
     });
-  // What others let in is judged by our own keys.
+  // Entries that another recipe let in are checked with the keys of this one.
   const damaged = new Set(await check(found));
   for (const { digest } of damaged) await discard(paths, packageDirectory(paths, digest));
   for (const [index, wanted] of lock.packages.entries()) {
@@ -94,16 +93,16 @@ function wasDeleted({ nevra }: LockedPackage): KilnError {
 }
 
 /**
- * The lock that keeps packages from being collected: shared for whoever makes an image of them,
- * exclusive for garbage collection.
+ * The lock that keeps packages from being collected: shared for makers of images, exclusive for garbage
+ * collection.
  */
 export function packagesLock(paths: StatePaths): string {
   return lockFile(paths, 'packages');
 }
 
 /**
- * The package files of a lock for rpm itself to install, fetched if need be, in its order. They are
- * signed as the lock asks for: rpm is told not to look.
+ * The package files of a lock for rpm to install, in its order, fetched if they are missing. They are checked
+ * as the lock asks, because rpm is told not to check.
  * @throws KilnError of the repositories; E_RPM_… for a package that is refused.
  */
 export async function fetchSignedFiles(
@@ -116,7 +115,9 @@ export async function fetchSignedFiles(
   return files;
 }
 
-/** The package files of a lock, fetched if need be, in its order. Nobody has looked who signed them. */
+/**
+ * The package files of a lock in its order, fetched if they are missing. Their signatures are not checked here.
+ */
 async function fetchFiles(
   paths: StatePaths,
   lock: Lock,
@@ -132,7 +133,7 @@ async function fetchFiles(
   return lock.packages.map((wanted) => files.get(wanted.digest)!);
 }
 
-/** Returns those that were unpacked here, by digest; others have been unpacked by somebody else. */
+/** Returns the packages unpacked here, by digest; another process unpacked the rest. */
 async function addPackages(
   paths: StatePaths,
   lock: Lock,
@@ -140,7 +141,7 @@ async function addPackages(
   options: ObtainOptions,
 ): Promise<ReadonlyMap<string, StoredPackage>> {
   const added = new Map<string, StoredPackage>();
-  // As they are unpacked.
+  // The order of unpacking.
   const largestFirst = [...missing].sort((a, b) => b.size - a.size);
   const part = { ...lock, packages: largestFirst };
   const arrivals = new Map(largestFirst.map(({ digest }) => [digest, deferred<void>()]));
@@ -152,15 +153,15 @@ async function addPackages(
   const fetched = () => {
     if (fetching !== undefined) return fetching;
     const onPackage = (digest: string) => arrivals.get(digest)?.resolve();
-    // Thrown to whoever waits for a package; all may have given up before.
+    // Those who wait for a package get the error; if all have given up, nobody does.
     fetching = awaitedLater(fetchFiles(paths, part, { ...options, signal, onPackage }));
     return fetching;
   };
   const ready = async (digest: string) => {
     await Promise.race([arrivals.get(digest)!.promise, fetched()]);
   };
-  // Of files that lie here only the content is checked, one after the other: while the children start,
-  // and while they unpack those that have been checked.
+  // For local files only the content is checked, one after the other, while the children start and unpack those
+  // already checked.
   const local = localPackages(part);
   const files =
     local === undefined ? await fetched() : largestFirst.map(({ digest }) => local.get(digest)!);
@@ -182,9 +183,9 @@ async function addPackages(
     }
   };
   try {
-    // One at a time: two builds that want the same packages do not unpack them twice.
+    // One build at a time, so that two builds do not unpack the same packages twice.
     await withLock(lockFile(paths, 'unpack'), unpack, { signal: options.signal });
-    // Somebody else may have unpacked them all, or some, which are checked all the same.
+    // If another process unpacked them meanwhile, they are checked all the same.
     await fetching;
   } catch (error) {
     stop.abort(error);
@@ -197,14 +198,14 @@ async function addPackages(
 
 interface UnpackPartOptions {
   readonly onDone: () => void;
-  /** Fulfilled when a file has been checked; it is not looked at before. */
+  /** Resolves when the file is verified; it is not read before. */
   readonly ready: (digest: string) => Promise<void>;
-  /** Of all packages. */
+  /** The room for all packages together. */
   readonly room: Room;
   readonly signal: AbortSignal | undefined;
 }
 
-/** What packages may still unpack to. */
+/** The bytes that packages may still unpack to. */
 class Room {
   readonly bytes: number;
   #used = 0;
@@ -228,8 +229,8 @@ interface Wanted {
 }
 
 /**
- * Unpacks packages that are trusted alike: whatever one of them does to the child that unpacks it,
- * it can only reach the others.
+ * Unpacks packages with the same trust settings in one queue: a package that takes over its child can affect
+ * only these.
  */
 async function unpackPart(
   paths: StatePaths,
@@ -264,7 +265,7 @@ async function unpackPart(
     take(result.job, contentSize(result.package));
     const { locked, file } = wanted[Number(result.job.into)]!;
     checkIdentity(locked, result.package);
-    // Nothing is left to do then but to move the tree in.
+    // Everything is prepared, so only moving the tree remains.
     const directory = entryOf(result);
     mkdirSync(directory, { mode: 0o700 });
     copyHeader(file, join(directory, 'header.rpm'), result.package.headerRange.end);
@@ -273,7 +274,7 @@ async function unpackPart(
     results.push(result);
     onDone();
   }
-  // The children are dead: nobody but us touches the trees any more.
+  // The children are dead, so nobody else changes the trees any more.
   const added: StoredPackage[] = [];
   for (const result of results) {
     const { locked } = wanted[Number(result.job.into)]!;
@@ -289,7 +290,7 @@ async function unpackPart(
   return added;
 }
 
-/** Bytes of the files' contents; those of hard links count once. */
+/** Bytes of the files' contents; hard links count once. */
 function contentSize({ files }: RpmPackage): number {
   const linked = new Set<string>();
   let sum = 0;
@@ -303,7 +304,7 @@ function contentSize({ files }: RpmPackage): number {
   return sum;
 }
 
-/** The first `end` bytes: everything but the payload. */
+/** Copies the first `end` bytes: everything before the payload. */
 function copyHeader(from: string, to: string, end: number): void {
   const bytes = Buffer.alloc(end);
   const fd = openSync(from, 'r');

@@ -1,4 +1,4 @@
-/** The files of unpacked packages against the digests in their headers: what no run has the time for. */
+/** Compares the files of unpacked packages with the digests in their headers, which no run has time for. */
 
 import { createHash } from 'node:crypto';
 import { closeSync, constants, openSync, readSync } from 'node:fs';
@@ -19,18 +19,19 @@ import { findContents } from './manifest.ts';
 import { packagesLock } from './packages.ts';
 import { discard, ensureStore } from './work-directory.ts';
 
-/** What was looked at, and what was found. */
+/** The result of the comparison. */
 export interface VerifyReport {
   readonly packages: number;
-  /** Packages that were thrown away, by their digests. */
+  /** Digests of the packages that were removed. */
   readonly damaged: readonly string[];
-  /** Ids of images that had their files, and went with them. */
+  /** Ids of images that shared their files and were removed, too. */
   readonly images: readonly string[];
 }
 
 /**
- * Compares every file of every unpacked package with its digest. A package with another one is thrown away, with
- * the images that share its files; those in use stay, and are told. Waits for images that are being made.
+ * Compares every file of every unpacked package with its digest. A package with a different file is removed,
+ * with the images that share its files; images in use stay and are reported. Waits for images that are being
+ * made.
  */
 export async function verifyPackages(paths: StatePaths): Promise<VerifyReport> {
   ensureStore(paths);
@@ -53,7 +54,7 @@ export async function verifyPackages(paths: StatePaths): Promise<VerifyReport> {
   });
 }
 
-/** The first file that is not what the header says. */
+/** The first file that differs from the header. */
 async function differingFile({
   tree,
   package: { files, fileDigestAlgorithm },
@@ -71,7 +72,7 @@ async function differingFile({
 
 const PIECE = Buffer.allocUnsafe(2 ** 20);
 
-/** A package's own links lead nowhere here. */
+/** A package's own links must lead nowhere here. */
 const ITSELF = {
   flags: constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK,
   resolve: RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS,

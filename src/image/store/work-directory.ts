@@ -9,12 +9,12 @@ import { removeTree } from '../../host/files/remove-tree.ts';
 import type { StatePaths } from '../../host/state/paths.ts';
 
 /**
- * Takes a tree out of the way at once; it is deleted later. (Making many inodes soon after deleting
- * many costs ext4 seconds: deleting never belongs on the way to a result.)
- * @returns where it lies now; undefined if there was nothing
+ * Moves a tree out of the way at once; it is deleted later. (On ext4, making many inodes soon after deleting
+ * many takes seconds, so deleting never delays a result.) @returns the tree's new path; undefined if there was
+ * nothing
  */
 export async function discard(paths: StatePaths, path: string): Promise<string | undefined> {
-  // Called for each package of an image: a turn through Node's thread pool takes longer than these.
+  // Called for each package of an image: a turn through Node's thread pool takes longer than this call.
   if (lstatSync(path, { throwIfNoEntry: false }) === undefined) return undefined;
   mkdirSync(paths.trash, { recursive: true, mode: 0o700 });
   try {
@@ -28,8 +28,8 @@ export async function discard(paths: StatePaths, path: string): Promise<string |
 }
 
 /**
- * Deletes what was discarded. Returns how many trees that were; safe to run several times at once.
- * `onFailure` is told of each tree that could not be deleted; the others are deleted all the same.
+ * Deletes discarded trees and returns their number. Several calls may run at once. `onFailure` is called for
+ * each tree that cannot be deleted; the others are deleted.
  */
 export async function emptyTrash(
   paths: StatePaths,
@@ -48,17 +48,20 @@ export async function emptyTrash(
   return deleted;
 }
 
-/** A folder for something half made, on the store's file system. */
+/** A folder for unfinished files on the store's file system. */
 interface WorkDirectory extends AsyncDisposable {
   readonly path: string;
 }
 
-/** The folder of lock files; none of them is ever trusted to be there. */
+/** A lock file by name. A lock file may be missing at any time. */
 export function lockFile(paths: StatePaths, name: string): string {
   return join(paths.store, 'locks', name);
 }
 
-/** Makes the store's folders: nobody but root looks in. (Turns through Node's thread pool take far longer.) */
+/**
+ * Makes the store's folders, closed to all but root. Synchronous, because turns through Node's thread pool take
+ * far longer.
+ */
 export function ensureStore(paths: StatePaths): void {
   mkdirSync(paths.root, { recursive: true, mode: 0o711 });
   const inner = [paths.packages, paths.images, paths.trash, workRoot(paths)];
@@ -68,13 +71,13 @@ export function ensureStore(paths: StatePaths): void {
 }
 
 /**
- * Makes a work folder that belongs to this process. Disposing of it throws away what was not
- * renamed out of it; so does {@link sweepWorkDirectories} after the process has died.
+ * Makes a work folder of this process. Disposing removes what was not renamed out of it; after the process has
+ * died, {@link sweepWorkDirectories} does.
  */
 export async function openWorkDirectory(paths: StatePaths): Promise<WorkDirectory> {
   ensureStore(paths);
   const id = randomBytes(8).toString('hex');
-  // The lock comes first, so that no sweeper ever sees a folder without it.
+  // Lock first, so that no sweep sees the folder without its lock.
   const lockPath = lockFile(paths, `work-${id}`);
   const lock = await acquireLock(lockPath);
   const path = join(workRoot(paths), id);
@@ -89,7 +92,7 @@ export async function openWorkDirectory(paths: StatePaths): Promise<WorkDirector
   };
 }
 
-/** Throws away the work folders of processes that are dead. */
+/** Removes the work folders of dead processes. */
 export async function sweepWorkDirectories(paths: StatePaths): Promise<void> {
   for (const id of await readdir(workRoot(paths)).catch(() => [])) {
     const lockPath = lockFile(paths, `work-${id}`);

@@ -2,18 +2,18 @@ import type { RpmPackage } from '../../packages/rpm/package.ts';
 import type { TreePlan } from '../tree/plan.ts';
 import { sysusersLines } from './sysusers.ts';
 
-/** Why the payloads-first way would not, or might not, give what rpm gives. Empty: it does. */
+/** Why unpacking payloads first would, or might, give another result than rpm. Empty if it gives the same. */
 export function reasonsForExact(packages: readonly RpmPackage[], plan: TreePlan): string[] {
   return [...scriptReasons(packages), ...ownerReasons(packages, plan)];
 }
 
-/** Those of them that lie in the packages' scripts. */
+/** The reasons in the packages' scripts. */
 function scriptReasons(packages: readonly RpmPackage[]): string[] {
   const reasons: string[] = [];
   for (const { name, arch, scriptlets, triggers, fileTriggers } of packages) {
     const label = `${name}.${arch}`;
     for (const { kind, body, lua } of scriptlets) {
-      // These run before files that are already there when payloads come first.
+      // `%pretrans` must run before unpacking; the fast path cannot do that.
       if (kind === 'pretrans') reasons.push(`${label} has a %pretrans scriptlet`);
       if (kind === 'prein' && (lua || !onlyAddsAccounts(body))) {
         reasons.push(`${label} has a %pre scriptlet that does more than add users`);
@@ -38,19 +38,19 @@ function ownerReasons(packages: readonly RpmPackage[], plan: TreePlan): string[]
     .map((tool) => `owners must be set, and there is no ${tool}`);
 }
 
-/** Commands of a shell script, one each, that cannot depend on what files are there. */
+/** Shell commands, one a line, whose result cannot depend on existing files. */
 const HARMLESS: readonly RegExp[] = [
   /^(?:exit(?: 0)?|:|true|fi|then|else|if)$/,
   /^getent (?:passwd|group) [\w.-]+$/,
   /^id(?: -[ugn]+)* [\w.-]+$/,
   /^\[ "?\$1"? (?:-eq|-ge|-gt|-lt|-le|=|==|!=) "?\d+"? \]$/,
-  // Not -m: what a new home gets depends on /etc/skel.
+  // Not -m: the content of a new home depends on /etc/skel.
   /^(?:\/usr\/sbin\/)?groupadd(?: (?:-[rfogK]+|--(?:system|force|gid))(?: \d+)?)* [\w.-]+$/,
   /^(?:\/usr\/sbin\/)?useradd(?: (?:-[roMN]+|--(?:system|no-create-home|no-user-group)|(?:-[ugGdsc]|--(?:uid|gid|groups|home(?:-dir)?|shell|comment)) ?=?(?:[\w.,/-]+|"[^"$`\\]*"|'[^']*')))* [\w.-]+$/,
   /^(?:\/usr\/sbin\/)?usermod -aG [\w.,-]+ [\w.-]+$/,
 ];
 
-/** Whether a %pre does nothing but make users and groups; where in doubt, it does not. */
+/** Whether a %pre only adds users and groups; false if in doubt. */
 function onlyAddsAccounts(body: string): boolean {
   const commands = body
     .replace(/\\\n/g, ' ')

@@ -2,8 +2,8 @@ import { compareVersions, parseEvr } from '../../packages/rpm/dependency.ts';
 import type { RpmDependency } from '../../packages/rpm/package.ts';
 
 /**
- * Whether what a package provides meets a trigger's condition: the two ranges of versions overlap
- * (rpmdsCompare and rpmverOverlap in rpm's lib/). A side without a version meets everything.
+ * Whether a package's provide meets a trigger's condition: the two ranges of versions overlap (rpmdsCompare and
+ * rpmverOverlap in rpm's lib/). A side without a version meets everything.
  */
 export function meetsCondition(provided: RpmDependency, condition: RpmDependency): boolean {
   if (provided.name !== condition.name) return false;
@@ -15,7 +15,7 @@ export function meetsCondition(provided: RpmDependency, condition: RpmDependency
   return ['=', '<', '>'].some((sign) => a.includes(sign) && b.includes(sign));
 }
 
-/** Compares `[epoch:]version[-release]`; releases count only where both have one. */
+/** Compares `[epoch:]version[-release]`; releases count only if both have one. */
 function compareWhereGiven(one: string, two: string): number {
   const a = parseEvr(one);
   const b = parseEvr(two);

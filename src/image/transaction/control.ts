@@ -5,8 +5,8 @@ import { encodeName } from '../../packages/rpm/filename.ts';
 import { CONTROL } from './transaction-sandbox.ts';
 
 /**
- * The folder through which a transaction's sandbox gets its scripts and package headers. The sandbox reads
- * it while this process goes on writing to it.
+ * The folder with scripts and package headers for a transaction's sandbox. The sandbox reads it while this
+ * process writes to it.
  */
 export class ControlDirectory {
   /** On the host. */
@@ -27,14 +27,14 @@ export class ControlDirectory {
     return `${CONTROL}/${name}`;
   }
 
-  /** Lends a file of the host's to the sandbox; returns its path in the sandbox. */
+  /** Links or copies a file of the host into the folder; returns its path in the sandbox. */
   addFile(source: string): string {
     const name = `file-${++this.#serial}.rpm`;
     const target = join(this.path, name);
     try {
       linkSync(source, target);
     } catch (error) {
-      // Another file system, or the last link a file may have.
+      // Another file system, or a file with the most links it can have.
       if (!hasErrno(error, 'EXDEV', 'EMLINK', 'EPERM')) throw error;
       copyFileSync(source, target);
     }

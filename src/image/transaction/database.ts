@@ -10,7 +10,7 @@ import { OUTPUT_LIMIT, type TransactionSandbox } from './transaction-sandbox.ts'
 /** Seconds; some thousand packages take a few. */
 const DATABASE_TIMEOUT = 600;
 
-/** Headers without payloads: everything about them has been verified before. Users come later. */
+/** Stores headers without payloads: everything was verified before, and users are made later. */
 const JUST_DATABASE = [
   '-iv',
   '--justdb',
@@ -20,12 +20,12 @@ const JUST_DATABASE = [
 ];
 
 /**
- * Plugins report each package to a log, an audit daemon or a bus of the host's, none of which is in a
- * sandbox; an rpm before 4.12 has no such option.
+ * Plugins report each package to a log, an audit daemon or a bus, which a sandbox does not have. rpm before
+ * 4.12 lacks the option.
  */
 const NO_PLUGINS = { since: '4.12', option: '--noplugins' };
 
-/** Where rpm writes its database, and of what. */
+/** Where and from what rpm writes its database. */
 export interface DatabaseOptions {
   readonly sandbox: TransactionSandbox;
   readonly control: ControlDirectory;
@@ -36,9 +36,8 @@ export interface DatabaseOptions {
 }
 
 /**
- * Lets the rpm in a sandbox write its database from the packages' headers.
- * @returns the packages in the order in which rpm has put them into it; undefined if it did not say.
- * @throws KilnError E_SCRIPTLET with what rpm said.
+ * Has the rpm in a sandbox write its database from the packages' headers. @returns the packages in the order in
+ * which rpm stored them; undefined if rpm did not print it. @throws KilnError E_SCRIPTLET with rpm's output.
  */
 export async function writeDatabase(options: DatabaseOptions): Promise<RpmPackage[] | undefined> {
   const { sandbox, control, rpm, packages, signal } = options;
@@ -46,7 +45,7 @@ export async function writeDatabase(options: DatabaseOptions): Promise<RpmPackag
   const version = packages.find((stored) => stored.package.name === 'rpm')?.package.version;
   const known = version !== undefined && compareVersions(version, NO_PLUGINS.since) >= 0;
   const argv = [rpm, ...JUST_DATABASE, ...(known ? [NO_PLUGINS.option] : []), ...headers];
-  // A line of it for each package, in UTF-8, and room for what else rpm has to say.
+  // A line for each package, in UTF-8, and room for rpm's other output.
   const lines = packages.reduce((sum, stored) => sum + nevra(stored.package).length * 3 + 1, 0);
   const output = OUTPUT_LIMIT + lines;
   const result = await sandbox.run({ argv, timeout: DATABASE_TIMEOUT, signal, output });
@@ -58,8 +57,8 @@ export async function writeDatabase(options: DatabaseOptions): Promise<RpmPackag
 }
 
 /**
- * The order in which rpm has put packages into its database, which it tells with `-v`: that is the
- * order it would have installed them in, and the lock's may be another one.
+ * The order in which rpm stored packages, from its `-v` output. It is rpm's order of installation, which may
+ * differ from the lock's.
  */
 function installationOrder(
   packages: readonly RpmPackage[],

@@ -12,30 +12,30 @@ import { TransactionSandbox } from './transaction-sandbox.ts';
 /** What both exact ways need. */
 export interface ExactTransaction {
   readonly engine: Engine;
-  /** The tree whose rpm does the work. It stays as it is. */
+  /** The tree whose rpm does the work. It is not changed. */
   readonly tree: string;
   /** Path of rpm in it. */
   readonly rpm: string;
-  /** An empty folder for what happens. */
+  /** An empty folder for the sandbox's files. */
   readonly work: string;
-  /** Done while rpm runs. */
+  /** Work to do while rpm runs. */
   readonly meanwhile?: () => void;
   /** Whole package files. */
   readonly packages: readonly string[];
-  /** For everything, seconds. */
+  /** The time limit for everything, seconds. */
   readonly timeout: number;
   /** Bytes that may be written. */
   readonly disk: number;
   readonly signal?: AbortSignal | undefined;
 }
 
-/** Where the new root is while an rpm of another root fills it. */
+/** The path of the new root while another root's rpm fills it. */
 const TARGET = '/kiln-target';
 
 const INSTALL = [
   '-i',
   ...SOLVED_BEFORE,
-  // A sandbox lets nobody unshare.
+  // A sandbox allows no unshare.
   '--define',
   '__transaction_unshare %{nil}',
 ];
@@ -51,7 +51,7 @@ export async function installIntoEmptyRoot(
   const root = join(options.work, 'scratch', 'upper', TARGET);
   mkdirSync(join(root, 'dev'), { recursive: true });
   for (const folder of [dirname(root), root, join(root, 'dev')]) chmodSync(folder, 0o755);
-  // Scripts write to /dev/null; no device can be made for them inside another root.
+  // Scripts write to /dev/null, and no device can be made inside another root.
   const devNull = join(root, 'dev', 'null');
   writeFileSync(devNull, '');
   chmodSync(devNull, 0o666);
@@ -60,7 +60,9 @@ export async function installIntoEmptyRoot(
   return { root, warnings };
 }
 
-/** What was /dev/null to scripts, and /dev with it unless a package brings that. The tree is hostile by now. */
+/**
+ * Removes the file that stood for /dev/null, and /dev unless a package brings it. The tree is hostile by now.
+ */
 function removeDevNull(root: string, keepDev: boolean): void {
   const fd = openSync(root, constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW);
   try {
@@ -104,7 +106,7 @@ async function runRpm(options: ExactTransaction, more: readonly string[]): Promi
   const result = await sandbox.run({ argv, timeout, signal, meanwhile });
   await sandbox.finish();
   const lines = result.output.split('\n');
-  // rpm also fails when a scriptlet failed too late to keep a package from being installed.
+  // rpm also fails if a scriptlet failed too late to stop the installation.
   const installed = result.killedBy === null && !lines.some((line) => line.startsWith('error: '));
   if (result.status !== 0 && !installed) throw failure('rpm', result);
   return lines
@@ -112,7 +114,7 @@ async function runRpm(options: ExactTransaction, more: readonly string[]): Promi
     .map((line) => line.replace('warning: ', ''));
 }
 
-/** The error for packages that only rpm installs rightly, in an image without it. */
+/** The error for packages that need rpm, in an image without it. */
 export function rpmMissing(reasons: readonly string[]): KilnError {
   return new KilnError(
     'E_RPM_MISSING',

@@ -14,14 +14,14 @@ import { TransactionSandbox } from './transaction-sandbox.ts';
 /** What {@link runFastTransaction} needs. */
 export interface FastTransaction {
   readonly engine: Engine;
-  /** The composed tree: all payloads. It stays as it is. */
+  /** The composed tree with all payloads. It is not changed. */
   readonly tree: string;
   readonly plan: TreePlan;
-  /** An empty folder for what happens. */
+  /** An empty folder for the sandbox's files. */
   readonly work: string;
   readonly packages: readonly StoredPackage[];
   readonly deferred: readonly DeferredOwner[];
-  /** For each script, seconds. */
+  /** The time limit for each script, seconds. */
   readonly timeout: number;
   /** Bytes that may be written. */
   readonly disk: number;
@@ -30,10 +30,9 @@ export interface FastTransaction {
 }
 
 /**
- * Runs the scripts of packages whose payloads are in place already, and lets the image's own rpm
- * write its database from the headers.
- * @returns the overlay's upper directory, which holds the changes, and warnings.
- * @throws KilnError E_SCRIPTLET, E_DISK
+ * Runs the scripts of packages whose payloads are in place, and has the image's own rpm write its database from
+ * the headers. @returns the overlay's upper directory with the changes, and warnings. @throws KilnError
+ * E_SCRIPTLET, E_DISK
  */
 export async function runFastTransaction(
   options: FastTransaction,
@@ -68,14 +67,14 @@ export async function runFastTransaction(
   return { upper: join(scratch, 'upper'), warnings };
 }
 
-/** Path of the tree's own rpm, undefined if it has none. */
+/** The path of the tree's own rpm; undefined if there is none. */
 export function findRpm(plan: TreePlan): string | undefined {
   return RPM_PATHS.find((path) => plan.find(path) !== undefined);
 }
 
 const RPM_PATHS = ['/usr/bin/rpm', '/bin/rpm'];
 
-/** The packages whose files say which users and groups there are. */
+/** The packages that bring the files of users and groups. */
 function accountsFrom(plan: TreePlan): RpmPackage[] {
   return ['/etc/passwd', '/etc/group'].flatMap((path) => {
     const owner = plan.find(path)?.owner;

@@ -2,9 +2,8 @@ import { shellWord } from '../../shell-words.ts';
 import type { DeferredOwner } from '../tree/compose.ts';
 
 /**
- * A shell script that gives files the owners their packages name, as rpm does when it unpacks
- * them: whoever does not exist is root, and what would have been set-user-id or set-group-id for
- * them is not (rpmfilesStat in rpm's lib/rpmfi.c).
+ * A shell script that gives files the owners that their packages name, as rpm does when it unpacks: an unknown
+ * owner becomes root, and the file then loses set-user-id or set-group-id (rpmfilesStat in rpm's lib/rpmfi.c).
  */
 export function ownersScript(deferred: readonly DeferredOwner[]): string {
   const groups = new Map<string, DeferredOwner[]>();

@@ -32,16 +32,14 @@ export type TransactionStep =
       /** In the format of sysusers.d(5). */
       readonly lines: readonly string[];
     }
-  /** From here on the package's files are there and have their owners. */
+  /** From here on the package's files exist with their owners. */
   | { readonly kind: 'payload'; readonly package: RpmPackage };
 
 /**
- * Everything rpm does to install packages into an empty root, in rpm's order (rpmtsRun and
- * rpmPackageInstall of 4.20): known beforehand, because nothing but the packages and their order
- * decides it.
- *
- * @param added packages to install, in installation order.
- * @param skipped files that are not installed, since another package has the same.
+ * Everything rpm does to install packages into an empty root, in rpm's order (rpmtsRun and rpmPackageInstall of
+ * 4.20). The packages and their order decide all of it, so it is known in advance. @param added packages to
+ * install, in installation order. @param skipped files that are not installed, since another package has the
+ * same.
  */
 export function planTransaction(
   added: readonly RpmPackage[],
@@ -57,9 +55,9 @@ export function planTransaction(
 
 class Planner {
   readonly steps: TransactionStep[] = [];
-  /** The database: what is installed at this moment, in the order of its record numbers. */
+  /** The installed packages at this moment, in the order of their record numbers. */
   readonly #installed: RpmPackage[] = [];
-  /** Those of them that have triggers at all, which few do: each package that comes asks for them. */
+  /** The installed packages with triggers: few have any, but each new package asks for them. */
   readonly #withTriggers: RpmPackage[] = [];
   readonly #withFileTriggers: RpmPackage[] = [];
   readonly #counts = new Map<string, number>();
@@ -69,7 +67,7 @@ class Planner {
     this.#skipped = skipped;
   }
 
-  /** A scriptlet of the package itself. `coming` counts an instance that is not yet installed. */
+  /** A scriptlet of the package itself. `coming` counts an instance that is not installed yet. */
   scriptlet(of: RpmPackage, kind: RpmScriptletKind, coming: 0 | 1): void {
     const script = of.scriptlets.find((candidate) => candidate.kind === kind);
     if (script === undefined) return;
@@ -94,7 +92,7 @@ class Planner {
     this.#fileTriggers(added, (priority) => priority < EARLY_PRIORITY);
   }
 
-  /** %transfiletriggerin: each package's own, for the files of all. */
+  /** %transfiletriggerin: each package's own, with the files of all. */
   transactionTriggers(added: readonly RpmPackage[]): void {
     for (const owner of added) {
       for (const trigger of byPriority(fileTriggersOf(owner, 'transaction'))) {
@@ -105,7 +103,7 @@ class Planner {
     }
   }
 
-  /** Triggers that the package sets off, then its own that others have set off already. */
+  /** Triggers that the package fires, then its own that other packages have fired already. */
   #triggers(added: RpmPackage, kind: RpmTrigger['kind']): void {
     const instances = this.#count(added.name);
     for (const owner of this.#withTriggers) {
@@ -127,7 +125,7 @@ class Planner {
     }
   }
 
-  /** %filetriggerin: of all installed packages for this one's files, then its own for all files. */
+  /** %filetriggerin: those of all installed packages for this package's files, then its own for all files. */
   #fileTriggers(added: RpmPackage, wanted: (priority: number) => boolean): void {
     const instances = this.#count(added.name);
     const fired = this.#withFileTriggers
@@ -170,10 +168,10 @@ class Planner {
   }
 }
 
-/** rpm's messages call these by the name in the spec file. */
+/** The names in the spec file, which rpm's messages use. */
 const LABELS: Partial<Record<RpmScriptletKind, string>> = { postin: 'post' };
 
-/** The one trigger of `owner` that `source` sets off: rpm runs no more than one for a pair. */
+/** The one trigger of `owner` that `source` fires: rpm runs no more than one for a pair. */
 function firstTrigger(
   owner: RpmPackage,
   source: RpmPackage,

@@ -1,4 +1,4 @@
-/** rpm need not do again what has been done before: packages were verified, and chosen for this architecture. */
+/** Checks that rpm can skip: packages were verified, and chosen for this architecture. */
 export const VERIFIED_BEFORE: readonly string[] = [
   '--noverify',
   '--nodigest',
@@ -8,5 +8,5 @@ export const VERIFIED_BEFORE: readonly string[] = [
   '--ignoresize',
 ];
 
-/** Nor what a solver has done. */
+/** Also skips what the solver has done. */
 export const SOLVED_BEFORE: readonly string[] = ['--nodeps', ...VERIFIED_BEFORE];

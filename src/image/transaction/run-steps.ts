@@ -9,18 +9,18 @@ import { ownersScript } from './owners.ts';
 import type { TransactionStep } from './plan.ts';
 import type { TransactionResult, TransactionSandbox } from './transaction-sandbox.ts';
 
-/** Lines of a failed script's output that its error shows. */
+/** How many lines of a failed script's output its error shows. */
 const SHOWN_LINES = 20;
 
 /** What {@link runSteps} works with. */
 export interface StepContext {
   readonly sandbox: TransactionSandbox;
   readonly control: ControlDirectory;
-  /** The image's own rpm (`/usr/bin/rpm`), which runs Lua; undefined if it has none. */
+  /** The image's own rpm (`/usr/bin/rpm`), which runs Lua; undefined if there is none. */
   readonly rpm: string | undefined;
-  /** Files whose owner is known by name only. */
+  /** Files whose owner is known only by name. */
   readonly deferred: readonly DeferredOwner[];
-  /** The packages that bring /etc/passwd and /etc/group as files; before them nobody has a name. */
+  /** The packages that bring /etc/passwd and /etc/group; before them no name is known. */
   readonly accountsFrom: readonly RpmPackage[];
   /** For each script, seconds. */
   readonly timeout: number;
@@ -29,9 +29,8 @@ export interface StepContext {
 }
 
 /**
- * Does the steps of a transaction, one after the other, in a tree that has all payloads already.
- * @returns warnings: what rpm would only have complained about.
- * @throws KilnError E_SCRIPTLET where rpm would not have installed the package.
+ * Runs the steps of a transaction in order, in a tree that has all payloads. @returns warnings: what rpm would
+ * only have reported. @throws KilnError E_SCRIPTLET where rpm would not have installed the package.
  */
 export async function runSteps(
   steps: readonly TransactionStep[],
@@ -47,7 +46,7 @@ class StepRunner {
   readonly warnings: string[] = [];
   readonly #context: StepContext;
   readonly #accountsMissing: Set<RpmPackage>;
-  /** Packages whose files are there, but do not have their owners yet. */
+  /** Packages whose files exist but do not have their owners yet. */
   readonly #unowned = new Set<RpmPackage>();
   #sysusers: string | undefined;
 
@@ -58,7 +57,7 @@ class StepRunner {
 
   async step(step: TransactionStep): Promise<void> {
     if (step.kind === 'payload') {
-      // Names have a meaning once the files that define them are there. Until then all is root's.
+      // Names count once the files that define them exist. Until then everything is root's.
       this.#accountsMissing.delete(step.package);
       if (this.#accountsMissing.size === 0) this.#unowned.add(step.package);
       return;
@@ -70,7 +69,7 @@ class StepRunner {
     else await this.#script(step);
   }
 
-  /** Nothing but scripts makes users, so owners only have to be right when the next one starts. */
+  /** Only scripts make users, so owners need to be right only when the next script starts. */
   async setOwners(): Promise<void> {
     const { deferred, control } = this.#context;
     const entries = deferred.filter((entry) => this.#unowned.has(entry.package));
@@ -115,7 +114,7 @@ class StepRunner {
 
   async #addUsers(step: Extract<TransactionStep, { kind: 'sysusers' }>): Promise<void> {
     this.#sysusers ??= await this.#sysusersCommand();
-    // An rpm that does not know sysusers leaves users to %pre scriptlets.
+    // An rpm without sysusers leaves users to %pre scriptlets.
     if (this.#sysusers === '') return;
     const input = Buffer.from(step.lines.map((line) => `${line}\n`).join(''));
     const result = await this.#run(['/bin/sh', '-c', `${this.#sysusers} -`], input);
@@ -146,7 +145,7 @@ function ending(result: TransactionResult): string {
     : `failed, signal ${result.killedBy}`;
 }
 
-/** The error for a script that ends the transaction; it shows the end of what the script wrote. */
+/** The error for a script that ends the transaction, with the end of its output. */
 export function failure(what: string, result: TransactionResult): KilnError {
   const lines = result.output.trimEnd().split('\n').slice(-SHOWN_LINES).join('\n  ');
   const output = lines === '' ? '' : `:\n  ${lines}`;

@@ -17,7 +17,7 @@ export function sysusersLines(of: RpmPackage): string[] {
     .filter((line) => line !== undefined);
 }
 
-/** Undefined for what is no base64: then it is an ordinary version, as rpm has it. */
+/** Undefined if it is not base64: then it is an ordinary version, as in rpm. */
 function decode(version: string): string | undefined {
   if (!/^[A-Za-z0-9+/\s]+={0,2}$/.test(version) || version.length % 4 !== 0) return undefined;
   return Buffer.from(version, 'base64').toString('utf8').replace(/\0.*$/s, '');

@@ -10,17 +10,17 @@ import type { Engine } from '../../sandbox/open.ts';
 import { TRANSACTION_CAPABILITIES } from '../../sandbox/policy/capabilities.ts';
 import { seccompFilter } from '../../sandbox/seccomp/profile.ts';
 
-/** Where the sandbox sees the control folder: on the tmpfs that is its /dev, so that it leaves no trace. */
+/** Where the sandbox sees the control folder: on the tmpfs of its /dev, so that it leaves no trace. */
 export const CONTROL = '/dev/.kiln';
 
-/** Scripts write to the host's disk. */
+/** Commands write to the host's disk. */
 const POLICY = {
   user: 'root',
   capabilities: TRANSACTION_CAPABILITIES,
   seccomp: 'default-on-disk',
 };
 
-/** Bytes of a command's output that are kept unless it asks for more, its end: what went wrong is told last. */
+/** How many of the last bytes of a command's output are kept by default; errors come last. */
 export const OUTPUT_LIMIT = 64 * 1024;
 
 /** %_install_script_path of rpm's own macros, without X11R6. */
@@ -30,17 +30,17 @@ const ROOT = { uid: 0, gid: 0 };
 
 /** How a transaction's sandbox is set up. */
 export interface TransactionSandboxOptions {
-  /** The tree that is the sandbox's root; it is not written to. */
+  /** The tree that is the sandbox's root. It is not written to. */
   readonly tree: string;
-  /** A folder of the host for what the sandbox writes: `upper` and `work` appear in it. */
+  /** A folder of the host for the sandbox's writes; it gets the folders `upper` and `work`. */
   readonly scratch: string;
-  /** A folder of the host that the sandbox sees at {@link CONTROL}, read-only. */
+  /** A folder of the host, read-only at {@link CONTROL} in the sandbox. */
   readonly control: string;
   /** Bytes that may be written. */
   readonly disk: number;
 }
 
-/** One command in a transaction's sandbox. It runs as root with no network. */
+/** A command in a transaction's sandbox. It runs as root without a network. */
 export interface TransactionCommand {
   readonly argv: readonly string[];
   /** Standard input. */
@@ -48,23 +48,23 @@ export interface TransactionCommand {
   /** Seconds. */
   readonly timeout: number;
   readonly signal?: AbortSignal | undefined;
-  /** Bytes of its output that are kept, its end. */
+  /** How many of the last bytes of its output are kept. */
   readonly output?: number;
-  /** Work that needs nothing of the command: it is done while that runs. */
+  /** Work that does not depend on the command, done while the command runs. */
   readonly meanwhile?: (() => void) | undefined;
 }
 
 /** How a command ended. */
 export interface TransactionResult {
-  /** 0 to 255; 127 when its program is missing, 126 when it cannot be executed, as rpm has it. */
+  /** 0 to 255; 127 if its program is missing, 126 if it cannot be executed, as in rpm. */
   readonly status: number | null;
   readonly killedBy: NodeJS.Signals | null;
   readonly timedOut: boolean;
-  /** The end of what it wrote to both outputs. */
+  /** The end of both outputs. */
   readonly output: string;
 }
 
-/** A sandbox in which packages' scripts run: root of its own world with the few rights they need. */
+/** A sandbox for packages' scripts: root of the sandbox with the few rights that they need. */
 export class TransactionSandbox implements AsyncDisposable {
   readonly #sandbox: PlannedSandbox;
   readonly #scratch: string;
@@ -77,13 +77,13 @@ export class TransactionSandbox implements AsyncDisposable {
     this.#disk = disk;
   }
 
-  /** Makes ready what is the same for all of them, so that none waits for it. */
+  /** Prepares what all these sandboxes share, so that none waits for it. */
   static async prepare(engine: Engine): Promise<void> {
     await seccompFilter(engine.paths, POLICY.seccomp, POLICY.capabilities);
   }
 
   /**
-   * Opens a sandbox; before anything is done with what it wrote, {@link finish} it.
+   * Opens a sandbox. Call {@link finish} before using what it wrote.
    * @throws what opening a sandbox throws; KilnError E_DISK_LOW
    */
   static async open(
@@ -95,7 +95,7 @@ export class TransactionSandbox implements AsyncDisposable {
     const plan = planSandbox(
       {
         ...{ scratch, hostname: 'localhost', privateTmp: false },
-        // A script that makes these files finds what it would find below an install root of rpm's.
+        // A script that makes these files finds what it finds in an install root of rpm's.
         names: false,
         binds: [{ source: options.control, target: CONTROL, readonly: true }],
         ...{ network: 'private', volumes: [], allowHostWrite: false, namespaces: 0 },
@@ -129,7 +129,7 @@ export class TransactionSandbox implements AsyncDisposable {
   }
 
   /**
-   * Runs a command to its end; whatever that is, it is no exception.
+   * Runs a command to its end; no way of ending is an exception.
    * @throws KilnError E_DISK, E_DISK_LOW
    */
   async run(command: TransactionCommand): Promise<TransactionResult> {
@@ -152,26 +152,26 @@ export class TransactionSandbox implements AsyncDisposable {
       this.#disk.signal.throwIfAborted();
       return startFailure(error);
     } finally {
-      // The watch kills the whole sandbox: what that did to the command is not the reason.
+      // The watch kills the whole sandbox, so the disk is the reason, not the command's end.
       this.#disk.signal.throwIfAborted();
     }
   }
 
   /**
-   * Ends all of the sandbox, and looks for the last time at what it wrote.
+   * Ends the sandbox and checks for the last time how much it wrote.
    * @throws KilnError E_DISK, E_DISK_LOW, E_TREE_DEPTH
    */
   async finish(): Promise<void> {
     await this.#close();
     await this.#disk.finish();
-    // What it wrote becomes part of an image, and is this sandbox's alone until then.
+    // The written files become part of an image and get its label; until then they have this sandbox's.
     await labelForImages(this.#scratch);
   }
 
   async #close(): Promise<void> {
     if (this.#closed) return;
     this.#closed = true;
-    // A sandbox that was killed has nothing to kill.
+    // A killed sandbox has no processes.
     if (!this.#disk.signal.aborted) await this.#sandbox.killAll();
     await this.#sandbox.close();
   }
@@ -185,7 +185,7 @@ export class TransactionSandbox implements AsyncDisposable {
   }
 }
 
-/** What rpm's own child would exit with when it cannot start a script. */
+/** The status of rpm's own child if it cannot start a script. */
 function startFailure(error: unknown): TransactionResult {
   const statuses: Readonly<Partial<Record<ErrorCode, number>>> = {
     E_COMMAND_NOT_FOUND: 127,

@@ -1,11 +1,11 @@
 import type { RpmFile, RpmFileTrigger, RpmPackage } from '../../packages/rpm/package.ts';
 
 /**
- * Which files set off a file trigger, and in which order they reach its standard input.
- * All of it is rpm's own behaviour (lib/rpmtriggers.c of 4.20), odd as some of it is.
+ * Finds which files fire a file trigger, and their order on its standard input. All of it is rpm's own
+ * behaviour (lib/rpmtriggers.c of 4.20), however odd.
  */
 
-/** The package's files below any prefix, prefix by prefix; what was not installed is left out. */
+/** The package's installed files below any prefix, prefix by prefix. */
 export function filesInPackage(
   of: RpmPackage,
   prefixes: readonly string[],
@@ -18,7 +18,7 @@ export function filesInPackage(
   );
 }
 
-/** Files below any prefix in a set of packages as the database finds them. */
+/** Files below any prefix in a set of packages, in the way in which the database finds them. */
 export function filesInDatabase(
   installed: readonly RpmPackage[],
   prefixes: readonly string[],
@@ -27,8 +27,8 @@ export function filesInDatabase(
   let lastPackage: string | undefined;
   for (const prefix of prefixes) {
     for (const candidate of installed) {
-      // The database is searched by directory names, so that a prefix which ends within a file's
-      // own name finds nothing by itself.
+      // The database is searched by directory names, so a prefix that ends within a file's name finds nothing
+      // by itself.
       if (!candidate.files.some((file) => dirName(file).startsWith(prefix))) continue;
       const matching = candidate.files.filter((file) => file.path.startsWith(prefix));
       if (matching.length === 0) continue;
@@ -39,12 +39,12 @@ export function filesInDatabase(
   return { files, lastPackage };
 }
 
-/** Whether any file of the package is below one of the trigger's prefixes, installed or not. */
+/** Whether a file of the package, installed or not, is below one of the trigger's prefixes. */
 export function packageFires(of: RpmPackage, trigger: RpmFileTrigger): boolean {
   return trigger.prefixes.some((prefix) => of.files.some((file) => file.path.startsWith(prefix)));
 }
 
-/** As in the DIRNAMES tag: with the slash at its end. */
+/** The directory as in the DIRNAMES tag: with a slash at its end. */
 function dirName(file: RpmFile): string {
   return file.path.slice(0, file.path.lastIndexOf('/') + 1);
 }

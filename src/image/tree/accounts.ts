@@ -31,13 +31,13 @@ export interface Group {
   readonly members: readonly string[];
 }
 
-/** Larger databases (bytes) than this are not read: they come out of a package or a scriptlet. */
+/** Larger databases (bytes) are not read: they come from a package or a scriptlet. */
 const SIZE_LIMIT = 1024 * 1024;
 
 /** The highest id that a sandbox maps. */
 const MAX_ID = 65535;
 
-/** Who root is where an image has no /etc/passwd. */
+/** The root user of an image without /etc/passwd. */
 export const ROOT_ACCOUNT: Account = {
   name: 'root',
   uid: 0,
@@ -46,7 +46,7 @@ export const ROOT_ACCOUNT: Account = {
   shell: '/bin/sh',
 };
 
-/** The users of the tree whose root directory is open as `root`; lines that are none are left out. */
+/** The users of the tree whose root directory is open as `root`; malformed lines are ignored. */
 export function readAccounts(root: number): Account[] {
   return lines(root, '/etc/passwd').flatMap((line) => {
     const [name, , uid, gid, , home, shell] = line.split(':');
@@ -66,7 +66,10 @@ export function readGroups(root: number): Group[] {
   });
 }
 
-/** The text of a file of the tree, followed inside it; undefined if there is none or it is no plain file. */
+/**
+ * The text of a file of the tree, with links resolved inside the tree; undefined if it is missing or not a
+ * plain file.
+ */
 function readTreeFile(root: number, path: string): string | undefined {
   const fd = openInTree(root, path, constants.O_RDONLY);
   if (fd === undefined) return undefined;
@@ -87,9 +90,8 @@ function isId(text: string | undefined): boolean {
 }
 
 /**
- * Gives files their owners where no transaction does it: by the tree's own /etc/passwd and
- * /etc/group. Whoever is not in there is root, and gets no set-id bit, as with rpm.
- * @returns rpm's warnings about them.
+ * Sets the owners of files without a transaction, by the tree's own /etc/passwd and /etc/group. An unknown
+ * owner becomes root and the file gets no set-id bit, as with rpm. @returns rpm's warnings about them.
  */
 export function settleOwners(tree: string, deferred: readonly DeferredOwner[]): string[] {
   const warnings = new Set<string>();
@@ -116,7 +118,7 @@ export function settleOwners(tree: string, deferred: readonly DeferredOwner[]): 
   return [...warnings];
 }
 
-/** Gives back the capabilities that files lost when the transaction changed their owners. */
+/** Restores capabilities that files lost when the transaction changed their owners. */
 export function restoreCapabilities(tree: string, deferred: readonly DeferredOwner[]): void {
   const capable = deferred.filter((entry) => entry.capability !== undefined);
   if (capable.length === 0) return;
@@ -124,7 +126,7 @@ export function restoreCapabilities(tree: string, deferred: readonly DeferredOwn
     for (const { path, file, capability } of capable) {
       withEntry(root, path, (fd) => {
         const { mtimeMs, size } = fstatSync(fd);
-        // A scriptlet may have put another file there: that one has none.
+        // A scriptlet may have replaced the file: the new one has no capabilities.
         const same = size === file.size && Math.floor(mtimeMs / 1000) === file.mtime;
         if (same) setXattr(fd, 'security.capability', capability!);
       });

@@ -30,23 +30,23 @@ import { getXattr, listXattrs, setXattr } from '../../host/files/xattr.ts';
 const FICLONE = 0x40049409;
 
 /**
- * Makes `destination` a tree of its own with the same files as `source`: directories are new, all
- * else are hard links (or copies, where an inode has as many links as it may have).
+ * Makes `destination` a new tree with the same files as `source`: directories are new, everything else is a
+ * hard link (or a copy, if an inode has the most links it can have).
  */
 export function cloneTree(source: string, destination: string): void {
   makeTree(source, destination, linkEntry);
 }
 
 /**
- * Makes `destination` a copy of `source` that shares no inode with it (blocks it does, where the
- * file system can). Sockets, fifos and devices are left out. Nobody may change `source` meanwhile.
+ * Makes `destination` a copy of `source` that shares no inode with it (but blocks, where the file system can).
+ * Sockets, fifos and devices are left out. Nobody may change `source` meanwhile.
  * @throws KilnError E_TREE_DEPTH
  */
 export function copyTree(source: string, destination: string): void {
   makeTree(source, destination, copyEntry);
 }
 
-/** Makes the entry `name` of `to` what it is in `from`; directories are not given to it. */
+/** Makes the entry `name` of `to` like the one in `from`; not called for directories. */
 type MakeEntry = (from: number, to: number, name: Buffer, entry: Dirent<Buffer>) => void;
 
 function makeTree(source: string, destination: string, make: MakeEntry): void {
@@ -93,8 +93,8 @@ function copyEntry(from: number, to: number, name: Buffer, entry: Dirent<Buffer>
 }
 
 /**
- * Copies one plain file or link, with owner, mode, times and attributes, under a new name that must
- * be free. Other kinds of entries are left out.
+ * Copies one plain file or link, with owner, mode, times and attributes, under a new, unused name. Other kinds
+ * of entries are left out.
  */
 export function copyEntryAt(from: number, name: Buffer, to: number, as: Buffer): void {
   const entry = openPath(from, name);
@@ -137,7 +137,7 @@ function copyPlainFile(from: number, to: number, name: Buffer, as: Buffer = name
   setTimes(output, stat);
 }
 
-/** Shares blocks where the file system can, else copies data only. */
+/** Shares blocks where the file system can; otherwise copies the data. */
 function copyContent(from: number, to: number): void {
   try {
     checked('ioctl', tryCall('ioctl', to, FICLONE, from));
@@ -147,7 +147,7 @@ function copyContent(from: number, to: number): void {
   }
 }
 
-/** Makes `destination`, which must be free, a copy of the file `source`, holes included; mode 0600. */
+/** Makes `destination`, which must not exist, a copy of the file `source`, holes included; mode 0600. */
 export function copyFile(source: string, destination: string): void {
   const from = openSync(source, constants.O_RDONLY);
   using _from = closing(from);

@@ -30,36 +30,35 @@ import { callName, encodeName } from '../../packages/rpm/filename.ts';
 import type { RpmFile, RpmPackage } from '../../packages/rpm/package.ts';
 import { needsOwner, type PlannedDirectory, type PlannedLeaf, type TreePlan } from './plan.ts';
 
-/** A path whose owner is known by name only until the image has users. */
+/** A path whose owner is known only by name until the image has users. */
 export interface DeferredOwner {
   /** Canonical path in the image. */
   readonly path: string;
   readonly file: RpmFile;
   readonly package: RpmPackage;
-  /** `security.capability`, which a change of owner takes away. */
+  /** `security.capability`, which a change of owner removes. */
   readonly capability?: Buffer;
 }
 
-/** What {@link composeTree} did. */
+/** The result of {@link composeTree}. */
 export interface Composition {
   readonly directories: number;
   readonly linked: number;
   readonly copied: number;
-  /** Of all files; hard links count once. */
+  /** Bytes of all files; hard links count once. */
   readonly bytes: number;
-  /** Of the files that are copies. */
+  /** Bytes of files that are copies. */
   readonly copiedBytes: number;
-  /** What could not be made. */
+  /** Sentences about what could not be made. */
   readonly warnings: readonly string[];
-  /** In plan order. For now these belong to root and have no set-id bits. */
+  /** In plan order. For now they belong to root and have no set-id bits. */
   readonly deferred: readonly DeferredOwner[];
 }
 
 /**
- * Makes the planned tree in the new folder `destination`; `treeOf` tells where a package is
- * unpacked. Files are hard links to the package
- * store; what will need another owner than the store's inode has, or has too many links already
- * (EMLINK), is a copy of its own.
+ * Makes the planned tree in the new folder `destination`; `treeOf` tells where a package is unpacked. Files are
+ * hard links into the package store, or copies if they will need another owner than the store's inode, or if
+ * the inode has too many links already (EMLINK).
  */
 export function composeTree(
   plan: TreePlan,
@@ -77,10 +76,12 @@ export function composeTree(
   return composer;
 }
 
-/** The open folders of packages that make up one folder: its name in the package, and descriptor. */
+/**
+ * The open folders of packages that make up one folder: the folder's name in the package, and its descriptor.
+ */
 type Sources = Map<RpmPackage, readonly { readonly directory: string; readonly fd: number }[]>;
 
-/** No link is followed: whatever went wrong while unpacking, nothing outside gets in. */
+/** No link is followed, so nothing from outside gets in even if unpacking went wrong. */
 const INSIDE: OpenHow = {
   flags: constants.O_RDONLY | constants.O_DIRECTORY,
   resolve: RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS,
@@ -102,7 +103,7 @@ class Composer implements Composition {
     this.#treeOf = treeOf;
   }
 
-  /** Makes everything below `planned` in the open directory `target`, and closes that. */
+  /** Makes everything below `planned` in the open directory `target`, and closes it. */
   fill(planned: PlannedDirectory, target: number): void {
     const sources: Sources = new Map();
     try {
@@ -119,7 +120,7 @@ class Composer implements Composition {
         this.directories++;
         this.fill(child, openDirectory(target, entry));
       }
-      // Last: to make entries takes rights, and changes the time. The umask does not count for this.
+      // Set last, because making entries needs rights and changes the time. The umask does not apply here.
       fchmodSync(target, directoryMode(planned));
       const time = packagedTime(planned);
       if (time !== null) futimesSync(target, time, time);
@@ -156,7 +157,7 @@ class Composer implements Composition {
     this.deferred.push({ path: leaf.path, ...leaf.owner, ...caps });
   }
 
-  /** Unpacking leaves these out. A fifo can be made; of devices and sockets a sandbox has its own. */
+  /** Makes entries that unpacking left out: fifos. A sandbox has its own devices and sockets. */
   #special(leaf: PlannedLeaf, name: Buffer | string, target: number): void {
     const { file } = leaf.owner;
     if (file.type !== 'fifo') {
@@ -166,7 +167,7 @@ class Composer implements Composition {
     mkfifoat(target, name, 0o600);
     const made = openPath(target, name);
     try {
-      // An O_PATH descriptor has no fchmod; the umask does not count this way either.
+      // An O_PATH descriptor has no fchmod; the umask does not apply here either.
       chmodSync(`/proc/self/fd/${made}`, file.mode & 0o777);
     } finally {
       closeSync(made);
@@ -178,7 +179,7 @@ class Composer implements Composition {
   #source(from: RpmPackage, file: RpmFile, sources: Sources): number {
     const end = Math.max(1, file.path.lastIndexOf('/'));
     const known = sources.get(from);
-    // A package rarely comes to a folder by two names (/lib and /usr/lib).
+    // A package rarely names a folder in two ways (/lib and /usr/lib).
     const found = known?.find(
       ({ directory }) => directory.length === end - 1 && file.path.startsWith(directory, 1),
     );
@@ -195,19 +196,19 @@ class Composer implements Composition {
   }
 }
 
-/** The time its package says, seconds since 1970; null for a directory that no package describes. */
+/** The time in its package, seconds since 1970; null for a directory that no package describes. */
 export function packagedTime({ owner }: PlannedDirectory): number | null {
   return owner?.file.mtime ?? null;
 }
 
-/** A directory that no package describes is as rpm makes it. */
+/** The mode of a directory; without a package it is the one that rpm uses. */
 function directoryMode(planned: PlannedDirectory): number {
   if (planned.owner === null) return 0o755;
   const mode = planned.owner.file.mode & PERMISSIONS;
   return needsOwner(planned.owner.file) ? mode & ~SET_ID_BITS : mode;
 }
 
-/** False if the file has as many links as its file system allows already, 65,000 on ext4. */
+/** False if the file has the most links that its file system allows, 65,000 on ext4. */
 function link(source: number, target: number, name: Buffer | string): boolean {
   try {
     linkat(source, name, target, name);
@@ -228,15 +229,15 @@ interface Copy {
   readonly capability: Buffer | undefined;
 }
 
-/** Copies of the store's files in one tree: what is one inode there is one here. */
+/** Copies of the store's files in one tree: what is one inode there is one inode here. */
 class Copies {
-  /** A copy that stands for an inode of the store: its further hard links are links to the copy. */
+  /** The copy for an inode of the store: further hard links are links to the copy. */
   readonly #copies = new Map<string, Copy>();
   readonly #kept: number[] = [];
 
   /**
-   * Copies a file or a symbolic link of an open folder to another, without set-id bits; returns its
-   * capabilities, which the copy has too.
+   * Copies a file or a symbolic link from one open folder to another, without set-id bits. Returns its
+   * capabilities, which the copy keeps.
    */
   copy(
     file: RpmFile,
@@ -272,7 +273,7 @@ class Copies {
   }
 }
 
-/** Returns the file's capabilities, which the copy has too. */
+/** Returns the file's capabilities, which the copy keeps. */
 function copyFile(
   source: number,
   target: number,
@@ -287,7 +288,7 @@ function copyFile(
     mode: 0o600,
   });
   using _output = closing(output);
-  // Shares the blocks where the file system can (btrfs, xfs), else copies them.
+  // Shares the blocks where the file system can (btrfs, xfs); otherwise copies them.
   copyFileSync(`/proc/self/fd/${input}`, `/proc/self/fd/${output}`, constants.COPYFILE_FICLONE);
   fchmodSync(output, file.mode & PERMISSIONS & ~SET_ID_BITS);
   const capability = getXattr(input, 'security.capability');

@@ -22,7 +22,7 @@ import type { RecipeUser } from '../../recipe/image-recipe.ts';
 import { type Account, type Group, readAccounts, readGroups } from './accounts.ts';
 import { openInTree } from './path.ts';
 
-/** Why a path of the tree is not what kiln needs there. */
+/** Why kiln cannot use a path of the tree. */
 const IN_THE_WAY = 'a package or a scriptlet has put something else there';
 
 /** A recipe's file with its content in memory. */
@@ -34,7 +34,7 @@ export interface FileToWrite {
   readonly group: string;
 }
 
-/** What an image without packages that bring them gets: root has to be somebody. */
+/** Lines for an image without packages that bring them: root must exist. */
 const FIRST_LINES: Readonly<Record<string, string>> = {
   '/etc/passwd': 'root:x:0:0:root:/root:/bin/sh\n',
   '/etc/group': 'root:x:0:\n',
@@ -79,7 +79,7 @@ function addUser(root: number, user: RecipeUser): void {
     '/etc/passwd',
     `${user.name}:x:${user.uid}:${gid}:${user.comment}:${home}:${user.shell}`,
   );
-  // No password is right: nobody logs in, and nothing in a sandbox asks for one.
+  // No password matches: nobody can log in, and nothing in a sandbox asks for one.
   append(root, '/etc/shadow', `${user.name}:!::0:99999:7:::`);
   for (const name of user.groups) joinGroup(root, user.name, name);
   closeSync(makeTreeDirectories(root, home, { mode: 0o755, uid: user.uid, gid }));
@@ -107,7 +107,7 @@ function addGroup(root: number, name: string, gid: number, groups: readonly Grou
   append(root, '/etc/gshadow', `${name}:!::`);
 }
 
-/** Makes the group if need be, with the next free id from 1000 on, as groupadd(8) does. */
+/** Adds the user to the group; a new group gets the next free id from 1000 on, as with groupadd(8). */
 function joinGroup(root: number, user: string, name: string): void {
   const groups = readGroups(root);
   if (!groups.some((group) => group.name === name)) {
@@ -125,7 +125,7 @@ function joinGroup(root: number, user: string, name: string): void {
   changeTreeFile(root, '/etc/gshadow', joined);
 }
 
-/** Adds a line to a database. Without shadow files passwd is all there is. */
+/** Adds a line to a database, if it exists: without shadow files, passwd is all there is. */
 function append(root: number, path: string, line: string): void {
   const add = (text: string) => `${text}${text === '' || text.endsWith('\n') ? '' : '\n'}${line}\n`;
   if (changeTreeFile(root, path, add)) return;
@@ -134,7 +134,7 @@ function append(root: number, path: string, line: string): void {
   writeTreeFile(root, path, add(first), { mode: 0o644, uid: 0, gid: 0 });
 }
 
-/** Who a new file or folder belongs to, and its permissions. */
+/** The owner and mode of a new file or folder. */
 interface Ownership {
   readonly mode: number;
   readonly uid: number;
@@ -143,13 +143,13 @@ interface Ownership {
 
 const PLAIN_DIRECTORY: Ownership = { mode: 0o755, uid: 0, gid: 0 };
 
-/** Nothing else makes or keeps a file of this name. */
+/** A name that nothing else uses. */
 const TEMPORARY = '.kiln-new';
 
 /**
- * Writes a file at an absolute path of the tree whose root directory is open as `root`. A file that
- * is there is replaced, never written to: it may be an inode of the package store. Missing folders
- * are made; links on the way are followed inside the tree, one at the end is replaced.
+ * Writes a file at an absolute path of the tree whose root directory is open as `root`. An existing file is
+ * replaced, never written to, because it may be an inode of the package store. Missing folders are made; links
+ * on the way are followed inside the tree, and a link at the end is replaced.
  */
 function writeTreeFile(
   root: number,
@@ -180,8 +180,8 @@ function writeTreeFile(
 }
 
 /**
- * Replaces a file's text by what `change` makes of it, keeping owner and mode.
- * @returns false, and does nothing, if there is no such file.
+ * Replaces a file's text by the result of `change`, with the same owner and mode. @returns false, and does
+ * nothing, if there is no such file.
  */
 function changeTreeFile(root: number, path: string, change: (text: string) => string): boolean {
   const fd = openInTree(root, path, constants.O_RDONLY);
@@ -203,8 +203,8 @@ function changeTreeFile(root: number, path: string, change: (text: string) => st
 }
 
 /**
- * Opens the folder at an absolute path, made with all that is missing on the way; the caller closes
- * it. `ownership` is for the last one only, and only if it is new.
+ * Opens the folder at an absolute path and makes missing ones; the caller closes it. `ownership` applies to the
+ * last folder, if it is new.
  */
 function makeTreeDirectories(
   root: number,

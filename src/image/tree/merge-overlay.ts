@@ -27,24 +27,24 @@ const BLOCK = 512;
 
 const DIRECTORY = constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW;
 
-/** Overlayfs's own marks: `user.` for mounts with `userxattr`, which a user namespace needs. */
+/** Overlayfs's own attributes: `user.` for mounts with `userxattr`, which a user namespace needs. */
 const MARKS = ['user.overlay.', 'trusted.overlay.'];
 
-/** What became of an overlay's upper directory. */
+/** The result of merging an overlay's upper directory. */
 export interface Merge {
-  /** Entries that are new or replaced in the tree. */
+  /** How many entries are new or replaced in the tree. */
   readonly changed: number;
-  /** Entries that are gone from the tree. */
+  /** How many entries were removed from the tree. */
   readonly removed: number;
-  /** On disk, of all files that came into the tree. */
+  /** Bytes on disk of all files that came into the tree. */
   readonly bytes: number;
-  /** Canonical paths of the directories that the transaction changed: their times are not the packages'. */
+  /** Canonical paths of directories that the transaction changed: they no longer have their packages' times. */
   readonly directories: ReadonlySet<string>;
 }
 
 /**
- * Times of what a transaction wrote say when the image was made, which would make every image
- * another one: what is newer than `after` gets `to` instead. Nanoseconds since 1970.
+ * Replaces times of files that a transaction wrote, which would make every image differ: times newer than
+ * `after` become `to`. Nanoseconds since 1970.
  */
 export interface ClampTimes {
   readonly after: bigint;
@@ -52,12 +52,12 @@ export interface ClampTimes {
 }
 
 /**
- * Brings the tree into the state that an overlay of `upper` on it shows. Files move from `upper`,
- * they are not copied: both must be on one file system, and nothing may be using the overlay.
+ * Brings the tree into the state that an overlay of `upper` on it shows. Files are moved, not copied: both must
+ * be on one file system, and nothing may use the overlay.
  *
- * What a sandbox wrote is only looked at entry by entry below open directories; no link is
- * followed. What is displaced goes to the open directory `trash` if it is a directory, since
- * deleting trees takes time; a file's name is removed, which leaves the store's inode alone.
+ * Entries that a sandbox wrote are handled one by one below open directories; no link is followed. A replaced
+ * directory moves to the open directory `trash`, because deleting trees takes time; of a replaced file only the
+ * name is removed, which leaves the store's inode alone.
  */
 export function mergeOverlay(upper: string, tree: string, trash: number, clamp: ClampTimes): Merge {
   const merger = new Merger(trash, clamp);
@@ -69,7 +69,7 @@ export function mergeOverlay(upper: string, tree: string, trash: number, clamp: 
   return merger;
 }
 
-/** Frees a tree that lay in an upper directory, with nothing below it, from the overlay's marks. */
+/** Removes the overlay's attributes from a tree in an upper directory that has no tree below it. */
 export function cleanUpperTree(
   tree: string,
   clamp: ClampTimes,
@@ -145,7 +145,7 @@ class Merger implements Merge {
     this.changed++;
   }
 
-  /** Frees a directory that has nothing below it in the tree from the overlay's marks. */
+  /** Removes the overlay's attributes from a directory that has nothing below it in the tree. */
   clean(directory: number, path: string, depth: number): void {
     checkTreeDepth(depth);
     this.directories.add(path === '' ? '/' : path);
@@ -166,7 +166,7 @@ class Merger implements Merge {
     if (times !== undefined) setTimes(directory, times);
   }
 
-  /** Anything but a directory. */
+  /** Merges an entry that is not a directory. */
   #entry(directory: number, name: Buffer, stat: BigIntStats): void {
     if (stat.isFile()) {
       withFile(directory, name, clearMarks);
@@ -187,7 +187,7 @@ function namesIn(directory: number): Buffer[] {
   return readdirSync(`/proc/self/fd/${directory}`, { encoding: 'buffer' });
 }
 
-/** The entry itself, whatever it is; undefined when there is none. */
+/** The status of the entry itself; undefined if there is none. */
 function entryOf(directory: number, name: Buffer): BigIntStats | undefined {
   let fd: number;
   try {
@@ -203,12 +203,12 @@ function entryOf(directory: number, name: Buffer): BigIntStats | undefined {
   }
 }
 
-/** Overlayfs marks what was deleted with a character device 0/0. */
+/** Overlayfs marks a deleted entry with a character device 0/0. */
 function isWhiteout(stat: BigIntStats): boolean {
   return stat.isCharacterDevice() && stat.rdev === 0n;
 }
 
-/** Whether the directory hides what the tree has under its name. */
+/** Whether the directory hides the tree's directory of that name. */
 function isOpaque(directory: number): boolean {
   return MARKS.some((mark) => getXattr(directory, `${mark}opaque`)?.toString() === 'y');
 }
@@ -222,13 +222,13 @@ function clearMarks(fd: number): void {
 function withFile(directory: number, name: Buffer, act: (fd: number) => void): void {
   const path = openPath(directory, name);
   using _path = closing(path);
-  // Known to be a regular file: opening it neither blocks nor acts.
+  // It is known to be a regular file, so opening it neither blocks nor acts.
   const fd = openSync(`/proc/self/fd/${path}`, constants.O_RDONLY);
   using _fd = closing(fd);
   act(fd);
 }
 
-/** A directory that the sandbox changed keeps its own inode in the tree and takes over the rest. */
+/** Copies attributes to the tree's directory, which keeps its own inode. */
 function copyMetadata(from: number, to: number, before: BigIntStats, clamp: ClampTimes): void {
   const stat = fstatSync(from, { bigint: true });
   if (stat.uid !== before.uid || stat.gid !== before.gid) {
@@ -241,7 +241,7 @@ function copyMetadata(from: number, to: number, before: BigIntStats, clamp: Clam
   setTimes(to, clampTimes(stat, clamp) ?? stat);
 }
 
-/** The times to set; undefined where they can stay. */
+/** The times to set; undefined if they can stay. */
 function clampTimes(stat: BigIntStats, clamp: ClampTimes): FileTimes | undefined {
   return stat.mtimeNs <= clamp.after ? undefined : { atimeNs: clamp.to, mtimeNs: clamp.to };
 }

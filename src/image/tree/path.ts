@@ -4,12 +4,12 @@ import { O_PATH, openat2, RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS } from '../../h
 import type { RpmFile, RpmPackage } from '../../packages/rpm/package.ts';
 
 /**
- * Opens `path` as somebody whose root is the open directory `root` would: links are followed, and
- * none leads out. Undefined if it does not exist. The caller closes the descriptor.
+ * Opens `path` as a process whose root is the open directory `root`: links are followed, and none leads out.
+ * Undefined if it does not exist. The caller closes the descriptor.
  */
 export function openInTree(root: number, path: Buffer | string, flags: number): number | undefined {
   try {
-    // A fifo must not hang us; with O_PATH nothing is opened, and the kernel takes no such flag.
+    // O_NONBLOCK: a fifo must not block kiln. With O_PATH nothing is opened, and the kernel refuses the flag.
     const unblocked = (flags & O_PATH) === 0 ? flags | constants.O_NONBLOCK : flags;
     return openat2(root, path, {
       flags: unblocked,
@@ -21,15 +21,15 @@ export function openInTree(root: number, path: Buffer | string, flags: number): 
   }
 }
 
-/** One path of one package, as far as composing an image goes. */
+/** A path of a package, with what composing an image needs. */
 export interface OwnedFile {
   readonly package: RpmPackage;
   readonly file: RpmFile;
 }
 
 /**
- * Whether two packages may not both hold this path: rpm's own rule (rpmfilesCompare in
- * lib/rpmfi.c). The paths may be written differently when a link leads from one to the other.
+ * Whether two packages conflict over this path, by rpm's own rule (rpmfilesCompare in lib/rpmfi.c). The paths
+ * may be written differently if a link leads from one to the other.
  */
 export function filesConflict(a: OwnedFile, b: OwnedFile): boolean {
   if (a.file.flags.includes('ghost') || b.file.flags.includes('ghost')) return false;
@@ -45,12 +45,12 @@ export function filesConflict(a: OwnedFile, b: OwnedFile): boolean {
   return false;
 }
 
-/** Digests of two algorithms cannot be compared, which rpm takes for a conflict. */
+/** Digests of two algorithms cannot be compared; rpm counts that as a conflict. */
 function digestOf({ package: from, file }: OwnedFile): string {
   return `${from.fileDigestAlgorithm}:${file.digest ?? ''}`;
 }
 
-/** How rpm names a package in its problems: name-[epoch:]version-release.arch. */
+/** A package's name in rpm's problems: name-[epoch:]version-release.arch. */
 export function nevra(of: RpmPackage): string {
   const epoch = of.epoch === null || of.epoch === 0 ? '' : `${of.epoch}:`;
   return `${of.name}-${epoch}${of.version}-${of.release}.${of.arch}`;

@@ -1,20 +1,20 @@
 import type { RpmFile, RpmPackage } from '../../packages/rpm/package.ts';
 import { filesConflict, nevra, type OwnedFile } from './path.ts';
 
-/** Links on the way to a directory before it counts as a loop: the kernel's own number (MAXSYMLINKS). */
+/** More links on the way to a directory count as a loop: the kernel's own number (MAXSYMLINKS). */
 const MAX_LINKS = 40;
 
-/** A directory of an image to be. */
+/** A directory of the planned image. */
 export interface PlannedDirectory {
   readonly kind: 'directory';
   /** Canonical path in the image: no component of it is a link. */
   readonly path: string;
   readonly children: Map<string, PlannedNode>;
-  /** The package file that describes it; null for one that only lies on the way to another. */
+  /** The package file that describes it; null for a directory that only lies on the way. */
   owner: OwnedFile | null;
 }
 
-/** Anything but a directory. */
+/** An entry that is not a directory. */
 export interface PlannedLeaf {
   readonly kind: 'leaf';
   readonly path: string;
@@ -24,21 +24,21 @@ export interface PlannedLeaf {
 export type PlannedNode = PlannedDirectory | PlannedLeaf;
 
 /**
- * The tree that a list of packages makes when they are installed into an empty root in this order,
- * worked out without touching a disk. Links are followed as rpm follows them, inside the root.
+ * The tree that a list of packages makes when they are installed into an empty root in this order, computed
+ * without a disk. Links are followed inside the root, as rpm follows them.
  */
 export class TreePlan {
   readonly root: PlannedDirectory = directory('/');
-  /** File conflicts and broken paths, as rpm words them; empty if all is well. */
+  /** File conflicts and broken paths in rpm's words; empty if all is well. */
   readonly problems: string[] = [];
-  /** Files that are left out because an earlier package already has the same one. */
+  /** Files that are left out because an earlier package has the same file. */
   readonly shared = new Set<RpmFile>();
-  /** Whether somebody other than root shall own anything of it. */
+  /** Whether an entry belongs to another user than root. */
   needsOwners = false;
-  /** Directories by the paths they were found at: what a path leads to stays what it is. */
+  /** Directories by path: what a path leads to does not change. */
   readonly #found = new Map<string, PlannedDirectory>();
 
-  /** Adds a package's files. Ghosts are no files: they are left out. */
+  /** Adds a package's files. Ghosts are left out, because they are not files. */
   add(added: RpmPackage): void {
     let folder: string | undefined;
     let holder: PlannedDirectory | undefined;
@@ -46,7 +46,7 @@ export class TreePlan {
       if (file.flags.includes('ghost')) continue;
       const { path } = file;
       const end = path.lastIndexOf('/');
-      // Files of one folder come one after the other.
+      // Files of a folder follow each other.
       if (folder?.length !== end || !path.startsWith(folder)) {
         folder = path.slice(0, end);
         holder = this.#directoryAt(folder === '' ? '/' : folder, true);
@@ -60,14 +60,14 @@ export class TreePlan {
     }
   }
 
-  /** The node at an absolute path, following links on the way to it but not at its end. */
+  /** The node at an absolute path, with links on the way followed, but not a link at the end. */
   find(path: string): PlannedNode | undefined {
     const [parent, name] = split(path);
     const holder = this.#directoryAt(parent, false);
     return name === '' ? holder : holder?.children.get(name);
   }
 
-  /** All directories, each before those in it. */
+  /** All directories, parents first. */
   directories(): PlannedDirectory[] {
     const found = [this.root];
     for (const { children } of found) {
@@ -109,11 +109,11 @@ export class TreePlan {
   }
 
   /**
-   * The directory at `path`. With `make`, what is missing of `path` itself is made; what a link on
-   * the way points to must be there, as it must for rpm.
+   * The directory at `path`. With `make`, missing parts of `path` itself are made; the target of a link on the
+   * way must exist, as for rpm.
    */
   #directoryAt(path: string, make: boolean): PlannedDirectory | undefined {
-    // Files of one folder come one after the other.
+    // Files of a folder follow each other.
     const known = this.#found.get(path);
     if (known !== undefined) return known;
     const found = this.#walk(path, make);
@@ -124,7 +124,7 @@ export class TreePlan {
   #walk(path: string, make: boolean): PlannedDirectory | undefined {
     let at: PlannedDirectory[] = [this.root];
     const rest = path.split('/').reverse();
-    // How many entries of `rest`, at its start, are still the path's own.
+    // How many entries at the start of `rest` belong to the path itself.
     let own = rest.length;
     for (let links = 0; rest.length > 0; own = Math.min(own, rest.length)) {
       const name = rest.pop()!;
@@ -155,7 +155,7 @@ export class TreePlan {
 }
 
 function planned(holder: PlannedDirectory, name: string, owner: OwnedFile): PlannedNode {
-  // Where no link leads to it that is what the package says, of which no other text need be made.
+  // If no link leads there, the path is the package's own text, and no other string is needed.
   const said = owner.file.path;
   const same = said.length === holder.path.length + name.length + 1 && said.startsWith(holder.path);
   const path = same ? said : join(holder.path, name);
@@ -163,7 +163,7 @@ function planned(holder: PlannedDirectory, name: string, owner: OwnedFile): Plan
   return { kind: 'directory', path, children: new Map(), owner };
 }
 
-/** Whether somebody other than root shall own it: the store's inodes are root's. */
+/** Whether the file belongs to another user than root; the store's inodes are root's. */
 export function needsOwner(file: RpmFile | undefined): boolean {
   return file !== undefined && (file.owner !== 'root' || file.group !== 'root');
 }

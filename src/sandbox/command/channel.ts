@@ -11,18 +11,18 @@ import { AnswerDecoder } from '../wire/decode.ts';
 import type { Answer } from '../wire/table.ts';
 
 /**
- * How long an init may take from the start of its domain until it listens, milliseconds: far beyond
- * the few it needs, for machines that are emulated, swap, or start many sandboxes at once.
+ * How long an init may take from the start of its domain until it listens, milliseconds. It needs a few; the
+ * rest is for machines that are emulated, swap, or start many sandboxes at once.
  */
 const INIT_DEADLINE = 60_000;
 
 interface ChannelEvents {
   answer: [Answer];
-  /** The sandbox is gone, or is not to be trusted any more; `error` says why when it is known. */
+  /** The sandbox is gone, or cannot be trusted any more; `error` says why, if that is known. */
   end: [error: Error | undefined];
 }
 
-/** The connection to a sandbox's init. When it ends, so does the sandbox. */
+/** The connection to a sandbox's init. The sandbox ends with it. */
 export class Channel extends EventEmitter<ChannelEvents> {
   /** The host's pid of the init. */
   readonly initPid: number;
@@ -47,8 +47,8 @@ export class Channel extends EventEmitter<ChannelEvents> {
   }
 
   /**
-   * Sends a message, its descriptors with it, or has it wait for an init that does not read: it may itself be
-   * waiting until we do. The caller closes its copies of them.
+   * Sends a message with its descriptors, or queues it while the init does not read: the init may itself be
+   * waiting for kiln to read. The caller closes its copies of the descriptors.
    */
   send(message: Buffer, fds: readonly number[] = []): void {
     if (this.#ended) throw sandboxGone();
@@ -60,7 +60,7 @@ export class Channel extends EventEmitter<ChannelEvents> {
     }
   }
 
-  /** Like {@link wait}, for an answer that is due at once. Throws E_INIT_SILENT. */
+  /** Like {@link wait}, for an answer that must come at once. Throws E_INIT_SILENT. */
   ask<Result>(accept: (answer: Answer) => Result | undefined): Promise<Result> {
     return waitFor(awaitedLater(this.wait(accept)), {
       whom: () => ({ name: `the init of a sandbox (pid ${this.initPid})`, pid: this.initPid }),
@@ -70,8 +70,8 @@ export class Channel extends EventEmitter<ChannelEvents> {
   }
 
   /**
-   * Waits for the first answer that `accept` maps to something. Throws E_SANDBOX_GONE at the end, E_PROTOCOL where it
-   * is the end because of what the init sent.
+   * Waits for the first answer that `accept` maps to a value. Throws E_SANDBOX_GONE when the sandbox ends, and
+   * E_PROTOCOL when it is ended for what its init sent.
    */
   async wait<Result>(accept: (answer: Answer) => Result | undefined): Promise<Result> {
     if (this.#ended) throw sandboxGone();
@@ -94,7 +94,7 @@ export class Channel extends EventEmitter<ChannelEvents> {
     });
   }
 
-  /** Lets the process exit although the channel is open. */
+  /** Lets the process exit while the channel is open. */
   unref(): void {
     this.#socket.unref();
   }
@@ -132,8 +132,9 @@ function sandboxGone(cause?: unknown): KilnError {
 }
 
 /**
- * Connects to the init that listens at `path`. Of a domain that is being started it is waited for; throws
- * E_INIT_SILENT, and what `domain` rejects with. Without one it has been listening: throws E_SANDBOX_GONE.
+ * Connects to the init that listens at `path`. With `domain`, a starting domain, waits for the init; throws
+ * E_INIT_SILENT, and what `domain` rejects with. Without it the init must listen already; throws
+ * E_SANDBOX_GONE.
  */
 export async function openChannel(path: string, domain?: Promise<unknown>): Promise<Channel> {
   const deadline = Date.now() + INIT_DEADLINE;

@@ -5,7 +5,7 @@ import { layerMissing } from '../policy/layers.ts';
 import { decodeWalls, type LandlockWall, type ProcRule, type ResourceLimit } from '../wire/exec.ts';
 import { factLines } from './fact-lines.ts';
 
-/** What was in force on a command when it was about to start, read from its /proc/self/status. */
+/** What was in force on a command just before it was executed, from its /proc/self/status. */
 export interface CommandFacts {
   readonly uid: number;
   readonly gid: number;
@@ -13,11 +13,14 @@ export interface CommandFacts {
   readonly noNewPrivileges: boolean;
   /** `filter`, `strict` or `none`. */
   readonly seccomp: 'none' | 'strict' | 'filter';
-  /** SELinux' or AppArmor's; null on a host without either. */
+  /** The label of SELinux or AppArmor; null on a host without either. */
   readonly label: MeasuredLabel | null;
   /** Landlock's walls, each tried; null without Landlock. */
   readonly landlock: { readonly abi: number; readonly walls: readonly LandlockWall[] } | null;
-  /** Tried: no file gets a set-id bit. Always so where files of the host can be written to. */
+  /**
+   * Whether setting a set-id bit was tried and refused. Always true where the command can write to files of the
+   * host.
+   */
   readonly setIdRefused: boolean;
   readonly capabilities: {
     readonly bounding: readonly Capability[];
@@ -25,23 +28,23 @@ export interface CommandFacts {
   };
 }
 
-/** What a command was to have and not to have. */
+/** What must and must not be in force on a command. */
 export interface CommandPlan {
-  /** As {@link CommandPolicy} has it: only a number can be compared. */
+  /** As in {@link CommandPolicy}. Only a numeric user can be compared. */
   readonly user: string;
   readonly capabilities: bigint;
   readonly landlock: readonly LandlockWall[];
-  /** In the host's network, its abstract sockets may be open. */
+  /** True if abstract sockets of the host's network may be reachable. */
   readonly openSockets: boolean;
   readonly limits: readonly ResourceLimit[];
   readonly labels: SandboxLabels | undefined;
-  /** How the /proc of its own is closed that a system has. */
+  /** How the /proc of a booted system of its own is closed. */
   readonly boot: readonly ProcRule[];
 }
 
 /**
- * Reads the facts of a `started` answer. Throws E_LAYER_MISSING when something that was to be
- * dropped is still there.
+ * Reads the facts of a `started` answer. Throws E_LAYER_MISSING when a right that must be dropped is still
+ * there.
  */
 export function readCommandFacts(text: string, expected: CommandPlan): CommandFacts {
   const lines = factLines(text);
@@ -70,7 +73,7 @@ export function readCommandFacts(text: string, expected: CommandPlan): CommandFa
   for (const wall of expected.landlock) {
     if (!(abi >= 1 && walls.includes(wall))) throw layerMissing('landlock', `no wall: ${wall}`);
   }
-  // These two depend on what the init found the sandbox to be like, not on what was asked for.
+  // Both depend on what the init found the sandbox to be, not on what was asked for.
   const closed = first('network') === 'own' || walls.includes('abstract-sockets');
   if (!closed && !expected.openSockets) {
     throw layerMissing('abstract-sockets', 'those of the host can be reached');

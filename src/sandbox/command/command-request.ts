@@ -26,20 +26,20 @@ export interface SpawnOptions {
   readonly workdir?: string | undefined;
   /** A terminal of the sandbox instead of three pipes. */
   readonly terminal?: { readonly rows: number; readonly columns: number } | undefined;
-  /** Where output goes without being read on the way; the command's streams are empty then. */
+  /** Where output is moved without being read here; the command's streams are empty then. */
   readonly relay?: RelayedOutput | undefined;
-  /** Who gets its stdio, once it has been started; the command's streams are empty then. */
+  /** Passes the started command's stdio to another process; the command's streams are empty then. */
   readonly handOver?: HandOver | undefined;
-  /** Beside that of core dumps, which is the sandbox’s. */
+  /** Limits beside that of core dumps, which is the same in every sandbox. */
   readonly limits?: readonly ResourceLimit[] | undefined;
   readonly umask?: number | undefined;
-  /** It is pid 1 of a system of its own: see src/guest/boot.h. */
+  /** The command is pid 1 of a system of its own: see src/guest/boot.h. */
   readonly boot?: true | undefined;
 }
 
 /**
- * No core dumps (RLIMIT_CORE): with a `|` in core_pattern(5), a program of the host's reads them, as
- * the host's root. 1 and not 0, which such a program gets to see all the same.
+ * No core dumps (RLIMIT_CORE). With a `|` in core_pattern(5), a program of the host's reads them as the host's
+ * root. The limit is 1, because such a program is started even if the limit is 0.
  */
 const NO_CORE: ResourceLimit = { resource: 4, soft: 1, hard: 1 };
 
@@ -49,7 +49,7 @@ function withoutCore(limits: readonly ResourceLimit[] = []): ResourceLimit[] {
 
 const DEFAULT_PATH = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin';
 
-/** A command that a sandbox is to run, in the init's words, with its stdio: made before it is started. */
+/** A command for a sandbox, as the init takes it, with its stdio: made before the command starts. */
 export class CommandRequest implements Disposable {
   readonly id: number;
   readonly argv: readonly string[];
@@ -59,7 +59,7 @@ export class CommandRequest implements Disposable {
   readonly #wanted: Omit<CommandPlan, 'labels'>;
   readonly #stdio: Stdio;
   #streams: CommandStreams | undefined;
-  /** Its streams are the caller's, or closed. */
+  /** True once the streams are closed or belong to the caller. */
   #ended = false;
 
   /** @param id of this sandbox's commands, its own */
@@ -101,17 +101,17 @@ export class CommandRequest implements Disposable {
     } finally {
       this.#closeGuestEnds();
     }
-    // Made while the init works. A terminal's master comes with the start.
+    // The streams are made while the init works. A terminal's master comes with the start.
     const { host } = this.#stdio;
     if (host !== undefined && this.options.handOver === undefined) this.#open(host);
   }
 
-  /** What the init measured, compared with what was asked for. Throws E_LAYER_MISSING. */
+  /** Compares what the init measured with what was asked for. Throws E_LAYER_MISSING. */
   readFacts(text: string): CommandFacts {
     return readCommandFacts(text, { ...this.#wanted, labels: this.#sandbox.record.labels });
   }
 
-  /** The host's ends of stdio, once the command runs: they are the caller's. Throws E_PROTOCOL. */
+  /** The host's ends of stdio of the running command; the caller owns them. Throws E_PROTOCOL. */
   takeStreams(): CommandStreams {
     const { handOver } = this.options;
     const streams =
@@ -122,7 +122,7 @@ export class CommandRequest implements Disposable {
     return streams;
   }
 
-  /** Closes what is the sandbox's, and what nobody has taken. */
+  /** Closes the sandbox's ends, and the host's ends if nobody took them. */
   [Symbol.dispose](): void {
     this.#closeGuestEnds();
     if (this.#ended) return;
@@ -148,14 +148,14 @@ export class CommandRequest implements Disposable {
 
 interface Stdio {
   readonly guest: number[];
-  /** The host's ends, where they are there before the command runs. */
+  /** The host's ends, if they exist before the command runs. */
   readonly host: HostStdio | undefined;
-  /** The host's ends, once the command runs. Throws E_PROTOCOL. */
+  /** The host's ends of the running command. Throws E_PROTOCOL. */
   receive(): HostStdio;
   abandon(): void;
 }
 
-/** @param owner the sandbox's root: the init gives them to the command's user */
+/** @param owner root of the sandbox; the init gives the pipes to the command's user */
 function pipes(owner: number): Stdio {
   const made: Pipe[] = [];
   const pipe = () => {

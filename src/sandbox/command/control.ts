@@ -15,7 +15,7 @@ type Asked = Exclude<
   'prepare' | 'setup' | 'exec' | 'signal' | 'winsize' | 'kill-all' | 'keep'
 >;
 
-/** Ids of requests lie above those that a sandbox counts its commands by. */
+/** Ids of requests lie above the ids by which a sandbox counts its commands. */
 const FIRST_ID = 2 ** 30;
 
 /** A directory of the sandbox; ids are the sandbox's own. */
@@ -28,16 +28,16 @@ export interface SandboxAddress {
   readonly gateway?: string;
 }
 
-/** A process that nobody started through kiln: a daemon that left its parent. */
+/** A process that kiln did not start: a daemon that left its parent. */
 export interface AdoptedProcess {
-  /** In the sandbox. */
+  /** The pid in the sandbox. */
   readonly pid: number;
   readonly session: number;
   readonly ended: Promise<ExitedAnswer>;
   kill(signal: NodeJS.Signals): void;
 }
 
-/** What a supervisor of services asks of a sandbox's init, beyond starting commands. */
+/** Requests of a services' supervisor to a sandbox's init, beside starting commands. */
 export class SandboxControl {
   readonly #channel: Channel;
   #nextId = FIRST_ID;
@@ -52,7 +52,7 @@ export class SandboxControl {
     return new Promise((resolve) => this.#channel.once('end', () => resolve()));
   }
 
-  /** Makes directories, or gives existing ones that mode and owner. Throws E_SETUP. */
+  /** Makes directories, or gives existing ones this mode and owner. Throws E_SETUP. */
   async makeDirectories(directories: readonly SandboxDirectory[]): Promise<void> {
     if (directories.length === 0) return;
     await this.#ask(
@@ -62,22 +62,22 @@ export class SandboxControl {
   }
 
   /**
-   * A new, unconnected, non-blocking stream socket of the sandbox's network; the caller closes it.
-   * Throws E_SETUP.
+   * A new, unconnected, non-blocking stream socket in the sandbox's network. The caller closes it. Throws
+   * E_SETUP.
    */
   socket(family: Parts<'family'>['family']): Promise<number> {
     return this.#socket('socket', [{ op: 'family', family }]);
   }
 
   /**
-   * A datagram socket of one of the sandbox's interfaces, on the port of DHCP clients; the caller closes
-   * it. Throws E_SETUP.
+   * A datagram socket on one of the sandbox's interfaces, on the port of DHCP clients. The caller closes it.
+   * Throws E_SETUP.
    */
   dhcpSocket(name: string): Promise<number> {
     return this.#socket('dhcp-socket', [{ op: 'interface', interface: name }]);
   }
 
-  /** Gives an interface an address instead of any it has, and a default route. Throws E_SETUP. */
+  /** Replaces the address of an interface, and the default route. Throws E_SETUP. */
   async setAddress(name: string, { address, mask, gateway }: SandboxAddress): Promise<void> {
     await this.#ask('address', [
       { op: 'interface', interface: name },
@@ -98,10 +98,10 @@ export class SandboxControl {
     }
   }
 
-  /** Watches an orphan of the sandbox, by its pid there, from now on. Throws E_SETUP. */
+  /** Watches an orphan of the sandbox, by its pid in the sandbox. Throws E_SETUP. */
   async adopt(pid: number): Promise<AdoptedProcess> {
     const id = this.#nextId;
-    // The id that the request below takes; listening first, for it may end at once.
+    // The id of the request below. Listen before sending: the process may end at once.
     const ended = awaitedLater(
       this.#channel.wait((answer) =>
         answer.type === 'exited' && answer.id === id ? answer : undefined,
@@ -122,7 +122,7 @@ export class SandboxControl {
     };
   }
 
-  /** Sends a signal to every process of a session (setsid(2)); gives how many there were. */
+  /** Sends a signal to every process of a session (setsid(2)). Returns how many there were. */
   killSession(session: number, signal: NodeJS.Signals): Promise<number> {
     return this.#ask('kill-session', [
       { op: 'process', pid: session },
@@ -131,8 +131,8 @@ export class SandboxControl {
   }
 
   /**
-   * Makes the socket that `NOTIFY_SOCKET` names, once; `heard` is told who said what.
-   * Throws E_SETUP.
+   * Makes the socket that `NOTIFY_SOCKET` names, once. `heard` gets each message and its sender. Throws
+   * E_SETUP.
    */
   async listenForNotifications(
     path: string,

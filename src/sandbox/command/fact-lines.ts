@@ -1,4 +1,4 @@
-/** Lines NAME=VALUE, as the guest init writes what it found: the values of each name. */
+/** The values of each name in the lines NAME=VALUE, the form in which the guest init writes what it found. */
 export function factLines(facts: string): Map<string, string[]> {
   const lines = new Map<string, string[]>();
   for (const line of facts.split('\n')) {

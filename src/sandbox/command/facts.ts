@@ -13,16 +13,16 @@ interface MeasuredMount {
   readonly options: readonly string[];
 }
 
-/** What the guest init found when it looked at its own sandbox, before the first command. */
+/** What the guest init measured in its own sandbox before the first command. */
 export interface SandboxFacts {
-  /** Namespaces that are not the host's. */
+  /** Namespaces that differ from the host's. */
   readonly namespaces: readonly string[];
   /** First id inside, first id outside, count. */
   readonly uidMap: readonly [number, number, number];
   readonly gidMap: readonly [number, number, number];
   readonly interfaces: readonly string[];
   readonly mounts: readonly MeasuredMount[];
-  /** Paths that show nothing. */
+  /** Paths whose content is hidden. */
   readonly masked: readonly string[];
   /** Paths of the host's kernel that cannot be written to. */
   readonly readonlyPaths: readonly string[];
@@ -30,29 +30,32 @@ export interface SandboxFacts {
   readonly readonlyBinds: readonly string[];
   /** Names in /dev. */
   readonly devices: readonly string[];
-  /** How many namespaces of each kind the sandbox may still make; null where nothing limits them. */
+  /** How many namespaces of each kind the sandbox may still make; null if there is no limit. */
   readonly namespaceLimit: number | null;
-  /** The init's; null on a host without SELinux and AppArmor. */
+  /** The init's label; null on a host without SELinux and AppArmor. */
   readonly initLabel: MeasuredLabel | null;
 }
 
-/** Namespaces every sandbox has of its own. `net` is checked apart: it may be asked to be the host's. */
+/**
+ * Namespaces that every sandbox has of its own. `net` is checked separately, because a job may ask for the
+ * host's.
+ */
 const REQUIRED = ['cgroup', 'ipc', 'mnt', 'pid', 'user', 'uts'];
 
-/** What a sandbox was to be, for {@link readSandboxFacts} to compare it with. */
+/** What {@link readSandboxFacts} compares the facts with. */
 export interface ExpectedFacts {
   readonly network: 'own' | 'host';
   readonly range: IdRange;
   readonly operations: readonly SetupOperation[];
-  /** A time namespace is wanted, too. */
+  /** Whether a time namespace is required, too. */
   readonly time: boolean;
   readonly labels: SandboxLabels | undefined;
 }
 
 /**
- * Reads the facts of a `ready` answer and compares them with the host and the plan. Throws
- * E_LAYER_MISSING when a namespace is the host's, ids are not those of the sandbox, or something that
- * was to be hidden or closed is not on the init's list of what it found hidden and closed.
+ * Reads the facts of a `ready` answer and compares them with the host and the plan. Throws E_LAYER_MISSING when
+ * a namespace is the host's, the ids are not the sandbox's, or a path that must be hidden or closed is not on
+ * the init's list of hidden and closed paths.
  */
 export function readSandboxFacts(text: string, plan: ExpectedFacts): SandboxFacts {
   const lines = factLines(text);
@@ -101,7 +104,9 @@ export function readSandboxFacts(text: string, plan: ExpectedFacts): SandboxFact
 
 const own = new Map<string, string>();
 
-/** A namespace of this process, which never changes its own. Throws where the kernel has no such kind. */
+/**
+ * A namespace of this process, which never changes its namespaces. Throws where the kernel has no such kind.
+ */
 function ownNamespace(name: string): string {
   const link = own.get(name) ?? readlinkSync(`/proc/self/ns/${name}`);
   own.set(name, link);

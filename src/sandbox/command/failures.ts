@@ -1,4 +1,4 @@
-/** What an init's refusals mean for whoever asked. */
+/** Turns an init's refusals into errors for the caller. */
 import { KilnError } from '../../errors.ts';
 import { errnoName } from '../../host/calls/libc.ts';
 import type { SandboxLabels } from '../labels/labels.ts';
@@ -7,9 +7,9 @@ import { layerMissing } from '../policy/layers.ts';
 import type { Bind } from '../policy/specification.ts';
 import { type AnswerOf, FAILURES, type Failure, WIRE } from '../wire/table.ts';
 
-/** What a sandbox was to get. */
+/** What a setup message put into a sandbox. */
 export interface SetupContent {
-  /** What each descriptor is of. */
+  /** The source of each descriptor. */
   readonly sources: readonly string[];
   readonly binds: readonly Bind[];
   readonly labels: SandboxLabels | undefined;
@@ -26,19 +26,19 @@ const LOW_LIMITS =
 const failures: Readonly<Record<Failure, { readonly words: string; readonly layer?: string }>> =
   FAILURES;
 
-/** What an init could not do. */
+/** The words for a failure of an init. */
 export function failureWords({ failure, error, number, text }: Failed): string {
   const values: Readonly<Record<string, unknown>> = { text, number, errno: errnoName(error) };
   return failures[failure].words.replace(/\{(\w+)\}/g, (_, name: string) => String(values[name]));
 }
 
-/** The layer that an init found missing. */
+/** The error for a layer that an init found missing. */
 function openLayer(answer: Failed): KilnError | undefined {
   const { layer } = failures[answer.failure];
   return layer === undefined ? undefined : layerMissing(layer, failureWords(answer));
 }
 
-/** The error for a sandbox that could not be filled. */
+/** The error for a sandbox whose setup failed. */
 export function setupFailed(answer: Failed, content: SetupContent): KilnError {
   const errno = errnoName(answer.error);
   const known =
@@ -52,7 +52,7 @@ export function setupFailed(answer: Failed, content: SetupContent): KilnError {
   });
 }
 
-/** A mount that does not fit what the image has at its place. */
+/** The error for a mount that does not fit the file or folder of the image in its place. */
 function mountRefused(
   { failure, text: target }: Failed,
   errno: string,
@@ -74,7 +74,7 @@ function mountRefused(
   return new KilnError('E_BIND', message, { hint, details: { errno, target } });
 }
 
-/** The error of a mount that is one too many. */
+/** The error for one mount too many. */
 export function tooManyMounts(source: string): KilnError {
   return new KilnError(
     'E_BIND',
@@ -83,7 +83,7 @@ export function tooManyMounts(source: string): KilnError {
   );
 }
 
-/** A descriptor that the kernel did not give to the init. */
+/** The error for a descriptor that the kernel kept from the init. */
 function keptBack(
   { failure, number: index }: Failed,
   errno: string,
@@ -117,7 +117,7 @@ function keptBack(
   );
 }
 
-/** The error for a command that could not be started. */
+/** The error for a command that did not start. */
 export function execFailed(answer: Failed, argv: readonly string[]): KilnError {
   const errno = errnoName(answer.error);
   const command = argv[0] ?? '';
@@ -158,7 +158,7 @@ export function execFailed(answer: Failed, argv: readonly string[]): KilnError {
   });
 }
 
-/** Of all that an init does, only fork(2) is refused with EAGAIN, and for the limit of processes. */
+/** EAGAIN means the limit of processes: of all that an init does, only fork(2) fails with it. */
 function isForkRefused(answer: Failed): boolean {
   return answer.failure === 'fork' && errnoName(answer.error) === 'EAGAIN';
 }

@@ -11,7 +11,7 @@ import type { CommandStreams } from './streams.ts';
 
 const signalNumbers: Readonly<Record<string, number>> = constants.signals;
 
-/** The number of a signal, by its name. */
+/** The number of a signal name. */
 export function signalNumber(signal: NodeJS.Signals): number {
   return signalNumbers[signal] ?? 0;
 }
@@ -20,52 +20,52 @@ const signalNames = new Map<number, NodeJS.Signals>(
   Object.entries(constants.signals).map(([name, number]) => [number, name as NodeJS.Signals]),
 );
 
-/** What a command has used, from wait4(2); only its own process tree that it has waited for. */
+/** What a command used, from wait4(2): only children that it has waited for are included. */
 export interface CommandUsage {
   readonly userMicroseconds: number;
   readonly systemMicroseconds: number;
   readonly peakRssBytes: number;
 }
 
-/** How a command ended, as the init tells it. */
+/** The init's answer when a command ended. */
 export type ExitedAnswer = AnswerOf<'exited'>;
 
-/** A kind of system call that a command's filter refused, as the init counted it. */
+/** A system call that the filter refused, with the init's count. */
 export type RefusedCall = Parts<'refused'>;
 
 interface SandboxProcessEvents {
   spawn: [];
-  /** The command has ended; output may still be on its way. */
+  /** The command has ended; output may still come. */
   exit: [code: number | null, signal: NodeJS.Signals | null];
   /** The command has ended and all its output has been read. */
   close: [code: number | null, signal: NodeJS.Signals | null];
   error: [error: Error];
-  /** Output has been passed on that is not read here; see {@link RelayedOutput}. */
+  /** Output was moved on without being read here; see {@link RelayedOutput}. */
   relayed: [];
 }
 
 /**
- * A command in a sandbox, shaped as node:child_process has it: stdin, stdout, stderr, pid, kill(),
- * exitCode, signalCode and the events spawn, exit, close and error. `pid` is the one in the sandbox.
+ * A command in a sandbox, with the interface of node:child_process: stdin, stdout, stderr, pid, kill(),
+ * exitCode, signalCode and the events spawn, exit, close and error. `pid` is the pid in the sandbox.
  */
 export class SandboxProcess extends EventEmitter<SandboxProcessEvents> {
   readonly pid: number;
   readonly stdin: Writable;
-  /** With a terminal, everything the command writes. Empty where it is relayed. */
+  /** With a terminal, all output of the command. Empty if output is relayed. */
   readonly stdout: Readable;
   /** Empty with a terminal. */
   readonly stderr: Readable;
   readonly stdio: readonly [Writable, Readable, Readable];
   readonly spawnfile: string;
   readonly spawnargs: readonly string[];
-  /** What was measured to be in force when it started. */
+  /** What was measured when the command started. */
   readonly facts: CommandFacts;
   readonly connected = false;
   exitCode: number | null = null;
   signalCode: NodeJS.Signals | null = null;
   killed = false;
   usage: CommandUsage | undefined;
-  /** System calls that its filter refused, to it and its children, known once it has ended. */
+  /** System calls that the filter refused to the command and its children; known once it has ended. */
   refused: readonly RefusedCall[] = [];
 
   readonly #channel: Channel;
@@ -101,7 +101,7 @@ export class SandboxProcess extends EventEmitter<SandboxProcessEvents> {
       this.#awaitOutput(streams.handed.drained);
     }
     this.stdio = [this.stdin, this.stdout, this.stderr];
-    // In a later turn: a command may have ended before whoever started it could listen.
+    // In a later turn, because the command may have ended before its starter could listen.
     ended.then(
       (answer) => setImmediate(() => this.#onExited(answer)),
       (error: Error) => setImmediate(() => this.#onGone(error)),
@@ -109,10 +109,7 @@ export class SandboxProcess extends EventEmitter<SandboxProcessEvents> {
     process.nextTick(() => this.emit('spawn'));
   }
 
-  /**
-   * Sends a signal to the command's process group, as a terminal does. Returns false when it has
-   * ended already.
-   */
+  /** Sends a signal to the command's process group, as a terminal does. False if the command has ended. */
   kill(signal: NodeJS.Signals | number = 'SIGTERM'): boolean {
     if (this.#ended || this.#channel.ended) return false;
     const number = typeof signal === 'number' ? signal : signalNumbers[signal];
@@ -127,7 +124,7 @@ export class SandboxProcess extends EventEmitter<SandboxProcessEvents> {
     return true;
   }
 
-  /** Tells the command's terminal its size, in characters. */
+  /** Sets the size of the command's terminal, in characters. */
   resize(rows: number, columns: number): void {
     if (this.#ended) return;
     this.#channel.send(
@@ -138,13 +135,13 @@ export class SandboxProcess extends EventEmitter<SandboxProcessEvents> {
     );
   }
 
-  /** For ChildProcess's sake: a sandbox does not keep the event loop alive by itself. */
+  /** Exists for compatibility with ChildProcess: a sandbox does not keep the event loop alive. */
   ref(): void {}
   unref(): void {
     this.#channel.unref();
   }
 
-  /** `moved` is fulfilled when all output has been moved that nobody reads here. */
+  /** `moved` resolves when all relayed output has been moved. */
   #awaitOutput(moved: Promise<void>): void {
     this.#openStreams++;
     const end = (cause?: unknown) => {
@@ -175,7 +172,7 @@ export class SandboxProcess extends EventEmitter<SandboxProcessEvents> {
   }
 
   #onGone(error: Error): void {
-    // The sandbox is gone, and so was everything in it: killed.
+    // The sandbox is gone, and everything in it was killed.
     this.signalCode = 'SIGKILL';
     const plain = error instanceof KilnError && error.code === 'E_SANDBOX_GONE';
     if (!plain || error.cause !== undefined) this.emit('error', error);
@@ -184,7 +181,7 @@ export class SandboxProcess extends EventEmitter<SandboxProcessEvents> {
 
   #finish(): void {
     this.#ended = true;
-    // A terminal is one stream for both ways: its last output is still to be read.
+    // A terminal is one stream for both directions: its last output must still be read.
     if (this.stdin !== (this.stdout as Readable | Writable)) this.stdin.destroy();
     this.emit('exit', this.exitCode, this.signalCode);
     this.#closeWhenDone();

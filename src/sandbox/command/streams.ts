@@ -9,41 +9,41 @@ export type HostStdio =
   | { readonly stdin: number; readonly stdout: number; readonly stderr: number }
   | { readonly terminal: number };
 
-/** Descriptors of the caller's that output goes to without being read on the way. */
+/** Descriptors of the caller's to which output is moved without being read. */
 export interface RelayedOutput {
   readonly stdout?: number;
   readonly stderr?: number;
 }
 
 /**
- * Gives the host's ends of a command's stdio to another process, which moves the bytes; the descriptors are
- * its own from here on.
+ * Passes the host's ends of a command's stdio to another process, which moves the bytes and owns the
+ * descriptors from then on.
  */
 export type HandOver = (stdio: HostStdio) => HandedStdio;
 
-/** Stdio that another process has. */
+/** Stdio that another process moves. */
 export interface HandedStdio {
-  /** Calls `listener` whenever output has been passed on. */
+  /** Calls `listener` whenever output was passed on. */
   readonly onMoved: (listener: () => void) => void;
-  /** Resolves when all output has been passed on; rejects with the reason where some could not be. */
+  /** Resolves when all output was passed on; rejects if some could not be. */
   readonly drained: Promise<void>;
 }
 
-/** The host's ends of a command's stdio as streams. They can be there before it runs. */
+/** The host's ends of a command's stdio as streams. They can exist before the command runs. */
 export interface CommandStreams {
   readonly stdin: Writable;
-  /** With a terminal, everything the command writes, and the same stream as stdin. */
+  /** With a terminal, all output of the command; then it is the same stream as stdin. */
   readonly stdout: Readable;
   readonly stderr: Readable;
-  /** Those of the above that output comes out of. */
+  /** The streams above that have output. */
   readonly read: readonly Readable[];
-  /** Output that is to be moved on without being read. */
+  /** Output that is moved on without being read. */
   readonly lanes: readonly Lane[];
-  /** Another process has all of it; the streams are empty. */
+  /** Set if another process moves everything; the streams are empty then. */
   readonly handed?: HandedStdio;
 }
 
-/** Streams of a command whose stdio another process has. */
+/** The streams of a command whose stdio another process moves. */
 export function handedStreams(handed: HandedStdio): CommandStreams {
   const stdin = new Writable();
   stdin.destroy();
@@ -51,17 +51,17 @@ export function handedStreams(handed: HandedStdio): CommandStreams {
   return { stdin, stdout, stderr, read: [], lanes: [], handed };
 }
 
-/** Opens streams on descriptors, which are theirs from here on, but for those of `lanes`. */
+/** Opens streams on descriptors and takes them over, except those of `lanes`. */
 export function openStreams(stdio: HostStdio, relayed: RelayedOutput): CommandStreams {
   if ('terminal' in stdio) {
     const terminal = new ReadStream(stdio.terminal);
-    // A terminal whose last user is gone answers EIO: that is its end of file.
+    // A terminal without users answers EIO; that is its end of file.
     terminal.on('error', () => terminal.destroy());
     const stderr = Readable.from([]);
     return { stdin: terminal, stdout: terminal, stderr, read: [terminal], lanes: [] };
   }
   const stdin = new Socket({ fd: stdio.stdin, readable: false, writable: true });
-  // The command need not read what it is given.
+  // The command may not read its input.
   stdin.on('error', () => stdin.destroy());
   const read: Readable[] = [];
   const lanes: Lane[] = [];
@@ -78,7 +78,7 @@ export function openStreams(stdio: HostStdio, relayed: RelayedOutput): CommandSt
   return { stdin, stdout: output('stdout'), stderr: output('stderr'), read, lanes };
 }
 
-/** Closes all streams of a command that did not start. */
+/** Closes the streams of a command that did not start. */
 export function abandonStreams({ stdin, read, lanes }: CommandStreams): void {
   stdin.destroy();
   for (const stream of read) stream.destroy();

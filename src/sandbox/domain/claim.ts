@@ -11,15 +11,15 @@ import { join } from 'node:path';
 import { hasErrno } from '../../host/calls/libc.ts';
 import { withLock } from '../../host/files/flock.ts';
 
-/** How long the maker of a claim may take to write its owner into it, ms. */
+/** How long a maker may take to write the owner into its claim, ms. */
 const WRITING = 10_000;
 
-/** Whoever has a claim lives as long as this directory is there; without it the claim counts as free. */
+/** The directory of a claim's owner. The claim is free when the directory is gone. */
 export type Owner = string;
 
 /**
- * Claims `name` for `owner`, which must exist. False when a living owner has it.
- * The claim is a file of that name in `directory`, made with O_EXCL, whose content names the owner.
+ * Claims `name` for `owner`, whose directory must exist. False if a living owner has it. A claim is a file of
+ * that name in `directory`, made with O_EXCL, that contains its owner.
  */
 export async function claim(directory: string, name: string, owner: Owner): Promise<boolean> {
   const path = join(directory, name);
@@ -36,12 +36,12 @@ export async function claim(directory: string, name: string, owner: Owner): Prom
   }
 }
 
-/** Makes the folder that claims are in. It is locked, and who can open a folder can lock it: nobody else may. */
+/** Makes the folder for claims. Only root can open it: whoever can open a folder can lock it. */
 export function ensureClaims(directory: string): void {
   mkdirSync(directory, { recursive: true, mode: 0o700 });
 }
 
-/** Gives a claim back, if it is that owner's. */
+/** Gives a claim back if this owner has it. */
 export async function releaseClaim(directory: string, name: string, owner: Owner): Promise<void> {
   const path = join(directory, name);
   try {
@@ -53,16 +53,16 @@ export async function releaseClaim(directory: string, name: string, owner: Owner
   }
 }
 
-/** Gives back all claims of an owner that nobody knows by name: its record is damaged. */
+/** Gives back all claims of an owner whose record is damaged, so that their names are unknown. */
 export async function releaseClaimsOf(directory: string, owner: Owner): Promise<void> {
   if (!existsSync(directory)) return;
   for (const name of readdirSync(directory)) await releaseClaim(directory, name, owner);
 }
 
 /**
- * Claims are made by anybody at any time, but removed by one process at a time: else one that has
- * found an abandoned claim would remove what another has made in its place.
- * @throws KilnError E_LOCKED where that process is stopped
+ * Anybody makes claims at any time, but only one process removes claims at a time. Otherwise a process that
+ * found an abandoned claim could remove a new one in its place. @throws KilnError E_LOCKED where that process
+ * is stopped
  */
 async function locked(directory: string, work: () => void): Promise<void> {
   await withLock(directory, work, { existing: true });
@@ -72,12 +72,12 @@ function removeAbandoned(path: string): void {
   if (ownerOf(path) === 'gone') rmSync(path, { force: true });
 }
 
-/** Whether a claim's owner lives; `gone` when its maker died before it wrote one. */
+/** Whether a claim's owner lives; `gone` also if the maker died before it wrote an owner. */
 function ownerOf(path: string): 'living' | 'gone' | 'no claim' {
   const owner = read(path);
   if (owner === undefined) return 'no claim';
   if (owner === '') {
-    // Being written right now; give it time before calling it abandoned.
+    // The claim may be in the making: give it time before it counts as abandoned.
     const { mtimeMs } = statSync(path, { throwIfNoEntry: false }) ?? { mtimeMs: Date.now() };
     return Date.now() - mtimeMs > WRITING ? 'gone' : 'living';
   }

@@ -4,8 +4,8 @@ import { backingOf } from '../../host/cgroup/cgroup-io.ts';
 import type { SandboxSpecification } from '../policy/specification.ts';
 
 /**
- * The whole disks (`MAJOR:MINOR`) that a sandbox can reach: those of its image, its scratch directory,
- * its binds and its volumes. What is in memory has none.
+ * The whole disks (`MAJOR:MINOR`) that a sandbox can reach: those of its image, its scratch directory, its
+ * binds and its volumes. Files in memory are on none.
  * @throws KilnError E_LIMIT where a file system does not tell its disks
  */
 export function disksOf(specification: SandboxSpecification): string[] {
@@ -25,7 +25,7 @@ export function disksOf(specification: SandboxSpecification): string[] {
 
 function disksBelow(path: string): string[] {
   const backing = existing(path);
-  // That it is missing is said later, by what mounts it.
+  // Ignore a missing path here; mounting it reports it.
   if (backing === undefined) return [];
   if (backing.kind === 'disk') return [backing.device];
   if (backing.kind === 'memory') return [];

@@ -4,34 +4,34 @@ import { KilnError } from '../../errors.ts';
 import type { IdRange } from './id-range.ts';
 import { INIT_PATH } from './skeleton.ts';
 
-/** An interface on a libvirt network. libvirt itself gives it its address, before the sandbox's init runs. */
+/** An interface on a libvirt network. libvirt sets a fixed address before the sandbox's init runs. */
 export interface LibvirtNetwork {
   readonly name: string;
-  /** `52:54:00:12:34:56`; without one libvirt makes one up at each start. */
+  /** `52:54:00:12:34:56`; by default libvirt chooses one at each start. */
   readonly mac?: string;
-  /** `192.168.122.7/24`, or IPv6; without one it is asked for by DHCP. */
+  /** `192.168.122.7/24`, or IPv6; by default DHCP gives one. */
   readonly address?: string;
-  /** False: whoever opens the sandbox asks for the address, if anybody does. */
+  /** False if kiln must not ask for an address: whoever opens the sandbox does, or nobody. */
   readonly dhcp?: false;
-  /** Where everything else is reached. */
+  /** The default gateway. */
   readonly gateway?: string;
   /** A rule set of libvirt's nwfilter. */
   readonly filter?: string;
   /** Values for the rule set's variables. */
   readonly filterParameters?: Readonly<Record<string, readonly string[]>>;
-  /** Other isolated interfaces of the bridge cannot be reached. */
+  /** True if other isolated interfaces of the bridge cannot be reached. */
   readonly isolated?: boolean;
 }
 
-/** What a generic sandbox needs from libvirt; everything else is done at the claim. */
+/** What libvirt needs for a generic sandbox; everything else is set at the claim. */
 export interface DomainOptions {
   readonly name: string;
   readonly uuid: string;
   readonly skeleton: string;
-  /** The folder that appears as /.kiln, where the init puts its socket. */
+  /** The folder that the sandbox sees as /.kiln; the init puts its socket there. */
   readonly socketDirectory: string;
   readonly range: IdRange;
-  /** `private`: an empty network namespace; else the name of a libvirt network, or the host's. */
+  /** `private`: an empty network namespace. Otherwise a libvirt network, or the host's. */
   readonly network: 'private' | 'host' | LibvirtNetwork;
   /** SELinux: the init's context. */
   readonly context?: string;
@@ -84,12 +84,13 @@ function filterXml({ filter, filterParameters = {} }: LibvirtNetwork): string {
   return `<filterref filter='${escapeXml(filter)}'>${parameters.join('')}</filterref>`;
 }
 
-/** What a sandbox without a limit of its own may have of the host's memory: not the last of it. */
+/** The share of the host's memory for a sandbox without a limit of its own: some must stay free. */
 const MEMORY_SHARE = 0.9;
 
 /**
- * kiln labels files itself: libvirt would give the skeleton, which all sandboxes share, one sandbox's label.
- * Without a context nothing is said: `type='none'` is refused where libvirt has no such driver.
+ * kiln labels files itself, because libvirt would give the skeleton, which all sandboxes share, the label of
+ * one. Without a context the element is left out: libvirt refuses `type='none'` where it has no security
+ * driver.
  */
 function labelXml(context: string | undefined): string {
   if (context === undefined) return '';
@@ -98,10 +99,10 @@ function labelXml(context: string | undefined): string {
 }
 
 /**
- * The domain of a generic sandbox (libvirt's formatdomain and drvlxc pages). A sandbox's own limit of memory
- * is written to its cgroup at the claim. The skeleton is not `readonly` here but made
- * so by the init: libvirt's remount drops nosuid and nodev of the file system it lies on, which a
- * user namespace may not, and fails where KILN_STATE is on such a one (a tmpfs, a hardened /var).
+ * The domain of a generic sandbox (libvirt's formatdomain and drvlxc pages). The claim writes the sandbox's own
+ * memory limit to its cgroup. The skeleton is not `readonly` here; the init makes it so. libvirt's remount
+ * would drop nosuid and nodev of the file system below, which a user namespace may not do, so it fails where
+ * KILN_STATE is on such a file system (a tmpfs, a hardened /var).
  */
 export function domainXml(options: DomainOptions): string {
   const { features, devices } = networkXml(options.network);

@@ -3,7 +3,7 @@ import type { Engine } from '../open.ts';
 import { type ListedSandbox, listSandboxes } from './list.ts';
 
 /**
- * The sandbox that an id, or the beginning of one, means, among those of the engine's owner.
+ * The sandbox of the engine's owner that an id, or the beginning of one, names.
  * @throws KilnError E_NO_SANDBOX when there is none, or several begin so; `kiln ps` shows what there is
  */
 export async function findSandbox(
@@ -11,7 +11,7 @@ export async function findSandbox(
   id: string,
 ): Promise<ListedSandbox> {
   const sandboxes = await listSandboxes(paths, { owner });
-  // An empty beginning would mean whatever sandbox there is.
+  // An empty beginning would match any sandbox.
   const found = id === '' ? [] : sandboxes.filter((sandbox) => sandbox.id.startsWith(id));
   const [only] = found;
   if (only !== undefined && found.length === 1) return only;

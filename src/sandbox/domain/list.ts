@@ -11,8 +11,8 @@ import {
 } from './sandbox-record.ts';
 
 /**
- * `running`: its owner lives. `kept`: it waits for somebody to come back. `parked`: it waits for a
- * claim. `abandoned`: its owner died, or it has waited for too long; the next sweep destroys it.
+ * `running`: its owner lives. `kept`: it can be entered again. `parked`: it waits for a claim. `abandoned`: its
+ * owner died or its time is over; the next sweep destroys it.
  */
 type SandboxState = 'running' | 'kept' | 'parked' | 'abandoned';
 
@@ -24,7 +24,9 @@ export interface ListedSandbox {
   readonly record: SandboxRecord;
 }
 
-/** All sandboxes of a state directory that are root's or a user's, the oldest first. Reads files only; asks nobody. */
+/**
+ * The sandboxes of a state directory that belong to the owner, oldest first; root sees all. Reads files only.
+ */
 export async function listSandboxes(
   paths: StatePaths,
   { owner }: { readonly owner: Pick<SandboxOwner, 'uid'> | undefined },
@@ -34,7 +36,7 @@ export async function listSandboxes(
     const directory = join(paths.sandboxes, id);
     const record = readSandboxRecord(directory);
     if (record === undefined) continue;
-    // Root sees them all.
+    // Root sees all sandboxes.
     if (owner !== undefined && record.owner !== owner.uid) continue;
     sandboxes.push({ id, state: await stateOf(directory, record), directory, record });
   }

@@ -1,4 +1,4 @@
-/** Sandboxes that wait for a run: started and prepared ahead, each with its owner's lock held. */
+/** Parks sandboxes: started and prepared ahead, each with its owner's lock held. */
 import { existsSync } from 'node:fs';
 import type { HeldLock } from '../../host/files/flock.ts';
 import type { Connection } from '../../host/libvirt/connection.ts';
@@ -22,36 +22,41 @@ import {
 import { startDomain } from './start-domain.ts';
 import { destroySandbox } from './sweep.ts';
 
-/** Nobody claims a sandbox that is about to end by itself, milliseconds. */
+/** A sandbox with less time left is not claimed, milliseconds. */
 const LAST_MOMENT = 5000;
 
 /**
- * So many sandboxes in a row that libvirt has lost sight of are ended, since one that nobody claims is to
- * end without a kiln; then one waits in spite of it. See Domain.isWatched().
+ * How many sandboxes in a row are ended because libvirt lost sight of them; a parked sandbox must be able to
+ * end without kiln. After that many, one is parked in spite of it. See Domain.isWatched().
  */
 const LOST_MAX = 5;
 
-/** How many are started at a time: libvirt is asked for three at most (pool.ts), and somebody may come who needs one. */
+/**
+ * How many are started at once. libvirt gets three calls at most (pool.ts), and one is left for a run that
+ * needs a sandbox now.
+ */
 const AT_ONCE = 2;
 
-/** A sandbox that waits. Whoever has the lock owns it. */
+/** A parked sandbox. The holder of its lock owns it. */
 export interface ParkedSandbox {
   readonly directory: string;
   readonly record: SandboxRecord;
   readonly lock: HeldLock;
 }
 
-/** What starts sandboxes, and ends them. */
+/** Starts and ends sandboxes. */
 interface Starter {
   readonly paths: StatePaths;
   readonly connect: () => Promise<Connection>;
 }
 
-/** The sandboxes that wait in this process. They end with it: the next sweep finds them without an owner. */
+/**
+ * The parked sandboxes of this process. They lose their owner when it ends, and the next sweep removes them.
+ */
 export class ParkingLot {
   readonly #starter: Starter;
   #waiting: ParkedSandbox[] = [];
-  /** How many are being started, and who gets the next of them, which are not to wait then. */
+  /** How many are starting, and the takers who wait for one of those. */
   #starting = 0;
   readonly #takers: PromiseWithResolvers<ParkedSandbox | undefined>[] = [];
 
@@ -59,24 +64,27 @@ export class ParkingLot {
     this.#starter = starter;
   }
 
-  /** All of them. */
+  /** All parked sandboxes. */
   get waiting(): readonly ParkedSandbox[] {
     return this.#waiting;
   }
 
-  /** How many wait, without those that have waited for too long, or were destroyed by somebody. */
+  /** How many are parked, without those that expired or were destroyed. */
   get count(): number {
     return this.#waiting.filter((parked) => stillWaits(parked, Date.now())).length;
   }
 
-  /** Gives one away, if one waits. */
+  /** Takes a parked sandbox, if there is one. */
   take(): ParkedSandbox | undefined {
     const soon = Date.now() + LAST_MOMENT;
     const at = this.#waiting.findIndex((parked) => stillWaits(parked, soon));
     return at === -1 ? undefined : this.#waiting.splice(at, 1)[0];
   }
 
-  /** As {@link take}; where none waits, but one is being started, that one: it is there sooner than another. */
+  /**
+   * Like {@link take}. If none is parked but one is starting, waits for that one, which is quicker than
+   * starting another.
+   */
   async takeNext(): Promise<ParkedSandbox | undefined> {
     const waiting = this.take();
     if (waiting !== undefined || this.#takers.length >= this.#starting) return waiting;
@@ -86,7 +94,7 @@ export class ParkingLot {
   }
 
   /**
-   * Starts as many as are missing, some at a time, and ends those that have waited for too long.
+   * Starts missing sandboxes, a few at a time, and ends expired ones.
    * @param wanted how many are to wait; asked again before each, and none is started where it is fewer
    * @param lifetime how long each of them is to wait, milliseconds
    * @throws what starting a sandbox throws
@@ -104,7 +112,10 @@ export class ParkingLot {
     }
   }
 
-  /** Starts one, which waits or is a taker's. False: it is lost. @throws what starting a sandbox throws */
+  /**
+   * Starts one and parks it or gives it to a taker. False if libvirt lost sight of it.
+   * @throws what starting a sandbox throws
+   */
   async #start(lifetime: number, mustBeWatched: boolean): Promise<boolean> {
     const { paths, connect } = this.#starter;
     let parked: ParkedSandbox | undefined;
@@ -120,7 +131,7 @@ export class ParkingLot {
     return parked !== undefined;
   }
 
-  /** Ends those that wait. Throws E_DESTROY. */
+  /** Ends the parked sandboxes. Throws E_DESTROY. */
   async clear(): Promise<void> {
     await this.#end(this.#waiting);
   }
@@ -143,8 +154,8 @@ function stillWaits({ directory, record }: ParkedSandbox, now: number): boolean 
 }
 
 /**
- * Starts one sandbox and leaves it waiting. If it `mustBeWatched` and is not, it is ended instead, and the
- * answer is undefined.
+ * Starts one sandbox and parks it. If it `mustBeWatched` and libvirt lost sight of it, ends it and returns
+ * undefined.
  */
 async function park(
   paths: StatePaths,
@@ -168,7 +179,7 @@ async function park(
   const domain = await started.domain;
   if (mustBeWatched && !(await domain.isWatched()) && isListedNow(domain.name)) {
     try {
-      // By libvirt, since its init waits by now.
+      // Through libvirt, because the init is waiting already.
       await destroyDomain(connection, domain.name);
     } finally {
       await sandbox.destroy();
@@ -181,7 +192,7 @@ async function park(
   return { directory, record, lock };
 }
 
-/** Has a sandbox's init make what it can before anybody knows what the sandbox is for, and leaves it to wait. */
+/** Has a sandbox's init prepare what every sandbox needs, and leaves it parked. */
 async function prepare({ record, channel }: SandboxDomain, lifetime: number): Promise<void> {
   const made = [...labelOperation(record.labels), ...procOperations()];
   const wait = { op: 'wait', seconds: Math.ceil(lifetime / 1000) } as const;

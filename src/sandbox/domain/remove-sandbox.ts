@@ -18,21 +18,26 @@ import { domainOf, type SandboxRecord, sandboxOwner } from './sandbox-record.ts'
 /** How long libvirt may fail to end a domain, ms. */
 const DESTROY_DEADLINE = 6000;
 
-/** Where a system libvirtd writes a log for each domain, which it never deletes. */
+/** Where a system libvirtd writes a log for each domain. It never deletes them. */
 const SYSTEM_DOMAIN_LOGS = '/var/log/libvirt/lxc';
 
-/** Where its controllers have a socket each, and folders to mount on, which are never removed. */
+/**
+ * Where a system libvirtd's controllers have their sockets, and folders to mount on. They are never removed.
+ */
 const SYSTEM_DOMAIN_RUN = '/run/libvirt/lxc';
 
-/** Of a domain, in libvirt's folder on /run: empty, mounted on only in its controller's namespace. */
+/**
+ * Folders of a domain in libvirt's folder on /run. They are empty: mounts exist only in the controller's
+ * namespace.
+ */
 const DOMAIN_FOLDERS = ['dev', 'devpts', 'fuse'];
 
-/** Folders of sandboxes on their way out; what is found here belongs to nobody. */
+/** Folders of destroyed sandboxes. Nobody owns what is in it. */
 export function removedDirectory(paths: StatePaths): string {
   return join(paths.run, 'removed');
 }
 
-/** Removes what libvirt leaves of a domain that is gone. */
+/** Removes files that libvirt leaves of a destroyed domain. */
 export function removeDomainFiles(paths: StatePaths, domain: string): void {
   const { domainLogs, domainRun } = embeddedFiles(paths);
   for (const logs of [domainLogs, SYSTEM_DOMAIN_LOGS]) {
@@ -40,14 +45,14 @@ export function removeDomainFiles(paths: StatePaths, domain: string): void {
   }
   for (const run of [domainRun, SYSTEM_DOMAIN_RUN]) {
     for (const kind of DOMAIN_FOLDERS) removeFolder(join(run, `${domain}.${kind}`));
-    // Of a controller that was killed.
+    // A killed controller leaves its socket.
     rmSync(join(run, `${domain}.sock`), { force: true });
   }
 }
 
-/** An empty one, or none. */
+/** Removes an empty folder, if there is one. */
 function removeFolder(path: string): void {
-  // To look is far cheaper than an error.
+  // Looking is far cheaper than an error.
   if (!existsSync(path)) return;
   try {
     rmdirSync(path);
@@ -56,13 +61,13 @@ function removeFolder(path: string): void {
   }
 }
 
-/** Gives back what a sandbox had whose processes are all dead. */
+/** Gives back the claims and folders of a sandbox whose processes are all dead. */
 export async function removeSandbox(
   paths: StatePaths,
   directory: string,
   record: SandboxRecord | undefined,
 ): Promise<void> {
-  // They are named by the sandbox's id, as its folder is.
+  // The groups have the sandbox's id as name, as its folder has.
   await removeOwnCgroups(basename(directory));
   removeDomainFiles(paths, domainOf(paths, directory));
   const owner = sandboxOwner(paths, basename(directory));
@@ -73,7 +78,7 @@ export async function removeSandbox(
     await releaseRange(paths, record.range, owner);
     await releaseLabels(paths, record.labels, owner);
   }
-  // Out of sight first: a sweep that looks for its lock must not make one in a half-removed folder.
+  // Rename first: a sweep must not make a lock file in a half-removed folder.
   const removed = join(removedDirectory(paths), basename(directory));
   mkdirSync(removedDirectory(paths), { recursive: true, mode: 0o700 });
   try {
@@ -85,9 +90,9 @@ export async function removeSandbox(
 }
 
 /**
- * Asks libvirt to kill a domain; one that is gone already is fine. systemd-machined, where it runs,
- * may take a domain's cgroup away in the middle of libvirt's own work, which then fails, although
- * the domain is gone soon: that is waited for.
+ * Has libvirt kill a domain; a domain that is gone is fine. Where systemd-machined runs, it may remove a
+ * domain's cgroup while libvirt works. Then libvirt's call fails although the domain ends soon, and kiln waits
+ * for that.
  */
 export async function destroyDomain(connection: Connection, name: string): Promise<void> {
   for (const end = Date.now() + DESTROY_DEADLINE; ; await sleep(100)) {

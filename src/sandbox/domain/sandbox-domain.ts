@@ -14,23 +14,25 @@ import { destroyDomain, removeSandbox } from './remove-sandbox.ts';
 import { type SandboxRecord, sandboxFiles, writeSandboxRecord } from './sandbox-record.ts';
 import type { StartedDomain } from './start-domain.ts';
 
-/** How long an init has to die once its socket is closed before libvirt is asked to kill it, ms. */
+/** How long an init may take to die after its socket was closed, before libvirt is asked to kill it, ms. */
 const DEATH_DEADLINE = 3000;
 
-/** Does beforehand what limits have to do first. Whoever limits the sandbox gets to know what is wrong. */
+/**
+ * Makes the cgroup for limits ahead of time. Errors are ignored here, because setting the limits reports them.
+ */
 async function moveToItsGroup(initPid: number, id: string): Promise<void> {
   try {
-    // Not the sandbox's own cgroups, which are looked up once: the process is somewhere else after this.
+    // Uses fresh cgroups, because the sandbox's own are looked up once and the process moves now.
     await ProcessCgroups.of(initPid).prepare(initPid, id);
   } catch {
-    // It is tried again then.
+    // Setting the limits tries again.
   }
 }
 
-/** A sandbox that is ours: its init waits for, or has got, the one setup message. */
+/** A sandbox that this process owns: its init waits for, or has got, the one setup message. */
 export class SandboxDomain {
   readonly id: string;
-  /** Its init has made what every sandbox has; it is never moved to other cgroups again. */
+  /** The init has prepared what every sandbox needs, and its cgroups do not change any more. */
   readonly prepared: boolean;
   readonly directory: string;
   readonly range: IdRange;
@@ -63,9 +65,9 @@ export class SandboxDomain {
   }
 
   /**
-   * Connects to the init of a sandbox that has been asked for and, while libvirt does the rest, moves it into the
-   * group that its limits need, for which the kernel takes long. If that fails, the lock is given up: the
-   * sandbox is left to {@link sweepSandboxes}. Throws E_INIT_SILENT, and what `started.domain` rejects with.
+   * Connects to the init of a starting sandbox and, while libvirt does the rest, moves the init into the group
+   * for its limits, which takes the kernel long. On failure the lock is given up, and the sandbox is left to
+   * {@link sweepSandboxes}. Throws E_INIT_SILENT, and what `started.domain` rejects with.
    */
   static async own(
     paths: StatePaths,
@@ -82,14 +84,14 @@ export class SandboxDomain {
       return new SandboxDomain(paths, directory, record, channel, lock, connect, false);
     } catch (error) {
       await channel?.close();
-      // Why it has ended.
+      // If the domain failed to start, this throws the reason.
       await domain;
       await lock.release();
       throw error;
     }
   }
 
-  /** The same for one that was claimed, whose init has made what every sandbox has. Throws E_SANDBOX_GONE. */
+  /** Connects to a prepared sandbox that was claimed. Throws E_SANDBOX_GONE. */
   static async claim(
     paths: StatePaths,
     { directory, record, lock }: Omit<StartedDomain, 'domain'>,
@@ -112,7 +114,7 @@ export class SandboxDomain {
     return this.#cgroups;
   }
 
-  /** Says what the sandbox is used for, which {@link writeRecord} writes. */
+  /** Sets the use of the sandbox, which {@link writeRecord} writes. */
   describe(
     use: Pick<SandboxRecord, 'image' | 'command' | 'owner' | 'keepUntil' | 'labels' | 'session'>,
   ): void {
@@ -131,13 +133,13 @@ export class SandboxDomain {
     }
   }
 
-  /** Leaves the sandbox to itself: its owner lets go, it lives until its time is over. */
+  /** Gives up the lock: the sandbox lives without an owner until its time is over. */
   async abandon(): Promise<void> {
     await this.channel.close();
     await this.#lock.release();
   }
 
-  /** Ends every process of the sandbox, and gives back what it had. Safe to call again. */
+  /** Ends every process of the sandbox and gives back its claims. Safe to call again. */
   destroy(): Promise<void> {
     this.#destroyed ??= awaitedLater(this.#destroy());
     return this.#destroyed;
@@ -145,7 +147,7 @@ export class SandboxDomain {
 
   async #destroy(): Promise<void> {
     try {
-      // While its controller lives.
+      // Must be asked while the controller lives.
       const watched = isWatchedNow(this.record.domain);
       await this.channel.close();
       const dead = await this.#awaitDeath();
@@ -155,7 +157,7 @@ export class SandboxDomain {
       using _ = span('remove the sandbox');
       await removeSandbox(this.paths, this.directory, this.record);
     } finally {
-      // What is left when that fails is the sweeper's.
+      // If that fails, the sweep removes what is left.
       await this.#lock.release();
     }
   }

@@ -22,25 +22,25 @@ export interface SandboxRecord {
   readonly domain: string;
   readonly range: IdRange;
   readonly created: number;
-  /** The skeleton it started in: a sandbox of another version of kiln-init is not claimed. */
+  /** The skeleton that it started in. A sandbox with another version of kiln-init is not claimed. */
   readonly skeleton: string;
   readonly network: DomainOptions['network'];
-  /** What SELinux or AppArmor hold it by; absent where neither does. */
+  /** Its SELinux or AppArmor labels; absent on a host without either. */
   readonly labels?: SandboxLabels;
-  /** Nobody has claimed it yet: it waits. */
+  /** Set while the sandbox waits for a claim. */
   readonly parked?: true;
-  /** The image in it, once it is claimed: nobody may delete that image. */
+  /** The image, once the sandbox is claimed: the image cannot be deleted then. */
   readonly image?: string;
   readonly command?: readonly string[];
-  /** The user whose it is; absent where it is root's. */
+  /** The user id of its owner; absent if it is root's. */
   readonly owner?: number;
-  /** Until when a kept sandbox lives although its owner is gone. */
+  /** How long a kept sandbox lives without an owner. */
   readonly keepUntil?: number;
-  /** How commands run in a kept sandbox: whoever comes back has the same policy. */
+  /** How commands run in a kept sandbox: those who return get the same policy. */
   readonly session?: SandboxSession;
 }
 
-/** What it takes to start another command in a kept sandbox, as the first one was started. */
+/** What another command in a kept sandbox needs to run as the first one did. */
 export interface SandboxSession {
   readonly user: string;
   readonly capabilities: readonly Capability[];
@@ -54,14 +54,16 @@ export interface SandboxSession {
 /** Files of a sandbox's folder. */
 export const sandboxFiles = {
   record: (directory: string) => join(directory, 'sandbox.json'),
-  /** Locked for as long as the sandbox's owner lives. */
+  /** Locked while the sandbox's owner lives. */
   lock: (directory: string) => join(directory, 'owner.lock'),
-  /** Belongs to the sandbox's root, the only folder it sees of the host before it is claimed. */
+  /**
+   * Belongs to the sandbox's root. Before the claim it is the only folder of the host that the sandbox sees.
+   */
   socketDirectory: (directory: string) => join(directory, 'init'),
   socket: (directory: string) => join(directory, 'init', 'init.sock'),
 };
 
-/** The prefix of the names of this state directory's domains. */
+/** The prefix of domain names of this state directory. */
 export function domainPrefix(paths: StatePaths): string {
   return `kiln-${basename(paths.run)}-`;
 }
@@ -80,8 +82,8 @@ export function findSandboxRecord(directory: string): FoundRecord<SandboxRecord>
 }
 
 /**
- * Reads sandbox.json; undefined when there is none (its maker died early, or it is gone already), or when it
- * is damaged, which is told: the sandbox is the sweep's as soon as nobody has it any more.
+ * Reads sandbox.json. Undefined if it is missing (its maker died early, or the sandbox is gone), or damaged.
+ * Damage is reported, and the sweep removes the sandbox once nobody owns it.
  */
 export function readSandboxRecord(directory: string): SandboxRecord | undefined {
   const { value, damage } = findSandboxRecord(directory);
@@ -94,29 +96,29 @@ export function readSandboxRecord(directory: string): SandboxRecord | undefined 
   return undefined;
 }
 
-/** The domain of the sandbox in `directory`, which is named by its id. */
+/** The domain of the sandbox in `directory`, whose name is the sandbox's id. */
 export function domainOf(paths: StatePaths, directory: string): string {
   return `${domainPrefix(paths)}${basename(directory)}`;
 }
 
-/** So long a parked sandbox waits for a claim, milliseconds: whoever parked it is not in a hurry any more then. */
+/** How long a parked sandbox waits for a claim, milliseconds. */
 export const PARKED_LIFETIME = 30 * 60_000;
 
-/** A clock that was set back by so much, milliseconds, says nothing of a sandbox's age. */
+/** If the clock was set back by more, milliseconds, times say nothing about a sandbox's age. */
 const SET_BACK = 60_000;
 
-/** Whether a parked sandbox has waited for too long: its init has ended by itself, or is about to. */
+/** Whether a parked sandbox has expired: its init has ended by itself, or is about to. */
 export function isExpired(record: SandboxRecord, now: number): boolean {
   const age = now - record.created;
   return age >= PARKED_LIFETIME || age < -SET_BACK;
 }
 
-/** Replaces sandbox.json as a whole. It has arguments and variables of commands: nobody else reads it. */
+/** Replaces sandbox.json as a whole. Only root can read it: it contains arguments and variables of commands. */
 export function writeSandboxRecord(directory: string, record: SandboxRecord): void {
   writeRecord(sandboxFiles.record(directory), record);
 }
 
-/** Where a sandbox lives, for what it has claimed. */
+/** The owner of a sandbox's claims. */
 export function sandboxOwner(paths: StatePaths, id: string): Owner {
   return join(paths.sandboxes, id);
 }

@@ -13,20 +13,20 @@ import type { StatePaths } from '../../host/state/paths.ts';
 import { awaitedLater } from '../../promise.ts';
 
 /**
- * Mount points of the skeleton. `.oldroot`: libvirt pivots there and cannot make it itself as a
- * mapped user. `.kiln`: the folder with the init's socket. `sys/fs/cgroup`: with the host's network
- * a mapped user cannot mount a /sys that has it. `stage`: for what the init makes before it has an
- * image. `names`: for the layer with the sandbox's own /etc/hosts. The rest: libvirt's and the init's own.
+ * Mount points of the skeleton. `.oldroot`: libvirt pivots there and cannot make it as a mapped user. `.kiln`:
+ * the folder with the init's socket. `sys/fs/cgroup`: with the host's network a mapped user cannot mount a /sys
+ * that has it. `stage`: for what the init prepares before it has an image. `names`: for the layer with the
+ * sandbox's /etc/hosts. The rest belongs to libvirt and the init.
  */
 const MOUNT_POINTS = [
   ...['.oldroot', '.kiln', 'lower', 'names', 'scratch', 'newroot', 'dev', 'proc', 'sys/fs/cgroup'],
   ...['stage/proc', 'stage/dev'],
 ];
 
-/** Names the list above: another version of kiln makes a skeleton of its own. */
+/** Identifies the list above: another version of kiln makes a skeleton of its own. */
 const LAYOUT = shortHash(MOUNT_POINTS.join('\n'));
 
-/** Where the build puts the guest init, seen from source and from the bundle. */
+/** Where the build puts the guest init, relative to the source and to the bundle. */
 const INIT_CANDIDATES = ['../../../dist/kiln-init', './kiln-init'];
 
 /** Path of the init inside the skeleton. */
@@ -44,7 +44,7 @@ function findInit(): { readonly path: string; readonly stat: Stats } {
   });
 }
 
-/** For work that ends in a sandbox, before it begins. Throws E_NO_GUEST_INIT when kiln was not built. */
+/** Call it before work that ends in a sandbox. Throws E_NO_GUEST_INIT when kiln was not built. */
 export function requireInit(): void {
   findInit();
 }
@@ -52,12 +52,15 @@ export function requireInit(): void {
 /** Skeletons that this process is making, by their path. */
 const making = new Map<string, Promise<string>>();
 
-/** Where the skeleton of this init is, once it is made. Size and time stand for the content, which would have to be read. */
+/** The skeleton for this init. Size and time stand for the init's content, which would take long to read. */
 function skeletonOf(paths: StatePaths, { size, mtimeMs }: Stats): string {
   return join(paths.skeleton, `${size}-${Math.floor(mtimeMs)}-${LAYOUT}`);
 }
 
-/** Beside a skeleton's init, what it is: a sandbox whose init cannot run is waited for until its time is over. */
+/**
+ * Notes beside a skeleton's init what it must be. Without this check, kiln would wait in vain for a sandbox
+ * whose init cannot run.
+ */
 interface InitRecord {
   readonly size: number;
   readonly sha256: string;
@@ -69,20 +72,20 @@ function initRecordFile(skeleton: string): string {
   return join(skeleton, 'kiln-init.json');
 }
 
-/** Notes what the init in a skeleton is. */
+/** Writes the note about the init in a skeleton. */
 export function noteInit(skeleton: string): void {
   const bytes = readFileSync(join(skeleton, INIT_PATH));
   writeRecord(initRecordFile(skeleton), { size: bytes.length, sha256: sha256(bytes) });
 }
 
-/** Whether there is an init of the size it is to have. Its content is looked at where a sandbox starts from it. */
+/** Whether the init exists with the right size. Its content is compared when a sandbox starts from it. */
 function isMade(skeleton: string): boolean {
   const found = statSync(join(skeleton, INIT_PATH), { throwIfNoEntry: false });
   if (found?.isFile() !== true) return false;
   return findRecord(initRecordFile(skeleton), takeInit).value?.size === found.size;
 }
 
-/** Every folder of a skeleton, itself first. */
+/** Every folder of a skeleton, the skeleton itself first. */
 const FOLDERS = [
   ...new Set(
     MOUNT_POINTS.flatMap((point) => {
@@ -92,13 +95,13 @@ const FOLDERS = [
   ),
 ];
 
-/** Mapped ids must be able to pass: none of this is secret. */
+/** Traversable for mapped ids; nothing in it is secret. */
 const MODE = 0o755;
 
 /**
- * Sees to it that a sandbox's mapped root can go all the way to its skeleton, and gives that back. Modes are not
- * what mkdir(2) was told where the umask was another one, and with a wrong one every start fails: they
- * are looked at each time, which takes some 30 µs.
+ * Makes sure that a sandbox's mapped root can reach its skeleton, and returns the skeleton. Folders that were
+ * made under another umask have wrong modes, and then every start would fail, so the modes are checked each
+ * time (some 30 µs).
  * @throws KilnError E_STATE_PRIVATE for a folder above KILN_STATE, which is not kiln's to open
  */
 function openFor(paths: StatePaths, skeleton: string): string {
@@ -106,22 +109,22 @@ function openFor(paths: StatePaths, skeleton: string): string {
   const inner = FOLDERS.map((folder) => join(skeleton, folder));
   for (const path of [paths.root, paths.skeleton, ...inner, join(skeleton, INIT_PATH)]) {
     const mode = statSync(path, { throwIfNoEntry: false })?.mode;
-    // What is missing is told by the init that looks for it.
+    // Ignore a missing folder here; the init reports it.
     if (mode === undefined) continue;
-    // To list KILN_STATE is left to its owner.
+    // KILN_STATE need not be listable, only traversable.
     const needed = path === paths.root ? 0o111 : MODE;
     if ((mode & needed) !== needed) chmodSync(path, (mode & 0o7777) | needed);
   }
   return skeleton;
 }
 
-/** The skeleton that sandboxes of this version have, if any was ever started. Throws E_NO_GUEST_INIT. */
+/** The skeleton of this version, if a sandbox was ever started. Throws E_NO_GUEST_INIT. */
 export function knownSkeleton(paths: StatePaths): string | undefined {
   const skeleton = skeletonOf(paths, findInit().stat);
   return isMade(skeleton) ? openFor(paths, skeleton) : undefined;
 }
 
-/** What is wrong with a skeleton; undefined for a good one, and for one that is not there. */
+/** What is wrong with a skeleton; undefined for a good one, and for a missing one. */
 function damageOf(skeleton: string): string | undefined {
   if (!existsSync(skeleton)) return undefined;
   const { value } = findRecord(initRecordFile(skeleton), takeInit);
@@ -134,8 +137,8 @@ function damageOf(skeleton: string): string | undefined {
 }
 
 /**
- * The constant, read-only root every sandbox starts in: made once per version of the init, shared by
- * all sandboxes. Returns its path. Throws E_NO_GUEST_INIT when kiln was not built.
+ * The constant, read-only root in which every sandbox starts. It is made once for each version of the init and
+ * shared by all sandboxes. Returns its path. Throws E_NO_GUEST_INIT when kiln was not built.
  */
 export async function ensureSkeleton(paths: StatePaths): Promise<string> {
   const source = findInit();
@@ -143,7 +146,7 @@ export async function ensureSkeleton(paths: StatePaths): Promise<string> {
   const why = damageOf(quick);
   if (why !== undefined) tellDamage({ path: quick, why, done: 'it is made anew' });
   else if (isMade(quick)) return openFor(paths, quick);
-  // Of several sandboxes that are opened at once the first makes it.
+  // If several sandboxes open at once, the first one makes it.
   const made = making.get(quick) ?? awaitedLater(makeSkeleton(paths, source.path, quick));
   making.set(quick, made);
   try {
@@ -165,14 +168,14 @@ async function makeSkeleton(paths: StatePaths, source: string, target: string): 
     await rename(half, target);
   } catch (error) {
     if (!hasErrno(error, 'EEXIST', 'ENOTEMPTY', 'ENOTDIR')) throw error;
-    // Another kiln was faster, or it is damaged. Sandboxes that run in it keep the init they have.
+    // Another kiln made it first, or it is damaged. Running sandboxes keep the init they have.
     await mend(half, target);
     await removeTree(half);
   }
   return openFor(paths, target);
 }
 
-/** Puts what a skeleton has to have into one that is there already. */
+/** Adds missing parts to an existing skeleton. */
 async function mend(whole: string, target: string): Promise<void> {
   clearFile(target);
   clearPlace(join(target, INIT_PATH));
@@ -189,12 +192,12 @@ function sha256(bytes: Buffer): string {
   return createHash('sha256').update(bytes).digest('hex');
 }
 
-/** Puts a file aside that lies where a folder is to be. */
+/** Sets aside a file that lies in the place of a folder. */
 function clearFile(path: string): void {
   if (statSync(path, { throwIfNoEntry: false })?.isFile() === true) setAside(path);
 }
 
-/** Refuses a state directory that a sandbox's mapped root could not enter on the way to its skeleton. */
+/** Refuses a state directory through which a sandbox's mapped root cannot reach its skeleton. */
 function requirePassable(directory: string): void {
   for (let path = directory; ; path = dirname(path)) {
     if ((statSync(path).mode & 0o001) === 0) {

@@ -25,7 +25,7 @@ import {
 } from './sandbox-record.ts';
 import { ensureSkeleton } from './skeleton.ts';
 
-/** Makes the folders that sandboxes live in: passable for mapped ids, readable for root only. */
+/** Makes the folders of sandboxes: traversable for mapped ids, readable for root only. */
 function ensureSandboxDirectories(paths: StatePaths): void {
   for (const directory of [paths.hostRun, paths.run, paths.sandboxes]) {
     mkdirSync(directory, { recursive: true });
@@ -34,14 +34,17 @@ function ensureSandboxDirectories(paths: StatePaths): void {
   linkState(paths);
 }
 
-/** Folders of sandboxes that no sweep sees yet; each is there for some system calls only. */
+/**
+ * Folders of sandboxes that are being made. A sweep does not look there, and each stays for a few system calls
+ * only.
+ */
 export function newDirectory(paths: StatePaths): string {
   return join(paths.run, 'new');
 }
 
 /**
- * Makes the folder of a new sandbox, which appears among the others with its owner's lock held: one that
- * can be locked is nobody's, however short it has been there.
+ * Makes the folder of a new sandbox. It appears among the others with its owner's lock held, because a folder
+ * whose lock is free counts as abandoned.
  */
 async function makeFolder(paths: StatePaths, id: string): Promise<HeldLock> {
   const made = join(newDirectory(paths), id);
@@ -52,21 +55,21 @@ async function makeFolder(paths: StatePaths, id: string): Promise<HeldLock> {
   return lock;
 }
 
-/** A sandbox that libvirt has been asked for. */
+/** A sandbox that is starting. */
 export interface StartedDomain {
   readonly directory: string;
   readonly record: SandboxRecord;
   readonly lock: HeldLock;
   /**
-   * When libvirt has started it; its init runs before. Rejects with LibvirtError; nothing is left then,
-   * other than what {@link sweepSandboxes} finds.
+   * Resolves when libvirt has started the domain; its init runs before that. Rejects with LibvirtError; nothing
+   * is left then except what {@link sweepSandboxes} removes.
    */
   readonly domain: Promise<Domain>;
 }
 
 /**
- * Asks for a generic sandbox: a domain whose init waits in the skeleton. Nothing is left when it fails, other
- * than what {@link sweepSandboxes} finds.
+ * Starts a generic sandbox: a domain whose init waits in the skeleton. If it fails, nothing is left except what
+ * {@link sweepSandboxes} removes.
  */
 export async function startDomain(
   paths: StatePaths,
@@ -124,7 +127,7 @@ export async function startDomain(
         return await connection.createDomain(xml, { autodestroy: options.autodestroy });
       } catch (error) {
         if (isRefusal(error)) await giveBack();
-        // The domain may be there, or come yet: its folder tells the sweeper of it.
+        // The domain may exist, or appear later: its folder tells the sweep about it.
         else await lock.release();
         throw error;
       }

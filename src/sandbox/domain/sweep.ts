@@ -24,13 +24,13 @@ import {
 } from './sandbox-record.ts';
 import { newDirectory } from './start-domain.ts';
 
-/** Longer than a maker takes to lock its folder, milliseconds. */
+/** Longer than a maker needs to lock its folder, milliseconds. */
 const MAKING = 60_000;
 
 /**
- * Destroys what nobody owns: sandboxes whose owner died, kept ones whose time is over or that are older
- * than `keptMaxAge` (milliseconds). Returns their ids. Sandboxes in use, and those that wait, are not disturbed.
- * Safe to run at any time, by several processes.
+ * Destroys sandboxes that nobody owns: those whose owner died, and kept ones whose time is over or that are
+ * older than `keptMaxAge` (milliseconds). Returns their ids. Leaves used and parked sandboxes alone. Safe to
+ * run at any time, by several processes.
  */
 export async function sweepSandboxes(
   paths: StatePaths,
@@ -39,7 +39,7 @@ export async function sweepSandboxes(
 ): Promise<string[]> {
   const now = Date.now();
   const keptSince = now - (options.keptMaxAge ?? Number.POSITIVE_INFINITY);
-  // What cannot be removed there is nobody's: the sandboxes that are left come all the same.
+  // Ignore errors here: they must not keep the sweep from the sandboxes.
   await removeTree(removedDirectory(paths)).catch(() => undefined);
   await sweepNew(paths, now);
   const swept: string[] = [];
@@ -49,7 +49,7 @@ export async function sweepSandboxes(
   return swept;
 }
 
-/** Removes folders whose makers were killed before they could lock them. */
+/** Removes folders whose makers were killed before they locked them. */
 async function sweepNew(paths: StatePaths, now: number): Promise<void> {
   for (const id of await readdir(newDirectory(paths)).catch(() => [])) {
     const folder = join(newDirectory(paths), id);
@@ -82,7 +82,7 @@ function isKept({ keepUntil }: SandboxRecord, now: number): boolean {
   return keepUntil !== undefined && keepUntil > now;
 }
 
-/** Kills a sandbox that is not ours to talk to, through libvirt, and removes what it had. */
+/** Kills a sandbox of another process through libvirt, and removes its claims and folders. */
 export async function destroySandbox(
   paths: StatePaths,
   directory: string,
@@ -90,7 +90,7 @@ export async function destroySandbox(
   connect: () => Promise<Connection>,
 ): Promise<void> {
   const domain = record?.domain ?? domainOf(paths, directory);
-  // Of a folder without sandbox.json there never was one, unless that was damaged.
+  // A folder without sandbox.json never had a domain, unless the record was damaged.
   if (record !== undefined || findSandboxRecord(directory).damage !== undefined) {
     await destroyDomain(await connect(), domain);
   }
@@ -98,8 +98,8 @@ export async function destroySandbox(
 }
 
 /**
- * Destroys the domains of this state directory that have no sandbox: their folder was deleted by hand.
- * Removes the cgroups of those that are gone, and of libvirtds of other state directories that have ended.
+ * Destroys domains of this state directory whose sandbox's folder was deleted by hand. Removes cgroups of
+ * domains that are gone, and of ended libvirtds of other state directories.
  */
 export async function sweepDomains(paths: StatePaths, connection: Connection): Promise<string[]> {
   const prefix = domainPrefix(paths);
@@ -123,7 +123,7 @@ export async function sweepDomains(paths: StatePaths, connection: Connection): P
   return destroyed;
 }
 
-/** Removes what libvirt and its controllers have left of domains on /run, where nobody waits for them. */
+/** Removes files on /run that libvirt and its controllers left of domains that are gone. */
 async function sweepDomainFiles(
   paths: StatePaths,
   hasSandbox: (domain: string) => Promise<boolean>,

@@ -11,52 +11,52 @@ import type { CommandEnd } from './supervise.ts';
 /** Bytes of a command's output that are kept. */
 export const KEPT = 4 << 20;
 
-/** What a sandbox is opened with beside its plan. */
+/** What opening a sandbox needs beside its plan. */
 export interface OpenIo {
   readonly secrets?: readonly Secret[];
   /** Aborts the wait for an address of the network. */
   readonly signal?: AbortSignal | undefined;
-  /** Is shown what the sandbox uses while commands run. */
+  /** Samples what the sandbox uses while commands run. */
   readonly samples?: UsageWatcher | undefined;
 }
 
-/** Looks now and then at what a sandbox has used, until the answer is disposed of. */
+/** Samples what a sandbox uses, until the result is disposed of. */
 export interface UsageWatcher {
   watch(read: () => CgroupUsage): Disposable;
 }
 
-/** Where a command's stdio goes: to streams of this process unless given. */
+/** Where a command's stdio goes: to streams of this process by default. */
 export interface CommandStdio {
   /** A terminal of the sandbox instead of three pipes. */
   readonly terminal?: { readonly rows: number; readonly columns: number } | undefined;
-  /** Descriptors that output goes to without being read on the way. */
+  /** Descriptors to which output is moved without being read. */
   readonly relay?: RelayedOutput | undefined;
-  /** Gives stdio to another process. */
+  /** Passes stdio to another process. */
   readonly handOver?: HandOver | undefined;
 }
 
-/** What is done with a command that is executed to its end. */
+/** How a command is run to its end. */
 export interface CommandIo {
   /** Standard input; empty unless given. */
   readonly input?: Buffer | undefined;
   readonly onOutput?: ((chunk: Buffer, stream: 'stdout' | 'stderr') => void) | undefined;
-  /** Bytes of both outputs that are kept, the last ones; {@link KEPT} unless given. */
+  /** How many of the last bytes of both outputs are kept; {@link KEPT} by default. */
   readonly keep?: number;
-  /** Bytes of its standard output that are kept, the first ones; none unless given. */
+  /** How many of the first bytes of standard output are kept; none by default. */
   readonly capture?: number;
-  /** Ends the command; the signal's reason is thrown. */
+  /** Ends the command; then the signal's reason is thrown. */
   readonly signal?: AbortSignal | undefined;
   /** Work that needs nothing of the command: it is done while that runs. */
   readonly meanwhile?: (() => void) | undefined;
 }
 
-/** Which limit ended the command or got in its way. */
+/** The limit that ended or hindered the command. */
 export type LimitHit = 'timeout' | 'stall' | 'memory' | 'pids' | 'disk';
 
 /** What was measured in the sandbox when a command started. */
 export type Measured = SandboxFacts & CommandFacts;
 
-/** How a command ended, and what of it is known. */
+/** How a command ended, and what was measured. */
 export interface Ended extends CommandEnd {
   readonly limitHit: LimitHit | null;
   /** Of all processes that the sandbox has had. */
@@ -66,7 +66,7 @@ export interface Ended extends CommandEnd {
   readonly refused: readonly RefusedCall[];
 }
 
-/** What an executed command wrote, as far as it was to be kept. */
+/** An ended command with its kept output. */
 export interface Executed extends Ended {
   /** Both outputs, in the order they came. */
   readonly output: Output;
@@ -74,12 +74,12 @@ export interface Executed extends Ended {
   readonly stdout: Buffer;
 }
 
-/** A command that has been started. */
+/** A running command. */
 export interface RunningCommand {
   readonly process: SandboxProcess;
   readonly measured: Measured;
-  /** Ends it, and what it has started, unless that is to be left. */
+  /** Ends the command and, unless they may stay, the processes that it started. */
   kill(): Promise<void>;
-  /** Waits for its end within its limits of time. Its output has to be read by somebody. */
+  /** Waits for the end of the command within its time limits. Its output must be read by the caller. */
   ended(): Promise<Ended>;
 }

@@ -1,12 +1,12 @@
 import type { SandboxProcess } from '../command/process.ts';
 
-/** Characters of one line that are told; a linker's command may have megabytes. */
+/** Characters that are kept of one line: a linker's command may have megabytes. */
 const LINE_LENGTH = 4096;
 
-/** Lines that are told: enough to hold the first error of a parallel make. */
+/** Lines that are kept: enough for the first error of a parallel make. */
 const LINES = 2000;
 
-/** What a command wrote, as far as it is kept. */
+/** The end of a command's output. */
 export class Output {
   readonly #limit: number;
   #chunks: Buffer[] = [];
@@ -42,16 +42,16 @@ export class Output {
   }
 }
 
-/** What listening to a command's output came to. */
+/** The result of listening to a command's output. */
 export interface OutputListener {
-  /** Throws what the listener threw, if it did. */
+  /** Throws the listener's error, if there was one. */
   rethrow(): void;
 }
 
 /**
- * Gives what a command writes to `take`, as it comes. A `take` that throws (a log that cannot be
- * written, a caller's hook) gets nothing more, and `kill` ends the command: an exception in an
- * event handler would end kiln itself.
+ * Passes a command's output to `take` as it comes. If `take` throws (a log that cannot be written, a caller's
+ * hook), it is not called again, and `kill` ends the command: an exception in an event handler would end kiln
+ * itself.
  */
 export function listenToOutput(
   process: Pick<SandboxProcess, 'stdout' | 'stderr'>,

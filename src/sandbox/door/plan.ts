@@ -16,7 +16,7 @@ export interface Ids {
   readonly gid: number;
 }
 
-/** What decides isolation. A job names every field: a default would be what somebody has forgotten. */
+/** The fields that decide isolation. A job must name each: a default would hide one that was forgotten. */
 type Isolation = Pick<
   SandboxSpecification,
   | 'network'
@@ -30,7 +30,7 @@ type Isolation = Pick<
   | 'allowMissing'
 > & { readonly volumes: readonly PlannedVolume[] };
 
-/** A part of the sandbox's own tree that outlives it: owners on disk are those in the sandbox. */
+/** A part of the sandbox's own tree that outlives it. Owners on disk are the ids in the sandbox. */
 export interface PlannedVolume {
   /** A directory of the host, or an ext4 image of a fixed size. */
   readonly source: string | { readonly image: string };
@@ -38,7 +38,7 @@ export interface PlannedVolume {
   readonly target: string;
 }
 
-/** What a sandbox is like inside. Where a job says nothing, a sandbox is as for `kiln run`. */
+/** The sandbox's inside. The defaults are those of `kiln run`. */
 type Interior = Pick<
   SandboxSpecification,
   'scratch' | 'hostname' | 'names' | 'readonlyPaths' | 'tmpfs' | 'files' | 'disk' | 'limits'
@@ -48,15 +48,15 @@ type Optional<Value> = { readonly [Key in keyof Value]?: Value[Key] | undefined 
 
 /** The sandbox that a job asks for. */
 export interface SandboxJob extends Isolation, Optional<Interior> {
-  /** Hosts that its commands reach by a proxy; undefined: there is no proxy. */
+  /** Hosts that its commands reach through the proxy; undefined for no proxy. */
   readonly egress: readonly string[] | undefined;
-  /** Who in the sandbox has what is the caller's on the host, and what is copied in. */
+  /** The ids in the sandbox that stand for the caller in binds, and that own copied files. */
   readonly owner: Ids;
-  /** Whose binds are, on the host. */
+  /** The owner of binds on the host. */
   readonly caller: Ids;
-  /** What `kiln ps` shows. */
+  /** The command that `kiln ps` shows. */
   readonly shownAs: readonly string[];
-  /** The sandbox does not end with this process: it may be kept, or it is a service's. */
+  /** True if the sandbox may outlive this process: a kept one, or a service's. */
   readonly outlives: boolean;
 }
 
@@ -64,13 +64,13 @@ export interface SandboxJob extends Isolation, Optional<Interior> {
 export interface PlannedImage {
   /** The image's tree: a host path. */
   readonly tree: string;
-  /** Its id; undefined for a tree that is no image of the store yet. */
+  /** The image's id; undefined for a tree that is not in the store yet. */
   readonly id: string | undefined;
-  /** Variables of every command, unless the command or the proxy says otherwise. */
+  /** Variables of every command, unless the command or the proxy sets others. */
   readonly environment: Readonly<Record<string, string>>;
 }
 
-/** A sandbox, planned: frozen and serialisable. Secrets are no part of it: they come with the opening. */
+/** A planned sandbox: frozen and serialisable. Secrets are not in the plan; they come with the opening. */
 export interface SandboxPlan {
   readonly sandbox: Omit<SandboxSpecification, 'secrets' | 'volumes'> & Pick<Isolation, 'volumes'>;
   readonly egress: readonly string[] | undefined;
@@ -81,51 +81,51 @@ export interface SandboxPlan {
   readonly outlives: boolean;
 }
 
-/** One command, planned. */
+/** A planned command. */
 export interface CommandPlan {
   readonly argv: readonly string[];
-  /** On top of the image's environment and of what tells of the proxy. */
+  /** Added to the image's environment and to the proxy's variables. */
   readonly env: Readonly<Record<string, string>>;
   /** Absolute, in the sandbox. */
   readonly workdir: string;
   readonly policy: PolicyRequest;
   readonly time: TimeLimits;
   /**
-   * What the command has left running when it ends: `ended` with it, or `left`, where other commands run
+   * What happens to processes that the command leaves running: `ended` with it, or `left` if other commands run
    * beside it.
    */
   readonly leftovers: 'ended' | 'left';
-  /** Whether it is told of the proxy, if there is one; true unless given. */
+  /** Whether the command gets the proxy's variables, if there is a proxy; true by default. */
   readonly online?: boolean;
-  /** File systems of the sandbox that count as its disk, beside those that each has. */
+  /** File systems of the sandbox that count as its disk, beside the usual ones. */
   readonly disks?: readonly string[];
   readonly limits?: readonly ResourceLimit[];
   readonly umask?: number;
-  /** It is a systemd, pid 1 of a system of its own: see src/guest/boot.h. */
+  /** The command is a systemd, pid 1 of a system of its own: see src/guest/boot.h. */
   readonly boot?: true;
 }
 
-/** One command in a sandbox of its own, planned: all that decides what happens. */
+/** A planned command in a sandbox of its own: everything that decides what happens. */
 export interface Plan extends SandboxPlan {
   readonly command: CommandPlan;
 }
 
-/** A command that a person asks for, with names that the image knows. */
+/** A command that a person asks for, with names that the image resolves. */
 export interface CommandJob extends Omit<SandboxJob, 'owner' | 'shownAs'> {
   readonly argv: readonly string[];
   readonly env: Readonly<Record<string, string>>;
-  /** The image's when undefined. */
+  /** The image's by default. */
   readonly workdir: string | undefined;
-  /** NAME|UID[:GROUP|GID]; the image's when undefined. */
+  /** NAME|UID[:GROUP|GID]; the image's user by default. */
   readonly user: string | undefined;
-  /** Beyond what the user has by default. */
+  /** Capabilities beside the user's default ones. */
   readonly capAdd: readonly Capability[];
   /** Name of a shipped profile, or path of a JSON file. */
   readonly seccomp: string;
   readonly time: TimeLimits;
 }
 
-/** Bytes of a tmpfs when nobody says otherwise. */
+/** The default size of a tmpfs, bytes. */
 const DEFAULT_DISK = 8 * 2 ** 30;
 
 /** Plans a sandbox for any number of commands. */
@@ -182,7 +182,7 @@ function ids({ uid, gid }: Ids): Ids {
   return { uid, gid };
 }
 
-/** A copy that nobody can change. */
+/** A deeply frozen copy. */
 function frozen<Value extends object>(value: Value): Value {
   return freeze(structuredClone(value));
 }

@@ -1,4 +1,4 @@
-/** The one door: every command that enters a sandbox, for whatever reason, passes here. */
+/** The one door: every command that enters a sandbox passes this module. */
 
 import { closeSync } from 'node:fs';
 import type { CopyInItem } from '../../artifacts/copy-in.ts';
@@ -58,9 +58,9 @@ export class PlannedSandbox implements AsyncDisposable {
   }
 
   /**
-   * Opens a sandbox as planned, and a way out of it where there is a list of hosts. What is wrong with the
-   * policy of the command of a plan is found before anything starts.
-   * Throws what opening a sandbox and making a policy throw, E_EGRESS; nothing is left then.
+   * Opens a sandbox as planned, with a proxy if the plan lists hosts. Mistakes in the policy of the plan's
+   * command are found before anything starts. Throws what opening a sandbox and making a policy throw,
+   * E_EGRESS; nothing is left then.
    */
   static async open(
     engine: Engine,
@@ -83,7 +83,7 @@ export class PlannedSandbox implements AsyncDisposable {
     opened.#samples = samples;
     try {
       if (plan.egress !== undefined) {
-        // Few have one.
+        // Loaded here, because few sandboxes have a proxy.
         const { openEgress } = await import('../../egress/open.ts');
         opened.#egress = await openEgress(sandbox, plan.egress);
       }
@@ -95,8 +95,8 @@ export class PlannedSandbox implements AsyncDisposable {
   }
 
   /**
-   * Comes back to a sandbox that was kept, and to how commands run in it. It is destroyed on close, unless
-   * it is kept again. Throws E_NO_SANDBOX, E_SANDBOX_BUSY, E_SANDBOX_GONE, E_INIT_SILENT.
+   * Reopens a kept sandbox, with the way in which its commands run. It is destroyed on close unless it is kept
+   * again. Throws E_NO_SANDBOX, E_SANDBOX_BUSY, E_SANDBOX_GONE, E_INIT_SILENT.
    */
   static async reopen(
     engine: Engine,
@@ -120,7 +120,7 @@ export class PlannedSandbox implements AsyncDisposable {
     return this.#sandbox.facts;
   }
 
-  /** The host's pid of its init, the root of its process tree. */
+  /** The host's pid of the init, the root of the process tree. */
   get initPid(): number {
     return this.#sandbox.initPid;
   }
@@ -130,17 +130,17 @@ export class PlannedSandbox implements AsyncDisposable {
     return this.#sandbox.cgroups;
   }
 
-  /** The limits that are in force, as the kernel has them. */
+  /** The limits in force, from the kernel. */
   limits(): CgroupLimits {
     return this.cgroups.limits(this.id);
   }
 
-  /** Of all processes that it has had. */
+  /** Of all processes that the sandbox has had. */
   usage(): CgroupUsage {
     return this.cgroups.usage(this.id);
   }
 
-  /** What a supervisor of services asks of the init. */
+  /** Requests of a services' supervisor to the init. */
   control(): SandboxControl {
     return this.#sandbox.control();
   }
@@ -195,7 +195,7 @@ export class PlannedSandbox implements AsyncDisposable {
     const listener = listenToOutput(command.process, take, command.kill);
     const abort = () => void command.kill().catch(() => undefined);
     signal?.addEventListener('abort', abort, { once: true });
-    // It may have come while the command was started.
+    // The signal may have been aborted while the command started.
     if (signal?.aborted === true) abort();
     const ended = awaitedLater(command.ended());
     command.process.stdin.end(io.input);
@@ -211,7 +211,7 @@ export class PlannedSandbox implements AsyncDisposable {
   }
 
   /**
-   * Which limit got in the way of a command, from what the kernel counted; the limits of time are ours.
+   * The limit that hindered a command, by the kernel's counts; time limits are kiln's own.
    * @param disks see {@link CommandPlan}
    */
   limitHit(end: CommandEnd, usage: CgroupUsage, disks?: readonly string[]): LimitHit | null {
@@ -222,7 +222,9 @@ export class PlannedSandbox implements AsyncDisposable {
     return this.#sandbox.diskIsFull(disks) ? 'disk' : null;
   }
 
-  /** Puts files of the host into it; they are the owner's of the plan. Throws what copyIn() throws. */
+  /**
+   * Copies files of the host into the sandbox; they belong to the plan's owner. Throws what copyIn() throws.
+   */
   async copyIn(
     items: readonly CopyInItem[],
     warn: (warning: ArtifactWarning) => void,
@@ -237,7 +239,7 @@ export class PlannedSandbox implements AsyncDisposable {
     });
   }
 
-  /** Does something with its root directory, which is hostile, by a descriptor. */
+  /** Calls `act` with a descriptor of the root directory. Its content is hostile. */
   async withRoot<Result>(act: (rootFd: number) => Promise<Result>): Promise<Result> {
     const rootFd = this.openRoot();
     try {
@@ -247,25 +249,25 @@ export class PlannedSandbox implements AsyncDisposable {
     }
   }
 
-  /** A descriptor of its root directory; the caller closes it. */
+  /** A descriptor of the root directory. The caller closes it. */
   openRoot(): number {
     return this.#sandbox.openRoot();
   }
 
   /**
-   * Ends every process in it; its files hold still. Throws E_SANDBOX_GONE when it is gone: with its init its
-   * mounts go, and what was read of its tree is not what was there.
+   * Ends every process in the sandbox, so that its files do not change any more. Throws E_SANDBOX_GONE when the
+   * init is gone: its mounts go with it, and the tree that is read then is not the sandbox's.
    */
   async killAll(): Promise<void> {
     await this.#sandbox.killAll();
   }
 
-  /** Ends the way out, if there is one; gives what was asked for. */
+  /** Ends the proxy, if there is one, and returns what was asked of it. */
   async closeEgress(): Promise<readonly EgressEntry[] | undefined> {
     return await this.#egress?.close();
   }
 
-  /** Lets go of it: it lives on for `seconds`, and {@link reopen} comes back to it. */
+  /** Gives up the sandbox: it lives on for `seconds`, and {@link reopen} returns to it. */
   async keep(seconds: number, { policy, env, workdir }: KeptCommand): Promise<void> {
     await this.closeEgress();
     const { user, capabilities, seccomp } = policy;
@@ -273,7 +275,7 @@ export class PlannedSandbox implements AsyncDisposable {
     await this.#sandbox.keep(seconds, { ...session, env: { ...this.#environment, ...env } });
   }
 
-  /** Ends everything in it, and waits until nothing of it is left. Safe to call again. */
+  /** Ends everything in the sandbox and waits until nothing is left. Safe to call again. */
   async close(): Promise<void> {
     try {
       await this.closeEgress();
@@ -287,7 +289,9 @@ export class PlannedSandbox implements AsyncDisposable {
   }
 }
 
-/** A mount of an ext4 image that appears nowhere on the host, which the sandbox takes over. Throws E_IMAGE_MOUNT. */
+/**
+ * A detached mount of an ext4 image, invisible on the host; the sandbox takes it over. Throws E_IMAGE_MOUNT.
+ */
 function mountImage(path: string): number {
   try {
     return mountLoopImage(path, 'ext4');

@@ -4,7 +4,7 @@ import { commandPolicy, type PolicyRequest } from '../policy/policy.ts';
 import type { CommandPolicy } from '../policy/specification.ts';
 import type { Surroundings } from '../policy/surroundings.ts';
 
-/** The policies of one sandbox's commands: made from its own surroundings, each of them once. */
+/** The policies of one sandbox's commands: each is made once, from the sandbox's own surroundings. */
 export class Policies {
   readonly #paths: StatePaths;
   readonly #surroundings: Surroundings;
@@ -21,7 +21,7 @@ export class Policies {
     if (policy === undefined) {
       policy = awaitedLater(commandPolicy(this.#paths, this.#surroundings, request));
       this.#made.set(key, policy);
-      // What went wrong may be mended before the next command.
+      // The cause may be fixed before the next command, so do not cache the failure.
       policy.catch(() => this.#made.delete(key));
     }
     return policy;

@@ -2,18 +2,18 @@ import { KilnError } from '../../errors.ts';
 import { deferred } from '../../promise.ts';
 import type { SandboxProcess } from '../command/process.ts';
 
-/** Bounds in time; undefined is none. Milliseconds. */
+/** Time limits in milliseconds; undefined for none. */
 export interface TimeLimits {
-  /** From the start of the command to its end. */
+  /** From the start to the end of the command. */
   readonly timeout?: number | undefined;
-  /** Without any output. */
+  /** Time without any output. */
   readonly stallTimeout?: number | undefined;
 }
 
-/** How long a command that is out of time has to end by itself before it is killed, ms. */
+/** How long a command may take to end after SIGTERM before it is killed, ms. */
 export const GRACE = 2000;
 
-/** How long output is waited for that what a command has left running may hold open, ms. */
+/** How long to wait for output that leftover processes may hold open, ms. */
 const LATE_OUTPUT = 500;
 
 /** How a command ended. Either `exitCode` or `signal` is set. */
@@ -24,8 +24,8 @@ export interface CommandEnd {
 }
 
 /**
- * The limits of time of what may be several commands: when they are over, all get SIGTERM and, two seconds
- * later, are killed.
+ * The time limits of one or more commands. When the time is over, all get SIGTERM and, two seconds later, are
+ * killed.
  */
 export class Clock implements Disposable {
   /** The limit that was hit. */
@@ -36,7 +36,7 @@ export class Clock implements Disposable {
   readonly #stall: NodeJS.Timeout | undefined;
   #stopped = false;
 
-  /** @param kill ends what has not ended by itself */
+  /** @param kill ends what has not ended after SIGTERM */
   constructor({ timeout, stallTimeout }: TimeLimits, kill: () => void) {
     this.#kill = kill;
     if (timeout !== undefined) this.#after(timeout, () => this.#over('timeout'));
@@ -44,7 +44,7 @@ export class Clock implements Disposable {
       this.#stall = this.#after(stallTimeout, () => this.#over('stall'));
   }
 
-  /** Output of this command shows that it goes on. */
+  /** Counts output of this command as a sign of life. */
   watch(command: SandboxProcess): void {
     this.#commands.add(command);
     command.once('exit', () => this.#commands.delete(command));
@@ -59,7 +59,7 @@ export class Clock implements Disposable {
   }
 
   [Symbol.dispose](): void {
-    // refresh() would start a timer again that was cleared.
+    // refresh() would restart a cleared timer.
     this.#stopped = true;
     for (const timer of this.#timers) clearTimeout(timer);
   }
@@ -79,9 +79,9 @@ export class Clock implements Disposable {
 }
 
 /**
- * Waits for a command and all its output, and ends it when its time is over. What it has left running goes
- * with it, by `kill`; where that may stay (`leftovers` are `left`), its output is waited for no longer than
- * half a second. Throws what goes wrong with the output, and E_INIT_SILENT where nothing ends it.
+ * Waits for a command and all its output, and ends it when its time is over. `kill` ends leftover processes;
+ * where they may stay (`leftovers` are `left`), their output is awaited for half a second only. Throws errors
+ * of the output, and E_INIT_SILENT if nothing ends the command.
  */
 export async function supervise(
   command: SandboxProcess,
@@ -93,7 +93,7 @@ export async function supervise(
   let late: NodeJS.Timeout | undefined;
   using clock = new Clock(limits, () =>
     kill().catch((error: unknown) => {
-      // An init that does not answer ends nothing; a sandbox that is gone has ended all.
+      // An init that does not answer cannot end anything; if the sandbox is gone, everything has ended.
       if (error instanceof KilnError && error.code === 'E_INIT_SILENT') reject(error);
     }),
   );
@@ -110,7 +110,7 @@ export async function supervise(
       return;
     }
     clock[Symbol.dispose]();
-    // What has come while this process was busy is read before.
+    // Output that arrived while this process was busy is read first.
     late = setTimeout(() => setImmediate(over), LATE_OUTPUT);
   });
   try {

@@ -4,17 +4,17 @@ import type { ImageManifest } from '../../image/store/manifest.ts';
 /** The last id of a sandbox's range. */
 const LAST_ID = 65535;
 
-/** Who a command runs as. */
+/** The user that a command runs as. */
 export interface CommandUser {
-  /** As the guest init takes it: UID:GID, so that it need not look names up. */
+  /** UID:GID for the guest init, which then need not look up names. */
   readonly spec: string;
   readonly uid: number;
   readonly gid: number;
 }
 
 /**
- * Resolves NAME|UID[:GID] by the accounts that the image had when it was built; the image's own
- * user when there is no `wanted`. Throws E_NO_USER.
+ * Resolves NAME|UID[:GID] by the accounts that the image had when it was built. Without `wanted` it is the
+ * image's own user. Throws E_NO_USER.
  */
 export function commandUser(manifest: ImageManifest, wanted: string | undefined): CommandUser {
   if (wanted === undefined) return user(manifest.user.uid, manifest.user.gid);

@@ -3,21 +3,21 @@ import { readFile } from 'node:fs/promises';
 import { KilnError } from '../../errors.ts';
 import { runTool } from '../../host/process/child-process.ts';
 
-/** Every profile the kernel has, a line each: `NAME (MODE)`. */
+/** The kernel's list of profiles, one a line: `NAME (MODE)`. */
 const LOADED = '/sys/kernel/security/apparmor/profiles';
 
-/** It compiles three small profiles, but the host may be busy. */
+/** Compiling three small profiles is quick, but the host may be busy. */
 const PARSER_TIMEOUT = 120_000;
 
-/** Names of the profiles that are in force, whatever their mode. */
+/** The names of loaded profiles in any mode. */
 async function loadedProfiles(): Promise<Set<string>> {
   const text = await readFile(LOADED, 'utf8').catch(() => '');
   return new Set(text.split('\n').map((line) => line.replace(/ \(\w+\)$/, '')));
 }
 
 /**
- * Loads kiln's profiles unless this boot has them already, and gives their names. With `label`, that
- * profile is the commands'; it must be loaded. Throws E_LAYER_MISSING.
+ * Loads kiln's profiles unless this boot has them, and returns their names. `label` names another profile for
+ * commands, which must be loaded. Throws E_LAYER_MISSING.
  */
 export async function ensureProfiles(label?: string): Promise<Omit<ProfileSet, 'text'>> {
   const loaded = await loadedProfiles();
@@ -31,7 +31,7 @@ export async function ensureProfiles(label?: string): Promise<Omit<ProfileSet, '
   return label === undefined ? names : { ...names, command: label, nested: label };
 }
 
-/** Makes the kernel take profiles. Two at once do the same thing twice. */
+/** Loads profiles into the kernel. Two calls at once only do the same twice. */
 async function load(text: string): Promise<void> {
   const { failure } = await runTool('apparmor_parser', ['--replace', '--quiet'], {
     input: text,
@@ -58,8 +58,8 @@ interface ProfileSet {
 }
 
 /**
- * Knobs of the kernel below /proc and /sys, which a command may neither write nor, the last ones,
- * read: docker's and podman's list. `/proc/sys/kernel/shm*` and `/proc/sys/net` are the sandbox's own.
+ * Files below /proc and /sys that a command may not write and, the last ones, not read: docker's and podman's
+ * list. `/proc/sys/kernel/shm*` and `/proc/sys/net` are the sandbox's own.
  */
 const KNOBS = `
   deny @{PROC}/{[^1-9],[^1-9][^0-9],[^1-9s][^0-9y][^0-9s],[^1-9][^0-9][^0-9][^0-9]*}/** w,
@@ -77,8 +77,8 @@ const KNOBS = `
   deny /sys/kernel/security/** rwklx,`;
 
 /**
- * Files are not what AppArmor guards here: the sandbox has only its own. It refuses mounts, what acts on
- * the whole host, and to touch processes of others.
+ * Rules for commands. They do not restrict files, because the sandbox has only its own. They refuse mounts,
+ * what acts on the whole host, and processes of others.
  */
 function commandRules(name: string, more: string): string {
   return `profile ${name} flags=(attach_disconnected,mediate_deleted) {
@@ -99,8 +99,8 @@ ${more}${KNOBS}
 }
 
 /**
- * The init: what it takes to build a sandbox, and to become one of the others, never unconfined. It has
- * no more than its capabilities, which are those of the sandbox's user namespace.
+ * Rules for the init: it may build a sandbox and become one of the other profiles, never unconfined. It has
+ * only the capabilities of the sandbox's user namespace.
  */
 function initRules(name: string, targets: readonly string[]): string {
   const changes = targets
@@ -126,7 +126,7 @@ ${changes}
 }
 
 /**
- * The profiles, named by their content, so that sandboxes of another version keep theirs.
+ * The profiles. Their names contain a digest of their content, so sandboxes of another version keep theirs.
  * @param target one more profile that the init may become
  */
 export function profileSet(target?: string): ProfileSet {
@@ -143,7 +143,8 @@ export function profileSet(target?: string): ProfileSet {
     .update(build('i', 'c', 'n'))
     .digest('hex')
     .slice(0, 8);
-  // Debian's profile of libvirtd lets it signal and trace `libvirt-*`, and it is to destroy sandboxes.
+  // Debian's profile of libvirtd lets it signal and trace `libvirt-*`, and libvirtd must be able to destroy
+  // sandboxes.
   const names = {
     init: `libvirt-kiln-init-${digest}`,
     command: `libvirt-kiln-sandbox-${digest}`,

@@ -25,22 +25,22 @@ export interface SandboxLabels {
   readonly module: SecurityModule;
   readonly init: string;
   readonly command: string;
-  /** Each command's in a sandbox for other sandboxes, should it become one. */
+  /** The label of commands if the sandbox is nested. */
   readonly nested: string;
-  /** SELinux: of every file that is the sandbox's own, and of binds with `Z`. */
+  /** SELinux: the context of the sandbox's own files, and of binds with `Z`. */
   readonly files?: string;
-  /** The categories that are this sandbox's alone. */
+  /** The categories that only this sandbox has. */
   readonly pair?: Pair;
 }
 
-/** A label was asked for that the host cannot give. */
+/** The error for a label that the host cannot give. */
 function missing(what: string, hint: string): KilnError {
   return new KilnError('E_LAYER_MISSING', what, { hint, details: { layer: 'label' } });
 }
 
 /**
- * Throws E_LAYER_MISSING on a host with SELinux that lacks kiln's policy module, which kiln's own
- * libvirtd needs before any sandbox does.
+ * Throws E_LAYER_MISSING on a host with SELinux but without kiln's policy module. kiln's own libvirtd needs the
+ * module before any sandbox does.
  */
 export function requirePolicy(request: LabelRequest): void {
   if (request.kind === 'none' || securityModule() !== 'selinux') return;
@@ -48,8 +48,8 @@ export function requirePolicy(request: LabelRequest): void {
 }
 
 /**
- * Decides the labels of a sandbox that lives at `owner`, and claims what must be its alone; undefined
- * when it has none. Throws E_LAYER_MISSING when what was asked for cannot be in force, E_NO_MCS.
+ * Chooses the labels of the sandbox that lives at `owner`, and claims its categories; undefined if it has no
+ * label. Throws E_LAYER_MISSING when the wanted label cannot be in force, E_NO_MCS.
  */
 export async function planLabels(
   paths: StatePaths,
@@ -82,7 +82,7 @@ async function selinuxLabels(
 ): Promise<SandboxLabels> {
   if (request.kind === 'inherit') {
     const whole = ownLabel('selinux') ?? '';
-    // Of a range `low-high` kiln keeps the low level (runner.ts), and files are at one level.
+    // Of a range `low-high` kiln keeps the low level (runner.ts): files have one level.
     const [level = 's0'] = levelOf(whole).split('-');
     const own = atLevel(whole, level);
     if (selinuxEnforces() && !mayTransition(CONTROLLER, own)) {
@@ -98,7 +98,7 @@ async function selinuxLabels(
     const level = levelOf(request.label);
     requireContext(request.label);
     const pair = pairOf(request.label);
-    // Somebody may have it already: that is what was asked for.
+    // Another sandbox may have the pair; the caller asked for exactly this label.
     const claimed = pair !== undefined && (await claimPair(paths, pair, owner));
     return {
       module: 'selinux',
@@ -142,12 +142,12 @@ async function apparmorLabels(
   return { module: 'apparmor', ...profiles };
 }
 
-/** The labels of a sandbox that is claimed: from here on it is known what it is for. */
+/** The labels of a claimed sandbox, whose use is known now. */
 export function claimedLabels(labels: SandboxLabels, nested: boolean): SandboxLabels {
   return nested ? { ...labels, command: labels.nested } : labels;
 }
 
-/** Gives back what a sandbox's labels had claimed. Only when none of its processes is left. */
+/** Gives back the claims of a sandbox's labels. None of its processes may be left. */
 export async function releaseLabels(
   paths: StatePaths,
   labels: SandboxLabels | undefined,
@@ -158,14 +158,14 @@ export async function releaseLabels(
 
 const SELINUX = '/sys/fs/selinux';
 
-/** An answer is six numbers: security/selinux/selinuxfs.c, sel_write_access. */
+/** The kernel's answer has six numbers: security/selinux/selinuxfs.c, sel_write_access. */
 const ANSWER_BYTES = 256;
 
 function numberIn(path: string): number {
   return Number(readFileSync(`${SELINUX}/class/process/${path}`, 'latin1'));
 }
 
-/** Whether the policy that is loaded lets a process of one context start programs as the other. */
+/** Whether the loaded policy lets a process of one context start programs in the other. */
 function mayTransition(from: string, to: string): boolean {
   const fd = openSync(`${SELINUX}/access`, 'r+');
   using _fd = closing(fd);

@@ -19,8 +19,8 @@ function read(path: string): string | undefined {
 let active: { readonly module: SecurityModule | undefined } | undefined;
 
 /**
- * Which of them this host has; SELinux with a policy loaded, enforcing or not. Looked up once: it
- * stays as long as the host runs.
+ * The host's security module; SELinux counts if a policy is loaded, enforcing or not. Looked up once, because
+ * it does not change while the host runs.
  */
 export function securityModule(): SecurityModule | undefined {
   active ??= { module: activeModule() };
@@ -32,12 +32,12 @@ function activeModule(): SecurityModule | undefined {
   return read(APPARMOR_ENABLED) === 'Y' ? 'apparmor' : undefined;
 }
 
-/** Whether SELinux refuses what its policy does not allow; else it only logs. */
+/** Whether SELinux is enforcing; a permissive one only logs. */
 export function selinuxEnforces(): boolean {
   return read(`${SELINUX}/enforce`) === '1';
 }
 
-/** This process's own label, as a command of `inherit` has it. */
+/** This process's own label, which commands get with `inherit`. */
 export function ownLabel(module: SecurityModule): string | undefined {
   const label =
     (module === 'apparmor' ? read('/proc/self/attr/apparmor/current') : undefined) ??
@@ -46,12 +46,12 @@ export function ownLabel(module: SecurityModule): string | undefined {
   return module === 'apparmor' ? label?.replace(/ \(\w+\)$/, '') : label;
 }
 
-/** A label as the kernel told it of a process in the sandbox. */
+/** A label that the kernel reported for a process in the sandbox. */
 export interface MeasuredLabel {
   readonly module: SecurityModule;
   /** A context of SELinux, or the name of an AppArmor profile. */
   readonly label: string;
-  /** False: what it does not allow is only logged. */
+  /** False if denials are only logged. */
   readonly enforcing: boolean;
 }
 
@@ -60,8 +60,8 @@ export function plannedLabel(labels: SandboxLabels | undefined, whose: 'init' | 
 }
 
 /**
- * Reads what /proc/self/attr/current said in the sandbox; null on a host without either module. Throws
- * E_LAYER_MISSING when it is not the label that was to be in force.
+ * Reads the content of /proc/self/attr/current in the sandbox; null on a host without either module. Throws
+ * E_LAYER_MISSING when the label is not the planned one.
  */
 export function measuredLabel(
   text: string | undefined,
@@ -73,7 +73,7 @@ export function measuredLabel(
   if (found?.label !== expected.label) {
     throw layerMissing(expected.module, `${found?.label ?? 'no label'}, not ${expected.label}`);
   }
-  // SELinux as a whole may be permissive, which is the administrator's to decide; a profile is not.
+  // The administrator may make SELinux permissive as a whole. A permissive AppArmor profile is refused.
   if (expected.module === 'apparmor' && !found.enforcing && found.label !== 'unconfined') {
     throw layerMissing('apparmor', `the profile ${found.label} is not enforced`);
   }

@@ -15,19 +15,19 @@ import {
 } from '../../host/files/at.ts';
 import { getXattrOf, setXattrOf } from '../../host/files/xattr.ts';
 
-/** Where SELinux keeps a file's context: a string with its NUL (libselinux, setfilecon(3)). */
+/** The attribute with a file's SELinux context: a string with its NUL (libselinux, setfilecon(3)). */
 const ATTRIBUTE = 'security.selinux';
 
 /** fcntl.h: relative to the working directory. */
 const AT_FDCWD = -100;
 
-/** More files than that are no folder that somebody meant to show to a sandbox. */
+/** A folder with more files was probably bound by mistake. */
 const MOST_FILES = 2_000_000;
 
-/** Other work gets its turn after so many files. */
+/** After this many files the event loop gets its turn. */
 const BATCH = 500;
 
-/** To relabel one of these is to break the host; podman refuses the same. */
+/** Relabelling one of these would break the host; podman refuses the same. */
 const SYSTEM_DIRECTORIES = new Set(
   '/ /bin /boot /dev /etc /home /lib /lib32 /lib64 /libx32 /media /mnt /opt /proc /root /run /sbin /srv /sys /tmp /usr /usr/bin /usr/lib /usr/lib64 /usr/sbin /var /var/lib /var/log /var/tmp'.split(
     ' ',
@@ -39,24 +39,24 @@ const BELOW = {
   resolve: RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS | RESOLVE_NO_XDEV,
 };
 
-/** The context of what `fd` (O_PATH or not) names; undefined when it has none. */
+/** The context of the file of `fd` (O_PATH or not); undefined if it has none. */
 function contextOf(fd: number): string | undefined {
   return getXattrOf(fd, ATTRIBUTE)?.toString('latin1').replace(/\0$/, '');
 }
 
-/** The context of the file that `path` leads to; undefined when it has none. */
+/** The context of the file that `path` leads to; undefined if it has none. */
 export function contextAt(path: string): string | undefined {
   const fd = openPlace(realpathSync(path));
   using _fd = closing(fd);
   return contextOf(fd);
 }
 
-/** Gives what `fd` (O_PATH or not) names a context, unless it has it. */
+/** Sets the context of the file of `fd` (O_PATH or not) unless it has it. */
 function setContext(fd: number, context: string): void {
   if (contextOf(fd) !== context) setXattrOf(fd, ATTRIBUTE, Buffer.from(`${context}\0`));
 }
 
-/** Opens a path, without following a link at its end, or a descriptor once more. */
+/** Opens a path without following a link at its end, or reopens a descriptor. */
 function openPlace(place: string | number): number {
   const flags = O_PATH | constants.O_NOFOLLOW;
   if (typeof place === 'number') return openat2(place, '.', { flags });
@@ -71,9 +71,9 @@ export function labelFile(path: string, context: string): void {
 }
 
 /**
- * Gives `place` (a path, or the descriptor of a directory) and everything below it a context, without
- * following links and without leaving its file system; the place itself comes last, so that {@link hasContext} is true of whole trees only.
- * Throws E_RELABEL.
+ * Gives `place` (a path, or the descriptor of a directory) and everything below it a context. Follows no links
+ * and stays on the file system. The place itself comes last, so that {@link hasContext} is true only for a
+ * complete tree. Throws E_RELABEL.
  */
 export async function relabelTree(place: string | number, context: string): Promise<void> {
   try {
@@ -98,7 +98,7 @@ async function relabelBelow(root: number, context: string): Promise<void> {
     try {
       fd = openat2(root, path, BELOW);
     } catch (error) {
-      // Gone meanwhile, or another file system.
+      // The entry is gone, or on another file system.
       if (hasErrno(error, 'ENOENT', 'ENOTDIR', 'ELOOP', 'EXDEV')) continue;
       throw error;
     }
@@ -114,7 +114,7 @@ async function relabelBelow(root: number, context: string): Promise<void> {
   }
 }
 
-/** Labels one entry of a directory; true when it is a directory itself. */
+/** Labels one entry of a directory; true if the entry is a directory. */
 function labelEntry(directory: number, name: Buffer, context: string): boolean {
   let fd: number;
   try {
@@ -158,7 +158,7 @@ export function hasContext(path: string, context: string): boolean {
   return contextOf(fd) === context;
 }
 
-/** Throws E_RELABEL for folders that the host itself needs as they are. */
+/** Throws E_RELABEL for folders that the host needs with their labels. */
 export function refuseSystemDirectory(path: string): void {
   const real = realpathSync(path);
   if (!SYSTEM_DIRECTORIES.has(real) && real !== homedir()) return;

@@ -7,18 +7,18 @@ import { refuseSystemDirectory, relabelTree } from './relabel.ts';
 import { fileContext } from './selinux.ts';
 
 /**
- * Which label a sandbox gets, on a host with SELinux or AppArmor. As virt-sandbox had them, and:
- * - `auto`: `dynamic` where the host has either, else none;
- * - `none`: whatever libvirt's domains have without one.
+ * The label that a sandbox gets on a host with SELinux or AppArmor, as in virt-sandbox. In addition: - `auto`:
+ * `dynamic` where the host has either, otherwise none; - `none`: the label that libvirt's domains have by
+ * default.
  */
 export type LabelRequest =
   | { readonly kind: 'auto' | 'inherit' | 'none' }
-  /** SELinux: kiln's types, or those of `label`, and a pair of categories that nobody else has. */
+  /** SELinux: kiln's types, or those of `label`, with a pair of categories that no other sandbox has. */
   | { readonly kind: 'dynamic'; readonly label?: string }
-  /** This context or profile, for the commands. */
+  /** This context or profile for commands. */
   | { readonly kind: 'static'; readonly label: string };
 
-/** A context or a profile's name: no space, nothing that ends a line. */
+/** A context or the name of a profile, without blanks and line ends. */
 const LABEL = /^[\x21-\x7e]{1,1000}$/;
 
 /** Reads `auto`, `dynamic[:LABEL]`, `static:LABEL`, `inherit`, `none`. Throws E_ARGUMENT. */
@@ -33,8 +33,8 @@ export function parseLabelRequest(text: string): LabelRequest {
 }
 
 /**
- * SELinux: gives what a sandbox may write to on the host the context of its own files, and binds the one
- * that was asked for. Throws E_RELABEL.
+ * SELinux: gives files of the host that the sandbox may write to the context of the sandbox's own files, and
+ * binds with z or Z the context asked for. Throws E_RELABEL.
  */
 export async function relabelSources(
   specification: Pick<SandboxSpecification, 'binds' | 'scratch' | 'volumes'>,
@@ -54,7 +54,7 @@ export async function relabelSources(
   }
 }
 
-/** What the init is told of labels; nothing when there are none. */
+/** The label operation for the init; none without labels. */
 export function labelOperation(labels: SandboxLabels | undefined): PrepareOperation[] {
   if (labels === undefined) return [];
   const { module, init, command, files = '' } = labels;

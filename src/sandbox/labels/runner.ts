@@ -11,10 +11,10 @@ const OWN = '/proc/thread-self/attr/current';
 let lowered = false;
 
 /**
- * SELinux: leaves the categories that this thread has beyond those it always has. Pipes and sockets
- * are at the highest level of whoever makes them, and root's shell is at `s0-s0:c0.c1023`: no sandbox
- * with a pair of categories may use one that is made there. Root's own type is not held by
- * categories, so that nothing is lost. Throws E_LAYER_MISSING.
+ * SELinux: drops the categories that this thread has beyond its low level. Pipes and sockets get the highest
+ * level of their maker, and root's shell is at `s0-s0:c0.c1023`: a sandbox with a pair of categories could not
+ * use pipes made there. Root's own type is not restricted by categories, so nothing is lost. Throws
+ * E_LAYER_MISSING.
  */
 export function lowerOwnRange(): void {
   if (lowered || securityModule() !== 'selinux') return;
@@ -34,9 +34,9 @@ export async function labelForImages(tree: string): Promise<void> {
 }
 
 /**
- * On a host with SELinux: images, packages and the skeleton have the context that every sandbox may
- * read. What is made below a folder has the folder's type, so that after the first time, with an
- * empty store, there is nothing to do. Throws E_RELABEL.
+ * On a host with SELinux: gives images, packages and the skeleton the context that every sandbox may read. New
+ * files inherit the type of their folder, so after the first call, with an empty store, nothing is left to do.
+ * Throws E_RELABEL.
  */
 export async function ensureStoreContext(paths: StatePaths): Promise<void> {
   if (securityModule() !== 'selinux') return;

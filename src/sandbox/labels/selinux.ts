@@ -8,34 +8,34 @@ import { shellWord } from '../../shell-words.ts';
 import { claim, ensureClaims, type Owner, releaseClaim, releaseClaimsOf } from '../domain/claim.ts';
 
 /**
- * The types of kiln's policy module, policy/kiln.cil. `init`: may mount, and become one of the two
- * others. `command`: what every container of the policy may, less mounts. `nested`: may mount, too.
+ * The types of kiln's policy module, policy/kiln.cil. `init` may mount and become one of the others. `command`
+ * may do what every container of the policy may, except mount. `nested` may mount, too.
  */
 const TYPES = { init: 'kiln_init_t', command: 'kiln_t', nested: 'kiln_nested_t' } as const;
 
-/** What containers' files are, in Debian's and Fedora's policy: podman's are the same. */
+/** The type of containers' files in Debian's and Fedora's policy; podman uses it as well. */
 const FILE_TYPE = 'container_file_t';
 
-/** What a container may read and execute, never write: podman's images have it, too. */
+/** Files that containers may read and execute but not write; podman's images have it, too. */
 const IMAGE_TYPE = 'container_ro_file_t';
 
-/** libvirt's controller of a sandbox, which starts the init, in Debian's and Fedora's policy. */
+/** The context of libvirt's controller of a sandbox, which starts the init, in Debian's and Fedora's policy. */
 export const CONTROLLER = 'system_u:system_r:virtd_lxc_t:s0';
 
-/** A context of a process of the system, at the lowest level with these categories. */
+/** The context of a system process at the lowest level with these categories. */
 export function processContext(type: keyof typeof TYPES, pair: Pair): string {
   return `system_u:system_r:${TYPES[type]}:s0:${pair}`;
 }
 
-/** The context of files at `level`, such as `s0:c1,c2`, that a sandbox may write to. */
+/** The context of files at `level`, such as `s0:c1,c2`, that a sandbox may write. */
 export function fileContext(level: string): string {
   return `system_u:object_r:${FILE_TYPE}:${level}`;
 }
 
-/** The context of every file of the store: all sandboxes read them. */
+/** The context of every file of the store, which all sandboxes read. */
 export const IMAGE_CONTEXT = `system_u:object_r:${IMAGE_TYPE}:s0`;
 
-/** The level of a context: all behind its third colon. Throws E_ARGUMENT when it has none. */
+/** The level of a context: everything after its third colon. Throws E_ARGUMENT if there is none. */
 export function levelOf(context: string): string {
   const [, level] = /^[^:]+:[^:]+:[^:]+:(.+)$/.exec(context) ?? [];
   if (level !== undefined) return level;
@@ -48,12 +48,12 @@ export function atLevel(context: string, level: string): string {
   return context.slice(0, -levelOf(context).length) + level;
 }
 
-/** Where kiln's policy module is, as a word for a shell: for `semodule -i`. */
+/** The path of kiln's policy module, quoted for a shell: for `semodule -i`. */
 export function policyModule(): string {
   return shellWord(join(packageRoot(), 'policy/kiln.cil'));
 }
 
-/** Whether the policy that is loaded knows a context. The kernel answers by taking it, or not. */
+/** Whether the loaded policy knows a context. The kernel answers by accepting it. */
 export function isValidContext(context: string): boolean {
   try {
     writeFileSync('/sys/fs/selinux/context', context, { flag: 'r+' });
@@ -63,7 +63,7 @@ export function isValidContext(context: string): boolean {
   }
 }
 
-/** Throws E_LAYER_MISSING when kiln's policy module is not loaded, or knows no such context. */
+/** Throws E_LAYER_MISSING when kiln's policy module is not loaded or does not know the context. */
 export function requireContext(context: string): void {
   if (isValidContext(context)) return;
   const own = isValidContext(processContext('init', 'c0,c1'));
@@ -78,7 +78,7 @@ export function requireContext(context: string): void {
 /** Categories of a policy with MCS: c0 to c1023, in Debian's and Fedora's. */
 const CATEGORIES = 1024;
 
-/** Of 523,776 pairs, this many are tried before it is called hopeless. */
+/** How many of 523,776 pairs are tried before kiln gives up. */
 const ATTEMPTS = 10_000;
 
 /** Two categories, as in a level `s0:PAIR`: `c12,c345`, the smaller one first. */
@@ -88,7 +88,7 @@ function pairDirectory(paths: StatePaths): string {
   return join(paths.hostRun, 'mcs');
 }
 
-/** Any pair, each as likely as any other. */
+/** A random pair; all are equally likely. */
 function randomPair(): Pair {
   const first = randomInt(CATEGORIES);
   const other = randomInt(CATEGORIES - 1);
@@ -97,9 +97,9 @@ function randomPair(): Pair {
 }
 
 /**
- * Takes a pair of categories that nobody on this host has: no other sandbox or service, of any state
- * directory, and no process at all, such as libvirt's or podman's. Two labels with different pairs
- * have no access to each other. Throws E_NO_MCS.
+ * Takes a pair of categories that nobody on this host has: no other sandbox or service of any state directory,
+ * and no process, such as libvirt's or podman's. Labels with different pairs have no access to each other.
+ * Throws E_NO_MCS.
  * @param owner whoever has it, see {@link Owner}
  */
 export async function allocatePair(paths: StatePaths, owner: Owner): Promise<Pair> {
@@ -116,32 +116,29 @@ export async function allocatePair(paths: StatePaths, owner: Owner): Promise<Pai
   });
 }
 
-/**
- * Takes one certain pair, such as the one that a service's files have had since its last start.
- * False when somebody else has it.
- */
+/** Takes a given pair, such as the one that a service's files have. False if another owner has it. */
 export async function claimPair(paths: StatePaths, pair: Pair, owner: Owner): Promise<boolean> {
   const directory = pairDirectory(paths);
   ensureClaims(directory);
   return await claim(directory, pair, owner);
 }
 
-/** Gives back what pairs an owner has. Only when no process with them is left. */
+/** Gives back all pairs of an owner. No process with them may be left. */
 export async function releasePairsOf(paths: StatePaths, owner: Owner): Promise<void> {
   await releaseClaimsOf(pairDirectory(paths), owner);
 }
 
-/** Gives a pair back. Only when no process with it is left. */
+/** Gives a pair back. No process with it may be left. */
 export async function releasePair(paths: StatePaths, pair: Pair, owner: Owner): Promise<void> {
   await releaseClaim(pairDirectory(paths), pair, owner);
 }
 
-/** The pair that a context of SELinux ends in; undefined when it has none or other categories. */
+/** The pair at the end of an SELinux context; undefined if it has none, or other categories. */
 export function pairOf(context: string): Pair | undefined {
   return /:(c\d+,c\d+)$/.exec(context)?.[1];
 }
 
-/** The pairs of all processes of this host, in whatever way they came by them. */
+/** The pairs of all processes of this host, whether kiln gave them or not. */
 async function pairsOfProcesses(): Promise<Set<Pair>> {
   const pids = (await readdir('/proc')).filter((name) => /^\d+$/.test(name));
   const labels = await Promise.all(

@@ -10,24 +10,24 @@ import { DHCP, type DhcpAnswer, type DhcpRequest, decodeDhcp, encodeDhcp } from 
 const SERVER_PORT = 67;
 const EVERYBODY = '255.255.255.255';
 
-/** A bridge with STP passes nothing on for the first half minute, ms. */
+/** A bridge with STP forwards nothing for the first half minute, ms. */
 const PATIENCE = 60_000;
-/** Between repetitions, ms: doubled each time (RFC 2131, 4.1). */
+/** The pause before the first repetition, ms; it doubles each time (RFC 2131, 4.1). */
 const FIRST_PAUSE = 500;
 const LONGEST_PAUSE = 8000;
-/** A server that wants its leases renewed more often than this waits, ms. */
+/** The shortest pause before a renewal, even if the server wants an earlier one, ms. */
 const LEAST_RENEWAL = 1000;
-/** Longer than a timer can be set to, ms. */
+/** The longest time that a timer takes, ms. */
 const LONGEST_SLEEP = 2 ** 31 - 1;
 
-/** What a client is known by. */
+/** How a server identifies a client. */
 interface DhcpIdentity {
   /** Six bytes of an Ethernet address. */
   readonly hardware: Buffer;
   readonly hostname: string;
 }
 
-/** A DHCP client on a socket that is bound to one interface, which may be in another network namespace. */
+/** A DHCP client on a socket that is bound to one interface, possibly in another network namespace. */
 class DhcpClient {
   readonly #socket: Socket;
   readonly #identity: DhcpIdentity;
@@ -37,13 +37,13 @@ class DhcpClient {
   constructor(fd: number, identity: DhcpIdentity) {
     this.#identity = identity;
     this.#socket = createSocket('udp4');
-    // An interface that is gone: nobody answers.
+    // The interface is gone: nobody answers.
     this.#socket.on('error', () => undefined);
     this.#socket.bind({ fd });
     this.#socket.unref();
   }
 
-  /** Asks for an address until somebody gives one. Throws E_NO_LEASE. */
+  /** Asks for an address until a server gives one. Throws E_NO_LEASE. */
   async lease(): Promise<DhcpAnswer> {
     const deadline = Date.now() + PATIENCE;
     while (Date.now() < deadline) {
@@ -68,7 +68,9 @@ class DhcpClient {
     });
   }
 
-  /** Renews a lease for as long as it can be; gives each new one to `renewed`. Resolves when it is over. */
+  /**
+   * Renews a lease as long as possible and passes each new one to `renewed`. Resolves when the lease is over.
+   */
   async keep(first: DhcpAnswer, renewed: (lease: DhcpAnswer) => Promise<void>): Promise<void> {
     for (let lease = first; ; ) {
       const begun = Date.now();
@@ -99,7 +101,7 @@ class DhcpClient {
     return answer?.type === DHCP.ack && answer.lease > 0 ? answer : undefined;
   }
 
-  /** Sends a request again and again until an answer is taken; undefined when the time is over. */
+  /** Repeats a request until an answer is accepted; undefined when the time is over. */
   async #ask(
     request: Omit<DhcpRequest, 'transaction' | 'hardware' | 'hostname'>,
     to: string,
@@ -117,7 +119,7 @@ class DhcpClient {
     try {
       let pause = FIRST_PAUSE;
       while (Date.now() < deadline && !this.#over.signal.aborted) {
-        // One that cannot be sent now, for the bridge is not up, may be in a moment.
+        // Ignore errors: the bridge may be down now and up in a moment.
         this.#socket.send(message, SERVER_PORT, to, () => undefined);
         const wait = awaitedLater(this.#sleep(Math.min(pause, deadline - Date.now())));
         const answer = await Promise.race([answered.promise, wait]);
@@ -130,7 +132,7 @@ class DhcpClient {
     }
   }
 
-  /** Cut short by {@link close}. */
+  /** A sleep that {@link close} cuts short. */
   async #sleep(milliseconds: number): Promise<undefined> {
     const signal = this.#over.signal;
     const time = Math.min(milliseconds, LONGEST_SLEEP);
@@ -138,32 +140,32 @@ class DhcpClient {
   }
 }
 
-/** What libvirt calls the first interface of a container. */
+/** libvirt's name for the first interface of a container. */
 export const INTERFACE = 'eth0';
 
-/** Who asks. */
+/** The client's data for a lease. */
 export interface LeaseRequest {
   /** `52:54:00:…` */
   readonly mac: string;
   readonly hostname: string;
-  /** Told of each lease that changes something, once it is in use. */
+  /** Called for each lease that changes something, after the change is in force. */
   readonly onLease?: (lease: DhcpAnswer) => void;
   /** Aborts the wait for an address. */
   readonly signal?: AbortSignal | undefined;
 }
 
-/** The address that a sandbox has from its network, for as long as somebody renews it. */
+/** A sandbox's address on its network, while it is renewed. */
 export interface LeasedAddress {
   readonly address: string;
   readonly nameServers: readonly string[];
-  /** Resolves when the network has taken it back, with the reason where there is one. */
+  /** Resolves when the network has taken the address back, with the reason if there is one. */
   readonly lost: Promise<unknown>;
-  /** Renews it no more. Safe to call again. */
+  /** Ends the renewals. Safe to call again. */
   close(): void;
 }
 
 /**
- * Has the sandbox's interface get its address by DHCP, before anything runs in it, and keeps the lease.
+ * Has the sandbox's interface get an address by DHCP before anything runs in the sandbox, and renews the lease.
  * Throws E_NO_LEASE, E_SETUP, and the signal's reason.
  */
 export async function leaseAddress(

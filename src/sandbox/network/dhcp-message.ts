@@ -1,6 +1,6 @@
 /**
- * Messages of DHCP for IPv4, as a client writes and reads them (RFC 2131, options of RFC 2132).
- * What is read comes from the network: bounded, and taken only when it is whole.
+ * Messages of DHCP for IPv4, as a client writes and reads them (RFC 2131, options of RFC 2132). Answers come
+ * from the network: their size is bounded, and incomplete ones are ignored.
  */
 
 /** DHCP message types (RFC 2132, 9.6). */
@@ -25,30 +25,30 @@ const OPTION = {
 const BOOTREQUEST = 1;
 const BOOTREPLY = 2;
 const ETHERNET = 1;
-/** Answers come to everybody: nobody has the address yet that they could be sent to. */
+/** Asks for broadcast answers: the client has no address yet. */
 const BROADCAST = 0x8000;
 const COOKIE = 0x6382_5363;
 const OPTIONS_AT = 240;
-/** Some servers ignore anything shorter (RFC 1542, 2.1). */
+/** The least length: some servers ignore shorter messages (RFC 1542, 2.1). */
 const LEAST = 300;
-/** RFC 2132: the lease time of a lease that never ends. */
+/** RFC 2132: the lease time that never ends. */
 const FOREVER = 0xffff_ffff;
 
-/** What a client asks. Addresses are dotted. */
+/** A client's request. Addresses are dotted. */
 export interface DhcpRequest {
   readonly type: typeof DHCP.discover | typeof DHCP.request;
   readonly transaction: number;
   /** Six bytes. */
   readonly hardware: Buffer;
   readonly hostname: string;
-  /** The address in use that is to be renewed. */
+  /** The current address, to be renewed. */
   readonly current?: string;
-  /** The address that was offered, and by whom. */
+  /** The offered address, and its server. */
   readonly requested?: string;
   readonly server?: string;
 }
 
-/** What a server answers. Times in seconds. */
+/** A server's answer. Times in seconds. */
 export interface DhcpAnswer {
   readonly type: number;
   readonly transaction: number;
@@ -92,7 +92,7 @@ function option(code: number, value: Buffer): Buffer {
   return Buffer.concat([Buffer.of(code, value.length), value]);
 }
 
-/** An answer to that hardware address; undefined for anything else. */
+/** An answer to this hardware address; undefined for anything else. */
 export function decodeDhcp(bytes: Buffer, hardware: Buffer): DhcpAnswer | undefined {
   if (bytes.length < OPTIONS_AT || bytes.readUInt32BE(236) !== COOKIE) return undefined;
   if (bytes[0] !== BOOTREPLY || bytes[1] !== ETHERNET || bytes[2] !== hardware.length) {
@@ -124,7 +124,7 @@ export function decodeDhcp(bytes: Buffer, hardware: Buffer): DhcpAnswer | undefi
   };
 }
 
-/** Up to the first that is cut; the first of a kind counts. */
+/** The options up to the first incomplete one; the first of a kind counts. */
 function optionsOf(bytes: Buffer): Map<number, Buffer> {
   const options = new Map<number, Buffer>();
   for (let at = 0; at < bytes.length; ) {

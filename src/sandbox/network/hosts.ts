@@ -1,4 +1,4 @@
-/** What a sandbox's /etc/hosts and /etc/resolv.conf say. */
+/** Makes a sandbox's /etc/hosts and /etc/resolv.conf. */
 import { closeSync, constants, fstatSync, openSync, readFileSync, readSync } from 'node:fs';
 import {
   type OpenHow,
@@ -7,13 +7,13 @@ import {
   RESOLVE_NO_SYMLINKS,
 } from '../../host/files/at.ts';
 
-/** The host's own, and what systemd-resolved's stub in it stands for (systemd-resolved.service(8)). */
+/** The host's own file, and the servers behind systemd-resolved's stub (systemd-resolved.service(8)). */
 const HOST_FILES = ['/etc/resolv.conf', '/run/systemd/resolve/resolv.conf'];
 
-/** More than these no resolver reads (resolv.conf(5), MAXNS). */
+/** Resolvers read no more servers than this (resolv.conf(5), MAXNS). */
 const MOST = 3;
 
-/** Bytes that a hosts(5) or resolv.conf(5) file may have; a larger one is not read. */
+/** The most bytes of a hosts(5) or resolv.conf(5) file; a larger file is ignored. */
 const LARGEST = 64 * 1024;
 
 function read(path: string): string | undefined {
@@ -25,22 +25,22 @@ function read(path: string): string | undefined {
   }
 }
 
-/** The host's /etc/resolv.conf, for a sandbox in the host's network: a stub on loopback answers there, too. */
+/** The host's /etc/resolv.conf, for a sandbox in the host's network, where a stub on loopback answers too. */
 export function hostResolver(): string | undefined {
   return read('/etc/resolv.conf');
 }
 
-/** 127.0.0.53 and the like: nobody answers there but in the host's own network. */
+/** 127.0.0.53 and the like answer only in the host's own network. */
 function isLoopback(address: string): boolean {
   return address.startsWith('127.') || address === '::1' || address === '0.0.0.0';
 }
 
-/** The host's name servers that can be reached from another network. */
+/** The host's name servers that are reachable from another network. */
 function hostNameServers(files: readonly string[]): string[] {
   for (const path of files) {
     const text = read(path) ?? '';
     const servers = [...text.matchAll(/^nameserver[ \t]+([\da-fA-F.:]+)[ \t]*$/gm)];
-    // Without a zone (fe80::1%eth0), which is one of the host's links.
+    // Servers with a zone (fe80::1%eth0) are on a link of the host's, so they are left out.
     const reachable = servers.map(([, server = '']) => server).filter((it) => !isLoopback(it));
     if (reachable.length > 0) return reachable;
   }
@@ -48,8 +48,8 @@ function hostNameServers(files: readonly string[]): string[] {
 }
 
 /**
- * A resolv.conf for a sandbox on a network of its own: with the name servers that the network told,
- * or else the host's. Undefined where there are none.
+ * A resolv.conf for a sandbox on a network of its own, with the network's name servers or else the host's.
+ * Undefined if there are none.
  * @param files of the host, the first that has a server counts
  */
 export function networkResolver(
@@ -64,7 +64,7 @@ export function networkResolver(
     .join('');
 }
 
-/** Debian's address for a host's own name where the host has no lasting address. */
+/** Debian's address for a host's own name on a host without a permanent address. */
 const OWN_ADDRESS = '127.0.1.1';
 
 const HOSTS: OpenHow = {
@@ -72,7 +72,7 @@ const HOSTS: OpenHow = {
   resolve: RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS,
 };
 
-/** The image's /etc/hosts; empty where it has none, or one that is no small plain file. The tree is hostile. */
+/** The image's /etc/hosts; empty if it is missing or is not a small plain file. The tree is hostile. */
 function imageHosts(root: string): string {
   let directory: number | undefined;
   let file: number | undefined;
@@ -84,7 +84,7 @@ function imageHosts(root: string): string {
     const bytes = Buffer.alloc(status.size);
     return bytes.toString('utf8', 0, readSync(file, bytes));
   } catch {
-    // Without it the names below are all there is.
+    // Without the file, the names below are all there is.
     return '';
   } finally {
     if (file !== undefined) closeSync(file);
@@ -101,8 +101,8 @@ function entries(text: string): { readonly address: string; readonly names: read
 }
 
 /**
- * The /etc/hosts of a sandbox: what the image has, and where that lacks them `localhost` and the
- * sandbox's own host name.
+ * The /etc/hosts of a sandbox: the image's, plus `localhost` and the sandbox's own host name if they are
+ * missing.
  * @param root the image's tree, a path on the host
  * @param address the sandbox's own on its network, where it has one
  */
@@ -114,7 +114,7 @@ export function hostsFile(root: string, hostname: string, address = OWN_ADDRESS)
   const lines: string[] = [];
   if (!has('localhost', '127.')) lines.push('127.0.0.1\tlocalhost');
   if (!has('localhost', '::1')) lines.push('::1\tlocalhost ip6-localhost ip6-loopback');
-  // A host name that is none of hosts(5) is the caller's own business.
+  // A host name that hosts(5) does not allow is left out.
   if (/^[\w.-]+$/.test(hostname) && !has(hostname.toLowerCase()) && hostname !== 'localhost') {
     const [short = ''] = hostname.split('.');
     lines.push(`${address}\t${short === hostname ? hostname : `${hostname} ${short}`}`);

@@ -2,7 +2,7 @@ import { randomBytes } from 'node:crypto';
 import { isIP } from 'node:net';
 import type { LibvirtNetwork } from '../domain/domain-xml.ts';
 
-/** The prefix of virtual machines' interfaces, as libvirt and qemu use it. */
+/** The prefix of virtual interfaces, as libvirt and qemu use it. */
 const PREFIX = ['52', '54', '00'];
 
 /** The Ethernet address of a virtual interface. @param bytes three, the part that is its own */
@@ -10,12 +10,12 @@ export function virtualMac(bytes: Uint8Array): string {
   return [...PREFIX, ...Array.from(bytes, (byte) => byte.toString(16).padStart(2, '0'))].join(':');
 }
 
-/** One for an interface that lives once. */
+/** An address for an interface that is used once. */
 export function randomMac(): string {
   return virtualMac(randomBytes(3));
 }
 
-/** What each option of a network may say. */
+/** Checks the value of each option of a network. */
 const OPTIONS: Readonly<Record<string, (value: string) => boolean>> = {
   address: (value) => {
     const [ip = '', prefix = '', ...more] = value.split('/');
@@ -29,8 +29,8 @@ const OPTIONS: Readonly<Record<string, (value: string) => boolean>> = {
 };
 
 /**
- * A libvirt network as `NAME[,address=IP/PREFIX[,gateway=IP]][,mac=MAC]`. Without an address the
- * sandbox asks for one by DHCP. Undefined for anything else.
+ * Parses a libvirt network, `NAME[,address=IP/PREFIX[,gateway=IP]][,mac=MAC]`. Without an address the sandbox
+ * asks for one by DHCP. Undefined for anything else.
  */
 export function parseLibvirtNetwork(text: string): LibvirtNetwork | undefined {
   const [name = '', ...options] = text.split(',');

@@ -16,22 +16,22 @@ import { type SetupOperation, WIRE } from '../wire/table.ts';
 import { openBind } from './host-write.ts';
 import type { Bind } from './specification.ts';
 
-/** The ids of the command, and of whoever started kiln: binds map the one to the other. */
+/** The ids of the command and of the caller: binds map one to the other. */
 export interface BindOwners {
   readonly user: { readonly uid: number; readonly gid: number };
   readonly caller: { readonly uid: number; readonly gid: number };
-  /** Further groups of the caller's. */
+  /** Further groups of the caller. */
   readonly groups: readonly number[];
 }
 
-/** As many groups as a map takes: it is written at once, in one page (user_namespaces(7)). */
+/** The most groups in a map: it is written in one go, in one page (user_namespaces(7)). */
 const GROUPS_MAX = 150;
 
 export class Descriptors implements Disposable {
   readonly fds: number[] = [];
   readonly sources: string[] = [];
 
-  /** Takes a descriptor over. Throws E_BIND for one more than a message takes. */
+  /** Takes over a descriptor. Throws E_BIND if there are more than a message takes. */
   add(fd: number, source: string): number {
     if (this.fds.length === WIRE.descriptors) {
       closeDescriptor(fd);
@@ -46,10 +46,10 @@ export class Descriptors implements Disposable {
   }
 }
 
-/** What every mount from outside has, also one that the sandbox may write to. */
+/** Attributes of every mount from outside, also of writable ones. */
 export const WRITABLE = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV;
 
-/** A detached, nosuid, nodev copy of the mount at `path`, its owners mapped by `userNamespace`. */
+/** A detached, nosuid, nodev copy of the mount at `path`, with owners mapped by `userNamespace`. */
 export function detach(
   path: string,
   userNamespace: number,
@@ -82,7 +82,7 @@ export function bindOperation(
   try {
     const access = readonly ? 'readonly' : own === true ? 'own' : 'host';
     if (access === 'host') check(source, file);
-    // What was looked at, and nothing that has taken its place meanwhile.
+    // Binds the file that was checked, even if another has taken its place since.
     const opened = `/proc/self/fd/${file}`;
     const directory = statSync(opened).isDirectory();
     const fd = descriptors.add(detach(opened, namespace, readonly, source), source);
@@ -93,8 +93,8 @@ export function bindOperation(
 }
 
 /**
- * Only the caller's own ids cross the border of a bind; everybody else is nobody in the sandbox. A folder whose group
- * is nobody's takes no new files, so the caller's other groups are there by their numbers.
+ * Only the caller's own ids are mapped in a bind; everybody else is nobody in the sandbox. A folder whose group
+ * is not mapped takes no new files, so the caller's other groups are mapped to their own numbers.
  */
 export function bindNamespace(range: IdRange, { user, caller, groups }: BindOwners): number {
   const others = [...new Set(groups)]

@@ -48,7 +48,7 @@ const NAMES = [
 /** A capability without its `CAP_`, as in capabilities(7). */
 export type Capability = (typeof NAMES)[number];
 
-/** What scriptlets of packages need as container root (DESIGN: the `transaction` policy). */
+/** The capabilities that scriptlets of packages need as container root. */
 export const TRANSACTION_CAPABILITIES: readonly Capability[] = [
   'CHOWN',
   'FOWNER',
@@ -60,7 +60,7 @@ export const TRANSACTION_CAPABILITIES: readonly Capability[] = [
   'SYS_CHROOT',
 ];
 
-/** What container root keeps when a command asks to be root: podman's default set. */
+/** The capabilities that container root keeps by default: podman's set. */
 export const ROOT_CAPABILITIES: readonly Capability[] = [
   'CHOWN',
   'DAC_OVERRIDE',
@@ -76,8 +76,8 @@ export const ROOT_CAPABILITIES: readonly Capability[] = [
 ];
 
 /**
- * What a systemd that boots in a sandbox has beyond root's: mounts, namespaces, its cgroups, and the end
- * of its own pid namespace (reboot(2)); all of it in the sandbox's user namespace only.
+ * What a systemd that boots in a sandbox has beside root's capabilities: mounts, namespaces, its cgroups, and
+ * the end of its own pid namespace (reboot(2)); only in the sandbox's user namespace.
  */
 export const BOOT_CAPABILITIES: readonly Capability[] = ['SYS_ADMIN', 'SYS_BOOT'];
 
@@ -91,12 +91,12 @@ export function parseCapability(text: string): Capability {
   });
 }
 
-/** The set as the kernel has it: bit n for capability n. */
+/** The set as the kernel stores it: bit n for capability n. */
 export function capabilityMask(capabilities: readonly Capability[]): bigint {
   return capabilities.reduce((mask, name) => mask | (1n << BigInt(NAMES.indexOf(name))), 0n);
 }
 
-/** The names in a mask, as in the CapBnd line of /proc/PID/status. */
+/** The names in a mask, such as the CapBnd line of /proc/PID/status. */
 export function capabilityNames(mask: bigint): Capability[] {
   return NAMES.filter((_, index) => ((mask >> BigInt(index)) & 1n) === 1n);
 }

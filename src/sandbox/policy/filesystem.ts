@@ -18,8 +18,8 @@ import { refuseHostWrite } from './host-write.ts';
 import type { SandboxSpecification } from './specification.ts';
 
 /**
- * Hidden because they tell about, or act on, the whole host: podman's and runc's list, and what tells
- * the kernel's addresses, the host's disks, memory and locks, or its command line (which may hold
+ * Paths that are hidden because they tell about the whole host or act on it: podman's and runc's list; also
+ * what tells the kernel's addresses, the host's disks, memory and locks, or its command line (which may hold
  * passwords), or lets anybody make the kernel work (pressure).
  */
 const MASKED = [
@@ -70,12 +70,12 @@ export const PROC_RULES: readonly ProcRule[] = [
   ...READ_ONLY.map((path) => ({ path, rule: 'readonly' }) as const),
 ];
 
-/** The same for the init, which can do it before the sandbox has an image. */
+/** The same rules as operations for the init, which can apply them before the sandbox has an image. */
 export function procOperations(): PrepareOperation[] {
   return PROC_RULES.map(({ path, rule }) => ({ op: rule, path }));
 }
 
-/** tmpfs that every sandbox has: private, and gone with it. Mode, and share of the disk limit. */
+/** The private tmpfs of every sandbox: mode, and share of the disk limit. */
 const PRIVATE_TMPFS = [
   { path: '/tmp', mode: 0o1777 },
   { path: '/var/tmp', mode: 0o1777 },
@@ -87,20 +87,20 @@ const PRIVATE_TMPFS = [
 export interface SetupPlan extends Disposable {
   readonly operations: readonly SetupOperation[];
   readonly fds: readonly number[];
-  /** What each descriptor is of, for who reads an error. */
+  /** The source of each descriptor, for errors. */
   readonly sources: readonly string[];
 }
 
-/** What a sandbox's network has told about it. */
+/** What a sandbox's network has told. */
 export interface NetworkAnswers {
-  /** Its own address there. */
+  /** The sandbox's own address. */
   readonly address?: string;
   readonly nameServers?: readonly string[];
 }
 
 let overlayAsked = false;
 
-/** Asks once for a module that the sandbox cannot load itself. Without it, the init says what it lacks. */
+/** Loads the overlay module once: a sandbox cannot. If it is missing, the init reports that. */
 function loadOverlay(): void {
   if (overlayAsked) return;
   overlayAsked = true;
@@ -114,7 +114,7 @@ function loadOverlay(): void {
 /** Where secrets lie in a sandbox, as with podman and Docker. */
 const SECRETS = '/run/secrets';
 
-/** A file system of its own, closed once it is filled. */
+/** Operations for a file system of secrets, made read-only after it is filled. */
 function secretOperations(
   { secrets }: SandboxSpecification,
   { user: { uid, gid } }: BindOwners,
@@ -131,7 +131,7 @@ function secretOperations(
   ];
 }
 
-/** Names of hosts that programs of the sandbox find, whatever the image has. */
+/** Operations for the host names that programs in the sandbox resolve, whatever the image has. */
 function nameOperations(
   { names, root, hostname, network }: SandboxSpecification,
   { address, nameServers = [] }: NetworkAnswers,
@@ -149,8 +149,8 @@ function nameOperations(
 }
 
 /**
- * What the sandbox's init has to mount, in order, and the detached mounts it needs for that. Dispose of
- * it when the message has been sent. Nothing here appears in the host's mount table.
+ * The mounts that the sandbox's init must make, in order, and the detached mounts that it needs for them.
+ * Dispose of the result after sending the message. The host's mount table does not change.
  * @param initPid the sandbox's init: files of the image get the ids of its user namespace
  * @param paths what a bind must not give write access to
  */
@@ -206,7 +206,7 @@ export function planFilesystem(
       operations.push(...procOperations());
       for (const path of specification.readonlyPaths) operations.push({ op: 'readonly', path });
     }
-    // What lies above others comes first: mounted later, it would hide them.
+    // Mounts above others come first: later ones would hide what is below.
     const wanted = [...specification.tmpfs, ...specification.binds].sort((a, b) =>
       a.target < b.target ? -1 : Number(a.target > b.target),
     );

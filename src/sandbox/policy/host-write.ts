@@ -1,6 +1,6 @@
 /**
- * Folders that no command of a sandbox writes to unless the caller confirms it: who writes to them
- * rules the host, or another user.
+ * Folders that commands may write only if the caller confirms it: writing there controls the host or another
+ * user.
  */
 import { closeSync, constants, openSync, readFileSync, statSync } from 'node:fs';
 import { KilnError } from '../../errors.ts';
@@ -12,23 +12,21 @@ import type { Surroundings } from './surroundings.ts';
 /** O_PATH of open(2), which Node has no name for: finds a file without opening it. */
 const O_PATH = 0o10000000;
 
-/** What the host's own programs are, read and obey. */
+/** Folders with the host's own programs, libraries and configuration. */
 const SYSTEM = [
   ...['/bin', '/boot', '/dev', '/etc', '/lib', '/lib32', '/lib64', '/libx32', '/proc', '/run'],
   ...['/sbin', '/sys', '/usr', '/var/lib/dpkg', '/var/lib/rpm', '/var/lib/libvirt'],
   ...['/var/lib/systemd', '/var/spool/cron'],
 ];
 
-/** In one of those, and yet people's own. */
+/** Folders inside those that belong to people all the same. */
 const PEOPLES = ['/dev/shm', '/run/media', '/run/user', '/usr/local/src', '/usr/src'];
 
-/** Ids of people; those below are the system's, and the last of 16 bits is nobody's. */
+/** The first id of a person; lower ones are the system's, and the last one of 16 bits is nobody's. */
 const FIRST_PERSON = 1000;
 const NOBODY = 65534;
 
-/**
- * Finds what is to be bound, without opening it; the caller closes the descriptor. Throws E_BIND.
- */
+/** Opens the source of a bind with O_PATH. The caller closes the descriptor. Throws E_BIND. */
 export function openBind({ source, descriptor }: Pick<Bind, 'source' | 'descriptor'>): number {
   try {
     return openSync(descriptor === undefined ? source : `/proc/self/fd/${descriptor}`, O_PATH);
@@ -40,18 +38,18 @@ export function openBind({ source, descriptor }: Pick<Bind, 'source' | 'descript
   }
 }
 
-/** A folder that is not written to, and why. */
+/** A protected folder, and the reason. */
 interface Kept {
   readonly path: string;
   readonly why: string;
-  /** What lies below it may be written to. */
+  /** Set if only the folder itself is protected, not what is below it. */
   readonly only?: true;
 }
 
 /**
- * Refuses a writable bind of what the host lives on: its programs, configuration and devices, kiln's
- * own state, home directories, and whatever holds one of them. The file is the one that `fd` has open,
- * so that no link can be put in its place afterwards.
+ * Refuses a writable bind of what the host needs: its programs, configuration and devices, kiln's own state,
+ * home directories, and every folder that contains one of them. Checks the file that `fd` has open, so that no
+ * link can be put in its place afterwards.
  * @param source as the caller named it
  * @throws KilnError E_BIND
  */
@@ -80,9 +78,9 @@ export function refuseHostWrite(
 }
 
 /**
- * An overlay that is mounted with a bind as its upper directory copies set-id files of the image into
- * the bind. The kernel does so by itself: no filter of system calls sees a mode.
- * For a command that may mount. Throws E_BIND.
+ * For a command that may mount: refuses writable binds. An overlay with a bind as its upper directory copies
+ * set-id files of the image into the bind; the kernel does that itself, so no filter of system calls sees the
+ * mode. Throws E_BIND.
  */
 export function refuseCopyUp({
   hostFiles,
@@ -98,7 +96,7 @@ export function refuseCopyUp({
   );
 }
 
-/** {@link refuseHostWrite} for the binds of a sandbox that nobody has opened yet. */
+/** {@link refuseHostWrite} for the binds of a sandbox that is not open yet. */
 export function refuseHostWrites(
   paths: Pick<StatePaths, 'root' | 'hostRun'>,
   { binds, allowHostWrite }: Pick<SandboxSpecification, 'binds' | 'allowHostWrite'>,
@@ -116,7 +114,7 @@ export function refuseHostWrites(
   }
 }
 
-/** By its path, or, under another mount, by its place in the file system. */
+/** Compares paths or, under another mount, places in the file system. */
 function isIn(place: MountedPath, folder: MountedPath): boolean {
   if (isWithin(place.path, folder.path)) return true;
   return place.device === folder.device && isWithin(place.inside, folder.inside);
@@ -143,14 +141,14 @@ function keptFolders(
   ];
 }
 
-/** The home directories of people and of root. What lies below the caller's own is the caller's to give. */
+/** The home directories of people and of root. Folders below the caller's own home may be bound. */
 function homes(caller: number): Kept[] {
   const accounts = readFileSync('/etc/passwd', 'utf8').split('\n');
   return accounts.flatMap((line): Kept[] => {
     const [name = '', , id = '', , , home = ''] = line.split(':');
     const uid = Number(id);
     const person = uid === 0 || (uid >= FIRST_PERSON && uid !== NOBODY);
-    // Some have a folder that is not theirs, such as /.
+    // Some accounts have a folder that is not theirs, such as /.
     if (!person || !home.startsWith('/') || ownerOf(home) !== uid || home === '/') return [];
     const why = `it is the home directory of ${name}`;
     return uid !== caller
@@ -162,7 +160,7 @@ function homes(caller: number): Kept[] {
   });
 }
 
-/** Not every user is in /etc/passwd. */
+/** Homes of users who are not in /etc/passwd. */
 function foreignHome(place: string, caller: number): Kept[] {
   const home = /^\/home\/[^/]+/.exec(place)?.[0];
   if (home === undefined) return [];
@@ -180,7 +178,7 @@ function placeOf(path: string, mounts: MountTable): MountedPath | undefined {
   try {
     fd = openSync(path, O_PATH | constants.O_DIRECTORY);
   } catch {
-    // None of this host, so nothing to keep.
+    // A path that does not exist on this host needs no protection.
     return undefined;
   }
   try {

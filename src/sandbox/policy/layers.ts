@@ -3,8 +3,8 @@ import { KilnError } from '../../errors.ts';
 import { landlockAbi } from '../../host/process/process.ts';
 
 /**
- * Layers that a host may be unable to give. Without them kiln goes on only where `--allow-missing`
- * names them; the others can never be missing.
+ * Layers that a host may lack. kiln goes on without one only if `--allow-missing` names it; other layers can
+ * never be missing.
  */
 export const OPTIONAL_LAYERS = [
   'landlock',
@@ -32,7 +32,7 @@ export function allowedMissing(env: NodeJS.ProcessEnv): OptionalLayer[] {
   return text.split(',').filter(Boolean).map(parseLayer);
 }
 
-/** Why this kernel cannot give a layer; undefined when it can. */
+/** Why this kernel lacks a layer; undefined if it has it. */
 export function whyUnavailable(layer: OptionalLayer): string | undefined {
   if (layer === 'landlock' && landlockAbi() === 0) {
     return 'the kernel has no Landlock (CONFIG_SECURITY_LANDLOCK, and landlock in lsm=)';
@@ -43,7 +43,7 @@ export function whyUnavailable(layer: OptionalLayer): string | undefined {
   return undefined;
 }
 
-/** Throws E_LAYER_MISSING when a layer is missing and may not be. True when it is there. */
+/** Throws E_LAYER_MISSING if a required layer is missing. True if the layer is there. */
 export function requireLayer(layer: OptionalLayer, allowed: readonly OptionalLayer[]): boolean {
   const why = whyUnavailable(layer);
   if (why === undefined) return true;
@@ -51,7 +51,7 @@ export function requireLayer(layer: OptionalLayer, allowed: readonly OptionalLay
   throw layerMissing(layer, why);
 }
 
-/** A layer that was asked for is not there, and nobody said that this is fine. */
+/** The error for a missing layer that nobody allowed to be missing. */
 export function layerMissing(layer: string, why: string, cause?: unknown): KilnError {
   const optional = OPTIONAL_LAYERS.some((name) => name === layer);
   return new KilnError('E_LAYER_MISSING', `the sandbox is not closed: ${layer}: ${why}`, {

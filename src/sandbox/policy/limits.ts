@@ -7,10 +7,10 @@ import type { SandboxDomain } from '../domain/sandbox-domain.ts';
 import { layerMissing, type OptionalLayer } from './layers.ts';
 import type { SandboxSpecification } from './specification.ts';
 
-/** Processes and threads of a sandbox that nobody gave a limit: a fork bomb must not be the host's. */
+/** The default limit of processes and threads: a fork bomb must not reach the host. */
 export const DEFAULT_PIDS = 8192;
 
-/** Less than a sandbox takes before anything runs in it: a typo, not a limit. Bytes. */
+/** Less memory than a sandbox itself takes must be a typo. Bytes. */
 export const MINIMUM_MEMORY = 4 << 20;
 
 function requireMemory(memory: number | undefined): void {
@@ -21,7 +21,7 @@ function requireMemory(memory: number | undefined): void {
   });
 }
 
-/** libvirt says nothing of a limit that it could not set, and a container may hide the group that has it. */
+/** libvirt reports no limit that it could not set, and a container may hide the group with the limit. */
 function requireDefaultMemory(
   cgroups: ProcessCgroups,
   id: string,
@@ -31,14 +31,14 @@ function requireDefaultMemory(
   throw layerMissing('memory-limit', 'no group of the sandbox’s with the default limit is seen');
 }
 
-/** Whether the host has the limit and only this value of it is none: that is not for it to lack. */
+/** Whether the host supports the limit but refuses this value; then the layer is not missing. */
 function isRefusedValue(error: unknown): error is KilnError {
   return error instanceof KilnError && hasErrno(error.cause, 'EINVAL', 'EBUSY', 'ERANGE');
 }
 
 /**
- * Puts limits on a sandbox that waits. Throws E_LAYER_MISSING for one that cannot be had, the default
- * one of processes among them; E_LIMIT for a value that can be none.
+ * Sets limits on a waiting sandbox. Throws E_LAYER_MISSING for a limit that the host lacks, including the
+ * default one of processes, and E_LIMIT for an invalid value.
  */
 export async function limitSandbox(
   { id, cgroups, channel: { initPid } }: SandboxDomain,

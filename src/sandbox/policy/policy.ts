@@ -8,20 +8,20 @@ import { landlockWalls, mayMount } from './landlock.ts';
 import type { CommandPolicy } from './specification.ts';
 import type { Surroundings } from './surroundings.ts';
 
-/** What a command's policy is made of, beside its sandbox. */
+/** What a command's policy is made from, beside its sandbox. */
 export interface PolicyRequest {
   /** NAME|UID[:GROUP|GID], names as in the image's /etc/passwd. */
   readonly user: string;
   readonly capabilities: readonly Capability[];
-  /** One of kiln's own profiles, or the path of one; chosenProfile() checks what a person chose. */
+  /** One of kiln's profiles, or the path of a profile; chosenProfile() checks what a person chose. */
   readonly seccomp: string;
-  /** Those by which the profile decides, where they are not the command's. */
+  /** The capabilities by which the profile decides, if they differ from the command's. */
   readonly seccompCapabilities?: readonly Capability[];
 }
 
 /**
- * The capabilities of a user: root's default ones, and those added by name.
- * Throws E_ARGUMENT for SETFCAP where the command can write to files of the host.
+ * The capabilities of a user: root's defaults and the added ones. Throws E_ARGUMENT for SETFCAP if the command
+ * can write to files of the host.
  */
 export function userCapabilities(
   uid: number,
@@ -49,8 +49,8 @@ function commandCapabilities(
 }
 
 /**
- * Where files of the host can be written to, no file is given capabilities. In a user namespace of its
- * own a command has SETFCAP again, and root needs it to make one (user_namespaces(7)): there the seccomp
+ * Drops SETFCAP where files of the host are writable, so that no file gets capabilities. In a user namespace of
+ * its own a command has SETFCAP again, and root needs it to make one (user_namespaces(7)); there the seccomp
  * filter refuses extended attributes instead.
  */
 function withoutSetfcap({
@@ -61,8 +61,8 @@ function withoutSetfcap({
 }
 
 /**
- * The policy of a command in a sandbox with these surroundings: the only place where one is made.
- * Throws E_SECCOMP_PROFILE, E_SECCOMP, E_LAYER_MISSING, E_BIND.
+ * The policy of a command in a sandbox with these surroundings. No other function makes one. Throws
+ * E_SECCOMP_PROFILE, E_SECCOMP, E_LAYER_MISSING, E_BIND.
  */
 export async function commandPolicy(
   paths: StatePaths,
@@ -85,7 +85,7 @@ export async function commandPolicy(
     capabilities,
     seccomp: hostFiles ? withSetIdGuard(filter, { attributes: userNamespaces }) : filter,
     landlock,
-    // landlockWalls() has refused that unless somebody said that Landlock may be missing.
+    // Without that wall landlockWalls() has thrown, unless Landlock may be missing.
     openSockets: hostNetwork && !landlock.includes('abstract-sockets'),
   };
 }

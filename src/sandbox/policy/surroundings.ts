@@ -2,21 +2,21 @@ import type { OptionalLayer } from './layers.ts';
 import type { SandboxSpecification } from './specification.ts';
 
 /**
- * What of a sandbox decides which walls its commands need. It is always made from the sandbox's own
- * specification, and it is kept with a kept sandbox: whoever starts a command cannot forget a part.
+ * What decides which walls a sandbox's commands need. It is always made from the sandbox's own specification
+ * and kept with a kept sandbox, so a caller that starts a command cannot forget a part.
  */
 export interface Surroundings {
-  /** Commands are in the host's network namespace. */
+  /** Whether commands are in the host's network namespace. */
   readonly hostNetwork: boolean;
-  /** Commands may mount: `--profile nested`, or a systemd that boots. */
+  /** Whether commands may mount: `--profile nested`, or a systemd that boots. */
   readonly mounts: boolean;
-  /** Commands may make user namespaces, in which they have every capability. */
+  /** Whether commands may make user namespaces, in which they have every capability. */
   readonly userNamespaces: boolean;
-  /** Commands can write to a folder or file of the host. */
+  /** Whether commands can write to a file or folder of the host. */
   readonly hostFiles: boolean;
-  /** The caller confirms what is dangerous of that. */
+  /** Whether the caller confirmed dangerous writable binds. */
   readonly allowHostWrite: boolean;
-  /** Layers that need not be there where the host cannot give them. */
+  /** Layers that may be missing on this host. */
   readonly allowMissing: readonly OptionalLayer[];
 }
 

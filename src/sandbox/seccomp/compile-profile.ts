@@ -43,7 +43,7 @@ type Profile = z.infer<typeof profileSchema>;
 
 const EPERM = 1;
 
-/** This machine's architecture: in profiles' conditions, and for libseccomp. */
+/** This machine's architecture, as profiles' conditions and libseccomp name it. */
 const NATIVE: Readonly<Record<string, { go: string; scmp: string }>> = {
   x64: { go: 'amd64', scmp: 'SCMP_ARCH_X86_64' },
   arm64: { go: 'arm64', scmp: 'SCMP_ARCH_AARCH64' },
@@ -63,8 +63,8 @@ function libraryName(architecture: string): string {
 }
 
 /**
- * Compiles the text of a profile for a command with these capabilities. `source` names it in errors.
- * `asking` is missing where this host cannot ask. Throws E_SECCOMP_PROFILE, E_SECCOMP.
+ * Compiles the text of a profile for a command with these capabilities. `source` names it in errors. `asking`
+ * is left out if this host cannot ask. Throws E_SECCOMP_PROFILE, E_SECCOMP.
  */
 export function compileProfile(
   text: string,
@@ -96,7 +96,7 @@ export function compileProfile(
   try {
     return { plain, asking: compileFilter(fallback, rules, architectures, true) };
   } catch {
-    // Before libseccomp 2.5: refusals are as sure, but nobody can say which there were.
+    // libseccomp before 2.5 refuses as reliably, but refusals cannot be counted.
     return { plain };
   }
 }

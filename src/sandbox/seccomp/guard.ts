@@ -1,12 +1,12 @@
 /**
- * Filters in front of a profile's. They are written here, not made by libseccomp, for two reasons: an old
- * libseccomp does not know all calls and leaves out the unknown ones, and two filters of libseccomp's cannot be
- * put together. The numbers are the kernel's ABI; test/sandbox/set-id.test.ts compares them with libseccomp's.
- * Sources: seccomp(2), linux/filter.h, linux/audit.h.
+ * Filters in front of a profile's. They are written by hand, not by libseccomp, for two reasons: an old
+ * libseccomp leaves out calls that it does not know, and two filters of libseccomp's cannot be combined. The
+ * numbers are the kernel's ABI; test/sandbox/set-id.test.ts compares them with libseccomp's. Sources:
+ * seccomp(2), linux/filter.h, linux/audit.h.
  */
 import type { SeccompFilter } from './profile.ts';
 
-/** Calls since Linux 5.1 have the same number everywhere. */
+/** Calls since Linux 5.1 have the same number on every architecture. */
 const NEW = { io_uring_setup: 425, openat2: 437, fchmodat2: 452, setxattrat: 463 };
 
 /** An ABI: its AUDIT_ARCH number, and its calls' numbers as <asm/unistd.h> has them. */
@@ -21,7 +21,7 @@ const I386_CALLS = {
   ...{ fchmodat: 306, setxattr: 226, lsetxattr: 227, fsetxattr: 228, ...NEW },
 };
 
-/** Of each of Node's names for a processor: its own ABI, and those of 32 bits it also runs. */
+/** By Node's name for the processor: its own ABI, and the 32-bit ABIs that it also runs. */
 export const ABIS: Readonly<Record<string, Readonly<Record<string, Abi>>>> = {
   x64: {
     x86_64: {
@@ -50,10 +50,10 @@ export const ABIS: Readonly<Record<string, Readonly<Record<string, Abi>>>> = {
   },
 };
 
-/** Of x32, whose calls have the numbers of x86_64 and this bit. */
+/** x32 uses the numbers of x86_64 with this bit. */
 const X32 = 0x4000_0000;
 
-/** struct seccomp_data: nr, arch, instruction pointer, six arguments. The lower half comes first. */
+/** struct seccomp_data: nr, arch, instruction pointer, six arguments. The lower half of each comes first. */
 const NUMBER_AT = 0;
 const ARCHITECTURE_AT = 4;
 const argumentAt = (index: number) => 16 + 8 * index;
@@ -67,20 +67,20 @@ const IF_ANY_BIT = 0x45; // BPF_JMP | BPF_JSET | BPF_K
 const RETURN = 0x06; // BPF_RET | BPF_K
 
 const RET_ERRNO = 0x0005_0000;
-/** struct sock_filter: code, how many to skip if so and if not, operand. */
+/** struct sock_filter: code, operand, instructions to skip if true and if false. */
 type Instruction = readonly [code: number, operand: number, yes?: number, no?: number];
 
 /** A jump to the first instruction after the guard. */
 const TO_PROFILE: Instruction = [JUMP, -1];
 
-/** `body`, if the accumulator is `value`. */
+/** `body` for the case that the accumulator is `value`. */
 function ifEqual(value: number, body: readonly Instruction[]): Instruction[] {
   if (body.length > 255) throw new RangeError('a jump of a filter skips 255 instructions at most');
   return [[IF_EQUAL, value, 0, body.length], ...body];
 }
 
 /**
- * A guard: what is done with calls that are recognised, on each ABI of this processor.
+ * A guard, which handles recognised calls on each ABI of this processor.
  * @param body given the numbers of an ABI's calls; what it does not end goes on with the profile
  */
 function guard(
@@ -91,7 +91,7 @@ function guard(
   const sections = Object.values(abis).flatMap(({ architecture, calls }) =>
     ifEqual(architecture, [[LOAD, NUMBER_AT], [AND, ~X32 >>> 0], ...body(calls), TO_PROFILE]),
   );
-  // An architecture that is none of these is the profile's to refuse: it runs on no such processor.
+  // Other architectures are left to the profile; they do not run on this processor.
   return [[LOAD, ARCHITECTURE_AT], ...sections];
 }
 
@@ -106,7 +106,7 @@ function assemble(program: readonly Instruction[]): Buffer {
   return bytes;
 }
 
-/** The filter with a guard in front of it. @param of makes the guard, for the filter that asks the init or not */
+/** The filter with a guard in front. @param of makes the guard, for the filter that asks the init or not */
 function withGuard(
   { name, plain, asking }: SeccompFilter,
   of: (asks: boolean) => readonly Instruction[],
@@ -120,15 +120,14 @@ function withGuard(
 }
 
 /*
- * A filter in front of a profile's: no file gets a set-id bit. It is for commands that can write to
- * folders of the host, where a set-id program would be one of the host's.
- * Sources: seccomp(2), open(2).
+ * A filter in front of a profile's that refuses set-id bits. It is for commands that can write to folders of
+ * the host, where a set-id program would be one of the host's. Sources: seccomp(2), open(2).
  */
 
-/** What a call is checked for; the numbers are those of its arguments. */
+/** What a call is checked for; the numbers are positions of arguments. */
 type Check =
   | { readonly mode: number; readonly flags?: number }
-  /** Always refused: what it would do is in memory, where a filter cannot look. */
+  /** Always refused: the mode is in memory, where a filter cannot look. */
   | { readonly errno: number };
 
 /** errno(3) */
@@ -147,9 +146,9 @@ const MODES: Readonly<Record<string, Check>> = {
   openat: { flags: 2, mode: 3 },
   mknod: { mode: 1 },
   mknodat: { mode: 2 },
-  // Programs that have it fall back to openat.
+  // Programs that use openat2 fall back to openat.
   openat2: { errno: ENOSYS },
-  // It makes files without a call that a filter sees.
+  // io_uring makes files without a system call that a filter sees.
   io_uring_setup: { errno: ENOSYS },
 };
 
@@ -161,22 +160,22 @@ const ATTRIBUTES: Readonly<Record<string, Check>> = {
   setxattrat: { errno: EOPNOTSUPP },
 };
 
-/** The first number that this table knows nothing of: such calls do not exist behind the guard. */
+/** The first number that this table does not know. Such calls fail with ENOSYS behind the guard. */
 const UNKNOWN = 470;
 /** The first of 32-bit ARM's own calls (__ARM_NR_BASE), which concern threads and caches. */
 const ARM_OWN = 0x0f_0000;
 
 /** S_ISUID | S_ISGID */
 const SET_ID = 0o6000;
-/** O_CREAT | __O_TMPFILE, alike on all of these processors: without them the mode means nothing. */
+/** O_CREAT | __O_TMPFILE, the same on all these processors: without them the mode has no effect. */
 const CREATES = 0o100 | 0o20000000;
 /** SECCOMP_RET_USER_NOTIF: asks the init, which counts and answers as the plain filter says. */
 const RET_ASK = 0x7fc0_0000;
 
-/** What is done with a call that has been recognised. */
+/** The instructions for a recognised call. */
 function check(wanted: Check, asking: boolean): Instruction[] {
   if ('errno' in wanted) {
-    // A call that does not exist is answered fast, and is no refusal worth counting.
+    // A call that does not exist is answered at once and not counted.
     const asks = asking && wanted.errno !== ENOSYS;
     return [[RETURN, asks ? RET_ASK : RET_ERRNO | wanted.errno]];
   }
@@ -208,8 +207,8 @@ function setIdGuard(attributes: boolean, asking: boolean): Instruction[] {
 }
 
 /**
- * The filter with the guard in front of it. `attributes`: extended attributes cannot be set either,
- * for commands that can have SETFCAP in a user namespace of their own.
+ * The filter with the guard in front. `attributes` also refuses extended attributes, for commands that can have
+ * SETFCAP in a user namespace of their own.
  */
 export function withSetIdGuard(
   filter: SeccompFilter,
@@ -219,18 +218,17 @@ export function withSetIdGuard(
 }
 
 /*
- * A filter in front of every profile: RLIMIT_CORE stays 1. With a `|` in core_pattern(5) the kernel gives what a
- * crashed process leaves to a program that runs as the host's root, unless the limit is 1. At 0 it runs, too, and
- * anybody may lower a limit. Programs that turn their core dumps off, as gpg does, end if they cannot: they are told
- * that it is done, and have none.
- * Sources: core(5), do_coredump() of the kernel, prlimit(2).
+ * A filter in front of every profile that keeps RLIMIT_CORE at 1. With a `|` in core_pattern(5) the kernel
+ * passes a crashed process to a program that runs as the host's root, unless the limit is 1. At 0 the program
+ * runs as well, and any process may lower a limit. Programs that turn their core dumps off, such as gpg, end if
+ * they cannot, so the call seems to succeed. Sources: core(5), do_coredump() of the kernel, prlimit(2).
  */
 
-/** Of asm-generic/resource.h, alike on all of these processors. */
+/** From asm-generic/resource.h; the same on all these processors. */
 const RLIMIT_CORE = 4;
 const ANY = 0xffff_ffff;
 
-/** Whether the pointer in an argument is none: then the next `count` instructions are skipped. */
+/** Skips the next `count` instructions if the pointer argument is null. */
 const unlessGiven = (argument: number, count: number): Instruction[] => [
   [LOAD, argumentAt(argument)],
   [IF_ANY_BIT, ANY, 2, 0],
@@ -238,7 +236,7 @@ const unlessGiven = (argument: number, count: number): Instruction[] => [
   [IF_ANY_BIT, ANY, 0, count],
 ];
 
-/** setrlimit(resource, new): the kernel looks at the lower half of the first argument. */
+/** setrlimit(resource, new): the kernel uses the lower half of the first argument. */
 const SETRLIMIT: readonly Instruction[] = [
   [LOAD, argumentAt(0)],
   [IF_EQUAL, RLIMIT_CORE, 0, 1],
@@ -246,7 +244,7 @@ const SETRLIMIT: readonly Instruction[] = [
   TO_PROFILE,
 ];
 
-/** prlimit64(pid, resource, new, old): without a new limit it only asks; the old one cannot be told from here. */
+/** prlimit64(pid, resource, new, old): without a new limit it only reads; the old one cannot be faked here. */
 const PRLIMIT: readonly Instruction[] = [
   [LOAD, argumentAt(1)],
   [IF_EQUAL, RLIMIT_CORE, 1, 0],

@@ -31,13 +31,13 @@ const SHIPPED: Readonly<Record<string, () => unknown>> = {
   'strict-offline': () => strictProfile(defaultProfile),
 };
 
-/** Those that people choose; of the others kiln knows when they are enough. */
+/** Profiles that people may choose. The others are used only where kiln knows that they suffice. */
 const CHOSEN = ['default', 'build', 'strict'];
 
 /**
- * The profile that somebody named for a sandbox: one that ships for that, or a file.
+ * The profile that a person named for a sandbox: a shipped one, or a file.
  *
- * Throws E_SECCOMP_PROFILE for one of kiln's own, which alone would be less than `default`.
+ * Throws E_SECCOMP_PROFILE for one of kiln's own, which alone would protect less than `default`.
  */
 export function chosenProfile(nameOrPath: string, nested: boolean): string {
   if (SHIPPED[nameOrPath] === undefined || CHOSEN.includes(nameOrPath)) return nameOrPath;
@@ -50,16 +50,16 @@ export function chosenProfile(nameOrPath: string, nested: boolean): string {
   });
 }
 
-/** Bytes of a profile: podman's has 15 KB. */
+/** The most bytes of a profile; podman's has 15 KB. */
 const MAX_PROFILE = 4 * 2 ** 20;
 
 /** A compiled profile: struct sock_filter[] each. */
 export interface SeccompFilter {
   /** The profile's name, or the path of its file. */
   readonly name: string;
-  /** The profile as it is written. */
+  /** The profile as written. */
   readonly plain: Buffer;
-  /** The same, asking the init at each refusal, so that refusals can be counted and named. */
+  /** Asks the init instead of refusing, so that refusals can be counted and named. */
   readonly asking?: Buffer;
 }
 
@@ -76,7 +76,7 @@ async function load(nameOrPath: string): Promise<string> {
   }
 }
 
-/** Filters of shipped profiles that this process has got already, by name and capabilities. */
+/** Filters of shipped profiles that this process has, by name and capabilities. */
 const known = new Map<string, SeccompFilter>();
 
 /**
@@ -94,7 +94,7 @@ export async function seccompFilter(
   const before = known.get(name);
   if (before !== undefined) return before;
   const filter = await findFilter(paths, nameOrPath, capabilities);
-  // A file of the user's may change.
+  // A file of the user's may change, so it is not kept.
   if (SHIPPED[nameOrPath] !== undefined) known.set(name, filter);
   return filter;
 }
@@ -109,24 +109,24 @@ async function findFilter(
   const file = join(directory, cacheName(nameOrPath, text, capabilities));
   const cached = readCached(file);
   if (cached !== undefined) return { name: nameOrPath, ...unpack(cached) };
-  // Late: the schema library costs more than everything else on the way.
+  // Loaded late: the schema library takes longer than everything else here.
   const { compileProfile } = await import('./compile-profile.ts');
   const filter = compileProfile(text, nameOrPath, capabilities);
   await keep(directory, file, pack(filter));
   return { name: nameOrPath, ...filter };
 }
 
-/** What cannot be kept, on a full or read-only disk, is compiled again by whoever needs it next. */
+/** Ignores errors: on a full or read-only disk the profile is compiled again next time. */
 async function keep(directory: string, file: string, content: Buffer): Promise<void> {
   try {
     await mkdir(directory, { recursive: true, mode: 0o700 });
     writeSealed(file, content);
   } catch {
-    // Nothing depends on it.
+    // The profile is compiled again next time.
   }
 }
 
-/** The name of a compiled profile: the digest of all that goes in. */
+/** The name of a compiled profile: the digest of everything that goes in. */
 function cacheName(nameOrPath: string, text: string, capabilities: readonly Capability[]): string {
   const inputs = JSON.stringify([CACHE_FORMAT, text, process.arch, [...capabilities].sort()]);
   if (SHIPPED[nameOrPath] !== undefined) return `${nameOrPath}-${shortHash(inputs)}.bpf`;

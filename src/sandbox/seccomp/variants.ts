@@ -1,6 +1,6 @@
 /**
- * The profiles that ship with kiln beside `default`, made of it: what each allows more or less. All take and give
- * profiles as podman has them (containers/common, seccomp.json).
+ * The shipped profiles beside `default`, each derived from it. They take and return profiles in podman's format
+ * (containers/common, seccomp.json).
  */
 
 interface Rule {
@@ -15,7 +15,7 @@ interface Profile {
 
 const ALLOW = 'SCMP_ACT_ALLOW';
 
-/** The rules without these system calls, whatever they say of them. */
+/** The rules without these system calls. */
 function without(rules: readonly Rule[], removed: readonly string[]): Rule[] {
   return rules.flatMap((rule) => {
     const names = rule.names?.filter((name) => !removed.includes(name));
@@ -23,7 +23,7 @@ function without(rules: readonly Rule[], removed: readonly string[]): Rule[] {
   });
 }
 
-/** Whether a rule is for one value of the first argument of a system call. */
+/** Whether a rule applies to a value of the first argument of a system call. */
 function isFor(rule: Rule, call: string, values: readonly number[]): boolean {
   const first = rule.args?.find(({ index }) => index === 0);
   return rule.names?.includes(call) === true && first !== undefined && values.includes(first.value);
@@ -51,7 +51,7 @@ export function buildProfile<Base extends Profile>(base: Base) {
   return { ...base, syscalls: [...others, allowed, NO_RANDOMIZE] };
 }
 
-/** What only an attack calls: it kills. */
+/** Calls that only attacks make: they kill. */
 const KILLED = [
   ...['acct', 'add_key', 'bpf', 'chroot', 'clock_settime', 'clock_settime64', 'delete_module'],
   ...['fanotify_init', 'finit_module', 'fsconfig', 'fsmount', 'fsopen', 'fspick', 'init_module'],
@@ -62,14 +62,14 @@ const KILLED = [
   ...['swapoff', 'swapon', 'syslog', 'umount', 'umount2', 'userfaultfd', 'vhangup'],
 ];
 
-/** What computing on files and pipes does not need. */
+/** Calls that are not needed to compute on files and pipes. */
 const NOT_FOR_STRICT = [
-  // Shared memory, semaphores and messages of System V and POSIX.
+  // System V and POSIX shared memory, semaphores and messages.
   ...['ipc', 'mq_getsetattr', 'mq_notify', 'mq_open', 'mq_timedreceive', 'mq_timedreceive_time64'],
   ...['mq_timedsend', 'mq_timedsend_time64', 'mq_unlink', 'msgctl', 'msgget', 'msgrcv', 'msgsnd'],
   ...['semctl', 'semget', 'semop', 'semtimedop', 'semtimedop_time64'],
   ...['shmat', 'shmctl', 'shmdt', 'shmget'],
-  // Memory that is locked, or laid out by hand.
+  // Locked memory, and memory laid out by hand.
   ...[
     'get_mempolicy',
     'mbind',
@@ -98,7 +98,7 @@ const PACKET = 17;
 /** Of linux/personality.h: PER_LINUX32 and UNAME26, which are other ABIs. */
 const OTHER_PERSONALITIES = [0x8, 0x20000, 0x20008];
 
-/** Fifos (S_IFIFO of the mode, which is this argument), no devices. */
+/** Allows fifos (S_IFIFO in the mode, which is this argument), but no devices. */
 const fifos = (call: string, index: number) => ({
   action: ALLOW,
   names: [call],
@@ -106,8 +106,8 @@ const fifos = (call: string, index: number) => ({
 });
 
 /**
- * For computing on files and pipes: no sockets but unix ones, no other ABI, no tracing, no shared memory segments
- * or message queues; what only an attack calls kills.
+ * For computing on files and pipes: no sockets but unix ones, no other ABI, no tracing, no shared memory
+ * segments or message queues. Calls that only attacks make kill.
  */
 export function strictProfile<
   Base extends Profile & { readonly archMap: readonly { readonly architecture: string }[] },
@@ -125,7 +125,7 @@ export function strictProfile<
   };
 }
 
-/** What bubblewrap, unshare(1), setpriv(1) and kiln's own confinement use; no more than that. */
+/** The calls that bubblewrap, unshare(1), setpriv(1) and kiln's own confinement make. */
 const NESTED_ALLOWED = [
   ...['unshare', 'setns', 'clone', 'clone3'],
   ...['mount', 'umount', 'umount2', 'pivot_root', 'chroot'],
@@ -134,8 +134,8 @@ const NESTED_ALLOWED = [
 ];
 
 /**
- * For a sandbox in which other sandboxes are made: `base`, and what makes namespaces, mounts and a new root in a
- * user namespace. Each call still needs the capability for it in the namespace it acts on, and a sandbox's
+ * For a sandbox in which other sandboxes are made: `base`, and calls that make namespaces, mounts and a new
+ * root in a user namespace. Each call still needs its capability in the namespace it acts on, and a sandbox's
  * namespaces are its own.
  */
 export function nestedProfile<Base extends Profile>(base: Base) {
@@ -144,8 +144,8 @@ export function nestedProfile<Base extends Profile>(base: Base) {
 }
 
 /**
- * CLONE_NEWUSER of linux/sched.h. Flags are the first argument (on s390 the second of clone, where this refuses
- * what it should not).
+ * CLONE_NEWUSER of linux/sched.h. Flags are the first argument (on s390 the second of clone, where this rule
+ * refuses too much).
  */
 const WITHOUT_USER_NAMESPACE = {
   action: ALLOW,
@@ -153,12 +153,14 @@ const WITHOUT_USER_NAMESPACE = {
   args: [{ index: 0, value: 0x1000_0000, valueTwo: 0, op: 'SCMP_CMP_MASKED_EQ' }],
 };
 
-/** Its flags are in memory, where a filter cannot look: the C library and systemd fall back to clone. */
+/**
+ * The flags of clone3 are in memory, where a filter cannot look. The C library and systemd fall back to clone.
+ */
 const NO_CLONE3 = { action: 'SCMP_ACT_ERRNO', names: ['clone3'], errnoRet: 38 };
 
 /**
- * For a systemd that boots in a sandbox, and what it starts: the nested profile, but no user namespaces, from which
- * most of the kernel's rarely used code is reached.
+ * For a systemd that boots in a sandbox, and its services: the nested profile without user namespaces, which
+ * reach most of the kernel's rarely used code.
  */
 export function bootProfile<Base extends Profile>(base: Base) {
   const { syscalls, ...rest } = nestedProfile(base);
@@ -167,23 +169,26 @@ export function bootProfile<Base extends Profile>(base: Base) {
 }
 
 /**
- * For commands that must not use the network of a sandbox that has one: no internet socket and no packet socket can
- * be made. What else there is of network, io_uring and sockets handed over, the profiles refuse and a sandbox does
- * not have.
+ * For commands that must not use the network of their sandbox: they can make no internet socket and no packet
+ * socket. Other ways to a network, io_uring and passed sockets, are refused by the profiles or do not exist in
+ * a sandbox.
  */
 export function offlineProfile<Base extends Profile>(base: Base): Base {
   const offline = base.syscalls.filter((rule) => !isFor(rule, 'socket', [...INTERNET, PACKET]));
   return { ...base, syscalls: offline };
 }
 
-/** As file systems answer that cannot do it: the C library then writes zeros instead. EOPNOTSUPP of errno.h. */
+/** The answer of file systems without fallocate; the C library then writes zeros. EOPNOTSUPP of errno.h. */
 const NO_FALLOCATE = { action: 'SCMP_ACT_ERRNO', names: ['fallocate'], errnoRet: 95 };
 
 /** FS_IOC_RESVSP and its like of linux/falloc.h, and XFS's own: _IOW('X', …). The second byte is that letter. */
 const LETTER = 0x58;
 const LETTER_SHIFT = 8;
 
-/** Every ioctl whose letter differs from `X` in one bit at least: no rule can say "not equal" of a part. */
+/**
+ * Every ioctl whose letter differs from `X` in at least one bit: no rule can say "not equal" for a part of a
+ * value.
+ */
 const OTHER_IOCTLS = Array.from({ length: 8 }, (_, bit) => {
   const value = 1 << (LETTER_SHIFT + bit);
   const differs = (LETTER >> bit) % 2 === 0 ? value : 0;
@@ -192,9 +197,9 @@ const OTHER_IOCTLS = Array.from({ length: 8 }, (_, bit) => {
 });
 
 /**
- * For commands whose files lie on the host's disk: nothing reserves space without writing it. fallocate(2) takes a
- * terabyte in a millisecond, before anybody can look; what is written comes no faster than memory is copied, which
- * src/host/state/disk-watch.ts reckons with.
+ * For commands whose files lie on the host's disk: no call reserves space without writing it. fallocate(2)
+ * takes a terabyte in a millisecond, before the watch can look; written data comes no faster than memory is
+ * copied, which src/host/state/disk-watch.ts takes into account.
  */
 export function onDiskProfile<Base extends Profile>(base: Base) {
   const others = without(base.syscalls, ['fallocate', 'ioctl']);

@@ -1,7 +1,4 @@
-/**
- * Reads the answers of an init. What comes is measured and sent by the init, but is hostile until it is found to
- * be as the wire's table says.
- */
+/** Reads the answers of an init. They are hostile until they match the wire's table. */
 import { KilnError } from '../../errors.ts';
 import { isOfKind, isWholeUnits } from './encode.ts';
 import {
@@ -22,7 +19,7 @@ const fieldNames = new Map<number, FieldName>(
   Object.entries(FIELDS).map(([name, { tag }]) => [tag, name as FieldName]),
 );
 
-/** Cuts a stream of bytes into answers. Throws E_PROTOCOL at the first that is not as the table says. */
+/** Cuts a stream of bytes into answers. Throws E_PROTOCOL at the first that does not match the table. */
 export class AnswerDecoder {
   #pending: Buffer = Buffer.alloc(0);
 
@@ -95,11 +92,11 @@ function decodeField(whose: string, field: FieldName, bytes: Buffer): Record<str
 
 interface Decoded {
   readonly value: unknown;
-  /** Bytes that it took. */
+  /** Bytes that the part took. */
   readonly length: number;
 }
 
-/** Reads a part off the front of `bytes`; undefined where it is not one. */
+/** Reads a part off the front of `bytes`; undefined if they do not match. */
 function decodePart(part: Part, bytes: Buffer): Decoded | undefined {
   switch (part.kind) {
     case 'u32': {

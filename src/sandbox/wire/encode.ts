@@ -12,7 +12,10 @@ import {
   WIRE,
 } from './table.ts';
 
-/** A request, whole. Throws E_ARGUMENT for what the table does not allow: a NUL in a text, a path that is too long. */
+/**
+ * A complete request. Throws E_ARGUMENT for a value that the table does not allow, such as a NUL in a text or
+ * too long a path.
+ */
 export function encodeRequest<R extends RequestName>(
   name: R,
   fields: readonly RequestField<R>[],
@@ -26,7 +29,7 @@ export function encodeRequest<R extends RequestName>(
   );
 }
 
-/** The same for any message; `fields` are of its own. */
+/** A complete message of any kind. */
 export function encodeMessage(
   message: Message,
   fields: readonly { readonly op: FieldName; readonly [part: string]: unknown }[],
@@ -78,7 +81,7 @@ function unfit(op: string, name: string, value: unknown): KilnError {
   );
 }
 
-/** The bytes of a part, or undefined for a value that it cannot have. */
+/** The bytes of a part; undefined for a value that the table does not allow. */
 function encodePart(part: Part, value: unknown): Buffer | undefined {
   switch (part.kind) {
     case 'u16':
@@ -124,7 +127,7 @@ function encodePart(part: Part, value: unknown): Buffer | undefined {
   }
 }
 
-/** Whether bytes are as many as a part may have. */
+/** Whether the number of bytes is allowed for a part. */
 export function isWholeUnits(
   { length }: Buffer,
   { unit, most }: Extract<Part, { readonly kind: 'bytes' }>,
@@ -132,7 +135,7 @@ export function isWholeUnits(
   return length <= most && length % unit === 0 && (length > 0 || unit === 1);
 }
 
-/** Whether a text is what its kind says. */
+/** Whether a text matches its kind. */
 export function isOfKind(kind: 'text' | 'path' | 'name', text: string): boolean {
   if (kind === 'path') return text.startsWith('/');
   return kind === 'text' || !(text === '' || text.startsWith('.') || text.includes('/'));

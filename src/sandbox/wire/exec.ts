@@ -15,10 +15,10 @@ export function decodeWalls(bits: number): LandlockWall[] {
 /** A resource limit of setrlimit(2). `Infinity` is RLIM_INFINITY. */
 export type ResourceLimit = Parts<'rlimit'>;
 
-/** A path of /proc that a system in the sandbox gets to see neither or cannot write to. */
+/** A path of /proc that a system in the sandbox cannot see, or cannot write to. */
 export type ProcRule = Parts<'boot'>;
 
-/** A command, as the init takes it. */
+/** A command in the form that the init takes. */
 export interface ExecRequest {
   readonly id: number;
   readonly argv: readonly string[];
@@ -29,15 +29,18 @@ export interface ExecRequest {
   readonly capabilities: bigint;
   /** struct sock_filter[], or nothing for no filter. */
   readonly seccomp?: Buffer;
-  /** Where `seccomp` asks: struct sock_filter[] with the answers. */
+  /** If `seccomp` asks the init: struct sock_filter[] with the answers. */
   readonly verdicts?: Buffer;
   readonly landlock: readonly LandlockWall[];
-  /** In the host's network, its abstract sockets may be open: else the init refuses to start the command. */
+  /**
+   * Whether abstract sockets of the host's network may be open. Otherwise the init refuses to start the
+   * command.
+   */
   readonly openSockets: boolean;
   readonly limits: readonly ResourceLimit[];
   readonly terminal?: Parts<'terminal'>;
   readonly umask: number;
-  /** The command is a system's pid 1, whose /proc is closed like this. */
+  /** Set if the command is a system's pid 1; closes that system's /proc. */
   readonly boot?: readonly ProcRule[];
 }
 

@@ -1,15 +1,15 @@
 /**
- * The wire between kiln and the init of a sandbox (src/guest): the one table of its messages, their fields and
- * the init's failures. Both ends are made from it: scripts/write-wire.ts writes src/guest/wire.h and wire.c, and
- * encode.ts and decode.ts read it here.
+ * The wire between kiln and the init of a sandbox (src/guest): the one table of its messages, their fields, and
+ * the init's failures. Both ends are made from it: scripts/write-wire.ts writes src/guest/wire.h and wire.c,
+ * and encode.ts and decode.ts read it directly.
  *
- * A message is { u32 length, u32 type, payload[length] }, its payload a sequence of fields
- * { u32 tag, u32 length, bytes[length] }, a field's bytes its parts, one after the other. Numbers are in the
- * host's order: both ends share a kernel. Descriptors travel with the first byte of their message. Each end refuses
- * a message that has a field too many or too few, or a part that is not as it is here.
+ * A message is { u32 length, u32 type, payload[length] }. Its payload is a sequence of fields { u32 tag, u32
+ * length, bytes[length] }, and the bytes of a field are its parts, one after the other. Numbers are in the
+ * host's byte order: both ends share a kernel. Descriptors travel with the first byte of their message. Each
+ * end refuses a message with a missing or extra field, or with a part that does not match this table.
  */
 
-/** Bounds, bytes; `descriptors` is how many a message may have at the most. */
+/** Bounds in bytes; `descriptors` is the most descriptors of a message. */
 export const WIRE = {
   /** More than the kernel takes as arguments and environment (2 MiB). */
   request: 4 << 20,
@@ -17,12 +17,12 @@ export const WIRE = {
   descriptors: 64,
 } as const;
 
-/** What a field is made of. */
+/** The kinds of parts. */
 export type Part =
-  /** A number, `most` its highest value. */
+  /** A number up to `most`. */
   | { readonly kind: 'u16' | 'u32'; readonly most: number }
   | { readonly kind: 'i32' }
-  /** As a number up to 2^53; `Infinity` is the highest. */
+  /** A number up to 2^53; `Infinity` is the highest. */
   | { readonly kind: 'u64' }
   /** 64 bits. */
   | { readonly kind: 'mask' }
@@ -40,11 +40,14 @@ export type Part =
   | { readonly kind: 'descriptor' }
   /** Four bytes in network order; dotted. */
   | { readonly kind: 'ipv4' }
-  /** Up to and with its NUL; `most` bytes without it. A path is absolute, a name has no slash and no dot first. */
+  /**
+   * Bytes up to and including a NUL, at most `most` before it. A path is absolute; a name has no slash and does
+   * not begin with a dot.
+   */
   | { readonly kind: 'text' | 'path' | 'name'; readonly most: number }
   /**
-   * All that is left of the field: any number of `unit` bytes, `most` bytes in all. At least one unit, where that is
-   * more than a byte: a filter of nothing is none.
+   * The rest of the field: a number of `unit` bytes each, `most` bytes in all. At least one unit if a unit is
+   * more than a byte, because an empty filter is none.
    */
   | { readonly kind: 'bytes'; readonly unit: number; readonly most: number };
 
@@ -69,12 +72,12 @@ const content = { kind: 'bytes', unit: 1, most: WIRE.request } as const;
 /** struct sock_filter[] of BPF_MAXINSNS at the most. */
 const filter = { kind: 'bytes', unit: 8, most: 8 * 4096 } as const;
 const label = { kind: 'text', most: 1023 } as const;
-/** What the init found: lines NAME=VALUE. */
+/** Lines NAME=VALUE with what the init found. */
 const lines = { kind: 'text', most: 48 << 10 } as const;
 
 /**
- * Failures of the init, by their numbers, and what it could not do. `{text}` and `{number}` are what the
- * failure is about. Those with a layer mean that the layer is not in force.
+ * Failures of the init by number, as the end of "could not". `{text}` and `{number}` are details of the
+ * failure. `layer` names the layer that is not in force.
  */
 export const FAILURES = {
   'session-keyring': { code: 1, words: 'join a new session keyring' },
@@ -188,7 +191,7 @@ export const FAILURES = {
   address: { code: 126, words: 'set an address' },
 } as const satisfies Readonly<Record<string, { code: number; words: string; layer?: string }>>;
 
-/** A failure of the init's. */
+/** The name of a failure. */
 export type Failure = keyof typeof FAILURES;
 
 const failureCodes = Object.fromEntries(
@@ -197,15 +200,15 @@ const failureCodes = Object.fromEntries(
 
 /** All fields; messages may share them. */
 export const FIELDS = {
-  // What a sandbox is made of, in the order it is made.
+  // The parts of a sandbox, in the order in which they are made.
   hostname: { tag: 1, parts: { name: { kind: 'text', most: 64 } } },
   /** The image, as a detached mount. */
   lower: { tag: 2, parts: { fd: descriptor } },
-  /** Upper and work directory on a tmpfs of so many bytes (0: half of the memory). */
+  /** Upper and work directory on a tmpfs of this many bytes (0: half of the memory). */
   'scratch-tmpfs': { tag: 3, parts: { bytes: u64 } },
-  /** The same on a mount of the host's. */
+  /** Upper and work directory on a mount of the host. */
   scratch: { tag: 4, parts: { fd: descriptor } },
-  /** Interfaces beside lo are expected. */
+  /** Set if interfaces beside lo are expected. */
   network: { tag: 5, parts: {} },
   tmpfs: { tag: 6, parts: { mode, bytes: u64, path } },
   bind: {
@@ -213,8 +216,8 @@ export const FIELDS = {
     parts: {
       fd: descriptor,
       /**
-       * Who can write to it: the sandbox, to a folder of the host's where others than root may find it; nobody;
-       * the sandbox, to a folder where only the host's root comes.
+       * Who can write to it. `host`: the sandbox, in a folder that other users of the host may reach.
+       * `readonly`: nobody. `own`: the sandbox, in a folder that only root of the host can reach.
        */
       access: { kind: 'choice', of: { host: 0, readonly: 1, own: 2 }, prefix: 'BIND' },
       directory: flag,
@@ -227,7 +230,7 @@ export const FIELDS = {
   directory: { tag: 11, parts: { mode, uid: u32, gid: u32, path } },
   /** How many namespaces of each kind the sandbox may still make. */
   namespaces: { tag: 12, parts: { most: u32 } },
-  /** Mandatory access control: the init's label, each command's, and that of the sandbox's files. */
+  /** Mandatory access control: the labels of the init, of commands, and of the sandbox's files. */
   label: {
     tag: 14,
     parts: {
@@ -237,9 +240,9 @@ export const FIELDS = {
       files: label,
     },
   },
-  /** Seconds for which the sandbox waits for another runner than this one. */
+  /** Seconds for which the sandbox waits for another connection. */
   wait: { tag: 15, parts: { seconds: u32 } },
-  /** A file of /etc in a layer above the image, which is never written to. */
+  /** A file of /etc in a layer above the image; that layer is never written to. */
   'etc-file': { tag: 16, parts: { name: { kind: 'name', most: 255 }, content } },
 
   // A command.
@@ -252,11 +255,11 @@ export const FIELDS = {
   /** Bit n: capability n stays in the bounding set, and is permitted and effective for container root. */
   capabilities: { tag: 25, parts: { capabilities: { kind: 'mask' } } },
   seccomp: { tag: 26, parts: { filter } },
-  /** What to answer where `seccomp` asks the init. */
+  /** The answers for calls where `seccomp` asks the init. */
   verdicts: { tag: 27, parts: { filter } },
   /** setrlimit(2) */
   rlimit: { tag: 28, parts: { resource: { kind: 'u32', most: 15 }, soft: u64, hard: u64 } },
-  /** It has a terminal, of this size. */
+  /** Set if the command has a terminal, with the terminal's size. */
   terminal: { tag: 29, parts: { rows: u16, columns: u16 } },
   umask: { tag: 30, parts: { umask: { kind: 'u32', most: 0o777 } } },
   landlock: {
@@ -265,21 +268,22 @@ export const FIELDS = {
       walls: {
         kind: 'set',
         /**
-         * Nothing outside of the sandbox's root; no TCP, loopback included; no abstract unix socket of somebody
-         * else; no wall: in the host's network, its abstract sockets may be open.
+         * `files`: nothing outside the sandbox's root. `no-tcp`: no TCP, not even on loopback.
+         * `abstract-sockets`: no abstract socket of other processes. `open-sockets` is no wall: abstract
+         * sockets of the host's network may be open.
          */
         of: { files: 1, 'no-tcp': 2, 'abstract-sockets': 4, 'open-sockets': 8 },
         prefix: 'WALL',
       },
     },
   },
-  /** The command is a system's pid 1, whose /proc is closed like this. */
+  /** Set if the command is a system's pid 1; closes that system's /proc. */
   boot: {
     tag: 32,
     parts: { rule: { kind: 'choice', of: { mask: 0, readonly: 1 }, prefix: 'RULE' }, path },
   },
 
-  // What else is asked for.
+  // Fields of other requests.
   signal: { tag: 40, parts: { signal: { kind: 'u32', most: 64 } } },
   ttl: { tag: 41, parts: { seconds: u32 } },
   family: {
@@ -291,10 +295,10 @@ export const FIELDS = {
   socket: { tag: 44, parts: { path: { kind: 'path', most: 107 } } },
   /** IFNAMSIZ */
   interface: { tag: 45, parts: { interface: { kind: 'name', most: 15 } } },
-  /** A gateway of 0.0.0.0 is none. */
+  /** A gateway of 0.0.0.0 means no gateway. */
   address: { tag: 46, parts: { address: ipv4, mask: ipv4, gateway: ipv4 } },
 
-  // What the init says.
+  // Fields of answers.
   failure: {
     tag: 60,
     parts: {
@@ -305,11 +309,11 @@ export const FIELDS = {
     },
   },
   facts: { tag: 61, parts: { facts: lines } },
-  /** As wait(2) gives it. */
+  /** The status in the form of wait(2). */
   status: { tag: 62, parts: { status: u32 } },
   /** wait4(2) */
   usage: { tag: 63, parts: { userMicroseconds: u64, systemMicroseconds: u64, peakRssBytes: u64 } },
-  /** A kind of system call that the filter refused: AUDIT_ARCH_…, its number, SECCOMP_RET_… with its data. */
+  /** A system call that the filter refused: AUDIT_ARCH_…, its number, SECCOMP_RET_… with its data. */
   refused: {
     tag: 64,
     parts: { architecture: u32, number: { kind: 'i32' }, action: u32, count: u32 },
@@ -320,27 +324,30 @@ export const FIELDS = {
 
 export type FieldName = keyof typeof FIELDS;
 
-/** How often a message has a field, at least and at the most. */
+/** How often a message has a field: at least and at most. */
 export type Times = readonly [least: number, most: number];
 const ONCE = [1, 1] as const;
 const PERHAPS = [0, 1] as const;
 const MANY = [0, 65536] as const;
-/** Directories, files and the like: more than that is a mistake. */
+/** More directories or files than this are a mistake. */
 const SOME = [0, 4096] as const;
 
 /** A kind of message. */
 export interface Message {
   readonly type: number;
   readonly fields: Readonly<Partial<Record<FieldName, Times>>>;
-  /** How many descriptors it has, at least and at the most; none where it is left out. */
+  /** How many descriptors it has, at least and at most; none by default. */
   readonly descriptors?: Times;
 }
 
 /** Messages to the init. */
 export const REQUESTS = {
-  /** The first: makes what every sandbox has; answered with `done`. The rules for /proc hold if the setup has the same ones in the same order. */
+  /**
+   * The first request: prepares what every sandbox has. Answered with `done`. Its rules for /proc count only if
+   * the setup has the same ones in the same order.
+   */
   prepare: { type: 14, fields: { label: PERHAPS, mask: SOME, readonly: SOME, wait: PERHAPS } },
-  /** What the sandbox is for; answered with `ready`. */
+  /** Tells what the sandbox is for. Answered with `ready`. */
   setup: {
     type: 1,
     fields: {
@@ -362,7 +369,7 @@ export const REQUESTS = {
     descriptors: [1, WIRE.descriptors],
   },
   /**
-   * Starts a command; answered with `started`. Its descriptors are stdin, stdout, stderr, or one socket for the
+   * Starts a command. Answered with `started`. Its descriptors are stdin, stdout, stderr, or one socket for the
    * terminal's master.
    */
   exec: {
@@ -386,26 +393,26 @@ export const REQUESTS = {
   },
   /** Signals the process group of a command. */
   signal: { type: 3, fields: { id: ONCE, signal: ONCE } },
-  /** A command's terminal has another size. */
+  /** Changes the size of a command's terminal. */
   winsize: { type: 4, fields: { id: ONCE, terminal: ONCE } },
-  /** Kills every process but the init; answered with `quiet` when all are reaped. */
+  /** Kills every process but the init. Answered with `quiet` when all are reaped. */
   'kill-all': { type: 5, fields: {} },
-  /** The sandbox is to outlive this connection. */
+  /** Lets the sandbox outlive this connection. */
   keep: { type: 6, fields: { ttl: ONCE } },
   // Each of these is answered with `done`.
   /** Makes directories while the sandbox runs. */
   directory: { type: 7, fields: { id: ONCE, directory: SOME } },
-  /** Sends a new stream socket of the sandbox's network on its descriptor. */
+  /** Sends a new stream socket of the sandbox's network through its descriptor. */
   socket: { type: 8, fields: { id: ONCE, family: ONCE }, descriptors: [1, 1] },
-  /** An orphan counts as a command from here on; gives its session. */
+  /** Counts an orphan as a command from now on. Answered with its session. */
   adopt: { type: 9, fields: { id: ONCE, process: ONCE } },
-  /** Signals every process of a session; gives how many. */
+  /** Signals every process of a session. Answered with their number. */
   'kill-session': { type: 10, fields: { id: ONCE, process: ONCE, signal: ONCE } },
   /** Makes the datagram socket of sd_notify(3). */
   'notify-socket': { type: 11, fields: { id: ONCE, socket: ONCE } },
-  /** Sends a datagram socket of an interface, for DHCP, on its descriptor. Before `setup`, too. */
+  /** Sends a datagram socket of an interface, for DHCP, through its descriptor. Also allowed before `setup`. */
   'dhcp-socket': { type: 12, fields: { id: ONCE, interface: ONCE }, descriptors: [1, 1] },
-  /** Gives an interface an address. Before `setup`, too. */
+  /** Sets the address of an interface. Also allowed before `setup`. */
   address: { type: 13, fields: { id: ONCE, interface: ONCE, address: ONCE } },
 } as const satisfies Readonly<Record<string, Message>>;
 
@@ -413,13 +420,13 @@ export const REQUESTS = {
 export const ANSWERS = {
   ready: { type: 101, fields: { facts: ONCE } },
   started: { type: 102, fields: { id: ONCE, process: ONCE, facts: ONCE } },
-  /** `refused` are system calls that the command's filter refused, as the init counted them. */
+  /** `refused` are system calls that the command's filter refused, with the init's counts. */
   exited: { type: 103, fields: { id: ONCE, status: ONCE, usage: ONCE, refused: [0, 32] } },
   /** `id` is that of the request, 0 for the sandbox itself. */
   failed: { type: 104, fields: { id: ONCE, failure: ONCE } },
   quiet: { type: 105, fields: {} },
   done: { type: 106, fields: { id: ONCE, value: ONCE } },
-  /** A process of the sandbox said something on the socket of sd_notify(3). */
+  /** A process of the sandbox sent a message to the socket of sd_notify(3). */
   notify: { type: 107, fields: { process: ONCE, said: ONCE } },
 } as const satisfies Readonly<Record<string, Message>>;
 
@@ -461,7 +468,7 @@ type Together<U> = (U extends unknown ? (one: U) => void : never) extends (all: 
   ? A
   : never;
 
-/** An answer: the parts of each field that it has once, and lists of the others. */
+/** An answer: the parts of each single field, and lists of repeated ones. */
 export type AnswerOf<A extends AnswerName> = A extends AnswerName
   ? { readonly type: A } & Together<
       { [F in FieldsOf<(typeof ANSWERS)[A]>]: Parts<F> }[Single<(typeof ANSWERS)[A]>] | object
@@ -471,8 +478,8 @@ export type AnswerOf<A extends AnswerName> = A extends AnswerName
 /** What the init answers. */
 export type Answer = AnswerOf<AnswerName>;
 
-/** One step of making the sandbox's file system, in order. */
+/** One step of making the sandbox's file system; they are done in order. */
 export type SetupOperation = RequestField<'setup'>;
 
-/** What is made in a sandbox before it is known what it is for. */
+/** A step that is done before the use of the sandbox is known. */
 export type PrepareOperation = FieldOf<'label' | 'mask' | 'readonly'>;

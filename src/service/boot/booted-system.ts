@@ -16,11 +16,11 @@ import {
 import { BootedUnit, refreshUnits } from './booted-unit.ts';
 import { bootCommand } from './system-files.ts';
 
-/** A unit that hangs is given up by systemd after 90 s, and units wait for one another, ms. */
+/** systemd gives up a unit that hangs after 90 s, and units wait for one another, ms. */
 const BOOT_PATIENCE = 5 * 60_000;
 const SHUTDOWN_PATIENCE = 2 * 60_000;
 
-/** SIGRTMIN+n of the C library: what asks a systemd to end (systemd(1), "Signals"). */
+/** SIGRTMIN+n of the C library: the signals that ask a systemd to end (systemd(1), "Signals"). */
 const SIGRTMIN = 34;
 const HALT = SIGRTMIN + 3;
 const REBOOT = SIGRTMIN + 5;
@@ -63,7 +63,7 @@ export class BootedSystem implements UnitManager {
     try {
       await this.#boot();
     } catch (error) {
-      // It may come up yet; one that has ended would only do so again.
+      // A running system may still come up; one that has ended would end again.
       this.#failure = reasonOf(error);
       if (this.#process === undefined) this.#ended = true;
       throw error;
@@ -86,7 +86,8 @@ export class BootedSystem implements UnitManager {
           user: '0:0',
           capabilities: [...capabilities, ...BOOT_CAPABILITIES],
           seccomp: 'boot',
-          // Without SYS_ADMIN: with it a profile allows what a system can do without, bpf(2) for one.
+          // Without SYS_ADMIN, because with it a profile allows calls that the system does not need, such as
+          // bpf(2).
           seccompCapabilities: [...capabilities, 'SYS_BOOT'],
         },
         env: { ...environment, NOTIFY_SOCKET },
@@ -114,7 +115,7 @@ export class BootedSystem implements UnitManager {
     await within(this.#end, SHUTDOWN_PATIENCE).catch(() => undefined);
   }
 
-  /** Reboots: the sandbox is made anew. */
+  /** Reboots by making the sandbox anew. */
   async restart(): Promise<void> {
     this.#process?.kill(REBOOT);
     if (this.#end !== undefined) await within(this.#end, SHUTDOWN_PATIENCE);
@@ -122,7 +123,7 @@ export class BootedSystem implements UnitManager {
 
   async refresh(): Promise<void> {
     if (this.#ended) return;
-    // One that is busy or on its way out keeps its last state.
+    // Ignore errors: a busy or ending system keeps its last states.
     await refreshUnits(this.#host, this.#units).catch(() => undefined);
   }
 
@@ -133,8 +134,8 @@ export class BootedSystem implements UnitManager {
   #onEnd(end: ProcessEnd): ProcessEnd {
     this.#ended = true;
     this.#host.log.write('kiln', `systemd ended with ${endText(end)}`);
-    // The kernel's answer to a pid namespace that halts is SIGINT, to one that reboots SIGHUP
-    // (reboot(2)); anything else was not meant.
+    // The kernel reports SIGINT for a pid namespace that halts and SIGHUP for one that reboots (reboot(2)); any
+    // other end was not intended.
     if (this.#up && !this.#stopping && end.signal !== 'SIGINT') this.#lost.resolve();
     return end;
   }

@@ -9,11 +9,11 @@ import {
   type UnitHost,
 } from '../supervisor/unit-host.ts';
 
-/** How long systemctl waits for a unit: its own time-outs are shorter, ms. */
+/** How long systemctl waits for a unit; the unit's own time-outs are shorter, ms. */
 const JOB_PATIENCE = 10 * 60_000;
 const LOOK_PATIENCE = 10_000;
 
-/** What systemd calls a state, as kiln does (systemctl(1), org.freedesktop.systemd1(5)). */
+/** systemd's names of states (systemctl(1), org.freedesktop.systemd1(5)) and kiln's. */
 const STATES: Readonly<Record<string, UnitState>> = {
   active: 'active',
   reloading: 'reloading',
@@ -61,7 +61,7 @@ export class BootedUnit implements RunningUnit {
     };
   }
 
-  /** Why it is not active, in systemd's words. */
+  /** Why the unit is not active, in systemd's words. */
   get reason(): string {
     if (this.#get('LoadState') !== 'loaded') return this.#get('LoadState');
     const result = this.#get('Result');
@@ -86,7 +86,7 @@ export class BootedUnit implements RunningUnit {
     await systemctl(this.#host, ['reload', this.name], JOB_PATIENCE);
   }
 
-  /** Takes over what systemctl show said. */
+  /** Stores the output of systemctl show. */
   take(properties: ReadonlyMap<string, string>): void {
     const key = 'StateChangeTimestampMonotonic';
     if (properties.get(key) !== this.#get(key)) this.#since = Date.now();
@@ -98,7 +98,7 @@ export class BootedUnit implements RunningUnit {
   }
 }
 
-/** Asks the systemd of the sandbox for the states of units. Throws what running systemctl throws. */
+/** Asks the sandbox's systemd for the states of units. Throws what running systemctl throws. */
 export async function refreshUnits(host: UnitHost, units: readonly BootedUnit[]): Promise<void> {
   if (units.length === 0) return;
   const names = units.map(({ name }) => name);
@@ -116,10 +116,10 @@ export async function refreshUnits(host: UnitHost, units: readonly BootedUnit[])
   });
 }
 
-/** More than it has to say of any number of units; what it says comes from the sandbox. */
+/** More than systemctl prints for any number of units. The output comes from the sandbox, so it is bounded. */
 const OUTPUT_MAX = 256 * 1024;
 
-/** Runs the sandbox's own systemctl and gives what it said. Throws E_UNIT_FAILED, E_UNIT_TIMEOUT. */
+/** Runs the sandbox's own systemctl and returns its output. Throws E_UNIT_FAILED, E_UNIT_TIMEOUT. */
 async function systemctl(
   host: UnitHost,
   argv: readonly string[],

@@ -2,7 +2,7 @@ import { KilnError } from '../../errors.ts';
 import type { SandboxSpecification } from '../../sandbox/policy/specification.ts';
 import type { Tree } from '../lifecycle/tree.ts';
 
-/** What a booted service reaches: the units that were asked for, or what the image has enabled. */
+/** The target of a booted service: the units asked for, or those that the image has enabled. */
 const TARGET = 'kiln.target';
 
 const PROGRAMS = ['/usr/lib/systemd/systemd', '/lib/systemd/systemd'];
@@ -21,8 +21,8 @@ Wants=${wanted.join(' ')}
 }
 
 /**
- * The command that boots a tree. In a container systemd takes the arguments of pid 1 for the
- * kernel's, too. Throws E_NO_SYSTEMD.
+ * The command that boots a tree. In a container systemd also reads pid 1's arguments as the kernel's. Throws
+ * E_NO_SYSTEMD.
  */
 export function bootCommand(tree: Tree): string[] {
   const program = PROGRAMS.find((path) => tree.stat(path)?.isFile() === true);
@@ -34,10 +34,10 @@ export function bootCommand(tree: Tree): string[] {
   return [
     program,
     `systemd.unit=${TARGET}`,
-    // The journal is what kiln's log gets; pid 1's own progress would be there twice.
+    // kiln's log gets the journal; pid 1's own progress would appear twice.
     'systemd.journald.forward_to_console=1',
     'systemd.show_status=0',
-    // Nobody can log in there.
+    // Nobody can log in on the console.
     'systemd.mask=console-getty.service',
   ];
 }

@@ -6,18 +6,18 @@ import { askSupervisor } from '../supervisor/supervisor-client.ts';
 import type { ServiceDefinition, ServiceFile } from './definition.ts';
 import { changeDefinition } from './definition-file.ts';
 
-/** Settings that are changed on a running service at once. */
+/** Settings that change on a running service at once. */
 const LIVE = ['memory', 'cpus', 'pids'] as const;
 
-/** Which settings are in force at once, and which with the next start. */
+/** Which settings are in force now, and which at the next start. */
 export interface ChangeReport {
   readonly inForce: readonly string[];
   readonly atRestart: readonly string[];
 }
 
 /**
- * Changes settings of a service in its file, and limits on its sandbox if it runs: both, or neither. A
- * value of null removes a setting. Throws E_RECIPE for what cannot be, E_LIMIT.
+ * Changes settings of a service in its file, and limits of its running sandbox: both or neither. A value of
+ * null removes a setting. Throws E_RECIPE for an invalid value, E_LIMIT.
  */
 export async function changeService(
   { files, definition }: StoredService,
@@ -32,7 +32,7 @@ export async function changeService(
   });
   const keys = Object.keys(changes);
   const supervised = await isSupervised(files);
-  // What is taken away is not: a limit of the kernel's has no value that says "none" everywhere.
+  // Removed limits wait for the next start: not every limit of the kernel has a value for "none".
   const live = LIVE.filter((key) => keys.includes(key) && changed.definition[key] !== undefined);
   const limited =
     supervised && live.length > 0 && (await limit(files, changed.definition, definition, live));
@@ -43,9 +43,9 @@ export async function changeService(
 }
 
 /**
- * Sets limits of a service that runs. When one fails, the others are again what they were, unless they
- * were none: those stay until the sandbox ends. False when its supervisor does not listen (yet):
- * it will read them in its file. Throws E_LIMIT.
+ * Sets limits of a running service. If one fails, the others are set back, except those that had no limit
+ * before: they stay until the sandbox ends. False if the supervisor does not listen yet; it will read the file.
+ * Throws E_LIMIT.
  */
 async function limit(
   files: InstanceFiles,
@@ -61,7 +61,7 @@ async function limit(
     const answer = await askSupervisor<null>(files, { do: 'limit', limits: of(wanted) });
     return answer !== undefined;
   } catch (error) {
-    // Of several, those before the one that failed are in force.
+    // The limits before the one that failed are in force already.
     await askSupervisor(files, { do: 'limit', limits: of(before) }).catch(() => undefined);
     throw error;
   }

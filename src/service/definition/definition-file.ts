@@ -18,19 +18,19 @@ export async function readDefinition(path: string): Promise<ServiceDefinition> {
   return checkText(path, await readBounded(path));
 }
 
-/** Reads a definition as it is written, checked, for a service to be made of it. Throws as {@link readDefinition}. */
+/** Reads a definition for a new service as it is written, and checks it. Throws as {@link readDefinition}. */
 export async function readServiceFile(path: string): Promise<ServiceFile> {
   await readDefinition(path);
   const { parse } = await import('yaml');
   return parse(await readBounded(path)) as ServiceFile;
 }
 
-/** Checks what is to be the definition of the service `name`. Throws E_RECIPE. */
+/** Checks a definition for the service `name`. Throws E_RECIPE. */
 export function checkDefinition(name: string, file: ServiceFile): ServiceDefinition {
   return checked(new RecipeDocument(name, ''), file, 'service');
 }
 
-/** Writes a checked definition as people write one, as a whole or not at all. */
+/** Writes a checked definition in the form that people write, as a whole or not at all. */
 export async function writeDefinition(path: string, file: ServiceFile): Promise<void> {
   const document = new Document(file);
   document.commentBefore = HEADER;
@@ -39,14 +39,14 @@ export async function writeDefinition(path: string, file: ServiceFile): Promise<
 
 const HEADER = ` A service of kiln. Edit it and restart the service; \`kiln service schema\` prints what can stand here.`;
 
-/** A definition that was changed, but is not in its file yet. */
+/** A changed definition that is not in its file yet. */
 interface ChangedDefinition {
   readonly definition: ServiceDefinition;
-  /** Puts it into its file, as a whole or not at all. */
+  /** Replaces the file as a whole or not at all. */
   store(): Promise<void>;
 }
 
-/** A file as it is written, with what `change` sets; comments of a person are kept. Throws as {@link readDefinition}. */
+/** The file with the settings of `change`. A person's comments are kept. Throws as {@link readDefinition}. */
 export async function changeDefinition(
   path: string,
   change: (document: Document.Parsed) => void,
@@ -81,7 +81,7 @@ async function readBounded(path: string): Promise<string> {
   }
 }
 
-/** Replaces whatever has that name in a directory, a link too, by a plain file of root's. */
+/** Replaces an entry of a directory, even a link, by a plain file of root's. */
 export function replaceFileIn(directory: number, name: string, text: string): void {
   try {
     unlinkat(directory, name);

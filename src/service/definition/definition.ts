@@ -5,7 +5,7 @@ import { parseLabelRequest } from '../../sandbox/labels/request.ts';
 const libvirtName = z.string().regex(/^[\w.-]+$/, 'the name of a libvirt network is needed');
 const ip = z.union([z.ipv4(), z.ipv6()]);
 
-/** What nwfilter takes for a value (libvirt's formatnwfilter page). */
+/** The values that nwfilter accepts (libvirt's formatnwfilter page). */
 const filterValue = z.string().regex(/^[\w.:/-]+$/);
 
 const networkOptions = z
@@ -42,19 +42,23 @@ const networkOptions = z
 /** A service's interface on a libvirt network. */
 export type ServiceNetwork = z.output<typeof networkOptions>;
 
-/** A libvirt network: its name, or all about the interface on it. */
+/** A libvirt network: its name, or the settings of the interface on it. */
 const networkSchema = z.union([
   libvirtName.transform((name): ServiceNetwork => ({ name, dhcp: true, peers: false })),
   networkOptions,
 ]);
 
-/** As it is written. */
+/** The written form. */
 type NetworkFile = z.input<typeof networkSchema>;
 
-/** Options of a network that need no value. */
+/** Options of a network without a value. */
 const FLAGS = ['dhcp', 'peers'];
 
-/** `NAME[,dhcp][,address=IP/PREFIX][,gateway=IP][,mac=MAC][,filter=NAME[,filter.VARIABLE=VALUE…]][,peers]`, as service.yaml has it. Undefined if it is not that. */
+/**
+ * Parses
+ * `NAME[,dhcp][,address=IP/PREFIX][,gateway=IP][,mac=MAC][,filter=NAME[,filter.VARIABLE=VALUE…]][,peers]` into
+ * the form of service.yaml. Undefined for anything else.
+ */
 export function parseNetwork(text: string): NetworkFile | undefined {
   const [name = '', ...options] = text.split(',');
   if (options.length === 0) return libvirtName.safeParse(name).success ? name : undefined;
@@ -73,7 +77,7 @@ export function parseNetwork(text: string): NetworkFile | undefined {
   return parsed.success ? (parsed.data as NetworkFile) : undefined;
 }
 
-/** A service's name: it becomes a host name, a folder, and part of a unit's name. */
+/** A service's name: it is also a host name, a folder, and part of a unit's name. */
 export const SERVICE_NAME = /^[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$/;
 
 const port = z.coerce.number().int().min(1).max(65535);
@@ -85,7 +89,7 @@ export interface PublishedPort {
   readonly sandbox: number;
 }
 
-/** Reads `[ADDRESS:]HOSTPORT:SANDBOXPORT`; an IPv6 address is in brackets. Undefined if it is not that. */
+/** Parses `[ADDRESS:]HOSTPORT:SANDBOXPORT`; an IPv6 address is in brackets. Undefined for anything else. */
 export function parsePublish(text: string): PublishedPort | undefined {
   const match = /^(?:(\[[0-9a-fA-F:]+\]|[0-9.]+):)?(\d{1,5}):(\d{1,5})$/.exec(text);
   const [host, sandbox] = [port.safeParse(match?.[2]), port.safeParse(match?.[3])];
@@ -94,7 +98,7 @@ export function parsePublish(text: string): PublishedPort | undefined {
   return { address, host: host.data, sandbox: sandbox.data };
 }
 
-/** As it is written; without the address where that is loopback's. */
+/** The written form, without a loopback address. */
 export function formatPublish({ address, host, sandbox }: PublishedPort): string {
   const shown = address.includes(':') ? `[${address}]` : address;
   return address === '127.0.0.1' ? `${host}:${sandbox}` : `${shown}:${host}:${sandbox}`;
@@ -155,7 +159,7 @@ const health = z.strictObject({
   restart: z.boolean().default(true).describe('Restart the service then'),
 });
 
-/** service.yaml: what a person wants of a service. Everything else about it is found out. */
+/** service.yaml: the settings that a person chooses for a service. kiln finds out everything else. */
 export const serviceSchema = z
   .strictObject({
     description: z.string().max(200).default(''),
@@ -211,9 +215,9 @@ export const serviceSchema = z
     }
   });
 
-/** A service, checked. Sizes in bytes, times in milliseconds. */
+/** A checked service. Sizes in bytes, times in milliseconds. */
 export type ServiceDefinition = z.output<typeof serviceSchema>;
-/** As it is written. */
+/** The written form. */
 export type ServiceFile = z.input<typeof serviceSchema>;
 
 export function serviceJsonSchema(): unknown {

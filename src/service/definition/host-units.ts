@@ -11,13 +11,13 @@ import { shellWord } from '../../shell-words.ts';
 import { checkServiceName, type StoredService } from '../lifecycle/store.ts';
 import { unitName } from '../unit/load-unit.ts';
 
-/** A file for the host's systemd or cron, by its name in its folder. */
+/** A file for the host's systemd or cron, by its name in the folder. */
 interface HostFile {
   readonly name: string;
   readonly text: string;
 }
 
-/** How kiln is called from outside of a shell, and what it needs to find its state. */
+/** The command that starts kiln outside of a shell, and the variables for its state. */
 export interface KilnInvocation {
   readonly command: readonly string[];
   readonly env: Readonly<Record<string, string>>;
@@ -27,13 +27,13 @@ export function hostUnitName(service: string): string {
   return `kiln@${service}.service`;
 }
 
-/** Quoted for a command line in a unit (systemd.service(5)): `%` and `$` mean nothing in it. */
+/** Quotes a word for a command line in a unit (systemd.service(5)): `%` and `$` have no meaning in it. */
 function quoted(word: string): string {
   const escaped = escapedSetting(word).replaceAll('$', '$$$$');
   return /^[\w@%+=:,./-]+$/.test(escaped) ? escaped : `"${escaped}"`;
 }
 
-/** What stands between quotes in a unit (systemd.syntax(7)): one line, whatever is in it. */
+/** Escapes text between quotes in a unit (systemd.syntax(7)): the result is one line. */
 function escapedSetting(text: string): string {
   return text
     .replace(/[\\"]/g, '\\$&')
@@ -52,8 +52,8 @@ function environmentLines(env: KilnInvocation['env']): string {
 }
 
 /**
- * The template that all services share. The supervisor is the unit's main process; the sandbox itself
- * belongs to libvirt and dies with the supervisor's connection.
+ * The template of all services. The supervisor is the unit's main process. The sandbox belongs to libvirt and
+ * dies with the supervisor's connection.
  */
 export function templateUnit({ command, env }: KilnInvocation): HostFile {
   const kiln = command.map(quoted).join(' ');
@@ -94,8 +94,8 @@ function unitTarget(unit: string): string {
 }
 
 /**
- * What is particular to one service: reloading a unit of the host's reloads the one in the sandbox, and
- * of each of its units there is a target that starts and stops all services which run it.
+ * The files of one service: reloading its host unit reloads the unit in the sandbox, and each of its units has
+ * a target that starts and stops all services with that unit.
  */
 function serviceFiles({ name, definition }: StoredService): HostFile[] {
   const units = definition.units.map(unitName);
@@ -121,12 +121,12 @@ function serviceFiles({ name, definition }: StoredService): HostFile[] {
   ];
 }
 
-/** The drop-in by which a service belongs to the target of a unit. */
+/** The drop-in that adds a service to the target of a unit. */
 function memberFile(target: string, service: string): string {
   return `${target}.d/${service}.conf`;
 }
 
-/** Starts and stops all services at once, and the daily logrotate in each. */
+/** Units that start and stop all services, and run logrotate in each daily. */
 export function sharedUnits({ command, env }: KilnInvocation): HostFile[] {
   const kiln = command.map(quoted).join(' ');
   return [
@@ -166,7 +166,7 @@ WantedBy=timers.target
   ];
 }
 
-/** For hosts without systemd: crontab(5) of /etc/cron.d. */
+/** For hosts without systemd: a crontab(5) for /etc/cron.d. */
 export function cronFile({ command, env }: KilnInvocation): HostFile {
   const line = [
     ...Object.entries(env).map(([name, value]) => `${name}=${shellWord(value)}`),
@@ -185,8 +185,8 @@ export function cronFile({ command, env }: KilnInvocation): HostFile {
 }
 
 /**
- * What a unit of the host's needs to find the same state, the same libvirt and the same Node: it has
- * nothing of the environment of whoever wrote it.
+ * The variables by which a host unit finds the same state, libvirt and Node: it inherits nothing of the
+ * environment of its writer.
  */
 export function hostEnvironment(
   paths: StatePaths,
@@ -199,7 +199,7 @@ export function hostEnvironment(
   };
 }
 
-/** Where an administrator's units are, and where those are that a reboot takes away. */
+/** The folders of an administrator's units, and of units that a reboot removes. */
 export const UNIT_FOLDER = {
   persistent: '/etc/systemd/system',
   runtime: '/run/systemd/system',
@@ -216,7 +216,7 @@ export async function writeHostUnits(
     ...sharedUnits(invocation),
     ...services.flatMap(serviceFiles),
   ];
-  // Units that it ran when they were written last are not its own any more.
+  // Units that the service ran when its files were written before may not be its own any more.
   for (const { name } of services) await removeHostUnit(name, folder);
   for (const { name, text } of files) {
     const path = join(folder, name);
@@ -227,7 +227,7 @@ export async function writeHostUnits(
   return [...new Set(files.map(({ name }) => join(folder, name)))];
 }
 
-/** Removes what is particular to a service; the template stays for others. False when there is nothing. */
+/** Removes a service's own files; the template stays for others. False if there are none. */
 export async function removeHostUnit(service: string, folder: string): Promise<boolean> {
   checkServiceName(service);
   const own = join(folder, `${hostUnitName(service)}.d`);
@@ -235,7 +235,7 @@ export async function removeHostUnit(service: string, folder: string): Promise<b
   for (const name of await readdir(folder)) {
     if (!/^kiln-unit-.+\.target$/.test(name)) continue;
     await rm(join(folder, memberFile(name, service)), { force: true });
-    // A target that nobody belongs to any more.
+    // No service belongs to the target any more.
     if ((await readdir(join(folder, `${name}.d`)).catch(() => [])).length > 0) continue;
     await removeTree(join(folder, `${name}.d`));
     await rm(join(folder, name), { force: true });
@@ -244,10 +244,10 @@ export async function removeHostUnit(service: string, folder: string): Promise<b
   return true;
 }
 
-/** Has the host's systemd do something. Throws E_SYSTEMD. */
+/** Runs the host's systemctl. Throws E_SYSTEMD. */
 export async function systemctl(...args: readonly string[]): Promise<string> {
   try {
-    // A service starts for as long as its units take; whoever waits for that asks its supervisor.
+    // Starting a service takes as long as its units take; a waiting caller asks the supervisor.
     return (await runProgram('systemctl', [...args], { works: args[0] === 'restart' })).stdout;
   } catch (cause) {
     throw new KilnError('E_SYSTEMD', `systemctl ${args.join(' ')} failed`, {
@@ -258,8 +258,8 @@ export async function systemctl(...args: readonly string[]): Promise<string> {
 }
 
 /**
- * Has the host's systemd know a service: if nobody installed its unit, one that lasts until the
- * reboot. False where no systemd runs.
+ * Makes the host's systemd know a service: without an installed unit, writes one that lasts until the reboot.
+ * False on a host without systemd.
  */
 export async function ensureHostUnit(
   service: StoredService,

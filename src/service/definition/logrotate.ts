@@ -6,21 +6,21 @@ import type { ExecuteAnswer, ExecuteRequest } from '../supervisor/execute.ts';
 import { encodeFrame, FRAME, onFrames, sendMessage } from '../supervisor/frames.ts';
 import { askSupervisor, connectSupervisor, unwired } from '../supervisor/supervisor-client.ts';
 
-/** Units are given so long to open their logs again, ms. */
+/** How long units may take to reopen their logs, ms. */
 const RELOAD_PATIENCE = 120_000;
 
-/** What logrotate's run in a service came to. */
+/** The result of logrotate in a service. */
 interface LogrotateReport {
-  /** What it said: images have neither systemctl nor invoke-rc.d, which some configurations call. */
+  /** The output of logrotate. Images have neither systemctl nor invoke-rc.d, which some configurations call. */
   readonly output: string;
   readonly exitCode: number | null;
-  /** Units that were reloaded, so that they write to the new files. */
+  /** Units that were reloaded so that they write to the new files. */
   readonly reloaded: readonly string[];
 }
 
 /**
- * Runs the image's own logrotate in a service that runs, then reloads the units that can be.
- * Throws E_SERVICE_STOPPED, E_NO_LOGROTATE.
+ * Runs the image's own logrotate in a running service, then reloads the units that can be reloaded. Throws
+ * E_SERVICE_STOPPED, E_NO_LOGROTATE.
  */
 export async function logrotate(
   name: string,
@@ -53,18 +53,18 @@ export async function logrotate(
   return { output: end.output, exitCode: end.exitCode, reloaded };
 }
 
-/** Output beyond this is not kept, bytes. */
+/** More output is dropped, bytes. */
 const OUTPUT_LIMIT = 1024 * 1024;
 
 interface ServiceCommandEnd {
   readonly exitCode: number | null;
   readonly signal: NodeJS.Signals | null;
-  /** Standard output and error as they came, at most 1 MiB. */
+  /** Standard output and error in their order, at most 1 MiB. */
   readonly output: string;
 }
 
 /**
- * Runs a command in a service that runs, without input; undefined when it does not run. Throws what
+ * Runs a command in a running service without input; undefined if the service does not run. Throws what
  * starting a command throws.
  */
 async function runInService(

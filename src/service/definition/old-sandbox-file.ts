@@ -6,18 +6,18 @@ import { parseUnitFile } from '../unit/unit-file.ts';
 import type { ServiceFile } from './definition.ts';
 
 /**
- * What a `.sandbox` file of virt-sandbox-service says (GVirSandboxConfig's key file, 2011-2018:
- * sections core, identity, mount.N, network.N, security, command, service). It named no image, for
- * it ran the host's own files, and its units were links in its private /etc.
+ * The content of a `.sandbox` file of virt-sandbox-service (GVirSandboxConfig's key file, 2011-2018: sections
+ * core, identity, mount.N, network.N, security, command, service). It names no image, because it ran the host's
+ * own files; its units were links in its private /etc.
  */
 export interface OldSandbox {
   readonly name: string | undefined;
   readonly file: Omit<ServiceFile, 'image'>;
-  /** What has no counterpart, one sentence each. */
+  /** Settings without a counterpart, one sentence each. */
   readonly warnings: readonly string[];
 }
 
-/** Reads an old file. Throws E_SERVICE_READ, E_OLD_SANDBOX when it is none. */
+/** Reads an old file. Throws E_SERVICE_READ, and E_OLD_SANDBOX if it is another kind of file. */
 export async function readOldSandbox(path: string): Promise<OldSandbox> {
   let text: string;
   try {

@@ -9,13 +9,10 @@ import { readUnit } from '../unit/read-unit.ts';
 import type { ServiceUnit } from '../unit/service-unit.ts';
 import type { ServiceDefinition } from './definition.ts';
 
-/** The unit that a service with a command instead of units has. */
+/** The unit of a service that has a command instead of units. */
 const COMMAND_UNIT = 'command.service';
 
-/**
- * The units of a service, those that they require of the image too, in the order of their start.
- * Throws E_UNIT.
- */
+/** The units of a service and those of the image that they require, in start order. Throws E_UNIT. */
 export function serviceUnits(
   tree: Tree,
   definition: ServiceDefinition,
@@ -34,7 +31,7 @@ export function serviceUnits(
   return startOrder([...units.values()]);
 }
 
-/** Who runs the units of a service: kiln, or a systemd that boots in the sandbox. Throws E_UNIT. */
+/** Runs the units of a service: kiln itself, or a systemd that boots in the sandbox. Throws E_UNIT. */
 export function unitManager(host: UnitHost, { name, definition }: StoredService): UnitManager {
   if (definition.boot) return new BootedSystem(host, definition.units.map(unitName));
   const surroundings = {
@@ -44,7 +41,7 @@ export function unitManager(host: UnitHost, { name, definition }: StoredService)
   return new KilnUnits(host, serviceUnits(host.tree, definition, surroundings));
 }
 
-/** A command as a unit: started again when it fails. */
+/** A command as a unit, restarted when it fails. */
 function commandUnit(definition: ServiceDefinition, surroundings: UnitSurroundings): ServiceUnit {
   const { command = [], user, workdir, description } = definition;
   const text = (value: string) => value.replaceAll('%', '%%');
@@ -75,7 +72,7 @@ function commandUnit(definition: ServiceDefinition, surroundings: UnitSurroundin
     words: rest.map((word) => ({ text: word, quoted: true })),
     ignoreFailure: false,
     privileged: false,
-    // Nothing in it is a variable: it came as separate words.
+    // The command came as separate words, so nothing in it is a variable.
     literal: true,
     renamed: false,
   };
@@ -83,8 +80,8 @@ function commandUnit(definition: ServiceDefinition, surroundings: UnitSurroundin
 }
 
 /**
- * The units in an order that After= and Before= allow; those that do not care stay as they are.
- * Throws E_UNIT for a cycle.
+ * The units in an order that After= and Before= allow; units without order keep their place. Throws E_UNIT for
+ * a cycle.
  */
 export function startOrder(units: readonly ServiceUnit[]): ServiceUnit[] {
   const ordered: ServiceUnit[] = [];
@@ -107,7 +104,7 @@ export function startOrder(units: readonly ServiceUnit[]): ServiceUnit[] {
   return ordered;
 }
 
-/** The units of a service whose sandbox has no systemd: kiln runs them, in the order given. */
+/** The units of a service without systemd: kiln runs them in the given order. */
 class KilnUnits implements UnitManager {
   readonly #host: UnitHost;
   readonly #runners: readonly UnitRunner[];

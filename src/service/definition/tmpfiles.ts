@@ -3,29 +3,29 @@ import type { SandboxDirectory } from '../../sandbox/command/control.ts';
 import type { Tree } from '../lifecycle/tree.ts';
 import { splitWords } from '../unit/unit-file.ts';
 
-/** The first of a name counts (tmpfiles.d(5)). */
+/** The first file of a name counts (tmpfiles.d(5)). */
 const FOLDERS = ['/etc/tmpfiles.d', '/run/tmpfiles.d', '/usr/lib/tmpfiles.d'];
 
-/** Types that make a directory; `e` only changes one that exists. */
+/** Types that make a directory; `e` only changes an existing one. */
 const DIRECTORY_TYPES = new Set(['d', 'D', 'v', 'q', 'Q']);
 
-/** Where the sandbox's file systems are empty when it starts. */
+/** File systems of the sandbox that are empty when it starts. */
 const VOLATILE = /^\/(?:run|tmp|var\/tmp)\//;
 
-/** What a booted systemd keeps there: nothing for a service. */
+/** Directories of a booted systemd: they mean nothing for a service without one. */
 const SYSTEMD = /^\/run\/(?:systemd|credstore|log|user|nologin|shm)/;
 
-/** More than any image has; a tree may be hostile. */
+/** More than any image has. The tree may be hostile, so the number is bounded. */
 const DIRECTORIES_MAX = 1000;
 
-/** What tmpfiles.d asks for that lies in the sandbox's empty file systems. */
+/** The entries of tmpfiles.d in the sandbox's empty file systems. */
 export interface TmpfilesPlan {
   readonly directories: readonly SandboxDirectory[];
-  /** Lines for such places that kiln does not obey. */
+  /** Lines for those file systems that kiln does not obey. */
   readonly undone: readonly string[];
 }
 
-/** Reads the tmpfiles.d of a tree: /run is empty at every start, and services count on it. */
+/** Reads the tmpfiles.d of a tree: /run is empty at every start, and services expect directories there. */
 export function tmpfilesPlan(tree: Tree): TmpfilesPlan {
   const directories = new Map<string, SandboxDirectory>();
   const undone: string[] = [];
@@ -77,7 +77,7 @@ function* configurationLines(tree: Tree): Generator<{ file: string; line: string
   }
 }
 
-/** The lines of a file of tmpfiles.d or sysusers.d that say something. */
+/** The lines of a file of tmpfiles.d or sysusers.d without comments and empty lines. */
 export function configuredLines(tree: Tree, file: string): string[] {
   const lines = (tree.readText(file) ?? '').split('\n').map((line) => line.trim());
   return lines.filter((line) => line !== '' && !line.startsWith('#'));

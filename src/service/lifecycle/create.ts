@@ -39,22 +39,22 @@ import { copyVar, moveVarToImage } from './var-volume.ts';
 interface CreatedService {
   readonly files: InstanceFiles;
   readonly units: readonly ServiceUnit[];
-  /** The packages that the units belong to, and what of /etc and /var is theirs. */
+  /** The packages of the units, and their paths in /etc and /var. */
   readonly owners: readonly OwnedPaths[];
 }
 
-/** How a service's private directories begin. */
+/** How a service's private directories are filled. */
 interface CreateOptions {
-  /** With the files that the image has in the owners' /var; else their folders are there, empty. */
+  /** True to copy the image's files in the owners' /var; otherwise only empty folders are made. */
   readonly copy: boolean;
-  /** Bytes of an ext4 image that holds /var, instead of a directory. */
+  /** The size of an ext4 image for /var, bytes; without it /var is a directory. */
   readonly imageSize?: number;
 }
 
 /**
- * Makes a service of an image: its own /etc and /var, its own machine id and host name. It appears
- * whole or not at all. Throws E_SERVICE_NAME, E_SERVICE_EXISTS, E_UNIT, E_NO_SYSTEMD, E_RECIPE,
- * E_NO_PACKAGE, E_BIND.
+ * Creates a service from an image, with an /etc, a /var, a machine id and a host name of its own. It appears as
+ * a whole or not at all. Throws E_SERVICE_NAME, E_SERVICE_EXISTS, E_UNIT, E_NO_SYSTEMD, E_RECIPE, E_NO_PACKAGE,
+ * E_BIND.
  */
 export async function createService(
   paths: StatePaths,
@@ -93,7 +93,7 @@ export async function createService(
   }
 }
 
-/** Takes the files out of the folders below /var that the owners have to themselves. */
+/** Removes the files in the folders below /var that belong to the owners alone. */
 function emptyOwned(varDirectory: string, owners: readonly OwnedPaths[]): void {
   const own = owners
     .flatMap((owner) => owner.paths)
@@ -114,13 +114,13 @@ async function refuseExisting(paths: StatePaths, name: string): Promise<void> {
   });
 }
 
-/** Puts a finished folder in its place; it is on the disk before it is seen. */
+/** Moves a finished folder to its place, after flushing it to the disk. */
 async function publishService(paths: StatePaths, name: string, work: string): Promise<void> {
   await syncFileSystem(work);
   await rename(work, instanceFiles(paths, name).directory);
 }
 
-/** Gives an /etc that no sandbox uses a machine id and a host name of its own. */
+/** Gives an unused /etc a machine id and a host name of its own. */
 function giveIdentity(etc: string, hostname: string): void {
   const directory = openSync(etc, constants.O_RDONLY | constants.O_DIRECTORY);
   using _directory = closing(directory);
@@ -130,8 +130,8 @@ function giveIdentity(etc: string, hostname: string): void {
 }
 
 /**
- * Refuses early what no start would allow: mounts of what the host lives on. Mounts that are not there
- * yet are looked at when the service starts. Throws E_BIND.
+ * Refuses mounts of what the host needs before the first start. Mounts that do not exist yet are checked at the
+ * start. Throws E_BIND.
  */
 function checkMounts(paths: StatePaths, definition: ServiceDefinition): void {
   const { boot, capabilities, mounts, 'allow-host-write': allowHostWrite } = definition;
@@ -145,7 +145,7 @@ function checkMounts(paths: StatePaths, definition: ServiceDefinition): void {
 
 type CloneChanges = Pick<ServiceFile, 'publish' | 'network'>;
 
-/** What only one of two services can have. */
+/** Settings that two services cannot share. */
 const UNIQUE = [
   ['publish'],
   ['network', 'address'],
@@ -154,10 +154,10 @@ const UNIQUE = [
 ] as const;
 
 /**
- * Makes a service like another one that does not run, with copies of its /etc and /var (blocks are
- * shared where the file system can), its own machine id and host name. What only one of them can have
- * it has not: ports, a fixed address, a MAC. It appears whole or not at all. Returns the keys of what
- * its model has and it has not. Throws E_NO_SERVICE, E_SERVICE_EXISTS, E_SERVICE_RUNS.
+ * Copies a stopped service with its /etc and /var (blocks are shared where the file system can) and gives it a
+ * machine id and a host name of its own. Settings that only one service can have are left out: ports, a fixed
+ * address, a MAC. It appears as a whole or not at all. Returns the keys that were left out. Throws
+ * E_NO_SERVICE, E_SERVICE_EXISTS, E_SERVICE_RUNS.
  */
 export async function cloneService(
   paths: StatePaths,
@@ -170,7 +170,7 @@ export async function cloneService(
   const model = await readService(paths, from);
   const image = knownImage(model);
   await refuseExisting(paths, name);
-  // What writes meanwhile would be copied half written.
+  // A running service could change files while they are copied.
   await requireStopped(from, model.files);
   await sweepServices(paths);
   const work = await workDirectory(paths, name);
@@ -184,7 +184,7 @@ export async function cloneService(
     const left: string[] = [];
     const changed = await changeDefinition(files.definition, (document) => {
       document.delete('hostname');
-      // With a fixed address goes that nothing else is to give it one.
+      // Without its fixed address the clone needs DHCP again.
       if (document.hasIn(['network', 'address'])) document.deleteIn(['network', 'dhcp']);
       for (const path of UNIQUE.filter((path) => document.hasIn(path))) {
         document.deleteIn(path);

@@ -22,29 +22,29 @@ import {
 import { copyEntryAt } from '../../image/tree/clone.ts';
 import type { TreeEntry } from './tree.ts';
 
-/** What happens to one path of /etc in an upgrade. */
+/** What an upgrade does with one path of /etc. */
 type MergeAction =
-  /** The new image's. */
+  /** Takes the new image's file. */
   | { readonly do: 'take'; readonly path: string }
-  /** It is gone from the image, and nobody had changed it. */
+  /** Removes a file that is gone from the image and was not changed. */
   | { readonly do: 'remove'; readonly path: string }
-  /** The service's stays; the new image's lies beside it as .rpmnew. */
+  /** Keeps the service's file, with the new image's beside it as .rpmnew. */
   | { readonly do: 'rpmnew'; readonly path: string }
-  /** The new image's takes its place; the service's lies beside it as .rpmsave. */
+  /** Takes the new image's file, with the service's beside it as .rpmsave. */
   | { readonly do: 'rpmsave'; readonly path: string }
-  /** A database of accounts: new names of the image's are added. */
+  /** Adds the image's new names to a database of accounts. */
   | { readonly do: 'accounts'; readonly path: string };
 
-/** Merged line by line, for whoever adds an account changes the whole file. */
+/** Merged line by line, because adding an account changes the whole file. */
 const ACCOUNTS = new Set(['passwd', 'group', 'shadow', 'gshadow', 'subuid', 'subgid']);
 
-/** What each service has of its own from the beginning. */
+/** Files that every service has of its own. */
 const OWN = new Set(['machine-id', 'hostname', 'hosts', 'resolv.conf', 'mtab']);
 
 /**
- * Compares three trees of /etc as rpm compares a changed configuration file: `base`, the image's
- * that the service was made of; `mine`, the service's; `theirs`, the new image's. `replaced` are
- * %config files without noreplace, which rpm puts in place whatever the change.
+ * Compares three trees of /etc as rpm compares a changed configuration file: `base` is the image that the
+ * service was made of, `mine` the service, `theirs` the new image. `replaced` are %config files without
+ * noreplace, which rpm always replaces.
  */
 export function planMerge(
   base: ReadonlyMap<string, TreeEntry>,
@@ -67,7 +67,7 @@ export function planMerge(
     else if (ACCOUNTS.has(path) && m.kind === 'file' && t.kind === 'file') {
       actions.push({ do: 'accounts', path });
     } else if (m.kind === 'directory' && t.kind === 'directory') {
-      // Somebody gave it another owner or mode: theirs to keep.
+      // The owner or mode was changed by a person: keep it.
     } else if (replaced.has(path)) actions.push({ do: 'rpmsave', path });
     else actions.push({ do: 'rpmnew', path });
   }
@@ -75,8 +75,8 @@ export function planMerge(
 }
 
 /**
- * A database of accounts with the lines of `theirs` whose name `mine` does not have. Lines are
- * NAME:…; the service's own come first and stay as they are.
+ * A database of accounts with the lines of `theirs` whose names `mine` lacks. Lines are NAME:…; the service's
+ * own come first and do not change.
  */
 export function mergeAccounts(mine: string, theirs: string): string {
   const nameOf = (line: string) => line.slice(0, line.indexOf(':'));
@@ -86,15 +86,15 @@ export function mergeAccounts(mine: string, theirs: string): string {
   return [...lines, ...added].map((line) => `${line}\n`).join('');
 }
 
-/** No component of a path may be a link: what lies behind one is not what the plan was made of. */
+/** No component of a path may be a link: the plan does not know what lies behind one. */
 const FOLDER = {
   flags: constants.O_RDONLY | constants.O_DIRECTORY,
   resolve: RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS,
 };
 
 /**
- * Carries out a merge in `target`, a copy of the service's tree that nobody uses, with what
- * `source`, the new image's tree, has. Returns one sentence for each thing a person should look at.
+ * Carries out a merge in `target`, an unused copy of the service's tree, with files from `source`, the new
+ * image's tree. Returns a sentence for each change that a person should check.
  */
 export function mergeTrees(
   source: string,
@@ -107,7 +107,7 @@ export function mergeTrees(
   const to = openSync(target, flags);
   const notes: string[] = [];
   try {
-    // What goes away lies deepest first.
+    // Removes the deepest first.
     for (const action of actions.filter((a) => a.do === 'remove').reverse())
       remove(to, action.path);
     for (const action of actions) {
@@ -151,7 +151,7 @@ function carryOut(
   return undefined;
 }
 
-/** Copies an entry, making the folders above it that the target lacks. False if something is in the way. */
+/** Copies an entry and makes missing folders above it. False if something is in the way. */
 function copy(
   from: number,
   to: number,
@@ -175,7 +175,7 @@ function copy(
   }
 }
 
-/** The folder itself; what is in it has entries of its own in the plan. */
+/** Makes the folder itself; its content has entries of its own in the plan. */
 function makeDirectory(source: number, target: number, name: string): void {
   try {
     mkdirat(target, name, 0o700);
@@ -193,7 +193,7 @@ function makeDirectory(source: number, target: number, name: string): void {
   }
 }
 
-/** Removes a file, a link or an empty folder; what is not there or not empty stays as it is. */
+/** Removes a file, a link or an empty folder. Missing entries and full folders stay as they are. */
 function remove(root: number, path: string): void {
   within(root, path, (folder, name) => {
     try {
@@ -231,7 +231,7 @@ function mergeAccountFiles(from: number, to: number, path: string): void {
   using _theirs = closing(theirs);
   const mine = openat2(to, path, { ...plain, flags: constants.O_RDWR });
   using _mine = closing(mine);
-  // Both are plain files, as the plan has them; a copy of the tree, so half a write harms nobody.
+  // The plan says that both are plain files. The target is a copy, so a partial write does no harm.
   const text = mergeAccounts(readFileSync(mine, 'utf8'), readFileSync(theirs, 'utf8'));
   writeFileSync(`/proc/self/fd/${mine}`, text);
 }

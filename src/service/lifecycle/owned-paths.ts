@@ -9,7 +9,7 @@ import type { ServiceUnit } from '../unit/service-unit.ts';
 import { splitWords } from '../unit/unit-file.ts';
 import type { Tree } from './tree.ts';
 
-/** The packages of an image, as far as the store has them; none for an imported image. */
+/** The packages of an image that the store has; none for an imported image. */
 async function* imagePackages(paths: StatePaths, image: string): AsyncGenerator<RpmPackage> {
   const { packages } = await readContents(paths, image).catch(() => ({ packages: [] }));
   for (const { digest } of packages) {
@@ -18,7 +18,7 @@ async function* imagePackages(paths: StatePaths, image: string): AsyncGenerator<
   }
 }
 
-/** Configuration below /etc that rpm replaces even when it was changed (%config without noreplace). */
+/** Configuration files below /etc that rpm replaces even if they were changed (%config without noreplace). */
 export async function replacedConfiguration(
   paths: StatePaths,
   image: string,
@@ -33,15 +33,15 @@ export async function replacedConfiguration(
   return found;
 }
 
-/** What a package has below /etc and /var. */
+/** A package's paths below /etc and /var. */
 export interface OwnedPaths {
   /** `apache2-2.4.71-1~deb13u1`. */
   readonly package: string;
-  /** The topmost folders and files that are its own: /etc/apache2, /var/log/apache2. */
+  /** The topmost folders and files that only this package has: /etc/apache2, /var/log/apache2. */
   readonly paths: readonly string[];
 }
 
-/** Whose paths {@link ownersOf} looks for. */
+/** Selects the packages for {@link ownersOf}. */
 interface OwnerRequest {
   readonly units: readonly Pick<ServiceUnit, 'files' | 'directories'>[];
   /** Packages by their names. */
@@ -49,9 +49,9 @@ interface OwnerRequest {
 }
 
 /**
- * The packages that own the units or are named, with their private paths: what virt-sandbox-service
- * copied for each service. Those are of their payloads, of their tmpfiles.d and sysusers.d, and of
- * the units' StateDirectory= and its kin. Throws E_NO_PACKAGE for a name that no package has.
+ * The packages that own the units or are named, with their private paths, which virt-sandbox-service copied for
+ * each service. The paths come from their payloads, their tmpfiles.d and sysusers.d, and from StateDirectory=
+ * and the like in the units. Throws E_NO_PACKAGE for an unknown name.
  */
 export async function ownersOf(
   paths: StatePaths,
@@ -77,7 +77,7 @@ export async function ownersOf(
     const made = unitsOf(each).flatMap(({ directories }) => directories.map(({ path }) => path));
     const own = [
       ...[...each.held].filter((path) => holders.get(path) === 1),
-      // Nobody but the package says so: what others have something in is not its own.
+      // Only the package's own declaration names these paths, so leave out those in which others have files.
       ...[...declaredPaths(tree, [...each.held]), ...made].filter((path) => !others.has(path)),
     ];
     return { package: each.title, paths: topmost(own.filter((path) => PRIVATE.test(path))) };
@@ -86,19 +86,19 @@ export async function ownersOf(
 
 const PRIVATE = /^\/(?:etc|var)\/./;
 
-/** A package as far as its paths go. */
+/** The paths of a package. */
 interface Payload {
   readonly name: string;
   readonly title: string;
   readonly held: ReadonlySet<string>;
 }
 
-/** Where a path of a payload is since /lib is a link. */
+/** The place of a payload's path now that /lib is a link. */
 function usrPath(path: string): string {
   return path.replace(/^\/lib\//, '/usr/lib/');
 }
 
-/** What packages have below /etc and /var, and the directories that it lies in. */
+/** All packages' paths below /etc and /var, with the directories above them. */
 function withParents(packages: readonly Payload[]): ReadonlySet<string> {
   const found = new Set<string>();
   for (const path of packages.flatMap(({ held }) => [...held])) {
@@ -119,7 +119,7 @@ function requirePackage(name: string, all: readonly Payload[]): void {
   });
 }
 
-/** Those that no other of them is above of. */
+/** The paths without those that lie below another one. */
 function topmost(paths: readonly string[]): string[] {
   const all = new Set(paths);
   const above = (path: string): boolean => {
@@ -131,12 +131,12 @@ function topmost(paths: readonly string[]): string[] {
   return [...all].filter((path) => !above(path)).sort();
 }
 
-/** Types of tmpfiles.d(5) that make what they name, or say whose it is. */
+/** Types of tmpfiles.d(5) that make a path or set its owner. */
 const MAKING = new Set('dDvqQefFCpL');
 
 /**
- * What the tmpfiles.d and sysusers.d among `files` name below /etc and /var: directories, files and
- * homes that are made when a package is installed or a system starts, and so are in no payload.
+ * The paths below /etc and /var that the tmpfiles.d and sysusers.d among `files` name. These directories, files
+ * and homes are made at installation or start, so no payload has them.
  */
 function declaredPaths(tree: Tree, files: readonly string[]): string[] {
   return files
@@ -161,7 +161,7 @@ function home([type = '', , , , path = '']: readonly string[]): string | undefin
   return type.startsWith('u') && isOwnable(path) ? path : undefined;
 }
 
-/** Below /etc or /var, and exactly that: no pattern, no specifier, no way out. */
+/** Whether a path lies below /etc or /var and is plain: no pattern, no specifier, no `..`. */
 function isOwnable(path: string): boolean {
   return /^\/(?:etc|var)\/[^/*?[%]/.test(path) && !/[*?[%]|\/\.{1,2}(?:\/|$)/.test(path);
 }

@@ -11,9 +11,8 @@ import type { InstanceFiles } from '../instance-files.ts';
 import { copyVar, replaceVar } from './var-volume.ts';
 
 /**
- * A service as it was before an upgrade: its /etc, its /var and its image. As long as it is there,
- * the upgrade is not over; if nobody holds the lock, whoever made the upgrade died, and the service
- * goes back.
+ * The copy of a service from before an upgrade: its /etc, its /var and its image. While it exists, the upgrade
+ * is not finished. If nobody holds the lock, the upgrading process died, and the service is restored.
  */
 function previousDirectory(files: InstanceFiles): string {
   return join(files.directory, 'previous');
@@ -28,12 +27,12 @@ export function upgradeLock(files: InstanceFiles): string {
   return join(files.directory, 'upgrade.lock');
 }
 
-/** Whether an upgrade is not over. */
+/** Whether an upgrade is unfinished. */
 export function hasPrevious(files: InstanceFiles): boolean {
   return existsSync(previousDirectory(files));
 }
 
-/** Keeps a copy of a service that does not run, whole or not at all. */
+/** Copies a stopped service, as a whole or not at all. */
 export async function keepPrevious(files: InstanceFiles): Promise<void> {
   const previous = previousDirectory(files);
   const half = `${previous}.half`;
@@ -47,14 +46,14 @@ export async function keepPrevious(files: InstanceFiles): Promise<void> {
   await rename(half, previous);
 }
 
-/** The image in an image.json; none where it is damaged: its service cannot be started then, and says so. */
+/** The image in an image.json; undefined if it is damaged, which starting the service reports. */
 function readImage(path: string): { readonly image?: string | undefined } {
   return {
     image: findRecord(path, withFields<{ image: string }>({ image: 'string' })).value?.image,
   };
 }
 
-/** The upgrade holds: the copy goes. */
+/** Deletes the copy after a successful upgrade. */
 export async function forgetPrevious(files: InstanceFiles): Promise<void> {
   const previous = previousDirectory(files);
   const gone = `${previous}.gone`;
@@ -63,7 +62,7 @@ export async function forgetPrevious(files: InstanceFiles): Promise<void> {
   await removeTree(gone);
 }
 
-/** Makes a service that does not run what it was before. May be interrupted and done again. */
+/** Restores a stopped service from the copy. Can be interrupted and repeated. */
 export async function restorePrevious(files: InstanceFiles): Promise<void> {
   const previous = previousDirectory(files);
   const kept = join(previous, 'etc');
@@ -81,7 +80,7 @@ export async function restorePrevious(files: InstanceFiles): Promise<void> {
   await removeTree(previous);
 }
 
-/** Undoes an upgrade whose maker died. True if there was one. The service must not run. */
+/** Undoes the unfinished upgrade of a process that died. True if there was one. The service must not run. */
 export async function undoAbandonedUpgrade(files: InstanceFiles): Promise<boolean> {
   if (!hasPrevious(files)) return false;
   await using lock = await tryLock(upgradeLock(files));

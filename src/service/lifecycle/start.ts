@@ -12,15 +12,14 @@ import { readOutcome, type ServiceStatus } from '../status.ts';
 import { askSupervisor, supervisorOf } from '../supervisor/supervisor-client.ts';
 import { isSupervised } from './stop.ts';
 
-/** A supervisor that ran for so long, seconds, did not fail because of the one before: the delay begins anew. */
+/** After a run of this length, seconds, the restart delay begins anew: this failure has another cause. */
 const STEADY = 60;
 
 /**
- * The guardian of a supervisor where no systemd is: a shell that starts it again, a second later each
- * time, up to 30 s, unless it says that it is done (0) or that starting again helps nothing (78,
- * EX_CONFIG of sysexits.h). After a run of `steady` seconds it begins with one second again. A shell,
- * because it is there for as long as the service is, and takes 1 MB. The clock is that of /proc/uptime,
- * which nobody sets.
+ * The guardian of a supervisor on a host without systemd: a shell that restarts it after a delay, which grows
+ * by a second each time up to 30 s. It stops if the supervisor is done (0), or if a restart would not help (78,
+ * EX_CONFIG of sysexits.h). After a run of `steady` seconds the delay begins at one second again. It is a shell
+ * because it lives as long as the service and takes 1 MB. Its clock is /proc/uptime, which nobody can set.
  */
 export function guardianScript(steady = STEADY): string {
   return `n=0
@@ -37,7 +36,7 @@ while [ -e "$wanted" ]; do
 done`;
 }
 
-/** How often is looked whether a supervisor listens already, ms. */
+/** The pause between two attempts to reach a supervisor, ms. */
 const PAUSE = 30;
 
 /** The command that runs a service in the foreground. */
@@ -82,15 +81,15 @@ export async function startInBackground(
       () => existsSync(files.wanted),
     );
   } catch (error) {
-    // Units that failed may be tried again; a supervisor that could not start is not.
+    // The guardian may retry failed units. A supervisor that could not start is not retried.
     if (!(await isSupervised(files))) rmSync(files.wanted, { force: true });
     throw error;
   }
 }
 
 /**
- * Waits for a supervisor that somebody starts; `givenUp` tells that nobody does any more, `wanted` that
- * nobody has stopped the service meanwhile. Throws E_SERVICE_FAILED, and E_SERVICE_STOPPED.
+ * Waits for a supervisor that another process starts. `givenUp` tells that nobody starts it any more; `wanted`
+ * that nobody stopped the service. Throws E_SERVICE_FAILED, and E_SERVICE_STOPPED.
  */
 export async function waitUntilStarted(
   name: string,
@@ -99,10 +98,11 @@ export async function waitUntilStarted(
   givenUp: () => boolean,
   wanted: () => boolean = () => true,
 ): Promise<ServiceStatus> {
-  // Who holds the lock and is not stopped works on it; nobody at all: who is to start it hangs.
+  // A lock holder that is not stopped is working. If nobody holds the lock, whoever should start the supervisor
+  // hangs.
   const silent = stoppedSince(() => supervisorOf(files).pid);
   for (;;) {
-    // Read before it is asked: a supervisor that answers after this one ended is another one.
+    // Read before asking: if an ended supervisor answers, it is another one.
     const over = givenUp();
     const dropped = !wanted();
     const status = await askSupervisor<ServiceStatus>(
@@ -121,7 +121,7 @@ export async function waitUntilStarted(
       if (outcome.state === 'failed') throw failed(name, files, outcome.reason, outcome.hint);
       throw failed(name, files, 'its units are done already');
     }
-    // One whose guardian was killed may live on.
+    // The supervisor may live on if only its guardian was killed.
     if ((over || dropped) && !(await isSupervised(files))) {
       throw dropped ? stopped(name) : failed(name, files, 'its supervisor has ended');
     }
@@ -139,7 +139,7 @@ function stopped(name: string): KilnError {
 }
 
 function failed(name: string, files: InstanceFiles, reason: string, hint?: string): KilnError {
-  // Of this start, not of the run before.
+  // Lines of this start, not of the run before.
   const lines = readLog(files, 8);
   const began = lines.findLastIndex((line) => line.endsWith(`kiln: starting ${name}`));
   const tail = lines.slice(Math.max(0, began));

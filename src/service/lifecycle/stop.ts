@@ -11,11 +11,11 @@ import type { InstanceFiles } from '../instance-files.ts';
 import { keepAsking, supervisorOf } from '../supervisor/supervisor-client.ts';
 import { lockServices, serviceFiles, sweepServices, workDirectory } from './store.ts';
 
-/** How often is looked whether the supervisor has ended, and how often it is asked to, ms. */
+/** The pause between two looks whether the supervisor has ended, ms, and between two requests to end. */
 const PAUSE = 30;
 const ASK_AGAIN = 500;
 
-/** How long a supervisor that was killed may take to be gone, ms. */
+/** How long a killed supervisor may take to disappear, ms. */
 const KILL_PATIENCE = 10_000;
 
 /** Whether a supervisor of the service lives. */
@@ -31,9 +31,9 @@ export async function isSupervised(files: InstanceFiles): Promise<boolean> {
 }
 
 /**
- * Stops a service and waits until its sandbox is gone. False when it did not run, nor was about to.
- * A supervisor that shows no sign of life any more is killed; its sandbox ends with it.
- * Throws E_SERVICE_SILENT when even that does not help.
+ * Stops a service and waits until its sandbox is gone. False if the service neither ran nor was starting. A
+ * supervisor without a sign of life is killed; its sandbox ends with it. Throws E_SERVICE_SILENT if even that
+ * does not help.
  */
 export async function stopService(files: InstanceFiles): Promise<boolean> {
   const wanted = existsSync(files.wanted);
@@ -68,7 +68,7 @@ function killSupervisor(files: InstanceFiles): void {
   try {
     process.kill(pid, 'SIGKILL');
   } catch {
-    // It has ended meanwhile.
+    // The supervisor has ended meanwhile.
   }
 }
 
@@ -82,7 +82,7 @@ function resists(files: InstanceFiles): KilnError {
   });
 }
 
-/** Throws E_SERVICE_RUNS when the service runs. */
+/** Throws E_SERVICE_RUNS if the service is running. */
 export async function requireStopped(name: string, files: InstanceFiles): Promise<void> {
   if (!existsSync(files.wanted) && !(await isSupervised(files))) return;
   throw new KilnError('E_SERVICE_RUNS', `service ${name} is running`, {
@@ -91,12 +91,12 @@ export async function requireStopped(name: string, files: InstanceFiles): Promis
 }
 
 /**
- * Removes a service with all it has. Throws E_NO_SERVICE, E_SERVICE_RUNS; E_REMOVE when some of its files
- * cannot be removed, which are tried again later.
+ * Deletes a service with all its files. Throws E_NO_SERVICE, E_SERVICE_RUNS; E_REMOVE if some files cannot be
+ * removed, and then they are tried again later.
  */
 export async function deleteService(paths: StatePaths, name: string): Promise<void> {
   await using _lock = await lockServices(paths);
-  // A service whose file is broken must be deletable as well.
+  // A service with a broken file must be deletable as well.
   const files = await serviceFiles(paths, name);
   await requireStopped(name, files);
   const work = await workDirectory(paths, name);

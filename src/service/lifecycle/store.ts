@@ -13,13 +13,13 @@ export interface StoredService {
   readonly name: string;
   readonly files: InstanceFiles;
   readonly definition: ServiceDefinition;
-  /** The id of its image; undefined where image.json is damaged: see `imageProblem`. */
+  /** The image's id; undefined if image.json is damaged: see `imageProblem`. */
   readonly image: string | undefined;
-  /** E_SERVICE_IMAGE: it can be stopped and looked at, but not started. */
+  /** E_SERVICE_IMAGE: the service can be stopped and inspected, but not started. */
   readonly imageProblem: KilnError | undefined;
 }
 
-/** Throws E_SERVICE_NAME for what cannot be one. */
+/** Throws E_SERVICE_NAME for an invalid name. */
 export function checkServiceName(name: string): void {
   if (SERVICE_NAME.test(name)) return;
   throw new KilnError('E_SERVICE_NAME', `${JSON.stringify(name)} cannot be the name of a service`, {
@@ -27,13 +27,13 @@ export function checkServiceName(name: string): void {
   });
 }
 
-/** The names of all services, in order; half-made ones are none. */
+/** The names of all services, sorted, without unfinished ones. */
 export async function serviceNames(paths: StatePaths): Promise<string[]> {
   const names = await readdir(paths.services).catch(() => []);
   return names.filter((name) => SERVICE_NAME.test(name)).sort();
 }
 
-/** Where a service is kept, even if its file is broken. Throws E_SERVICE_NAME, E_NO_SERVICE. */
+/** The files of a service, even of a broken one. Throws E_SERVICE_NAME, E_NO_SERVICE. */
 export async function serviceFiles(paths: StatePaths, name: string): Promise<InstanceFiles> {
   checkServiceName(name);
   const files = instanceFiles(paths, name);
@@ -52,7 +52,7 @@ export async function readService(paths: StatePaths, name: string): Promise<Stor
   };
 }
 
-/** The image of a service that is to be used. Throws E_SERVICE_IMAGE. */
+/** The image's id of a service that needs it. Throws E_SERVICE_IMAGE. */
 export function knownImage({ image, imageProblem }: StoredService): string {
   if (image === undefined) throw imageProblem;
   return image;
@@ -76,7 +76,7 @@ function unknownImage(name: string, path: string, cause?: KilnError): KilnError 
   });
 }
 
-/** Notes the image of a service, as a whole or not at all. */
+/** Writes the image's id of a service, as a whole or not at all. */
 export async function writeImageId(path: string, image: string): Promise<void> {
   writeRecord(path, { image }, { flush: true });
 }
@@ -89,7 +89,7 @@ async function noService(paths: StatePaths, name: string): Promise<KilnError> {
   });
 }
 
-/** Folders of services that are made or on their way out; what is found here belongs to nobody. */
+/** Folders of services that are being created or deleted. Nobody owns what a sweep finds there. */
 export async function workDirectory(paths: StatePaths, name: string): Promise<string> {
   const directory = `${paths.services}/.${name}.${process.pid}`;
   await mkdir(paths.services, { recursive: true, mode: 0o711 });
@@ -105,8 +105,8 @@ export async function lockServices(paths: StatePaths): Promise<HeldLock> {
 }
 
 /**
- * Removes what processes that died while making or deleting services left. Needs the lock. What cannot be
- * removed is left for the next time: no other service has to do with it.
+ * Removes what processes left that died while they created or deleted services. Needs the lock. What cannot be
+ * removed stays until the next sweep: it concerns no other service.
  */
 export async function sweepServices(paths: StatePaths): Promise<void> {
   for (const name of await readdir(paths.services)) {

@@ -12,17 +12,17 @@ import { closing } from '../../host/calls/descriptor.ts';
 import { O_PATH, openat2, openDirectory, openPath, readlinkat } from '../../host/files/at.ts';
 import { openInTree } from '../../image/tree/path.ts';
 
-/** Files that are read as a whole may be so large, bytes: units, environment files, pid files. */
+/** The largest file that is read as a whole, bytes: units, environment files, pid files. */
 const TEXT_LIMIT = 256 * 1024;
 
-/** Of a folder with more entries than this, only the first are seen. */
+/** Of a larger folder, only this many entries are seen. */
 const LIST_LIMIT = 4096;
 
-/** A hostile directory tree, read as somebody whose root it is would: no link leads out of it. */
+/** A hostile directory tree, read as a process sees it whose root it is: no link leads out of it. */
 export class Tree implements Disposable {
   readonly #root: number;
 
-  /** Takes the descriptor of the root directory over. */
+  /** Takes over the descriptor of the root directory. */
   constructor(root: number) {
     this.#root = root;
   }
@@ -36,7 +36,7 @@ export class Tree implements Disposable {
     return this.#root;
   }
 
-  /** The text of a plain file; undefined if it is none, does not exist, or is larger than 256 KiB. */
+  /** The text of a plain file; undefined if there is none, or if it is larger than 256 KiB. */
   readText(path: string): string | undefined {
     return this.#with(path, constants.O_RDONLY, (fd, stats) => {
       if (!stats.isFile() || stats.size > TEXT_LIMIT) return undefined;
@@ -49,7 +49,7 @@ export class Tree implements Disposable {
     });
   }
 
-  /** What a path leads to, links followed; undefined if nothing is there. */
+  /** The status of what a path leads to, links followed; undefined if there is nothing. */
   stat(path: string): Stats | undefined {
     return this.#with(path, O_PATH, (_, stats) => stats);
   }
@@ -58,7 +58,7 @@ export class Tree implements Disposable {
     return this.#with(path, O_PATH | constants.O_NOFOLLOW, (_, stats) => stats);
   }
 
-  /** The names in a directory, in order; none if it is not one. */
+  /** The names in a directory, sorted; none if it is not a directory. */
   list(path: string): string[] {
     const flags = constants.O_RDONLY | constants.O_DIRECTORY;
     const names = this.#with(path, flags, (fd) => readdirSync(`/proc/self/fd/${fd}`));
@@ -84,19 +84,19 @@ export class Tree implements Disposable {
   }
 }
 
-/** An entry of a tree: equal ones are the same file as far as a merge is concerned. */
+/** An entry of a tree. For a merge, entries with equal identity are the same file. */
 export interface TreeEntry {
   readonly kind: 'file' | 'directory' | 'link' | 'other';
-  /** Type, mode, owner and content, as text. */
+  /** Type, mode, owner and content as text. */
   readonly identity: string;
 }
 
-/** Folders deeper than this are not looked into: nobody's configuration is. */
+/** Deeper folders are ignored: no configuration lies there. */
 const MAX_DEPTH = 64;
 
 /**
- * Every entry below a directory by its path (`apache2/apache2.conf`), no link followed. Names that
- * are not UTF-8 are left out. The tree may be hostile, but nobody may change it meanwhile.
+ * Every entry below a directory by its path (`apache2/apache2.conf`); no link is followed. Names that are not
+ * UTF-8 are left out. The tree may be hostile, but must not change meanwhile.
  */
 export function treeEntries(directory: string): Map<string, TreeEntry> {
   const entries = new Map<string, TreeEntry>();

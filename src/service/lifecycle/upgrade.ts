@@ -23,7 +23,7 @@ import { isSupervised, stopService } from './stop.ts';
 import { readService, writeImageId } from './store.ts';
 import { Tree, treeEntries } from './tree.ts';
 
-/** How long a service has to become healthy on its new image, beyond what its checks take, ms. */
+/** How long a service may take to become healthy on its new image, beside the time of its checks, ms. */
 const SETTLE = 2000;
 const LOOK_PAUSE = 200;
 
@@ -31,17 +31,16 @@ export interface UpgradeReport {
   /** Undefined where the service's image.json is damaged. */
   readonly from: string | undefined;
   readonly to: string;
-  /** False when its image was current already. */
+  /** False if the image was current already. */
   readonly changed: boolean;
-  /** What a person should look at: .rpmnew and .rpmsave files. */
+  /** Notes for a person: .rpmnew and .rpmsave files. */
   readonly notes: readonly string[];
 }
 
 /**
- * Moves a service to another image: its changes in /etc are merged, its /var gets what is new in the
- * image's, it is restarted if it ran. When it does not come up, or is not healthy, it goes back to
- * what it was, data included. `start` starts it in the background.
- * Throws E_UPGRADE_ROLLED_BACK with the reason.
+ * Moves a service to another image: merges its changes in /etc, adds what is new in the image's /var, and
+ * restarts it if it ran. If it does not start or is not healthy, everything goes back, including data. `start`
+ * starts it in the background. Throws E_UPGRADE_ROLLED_BACK with the reason.
  */
 export async function upgradeService(
   paths: StatePaths,
@@ -53,7 +52,7 @@ export async function upgradeService(
   await using _lock = await acquireLock(upgradeLock(files));
   let ran = await isSupervised(files);
   if (hasPrevious(files)) {
-    // The lock is ours: whoever made that upgrade died.
+    // This process holds the lock, so the one that made that upgrade died.
     ran = (await stopService(files)) || ran;
     await restorePrevious(files);
   }
@@ -84,7 +83,7 @@ export async function upgradeService(
   }
 }
 
-/** Merges /etc and /var and notes the image. What it does is undone by {@link restorePrevious}. */
+/** Merges /etc and /var and writes the image's id. {@link restorePrevious} undoes it. */
 async function moveToImage(paths: StatePaths, name: string, image: LeasedImage): Promise<string[]> {
   const { files, image: oldId } = await readService(paths, name);
   await using old = oldId === undefined ? undefined : await leaseImage(paths, oldId);
@@ -94,7 +93,7 @@ async function moveToImage(paths: StatePaths, name: string, image: LeasedImage):
   const newEtc = join(image.tree, 'etc');
   const theirs = treeEntries(newEtc);
   const mine = treeEntries(merged);
-  // Without the old image nobody knows what was changed: whatever differs is taken for a change.
+  // Without the old image nobody knows what was changed: every difference counts as a change.
   const base = old === undefined ? new Map() : treeEntries(join(old.tree, 'etc'));
   const replaced = await replacedConfiguration(paths, image.manifest.id);
   const notes = mergeTrees(newEtc, merged, planMerge(base, mine, theirs, replaced), theirs);
@@ -107,11 +106,11 @@ async function moveToImage(paths: StatePaths, name: string, image: LeasedImage):
   return notes;
 }
 
-/** Adds what the new image's /var has and the old one's had not; data is nobody's to merge. */
+/** Adds entries that the new image's /var has and the old one's did not have. Data is not merged. */
 function addToVar(source: string, target: string, old: string | undefined): void {
   const theirs = treeEntries(source);
   const base = old === undefined ? new Map() : treeEntries(old);
-  // The data itself is not read: it may be large.
+  // Data is not compared: it may be large.
   using mine = Tree.open(target);
   const added = [...theirs.keys()].filter(
     (path) => !base.has(path) && mine.lstat(path) === undefined,
@@ -120,7 +119,7 @@ function addToVar(source: string, target: string, old: string | undefined): void
   mergeTrees(source, target, actions, theirs);
 }
 
-/** Throws E_UNHEALTHY when the service is not running, or its health check fails, in time. */
+/** Throws E_UNHEALTHY if the service does not run, or its health check fails, in time. */
 async function waitUntilHealthy(paths: StatePaths, name: string): Promise<void> {
   const { files, definition } = await readService(paths, name);
   const { health } = definition;

@@ -7,27 +7,27 @@ import { copyFile, copyTree } from '../../image/tree/clone.ts';
 import type { PlannedVolume } from '../../sandbox/door/plan.ts';
 import type { InstanceFiles } from '../instance-files.ts';
 
-/** The part of a service's files that is its /var: a directory, or an image of a fixed size. */
+/** The files that hold a service's /var: a directory, or an image of a fixed size. */
 type VarFiles = Pick<InstanceFiles, 'var' | 'varImage'>;
 
-/** What a sandbox gets as /var: the directory, or the image. */
+/** The source of the sandbox's /var: the directory or the image. */
 export function varVolume(files: VarFiles): PlannedVolume['source'] {
   return existsSync(files.varImage) ? { image: files.varImage } : files.var;
 }
 
-/** Copies a service's /var as it is kept; blocks are shared where the file system can. */
+/** Copies a service's /var in its form; blocks are shared where the file system can. */
 export function copyVar(from: VarFiles, to: VarFiles): void {
   if (!existsSync(from.varImage)) copyTree(from.var, to.var);
   else copyFile(from.varImage, to.varImage);
 }
 
-/** Puts the directory into an image of so many bytes. Throws E_IMAGE_SIZE. */
+/** Moves the directory into an image of this size. Throws E_IMAGE_SIZE. */
 export async function moveVarToImage(files: VarFiles, bytes: number): Promise<void> {
   await makeExt4Image(files.varImage, files.var, bytes);
   await removeTree(files.var);
 }
 
-/** Replaces a service's /var by another; may be interrupted and done again. */
+/** Replaces a service's /var. Can be interrupted and repeated. */
 export async function replaceVar(from: VarFiles, to: VarFiles): Promise<void> {
   for (const kind of ['var', 'varImage'] as const) {
     if (!existsSync(from[kind])) continue;
@@ -39,13 +39,12 @@ export async function replaceVar(from: VarFiles, to: VarFiles): Promise<void> {
   }
 }
 
-/** Smaller than this (bytes) ext4 has no room for its own. */
+/** The smallest size (bytes) in which ext4 has room for its own data. */
 const SMALLEST = 16 * 2 ** 20;
 
 /**
- * Makes an ext4 image of a fixed size with a copy of `tree` in it, sparse on the host, without
- * mounting anything: mke2fs copies owners, modes and attributes itself.
- * Throws E_IMAGE_SIZE when the tree does not fit.
+ * Makes a sparse ext4 image of a fixed size with a copy of `tree`, without mounting anything: mke2fs copies
+ * owners, modes and attributes. Throws E_IMAGE_SIZE if the tree does not fit.
  */
 async function makeExt4Image(path: string, tree: string, bytes: number): Promise<void> {
   if (bytes < SMALLEST) {

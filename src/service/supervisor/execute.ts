@@ -6,28 +6,28 @@ import { ROOT_CAPABILITIES } from '../../sandbox/policy/capabilities.ts';
 import { encodeFrame, FRAME, sendMessage, wired } from './frames.ts';
 import { endOf, type UnitHost } from './unit-host.ts';
 
-/** A command to run in a service that runs. */
+/** A command to run in a running service. */
 export interface ExecuteRequest {
   readonly argv: readonly string[];
-  /** NAME|UID[:GROUP|GID]; root when missing. */
+  /** NAME|UID[:GROUP|GID]; root by default. */
   readonly user?: string;
   readonly env?: Readonly<Record<string, string>>;
   readonly workdir?: string;
   readonly terminal?: { readonly rows: number; readonly columns: number };
 }
 
-/** A signal or a window size that follows a command. */
+/** A signal or a window size for a running command. */
 export type ExecuteControl =
   | { readonly signal: NodeJS.Signals }
   | { readonly rows: number; readonly columns: number };
 
-/** What a client is told at the end; `started` comes first, when the command runs. */
+/** The last answer to a client; `started` comes first if the command runs. */
 export type ExecuteAnswer =
   | { readonly started: true }
   | { readonly exitCode: number | null; readonly signal: NodeJS.Signals | null }
   | { readonly error: ReturnType<typeof wired> };
 
-/** Runs a command for a client whose socket carries its input and output; it ends with the client. */
+/** Runs a command for a client, whose socket carries input and output. The command ends with the client. */
 export function execute(
   host: UnitHost,
   request: ExecuteRequest,
@@ -89,11 +89,11 @@ function attach(command: SandboxProcess, client: Socket): void {
     sendMessage(client, end satisfies ExecuteAnswer);
     client.end();
   };
-  // A client that hears of no end takes the closed connection for one.
+  // If the end cannot be told, the client takes the closed connection for it.
   tell().catch(() => client.destroy());
 }
 
-/** Resolves when the stream has ended or nobody reads any more. */
+/** Resolves when the stream has ended, or when nobody reads it any more. */
 function relay(from: Readable, kind: number, client: Socket): Promise<void> {
   from.on('data', (chunk: Buffer) => {
     if (client.write(encodeFrame(kind, chunk))) return;

@@ -1,6 +1,6 @@
 /**
- * What a supervisor and its clients say to each other: frames of { u32 length, u8 kind, bytes }.
- * Both ends are kiln run by root; the bounds are for mistakes, and for clients of another version.
+ * The protocol between a supervisor and its clients: frames of { u32 length, u8 kind, bytes }. Both ends are
+ * kiln as root; the bounds are for mistakes, and for clients of another version.
  */
 
 import type { Socket } from 'node:net';
@@ -39,7 +39,7 @@ export function sendMessage(socket: Socket, message: unknown, kind: number = FRA
   socket.write(encodeFrame(kind, Buffer.from(JSON.stringify(message))));
 }
 
-/** Calls `received` for each frame that arrives; a malformed one ends the connection. */
+/** Calls `received` for each frame; a malformed one ends the connection. */
 export function onFrames(socket: Socket, received: (frame: Frame) => void): void {
   let pending: Buffer = Buffer.alloc(0);
   socket.on('data', (chunk: Buffer) => {
@@ -58,7 +58,7 @@ export function onFrames(socket: Socket, received: (frame: Frame) => void): void
   });
 }
 
-/** A KilnError on its way through a socket. */
+/** A KilnError in the form that is sent through a socket. */
 export interface WiredError {
   readonly code: ErrorCode;
   readonly message: string;

@@ -6,12 +6,12 @@ import type { ServiceHealth } from '../status.ts';
 import { connectInside } from './publish.ts';
 import { ROOT_POLICY, type UnitHost } from './unit-host.ts';
 
-/** Bytes of what a check that fails has said that are shown. */
+/** How many bytes of a failed check's output are shown. */
 const SHOWN = 400;
 
 type HealthCheck = NonNullable<ServiceDefinition['health']>;
 
-/** What one check found: undefined is healthy, else what is wrong. */
+/** The result of one check: undefined if healthy, otherwise what is wrong. */
 async function checkHealth(host: UnitHost, check: HealthCheck): Promise<string | undefined> {
   try {
     if (check.command !== undefined) return await checkCommand(host, check.command, check.timeout);
@@ -65,7 +65,7 @@ async function checkHttp(
   }
 }
 
-/** Checks the health of a service again and again, and has it restarted when it is none. */
+/** Checks the health of a service regularly, and has it restarted when the checks fail. */
 export class HealthWatch {
   readonly #host: UnitHost;
   readonly #check: HealthCheck;

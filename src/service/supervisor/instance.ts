@@ -22,7 +22,7 @@ import {
 } from './unit-host.ts';
 import { sandboxProcesses } from './unit-processes.ts';
 
-/** A service that runs: its sandbox, its units, its ports. Its supervisor has exactly one. */
+/** A running service: its sandbox, its units, its ports. A supervisor has one. */
 export class Instance {
   readonly #engine: Engine;
   readonly #service: StoredService;
@@ -42,7 +42,10 @@ export class Instance {
     this.#manager = unitManager(host, service);
   }
 
-  /** Opens the sandbox of a service and its ports; no unit runs yet. Throws E_UNIT, E_IMAGE_MISSING, E_PUBLISH, and what opening a sandbox throws. */
+  /**
+   * Opens a service's sandbox and ports; no unit runs yet. Throws E_UNIT, E_IMAGE_MISSING, E_PUBLISH, and what
+   * opening a sandbox throws.
+   */
   static async open(engine: Engine, service: StoredService, log: LogFile): Promise<Instance> {
     await using image = await serviceImage(engine, service);
     const sandbox = await openServiceSandbox(engine, service, image);
@@ -74,7 +77,7 @@ export class Instance {
     return this.#host;
   }
 
-  /** What has failed for good, and why. */
+  /** Permanent failures with their reasons. */
   get failures(): string[] {
     const { failure } = this.#manager;
     const units = this.units.filter(({ state }) => state === 'failed');
@@ -84,7 +87,7 @@ export class Instance {
     ];
   }
 
-  /** Resolves when the sandbox is gone, whoever ended it, or of no use any more. */
+  /** Resolves when the sandbox is gone, or cannot be used any more. */
   get gone(): Promise<void> {
     const ends = [this.#host.control.gone, this.#manager.lost];
     if (this.#lease !== undefined) ends.push(this.#lease.lost.then(() => undefined));
@@ -93,12 +96,12 @@ export class Instance {
 
   async #prepare(): Promise<void> {
     const { control, tree, log } = this.#host;
-    // A port that somebody else has is found before anything runs.
+    // Taken ports are found before anything runs.
     for (const port of this.#service.definition.publish) {
       this.#publications.push(await publishPort(this.#service.name, control, port));
     }
     await this.#askForAddress();
-    // A systemd in the sandbox does that itself.
+    // A systemd in the sandbox reads tmpfiles.d itself.
     const plan = this.#service.definition.boot ? undefined : tmpfilesPlan(tree);
     const own = { path: '/run/kiln', mode: 0o755, uid: 0, gid: 0 };
     await control.makeDirectories([own, ...(plan?.directories ?? [])]);
@@ -108,7 +111,7 @@ export class Instance {
     });
   }
 
-  /** Before anything runs, for what runs may look for its address once. */
+  /** Gets the address before anything runs, because programs may look for it only once. */
   async #askForAddress(): Promise<void> {
     const { name, definition, files } = this.#service;
     const { network, hostname = name } = definition;
@@ -129,7 +132,7 @@ export class Instance {
       .catch(() => undefined);
   }
 
-  /** Starts the units in order. A unit that fails does not stop the others. Throws the first failure. */
+  /** Starts the units in order. A failed unit does not stop the others. Throws the first failure. */
   async start(): Promise<void> {
     try {
       await this.#manager.start();
@@ -147,7 +150,7 @@ export class Instance {
     this.#health = new HealthWatch(this.#host, health, () => this.restart(undefined));
   }
 
-  /** Stops ports and units, in reverse order, and ends the sandbox. */
+  /** Stops ports and units in reverse order, and ends the sandbox. */
   async close(): Promise<void> {
     this.#phase = 'stopping';
     this.#health?.stop();
@@ -160,7 +163,7 @@ export class Instance {
     await this.#host.sandbox.close();
   }
 
-  /** The unit of that name, or all. Throws E_UNIT. */
+  /** The unit of that name, or all units. Throws E_UNIT. */
   chosen(name: string | undefined): readonly RunningUnit[] {
     if (name === undefined) return this.units;
     const found = this.units.filter((unit) => unit.name === name);
@@ -170,7 +173,7 @@ export class Instance {
     });
   }
 
-  /** Stops a unit or all, and starts them again. Throws the first failure. */
+  /** Restarts a unit, or all. Throws the first failure. */
   async restart(name: string | undefined): Promise<void> {
     const units = name === undefined ? [] : this.chosen(name);
     this.#restarting++;
@@ -183,7 +186,7 @@ export class Instance {
     }
   }
 
-  /** Nothing runs, and nothing will by itself. */
+  /** True if nothing runs and nothing will start by itself. */
   get idle(): boolean {
     if (this.#restarting > 0 || this.#phase === 'starting') return false;
     return this.#manager.idle;

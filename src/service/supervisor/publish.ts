@@ -18,15 +18,14 @@ import type { InstanceFiles } from '../instance-files.ts';
 /** Connections at a time through one published port. */
 const MAX_CONNECTIONS = 4096;
 
-/** A port of the host that leads into a sandbox. */
+/** A host port that is forwarded into a sandbox. */
 export interface Publication extends AsyncDisposable {
   readonly port: PublishedPort;
 }
 
 /**
- * Listens on the host and passes each connection on to the loopback of the sandbox, through a socket
- * that the sandbox's init made: the sandbox needs no interface and can reach nobody.
- * Throws E_PUBLISH.
+ * Listens on the host and forwards each connection to the sandbox's loopback, through a socket that the
+ * sandbox's init made: the sandbox needs no interface and can connect to nobody. Throws E_PUBLISH.
  */
 export async function publishPort(
   service: string,
@@ -99,10 +98,10 @@ function track(open: Set<Socket>, socket: Socket): void {
   socket.once('close', () => open.delete(socket));
 }
 
-/** What tells a resolv.conf of kiln's from one that somebody wrote. */
+/** Marks a resolv.conf that kiln wrote. */
 const MARK = '# Made by kiln from what DHCP said.\n';
 
-/** Makes the resolv.conf of an /etc, unless somebody else has made one. The tree is hostile. */
+/** Writes the resolv.conf of an /etc, unless a person wrote one. The tree is hostile. */
 export function writeNameServers(etc: string, servers: readonly string[]): void {
   const directory = openSync(etc, constants.O_RDONLY | constants.O_DIRECTORY);
   using _directory = closing(directory);
@@ -111,7 +110,7 @@ export function writeNameServers(etc: string, servers: readonly string[]): void 
   replaceFileIn(directory, 'resolv.conf', MARK + lines.join(''));
 }
 
-/** There is none, an empty one, or the last one made here. */
+/** Whether the file is missing, empty, or kiln's last one. */
 function isOurs(directory: number): boolean {
   let fd: number;
   try {
@@ -132,8 +131,8 @@ function isOurs(directory: number): boolean {
 }
 
 /**
- * The Ethernet address of a service's interface: the same at each start, since that is what a network
- * knows it by, and another one on another host.
+ * The Ethernet address of a service's interface: the same at each start, because networks identify it by that,
+ * but different on each host.
  */
 export function networkMac({ mac }: ServiceNetwork, { directory }: InstanceFiles): string {
   if (mac !== undefined) return mac;

@@ -14,10 +14,13 @@ import { varVolume } from '../lifecycle/var-volume.ts';
 import { unitName } from '../unit/load-unit.ts';
 import { networkMac } from './publish.ts';
 
-/** Of each kind, for what units of a booted service ask for: PrivateTmp=, PrivateNetwork= and so on. */
+/**
+ * How many namespaces of each kind units of a booted service may make, for PrivateTmp=, PrivateNetwork= and so
+ * on.
+ */
 const BOOT_NAMESPACES = 256;
 
-/** Takes a service's image into use. Throws E_IMAGE_MISSING. */
+/** Takes a lease on a service's image. Throws E_IMAGE_MISSING. */
 export async function serviceImage(engine: Engine, service: StoredService): Promise<LeasedImage> {
   const id = knownImage(service);
   const image = await leaseImage(engine.paths, id);
@@ -27,7 +30,7 @@ export async function serviceImage(engine: Engine, service: StoredService): Prom
   });
 }
 
-/** Opens the sandbox of a service: the image, /usr read-only, over it the service's own /etc and /var. */
+/** Opens a service's sandbox: the image with /usr read-only, and the service's own /etc and /var over it. */
 export async function openServiceSandbox(
   engine: Engine,
   { name, files, definition }: StoredService,
@@ -38,7 +41,7 @@ export async function openServiceSandbox(
   const plan = planSandbox(
     {
       hostname: hostname ?? name,
-      // They are in its own /etc.
+      // The service's own /etc has these files.
       names: false,
       network:
         network === 'private' ? 'private' : sandboxNetwork(network, networkMac(network, files)),
@@ -65,10 +68,10 @@ export async function openServiceSandbox(
       },
       ...{ owner: bindOwner(image.manifest, user), caller: { uid: 0, gid: 0 } },
       shownAs: ['service', name],
-      // It ends with its supervisor's connection; a libvirtd that restarts does not end it.
+      // The sandbox ends with its supervisor's connection, not with a restart of libvirtd.
       outlives: true,
     },
-    // Its units' own environment is systemd's.
+    // systemd sets the environment of the units.
     { tree: image.tree, id: image.manifest.id, environment: {} },
   );
   try {
@@ -78,7 +81,7 @@ export async function openServiceSandbox(
   }
 }
 
-/** Who of the sandbox has what is root's on the host: the command's user, as with `kiln run`. */
+/** The ids in the sandbox that stand for the host's root in mounts: the command's user, as with `kiln run`. */
 function bindOwner({ accounts }: ImageManifest, user = 'root'): { uid: number; gid: number } {
   const [name] = user.split(':');
   const account = accounts.find((each) => each.name === name || String(each.uid) === name);
@@ -86,7 +89,7 @@ function bindOwner({ accounts }: ImageManifest, user = 'root'): { uid: number; g
   return { uid, gid: account?.gid ?? uid };
 }
 
-/** Unless its peers are allowed, nothing of the same network reaches a service but its host. */
+/** Only the host reaches a service on its network, unless peers are allowed. */
 function sandboxNetwork(network: ServiceNetwork, mac: string): LibvirtNetwork {
   const { name, peers, address, gateway, filter, 'filter-parameters': given = {} } = network;
   const filterParameters = Object.fromEntries(
@@ -96,14 +99,14 @@ function sandboxNetwork(network: ServiceNetwork, mac: string): LibvirtNetwork {
     name,
     mac,
     isolated: !peers,
-    // Its supervisor asks: a service that loses its address is started again.
+    // The supervisor asks for the lease: a service that loses its address is restarted.
     dhcp: false,
     ...defined({ address, gateway }),
     ...(filter === undefined ? {} : { filter, filterParameters }),
   };
 }
 
-/** What libvirt says of a network that cannot be had, and what mends it. */
+/** libvirt's errors about an unusable network, and their remedies. */
 const HINTS: readonly (readonly [RegExp, string])[] = [
   [
     /no connection driver available for nwfilter/,
@@ -114,10 +117,10 @@ const HINTS: readonly (readonly [RegExp, string])[] = [
   [/[Nn]etwork not found|network .* is not active/, '`virsh net-list --all` shows the networks'],
 ];
 
-/** Errors that have the name of a layer with them. */
+/** Error codes whose details name a layer. */
 const OF_LAYERS: ReadonlySet<string> = new Set(['E_LAYER_MISSING', 'E_LIMIT']);
 
-/** Which setting a layer of a sandbox comes from. */
+/** The setting that a layer of a sandbox comes from. */
 const SETTINGS = new Map([
   ['memory-limit', 'memory'],
   ['cpu-limit', 'cpus'],
@@ -125,7 +128,7 @@ const SETTINGS = new Map([
   ['io-limit', 'io-read, io-write'],
 ]);
 
-/** The failure of a service's start, with what to do about it where a service has its own way. */
+/** The error of a failed start, with a hint in terms of service settings. */
 function withServiceHint(service: string, error: unknown): unknown {
   if (error instanceof LibvirtError) {
     const hint = HINTS.find(([pattern]) => pattern.test(error.message))?.[1];

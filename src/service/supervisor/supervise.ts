@@ -20,35 +20,35 @@ import { writeOutcome } from '../status.ts';
 import { Instance } from './instance.ts';
 import { serveSupervisor } from './supervisor-server.ts';
 
-/** Exit statuses of a supervisor. Only the last asks its guardian to start it again. */
+/** A supervisor's exit statuses. Only `again` asks its guardian to restart it. */
 const SUPERVISOR_EXIT = { done: 0, failed: 78, again: 1 } as const;
 
-/** Errors that somebody has to mend first. */
+/** Errors that a person must fix first. */
 const LASTING: readonly ErrorCode[] = [
   ...(['E_UNIT', 'E_RECIPE', 'E_ARGUMENT', 'E_IMAGE_MISSING', 'E_NO_SERVICE'] as const),
   ...(['E_SERVICE_NAME', 'E_SERVICE_RUNS', 'E_SERVICE_READ', 'E_SERVICE_IMAGE'] as const),
   ...(['E_PUBLISH', 'E_NO_CGROUP2', 'E_NETWORK', 'E_LIMIT'] as const),
 ];
 
-/** How often is looked whether any unit is left, ms. */
+/** The pause between two looks whether a unit is left, ms. */
 const LOOK_PAUSE = 500;
 
 export interface SuperviseOptions {
-  /** Told why a service cannot be started, when starting it again would not help. */
+  /** Called with the reason if the service cannot start and a restart would not help. */
   readonly onFailure: (error: KilnError) => void;
-  /** The log goes to standard output as well: systemd's journal has it then. */
+  /** Also writes the log to standard output, for systemd's journal. */
   readonly echo: boolean;
-  /** A guardian started it: it is to run only while its file `wanted` exists. */
+  /** A guardian started it: it runs only while the file `wanted` exists. */
   readonly whileWanted: boolean;
 }
 
-/** How long the opening of a sandbox that nobody wants any more may take to be undone, ms. */
+/** How long a cancelled opening of a sandbox may take to be undone, ms. */
 const UNDO_PATIENCE = 10_000;
 
 /**
- * Runs a service until somebody stops it (SIGTERM, SIGINT, `kiln service stop`), its units are done
- * or cannot go on, or its sandbox dies. Returns its exit status: 0 done, 78 it cannot go on, 1 it is to be started again. The sandbox ends with this
- * process, however it ends. Throws what may be over when it is tried again.
+ * Runs a service until it is stopped (SIGTERM, SIGINT, `kiln service stop`), its units are done or cannot go
+ * on, or its sandbox dies. Returns its exit status: 0 done, 78 cannot go on, 1 restart it. The sandbox ends
+ * with this process, however it ends. Throws errors that a retry may fix.
  */
 export async function supervise(
   engine: Engine,
@@ -62,7 +62,7 @@ export async function supervise(
     await using _lock = await lockSupervisor(service);
     using log = new LogFile(files.log, options);
     try {
-      // Who stops a service removes the file first and looks for this process afterwards.
+      // `kiln service stop` removes the file first and looks for this process afterwards.
       if (options.whileWanted && !existsSync(files.wanted)) return await endStopped(files, log);
       return await superviseLocked(engine, service, log);
     } catch (error) {
@@ -84,7 +84,7 @@ export async function supervise(
   }
 }
 
-/** Notes that somebody stopped a service. */
+/** Writes down that the service was stopped by a person. */
 async function endStopped(files: InstanceFiles, log: LogFile): Promise<number> {
   await rm(files.wanted, { force: true });
   await writeOutcome(files, 'stopped', '');
@@ -125,7 +125,8 @@ async function superviseLocked(
   try {
     process.once('SIGTERM', stop);
     process.once('SIGINT', stop);
-    // Before the sandbox is open: who stops the service or waits for it is heard from the beginning.
+    // Listens before the sandbox opens, so that requests to stop, and those who wait for the start, are heard
+    // from the beginning.
     server = await serveSupervisor(files.socket, { instance: () => instance, started, stop });
     const opening = awaitedLater(
       withWaits({ signal: stopping.signal }, () => Instance.open(engine, service, log)),
@@ -142,7 +143,7 @@ async function superviseLocked(
     started.catch((error: unknown) => log.write('kiln', String(error)));
     process.on('SIGHUP', () => reloadAll(running, log));
     await Promise.race([started.catch(() => undefined), stopped.promise]);
-    // Who waits for the start is told that there is none; the units are stopped below.
+    // Tells those who wait that the service does not start; the units are stopped below.
     if (stopping.signal.aborted) firstStart.reject(stopping.signal.reason);
     await notifySystemd();
     const idle = awaitedLater(
@@ -167,7 +168,8 @@ async function superviseLocked(
     return state === 'failed' ? SUPERVISOR_EXIT.failed : SUPERVISOR_EXIT.done;
   } finally {
     over.abort();
-    // Who still waits for the start is not answered: a guardian may start it again, or the outcome says why.
+    // Those who still wait for the start get no answer: a guardian may restart the service, or the outcome says
+    // why it ended.
     const last = instance;
     instance = undefined;
     firstStart.resolve();
@@ -181,16 +183,16 @@ async function superviseLocked(
   }
 }
 
-/** Closes what is being opened, as far as that is quick: this process ends, and with it the sandbox. */
+/** Closes a sandbox that is still opening, if that is quick: this process ends, and the sandbox with it. */
 async function undoOpening(opening: Promise<Instance>): Promise<void> {
   const undone = awaitedLater(opening.then((instance) => instance.close()));
   const late = awaitedLater(sleep(UNDO_PATIENCE, undefined, { ref: false }));
   await Promise.race([undone.catch(() => undefined), late]);
 }
 
-/** Resolves when no unit runs or will. */
+/** Resolves when no unit runs and none will start. */
 async function idleUnits(instance: Instance, over: AbortSignal): Promise<'idle'> {
-  // Units that were cut short never are: looking on would keep the process alive.
+  // Units whose stop was cut short are never idle, and looking on would keep the process alive.
   while (!instance.idle && !over.aborted) {
     await sleep(LOOK_PAUSE, undefined, { signal: over }).catch(() => undefined);
   }
@@ -203,7 +205,7 @@ function reloadAll(instance: Instance, log: LogFile): void {
   }
 }
 
-/** Tells the systemd whose unit this process is that the service is up. */
+/** Tells the host's systemd, whose unit this process is, that the service is up. */
 async function notifySystemd(): Promise<void> {
   if (ownEnvironment.NOTIFY_SOCKET === undefined) return;
   await runProgram('systemd-notify', ['--ready']).catch(() => undefined);

@@ -11,25 +11,22 @@ import type { InstanceFiles } from '../instance-files.ts';
 import { FRAME, onFrames, sendMessage, type WiredError } from './frames.ts';
 import type { SupervisorRequest } from './supervisor-server.ts';
 
-/** How long a supervisor may take to answer what it can answer at once, ms. */
+/** How long a supervisor may take for a quick answer, ms. */
 const ANSWER_PATIENCE = 10_000;
 
-/** How often one that takes long is asked whether it lives, ms. */
+/** How often a slow supervisor is asked whether it lives, ms. */
 const PULSE = 1000;
 
-/** The supervisor of a service, for those who wait for it. */
+/** The supervisor of a service, as messages name it. */
 export function supervisorOf(files: InstanceFiles): Awaited {
   const pid = lockHolder(files.supervisorLock);
   const which = pid === undefined ? '' : ` (pid ${pid})`;
   return { name: `the supervisor of ${basename(files.directory)}${which}`, pid };
 }
 
-/**
- * Connects to a service's supervisor for as long as the caller likes; undefined when it does not run.
- * Throws E_SERVICE_SILENT.
- */
+/** Connects to a service's supervisor; undefined if it does not run. Throws E_SERVICE_SILENT. */
 export async function connectSupervisor(files: InstanceFiles): Promise<Socket | undefined> {
-  // One that is stopped accepts connections, too: the kernel does it.
+  // Ask it first: the kernel accepts connections even for a stopped process.
   if ((await askSupervisor(files, { do: 'ping' })) === undefined) return undefined;
   return await openSocket(files);
 }
@@ -50,15 +47,15 @@ async function openSocket(files: InstanceFiles): Promise<Socket | undefined> {
   }
 }
 
-/** An error that came through a socket. */
+/** The error that was sent through a socket. */
 export function unwired({ code, message, hint }: WiredError): KilnError {
   return new KilnError(code, message, hint === undefined ? {} : { hint });
 }
 
 /**
- * Asks a service's supervisor; undefined when it does not run, or ended before it answered. What may
- * take it longer than other requests is given its time in `within`, ms: it is asked meanwhile whether it
- * lives. Throws what it answers with, and E_SERVICE_SILENT.
+ * Asks a service's supervisor; undefined if it does not run, or ended before it answered. `within` is the time
+ * for a long request, ms; meanwhile the supervisor is asked whether it lives. Throws the error in its answer,
+ * and E_SERVICE_SILENT.
  */
 export async function askSupervisor<Answer>(
   files: InstanceFiles,
@@ -103,8 +100,8 @@ export async function askSupervisor<Answer>(
 }
 
 /**
- * Asks a supervisor the same again and again, `every` so many ms, for signs of life: `last` is when it answered the
- * last time, by performance.now(). It may not listen yet, and another one may take its place.
+ * Asks a supervisor for a sign of life `every` so many ms: `last` is the time of its last answer, by
+ * performance.now(). The supervisor may not listen yet, and may be replaced by another one.
  */
 export function keepAsking(
   files: InstanceFiles,

@@ -6,12 +6,12 @@ import { type ExecuteRequest, execute } from './execute.ts';
 import { FRAME, onFrames, sendMessage, wired } from './frames.ts';
 import type { Instance } from './instance.ts';
 
-/** What a client asks of a supervisor; the answer is `{ ok }` or `{ error }`. */
+/** A client's request; the answer is `{ ok }` or `{ error }`. */
 export type SupervisorRequest =
   | { readonly do: 'status' }
-  /** Answered at once, by one that lives. */
+  /** Answered at once by a living supervisor. */
   | { readonly do: 'ping' }
-  /** Answered once all units have been started, or have failed. */
+  /** Answered when all units have started or failed. */
   | { readonly do: 'started' }
   | { readonly do: 'stop' }
   | { readonly do: 'reload' | 'restart'; readonly unit?: string }
@@ -19,19 +19,19 @@ export type SupervisorRequest =
   | { readonly do: 'rotate' }
   | { readonly do: 'execute'; readonly command: ExecuteRequest };
 
-/** What a supervisor lends to its server. */
+/** The supervisor's parts that its server uses. */
 export interface Supervised {
   /** Undefined until its sandbox is open. */
   readonly instance: () => Instance | undefined;
-  /** Settles when the first start has, or when there will be none. */
+  /** Settles with the first start, or when there will be none. */
   readonly started: Promise<void>;
   readonly stop: () => void;
 }
 
-/** No answer: for all who ask, a service that has no sandbox yet, or any more, does not run. */
+/** Returned instead of an answer: without a sandbox, a service counts as not running. */
 const NO_SANDBOX = Symbol('no sandbox');
 
-/** Listens for clients; only root can reach the socket, whose folder is root's. */
+/** Listens for clients. Only root can reach the socket, because its folder is root's. */
 export async function serveSupervisor(path: string, supervised: Supervised): Promise<Server> {
   await rm(path, { force: true });
   const server = createServer((client) => serve(client, supervised));

@@ -7,7 +7,7 @@ import { commandArguments, type ExecCommand, parseEnvironmentFile } from '../uni
 import type { ServiceUnit } from '../unit/service-unit.ts';
 import { clampedLimits, endOf, type ProcessEnd, type UnitHost, unitPolicy } from './unit-host.ts';
 
-/** Where commands find the socket of sd_notify(3). */
+/** The path of the socket of sd_notify(3) in the sandbox. */
 export const NOTIFY_SOCKET = '/run/kiln/notify';
 
 /** systemd's own search path (systemd.exec(5), ExecSearchPath=). */
@@ -15,15 +15,15 @@ const PATH = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin';
 
 /** A command of a unit that runs. */
 export interface RunningCommand {
-  /** In the sandbox; it leads a session of this number. */
+  /** The pid in the sandbox; the command leads the session of this number. */
   readonly pid: number;
   readonly end: Promise<ProcessEnd>;
   readonly process: SandboxProcess;
 }
 
 /**
- * Starts one command of a unit, its output going to the log.
- * Throws what starting a command throws, and E_UNIT when an environment file is missing.
+ * Starts a command of a unit with its output going to the log. Throws what starting a command throws, and
+ * E_UNIT if an environment file is missing.
  */
 export async function startCommand(
   host: UnitHost,
@@ -39,7 +39,7 @@ export async function startCommand(
     workdir: workdir(host, unit),
     limits: clampedLimits(host, unit),
     umask: unit.umask,
-    // Its limits of time are the unit's, and what it leaves running is the unit's as well.
+    // The unit has its own time limits, and owns the processes that the command leaves running.
     time: {},
     leftovers: 'left',
   });
@@ -56,7 +56,7 @@ export async function startCommand(
   return { pid: started.pid, end, process: started };
 }
 
-/** Runs a command to its end; a `-` before it takes every failure away, a missing program too. */
+/** Runs a command to its end. With a `-` before it, no failure counts, not even a missing program. */
 export async function runCommand(
   host: UnitHost,
   unit: ServiceUnit,

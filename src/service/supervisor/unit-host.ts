@@ -16,20 +16,20 @@ import type { LogFile } from '../log-file.ts';
 import type { UnitState, UnitStatus } from '../status.ts';
 import type { ServiceUnit } from '../unit/service-unit.ts';
 
-/** The sandbox that units run in, and what all of them share. */
+/** The sandbox of units, and what all units share. */
 export interface UnitHost {
   readonly sandbox: PlannedSandbox;
   readonly control: SandboxControl;
   /** The sandbox's root directory. */
   readonly tree: Tree;
   readonly log: LogFile;
-  /** Of the image and of the service. */
+  /** The variables of the image and of the service. */
   readonly environment: Readonly<Record<string, string>>;
-  /** Beyond what container root has. */
+  /** Capabilities beside container root's. */
   readonly capabilities: readonly Capability[];
 }
 
-/** Rights of the commands of kiln's own in a service: its root's. */
+/** The rights of kiln's own commands in a service: those of container root. */
 export const ROOT_POLICY: PolicyRequest = {
   user: '0:0',
   capabilities: ROOT_CAPABILITIES,
@@ -41,7 +41,7 @@ export interface ProcessEnd {
   readonly signal: NodeJS.Signals | null;
 }
 
-/** The end of a command, once it has come; a sandbox that is gone counts as a kill. */
+/** Resolves with the end of the command; a sandbox that is gone counts as a kill. */
 export function endOf(command: SandboxProcess): Promise<ProcessEnd> {
   return new Promise((resolve) => {
     command.on('error', () => undefined);
@@ -49,7 +49,7 @@ export function endOf(command: SandboxProcess): Promise<ProcessEnd> {
   });
 }
 
-/** Who a command of a unit runs as, and what it may do: never more than the service has. */
+/** The user and rights of a unit's command: never more than the service's. */
 export function unitPolicy(host: UnitHost, unit: ServiceUnit, privileged: boolean): PolicyRequest {
   const user = privileged ? '0:0' : userSpec(unit);
   const capabilities = privileged ? allowed(host) : unitCapabilities(host, unit, isRoot(user));
@@ -77,14 +77,14 @@ function unitCapabilities(host: UnitHost, unit: ServiceUnit, root: boolean): Cap
   return root ? bounded : bounded.filter((name) => unit.ambient.includes(name));
 }
 
-/** Capabilities that a service file names. Throws E_ARGUMENT. */
+/** The capabilities in a service file. Throws E_ARGUMENT. */
 export function namedCapabilities(names: readonly string[]): Capability[] {
   return names.map(parseCapability);
 }
 
 /**
- * A unit's limits, none above the sandbox's own hard ones, which only the host's root could raise: a
- * process of the sandbox that asked for more would not start at all.
+ * A unit's limits, cut to the sandbox's hard limits, which only the host's root could raise: a process that
+ * asked for more would not start.
  */
 export function clampedLimits(host: UnitHost, unit: ServiceUnit): ResourceLimit[] {
   if (unit.limits.length === 0) return [];
@@ -108,7 +108,7 @@ function hardLimits(pid: number): number[] {
   });
 }
 
-/** A unit of a service that runs, whoever runs it: kiln, or a systemd in the sandbox. */
+/** A unit of a running service, run by kiln or by a systemd in the sandbox. */
 export interface RunningUnit {
   readonly name: string;
   readonly state: UnitState;
@@ -119,27 +119,27 @@ export interface RunningUnit {
   reload(): Promise<void>;
 }
 
-/** All units of a service that runs. */
+/** All units of a running service. */
 export interface UnitManager {
   readonly units: readonly RunningUnit[];
-  /** Nothing runs, and nothing will by itself. */
+  /** True if nothing runs and nothing will start by itself. */
   readonly idle: boolean;
-  /** Why no unit runs, where it is no unit's own failure. */
+  /** Why no unit runs, if the cause is not a unit's failure. */
   readonly failure: string | undefined;
-  /** Resolves when what runs in the sandbox has ended so that the sandbox is to be made anew. */
+  /** Resolves when the sandbox must be made anew, because its content has ended. */
   readonly lost: Promise<void>;
-  /** Starts all units. A unit that fails does not stop the others. Throws the first failure. */
+  /** Starts all units. A failed unit does not stop the others. Throws the first failure. */
   start(): Promise<void>;
   stop(): Promise<void>;
-  /** Stops all of them and starts them again. */
+  /** Restarts all units. */
   restart(): Promise<void>;
-  /** Brings the units' states up to date. */
+  /** Updates the units' states. */
   refresh(): Promise<void>;
-  /** A process of the sandbox used sd_notify(3). */
+  /** Called when a process of the sandbox used sd_notify(3). */
   notified(pid: number, text: string): void;
 }
 
-/** The outcome of `work`, or E_UNIT_TIMEOUT after so many milliseconds. */
+/** The outcome of `work`, or E_UNIT_TIMEOUT after this time. */
 export async function within<Result>(work: Promise<Result>, milliseconds: number): Promise<Result> {
   if (milliseconds === Number.POSITIVE_INFINITY) return await work;
   const over = deferred<never>();
@@ -147,14 +147,14 @@ export async function within<Result>(work: Promise<Result>, milliseconds: number
     over.reject(outOfTime(milliseconds));
   }, milliseconds);
   try {
-    // What comes after the time is over is nobody's any more: a race listens to all.
+    // A late outcome is ignored: a race listens to both.
     return await Promise.race([work, over.promise]);
   } finally {
     clearTimeout(timer);
   }
 }
 
-/** The error of what took longer than so many milliseconds: E_UNIT_TIMEOUT. */
+/** E_UNIT_TIMEOUT for work that took longer. */
 export function outOfTime(milliseconds: number): KilnError {
   return new KilnError('E_UNIT_TIMEOUT', `out of time after ${milliseconds / 1000} s`, {
     hint: 'TimeoutStartSec= and TimeoutStopSec= of the unit allow more',

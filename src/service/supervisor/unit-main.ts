@@ -9,14 +9,14 @@ import type { RunningCommand } from './unit-command.ts';
 import type { ProcessEnd, UnitHost } from './unit-host.ts';
 import { sandboxProcesses } from './unit-processes.ts';
 
-/** The process whose end is the unit's end. */
+/** The process whose end is the end of the unit. */
 export interface MainProcess {
   readonly pid: number;
   readonly end: Promise<ProcessEnd>;
   kill(signal: NodeJS.Signals): void;
 }
 
-/** How long a PID file may be late, and how often is looked, ms. */
+/** How long a PID file may be late, and the pause between two looks, ms. */
 const PID_FILE_PATIENCE = 30_000;
 const PAUSE = 20;
 
@@ -24,7 +24,7 @@ export function commandAsMain({ pid, end, process }: RunningCommand): MainProces
   return { pid, end, kill: (signal) => void process.kill(signal) };
 }
 
-/** Watches a process that no command of kiln's is. Throws E_SETUP when it is gone. */
+/** Watches a process that kiln did not start. Throws E_SETUP if it is gone. */
 export async function adoptMain(
   host: UnitHost,
   pid: number,
@@ -36,8 +36,8 @@ export async function adoptMain(
 }
 
 /**
- * A daemon on its own: its session, and the one that it makes (setsid(2) gives it the daemon's pid)
- * if it has not got around to that yet. What it forks later is in that one.
+ * Adds a daemon's session, and the session that it may make later (setsid(2) names it after the daemon's pid).
+ * Later forks are in that one.
  */
 function join(
   { pid, session }: { readonly pid: number; readonly session: number },
@@ -49,7 +49,7 @@ function join(
 
 const killed: ProcessEnd = { exitCode: null, signal: 'SIGKILL' };
 
-/** wait(2)'s status. */
+/** Decodes the status of wait(2). */
 function endFromStatus({ status }: { readonly status: number }): ProcessEnd {
   const number = status & 0x7f;
   if (number === 0) return { exitCode: (status >> 8) & 0xff, signal: null };
@@ -57,9 +57,9 @@ function endFromStatus({ status }: { readonly status: number }): ProcessEnd {
 }
 
 /**
- * Finds the daemon that the command of a Type=forking unit left behind: by its PID file, else the
- * one new orphan of the sandbox. Undefined when that is not unambiguous: the unit has no main process
- * then. Throws E_UNIT_FAILED when the command failed or the PID file does not appear.
+ * Finds the daemon that a Type=forking command left: by its PID file, or as the one new orphan of the sandbox.
+ * Undefined if several fit; then the unit has no main process. Throws E_UNIT_FAILED when the command failed or
+ * the PID file does not appear.
  */
 export async function findDaemon(
   host: UnitHost,
@@ -101,7 +101,7 @@ async function pidFromFile(host: UnitHost, path: string): Promise<number> {
   });
 }
 
-/** Makes what RuntimeDirectory= and its kin ask for, with the owner that the unit runs as. */
+/** Makes the directories of RuntimeDirectory= and the like, with the unit's user as owner. */
 export async function makeUnitDirectories(host: UnitHost, unit: ServiceUnit): Promise<void> {
   const { user, group } = accountOf(host.tree, unit.user, unit.group);
   await host.control.makeDirectories(
@@ -115,8 +115,8 @@ export async function makeUnitDirectories(host: UnitHost, unit: ServiceUnit): Pr
 }
 
 /**
- * The first condition that does not hold; undefined if all do. Throws E_UNIT_FAILED for an
- * assertion that does not.
+ * The first condition that is not met; undefined if all are. Throws E_UNIT_FAILED for an assertion that is not
+ * met.
  */
 export function failedCondition(host: UnitHost, unit: ServiceUnit): string | undefined {
   for (const condition of unit.conditions) {

@@ -5,13 +5,12 @@ import type { ServiceUnit } from '../unit/service-unit.ts';
 import { type UnitHost, within } from './unit-host.ts';
 import type { MainProcess } from './unit-main.ts';
 
-/** How often is looked whether processes are gone, ms. */
+/** The pause between two looks whether processes are gone, ms. */
 const PAUSE = 20;
 
 /**
- * The processes of one unit, known by their sessions: each command that kiln starts leads one, and
- * so does a daemon that left its parent. A process that makes itself a session of its own is out of
- * sight until the whole sandbox ends.
+ * The processes of one unit, known by their sessions: each command that kiln starts leads one, and so does a
+ * daemon that left its parent. A process that makes another session is not seen until the whole sandbox ends.
  */
 export class UnitProcesses {
   readonly #host: UnitHost;
@@ -32,7 +31,7 @@ export class UnitProcesses {
     return found !== undefined && this.#sessions.has(found.session);
   }
 
-  /** Those that live. */
+  /** How many live. */
   get living(): number {
     return sandboxProcesses(this.#host.sandbox.initPid).filter(
       ({ session, zombie }) => !zombie && this.#sessions.has(session),
@@ -43,7 +42,7 @@ export class UnitProcesses {
     for (const session of this.#sessions) await this.#host.control.killSession(session, signal);
   }
 
-  /** Waits until none lives; false if some still do after `milliseconds`. */
+  /** Waits until none lives; false if some still live after `milliseconds`. */
   async gone(milliseconds: number): Promise<boolean> {
     for (const end = Date.now() + milliseconds; this.living > 0; await sleep(PAUSE)) {
       if (Date.now() > end) return false;
@@ -53,10 +52,10 @@ export class UnitProcesses {
   }
 }
 
-/** What SIGKILL needs, ms. */
+/** How long SIGKILL may take, ms. */
 const KILL_PATIENCE = 5000;
 
-/** Ends whatever a unit still has, as systemd.kill(5) says. */
+/** Ends the remaining processes of a unit, as systemd.kill(5) says. */
 export async function terminate(
   unit: ServiceUnit,
   processes: UnitProcesses,
@@ -77,7 +76,7 @@ export async function terminate(
   await processes.gone(KILL_PATIENCE);
 }
 
-/** A process of a sandbox, by its own /proc. */
+/** A process of a sandbox, from the sandbox's own /proc. */
 interface ProcessOfSandbox {
   readonly pid: number;
   readonly parent: number;
@@ -86,8 +85,8 @@ interface ProcessOfSandbox {
 }
 
 /**
- * The processes that the sandbox of this init has, its pids. The sandbox cannot mount, so its /proc is the
- * one that its init mounted.
+ * The processes in the sandbox of this init, by their pids there. The sandbox cannot mount, so its /proc is the
+ * one that the init mounted.
  */
 export function sandboxProcesses(initPid: number): ProcessOfSandbox[] {
   const proc = `/proc/${initPid}/root/proc`;

@@ -23,12 +23,12 @@ import {
 } from './unit-main.ts';
 import { sandboxProcesses, terminate, UnitProcesses } from './unit-processes.ts';
 
-/** How often is looked whether a unit without a main process still has any, ms. */
+/** The pause between two looks whether a unit without a main process still has processes, ms. */
 const WATCH_PAUSE = 1000;
 
 const ENDED_WELL: ProcessEnd = { exitCode: 0, signal: null };
 
-/** One unit of a running service, as systemd would have it. */
+/** Runs one unit of a running service as systemd would. */
 export class UnitRunner implements RunningUnit {
   readonly unit: ServiceUnit;
   readonly #host: UnitHost;
@@ -45,7 +45,7 @@ export class UnitRunner implements RunningUnit {
   #watch: NodeJS.Timeout | undefined;
   /** Set while a start or a reload waits for sd_notify(3). */
   #onReady: (() => void) | undefined;
-  /** Ends a start that is under way. */
+  /** Makes the current start fail. */
   #onLost: ((error: Error) => void) | undefined;
 
   constructor(host: UnitHost, unit: ServiceUnit) {
@@ -76,7 +76,7 @@ export class UnitRunner implements RunningUnit {
     };
   }
 
-  /** Starts the unit; when it fails, its Restart= is followed meanwhile. Throws E_UNIT_FAILED and others. */
+  /** Starts the unit. If that fails, Restart= applies. Throws E_UNIT_FAILED and others. */
   async start(): Promise<void> {
     if (this.#wanted) return;
     this.#wanted = true;
@@ -84,7 +84,7 @@ export class UnitRunner implements RunningUnit {
     await this.#attempt();
   }
 
-  /** Stops the unit: ExecStop=, then as KillMode= says, then SIGKILL. */
+  /** Stops the unit: ExecStop=, then KillMode=, then SIGKILL. */
   async stop(): Promise<void> {
     this.#wanted = false;
     clearTimeout(this.#retry);
@@ -102,7 +102,7 @@ export class UnitRunner implements RunningUnit {
     this.#set('inactive', '');
   }
 
-  /** Has the unit read its configuration again. Throws E_NO_RELOAD, E_UNIT_FAILED. */
+  /** Reloads the unit's configuration. Throws E_NO_RELOAD, E_UNIT_FAILED. */
   async reload(): Promise<void> {
     const { name, type, commands, reloadSignal, startTimeout } = this.unit;
     if (this.#state !== 'active') {
@@ -131,7 +131,7 @@ export class UnitRunner implements RunningUnit {
     }
   }
 
-  /** What a process said by sd_notify(3); others than the unit's own are not heard. */
+  /** Handles a message by sd_notify(3) if it comes from a process of the unit. */
   notified(pid: number, text: string): void {
     if (!this.#mayNotify(pid)) return;
     for (const line of text.split('\n')) {
@@ -166,7 +166,7 @@ export class UnitRunner implements RunningUnit {
     this.#host.log.write('kiln', `${name}: ${state}${reason === '' ? '' : `: ${reason}`}`);
   }
 
-  /** Apart, since the compiler does not know that awaiting lets the state change. */
+  /** A method, because the compiler assumes that the state does not change during await. */
   #is(state: UnitState): boolean {
     return this.#state === state;
   }
@@ -222,7 +222,7 @@ export class UnitRunner implements RunningUnit {
       if (command === undefined)
         throw new KilnError('E_UNIT', `${this.unit.name} has no command to start`);
       const before = new Set(sandboxProcesses(this.#host.sandbox.initPid).map(({ pid }) => pid));
-      // Heard from the moment it starts.
+      // Listen before the start: the message may come at once.
       const ready = new Promise<void>((resolve) => {
         this.#onReady = resolve;
       });
@@ -267,7 +267,7 @@ export class UnitRunner implements RunningUnit {
     this.#main = undefined;
     const { name, remainAfterExit } = this.unit;
     if (this.#state === 'activating') {
-      // The start that waits for it fails, and does the rest.
+      // The waiting start fails and handles the rest.
       this.#onLost?.(new StartEnded(`${name} ended with ${endText(end)} before it was ready`, end));
       return;
     }

@@ -2,20 +2,20 @@ import { KilnError } from '../../errors.ts';
 import { expandSpecifiers, type SpecifierContext } from './specifiers.ts';
 import { plainWords, splitWords } from './unit-file.ts';
 
-/** What variables may add to a command's arguments: the kernel takes no more (2 MiB). */
+/** The most bytes that variables may add to a command's arguments: the kernel's own limit (2 MiB). */
 const ARGUMENTS_MAX = 2 * 2 ** 20;
 
-/** A word of a command line. Variables are replaced when it is run, by {@link commandArguments}. */
+/** A word of a command line. {@link commandArguments} replaces variables when the command runs. */
 interface ArgumentWord {
   readonly text: string;
   readonly quoted: boolean;
 }
 
-/** One command of ExecStart= and its kin (systemd.service(5), "Command lines"). */
+/** One command of ExecStart= and the like (systemd.service(5), "Command lines"). */
 export interface ExecCommand {
   readonly path: string;
   readonly words: readonly ArgumentWord[];
-  /** `-`: its failure is none. */
+  /** `-`: its failure does not count. */
   readonly ignoreFailure: boolean;
   /** `+`, `!`, `!!`: as root, whatever User= says. */
   readonly privileged: boolean;
@@ -25,7 +25,7 @@ export interface ExecCommand {
   readonly renamed: boolean;
 }
 
-/** Reads the value of an Exec setting; undefined when a quote is not closed or a command has no path. */
+/** Parses the value of an Exec setting; undefined if a quote is not closed or a command has no path. */
 export function parseExecLine(value: string, context: SpecifierContext): ExecCommand[] | undefined {
   const all = splitWords(value);
   if (all === undefined) return undefined;
@@ -64,9 +64,8 @@ function readCommand(words: readonly ArgumentWord[]): ExecCommand | undefined {
 }
 
 /**
- * The arguments of a command, its path first: a word that is `$NAME` becomes the words of its value
- * (none if it has none), `${NAME}` anywhere its value, `$$` a dollar sign. Throws E_UNIT when that is
- * too much.
+ * The arguments of a command, its path first. A word `$NAME` becomes the words of its value (none if unset),
+ * `${NAME}` anywhere becomes its value, `$$` a dollar sign. Throws E_UNIT if the result is too long.
  */
 export function commandArguments(
   command: ExecCommand,
@@ -74,7 +73,7 @@ export function commandArguments(
 ): string[] {
   const { path, words, literal } = command;
   if (literal) return [path, ...words.map((word) => word.text)];
-  // A few words with many references to a long variable would be larger than the host's memory.
+  // A few words with many references to a long variable could exceed the host's memory.
   let left = ARGUMENTS_MAX;
   const taken = (text: string): string => {
     left -= text.length;
@@ -98,7 +97,7 @@ export function commandArguments(
 
 const ASSIGNMENT = /^([A-Za-z_][A-Za-z0-9_]*)=([\s\S]*)$/;
 
-/** The assignments of `Environment=`: words of the form NAME=VALUE. Others are left out. */
+/** The assignments of `Environment=`: words of the form NAME=VALUE. Others are ignored. */
 export function parseAssignments(value: string): [string, string][] {
   return (splitWords(value) ?? []).flatMap(({ text }): [string, string][] => {
     const [, name, content] = ASSIGNMENT.exec(text) ?? [];
@@ -123,7 +122,7 @@ export function parseEnvironmentFile(text: string): [string, string][] {
   return variables;
 }
 
-/** Takes quotes off parts of a value, and backslashes that shells would. */
+/** Removes quotes and backslashes as a shell would. */
 function unquoted(value: string): string {
   let result = '';
   let quote = '';

@@ -1,6 +1,6 @@
 /**
- * Settings of [Unit], [Service] and [Install] (systemd.unit(5), systemd.service(5), systemd.exec(5),
- * systemd.kill(5), systemd.resource-control(5)) by what kiln does with them.
+ * What kiln does with each setting of [Unit], [Service] and [Install] (systemd.unit(5), systemd.service(5),
+ * systemd.exec(5), systemd.kill(5), systemd.resource-control(5)).
  */
 import type { UnitSetting } from './unit-file.ts';
 
@@ -8,7 +8,7 @@ function words(text: string): ReadonlySet<string> {
   return new Set(text.split(/\s+/));
 }
 
-/** Obeyed; unit.ts reads them. */
+/** Settings that kiln obeys; read-unit.ts reads them. */
 export const HONOURED = words(`Description After Before Requires Wants BindsTo Requisite PartOf
   StartLimitIntervalSec StartLimitInterval StartLimitBurst
   ConditionPathExists ConditionPathIsDirectory ConditionPathIsSymbolicLink ConditionFileNotEmpty
@@ -28,7 +28,7 @@ export const HONOURED = words(`Description After Before Requires Wants BindsTo R
   LimitCPU LimitFSIZE LimitDATA LimitSTACK LimitCORE LimitRSS LimitNOFILE LimitAS LimitNPROC
   LimitMEMLOCK LimitLOCKS LimitSIGPENDING LimitMSGQUEUE LimitNICE LimitRTPRIO LimitRTTIME`);
 
-/** In force in every sandbox, or without an object there: nothing is to be done. */
+/** Settings that every sandbox fulfils, or that have no effect in one. */
 export const GIVEN =
   words(`Documentation SourcePath DefaultDependencies RequiresMountsFor WantsMountsFor Conflicts
   PropagatesReloadTo ReloadPropagatedFrom OnFailure OnSuccess JoinsNamespaceOf CollectMode
@@ -44,7 +44,7 @@ export const GIVEN =
   Delegate TasksAccounting CPUAccounting MemoryAccounting IOAccounting IPAccounting
   BlockIOAccounting Slice OOMScoreAdjust`);
 
-/** Known to systemd; kiln does not do it, and says so. */
+/** Settings of systemd that kiln does not support and reports. */
 export const UNSUPPORTED =
   words(`ExitType PassEnvironment FinalKillSignal RestartKillSignal BusName Sockets USBFunctionDescriptors FileDescriptorStoreMax FileDescriptorStorePreserve
   WatchdogSec WatchdogSignal RuntimeMaxSec RuntimeRandomizedExtraSec RestartMode RestartSteps
@@ -72,10 +72,10 @@ export const UNSUPPORTED =
   AssertPathExistsGlob AssertPathIsMountPoint AssertPathIsReadWrite AssertKernelVersion
   AssertVirtualization AssertArchitecture AssertSecurity AssertCapability AssertUser AssertGroup`);
 
-/** Sections of a service unit (systemd.service(5)); those that begin with X- are anybody's. */
+/** The sections of a service unit (systemd.service(5)); sections with X- are free for anybody. */
 const SECTIONS = ['Unit', 'Service', 'Install'];
 
-/** What of a unit is somebody's mistake, with its place, and what kiln does not do, by name. */
+/** Mistakes in a unit with their places, and unsupported settings by name. */
 export function undoneSettings(settings: readonly UnitSetting[]): string[] {
   const warnings: string[] = [];
   const unsupported = new Set<string>();

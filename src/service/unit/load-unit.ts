@@ -7,7 +7,7 @@ import type { ServiceUnit } from './service-unit.ts';
 import { type SpecifierContext, unitNameParts } from './specifiers.ts';
 import { parseUnitFile, SettingList } from './unit-file.ts';
 
-/** Where units of the system are, the first of a name counts (systemd.unit(5), "Unit file load path"). */
+/** The folders of system units; the first file of a name counts (systemd.unit(5), "Unit file load path"). */
 const UNIT_FOLDERS = [
   '/etc/systemd/system',
   '/run/systemd/system',
@@ -16,13 +16,13 @@ const UNIT_FOLDERS = [
   '/lib/systemd/system',
 ];
 
-/** What a unit's name may be (systemd.unit(5)); kiln runs services only. */
+/** The form of a service unit's name (systemd.unit(5)). */
 const UNIT_NAME = /^[A-Za-z0-9:_.\\-]+(?:@[A-Za-z0-9:_.\\-]*)?\.service$/;
 
-/** More than anybody writes; a tree may be hostile. */
+/** More than anybody writes. The tree may be hostile, so the number is bounded. */
 const DROP_INS_MAX = 100;
 
-/** What the unit's surroundings give to its specifiers. */
+/** The values of a unit's specifiers that come from its surroundings. */
 export type UnitSurroundings = Pick<SpecifierContext, 'hostname' | 'machineId'>;
 
 /** `apache2` means `apache2.service`. Throws E_UNIT. */
@@ -39,7 +39,7 @@ export function listUnits(tree: Tree): string[] {
   return [...new Set(names.filter((name) => name.endsWith('.service')))].sort();
 }
 
-/** Reads a unit with its drop-ins from a tree. Throws E_UNIT when there is none or it is masked. */
+/** Reads a unit with its drop-ins from a tree. Throws E_UNIT if it is missing or masked. */
 export function loadUnit(tree: Tree, name: string, surroundings: UnitSurroundings): ServiceUnit {
   const fragment = findFragment(tree, name);
   const texts = [fragment, ...dropIns(tree, name)];
@@ -87,7 +87,7 @@ function findFragment(tree: Tree, name: string): UnitText {
   });
 }
 
-/** Masking is a link to /dev/null, which an image's tree may not even have. */
+/** Whether a unit is masked: a link to /dev/null, even if the tree has no /dev/null. */
 function isMasked(tree: Tree, path: string): boolean {
   if (tree.stat(path)?.isCharacterDevice() === true) return true;
   return tree.lstat(path)?.isSymbolicLink() === true && tree.stat(path) === undefined;
@@ -99,8 +99,8 @@ function templateOf(name: string): string | undefined {
 }
 
 /**
- * Drop-ins in order of their names, whatever folder they are in: of the type, of each prefix of a
- * name with dashes, of the template, of the unit itself; a name in a folder that counts more wins.
+ * Drop-ins sorted by name across folders: those of the type, of each prefix of a name with dashes, of the
+ * template, of the unit itself. A name in an earlier folder wins.
  */
 function dropIns(tree: Tree, name: string): UnitText[] {
   const { prefix, suffix } = unitNameParts(name);
@@ -130,7 +130,7 @@ function dropIns(tree: Tree, name: string): UnitText[] {
   return [...found].sort(([a], [b]) => (a < b ? -1 : 1)).map(([, text]) => text);
 }
 
-/** User= and Group= as the tree's /etc/passwd and /etc/group have them; root's ids for what they have not. */
+/** The ids of User= and Group= in the tree's /etc/passwd and /etc/group; root's if they are missing. */
 export function accountOf(
   tree: Tree,
   wanted = 'root',

@@ -38,8 +38,8 @@ const PHASES: readonly (readonly [ExecPhase, string])[] = [
 ];
 
 /**
- * Understands the settings of a service unit. What it asks for and kiln does not do is in
- * `warnings`: nothing is ignored silently. Never throws: a unit that cannot work has no ExecStart.
+ * Interprets the settings of a service unit. Unsupported settings are in `warnings`: none is ignored silently.
+ * Never throws: a unit that cannot work has no ExecStart.
  */
 export function readUnit(
   settings: readonly UnitSetting[],
@@ -166,7 +166,7 @@ class Reader {
     return span ?? fallback;
   }
 
-  /** Zero is no time-out, as in every systemd. */
+  /** Zero means no time-out, as in systemd. */
   #timeout(text: string | undefined, fallback: number): number {
     return this.#span(text, fallback) || Number.POSITIVE_INFINITY;
   }
@@ -231,13 +231,13 @@ class Reader {
   }
 }
 
-/** Those of systemd.unit(5) that look at a path. */
+/** The conditions of systemd.unit(5) that test a path. */
 const KINDS = [
   ...['PathExists', 'PathIsDirectory', 'PathIsSymbolicLink'],
   ...['FileNotEmpty', 'FileIsExecutable', 'DirectoryNotEmpty'],
 ];
 
-/** Condition…= and Assert…= of a unit; what is not done is added to `warnings`. */
+/** Condition…= and Assert…= of a unit; unsupported ones are added to `warnings`. */
 function readConditions(
   unit: SettingList,
   expand: (text: string) => string,
@@ -265,8 +265,8 @@ const DIRECTORY_KINDS = [
 ] as const;
 
 /**
- * What RuntimeDirectory= and its kin ask for (systemd.exec(5)); a link after a colon is not made,
- * and what would lie elsewhere is left out.
+ * The directories of RuntimeDirectory= and the like (systemd.exec(5)). A link after a colon is not made, and a
+ * path that leads elsewhere is left out.
  */
 function readDirectories(service: SettingList, expand: (text: string) => string): UnitDirectory[] {
   return DIRECTORY_KINDS.flatMap(({ key, base, variable }) => {

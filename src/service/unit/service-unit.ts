@@ -1,19 +1,19 @@
 import type { ExecCommand } from './exec-line.ts';
 
-/** Type=, of those that kiln runs. */
+/** The values of Type= that kiln runs. */
 export const SERVICE_TYPES = [
   ...(['simple', 'exec', 'forking', 'oneshot', 'notify', 'notify-reload', 'idle'] as const),
 ];
 export type ServiceType = (typeof SERVICE_TYPES)[number];
 
-/** Restart=. */
+/** The values of Restart=. */
 export const RESTART_POLICIES = [
   ...(['no', 'always', 'on-success', 'on-failure'] as const),
   ...(['on-abnormal', 'on-abort', 'on-watchdog'] as const),
 ];
 export type RestartPolicy = (typeof RESTART_POLICIES)[number];
 
-/** When a command of a unit is run. */
+/** The phase in which a command of a unit runs. */
 export type ExecPhase =
   | 'condition'
   | 'startPre'
@@ -23,30 +23,30 @@ export type ExecPhase =
   | 'stop'
   | 'stopPost';
 
-/** A directory that RuntimeDirectory= and its kin ask for. */
+/** A directory of RuntimeDirectory= and the like. */
 export interface UnitDirectory {
-  /** Absolute in the sandbox. */
+  /** Absolute path in the sandbox. */
   readonly path: string;
   readonly mode: number;
-  /** The variable that names it to commands, as `STATE_DIRECTORY`. */
+  /** The variable with its path for commands, such as `STATE_DIRECTORY`. */
   readonly variable: string;
   /** ConfigurationDirectory= is root's, the others are the user's. */
   readonly rootOwned: boolean;
 }
 
-/** A test on a path before the start; several without `|` must all hold. */
+/** A test of a path before the start. All tests without `|` must succeed. */
 export interface UnitCondition {
   readonly kind: string;
   readonly path: string;
   readonly negated: boolean;
-  /** Assert…: failing it is an error, failing a condition is not. */
+  /** True for Assert…: a failed assertion is an error, a failed condition is not. */
   readonly assertion: boolean;
 }
 
-/** An exit status or signal of SuccessExitStatus= and its kin. */
+/** Exit statuses and signals of SuccessExitStatus= and the like. */
 export type ExitStatusSet = ReadonlySet<number | string>;
 
-/** A service unit, understood. Times are milliseconds, Infinity for none. */
+/** An interpreted service unit. Times are milliseconds, Infinity for none. */
 export interface ServiceUnit {
   readonly name: string;
   readonly description: string;
@@ -66,7 +66,7 @@ export interface ServiceUnit {
     readonly soft: number;
     readonly hard: number;
   }[];
-  /** Names without CAP_; undefined is what the service has anyway. */
+  /** Names without CAP_; undefined for the service's own set. */
   readonly boundingSet:
     | { readonly names: readonly string[]; readonly inverted: boolean }
     | undefined;
@@ -88,16 +88,16 @@ export interface ServiceUnit {
   readonly reloadSignal: NodeJS.Signals;
   readonly sendKill: boolean;
   readonly sendHangup: boolean;
-  /** Output that goes nowhere. */
+  /** True if output is discarded. */
   readonly discardOutput: boolean;
   readonly conditions: readonly UnitCondition[];
-  /** Units to be started before this one, if they are of the same service. */
+  /** Units of the same service that start before this one. */
   readonly after: readonly string[];
   readonly before: readonly string[];
-  /** Units that must be started too. */
+  /** Units that must start, too. */
   readonly requires: readonly string[];
   readonly wants: readonly string[];
-  /** What is not done although the unit asks for it, one sentence each. */
+  /** Unsupported settings of the unit, one sentence each. */
   readonly warnings: readonly string[];
   readonly files: readonly string[];
 }

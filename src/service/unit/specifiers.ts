@@ -1,15 +1,15 @@
-/** What specifiers stand for (systemd.unit(5), "Specifiers"). */
+/** The values of specifiers (systemd.unit(5), "Specifiers"). */
 export interface SpecifierContext {
   /** The unit's whole name: `postgresql@17-main.service`. */
   readonly unit: string;
   readonly hostname: string;
   readonly machineId: string;
-  /** Of `User=`; root when it has none. */
+  /** The user of `User=`; root by default. */
   readonly user: { readonly name: string; readonly uid: number; readonly home: string };
   readonly group: { readonly name: string; readonly gid: number };
 }
 
-/** A unit's name in parts: `postgresql@17-main.service` is postgresql, 17-main, service. */
+/** The parts of a unit's name: `postgresql@17-main.service` is postgresql, 17-main, service. */
 interface UnitNameParts {
   readonly prefix: string;
   readonly instance: string | undefined;
@@ -27,7 +27,7 @@ export function unitNameParts(name: string): UnitNameParts {
   };
 }
 
-/** `foo-bar\x2dbaz` as a path's part means `foo/bar-baz` (systemd-escape(1)). */
+/** Decodes a path in a unit's name: `foo-bar\x2dbaz` means `foo/bar-baz` (systemd-escape(1)). */
 export function unescapeUnitName(text: string): string {
   return text
     .replaceAll('-', '/')
@@ -36,7 +36,7 @@ export function unescapeUnitName(text: string): string {
     );
 }
 
-/** What each letter stands for. */
+/** The value of each specifier. */
 const SPECIFIERS: Readonly<
   Record<string, (context: SpecifierContext, parts: UnitNameParts) => string>
 > = {
@@ -73,7 +73,7 @@ function lastPart(prefix: string): string {
   return prefix.slice(prefix.lastIndexOf('-') + 1);
 }
 
-/** Replaces specifiers; `%%` is a per cent sign, and what nobody knows stays as it is. */
+/** Replaces specifiers; `%%` is a per cent sign, and unknown ones stay as they are. */
 export function expandSpecifiers(text: string, context: SpecifierContext): string {
   const parts = unitNameParts(context.unit);
   return text.replace(

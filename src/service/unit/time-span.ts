@@ -16,8 +16,8 @@ const UNITS = new Map(
 );
 
 /**
- * Milliseconds of a time span as systemd.time(7) has it: `90`, `5min 20s`, `1.5h`, `infinity`; a
- * number without a unit is seconds. Undefined for anything else.
+ * Parses a time span of systemd.time(7) into milliseconds: `90`, `5min 20s`, `1.5h`, `infinity`; a number
+ * without a unit is seconds. Undefined for anything else.
  */
 export function parseTimeSpan(text: string): number | undefined {
   const trimmed = text.trim();
@@ -37,7 +37,9 @@ export function parseTimeSpan(text: string): number | undefined {
   return at === 0 ? undefined : sum / 1e3;
 }
 
-/** Names of resources, as after `Limit` in a unit; the place of each is its RLIMIT_ number (asm-generic/resource.h). */
+/**
+ * Names of resources after `Limit` in a unit, in the order of their RLIMIT_ numbers (asm-generic/resource.h).
+ */
 export const RESOURCE_NAMES = [
   ...['CPU', 'FSIZE', 'DATA', 'STACK', 'CORE', 'RSS', 'NPROC', 'NOFILE', 'MEMLOCK', 'AS'],
   ...['LOCKS', 'SIGPENDING', 'MSGQUEUE', 'NICE', 'RTPRIO', 'RTTIME'],
@@ -47,7 +49,7 @@ const COUNTS = ['NPROC', 'NOFILE', 'LOCKS', 'SIGPENDING', 'NICE', 'RTPRIO'];
 
 const POWERS = 'KMGTPE';
 
-/** A limit of systemd.exec(5): `VALUE` or `SOFT:HARD`. Undefined if it is neither. */
+/** Parses a limit of systemd.exec(5): `VALUE` or `SOFT:HARD`. Undefined for anything else. */
 export function parseResourceLimit(
   name: string,
   value: string,

@@ -1,7 +1,7 @@
 import { constants } from 'node:os';
 import type { ExitStatusSet } from './service-unit.ts';
 
-/** One setting of a unit file, as written: specifiers and quotes still in it. */
+/** One setting of a unit file as written, with specifiers and quotes. */
 export interface UnitSetting {
   readonly section: string;
   readonly key: string;
@@ -11,13 +11,13 @@ export interface UnitSetting {
   readonly line: number;
 }
 
-/** The settings of one file, in order, and what is wrong with it, with the place. */
+/** The settings of one file in order, and its mistakes with their places. */
 interface ParsedUnitFile {
   readonly settings: readonly UnitSetting[];
   readonly complaints: readonly string[];
 }
 
-/** Logical lines: continued ones joined, comments dropped, also those between continued lines. */
+/** Logical lines: continued lines are joined and comments dropped, even between continued lines. */
 function* logicalLines(text: string): Generator<{ readonly line: number; readonly text: string }> {
   let pending = '';
   let start = 0;
@@ -36,7 +36,7 @@ function* logicalLines(text: string): Generator<{ readonly line: number; readonl
   if (pending.trim() !== '') yield { line: start, text: pending.trim() };
 }
 
-/** Reads the text of a unit file or of a drop-in, by systemd.syntax(7). Never throws. */
+/** Parses a unit file or a drop-in by systemd.syntax(7). Never throws. */
 export function parseUnitFile(file: string, text: string): ParsedUnitFile {
   const settings: UnitSetting[] = [];
   const complaints: string[] = [];
@@ -80,12 +80,12 @@ const SIMPLE: Readonly<Record<string, string>> = {
   s: ' ',
 };
 
-/** C escapes of systemd.syntax(7): one of x, u, U, octal, or a letter; what is none stays. */
+/** C escapes of systemd.syntax(7): x, u, U, octal, or a letter. Anything else stays. */
 const ESCAPE = /\\(?:x([0-9A-Fa-f]{2})|u([0-9A-Fa-f]{4})|U([0-9A-Fa-f]{8})|([0-7]{3})|([\s\S]))/y;
 
 /**
- * Splits at white space as systemd does: quotes around words or parts of them, C escapes in and
- * outside of quotes. Undefined when a quote is not closed.
+ * Splits at white space as systemd does: with quotes around words or parts of them, and C escapes inside and
+ * outside of quotes. Undefined if a quote is not closed.
  */
 export function splitWords(text: string): Word[] | undefined {
   const words: Word[] = [];
@@ -135,12 +135,12 @@ function unescaped([whole, hex, short, long, octal, letter]: RegExpExecArray): s
   return SIMPLE[letter] ?? (/[\\"']/.test(letter) ? letter : whole);
 }
 
-/** Words without their quotes; a broken value has none. */
+/** The words without quotes; none if the value is broken. */
 export function plainWords(text: string): string[] {
   return (splitWords(text) ?? []).map((word) => word.text);
 }
 
-/** A path that may be missing when a dash stands before it. */
+/** A path, which may be missing if a dash stands before it. */
 export function optionalPath(value: string): { path: string; optional: boolean } {
   return value.startsWith('-')
     ? { path: value.slice(1), optional: true }
@@ -160,7 +160,7 @@ export function signalOf(text: string): NodeJS.Signals | undefined {
   return name !== undefined && name in signals ? (name as NodeJS.Signals) : undefined;
 }
 
-/** Statuses and signals of SuccessExitStatus= and its kin. */
+/** Statuses and signals of SuccessExitStatus= and the like. */
 export function exitStatusSet(values: readonly string[]): ExitStatusSet {
   const words = values.flatMap(plainWords);
   return new Set(
@@ -171,7 +171,7 @@ export function exitStatusSet(values: readonly string[]): ExitStatusSet {
 const TRUE = new Set(['1', 'yes', 'y', 'true', 't', 'on']);
 const FALSE = new Set(['0', 'no', 'n', 'false', 'f', 'off']);
 
-/** The settings of a unit and its drop-ins, in the order in which they count. */
+/** The settings of a unit and its drop-ins in order of precedence. */
 export class SettingList {
   readonly #settings: readonly UnitSetting[];
 
@@ -179,12 +179,12 @@ export class SettingList {
     this.#settings = settings;
   }
 
-  /** The last value; undefined if there is none or it is empty. */
+  /** The last value; undefined if there is none, or if it is empty. */
   last(...keys: readonly string[]): string | undefined {
     return this.#settings.findLast(({ key }) => keys.includes(key))?.value || undefined;
   }
 
-  /** All values that add up: an empty one takes back those before it. */
+  /** All values together; an empty value discards those before it. */
   all(...keys: readonly string[]): string[] {
     let values: string[] = [];
     for (const { key, value } of this.#settings) {
@@ -195,7 +195,7 @@ export class SettingList {
     return values;
   }
 
-  /** Whether it was set at all, be it to nothing. */
+  /** Whether the key was set, even to nothing. */
   has(key: string): boolean {
     return this.#settings.some((setting) => setting.key === key);
   }
