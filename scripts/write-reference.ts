@@ -8,6 +8,9 @@ import { referencePages } from './reference/markdown.ts';
 
 export const REFERENCE = join(import.meta.dirname, '../docs/reference');
 
+/** Written by scripts/api-reference.ts. */
+export const API_PAGE = 'api.md';
+
 /** The commands as they are by default, whatever the environment says here. */
 export async function describedByDefault(): Promise<CommandDescription> {
   return await describeKiln({ ...processCaller, env: {} });
@@ -16,6 +19,8 @@ export async function describedByDefault(): Promise<CommandDescription> {
 if (import.meta.main) {
   mkdirSync(REFERENCE, { recursive: true });
   const pages = referencePages(await describedByDefault());
-  for (const name of readdirSync(REFERENCE)) if (!pages.has(name)) rmSync(join(REFERENCE, name));
+  for (const name of readdirSync(REFERENCE)) {
+    if (name !== API_PAGE && !pages.has(name)) rmSync(join(REFERENCE, name));
+  }
   for (const [name, text] of pages) writeFileSync(join(REFERENCE, name), text);
 }

@@ -148,14 +148,19 @@ function summaries(): Command[] {
     .map(({ name, summary }) => new Command(name).description(summary));
 }
 
-/** Every command with all of its options, for what is written about them. */
-export async function describeKiln(caller: Caller): Promise<CommandDescription> {
-  const { describe, describeMock } = await import('./reference/describe.ts');
+/** kiln with every command that people have, and all options of each. */
+export async function wholeKiln(caller: Caller): Promise<Command> {
   const shown = commands.filter(({ hidden }) => hidden !== true);
   const loaded = shown.map(async ({ load, summary }) =>
     (await load()).command(caller).summary(summary),
   );
-  const kiln = describe(overview(await Promise.all(loaded)), [], SUMMARY);
+  return overview(await Promise.all(loaded));
+}
+
+/** The same, for what is written about it. */
+export async function describeKiln(caller: Caller): Promise<CommandDescription> {
+  const { describe, describeMock } = await import('./reference/describe.ts');
+  const kiln = describe(await wholeKiln(caller), [], SUMMARY);
   const isMock = ({ words }: CommandDescription) => words[0] === 'mock';
   return {
     ...kiln,

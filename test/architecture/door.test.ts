@@ -19,7 +19,7 @@ const LOW_LEVEL: readonly {
   {
     module: 'sandbox/policy/policy.ts',
     names: ['commandPolicy'],
-    allowed: ['sandbox/door/planned-sandbox.ts'],
+    allowed: ['sandbox/door/policies.ts'],
   },
   { module: 'sandbox/sandbox.ts', names: ['Sandbox'], allowed: ['sandbox/open.ts'] },
   {

@@ -1,29 +1,15 @@
-import { readdir } from 'node:fs/promises';
-import { join } from 'node:path';
 import test from 'ava';
-import { Command } from 'commander';
-import type { Caller } from '../../src/cli/caller/caller.ts';
+import type { Command } from 'commander';
 import { processCaller } from '../../src/cli/caller/process-caller.ts';
+import { wholeKiln } from '../../src/cli/commands.ts';
 
-/** All commands of kiln, as `src/cli` has one file for each. */
-async function kiln(): Promise<Command> {
-  const folder = join(import.meta.dirname, '../../src/cli');
-  const it = new Command('kiln').enablePositionalOptions();
-  const jobs = (await readdir(join(folder, 'job'))).map((name) => join('job', name));
-  for (const file of [...(await readdir(folder)), ...jobs].filter((name) => name.endsWith('.ts'))) {
-    // It runs what it finds on the command line.
-    if (file === 'main.ts') continue;
-    const { command } = (await import(join(folder, file))) as {
-      command?: (caller: Caller) => Command;
-    };
-    if (command !== undefined) it.addCommand(command(processCaller));
-  }
-  return it;
-}
+const kiln = () => wholeKiln(processCaller);
 
+/** Commands that people call; kiln-mock's help is mock's. */
 function* leaves(command: Command): Generator<Command> {
-  if (command.commands.length === 0) yield command;
-  for (const sub of command.commands) yield* leaves(sub);
+  const subs = command.createHelp().visibleCommands(command);
+  if (subs.length === 0) yield command;
+  for (const sub of subs) if (!['help', 'mock'].includes(sub.name())) yield* leaves(sub);
 }
 
 /** `kiln image build`. */

@@ -116,5 +116,10 @@ test('no command prints to its own process: the caller may be another one', asyn
       found.push(name);
   }
   // errors.ts: which state this process has, in the daemon as elsewhere.
-  t.deepEqual(found.sort(), ['errors.ts', 'main.ts', 'process-caller.ts', 'stdout.ts', 'work.ts']);
+  t.deepEqual(found.sort(), [
+    'caller/process-caller.ts',
+    'caller/stdout.ts',
+    'caller/work.ts',
+    'output/errors.ts',
+  ]);
 });
