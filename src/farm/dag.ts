@@ -83,6 +83,9 @@ export const DIGEST_DIGITS = 12;
 /** Packages of a rank: each makes the expression longer, which is computed for each machine. */
 const RANKED = 30;
 
+/** Of a machine that has failed. */
+const WORST = -1_000_000;
+
 /** The submit file of a step. */
 export function submitText(plan: SubmitPlan): string {
   const { chain, node, member, options } = plan;
@@ -124,16 +127,20 @@ function requirements({ version, allowMissing }: SubmitPlan): string {
   ].join(' && ');
 }
 
-/** An image counts as much as a thousand packages, and a machine that has failed less than any other. */
+/**
+ * An image counts as much as a thousand packages, and a machine that has failed less than any other: the one that
+ * this job was taken from may be dead, and listed for minutes.
+ */
 function rank({ image, packages, avoid }: SubmitPlan): string {
   const has = (list: string, digest: string, value: number) =>
     `ifThenElse(stringListMember(${quoted(digest.slice(0, DIGEST_DIGITS))}, TARGET.${list} ?: ""), ${value}, 0)`;
   return [
     has('KilnImages', image, 1000),
     ...packages.slice(0, RANKED).map((digest) => has('KilnPackages', digest, 1)),
+    `ifThenElse(regexp(strcat("@", TARGET.Machine, "$"), MY.LastRemoteHost ?: ""), ${WORST}, 0)`,
     ...(avoid.length === 0
       ? []
-      : [`ifThenElse(stringListMember(TARGET.Machine, ${quoted(avoid.join())}), -1000000, 0)`]),
+      : [`ifThenElse(stringListMember(TARGET.Machine, ${quoted(avoid.join())}), ${WORST}, 0)`]),
   ].join(' + ');
 }
 

@@ -1,5 +1,5 @@
 /** After a step: its results become part of the chain's, as a whole or not at all. DAGMan's POST script. */
-import { existsSync } from 'node:fs';
+import { existsSync, readdirSync } from 'node:fs';
 import { rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { writeText } from '../artifacts/staging.ts';
@@ -28,12 +28,12 @@ export async function publishStep(
   const member = memberOf(chain, node);
   using records = Records.open(resultDirectory);
   const made = join(files.path, node, 'out');
-  const outcome = readOutcome(files, node);
+  const outcome = readOutcome(files, node) ?? refusedStep(member, status);
   if (outcome === undefined || status === STEP_STATUS.machine) return STEP_STATUS.machine;
   return await withLock(changesLock(files), async () => {
     if (outcome.state === 'failed') {
       if (status !== STEP_STATUS.package) return STEP_STATUS.machine;
-      await take(made, chain, member, 'fail', owner);
+      if (existsSync(made) && onlyFiles(made)) await take(made, chain, member, 'fail', owner);
       files.keepOutcome(node, outcome);
       if (!chain.continue && !mayBeMended(chain, outcome)) files.stop();
       return STEP_STATUS.package;
@@ -56,6 +56,22 @@ export function mayBeMended(
   { failure }: Pick<BuildOutcome, 'failure'>,
 ): boolean {
   return recurse || (failure !== null && MISSING.has(failure.code));
+}
+
+/** Of a step that was done nowhere: the worker's kiln says that it is none. */
+function refusedStep({ name }: FarmMember, status: number): BuildOutcome | undefined {
+  if (status !== STEP_STATUS.package) return undefined;
+  const now = Date.now();
+  return {
+    ...{ kind: 'kiln-farm-build', format: 1, member: name, worker: '', state: 'failed' },
+    ...{ exitStatus: 125, failedPhase: 'input', lastLines: [], root: null, requires: [] },
+    ...{ packages: [], durationMs: 0, started: now, ended: now },
+    failure: {
+      code: 'E_FARM_STEP',
+      message: `a worker does not do the step of ${name}`,
+      hint: '`kiln farm logs` says why: is its kiln the same?',
+    },
+  };
 }
 
 function readOutcome(files: FarmFiles, node: string): BuildOutcome | undefined {
@@ -89,11 +105,16 @@ async function publishBuilt(
     packages,
     durationMs,
   };
-  if (!(await packagesAreThere(made, record))) return false;
+  if (!onlyFiles(made) || !(await packagesAreThere(made, record))) return false;
   records.forgetBuilt(member.name);
   await take(made, chain, member, 'success', owner);
   records.keepBuilt(member.name, record);
   return true;
+}
+
+/** Whether a worker has sent plain files and nothing else: what others follow must lead nowhere. */
+function onlyFiles(folder: string): boolean {
+  return readdirSync(folder, { withFileTypes: true }).every((entry) => entry.isFile());
 }
 
 /** Puts what a step has made in the place of what was made before. */

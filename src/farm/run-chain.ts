@@ -82,6 +82,7 @@ export async function buildFarmChain(
   let chain = await begin(request, files, goesOn);
   await context.onChain(chain.id);
   context.onNote(`chain ${chain.id} of ${chain.members.length} packages`);
+  let failure: KilnError | undefined;
   const lost = new Set<string>();
   const reports = new Map<string, FarmMemberReport>();
   for (let round = 0; round < ROUNDS; round++) {
@@ -94,11 +95,12 @@ export async function buildFarmChain(
       }
       chain = await submit(chain, files, context);
     }
-    await follow(chain, files, reports, context);
+    const end = await follow(chain, files, reports, context);
     chain = { ...chain, cluster: null };
     files.keep(chain);
     tell(chain, files, reports, context);
-    if (context.signal.aborted || files.isStopped) break;
+    if (end === 'removed') failure = interruption(context.signal.reason);
+    if (end === 'removed' || files.isStopped) break;
     for (const name of failedForGood(chain, files)) lost.add(name);
     if (!(await isWorthAnother(chain, files, records, lost))) break;
   }
@@ -106,7 +108,6 @@ export async function buildFarmChain(
     // Of what is lost, earlier packages are taken out.
     await using _results = await resultsOf(chain, records, (one) => isDone(files, one));
   });
-  const failure = context.signal.aborted ? interruption(context.signal.reason) : undefined;
   const members = chain.members.map(({ name }) => reports.get(name)!);
   return {
     id: chain.id,
@@ -210,16 +211,19 @@ async function begin(request: FarmRequest, files: FarmFiles, goesOn: boolean): P
 /** The digest does not depend on who asks. */
 const NOBODY = { uid: 0, gid: 0 };
 
-/** Waits until a DAG is over, and tells what becomes of its steps; takes it away when that is wanted. */
+/**
+ * Waits until a DAG is over, and tells what becomes of its steps; takes it away when that is wanted.
+ * @returns whether it has ended by itself, or somebody has taken it out of the queue
+ */
 async function follow(
   chain: FarmChain,
   files: FarmFiles,
   reports: Map<string, FarmMemberReport>,
   context: FarmContext,
-): Promise<void> {
+): Promise<'ended' | 'removed'> {
   const { cluster } = chain;
-  if (cluster === null) return;
-  const isOver = new RegExp(`^00[59] \\(0*${cluster}\\.`, 'm');
+  if (cluster === null) return 'ended';
+  const isOver = new RegExp(`^00([59]) \\(0*${cluster}\\.`, 'm');
   const running = new Set<string>();
   let removed = false;
   for (;;) {
@@ -231,7 +235,8 @@ async function follow(
       context.onNote(`${name}: building on ${worker}`);
     }
     tell(chain, files, reports, context, false);
-    if (isOver.test(files.read(`${DAG_FILE}.dagman.log`) ?? '')) return;
+    const event = isOver.exec(files.read(`${DAG_FILE}.dagman.log`) ?? '')?.[1];
+    if (event !== undefined) return event === REMOVED || removed ? 'removed' : 'ended';
     if (context.signal.aborted && !removed) {
       removed = true;
       await removeDag(cluster);
@@ -239,6 +244,9 @@ async function follow(
     await sleep(LOOK_EVERY);
   }
 }
+
+/** The last digit of a job's event 009, “Job was aborted”; 005 is “Job terminated”. */
+const REMOVED = '9';
 
 /** Tells of members whose state is another than before; of those that have not ended only when `all` is over. */
 function tell(
@@ -323,5 +331,5 @@ function ancestors(members: readonly FarmMember[], name: string): Set<string> {
 
 function interruption(reason: unknown): KilnError {
   if (reason instanceof KilnError) return reason;
-  return new KilnError('E_INTERRUPTED', 'interrupted', { cause: reason });
+  return new KilnError('E_INTERRUPTED', 'the chain was taken out of the queue');
 }

@@ -98,6 +98,7 @@ test('a submit file has condor_submit’s commands, and ends with queue', (t) =>
   for (const digest of ['abababababab', 'cdcdcdcdcdcd', 'efefefefefef'])
     t.true(rank.includes(`"${digest}"`), digest);
   t.regex(rank, /TARGET\.Machine, "node-3"\), -1000000, 0\)/);
+  t.regex(rank, /strcat\("@", TARGET\.Machine, "\$"\), MY\.LastRemoteHost/);
   for (const expression of [requirements, rank]) {
     const plain = expression.replace(/"(?:[^"\\]|\\.)*"/g, '');
     t.false(plain.includes('"'), expression);

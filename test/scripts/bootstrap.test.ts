@@ -71,8 +71,8 @@ test("every command in host-packages.txt is in the package named there, by dpkg'
   for (const row of rows) {
     const [use = '', need = '', debian = '', ...others] = row.split(/ +/);
     t.is(others.length, 2, row);
-    // Only scripts/test-hosts and scripts/bench bring these.
-    if (['hosts', 'bench'].includes(use) && !(await isInstalled(debian))) continue;
+    // Only scripts/test-hosts, scripts/bench and scripts/farm-demo bring these.
+    if (['hosts', 'bench', 'farm'].includes(use) && !(await isInstalled(debian))) continue;
     const name = need.replace(/^command:/, '');
     // cc is an alternative: the link is nobody's, and gcc only depends on the package with the program.
     if (name === need || name === 'cc') continue;
