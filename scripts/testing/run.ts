@@ -1,7 +1,8 @@
 /**
  * What scripts/test runs once Node is there: build, checks, fixtures, all tests, and a look for
  * what they left behind. `--long` also takes the tests that are too long for every change
- * (test/support/long.ts); other arguments go to ava (file patterns, `--match`). Ends with one line,
+ * (test/support/long.ts), `--changed` only those that a change since origin/main concerns (changed.ts); other
+ * arguments go to ava (file patterns, `--match`). Ends with one line,
  * `N passed, N failed`, where everything that is wrong with a run counts as failed.
  */
 import {
@@ -16,6 +17,7 @@ import {
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { execa } from 'execa';
+import { changedTests } from './changed.ts';
 import { hostThings, leftovers } from './leftovers.ts';
 import { readSkipList, type SkipList, skipProblems } from './skips.ts';
 import { describeDescendants, killTree, StallWatch } from './stall.ts';
@@ -148,7 +150,8 @@ for (const step of steps) {
 process.stdout.write('==> tests (ava)\n');
 const options = process.argv.slice(2);
 const reader = new TapReader();
-const chosen = options.filter((option) => option !== '--long');
+const chosen = options.filter((option) => !['--long', '--changed'].includes(option));
+if (options.includes('--changed')) chosen.push(...changedTests(top));
 const env = {
   ...(options.includes('--long') ? { KILN_TEST_LONG: '1' } : {}),
   TMPDIR: temporary,

@@ -22,6 +22,8 @@ export async function openDesk(): Promise<Desk> {
   // Where scripts/fixtures makes them for a user.
   await ensureDebianRpms(process.env.KILN_TEST_LONG === '1' ? 'extras' : 'build');
   await symlink(fixturesRoot(), join(state.paths.root, 'fixtures'));
+  // As scripts/quickstart does: readers of every page have the image.
+  await bash(state, model, 'kiln image build debian-build');
   return {
     run: async (block) => {
       const folder = join(state.beside, block.page.replaceAll('/', '-'));
