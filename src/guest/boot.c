@@ -28,11 +28,11 @@ pid_t boot_fork(const struct boot *boot) {
   int own = pidfd_of(getpid());
   if (own < 0) return -1;
   int there = boot->count > 0 ? unshare(CLONE_NEWPID) : setns(booted, CLONE_NEWPID);
-  // One whose pid 1 has ended takes nobody in.
+  // A pid namespace whose pid 1 has ended accepts no new processes.
   pid_t pid = there == 0 ? fork() : -1;
   if (pid == 0) return 0;
   int error = errno;
-  // Nothing that is forked from here on may land there by mistake.
+  // Later forks must not land in that namespace by mistake.
   if (setns(own, CLONE_NEWPID) != 0) _exit(1);
   close(own);
   if (pid > 0 && boot->count > 0) {
@@ -65,7 +65,7 @@ static int make_console(int terminal) {
   return mounts_copy(path, "/dev/console");
 }
 
-// The host's real root has no type; and what another namespace's root is, shows as `/..`.
+// The host's real root has no type, and another namespace's root shows as `/..`.
 static int is_delegated(void) {
   return access(CGROUPS "/cgroup.type", F_OK) == 0 && measure_hidden_cgroups();
 }

@@ -17,13 +17,13 @@ struct boot {
   struct wire_boot rules[BOOT_RULES_MAX];
 };
 
-// fork(2), into the pid namespace where the command belongs.
+// fork(2) into the pid namespace of the command.
 pid_t boot_fork(const struct boot *boot);
-// Closes a terminal's other end here, unless it is a system's console: that one is opened only now
-// and then, and whoever reads it must not be told meanwhile that this was all.
+// Closes the other end of a terminal here, unless it is a system's console: a console is opened only now and
+// then, and its reader must not see an end of file meanwhile.
 void boot_hold(const struct boot *boot, int slave);
-// In the child: its own /proc, /sys with nothing but its cgroups, its console. `terminal` is the
-// master of its terminal, or -1. 0, or FAIL_… (errno); appends what it found to `facts`.
+// In the child: mounts its own /proc and a /sys with nothing but its cgroups, and makes its console. `terminal`
+// is the master of its terminal, or -1. 0, or FAIL_… (errno); appends what it found to `facts`.
 uint32_t boot_prepare(const struct boot *boot, int terminal, char *facts, size_t size);
 
 #endif

@@ -13,8 +13,8 @@
 #include "label.h"
 #include "landlock.h"
 
-// Leaves exactly the named capabilities: in force for container root, ambient for other users, who
-// have none unless the request says so.
+// Keeps only the named capabilities: in force for container root, ambient for other users, who have none unless
+// the request says so.
 static int drop_privileges(uint64_t keep, const struct user *user) {
   for (int cap = 0; prctl(PR_CAPBSET_READ, cap, 0, 0, 0) >= 0; cap++)
     if (!(keep >> cap & 1) && !fault("capabilities") && prctl(PR_CAPBSET_DROP, cap, 0, 0, 0) != 0)

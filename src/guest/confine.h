@@ -15,13 +15,13 @@ struct confinement {
   uint32_t landlock;          // WALL_…
 };
 
-// What was found of Landlock.
+// What was measured of Landlock.
 struct landlock {
   int abi;        // 0 where none was wanted
   uint32_t walls; // WALL_…, tried
 };
 
-// All but the filter of system calls, which comes last. 0, or FAIL_… (errno).
+// Drops all rights; the filter of system calls comes last and elsewhere. 0, or FAIL_… (errno).
 uint32_t confine(const struct confinement *wanted, const struct user *user, const char *cwd,
                  struct landlock *found);
 

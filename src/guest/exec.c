@@ -110,7 +110,7 @@ static void complete_environment(struct command *command, const struct user *use
   env_strings[command->envc] = NULL;
 }
 
-// A terminal of the sandbox's own devpts: its master goes to the runner through `socket_fd`.
+// A terminal of the sandbox's own devpts: its master goes to kiln through `socket_fd`.
 static int open_terminal(const struct command *command, const struct user *user, int socket_fd,
                          int *master, int *slave) {
   int unlock = 0, number;
@@ -127,7 +127,7 @@ static int open_terminal(const struct command *command, const struct user *user,
   return send_descriptor(socket_fd, *master);
 }
 
-// What the child tells the nested init through a close-on-exec socket.
+// The child's report to the nested init, through a close-on-exec socket.
 struct report {
   enum { REPORT_ERROR, REPORT_LISTENER, REPORT_FACTS } kind;
   uint32_t failure; // FAIL_…
@@ -141,8 +141,8 @@ static _Noreturn void die(int socket_fd, uint32_t failure) {
   _exit(127);
 }
 
-// Last of all: what comes after must be allowed by the filter. Where it asks, the init takes the
-// listener while this process goes on; until then, what is asked waits. Whether to wait for that.
+// Loaded last: the filter must allow every later call. If it asks, the init takes the listener while this
+// process goes on, and questions wait until then. Returns whether to wait for that.
 static int load_filter(struct confinement *confinement, int socket_fd) {
   if (confinement->filter.len == 0) return 0;
   int listener = filter_load(&confinement->filter, confinement->verdicts.len > 0);
@@ -172,7 +172,7 @@ static _Noreturn void become_command(struct command *command, const struct user 
   }
   umask(command->umask);
 
-  // The sandbox goes first when memory is short, never its init.
+  // The command is killed before the init when memory is short.
   prctl(PR_SET_DUMPABLE, 1, 0, 0, 0); // else the file is not ours to write
   int score = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
   if (score >= 0 && write(score, "500", 3) != 3) die(socket_fd, FAIL_OOM_SCORE);
@@ -201,7 +201,7 @@ static _Noreturn void become_command(struct command *command, const struct user 
   marks_append(facts.facts, sizeof facts.facts);
   label_measure("label", facts.facts, sizeof facts.facts);
   if (write(socket_fd, &facts, sizeof facts) < 0) die(socket_fd, FAIL_REPORT);
-  // With exec the descriptor of the listener is gone: the init has it by then.
+  // exec closes the listener's descriptor, so wait until the init has it.
   char go;
   if (waits && read(socket_fd, &go, 1) != 1) _exit(127);
   environ = env_strings;
@@ -209,7 +209,7 @@ static _Noreturn void become_command(struct command *command, const struct user 
   die(socket_fd, FAIL_EXEC);
 }
 
-// Reads one report while answering for the filter the child may have by now. 1, 0 at the end, -1 (errno).
+// Reads one report while answering for the filter that the child may have by now. 1, 0 at the end, -1 (errno).
 static int next_report(int fd, struct report *report) {
   for (;;) {
     struct pollfd polled[2] = {{.fd = fd, .events = POLLIN},
@@ -221,20 +221,20 @@ static int next_report(int fd, struct report *report) {
     if (polled[1].revents != 0) filter_answer();
     if (polled[0].revents == 0) continue;
     ssize_t n = read(fd, report, sizeof *report);
-    // The child ended without taking what was sent to it, perhaps after it has said why.
+    // The child ended without reading what was sent, perhaps after it reported why.
     if (n < 0 && (errno == EINTR || errno == ECONNRESET)) continue;
     return n == sizeof *report;
   }
 }
 
-// Until the command has been exec'd (end of file) or has reported an error, which `out` is then.
+// Waits until the command has been exec'd (end of file) or has reported an error, which `out` is then.
 static int hear_start(int fd, pid_t pid, const struct command *command, struct report *out) {
   static struct report report;
   int untaken = 0, more;
   *out = (struct report){.kind = REPORT_ERROR, .failure = FAIL_START, .number = ECHILD};
   while ((more = next_report(fd, &report)) > 0) {
     if (report.kind == REPORT_LISTENER) {
-      // Where that fails, the child may know better why, and is not let go on.
+      // If that fails, the child may know the reason better, and must not go on.
       if (filter_take(pid, report.number, &command->confinement.verdicts, command->id) != 0)
         untaken = errno;
       else if (write(fd, "", 1) != 1) untaken = errno;
@@ -261,7 +261,7 @@ static int refuse(int control, uint32_t id, int error, uint32_t code, const char
   return -1;
 }
 
-// The command that is being started: one at a time.
+// The command that is starting: one at a time.
 static struct command command;
 static struct user user;
 
@@ -273,12 +273,12 @@ static uint32_t take_stdio(const struct message *request, int fds[3], int *maste
     return 0;
   }
   for (int i = 0; i < 3; i++) {
-    // Else the command cannot reopen /dev/stderr: a pipe belongs to who made it.
+    // Without this the command cannot reopen /dev/stderr: a pipe belongs to its maker.
     struct stat st;
     if (fstat(request->fds[i], &st) == 0 && S_ISFIFO(st.st_mode) &&
         fchown(request->fds[i], user.uid, user.gid) != 0)
       return FAIL_STDIO;
-    // Out of the way of 0, 1, 2, which dup2 is about to overwrite.
+    // Moves them away from 0, 1, 2, which dup2 overwrites next.
     fds[i] = fcntl(request->fds[i], F_DUPFD_CLOEXEC, 10);
     if (fds[i] < 0) return FAIL_STDIO;
   }

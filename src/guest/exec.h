@@ -13,7 +13,7 @@ struct execution {
   int tty;   // master descriptor, or -1
 };
 
-// Starts the command of a request. 0 and a STARTED answer on `control`, or -1 and a FAILED answer.
+// Starts the command of a request. Returns 0 after a STARTED answer on `control`, or -1 after a FAILED answer.
 int exec_start(struct message *request, int control, struct execution *out);
 int exec_winsize(const struct execution *execution, uint16_t rows, uint16_t columns);
 

@@ -85,8 +85,8 @@ uint32_t filter_refused(uint32_t id, const struct wire_refused **out) {
   return 0;
 }
 
-// The classic BPF that a filter may use (seccomp(2), linux/filter.h), on data the kernel gave us.
-// Whatever it does not know is refused as if the call did not exist.
+// Interprets the classic BPF that a filter may use (seccomp(2), linux/filter.h) on data from the kernel. An
+// unknown instruction refuses the call as if the call did not exist.
 static uint32_t verdict(const struct sock_fprog *program, const struct seccomp_data *data) {
   const uint32_t unknown = SECCOMP_RET_ERRNO | ENOSYS;
   uint32_t a = 0, x = 0, memory[BPF_MEMWORDS] = {0};
@@ -149,7 +149,7 @@ static void count(struct filter *filter, const struct seccomp_data *data, uint32
 }
 
 static void answer(struct filter *filter) {
-  // Kernels may have longer structures than our headers (SECCOMP_GET_NOTIF_SIZES).
+  // Kernels may have longer structures than these headers (SECCOMP_GET_NOTIF_SIZES).
   union {
     struct seccomp_notif question;
     char room[512];
@@ -169,7 +169,7 @@ static void answer(struct filter *filter) {
     return;
   }
   out.answer.id = in.question.id;
-  // Never "go on": the arguments could have changed since the kernel asked.
+  // Never "continue": the arguments could have changed since the kernel asked.
   out.answer.error = kind == SECCOMP_RET_ERRNO ? -(int32_t)(action & SECCOMP_RET_DATA) : -ENOSYS;
   ioctl(filter->listener, SECCOMP_IOCTL_NOTIF_SEND, &out);
 }

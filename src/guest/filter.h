@@ -11,16 +11,16 @@
 
 #define REFUSED_MAX 32 // kinds of refusals that are told apart
 
-// In the command's process: loads a filter. Gives the listener where `asking`, else 0; -1 (errno).
+// In the command's process: loads a filter. Returns the listener if `asking`, otherwise 0; -1 (errno).
 int filter_load(struct sock_fprog *enforced, int asking);
-// In the init: takes the listener `number` of process `pid` and answers it from now on as `verdicts`
-// say, in the name of command `id`. 0, or -1 (errno).
+// In the init: takes the listener `number` of process `pid` and answers it from now on by `verdicts`, for
+// command `id`. 0, or -1 (errno).
 int filter_take(int pid, int number, const struct sock_fprog *verdicts, uint32_t id);
 // Readable while a question waits; -1 before the first filter_take.
 int filter_fd(void);
-// Answers what waits.
+// Answers the waiting questions.
 void filter_answer(void);
-// What was refused to command `id` so far; gives how many there are.
+// The calls refused to command `id` so far; returns how many there are.
 uint32_t filter_refused(uint32_t id, const struct wire_refused **out);
 
 #endif

@@ -92,7 +92,7 @@ static void report_exit(int control, struct execution *execution, int status,
   answer_send(control);
 }
 
-// Reaps everything that has ended, orphans too. Only a command's own end is reported.
+// Reaps everything that has ended, orphans too. Only the ends of commands are reported.
 static int reap(int control, int flags) {
   int status, last;
   struct rusage usage;
@@ -110,7 +110,7 @@ static uint32_t id_of(const struct message *message) {
   return 0;
 }
 
-// Nothing goes on after that.
+// The sandbox ends here.
 static _Noreturn void end_failed(int control, struct failure *failure, int status) {
   answer_failed(control, 0, failure);
   _exit(status);
@@ -152,7 +152,7 @@ static void signal_command(const struct message *message) {
   }
 }
 
-// -1 for a message that has no place here.
+// -1 for a message that is not allowed here.
 static int obey(struct message *message, int control) {
   struct field field;
   size_t offset = 0;
@@ -179,8 +179,8 @@ static int64_t now_ms(void) {
   return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
 }
 
-// The life of the sandbox: until the runner is gone, or, when it asked to keep the sandbox, until that
-// time is over and nobody has come back.
+// The life of the sandbox: until kiln's connection ends or, for a kept sandbox, until its time is over and
+// nobody has connected.
 static void serve(int listener, int control, int signals) {
   int64_t deadline = 0;
   for (;;) {
@@ -211,7 +211,7 @@ static void serve(int listener, int control, int signals) {
     struct message message;
     int more = message_receive(control, &message);
     if (more <= 0) {
-      // Whoever says what nobody may say gets no second turn.
+      // A peer that sends an invalid message gets no second connection.
       if (keep_seconds == 0 || (more < 0 && errno == EBADMSG)) return;
       message_close_fds(&message);
       close(control);
@@ -224,8 +224,8 @@ static void serve(int listener, int control, int signals) {
   }
 }
 
-// The message that says what the sandbox is for. A prepared sandbox may have to wait for whoever claims it:
-// not for ever, since there may be no other kiln that would end it.
+// Waits for the setup message. A prepared sandbox may have to wait for its claim, but not for ever: there may
+// be no other kiln that would end it.
 static int await_setup(int listener, int control, uint32_t wait_seconds, struct message *setup) {
   int more = message_receive(control, setup);
   if (more <= 0 && wait_seconds > 0) {
@@ -243,7 +243,7 @@ static int await_setup(int listener, int control, uint32_t wait_seconds, struct 
     more = message_receive(control, setup);
     marks_begin();
   }
-  // The network is asked for an address first: what it says of name servers is part of the setup.
+  // The address comes first: the name servers that the network tells are part of the setup.
   while (more > 0 && (setup->type == MSG_DHCP_SOCKET || setup->type == MSG_ADDRESS)) {
     service_obey(setup, control, executions, EXECUTIONS_MAX);
     message_close_fds(setup);
@@ -321,12 +321,13 @@ int main(int argc, char **argv) {
   struct message prepare;
   if (message_receive(control, &prepare) <= 0 || prepare.type != MSG_PREPARE) _exit(103);
   marks_begin();
-  // A fresh one: else the keys of whoever started libvirt are in reach.
+  // A fresh keyring: otherwise the keys of libvirt's starter are within reach.
   if (syscall(SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, NULL) < 0 && errno != ENOSYS)
     end_with(control, FAIL_SESSION_KEYRING, 107);
   if (!fault("cgroup-namespace") && !fault("cgroup-unchecked") && unshare(CLONE_NEWCGROUP) != 0)
     end_with(control, FAIL_CGROUP_NAMESPACE, 104);
-  // For the nested init on; a kernel without it says EINVAL, and kiln knows whether it has one.
+  // In force for the nested init; a kernel without time namespaces says EINVAL, and kiln knows whether it has
+  // them.
   if (!fault("time-namespace") && unshare(CLONE_NEWTIME) != 0 && errno != EINVAL)
     end_with(control, FAIL_TIME_NAMESPACE, 108);
   if (label_setup(&prepare) != 0) end_with(control, FAIL_INIT_LABEL, 109);
@@ -335,7 +336,7 @@ int main(int argc, char **argv) {
   pid_t child = fork();
   if (child == 0) nested_init(&prepare, listener, control);
   if (child < 0) end_with(control, FAIL_FORK, 111);
-  // Only the nested init holds the runner's socket and what came through it.
+  // Only the nested init holds kiln's connection and its descriptors.
   message_close_fds(&prepare);
   close(control);
   close(listener);

@@ -19,7 +19,7 @@ static struct labels {
 } labels;
 
 static int attribute(const char *name, int flags) {
-  // Where several modules are active, `attr/current` is the first one's.
+  // If several modules are active, `attr/current` belongs to the first.
   char path[64];
   snprintf(path, sizeof path, "/proc/self/attr/apparmor/%s", name);
   int fd = labels.module == LABEL_APPARMOR ? open(path, flags | O_CLOEXEC) : -1;
@@ -54,7 +54,7 @@ int label_setup(const struct message *message) {
     snprintf(wanted.command, sizeof wanted.command, "%s", label.command);
     snprintf(wanted.files, sizeof wanted.files, "%s", label.files);
   }
-  // What the init is, and what it has made, is not to be changed any more.
+  // The init's own label and that of its files must not change any more.
   if (prepared && (wanted.module != labels.module || strcmp(wanted.init, labels.init) != 0 ||
                    strcmp(wanted.files, labels.files) != 0)) {
     errno = EBADMSG;
@@ -73,7 +73,7 @@ int label_enter(void) {
   return become(labels.command);
 }
 
-// Into `label`, of LABEL_MAX bytes: 0, or -1 where there is none.
+// Writes the label into `label`, of LABEL_MAX bytes: 0, or -1 if there is none.
 static int current(char *label) {
   int fd = attribute("current", O_RDONLY);
   if (fd < 0) return -1;
@@ -94,7 +94,7 @@ uint32_t label_missing(void) {
   char label[LABEL_MAX] = "";
   size_t length = strlen(labels.command);
   if (length == 0 || fault("rights-unchecked")) return 0;
-  // AppArmor adds its mode: `NAME (enforce)`, which kiln looks at.
+  // AppArmor appends its mode, `NAME (enforce)`, which kiln checks.
   if (current(label) == 0 && strncmp(label, labels.command, length) == 0 &&
       (label[length] == 0 ||
        (labels.module == LABEL_APPARMOR && strncmp(label + length, " (", 2) == 0)))

@@ -15,7 +15,7 @@
 
 #include "faults.h"
 
-// Of newer kernels than some headers know (linux/landlock.h); an older kernel refuses them.
+// Rights of newer kernels that some headers lack (linux/landlock.h); an older kernel refuses them.
 #ifndef LANDLOCK_ACCESS_FS_IOCTL_DEV
 #define LANDLOCK_ACCESS_FS_IOCTL_DEV (1ULL << 15)
 #endif
@@ -35,7 +35,7 @@ static int abi(void) {
   return (int)syscall(SYS_landlock_create_ruleset, NULL, 0, LANDLOCK_CREATE_RULESET_VERSION);
 }
 
-// The rights over files that this kernel knows: all up to the last of its ABI.
+// All rights over files that this kernel knows: up to the last of its ABI.
 static uint64_t known(int version) {
   uint64_t last = version >= 5   ? LANDLOCK_ACCESS_FS_IOCTL_DEV
                   : version >= 3 ? LANDLOCK_ACCESS_FS_TRUNCATE
@@ -56,7 +56,7 @@ static int allow_below(int rules, const char *path, uint64_t access) {
 }
 
 int landlock_prepare(void) {
-  // Detached, so below nobody's root, as whatever leaks in from the host would be.
+  // Detached, so it lies below nobody's root, like a descriptor that leaked in from the host.
   outside = (int)syscall(SYS_open_tree, AT_FDCWD, "/dev", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
   return outside < 0 ? -1 : 0;
 }
@@ -79,7 +79,7 @@ int landlock_rules(uint32_t flags) {
                                : offsetof(struct attributes, tcp);
   int rules = (int)syscall(SYS_landlock_create_ruleset, &attributes, size, 0);
   if (rules < 0 || !(flags & WALL_FILES)) return rules;
-  // All of the sandbox, but no device: neither made anywhere, nor spoken to outside of /dev.
+  // Everything in the sandbox but devices: none can be made, and none used outside of /dev.
   uint64_t allowed = known(version) & ~devices & ~LANDLOCK_ACCESS_FS_IOCTL_DEV;
   int result = allow_below(rules, "/", allowed);
   if (result == 0 && version >= 5) result = allow_below(rules, "/dev", LANDLOCK_ACCESS_FS_IOCTL_DEV);
@@ -96,7 +96,7 @@ static int can_leave(void) {
   return fd >= 0;
 }
 
-// A port where nobody listens: refused by whoever is asked first.
+// Tries a port on which nobody listens: the first layer that is asked refuses.
 static int can_connect(void) {
   int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
   if (fd < 0) return 0;
@@ -107,8 +107,8 @@ static int can_connect(void) {
   return !refused;
 }
 
-// An abstract socket with a name that the kernel gives it. Made before the walls stand, it is
-// somebody else's to who is behind them.
+// An abstract socket with a name from the kernel. It is made before the walls stand, so it is foreign to a
+// process behind them.
 static int abstract_socket(struct sockaddr_un *address, socklen_t *length) {
   *address = (struct sockaddr_un){.sun_family = AF_UNIX};
   int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
@@ -132,7 +132,7 @@ int landlock_enter(int rules, uint32_t flags, uint32_t *walls) {
   socklen_t length;
   int sockets = flags & WALL_ABSTRACT_SOCKETS, tcp = flags & WALL_NO_TCP;
   int other = sockets ? abstract_socket(&address, &length) : -1;
-  // Only what could be done before shows that a wall is there.
+  // A wall is proven only by an action that was possible before.
   int left = (flags & WALL_FILES) && can_leave(), connected = tcp && can_connect();
   int reached = other >= 0 && can_reach(&address, length);
   if (!fault("landlock") && syscall(SYS_landlock_restrict_self, rules, 0) != 0) return -1;

@@ -8,13 +8,13 @@
 
 #include "wire.h"
 
-// Once, while mounts can still be made: what lies outside, to measure against.
+// Called once while mounts can still be made: prepares a place outside to measure with.
 int landlock_prepare(void);
-// Builds the rules: -1 (errno) when the kernel cannot do all of `flags`, WALL_…. Gives a descriptor.
+// Builds the rules. Returns a descriptor, or -1 (errno) when the kernel does not support all of `flags`,
+// WALL_….
 int landlock_rules(uint32_t flags);
-// Puts them in force for this process, which has set no_new_privs, and tries each of `flags`: `walls`
-// are those behind which something is not possible now that was before. The ABI, or -1 (errno) when
-// one is not there.
+// Puts the rules in force for this process, which has set no_new_privs, and tests each of `flags`: `walls` gets
+// those that now prevent what was possible before. Returns the ABI, or -1 (errno) when a wall is not there.
 int landlock_enter(int rules, uint32_t flags, uint32_t *walls);
 
 #endif

@@ -16,7 +16,7 @@ static struct {
 static unsigned count;
 
 void mark(const char *name) {
-  // Not the monotonic clock: the sandbox has a time namespace of its own.
+  // The monotonic clock differs here: the sandbox has a time namespace of its own.
   struct timespec t;
   if (count == MARKS_MAX || clock_gettime(CLOCK_REALTIME, &t) != 0) return;
   marks[count].name = name;

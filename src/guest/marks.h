@@ -7,7 +7,7 @@
 
 // Forgets all marks and begins anew: now.
 void marks_begin(void);
-// `name`, a literal, has just ended. Marks beyond sixteen are dropped.
+// The phase `name`, a literal, has just ended. More than sixteen marks are dropped.
 void mark(const char *name);
 // Appends lines mark=NAME MICROSECONDS, of the real-time clock, to `facts`.
 void marks_append(char *facts, size_t size);

@@ -67,7 +67,7 @@ static int measure_network(int expected, char *facts, size_t size) {
   return foreign && !expected ? -1 : 0;
 }
 
-// A mask is /dev/null or an empty directory that cannot be written to.
+// A mask is /dev/null or an empty read-only directory.
 int measure_masked(const char *path) {
   struct stat st;
   struct statvfs fs;
@@ -77,8 +77,8 @@ int measure_masked(const char *path) {
          (fs.f_flag & ST_RDONLY);
 }
 
-// No mount may show the host's cgroup tree, its devices or its /sys: only types we mount or were
-// handed. Every mount is reported.
+// No mount may show the host's cgroup tree, devices or /sys: only types that the init mounted or was handed.
+// Every mount is reported.
 static int measure_mounts(char *facts, size_t size) {
   static const char *const forbidden[] = {"cgroup", "cgroup2", "sysfs", "devtmpfs", "securityfs",
                                           "debugfs", "tracefs", "bpf", "fuse.libvirt_lxc"};
@@ -94,7 +94,7 @@ static int measure_mounts(char *facts, size_t size) {
     facts_add(facts, size, "mount=%s %s %s\n", type, options, point);
     for (size_t i = 0; i < sizeof forbidden / sizeof *forbidden; i++)
       if (strcmp(type, forbidden[i]) == 0) result = -1;
-    // Device nodes are mounts of their own: is_ours looks at them.
+    // Device nodes are mounts of their own, which is_ours checks.
     if (fault("nosuid-unchecked")) continue;
     if (strstr(options, "nosuid") == NULL) result = -1;
     if (strstr(options, "nodev") == NULL && strncmp(point, "/dev/", 5) != 0 &&
@@ -120,8 +120,7 @@ static int is_host_network = 1, has_host_files = 1;
 int measure_host_network(void) { return is_host_network; }
 int measure_host_files(void) { return has_host_files; }
 
-// A network namespace that is the sandbox's own belongs to its user namespace (ioctl_ns(2)); the
-// host's does not.
+// The sandbox's own network namespace belongs to its user namespace (ioctl_ns(2)); the host's does not.
 static int owns_network(void) {
   int net = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC), owner = -1;
   struct stat ours, its;
@@ -142,7 +141,7 @@ void measure_surroundings(const struct message *setup) {
     if (field.tag == FIELD_BIND && wire_get_bind(&field).access == BIND_HOST) has_host_files = 1;
 }
 
-// Everything the setup message asked for by path or by number.
+// Checks everything that the setup message asked for by path or by number.
 static int measure_setup(const struct message *setup, char *facts, size_t size,
                          struct failure *failure) {
   struct field field;
@@ -199,7 +198,7 @@ static int measure_devices(char *facts, size_t size) {
   return result;
 }
 
-// In a fresh /proc of a fresh pid namespace there is nobody but us, pid 1.
+// In a fresh /proc of a fresh pid namespace this process is alone, as pid 1.
 static int is_alone(void) {
   DIR *directory = opendir("/proc");
   if (directory == NULL) return 0;
@@ -212,8 +211,8 @@ static int is_alone(void) {
   return others == 0;
 }
 
-// Seen from a cgroup namespace of its own, a process is at the root. (That its namespace is not the
-// host's says nothing: the daemon may have one, too.)
+// In a cgroup namespace of its own, a process is at the root. (A namespace other than the host's proves
+// nothing: the daemon may have one, too.)
 int measure_hidden_cgroups(void) {
   if (load_path("/proc/self/cgroup") != 0) return access("/proc/self/cgroup", F_OK) != 0;
   char *rest = text, *line;

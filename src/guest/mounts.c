@@ -16,7 +16,7 @@
 #include "label.h"
 #include "measure.h"
 
-// glibc's <sys/mount.h> clashes with <linux/mount.h>: only what is needed of it.
+// glibc's <sys/mount.h> clashes with <linux/mount.h>, so declare only what is needed.
 int mount(const char *, const char *, const char *, unsigned long, const void *);
 int umount2(const char *, int);
 #define MNT_DETACH 2
@@ -28,7 +28,7 @@ static const char *const device_names[] = {"null", "zero", "full", "random", "ur
 
 #define STAGE "/stage" // in the skeleton, with folders for /proc and /dev
 
-// The fields of MSG_PREPARE that mask or close something in the staged /proc.
+// The fields of MSG_PREPARE that masked or closed paths in the staged /proc.
 static unsigned char closed[16 << 10];
 static size_t closed_length;
 static int limits = -1; // the folder of namespaces(7)' limits, which a read-only /proc/sys hides
@@ -60,7 +60,7 @@ static int detached(const char *type, unsigned attributes, const char *const opt
     result = options[i + 1] == NULL
                  ? (int)syscall(SYS_fsconfig, fs, FSCONFIG_SET_FLAG, options[i], NULL, 0)
                  : (int)syscall(SYS_fsconfig, fs, FSCONFIG_SET_STRING, options[i], options[i + 1], 0);
-  // Else its files would have the policy's label for all of that type, which other sandboxes have, too.
+  // Otherwise its files would get the policy's default label of the type, which other sandboxes have, too.
   const char *context =
       strcmp(type, "proc") == 0 || strcmp(type, "cgroup2") == 0 ? NULL : label_files();
   if (result == 0 && context != NULL)
@@ -81,7 +81,7 @@ static int detached_tmpfs(uint32_t mode, uint64_t bytes, unsigned attributes) {
   return detached("tmpfs", attributes, options);
 }
 
-// mkdir -p of everything above the last component; absolute paths inside our own root.
+// mkdir -p for everything above the last component; absolute paths in this root.
 static int make_parents(const char *path) {
   char part[4096];
   if (strlen(path) >= sizeof part) {
@@ -162,7 +162,7 @@ int mounts_seal_skeleton(void) {
   return (int)syscall(SYS_mount_setattr, AT_FDCWD, "/", 0, &attributes, sizeof attributes);
 }
 
-// Writes one file of the layer of names, owned by root as in any image.
+// Writes one file of the layer of names, owned by root as in an image.
 static int write_etc_file(int etc, const struct field *field) {
   struct wire_etc_file file = wire_get_etc_file(field);
   int fd = openat(etc, file.name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0644);
@@ -173,23 +173,23 @@ static int write_etc_file(int etc, const struct field *field) {
   return result;
 }
 
-// The files of FIELD_ETC_FILE lie in a layer of their own between the image and what is written: they
-// are seen in the sandbox, programs can replace them, and nothing of them is in the upper directory,
-// which may become an image or a root that stays. Returns 1 with a layer on /names, 0 without.
+// Makes a layer for the files of FIELD_ETC_FILE between the image and the sandbox's writes: the sandbox sees
+// them, programs can replace them, and the upper directory, which may become an image or a kept root, contains
+// none of them. Returns 1 with a layer on /names, 0 without.
 static int make_names(const struct message *setup) {
   struct field field;
   size_t offset = 0;
   int wanted = 0;
   while (field_next(setup, &offset, &field)) wanted |= field.tag == FIELD_ETC_FILE;
   if (!wanted) return 0;
-  // The merged /etc has mode, owner and time of its topmost layer: they must be the image's.
+  // The merged /etc gets mode, owner and time of its topmost layer: set the image's.
   struct stat image = {.st_mode = S_IFDIR | 0755};
   int lower = open("/lower", O_PATH | O_DIRECTORY | O_CLOEXEC);
   if (lower < 0) return -1;
   int found = fstatat(lower, "etc", &image, AT_SYMLINK_NOFOLLOW), missing = errno;
   close(lower);
   if (found != 0 && missing != ENOENT) return 0;
-  // A link or a file in place of /etc: the image is as it is, and nothing is written through a link.
+  // A link or a file in place of /etc stays as it is: nothing is written through a link.
   if (!S_ISDIR(image.st_mode)) return 0;
   int layer = detached_tmpfs(0755, NAMES_BYTES, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV);
   if (layer < 0) return -1;
@@ -229,7 +229,7 @@ static int make_root(const struct message *setup, struct failure *failure) {
     }
   }
 
-  // The merged root takes its mode and owner from upper: they must be the image's.
+  // The merged root takes mode and owner from upper: set the image's.
   struct stat lower;
   if (stat("/lower", &lower) != 0) return fail(failure, FAIL_STAT_IMAGE, NULL);
   if ((mkdir("/scratch/upper", lower.st_mode & 07777) != 0 && errno != EEXIST) ||
@@ -288,7 +288,7 @@ static int is_directory(const char *path) {
   return stat(path, &st) == 0 && S_ISDIR(st.st_mode);
 }
 
-// An empty, read-only folder: a copy of the first one, where that is of this mount namespace.
+// An empty, read-only folder: a copy of the first one, if that is of this mount namespace.
 static int empty_folder(void) {
   static int first = -1;
   if (first >= 0) {
@@ -351,7 +351,7 @@ int mounts_directory(const struct wire_directory *wanted) {
   if (make_directory(wanted->path, wanted->mode) != 0) return -1;
   int fd = open(wanted->path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
   if (fd < 0) return -1;
-  // The owner first: a change of owner takes set-id bits away.
+  // Owner first: changing the owner clears set-id bits.
   int result = fchown(fd, wanted->uid, wanted->gid) == 0 ? fchmod(fd, wanted->mode) : -1;
   int error = errno;
   close(fd);
@@ -359,8 +359,8 @@ int mounts_directory(const struct wire_directory *wanted) {
   return result;
 }
 
-// More than these cannot be made in the sandbox, whoever asks: limits of its user namespace
-// (namespaces(7)). What exists already stays. Not of mount namespaces: each detached mount is one.
+// Limits how many namespaces can be made in the sandbox by anybody: limits of its user namespace
+// (namespaces(7)). Existing ones stay. Mount namespaces are not limited: each detached mount is one.
 static int limit_namespaces(uint32_t most, struct failure *failure) {
   static const char *const kinds[] = {"cgroup", "ipc", "net", "pid", "time", "user", "uts"};
   for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
@@ -412,7 +412,7 @@ static int fresh_proc(void) {
   return detached("proc", MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC, no_options);
 }
 
-// Masks and closes in the staged /proc, and keeps the fields to know them again.
+// Masks and closes paths in the staged /proc, and keeps the fields to compare them later.
 static int close_proc(const struct message *prepare, struct failure *failure) {
   struct field field;
   size_t offset = 0, start = 0;
@@ -438,7 +438,7 @@ static int close_proc(const struct message *prepare, struct failure *failure) {
 int mounts_stage(const struct message *prepare, struct failure *failure) {
   if (mount(NULL, "/", NULL, 0x4000 /* MS_REC */ | (1 << 18) /* MS_PRIVATE */, NULL) != 0)
     return fail(failure, FAIL_PRIVATE_MOUNTS, NULL);
-  // A new proc is only allowed while another one is fully visible: before libvirt's goes.
+  // A new proc is allowed only while another one is fully visible: mount it before libvirt's goes.
   int proc = fresh_proc();
   if (proc < 0) return fail(failure, FAIL_FRESH_PROC, NULL);
   if (attach_at(proc, STAGE "/proc") != 0) return fail(failure, FAIL_MOUNT, "/proc");
@@ -447,8 +447,8 @@ int mounts_stage(const struct message *prepare, struct failure *failure) {
   return close_proc(prepare, failure) != 0 ? -1 : make_dev(failure);
 }
 
-// Where in `setup` all that the staged /proc has closed is asked for, in the same words; -1: it is not
-// the one that is wanted.
+// Where `setup` asks for everything that is closed in the staged /proc, in the same words; -1 if it asks for
+// something else.
 static ssize_t closed_in(const struct message *setup) {
   struct field field;
   size_t offset = 0;
@@ -460,8 +460,8 @@ static ssize_t closed_in(const struct message *setup) {
   return -1;
 }
 
-// On a folder of the image's, made where there is none, before the image is our root: while it is
-// being entered, `..` leads out of it. A link there is never followed. Closes `mount_fd`.
+// Attaches a mount on a folder of the image, made if it is missing, before the image is the root: until then
+// `..` would lead out of it. A link is never followed. Closes `mount_fd`.
 static int attach_to_image(int mount_fd, const char *name, mode_t mode) {
   if (mount_fd < 0) return -1;
   int root = open("/newroot", O_PATH | O_DIRECTORY | O_CLOEXEC), target = -1;
@@ -483,7 +483,7 @@ static int is_staged(size_t at, ssize_t known) {
   return known >= 0 && at >= (size_t)known && at < (size_t)known + closed_length;
 }
 
-// What came to the kernel's /proc while the sandbox waited (a module's folder) is still open.
+// Entries that came to the kernel's /proc while the sandbox waited (a module's folder) are still open.
 static int is_closed(const struct field *field) {
   return field->tag == FIELD_MASK ? measure_masked(wire_get_mask(field))
                                   : measure_readonly(wire_get_readonly(field));

@@ -24,7 +24,7 @@ static int name_interface(struct ifreq *request, const char *interface) {
   return 0;
 }
 
-// The route of everything, by a gateway or, with 0, straight through the interface.
+// Changes the default route: through a gateway or, with 0, directly through the interface.
 static int change_default(int fd, unsigned long change, struct ifreq *interface, uint32_t gateway) {
   struct rtentry route = {.rt_dev = interface->ifr_name,
                           .rt_flags = RTF_UP | (gateway == 0 ? 0 : RTF_GATEWAY)};
@@ -51,11 +51,11 @@ int network_dhcp_socket(const char *interface) {
       setsockopt(fd, SOL_SOCKET, SO_BINDTODEVICE, request.ifr_name, sizeof request.ifr_name) != 0 ||
       bind(fd, (struct sockaddr *)&any, sizeof any) != 0)
     return closing(fd, -1);
-  // libvirt leaves an interface down that it gives no address.
+  // libvirt leaves an interface without an address down.
   if (ioctl(fd, SIOCGIFFLAGS, &request) != 0) return closing(fd, -1);
   request.ifr_flags |= IFF_UP;
   if (ioctl(fd, SIOCSIFFLAGS, &request) != 0) return closing(fd, -1);
-  // With rp_filter, an interface without any route hears no answer.
+  // With rp_filter, an interface without a route receives no answers.
   if (change_default(fd, SIOCADDRT, &request, 0) != 0 && errno != EEXIST) return closing(fd, -1);
   return fd;
 }

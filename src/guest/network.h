@@ -6,9 +6,9 @@
 
 #include "wire.h"
 
-// A datagram socket of that interface on the port of DHCP clients, or -1.
+// A datagram socket on the interface and the port of DHCP clients, or -1.
 int network_dhcp_socket(const char *interface);
-// Gives the interface that address instead of any it has, and a default route. 0 or -1.
+// Replaces the address of the interface, and sets a default route. 0 or -1.
 int network_set_address(const char *interface, const struct wire_address *wanted);
 
 #endif

@@ -10,8 +10,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-// Each call is made in a way that changes nothing and fails: a filter's EPERM or ENOSYS comes before the
-// kernel has looked at what it was given.
+// Each call is made so that it changes nothing and fails: a filter's EPERM or ENOSYS comes before the kernel
+// looks at the arguments.
 static const struct {
   const char *name;
   long number;
@@ -55,14 +55,14 @@ static void probe_mount(const char *type) {
     printf("%s %d\n", type, errno);
 }
 
-// The kernel allows these only where all of the caller's own ones is to be seen.
+// The kernel allows these mounts only where the caller's own ones are fully visible.
 static int probe_mounts(void) {
   int kinds = CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWIPC;
   if (unshare(kinds) != 0) {
     printf("namespaces %d\n", errno);
     return 0;
   }
-  // The new pid namespace is the children's: without one there is no /proc of it.
+  // The new pid namespace applies to children: without one it has no /proc.
   fflush(stdout);
   pid_t child = fork();
   if (child == 0) {

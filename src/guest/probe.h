@@ -3,9 +3,9 @@
 #ifndef KILN_PROBE_H
 #define KILN_PROBE_H
 
-// `true`: nothing, with success. `calls`: prints a line for each system call of the init's that is
-// refused here. `mounts`: prints a line for each file system of a sandbox that cannot be mounted in
-// namespaces of its own. Lines are NAME ERRNO. Returns an exit status.
+// `true`: does nothing, successfully. `calls`: prints a line for each system call of the init that is refused
+// here. `mounts`: prints a line for each file system of a sandbox that cannot be mounted in namespaces of its
+// own. Lines are NAME ERRNO. Returns an exit status.
 int probe(const char *what);
 
 #endif

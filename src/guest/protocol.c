@@ -28,7 +28,7 @@ static int read_whole(int fd, unsigned char *to, size_t length) {
   return 1;
 }
 
-// How many bytes at `data` are that part, or -1.
+// How many bytes at `data` the part takes, or -1.
 static ssize_t check_part(const struct part_spec *part, const struct message *message,
                           const unsigned char *data, size_t left) {
   const unsigned char *end;
@@ -71,7 +71,7 @@ static int check_field(const struct field_spec *spec, const struct message *mess
   return at == field->length ? 0 : -1;
 }
 
-// -1 where the next field, if there is one, does not lie in the message.
+// -1 if the next field does not lie within the message.
 static int check_bounds(const struct message *message, size_t offset) {
   uint32_t length;
   if (offset == message->length) return 0;
@@ -128,7 +128,7 @@ int message_receive(int fd, struct message *out) {
       out->nfds++;
     }
   }
-  // The kernel stops at the first that a security module keeps back: it is number `nfds`.
+  // The kernel stops at the first descriptor that a security module withholds: it is number `nfds`.
   out->refused = (msg.msg_flags & MSG_CTRUNC) != 0;
   if ((size_t)n < sizeof head) {
     int more = read_whole(fd, (unsigned char *)head + n, sizeof head - (size_t)n);

@@ -48,14 +48,14 @@ struct message_spec {
 extern const struct message_spec request_specs[];
 extern const size_t request_spec_count;
 
-// Reads one whole message into a static buffer, in which it stays until the next but one, and checks it.
-// 1 = message, 0 = end of file, -1 = error (errno; EBADMSG for one that is not as it must be).
+// Reads one whole message into a static buffer, which stays valid until the next but one, and checks it. 1 =
+// message, 0 = end of file, -1 = error (errno; EBADMSG for an invalid message).
 int message_receive(int fd, struct message *out);
 void message_close_fds(struct message *message);
 // Walks the fields: returns 1 and fills `out` while there are more, 0 at the end.
 int field_next(const struct message *message, size_t *offset, struct field *out);
 
-// Fields, one after the other. What does not fit is left out.
+// Fields, one after the other. A field that does not fit is left out.
 struct writer {
   unsigned char *data;
   size_t length, size;
@@ -68,19 +68,19 @@ void writer_end(struct writer *out, size_t start);
 struct writer *answer_begin(uint32_t type);
 void answer_send(int fd);
 
-// Sends one descriptor through a socket, with a byte of nothing. 0, or -1 (errno).
+// Sends one descriptor through a socket, with one byte. 0, or -1 (errno).
 int send_descriptor(int socket_fd, int fd);
 
-// A failure of wire.h, with what it is about.
+// A failure of wire.h, with its details.
 struct failure {
   uint32_t code; // FAIL_…; 0: none
   int error;     // errno
   uint32_t number;
   char text[FAILURE_TEXT_MAX + 1];
 };
-// Notes a failure, with errno; `text` may be NULL. Gives -1.
+// Notes a failure, with errno; `text` may be NULL. Returns -1.
 int fail(struct failure *failure, uint32_t code, const char *text);
-// Answers request `id` with a failure; 0 is the sandbox itself.
+// Answers request `id` with a failure; id 0 is the sandbox itself.
 void answer_failed(int fd, uint32_t id, const struct failure *failure);
 
 #endif

@@ -45,7 +45,7 @@ static int is_inherited(int fd) {
   return flags >= 0 && !(flags & FD_CLOEXEC);
 }
 
-// What the command would inherit beside stdin, stdout, stderr.
+// Counts descriptors that the command would inherit beside stdin, stdout, stderr.
 static int open_descriptors(int open_fd) {
   int count = 0;
   long got, listed = 0;
@@ -59,13 +59,13 @@ static int open_descriptors(int open_fd) {
     }
   }
   if (got == 0 && listed > 0) return count;
-  // A filter without this call: one by one.
+  // The filter lacks this call: count one by one.
   count = 0;
   for (int fd = 3; fd < 1024; fd++) count += is_inherited(fd);
   return count;
 }
 
-// Every number of a line, all alike: real, effective, saved and file system's.
+// Whether every number of a line is `id`: real, effective, saved and file system's.
 static int is_all(const char *values, unsigned long id) {
   for (int i = 0; i < 4; i++) {
     char *end;
@@ -75,7 +75,7 @@ static int is_all(const char *values, unsigned long id) {
   return 1;
 }
 
-// What a line of /proc/self/status shows not to be in force: FAIL_…, or 0.
+// The right that a line of /proc/self/status shows not to be in force: FAIL_…, or 0.
 static uint32_t look_at(const char *name, const char *value, const struct confinement *wanted,
                         const struct user *user) {
   if (strcmp(name, "NoNewPrivs") == 0) return value[0] == '1' ? 0 : FAIL_HAS_PRIVILEGES;
@@ -92,13 +92,13 @@ int rights_is_probe(int number, uint64_t first) {
   return number == SYS_fchmod && (int)first == RIGHTS_NO_FILE;
 }
 
-// Whether a set-id bit is refused. Only tried where it must be: another filter may kill for it.
+// Whether a set-id bit is refused. Tried only where it must be: another filter may kill for it.
 static int refuses_set_id(void) {
   return syscall(SYS_fchmod, RIGHTS_NO_FILE, S_ISUID | 0755) != 0 && errno == EPERM &&
          syscall(SYS_fchmod, RIGHTS_NO_FILE, S_ISGID | 0755) != 0 && errno == EPERM;
 }
 
-// What this sandbox makes necessary and the command lacks: FAIL_…, or 0.
+// What this sandbox requires and the command lacks: FAIL_…, or 0.
 static uint32_t measure_necessary(const struct confinement *wanted,
                                   const struct landlock *landlock, char *facts, size_t size) {
   int network = measure_host_network(), files = measure_host_files();

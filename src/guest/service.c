@@ -47,7 +47,7 @@ static int make_directories(const struct message *message) {
   return 0;
 }
 
-// The runner connects it: connecting here would let a service whose backlog is full hold up the init.
+// kiln connects it: connecting here would let a service with a full backlog block the init.
 static int make_socket(const struct request *request) {
   return socket((int)request->family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 }
@@ -186,7 +186,7 @@ int service_obey(struct message *message, int control, struct execution *slots, 
 
 int service_notify_fd(void) { return notify_fd; }
 
-// A process that does nothing but notify must not keep init and runner busy.
+// A process that only notifies must not keep init and kiln busy.
 static int too_many(void) {
   static time_t second;
   static int count;
@@ -206,7 +206,7 @@ void service_notify(int control) {
     char bytes[CMSG_SPACE(sizeof(struct ucred))];
   } ancillary;
   struct iovec iov = {text, sizeof text};
-  // No room for descriptors: the kernel closes those that come along.
+  // No room for descriptors: the kernel closes those that are sent along.
   struct msghdr msg = {.msg_iov = &iov,
                        .msg_iovlen = 1,
                        .msg_control = ancillary.bytes,

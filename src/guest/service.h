@@ -6,11 +6,12 @@
 #include "exec.h"
 #include "protocol.h"
 
-// Obeys what is answered with MSG_DONE; -1 for any other message. `slots` are the commands the init knows.
+// Handles requests that are answered with MSG_DONE; -1 for any other message. `slots` are the commands that the
+// init knows.
 int service_obey(struct message *message, int control, struct execution *slots, int count);
-// The notify socket, to be polled; -1 while there is none.
+// The notify socket for poll; -1 while there is none.
 int service_notify_fd(void);
-// Passes on one datagram that is waiting there.
+// Passes on one waiting datagram.
 void service_notify(int control);
 
 #endif

@@ -12,7 +12,7 @@
 
 static char text[1 << 20];
 
-// Reads a whole file, up to the size of the buffer. What is longer is cut at the last whole line.
+// Reads a whole file, up to the size of the buffer. A longer file is cut at its last whole line.
 static int load(const char *path) {
   text[0] = 0;
   int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
@@ -33,7 +33,7 @@ static int load(const char *path) {
   return 0;
 }
 
-// Takes the next line, then cuts it at its colons. Returns the number of columns, -1 at the end.
+// Takes the next line and splits it at its colons. Returns the number of columns, -1 at the end.
 static int next_line(char **rest, char *columns[], int most) {
   if (*rest == NULL || **rest == 0) return -1;
   char *line = strsep(rest, "\n");
@@ -81,7 +81,7 @@ int user_find(const char *spec, struct user *out) {
     if (columns[5][0] == '/') copy(out->home, sizeof out->home, columns[5]);
   }
   if (!found) {
-    // An id needs no entry; a name does, but root is root in an empty image too.
+    // An id needs no entry. A name does, but root exists in an empty image too.
     if (!numeric && strcmp(buffer, "root") != 0) {
       errno = ENOENT;
       return -1;

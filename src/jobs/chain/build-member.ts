@@ -1,4 +1,4 @@
-/** One package of a chain: built, or found to be built from the same already. */
+/** Builds one package of a chain, unless it was already built from the same inputs. */
 import { basename, dirname, join } from 'node:path';
 import { type Owner, unusableResultDirectory } from '../../artifacts/destination.ts';
 import { writeText } from '../../artifacts/staging.ts';
@@ -25,7 +25,7 @@ export interface MemberContext {
   readonly options: string;
 }
 
-/** What came of it. */
+/** The outcome of a member. */
 export type MemberOutcome =
   | { readonly kind: 'unchanged'; readonly record: MemberRecord }
   | { readonly kind: 'built'; readonly record: MemberRecord; readonly report: BuildReport }
@@ -37,11 +37,11 @@ export interface MemberBuild {
   readonly request: BuildRequest;
   readonly results: ResultsInUse;
   readonly hooks: BuildHooks;
-  /** Called when it has to be built. */
+  /** Called when the member must be built. */
   readonly onStart: () => void;
 }
 
-/** The record of an earlier build of this very source, with these options. */
+/** The record of an earlier build of this very source with these options. */
 export async function usableRecord(
   { records, options }: Pick<MemberContext, 'records' | 'options'>,
   member: Member,
@@ -51,8 +51,8 @@ export async function usableRecord(
 }
 
 /**
- * Builds a member, unless what it would be built from is what it was built from, and its packages
- * are there. Its packages are part of the results then.
+ * Builds a member, unless its inputs are those of its last build and its packages exist. Then adds its packages
+ * to the results.
  */
 export async function buildMember(
   context: MemberContext,
@@ -103,13 +103,13 @@ async function isCurrent(
     const root = await plannedRoot(engine, base, request, record.requires, hooks.signal);
     return root.digest === record.root;
   } catch (error) {
-    // What cannot be solved any more has changed; the build will say how.
+    // If it cannot be solved any more, something has changed; the build reports what.
     if (error instanceof KilnError && !hooks.signal?.aborted) return false;
     throw error;
   }
 }
 
-/** The packages that a record names, for the repository. */
+/** The packages of a record, for the repository. */
 export function packageFiles(directory: string, { packages }: MemberRecord): RepositoryFile[] {
   return packages.map(({ file, sha256 }) => ({ path: join(directory, file), sha256 }));
 }
@@ -117,8 +117,9 @@ export function packageFiles(directory: string, { packages }: MemberRecord): Rep
 const MARKS: readonly string[] = ['success', 'fail'];
 
 /**
- * Takes away what would pass for a result of the build that begins. The member's folder lies in the
- * chain's: it must not be a link to another place. @throws KilnError E_RESULTDIR
+ * Removes files that could be mistaken for results of the new build. The member's folder lies in the chain's
+ * and must not be a link to another place.
+ * @throws KilnError E_RESULTDIR
  */
 function clearAway({ resultDirectory, caller }: BuildRequest): void {
   try {
@@ -132,7 +133,7 @@ function clearAway({ resultDirectory, caller }: BuildRequest): void {
   }
 }
 
-/** As mock marks the packages of a chain. */
+/** Marks the package as mock marks packages of a chain. */
 async function mark(request: BuildRequest, name: 'success' | 'fail'): Promise<void> {
   const owner: Owner = request.caller;
   await writeText(request.resultDirectory, name, '', owner);

@@ -10,8 +10,8 @@ const CONDITION = /^(\S+)(?:\s+(<=|>=|<|>|=)\s+(\S+))?$/;
 const JOINTS = new Set(['and', 'or', 'if', 'else', 'unless', 'with', 'without']);
 
 /**
- * `foo`, `foo >= 1:2-3`. Of a rich dependency, every capability it names: each may be asked for.
- * What is none is none.
+ * Parses `foo`, `foo >= 1:2-3`. Of a rich dependency it returns every capability, because each may be wanted.
+ * Malformed text gives none.
  */
 export function parseCapabilities(text: string): Capability[] {
   if (text.startsWith('(')) return richCapabilities(text);
@@ -31,7 +31,7 @@ function richCapabilities(text: string): Capability[] {
   return parts.flatMap((part) => (part.length === 0 ? [] : parseCapabilities(part.join(' '))));
 }
 
-/** Takes off the parentheses that group; those of `libfoo(x86-64)` are part of a name. */
+/** Removes parentheses that group; those of `libfoo(x86-64)` belong to the name. */
 function trimParentheses(token: string): string {
   let word = token.replace(/^\(+/, '');
   while (word.endsWith(')') && count(word, ')') > count(word, '(')) word = word.slice(0, -1);
@@ -42,12 +42,12 @@ function count(text: string, character: string): number {
   return text.split(character).length - 1;
 }
 
-/** Whether what is provided meets the requirement, as rpm compares them. */
+/** Whether a provide meets the requirement, as rpm compares them. */
 export function provides(provided: Capability, required: Capability): boolean {
   return meetsCondition({ ...provided, flags: 0 }, { ...required, flags: 0 });
 }
 
-/** As it is written in a spec. */
+/** The capability as a spec has it. */
 export function showCapability({ name, operator, version }: Capability): string {
   return operator === '' ? name : `${name} ${operator} ${version}`;
 }

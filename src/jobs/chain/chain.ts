@@ -20,11 +20,11 @@ import { ChainRun } from './run.ts';
 import { type Scan, scanMembers } from './scan.ts';
 
 /**
- * Builds source packages that require each other, in an order in which each finds what it requires
- * among the results of the others, several at a time. A chain that was interrupted goes on where it
- * was; what would be built from the very same as before is not built again.
+ * Builds source packages that require each other, in an order in which each finds its requirements among the
+ * results of the others, several at a time. An interrupted chain continues where it was; packages whose inputs
+ * have not changed are not built again.
  *
- * What becomes of each package is in the report.
+ * The report tells the outcome of each package.
  * @throws KilnError E_SIGN_KEY, E_BUILD_SOURCE, E_CHAIN_DUPLICATE, E_CHAIN_CYCLE, E_CHAIN_BUSY,
  * E_RESULTDIR, and what opening the base image throws: then nothing was built
  */
@@ -71,9 +71,8 @@ export async function buildChain(
 }
 
 /**
- * Begins with all results of an earlier chain, if it made every one of these packages: mostly there
- * is little to do then, and everything is found unchanged at once. What has to be built again is
- * taken out first.
+ * Begins with all results of an earlier chain that made every one of these packages: then little is left to do,
+ * and everything is found unchanged at once. Packages that must be built again are removed first.
  */
 async function recall(
   results: Results,
@@ -92,7 +91,7 @@ async function recall(
   await results.add(files, signal);
 }
 
-/** As a shell has it for SIGINT. */
+/** The shell's status for SIGINT. */
 const INTERRUPTED = 130;
 
 function asInterruption(reason: unknown): KilnError {
@@ -118,8 +117,8 @@ async function lockChain(records: Records, { resultDirectory }: ChainRequest) {
 }
 
 /**
- * Members that need each other are an error, unless they are to be built with what the repositories
- * have; with --continue the others are built.
+ * Members that need each other are an error, unless they may be built with packages of the repositories. With
+ * --continue the others are built.
  */
 function refuseCycles(run: ChainRun, request: ChainRequest): void {
   if (request.recurse) return;
@@ -131,7 +130,7 @@ function refuseCycles(run: ChainRun, request: ChainRequest): void {
   run.refuse(cycles.flat(), error);
 }
 
-/** What specs say is known from the last time for those that cannot say anything else. */
+/** The result of an earlier scan stands in for a spec that gives no answer now. */
 async function scanAll(
   engine: Engine,
   base: BuildBase,

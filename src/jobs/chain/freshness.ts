@@ -1,4 +1,4 @@
-/** Tells whether a package would be built from the very same as before. */
+/** Tells whether a package would be built from the same inputs as before. */
 import { readContents } from '../../image/store/manifest.ts';
 import { digestOf } from '../../result/digest.ts';
 import type { Engine } from '../../sandbox/open.ts';
@@ -9,7 +9,7 @@ import type { BuildRequest } from '../rpmbuild/request.ts';
 import type { ChainRequest } from './request.ts';
 
 /**
- * Digest of the options that can change what comes out of a build.
+ * The digest of the options that can change a build's packages.
  * @param signer fingerprint of the key that signs the packages
  */
 export function optionsDigest(
@@ -26,8 +26,8 @@ export function optionsDigest(
 }
 
 /**
- * Digest of a build root: its base image, which stands for its files, users and environment, and
- * all packages. Their order is rpm's business.
+ * The digest of a build root: its base image, which covers files, users and environment, and all packages. rpm
+ * decides their order.
  */
 function rootDigest(base: string, packages: readonly { readonly digest: string }[]): string {
   return digestOf([base, packages.map(({ digest }) => digest).sort()]);
@@ -39,7 +39,7 @@ export interface BuildRoot {
   readonly packages: ReadonlySet<string>;
 }
 
-/** The root that a build of `request` would get now. @throws what solving throws */
+/** The root that a build of `request` would have now. @throws what solving throws */
 export async function plannedRoot(
   engine: Engine,
   base: BuildBase,

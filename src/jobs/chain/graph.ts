@@ -1,19 +1,19 @@
 import { KilnError } from '../../errors.ts';
 import { type Capability, parseCapabilities, provides, showCapability } from './capability.ts';
 
-/** One package of a chain, as far as the order depends on it. */
+/** A package of a chain, with what decides the order. */
 export interface GraphNode {
   readonly name: string;
   readonly requires: readonly string[];
   readonly provides: readonly Capability[];
 }
 
-/** For each node the nodes that must be built before it, and the capabilities it needs of each. */
+/** For each node, the nodes that must be built before it, with the capabilities that it needs of each. */
 export type Edges = ReadonlyMap<string, ReadonlyMap<string, readonly string[]>>;
 
 /**
- * Who needs whom: an edge for each requirement that another node's package meets. What a node
- * provides itself it must get from the repositories, or never.
+ * An edge for each requirement that another node's package meets. A node cannot get its own provides from the
+ * chain, so such a requirement must come from the repositories.
  */
 export function edgesOf(nodes: readonly GraphNode[]): Edges {
   const providers = new Map<string, { readonly node: string; readonly capability: Capability }[]>();
@@ -42,8 +42,8 @@ export function edgesOf(nodes: readonly GraphNode[]): Edges {
 }
 
 /**
- * The groups of nodes that need each other, directly or through others: Tarjan's strongly connected
- * components of more than one node. (No recursion: a chain may be long.)
+ * The groups of nodes that need each other, directly or through others: Tarjan's strongly connected components
+ * of more than one node. Not recursive, because a chain may be long.
  */
 export function findCycles(edges: Edges): string[][] {
   const cycles: string[][] = [];
@@ -83,7 +83,7 @@ export function findCycles(edges: Edges): string[][] {
   return cycles;
 }
 
-/** Takes out the edges inside the cycles: their members are then built in any order. */
+/** Removes the edges inside the cycles: their members are then built in any order. */
 export function withoutCycles(edges: Edges, cycles: readonly (readonly string[])[]): Edges {
   const groupOf = new Map(cycles.flatMap((cycle) => cycle.map((name) => [name, cycle] as const)));
   return new Map(
@@ -95,7 +95,7 @@ export function withoutCycles(edges: Edges, cycles: readonly (readonly string[])
   );
 }
 
-/** The error for members that need each other; it says who needs what of whom. */
+/** The error for members that need each other, with their requirements. */
 export function cycleError(edges: Edges, cycles: readonly (readonly string[])[]): KilnError {
   const lines = cycles.flatMap((cycle) =>
     cycle.flatMap((name) =>

@@ -1,7 +1,7 @@
 import type { BuildReport } from '../rpmbuild/outcome/report.ts';
 import type { ChainMemberReport, ChainReport, ChainRequest } from './request.ts';
 
-/** What chain.json has of a member. */
+/** A member in chain.json. */
 type JsonMember = Omit<ChainMemberReport, 'report'> & {
   readonly report:
     | (Pick<BuildReport, 'exitStatus' | 'failure' | 'lastLines'> & {
@@ -14,7 +14,7 @@ type JsonRequest = Pick<ChainRequest, 'jobs' | 'recurse' | 'continue'> & {
   readonly build: Pick<ChainRequest['build'], 'image'>;
 };
 
-/** Goes up when a field of chain.json changes its meaning or disappears. */
+/** Raised when a field of chain.json changes its meaning or disappears. */
 const CHAIN_VERSION = 1;
 
 /** chain.json, and what --json prints: docs/chains.md describes it. */

@@ -4,22 +4,22 @@ import { formatDependency } from '../../packages/rpm/dependency.ts';
 import { readRpms } from '../../packages/rpm/read.ts';
 import type { Capability } from './capability.ts';
 
-/** A source package of a chain, as its header describes it. */
+/** A source package of a chain, from its header. */
 export interface Member {
-  /** name-version-release: what messages call it, and its directory. */
+  /** name-version-release: its name in messages, and its directory. */
   readonly name: string;
   /** Absolute, on the host. */
   readonly path: string;
   /** sha256 of the file, hex. */
   readonly sha256: string;
-  /** BuildRequires as of the machine that made the source package. */
+  /** BuildRequires on the machine that made the source package. */
   readonly requires: readonly string[];
-  /** What any spec's main package provides. */
+  /** The provides that the main package of any spec has. */
   readonly provides: readonly Capability[];
 }
 
 /**
- * Reads the headers of the source packages, in a confined child. The same file named twice is one.
+ * Reads the headers of the source packages in a confined child. A file that is named twice counts once.
  * @throws KilnError E_BUILD_SOURCE for what is none, E_CHAIN_DUPLICATE for two that differ under
  * one name
  */
@@ -50,7 +50,7 @@ export async function readMembers(
     const provides = [{ name, operator: '=' as const, version: evr }];
     members.set(id, { name: id, path, sha256, requires, provides });
   }
-  // The caller's order, whichever child was quicker.
+  // In the caller's order: the children answer in any order.
   return [...members.values()].sort((a, b) => paths.indexOf(a.path) - paths.indexOf(b.path));
 }
 

@@ -2,11 +2,11 @@ import { type Edges, edgesOf, findCycles, withoutCycles } from './graph.ts';
 import type { Progress } from './progress.ts';
 import type { Results } from './results.ts';
 
-/** Who needs whom, by what is known by now: that grows with every build. */
+/** The order of members by what is known of their requirements, which grows with every build. */
 export class Order {
   readonly #members: readonly Progress[];
   readonly #results: Results;
-  /** Counts what builds have found out about requirements. */
+  /** Counts findings about requirements. */
   #findings = 0;
   #known: { readonly of: string; readonly edges: Edges } | undefined;
 
@@ -15,19 +15,19 @@ export class Order {
     this.#results = results;
   }
 
-  /** Something is known of a member's requirements that was not before. */
+  /** Notes that a build found new requirements of a member. */
   learn(): void {
     this.#findings++;
   }
 
-  /** All that members need of each other. */
+  /** All needs between members. */
   edges(): Edges {
     const of = `${this.#results.revision} ${this.#findings}`;
     if (this.#known?.of === of) return this.#known.edges;
     const nodes = this.#members.map(({ name, requires, scan }) => ({
       name,
       requires,
-      // Once it is built there is no need to guess.
+      // After the build the real provides are known.
       provides: this.#results.providesOf(name) ?? scan.provides,
     }));
     const edges = edgesOf(nodes);
@@ -35,7 +35,7 @@ export class Order {
     return edges;
   }
 
-  /** Whom each member that is not done waits for; nobody waits for whom it keeps waiting. */
+  /** The members for which each unfinished member waits; a member never waits for one that waits for it. */
   pending(): Edges {
     const edges = this.edges();
     const open = new Map<string, Map<string, readonly string[]>>();
@@ -51,8 +51,8 @@ export class Order {
   }
 
   /**
-   * Whether there is something newer that a member asks for than what it was built with. In a cycle
-   * there always is: there it is enough to be built with any of the others' results.
+   * Whether a newer package exists that the member requires. In a cycle that is always so; there one build with
+   * the others' results is enough.
    */
   isOutdated({ name, uses, requires, doneIn }: Progress): boolean {
     const cycle = findCycles(this.edges()).find((members) => members.includes(name)) ?? [];

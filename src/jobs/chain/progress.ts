@@ -7,25 +7,25 @@ import type { MemberRecord } from './records.ts';
 import type { ChainMemberReport, MemberState } from './request.ts';
 import type { Scan } from './scan.ts';
 
-/** One package on its way. */
+/** The state of one package. */
 export class Progress {
   readonly member: Member;
   readonly directory: string;
   readonly scan: Scan;
   state: MemberState = 'waiting';
   reason: string | undefined;
-  /** What it requires, as far as is known. */
+  /** Its requirements, as far as they are known. */
   requires: readonly string[];
-  /** Members whose packages it was built with the last time. */
+  /** Members whose packages were in its last build root. */
   uses: readonly string[];
   packages: ChainMemberReport['packages'] = [];
   durationMs = 0;
   report: BuildReport | undefined;
-  /** It failed in this generation of results, and may be tried with newer ones. */
+  /** It failed with this generation of results; newer ones may help. */
   failedIn: { readonly generation: number; readonly failure: KilnError } | undefined;
-  /** The generation it was built or found unchanged in. */
+  /** The generation in which it was built or found unchanged. */
   doneIn = -1;
-  /** It was done before newer results came that it asks for: it has had its second chance. */
+  /** It was built once more because newer packages came that it requires; there is no third time. */
   again = false;
   exitStatus = 0;
 
@@ -49,13 +49,13 @@ export class Progress {
     return this.state === 'failed' || this.state === 'skipped';
   }
 
-  /** Takes over what a build, of this run or of an earlier one, has found out. */
+  /** Takes over the findings of a build of this run or an earlier one. */
   remember({ requires, uses }: Pick<MemberRecord, 'requires' | 'uses'>): void {
     this.requires = requires;
     this.uses = uses;
   }
 
-  /** It is there: built in this generation of results, or found unchanged. */
+  /** Notes that it was built with this generation of results, or found unchanged. */
   finish(record: MemberRecord, generation: number, report: BuildReport | undefined): void {
     this.remember(record);
     this.packages = record.packages;
@@ -65,7 +65,7 @@ export class Progress {
     this.report = report;
   }
 
-  /** For whoever looks on. */
+  /** The state for people. */
   describe(edges: Edges): ChainMemberReport {
     const needs = [...(edges.get(this.name) ?? [])];
     return {

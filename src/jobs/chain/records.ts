@@ -16,35 +16,35 @@ const capability = z.strictObject({
 
 const recordSchema = z.strictObject({
   format: z.literal(1),
-  /** Of the source package. */
+  /** The digest of the source package. */
   source: sha256,
-  /** Of the options that it was built with. */
+  /** The digest of the options. */
   options: sha256,
-  /** Of everything in the build root: see freshness.ts. */
+  /** The digest of the build root: see freshness.ts. */
   root: sha256,
-  /** Static and dynamic, as the build found them. */
+  /** Static and dynamic requirements, as the build found them. */
   requires: z.array(text),
   /** Members whose packages were in the build root. */
   uses: z.array(text),
-  /** Snapshot of the repository that the build was given, and its lock names. */
+  /** The repository snapshot that the build used and its lock names. */
   snapshot: sha256.nullable(),
   packages: z.array(z.strictObject({ file: z.string().regex(/^[^/\0]+\.rpm$/), sha256 })),
   durationMs: z.number().min(0),
 });
 
-/** A build of a chain that went well: written when everything else is in its place. */
+/** A successful build of a chain; written after everything else is in place. */
 export type MemberRecord = z.output<typeof recordSchema>;
 
 const scanSchema = z.strictObject({
   format: z.literal(1),
-  /** Of the source package, the options and the base image. */
+  /** The digest of source package, options and base image. */
   key: sha256,
   requires: z.array(text),
   provides: z.array(capability),
   problem: text.optional(),
 });
 
-/** What a spec said, and when it would say something else. */
+/** A spec's answer, and the key that tells when it would be another one. */
 export type ScanRecord = z.output<typeof scanSchema>;
 
 /**
@@ -74,7 +74,7 @@ export class Records implements Disposable {
     return new Records(resultDirectory, top.inner('.kiln'));
   }
 
-  /** Holds the directory for one chain; undefined if another one has it. @throws KilnError E_RESULTDIR */
+  /** Locks the directory for one chain; undefined if another one has it. @throws KilnError E_RESULTDIR */
   async lock(): Promise<HeldLock | undefined> {
     const file = join(this.#folder.path, 'lock');
     try {
@@ -97,7 +97,7 @@ export class Records implements Disposable {
     this.#built.replace(`${member}.json`, JSON.stringify(recordSchema.parse(record)));
   }
 
-  /** From here on it counts as not built. */
+  /** From now on the member counts as not built. */
   forgetBuilt(member: string): void {
     this.#built.remove(`${member}.json`);
   }
@@ -115,10 +115,10 @@ export class Records implements Disposable {
   }
 }
 
-/** Bytes of one record. */
+/** The most bytes of a record. */
 const MAX_RECORD = 64 * 2 ** 20;
 
-/** Whether what a record says was made is still there, unchanged. */
+/** Whether the packages of a record still exist unchanged. */
 export async function packagesAreThere(directory: string, record: MemberRecord): Promise<boolean> {
   for (const { file, sha256: digest } of record.packages) {
     if (!(await hasContent(join(directory, file), `sha256:${digest}`))) return false;

@@ -14,7 +14,7 @@ import { type Capability, parseCapabilities, provides } from './capability.ts';
 /** The id of a chain's own repository in its members' locks. */
 const REPOSITORY_ID = 'kiln-chain';
 
-/** A snapshot of a chain's repository, as its members take packages from it. */
+/** A snapshot of a chain's repository, for its members. */
 export function resultsRepository(path: string): Repository {
   return localRepository(REPOSITORY_ID, path, 'results of this chain');
 }
@@ -24,7 +24,7 @@ interface ResultPackage extends PooledPackage {
   readonly member: string;
 }
 
-/** The results that a build is given; they stay as they are until this is disposed of. */
+/** The results for a build, fixed until this is disposed of. */
 export interface ResultsInUse extends AsyncDisposable {
   readonly generation: number;
   readonly snapshot: string | null;
@@ -33,14 +33,14 @@ export interface ResultsInUse extends AsyncDisposable {
 }
 
 /**
- * What a chain has made so far, as a repository: each result is at once there for the next build,
- * and nobody sees half of it.
+ * The results of a chain as a repository: each result is available to the next build at once, and nobody sees
+ * an unfinished one.
  */
 export class Results implements AsyncDisposable {
   readonly #directory: string;
   readonly #keep: Set<string>;
   #files: ReadonlyMap<string, readonly RepositoryFile[]> = new Map();
-  /** The generation in which a member's packages became what they are. */
+  /** The generation in which a member's packages last changed. */
   readonly #since = new Map<string, number>();
   #packages: readonly ResultPackage[] = [];
   #snapshot: Snapshot | undefined;
@@ -62,18 +62,18 @@ export class Results implements AsyncDisposable {
     return join(this.#directory, 'current');
   }
 
-  /** Changes with every change of what there is. */
+  /** Changes with every change of the content. */
   get revision(): number {
     return this.#revision;
   }
 
-  /** Goes up when there is something new: what was built in an earlier one did not see it. */
+  /** Raised when there are new packages: a build of an earlier generation has not seen them. */
   get generation(): number {
     return this.#generation;
   }
 
   /**
-   * Makes the packages of members, in place of those they had, part of the repository.
+   * Adds packages of members to the repository, in place of their old ones.
    * @throws what {@link publishRepository} throws; nothing has changed then
    */
   add(
@@ -83,7 +83,7 @@ export class Results implements AsyncDisposable {
     return this.#inTurn(() => this.#publish(new Map([...this.#files, ...added]), signal));
   }
 
-  /** Takes the packages of members out: they are not what these would be made of now. */
+  /** Removes packages of members that must be built again. */
   remove(members: readonly string[], signal?: AbortSignal): Promise<void> {
     return this.#inTurn(async () => {
       const left = [...this.#files].filter(([name]) => !members.includes(name));
@@ -91,7 +91,7 @@ export class Results implements AsyncDisposable {
     });
   }
 
-  /** Has a snapshot stay, which a lock names. */
+  /** Keeps a snapshot that a lock names. */
   retain(snapshot: string | null): void {
     if (snapshot !== null) this.#keep.add(snapshot);
   }
@@ -118,7 +118,7 @@ export class Results implements AsyncDisposable {
       member: owners.get(entry.sha256) ?? '',
     }));
     this.#revision++;
-    // What is taken out mends nothing that failed without it.
+    // Removing packages cannot fix a failure.
     if (changed.length === 0) return;
     this.#generation++;
     for (const [name] of changed) this.#since.set(name, this.#generation);
@@ -139,7 +139,7 @@ export class Results implements AsyncDisposable {
   }
 
   /**
-   * Whether there is something newer than `generation` that one of `requires` asks for.
+   * Whether a package newer than `generation` meets one of `requires`.
    * @param except members whose packages do not count
    */
   hasNewer(generation: number, requires: readonly string[], except: ReadonlySet<string>): boolean {
@@ -152,7 +152,7 @@ export class Results implements AsyncDisposable {
     );
   }
 
-  /** What a member's packages really provide, once it is built. */
+  /** The real provides of a member's packages, once it is built. */
   providesOf(member: string): Capability[] | undefined {
     if (!this.#files.has(member)) return undefined;
     const own = this.#packages.filter((entry) => entry.member === member);
@@ -166,8 +166,8 @@ export class Results implements AsyncDisposable {
   }
 
   /**
-   * The packages that meet one of `requires`, the newest for each, as install requests: what the
-   * chain has made is what its members are built with, whatever else is to be had.
+   * Install requests for the newest package that meets each of `requires`: members are built with the chain's
+   * own packages, whatever else is available.
    */
   chosenFor(requires: readonly string[], member: string): string[] {
     return [...new Set(this.#choose(requires, member).flatMap(nevra))].sort();
@@ -178,7 +178,7 @@ export class Results implements AsyncDisposable {
     return [...new Set(this.#choose(requires, member).map(({ sha256 }) => sha256))];
   }
 
-  /** The members that made them. */
+  /** The members that made those packages. */
   makersOf(requires: readonly string[], member: string): string[] {
     return [...new Set(this.#choose(requires, member).map((entry) => entry.member))];
   }
@@ -202,7 +202,7 @@ export class Results implements AsyncDisposable {
     await this.#snapshot?.[Symbol.asyncDispose]();
   }
 
-  /** One after another: a snapshot that is being replaced must not be taken into use. */
+  /** Runs one after another: a snapshot must not be taken into use while it is replaced. */
   async #inTurn<Result>(work: () => Promise<Result>): Promise<Result> {
     const result = awaitedLater(this.#turn.then(work));
     this.#turn = result.catch(() => undefined);

@@ -1,4 +1,4 @@
-/** The order of a chain: who may start, what waits, what is tried again. */
+/** Runs a chain: which member may start, which waits, which is retried. */
 
 import { defined } from '../../defined.ts';
 import type { KilnError } from '../../errors.ts';
@@ -16,7 +16,7 @@ import type { ChainHooks, ChainMemberReport, ChainRequest, MemberState } from '.
 import type { ResultsInUse } from './results.ts';
 import type { Scan } from './scan.ts';
 
-/** Failures that another result may mend: what a build requires is not there. */
+/** Failures that another result may fix: a requirement of the build is missing. */
 export const MISSING: ReadonlySet<string> = new Set(['E_SOLVER_NO_MATCH', 'E_SOLVER_PROBLEM']);
 
 /** Builds the members of a chain in an order that their requirements allow. */
@@ -46,25 +46,25 @@ export class ChainRun {
     this.#byName = new Map(this.#members.map((progress) => [progress.name, progress]));
   }
 
-  /** Tells what an earlier chain found: who used whose packages, and what specs generate. */
+  /** Takes over findings of an earlier chain: whose packages a member used, and what its spec generates. */
   remember(name: string, record: MemberRecord): void {
     this.#find(name)?.remember(record);
     this.#order.learn();
   }
 
-  /** These cannot be built at all. */
+  /** Marks members that cannot be built. */
   refuse(names: readonly string[], failure: KilnError): void {
     for (const progress of this.#members) {
       if (names.includes(progress.name)) this.#fail(progress, failure, buildStatus(failure));
     }
   }
 
-  /** Who needs whom, by what is known by now. */
+  /** The needs between members, as far as they are known. */
   edges(): Edges {
     return this.#order.edges();
   }
 
-  /** Builds all that can be built; ends when nothing more can. */
+  /** Builds everything that can be built. */
   async run(): Promise<void> {
     for (;;) {
       this.#start();
@@ -78,12 +78,12 @@ export class ChainRun {
     return this.#members.map((progress) => progress.describe(edges));
   }
 
-  /** Members whose packages are not there, or not what they should be made of. */
+  /** Members whose packages are missing or outdated. */
   lost(): string[] {
     return this.#members.filter(({ isDone }) => !isDone).map(({ name }) => name);
   }
 
-  /** Of the first member that failed, in the caller's order; 0 when all are there. */
+  /** The status of the first failed member in the caller's order; 0 if all are there. */
   get exitStatus(): number {
     return this.#members.find(({ exitStatus }) => exitStatus !== 0)?.exitStatus ?? 0;
   }
@@ -105,7 +105,7 @@ export class ChainRun {
     }
   }
 
-  /** What needs something that will not come does not wait for it. */
+  /** Members do not wait for packages that will not come. */
   #skipLost(): void {
     for (let changed = true; changed; ) {
       changed = false;
@@ -123,9 +123,9 @@ export class ChainRun {
   }
 
   /**
-   * Nothing runs and nothing can start. Whoever still waits for what nobody makes has failed; who
-   * was done before there was something newer that it asks for is done once more.
-   * @returns whether there is more to do
+   * Called when nothing runs and nothing can start. Members that wait for a package that nobody makes have
+   * failed; members built before a newer package that they require are built once more. @returns whether there
+   * is more to do
    */
   #settle(): boolean {
     const failing = this.#members.filter(({ state, failedIn }) => state === 'waiting' && failedIn);
@@ -179,7 +179,7 @@ export class ChainRun {
         ...(repository === undefined ? [] : [repository]),
       ],
       additionalPackages: [...(build.additionalPackages ?? []), ...chosen],
-      // The chain has asked for news once, for all.
+      // The chain has refreshed the metadata once for all members.
       update: false,
     };
   }

@@ -8,25 +8,25 @@ import { BUILD_HOME, specOptions, withoutRpmlib } from '../rpmbuild/rpmbuild.ts'
 import { type Capability, parseCapabilities } from './capability.ts';
 import type { Member } from './member.ts';
 
-/** What is known of a package before it is built. */
+/** What is known of a package before its build. */
 export interface Scan {
-  /** As the spec has them; without what it generates. */
+  /** The spec's requirements, without generated ones. */
   readonly requires: readonly string[];
-  /** Without what rpmbuild will find in the files: sonames, pkgconfig() and the like. */
+  /** The spec's provides, without those that rpmbuild finds in files: sonames, pkgconfig() and the like. */
   readonly provides: readonly Capability[];
-  /** Why this is only what the source package's header says. */
+  /** Why only the source package's header is known. */
   readonly problem: string | undefined;
 }
 
-/** A spec's macros run programs; one that takes longer for an answer is asked no more. */
+/** A spec's macros run programs; after this time kiln gives up. */
 const TIMEOUT_MS = 60_000;
 
-/** Bytes of one answer. */
+/** The most bytes of an answer. */
 const MAX_ANSWER = 4 * 2 ** 20;
 
 /**
- * Scans the members in one sandbox, as the unprivileged user and without network: a spec is a program.
- * One whose spec gives no answer is known by its header: its build will say what is wrong with it.
+ * Scans the members in one sandbox, as the unprivileged user and without a network, because a spec is a
+ * program. If a spec gives no answer, its header counts, and its build reports what is wrong.
  */
 export async function scanMembers(
   engine: Engine,
@@ -76,7 +76,7 @@ async function scan(
     const query = 'rpmspec -q --define "_topdir $top" "$@"';
     const requires = withoutRpmlib(await ask(`${query} --srpm --requires SPECS/*.spec`));
     const provides = (await ask(`${query} --provides SPECS/*.spec`)).flatMap(parseCapabilities);
-    // The sources take room that the next one needs.
+    // Frees the room for the next one's sources.
     await ask('rm -rf -- "$top"');
     return { requires, provides: [...member.provides, ...provides], problem: undefined };
   } catch (error) {
@@ -86,7 +86,7 @@ async function scan(
   }
 }
 
-/** The lines that a script writes to its standard output. */
+/** The lines that a script prints. */
 async function answer(
   sandbox: BuildSandbox,
   script: string,

@@ -12,7 +12,7 @@ import type { RepositorySwitch } from './config/repositories.ts';
 import { writeRecipe } from './config/write-recipe.ts';
 import { recipeChroot, recipeOptions } from './recipe-chroot.ts';
 
-/** What the command line says about which root is meant. */
+/** The command line's choice of a root. */
 export interface ChrootRequest {
   /** `-r`: a configuration's name or path, or a recipe of kiln's. */
   readonly name: string;
@@ -27,9 +27,9 @@ export interface ChrootRequest {
   readonly plugins: PluginSwitches;
 }
 
-/** What a chroot of mock's is in kiln: an image recipe, and how to use it. */
+/** A chroot of mock's as kiln has it: an image recipe, and how to use it. */
 export interface Chroot extends Omit<ConfigMeaning, 'recipe' | 'warnings'> {
-  /** What `-r` said, as messages call it. */
+  /** The text of `-r`, for messages. */
   readonly config: string;
   /** The image recipe's path. */
   readonly recipe: string;
@@ -37,7 +37,7 @@ export interface Chroot extends Omit<ConfigMeaning, 'recipe' | 'warnings'> {
 }
 
 /**
- * Finds out what `-r NAME` means: a configuration of mock's first, then a recipe of kiln's.
+ * Finds what `-r NAME` means: first a configuration of mock's, then a recipe of kiln's.
  * @throws KilnError E_MOCK_CONFIG, E_RECIPE.
  */
 export async function openChroot(place: RecipePlace, request: ChrootRequest): Promise<Chroot> {
@@ -56,7 +56,7 @@ export async function openChroot(place: RecipePlace, request: ChrootRequest): Pr
 }
 
 /**
- * What `-r NAME` means as mock's options, for `--debug-config`.
+ * The meaning of `-r NAME` as mock's options, for `--debug-config`.
  * @throws KilnError as {@link openChroot}
  */
 export async function chrootOptions(
@@ -66,7 +66,7 @@ export async function chrootOptions(
   return loadChrootConfig(place.paths, request)?.options ?? (await recipeOptions(place, request));
 }
 
-/** The configuration that `-r NAME` means, with what the command line says; undefined if there is none. */
+/** The configuration of `-r NAME` with the command line's changes; undefined if there is none. */
 function loadChrootConfig(paths: StatePaths, request: ChrootRequest): LoadedConfig | undefined {
   const settings = {
     paths,
@@ -84,7 +84,7 @@ function loadChrootConfig(paths: StatePaths, request: ChrootRequest): LoadedConf
   return loadConfig(path, settings);
 }
 
-/** Does what the command line says about options, in mock's order. */
+/** Applies the command line's options in mock's order. */
 function adjustOptions(options: ConfigOptions, request: ChrootRequest): void {
   overrideOptions(options, request.overrides);
   switchPlugins(options, request.plugins);

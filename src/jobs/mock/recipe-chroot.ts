@@ -1,4 +1,4 @@
-/** Recipes of kiln's where mock has a configuration. */
+/** Uses kiln's recipes in place of mock's configurations. */
 
 import { basename, join } from 'node:path';
 import { defined } from '../../defined.ts';
@@ -25,7 +25,7 @@ interface NamedRecipe {
   readonly recipe: LoadedImageRecipe;
 }
 
-/** What a recipe of kiln's is as a chroot of mock's. */
+/** A recipe of kiln's as a chroot of mock's. */
 export async function recipeChroot(place: RecipePlace, request: ChrootRequest): Promise<Chroot> {
   const { paths } = place;
   const { path, recipe } = await findRecipe(place, request);
@@ -61,8 +61,8 @@ export async function recipeChroot(place: RecipePlace, request: ChrootRequest): 
 }
 
 /**
- * A recipe as options of mock's, for `--debug-config`: what of it mock has an option for. Its
- * repositories are kiln's own, with more to them than a dnf.conf says.
+ * A recipe as mock's options, for `--debug-config`: the parts for which mock has an option. Its repositories
+ * are left out, because they have more settings than a dnf.conf.
  */
 export async function recipeOptions(
   place: RecipePlace,
@@ -122,7 +122,7 @@ async function findRecipe(place: RecipePlace, request: ChrootRequest): Promise<N
   return { path: named.path, recipe };
 }
 
-/** mock's defaults, with the plugins that the command line switches: a recipe has none of its own. */
+/** mock's defaults with the command line's plugins: a recipe has none of its own. */
 function pluginOptions(paths: StatePaths, request: ChrootRequest): ConfigOptions {
   const options = defaultOptions(paths, { arch: hostArchitecture() });
   switchPlugins(options, request.plugins);

@@ -13,14 +13,14 @@ export interface ListedFile {
   readonly path: string;
   /** The exact bytes of `path` in base64, only where it is not UTF-8. */
   readonly pathBytes?: string;
-  /** 64 hex digits; the file is read where it is not given. */
+  /** 64 hex digits; without it the file is read. */
   readonly sha256?: string;
 }
 
 export type DigestedFile = ListedFile & { readonly sha256: string };
 
 /**
- * Reads the files whose digest is not known.
+ * Computes missing digests.
  * @param directory the result directory, absolute
  * @throws KilnError E_RESULTDIR for one that cannot be read
  */
@@ -50,7 +50,7 @@ export function checksumManifest(files: readonly DigestedFile[]): Buffer {
 
 const ESCAPES: Readonly<Record<string, string>> = { '\\': '\\\\', '\n': '\\n', '\r': '\\r' };
 
-/** A name that would break the line is escaped, and the line begins with a backslash to say so. */
+/** A name that would break the line is escaped, and a backslash at the line's start says so. */
 function line(name: Buffer, sha256: string): Buffer {
   const raw = name.toString('latin1');
   const escaped = raw.replace(/[\\\n\r]/g, (character) => ESCAPES[character] ?? character);

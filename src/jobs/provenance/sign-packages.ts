@@ -1,4 +1,4 @@
-/** Signed packages in place of packages, in a result directory that is somebody else's. */
+/** Replaces packages by signed ones in a result directory of somebody else. */
 import { closeSync, constants, fchmodSync, fchownSync, fstatSync, openSync } from 'node:fs';
 import { type Owner, unusableResultDirectory } from '../../artifacts/destination.ts';
 import { openStaging } from '../../artifacts/staging.ts';
@@ -18,7 +18,7 @@ const PERMISSIONS = 0o777;
 export interface SignRequest {
   /** The result directory, absolute. */
   readonly directory: string;
-  /** Whose the signed packages are. */
+  /** The owner of the signed packages. */
   readonly owner: Owner;
   readonly packages: readonly BuiltPackage[];
   readonly signer: PackageSigner;
@@ -26,8 +26,8 @@ export interface SignRequest {
 }
 
 /**
- * Puts signed packages in place of packages in a result directory: each replaced as a whole, none
- * unless all are signed. Only what has the digest that it was collected with is signed.
+ * Replaces packages in a result directory by signed ones, each as a whole, and none unless all are signed. Only
+ * files with their collected digest are signed.
  * @returns the packages as they are now, in their order
  * @throws KilnError E_BUILD_OUTPUT for a package that changed since; E_RPM_…; E_RESULTDIR
  */

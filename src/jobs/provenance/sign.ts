@@ -1,4 +1,4 @@
-/** Signing what was built, with a key that no sandbox and no confined child ever sees. */
+/** Signs built packages with a key that no sandbox and no confined child sees. */
 import { openSigningKey, type PackageSigner } from '../../packages/rpm/signature/signing-key.ts';
 import type { Engine } from '../../sandbox/open.ts';
 import type { BuildRun } from '../rpmbuild/build-run.ts';
@@ -7,7 +7,7 @@ import type { BuildHooks, BuildReport } from '../rpmbuild/outcome/report.ts';
 import type { BuildRequest } from '../rpmbuild/request.ts';
 import { type SignRequest, signPackages } from './sign-packages.ts';
 
-/** Opens the key that a request names. @throws KilnError E_SIGN_KEY */
+/** Opens the key of a request. @throws KilnError E_SIGN_KEY */
 export async function packageSigner(
   engine: Pick<Engine, 'signingPassphrase'>,
   { signing }: Pick<BuildRequest, 'signing'>,
@@ -16,7 +16,7 @@ export async function packageSigner(
   return await openSigningKey(signing, engine.signingPassphrase());
 }
 
-/** Signs the packages of a build and its source package, if it is to be signed. */
+/** Signs the packages of a build and its source package, if signing is requested. */
 export async function signCollected(run: BuildRun, progress: Progress): Promise<void> {
   const { signer, request, signal } = run;
   const { collected } = progress;
@@ -32,9 +32,7 @@ export async function signCollected(run: BuildRun, progress: Progress): Promise<
 }
 
 /**
- * Signs the packages of a build that has ended.
- * @returns what is to be said of the build now
- * @throws what {@link signPackages} throws
+ * Signs the packages of an ended build. @returns the updated report @throws what {@link signPackages} throws
  */
 export async function signReport(
   report: BuildReport,

@@ -2,7 +2,7 @@ import { configError } from './language/problem.ts';
 import { Templates } from './language/template.ts';
 import { asText, type ConfigOptions, isDict, isList, isTrue } from './language/values.ts';
 
-/** Architectures a machine runs beside its own: their processors are its own. */
+/** Architectures that a machine runs beside its own: its processor executes them natively. */
 const ALSO_RUNS: Readonly<Record<string, readonly string[]>> = {
   x86_64: ['i386', 'i486', 'i586', 'i686', 'x86_64_v2', 'x86_64_v3'],
   ppc64: ['ppc'],
@@ -18,8 +18,8 @@ const BASEARCH: Readonly<Record<string, string>> = {
 };
 
 /**
- * Gives `rpmbuild_arch` and `repo_arch` the values that mock gives them once all files and the
- * command line are read: templates use them.
+ * Sets `rpmbuild_arch` and `repo_arch` as mock does once all files and the command line are read: templates use
+ * them.
  */
 export function completeArchitectures(options: ConfigOptions): void {
   const templates = new Templates(options);
@@ -30,16 +30,16 @@ export function completeArchitectures(options: ConfigOptions): void {
   options.set('repo_arch', (isDict(map) ? map.get(target) : undefined) ?? target);
 }
 
-/** For which architecture a configuration builds. */
+/** The architecture that a configuration builds for. */
 export interface TargetArchitecture {
-  /** As rpm calls it. */
+  /** The architecture as rpm names it. */
   readonly arch: string;
-  /** What `$basearch` stands for. */
+  /** The value of `$basearch`. */
   readonly repositoryArch: string;
 }
 
 /**
- * The architecture to build for: one that this machine runs itself.
+ * The architecture to build for, which this machine must run itself.
  * @throws KilnError E_MOCK_CONFIG for others, as mock with `legal_host_arches`.
  */
 export function targetArchitecture(

@@ -5,8 +5,8 @@ import type { Templates } from './language/template.ts';
 import { asText, type ConfigValue, isDict, isList, isTrue } from './language/values.ts';
 
 /**
- * What the plugin bind_mount names, `(path on the host, path in the root)` each. mock binds them to be
- * written; here they are read-only, as a build is not to change the host.
+ * The binds of the plugin bind_mount, `(path on the host, path in the root)` each. mock binds them writable;
+ * here they are read-only, because a build must not change the host.
  * @throws KilnError E_MOCK_CONFIG for what is no pair of absolute paths.
  */
 export function bindMounts(templates: Templates): Bind[] {
@@ -22,7 +22,7 @@ function bindMount(pair: ConfigValue): Bind {
   if (source === undefined || target === undefined || more.length > 0) {
     throw configError('bind_mount_opts: dirs has pairs, (path on the host, path in the root)');
   }
-  // mock takes a path in the root without its slash.
+  // mock accepts a path in the root without its slash.
   const inRoot = normalize(`/${target}`).replace(/(.)\/$/, '$1');
   if (!isAbsolute(source) || inRoot === '/') {
     throw configError(`bind_mount_opts: ${source} and ${target} are not two absolute paths`);

@@ -3,15 +3,15 @@ import { join } from 'node:path';
 import type { StatePaths } from '../../../host/state/paths.ts';
 import { ConfigOptions, type ConfigValue } from './language/values.ts';
 
-/** Where kiln-mock keeps what mock keeps in /var/lib/mock: result directories that nobody named. */
+/** The counterpart of /var/lib/mock: result directories that nobody named. */
 export function mockDirectory(paths: Pick<StatePaths, 'root'>): string {
   return join(paths.root, 'mock');
 }
 
 /**
- * mock's own defaults (setup_default_config_opts of mockbuild/config.py), as far as configurations
- * read or change them. Command lines of package managers are among them because configurations add
- * words to them; kiln runs none of these commands.
+ * mock's own defaults (setup_default_config_opts of mockbuild/config.py) that configurations read or change.
+ * Command lines of package managers are included because configurations add words to them; kiln runs none of
+ * them.
  */
 export function defaultOptions(
   paths: Pick<StatePaths, 'root'>,
@@ -38,7 +38,7 @@ function defaults(basedir: string, arch: string): Record<string, ConfigValue> {
     chroothome: '/builddir',
     chrootuser: 'mockbuild',
     chrootgroup: 'mock',
-    // mock's is the caller's, who is root here: its build user must not be.
+    // mock uses the caller's id. Here the caller is root, and the build user must not be.
     chrootuid: uid === 0 ? 1000 : uid,
     chrootgid: gid === 0 ? 135 : gid,
     rpmbuild_timeout: 0,

@@ -1,4 +1,4 @@
-/** The ini dialect of dnf.conf(5) and yum.conf: values go on in lines that are indented. */
+/** The ini dialect of dnf.conf(5) and yum.conf: a value continues in indented lines. */
 
 /** One `[section]`: option to value, lines of a longer value joined by line ends. */
 export type DnfSection = ReadonlyMap<string, string>;
@@ -7,7 +7,7 @@ export type DnfSection = ReadonlyMap<string, string>;
 export interface DnfConf {
   readonly main: DnfSection;
   readonly repositories: ReadonlyMap<string, DnfSection>;
-  /** Lines that are neither option nor section, as they stand there. */
+  /** Lines that are neither option nor section, unchanged. */
   readonly unknown: readonly string[];
 }
 
@@ -51,7 +51,7 @@ export function listOption(value: string | undefined): string[] {
   return (value ?? '').split(/[\s,]+/).filter(Boolean);
 }
 
-/** A boolean option as libdnf reads it; undefined for what is none. */
+/** A boolean option as libdnf reads it; undefined for anything else. */
 export function booleanOption(value: string | undefined): boolean | undefined {
   if (value === undefined) return undefined;
   if (/^(?:1|true|yes|on)$/i.test(value)) return true;

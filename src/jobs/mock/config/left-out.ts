@@ -4,7 +4,7 @@ import type { Templates } from './language/template.ts';
 import { type ConfigOptions, isDict, isList, isTrue } from './language/values.ts';
 import { signPlugin } from './sign.ts';
 
-/** Options that kiln-mock reads, or that say how mock itself works and so have no meaning here. */
+/** Options that kiln-mock reads, or that are about mock's own workings and mean nothing here. */
 const KNOWN = new Set(
   `root basedir resultdir rootdir cache_topdir clean check post_install online chroothome chrootuser
   chrootgroup chrootuid chrootgid rpmbuild_timeout host_arch target_arch rpmbuild_arch repo_arch
@@ -34,7 +34,7 @@ const KNOWN = new Set(
   qemu_user_static_mapping copy_host_users`.split(/\s+/),
 );
 
-/** Options that change a build and cannot be had: why, and what to do instead. */
+/** Options that change a build and are not supported: why, and what to do instead. */
 const LEFT_OUT: Readonly<Record<string, string>> = {
   macrofile: "put the macros into config_opts['macros'], or give --macro-file",
   scm: 'get the sources first, then give --spec and --sources',
@@ -48,7 +48,7 @@ const LEFT_OUT: Readonly<Record<string, string>> = {
   no_root_shells: '--shell and --chroot are for the caller of kiln-mock',
 };
 
-/** Plugins whose work kiln does in a way of its own, whatever the configuration says. */
+/** Plugins whose work kiln does in its own way, whatever the configuration says. */
 const OWN_WAY = new Set([
   'tmpfs',
   'root_cache',
@@ -78,7 +78,7 @@ const PLUGINS_LEFT_OUT: Readonly<Record<string, string>> = {
   scm: 'get the sources first, then give --spec and --sources',
 };
 
-/** What a configuration asks for that is not done: each with its place and what to do instead. */
+/** Unsupported settings of a configuration, each with its place and what to do instead. */
 export function leftOut(
   options: ConfigOptions,
   templates: Templates,
@@ -103,7 +103,7 @@ export function leftOut(
   return warnings;
 }
 
-/** Enabled plugins whose work is not done; `placeOf` says where each was enabled. */
+/** Enabled plugins that are not supported; `placeOf` tells where each was enabled. */
 export function leftOutPlugins(
   templates: Templates,
   placeOf: (plugin: string) => ConfigWarning['place'],
@@ -119,7 +119,7 @@ export function leftOutPlugins(
   return [...left, ...binds];
 }
 
-/** Enabled plugins that would do something. */
+/** Enabled plugins that have an effect. */
 function activePlugins(templates: Templates): string[] {
   const conf = templates.value('plugin_conf');
   if (!isDict(conf)) return [];
@@ -129,7 +129,7 @@ function activePlugins(templates: Templates): string[] {
     if (name === undefined || OWN_WAY.has(name) || !isTrue(enabled)) continue;
     if (name === 'sign' && signPlugin(templates) !== 'other') continue;
     const settings = conf.get(`${name}_opts`);
-    // Enabled by default, it only does something when directories are named.
+    // The plugin is enabled by default but has no effect without directories.
     if (name === 'mount') {
       const dirs = isDict(settings) ? settings.get('dirs') : undefined;
       if (!isList(dirs) || dirs.length === 0) continue;
@@ -139,7 +139,7 @@ function activePlugins(templates: Templates): string[] {
   return active;
 }
 
-/** A name that is no option may be a variable of the configuration's own, used in a template. */
+/** Whether an unknown name is a variable of the configuration that a template uses. */
 function isUsedElsewhere(name: string, options: ConfigOptions): boolean {
   const word = new RegExp(`\\{[{%][^}]*\\b${name.replace(/\W/g, '\\$&')}\\b`);
   return options.names().some((other) => {

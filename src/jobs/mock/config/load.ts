@@ -12,21 +12,21 @@ import { Templates } from './language/template.ts';
 import { CONFIG_SIZE_LIMIT } from './language/tokens.ts';
 import { asText, type ConfigOptions, type ConfigValue } from './language/values.ts';
 
-/** Where mock's configurations are found, unless `--configdir` says otherwise. */
+/** Where mock's configurations are, without `--configdir`. */
 export const SYSTEM_CONFIG = '/etc/mock';
 
-/** How deep configurations may include one another. */
+/** How deeply configurations may include each other. */
 const MAX_INCLUDES = 16;
 
-/** Files that one configuration may read, however often it includes which; mock's have four. */
+/** The most files that one configuration may read; mock's read four. */
 const MAX_FILES = 256;
 
-/** A configuration that was read, its templates not filled in yet. */
+/** A configuration whose templates are not filled in yet. */
 export interface LoadedConfig {
   /** mock's `chroot_name`: the file's name without `.cfg`. */
   readonly name: string;
   readonly options: ConfigOptions;
-  /** All files that were read, in their order. */
+  /** All files that were read, in order. */
   readonly files: readonly string[];
   readonly warnings: ConfigWarning[];
 }
@@ -36,17 +36,17 @@ export interface LoadConfigOptions {
   readonly paths: Pick<StatePaths, 'root'>;
   /** `--configdir` */
   readonly directory?: string | undefined;
-  /** This machine's architecture, as rpm calls it. */
+  /** This machine's architecture as rpm names it. */
   readonly arch: string;
-  /** Where ~/.config/mock is looked for; the caller's home unless given. */
+  /** The home with ~/.config/mock; the caller's by default. */
   readonly home?: string;
-  /** Does what the command line says about options, after all files. */
+  /** Applies the command line's options after all files. */
   readonly adjust?: (options: ConfigOptions) => void;
 }
 
 /**
- * The file that `-r NAME` means: a path if it ends in `.cfg`, else NAME.cfg of ~/.config/mock or of
- * the configuration directory. Undefined if there is none.
+ * The file of `-r NAME`: a path if it ends in `.cfg`, otherwise NAME.cfg of ~/.config/mock or of the
+ * configuration directory. Undefined if there is none.
  */
 export function findConfig(name: string, options: LoadConfigOptions): string | undefined {
   if (name.endsWith('.cfg')) {
@@ -60,9 +60,9 @@ export function findConfig(name: string, options: LoadConfigOptions): string | u
 }
 
 /**
- * Reads a configuration as mock does: its defaults, then site-defaults.cfg and chroot-aliases.cfg,
- * then the file itself, then the user's own (~/.mock/user.cfg, ~/.config/mock.cfg).
- * @throws KilnError E_MOCK_CONFIG for what cannot be read or is not understood.
+ * Reads a configuration in mock's order: the defaults, site-defaults.cfg and chroot-aliases.cfg, the file
+ * itself, then the user's files (~/.mock/user.cfg, ~/.config/mock.cfg). @throws KilnError E_MOCK_CONFIG for an
+ * unreadable or unknown part.
  */
 export function loadConfig(path: string, settings: LoadConfigOptions): LoadedConfig {
   const options = defaultOptions(settings.paths, settings);
@@ -94,7 +94,7 @@ class Reader {
   readonly warnings: ConfigWarning[] = [];
   readonly #options: ConfigOptions;
   readonly #directory: string;
-  /** What the file that is read includes, and itself: mock reads each of these once. */
+  /** The files included so far, and the file itself: mock reads each once. */
   readonly #included = new Set<string>();
   #depth = 0;
 
@@ -107,7 +107,7 @@ class Reader {
     if (existsSync(path)) this.read(path);
   }
 
-  /** `from`: where it is included. */
+  /** `from` is the place of the include. */
   read(path: string, from?: Place): void {
     if (from === undefined) this.#included.clear();
     if (this.#included.has(path)) {
@@ -133,7 +133,7 @@ class Reader {
     this.#depth--;
   }
 
-  /** What is included lies in the configuration directory, wherever the file that includes it is. */
+  /** Included files lie in the configuration directory, wherever the including file is. */
   #inDirectory(name: string): string {
     return isAbsolute(name) ? resolve(name) : resolve(this.#directory, name);
   }
@@ -157,7 +157,7 @@ export function expandAll(options: ConfigOptions): Map<string, ConfigValue> {
   return new Map(options.names().map((name) => [name, templates.value(name)]));
 }
 
-/** A configuration's own words about itself, for `--list-chroots`. */
+/** A configuration's description of itself, for `--list-chroots`. */
 export function description({ options }: LoadedConfig): string {
   return asText(new Templates(options).value('description') ?? '');
 }

@@ -8,8 +8,8 @@ import type { RecipeInput } from './recipe.ts';
 type Command = readonly [action: string, specs: readonly string[]];
 
 /**
- * What a configuration wants of modules, as a recipe says it; undefined where it does not speak of
- * them. As in mock, `module_setup_commands` stands in for `module_enable` and `module_install`.
+ * The module request of a configuration in a recipe's terms; undefined if it has none. As in mock,
+ * `module_setup_commands` stands in for `module_enable` and `module_install`.
  * @param main dnf.conf's section, of which `module_platform_id` counts
  * @throws KilnError E_MOCK_CONFIG for an action that is not understood.
  */
@@ -38,7 +38,7 @@ export function readModules(
       });
     }
     for (const spec of specs) {
-      // The last word counts.
+      // The last request for a module counts.
       const [name] = spec.split(/[:/]/);
       for (const others of Object.values(wanted)) {
         for (const other of others) if (other.split(/[:/]/)[0] === name) others.delete(other);

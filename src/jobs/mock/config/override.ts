@@ -2,8 +2,8 @@ import { configError } from './language/problem.ts';
 import type { ConfigOptions, ConfigValue } from './language/values.ts';
 
 /**
- * Does what `--config-opts KEY=VALUE` says: `true`, `false`, `none` and whole numbers are what they
- * look like; a key that is given again becomes a list.
+ * Applies `--config-opts KEY=VALUE`: `true`, `false`, `none` and whole numbers become such values; a repeated
+ * key becomes a list.
  * @throws KilnError E_MOCK_CONFIG
  */
 export function overrideOptions(options: ConfigOptions, texts: readonly string[]): void {
@@ -15,7 +15,7 @@ export function overrideOptions(options: ConfigOptions, texts: readonly string[]
     }
     const before = values.get(key);
     if (before === undefined) values.set(key, read(written));
-    // An empty value makes a list of what was given before.
+    // An empty value makes a list of the earlier ones.
     else {
       const list = Array.isArray(before) ? before : [before];
       values.set(key, written === '' ? list : [...list, read(written)]);

@@ -3,7 +3,7 @@ import { evaluate } from './language/evaluate.ts';
 import { parse } from './language/parse.ts';
 import { asText, ConfigOptions, type ConfigValue, isDict, isList } from './language/values.ts';
 
-/** What the command line says about plugins. */
+/** The command line's settings of plugins. */
 export interface PluginSwitches {
   readonly disabled: readonly string[];
   readonly enabled: readonly string[];
@@ -12,9 +12,8 @@ export interface PluginSwitches {
 }
 
 /**
- * Does what `--disable-plugin`, `--enable-plugin` and `--plugin-option` say, in mock's order: of
- * both switches the one that enables counts, and an option alone enables nothing.
- * @throws KilnError E_MOCK_USAGE for a plugin that there is none of.
+ * Applies `--disable-plugin`, `--enable-plugin` and `--plugin-option` in mock's order: enabling wins over
+ * disabling, and an option alone enables nothing. @throws KilnError E_MOCK_USAGE for an unknown plugin.
  */
 export function switchPlugins(options: ConfigOptions, switches: PluginSwitches): void {
   const conf = pluginConf(options);
@@ -51,13 +50,13 @@ function pluginConf(options: ConfigOptions) {
   return made;
 }
 
-/** mock's own, and those that the configuration adds. */
+/** mock's plugins, and those that the configuration adds. */
 function knownPlugins(options: ConfigOptions): string[] {
   const plugins = options.get('plugins');
   return isList(plugins) ? plugins.map(asText) : [];
 }
 
-/** A value as Python writes it; what is none stands for itself. */
+/** A Python literal; other text stands for itself. */
 function literal(text: string): ConfigValue {
   const options = new ConfigOptions();
   try {

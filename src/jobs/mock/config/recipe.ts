@@ -24,26 +24,26 @@ import { type RepositorySwitch, readRepositories, switchedOn } from './repositor
 import { readSetupCommand, sortWords } from './setup-command.ts';
 import { type SignPlugin, signPlugin } from './sign.ts';
 
-/** An image recipe as a person would write it. */
+/** An image recipe in the form that people write. */
 export type RecipeInput = z.input<typeof imageRecipeSchema>;
 
-/** Variables of mock's environment that say how a session looks, not how a build works. */
+/** Environment variables for interactive sessions; they do not affect builds. */
 const SESSION = new Set(['TERM', 'PROMPT_COMMAND', 'PS1', 'HOSTNAME']);
 
-/** What a configuration comes to. */
+/** The meaning of a configuration. */
 export interface ConfigMeaning {
   /** mock's name of the root. */
   readonly root: string;
-  /** The image that its roots are made on. */
+  /** The image recipe of its roots. */
   readonly recipe: RecipeInput;
-  /** Who builds; everything else is done as root. */
+  /** The user who builds; everything else runs as root. */
   readonly user: string;
-  /** mock's folder of roots: results in it belong to a root. */
+  /** mock's folder of roots; results inside it belong to a root. */
   readonly basedir: string;
   readonly resultDirectory: string;
   readonly network: boolean;
   readonly hostname: string | undefined;
-  /** Seconds for rpmbuild; 0 is no limit. */
+  /** The time limit of rpmbuild in seconds; 0 for none. */
   readonly rpmbuildTimeout: number;
   readonly clean: boolean;
   readonly cleanupOnSuccess: boolean;
@@ -51,37 +51,37 @@ export interface ConfigMeaning {
   readonly check: boolean;
   readonly postInstall: boolean;
   readonly rpmbuildOptions: string;
-  /** rpmbuild's --target, where it is not the image's architecture. */
+  /** rpmbuild's --target, if it differs from the image's architecture. */
   readonly target: string | undefined;
-  /** Bytes of the ccache that builds share; undefined when it is off. */
+  /** The size of the shared ccache; undefined if it is off. */
   readonly ccache: string | undefined;
-  /** The key that what is built is signed with; undefined: it is not. */
+  /** The key that signs the packages; undefined if they are not signed. */
   readonly sign: SignPlugin | undefined;
-  /** What the plugins hw_info and package_state would write, where they are off. */
+  /** Files of the plugins hw_info and package_state that are off. */
   readonly omit: NonNullable<BuildRequest['omit']>;
-  /** What the plugin bind_mount shows of the host. */
+  /** The binds of the plugin bind_mount. */
   readonly binds: readonly Bind[];
-  /** createrepo_on_rpms: the result directory is to be a repository. */
+  /** createrepo_on_rpms: make the result directory a repository. */
   readonly publish: boolean;
-  /** more_buildreqs: packages to be installed for builds of a source package, by its name. */
+  /** more_buildreqs: packages that are installed for a source package's build, by its name. */
   readonly moreBuildRequires: ReadonlyMap<string, readonly string[]>;
-  /** Ids of the repositories that only the command line enables. */
+  /** Ids of repositories that only the command line enables. */
   readonly switchedOn: readonly string[];
   readonly warnings: readonly ConfigWarning[];
 }
 
-/** What of the command line has a part in it. */
+/** The command line's settings that matter here. */
 export interface MeaningSettings {
-  /** This machine's architecture, as rpm calls it. */
+  /** This machine's architecture as rpm names it. */
   readonly host: string;
   readonly switches: readonly RepositorySwitch[];
-  /** `--enable-plugin`: the configuration is not where these come from. */
+  /** `--enable-plugin`, so that their place is not looked for in the configuration. */
   readonly enabledPlugins?: readonly string[];
 }
 
 /**
- * What a configuration means, in kiln's own terms.
- * @throws KilnError E_MOCK_CONFIG for what cannot be had and would change the build.
+ * The meaning of a configuration in kiln's terms. @throws KilnError E_MOCK_CONFIG for an unsupported setting
+ * that would change the build.
  */
 export function configMeaning(config: LoadedConfig, settings: MeaningSettings): ConfigMeaning {
   const { options } = config;
@@ -119,7 +119,7 @@ export function configMeaning(config: LoadedConfig, settings: MeaningSettings): 
   };
 }
 
-/** A root's name becomes the name of a folder. */
+/** The root's name, which is also the name of a folder. */
 function rootName(name: string, options: ConfigOptions): string {
   if (/^[A-Za-z0-9_][A-Za-z0-9_.+@:~-]{0,199}$/.test(name)) return name;
   throw configError(
@@ -136,7 +136,7 @@ function number(value: ConfigValue): number {
   return Number.isFinite(read) && read > 0 ? read : 0;
 }
 
-/** Files of the result directory that a plugin writes which is off. */
+/** Files of the result directory whose plugin is off. */
 export function omittedFiles(templates: Templates): ConfigMeaning['omit'] {
   const conf = templates.value('plugin_conf');
   const isOff = (name: string) => isDict(conf) && !isTrue(conf.get(`${name}_enable`));
@@ -157,7 +157,7 @@ function dnfConf(templates: Templates): DnfConf {
   return parseDnfConf(asText(templates.value('dnf.conf') ?? ''));
 }
 
-/** How large the cache of the ccache plugin may be; undefined where the plugin is off. */
+/** The size of the ccache plugin's cache; undefined if the plugin is off. */
 export function ccacheSize(templates: Templates): string | undefined {
   const conf = templates.value('plugin_conf');
   if (!isDict(conf) || !isTrue(conf.get('ccache_enable'))) return undefined;

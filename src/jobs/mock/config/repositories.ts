@@ -9,9 +9,9 @@ import { configError, type Place } from './language/problem.ts';
 
 /** What {@link readRepositories} needs beside the dnf.conf. */
 export interface RepositorySettings {
-  /** What `$releasever`, `$basearch`, `$arch` and the configuration's own dnf_vars stand for. */
+  /** The values of `$releasever`, `$basearch`, `$arch` and the configuration's own dnf_vars. */
   readonly variables: ReadonlyMap<string, string>;
-  /** `--enablerepo` and `--disablerepo`, in their order; globs as dnf takes them. */
+  /** `--enablerepo` and `--disablerepo` in order, with globs as in dnf. */
   readonly switches: readonly RepositorySwitch[];
   readonly place: Place | undefined;
   readonly warn: (message: string) => void;
@@ -22,7 +22,7 @@ export interface RepositorySwitch {
   readonly enabled: boolean;
 }
 
-/** Options that change nothing here: about downloading, logging, or what kiln always does. */
+/** Options without effect here: about downloading, logging, or what kiln always does. */
 const WITHOUT_EFFECT = new Set(
   `name enabled type cachedir keepcache debuglevel errorlevel logfile reposdir retries obsoletes
   assumeyes syslog_ident syslog_device mdpolicy best protected_packages user_agent
@@ -42,8 +42,8 @@ const READ = new Set(
 );
 
 /**
- * The repositories of a dnf.conf that are enabled, as an image recipe has them. What changes which
- * packages are taken and cannot be had is an error, the rest a warning.
+ * The enabled repositories of a dnf.conf in a recipe's terms. An unsupported option that changes the chosen
+ * packages is an error, any other a warning.
  * @throws KilnError E_MOCK_CONFIG
  */
 export function readRepositories(conf: DnfConf, settings: RepositorySettings): RepositoryInput[] {
@@ -66,7 +66,7 @@ export function readRepositories(conf: DnfConf, settings: RepositorySettings): R
   return repositories;
 }
 
-/** Ids of the repositories that `switches` enable and the configuration itself does not. */
+/** Ids of repositories that `switches` enable and the configuration does not. */
 export function switchedOn(conf: DnfConf, switches: readonly RepositorySwitch[]): string[] {
   return [...conf.repositories]
     .filter(([id, section]) => isEnabled(id, section, { switches }))
@@ -127,10 +127,10 @@ function readRepository(
   };
 }
 
-/** Bytes of a mirrorlist on this machine. */
+/** The most bytes of a local mirrorlist. */
 const MIRRORLIST_LIMIT = 1024 * 1024;
 
-/** dnf reads a mirrorlist that is a path from the disk; its lines are the URLs. */
+/** A mirrorlist that is a path, as in dnf; its lines are the URLs. */
 function mirrorListSource(
   written: string,
   id: string,
@@ -152,14 +152,14 @@ function mirrorListSource(
 
 const ACCESS = ['username', 'password', 'sslclientcert', 'sslclientkey', 'sslcacert'] as const;
 
-/** How to log in: what dnf.conf says, as a recipe says it. */
+/** The login options of dnf.conf in a recipe's terms. */
 function readAccess(
   option: (name: string) => string | undefined,
   fill: (text: string) => string,
 ): Partial<RepositoryInput> {
   const given = ACCESS.map((name) => [name, option(name)] as const);
   const known = given.flatMap(([name, value]) =>
-    // A password is what it is.
+    // Variables are not replaced in a password.
     value === undefined ? [] : [[name, name === 'password' ? value : fill(value)]],
   );
   const sslverify = booleanOption(option('sslverify')) === false ? { sslverify: false } : {};
@@ -176,7 +176,7 @@ function integer(value: string | undefined): number | undefined {
   return value !== undefined && /^\d+$/.test(value) ? Number(value) : undefined;
 }
 
-/** dnf: seconds, or with a unit; `-1` and `never` are never. Ten years will do. */
+/** dnf's notation: seconds, or with a unit; `-1` and `never` mean never, for which ten years do. */
 function metadataExpire(value: string | undefined): number | string | undefined {
   if (value === undefined) return undefined;
   if (value === '-1' || value === 'never') return 10 * 365 * 24 * 3600;

@@ -8,13 +8,12 @@ export interface PackageList {
 }
 
 /**
- * What `chroot_setup_cmd` installs: `install @buildsys-build foo`, `groupinstall build`, `group
- * install build`, as one text or as a list of words.
- * @throws KilnError E_MOCK_CONFIG for any other command.
+ * The packages of `chroot_setup_cmd`: `install @buildsys-build foo`, `groupinstall build`, `group install
+ * build`, as one text or a list of words. @throws KilnError E_MOCK_CONFIG for any other command.
  */
 export function readSetupCommand(value: ConfigValue, place: Place | undefined): PackageList {
   const words = (isList(value) ? value.map(asText) : asText(value).split(/\s+/)).filter(Boolean);
-  // Options are about the package manager, which is not run.
+  // Options are for the package manager, which does not run.
   const [command, ...rest] = words.filter((word) => !word.startsWith('-'));
   if (command === 'install') return sortWords(rest);
   if (command === 'groupinstall') return { packages: [], groups: rest };
@@ -28,7 +27,7 @@ export function readSetupCommand(value: ConfigValue, place: Place | undefined): 
   );
 }
 
-/** Tells `@group` from packages. */
+/** Separates `@group` from packages. */
 export function sortWords(words: readonly string[]): PackageList {
   return {
     packages: words.filter((word) => !word.startsWith('@')),

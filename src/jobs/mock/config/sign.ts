@@ -2,22 +2,21 @@ import { shellWords } from '../../../shell-words.ts';
 import type { Templates } from './language/template.ts';
 import { asText, isDict, isTrue } from './language/values.ts';
 
-/** The key that mock's plugin sign has rpmsign sign with. */
+/** The key of mock's plugin sign. */
 export interface SignPlugin {
-  /** As gpg finds it; undefined: what the host's own rpm macros say. */
+  /** The key's name for gpg; undefined for the one in the host's rpm macros. */
   readonly name: string | undefined;
-  /** gpg's home, where it is not the caller's. */
+  /** gpg's home, if it is not the caller's. */
   readonly home: string | undefined;
 }
 
-/** What takes a word after it, and what stands for nothing but signing. */
+/** Options with a word after them, and words that only mean signing. */
 const DEFINE = /^(?:-D|--define)$/;
 const PLAIN = new Set(['--addsign', '--resign', '%(rpms)s']);
 
 /**
- * What the plugin is told to do. The command is not run: kiln signs by itself, so only rpmsign with a
- * key is understood.
- * @returns undefined where it is off; `other` for any other command
+ * The plugin's key. The command does not run, because kiln signs itself; only rpmsign with a key is supported.
+ * @returns undefined if it is off; `other` for any other command
  */
 export function signPlugin(templates: Templates): SignPlugin | 'other' | undefined {
   const conf = templates.value('plugin_conf');
@@ -32,7 +31,7 @@ export function signPlugin(templates: Templates): SignPlugin | 'other' | undefin
 function readOptions(text: string): SignPlugin | 'other' {
   let name: string | undefined;
   let home: string | undefined;
-  // mock fills it in with Python's % operator.
+  // mock fills the command in with Python's % operator.
   const words = shellWords(text).map((word) => word.replaceAll('%%', '%'));
   for (let at = 0; at < words.length; at++) {
     const word = words[at] ?? '';

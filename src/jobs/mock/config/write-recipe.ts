@@ -9,20 +9,19 @@ import { mockDirectory } from './defaults.ts';
 import type { ConfigMeaning } from './recipe.ts';
 
 /**
- * Writes the image recipe of a configuration into the state directory, where `kiln image` and
- * builds read it. Equal recipes are one file, so that an image that is current is known to be.
- * @returns its path.
+ * Writes a configuration's image recipe into the state directory, where `kiln image` and builds read it. Equal
+ * recipes share a file, so that a current image is recognised. @returns its path.
  */
 export async function writeRecipe(
   paths: Pick<StatePaths, 'root'>,
   { root, recipe }: Pick<ConfigMeaning, 'root' | 'recipe'>,
 ): Promise<string> {
-  // JSON is YAML, too.
+  // JSON is valid YAML.
   const text = JSON.stringify(recipe, undefined, 2);
   const digest = createHash('sha256').update(text).digest('hex').slice(0, 16);
   const directory = join(recipesDirectory(paths), digest);
   const path = join(directory, `${root}.yaml`);
-  // Its folder is named by what it says.
+  // The folder is named by the content.
   if (readText(path) === text) {
     // When it was last used; the file's own time says whether its image is current.
     const now = new Date();

@@ -14,13 +14,15 @@ import { addOwnPackages, ownRepository } from './local-packages.ts';
 import type { MockRoot } from './root.ts';
 import { changing, type PackageSession, rpmFailed, withPackages } from './transaction.ts';
 
-/** Where packages come from, and what is never installed. */
+/** The repositories of packages, and what is never installed. */
 export interface PackageSources {
   readonly arch: string;
   readonly repositories: readonly Repository[];
-  /** `--addrepo`: what comes from these is kept with the root, a later call may not name them. */
+  /**
+   * `--addrepo`: packages from these are kept with the root, because a later call may not name the repository.
+   */
   readonly added: readonly Repository[];
-  /** Ids of repositories that only this call enables (`--enablerepo`): the same for what they have. */
+  /** Ids of repositories that only this call enables (`--enablerepo`): their packages are kept as well. */
   readonly passing: readonly string[];
   readonly exclude: readonly string[];
   readonly modules?: ImageModules | undefined;
@@ -28,35 +30,34 @@ export interface PackageSources {
   readonly refresh: RefreshMode;
 }
 
-/** What is to be in the root. */
+/** The packages that a root must have. */
 export interface InstallRequest {
   readonly sources: PackageSources;
   /** As on dnf's command line: names, NEVRAs, globs, capabilities, paths, `@group`. */
   readonly install: readonly string[];
-  /** Dependencies to be met, as in BuildRequires. */
+  /** Dependencies that must be met, as in BuildRequires. */
   readonly requires?: readonly string[];
   /**
-   * Take the newest of these, as dnf names what is installed: names, globs, NEVRAs; `all`: of
-   * everything. What is there stays otherwise.
+   * Packages to update, in dnf's forms: names, globs, NEVRAs; `all` for everything. Other installed packages
+   * stay as they are.
    */
   readonly renew?: readonly string[] | 'all';
-  /** Bytes that the packages and their scriptlets may write; 16 GiB unless given. */
+  /** The most bytes that packages and scriptlets may write; 16 GiB by default. */
   readonly disk?: number | undefined;
   readonly signal?: AbortSignal | undefined;
   readonly onProgress?: OnImageProgress | undefined;
-  /** For people: what is installed, what rpm says. */
+  /** Output for people: installed packages, rpm's messages. */
   readonly log: (text: string) => void;
 }
 
-/** What rpm itself checks are the dependencies. */
+/** rpm itself checks only the dependencies. */
 const UPGRADE = ['-U', '--oldpackage', ...VERIFIED_BEFORE];
 
 /**
- * Installs packages into a root, with what they need: solved on the host, fetched and verified as
- * for an image, and installed by the root's own rpm in a sandbox.
- * @returns what was installed, in order.
- * @throws KilnError of the solver and the repositories; E_MOCK_PACKAGES when rpm fails, or nothing
- *   is installed that `renew` names.
+ * Installs packages and their dependencies into a root: solved on the host, fetched and verified as for an
+ * image, and installed by the root's own rpm in a sandbox. @returns the installed packages in order. @throws
+ * KilnError of the solver and the repositories; E_MOCK_PACKAGES when rpm fails, or nothing is installed that
+ * `renew` names.
  */
 export async function installPackages(
   root: MockRoot,
@@ -94,7 +95,7 @@ async function upgrade(
   await changing(root, async () => {
     const result = await session.rpm([...UPGRADE, ...lent]);
     if (result.exitCode !== 0) {
-      // A scriptlet that fails late fails rpm as well, with the package installed all the same.
+      // A scriptlet that fails late makes rpm fail although the package is installed.
       const left = await installedPackages(session.sandbox, signal);
       const there = new Set(left.map(({ nevra }) => nevra));
       if (!lock.packages.every(({ nevra }) => there.has(nevra))) {
@@ -105,10 +106,7 @@ async function upgrade(
   });
 }
 
-/**
- * What is installed stays as it is, as dnf sees to it, unless something new needs another version;
- * the rest is what was asked for.
- */
+/** Solves like dnf: installed packages stay as they are unless a new one needs another version. */
 async function solveFor(
   root: MockRoot,
   request: InstallRequest,
@@ -143,7 +141,7 @@ async function solveFor(
   }
 }
 
-/** Names of the installed packages that are meant. */
+/** The names of the installed packages that match. */
 function namesOf(
   installed: readonly InstalledPackage[],
   meant: readonly string[] | 'all',
@@ -161,7 +159,7 @@ function namesOf(
   return new Set(names);
 }
 
-/** What is installed and in no repository any more stays, and cannot be asked for. */
+/** Installed packages that are in no repository any more stay, but cannot be requested. */
 async function askWhatIsKnown(
   ask: (there: readonly string[]) => Promise<Lock>,
   there: readonly string[],

@@ -1,20 +1,20 @@
 import { KilnError } from '../../../errors.ts';
 import type { RootSandbox } from './root-sandbox.ts';
 
-/** A package as the root's own rpm database has it. */
+/** A package in the root's own rpm database. */
 export interface InstalledPackage {
   readonly name: string;
   readonly arch: string;
-  /** name-[epoch:]version-release.arch, epoch 0 left out. */
+  /** name-[epoch:]version-release.arch, without an epoch of 0. */
   readonly nevra: string;
 }
 
-/** Lines of rpm's answer: name, epoch, version, release, architecture. */
+/** The format of rpm's lines: name, epoch, version, release, architecture. */
 const FORMAT = '%{name}\t%{epochnum}\t%{version}\t%{release}\t%{arch}\n';
 
 /**
- * Asks the root's own rpm what is installed; keys are no packages.
- * @throws KilnError E_MOCK_PACKAGES when there is no rpm, or it fails.
+ * The installed packages by the root's own rpm; keys are not packages. @throws KilnError E_MOCK_PACKAGES when
+ * there is no rpm, or it fails.
  */
 export async function installedPackages(
   sandbox: RootSandbox,

@@ -9,14 +9,14 @@ import { publishRepository } from '../../../packages/repository/publish/snapshot
 import type { MockRoot } from './root.ts';
 
 /**
- * Packages of a root that its own repositories do not have: given as files, or taken from an
- * `--addrepo`. They are kept with the root, so that what needs them later can be solved.
+ * Packages of a root that its repositories lack: given as files, or from an `--addrepo`. They are kept with the
+ * root, so that later requests can be solved.
  */
 function directoryOf(root: MockRoot): string {
   return join(root.directory, 'local');
 }
 
-/** The repository of a root's own packages; undefined when it has none. */
+/** The repository of a root's own packages; undefined if there is none. */
 export function ownRepository(root: MockRoot): Repository | undefined {
   const current = join(directoryOf(root), 'current');
   if (!existsSync(current)) return undefined;
@@ -24,9 +24,8 @@ export function ownRepository(root: MockRoot): Repository | undefined {
 }
 
 /**
- * Adds package files to a root's own repository; one that is there already is replaced.
- * @returns what is in it now.
- * @throws what {@link publishRepository} throws for files that are no packages.
+ * Adds package files to a root's own repository, in place of older ones. @returns its content. @throws what
+ * {@link publishRepository} throws for files that are not packages.
  */
 export async function addOwnPackages(
   root: MockRoot,

@@ -6,8 +6,8 @@ import { rootDirectory, rootFiles } from './record.ts';
 import { MockRoot } from './root.ts';
 
 /**
- * Removes roots, and recipes of configurations, that nobody has used for `maxAge` milliseconds; those in use stay.
- * @returns the names of the roots.
+ * Removes roots, and recipes of configurations, that were not used for `maxAge` milliseconds. Roots in use
+ * stay. @returns the names of the removed roots.
  */
 export async function pruneRoots(engine: Engine, maxAge: number): Promise<string[]> {
   await pruneRecipes(engine.paths, maxAge);

@@ -10,17 +10,15 @@ export interface RemoveRequest {
   readonly log: (text: string) => void;
 }
 
-/** Dependents of dependents of …: more rounds than this are a mistake. */
+/** More rounds of dependents are a mistake. */
 const MAX_ROUNDS = 50;
 
-/** Without it the root cannot be changed any more. */
+/** Without rpm the root cannot be changed any more. */
 const PROTECTED = 'rpm';
 
 /**
- * Removes packages and what needs them, as `dnf remove` does. The root's own rpm says what that is,
- * and does it.
- * @returns what was removed.
- * @throws KilnError E_MOCK_PACKAGES: not installed, protected, or rpm fails.
+ * Removes packages and those that need them, as `dnf remove` does. The root's own rpm finds and removes them.
+ * @returns the removed packages. @throws KilnError E_MOCK_PACKAGES: not installed, protected, or rpm fails.
  */
 export async function removePackages(
   root: MockRoot,
@@ -61,7 +59,7 @@ export async function removePackages(
   });
 }
 
-/** `X is needed by (installed) NEVRA`, rpm's words for a failed dependency. */
+/** The packages in rpm's messages `X is needed by (installed) NEVRA`. */
 function dependents(output: string): string[] {
   return [...output.matchAll(/ is needed by \(installed\) (\S+)/g)].map(([, name]) => name ?? '');
 }

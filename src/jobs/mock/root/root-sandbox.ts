@@ -15,43 +15,43 @@ export interface RootSandboxOptions {
   readonly network?: boolean | undefined;
   readonly hostname?: string | undefined;
   readonly binds?: readonly Bind[];
-  /** What `kiln ps` shows. */
+  /** The command that `kiln ps` shows. */
   readonly command: readonly string[];
 }
 
-/** How a command is started in it. */
+/** How a command runs in it. */
 export interface RootCommand {
-  /** NAME or UID:GID; root unless given. */
+  /** NAME or UID:GID; root by default. */
   readonly user?: string | undefined;
   readonly workdir?: string | undefined;
   readonly env?: Readonly<Record<string, string>>;
-  /** With the rights of a package's scripts instead of those of a root shell. */
+  /** True for the rights of a package's scripts instead of a root shell's. */
   readonly transaction?: boolean;
 }
 
-/** What `kiln ps` shows of a sandbox on a root: the root's name is the second word. */
+/** The command that `kiln ps` shows for a sandbox on a root; its second word is the root's name. */
 export function rootCommand(root: string, command: readonly string[]): readonly string[] {
   return ['kiln-mock', root, ...command];
 }
 
-/** Whether a sandbox is one on this root, by what `kiln ps` shows of it. */
+/** Whether a sandbox is on this root, by the command that `kiln ps` shows. */
 export function runsInRoot(command: readonly string[] | undefined, root: string): boolean {
   return command?.[0] === 'kiln-mock' && command[1] === root;
 }
 
-/** Bytes that a captured command may write: the names of 100,000 packages. */
+/** The most bytes of a captured output: the names of 100,000 packages. */
 const CAPTURE_LIMIT = 8 * 1024 * 1024;
 
-/** What a captured command wrote. */
+/** The output of a captured command. */
 export interface Captured extends CommandEnd {
   readonly stdout: string;
-  /** Both outputs, in the order they came. */
+  /** Both outputs in their order. */
   readonly output: string;
 }
 
 /**
- * A sandbox whose root is a persistent root: what is changed in it stays. Its owners are the sandbox's own
- * ids, which another sandbox maps to another range of the host's.
+ * A sandbox on a persistent root: changes stay. Files are owned by ids of the sandbox, which each sandbox maps
+ * to another range of the host's.
  */
 export class RootSandbox implements AsyncDisposable {
   readonly root: MockRoot;
@@ -73,7 +73,7 @@ export class RootSandbox implements AsyncDisposable {
       {
         network: options.network === true ? 'host' : 'private',
         binds: options.binds ?? [],
-        // A root's /tmp and /var/tmp are its own, and stay.
+        // A root's /tmp and /var/tmp are its own and persistent.
         privateTmp: false,
         ...{ volumes: [], allowHostWrite: false, namespaces: 0, nested: false, boot: false },
         ...{ label: { kind: 'auto' }, allowMissing: engine.allowMissing(), egress: undefined },
@@ -95,7 +95,7 @@ export class RootSandbox implements AsyncDisposable {
     return await this.sandbox.start(this.#plan(argv, command), stdio);
   }
 
-  /** Runs a command to its end and keeps what it writes, up to {@link CAPTURE_LIMIT}. */
+  /** Runs a command to its end and keeps its output, up to {@link CAPTURE_LIMIT}. */
   async capture(
     argv: readonly string[],
     { input, signal, onOutput, ...command }: RootCommand & CommandIo = {},
@@ -118,7 +118,7 @@ export class RootSandbox implements AsyncDisposable {
     return { argv, env, workdir, policy, time: {}, leftovers: 'ended' };
   }
 
-  /** Ends the sandbox; does nothing the second time. */
+  /** Ends the sandbox. Safe to call again. */
   async close(): Promise<void> {
     if (this.#closed) return;
     this.#closed = true;

@@ -1,6 +1,6 @@
 /**
- * Persistent roots, as mock has them: an image, and an overlay's upper directory that is kept by
- * name. What it holds belongs to the ids that files have in the sandbox; each sandbox maps them anew.
+ * Persistent roots as in mock: an image, and an overlay's upper directory that is kept by name. Files in it are
+ * owned by ids of the sandbox; each sandbox maps them anew.
  */
 import { mkdir, rename } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -29,10 +29,10 @@ import {
   writeRootRecord,
 } from './record.ts';
 
-/** A name becomes a folder, and part of a lock's name. */
+/** A valid name: it is also a folder, and part of a lock's name. */
 const NAME = /^[A-Za-z0-9_][A-Za-z0-9_.+@:~-]{0,254}$/;
 
-/** A root that nobody else can use until this is disposed of. */
+/** A locked root: nobody else can use it until this is disposed of. */
 export class MockRoot implements AsyncDisposable {
   readonly name: string;
   readonly engine: Engine;
@@ -47,7 +47,7 @@ export class MockRoot implements AsyncDisposable {
   }
 
   /**
-   * Takes a root for this process alone, whether it is there yet or not.
+   * Locks a root, whether it exists or not.
    * @throws KilnError E_MOCK_ROOT_LOCKED while another process has it, E_MOCK_ROOT_NAME.
    */
   static async lock(engine: Engine, name: string): Promise<MockRoot> {
@@ -75,7 +75,7 @@ export class MockRoot implements AsyncDisposable {
     return rootDirectory(this.engine.paths, this.name);
   }
 
-  /** The image the root is made on. Only while there is a root. */
+  /** The image of the root; only while the root exists. */
   get image(): LeasedImage {
     if (this.#image === undefined) throw new TypeError(`the root ${this.name} was not opened`);
     return this.#image;
@@ -87,8 +87,8 @@ export class MockRoot implements AsyncDisposable {
   }
 
   /**
-   * Opens the root that is there. Undefined if there is none, or none that can be used, which is
-   * thrown away; `because` says why.
+   * Opens an existing root. Undefined if there is none, or if it cannot be used; then it is removed, and
+   * `because` gets the reason.
    */
   async open(because: (reason: string) => void): Promise<this | undefined> {
     if (this.#image !== undefined) return this;
@@ -121,7 +121,7 @@ export class MockRoot implements AsyncDisposable {
     return this;
   }
 
-  /** Makes the root anew on an image, whose lease it takes over. */
+  /** Makes the root anew on an image, and takes over the image's lease. */
   async make(image: LeasedImage): Promise<this> {
     const { paths } = this.engine;
     await this.remove();
@@ -146,7 +146,7 @@ export class MockRoot implements AsyncDisposable {
     return this;
   }
 
-  /** Throws the root away, if there is one, and tells where it waits to be deleted. It stays locked. */
+  /** Removes the root, if it exists, and returns where it waits to be deleted. It stays locked. */
   async remove(): Promise<string | undefined> {
     const record = this.#record ?? (await readRootRecord(this.directory));
     if (record?.inUse === true) await this.#endSandboxes();
@@ -157,18 +157,18 @@ export class MockRoot implements AsyncDisposable {
     return trashed;
   }
 
-  /** Notes what becomes of the root. */
+  /** Changes root.json. */
   async note(change: Partial<Omit<RootRecord, 'format' | 'image'>>): Promise<void> {
     this.#record = { ...this.record, ...change, changed: currentMoment() };
     await writeRootRecord(this.directory, this.#record);
   }
 
-  /** Where sandboxes keep what they write: the overlay's upper and work directories. */
+  /** The overlay's upper and work directories, for sandboxes. */
   get scratch(): string {
     return rootFiles.scratch(this.directory);
   }
 
-  /** Puts the root on another image, which what is in it was written on top of. */
+  /** Moves the root to another image, on which its content was written. */
   async rebase(id: string): Promise<void> {
     const { paths } = this.engine;
     const image = await leaseImage(paths, id);
@@ -200,7 +200,7 @@ export class MockRoot implements AsyncDisposable {
     await writeRootPackages(this.directory, packages);
   }
 
-  /** Ends the sandboxes of a process that died while it had the root: two overlays must not share it. */
+  /** Ends sandboxes of a process that died with the root: two overlays must not share it. */
   async #endSandboxes(): Promise<void> {
     await sweepSandboxes(this.engine.paths, this.engine.connect);
   }

@@ -7,10 +7,10 @@ import { CONTROL } from '../../../image/transaction/transaction-sandbox.ts';
 import type { MockRoot } from './root.ts';
 import { type Captured, RootSandbox } from './root-sandbox.ts';
 
-/** What a change of packages works with. */
+/** What changing packages needs. */
 export interface PackageSession {
   readonly sandbox: RootSandbox;
-  /** Lends a file of the host's to the sandbox; returns its path there. */
+  /** Makes a file of the host visible in the sandbox; returns its path there. */
   readonly lend: (file: string) => string;
   /** Runs the root's own rpm with the rights of packages' scripts. */
   readonly rpm: (argv: readonly string[]) => Promise<Captured>;
@@ -18,15 +18,15 @@ export interface PackageSession {
 
 export interface SessionOptions {
   readonly signal?: AbortSignal | undefined;
-  /** What rpm writes, as it comes. */
+  /** Called with rpm's output as it comes. */
   readonly onOutput: (chunk: Buffer) => void;
-  /** Bytes that the packages and their scriptlets may write; 16 GiB unless given. */
+  /** The most bytes that packages and scriptlets may write; 16 GiB by default. */
   readonly disk?: number | undefined;
 }
 
 /**
- * Opens a sandbox on a root in which its packages can be changed, and does `act` in it. No network, and
- * of the host only the packages that are lent.
+ * Calls `act` with a sandbox on a root in which packages can be changed. It has no network and, of the host,
+ * only the packages made visible.
  * @throws KilnError E_DISK, E_DISK_LOW: the root is removed then
  */
 export async function withPackages<Result>(
@@ -65,7 +65,7 @@ export async function withPackages<Result>(
     return result;
   } catch (error) {
     if (!disk.signal.aborted) throw error;
-    // What it wrote is what there is no room for.
+    // The disk has no room for what it wrote.
     await sandbox.close();
     await root.remove();
     await emptyTrash(root.engine.paths);
@@ -74,8 +74,8 @@ export async function withPackages<Result>(
 }
 
 /**
- * Does something that changes the root's packages: if it is killed on the way, the root is known
- * not to be whole. A failure of rpm's own leaves the root as rpm leaves it, which is whole.
+ * Runs `act`, which changes the root's packages. If it is killed meanwhile, the root is known to be incomplete.
+ * If rpm itself fails, the root stays as rpm leaves it, which is complete.
  */
 export async function changing<Result>(
   root: MockRoot,
@@ -87,7 +87,7 @@ export async function changing<Result>(
   return result;
 }
 
-/** The error for an rpm that failed. */
+/** The error of a failed rpm. */
 export function rpmFailed(what: string, { output, exitCode, signal }: Captured): KilnError {
   const lines = output.split('\n').filter((line) => line.trim() !== '');
   const end = signal === null ? `exit status ${exitCode}` : `killed by ${signal}`;

@@ -4,16 +4,16 @@ import { configError, type Place } from './problem.ts';
 import type { Expression, Statement } from './syntax.ts';
 import { asText, ConfigOptions, type ConfigValue, isDict, isList, isTrue } from './values.ts';
 
-/** What {@link evaluate} works on. */
+/** What {@link evaluate} needs. */
 export interface EvaluationContext {
   readonly options: ConfigOptions;
   readonly file: string;
-  /** Does what `include(name)` says, at once. */
+  /** Performs `include(name)` at once. */
   readonly include: (name: string, place: Place) => void;
   readonly warn: (message: string, place: Place) => void;
 }
 
-/** Does the statements of a configuration file, one after the other. */
+/** Executes the statements of a configuration file in order. */
 export function evaluate(statements: readonly Statement[], context: EvaluationContext): void {
   new Evaluator(context).run(statements);
 }
@@ -55,7 +55,7 @@ class Evaluator {
     else this.#effect(statement.expression, line);
   }
 
-  /** A statement that is only an expression: a call for what it does, or a text for people. */
+  /** A statement that is only an expression: a call with an effect, or a text for people. */
   #effect(expression: Expression, line: number): void {
     if (expression.kind === 'constant') return;
     if (expression.kind !== 'call') {
@@ -100,7 +100,7 @@ class Evaluator {
     else throw this.#error('only items of dicts can be deleted', line);
   }
 
-  /** Remembers where the option was changed that an expression reaches into. */
+  /** Notes where the option inside an expression was changed. */
   #touch(expression: Expression, line: number): void {
     let it = expression;
     while (it.kind === 'item' || it.kind === 'attribute') {
@@ -240,7 +240,7 @@ class Evaluator {
     return result.value;
   }
 
-  /** One of Python's own functions; those that do more than make a value do not exist here. */
+  /** Calls one of Python's functions; only functions that compute a value exist here. */
   #function(name: string, values: readonly ConfigValue[], line: number): ConfigValue {
     const value = callFunction(name, values);
     if (value instanceof Unfit) throw this.#error(value.why, line);

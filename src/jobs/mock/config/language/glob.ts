@@ -1,4 +1,4 @@
-/** Whether a name is what `pattern` stands for, in which `*` and `?` are any text and any character. */
+/** Whether a name matches `pattern`, in which `*` and `?` stand for any text and any character. */
 export function matchesGlob(name: string, pattern: string): boolean {
   const escaped = pattern.replace(/[.+^${}()|[\]\\]/g, '\\$&');
   return new RegExp(`^${escaped.replace(/\*/g, '.*').replace(/\?/g, '.')}$`).test(name);

@@ -10,7 +10,7 @@ import {
   isTrue,
 } from './values.ts';
 
-/** Methods after which an option is not what it was. */
+/** Methods that change an option. */
 export const CHANGING = new Set([
   'append',
   'extend',
@@ -21,10 +21,10 @@ export const CHANGING = new Set([
   'pop',
 ]);
 
-/** Undefined: there is no such method, or not with these arguments. */
+/** Undefined if there is no such method with these arguments. */
 type MethodResult = { readonly value: ConfigValue } | undefined;
 
-/** What `name(values)` is, of Python's functions that only make a value of one value. */
+/** Calls one of Python's functions that compute a value from one value. */
 export function callFunction(name: string, values: readonly ConfigValue[]): ConfigValue | Unfit {
   const [value] = values;
   if (values.length !== 1 || !['int', 'str', 'bool', 'len'].includes(name)) {

@@ -1,20 +1,20 @@
 import type { BinaryOperator } from './syntax.ts';
 import { asText, type ConfigValue, isDict, isList } from './values.ts';
 
-/** Characters that one text may come to: `x += x` doubles. */
+/** The most characters of a text: `x += x` doubles it. */
 const TEXT_LIMIT = 16 * 1024 * 1024;
 
-/** Entries that one list may come to. */
+/** The most entries of a list. */
 const LIST_LIMIT = 65536;
 
-/** Texts as one. @throws RangeError for one that is longer than {@link TEXT_LIMIT} */
+/** Joins texts. @throws RangeError for one that is longer than {@link TEXT_LIMIT} */
 export function joinTexts(texts: readonly string[], between: string): string {
   const length = texts.reduce((sum, text) => sum + text.length + between.length, 0);
   if (length > TEXT_LIMIT + between.length) throw new RangeError('this is too long');
   return texts.join(between);
 }
 
-/** Operands that an operator does not take. */
+/** The error for operands that an operator does not accept. */
 export class Unfit {
   readonly why: string;
 
@@ -23,7 +23,7 @@ export class Unfit {
   }
 }
 
-/** What `left operator right` comes to, `and` and `or` apart, which need not know the right side. */
+/** The result of `left operator right`, except `and` and `or`, which may not need the right side. */
 export function operate(
   operator: Exclude<BinaryOperator, 'and' | 'or'>,
   left: ConfigValue,

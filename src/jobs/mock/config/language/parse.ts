@@ -3,10 +3,10 @@ import type { BinaryOperator, Expression, Statement } from './syntax.ts';
 import { TokenCursor } from './token-cursor.ts';
 import { type Token, tokenize } from './tokens.ts';
 
-/** Nested deeper than this is no configuration that a person wrote. */
+/** Deeper nesting is not written by a person. */
 const MAX_DEPTH = 64;
 
-/** Statements that decide or repeat: what they lead to is not worked out, so they are refused. */
+/** Statements that branch or repeat: kiln does not execute them, so they are refused. */
 const CONTROL = new Set([
   'if',
   'elif',
@@ -30,8 +30,8 @@ const CONTROL = new Set([
 const COMPARISONS = new Set(['==', '!=', '<', '<=', '>', '>=', 'in', 'not in']);
 
 /**
- * Parses a configuration file: assignments, calls and expressions; nothing of it is executed.
- * @throws KilnError E_MOCK_CONFIG with file and line for everything else.
+ * Parses a configuration file: assignments, calls and expressions. Executes nothing. @throws KilnError
+ * E_MOCK_CONFIG with file and line for everything else.
  */
 export function parse(text: string, file: string): Statement[] {
   return new Parser(tokenize(text, file), file).statements();
@@ -54,7 +54,7 @@ class Parser extends TokenCursor {
     }
   }
 
-  /** A single expression: what stands in braces in an f-string. */
+  /** A single expression, such as the braces of an f-string. */
   whole(): Expression {
     const expression = this.#expression();
     if (this.peek().kind !== 'newline') throw this.unexpected();
@@ -211,7 +211,7 @@ class Parser extends TokenCursor {
     return { kind: 'list', items: [first, ...this.#list(')')] };
   }
 
-  /** Expressions up to `closing`, which is taken. */
+  /** The expressions before `closing`, which is consumed. */
   #list(closing: string): Expression[] {
     const items: Expression[] = [];
     while (!this.take(closing)) {
@@ -236,7 +236,7 @@ class Parser extends TokenCursor {
     return { kind: 'dict', entries, line };
   }
 
-  /** String literals that follow one another are one. */
+  /** Adjacent string literals are joined. */
   #strings(): Expression {
     const parts: Expression[] = [];
     for (;;) {

@@ -7,7 +7,7 @@ export interface Place {
   readonly line: number;
 }
 
-/** Something in a configuration that is not done as mock would do it, and is safe to leave out. */
+/** A part of a configuration that kiln handles differently from mock, and that is safe to leave out. */
 export interface ConfigWarning {
   readonly message: string;
   readonly place?: Place | undefined;
@@ -18,7 +18,9 @@ export function formatPlace({ file, line }: Place): string {
   return `${file}:${line}`;
 }
 
-/** A configuration that cannot be used, because leaving out what is not understood would change the build. */
+/**
+ * The error for a configuration that cannot be used, because ignoring the unknown part would change the build.
+ */
 export function configError(
   message: string,
   place?: Place,

@@ -1,6 +1,6 @@
 /** Python's string literals, as the "Lexical analysis" chapter of its reference has them. */
 
-/** What a backslash and a letter stand for. */
+/** The meaning of a backslash and a letter. */
 const ESCAPES: Readonly<Record<string, string>> = {
   '\\': '\\',
   "'": "'",
@@ -16,8 +16,8 @@ const ESCAPES: Readonly<Record<string, string>> = {
 };
 
 /**
- * The string that the text between a literal's quotes means. An escape that Python does not know
- * stays as it is, backslash and all. `\N{…}` is not looked up and stays as well.
+ * The string between a literal's quotes, unescaped. An unknown escape stays as it is, with its backslash; so
+ * does `\N{…}`, which is not looked up.
  */
 export function unescapeText(text: string): string {
   return text.replace(

@@ -1,6 +1,6 @@
 /** The part of Python that mock's configuration files are written in, as trees. */
 
-/** What has a value. */
+/** An expression. */
 export type Expression =
   | { readonly kind: 'constant'; readonly value: string | number | boolean | null }
   | { readonly kind: 'name'; readonly name: string; readonly line: number }
@@ -60,7 +60,7 @@ export type BinaryOperator =
   | '+'
   | '%';
 
-/** What is done. */
+/** A statement. */
 export type Statement =
   | {
       readonly kind: 'assign';
@@ -72,5 +72,5 @@ export type Statement =
     }
   | { readonly kind: 'expression'; readonly expression: Expression; readonly line: number }
   | { readonly kind: 'delete'; readonly target: Expression; readonly line: number }
-  /** An import: nothing happens, what uses it will be named. */
+  /** An import: ignored, and its uses are reported. */
   | { readonly kind: 'import'; readonly text: string; readonly line: number };

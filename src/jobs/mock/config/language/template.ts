@@ -3,17 +3,17 @@ import { joinTexts } from './operators.ts';
 import { configError } from './problem.ts';
 import { asText, type ConfigOptions, type ConfigValue, isDict, isList } from './values.ts';
 
-/** How often the result of a template may be a template again. */
+/** How often the result of a template may itself be a template. */
 const MAX_PASSES = 8;
 
-/** Expressions and statements that one template may do: mock's take some hundred. */
+/** The most expressions and statements that a template may execute; mock's need some hundred. */
 const MAX_STEPS = 200_000;
 
 /**
- * The values of a configuration with the Jinja templates in them filled in, as mock does when it
- * uses an option: templates see all options, whose values are filled in before.
+ * A configuration's values with their Jinja templates filled in, as mock does when it uses an option: templates
+ * see all options, which are filled in first.
  *
- * The interpreter walks the template's tree and compiles nothing; a template sees plain values only.
+ * The interpreter walks the template's tree and compiles nothing; templates see plain values only.
  */
 export class Templates {
   readonly #options: ConfigOptions;
@@ -25,8 +25,8 @@ export class Templates {
   }
 
   /**
-   * An option's value, filled in.
-   * @throws KilnError E_MOCK_CONFIG for a template that cannot be understood, or needs itself.
+   * An option's filled-in value. @throws KilnError E_MOCK_CONFIG for a template that is invalid or needs
+   * itself.
    */
   value(name: string): ConfigValue {
     if (this.#done.has(name)) return this.#done.get(name);
@@ -79,7 +79,7 @@ export class Templates {
     for (const [key, value] of Object.entries(constants)) environment.set(key, value);
     environment.set('range', range);
     for (const key of this.#namesIn(template)) {
-      // An option that stands in its own template is text that was meant to stay.
+      // An option in its own template is text that must stay.
       if (this.#active.includes(key)) continue;
       const value = plain(this.value(key));
       if (value !== undefined) environment.set(key, value);
@@ -87,7 +87,7 @@ export class Templates {
     try {
       const program = parse(tokenize(template, { lstrip_blocks: false, trim_blocks: false }));
       const text = asText(boundedInterpreter(environment).run(program).value);
-      // The parser drops the line end of a template's last line, which mock keeps.
+      // The parser drops the end of a template's last line; mock keeps it.
       return template.endsWith('\n') ? `${text}\n` : text;
     } catch (cause) {
       if (cause instanceof Error && cause.name === 'KilnError') throw cause;
@@ -99,7 +99,7 @@ export class Templates {
     }
   }
 
-  /** Options whose names stand in a template's tags. */
+  /** The options named in a template's tags. */
   #namesIn(template: string): Set<string> {
     const tags = template.match(/\{\{[\s\S]*?\}\}|\{%[\s\S]*?%\}/g) ?? [];
     const words = tags.join(' ').match(/[A-Za-z_]\w*/g) ?? [];
@@ -111,7 +111,7 @@ export class Templates {
   }
 }
 
-/** Numbers that one `range()` may give. */
+/** The most numbers of a `range()`. */
 const MAX_RANGE = 10_000;
 
 /** Jinja's `range(end)`, `range(start, end)`, `range(start, end, step)`. */
@@ -136,7 +136,7 @@ interface Evaluating {
   run(program: unknown): { readonly value: ConfigValue };
 }
 
-/** An interpreter that gives up: loops in loops have no end that anybody waits for. */
+/** An interpreter with a limit of steps, because nested loops could run too long. */
 function boundedInterpreter(environment: Environment): Evaluating {
   const interpreter = new Interpreter(environment) as unknown as Evaluating;
   const evaluate = interpreter.evaluate.bind(interpreter);
@@ -149,7 +149,7 @@ function boundedInterpreter(environment: Environment): Evaluating {
   };
   interpreter.evaluateBlock = (nodes, scope) => {
     const written = nodes.map((node) => pythonText(node.type, interpreter.evaluate(node, scope)));
-    // The class of texts is not exported: an empty block is one.
+    // The class of texts is not exported, but an empty block evaluates to one.
     const result = evaluateBlock([], scope);
     result.value = joinTexts(written, '');
     return result;
@@ -157,17 +157,17 @@ function boundedInterpreter(environment: Environment): Evaluating {
   return interpreter;
 }
 
-/** Nodes of a template that write nothing themselves. */
+/** Nodes of a template without output. */
 const SILENT = new Set(['Set', 'Macro', 'Comment', 'Break', 'Continue']);
 
-/** What a node of a template writes, in Python's words where JavaScript has others. */
+/** The output of a template's node, in Python's words where JavaScript's differ. */
 function pythonText(node: string, value: RuntimeValue): string {
   if (SILENT.has(node) || value.type === 'UndefinedValue') return '';
   if (value.type === 'NullValue') return asText(null);
   return typeof value.value === 'boolean' ? asText(value.value) : value.toString();
 }
 
-/** A value as the interpreter takes it. */
+/** A value in the form that the interpreter takes. */
 function plain(value: ConfigValue): unknown {
   if (isList(value)) return value.map(plain);
   if (isDict(value)) return Object.fromEntries([...value].map(([key, item]) => [key, plain(item)]));

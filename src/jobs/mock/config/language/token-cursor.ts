@@ -1,7 +1,7 @@
 import { configError } from './problem.ts';
 import type { Token } from './tokens.ts';
 
-/** A place in the tokens of a file, which moves on as they are understood. */
+/** A position in the tokens of a file. */
 export class TokenCursor {
   readonly tokens: readonly Token[];
   readonly file: string;
@@ -12,18 +12,18 @@ export class TokenCursor {
     this.file = file;
   }
 
-  /** The token that comes next; at the end, the end. */
+  /** The next token; at the end, the end token. */
   peek(): Token {
     return this.tokens[this.at] ?? this.tokens.at(-1)!;
   }
 
-  /** Whether this word or operator comes next. */
+  /** Whether this word or operator is next. */
   is(text: string): boolean {
     const token = this.peek();
     return (token.kind === 'operator' || token.kind === 'name') && token.text === text;
   }
 
-  /** Goes past it if it comes next. */
+  /** Skips the word or operator if it is next. */
   take(text: string): boolean {
     if (!this.is(text)) return false;
     this.at++;
@@ -34,7 +34,7 @@ export class TokenCursor {
     if (!this.take(text)) throw this.unexpected(` where ${text} was expected`);
   }
 
-  /** The error for what comes next and should not. */
+  /** The error for an unexpected next token. */
   unexpected(more = '') {
     const { kind, text } = this.peek();
     const what = kind === 'newline' || kind === 'end' ? 'the end of the line' : `\`${text}\``;

@@ -8,13 +8,13 @@ export interface Token {
   readonly text: string;
   /** Counted from 1. */
   readonly line: number;
-  /** Characters before it in its line: how deep a statement is indented. */
+  /** The indentation of the statement: characters before the token in its line. */
   readonly column: number;
-  /** Of f-strings: whether backslashes mean themselves. */
+  /** For f-strings: true if backslashes are plain characters. */
   readonly raw?: boolean;
 }
 
-/** Bytes of one configuration file: mock's largest have 20 KB. */
+/** The most bytes of a configuration file; mock's largest have 20 KB. */
 export const CONFIG_SIZE_LIMIT = 1024 * 1024;
 
 const STRING = /([rRbBuUfF]{0,2})('''|"""|'|")/y;
@@ -25,9 +25,8 @@ const COMMENT = /#[^\n]*/y;
 const BLANK = /(?:[ \t\f\r]|\\\r?\n)+/y;
 
 /**
- * Splits the text of a configuration file into tokens, by Python's rules. Line ends inside of
- * brackets do not end a statement.
- * @throws KilnError E_MOCK_CONFIG for what is no Python at all.
+ * Splits a configuration file into tokens by Python's rules. A line end inside brackets does not end a
+ * statement. @throws KilnError E_MOCK_CONFIG for text that is not Python.
  */
 export function tokenize(text: string, file: string): Token[] {
   return new Tokenizer(text, file).run();
@@ -40,7 +39,7 @@ class Tokenizer {
   #at = 0;
   #line = 1;
   #lineStart = 0;
-  /** The lines of brackets that are open. */
+  /** The lines of open brackets. */
   readonly #brackets: number[] = [];
 
   constructor(text: string, file: string) {

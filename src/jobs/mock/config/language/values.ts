@@ -1,6 +1,6 @@
 import type { Place } from './problem.ts';
 
-/** A value of a configuration: Python's plain ones. Tuples are lists here. */
+/** A value of a configuration: one of Python's plain values. Tuples are lists here. */
 export type ConfigValue =
   | string
   | number
@@ -13,7 +13,7 @@ export type ConfigValue =
 /** A Python dict with text as keys. */
 export type ConfigDict = Map<string, ConfigValue>;
 
-/** Names that mean one option: its first is what it is kept as (mock's `alias_spec`). */
+/** Names of the same option; the first name is used (mock's `alias_spec`). */
 const ALIASES: Readonly<Record<string, string>> = {
   'yum.conf': 'dnf.conf',
   'dnf5.conf': 'dnf.conf',
@@ -31,7 +31,7 @@ const ALIASES: Readonly<Record<string, string>> = {
   system_microdnf_command: 'microdnf_system_command',
 };
 
-/** What a configuration says: mock's `config_opts`. */
+/** The options of a configuration: mock's `config_opts`. */
 export class ConfigOptions {
   readonly #values: ConfigDict = new Map();
   readonly #places = new Map<string, Place>();
@@ -44,7 +44,7 @@ export class ConfigOptions {
     return this.#values.has(canonical(name));
   }
 
-  /** `place`: where it was said; none for a default. */
+  /** `place` is where the option was set; none for a default. */
   set(name: string, value: ConfigValue, place?: Place): void {
     this.#values.set(canonical(name), value);
     if (place !== undefined) this.#places.set(canonical(name), place);
@@ -63,7 +63,7 @@ export class ConfigOptions {
     return this.#places.get(canonical(name));
   }
 
-  /** Notes that something in an option was changed. */
+  /** Notes that a part of an option was changed. */
   touch(name: string, place: Place): void {
     this.#places.set(canonical(name), place);
   }
@@ -81,18 +81,18 @@ export function isList(value: ConfigValue): value is readonly ConfigValue[] {
   return Array.isArray(value);
 }
 
-/** What Python's bool() makes of it. */
+/** The value of Python's bool(). */
 export function isTrue(value: ConfigValue): boolean {
   if (isList(value)) return value.length > 0;
   return isDict(value) ? value.size > 0 : Boolean(value);
 }
 
-/** What Python's str() makes of it. */
+/** The value of Python's str(). */
 export function asText(value: ConfigValue): string {
   return typeof value === 'string' ? value : asLiteral(value);
 }
 
-/** What Python's repr() makes of it, near enough to be read back by Python. */
+/** Python's repr(), close enough for Python to read back. */
 export function asLiteral(value: ConfigValue): string {
   if (value === null || value === undefined) return 'None';
   if (value === true) return 'True';
