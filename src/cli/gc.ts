@@ -1,4 +1,5 @@
 import { Command, Option } from 'commander';
+import { defined } from '../defined.ts';
 import { removeOldJobs } from '../detached/record.ts';
 import { mendDamage } from '../host/state/kinds.ts';
 import { syncStore } from '../image/store/durability.ts';
@@ -68,10 +69,7 @@ export function command(caller: Caller): Command {
       const kept = maxAge === undefined ? {} : { keptMaxAge: maxAge };
       const sandboxes = await sweepSandboxes(engine.paths, engine.connect, kept);
       const domains = await sweepDomains(engine.paths, await engine.connect());
-      const limits = {
-        ...(maxAge === undefined ? {} : { maxAge }),
-        ...(maxSize === undefined ? {} : { maxSize }),
-      };
+      const limits = defined({ maxAge, maxSize });
       const jobs = await removeOldJobs(engine.paths, undefined, maxAge);
       const roots = maxAge === undefined ? [] : await pruneRoots(engine, maxAge);
       const damaged = mendDamage(engine.paths);

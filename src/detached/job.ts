@@ -1,9 +1,11 @@
 /** A job that goes on without its caller, in the process that works for it: its output, and who asks for it. */
+
 import { EventEmitter } from 'node:events';
 import { mkdirSync, rmSync } from 'node:fs';
 import { createServer, type Server, type Socket } from 'node:net';
 import { dirname } from 'node:path';
 import { PassThrough } from 'node:stream';
+import { defined } from '../defined.ts';
 import { KilnError } from '../errors.ts';
 import type { HeldLock } from '../host/files/flock.ts';
 import { removeTree } from '../host/files/remove-tree.ts';
@@ -118,9 +120,7 @@ export class DetachedJob extends EventEmitter<JobEvents> {
     const { id, ...made } = await makeJobFolder(paths);
     const record: JobRecord = {
       ...{ id, command: shortened(command), tty, created: Date.now() },
-      ...(name === undefined ? {} : { name }),
-      ...(owner === undefined ? {} : { owner }),
-      ...(resultDirectory === undefined ? {} : { resultDirectory }),
+      ...defined({ name, owner, resultDirectory }),
     };
     writeJob(made.folder, record);
     return new DetachedJob(paths, made, record, { rows, columns });

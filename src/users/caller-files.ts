@@ -3,6 +3,7 @@
  * job reads is copied into a folder that nobody else reaches, and the job is told of the copy. What it writes
  * comes into such a folder, and is copied to the caller's at the end. What is bound stays what the client opened.
  */
+
 import { randomUUID } from 'node:crypto';
 import {
   closeSync,
@@ -24,6 +25,7 @@ import { fromText, quoteName } from '../artifacts/pattern.ts';
 import { descriptorPath, FileSystems, listEntries } from '../artifacts/source.ts';
 import { TreeCopy } from '../artifacts/tree-copy.ts';
 import { type ArtifactWarning, Budget, type CopyLimits, Warnings } from '../artifacts/warning.ts';
+import { defined } from '../defined.ts';
 import type { ErrorCode } from '../error-codes.ts';
 import { KilnError } from '../errors.ts';
 import { reasonLine } from '../host/calls/system-error.ts';
@@ -410,7 +412,7 @@ export async function copyResults(
       root: to,
       resolve: RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS,
       owner,
-      ...(writing === undefined ? {} : { writing }),
+      ...defined({ writing }),
       replace: true,
       failure: (name, cause) => cannotDeliver(path, quoteName(name), cause),
     });

@@ -91,5 +91,5 @@ export function commandStatus(end: {
 
 /** An argument that cannot be right (mock: exit status 50). */
 export function argumentError(message: string, hint?: string): KilnError {
-  return new KilnError('E_MOCK_ARGUMENT', message, hint === undefined ? {} : { hint });
+  return new KilnError('E_MOCK_ARGUMENT', message, { hint });
 }

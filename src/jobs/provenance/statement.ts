@@ -3,6 +3,7 @@ import { basename } from 'node:path';
 import { KilnError } from '../../errors.ts';
 import { readUserFile } from '../../host/files/user-file.ts';
 import type { Repository } from '../../packages/repository/configuration.ts';
+import { withoutCredentials } from '../../packages/repository/transport/mirrors.ts';
 import type { BuildRequest } from '../rpmbuild/request.ts';
 
 /**
@@ -36,13 +37,6 @@ function repositoryParameters({ id, source, gpgcheck }: Repository) {
   const { kind } = source;
   const where = kind === 'directory' ? [] : kind === 'baseurl' ? source.urls : [source.url];
   return { id, kind, gpgcheck, urls: where.map(withoutCredentials) };
-}
-
-function withoutCredentials(url: string): string {
-  const parsed = new URL(url);
-  parsed.username = '';
-  parsed.password = '';
-  return parsed.href;
 }
 
 /** The name of the provenance in a result directory. */

@@ -1,7 +1,9 @@
 /** A domain for a sandbox: its folder, ids and labels, and what libvirt is asked for. */
+
 import { randomBytes, randomUUID } from 'node:crypto';
 import { chmodSync, chownSync, mkdirSync, renameSync } from 'node:fs';
 import { join, relative } from 'node:path';
+import { defined } from '../../defined.ts';
 import { removeOwnCgroups } from '../../host/cgroup/own-cgroups.ts';
 import { acquireLock, type HeldLock } from '../../host/files/flock.ts';
 import { removeTree } from '../../host/files/remove-tree.ts';
@@ -105,7 +107,7 @@ export async function startDomain(
       created: Date.now(),
       skeleton,
       network: options.network,
-      ...(labels === undefined ? {} : { labels }),
+      ...defined({ labels }),
     };
     writeSandboxRecord(directory, record);
     const socketDirectory = sandboxFiles.socketDirectory(directory);

@@ -49,7 +49,7 @@ async function openSocket(files: InstanceFiles): Promise<Socket | undefined> {
 
 /** The error that was sent through a socket. */
 export function unwired({ code, message, hint }: WiredError): KilnError {
-  return new KilnError(code, message, hint === undefined ? {} : { hint });
+  return new KilnError(code, message, { hint });
 }
 
 /**

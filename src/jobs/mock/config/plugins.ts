@@ -73,5 +73,5 @@ function literal(text: string): ConfigValue {
 }
 
 function usageError(message: string, hint?: string): KilnError {
-  return new KilnError('E_MOCK_USAGE', message, hint === undefined ? {} : { hint });
+  return new KilnError('E_MOCK_USAGE', message, { hint });
 }

@@ -122,8 +122,8 @@ async function reachOf({ mirrors: { namedBy }, reach }: MirrorRequest): Promise<
   return await reachThrough(new URL(namedBy), undefined);
 }
 
-/** Messages and logs are read by many. */
-function withoutCredentials(url: string): string {
+/** A URL for messages and files, which are read by many. */
+export function withoutCredentials(url: string): string {
   const parsed = new URL(url);
   parsed.username = '';
   parsed.password = '';
