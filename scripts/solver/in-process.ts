@@ -10,7 +10,7 @@ import type { SingleTask } from '../../src/host/confine/task.ts';
 import type { Group } from '../../src/packages/repository/metadata/comps.ts';
 import type { MetadataFile } from '../../src/packages/repository/metadata/metadata-file.ts';
 import { task as convertTask } from '../../src/packages/solver/convert-task.ts';
-import { defaultGroupTypes, expandGroups } from '../../src/packages/solver/groups.ts';
+import { expandGroups } from '../../src/packages/solver/groups.ts';
 import {
   type SolveInput,
   type SolveOutput,
@@ -111,7 +111,6 @@ async function solveOnce(
   const expanded = expandGroups(
     repositories.flatMap((one) => one.groups),
     groups.map((spec) => spec.slice(1)),
-    defaultGroupTypes,
   );
   const input: SolveInput = {
     ...{ arch: 'x86_64', multilib: false, complete, requires: [], keep: [] },

@@ -36,7 +36,7 @@ const request: RunRequest = {
 
 function failed(error: unknown): Result {
   return resultOfFailure(
-    { request, version: KILN_VERSION, exitStatus: 125 },
+    { request, exitStatus: 125 },
     {
       error,
       started: new Date('2026-01-02T03:04:05.678Z'),
@@ -91,7 +91,7 @@ test('values of the environment stay secret', (t) => {
 test('the plan digest tells plans apart, not the order or the place of the results', (t) => {
   const digest = (more: Partial<RunRequest>) =>
     resultOfFailure(
-      { request: { ...request, ...more }, version: KILN_VERSION, exitStatus: 0 },
+      { request: { ...request, ...more }, exitStatus: 0 },
       { error: new Error('x'), started: new Date(), phases: [], phase: 'plan' },
     ).planDigest;
   t.is(digest({}), digest({ resultDirectory: '/elsewhere', caller: { uid: 1, gid: 1 } }));

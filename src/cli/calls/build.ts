@@ -3,7 +3,6 @@ import { Command } from 'commander';
 import type { BuildParameters, BuildReply } from '../../api/io-kiln.ts';
 import { writeText } from '../../artifacts/staging.ts';
 import { KilnError } from '../../errors.ts';
-import { KILN_VERSION } from '../../host/state/paths.ts';
 import { buildChain } from '../../jobs/chain/chain.ts';
 import { chainJson } from '../../jobs/chain/json.ts';
 import { findBuildRecipe, resultOfRecipe } from '../../jobs/recipe/request.ts';
@@ -130,7 +129,7 @@ async function recipe(name: string, { engine, options, context }: Job): Promise<
   });
   const { failure, collection } = report;
   const exitStatus = recipeStatus(report);
-  const result = resultOfRecipe(report, KILN_VERSION, exitStatus);
+  const result = resultOfRecipe(report, exitStatus);
   await writeResult(options.resultdir, result, request.caller);
   return {
     result: {

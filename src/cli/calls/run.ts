@@ -1,6 +1,5 @@
 import type { Ended as EndedReply, Failure, RunReply } from '../../api/io-kiln.ts';
 import { KilnError } from '../../errors.ts';
-import { KILN_VERSION } from '../../host/state/paths.ts';
 import { openExistingImage } from '../../image/open.ts';
 import type { LeasedImage } from '../../image/store/images.ts';
 import type { RunRequest } from '../../jobs/run/request.ts';
@@ -69,7 +68,7 @@ export const answerRun: Answer<'Run'> = async (parameters, context) => {
     if (!(error instanceof RunElsewhere) && request.resultDirectory !== undefined) {
       const { course, current, failed: phase = current } = timeline;
       const failure = { error, ...course, phase, sandbox: sandbox, image: used };
-      const about = { request, version: KILN_VERSION, exitStatus: exitStatus(error) };
+      const about = { request, exitStatus: exitStatus(error) };
       // What went wrong goes before what goes wrong with the report of it.
       await writeResult(
         request.resultDirectory,
@@ -90,7 +89,7 @@ async function resultOf(
   const { failure, collection, warnings, sandbox, image } = report;
   const ended = endOf(report.end, report.limitHit);
   const status = ended.exitStatus === 0 && failure !== undefined ? KILN_FAILED : ended.exitStatus;
-  const result = resultOfRun({ request, version: KILN_VERSION, exitStatus: status }, report);
+  const result = resultOfRun({ request, exitStatus: status }, report);
   if (request.resultDirectory !== undefined) {
     await writeResult(request.resultDirectory, result, request.caller);
   }

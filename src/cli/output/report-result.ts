@@ -1,4 +1,3 @@
-import { KILN_VERSION } from '../../host/state/paths.ts';
 import type { RunRequest } from '../../jobs/run/request.ts';
 import type { ResultContext } from '../../jobs/run/result.ts';
 import type { Result } from '../../result/schema.ts';
@@ -20,7 +19,7 @@ export async function reportResult(
   if (!json && request.resultDirectory === undefined) return;
   try {
     const exitStatus = caller.exitStatus ?? 0;
-    const described = describe({ request, version: KILN_VERSION, exitStatus });
+    const described = describe({ request, exitStatus });
     const result = caller.user?.files?.renamed(described) ?? described;
     if (json) caller.stderr.write(`${jsonText(result)}\n`);
     if (request.resultDirectory === undefined) return;

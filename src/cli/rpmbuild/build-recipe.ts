@@ -1,7 +1,6 @@
 import { dirname, resolve } from 'node:path';
 import { defined } from '../../defined.ts';
 import { KilnError } from '../../errors.ts';
-import { KILN_VERSION } from '../../host/state/paths.ts';
 import { callerShell, userShell } from '../../jobs/recipe/host-shell.ts';
 import {
   findBuildRecipe,
@@ -74,23 +73,13 @@ export async function buildRecipe(
     const report = await runRecipe(engine, request, hooks, timeline);
     caller.exitStatus = recipeStatus(report);
     output.finish(report);
-    await publish(
-      request,
-      json,
-      resultOfRecipe(report, KILN_VERSION, Number(caller.exitStatus)),
-      caller,
-    );
+    await publish(request, json, resultOfRecipe(report, Number(caller.exitStatus)), caller);
   } catch (error) {
     output.interrupt();
     printError(error, caller.stderr);
     caller.exitStatus = exitStatus(error);
     const status = Number(caller.exitStatus);
-    await publish(
-      request,
-      json,
-      resultOfFailedRecipe(request, KILN_VERSION, status, error, timeline),
-      caller,
-    );
+    await publish(request, json, resultOfFailedRecipe(request, status, error, timeline), caller);
   }
 }
 

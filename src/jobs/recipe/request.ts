@@ -112,9 +112,9 @@ export interface RecipeReport extends RunReport {
 /* result.json of a recipe's build: that of a run, with the step that failed. */
 
 /** For a build whose steps ran, well or not. */
-export function resultOfRecipe(report: RecipeReport, version: string, exitStatus: number): Result {
+export function resultOfRecipe(report: RecipeReport, exitStatus: number): Result {
   const { request, failedStep } = report;
-  const result = resultOfRun({ request, version, exitStatus }, report);
+  const result = resultOfRun({ request, exitStatus }, report);
   if (failedStep === undefined || result.failure === null) return result;
   const phase = `step ${failedStep.name}`;
   return { ...result, failure: { ...result.failure, phase, lastLines: [...failedStep.lastLines] } };
@@ -123,7 +123,6 @@ export function resultOfRecipe(report: RecipeReport, version: string, exitStatus
 /** For a build that kiln could not bring to its end. */
 export function resultOfFailedRecipe(
   asked: RecipeRequest,
-  version: string,
   exitStatus: number,
   error: unknown,
   timeline: Timeline,
@@ -145,7 +144,7 @@ export function resultOfFailedRecipe(
     recipe: { path: asked.path, parameters: Object.keys(asked.parameters ?? {}) },
   };
   const { course, current, failed: phase = current } = timeline;
-  return resultOfFailure({ request, version, exitStatus }, { error, ...course, phase });
+  return resultOfFailure({ request, exitStatus }, { error, ...course, phase });
 }
 
 /** What a recipe's file name ends in; a script first, where both lie side by side. */

@@ -1,5 +1,6 @@
 import { knownFailure, reasonLine } from '../../host/calls/system-error.ts';
 import type { CgroupUsage } from '../../host/cgroup/cgroup-usage.ts';
+import { KILN_VERSION } from '../../host/state/paths.ts';
 import { digestOf } from '../../result/digest.ts';
 import type { Result } from '../../result/schema.ts';
 import { RESULT_VERSION } from '../../result/version.ts';
@@ -11,8 +12,6 @@ import type { Course } from './timeline.ts';
 /** What every result has, however the run went. */
 export interface ResultContext {
   readonly request: RunRequest;
-  /** Version of kiln. */
-  readonly version: string;
   /** What kiln will exit with. */
   readonly exitStatus: number;
 }
@@ -64,10 +63,10 @@ export function resultOfFailure(context: ResultContext, failed: FailedRun): Resu
   };
 }
 
-function common({ request, version, exitStatus }: ResultContext, course: Course) {
+function common({ request, exitStatus }: ResultContext, course: Course) {
   return {
     ...resultOfCourse(course),
-    kiln: version,
+    kiln: KILN_VERSION,
     exitStatus,
     // Values of the environment may be secrets; result.json is often shown around.
     request: {

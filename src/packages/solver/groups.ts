@@ -1,14 +1,8 @@
 import { KilnError } from '../../errors.ts';
 import type { Group, GroupPackage } from '../repository/metadata/comps.ts';
 
-export type GroupPackageType = GroupPackage['type'];
-
 /** What dnf installs of a group unless told otherwise (its `group_package_types`). */
-export const defaultGroupTypes: readonly GroupPackageType[] = [
-  'mandatory',
-  'default',
-  'conditional',
-];
+const INSTALLED: readonly GroupPackage['type'][] = ['mandatory', 'default', 'conditional'];
 
 /** What a group stands for. */
 export interface GroupMembers {
@@ -23,18 +17,14 @@ export interface GroupMembers {
  * @param wanted ids or names, without the @.
  * @throws KilnError E_SOLVER_NO_MATCH for a group that no repository knows.
  */
-export function expandGroups(
-  known: readonly Group[],
-  wanted: readonly string[],
-  types: readonly GroupPackageType[],
-): GroupMembers {
+export function expandGroups(known: readonly Group[], wanted: readonly string[]): GroupMembers {
   const members = new Set<string>();
   const conditional = new Map<string, { name: string; requires: string }>();
   for (const text of wanted) {
     const groups = findGroups(known, text);
     if (groups.length === 0) throw noGroup(known, text);
     for (const { name, type, requires } of groups.flatMap((group) => group.packages)) {
-      if (!types.includes(type)) continue;
+      if (!INSTALLED.includes(type)) continue;
       if (type !== 'conditional') members.add(name);
       else if (requires) conditional.set(`${name} if ${requires}`, { name, requires });
     }

@@ -4,7 +4,7 @@ import { runConfined } from '../../host/confine/run.ts';
 import type { OpenRepository, RepositorySet } from '../repository/open.ts';
 import type { DownloadContext } from '../repository/transport/download.ts';
 import { type ConvertedPart, dropConverted, ensureConverted, readGroups } from './converted.ts';
-import { defaultGroupTypes, expandGroups } from './groups.ts';
+import { expandGroups } from './groups.ts';
 import { makeLock } from './make-lock.ts';
 import type { Solution, SolveRequest } from './solve.ts';
 import { type SolveInput, type SolveOutput, solveOutputSchema } from './solve-input.ts';
@@ -28,11 +28,9 @@ export async function solveAnew(
     groups.length === 0
       ? []
       : await Promise.all(set.members.map((member) => readGroups(member, context)));
-  const types = request.groupTypes ?? defaultGroupTypes;
   const expanded = expandGroups(
     known.flat(),
     groups.map((spec) => spec.slice(1)),
-    types,
   );
   const ask = async (filelists: ReadonlyMap<string, string> | undefined) => {
     const input = solveInput(set, request, expanded, { filelists, modules });

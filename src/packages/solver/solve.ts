@@ -3,7 +3,6 @@ import type { RepositorySet } from '../repository/open.ts';
 import { lockAccess } from '../repository/transport/access.ts';
 import type { DownloadContext } from '../repository/transport/download.ts';
 import type { OnProgress } from '../repository/transport/progress.ts';
-import type { GroupPackageType } from './groups.ts';
 import { readSolution, solutionPath, writeSolution } from './solution-cache.ts';
 import type { ModuleRequest } from './solve-input.ts';
 
@@ -26,8 +25,6 @@ export interface SolveRequest {
   readonly modules?: Partial<ModuleRequest> | undefined;
   /** Install what is only recommended, too; off unless set. */
   readonly recommends?: boolean | undefined;
-  /** Which members of a group are meant; mandatory, default and conditional ones unless given. */
-  readonly groupTypes?: readonly GroupPackageType[] | undefined;
   /** Stay with the packages of an earlier lock wherever that is possible. */
   readonly keep?: Lock | undefined;
   readonly signal?: AbortSignal | undefined;
