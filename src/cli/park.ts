@@ -18,7 +18,7 @@ export function command(caller: Caller): Command {
     .option('--none', 'destroy the parked sandboxes and start no more')
     .addHelpText(
       'after',
-      '\nExamples:\n  kiln park -n 4\n  kiln ps\n  kiln park --none\n\nEach is reckoned at 32 MB, and 512 MB must stay free: kiln refuses more. KILN_PARKED sets how many the daemon parks by itself.',
+      '\nExamples:\n  kiln park -n 4\n  kiln ps -a\n  kiln park --none\n\nEach is reckoned at 32 MB, and 512 MB must stay free: kiln refuses more. KILN_PARKED sets how many the daemon parks by itself.',
     )
     .action(async (options: { number?: number; none?: boolean }) => {
       // What everybody is told who cannot have sandboxes at all.

@@ -1,4 +1,4 @@
-import type { Command } from 'commander';
+import { type Command, InvalidArgumentError, Option } from 'commander';
 import type { OwnEngine } from '../engine.ts';
 import type { LeasedImage } from '../image/store/images.ts';
 import { describeRefusal, mayExplainFailure } from '../jobs/run/refusal.ts';
@@ -9,7 +9,7 @@ import { Timeline } from '../jobs/run/timeline.ts';
 import { type Attachment, connectCommand, relayableOutput } from './attach.ts';
 import type { Caller } from './caller/caller.ts';
 import { listenForInterruption } from './caller/interruption.ts';
-import { pickImageFor } from './images/pick-image.ts';
+import { imageFirst, pickImageFor } from './images/pick-image.ts';
 import { addDetachOptions, type DetachOptions, detach } from './job/detach.ts';
 import { EqualsCommand } from './optional-value.ts';
 import { printEgressRefusals } from './output/egress-refusals.ts';
@@ -23,6 +23,8 @@ export interface RunOptions extends SandboxOptions, DetachOptions {
   readonly json?: boolean;
   readonly tty?: boolean;
   readonly explain?: boolean;
+  readonly interactive?: boolean;
+  readonly rm?: boolean;
   readonly samples?: boolean;
 }
 
@@ -86,6 +88,15 @@ export function commandIn(context: RunContext): Command {
   return addDetachOptions(addSandboxOptions(it, context.caller))
     .option('--json', 'print the result as JSON, as the last line of stderr; see docs/result.md')
     .option('-t, --tty', 'give the command a terminal (colours, line editing, window size)')
+    .option(
+      '-i, --interactive',
+      'change nothing: the command always reads kiln’s stdin; for podman’s -it',
+    )
+    .option(
+      '--rm',
+      'change nothing: the sandbox is destroyed unless --keep is given; for podman’s --rm',
+    )
+    .addOption(publishOption())
     .option('--explain', 'print which layers of protection the command would have; run nothing')
     .option('--no-samples', 'do not record resource use over time in result.json')
     .addHelpText('after', EXAMPLES)
@@ -97,6 +108,15 @@ export function commandIn(context: RunContext): Command {
       };
       await runCommand(argv, options, it, { ...context, started });
     });
+}
+
+/** podman's: a command has no ports. */
+function publishOption(): Option {
+  return new Option('-p, --publish <port>').hideHelp().argParser(() => {
+    throw new InvalidArgumentError(
+      'A command has no ports; a service has: kiln service create --publish.',
+    );
+  });
 }
 
 /** Runs `argv` as the options say and sets kiln's exit status. `shell` uses it, too. */
@@ -128,7 +148,11 @@ export async function runCommand(
   let sandbox: string | undefined;
   let used: RunReport['image'] | undefined;
   try {
-    await using image = await context.pickImage(engine, options.image, interruption.signal);
+    await using image = await context
+      .pickImage(engine, options.image, interruption.signal)
+      .catch(async (error) => {
+        throw options.image === undefined ? await imageFirst(error, engine, argv) : error;
+      });
     const { id, name } = image.manifest;
     used = { id, name };
     request = { ...request, image: id };

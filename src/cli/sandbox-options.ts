@@ -82,7 +82,7 @@ export function addSandboxOptions(
       'use this image: the name or path of a recipe, a lock, or an image id; by default KILN_IMAGE',
     ).default(caller.env.KILN_IMAGE || undefined, 'KILN_IMAGE'),
     repeated(
-      '--bind <src:dst[:ro|rw][,z|Z]>',
+      '-v, --bind <src:dst[:ro|rw][,z|Z]>',
       'bind-mount a host path; z or Z relabels it for SELinux, see docs/labels.md',
       (text) => parseBind(text, caller.cwd()),
     ),
@@ -94,13 +94,13 @@ export function addSandboxOptions(
       (text) => parseCopyIn(text, caller.cwd()),
     ),
     repeated(
-      '--env <name=value>',
+      '-e, --env <name=value>',
       'set an environment variable; NAME alone copies it from the caller',
       (text) => parseEnvironment(text, (name) => caller.variable(name)),
     ),
-    new Option('--workdir <dir>', 'start the command in this directory of the sandbox'),
+    new Option('-w, --workdir <dir>', 'start the command in this directory of the sandbox'),
     new Option(
-      '--user <user>',
+      '-u, --user <user>',
       'run the command as NAME, UID or UID:GID; root is root of the sandbox only',
     ),
     new Option('--hostname <name>', 'give the sandbox this host name').argParser(parseHostname),

@@ -27,11 +27,11 @@ export function parseRate(text: string): number {
   return bytes;
 }
 
-/** Milliseconds of `90s`, `10m`, `1h`, `500ms`; a plain number is seconds. */
+/** Milliseconds of `90s`, `10m`, `1h30m`, `500ms`; a plain number is seconds. */
 export function parseTime(text: string): number {
   const milliseconds = timeInMilliseconds(text);
   if (milliseconds === undefined)
-    throw new InvalidArgumentError('not a duration: write it as 90s or 10m.');
+    throw new InvalidArgumentError('not a duration: write it as 90s, 10m or 1h30m.');
   return milliseconds;
 }
 

@@ -41,14 +41,24 @@ export function sizeInBytes(text: string): number | undefined {
   return Number.isSafeInteger(bytes) ? bytes : undefined;
 }
 
-/** Milliseconds of `90s`, `10m`, `1h`, `500ms`; a plain number is seconds; undefined for anything else. */
+/** `1h30m`: units from the largest, each once at most. */
+const COMPOUND = /^(\d{1,9}w)?(\d{1,9}d)?(\d{1,9}h)?(\d{1,9}m)?(\d{1,9}s)?$/;
+
+/** Milliseconds of `90s`, `10m`, `1h30m`, `500ms`; a plain number is seconds; undefined for anything else. */
 export function timeInMilliseconds(text: string): number | undefined {
   const milliseconds = /^(\d{1,12})ms$/.exec(text);
   if (milliseconds !== null) return Number(milliseconds[1]);
   const fraction = /^(\d*\.\d+)s?$/.exec(text);
   if (fraction !== null) return Math.round(Number(fraction[1]) * 1000);
-  const seconds = parseDuration(text);
-  return seconds === undefined ? undefined : seconds * 1000;
+  const parts = COMPOUND.exec(text)
+    ?.slice(1)
+    .filter((part) => part !== undefined);
+  const seconds =
+    parts === undefined || parts.length === 0 ? [parseDuration(text)] : parts.map(parseDuration);
+  return seconds.reduce<number | undefined>(
+    (sum, each) => (sum === undefined || each === undefined ? undefined : sum + each * 1000),
+    0,
+  );
 }
 
 /** What a sandbox may be called. */

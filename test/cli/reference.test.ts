@@ -116,13 +116,11 @@ test('docs/reference is what scripts/write-reference.ts writes', async (t) => {
   }
 });
 
-test('npm installs every manual page', async (t) => {
-  const top = join(KILN, '../..');
-  const { directories } = JSON.parse(await readFile(join(top, 'package.json'), 'utf8'));
-  t.deepEqual(
-    (await readdir(join(top, directories.man))).sort(),
-    [...pages().keys()].map((name) => `${name}.1`).sort(),
-  );
+test('package.json lists every manual page', async (t) => {
+  // npm links none of a folder that is named in `directories`.
+  const { man } = JSON.parse(await readFile(join(KILN, '../../package.json'), 'utf8'));
+  const names = [...pages().keys()].sort().map((name) => `dist/man/man1/${name}.1`);
+  t.deepEqual(man, names, 'run npm run write-reference');
 });
 
 test('no page and no script lacks an option that another one has', async (t) => {

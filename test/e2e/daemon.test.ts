@@ -153,7 +153,7 @@ test.serial('parked sandboxes are taken once each, and replaced', async (t) => {
     ['2 of 2 parked\n', '2 of 2 parked\n'],
   );
   const waiting = async () => {
-    const { stdout } = await run(KILN, ['ps', '--json'], { env: environment() });
+    const { stdout } = await run(KILN, ['ps', '-a', '--json'], { env: environment() });
     const all = JSON.parse(stdout) as { id: string; state: string }[];
     return all.filter(({ state }) => state === 'parked').map(({ id }) => id);
   };

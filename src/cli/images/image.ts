@@ -10,12 +10,18 @@ import { openImage } from '../../image/open.ts';
 import { buildNamed, lockPathOf, planFromRecipe } from '../../image/plan.ts';
 import type { OnImageProgress } from '../../image/progress.ts';
 import { removeUnusedPackages, unusedPackages } from '../../image/store/gc.ts';
-import { findImage, imagesNamed, listImages, removeImage } from '../../image/store/images.ts';
+import {
+  findImage,
+  imagesNamed,
+  type ListedImage,
+  listImages,
+  removeImage,
+} from '../../image/store/images.ts';
 import { readContents, readManifest } from '../../image/store/manifest.ts';
 import type { Engine } from '../../sandbox/open.ts';
 import type { Caller } from '../caller/caller.ts';
 import { printJson } from '../output/print.ts';
-import { printTable } from '../output/table.ts';
+import { type Columns, formatOption, type ListOptions, printRows } from '../output/table.ts';
 import { imageProgress } from './image-progress.ts';
 import { addTransferCommands } from './image-transfer.ts';
 
@@ -68,8 +74,9 @@ export function command(caller: Caller): Command {
   it.command('ls')
     .description('List images, the most recently used first.')
     .option('--json', 'print one JSON array instead of a table')
+    .addOption(formatOption())
     .addHelpText('after', '\nExamples:\n  kiln image ls\n  kiln image ls --json | jq -r ".[].id"')
-    .action((options: JsonOption) => list(options, caller));
+    .action((options: ListOptions) => list(options, caller));
   it.command('show')
     .description('Show what an image is and what it is made of.')
     .argument('<image>', 'the id of an image, its first digits, or a name')
@@ -180,27 +187,34 @@ function unwritable(file: string, cause: unknown): KilnError {
   });
 }
 
-async function list(options: JsonOption, caller: Caller): Promise<void> {
+async function list(options: ListOptions, caller: Caller): Promise<void> {
   await using engine = caller.openEngine();
   const images = await listImages(engine.paths);
   if (options.json === true) {
-    const rows = images.map(({ manifest, ...rest }) => ({ ...manifest, ...rest }));
+    const iso = (time: number) => new Date(time).toISOString();
+    const rows = images.map(({ manifest, lastUse, ...rest }) => ({
+      ...{ ...manifest, ...rest, created: iso(manifest.created), lastUse: iso(lastUse) },
+    }));
     printJson(caller.stdout, rows);
     return;
   }
-  printTable(
-    caller.stdout,
-    ['ID', 'NAME', 'PACKAGES', 'SIZE', 'OWN', 'LAST USE', ''],
-    images.map(({ manifest, lastUse, inUse }) => [
-      manifest.id.slice(0, 12),
-      manifest.name,
-      String(manifest.packageCount),
-      size(manifest.bytes),
-      size(manifest.ownBytes),
-      new Date(lastUse).toISOString().slice(0, 16).replace('T', ' '),
-      inUse ? 'in use' : '',
-    ]),
-  );
+  printRows(caller.stdout, COLUMNS, images, options);
+}
+
+const COLUMNS: Columns<ListedImage> = [
+  ['ID', ({ manifest }) => manifest.id.slice(0, 12)],
+  ['NAME', ({ manifest }) => manifest.name],
+  ['PACKAGES', ({ manifest }) => String(manifest.packageCount)],
+  ['SIZE', ({ manifest }) => size(manifest.bytes)],
+  ['OWN', ({ manifest }) => size(manifest.ownBytes)],
+  ['CREATED', ({ manifest }) => minute(manifest.created)],
+  ['LAST USE', ({ lastUse }) => minute(lastUse)],
+  ['USE', ({ inUse }) => (inUse ? 'in use' : '')],
+];
+
+/** `2026-11-27 22:15`, in UTC. */
+function minute(time: number): string {
+  return new Date(time).toISOString().slice(0, 16).replace('T', ' ');
 }
 
 async function show(name: string, caller: Caller): Promise<void> {

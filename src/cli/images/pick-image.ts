@@ -1,4 +1,6 @@
+import type { OwnEngine } from '../../engine.ts';
 import { KilnError } from '../../errors.ts';
+import { findRecipe, findStoredImage } from '../../image/find.ts';
 import { type OpenImageOptions, openImage } from '../../image/open.ts';
 import { type LeasedImage, leaseImage, listImages } from '../../image/store/images.ts';
 import type { Engine } from '../../sandbox/open.ts';
@@ -47,4 +49,24 @@ export async function pickImage(
   throw new KilnError('E_IMAGE_MISSING', `no image is named, and there are ${images.length}`, {
     hint: 'give one with -r or in KILN_IMAGE; `kiln image ls` lists them',
   });
+}
+
+/** Says how to name an image to somebody who wrote `kiln run IMAGE COMMAND`, as podman has it. */
+export async function imageFirst(
+  error: unknown,
+  { paths, cwd }: Pick<OwnEngine, 'paths' | 'cwd'>,
+  [image = '', ...command]: readonly string[],
+): Promise<unknown> {
+  if (!(error instanceof KilnError) || error.code !== 'E_IMAGE_MISSING') return error;
+  const known =
+    findRecipe(image, cwd()) ?? (await findStoredImage(paths, image).catch(() => undefined));
+  if (known === undefined) return error;
+  return new KilnError(
+    'E_IMAGE_MISSING',
+    `no image is named, and ${image} is taken for the command`,
+    {
+      hint: `kiln run -r ${image} -- ${command.length === 0 ? 'COMMAND' : command.join(' ')}`,
+      cause: error,
+    },
+  );
 }

@@ -49,7 +49,20 @@ const TEXTS: ReadonlySet<string> = new Set([
   ],
   ...['key', 'kind', 'label', 'layer', 'lines', 'macro', 'name', 'network', 'number', 'option'],
   ...['options', 'package', 'phases', 'plugin', 'rate', 'repo', 'repository', 'seconds', 'setting'],
-  ...['shell', 'size', 'stage', 'status', 'text', 'time', 'unit', 'uri', 'url', 'user', 'what'],
+  ...[
+    'shell',
+    'size',
+    'stage',
+    'status',
+    'template',
+    'text',
+    'time',
+    'unit',
+    'uri',
+    'url',
+    'user',
+    'what',
+  ],
 ]);
 
 /** What a value is. @throws Error for a name that is in neither list: add it to one of them */

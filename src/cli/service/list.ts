@@ -5,7 +5,7 @@ import { type ListedService, listServices } from '../../service/status.ts';
 import type { Caller } from '../caller/caller.ts';
 import { printError } from '../output/errors.ts';
 import { printJson } from '../output/print.ts';
-import { printTable } from '../output/table.ts';
+import { type Columns, formatOption, type ListOptions, printRows } from '../output/table.ts';
 
 /** `kiln service list`. */
 export function listCommand(caller: Caller): Command {
@@ -14,11 +14,12 @@ export function listCommand(caller: Caller): Command {
     .description('List services with their state and what they use.')
     .argument('[service...]', 'names of services; all by default')
     .option('--json', 'print one JSON array instead of a table')
+    .addOption(formatOption())
     .addHelpText(
       'after',
       '\nPORTS are [ADDRESS:]HOSTPORT:PORT; the address is 127.0.0.1 where none is shown.\n\nExamples:\n  kiln service list\n  kiln service list --json apache1',
     )
-    .action(async (names: string[], options: { json?: boolean }) => {
+    .action(async (names: string[], options: ListOptions) => {
       await using engine = caller.openEngine();
       const listed = await listServices(engine.paths, names);
       if (options.json === true) {
@@ -34,11 +35,7 @@ export function listCommand(caller: Caller): Command {
         printJson(caller.stdout, json);
         return;
       }
-      printTable(
-        caller.stdout,
-        ['NAME', 'STATE', 'UPTIME', 'CPU', 'MEMORY', 'PIDS', 'RESTARTS', 'PORTS', 'UNITS'],
-        listed.map(row),
-      );
+      printRows(caller.stdout, COLUMNS, listed, options);
       for (const { problem } of listed)
         if (problem !== undefined) printError(problem, caller.stderr);
     });
@@ -52,27 +49,37 @@ export function serviceState({ service, status, outcome, problem }: ListedServic
   return problem === undefined ? (outcome?.state ?? 'created') : 'silent';
 }
 
-function row(listed: ListedService): string[] {
-  const { name, service, status } = listed;
-  const state = serviceState(listed);
-  const { publish = [], units = [], command } = service?.definition ?? {};
-  const names = command === undefined ? units : [command[0] ?? ''];
-  const ports = publish.map(formatPublish);
-  if (status === undefined) {
-    return [name, state, '', '', '', '', '', ports.join(' '), names.join(' ')];
-  }
-  const { usage } = status;
-  return [
-    name,
-    state,
-    duration(Date.now() - status.started),
-    usage.cpuMicroseconds === undefined ? '' : `${(usage.cpuMicroseconds / 1e6).toFixed(1)}s`,
-    usage.memoryBytes === undefined ? '' : `${(usage.memoryBytes / 2 ** 20).toFixed(0)}M`,
-    String(usage.pids ?? ''),
-    String(status.restarts),
-    [status.address ?? [], status.publish.map(formatPublish)].flat().join(' '),
-    status.units.map((unit) => `${unit.name}:${unit.state}`).join(' '),
-  ];
+const COLUMNS: Columns<ListedService> = [
+  ['NAME', ({ name }) => name],
+  ['STATE', serviceState],
+  ['UPTIME', ({ status }) => (status === undefined ? '' : duration(Date.now() - status.started))],
+  ['CPU', ({ status }) => seconds(status?.usage.cpuMicroseconds)],
+  ['MEMORY', ({ status }) => mebibytes(status?.usage.memoryBytes)],
+  ['PIDS', ({ status }) => String(status?.usage.pids ?? '')],
+  ['RESTARTS', ({ status }) => String(status?.restarts ?? '')],
+  ['PORTS', ports],
+  ['UNITS', units],
+];
+
+function seconds(microseconds: number | undefined): string {
+  return microseconds === undefined ? '' : `${(microseconds / 1e6).toFixed(1)}s`;
+}
+
+function mebibytes(bytes: number | undefined): string {
+  return bytes === undefined ? '' : `${(bytes / 2 ** 20).toFixed(0)}M`;
+}
+
+/** Of one that does not run: what it would publish. */
+function ports({ service, status }: ListedService): string {
+  if (status === undefined) return (service?.definition.publish ?? []).map(formatPublish).join(' ');
+  return [status.address ?? [], status.publish.map(formatPublish)].flat().join(' ');
+}
+
+function units({ service, status }: ListedService): string {
+  if (status !== undefined)
+    return status.units.map(({ name, state }) => `${name}:${state}`).join(' ');
+  const { units: names = [], command } = service?.definition ?? {};
+  return command === undefined ? names.join(' ') : (command[0] ?? '');
 }
 
 function duration(milliseconds: number): string {

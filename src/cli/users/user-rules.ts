@@ -148,6 +148,8 @@ const RUN: Readonly<Record<keyof RunOptions, Rule>> = {
   json: 'open',
   samples: 'open',
   tty: 'open',
+  interactive: 'open',
+  rm: 'open',
   explain: 'open',
 };
 
@@ -239,11 +241,11 @@ export const USER_COMMANDS: Readonly<Record<string, CommandRules>> = {
   logs: { options: { follow: 'open' }, arguments: 'open' },
   // The folder is opened by the client, as the command itself asks for.
   results: { options: {}, arguments: 'open' },
-  ps: { options: { json: 'open', jobs: 'open' }, arguments: 'open' },
+  ps: { options: { json: 'open', jobs: 'open', all: 'open', format: 'open' }, arguments: 'open' },
   kill: { options: { all: 'open' }, arguments: 'open' },
   gc: { options: { maxAge: 'open', json: 'open' }, arguments: 'open' },
   'image build': { options: { json: 'open' }, arguments: 'image' },
-  'image ls': { options: { json: 'open' }, arguments: 'open' },
+  'image ls': { options: { json: 'open', format: 'open' }, arguments: 'open' },
   'image show': { options: {}, arguments: 'image' },
   'image export': { options: { output: path('result'), compress: 'open' }, arguments: 'image' },
   'farm advertise': { options: {}, arguments: 'open' },

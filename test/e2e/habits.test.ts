@@ -1,0 +1,87 @@
+/** What people are used to from podman and docker: understood, or answered with kiln's own word. */
+import { mkdir, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import test from 'ava';
+import { timeInMilliseconds } from '../../src/recipe/limit-keys.ts';
+import { type BusyboxState, busyboxState, IMAGE } from '../support/busybox-state.ts';
+
+let state: BusyboxState;
+test.before(async () => {
+  state = await busyboxState();
+});
+test.after.always(async () => {
+  await state[Symbol.asyncDispose]();
+});
+
+const run = (...words: string[]) => state.kiln(['run', '-r', IMAGE, ...words]);
+
+test('-v, -e, -w, -u, -i and --rm of kiln run', async (t) => {
+  await mkdir(join(state.beside, 'in'));
+  await writeFile(join(state.beside, 'in/file'), 'of the host');
+  const { stdout, stderr } = await run(
+    ...['--rm', '-i', '-v', `${state.beside}/in:/in:ro`, '-e', 'NAME=value', '-w', '/in'],
+    ...['-u', '0', '--network', 'none', '--', 'sh', '-c', 'cat file; echo; echo $NAME; pwd; id -u'],
+  );
+  t.is(stdout, 'of the host\nvalue\n/in\n0', String(stderr));
+});
+
+test('-it is two flags, and the words behind the command are its own', async (t) => {
+  const { stdout, stderr } = await run('-i', '--', 'echo', '-it', '--rm', '-p');
+  t.is(stdout, '-it --rm -p', String(stderr));
+  const explained = await run('-it', '--explain', '--', 'true');
+  t.is(explained.exitCode, 0, String(explained.stderr));
+});
+
+test('-p is answered with kiln service', async (t) => {
+  const { exitCode, stderr } = await run('-p', '8080:80', '--', 'true');
+  t.is(exitCode, 125);
+  t.regex(String(stderr), /kiln service create --publish/);
+});
+
+test('kiln run IMAGE COMMAND: the hint is the command line to write', async (t) => {
+  const { exitCode, stderr } = await state.kiln(['run', 'debian-minimal', 'ls', '-l'], {
+    env: { ...state.env, KILN_STATE: `${state.beside}/empty`, KILN_IMAGE: undefined },
+  });
+  t.is(exitCode, 125);
+  t.regex(String(stderr), /debian-minimal is taken for the command/);
+  t.regex(String(stderr), /^ {2}hint: kiln run -r debian-minimal -- ls -l$/m);
+});
+
+test('durations with several units', (t) => {
+  const hours = { '1h30m': 5_400_000, '1d2h3m4s': 93_784_000, '2w': 1_209_600_000, '90': 90_000 };
+  for (const [text, milliseconds] of Object.entries(hours)) {
+    t.is(timeInMilliseconds(text), milliseconds, text);
+  }
+  for (const text of ['30m1h', '1h1h', '1h30', 'h', '', '1h 30m', '-1h']) {
+    t.is(timeInMilliseconds(text), undefined, text);
+  }
+});
+
+test.serial(
+  'lists: names of images, ISO times, templates, parked sandboxes with -a only',
+  async (t) => {
+    const kept = await run('--keep=1h30m', '--', 'echo', 'kept');
+    const [, id = ''] = /kept as (\w+)/.exec(String(kept.stderr)) ?? [];
+    t.regex(
+      String((await state.kiln(['ps'])).stdout),
+      new RegExp(`^${id} +kept +\\d+s +busybox `, 'm'),
+    );
+    const [listed] = JSON.parse(String((await state.kiln(['ps', '--json'])).stdout));
+    const left = Date.parse(listed.keepUntil) - Date.now();
+    t.true(left > 5_000_000 && left <= 5_400_000, String(left));
+    t.regex(listed.created, /^\d{4}-\d\d-\d\dT[\d:.]+Z$/);
+    t.is(listed.imageName, 'busybox');
+    const format = async (...words: string[]) => (await state.kiln(words)).stdout;
+    t.is(await format('ps', '--format', '{{.ID}}\\t{{ .State }}'), `${id}\tkept`);
+    t.is(await format('image', 'ls', '--format', '{{.Name}} {{.Use}}'), 'busybox in use');
+    const [image] = JSON.parse(String(await format('image', 'ls', '--json')));
+    t.regex(image.lastUse, /Z$/);
+    const wrong = await state.kiln(['ps', '--format', '{{.Nam}}']);
+    t.is(wrong.exitCode, 125);
+    t.regex(String(wrong.stderr), /no field \.Nam\n {2}hint: the fields are \.ID, \.STATE/);
+    await state.kiln(['service', 'create', '-r', 'busybox', 's1', '--', 'sleep', '100']);
+    t.is(await format('service', 'list', '--format', '{{.Name}}: {{.State}}'), 's1: created');
+    await state.kiln(['kill', id]);
+    t.is(await format('ps', '--format', '{{.ID}}'), '');
+  },
+);
