@@ -5,15 +5,15 @@ import type { SandboxProcess } from '../sandbox/command/process.ts';
 import type { RelayedOutput } from '../sandbox/command/streams.ts';
 import { type Caller, FORWARDED } from './caller/caller.ts';
 
-/** What forwards to a command until it is detached. */
+/** Forwards input, output and signals until it is detached. */
 export interface Attachment {
   detach(): void;
 }
 
-/** A second ^C within this time means: now. Milliseconds. */
+/** A second ^C within this time kills at once. Milliseconds. */
 const TWICE = 3000;
 
-/** Attaches the caller to a command; where its stdio was handed over, only its signals. */
+/** Attaches the caller to a command; only its signals if stdio was handed over. */
 export function connectCommand(
   command: SandboxProcess,
   kill: () => void,
@@ -25,7 +25,7 @@ export function connectCommand(
   return tty ? attachTerminal(command, kill, caller) : attach(command, kill, caller, relayed);
 }
 
-/** Which of kiln's own outputs need not pass through it: pipes and files. */
+/** kiln's own outputs that bytes can be moved to directly: pipes and files. */
 export function relayableOutput(): RelayedOutput {
   return {
     ...(canRelayTo(1) ? { stdout: 1 } : {}),
@@ -34,8 +34,8 @@ export function relayableOutput(): RelayedOutput {
 }
 
 /**
- * Connects kiln's own stdin, stdout and stderr to a command's, but for those that are `relayed`, and
- * forwards signals to it. A second SIGINT or SIGTERM calls `kill`.
+ * Connects kiln's own stdin, stdout and stderr to a command's, except `relayed` ones, and forwards signals. A
+ * second SIGINT or SIGTERM calls `kill`.
  */
 function attach(
   command: SandboxProcess,
@@ -44,7 +44,7 @@ function attach(
   relayed: RelayedOutput = {},
 ): Attachment {
   const signals = forwardSignals(command, kill, caller);
-  // Node's streams of them take milliseconds to make: only those that something flows through.
+  // Making one of Node's streams takes milliseconds: make only the needed ones.
   if (relayed.stdout === undefined) relay(command.stdout, caller.stdout.stream);
   if (relayed.stderr === undefined) relay(command.stderr, caller.stderr.stream);
   if (hasNoInput()) {
@@ -62,10 +62,10 @@ function attach(
   };
 }
 
-/** Major and minor number of /dev/null, as st_rdev has them (the kernel's devices.txt, makedev(3)). */
+/** The major and minor number of /dev/null, as st_rdev has them (the kernel's devices.txt, makedev(3)). */
 const NULL_DEVICE = 0x103;
 
-/** Whether stdin is /dev/null, as services, cron and CI jobs have it. */
+/** Whether stdin is /dev/null, as for services, cron and CI jobs. */
 function hasNoInput(): boolean {
   try {
     const stdin = fstatSync(0);
@@ -75,7 +75,7 @@ function hasNoInput(): boolean {
   }
 }
 
-/** The same with a terminal between: keys as they come, and the window's size. */
+/** The same with a terminal: keys as they are pressed, and the window's size. */
 function attachTerminal(command: SandboxProcess, kill: () => void, caller: Caller): Attachment {
   const signals = forwardSignals(command, kill, caller);
   const resize = () => command.resize(caller.windowSize.rows, caller.windowSize.columns);
@@ -97,7 +97,7 @@ function attachTerminal(command: SandboxProcess, kill: () => void, caller: Calle
 
 function relay(from: NodeJS.ReadableStream & { destroy(): void }, to: Writable): void {
   from.pipe(to, { end: false });
-  // Who reads us is gone (`| head`): the command is to notice, as it would without us.
+  // If kiln's reader is gone (`| head`), the command must notice, as it would without kiln.
   to.on('error', () => from.destroy());
 }
 

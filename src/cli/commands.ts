@@ -1,4 +1,4 @@
-/** kiln's command line: what each word means, run for whoever called. */
+/** kiln's command line: the commands, run for a caller. */
 import { Command, CommanderError } from 'commander';
 import { KILN_VERSION } from '../host/state/paths.ts';
 import { span } from '../host/trace/trace.ts';
@@ -9,12 +9,12 @@ import { exitStatus } from './output/exit-status.ts';
 import { nameUsageErrors } from './output/usage-errors.ts';
 import type { CommandDescription } from './reference/describe.ts';
 
-/** One command: its module is imported only when it is called, so that start-up stays short. */
+/** One command. Its module is imported only when it is called, so that kiln starts quickly. */
 interface CommandEntry {
   readonly name: string;
   readonly summary: string;
   readonly load: () => Promise<{ command(caller: Caller): Command }>;
-  /** For programs, not for people. */
+  /** True for commands that programs call, not people. */
   readonly hidden?: boolean;
 }
 
@@ -125,7 +125,7 @@ Examples:
 
 “kiln COMMAND --help” shows all options.`;
 
-/** kiln itself, with these commands of its own. */
+/** kiln itself with these commands. */
 function overview(those: readonly Command[]): Command {
   const program = new Command('kiln')
     .enablePositionalOptions()
@@ -136,12 +136,12 @@ function overview(those: readonly Command[]): Command {
     .addHelpText('after', EXAMPLES);
   for (const command of those) program.addCommand(command);
   program.command('mock').description('accept the command line of mock; also called kiln-mock');
-  // Else it would describe the list's entries, which have no options: see helpRequest.
+  // Without this, help would describe the entries of the list, which have no options: see helpRequest.
   program.helpCommand('help [command]', 'show the options of a command');
   return program;
 }
 
-/** What `kiln --help` lists: names and summaries alone. */
+/** The list of `kiln --help`: names and summaries. */
 function summaries(): Command[] {
   return commands
     .filter(({ hidden }) => hidden !== true)
@@ -168,12 +168,12 @@ export async function describeKiln(caller: Caller): Promise<CommandDescription> 
   };
 }
 
-/** Loads the code of every command, for a process that waits for one. */
+/** Loads the code of every command in a process that waits for one. */
 export async function loadCommands(): Promise<void> {
   await Promise.all(commands.map(({ load }) => load()));
 }
 
-/** Has a program print to its caller, and end by exception. */
+/** Makes a program print to its caller, and end by exception. */
 export function prepare(program: Command, { stdout, stderr }: Caller): void {
   program.exitOverride();
   program.configureOutput({
@@ -190,7 +190,7 @@ export function prepare(program: Command, { stdout, stderr }: Caller): void {
 async function runKiln(argv: readonly string[], caller: Caller): Promise<void> {
   const name = argv[0];
   const entry = commands.find((candidate) => candidate.name === name);
-  // Positional options: what follows a sandboxed command's name is that command's own.
+  // Options after a sandboxed command's name belong to that command.
   const loading = span('load the command');
   const program =
     entry === undefined
@@ -201,14 +201,14 @@ async function runKiln(argv: readonly string[], caller: Caller): Promise<void> {
   loading[Symbol.dispose]();
   prepare(program, caller);
   nameUsageErrors(program);
-  // Late: it is for few, and knows all commands.
+  // Loaded late, because few callers need it and it knows all commands.
   if (caller.user !== undefined)
     (await import('./users/user-guard.ts')).guard(program, caller.user);
   if (argv.length === 0) program.help();
   await program.parseAsync([...argv], { from: 'user' });
 }
 
-/** `kiln help COMMAND` is `kiln COMMAND --help`, of one below it as well. */
+/** Turns `kiln help COMMAND` into `kiln COMMAND --help`, for subcommands as well. */
 function helpRequest(argv: readonly string[]): readonly string[] {
   const [first, name, ...more] = argv;
   if (first !== 'help') return argv;
@@ -217,12 +217,12 @@ function helpRequest(argv: readonly string[]): readonly string[] {
   return known ? [name, ...more, '--help'] : [name];
 }
 
-/** Runs one command line to its end. What goes wrong is printed; the exit status is in `caller`. */
+/** Runs one command line to its end. Failures are printed; the exit status is in `caller`. */
 export async function runCommandLine(given: readonly string[], caller: Caller): Promise<void> {
   try {
     const argv = helpRequest(given);
     using _ = tellingDamage(argv[0] === 'run' ? argv : [], (text) => caller.stderr.say(text));
-    // mock's command line is read by mock's rules.
+    // mock's command line follows mock's rules.
     if (argv[0] === 'mock') await (await import('./mock/main.ts')).main(argv.slice(1), caller);
     else await runKiln(argv, caller);
   } catch (error) {

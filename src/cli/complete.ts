@@ -8,7 +8,7 @@ import { serviceNames } from '../service/lifecycle/store.ts';
 import type { Caller } from './caller/caller.ts';
 import { LISTED, type Listed } from './reference/value-kinds.ts';
 
-/** A word, and what it is. */
+/** A word with its description. */
 type Suggestion = readonly [word: string, about: string];
 
 const LISTS: Readonly<
@@ -33,7 +33,7 @@ const LISTS: Readonly<
     user === undefined ? (await serviceNames(paths)).map((name) => [name, 'service']) : [],
 };
 
-/** A user's folder is not the daemon's to look into. */
+/** The daemon does not look into a user's folder. */
 async function recipes(caller: Caller): Promise<Suggestion[]> {
   const names = await recipeNames(caller.user === undefined ? caller.cwd() : '/');
   return names.map((name) => [name, 'recipe']);

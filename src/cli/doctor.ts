@@ -11,7 +11,7 @@ interface DoctorOptions {
   readonly files?: true;
 }
 
-/** `kiln doctor`: what of this host keeps kiln from working, and how to mend it. */
+/** `kiln doctor`: what keeps kiln from working on this host, and how to fix it. */
 export function command(caller: Caller): Command {
   return new Command('doctor')
     .description('Check what kiln needs of this host, and tell how to mend what is wrong.')

@@ -34,7 +34,7 @@ export function command(caller: Caller): Command {
     advertiseCommand(caller),
   ];
   for (const command of commands) it.addCommand(command);
-  // DAGMan's, of a chain's folder.
+  // For DAGMan, in a chain's folder.
   it.addCommand(prepareCommand(caller), { hidden: true });
   it.addCommand(publishCommand(caller), { hidden: true });
   return it;

@@ -87,7 +87,9 @@ export function command(caller: Caller): Command {
     });
 }
 
-/** Of a user: all that is kept and old enough. The rest of the state is root's. @returns their ids */
+/**
+ * For a user: removes kept sandboxes that are old enough. The rest of the state is root's. @returns their ids
+ */
 async function removeKept(engine: Engine, maxAge = Number.POSITIVE_INFINITY): Promise<string[]> {
   const { paths, connect } = engine;
   const old = (await listSandboxes(paths, engine)).filter(

@@ -1,7 +1,7 @@
 import { Option } from 'commander';
 import { parseCount, parseCpus, parseMemory, parseRate, parseSize, parseTime } from './values.ts';
 
-/** What `run`, `shell` and `build` take to limit a sandbox, as commander gives it. */
+/** Options of `run`, `shell` and `build` that limit a sandbox, as commander parses them. */
 export interface LimitValues {
   readonly memory?: number;
   readonly cpus?: number;
@@ -13,7 +13,7 @@ export interface LimitValues {
   readonly stallTimeout?: number;
 }
 
-/** Their options. */
+/** The options for limits. */
 export function limitOptions(): Option[] {
   return [
     new Option('--memory <size>', 'limit memory, such as 512M; files in /tmp count').argParser(

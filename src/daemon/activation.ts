@@ -1,4 +1,4 @@
-/** Sockets that systemd has made for the daemon and passes on (sd_listen_fds(3), systemd.socket(5)). */
+/** Sockets that systemd made and passes to the daemon (sd_listen_fds(3), systemd.socket(5)). */
 import { join } from 'node:path';
 import { KilnError } from '../errors.ts';
 import { keepDescriptors } from '../host/calls/descriptor.ts';
@@ -14,8 +14,8 @@ const SOL_SOCKET = 1;
 const SO_ACCEPTCONN = 30;
 
 /**
- * The descriptors that this process was given, none where it was not started by a socket. No program that it
- * starts has them from here on.
+ * The sockets that systemd passed to this process; none if it was not started by a socket. Programs that it
+ * starts do not inherit them.
  * @throws KilnError E_ARGUMENT where one is no socket that listens
  */
 export function passedSockets(env: NodeJS.ProcessEnv): number[] {
@@ -36,11 +36,11 @@ export function passedSockets(env: NodeJS.ProcessEnv): number[] {
 }
 
 /**
- * Starts the daemon that is installed now on the same sockets, and makes it the main process of the unit: this
- * one only ends its jobs. Nobody who connects meanwhile is turned away.
+ * Starts the installed version of the daemon on the same sockets and makes it the unit's main process; this one
+ * only finishes its jobs. No client is turned away meanwhile.
  */
 export async function startSuccessor(passed: readonly number[]): Promise<void> {
-  // LISTEN_PID is to be the pid of whoever is executed.
+  // LISTEN_PID must be the pid of the executed program.
   const script = 'LISTEN_PID=$$ exec "$0"';
   const child = startProgram('/bin/sh', ['-c', script, join(packageRoot(), 'bin/kilnd')], {
     cwd: '/',

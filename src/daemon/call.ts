@@ -1,13 +1,13 @@
-/** A call of a method of the API, for whoever answers it: in the daemon, or in a worker of its. */
+/** A call of a method of the API, in the daemon or in one of its workers. */
 import { randomBytes } from 'node:crypto';
 import { KilnError } from '../errors.ts';
 import type { Peer, PeerIdentity } from './peer.ts';
 import { type CallMessage, continues, encodeError, encodeReply } from './varlink.ts';
 
-/** Bytes that may wait for the caller before whoever answers is asked to wait. */
+/** The most bytes that may wait for the caller before the answering code must wait. */
 const WAITING_MAX = 1 << 20;
 
-/** What somebody wants to be done to a command that was started by a call. */
+/** A request about a command that a call started. */
 export interface Control {
   /** Bytes for its standard input, base64. */
   readonly data?: string | undefined;
@@ -17,10 +17,10 @@ export interface Control {
   readonly size?: { readonly rows: number; readonly columns: number } | undefined;
 }
 
-/** A call as it passes from the daemon to a worker. */
+/** A call on its way from the daemon to a worker. */
 export interface CallHead extends Pick<CallMessage, 'method' | 'parameters' | 'more' | 'oneway'> {
   readonly identity: PeerIdentity;
-  /** What others call the command that it starts. */
+  /** The name by which other calls refer to its command. */
   readonly process: string;
 }
 
@@ -38,19 +38,19 @@ export class Call {
     this.head = head;
   }
 
-  /** A call that has just come. */
+  /** A new call. */
   static from(peer: Peer, message: CallMessage): Call {
     const process = randomBytes(16).toString('hex');
     const { method, parameters, more, oneway } = message;
     return new Call(peer, { method, parameters, more, oneway, identity: peer.identity, process });
   }
 
-  /** Aborted when the caller is gone: nobody waits for anything any more. */
+  /** Aborted when the caller is gone. */
   get signal(): AbortSignal {
     return this.#gone.signal;
   }
 
-  /** Whether its last reply has been given. */
+  /** Whether the last reply was given. */
   get over(): boolean {
     return this.#over;
   }
@@ -60,34 +60,34 @@ export class Call {
     this.#gone.abort(new KilnError('E_INTERRUPTED', 'the caller is gone'));
   }
 
-  /** Gives one of several replies, if several were asked for. */
+  /** Sends one of several replies, if the caller asked for several. */
   reply(parameters: object): void {
     if (this.#over || !this.head.more || this.head.oneway) return;
     this.forward(encodeReply(parameters, true));
   }
 
-  /** Gives a reply as it is, whole. */
+  /** Sends a complete reply unchanged. */
   forward(reply: Buffer): void {
     if (continues(reply)) this.#peer.send(reply);
     else this.#last(reply);
   }
 
-  /** Whether the caller takes replies as fast as they come. */
+  /** Whether the caller reads replies as fast as they come. */
   get hasRoom(): boolean {
     return this.#peer.unsentBytes <= WAITING_MAX;
   }
 
-  /** Resolves when there is room for another reply. */
+  /** Resolves when another reply can be sent. */
   async room(): Promise<void> {
     if (!this.hasRoom) await this.#peer.sent();
   }
 
-  /** Gives the last reply. */
+  /** Sends the last reply. */
   end(parameters: object): void {
     this.#last(encodeReply(parameters));
   }
 
-  /** Gives an error, which is the last reply. */
+  /** Sends an error, which is the last reply. */
   fail(error: string, parameters: object = {}): void {
     this.#last(encodeError(error, parameters));
   }
@@ -99,7 +99,7 @@ export class Call {
     else if (!this.head.oneway) this.#peer.send(reply);
   }
 
-  /** Another call that has to be answered before this one: what it tells is told, its last reply is not. */
+  /** Another call that must be answered before this one: its events are passed on, its last reply is not. */
   part(method: string, parameters: CallHead['parameters']): Call {
     const part = new Call(this.#peer, { ...this.head, method, parameters });
     part.#isPart = true;
@@ -113,7 +113,7 @@ export class Call {
     return this.#outcome;
   }
 
-  /** Has `control` do what is wanted of the command that it has started. */
+  /** Sets the handler of requests about the call's command. */
   onControl(control: ((control: Control) => Promise<void>) | undefined): void {
     this.#control = control;
   }
@@ -124,7 +124,7 @@ export class Call {
     await this.#control(control);
   }
 
-  /** The error for a command that is not there. */
+  /** The error for a missing command. */
   noProcess(): KilnError {
     return new KilnError('E_NO_PROCESS', 'no running command has this process name', {
       hint: 'it may have ended; `started` has the name of its process',

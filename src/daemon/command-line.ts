@@ -1,4 +1,4 @@
-/** A client that runs one command line: the connection after its upgrade, frame by frame. */
+/** A client with one command line: its connection after the upgrade, frame by frame. */
 import { EventEmitter } from 'node:events';
 import { closeSync } from 'node:fs';
 import { constants } from 'node:os';
@@ -23,39 +23,39 @@ const signalNames = new Map<number, NodeJS.Signals>(
 /** Bytes of text in one frame. */
 const TEXT_MAX = 64 * 1024;
 
-/** More frames than this before it is clear who serves the client are no signals of a person's, bytes. */
+/** More bytes of frames before it is known which process serves the client cannot be a person's signals. */
 const SINCE_MAX = 64 * 1024;
 
 interface CommandLineEvents {
-  /** The client got a signal. */
+  /** The client received a signal. */
   signal: [signal: NodeJS.Signals];
-  /** Output of the sandbox has been passed on. */
+  /** Output of the sandbox was passed on. */
   moved: [];
-  /** All output has been passed on; `error` is the symbol of an errno where some could not be written. */
+  /** All output was passed on; `error` is the symbol of an errno if some could not be written. */
   drained: [error: string | undefined];
   /** Text for this output cannot be written any more. */
   unwritable: [fd: 1 | 2];
-  /** The client is gone: nobody waits for anything any more. */
+  /** The client is gone. */
   gone: [];
 }
 
-/** Descriptors of the client's, in force until {@link CommandLine.close}. Of a user's client none are taken. */
+/** The client's descriptors, open until {@link CommandLine.close}. A user's client sends none. */
 export interface ClientDescriptors {
   readonly stdin: number | undefined;
   readonly stdout: number | undefined;
   readonly stderr: number | undefined;
-  /** Of the working directory (O_PATH), unless it is gone. */
+  /** The working directory (O_PATH), unless it is gone. */
   readonly cwd: number | undefined;
 }
 
-/** A client on its way to another process; the descriptors are the holder's to close. */
+/** A client on its way to another process. The holder closes the descriptors. */
 export interface ReleasedClient {
   readonly connection: number;
-  /** Of its start. */
+  /** The payload of its start frame. */
   readonly payload: Buffer;
-  /** What came after it. */
+  /** The bytes after the start frame. */
   readonly rest: Buffer;
-  /** As its start had them. */
+  /** The descriptors of its start frame. */
   readonly descriptors: readonly number[];
 }
 
@@ -64,17 +64,20 @@ export class CommandLine extends EventEmitter<CommandLineEvents> {
   readonly descriptors: ClientDescriptors;
   readonly #peer: Peer;
   readonly #payload: Buffer;
-  /** Frames since the start, for whoever else may serve the client; none once it is clear who does. */
+  /**
+   * Frames since the start, for another process that may serve the client; undefined once the serving process
+   * is known.
+   */
   #since: Buffer[] | undefined = [];
   #sinceBytes = 0;
   #closed = false;
-  /** Files that the client has been asked to open, the first one first. */
+  /** Open requests to the client, oldest first. */
   readonly #opening: PromiseWithResolvers<number>[] = [];
 
   private constructor(peer: Peer, payload: Buffer, descriptors: ClientDescriptors) {
     super();
     this.#peer = peer;
-    // The bytes of a connection are used again.
+    // The connection reuses its buffer.
     this.#payload = Buffer.from(payload);
     this.start = readStart(payload);
     this.descriptors = descriptors;
@@ -89,7 +92,7 @@ export class CommandLine extends EventEmitter<CommandLineEvents> {
     return this.#peer.ended;
   }
 
-  /** Reads the first frame of `bytes`. A number: so many bytes are missing or, 0, it is not a start. */
+  /** Reads the first frame of `bytes`. Returns how many bytes are missing, or 0 if it is not a start frame. */
   static begin(peer: Peer, bytes: Buffer): CommandLine | undefined | 'incomplete' {
     const frame = readFrame(peer, bytes);
     if (frame === undefined || frame === 'broken') {
@@ -108,7 +111,7 @@ export class CommandLine extends EventEmitter<CommandLineEvents> {
     }
   }
 
-  /** Takes the next frame of `bytes`; how many bytes it had, 0 if it is not whole. */
+  /** Takes the next frame of `bytes` and returns its length, 0 if it is incomplete. */
   receive(bytes: Buffer): number {
     const frame = readFrame(this.#peer, bytes);
     if (frame === undefined) return 0;
@@ -125,7 +128,7 @@ export class CommandLine extends EventEmitter<CommandLineEvents> {
     return length;
   }
 
-  /** A client whose connection another process had first, and its start with it. */
+  /** Takes over a client, with its start frame, from another process. */
   static adopt(
     connection: number,
     payload: Buffer,
@@ -138,22 +141,22 @@ export class CommandLine extends EventEmitter<CommandLineEvents> {
         data: (bytes) => line.receive(bytes),
         end: () => line.ended(),
       },
-      // This process has no other caller who could be held up.
+      // This process has no other caller that could be blocked.
       { trusted: 'everybody' },
     );
     const line = new CommandLine(peer, payload, { stdin, stdout, stderr, cwd });
     line.keep();
-    // In a later turn, when somebody listens.
+    // In a later turn, after listeners were added.
     setImmediate(() => peer.take(rest));
     return line;
   }
 
-  /** It is clear that this process serves the client to the end. */
+  /** Decides that this process serves the client to the end. */
   keep(): void {
     this.#since = undefined;
   }
 
-  /** Lets go of the client for another process, which is to be given all of this. */
+  /** Gives up the client to another process, which gets all of this. */
   release(): ReleasedClient {
     this.removeAllListeners();
     this.#closed = true;
@@ -166,12 +169,12 @@ export class CommandLine extends EventEmitter<CommandLineEvents> {
     };
   }
 
-  /** Bytes of output that wait until the client takes them. */
+  /** Bytes of output that the client has not taken yet. */
   get waiting(): number {
     return this.#peer.unsentBytes;
   }
 
-  /** Resolves once the client has all that was written, or is gone. */
+  /** Resolves when the client has everything that was written, or is gone. */
   sent(): Promise<void> {
     return this.#peer.sent();
   }
@@ -183,9 +186,9 @@ export class CommandLine extends EventEmitter<CommandLineEvents> {
   }
 
   /**
-   * Has the client open a file with its own rights; the caller closes the descriptor. It is whatever the client
-   * gives, which may be a stranger: nothing but its own file system knows what becomes of whoever reads it.
-   * @throws SyscallError with the client's errno
+   * Has the client open a file with its own rights; the caller closes the descriptor. A stranger may send any
+   * descriptor, and reading it may block as long as its file system likes. @throws SyscallError with the
+   * client's errno
    */
   open(how: keyof typeof OPEN, path: string): Promise<number> {
     const answer = deferred<number>();
@@ -217,7 +220,7 @@ export class CommandLine extends EventEmitter<CommandLineEvents> {
 
   #act({ type, payload, fds }: Frame): boolean {
     if (type === TO_DAEMON.opened) return this.#opened(payload, fds);
-    // No other frame of a client's but the first has descriptors that anybody waits for.
+    // Of a client's frames, only the first and answers to open requests may have descriptors.
     for (const fd of fds) closeSync(fd);
     if (fds.length > 0) return false;
     switch (type) {
@@ -254,29 +257,29 @@ export class CommandLine extends EventEmitter<CommandLineEvents> {
     }
   }
 
-  /** Hands the host's ends of a command's stdio over; they are the client's from here on. */
+  /** Passes the host's ends of a command's stdio to the client, which owns them from now on. */
   passStdio(stdin: number, stdout: number, stderr: number): void {
     const fds = [stdin, stdout, stderr];
     this.#peer.send(encodeFrame(TO_CLIENT.stdio, Buffer.alloc(0), fds.length), fds);
   }
 
-  /** Hands the master of a command's terminal over. */
+  /** Passes the master of a command's terminal to the client. */
   passTerminal(master: number): void {
     this.#peer.send(encodeFrame(TO_CLIENT.terminal, Buffer.alloc(0), 1), [master]);
   }
 
-  /** Has the client write what its stdin gives into a pipe, which is the client's from here on. */
+  /** Has the client write its stdin into a pipe, which the client owns from now on. */
   passInput(pipe: number, raw: boolean): void {
     this.#peer.send(encodeFrame(TO_CLIENT.input, Buffer.of(raw ? 1 : 0), 1), [pipe]);
   }
 
-  /** Has the client run its command line in a process of its own, and lets go of it. */
+  /** Has the client run its command line in a process of its own, and gives it up. */
   sendElsewhere(): void {
     this.#peer.send(encodeFrame(TO_CLIENT.elsewhere, Buffer.alloc(0)));
     this.#close();
   }
 
-  /** Tells the client how to end, and lets go of it. */
+  /** Tells the client how to end, and gives it up. */
   exit(end: { readonly status: number } | { readonly signal: NodeJS.Signals }): void {
     const isSignal = 'signal' in end;
     const value = isSignal ? (constants.signals[end.signal] ?? 0) : end.status;
@@ -297,12 +300,12 @@ export class CommandLine extends EventEmitter<CommandLineEvents> {
     return [stdin, stdout, stderr, cwd].filter((fd) => fd !== undefined);
   }
 
-  /** Ends the connection: whoever serves the client is told that it is gone. */
+  /** Ends the connection; the serving code is told that the client is gone. */
   abort(): void {
     this.#peer.destroy();
   }
 
-  /** Lets go of the client without a word: it is gone. */
+  /** Gives up a client that is gone. */
   abandon(): void {
     this.#close();
   }
@@ -314,7 +317,7 @@ export interface Frame {
   readonly fds: readonly number[];
 }
 
-/** The first frame of `bytes`, with its descriptors; undefined if it is not whole. */
+/** The first frame of `bytes` with its descriptors; undefined if it is incomplete. */
 export function readFrame(
   peer: Peer,
   bytes: Buffer,

@@ -1,20 +1,20 @@
-/** A call that a worker answers: its replies, and what is wanted of the command that it starts. */
+/** Forwards a call to a worker: replies in one direction, requests about its command in the other. */
 import { deferred } from '../promise.ts';
 import type { Call, Control } from './call.ts';
 import { Peer } from './peer.ts';
 import { firstMessage } from './varlink.ts';
 
-/** What a worker says when it has done what was wanted of a command; no reply begins so. */
+/** The beginning of a worker's message that a request was done; no reply begins so. */
 export const CONTROLLED = '{"controlled":';
 
 /**
- * Forwards what comes from a worker on `connection`, which is closed afterwards, to whoever has called. Resolves when
- * the worker has nothing more to say; whether that was all, {@link Call.over} tells.
+ * Forwards everything from the worker on `connection` to the caller, and closes the connection. Resolves when
+ * the worker ends it; {@link Call.over} tells whether the last reply came.
  */
 export async function forwardCall(call: Call, connection: number): Promise<void> {
   const over = deferred<void>();
   const controls: PromiseWithResolvers<void>[] = [];
-  /** The worker waits, too, until there is room. */
+  /** The worker waits until there is room. */
   const wait = () => {
     peer.paused = true;
     const goOn = () => {
@@ -54,7 +54,7 @@ export async function forwardCall(call: Call, connection: number): Promise<void>
     peer.send(Buffer.from(`${JSON.stringify(control)}\0`));
     await done.promise;
   });
-  // The worker is told by that.
+  // That tells the worker.
   const gone = () => peer.destroy();
   call.signal.addEventListener('abort', gone);
   if (call.signal.aborted) gone();

@@ -6,81 +6,87 @@
  * descriptors, u16 zero) and the payload. Descriptors travel with the first byte of their frame.
  */
 
-/** Sizes, bytes; `descriptors` is how many a frame may have at the most. */
+/** Sizes in bytes; `descriptors` is the most descriptors of a frame. */
 export const FRAME = { header: 8, max: 8 << 20, descriptors: 5 } as const;
 
-/** Frames of the client's. */
+/** Frames from the client. */
 export const TO_DAEMON = {
   /**
-   * The first one: u32 umask, u8 terminals (bit N: descriptor N is one), u32 rows, u32 columns, u32 inode of
-   * the mount namespace, arguments and environment (u32 count, then so many texts that end with NUL), the
-   * working directory. Descriptors: 0, 1, 2 and, unless it is gone, the working directory; of a user none.
+   * The first frame: u32 umask, u8 terminals (bit N: descriptor N is one), u32 rows, u32 columns, u32 inode of
+   * the mount namespace, arguments and environment (each a u32 count and as many texts that end with NUL), the
+   * working directory. Descriptors: 0, 1, 2 and, unless it is gone, the working directory; none from a user.
    */
   start: 1,
-  /** u32 number of a signal that the client got; SIGWINCH where it has no terminal of a sandbox's. */
+  /** u32 number of a signal that the client received; SIGWINCH if it does not have the sandbox's terminal. */
   signal: 2,
-  /** Output of the sandbox has been passed on. */
+  /** Output of the sandbox was passed on. */
   moved: 4,
-  /** All output has been passed on: u32 errno of what could not be written, or 0. */
+  /** All output was passed on: u32 errno of a failed write, or 0. */
   drained: 5,
   /** u8 1 for stdout or 2 for stderr: text for it cannot be written any more. */
   unwritable: 6,
-  /** The answer to `open`, in the order of the questions: u32 0 and the descriptor, or u32 errno. */
+  /** The answer to `open`, in order: u32 0 and the descriptor, or u32 errno. */
   opened: 7,
 } as const;
 
-/** Frames of the daemon's. */
+/** Frames from the daemon. */
 export const TO_CLIENT = {
   /** u8 1 for stdout or 2 for stderr, then bytes to write there. */
   text: 65,
-  /** The sandbox's stdin, stdout and stderr, as descriptors: pass bytes until they end. */
+  /** The sandbox's stdin, stdout and stderr as descriptors: move bytes until they end. */
   stdio: 67,
-  /** The master of the sandbox's terminal, as a descriptor. */
+  /** The master of the sandbox's terminal as a descriptor. */
   terminal: 68,
-  /** A pipe, as a descriptor, that takes what stdin gives; u8 1: a terminal is raw from now on. */
+  /** A pipe for the client's stdin as a descriptor; u8 1: set the terminal raw. */
   input: 71,
   /** Run the command line in a process of your own. */
   elsewhere: 69,
   /** Open a file with your own rights: u8 how (see {@link OPEN}), then its path, which ends with NUL. */
   open: 72,
-  /** The last one: u8 0 and u32 exit status, or u8 1 and u32 number of the signal that ended the command. */
+  /** The last frame: u8 0 and u32 exit status, or u8 1 and u32 number of the signal that ended the command. */
   exit: 70,
 } as const;
 
-/** How a client is to open a file; a path is relative to its own working directory. */
+/** How a client opens a file; a path is relative to the client's working directory. */
 export const OPEN = {
-  /** To read it, whatever it is: nothing is waited for. */
+  /** For reading, without waiting, whatever kind of file it is. */
   file: 1,
-  /** To name it (O_PATH). */
+  /** As a place (O_PATH). */
   place: 2,
-  /** A folder, which is made, with those above it, where it is missing. */
+  /** A folder, which is made with missing parents. */
   made: 3,
 } as const;
 
-/** Between a daemon and a worker process, which has the client's connection while it works for it. */
+/** Frames between a daemon and a worker process, which has the client's connection while it works. */
 export const TO_WORKER = {
   /**
-   * Work for a client: u32 length of its start's payload, that payload, the bytes that came after it.
-   * Descriptors: the connection, then the start's.
+   * A client to serve: u32 length of its start's payload, that payload, the bytes after it. Descriptors: the
+   * connection, then the start's.
    */
   job: 1,
-  /** The answer to `wantsParked`: the id of a sandbox and, as a descriptor, its owner's lock; empty: none waits. */
+  /**
+   * The answer to `wantsParked`: a sandbox's id and, as a descriptor, its owner's lock; empty if none is
+   * parked.
+   */
   parked: 2,
   /**
-   * A call of the API: its head as JSON (CallHead of call.ts). Descriptor: a connection for the replies; what comes
-   * on it is what is wanted of the command that the call has started (Control), as JSON that ends with NUL.
+   * A call of the API: its head as JSON (CallHead of call.ts). Descriptor: a connection for replies, on which
+   * requests about the call's command (Control) come as JSON that ends with NUL.
    */
   call: 3,
-  /** JSON of a ResultsRequest (results.ts); to collect artifacts, as a descriptor, the root of the sandbox. */
+  /** JSON of a ResultsRequest (results.ts). To collect artifacts, the descriptor of the sandbox's root. */
   results: 4,
-  /** What was asked for by `results` is to end: nobody waits for it any more. */
+  /** Ends the work of `results`: nobody waits for it. */
   stop: 5,
   /** No more `results` of this run will come. */
   over: 6,
 } as const;
 
 export const FROM_WORKER = {
-  /** The client has its exit status, or the call its last reply, or `over` has come: u8 1 if another job may come. */
+  /**
+   * The client has its exit status, the call its last reply, or `over` has come: u8 1 if the worker takes
+   * another job.
+   */
   done: 65,
   /** A parked sandbox is wanted. */
   wantsParked: 66,
@@ -88,7 +94,7 @@ export const FROM_WORKER = {
   results: 67,
 } as const;
 
-/** What the client says first. */
+/** The client's first message. */
 export interface Start {
   readonly umask: number;
   /** Which of descriptors 0, 1 and 2 are terminals. */
@@ -100,11 +106,11 @@ export interface Start {
   /** The program's name first. */
   readonly argv: readonly string[];
   readonly env: Readonly<Record<string, string>>;
-  /** Absolute; empty where it is gone. */
+  /** Absolute; empty if the directory is gone. */
   readonly cwd: string;
 }
 
-/** Reads numbers and texts of a payload; every read beyond its end is an error. */
+/** Reads numbers and texts of a payload; reading beyond its end is an error. */
 class PayloadReader {
   readonly #payload: Buffer;
   #at = 0;
@@ -135,7 +141,7 @@ class PayloadReader {
 
   texts(): string[] {
     const count = this.u32();
-    // Each has one byte at least, so a count that is too large is found before anything is made.
+    // Each text has at least one byte, so a count that is too large is detected before anything is allocated.
     if (count > this.#payload.length - this.#at) throw new RangeError('too few texts');
     return Array.from({ length: count }, () => this.text());
   }
@@ -150,14 +156,14 @@ export function readStart(payload: Buffer): Start {
   const reader = new PayloadReader(payload);
   const umask = reader.u32() & 0o777;
   const terminals = reader.u8();
-  // A terminal has no more: struct winsize of ioctl_tty(2).
+  // A terminal's size has 16 bits: struct winsize of ioctl_tty(2).
   const [rows, columns] = [reader.u32() & 0xffff, reader.u32() & 0xffff];
   const mountNamespace = reader.u32();
   const argv = reader.texts();
   const env: Record<string, string> = Object.create(null);
   for (const entry of reader.texts()) {
     const equals = entry.indexOf('=');
-    // As getenv(3) reads it: the first of several wins.
+    // As with getenv(3), the first of several wins.
     const name = equals === -1 ? entry : entry.slice(0, equals);
     if (equals !== -1) env[name] ??= entry.slice(equals + 1);
   }
@@ -176,7 +182,7 @@ export function readStart(payload: Buffer): Start {
   };
 }
 
-/** A frame, whole. */
+/** A complete frame. */
 export function encodeFrame(type: number, payload: Buffer, descriptors = 0): Buffer {
   const frame = Buffer.allocUnsafe(FRAME.header + payload.length);
   frame.writeUInt32LE(payload.length, 0);
@@ -187,7 +193,7 @@ export function encodeFrame(type: number, payload: Buffer, descriptors = 0): Buf
   return frame;
 }
 
-/** The payload of a frame that is numbers of 32 bits only. */
+/** A payload of 32-bit numbers. */
 export function u32s(...values: readonly number[]): Buffer {
   const payload = Buffer.allocUnsafe(4 * values.length);
   for (const [index, value] of values.entries()) payload.writeUInt32LE(value >>> 0, 4 * index);

@@ -1,4 +1,4 @@
-/** The daemon's sockets: made whole under another name, so that nobody finds one that does not listen. */
+/** The daemon's sockets: made under another name and renamed, so that nobody finds one that does not listen. */
 import {
   chmodSync,
   chownSync,
@@ -22,14 +22,14 @@ const SOCK_NONBLOCK = 0o4000;
 const SOCK_CLOEXEC = 0o2000000;
 /** sizeof(sun_path) of unix(7). */
 const SUN_PATH = 108;
-/** Connections that wait to be accepted; with more, connecting without waiting (as Node does) fails. */
+/** Connections that wait to be accepted; beyond them, a connect that does not wait (Node's) fails. */
 const BACKLOG = 4096;
 
-/** Connections that are accepted in one turn, so that the others get theirs. */
+/** Connections that are accepted in one turn, so that other work gets its turn. */
 const A_TURN = 16;
 
 /**
- * Whether somebody listens at `path`: systemd, whose socket is not to be replaced.
+ * Whether a socket at `path` listens already: systemd's, which must not be replaced.
  * @throws Node's own errors of the file system
  */
 export function isTaken(path: string): boolean {
@@ -44,11 +44,11 @@ export function isTaken(path: string): boolean {
   }
 }
 
-/** A socket that takes connections. */
+/** A listening socket. */
 export class Listener implements Disposable {
   readonly #fd: number;
   readonly #watch: Watch;
-  /** Undefined for a socket that somebody else has made. */
+  /** Undefined for a socket that another process made. */
   readonly #name: { readonly path: string; readonly inode: bigint } | undefined;
 
   private constructor(
@@ -63,14 +63,14 @@ export class Listener implements Disposable {
   }
 
   /**
-   * Listens at `path`, in place of whatever socket is there; only its owner can connect, and the members of `group`.
+   * Listens at `path`, in place of any socket there. Only its owner and members of `group` can connect.
    * @param connected is given each connection, a descriptor that is its from then on
    * @throws SyscallError, Node's own errors of the file system
    */
   static open(path: string, connected: (fd: number) => void, group?: number): Listener {
     const fd = checked('socket', tryCall('socket', AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
     const fresh = `.${basename(path)}.${process.pid}`;
-    // By descriptor: a socket's path may have 107 bytes, a directory's many more.
+    // Through a descriptor, because a socket's path may have only 107 bytes.
     const folder = openSync(dirname(path), constants.O_RDONLY | constants.O_DIRECTORY);
     const temporary = `/proc/self/fd/${folder}/${fresh}`;
     try {
@@ -97,12 +97,12 @@ export class Listener implements Disposable {
     }
   }
 
-  /** Takes connections of a socket that listens already; its name is whoever's made it. */
+  /** Accepts connections of a socket that listens already; its name belongs to its maker. */
   static adopt(fd: number, connected: (fd: number) => void): Listener {
     return new Listener(fd, connected);
   }
 
-  /** Whether whoever looks for the name finds this socket. */
+  /** Whether the name still leads to this socket. */
   get isNamed(): boolean {
     if (this.#name === undefined) return true;
     const { path, inode } = this.#name;
@@ -118,7 +118,7 @@ export class Listener implements Disposable {
     }
   }
 
-  /** Takes no more connections. The name goes, too, if it is still this socket's. */
+  /** Stops listening, and removes the name if it still leads to this socket. */
   [Symbol.dispose](): void {
     this.#watch.stop();
     if (this.#name !== undefined && this.isNamed) rmSync(this.#name.path, { force: true });

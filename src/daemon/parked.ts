@@ -1,4 +1,4 @@
-/** Keeps sandboxes parked, so that a run finds one: started while nothing else is to be done. */
+/** Keeps sandboxes parked for the next runs. They are started while nothing else starts. */
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { freemem } from 'node:os';
 import { join } from 'node:path';
@@ -7,11 +7,11 @@ import { awaitedLater } from '../promise.ts';
 import { type ParkedSandbox, ParkingLot } from '../sandbox/domain/parking.ts';
 import type { Engine } from '../sandbox/open.ts';
 
-/** What must stay free beside parked sandboxes, and what one of them is reckoned at, bytes. */
+/** Memory that must stay free beside parked sandboxes, and the estimate for one of them, bytes. */
 const SPARE_MEMORY = 512 << 20;
 const SANDBOX_MEMORY = 32 << 20;
 
-/** How long after a failure it is tried again, milliseconds. */
+/** The pause after a failure, milliseconds. */
 const RETRY = 10_000;
 
 export class ParkedSandboxes {
@@ -34,7 +34,7 @@ export class ParkedSandboxes {
     this.#failed = failed;
   }
 
-  /** Starts others where some are missing and memory has room; what fails is told and tried again later. */
+  /** Starts missing sandboxes if memory has room. Failures are reported, and starting is tried again later. */
   refill(): void {
     clearTimeout(this.#timer);
     if (this.#ended) return;
@@ -45,35 +45,35 @@ export class ParkedSandboxes {
     );
   }
 
-  /** How many wait. */
+  /** How many are parked. */
   get count(): number {
     return this.#lot.count;
   }
 
-  /** How many are to wait. */
+  /** How many should be parked. */
   get target(): number {
     return readTarget(this.#paths) ?? this.#usual;
   }
 
-  /** How many more can wait before memory is short. */
+  /** How many more fit into memory. */
   get room(): number {
     return Math.max(0, Math.floor((freemem() - SPARE_MEMORY) / SANDBOX_MEMORY));
   }
 
-  /** Gives one away, if one waits or is being started. */
+  /** Takes one, if one is parked or starting. */
   take(): Promise<ParkedSandbox | undefined> {
     return this.#lot.takeNext();
   }
 
-  /** From now on so many are to wait; resolves when they do. @throws what starting one throws */
+  /** Changes how many should be parked; resolves when they are. @throws what starting one throws */
   async keep(count: number): Promise<void> {
     writeTarget(this.#paths, count);
     await this.fill();
   }
 
-  /** Resolves when as many wait as are to. @throws what starting one throws */
+  /** Resolves when as many are parked as should be. @throws what starting one throws */
   async fill(): Promise<void> {
-    // One after the other: what is being started counts.
+    // One after the other, because starting ones count.
     await this.#refilling?.catch(() => undefined);
     const filling = awaitedLater(
       this.#lot
@@ -86,7 +86,7 @@ export class ParkedSandboxes {
     await filling;
   }
 
-  /** Ends those that wait, and has none started any more. */
+  /** Ends the parked sandboxes, and starts no more for now. */
   async none(): Promise<void> {
     writeTarget(this.#paths, 0);
     await this.#refilling?.catch(() => undefined);
@@ -105,7 +105,7 @@ export class ParkedSandboxes {
     }
   }
 
-  /** Ends those that wait, and starts no more. */
+  /** Ends the parked sandboxes for good. */
   async end(): Promise<void> {
     this.#ended = true;
     clearTimeout(this.#timer);
@@ -114,7 +114,7 @@ export class ParkedSandboxes {
   }
 }
 
-/** Where the number that somebody asked for is kept until the host's end: for the next daemon. */
+/** The file with the wanted number, for the next daemon until the host's next boot. */
 function targetFile(paths: StatePaths): string {
   return join(paths.run, 'park-target');
 }

@@ -1,4 +1,4 @@
-/** One connection of the daemon's: bytes and descriptors in order, in both directions, without blocking. */
+/** A connection of the daemon's: bytes and descriptors in order, in both directions, without blocking. */
 import { constants as os } from 'node:os';
 import { closeDescriptor } from '../host/calls/descriptor.ts';
 import { SyscallError } from '../host/calls/libc.ts';
@@ -12,50 +12,50 @@ const MSG_NOSIGNAL = 0x4000;
 const SOL_SOCKET = 1;
 const SO_PEERCRED = 17;
 const SO_PEERGROUPS = 59;
-/** As many groups as most have at the most. */
+/** More groups than most users have. */
 const GROUPS_USUAL = 64;
 
-/** What is received at a time; it is copied at once, for most of it is a few bytes. */
+/** The buffer for receiving. Its content is copied at once, because most messages are a few bytes. */
 const piece = Buffer.allocUnsafeSlow(64 * 1024);
 
-/** Bytes that may wait to be sent: a peer that does not read for so long is given up. */
+/** The most unsent bytes: a peer that reads nothing for that long is given up. */
 const UNSENT_MAX = 64 << 20;
 
-/** Bytes of a user's that may wait to be taken: as long as arguments and environment usually can be (execve(2)). */
+/** The most unread bytes of a user: the usual limit of arguments and environment (execve(2)). */
 const USER_LIMIT = 2 << 20;
 
-/** Descriptors that may have arrived before what they belong to. */
+/** Descriptors that may arrive before their frame is complete. */
 const DESCRIPTORS_MAX = 2 * FRAME.descriptors;
 
-/** Who is at the other end, as the kernel says (SO_PEERCRED and SO_PEERGROUPS of unix(7)). */
+/** The process at the other end, as the kernel reports it (SO_PEERCRED and SO_PEERGROUPS of unix(7)). */
 export interface PeerIdentity {
   readonly pid: number;
   readonly uid: number;
   readonly gid: number;
-  /** The others that it is in; not asked for of root, who needs none. */
+  /** Its further groups; not looked up for root, who needs none. */
   readonly groups: readonly number[];
 }
 
-/** Whose descriptors are taken. Those of others never come to be this process's, see {@link Peer}. */
+/** Whose descriptors are accepted. Others' never reach this process, see {@link Peer}. */
 type Trusted = 'everybody' | 'root';
 
 interface PeerEvents {
-  /** Bytes have come; what is not taken yet stays. Return how many bytes were taken. */
+  /** Called with new and left bytes. Returns how many were taken. */
   readonly data: (bytes: Buffer) => number;
-  /** The connection is over, for whatever reason; once. */
+  /** Called once when the connection is over for any reason. */
   readonly end: () => void;
 }
 
-/** A message that waits to be sent, with descriptors that are the connection's until then. */
+/** A message that waits to be sent. The connection owns its descriptors until then. */
 interface Unsent {
   bytes: Buffer;
   fds: readonly number[];
 }
 
 /**
- * A descriptor of a stranger's can hold up whoever closes it, without end: closing tells the file system, and a
- * user can be one (FUSE). The daemon's own process has many callers, so it takes none but root's: a user who sends
- * one is not heard any more, see stranger.ts.
+ * A stranger's descriptor can block whoever closes it, without end: closing tells the file system, and a user
+ * can be one (FUSE). The daemon's own process has many callers, so it accepts descriptors from root only. A
+ * user who sends one is not heard any more, see stranger.ts.
  */
 export class Peer {
   readonly identity: PeerIdentity;
@@ -63,7 +63,7 @@ export class Peer {
   readonly #watch: Watch;
   readonly #events: PeerEvents;
   #whenSent: (() => void)[] = [];
-  /** Bounds what may be waiting to be taken, bytes. */
+  /** The most untaken bytes. */
   readonly #limit: number;
   readonly #takesDescriptors: boolean;
   #received: Buffer = Buffer.alloc(0);
@@ -95,34 +95,34 @@ export class Peer {
     return this.#ended;
   }
 
-  /** Bytes that wait to be sent. */
+  /** Bytes that are not sent yet. */
   get unsentBytes(): number {
     return this.#unsentBytes;
   }
 
-  /** Resolves once everything is sent, or the connection is over. */
+  /** Resolves when everything is sent, or the connection is over. */
   sent(): Promise<void> {
     if (this.#ended || this.#unsent.length === 0) return Promise.resolve();
     return new Promise((resolve) => this.#whenSent.push(resolve));
   }
 
-  /** Takes bytes as if they had just come, before those that come. */
+  /** Handles bytes as if they had just arrived, before newer ones. */
   take(bytes: Buffer): void {
     if (bytes.length > 0) this.#deliver(bytes);
   }
 
-  /** Gives what has come and was not taken once more. */
+  /** Offers the untaken bytes again. */
   again(): void {
     if (!this.#ended && this.#received.length > 0) this.#deliver(Buffer.alloc(0));
   }
 
-  /** Has what comes wait, where `paused`; a connection that ends meanwhile is not noticed either. */
+  /** While `paused`, nothing is received, and the end of the connection is not noticed. */
   set paused(paused: boolean) {
     this.#paused = paused;
     if (!this.#ended) this.#watchOn();
   }
 
-  /** Lets go of the connection, which somebody else goes on with; what had come and was not taken yet. */
+  /** Gives up the connection to another owner, with the untaken bytes. */
   release(): { readonly fd: number; readonly rest: Buffer } {
     const rest = this.#received;
     this.#ended = true;
@@ -133,15 +133,15 @@ export class Peer {
   }
 
   /**
-   * Takes `count` descriptors that came with what is being read; undefined if fewer have come. None of somebody
-   * whose descriptors are not taken.
+   * Takes `count` descriptors of the frame being read; undefined if fewer arrived. None from a peer whose
+   * descriptors are not accepted.
    */
   takeDescriptors(count: number): number[] | undefined {
     if (!this.#takesDescriptors) return [];
     return count > this.#descriptors.length ? undefined : this.#descriptors.splice(0, count);
   }
 
-  /** Sends bytes, not none, with descriptors, which are closed once they are sent. */
+  /** Sends bytes (not empty) with descriptors, which are closed once they are sent. */
   send(bytes: Buffer, fds: readonly number[] = []): void {
     if (this.#ended || this.#endWhenSent) {
       for (const fd of fds) closeDescriptor(fd);
@@ -153,7 +153,7 @@ export class Peer {
     if (this.#unsentBytes > UNSENT_MAX) this.destroy();
   }
 
-  /** Ends the connection once everything is sent. */
+  /** Ends the connection after everything is sent. */
   end(): void {
     this.#endWhenSent = true;
     if (this.#unsent.length === 0) this.destroy();
@@ -194,11 +194,11 @@ export class Peer {
     return addon().receiveMessage(this.#fd, piece, fds, FRAME.descriptors, MSG_DONTWAIT)[0];
   }
 
-  /** Receives what brings nothing along; 0 if something does. */
+  /** Receives bytes without descriptors; 0 if a message has some. */
   #receiveHarmless(): number {
     const length = lookAhead(this.#fd, piece);
     if (length === 'brings') return 0;
-    // No byte more: it may have come since, with something.
+    // Not a byte more: a message with a descriptor may have arrived since.
     if (length > 0) {
       addon().receiveMessage(this.#fd, piece.subarray(0, length), [], 0, MSG_DONTWAIT);
     }
@@ -263,7 +263,7 @@ function peerGroups(fd: number): number[] {
   const length = Uint32Array.of(groups.byteLength);
   let result = tryCall('getsockopt', fd, SOL_SOCKET, SO_PEERGROUPS, groups, length);
   if (result === -os.errno.ERANGE) {
-    // So many bytes it would have taken.
+    // The kernel tells how many bytes it needs.
     groups = new Uint32Array((length[0] ?? 0) / groups.BYTES_PER_ELEMENT);
     result = tryCall('getsockopt', fd, SOL_SOCKET, SO_PEERGROUPS, groups, length);
   }

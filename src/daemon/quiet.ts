@@ -1,6 +1,6 @@
-/** Tells when nothing is being started: what is made ahead then slows nobody down. */
+/** Tells when nothing is starting, so that work ahead of time slows nobody down. */
 
-/** A command line counts so long at most, milliseconds: by then its sandbox has started, however long it runs. */
+/** A command line counts as starting for at most this time, milliseconds: by then its sandbox has started. */
 const STARTING = 1000;
 
 export class Quiet implements Disposable {
@@ -9,14 +9,14 @@ export class Quiet implements Disposable {
   #starting = 0;
   #timer: NodeJS.Timeout | undefined;
 
-  /** Calls `listener` each time that nothing has been started for so many milliseconds. */
+  /** Calls `listener` whenever nothing has started for this many milliseconds. */
   constructor(milliseconds: number, listener: () => void) {
     this.#milliseconds = milliseconds;
     this.#listener = listener;
     this.#wait();
   }
 
-  /** A command line begins; the result is disposed of when it is over. */
+  /** A command line begins; dispose of the result at its end. */
   begin(): Disposable {
     this.#starting++;
     clearTimeout(this.#timer);
@@ -24,7 +24,7 @@ export class Quiet implements Disposable {
     const over = () => {
       if (counts) this.#starting--;
       counts = false;
-      // At the end of a long one, too: it may have taken late what is to be replaced.
+      // Also after a long command line, which may have taken a sandbox late.
       this.#wait();
     };
     const started = setTimeout(over, STARTING);
@@ -36,7 +36,7 @@ export class Quiet implements Disposable {
     };
   }
 
-  /** Calls the listener no more. */
+  /** Stops calling the listener. */
   [Symbol.dispose](): void {
     clearTimeout(this.#timer);
     this.#starting = Number.POSITIVE_INFINITY;

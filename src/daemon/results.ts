@@ -1,6 +1,6 @@
 /**
- * Results of runs in the daemon's own thread: a worker process copies, hashes and writes, which may take long,
- * and has the list of artifacts, which may be.
+ * Results of runs in the daemon's own thread. A worker process copies, hashes and writes, which may take long,
+ * and holds the list of artifacts, which may be long.
  */
 import type { Collection, CollectRequest } from '../artifacts/collect.ts';
 import type { Owner } from '../artifacts/destination.ts';
@@ -17,12 +17,12 @@ import type { Workers } from './workers.ts';
 
 const F_DUPFD_CLOEXEC = 1030;
 
-/** Of a collection, what is the same on both sides. */
+/** The part of a collection that is the same on both sides. */
 type Collecting = Pick<CollectRequest, 'patterns' | 'workdir' | 'destination' | 'owner'>;
 
-/** What a worker is asked. */
+/** A request to a worker. */
 interface ResultsRequest {
-  /** The caller's. */
+  /** The caller's umask. */
   readonly umask: number;
   readonly collect?: Collecting;
   readonly write?: {
@@ -32,14 +32,14 @@ interface ResultsRequest {
   };
 }
 
-/** What it answers. */
+/** The worker's answer. */
 interface ResultsAnswer {
   readonly missing: readonly string[];
   readonly warnings: readonly ArtifactWarning[];
   readonly error?: FlatError;
 }
 
-/** Results of one run, by a worker that is there from the first of them until this is disposed of. */
+/** Results of one run, by one worker from the first of them until this is disposed of. */
 export class WorkerResults implements Results, Disposable {
   readonly #workers: Workers;
   readonly #umask: number;
@@ -94,7 +94,7 @@ export class WorkerResults implements Results, Disposable {
     try {
       return JSON.parse((await worker.ask(Buffer.from(text), fds)).toString());
     } catch (error) {
-      // It is gone: the next one is asked of another.
+      // The worker is gone; the next request goes to another.
       this.#worker = undefined;
       throw error;
     }
@@ -106,12 +106,12 @@ export class WorkerResults implements Results, Disposable {
   }
 }
 
-/** The worker's side: of one run at a time. */
+/** The worker's side, for one run at a time. */
 export class ResultsServer {
   #artifacts: readonly Artifact[] = [];
   #stop = new AbortController();
 
-  /** Does what is asked in `payload`; never rejects. */
+  /** Performs the request in `payload`; never rejects. */
   async answer(payload: Buffer, rootFd: number | undefined): Promise<Buffer> {
     const { umask, collect, write }: ResultsRequest = JSON.parse(payload.toString());
     takeCallersUmask(umask);
@@ -136,7 +136,7 @@ export class ResultsServer {
     return Buffer.from(JSON.stringify(answer));
   }
 
-  /** Ends what was asked last. */
+  /** Ends the last request. */
   stop(): void {
     this.#stop.abort();
   }

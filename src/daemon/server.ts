@@ -1,4 +1,4 @@
-/** Takes connections, reads what they ask for, and knows when nobody asks for anything any more. */
+/** Accepts connections, reads their requests, and knows when nobody wants anything any more. */
 import { Call } from './call.ts';
 import { CommandLine } from './command-line.ts';
 import { Listener } from './listener.ts';
@@ -13,13 +13,13 @@ import {
   SERVICE_ERROR,
 } from './varlink.ts';
 
-/** Connections at a time; those beyond are closed at once. */
+/** The most connections; further ones are closed at once. */
 const CONNECTIONS_MAX = 4096;
 
-/** Of one user at a time. */
+/** The most connections of one user. */
 const USER_CONNECTIONS_MAX = 64;
 
-/** How long a connection may take to say what it wants, milliseconds. */
+/** How long a connection may take to send its first message, milliseconds. */
 const SILENCE_MAX = 10_000;
 
 /** The interface's own names: src/api/io.kiln.varlink. */
@@ -27,21 +27,21 @@ const COMMAND_LINE = 'io.kiln.CommandLine';
 const OTHER_BUILD = 'io.kiln.OtherBuild';
 
 export interface ServerOptions {
-  /** Paths to listen at, and descriptors of sockets that listen already. */
+  /** Paths to listen at, and descriptors of listening sockets. */
   readonly sockets: readonly (string | number)[];
-  /** The group whose members are served; undefined: only root is. */
+  /** The group whose members are served; undefined for root only. */
   readonly group: number | undefined;
-  /** What clients of this build say; others are refused, and `outdated` is called. */
+  /** The build id that clients must have; others are refused, and `outdated` is called. */
   readonly build: string;
-  /** Runs a command line. It is over when the promise is settled. */
+  /** Runs a command line; settles when it is over. */
   readonly serve: (line: CommandLine) => Promise<void>;
-  /** Answers a call of any other method. It is over when the promise is settled. */
+  /** Answers a call of any other method; settles when it is over. */
   readonly call: (call: Call) => Promise<void>;
-  /** What `serve` did not expect. */
+  /** Called with unexpected errors of `serve`. */
   readonly failed: (error: unknown) => void;
-  /** A client of another build has come: this daemon is to make room for one of that build. */
+  /** Called when a client of another build comes: a daemon of that build must take over. */
   readonly outdated: () => void;
-  /** Nobody is connected, and nothing is running, from now on (true), or no longer (false). */
+  /** Called with true when nobody is connected and nothing runs, and with false when that ends. */
   readonly idle: (idle: boolean) => void;
 }
 
@@ -71,12 +71,12 @@ export class Server {
     this.#tellIdle();
   }
 
-  /** Whether whoever looks for its sockets finds them. */
+  /** Whether clients find its sockets by name. */
   get isNamed(): boolean {
     return this.#listeners.every((listener) => listener.isNamed);
   }
 
-  /** Takes no more connections; those that are there go on. */
+  /** Accepts no more connections; existing ones go on. */
   stopListening(): void {
     for (const listener of this.#listeners.splice(0)) listener[Symbol.dispose]();
   }
@@ -91,7 +91,7 @@ export class Server {
       {
         data: (bytes) => {
           if (line !== undefined) return line.receive(bytes);
-          // One call after the other: the next one waits.
+          // Calls are answered one after the other.
           if (call !== undefined) return 0;
           if (!upgraded) {
             const message = firstMessage(bytes);
@@ -106,13 +106,13 @@ export class Server {
               clearTimeout(silence);
               const begun = Call.from(peer, called);
               call = begun;
-              // Whoever asks on and reads nothing gets no further answers.
+              // A caller that asks on without reading gets no more answers.
               const over = async () => {
                 await peer.sent();
                 call = undefined;
                 peer.again();
               };
-              // In a later turn: it may be over at once, while what follows it is being read.
+              // In a later turn: the call may be over at once, while the bytes after it are being read.
               setImmediate(() =>
                 this.#run(() => this.#options.call(begun)).then(over, this.#options.failed),
               );
@@ -127,7 +127,7 @@ export class Server {
             return 0;
           }
           line = begun;
-          // In a later turn: it may take the connection away, whose bytes are being read right now.
+          // In a later turn: it may take over the connection whose bytes are being read.
           queueMicrotask(() => this.#serve(begun).catch(this.#options.failed));
           return bytes.readUInt32LE(0) + 8;
         },
@@ -146,13 +146,13 @@ export class Server {
     this.#tellIdle();
   }
 
-  /** Whether somebody may run command lines: root, and members of the group. */
+  /** Whether the peer may run command lines: root and members of the group. */
   #serves({ identity: { uid, gid, groups } }: Peer): boolean {
     const { group } = this.#options;
     return uid === 0 || (group !== undefined && [gid, ...groups].includes(group));
   }
 
-  /** Whether there is room for another connection of whoever this is. */
+  /** Whether another connection of this user is allowed. */
   #hasRoom({ identity: { uid } }: Peer): boolean {
     if (this.#peers.size > CONNECTIONS_MAX) return false;
     if (uid === 0) return true;
@@ -161,7 +161,7 @@ export class Server {
     return own <= USER_CONNECTIONS_MAX;
   }
 
-  /** Answers a client of the command line; true if the connection is upgraded by it. */
+  /** Answers a client of the command line; true if the connection is upgraded. */
   #upgrade(peer: Peer, { parameters, upgrade }: CallMessage): boolean {
     const { build } = this.#options;
     if (!this.#serves(peer)) {
@@ -172,7 +172,7 @@ export class Server {
     if (parameters.build !== build) {
       peer.send(encodeError(OTHER_BUILD, { build }));
       peer.end();
-      // A user's client is no reason to leave everybody else.
+      // A user's client cannot make the daemon leave everybody else.
       if (peer.identity.uid === 0) this.#options.outdated();
       return false;
     }
@@ -196,7 +196,7 @@ export class Server {
     await job();
   }
 
-  /** Something is running until the result is disposed of. */
+  /** Counts as running until the result is disposed of. */
   hold(): Disposable {
     this.#running++;
     this.#tellIdle();

@@ -17,30 +17,35 @@ const SHUT_RD = 0;
 const SOL_SOCKET = 1;
 const SO_OOBINLINE = 10;
 
-/** How long connections are collected for one process that closes them, milliseconds, and how many it is given. */
+/**
+ * How long connections are collected for one process that closes them, milliseconds, and the most for one
+ * process.
+ */
 const COLLECTING = 50;
 const AT_ONCE = 64;
 
-/** What is looked at, at a time. */
+/** The buffer for looking ahead. */
 const piece = Buffer.allocUnsafeSlow(64 * 1024);
 
-/** Has urgent bytes come like all others: they can bring something along, too, and are not seen otherwise. */
+/**
+ * Makes urgent bytes arrive in order with all others: they can carry descriptors, too, and would not be seen.
+ */
 export function seeAll(fd: number): void {
   tryCall('setsockopt', fd, SOL_SOCKET, SO_OOBINLINE, Uint32Array.of(1), 4);
 }
 
 /**
- * How many bytes can be received that bring nothing along, up to those of `into`; `brings` if others come first.
- * 0 at the end, or -errno. Takes nothing.
+ * How many bytes without descriptors can be received, up to the size of `into`; `brings` if a message with
+ * descriptors comes first. 0 at the end, or -errno. Takes nothing.
  */
 export function lookAhead(fd: number, into: Buffer): number | 'brings' {
   const [length, flags] = addon().receiveMessage(fd, into, [], 0, MSG_DONTWAIT | MSG_PEEK);
   return length > 0 && (flags & MSG_CTRUNC) !== 0 ? 'brings' : length;
 }
 
-/** Closes a connection, whatever still waits on it. */
+/** Closes a connection with whatever still waits on it. */
 export function closeStranger(fd: number): void {
-  // Nothing more comes from here on.
+  // Nothing more arrives from now on.
   tryCall('shutdown', fd, SHUT_RD);
   for (;;) {
     const length = lookAhead(fd, piece);
@@ -62,11 +67,11 @@ function leave(fd: number): void {
   if (left.length === 1) setTimeout(closeElsewhere, COLLECTING).unref();
 }
 
-/** Has a process close them that has them last. */
+/** Has another process close the descriptors last. */
 function closeElsewhere(): void {
   const fds = left.splice(0, AT_ONCE);
   try {
-    // It ends when its input does, which is when they are closed here.
+    // It ends with its input, after they are closed here.
     const child = startProgram('/bin/sh', ['-c', 'read -r _'], {
       ...{ cwd: '/', env: {}, detached: true },
       stdio: ['pipe', 'ignore', 'ignore', ...fds],
@@ -76,7 +81,7 @@ function closeElsewhere(): void {
     else for (const fd of fds) closeDescriptor(fd);
     child.stdin?.on('error', () => undefined).end();
   } catch {
-    // Rather some descriptors too many than one that holds up everybody.
+    // Keep too many descriptors rather than close one that blocks everybody.
     left = [...fds, ...left];
   }
   if (left.length > 0) setTimeout(closeElsewhere, COLLECTING).unref();

@@ -1,9 +1,9 @@
 /** Messages of the Varlink protocol (https://varlink.org/Method-Call): JSON that ends with a NUL byte. */
 
-/** Longest message that is taken, bytes. */
+/** The most bytes of a message. */
 export const MESSAGE_MAX = 4 << 20;
 
-/** Errors that every service has. */
+/** Errors of every Varlink service. */
 export const SERVICE_ERROR = {
   interfaceNotFound: 'org.varlink.service.InterfaceNotFound',
   methodNotFound: 'org.varlink.service.MethodNotFound',
@@ -12,7 +12,7 @@ export const SERVICE_ERROR = {
   expectedMore: 'org.varlink.service.ExpectedMore',
 } as const;
 
-/** A method that somebody calls. */
+/** A method call. */
 export interface CallMessage {
   readonly method: string;
   readonly parameters: Readonly<Record<string, unknown>>;
@@ -21,13 +21,13 @@ export interface CallMessage {
   readonly upgrade: boolean;
 }
 
-/** The bytes of the first message in `bytes`, without its NUL; undefined if it is not whole yet. */
+/** The first message in `bytes` without its NUL; undefined if it is incomplete. */
 export function firstMessage(bytes: Buffer): Buffer | undefined {
   const end = bytes.indexOf(0);
   return end === -1 ? undefined : bytes.subarray(0, end);
 }
 
-/** Reads a call; undefined if it is none. */
+/** Parses a call; undefined for anything else. */
 export function parseCall(message: Buffer): CallMessage | undefined {
   let value: unknown;
   try {
@@ -37,7 +37,7 @@ export function parseCall(message: Buffer): CallMessage | undefined {
   }
   if (!isObject(value) || typeof value.method !== 'string') return undefined;
   const { method, more, oneway, upgrade } = value;
-  // systemd and others write null for what they leave out.
+  // systemd and others write null for missing fields.
   const parameters = value.parameters ?? {};
   if (!isObject(parameters)) return undefined;
   const flags = [more, oneway, upgrade].map((flag) => flag ?? false);
@@ -52,18 +52,18 @@ function isObject(value: unknown): value is Record<string, unknown> {
 
 const CONTINUES = '{"continues":true,';
 
-/** A reply, as bytes; with `continues` others follow it. */
+/** A reply as bytes; with `continues`, others follow. */
 export function encodeReply(parameters: object = {}, continues = false): Buffer {
   const text = JSON.stringify(parameters);
   return Buffer.from(`${continues ? CONTINUES : '{'}"parameters":${text}}\0`);
 }
 
-/** Whether others follow a reply that {@link encodeReply} has made. */
+/** Whether others follow a reply of {@link encodeReply}. */
 export function continues(reply: Buffer): boolean {
   return reply.toString('latin1', 0, CONTINUES.length) === CONTINUES;
 }
 
-/** An error reply, as bytes. */
+/** An error reply as bytes. */
 export function encodeError(error: string, parameters: object = {}): Buffer {
   return Buffer.from(`${JSON.stringify({ error, parameters })}\0`);
 }

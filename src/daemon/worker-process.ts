@@ -19,10 +19,10 @@ const F_DUPFD_CLOEXEC = 1030;
 const MSG_DONTWAIT = 0x40;
 const MSG_NOSIGNAL = 0x4000;
 
-/** The descriptor on which a worker has its daemon. */
+/** The descriptor of a worker's connection to its daemon. */
 export const DAEMON_FD = 3;
 
-/** Of frames between daemon and worker: a start, and some frames that came after it. Bytes. */
+/** The most bytes of a frame between daemon and worker: a start, and some frames after it. */
 export const JOB_MAX = FRAME.max + (1 << 20);
 
 /** The exit status of a failure of kiln's own, as podman and docker have it. */
@@ -33,24 +33,24 @@ export interface WorkersOptions {
   readonly command: readonly [string, ...string[]];
   /** A worker's environment. */
   readonly env: Readonly<Record<string, string>>;
-  /** A parked sandbox for a worker: its id and the lock of its owner, which is the worker's then. */
+  /** Takes a parked sandbox for a worker: its id, and its owner's lock, which then belongs to the worker. */
   readonly takeParked: () => Promise<{ readonly id: string; readonly lock: number } | undefined>;
-  /** A worker has ended although nobody told it to: `how` says by what. */
+  /** Called when a worker ended by itself; `how` says how. */
   readonly crashed: (how: string) => void;
 }
 
 const SEE_LOG = 'kilnd.log in the state directory may say why';
 
-/** What is said for a worker that has ended. */
+/** The message about a worker that has ended. */
 function ended(how: string): string {
   return `the process that worked for this call ended ${how}, and its sandboxes with it`;
 }
 
-/** A worker that does nothing but what it is asked until it is given back. */
+/** A worker that does only what it is asked, until it is given back. */
 export interface LentWorker {
-  /** Asks for results, with descriptors that are the worker's then. Throws E_WORKER where it dies. */
+  /** Asks for results, with descriptors that then belong to the worker. Throws E_WORKER if it dies. */
   ask(request: Buffer, fds: readonly number[]): Promise<Buffer>;
-  /** Ends what it was asked for last, which is answered then. */
+  /** Ends the last request, which is answered then. */
   stop(): void;
   giveBack(): void;
 }
@@ -64,14 +64,14 @@ export class Worker implements LentWorker {
   readonly #process: ChildProcess;
   readonly #peer: Peer;
   readonly #options: WorkersOptions;
-  /** What its environment has of its callers'. */
+  /** The callers' part of its environment. */
   readonly #env: Readonly<Record<string, string>>;
   #ending = false;
-  /** `crashed` tells whoever the job is for that this process has ended. */
+  /** `crashed` tells the job's owner that this process has ended. */
   #job:
     | { readonly crashed: (how: string) => void; readonly done: PromiseWithResolvers<boolean> }
     | undefined;
-  /** Of a lent one, what it was asked. */
+  /** The request to a lent worker. */
   #asked: PromiseWithResolvers<Buffer> | undefined;
   /** Resolves when the process has ended. */
   readonly over: Promise<void>;
@@ -84,7 +84,7 @@ export class Worker implements LentWorker {
     const { promise, resolve } = deferred<void>();
     this.over = promise;
     try {
-      // In a session of its own, as the daemon is.
+      // In a session of its own, like the daemon.
       this.#process = startProgram(program, args, {
         cwd: '/',
         env: { ...options.env, ...env },
@@ -98,7 +98,7 @@ export class Worker implements LentWorker {
       closeDescriptor(theirs);
     }
     const exited = (how: string) => {
-      // In a later turn: what it said last may still be there to be read.
+      // In a later turn, because its last message may still be unread.
       setImmediate(() => {
         this.#peer.destroy();
         if (!this.#ending || this.#job !== undefined) this.#crashed(how);
@@ -124,9 +124,9 @@ export class Worker implements LentWorker {
     return isDeepStrictEqual(env, this.#env);
   }
 
-  /** Hands a client over; whether the worker can have another one afterwards. */
+  /** Passes a client to the worker. Resolves with whether the worker can have another one afterwards. */
   async serve({ connection, payload, rest, descriptors }: ReleasedClient): Promise<boolean> {
-    // Ours until the client has been told how to end, in case the worker dies.
+    // Kept until the client was told how to end, in case the worker dies.
     const copy = tryCall('fcntl', connection, F_DUPFD_CLOEXEC, DAEMON_FD);
     const crashed = (how: string) => {
       const text = `kiln: ${ended(how)}\n  hint: ${SEE_LOG}\n`;
@@ -141,12 +141,12 @@ export class Worker implements LentWorker {
     try {
       return await this.#work(encodeFrame(TO_WORKER.job, bytes, fds.length), fds, crashed);
     } finally {
-      // Maybe the last one, with whatever the client has sent meanwhile.
+      // This may be the last copy, with whatever the client has sent meanwhile.
       closeStranger(copy);
     }
   }
 
-  /** Hands a call over; whether the worker can have another one afterwards. */
+  /** Passes a call to the worker. Resolves with whether the worker can have another one afterwards. */
   async call(call: Call): Promise<boolean> {
     const [ours, theirs] = unixSocketPair();
     const forwarded = awaitedLater(forwardCall(call, ours));
@@ -171,7 +171,7 @@ export class Worker implements LentWorker {
     return done.promise;
   }
 
-  /** Resolves when it has been given back; whether it can have a client afterwards. */
+  /** Resolves when it was given back, with whether it can have a client afterwards. */
   lend(): Promise<boolean> {
     const done = deferred<boolean>();
     this.#job = { crashed: (how) => this.#asked?.reject(resultsLost(how)), done };
@@ -204,7 +204,7 @@ export class Worker implements LentWorker {
     for (const fd of frame.fds) closeDescriptor(fd);
     if (frame.type === FROM_WORKER.done) this.#finish(frame.payload[0] === 1);
     else if (frame.type === FROM_WORKER.wantsParked) this.#giveParked();
-    // The bytes of a connection are used again.
+    // The connection reuses its buffer.
     else if (frame.type === FROM_WORKER.results) this.#asked?.resolve(Buffer.from(frame.payload));
     return FRAME.header + frame.payload.length;
   }
@@ -236,7 +236,7 @@ export class Worker implements LentWorker {
     this.#finish(false);
   }
 
-  /** Has it end when it has done what it does; what it does ends, too. */
+  /** Ends it after its work, which ends, too. */
   end(): void {
     this.#ending = true;
     this.#peer.end();

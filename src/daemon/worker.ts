@@ -1,4 +1,4 @@
-/** The other side of workers.ts: a process that serves one client at a time for its daemon. */
+/** The worker's side of workers.ts: a process that serves one client at a time for its daemon. */
 import { closeDescriptor } from '../host/calls/descriptor.ts';
 import { deferred } from '../promise.ts';
 import { Call, type CallHead, type Control } from './call.ts';
@@ -9,7 +9,7 @@ import { Peer } from './peer.ts';
 import { firstMessage } from './varlink.ts';
 import { DAEMON_FD, JOB_MAX } from './worker-process.ts';
 
-/** A parked sandbox that was the daemon's. */
+/** A parked sandbox from the daemon. */
 export interface GivenSandbox {
   readonly id: string;
   /** Descriptor of its owner's lock, held. */
@@ -20,9 +20,9 @@ export interface GivenSandbox {
 export interface DaemonListener {
   readonly job: (line: CommandLine) => void;
   readonly call: (call: AdoptedCall) => void;
-  /** Results are to be put somewhere, of the sandbox with this root: see ResultsServer. */
+  /** Handles a request for results of the sandbox with this root: see ResultsServer. */
   readonly results: (payload: Buffer, root: number | undefined) => void;
-  /** What `results` has begun is to end. */
+  /** Ends what `results` began. */
   readonly stop: () => void;
   /** No more results of this run will come. */
   readonly over: () => void;
@@ -33,11 +33,11 @@ export interface DaemonListener {
 /** A call whose replies the daemon passes on. */
 export interface AdoptedCall {
   readonly call: Call;
-  /** Resolves when the daemon has all that was said; nothing can be said from then on. */
+  /** Resolves when the daemon has all replies; none can follow. */
   close(): Promise<void>;
 }
 
-/** The daemon of this worker. */
+/** The daemon, as its worker sees it. */
 export class Daemon {
   readonly #peer: Peer;
   #wanted: PromiseWithResolvers<GivenSandbox | undefined>[] = [];
@@ -73,12 +73,15 @@ export class Daemon {
     this.#peer = peer;
   }
 
-  /** What came of results that it has asked for. */
+  /** Answers a request for results. */
   answer(payload: Buffer): void {
     this.#peer.send(encodeFrame(FROM_WORKER.results, payload));
   }
 
-  /** The client has been told how to end, or a run is over; with `again` this process takes another one. */
+  /**
+   * Reports that the client was told how to end, or that a run is over; with `again` this process takes another
+   * job.
+   */
   done(again: boolean): void {
     this.#peer.send(encodeFrame(FROM_WORKER.done, Buffer.of(again ? 1 : 0)));
   }

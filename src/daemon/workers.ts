@@ -1,6 +1,6 @@
 /**
- * Worker processes: whatever takes long is done by one, which ends with its memory. One waits with its code
- * loaded, so that the next client need not wait for that.
+ * Worker processes do long work and give memory back by ending. One waits with its code loaded, so that the
+ * next client need not wait for that.
  */
 
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -9,10 +9,10 @@ import type { Call } from './call.ts';
 import type { CommandLine } from './command-line.ts';
 import { type LentWorker, resultsLost, Worker, type WorkersOptions } from './worker-process.ts';
 
-/** Workers at a time; further clients wait for one that ends. */
+/** The most workers; further clients wait. */
 const WORKERS_MAX = 64;
 
-/** How long workers may take to end what they do once the daemon ends, and how long to die then, milliseconds. */
+/** How long workers may take to finish when the daemon ends, and then to die, milliseconds. */
 const LAST_JOBS = 10_000;
 const LAST_MOMENTS = 2000;
 
@@ -21,7 +21,7 @@ export class Workers {
   readonly #all = new Set<Worker>();
   readonly #waiting: (() => void)[] = [];
   #spare: Worker | undefined;
-  /** What of an environment the last client had: the next one is likely to be the same person. */
+  /** The last client's part of the environment: the next client is likely to be the same person. */
   #usual: Readonly<Record<string, string>> = {};
   #ended = false;
 
@@ -29,7 +29,7 @@ export class Workers {
     this.#options = options;
   }
 
-  /** Starts one ahead for a client like the last one, unless one waits already. */
+  /** Starts a worker ahead for a client like the last one, unless one waits already. */
   prepare(): void {
     if (this.#ended || this.#spare?.isFor(this.#usual) === true) return;
     this.#spare?.end();
@@ -37,8 +37,8 @@ export class Workers {
   }
 
   /**
-   * Has a worker serve a client, one with `env` in its environment. Resolves when the client has been told
-   * how to end; if its worker dies, it is told that.
+   * Has a worker with `env` in its environment serve a client. Resolves when the client was told how to end; if
+   * the worker dies, the client is told that.
    */
   async serve(line: CommandLine, env: Readonly<Record<string, string>>): Promise<void> {
     await this.#work(
@@ -48,7 +48,7 @@ export class Workers {
     );
   }
 
-  /** Has a worker answer a call of the API. Resolves when the last reply is given; one that dies gives none. */
+  /** Has a worker answer a call of the API. Resolves after the last reply; a worker that dies gives none. */
   async call(call: Call): Promise<void> {
     await this.#work(
       {},
@@ -76,7 +76,7 @@ export class Workers {
     }
   }
 
-  /** A worker for what the daemon itself has to do, whatever its environment. Throws E_WORKER. */
+  /** A worker for the daemon itself, with any environment. Throws E_WORKER. */
   async lend(): Promise<LentWorker> {
     while (this.#all.size >= WORKERS_MAX && this.#spare === undefined) await this.#room();
     if (this.#ended) throw resultsLost('with its daemon');
@@ -89,12 +89,12 @@ export class Workers {
     return worker;
   }
 
-  /** Resolves when a worker has ended, or has been given back. */
+  /** Resolves when a worker has ended, or was given back. */
   #room(): Promise<void> {
     return new Promise<void>((resolve) => this.#waiting.push(resolve));
   }
 
-  /** Keeps a worker for the next job, or has it end. */
+  /** Keeps a worker for the next job, or ends it. */
   #put(worker: Worker, again: boolean): void {
     if (again && this.#spare === undefined && !this.#ended) this.#spare = worker;
     else worker.end();
@@ -113,7 +113,7 @@ export class Workers {
     return worker;
   }
 
-  /** Ends them all, and what they do; resolves when they have ended. */
+  /** Ends all workers and their work; resolves when they have ended. */
   async end(): Promise<void> {
     this.#ended = true;
     const all = [...this.#all];

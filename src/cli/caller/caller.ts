@@ -1,4 +1,4 @@
-/** Who called kiln, and what kiln sees of them: of this process, or of a client of the daemon. */
+/** Who called kiln: the user of this process, or a client of the daemon. */
 import type { Readable, Writable } from 'node:stream';
 import type { DetachedJob } from '../../detached/job.ts';
 import type { EngineOptions, OwnEngine } from '../../engine.ts';
@@ -9,24 +9,24 @@ import { plainText } from '../output/print.ts';
 /** One of the caller's outputs. */
 export interface TextOutput {
   readonly isTTY: boolean;
-  /** Characters of a line, where it is a terminal. */
+  /** The width of a terminal in characters. */
   readonly columns: number;
-  /** For what comes in bulk: it says when there is room for more. Fails with EPIPE where nobody reads. */
+  /** For much output: it tells when there is room for more. Fails with EPIPE if nobody reads. */
   readonly stream: Writable;
-  /** Writes text as it is: nothing of it may come from a stranger. */
+  /** Writes text unchanged: none of it may come from a stranger. */
   write(text: string | Uint8Array): void;
-  /** Writes kiln's own words, and what they quote, with nothing in them that a terminal acts on. */
+  /** Writes kiln's own words and quotations, without characters that control a terminal. */
   say(text: string): void;
 }
 
-/** What the caller's stdin gives; disposing of it leaves the rest there, and the terminal as it was. */
+/** The caller's stdin. Disposing leaves the rest unread, and resets the terminal. */
 export interface TextInput extends Disposable {
   readonly stream: Readable;
 }
 
-/** What a command wants of its engine. */
+/** What a command needs of its engine. */
 interface JobEngineOptions extends EngineOptions {
-  /** It needs nothing of this host: users other than root may call it. */
+  /** True if it needs nothing of this host, so that users other than root may call it. */
   readonly anybody?: boolean;
 }
 
@@ -38,39 +38,41 @@ export interface DetachRequest {
   readonly resultDirectory: string | undefined;
 }
 
-/** Everything of a command line that is not an option: explicit, since a daemon has many at a time. */
+/**
+ * Everything of a command line beside its options. It is explicit because a daemon has many callers at a time.
+ */
 export interface Caller {
-  /** KILN_STATE is absolute in it where a daemon has one. */
+  /** KILN_STATE is absolute in it, if a daemon has one. */
   readonly env: Readonly<Record<string, string | undefined>>;
-  /** A variable as the caller has it: `env` of a process lacks what Node would obey. */
+  /** A variable with the caller's value; `env` lacks variables that Node would obey. */
   variable(name: string): string | undefined;
-  /** All of them, for a program that runs as the caller. */
+  /** All variables, for a program that runs as the caller. */
   readonly environment: Readonly<Record<string, string>>;
-  /** Absolute. Throws Node's own ENOENT where it was deleted. */
+  /** Absolute. Throws Node's own ENOENT if it was deleted. */
   cwd(): string;
-  /** Whose files binds and artifacts are. */
+  /** The owner of files in binds and artifacts. */
   readonly ids: { readonly uid: number; readonly gid: number };
-  /** Who called, where that is not root. */
+  /** The caller, if it is not root. */
   readonly user: CallerUser | undefined;
   /** Whether stdin is a terminal. */
   readonly inputIsTTY: boolean;
   readonly stdout: TextOutput;
   readonly stderr: TextOutput;
-  /** As it is now. */
+  /** The current size. */
   readonly windowSize: { readonly rows: number; readonly columns: number };
-  /** kiln's exit status, as far as it is known. */
+  /** kiln's exit status, once it is known. */
   exitStatus: number | undefined;
   /**
-   * Tells of some of the {@link FORWARDED} signals, or SIGWINCH, that the caller gets, until it is disposed
-   * of. A signal that nobody listens for means what it means to any process.
+   * Calls back for {@link FORWARDED} signals, or SIGWINCH, until disposed of. A signal without a listener has
+   * its usual effect.
    */
   onSignal(
     signals: readonly NodeJS.Signals[],
     listener: (signal: NodeJS.Signals) => void,
   ): Disposable;
-  /** Where stdio is not this process's own: gives a command's to the caller. */
+  /** Passes a command's stdio to the caller; undefined if stdio is this process's own. */
   readonly handOver: HandOver | undefined;
-  /** Reads stdin; a terminal is `raw` meanwhile, so that every key comes as it is pressed. */
+  /** Reads stdin; a terminal is `raw` meanwhile, so that every key arrives when it is pressed. */
   readInput(options: { readonly raw: boolean }): TextInput;
   /**
    * Has what it called go on without it: a job, which begins when it is told to. Undefined where no daemon works.
@@ -79,17 +81,17 @@ export interface Caller {
   readonly detach: ((options: DetachRequest) => Promise<DetachedJob>) | undefined;
   /** The engine that the environment names. @throws KilnError E_NOT_ROOT, E_NO_PROC, E_STATE */
   openEngine(options?: JobEngineOptions): OwnEngine;
-  /** Where sandboxes can be parked. */
+  /** Where sandboxes can be parked; undefined without the daemon. */
   readonly parking: Parking | undefined;
-  /** Nothing of this process is for anybody else. */
+  /** True if this process serves nobody else. */
   readonly isOnly: boolean;
-  /** Something has been changed in the store: it is written to the disk once nobody waits any more. */
+  /** Notes a change of the store: it is flushed to the disk once nobody waits. */
   storeChanged(): void;
 }
 
-/** The sandboxes that wait; src/daemon/parked.ts has them. */
+/** The parked sandboxes of the daemon; src/daemon/parked.ts has them. */
 export interface Parking {
-  /** How many wait, how many are to, and how many more memory has room for. */
+  /** How many are parked, how many should be, and how many more memory has room for. */
   readonly count: number;
   readonly target: number;
   readonly room: number;
@@ -98,12 +100,12 @@ export interface Parking {
   none(): Promise<void>;
 }
 
-/** Signals that mean something to a command. */
+/** Signals that are forwarded to commands. */
 export const FORWARDED: readonly NodeJS.Signals[] = [
   ...(['SIGINT', 'SIGTERM', 'SIGHUP', 'SIGQUIT', 'SIGUSR1', 'SIGUSR2'] as const),
 ];
 
-/** A terminal at both ends, for somebody who types. */
+/** Whether input and output are a terminal, for a person who types. */
 export function hasTerminal({ inputIsTTY, stdout }: Caller): boolean {
   return inputIsTTY && stdout.isTTY;
 }

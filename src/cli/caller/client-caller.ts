@@ -20,26 +20,26 @@ import {
   type TextOutput,
 } from './caller.ts';
 
-/** How much text may wait for the client before whoever writes is asked to wait, bytes. */
+/** The most bytes of text that may wait for the client before the writer must wait. */
 const WAITING_MAX = 1 << 20;
 
 const O_CLOEXEC = 0o2000000;
-/** ioctl(2) of asm-generic/ioctls.h, and struct winsize: rows and columns, u16 each, come first. */
+/** ioctl(2) of asm-generic/ioctls.h. struct winsize begins with rows and columns, u16 each. */
 const TIOCGWINSZ = 0x5413;
 const WINSIZE = 8;
 
-/** Where the caller's command line is run. */
+/** The process that runs the caller's command line. */
 export interface ServingProcess {
   /** The state directory, absolute. */
   readonly state: string;
-  /** It does nothing else meanwhile. */
+  /** True if it does nothing else meanwhile. */
   readonly isOnly: boolean;
   readonly parking: Parking | undefined;
   openEngine(caller: Caller, options?: EngineOptions): OwnEngine;
   storeChanged(): void;
   /** Makes a job of the client's that goes on without it; where this process does nothing else. */
   readonly detach?: (options: DetachRequest, caller: Caller) => Promise<DetachedJob>;
-  /** The client has been told to end by a signal that nothing listens for. */
+  /** The client was told to end by a signal without a listener. */
   interrupted(): void;
 }
 
@@ -62,7 +62,7 @@ export class ClientCaller implements Caller {
   #over = false;
   /** What goes on without the client, or is to. */
   #job: DetachedJob | undefined;
-  /** How many listen for each signal. */
+  /** The number of listeners of each signal. */
   readonly #heard = new Map<NodeJS.Signals, number>();
 
   constructor(line: CommandLine, process: ServingProcess, user: Caller['user']) {
@@ -131,7 +131,7 @@ export class ClientCaller implements Caller {
     throw workingDirectoryGone();
   }
 
-  /** What its terminal has now, or had at the start. */
+  /** The current size of its terminal, or the one at the start. */
   get windowSize(): Caller['windowSize'] {
     if (this.#begun !== undefined) return this.#begun.windowSize;
     const { rows, columns } = this.#line.start;
@@ -146,7 +146,7 @@ export class ClientCaller implements Caller {
     return { rows: rows || 24, columns: columns || 80 };
   }
 
-  /** Sends what is still to be written, and then how to end. */
+  /** Sends the rest of the output, then how to end. */
   async finish(): Promise<void> {
     for (const { stream } of [this.stdout, this.stderr]) {
       if (stream.destroyed) continue;
@@ -182,7 +182,7 @@ export class ClientCaller implements Caller {
     const heard = (signal: NodeJS.Signals) => {
       if (signals.includes(signal)) listener(signal);
     };
-    // A client that is gone ends what it has asked for, like one that was told to twice.
+    // When a client is gone, its requests end as if it had been interrupted twice.
     const gone = () => {
       if (!signals.includes('SIGTERM') || this.#begun !== undefined) return;
       listener('SIGTERM');
@@ -212,7 +212,7 @@ export class ClientCaller implements Caller {
     }
   }
 
-  /** What it means to any process that does not listen for it. */
+  /** The effect of a signal without a listener, as for any process. */
   #unheard(signal: NodeJS.Signals): void {
     if (this.#over || signal === 'SIGWINCH' || this.#heard.has(signal)) return;
     this.end({ signal });
@@ -232,7 +232,7 @@ export class ClientCaller implements Caller {
       onMoved: (listener) => void line.on('moved', listener),
       drained: awaitedLater(
         new Promise((resolve, reject) => {
-          // A client that is gone has closed its ends; it may be gone for a while.
+          // A client that is gone has closed its ends.
           line.once('gone', resolve);
           if (line.gone) resolve(undefined);
           line.once('drained', (errno) => {
@@ -265,7 +265,7 @@ export class ClientCaller implements Caller {
   }
 }
 
-/** Says what a caller calls files that were copied. */
+/** Replaces the names of copied files by the caller's own names in text. */
 function renaming(output: TextOutput, files: CallerFiles): TextOutput {
   return {
     ...output,
@@ -274,7 +274,7 @@ function renaming(output: TextOutput, files: CallerFiles): TextOutput {
   };
 }
 
-/** Text frames, no faster than the client takes them. */
+/** Text frames, sent as fast as the client takes them. */
 class ClientOutput extends Writable {
   readonly #line: CommandLine;
   readonly #fd: 1 | 2;
@@ -286,7 +286,7 @@ class ClientOutput extends Writable {
     this.#line = line;
     this.#fd = fd;
     this.#job = job;
-    // The client says what that means for it; nobody else need listen.
+    // The client reports the error itself.
     this.on('error', () => undefined);
     line.on('unwritable', (which) => {
       if (which === fd) {
@@ -308,7 +308,7 @@ class ClientOutput extends Writable {
   }
 }
 
-/** Of sudo's caller, where root calls for one. */
+/** The ids of sudo's caller, if root calls for somebody. */
 function callerIds(
   env: Caller['env'],
   identity: { readonly uid: number; readonly gid: number },

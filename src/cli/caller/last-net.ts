@@ -1,4 +1,4 @@
-/** Imported before everything else: what fails while other modules load is caught as well. */
+/** Imported first, so that failures while other modules load are caught as well. */
 import { endOnStrayErrors } from '../../stray-errors.ts';
 
 endOnStrayErrors();

@@ -1,4 +1,4 @@
-/** The caller whose process this is: of a kiln that runs without the daemon. */
+/** The caller of a kiln without the daemon: this process's own user. */
 
 import { openEngine } from '../../engine.ts';
 import { startDetached } from '../../host/process/child-process.ts';
@@ -7,7 +7,7 @@ import { callerIds } from '../../jobs/run/request.ts';
 import { requireHost } from '../require-host.ts';
 import { type Caller, outputOf } from './caller.ts';
 
-/** Everything is that of the process. */
+/** Everything is the process's own. */
 export const processCaller: Caller = {
   env: process.env,
   variable: callerVariable,
@@ -22,7 +22,7 @@ export const processCaller: Caller = {
   get inputIsTTY() {
     return process.stdin.isTTY === true;
   },
-  // Not made before they are needed: Node takes a millisecond for each.
+  // Made when needed, because Node takes a millisecond for each.
   get stdout() {
     return ownOutput(process.stdout);
   },
@@ -56,7 +56,7 @@ export const processCaller: Caller = {
       stream: stdin,
       [Symbol.dispose]: () => {
         if (makesRaw) stdin.setRawMode(false);
-        // A terminal or pipe that is still open would keep kiln waiting.
+        // An open terminal or pipe would keep kiln running.
         stdin.destroy();
       },
     };

@@ -4,9 +4,8 @@ import { KILN_FAILED } from '../output/exit-status.ts';
 import { processCaller } from './process-caller.ts';
 
 /**
- * A reader that has seen enough (`kiln image ls | head`) is no failure; an answer that cannot be
- * written is one. Not for all that is started: the stream of stdout takes a millisecond to make, and
- * what `run` passes on does not go through it.
+ * Ends quietly when the reader has seen enough (`kiln image ls | head`), and fails if output cannot be written.
+ * Called only where it is needed: making the stream of stdout takes a millisecond, and `run` does not use it.
  */
 export function watchStdout(): void {
   process.stdout.on('error', (cause: NodeJS.ErrnoException) => {

@@ -1,4 +1,4 @@
-/** `kilnd --worker`: serves clients that the daemon hands over, one after the other. */
+/** `kilnd --worker`: serves clients of the daemon, one after the other. */
 
 import { writeSync } from 'node:fs';
 import { join } from 'node:path';
@@ -29,31 +29,31 @@ import { ownerOf, serveAlone, userOf, wordsOf } from '../serve.ts';
 import type { Caller } from './caller.ts';
 import { ClientCaller, type ServingProcess } from './client-caller.ts';
 
-/** Jobs of one worker. */
+/** The most jobs of one worker. */
 const JOBS_MAX = 50;
 
-/** A worker that has become larger than this serves nobody else, bytes: memory is given back by ending. */
+/** A larger worker serves nobody else, bytes: it gives its memory back by ending. */
 const MEMORY_MAX = 256 << 20;
 
-/** How long nobody may want anything before children are started for those who come, milliseconds. */
+/** After this time without work, milliseconds, children are started ahead. */
 const QUIET = 50;
 
-/** How long what a worker does may take to end once its daemon is gone, milliseconds. */
+/** How long a worker's job may take to end once its daemon is gone, milliseconds. */
 const LAST_MOMENTS = 20_000;
 
-/** Serves until the daemon has enough of it. */
+/** Serves until the daemon ends it. */
 export function runWorker(): void {
   const { root } = statePaths(process.env);
-  /** Ends what is being done: its caller is gone, and nobody waits for it. */
+  /** Ends the current work, because its caller is gone. */
   let abort: (() => void) | undefined;
   let current: CommandLine | undefined;
   const results = new ResultsServer();
-  /** What was asked of it last. */
+  /** The last request. */
   let putting = Promise.resolve();
   let jobs = 0;
   let changed = false;
   let files: CallerFiles | undefined;
-  /** Those that their commands have left, with connections that are still open. */
+  /** Engines of ended commands with open connections. */
   const left: OwnEngine[] = [];
   const daemon = new Daemon({
     job: (line) => {
@@ -76,7 +76,7 @@ export function runWorker(): void {
     gone: () => {
       results.stop();
       if (abort === undefined) putting.finally(() => process.exit()).catch(fail);
-      // Its caller's end is the end of what it asked for.
+      // The caller's end also ends its request.
       else abort();
       setTimeout(() => process.exit(KILN_FAILED), LAST_MOMENTS).unref();
     },
@@ -93,7 +93,7 @@ export function runWorker(): void {
   async function serve(line: CommandLine): Promise<void> {
     const { cwd } = line.descriptors;
     const user = line.identity.uid === 0 ? undefined : await userOfJob(line);
-    // By descriptor: whatever it is called by now, and whether or not this process could find it.
+    // By descriptor, so that a directory that was renamed, or that this process could not find, works.
     const place = cwd === undefined ? '/' : `/proc/self/fd/${cwd}`;
     process.chdir(user?.files?.folder ?? place);
     changed = false;
@@ -138,7 +138,7 @@ export function runWorker(): void {
     await done();
   }
 
-  /** The caller has been told what came of it. */
+  /** Called when the caller has the outcome. */
   async function done(): Promise<void> {
     if (changed) await syncStore(statePaths(process.env));
     process.chdir('/');
@@ -152,7 +152,7 @@ export function runWorker(): void {
     const again = !wasUsers && !hasEndedWaits() && jobs < JOBS_MAX && isSmall() && !changed;
     daemon.done(again);
     closeLeft().catch((error) => writeSync(2, describeError(error)));
-    // Who has read packages reads others.
+    // A caller that read packages is likely to read more.
     if (again) {
       setTimeout(() => {
         if (current === undefined) startQueueChildren();
@@ -160,7 +160,7 @@ export function runWorker(): void {
     }
   }
 
-  /** Where the command is not to wait for its connection's end, that comes when the client has been told. */
+  /** Opens an engine whose connection is closed only after the client was told the outcome. */
   function openWithoutWait(
     env: Caller['env'],
     user: Caller['user'],
@@ -168,13 +168,13 @@ export function runWorker(): void {
   ): OwnEngine {
     const owner = user && ownerOf(user);
     const own = openEngine(env, { ...options, hurry: false, owner });
-    // They are domains of the daemon's own libvirt.
+    // Parked sandboxes are domains of the daemon's own libvirt.
     const engine = env.KILN_URI ? own : { ...own, takeParked: () => takeParked(own.paths) };
     if (options.hurry !== true) return engine;
     return { ...engine, [Symbol.asyncDispose]: async () => void left.push(engine) };
   }
 
-  /** A user, whose files come to a folder of this job's. Only what the user's own client opens is theirs. */
+  /** A user with a folder for this job's files, which come only from the user's own client. */
   async function userOfJob(line: CommandLine): Promise<CallerUser> {
     const user = userOf(line, configurationFile(process.env), undefined);
     files = await CallerFiles.make(statePaths(process.env), {
@@ -206,7 +206,7 @@ export function runWorker(): void {
     return process.memoryUsage.rss() < MEMORY_MAX;
   }
 
-  /** The client is told, and nobody else. */
+  /** Tells the client only. */
   function fail(error: unknown): void {
     const text = describeError(error);
     writeSync(2, text);
@@ -217,7 +217,7 @@ export function runWorker(): void {
     leave(line, KILN_FAILED);
   }
 
-  /** Ends this process once the client has what was said. */
+  /** Ends this process once the client has everything that was said. */
   function leave(line: CommandLine, status: number): void {
     const end = () => {
       daemon.done(false);
@@ -228,6 +228,6 @@ export function runWorker(): void {
   }
 
   process.on('uncaughtException', fail);
-  // Ahead of the first client.
+  // Before the first client comes.
   loadCommands().catch(fail);
 }

@@ -1,4 +1,4 @@
-/** Calls of the API: in the daemon's own thread those that are short, all others in a worker. */
+/** Answers calls of the API: short ones in the daemon's own thread, all others in a worker. */
 
 import { CommanderError } from 'commander';
 import {
@@ -66,26 +66,26 @@ error PermissionDenied ()
 error ExpectedMore ()
 `;
 
-/** The umask of what a call makes: it has none of its own. */
+/** The umask for files that a call makes; a call has none of its own. */
 const UMASK = 0o022;
 
-/** Where a call is answered. */
+/** The process that answers calls. */
 export interface AnsweringProcess {
   readonly env: OptionCaller['env'];
   openEngine(): OwnEngine;
   storeChanged(): void;
-  /** What nobody expected goes to a log. */
+  /** Logs an unexpected error. */
   tell(error: unknown): void;
 }
 
 /** What all calls of a daemon share. */
 export interface AnsweringDaemon extends AnsweringProcess {
   readonly state: Omit<DaemonState, 'makeImage'>;
-  /** Has a worker answer. */
+  /** Has a worker answer the call. */
   work(call: Call): Promise<void>;
 }
 
-/** Answers a call to the end, here or in a worker. */
+/** Answers a call to its end, here or in a worker. */
 export async function answerCall(call: Call, daemon: AnsweringDaemon): Promise<void> {
   const { method, process: id, identity } = call.head;
   const name = method.slice(method.lastIndexOf('.') + 1);
@@ -93,7 +93,7 @@ export async function answerCall(call: Call, daemon: AnsweringDaemon): Promise<v
   if (from === SERVICE) return describe(call, name);
   if (from !== KILN) return call.fail(SERVICE_ERROR.interfaceNotFound, { interface: from });
   if (!isMethod(name)) return call.fail(SERVICE_ERROR.methodNotFound, { method });
-  // What others may is yet to be written.
+  // Other users may call only GetVersion.
   const isAllowed = identity.uid === 0 || name === 'GetVersion';
   if (!isAllowed) return call.fail(SERVICE_ERROR.permissionDenied);
   const { calls } = daemon.state;
@@ -109,7 +109,7 @@ export async function answerCall(call: Call, daemon: AnsweringDaemon): Promise<v
   }
 }
 
-/** False: nothing has happened yet, it is work for a worker. */
+/** False if a worker must answer; nothing has happened then. */
 async function answerHere(
   call: Call,
   name: keyof typeof methods,
@@ -138,7 +138,7 @@ async function makeImage(call: Call, image: string, daemon: AnsweringDaemon): Pr
   if (reply.error !== undefined) throw new PartFailed(reply.error, reply.parameters ?? {});
 }
 
-/** A part of a call has failed: its error is that of the whole. */
+/** The failure of a part of a call, whose error is that of the whole. */
 class PartFailed extends Error {
   readonly parameters: object;
 
@@ -148,7 +148,7 @@ class PartFailed extends Error {
   }
 }
 
-/** Answers a call in a process that has nothing else to do. */
+/** Answers a call in a process without other work. */
 export async function answerAlone(call: Call, place: AnsweringProcess): Promise<void> {
   takeCallersUmask(UMASK);
   const context = contextOf(call, place, undefined);
@@ -180,7 +180,7 @@ async function answer(
   context: CallContext,
 ): Promise<void> {
   const method = (await methods[name].load()) as Answer<Name>;
-  // A process that has other calls, too, waits on for those.
+  // A process with other calls goes on waiting for those.
   const own = context.daemon === undefined ? { signal: call.signal } : {};
   const reply = await withWaits({ say: context.warn, ...own }, () =>
     method(parameters as never, context),
@@ -215,7 +215,7 @@ function contextOf(
   };
 }
 
-/** What every Varlink service tells about itself. */
+/** The standard methods of every Varlink service. */
 function describe(call: Call, name: string): void {
   const { parameters, method } = call.head;
   if (name === 'GetInfo') {
@@ -231,7 +231,7 @@ function describe(call: Call, name: string): void {
   } else call.fail(SERVICE_ERROR.methodNotFound, { method });
 }
 
-/** How many causes are told. */
+/** The most causes in an error. */
 const MAX_CAUSES = 8;
 
 function fail(call: Call, error: unknown, place: AnsweringProcess): void {
@@ -252,7 +252,7 @@ function fail(call: Call, error: unknown, place: AnsweringProcess): void {
   if (known === undefined) place.tell(error);
   const { code = 'E_INTERNAL', message = String(error), hint } = known ?? {};
   const causes: string[] = [];
-  // A failure of the system is in the message already.
+  // For a failure of the system, the message has the cause already.
   let cause = known === error ? known?.cause : undefined;
   for (; cause instanceof Error && causes.length < MAX_CAUSES; cause = cause.cause)
     causes.push(reasonLine(cause));

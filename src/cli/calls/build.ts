@@ -44,7 +44,7 @@ export const answerBuild: Answer<'Build'> = async (parameters, context) => {
   return await packages(source, job);
 };
 
-/** What a build is made with. */
+/** What a build uses. */
 interface Job {
   readonly engine: Engine;
   readonly options: Options;
@@ -120,7 +120,7 @@ async function recipe(name: string, { engine, options, context }: Job): Promise<
     onSourceProgress: onProgress,
     onWarning: ({ message }) => context.warn(message),
     onOutput: (chunk) => {
-      // Whoever is slow need not have all of it.
+      // A slow reader need not get all of it.
       if (call.hasRoom) call.reply({ output: chunk.toString('base64') });
     },
     onStep: ({ event, name: phase }) => {

@@ -4,7 +4,7 @@ import { deferred } from '../../promise.ts';
 import type { Plan } from '../../sandbox/door/plan.ts';
 import type { PlannedSandbox } from '../../sandbox/door/planned-sandbox.ts';
 
-/** How long one that is no connection's may wait for a call, milliseconds. */
+/** How long a sandbox without a connection may be unused, milliseconds. */
 const UNUSED_MAX = 10 * 60_000;
 
 /** A sandbox that a caller has open. */
@@ -12,7 +12,7 @@ export interface OpenSandbox {
   readonly sandbox: PlannedSandbox;
   /** How commands run in it. */
   readonly plan: Plan;
-  /** Whose it is. */
+  /** The user id of its owner. */
   readonly uid: number;
   /** Resolves when it is closed. */
   readonly closed: Promise<void>;
@@ -34,7 +34,7 @@ export class OpenSandboxes {
     this.#hold = hold;
   }
 
-  /** Takes one over. @param bound it is a connection's, and does not close by itself */
+  /** Takes over a sandbox. @param bound it belongs to a connection, and does not close by itself */
   add(
     sandbox: PlannedSandbox,
     plan: Plan,
@@ -53,7 +53,7 @@ export class OpenSandboxes {
   }
 
   /**
-   * Does something with one. It stays open at least as long.
+   * Uses a sandbox, which stays open meanwhile.
    * @throws KilnError E_NO_SANDBOX where there is none, or it is somebody else's
    */
   async use<Result>(
@@ -72,7 +72,7 @@ export class OpenSandboxes {
     }
   }
 
-  /** Closes one; nothing of it is left then. @throws KilnError E_NO_SANDBOX, E_DESTROY */
+  /** Closes a sandbox; nothing of it is left then. @throws KilnError E_NO_SANDBOX, E_DESTROY */
   async close(id: string, uid: number): Promise<void> {
     await this.#close(this.#find(id, uid));
   }
@@ -82,7 +82,7 @@ export class OpenSandboxes {
     await Promise.allSettled([...this.#all.values()].map((entry) => this.#close(entry)));
   }
 
-  /** Closes those that only another connection could still use: nobody can make one any more. */
+  /** Closes sandboxes without a connection: no new connection can come. */
   async closeUnbound(): Promise<void> {
     const unbound = [...this.#all.values()].filter(({ bound }) => !bound);
     await Promise.allSettled(unbound.map((entry) => this.#close(entry)));

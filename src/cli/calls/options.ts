@@ -1,4 +1,7 @@
-/** Parameters of calls as options of command lines: one table of options, one way to a request. */
+/**
+ * Turns parameters of calls into options of command lines, so that there is one table of options and one way to
+ * a request.
+ */
 
 import { type Command, InvalidArgumentError } from 'commander';
 import type { Copy, Surroundings, Bind as WantedBind } from '../../api/io-kiln.ts';
@@ -11,17 +14,17 @@ import type { OptionCaller } from './context.ts';
 
 type Value = string | number | boolean | readonly string[] | undefined;
 
-/** Options of a command that are set one by one. */
+/** Sets options of a command one by one. */
 export class OptionSetter {
   readonly #command: Command;
 
-  /** Nothing of the command is printed: what is wrong is thrown. */
+  /** Nothing is printed; mistakes are thrown. */
   constructor(command: Command) {
     this.#command = command.exitOverride().configureOutput({ writeErr: () => undefined });
   }
 
   /**
-   * Sets options by their names, as if a person had written them; those that are undefined or false stay as they are.
+   * Sets options by name, as a person would write them; undefined and false ones stay unset.
    * @throws KilnError E_ARGUMENT
    */
   set(values: Readonly<Record<string, Value>>): this {
@@ -40,7 +43,7 @@ export class OptionSetter {
     this.give(name, parse === undefined ? text : named(name, () => parse(text, before)));
   }
 
-  /** Sets an option to what its text would have meant. */
+  /** Sets an option to a parsed value. */
   give(name: string, value: unknown): void {
     this.#command.setOptionValueWithSource(name, value, 'cli');
   }

@@ -32,7 +32,7 @@ export const answerCreateService: Answer<'CreateService'> = async (parameters, c
     storeChanged,
   });
   const begin = { copy, ...defined({ imageSize }) };
-  // It is checked there, with all that is wrong with it.
+  // The definition is checked there, with all its mistakes.
   const file = definition as unknown as ServiceFile;
   const { units } = await createService(engine.paths, name, file, image, begin);
   for (const unit of units)

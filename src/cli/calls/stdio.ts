@@ -1,4 +1,4 @@
-/** Stdio of a command that a call has started: output in replies, input and signals by other calls. */
+/** Stdio of a command of a call: output in replies, input and signals through other calls. */
 import { once } from 'node:events';
 import { constants } from 'node:os';
 import type { Readable, Writable } from 'node:stream';
@@ -8,26 +8,26 @@ import { KilnError } from '../../errors.ts';
 import { awaitedLater } from '../../promise.ts';
 import type { SandboxProcess } from '../../sandbox/command/process.ts';
 
-/** Bytes of each output that the one reply of a call without `more` has. */
+/** The most bytes of each output in the one reply of a call without `more`. */
 const COLLECTED_MAX = 1 << 20;
 
-/** How long a pipe that was read again may take to show that there is more in it, milliseconds. */
+/** How long a resumed pipe may take to show that it has more, milliseconds. */
 const PIPE_PAUSE = 50;
 
-/** What a call gives to a command. */
+/** Input for a command. */
 export interface Input {
   readonly input?: string | undefined;
   readonly interactive?: boolean | undefined;
 }
 
-/** What the last reply of a call without `more` has of a command's output. */
+/** A command's output in the last reply of a call without `more`. */
 export interface CollectedOutput {
   readonly stdout?: string;
   readonly stderr?: string;
   readonly truncated?: boolean;
 }
 
-/** A command whose stdio a call has. Disposing of it ends what other calls want of the command. */
+/** The stdio of a call's command. Disposing ends requests of other calls about it. */
 export class CommandStdio implements Disposable {
   readonly #call: Call;
   readonly #kill: () => void;
@@ -68,7 +68,7 @@ export class CommandStdio implements Disposable {
     });
   }
 
-  /** The command waits, too, until there is room. */
+  /** The command waits until there is room. */
   #wait(stream: Readable): void {
     stream.pause();
     const room = awaitedLater(
@@ -81,8 +81,8 @@ export class CommandStdio implements Disposable {
   }
 
   /**
-   * Waits for the output of a command that has ended, where the caller was slow to take it. What something else that
-   * still runs writes is not waited for.
+   * Waits for the output of an ended command if the caller was slow to take it. Output of processes that still
+   * run is not awaited.
    */
   async rest(): Promise<void> {
     while (this.#waiting.size > 0) {
@@ -93,7 +93,7 @@ export class CommandStdio implements Disposable {
     }
   }
 
-  /** What was written, for a call that gets one reply. */
+  /** The output for a call with one reply. */
   get collected(): CollectedOutput {
     if (this.#call.head.more) return {};
     const { stdout, stderr } = this.#collected;
@@ -110,7 +110,7 @@ export class CommandStdio implements Disposable {
   }
 }
 
-/** Does what somebody wants of a command. @throws KilnError E_INPUT, E_ARGUMENT */
+/** Performs a request about a command. @throws KilnError E_INPUT, E_ARGUMENT */
 async function act(command: SandboxProcess, { data, end, signal, size }: Control): Promise<void> {
   const { stdin } = command;
   if (data !== undefined) {

@@ -1,10 +1,10 @@
-/** Which method is answered by what, and where. Modules are loaded when they are needed. */
+/** The method table: which module answers, and where. Modules are loaded when they are needed. */
 import { INTERFACE_VERSION } from '../../api/io-kiln.ts';
 import { KILN_VERSION } from '../../host/state/paths.ts';
 import type { Answer, Name } from './context.ts';
 
 interface Entry<Method extends Name> {
-  /** Short enough for the daemon's own thread: it may still say that it is not (RunElsewhere). */
+  /** True if it is short enough for the daemon's own thread; it may still ask for a worker (RunElsewhere). */
   readonly isShort: boolean;
   readonly load: () => Promise<Answer<Method>>;
 }

@@ -23,7 +23,7 @@ import { CHAIN_FILE, chainRequest, printChain, seconds } from '../rpmbuild/build
 import type { ChainOptions } from '../rpmbuild/build-chain-options.ts';
 import type { BuildOptions } from '../rpmbuild/build-options.ts';
 
-/** Builds source packages as a chain on a pool, shows how it goes, and sets kiln's exit status. */
+/** Builds source packages as a chain on a pool, shows the progress, and sets kiln's exit status. */
 export async function runFarmChain(
   sources: readonly string[],
   options: BuildOptions & ChainOptions,
@@ -36,7 +36,7 @@ export async function runFarmChain(
   await run(farmRequest(request, jobs), caller, { json: options.json === true });
 }
 
-/** Options whose files, keys and networks are this machine's. */
+/** Options whose files, keys and networks exist only on this machine. */
 const STAYS = [
   ...['signKey', 'signPassphraseFile', 'provenanceKey', 'enableNetwork', 'network', 'egress'],
   ...['addrepo', 'cache', 'keep'],
@@ -76,7 +76,7 @@ function farmRequest(request: ChainRequest, jobs: number | null): FarmRequest {
   };
 }
 
-/** @throws nothing: what goes wrong is printed */
+/** @throws nothing: failures are printed */
 export async function run(
   request: FarmRequest,
   caller: Caller,
@@ -121,7 +121,7 @@ export async function run(
   }
 }
 
-/** What the scripts of DAGMan have of the caller's environment, which it does not hand on. */
+/** The caller's environment for DAGMan's scripts, which DAGMan does not pass on. */
 function hookEnvironment({ environment }: Caller): Record<string, string> {
   const names = ['PATH', 'KILN_STATE', 'KILN_ALLOW_MISSING', 'KILN_FROM_SOURCE', 'CONDOR_CONFIG'];
   return Object.fromEntries(
@@ -132,7 +132,7 @@ function hookEnvironment({ environment }: Caller): Record<string, string> {
   );
 }
 
-/** A step on this machine, by its own kiln: what it says goes to stderr. */
+/** Runs a step on this machine with its own kiln; output goes to stderr. */
 function stepHere(program: string, folder: string): Promise<number> {
   const argv = ['farm', 'step', STEP_FILE, '--resultdir', 'out'];
   const child = startProgram(program, argv, {

@@ -1,4 +1,4 @@
-/** What DAGMan runs before and after a step, and what workers say of themselves. */
+/** Commands that DAGMan runs before and after a step, and what workers advertise. */
 import type { Stats } from 'node:fs';
 import { readdir, stat } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -11,7 +11,7 @@ import { listImages } from '../../image/store/images.ts';
 import { allowedMissing, OPTIONAL_LAYERS, whyUnavailable } from '../../sandbox/policy/layers.ts';
 import type { Caller } from '../caller/caller.ts';
 
-/** Packages that a worker advertises: those used last. A ClassAd is held in memory by several daemons. */
+/** How many packages a worker advertises, the last used ones. Several daemons hold a ClassAd in memory. */
 const PACKAGES = 4000;
 
 export function prepareCommand(caller: Caller): Command {
@@ -62,7 +62,7 @@ export function advertiseCommand(caller: Caller): Command {
     });
 }
 
-/** Names of a folder of unpacked packages, the newest first. */
+/** The names in a folder of unpacked packages, newest first. */
 async function newest(folder: string): Promise<string[]> {
   const names = (await readdir(folder).catch(() => [])).filter((name) =>
     /^[0-9a-f]{64}$/.test(name),

@@ -86,7 +86,7 @@ function existing(directory: string) {
     using files = FarmFiles.open(directory);
     return files.existing();
   } catch {
-    // Its results have been removed.
+    // Its results were removed.
     return undefined;
   }
 }
@@ -156,7 +156,7 @@ export function logsCommand(caller: Caller): Command {
       for (let at = 0; ; ) {
         const isOver = files.outcome(found.node) !== undefined;
         const size = (await stat(path).catch(() => undefined))?.size ?? 0;
-        // Another attempt has begun its own.
+        // Another attempt has begun a new log.
         if (size < at) at = 0;
         if (size > at) {
           for await (const chunk of createReadStream(path, { start: at, end: size - 1 })) {
@@ -169,7 +169,7 @@ export function logsCommand(caller: Caller): Command {
     });
 }
 
-/** How often a log is looked at, milliseconds. */
+/** The pause between two looks at a log, milliseconds. */
 const LOOK_EVERY = 300;
 
 export function cancelCommand(caller: Caller): Command {

@@ -1,4 +1,4 @@
-/** `kiln farm step`: what a worker runs. */
+/** `kiln farm step`: the command of a worker. */
 import { hostname } from 'node:os';
 import { dirname, join, resolve } from 'node:path';
 import { Command } from 'commander';
@@ -33,7 +33,7 @@ export function stepCommand(caller: Caller): Command {
     .action((file: string, options: StepOptions) => doStep(file, options, caller));
 }
 
-/** Does the step of a file, shows the build, and sets the exit status: 0, 65 or 75. */
+/** Runs the step in a file, shows the build, and sets the exit status: 0, 65 or 75. */
 async function doStep(file: string, options: StepOptions, caller: Caller): Promise<void> {
   try {
     caller.exitStatus = await attempt(file, options, caller);
@@ -54,7 +54,7 @@ async function attempt(file: string, options: StepOptions, caller: Caller): Prom
   const sources: string[] = [];
   for (const member of step.members) sources.push(await fetch('file', beside(member.file)));
   const { results } = step;
-  // The result directory of a user has been fetched before the command began.
+  // A user's result directory was opened before the command began.
   const resultDirectory = resolve(options.resultdir);
   const places: StepPlaces = {
     sources,
@@ -86,7 +86,7 @@ function readStep(path: string, shown: string): Step {
   return parseStep(content, shown);
 }
 
-/** What a step asks for, by the names of `kiln build`’s options. */
+/** A step's options by their names in `kiln build`. */
 function optionsOf({ options }: Step): Readonly<Record<string, unknown>> {
   const { limits, time, disk, additionalPackages, provenance } = options;
   const builderId = provenance?.builder;

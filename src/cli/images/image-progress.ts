@@ -2,7 +2,7 @@ import { describeProgress, type ImageProgress } from '../../image/progress.ts';
 import type { TextOutput } from '../caller/caller.ts';
 import { ChangingLine } from '../output/changing-line.ts';
 
-/** Shows what making an image is busy with; disposing of it ends the line. */
+/** Shows the progress of making an image; disposing ends the line. */
 export interface ProgressLine extends Disposable {
   readonly report: (progress: ImageProgress) => void;
 }
@@ -15,7 +15,7 @@ function counts(progress: ImageProgress): string {
   return `: ${Math.floor((100 * progress.received) / progress.total)} %`;
 }
 
-/** One line that changes on a terminal; one line a step in a log, where scripts go unnamed. */
+/** One changing line on a terminal; one line for each step in a log, without names of scripts. */
 export function imageProgress(to: TextOutput): ProgressLine {
   const seen = new Set<string>();
   let line: ChangingLine | undefined;

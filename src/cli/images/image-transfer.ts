@@ -86,10 +86,10 @@ async function exportImage(name: string, options: ExportOptions, caller: Caller)
     return;
   }
   const byName: Compression = named[1] === 'gz' ? 'gzip' : named[1] === 'zst' ? 'zstd' : 'none';
-  // Nobody takes half an archive for a whole one.
+  // A temporary name, so that nobody takes an unfinished archive for a complete one.
   const temporary = `${output}.part`;
   try {
-    // Not into what somebody put there: what is left of another export goes, a link as well.
+    // Remove what another export left, or a link that somebody put there: never write into it.
     await rm(temporary, { force: true });
     const file = createWriteStream(temporary, { flags: 'wx', mode: callerMode(0o644) });
     warn(await exportTar(image, file, options.compress ?? byName), caller);

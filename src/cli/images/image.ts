@@ -168,7 +168,7 @@ export async function lockRecipe(
   return { file, warnings: plan.warnings };
 }
 
-/** Before anything is solved for a file that cannot be written. */
+/** Checked before solving, so that no time is lost on a file that cannot be written. */
 async function checkOutput(file: string): Promise<void> {
   const folder = dirname(resolve(file));
   const [there, at] = await Promise.all([stat(folder), stat(file).catch(() => undefined)]).catch(
@@ -219,7 +219,7 @@ function minute(time: number): string {
 
 async function show(name: string, caller: Caller): Promise<void> {
   await using engine = caller.openEngine();
-  // A recipe's name shows what it last became; nothing is built to be shown.
+  // A recipe's name shows the image that it last became; nothing is built.
   const id = await findStoredImage(engine.paths, name);
   const manifest = id === undefined ? undefined : readManifest(engine.paths, id);
   if (manifest === undefined) {
@@ -256,7 +256,7 @@ async function remove(
   caller.stderr.say(`kiln: freed ${size(freed)}${rest}\n`);
 }
 
-/** An id; a name only if it is one image's: what is deleted is never guessed. */
+/** An id, or the name of exactly one image: kiln never guesses what to delete. */
 export async function imageToRemove(paths: StatePaths, wanted: string): Promise<string> {
   const id = await findImage(paths, wanted);
   if (id !== undefined) return id;

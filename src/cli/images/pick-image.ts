@@ -11,7 +11,7 @@ interface PickOptions extends Pick<OpenImageOptions, 'onProgress' | 'signal'> {
   storeChanged(): void;
 }
 
-/** The same for a person, who is shown what is made. */
+/** {@link pickImage} for a person, who sees the progress. */
 export async function pickImageFor(
   caller: Caller,
   engine: Engine,
@@ -24,9 +24,9 @@ export async function pickImageFor(
 }
 
 /**
- * Takes the image into use that `wanted` (a recipe's name or path, a lock, an id or its beginning)
- * names; what is not there yet is built. Without `wanted`, the only image there is.
- * Throws E_IMAGE_MISSING, E_IMAGE_AMBIGUOUS, and whatever a build throws.
+ * Leases the image that `wanted` (a recipe's name or path, a lock, an id or its beginning) names, and builds it
+ * if it is missing. Without `wanted`, the only image. Throws E_IMAGE_MISSING, E_IMAGE_AMBIGUOUS, and whatever a
+ * build throws.
  */
 export async function pickImage(
   engine: Engine,

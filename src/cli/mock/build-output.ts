@@ -4,13 +4,13 @@ import { MOCK_STATUS, mockStatus } from './exit-status.ts';
 import type { MockLog } from './log.ts';
 import type { MockSession } from './session.ts';
 
-/** Phases of a build that mock has a name for. */
+/** Phases of a build with a name in mock. */
 const STATES: Readonly<Record<string, string>> = {
   srpm: 'build setup for',
   build: 'rpmbuild',
 };
 
-/** Tells of a build in mock's words. */
+/** Reports a build in mock's words. */
 export function buildHooks({ log, signal }: MockSession, what: string): BuildHooks {
   return {
     signal,
@@ -33,7 +33,7 @@ export function buildHooks({ log, signal }: MockSession, what: string): BuildHoo
   };
 }
 
-/** Says how a build ended, and gives mock's exit status for it. */
+/** Reports how a build ended, and returns mock's exit status for it. */
 export function finishBuild(log: MockLog, report: BuildReport, what: string, root: string): number {
   const seconds = Math.round((Date.now() - report.started.getTime()) / 1000);
   const time = `${Math.floor(seconds / 60)} minutes ${seconds % 60} seconds`;
@@ -53,7 +53,7 @@ export function finishBuild(log: MockLog, report: BuildReport, what: string, roo
 
 function statusOf({ failure, limitHit, end }: BuildReport): number {
   if (limitHit === 'timeout' || limitHit === 'stall') return MOCK_STATUS.timeout;
-  // rpmbuild's own status, as mock hands it on.
+  // rpmbuild's own status, which mock passes on.
   if (failure?.code === 'E_BUILD_FAILED') return end?.exitCode || MOCK_STATUS.build;
   return mockStatus(failure);
 }

@@ -18,7 +18,7 @@ import { parseSize } from '../values.ts';
 import { usageError } from './command-line.ts';
 import { addedRepositories, hostPath, type MockSession } from './session.ts';
 
-/** The build that mock's command line and configuration ask for. */
+/** The build for mock's command line and configuration. */
 export function mockBuildRequest(
   session: MockSession,
   chroot: Chroot,
@@ -74,7 +74,7 @@ export function mockBuildRequest(
   };
 }
 
-/** What more_buildreqs has for a source: by name-version-release, name-version, or name. */
+/** The packages of more_buildreqs for a source, by name-version-release, name-version, or name. */
 function moreRequires({ moreBuildRequires }: Chroot, { path }: BuildSource): readonly string[] {
   const full = basename(path).replace(/(?:\.(?:no)?src)?\.(?:rpm|spec)$/, '');
   const shorter = full.replace(/-[^-]*$/, '');
@@ -83,10 +83,10 @@ function moreRequires({ moreBuildRequires }: Chroot, { path }: BuildSource): rea
   return moreBuildRequires.get(found ?? '') ?? [];
 }
 
-/** Bytes of a file of macros. */
+/** The most bytes of a file of macros. */
 const MAX_MACROS = 2 ** 20;
 
-/** The macros of `--macro-file`: `%NAME VALUE` in lines, one that ends in a backslash goes on. */
+/** The macros of `--macro-file`: lines `%NAME VALUE`; a backslash at the end continues a line. */
 function macroFileDefines(path: string | undefined): string[] {
   if (path === undefined) return [];
   let text: string;
@@ -124,7 +124,7 @@ function timeoutOf({ line }: MockSession, chroot: Chroot): number | undefined {
   return seconds > 0 ? seconds * 1000 : undefined;
 }
 
-/** Where results go: absolute. */
+/** The result directory, absolute. */
 export function resultDirectoryOf(chroot: Chroot): string {
   return isAbsolute(chroot.resultDirectory)
     ? chroot.resultDirectory
@@ -132,8 +132,8 @@ export function resultDirectoryOf(chroot: Chroot): string {
 }
 
 /**
- * What becomes of the root after a build. As with mock, one whose results lie in its own folder, as
- * they do unless somebody says otherwise, stays as the build left it.
+ * What happens to the root after a build. As with mock, a root whose results lie in its own folder (the
+ * default) stays as the build left it.
  */
 export function cleanup(
   { line }: MockSession,

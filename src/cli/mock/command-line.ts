@@ -4,21 +4,21 @@ import { KilnError } from '../../errors.ts';
 import { suggest } from '../../recipe/problem.ts';
 import { MODES, type Mode, OPTIONS } from './option-table.ts';
 
-/** A command line of mock's, read. */
+/** A parsed command line of mock's. */
 export interface CommandLine {
   readonly mode: Mode;
   readonly args: readonly string[];
   /** Whether a flag was given. */
   has(flag: string): boolean;
-  /** An option's value: the last one given. */
+  /** The last value of an option. */
   value(name: string): string | undefined;
-  /** All values of an option, in their order. */
+  /** All values of an option in order. */
   values(name: string): readonly string[];
-  /** What was given of these options, in its order. */
+  /** The given ones of these options, in order. */
   of(...names: readonly string[]): readonly GivenOption[];
-  /** Options and their values in the order they were given. */
+  /** Options and values in the order in which they were given. */
   readonly given: readonly GivenOption[];
-  /** Options that somebody has asked for by one of the functions above. */
+  /** Options that were looked up by one of the functions above. */
   readonly heeded: ReadonlySet<string>;
 }
 
@@ -39,7 +39,7 @@ const BARE_MODES = new Set([
   'clean',
 ]);
 
-/** A mistake in the command line (mock: exit status 5). */
+/** The error for a mistake in the command line (mock: exit status 5). */
 export function usageError(message: string, hint?: string): KilnError {
   return new KilnError('E_MOCK_USAGE', message, {
     hint: hint ?? '`kiln-mock --help` lists all options',
@@ -47,8 +47,8 @@ export function usageError(message: string, hint?: string): KilnError {
 }
 
 /**
- * Reads mock's command line by its rules: options and arguments in any order, up to `--`; long
- * options may be abbreviated; of several modes the last one counts.
+ * Parses mock's command line by its rules: options and arguments in any order, up to `--`; long options may be
+ * abbreviated; the last of several modes counts.
  * @throws KilnError E_MOCK_USAGE
  */
 export function parseCommandLine(argv: readonly string[]): CommandLine {
@@ -63,7 +63,7 @@ export function parseCommandLine(argv: readonly string[]): CommandLine {
     ]),
   );
   const args = completeNames(argv);
-  // Not strict: mock takes a value that begins with a dash, node's own checks would refuse it.
+  // Not strict: mock accepts a value that begins with a dash, which Node's own checks would refuse.
   const { tokens } = parseArgs({ args, options, strict: false, tokens: true });
   const given: GivenOption[] = [];
   const positionals: string[] = [];
@@ -87,7 +87,7 @@ export function parseCommandLine(argv: readonly string[]): CommandLine {
   return commandLine(mode ?? 'rebuild', positionals, given);
 }
 
-/** A command line of these options. */
+/** A command line with these options. */
 export function commandLine(
   mode: Mode,
   args: readonly string[],
@@ -106,7 +106,7 @@ export function commandLine(
   };
 }
 
-/** Refuses options that the mode would not heed. */
+/** Refuses options that the mode ignores. */
 function checkModes(mode: Mode, given: readonly GivenOption[]): void {
   for (const { name } of given) {
     const modes = OPTIONS.get(name)?.onlyFor;
@@ -133,7 +133,7 @@ function check(rawName: string, name: string, value: string | undefined): void {
   }
 }
 
-/** Writes abbreviated long options out, up to `--`; values stay as they are. */
+/** Completes abbreviated long options up to `--`; values stay as they are. */
 function completeNames(argv: readonly string[]): string[] {
   const complete: string[] = [];
   for (let index = 0; index < argv.length; index++) {
@@ -157,7 +157,7 @@ function completeName(argument: string): string {
   throw usageError(`--${name} may be ${candidates.map((it) => `--${it}`).join(', ')}`);
 }
 
-/** Whether the next word is the value of this one: `--name`, or letters of which the last has a value. */
+/** Whether the next word is the value of this one: `--name`, or letters whose last one takes a value. */
 function takesValue(word: string): boolean {
   const long = /^--([^=]+)$/.exec(word)?.[1];
   if (long !== undefined) return OPTIONS.get(long)?.value !== undefined;

@@ -4,25 +4,25 @@ import { signalNumber } from '../../sandbox/command/process.ts';
 
 /** mock's exit codes (mockbuild/exception.py names them). */
 export const MOCK_STATUS = {
-  /** Something failed; also what rpmbuild itself ends with when a package does not build. */
+  /** A failure; also the status of rpmbuild when a package does not build. */
   error: 1,
-  /** The configuration. */
+  /** A mistake in the configuration. */
   config: 3,
-  /** --chain: not everything was built. */
+  /** --chain: not all packages were built. */
   chain: 4,
-  /** The command line. */
+  /** A mistake in the command line. */
   usage: 5,
   interrupted: 7,
-  /** The build went wrong beyond rpmbuild's own status: no packages came of it. */
+  /** The build failed beside rpmbuild's own status: it made no packages. */
   build: 10,
   timeout: 11,
-  /** The root. */
+  /** A failure of the root. */
   root: 20,
-  /** Packages or repositories. */
+  /** A failure of packages or repositories. */
   packages: 30,
-  /** A source package that is none. */
+  /** The file is not a source package. */
   srpm: 40,
-  /** Arguments that cannot be right, such as files that are not there. */
+  /** Arguments that cannot be right, such as missing files. */
   arguments: 50,
   locked: 60,
   resultdir: 70,
@@ -72,7 +72,7 @@ const BY_PREFIX: readonly (readonly [string, number])[] = [
   ['E_LAYER_', MOCK_STATUS.sandbox],
 ];
 
-/** What mock would exit with for an error. */
+/** mock's exit status for an error. */
 export function mockStatus(error: unknown): number {
   if (!(error instanceof KilnError)) return MOCK_STATUS.error;
   const { code } = error;
@@ -80,7 +80,7 @@ export function mockStatus(error: unknown): number {
   return known ?? MOCK_STATUS.error;
 }
 
-/** What a command ended with, as a shell says it. */
+/** The status of an ended command, as a shell reports it. */
 export function commandStatus(end: {
   readonly exitCode: number | null;
   readonly signal: NodeJS.Signals | null;
@@ -89,7 +89,7 @@ export function commandStatus(end: {
   return end.exitCode ?? MOCK_STATUS.error;
 }
 
-/** An argument that cannot be right (mock: exit status 50). */
+/** The error for an argument that cannot be right (mock: exit status 50). */
 export function argumentError(message: string, hint?: string): KilnError {
   return new KilnError('E_MOCK_ARGUMENT', message, { hint });
 }

@@ -3,10 +3,10 @@ import type { TextOutput } from '../caller/caller.ts';
 import { LogTail } from '../output/log-tail.ts';
 import { LogView } from '../output/print.ts';
 
-/** How much is said: `-q`, nothing, `-v`. */
+/** The amount of output: `-q`, the default, `-v`. */
 export type Verbosity = 'quiet' | 'normal' | 'verbose';
 
-/** What mock says about its own work: on stderr, in the form that scripts look for. */
+/** mock's messages about its own work: on stderr, in the form that scripts look for. */
 export class MockLog {
   readonly verbosity: Verbosity;
   readonly #to: TextOutput;
@@ -18,7 +18,7 @@ export class MockLog {
     this.verbosity = verbosity;
   }
 
-  /** What the package manager and rpmbuild write goes to people, not only to log files. */
+  /** True if the output of package manager and rpmbuild is shown to people as well as logged. */
   get showsLogs(): boolean {
     return this.verbosity === 'verbose' || (this.verbosity === 'normal' && this.#to.isTTY);
   }
@@ -35,7 +35,7 @@ export class MockLog {
     this.#write(`ERROR: ${message}`);
   }
 
-  /** Prints an error with its causes and what to do about it. */
+  /** Prints an error with its causes and hint. */
   failure(error: unknown): void {
     const known = knownFailure(error);
     if (known === undefined) {
