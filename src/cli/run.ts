@@ -112,11 +112,13 @@ export function commandIn(context: RunContext): Command {
 
 /** podman's: a command has no ports. */
 function publishOption(): Option {
-  return new Option('-p, --publish <port>').hideHelp().argParser(() => {
-    throw new InvalidArgumentError(
-      'A command has no ports; a service has: kiln service create --publish.',
-    );
-  });
+  return new Option('-p, --publish <port>', 'refuse, and name kiln service')
+    .hideHelp()
+    .argParser(() => {
+      throw new InvalidArgumentError(
+        'A command has no ports; a service has: kiln service create --publish.',
+      );
+    });
 }
 
 /** Runs `argv` as the options say and sets kiln's exit status. `shell` uses it, too. */
