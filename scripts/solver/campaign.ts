@@ -2,6 +2,7 @@
 import { mkdir, mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { ExecaError } from 'execa';
 import { KilnError } from '../../src/errors.ts';
 import { openRepositories } from '../../src/packages/repository/open.ts';
 import { solve } from '../../src/packages/solver/solve.ts';
@@ -15,7 +16,13 @@ import {
 import { explain } from './explain.ts';
 import { SolverInProcess } from './in-process.ts';
 import { writeRepository } from './metadata.ts';
-import { makeWorld, PLATFORM, type World, type WorldQuestion } from './world.ts';
+import {
+  makeWorld,
+  PLATFORM,
+  type World,
+  type WorldQuestion,
+  type WorldRepository,
+} from './world.ts';
 
 /** Worlds whose questions one process of dnf's answers. */
 const WORLDS_AT_ONCE = 20;
@@ -39,6 +46,13 @@ export interface Difference {
   readonly question: WorldQuestion;
   readonly kiln: DnfAnswer;
   readonly dnf: DnfAnswer;
+  /**
+   * What dnf finds where a package requires the rich requests: then it takes them for what rpm does.
+   * Only where there are any, and the answers differ.
+   */
+  readonly requiring?: DnfAnswer;
+  /** Whether kiln's packages, and no others, meet the rich requests in dnf's eyes. */
+  readonly meets?: boolean;
 }
 
 export interface CampaignReport {
@@ -66,7 +80,7 @@ export async function campaign(options: CampaignOptions): Promise<CampaignReport
     for (const outcome of await askBoth(worlds, options.confined)) {
       asked++;
       if (outcome.dnf.packages !== undefined) solved++;
-      if (same(outcome)) continue;
+      if (same(outcome.kiln, outcome.dnf)) continue;
       const why = explain(outcome);
       if (why === undefined) unexplained.push(outcome);
       else explained.set(why, (explained.get(why) ?? 0) + 1);
@@ -76,7 +90,8 @@ export async function campaign(options: CampaignOptions): Promise<CampaignReport
   return { asked, solved, explained, unexplained };
 }
 
-function same({ kiln, dnf }: Difference): boolean {
+/** Whether two answers are the same packages, or none. */
+export function same(kiln: DnfAnswer, dnf: DnfAnswer): boolean {
   if (kiln.packages === undefined || dnf.packages === undefined)
     return kiln.packages === dnf.packages;
   return kiln.packages.join() === dnf.packages.join();
@@ -87,7 +102,7 @@ async function askBoth(worlds: readonly World[], confined: boolean): Promise<Dif
   try {
     const questions: DnfQuestion[] = [];
     for (const world of worlds) questions.push(...(await writeWorld(work, world)));
-    const dnf = await askDnfWhy(
+    const dnf = await askEach(
       questions.map((question) => ({
         ...question,
         install: question.install.filter((spec) => !spec.startsWith('@')),
@@ -104,10 +119,94 @@ async function askBoth(worlds: readonly World[], confined: boolean): Promise<Dif
         outcomes.push({ seed: world.seed, number, question, kiln, dnf: dnf[at]! });
       }
     }
-    return outcomes;
+    return await askRequiring(work, questions, outcomes);
   } finally {
     await rm(work, { recursive: true, force: true });
   }
+}
+
+/** What dnf says where its library aborts, as it does with some problems that it has no words for. */
+export const ABORTED = 'dnf aborted';
+
+/** Asks dnf; a question at which it aborts costs no other its answer. */
+async function askEach(questions: readonly DnfQuestion[]): Promise<DnfAnswer[]> {
+  try {
+    return await askDnfWhy(questions);
+  } catch (error) {
+    if (!(error instanceof ExecaError) || error.signal !== 'SIGABRT') throw error;
+    if (questions.length === 1) return [{ error: ABORTED }];
+    const half = Math.ceil(questions.length / 2);
+    return [
+      ...(await askEach(questions.slice(0, half))),
+      ...(await askEach(questions.slice(half))),
+    ];
+  }
+}
+
+/** A package of which dnf finds what it requires. */
+const REQUIRING = 'requires-what-is-asked';
+
+/** Asks dnf again where rich requests made a difference: as what a package requires. */
+async function askRequiring(
+  work: string,
+  questions: readonly DnfQuestion[],
+  outcomes: readonly Difference[],
+): Promise<Difference[]> {
+  const again = new Map<number, DnfQuestion>();
+  for (const [at, { question, kiln, dnf }] of outcomes.entries()) {
+    const rich = question.install.filter(isRich);
+    if (rich.length === 0 || same(kiln, dnf)) continue;
+    const directory = join(work, `requiring-${at}`);
+    await mkdir(directory);
+    await writeRepository(directory, requiringRepository(rich));
+    const { directories, install } = questions[at]!;
+    const others = install.filter((spec) => !isRich(spec) && !spec.startsWith('@'));
+    again.set(at, {
+      ...questions[at]!,
+      directories: [...directories, directory],
+      install: [...others, REQUIRING],
+    });
+  }
+  const numbers = [...again.keys()];
+  const required = await askAgain([...again.values()]);
+  // Where it finds others: whether kiln's packages are an answer as well.
+  const exact = await askAgain(
+    [...again].map(([at, question]) => ({
+      ...question,
+      install: [...(outcomes[at]?.kiln.packages ?? []), REQUIRING],
+      members: [],
+    })),
+  );
+  return outcomes.map((outcome, at) => {
+    const place = numbers.indexOf(at);
+    if (place === -1) return outcome;
+    const meets = same(outcome.kiln, exact[place]!);
+    return { ...outcome, requiring: required[place]!, meets };
+  });
+}
+
+/** What dnf says, without the package that requires what is asked for. */
+async function askAgain(questions: readonly DnfQuestion[]): Promise<DnfAnswer[]> {
+  if (questions.length === 0) return [];
+  return (await askEach(questions)).map((answer) => {
+    const packages = answer.packages?.filter((nevra) => !nevra.startsWith(REQUIRING));
+    return packages === undefined ? answer : { packages };
+  });
+}
+
+/** Whether dnf and rpm read it as a rich dependency. */
+function isRich(spec: string): boolean {
+  return spec.startsWith('(');
+}
+
+function requiringRepository(requires: readonly string[]): WorldRepository {
+  const none = { recommends: [], suggests: [], supplements: [], provides: [], conflicts: [] };
+  const version = { epoch: 0, version: '1', release: '1', arch: 'noarch' };
+  return {
+    packages: [{ name: REQUIRING, ...version, ...none, requires, obsoletes: [], files: [] }],
+    ...{ groups: [], streams: [], defaults: {}, priority: 99, cost: 1000 },
+    ...{ excludepkgs: [], includepkgs: [], moduleHotfixes: false },
+  };
 }
 
 /** Writes a world's repositories below `work`. @returns its questions. */
@@ -180,10 +279,12 @@ export function describeCampaign({
 }: CampaignReport): string {
   const lines = [`${asked} questions, of which dnf solved ${solved}`];
   for (const [why, count] of explained) lines.push(`  ${count} explained: ${why}`);
-  for (const { seed, number, question, kiln, dnf } of unexplained) {
+  for (const { seed, number, question, kiln, dnf, requiring } of unexplained) {
     lines.push(`seed ${seed}, question ${number}: ${JSON.stringify(question)}`);
     lines.push(`  kiln: ${kiln.packages?.join(' ') ?? kiln.error}`);
     lines.push(`  dnf:  ${dnf.packages?.join(' ') ?? dnf.error}`);
+    if (requiring === undefined) continue;
+    lines.push(`  dnf, requiring: ${requiring.packages?.join(' ') ?? requiring.error}`);
   }
   lines.push(`${unexplained.length} unexplained`);
   return lines.join('\n');

@@ -264,8 +264,21 @@ class Maker {
     if (kind < 0.35) return this.#pick(['/usr/bin/*', '*/tool', '/usr/share/doc/*']);
     if (kind < 0.45) return this.#provide();
     if (kind < 0.55) return this.#plain(this.#pick(NAMES));
-    if (kind < 0.6) return `(${this.#pick(NAMES)} or ${this.#pick(NAMES)})`;
+    if (kind < 0.62) return this.#rich();
     return this.#pattern();
+  }
+
+  #rich(): string {
+    const [one, two, three] = [this.#pick(NAMES), this.#pick(NAMES), this.#pick(NAMES)];
+    return this.#pick([
+      `(${one} or ${two})`,
+      `(${one} or ${two} or ${three})`,
+      `(${one} and ${two})`,
+      `(${one} if ${two})`,
+      `(${one} if ${two} else ${three})`,
+      `(${one} with ${two})`,
+      `(${one} without ${two})`,
+    ]);
   }
 
   /** Something that names packages: a name, a part of a NEVRA, a glob. */

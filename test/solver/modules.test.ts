@@ -104,6 +104,14 @@ const EXTRA: WorldRepository = {
   ...plain,
   packages: [one('nodejs', '99', { epoch: 1 }), one('postgresql', '17')],
 };
+/** Two that have other defaults; the first is named first and asked last. */
+const byDefault = (nodejs: string): WorldRepository => ({
+  ...plain,
+  ...{ packages: [], streams: [stream('unused', '1', [])], defaults: { nodejs } },
+});
+const [DEAR, CHEAP] = [byDefault('18'), byDefault('22')];
+const COSTS: Readonly<Record<string, number>> = { dear: 2000, cheap: 500 };
+
 const RELEASE: WorldRepository = {
   ...plain,
   packages: [one('release', '9', { provides: ['system-release', 'base-module(platform:el9)'] })],
@@ -138,14 +146,21 @@ const CASES: Record<string, Case> = {
     with: ['extra'],
   },
   'hotfixes can': { install: ['nodejs', 'postgresql'], platform: 'el9', with: ['hotfixes'] },
+  'of three defaults the last one, by priority and cost': {
+    install: ['nodejs'],
+    platform: 'el9',
+    with: ['dear', 'cheap'],
+  },
   'a stream that does not exist': { install: ['nodejs'], enable: ['nodejs:1'], platform: 'el9' },
   'a module that does not exist': { install: ['nodejs'], enable: ['node'], platform: 'el9' },
 };
 
+const WORLDS = { app: APPSTREAM, extra: EXTRA, dear: DEAR, cheap: CHEAP, release: RELEASE };
+
 test.before(async (t) => {
   const directory = await mkdtemp(join(tmpdir(), 'kiln-modules-'));
   const cache = join(directory, 'cache');
-  for (const [name, world] of Object.entries({ app: APPSTREAM, extra: EXTRA, release: RELEASE })) {
+  for (const [name, world] of Object.entries(WORLDS)) {
     await writeRepository(join(directory, name), world);
   }
   const questions = Object.values(CASES).map(({ with: more, ...question }) => ({
@@ -165,7 +180,7 @@ function repositoriesOf(directory: string, more: readonly string[] = []): DnfRep
     ...more.map((name) =>
       name === 'hotfixes'
         ? { directory: join(directory, 'extra'), module_hotfixes: true }
-        : { directory: join(directory, name) },
+        : { directory: join(directory, name), cost: COSTS[name] ?? 1000 },
     ),
   ];
 }
@@ -203,6 +218,9 @@ test.serial('the cases tell streams apart', (t) => {
   t.deepEqual(dnf.get('a stream that is enabled'), ['nodejs-1:18-1.x86_64']);
   t.deepEqual(dnf.get('hotfixes can'), ['nodejs-1:99-1.x86_64', 'postgresql-17-1.x86_64']);
   t.is(dnf.get('a stream of another platform'), null);
+  t.deepEqual(dnf.get('of three defaults the last one, by priority and cost'), [
+    'nodejs-1:18-1.x86_64',
+  ]);
 });
 
 test.serial('what a module hides is called so, with its stream', async (t) => {

@@ -125,6 +125,8 @@ function loadRepositories(
       found.push({ repository, metadata });
     }
   }
+  // dnf reads repositories in this order, and of two defaults of a module the last one counts.
+  found.sort(({ repository: a }, { repository: b }) => a.priority - b.priority || a.cost - b.cost);
   return { modules: found };
 }
 

@@ -33,6 +33,8 @@ export interface PoolRepository {
   readonly id: string;
   /** 1 is preferred to 99. */
   readonly priority: number;
+  /** Among equal priorities less is preferred. */
+  readonly cost: number;
   readonly address: Pointer;
 }
 
@@ -94,7 +96,7 @@ export class Pool {
   }
 
   addRepository(id: string, priority = 99, cost = 1000): PoolRepository {
-    const repository = { id, priority, address: this.library.repo.create(this.address, id) };
+    const repository = { id, priority, cost, address: this.library.repo.create(this.address, id) };
     setRepoPriority(repository.address, -priority, -cost);
     this.#repositories.push(repository);
     return repository;
