@@ -182,11 +182,17 @@ async function begin(request: FarmRequest, files: FarmFiles, goesOn: boolean): P
     if (isQueued && goesOn) return before;
     if (isQueued) throw busy(request.resultDirectory, `kiln farm resume ${before.id}`);
   }
+  const id = goesOn ? before?.id : undefined;
+  return await newChain(request, id ?? randomBytes(4).toString('hex'));
+}
+
+/** A chain that is not planned yet. @throws what {@link readMembers} throws */
+export async function newChain(request: FarmRequest, id: string): Promise<FarmChain> {
   const members = await readMembers(request.sources, undefined);
   return {
     kind: 'kiln-farm-chain',
     format: 1,
-    id: goesOn && before !== undefined ? before.id : randomBytes(4).toString('hex'),
+    id,
     sources: [...request.sources],
     resultDirectory: request.resultDirectory,
     image: { name: request.image, id: null, lock: null },
