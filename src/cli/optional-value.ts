@@ -1,10 +1,10 @@
 /**
- * Options whose value may be left out: `--keep`, `--keep=10m`. The value comes after `=` only.
- * commander would take the next word, which is an argument of the command as often as not.
+ * Options with an optional value: `--keep`, `--keep=10m`. The value must follow `=`: commander would take the
+ * next word, which may be an argument of the command.
  */
 import { Command, type Option } from 'commander';
 
-/** A command whose options with an optional value take it after `=` only. */
+/** A command whose optional values must follow `=`. */
 export class EqualsCommand extends Command {
   constructor(name: string) {
     super(name);
@@ -23,7 +23,7 @@ export class EqualsCommand extends Command {
   #passesThrough = false;
 }
 
-/** Gives each option that stands without a value its preset after `=`. What is not kiln's stays as it is. */
+/** Adds the preset after `=` to each option without a value. Words that are not kiln's stay as they are. */
 function withPresets(
   options: readonly Option[],
   argv: readonly string[],
@@ -32,12 +32,12 @@ function withPresets(
   const words: string[] = [];
   for (let at = 0; at < argv.length; at++) {
     const word = argv[at] ?? '';
-    // What follows belongs to the command in the sandbox.
+    // The rest belongs to the command in the sandbox.
     if (word === '--' || (passesThrough && !/^-./.test(word))) {
       return [...words, ...argv.slice(at)];
     }
     const option = options.find(({ long, short }) => word === long || word === short);
-    // commander takes a [ inside of <> for the mark of an optional value as well.
+    // commander also reads a [ inside <> as an optional value.
     if (option?.optional && !option.required) words.push(`${option.long}=${option.presetArg}`);
     else words.push(word);
     if (takesNext(options, option, word) && at + 1 < argv.length) words.push(argv[++at] ?? '');
@@ -45,7 +45,7 @@ function withPresets(
   return words;
 }
 
-/** Whether the word after this one is its value: `--image x`, `-r x`, `-qr x`. */
+/** Whether the next word is the option's value: `--image x`, `-r x`, `-qr x`. */
 function takesNext(options: readonly Option[], option: Option | undefined, word: string): boolean {
   if (option !== undefined) return option.required;
   if (!/^-[^-]./.test(word)) return false;

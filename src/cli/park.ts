@@ -21,7 +21,7 @@ export function command(caller: Caller): Command {
       '\nExamples:\n  kiln park -n 4\n  kiln ps -a\n  kiln park --none\n\nEach is reckoned at 32 MB, and 512 MB must stay free: kiln refuses more. KILN_PARKED sets how many the daemon parks by itself.',
     )
     .action(async (options: { number?: number; none?: boolean }) => {
-      // What everybody is told who cannot have sandboxes at all.
+      // Fails here for callers who cannot have sandboxes at all.
       await using _engine = caller.openEngine();
       const parking = requireParking(caller);
       if (options.none === true) {
@@ -59,7 +59,7 @@ function parked({ count, target }: Parking): string {
   return `${count} of ${target} parked`;
 }
 
-/** Refuses a number of sandboxes that memory has no room for. */
+/** Refuses more sandboxes than memory has room for. */
 function requireRoom({ count, room }: Parking, wanted: number): void {
   const most = count + room;
   if (wanted <= most) return;

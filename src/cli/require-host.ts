@@ -2,8 +2,8 @@ import { KilnError } from '../errors.ts';
 import { hasProc } from '../host/process/process.ts';
 
 /**
- * Refuses what every command needs and not every caller has. Without this check each command fails
- * in its own way, or shows an empty list of what it may not read.
+ * Refuses a caller or host on which every command would fail. Without this check each command fails in its own
+ * way, or shows an empty list of what it cannot read.
  * @throws KilnError E_NOT_ROOT, E_NO_PROC
  */
 export function requireHost(): void {

@@ -28,27 +28,27 @@ export interface RunOptions extends SandboxOptions, DetachOptions {
   readonly samples?: boolean;
 }
 
-/** What a run takes from where it happens: a process of its own, or one that has many at a time. */
+/** The surroundings of a run: a process of its own, or one with many runs. */
 export interface RunContext {
   readonly caller: Caller;
-  /** Who puts results into the caller's directory. */
+  /** Writes results into the caller's directory. */
   readonly results: Results;
-  /** Takes the image that a person means. */
+  /** Leases the image that the caller means. */
   pickImage(
     engine: OwnEngine,
     wanted: string | undefined,
     signal: AbortSignal,
   ): Promise<LeasedImage>;
-  /** The command has started. */
+  /** Called when the command has started. */
   started?(): void;
-  /** Waits for the sandbox's removal where nobody else does. */
+  /** Waits for the sandbox's removal if nobody else does. */
   removed(removal: Promise<void>): Promise<void>;
 }
 
 /** Thrown before anything has happened: this run needs a process of its own. */
 export class RunElsewhere extends Error {}
 
-/** Of a process that does nothing else meanwhile. */
+/** The context in a process that does nothing else. */
 export function ownContext(caller: Caller): RunContext {
   return {
     caller,
@@ -78,7 +78,7 @@ export function command(caller: Caller): Command {
   return commandIn(ownContext(caller));
 }
 
-/** The same, elsewhere. */
+/** The same with another context. */
 export function commandIn(context: RunContext): Command {
   const it = new EqualsCommand('run')
     .description('Run one command in a new sandbox; destroy the sandbox afterwards.')
@@ -121,7 +121,7 @@ function publishOption(): Option {
     });
 }
 
-/** Runs `argv` as the options say and sets kiln's exit status. `shell` uses it, too. */
+/** Runs `argv` with these options and sets kiln's exit status. `shell` uses it, too. */
 export async function runCommand(
   argv: readonly string[],
   options: RunOptions,
@@ -134,8 +134,8 @@ export async function runCommand(
   const env =
     options.tty === true && TERM ? [['TERM', TERM] as const, ...options.env] : options.env;
   let request = runRequest({ ...options, env }, options.image ?? '', argv, it, caller);
-  // libvirt takes thirty milliseconds to load and to connect to, which needs nothing of what follows.
-  // Whoever needs it gets to know why it failed.
+  // Loading and connecting libvirt takes thirty milliseconds and depends on nothing below. Its error is
+  // reported where the connection is needed.
   if (options.explain !== true && engine.takeParked === undefined)
     engine.connect().catch(() => undefined);
   const terminal = options.tty === true ? caller.windowSize : undefined;
@@ -144,7 +144,7 @@ export async function runCommand(
   const json = options.json === true;
   timeline.samples.isOn =
     options.samples !== false && (json || request.resultDirectory !== undefined);
-  // Until the command has started, a signal means kiln itself.
+  // Until the command has started, a signal is for kiln itself.
   const interruption = listenForInterruption(caller);
   let collecting: ReturnType<typeof listenForInterruption> | undefined;
   let sandbox: string | undefined;
@@ -207,7 +207,7 @@ export async function runCommand(
   }
 }
 
-/** Sets the exit status, and says on stderr what it does not. */
+/** Sets the exit status, and prints what it does not tell. */
 function announce(report: RunReport, options: RunOptions, caller: Caller): void {
   if (report.limitHit !== null) {
     caller.stderr.say(`kiln: ${limitText(report.limitHit, options)}\n`);

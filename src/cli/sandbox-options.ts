@@ -27,7 +27,7 @@ import {
   parseTmpfs,
 } from './values.ts';
 
-/** The options of `run` and `shell`, as commander gives them. */
+/** The options of `run` and `shell`, as commander parses them. */
 export interface SandboxOptions extends LimitValues {
   readonly image?: string;
   readonly bind: readonly ReturnType<typeof parseBind>[];
@@ -60,7 +60,7 @@ function repeated<Value>(flags: string, description: string, parse: (text: strin
     .default([] as Value[], 'none');
 }
 
-/** Of every command that takes binds. */
+/** The option of every command with binds. */
 export function hostWriteOption(): Option {
   return new Option(
     '--allow-host-write',
@@ -69,8 +69,8 @@ export function hostWriteOption(): Option {
 }
 
 /**
- * Adds the options that say what a sandbox is. A recipe's `sandbox:` block has their names, as far as
- * a recipe may say it: docs/recipes.md has what it may not.
+ * Adds the options of a sandbox. A recipe's `sandbox:` block has the same names; docs/recipes.md says which
+ * options a recipe cannot have.
  */
 export function addSandboxOptions(
   command: Command,
@@ -164,7 +164,7 @@ export function addSandboxOptions(
   return command;
 }
 
-/** The libvirt network that a word of the command line names. */
+/** The libvirt network in a word of the command line. */
 export function libvirtNetwork(text: string, command: Command): LibvirtNetwork {
   const network = parseLibvirtNetwork(text);
   if (network !== undefined) return network;
@@ -182,10 +182,10 @@ function network(options: SandboxOptions, command: Command): SandboxSpecificatio
   );
 }
 
-/** Who a request is for. */
+/** The caller of a request. */
 type RequestCaller = Pick<Caller, 'env' | 'cwd' | 'ids'> & Partial<Pick<Caller, 'handOver'>>;
 
-/** Whether a seccomp profile is given as a file, not by the name of one of kiln's. */
+/** Whether a seccomp profile is a file, not the name of one of kiln's. */
 export function isProfileFile(nameOrPath: string): boolean {
   return /[./]/.test(nameOrPath);
 }
@@ -193,7 +193,7 @@ export function isProfileFile(nameOrPath: string): boolean {
 /** A descriptor of the caller's, as a shell writes `<(command)`. */
 const DESCRIPTOR = /^\/dev\/(?:stdin|fd\/)|^\/proc\/(?:self|thread-self)\/fd\//;
 
-/** A profile's name, or the path of its file, which is relative to the caller's directory. */
+/** A profile's name, or the path of its file, relative to the caller's directory. */
 function profile(nameOrPath: string, caller: RequestCaller): string {
   if (!isProfileFile(nameOrPath)) return nameOrPath;
   if (caller.handOver !== undefined && DESCRIPTOR.test(nameOrPath)) {
@@ -206,7 +206,7 @@ function profile(nameOrPath: string, caller: RequestCaller): string {
   return resolve(caller.cwd(), nameOrPath);
 }
 
-/** The request that options and a command line make. `image` is the id of an image. */
+/** The request for options and a command. `image` is an image's id. */
 export function runRequest(
   options: SandboxOptions,
   image: string,

@@ -1,4 +1,4 @@
-/** Command lines of clients: in the daemon's own thread those that are short, all others in a worker. */
+/** Runs clients' command lines: short ones in the daemon's own thread, all others in a worker. */
 import { homedir } from 'node:os';
 import { basename } from 'node:path';
 import { Command, CommanderError } from 'commander';
@@ -31,28 +31,28 @@ import { guard } from './users/user-guard.ts';
 export interface Shared {
   readonly engine: Engine;
   readonly parking: Parking;
-  /** Inode of the daemon's mount namespace: paths of callers in another one mean other files. */
+  /** The inode of the daemon's mount namespace: in another one, a caller's paths mean other files. */
   readonly mountNamespace: number;
-  /** What users may, and how many jobs they have. */
+  /** What users may do, and how many jobs they have. */
   readonly users: {
     readonly configuration: string;
     readonly jobs: UserJobs;
-    /** Of commands that open no sandbox. */
+    /** Jobs of commands that open no sandbox. */
     readonly asides: UserJobs;
   };
-  /** A sandbox is being removed, which nobody waits for. */
+  /** Notes the removal of a sandbox, for which nobody waits. */
   removing(removal: Promise<void>): void;
-  /** Who puts results into the directory of a caller that has this umask. */
+  /** Writes results into the directory of a caller with this umask. */
   results(umask: number): Results & Disposable;
-  /** The command has started: whatever comes now, nothing is being started for it. */
+  /** Notes that the command has started. */
   started(): void;
-  /** Has a worker process serve the client, with these variables of the caller's in its own environment. */
+  /** Has a worker with these variables of the caller in its environment serve the client. */
   work(line: CommandLine, env: Readonly<Record<string, string>>): Promise<void>;
 }
 
 /**
- * Variables of a caller's that parts of kiln take from the environment of their process: a worker is started
- * for such a caller, with them.
+ * Variables that parts of kiln read from their process's environment: a caller with any of them gets a worker
+ * with these values.
  */
 const OF_PROCESS = [
   ...['KILN_URI', 'KILN_TRACE', 'KILN_PATIENCE', 'KILN_FIXTURES', 'TMPDIR', 'HOME'],
@@ -61,19 +61,19 @@ const OF_PROCESS = [
   ...['HTTP_PROXY', 'HTTPS_PROXY', 'FTP_PROXY', 'ALL_PROXY', 'NO_PROXY'],
 ];
 
-/** As a daemon has it; a caller's own one is no reason for a worker of its own. */
+/** The daemon's own home; the usual value needs no worker of its own. */
 const USUAL_HOME = homedir();
 
-/** Options of `run` that are work for a worker. */
+/** Options of `run` that need a worker. */
 const LONG = ['copyIn', 'egress', 'keep', 'explain', 'detach'] as const;
 
-/** Commands that the daemon's own thread runs, each with the variables that make it work for a worker. */
+/** Commands that the daemon's own thread runs, each with the variables that make it need a worker. */
 const SHORT: Readonly<Record<string, readonly string[]>> = {
   run: ['KILN_URI', 'KILN_TRACE', 'KILN_FIXTURES'],
   ps: ['KILN_URI', 'KILN_TRACE'],
   kill: ['KILN_URI', 'KILN_TRACE'],
   wait: ['KILN_TRACE'],
-  // The daemon alone has sandboxes that wait.
+  // Only the daemon has parked sandboxes.
   park: ['KILN_URI'],
 };
 
@@ -104,7 +104,7 @@ export async function serveCommandLine(line: CommandLine, shared: Shared): Promi
     await shared.work(line, env);
 }
 
-/** Serves a user's client: nothing of its environment is for a process of kiln's. */
+/** Serves a user's client: no process of kiln's gets the user's environment. */
 async function serveUser(line: CommandLine, shared: Shared): Promise<void> {
   const { users } = shared;
   const say = (text: string) => line.write(2, plainText(text));
@@ -121,17 +121,17 @@ async function serveUser(line: CommandLine, shared: Shared): Promise<void> {
   }
 }
 
-/** A user's command line with more words, or characters, is read by a worker: it may take long. */
+/** A user's longer command line goes to a worker, because reading it may take long. */
 const SHORT_WORDS = 1000;
 const SHORT_TEXT = 128 * 1024;
 
-/** Whether a user's command is one for this thread, as far as its name and its length say. */
+/** Whether a user's command can run in this thread, by its name and length. */
 function isShort({ start: { argv, cwd } }: CommandLine, name: string): boolean {
   if (!Object.hasOwn(SHORT, name) || cwd === '' || argv.length > SHORT_WORDS) return false;
   return argv.reduce((sum, word) => sum + word.length, 0) <= SHORT_TEXT;
 }
 
-/** Who called, as the kernel says. @throws RecipeError where root's configuration cannot be used */
+/** The caller as the kernel reports it. @throws RecipeError where root's configuration cannot be used */
 export function userOf(
   { identity: { pid, uid, gid, groups } }: CommandLine,
   configuration: string,
@@ -152,10 +152,10 @@ const WITHOUT_SANDBOX = [
   ...['attach', 'wait', 'logs', 'results'],
 ];
 
-/** Those of one user that have a worker at a time. */
+/** How many of those may have a worker at a time, for each user. */
 const ASIDES = 2;
 
-/** Waits until the user may have another job; undefined: the client is told that it is over, or gone. */
+/** Waits until the user may have another job; undefined if the client was told why not, or is gone. */
 async function beginJob(
   line: CommandLine,
   [name = '', id, ...more]: readonly string[],
@@ -189,7 +189,7 @@ async function beginJob(
       const one = waits(`your ${sandboxes} sandboxes ends (users.limits.sandboxes)`);
       const job = await users.jobs.begin({ uid, most: room }, one, given.signal);
       if (job === undefined) return undefined;
-      // While it waited, others may have been kept.
+      // While it waited, other sandboxes may have been kept.
       const still = await roomFor(user, engine, entered).catch((error) => {
         job[Symbol.dispose]();
         throw error;
@@ -205,7 +205,7 @@ async function beginJob(
 }
 
 /**
- * How many sandboxes a user may have beside those that are kept, one of which is entered where `id` means it.
+ * How many sandboxes a user may have beside kept ones; `id` may name a kept one that is entered.
  * @throws KilnError E_FORBIDDEN where there is no room
  */
 async function roomFor(
@@ -215,7 +215,7 @@ async function roomFor(
 ): Promise<number> {
   const sandboxes = await listSandboxes(paths, { owner: user });
   const kept = sandboxes.filter(({ state }) => state === 'kept');
-  // Whoever enters a kept one needs no other.
+  // Entering a kept sandbox needs no other.
   const enters = id !== undefined && id !== '' && kept.some((sandbox) => sandbox.id.startsWith(id));
   const room = user.policy.limits.sandboxes - kept.length + (enters ? 1 : 0);
   if (room > 0) return room;
@@ -224,13 +224,13 @@ async function roomFor(
   });
 }
 
-/** The words behind the program's name, which may say what is meant. */
+/** The words after the program's name. */
 export function wordsOf({ start: { argv } }: CommandLine): readonly string[] {
   const [program = '', ...words] = argv;
   return basename(program) === 'kiln-mock' ? ['mock', ...words] : words;
 }
 
-/** Runs a command line in this thread. False: nothing has happened yet, it is work for a worker. */
+/** Runs a command line in this thread. False if a worker must run it; nothing has happened then. */
 async function serveHere(
   line: CommandLine,
   name: string,
@@ -245,7 +245,7 @@ async function serveHere(
     parking,
     openEngine: (own) => ({
       ...engine,
-      // No path of a user's is resolved here.
+      // A user's paths are never resolved here.
       cwd: () => (user === undefined ? own.cwd() : jobsFolder(engine.paths)),
       owner: user && ownerOf(user),
       allowMissing: () => allowedMissing(own.env),
@@ -283,9 +283,9 @@ async function runHere(
         const value: unknown = options[option];
         return Array.isArray(value) ? value.length > 0 : value !== undefined;
       });
-      // A profile of the caller's own has to be read, maybe from a pipe, and compiled.
+      // A profile of the caller's must be read, maybe from a pipe, and compiled.
       if (isLong || isProfileFile(options.seccomp)) throw new RunElsewhere();
-      // The list of artifacts, which may be long, stays with the worker that collects them.
+      // The list of artifacts may be long, so it stays in the worker that collects them.
       if (options.json === true && options.artifact.length > 0) throw new RunElsewhere();
     });
     prepare(command, caller);
@@ -313,7 +313,7 @@ function contextOf(
     caller,
     results,
     pickImage: async ({ paths, cwd }, wanted) => {
-      // Making an image is work for a worker.
+      // Making an image needs a worker.
       if (wanted === undefined) throw new RunElsewhere();
       const image = await openExistingImage(paths, wanted, cwd());
       if (image === undefined) throw new RunElsewhere();
@@ -325,7 +325,7 @@ function contextOf(
   };
 }
 
-/** Runs a client's command line in a process that has nothing else to do. */
+/** Runs a client's command line in a process that does nothing else. */
 export async function serveAlone(line: CommandLine, caller: ClientCaller): Promise<void> {
   const { user } = caller;
   const say = (text: string) => caller.stderr.say(text);

@@ -40,7 +40,7 @@ export function command(caller: Caller): Command {
     });
 }
 
-/** A kept sandbox is what it was made: whoever asks for something else is not to believe it. */
+/** A kept sandbox cannot change: refuse options, so that nobody believes they had an effect. */
 function refuseOptions(it: Command, id: string): void {
   const given = it.options.filter(
     (option) => it.getOptionValueSource(option.attributeName()) === 'cli',

@@ -12,14 +12,14 @@ export function parseSize(text: string): number {
   return bytes;
 }
 
-/** Bytes of a limit of memory. */
+/** Bytes of a memory limit. */
 export function parseMemory(text: string): number {
   const bytes = parseSize(text);
   if (bytes >= MINIMUM_MEMORY) return bytes;
   throw new InvalidArgumentError('less than a sandbox takes: give 4M or more.');
 }
 
-/** Bytes per second of `10M`: as sizes are written, and not 0. */
+/** Bytes per second of `10M`, in the notation of sizes, and not 0. */
 export function parseRate(text: string): number {
   const bytes = sizeInBytes(text);
   if (bytes === undefined || bytes === 0)
@@ -41,7 +41,7 @@ export function parseCount(text: string): number {
   return Number(text);
 }
 
-/** The kernel shares out thousandths of a second of each tenth. */
+/** The smallest share that the kernel can give: thousandths of a second of each tenth. */
 const MINIMUM_CPUS = 0.01;
 
 /** Processors' worth: `2`, `0.5`. */
@@ -79,7 +79,7 @@ export function parseBind(text: string, cwd: string): Bind {
 export function parseCopyIn(text: string, cwd: string): { source: string; target: string } {
   const colon = text.lastIndexOf(':');
   if (colon <= 0) throw new InvalidArgumentError('write it as SRC:DST.');
-  // Not resolved: a slash or `/.` at the end of either has a meaning.
+  // Not resolved, because a slash or `/.` at the end has a meaning.
   const source = text.slice(0, colon);
   const target = text.slice(colon + 1);
   absoluteTarget(target);
@@ -121,7 +121,7 @@ export function parseSecret(text: string, cwd: string): { name: string; file: st
   return { name, file: resolve(cwd, file) };
 }
 
-/** Where something can be mounted: what kiln itself mounts stays as it is. */
+/** A path where something can be mounted: kiln's own mounts are excluded. */
 export function mountTarget(path: string): string {
   const place = resolve(absoluteTarget(path));
   if (place === '/' || place === '/proc' || place.startsWith('/proc/')) {
@@ -138,7 +138,7 @@ export function absoluteTarget(path: string): string {
   return path;
 }
 
-/** `HOST[:PORT]` or `*.HOST[:PORT]`: checked, and kept as it is written. */
+/** `HOST[:PORT]` or `*.HOST[:PORT]`: checked, and the text is kept. */
 export function parseEgress(text: string): string {
   if (parseEgressRule(text) !== undefined) return text;
   throw new InvalidArgumentError('not a host: write it as HOST, HOST:PORT or *.HOST.');

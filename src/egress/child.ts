@@ -1,6 +1,6 @@
 /**
- * The proxy's process. It sees what a hostile sandbox sends, so it gives up everything but the network:
- * ids that own nothing, no capability, no new program, no look at other processes.
+ * The proxy's process. It reads what a hostile sandbox sends, so it gives up everything but the network: it has
+ * ids that own nothing and no capability, starts no program, and sees no other process.
  */
 import { once } from 'node:events';
 import { constants as os } from 'node:os';
@@ -12,7 +12,7 @@ import { EgressLog, parseEgressRules } from './rule.ts';
 /** The last of the ids that are kept for confined children (src/host/confine/launch.ts). */
 const NOBODY = 1879048192 + 65533;
 
-/** Where the listening socket is. */
+/** The descriptor of the listening socket. */
 const LISTENER_FD = 3;
 
 const REFUSED = [
@@ -26,10 +26,10 @@ const REFUSED = [
   ...['setuid', 'setgid', 'setreuid', 'setregid', 'setresuid', 'setresgid', 'setgroups', 'capset'],
 ];
 
-/** Takes the list from stdin, a JSON array of its rules in a line; says `ready`; serves until stdin ends. */
+/** Reads the rules from stdin, a JSON array in one line; writes `ready`; serves until stdin ends. */
 export async function serveEgress(): Promise<void> {
   enclose();
-  // Those of the terminal are for the command; this one ends with kiln.
+  // Signals of the terminal are for the command; this process ends with kiln.
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP', 'SIGQUIT'] as const) {
     process.on(signal, () => undefined);
   }
@@ -46,7 +46,7 @@ export async function serveEgress(): Promise<void> {
   process.stdin.resume();
   await once(process.stdin, 'end');
   close();
-  // Connections that end now are counted with what went over them.
+  // Connections that end now are counted with their bytes.
   await new Promise((resolve) => setImmediate(resolve));
   process.stdout.write(`${JSON.stringify(log.entries())}\n`);
 }
@@ -59,7 +59,7 @@ function enclose(): void {
   process.setgroups?.([]);
   process.setgid?.(NOBODY);
   process.setuid?.(NOBODY);
-  // After the change of ids, which would undo it.
+  // Set after the change of ids, which would clear it.
   dieWithParent();
   setNoNewPrivileges();
   filter.apply();

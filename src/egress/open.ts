@@ -12,27 +12,26 @@ import { awaitedLater } from '../promise.ts';
 import type { Sandbox } from '../sandbox/sandbox.ts';
 import { type EgressEntry, EgressLog, MAX_ENTRIES } from './rule.ts';
 
-/** Where the proxy is in the sandbox: on its loopback, which nothing else uses before it. */
+/** The proxy's port on the sandbox's loopback, which nothing else uses before it. */
 const PORT = 3128;
 
 /** How long the proxy may take to start, and to end, ms. */
 const PATIENCE = 30_000;
 
-/** Characters of a line of the proxy's that are read: so many entries with the longest names. */
+/** The most characters of a line from the proxy: the most entries with the longest names. */
 const MAX_LINE = 1 << 20;
 
-/** A way out of a sandbox, to the hosts of a list. */
+/** An open proxy from a sandbox to the hosts of a list. */
 export interface Egress extends AsyncDisposable {
-  /** What tells programs of it. */
+  /** The variables that tell programs about the proxy. */
   readonly environment: Readonly<Record<string, string>>;
-  /** Closes it; gives what was asked for. */
+  /** Closes the proxy; returns what was asked of it. */
   close(): Promise<readonly EgressEntry[]>;
 }
 
 /**
- * Opens a way out of a sandbox that has no network: a socket that the sandbox's init made listens on the
- * sandbox's loopback, and a process of the host, without rights, accepts there and is an HTTP proxy.
- * Throws E_EGRESS.
+ * Opens a proxy for a sandbox without a network: a socket that the sandbox's init made listens on the sandbox's
+ * loopback, and an unprivileged process of the host accepts there and is an HTTP proxy. Throws E_EGRESS.
  */
 export async function openEgress(sandbox: Sandbox, rules: readonly string[]): Promise<Egress> {
   const fd = await sandbox.control().socket('ipv4');
@@ -110,7 +109,7 @@ function entry(): string {
   return fileURLToPath(new URL(path, here));
 }
 
-/** Lines of a stream, undefined at its end or where one is too long. */
+/** Lines of a stream; undefined at its end, or if a line is too long. */
 function linesOf(stream: Readable) {
   const reader = createInterface({ input: stream })[Symbol.asyncIterator]();
   return {
@@ -121,7 +120,7 @@ function linesOf(stream: Readable) {
   };
 }
 
-/** As programs read them: in lower case; some know only the upper one, which curl does not for HTTP. */
+/** In lower case, and in upper case for programs that know only that; curl ignores HTTP_PROXY in upper case. */
 function proxyEnvironment(): Record<string, string> {
   const proxy = `http://127.0.0.1:${PORT}`;
   const none = 'localhost,127.0.0.1,::1';
@@ -131,7 +130,7 @@ function proxyEnvironment(): Record<string, string> {
   };
 }
 
-/** The proxy's report. It has met the sandbox: nothing of it is believed that does not look right. */
+/** The proxy's report. The proxy has read the sandbox's data, so malformed parts are dropped. */
 function readEntries(line: string | undefined): EgressEntry[] {
   let value: unknown;
   try {

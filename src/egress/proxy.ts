@@ -1,6 +1,6 @@
 /**
- * An HTTP proxy that connects to hosts of a list only: CONNECT, and plain requests with an absolute
- * URL. What comes in is hostile; see child.ts for where this runs.
+ * An HTTP proxy that connects only to hosts of a list: CONNECT, and plain requests with an absolute URL. Its
+ * input is hostile; child.ts is the process around it.
  */
 
 import { lookup } from 'node:dns/promises';
@@ -19,7 +19,7 @@ import { defined } from '../defined.ts';
 import { isPublicAddress } from '../host/sockets/unix-socket.ts';
 import { canonicalHost, type EgressLog, type EgressRule, isListed } from './rule.ts';
 
-/** Connections of the sandbox at a time. */
+/** The most connections of the sandbox. */
 const MAX_CONNECTIONS = 256;
 
 /** How long a connection may be silent, ms. */
@@ -28,21 +28,21 @@ const IDLE_MS = 10 * 60_000;
 /** How long a request's head may take, ms. */
 const HEAD_MS = 30_000;
 
-/** Of one connection and no further (RFC 9110, 7.6.1), beside those that Connection names. */
+/** Headers of a single connection (RFC 9110, 7.6.1), beside those that Connection names. */
 const HOP_BY_HOP = [
   ...['connection', 'keep-alive', 'proxy-connection', 'proxy-authenticate'],
   ...['proxy-authorization', 'te', 'trailer', 'transfer-encoding', 'upgrade'],
 ];
 
-/** The list, and what is kept of connections. */
+/** The list, and the open connections. */
 interface Way {
   readonly rules: readonly EgressRule[];
   readonly log: EgressLog;
-  /** Those to servers. */
+  /** Connections to servers. */
   readonly open: Set<Socket>;
 }
 
-/** Makes the proxy; it does not listen yet. `close` ends all connections. */
+/** Makes the proxy, which does not listen yet. `close` ends all connections. */
 export function egressProxy(
   rules: readonly EgressRule[],
   log: EgressLog,
@@ -128,7 +128,7 @@ async function reach({ rules, log, open }: Way, host: string, port: number): Pro
     const server = await connectListed(rules, host, port);
     server.setTimeout(IDLE_MS, () => server.destroy());
     server.on('error', () => server.destroy());
-    // Now, for whoever is interested while it goes on, and what went over it when it is over.
+    // Logged at once without bytes, and again with the bytes at the end.
     log.add({ host: name, port, ...nothing });
     open.add(server);
     server.once('close', () => {
@@ -171,10 +171,10 @@ function endToEnd(headers: IncomingHttpHeaders): IncomingHttpHeaders {
 /** How long a server may take to accept a connection, ms. */
 const CONNECT_MS = 15_000;
 
-/** Addresses of one name that are tried. */
+/** The most addresses of a name that are tried. */
 const ADDRESSES = 8;
 
-/** Why a sandbox does not get what it asked for, and with which status of HTTP. */
+/** Why a request is refused, with the HTTP status. */
 class Refusal extends Error {
   readonly status: 400 | 403 | 502 | 504;
 
@@ -185,9 +185,9 @@ class Refusal extends Error {
 }
 
 /**
- * Connects to a host of the list. A name is looked up once, and what is connected to is one of the
- * addresses that were found and judged: an answer that changes does not help. Addresses that are not
- * the internet's are left out unless the list names them. Throws a {@link Refusal}.
+ * Connects to a host of the list. A name is looked up once, and the connection goes to one of the addresses
+ * that were checked, so a changing answer does not help an attacker. Non-public addresses are left out unless
+ * the list names them. Throws a {@link Refusal}.
  */
 async function connectListed(
   rules: readonly EgressRule[],

@@ -3,30 +3,30 @@ import { domainToASCII } from 'node:url';
 import { KilnError } from '../errors.ts';
 import type { SandboxSpecification } from '../sandbox/policy/specification.ts';
 
-/** Ports of a rule that names none: HTTP's and HTTPS'. */
+/** The ports of a rule without a port: HTTP's and HTTPS'. */
 const USUAL_PORTS: readonly number[] = [80, 443];
 
 /** One line of an allow-list. */
 export interface EgressRule {
   /** A name in lower case, or an address. */
   readonly host: string;
-  /** Names below `host`, and not itself: it was written `*.host`. */
+  /** True for `*.host`: names below `host`, but not `host` itself. */
   readonly below: boolean;
   readonly ports: readonly number[];
 }
 
-/** What names are written with; domainToASCII() takes a URL's host and drops what follows one. */
+/** Characters of names; domainToASCII() takes a URL's host and drops everything after other characters. */
 const NAME = /^[a-z0-9_.\-\u0080-\uffff]+$/;
 
 const LABEL = /^[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?$/;
 
-/** What some take for a number of an IPv4 address: 127.1, 0x7f000001. No name ends like that. */
+/** Text that some read as part of an IPv4 address: 127.1, 0x7f000001. No name ends like that. */
 const NUMBER = /^(?:\d+|0x[0-9a-f]*)$/;
 
-/** A host as rules have it, or undefined where it is neither a name nor an address. */
+/** A host in the form of rules; undefined if it is neither a name nor an address. */
 export function canonicalHost(text: string): string | undefined {
   const bare = /^\[(.+)\]$/.exec(text)?.[1] ?? text;
-  // Not with a zone (fe80::1%eth0): that is one of this host's links.
+  // An address with a zone (fe80::1%eth0) is on one of this host's links.
   if (isIP(bare) !== 0) return bare.includes('%') ? undefined : bare.toLowerCase();
   const lower = text.toLowerCase().replace(/\.$/, '');
   if (!NAME.test(lower)) return undefined;
@@ -37,8 +37,8 @@ export function canonicalHost(text: string): string | undefined {
 }
 
 /**
- * `HOST[:PORT]`: a name, `*.NAME` for all names below it, an address, `[ADDRESS]` of IPv6.
- * Undefined for anything else.
+ * Parses `HOST[:PORT]`: a name, `*.NAME` for all names below it, an address, `[ADDRESS]` of IPv6. Undefined for
+ * anything else.
  */
 export function parseEgressRule(text: string): EgressRule | undefined {
   const bare = isIP(text) === 6;
@@ -53,7 +53,7 @@ export function parseEgressRule(text: string): EgressRule | undefined {
   return { host, below, ports: port === undefined ? USUAL_PORTS : [port] };
 }
 
-/** The rules of an allow-list. Throws E_EGRESS with the first that is none. */
+/** Parses the rules of an allow-list. Throws E_EGRESS with the first invalid one. */
 export function parseEgressRules(texts: readonly string[]): EgressRule[] {
   return texts.map((text) => {
     const rule = parseEgressRule(text);
@@ -64,7 +64,7 @@ export function parseEgressRules(texts: readonly string[]): EgressRule[] {
   });
 }
 
-/** Whether the list has that host, as {@link canonicalHost} gave it, with that port. */
+/** Whether the list has the host, in the form of {@link canonicalHost}, with that port. */
 export function isListed(rules: readonly EgressRule[], host: string, port: number): boolean {
   return rules.some(
     (rule) =>
@@ -73,9 +73,7 @@ export function isListed(rules: readonly EgressRule[], host: string, port: numbe
   );
 }
 
-/**
- * Checks an allow-list and what goes with it. Throws E_EGRESS.
- */
+/** Checks an allow-list together with the other options. Throws E_EGRESS. */
 export function checkEgress(request: {
   readonly egress?: readonly string[] | undefined;
   readonly network: SandboxSpecification['network'];
@@ -102,21 +100,21 @@ export function checkEgress(request: {
   }
 }
 
-/** What a sandbox asked the proxy for: a line for each host, port and outcome. */
+/** Requests of a sandbox to the proxy: an entry for each host, port and outcome. */
 export interface EgressEntry {
   readonly host: string;
   readonly port: number;
-  /** Why it was not given; undefined: it was. */
+  /** Why it was refused; undefined if it was allowed. */
   readonly refused?: string;
   readonly count: number;
   readonly sentBytes: number;
   readonly receivedBytes: number;
 }
 
-/** Lines at most: a sandbox can ask for any number of hosts. */
+/** The most entries: a sandbox can ask for any number of hosts. */
 export const MAX_ENTRIES = 200;
 
-/** Stands for the hosts beyond {@link MAX_ENTRIES}. */
+/** The host of the entry that counts all beyond {@link MAX_ENTRIES}. */
 const OTHERS = '(others)';
 
 /** Counts connections. */
@@ -141,7 +139,7 @@ export class EgressLog {
     });
   }
 
-  /** In the order in which they were asked for first. */
+  /** In the order of the first requests. */
   entries(): EgressEntry[] {
     return [...this.#entries.values()];
   }

@@ -1,6 +1,6 @@
 /**
- * The schema of build recipes: one for the YAML ones and for what a TypeScript one exports. They
- * differ in the steps alone: in TypeScript a step may be a function.
+ * The schema of build recipes, for YAML and for the export of a TypeScript recipe. They differ only in the
+ * steps: in TypeScript a step may be a function.
  */
 import { z } from 'zod';
 import { RecipeDocument, readRecipeText } from './document.ts';
@@ -31,7 +31,7 @@ const user = z
 
 const sha256 = z.string().regex(/^[0-9a-f]{64}$/, '64 hexadecimal digits, in lower case');
 
-/** What becomes of a source in the sandbox: a name of one component. */
+/** The name of a source in the sandbox: one component. */
 const sourceName = z
   .string()
   .max(255)
@@ -121,7 +121,7 @@ const sandbox = z.strictObject({
   bind: z.array(bind).max(64).default([]).describe('Parts of the host; needs --allow-host'),
 });
 
-/** A step without what it runs. */
+/** The keys of a step, without the script. */
 const stepShape = {
   name: z
     .string()
@@ -181,22 +181,22 @@ function recipe<Run extends z.ZodType>(run: Run) {
 /** A YAML recipe: every step is a shell script. */
 export const buildRecipeSchema = recipe(script);
 
-/** Stands for a function on its way out of the process that has it. */
+/** Stands for a function when a recipe leaves its process. */
 const functionMark = z.strictObject({ function: z.literal(true) });
 
-/** What a TypeScript recipe exports, its functions replaced by marks. */
+/** The export of a TypeScript recipe, with marks in place of functions. */
 const scriptRecipeSchema = recipe(z.union([script, functionMark]));
 
 /** A recipe that passed the schema: sizes are bytes, times milliseconds. */
 export type BuildRecipe = z.output<typeof scriptRecipeSchema>;
-/** What an author writes, with scripts as steps. */
+/** The form that authors write, with scripts as steps. */
 export type BuildRecipeInput = z.input<typeof buildRecipeSchema>;
 export type RecipeSource = BuildRecipe['sources'][number];
 
-/** One step in the form that needs no telling apart. */
+/** A step with all its keys. */
 export interface RecipeStep {
   readonly name: string;
-  /** A shell script; undefined: the function that the recipe has at this place. */
+  /** A shell script; undefined for the recipe's function in this place. */
   readonly script: string | undefined;
   readonly workdir: string | undefined;
   readonly env: Readonly<Record<string, string>>;

@@ -20,7 +20,7 @@ export class RecipeDocument {
   readonly #document: YamlDocument.Parsed;
   readonly #lines: LineCounter;
 
-  /** Parses `text`. Broken YAML becomes problems, never an exception. `file` is how people call it. */
+  /** Parses `text`. Broken YAML becomes problems, never an exception. `file` is the name in messages. */
   constructor(file: string, text: string) {
     this.file = file;
     this.#lines = new LineCounter();
@@ -63,7 +63,7 @@ export class RecipeDocument {
     });
   }
 
-  /** `value` read through `schema`; whatever does not fit is reported, each with its place. */
+  /** Parses `value` with `schema`, and reports each problem with its place. */
   check<Schema extends z.ZodType>(schema: Schema, value: unknown): z.output<Schema> | undefined {
     const result = schema.safeParse(value, { reportInput: true });
     if (result.success) return result.data;
@@ -91,8 +91,8 @@ export class RecipeDocument {
       return;
     }
     if (issue.code === 'invalid_union' && issue.errors.length > 0) {
-      // The branch with the fewest complaints is the one the author had in mind, unless it is for
-      // another kind of value altogether.
+      // The branch with the fewest problems is probably the intended one, unless it is for another kind of
+      // value.
       const nearest = [...issue.errors].sort(
         (a, b) => Number(isOtherKind(a)) - Number(isOtherKind(b)) || a.length - b.length,
       )[0]!;
@@ -119,7 +119,7 @@ export class RecipeDocument {
     return { line: position.line, column: position.col };
   }
 
-  /** Where a key's value begins; where it is missing, where the nearest thing around it begins. */
+  /** The place of a key's value; for a missing value, of the nearest enclosing one. */
   #offset(path: readonly PropertyKey[], atKey: boolean): number | undefined {
     if (atKey && path.length > 0) {
       const parent = this.#node(path.slice(0, -1));
@@ -161,10 +161,10 @@ function kindOf(value: unknown): string {
   return typeof value === 'object' ? 'a map' : `a ${typeof value}`;
 }
 
-/** A recipe is written by hand: anything larger than this (bytes) is something else. */
+/** A recipe is written by hand: a larger file (bytes) is something else. */
 export const RECIPE_SIZE_LIMIT = 1024 * 1024;
 
-/** The text of a recipe. Throws E_RECIPE_READ; `hint` says where recipes are. */
+/** The text of a recipe. Throws E_RECIPE_READ with `hint`, which says where recipes are. */
 export async function readRecipeText(file: string, hint: string): Promise<string> {
   try {
     return readUserFile(file, RECIPE_SIZE_LIMIT).toString('utf8');

@@ -1,19 +1,22 @@
-/** The folder of a build recipe: the recipe may have what lies in it and below, and nothing else. */
+/** The folder of a build recipe: the recipe can read files in it and below, and nothing else. */
 import { closeSync, constants, openSync } from 'node:fs';
 import { type OpenHow, openat2, RESOLVE_BENEATH, RESOLVE_NO_MAGICLINKS } from '../host/files/at.ts';
 
 export interface RecipeFolder {
-  /** Opens a file below for reading; no link leads out. The caller closes it. @throws Error of the kernel’s */
+  /**
+   * Opens a file in the folder or below for reading; no link leads out. The caller closes it. @throws Error of
+   * the kernel’s
+   */
   open(path: string): number;
 }
 
-/** How a file of a recipe’s is opened. O_NONBLOCK: a fifo must not hang us. */
+/** How a recipe's file is opened. O_NONBLOCK: a fifo must not block kiln. */
 export const BENEATH: OpenHow = {
   flags: constants.O_RDONLY | constants.O_NONBLOCK | constants.O_NOCTTY,
   resolve: RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS,
 };
 
-/** A folder of the host, with the rights of this process. */
+/** A folder of the host, read with the rights of this process. */
 export function hostFolder(folder: string): RecipeFolder {
   return {
     open: (path) => {

@@ -3,7 +3,10 @@ import { repositorySchema } from '../packages/repository/configuration-schema.ts
 import { parseDuration } from '../packages/repository/transport/duration.ts';
 import { size } from './limit-keys.ts';
 
-/** No shell, no separator of /etc/passwd, no path: what useradd(8) takes, and upper case as Samba needs. */
+/**
+ * Names that useradd(8) accepts, and upper case as Samba needs it: no shell characters, no separator of
+ * /etc/passwd, no path.
+ */
 const accountName = z
   .string()
   .max(32)
@@ -113,8 +116,8 @@ const modulesSchema = z.strictObject({
 });
 
 /**
- * An image recipe as a person writes it. Every key is optional here, because a recipe may be the
- * lesser half of another (`extends`); {@link loadImageRecipe} asks for what the whole needs.
+ * An image recipe as a person writes it. Every key is optional, because a recipe may extend another
+ * (`extends`); {@link loadImageRecipe} checks the merged one.
  */
 export const imageRecipeSchema = z
   .strictObject({

@@ -1,4 +1,4 @@
-/** Keys that recipes and the definitions of services have in common. */
+/** Keys that both recipes and service definitions have. */
 import { z } from 'zod';
 import { parseDuration } from '../packages/repository/transport/duration.ts';
 import { MINIMUM_MEMORY } from '../sandbox/policy/limits.ts';
@@ -19,7 +19,7 @@ export const time = z.union([z.number(), z.string()]).transform((value, context)
   return z.NEVER;
 });
 
-/** What a sandbox may use. */
+/** The limits of a sandbox. */
 export const limitKeys = {
   memory: size
     .refine((bytes) => bytes >= MINIMUM_MEMORY, 'less than a sandbox takes: 4M or more')
@@ -61,5 +61,5 @@ export function timeInMilliseconds(text: string): number | undefined {
   );
 }
 
-/** What a sandbox may be called. */
+/** The form of a sandbox's host name. */
 export const HOSTNAME = /^[A-Za-z0-9][A-Za-z0-9.-]{0,62}$/;

@@ -18,7 +18,7 @@ const MISSING = 'check the path; `kiln image ls` lists images, recipes/images ho
 /** How deep `extends` may go; more is a mistake. */
 const MAX_DEPTH = 16;
 
-/** An image recipe, whole: what it extends is merged in, paths are absolute, defaults applied. */
+/** A complete image recipe: with everything that it extends merged in, absolute paths, and defaults. */
 export interface LoadedImageRecipe {
   /** The file's name without `.yaml`. */
   readonly name: string;
@@ -30,37 +30,37 @@ export interface LoadedImageRecipe {
   readonly packages: readonly string[];
   readonly groups: readonly string[];
   readonly exclude: readonly string[];
-  /** Streams of modules; undefined where the recipe does not speak of them. */
+  /** Streams of modules; undefined if the recipe has no modules. */
   readonly modules: ImageModules | undefined;
   readonly recommends: boolean;
   readonly files: readonly RecipeFile[];
   readonly users: readonly RecipeUser[];
   readonly environment: Readonly<Record<string, string>>;
   readonly user: string;
-  /** Null: the user's home. */
+  /** Null for the user's home. */
   readonly workdir: string | null;
   readonly scriptlets: ScriptletPolicy;
 }
 
-/** What a recipe wants of modules. */
+/** The module request of a recipe. */
 export type ImageModules = NonNullable<ImageRecipe['modules']>;
 
-/** What is done about scriptlets and triggers. */
+/** How scriptlets and triggers are handled. */
 export interface ScriptletPolicy {
   readonly mode: 'auto' | 'exact' | 'none';
-  /** Of one scriptlet, seconds. */
+  /** The time limit of one scriptlet, seconds. */
   readonly timeout: number;
-  /** Bytes that the packages may unpack to, and that the scriptlets of all of them may write. */
+  /** The most bytes that packages may unpack to, and their scriptlets may write. */
   readonly disk: number;
 }
 
 /** What {@link loadImageRecipe} needs to know of the machine. */
 export interface LoadOptions {
-  /** What `${KILN_STATE}` and the like stand for. */
+  /** The values of `${KILN_STATE}` and the like. */
   readonly variables: Omit<RecipeVariables, 'recipe_dir'>;
-  /** The architecture of recipes that name none, as rpm calls it. */
+  /** The architecture of recipes without one, as rpm names it. */
   readonly arch: string;
-  /** Finds what `extends` names when it is no path; undefined when there is none. */
+  /** Finds a recipe that `extends` names without a path; undefined if there is none. */
   readonly findByName: (name: string) => Promise<string | undefined>;
 }
 
@@ -158,7 +158,7 @@ async function loadChain(path: string, options: LoadOptions): Promise<Part[]> {
       }
     }
   }
-  // A file that does not fit the schema leaves nothing to merge: stop with what is known.
+  // A file that does not fit the schema cannot be merged: report the problems so far.
   if (parts.length < documents.length) {
     throw new RecipeError(
       path,
@@ -226,7 +226,7 @@ function expandStrings(
   );
 }
 
-/** Lists are joined, maps are merged, of single values the last one given counts. */
+/** Joins lists, merges maps; of single values the last one counts. */
 function merge(recipes: readonly ImageRecipe[]): ImageRecipe {
   const lists = {
     packages: recipes.flatMap((recipe) => recipe.packages),
@@ -241,7 +241,7 @@ function merge(recipes: readonly ImageRecipe[]): ImageRecipe {
   return Object.assign({}, ...recipes, lists, maps, mergeModules(recipes));
 }
 
-/** As {@link merge}; `obsoletes` counts where any says so. */
+/** Like {@link merge}; `obsoletes` is true if any recipe sets it. */
 function mergeModules(recipes: readonly ImageRecipe[]): Pick<ImageRecipe, 'modules'> {
   const all = recipes.flatMap(({ modules = [] }) => modules);
   if (all.length === 0) return {};
@@ -255,7 +255,7 @@ function mergeModules(recipes: readonly ImageRecipe[]): Pick<ImageRecipe, 'modul
   return { modules };
 }
 
-/** What a recipe must have once everything it extends is known. */
+/** Checks what a recipe must have after everything it extends was merged. */
 function checkWhole(recipe: ImageRecipe, repositories: number, document: RecipeDocument): void {
   if (recipe.packages.length + recipe.groups.length === 0) {
     document.report(['packages'], 'no package and no group is named', {
@@ -269,7 +269,7 @@ function checkWhole(recipe: ImageRecipe, repositories: number, document: RecipeD
   }
 }
 
-/** Two users of one name or id, in one file or in two of a chain. */
+/** Finds users with the same name or id, in one file or in several of a chain. */
 function checkUsers(parts: readonly Part[]): void {
   for (const what of ['name', 'uid'] as const) {
     const seen = new Set<string | number>();

@@ -2,24 +2,24 @@ import * as z from 'zod';
 import { editDistance } from '../edit-distance.ts';
 import { KilnError } from '../errors.ts';
 
-/** One thing wrong with a recipe, and where. */
+/** A problem of a recipe with its place. */
 export interface RecipeProblem {
   readonly file: string;
-  /** Counted from 1; 0 when the problem has no place of its own. */
+  /** Counted from 1; 0 if the problem has no place. */
   readonly line: number;
-  /** Counted from 1; 0 when the problem has no place of its own. */
+  /** Counted from 1; 0 if the problem has no place. */
   readonly column: number;
   /** The key, as `files[2].mode`; empty for the document itself. */
   readonly path: string;
   readonly message: string;
-  /** How to mend it. */
+  /** How to fix it. */
   readonly hint?: string;
 }
 
 const IMAGE_HINT =
   'docs/recipes.md describes every key; `kiln image schema` prints the JSON Schema for editors';
 
-/** A recipe, or what else people write, that cannot be used: all its problems at once (`E_RECIPE`). */
+/** The error for a recipe, or another file that people write, with all its problems (`E_RECIPE`). */
 export class RecipeError extends KilnError {
   readonly problems: readonly RecipeProblem[];
 
@@ -57,8 +57,8 @@ export function formatPath(path: readonly PropertyKey[]): string {
 }
 
 /**
- * The candidate a person most likely meant by `word`, or undefined when none is near.
- * Near is what differs, without regard to case, in at most a third of the length (see {@link editDistance}).
+ * The candidate that a person most likely meant by `word`; undefined if none is similar. Similar means that at
+ * most a third of the length differs, ignoring case (see {@link editDistance}).
  */
 export function suggest(word: string, candidates: Iterable<string>): string | undefined {
   const wanted = word.toLowerCase();
@@ -75,8 +75,8 @@ export function suggest(word: string, candidates: Iterable<string>): string | un
 }
 
 /**
- * The keys a schema knows at `path`, for "did you mean": empty where it takes any key.
- * Looks through optional, default and pipe wrappers, and at every branch of a union.
+ * The keys that a schema knows at `path`, for "did you mean"; empty if it accepts any key. Looks through
+ * optional, default and pipe wrappers, and at every branch of a union.
  */
 export function knownKeys(schema: z.core.$ZodType, path: readonly PropertyKey[]): string[] {
   if (schema instanceof z.ZodOptional || schema instanceof z.ZodDefault) {

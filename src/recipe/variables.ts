@@ -10,11 +10,11 @@ export interface RecipeVariables {
   readonly KILN_STATE: string;
   /** Where the fixture repositories lie, absolute: `KILN_FIXTURES`, or `fixtures` in the state directory. */
   readonly KILN_FIXTURES: string;
-  /** The folder of the recipe that says so, absolute. */
+  /** The folder of the recipe that uses the variable, absolute. */
   readonly recipe_dir: string;
 }
 
-/** Left as they are here: the repository fills them in (`resolveRepository`). */
+/** Left for the repository to fill in (`resolveRepository`). */
 const REPOSITORY_VARIABLES = ['arch', 'basearch', 'releasever'];
 
 /** A variable that has no value, for the caller to report with its place. */
@@ -23,7 +23,7 @@ export interface UnknownVariable {
   readonly hint: string;
 }
 
-/** `text` with kiln's own variables replaced; what nobody knows stays as it is and is listed. */
+/** `text` with kiln's own variables replaced; unknown ones stay and are listed. */
 export function expandVariables(
   text: string,
   variables: RecipeVariables,

@@ -1,7 +1,8 @@
 /**
- * The files of a caller whose paths kiln does not resolve: the client opens them, with the caller's rights. What a
- * job reads is copied into a folder that nobody else reaches, and the job is told of the copy. What it writes
- * comes into such a folder, and is copied to the caller's at the end. What is bound stays what the client opened.
+ * The files of a caller whose paths kiln does not resolve: the client opens them with the caller's rights.
+ * Files that a job reads are copied into a folder that only root enters, and the job uses the copies. Results
+ * are written into such a folder and copied to the caller at the end. Binds use the very file that the client
+ * opened.
  */
 
 import { randomUUID } from 'node:crypto';
@@ -36,19 +37,19 @@ import { removeTree } from '../host/files/remove-tree.ts';
 import type { StatePaths } from '../host/state/paths.ts';
 import { BENEATH, type RecipeFolder } from '../recipe/folder.ts';
 
-/** Who opens a path as its caller would: a client. `made` makes missing folders. */
+/** Opens a path with the caller's rights: a client. `made` makes missing folders. */
 interface Opener {
-  /** Gives a descriptor, which is the asker's. @throws SyscallError */
+  /** Returns a descriptor, which the asker closes. @throws SyscallError */
   open(how: 'file' | 'place' | 'made', path: string): Promise<number>;
 }
 
 interface CallerFilesOptions {
   readonly opener: Opener;
-  /** Does something with the caller's rights to files. */
+  /** Runs code with the caller's rights to files. */
   readonly withRights: WithRights;
-  /** Whose copies are that the caller gets. */
+  /** The owner of copies for the caller. */
   readonly owner: { readonly uid: number; readonly gid: number };
-  /** Bytes that may be copied in, all together, and out. */
+  /** The most bytes that may be copied in, all together, and out. */
   readonly bytes: number;
   readonly warn: (warning: ArtifactWarning) => void;
 }
@@ -56,22 +57,22 @@ interface CallerFilesOptions {
 /** PATH_MAX of linux/limits.h, without its NUL. */
 const LONGEST_PATH = 4095;
 
-/** Beside the folder of a job lies a file of its name and this, which its process locks. */
+/** The suffix of the file beside a job's folder that the job's process locks. */
 const LOCKED = '.lock';
 
 function lockOf(folder: string): string {
   return `${folder}${LOCKED}`;
 }
 
-/** Names that are looked at and copied, all together: each takes memory of this process. */
+/** The most names that are looked at and copied, all together: each takes memory of this process. */
 const NAMES: Partial<CopyLimits> = { entries: 100_000, visited: 200_000 };
 
-/** The folders of jobs, which only root enters. */
+/** The folder of jobs' folders, which only root enters. */
 export function jobsFolder(paths: Pick<StatePaths, 'root'>): string {
   return join(paths.root, 'jobs');
 }
 
-/** Removes the folders of jobs whose process has died. */
+/** Removes the folders of jobs whose process died. */
 export async function sweepJobs(paths: Pick<StatePaths, 'root'>): Promise<void> {
   const jobs = jobsFolder(paths);
   for (const name of await readdir(jobs).catch(() => [])) {
@@ -86,15 +87,15 @@ export async function sweepJobs(paths: Pick<StatePaths, 'root'>): Promise<void> 
 }
 
 export class CallerFiles implements AsyncDisposable {
-  /** The job's own, empty but for what is asked for here. */
+  /** The job's own folder, which contains only what this object puts there. */
   readonly folder: string;
   readonly #options: CallerFilesOptions;
   readonly #lock: HeldLock;
   readonly #places: number[] = [];
   readonly #results: { readonly from: string; readonly to: number; readonly path: string }[] = [];
-  /** Of copies of recipes: what lies beside them. */
+  /** The folders beside copied recipes, by the copy. */
   readonly #folders = new Map<string, RecipeFolder>();
-  /** What a copy is called by the caller. */
+  /** The caller's names of copies. */
   readonly #names = new Map<string, string>();
   readonly #budgets: { readonly in: Budget; readonly out: Budget };
   #count = 0;
@@ -108,7 +109,7 @@ export class CallerFiles implements AsyncDisposable {
     this.#budgets = { in: budget(), out: budget() };
   }
 
-  /** Makes the folder of a job. Dispose of it when the job is over. */
+  /** Makes the folder of a job. Dispose of it after the job. */
   static async make(
     paths: Pick<StatePaths, 'root'>,
     options: CallerFilesOptions,
@@ -118,7 +119,7 @@ export class CallerFiles implements AsyncDisposable {
     for (;;) {
       const folder = join(jobs, randomUUID());
       const lock = await tryLock(lockOf(folder));
-      // Somebody who sweeps may have seen the lock before it was held.
+      // A sweep may have seen the lock before it was held.
       if (lock !== undefined && existsSync(lockOf(folder))) {
         mkdirSync(folder, { mode: 0o700 });
         return new CallerFiles(folder, lock, options);
@@ -138,8 +139,8 @@ export class CallerFiles implements AsyncDisposable {
   }
 
   /**
-   * A copy of a folder, or of a regular file. Of symbolic links in a folder, all are kept as they are, or only
-   * those that lead to something else that was copied: for whoever follows them.
+   * A copy of a folder, or of a regular file. Symbolic links in a folder are all kept, or only those that lead
+   * to another copied file, for programs that follow links.
    * @throws KilnError E_CALLER_FILE
    */
   async tree(path: string, links: 'as they are' | 'inside'): Promise<string> {
@@ -163,7 +164,7 @@ export class CallerFiles implements AsyncDisposable {
     }
   }
 
-  /** A copy of a build recipe, which may go on to read what lies beside it. @throws KilnError E_CALLER_FILE */
+  /** A copy of a build recipe, which may later read files beside it. @throws KilnError E_CALLER_FILE */
   async recipe(path: string): Promise<string> {
     const copy = await this.file(path);
     const folder = await this.#open('place', dirname(path));
@@ -172,7 +173,7 @@ export class CallerFiles implements AsyncDisposable {
     this.#folders.set(copy, {
       open: (name) => {
         const file = withRights(() => openat2(folder, name, BENEATH));
-        // Below a folder may be /proc, where what is this process's own is open to its own threads.
+        // A folder may contain /proc, where this process's own files are open to its threads.
         if (!new FileSystems().isPseudo(file, fstatSync(file, { bigint: true }))) return file;
         closeSync(file);
         throw new Error(`${name} is no file of a disk`);
@@ -181,12 +182,12 @@ export class CallerFiles implements AsyncDisposable {
     return copy;
   }
 
-  /** What lies beside a recipe, by its copy; undefined for what is none. */
+  /** The folder beside a recipe, by the recipe's copy; undefined for other files. */
   folderOf(copy: string): RecipeFolder | undefined {
     return this.#folders.get(copy);
   }
 
-  /** What is to be bound: a descriptor, open until the job is over. @throws KilnError E_CALLER_FILE, E_BIND */
+  /** A file to be bound: a descriptor, open until the job is over. @throws KilnError E_CALLER_FILE, E_BIND */
   async place(path: string): Promise<number> {
     const place = await this.#open('place', path);
     this.#places.push(place);
@@ -206,7 +207,7 @@ export class CallerFiles implements AsyncDisposable {
     });
   }
 
-  /** A folder for results, which come to `path` at the end. @throws KilnError E_RESULTDIR */
+  /** A folder for results, which are copied to `path` at the end. @throws KilnError E_RESULTDIR */
   async results(path: string): Promise<string> {
     const to = await this.#open('made', path, 'E_RESULTDIR');
     return this.#deliverTo(to, path);
@@ -226,7 +227,7 @@ export class CallerFiles implements AsyncDisposable {
     this.#results.push({ from, to, path });
   }
 
-  /** The same for one file or folder, which need not be there. @throws KilnError E_CALLER_FILE */
+  /** The same for one file or folder, which may be missing. @throws KilnError E_CALLER_FILE */
   async resultAt(path: string): Promise<string> {
     const name = basename(path);
     const parent = dirname(path);
@@ -262,11 +263,11 @@ export class CallerFiles implements AsyncDisposable {
     return from;
   }
 
-  /** A text of kiln's with the caller's own names for what was copied. */
+  /** Replaces the names of copies in a text by the caller's own names. */
   rename(text: string): string {
     let renamed = text;
     if (!renamed.includes(this.folder)) return renamed;
-    // Whatever lies in another comes first.
+    // Longer paths first, because they may lie in others.
     for (const [copy, name] of [...this.#names].sort(([a], [b]) => b.length - a.length)) {
       renamed = renamed.replaceAll(copy, name);
     }
@@ -282,7 +283,7 @@ export class CallerFiles implements AsyncDisposable {
     return Object.fromEntries(entries) as Value;
   }
 
-  /** Copies results to where the caller wants them. @throws KilnError E_RESULTDIR, E_ARTIFACT_LIMIT */
+  /** Copies results to the caller's places. @throws KilnError E_RESULTDIR, E_ARTIFACT_LIMIT */
   async deliver(): Promise<void> {
     for (const { from, to, path } of this.#results.splice(0)) {
       try {
@@ -352,7 +353,7 @@ export class CallerFiles implements AsyncDisposable {
     }
   }
 
-  /** A folder of its own; of a copied one, under its own name. */
+  /** A new folder; the copy of a folder keeps its name. */
   #newFolder(path?: string): string {
     const folder = join(this.folder, String(this.#count++));
     mkdirSync(folder, { mode: 0o700 });
@@ -429,7 +430,7 @@ export async function copyResults(
   }
 }
 
-/** The last name of a path; another one where that is none. */
+/** The last name of a path; another name if there is none. */
 function nameOf(path: string): string {
   const name = basename(path);
   return name === '' || name === '.' || name === '..' ? 'files' : name;

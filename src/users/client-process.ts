@@ -1,16 +1,15 @@
 /**
- * The process that a user called kiln with. What runs on the host for that user is to be bounded as it is, and not
- * to have more of the host than it has.
- * Sources: proc_pid_limits(5), proc_pid_cgroup(5), proc_pid_status(5), namespaces(7).
+ * The client process of a user. Programs that kiln starts on the host for the user get the same bounds and no
+ * more of the host. Sources: proc_pid_limits(5), proc_pid_cgroup(5), proc_pid_status(5), namespaces(7).
  */
 import { readFileSync, readlinkSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { knownHierarchies, pathOfGroup } from '../host/cgroup/cgroup.ts';
 import { forbidden } from './user.ts';
 
-/** Bounds of a process, for another one to take. */
+/** Bounds of a process that another one takes over. */
 export interface ProcessBounds {
-  /** The files that a process writes its id to, to be in the same groups. */
+  /** The files to which a process writes its id to join the same groups. */
   readonly cgroups: readonly string[];
   /** Options of prlimit(1). */
   readonly limits: readonly string[];
@@ -20,7 +19,7 @@ export interface ProcessBounds {
 
 const NAMESPACES = ['cgroup', 'ipc', 'mnt', 'net', 'pid', 'user', 'uts'] as const;
 
-/** Options of prlimit(1), by the first words of a line of /proc/PID/limits. */
+/** Options of prlimit(1) by the first words of a line of /proc/PID/limits. */
 const LIMITS: ReadonlyMap<string, string> = new Map([
   ['Max cpu time', 'cpu'],
   ['Max file size', 'fsize'],
@@ -41,8 +40,8 @@ const LIMITS: ReadonlyMap<string, string> = new Map([
 ]);
 
 /**
- * The bounds of a user's client. A confined one, as in a container or with a filter of system calls, could get out
- * by what kilnd starts: it has none.
+ * The bounds of a user's client. A confined client, as in a container or with a filter of system calls, has
+ * none: it could escape through what kilnd starts.
  * @throws KilnError E_FORBIDDEN
  */
 export function boundsOfClient({ pid, uid }: { readonly pid: number; readonly uid: number }) {
@@ -67,7 +66,7 @@ function confinement(pid: number, uid: number): string | undefined {
   const own = (name: string) => `/proc/self/${name}`;
   const status = readFileSync(of('status'), 'latin1');
   const field = (name: string) => new RegExp(`^${name}:\\s*(.*)$`, 'm').exec(status)?.[1] ?? '';
-  // All four ids: one that changes them is none of the user's own.
+  // All four ids: a process that changes them is not the user's own.
   if (
     field('Uid')
       .split('\t')
@@ -85,7 +84,7 @@ function confinement(pid: number, uid: number): string | undefined {
   return undefined;
 }
 
-/** Empty where no security module has labels. */
+/** Empty without a security module. */
 function label(path: string): string {
   try {
     return readFileSync(path, 'latin1');

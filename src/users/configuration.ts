@@ -1,4 +1,4 @@
-/** /etc/kiln/kiln.yaml: who besides root may use kiln, and what they may. Root alone writes it. */
+/** /etc/kiln/kiln.yaml: who beside root may use kiln, and for what. Only root can write it. */
 import { fstatSync, readFileSync, statSync } from 'node:fs';
 import { totalmem } from 'node:os';
 import { z } from 'zod';
@@ -13,13 +13,13 @@ import type { SandboxOwner } from '../sandbox/open.ts';
 import { parseCapability } from '../sandbox/policy/capabilities.ts';
 import { MINIMUM_MEMORY } from '../sandbox/policy/limits.ts';
 
-/** Where it is unless KILN_CONFIG of the daemon says otherwise. */
+/** Its path, unless KILN_CONFIG of the daemon names another. */
 const DEFAULT_FILE = '/etc/kiln/kiln.yaml';
 
-/** The part of the machine's memory that the sandboxes of one user may have when nobody says. */
+/** The default share of the machine's memory for all sandboxes of one user. */
 const USUAL_MEMORY = 0.75;
 
-/** Bytes: it is written by hand. */
+/** The most bytes: the file is written by hand. */
 const SIZE_LIMIT = 1 << 20;
 
 const HINT = 'docs/administration.md describes every key; `kiln config check` reads it again';
@@ -37,7 +37,7 @@ const capability = z.string().transform((text, context) => {
   }
 });
 
-/** What users' sandboxes use, by user. */
+/** The limits of each user. */
 const limitsSchema = z.strictObject({
   sandboxes: z
     .int()
@@ -83,7 +83,7 @@ const usersSchema = z.strictObject({
 
 const configurationSchema = z.strictObject({ users: usersSchema.prefault({}) });
 
-/** What users may, complete. Sizes are bytes, times milliseconds. */
+/** What users may do, complete. Sizes are bytes, times milliseconds. */
 export interface UserPolicy extends Omit<z.output<typeof usersSchema>, 'limits'> {
   readonly limits: {
     readonly sandboxes: number;
@@ -101,7 +101,7 @@ export function configurationFile(env: { readonly KILN_CONFIG?: string | undefin
 }
 
 /**
- * Reads what users may; without a file, what is so by default.
+ * Reads what users may do; the defaults if there is no file.
  * @throws RecipeError (E_RECIPE) with all that is wrong with it
  */
 export function readUserPolicy(file: string): UserPolicy {
@@ -116,7 +116,10 @@ export function readUserPolicy(file: string): UserPolicy {
   return { ...users, limits: { ...rest, memory } };
 }
 
-/** What one sandbox of a user's may use: none of them can take what is another's, so nobody has to count. */
+/**
+ * The limits of one of a user's sandboxes. They are equal shares, so no sandbox can take another's and nothing
+ * need be counted.
+ */
 export function shareOf({ limits }: UserPolicy): SandboxOwner['share'] {
   const { sandboxes, memory, cpus, pids, disk } = limits;
   return {
@@ -156,7 +159,7 @@ function problem(file: string, message: string): RecipeError {
   );
 }
 
-/** The number of a group, from /etc/group; undefined where there is none of that name. */
+/** The number of a group from /etc/group; undefined for an unknown name. */
 export function groupNumber(group: string | number): number | undefined {
   if (typeof group === 'number') return group;
   const lines = readFileSync('/etc/group', 'utf8').split('\n');
@@ -166,7 +169,7 @@ export function groupNumber(group: string | number): number | undefined {
 
 let cached: { readonly key: string; readonly policy: UserPolicy } | undefined;
 
-/** {@link readUserPolicy}, read again only where the file has changed. */
+/** {@link readUserPolicy}, cached until the file changes. */
 export function currentUserPolicy(file: string): UserPolicy {
   const stat = statSync(file, { bigint: true, throwIfNoEntry: false });
   const key = `${file}:${stat?.ino}:${stat?.mtimeNs}:${stat?.ctimeNs}:${stat?.size}`;

@@ -1,6 +1,6 @@
-/** How many jobs users have at a time. Who comes when there is no room waits, and the first one who waits is next. */
+/** Limits how many jobs users have at a time. Without room a job waits; the first one that waits is next. */
 
-/** Of all users together: root always finds a worker process (src/daemon/workers.ts). */
+/** For all users together: root always finds a worker process (src/daemon/workers.ts). */
 const TOGETHER = 32;
 
 interface Waiting {
@@ -21,7 +21,7 @@ export class UserJobs {
   }
 
   /**
-   * Begins a job of a user who may have `most` at a time; dispose of the result when it is over. Undefined if
+   * Begins a job of a user who may have `most` at a time; dispose of the result after the job. Undefined if
    * `signal` is aborted before there is room; `waits` is called if there is none at once.
    */
   async begin(
@@ -49,7 +49,7 @@ export class UserJobs {
     return this.#running.get(uid) ?? 0;
   }
 
-  /** Whether others of the same user wait, who were here first. */
+  /** Whether older jobs of the same user wait. */
   #othersWait(uid: number): boolean {
     return [...this.#waiting].some((waiting) => waiting.uid === uid);
   }
@@ -65,7 +65,7 @@ export class UserJobs {
     this.#together += more;
   }
 
-  /** Whether its turn came; it counts as running then. */
+  /** Whether its turn came; then it counts as running. */
   #wait(uid: number, most: number, signal: AbortSignal): Promise<boolean> {
     if (signal.aborted) return Promise.resolve(false);
     return new Promise((resolve) => {

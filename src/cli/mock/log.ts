@@ -43,7 +43,7 @@ export class MockLog {
       return;
     }
     this.error(known.message);
-    // A failure of the system is in the message already.
+    // For a failure of the system, the message has the cause already.
     let cause = known === error ? known.cause : undefined;
     for (; cause instanceof Error; cause = cause.cause) {
       this.error(`  because: ${reasonLine(cause)}`);
@@ -53,7 +53,7 @@ export class MockLog {
     if (hint !== undefined) this.error(`  hint: ${hint}`);
   }
 
-  /** Does something that has a beginning and an end in the log. */
+  /** Runs work whose beginning and end are logged. */
   async state<Result>(what: string, act: () => Promise<Result>): Promise<Result> {
     this.start(what);
     const result = await act();
@@ -69,7 +69,7 @@ export class MockLog {
     if (this.verbosity !== 'quiet') this.#write(`Finish: ${what}`);
   }
 
-  /** Output of commands that do kiln-mock's own work. */
+  /** Logs the output of commands of kiln-mock's own. */
   output(chunk: string | Buffer): void {
     if (!this.showsLogs) return;
     this.#view ??= new LogView(this.#to);
@@ -77,13 +77,13 @@ export class MockLog {
     this.#tail.push(chunk);
   }
 
-  /** Whether these lines of a log were shown a moment ago. */
+  /** Whether these lines of a log were just shown. */
   hasShown(lines: readonly string[]): boolean {
     return this.showsLogs && this.#tail.has(lines);
   }
 
   #write(line: string): void {
-    // Colours of a log end before the next line of ours.
+    // Resets the log's colours before the next line of kiln's.
     this.#view?.[Symbol.dispose]();
     this.#to.say(`${line}\n`);
   }

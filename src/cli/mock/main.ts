@@ -11,7 +11,7 @@ import { userLine } from './user-line.ts';
 
 type Run = (session: MockSession) => Promise<number>;
 
-/** What does each mode; loaded when it is called for. */
+/** The module of each mode, loaded when it is called. */
 const RUNS: Readonly<Record<Mode, () => Promise<Run>>> = {
   rebuild: async () => (await import('./modes/build.ts')).rebuild,
   buildsrpm: async () => (await import('./modes/build.ts')).buildsrpm,
@@ -42,14 +42,14 @@ const RUNS: Readonly<Record<Mode, () => Promise<Run>>> = {
   },
 };
 
-/** Modes whose answer is for other programs: nothing is said beside it. */
+/** Modes whose output is for programs: nothing else is printed. */
 const SILENT: ReadonlySet<Mode> = new Set([
   'list-chroots',
   'debug-config',
   'debug-config-expanded',
 ]);
 
-/** Modes that leave something in a root. */
+/** Modes that change a root. */
 const CHANGING: ReadonlySet<Mode> = new Set([
   'init',
   'shell',
@@ -63,7 +63,7 @@ const CHANGING: ReadonlySet<Mode> = new Set([
   'rebuild',
 ]);
 
-/** `kiln-mock`: runs one command line of mock's and sets the exit status as mock does. */
+/** `kiln-mock`: runs one command line of mock's and sets mock's exit status. */
 export async function main(argv: readonly string[], caller: Caller): Promise<void> {
   let log = new MockLog('normal', caller.stderr);
   try {
@@ -102,7 +102,7 @@ async function run(line: CommandLine, log: MockLog, caller: Caller): Promise<num
   return status;
 }
 
-/** What was given and nobody asked for; what says why it changes nothing, or what to do, is not meant. */
+/** Options that were given and not used, except those that have a message of their own. */
 function unheeded({ given, heeded }: CommandLine): Set<string> {
   const names = given.map(({ name }) => name).filter((name) => !heeded.has(name));
   return new Set(

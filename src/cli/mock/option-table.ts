@@ -1,6 +1,6 @@
-/** mock's command line, from mock(1): one entry an option. */
+/** mock's command line, from mock(1): one entry for each option. */
 
-/** Which of the things mock does. */
+/** The modes of mock. */
 export const MODES = [
   'rebuild',
   'buildsrpm',
@@ -25,7 +25,7 @@ export const MODES = [
 ] as const;
 export type Mode = (typeof MODES)[number];
 
-/** What `--scrub` takes. */
+/** The values of `--scrub`. */
 const SCRUB_CHOICES = [
   'all',
   'chroot',
@@ -42,18 +42,18 @@ const SCRUB_CHOICES = [
 export interface OptionEntry {
   /** One letter. */
   readonly short?: string;
-  /** What its value is called; an option without one is a flag. */
+  /** The name of its value; an option without one is a flag. */
   readonly value?: string;
   readonly choices?: readonly string[];
-  /** For people; without it the option is taken and not shown. */
+  /** The help text; without it the option is hidden. */
   readonly help?: string;
-  /** It chooses what to do. */
+  /** The mode that the option chooses. */
   readonly mode?: Mode;
-  /** The modes that heed it; all unless given. */
+  /** The modes that use it; all by default. */
   readonly onlyFor?: readonly Mode[];
-  /** Taken for mock's sake, and changes nothing: why. */
+  /** Why the option is accepted but has no effect. */
   readonly noEffect?: string;
-  /** What to do instead of an option that is refused. */
+  /** For a refused option: what to do instead. */
   readonly refused?: string;
 }
 
@@ -231,7 +231,7 @@ const refused: Record<string, OptionEntry> = {
   'buildroot-image': { value: 'IMAGE', refused: 'kiln makes build roots of packages' },
 };
 
-/** Groups of options, as `--help` shows them. */
+/** Groups of options in the order of `--help`. */
 export const OPTION_GROUPS: readonly (readonly [string, Readonly<Record<string, OptionEntry>>])[] =
   [
     ['What to do', modes],

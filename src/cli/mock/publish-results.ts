@@ -6,8 +6,8 @@ import { publishRepository } from '../../packages/repository/publish/snapshot.ts
 import type { MockSession } from './session.ts';
 
 /**
- * createrepo_on_rpms: makes a repository of the packages in a result directory. createrepo_c does not
- * run: kiln reads the packages in a confined child and writes the metadata itself.
+ * createrepo_on_rpms: makes a repository of the packages in a result directory. createrepo_c does not run: kiln
+ * reads the packages in a confined child and writes the metadata itself.
  * @throws KilnError E_RPM_FORMAT, E_RPM_DIGEST, E_REPOSITORY_COLLISION
  */
 export async function publishResults(
@@ -20,7 +20,7 @@ export async function publishResults(
   const files = packages.map((name) => ({ path: join(directory, name) }));
   await using snapshot = await publishRepository(join(work.path, 'repository'), files, { signal });
   const made = join(snapshot.path, 'repodata');
-  // What names the others comes last.
+  // repomd.xml comes last, because it names the others.
   const names = (await readdir(made)).sort();
   using repodata = results.inner('repodata', caller.ids);
   for (const name of names) repodata.replace(name, await readFile(join(made, name)), caller.ids);

@@ -13,7 +13,7 @@ import { mockBuildRequest } from './build-request.ts';
 import { installArguments } from './modes/packages.ts';
 import type { MockSession } from './session.ts';
 
-/** Installs what meets requirements, and `--additional-package`s. */
+/** Installs packages that meet requirements, and `--additional-package`s. */
 export async function installRequirements(
   session: MockSession,
   root: MockRoot,
@@ -24,7 +24,7 @@ export async function installRequirements(
   await installArguments(session, root, chroot, packages, requires);
 }
 
-/** What a source asks for: as its build finds out, with the image's macros, dynamic ones included. */
+/** The requirements of a source as its build finds them, with the image's macros, including dynamic ones. */
 export async function buildRequires(
   session: MockSession,
   chroot: Chroot,
@@ -41,7 +41,7 @@ export async function buildRequires(
   return requires;
 }
 
-/** Bytes of a spec file. */
+/** The most bytes of a spec file. */
 const MAX_SPEC = 16 * 2 ** 20;
 
 function readSpec(path: string): Buffer {
@@ -55,13 +55,13 @@ function readSpec(path: string): Buffer {
   }
 }
 
-/** Reads a spec that comes on stdin; rpmspec wants a file. */
+/** Stores the spec from stdin in a file, because rpmspec needs one. */
 const QUERY =
   'spec=$(mktemp) && cat > "$spec" && rpmspec -q --buildrequires "$@" "$spec"; status=$?; rm -f "$spec"; exit $status';
 
 /**
- * What a spec asks for, without its sources, as the root's own rpm reads it: as the build user,
- * since a spec is a program.
+ * The requirements of a spec, without its sources, by the root's own rpm. It runs as the build user, because a
+ * spec is a program.
  */
 export async function specRequires(
   session: MockSession,

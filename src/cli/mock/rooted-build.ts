@@ -14,9 +14,8 @@ import { buildRequires, installRequirements } from './requirements.ts';
 import { type MockSession, openBaseImage } from './session.ts';
 
 /**
- * Builds a package as mock does with its root: made anew unless `--no-clean`, left as the build left
- * it, or removed. A root that nobody is to see afterwards is never made: such a build has a sandbox of
- * its own.
+ * Builds a package as mock does with its root: made anew unless `--no-clean`, then left as the build left it,
+ * or removed. A root that nobody will see afterwards is never made; the build gets a sandbox of its own.
  */
 export async function buildInRoot(
   session: MockSession,
@@ -44,7 +43,7 @@ export async function buildInRoot(
   return report;
 }
 
-/** `--postinstall`: whoever looks into the root afterwards finds there what was built. */
+/** `--postinstall`: installs the built packages into a root that stays. */
 async function installBuilt(
   session: MockSession,
   chroot: Chroot,
@@ -57,7 +56,7 @@ async function installBuilt(
   await installArguments(session, kept, chroot, files);
 }
 
-/** Removes the root after a build, where that is to be. */
+/** Removes the root after a build, if it must go. */
 export async function cleanAfter(
   session: MockSession,
   chroot: Chroot,
@@ -71,7 +70,7 @@ export async function cleanAfter(
   await session.log.state('clean chroot', () => root.remove());
 }
 
-/** Builds where nothing was before. */
+/** Builds in a new root. */
 async function buildFresh(
   session: MockSession,
   chroot: Chroot,
@@ -81,7 +80,7 @@ async function buildFresh(
 ): Promise<BuildReport> {
   const { log } = session;
   const image = await log.state('chroot init', () => openBaseImage(session, chroot));
-  // The build's home is in the root then, and must be the build user's.
+  // The build's home is in the root then, and must be the build user's home.
   const keepable = image.manifest.user.home === BUILD_HOME;
   if (temporary || !keepable) {
     await using _ = image;
@@ -91,7 +90,7 @@ async function buildFresh(
     return await build(session, request);
   }
   await root.make(image);
-  // What is half built is no root.
+  // A half-finished build is not a complete root.
   await root.note({ changing: true, inUse: true, pristine: false });
   const report = await build(session, {
     ...request,
@@ -102,7 +101,7 @@ async function buildFresh(
   return report;
 }
 
-/** Builds in a root that has something in it already; what is required is installed first. */
+/** Builds in a used root, after installing the requirements. */
 async function buildThere(
   session: MockSession,
   chroot: Chroot,

@@ -25,12 +25,12 @@ export interface MockSession {
   readonly signal: AbortSignal;
 }
 
-/** A path of the command line; `~` is the caller's home, as mock has it. */
+/** A path of the command line; `~` is the caller's home, as in mock. */
 export function hostPath(text: string): string {
   return resolve(text.replace(/^~(?=\/|$)/, homedir()));
 }
 
-/** What `-r` and the options about configurations say. */
+/** The chroot that `-r` and the options about configurations choose. */
 export function chrootRequest({ line }: Pick<MockSession, 'line'>): ChrootRequest {
   const resultDirectory = line.value('resultdir');
   return {
@@ -54,7 +54,7 @@ export function chrootRequest({ line }: Pick<MockSession, 'line'>): ChrootReques
   };
 }
 
-/** The chroot that is meant; what of its configuration is left out is said. */
+/** The session's chroot; unsupported settings of its configuration are reported. */
 export async function sessionChroot(session: MockSession): Promise<Chroot> {
   const chroot = await openChroot(session.engine, chrootRequest(session));
   for (const { message, place } of chroot.warnings) {
@@ -63,12 +63,12 @@ export async function sessionChroot(session: MockSession): Promise<Chroot> {
   return chroot;
 }
 
-/** Takes the root of a chroot for this process; it need not be there yet. */
+/** Locks the root of a chroot, whether it exists or not. */
 export async function lockRoot(session: MockSession, chroot: Chroot): Promise<MockRoot> {
   return await MockRoot.lock(session.engine, chroot.root);
 }
 
-/** Opens the root that is there, or makes it. */
+/** Opens the root, or makes it. */
 export async function initRoot(
   session: MockSession,
   chroot: Chroot,
@@ -83,8 +83,7 @@ export async function initRoot(
 }
 
 /**
- * Takes the image of a chroot into use. As mock does, unless it is offline: its packages are those
- * that the repositories have now.
+ * Leases the image of a chroot. Unless offline, its packages are the repositories' current ones, as in mock.
  */
 export async function openBaseImage(
   { engine, line, signal, log }: MockSession,
@@ -98,7 +97,7 @@ export async function openBaseImage(
     : await buildNamed(engine, named, options);
 }
 
-/** Opens the root of the session, made if need be, and does `act` with it. */
+/** Opens the session's root, or makes it, and runs `act` with it. */
 export async function withRoot<Result>(
   session: MockSession,
   act: (root: MockRoot, chroot: Chroot) => Promise<Result>,
@@ -115,7 +114,7 @@ export function addedRepositories({ line, caller }: MockSession, arch: string): 
     .map((text, index) => addedRepository(text, index, arch, caller.cwd()));
 }
 
-/** Where the packages of a root come from. */
+/** The repositories of a root's packages. */
 export async function packageSources(
   session: MockSession,
   chroot: Chroot,

@@ -1,4 +1,4 @@
-/** mock's plugin sign: the key is in a home of gpg's, kiln signs with it. */
+/** mock's plugin sign: the key is in a home of gpg's, and kiln signs with it. */
 import { closeSync, mkdtempSync, openSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { KilnError } from '../../errors.ts';
@@ -10,13 +10,13 @@ import type { BuildRequest } from '../../jobs/rpmbuild/request.ts';
 import type { Caller } from '../caller/caller.ts';
 import { hostPath } from './session.ts';
 
-/** The key for as long as this is not disposed of. */
+/** The key, until this is disposed of. */
 export interface HostKey extends Disposable {
   readonly request: Pick<BuildRequest, 'signing'>;
 }
 
 /**
- * Has gpg hand out the key that a configuration names. It lies in a file in memory that has no name.
+ * Has gpg export the configuration's key into a nameless file in memory.
  * @throws KilnError E_SIGN_KEY
  */
 export async function hostKey(plugin: SignPlugin | undefined, { env }: Caller): Promise<HostKey> {
@@ -44,7 +44,7 @@ export async function hostKey(plugin: SignPlugin | undefined, { env }: Caller): 
   };
 }
 
-/** What the host's rpm, with the caller's ~/.rpmmacros, makes of a macro; nothing if it has none. */
+/** The value of a macro in the host's rpm, with the caller's ~/.rpmmacros; empty if it is not defined. */
 async function macro(name: string): Promise<string> {
   const { stdout } = await runTool('rpm', ['--eval', `%{?${name}}`], { cwd: '/' });
   return stdout.trim();

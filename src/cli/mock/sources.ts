@@ -12,17 +12,17 @@ import { usageError } from './command-line.ts';
 import { argumentError } from './exit-status.ts';
 import { hostPath, type MockSession } from './session.ts';
 
-/** Bytes of a source package at a URL. */
+/** The most bytes of a source package at a URL. */
 const MAX_DOWNLOAD = 8 * 2 ** 30;
 
-/** What is to be built, for as long as this is not disposed of. */
+/** The sources of a build, until this is disposed of. */
 export interface BuildSources extends AsyncDisposable {
   readonly list: readonly BuildSource[];
 }
 
 /**
- * What a command line asks to be built: source packages, files or URLs, or a spec. A single source file
- * gets a directory of its own.
+ * The sources on the command line: source packages as files or URLs, or a spec. A single source file gets a
+ * directory of its own.
  * @throws KilnError E_MOCK_ARGUMENT, E_MOCK_USAGE; E_DOWNLOAD
  */
 export async function buildSources(
@@ -71,7 +71,7 @@ async function sourcesDirectory(
   return directory;
 }
 
-/** A source package as a file of this host; one at a URL is downloaded, as mock does. */
+/** A source package as a local file; one at a URL is downloaded, as in mock. */
 async function localPackage(
   { engine, log, signal }: MockSession,
   srpm: string,

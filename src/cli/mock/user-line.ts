@@ -1,4 +1,4 @@
-/** mock's command line of a user who is not root: what is open, and the user's files. */
+/** mock's command line of a user who is not root: the allowed options, and the user's files. */
 import type { CallerUser } from '../../users/user.ts';
 import { forbidden } from '../../users/user.ts';
 import { fetchPath } from '../users/user-guard.ts';
@@ -6,7 +6,7 @@ import { isImageName, type PathKind } from '../users/user-rules.ts';
 import { type CommandLine, commandLine } from './command-line.ts';
 import { type Mode, OPTIONS } from './option-table.ts';
 
-/** Those that build, and leave nothing in a root that others have. */
+/** Modes that build and leave nothing in a shared root. */
 const OPEN_MODES: ReadonlySet<Mode> = new Set([
   'rebuild',
   'buildsrpm',
@@ -26,10 +26,10 @@ const PATHS: ReadonlyMap<string, PathKind> = new Map([
   ['resultdir', 'results'],
 ]);
 
-/** Where results go when nobody says: mock's own place is root's. */
+/** The default result directory of a user; mock's own belongs to root. */
 const RESULTS = 'result';
 
-/** What names a package, and no file. */
+/** The name of a package, not of a file. */
 const PACKAGE = /^[^/-][^/]*$/;
 
 /**
@@ -55,7 +55,7 @@ export async function userLine(line: CommandLine, user: CallerUser): Promise<Com
     if (name === 'uniqueext' && !/^[\w.-]*$/.test(value)) {
       throw forbidden(`--uniqueext ${value}`, 'it is letters, digits and _ . -');
     }
-    // In a configuration it is a template, which could ask for all that is in root's.
+    // In a configuration the value is a template, which could read everything in root's configuration.
     if ((name === 'arch' || name === 'target') && !/^\w[\w.+-]*$/.test(value)) {
       throw forbidden(`--${name} ${value}`, 'it is letters, digits and _ . + -');
     }

@@ -1,7 +1,7 @@
 import type { TextOutput } from '../caller/caller.ts';
 import { plainText } from './print.ts';
 
-/** A line that changes on a terminal; disposing of it takes it away. */
+/** A line that changes on a terminal; disposing removes it. */
 export class ChangingLine implements Disposable {
   readonly #to: TextOutput;
   #shown = 0;
@@ -21,11 +21,11 @@ export class ChangingLine implements Disposable {
   }
 }
 
-/** How often a terminal, and how often a log is told, milliseconds. */
+/** The pause between two updates on a terminal, and in a log, milliseconds. */
 const TERMINAL_EVERY = 250;
 const LOG_EVERY = 5000;
 
-/** Shows how far something is, as `text` says it from time to time, until it is disposed of. */
+/** Shows progress, as `text` describes it at that time, until disposed of. */
 export function watchProgress(to: TextOutput, text: () => string): Disposable {
   const { isTTY } = to;
   const line = new ChangingLine(to);

@@ -1,4 +1,4 @@
-/** What a build tells a CI service: in its output, in its summary, and in files of the result directory. */
+/** A build's report to a CI service: in its output, its summary, and files of the result directory. */
 import { closeSync, constants, fstatSync, openSync, writeSync } from 'node:fs';
 import { writeText } from '../../artifacts/staging.ts';
 import type { BuildPhase } from '../../jobs/rpmbuild/outcome/report.ts';
@@ -10,10 +10,10 @@ import type { Result } from '../../result/schema.ts';
 import type { Caller } from '../caller/caller.ts';
 import { plainText } from './print.ts';
 
-/** As GitLab's documentation calls it. */
+/** The name in GitLab's documentation. */
 const CODE_QUALITY_FILE = 'gl-code-quality-report.json';
 
-/** One build. Its log goes to stdout in between. */
+/** The report of one build. Its log goes to stdout in between. */
 export class CiOutput {
   readonly #provider: CiProvider;
   readonly #caller: Caller;
@@ -26,7 +26,7 @@ export class CiOutput {
     this.#log = new LogReader(source);
   }
 
-  /** A part of the log begins. */
+  /** Begins a part of the log. */
   begin(phase: BuildPhase): void {
     this.#end();
     this.#open = phase;
@@ -46,7 +46,7 @@ export class CiOutput {
   }
 
   /**
-   * Says what came of it, and writes the files.
+   * Reports the outcome and writes the files.
    * @throws KilnError E_RESULTDIR
    */
   async finish(result: Result, directory: string): Promise<void> {
@@ -66,7 +66,10 @@ export class CiOutput {
     if (this.#provider.name === 'github') this.#summarise(result);
   }
 
-  /** GitHub names a file for Markdown. Only for root: the daemon opens no path of another caller's choice. */
+  /**
+   * Appends Markdown to the file that GitHub names. Only for root: the daemon opens no path of another caller's
+   * choice.
+   */
   #summarise(result: Result): void {
     const path = this.#caller.variable('GITHUB_STEP_SUMMARY');
     if (!path || this.#caller.ids.uid !== 0) return;

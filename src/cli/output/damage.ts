@@ -1,6 +1,6 @@
 import { damageText, onDamage } from '../../host/state/damage.ts';
 
-/** Has damaged files told to whoever reads `say`, until it is disposed of; not where `--json` has nothing but JSON there. */
+/** Reports damaged files to `say` until disposed of; not if `--json` reserves stderr for JSON. */
 export function tellingDamage(argv: readonly string[], say: (text: string) => void): Disposable {
   const words = argv.includes('--') ? argv.slice(0, argv.indexOf('--')) : argv;
   const quiet = words.includes('--json');

@@ -1,12 +1,12 @@
 import { type EgressEntry, parseEgressRule } from '../../egress/rule.ts';
 import type { TextOutput } from '../caller/caller.ts';
 
-/** Lines at most: a command can ask for any number of hosts. */
+/** The most lines: a command can ask for any number of hosts. */
 const MAX_LINES = 10;
 
 /**
- * Says what a sandbox asked the proxy for and did not get, and the option that allows it.
- * The entries hold printable ASCII only: see egress/open.ts.
+ * Prints what the proxy refused to a sandbox, with the option that allows it. The entries have printable ASCII
+ * only: see egress/open.ts.
  */
 export function printEgressRefusals(entries: readonly EgressEntry[], to: TextOutput): void {
   for (const line of egressRefusals(entries)) to.say(`kiln: ${line}\n`);
@@ -26,7 +26,7 @@ export function egressRefusals(entries: readonly EgressEntry[]): string[] {
   return [...all.slice(0, MAX_LINES), `egress refused: ${more} more; result.json names them`];
 }
 
-/** The option that would have allowed it, where one would. */
+/** The option that would have allowed it, if there is one. */
 function permission(place: string, refused: string): string {
   if (parseEgressRule(place) === undefined) return '';
   if (refused === 'not on the list') return ` (--egress ${place} allows it)`;

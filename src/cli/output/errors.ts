@@ -6,7 +6,7 @@ import { statePaths } from '../../host/state/paths.ts';
 import type { TextOutput } from '../caller/caller.ts';
 import { plainText } from './print.ts';
 
-/** How many causes are shown. */
+/** The most causes that are shown. */
 const MAX_CAUSES = 8;
 
 /** Prints an error for a person: what failed, why (the chain of causes), what to do next. */
@@ -14,7 +14,7 @@ export function printError(error: unknown, to: TextOutput): void {
   to.say(describeError(error));
 }
 
-/** An error in words, in lines. What kiln did not expect comes with its stack, for a report. */
+/** An error as lines of text. An unexpected error includes its stack, for a report. */
 export function describeError(error: unknown): string {
   const known = knownFailure(error);
   if (known === undefined) {
@@ -26,7 +26,7 @@ export function describeError(error: unknown): string {
     return plainText(`kiln: no space is left on the file system of ${place}\n  hint: ${hint}\n`);
   }
   let text = `kiln: ${known.message}\n`;
-  // A failure of the system is in the message already.
+  // For a failure of the system, the message has the cause already.
   let cause = known === error ? known.cause : undefined;
   for (let n = 0; n < MAX_CAUSES && cause instanceof Error; n++, cause = cause.cause) {
     const reason = reasonLine(cause);
@@ -36,7 +36,7 @@ export function describeError(error: unknown): string {
   return plainText(text);
 }
 
-/** Of a write that failed the kernel names no file: which of kiln's own file systems is full. */
+/** The full file system of kiln's, because the kernel names no file for a failed write. */
 function fullPlace({ code, details }: KilnError): string | undefined {
   if (code !== DISK_FULL || details?.call !== 'write' || details.path !== undefined)
     return undefined;

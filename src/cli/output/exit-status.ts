@@ -4,21 +4,21 @@ import { KilnError } from '../../errors.ts';
 import { signalNumber } from '../../sandbox/command/process.ts';
 import type { CommandEnd } from '../../sandbox/door/supervise.ts';
 
-/** A failure of kiln itself, as podman and docker have it. */
+/** The status of kiln's own failures, as with podman and docker. */
 export const KILN_FAILED = 125;
-/** As timeout(1) has it. */
+/** As with timeout(1). */
 const TIMED_OUT = 124;
-/** As a shell has it. */
+/** As in a shell. */
 const SIGNALLED = 128;
 
-/** The exit status for an error of kiln's; a usage error is kiln's own, too. */
+/** The exit status for an error of kiln's, including usage errors. */
 export function exitStatus(error: unknown): number {
   if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : KILN_FAILED;
   if (!(error instanceof KilnError)) return KILN_FAILED;
   return EXIT_STATUS[error.code] ?? KILN_FAILED;
 }
 
-/** The exit status for the end of a command: its own, wherever it has one. */
+/** The exit status for the end of a command: its own, if it has one. */
 export function commandStatus(end: CommandEnd): number {
   if (end.timeLimit !== null) return TIMED_OUT;
   if (end.signal !== null) return SIGNALLED + signalNumber(end.signal);

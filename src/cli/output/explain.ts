@@ -6,7 +6,7 @@ import type { Caller } from '../caller/caller.ts';
 import { printJson } from './print.ts';
 import { printTable } from './table.ts';
 
-/** Prints what is planned around a command, layer by layer. */
+/** Prints the planned layers around a command. */
 export function printLayers(
   engine: Engine,
   request: RunRequest,

@@ -1,7 +1,7 @@
-/** Bytes of a log's end that a person still sees: two screens of long lines. */
+/** The end of a log that a person still sees, bytes: two screens of long lines. */
 const SEEN = 16 * 1024;
 
-/** The end of a log that was shown: what stands there need not be said again. */
+/** The end of a log that was just shown: lines in it need not be repeated. */
 export class LogTail {
   #end = Buffer.alloc(0);
 
@@ -11,7 +11,7 @@ export class LogTail {
     this.#end = Buffer.from(all.subarray(-SEEN));
   }
 
-  /** Whether all of these lines stand in it. */
+  /** Whether it contains all these lines. */
   has(lines: readonly string[]): boolean {
     const text = this.#end.toString('utf8');
     return lines.every((line) => text.includes(line));

@@ -1,30 +1,33 @@
 /**
- * The only way to a terminal for what is not the output of a command. Names of files, log lines,
- * summaries of packages and messages of servers come from strangers, and what a terminal acts on (escape
+ * Prints everything on a terminal that is not the output of a command. Names of files, log lines, summaries of
+ * packages and messages of servers come from strangers, and characters that control a terminal (escape
  * sequences, changes of the writing direction) must not reach it.
  */
 
 import type { TextOutput } from '../caller/caller.ts';
 
-/** C0 but tab and line end, DEL, C1; marks that change the direction of writing or hide; lone surrogates. */
+/**
+ * C0 except tab and line end, DEL, C1; characters that change the writing direction or hide text; lone
+ * surrogates.
+ */
 const FOREIGN =
   /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]|\p{Surrogate}/gu;
 
-/** Such a character as it is written in programs. */
+/** The character as an escape of programming languages. */
 function escaped(character: string): string {
   const code = character.codePointAt(0) ?? 0;
   const digits = code.toString(16);
   return code < 0x100 ? `\\x${digits.padStart(2, '0')}` : `\\u${digits.padStart(4, '0')}`;
 }
 
-/** A text of several lines with nothing in it that a terminal acts on. */
+/** Text of several lines without characters that control a terminal. */
 export function plainText(text: string): string {
   return text.replace(FOREIGN, escaped);
 }
 
-/** JSON that is that same value when read, and plain on a terminal. */
+/** JSON of the same value, without characters that control a terminal. */
 export function jsonText(value: unknown, indent?: number): string {
-  // What is below U+0020 is escaped already, but for the line ends of an indented text.
+  // JSON escapes everything below U+0020 itself, except the line ends of indented text.
   return JSON.stringify(value, undefined, indent).replace(
     FOREIGN,
     (character) => `\\u${character.charCodeAt(0).toString(16).padStart(4, '0')}`,
@@ -40,14 +43,14 @@ export function printJson(
   to.write(`${jsonText(value, indent)}\n`);
 }
 
-/** Colours, which a terminal may have of a stranger: select graphic rendition. */
+/** Colours (select graphic rendition), the only sequences of a stranger that a terminal gets. */
 const COLOUR = /^\u001b\[[0-9;:]*m/;
-/** The beginning of one that has not all arrived. */
+/** The beginning of an incomplete sequence. */
 const BEGUN = /\u001b(?:\[[0-9;:]{0,32})?$/;
 
 /**
- * Shows the log of a build as it is written: to a file or a pipe byte for byte, on a terminal with
- * colours and nothing else that a terminal acts on.
+ * Shows the log of a build while it is written: byte for byte to a file or a pipe, with colours and no other
+ * control characters to a terminal.
  */
 export class LogView implements Disposable {
   readonly #to: TextOutput;
@@ -71,7 +74,7 @@ export class LogView implements Disposable {
     this.#to.write(this.#plain(text.slice(0, text.length - this.#pending.length)));
   }
 
-  /** Ends colours that the log did not end. */
+  /** Resets colours that the log left on. */
   [Symbol.dispose](): void {
     if (this.#pending !== '') this.#to.write(this.#plain(this.#pending));
     if (this.#coloured) this.#to.write('\u001b[0m');
@@ -85,8 +88,8 @@ export class LogView implements Disposable {
       .map((part) => {
         const colour = COLOUR.exec(part)?.[0] ?? '';
         if (colour !== '') this.#coloured = true;
-        // A return goes to the start of a line, as progress of tools does: nothing can be hidden so that
-        // was not written by the same build.
+        // A return goes to the start of the line, as progress bars do; it can hide only output of the same
+        // build.
         return colour + part.slice(colour.length).split('\r').map(plainText).join('\r');
       })
       .join('');

@@ -7,8 +7,8 @@ import { KILN_FAILED } from './exit-status.ts';
 import { jsonText } from './print.ts';
 
 /**
- * Writes result.json into the result directory, if there is one, and prints it as one line on
- * stderr for `--json`. One that cannot be written is a failure of kiln, unless there is one already.
+ * Writes result.json into the result directory, if there is one, and prints it as one line on stderr for
+ * `--json`. If it cannot be written, that is a failure of kiln, unless there is one already.
  */
 export async function reportResult(
   request: RunRequest,

@@ -54,7 +54,7 @@ function field<Row>(columns: Columns<Row>, name: string): (row: Row) => string {
   });
 }
 
-/** Prints rows under headings, columns aligned; control characters in cells are taken out. */
+/** Prints aligned columns under headings, without control characters. */
 export function printTable(
   to: TextOutput,
   headings: readonly string[],
@@ -68,11 +68,11 @@ export function printTable(
     const line = row.map((cell, column) => cell.padEnd(widths[column] ?? 0)).join('  ');
     return `${line.trimEnd()}\n`;
   });
-  // At once: a write for each takes longer than to make it.
+  // In one write: a write for each row takes longer than making the table.
   to.say(lines.join(''));
 }
 
-/** On one line. */
+/** The cell on one line. */
 function printable(cell: string): string {
   return plainText(cell).replace(/[\t\n]/g, ' ');
 }

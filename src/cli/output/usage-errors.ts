@@ -1,7 +1,7 @@
 import type { Command } from 'commander';
 import { plainText } from './print.ts';
 
-/** Has a command, and those below it, say what is wrong with a command line as kiln says all else. */
+/** Makes a command, and those below it, print mistakes of the command line in kiln's form. */
 export function nameUsageErrors(command: Command): void {
   command.configureOutput({
     outputError: (text, write) => {
@@ -15,7 +15,7 @@ export function nameUsageErrors(command: Command): void {
   for (const sub of command.commands) nameUsageErrors(sub);
 }
 
-/** As it is called: `kiln image build`. */
+/** The full name: `kiln image build`. */
 function nameOf(command: Command): string {
   return command.parent === null ? command.name() : `${nameOf(command.parent)} ${command.name()}`;
 }

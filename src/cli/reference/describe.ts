@@ -9,9 +9,9 @@ export interface OptionDescription {
   /** `-r`, `--image`: what a command line may have. */
   readonly names: readonly string[];
   readonly help: string;
-  /** Undefined where it takes no value. */
+  /** Undefined if it takes no value. */
   readonly value: ValueDescription | undefined;
-  /** What is so without it, in words. */
+  /** The default, in words. */
   readonly preset: string | undefined;
   readonly isRepeatable: boolean;
 }
@@ -34,7 +34,7 @@ export interface ArgumentDescription {
 export interface CommandDescription {
   /** `image`, `build`; none for kiln itself. */
   readonly words: readonly string[];
-  /** As a shell calls it: `kiln image build`, `kiln-mock`. */
+  /** The name in a shell: `kiln image build`, `kiln-mock`. */
   readonly program: string;
   /** A phrase, without a full stop. */
   readonly summary: string;
@@ -50,7 +50,7 @@ export interface CommandDescription {
   readonly passesThrough: boolean;
 }
 
-/** Describes a command and those below it; hidden ones are left out. */
+/** Describes a command and those below it, without hidden ones. */
 export function describe(
   command: Command,
   words: readonly string[] = [],
@@ -76,7 +76,7 @@ export function describe(
       .map((option) => describeOption(option, help.optionTerm(option))),
     commands: help
       .visibleCommands(command)
-      // `kiln image help` is commander's own; `kiln help image` tells the same.
+      // `kiln image help` is commander's own; `kiln help image` prints the same.
       .filter((sub) => sub.name() !== 'help' || words.length === 0)
       .map((sub) => describe(sub, [...words, sub.name()])),
     notes: notesOf(command),
@@ -124,7 +124,7 @@ function describeOption(option: Option, flags: string): OptionDescription {
     value: takesValue
       ? { name, isOptional: option.optional && !option.required, choices: argChoices }
       : undefined,
-    // Flags that begin with --no- are on by default, which their help says.
+    // Flags that begin with --no- are on by default, and their help says so.
     preset: takesValue && preset !== 'none' ? preset : undefined,
     isRepeatable: Array.isArray(defaultValue),
   };
@@ -143,7 +143,7 @@ function describeMockOption(name: string, entry: OptionEntry): OptionDescription
   };
 }
 
-/** What help shows below the options. */
+/** The text below the options in help. */
 function notesOf(command: Command): string {
   let text = '';
   command.configureOutput({

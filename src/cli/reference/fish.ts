@@ -26,7 +26,7 @@ complete -c kiln -f
 complete -c kiln-mock -f
 `;
 
-/** How \`complete\` is to get a value. */
+/** How \`complete\` gets a value. */
 function values(value: Pick<ValueDescription, 'name' | 'choices'>): string {
   if (value.choices.length > 0) return `-f -a ${word(value.choices.join(' '))}`;
   const kind = valueKind(value);

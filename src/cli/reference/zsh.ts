@@ -59,7 +59,7 @@ function argumentSpecs({ arguments: all }: CommandDescription): string[] {
 
 function leaf(command: CommandDescription): string {
   const specs = [...command.options.flatMap(optionSpecs), ...argumentSpecs(command)];
-  // After the command that the sandbox is to run, no option is kiln's.
+  // After the command for the sandbox, no option is kiln's.
   const mode = command.passesThrough ? "-s -S -A '-*'" : '-s -S';
   return `${functionName(command)}() {
   _arguments ${mode} \\
@@ -103,7 +103,7 @@ export function zshScript(kiln: CommandDescription): string {
   const functions = withSubcommands(kiln).map((command) =>
     command.commands.length === 0 ? leaf(command) : group(command),
   );
-  // As a file of fpath it is the body of _kiln, called at once; where it is sourced, it is registered.
+  // As a file of fpath it is the body of _kiln and is called at once; when it is sourced, it is registered.
   return `${HEAD}${functions.join('\n')}
 if [[ $funcstack[1] == _kiln ]]; then _kiln "$@"; else compdef _kiln kiln kiln-mock; fi
 `;

@@ -63,7 +63,7 @@ async function query(
   }
 }
 
-/** Those that could be read; the errors of the others are printed. */
+/** The files that could be read; errors of the others are printed. */
 function readable<Read>(results: readonly ReadResult<Read>[], caller: Caller): Read[] {
   return results.flatMap(({ package: read, error }) => {
     if (error === undefined) return [read];

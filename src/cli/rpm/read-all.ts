@@ -3,10 +3,10 @@ import { readUserFile } from '../../host/files/user-file.ts';
 import type { ReadResult } from '../../packages/rpm/read.ts';
 import { ARMORED_KEY } from '../../packages/rpm/signature/keyring.ts';
 
-/** Bytes of a file with keys: a whole distribution's have less. */
+/** The most bytes of a file with keys: those of a whole distribution are smaller. */
 const MAX_KEYRING = 16 * 2 ** 20;
 
-/** All results, in the order the files were given. */
+/** All results in the order of the files. */
 export async function inOrder<Read>(
   reading: AsyncIterable<ReadResult<Read>>,
 ): Promise<ReadResult<Read>[]> {
@@ -35,7 +35,7 @@ export function collect(value: string, before: readonly string[] = []): string[]
   return [...before, value];
 }
 
-/** What a failed file is in --json output. */
+/** A failed file in --json output. */
 export function errorJson(file: string, error: KilnError) {
   return { file, error: { code: error.code, message: error.message, hint: error.hint ?? null } };
 }

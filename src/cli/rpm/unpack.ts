@@ -74,7 +74,7 @@ async function unpack(
       keys,
       policy: keys.length > 0 ? 'require' : 'allow-unsigned',
       ...defined({ unpackedSize: options.maxSize }),
-      // Packages share directories: one after the other, so that one can be taken back alone.
+      // Packages share directories, so they are unpacked one after the other: each can be taken back alone.
       concurrency: 1,
     },
   );

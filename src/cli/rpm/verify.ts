@@ -10,7 +10,7 @@ import { printJson } from '../output/print.ts';
 import { printTable } from '../output/table.ts';
 import { collect, errorJson, inOrder, readKeyrings } from './read-all.ts';
 
-/** The exit status for each verdict; that of several files is the highest. */
+/** The exit status for each verdict; several files give the highest. */
 const STATUS = { trusted: 0, untrusted: 1, broken: 2 } as const;
 
 interface Judged {

@@ -19,10 +19,10 @@ Several packages that require each other (see docs/chains.md):
   The exit status is that of the first build that failed. With the same --resultdir a chain continues
   where it stopped: a package whose inputs have not changed is not built again.`;
 
-/** A build uses several processors by itself (make -j). */
+/** Half of the processors, because a build uses several itself (make -j). */
 const JOBS = Math.max(1, Math.min(4, Math.floor(availableParallelism() / 2)));
 
-/** Adds the options of a chain: mock's names. */
+/** Adds the options of a chain, with mock's names. */
 export function addChainOptions(command: Command): Command {
   return command
     .addOption(

@@ -23,7 +23,7 @@ import { buildRequest } from './build-request.ts';
 /** The name of the report in the result directory. */
 export const CHAIN_FILE = 'chain.json';
 
-/** Builds source packages as a chain, shows how it goes, and sets kiln's exit status. */
+/** Builds source packages as a chain, shows the progress, and sets kiln's exit status. */
 export async function runChain(
   sources: readonly string[],
   options: BuildOptions & ChainOptions,
@@ -32,7 +32,7 @@ export async function runChain(
   begin: () => void,
 ): Promise<void> {
   const asked = chainRequest(sources, options, command, caller);
-  // Each sandbox of a user's has a share, and a command counts as one.
+  // Each sandbox of a user has an equal share, and a command counts as one sandbox.
   const request = caller.user === undefined ? asked : { ...asked, jobs: 1 };
   const paths = sources.map((path) => resolve(path));
   for (const path of new Set(paths.filter((path, index) => paths.indexOf(path) !== index))) {
@@ -67,7 +67,7 @@ export async function runChain(
   }
 }
 
-/** A suite for each package that was built, or tried. */
+/** Writes a test suite for each package that was built or tried. */
 async function writeJunit(request: ChainRequest, { members }: ChainReport): Promise<void> {
   const suites = members.flatMap(({ name, report }) =>
     report === undefined ? [] : [{ name, result: resultOfBuild(report), tests: [] }],
@@ -75,7 +75,7 @@ async function writeJunit(request: ChainRequest, { members }: ChainReport): Prom
   await writeText(request.resultDirectory, JUNIT_FILE, junitXml(suites), request.build.caller);
 }
 
-/** The request that a command line makes. */
+/** The request of a command line. */
 export function chainRequest(
   sources: readonly string[],
   options: BuildOptions & ChainOptions,
@@ -106,7 +106,7 @@ function hooksFor(progress: ProgressLine, begin: () => void) {
   };
 }
 
-/** One line for each thing that happens. */
+/** Prints one line for each event. */
 function noteMember(member: ChainMemberReport, note: (text: string) => void, caller: Caller): void {
   const { name, state, reason, durationMs, report } = member;
   if (state === 'failed') {
@@ -122,7 +122,7 @@ function noteMember(member: ChainMemberReport, note: (text: string) => void, cal
   if (report.kept) note(`kept as ${report.sandbox}: kiln shell ${report.sandbox}`);
 }
 
-/** The table of what came of it, and where it is. */
+/** Prints a table of the outcome, and where the results are. */
 export function printChain({ members, repository, failure }: ChainSummary, caller: Caller): void {
   const rows = members.map((member) => [
     member.name,
@@ -134,13 +134,13 @@ export function printChain({ members, repository, failure }: ChainSummary, calle
   printTable(caller.stdout, ['PACKAGE', 'STATE', 'TIME', 'RPMS', 'NEEDS'], rows);
   if (failure !== undefined) printError(failure, caller.stderr);
   if (members.some(({ packages }) => packages.length > 0)) {
-    // What a user has is elsewhere as long as the job runs.
+    // A user's results are elsewhere while the job runs.
     const near = caller.user === undefined ? relative('', repository) : '';
     caller.stderr.say(`kiln: repository: ${near || repository}\n`);
   }
 }
 
-/** What the table shows. */
+/** The content of the table. */
 type ChainSummary = Pick<ChainReport, 'repository' | 'failure'> & {
   readonly members: readonly Pick<
     ChainMemberReport,

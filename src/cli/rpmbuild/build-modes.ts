@@ -5,12 +5,12 @@ import type { ChainOptions } from './build-chain-options.ts';
 import type { BuildOptions } from './build-options.ts';
 import type { RecipeOptions } from './build-recipe-options.ts';
 
-/** What `kiln build` is asked for. */
+/** The kinds of builds. */
 export type BuildMode = 'package' | 'spec' | 'lock' | 'resume' | 'chain' | 'recipe' | 'schema';
 
 type Name = keyof (BuildOptions & ChainOptions & RecipeOptions & DetachOptions);
 
-/** What every build has. */
+/** Options of every build. */
 const EVERY: readonly Name[] = [
   ...(['resultdir', 'keep', 'json', 'quiet', 'samples', 'timeout', 'stallTimeout'] as const),
   ...(['detach', 'name'] as const),
@@ -31,7 +31,7 @@ const PACKAGE: readonly Name[] = [
   ...(['postinstall', 'provenanceKey', 'builderId', 'ci'] as const),
 ];
 
-/** What says which packages the image has: a lock has said so already. */
+/** Options that choose the image's packages, which a lock has fixed. */
 const IMAGE: readonly Name[] = ['image', 'additionalPackage', 'update'];
 
 const MODES: Readonly<
@@ -58,7 +58,7 @@ const MODES: Readonly<
   schema: { title: '--schema', uses: ['schema'] },
 };
 
-/** Which build a command line asks for. */
+/** The kind of build that a command line asks for. */
 export function buildMode(
   source: string | undefined,
   options: BuildOptions & ChainOptions & RecipeOptions,
@@ -71,19 +71,18 @@ export function buildMode(
   return options.spec !== undefined || source?.endsWith('.spec') ? 'spec' : 'package';
 }
 
-/** A source package says so in its name; what has neither is the name or path of a recipe. */
+/** Whether the name is a source package's or a spec's; any other is the name or path of a recipe. */
 export function isPackageOrSpec(source: string): boolean {
   return /\.(?:rpm|spec)$/.test(source);
 }
 
 /**
- * Refuses options of the command line that this kind of build would not heed: who asks for
- * something is not to believe that it was done.
+ * Refuses options that this kind of build ignores, so that nobody believes they had an effect.
  * @throws KilnError E_ARGUMENT
  */
 export function refuseUnused(mode: BuildMode, command: Command): void {
   const uses: ReadonlySet<string> = new Set(MODES[mode].uses);
-  // What the environment or a default says is for those that heed it.
+  // Values from the environment or a default are only for builds that use them.
   const unused = command.options.filter(
     (option) =>
       command.getOptionValueSource(option.attributeName()) === 'cli' &&

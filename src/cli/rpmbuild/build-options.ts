@@ -13,7 +13,7 @@ import type { Caller } from '../caller/caller.ts';
 import { type LimitValues, limitOptions } from '../limit-options.ts';
 import { parseEgress, parseSize, parseTime } from '../values.ts';
 
-/** The options of `build`, as commander gives them. */
+/** The options of `build`, as commander parses them. */
 export interface BuildOptions extends LimitValues {
   readonly image?: string;
   readonly spec?: string;
@@ -51,7 +51,7 @@ export interface BuildOptions extends LimitValues {
   readonly samples: boolean;
 }
 
-/** Bytes of a cache when nobody says: ccache's own default. */
+/** The default size of a cache, bytes: ccache's own default. */
 const CACHE_BYTES = 5 * 2 ** 30;
 
 function repeated(flags: string, description: string) {
@@ -86,12 +86,12 @@ function parseVariation(text: string): Variation {
   throw new InvalidArgumentError(`it can be ${VARIATIONS.join(', ')}.`);
 }
 
-/** `--rpmbuild-opts` is one string, as mock has it. */
+/** `--rpmbuild-opts` is one string, as in mock. */
 function parseWords(text: string, before: string[] | undefined): string[] {
   return [...(before ?? []), ...shellWords(text)];
 }
 
-/** Adds the options of a build: mock's names where mock has them. */
+/** Adds the options of a build, with mock's names where mock has them. */
 export function addBuildOptions(command: Command, caller: Pick<Caller, 'env'>): Command {
   const options = [
     new Option(

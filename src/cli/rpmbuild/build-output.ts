@@ -9,7 +9,7 @@ import { printError } from '../output/errors.ts';
 import { LogTail } from '../output/log-tail.ts';
 import { LogView } from '../output/print.ts';
 
-/** Parts that are worth a line while they go on; the others are over at once. */
+/** Parts that get a line when they begin; the others are over at once. */
 const TOLD: ReadonlySet<string> = new Set([
   'prep',
   'compile',
@@ -24,7 +24,7 @@ export function isAtWork(phase: string): boolean {
   return TOLD.has(phase);
 }
 
-/** Differences of two builds that are shown; result.json has them all. */
+/** How many differences of two builds are shown; result.json has all. */
 const DIFFERENCES = 30;
 
 /** How a build is shown. */
@@ -37,7 +37,7 @@ interface BuildOutputOptions {
   readonly begin?: () => void;
 }
 
-/** Shows a build on the terminal: its log on stdout, everything of kiln's own on stderr. */
+/** Shows a build on the terminal: its log on stdout, kiln's messages on stderr. */
 export class BuildOutput {
   readonly hooks: BuildHooks;
   readonly #caller: Caller;
@@ -70,19 +70,19 @@ export class BuildOutput {
     };
   }
 
-  /** Not before there is output: Node takes a millisecond to make the stream. */
+  /** Made with the first output, because Node takes a millisecond to make the stream. */
   #log(): LogView {
     this.#view ??= new LogView(this.#caller.stdout);
     return this.#view;
   }
 
-  /** Whether whoever reads stderr has just seen these lines on stdout. */
+  /** Whether the reader of stderr has just seen these lines on stdout. */
   #isSeen(lines: readonly string[]): boolean {
     const { stdout, stderr } = this.#caller;
     return (stdout.isTTY || !stderr.isTTY) && this.#tail.has(lines);
   }
 
-  /** What came of it. @throws KilnError E_RESULTDIR where files for a CI service cannot be written */
+  /** Prints the outcome. @throws KilnError E_RESULTDIR where files for a CI service cannot be written */
   async finish(report: BuildReport): Promise<void> {
     this.#view?.[Symbol.dispose]();
     await this.#ci?.finish(resultOfBuild(report), report.resultDirectory);

@@ -27,7 +27,7 @@ import { admitRecipe } from '../users/user-recipe.ts';
 import type { RecipeOptions } from './build-recipe-options.ts';
 import { RecipeOutput } from './recipe-output.ts';
 
-/** Options of `kiln build` that recipes share with packages. */
+/** Options of `kiln build` for both recipes and packages. */
 export interface SharedOptions extends LimitValues {
   readonly image?: string;
   readonly sources?: string;
@@ -44,7 +44,7 @@ export function printRecipeSchema(caller: Caller): void {
   printJson(caller.stdout, buildRecipeJsonSchema(), { indent: 2 });
 }
 
-/** Builds the recipe that `name` means, and sets kiln's exit status. */
+/** Builds the recipe `name`, and sets kiln's exit status. */
 export async function buildRecipe(
   name: string,
   options: SharedOptions & RecipeOptions,
@@ -83,13 +83,13 @@ export async function buildRecipe(
   }
 }
 
-/** Where commands that a user's recipe runs on the host are found. */
+/** The search path of host commands in a user's recipe. */
 const USERS_PATH = '/usr/local/bin:/usr/bin:/bin';
 
 type RecipeCaller = Pick<Caller, 'ids' | 'environment' | 'cwd' | 'variable'> &
   Partial<Pick<Caller, 'user'>>;
 
-/** The request that a command line makes. */
+/** The request of a command line. */
 export function recipeRequest(
   path: string,
   options: SharedOptions & RecipeOptions,
@@ -118,7 +118,7 @@ export function recipeRequest(
   };
 }
 
-/** Where a recipe's `$host` runs commands, and as whom. */
+/** The shell for a recipe's `$host`: where it runs commands, and as whom. */
 function hostShell(path: string, caller: RecipeCaller): HostShell {
   const { ids, user, environment } = caller;
   if (user === undefined) return callerShell(ids, { cwd: dirname(path), environment });
@@ -134,7 +134,7 @@ function hostShell(path: string, caller: RecipeCaller): HostShell {
   return userShell(user, { cwd: caller.cwd(), environment: variables });
 }
 
-/** A recipe of a user's own has the user's folder; one that comes with kiln has kiln's. */
+/** The folder of a recipe: the user's for a user's own recipe, kiln's for one that comes with kiln. */
 function partsOfUser(
   path: string,
   user: CallerUser,
@@ -148,7 +148,7 @@ function partsOfUser(
   };
 }
 
-/** That of the step that failed; where the steps went well and kiln did not, kiln's own. */
+/** The status of the failed step; kiln's own if the steps succeeded and kiln failed. */
 export function recipeStatus({ end, failure }: RecipeReport): number {
   const status = commandStatus(end);
   return status === 0 && failure !== undefined ? KILN_FAILED : status;

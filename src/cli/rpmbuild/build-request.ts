@@ -8,7 +8,7 @@ import type { Caller } from '../caller/caller.ts';
 import { libvirtNetwork } from '../sandbox-options.ts';
 import type { BuildOptions } from './build-options.ts';
 
-/** What a command line changes of the request of a build that is resumed. */
+/** Applies the command line's changes to the request of a resumed build. */
 export function resumedRequest(
   srpm: string | undefined,
   options: BuildOptions,
@@ -60,7 +60,7 @@ function networkUse(
   return network === 'host' ? network : libvirtNetwork(network, command);
 }
 
-/** The request that a command line makes. */
+/** The request of a command line. */
 export function buildRequest(
   srpm: string | undefined,
   options: BuildOptions,

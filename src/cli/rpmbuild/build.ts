@@ -64,7 +64,7 @@ export function command(caller: Caller): Command {
       if (sources.length > 1) it.error('kiln: to build several source packages, give --chain');
       if (mode === 'schema' || mode === 'recipe') {
         const { buildRecipe, printRecipeSchema } = await import('./build-recipe.ts');
-        // KILN_IMAGE is for what names no image itself.
+        // Recipes name their image, so KILN_IMAGE is ignored.
         const isGiven = it.getOptionValueSource('image') === 'cli';
         const { image: _default, ...others } = options;
         const wanted = isGiven ? options : others;
@@ -74,7 +74,7 @@ export function command(caller: Caller): Command {
     });
 }
 
-/** `id` may be the beginning of one. */
+/** `id` may be the beginning of an id. */
 async function resume(
   engine: Engine,
   id: string,

@@ -6,12 +6,12 @@ import { printEgressRefusals } from '../output/egress-refusals.ts';
 import { printError } from '../output/errors.ts';
 import { LogView } from '../output/print.ts';
 
-/** Lines of a failed step that are said once more at the end. */
+/** How many lines of a failed step are repeated at the end. */
 const LAST_LINES = 12;
-/** Lines of a failed step's command. */
+/** How many lines of a failed step's command are shown. */
 const COMMAND_LINES = 8;
 
-/** Shows a recipe's build: what its steps write on stdout, everything of kiln's own on stderr. */
+/** Shows a recipe's build: its steps' output on stdout, kiln's messages on stderr. */
 export class RecipeOutput implements Disposable {
   readonly hooks: Omit<RecipeHooks, 'signal'>;
   readonly #name: string;
@@ -36,18 +36,18 @@ export class RecipeOutput implements Disposable {
     };
   }
 
-  /** Not before there is output: Node takes a millisecond to make the stream. */
+  /** Made with the first output, because Node takes a millisecond to make the stream. */
   #log(): LogView {
     this.#view ??= new LogView(this.#caller.stdout);
     return this.#view;
   }
 
-  /** Something else has its say. */
+  /** Ends the changing line, because other text follows. */
   interrupt(): void {
     this.#progress[Symbol.dispose]();
   }
 
-  /** What came of it. */
+  /** Prints the outcome. */
   finish(report: RecipeReport): void {
     this.#view?.[Symbol.dispose]();
     this.interrupt();

@@ -133,7 +133,7 @@ async function create(
   const imageName = wanted ?? image.manifest.id;
   const file: ServiceFile = {
     ...model,
-    // A path must mean the same when a supervisor reads it elsewhere.
+    // A supervisor reads the path elsewhere, so make it absolute.
     image: /[/]|\.ya?ml$|\.json$/.test(imageName) ? resolve(imageName) : imageName,
     ...old?.file,
     ...settings(options, argv),
@@ -147,7 +147,7 @@ async function create(
     printJson(caller.stdout, { name, file: files.definition, units, owners });
     return;
   }
-  // A systemd in the sandbox does all of it.
+  // A systemd in the sandbox supports every setting.
   for (const unit of options.boot === true || model?.boot === true ? [] : units) {
     for (const warning of unit.warnings) caller.stderr.say(`kiln: ${unit.name}: ${warning}\n`);
   }
@@ -157,7 +157,7 @@ async function create(
   }
 }
 
-/** What of service.yaml the options say. */
+/** The options as keys of service.yaml. */
 function settings(options: CreateOptions, argv: string[]): Partial<ServiceFile> {
   const { unit, user, hostname, env, network, mount, label } = options;
   return {

@@ -129,11 +129,11 @@ function show(socket: Socket, to: Writable, body: Buffer): void {
   to.once('drain', () => socket.resume());
 }
 
-/** Forwards stdin, signals and window sizes; disposing of it ends that and gives the terminal back. */
+/** Forwards stdin, signals and window sizes; disposing ends that and resets the terminal. */
 class Forwarding implements Disposable {
   readonly #socket: Socket;
   readonly #listening: Disposable[];
-  // The command may have a terminal although kiln has none: in a script, or from cron.
+  // The command may have a terminal although kiln has none: in a script, or under cron.
   readonly #input: TextInput;
 
   constructor(socket: Socket, tty: boolean, caller: Caller) {

@@ -1,7 +1,9 @@
 import type { Caller } from '../caller/caller.ts';
 import { printError } from '../output/errors.ts';
 
-/** Does it for all at once, and fails at the end with the first failure, so that one does not stop the others. */
+/**
+ * Runs for all at once, and throws the first failure at the end, so that one failure does not stop the others.
+ */
 export async function forEach(
   names: readonly string[],
   act: (name: string, caller: Caller) => Promise<void>,

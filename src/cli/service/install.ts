@@ -78,7 +78,7 @@ export function uninstallCommand(caller: Caller): Command {
 async function uninstall(name: string, caller: Caller): Promise<void> {
   await using engine = caller.openEngine();
   const known = await removeHostUnit(name, UNIT_FOLDER.persistent);
-  // A service that was deleted may have left its unit; what neither is nor was one is a mistake.
+  // A deleted service may have left its unit; any other unknown name is a mistake.
   if (!known) await serviceFiles(engine.paths, name);
   if (hasSystemd()) await systemctl('disable', hostUnitName(name));
   caller.stdout.say(`${name} ${known ? 'is forgotten' : 'was not installed'}\n`);

@@ -24,7 +24,7 @@ import type { Caller } from '../caller/caller.ts';
 import { printError } from '../output/errors.ts';
 import { forEach } from './for-each.ts';
 
-/** What a reload or a restart inside may take, ms. */
+/** How long a reload or a restart may take, ms. */
 const PATIENCE = 10 * 60_000;
 
 /** `kiln service start`. */
@@ -56,7 +56,7 @@ async function start(name: string, caller: Caller): Promise<void> {
   caller.stdout.say(`${name} is ${status.state}${where} (supervised by ${by})\n`);
 }
 
-/** Starts a service under the host's systemd, or in the background where none runs. */
+/** Starts a service under the host's systemd, or in the background on a host without it. */
 export async function startSupervisor(
   paths: StatePaths,
   name: string,
@@ -70,17 +70,17 @@ export async function startSupervisor(
     const end = () => {
       over = true;
     };
-    // Its start waits for the service's, which is told better by the service itself.
+    // The unit's start waits for the service, which reports its own failures better.
     systemctl('restart', unit).then(end, end);
     return await waitUntilStarted(name, service.files, since, () => over);
   }
   return await startInBackground(name, service.files, supervisorCommand(name));
 }
 
-/** A supervisor is idle for weeks: what V8 would keep for speed is memory that nobody uses. */
+/** A supervisor is idle for weeks, so V8 should use little memory rather than be fast. */
 const SPARING = ['--max-semi-space-size=1', '--optimize-for-size'];
 
-/** This kiln, run as it runs now. */
+/** The command line of this kiln. */
 function supervisorCommand(name: string): [string, ...string[]] {
   const command = kilnProgram(['service', 'supervise', '--while-wanted', name], SPARING);
   if (command !== undefined) return command;
@@ -89,7 +89,7 @@ function supervisorCommand(name: string): [string, ...string[]] {
   });
 }
 
-/** How the host's own units call kiln: by the program that finds the rest, now and after an update. */
+/** How host units call kiln: by a path that stays right after an update. */
 export function hostInvocation(paths: StatePaths, caller: Pick<Caller, 'env'>): KilnInvocation {
   return {
     command: [join(packageRoot(), 'bin/kiln-node')],
@@ -161,7 +161,7 @@ export function reloadCommand(caller: Caller): Command {
     });
 }
 
-/** Throws E_UNIT when none does. */
+/** Throws E_UNIT if no service has the unit. */
 async function servicesRunning(unit: string, caller: Caller): Promise<string[]> {
   await using engine = caller.openEngine();
   const listed = await listServices(engine.paths);
@@ -192,7 +192,7 @@ async function ask(
   caller.stdout.say(`${name}: ${request.do === 'reload' ? 'reloaded' : 'restarted'}\n`);
 }
 
-/** The error for a service that is asked for what only a running one can do. */
+/** The error for a service that must run for this. */
 export function notRunning(name: string): KilnError {
   return new KilnError('E_SERVICE_STOPPED', `${name} does not run`, {
     hint: `\`kiln service start ${name}\` starts it`,
@@ -218,7 +218,7 @@ export function deleteCommand(caller: Caller): Command {
     );
 }
 
-/** `kiln service supervise`: what the guardian, or a host unit, runs. */
+/** `kiln service supervise`: run by the guardian, or by a host unit. */
 export function superviseCommand(caller: Caller): Command {
   return new Command('supervise')
     .description('Run a service in the foreground, until it is stopped or cannot go on.')

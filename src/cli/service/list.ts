@@ -41,7 +41,7 @@ export function listCommand(caller: Caller): Command {
     });
 }
 
-/** What a service does, in a word. */
+/** The state of a service in a word. */
 export function serviceState({ service, status, outcome, problem }: ListedService): string {
   if (status !== undefined)
     return status.health?.state === 'unhealthy' ? 'unhealthy' : status.state;

@@ -20,7 +20,7 @@ export function repeated<Value>(
     .default([] as Value[], 'none');
 }
 
-/** `-p, --publish`; the text is kept: it is what goes into service.yaml. */
+/** `-p, --publish`; the text is kept for service.yaml. */
 export function publishOption(description: string): Option {
   return repeated('-p, --publish <[addr:]port:port>', description, (text) => {
     if (parsePublish(text) !== undefined) return text;
@@ -49,14 +49,14 @@ export function labelOption(): Option {
   });
 }
 
-/** The settings that `create` and `set` have both, as commander gives them. */
+/** The settings of `create` and `set`, as commander parses them. */
 export interface SettingValues extends Omit<LimitValues, 'timeout' | 'stallTimeout'> {
   readonly workdir?: string;
   readonly health?: string;
   readonly publish: readonly string[];
 }
 
-/** Adds their options, apart from `--publish`. */
+/** Adds the options of both, except `--publish`. */
 export function addSettingOptions(command: Command): Command {
   return command
     .option(
@@ -93,7 +93,7 @@ export function addSettingOptions(command: Command): Command {
     );
 }
 
-/** What of service.yaml they say. */
+/** The given options as keys of service.yaml. */
 export function givenSettings(values: SettingValues): Partial<ServiceFile> {
   const { memory, cpus, pids, ioRead, ioWrite, disk, workdir, health, publish } = values;
   return {
@@ -103,7 +103,7 @@ export function givenSettings(values: SettingValues): Partial<ServiceFile> {
   };
 }
 
-/** `:80/path` is HTTP; anything else a command line for the service's shell. */
+/** `:80/path` is HTTP; anything else is a command line for the service's shell. */
 function healthCheck(text: string): NonNullable<ServiceFile['health']> {
   return /^:\d/.test(text) ? { http: text } : { command: ['/bin/sh', '-c', text] };
 }

@@ -47,7 +47,7 @@ async function rotateLogs(
       try {
         await rotateLogsOf(name, instanceFiles(engine.paths, name), options, caller);
       } catch (error) {
-        // Who asks for all means those that can, and that still run when it is their turn.
+        // With `all`, services without logrotate, or that stopped meanwhile, are skipped.
         if (!all || !isKilnCode(error, 'E_NO_LOGROTATE', 'E_SERVICE_STOPPED')) throw error;
         if (options.quiet !== true) caller.stderr.say(`kiln: ${error.message}: left out\n`);
       }

@@ -1,4 +1,6 @@
-/** Before a command does anything for a user who is not root: what it may not is refused, and its files are fetched. */
+/**
+ * Checks a user's command before it does anything: refuses what is not allowed, and fetches the user's files.
+ */
 import type { Command } from 'commander';
 import { KilnError } from '../../errors.ts';
 import { isRecipeName } from '../../jobs/recipe/request.ts';
@@ -8,13 +10,13 @@ import { isPackageOrSpec } from '../rpmbuild/build-modes.ts';
 import { RunElsewhere } from '../run.ts';
 import { isImageName, type PathKind, type Rule, USER_COMMANDS, type Values } from './user-rules.ts';
 
-/** Has the command that is about to run pass {@link admit} first. */
+/** Makes the command pass {@link admit} before it runs. */
 export function guard(program: Command, user: CallerUser): void {
   program.hook('preAction', async (_, action) => await admit(action, user));
 }
 
 /**
- * Checks every option and argument of a command against the rules, and puts copies in place of the caller's files.
+ * Checks every option and argument of a command against the rules, and replaces the caller's files by copies.
  * @throws KilnError E_FORBIDDEN, E_CALLER_FILE, E_BIND, E_RESULTDIR; RunElsewhere where this process takes no files
  */
 async function admit(action: Command, user: CallerUser): Promise<void> {
@@ -28,7 +30,7 @@ async function admit(action: Command, user: CallerUser): Promise<void> {
     const value = options[name];
     if (value === undefined) continue;
     const rule = rules.options[name];
-    // What is so by default is nobody's wish, but it may name a file.
+    // A default is not the user's choice, but it may name a file.
     if (source === 'cli' || (rule !== undefined && isName(rule))) {
       check(option.long ?? name, rule, value, user, options);
     }
@@ -53,7 +55,7 @@ async function admit(action: Command, user: CallerUser): Promise<void> {
   }
 }
 
-/** Checks options of a command that came by a file. @throws KilnError E_FORBIDDEN */
+/** Checks options of a command that came in a file. @throws KilnError E_FORBIDDEN */
 export function admitOptions(words: string, options: Values, user: CallerUser): void {
   const rules = USER_COMMANDS[words]?.options ?? {};
   for (const [name, value] of Object.entries(options)) {
@@ -96,7 +98,7 @@ export function check(
     );
   }
   if (rule.kind === 'path') {
-    // The label would change on the host, with root's rights, wherever the user may look.
+    // Relabelling changes labels on the host with root's rights, whatever the user may do.
     if (Array.isArray(value) && value.some((item) => item?.relabel !== undefined))
       throw forbidden(`z or Z of ${what}`, 'it changes labels of the host’s files');
     return;
@@ -161,7 +163,7 @@ export async function fetchPath(
   }
 }
 
-/** A slash, or `/.`, at its end has a meaning to whoever copies it on. */
+/** A slash, or `/.`, at the end changes how it is copied. */
 async function copiedIn(path: string, files: CallerFiles): Promise<string> {
   const [end = ''] = /\/\.?\/*$/.exec(path) ?? [];
   return `${await files.tree(path, 'as they are')}${end}`;

@@ -1,4 +1,4 @@
-/** What a build recipe asks for, for a user who is not root: the rules of the command line hold for it as well. */
+/** Checks what a user's build recipe asks for: the rules of the command line apply to it. */
 import type { BuildRecipe } from '../../recipe/build-recipe.ts';
 import type { Bind } from '../../sandbox/policy/specification.ts';
 import { type CallerUser, forbidden } from '../../users/user.ts';
@@ -6,8 +6,7 @@ import { check, fetchPath } from './user-guard.ts';
 import { EGRESS, isImageName, NETWORK, SHIPPED_PROFILES } from './user-rules.ts';
 
 /**
- * Checks a recipe that a user builds, and gives its binds as the user has opened them, where the user's word allows
- * them at all.
+ * Checks a user's recipe, and opens its binds as the user, if the user allows the host.
  * @throws KilnError E_FORBIDDEN, E_CALLER_FILE, E_BIND
  */
 export async function admitRecipe(
@@ -21,7 +20,7 @@ export async function admitRecipe(
   if (egress !== undefined) check('sandbox.egress', EGRESS, egress, user, {});
   if (!SHIPPED_PROFILES.includes(profile))
     throw forbidden(`sandbox.profile ${profile}`, 'sandboxes in a sandbox need its whole /proc');
-  // Without that word, the plan refuses a recipe that has any.
+  // Without that word, the plan refuses binds of a recipe.
   if (!allowHost) return bind;
   const binds: Bind[] = [];
   for (const wanted of bind) {

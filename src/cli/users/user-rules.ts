@@ -1,6 +1,6 @@
 /**
- * What of the command line is open to users who are not root: each option by itself. An option that has no rule
- * does not compile, and a command that is not here is root's.
+ * Which options of each command users who are not root may give. An option without a rule does not compile, and
+ * a command that is missing here is root's.
  */
 import { defined } from '../../defined.ts';
 import { isListed, parseEgressRule } from '../../egress/rule.ts';
@@ -12,22 +12,22 @@ import type { RecipeOptions } from '../rpmbuild/build-recipe-options.ts';
 import type { RunOptions } from '../run.ts';
 import type { SandboxOptions } from '../sandbox-options.ts';
 
-/** Options of one command, by commander's names of them. */
+/** Options of one command by commander's names. */
 export type Values = Readonly<Record<string, unknown>>;
 
 /**
- * How a path of the caller's is used: `file`: read; `built`: read, as what a build is of; `sources`: a folder whose links are followed; `tree`: a file
- * or folder that is copied with its links; `place`: bound; `results`: a folder that is written to; `result`: one
- * file or folder that is written.
+ * How a caller's path is used. `file`: read. `built`: read as the source of a build. `sources`: a folder whose
+ * links are followed. `tree`: a file or folder, copied with its links. `place`: bound. `results`: a folder that
+ * is written to. `result`: one file or folder that is written.
  */
 export type PathKind = 'file' | 'built' | 'sources' | 'tree' | 'place' | 'results' | 'result';
 
 export type Rule =
-  /** It reaches nothing but the user's own sandbox, and stays within its share. */
+  /** Allowed: it affects only the user's own sandbox, within its share. */
   | 'open'
-  /** No setting opens it. */
+  /** Never allowed for users. */
   | { readonly kind: 'root'; readonly why: string }
-  /** The policy's `setting` says how far it is open. */
+  /** Allowed as far as the policy's `setting` says. */
   | {
       readonly kind: 'setting';
       readonly setting: string;
@@ -35,7 +35,7 @@ export type Rule =
     }
   /** One or several paths, each the value itself or its property `field`. */
   | { readonly kind: 'path'; readonly path: PathKind; readonly field?: 'source' | 'file' }
-  /** What images are called: no path. */
+  /** The name of an image, not a path. */
   | 'image';
 
 const CONFIRMS: Rule = { kind: 'root', why: 'it confirms what only root may do' };
@@ -56,7 +56,7 @@ function every<Item>(value: unknown, holds: (item: Item) => boolean): boolean {
   return Array.isArray(value) && value.every((item: Item) => holds(item));
 }
 
-/** A host that is listed, with all ports that are asked for. */
+/** A listed host with all requested ports. */
 function isOpenHost(text: string, { egress }: UserPolicy): boolean {
   const wanted = parseEgressRule(text);
   const rules = egress.map(parseEgressRule).filter((rule) => rule !== undefined);
@@ -75,7 +75,7 @@ export const EGRESS = setting('egress', (value, policy) =>
   every<string>(value, (host) => isOpenHost(host, policy)),
 );
 
-/** A word, without the settings that would give it an address of somebody else's. */
+/** A network's name, without settings that could take another one's address. */
 export const NETWORK = setting(
   'networks',
   (value, { networks }) =>
@@ -84,7 +84,7 @@ export const NETWORK = setting(
 
 const KEEP = setting('limits.keep', (value, { limits }) => Number(value) <= limits.keep);
 
-/** Whose share has no bound is bounded by the machine. */
+/** A share without a bound is bounded by the machine. */
 function within(limit: 'memory' | 'cpus' | 'pids' | 'disk'): Rule {
   return setting(`limits.${limit}`, (value, { limits }) => {
     const most = limits[limit];
@@ -172,7 +172,7 @@ const BUILD: Readonly<
   enableNetwork: {
     kind: 'setting',
     setting: 'users.egress, and --egress HOST for what the build may reach',
-    // What --egress names has a rule of its own; without it, --network decides.
+    // --egress has a rule of its own; without it, --network decides.
     allows: (_, { networks }, { egress, network }) =>
       (Array.isArray(egress) && egress.length > 0) || networks.some((name) => name === network),
   },
@@ -186,7 +186,7 @@ const BUILD: Readonly<
   addrepo: { kind: 'root', why: 'kilnd itself would ask whatever server it names' },
   cache: NOT_YET,
   keep: setting('limits.keep, and no --chain', (value, { limits }, { chain }) => {
-    // Every package of a chain would leave a sandbox.
+    // Every package of a chain would keep a sandbox.
     return chain !== true && Number(value) <= limits.keep;
   }),
   lock: { kind: 'root', why: 'kilnd itself would ask whatever server it names' },
@@ -206,31 +206,31 @@ const BUILD: Readonly<
   // It writes to a file that a variable names.
   ci: NOT_YET,
   chain: 'open',
-  // Several sandboxes of one command would each have a share.
+  // Each of several sandboxes of a command would get a share.
   jobs: NOT_YET,
   continue: 'open',
   recurse: 'open',
   farm: { kind: 'root', why: 'your own kiln talks to a pool, not the daemon' },
   param: 'open',
-  // What a recipe then asks for is judged when it is known: admitRecipe().
+  // admitRecipe() checks what the recipe then asks for.
   allowHost: 'open',
   allowHostWrite: CONFIRMS,
   bind: path('place', 'source'),
   schema: 'open',
 };
 
-/** A recipe or image by its name, or an id: nothing that is looked for by a path. */
+/** Whether it is the name of a recipe or image, or an id: no path. */
 export function isImageName(text: string): boolean {
   return /^[A-Za-z0-9][\w.+-]*$/.test(text) && !/\.(?:ya?ml|json|cfg)$/.test(text);
 }
 
 interface CommandRules {
   readonly options: Readonly<Record<string, Rule>>;
-  /** Of every argument that is not an option. */
+  /** The rule for every argument. */
   readonly arguments: Rule;
 }
 
-/** By the command’s words, as `image ls`. */
+/** By the command’s words, such as `image ls`. */
 export const USER_COMMANDS: Readonly<Record<string, CommandRules>> = {
   run: { options: RUN, arguments: 'open' },
   shell: { options: SANDBOX, arguments: 'open' },
@@ -249,7 +249,7 @@ export const USER_COMMANDS: Readonly<Record<string, CommandRules>> = {
   'image show': { options: {}, arguments: 'image' },
   'image export': { options: { output: path('result'), compress: 'open' }, arguments: 'image' },
   'farm advertise': { options: {}, arguments: 'open' },
-  // What a step names is fetched and checked when it has been read.
+  // Files of a step are fetched and checked after it was read.
   'farm step': { options: { resultdir: path('results'), worker: 'open' }, arguments: 'open' },
   'config show': { options: {}, arguments: 'open' },
   complete: { options: {}, arguments: 'open' },

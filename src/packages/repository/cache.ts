@@ -25,7 +25,7 @@ export class Cache {
     this.root = paths.cache;
   }
 
-  /** Where the file with this digest (`sha256:…`) is, or would be. */
+  /** The path of the file with this digest (`sha256:…`), whether it is there or not. */
   object(digest: string): string {
     const [algorithm = '', hex = ''] = digest.split(':');
     return join(this.root, 'objects', algorithm, hex.slice(0, 2), hex);
@@ -48,9 +48,9 @@ export class Cache {
   }
 
   /**
-   * The path of a cached file whose content has this digest, or undefined. Its time of last use is set to
-   * now. A damaged one stays until whoever downloads it anew replaces it: to delete it here could hit the
-   * one that another process has just brought.
+   * The path of a cached file with this digest, or undefined. Sets its time of last use. A damaged one stays
+   * until a new download replaces it: deleting it here could delete the file that another process has just
+   * brought.
    */
   async find(digest: string, size?: number): Promise<string | undefined> {
     const path = this.object(digest);
@@ -64,8 +64,8 @@ export class Cache {
 }
 
 /**
- * Whether the file at `path` has this content. Every use is checked: reading at 1.7 GB/s costs
- * less than an fsync for each file, and finds what the disk lost, too.
+ * Whether the file at `path` has this content. Every use is checked: reading at 1.7 GB/s costs less than an
+ * fsync for each file, and also detects what the disk lost.
  */
 export async function hasContent(path: string, digest: string, size?: number): Promise<boolean> {
   try {
@@ -81,7 +81,7 @@ export async function hasContent(path: string, digest: string, size?: number): P
 /** Bytes read at a time. */
 const PIECE = 1024 * 1024;
 
-/** Read into again and again: new memory for every piece keeps V8 busy with freeing it. */
+/** One buffer for all pieces: new memory for every piece would keep V8 busy with freeing it. */
 let memory: Buffer | undefined;
 
 /** The digest of a file's content, or of its first `length` bytes, written `sha256:…`. */
@@ -95,7 +95,7 @@ export async function digestFile(
   const fd = openUserFile(path);
   try {
     for (let left = length; ; ) {
-      // Not through Node's thread pool: a turn of it costs more than reading such a piece.
+      // Not through Node's thread pool, where a turn costs more than reading such a piece.
       const count = readSync(fd, memory, 0, Math.min(PIECE, left), null);
       left -= count;
       if (count === 0) return `${algorithm}:${hash.digest('hex')}`;
@@ -107,11 +107,11 @@ export async function digestFile(
   }
 }
 
-/** What a large file of the cache ends with: this, and the sha256 of all before it. */
+/** The marker before the sha256 at the end of a large cache file. */
 const SEAL = '\nkiln-sha256 ';
 const SEAL_LENGTH = SEAL.length + 64;
 
-/** Ends a large file of the cache, which is open for reading and writing, with the digest of its content. */
+/** Ends a large cache file, which is open for reading and writing, with the digest of its content. */
 export async function sealFile(file: FileHandle): Promise<void> {
   const { size } = await file.stat();
   const digest = await digestFile(`/proc/self/fd/${file.fd}`, 'sha256');
@@ -119,10 +119,7 @@ export async function sealFile(file: FileHandle): Promise<void> {
   await file.write(seal, 0, seal.length, size);
 }
 
-/**
- * Whether there is a file that {@link sealFile} ended.
- * @throws DamagedFileError for one that is not what it was then
- */
+/** Whether there is a file that {@link sealFile} ended. @throws DamagedFileError if its content has changed */
 export async function isSealed(path: string): Promise<boolean> {
   try {
     await using file = await open(path);
@@ -143,20 +140,17 @@ export async function isSealed(path: string): Promise<boolean> {
   }
 }
 
-/**
- * Writes a file so that its name never stands for half of it: other processes see the old content
- * or the new one, after a power cut, too.
- */
+/** Replaces a file as a whole: other processes see the old content or the new one, even after a power cut. */
 export async function writeWhole(path: string, content: string | Buffer): Promise<void> {
   await using temporary = await createTemporary(path);
   await temporary.handle.writeFile(content);
   await temporary.commit();
 }
 
-/** A file that gets its name when it is whole. */
+/** A file that gets its name when it is complete. */
 export interface TemporaryFile extends AsyncDisposable {
   readonly handle: Awaited<ReturnType<typeof open>>;
-  /** Gives it its name, on disk as well; a file of that name is replaced. */
+  /** Gives the file its name, on the disk as well, in place of an older file. */
   commit(): Promise<void>;
 }
 
@@ -180,7 +174,7 @@ export async function createTemporary(path: string): Promise<TemporaryFile> {
   };
 }
 
-/** Gives the finished file `from` the name `to`. If that exists already it is the same. */
+/** Renames the finished file `from` to `to`. If `to` exists, it has the same content. */
 export async function publish(from: string, to: string): Promise<void> {
   await mkdir(dirname(to), { recursive: true });
   renameOver(from, to);

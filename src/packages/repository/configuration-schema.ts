@@ -17,7 +17,7 @@ const duration = z.union([z.int().min(0), z.string()]).transform((value, context
 
 const SOURCES = ['baseurl', 'metalink', 'mirrorlist', 'directory'] as const;
 
-/** What an option is of no use without. */
+/** Options that need another option. */
 const NEEDED = [
   ['username', 'password'],
   ['username', 'password_file'],
@@ -25,8 +25,8 @@ const NEEDED = [
 ] as const;
 
 /**
- * One repository as a recipe writes it: dnf's names and meanings (dnf.conf(5)), and `directory` for
- * a local one. `$basearch`, `$arch` and `$releasever` stand in URLs and paths.
+ * A repository as a recipe writes it: dnf's names and meanings (dnf.conf(5)), and `directory` for a local one.
+ * URLs and paths may contain `$basearch`, `$arch` and `$releasever`.
  */
 export const repositorySchema = z
   .strictObject({

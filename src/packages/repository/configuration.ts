@@ -16,7 +16,7 @@ export interface Repository {
   readonly id: string;
   readonly name: string;
   readonly source: RepositorySource;
-  /** How to log in at its servers; undefined where nobody has to. */
+  /** How to log in at its servers; undefined if no login is needed. */
   readonly access?: RepositoryAccess | undefined;
   /** Whether every package must carry a good signature by one of `gpgkey`. */
   readonly gpgcheck: boolean;
@@ -29,7 +29,7 @@ export interface Repository {
   readonly cost: number;
   readonly excludepkgs: readonly string[];
   readonly includepkgs: readonly string[];
-  /** None of its packages is left out for the sake of modules. */
+  /** True if modules hide none of its packages. */
   readonly moduleHotfixes: boolean;
   /** Seconds. */
   readonly metadataExpire: number;
@@ -37,11 +37,11 @@ export interface Repository {
 
 /** What {@link resolveRepository} needs beside the block itself. */
 export interface ResolveOptions {
-  /** The architecture of the packages, as `uname -m` and rpm call it: `x86_64`, `aarch64`, … */
+  /** The architecture of the packages as rpm and `uname -m` name it: `x86_64`, `aarch64`, … */
   readonly arch: string;
-  /** Stands for `$releasever`. */
+  /** The value of `$releasever`. */
   readonly releasever?: string | undefined;
-  /** Relative paths start here: the folder of the recipe. */
+  /** The base of relative paths: the folder of the recipe. */
   readonly baseDirectory: string;
 }
 
@@ -60,8 +60,8 @@ const BASEARCH: Readonly<Record<string, string>> = {
 };
 
 /**
- * Fills a repository block's variables in, makes its paths absolute and applies the defaults that
- * depend on where it is (`gpgcheck`).
+ * Fills in a repository's variables, makes its paths absolute, and applies defaults that depend on its place
+ * (`gpgcheck`).
  * @throws KilnError E_REPOSITORY_CONFIGURATION for an unknown variable, E_REPOSITORY_KEYS when keys
  * are needed and none is named.
  */
@@ -131,7 +131,7 @@ interface Login {
   readonly password: string;
 }
 
-/** Takes `user:password@` out of URLs: they are written into locks and logs. */
+/** Removes `user:password@` from URLs, because URLs are written into locks and logs. */
 function withoutLogin(source: RepositorySource): { source: RepositorySource; login?: Login } {
   if (source.kind === 'directory') return { source };
   const logins: Login[] = [];

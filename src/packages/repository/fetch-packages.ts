@@ -19,16 +19,15 @@ import { mapParallel } from './transport/parallel.ts';
 const MIRRORS_AGE = 2 * 24 * 3600 * 1000;
 
 /**
- * Brings every package of a lock onto this machine.
- * @returns the path of each file by its digest. A file of a local repository stays where it is, all
- * others are in the cache. The content has the locked digest; its signature is not checked here.
- * @throws KilnError E_DOWNLOAD, E_PACKAGE_CHANGED (a local file is not the locked one),
- * E_REPOSITORY_METADATA, E_CACHE_WRITE
+ * Makes every package of a lock available on this machine. @returns the path of each file by its digest. A file
+ * of a local repository stays in its place, all others are in the cache. The content has the locked digest; its
+ * signature is not checked here. @throws KilnError E_DOWNLOAD, E_PACKAGE_CHANGED (a local file is not the
+ * locked one), E_REPOSITORY_METADATA, E_CACHE_WRITE
  */
 export async function fetchPackages(
   lock: Lock,
   options: Omit<OpenOptions, 'refresh'> & {
-    /** Called as soon as a package is here, with its digest. */
+    /** Called with the digest of each package as soon as its file is available. */
     readonly onPackage?: ((digest: string) => void) | undefined;
   },
 ): Promise<Map<string, string>> {
@@ -36,7 +35,7 @@ export async function fetchPackages(
   const repositories = new Map(lock.repositories.map((entry) => [entry.id, entry]));
   const mirrors = new Map<string, Promise<Mirrors>>();
   const progress = new PackagesProgress(lock, context);
-  // Checking is work for one processor: in turn, and the first are ready before the last have begun.
+  // Checking takes a processor, so it is done in turn: the first files are ready before the last ones begin.
   let turn: Promise<unknown> = Promise.resolve();
   const checkInTurn = (path: string, entry: LockedPackage, signal: AbortSignal) => {
     const checked = awaitedLater(
@@ -60,15 +59,15 @@ export async function fetchPackages(
     options.onPackage?.(entry.digest);
     return [entry.digest, path] as const;
   };
-  // One file, even if two names of a lock mean it.
+  // Two names in a lock may mean the same file.
   const entries = [...new Map(lock.packages.map((entry) => [entry.digest, entry])).values()];
   const { parallel } = context.transfer;
   return new Map(await mapParallel(entries, parallel, context.signal, fetchOne));
 }
 
 /**
- * Where {@link fetchPackages} will find each package of a lock, by its digest, if none of them has to
- * come from elsewhere. What is there is not looked at.
+ * The paths at which {@link fetchPackages} will find the packages of a lock, by digest, if all are local;
+ * otherwise undefined. The files are not read.
  */
 export function localPackages(lock: Lock): Map<string, string> | undefined {
   const repositories = new Map(lock.repositories.map((entry) => [entry.id, entry]));
@@ -106,7 +105,7 @@ export async function packageUrls(
   return urls;
 }
 
-/** Where a package lies that needs no download. */
+/** The path of a package that needs no download. */
 function localPath({ source }: LockedRepository, entry: LockedPackage): string | undefined {
   if (source.kind !== 'directory') return undefined;
   checkLocation(entry, true);
@@ -174,7 +173,7 @@ async function packageMirrors(
   return new Mirrors(bases, namedBy(source), access);
 }
 
-/** Sums what the downloads of one call report. */
+/** Sums the progress of all downloads of one call. */
 class PackagesProgress {
   readonly #context: DownloadContext;
   readonly #count: number;

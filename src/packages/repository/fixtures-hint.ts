@@ -1,7 +1,7 @@
 /** The folder that fixtures/debian-rpms makes, below KILN_FIXTURES or KILN_STATE/fixtures. */
 const FIXTURES = /\/debian-rpms\/(?:(extras)(?:\/|$)|(?:build|RPM-GPG-KEY-kiln-fixtures)(?:\/|$))/;
 
-/** What makes the fixture repository that `path` is of; undefined if it is of none. */
+/** The command that makes the fixture repository of `path`; undefined for any other path. */
 export function fixturesHint(path: string): string | undefined {
   const found = FIXTURES.exec(path);
   if (found === null) return undefined;

@@ -1,6 +1,6 @@
 import type { Repository } from './configuration.ts';
 
-/** A repository of packages that kiln itself published: of equals they are taken first, as in mock's chains. */
+/** A repository that kiln published: among equal packages its own are preferred, as in mock's chains. */
 export function localRepository(id: string, path: string, name = id): Repository {
   return {
     id,

@@ -30,14 +30,14 @@ export function downloadContext(options: Omit<OpenOptions, 'refresh'>): Download
   return {
     cache: new Cache(options.paths),
     transfer: { ...defaultTransfer, ...options.transfer },
-    // Whoever wrote the image recipe, or a repository's configuration, is trusted with the network.
+    // The author of an image recipe, or of a repository's configuration, is trusted with the network.
     reach: 'named',
     signal: options.signal,
     onProgress: options.onProgress,
   };
 }
 
-/** A repository whose metadata can be had. */
+/** A repository whose metadata is available. */
 export interface OpenRepository extends RefreshedRepository {
   readonly repository: Repository;
 }
@@ -56,7 +56,7 @@ export class RepositorySet {
     return this.#members;
   }
 
-  /** Asks the server again, because what its repomd.xml names is not there any more. */
+  /** Asks the server again, because a file that its repomd.xml names is gone. */
   async renew(id: string): Promise<OpenRepository> {
     const index = this.#members.findIndex((member) => member.repository.id === id);
     const old = this.#members[index];
@@ -69,8 +69,8 @@ export class RepositorySet {
 }
 
 /**
- * Makes repositories ready to be solved from: each one's repomd.xml is fetched, or known well
- * enough, and verified as its configuration asks.
+ * Makes repositories ready for solving: each one's repomd.xml is fetched, or recent enough, and verified as its
+ * configuration asks.
  * @throws KilnError of the first repository that fails: E_DOWNLOAD, E_REPOSITORY_METADATA,
  * E_REPOSITORY_SIGNATURE, E_REPOSITORY_OFFLINE, E_REPOSITORY_MISSING, E_REPOSITORY_CONFIGURATION,
  * E_KEY_MISSING
@@ -88,7 +88,7 @@ export async function openRepositories(
     }
     seen.add(id);
   }
-  // A key that is missing would be noticed only after everything was downloaded.
+  // Otherwise a missing key would be noticed only after all downloads.
   const checked = repositories.filter(({ gpgcheck, repoGpgcheck }) => gpgcheck || repoGpgcheck);
   await Promise.all(checked.map((repository) => readKeys(repository)));
   const failed = new AbortController();
@@ -108,8 +108,8 @@ export async function openRepositories(
 }
 
 /**
- * A local path of one of a repository's metadata files. What is in it is still to be checked
- * against its digests where it comes from a local directory.
+ * A local path of one of a repository's metadata files. If it comes from a local directory, its content must
+ * still be compared with its digests.
  * @throws KilnError E_DOWNLOAD, E_REPOSITORY_MISSING
  */
 export async function metadataPath(

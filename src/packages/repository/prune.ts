@@ -5,10 +5,10 @@ import { tryLock } from '../../host/files/flock.ts';
 import type { StatePaths } from '../../host/state/paths.ts';
 import { Cache } from './cache.ts';
 
-/** Whatever was used within this time may be in use, milliseconds. */
+/** Files used within this time, milliseconds, may be in use. */
 const IN_USE = 60 * 60 * 1000;
 
-/** A download or a temporary file that nobody touched for so long is left over, milliseconds. */
+/** After this time, milliseconds, an untouched download or temporary file was left by a dead process. */
 const ABANDONED = 24 * 60 * 60 * 1000;
 
 export interface PruneOptions {
@@ -19,7 +19,7 @@ export interface PruneOptions {
   readonly signal?: AbortSignal | undefined;
 }
 
-/** What is gone. */
+/** What was deleted. */
 export interface Pruned {
   readonly files: number;
   readonly bytes: number;
@@ -33,9 +33,9 @@ interface CachedFile {
 }
 
 /**
- * Keeps the download cache within its limits: what was not used for longest goes first, and what
- * killed processes left goes after a day. What was used within the last hour, and what somebody is
- * downloading, stays. All of it can be had again.
+ * Keeps the download cache within its limits: deletes the least recently used files first, and after a day what
+ * killed processes left. Files used within the last hour, and running downloads, stay. Everything can be
+ * downloaded again.
  */
 export async function pruneCache(
   paths: Pick<StatePaths, 'cache'>,
@@ -83,7 +83,7 @@ async function filesBelow(directory: string): Promise<CachedFile[]> {
   for (const entry of entries) {
     if (!entry.isFile()) continue;
     const path = join(entry.parentPath, entry.name);
-    // It may have gone in the meantime.
+    // Another process may have deleted it.
     const found = await stat(path).catch(() => undefined);
     if (found !== undefined) files.push({ path, bytes: found.size, used: found.mtimeMs });
   }

@@ -22,14 +22,14 @@ import { BrokenFileError, Mirrors } from './transport/mirrors.ts';
 import { keysDigest, readKeys } from './trust/keys.ts';
 
 /**
- * `auto`: ask the server if what is here is older than `metadata_expire`. `always`: ask it now.
- * `never`: use what is here, offline.
+ * `auto`: ask the server if the metadata is older than `metadata_expire`. `always`: ask now. `never`: use the
+ * cached metadata, offline.
  */
 export type RefreshMode = 'auto' | 'always' | 'never';
 
 const REPOMD = 'repodata/repomd.xml';
 
-/** A repository whose repomd.xml is known, and current as far as `refresh` asked for it. */
+/** A repository with its repomd.xml, as current as `refresh` asked. */
 export interface RefreshedRepository {
   readonly index: RepositoryIndex;
   /** Undefined for a local directory. */
@@ -37,8 +37,7 @@ export interface RefreshedRepository {
 }
 
 /**
- * Brings what is known of a repository up to date. One process at a time does so for one
- * repository; the others wait and use its result.
+ * Updates what is known of a repository. One process at a time does so; others wait and use its result.
  * @throws KilnError E_DOWNLOAD, E_REPOSITORY_METADATA, E_REPOSITORY_SIGNATURE, E_KEY_MISSING,
  * E_REPOSITORY_OFFLINE, E_REPOSITORY_MISSING
  */
@@ -59,7 +58,7 @@ export async function refreshRepository(
     }
     const wanted = mode === 'auto' ? repository.metadataExpire * 1000 : Number.POSITIVE_INFINITY;
     const age = asked - (state?.checkedAt ?? Number.NEGATIVE_INFINITY);
-    // Somebody refreshed it while we waited for the lock: that is as good as doing it now.
+    // If another process refreshed it while this one waited for the lock, that is enough.
     const fresh = mode === 'always' ? age <= 0 : age < wanted;
     if (state?.index !== undefined && fresh) {
       return {
@@ -73,7 +72,7 @@ export async function refreshRepository(
   return await withLock(join(directory, 'lock'), run, { signal: context.signal });
 }
 
-/** What other keys signed, or signatures nobody checked, is not known. */
+/** Metadata that other keys signed, or that was not checked, counts as unknown. */
 function trustedPart(
   state: RepositoryState | undefined,
   keys: readonly string[] | undefined,
@@ -155,7 +154,7 @@ async function refreshRemote(
     item: 'repomd.xml',
     maxSize: MAX_REPOMD,
   };
-  // With a metalink it is known that there is a newer one; another mirror's ETag must not hide it.
+  // The metalink says that there is a newer one; another mirror's ETag must not hide it.
   const known = allowed.length === 0 ? before : undefined;
   const answer = await downloadFile(context, item, known, (content) => {
     if (allowed.length === 0) return;
@@ -202,7 +201,7 @@ async function indexOf(
   content: Buffer,
   context: DownloadContext,
 ): Promise<RepositoryIndex> {
-  // With it come schemas, which nobody needs for what is known.
+  // It loads schemas, which known metadata does not need.
   const { readRepomd } = await import('./metadata/parse-index.ts');
   const repomd = await readRepomd(content, context.signal).catch((cause: unknown) => {
     if (!(cause instanceof KilnError)) throw cause;

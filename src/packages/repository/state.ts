@@ -5,7 +5,7 @@ import { type Cache, writeWhole } from './cache.ts';
 import type { Repository, RepositorySource } from './configuration.ts';
 import type { Repomd } from './metadata/repomd.ts';
 
-/** Raised when what is remembered changes. */
+/** Raised when the remembered data changes. */
 export const STATE_FORMAT = 2;
 
 /** What is remembered of a repository between two runs. */
@@ -15,9 +15,11 @@ export interface RepositoryState {
   readonly checkedAt: number;
   /** Folders' URLs, best first; empty for a local directory. */
   readonly mirrors: readonly string[];
-  /** What the metalink said may be served; empty without one. */
+  /** The digests that the metalink allows; empty without a metalink. */
   readonly allowed: readonly string[];
-  /** Names the keys that the signature of `index` was checked with; undefined where none was asked for. */
+  /**
+   * Identifies the keys with which the signature of `index` was checked; undefined if no check was asked for.
+   */
   readonly keys?: string | undefined;
   /** Undefined while only the mirrors are known. */
   readonly index?: RepositoryIndex | undefined;
@@ -34,7 +36,9 @@ export interface RepositoryIndex {
   readonly repomd: Repomd;
 }
 
-/** The folder of what is known of a repository; another source or other trust is another one. */
+/**
+ * The folder with what is known of a repository; another source, or other trust settings, have another folder.
+ */
 export function stateDirectory(
   cache: Cache,
   repository: Pick<Repository, 'id' | 'source'> & Partial<Repository>,
@@ -51,7 +55,7 @@ function canonical(source: RepositorySource): readonly unknown[] {
     : [source.kind, source.kind === 'baseurl' ? source.urls : source.url];
 }
 
-/** What is known, or undefined; a file that was damaged, or written by another kiln, is nothing. */
+/** What is known; undefined for a damaged file, or one of another version of kiln. */
 export async function readState(directory: string): Promise<RepositoryState | undefined> {
   const { value, damage } = findRecord(join(directory, 'state.json'), takeState);
   if (damage !== undefined) dropCached(damage);

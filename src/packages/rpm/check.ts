@@ -1,8 +1,7 @@
 /**
- * Takes what a confined child says about a package: it read hostile bytes, so its messages are
- * checked before anybody uses them. Every part is built anew of what was checked, so that whatever
- * else came along is dropped. By hand, since a schema's library takes longer to load than a thousand
- * packages to check; test/rpm/check.test.ts holds it against one. All throw a TypeError.
+ * Checks what a confined child says about a package: the child read hostile bytes. Every part is rebuilt from
+ * checked values, so extra data is dropped. Written by hand, because loading a schema library takes longer than
+ * checking a thousand packages; test/rpm/check.test.ts compares it with one. All functions throw a TypeError.
  */
 import { fileTypeOf, isFileFlag } from './files.ts';
 import {
@@ -23,7 +22,7 @@ import {
 } from './package.ts';
 import { DEPENDENCY_KINDS, scriptletTags } from './tags.ts';
 
-/** Gives a part of what it should be, built anew. */
+/** Returns the checked part, rebuilt. */
 type Take<Value> = (value: unknown) => Value;
 
 const text: Take<string> = (value) => {

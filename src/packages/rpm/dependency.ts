@@ -11,7 +11,7 @@ import { DEPENDENCY_KINDS, dependencyTags } from './tags.ts';
 
 type Order = -1 | 0 | 1;
 
-/** Leaves only letters, digits, `~` and `^`: everything else separates and counts for nothing. */
+/** Removes everything but letters, digits, `~` and `^`: the rest only separates. */
 const SEPARATORS = /^[^A-Za-z0-9~^]+/;
 const DIGITS = /^[0-9]+/;
 const LETTERS = /^[A-Za-z]+/;
@@ -48,7 +48,7 @@ export function compareVersions(one: string, two: string): Order {
     const kind = DIGITS.test(a) ? DIGITS : LETTERS;
     const segmentA = kind.exec(a)![0];
     const segmentB = kind.exec(b)?.[0];
-    // Of two different kinds the number is the newer one.
+    // Of two different kinds, the number is newer.
     if (segmentB === undefined) return kind === DIGITS ? 1 : -1;
     const order =
       kind === DIGITS ? compareNumbers(segmentA, segmentB) : ordered(segmentA, segmentB);
@@ -56,12 +56,12 @@ export function compareVersions(one: string, two: string): Order {
     a = a.slice(segmentA.length);
     b = b.slice(segmentB.length);
   }
-  // What is longer is newer.
+  // The longer one is newer.
   if (a === '' && b === '') return 0;
   return a === '' ? -1 : 1;
 }
 
-/** Decimal numbers of any length: they may be too large for any integer. */
+/** Compares decimal numbers of any length, which may exceed any integer type. */
 function compareNumbers(one: string, two: string): Order {
   const a = one.replace(/^0+/, '');
   const b = two.replace(/^0+/, '');

@@ -1,4 +1,4 @@
-/** Turns the headers of a package into an RpmPackage. Checks no digest and no signature. */
+/** Turns a package's headers into an RpmPackage, without checking digests and signatures. */
 import { readSync } from 'node:fs';
 import { readAllDependencies, readDependencies, Sense } from './dependency.ts';
 import { rpmError } from './errors.ts';
@@ -34,7 +34,7 @@ import {
 /** RPMSCRIPT_FLAG_ bits. */
 const ScriptFlag = { expand: 1, queryFormat: 2, critical: 4 };
 
-/** What rpm runs a script with when the header names nothing. */
+/** The interpreter of a script if the header names none. */
 const DEFAULT_INTERPRETER = ['/bin/sh'];
 const LUA = '<lua>';
 const DEFAULT_PRIORITY = 1000000;
@@ -123,7 +123,7 @@ function readFileTriggers(header: RpmHeader): RpmFileTrigger[] {
   );
 }
 
-/** A package without what has to be computed. */
+/** A package without the computed parts. */
 export type RpmDescription = Omit<RpmPackage, 'digests' | 'signatures'>;
 
 /** @throws KilnError E_RPM_FORMAT, E_RPM_UNSUPPORTED. */
@@ -153,7 +153,7 @@ function readChangelog(header: RpmHeader): RpmChangelogEntry[] {
     .map((date, i) => ({ author: authors[i] ?? '', date, text: texts[i] ?? '' }));
 }
 
-/** Reads no lists: several times faster than all of a package. */
+/** Reads no lists, which is several times faster than reading all of a package. */
 export function describeIdentity(
   fd: number,
   sections: RpmSections,
@@ -193,7 +193,7 @@ function sourceArch(header: RpmHeader): string {
   return header.has(Tag.noSource) || header.has(Tag.noPatch) ? 'nosrc' : 'src';
 }
 
-/** v6 says so; v4 is told from v3 by its immutable region. */
+/** A v6 header says so; v4 differs from v3 by its immutable region. */
 function formatVersion(header: RpmHeader): 3 | 4 | 6 {
   if (header.has(Tag.rpmFormat)) return 6;
   return header.hasRegion ? 4 : 3;
@@ -222,8 +222,8 @@ function describePayload(fd: number, { header, signature, ...at }: RpmSections):
 }
 
 /**
- * rpm leaves the tag out both for gzip (once the only one) and for an uncompressed payload, which
- * zlib's reader passes through: the first bytes tell.
+ * rpm leaves the tag out both for gzip (once the only format) and for an uncompressed payload, which zlib's
+ * reader passes through. The first bytes tell which.
  */
 function compressorOf(fd: number, header: RpmHeader, payloadStart: number): RpmCompressor {
   const name = header.string(Tag.payloadCompressor) ?? 'gzip';

@@ -1,7 +1,7 @@
 /**
- * The digests a package has of itself. Which there are depends on its age: v3 has an MD5 of header
- * and payload, v4 adds SHA-1 and SHA-256 of the header and later SHA-256 of the payload, v6 has
- * SHA-256, SHA-512 and SHA3-256. Source: rpm's docs/manual/signatures_digests.md.
+ * The digests that a package has of itself. They depend on its age: v3 has an MD5 of header and payload, v4
+ * adds SHA-1 and SHA-256 of the header and later SHA-256 of the payload, v6 has SHA-256, SHA-512 and SHA3-256.
+ * Source: rpm's docs/manual/signatures_digests.md.
  */
 import { createHash, getHashes, type Hash, hash } from 'node:crypto';
 import { readSync } from 'node:fs';
@@ -12,7 +12,7 @@ import { SigTag, Tag } from './tags.ts';
 
 type Expected = Pick<RpmDigest, 'scope' | 'algorithm' | 'expected'>;
 
-/** How much of a package is read to check it. */
+/** How much of a package is read for the check. */
 export type DigestDepth =
   /** The header only. */
   | 'header'
@@ -23,7 +23,7 @@ export type DigestDepth =
 
 let hashes: ReadonlySet<string> | undefined;
 
-/** Loads Node's cryptography, which takes milliseconds: where packages are read, and before they are. */
+/** Loads Node's cryptography ahead of time, which takes milliseconds. */
 export function loadHashes(): void {
   isAvailable('sha256');
 }
@@ -120,7 +120,7 @@ export function digestFaults(digests: RpmPackage['digests']): string[] {
   return faults;
 }
 
-/* Reading the compressed payload in large pieces, always the same memory. */
+/* Reads the compressed payload in large pieces into the same memory. */
 
 const CHUNK = 1024 * 1024;
 

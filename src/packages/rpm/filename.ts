@@ -1,9 +1,9 @@
 /**
- * Strings for bytes that are meant to be UTF-8 and sometimes are not: file names, old summaries.
+ * Strings for bytes that should be UTF-8 and sometimes are not: file names, old summaries.
  *
- * A byte that is no part of valid UTF-8 becomes the lone surrogate U+DC80..U+DCFF (Python's
- * "surrogateescape", PEP 383), so that every byte string has exactly one string, it comes back
- * unchanged, and JSON carries it (JSON.stringify writes lone surrogates as escapes).
+ * A byte that is not valid UTF-8 becomes the lone surrogate U+DC80..U+DCFF (Python's "surrogateescape", PEP
+ * 383). So every byte string has exactly one string and can be restored, and JSON can carry it (JSON.stringify
+ * escapes lone surrogates).
  */
 import { isUtf8 } from 'node:buffer';
 
@@ -47,7 +47,7 @@ export function encodeName(text: string): Buffer {
   return Buffer.concat(parts);
 }
 
-/** The same name for a system call that takes text as well: most are UTF-8, and need no bytes made of them. */
+/** The name for a system call that also takes text: most names are UTF-8 and need no conversion to bytes. */
 export function callName(text: string): Buffer | string {
   return text.isWellFormed() ? text : encodeName(text);
 }

@@ -44,7 +44,7 @@ export function hashName(number: number): string | undefined {
   return HASHES[number];
 }
 
-/** What the digests of files are made with; md5 where the header does not say. */
+/** The algorithm of the files' digests; md5 if the header does not name one. */
 export function fileDigestAlgorithm(header: RpmHeader): string {
   const number = header.number(Tag.fileDigestAlgo) ?? 1;
   const name = hashName(number);
@@ -113,7 +113,7 @@ export function readFiles(header: RpmHeader, signature: RpmHeader): RpmFile[] {
   });
 }
 
-/** Every set of bits that occurs is named once: most packages have two or three. */
+/** Each set of bits is turned into names once: most packages have two or three. */
 const namedFlags = new Map<number, readonly RpmFileFlag[]>();
 
 function flagNames(bits: number): readonly RpmFileFlag[] {

@@ -61,8 +61,8 @@ export function readIntro(bytes: Buffer, what: string, limits: HeaderLimits): He
 }
 
 /**
- * A header's tags. Getters give undefined for a tag that is not there and throw E_RPM_FORMAT for
- * one of another type or with data that is not inside the store.
+ * A header's tags. Getters return undefined for a missing tag, and throw E_RPM_FORMAT for one of another type
+ * or with data outside the store.
  */
 export class RpmHeader {
   /** The whole header, intro included: what header digests and signatures cover. */
@@ -194,8 +194,8 @@ export class RpmHeader {
   }
 
   /**
-   * A region's trailer is a copy of its entry with the offset back to the index. Digests and
-   * signatures cover the region: tags behind it would be believed without being signed.
+   * A region's trailer is a copy of its entry with the offset back to the index. Digests and signatures cover
+   * the region: tags after it would be trusted without being signed.
    */
   #checkRegion(regionTag: number, count: number): void {
     const entry = this.#entries.get(regionTag)!;
@@ -207,7 +207,7 @@ export class RpmHeader {
     if (trailer.readUInt32BE(4) !== Type.bin || trailer.readUInt32BE(12) !== ENTRY_SIZE) {
       throw this.#broken(regionTag, 'has a broken trailer');
     }
-    // Signing tools append to the signature header, which nothing signs anyway.
+    // Signing tools append to the signature header, which is not signed itself.
     if (regionTag === SigTag.region && covered > 0 && covered <= count) return;
     if (covered !== count || entry.offset + ENTRY_SIZE !== this.#store.length) {
       throw this.#broken(regionTag, 'does not cover the whole header');

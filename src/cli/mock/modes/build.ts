@@ -34,7 +34,7 @@ export async function buildsrpm(session: MockSession): Promise<number> {
   return await buildAll(session, [], { stopAfter: 'srpm' });
 }
 
-/** `--calculate-build-dependencies SRPM`: the locks of its build root, and no build. */
+/** `--calculate-build-dependencies SRPM`: writes the locks of its build root, without a build. */
 export async function calculateDependencies(session: MockSession): Promise<number> {
   if (session.line.args.length !== 1) {
     throw argumentError('--calculate-build-dependencies needs one SRPM');
@@ -51,7 +51,7 @@ async function buildAll(
   const chroot = await sessionChroot(session);
   await using root = await lockRoot(session, chroot);
   await using sources = await buildSources(session, srpms);
-  // The key is root's, and so is what it vouches for.
+  // The key is root's, so a user's build is not signed with it.
   if (session.caller.user !== undefined && chroot.sign !== undefined) {
     throw forbidden('a configuration with the plugin sign', 'its key is root’s', {
       hint: `build without it, and sign with a key of your own: \`kiln build --sign-key\``,

@@ -16,12 +16,12 @@ import { hostPath, lockRoot, type MockSession, openBaseImage, sessionChroot } fr
 import { type HostKey, hostKey } from '../signing.ts';
 import { buildSources } from '../sources.ts';
 
-/** Marks in a package's result directory, as mock has them. */
+/** mock's marks in a package's result directory. */
 const MARKS = { done: 'success', failed: 'fail' } as const;
 
 /**
- * `--chain SRPM…`: one after the other, in the order given, each with what the ones before made.
- * `kiln build --chain` finds the order itself and builds in parallel; this is what mock does.
+ * `--chain SRPM…`: builds in the given order, each with the results of those before. mock does this; `kiln
+ * build --chain` finds the order itself and builds in parallel.
  */
 export async function chain(session: MockSession): Promise<number> {
   const { line, log } = session;
@@ -45,7 +45,7 @@ export async function chain(session: MockSession): Promise<number> {
   return await run.all(srpms);
 }
 
-/** Where the packages' result directories go, below --localrepo. @throws KilnError E_RESULTDIR */
+/** The folder for packages' result directories, below --localrepo. @throws KilnError E_RESULTDIR */
 async function resultsDirectory({ line, caller }: MockSession, config: string): Promise<string> {
   const localrepo = line.value('localrepo');
   const top =
@@ -109,13 +109,13 @@ class ChainRun implements AsyncDisposable {
     return MOCK_STATUS.chain;
   }
 
-  /** Builds one; whether that went well. */
+  /** Builds a package; true if it succeeded. */
   async #one(srpm: string): Promise<boolean> {
     const { engine, log, signal } = this.#session;
     const what = basename(srpm);
     const name = what.replace(/(\.src|\.nosrc)?\.rpm$/, '');
     const directory = join(this.#results, name);
-    // Opened before the build, and no link to another place: what is written stays here.
+    // Opened before the build, so that results cannot be redirected by a link.
     using folder = this.#folderOf(name);
     if (folder.has(MARKS.done)) {
       log.info(`Skipping ${what}: it was built before`);
@@ -150,7 +150,7 @@ class ChainRun implements AsyncDisposable {
     }
   }
 
-  /** Makes a repository of all binary packages that are there, in place of the one before. */
+  /** Replaces the repository by one of all binary packages. */
   async #publish(): Promise<void> {
     const files: { path: string }[] = [];
     using results = Folder.open(this.#results);

@@ -9,7 +9,7 @@ import { hasTerminal } from '../../caller/caller.ts';
 import { argumentError, commandStatus } from '../exit-status.ts';
 import { type MockSession, withRoot } from '../session.ts';
 
-/** Runs a command line in the image's best shell; without one, an interactive shell. */
+/** Runs a command line in the image's best shell, or an interactive shell without one. */
 const SHELL = [
   '/bin/sh',
   '-c',
@@ -17,7 +17,7 @@ const SHELL = [
   'sh',
 ];
 
-/** `--shell`: a shell, or a command line for one; its arguments are joined. */
+/** `--shell`: a shell, or a command line for one; the arguments are joined. */
 export async function shell(session: MockSession): Promise<number> {
   const { line, log } = session;
   const commandLine = line.args.length === 0 ? [] : [line.args.join(' ')];
@@ -38,7 +38,7 @@ export async function shell(session: MockSession): Promise<number> {
   });
 }
 
-/** `--chroot`: one argument goes through a shell, several are a command as it is. No stdin. */
+/** `--chroot`: a single argument goes through a shell, several are one command. No stdin. */
 export async function chroot(session: MockSession): Promise<number> {
   const { line, log, signal, caller } = session;
   const [only] = line.args;
@@ -63,7 +63,7 @@ export async function chroot(session: MockSession): Promise<number> {
   });
 }
 
-/** Runs a command to its end and gives its status; `connect` attaches the caller to it. */
+/** Runs a command to its end and returns its status; `connect` attaches the caller to it. */
 async function inSandbox(
   { line, caller }: MockSession,
   root: MockRoot,
@@ -100,7 +100,7 @@ async function inSandbox(
     return commandStatus(await command.ended());
   } finally {
     attachment.detach();
-    // The watch kills the whole sandbox: what that did to the command is not the reason.
+    // The watch kills the whole sandbox, so the disk is the reason, not the command's end.
     disk.signal.throwIfAborted();
   }
 }

@@ -50,7 +50,7 @@ export async function copyout(session: MockSession): Promise<number> {
   return await withRoot(session, async (root) => {
     const home = root.image.manifest.user.home;
     await using sandbox = await RootSandbox.open(root, { command: ['--copyout'] });
-    // What may not be a directory is collected beside its place.
+    // A result that need not be a directory is collected beside its place.
     const staging = isDirectory
       ? target
       : await mkdtemp(join(dirname(target), '.kiln-copyout-')).catch((cause: unknown) => {

@@ -13,13 +13,13 @@ import {
 } from '../../../jobs/mock/config/load.ts';
 import { chrootRequest, type MockSession } from '../session.ts';
 
-/** Characters of a name's column, as mock has it. */
+/** The width of a name's column, as in mock. */
 const COLUMN = 34;
 
-/** Files of a configuration directory that are no configuration of a chroot. */
+/** Files of a configuration directory that configure no chroot. */
 const NO_CHROOTS = new Set(['site-defaults.cfg', 'chroot-aliases.cfg']);
 
-/** `--list-chroots`: configurations, and kiln's own recipes. */
+/** `--list-chroots`: configurations and kiln's own recipes. */
 export async function listChroots(session: MockSession): Promise<number> {
   const directory = session.line.value('configdir') ?? SYSTEM_CONFIG;
   const lines = [entry('config name', 'description'), 'Global configs:'];
@@ -55,7 +55,7 @@ function entry(name: string, text: string): string {
   return `${name.padEnd(COLUMN)} ${text}`.trimEnd();
 }
 
-/** `--debug-config`: every option as it was written, or with `expanded` as it is used. */
+/** `--debug-config`: every option as written, or with `expanded` as it is used. */
 export async function debugConfig(session: MockSession, expanded: boolean): Promise<number> {
   const request = chrootRequest(session);
   const options = await chrootOptions(session.engine, request);

@@ -5,7 +5,7 @@ import { argumentError } from '../exit-status.ts';
 import { buildRequires, installRequirements, specRequires } from '../requirements.ts';
 import { hostPath, type MockSession, withRoot } from '../session.ts';
 
-/** `--installdeps (SRPM | SPEC | RPM)…`: what they require goes into the root. */
+/** `--installdeps (SRPM | SPEC | RPM)…`: installs their requirements into the root. */
 export async function installdeps(session: MockSession): Promise<number> {
   const { line } = session;
   if (line.args.length === 0) {

@@ -9,7 +9,7 @@ import { usageError } from '../command-line.ts';
 import { argumentError } from '../exit-status.ts';
 import { hostPath, type MockSession, packageSources, withRoot } from '../session.ts';
 
-/** `--install PACKAGE…`: by name, or as files. */
+/** `--install PACKAGE…`: names or files. */
 export async function install(session: MockSession): Promise<number> {
   const { line } = session;
   if (line.args.length === 0) throw argumentError('You must specify a package list to install.');
@@ -19,7 +19,7 @@ export async function install(session: MockSession): Promise<number> {
   });
 }
 
-/** Installs what a command line names into a root. */
+/** Installs the command line's packages into a root. */
 export async function installArguments(
   session: MockSession,
   root: MockRoot,
@@ -63,7 +63,7 @@ export async function update(session: MockSession): Promise<number> {
   });
 }
 
-/** `--remove PACKAGE…`, with what needs them. */
+/** `--remove PACKAGE…`, with the packages that need them. */
 export async function remove(session: MockSession): Promise<number> {
   const { line, log, signal } = session;
   const packages = line.args;
@@ -76,7 +76,7 @@ export async function remove(session: MockSession): Promise<number> {
   });
 }
 
-/** What of a package manager's command line kiln does itself. */
+/** Commands of a package manager that kiln performs itself. */
 const COMMANDS: Readonly<Record<string, (session: MockSession) => Promise<number>>> = {
   install,
   update,

@@ -7,7 +7,7 @@ import { destroySandbox, sweepSandboxes } from '../../../sandbox/domain/sweep.ts
 import { mockStatus } from '../exit-status.ts';
 import { initRoot, lockRoot, type MockSession, sessionChroot } from '../session.ts';
 
-/** `--init`: a root with nothing but its packages. */
+/** `--init`: makes a root with only its packages. */
 export async function init(session: MockSession): Promise<number> {
   const { line, log } = session;
   const chroot = await sessionChroot(session);
@@ -19,7 +19,7 @@ export async function init(session: MockSession): Promise<number> {
   return 0;
 }
 
-/** `--clean`, and `--scrub` of what it is given. */
+/** `--clean`, and the parts of `--scrub`. */
 export async function clean(session: MockSession): Promise<number> {
   const { line, log } = session;
   const chroot = await sessionChroot(session);
@@ -42,13 +42,13 @@ export async function clean(session: MockSession): Promise<number> {
   return 0;
 }
 
-/** Whoever asks for that wants the room on the disk. */
+/** The caller wants the disk space now, so delete at once. */
 async function removeForGood(root: MockRoot): Promise<void> {
   const tree = await root.remove();
   if (tree !== undefined) await removeTree(tree);
 }
 
-/** `--orphanskill`: ends whatever runs in the root, a build that goes on there as well. */
+/** `--orphanskill`: ends everything that runs in the root, including a build. */
 export async function orphanskill(session: MockSession): Promise<number> {
   const { engine, log } = session;
   const { root } = await sessionChroot(session);
@@ -63,7 +63,7 @@ export async function orphanskill(session: MockSession): Promise<number> {
   return 0;
 }
 
-/** `--scrub-all-chroots`: removes every root that nobody uses just now. */
+/** `--scrub-all-chroots`: removes every unused root. */
 export async function scrubAll(session: MockSession): Promise<number> {
   const { engine, log } = session;
   let status = 0;

@@ -1,13 +1,13 @@
-/** What lock files of all kinds have in common: they are JSON, and easily taken for another. */
+/** The common part of all lock files: they are JSON, and are easily confused. */
 import type * as z from 'zod';
 import { KilnError } from '../../../errors.ts';
 import { reasonLine } from '../../../host/calls/system-error.ts';
 import { readUserFile } from '../../../host/files/user-file.ts';
 
-/** Bytes of a lock: 10,000 packages take 5 MB, and the recipe's files lie in it. */
+/** The most bytes of a lock: 10,000 packages take 5 MB, and the recipe's files are in it. */
 const MAX_LOCK = 256 * 2 ** 20;
 
-/** Files that are taken for another: what they are, and what they are for. */
+/** Files that are confused with locks: what they are, and what they are for. */
 const KINDS: readonly {
   readonly is: (value: Record<string, unknown>) => boolean;
   readonly name: string;
@@ -40,7 +40,7 @@ const KINDS: readonly {
   },
 ];
 
-/** What is read, in words. */
+/** The expected file, in words. */
 export interface LockForm<Schema extends z.ZodType> {
   readonly schema: Schema;
   /** Follows “FILE is no ”. */
@@ -64,9 +64,8 @@ export function readLockFile<Schema extends z.ZodType>(
 }
 
 /**
- * Reads the text of a lock.
- * @param origin what messages call it: the file's path
- * @throws KilnError E_LOCK_INVALID: it names what else the file is, or the first thing that is wrong.
+ * Parses the text of a lock. @param origin its name in messages: the file's path @throws KilnError
+ * E_LOCK_INVALID with what else the file is, or the first mistake
  */
 function parseLockText<Schema extends z.ZodType>(
   text: string,

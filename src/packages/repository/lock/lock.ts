@@ -37,7 +37,7 @@ const lockedPackageSchema = z.strictObject({
   repository: z.string(),
 });
 
-/** The lock file: everything a build root is made of. Building from it needs no solver. */
+/** The lock file: everything in a build root. Building from it needs no solver. */
 export const lockSchema = z
   .strictObject({
     format: z.literal(LOCK_FORMAT),
@@ -66,8 +66,8 @@ export type LockedPackage = Lock['packages'][number];
 export type LockedRepository = Lock['repositories'][number];
 
 /**
- * A lock of what metadata said, checked.
- * @throws KilnError E_REPOSITORY_METADATA: it names the first package that cannot be locked, and why
+ * A lock made from metadata, checked. @throws KilnError E_REPOSITORY_METADATA with the first package that
+ * cannot be locked, and why
  */
 export function lockOf(
   value: Readonly<Record<string, unknown>> & {

@@ -1,6 +1,6 @@
 import { KilnError } from '../../../errors.ts';
 
-/** The error for a file of metadata that is not what it should be: E_REPOSITORY_METADATA. */
+/** The error for an invalid file of metadata: E_REPOSITORY_METADATA. */
 export function brokenMetadata(file: string, why: string, cause?: unknown): KilnError {
   return new KilnError('E_REPOSITORY_METADATA', `${file} is broken: ${why}`, {
     cause,

@@ -7,7 +7,7 @@ import { brokenMetadata } from './broken-metadata.ts';
 export interface GroupPackage {
   readonly name: string;
   readonly type: 'mandatory' | 'default' | 'optional' | 'conditional';
-  /** For `conditional`: only together with this package. */
+  /** For `conditional`: install it only together with this package. */
   readonly requires?: string;
 }
 
@@ -21,7 +21,7 @@ export interface Group {
   readonly groups: string[];
 }
 
-/** Bounds on what a comps file may hold. */
+/** The limits of a comps file. */
 const MAX_GROUPS = 20_000;
 const MAX_MEMBERS = 500_000;
 const MAX_TEXT = 4096;
@@ -75,7 +75,7 @@ export class CompsParser {
       const requires = attributes.requires;
       this.#package = { name: '', type, ...defined({ requires }) };
     }
-    // A translated name is not the name.
+    // Translated names are ignored.
     if (name === 'name' && attributes['xml:lang'] !== undefined)
       this.#path[this.#path.length - 1] = '';
   }

@@ -4,20 +4,20 @@ import { z } from 'zod';
 import { reasonLine } from '../../../host/calls/system-error.ts';
 import { brokenMetadata } from './broken-metadata.ts';
 
-/** Bounds on what a file may hold; EL 8 has 800 streams with 30,000 packages in 9 MiB. */
+/** The limits of a file; EL 8 has 800 streams with 30,000 packages in 9 MiB. */
 const MAX_TEXT = 256 * 2 ** 20;
 const MAX_DOCUMENT = 16 * 2 ** 20;
 const MAX_DOCUMENTS = 50_000;
 const MAX_SKIPPED = 20;
 
-/** Module and stream names stand in dependencies such as `module(NAME:STREAM)`. */
+/** Module and stream names also appear in dependencies such as `module(NAME:STREAM)`. */
 const name = z
   .string()
   .max(256)
   .regex(/^[^\s:()[\]\u0000-\u001f\u007f]+$/, 'no blank, colon or bracket');
 const names = z.array(name).max(1000);
 const nevras = z.array(z.string().max(1024)).max(100_000);
-/** Module to streams; none means any, and a stream after a `-` every other one. */
+/** Streams by module; no stream means any, and a `-` before one excludes it. */
 const requiresSchema = z.record(name, names);
 const profilesSchema = z.record(z.string().max(256), z.array(z.string().max(256)).max(10_000));
 
@@ -25,13 +25,13 @@ const profilesSchema = z.record(z.string().max(256), z.array(z.string().max(256)
 const streamSchema = z.strictObject({
   name,
   stream: name,
-  /** A whole number, as text: it may have 64 bits. */
+  /** A whole number as text, because it may have 64 bits. */
   version: z.string().regex(/^\d{1,20}$/),
   context: z.string().max(256),
-  /** Whether `context` means something to people, and not a build. */
+  /** Whether `context` was chosen by people, not by a build. */
   staticContext: z.boolean(),
   arch: z.string().max(64),
-  /** All of them hold. */
+  /** All of these must be met. */
   requires: z.array(requiresSchema).max(1000),
   /** `name-epoch:version-release.arch` */
   artifacts: nevras,
@@ -42,9 +42,9 @@ const streamSchema = z.strictObject({
 const defaultsSchema = z.strictObject({
   module: name,
   stream: name.optional(),
-  /** As digits: the later one counts. */
+  /** As digits; the latest counts. */
   modified: z.number(),
-  /** Names of the profiles that are installed of a stream unless others are named. */
+  /** Names of the profiles that are installed by default. */
   profiles: z.record(z.string().max(256), z.array(z.string().max(256)).max(1000)),
 });
 
@@ -53,11 +53,11 @@ const obsoletesSchema = z.strictObject({
   stream: name,
   context: z.string().max(256).optional(),
   modified: z.number(),
-  /** From when on, YYYYMMDDHHMM; undefined: at once. */
+  /** The date from which it applies, YYYYMMDDHHMM; undefined for at once. */
   from: z.number().optional(),
-  /** Undefined: it has come to its end. */
+  /** The replacement; undefined if the stream has come to its end. */
   by: z.strictObject({ module: name, stream: name }).optional(),
-  /** Takes an earlier one back. */
+  /** True if it cancels an earlier one. */
   reset: z.boolean(),
   message: z.string().max(4096),
 });
@@ -76,9 +76,8 @@ export type ModuleDefaults = z.output<typeof defaultsSchema>;
 export type ModuleObsoletes = z.output<typeof obsoletesSchema>;
 
 /**
- * Reads a modules.yaml piece by piece. Runs in a confined child. A document that is broken, or of a
- * kind nobody knows, is left out, as dnf leaves it out; the file as a whole must be text of a
- * bounded size.
+ * Reads a modules.yaml piece by piece. Runs in a confined child. A broken document, or one of an unknown kind,
+ * is left out, as in dnf; the file as a whole must be text of a bounded size.
  */
 export class ModulesParser {
   readonly #decoder = new TextDecoder('utf-8', { fatal: true });
@@ -110,7 +109,7 @@ export class ModulesParser {
     for (const line of lines) this.#line(line);
   }
 
-  /** Nothing within a document begins with these marks: YAML forbids it. */
+  /** YAML forbids these marks at the start of a line within a document. */
   #line(line: string): void {
     const mark = /^(?:---|\.\.\.)(?=\s|$)/.test(line);
     if (mark) this.#document();
@@ -158,7 +157,8 @@ interface RawDocument {
 }
 
 function readDocument(text: string): RawDocument {
-  // Every scalar is text, as for libmodulemd: 1.10 is no number. Aliases could make much of little.
+  // Every scalar is text, as in libmodulemd: 1.10 is not a number. No aliases, because they could expand a
+  // small text to a huge one.
   const parsed = parseDocument(text, {
     ...{ schema: 'failsafe', logLevel: 'error', uniqueKeys: true, prettyErrors: false },
   });
@@ -215,14 +215,14 @@ function readObsoletes(data: Raw): ModuleObsoletes {
   });
 }
 
-/** Text of others that people read: one line that cannot drive a terminal. */
+/** A stranger's text as one line without control characters. */
 function printable(text: unknown, length: number): string {
   return String(text)
     .replace(/[\s\u0000-\u001f\u007f-\u009f]+/g, ' ')
     .slice(0, length);
 }
 
-/** `201807011200` and `2018-07-01T12:00Z` alike; 0 for what is neither. */
+/** Accepts `201807011200` and `2018-07-01T12:00Z`; 0 for anything else. */
 function digits(value: unknown): number {
   const text = String(value ?? '').replace(/\D/g, '');
   return text.length > 0 && text.length <= 14 ? Number(text.slice(0, 12)) : 0;

@@ -3,7 +3,7 @@ import { runConfined } from '../../../host/confine/run.ts';
 import { type Metalink, metalinkSchema } from '../transport/metalink.ts';
 import { type Repomd, repomdSchema } from './repomd.ts';
 
-/** Documents of a few MiB: more than this means that one is made to be slow. */
+/** The limits for documents of a few MiB: a document that needs more is hostile. */
 const LIMITS = { memory: 1 << 30, cpuSeconds: 30, wallMs: 60_000, fileSize: 0 };
 
 /** Reads a metalink in a confined child. @throws KilnError E_REPOSITORY_METADATA */

@@ -6,7 +6,7 @@ import type { Compression, MetadataFile } from './metadata-file.ts';
 import type { Repomd } from './repomd.ts';
 import { child, children, parseXml, type XmlElement } from './xml.ts';
 
-/** Hash lengths (hex digits) of the algorithms a repository may use; sha1 and md5 prove nothing. */
+/** Hash lengths (hex digits) of the allowed algorithms; sha1 and md5 are too weak. */
 const ALGORITHMS: Readonly<Record<string, number>> = { sha256: 64, sha384: 96, sha512: 128 };
 
 const SUFFIXES: Readonly<Record<string, Compression>> = {
@@ -45,7 +45,7 @@ export function parseRepomd(text: string): Repomd {
 function metadataFile(data: XmlElement): MetadataFile {
   const type = data.attributes.type ?? '';
   const { href = '', 'xml:base': base = '' } = child(data, 'location')?.attributes ?? {};
-  // Whether it may be a file of this host is asked where it is opened.
+  // Opening the location decides whether it may be a file of this host.
   const location = resolveLocation({ location: href, base }, true, `repomd.xml is broken: ${type}`);
   const path = isAbsoluteUrl(location) ? new URL(location).pathname : location;
   const suffix = path.slice(path.lastIndexOf('.') + 1);

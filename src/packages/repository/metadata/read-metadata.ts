@@ -11,9 +11,9 @@ import type { Compression, MetadataFile } from './metadata-file.ts';
 const CHUNK = 1 << 20;
 
 /**
- * The decompressed content of the open file `fd`, checked on the way: what is read is hashed, and
- * the iteration ends with an error if a digest or a size is not what repomd.xml says. Nothing that
- * was yielded may be believed before the end. `fd` is closed. Runs in a confined child.
+ * The decompressed content of the open file `fd`. It is hashed while it is read, and the iteration ends with an
+ * error if a digest or a size differs from repomd.xml. Do not use the content before the end. Closes `fd`. Runs
+ * in a confined child.
  * @throws KilnError E_REPOSITORY_METADATA
  */
 export async function* readMetadata(fd: number, file: MetadataFile): AsyncGenerator<Buffer> {
@@ -76,7 +76,7 @@ function checker(
   };
 }
 
-/** A piece is valid until the next one is asked for. */
+/** A piece is valid until the next one is requested. */
 function decompressed(
   source: AsyncIterable<Buffer>,
   compression: Compression,
@@ -96,6 +96,6 @@ function decompressed(
 }
 
 function through(source: AsyncIterable<Buffer>, decoder: Transform): AsyncIterable<Buffer> {
-  // An error of the source destroys the decoder with it, and so reaches whoever reads.
+  // An error of the source destroys the decoder, so the reader gets it.
   return pipeline(source, decoder, () => undefined);
 }

@@ -1,6 +1,6 @@
 /**
- * The three elements that say what a package is in repository metadata. Source of the format:
- * createrepo_c's output, and libsolv's repo_rpmmd.c, which reads it.
+ * The three XML elements that describe a package in repository metadata. Source of the format: createrepo_c's
+ * output, and libsolv's repo_rpmmd.c, which reads it.
  */
 import { parseEvr, Sense } from '../../rpm/dependency.ts';
 import type { RpmDependency, RpmDependencyKind, RpmFile, RpmPackage } from '../../rpm/package.ts';
@@ -21,7 +21,7 @@ export interface PackageElements {
   readonly other: string;
 }
 
-/** Writes what createrepo_c writes of a package; times are the package's own, not the file's. */
+/** The elements that createrepo_c writes for a package; times are the package's own, not the file's. */
 export function packageElements(placed: PlacedPackage): PackageElements {
   const { package: rpm, sha256 } = placed;
   const { epoch, version, release } = rpm;
@@ -79,11 +79,11 @@ const FLAGS: Readonly<Record<string, string>> = {
   '>=': 'GE',
 };
 
-/** What a requirement of a scriptlet carries, as createrepo_c understands it. */
+/** Flags that createrepo_c reads as a scriptlet's requirement. */
 const BEFORE = Sense.prereq | Sense.scriptPre | Sense.scriptPost;
 
 function dependencies(kind: RpmDependencyKind, rpm: RpmPackage): string {
-  // What rpm itself must be able to do is no business of a solver, nor is what a package has.
+  // A solver needs neither rpm's own features nor what the package itself contains.
   const own = new Set(rpm.files.map(({ path }) => path).filter(isPrimary));
   const asked = rpm.dependencies[kind].filter(
     ({ name }) => kind !== 'requires' || !(name.startsWith('rpmlib(') || own.has(name)),
@@ -111,7 +111,7 @@ function dependencyElement(
   return element('rpm:entry', { name, ...condition, ...before });
 }
 
-/** The paths that dependencies name most: they are in primary.xml, too. */
+/** Paths that dependencies often name: they are in primary.xml, too. */
 function isPrimary(path: string): boolean {
   return path.startsWith('/etc/') || path.includes('bin/') || path === '/usr/lib/sendmail';
 }
@@ -144,7 +144,7 @@ const ENTITIES: Readonly<Record<string, string>> = {
   '"': '&quot;',
 };
 
-/** What XML 1.0 cannot hold at all (section 2.2) is left out, as createrepo_c does. */
+/** Drops characters that XML 1.0 cannot contain (section 2.2), as createrepo_c does. */
 function escapeXml(text: string): string {
   return text
     .toWellFormed()

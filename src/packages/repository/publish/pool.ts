@@ -1,6 +1,6 @@
 /**
- * The packages of a published repository, each once, named by its digest: the file, copied, and
- * what was read from its header. A snapshot is made of links to them.
+ * The packages of a published repository, each once, named by its digest: a copy of the file, and data from its
+ * header. Snapshots contain links to them.
  */
 import { randomUUID } from 'node:crypto';
 import { closeSync, constants } from 'node:fs';
@@ -15,10 +15,10 @@ import { digestFile, writeWhole } from '../cache.ts';
 import { locationFault } from '../transport/location.ts';
 import { packageElements } from './metadata-xml.ts';
 
-/** Raised when something else is written of the same package than before. */
+/** Raised when the data about a package changes. */
 const FORMAT = 1;
 
-/** Bytes of what is kept of one package: all its files' names are in it. */
+/** The most bytes of the data about a package, which has the names of all its files. */
 const MAX_ENTRY = 256 * 2 ** 20;
 
 const text = z.string();
@@ -54,8 +54,7 @@ export function pooledFile(pool: string, sha256: string): string {
 }
 
 /**
- * Takes packages into the pool; the header of one that is there already is not read again.
- *
+ * Adds packages to the pool; headers of known ones are not read again.
  * @param files they are copied, so that what happens to them later does not matter; one whose
  *   sha256 is given and in the pool is not read
  * @returns what the pool has of each file, in order; the same file twice is the same package
@@ -79,7 +78,7 @@ export async function addToPool(
     if (pooled === undefined) fresh.push(sha256);
     else known.set(sha256, pooled);
   }
-  // The copy is read, not the original: that may have changed since.
+  // Reads the copy, because the original may have changed since.
   const paths = fresh.map((sha256) => pooledFile(pool, sha256));
   for await (const { index, package: rpm, error } of readRpms(paths, { depth: 'header', signal })) {
     const sha256 = fresh[index]!;
@@ -92,7 +91,7 @@ export async function addToPool(
   return digests.map((sha256) => known.get(sha256)!);
 }
 
-/** Throws away what no snapshot links to and `keep` does not name. */
+/** Removes packages that no snapshot links to and `keep` does not name. */
 export async function prunePool(pool: string, keep: ReadonlySet<string>): Promise<void> {
   for (const name of await readdir(pool)) {
     const sha256 = /^([0-9a-f]{64})\.rpm$/.exec(name)?.[1];
@@ -113,7 +112,7 @@ async function hasFile(pool: string, sha256: string): Promise<boolean> {
   return (await lstat(pooledFile(pool, sha256)).catch(() => undefined)) !== undefined;
 }
 
-/** Copies a file to where its content belongs, unless that is there; returns its sha256. */
+/** Copies a file into the pool, unless its content is there; returns its sha256. */
 async function copyIn(pool: string, file: string): Promise<string> {
   const { fd } = openFile(file);
   const temporary = join(pool, `${randomUUID()}.tmp`);
@@ -138,7 +137,7 @@ function hexOf(digest: string): string {
   return digest.slice('sha256:'.length);
 }
 
-/** What is known of a package, or undefined; what cannot be understood is nothing. */
+/** The data about a package; undefined if it is missing or invalid. */
 async function readPooled(pool: string, sha256: string): Promise<PooledPackage | undefined> {
   try {
     const value: unknown = JSON.parse(

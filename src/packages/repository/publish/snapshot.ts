@@ -17,28 +17,28 @@ import { removeTree } from '../../../host/files/remove-tree.ts';
 import { addToPool, type PooledPackage, pooledFile, prunePool } from './pool.ts';
 import { writeRepodata } from './repodata.ts';
 
-/** One state of a repository, in use: it stays as it is until this is disposed of. */
+/** A state of a repository in use: it does not change until this is disposed of. */
 export interface Snapshot extends AsyncDisposable {
-  /** Digest of what is in it. */
+  /** The digest of its content. */
   readonly id: string;
   /** Absolute; holds repodata/ and the packages. */
   readonly path: string;
   /** Sorted by location. */
   readonly packages: readonly PooledPackage[];
-  /** The same once more, to be disposed of by itself. */
+  /** The same snapshot again, to be disposed of separately. */
   share(): Promise<Snapshot>;
 }
 
 /** A package to publish. */
 export interface RepositoryFile {
   readonly path: string;
-  /** Hex, where it is known: a file that is in the repository already is not read again then. */
+  /** Hex, if known: then a file that is in the repository already is not read again. */
   readonly sha256?: string;
 }
 
 /** How to publish. */
 export interface PublishOptions {
-  /** Ids of snapshots that stay even if nobody has them in use. */
+  /** Ids of snapshots that stay even without users. */
   readonly keep?: ReadonlySet<string>;
   readonly signal?: AbortSignal | undefined;
 }
@@ -71,7 +71,7 @@ export async function publishRepository(
       const packages = distinct(await addToPool(pool, files, signal));
       const id = snapshotId(packages);
       await make(pool, join(snapshots.path, id), packages);
-      // Leased before it can become a stale one.
+      // Leased before it can become outdated.
       const snapshot = await lease(id, join(directory, 'snapshots', id), packages);
       await point(top.path, id);
       await sweep(snapshots.path, new Set([...keep, id]));
@@ -82,7 +82,7 @@ export async function publishRepository(
   );
 }
 
-/** The folders of a repository. Others may be able to put links in their place: not followed. */
+/** The folders of a repository. Others may be able to replace them by links, which are not followed. */
 async function openPlaces(directory: string) {
   await makeDirectory(dirname(directory));
   const opened = new DisposableStack();
@@ -116,7 +116,7 @@ async function lease(
   };
 }
 
-/** One of each; two that cannot lie side by side are an error. */
+/** Each package once; two different packages with one file name are an error. */
 function distinct(packages: readonly PooledPackage[]): PooledPackage[] {
   const byLocation = new Map<string, PooledPackage>();
   for (const entry of packages) {
@@ -139,7 +139,7 @@ function snapshotId(packages: readonly PooledPackage[]): string {
   return hash.digest('hex');
 }
 
-/** Puts a snapshot together beside its place; one that is there is whole, and the same. */
+/** Makes a snapshot beside its place; an existing one is complete and equal. */
 async function make(pool: string, path: string, packages: readonly PooledPackage[]): Promise<void> {
   if (existsSync(path)) return;
   const temporary = `${path}.${randomUUID()}.tmp`;
@@ -172,7 +172,7 @@ async function point(directory: string, id: string): Promise<void> {
   await rename(temporary, join(directory, 'current'));
 }
 
-/** Deletes snapshots that nobody uses, and what killed publishers left. */
+/** Deletes unused snapshots, and what killed publishers left. */
 async function sweep(snapshots: string, keep: ReadonlySet<string>): Promise<void> {
   for (const name of await readdir(snapshots)) {
     if (keep.has(name)) continue;

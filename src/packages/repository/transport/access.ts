@@ -1,4 +1,4 @@
-/** How kiln logs in at a repository's servers. What is secret is never written anywhere. */
+/** Logs in at a repository's servers. Secrets are never written anywhere. */
 import * as https from 'node:https';
 import { KilnError } from '../../../errors.ts';
 import { readUserFile } from '../../../host/files/user-file.ts';
@@ -7,7 +7,7 @@ import type { Reach } from './reach.ts';
 /** A password or token has one line, a certificate some KiB, a bundle of all authorities 300. */
 const MAX_FILE = 4 << 20;
 
-/** dnf's options of a repository (dnf.conf(5)), and files for what is secret. Paths are absolute. */
+/** dnf's options of a repository (dnf.conf(5)), with files for secrets. Paths are absolute. */
 export interface AccessOptions {
   readonly username?: string | undefined;
   readonly password?: string | undefined;
@@ -22,9 +22,9 @@ export interface AccessOptions {
 }
 
 /**
- * How to log in at one repository. Names and passwords go to the hosts that the configuration names
- * and to no other; certificates are for every connection of the repository. Nothing of it can be
- * printed or serialized; files are read when they are first needed.
+ * The login of one repository. Names and passwords are sent only to the hosts that the configuration names;
+ * certificates are used for every connection of the repository. Nothing of it can be printed or serialized;
+ * files are read when they are first needed.
  */
 export class RepositoryAccess {
   readonly #repository: string;
@@ -40,13 +40,13 @@ export class RepositoryAccess {
     this.#options = options;
   }
 
-  /** Nothing: what is serialized is read by many. */
+  /** Nothing: serialized data is read by many. */
   toJSON(): undefined {
     return undefined;
   }
 
   /**
-   * The value of the Authorization header of a request, if it is to have one.
+   * The value of a request's Authorization header; undefined if it has none.
    * @throws KilnError E_REPOSITORY_ACCESS for a file that cannot be read.
    */
   authorization(url: URL): string | undefined {
@@ -111,7 +111,7 @@ export class RepositoryAccess {
   }
 }
 
-/** How to log in at the repositories of a lock, by their ids. A lock that is written has none of it. */
+/** The logins of a lock's repositories by id. A written lock contains none of it. */
 export class LockAccess {
   readonly #byId: ReadonlyMap<string, RepositoryAccess>;
 

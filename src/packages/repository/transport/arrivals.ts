@@ -1,16 +1,14 @@
 import type { Readable } from 'node:stream';
 import { deferred } from '../../../promise.ts';
 
-/** Bytes that may wait here before the sender is told to wait, too. */
+/** The most bytes that may wait here before the sender must wait. */
 const ENOUGH = 1 << 20;
 
 /**
- * The chunks of `source`, all that arrived before it failed, and only then the failure. (A stream's
- * own iterator drops what it has buffered as soon as the connection breaks, which is just what a
- * download wants to keep.)
+ * The chunks of `source`: first all that arrived before a failure, then the failure. (A stream's own iterator
+ * drops what it has buffered when the connection breaks, but a download wants to keep it.)
  *
- * Make it as soon as there is the stream: what happens before is not heard. Iterate it once, or
- * dispose of it.
+ * Make it as soon as the stream exists, because earlier events are not seen. Iterate it once, or dispose of it.
  */
 export class Arrivals implements Disposable {
   readonly #source: Readable;
@@ -38,7 +36,7 @@ export class Arrivals implements Disposable {
     });
   }
 
-  /** Gives up: the iteration ends with this reason after what is here already. */
+  /** Gives up: the iteration ends with this reason after the chunks that have arrived. */
   fail(reason: Error): void {
     this.#fail(reason);
     this.#source.destroy();

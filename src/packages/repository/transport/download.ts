@@ -11,11 +11,11 @@ import type { Reach } from './reach.ts';
 import { type ResumeState, receiveBuffer, receiveFile } from './receive.ts';
 import type { TransferOptions } from './transfer-options.ts';
 
-/** What every download of one call has in common. */
+/** Settings that all downloads of one call share. */
 export interface DownloadContext {
   readonly cache: Cache;
   readonly transfer: TransferOptions;
-  /** How far the URLs may lead that the configuration, or a recipe, names. */
+  /** The addresses that URLs of the configuration, or of a recipe, may lead to. */
   readonly reach: Reach;
   readonly signal?: AbortSignal | undefined;
   readonly onProgress?: OnProgress | undefined;
@@ -27,15 +27,15 @@ export interface DownloadItem {
   readonly mirrors: Mirrors;
   /** Below each mirror's folder; '' for the mirror's URL itself. */
   readonly location: string;
-  /** What messages call it. */
+  /** Its name in messages. */
   readonly item: string;
   readonly maxSize: number;
 }
 
 /**
- * Gets a file whose digest is known into the cache, and gives its path there. A download that broke
- * off, in this process or in one that was killed, goes on where it stopped. Processes that want the
- * same file wait for the one that downloads it.
+ * Downloads a file with a known digest into the cache, and returns its path. An interrupted download, even of a
+ * killed process, continues where it stopped. Processes that want the same file wait for the one that downloads
+ * it.
  * @throws KilnError E_DOWNLOAD, E_CACHE_WRITE; the signal's reason
  */
 export async function downloadObject(
@@ -70,7 +70,7 @@ export async function downloadObject(
   await tryMirrors(mirrorRequest(context, item), async (url, reach) => {
     const have = await usable(partial, item.size);
     if (await complete(url, have, reach)) return;
-    // What was here already may be what is wrong: that is not this mirror's fault.
+    // The bytes from before may be wrong, which is not this mirror's fault.
     if (have > 0 && (await complete(url, 0, reach))) return;
     const [algorithm] = item.digest.split(':');
     throw new BrokenFileError(`its ${algorithm} is not the one it should have`);
@@ -79,14 +79,14 @@ export async function downloadObject(
   return target;
 }
 
-/** Makes the folder of a download; a directory in the place of its file goes. */
+/** Makes the folder of a download; removes a directory in the place of its file. */
 async function makePlace(partial: string): Promise<void> {
   await mkdir(dirname(partial), { recursive: true });
   const found = await stat(partial).catch(() => undefined);
   if (found?.isDirectory()) await removeTree(partial);
 }
 
-/** How many bytes of a file are here; what is too long cannot be part of it. */
+/** How many bytes of a file are there; too many cannot be part of it. */
 async function usable(path: string, size: number | undefined): Promise<number> {
   const have = (await stat(path)).size;
   if (size === undefined || have <= size) return have;
@@ -95,8 +95,7 @@ async function usable(path: string, size: number | undefined): Promise<number> {
 }
 
 /**
- * Gets a file of which nothing is known but its URL into the cache, from the beginning, and gives
- * its path there.
+ * Downloads a file of unknown content into the cache, from the beginning, and returns its path.
  * @throws KilnError E_DOWNLOAD, E_CACHE_WRITE; the signal's reason
  */
 export async function downloadUnknown(
@@ -118,7 +117,7 @@ export async function downloadUnknown(
   return target;
 }
 
-/** A small file and how its server tells it from a later one. */
+/** A small file, and how its server identifies this version. */
 export interface FetchedFile {
   readonly content: Buffer;
   readonly etag: string | undefined;

@@ -8,11 +8,11 @@ import { Mirrors } from './mirrors.ts';
 /** More mirrors than anybody tries. */
 const MAX_MIRRORS = 500;
 
-/** Where a remote repository can be had from. */
+/** The places of a remote repository. */
 export interface FoundMirrors {
   /** Folders' URLs, best first. */
   readonly mirrors: readonly string[];
-  /** Digests of the repomd.xml files that may be served, newest first; empty if nobody says. */
+  /** Digests of the allowed repomd.xml files, newest first; empty if there is no metalink. */
   readonly allowed: readonly string[];
 }
 
@@ -43,7 +43,7 @@ export async function findMirrors(
   return { mirrors: mirrors.slice(0, MAX_MIRRORS), allowed: repomds.map(({ digest }) => digest) };
 }
 
-/** What {@link Mirrors} of a source were named by. */
+/** The URL of the server that named a source's mirrors. */
 export function namedBy(source: RepositorySource): string | undefined {
   return source.kind === 'metalink' || source.kind === 'mirrorlist' ? source.url : undefined;
 }

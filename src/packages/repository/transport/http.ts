@@ -18,13 +18,13 @@ import type { TransferOptions } from './transfer-options.ts';
 
 const MAX_REDIRECTS = 10;
 
-/** One try that failed, and what follows from it. */
+/** A failed attempt, and its consequences. */
 export class TransferError extends KilnError {
-  /** Whether the same URL may work later. */
+  /** True if the same URL may work later. */
   readonly transient: boolean;
-  /** Whether the server wants to know who asks. */
+  /** True if the server asks for a login. */
   readonly unauthorized: boolean;
-  /** The server's wish: do not come back before so many milliseconds. */
+  /** How long the server asks kiln to wait, milliseconds. */
   readonly retryAfter: number | undefined;
 
   constructor(
@@ -47,34 +47,31 @@ export interface GetOptions {
   readonly headers: Readonly<Record<string, string>>;
   readonly transfer: TransferOptions;
   readonly signal: AbortSignal | undefined;
-  /**
-   * Whether https may lead to http. Fine where the content's digest is known beforehand; mirrors
-   * do it.
-   */
+  /** Whether https may redirect to http. That is fine for content with a known digest, and mirrors do it. */
   readonly allowPlain: boolean;
-  /** Where the URL may lead. */
+  /** The addresses that the URL may lead to. */
   readonly reach: Reach;
-  /** How to log in where it leads. */
+  /** The login for its servers. */
   readonly access?: RepositoryAccess | undefined;
 }
 
-/** The head of an answer, and its body as it arrives: read it or dispose of it. */
+/** The head of an answer, and its body as it arrives. Read the body or dispose of the answer. */
 export interface Answer {
   readonly status: number;
   readonly statusText: string;
   readonly headers: http.IncomingHttpHeaders;
-  /** Of who answered: the server, or a proxy. */
+  /** The address of the server or a proxy. */
   readonly remoteAddress: string | undefined;
   readonly body: Arrivals;
 }
 
-// The proxy comes from http_proxy, https_proxy and no_proxy. Compression is not asked for and not
-// undone: what a repository lists has the digest of the bytes on the wire.
+// The proxy comes from http_proxy, https_proxy and no_proxy. Compression is neither requested nor undone: the
+// digests in a repository are of the bytes on the wire.
 const agentOptions = { keepAlive: true, maxSockets: 16, proxyEnv: ownEnvironment };
 
 /**
- * How a scheme is spoken; made when it first is, since Node takes milliseconds to load TLS. Each reach
- * has connections of its own: one that was made without a look at the address is not used for others.
+ * Clients by scheme, made when they are needed, because loading TLS takes Node milliseconds. Each reach has
+ * connections of its own: one whose address was not checked must not be reused for others.
  */
 const schemes = {
   named: {

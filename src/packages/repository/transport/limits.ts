@@ -1,4 +1,4 @@
-/** The most bytes that are taken from a server, by kind. Far above what distributions have. */
+/** The most bytes from a server, by kind; far more than distributions have. */
 
 const MIB = 1 << 20;
 const GIB = 1 << 30;

@@ -6,9 +6,9 @@ export function isAbsoluteUrl(location: string): boolean {
 }
 
 /**
- * Why no file can be fetched from `location`, or undefined where one can: a path below the repository
- * (relative, without `..`, without bytes that would make another URL of it; blanks are fine), or an
- * absolute URL. Whether a file: URL may be followed is for {@link resolveLocation} to say.
+ * Why `location` is invalid; undefined for a path below the repository (relative, without `..` and characters
+ * that change the URL; blanks are fine) or an absolute URL. {@link resolveLocation} decides whether a file: URL
+ * is allowed.
  */
 export function locationFault(location: string): string | undefined {
   if (location === '') return 'it is empty';
@@ -25,7 +25,7 @@ export function locationFault(location: string): string | undefined {
 /** The URL of a file at `location` below the folder `base`. */
 export function locationUrl(base: string, location: string): string {
   const url = new URL(base);
-  // Not resolved as a relative URL: the folder's URL may lack the last slash.
+  // Not resolved as a relative URL, because the folder's URL may lack the last slash.
   url.pathname = `${url.pathname.replace(/\/$/, '')}/${location}`;
   return url.href;
 }
@@ -39,10 +39,10 @@ export interface NamedLocation {
 }
 
 /**
- * Where a file of a repository is: relative to the repository's folder, or an absolute URL.
- * @param local whether the repository is a folder of this host: only such a one may name files of it
- * @param what begins messages: the file and its repository.
- * @throws KilnError E_REPOSITORY_METADATA if `location` leaves the repository, or is none.
+ * The place of a repository's file: relative to the repository's folder, or an absolute URL. @param local
+ * whether the repository is a folder of this host: only such a one may name files of it @param what begins
+ * messages: the file and its repository. @throws KilnError E_REPOSITORY_METADATA if `location` leaves the
+ * repository, or is none.
  */
 export function resolveLocation(
   { location, base }: NamedLocation,

@@ -7,16 +7,16 @@ import { AddressRefused, type Reach, reachThrough } from './reach.ts';
 import type { TransferOptions } from './transfer-options.ts';
 
 const MAX_PAUSE = 30_000;
-/** Tries with all mirrors together, for each try with one of them. */
+/** Attempts with all mirrors together, as a multiple of those with one. */
 const MIRROR_FACTOR = 3;
-/** How often a mirror that gave a broken file may be asked for that file again. */
+/** How often a mirror that sent a broken file is asked for it again. */
 const MAX_BROKEN = 2;
 
-/** The places one repository can be had from. Remembers which of them failed. */
+/** The mirrors of a repository, with a memory of failures. */
 export class Mirrors {
   /** Folders' URLs, best first. */
   readonly bases: readonly string[];
-  /** URL of the server that named them; undefined: whoever wrote the configuration did. */
+  /** The URL of the server that named them; undefined if the configuration did. */
   readonly namedBy: string | undefined;
   /** How to log in there. */
   readonly access: RepositoryAccess | undefined;
@@ -28,7 +28,7 @@ export class Mirrors {
     this.access = access;
   }
 
-  /** The best base not in `except`: least failures first, then in the given order. */
+  /** The best base not in `except`: fewest failures first, then in the given order. */
   best(except: ReadonlySet<string>): string | undefined {
     let best: string | undefined;
     for (const base of this.bases) {
@@ -62,8 +62,8 @@ export interface MirrorRequest {
 }
 
 /**
- * Tries `attempt` with one mirror after the other until it succeeds. A mirror that has not got the
- * file is not asked for it again; one that is merely in trouble is, after a pause.
+ * Calls `attempt` with one mirror after the other until it succeeds. A mirror without the file is not asked
+ * again; a mirror with a passing problem is, after a pause.
  * @throws KilnError E_DOWNLOAD with every try in `details.attempts`; what `attempt` throws if it is
  * no TransferError.
  */
@@ -136,7 +136,7 @@ function patience(error: TransferError, transfer: TransferOptions): number {
   return error instanceof BrokenFileError ? Math.min(MAX_BROKEN, transfer.attempts) : 1;
 }
 
-/** A file that came whole but is not the one that was asked for. */
+/** A complete file that is not the requested one. */
 export class BrokenFileError extends TransferError {
   constructor(message: string) {
     super(message, { transient: false });
@@ -146,7 +146,7 @@ export class BrokenFileError extends TransferError {
 async function pause(request: MirrorRequest, times: number, tries: number): Promise<void> {
   if (tries === 0) return;
   const longest = Math.min(request.transfer.backoff * 2 ** (times - 1), MAX_PAUSE);
-  // Half of it by chance, so that many kilns do not come back in step.
+  // Half of the pause is random, so that many kilns do not return at the same time.
   const milliseconds = longest * (0.5 + Math.random() / 2);
   await sleep(milliseconds, undefined, { signal: request.signal }).catch(() =>
     request.signal?.throwIfAborted(),

@@ -1,6 +1,6 @@
 /**
- * Runs `work` for every item, `limit` at a time. After the first failure no more is started and
- * what runs is told through its signal; the failure is thrown when all of it has ended.
+ * Runs `work` for every item, `limit` at a time. After the first failure nothing more starts, running work is
+ * aborted, and the failure is thrown when all of it has ended.
  */
 export async function mapParallel<Item, Result>(
   items: readonly Item[],
@@ -25,7 +25,7 @@ export async function mapParallel<Item, Result>(
   };
   const workers = Array.from({ length: Math.min(limit, items.length) }, worker);
   await Promise.allSettled(workers);
-  // Whoever failed first aborted the others, whose own errors follow from it.
+  // The first failure aborted the others, whose errors only follow from it.
   combined.throwIfAborted();
   return results;
 }

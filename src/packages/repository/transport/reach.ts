@@ -1,7 +1,7 @@
 /**
- * Which addresses a download may connect to. kiln runs on the host, and often as root: what others
- * write (a build recipe, a server's redirect, a list of mirrors) must not make it ask services of
- * this host, of its network, or of its cloud.
+ * Decides which addresses a download may connect to. kiln runs on the host, often as root: what others write (a
+ * build recipe, a redirect, a list of mirrors) must not make it call services of this host, of its network, or
+ * of its cloud.
  */
 import { type LookupAddress, type LookupOptions, lookup } from 'node:dns';
 import { lookup as lookupAll } from 'node:dns/promises';
@@ -10,8 +10,8 @@ import { ownEnvironment } from '../../../host/process/own-process.ts';
 import { isPublicAddress } from '../../../host/sockets/unix-socket.ts';
 
 /**
- * `public`: addresses out in the internet. `named`: any; for a URL that whoever runs kiln, or the
- * author of an image recipe, wrote.
+ * `public`: addresses on the public Internet. `named`: any address, for a URL that the caller or the author of
+ * an image recipe wrote.
  */
 export type Reach = 'public' | 'named';
 
@@ -24,8 +24,8 @@ export class AddressRefused extends Error {
 }
 
 /**
- * Refuses a URL whose host is written as an address that is not public; Node asks no look-up then.
- * Where a proxy does the looking up, names that this host knows as private are refused, too.
+ * Refuses a URL whose host is written as a non-public address, since Node makes no look-up then. If a proxy
+ * makes the look-up, names that this host resolves to private addresses are refused, too.
  * @throws AddressRefused
  */
 export async function checkHost(url: URL): Promise<void> {
@@ -41,8 +41,8 @@ export async function checkHost(url: URL): Promise<void> {
 }
 
 /**
- * A look-up for connections that go to `host`: what is connected to is what was judged, whatever its
- * name server says the next time. The host of a proxy is the caller's own choice, and not judged.
+ * A look-up for connections to `host`: the connection goes to the address that was checked, whatever the name
+ * server answers next. A proxy's host is the caller's choice and is not checked.
  */
 export function publicLookup(host: string): LookupFunction {
   return (name, options, callback) => {
@@ -61,8 +61,8 @@ export function publicLookup(host: string): LookupFunction {
 }
 
 /**
- * How far a server may send kiln on: to addresses that are not public only where it is at one, as a
- * mirror list of a company's network is.
+ * The addresses that a server may send kiln on to: non-public ones only if the server itself has one, such as a
+ * mirror list in a company's network.
  * @param address where the server answered from, if that is known; it may be a proxy
  */
 export async function reachThrough(url: URL, address: string | undefined): Promise<Reach> {
@@ -82,7 +82,7 @@ export function hostOf(url: URL): string {
   return url.hostname.replace(/^\[(.*)\]$/, '$1');
 }
 
-/** An IPv4 address that a socket for both versions shows as one of IPv6. */
+/** An IPv4 address in the IPv6 form that a socket for both versions reports. */
 function plain(address: string): string {
   return address.replace(/^::ffff:(?=\d+\.)/, '');
 }

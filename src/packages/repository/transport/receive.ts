@@ -34,15 +34,15 @@ export async function receiveBuffer(
   return { content: Buffer.concat(chunks), headers: answer.headers };
 }
 
-/** What is remembered between two tries of one file from one server. */
+/** The state between two attempts for one file from one server. */
 export interface ResumeState {
   /** The server's strong ETag of what is in the file so far, and the URL it is about. */
   validator?: { readonly url: string; readonly etag: string } | undefined;
 }
 
 /**
- * Gets `url` into `path`, of which `have` bytes are there already. The end of the file is there
- * when it returns; whether the file is the right one is for the caller to see.
+ * Downloads `url` into `path`, which has `have` bytes already. When it returns, the file is complete; the
+ * caller checks whether it is the right one.
  * @throws TransferError; KilnError E_CACHE_WRITE
  */
 export async function receiveFile(
@@ -55,7 +55,7 @@ export async function receiveFile(
   const headers: Record<string, string> = { ...options.headers };
   if (have > 0) {
     headers.range = `bytes=${have}-`;
-    // Without a validator the file's digest tells in the end whether the halves fit.
+    // Without a validator, the file's digest tells in the end whether both parts fit.
     if (resume.validator?.url === url) headers['if-range'] = resume.validator.etag;
   }
   const answer = await get(url, { ...options, headers });
@@ -85,7 +85,7 @@ export async function receiveFile(
   }
 }
 
-/** Where in the file the answer's body belongs. */
+/** The position of the answer's body in the file. */
 function bodyStart(answer: Answer, have: number): number {
   if (answer.status === 200) return 0;
   const range = /^bytes (\d+)-\d+\/(?:\d+|\*)$/.exec(answer.headers['content-range'] ?? '');
@@ -100,7 +100,7 @@ function unexpected(answer: Answer): TransferError {
   });
 }
 
-/** The body's chunks, with everything that can go wrong on the way turned into a TransferError. */
+/** The body's chunks; every failure on the way becomes a TransferError. */
 async function* watched(
   answer: Answer,
   start: number,

@@ -6,7 +6,7 @@ export interface StallWatch extends Disposable {
   received(bytes: number): void;
 }
 
-/** Calls `onStall` once with the reason when nothing comes any more, or far too little. */
+/** Calls `onStall` once with the reason when too few bytes arrive. */
 export function watchStall(
   options: TransferOptions,
   onStall: (reason: string) => void,
@@ -21,7 +21,7 @@ export function watchStall(
     const late = now - lastCheck > 3 * period;
     lastCheck = now;
     if (late) {
-      // This process, not the server, did not get on (a busy or suspended machine).
+      // This process was suspended or busy; the server is not at fault.
       lastByte = windowStart = now;
       windowBytes = 0;
       return;

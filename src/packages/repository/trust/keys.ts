@@ -10,7 +10,7 @@ const KEY_PACKAGE = 'distribution-gpg-keys';
 /** A key file is a few KiB, a keyring of a whole distribution less than this. */
 const MAX_KEY = 4 << 20;
 
-/** What {@link readKeys} needs to know of a repository. */
+/** The settings of a repository for {@link readKeys}. */
 export interface KeyRequirement {
   readonly id: string;
   readonly gpgkey: readonly string[];
@@ -24,7 +24,7 @@ export async function readKeys({ id, gpgkey }: KeyRequirement): Promise<string[]
   return await Promise.all(gpgkey.map((path) => readKey(id, path)));
 }
 
-/** One name for the keys of these texts: sha256, hex. Another order of files is another name. */
+/** A digest of the keys' texts: sha256, hex. Another order of files gives another digest. */
 export function keysDigest(texts: readonly string[]): string {
   return createHash('sha256').update(JSON.stringify(texts)).digest('hex');
 }

@@ -15,7 +15,7 @@ export const signatureInputSchema = z.strictObject({
   signature: z.string(),
 });
 
-/** Signatures that are looked at: a distribution that changes its key has two. */
+/** The most signatures that are checked: a distribution that changes its key has two. */
 const MOST_SIGNATURES = 16;
 
 export const task: SingleTask = {
@@ -27,7 +27,7 @@ export const task: SingleTask = {
   },
 };
 
-/** `ok` if any of the keys made the signature; else why not. */
+/** `ok` if one of the keys made the signature; otherwise why not. */
 function checkSignature({ keys, content, signature }: z.output<typeof signatureInputSchema>) {
   const keyring = new Keyring(loadLibrpmio(), keys);
   const signed = Buffer.from(content, 'base64');

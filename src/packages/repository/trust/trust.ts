@@ -2,17 +2,17 @@ import type { SignaturePolicy } from '../../rpm/inspect.ts';
 import type { Lock } from '../lock/lock.ts';
 import { type KeyRequirement, keysDigest, readKeys } from './keys.ts';
 
-/** What a repository's packages must be signed by. */
+/** The keys that must have signed a repository's packages. */
 export interface Trust {
   readonly policy: SignaturePolicy;
-  /** Armored public keys; none only where the policy requires none. */
+  /** Armored public keys; none only if no signature is required. */
   readonly keys: readonly string[];
   /** Names the keys, see {@link keysDigest}. */
   readonly digest: string;
 }
 
 /**
- * Reads what a repository's packages must be signed by.
+ * Reads the trust settings of a repository.
  * @throws KilnError E_KEY_MISSING
  */
 export async function readTrust(
@@ -24,7 +24,7 @@ export async function readTrust(
 }
 
 /**
- * For each package of a lock the digest of the keys it must be signed by, null where it need not be.
+ * For each package of a lock, the digest of the keys that must have signed it; null if none need.
  * @throws KilnError E_KEY_MISSING
  */
 export async function requiredKeys(

@@ -5,7 +5,7 @@ import { runConfined } from '../../../host/confine/run.ts';
 const LIMITS = { memory: 1 << 30, cpuSeconds: 30, wallMs: 60_000, fileSize: 0 };
 
 /**
- * Makes sure that one of `keys` signed repomd.xml.
+ * Checks that one of `keys` signed repomd.xml.
  * @throws KilnError E_REPOSITORY_SIGNATURE
  */
 export async function verifyRepomd(
