@@ -105,7 +105,7 @@ test.serial('a name is one job’s at a time; results wait until they are fetche
 
 test.serial('who follows sees all of it, and ends with it; several are waited for', async (t) => {
   const state = t.context;
-  const count = 'for i in 1 2 3 4 5 6; do echo $i; sleep 0.3; done';
+  const count = 'for i in 1 2 3 4 5 6; do echo $i; sleep 1; done';
   const [one, two] = [
     await says(state, [...DETACHED, '--', 'sh', '-c', count]),
     await says(state, [...DETACHED, '--name', 'two', '--', 'sh', '-c', 'sleep 1; exit 4']),
@@ -179,9 +179,9 @@ test.serial('the output that is kept has a bound', async (t) => {
 
 test.serial('users have jobs of their own, within their share', async (t) => {
   const state = t.context;
-  const roots = await says(state, [...DETACHED, '--', 'sleep', '5']);
+  const roots = await says(state, [...DETACHED, '--', 'sleep', '1000']);
   const job = [...DETACHED, '--name', 'mine', '--artifact', '/tmp/f', '--'];
-  const begun = await state.as(USER, [...job, 'sh', '-c', 'id -u; echo x > /tmp/f; sleep 3']);
+  const begun = await state.as(USER, [...job, 'sh', '-c', 'id -u; echo x > /tmp/f; sleep 15']);
   t.is(begun.exitCode, 0, String(begun.stderr));
   const id = String(begun.stdout);
   const seen = String((await state.as(USER, ['ps', '--jobs'])).stdout);
