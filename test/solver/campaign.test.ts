@@ -16,6 +16,15 @@ test('random repositories and questions: dnf finds the same packages', async (t)
   t.true(report.solved >= 60, String(report.solved));
 });
 
+test('questions at which campaigns found something', async (t) => {
+  t.timeout(600_000);
+  // A file that only file lists know, needed by all that a package could require; defaults of modules.
+  for (const first of [70_389, 70_016]) {
+    const report = await campaign({ first, count: 3, confined: false, say: (line) => t.log(line) });
+    t.deepEqual(report.unexplained, []);
+  }
+});
+
 test('a few of them as recipes ask, in confined children', async (t) => {
   t.timeout(600_000);
   const report = await campaign({

@@ -29,8 +29,8 @@ interface MissedOptions {
 /**
  * Says why a solution that was found without filelists might be another one with them, or
  * undefined if it would not. That is so if a package which could have been chosen (it was asked
- * for, or provides something that the solution needs) was not, because a file it requires is not
- * in primary metadata; or if a chosen one conflicts with such a file, or recommends it and that
+ * for, or provides something that the solution needs) was not, because a file that it requires, or
+ * that all packages require which it could require, is not in primary metadata; or if a chosen one conflicts with such a file, or recommends it and that
  * counts.
  */
 export function missedFiles(
@@ -41,11 +41,12 @@ export function missedFiles(
   const chosen = new Set(solution);
   const names = new Set(solution.map((solvable) => pool.name(solvable)));
   const paths = new DependencyPaths(pool);
+  const blocked = new Blocked(pool, paths, new Set(solution));
   const seen = new Set<Id>();
   for (const candidate of requested) {
     // Of a name that is chosen the best was asked for, and found.
     if (chosen.has(candidate) || names.has(pool.name(candidate))) continue;
-    const needed = paths.find(pool.array(candidate, 'solvable:requires'));
+    const needed = blocked.because(candidate, 0);
     if (needed !== undefined) return `${pool.nevra(candidate)} requires ${needed}`;
   }
   for (const candidate of supplementing) {
@@ -72,12 +73,52 @@ export function missedFiles(
       for (const candidate of pool.providers(dependency)) {
         if (chosen.has(candidate)) continue;
         chosen.add(candidate);
-        const needed = paths.find(pool.array(candidate, 'solvable:requires'));
+        const needed = blocked.because(candidate, 0);
         if (needed !== undefined) return `${pool.nevra(candidate)} requires ${needed}`;
       }
     }
   }
   return undefined;
+}
+
+/** Finds packages that cannot be installed for want of a file, their own or of all that they could require. */
+class Blocked {
+  readonly #pool: Pool;
+  readonly #paths: DependencyPaths;
+  readonly #chosen: ReadonlySet<Id>;
+  readonly #known = new Map<Id, string | undefined>();
+
+  constructor(pool: Pool, paths: DependencyPaths, chosen: ReadonlySet<Id>) {
+    this.#pool = pool;
+    this.#paths = paths;
+    this.#chosen = chosen;
+  }
+
+  /** The path that `candidate` waits for. */
+  because(candidate: Id, depth: number): string | undefined {
+    if (this.#chosen.has(candidate) || depth > 100) return undefined;
+    if (this.#known.has(candidate)) return this.#known.get(candidate);
+    // Packages that require one another are not what blocks.
+    this.#known.set(candidate, undefined);
+    const requires = this.#pool.array(candidate, 'solvable:requires');
+    const path = this.#paths.find(requires) ?? this.#ofAll(requires, depth);
+    this.#known.set(candidate, path);
+    return path;
+  }
+
+  /** The path for want of which nothing can be had that provides one of these. */
+  #ofAll(dependencies: readonly Id[], depth: number): string | undefined {
+    for (const dependency of dependencies) {
+      const providers = this.#pool.providers(dependency);
+      let path: string | undefined;
+      const isBlocked = (provider: Id) => {
+        path = this.because(provider, depth + 1);
+        return path !== undefined;
+      };
+      if (providers.length > 0 && providers.every(isBlocked)) return path;
+    }
+    return undefined;
+  }
 }
 
 /** Finds the paths in dependencies that only filelists could provide. Asks once for each id. */
