@@ -29,6 +29,17 @@ export const CODES_BY_PAGE = {
     E_NO_JOB: 'No detached job has this id or name; those that ended long ago are removed.',
     E_NO_RESULTS: 'A detached job has no results that can be copied, or not yet.',
   },
+  'remote.md': {
+    E_REMOTE_ARCHIVE:
+      'What the other machine sent is not what belongs there, or cannot be written.',
+    E_REMOTE_FILE: 'A file or folder that a command names cannot be sent to the other machine.',
+    E_REMOTE_HOST_KEY: 'The other machine does not have the host key that ssh knows it by.',
+    E_REMOTE_KILN: 'The other machine has no kiln that ssh finds.',
+    E_REMOTE_LOST: 'The connection to the other machine ended before the command did.',
+    E_REMOTE_OPTION: 'A command or option does not go to another machine.',
+    E_REMOTE_SSH: 'ssh does not reach the other machine.',
+    E_REMOTE_VERSION: 'The kiln of the other machine is of another version.',
+  },
   'api.md': {
     E_INPUT: 'The command has closed its standard input, or has ended: it reads nothing more.',
     E_NO_PROCESS: 'No command that was started by the API has this name; it may have ended.',

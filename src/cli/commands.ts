@@ -133,6 +133,8 @@ function overview(those: readonly Command[]): Command {
       'Run a command or a build in a locked-down libvirt-lxc sandbox on an image made of RPM packages.',
     )
     .version(KILN_VERSION)
+    // Read before anything else is: src/cli/remote/remote.ts.
+    .option('--host <url>', 'run the command on the machine ssh://USER@HOST[:PORT], or KILN_HOST')
     .addHelpText('after', EXAMPLES);
   for (const command of those) program.addCommand(command);
   program.command('mock').description('accept the command line of mock; also called kiln-mock');
@@ -187,8 +189,8 @@ export function prepare(program: Command, { stdout, stderr }: Caller): void {
   for (const sub of program.commands) prepare(sub, { stdout, stderr } as Caller);
 }
 
-async function runKiln(argv: readonly string[], caller: Caller): Promise<void> {
-  const name = argv[0];
+/** The program that reads a command line: kiln with the one command that it names. */
+async function programFor(name: string | undefined, caller: Caller): Promise<Command> {
   const entry = commands.find((candidate) => candidate.name === name);
   // Options after a sandboxed command's name belong to that command.
   const loading = span('load the command');
@@ -201,11 +203,45 @@ async function runKiln(argv: readonly string[], caller: Caller): Promise<void> {
   loading[Symbol.dispose]();
   prepare(program, caller);
   nameUsageErrors(program);
+  return program;
+}
+
+async function runKiln(argv: readonly string[], caller: Caller): Promise<void> {
+  const program = await programFor(argv[0], caller);
   // Loaded late, because few callers need it and it knows all commands.
   if (caller.user !== undefined)
     (await import('./users/user-guard.ts')).guard(program, caller.user);
   if (argv.length === 0) program.help();
   await program.parseAsync([...argv], { from: 'user' });
+}
+
+/** Thrown in place of a command's action. */
+class NotRun extends Error {}
+
+/**
+ * Reads a command line that somebody else is to run. `prepareFor` sees the program before that.
+ * @throws CommanderError for a usage error, and for help, which has been printed then
+ */
+export async function parsedCommand(
+  given: readonly string[],
+  caller: Caller,
+  prepareFor: (program: Command) => void,
+): Promise<Command> {
+  const argv = helpRequest(given);
+  const program = await programFor(argv[0], caller);
+  prepareFor(program);
+  if (argv.length === 0) program.help();
+  let parsed: Command | undefined;
+  program.hook('preAction', (_, action) => {
+    parsed = action;
+    throw new NotRun();
+  });
+  try {
+    await program.parseAsync([...argv], { from: 'user' });
+  } catch (error) {
+    if (!(error instanceof NotRun)) throw error;
+  }
+  return parsed ?? program.help();
 }
 
 /** Turns `kiln help COMMAND` into `kiln COMMAND --help`, for subcommands as well. */

@@ -571,7 +571,7 @@ static bool is_for_pool(int argc, char **argv) {
 /*
  * Whether the daemon is to be asked: not by a developer who wants the sources as they are; not for what tells
  * about kiln and this machine, which is to work where no daemon does; not for a supervisor of a service, which
- * outlives it; not for what reads RPM files, which needs nothing that others have; and not by root to look at a
+ * outlives it; not for what another machine is to do; not for what reads RPM files, which needs nothing that others have; and not by root to look at a
  * state that is not there, which a daemon would make, or that can be none, or is read-only.
  */
 static bool is_for_daemon(int argc, char **argv) {
@@ -580,6 +580,10 @@ static bool is_for_daemon(int argc, char **argv) {
   if (from_source != NULL && from_source[0] != '\0') return false;
   if (is_mock(argv[0])) return true;
   if (argc < 2) return false;
+  /* What goes to another machine, and what comes from one. */
+  const char *host = getenv("KILN_HOST");
+  if (host != NULL && host[0] != '\0') return false;
+  if (strncmp(argv[1], "--host", 6) == 0 || strcmp(argv[1], "remote-stdio") == 0) return false;
   static const char *const own[] = {"doctor", "completion", "help", "--help", "-h", "--version", "-V"};
   for (size_t i = 0; i < sizeof own / sizeof *own; i++) {
     if (strcmp(argv[1], own[i]) == 0) return false;

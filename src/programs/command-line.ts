@@ -4,6 +4,7 @@ import { watchStdout } from '../cli/caller/stdout.ts';
 import { runCommandLine } from '../cli/commands.ts';
 import { describeError } from '../cli/output/errors.ts';
 import { KILN_FAILED } from '../cli/output/exit-status.ts';
+import { remoteHost } from '../cli/remote/host.ts';
 import { hasAbandonedCalls } from '../host/calls/system-call.ts';
 import { ownArguments } from '../host/process/own-node.ts';
 import { takeUmask } from '../host/process/own-umask.ts';
@@ -41,5 +42,17 @@ function settle(): void {
   if (hasAbandonedCalls()) process.exit();
 }
 
+/** Here, on another machine, or for somebody on another machine: the two last are for few, and loaded late. */
+async function serve(): Promise<void> {
+  if (argv[0] === 'remote-stdio') {
+    const { ownEnds, serveFar } = await import('../remote/far.ts');
+    await serveFar(ownEnds());
+    process.exit();
+  }
+  const host = remoteHost(argv, processCaller.variable('KILN_HOST'));
+  if (host === undefined) await runCommandLine(argv, processCaller);
+  else await (await import('../cli/remote/remote.ts')).runRemote(host, processCaller);
+}
+
 // Not awaited: the bundle is CommonJS, which starts faster and has no top-level await.
-runCommandLine(argv, processCaller).then(settle, settle);
+serve().then(settle, settle);

@@ -21,6 +21,7 @@ const ROOMS: readonly string[] = [
     'doctor',
     'service',
     'detached',
+    'remote',
     'jobs/mock',
     'farm',
     'cli',

@@ -67,7 +67,8 @@ function isDefault(action: Command, name: string): boolean {
   return action.getOptionValueSource(name) !== 'cli';
 }
 
-function wordsOf(action: Command): string {
+/** What a command is called: `image build`. */
+export function wordsOf(action: Command): string {
   const words: string[] = [];
   for (let at: Command | null = action; at?.parent; at = at.parent) words.unshift(at.name());
   return words.join(' ');

@@ -4,6 +4,7 @@
  */
 
 import type { Socket } from 'node:net';
+import type { Readable } from 'node:stream';
 import { defined } from '../../defined.ts';
 import type { ErrorCode } from '../../error-codes.ts';
 import { KilnError } from '../../errors.ts';
@@ -40,7 +41,7 @@ export function sendMessage(socket: Socket, message: unknown, kind: number = FRA
 }
 
 /** Calls `received` for each frame; a malformed one ends the connection. */
-export function onFrames(socket: Socket, received: (frame: Frame) => void): void {
+export function onFrames(socket: Readable, received: (frame: Frame) => void): void {
   let pending: Buffer = Buffer.alloc(0);
   socket.on('data', (chunk: Buffer) => {
     pending = pending.length === 0 ? chunk : Buffer.concat([pending, chunk]);

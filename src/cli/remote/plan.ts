@@ -1,0 +1,158 @@
+/** A command line that is to run on another machine: its words there, and the files that it names here. */
+import { basename, dirname, join, resolve } from 'node:path';
+import type { Command } from 'commander';
+import { INPUTS } from '../../remote/far.ts';
+import type { Packer } from '../../remote/pack.ts';
+import type { Caller } from '../caller/caller.ts';
+import { wordsOf } from '../users/user-guard.ts';
+import { recipeFiles } from './recipe-files.ts';
+import { checkCommand, refused, type Way, wayOfArgument, wayOfOption } from './ways.ts';
+
+export interface RemotePlan {
+  readonly argv: readonly string[];
+  /** Folders there, below the far end's, and where what is in them goes here. */
+  readonly outputs: readonly { readonly name: string; readonly place: string }[];
+  /** What the far end calls something, and the caller. */
+  readonly names: ReadonlyMap<string, string>;
+  readonly detaches: boolean;
+  readonly pack: (packer: Packer) => Promise<void>;
+}
+
+/** An option as it was given: its name in commander, and its text; null: it has none. */
+export interface GivenOption {
+  readonly flag: string;
+  readonly attribute: string;
+  readonly text: string | null;
+}
+
+/**
+ * Says what a command line becomes there. Nothing is read yet but recipes.
+ * @throws KilnError E_REMOTE_OPTION
+ */
+export async function planRemote(
+  command: Command,
+  given: readonly GivenOption[],
+  caller: Pick<Caller, 'cwd' | 'variable'>,
+): Promise<RemotePlan> {
+  const name = wordsOf(command);
+  checkCommand(name);
+  const plan = new Plan(caller.cwd());
+  const options = command.opts();
+  const detaches = options.detach === true;
+  const argv: string[] = name.split(' ');
+  for (const { flag, attribute, text } of given) {
+    if (detaches && attribute === 'resultdir') {
+      throw refused(
+        '--resultdir with --detach',
+        `results wait there: \`kiln --host … results ID DIR\` fetches them`,
+      );
+    }
+    const way = wayOfOption(name, attribute, options[attribute]);
+    if (text === null) {
+      if (typeof way === 'object' && 'refused' in way) throw refused(flag, way.refused);
+      argv.push(flag);
+    } else if (attribute === 'env' && !text.includes('=')) {
+      argv.push(`${flag}=${text}=${caller.variable(text) ?? ''}`);
+    } else argv.push(`${flag}=${await plan.word(flag, way, text, partOf(attribute, text))}`);
+  }
+  // What is so by default names a folder here as well, or an image.
+  const isGiven = (attribute: string) => given.some((option) => option.attribute === attribute);
+  if (name === 'build' && !isGiven('resultdir') && !detaches && options.schema !== true) {
+    argv.push(
+      `--resultdir=${await plan.word('--resultdir', { path: 'results' }, options.resultdir)}`,
+    );
+  }
+  if (typeof options.image === 'string' && !isGiven('image')) {
+    const way = wayOfOption(name, 'image', options.image);
+    argv.push(`--image=${await plan.word('KILN_IMAGE', way, options.image)}`);
+  }
+  const args = [...command.args];
+  if (name === 'results' && args.length === 1) args.push(command.processedArgs[1] as string);
+  argv.push('--');
+  // The words of a command in a sandbox are its own.
+  const isCommand = name === 'run';
+  for (const [index, word] of args.entries()) {
+    argv.push(isCommand ? word : await plan.word(word, wayOfArgument(name, index, word), word));
+  }
+  return {
+    argv,
+    outputs: plan.outputs,
+    names: plan.names,
+    detaches,
+    pack: (packer) => plan.pack(packer),
+  };
+}
+
+/** Where in the text of an option its path is: of the others all of it. */
+function partOf(attribute: string, text: string): readonly [number, number] {
+  if (attribute === 'copyIn') return [0, text.lastIndexOf(':')];
+  if (attribute === 'secret') return [text.indexOf('=') + 1, text.length];
+  return [0, text.length];
+}
+
+class Plan {
+  readonly outputs: { readonly name: string; readonly place: string }[] = [];
+  readonly names = new Map<string, string>();
+  readonly #cwd: string;
+  readonly #packing: ((packer: Packer) => Promise<void>)[] = [];
+  #count = 0;
+
+  constructor(cwd: string) {
+    this.#cwd = cwd;
+  }
+
+  async pack(packer: Packer): Promise<void> {
+    for (const pack of this.#packing) await pack(packer);
+  }
+
+  /** What a word is called there; `from` and `to` say which part of it is a path. */
+  async word(
+    what: string,
+    way: Way,
+    text: string,
+    [from, to]: readonly [number, number] = [0, text.length],
+  ): Promise<string> {
+    if (way === 'as it is') return text;
+    if ('refused' in way) throw refused(what, way.refused);
+    const path = text.slice(from, to);
+    return text.slice(0, from) + (await this.#path(way.path, path)) + text.slice(to);
+  }
+
+  async #path(
+    kind: Exclude<Way, string | { refused: string }>['path'],
+    path: string,
+  ): Promise<string> {
+    const near = resolve(this.#cwd, path);
+    if (kind === 'results') return this.#output(path, near);
+    if (kind === 'result') {
+      return path === '-'
+        ? path
+        : `${this.#output(dirname(path), dirname(near))}/${basename(near)}`;
+    }
+    const number = `${this.#count++}`;
+    const far = `${INPUTS}/${number}/${basename(near) || 'files'}`;
+    this.names.set(far, path);
+    if (kind === 'file' && /\.ya?ml$/.test(near)) {
+      for (const file of await recipeFiles(near)) {
+        this.#packing.push((packer) =>
+          packer.file(join(dirname(near), file), `${INPUTS}/${number}/${file}`),
+        );
+      }
+    }
+    if (kind === 'file') this.#packing.push((packer) => packer.file(near, far));
+    else {
+      const links = kind === 'sources' ? 'followed' : 'as they are';
+      this.#packing.push((packer) => packer.tree(near, far, links));
+    }
+    // A slash, or `/.`, at its end has a meaning to whoever copies it on.
+    const [end = ''] = kind === 'tree' ? (/\/\.?\/*$/.exec(path) ?? []) : [];
+    return `${far}${end}`;
+  }
+
+  #output(path: string, place: string): string {
+    const name = `out${this.#count++}`;
+    this.outputs.push({ name, place });
+    this.names.set(name, path);
+    return name;
+  }
+}

@@ -1,0 +1,101 @@
+/** `kiln --host ssh://USER@HOST[:PORT] COMMAND…`: runs a command on another machine as if it were this one. */
+import { type Command, CommanderError } from 'commander';
+import { KilnError } from '../../errors.ts';
+import { parseAddress } from '../../remote/address.ts';
+import { Near } from '../../remote/near.ts';
+import { type Caller, FORWARDED, type TextInput } from '../caller/caller.ts';
+import { parsedCommand } from '../commands.ts';
+import { printError } from '../output/errors.ts';
+import { exitStatus } from '../output/exit-status.ts';
+import type { RemoteCommandLine } from './host.ts';
+import { type GivenOption, planRemote } from './plan.ts';
+
+/** Variables of the caller's that a command there heeds. */
+const VARIABLES = [
+  ...['TERM', 'NO_COLOR', 'FORCE_COLOR', 'SOURCE_DATE_EPOCH'],
+  ...['KILN_BUILDER_ID', 'KILN_SIGN_PASSPHRASE'],
+];
+
+/** A third ^C within this time ends the connection at once, milliseconds. */
+const IMPATIENCE = 3000;
+
+/** Runs a command line on another machine, and sets kiln's exit status. What goes wrong is printed. */
+export async function runRemote(line: RemoteCommandLine, caller: Caller): Promise<void> {
+  try {
+    await run(line, caller);
+  } catch (error) {
+    if (!(error instanceof CommanderError)) printError(error, caller.stderr);
+    caller.exitStatus = exitStatus(error);
+  }
+}
+
+async function run({ host, argv }: RemoteCommandLine, caller: Caller): Promise<void> {
+  const address = parseAddress(host);
+  const given: GivenOption[] = [];
+  const command = await parsedCommand(argv, caller, (program) => listen(program, given));
+  const plan = await planRemote(command, given, caller);
+  const { inputIsTTY, stdout, stderr } = caller;
+  let input: TextInput | undefined;
+  const near = new Near({
+    address,
+    start: {
+      env: variables(caller),
+      terminals: [inputIsTTY, stdout.isTTY, stderr.isTTY],
+      ...caller.windowSize,
+      argv: plan.argv,
+      outputs: plan.outputs.map(({ name }) => name),
+      detaches: plan.detaches,
+    },
+    places: plan.outputs.map(({ place }) => place),
+    names: plan.names,
+    pack: plan.pack,
+    // With a terminal at both ends, its keys mean something to what runs there, and nothing here.
+    openInput: () => {
+      input = caller.readInput({ raw: inputIsTTY && stdout.isTTY });
+      return input.stream;
+    },
+    stdout: stdout.stream,
+    stderr: stderr.stream,
+  });
+  let [interrupts, last] = [0, 0];
+  using _signals = caller.onSignal(FORWARDED, (signal) => {
+    if (signal === 'SIGINT' || signal === 'SIGTERM') {
+      interrupts = Date.now() - last > IMPATIENCE ? 1 : interrupts + 1;
+      last = Date.now();
+    }
+    if (near.hasStarted && interrupts <= 2) near.control({ do: 'signal', signal });
+    else {
+      const message = 'interrupted; what runs there ends with the connection';
+      near.cut(new KilnError('E_INTERRUPTED', message));
+    }
+  });
+  using _resizing = caller.onSignal(['SIGWINCH'], () =>
+    near.control({ do: 'resize', ...caller.windowSize }),
+  );
+  try {
+    caller.exitStatus = await near.run();
+  } finally {
+    input?.[Symbol.dispose]();
+  }
+}
+
+function variables(caller: Caller): Record<string, string> {
+  const env: Record<string, string> = {};
+  for (const name of VARIABLES) {
+    const value = caller.variable(name);
+    if (value !== undefined) env[name] = value;
+  }
+  return env;
+}
+
+/** Notes the options of a command, and of those below it, as they are given. */
+function listen(command: Command, given: GivenOption[]): void {
+  for (const option of command.options) {
+    const flag = option.long ?? option.short ?? '';
+    const attribute = option.attributeName();
+    command.on(`option:${option.name()}`, (text?: string | null) => {
+      given.push({ flag, attribute, text: text ?? null });
+    });
+  }
+  for (const sub of command.commands) listen(sub, given);
+}

@@ -1,0 +1,121 @@
+/**
+ * What becomes of the words of a command line that goes to another machine (`kiln --host`). What a path means is said
+ * once, by the rules for users; here is what those leave open because it is root's, or not made for users.
+ */
+import { KilnError } from '../../errors.ts';
+import { isProfileFile } from '../sandbox-options.ts';
+import { isImageName, type PathKind, type Rule, USER_COMMANDS } from '../users/user-rules.ts';
+
+/** How a word travels: as it is; as files; or not at all. */
+export type Way =
+  | 'as it is'
+  /** `file`, `sources` and `tree` are read here, `results` and `result` written here. */
+  | { readonly path: Exclude<PathKind, 'place' | 'built'> }
+  | { readonly refused: string };
+
+const FILE: Way = { path: 'file' };
+const CANNOT = (why: string): Way => ({ refused: why });
+
+const BIND = CANNOT(
+  'a bind shows files of the machine where the sandbox is: use --copy-in and --artifact',
+);
+
+/** Options that are root's, or nobody's, to users: a new one travels once it is here. */
+const OPTIONS: Readonly<Record<string, (value: unknown) => Way>> = {
+  ...asTheyAre('allowHostNetwork', 'allowHostWrite', 'profile', 'label', 'allowMissing'),
+  ...asTheyAre(
+    'cache',
+    'resume',
+    'vary',
+    'jobs',
+    'param',
+    'allowHost',
+    'packages',
+    'disk',
+    'maxSize',
+  ),
+  ...asTheyAre('verify', 'update', 'number', 'none'),
+  bind: () => BIND,
+  lock: () => FILE,
+  name: () => 'as it is',
+  ci: () => CANNOT('what it writes for a CI service lies on the other machine'),
+  addrepo: (value) =>
+    list(value).every((item) => /^https?:/.test(item))
+      ? 'as it is'
+      : CANNOT('a repository in a folder does not travel: name its URL'),
+};
+
+function asTheyAre(...names: readonly string[]): Record<string, () => Way> {
+  return Object.fromEntries(names.map((name) => [name, () => 'as it is' as const]));
+}
+
+function list(value: unknown): readonly string[] {
+  return (Array.isArray(value) ? value : [value]).map(String);
+}
+
+/** Commands that go to another machine, by their words, beside those of users. */
+const ROOT_COMMANDS: Readonly<Record<string, Way>> = {
+  park: 'as it is',
+  'image rm': 'as it is',
+  'image import': { path: 'tree' },
+};
+
+/** Commands of users that stay here, or need more than the rules say. */
+const STAYS: Readonly<Record<string, string>> = {
+  'image lock': 'call it there, or give the lock’s file to `image build`',
+};
+
+/** Whether a command goes to other machines. @throws KilnError E_REMOTE_OPTION */
+export function checkCommand(words: string): void {
+  const isKnown = Object.hasOwn(USER_COMMANDS, words) || Object.hasOwn(ROOT_COMMANDS, words);
+  if (isKnown && !Object.hasOwn(STAYS, words)) return;
+  throw refused(`kiln ${words}`, STAYS[words] ?? 'log in there, and call it there');
+}
+
+/** How the value of an option travels. */
+export function wayOfOption(words: string, name: string, value: unknown): Way {
+  const rule = USER_COMMANDS[words]?.options[name];
+  if (name === 'image') return wayOfImage(value);
+  if (name === 'seccomp') return isProfileFile(String(value)) ? FILE : 'as it is';
+  if (name === 'additionalPackage' && list(value).some((item) => item.includes('/'))) {
+    return CANNOT('packages in files do not travel: name them, or build a chain');
+  }
+  const own = Object.hasOwn(OPTIONS, name) ? OPTIONS[name] : undefined;
+  if (own !== undefined) return own(value);
+  if (rule === undefined && Object.hasOwn(ROOT_COMMANDS, words)) return 'as it is';
+  return wayOf(rule);
+}
+
+function wayOf(rule: Rule | undefined): Way {
+  if (rule === undefined) return CANNOT('it is not known whether it names files');
+  if (rule === 'open') return 'as it is';
+  if (rule === 'image') return 'as it is';
+  if (rule.kind === 'setting') return 'as it is';
+  if (rule.kind === 'root') return CANNOT('it is not made for other machines');
+  if (rule.path === 'place') return BIND;
+  return { path: rule.path === 'built' ? 'file' : rule.path };
+}
+
+function wayOfImage(value: unknown): Way {
+  return isImageName(String(value)) ? 'as it is' : FILE;
+}
+
+/** How the argument number `index` of a command travels. */
+export function wayOfArgument(words: string, index: number, value: string): Way {
+  if (words === 'build') {
+    if (/\.(?:rpm|spec|ya?ml)$/.test(value)) return FILE;
+    if (/[/.]/.test(value))
+      return CANNOT('recipes in TypeScript run on the machine they are called on');
+    return 'as it is';
+  }
+  if (words === 'results') return index === 1 ? { path: 'results' } : 'as it is';
+  const own = ROOT_COMMANDS[words];
+  if (own !== undefined) return own;
+  const rule = USER_COMMANDS[words]?.arguments;
+  return rule === 'image' ? wayOfImage(value) : wayOf(rule);
+}
+
+/** E_REMOTE_OPTION: what is asked for does not go to another machine. */
+export function refused(what: string, why: string): KilnError {
+  return new KilnError('E_REMOTE_OPTION', `${what} does not go to another machine`, { hint: why });
+}

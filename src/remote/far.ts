@@ -1,0 +1,397 @@
+/**
+ * `kiln remote-stdio`, which ssh runs on the other machine: it takes files into a folder of its own, runs kiln there as
+ * anybody on that machine would, and gives back what that writes. It has the rights of whoever has logged in, and
+ * kilnd treats what it runs as it treats every local caller.
+ */
+import type { ChildProcess } from 'node:child_process';
+import {
+  closeSync,
+  constants,
+  existsSync,
+  lstatSync,
+  mkdirSync,
+  mkdtempSync,
+  openSync,
+  readdirSync,
+  statSync,
+} from 'node:fs';
+import { Socket } from 'node:net';
+import { join } from 'node:path';
+import type { Readable, Writable } from 'node:stream';
+import { ReadStream } from 'node:tty';
+import { type HeldLock, tryLock } from '../host/files/flock.ts';
+import { removeTree } from '../host/files/remove-tree.ts';
+import { startProgram } from '../host/process/child-process.ts';
+import { callerEnvironment } from '../host/process/own-node.ts';
+import { KILN_VERSION, packageRoot } from '../host/state/paths.ts';
+import { awaitedLater, deferred } from '../promise.ts';
+import { encodeFrame, FRAME, onFrames, wired } from '../service/supervisor/frames.ts';
+import { Packer } from './pack.ts';
+import { openTerminal, resizeTerminal } from './terminal.ts';
+import { unpacker } from './unpack.ts';
+import {
+  type FarMessage,
+  type NearControl,
+  PIECE,
+  PROTOCOL,
+  REMOTE_FRAME,
+  type RemoteStart,
+  SILENCE_MAX,
+} from './wire.ts';
+
+/** Where folders of jobs are: on a disk, for a gigabyte may come. */
+const PLACE = '/var/tmp';
+const PREFIX = 'kiln-remote-';
+const LOCK = 'lock';
+/** The folder that the archive is unpacked to, beside those of results. */
+export const INPUTS = 'in';
+
+/** How often folders of results are looked through for files that are whole, milliseconds. */
+const LOOK_EVERY = 2000;
+/** A file that nobody has written to for so long is on its way, milliseconds; at the end all are. */
+const SETTLED = 2000;
+
+interface FarEnds {
+  readonly input: Readable & { destroy(): unknown };
+  readonly output: Writable;
+}
+
+/** Serves one command, from the first word to the last. */
+export async function serveFar(ends: FarEnds): Promise<void> {
+  await sweepFolders();
+  const folder = mkdtempSync(join(PLACE, PREFIX));
+  const lock = await tryLock(join(folder, LOCK));
+  const far = new Far(ends, folder, lock);
+  try {
+    await far.serve();
+  } finally {
+    await far.close();
+  }
+}
+
+/** Removes folders of one's own whose process has died. */
+async function sweepFolders(): Promise<void> {
+  for (const name of readdirSync(PLACE)) {
+    const folder = join(PLACE, name);
+    const stats = statSync(folder, { throwIfNoEntry: false });
+    if (!name.startsWith(PREFIX) || stats?.uid !== process.geteuid?.()) continue;
+    const lock = await tryLock(join(folder, LOCK), { existing: true }).catch(() => undefined);
+    if (lock === undefined) continue;
+    await removeTree(folder);
+    await lock.release();
+  }
+}
+
+class Far {
+  readonly #ends: FarEnds;
+  readonly #folder: string;
+  readonly #lock: HeldLock | undefined;
+  readonly #gone = deferred<'gone'>();
+  readonly #started = deferred<RemoteStart>();
+  readonly #unpacked: ReturnType<typeof unpacker>;
+  #silence: NodeJS.Timeout | undefined;
+  #child: ChildProcess | undefined;
+  #terminal: number | undefined;
+  #stdin: Writable | undefined;
+  /** Input that came before the command was there; undefined: its end. */
+  readonly #early: (Buffer | undefined)[] = [];
+  /** Somebody else removes the folder, when a job has ended that goes on. */
+  #left = false;
+
+  constructor(ends: FarEnds, folder: string, lock: HeldLock | undefined) {
+    this.#ends = ends;
+    this.#folder = folder;
+    this.#lock = lock;
+    const inputs = join(folder, INPUTS);
+    mkdirSync(inputs, { mode: 0o700 });
+    const root = openSync(inputs, constants.O_RDONLY | constants.O_DIRECTORY);
+    this.#unpacked = unpacker((first) => (first === INPUTS ? root : undefined));
+    awaitedLater(this.#unpacked.over)
+      .finally(() => closeSync(root))
+      .catch(() => undefined);
+  }
+
+  async serve(): Promise<void> {
+    const { input, output } = this.#ends;
+    const gone = () => this.#gone.resolve('gone');
+    output.on('error', gone);
+    input.on('end', gone).on('error', gone).on('close', gone);
+    onFrames(input, ({ kind, body }) => this.#receive(kind, body));
+    this.#alive();
+    this.#say({ kiln: KILN_VERSION, protocol: PROTOCOL, folder: this.#folder });
+    try {
+      const work = awaitedLater(this.#work());
+      await Promise.race([work, this.#gone.promise]);
+      if (this.#child !== undefined && this.#child.exitCode === null) this.#child.kill('SIGKILL');
+    } catch (error) {
+      this.#say({ failed: wired(error) });
+    }
+  }
+
+  /** Whoever is silent for long is gone, whatever the connection says. */
+  #alive(): void {
+    clearTimeout(this.#silence);
+    this.#silence = setTimeout(() => this.#gone.resolve('gone'), SILENCE_MAX);
+  }
+
+  #say(message: FarMessage): void {
+    this.#ends.output.write(encodeFrame(FRAME.message, Buffer.from(JSON.stringify(message))));
+  }
+
+  #receive(kind: number, body: Buffer): void {
+    this.#alive();
+    if (kind === REMOTE_FRAME.archive) this.#unpack(body);
+    else if (kind === FRAME.message)
+      this.#started.resolve(JSON.parse(body.toString()) as RemoteStart);
+    else if (kind === FRAME.data) this.#type(body);
+    else if (kind === FRAME.end) this.#type(undefined);
+    else if (kind === FRAME.control) this.#control(JSON.parse(body.toString()) as NearControl);
+  }
+
+  #unpack(body: Buffer): void {
+    const { stream } = this.#unpacked;
+    if (body.length === 0) {
+      stream.end();
+      return;
+    }
+    const { input } = this.#ends;
+    if (stream.destroyed || stream.write(body)) return;
+    input.pause();
+    // One that has failed takes the rest without a look.
+    const go = () => {
+      stream.off('drain', go).off('close', go);
+      input.resume();
+    };
+    stream.on('drain', go).on('close', go);
+  }
+
+  /** Passes input on, or its end; the near end is told, and sends no more than may wait. */
+  #type(body: Buffer | undefined): void {
+    const taken = () => {
+      if (body !== undefined) this.#say({ taken: body.length });
+    };
+    if (this.#stdin === undefined) this.#early.push(body);
+    else if (body === undefined) this.#stdin.end();
+    else if (this.#stdin.destroyed) taken();
+    else this.#stdin.write(body, taken);
+  }
+
+  /** There is somebody to take input: what has come before comes first. */
+  #takeInput(stdin: Writable): void {
+    stdin.on('error', () => stdin.destroy());
+    this.#stdin = stdin;
+    for (const body of this.#early.splice(0)) this.#type(body);
+  }
+
+  #control(wanted: NearControl): void {
+    if (wanted.do === 'signal') this.#child?.kill(wanted.signal);
+    else if (wanted.do === 'resize' && this.#terminal !== undefined)
+      resizeTerminal(this.#terminal, wanted.rows, wanted.columns);
+  }
+
+  async #work(): Promise<void> {
+    const start = await this.#started.promise;
+    await this.#unpacked.over;
+    const outputs = start.outputs.map((name) => join(this.#folder, name));
+    for (const output of outputs) mkdirSync(output, { recursive: true, mode: 0o700 });
+    const results = new Results(start.outputs, this.#folder, this.#ends.output);
+    const status = await this.#run(start, results);
+    await results.finish();
+    this.#say({ status });
+  }
+
+  /** Runs kiln; its exit status. */
+  async #run(start: RemoteStart, results: Results): Promise<number> {
+    const { env, argv, detaches } = start;
+    const { KILN_HOST: _, ...own } = callerEnvironment();
+    const kiln = join(packageRoot(), 'bin/kiln');
+    const options = { cwd: this.#folder, env: { ...own, ...env } };
+    const [stdin, stdout, stderr] = start.terminals;
+    let last = '';
+    const said = (chunk: Buffer) => {
+      last = (last + chunk.toString('latin1')).slice(-100);
+    };
+    let over: Promise<unknown>;
+    if (stdin && stdout) {
+      const { master, slave } = openTerminal();
+      this.#terminal = master;
+      resizeTerminal(master, start.rows, start.columns);
+      // The keys that end or stop a command are for a session with this terminal.
+      this.#child = startProgram('setsid', ['--ctty', '--wait', kiln, ...argv], {
+        ...options,
+        stdio: [slave, slave, stderr ? slave : 'pipe'],
+      });
+      closeSync(slave);
+      const terminal = new ReadStream(master);
+      this.#takeInput(terminal);
+      over = awaitedLater(
+        Promise.all([
+          this.#pass(terminal, FRAME.data, said),
+          this.#child.stderr === null ? undefined : this.#pass(this.#child.stderr, FRAME.errorData),
+        ]),
+      );
+    } else {
+      const child = startProgram(kiln, argv, { ...options, stdio: 'pipe' });
+      this.#child = child;
+      this.#takeInput(child.stdin);
+      over = awaitedLater(
+        Promise.all([
+          this.#pass(child.stdout, FRAME.data, said),
+          this.#pass(child.stderr, FRAME.errorData),
+        ]),
+      );
+    }
+    const ended = deferred<number>();
+    const { child } = { child: this.#child };
+    child.once('error', ended.reject);
+    child.once('exit', (code, signal) => ended.resolve(code ?? statusOf(signal)));
+    using _looking = results.look();
+    const status = await ended.promise;
+    await over;
+    const id = /([0-9a-f]{10})\r?\n$/.exec(last)?.[1];
+    if (detaches && status === 0 && id !== undefined) this.#leave(kiln, id, options.env);
+    return status;
+  }
+
+  /** Sends what a stream has, no faster than the near end takes it. */
+  async #pass(from: Readable, kind: number, look?: (chunk: Buffer) => void): Promise<void> {
+    const { output } = this.#ends;
+    try {
+      for await (const chunk of from as AsyncIterable<Buffer>) {
+        look?.(chunk);
+        await send(output, kind, chunk);
+      }
+    } catch {
+      // A terminal whose command is gone.
+    }
+  }
+
+  /** Leaves the folder to a process that waits for a job's end. */
+  #leave(kiln: string, id: string, env: NodeJS.ProcessEnv): void {
+    if (this.#lock === undefined) return;
+    this.#left = true;
+    const script = '"$0" wait "$1" >/dev/null 2>&1; rm -rf -- "$2"';
+    // It holds the lock as long as it lives.
+    const child = startProgram('/bin/sh', ['-c', script, kiln, id, this.#folder], {
+      env,
+      cwd: '/',
+      detached: true,
+      stdio: ['ignore', 'ignore', 'ignore', this.#lock.descriptor],
+    });
+    child.on('error', () => undefined).unref();
+  }
+
+  async close(): Promise<void> {
+    clearTimeout(this.#silence);
+    await new Promise<void>((resolve) => {
+      this.#ends.output.end(resolve);
+      // Whoever is gone takes nothing more.
+      this.#gone.promise.then(() => resolve(), resolve);
+    });
+    this.#ends.input.destroy();
+    if (!this.#left) await removeTree(this.#folder);
+    await this.#lock?.release();
+  }
+}
+
+/** Sends bytes in pieces, and waits while there is no room. */
+async function send(output: Writable, kind: number, bytes: Buffer): Promise<void> {
+  for (let at = 0; at < bytes.length; at += PIECE) {
+    const more = output.write(encodeFrame(kind, bytes.subarray(at, at + PIECE)));
+    if (more || output.destroyed) continue;
+    await new Promise<void>((resolve) => {
+      const go = () => {
+        output.off('drain', go).off('close', go);
+        resolve();
+      };
+      output.on('drain', go).on('close', go);
+    });
+  }
+}
+
+const NUMBERS: Readonly<Record<string, number>> = { SIGHUP: 1, SIGINT: 2, SIGKILL: 9, SIGTERM: 15 };
+
+/** As a shell has it. */
+function statusOf(signal: NodeJS.Signals | null): number {
+  return 128 + (NUMBERS[signal ?? ''] ?? 0);
+}
+
+/** The folders of results, on their way while they are filled. */
+class Results {
+  readonly #names: readonly string[];
+  readonly #folder: string;
+  readonly #packer = new Packer();
+  readonly #over: Promise<void>;
+  /** When each file was written that is on its way already, and how large it was. */
+  readonly #sent = new Map<string, string>();
+  #looking: Promise<void> = Promise.resolve();
+
+  constructor(names: readonly string[], folder: string, output: Writable) {
+    this.#names = names;
+    this.#folder = folder;
+    const pass = async () => {
+      for await (const chunk of this.#packer.stream as AsyncIterable<Buffer>) {
+        await send(output, REMOTE_FRAME.archive, chunk);
+      }
+    };
+    this.#over = awaitedLater(pass());
+  }
+
+  /** Looks for files from time to time. */
+  look(): Disposable {
+    const timer = setInterval(() => {
+      this.#looking = awaitedLater(this.#looking.then(() => this.#take(SETTLED)));
+    }, LOOK_EVERY);
+    return { [Symbol.dispose]: () => clearInterval(timer) };
+  }
+
+  /** Sends what has not been sent. */
+  async finish(): Promise<void> {
+    await this.#looking;
+    await this.#take(0);
+    this.#packer.end();
+    await this.#over;
+  }
+
+  async #take(settled: number): Promise<void> {
+    for (const name of this.#names) await this.#takeFolder(name, settled);
+  }
+
+  async #takeFolder(name: string, settled: number): Promise<void> {
+    const path = join(this.#folder, name);
+    if (!existsSync(path)) return;
+    for (const entry of readdirSync(path, { withFileTypes: true })) {
+      const [from, to] = [join(path, entry.name), `${name}/${entry.name}`];
+      if (entry.isDirectory()) {
+        if (settled === 0) await this.#packer.emptyFolder(from, to);
+        await this.#takeFolder(to, settled);
+        continue;
+      }
+      const stats = statOf(from);
+      if (stats === undefined || Date.now() - stats.mtimeMs < settled) continue;
+      const state = `${stats.mtimeMs} ${stats.size} ${stats.ino}`;
+      if (this.#sent.get(to) === state) continue;
+      this.#sent.set(to, state);
+      await this.#packer.entry(from, to).catch((error) => {
+        // It is gone already, or grows: the end takes what is there then.
+        this.#sent.delete(to);
+        if (settled === 0) throw error;
+      });
+    }
+  }
+}
+
+function statOf(path: string) {
+  try {
+    return lstatSync(path);
+  } catch {
+    return undefined;
+  }
+}
+
+/** This process's own stdin and stdout, as ssh has them. */
+export function ownEnds(): FarEnds {
+  const stream = (fd: number, way: 'readable' | 'writable') =>
+    new Socket({ fd, readable: way === 'readable', writable: way === 'writable' });
+  return { input: stream(0, 'readable'), output: stream(1, 'writable') };
+}

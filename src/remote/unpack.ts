@@ -1,0 +1,137 @@
+/** Files that come from the other end of a connection: whatever that says, they stay in their folder. */
+import { constants, createWriteStream, fchmodSync } from 'node:fs';
+import type { Readable, Writable } from 'node:stream';
+import { pipeline } from 'node:stream/promises';
+import { type Extract, extract, type Header } from 'tar-stream';
+import { KilnError } from '../errors.ts';
+import { closeDescriptor } from '../host/calls/descriptor.ts';
+import { hasErrno } from '../host/calls/libc.ts';
+import {
+  mkdirat,
+  openat2,
+  RESOLVE_BENEATH,
+  RESOLVE_NO_SYMLINKS,
+  renameat,
+  symlinkat,
+  unlinkat,
+} from '../host/files/at.ts';
+import { awaitedLater } from '../promise.ts';
+
+/** Entries of an archive, and bytes of all together: as many as artifacts may have. */
+const ENTRIES_MAX = 200_000;
+const BYTES_MAX = 64 * 2 ** 30;
+
+const BELOW = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS;
+
+/** Where entries go: by the first part of their names. Descriptors of folders, which stay the caller's. */
+type Roots = (first: string) => number | undefined;
+
+/**
+ * Takes an archive: `write` its pieces to it. What is there gives way, one file at a time.
+ * @returns the stream, and a promise of the end. @throws (there) KilnError E_REMOTE_ARCHIVE
+ */
+export function unpacker(roots: Roots): {
+  readonly stream: Writable;
+  readonly over: Promise<void>;
+} {
+  const stream = extract();
+  const over = awaitedLater(take(stream, roots));
+  return { stream: stream as unknown as Writable, over };
+}
+
+async function take(stream: Extract, roots: Roots): Promise<void> {
+  let [entries, bytes] = [0, 0];
+  try {
+    for await (const entry of stream) {
+      const { header } = entry;
+      bytes += header.size ?? 0;
+      if (++entries > ENTRIES_MAX || bytes > BYTES_MAX) throw foreign('it has too many files');
+      const [first = '', ...rest] = header.name.replace(/\/+$/, '').split('/');
+      const root = roots(first);
+      if (root === undefined) throw foreign(`it has ${JSON.stringify(header.name)}`);
+      if (
+        rest.some((part) => part === '' || part === '.' || part === '..' || part.includes('\0'))
+      ) {
+        throw foreign(`it has ${JSON.stringify(header.name)}`);
+      }
+      await place(entry as unknown as Readable, header, root, rest);
+      entry.resume();
+    }
+  } catch (error) {
+    stream.destroy();
+    throw error instanceof KilnError ? error : foreign((error as Error).message, error);
+  }
+}
+
+async function place(
+  content: Readable,
+  header: Header,
+  root: number,
+  parts: readonly string[],
+): Promise<void> {
+  const { type = 'file', mode = 0o644 } = header;
+  if (type === 'directory') {
+    closeDescriptor(openFolder(root, parts));
+    return;
+  }
+  const name = parts.at(-1);
+  if (name === undefined) throw foreign('a file would be in place of a folder');
+  const folder = openFolder(root, parts.slice(0, -1));
+  try {
+    const temporary = `.kiln-${process.pid}.new`;
+    remove(folder, temporary);
+    if (type === 'symlink') symlinkat(header.linkname ?? '', folder, temporary);
+    else if (type === 'file') {
+      const fd = openat2(folder, temporary, {
+        flags: constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW,
+        mode: 0o600,
+        resolve: BELOW,
+      });
+      const to = createWriteStream('', { fd, autoClose: false });
+      try {
+        await pipeline(content, to);
+        fchmodSync(fd, mode & 0o777);
+      } finally {
+        closeDescriptor(fd);
+      }
+    } else throw foreign(`it has a ${type}`);
+    renameat(folder, temporary, folder, name);
+  } finally {
+    closeDescriptor(folder);
+  }
+}
+
+function remove(folder: number, name: string): void {
+  try {
+    unlinkat(folder, name);
+  } catch (error) {
+    if (!hasErrno(error, 'ENOENT')) throw error;
+  }
+}
+
+/** Opens a folder below `root`, which is made where it is missing. */
+function openFolder(root: number, parts: readonly string[]): number {
+  const how = { flags: constants.O_RDONLY | constants.O_DIRECTORY, resolve: BELOW };
+  let at = openat2(root, '.', how);
+  for (const part of parts) {
+    const before = at;
+    try {
+      try {
+        mkdirat(before, part, 0o777);
+      } catch (error) {
+        if (!hasErrno(error, 'EEXIST')) throw error;
+      }
+      at = openat2(before, part, how);
+    } finally {
+      closeDescriptor(before);
+    }
+  }
+  return at;
+}
+
+function foreign(why: string, cause?: unknown): KilnError {
+  return new KilnError('E_REMOTE_ARCHIVE', `what the other machine sent is not taken: ${why}`, {
+    hint: 'files that came before stay; both ends need the same kiln, and a disk with room',
+    cause,
+  });
+}

@@ -1,0 +1,376 @@
+/** `kiln --host`: commands on another machine, through a real sshd. The far end's state is another one than the near end's. */
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import {
+  chmodSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
+import { dirname, join } from 'node:path';
+import anyTest, { type TestFn } from 'ava';
+import { execa, type Options } from 'execa';
+import { sourcePackage } from '../build/core/build-state.ts';
+import {
+  type BusyboxState,
+  busyboxState,
+  IMAGE,
+  KILN,
+  PATIENCE,
+} from '../support/busybox-state.ts';
+import { daemonPid } from '../support/daemon.ts';
+import { until } from '../support/eventually.ts';
+import { type SshServer, sshServer } from '../support/ssh-server.ts';
+
+interface World {
+  readonly far: BusyboxState;
+  readonly near: BusyboxState;
+  readonly server: SshServer;
+  readonly env: Record<string, string>;
+  readonly cwd: string;
+}
+
+const test = anyTest as TestFn<World>;
+const RUN = ['run', '-r', 'busybox'];
+
+test.before(async (t) => {
+  const [far, near] = [await busyboxState(), await busyboxState()];
+  const path = `${dirname(KILN)}:${process.env.PATH}`;
+  const server = await sshServer(join(far.beside, 'ssh'), {
+    KILN_STATE: far.paths.root,
+    KILN_NODE: process.execPath,
+    KILN_PARKED: '1',
+    PATH: path,
+  });
+  const cwd = join(near.beside, 'work');
+  mkdirSync(cwd);
+  const env = {
+    PATH: `${server.bin}:${path}`,
+    HOME: process.env.HOME ?? '/root',
+    KILN_STATE: near.paths.root,
+    KILN_NODE: process.execPath,
+  };
+  t.context = { far, near, server, env, cwd };
+});
+test.after.always(async ({ context: { far, near, server } }) => {
+  await server[Symbol.asyncDispose]();
+  await far[Symbol.asyncDispose]();
+  await near[Symbol.asyncDispose]();
+});
+
+/** Runs kiln there. Never rejects. */
+async function there(
+  { server, env, cwd }: World,
+  args: readonly string[],
+  options: Options = {},
+): Promise<{ exitCode: number | undefined; stdout: string; stderr: string }> {
+  const { exitCode, stdout, stderr } = await execa(KILN, ['--host', server.url, ...args], {
+    ...{ env, cwd, extendEnv: false, reject: false, stdin: 'ignore' },
+    timeout: 120_000 * PATIENCE,
+    killSignal: 'SIGKILL',
+    ...options,
+  });
+  return { exitCode, stdout: String(stdout), stderr: String(stderr) };
+}
+
+/** Processes of this machine's with these arguments. */
+function processes(...words: readonly string[]): number[] {
+  return readdirSync('/proc')
+    .filter((name) => /^\d+$/.test(name))
+    .filter((name) => {
+      try {
+        return readFileSync(`/proc/${name}/cmdline`, 'utf8') === `${words.join('\0')}\0`;
+      } catch {
+        return false;
+      }
+    })
+    .map(Number);
+}
+
+/** Folders of far ends that are there. */
+function leftFolders(): string[] {
+  return readdirSync('/var/tmp').filter((name) => name.startsWith('kiln-remote-'));
+}
+
+test.serial('a command runs there: status, both outputs, standard input', async (t) => {
+  const world = t.context;
+  const script = 'cat; echo out; echo err >&2; exit 7';
+  const done = await there(world, [...RUN, '--', 'sh', '-c', script], {
+    stdin: 'pipe',
+    input: 'given\n',
+  });
+  t.is(done.exitCode, 7, done.stderr);
+  t.is(done.stdout, 'given\nout');
+  t.is(done.stderr, 'err');
+  t.truthy(daemonPid(world.far.paths.root));
+  t.is(daemonPid(world.near.paths.root), undefined, 'nothing of it is here');
+  const env = { ...world.env, KILN_HOST: world.server.url };
+  const named = await execa(KILN, ['ps', '--json'], { env, extendEnv: false });
+  t.true(Array.isArray(JSON.parse(String(named.stdout))));
+  t.is(daemonPid(world.near.paths.root), undefined);
+});
+
+test.serial('files go there, and artifacts come back', async (t) => {
+  const world = t.context;
+  const { cwd } = world;
+  mkdirSync(join(cwd, 'tree/sub'), { recursive: true });
+  writeFileSync(join(cwd, 'tree/sub/script'), '#!/bin/sh\necho ran "$1"\n', { mode: 0o755 });
+  chmodSync(join(cwd, 'tree/sub/script'), 0o755);
+  symlinkSync('sub/script', join(cwd, 'tree/link'));
+  writeFileSync(join(cwd, 'token'), 'secret\n');
+  const work =
+    '/tmp/tree/link x; cat /run/secrets/token; mkdir -p o/d; echo made > o/d/f; ln -s /etc o/l';
+  const args = [
+    ...RUN,
+    '--copy-in',
+    'tree:/tmp/tree',
+    '--secret',
+    'token=token',
+    '--workdir',
+    '/tmp',
+  ];
+  const done = await there(world, [
+    ...args,
+    ...['--artifact', 'o', '--resultdir', 'out', '--', 'sh', '-c', work],
+  ]);
+  t.is(done.exitCode, 0, done.stderr);
+  t.is(done.stdout, 'ran x\nsecret');
+  t.is(readFileSync(join(cwd, 'out/o/d/f'), 'utf8'), 'made\n');
+  const result = JSON.parse(readFileSync(join(cwd, 'out/result.json'), 'utf8')) as object;
+  t.truthy(result);
+  t.true(await until(() => leftFolders().length === 0));
+});
+
+test.serial('much of it, both ways', async (t) => {
+  const world = t.context;
+  const { cwd } = world;
+  // A gigabyte with `scripts/test --long`.
+  const bytes = process.env.KILN_TEST_LONG === '1' ? 1 << 30 : 50 << 20;
+  const big = join(cwd, 'big');
+  await execa('sh', ['-c', `head -c ${bytes} /dev/urandom > ${big}`]);
+  const digest = async (path: string) =>
+    String((await execa('sha256sum', [path])).stdout).slice(0, 64);
+  const done = await there(
+    world,
+    [
+      ...[...RUN, '--disk', '4G', '--copy-in', 'big:/tmp/big', '--artifact', '/tmp/back'],
+      ...['--resultdir', 'much', '--', 'sh', '-c', 'cp /tmp/big /tmp/back; cat /tmp/big'],
+    ],
+    { encoding: 'buffer', stdout: { file: join(cwd, 'streamed') } },
+  );
+  t.is(done.exitCode, 0, done.stderr);
+  const back = existsSync(join(cwd, 'much/back')) ? 'much/back' : 'much/tmp/back';
+  t.is(await digest(join(cwd, back)), await digest(big));
+  t.is(await digest(join(cwd, 'streamed')), await digest(big));
+  const piped = await execa(
+    'sh',
+    ['-c', `"$0" "$@" < ${big} | sha256sum`, KILN, '--host', world.server.url, ...RUN, '--', 'cat'],
+    {
+      env: world.env,
+      cwd,
+      extendEnv: false,
+    },
+  );
+  t.is(String(piped.stdout).slice(0, 64), await digest(big));
+});
+
+test.serial('results come while they are made', async (t) => {
+  const world = t.context;
+  const recipe = `image: ${IMAGE.slice(0, 12)}\nsteps: ["echo begun", "sleep 8"]\nsources: [{file: sub/data}]\n`;
+  mkdirSync(join(world.cwd, 'sub'));
+  writeFileSync(join(world.cwd, 'sub/data'), 'data\n');
+  writeFileSync(join(world.cwd, 'it.yaml'), recipe.replace('echo begun', 'cat /sources/data'));
+  const building = there(world, ['build', 'it.yaml', '--resultdir', 'live']);
+  const done = await building;
+  t.is(done.exitCode, 0, done.stderr);
+  t.regex(done.stdout, /data/);
+  t.true(existsSync(join(world.cwd, 'live/result.json')));
+  t.notRegex(done.stderr, /kiln-remote-/, 'messages have the caller’s names');
+});
+
+test.serial('packages and chains are built there, and come as they are made', async (t) => {
+  const world = t.context;
+  const fixtures = process.env.KILN_FIXTURES ?? join(import.meta.dirname, '../../.cache/fixtures');
+  symlinkSync(fixtures, join(world.far.paths.root, 'fixtures'));
+  const image = await there(world, ['image', 'build', 'debian-build'], { timeout: 600_000 });
+  t.is(image.exitCode, 0, image.stderr);
+  const first = await sourcePackage(world.cwd, { name: 'first' });
+  const second = await sourcePackage(world.cwd, { name: 'second', install: 'sleep 9' });
+  const chain = there(world, [
+    ...['build', '--chain', '--jobs', '2', '-r', 'debian-build', '--resultdir', 'chain'],
+    ...[first, second],
+  ]);
+  const made = () =>
+    readdirSync(join(world.cwd, 'chain'), { recursive: true })
+      .map(String)
+      .filter((name) => /(first|second)-1-1\.[^/]*\.rpm$/.test(name) && !name.includes('.src.'));
+  let ended = false;
+  const over = chain.then((result) => {
+    ended = true;
+    return result;
+  });
+  const came = await until(() => existsSync(join(world.cwd, 'chain')) && made().length > 0);
+  t.true(came);
+  t.false(ended, 'before the chain has ended');
+  t.true(made().every((name) => name.includes('first')));
+  const done = await over;
+  t.is(done.exitCode, 0, done.stderr);
+  t.true(made().some((name) => name.includes('second')));
+  t.regex(done.stdout, /first-1-1 +built/);
+  const bad = await sourcePackage(world.cwd, { name: 'bad', install: 'exit 7' });
+  const failed = await there(world, ['build', '-r', 'debian-build', bad]);
+  t.is(failed.exitCode, 1);
+  t.regex(readFileSync(join(world.cwd, 'result/build.log'), 'utf8'), /exit 7/);
+});
+
+test.serial('signals and terminals', async (t) => {
+  const world = t.context;
+  const { server, env, cwd } = world;
+  const trap = 'trap "echo caught; exit 9" INT; echo ready; while :; do sleep 0.1; done';
+  const child = spawn(KILN, ['--host', server.url, ...RUN, '--', 'sh', '-c', trap], { env, cwd });
+  let said = '';
+  child.stdout.on('data', (chunk: Buffer) => {
+    said += chunk.toString();
+    if (said === 'ready\n') child.kill('SIGINT');
+  });
+  const [code] = (await once(child, 'close')) as [number];
+  t.is(code, 9);
+  t.is(said, 'ready\ncaught\n');
+  const shown = `stty rows 33 cols 111; exec "$0" --host ${server.url} run -r busybox --tty -- sh -c 'stty size; read -r l; echo got $l; exit 4'`;
+  const terminal = await execa('script', ['-qefc', `sh -c ${quote(shown)} ${KILN}`, '/dev/null'], {
+    ...{ env: { ...env, TERM: 'xterm' }, cwd, extendEnv: false, reject: false },
+    input: 'typed\r',
+    timeout: 60_000 * PATIENCE,
+  });
+  t.is(terminal.exitCode, 4, String(terminal.stdout));
+  t.regex(String(terminal.stdout), /33 111/);
+  t.regex(String(terminal.stdout), /got typed/);
+});
+
+function quote(text: string): string {
+  return `'${text.replaceAll("'", String.raw`'\''`)}'`;
+}
+
+test.serial('a connection that breaks ends the command there', async (t) => {
+  const world = t.context;
+  const { server, env, cwd } = world;
+  for (const whose of ['ssh', 'client', 'sshd']) {
+    const seconds = `77${whose.length}1`;
+    const child = spawn(KILN, ['--host', server.url, ...RUN, '--', 'sleep', seconds], { env, cwd });
+    let said = '';
+    child.stderr.on('data', (chunk: Buffer) => {
+      said += chunk.toString();
+    });
+    t.true(await until(() => processes('sleep', seconds).length === 1), said);
+    if (whose === 'client') child.kill('SIGKILL');
+    else if (whose === 'sshd') for (const pid of server.sessions()) process.kill(pid, 'SIGKILL');
+    else {
+      const children = readFileSync(`/proc/${child.pid}/task/${child.pid}/children`, 'utf8');
+      process.kill(Number(children.trim().split(' ')[0]), 'SIGKILL');
+    }
+    const [code] = (await once(child, 'close')) as [number | null];
+    if (whose !== 'client') {
+      t.is(code, 125);
+      t.regex(said, /the connection to 127\.0\.0\.1 ended before the command did/);
+    }
+    t.true(await until(() => processes('sleep', seconds).length === 0), whose);
+  }
+  t.true(await until(() => leftFolders().length === 0));
+});
+
+test.serial('a detached job goes on there, and is found again', async (t) => {
+  const world = t.context;
+  writeFileSync(join(world.cwd, 'input'), 'input\n');
+  const begun = await there(world, [
+    ...[...RUN, '--detach', '--name', 'apart', '--copy-in', 'input:/tmp/input'],
+    ...[
+      '--artifact',
+      '/tmp/o',
+      '--',
+      'sh',
+      '-c',
+      'sleep 2; cp /tmp/input /tmp/o; echo said; exit 3',
+    ],
+  ]);
+  t.is(begun.exitCode, 0, begun.stderr);
+  t.regex(begun.stdout, /^[0-9a-f]{10}$/);
+  t.is((await there(world, ['wait', 'apart'])).exitCode, 3);
+  t.is((await there(world, ['logs', begun.stdout])).stdout, 'said');
+  const fetched = await there(world, ['results', 'apart', 'fetched']);
+  t.is(fetched.exitCode, 0, fetched.stderr);
+  t.true(existsSync(join(world.cwd, 'fetched/result.json')));
+  t.true(await until(() => leftFolders().length === 0));
+});
+
+test.serial('what does not travel is refused by name, before anything is sent', async (t) => {
+  const world = t.context;
+  const refusals: readonly (readonly [readonly string[], RegExp])[] = [
+    [[...RUN, '--bind', '.:/work', '--', 'true'], /--bind does not go to another machine/],
+    [['service', 'list'], /kiln service list does not go to another machine/],
+    [['build', './it.ts'], /\.\/it\.ts does not go to another machine/],
+    [['build', '-r', 'busybox', '--addrepo', '/srv/repo', 'x.src.rpm'], /--addrepo does not go/],
+    [
+      [...RUN, '--detach', '--resultdir', 'x', '--', 'true'],
+      /--resultdir with --detach does not go/,
+    ],
+    [[...RUN, '--copy-in', 'nothing:/x', '--', 'true'], /nothing cannot travel: .*no such file/i],
+    [[...RUN, '--frobnicate', '--', 'true'], /unknown option '--frobnicate'/],
+  ];
+  for (const [args, why] of refusals) {
+    const { exitCode, stderr } = await there(world, args);
+    t.is(exitCode, 125, args.join(' '));
+    t.regex(stderr, why);
+  }
+  const wrong = await execa(KILN, ['--host', 'ssh://-oProxyCommand=x', 'ps'], {
+    ...{ env: world.env, reject: false, extendEnv: false },
+  });
+  t.regex(String(wrong.stderr), /is not the address of a machine/);
+});
+
+test.serial('what is wrong at the other end is told', async (t) => {
+  const world = t.context;
+  const { server, far } = world;
+  const known = readFileSync(server.knownHosts, 'utf8');
+  const key = join(far.beside, 'other');
+  await execa('ssh-keygen', ['-q', '-t', 'ed25519', '-N', '', '-f', key]);
+  const [kind, other] = readFileSync(`${key}.pub`, 'utf8').split(' ');
+  writeFileSync(server.knownHosts, `${known.split(' ')[0]} ${kind} ${other}\n`);
+  const changed = await there(world, ['ps']);
+  writeFileSync(server.knownHosts, known);
+  t.is(changed.exitCode, 125);
+  t.regex(changed.stderr, /127\.0\.0\.1 has not the host key that ssh knows it by/);
+  const closed = await execa(KILN, ['--host', 'ssh://root@127.0.0.1:1', 'ps'], {
+    ...{ env: world.env, reject: false, extendEnv: false },
+  });
+  t.regex(String(closed.stderr), /ssh to 127\.0\.0\.1 ended \(status 255\)/);
+  // Of servers whose kiln is another one, or none.
+  const bin = join(far.beside, 'other-bin');
+  mkdirSync(bin);
+  const message = JSON.stringify({ kiln: '9.9.9', protocol: 1, folder: '/x' });
+  const size = Buffer.alloc(5);
+  size.writeUInt32LE(message.length, 0);
+  writeFileSync(join(far.beside, 'hello'), Buffer.concat([size, Buffer.from(message)]));
+  writeFileSync(join(bin, 'kiln'), `#!/bin/sh\ncat ${far.beside}/hello; cat >/dev/null\n`, {
+    mode: 0o755,
+  });
+  chmodSync(join(bin, 'kiln'), 0o755);
+  const elsewhere = async (name: string, PATH: string) => {
+    await using another = await sshServer(join(far.beside, name), { PATH });
+    const env = { ...world.env, PATH: `${another.bin}:${world.env.PATH}` };
+    return await there({ ...world, server: another, env }, ['ps']);
+  };
+  const old = await elsewhere('ssh-old', `${bin}:/usr/bin:/bin`);
+  t.regex(old.stderr, /127\.0\.0\.1 has kiln 9\.9\.9, and this is \d/);
+  writeFileSync(join(bin, 'kiln'), '#!/bin/sh\necho Welcome to this machine; cat >/dev/null\n');
+  const chatty = await elsewhere('ssh-chatty', `${bin}:/usr/bin:/bin`);
+  t.regex(chatty.stderr, /127\.0\.0\.1 sent what no kiln sends/);
+  t.is(chatty.exitCode, 125);
+  const none = await elsewhere('ssh-none', '/usr/bin:/bin');
+  t.regex(none.stderr, /127\.0\.0\.1 has no kiln that ssh finds/);
+  t.is(none.exitCode, 125);
+  t.true(statSync(server.bin).isDirectory());
+});

@@ -1,0 +1,102 @@
+/** A real sshd on the loopback, with keys of its own, and an `ssh` that knows it. */
+import { type ChildProcess, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { chmodSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { connect } from 'node:net';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { execa } from 'execa';
+import { freePort } from '../service/free-port.ts';
+
+export interface SshServer extends AsyncDisposable {
+  /** Its address, as `kiln --host` takes it. */
+  readonly url: string;
+  /** A folder whose `ssh` knows the server and the key. */
+  readonly bin: string;
+  /** What ssh knows of host keys. */
+  readonly knownHosts: string;
+  readonly hostKey: string;
+  /** Pids of the processes that serve one connection each. */
+  sessions(): number[];
+}
+
+/** Starts it; `env` is what commands there have in their environment, beside what a login gives. */
+export async function sshServer(
+  folder: string,
+  env: Readonly<Record<string, string>>,
+): Promise<SshServer> {
+  mkdirSync(join(folder, 'bin'), { recursive: true });
+  const key = async (name: string) => {
+    await execa('ssh-keygen', ['-q', '-t', 'ed25519', '-N', '', '-f', join(folder, name)]);
+    return readFileSync(join(folder, `${name}.pub`), 'utf8').trim();
+  };
+  const [hostKey, own] = [await key('host'), await key('own')];
+  const port = await freePort();
+  const [authorized, knownHosts, config] = ['authorized', 'known', 'config'].map((name) =>
+    join(folder, name),
+  ) as [string, string, string];
+  writeFileSync(authorized, `${own}\n`, { mode: 0o600 });
+  writeFileSync(knownHosts, `[127.0.0.1]:${port} ${hostKey.split(' ').slice(0, 2).join(' ')}\n`);
+  writeFileSync(
+    config,
+    ['Host *', `IdentityFile ${join(folder, 'own')}`, 'IdentitiesOnly yes', 'BatchMode yes']
+      .concat([`UserKnownHostsFile ${knownHosts}`, 'GlobalKnownHostsFile /dev/null'])
+      .concat(['StrictHostKeyChecking yes', ''])
+      .join('\n'),
+  );
+  const ssh = join(folder, 'bin/ssh');
+  writeFileSync(ssh, `#!/bin/sh\nexec /usr/bin/ssh -F ${config} "$@"\n`);
+  chmodSync(ssh, 0o755);
+  const setEnv = Object.entries(env).map(([name, value]) => `"${name}=${value}"`);
+  const settings = join(folder, 'sshd_config');
+  writeFileSync(
+    settings,
+    [`Port ${port}`, 'ListenAddress 127.0.0.1', `HostKey ${join(folder, 'host')}`]
+      .concat([`AuthorizedKeysFile ${authorized}`, 'StrictModes no', 'UsePAM no'])
+      .concat(['PasswordAuthentication no', 'PermitRootLogin yes', `PidFile ${folder}/pid`])
+      .concat([`SetEnv ${setEnv.join(' ')}`, ''])
+      .join('\n'),
+  );
+  mkdirSync('/run/sshd', { recursive: true });
+  const server: ChildProcess = spawn('/usr/sbin/sshd', ['-D', '-e', '-f', settings], {
+    stdio: ['ignore', 'ignore', 'ignore'],
+  });
+  for (let tries = 0; !(await answers(port)); tries++) {
+    if (tries > 100 || server.exitCode !== null) throw new Error('sshd does not listen');
+    await sleep(100);
+  }
+  return {
+    url: `ssh://root@127.0.0.1:${port}`,
+    bin: join(folder, 'bin'),
+    knownHosts,
+    hostKey,
+    sessions: () => sessionsBelow(server.pid ?? 0),
+    [Symbol.asyncDispose]: async () => {
+      if (server.exitCode !== null) return;
+      server.kill('SIGKILL');
+      await once(server, 'exit');
+    },
+  };
+}
+
+/** sshd's own processes below one: a monitor, and whoever has the connection. */
+function sessionsBelow(pid: number): number[] {
+  const children = readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').split(' ');
+  return children
+    .filter(Boolean)
+    .map(Number)
+    .filter((child) => readFileSync(`/proc/${child}/comm`, 'utf8').startsWith('sshd'))
+    .flatMap((child) => [child, ...sessionsBelow(child)]);
+}
+
+async function answers(port: number): Promise<boolean> {
+  const socket = connect(port, '127.0.0.1');
+  try {
+    await once(socket, 'connect');
+    return true;
+  } catch {
+    return false;
+  } finally {
+    socket.destroy();
+  }
+}
