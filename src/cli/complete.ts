@@ -2,9 +2,11 @@ import { Argument, Command } from 'commander';
 import type { StatePaths } from '../host/state/paths.ts';
 import { statePaths } from '../host/state/paths.ts';
 import { recipeNames } from '../image/find.ts';
-import { listImages } from '../image/store/images.ts';
+import { visibleImages } from '../image/store/images.ts';
+import type { ImageOwner } from '../image/store/owners.ts';
 import { listSandboxes } from '../sandbox/domain/list.ts';
 import { serviceNames } from '../service/lifecycle/store.ts';
+import { seesImage } from '../users/configuration.ts';
 import type { Caller } from './caller/caller.ts';
 import { LISTED, type Listed } from './reference/value-kinds.ts';
 
@@ -16,7 +18,12 @@ const LISTS: Readonly<
 > = {
   recipe: async (_, caller) => await recipes(caller),
   image: async (paths, caller) => {
-    const images = await listImages(paths);
+    const { user } = caller;
+    const owner = user && {
+      uid: user.uid,
+      seesOfRoot: (image: ImageOwner) => seesImage(user.policy, image),
+    };
+    const images = await visibleImages({ paths, owner });
     return [
       ...(await recipes(caller)),
       ...images.map(({ manifest: { id, name } }) => [id.slice(0, 12), `image ${name}`] as const),

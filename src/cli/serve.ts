@@ -12,7 +12,7 @@ import { listSandboxes } from '../sandbox/domain/list.ts';
 import type { Engine, SandboxOwner } from '../sandbox/open.ts';
 import { allowedMissing } from '../sandbox/policy/layers.ts';
 import { jobsFolder } from '../users/caller-files.ts';
-import { currentUserPolicy, shareOf } from '../users/configuration.ts';
+import { currentUserPolicy, seesImage, shareOf } from '../users/configuration.ts';
 import type { UserJobs } from '../users/queue.ts';
 import { type CallerUser, forbidden } from '../users/user.ts';
 import type { Caller, Parking } from './caller/caller.ts';
@@ -143,7 +143,8 @@ export function userOf(
 /** A user as the owner of sandboxes. */
 export function ownerOf({ uid, gid, groups, policy, files }: CallerUser): SandboxOwner {
   const renamed: SandboxOwner['renamed'] = (value) => files?.renamed(value) ?? value;
-  return { uid, gid, groups, renamed, share: shareOf(policy) };
+  const seesOfRoot: SandboxOwner['seesOfRoot'] = (image) => seesImage(policy, image);
+  return { uid, gid, groups, files, renamed, seesOfRoot, share: shareOf(policy) };
 }
 
 /** Commands that open no sandbox. */
@@ -312,10 +313,10 @@ function contextOf(
   return {
     caller,
     results,
-    pickImage: async ({ paths, cwd }, wanted) => {
+    pickImage: async ({ paths, owner, cwd }, wanted) => {
       // Making an image needs a worker.
       if (wanted === undefined) throw new RunElsewhere();
-      const image = await openExistingImage(paths, wanted, cwd());
+      const image = await openExistingImage({ paths, owner }, wanted, cwd());
       if (image === undefined) throw new RunElsewhere();
       line.keep();
       return image;

@@ -18,12 +18,11 @@ export async function ownLock(
   engine: Engine,
   { name, id, lock }: Step['image'],
 ): Promise<ImageLock> {
-  const { paths, cwd } = engine;
-  const named = await resolveImage(paths, name, cwd());
+  const named = await resolveImage(engine, name, engine.cwd());
   if (named.kind !== 'recipe' || lock === null || id === null) {
     throw another(name, `this machine has no recipe ${name}`);
   }
-  const recipe = await readRecipe({ paths, cwd }, named.path);
+  const recipe = await readRecipe(engine, named.path);
   const own = (await describeRecipe(recipe, lock.packages.packages)).lock;
   if (own === undefined) {
     throw another(

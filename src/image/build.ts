@@ -26,7 +26,10 @@ import {
   imageDirectory,
   imageFiles,
   readContents,
+  readManifest,
 } from './store/manifest.ts';
+import { type ImageOwner, ownersOf, ownImage, ROOT, writeOwner } from './store/owners.ts';
+import type { PackageUser } from './store/package-readers.ts';
 import { fetchSignedFiles, obtainPackages, packagesLock } from './store/packages.ts';
 import {
   emptyTrash,
@@ -54,6 +57,8 @@ export interface ImageRequest {
   readonly settings: ImageSettings;
   /** The id of an image to start from. It must have rpm. */
   readonly base?: string | undefined;
+  /** Whose own it is to be, where that is a user who is not root. */
+  readonly user?: PackageUser | undefined;
   readonly onProgress?: OnImageProgress | undefined;
   readonly signal?: AbortSignal | undefined;
 }
@@ -68,8 +73,10 @@ export async function ensureImage(request: ImageRequest): Promise<LeasedImage> {
   const { paths } = engine;
   const inputs = await inputsOf(request);
   const id = imageId(inputs);
+  refuseHostFiles(request);
   const ready = await leaseImage(paths, id);
-  if (ready !== undefined && findContents(paths, id).value !== undefined) return ready;
+  if (ready !== undefined && findContents(paths, id).value !== undefined)
+    return await ownedImage(request, ready);
   await ready?.[Symbol.asyncDispose]();
   ensureStore(paths);
   const lockPath = lockFile(paths, `image-${id}`);
@@ -82,7 +89,7 @@ export async function ensureImage(request: ImageRequest): Promise<LeasedImage> {
     const meanwhile = await leaseImage(paths, id);
     if (meanwhile !== undefined) {
       await mendContents(request, inputs, id);
-      return meanwhile;
+      return await ownedImage(request, meanwhile);
     }
     await sweepWorkDirectories(paths);
     await sweepImages(paths);
@@ -97,6 +104,42 @@ export async function ensureImage(request: ImageRequest): Promise<LeasedImage> {
     throw namingFullDisk(error, paths.store);
   } finally {
     await lock.release();
+  }
+}
+
+/** A user's repository lies in a folder of a job's; its metadata may name any other. @throws KilnError */
+function refuseHostFiles({ user, lock }: ImageRequest): void {
+  if (user === undefined) return;
+  const outside = lock.packages.find(({ location }) => location.startsWith('file:'));
+  if (outside === undefined) return;
+  throw new KilnError('E_REPOSITORY_METADATA', `${outside.nevra} is at ${outside.location}`, {
+    hint: 'a repository of a user’s own names its packages relative to its folder',
+  });
+}
+
+/** What its owner is to call an image. */
+function ownerIn({ engine, settings, lock, base }: ImageRequest): ImageOwner {
+  const below = base === undefined ? undefined : readManifest(engine.paths, base);
+  const ofBase = below && ownersOf(engine.paths, below).get(ROOT)?.private;
+  return { name: settings.name, private: lock.access !== undefined || ofBase === true };
+}
+
+/** An image that is there, for whoever asks to be an owner of: a user has to have all that it is made of. */
+async function ownedImage(request: ImageRequest, image: LeasedImage): Promise<LeasedImage> {
+  const { engine, lock, settings, user } = request;
+  const { paths } = engine;
+  const owner = ownerIn(request);
+  try {
+    const owners = ownersOf(paths, image.manifest);
+    if (user !== undefined && !owners.has(user.uid)) {
+      ensureStore(paths);
+      await obtainPackages(paths, lock, { ...request, disk: settings.scriptlets.disk });
+    }
+    ownImage(paths, image.manifest.id, user?.uid ?? ROOT, owner);
+    return { ...image, manifest: { ...image.manifest, name: owner.name } };
+  } catch (error) {
+    await image[Symbol.asyncDispose]();
+    throw error;
   }
 }
 
@@ -128,7 +171,7 @@ export async function requestedImage(
 
 async function make(request: ImageRequest, inputs: ImageInputs, id: string): Promise<void> {
   using _ = span('make an image');
-  const { engine, settings, lock, onProgress, signal } = request;
+  const { engine, settings, lock, user, onProgress, signal } = request;
   await using _packages = await acquireLock(packagesLock(engine.paths), { shared: true, signal });
   await using work = await openWorkDirectory(engine.paths);
   await using base = request.base === undefined ? undefined : await leaseBase(request);
@@ -137,6 +180,7 @@ async function make(request: ImageRequest, inputs: ImageInputs, id: string): Pro
     scriptlets: settings.scriptlets,
     fetchFiles: () => fetchSignedFiles(engine.paths, lock, request),
     work: work.path,
+    user,
     onProgress,
     signal,
   };
@@ -153,14 +197,19 @@ async function make(request: ImageRequest, inputs: ImageInputs, id: string): Pro
   using _root = closing(root);
   customizeTree(root, settings.users, settings.files);
   const manifest = manifestOf(request, id, tree, contents, root);
-  await publishImage(engine.paths, id, finish(work.path, tree.path, manifest, contents));
+  const made = finish(work.path, tree.path, manifest, contents);
+  writeOwner(made, user?.uid ?? ROOT, ownerIn(request));
+  await publishImage(engine.paths, id, made);
 }
 
 /** Makes the tree of a lock's packages. */
-async function assembleLock(parts: TreeOptions, lock: Lock): Promise<AssembledTree> {
-  const { engine, scriptlets, onProgress, signal } = parts;
+async function assembleLock(
+  parts: TreeOptions & Pick<ImageRequest, 'user'>,
+  lock: Lock,
+): Promise<AssembledTree> {
+  const { engine, scriptlets, user, onProgress, signal } = parts;
   const { disk } = scriptlets;
-  const packages = await obtainPackages(engine.paths, lock, { disk, onProgress, signal });
+  const packages = await obtainPackages(engine.paths, lock, { user, disk, onProgress, signal });
   return await assembleTree({ ...parts, packages });
 }
 

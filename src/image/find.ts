@@ -3,9 +3,10 @@ import { readdir } from 'node:fs/promises';
 import { basename, dirname, join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { KilnError } from '../errors.ts';
-import type { StatePaths } from '../host/state/paths.ts';
 import { suggest } from '../recipe/problem.ts';
-import { findImage, imagesNamed } from './store/images.ts';
+import { findImage, type ImagePlace, imagesNamed } from './store/images.ts';
+import type { ImageManifest } from './store/manifest.ts';
+import { ownersOf } from './store/owners.ts';
 
 /** The meaning of IMAGE on a command line. */
 export type NamedImage =
@@ -37,7 +38,7 @@ function recipeFolders(cwd: string): string[] {
  * @throws KilnError E_IMAGE_MISSING, E_IMAGE_AMBIGUOUS.
  */
 export async function resolveImage(
-  paths: StatePaths,
+  place: ImagePlace,
   name: string,
   cwd: string,
 ): Promise<NamedImage> {
@@ -49,11 +50,14 @@ export async function resolveImage(
       hint: 'recipes end in .yaml, locks in .json',
     });
   }
-  const recipe = findRecipe(name, cwd);
+  const { owner } = place;
+  const isThere = (recipe: string) =>
+    owner === undefined || owner.seesOfRoot({ name: recipe, private: false });
+  const recipe = isThere(name) ? findRecipe(name, cwd) : undefined;
   if (recipe !== undefined) return { kind: 'recipe', path: recipe };
-  const id = await findStoredImage(paths, name);
+  const id = await findStoredImage(place, name);
   if (id !== undefined) return { kind: 'image', id };
-  const known = await recipeNames(cwd);
+  const known = (await recipeNames(cwd)).filter(isThere);
   const near = suggest(name, known);
   throw new KilnError('E_IMAGE_MISSING', `there is no image and no recipe called ${name}`, {
     hint:
@@ -66,13 +70,27 @@ export async function resolveImage(
 /**
  * The id of a stored image by its id, the beginning of its id, or its name (then the newest image of that
  * name), if there is one.
+ * To a user, a name that is the user’s for one image and root’s for another means neither.
  * @throws KilnError E_IMAGE_AMBIGUOUS.
  */
 export async function findStoredImage(
-  paths: StatePaths,
+  place: ImagePlace,
   name: string,
 ): Promise<string | undefined> {
-  return (await findImage(paths, name)) ?? (await imagesNamed(paths, name))[0]?.id;
+  const found = await findImage(place, name);
+  if (found !== undefined) return found;
+  const images = await imagesNamed(place, name);
+  const { paths, owner } = place;
+  if (owner !== undefined) {
+    const isOwn = (image: ImageManifest) => ownersOf(paths, image).has(owner.uid);
+    const [own, roots] = [images.find(isOwn), images.find((image) => !isOwn(image))];
+    if (own !== undefined && roots !== undefined) {
+      throw new KilnError('E_IMAGE_AMBIGUOUS', `you and root each have an image called ${name}`, {
+        hint: `give an id: yours is ${own.id.slice(0, 12)}, root’s ${roots.id.slice(0, 12)}`,
+      });
+    }
+  }
+  return images[0]?.id;
 }
 
 export function findRecipe(name: string, cwd: string): string | undefined {

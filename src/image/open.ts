@@ -1,11 +1,11 @@
 import { KilnError } from '../errors.ts';
-import type { StatePaths } from '../host/state/paths.ts';
 import type { Engine } from '../sandbox/open.ts';
 import { type NamedImage, resolveImage } from './find.ts';
 import type { OnImageProgress } from './progress.ts';
 import { readReference } from './reference.ts';
-import { type LeasedImage, leaseImage } from './store/images.ts';
+import { type ImagePlace, type LeasedImage, leaseImage } from './store/images.ts';
 import { findContents } from './store/manifest.ts';
+import { nameFor } from './store/owners.ts';
 
 export interface OpenImageOptions {
   /** Solve again with fresh metadata, ignoring the lock beside the recipe. */
@@ -22,19 +22,23 @@ export interface OpenImageOptions {
  * @throws KilnError E_IMAGE_MISSING, E_IMAGE_AMBIGUOUS
  */
 export async function openExistingImage(
-  paths: StatePaths,
+  place: ImagePlace,
   name: string,
   cwd: string,
 ): Promise<LeasedImage | undefined> {
-  return await leaseExisting(paths, await resolveImage(paths, name, cwd));
+  return await leaseExisting(place, await resolveImage(place, name, cwd));
 }
 
 async function leaseExisting(
-  paths: StatePaths,
+  { paths, owner }: ImagePlace,
   named: NamedImage,
 ): Promise<LeasedImage | undefined> {
   const id = named.kind === 'image' ? named.id : readReference(paths, named.path);
   const leased = id === undefined ? undefined : await leaseImage(paths, id);
+  if (leased !== undefined && named.kind === 'image' && owner !== undefined) {
+    const name = nameFor(paths, leased.manifest, owner) ?? '';
+    return { ...leased, manifest: { ...leased.manifest, name } };
+  }
   if (leased === undefined || named.kind === 'image') return leased;
   // Making the image again from its recipe writes the lost contents.json.
   if (findContents(paths, leased.manifest.id).value !== undefined) return leased;
@@ -58,8 +62,8 @@ export async function openImage(
   name: string,
   options: OpenImageOptions = {},
 ): Promise<LeasedImage> {
-  const named = await resolveImage(engine.paths, name, engine.cwd());
-  const existing = options.update === true ? undefined : await leaseExisting(engine.paths, named);
+  const named = await resolveImage(engine, name, engine.cwd());
+  const existing = options.update === true ? undefined : await leaseExisting(engine, named);
   if (existing !== undefined) return existing;
   if (named.kind === 'image') throw unusable(named.id);
   // Recipes, repositories and the solver are loaded only if an image must be made.

@@ -1,12 +1,14 @@
 import { existsSync } from 'node:fs';
 import { KilnError } from '../errors.ts';
+import { hasErrno } from '../host/calls/libc.ts';
 import { readUserFile } from '../host/files/user-file.ts';
 import type { StatePaths } from '../host/state/paths.ts';
 import type { Repository } from '../packages/repository/configuration.ts';
-import type { Lock } from '../packages/repository/lock/lock.ts';
+import { type Lock, sourceSchema } from '../packages/repository/lock/lock.ts';
 import { openRepositories } from '../packages/repository/open.ts';
 import { lockAccess } from '../packages/repository/transport/access.ts';
 import { solve } from '../packages/solver/solve.ts';
+import type { RecipeFiles } from '../recipe/folder.ts';
 import { type LoadedImageRecipe, loadImageRecipe } from '../recipe/load-image-recipe.ts';
 import { requireInit } from '../sandbox/domain/skeleton.ts';
 import type { Engine } from '../sandbox/open.ts';
@@ -16,6 +18,7 @@ import { hostArchitecture } from './key.ts';
 import type { OpenImageOptions } from './open.ts';
 import { fingerprint, writeReference } from './reference.ts';
 import type { LeasedImage } from './store/images.ts';
+import { type PackageUser, reachOf } from './store/package-readers.ts';
 import type { FileToWrite } from './tree/customize.ts';
 
 /** The most megabytes of a recipe's `source` file, which is held in memory. */
@@ -36,6 +39,8 @@ export async function buildNamed(
     named.kind === 'lock'
       ? await planFromLock(named.path)
       : await planFromRecipe(engine, named.path, options);
+  // A user's recipe is a copy, for this one job; its files are not this process's to look at.
+  if (plan.user !== undefined) return await ensureImage({ engine, ...plan, ...options });
   const prints = plan.sources.map(fingerprint);
   const image = await ensureImage({ engine, ...plan, ...options });
   await writeReference(engine.paths, named.path, image.manifest.id, prints);
@@ -47,6 +52,8 @@ export interface ImagePlan {
   readonly lock: Lock;
   readonly settings: ImageSettings;
   readonly sources: readonly string[];
+  /** The user who is not root, of an image recipe of the user's own. */
+  readonly user?: PackageUser | undefined;
   /** Warnings for people. */
   readonly warnings: readonly string[];
 }
@@ -71,14 +78,16 @@ export async function planFromRecipe(
   const { paths } = place;
   const recipe = await readRecipe(place, path);
   const settings = await settingsOf(recipe);
-  const lockPath = lockPathOf(path);
+  const files = usersFiles(place, path);
+  const user = files && place.owner;
+  const lockPath = await lockBeside(path, files);
   const sources = [
     ...recipe.sources,
-    lockPath,
+    lockPath ?? lockPathOf(path),
     ...recipe.files.flatMap((file) => (file.source === undefined ? [] : [file.source])),
     ...keyFiles(recipe.repositories),
   ];
-  if (options.update !== true && existsSync(lockPath)) {
+  if (options.update !== true && lockPath !== undefined) {
     const { askedDigest, readImageLock } = await import('./lock.ts');
     const lock = await readImageLock(lockPath);
     if (lock.asked !== askedDigest(recipe)) {
@@ -90,11 +99,11 @@ export async function planFromRecipe(
         },
       );
     }
-    const trusted = withTrustOf(recipe.repositories, lock.packages);
-    return { recipe, settings, sources, lock: trusted, warnings: [] };
+    const trusted = withTrustOf(recipe.repositories, lock.packages, lockPath, user);
+    return { recipe, settings, sources, user, lock: trusted, warnings: [] };
   }
-  const { lock, warnings } = await solveRecipe(paths, recipe, options);
-  return { recipe, settings, sources, lock, warnings };
+  const { lock, warnings } = await solveRecipe(paths, recipe, options, user);
+  return { recipe, settings, sources, user, lock, warnings };
 }
 
 /** The key files of the repositories. */
@@ -102,16 +111,41 @@ function keyFiles(repositories: readonly Pick<Repository, 'gpgkey'>[]): string[]
   return [...new Set(repositories.flatMap(({ gpgkey }) => gpgkey))];
 }
 
+/** The lock beside a recipe, or a copy of a user's; undefined if there is none. */
+async function lockBeside(
+  path: string,
+  files: RecipeFiles | undefined,
+): Promise<string | undefined> {
+  const beside = lockPathOf(files?.nameOf(path) ?? path);
+  if (files === undefined) return existsSync(beside) ? beside : undefined;
+  try {
+    return await files.file(beside);
+  } catch (error) {
+    if (error instanceof KilnError && hasErrno(error.cause, 'ENOENT')) return undefined;
+    throw error;
+  }
+}
+
 /**
  * The lock with the trust settings of the current recipe: a lock pins packages, and the recipe says whom to
- * trust.
+ * trust. A user's lock may name any file of the host: only its packages count. @throws KilnError E_LOCK_STALE
  */
-function withTrustOf(recipe: readonly Repository[], lock: Lock): Lock {
+function withTrustOf(
+  recipe: readonly Repository[],
+  lock: Lock,
+  path: string,
+  user: PackageUser | undefined,
+): Lock {
   const repositories = lock.repositories.map((locked) => {
     const now = recipe.find(({ id }) => id === locked.id);
-    return now === undefined
-      ? locked
-      : { ...locked, gpgcheck: now.gpgcheck, gpgkey: [...now.gpgkey] };
+    if (now !== undefined) {
+      const source = user === undefined ? locked.source : sourceSchema.parse(now.source);
+      return { ...locked, source, gpgcheck: now.gpgcheck, gpgkey: [...now.gpgkey] };
+    }
+    if (user === undefined) return locked;
+    throw new KilnError('E_LOCK_STALE', `${path} has a repository ${locked.id}, the recipe none`, {
+      hint: '`kiln image build --update` goes without the lock',
+    });
   });
   return { ...lock, repositories, ...lockAccess(recipe) };
 }
@@ -124,9 +158,10 @@ async function solveRecipe(
   paths: StatePaths,
   recipe: LoadedImageRecipe,
   { update, offline, onProgress, signal }: OpenImageOptions,
+  user: PackageUser | undefined,
 ): Promise<{ readonly lock: Lock; readonly warnings: readonly string[] }> {
   const set = await openRepositories(recipe.repositories, {
-    paths,
+    ...reachOf(paths, user),
     refresh: offline === true ? 'never' : update === true ? 'always' : 'auto',
     onProgress,
     signal,
@@ -167,8 +202,13 @@ async function readSource(file: LoadedImageRecipe['files'][number]): Promise<Fil
 
 /* Reads image recipes in order to make images. */
 
+/** What a recipe of a user's own reads files by; undefined for all others. */
+function usersFiles({ owner }: Pick<Engine, 'owner'>, path: string): RecipeFiles | undefined {
+  return owner?.files?.nameOf(path) === undefined ? undefined : owner.files;
+}
+
 /** Where a recipe is read; names of other recipes start at `cwd`. */
-export type RecipePlace = Pick<Engine, 'paths' | 'cwd'>;
+export type RecipePlace = Pick<Engine, 'paths' | 'owner' | 'cwd'>;
 
 /**
  * Reads an image recipe with the variables that recipes may use.
@@ -182,5 +222,6 @@ export async function readRecipe(place: RecipePlace, path: string): Promise<Load
     KILN_FIXTURES: paths.fixtures,
   };
   const findByName = async (name: string) => findRecipe(name, cwd);
-  return await loadImageRecipe(path, { variables, arch: hostArchitecture(), findByName });
+  const files = usersFiles(place, path);
+  return await loadImageRecipe(path, { variables, arch: hostArchitecture(), findByName, files });
 }

@@ -1,4 +1,4 @@
-/** The folder of a build recipe: the recipe can read files in it and below, and nothing else. */
+/** What recipes read: of a build recipe, what lies in its folder and below, and nothing else. */
 import { closeSync, constants, openSync } from 'node:fs';
 import { type OpenHow, openat2, RESOLVE_BENEATH, RESOLVE_NO_MAGICLINKS } from '../host/files/at.ts';
 
@@ -28,4 +28,14 @@ export function hostFolder(folder: string): RecipeFolder {
       }
     },
   };
+}
+
+/** How the files that an image recipe names are read, where that is not with the rights of this process. */
+export interface RecipeFiles {
+  /** What a user calls what a copy is of, absolute; undefined for what is no copy. */
+  nameOf(copy: string): string | undefined;
+  /** A copy of a file. @throws KilnError E_CALLER_FILE */
+  file(path: string): Promise<string>;
+  /** A copy of a folder, without links that lead out of it. @throws KilnError E_CALLER_FILE */
+  tree(path: string, links: 'inside'): Promise<string>;
 }

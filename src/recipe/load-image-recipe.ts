@@ -2,8 +2,14 @@ import { realpath } from 'node:fs/promises';
 import { basename, dirname, isAbsolute, join, resolve } from 'node:path';
 import { KilnError } from '../errors.ts';
 import { DEFAULT_DISK } from '../host/state/disk-watch.ts';
-import { type Repository, resolveRepository } from '../packages/repository/configuration.ts';
+import {
+  type Repository,
+  type ResolveOptions,
+  resolveRepository,
+} from '../packages/repository/configuration.ts';
+import type { RepositoryConfiguration } from '../packages/repository/configuration-schema.ts';
 import { RecipeDocument, readRecipeText } from './document.ts';
+import type { RecipeFiles } from './folder.ts';
 import {
   type ImageRecipe,
   imageRecipeSchema,
@@ -62,13 +68,18 @@ export interface LoadOptions {
   readonly arch: string;
   /** Finds a recipe that `extends` names without a path; undefined if there is none. */
   readonly findByName: (name: string) => Promise<string | undefined>;
+  /** Of a user's recipe, which is a copy: reads what it names. Recipes that are found by name are kiln's. */
+  readonly files?: RecipeFiles | undefined;
 }
 
 /** One file of an `extends` chain. */
 interface Part {
   readonly document: RecipeDocument;
   readonly recipe: ImageRecipe;
+  /** What people call it, absolute. */
   readonly file: string;
+  /** How what it names is read. */
+  readonly files: RecipeFiles | undefined;
 }
 
 /**
@@ -86,17 +97,17 @@ export async function loadImageRecipe(
   const merged = merge(ordered.map((part) => part.recipe));
   const arch = merged.arch ?? options.arch;
   const repositories = new Map<string, Repository>();
-  for (const { recipe, document, file } of ordered) {
+  for (const { recipe, document, file, files } of ordered) {
     for (const [index, configuration] of recipe.repositories.entries()) {
       try {
-        const repository = resolveRepository(configuration, {
+        const repository = await readableRepository(configuration, files, {
           arch,
           releasever: merged.releasever,
           baseDirectory: dirname(file),
         });
         repositories.set(repository.id, repository);
       } catch (error) {
-        if (!(error instanceof KilnError)) throw error;
+        if (!(error instanceof KilnError) || error.code === 'E_CALLER_FILE') throw error;
         const hint = error.hint === undefined ? {} : { hint: error.hint };
         document.report(['repositories', index], error.message, hint);
       }
@@ -107,6 +118,10 @@ export async function loadImageRecipe(
   checkUsers(ordered);
   const problems = parts.flatMap((part) => part.document.problems);
   if (problems.length > 0) throw new RecipeError(path, problems);
+  const written: RecipeFile[] = [];
+  for (const { recipe, file, files } of ordered) {
+    for (const entry of recipe.files) written.push(await readableFile(entry, dirname(file), files));
+  }
   return {
     name: basename(main.file).replace(/\.ya?ml$/, ''),
     sources: parts.map((part) => part.file),
@@ -118,9 +133,7 @@ export async function loadImageRecipe(
     exclude: merged.exclude,
     modules: merged.modules,
     recommends: merged.recommends ?? false,
-    files: ordered.flatMap(({ recipe, file }) =>
-      recipe.files.map((entry) => absoluteSource(entry, dirname(file))),
-    ),
+    files: written,
     users: merged.users,
     environment: merged.environment,
     user: merged.user ?? merged.users[0]?.name ?? 'root',
@@ -136,18 +149,21 @@ export async function loadImageRecipe(
 async function loadChain(path: string, options: LoadOptions): Promise<Part[]> {
   const parts: Part[] = [];
   const documents: RecipeDocument[] = [];
-  let next: string | undefined = path;
+  let next: string | undefined = options.files?.nameOf(path) ?? path;
+  let { files } = options;
   while (next !== undefined) {
     const file: string = resolve(next);
-    const text = await readRecipeText(file, MISSING);
-    const real = await realpath(file);
+    const text = await readRecipeText((await files?.file(file)) ?? file, MISSING);
+    // Relative to a user's file is what the user's own kiln opens.
+    const real = files === undefined ? await realpath(file) : file;
     const { document, recipe } = readPart(file, text, options);
     documents.push(document);
     if (recipe === undefined) break;
-    parts.push({ document, recipe, file: real });
+    parts.push({ document, recipe, file: real, files });
     next = undefined;
     if (recipe.extends !== undefined) {
       next = await findAncestor(recipe.extends, file, document, options);
+      if (isName(recipe.extends)) files = undefined;
       if (next !== undefined && documents.some((seen) => resolve(seen.file) === next)) {
         document.report(['extends'], `${recipe.extends} extends itself in the end`);
         next = undefined;
@@ -168,6 +184,11 @@ async function loadChain(path: string, options: LoadOptions): Promise<Part[]> {
   return parts;
 }
 
+/** Whether `extends` names a recipe that is looked for, and no file. */
+function isName(text: string): boolean {
+  return !text.includes('/') && !/\.ya?ml$/.test(text);
+}
+
 async function findAncestor(
   name: string,
   file: string,
@@ -175,7 +196,7 @@ async function findAncestor(
   options: LoadOptions,
 ): Promise<string | undefined> {
   if (isAbsolute(name)) return name;
-  if (name.includes('/') || /\.ya?ml$/.test(name)) return join(dirname(file), name);
+  if (!isName(name)) return join(dirname(file), name);
   const found = await options.findByName(name);
   if (found === undefined) {
     document.report(['extends'], `there is no image recipe called ${name}`, {
@@ -283,6 +304,34 @@ function checkUsers(parts: readonly Part[]): void {
   }
 }
 
-function absoluteSource(file: RecipeFile, directory: string): RecipeFile {
-  return file.source === undefined ? file : { ...file, source: resolve(directory, file.source) };
+/** With a source that this process reads, absolute. */
+async function readableFile(
+  file: RecipeFile,
+  directory: string,
+  files: RecipeFiles | undefined,
+): Promise<RecipeFile> {
+  if (file.source === undefined) return file;
+  const source = resolve(directory, file.source);
+  return { ...file, source: (await files?.file(source)) ?? source };
+}
+
+/** A repository whose files and folders this process reads. */
+async function readableRepository(
+  configuration: RepositoryConfiguration,
+  files: RecipeFiles | undefined,
+  options: ResolveOptions,
+): Promise<Repository> {
+  if (files === undefined) return resolveRepository(configuration, options);
+  const named = new Map<string, 'file' | 'folder'>();
+  resolveRepository(configuration, {
+    ...options,
+    place: (path, kind) => {
+      named.set(path, kind);
+      return path;
+    },
+  });
+  const copies = new Map<string, string>();
+  for (const [path, kind] of named)
+    copies.set(path, await (kind === 'file' ? files.file(path) : files.tree(path, 'inside')));
+  return resolveRepository(configuration, { ...options, place: (path) => copies.get(path) ?? '' });
 }

@@ -7,6 +7,8 @@ import type { Connection } from '../host/libvirt/connection.ts';
 import type { UserIds } from '../host/process/acting-as.ts';
 import type { StatePaths } from '../host/state/paths.ts';
 import { span } from '../host/trace/trace.ts';
+import type { ImageViewer } from '../image/store/owners.ts';
+import type { RecipeFiles } from '../recipe/folder.ts';
 import type { ParkedSandbox } from './domain/parking.ts';
 import { SandboxDomain } from './domain/sandbox-domain.ts';
 import { readSandboxRecord, type SandboxSession, sandboxFiles } from './domain/sandbox-record.ts';
@@ -22,7 +24,9 @@ import type { SandboxLimits, SandboxSpecification } from './policy/specification
 import { Sandbox } from './sandbox.ts';
 
 /** A user of this host who opens sandboxes, and the most that each of them may use. */
-export interface SandboxOwner extends UserIds {
+export interface SandboxOwner extends UserIds, ImageViewer {
+  /** Opens files of the user's own, in a worker. */
+  readonly files: RecipeFiles | undefined;
   /** Replaces paths of a job's copied files by the user's own names for them. */
   readonly renamed: <Value>(value: Value) => Value;
   readonly share: Required<Pick<SandboxLimits, 'memory' | 'pids'>> &

@@ -17,7 +17,7 @@ import {
   rmSync,
 } from 'node:fs';
 import { readdir } from 'node:fs/promises';
-import { basename, dirname, join } from 'node:path';
+import { basename, dirname, join, resolve } from 'node:path';
 import { staysInside } from '../artifacts/collect.ts';
 import { copyContent, ReadFailed } from '../artifacts/content.ts';
 import { Destination, type WithRights } from '../artifacts/destination.ts';
@@ -45,6 +45,8 @@ interface Opener {
 
 interface CallerFilesOptions {
   readonly opener: Opener;
+  /** The caller's working directory, as the caller calls it. */
+  readonly cwd: string;
   /** Runs code with the caller's rights to files. */
   readonly withRights: WithRights;
   /** The owner of copies for the caller. */
@@ -261,6 +263,12 @@ export class CallerFiles implements AsyncDisposable {
     this.#results.push({ from, to, path });
     this.#names.set(from, path);
     return from;
+  }
+
+  /** What the caller calls a copy, absolute; undefined for what is none. */
+  nameOf(copy: string): string | undefined {
+    const name = this.#names.get(copy);
+    return name === undefined ? undefined : resolve('/', this.#options.cwd, name);
   }
 
   /** Replaces the names of copies in a text by the caller's own names. */

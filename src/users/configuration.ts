@@ -74,6 +74,12 @@ const usersSchema = z.strictObject({
     .default([])
     .describe('libvirt networks that --network may name'),
   capabilities: z.array(capability).default([]).describe('Capabilities that --cap-add may name'),
+  images: z
+    .array(z.string().min(1).max(200))
+    .optional()
+    .describe(
+      'Names of images of root’s that users see, with * for any characters; unless given all but private ones, which are made with a login: those only by their whole names',
+    ),
   hostCommands: z
     .boolean()
     .default(false)
@@ -114,6 +120,30 @@ export function readUserPolicy(file: string): UserPolicy {
   const { limits, ...users } = read.users;
   const { memory = Math.floor(totalmem() * USUAL_MEMORY), ...rest } = limits;
   return { ...users, limits: { ...rest, memory } };
+}
+
+/** Whether users see an image of root’s. */
+export function seesImage(
+  { images }: UserPolicy,
+  { name, private: isPrivate }: { readonly name: string; readonly private: boolean },
+): boolean {
+  if (images === undefined) return !isPrivate;
+  return images.some((listed) => listed === name || (!isPrivate && matches(name, listed)));
+}
+
+/** Whether a name is that of a pattern, in which only `*` means something else than itself. */
+function matches(name: string, pattern: string): boolean {
+  const [first = '', ...parts] = pattern.split('*');
+  if (parts.length === 0) return name === pattern;
+  const last = parts.pop() ?? '';
+  if (!name.startsWith(first)) return false;
+  let at = first.length;
+  for (const part of parts) {
+    const found = name.indexOf(part, at);
+    if (found < 0) return false;
+    at = found + part.length;
+  }
+  return name.length - last.length >= at && name.endsWith(last);
 }
 
 /**

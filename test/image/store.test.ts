@@ -324,7 +324,7 @@ test('one set of inputs, one id: content and owner count, the recipe’s name do
     const c = await open('c', 'two');
     t.is(a.manifest.id, b.manifest.id);
     t.not(a.manifest.id, c.manifest.id);
-    t.is(await findImage(paths, a.manifest.id.slice(0, 10)), a.manifest.id);
+    t.is(await findImage({ paths, owner: undefined }, a.manifest.id.slice(0, 10)), a.manifest.id);
     t.is(await readFile(join(c.tree, 'etc/x'), 'utf8'), 'two');
     // Two builds of one lock give one tree.
     const before = snapshotTree(c.tree);

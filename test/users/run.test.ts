@@ -214,8 +214,8 @@ const REFUSED: readonly (readonly [string, readonly string[], RegExp])[] = [
   ['a host to reach', ['--egress', 'example.org'], /users\.egress/],
   ['more memory than there is for users', ['--memory', '100000G'], /users\.limits\.memory/],
   ['a sandbox kept for ever', ['--keep=9999h'], /users\.limits\.keep/],
-  ['a recipe of one’s own', ['-r', './x.yaml'], /an image of your own recipe/],
-  ['a recipe below the caller', ['-r', 'recipes/x'], /an image of your own recipe/],
+  ['a lock', ['-r', './x.json'], /the image \.\/x\.json is not for users/],
+  ['a recipe without its ending', ['-r', 'recipes/x'], /the image recipes\/x is not for users/],
 ];
 
 for (const [what, options, expected] of REFUSED) {

@@ -179,6 +179,7 @@ export function runWorker(): void {
     const user = userOf(line, configurationFile(process.env), undefined);
     files = await CallerFiles.make(statePaths(process.env), {
       opener: line,
+      cwd: line.start.cwd,
       withRights: (act) => actingAs(user, act),
       owner: user,
       bytes: user.policy.limits.disk,

@@ -24,7 +24,7 @@ export const answerBuildImage: Answer<'BuildImage'> = async (
   const { onProgress, call } = context;
   await using engine = context.openEngine();
   const wanted = { update, onProgress, signal: call.signal };
-  const named = await resolveImage(engine.paths, name, '/');
+  const named = await resolveImage(engine, name, '/');
   const started = Date.now();
   await using image =
     named.kind === 'image'
@@ -48,7 +48,7 @@ export const answerLockImage: Answer<'LockImage'> = async ({ recipe, output }, c
 
 export const answerRemoveImage: Answer<'RemoveImage'> = async ({ image }, context) => {
   await using engine = context.openEngine();
-  const id = await imageToRemove(engine.paths, image);
+  const id = await imageToRemove(engine, image);
   const freed = readManifest(engine.paths, id)?.ownBytes ?? 0;
   const tree = await removeImage(engine.paths, id);
   if (tree !== undefined) await removeTree(tree);

@@ -132,8 +132,7 @@ export async function takeImage(
     const storeChanged = () => context.storeChanged();
     return await pickImage(engine, wanted, { onProgress, signal: call.signal, storeChanged });
   }
-  const image =
-    wanted === undefined ? undefined : await openExistingImage(engine.paths, wanted, '/');
+  const image = wanted === undefined ? undefined : await openExistingImage(engine, wanted, '/');
   if (image === undefined) throw new RunElsewhere();
   return image;
 }

@@ -36,7 +36,7 @@ export const answerOpen: Answer<'OpenSandbox'> = async (parameters, context) => 
   const { sandboxes, makeImage } = daemonOf(context);
   await using engine = context.openEngine();
   const { options, command } = sandboxOptions(parameters, caller);
-  const existing = async () => await openExistingImage(engine.paths, parameters.image, '/');
+  const existing = async () => await openExistingImage(engine, parameters.image, '/');
   let found = await existing();
   if (found === undefined) {
     await makeImage(call, parameters.image);

@@ -114,9 +114,11 @@ async function importPath(path: string, options: ImportOptions, caller: Caller):
   const { importImage } = await import('../../image/archive/import.ts');
   await using engine = caller.openEngine();
   const started = Date.now();
+  const disk = options.disk ?? engine.owner?.share.disk;
   await using image = await importImage(engine.paths, path, {
     arch: hostArchitecture(),
-    ...defined({ name: options.name, maxBytes: options.disk }),
+    ...defined({ name: options.name, maxBytes: disk }),
+    uid: engine.owner?.uid,
   });
   const { manifest } = image;
   if (manifest.created >= started) caller.storeChanged();

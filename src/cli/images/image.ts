@@ -4,7 +4,6 @@ import { Command } from 'commander';
 import { KilnError } from '../../errors.ts';
 import { removeTree } from '../../host/files/remove-tree.ts';
 import { writeUserFile } from '../../host/files/user-file.ts';
-import type { StatePaths } from '../../host/state/paths.ts';
 import { findStoredImage, resolveImage } from '../../image/find.ts';
 import { openImage } from '../../image/open.ts';
 import { buildNamed, lockPathOf, planFromRecipe } from '../../image/plan.ts';
@@ -12,13 +11,16 @@ import type { OnImageProgress } from '../../image/progress.ts';
 import { removeUnusedPackages, unusedPackages } from '../../image/store/gc.ts';
 import {
   findImage,
+  type ImagePlace,
   imagesNamed,
   type ListedImage,
-  listImages,
   removeImage,
+  visibleImages,
 } from '../../image/store/images.ts';
 import { readContents, readManifest } from '../../image/store/manifest.ts';
+import { nameFor, ownersOf, ROOT } from '../../image/store/owners.ts';
 import type { Engine } from '../../sandbox/open.ts';
+import { forbidden } from '../../users/user.ts';
 import type { Caller } from '../caller/caller.ts';
 import { printJson } from '../output/print.ts';
 import { type Columns, formatOption, type ListOptions, printRows } from '../output/table.ts';
@@ -104,7 +106,7 @@ export function command(caller: Caller): Command {
 
 async function build(name: string, options: BuildOptions, caller: Caller): Promise<void> {
   await using engine = caller.openEngine({ hurry: true });
-  const named = await resolveImage(engine.paths, name, engine.cwd());
+  const named = await resolveImage(engine, name, engine.cwd());
   const started = Date.now();
   const image = await (async () => {
     using progress = imageProgress(caller.stderr);
@@ -148,7 +150,7 @@ export async function lockRecipe(
     onProgress,
   }: { readonly output?: string | undefined; readonly onProgress: OnImageProgress },
 ): Promise<{ readonly file: string; readonly warnings: readonly string[] }> {
-  const named = await resolveImage(engine.paths, name, engine.cwd());
+  const named = await resolveImage(engine, name, engine.cwd());
   if (named.kind !== 'recipe') {
     throw new KilnError('E_ARGUMENT', `${name} is not a recipe, and only recipes are locked`, {
       hint: 'give a recipe’s name, or the path of its .yaml file',
@@ -189,16 +191,18 @@ function unwritable(file: string, cause: unknown): KilnError {
 
 async function list(options: ListOptions, caller: Caller): Promise<void> {
   await using engine = caller.openEngine();
-  const images = await listImages(engine.paths);
+  const images = await visibleImages(engine);
   if (options.json === true) {
     const iso = (time: number) => new Date(time).toISOString();
     const rows = images.map(({ manifest, lastUse, ...rest }) => ({
       ...{ ...manifest, ...rest, created: iso(manifest.created), lastUse: iso(lastUse) },
+      ...(engine.owner === undefined ? { owners: ownersShown(engine, manifest) } : {}),
     }));
     printJson(caller.stdout, rows);
     return;
   }
-  printRows(caller.stdout, COLUMNS, images, options);
+  const owner: Columns<ListedImage> = [['OWNER', ({ manifest }) => ownerShown(engine, manifest)]];
+  printRows(caller.stdout, [...COLUMNS, ...owner], images, options);
 }
 
 const COLUMNS: Columns<ListedImage> = [
@@ -217,18 +221,29 @@ function minute(time: number): string {
   return new Date(time).toISOString().slice(0, 16).replace('T', ' ');
 }
 
+/** For root, who sees all: who calls an image what. */
+function ownersShown({ paths }: ImagePlace, manifest: ListedImage['manifest']) {
+  return [...ownersOf(paths, manifest)].map(([uid, owner]) => ({ uid, ...owner }));
+}
+
+/** Whose an image is, for the table. */
+function ownerShown({ paths, owner }: ImagePlace, manifest: ListedImage['manifest']): string {
+  const owners = ownersOf(paths, manifest);
+  if (owner !== undefined) return owners.has(owner.uid) ? 'you' : 'root';
+  const roots = owners.get(ROOT);
+  if (roots !== undefined) return roots.private ? 'root, private' : 'root';
+  return [...owners].map(([uid, { name }]) => `user ${uid}: ${name}`).join(', ');
+}
+
 async function show(name: string, caller: Caller): Promise<void> {
   await using engine = caller.openEngine();
   // A recipe's name shows the image that it last became; nothing is built.
-  const id = await findStoredImage(engine.paths, name);
+  const id = await findStoredImage(engine, name);
   const manifest = id === undefined ? undefined : readManifest(engine.paths, id);
-  if (manifest === undefined) {
-    throw new KilnError('E_IMAGE_MISSING', `there is no image ${name}`, {
-      hint: '`kiln image ls` lists them; `kiln image build` makes one',
-    });
-  }
+  if (manifest === undefined) throw noImage(name);
   const { packages, exactReasons } = await readContents(engine.paths, manifest.id);
-  printJson(caller.stdout, { ...manifest, exactReasons, packages }, { indent: 2 });
+  const shown = nameFor(engine.paths, manifest, engine.owner) ?? manifest.name;
+  printJson(caller.stdout, { ...manifest, name: shown, exactReasons, packages }, { indent: 2 });
 }
 
 async function remove(
@@ -240,13 +255,16 @@ async function remove(
   const { paths } = engine;
   let freed = 0;
   for (const wanted of ids) {
-    const id = await imageToRemove(paths, wanted);
+    const id = await imageToRemove(engine, wanted);
+    refuseOthers(engine, id);
     const own = readManifest(paths, id)?.ownBytes ?? 0;
-    const tree = await removeImage(paths, id);
+    const tree = await removeImage(paths, id, engine.owner?.uid);
     caller.stdout.say(`${id}\n`);
     if (tree !== undefined) await removeTree(tree);
     freed += own;
   }
+  // What is left in the store is root's to say, and to remove.
+  if (engine.owner !== undefined) return;
   if (options.packages === true) freed += (await removeUnusedPackages(paths)).bytes;
   const left = await unusedPackages(paths);
   const rest =
@@ -256,11 +274,26 @@ async function remove(
   caller.stderr.say(`kiln: freed ${size(freed)}${rest}\n`);
 }
 
+function noImage(name: string): KilnError {
+  return new KilnError('E_IMAGE_MISSING', `there is no image ${name}`, {
+    hint: '`kiln image ls` lists them; `kiln image build` makes one',
+  });
+}
+
+/** A user removes images of their own. @throws KilnError E_FORBIDDEN, E_IMAGE_MISSING */
+function refuseOthers({ paths, owner }: ImagePlace, id: string): void {
+  const manifest = readManifest(paths, id);
+  if (owner === undefined || manifest === undefined) return;
+  if (nameFor(paths, manifest, owner) === undefined) throw noImage(id);
+  if (!ownersOf(paths, manifest).has(owner.uid))
+    throw forbidden(`to remove the image ${id.slice(0, 12)}`, 'it is root’s');
+}
+
 /** An id, or the name of exactly one image: kiln never guesses what to delete. */
-export async function imageToRemove(paths: StatePaths, wanted: string): Promise<string> {
-  const id = await findImage(paths, wanted);
+export async function imageToRemove(place: ImagePlace, wanted: string): Promise<string> {
+  const id = await findImage(place, wanted);
   if (id !== undefined) return id;
-  const named = await imagesNamed(paths, wanted);
+  const named = await imagesNamed(place, wanted);
   if (named.length > 1) {
     throw new KilnError('E_IMAGE_AMBIGUOUS', `${named.length} images are called ${wanted}`, {
       hint: `give an id: ${named.map((manifest) => manifest.id.slice(0, 12)).join(', ')}`,

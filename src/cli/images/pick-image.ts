@@ -2,7 +2,7 @@ import type { OwnEngine } from '../../engine.ts';
 import { KilnError } from '../../errors.ts';
 import { findRecipe, findStoredImage } from '../../image/find.ts';
 import { type OpenImageOptions, openImage } from '../../image/open.ts';
-import { type LeasedImage, leaseImage, listImages } from '../../image/store/images.ts';
+import { type LeasedImage, leaseImage, visibleImages } from '../../image/store/images.ts';
 import type { Engine } from '../../sandbox/open.ts';
 import type { Caller } from '../caller/caller.ts';
 import { imageProgress } from './image-progress.ts';
@@ -39,7 +39,7 @@ export async function pickImage(
     if (image.manifest.created >= started) storeChanged();
     return image;
   }
-  const images = await listImages(engine.paths);
+  const images = await visibleImages(engine);
   const only = images[0];
   const leased =
     only !== undefined && images.length === 1
@@ -54,12 +54,13 @@ export async function pickImage(
 /** Says how to name an image to somebody who wrote `kiln run IMAGE COMMAND`, as podman has it. */
 export async function imageFirst(
   error: unknown,
-  { paths, cwd }: Pick<OwnEngine, 'paths' | 'cwd'>,
+  { paths, owner, cwd }: Pick<OwnEngine, 'paths' | 'owner' | 'cwd'>,
   [image = '', ...command]: readonly string[],
 ): Promise<unknown> {
   if (!(error instanceof KilnError) || error.code !== 'E_IMAGE_MISSING') return error;
   const known =
-    findRecipe(image, cwd()) ?? (await findStoredImage(paths, image).catch(() => undefined));
+    findRecipe(image, cwd()) ??
+    (await findStoredImage({ paths, owner }, image).catch(() => undefined));
   if (known === undefined) return error;
   return new KilnError(
     'E_IMAGE_MISSING',

@@ -91,7 +91,7 @@ export async function openBaseImage(
 ): Promise<LeasedImage> {
   const onProgress: OnImageProgress = (progress) => log.output(`${describeProgress(progress)}\n`);
   const options = { signal, onProgress };
-  const named = await resolveImage(engine.paths, chroot.recipe, engine.cwd());
+  const named = await resolveImage(engine, chroot.recipe, engine.cwd());
   return line.has('offline') || named.kind === 'image'
     ? await openImage(engine, chroot.recipe, options)
     : await buildNamed(engine, named, options);

@@ -138,13 +138,12 @@ function hostShell(path: string, caller: RecipeCaller): HostShell {
 function partsOfUser(
   path: string,
   user: CallerUser,
-  { allowHost, image }: SharedOptions & RecipeOptions,
+  options: SharedOptions & RecipeOptions,
 ): Pick<RecipeRequest, 'admit' | 'folder'> {
   const folder = user.files?.folderOf(path);
   return {
     ...defined({ folder }),
-    admit: (recipe) =>
-      admitRecipe({ ...recipe, image: image ?? recipe.image }, user, allowHost === true),
+    admit: (recipe) => admitRecipe(recipe, user, options),
   };
 }
 

@@ -8,7 +8,14 @@ import type { CallerFiles } from '../../users/caller-files.ts';
 import { type CallerUser, forbidden } from '../../users/user.ts';
 import { isPackageOrSpec } from '../rpmbuild/build-modes.ts';
 import { RunElsewhere } from '../run.ts';
-import { isImageName, type PathKind, type Rule, USER_COMMANDS, type Values } from './user-rules.ts';
+import {
+  isImageName,
+  isOwnImageRecipe,
+  type PathKind,
+  type Rule,
+  USER_COMMANDS,
+  type Values,
+} from './user-rules.ts';
 
 /** Makes the command pass {@link admit} before it runs. */
 export function guard(program: Command, user: CallerUser): void {
@@ -39,15 +46,23 @@ async function admit(action: Command, user: CallerUser): Promise<void> {
   for (const option of action.options) {
     const name = option.attributeName();
     const rule = rules.options[name];
-    if (rule === undefined || typeof rule === 'string' || rule.kind !== 'path') continue;
     const value: unknown = options[name];
+    if (rule === 'image' && typeof value === 'string') {
+      const fetched = await fetchImage(value, user);
+      action.setOptionValueWithSource(name, fetched, action.getOptionValueSource(name) ?? 'cli');
+    }
     // Without a wish of the caller's, what a job that goes on leaves waits for `kiln results`.
     if (options.detach === true && name === 'resultdir' && isDefault(action, name)) continue;
+    if (rule === undefined || typeof rule === 'string' || rule.kind !== 'path') continue;
     if (value === undefined || (Array.isArray(value) && value.length === 0)) continue;
     const fetched = await fetchAll(value, rule.field, (path) => fetchPath(rule.path, path, user));
     action.setOptionValueWithSource(name, fetched, action.getOptionValueSource(name) ?? 'cli');
   }
   const { arguments: rule } = rules;
+  if (rule === 'image')
+    action.processedArgs = await fetchAll(action.processedArgs, undefined, (name) =>
+      fetchImage(name, user),
+    );
   if (typeof rule !== 'string' && rule.kind === 'path') {
     action.processedArgs = await fetchAll(action.processedArgs, undefined, (path) =>
       fetchPath(rule.path, path, user),
@@ -89,14 +104,10 @@ export function check(
   if (rule === undefined) throw forbidden(what, 'it is root’s');
   if (rule === 'open') return;
   if (rule === 'image') {
-    if (isImageName(String(value))) return;
-    throw forbidden(
-      `an image of your own recipe or lock, ${value}`,
-      'it is not made for users yet',
-      {
-        hint: '`kiln image ls` lists the images that you can use; root makes others',
-      },
-    );
+    if (isImageName(String(value)) || isOwnImageRecipe(String(value))) return;
+    throw forbidden(`the image ${value}`, 'it is neither a name nor a recipe in YAML', {
+      hint: 'a lock counts where it lies beside its recipe: name the recipe',
+    });
   }
   if (rule.kind === 'path') {
     // Relabelling changes labels on the host with root's rights, whatever the user may do.
@@ -135,6 +146,13 @@ async function fetchAll<Value>(
     ...value,
     ...(typeof fetched === 'number' ? { descriptor: fetched } : { [field]: fetched }),
   };
+}
+
+/** An image by its name, or the copy of a recipe of the user's own. */
+async function fetchImage(name: string, { files }: CallerUser): Promise<string> {
+  if (!isOwnImageRecipe(name)) return name;
+  if (files === undefined) throw new RunElsewhere();
+  return await files.file(name);
 }
 
 /** A copy's path, or the descriptor of what is to be bound. */

@@ -2,6 +2,8 @@
 import type { BuildRecipe } from '../../recipe/build-recipe.ts';
 import type { Bind } from '../../sandbox/policy/specification.ts';
 import { type CallerUser, forbidden } from '../../users/user.ts';
+import type { SharedOptions } from '../rpmbuild/build-recipe.ts';
+import type { RecipeOptions } from '../rpmbuild/build-recipe-options.ts';
 import { check, fetchPath } from './user-guard.ts';
 import { EGRESS, isImageName, NETWORK, SHIPPED_PROFILES } from './user-rules.ts';
 
@@ -12,16 +14,20 @@ import { EGRESS, isImageName, NETWORK, SHIPPED_PROFILES } from './user-rules.ts'
 export async function admitRecipe(
   { image, sandbox }: BuildRecipe,
   user: CallerUser,
-  allowHost: boolean,
+  { allowHost, image: given }: Pick<RecipeOptions & SharedOptions, 'allowHost' | 'image'>,
 ): Promise<readonly Bind[]> {
   const { network, egress, profile, bind } = sandbox;
-  if (!isImageName(image)) throw forbidden(`the image ${image} of a recipe`, 'it is no name');
+  if (given === undefined && !isImageName(image)) {
+    throw forbidden(`the image ${image} of a recipe`, 'it is no name', {
+      hint: 'name an image recipe of your own with -r',
+    });
+  }
   check('sandbox.network', NETWORK, network, user, {});
   if (egress !== undefined) check('sandbox.egress', EGRESS, egress, user, {});
   if (!SHIPPED_PROFILES.includes(profile))
     throw forbidden(`sandbox.profile ${profile}`, 'sandboxes in a sandbox need its whole /proc');
   // Without that word, the plan refuses binds of a recipe.
-  if (!allowHost) return bind;
+  if (allowHost !== true) return bind;
   const binds: Bind[] = [];
   for (const wanted of bind) {
     const descriptor = Number(await fetchPath('place', wanted.source, user));

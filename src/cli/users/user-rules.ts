@@ -219,9 +219,21 @@ const BUILD: Readonly<
   schema: 'open',
 };
 
+/** What a user calls an image: no path, and nothing that other commands take for one. */
+const NAME: Rule = {
+  kind: 'setting',
+  setting: 'no setting: a name is letters, digits and . _ + -',
+  allows: (value) => isImageName(String(value)),
+};
+
 /** Whether it is the name of a recipe or image, or an id: no path. */
 export function isImageName(text: string): boolean {
   return /^[A-Za-z0-9][\w.+-]*$/.test(text) && !/\.(?:ya?ml|json|cfg)$/.test(text);
+}
+
+/** A recipe of the user's own, by its path. */
+export function isOwnImageRecipe(text: string): boolean {
+  return /\.ya?ml$/.test(text);
 }
 
 interface CommandRules {
@@ -244,9 +256,15 @@ export const USER_COMMANDS: Readonly<Record<string, CommandRules>> = {
   ps: { options: { json: 'open', jobs: 'open', all: 'open', format: 'open' }, arguments: 'open' },
   kill: { options: { all: 'open' }, arguments: 'open' },
   gc: { options: { maxAge: 'open', json: 'open' }, arguments: 'open' },
-  'image build': { options: { json: 'open' }, arguments: 'image' },
+  'image build': { options: { json: 'open', update: 'open' }, arguments: 'image' },
   'image ls': { options: { json: 'open', format: 'open' }, arguments: 'open' },
   'image show': { options: {}, arguments: 'image' },
+  // Of those that are the user's: others' are not found, root's not removed.
+  'image rm': { options: {}, arguments: 'image' },
+  'image import': {
+    options: { name: NAME, disk: LIMITS.disk, json: 'open' },
+    arguments: path('sources'),
+  },
   'image export': { options: { output: path('result'), compress: 'open' }, arguments: 'image' },
   'farm advertise': { options: {}, arguments: 'open' },
   // Files of a step are fetched and checked after it was read.

@@ -63,6 +63,7 @@ export const KINDS: readonly StateKind[] = [
     mend: 'the package is unpacked anew when it is wanted',
   },
   { pattern: kind(`store/packages/[^/]+/checks.json`), care: 'cached record' },
+  { pattern: kind(`store/packages/[^/]+/(open|reader-\\d+)`), care: 'no content' },
   { pattern: kind(`store/packages/[^/]+/tree/.*`), care: 'tree' },
   {
     pattern: kind(`store/images/${HEX}/image.json`),
@@ -73,6 +74,11 @@ export const KINDS: readonly StateKind[] = [
     pattern: kind(`store/images/${HEX}/contents.json`),
     care: 'record',
     mend: '`kiln image build` writes it anew',
+  },
+  {
+    pattern: kind(`store/images/${HEX}/owner-\\d+.json`),
+    care: 'record',
+    mend: 'whoever makes the image again owns it again',
   },
   { pattern: kind(`store/images/${HEX}/lease`), care: 'no content' },
   { pattern: kind(`store/images/${HEX}(/tree|\\.replaced-${HEX})/.*`), care: 'tree' },
@@ -133,8 +139,12 @@ export const KINDS: readonly StateKind[] = [
   { pattern: kind(`.*\\.damaged(/.*)?`), care: 'not read' },
 ];
 
+/** A user's cache is like that of all. */
 function kind(pattern: string): RegExp {
-  return new RegExp(`^(?:${pattern.replaceAll('.json', '\\.json')})$`, 's');
+  return new RegExp(
+    `^(?:users/\\d+/(?=cache/))?(?:${pattern.replaceAll('.json', '\\.json')})$`,
+    's',
+  );
 }
 
 /** The kind of the file with this path below KILN_STATE; undefined for an unknown file. */

@@ -24,6 +24,7 @@ import { canonicalJson, IMAGE_FORMAT } from '../key.ts';
 import { currentMoment } from '../store/durability.ts';
 import { type LeasedImage, leaseImage, publishImage } from '../store/images.ts';
 import { type ImageContents, type ImageManifest, imageFiles } from '../store/manifest.ts';
+import { ownImage, ROOT, writeOwner } from '../store/owners.ts';
 import { emptyTrash, ensureStore, lockFile, openWorkDirectory } from '../store/work-directory.ts';
 import { type Account, ROOT_ACCOUNT, readAccounts } from '../tree/accounts.ts';
 import { blobPath, fromOciArchitecture, type OciConfig, readOciLayout } from './oci.ts';
@@ -38,6 +39,8 @@ export interface ImportOptions {
   readonly arch: string;
   /** The most bytes that it may unpack to, in one file or folder for each 16 KiB; 16 GiB by default. */
   readonly maxBytes?: number;
+  /** Whose it is to be; root’s unless given. */
+  readonly uid?: number | undefined;
   readonly signal?: AbortSignal | undefined;
 }
 
@@ -79,8 +82,15 @@ export async function importImage(
     const id = createHash('sha256').update(key).digest('hex');
     return await withLock(
       lockFile(paths, `image-${id}`),
-      async () =>
-        (await leaseImage(paths, id)) ?? (await unpack(paths, id, source, config, layers, options)),
+      async () => {
+        const name = nameOf(source, config, options);
+        const image =
+          (await leaseImage(paths, id)) ??
+          (await unpack(paths, id, source, config, layers, { ...options, name }));
+        // Whoever has the archive has all that is in the image.
+        ownImage(paths, id, options.uid ?? ROOT, { name, private: false });
+        return { ...image, manifest: { ...image.manifest, name } };
+      },
       { signal: options.signal },
     );
   } catch (error) {
@@ -148,7 +158,7 @@ async function unpack(
   source: string,
   config: OciConfig,
   layers: readonly Layer[],
-  options: ImportOptions,
+  options: ImportOptions & { readonly name: string },
 ): Promise<LeasedImage> {
   await using work = await openWorkDirectory(paths);
   const directory = join(work.path, 'image');
@@ -174,11 +184,12 @@ async function unpack(
   for await (const message of messages) output = message;
   if (output === undefined)
     throw new KilnError('E_ARCHIVE', `${source} could not be unpacked`, { hint: IMPORTABLE });
-  const manifest = manifestOf(id, tree, config, output, nameOf(source, config, options));
+  const manifest = manifestOf(id, tree, config, output, options.name);
   const contents: ImageContents = { inputs: null, packages: [], linked: [], exactReasons: [] };
   writeRecord(imageFiles.contents(directory), contents);
   writeFileSync(imageFiles.lease(directory), '', { mode: 0o600 });
   writeRecord(imageFiles.manifest(directory), manifest);
+  writeOwner(directory, options.uid ?? ROOT, { name: options.name, private: false });
   await publishImage(paths, id, directory);
   const leased = await leaseImage(paths, id);
   if (leased !== undefined) return leased;

@@ -11,6 +11,7 @@ import { tellDamage } from '../../host/state/damage.ts';
 import type { StatePaths } from '../../host/state/paths.ts';
 import { sandboxFiles } from '../../sandbox/domain/sandbox-record.ts';
 import { type ImageManifest, imageDirectory, imageFiles, readManifest } from './manifest.ts';
+import { disownImage, type ImageViewer, nameFor } from './owners.ts';
 import { discard } from './work-directory.ts';
 
 /** The least digits of the beginning of an id. */
@@ -21,6 +22,12 @@ export interface LeasedImage extends AsyncDisposable {
   readonly manifest: ImageManifest;
   /** The root directory on the host. */
   readonly tree: string;
+}
+
+/** Where images are looked for, and who looks; undefined: root. */
+export interface ImagePlace {
+  readonly paths: StatePaths;
+  readonly owner: ImageViewer | undefined;
 }
 
 /** An image as `kiln image ls` shows it. */
@@ -74,13 +81,37 @@ export async function listImages(paths: StatePaths): Promise<ListedImage[]> {
   return images.sort((a, b) => b.lastUse - a.lastUse);
 }
 
+/** Those that a user sees, under the user’s names for them; root sees all. */
+export async function visibleImages({ paths, owner }: ImagePlace): Promise<ListedImage[]> {
+  const images = await listImages(paths);
+  return images.flatMap(({ manifest, ...image }) => {
+    const seen = seenBy({ paths, owner }, manifest) ?? (owner === undefined ? manifest : undefined);
+    return seen === undefined ? [] : [{ manifest: seen, ...image }];
+  });
+}
+
+/** An image under the name that it has for who looks; undefined where there is none for them. */
+function seenBy({ paths, owner }: ImagePlace, manifest: ImageManifest): ImageManifest | undefined {
+  const name = nameFor(paths, manifest, owner);
+  return name === undefined ? undefined : { ...manifest, name };
+}
+
 /**
- * The id that begins with `prefix`. Undefined if there is none, or if the prefix is too short.
- * @throws KilnError E_IMAGE_AMBIGUOUS. Undefined if there is none, or if it is too short to tell.
+ * The id that begins with `prefix`, of an image that `owner` sees. Undefined if there is none, or if the prefix is
+ * too short.
+ * @throws KilnError E_IMAGE_AMBIGUOUS
  */
-export async function findImage(paths: StatePaths, prefix: string): Promise<string | undefined> {
+export async function findImage(
+  { paths, owner }: ImagePlace,
+  prefix: string,
+): Promise<string | undefined> {
   if (!/^[0-9a-f]+$/.test(prefix) || prefix.length < SHORTEST_PREFIX) return undefined;
-  const found = imageIds(paths).filter((id) => id.startsWith(prefix));
+  const found = imageIds(paths).filter((id) => {
+    if (!id.startsWith(prefix)) return false;
+    if (owner === undefined) return true;
+    const manifest = readManifest(paths, id);
+    return manifest !== undefined && seenBy({ paths, owner }, manifest) !== undefined;
+  });
   if (found.length > 1) {
     throw new KilnError('E_IMAGE_AMBIGUOUS', `${found.length} images begin with ${prefix}`, {
       hint: `give more digits: ${found.map((id) => id.slice(0, prefix.length + 6)).join(', ')}`,
@@ -95,21 +126,27 @@ function noImage(id: string): KilnError {
   });
 }
 
-/** The usable images of this name, the newest first. */
-export async function imagesNamed(paths: StatePaths, name: string): Promise<ImageManifest[]> {
-  const manifests = imageIds(paths).map((id) => readManifest(paths, id));
+/** The usable images that are called so by who looks, the newest first. Names of others mean nothing. */
+export async function imagesNamed(place: ImagePlace, name: string): Promise<ImageManifest[]> {
+  const manifests = imageIds(place.paths).map((id) => readManifest(place.paths, id));
   return manifests
     .filter((manifest) => manifest !== undefined)
-    .filter((manifest) => manifest.name === name)
+    .map((manifest) => seenBy(place, manifest))
+    .filter((manifest) => manifest?.name === name)
+    .filter((manifest) => manifest !== undefined)
     .sort((a, b) => b.created - a.created);
 }
 
 /**
- * Deletes an image. Its tree goes to the trash.
+ * Deletes an image. Its tree goes to the trash. Where it has other owners than `uid`, only that owner leaves.
  * @returns where it lies there
  * @throws KilnError E_IMAGE_IN_USE; E_IMAGE_MISSING.
  */
-export async function removeImage(paths: StatePaths, id: string): Promise<string | undefined> {
+export async function removeImage(
+  paths: StatePaths,
+  id: string,
+  uid?: number,
+): Promise<string | undefined> {
   // The id becomes part of a path: an empty one would mean the folder of all images.
   if (!ID.test(id)) throw noImage(id);
   const directory = imageDirectory(paths, id);
@@ -118,6 +155,9 @@ export async function removeImage(paths: StatePaths, id: string): Promise<string
   });
   if (lock === undefined) throw noImage(id);
   try {
+    const manifest = uid === undefined ? undefined : readManifest(paths, id);
+    if (uid !== undefined && manifest !== undefined && disownImage(paths, manifest, uid))
+      return undefined;
     // A lease covers the time until the sandbox's own record names the image.
     const holder = (await heldImages(paths)).holder(id);
     if (holder !== undefined) throw inUse(id, holder);

@@ -36,9 +36,12 @@ import {
   storedPackage,
   writeEntry,
 } from './entry.ts';
+import { mayRead, noteReader, type PackageUser, reachOf } from './package-readers.ts';
 import { discard, ensureStore, lockFile, openWorkDirectory } from './work-directory.ts';
 
 export interface ObtainOptions {
+  /** The user who is not root, whose own recipe names them. */
+  readonly user?: PackageUser | undefined;
   /** The most bytes that all packages may unpack to. */
   readonly disk: number;
   readonly onProgress?: OnImageProgress | undefined;
@@ -76,6 +79,7 @@ export async function obtainPackages(
   const byOthers = missing.filter(({ digest }) => !added.has(digest));
   const [wrong] = byOthers.length === 0 ? [] : await check(byOthers);
   if (wrong !== undefined) throw wasDeleted(wrong);
+  await proveReader(paths, lock, added, options);
   const now = new Date();
   return lock.packages.map((wanted, index) => {
     const stored =
@@ -84,6 +88,22 @@ export async function obtainPackages(
     utimesSync(entryFile(packageDirectory(paths, wanted.digest)), now, now);
     return stored;
   });
+}
+
+/** A user has to have what others have brought: it is fetched from where the user's own recipe says. */
+async function proveReader(
+  paths: StatePaths,
+  lock: Lock,
+  added: ReadonlyMap<string, StoredPackage>,
+  options: ObtainOptions,
+): Promise<void> {
+  const { user } = options;
+  if (user === undefined) return;
+  const packages = lock.packages.filter(
+    ({ digest }) => !added.has(digest) && !mayRead(paths, digest, user),
+  );
+  await fetchFiles(paths, { ...lock, packages }, options);
+  for (const { digest } of packages) noteReader(packageDirectory(paths, digest), user, false);
 }
 
 function wasDeleted({ nevra }: LockedPackage): KilnError {
@@ -108,7 +128,7 @@ export function packagesLock(paths: StatePaths): string {
 export async function fetchSignedFiles(
   paths: StatePaths,
   lock: Lock,
-  options: Pick<ObtainOptions, 'onProgress' | 'signal'>,
+  options: Pick<ObtainOptions, 'user' | 'onProgress' | 'signal'>,
 ): Promise<string[]> {
   const files = await fetchFiles(paths, lock, options);
   await checkFiles(lock, files, options.signal);
@@ -122,14 +142,16 @@ async function fetchFiles(
   paths: StatePaths,
   lock: Lock,
   {
+    user,
     onProgress,
     signal,
     onPackage,
-  }: Pick<ObtainOptions, 'onProgress' | 'signal'> & {
+  }: Pick<ObtainOptions, 'user' | 'onProgress' | 'signal'> & {
     readonly onPackage?: (digest: string) => void;
   },
 ): Promise<string[]> {
-  const files = await fetchPackages(lock, { paths, onProgress, signal, onPackage });
+  const reach = reachOf(paths, user);
+  const files = await fetchPackages(lock, { ...reach, onProgress, signal, onPackage });
   return lock.packages.map((wanted) => files.get(wanted.digest)!);
 }
 
@@ -176,7 +198,10 @@ async function addPackages(
     for (const repository of lock.repositories) {
       const part = wanted.filter(({ locked }) => locked.repository === repository.id);
       if (part.length === 0) continue;
-      const parts = { onDone, ready, room, signal };
+      const isPublic =
+        repository.source.kind !== 'directory' && lock.access?.of(repository.id) === undefined;
+      const note = (directory: string) => noteReader(directory, options.user, isPublic);
+      const parts = { onDone, ready, room, note, signal };
       for (const stored of await unpackPart(paths, repository, part, parts)) {
         added.set(stored.digest, stored);
       }
@@ -202,6 +227,8 @@ interface UnpackPartOptions {
   readonly ready: (digest: string) => Promise<void>;
   /** The room for all packages together. */
   readonly room: Room;
+  /** Notes in its folder who has brought a package. */
+  readonly note: (directory: string) => void;
   readonly signal: AbortSignal | undefined;
 }
 
@@ -236,7 +263,7 @@ async function unpackPart(
   paths: StatePaths,
   repository: LockedRepository,
   wanted: readonly Wanted[],
-  { onDone, ready, room, signal }: UnpackPartOptions,
+  { onDone, ready, room, note, signal }: UnpackPartOptions,
 ): Promise<StoredPackage[]> {
   await using work = await openWorkDirectory(paths);
   const root = join(work.path, 'unpacked');
@@ -270,6 +297,7 @@ async function unpackPart(
     mkdirSync(directory, { mode: 0o700 });
     copyHeader(file, join(directory, 'header.rpm'), result.package.headerRange.end);
     writeEntry(directory, result.package, result.warnings);
+    note(directory);
     noteCheck(directory, trust, result.package.signatures);
     results.push(result);
     onDone();

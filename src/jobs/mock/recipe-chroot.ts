@@ -93,7 +93,7 @@ export async function recipeOptions(
 
 async function findRecipe(place: RecipePlace, request: ChrootRequest): Promise<NamedRecipe> {
   const { name, overrides, switches } = request;
-  const named = await resolveImage(place.paths, name, place.cwd()).catch((cause: unknown) => {
+  const named = await resolveImage(place, name, place.cwd()).catch((cause: unknown) => {
     const directory = request.configDirectory ?? SYSTEM_CONFIG;
     const hint = cause instanceof KilnError ? cause.hint : undefined;
     throw configError(

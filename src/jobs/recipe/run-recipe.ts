@@ -191,14 +191,14 @@ function folderOf({ path, folder = hostFolder(dirname(path)) }: RecipeRequest): 
  * it is one of kiln's own. @throws KilnError E_HOST_NOT_ALLOWED
  */
 async function imageName(
-  { paths, cwd }: Engine,
+  { paths, owner, cwd }: Engine,
   { image, path, allowHost }: RecipeRequest,
   recipe: BuildRecipe,
 ): Promise<string> {
   if (image !== undefined) return image;
   const name = recipe.image.startsWith('.') ? join(dirname(path), recipe.image) : recipe.image;
   if (allowHost === true) return name;
-  const named = await resolveImage(paths, name, cwd());
+  const named = await resolveImage({ paths, owner }, name, cwd());
   if (named.kind === 'image' || isOwnRecipe(named.path)) return name;
   throw new KilnError(
     'E_HOST_NOT_ALLOWED',

@@ -43,6 +43,8 @@ export interface ResolveOptions {
   readonly releasever?: string | undefined;
   /** The base of relative paths: the folder of the recipe. */
   readonly baseDirectory: string;
+  /** Says where what is named lies that is read; at that very path unless given. */
+  readonly place?: (path: string, kind: 'file' | 'folder') => string;
 }
 
 /** dnf's `$basearch` for an architecture where the two differ (dnf's rpm/__init__.py). */
@@ -71,8 +73,10 @@ export function resolveRepository(
 ): Repository {
   const { id } = configuration;
   const expand = (text: string) => expandVariables(id, text, options);
-  const path = (text: string) => absolute(expand(text), options.baseDirectory);
-  const { source, login } = withoutLogin(resolveSource(configuration, expand, path));
+  const { baseDirectory, place = (path) => path } = options;
+  const path = (text: string) => place(absolute(expand(text), baseDirectory), 'file');
+  const folder = (text: string) => place(absolute(expand(text), baseDirectory), 'folder');
+  const { source, login } = withoutLogin(resolveSource(configuration, expand, folder));
   const access = resolveAccess(configuration, source, login, path);
   const remote = source.kind !== 'directory';
   const gpgcheck = configuration.gpgcheck ?? remote;
@@ -105,10 +109,10 @@ export function resolveRepository(
 function resolveSource(
   configuration: RepositoryConfiguration,
   expand: (text: string) => string,
-  path: (text: string) => string,
+  folder: (text: string) => string,
 ): RepositorySource {
   const { id, baseurl, metalink, mirrorlist, directory } = configuration;
-  if (directory !== undefined) return { kind: 'directory', path: path(directory) };
+  if (directory !== undefined) return { kind: 'directory', path: folder(directory) };
   if (metalink !== undefined) return { kind: 'metalink', url: expand(metalink) };
   if (mirrorlist !== undefined) return { kind: 'mirrorlist', url: expand(mirrorlist) };
   const urls = (baseurl ?? []).map(expand);
@@ -122,7 +126,7 @@ function resolveSource(
       { hint: 'make two repositories of it' },
     );
   }
-  return { kind: 'directory', path: fileURLToPath(first) };
+  return { kind: 'directory', path: folder(first) };
 }
 
 /** A name and a password. */

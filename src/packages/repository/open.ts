@@ -13,6 +13,7 @@ import { MAX_METADATA } from './transport/limits.ts';
 import { resolveLocation } from './transport/location.ts';
 import { Mirrors } from './transport/mirrors.ts';
 import type { OnProgress } from './transport/progress.ts';
+import type { Reach } from './transport/reach.ts';
 import { defaultTransfer, type TransferOptions } from './transport/transfer-options.ts';
 import { readKeys } from './trust/keys.ts';
 
@@ -21,6 +22,8 @@ export interface OpenOptions {
   /** `auto` unless given. */
   readonly refresh?: RefreshMode | undefined;
   readonly transfer?: Partial<TransferOptions> | undefined;
+  /** `named` unless given: whoever wrote the image recipe, or a repository's configuration, is trusted with the network. */
+  readonly reach?: Reach | undefined;
   readonly signal?: AbortSignal | undefined;
   readonly onProgress?: OnProgress | undefined;
 }
@@ -30,8 +33,7 @@ export function downloadContext(options: Omit<OpenOptions, 'refresh'>): Download
   return {
     cache: new Cache(options.paths),
     transfer: { ...defaultTransfer, ...options.transfer },
-    // The author of an image recipe, or of a repository's configuration, is trusted with the network.
-    reach: 'named',
+    reach: options.reach ?? 'named',
     signal: options.signal,
     onProgress: options.onProgress,
   };
@@ -121,7 +123,9 @@ export async function metadataPath(
   const { source, id } = repository;
   const { digest, size, type } = file;
   const what = `${type} of repository ${id}`;
-  const location = resolveLocation({ ...file, base: '' }, mirrors === undefined, what);
+  // Who may not reach all of the network may not name files of this host, either.
+  const local = mirrors === undefined && context.reach === 'named';
+  const location = resolveLocation({ ...file, base: '' }, local, what);
   const remote = /^https?:/.test(location);
   if (mirrors !== undefined || remote) {
     const place = remote

@@ -14,6 +14,7 @@ import type { LockedPackage } from '../../../packages/repository/lock/lock.ts';
 import type { ImageModules } from '../../../recipe/load-image-recipe.ts';
 import { digestOf } from '../../../result/digest.ts';
 import type { Engine } from '../../../sandbox/open.ts';
+import { forbidden } from '../../../users/user.ts';
 import { assertCached } from './offline.ts';
 
 /** What an image was made from: what is needed to put more packages on top of it. */
@@ -62,8 +63,13 @@ export async function openBase(
   name: string,
   options: OpenBaseOptions,
 ): Promise<BuildBase> {
-  const named = await resolveImage(engine.paths, name, engine.cwd());
+  const named = await resolveImage(engine, name, engine.cwd());
   const { update, offline = false, onProgress, signal } = options;
+  if (named.kind !== 'image' && engine.owner?.files?.nameOf(named.path) !== undefined) {
+    throw forbidden('an image recipe of your own, for a build of packages', 'it is not made yet', {
+      hint: 'make the image by `kiln image build`, and name it',
+    });
+  }
   const image = await openImage(engine, name, { update, offline, onProgress, signal });
   try {
     const { packages } = await readContents(engine.paths, image.manifest.id);
@@ -113,7 +119,7 @@ export async function openLockedBase(
  * than opening a sandbox.
  */
 async function describe(
-  { paths, cwd }: Engine,
+  { paths, owner, cwd }: Engine,
   named: NamedImage,
   image: LeasedImage,
   packages: readonly LockedPackage[],
@@ -133,7 +139,7 @@ async function describe(
   const description =
     named.kind === 'lock'
       ? describeLock(await readImageLock(named.path))
-      : await describeRecipe(await readRecipe({ paths, cwd }, named.path), packages);
+      : await describeRecipe(await readRecipe({ paths, owner, cwd }, named.path), packages);
   const bytes = description.settings.files.reduce((sum, { content }) => sum + content.length, 0);
   // What has secrets is not written.
   const secret = description.repositories.some(({ access }) => access !== undefined);

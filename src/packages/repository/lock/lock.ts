@@ -4,7 +4,7 @@ import { reasonLine } from '../../../host/calls/system-error.ts';
 import { LockAccess } from '../transport/access.ts';
 import { LOCK_FORMAT } from './lock-format.ts';
 
-const sourceSchema = z.discriminatedUnion('kind', [
+export const sourceSchema = z.discriminatedUnion('kind', [
   z.strictObject({ kind: z.literal('baseurl'), urls: z.array(z.string()).min(1) }),
   z.strictObject({ kind: z.literal('metalink'), url: z.string() }),
   z.strictObject({ kind: z.literal('mirrorlist'), url: z.string() }),
