@@ -1,4 +1,4 @@
-/** A command in an open sandbox, shaped as node:child_process has it. */
+/** A command in an open sandbox, with the interface of node:child_process. */
 import { EventEmitter } from 'node:events';
 import { constants } from 'node:os';
 import { Readable, Writable } from 'node:stream';
@@ -6,25 +6,25 @@ import { awaitedLater, deferred } from '../promise.ts';
 import type { Connection } from './connection.ts';
 import type { Ended, ExecuteParameters } from './io-kiln.ts';
 
-/** Bytes of input in one call. */
+/** The most bytes of input in one call. */
 const PIECE = 256 << 10;
 
 export interface SpawnOptions {
-  /** On top of the image's. */
+  /** Added to the image's variables. */
   readonly env?: Readonly<Record<string, string>>;
-  /** In the sandbox. */
+  /** The working directory in the sandbox. */
   readonly cwd?: string;
-  /** A terminal of this size instead of three pipes; `stdout` has all that it shows. */
+  /** A terminal of this size instead of three pipes; `stdout` has all its output. */
   readonly terminal?: { readonly rows: number; readonly columns: number };
-  /** Ends it after so many milliseconds. */
+  /** The time limit, milliseconds. */
   readonly timeout?: number;
-  /** Kills it. */
+  /** Kills the command. */
   readonly signal?: AbortSignal;
 }
 
 interface SandboxCommandEvents {
   spawn: [];
-  /** The command has ended; output may still be on its way. */
+  /** The command has ended; output may still come. */
   exit: [code: number | null, signal: NodeJS.Signals | null];
   /** The command has ended and all its output has been read. */
   close: [code: number | null, signal: NodeJS.Signals | null];
@@ -43,16 +43,16 @@ export class SandboxCommand extends EventEmitter<SandboxCommandEvents> {
   exitCode: number | null = null;
   signalCode: NodeJS.Signals | null = null;
   killed = false;
-  /** How it ended, once it has. */
+  /** How it ended; undefined while it runs. */
   ended: Ended | undefined;
   readonly #open: () => Promise<Connection>;
-  /** Has its name once it runs. */
+  /** Resolves with its name once it runs. */
   readonly #started = deferred<string>();
-  /** For its input and signals: while it runs, its own connection has its output. */
+  /** A connection for input and signals: its own connection is busy with its output. */
   #control: Promise<Connection> | undefined;
   #own: Connection | undefined;
 
-  /** It is started at once; `sandbox.spawn()` makes one. */
+  /** Starts the command; use `sandbox.spawn()`. */
   constructor(
     open: () => Promise<Connection>,
     {
@@ -79,7 +79,7 @@ export class SandboxCommand extends EventEmitter<SandboxCommandEvents> {
         this.#input(chunk).then(() => done(), done);
       },
       final: (done) => {
-        // One that has ended needs no end of input.
+        // An ended command needs no end of input.
         this.#send({ end: true }).then(
           () => done(),
           () => done(),
@@ -132,7 +132,7 @@ export class SandboxCommand extends EventEmitter<SandboxCommandEvents> {
     this.#endStreams();
   }
 
-  /** It could not be started, or the connection is gone. */
+  /** The command could not be started, or the connection is gone. */
   #fail(error: Error): void {
     this.#started.reject(error);
     this.stdin.destroy();
@@ -150,15 +150,15 @@ export class SandboxCommand extends EventEmitter<SandboxCommandEvents> {
     for (const stream of streams) {
       stream.once('close', closed);
       if (!stream.destroyed) stream.push(null);
-      // As child_process does: nobody reads it.
+      // As in child_process, output that nobody reads is discarded.
       if (stream.readableFlowing === null) stream.resume();
     }
     if (open === 0) closed();
   }
 
   /**
-   * Sends a signal to its process group, as a terminal does. False: it has ended already.
-   * Throws TypeError for what is no signal.
+   * Sends a signal to its process group, as a terminal does. False if it has ended. Throws TypeError for an
+   * unknown signal.
    */
   kill(signal: NodeJS.Signals | number = 'SIGTERM'): boolean {
     const name = typeof signal === 'number' ? nameOf(signal) : signal;
@@ -172,7 +172,7 @@ export class SandboxCommand extends EventEmitter<SandboxCommandEvents> {
     return true;
   }
 
-  /** Tells its terminal its size, in characters. */
+  /** Sets the size of its terminal, in characters. */
   resize(rows: number, columns: number): void {
     this.#call(
       async (control, process) => await control.call('ResizeTerminal', { process, rows, columns }),

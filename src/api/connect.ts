@@ -1,4 +1,4 @@
-/** Finds the daemon of a program's user, and starts it where that is root's to do. */
+/** Finds the daemon, and starts it if root calls. */
 
 import { execFile } from 'node:child_process';
 import { join, resolve } from 'node:path';
@@ -10,9 +10,9 @@ import { INTERFACE_VERSION } from './io-kiln.ts';
 import { Kiln } from './kiln.ts';
 
 export interface ConnectOptions {
-  /** The state directory; that of `KILN_STATE` unless given, or /var/lib/kiln. */
+  /** The state directory; `KILN_STATE` or /var/lib/kiln by default. */
   readonly state?: string;
-  /** Whether root starts a daemon where none runs; true unless given. */
+  /** Whether root's call starts a missing daemon; true by default. */
   readonly start?: boolean;
 }
 
@@ -55,7 +55,7 @@ function unreachable(socket: string, cause: NodeJS.ErrnoException): KilnError {
   });
 }
 
-/** The client knows how to start a daemon: it is asked for something short. */
+/** Runs a short command of the client, which knows how to start a daemon. */
 async function startDaemon(state: string | undefined): Promise<void> {
   const env = { ...process.env, ...defined({ KILN_STATE: state }) };
   const program = join(packageRoot(), 'dist/kiln');

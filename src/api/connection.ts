@@ -1,4 +1,4 @@
-/** A connection to the daemon, for programs: calls of the API, one after the other. */
+/** A connection of programs to the daemon: calls of the API, one after the other. */
 import { once } from 'node:events';
 import { closeSync, constants, openSync } from 'node:fs';
 import { connect, type Socket } from 'node:net';
@@ -8,11 +8,11 @@ import { KilnError } from '../errors.ts';
 import { deferred } from '../promise.ts';
 import type { Errors, Methods } from './io-kiln.ts';
 
-/** What a call is made with, beside its parameters. */
+/** Options of a call, beside its parameters. */
 export interface CallOptions<Reply> {
-  /** Is given each reply but the last one. */
+  /** Called with each reply but the last. */
   readonly onReply?: ((reply: Reply) => void) | undefined;
-  /** Ends the connection, and with it what was asked for; the signal's reason is thrown. */
+  /** Ends the connection and its jobs; the signal's reason is thrown. */
   readonly signal?: AbortSignal | undefined;
 }
 
@@ -42,7 +42,9 @@ export class Connection {
     socket.unref();
   }
 
-  /** Connects to the socket at `path`, which may be longer than an address can be. Throws Node's own errors. */
+  /**
+   * Connects to the socket at `path`, which may be longer than a socket's address. Throws Node's own errors.
+   */
   static async open(path: string): Promise<Connection> {
     const flags = constants.O_RDONLY | constants.O_DIRECTORY;
     const folder = openSync(dirname(path), flags);
@@ -83,13 +85,13 @@ export class Connection {
     }
   }
 
-  /** Has replies wait, where `paused`. */
+  /** While `paused`, replies wait. */
   set paused(paused: boolean) {
     if (paused) this.#socket.pause();
     else this.#socket.resume();
   }
 
-  /** In the background it does not keep this process alive, whatever it waits for. */
+  /** In the background, the connection does not keep this process alive. */
   set isBackground(isBackground: boolean) {
     this.#isBackground = isBackground;
     if (isBackground || this.#pending.length === 0) this.#socket.unref();
@@ -131,7 +133,7 @@ export class Connection {
   }
 }
 
-/** An error of the daemon's as one of this process. */
+/** An error of the daemon as an error of this process. */
 function failure(error: string, parameters: object): KilnError {
   if (error === 'io.kiln.Failed') {
     const { code, message, hint, causes } = parameters as Errors['Failed'];

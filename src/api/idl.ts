@@ -1,6 +1,6 @@
 /** Reads an interface definition of Varlink (https://varlink.org/Interface-Definition). */
 
-/** A type of a field. */
+/** The type of a field. */
 export type Type =
   | { readonly kind: 'bool' | 'int' | 'float' | 'string' | 'object' }
   | { readonly kind: 'optional' | 'array' | 'map'; readonly of: Type }
@@ -13,7 +13,7 @@ export interface Struct {
   readonly fields: readonly Field[];
 }
 
-/** `doc` is what its comment says; empty where it has none. */
+/** `doc` is its comment; empty without one. */
 export interface Field {
   readonly name: string;
   readonly doc: string;
@@ -26,7 +26,7 @@ interface Method {
   readonly output: Struct;
 }
 
-/** An interface, whole; its members in the order of its definition. */
+/** A whole interface, with its members in the order of the definition. */
 export interface Interface {
   readonly name: string;
   readonly doc: string;
@@ -39,7 +39,7 @@ const TOKEN = /[ \t\r\n]*(?:(#[^\n]*)|(->|\[string\]|\[\]|[?:,()])|([A-Za-z][\w.
 
 const PLAIN = ['bool', 'int', 'float', 'string', 'object'] as const;
 
-/** @throws SyntaxError with the line where the text is no interface definition */
+/** @throws SyntaxError with the line of the first mistake */
 export function parseInterface(text: string): Interface {
   return new Parser(text).interface();
 }
@@ -49,7 +49,7 @@ class Parser {
   #at = 0;
   /** The next token; empty at the end. */
   #token = '';
-  /** The comment before it. */
+  /** The comment before the token. */
   #doc = '';
 
   constructor(text: string) {

@@ -1,4 +1,4 @@
-/** The interface io.kiln, as the file that describes it has it. */
+/** The interface io.kiln, from its definition file. */
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { packageRoot } from '../host/state/paths.ts';
@@ -11,7 +11,7 @@ export function interfaceText(): string {
 
 let parsed: Interface | undefined;
 
-/** What it says; read once. */
+/** The parsed interface, read once. */
 export function kilnInterface(): Interface {
   parsed ??= parseInterface(interfaceText());
   return parsed;
@@ -22,7 +22,7 @@ export function interfaceVersion({ doc }: Interface): number {
   return Number(/^Version (\d+)$/m.exec(doc)?.[1]);
 }
 
-/** Thrown for a value that is not of its type: `parameter` is the field, such as `surroundings.binds`. */
+/** The error for a value of a wrong type: `parameter` is the field, such as `surroundings.binds`. */
 export class InvalidParameter extends Error {
   readonly parameter: string;
 
@@ -33,7 +33,7 @@ export class InvalidParameter extends Error {
 }
 
 /**
- * A copy of the parameters of a call that has exactly fields of the interface, without those that are null.
+ * A copy of a call's parameters, checked against the interface, without null fields.
  * @throws InvalidParameter
  */
 export function checkParameters(type: Struct, value: unknown, of: Interface): object {
@@ -66,7 +66,7 @@ function checked(type: Type, value: unknown, place: string, of: Interface): unkn
     case 'bool':
       return typeof value === 'boolean' ? value : fail(place);
     case 'string':
-      // No path, argument or variable can have one.
+      // No path, argument or variable can contain a NUL.
       return typeof value === 'string' && !value.includes('\0') ? value : fail(place);
   }
 }
@@ -88,7 +88,7 @@ function checkedFields(
   );
 }
 
-/** An object of these entries, but for those that are undefined; no name means anything to JavaScript. */
+/** An object of these entries without undefined ones; no name has a special meaning to JavaScript. */
 function copied<Value>(
   entries: readonly (readonly [string, Value])[],
   copy: (value: Value, name: string) => unknown,

@@ -18,9 +18,9 @@ import type {
 } from './io-kiln.ts';
 import { Sandbox } from './sandbox.ts';
 
-/** What a job tells while it is done, and what ends it. */
+/** What a job reports, and what ends it. */
 export interface JobOptions {
-  /** Ends it; the signal's reason is thrown. */
+  /** Ends the job; the signal's reason is thrown. */
   readonly signal?: AbortSignal | undefined;
   readonly onProgress?: ((progress: Progress) => void) | undefined;
   readonly onWarning?: ((warning: string) => void) | undefined;
@@ -30,14 +30,14 @@ export interface JobOptions {
 export interface RunOptions
   extends Omit<RunParameters, 'input' | 'interactive' | 'terminal'>,
     JobOptions {
-  /** Standard input; empty unless given. */
+  /** Standard input; empty by default. */
   readonly input?: string | Uint8Array | undefined;
-  /** Is given what it writes to standard output as it comes; `stdout` of the result is empty then. */
+  /** Called with standard output as it comes; `stdout` of the result is empty then. */
   readonly onStdout?: ((chunk: Buffer) => void) | undefined;
   readonly onStderr?: ((chunk: Buffer) => void) | undefined;
 }
 
-/** What came of a command. That it failed is no error: see `ended`. */
+/** The outcome of a command. A failed command is no error: see `ended`. */
 export interface RunOutcome extends RunResult {
   readonly stdout: Buffer;
   readonly stderr: Buffer;
@@ -48,22 +48,25 @@ export interface OpenOptions extends OpenSandboxParameters, JobOptions {}
 
 /** A build. Paths may be relative. */
 export interface BuildOptions extends BuildParameters, JobOptions {
-  /** A part of it begins. */
+  /** Called when a part of the build begins. */
   readonly onPhase?: ((phase: string) => void) | undefined;
-  /** What it writes, as it comes. */
+  /** Called with the build's output as it comes. */
   readonly onOutput?: ((chunk: Buffer) => void) | undefined;
-  /** In a chain: what happens to one of its packages. */
+  /** In a chain: called when the state of a package changes. */
   readonly onMember?:
     | ((member: { readonly name: string; readonly state: string }) => void)
     | undefined;
 }
 
 export interface BuildImageOptions extends JobOptions {
-  /** With fresh metadata, and without the lock that lies beside the recipe. */
+  /** Solve with fresh metadata, ignoring the lock beside the recipe. */
   readonly update?: boolean | undefined;
 }
 
-/** A connection to the daemon; {@link connect} makes one. All methods throw {@link KilnError}s with its codes. */
+/**
+ * A connection to the daemon, made by {@link connect}. All methods throw {@link KilnError}s with the daemon's
+ * codes.
+ */
 export class Kiln implements AsyncDisposable {
   readonly #connection: Connection;
   readonly #open: () => Promise<Connection>;
@@ -100,7 +103,9 @@ export class Kiln implements AsyncDisposable {
     return { ...needed(result), stdout: Buffer.concat(stdout), stderr: Buffer.concat(stderr) };
   }
 
-  /** Opens a sandbox for any number of commands, and files in and out. It ends with this process, at the latest. */
+  /**
+   * Opens a sandbox for any number of commands, and files in and out. It ends with this process at the latest.
+   */
   async open(options: OpenOptions): Promise<Sandbox> {
     const { signal, onProgress, onWarning, ...parameters } = options;
     return await Sandbox.open(this.#open, this.#connection, withPaths(parameters), {
@@ -108,7 +113,7 @@ export class Kiln implements AsyncDisposable {
     });
   }
 
-  /** Builds a source package, a spec, a recipe, or a chain. That it fails is no error: see `exitStatus`. */
+  /** Builds a source package, a spec, a recipe, or a chain. A failed build is no error: see `exitStatus`. */
   async build(options: BuildOptions): Promise<BuildResult> {
     const { signal, onProgress, onWarning, onPhase, onOutput, onMember, ...parameters } = options;
     const { result } = await this.#job(
@@ -124,50 +129,50 @@ export class Kiln implements AsyncDisposable {
     return needed(result);
   }
 
-  /** The images of the store, the one used last first. */
+  /** The images of the store, most recently used first. */
   async images(): Promise<readonly Image[]> {
     return (await this.#connection.call('ListImages', {})).images;
   }
 
-  /** Makes an image, unless it is there already. */
+  /** Makes an image, unless it exists. */
   async buildImage(image: string, options: BuildImageOptions = {}): Promise<Image> {
     const { update, ...job } = options;
     const { result } = await this.#job('BuildImage', { image: imagePath(image), update }, job);
     return needed(result);
   }
 
-  /** Solves a recipe and writes its lock; the path of that. */
+  /** Solves a recipe and writes its lock; returns the lock's path. */
   async lockImage(recipe: string, output?: string, job: JobOptions = {}): Promise<string> {
     const parameters = { recipe: imagePath(recipe), output: absolute(output) };
     return needed((await this.#job('LockImage', parameters, job)).result);
   }
 
-  /** Removes an image that is not in use; the bytes that are free by that. */
+  /** Removes an unused image; returns how many bytes that freed. */
   async removeImage(image: string): Promise<number> {
     return (await this.#connection.call('RemoveImage', { image })).freed;
   }
 
-  /** All sandboxes, the oldest first. */
+  /** All sandboxes, oldest first. */
   async sandboxes(): Promise<readonly ListedSandbox[]> {
     return (await this.#connection.call('ListSandboxes', {})).sandboxes;
   }
 
-  /** Destroys a sandbox, whoever's it is and whatever runs in it. */
+  /** Destroys a sandbox with everything in it. */
   async kill(sandbox: string): Promise<void> {
     await this.#connection.call('KillSandbox', { sandbox });
   }
 
-  /** Services, all or those named. */
+  /** All services, or the named ones. */
   async services(names?: readonly string[]): Promise<readonly Service[]> {
     return (await this.#connection.call('ListServices', { names })).services;
   }
 
-  /** What is as it should be on this machine, and what is not. */
+  /** Checks this machine, as `kiln doctor` does. */
   async doctor(names?: readonly string[]): Promise<readonly Check[]> {
     return (await this.#connection.call('Doctor', { names })).checks;
   }
 
-  /** Calls any method of the interface, with its parameters as they are. */
+  /** Calls a method of the interface; parameters are passed unchanged. */
   async call<Name extends keyof Methods>(
     method: Name,
     parameters: Methods[Name]['parameters'],
@@ -175,7 +180,7 @@ export class Kiln implements AsyncDisposable {
     return await this.#connection.call(method, parameters);
   }
 
-  /** Ends the connection; sandboxes that are open have their own. */
+  /** Ends the connection. Open sandboxes have connections of their own. */
   close(): void {
     this.#connection.close();
   }
@@ -184,7 +189,7 @@ export class Kiln implements AsyncDisposable {
     this.close();
   }
 
-  /** Makes a call on a connection of its own, whose end ends it. */
+  /** Makes a call on a connection of its own, so that ending the connection ends the job. */
   async #job<Name extends 'Run' | 'Build' | 'BuildImage' | 'LockImage'>(
     method: Name,
     parameters: Methods[Name]['parameters'],
@@ -208,7 +213,7 @@ export class Kiln implements AsyncDisposable {
   }
 }
 
-/** The last reply of a job has a result. */
+/** The result in the last reply of a job. */
 function needed<Result>(result: Result | undefined): Result {
   if (result !== undefined) return result;
   throw new KilnError('E_PROTOCOL', 'kilnd ended the call without a result', {
@@ -222,12 +227,12 @@ function absolute(path: string | undefined): string | undefined {
   return path === undefined ? undefined : resolve(path);
 }
 
-/** An image, recipe or lock: a path where it looks like one. */
+/** An image, recipe or lock; made absolute if it looks like a path. */
 function imagePath(image: string): string {
   return image.includes('/') || /\.(?:ya?ml|json)$/.test(image) ? resolve(image) : image;
 }
 
-/** What of the parameters of a call has paths of the host in it. */
+/** The parameters that are paths of the host. */
 interface Paths {
   readonly image?: string | undefined;
   readonly surroundings?: Surroundings | undefined;
@@ -241,7 +246,7 @@ interface Paths {
   readonly provenanceKey?: string | undefined;
 }
 
-/** Parameters with absolute paths: the daemon has a working directory of its own. */
+/** Makes paths absolute, because the daemon has a working directory of its own. */
 function withPaths<Parameters extends Paths>(parameters: Parameters): Parameters {
   const { image, surroundings, copyIn, sources } = parameters;
   const single = [
@@ -270,7 +275,7 @@ function withPaths<Parameters extends Paths>(parameters: Parameters): Parameters
   };
 }
 
-/** An absolute path; a slash or `/.` at the end has a meaning. */
+/** An absolute path with its trailing slash or `/.`, which has a meaning. */
 function keptEnd(path: string): string {
   return path.startsWith('/') ? path : `${process.cwd()}/${path}`;
 }

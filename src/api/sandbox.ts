@@ -1,4 +1,4 @@
-/** An open sandbox, for programs. */
+/** An open sandbox for programs. */
 import { KilnError } from '../errors.ts';
 import { awaitedLater, deferred } from '../promise.ts';
 import { SandboxCommand, type SpawnOptions } from './command.ts';
@@ -6,21 +6,21 @@ import type { Connection } from './connection.ts';
 import type { OpenSandboxParameters } from './io-kiln.ts';
 import type { JobOptions } from './kiln.ts';
 
-/** Bytes of a file in one call. */
+/** The most bytes of a file in one call. */
 const PIECE = 1 << 20;
 
 export interface ExecOptions extends Omit<SpawnOptions, 'terminal'> {
-  /** Standard input; empty unless given. */
+  /** Standard input; empty by default. */
   readonly input?: string | Uint8Array;
 }
 
-/** What a command wrote, as text. */
+/** The output of a command as text. */
 export interface ExecResult {
   readonly stdout: string;
   readonly stderr: string;
 }
 
-/** A command has failed: as child_process has it, with what it wrote. */
+/** The error of a failed command, as in child_process, with its output. */
 export class ExecError extends Error implements ExecResult {
   readonly code: number | null;
   readonly signal: string | null;
@@ -41,16 +41,16 @@ export class ExecError extends Error implements ExecResult {
   }
 }
 
-/** `await using` it, or call `close()`: nothing of it is left then. */
+/** Use `await using`, or call `close()`: nothing of the sandbox is left then. */
 export class Sandbox implements AsyncDisposable {
   readonly id: string;
   readonly image: { readonly id: string; readonly name: string };
   readonly #open: () => Promise<Connection>;
-  /** Of the program, for what is short. */
+  /** The program's connection, for short calls. */
   readonly #connection: Connection;
-  /** Whose end is the sandbox's. */
+  /** The connection with which the sandbox ends. */
   readonly #own: Connection;
-  /** Resolves when it is gone, for whatever reason. */
+  /** Resolves when the sandbox is gone. */
   readonly #gone: Promise<unknown>;
 
   private constructor(
@@ -68,7 +68,7 @@ export class Sandbox implements AsyncDisposable {
     this.#gone = gone;
   }
 
-  /** {@link Kiln.open} is for programs. */
+  /** Programs call {@link Kiln.open}. */
   static async open(
     open: () => Promise<Connection>,
     connection: Connection,
@@ -76,7 +76,7 @@ export class Sandbox implements AsyncDisposable {
     { signal, onProgress, onWarning }: JobOptions,
   ): Promise<Sandbox> {
     signal?.throwIfAborted();
-    // The sandbox is there until this connection ends.
+    // The sandbox lives until this connection ends.
     const own = await open();
     const opened = deferred<Pick<Sandbox, 'id' | 'image'>>();
     const abort = () => {
@@ -105,7 +105,7 @@ export class Sandbox implements AsyncDisposable {
     }
   }
 
-  /** Starts a command, as child_process.spawn() does: what goes wrong is its event `error`. */
+  /** Starts a command, as child_process.spawn() does; failures come as its event `error`. */
   spawn(command: string, args: readonly string[] = [], options: SpawnOptions = {}): SandboxCommand {
     return new SandboxCommand(this.#open, {
       ...options,
@@ -114,7 +114,7 @@ export class Sandbox implements AsyncDisposable {
     });
   }
 
-  /** Runs a program to its end, as child_process.execFile() does. Throws {@link ExecError} where it fails. */
+  /** Runs a program to its end, as child_process.execFile() does. Throws {@link ExecError} if it fails. */
   async execFile(
     file: string,
     args: readonly string[] = [],
@@ -126,7 +126,7 @@ export class Sandbox implements AsyncDisposable {
     const [stdout, stderr]: [Buffer[], Buffer[]] = [[], []];
     command.stdout.on('data', (chunk: Buffer) => stdout.push(chunk));
     command.stderr.on('data', (chunk: Buffer) => stderr.push(chunk));
-    // A command need not read what it is given.
+    // The command may not read its input.
     command.stdin.on('error', () => undefined).end(input);
     await ended;
     const result = {
@@ -137,7 +137,7 @@ export class Sandbox implements AsyncDisposable {
     throw new ExecError([file, ...args], command, result);
   }
 
-  /** Runs a line of shell to its end, as child_process.exec() does. Throws {@link ExecError} where it fails. */
+  /** Runs a shell command to its end, as child_process.exec() does. Throws {@link ExecError} if it fails. */
   async exec(line: string, options: ExecOptions = {}): Promise<ExecResult> {
     return await this.execFile('/bin/sh', ['-c', line], options);
   }
@@ -158,7 +158,7 @@ export class Sandbox implements AsyncDisposable {
     }
   }
 
-  /** Writes a file in it, which is its user's. */
+  /** Writes a file, which belongs to the sandbox's user. */
   async writeFile(
     path: string,
     content: string | Uint8Array,
@@ -172,7 +172,7 @@ export class Sandbox implements AsyncDisposable {
     }
   }
 
-  /** Ends everything in it; nothing of it is left then. Safe to call again. */
+  /** Ends everything in the sandbox. Safe to call again. */
   async close(): Promise<void> {
     try {
       await this.#connection.call('CloseSandbox', { sandbox: this.id });

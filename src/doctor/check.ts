@@ -1,10 +1,10 @@
 import type { StatePaths } from '../host/state/paths.ts';
 import type { Host } from './host.ts';
 
-/** `fail`: no job can run. `warn`: something kiln offers will not work, or soon will not. */
+/** `fail`: no job can run. `warn`: a part of kiln does not work, or soon will not. */
 type Status = 'ok' | 'warn' | 'fail';
 
-/** What a check looks at: nothing of a check's own reads the environment. */
+/** What a check may look at; a check never reads the environment itself. */
 export interface CheckContext {
   readonly paths: StatePaths;
   readonly env: NodeJS.ProcessEnv;
@@ -16,21 +16,21 @@ export interface Finding {
   readonly status: Status;
   /** What was found, in one line: versions, sizes, modes. */
   readonly found: string;
-  /** What does not work because of it; absent where status is `ok`. */
+  /** What does not work because of it; absent if the status is `ok`. */
   readonly problem?: string;
-  /** The command, or the sentence, that mends it. */
+  /** The command, or a sentence, that fixes it. */
   readonly mend?: string;
 }
 
-/** One thing that `kiln doctor` looks at. It changes nothing on the host that outlives it. */
+/** A check of `kiln doctor`. It leaves no change on the host. */
 export interface Check {
   /** Stable, for scripts: lower case, words joined by `-`. */
   readonly name: string;
-  /** Never throws for a fault of the host: that is a finding. */
+  /** Never throws for a fault of the host, which is a finding. */
   readonly run: (context: CheckContext) => Promise<Finding>;
 }
 
-/** A finding with the check it is from: what `--json` prints. */
+/** A finding with its check's name, as `--json` prints it. */
 export interface CheckResult extends Finding {
   readonly name: string;
 }
@@ -45,7 +45,7 @@ export function fail(found: string, problem: string, mend: string): Finding {
   return { status: 'fail', found, problem, mend };
 }
 
-/** A finding that a job may meet. */
+/** A finding that affects some jobs. */
 export function warn(found: string, problem: string, mend: string): Finding {
   return { status: 'warn', found, problem, mend };
 }

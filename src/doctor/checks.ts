@@ -24,7 +24,7 @@ import {
 } from './checks/state.ts';
 import { users } from './checks/users.ts';
 
-/** Every check, in the order a person reads them: a fault further up explains those below. */
+/** Every check, in the order for readers: an earlier fault explains later ones. */
 const CHECKS: readonly Check[] = [
   privileges,
   packages,
@@ -51,7 +51,7 @@ const CHECKS: readonly Check[] = [
 ];
 
 /**
- * Runs the checks of these names, every one if none is named, all at once: none disturbs another.
+ * Runs the named checks, or all, at the same time: they do not disturb each other.
  * @throws KilnError E_NO_CHECK
  */
 export function runChecks(
@@ -68,7 +68,7 @@ export function runChecks(
   return Promise.all(chosen.map((check) => runCheck(check, context)));
 }
 
-/** Without root or /proc most checks fail for that reason alone, whatever they say of this host. */
+/** Without root or /proc most checks fail for that reason alone, so their findings are not shown. */
 function judged(check: Check, finding: Finding): Finding {
   if (finding.status === 'ok' || check === privileges || check === users) return finding;
   const problem = (what: string) => `this cannot be judged without ${what}`;

@@ -10,12 +10,12 @@ import type { StatePaths } from '../host/state/paths.ts';
 export interface HostFile {
   readonly path: string;
   readonly purpose: string;
-  /** When it goes away by itself. */
+  /** When it disappears by itself. */
   readonly lives: string;
   readonly exists: boolean;
 }
 
-/** Every place on this host, beside KILN_STATE, where kiln may leave something while it works. */
+/** Every place on this host, beside KILN_STATE, where kiln may leave files while it works. */
 export async function hostFiles(paths: StatePaths, env: NodeJS.ProcessEnv): Promise<HostFile[]> {
   const engine = pickEngine(paths, env);
   const embedded = embeddedFiles(paths);

@@ -27,20 +27,20 @@ const FAMILY_WORDS: Readonly<Record<string, Family>> = {
   opensuse: 'suse',
 };
 
-/** A row of scripts/host-packages.txt that this host does not meet. */
+/** A row of scripts/host-packages.txt that this host lacks. */
 interface MissingNeed {
   /** As written there, without the kind: a command, a library, a file. */
   readonly what: string;
-  /** The package that brings it here; undefined where this family has none. */
+  /** The package with it; undefined if this family has none. */
   readonly package: string | undefined;
 }
 
-/** What kind of machine this is, as far as installing something goes. */
+/** The kind of machine, as far as installing packages goes. */
 export interface Host {
   /** The distribution's own name for itself. */
   readonly name: string;
   readonly family: Family;
-  /** What of host-packages.txt is missing for these uses (`run`, `build`, …). */
+  /** The rows of host-packages.txt that are missing for these uses (`run`, `build`, …). */
   missing(uses: readonly string[]): Promise<MissingNeed[]>;
   /** The command that installs these packages. */
   install(packages: readonly string[]): string;
@@ -61,7 +61,7 @@ export async function readHost(env: NodeJS.ProcessEnv): Promise<Host> {
   };
 }
 
-/** Where the command `name` is, by PATH. */
+/** The path of the command `name`, by PATH. */
 async function findCommand(name: string, env: NodeJS.ProcessEnv): Promise<string | undefined> {
   for (const folder of (env.PATH ?? '').split(':')) {
     const path = join(folder, name);
@@ -126,20 +126,22 @@ export function initPath(): string {
   return join(packageRoot(), 'dist/kiln-init');
 }
 
-/** How long libvirtd may be silent for a check, ms: who asks what is wrong is not to wait a minute. */
+/**
+ * How long libvirtd may be silent for a check, ms: less than usual, because the caller wants to know what is
+ * wrong.
+ */
 export function libvirtPatience(): number {
   return Math.min(10_000, patience());
 }
 
-/** What the host refused, and with which errno. */
+/** A refused operation with its errno. */
 interface Refusal {
   readonly name: string;
   readonly errno: string;
 }
 
 /**
- * Has the guest init try something outside of a sandbox: src/guest/probe.c. Throws when it cannot be
- * executed.
+ * Has the guest init try operations outside of a sandbox: src/guest/probe.c. Throws if it cannot be executed.
  */
 export async function probe(what: 'calls' | 'mounts'): Promise<Refusal[]> {
   const { stdout, failure } = await runTool(initPath(), [what], { timeout: 30_000 });

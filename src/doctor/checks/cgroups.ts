@@ -20,10 +20,10 @@ const LIMITS: Readonly<Record<string, string>> = {
 /** libvirt's LXC driver refuses to start a domain without these on cgroup v1 (vircgroup.c). */
 const V1_MUST = ['cpuacct', 'devices', 'memory'];
 
-/** The same of v2. */
+/** The same for v2. */
 const V2_MUST = ['memory'];
 
-/** What libvirt finds to limit sandboxes with, and that cgroups can be made. */
+/** Checks the controllers that libvirt limits sandboxes with, and that cgroups can be made. */
 export const cgroups: Check = {
   name: 'cgroups',
   async run(context) {
@@ -109,9 +109,9 @@ function wrongMode(
 }
 
 /**
- * A group with processes of its own passes no controller on (cgroup-v2, “No Internal Process
- * Constraint”): what a container with a cgroup namespace sees as the root is such a group. The root of the
- * whole tree, which has no cgroup.type, is not.
+ * A group with processes of its own passes no controller on (cgroup-v2, “No Internal Process Constraint”). The
+ * root that a container with a cgroup namespace sees is such a group. The root of the whole tree, which has no
+ * cgroup.type, is not.
  */
 async function notPassedOn(
   hierarchy: CgroupHierarchy | undefined,

@@ -8,7 +8,7 @@ interface Block {
   readonly count: number;
 }
 
-/** The ids that sandboxes get belong to nobody else on this host. */
+/** Checks that the ids of sandboxes belong to nobody else on this host. */
 export const idRanges: Check = {
   name: 'id-ranges',
   async run() {
@@ -47,7 +47,7 @@ export const idRanges: Check = {
   },
 };
 
-/** Names of the accounts or groups in a passwd(5) or group(5) file whose id lies in the block. */
+/** The accounts or groups in a passwd(5) or group(5) file with an id in the block. */
 async function accountsIn(file: string, block: Block): Promise<string[]> {
   const lines = await linesOf(file);
   return lines
@@ -55,7 +55,7 @@ async function accountsIn(file: string, block: Block): Promise<string[]> {
     .map(([name]) => `${name} (${file})`);
 }
 
-/** Names in a subuid(5) file, other than kiln, whose range meets the block. */
+/** Names other than kiln in a subuid(5) file whose range overlaps the block. */
 async function delegationsIn(file: string, block: Block): Promise<string[]> {
   const lines = await linesOf(file);
   return lines

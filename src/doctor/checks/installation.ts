@@ -9,9 +9,9 @@ import { type Check, fail, ok, reason } from '../check.ts';
 import { initPath } from '../host.ts';
 
 /**
- * Bits of the effective capability set (linux/capability.h) without which no sandbox can be made, and
- * which a container or a unit with a bounding set may lack even for uid 0: found by taking them away one
- * by one (test/e2e/containers.test.ts).
+ * Bits of the effective capability set (linux/capability.h) without which no sandbox can be made. A container,
+ * or a unit with a bounding set, may lack them even for uid 0. They were found by removing them one by one
+ * (test/e2e/containers.test.ts).
  */
 const NEEDED: Readonly<Record<string, number>> = {
   CHOWN: 0,
@@ -25,10 +25,10 @@ const NEEDED: Readonly<Record<string, number>> = {
   MKNOD: 27,
 };
 
-/** What mends a missing /proc. */
+/** The command that mounts /proc. */
 export const MOUNT_PROC = 'mount -t proc proc /proc';
 
-/** Root, with what makes root root: libvirt's LXC driver and ID-mapped mounts need it. */
+/** Checks for root and root's capabilities: libvirt's LXC driver and ID-mapped mounts need them. */
 export const privileges: Check = {
   name: 'privileges',
   async run() {
@@ -64,7 +64,7 @@ export const privileges: Check = {
   },
 };
 
-/** The host's programs and libraries that kiln calls are there. */
+/** Checks for the host's programs and libraries that kiln uses. */
 export const packages: Check = {
   name: 'packages',
   async run({ host }) {
@@ -79,7 +79,7 @@ export const packages: Check = {
   },
 };
 
-/** The program that is pid 1 in every sandbox is compiled, and runs without any library. */
+/** Checks that the init of every sandbox is compiled, and static. */
 export const guestInit: Check = {
   name: 'guest-init',
   async run({ host }) {
@@ -91,7 +91,7 @@ export const guestInit: Check = {
     const mend =
       names.length === 0 ? compile : `${host.install([...new Set(names)])} && npm run build`;
     if (file === undefined) return fail(`no ${path}`, 'no sandbox can start', mend);
-    // The dynamic linker refuses to list what a static program needs: exactly what is wanted here.
+    // The dynamic linker refuses to list the libraries of a static program: that is the good case.
     const { failure, stdout } = await runTool('ldd', [path]);
     if (failure === undefined && !/statically linked/.test(stdout)) {
       return fail(`${path} needs libraries`, 'it cannot run on the empty root of a sandbox', mend);
@@ -100,14 +100,14 @@ export const guestInit: Check = {
   },
 };
 
-/** rpm's library, which judges signatures, can be used where that is done: in a confined child. */
+/** Checks that rpm's library, which judges signatures, works in a confined child. */
 export const signatures: Check = {
   name: 'signatures',
   async run() {
     try {
       await verifyRepomd('of the doctor', Buffer.alloc(0), Buffer.from('no signature'), []);
     } catch (error) {
-      // What is no signature was seen to be none.
+      // A KilnError means that the library recognised the invalid signature.
       const isKiln = error instanceof KilnError;
       if (isKiln && error.code === 'E_REPOSITORY_SIGNATURE') return ok('rpm’s library judges them');
       const mend = (isKiln ? error.hint : undefined) ?? 'see the checks above';

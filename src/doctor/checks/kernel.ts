@@ -11,7 +11,7 @@ import { listed, probe } from '../host.ts';
 /** mount_setattr with ID maps is from 5.12, overlayfs on an ID-mapped layer from 5.19. */
 const OLDEST = [5, 19] as const;
 
-/** The kernel's age, and that it filters system calls. What it can do is tried, by other checks. */
+/** Checks the kernel's version and its filter of system calls. Other checks try its features. */
 export const kernel: Check = {
   name: 'kernel',
   async run() {
@@ -38,13 +38,13 @@ export const kernel: Check = {
   },
 };
 
-/** The kernel that brought the ABI behind a wall (landlock(7), VERSIONS). */
+/** The kernel version of each wall's ABI (landlock(7), VERSIONS). */
 const SINCE = { files: 'Linux 5.13', 'no-tcp': 'Linux 6.7', 'abstract-sockets': 'Linux 6.12' };
 
-/** What is refused, unless Landlock may be missing, where the kernel's ABI is too old for a wall. */
+/** The option that is refused if the kernel's ABI is too old for a wall, unless Landlock may be missing. */
 const NEEDED_BY = { 'no-tcp': '--seccomp strict', 'abstract-sockets': '--network host' } as const;
 
-/** Landlock, and which of the walls kiln makes of it this kernel has. */
+/** Checks Landlock, and which of kiln's walls this kernel supports. */
 export const landlock: Check = {
   name: 'landlock',
   async run({ env }) {
@@ -53,7 +53,7 @@ export const landlock: Check = {
 };
 
 /**
- * What an ABI means for kiln; 0 is none at all.
+ * The finding for an ABI; 0 means no Landlock.
  * @param allowed KILN_ALLOW_MISSING names landlock: nothing is refused for want of it
  */
 export function landlockFinding(abi: number, allowed: boolean): Finding {
@@ -80,7 +80,7 @@ export function landlockFinding(abi: number, allowed: boolean): Finding {
   );
 }
 
-/** Namespaces that a sandbox is made of, by their name in /proc/sys/user and unshare(1)'s option. */
+/** The kinds of namespaces of a sandbox, by their name in /proc/sys/user and unshare(1)'s option. */
 const KINDS: Readonly<Record<string, string>> = {
   user: '--user',
   mnt: '--mount',
@@ -91,10 +91,10 @@ const KINDS: Readonly<Record<string, string>> = {
   cgroup: '--cgroup',
 };
 
-/** Fewer user namespaces than this and ten sandboxes at once may not all start. */
+/** With fewer user namespaces, ten sandboxes at once may not all start. */
 const FEW = 64;
 
-/** Namespaces of every kind can be made: the limits allow it, and making them works. */
+/** Checks that namespaces of every kind can be made: by their limits and by making them. */
 export const namespaces: Check = {
   name: 'namespaces',
   async run() {
@@ -119,7 +119,7 @@ export const namespaces: Check = {
   },
 };
 
-/** Ubuntu's and Debian's switches against users other than root; kiln is root. */
+/** Ubuntu's and Debian's restrictions for users other than root; kiln runs as root. */
 async function restrictsOthers(): Promise<boolean> {
   const value = (name: string) => readFile(`/proc/sys/kernel/${name}`, 'utf8').catch(() => '');
   const apparmor = await value('apparmor_restrict_unprivileged_userns');
@@ -133,12 +133,12 @@ function tooFew(kind: string, limit: number, status: 'warn' | 'fail'): Finding {
   return make(`${name} is ${limit}`, 'sandboxes cannot be made', `sysctl -w ${name}=100000`);
 }
 
-/** No system call that the init of a sandbox makes is refused by a filter that kiln was started under: tried. */
+/** Checks that no filter refuses a system call of a sandbox's init, by making each. */
 export const systemCalls: Check = {
   name: 'system-calls',
   async run() {
     const refused = await probe('calls');
-    // The init does without where the kernel was built without keys.
+    // The init does without keyrings on a kernel built without them.
     const inTheWay = refused.filter(({ name, errno }) => name !== 'keyctl' || errno !== 'ENOSYS');
     if (inTheWay.length === 0) return ok('every system call of a sandbox’s init gets through');
     return fail(
@@ -150,8 +150,8 @@ export const systemCalls: Check = {
 };
 
 /**
- * A fresh /proc and a fresh /sys can be mounted in namespaces of their own. The kernel refuses that below
- * a /proc of which parts are covered, and beside a /sys that is read-only: containers have both. Tried.
+ * Checks that a fresh /proc and a fresh /sys can be mounted in namespaces of their own, by mounting them. The
+ * kernel refuses that below a /proc with covered parts, and beside a read-only /sys; containers have both.
  */
 export const procAndSys: Check = {
   name: 'proc-and-sys',
@@ -169,7 +169,7 @@ export const procAndSys: Check = {
   },
 };
 
-/** With it libvirt shows each container a /proc/meminfo of its own. */
+/** libvirt uses it to show each container a /proc/meminfo of its own. */
 const FUSE = '/dev/fuse';
 
 /** Devices that libvirt's LXC driver opens for each sandbox. */

@@ -15,8 +15,8 @@ import { type Check, type CheckContext, type Finding, fail, ok, reason } from '.
 import { initPath, libvirtPatience } from '../host.ts';
 
 /**
- * The libvirt that would run a sandbox answers and offers containers. The embedded one is started for
- * that where it does not run; it ends by itself when nobody uses it.
+ * Checks that the libvirt for sandboxes answers and offers containers. The embedded one is started for the
+ * check; it ends by itself when nobody uses it.
  */
 export const libvirt: Check = {
   name: 'libvirt',
@@ -49,13 +49,13 @@ export const libvirt: Check = {
   },
 };
 
-/** The command's user, as most images have one without rights. */
+/** The command's user: no image need know it. */
 const USER = { spec: '65534:65534', uid: 65534, gid: 65534 };
 
-/** What a host without a machine to spare takes, many times over, ms. */
+/** Many times what a busy host needs, ms. */
 const PATIENCE = 120_000;
 
-/** `kiln run` does what it does: a sandbox is started, a command runs in it, and it is gone again. Tried. */
+/** Checks what `kiln run` does, by doing it: starts a sandbox, runs a command in it, and removes it. */
 export const sandbox: Check = {
   name: 'sandbox',
   async run(context) {

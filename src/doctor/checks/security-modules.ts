@@ -8,7 +8,7 @@ import {
 import { isValidContext, policyModule, processContext } from '../../sandbox/labels/selinux.ts';
 import { type Check, type Finding, fail, ok, warn } from '../check.ts';
 
-/** Which security module this host has, and whether sandboxes get a label of it. */
+/** Checks for a security module, and whether sandboxes get a label. */
 export const securityModules: Check = {
   name: 'security-modules',
   async run() {

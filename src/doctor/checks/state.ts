@@ -18,13 +18,13 @@ import { idBlock, RANGE_SIZE } from '../../sandbox/domain/id-range.ts';
 import { type Check, fail, ok, reason, warn } from '../check.ts';
 
 const GIB = 2 ** 30;
-/** An image of a build root, its packages, and a build in it. */
+/** Room for a build root's image, its packages, and a build in it. */
 const NEEDED = 2 * GIB;
 const COMFORTABLE = 10 * GIB;
-/** Inodes of two such images. */
+/** Inodes for two such images. */
 const NEEDED_FILES = 50_000;
 
-/** KILN_STATE: reachable by the ids of sandboxes, executable, with room. */
+/** Checks KILN_STATE: reachable for the ids of sandboxes, executable, with room. */
 export const stateDirectory: Check = {
   name: 'state-directory',
   async run({ paths }) {
@@ -91,7 +91,7 @@ async function mountOfPath(path: string) {
   return mountOf(file.fd);
 }
 
-/** The path itself, or the first parent of it that exists: kiln makes the rest. */
+/** The path, or its nearest existing parent: kiln makes the rest. */
 async function nearestExisting(path: string): Promise<string> {
   for (let folder = path; ; folder = dirname(folder)) {
     const found = await stat(folder).catch(() => undefined);
@@ -99,10 +99,10 @@ async function nearestExisting(path: string): Promise<string> {
   }
 }
 
-/** So many are named; a person looks for the cause (the disk, mostly), not at each. */
+/** How many damaged files are named: a person looks for the cause, mostly the disk. */
 const NAMED = 5;
 
-/** The small files in KILN_STATE are what kiln wrote. Large ones are looked at when they are used. */
+/** Checks the small files in KILN_STATE for damage. Large files are checked when they are used. */
 export const stateFiles: Check = {
   name: 'state-files',
   async run({ paths }) {
@@ -123,7 +123,7 @@ export const stateFiles: Check = {
   },
 };
 
-/** /run/kiln, or where it will be: root's, and gone with the boot like the sockets in it. */
+/** Checks /run/kiln, or its future place: root's, on a file system that ends with the boot. */
 export const runDirectory: Check = {
   name: 'run-directory',
   async run({ paths }) {
@@ -149,7 +149,7 @@ export const runDirectory: Check = {
   },
 };
 
-/** The file system of KILN_STATE takes an ID map, as every image is handed to a sandbox: tried. */
+/** Checks that the file system of KILN_STATE takes an ID map, by making one: every image needs that. */
 export const idMappedMounts: Check = {
   name: 'id-mapped-mounts',
   async run({ paths }) {
@@ -180,8 +180,8 @@ export const idMappedMounts: Check = {
 };
 
 /**
- * In namespaces of their own, which end with the shell: overlayfs on top of the working directory,
- * with its upper layer on a tmpfs, as the guest init mounts it; then a file is written through it.
+ * Runs in namespaces of its own: mounts overlayfs on top of the working directory, with its upper layer on a
+ * tmpfs, as the guest init does, and writes a file through it.
  */
 const TRIAL = `
 set -eu
@@ -192,14 +192,17 @@ echo trial > "$1/merged/.kiln-doctor"
 test -s "$1/upper/.kiln-doctor"
 `;
 
-/** Overlayfs can be mounted inside a user namespace, on the file system of KILN_STATE: tried. */
+/**
+ * Checks that overlayfs can be mounted inside a user namespace on the file system of KILN_STATE, by mounting
+ * it.
+ */
 export const overlay: Check = {
   name: 'overlay',
   async run({ paths }) {
     const lower = await nearestExisting(paths.root);
     const { type } = await mountOfPath(lower);
-    // Any directory will do to mount on: nobody else sees it.
-    // Ids as a sandbox has them: this process's own could only be mapped with CAP_SETFCAP.
+    // Any directory serves as mount point, because nobody else sees it. The ids are a sandbox's: this process's
+    // own could be mapped only with CAP_SETFCAP.
     const { start } = await idBlock();
     const ids = [{ inside: 0, outside: start, count: RANGE_SIZE }];
     const userNamespace = createUserNamespace(ids);
@@ -223,13 +226,13 @@ export const overlay: Check = {
   },
 };
 
-/** openat2 keeps a path inside a tree: artifacts are collected with it. Tried. */
+/** Checks that openat2 keeps a path inside a tree, which collecting artifacts needs. */
 export const openat2Call: Check = {
   name: 'openat2',
   async run({ paths }) {
     const root = openSync(await nearestExisting(paths.root), constants.O_RDONLY);
     try {
-      // Were `..` not held at the root, this would be another directory, or none.
+      // If `..` left the root, this would open another directory, or none.
       const flags = constants.O_RDONLY | constants.O_DIRECTORY;
       closeSync(openat2(root, '../../../..', { flags, resolve: RESOLVE_IN_ROOT }));
       return ok('openat2 works: paths can be kept inside a tree');

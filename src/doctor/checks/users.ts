@@ -4,7 +4,7 @@ import { RecipeError } from '../../recipe/problem.ts';
 import { configurationFile, groupNumber, readUserPolicy } from '../../users/configuration.ts';
 import { type Check, type Finding, fail, ok, warn } from '../check.ts';
 
-/** What lets users who are not root use kiln, and what the one who asks lacks. */
+/** Checks what lets users who are not root use kiln, and what the caller lacks. */
 export const users: Check = {
   name: 'users',
   run: async ({ paths, env }) => {
