@@ -50,7 +50,8 @@ async function furnish(folder: string): Promise<void> {
     await cp(join(TOP, 'recipes', name), join(folder, 'recipes', name), { recursive: true });
   }
   await cp(join(TOP, 'recipes/examples/hello/hello.c'), join(folder, 'hello.c'));
-  await writeFile(join(folder, 'Makefile'), 'hello: hello.c\n\tcc -o hello hello.c\n');
+  const makefile = 'hello: hello.c\n\tcc -o hello hello.c\ncheck: hello\n\t./hello\n';
+  await writeFile(join(folder, 'Makefile'), makefile);
   await sourcePackage(folder, { name: 'hello', version: '2.12' });
   await sourcePackage(folder, { name: 'liba' });
   await sourcePackage(folder, { name: 'libb', buildRequires: ['liba-devel'] });
