@@ -189,7 +189,7 @@ test.serial('set: what is no setting, no change, or two at once is an error', as
 test.serial('a unit or a service that is not there is an error', async (t) => {
   const reload = await service('reload', '--unit', 'comand.service');
   t.is(reload.exitCode, 125);
-  t.regex(String(reload.stderr), /runs comand\.service\n.*did you mean command\.service\?/);
+  t.regex(String(reload.stderr), /has the unit comand\.service\n.*did you mean command\.service\?/);
   const uninstall = await service('uninstall', 'idel');
   t.is(uninstall.exitCode, 125);
   t.regex(String(uninstall.stderr), /no service idel\n.*did you mean idle\?/);
