@@ -86,6 +86,7 @@ const commands: readonly CommandEntry[] = [
     load: () => import('./kill.ts'),
   },
   { name: 'park', summary: 'start sandboxes ahead of time', load: () => import('./park.ts') },
+  { name: 'df', summary: 'show what takes space', load: () => import('./df.ts') },
   { name: 'gc', summary: 'remove what nobody uses any more', load: () => import('./gc.ts') },
   {
     name: 'config',

@@ -13,6 +13,7 @@ import type { Engine } from '../sandbox/open.ts';
 import type { Caller } from './caller/caller.ts';
 import { printError } from './output/errors.ts';
 import { printJson } from './output/print.ts';
+import { sizeText } from './output/table.ts';
 import { parseSize, parseTime } from './values.ts';
 
 const EXAMPLES = `
@@ -20,12 +21,14 @@ Without limits, only broken and abandoned things are removed. Nothing that is in
 
 Examples:
   kiln gc
+  kiln gc --max-age 4w --max-size 20G --dry-run
   kiln gc --max-age 4w --max-size 20G`;
 
 interface GcOptions {
   readonly maxAge?: number;
   readonly maxSize?: number;
   readonly verify?: boolean;
+  readonly dryRun?: boolean;
   readonly json?: boolean;
   readonly syncOnly?: boolean;
 }
@@ -47,6 +50,10 @@ export function command(caller: Caller): Command {
       parseSize,
     )
     .option('--verify', 'first compare the files of all unpacked packages with their checksums')
+    .option(
+      '--dry-run',
+      'remove nothing; tell how many sandboxes, images, packages and downloads would go',
+    )
     .option('--json', 'print the report as JSON')
     .addOption(new Option('--sync-only', 'only write the store to the disk').hideHelp())
     .addHelpText('after', EXAMPLES)
@@ -66,6 +73,10 @@ export function command(caller: Caller): Command {
         }
         return;
       }
+      if (options.dryRun === true) {
+        await tellWhatWouldGo(engine, options, caller);
+        return;
+      }
       const kept = maxAge === undefined ? {} : { keptMaxAge: maxAge };
       const sandboxes = await sweepSandboxes(engine.paths, engine.connect, kept);
       const domains = await sweepDomains(engine.paths, await engine.connect());
@@ -81,7 +92,7 @@ export function command(caller: Caller): Command {
       if (options.json === true) printJson(caller.stdout, report);
       else {
         caller.stdout.say(
-          `${verifiedText(verified)}removed ${sandboxes.length} sandboxes, ${jobs.length} ended jobs, ${domains.length} domains, ${roots.length} roots, ${store.images.length} images, ${store.packages} packages, ${downloads.files} downloads; deleted ${store.trees} trees\n`,
+          `${verifiedText(verified)}removed ${sandboxes.length} sandboxes, ${jobs.length} ended jobs, ${domains.length} domains, ${roots.length} roots, ${store.images.length} images, ${store.packages} packages, ${downloads.files} downloads: ${sizeText(store.bytes + downloads.bytes)}; deleted ${store.trees} trees\n`,
         );
       }
     });
@@ -97,6 +108,30 @@ async function removeKept(engine: Engine, maxAge = Number.POSITIVE_INFINITY): Pr
   );
   for (const { directory, record } of old) await destroySandbox(paths, directory, record, connect);
   return old.map(({ id }) => id);
+}
+
+/** Prints what would be removed, and its size. Domains, roots and records are not counted. */
+async function tellWhatWouldGo(
+  { paths }: Engine,
+  { maxAge = Number.POSITIVE_INFINITY, maxSize, json }: GcOptions,
+  caller: Caller,
+): Promise<void> {
+  const sandboxes = (await listSandboxes(paths, { owner: undefined }))
+    .filter(
+      ({ state, record }) =>
+        state === 'abandoned' || (state === 'kept' && Date.now() - record.created >= maxAge),
+    )
+    .map(({ id }) => id);
+  const limits = { ...defined({ maxSize }), maxAge, dryRun: true };
+  const { images, packages, bytes } = await collectGarbage(paths, limits);
+  const downloads = await pruneCache(paths, limits);
+  if (json === true) {
+    printJson(caller.stdout, { dryRun: true, sandboxes, images, packages, bytes, downloads });
+    return;
+  }
+  caller.stdout.say(
+    `would remove ${sandboxes.length} sandboxes, ${images.length} images, ${packages} packages, ${downloads.files} downloads: ${sizeText(bytes + downloads.bytes)}\n`,
+  );
 }
 
 function verifiedText(verified: VerifyReport | undefined): string {

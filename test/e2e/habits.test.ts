@@ -1,5 +1,6 @@
 /** What people are used to from podman and docker: understood, or answered with kiln's own word. */
-import { mkdir, writeFile } from 'node:fs/promises';
+import { existsSync } from 'node:fs';
+import { mkdir, utimes, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import test from 'ava';
 import { timeInMilliseconds } from '../../src/recipe/limit-keys.ts';
@@ -85,3 +86,24 @@ test.serial(
     t.is(await format('ps', '--format', '{{.ID}}'), '');
   },
 );
+
+test.serial('kiln df, and gc --dry-run, which removes nothing', async (t) => {
+  const cache = join(state.paths.cache, 'packages');
+  await mkdir(cache, { recursive: true });
+  await writeFile(join(cache, 'some.rpm'), Buffer.alloc(3 << 20));
+  await utimes(join(cache, 'some.rpm'), 1, 1);
+  const rows = JSON.parse(String((await state.kiln(['df', '--json'])).stdout));
+  t.like(rows[0], { type: 'images', count: 1 });
+  // Small files that kiln keeps there count as well.
+  t.true(rows[2].type === 'downloads' && rows[2].bytes >= 3 << 20);
+  t.regex(String((await state.kiln(['df'])).stdout), /^downloads +\d+ +3\.0M +3\.0M$/m);
+  const dry = await state.kiln(['gc', '--max-age', '1h30m', '--dry-run']);
+  t.regex(
+    String(dry.stdout),
+    /^would remove 0 sandboxes, .* 1 downloads: 3\.0M$/,
+    String(dry.stderr),
+  );
+  t.true(existsSync(join(cache, 'some.rpm')));
+  t.regex(String((await state.kiln(['gc', '--max-age', '1h30m'])).stdout), / 1 downloads: 3\.0M;/);
+  t.false(existsSync(join(cache, 'some.rpm')));
+});

@@ -253,7 +253,16 @@ test('garbage collection takes the least recently used first, and packages nobod
       const own = images.reduce((sum, { manifest }) => sum + manifest.ownBytes, 0);
       return own + (await packageBytes(paths.packages));
     };
-    const shrunk = await collectGarbage(paths, { maxSize: (await size()) - 1 });
+    const before = await size();
+    const dry = await collectGarbage(paths, { maxSize: before - 1, dryRun: true });
+    t.is(await size(), before, 'a dry run removes nothing');
+    t.true(dry.bytes > 0);
+    const shrunk = await collectGarbage(paths, { maxSize: before - 1 });
+    t.deepEqual(
+      [shrunk.images, shrunk.packages, shrunk.bytes],
+      [dry.images, dry.packages, dry.bytes],
+    );
+    t.is(before - (await size()), dry.bytes);
     t.deepEqual(shrunk.images, []);
     t.true(shrunk.packages >= 1);
     while ((await collectGarbage(paths, { maxSize: (await size()) - 1 })).images.length === 0);

@@ -23,7 +23,13 @@ import type { Engine } from '../../sandbox/open.ts';
 import { forbidden } from '../../users/user.ts';
 import type { Caller } from '../caller/caller.ts';
 import { printJson } from '../output/print.ts';
-import { type Columns, formatOption, type ListOptions, printRows } from '../output/table.ts';
+import {
+  type Columns,
+  formatOption,
+  type ListOptions,
+  printRows,
+  sizeText,
+} from '../output/table.ts';
 import { imageProgress } from './image-progress.ts';
 import { addTransferCommands } from './image-transfer.ts';
 
@@ -121,7 +127,7 @@ async function build(name: string, options: BuildOptions, caller: Caller): Promi
   for (const warning of manifest.warnings) caller.stderr.say(`kiln: warning: ${warning}\n`);
   const seconds = ((Date.now() - started) / 1000).toFixed(1);
   caller.stderr.say(
-    `kiln: ${manifest.name}: ${manifest.packageCount} packages, ${size(manifest.bytes)}, ready after ${seconds} s\n`,
+    `kiln: ${manifest.name}: ${manifest.packageCount} packages, ${sizeText(manifest.bytes)}, ready after ${seconds} s\n`,
   );
   if (options.json === true) printJson(caller.stdout, manifest);
   else caller.stdout.say(`${manifest.id}\n`);
@@ -209,8 +215,8 @@ const COLUMNS: Columns<ListedImage> = [
   ['ID', ({ manifest }) => manifest.id.slice(0, 12)],
   ['NAME', ({ manifest }) => manifest.name],
   ['PACKAGES', ({ manifest }) => String(manifest.packageCount)],
-  ['SIZE', ({ manifest }) => size(manifest.bytes)],
-  ['OWN', ({ manifest }) => size(manifest.ownBytes)],
+  ['SIZE', ({ manifest }) => sizeText(manifest.bytes)],
+  ['OWN', ({ manifest }) => sizeText(manifest.ownBytes)],
   ['CREATED', ({ manifest }) => minute(manifest.created)],
   ['LAST USE', ({ lastUse }) => minute(lastUse)],
   ['USE', ({ inUse }) => (inUse ? 'in use' : '')],
@@ -270,8 +276,8 @@ async function remove(
   const rest =
     left.count === 0
       ? ''
-      : `; ${left.count} packages that no image uses (${size(left.bytes)}) are kept; --packages removes them`;
-  caller.stderr.say(`kiln: freed ${size(freed)}${rest}\n`);
+      : `; ${left.count} packages that no image uses (${sizeText(left.bytes)}) are kept; --packages removes them`;
+  caller.stderr.say(`kiln: freed ${sizeText(freed)}${rest}\n`);
 }
 
 function noImage(name: string): KilnError {
@@ -300,9 +306,4 @@ export async function imageToRemove(place: ImagePlace, wanted: string): Promise<
     });
   }
   return named[0]?.id ?? wanted;
-}
-
-function size(bytes: number): string {
-  const mebibytes = bytes / 2 ** 20;
-  return mebibytes < 1024 ? `${mebibytes.toFixed(1)}M` : `${(mebibytes / 1024).toFixed(1)}G`;
 }

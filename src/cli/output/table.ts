@@ -76,3 +76,9 @@ export function printTable(
 function printable(cell: string): string {
   return plainText(cell).replace(/[\t\n]/g, ' ');
 }
+
+/** Bytes as `12.5M` or `1.5G`, in powers of 1024. */
+export function sizeText(bytes: number): string {
+  const mebibytes = bytes / 2 ** 20;
+  return mebibytes < 1024 ? `${mebibytes.toFixed(1)}M` : `${(mebibytes / 1024).toFixed(1)}G`;
+}

@@ -17,6 +17,8 @@ export interface GcLimits {
   readonly maxSize?: number;
   /** Milliseconds since the last use; no limit by default. */
   readonly maxAge?: number;
+  /** Finds out what would be removed, and removes nothing. */
+  readonly dryRun?: boolean;
 }
 
 /** What was removed. */
@@ -25,6 +27,8 @@ export interface GcReport {
   readonly images: readonly string[];
   /** How many unpacked packages without an image. */
   readonly packages: number;
+  /** The size of these images and packages on the disk. */
+  readonly bytes: number;
   /** How many trees were deleted for good. */
   readonly trees: number;
   /** Why trees were not deleted; the next call tries again. */
@@ -37,18 +41,50 @@ export interface GcReport {
  * trees are deleted.
  */
 export async function collectGarbage(paths: StatePaths, limits: GcLimits): Promise<GcReport> {
+  const dryRun = limits.dryRun === true;
   ensureStore(paths);
-  await sweepWorkDirectories(paths);
-  await sweepImages(paths);
+  if (!dryRun) {
+    await sweepWorkDirectories(paths);
+    await sweepImages(paths);
+  }
   // The maker of an image holds this lock: its packages have no image yet that would keep them.
   await using lock = await tryLock(packagesLock(paths));
-  const packages = lock === undefined ? [] : await listPackages(paths);
+  const packages = lock === undefined ? [] : await listPackages(paths, { mends: !dryRun });
   const collector = new Collector(paths, limits, packages, await listImages(paths));
   await collector.collect();
-  const { images, packages: count } = collector.removed;
+  const { images, packages: count, bytes } = collector.removed;
   const failures: KilnError[] = [];
-  const trees = await emptyTrash(paths, (error) => failures.push(error));
-  return { images, packages: count, trees, failures };
+  const trees = dryRun ? 0 : await emptyTrash(paths, (error) => failures.push(error));
+  return { images, packages: count, bytes, trees, failures };
+}
+
+/** A number of things, and their bytes. */
+interface Amount {
+  readonly count: number;
+  readonly bytes: number;
+}
+
+/** The size of the store. Files that images share with packages count for the packages. */
+interface StoreUsage {
+  readonly images: Amount;
+  readonly imagesNotInUse: Amount;
+  readonly packages: Amount;
+  readonly packagesWithoutImage: Amount;
+}
+
+/** Measures the store by its records. Changes nothing. */
+export async function storeUsage(paths: StatePaths): Promise<StoreUsage> {
+  const packages = await listPackages(paths, { mends: false });
+  const images = await listImages(paths);
+  const collector = new Collector(paths, {}, packages, images);
+  const own = (listed: readonly ListedImage[]) =>
+    total(listed.map(({ manifest }) => ({ bytes: manifest.ownBytes })));
+  return {
+    images: own(images),
+    imagesNotInUse: own(images.filter(({ inUse }) => !inUse)),
+    packages: total(packages),
+    packagesWithoutImage: total(await collector.unusedPackages()),
+  };
 }
 
 /** An unpacked package, for garbage collection. */
@@ -59,15 +95,14 @@ interface ListedPackage {
   readonly lastUse: number;
 }
 
-/** The number and bytes of unpacked packages without an image. */
-export interface UnusedPackages {
-  readonly count: number;
-  readonly bytes: number;
-}
-
 /** Counts unpacked packages without an image. */
-export async function unusedPackages(paths: StatePaths): Promise<UnusedPackages> {
-  const collector = new Collector(paths, {}, await listPackages(paths), await listImages(paths));
+export async function unusedPackages(paths: StatePaths): Promise<Amount> {
+  const collector = new Collector(
+    paths,
+    {},
+    await listPackages(paths, { mends: true }),
+    await listImages(paths),
+  );
   return total(await collector.unusedPackages());
 }
 
@@ -75,11 +110,16 @@ export async function unusedPackages(paths: StatePaths): Promise<UnusedPackages>
  * Deletes unpacked packages without an image, unless an image is being made. Returns what was deleted.
  * @throws KilnError E_REMOVE
  */
-export async function removeUnusedPackages(paths: StatePaths): Promise<UnusedPackages> {
+export async function removeUnusedPackages(paths: StatePaths): Promise<Amount> {
   ensureStore(paths);
   await using lock = await tryLock(packagesLock(paths));
   if (lock === undefined) return total([]);
-  const collector = new Collector(paths, {}, await listPackages(paths), await listImages(paths));
+  const collector = new Collector(
+    paths,
+    {},
+    await listPackages(paths, { mends: true }),
+    await listImages(paths),
+  );
   const unused = await collector.unusedPackages();
   for (const { directory } of unused) {
     const trashed = await discard(paths, directory);
@@ -88,12 +128,15 @@ export async function removeUnusedPackages(paths: StatePaths): Promise<UnusedPac
   return total(unused);
 }
 
-function total(packages: readonly ListedPackage[]): UnusedPackages {
+function total(packages: readonly { readonly bytes: number }[]): Amount {
   return { count: packages.length, bytes: packages.reduce((sum, { bytes }) => sum + bytes, 0) };
 }
 
-/** Least recently used first. */
-async function listPackages(paths: StatePaths): Promise<ListedPackage[]> {
+/** Lists packages, the least recently used first. With `mends`, damaged ones are thrown away. */
+async function listPackages(
+  paths: StatePaths,
+  { mends }: { readonly mends: boolean },
+): Promise<ListedPackage[]> {
   const listed: ListedPackage[] = [];
   for (const name of await readdir(paths.packages).catch(() => [])) {
     const directory = join(paths.packages, name);
@@ -101,6 +144,7 @@ async function listPackages(paths: StatePaths): Promise<ListedPackage[]> {
     const used = await stat(file).catch(() => undefined);
     const bytes = installedSize(directory);
     if (bytes === undefined) {
+      if (!mends) continue;
       // Nobody can use it, and the package is unpacked again when it is needed.
       const why = used === undefined ? 'it is gone' : 'it is not what kiln wrote';
       tellDamage({ path: file, why, done: 'the package is thrown away' });
@@ -113,7 +157,7 @@ async function listPackages(paths: StatePaths): Promise<ListedPackage[]> {
 }
 
 class Collector {
-  readonly removed = { images: [] as string[], packages: 0 };
+  readonly removed = { images: [] as string[], packages: 0, bytes: 0 };
   readonly #paths: StatePaths;
   readonly #limits: GcLimits;
   #packages: readonly ListedPackage[];
@@ -181,21 +225,24 @@ class Collector {
   }
 
   async #removePackage(unused: ListedPackage): Promise<void> {
-    await discard(this.#paths, unused.directory);
+    if (this.#limits.dryRun !== true) await discard(this.#paths, unused.directory);
     this.#packages = this.#packages.filter((other) => other !== unused);
     this.removed.packages++;
+    this.removed.bytes += unused.bytes;
   }
 
   /** False if the image is in use. */
   async #removeImage(image: ListedImage): Promise<boolean> {
+    if (this.#limits.dryRun === true && image.inUse) return false;
     try {
-      await removeImage(this.#paths, image.manifest.id);
+      if (this.#limits.dryRun !== true) await removeImage(this.#paths, image.manifest.id);
     } catch (error) {
       if (error instanceof KilnError && error.code === 'E_IMAGE_IN_USE') return false;
       if (!(error instanceof KilnError && error.code === 'E_IMAGE_MISSING')) throw error;
     }
     this.#images = this.#images.filter((other) => other !== image);
     this.removed.images.push(image.manifest.id);
+    this.removed.bytes += image.manifest.ownBytes;
     return true;
   }
 }

@@ -16,10 +16,12 @@ export interface PruneOptions {
   readonly maxSize?: number;
   /** Since the last use, milliseconds; undefined is no limit. */
   readonly maxAge?: number;
+  /** Finds out what would be removed, and removes nothing. */
+  readonly dryRun?: boolean;
   readonly signal?: AbortSignal | undefined;
 }
 
-/** What was deleted. */
+/** Files, and their size on the disk. */
 export interface Pruned {
   readonly files: number;
   readonly bytes: number;
@@ -47,7 +49,7 @@ export async function pruneCache(
   const removed = { files: 0, bytes: 0 };
   const remove = async ({ path, bytes }: CachedFile) => {
     options.signal?.throwIfAborted();
-    await rm(path, { force: true });
+    if (options.dryRun !== true) await rm(path, { force: true });
     removed.files++;
     removed.bytes += bytes;
   };
@@ -70,6 +72,12 @@ export async function pruneCache(
     total -= file.bytes;
   }
   return removed;
+}
+
+/** Counts the files of the download cache. */
+export async function cacheUsage(paths: Pick<StatePaths, 'cache'>): Promise<Pruned> {
+  const files = await filesBelow(new Cache(paths).root);
+  return { files: files.length, bytes: files.reduce((sum, { bytes }) => sum + bytes, 0) };
 }
 
 async function filesBelow(directory: string): Promise<CachedFile[]> {
