@@ -289,6 +289,16 @@ export class Pool implements AsyncDisposable {
       await sleep(200);
   }
 
+  /** kill -9 of HTCondor on the submitting machine, and of all that looks on: as if its power were cut. */
+  killSubmit(): void {
+    for (const pid of submitters(this.directory)) end(pid);
+  }
+
+  /** Starts it again. */
+  async startSubmit(): Promise<void> {
+    await this.#master('submit');
+  }
+
   /** Takes the cable out, or puts it in again. */
   async cut({ link }: Worker, how: 'down' | 'up'): Promise<void> {
     await execa('ip', ['link', 'set', link, how]);
@@ -298,7 +308,7 @@ export class Pool implements AsyncDisposable {
     for (const worker of this.workers) {
       for (const pid of await this.processes(worker)) end(pid);
     }
-    for (const pid of mastersOf(this.directory)) end(pid);
+    for (const pid of submitters(this.directory)) end(pid);
     for (const { name } of this.workers)
       await execa('ip', ['netns', 'del', name], { reject: false });
     await execa('ip', ['link', 'del', this.#bridge], { reject: false });
@@ -360,9 +370,9 @@ function kilndOf(state: string): number[] {
   return processesWith(`KILN_STATE=${state}`, /kilnd/);
 }
 
-/** The daemons of HTCondor whose configuration lies in this folder. */
-function mastersOf(directory: string): number[] {
-  return processesWith(`CONDOR_CONFIG=${join(directory, 'submit', 'condor_config')}`, /condor_/);
+/** The daemons of the submitting machine's HTCondor, and what they and users have started. */
+function submitters(directory: string): number[] {
+  return processesWith(`CONDOR_CONFIG=${join(directory, 'submit', 'condor_config')}`, /./);
 }
 
 function commonConfig(folder: string, address: string, network: string): string {

@@ -19,8 +19,8 @@ const { values } = parseArgs({
  */
 const MEASURED: Omit<Scenario, 'packages' | 'workers' | 'seed'> = {
   times: [20, 30, 45, 60, 60, 90, 120, 180, 300, 900],
-  dispatch: 3.5,
-  overhead: 1.5,
+  dispatch: 1.5,
+  overhead: 3,
   image: { bytes: 150e6, seconds: 13 },
   requires: { count: 60, bytes: 0.4e6, kinds: 5000 },
   bandwidth: 50e6,

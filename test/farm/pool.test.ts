@@ -210,6 +210,53 @@ long(
   },
 );
 
+long('the submitting machine restarts in the middle: nothing is built twice', async (t) => {
+  t.timeout(PATIENCE);
+  const directory = mkdtempSync(join(tmpdir(), 'kiln-farm-'));
+  chmodSync(directory, 0o755);
+  const fixtures = process.env.KILN_FIXTURES ?? join(import.meta.dirname, '../../.cache/fixtures');
+  try {
+    await using pool = await Pool.start({ directory, fixtures, workers: 1 });
+    const packages: string[] = [];
+    for (const [name, needs] of [
+      ['first', []],
+      ['second', ['first-devel']],
+    ] as const) {
+      const spec = { name, buildRequires: needs, build: 'sleep 10' };
+      packages.push(await sourcePackage(join(pool.home, 'srpms'), spec));
+    }
+    await execa('chmod', ['-R', 'a+rX', join(pool.home, 'srpms')]);
+    const argv = ['build', '--chain', '--farm', '-r', 'debian-build', '--resultdir', 'out'];
+    const front = pool.kiln([...argv, ...packages]);
+    await new Promise<void>((resolve) => {
+      front.stderr?.on('data', (chunk: Buffer) => {
+        if (/first-1-1: building on/.test(chunk.toString())) resolve();
+      });
+      front.finally(resolve);
+    });
+    pool.killSubmit();
+    await front;
+    await pool.startSubmit();
+    for (let tries = 0; tries < 100; tries++) {
+      const asked = await pool.as(['condor_q', '-totals']);
+      if (asked.exitCode === 0) break;
+      await sleep(500);
+    }
+    const resumed = await pool.kiln(['farm', 'resume', 'out/'], { timeout: PATIENCE });
+    t.is(resumed.exitCode, 0, String(resumed.stderr));
+    const { members } = chainOf(join(pool.home, 'out'));
+    t.deepEqual(
+      members.map(({ state }) => state),
+      ['built', 'built'],
+    );
+    // The step that ran meanwhile was not begun again.
+    const log = join(pool.home, 'out/.kiln/farm/s1/events');
+    t.is(readFileSync(log, 'utf8').match(/^001 /gm)?.length, 1);
+  } finally {
+    await removeTree(directory);
+  }
+});
+
 test('the chain of the long test is six deep and twenty long', (t) => {
   const all = twentyPackages();
   t.is(all.length, 20);
