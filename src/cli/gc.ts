@@ -1,12 +1,15 @@
+import { readdir } from 'node:fs/promises';
+import { join } from 'node:path';
 import { Command, Option } from 'commander';
 import { defined } from '../defined.ts';
 import { removeOldJobs } from '../detached/record.ts';
 import { mendDamage } from '../host/state/kinds.ts';
+import { pathsOfUser, type StatePaths } from '../host/state/paths.ts';
 import { syncStore } from '../image/store/durability.ts';
 import { collectGarbage } from '../image/store/gc.ts';
 import { type VerifyReport, verifyPackages } from '../image/store/verify.ts';
 import { pruneRoots } from '../jobs/mock/root/prune.ts';
-import { pruneCache } from '../packages/repository/prune.ts';
+import { type Pruned, type PruneOptions, pruneCache } from '../packages/repository/prune.ts';
 import { listSandboxes } from '../sandbox/domain/list.ts';
 import { destroySandbox, sweepDomains, sweepSandboxes } from '../sandbox/domain/sweep.ts';
 import type { Engine } from '../sandbox/open.ts';
@@ -86,7 +89,7 @@ export function command(caller: Caller): Command {
       const damaged = mendDamage(engine.paths);
       const verified = options.verify === true ? await verifyPackages(engine.paths) : undefined;
       const { failures, ...store } = await collectGarbage(engine.paths, limits);
-      const downloads = await pruneCache(engine.paths, limits);
+      const downloads = await pruneCaches(engine.paths, limits);
       for (const failure of failures) printError(failure, caller.stderr);
       const report = { sandboxes, jobs, domains, roots, ...store, downloads, damaged, verified };
       if (options.json === true) printJson(caller.stdout, report);
@@ -96,6 +99,19 @@ export function command(caller: Caller): Command {
         );
       }
     });
+}
+
+/** Prunes the shared cache and each user's own, all within the same limits. */
+async function pruneCaches(paths: StatePaths, limits: PruneOptions): Promise<Pruned> {
+  const users = await readdir(join(paths.root, 'users')).catch(() => []);
+  const places = [paths, ...users.map((uid) => pathsOfUser(paths, { uid: Number(uid) }))];
+  const all = { files: 0, bytes: 0 };
+  for (const place of places) {
+    const { files, bytes } = await pruneCache(place, limits);
+    all.files += files;
+    all.bytes += bytes;
+  }
+  return all;
 }
 
 /**

@@ -8,6 +8,7 @@ import {
   rmSync,
   statSync,
   symlinkSync,
+  utimesSync,
   writeFileSync,
 } from 'node:fs';
 import { createServer, type Server } from 'node:http';
@@ -396,4 +397,16 @@ test.serial('a name of root’s stays root’s', async (t) => {
   );
   succeeds(t, await as(USER, ['image', 'rm', own?.id ?? '']));
   succeeds(t, await as(USER, ['run', '-r', 'busybox', '--', 'true']));
+});
+
+test.serial('gc of root prunes the caches of users, too', async (t) => {
+  const { kiln, paths } = t.context;
+  const folder = join(paths.root, `users/${USER.uid}/cache/objects/sha256/ab`);
+  mkdirSync(folder, { recursive: true });
+  const [old, fresh] = ['a', 'b'].map((digit) => join(folder, digit.repeat(64)));
+  for (const path of [old, fresh]) writeFileSync(path ?? '', 'x');
+  const before = new Date(Date.now() - 48 * 3_600_000);
+  utimesSync(old ?? '', before, before);
+  succeeds(t, await kiln(['gc', '--max-age', '1d']));
+  t.deepEqual(readdirSync(folder), ['b'.repeat(64)]);
 });
