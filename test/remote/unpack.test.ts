@@ -1,0 +1,114 @@
+/** What the other machine sends stays in its folder, whatever it says. */
+import {
+  closeSync,
+  existsSync,
+  lstatSync,
+  mkdirSync,
+  mkdtempSync,
+  openSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import test, { type ExecutionContext } from 'ava';
+import { type Header, pack } from 'tar-stream';
+import { parseAddress } from '../../src/remote/address.ts';
+import { unpacker } from '../../src/remote/unpack.ts';
+
+type Entry = Partial<Header> & { readonly name: string; readonly content?: string };
+
+/** Unpacks entries into a folder with another one beside it; what was said of it. */
+async function unpack(
+  t: ExecutionContext,
+  entries: readonly Entry[],
+  prepare: (folder: string) => void = () => undefined,
+): Promise<{ readonly top: string; readonly error: Error | undefined }> {
+  const top = mkdtempSync(join(tmpdir(), 'kiln-unpack-'));
+  t.teardown(() => rmSync(top, { recursive: true }));
+  const folder = join(top, 'out');
+  mkdirSync(folder);
+  mkdirSync(join(top, 'outside'));
+  prepare(folder);
+  const root = openSync(folder, 'r');
+  const archive = pack();
+  for (const { content = '', ...header } of entries) archive.entry(header, content);
+  archive.finalize();
+  const { stream, over } = unpacker((first) => (first === 'out0' ? root : undefined));
+  let error: Error | undefined;
+  const end = over.catch((reason: Error) => {
+    error = reason;
+  });
+  for await (const chunk of archive) if (!stream.destroyed) stream.write(chunk);
+  if (!stream.destroyed) stream.end();
+  await end;
+  closeSync(root);
+  return { top, error };
+}
+
+test('files, folders and links come as they are, without set-id bits', async (t) => {
+  const { top, error } = await unpack(
+    t,
+    [
+      { name: 'out0/d', type: 'directory' },
+      { name: 'out0/d/f', content: 'made\n', mode: 0o6755 },
+      { name: 'out0/l', type: 'symlink', linkname: '/etc/passwd' },
+      { name: 'out0/old', content: 'new\n' },
+    ],
+    (folder) => writeFileSync(join(folder, 'old'), 'old\n'),
+  );
+  t.is(error, undefined);
+  t.is(readFileSync(join(top, 'out/d/f'), 'utf8'), 'made\n');
+  t.is(statSync(join(top, 'out/d/f')).mode & 0o7777, 0o755);
+  t.true(lstatSync(join(top, 'out/l')).isSymbolicLink());
+  t.is(readFileSync(join(top, 'out/old'), 'utf8'), 'new\n');
+});
+
+for (const [title, entries] of [
+  ['a name that leads out', [{ name: 'out0/../outside/f' }]],
+  ['an absolute name', [{ name: '/tmp/f' }]],
+  ['a folder that nobody named', [{ name: 'out1/f' }]],
+  ['a file in place of the folder', [{ name: 'out0' }]],
+  [
+    'a file through a link of its own',
+    [{ name: 'out0/l', type: 'symlink', linkname: '../outside' }, { name: 'out0/l/f' }],
+  ],
+  ['a hard link', [{ name: 'out0/h', type: 'link', linkname: '/etc/passwd' }]],
+  ['a device', [{ name: 'out0/n', type: 'character-device', devmajor: 1, devminor: 3 }]],
+] as readonly (readonly [string, readonly Entry[]])[]) {
+  test(`refused: ${title}`, async (t) => {
+    const { top, error } = await unpack(t, entries);
+    t.truthy(error);
+    t.false(existsSync(join(top, 'outside/f')));
+    t.false(existsSync(join(top, 'out/h')));
+    t.false(existsSync(join(top, 'out/n')));
+  });
+}
+
+test('a link that is there already is replaced, not followed', async (t) => {
+  const { top, error } = await unpack(t, [{ name: 'out0/f', content: 'new\n' }], (folder) => {
+    writeFileSync(join(folder, '../outside/f'), 'theirs\n');
+    symlinkSync('../outside/f', join(folder, 'f'));
+  });
+  t.is(error, undefined);
+  t.is(readFileSync(join(top, 'outside/f'), 'utf8'), 'theirs\n');
+  t.is(readFileSync(join(top, 'out/f'), 'utf8'), 'new\n');
+});
+
+test('addresses of machines', (t) => {
+  t.deepEqual(parseAddress('ssh://me@build.example:2222'), {
+    host: 'build.example',
+    user: 'me',
+    port: '2222',
+  });
+  t.is(parseAddress('ssh://[::1]').host, '::1');
+  for (const wrong of [
+    ...['', 'build', 'http://x', 'ssh://', 'ssh://-oProxyCommand=x', 'ssh://-l@x', 'ssh://x/path'],
+    ...['ssh://me:word@x', 'ssh://x?y', 'ssh://x:99999', 'ssh://%2Dx'],
+  ]) {
+    t.throws(() => parseAddress(wrong), { message: /is not the address of a machine/ }, wrong);
+  }
+});
