@@ -37,7 +37,7 @@ const commands: readonly CommandEntry[] = [
   {
     name: 'farm',
     summary: 'build chains on a pool of machines',
-    load: () => import('./farm.ts'),
+    load: () => import('./farm/command.ts'),
   },
   {
     name: 'image',

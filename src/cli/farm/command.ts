@@ -1,14 +1,8 @@
 import { Command } from 'commander';
-import type { Caller } from './caller/caller.ts';
-import { advertiseCommand, prepareCommand, publishCommand } from './farm/hooks.ts';
-import {
-  cancelCommand,
-  checkCommand,
-  logsCommand,
-  resumeCommand,
-  statusCommand,
-} from './farm/look.ts';
-import { stepCommand } from './farm/step.ts';
+import type { Caller } from '../caller/caller.ts';
+import { advertiseCommand, prepareCommand, publishCommand } from './hooks.ts';
+import { cancelCommand, checkCommand, logsCommand, resumeCommand, statusCommand } from './look.ts';
+import { stepCommand } from './step.ts';
 
 const EXAMPLES = `
 A chain goes to a pool with “kiln build --chain --farm”; docs/farm.md explains it.
