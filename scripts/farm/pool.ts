@@ -16,6 +16,7 @@ import {
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { execa, type Options, type ResultPromise } from 'execa';
+import { removeTree } from '../../src/host/files/remove-tree.ts';
 import { stopEmbeddedDaemon } from '../../src/host/libvirt/embedded/daemon.ts';
 import { statePaths } from '../../src/host/state/paths.ts';
 
@@ -335,7 +336,10 @@ function end(pid: number): void {
 async function endKiln(state: string): Promise<void> {
   for (const pid of kilndOf(state)) process.kill(pid, 'SIGTERM');
   for (let tries = 0; kilndOf(state).length > 0 && tries < 100; tries++) await sleep(100);
-  if (existsSync(state)) await stopEmbeddedDaemon(statePaths({ KILN_STATE: state }));
+  if (!existsSync(state)) return;
+  const paths = statePaths({ KILN_STATE: state });
+  await stopEmbeddedDaemon(paths);
+  await removeTree(paths.run);
 }
 
 /** Processes with this variable in their environment, and this in their command line. */
