@@ -14,10 +14,10 @@ import { listSandboxes } from '../sandbox/domain/list.ts';
 import { destroySandbox, sweepDomains, sweepSandboxes } from '../sandbox/domain/sweep.ts';
 import type { Engine } from '../sandbox/open.ts';
 import type { Caller } from './caller/caller.ts';
+import { parseSize, parseTime } from './options/values.ts';
 import { printError } from './output/errors.ts';
 import { printJson } from './output/print.ts';
 import { sizeText } from './output/table.ts';
-import { parseSize, parseTime } from './values.ts';
 
 const EXAMPLES = `
 Without limits, only broken and abandoned things are removed. Nothing that is in use is removed.

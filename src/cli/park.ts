@@ -1,8 +1,8 @@
 import { Command } from 'commander';
 import { KilnError } from '../errors.ts';
 import type { Caller, Parking } from './caller/caller.ts';
+import { parseCount } from './options/values.ts';
 import { watchProgress } from './output/changing-line.ts';
-import { parseCount } from './values.ts';
 
 /** `kiln park`. */
 export function command(caller: Caller): Command {

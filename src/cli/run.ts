@@ -11,13 +11,13 @@ import type { Caller } from './caller/caller.ts';
 import { listenForInterruption } from './caller/interruption.ts';
 import { imageFirst, pickImageFor } from './images/pick-image.ts';
 import { addDetachOptions, type DetachOptions, detach } from './job/detach.ts';
-import { EqualsCommand } from './optional-value.ts';
+import { EqualsCommand } from './options/optional-value.ts';
+import { addSandboxOptions, runRequest, type SandboxOptions } from './options/sandbox-options.ts';
 import { printEgressRefusals } from './output/egress-refusals.ts';
 import { printError } from './output/errors.ts';
 import { commandStatus, exitStatus, KILN_FAILED } from './output/exit-status.ts';
 import { printLayers } from './output/explain.ts';
 import { reportResult } from './output/report-result.ts';
-import { addSandboxOptions, runRequest, type SandboxOptions } from './sandbox-options.ts';
 
 export interface RunOptions extends SandboxOptions, DetachOptions {
   readonly json?: boolean;

@@ -18,13 +18,13 @@ import { type CallerUser, forbidden } from '../users/user.ts';
 import type { Caller, Parking } from './caller/caller.ts';
 import { ClientCaller, type ServingProcess } from './caller/client-caller.ts';
 import { prepare, runCommandLine } from './commands.ts';
+import { isProfileFile } from './options/sandbox-options.ts';
 import { tellingDamage } from './output/damage.ts';
 import { describeError, printError } from './output/errors.ts';
 import { exitStatus, KILN_FAILED } from './output/exit-status.ts';
 import { plainText } from './output/print.ts';
 import { nameUsageErrors } from './output/usage-errors.ts';
 import { commandIn, type RunContext, RunElsewhere } from './run.ts';
-import { isProfileFile } from './sandbox-options.ts';
 import { guard } from './users/user-guard.ts';
 
 /** What all command lines of a daemon share. */

@@ -5,10 +5,10 @@ import { findSandbox } from '../sandbox/domain/find-sandbox.ts';
 import { PlannedSandbox } from '../sandbox/door/planned-sandbox.ts';
 import { connectCommand } from './attach.ts';
 import { type Caller, hasTerminal } from './caller/caller.ts';
-import { EqualsCommand } from './optional-value.ts';
+import { EqualsCommand } from './options/optional-value.ts';
+import { addSandboxOptions, type SandboxOptions } from './options/sandbox-options.ts';
 import { commandStatus } from './output/exit-status.ts';
 import { ownContext, runCommand } from './run.ts';
-import { addSandboxOptions, type SandboxOptions } from './sandbox-options.ts';
 
 /** The image's own shell: bash where there is one. */
 const SHELL = ['/bin/sh', '-c', 'if command -v bash >/dev/null; then exec bash -l; fi; exec sh -l'];

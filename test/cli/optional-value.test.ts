@@ -1,7 +1,7 @@
 import test from 'ava';
 import { Command } from 'commander';
 import { processCaller } from '../../src/cli/caller/process-caller.ts';
-import { EqualsCommand } from '../../src/cli/optional-value.ts';
+import { EqualsCommand } from '../../src/cli/options/optional-value.ts';
 import { command as buildCommand } from '../../src/cli/rpmbuild/build.ts';
 import { command as runCommand } from '../../src/cli/run.ts';
 import { command as shellCommand } from '../../src/cli/shell.ts';

@@ -7,9 +7,9 @@ import { type Command, InvalidArgumentError } from 'commander';
 import type { Copy, Surroundings, Bind as WantedBind } from '../../api/io-kiln.ts';
 import { defined } from '../../defined.ts';
 import { KilnError } from '../../errors.ts';
-import { EqualsCommand } from '../optional-value.ts';
-import { addSandboxOptions, type SandboxOptions } from '../sandbox-options.ts';
-import { absoluteTarget, mountTarget } from '../values.ts';
+import { EqualsCommand } from '../options/optional-value.ts';
+import { addSandboxOptions, type SandboxOptions } from '../options/sandbox-options.ts';
+import { absoluteTarget, mountTarget } from '../options/values.ts';
 import type { OptionCaller } from './context.ts';
 
 type Value = string | number | boolean | readonly string[] | undefined;

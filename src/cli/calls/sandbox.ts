@@ -20,7 +20,7 @@ import { openExistingImage } from '../../image/open.ts';
 import { planRun } from '../../jobs/run/plan.ts';
 import { readSecrets } from '../../jobs/run/secrets.ts';
 import { PlannedSandbox } from '../../sandbox/door/planned-sandbox.ts';
-import { runRequest } from '../sandbox-options.ts';
+import { runRequest } from '../options/sandbox-options.ts';
 import type { Answer, CallContext } from './context.ts';
 import type { OpenSandbox } from './open-sandboxes.ts';
 import { sandboxOptions } from './options.ts';

@@ -9,8 +9,8 @@ import type { Compression } from '../../image/archive/export.ts';
 import { hostArchitecture } from '../../image/key.ts';
 import { openImage } from '../../image/open.ts';
 import type { Caller } from '../caller/caller.ts';
+import { parseSize } from '../options/values.ts';
 import { printJson } from '../output/print.ts';
-import { parseSize } from '../values.ts';
 import { imageProgress } from './image-progress.ts';
 
 const EXPORT_EXAMPLES = `

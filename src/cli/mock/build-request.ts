@@ -14,7 +14,7 @@ import {
 } from '../../jobs/rpmbuild/request.ts';
 import { shellWords } from '../../shell-words.ts';
 import { forbidden } from '../../users/user.ts';
-import { parseSize } from '../values.ts';
+import { parseSize } from '../options/values.ts';
 import { usageError } from './command-line.ts';
 import { addedRepositories, hostPath, type MockSession } from './session.ts';
 

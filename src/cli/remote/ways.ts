@@ -3,7 +3,7 @@
  * once, by the rules for users; here is what those leave open because it is root's, or not made for users.
  */
 import { KilnError } from '../../errors.ts';
-import { isProfileFile } from '../sandbox-options.ts';
+import { isProfileFile } from '../options/sandbox-options.ts';
 import { isImageName, type PathKind, type Rule, USER_COMMANDS } from '../users/user-rules.ts';
 
 /** How a word travels: as it is; as files; or not at all. */

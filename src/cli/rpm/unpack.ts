@@ -7,9 +7,9 @@ import { formatEvr } from '../../packages/rpm/dependency.ts';
 import { showName } from '../../packages/rpm/filename.ts';
 import { type UnpackResult, unpackRpms } from '../../packages/rpm/unpack.ts';
 import type { Caller } from '../caller/caller.ts';
+import { parseSize } from '../options/values.ts';
 import { printError } from '../output/errors.ts';
 import { printJson } from '../output/print.ts';
-import { parseSize } from '../values.ts';
 import { collect, errorJson, readKeyrings } from './read-all.ts';
 
 interface UnpackCommandOptions {

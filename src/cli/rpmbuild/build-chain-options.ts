@@ -1,6 +1,6 @@
 import { availableParallelism } from 'node:os';
 import { type Command, Option } from 'commander';
-import { parseCount } from '../values.ts';
+import { parseCount } from '../options/values.ts';
 
 /** The options of `build --chain`, beside those of a build. */
 export interface ChainOptions {

@@ -10,8 +10,8 @@ import { VARIATIONS, type Variation } from '../../jobs/verify/verify.ts';
 import { CI_CHOICES, type CiChoice } from '../../report/ci/provider.ts';
 import { shellWords } from '../../shell-words.ts';
 import type { Caller } from '../caller/caller.ts';
-import { type LimitValues, limitOptions } from '../limit-options.ts';
-import { parseEgress, parseSize, parseTime } from '../values.ts';
+import { type LimitValues, limitOptions } from '../options/limit-options.ts';
+import { parseEgress, parseSize, parseTime } from '../options/values.ts';
 
 /** The options of `build`, as commander parses them. */
 export interface BuildOptions extends LimitValues {

@@ -1,6 +1,6 @@
 import { type Command, InvalidArgumentError, Option } from 'commander';
 import type { Caller } from '../caller/caller.ts';
-import { parseBind } from '../values.ts';
+import { parseBind } from '../options/values.ts';
 
 /** Options that only recipes have. */
 export interface RecipeOptions {

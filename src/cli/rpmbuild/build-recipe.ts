@@ -19,7 +19,7 @@ import type { Result } from '../../result/schema.ts';
 import { type CallerUser, forbidden } from '../../users/user.ts';
 import type { Caller } from '../caller/caller.ts';
 import { listenForInterruption } from '../caller/interruption.ts';
-import type { LimitValues } from '../limit-options.ts';
+import type { LimitValues } from '../options/limit-options.ts';
 import { printError } from '../output/errors.ts';
 import { commandStatus, exitStatus, KILN_FAILED } from '../output/exit-status.ts';
 import { printJson } from '../output/print.ts';

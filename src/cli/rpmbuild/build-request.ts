@@ -5,7 +5,7 @@ import { hostArchitecture } from '../../image/key.ts';
 import { addedRepository } from '../../jobs/rpmbuild/buildroot/add-repository.ts';
 import type { BuildRequest, BuildSource } from '../../jobs/rpmbuild/request.ts';
 import type { Caller } from '../caller/caller.ts';
-import { libvirtNetwork } from '../sandbox-options.ts';
+import { libvirtNetwork } from '../options/sandbox-options.ts';
 import type { BuildOptions } from './build-options.ts';
 
 /** Applies the command line's changes to the request of a resumed build. */

@@ -11,7 +11,7 @@ import type { Engine } from '../../sandbox/open.ts';
 import type { Caller } from '../caller/caller.ts';
 import { listenForInterruption } from '../caller/interruption.ts';
 import { addDetachOptions, type DetachOptions, detach } from '../job/detach.ts';
-import { EqualsCommand } from '../optional-value.ts';
+import { EqualsCommand } from '../options/optional-value.ts';
 import { printJson } from '../output/print.ts';
 import { addChainOptions, CHAIN_EXAMPLES, type ChainOptions } from './build-chain-options.ts';
 import { buildMode, refuseUnused } from './build-modes.ts';

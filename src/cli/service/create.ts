@@ -7,9 +7,9 @@ import { readOldSandbox } from '../../service/definition/old-sandbox-file.ts';
 import { createService } from '../../service/lifecycle/create.ts';
 import type { Caller } from '../caller/caller.ts';
 import { pickImageFor } from '../images/pick-image.ts';
+import { hostWriteOption } from '../options/sandbox-options.ts';
+import { parseBind, parseEnvironment, parseSize } from '../options/values.ts';
 import { printJson } from '../output/print.ts';
-import { hostWriteOption } from '../sandbox-options.ts';
-import { parseBind, parseEnvironment, parseSize } from '../values.ts';
 import {
   addSettingOptions,
   givenSettings,

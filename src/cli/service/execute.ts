@@ -12,8 +12,8 @@ import type {
 import { encodeFrame, FRAME, onFrames, sendMessage } from '../../service/supervisor/frames.ts';
 import { connectSupervisor, unwired } from '../../service/supervisor/supervisor-client.ts';
 import { type Caller, hasTerminal, type TextInput } from '../caller/caller.ts';
+import { parseEnvironment } from '../options/values.ts';
 import { commandStatus } from '../output/exit-status.ts';
-import { parseEnvironment } from '../values.ts';
 import { notRunning } from './life.ts';
 import { repeated } from './options.ts';
 

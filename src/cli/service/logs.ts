@@ -2,7 +2,7 @@ import { Command, Option } from 'commander';
 import { readService } from '../../service/lifecycle/store.ts';
 import { followLog, readLog } from '../../service/log-file.ts';
 import type { Caller } from '../caller/caller.ts';
-import { parseCount } from '../values.ts';
+import { parseCount } from '../options/values.ts';
 
 /** `kiln service logs`. */
 export function logsCommand(caller: Caller): Command {

@@ -6,8 +6,8 @@ import {
   parsePublish,
   type ServiceFile,
 } from '../../service/definition/definition.ts';
-import type { LimitValues } from '../limit-options.ts';
-import { parseCount, parseCpus, parseMemory, parseRate, parseSize } from '../values.ts';
+import type { LimitValues } from '../options/limit-options.ts';
+import { parseCount, parseCpus, parseMemory, parseRate, parseSize } from '../options/values.ts';
 
 /** An option that may be given several times; values add up. */
 export function repeated<Value>(

@@ -6,11 +6,11 @@ import { defined } from '../../defined.ts';
 import { isListed, parseEgressRule } from '../../egress/rule.ts';
 import type { UserPolicy } from '../../users/configuration.ts';
 import type { DetachOptions } from '../job/detach.ts';
+import type { SandboxOptions } from '../options/sandbox-options.ts';
 import type { ChainOptions } from '../rpmbuild/build-chain-options.ts';
 import type { BuildOptions } from '../rpmbuild/build-options.ts';
 import type { RecipeOptions } from '../rpmbuild/build-recipe-options.ts';
 import type { RunOptions } from '../run.ts';
-import type { SandboxOptions } from '../sandbox-options.ts';
 
 /** Options of one command by commander's names. */
 export type Values = Readonly<Record<string, unknown>>;

@@ -1,20 +1,20 @@
 import { resolve } from 'node:path';
 import { type Command, Option } from 'commander';
-import { defined } from '../defined.ts';
-import { KilnError } from '../errors.ts';
-import type { RunRequest } from '../jobs/run/request.ts';
-import type { LibvirtNetwork } from '../sandbox/domain/domain-xml.ts';
-import { type LabelRequest, parseLabelRequest } from '../sandbox/labels/request.ts';
-import { parseLibvirtNetwork } from '../sandbox/network/mac.ts';
-import { type Capability, parseCapability } from '../sandbox/policy/capabilities.ts';
+import { defined } from '../../defined.ts';
+import { KilnError } from '../../errors.ts';
+import type { RunRequest } from '../../jobs/run/request.ts';
+import type { LibvirtNetwork } from '../../sandbox/domain/domain-xml.ts';
+import { type LabelRequest, parseLabelRequest } from '../../sandbox/labels/request.ts';
+import { parseLibvirtNetwork } from '../../sandbox/network/mac.ts';
+import { type Capability, parseCapability } from '../../sandbox/policy/capabilities.ts';
 import {
   allowedMissing,
   OPTIONAL_LAYERS,
   type OptionalLayer,
   parseLayer,
-} from '../sandbox/policy/layers.ts';
-import type { SandboxSpecification } from '../sandbox/policy/specification.ts';
-import type { Caller } from './caller/caller.ts';
+} from '../../sandbox/policy/layers.ts';
+import type { SandboxSpecification } from '../../sandbox/policy/specification.ts';
+import type { Caller } from '../caller/caller.ts';
 import { type LimitValues, limitOptions } from './limit-options.ts';
 import {
   parseBind,

@@ -1,9 +1,9 @@
 import { resolve } from 'node:path';
 import { InvalidArgumentError } from 'commander';
-import { parseEgressRule } from '../egress/rule.ts';
-import { HOSTNAME, sizeInBytes, timeInMilliseconds } from '../recipe/limit-keys.ts';
-import { MINIMUM_MEMORY } from '../sandbox/policy/limits.ts';
-import type { Bind } from '../sandbox/policy/specification.ts';
+import { parseEgressRule } from '../../egress/rule.ts';
+import { HOSTNAME, sizeInBytes, timeInMilliseconds } from '../../recipe/limit-keys.ts';
+import { MINIMUM_MEMORY } from '../../sandbox/policy/limits.ts';
+import type { Bind } from '../../sandbox/policy/specification.ts';
 
 /** Bytes of `512M`, `2G`, `1.5GiB`, `4096`: powers of 1024. */
 export function parseSize(text: string): number {
