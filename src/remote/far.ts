@@ -13,7 +13,6 @@ import {
   mkdtempSync,
   openSync,
   readdirSync,
-  statSync,
 } from 'node:fs';
 import { Socket } from 'node:net';
 import { join } from 'node:path';
@@ -72,9 +71,11 @@ export async function serveFar(ends: FarEnds): Promise<void> {
 /** Removes folders of one's own whose process has died. */
 async function sweepFolders(): Promise<void> {
   for (const name of readdirSync(PLACE)) {
+    // Others put what they like there, links as well.
+    if (!name.startsWith(PREFIX)) continue;
     const folder = join(PLACE, name);
-    const stats = statSync(folder, { throwIfNoEntry: false });
-    if (!name.startsWith(PREFIX) || stats?.uid !== process.geteuid?.()) continue;
+    const stats = lstatSync(folder, { throwIfNoEntry: false });
+    if (stats?.isDirectory() !== true || stats.uid !== process.geteuid?.()) continue;
     const lock = await tryLock(join(folder, LOCK), { existing: true }).catch(() => undefined);
     if (lock === undefined) continue;
     await removeTree(folder);
@@ -105,7 +106,7 @@ class Far {
     const inputs = join(folder, INPUTS);
     mkdirSync(inputs, { mode: 0o700 });
     const root = openSync(inputs, constants.O_RDONLY | constants.O_DIRECTORY);
-    this.#unpacked = unpacker((first) => (first === INPUTS ? root : undefined));
+    this.#unpacked = unpacker((first) => (first === INPUTS ? { folder: root } : undefined));
     awaitedLater(this.#unpacked.over)
       .finally(() => closeSync(root))
       .catch(() => undefined);

@@ -10,7 +10,7 @@ import { awaitedLater, deferred } from '../promise.ts';
 import { encodeFrame, FRAME, onFrames } from '../service/supervisor/frames.ts';
 import { type RemoteAddress, sshArguments } from './address.ts';
 import { Packer } from './pack.ts';
-import { unpacker } from './unpack.ts';
+import { type Root, unpacker } from './unpack.ts';
 import {
   ALIVE_EVERY,
   type FarMessage,
@@ -28,8 +28,8 @@ const WORDS_MAX = 16 * 1024;
 export interface NearOptions {
   readonly address: RemoteAddress;
   readonly start: RemoteStart;
-  /** Where the content of each of `start.outputs` goes: folders, which are made. */
-  readonly places: readonly string[];
+  /** Where the content of each of `start.outputs` goes: folders, which are made, and the only name in them. */
+  readonly places: readonly { readonly place: string; readonly only?: string | undefined }[];
   /** Packs what travels. */
   readonly pack: (packer: Packer) => Promise<void>;
   /** Opens standard input, once it is wanted there. */
@@ -56,14 +56,14 @@ export class Near {
   hasStarted = false;
   #words = '';
   readonly #results: ReturnType<typeof unpacker>;
-  readonly #roots: readonly number[];
+  readonly #roots: readonly Root[];
 
   constructor(options: NearOptions) {
     this.#options = options;
     const { address, places, start } = options;
-    this.#roots = places.map((place) => {
+    this.#roots = places.map(({ place, only }) => {
       mkdirSync(place, { recursive: true });
-      return openSync(place, constants.O_RDONLY | constants.O_DIRECTORY);
+      return { folder: openSync(place, constants.O_RDONLY | constants.O_DIRECTORY), only };
     });
     this.#results = unpacker((first) => this.#roots[start.outputs.indexOf(first)]);
     awaitedLater(this.#results.over).catch((error) => this.#status.reject(error));
@@ -97,7 +97,7 @@ export class Near {
       clearInterval(alive);
       this.#ssh.stdin.end();
       this.#ssh.kill();
-      for (const root of this.#roots) closeSync(root);
+      for (const { folder } of this.#roots) closeSync(folder);
     }
   }
 

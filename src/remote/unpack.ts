@@ -23,8 +23,16 @@ const BYTES_MAX = 64 * 2 ** 30;
 
 const BELOW = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS;
 
-/** Where entries go: by the first part of their names. Descriptors of folders, which stay the caller's. */
-type Roots = (first: string) => number | undefined;
+/** A folder that entries go to. */
+export interface Root {
+  /** Its descriptor, which stays the caller's. */
+  readonly folder: number;
+  /** The one name in it that entries may have, where the rest of the folder is none of their business. */
+  readonly only?: string | undefined;
+}
+
+/** Where entries go: by the first part of their names. */
+type Roots = (first: string) => Root | undefined;
 
 /**
  * Takes an archive: `write` its pieces to it. What is there gives way, one file at a time.
@@ -49,12 +57,14 @@ async function take(stream: Extract, roots: Roots): Promise<void> {
       const [first = '', ...rest] = header.name.replace(/\/+$/, '').split('/');
       const root = roots(first);
       if (root === undefined) throw foreign(`it has ${JSON.stringify(header.name)}`);
+      const isOther = root.only !== undefined && rest.length > 0 && rest[0] !== root.only;
       if (
+        isOther ||
         rest.some((part) => part === '' || part === '.' || part === '..' || part.includes('\0'))
       ) {
         throw foreign(`it has ${JSON.stringify(header.name)}`);
       }
-      await place(entry as unknown as Readable, header, root, rest);
+      await place(entry as unknown as Readable, header, root.folder, rest);
       entry.resume();
     }
   } catch (error) {

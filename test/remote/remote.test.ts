@@ -241,7 +241,7 @@ test.serial('signals and terminals', async (t) => {
   t.is(code, 9);
   t.is(said, 'ready\ncaught\n');
   const shown = `stty rows 33 cols 111; exec "$0" --host ${server.url} run -r busybox --tty -- sh -c 'stty size; read -r l; echo got $l; exit 4'`;
-  const terminal = await execa('script', ['-qefc', `sh -c ${quote(shown)} ${KILN}`, '/dev/null'], {
+  const terminal = await execa('script', ['-qefc', `sh -c ${quote(shown)} ${quote(KILN)}`, '/dev/null'], {
     ...{ env: { ...env, TERM: 'xterm' }, cwd, extendEnv: false, reject: false },
     input: 'typed\r',
     timeout: 60_000 * PATIENCE,

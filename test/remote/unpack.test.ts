@@ -26,6 +26,7 @@ async function unpack(
   t: ExecutionContext,
   entries: readonly Entry[],
   prepare: (folder: string) => void = () => undefined,
+  only?: string,
 ): Promise<{ readonly top: string; readonly error: Error | undefined }> {
   const top = mkdtempSync(join(tmpdir(), 'kiln-unpack-'));
   t.teardown(() => rmSync(top, { recursive: true }));
@@ -37,7 +38,9 @@ async function unpack(
   const archive = pack();
   for (const { content = '', ...header } of entries) archive.entry(header, content);
   archive.finalize();
-  const { stream, over } = unpacker((first) => (first === 'out0' ? root : undefined));
+  const { stream, over } = unpacker((first) =>
+    first === 'out0' ? { folder: root, only } : undefined,
+  );
   let error: Error | undefined;
   const end = over.catch((reason: Error) => {
     error = reason;
@@ -110,5 +113,16 @@ test('addresses of machines', (t) => {
     ...['ssh://me:word@x', 'ssh://x?y', 'ssh://x:99999', 'ssh://%2Dx'],
   ]) {
     t.throws(() => parseAddress(wrong), { message: /is not the address of a machine/ }, wrong);
+  }
+});
+
+test('where one file is meant, its folder gets no other', async (t) => {
+  const meant = await unpack(t, [{ name: 'out0/img.tar', content: 'it' }], undefined, 'img.tar');
+  t.is(meant.error, undefined);
+  t.is(readFileSync(join(meant.top, 'out/img.tar'), 'utf8'), 'it');
+  for (const name of ['out0/.bashrc', 'out0/.ssh/authorized_keys', 'out0/img.tar2']) {
+    const { top, error } = await unpack(t, [{ name, content: 'evil' }], undefined, 'img.tar');
+    t.regex(String(error), /E_REMOTE_ARCHIVE|it has/, name);
+    t.false(existsSync(join(top, name.replace('out0', 'out'))), name);
   }
 });

@@ -8,10 +8,17 @@ import { wordsOf } from '../users/user-guard.ts';
 import { recipeFiles } from './recipe-files.ts';
 import { checkCommand, refused, type Way, wayOfArgument, wayOfOption } from './ways.ts';
 
+/** What a command writes there and this machine gets: into `place`, where one name may be all that is meant. */
+interface Output {
+  readonly name: string;
+  readonly place: string;
+  readonly only?: string | undefined;
+}
+
 export interface RemotePlan {
   readonly argv: readonly string[];
   /** Folders there, below the far end's, and where what is in them goes here. */
-  readonly outputs: readonly { readonly name: string; readonly place: string }[];
+  readonly outputs: readonly Output[];
   /** What the far end calls something, and the caller. */
   readonly names: ReadonlyMap<string, string>;
   readonly detaches: boolean;
@@ -91,7 +98,7 @@ function partOf(attribute: string, text: string): readonly [number, number] {
 }
 
 class Plan {
-  readonly outputs: { readonly name: string; readonly place: string }[] = [];
+  readonly outputs: Output[] = [];
   readonly names = new Map<string, string>();
   readonly #cwd: string;
   readonly #packing: ((packer: Packer) => Promise<void>)[] = [];
@@ -127,7 +134,7 @@ class Plan {
     if (kind === 'result') {
       return path === '-'
         ? path
-        : `${this.#output(dirname(path), dirname(near))}/${basename(near)}`;
+        : `${this.#output(dirname(path), dirname(near), basename(near))}/${basename(near)}`;
     }
     const number = `${this.#count++}`;
     const far = `${INPUTS}/${number}/${basename(near) || 'files'}`;
@@ -149,9 +156,9 @@ class Plan {
     return `${far}${end}`;
   }
 
-  #output(path: string, place: string): string {
+  #output(path: string, place: string, only?: string): string {
     const name = `out${this.#count++}`;
-    this.outputs.push({ name, place });
+    this.outputs.push({ name, place, only });
     this.names.set(name, path);
     return name;
   }

@@ -46,7 +46,7 @@ async function run({ host, argv }: RemoteCommandLine, caller: Caller): Promise<v
       outputs: plan.outputs.map(({ name }) => name),
       detaches: plan.detaches,
     },
-    places: plan.outputs.map(({ place }) => place),
+    places: plan.outputs,
     names: plan.names,
     pack: plan.pack,
     // With a terminal at both ends, its keys mean something to what runs there, and nothing here.
