@@ -166,7 +166,12 @@ export async function findJob(
   owner: Owner,
   word: string,
 ): Promise<ListedJob> {
-  const jobs = (await listJobs(paths, owner)).filter(({ state }) => state !== 'starting');
+  return jobCalled(await listJobs(paths, owner), word);
+}
+
+/** The one of `listed` that a word means. @throws KilnError E_NO_JOB */
+export function jobCalled(listed: readonly ListedJob[], word: string): ListedJob {
+  const jobs = listed.filter(({ state }) => state !== 'starting');
   const named = jobs.findLast(({ record }) => record.name === word);
   if (named !== undefined) return named;
   const found = word === '' ? [] : jobs.filter(({ record }) => record.id.startsWith(word));

@@ -1,10 +1,14 @@
 import { Command } from 'commander';
 import { endOf, Follower } from '../../detached/follow.ts';
-import { findJob, type ListedJob, titleOf } from '../../detached/record.ts';
+import { jobCalled, type ListedJob, listJobs, titleOf } from '../../detached/record.ts';
+import { KilnError } from '../../errors.ts';
 import { type StatePaths, statePaths } from '../../host/state/paths.ts';
 import { deferred } from '../../promise.ts';
 import type { Caller } from '../caller/caller.ts';
 import { listenForInterruption } from '../caller/interruption.ts';
+
+/** Jobs that one call waits for: each has a connection. */
+const MOST = 64;
 
 /** `kiln wait`. */
 export function command(caller: Caller): Command {
@@ -19,9 +23,14 @@ export function command(caller: Caller): Command {
     )
     .action(async (ids: string[]) => {
       const paths = statePaths(caller.env);
+      if (ids.length > MOST) {
+        throw new KilnError('E_ARGUMENT', `wait: ${ids.length} jobs are more than ${MOST}`, {
+          hint: 'wait for some of them first',
+        });
+      }
+      const listed = await listJobs(paths, caller.user);
       // A name that is wrong is told before anybody waits.
-      const jobs: ListedJob[] = [];
-      for (const id of ids) jobs.push(await findJob(paths, caller.user, id));
+      const jobs = [...new Set(ids.map((id) => jobCalled(listed, id)))];
       using interruption = listenForInterruption(caller);
       const statuses = await Promise.all(
         jobs.map(async (job) => {
