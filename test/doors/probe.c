@@ -352,12 +352,12 @@ static socklen_t abstract_name(const char *of) {
   return (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + strlen(of));
 }
 
+static struct sockaddr_un own_address;
+static socklen_t own_length;
+
 static int own_socket(void) {
   int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-  char own[64];
-  snprintf(own, sizeof own, "kiln-probe-own-%d", (int)getppid());
-  socklen_t length = abstract_name(own);
-  return connect(fd, (struct sockaddr *)&abstract_address, length) == 0 ? 0 : errno;
+  return connect(fd, (struct sockaddr *)&own_address, own_length) == 0 ? 0 : errno;
 }
 
 static void network(const char *socket_name, int port) {
@@ -367,11 +367,13 @@ static void network(const char *socket_name, int port) {
   outcome("abstract", fd < 0 ? -1 : connect(fd, (struct sockaddr *)&abstract_address, length));
   if (fd >= 0) close(fd);
   // One of its own, from another process: that works everywhere.
-  char own[64];
-  snprintf(own, sizeof own, "kiln-probe-own-%d", (int)getpid());
-  length = abstract_name(own);
   fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-  if (bind(fd, (struct sockaddr *)&abstract_address, length) != 0 || listen(fd, 1) != 0) exit(3);
+  // The kernel chooses a name: sandboxes with the host's network share all names (unix(7), autobind).
+  own_address.sun_family = AF_UNIX;
+  own_length = sizeof own_address;
+  if (bind(fd, (struct sockaddr *)&own_address, sizeof(sa_family_t)) != 0 ||
+      getsockname(fd, (struct sockaddr *)&own_address, &own_length) != 0 || listen(fd, 1) != 0)
+    exit(3);
   errno = in_child(own_socket);
   outcome("own abstract", errno == 0 ? 0 : -1);
   close(fd);

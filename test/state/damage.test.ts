@@ -186,8 +186,8 @@ const GARBLED: ReadonlySet<string> = new Set([
   'no content',
 ]);
 
-/** Of downloads that broke off, and of upgrades that are under way. */
-const ELSEWHERE = /^\^\(\?:detached|cache\\?\/partial|cache\\?\/\(bases|previous/;
+/** Of detached jobs, of downloads that broke off, and of upgrades that are under way. */
+const ELSEWHERE = /detached|cache\\?\/partial|cache\\?\/\(bases|previous/;
 
 /**
  * Who reads it says so; but `kiln run` and the others have no reason to, or what writes an image to the disk,
