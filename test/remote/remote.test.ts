@@ -241,11 +241,15 @@ test.serial('signals and terminals', async (t) => {
   t.is(code, 9);
   t.is(said, 'ready\ncaught\n');
   const shown = `stty rows 33 cols 111; exec "$0" --host ${server.url} run -r busybox --tty -- sh -c 'stty size; read -r l; echo got $l; exit 4'`;
-  const terminal = await execa('script', ['-qefc', `sh -c ${quote(shown)} ${quote(KILN)}`, '/dev/null'], {
-    ...{ env: { ...env, TERM: 'xterm' }, cwd, extendEnv: false, reject: false },
-    input: 'typed\r',
-    timeout: 60_000 * PATIENCE,
-  });
+  const terminal = await execa(
+    'script',
+    ['-qefc', `sh -c ${quote(shown)} ${quote(KILN)}`, '/dev/null'],
+    {
+      ...{ env: { ...env, TERM: 'xterm' }, cwd, extendEnv: false, reject: false },
+      input: 'typed\r',
+      timeout: 60_000 * PATIENCE,
+    },
+  );
   t.is(terminal.exitCode, 4, String(terminal.stdout));
   t.regex(String(terminal.stdout), /33 111/);
   t.regex(String(terminal.stdout), /got typed/);
