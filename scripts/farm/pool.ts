@@ -105,7 +105,7 @@ export class Pool implements AsyncDisposable {
     this.own(this.home);
     writeFileSync(
       this.#kilnYaml,
-      `users:\n  group: ${this.#ids.gid}\n  limits:\n    sandboxes: 8\n`,
+      `users:\n  group: ${this.#ids.gid}\n  farm: true\n  limits:\n    sandboxes: 8\n`,
     );
     const { workers } = this;
     for (const state of [this.state, ...workers.map((worker) => worker.state)]) {

@@ -6,6 +6,7 @@ import { resolveImage } from '../image/find.ts';
 import { type ImageLock, lockedSettings } from '../image/lock.ts';
 import { readRecipe } from '../image/plan.ts';
 import { describeRecipe } from '../jobs/rpmbuild/buildroot/describe-base.ts';
+import { isAbsoluteUrl } from '../packages/repository/transport/location.ts';
 import type { Engine } from '../sandbox/open.ts';
 import type { Step } from './step.ts';
 
@@ -21,6 +22,11 @@ export async function ownLock(
   const named = await resolveImage(engine, name, engine.cwd());
   if (named.kind !== 'recipe' || lock === null || id === null) {
     throw another(name, `this machine has no recipe ${name}`);
+  }
+  // Root would fetch what a user's step says.
+  const outside = lock.packages.packages.find(({ location }) => isAbsoluteUrl(location));
+  if (engine.owner !== undefined && outside !== undefined) {
+    throw another(name, `${outside.nevra} is at ${outside.location}, not below a repository`);
   }
   const recipe = await readRecipe(engine, named.path);
   const own = (await describeRecipe(recipe, lock.packages.packages)).lock;

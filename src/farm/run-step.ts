@@ -16,12 +16,13 @@ import { stepStatus } from './exit-status.ts';
 import { type BuildOutcome, OUTCOME_FILE, type ScanOutcome } from './outcome.ts';
 import { ownLock } from './own-image.ts';
 import type { KnownBuild, Step } from './step.ts';
+import { ownResults } from './step-results.ts';
 
 /** Where the files of a step are on this machine, absolute. */
 export interface StepPlaces {
   /** Source packages, in the step's order. */
   readonly sources: readonly string[];
-  /** The snapshot of the chain's repository, where the step has one. */
+  /** The folder with the chain's results so far, where the step has one. */
   readonly results: string | undefined;
   /** What is made goes there. */
   readonly resultDirectory: string;
@@ -35,15 +36,17 @@ export interface StepPlaces {
 /**
  * Does a step and writes what came of it to farm.json in the result directory.
  * @returns an exit status of {@link stepStatus}, and the report of a build
- * @throws KilnError E_FARM_IMAGE, E_FARM_STEP, E_RESULTDIR, and what opening the image throws
+ * @throws KilnError E_FARM_IMAGE, E_FARM_STEP, E_RESULTDIR, E_RPM_FORMAT, and what opening the image throws
  */
 export async function runStep(
   engine: Engine,
   step: Step,
-  places: StepPlaces,
+  brought: StepPlaces,
   hooks: BuildHooks,
 ): Promise<{ readonly status: number; readonly report?: BuildReport | undefined }> {
-  const members = await membersOf(step, places, hooks.signal);
+  const members = await membersOf(step, brought, hooks.signal);
+  await using results = await ownResults(step, brought, hooks.signal);
+  const places = { ...brought, results: results?.path };
   const { outcome, report } =
     step.task === 'scan'
       ? { outcome: await scan(engine, step, places, members, hooks), report: undefined }

@@ -84,6 +84,12 @@ const usersSchema = z.strictObject({
     .boolean()
     .default(false)
     .describe('Whether recipes of users run commands on the host, as the user, with $host'),
+  farm: z
+    .boolean()
+    .default(false)
+    .describe(
+      'Whether this machine does steps of chains for users: they have a say in what its images contain',
+    ),
   limits: limitsSchema.prefault({}),
 });
 

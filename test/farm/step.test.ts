@@ -6,20 +6,30 @@ import {
   mkdirSync,
   readdirSync,
   readFileSync,
+  rmSync,
   statSync,
   symlinkSync,
   writeFileSync,
 } from 'node:fs';
+import { createServer } from 'node:net';
 import { basename, join } from 'node:path';
+import { pathToFileURL } from 'node:url';
 import anyTest, { type TestFn } from 'ava';
 import { execa } from 'execa';
 import { parseBuildOutcome, parseScanOutcome, type ScanOutcome } from '../../src/farm/outcome.ts';
 import { type Step, serializeStep } from '../../src/farm/step.ts';
-import { publishRepository } from '../../src/packages/repository/publish/snapshot.ts';
+import { writeRepodata } from '../../src/packages/repository/publish/repodata.ts';
+import {
+  publishRepository,
+  type Snapshot,
+} from '../../src/packages/repository/publish/snapshot.ts';
 import { type SourceSpec, sourcePackage } from '../build/source-packages.ts';
-import { leftOfJobs, USER, type UserState, userState } from '../support/second-user.ts';
+import { GROUP, leftOfJobs, USER, type UserState, userState } from '../support/second-user.ts';
 
 const test = anyTest as TestFn<UserState>;
+
+/** What root allows. */
+const FARM = '  farm: true\n';
 
 /** What the first test has found. */
 let scan: ScanOutcome | undefined;
@@ -28,7 +38,7 @@ let scan: ScanOutcome | undefined;
 const LONG = { timeout: 600_000 };
 
 test.before(async (t) => {
-  const state = await userState();
+  const state = await userState(FARM);
   const fixtures = process.env.KILN_FIXTURES ?? join(import.meta.dirname, '../../.cache/fixtures');
   symlinkSync(fixtures, join(state.paths.root, 'fixtures'));
   t.context = state;
@@ -264,6 +274,121 @@ test.serial(
     const refused = await doStep(t.context, linked.folder);
     t.not(refused.exitCode, 0);
     t.regex(String(refused.stderr), /you cannot use x\.src\.rpm/);
+  },
+);
+
+/** A step that needs liba-devel, with a snapshot of it whose metadata says that it is elsewhere. */
+async function appElsewhere(
+  state: UserState,
+  name: string,
+  snapshot: Snapshot,
+  place: string,
+): Promise<string> {
+  const { folder } = await stepFolder(state, name, [{ name, buildRequires: ['liba-devel'] }], {
+    image: scanned(),
+    results: { folder: 'results', snapshot: snapshot.id },
+    options: { additionalPackages: ['liba-devel-1-1.noarch'] },
+  });
+  const results = join(folder, 'results');
+  await execa('cp', ['-a', snapshot.path, results]);
+  rmSync(join(results, 'repodata'), { recursive: true });
+  const elements = snapshot.packages.map(({ elements, location }) => ({
+    ...elements,
+    primary: elements.primary.replace(`href="${location}"`, `href="${place}"`),
+  }));
+  if (elements[0]?.primary.includes(place) !== true) throw new Error('it has not moved');
+  await writeRepodata(results, elements, 1);
+  await own(folder);
+  return folder;
+}
+
+test.serial('of a snapshot only the packages count: no link, no other place', async (t) => {
+  const { beside, home } = t.context;
+  const made = join(home, 'build/out/liba-devel-1-1.noarch.rpm');
+  await using snapshot = await publishRepository(join(beside, 'elsewhere'), [{ path: made }]);
+  const file = 'liba-devel-1-1.noarch.rpm';
+  const secret = join(beside, 'secret.rpm');
+  copyFileSync(made, secret);
+  chmodSync(secret, 0o600);
+  const asked: unknown[] = [];
+  const server = createServer((socket) => {
+    asked.push(socket.remotePort);
+    socket.destroy();
+  });
+  await new Promise<void>((listening) => server.listen(0, '127.0.0.1', listening));
+  t.teardown(() => server.close());
+  const address = server.address();
+  const port = typeof address === 'object' ? address?.port : undefined;
+  const url = `http://127.0.0.1:${port}/${file}`;
+  const wrong = /results does not have the packages that the step means/;
+
+  const away = await appElsewhere(t.context, 'away', snapshot, pathToFileURL(secret).href);
+  rmSync(join(away, 'results', file));
+  const refused = await doStep(t.context, away);
+  t.is(refused.exitCode, 65, String(refused.stderr));
+  t.regex(String(refused.stderr), wrong);
+
+  const link = await appElsewhere(t.context, 'link', snapshot, file);
+  rmSync(join(link, 'results', file));
+  symlinkSync(secret, join(link, 'results', file));
+  const linked = await doStep(t.context, link);
+  t.is(linked.exitCode, 65, String(linked.stderr));
+  t.regex(String(linked.stderr), wrong);
+
+  const served = await appElsewhere(t.context, 'served', snapshot, url);
+  const done = await doStep(t.context, served);
+  t.is(done.exitCode, 0, String(done.stderr));
+  const lock = readFileSync(join(served, 'out/lock.json'), 'utf8');
+  t.true(lock.includes(`"${file}"`));
+  t.false(lock.includes(url));
+  t.deepEqual(asked, []);
+});
+
+test.serial('a step’s lock names no package at a URL', async (t) => {
+  const image = scanned();
+  const lock = structuredClone(image.lock!);
+  lock.packages.packages[0]!.location = 'http://127.0.0.1:9/x.rpm';
+  const { folder } = await stepFolder(t.context, 'url', [{ name: 'url' }], {
+    image: { ...image, lock },
+  });
+  const refused = await doStep(t.context, folder);
+  t.is(refused.exitCode, 75, String(refused.stderr));
+  t.regex(String(refused.stderr), /is at http:\/\/127\.0\.0\.1:9\/x\.rpm, not below a repository/);
+});
+
+test.serial(
+  'a worker advertises what users see, and where root has not made it one, nothing',
+  async (t) => {
+    const { config, as } = t.context;
+    const { id } = scanned();
+    const write = (yaml: string) => writeFileSync(config, `users:\n  group: ${GROUP}\n${yaml}`);
+    t.teardown(() => write(FARM));
+    const advertised = async () => String((await as(USER, ['farm', 'advertise'])).stdout);
+    const all = await advertised();
+    t.regex(all, new RegExp(`^KilnImages = ".*${id!.slice(0, 12)}.*"$`, 'm'));
+    t.regex(all, /^KilnPackages = "[0-9a-f]{12},.*"$/m);
+    write(`${FARM}  images: [other]\n`);
+    const none = await advertised();
+    t.regex(none, /^KilnImages = ""$/m);
+    t.regex(none, /^KilnPackages = ""$/m);
+    write('');
+    const refused = await as(USER, ['farm', 'advertise']);
+    t.not(refused.exitCode, 0);
+    t.is(refused.stdout, '');
+    t.regex(
+      String(refused.stderr),
+      /kiln farm advertise is not for users: root has not allowed it\n.*users\.farm: true/,
+    );
+    const { folder } = await stepFolder(t.context, 'closed', [{ name: 'closed' }], {
+      task: 'scan',
+    });
+    const step = await doStep(t.context, folder);
+    t.is(step.exitCode, 75);
+    t.regex(
+      String(step.stderr),
+      /kiln farm step is not for users: root has not allowed it\n.*users\.farm: true/,
+    );
+    t.deepEqual(readdirSync(join(folder, 'out')), []);
   },
 );
 

@@ -30,7 +30,7 @@ function problems(file: string): string[] {
 test('without a file, and with an empty one, users may what is said to be so by default', (t) => {
   const policy = readUserPolicy(join(folder, 'missing'));
   t.deepEqual(readUserPolicy(written('empty', '# nothing\n')), policy);
-  t.like(policy, { group: 'kiln', egress: [], networks: [], capabilities: [] });
+  t.like(policy, { group: 'kiln', egress: [], networks: [], capabilities: [], farm: false });
   t.is(policy.limits.sandboxes, 4);
   t.is(policy.limits.cpus, undefined);
 });
@@ -38,11 +38,13 @@ test('without a file, and with an empty one, users may what is said to be so by 
 test('what is written counts, and is shared out', (t) => {
   const text = `users:
   group: builders
+  farm: true
   egress: ['*.example.org', 'example.org:8080']
   capabilities: [net_bind_service]
   limits: { sandboxes: 2, memory: 4G, cpus: 3, disk: 1G, keep: 2h, pids: 100 }
 `;
   const policy = readUserPolicy(written('some', text));
+  t.true(policy.farm);
   t.deepEqual(policy.capabilities, ['NET_BIND_SERVICE']);
   t.is(policy.limits.keep, 7_200_000);
   t.deepEqual(shareOf(policy), { memory: 2 * 2 ** 30, cpus: 1.5, pids: 50, disk: 2 ** 30 });

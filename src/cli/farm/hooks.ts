@@ -7,9 +7,12 @@ import { DIGEST_DIGITS } from '../../farm/dag.ts';
 import { prepareStep } from '../../farm/prepare.ts';
 import { publishStep } from '../../farm/publish.ts';
 import { KILN_VERSION } from '../../host/state/paths.ts';
-import { listImages } from '../../image/store/images.ts';
+import { visibleImages } from '../../image/store/images.ts';
+import { findContents } from '../../image/store/manifest.ts';
+import type { Engine } from '../../sandbox/open.ts';
 import { allowedMissing, OPTIONAL_LAYERS, whyUnavailable } from '../../sandbox/policy/layers.ts';
 import type { Caller } from '../caller/caller.ts';
+import { admitWorker } from '../users/user-guard.ts';
 
 /** How many packages a worker advertises, the last used ones. Several daemons hold a ClassAd in memory. */
 const PACKAGES = 4000;
@@ -44,8 +47,9 @@ export function advertiseCommand(caller: Caller): Command {
     .description('Print what this machine offers, as attributes for HTCondor’s startd.')
     .addHelpText('after', '\nExamples:\n  kiln farm advertise')
     .action(async () => {
+      admitWorker('farm advertise', caller.user);
       await using engine = caller.openEngine({ hurry: true });
-      const images = (await listImages(engine.paths)).map(({ manifest }) => manifest.id);
+      const images = (await visibleImages(engine)).map(({ manifest }) => manifest.id);
       const layers = OPTIONAL_LAYERS.filter((layer) => whyUnavailable(layer) === undefined);
       const list = (values: readonly string[]) => JSON.stringify(values.join());
       const short = (digests: readonly string[]) =>
@@ -55,18 +59,22 @@ export function advertiseCommand(caller: Caller): Command {
           `KilnVersion = ${JSON.stringify(KILN_VERSION)}`,
           `KilnLayers = ${list(layers)}`,
           `KilnImages = ${short(images)}`,
-          `KilnPackages = ${short(await newest(engine.paths.packages))}`,
+          `KilnPackages = ${short(await newest(engine.paths.packages, packagesOf(engine, images)))}`,
           '',
         ].join('\n'),
       );
     });
 }
 
-/** The names in a folder of unpacked packages, newest first. */
-async function newest(folder: string): Promise<string[]> {
-  const names = (await readdir(folder).catch(() => [])).filter((name) =>
-    /^[0-9a-f]{64}$/.test(name),
-  );
+/** The digests of the packages of images, as folders of the store have them. */
+function packagesOf({ paths }: Pick<Engine, 'paths'>, images: readonly string[]): Set<string> {
+  const packages = images.flatMap((id) => findContents(paths, id).value?.packages ?? []);
+  return new Set(packages.map(({ digest }) => digest.replace(/^sha256:/, '')));
+}
+
+/** The names in a folder of unpacked packages that are among `wanted`, newest first. */
+async function newest(folder: string, wanted: ReadonlySet<string>): Promise<string[]> {
+  const names = (await readdir(folder).catch(() => [])).filter((name) => wanted.has(name));
   if (names.length <= PACKAGES) return names;
   const entries: { readonly name: string; readonly stats: Stats }[] = [];
   for (const name of names) {

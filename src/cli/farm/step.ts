@@ -12,7 +12,7 @@ import type { Caller } from '../caller/caller.ts';
 import { listenForInterruption } from '../caller/interruption.ts';
 import { printError } from '../output/errors.ts';
 import { BuildOutput } from '../rpmbuild/build-output.ts';
-import { admitOptions, fetchPath } from '../users/user-guard.ts';
+import { admitOptions, admitWorker, fetchPath } from '../users/user-guard.ts';
 import type { PathKind } from '../users/user-rules.ts';
 
 interface StepOptions {
@@ -45,6 +45,7 @@ async function doStep(file: string, options: StepOptions, caller: Caller): Promi
 }
 
 async function attempt(file: string, options: StepOptions, caller: Caller): Promise<number> {
+  admitWorker('farm step', caller.user);
   const fetch = async (kind: PathKind, path: string) =>
     caller.user === undefined ? resolve(path) : String(await fetchPath(kind, path, caller.user));
   const step = readStep(await fetch('file', file), file);
@@ -58,7 +59,7 @@ async function attempt(file: string, options: StepOptions, caller: Caller): Prom
   const resultDirectory = resolve(options.resultdir);
   const places: StepPlaces = {
     sources,
-    results: results === null ? undefined : await fetch('tree', beside(results.folder)),
+    results: results === null ? undefined : await fetch('sources', beside(results.folder)),
     resultDirectory,
     work: caller.user?.files?.folder ?? resultDirectory,
     owner: caller.ids,

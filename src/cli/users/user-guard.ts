@@ -78,6 +78,14 @@ export function admitOptions(words: string, options: Values, user: CallerUser): 
   }
 }
 
+/** Refuses a command of workers where root has not made this machine one. @throws KilnError E_FORBIDDEN */
+export function admitWorker(words: string, user: CallerUser | undefined): void {
+  if (user === undefined || user.policy.farm) return;
+  throw forbidden(`kiln ${words}`, 'root has not allowed it', {
+    hint: 'in /etc/kiln/kiln.yaml: users.farm: true, where whoever submits chains is trusted; docs/farm.md',
+  });
+}
+
 function isDefault(action: Command, name: string): boolean {
   return action.getOptionValueSource(name) !== 'cli';
 }

@@ -266,6 +266,7 @@ export const USER_COMMANDS: Readonly<Record<string, CommandRules>> = {
     arguments: path('sources'),
   },
   'image export': { options: { output: path('result'), compress: 'open' }, arguments: 'image' },
+  // Both are refused without users.farm: see admitWorker().
   'farm advertise': { options: {}, arguments: 'open' },
   // Files of a step are fetched and checked after it was read.
   'farm step': { options: { resultdir: path('results'), worker: 'open' }, arguments: 'open' },
