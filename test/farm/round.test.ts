@@ -41,6 +41,8 @@ async function doStep(folder: string): Promise<number> {
     cwd: folder,
     timeout: 600_000,
   });
+  const left = readdirSync(join(folder, 'out')).filter((name) => name.startsWith('results-'));
+  if (left.length > 0) throw new Error(`the step has left ${left}`);
   return ended.exitCode ?? 125;
 }
 
