@@ -57,8 +57,10 @@ export interface ImageRequest {
   readonly settings: ImageSettings;
   /** The id of an image to start from. It must have rpm. */
   readonly base?: string | undefined;
-  /** Whose own it is to be, where that is a user who is not root. */
+  /** The user who is not root, who owns it and whose own recipe names its packages. */
   readonly user?: PackageUser | undefined;
+  /** The user who is not root, who owns it, where its packages are fetched as root's are. */
+  readonly owner?: PackageUser | undefined;
   readonly onProgress?: OnImageProgress | undefined;
   readonly signal?: AbortSignal | undefined;
 }
@@ -117,11 +119,17 @@ function refuseHostFiles({ user, lock }: ImageRequest): void {
   });
 }
 
-/** What its owner is to call an image. */
+/** Whose an image is to be. */
+function ownerId({ user, owner }: ImageRequest): number {
+  return (owner ?? user)?.uid ?? ROOT;
+}
+
+/** What its owner is to call an image. It is private like its base, which may be a user's alone. */
 function ownerIn({ engine, settings, lock, base }: ImageRequest): ImageOwner {
   const below = base === undefined ? undefined : readManifest(engine.paths, base);
-  const ofBase = below && ownersOf(engine.paths, below).get(ROOT)?.private;
-  return { name: settings.name, private: lock.access !== undefined || ofBase === true };
+  const isOpen =
+    base === undefined || (below && ownersOf(engine.paths, below).get(ROOT)?.private === false);
+  return { name: settings.name, private: lock.access !== undefined || isOpen !== true };
 }
 
 /** An image that is there, for whoever asks to be an owner of: a user has to have all that it is made of. */
@@ -135,7 +143,7 @@ async function ownedImage(request: ImageRequest, image: LeasedImage): Promise<Le
       ensureStore(paths);
       await obtainPackages(paths, lock, { ...request, disk: settings.scriptlets.disk });
     }
-    ownImage(paths, image.manifest.id, user?.uid ?? ROOT, owner);
+    ownImage(paths, image.manifest.id, ownerId(request), owner);
     return { ...image, manifest: { ...image.manifest, name: owner.name } };
   } catch (error) {
     await image[Symbol.asyncDispose]();
@@ -198,7 +206,7 @@ async function make(request: ImageRequest, inputs: ImageInputs, id: string): Pro
   customizeTree(root, settings.users, settings.files);
   const manifest = manifestOf(request, id, tree, contents, root);
   const made = finish(work.path, tree.path, manifest, contents);
-  writeOwner(made, user?.uid ?? ROOT, ownerIn(request));
+  writeOwner(made, ownerId(request), ownerIn(request));
   await publishImage(engine.paths, id, made);
 }
 

@@ -24,7 +24,14 @@ import {
   type Snapshot,
 } from '../../src/packages/repository/publish/snapshot.ts';
 import { type SourceSpec, sourcePackage } from '../build/source-packages.ts';
-import { GROUP, leftOfJobs, USER, type UserState, userState } from '../support/second-user.ts';
+import {
+  GROUP,
+  leftOfJobs,
+  OTHER,
+  USER,
+  type UserState,
+  userState,
+} from '../support/second-user.ts';
 
 const test = anyTest as TestFn<UserState>;
 
@@ -363,7 +370,9 @@ test.serial(
     const { id } = scanned();
     const write = (yaml: string) => writeFileSync(config, `users:\n  group: ${GROUP}\n${yaml}`);
     t.teardown(() => write(FARM));
-    const advertised = async () => String((await as(USER, ['farm', 'advertise'])).stdout);
+    // The startd asks as a user of its own; images with results of steps are the slot's user's.
+    const advertised = async () =>
+      String((await as(OTHER, ['farm', 'advertise'], { cwd: '/' })).stdout);
     const all = await advertised();
     t.regex(all, new RegExp(`^KilnImages = ".*${id!.slice(0, 12)}.*"$`, 'm'));
     t.regex(all, /^KilnPackages = "[0-9a-f]{12},.*"$/m);

@@ -129,6 +129,73 @@ test.serial('a chain: each package is built with what came of the others', async
   t.notRegex(`${report}${built.stderr}`, /.*\/jobs\/.*/);
 });
 
+/** Packages that are the same whenever they are made. */
+const ALWAYS_THE_SAME = {
+  preamble: `%global source_date_epoch_from_changelog 1
+%global use_source_date_epoch_as_buildtime 1
+%global build_mtime_policy clamp_to_source_date_epoch
+%global _buildhost any`,
+  sections: '%changelog\n* Thu Jan 01 2026 Test <test@example.org> - 1-1\n- Made.',
+};
+
+test.serial(
+  'an image for a user’s packages is the user’s: for others it is not there',
+  async (t) => {
+    const { as, kiln } = t.context;
+    const install = 'echo text-of-kept >%{buildroot}/usr/share/kept/text';
+    const kept = await ownPackage(t.context, { name: 'kept', install, ...ALWAYS_THE_SAME });
+    const using = await ownPackage(t.context, { name: 'using', preamble: 'BuildRequires: kept' });
+    const images = async (who: typeof USER | typeof OTHER) => {
+      const { stdout } = await as(who, ['image', 'ls', '--json'], { cwd: '/' });
+      const all: { id: string; name: string; created: string }[] = JSON.parse(String(stdout));
+      return all.map(({ id, name, created }) => ({ id, name, created }));
+    };
+    const chain = async (image: string, out: string) => {
+      const argv = ['build', '--chain', '-r', image, kept, using, '--resultdir', out];
+      const built = await as(USER, argv, { timeout: 600_000 });
+      t.is(built.exitCode, 0, String(built.stderr));
+    };
+    const long = { timeout: 600_000 };
+    const exported = await as(USER, ['image', 'export', 'debian-build', '-o', 'own.tar'], long);
+    t.is(exported.exitCode, 0, String(exported.stderr));
+    const imported = await as(USER, ['image', 'import', 'own.tar', '--name', 'own'], long);
+    t.is(imported.exitCode, 0, String(imported.stderr));
+    for (const image of ['debian-build', 'own']) {
+      const before = (await images(USER)).map(({ id }) => id);
+      await chain(image, `${image}-1`);
+      const made = (await images(USER)).filter(({ id }) => !before.includes(id));
+      t.deepEqual(
+        made.map(({ name }) => name),
+        [`${image}+1`],
+      );
+      const id = made[0]?.id ?? '';
+      t.false((await images(OTHER)).some((other) => other.id === id));
+      const cat = ['--', 'cat', '/usr/share/kept/text'];
+      for (const argv of [
+        ['run', '-r', id, ...cat],
+        ['run', '-r', `${image}+1`, ...cat],
+        ['image', 'export', id, '-o', '-'],
+        ['image', 'show', id],
+      ]) {
+        const refused = await as(OTHER, argv, { cwd: '/' });
+        t.not(refused.exitCode, 0, argv.join(' '));
+        t.regex(String(refused.stderr), /there is no image/);
+        t.notRegex(`${refused.stdout}${refused.stderr}`, /text-of-kept/);
+      }
+      t.is(String((await as(USER, ['run', '-r', id, ...cat])).stdout), 'text-of-kept');
+      const roots = String((await kiln(['image', 'ls'])).stdout);
+      t.true(roots.includes(`user ${USER.uid}: ${image}+1`), roots);
+      // The user's next build takes it as it is.
+      await chain(image, `${image}-2`);
+      t.deepEqual(
+        (await images(USER)).filter(({ id }) => !before.includes(id)),
+        made,
+      );
+    }
+    t.deepEqual(await leftOfJobs(t.context), []);
+  },
+);
+
 for (const [what, options] of [
   ['a configuration by its path', ['-r', './evil.cfg']],
   ['options of the configuration', ['--config-opts', 'root=x']],

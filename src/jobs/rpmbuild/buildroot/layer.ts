@@ -2,6 +2,8 @@ import { KilnError } from '../../../errors.ts';
 import { ensureImage, requestedImage } from '../../../image/build.ts';
 import type { OnImageProgress } from '../../../image/progress.ts';
 import { type LeasedImage, leaseImage } from '../../../image/store/images.ts';
+import { ownersOf, ROOT } from '../../../image/store/owners.ts';
+import type { PackageUser } from '../../../image/store/package-readers.ts';
 import type { Lock } from '../../../packages/repository/lock/lock.ts';
 import { openRepositories, type RepositorySet } from '../../../packages/repository/open.ts';
 import type { RefreshMode } from '../../../packages/repository/refresh.ts';
@@ -138,10 +140,32 @@ export async function openLayer(context: LayerContext, layer: Layer): Promise<Le
     settings: { ...settings, name: `${base.image.manifest.name}+${lock.packages.length}` },
     ...(whole ? {} : { base: id }),
   };
+  const owner = ownerOf(context, lock);
   if (context.offline === true) {
     const lease = await leaseImage(engine.paths, await requestedImage(request));
-    if (lease !== undefined) return lease;
-    assertCached(engine.paths, lock);
+    if (lease !== undefined && owner === undefined) return lease;
+    if (lease === undefined) assertCached(engine.paths, lock);
+    await lease?.[Symbol.asyncDispose]();
   }
-  return await ensureImage({ engine, ...request, onProgress, signal });
+  return await ensureImage({ engine, ...request, owner, onProgress, signal });
+}
+
+/** The user who is not root, of a layer that has packages of the user's own or an image that root does not have. */
+function ownerOf(
+  { engine: { owner, paths }, base }: LayerContext,
+  lock: Lock,
+): PackageUser | undefined {
+  const isRoots = ownersOf(paths, base.image.manifest).has(ROOT);
+  return isRoots && !hasOwnPackages(base, lock) ? undefined : owner;
+}
+
+/** Whether packages are from a folder that the request has brought: kiln has published results of a chain there. */
+function hasOwnPackages(base: BuildBase, { repositories, packages }: Lock): boolean {
+  const folders = base.repositories.map(({ source }) =>
+    source.kind === 'directory' ? source.path : undefined,
+  );
+  const own = repositories.filter(
+    ({ source }) => source.kind === 'directory' && !folders.includes(source.path),
+  );
+  return packages.some(({ repository }) => own.some(({ id }) => id === repository));
 }
