@@ -3,11 +3,11 @@
  * anybody on that machine would, and gives back what that writes. It has the rights of whoever has logged in, and
  * kilnd treats what it runs as it treats every local caller.
  */
+
 import type { ChildProcess } from 'node:child_process';
 import {
   closeSync,
   constants,
-  existsSync,
   lstatSync,
   mkdirSync,
   mkdtempSync,
@@ -25,13 +25,12 @@ import { callerEnvironment } from '../host/process/own-node.ts';
 import { KILN_VERSION, packageRoot } from '../host/state/paths.ts';
 import { awaitedLater, deferred } from '../promise.ts';
 import { encodeFrame, FRAME, onFrames, wired } from '../service/supervisor/frames.ts';
-import { Packer } from './pack.ts';
+import { Results, send } from './results.ts';
 import { openTerminal, resizeTerminal } from './terminal.ts';
 import { unpacker } from './unpack.ts';
 import {
   type FarMessage,
   type NearControl,
-  PIECE,
   PROTOCOL,
   REMOTE_FRAME,
   type RemoteStart,
@@ -44,11 +43,6 @@ const PREFIX = 'kiln-remote-';
 const LOCK = 'lock';
 /** The folder that the archive is unpacked to, beside those of results. */
 export const INPUTS = 'in';
-
-/** How often folders of results are looked through for files that are whole, milliseconds. */
-const LOOK_EVERY = 2000;
-/** A file that nobody has written to for so long is on its way, milliseconds; at the end all are. */
-const SETTLED = 2000;
 
 interface FarEnds {
   readonly input: Readable & { destroy(): unknown };
@@ -295,99 +289,11 @@ class Far {
   }
 }
 
-/** Sends bytes in pieces, and waits while there is no room. */
-async function send(output: Writable, kind: number, bytes: Buffer): Promise<void> {
-  for (let at = 0; at < bytes.length; at += PIECE) {
-    const more = output.write(encodeFrame(kind, bytes.subarray(at, at + PIECE)));
-    if (more || output.destroyed) continue;
-    await new Promise<void>((resolve) => {
-      const go = () => {
-        output.off('drain', go).off('close', go);
-        resolve();
-      };
-      output.on('drain', go).on('close', go);
-    });
-  }
-}
-
 const NUMBERS: Readonly<Record<string, number>> = { SIGHUP: 1, SIGINT: 2, SIGKILL: 9, SIGTERM: 15 };
 
 /** As a shell has it. */
 function statusOf(signal: NodeJS.Signals | null): number {
   return 128 + (NUMBERS[signal ?? ''] ?? 0);
-}
-
-/** The folders of results, on their way while they are filled. */
-class Results {
-  readonly #names: readonly string[];
-  readonly #folder: string;
-  readonly #packer = new Packer();
-  readonly #over: Promise<void>;
-  /** When each file was written that is on its way already, and how large it was. */
-  readonly #sent = new Map<string, string>();
-  #looking: Promise<void> = Promise.resolve();
-
-  constructor(names: readonly string[], folder: string, output: Writable) {
-    this.#names = names;
-    this.#folder = folder;
-    const pass = async () => {
-      for await (const chunk of this.#packer.stream as AsyncIterable<Buffer>) {
-        await send(output, REMOTE_FRAME.archive, chunk);
-      }
-    };
-    this.#over = awaitedLater(pass());
-  }
-
-  /** Looks for files from time to time. */
-  look(): Disposable {
-    const timer = setInterval(() => {
-      this.#looking = awaitedLater(this.#looking.then(() => this.#take(SETTLED)));
-    }, LOOK_EVERY);
-    return { [Symbol.dispose]: () => clearInterval(timer) };
-  }
-
-  /** Sends what has not been sent. */
-  async finish(): Promise<void> {
-    await this.#looking;
-    await this.#take(0);
-    this.#packer.end();
-    await this.#over;
-  }
-
-  async #take(settled: number): Promise<void> {
-    for (const name of this.#names) await this.#takeFolder(name, settled);
-  }
-
-  async #takeFolder(name: string, settled: number): Promise<void> {
-    const path = join(this.#folder, name);
-    if (!existsSync(path)) return;
-    for (const entry of readdirSync(path, { withFileTypes: true })) {
-      const [from, to] = [join(path, entry.name), `${name}/${entry.name}`];
-      if (entry.isDirectory()) {
-        if (settled === 0) await this.#packer.emptyFolder(from, to);
-        await this.#takeFolder(to, settled);
-        continue;
-      }
-      const stats = statOf(from);
-      if (stats === undefined || Date.now() - stats.mtimeMs < settled) continue;
-      const state = `${stats.mtimeMs} ${stats.size} ${stats.ino}`;
-      if (this.#sent.get(to) === state) continue;
-      this.#sent.set(to, state);
-      await this.#packer.entry(from, to).catch((error) => {
-        // It is gone already, or grows: the end takes what is there then.
-        this.#sent.delete(to);
-        if (settled === 0) throw error;
-      });
-    }
-  }
-}
-
-function statOf(path: string) {
-  try {
-    return lstatSync(path);
-  } catch {
-    return undefined;
-  }
 }
 
 /** This process's own stdin and stdout, as ssh has them. */

@@ -26,7 +26,6 @@ import { fromText, quoteName } from '../artifacts/pattern.ts';
 import { descriptorPath, FileSystems, listEntries } from '../artifacts/source.ts';
 import { TreeCopy } from '../artifacts/tree-copy.ts';
 import { type ArtifactWarning, Budget, type CopyLimits, Warnings } from '../artifacts/warning.ts';
-import { defined } from '../defined.ts';
 import type { ErrorCode } from '../error-codes.ts';
 import { KilnError } from '../errors.ts';
 import { reasonLine } from '../host/calls/system-error.ts';
@@ -36,6 +35,7 @@ import { mountOf } from '../host/files/mount.ts';
 import { removeTree } from '../host/files/remove-tree.ts';
 import type { StatePaths } from '../host/state/paths.ts';
 import { BENEATH, type RecipeFolder } from '../recipe/folder.ts';
+import { copyResults, LONGEST_PATH } from './copy-results.ts';
 
 /** Opens a path with the caller's rights: a client. `made` makes missing folders. */
 interface Opener {
@@ -55,9 +55,6 @@ interface CallerFilesOptions {
   readonly bytes: number;
   readonly warn: (warning: ArtifactWarning) => void;
 }
-
-/** PATH_MAX of linux/limits.h, without its NUL. */
-const LONGEST_PATH = 4095;
 
 /** The suffix of the file beside a job's folder that the job's process locks. */
 const LOCKED = '.lock';
@@ -397,47 +394,6 @@ export class CallerFiles implements AsyncDisposable {
   }
 }
 
-interface ResultsOptions {
-  /** Whose the copies are. */
-  readonly owner: { readonly uid: number; readonly gid: number };
-  readonly writing?: WithRights;
-  readonly budget?: Budget;
-  readonly warn: (warning: ArtifactWarning) => void;
-}
-
-/**
- * Copies a folder of results into `to`, a descriptor of a folder that messages call `path`.
- * @throws KilnError E_RESULTDIR, E_ARTIFACT_LIMIT
- */
-export async function copyResults(
-  from: string,
-  to: number,
-  path: string,
-  { owner, writing, budget = new Budget(), warn }: ResultsOptions,
-): Promise<void> {
-  const source = openSync(from, constants.O_RDONLY | constants.O_DIRECTORY);
-  try {
-    const destination = new Destination({
-      root: to,
-      resolve: RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS,
-      owner,
-      ...defined({ writing }),
-      replace: true,
-      failure: (name, cause) => cannotDeliver(path, quoteName(name), cause),
-    });
-    const copy = new TreeCopy({
-      ...{ budget, destination, links: 'now' },
-      inventory: new Inventory(budget, LONGEST_PATH),
-      warnings: new Warnings(warn),
-    });
-    const pair = { from: source, to, source: fromText(path), path: '', depth: 1 };
-    await copy.copyEntries(pair, listEntries(source, budget));
-    destination.finish();
-  } finally {
-    closeSync(source);
-  }
-}
-
 /** The last name of a path; another name if there is none. */
 function nameOf(path: string): string {
   const name = basename(path);
@@ -455,13 +411,6 @@ function unreadable(path: string, cause: unknown, code: ErrorCode = 'E_CALLER_FI
 function cannotCopy(path: string, name: string, cause: unknown): KilnError {
   return new KilnError('E_CALLER_FILE', `${name} of ${path} cannot be copied`, {
     hint: 'root makes room in the state directory',
-    cause,
-  });
-}
-
-function cannotDeliver(path: string, name: string, cause: unknown): KilnError {
-  return new KilnError('E_RESULTDIR', `${name} cannot be written to ${path}`, {
-    hint: 'name a folder that you may write to, with room for the results',
     cause,
   });
 }

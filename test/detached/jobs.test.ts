@@ -10,6 +10,7 @@ import { waitForDeath } from '../../src/host/process/process.ts';
 import { IMAGE, KILN } from '../support/busybox-state.ts';
 import { daemonPid } from '../support/daemon.ts';
 import { until } from '../support/eventually.ts';
+import { processesCalled } from '../support/processes.ts';
 import { OTHER, USER, type UserState, userState } from '../support/second-user.ts';
 
 const test = anyTest as TestFn<UserState>;
@@ -33,27 +34,13 @@ async function jobs(state: UserState): Promise<{ id: string; name?: string; stat
   return JSON.parse(await says(state, ['ps', '--jobs', '--json'])) as never;
 }
 
-/** Processes of the host's with these arguments. */
-function processes(...words: readonly string[]): number[] {
-  return readdirSync('/proc')
-    .filter((name) => /^\d+$/.test(name))
-    .filter((name) => {
-      try {
-        return readFileSync(`/proc/${name}/cmdline`, 'utf8') === `${words.join('\0')}\0`;
-      } catch {
-        return false;
-      }
-    })
-    .map(Number);
-}
-
 test.serial('a job goes on after its caller, and tells what came of it', async (t) => {
   const state = t.context;
-  const command = ['sh', '-c', 'echo out; echo err >&2; sleep 2; echo late; exit 7'];
+  const command = ['sh', '-c', 'echo out; echo err >&2; sleep 5; echo late; exit 7'];
   const started = performance.now();
   const id = await says(state, [...DETACHED, '--', ...command]);
   t.regex(id, /^[0-9a-f]{10}$/);
-  t.true(performance.now() - started < 2000, 'it is left before its end');
+  t.true(performance.now() - started < 5000, 'it is left before its end');
   t.is((await jobs(state)).find((job) => job.id === id)?.state, 'running');
   t.regex(await says(state, ['ps']), new RegExp(`${id} .*running .*run -r busybox`));
   const waited = await state.kiln(['wait', id]);
@@ -121,6 +108,20 @@ test.serial('who follows sees all of it, and ends with it; several are waited fo
   t.regex(String(stdout), /(^|\n)6$/, 'what comes from now on');
 });
 
+test.serial(
+  'a job is waited for once, however often it is named, and of many only so many',
+  async (t) => {
+    const state = t.context;
+    const id = await says(state, [...DETACHED, '--', 'sh', '-c', 'exit 3']);
+    const twice = await state.kiln(['wait', id, id]);
+    t.is(twice.exitCode, 3);
+    t.is(String(twice.stdout), '', 'of one job nothing is said');
+    const many = await state.kiln(['wait', ...Array.from({ length: 65 }, () => id)]);
+    t.is(many.exitCode, 125);
+    t.regex(String(many.stderr), /65 jobs are more than 64/);
+  },
+);
+
 test.serial('^C leaves a job, which `kill` ends', async (t) => {
   const state = t.context;
   const id = await says(state, [...DETACHED, '--name', 'long', '--', 'sleep', '7671']);
@@ -132,9 +133,9 @@ test.serial('^C leaves a job, which `kill` ends', async (t) => {
   const [code] = (await once(attached, 'close')) as [number];
   t.is(code, 0);
   t.regex(Buffer.concat(said).toString(), /the job long goes on/);
-  t.is(processes('sleep', '7671').length, 1);
+  t.is(processesCalled('sleep', '7671').length, 1);
   t.is(await says(state, ['kill', 'long']), id);
-  t.is(processes('sleep', '7671').length, 0);
+  t.is(processesCalled('sleep', '7671').length, 0);
   t.true([137, 143].includes(Number((await state.kiln(['wait', id])).exitCode)));
 });
 
@@ -226,12 +227,12 @@ test.serial('a job outlives the replacement of its daemon, and is lost with it',
   t.is(await says(state, ['logs', id]), 'begun\ndone');
   t.true(await waitForDeath(old, 10_000));
   const lost = await says(state, [...DETACHED, '--', 'sh', '-c', 'echo seen; exec sleep 7672']);
-  t.true(await until(() => processes('sleep', '7672').length === 1));
+  t.true(await until(() => processesCalled('sleep', '7672').length === 1));
   process.kill(daemonPid(state.paths.root) ?? 0, 'SIGKILL');
   const waited = await state.kiln(['wait', lost]);
   t.is(waited.exitCode, 125);
   t.regex(String(waited.stderr), /the job .* is lost/);
-  t.is(processes('sleep', '7672').length, 0);
+  t.is(processesCalled('sleep', '7672').length, 0);
   t.is((await jobs(state)).find((job) => job.id === lost)?.state, 'lost');
   t.is(await says(state, ['logs', lost]), 'seen');
 });

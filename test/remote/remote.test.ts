@@ -5,10 +5,13 @@ import {
   chmodSync,
   existsSync,
   mkdirSync,
+  mkdtempSync,
   readdirSync,
   readFileSync,
+  rmdirSync,
   statSync,
   symlinkSync,
+  unlinkSync,
   writeFileSync,
 } from 'node:fs';
 import { dirname, join } from 'node:path';
@@ -24,6 +27,7 @@ import {
 } from '../support/busybox-state.ts';
 import { daemonPid } from '../support/daemon.ts';
 import { until } from '../support/eventually.ts';
+import { processesCalled } from '../support/processes.ts';
 import { type SshServer, sshServer } from '../support/ssh-server.ts';
 
 interface World {
@@ -75,20 +79,6 @@ async function there(
     ...options,
   });
   return { exitCode, stdout: String(stdout), stderr: String(stderr) };
-}
-
-/** Processes of this machine's with these arguments. */
-function processes(...words: readonly string[]): number[] {
-  return readdirSync('/proc')
-    .filter((name) => /^\d+$/.test(name))
-    .filter((name) => {
-      try {
-        return readFileSync(`/proc/${name}/cmdline`, 'utf8') === `${words.join('\0')}\0`;
-      } catch {
-        return false;
-      }
-    })
-    .map(Number);
 }
 
 /** Folders of far ends that are there. */
@@ -269,7 +259,7 @@ test.serial('a connection that breaks ends the command there', async (t) => {
     child.stderr.on('data', (chunk: Buffer) => {
       said += chunk.toString();
     });
-    t.true(await until(() => processes('sleep', seconds).length === 1), said);
+    t.true(await until(() => processesCalled('sleep', seconds).length === 1), said);
     if (whose === 'client') child.kill('SIGKILL');
     else if (whose === 'sshd') for (const pid of server.sessions()) process.kill(pid, 'SIGKILL');
     else {
@@ -281,7 +271,7 @@ test.serial('a connection that breaks ends the command there', async (t) => {
       t.is(code, 125);
       t.regex(said, /the connection to 127\.0\.0\.1 ended before the command did/);
     }
-    t.true(await until(() => processes('sleep', seconds).length === 0), whose);
+    t.true(await until(() => processesCalled('sleep', seconds).length === 0), whose);
   }
   t.true(await until(() => leftFolders().length === 0));
 });
@@ -377,4 +367,22 @@ test.serial('what is wrong at the other end is told', async (t) => {
   t.regex(none.stderr, /127\.0\.0\.1 has no kiln that ssh finds/);
   t.is(none.exitCode, 125);
   t.true(statSync(server.bin).isDirectory());
+});
+
+test.serial('what others put beside the far end’s folders keeps nobody from it', async (t) => {
+  const world = t.context;
+  const ring = `/var/tmp/kiln-remote-ring-${process.pid}`;
+  const other = `/var/tmp/ring-${process.pid}`;
+  const victim = mkdtempSync('/var/tmp/victim-');
+  const link = `/var/tmp/kiln-remote-link-${process.pid}`;
+  for (const path of [ring, other]) symlinkSync(path, path);
+  symlinkSync(victim, link);
+  try {
+    const { exitCode, stderr } = await there(world, [...RUN, '--', 'true']);
+    t.is(exitCode, 0, stderr);
+    t.deepEqual(readdirSync(victim), []);
+  } finally {
+    for (const path of [ring, other, link]) unlinkSync(path);
+    rmdirSync(victim);
+  }
 });

@@ -30,3 +30,17 @@ function describe(name: string): [number, { parent: number; words: readonly stri
     return [];
   }
 }
+
+/** Processes of this machine's with exactly these arguments. */
+export function processesCalled(...words: readonly string[]): number[] {
+  return readdirSync('/proc')
+    .filter((name) => /^\d+$/.test(name))
+    .filter((name) => {
+      try {
+        return readFileSync(`/proc/${name}/cmdline`, 'utf8') === `${words.join('\0')}\0`;
+      } catch {
+        return false;
+      }
+    })
+    .map(Number);
+}

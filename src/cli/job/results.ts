@@ -4,7 +4,7 @@ import { Command } from 'commander';
 import { findJob, jobFiles, titleOf } from '../../detached/record.ts';
 import { KilnError } from '../../errors.ts';
 import { statePaths } from '../../host/state/paths.ts';
-import { copyResults } from '../../users/caller-files.ts';
+import { copyResults } from '../../users/copy-results.ts';
 import type { Caller } from '../caller/caller.ts';
 
 /** `kiln results`. */
