@@ -1,5 +1,70 @@
+import { availableParallelism } from 'node:os';
+
 /** Tests that measure times; scripts/test runs them after the others (KILN_TEST_PART). */
 const ALONE = 'test/**/*.alone.test.ts';
+
+/**
+ * Those that take longest, by turns: one that needs the processor, one that mostly waits. They are started before all
+ * others, so that none goes on alone at the end. `scripts/test` prints the times.
+ */
+const LONGEST = [
+  'service/servers',
+  'mock/as-mock',
+  'crash/crash',
+  'docs/commands',
+  'load/load',
+  'users/build',
+  'e2e/silent-libvirtd',
+  'users/images',
+  'sandbox/parked',
+  'state/damage',
+  'remote/remote',
+  'mock/roots',
+  'detached/jobs',
+  'users/attempts',
+  'e2e/run',
+  'image/store',
+  'service/silent',
+  'build/core/build',
+  'farm/round',
+  'image/edge-packages',
+  'service/life',
+  'build/core/failures',
+  'e2e/daemon',
+  'mock/builds',
+  'repository/local',
+  'farm/step',
+  'users/recipe',
+  'image/debian-build',
+  'mock/koji-copr',
+  'build/chain',
+  'build/recipe/sandbox',
+  'doors/doors',
+  'e2e/workers',
+  'build/recipe/script',
+  'service/boot',
+  'build/core/faults',
+  'caller/umask',
+  'users/koji-copr',
+  'scripts/run',
+  'image/scriptlets',
+  'libvirt/embedded',
+  'image/trust',
+  'cli/reference',
+  'build/recipe/examples',
+  'e2e/faults',
+  'repository/processes',
+  'rpm/keyring',
+  'api/users',
+  'scripts/package',
+  'e2e/mistakes',
+];
+
+/** The place of a file in the order of starts. */
+function place(file) {
+  const at = LONGEST.findIndex((name) => file.endsWith(`/test/${name}.test.ts`));
+  return at === -1 ? LONGEST.length : at;
+}
 
 const files = {
   together: ['test/**/*.test.ts', `!${ALONE}`],
@@ -11,7 +76,9 @@ export default {
   files: files[process.env.KILN_TEST_PART] ?? ['test/**/*.test.ts'],
   require: ['./scripts/testing/test-file.ts'],
   timeout: '5m',
-  // Two cores: more files at once only make each other's time-outs fail.
-  concurrency: process.env.KILN_TEST_PART === 'alone' ? 1 : 2,
+  // A file waits for two thirds of its time, for what it tests or for the disk.
+  concurrency:
+    process.env.KILN_TEST_PART === 'alone' ? 1 : Math.min(3 * availableParallelism(), 12),
+  sortTestFiles: (a, b) => place(a) - place(b) || a.localeCompare(b),
   workerThreads: false,
 };

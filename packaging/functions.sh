@@ -69,11 +69,27 @@ stop_all() {
   if command -v selinuxenabled >/dev/null && selinuxenabled; then semodule -r kiln || :; fi
 }
 
+# AppArmor's profiles of sandboxes, which kiln loads by itself.
+unload_profiles() {
+  profiles=/sys/kernel/security/apparmor/profiles
+  [ -r "$profiles" ] || return 0
+  sed -n 's/^\(libvirt-kiln-[a-z]*-[0-9a-f]*\) .*/\1/p' "$profiles" | while read -r profile; do
+    # The kernel wants the name alone.
+    echo "$profile" | tr -d '\n' >/sys/kernel/security/apparmor/.remove || :
+  done
+}
+
 # What is no file of the package, and no state. Other installations of kiln share /run/kiln.
 clean_up() {
   rm -rf "$lib"
+  # Only where nothing is in it.
+  rmdir /var/lib/kiln 2>/dev/null || :
   for _ in 1 2 3 4 5 6 7 8 9 10; do
-    if ! grep -qsz -e /run/kiln/ -e kilnd.cjs /proc/[0-9]*/cmdline; then rm -rf /run/kiln || :; break; fi
+    if ! grep -qsz -e /run/kiln/ -e kilnd.cjs /proc/[0-9]*/cmdline; then
+      rm -rf /run/kiln || :
+      unload_profiles
+      break
+    fi
     sleep 1
   done
   if [ -d /run/systemd/system ]; then systemctl daemon-reload || :; fi

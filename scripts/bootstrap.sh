@@ -120,7 +120,7 @@ find_node() {
   fi
   say "bringing Node 24 (npm package node-linux-$arch) into .cache/toolchain"
   mkdir -p "$toolchain"
-  cp "$top/scripts/toolchain/package.json" "$top/scripts/toolchain/package-lock.json" "$top/.npmrc" "$toolchain/"
+  cp "$top/scripts/setup/toolchain/package.json" "$top/scripts/setup/toolchain/package-lock.json" "$top/.npmrc" "$toolchain/"
   (cd "$toolchain" && npm ci --no-audit --loglevel=error </dev/null) || die "npm could not bring Node 24"
   node=$locked
   new_enough "$node" || die "$node does not run on this machine"
@@ -128,7 +128,7 @@ find_node() {
 
 # Installs the packages of package-lock.json, under $node, unless they are all there already.
 install_node_modules() {
-  "$node" "$top/scripts/node-modules-whole.ts" && return 0
+  "$node" "$top/scripts/setup/node-modules-whole.ts" && return 0
   say "installing kiln's npm packages (npm ci)"
   npm_cli=$toolchain/node_modules/npm/bin/npm-cli.js
   PATH=$(dirname "$node"):$PATH

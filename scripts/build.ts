@@ -22,10 +22,14 @@ import {
 import { basename, join } from 'node:path';
 import { execa } from 'execa';
 import { rolldown } from 'rolldown';
-import { thirdPartyNotices } from './notices.ts';
+import { thirdPartyNotices } from './packaging/notices.ts';
+import { writeGenerated } from './write/wire.ts';
 
 const top = join(import.meta.dirname, '..');
 const dist = join(top, 'dist');
+
+/** C that is made from tables, of client and init. */
+const WIRE = join(dist, 'wire');
 
 /** How long a replaced chunk stays, for a process that started before and has yet to import it. */
 const CHUNK_GRACE_MS = 24 * 3600 * 1000;
@@ -108,6 +112,36 @@ async function bundle(directory: string): Promise<Set<string>> {
   return new Set(output.map((file) => file.fileName).filter((name) => CHUNK.test(name)));
 }
 
+/**
+ * Bundles what makes packages for the image recipes of Debian, for machines without a checkout: a file by itself,
+ * so that the other programs keep their chunks.
+ */
+async function buildFixtures(): Promise<boolean> {
+  const target = join(dist, 'fixtures.mjs');
+  const sources = ['src', 'fixtures/debian-rpms', 'package-lock.json', 'scripts/build.ts'];
+  if (
+    await upToDate(
+      target,
+      sources.map((path) => join(top, path)),
+    )
+  )
+    return false;
+  const started = new Date();
+  await using made = await rolldown({
+    input: 'fixtures/debian-rpms/main.ts',
+    platform: 'node',
+    external: [...loaded, /^node:/],
+    cwd: top,
+    logLevel: 'warn',
+  });
+  const temporary = join(dist, `.fixtures-${process.pid}`);
+  const comments = { legal: true, jsdoc: false, annotation: false };
+  await made.write({ file: temporary, format: 'esm', codeSplitting: false, comments });
+  await utimes(temporary, started, started);
+  await rename(temporary, target);
+  return true;
+}
+
 /** Moves the files of `from` into dist/; an entry comes after all that it loads, kiln's own last. */
 async function moveIntoDist(from: string, chunks: ReadonlySet<string>): Promise<void> {
   const names = await readdir(from);
@@ -157,13 +191,7 @@ async function buildBundles(): Promise<boolean> {
 
 /** Compiles the program that is pid 1 in every sandbox: static, for it runs on an empty root. */
 async function buildGuestInit(): Promise<boolean> {
-  const folder = join(top, 'src/guest');
-  const target = join(dist, 'kiln-init');
-  const sources = (await readdir(folder)).filter((name) => name.endsWith('.c')).sort();
-  if (sources.length === 0) return false;
-  if (await upToDate(target, [folder, join(top, 'scripts/build.ts')])) return false;
-  await compile(target, folder, ['-static', ...sources]);
-  return true;
+  return await buildStatic('kiln-init', join(top, 'src/guest'), [join(WIRE, 'wire.c')]);
 }
 
 /** Compiles the addon for system calls against the headers that Node's own distribution brings. */
@@ -178,25 +206,30 @@ async function buildAddon(): Promise<boolean> {
 
 /** Compiles the client: static, so that it starts as fast as a program can. */
 async function buildClient(): Promise<boolean> {
-  const folder = join(top, 'src/client');
-  const target = join(dist, 'kiln');
-  if (await upToDate(target, [folder, join(top, 'scripts/build.ts')])) return false;
-  const sources = (await readdir(folder)).filter((name) => name.endsWith('.c')).sort();
-  await compile(target, folder, ['-static', ...sources]);
+  return await buildStatic('kiln', join(top, 'src/client'), []);
+}
+
+async function buildStatic(name: string, folder: string, more: string[]): Promise<boolean> {
+  const target = join(dist, name);
+  if (await upToDate(target, [folder, WIRE, join(top, 'scripts/build.ts')])) return false;
+  const sources = (await readdir(folder)).filter((file) => file.endsWith('.c')).sort();
+  await compile(target, folder, ['-static', '-I.', `-I${WIRE}`, ...sources, ...more]);
   return true;
 }
 
 /** Writes the declarations of the library into dist/types, for who installs the package. */
 async function buildTypes(): Promise<boolean> {
   const target = join(dist, 'types/index.d.ts');
-  if (await upToDate(target, [join(top, 'src'), join(top, 'scripts/tsconfig.types.json')]))
+  if (
+    await upToDate(target, [join(top, 'src'), join(top, 'scripts/packaging/tsconfig.types.json')])
+  )
     return false;
   const started = new Date();
   await execa({
     cwd: top,
     preferLocal: true,
     stdio: ['ignore', 'inherit', 'inherit'],
-  })`tsc -p scripts/tsconfig.types.json`;
+  })`tsc -p scripts/packaging/tsconfig.types.json`;
   await utimes(target, started, started);
   return true;
 }
@@ -211,7 +244,7 @@ function buildDate(): string {
 async function buildManPages(): Promise<boolean> {
   const folder = join(dist, 'man');
   const mark = join(folder, 'man1/kiln.1');
-  const sources = ['src', 'scripts/reference', 'scripts/build.ts', 'package.json'];
+  const sources = ['src', 'scripts/write', 'scripts/build.ts', 'package.json'];
   if (
     await upToDate(
       mark,
@@ -221,9 +254,9 @@ async function buildManPages(): Promise<boolean> {
     return false;
   const started = new Date();
   const [{ describedByDefault }, { manPages }, { SHELLS }, { KILN_VERSION }] = await Promise.all([
-    import('./write-reference.ts'),
-    import('./reference/man.ts'),
-    import('../src/cli/reference/shells.ts'),
+    import('./write/reference.ts'),
+    import('./write/man.ts'),
+    import('../src/cli/completion.ts'),
     import('../src/host/state/paths.ts'),
   ]);
   const kiln = await describedByDefault();
@@ -241,6 +274,18 @@ async function buildManPages(): Promise<boolean> {
   await utimes(join(temporary, 'man1/kiln.1'), started, started);
   await rm(folder, { recursive: true, force: true });
   await rename(temporary, folder);
+  return true;
+}
+
+/** Puts the package that confined readers rehearse with into dist/. */
+async function copySample(): Promise<boolean> {
+  const source = join(top, 'src/packages/rpm/sample.rpm');
+  const target = join(dist, 'sample.rpm');
+  if (await upToDate(target, [source])) return false;
+  const temporary = join(dist, `.sample-${process.pid}`);
+  // The modes of the checkout may be those of a narrow umask.
+  await writeFile(temporary, await readFile(source));
+  await rename(temporary, target);
   return true;
 }
 
@@ -310,13 +355,16 @@ const started = performance.now();
 // Confined children read what is built, with ids that are nobody's.
 process.umask(0o022);
 await mkdir(dist, { recursive: true });
+writeGenerated();
 const results = await Promise.allSettled([
   ...[
     buildBundles(),
+    buildFixtures(),
     buildGuestInit(),
     buildAddon(),
     buildClient(),
     copyReportFiles(),
+    copySample(),
     buildTypes(),
     buildManPages(),
   ],

@@ -7,7 +7,6 @@ import { awaitedLater } from './promise.ts';
 import type { Engine } from './sandbox/open.ts';
 import { allowedMissing } from './sandbox/policy/layers.ts';
 
-/** What one process wants of its engine. */
 export interface EngineOptions extends Pick<Partial<Engine>, 'takeParked' | 'owner'> {
   /**
    * The end is not to wait until libvirtd has put away what belonged to a sandbox: cgroups are there
@@ -16,7 +15,6 @@ export interface EngineOptions extends Pick<Partial<Engine>, 'takeParked' | 'own
   readonly hurry?: boolean;
 }
 
-/** An engine whose connection ends with it. */
 export interface OwnEngine extends Engine, AsyncDisposable {}
 
 /**
@@ -29,7 +27,6 @@ export function openEngine(env: NodeJS.ProcessEnv, options: EngineOptions = {}):
   requireState(paths.root);
   // A run in a parked sandbox connects to nothing, and is refused all the same.
   pickEngine(paths, env);
-  // Aborted when nobody needs a connection any more that is still being made.
   const unneeded = new AbortController();
   let connection: Promise<Connection> | undefined;
 
@@ -38,7 +35,6 @@ export function openEngine(env: NodeJS.ProcessEnv, options: EngineOptions = {}):
     try {
       return await withWaits({ signal: unneeded.signal }, () => connect({ paths, env }));
     } catch (error) {
-      // What is wrong may be mended: whoever comes next tries anew.
       connection = undefined;
       throw error;
     }

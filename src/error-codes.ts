@@ -1,13 +1,13 @@
 /**
  * Every error code of kiln, under the page of docs/ that helps, with what it means for the person who gets
- * it. docs/errors.md is written from this table by scripts/write-errors.ts. It is long because it is complete:
+ * it. docs/errors.md is written from this table by scripts/write/errors.ts. It is long because it is complete:
  * {@link ErrorCode} takes nothing else.
  */
 export const CODES_BY_PAGE = {
   'sandboxes.md': {
     E_ARGUMENT: 'An option or argument has a value that kiln cannot use.',
     E_BIND: 'A file or folder of the host cannot be mounted in the sandbox.',
-    E_SANDBOX_BUSY: 'Another command is in the kept sandbox; only one at a time can be.',
+    E_SANDBOX_BUSY: 'Another command enters or leaves the kept sandbox just now.',
     E_SANDBOX_GONE:
       'The sandbox ended while kiln still needed it, for example because somebody killed it.',
     E_COMMAND_NOT_EXECUTABLE: 'The command is in the image, but the kernel cannot execute it.',
@@ -39,6 +39,9 @@ export const CODES_BY_PAGE = {
     E_REMOTE_OPTION: 'A command or option does not go to another machine.',
     E_REMOTE_SSH: 'ssh does not reach the other machine.',
     E_REMOTE_VERSION: 'The kiln of the other machine is of another version.',
+  },
+  'ci-runners.md': {
+    E_CI_JOB: 'A job of a CI runner cannot be run as its service asks.',
   },
   'api.md': {
     E_INPUT: 'The command has closed its standard input, or has ended: it reads nothing more.',
@@ -123,11 +126,14 @@ export const CODES_BY_PAGE = {
     E_FILE_CONFLICT: 'Packages of the image contain different files with the same path.',
     E_IMAGE_AMBIGUOUS: 'The name or the first digits of an id fit more than one image.',
     E_IMAGE_IN_USE: 'The image cannot be removed while a sandbox, service or mock root uses it.',
+    E_IMAGE_LARGE: 'What an image says of itself, such as its accounts and variables, is too long.',
     E_IMAGE_MISSING: 'There is no such image, recipe or lock.',
     E_IMAGE_MOUNT: 'The image of a file system cannot be mounted.',
     E_IMAGE_TREE: 'The image has something else where kiln must write a file or folder.',
     E_IMAGE_USER: 'A user or group that the recipe names is missing, or exists with other ids.',
     E_LOCKED: 'Another process holds a lock in the state directory and does not let go.',
+    E_DIGEST: 'The image has another digest than the one that was asked for.',
+    E_PULL: 'skopeo could not fetch the image.',
     E_OCI: 'The OCI layout is damaged, or has no image for this architecture.',
     E_REMOVE: 'A tree of files could not be removed completely.',
     E_RPM_MISSING: 'The packages need rpm in the image to be installed correctly.',
@@ -253,6 +259,8 @@ export const CODES_BY_PAGE = {
     E_NO_SYSTEMD: 'systemd is needed, and the host or the image does not have it.',
     E_OLD_SANDBOX: 'The file is not a configuration of virt-sandbox-service.',
     E_PUBLISH: 'A port of the host cannot be published, because another program has it.',
+    E_CONFIRM: 'What the command deletes cannot come back, and nobody said that it is meant.',
+    E_HOOK: 'The command that is to make the data of a service consistent failed.',
     E_SERVICE_EXISTS: 'A service with this name exists already.',
     E_SERVICE_FAILED: 'The service did not start.',
     E_SERVICE_IMAGE: 'kiln cannot read which image the service has.',
@@ -278,14 +286,72 @@ export const CODES_BY_PAGE = {
   },
 } as const satisfies Readonly<Record<string, Readonly<Record<`E_${string}`, string>>>>;
 
+/**
+ * Every code of a warning, likewise; docs/warnings.md is written from it. Warnings are told on stderr, end no work,
+ * and are in result.json's `warnings`. Scripts match on the codes, which are older than errors' E_ names.
+ */
+export const WARNINGS_BY_PAGE = {
+  'artifacts.md': {
+    'no-match': 'A pattern gave nothing; this also is the failure `E_ARTIFACT_MISSING`.',
+    'link-outside': 'A symbolic link is not relative, or leads to nothing that is copied: skipped.',
+    'special-file': 'A device, socket or fifo: left out.',
+    'pseudo-filesystem': 'Something in /proc, /sys or the like: skipped.',
+    vanished: 'A file was listed, and gone before it could be read: skipped.',
+    unreadable: 'A file cannot be read: skipped.',
+    changed: 'A file changed while it was read; the copy is what was read.',
+    'mode-bits-dropped': 'A setuid or setgid bit was taken off.',
+    more: 'There are more warnings than are listed.',
+  },
+  'builds.md': {
+    'no-lock': 'There is no lock.json: where packages of the base image came from is not known.',
+    'no-buildroot-lock': 'There is no buildroot_lock.json.',
+    'no-ccache': 'The build root has no ccache, so --ccache does nothing.',
+    scan: 'Files of --scan cannot be copied.',
+  },
+  'chains.md': {
+    'named-twice': 'A source of a chain is named more than once; it is built once.',
+  },
+  'ci.md': {
+    'no-summary': 'The summary of a CI step cannot be written.',
+  },
+  'images.md': {
+    damaged: 'A file of kiln’s own was damaged; kiln set it aside or made it anew.',
+    image: 'A file, an account or a scriptlet of an image is not as its package wants it.',
+    scriptlet: 'A scriptlet of a package failed, and rpm goes on.',
+  },
+  'performance.md': {
+    'no-trace': 'The file of KILN_TRACE cannot be written.',
+  },
+  'repositories.md': {
+    solver: 'A package, group or module that was asked for is not taken, or is out of date.',
+  },
+  'kiln-mock.md': {
+    'mock-config': 'A setting of a mock configuration is left out.',
+    'mock-root': 'A mock root is not kept, or cannot be used and is made anew.',
+  },
+  'services.md': {
+    restored:
+      'A restored service asks for something of the host, or a file of the archive is left out.',
+    'old-setting': 'A setting of virt-sandbox-service is left out.',
+    'unit-setting': 'A setting of a unit is not supported, or has a value that is none.',
+  },
+  'users.md': {
+    'no-group': 'The group of those who may use kiln does not exist.',
+    'refused-default': 'A default of root’s is one that users may not have: they are refused.',
+  },
+} as const satisfies Readonly<Record<string, Readonly<Record<string, string>>>>;
+
+type WarningPages = typeof WARNINGS_BY_PAGE;
+
+export type WarningCode = {
+  [Page in keyof WarningPages]: keyof WarningPages[Page];
+}[keyof WarningPages];
+
 type Pages = typeof CODES_BY_PAGE;
 
-/** The stable name of an error, such as `E_BIND`. */
 export type ErrorCode = { [Page in keyof Pages]: keyof Pages[Page] }[keyof Pages];
 
-/** What kiln exits with for an error; for every other code it is 125. */
 export const EXIT_STATUS: Readonly<Partial<Record<ErrorCode, number>>> = {
-  // As a shell has them.
   E_COMMAND_NOT_EXECUTABLE: 126,
   E_COMMAND_NOT_FOUND: 127,
   E_INTERRUPTED: 130,
@@ -293,7 +359,6 @@ export const EXIT_STATUS: Readonly<Partial<Record<ErrorCode, number>>> = {
 
 const codes: ReadonlySet<unknown> = new Set(Object.values(CODES_BY_PAGE).flatMap(Object.keys));
 
-/** Whether a value, for example from another process, is one of the codes. */
 export function isErrorCode(value: unknown): value is ErrorCode {
   return codes.has(value);
 }

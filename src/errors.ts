@@ -1,10 +1,8 @@
 import type { ErrorCode } from './error-codes.ts';
 
-/** What a {@link KilnError} carries beside its message. */
 export interface KilnErrorOptions {
   /** What to do next, as an imperative sentence or a command. */
   readonly hint?: string | undefined;
-  /** The error that led to this one. */
   readonly cause?: unknown;
   /** Facts for machines: printed with `--json`, stored in result.json. */
   readonly details?: Readonly<Record<string, unknown>> | undefined;

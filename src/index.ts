@@ -17,7 +17,10 @@ export { KilnError } from './errors.ts';
 export {
   $host,
   defineRecipe,
+  type HostCommand,
+  type HostOutput,
   parameters,
+  type RecipeHost,
   type RecipeInput,
   type RecipeStepInput,
 } from './jobs/recipe/api.ts';

@@ -1,4 +1,3 @@
-/** Words of a POSIX shell. */
 import { KilnError } from './errors.ts';
 
 /**
@@ -23,7 +22,6 @@ export function shellWords(text: string): string[] {
         hint: 'close it, or write a backslash before it',
       });
     }
-    // In double quotes a backslash only protects what would mean something there.
     const inner = double?.replace(/\\([$`"\\\n])/g, (_, kept: string) =>
       kept === '\n' ? '' : kept,
     );
@@ -33,7 +31,6 @@ export function shellWords(text: string): string[] {
   return words;
 }
 
-/** A word that a POSIX shell takes as it is, whatever is in it. */
 export function shellWord(text: string): string {
   return /^[\w@%+=:,./-]+$/.test(text) ? text : `'${text.replaceAll("'", `'\\''`)}'`;
 }

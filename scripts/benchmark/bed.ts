@@ -27,9 +27,9 @@ export interface Bed extends AsyncDisposable {
   readonly recipe: string;
   /** The RPM files that image is made of. */
   readonly rpms: string;
-  /** Returns once so many sandboxes wait. */
+  /** Returns once so many sandboxes are parked. */
   park(count: number): Promise<void>;
-  /** Ends the sandboxes that wait; no more are started. */
+  /** Ends the parked sandboxes; no more are parked. */
   parkNone(): Promise<void>;
 }
 

@@ -30,8 +30,18 @@ export function descendants(pid: number): number[] {
 
 /** MB of memory of these processes; what they share with others counts in part (PSS). */
 export function memoryOf(pids: readonly number[]): number {
-  const kilobytes = pids.map((pid) => Number(/^Pss: +(\d+)/m.exec(read(pid, 'smaps_rollup'))?.[1]));
-  return (kilobytes.reduce((sum, each) => sum + (each || 0), 0) * 1024) / MB;
+  return pids.reduce((sum, pid) => sum + field(pid, 'Pss'), 0);
+}
+
+/** MB that are a process's own: without the pages of files, whose share depends on who else runs. */
+export function ownMemory(pid: number): number {
+  return field(pid, 'Pss_Anon');
+}
+
+/** A line of smaps_rollup (proc_pid_smaps(5)), MB. */
+function field(pid: number, name: string): number {
+  const line = new RegExp(`^${name}: +(\\d+) kB`, 'm').exec(read(pid, 'smaps_rollup'));
+  return (Number(line?.[1] ?? 0) * 1024) / MB;
 }
 
 /** Runs a program and returns the most memory that it and its descendants had at a time, MB. */

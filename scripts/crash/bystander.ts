@@ -4,7 +4,7 @@ import { mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { execa } from 'execa';
 import type { StatePaths } from '../../src/host/state/paths.ts';
-import { listSandboxes } from '../../src/sandbox/domain/list.ts';
+import { listSandboxes } from '../../src/sandbox/domain/sandbox-record.ts';
 
 /** What a bystander writes at its end, and its status. */
 const LAST = 'counted up to the end';

@@ -41,7 +41,7 @@ async function main(): Promise<number> {
   process.env.KILN_FROM_SOURCE = '';
   // No sandbox but those of the jobs.
   process.env.KILN_PARKED = '0';
-  await using state = await buildState();
+  await using state = await buildState('noarch');
   const { engine } = state.images;
   // What is killed runs from source, for its probe: its modules are compiled once.
   const env = { ...state.images.env, NODE_COMPILE_CACHE: join(state.directory, 'compiled') };

@@ -97,7 +97,7 @@ function mounts(paths: StatePaths): string[] {
     .map((line) => `mount ${line}`);
 }
 
-/** Claims of id ranges that name a sandbox of this state directory. */
+/** Reservations of id ranges that name a sandbox of this state directory. */
 function ranges(paths: StatePaths, { sandboxes }: Living): string[] {
   const directory = join(paths.hostRun, 'ranges');
   return list(directory).flatMap((name) => {

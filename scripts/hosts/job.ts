@@ -14,6 +14,7 @@ import { checkDaemon } from './check-daemon.ts';
 import { checkImage } from './check-image.ts';
 import { checkLabels } from './check-labels.ts';
 import { checkLimits } from './check-limits.ts';
+import { checkPackage } from './check-package.ts';
 import { checkHonesty, checkPolicy, withBarePolicy } from './check-policy.ts';
 import { checkBoot, checkServices, leaveServices } from './check-services.ts';
 import { checkSession } from './check-session.ts';
@@ -111,7 +112,7 @@ async function onEngine(engine: string, uri: string): Promise<void> {
     await check(`${engine}: a sandbox has the host’s labels, and keeps others out`, () =>
       onState(checkLabels),
     );
-    await runTests(engine, ['test/sandbox/layers.test.ts', 'test/sandbox/prepared.test.ts']);
+    await runTests(engine, ['test/sandbox/layers.test.ts', 'test/sandbox/parked.test.ts']);
   }
   if (wanted('e2e')) {
     await runTests(engine, ['test/e2e/run.test.ts', 'test/e2e/state-mount.test.ts']);
@@ -156,6 +157,11 @@ if (values.booted) {
   if (values.host === 'b') await check('kiln’s policy module is loaded', checkPolicy);
   if (values.host === 'b' && wanted('labels')) {
     await check('kiln says so where labels hold nothing, and refuses', () => onState(checkHonesty));
+  }
+  if (wanted('package') && values.host === 'a') {
+    await check('the .deb is installed, upgraded and removed', () =>
+      onState((state) => checkPackage('/srv/packages', state)),
+    );
   }
   for (const [engine, uri] of Object.entries(engines)) {
     if (values.engine === undefined || values.engine === engine) await onEngine(engine, uri);

@@ -22,7 +22,7 @@ const USAGE = `usage: scripts/test-hosts [--host a|b] [--engine embedded|system]
 
 Boots machines as users have them, emulated, and tests this checkout there: docs/hosts.md. --match is ava's.
 
-checks: doctor, labels, limits, session, daemon, e2e, escape, image, services`;
+checks: doctor, labels, limits, session, daemon, e2e, escape, image, services, package`;
 
 const { values } = parseArgs({
   options: {
@@ -63,9 +63,9 @@ async function count(results: string, poweredOff: boolean): Promise<Counts> {
   return { passed: reader.count('passed'), failed };
 }
 
-/** The check `services`, of host A, runs Apache. */
-function needsServers({ name }: HostKind): boolean {
-  return name === 'a' && (values.only === undefined || values.only.split(',').includes('services'));
+/** Whether a check of host A's alone is to run there: `services`, with Apache, or `package`, with the .deb. */
+function needs(check: 'services' | 'package', { name }: HostKind): boolean {
+  return name === 'a' && (values.only === undefined || values.only.split(',').includes(check));
 }
 
 /** Everything for one host. Its results stay in `.cache/hosts/results-NAME`. */
@@ -83,7 +83,10 @@ async function testHost(kind: HostKind): Promise<Counts> {
       ...match.map((pattern) => `--match=${pattern}`),
     ];
     const args = [...words, `--host=${kind.name}`];
-    const job = await makePayload(top, folder, fixtures, kind.prepare, args, needsServers(kind));
+    const job = await makePayload(top, folder, fixtures, kind.prepare, args, {
+      services: needs('services', kind),
+      package: needs('package', kind),
+    });
     process.stdout.write(
       `==> booting ${kind.title}, emulated: about ten times slower than this machine\n`,
     );
@@ -107,8 +110,8 @@ const makeFixtures = execa({
 });
 await makeFixtures(process.execPath, ['fixtures/debian-rpms/main.ts']);
 const wanted = hostKinds.filter(({ name }) => values.host === undefined || values.host === name);
-if (wanted.some(needsServers)) {
-  await makeFixtures(process.execPath, ['fixtures/debian-rpms/main.ts', '--set', 'extras']);
+if (wanted.some((kind) => needs('services', kind))) {
+  await makeFixtures(process.execPath, ['fixtures/debian-rpms/main.ts', '--set', 'services']);
 }
 let [passed, failed] = [0, wanted.length === 0 ? 1 : 0];
 for (const kind of wanted) {

@@ -2,7 +2,10 @@
 import { cp, mkdir, readdir, rename, rm, stat, symlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { execa } from 'execa';
+import { stopEmbeddedDaemon } from '../../src/host/libvirt/embedded/daemon.ts';
+import { statePaths } from '../../src/host/state/paths.ts';
 import { shellWord } from '../../src/shell-words.ts';
+import { endDaemon } from '../../test/support/daemon.ts';
 
 /** Development packages that no test on a host needs, and that are most of node_modules' size. */
 const UNNEEDED = [
@@ -49,7 +52,7 @@ dmesg >/srv/results/dmesg.txt
  * @param fixtures the folder with \`debian-rpms\`, as KILN_FIXTURES names it
  * @param prepare lines for sh, run in the checkout before the first Node
  * @param args for job.ts
- * @param services the packages of servers are to be there, too
+ * @param also whether the packages of servers are to be there, and kiln's own .deb
  */
 export async function makePayload(
   top: string,
@@ -57,7 +60,7 @@ export async function makePayload(
   fixtures: string,
   prepare: string,
   args: readonly string[],
-  services: boolean,
+  also: { readonly services: boolean; readonly package: boolean },
 ): Promise<string> {
   const tree = join(folder, 'tree');
   const checkout = join(tree, 'kiln');
@@ -71,12 +74,14 @@ export async function makePayload(
   ]);
   await rm(join(checkout, 'node_modules'));
   await copyNodeModules(join(top, 'node_modules'), join(checkout, 'node_modules'));
-  const fixtureNames = services ? ['build', 'extras'] : ['build'];
+  const fixtureNames = also.services ? ['build', 'services'] : ['build'];
   await copyFixtures(
     join(fixtures, 'debian-rpms'),
     join(tree, 'fixtures/debian-rpms'),
     fixtureNames,
   );
+  if (also.package)
+    await makePackages(top, join(folder, 'state'), join(tree, 'packages'), fixtures);
   await writeFile(join(tree, 'job.sh'), jobScript(args, prepare));
 
   const disk = join(folder, 'job.img');
@@ -86,6 +91,26 @@ export async function makePayload(
   await execa('mke2fs', ['-q', '-t', 'ext4', '-L', 'kiln-job', '-d', tree, disk, kilobytes]);
   await rm(tree, { recursive: true, force: true });
   return disk;
+}
+
+/** kiln's own packages, built on a state that is gone afterwards. */
+async function makePackages(
+  top: string,
+  state: string,
+  directory: string,
+  fixtures: string,
+): Promise<void> {
+  const env = { KILN_STATE: state, KILN_FIXTURES: fixtures };
+  const paths = statePaths(env);
+  const words = [join(top, 'scripts/packaging/main.ts'), directory];
+  try {
+    await execa(process.execPath, words, { env, stdio: ['ignore', 'inherit', 'inherit'] });
+  } finally {
+    await endDaemon(paths.root);
+    await stopEmbeddedDaemon(paths);
+    await rm(paths.run, { recursive: true, force: true });
+    await rm(state, { recursive: true, force: true });
+  }
 }
 
 /** Copies what git knows or would add, as it lies on disk. */

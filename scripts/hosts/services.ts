@@ -79,7 +79,7 @@ export async function installServices(): Promise<void> {
 export async function removeServices(): Promise<void> {
   await kiln('service', 'stop', ...names);
   await kiln('service', 'uninstall', ...names);
-  await kiln('service', 'delete', ...names);
+  await kiln('service', 'delete', '--yes', ...names);
   await systemctl('disable', '--now', 'kiln-logrotate.timer');
   // systemd's own, for units of a template: it stays until the next boot.
   await systemctl('stop', 'system-kiln.slice');

@@ -109,7 +109,7 @@ function entries(directory: string) {
   }
 }
 
-/** Claims that name a sandbox of this state directory. */
+/** Reservations that name a sandbox of this state directory. */
 function ranges(paths: StatePaths): number {
   const directory = join(paths.hostRun, 'ranges');
   return list(directory).filter((name) => readText(join(directory, name)).includes(`${paths.run}/`))

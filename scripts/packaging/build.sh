@@ -37,7 +37,7 @@ install_tree() {
   cp source/src/api/io.kiln.varlink "$lib/src/api/"
   # What it takes to link the programs anew with another C library.
   cp -r source/src/client source/src/guest "$lib/src/"
-  cp source/scripts/host-packages.txt "$lib/scripts/"
+  cp source/scripts/host-packages.txt source/scripts/fixtures "$lib/scripts/"
   cp "/toolchain/node-linux-$node_arch/bin/node" "$lib/node_modules/node-linux-$node_arch/bin/"
   cp -rL "/node_modules/@koromix/koffi-linux-$node_arch" "$lib/node_modules/@koromix/"
   for name in koffi openpgp; do cp -rL "/node_modules/$name" "$lib/node_modules/$name"; done
@@ -74,6 +74,7 @@ Maintainer: kiln <kiln@kiln.invalid>
 Section: devel
 Priority: optional
 Depends: $(cat /input/depends)
+Recommends: $(cat /input/recommends)
 Installed-Size: $(du -sk deb/usr | cut -f1)
 Description: commands and builds in locked-down sandboxes on images of RPMs
  kiln runs one command or one build in a locked-down libvirt-lxc sandbox.

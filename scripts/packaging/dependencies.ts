@@ -11,12 +11,12 @@ interface Need {
   readonly suse: string;
 }
 
-/** What kiln needs to run. */
-function needs(): Need[] {
+/** What kiln needs to run, or what scripts/fixtures does. */
+function needs(wanted: 'run' | 'fixtures' = 'run'): Need[] {
   return readFileSync(TABLE, 'utf8')
     .split('\n')
     .map((line) => line.split(/ +/))
-    .filter(([use]) => use === 'run')
+    .filter(([use]) => use === wanted)
     .map(([, need = '', debian = '', fedora = '', suse = '']) => ({ need, debian, fedora, suse }));
 }
 
@@ -28,6 +28,13 @@ function unique(names: readonly string[]): string[] {
 export function debianDepends(): string {
   const packages = needs().map(({ debian }) => debian);
   return unique([...packages, 'libc6 (>= 2.36)', 'libstdc++6', 'passwd']).join(', ');
+}
+
+/** `Recommends` of the .deb: what it takes to make images of Debian, and keys of RPM distributions for theirs. */
+export function debianRecommends(): string {
+  return unique([...needs('fixtures').map(({ debian }) => debian), 'distribution-gpg-keys']).join(
+    ', ',
+  );
 }
 
 /** Lines of the spec. Libraries by their sonames, all else by the names that Fedora or SUSE have for it. */

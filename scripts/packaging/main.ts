@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { execa } from 'execa';
 import { KILN_VERSION } from '../../src/host/state/paths.ts';
-import { debianDepends, rpmRequires } from './dependencies.ts';
+import { debianDepends, debianRecommends, rpmRequires } from './dependencies.ts';
 
 const top = join(import.meta.dirname, '../..');
 
@@ -40,6 +40,7 @@ async function release(directory: string, number: string): Promise<void> {
   try {
     await writeSource(join(input, 'source.tar'));
     await writeFile(join(input, 'depends'), debianDepends());
+    await writeFile(join(input, 'recommends'), debianRecommends());
     await writeFile(join(input, 'requires'), rpmRequires());
     const sandbox = [
       ...[

@@ -7,17 +7,16 @@ import { openSync } from 'node:fs';
 import { mkdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { SingleTask } from '../../src/host/confine/task.ts';
-import type { Group } from '../../src/packages/repository/metadata/comps.ts';
-import type { MetadataFile } from '../../src/packages/repository/metadata/metadata-file.ts';
+import type { Group, MetadataFile } from '../../src/packages/repository/metadata/repomd.ts';
 import { task as convertTask } from '../../src/packages/solver/convert-task.ts';
-import { expandGroups } from '../../src/packages/solver/groups.ts';
+import { expandGroups } from '../../src/packages/solver/solve-anew.ts';
 import {
   type SolveInput,
   type SolveOutput,
   solveOutputSchema,
+  solverError,
 } from '../../src/packages/solver/solve-input.ts';
 import { task as solveTask } from '../../src/packages/solver/solve-task.ts';
-import { solverError } from '../../src/packages/solver/solver-error.ts';
 import type { DnfAnswer, DnfQuestion, DnfRepository } from '../../test/solver/dnf.ts';
 
 /** A repository of a question, converted. */
@@ -62,6 +61,16 @@ export class SolverInProcess {
   }
 }
 
+/** The last conversion that was begun. */
+let converting: Promise<unknown> = Promise.resolve();
+
+/** One after the other: each blocks a thread of Node's pool until other threads have fed it. */
+function convertNext(input: object, fds: readonly number[]): Promise<unknown> {
+  const next = converting.then(() => runTask(convertTask, input, fds));
+  converting = next.catch(() => undefined);
+  return next;
+}
+
 async function convert(work: string, options: DnfRepository): Promise<Converted> {
   const { directory } = options;
   const name = directory.replaceAll('/', '_');
@@ -73,7 +82,7 @@ async function convert(work: string, options: DnfRepository): Promise<Converted>
   );
   const run = async (input: object, output: string, sources: readonly string[]) => {
     const fds = [openSync(output, 'w+'), ...sources.map((source) => openSync(source, 'r'))];
-    return await runTask(convertTask, input, fds);
+    return await convertNext(input, fds);
   };
   const file = ({ location }: MetadataFile) => join(directory, location);
   const groups = await run(

@@ -7,10 +7,10 @@ const GRACE_MS = 10_000;
 
 /**
  * Id ranges and pairs of categories in use, a file each, which names the folder of its sandbox. A test that deletes
- * a state just when its daemon was ended has deleted what would have given back the claims: whoever needs one takes
- * it then (src/sandbox/domain/claim.ts).
+ * a state just when its daemon was ended has deleted what would have given back the reservations: whoever needs one
+ * takes it then (src/sandbox/domain/reservation.ts).
  */
-const CLAIMS = ['/run/kiln/ranges', '/run/kiln/mcs'];
+const RESERVATIONS = ['/run/kiln/ranges', '/run/kiln/mcs'];
 
 /** What of kiln's is on a host and would be there still after its makers are gone. */
 export interface HostThings {
@@ -27,7 +27,7 @@ export function hostThings(folder: string): HostThings {
     cgroups: new Set(kilnCgroups('/sys/fs/cgroup', 6)),
     runDirectories: new Set([
       ...entriesOf('/run/kiln'),
-      ...CLAIMS.flatMap(entriesOf).filter(hasState),
+      ...RESERVATIONS.flatMap(entriesOf).filter(hasState),
     ]),
     temporaryFiles: new Set(entriesOf(folder)),
   };
@@ -60,9 +60,9 @@ function findLeftovers(before: HostThings, folder: string): string[] {
   ];
 }
 
-/** Whether the run directory is there of the state that a claim's sandbox is of. */
-function hasState(claim: string): boolean {
-  const [sandbox = ''] = read(claim).split('\n');
+/** Whether the run directory is there of the state that a reservation's sandbox is of. */
+function hasState(reservation: string): boolean {
+  const [sandbox = ''] = read(reservation).split('\n');
   return existsSync(dirname(dirname(sandbox)));
 }
 
@@ -117,7 +117,7 @@ function readdirSafe(folder: string): string[] {
 function entriesOf(folder: string): string[] {
   return list(folder)
     .map((name) => join(folder, name))
-    .filter((path) => !CLAIMS.includes(path));
+    .filter((path) => !RESERVATIONS.includes(path));
 }
 
 function list(folder: string): string[] {

@@ -38,19 +38,21 @@ const STALL =
 /** Built once and kept: tests find it by KILN_FIXTURES. */
 const fixtures = process.env.KILN_FIXTURES ?? join(top, '.cache/fixtures');
 
-const steps: readonly Step[] = [
-  { title: 'build', command: [process.execPath, 'scripts/build.ts'] },
+const build: Step = { title: 'build', command: [process.execPath, 'scripts/build.ts'] };
+
+const checks: readonly Step[] = [
   { title: 'types (tsc)', command: ['npm', 'run', '--silent', 'check:types'] },
   { title: 'format and lint (biome)', command: ['npm', 'run', '--silent', 'check:lint'] },
   { title: 'kept promises', command: ['npm', 'run', '--silent', 'check:promises'] },
   { title: 'dead code (knip)', command: ['npm', 'run', '--silent', 'check:dead'] },
   { title: 'messages of new commits', command: ['npm', 'run', '--silent', 'check:commits'] },
-  {
-    title: 'fixtures: a repository of RPMs made of Debian packages',
-    command: [process.execPath, 'fixtures/debian-rpms/main.ts'],
-    env: { KILN_FIXTURES: fixtures },
-  },
 ];
+
+const makeFixtures: Step = {
+  title: 'fixtures: a repository of RPMs made of Debian packages',
+  command: [process.execPath, 'fixtures/debian-rpms/main.ts'],
+  env: { KILN_FIXTURES: fixtures },
+};
 
 /** Runs ava and passes its results on, to `reader` as well; the closing counts of TAP are ours to print. */
 async function runTests(
@@ -94,6 +96,24 @@ async function runTests(
   if (reader.count('passed') === 0) problems.push('no test passed');
 }
 
+/** How long the processors have done nothing and anything, in ticks since the machine's start: proc_stat(5). */
+function processorTicks(): { readonly idle: number; readonly all: number } {
+  const [, ...fields] = (readFileSync('/proc/stat', 'utf8').split('\n')[0] ?? '').split(/ +/);
+  const [user = 0, nice = 0, system = 0, idle = 0, wait = 0, ...more] = fields.map(Number);
+  const busy = [user, nice, system, ...more.slice(0, 3)].reduce((sum, it) => sum + it, 0);
+  return { idle: idle + wait, all: busy + idle + wait };
+}
+
+/** Prints what more files at once could gain. */
+function printIdle(before: { readonly idle: number; readonly all: number }): void {
+  const now = processorTicks();
+  const share = (now.idle - before.idle) / (now.all - before.all);
+  const seconds = ((performance.now() - started) / 1000).toFixed(0);
+  process.stdout.write(
+    `\n${seconds} s until here; processors idle for ${(share * 100).toFixed(0)} % of the tests\n`,
+  );
+}
+
 /** Prints the test files that took longest, from what test-file.ts wrote. */
 function printSlowest(folder: string): void {
   const times = readdirSync(folder)
@@ -135,6 +155,8 @@ chmodSync(temporary, 0o711);
 mkdirSync(join(temporary, 'state'));
 // Where tools that turn on Node's compile cache (npm, tsc) have it: theirs, not a test's.
 mkdirSync(join(temporary, 'node-compile-cache'));
+// Where packages of the fixtures are unpacked once for all (test/support/unpacked-packages.ts).
+mkdirSync(join(temporary, 'unpacked'));
 const before = hostThings(temporary);
 const times = mkdtempSync(join(tmpdir(), 'kiln-times-'));
 process.once('exit', () => {
@@ -144,9 +166,18 @@ process.once('exit', () => {
 // execa ends the step or the tests that are running when this process exits.
 process.once('SIGINT', () => process.exit(130)).once('SIGTERM', () => process.exit(143));
 
-for (const step of steps) {
-  if (!(await runStep(step, top))) problems.push(`${step.title} failed`);
+/** Runs one step after the other. */
+async function run(
+  steps: readonly Step[],
+  options?: { readonly isBeside: boolean },
+): Promise<void> {
+  for (const step of steps) {
+    if (!(await runStep(step, top, options))) problems.push(`${step.title} failed`);
+  }
 }
+await run([build]);
+// Fixtures are mostly waited for: they are downloaded, where this machine has none.
+await Promise.all([run([makeFixtures]), run(checks, { isBeside: true })]);
 process.stdout.write('==> tests (ava)\n');
 const options = process.argv.slice(2);
 const reader = new TapReader();
@@ -163,10 +194,15 @@ const env = {
   KILN_STATE: join(temporary, 'state'),
   KILN_FIXTURES: fixtures,
   KILN_TEST_TIMES: times,
+  KILN_TEST_UNPACKED: join(temporary, 'unpacked'),
 };
-if (chosen.length > 0) await runTests(reader, chosen, env);
+// Three files at once share a core (ava.config.js).
+const shared = { ...env, KILN_TEST_PATIENCE: process.env.KILN_TEST_PATIENCE ?? '3' };
+const ticks = processorTicks();
+if (chosen.length > 0) await runTests(reader, chosen, shared);
 else {
-  await runTests(reader, [], { ...env, KILN_TEST_PART: 'together' });
+  await runTests(reader, [], { ...shared, KILN_TEST_PART: 'together' });
+  printIdle(ticks);
   // What measures times has the machine for itself.
   const alone = globSync('test/**/*.alone.test.ts', { cwd: top });
   if (alone.length > 0) await runTests(reader, [], { ...env, KILN_TEST_PART: 'alone' });

@@ -7,18 +7,28 @@ export interface Step {
   readonly env?: Readonly<Record<string, string>>;
 }
 
-/** Runs a step with its output on ours; tells whether it succeeded and prints how long it took. */
-export async function runStep(step: Step, cwd: string): Promise<boolean> {
+/**
+ * Runs a step, tells whether it succeeded and prints how long it took. What it says is printed as it comes, or, of
+ * one that runs beside another, in one piece at its end.
+ */
+export async function runStep(
+  step: Step,
+  cwd: string,
+  { isBeside = false } = {},
+): Promise<boolean> {
   const [file, ...args] = step.command;
   const started = performance.now();
-  process.stdout.write(`==> ${step.title}\n`);
+  const title = `==> ${step.title}\n`;
+  if (!isBeside) process.stdout.write(title);
   const result = await execa(file, args, {
     cwd,
-    stdio: ['ignore', 'inherit', 'inherit'],
+    stdin: 'ignore',
+    ...(isBeside ? { all: true } : { stdout: 'inherit', stderr: 'inherit' }),
     env: step.env ?? {},
     reject: false,
   });
   const seconds = ((performance.now() - started) / 1000).toFixed(1);
-  process.stdout.write(`    ${result.failed ? 'FAILED' : 'done'} in ${seconds} s\n`);
+  const said = isBeside ? `${title}${result.all ? `${result.all}\n` : ''}` : '';
+  process.stdout.write(`${said}    ${result.failed ? 'FAILED' : 'done'} in ${seconds} s\n`);
   return !result.failed;
 }

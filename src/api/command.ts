@@ -1,24 +1,21 @@
-/** A command in an open sandbox, with the interface of node:child_process. */
 import { EventEmitter } from 'node:events';
 import { constants } from 'node:os';
 import { Readable, Writable } from 'node:stream';
 import { awaitedLater, deferred } from '../promise.ts';
-import type { Connection } from './connection.ts';
+import type { Connection } from './connect.ts';
 import type { Ended, ExecuteParameters } from './io-kiln.ts';
 
-/** The most bytes of input in one call. */
+/** Bytes of input in one call. */
 const PIECE = 256 << 10;
 
 export interface SpawnOptions {
   /** Added to the image's variables. */
   readonly env?: Readonly<Record<string, string>>;
-  /** The working directory in the sandbox. */
   readonly cwd?: string;
   /** A terminal of this size instead of three pipes; `stdout` has all its output. */
   readonly terminal?: { readonly rows: number; readonly columns: number };
   /** The time limit, milliseconds. */
   readonly timeout?: number;
-  /** Kills the command. */
   readonly signal?: AbortSignal;
 }
 
@@ -43,29 +40,19 @@ export class SandboxCommand extends EventEmitter<SandboxCommandEvents> {
   exitCode: number | null = null;
   signalCode: NodeJS.Signals | null = null;
   killed = false;
-  /** How it ended; undefined while it runs. */
   ended: Ended | undefined;
   readonly #open: () => Promise<Connection>;
-  /** Resolves with its name once it runs. */
   readonly #started = deferred<string>();
   /** A connection for input and signals: its own connection is busy with its output. */
   #control: Promise<Connection> | undefined;
   #own: Connection | undefined;
 
-  /** Starts the command; use `sandbox.spawn()`. */
   constructor(
     open: () => Promise<Connection>,
-    {
-      sandbox,
-      argv,
-      env,
-      cwd,
-      terminal,
-      timeout,
-      signal,
-    }: SpawnOptions & Pick<ExecuteParameters, 'sandbox' | 'argv'>,
+    options: SpawnOptions & Pick<ExecuteParameters, 'sandbox' | 'argv'>,
   ) {
     super();
+    const { sandbox, argv, env, cwd, terminal, timeout, signal } = options;
     this.#open = open;
     this.spawnfile = argv[0] ?? '';
     this.spawnargs = argv;
@@ -79,11 +66,9 @@ export class SandboxCommand extends EventEmitter<SandboxCommandEvents> {
         this.#input(chunk).then(() => done(), done);
       },
       final: (done) => {
-        // An ended command needs no end of input.
-        this.#send({ end: true }).then(
-          () => done(),
-          () => done(),
-        );
+        this.#send({ end: true })
+          .catch(() => undefined)
+          .finally(done);
       },
     });
     const parameters = { sandbox, argv, env, workdir: cwd, terminal, timeout, interactive: true };
@@ -110,10 +95,7 @@ export class SandboxCommand extends EventEmitter<SandboxCommandEvents> {
       this.#finish(result ?? { exitCode: 0, exitStatus: 0 });
     } finally {
       own.close();
-      this.#control?.then(
-        (control) => control.close(),
-        () => undefined,
-      );
+      this.#control?.then((control) => control.close()).catch(() => undefined);
     }
   }
 
@@ -132,7 +114,6 @@ export class SandboxCommand extends EventEmitter<SandboxCommandEvents> {
     this.#endStreams();
   }
 
-  /** The command could not be started, or the connection is gone. */
   #fail(error: Error): void {
     this.#started.reject(error);
     this.stdin.destroy();
@@ -156,26 +137,22 @@ export class SandboxCommand extends EventEmitter<SandboxCommandEvents> {
     if (open === 0) closed();
   }
 
-  /**
-   * Sends a signal to its process group, as a terminal does. False if it has ended. Throws TypeError for an
-   * unknown signal.
-   */
+  /** To its process group. False if it has ended. Throws TypeError for an unknown signal. */
   kill(signal: NodeJS.Signals | number = 'SIGTERM'): boolean {
     const name = typeof signal === 'number' ? nameOf(signal) : signal;
     if (name === undefined || !(name in constants.signals))
       throw new TypeError(`unknown signal ${signal}`);
     if (this.ended !== undefined) return false;
     this.killed = true;
-    this.#call(
-      async (control, process) => await control.call('SendSignal', { process, signal: name }),
-    ).catch(() => undefined);
+    this.#call((control, process) => control.call('SendSignal', { process, signal: name })).catch(
+      () => undefined,
+    );
     return true;
   }
 
-  /** Sets the size of its terminal, in characters. */
   resize(rows: number, columns: number): void {
-    this.#call(
-      async (control, process) => await control.call('ResizeTerminal', { process, rows, columns }),
+    this.#call((control, process) =>
+      control.call('ResizeTerminal', { process, rows, columns }),
     ).catch(() => undefined);
   }
 
@@ -186,9 +163,7 @@ export class SandboxCommand extends EventEmitter<SandboxCommandEvents> {
   }
 
   async #send(input: { readonly data?: string; readonly end?: boolean }): Promise<void> {
-    await this.#call(
-      async (control, process) => await control.call('SendInput', { process, ...input }),
-    );
+    await this.#call((control, process) => control.call('SendInput', { process, ...input }));
   }
 
   async #call(act: (control: Connection, process: string) => Promise<unknown>): Promise<void> {

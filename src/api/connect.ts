@@ -1,13 +1,212 @@
-/** Finds the daemon, and starts it if root calls. */
+/** Finds the daemon, starts it if root calls, and makes calls of its API, one after the other. */
 
-import { execFile } from 'node:child_process';
-import { join, resolve } from 'node:path';
+import { execFile, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { closeSync, constants, openSync } from 'node:fs';
+import { createConnection, type Socket } from 'node:net';
+import { basename, dirname, join, resolve } from 'node:path';
+import type { Readable, Writable } from 'node:stream';
 import { defined } from '../defined.ts';
+import { type ErrorCode, isErrorCode } from '../error-codes.ts';
 import { KilnError } from '../errors.ts';
 import { packageRoot } from '../host/state/paths.ts';
-import { Connection } from './connection.ts';
-import { INTERFACE_VERSION } from './io-kiln.ts';
+import { deferred } from '../promise.ts';
+import { INTERFACE_VERSION, unusableParameter } from './interface.ts';
+import type { Errors, Methods } from './io-kiln.ts';
 import { Kiln } from './kiln.ts';
+
+/** Bytes of a client's words that an error repeats. */
+const SAID_MAX = 4096;
+
+interface CallOptions<Reply> {
+  readonly onReply?: ((reply: Reply) => void) | undefined;
+  /** Ends the connection and its jobs; the signal's reason is thrown. */
+  readonly signal?: AbortSignal | undefined;
+}
+
+interface Pending {
+  readonly onReply: ((reply: object) => void) | undefined;
+  readonly last: PromiseWithResolvers<object>;
+}
+
+interface ReplyMessage {
+  readonly error?: string;
+  readonly parameters?: object;
+  readonly continues?: boolean;
+}
+
+/** What a connection is made of: a socket, or a process's two pipes. */
+interface Carrier {
+  readonly input: Readable;
+  readonly output: Writable;
+  readonly ref: () => void;
+  readonly unref: () => void;
+  readonly destroy: () => void;
+  /** Why it ended, where it can tell. */
+  readonly why?: () => string;
+}
+
+export class Connection {
+  readonly #carrier: Omit<Carrier, 'input' | 'output'>;
+  readonly #input: Readable;
+  readonly #output: Writable;
+  readonly #pending: Pending[] = [];
+  #parts: Buffer[] = [];
+  #end: Error | undefined;
+  #isBackground = false;
+
+  private constructor({ input, output, ...carrier }: Carrier) {
+    this.#carrier = carrier;
+    this.#input = input;
+    this.#output = output;
+    input.on('data', (bytes) => this.#receive(bytes));
+    input.on('error', (error) => this.#ended(error));
+    if (output !== (input as unknown)) output.on('error', () => undefined);
+    input.on('close', () => this.#ended(undefined));
+    carrier.unref();
+  }
+
+  /** `path` may be longer than a socket's address. Throws Node's own errors. */
+  static async open(path: string): Promise<Connection> {
+    const flags = constants.O_RDONLY | constants.O_DIRECTORY;
+    const folder = openSync(dirname(path), flags);
+    try {
+      const socket = createConnection(`/proc/self/fd/${folder}/${basename(path)}`);
+      await once(socket, 'connect');
+      return new Connection({
+        ...{ input: socket, output: socket },
+        ref: () => socket.ref(),
+        unref: () => socket.unref(),
+        destroy: () => socket.destroy(),
+      });
+    } finally {
+      closeSync(folder);
+    }
+  }
+
+  /** Through kiln's own client, which opens the files that calls name with this user's rights. */
+  static through(program: string, env: NodeJS.ProcessEnv): Connection {
+    const client = spawn(program, ['varlink'], { env, stdio: ['pipe', 'pipe', 'pipe'] });
+    const { stdin, stdout, stderr } = client;
+    let said = '';
+    stderr.on('data', (text: Buffer) => {
+      said = `${said}${text}`.slice(0, SAID_MAX);
+    });
+    client.on('error', (error) => stdout.destroy(error));
+    // At run time all three are sockets.
+    const all = [client, stdout, stderr] as unknown as Pick<Socket, 'ref' | 'unref'>[];
+    const carrier: Carrier = {
+      ...{ input: stdout, output: stdin },
+      ref: () => void all.forEach((each) => void each.ref()),
+      unref: () => void all.forEach((each) => void each.unref()),
+      destroy: () => {
+        stdin.destroy();
+        stdout.destroy();
+      },
+      why: () => said,
+    };
+    return new Connection(carrier);
+  }
+
+  async call<Name extends keyof Methods>(
+    method: Name,
+    parameters: Methods[Name]['parameters'],
+    { onReply, signal }: CallOptions<Methods[Name]['reply']> = {},
+  ): Promise<Methods[Name]['reply']> {
+    signal?.throwIfAborted();
+    if (this.#end !== undefined) throw this.#end;
+    const last = deferred<object>();
+    this.#pending.push({ onReply: onReply as Pending['onReply'], last });
+    if (!this.#isBackground) this.#carrier.ref();
+    const more = onReply === undefined ? {} : { more: true };
+    this.#output.write(`${JSON.stringify({ method: `io.kiln.${method}`, parameters, ...more })}\0`);
+    const abort = () => {
+      this.#end = signal?.reason;
+      this.#carrier.destroy();
+    };
+    signal?.addEventListener('abort', abort, { once: true });
+    try {
+      return (await last.promise) as Methods[Name]['reply'];
+    } finally {
+      signal?.removeEventListener('abort', abort);
+    }
+  }
+
+  set paused(paused: boolean) {
+    if (paused) this.#input.pause();
+    else this.#input.resume();
+  }
+
+  set isBackground(isBackground: boolean) {
+    this.#isBackground = isBackground;
+    if (isBackground || this.#pending.length === 0) this.#carrier.unref();
+    else this.#carrier.ref();
+  }
+
+  close(): void {
+    this.#carrier.destroy();
+  }
+
+  #receive(bytes: Buffer): void {
+    let from = 0;
+    for (let end = bytes.indexOf(0); end !== -1; end = bytes.indexOf(0, from)) {
+      const message = Buffer.concat([...this.#parts.splice(0), bytes.subarray(from, end)]);
+      from = end + 1;
+      this.#take(JSON.parse(message.toString()) as ReplyMessage);
+    }
+    if (from < bytes.length) this.#parts.push(bytes.subarray(from));
+  }
+
+  #take({ error, parameters = {}, continues = false }: ReplyMessage): void {
+    const [pending] = this.#pending;
+    if (continues) {
+      pending?.onReply?.(parameters);
+      return;
+    }
+    this.#pending.shift();
+    if (this.#pending.length === 0) this.#carrier.unref();
+    if (error === undefined) pending?.last.resolve(parameters);
+    else pending?.last.reject(failure(error, parameters));
+  }
+
+  #ended(cause: Error | undefined): void {
+    const why = this.#carrier
+      .why?.()
+      .trim()
+      .replace(/^kiln: /, '');
+    const message = why ? `kilnd did not answer: ${why}` : 'the connection to kilnd is over';
+    this.#end ??= new KilnError('E_NO_DAEMON', message, {
+      hint: 'call connect() again; kilnd.log in the state directory may say why it ended',
+      cause,
+    });
+    for (const { last } of this.#pending.splice(0)) last.reject(this.#end);
+  }
+}
+
+function failure(error: string, parameters: object): KilnError {
+  if (error === 'io.kiln.Failed') {
+    const { code, message, hint, causes } = parameters as Errors['Failed'];
+    const cause = causes.reduceRight<Error | undefined>(
+      (before, text) => new Error(text, before === undefined ? {} : { cause: before }),
+      undefined,
+    );
+    // Another version of kiln may have codes that this one does not know.
+    const known = isErrorCode(code) ? code : (code as ErrorCode);
+    return new KilnError(known, message, { hint, cause });
+  }
+  if (error === 'org.varlink.service.InvalidParameter') {
+    return unusableParameter((parameters as { readonly parameter: string }).parameter);
+  }
+  if (error === 'org.varlink.service.PermissionDenied') {
+    return new KilnError('E_PERMISSION', 'kilnd does not do this for your user', {
+      hint: 'root puts you into the group kiln: `kiln doctor users` says what is missing',
+    });
+  }
+  return new KilnError('E_PROTOCOL', `kilnd answered with the unknown error ${error}`, {
+    hint: 'kilnd may be of another version than this library: compare `kiln --version`',
+    details: { ...parameters },
+  });
+}
 
 export interface ConnectOptions {
   /** The state directory; `KILN_STATE` or /var/lib/kiln by default. */
@@ -18,10 +217,7 @@ export interface ConnectOptions {
 
 const DEFAULT_SOCKET = '/run/kiln/io.kiln';
 
-/**
- * Connects to the daemon.
- * @throws KilnError E_NO_DAEMON where there is none, E_PERMISSION, E_PROTOCOL for a daemon of another version
- */
+/** @throws KilnError E_NO_DAEMON, E_PERMISSION, E_PROTOCOL for a daemon of another version */
 export async function connect({ state, start = true }: ConnectOptions = {}): Promise<Kiln> {
   const place = state ?? (process.env.KILN_STATE || undefined);
   const socket = place === undefined ? DEFAULT_SOCKET : join(resolve(place), 'io.kiln');
@@ -39,13 +235,16 @@ export async function connect({ state, start = true }: ConnectOptions = {}): Pro
       hint: `this library is for version ${INTERFACE_VERSION}: install the same kiln`,
     });
   }
-  return new Kiln(connection, open);
+  const env = { ...process.env, ...defined({ KILN_STATE: place }) };
+  const withFiles = async () => Connection.through(join(packageRoot(), 'dist/kiln'), env);
+  // kilnd opens root's files itself.
+  return new Kiln(connection, { open, withFiles: process.getuid?.() === 0 ? open : withFiles });
 }
 
 function unreachable(socket: string, cause: NodeJS.ErrnoException): KilnError {
   if (cause.code === 'EACCES') {
     return new KilnError('E_PERMISSION', `you may not connect to ${socket}`, {
-      hint: 'call it as root',
+      hint: 'root puts you into the group kiln: `kiln doctor users` says what is missing',
       cause,
     });
   }
@@ -55,7 +254,6 @@ function unreachable(socket: string, cause: NodeJS.ErrnoException): KilnError {
   });
 }
 
-/** Runs a short command of the client, which knows how to start a daemon. */
 async function startDaemon(state: string | undefined): Promise<void> {
   const env = { ...process.env, ...defined({ KILN_STATE: state }) };
   const program = join(packageRoot(), 'dist/kiln');

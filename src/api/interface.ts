@@ -1,28 +1,173 @@
-/** The interface io.kiln, from its definition file. */
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { KilnError } from '../errors.ts';
 import { packageRoot } from '../host/state/paths.ts';
-import { type Interface, parseInterface, type Struct, type Type } from './idl.ts';
 
-/** Its text. @throws KilnError E_INSTALLATION, Node's own errors of the file system */
+/** The type of a field of Varlink (https://varlink.org/Interface-Definition). */
+export type Type =
+  | { readonly kind: 'bool' | 'int' | 'float' | 'string' | 'object' }
+  | { readonly kind: 'optional' | 'array' | 'map'; readonly of: Type }
+  | { readonly kind: 'enum'; readonly values: readonly string[] }
+  | Struct
+  | { readonly kind: 'named'; readonly name: string };
+
+export interface Struct {
+  readonly kind: 'struct';
+  readonly fields: readonly Field[];
+}
+
+export interface Field {
+  readonly name: string;
+  readonly doc: string;
+  readonly type: Type;
+}
+
+interface Method {
+  readonly doc: string;
+  readonly input: Struct;
+  readonly output: Struct;
+}
+
+export interface Interface {
+  readonly name: string;
+  readonly doc: string;
+  readonly types: ReadonlyMap<string, { readonly doc: string; readonly type: Type }>;
+  readonly methods: ReadonlyMap<string, Method>;
+  readonly errors: ReadonlyMap<string, { readonly doc: string; readonly type: Struct }>;
+}
+
+const TOKEN = /[ \t\r\n]*(?:(#[^\n]*)|(->|\[string\]|\[\]|[?:,()])|([A-Za-z][\w.-]*)|$)/y;
+
+const PLAIN = ['bool', 'int', 'float', 'string', 'object'] as const;
+
+export function parseInterface(text: string): Interface {
+  return new Parser(text).interface();
+}
+
+class Parser {
+  readonly #text: string;
+  #at = 0;
+  #token = '';
+  #doc = '';
+
+  constructor(text: string) {
+    this.#text = text;
+    this.#next();
+  }
+
+  interface(): Interface {
+    const doc = this.#doc;
+    this.#expect('interface');
+    const name = this.#name();
+    const types = new Map<string, { doc: string; type: Type }>();
+    const methods = new Map<string, Method>();
+    const errors = new Map<string, { doc: string; type: Struct }>();
+    while (this.#token !== '') {
+      const of = this.#doc;
+      const kind = this.#name();
+      const member = this.#name();
+      if (types.has(member) || methods.has(member) || errors.has(member)) this.#fail();
+      if (kind === 'type') types.set(member, { doc: of, type: this.#braced() });
+      else if (kind === 'error') errors.set(member, { doc: of, type: this.#struct() });
+      else if (kind === 'method') {
+        const input = this.#struct();
+        this.#expect('->');
+        methods.set(member, { doc: of, input, output: this.#struct() });
+      } else this.#fail();
+    }
+    return { name, doc, types, methods, errors };
+  }
+
+  #type(): Type {
+    if (this.#take('?')) return { kind: 'optional', of: this.#type() };
+    if (this.#take('[]')) return { kind: 'array', of: this.#type() };
+    if (this.#take('[string]')) return { kind: 'map', of: this.#type() };
+    if (this.#token === '(') return this.#braced();
+    const name = this.#name();
+    const plain = PLAIN.find((kind) => kind === name);
+    return plain === undefined ? { kind: 'named', name } : { kind: plain };
+  }
+
+  #struct(): Struct {
+    const type = this.#braced();
+    return type.kind === 'struct' ? type : this.#fail();
+  }
+
+  #braced(): Struct | { readonly kind: 'enum'; readonly values: readonly string[] } {
+    const fields: Field[] = [];
+    const values: string[] = [];
+    this.#expect('(');
+    while (!this.#take(')')) {
+      if (fields.length + values.length > 0) this.#expect(',');
+      const doc = this.#doc;
+      const name = this.#name();
+      if (this.#take(':')) fields.push({ name, doc, type: this.#type() });
+      else values.push(name);
+    }
+    if (fields.length > 0 && values.length > 0) this.#fail();
+    return values.length > 0 ? { kind: 'enum', values } : { kind: 'struct', fields };
+  }
+
+  #name(): string {
+    const name = this.#token;
+    if (!/^[A-Za-z]/.test(name)) this.#fail();
+    this.#next();
+    return name;
+  }
+
+  #take(token: string): boolean {
+    if (this.#token !== token) return false;
+    this.#next();
+    return true;
+  }
+
+  #expect(token: string): void {
+    if (!this.#take(token)) this.#fail();
+  }
+
+  #next(): void {
+    let doc = '';
+    for (;;) {
+      TOKEN.lastIndex = this.#at;
+      const found = TOKEN.exec(this.#text);
+      if (found === null) this.#fail();
+      const [whole, comment, mark, name] = found;
+      this.#at += whole.length;
+      if (comment === undefined) {
+        this.#token = mark ?? name ?? '';
+        this.#doc = doc.trim();
+        return;
+      }
+      doc += `${comment.slice(1).replace(/^ /, '')}\n`;
+    }
+  }
+
+  #fail(): never {
+    const line = this.#text.slice(0, this.#at).split('\n').length;
+    const what = this.#token || 'its end';
+    throw new SyntaxError(`line ${line} of the interface: ${what} is not expected`);
+  }
+}
+
 export function interfaceText(): string {
   return readFileSync(join(packageRoot(), 'src/api/io.kiln.varlink'), 'utf8');
 }
 
 let parsed: Interface | undefined;
 
-/** The parsed interface, read once. */
 export function kilnInterface(): Interface {
   parsed ??= parseInterface(interfaceText());
   return parsed;
 }
 
-/** The version that its comment names. */
+/** The version of the interface: its comment names it, too. */
+export const INTERFACE_VERSION = 1;
+
 export function interfaceVersion({ doc }: Interface): number {
   return Number(/^Version (\d+)$/m.exec(doc)?.[1]);
 }
 
-/** The error for a value of a wrong type: `parameter` is the field, such as `surroundings.binds`. */
+/** `parameter` is the field, such as `surroundings.binds`. */
 export class InvalidParameter extends Error {
   readonly parameter: string;
 
@@ -32,10 +177,13 @@ export class InvalidParameter extends Error {
   }
 }
 
-/**
- * A copy of a call's parameters, checked against the interface, without null fields.
- * @throws InvalidParameter
- */
+/** For the library: the daemon's answer, or what the library finds before it asks. */
+export function unusableParameter(parameter: string): KilnError {
+  const message = `${parameter || 'the parameters'}: missing, unknown, or not of its type`;
+  return new KilnError('E_ARGUMENT', message, { hint: 'docs/reference/api.md lists the fields' });
+}
+
+/** A checked copy without null fields. @throws InvalidParameter */
 export function checkParameters(type: Struct, value: unknown, of: Interface): object {
   return checked(type, value, '', of) as object;
 }
@@ -50,15 +198,15 @@ function checked(type: Type, value: unknown, place: string, of: Interface): unkn
       if (!Array.isArray(value)) return fail(place);
       return value.map((item) => checked(type.of, item, place, of));
     case 'map':
-      return copied(isObject(value) ? Object.entries(value) : fail(place), (item, name) =>
+      return copied(Object.entries(object(value, place)), (item, name) =>
         checked(type.of, item, `${place}.${name}`, of),
       );
     case 'struct':
-      return checkedFields(type, isObject(value) ? value : fail(place), place, of);
+      return checkedFields(type, object(value, place), place, of);
     case 'enum':
       return typeof value === 'string' && type.values.includes(value) ? value : fail(place);
     case 'object':
-      return isObject(value) ? value : fail(place);
+      return object(value, place);
     case 'int':
       return Number.isSafeInteger(value) ? value : fail(place);
     case 'float':
@@ -88,7 +236,7 @@ function checkedFields(
   );
 }
 
-/** An object of these entries without undefined ones; no name has a special meaning to JavaScript. */
+/** Without undefined values; no name has a special meaning to JavaScript. */
 function copied<Value>(
   entries: readonly (readonly [string, Value])[],
   copy: (value: Value, name: string) => unknown,
@@ -101,8 +249,9 @@ function copied<Value>(
   );
 }
 
-function isObject(value: unknown): value is Readonly<Record<string, unknown>> {
-  return typeof value === 'object' && value !== null && !Array.isArray(value);
+function object(value: unknown, place: string): Readonly<Record<string, unknown>> {
+  if (typeof value !== 'object' || value === null || Array.isArray(value)) fail(place);
+  return value as Readonly<Record<string, unknown>>;
 }
 
 function fail(place: string): never {

@@ -1,7 +1,14 @@
 /** The library: kiln for programs, as a client of the daemon. */
 import { resolve } from 'node:path';
+import { defined } from '../defined.ts';
 import { KilnError } from '../errors.ts';
-import type { Connection } from './connection.ts';
+import type { Connection } from './connect.ts';
+import {
+  checkParameters,
+  InvalidParameter,
+  kilnInterface,
+  unusableParameter,
+} from './interface.ts';
 import type {
   BuildParameters,
   BuildResult,
@@ -18,7 +25,6 @@ import type {
 } from './io-kiln.ts';
 import { Sandbox } from './sandbox.ts';
 
-/** What a job reports, and what ends it. */
 export interface JobOptions {
   /** Ends the job; the signal's reason is thrown. */
   readonly signal?: AbortSignal | undefined;
@@ -30,7 +36,6 @@ export interface JobOptions {
 export interface RunOptions
   extends Omit<RunParameters, 'input' | 'interactive' | 'terminal'>,
     JobOptions {
-  /** Standard input; empty by default. */
   readonly input?: string | Uint8Array | undefined;
   /** Called with standard output as it comes; `stdout` of the result is empty then. */
   readonly onStdout?: ((chunk: Buffer) => void) | undefined;
@@ -43,16 +48,11 @@ export interface RunOutcome extends RunResult {
   readonly stderr: Buffer;
 }
 
-/** A sandbox: `image` is enough. */
 export interface OpenOptions extends OpenSandboxParameters, JobOptions {}
 
-/** A build. Paths may be relative. */
 export interface BuildOptions extends BuildParameters, JobOptions {
-  /** Called when a part of the build begins. */
   readonly onPhase?: ((phase: string) => void) | undefined;
-  /** Called with the build's output as it comes. */
   readonly onOutput?: ((chunk: Buffer) => void) | undefined;
-  /** In a chain: called when the state of a package changes. */
   readonly onMember?:
     | ((member: { readonly name: string; readonly state: string }) => void)
     | undefined;
@@ -63,20 +63,22 @@ export interface BuildImageOptions extends JobOptions {
   readonly update?: boolean | undefined;
 }
 
-/**
- * A connection to the daemon, made by {@link connect}. All methods throw {@link KilnError}s with the daemon's
- * codes.
- */
+/** A connection to the daemon, made by {@link connect}. All methods throw {@link KilnError}s. */
 export class Kiln implements AsyncDisposable {
   readonly #connection: Connection;
   readonly #open: () => Promise<Connection>;
+  readonly #withFiles: () => Promise<Connection>;
 
-  constructor(connection: Connection, open: () => Promise<Connection>) {
+  /** `withFiles` opens a connection whose calls may name files. */
+  constructor(
+    connection: Connection,
+    { open, withFiles }: Readonly<Record<'open' | 'withFiles', () => Promise<Connection>>>,
+  ) {
     this.#connection = connection;
     this.#open = open;
+    this.#withFiles = withFiles;
   }
 
-  /** Runs one command in a sandbox of its own. */
   async run(options: RunOptions): Promise<RunOutcome> {
     const { signal, onProgress, onWarning, onStdout, onStderr, input, ...parameters } = options;
     const output = { stdout: [] as Buffer[], stderr: [] as Buffer[] };
@@ -87,12 +89,10 @@ export class Kiln implements AsyncDisposable {
       if (on === undefined) output[name].push(chunk);
       else on(chunk);
     };
+    const base64 = input === undefined ? undefined : Buffer.from(input).toString('base64');
     const { result } = await this.#job(
       'Run',
-      {
-        ...withPaths(parameters),
-        ...(input === undefined ? {} : { input: Buffer.from(input).toString('base64') }),
-      },
+      { ...withPaths('Run', parameters), ...defined({ input: base64 }) },
       { signal, onProgress, onWarning },
       ({ stdout, stderr }) => {
         take('stdout', stdout);
@@ -103,12 +103,10 @@ export class Kiln implements AsyncDisposable {
     return { ...needed(result), stdout: Buffer.concat(stdout), stderr: Buffer.concat(stderr) };
   }
 
-  /**
-   * Opens a sandbox for any number of commands, and files in and out. It ends with this process at the latest.
-   */
+  /** For any number of commands, and files in and out. It ends with this process at the latest. */
   async open(options: OpenOptions): Promise<Sandbox> {
     const { signal, onProgress, onWarning, ...parameters } = options;
-    return await Sandbox.open(this.#open, this.#connection, withPaths(parameters), {
+    return await Sandbox.open(this.#open, this.#connection, withPaths('OpenSandbox', parameters), {
       ...{ signal, onProgress, onWarning },
     });
   }
@@ -118,7 +116,7 @@ export class Kiln implements AsyncDisposable {
     const { signal, onProgress, onWarning, onPhase, onOutput, onMember, ...parameters } = options;
     const { result } = await this.#job(
       'Build',
-      withPaths(parameters),
+      withPaths('Build', parameters),
       { signal, onProgress, onWarning },
       ({ phase, output, member }) => {
         if (phase !== undefined) onPhase?.(phase);
@@ -129,21 +127,22 @@ export class Kiln implements AsyncDisposable {
     return needed(result);
   }
 
-  /** The images of the store, most recently used first. */
   async images(): Promise<readonly Image[]> {
     return (await this.#connection.call('ListImages', {})).images;
   }
 
-  /** Makes an image, unless it exists. */
   async buildImage(image: string, options: BuildImageOptions = {}): Promise<Image> {
     const { update, ...job } = options;
+    checkTypes('BuildImage', { image, update });
     const { result } = await this.#job('BuildImage', { image: imagePath(image), update }, job);
     return needed(result);
   }
 
   /** Solves a recipe and writes its lock; returns the lock's path. */
   async lockImage(recipe: string, output?: string, job: JobOptions = {}): Promise<string> {
-    const parameters = { recipe: imagePath(recipe), output: absolute(output) };
+    checkTypes('LockImage', { recipe, output });
+    const lock = output === undefined ? undefined : resolve(output);
+    const parameters = { recipe: imagePath(recipe), output: lock };
     return needed((await this.#job('LockImage', parameters, job)).result);
   }
 
@@ -152,27 +151,22 @@ export class Kiln implements AsyncDisposable {
     return (await this.#connection.call('RemoveImage', { image })).freed;
   }
 
-  /** All sandboxes, oldest first. */
   async sandboxes(): Promise<readonly ListedSandbox[]> {
     return (await this.#connection.call('ListSandboxes', {})).sandboxes;
   }
 
-  /** Destroys a sandbox with everything in it. */
   async kill(sandbox: string): Promise<void> {
     await this.#connection.call('KillSandbox', { sandbox });
   }
 
-  /** All services, or the named ones. */
   async services(names?: readonly string[]): Promise<readonly Service[]> {
     return (await this.#connection.call('ListServices', { names })).services;
   }
 
-  /** Checks this machine, as `kiln doctor` does. */
   async doctor(names?: readonly string[]): Promise<readonly Check[]> {
     return (await this.#connection.call('Doctor', { names })).checks;
   }
 
-  /** Calls a method of the interface; parameters are passed unchanged. */
   async call<Name extends keyof Methods>(
     method: Name,
     parameters: Methods[Name]['parameters'],
@@ -189,7 +183,7 @@ export class Kiln implements AsyncDisposable {
     this.close();
   }
 
-  /** Makes a call on a connection of its own, so that ending the connection ends the job. */
+  /** On a connection of its own: ending it ends the job. */
   async #job<Name extends 'Run' | 'Build' | 'BuildImage' | 'LockImage'>(
     method: Name,
     parameters: Methods[Name]['parameters'],
@@ -197,7 +191,7 @@ export class Kiln implements AsyncDisposable {
     onReply: (reply: Methods[Name]['reply']) => void = () => undefined,
   ): Promise<Methods[Name]['reply']> {
     signal?.throwIfAborted();
-    const connection = await this.#open();
+    const connection = await (namesFiles(parameters) ? this.#withFiles() : this.#open());
     try {
       return await connection.call(method, parameters, {
         signal,
@@ -213,7 +207,6 @@ export class Kiln implements AsyncDisposable {
   }
 }
 
-/** The result in the last reply of a job. */
 function needed<Result>(result: Result | undefined): Result {
   if (result !== undefined) return result;
   throw new KilnError('E_PROTOCOL', 'kilnd ended the call without a result', {
@@ -221,61 +214,65 @@ function needed<Result>(result: Result | undefined): Result {
   });
 }
 
-function absolute(path: string): string;
-function absolute(path: string | undefined): string | undefined;
-function absolute(path: string | undefined): string | undefined {
-  return path === undefined ? undefined : resolve(path);
-}
-
-/** An image, recipe or lock; made absolute if it looks like a path. */
 function imagePath(image: string): string {
   return image.includes('/') || /\.(?:ya?ml|json)$/.test(image) ? resolve(image) : image;
 }
 
-/** The parameters that are paths of the host. */
-interface Paths {
-  readonly image?: string | undefined;
-  readonly surroundings?: Surroundings | undefined;
-  readonly copyIn?: RunParameters['copyIn'];
-  readonly resultDirectory?: string | undefined;
-  readonly sources?: readonly string[];
-  readonly sourceDirectory?: string | undefined;
-  readonly lock?: string | undefined;
-  readonly signKey?: string | undefined;
-  readonly signPassphraseFile?: string | undefined;
-  readonly provenanceKey?: string | undefined;
+const SINGLE = [
+  ...(['resultDirectory', 'sourceDirectory', 'lock'] as const),
+  ...(['signKey', 'signPassphraseFile', 'provenanceKey'] as const),
+];
+
+type PathFields = Pick<RunParameters, 'image' | 'surroundings' | 'copyIn'> &
+  Pick<BuildParameters, (typeof SINGLE)[number] | 'sources'>;
+type Paths = { readonly [Name in keyof PathFields]?: PathFields[Name] | undefined };
+
+/** All its paths are absolute: see withPaths(). */
+function namesFiles(parameters: Paths & { readonly recipe?: string }): boolean {
+  const { image, surroundings = {}, copyIn = [], resultDirectory, sources } = parameters;
+  const { binds = [], secrets = [], seccomp = '' } = surroundings;
+  const paths = [image ?? '', seccomp].some((name) => name.includes('/'));
+  const given = [resultDirectory, sources, ...binds, ...secrets, ...copyIn];
+  return paths || 'recipe' in parameters || given.some((value) => value !== undefined);
 }
 
-/** Makes paths absolute, because the daemon has a working directory of its own. */
-function withPaths<Parameters extends Paths>(parameters: Parameters): Parameters {
+/**
+ * The daemon has a working directory of its own.
+ * @throws KilnError E_ARGUMENT for what is not of its type: JavaScript's callers have no compiler that says so
+ */
+function withPaths<Parameters extends Paths>(
+  method: 'Run' | 'OpenSandbox' | 'Build',
+  parameters: Parameters,
+): Parameters {
+  checkTypes(method, parameters);
   const { image, surroundings, copyIn, sources } = parameters;
-  const single = [
-    'resultDirectory',
-    'sourceDirectory',
-    'lock',
-    'signKey',
-    'signPassphraseFile',
-    'provenanceKey',
-  ] as const;
-  const paths = single.flatMap((name) => {
+  const paths = SINGLE.flatMap((name) => {
     const path = parameters[name];
     return path === undefined ? [] : [[name, resolve(path)] as const];
   });
   return {
     ...parameters,
     ...Object.fromEntries(paths),
-    ...(image === undefined ? {} : { image: imagePath(image) }),
-    ...(surroundings === undefined ? {} : { surroundings: surroundingPaths(surroundings) }),
-    ...(copyIn === undefined
-      ? {}
-      : { copyIn: copyIn.map(({ source, target }) => ({ source: keptEnd(source), target })) }),
-    ...(sources === undefined
-      ? {}
-      : { sources: sources.map((source) => (/[/.]/.test(source) ? resolve(source) : source)) }),
+    ...defined({
+      image: image && imagePath(image),
+      surroundings: surroundings && surroundingPaths(surroundings),
+      copyIn: copyIn?.map(({ source, target }) => ({ source: keptEnd(source), target })),
+      sources: sources?.map((source) => (/[/.]/.test(source) ? resolve(source) : source)),
+    }),
   };
 }
 
-/** An absolute path with its trailing slash or `/.`, which has a meaning. */
+function checkTypes(method: keyof Methods, parameters: object): void {
+  const all = kilnInterface();
+  const input = all.methods.get(method)?.input;
+  try {
+    if (input !== undefined) checkParameters(input, parameters, all);
+  } catch (error) {
+    throw error instanceof InvalidParameter ? unusableParameter(error.parameter) : error;
+  }
+}
+
+/** A trailing slash or `/.` has a meaning. */
 function keptEnd(path: string): string {
   return path.startsWith('/') ? path : `${process.cwd()}/${path}`;
 }
@@ -284,12 +281,10 @@ function surroundingPaths(surroundings: Surroundings): Surroundings {
   const { binds, secrets, seccomp } = surroundings;
   return {
     ...surroundings,
-    ...(binds === undefined
-      ? {}
-      : { binds: binds.map((bind) => ({ ...bind, source: resolve(bind.source) })) }),
-    ...(secrets === undefined
-      ? {}
-      : { secrets: secrets.map(({ name, file }) => ({ name, file: resolve(file) })) }),
-    ...(seccomp !== undefined && /[./]/.test(seccomp) ? { seccomp: resolve(seccomp) } : {}),
+    ...defined({
+      binds: binds?.map((bind) => ({ ...bind, source: resolve(bind.source) })),
+      secrets: secrets?.map(({ name, file }) => ({ name, file: resolve(file) })),
+      seccomp: seccomp !== undefined && /[./]/.test(seccomp) ? resolve(seccomp) : undefined,
+    }),
   };
 }

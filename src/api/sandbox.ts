@@ -1,8 +1,7 @@
-/** An open sandbox for programs. */
 import { KilnError } from '../errors.ts';
 import { awaitedLater, deferred } from '../promise.ts';
 import { SandboxCommand, type SpawnOptions } from './command.ts';
-import type { Connection } from './connection.ts';
+import type { Connection } from './connect.ts';
 import type { OpenSandboxParameters } from './io-kiln.ts';
 import type { JobOptions } from './kiln.ts';
 
@@ -10,11 +9,9 @@ import type { JobOptions } from './kiln.ts';
 const PIECE = 1 << 20;
 
 export interface ExecOptions extends Omit<SpawnOptions, 'terminal'> {
-  /** Standard input; empty by default. */
   readonly input?: string | Uint8Array;
 }
 
-/** The output of a command as text. */
 export interface ExecResult {
   readonly stdout: string;
   readonly stderr: string;
@@ -46,11 +43,8 @@ export class Sandbox implements AsyncDisposable {
   readonly id: string;
   readonly image: { readonly id: string; readonly name: string };
   readonly #open: () => Promise<Connection>;
-  /** The program's connection, for short calls. */
   readonly #connection: Connection;
-  /** The connection with which the sandbox ends. */
   readonly #own: Connection;
-  /** Resolves when the sandbox is gone. */
   readonly #gone: Promise<unknown>;
 
   private constructor(
@@ -68,7 +62,6 @@ export class Sandbox implements AsyncDisposable {
     this.#gone = gone;
   }
 
-  /** Programs call {@link Kiln.open}. */
   static async open(
     open: () => Promise<Connection>,
     connection: Connection,
@@ -107,11 +100,8 @@ export class Sandbox implements AsyncDisposable {
 
   /** Starts a command, as child_process.spawn() does; failures come as its event `error`. */
   spawn(command: string, args: readonly string[] = [], options: SpawnOptions = {}): SandboxCommand {
-    return new SandboxCommand(this.#open, {
-      ...options,
-      sandbox: this.id,
-      argv: [command, ...args],
-    });
+    const argv = [command, ...args];
+    return new SandboxCommand(this.#open, { ...options, sandbox: this.id, argv });
   }
 
   /** Runs a program to its end, as child_process.execFile() does. Throws {@link ExecError} if it fails. */
@@ -129,10 +119,8 @@ export class Sandbox implements AsyncDisposable {
     // The command may not read its input.
     command.stdin.on('error', () => undefined).end(input);
     await ended;
-    const result = {
-      stdout: Buffer.concat(stdout).toString(),
-      stderr: Buffer.concat(stderr).toString(),
-    };
+    const text = (chunks: readonly Buffer[]) => Buffer.concat(chunks).toString();
+    const result = { stdout: text(stdout), stderr: text(stderr) };
     if (command.exitCode === 0) return result;
     throw new ExecError([file, ...args], command, result);
   }
@@ -142,15 +130,11 @@ export class Sandbox implements AsyncDisposable {
     return await this.execFile('/bin/sh', ['-c', line], options);
   }
 
-  /** Reads a file in it. */
   async readFile(path: string): Promise<Buffer> {
     const parts: Buffer[] = [];
     for (let offset = 0; ; ) {
-      const { data, size } = await this.#connection.call('ReadFile', {
-        sandbox: this.id,
-        path,
-        offset,
-      });
+      const wanted = { sandbox: this.id, path, offset };
+      const { data, size } = await this.#connection.call('ReadFile', wanted);
       const part = Buffer.from(data, 'base64');
       parts.push(part);
       offset += part.length;

@@ -1,58 +1,57 @@
 import { type BigIntStats, closeSync, constants, fstatSync } from 'node:fs';
 import { KilnError } from '../errors.ts';
-import { hasErrno } from '../host/calls/libc.ts';
+import { closing } from '../host/calls/descriptor.ts';
+import { hasErrno, SyscallError } from '../host/calls/libc.ts';
 import {
   O_PATH,
   openat2,
+  openPath,
   RESOLVE_BENEATH,
   RESOLVE_IN_ROOT,
   RESOLVE_NO_MAGICLINKS,
   RESOLVE_NO_SYMLINKS,
 } from '../host/files/at.ts';
+import { Budget, type CopyLimits, type Room } from './budget.ts';
 import { Destination, type Owner } from './destination.ts';
-import { type Artifact, type CopiedEntry, describe, Inventory } from './manifest.ts';
-import { type ByteString, compilePattern, fromText, joinBytes, quoteName } from './pattern.ts';
+import { type Artifact, describe, Inventory, LONGEST_PATH } from './manifest.ts';
+import {
+  type ArtifactPattern,
+  type ByteString,
+  compilePattern,
+  fromText,
+  joinBytes,
+  literalNames,
+  matchText,
+  type PatternState,
+  quoteName,
+  step,
+  toBytes,
+} from './pattern.ts';
+import { type DirectoryEntry, listEntries } from './source.ts';
 import { openStaging } from './staging.ts';
 import { TreeCopy } from './tree-copy.ts';
-import { PatternWalk } from './walk.ts';
-import { type ArtifactWarning, Budget, type CopyLimits, Warnings } from './warning.ts';
+import { type Warning, Warnings } from './warning.ts';
 
-/** PATH_MAX of linux/limits.h, without its NUL. */
-const LONGEST_PATH = 4095;
-
-/** What to collect, from where, to where. */
 export interface CollectRequest {
-  /**
-   * The root of the tree, as a directory descriptor (O_PATH will do); stays open, is the caller's.
-   * Nothing outside of it is ever reached, whatever links the tree has.
-   */
+  /** The root of the tree: a directory descriptor (O_PATH will do), which stays open. */
   readonly rootFd: number;
-  /** As `--artifact` takes them; see `compilePattern`. */
-  readonly patterns: readonly string[];
-  /** Where relative patterns start: an absolute path in the tree. */
+  readonly patterns: readonly (string | ArtifactPattern)[];
   readonly workdir: string;
-  /** The result directory, on the host; made if missing. */
   readonly destination: string;
-  /** Whose the copies are, on the host. */
   readonly owner: Owner;
   readonly limits?: Partial<CopyLimits>;
+  readonly room?: Room;
   readonly signal?: AbortSignal;
-  /** Told of each warning as it arises. */
-  readonly onWarning?: (warning: ArtifactWarning) => void;
+  readonly onWarning?: (warning: Warning) => void;
 }
 
 export interface Collection {
   /** Sorted by path; a directory comes before what is in it. */
   readonly artifacts: readonly Artifact[];
-  readonly warnings: readonly ArtifactWarning[];
-  /** The patterns that gave nothing: see {@link missingArtifacts}. */
+  readonly warnings: readonly Warning[];
   readonly missing: readonly string[];
 }
 
-/**
- * Refuses what is no pattern, before anything runs whose result it would lose.
- * @throws KilnError E_ARTIFACT_PATTERN
- */
 export function checkPatterns(patterns: readonly string[]): void {
   for (const source of patterns) compilePattern(source, '/');
 }
@@ -60,20 +59,18 @@ export function checkPatterns(patterns: readonly string[]): void {
 /**
  * Copies what the patterns match out of a tree that may be hostile and may still change.
  *
- * A match keeps its path from the pattern's first wildcard on, as `cp -a` would put it:
- * `out/*.rpm` gives `a.rpm`, `out` gives `out/…`, `build/**` keeps what is below `build`.
- * Directories are taken whole. Permission bits, times (ns), holes and hard links are kept, setuid
- * and setgid bits are not; extended attributes and ACLs are not. Symbolic links come out as links,
- * and only where they lead to something else that came out. The result directory changes only when
- * everything is there; a failure leaves it as it was.
- *
- * @throws KilnError E_ARTIFACT_PATTERN, E_ARTIFACT_LIMIT, E_ARTIFACT_COLLISION, E_ARTIFACT_WRITE,
- * E_RESULTDIR; the signal's reason when aborted
+ * A match keeps its path from the pattern's first wildcard on, as `cp -a` would put it: `out/*.rpm` gives `a.rpm`,
+ * `out` gives `out/…`. Permission bits, times (ns), holes and hard links are kept; setuid and setgid bits, extended
+ * attributes and ACLs are not. Links come out where they lead to something else that came out. The result directory
+ * changes only when everything is there.
+ * @throws KilnError E_ARTIFACT_PATTERN, E_ARTIFACT_LIMIT, E_ARTIFACT_COLLISION, E_ARTIFACT_WRITE, E_RESULTDIR
  */
 export async function collectArtifacts(request: CollectRequest): Promise<Collection> {
-  const patterns = request.patterns.map((source) => compilePattern(source, request.workdir));
+  const patterns = request.patterns.map((pattern) =>
+    typeof pattern === 'string' ? compilePattern(pattern, request.workdir) : pattern,
+  );
   const warnings = new Warnings(request.onWarning);
-  const budget = new Budget(request.limits, request.signal);
+  const budget = new Budget(request.limits, request.signal, request.room);
   await using staging = await openStaging(request.destination, request.owner);
   const destination = new Destination({
     root: staging.fd,
@@ -88,20 +85,15 @@ export async function collectArtifacts(request: CollectRequest): Promise<Collect
 
   const matches = new Map<string, readonly ByteString[]>();
   for (const pattern of patterns) {
-    const walk = new PatternWalk({ copy, budget, warnings, staging: staging.fd });
-    using base = openBase(request.rootFd, pattern.base);
-    if (base !== undefined) await walk.run(pattern, base.fd, base.stats);
+    const walk = new PatternWalk(pattern, { copy, budget, warnings, staging: staging.fd });
+    const base = openBase(request.rootFd, pattern.base);
+    if (base !== undefined) {
+      using _base = closing(base);
+      await walk.run(base);
+    }
     matches.set(pattern.source, walk.matches);
   }
-  copy.makeLinks((link) => {
-    const inside = staysInside(link, inventory);
-    if (!inside) {
-      const target = quoteName(link.target ?? '');
-      const what = `is a symbolic link to ${target}, which was not collected: skipped`;
-      warnings.add('link-outside', link.source, what);
-    }
-    return inside;
-  });
+  copy.makeLinks();
   destination.finish();
 
   const missing = [...matches]
@@ -116,11 +108,6 @@ export async function collectArtifacts(request: CollectRequest): Promise<Collect
   return { artifacts: artifacts.sort(byPath), warnings: warnings.finish(), missing };
 }
 
-/**
- * The failure that missing artifacts are, or undefined if every pattern gave something. Whoever
- * asked for a file and did not get it has not got what the job was for: `kiln run` and `kiln build`
- * fail with this when the command itself succeeded. What did match has been collected all the same.
- */
 export function missingArtifacts(collection: Collection): KilnError | undefined {
   if (collection.missing.length === 0) return undefined;
   const which = collection.missing.map((source) => JSON.stringify(source)).join(', ');
@@ -130,22 +117,13 @@ export function missingArtifacts(collection: Collection): KilnError | undefined 
   });
 }
 
-interface Base extends Disposable {
-  readonly fd: number;
-  readonly stats: BigIntStats;
-}
-
-/**
- * Opens the directory a pattern starts in, or undefined where there is none. The tree's own links
- * on the way (/lib, /var/run) are followed as from inside, so they cannot lead out of the tree.
- */
-function openBase(rootFd: number, path: string): Base | undefined {
+/** The tree's own links on the way (/lib, /var/run) are followed as from inside: none leads out of it. */
+function openBase(rootFd: number, path: string): number | undefined {
   try {
-    const fd = openat2(rootFd, path, {
+    return openat2(rootFd, path, {
       flags: O_PATH | constants.O_DIRECTORY,
       resolve: RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS,
     });
-    return { fd, stats: fstatSync(fd, { bigint: true }), [Symbol.dispose]: () => closeSync(fd) };
   } catch (error) {
     if (hasErrno(error, 'ENOENT', 'ENOTDIR', 'ELOOP', 'ENAMETOOLONG', 'EACCES')) return undefined;
     throw error;
@@ -154,78 +132,143 @@ function openBase(rootFd: number, path: string): Base | undefined {
 
 function cannotWrite(directory: string, path: ByteString, cause: unknown): KilnError {
   const full = hasErrno(cause, 'ENOSPC', 'EDQUOT');
-  return new KilnError(
-    'E_ARTIFACT_WRITE',
-    `artifact ${quoteName(path)} cannot be written in ${directory}`,
-    {
-      hint: full ? `make room on the file system of ${directory}` : 'check the result directory',
-      cause,
-    },
-  );
+  const hint = full ? `make room on the file system of ${directory}` : 'check the result directory';
+  const what = `artifact ${quoteName(path)} cannot be written in ${directory}`;
+  return new KilnError('E_ARTIFACT_WRITE', what, { hint, cause });
 }
 
 function byPath(a: Artifact, b: Artifact): number {
   return a.path < b.path ? -1 : Number(a.path > b.path);
 }
 
-/** As the kernel's own limit (MAXSYMLINKS in linux/namei.h). */
-const MAX_HOPS = 40;
+interface WalkOptions {
+  readonly copy: TreeCopy;
+  readonly budget: Budget;
+  readonly warnings: Warnings;
+  readonly staging: number;
+}
 
-/**
- * Whether a collected symbolic link may come out: only if it leads, through collected entries
- * alone, to a collected entry.
- *
- * Its target must be relative and have `..` only at its start, and no more of them than there are
- * real directories above it. That makes it stay inside whatever else lies in the destination: the
- * directories it climbs are real ones, and every link it then passes obeys the same rule. (With
- * `..` after a name, `a/../../x` would climb from wherever a link `a` leads.)
- */
-export function staysInside(link: CopiedEntry, inventory: Inventory): boolean {
-  let current = link;
-  for (let hop = 0; hop < MAX_HOPS; hop += 1) {
-    const target = climb(current);
-    if (target === undefined) return false;
-    const next = follow(target, inventory);
-    if (next === undefined) return false;
-    if (next.entry.type !== 'symlink') return next.rest.length === 0;
-    current = relink(next.entry, next.rest);
+interface Frame {
+  readonly fd: number;
+  readonly stats: BigIntStats;
+  readonly source: ByteString;
+  readonly path: ByteString;
+  readonly parent: Frame | undefined;
+  readonly depth: number;
+  copy: number | undefined;
+}
+
+class PatternWalk {
+  readonly #pattern: ArtifactPattern;
+  readonly #options: WalkOptions;
+  readonly matches: ByteString[] = [];
+
+  constructor(pattern: ArtifactPattern, options: WalkOptions) {
+    this.#pattern = pattern;
+    this.#options = options;
   }
-  return false;
-}
 
-interface Reached {
-  /** The entry at the end, or the first link on the way. */
-  readonly entry: CopiedEntry;
-  /** Components still to go from that link. */
-  readonly rest: readonly ByteString[];
-}
-
-/** The destination path that a link's target is, or undefined if it is not of the allowed form. */
-function climb(link: CopiedEntry): readonly ByteString[] | undefined {
-  const target = link.target ?? '';
-  if (target === '' || target.startsWith('/')) return undefined;
-  const parts = target.split('/').filter((part) => part !== '' && part !== '.');
-  const above = link.path.split('/').slice(0, -1);
-  const firstName = parts.findIndex((part) => part !== '..');
-  const ups = firstName === -1 ? parts.length : firstName;
-  if (ups > above.length || parts.indexOf('..', ups) !== -1) return undefined;
-  return [...above.slice(0, above.length - ups), ...parts.slice(ups)];
-}
-
-function follow(path: readonly ByteString[], inventory: Inventory): Reached | undefined {
-  let entry: CopiedEntry | undefined;
-  let at: ByteString = '';
-  for (const [index, part] of path.entries()) {
-    at = joinBytes(at, part);
-    entry = inventory.get(at);
-    if (entry === undefined) return undefined;
-    if (entry.type === 'symlink') return { entry, rest: path.slice(index + 1) };
-    if (entry.type === 'file' && index < path.length - 1) return undefined;
+  async run(fd: number): Promise<void> {
+    const source = fromText(this.#pattern.base.replace(/\/+$/, ''));
+    const stats = fstatSync(fd, { bigint: true });
+    const { staging: copy } = this.#options;
+    const frame = { fd, stats, source, path: '', parent: undefined, depth: 1, copy };
+    await this.#visit(frame, this.#pattern.start);
   }
-  return entry === undefined ? undefined : { entry, rest: [] };
+
+  async #visit(frame: Frame, state: PatternState): Promise<void> {
+    if (this.#options.copy.isPseudo(frame.fd, frame.stats)) {
+      const what = 'is a pseudo file system: skipped';
+      this.#options.warnings.add('pseudo-filesystem', frame.source, what);
+      return;
+    }
+    this.#options.budget.checkDepth(frame.depth);
+    const matches: DirectoryEntry[] = [];
+    const inner: { readonly name: ByteString; readonly state: PatternState }[] = [];
+    for (const entry of this.#candidates(frame, state)) {
+      const { matched, below } = step(state, matchText(entry.name));
+      if (matched) matches.push(entry);
+      else if (below.length > 0) inner.push({ name: entry.name, state: below });
+    }
+    await this.#take(frame, matches);
+    for (const { name, state: below } of inner) await this.#descend(frame, name, below);
+  }
+
+  #candidates(frame: Frame, state: PatternState): readonly DirectoryEntry[] {
+    const literal = literalNames(state);
+    if (literal !== undefined) {
+      this.#options.budget.spend('visited', literal.size);
+      return [...literal].map((name) => ({ name: fromText(name), isFile: false }));
+    }
+    try {
+      return listEntries(frame.fd, this.#options.budget);
+    } catch (error) {
+      if (!(error instanceof SyscallError)) throw error;
+      const what = `cannot be read (${error.errnoName}): skipped`;
+      this.#options.warnings.add('unreadable', frame.source, what);
+      return [];
+    }
+  }
+
+  async #take(frame: Frame, entries: readonly DirectoryEntry[]): Promise<void> {
+    const { budget, copy } = this.#options;
+    const wanted: DirectoryEntry[] = [];
+    for (const entry of entries) {
+      if (budget.due) await budget.breathe();
+      if (!this.#isWanted(frame, entry)) continue;
+      wanted.push(entry);
+      this.matches.push(joinBytes(frame.path, entry.name));
+    }
+    if (wanted.length === 0) return;
+    const { fd: from, source, path, depth } = frame;
+    const to = this.#copyOf(frame);
+    await copy.copyEntries({ from, to, source, path, depth }, wanted);
+  }
+
+  #isWanted(frame: Frame, { name, isFile }: DirectoryEntry): boolean {
+    if (isFile) return !this.#pattern.directoriesOnly;
+    const fd = openEntry(frame.fd, name);
+    if (fd === undefined) return false;
+    const wanted = !this.#pattern.directoriesOnly || fstatSync(fd).isDirectory();
+    closeSync(fd);
+    return wanted;
+  }
+
+  async #descend(frame: Frame, name: ByteString, state: PatternState): Promise<void> {
+    const fd = openEntry(frame.fd, name);
+    if (fd === undefined) return;
+    const inner: Frame = {
+      fd,
+      stats: fstatSync(fd, { bigint: true }),
+      source: `${frame.source}/${name}`,
+      path: joinBytes(frame.path, name),
+      parent: frame,
+      depth: frame.depth + 1,
+      copy: undefined,
+    };
+    try {
+      if (inner.stats.isDirectory()) await this.#visit(inner, state);
+    } finally {
+      closeSync(fd);
+      if (inner.copy !== undefined) closeSync(inner.copy);
+    }
+  }
+
+  #copyOf(frame: Frame): number {
+    if (frame.copy === undefined && frame.parent !== undefined) {
+      const { path, source, stats } = frame;
+      const made = { to: this.#copyOf(frame.parent), path, source };
+      frame.copy = this.#options.copy.makeDirectory(made, stats);
+    }
+    return frame.copy ?? this.#options.staging;
+  }
 }
 
-/** The link with the rest of the way appended to its target. */
-function relink(link: CopiedEntry, rest: readonly ByteString[]): CopiedEntry {
-  return rest.length === 0 ? link : { ...link, target: [link.target, ...rest].join('/') };
+function openEntry(dirfd: number, name: ByteString): number | undefined {
+  try {
+    return openPath(dirfd, toBytes(name));
+  } catch (error) {
+    if (hasErrno(error, 'ENOENT', 'ENOTDIR', 'ENAMETOOLONG', 'EACCES')) return undefined;
+    throw error;
+  }
 }

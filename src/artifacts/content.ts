@@ -1,11 +1,10 @@
-/** Copies the content of one open file to another and hashes it on the way. */
 import { createHash, type Hash, hash } from 'node:crypto';
 import { ftruncateSync, read, readSync, write, writeSync } from 'node:fs';
 import { promisify } from 'node:util';
+import { dataExtents, type Extent } from '../host/calls/descriptor.ts';
 import { SyscallError } from '../host/calls/libc.ts';
-import { dataExtents, type Extent } from '../host/files/sparse.ts';
 import { awaitedLater } from '../promise.ts';
-import type { Budget } from './warning.ts';
+import type { Budget } from './budget.ts';
 
 /** Files up to this size are copied in one go, with one-shot hashing. */
 const SMALL = 256 * 1024;
@@ -20,11 +19,9 @@ const writeAt = promisify(write);
 export interface CopiedContent {
   /** Bytes that were read, holes included; less than asked for if the file shrank. */
   readonly size: number;
-  /** Of all `size` bytes, hex. */
   readonly sha256: string;
 }
 
-/** The source could not be read (`cause` says why), as opposed to the copy not being written. */
 export class ReadFailed extends Error {
   constructor(cause: unknown) {
     super('the source could not be read', { cause });
@@ -36,9 +33,7 @@ let smallBuffer: Buffer | undefined;
 let zeros: Buffer | undefined;
 
 /**
- * Copies the first `size` bytes of `from` into the empty file `to` and returns their digest.
- * Holes stay holes. Counts bytes against `budget` before they are copied.
- *
+ * Copies the first `size` bytes of `from` into the empty file `to`; holes stay holes.
  * @param blocks `st_blocks` of the source: fewer than `size` needs means there are holes
  * @throws ReadFailed; the system error of a write; KilnError E_ARTIFACT_LIMIT
  */
@@ -80,14 +75,13 @@ async function copyLarge(
   budget: Budget,
 ): Promise<CopiedContent> {
   const digest = createHash('sha256');
-  const copier = new PieceCopier(from, to, digest, budget);
+  const copying = { from, to, digest, budget, buffers: [] };
   let at = 0;
   for (const extent of sparse ? extents(from, size) : [{ offset: 0, length: size }]) {
     await hashZeros(digest, extent.offset - at, budget);
     budget.spend('bytes', extent.length);
-    const got = await copier.copy(extent);
+    const got = await copyExtent(copying, extent);
     at = extent.offset + got;
-    // The file was cut short while being read: what is there is all there is.
     if (got < extent.length) {
       if (at > 0) ftruncateSync(to, at);
       return { size: at, sha256: digest.digest('hex') };
@@ -108,64 +102,48 @@ function* extents(from: number, size: number): Generator<Extent> {
   }
 }
 
-/** Copies a file's extents piece by piece. */
-class PieceCopier {
-  readonly #from: number;
-  readonly #to: number;
-  readonly #digest: Hash;
-  readonly #budget: Budget;
-  /** One is read while the other is hashed and written. */
-  readonly #buffers: Buffer[] = [];
+interface Copying {
+  readonly from: number;
+  readonly to: number;
+  readonly digest: Hash;
+  readonly budget: Budget;
+  readonly buffers: Buffer[];
+}
 
-  constructor(from: number, to: number, digest: Hash, budget: Budget) {
-    this.#from = from;
-    this.#to = to;
-    this.#digest = digest;
-    this.#budget = budget;
-  }
-
-  /** Returns how many bytes there were: fewer than `length` only at the file's end. */
-  async copy({ offset, length }: Extent): Promise<number> {
-    let copied = 0;
-    let reading = awaitedLater(this.#read(0, offset, length));
-    let writing = Promise.resolve();
-    try {
-      for (let turn = 0; ; turn++) {
-        const piece = await reading;
-        const at = offset + copied;
-        copied += piece.length;
-        // Shorter than a piece is the last one, or the file was cut short.
-        const isLast = piece.length < PIECE || copied === length;
-        if (!isLast) {
-          reading = awaitedLater(this.#read(turn + 1, offset + copied, length - copied));
-        }
-        writing = awaitedLater(this.#write(piece, at));
-        this.#digest.update(piece);
-        await writing;
-        if (isLast) return copied;
-        if (this.#budget.due) await this.#budget.breathe();
-      }
-    } finally {
-      // Neither may outlive this call: the files are the caller's.
-      await Promise.allSettled([reading, writing]);
+async function copyExtent(copying: Copying, { offset, length }: Extent): Promise<number> {
+  const { from, to, digest, budget, buffers } = copying;
+  const read = (turn: number, done: number) => {
+    buffers[turn % 2] ??= Buffer.allocUnsafeSlow(PIECE);
+    return readPiece(from, buffers[turn % 2]!.subarray(0, length - done), offset + done);
+  };
+  let copied = 0;
+  let reading = awaitedLater(read(0, 0));
+  let writing = Promise.resolve();
+  try {
+    for (let turn = 0; ; turn++) {
+      const piece = await reading;
+      const at = offset + copied;
+      copied += piece.length;
+      const isLast = piece.length < PIECE || copied === length;
+      if (!isLast) reading = awaitedLater(read(turn + 1, copied));
+      writing = awaitedLater(writePiece(to, piece, at));
+      digest.update(piece);
+      await writing;
+      if (isLast) return copied;
+      if (budget.due) await budget.breathe();
     }
-  }
-
-  #read(turn: number, at: number, left: number): Promise<Buffer> {
-    this.#buffers[turn % 2] ??= Buffer.allocUnsafeSlow(PIECE);
-    const buffer = this.#buffers[turn % 2]!.subarray(0, left);
-    return readPiece(this.#from, buffer, at);
-  }
-
-  async #write(piece: Buffer, at: number): Promise<void> {
-    for (let done = 0; done < piece.length; ) {
-      const { bytesWritten } = await writeAt(this.#to, piece, done, piece.length - done, at + done);
-      done += bytesWritten;
-    }
+  } finally {
+    // Neither may outlive this call: the files are the caller's.
+    await Promise.allSettled([reading, writing]);
   }
 }
 
-/** Fills `buffer` from there on, or less of it at the end of the file; returns what is filled. */
+async function writePiece(to: number, piece: Buffer, at: number): Promise<void> {
+  for (let done = 0; done < piece.length; ) {
+    done += (await writeAt(to, piece, done, piece.length - done, at + done)).bytesWritten;
+  }
+}
+
 async function readPiece(from: number, buffer: Buffer, at: number): Promise<Buffer> {
   let length = 0;
   try {

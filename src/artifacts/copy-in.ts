@@ -1,145 +1,263 @@
-import { closeSync, constants, fchmodSync, fstatSync, openSync, realpathSync } from 'node:fs';
+/**
+ * Copies files and directories of the host into a sandbox. This end reads them and sends steps; a process of the
+ * sandbox's (src/guest/unpack.c) makes them there, with the rights of the files' owner.
+ */
+import { type BigIntStats, constants, fstatSync, openSync, read, realpathSync } from 'node:fs';
 import { basename, dirname, resolve } from 'node:path';
+import { promisify } from 'node:util';
 import { KilnError } from '../errors.ts';
-import { closing } from '../host/calls/descriptor.ts';
-import { hasErrno } from '../host/calls/libc.ts';
-import {
-  mkdirat,
-  O_PATH,
-  openat2,
-  openDirectory,
-  RESOLVE_IN_ROOT,
-  RESOLVE_NO_MAGICLINKS,
-} from '../host/files/at.ts';
-import { makingFilesAs } from '../host/process/user-namespace.ts';
-import { Destination, type Owner } from './destination.ts';
-import { Inventory } from './manifest.ts';
+import { closing, dataExtents } from '../host/calls/descriptor.ts';
+import { hasErrno, type SyscallError } from '../host/calls/libc.ts';
+import { O_PATH, openPath, readlinkat, writeTimespec } from '../host/files/at.ts';
+import { Budget } from './budget.ts';
+import { keptMode } from './destination.ts';
 import { type ByteString, fromBytes, fromText, joinBytes, quoteName, toBytes } from './pattern.ts';
-import { listDirectory } from './source.ts';
-import { TreeCopy } from './tree-copy.ts';
-import { type ArtifactWarning, Budget, type CopyLimits, Warnings } from './warning.ts';
+import { FileSystems, listEntries, reopenFile, specialKind } from './source.ts';
+import { type Warning, Warnings } from './warning.ts';
 
-/** PATH_MAX of linux/limits.h, without its NUL. */
-const LONGEST_PATH = 4095;
-/** In the sandbox a path is what it says, whatever links an image has, and never leaves the sandbox. */
-const RESOLVE = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS;
+/** The steps of src/guest/unpack.c, and bits of their modes. */
+const STEP = { place: 1, directory: 2, leave: 3, file: 4, link: 5, hardLink: 6, write: 7 } as const;
+const INTO = 1 << 16;
+const CONTENT = 1 << 17;
+const APPEND = 1 << 18;
 
-/** One `--copy-in SRC:DST`. */
+const HEADER = 48;
+const PIECE_HEADER = 16;
+
+/** Bytes of content at once. */
+const PIECE = 256 * 1024;
+
+/** st_blocks counts these. */
+const STAT_BLOCK = 512;
+
+const readAt = promisify(read);
+
+/** Resolves once the bytes are with the sandbox; they may be changed then. */
+export type Send = (bytes: Buffer) => Promise<void>;
+
 export interface CopyInItem {
-  /** On the host, absolute or relative to the working directory of kiln. */
   readonly source: string;
-  /** In the sandbox, absolute. */
   readonly target: string;
-  /** What of a directory is left out: absolute paths of the host, without links. */
   readonly leaveOut?: readonly string[];
 }
 
-/** What to copy into a sandbox, before anything runs in it. */
-export interface CopyInRequest {
-  /** The sandbox's root as a directory descriptor; stays open, is the caller's. */
-  readonly rootFd: number;
-  readonly items: readonly CopyInItem[];
-  /** Host ids of the user in the sandbox who gets the files: they must be mapped in it. */
-  readonly owner: Owner;
-  readonly limits?: Partial<CopyLimits>;
+interface CopyInOptions {
   readonly signal?: AbortSignal;
-  /** Told of what is not copied as it is: special files, setuid bits. */
-  readonly onWarning?: (warning: ArtifactWarning) => void;
+  readonly onWarning?: (warning: Warning) => void;
 }
 
 /**
- * Copies files and directories of the host into a sandbox, as `docker cp` would: a target that is a
- * directory, or ends in a slash, takes the source under its own name; any other target is the name
- * it gets; a source that ends in `/.` is what is in that directory. Missing directories on the way
- * are made; what is there is replaced, existing directories are merged with.
- *
- * A source that is a symbolic link is followed, links below it are copied as links. Modes (without
- * setuid and setgid), times, holes and hard links are kept; everything belongs to `owner`.
- *
- * @throws KilnError E_COPY_IN (missing, unreadable or special source, unfit target, no room),
- * E_ARTIFACT_LIMIT; the signal's reason when aborted
+ * Sends files and directories of the host, as `docker cp` would copy them. Missing directories on the way are
+ * made; what is there is replaced, existing directories are merged with. A source that is a link is followed, links
+ * below it are copied. Modes (without setuid and setgid), times, holes and hard links are kept.
+ * @throws KilnError E_COPY_IN (missing, unreadable or special source, unfit target), E_ARTIFACT_LIMIT
  */
-export async function copyIn(request: CopyInRequest): Promise<readonly ArtifactWarning[]> {
-  const warnings = new Warnings(request.onWarning);
-  const budget = new Budget(request.limits, request.signal);
-  for (const item of request.items) await copyItem(request, item, budget, warnings);
-  return warnings.finish();
-}
-
-async function copyItem(
-  request: CopyInRequest,
+export async function sendFiles(
   item: CopyInItem,
-  budget: Budget,
-  warnings: Warnings,
+  send: Send,
+  { signal, onWarning }: CopyInOptions,
 ): Promise<void> {
+  const warnings = new Warnings(onWarning);
   const source = findSource(item);
-  const path = makingFilesAs(request.owner, () => placeFor(request.rootFd, item, source));
-  const destination = new Destination({
-    root: request.rootFd,
-    resolve: RESOLVE,
-    owner: request.owner,
-    // Entries must be born as the owner's: it is a file system of another user namespace.
-    writing: (act) => makingFilesAs(request.owner, act),
-    replace: true,
-    failure: (failed, cause) => cannotWrite(item, failed, cause),
-  });
-  const inventory = new Inventory(budget, LONGEST_PATH);
-  const leaveOut = new Set(item.leaveOut?.map(fromText));
-  const copy = new TreeCopy({ destination, inventory, budget, warnings, links: 'now', leaveOut });
-  if (source.contentOnly && kindOf(request.rootFd, path) === 'directory') {
-    await copyContentOf(source, path, { copy, budget, rootFd: request.rootFd });
-  } else {
-    const from = openSync(dirname(source.path), constants.O_RDONLY | constants.O_DIRECTORY);
-    using _from = closing(from);
-    const to = openat2(request.rootFd, parentOf(path), DIRECTORY);
-    using _to = closing(to);
-    const name = Buffer.from(basename(source.path));
-    await copy.copy({ from, name, source: fromText(source.path), to, path, depth: 1 });
-  }
-  destination.finish();
-  const skipped = warnings.all.find(({ code }) => INCOMPLETE.has(code));
-  if (skipped !== undefined) throw copyFailed(item, skipped.message);
-}
-
-/** What is in the source directory goes into the directory `path`, which stays as it is. */
-async function copyContentOf(
-  source: Source,
-  path: ByteString,
-  { copy, budget, rootFd }: { copy: TreeCopy; budget: Budget; rootFd: number },
-): Promise<void> {
-  const from = openSync(source.path, constants.O_RDONLY | constants.O_DIRECTORY);
+  await send(placing(item, source));
+  const from = openSync(dirname(source.path), constants.O_RDONLY | constants.O_DIRECTORY);
   using _from = closing(from);
-  const to = openat2(rootFd, path === '' ? '.' : toBytes(path), DIRECTORY);
-  using _to = closing(to);
-  for (const name of listDirectory(from, budget)) {
-    const bytes = fromBytes(name);
-    await copy.copy({
-      from,
-      name,
-      source: joinBytes(fromText(source.path), bytes),
-      to,
-      path: joinBytes(path, bytes),
-      depth: 1,
-    });
-  }
+  const sender = new Sender(item, send, new Budget({}, signal), warnings);
+  const name = Buffer.from(basename(source.path));
+  await sender.entry({ from, name, source: fromText(source.path), path: '', depth: 1 });
+  warnings.finish();
 }
 
-const DIRECTORY = { flags: O_PATH | constants.O_DIRECTORY, resolve: RESOLVE };
+export interface WrittenFile {
+  readonly path: string;
+  readonly bytes: Buffer;
+  readonly append: boolean;
+  readonly mode: number;
+}
 
-/** What a job was to get and did not get is an error, not a warning. */
-const INCOMPLETE: ReadonlySet<ArtifactWarning['code']> = new Set([
-  'vanished',
-  'changed',
-  'unreadable',
-]);
+/** One file whose content is given, through links, into what is there. */
+export function writtenFile({ path, bytes, append, mode }: WrittenFile): Buffer {
+  return Buffer.concat([
+    step(STEP.place, { name: fromText(path), mode: CONTENT }),
+    step(STEP.write, { mode: (mode & 0o777) | (append ? APPEND : 0) }),
+    pieceHeader(0, bytes.length),
+    ...(bytes.length === 0 ? [] : [bytes, pieceHeader(0, 0)]),
+  ]);
+}
+
+interface Step {
+  readonly name?: ByteString;
+  readonly more?: ByteString;
+  readonly mode?: number;
+  readonly stats?: BigIntStats;
+}
+
+function step(op: number, { name = '', more = '', stats, ...given }: Step = {}): Buffer {
+  const [first, second] = [toBytes(name), toBytes(more)];
+  const header = Buffer.alloc(HEADER);
+  header.writeUInt32LE(op, 0);
+  header.writeUInt32LE(given.mode ?? (stats === undefined ? 0 : keptMode(stats)), 4);
+  if (stats !== undefined) {
+    const times = new BigInt64Array(4);
+    writeTimespec(times, 0, stats.atimeNs);
+    writeTimespec(times, 2, stats.mtimeNs);
+    Buffer.from(times.buffer).copy(header, 8);
+  }
+  header.writeUInt32LE(first.length, 40);
+  header.writeUInt32LE(second.length, 44);
+  return Buffer.concat([header, first, second]);
+}
+
+/** Without bytes: the end of the content, and its size. */
+function pieceHeader(offset: number, length: number): Buffer {
+  const header = Buffer.alloc(PIECE_HEADER);
+  header.writeBigUInt64LE(BigInt(offset), 0);
+  header.writeBigUInt64LE(BigInt(length), 8);
+  return header;
+}
+
+function placing(item: CopyInItem, { name, contentOnly }: Source): Buffer {
+  if (!item.target.startsWith('/')) throw copyFailed(item, 'the target is not an absolute path');
+  if (item.target.split('/').includes('..')) throw copyFailed(item, 'the target has ".." in it');
+  const mode = (item.target.endsWith('/') ? INTO : 0) | (contentOnly ? CONTENT : 0);
+  return step(STEP.place, { name: fromText(item.target), more: fromText(name), mode });
+}
+
+interface Entry {
+  readonly from: number;
+  readonly name: Buffer;
+  /** Its path on the host, for messages. */
+  readonly source: ByteString;
+  /** Below what is copied. */
+  readonly path: ByteString;
+  readonly depth: number;
+}
+
+class Sender {
+  readonly #item: CopyInItem;
+  readonly #send: Send;
+  readonly #budget: Budget;
+  readonly #warnings: Warnings;
+  readonly #leaveOut: ReadonlySet<ByteString>;
+  readonly #fileSystems = new FileSystems();
+  readonly #inodes = new Map<string, ByteString>();
+  readonly #buffer = Buffer.allocUnsafe(PIECE);
+
+  constructor(item: CopyInItem, send: Send, budget: Budget, warnings: Warnings) {
+    this.#item = item;
+    this.#send = send;
+    this.#budget = budget;
+    this.#warnings = warnings;
+    this.#leaveOut = new Set(item.leaveOut?.map(fromText));
+  }
+
+  async entry(entry: Entry): Promise<void> {
+    const { source } = entry;
+    if (this.#leaveOut.has(source)) return;
+    if (this.#budget.due) await this.#budget.breathe();
+    const fd = this.#reading(source, () => openPath(entry.from, entry.name));
+    using _fd = closing(fd);
+    const stats = fstatSync(fd, { bigint: true });
+    const name = fromBytes(entry.name);
+    if (this.#fileSystems.isPseudo(fd, stats)) {
+      this.#warnings.add('pseudo-filesystem', source, 'is in a pseudo file system: skipped');
+    } else if (stats.isDirectory()) {
+      await this.#directory(entry, name, fd, stats);
+    } else if (stats.isFile()) {
+      await this.#file(entry, name, fd, stats);
+    } else if (stats.isSymbolicLink()) {
+      this.#budget.spend('entries', 1);
+      const more = fromBytes(this.#reading(source, () => readlinkat(fd, '')));
+      await this.#send(step(STEP.link, { name, more, stats }));
+    } else {
+      this.#warnings.add('special-file', source, `is ${specialKind(stats)}: skipped`);
+    }
+  }
+
+  async #directory(entry: Entry, name: ByteString, fd: number, stats: BigIntStats): Promise<void> {
+    const { source, path, depth } = entry;
+    this.#budget.spend('entries', 1);
+    this.#budget.checkDepth(depth);
+    const entries = this.#reading(source, () => listEntries(fd, this.#budget));
+    this.#warnOfDroppedBits(source, stats);
+    await this.#send(step(STEP.directory, { name, stats }));
+    for (const one of entries) {
+      await this.entry({
+        ...{ from: fd, name: toBytes(one.name), source: `${source}/${one.name}` },
+        ...{ path: joinBytes(path, one.name), depth: depth + 1 },
+      });
+    }
+    await this.#send(step(STEP.leave));
+  }
+
+  async #file({ source, path }: Entry, name: ByteString, fd: number, stats: BigIntStats) {
+    this.#budget.spend('entries', 1);
+    const inode = stats.nlink > 1n && path !== '' ? `${stats.dev}:${stats.ino}` : undefined;
+    const twin = inode === undefined ? undefined : this.#inodes.get(inode);
+    if (twin !== undefined) {
+      await this.#send(step(STEP.hardLink, { name, more: twin }));
+      return;
+    }
+    this.#warnOfDroppedBits(source, stats);
+    const from = this.#reading(source, () => reopenFile(fd));
+    using _from = closing(from);
+    const size = Number(stats.size);
+    const sparse = Number(stats.blocks) * STAT_BLOCK < size;
+    let head = step(STEP.file, { name, stats });
+    const extents = sparse ? dataExtents(from, size) : [{ offset: 0, length: size }];
+    for (const { offset, length } of extents) {
+      this.#budget.spend('bytes', length);
+      for (let at = offset; at < offset + length; ) {
+        const piece = this.#buffer.subarray(0, offset + length - at);
+        const bytes = await this.#read(source, from, piece, at);
+        await this.#send(Buffer.concat([head, pieceHeader(at, bytes), piece.subarray(0, bytes)]));
+        head = Buffer.alloc(0);
+        at += bytes;
+        if (this.#budget.due) await this.#budget.breathe();
+      }
+    }
+    await this.#send(Buffer.concat([head, pieceHeader(size, 0)]));
+    const after = fstatSync(from, { bigint: true });
+    if (after.mtimeNs !== stats.mtimeNs || after.size !== stats.size) {
+      throw this.#unreadable(source, 'changed while being read');
+    }
+    if (inode !== undefined) this.#inodes.set(inode, path);
+  }
+
+  async #read(source: ByteString, from: number, piece: Buffer, at: number): Promise<number> {
+    const { bytesRead } = await readAt(from, piece, 0, piece.length, at).catch((cause) => {
+      throw this.#unreadable(source, 'cannot be read', cause);
+    });
+    if (bytesRead > 0) return bytesRead;
+    throw this.#unreadable(source, 'changed while being read');
+  }
+
+  /** An entry that a job should get and does not get is an error, not a warning. */
+  #reading<Result>(source: ByteString, act: () => Result): Result {
+    try {
+      return act();
+    } catch (cause) {
+      if (cause instanceof KilnError) throw cause;
+      const why = hasErrno(cause, 'ENOENT') ? 'was gone before it could be read' : 'cannot be read';
+      throw this.#unreadable(source, why, cause);
+    }
+  }
+
+  #unreadable(source: ByteString, why: string, cause?: unknown): KilnError {
+    return copyFailed(this.#item, `${quoteName(source)} ${why}`, cause);
+  }
+
+  #warnOfDroppedBits(source: ByteString, stats: BigIntStats): void {
+    const mode = Number(stats.mode) & 0o7777;
+    if ((mode & 0o6000) === 0) return;
+    const what = `was copied without its setuid or setgid bit (mode 0${mode.toString(8)})`;
+    this.#warnings.add('mode-bits-dropped', source, what);
+  }
+}
 
 interface Source {
-  /** Absolute, no link in it. */
   readonly path: string;
-  /** The name it gets in a directory. */
   readonly name: string;
-  readonly isDirectory: boolean;
-  /** Only what is in it is meant. */
   readonly contentOnly: boolean;
 }
 
@@ -159,96 +277,37 @@ function findSource(item: CopyInItem): Source {
   return {
     path,
     name: basename(resolve(item.source)),
-    isDirectory: stats.isDirectory(),
     contentOnly: stats.isDirectory() && /(^|\/)\.\/*$/.test(item.source),
   };
 }
 
-/** The path in the sandbox, without a leading slash, that the source becomes; its parent exists then. */
-function placeFor(rootFd: number, item: CopyInItem, source: Source): ByteString {
-  if (!item.target.startsWith('/')) throw copyFailed(item, 'the target is not an absolute path');
-  const parts = item.target.split('/').filter((part) => part !== '' && part !== '.');
-  if (parts.includes('..')) throw copyFailed(item, 'the target has ".." in it');
-  const target = fromText(parts.join('/'));
-  const there = kindOf(rootFd, target);
-  const intoDirectory = there === 'directory' || item.target.endsWith('/');
-  if (there === 'other' && (source.isDirectory || item.target.endsWith('/'))) {
-    throw copyFailed(item, 'the target is not a directory');
-  }
-  if (source.contentOnly || !intoDirectory) {
-    makeDirectories(rootFd, item, parts.slice(0, -1));
-    return target;
-  }
-  makeDirectories(rootFd, item, parts);
-  const inside = joinBytes(target, fromText(source.name));
-  if (!source.isDirectory && kindOf(rootFd, inside) === 'directory') {
-    throw copyFailed(item, `${quoteName(inside)} is a directory there`);
-  }
-  return inside;
-}
-
-function kindOf(rootFd: number, path: ByteString): 'none' | 'directory' | 'other' {
-  try {
-    const how = { flags: O_PATH, resolve: RESOLVE };
-    const fd = openat2(rootFd, path === '' ? '.' : toBytes(path), how);
-    const isDirectory = fstatSync(fd).isDirectory();
-    closeSync(fd);
-    return isDirectory ? 'directory' : 'other';
-  } catch (error) {
-    if (hasErrno(error, 'ENOENT')) return 'none';
-    if (hasErrno(error, 'ENOTDIR', 'ELOOP')) return 'other';
-    throw error;
-  }
-}
-
-function makeDirectories(rootFd: number, item: CopyInItem, parts: readonly string[]): void {
-  for (let length = 1; length <= parts.length; length += 1) {
-    const path = fromText(parts.slice(0, length).join('/'));
-    const kind = kindOf(rootFd, path);
-    if (kind === 'other') throw copyFailed(item, `${quoteName(path)} is not a directory`);
-    if (kind === 'directory') continue;
-    const parent = openat2(rootFd, parentOf(path), DIRECTORY);
-    try {
-      const name = parts[length - 1]!;
-      mkdirat(parent, name, 0o700);
-      const made = openDirectory(parent, name);
-      fchmodSync(made, 0o755);
-      closeSync(made);
-    } catch (cause) {
-      throw cannotWrite(item, path, cause);
-    } finally {
-      closeSync(parent);
-    }
-  }
-}
-
-function parentOf(path: ByteString): Buffer {
-  const slash = path.lastIndexOf('/');
-  return slash < 1 ? Buffer.from('.') : toBytes(path.slice(0, slash));
-}
-
-function copyFailed(item: CopyInItem, why: string, cause?: unknown): KilnError {
+function copyFailed(
+  item: CopyInItem,
+  why: string,
+  cause?: unknown,
+  hint = '--copy-in SRC:DST takes a file or directory of the host and an absolute path',
+): KilnError {
   return new KilnError(
     'E_COPY_IN',
     `${JSON.stringify(item.source)} cannot be copied into the sandbox: ${why}`,
-    {
-      hint: '--copy-in SRC:DST takes a file or directory of the host and an absolute path',
-      details: { source: item.source, target: item.target },
-      cause,
-    },
+    { hint, details: { source: item.source, target: item.target }, cause },
   );
 }
 
-function cannotWrite(item: CopyInItem, path: ByteString, cause: unknown): KilnError {
+/** How a sandbox's process that makes files failed: with an error of the kernel's, or by a signal. */
+export type Unmade =
+  | { readonly cause: SyscallError; readonly path: string }
+  | { readonly signal: NodeJS.Signals };
+
+export function cannotWrite(item: CopyInItem, unmade: Unmade): KilnError {
+  if ('signal' in unmade) {
+    const why = `the sandbox’s process that writes was ended by ${unmade.signal}`;
+    return copyFailed(item, why, undefined, 'its memory limit counts what is written: --memory');
+  }
+  const { cause, path } = unmade;
   const full = hasErrno(cause, 'ENOSPC', 'EDQUOT');
-  return new KilnError(
-    'E_COPY_IN',
-    `${JSON.stringify(item.source)} cannot be copied into the sandbox: ` +
-      `/${toBytes(path).toString()} cannot be written`,
-    {
-      hint: full ? 'give the sandbox more room: --disk, --tmpfs' : 'choose another target',
-      details: { source: item.source, target: item.target },
-      cause,
-    },
-  );
+  const hint = full ? 'give the sandbox more room: --disk, --tmpfs' : 'choose another target';
+  const isFolder = hasErrno(cause, 'EISDIR') ? 'is a directory there' : 'cannot be written';
+  const why = hasErrno(cause, 'ENOTDIR') ? 'is not a directory' : isFolder;
+  return copyFailed(item, `${quoteName(fromText(path))} ${why}`, cause, hint);
 }

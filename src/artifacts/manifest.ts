@@ -1,30 +1,25 @@
 import { defined } from '../defined.ts';
 import { KilnError } from '../errors.ts';
+import type { Budget } from './budget.ts';
 import { type ByteString, quoteName, reportName } from './pattern.ts';
-import type { Budget } from './warning.ts';
 
-/** One artifact, as result.json has it. */
+/** PATH_MAX of linux/limits.h, without its NUL. */
+export const LONGEST_PATH = 4095;
+
 export interface Artifact {
   /** Below the result directory. Bytes that are not UTF-8 are U+FFFD here and exact in `pathBytes`. */
   readonly path: string;
-  /** The exact bytes of `path` in base64, only where it is not UTF-8. */
   readonly pathBytes?: string;
-  /** Where it was in the sandbox, absolute. */
   readonly source: string;
   readonly type: 'file' | 'directory' | 'symlink';
   /** Bytes of content, holes included; of a link: of its target; 0 for a directory. */
   readonly size: number;
-  /** Of a file's content, 64 hex digits. */
   readonly sha256?: string;
-  /** Of a symbolic link. */
   readonly target?: string;
-  /** The exact bytes of `target` in base64, only where it is not UTF-8. */
   readonly targetBytes?: string;
   /** Permission bits, octal with a leading 0. */
   readonly mode: string;
-  /** Last modification, ISO 8601 in UTC (the file itself keeps nanoseconds). */
   readonly mtime: string;
-  /** The `path` of the artifact that this is a hard link to. */
   readonly hardLinkTo?: string;
   /** It changed while being read: size and digest are those of the copy. */
   readonly changed?: true;
@@ -33,7 +28,6 @@ export interface Artifact {
 /** Dates outside of what a JavaScript Date holds (and no clock says) are put at its ends. */
 const LAST_DATE_MS = 8.64e15;
 
-/** An entry for machines and people to read. */
 export function describe(entry: CopiedEntry): Artifact {
   const path = reportName(entry.path);
   const target = entry.target === undefined ? undefined : reportName(entry.target);
@@ -45,64 +39,36 @@ export function describe(entry: CopiedEntry): Artifact {
     size: entry.size,
     ...defined({ sha256: entry.sha256, target: target?.text, targetBytes: target?.bytes }),
     mode: `0${entry.mode.toString(8).padStart(3, '0')}`,
-    mtime: isoTime(entry.mtimeMs),
+    mtime: new Date(Math.max(-LAST_DATE_MS, Math.min(LAST_DATE_MS, entry.mtimeMs))).toISOString(),
     ...(entry.hardLinkTo === undefined ? {} : { hardLinkTo: reportName(entry.hardLinkTo).text }),
     ...(entry.changed === true ? { changed: true } : {}),
   };
 }
 
-/** Times in one second share all but its thousandths; a Date's text takes as long as copying some bytes. */
-let second = { start: Number.NaN, text: '' };
-
-function isoTime(milliseconds: number): string {
-  const time = Math.max(-LAST_DATE_MS, Math.min(LAST_DATE_MS, milliseconds));
-  const start = Math.floor(time / 1000) * 1000;
-  if (second.start !== start) {
-    second = { start, text: new Date(start).toISOString().slice(0, -'000Z'.length) };
-  }
-  return `${second.text}${String(time - start).padStart(3, '0')}Z`;
-}
-
 export interface CopiedEntry {
-  /** Below the destination's root. */
   readonly path: ByteString;
-  /** Where it was copied from, absolute in its own tree. */
   readonly source: ByteString;
   readonly type: 'file' | 'directory' | 'symlink';
-  /** Bytes of content (a link: of its target; a directory: 0). */
   readonly size: number;
-  /** Permission bits of the copy. */
   readonly mode: number;
-  /** Of last modification, whole milliseconds since 1970. */
   readonly mtimeMs: number;
-  /** Of a file's content, hex. */
   readonly sha256?: string;
-  /** Of a symbolic link. */
   readonly target?: ByteString;
-  /** The `path` of the entry that this one is a hard link to. */
   readonly hardLinkTo?: ByteString;
-  /** The source changed while it was read. */
   readonly changed?: boolean;
 }
 
-/** What has been copied where: one entry a destination path, none twice. */
 export class Inventory {
   readonly #entries = new Map<ByteString, CopiedEntry>();
   readonly #budget: Budget;
   readonly #maxPath: number;
 
-  /** @param maxPath the longest destination path, in bytes */
   constructor(budget: Budget, maxPath: number) {
     this.#budget = budget;
     this.#maxPath = maxPath;
   }
 
-  /**
-   * Whether `path` is still to be made. False for a file copied already and for a directory that
-   * was made already; anything else at the same path is a collision. Only {@link add} makes it so.
-   * @throws KilnError E_ARTIFACT_COLLISION, E_ARTIFACT_LIMIT for a path too long
-   */
-  claim(entry: Pick<CopiedEntry, 'path' | 'source' | 'type'>): boolean {
+  isNew(entry: Pick<CopiedEntry, 'path' | 'source' | 'type'>): boolean {
     const there = this.#entries.get(entry.path);
     if (there === undefined) {
       if (entry.path.length > this.#maxPath) throw pathTooLong(entry.source, this.#maxPath);
@@ -113,9 +79,9 @@ export class Inventory {
     throw collision(there, entry);
   }
 
-  /** @throws KilnError E_ARTIFACT_LIMIT for too many */
   add(entry: CopiedEntry): void {
     this.#budget.spend('entries', 1);
+    this.#budget.spend('paths', entry.path.length);
     this.#entries.set(entry.path, entry);
   }
 
@@ -127,7 +93,6 @@ export class Inventory {
     return this.#entries.get(path);
   }
 
-  /** Every entry, in the order of copying: a directory before what is in it. */
   values(): IterableIterator<CopiedEntry> {
     return this.#entries.values();
   }

@@ -8,27 +8,18 @@ import { KilnError } from '../errors.ts';
  * anything. It becomes text only for matching and for people.
  */
 
-/** One character a byte; `/` separates components as usual. */
 export type ByteString = string;
 
-/** The byte string of a name as the kernel gave it. */
 export function fromBytes(name: Buffer): ByteString {
   return name.toString('latin1');
 }
 
-/** The byte string of text typed by a person (UTF-8, as every name kiln itself makes). */
 export function fromText(text: string): ByteString {
   return Buffer.from(text, 'utf8').toString('latin1');
 }
 
-/** The bytes to hand to the kernel. */
 export function toBytes(name: ByteString): Buffer {
   return Buffer.from(name, 'latin1');
-}
-
-/** Such a byte string is its own text. */
-function isAscii(name: ByteString): boolean {
-  return /^[\x00-\x7f]*$/.test(name);
 }
 
 /**
@@ -40,23 +31,18 @@ export function matchText(name: ByteString): string {
   return bytes === undefined ? text : name;
 }
 
-/** How a name is written in result.json. */
 interface ReportedName {
-  /** The name as text; bytes that are not UTF-8 became U+FFFD. */
   readonly text: string;
-  /** The exact bytes in base64, only where `text` lost something. */
   readonly bytes?: string;
 }
 
-/** A byte string for JSON: readable, and exact even where it is not UTF-8. */
 export function reportName(name: ByteString): ReportedName {
-  if (isAscii(name)) return { text: name };
+  if (/^[\x00-\x7f]*$/.test(name)) return { text: name };
   const bytes = toBytes(name);
-  if (isUtf8(bytes)) return { text: bytes.toString('utf8') };
-  return { text: bytes.toString('utf8'), bytes: bytes.toString('base64') };
+  const text = bytes.toString('utf8');
+  return isUtf8(bytes) ? { text } : { text, bytes: bytes.toString('base64') };
 }
 
-/** A byte string for a message: on one line, control characters escaped, quoted. */
 export function quoteName(name: ByteString): string {
   return JSON.stringify(toBytes(name).toString('utf8')).replace(
     /[\u007f-\u009f\u2028-\u202e\u2066-\u2069]/g,
@@ -64,39 +50,30 @@ export function quoteName(name: ByteString): string {
   );
 }
 
-/** Joins two relative byte paths; either may be empty. */
 export function joinBytes(parent: ByteString, name: ByteString): ByteString {
   return parent === '' ? name : `${parent}/${name}`;
 }
 
-/** What one path component has to be: this name, what a matcher accepts, or any depth (`**`). */
 type Segment = string | { test(name: string): boolean } | typeof GLOBSTAR;
 
-/** How far the components seen so far got in one of a pattern's alternatives. */
 interface Position {
   readonly segments: readonly Segment[];
   readonly at: number;
 }
 
-/** A set of {@link Position}s: where a walk down the tree stands. */
 export type PatternState = readonly Position[];
 
-/** A compiled `--artifact` pattern. */
 export interface ArtifactPattern {
-  /** As it was written. */
   readonly source: string;
   /**
-   * The directory that the walk starts in: everything before the first component with a wildcard
-   * (and never the last component), absolute, not normalised: the kernel resolves it.
-   * What matches keeps its path below this directory.
+   * Everything before the first component with a wildcard (and never the last component): the walk starts here, and
+   * matches keep their paths below it. Absolute, not normalised: the kernel resolves it.
    */
   readonly base: string;
   readonly start: PatternState;
-  /** It ends in a slash: only directories match. */
   readonly directoriesOnly: boolean;
 }
 
-/** Braces may multiply: more alternatives than this are refused. */
 const MAX_ALTERNATIVES = 1000;
 const WILD = /[*?[\]{}\\]/;
 const EVERYTHING: Segment = { test: () => true };
@@ -109,11 +86,9 @@ function invalid(source: string, why: string, cause?: unknown): KilnError {
 }
 
 /**
- * Compiles a shell pattern: `*`, `?`, `[…]`, `{a,b}`, `**` for any number of directories, `\` to
- * take a character literally. As in a shell a leading dot must be written (`.config`, `.*`), and
- * with a slash at the end only directories match.
- * A last component `.` stands for everything in the directory, hidden or not.
- *
+ * Compiles a shell pattern: `*`, `?`, `[…]`, `{a,b}`, `**` for any number of directories, `\` for a literal character.
+ * A leading dot must be written (`.config`, `.*`); with a slash at the end only directories match; a last component
+ * `.` stands for everything in the directory, hidden or not.
  * @param workdir absolute path that a relative pattern starts from
  * @throws KilnError E_ARTIFACT_PATTERN
  */
@@ -157,10 +132,6 @@ function parse(source: string, rest: string): Segment[][] {
   }
 }
 
-/**
- * The names that a directory's entries must have for the walk to go on, or undefined when any
- * could: then the directory has to be read.
- */
 export function literalNames(state: PatternState): ReadonlySet<string> | undefined {
   const names = new Set<string>();
   for (const { segments, at } of state) {
@@ -171,13 +142,11 @@ export function literalNames(state: PatternState): ReadonlySet<string> | undefin
   return names;
 }
 
-/** What one entry is to a pattern: collected whole, and where the walk goes on below it. */
 interface Step {
   readonly matched: boolean;
   readonly below: PatternState;
 }
 
-/** Takes the walk from a directory to its entry `name` (text, see `matchText`). */
 export function step(state: PatternState, name: string): Step {
   const below: Position[] = [];
   let matched = false;

@@ -1,10 +1,10 @@
 /** Reading a tree that somebody hostile made: the number of names is bounded, nothing is followed. */
 import { type BigIntStats, constants, openSync, statfsSync } from 'node:fs';
-import { readDirectory } from '../host/files/directory.ts';
+import { readDirectory } from '../host/files/at.ts';
+import type { Budget } from './budget.ts';
 import { type ByteString, toBytes } from './pattern.ts';
-import type { Budget } from './warning.ts';
 
-/** File systems that hold no files of anybody's, by statfs(2) magic number (linux/magic.h). */
+/** File systems that store no files, by statfs(2) magic number (linux/magic.h). */
 const PSEUDO = new Set([
   0x9fa0, // proc
   0x62656572, // sysfs
@@ -23,12 +23,10 @@ const PSEUDO = new Set([
   0x6e736673, // nsfs
 ]);
 
-/** `/proc/self/fd/N`: the very file that a descriptor (O_PATH too) stands for. */
 export function descriptorPath(fd: number): string {
   return `/proc/self/fd/${fd}`;
 }
 
-/** Tells pseudo file systems from real ones, asking once for each device number. */
 export class FileSystems {
   readonly #pseudo = new Map<bigint, boolean>();
 
@@ -52,20 +50,14 @@ export function reopenFile(fd: number): number {
 
 export interface DirectoryEntry {
   readonly name: ByteString;
-  /** Whether the directory calls it a regular file; it may have become something else. */
   readonly isFile: boolean;
 }
 
-/** The names in the directory that `fd` is, as bytes; see {@link listEntries}. */
 export function listDirectory(fd: number, budget: Budget): Buffer[] {
   return listEntries(fd, budget).map(({ name }) => toBytes(name));
 }
 
-/**
- * The entries of the directory that `fd` is, sorted, so that two walks of the same tree agree.
- * Counts each as visited.
- * @throws SyscallError; KilnError E_ARTIFACT_LIMIT
- */
+/** Sorted, so that two walks of a tree agree; each counts as visited. @throws SyscallError; KilnError E_ARTIFACT_LIMIT */
 export function listEntries(fd: number, budget: Budget): DirectoryEntry[] {
   const entries: DirectoryEntry[] = [];
   readDirectory(fd, (name, isFile) => {
@@ -83,7 +75,6 @@ const KINDS: ReadonlyMap<bigint, string> = new Map([
   [0o140000n, 'a socket'],
 ]);
 
-/** What a file is that is neither a regular file, a directory nor a link: for a message. */
 export function specialKind(stats: BigIntStats): string {
   return KINDS.get(stats.mode & S_IFMT) ?? 'not a file';
 }

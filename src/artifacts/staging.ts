@@ -1,12 +1,18 @@
 /**
- * Artifacts are put together in a hidden directory inside the result directory, then renamed into
- * place: what has an artifact's name is whole. Whoever dies on the way leaves such a directory
- * behind, unlocked, and the next collection into the same result directory removes it.
+ * Artifacts are put together in a hidden directory inside the result directory, then renamed into place. A process
+ * that dies leaves its directory behind, unlocked; the next collection into this result directory removes it.
  */
 
 import { randomUUID } from 'node:crypto';
-import { closeSync, constants, fchownSync, fstatSync, readdirSync, writeFileSync } from 'node:fs';
-import { open, readdir } from 'node:fs/promises';
+import {
+  closeSync,
+  constants,
+  fchownSync,
+  fstatSync,
+  openSync,
+  readdirSync,
+  writeFileSync,
+} from 'node:fs';
 import { join, resolve } from 'node:path';
 import { KilnError } from '../errors.ts';
 import { closing } from '../host/calls/descriptor.ts';
@@ -22,56 +28,51 @@ import { descriptorPath } from './source.ts';
 
 const PREFIX = '.kiln-collecting-';
 
-/** A result directory with a place to prepare its content. */
-export interface Staging extends AsyncDisposable {
-  /** The result directory, absolute. */
+interface Staging extends AsyncDisposable {
   readonly destination: string;
-  /** Descriptor of the directory to fill. */
   readonly fd: number;
   /**
-   * Moves everything into the result directory. Existing files are replaced one at a time, each by
-   * a whole one; existing directories keep what else they hold.
-   * @throws KilnError E_RESULTDIR before anything has moved, where a directory would have to become
-   * a file or a file or link a directory
+   * Moves everything into the result directory: files are replaced one at a time, directories merged.
+   * @throws KilnError E_RESULTDIR before anything has moved, where one is a directory and the other is not
    */
   publish(): void;
 }
 
 /**
- * Opens the result directory, makes it if missing (then it is `owner`'s), clears away what dead
- * collections left in it, and starts a new one. Disposing removes what was not published.
+ * Makes the result directory if it is missing (then it is `owner`'s), removes what dead collections left in it, and
+ * starts a new one. Disposing removes what was not published.
  * @throws KilnError E_RESULTDIR
  */
 export async function openStaging(destination: string, owner: Owner): Promise<Staging> {
   const path = resolve(destination);
   try {
-    await makeDirectory(path, owner);
+    makeDirectory(path, owner);
     await removeDeadStaging(path);
-    return await startStaging(path);
+    return startStaging(path);
   } catch (error) {
     throw unusable(path, error);
   }
 }
 
-/**
- * Removes what collections that died left in `destination`; those still going on are left alone.
- * For a collector of garbage that remembers result directories.
- */
 async function removeDeadStaging(destination: string): Promise<void> {
-  for (const name of await readdir(destination)) {
+  for (const name of readdirSync(destination)) {
     if (!name.startsWith(PREFIX)) continue;
     const path = join(destination, name);
-    const flags = constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW;
-    const handle = await open(path, flags).catch(() => undefined);
-    if (handle === undefined) continue;
-    try {
-      // Only what is ours and closed to others: nobody can have put anything else there.
-      const stats = await handle.stat();
-      const ours = stats.uid === process.geteuid?.() && (stats.mode & 0o077) === 0;
-      if (ours && tryLockDescriptor(handle.fd)) await removeTree(path);
-    } finally {
-      await handle.close();
-    }
+    const fd = openIfDirectory(path);
+    if (fd === undefined) continue;
+    using _fd = closing(fd);
+    // Only what is ours and closed to others: nobody can have put anything else there.
+    const { uid, mode } = fstatSync(fd);
+    const ours = uid === process.geteuid?.() && (mode & 0o077) === 0;
+    if (ours && tryLockDescriptor(fd)) await removeTree(path);
+  }
+}
+
+function openIfDirectory(path: string): number | undefined {
+  try {
+    return openSync(path, constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW);
+  } catch {
+    return undefined;
   }
 }
 
@@ -80,25 +81,25 @@ function unusable(path: string, cause: unknown): unknown {
   return unusableResultDirectory(path, cause);
 }
 
-async function startStaging(destination: string): Promise<Staging> {
-  const handle = await open(destination, constants.O_RDONLY | constants.O_DIRECTORY);
+function startStaging(destination: string): Staging {
+  const parent = openSync(destination, constants.O_RDONLY | constants.O_DIRECTORY);
   try {
     for (;;) {
       const name = `${PREFIX}${randomUUID()}`;
-      mkdirat(handle.fd, name, 0o700);
-      const fd = openDirectory(handle.fd, name);
-      // Somebody clearing away dead ones may have been quicker than the lock: then once more.
+      mkdirat(parent, name, 0o700);
+      const fd = openDirectory(parent, name);
+      // Another collection may have removed the directory before it was locked: try again.
       if (tryLockDescriptor(fd) && fstatSync(fd).nlink > 0) {
         return {
           destination,
           fd,
-          publish: () => publish(destination, fd, handle.fd),
+          publish: () => publish(destination, fd, parent),
           [Symbol.asyncDispose]: async () => {
             try {
-              await removeTree(join(descriptorPath(handle.fd), name));
+              await removeTree(join(descriptorPath(parent), name));
             } finally {
               closeSync(fd);
-              await handle.close();
+              closeSync(parent);
             }
           },
         };
@@ -106,7 +107,7 @@ async function startStaging(destination: string): Promise<Staging> {
       closeSync(fd);
     }
   } catch (error) {
-    await handle.close();
+    closeSync(parent);
     throw error;
   }
 }
@@ -120,7 +121,6 @@ function publish(destination: string, from: number, to: number): void {
   }
 }
 
-/** What is at `name`: nothing, a directory, or something else. */
 function kindAt(dirfd: number, name: Buffer): 'none' | 'directory' | 'other' {
   let fd: number;
   try {
@@ -140,7 +140,6 @@ function namesIn(fd: number): Buffer[] {
   return readdirSync(descriptorPath(fd), { encoding: 'buffer' });
 }
 
-/** Opens `name` in both directories, which is a directory in both, for the time of `act`. */
 function inBoth(from: number, to: number, name: Buffer, act: (a: number, b: number) => void) {
   const inner = openDirectory(from, name);
   using _inner = closing(inner);
@@ -182,19 +181,14 @@ function move(from: number, to: number): void {
 
 const FLAGS = constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW;
 
-/** A file for a result directory. */
 export interface TextFile {
-  /** Without a folder. */
   readonly name: string;
   readonly content: string | Buffer;
 }
 
 /**
- * Writes one file into a result directory: whoever reads it sees the old one or the new one, whole. It reaches
- * the disk when the kernel likes, as artifacts do.
- *
- * @param directory the result directory, made if missing
- * @param owner whose the file is
+ * Writes one file into a result directory, made if missing. Readers see the old one or the new one, whole; it
+ * reaches the disk when the kernel likes, as artifacts do.
  * @returns the file's absolute path
  * @throws KilnError E_RESULTDIR
  */
@@ -207,7 +201,6 @@ export async function writeText(
   return join(await writeTexts(directory, [{ name, content }], owner), name);
 }
 
-/** Like {@link writeText} for several files, which appear one after another. Returns the directory's absolute path. */
 export async function writeTexts(
   directory: string,
   files: readonly TextFile[],

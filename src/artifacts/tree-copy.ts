@@ -2,16 +2,17 @@ import { type BigIntStats, closeSync, fstatSync } from 'node:fs';
 import { closing } from '../host/calls/descriptor.ts';
 import { hasErrno, SyscallError } from '../host/calls/libc.ts';
 import { openPath, readlinkat } from '../host/files/at.ts';
+import type { Budget } from './budget.ts';
 import { type CopiedContent, copyContent, ReadFailed } from './content.ts';
 import {
   type Destination,
   type DestinationStep,
-  droppedBits,
   keptMode,
   type WithRights,
 } from './destination.ts';
+import { staysInside } from './link-policy.ts';
 import type { CopiedEntry, Inventory } from './manifest.ts';
-import { type ByteString, fromBytes, joinBytes, toBytes } from './pattern.ts';
+import { type ByteString, fromBytes, joinBytes, quoteName, toBytes } from './pattern.ts';
 import {
   type DirectoryEntry,
   FileSystems,
@@ -19,41 +20,29 @@ import {
   reopenFile,
   specialKind,
 } from './source.ts';
-import type { Budget, Warnings } from './warning.ts';
+import type { Warnings } from './warning.ts';
 
-/** What {@link TreeCopy} works with. */
-export interface TreeCopyOptions {
+interface TreeCopyOptions {
   readonly destination: Destination;
   readonly inventory: Inventory;
   readonly budget: Budget;
   readonly warnings: Warnings;
-  /** Makes symbolic links at once and as they are, or keeps them for {@link TreeCopy.makeLinks}. */
   readonly links: 'now' | 'later';
   /** Does what opens, lists or reads an entry of the source, as somebody else than this process. */
   readonly reading?: WithRights;
-  /** Entries that are left out, with all that is in them: their paths in the source. */
-  readonly leaveOut?: ReadonlySet<ByteString>;
 }
 
-/** Where an entry goes to and comes from: `source` is its path there, for people. */
-export interface MadeEntry extends DestinationStep {
+interface MadeEntry extends DestinationStep {
   readonly source: ByteString;
 }
 
-/** One entry to copy: the open directory that has it, and its name there. */
-export interface CopyStep extends MadeEntry {
+interface CopyStep extends MadeEntry {
   readonly from: number;
   readonly name: Buffer;
-  /** How many directories it is below the start. */
   readonly depth: number;
 }
 
-/** A directory of the source, open, and its copy. */
-export interface DirectoryPair extends MadeEntry {
-  readonly from: number;
-  /** How many directories what is in it is below the start. */
-  readonly depth: number;
-}
+type DirectoryPair = Omit<CopyStep, 'name'>;
 
 /**
  * Copies entries of one tree into another: content with its digest, holes, permission bits, times,
@@ -63,26 +52,26 @@ export interface DirectoryPair extends MadeEntry {
  */
 export class TreeCopy {
   readonly #options: TreeCopyOptions;
+  readonly #reading: WithRights;
   readonly #fileSystems = new FileSystems();
   readonly #inodes = new Map<string, CopiedEntry>();
   readonly #links: { readonly entry: CopiedEntry; readonly stats: BigIntStats }[] = [];
 
   constructor(options: TreeCopyOptions) {
     this.#options = options;
+    this.#reading = options.reading ?? ((act) => act());
   }
 
-  /** Copies entries of one directory. @throws as {@link copy} */
   async copyEntries(directory: DirectoryPair, entries: readonly DirectoryEntry[]): Promise<void> {
-    for (const { name } of entries) await this.copy(stepTo(directory, name));
+    for (const { name } of entries) {
+      const source = `${directory.source}/${name}`;
+      const path = joinBytes(directory.path, name);
+      await this.copy({ ...directory, name: toBytes(name), source, path });
+    }
   }
 
-  /**
-   * Copies one entry, a directory with all that is in it.
-   * @throws KilnError E_ARTIFACT_LIMIT, E_ARTIFACT_COLLISION, the destination's; the signal's reason
-   */
   async copy(step: CopyStep): Promise<void> {
-    const { budget, warnings, inventory, leaveOut } = this.#options;
-    if (leaveOut?.has(step.source) === true) return;
+    const { budget, warnings, inventory } = this.#options;
     if (budget.due) await budget.breathe();
     const fd = this.#openSource(step);
     if (fd === undefined) return;
@@ -93,9 +82,9 @@ export class TreeCopy {
       } else if (stats.isDirectory()) {
         await this.#copyDirectory(step, fd, stats);
       } else if (stats.isFile()) {
-        if (inventory.claim({ ...step, type: 'file' })) await this.#copyFile(step, fd, stats);
+        if (inventory.isNew({ ...step, type: 'file' })) await this.#copyFile(step, fd, stats);
       } else if (stats.isSymbolicLink()) {
-        if (inventory.claim({ ...step, type: 'symlink' })) this.#copyLink(step, fd, stats);
+        if (inventory.isNew({ ...step, type: 'symlink' })) this.#copyLink(step, fd, stats);
       } else {
         warnings.add('special-file', step.source, `is ${specialKind(stats)}: skipped`);
       }
@@ -104,18 +93,13 @@ export class TreeCopy {
     }
   }
 
-  /** Whether `fd` is in /proc, /sys or the like. */
   isPseudo(fd: number, stats: BigIntStats): boolean {
     return this.#fileSystems.isPseudo(fd, stats);
   }
 
-  /**
-   * Makes a directory like the one whose stats are given, unless that has been done, and opens it;
-   * the caller closes the descriptor. Mode and times are set by the destination's `finish`.
-   */
   makeDirectory(made: MadeEntry, stats: BigIntStats): number {
     const { inventory, destination } = this.#options;
-    if (inventory.claim({ ...made, type: 'directory' })) {
+    if (inventory.isNew({ ...made, type: 'directory' })) {
       destination.makeDirectory(made, stats);
       this.#warnOfDroppedBits(made, stats);
       this.#record(made, stats, { type: 'directory', size: 0 });
@@ -123,22 +107,24 @@ export class TreeCopy {
     return destination.openDirectory(made);
   }
 
-  /** Makes the links kept for later, if `accept` accepts them; the others leave the inventory. */
-  makeLinks(accept: (link: CopiedEntry) => boolean): void {
-    const { inventory, destination } = this.#options;
-    const accepted = this.#links.filter(({ entry }) => accept(entry));
+  /** Makes the links kept for later that stay inside; the others leave the inventory, with a warning. */
+  makeLinks(): void {
+    const { inventory, destination, warnings } = this.#options;
+    const accepted = this.#links.filter(({ entry }) => staysInside(entry, inventory));
     const kept = new Set(accepted);
-    for (const link of this.#links) if (!kept.has(link)) inventory.remove(link.entry.path);
+    for (const link of this.#links) {
+      if (kept.has(link)) continue;
+      const { path, source, target = '' } = link.entry;
+      const rule = 'only relative links to other copied files are copied (docs/artifacts.md)';
+      const what = `is a symbolic link to ${quoteName(target)}: ${rule}: skipped`;
+      warnings.add('link-outside', source, what);
+      inventory.remove(path);
+    }
     for (const { entry, stats } of accepted) {
       destination.inDirectoryOf(entry.path, (to) => {
         destination.makeSymlink({ to, path: entry.path }, entry.target ?? '', stats);
       });
     }
-  }
-
-  #reading<Result>(act: () => Result): Result {
-    const { reading } = this.#options;
-    return reading === undefined ? act() : reading(act);
   }
 
   #openSource(step: CopyStep): number | undefined {
@@ -195,18 +181,14 @@ export class TreeCopy {
       if (content === undefined) return;
       const changed = this.#warnIfChanged(step, from, stats, content);
       this.#warnOfDroppedBits(step, stats);
-      const entry = this.#record(step, stats, {
-        type: 'file',
-        ...content,
-        ...(changed ? { changed } : {}),
-      });
+      const rest = { type: 'file', ...content, ...(changed && { changed }) } as const;
+      const entry = this.#record(step, stats, rest);
       if (inode !== undefined) this.#inodes.set(inode, entry);
     } finally {
       closeSync(from);
     }
   }
 
-  /** Undefined if the source could not be read. */
   async #copyContent(
     step: CopyStep,
     from: number,
@@ -266,9 +248,9 @@ export class TreeCopy {
   }
 
   #warnOfDroppedBits(made: MadeEntry, stats: BigIntStats): void {
-    const bits = droppedBits(stats);
-    if (bits === 0) return;
-    const which = `mode 0${(Number(stats.mode) & 0o7777).toString(8)}`;
+    const mode = Number(stats.mode) & 0o7777;
+    if ((mode & 0o6000) === 0) return;
+    const which = `mode 0${mode.toString(8)}`;
     const what = `was copied without its setuid or setgid bit (${which})`;
     this.#options.warnings.add('mode-bits-dropped', made.source, what);
   }
@@ -283,17 +265,6 @@ export class TreeCopy {
     this.#options.inventory.add(entry);
     return entry;
   }
-}
-
-function stepTo(directory: DirectoryPair, name: ByteString): CopyStep {
-  return {
-    from: directory.from,
-    name: toBytes(name),
-    source: `${directory.source}/${name}`,
-    to: directory.to,
-    path: joinBytes(directory.path, name),
-    depth: directory.depth,
-  };
 }
 
 /** Rounded down, before 1970 too. */

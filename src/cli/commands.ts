@@ -1,118 +1,172 @@
-/** kiln's command line: the commands, run for a caller. */
-import { Command, CommanderError } from 'commander';
+import { type Command, CommanderError } from 'commander';
+import { KilnError } from '../errors.ts';
 import { KILN_VERSION } from '../host/state/paths.ts';
 import { span } from '../host/trace/trace.ts';
-import type { Caller } from './caller/caller.ts';
-import { tellingDamage } from './output/damage.ts';
-import { printError } from './output/errors.ts';
-import { exitStatus } from './output/exit-status.ts';
-import { nameUsageErrors } from './output/usage-errors.ts';
+import { setDownloadWays } from '../packages/repository/transport/reach.ts';
+import { type Caller, requireHost } from './caller/caller.ts';
+import { KilnCommand } from './options/command.ts';
+import { exitStatus, printError, tellingDamage } from './output/errors.ts';
+import { plainText } from './output/print.ts';
 import type { CommandDescription } from './reference/describe.ts';
 
-/** One command. Its module is imported only when it is called, so that kiln starts quickly. */
-interface CommandEntry {
-  readonly name: string;
-  readonly summary: string;
-  readonly load: () => Promise<{ command(caller: Caller): Command }>;
-  /** True for commands that programs call, not people. */
-  readonly hidden?: boolean;
-}
+/** A command. Its module is imported only when it is called, so that kiln starts quickly. */
+type CommandEntry = readonly [
+  name: string,
+  summary: string,
+  load: () => Promise<{ command(caller: Caller): Command }>,
+];
 
 const commands: readonly CommandEntry[] = [
-  {
-    name: 'run',
-    summary: 'run one command in a new sandbox',
-    load: () => import('./run.ts'),
-  },
-  {
-    name: 'shell',
-    summary: 'open a shell in a new sandbox, or in a kept one',
-    load: () => import('./shell.ts'),
-  },
-  {
-    name: 'build',
-    summary: 'build RPM packages, or what a recipe describes',
-    load: () => import('./rpmbuild/build.ts'),
-  },
-  {
-    name: 'farm',
-    summary: 'build chains on a pool of machines',
-    load: () => import('./farm/command.ts'),
-  },
-  {
-    name: 'image',
-    summary: 'build, lock, list, show, remove, export and import images',
-    load: () => import('./images/image.ts'),
-  },
-  {
-    name: 'report',
-    summary: 'make report.html of a result directory anew',
-    load: () => import('./report.ts'),
-  },
-  {
-    name: 'rpm',
-    summary: 'query, verify and unpack RPM files',
-    load: () => import('./rpm.ts'),
-  },
-  {
-    name: 'service',
-    summary: 'run long-lived services',
-    load: () => import('./service.ts'),
-  },
-  {
-    name: 'attach',
-    summary: 'show what a detached job writes, and type to it',
-    load: () => import('./job/attach.ts'),
-  },
-  {
-    name: 'wait',
-    summary: 'wait until detached jobs have ended',
-    load: () => import('./job/wait.ts'),
-  },
-  {
-    name: 'logs',
-    summary: 'print what a detached job has written',
-    load: () => import('./job/logs.ts'),
-  },
-  {
-    name: 'results',
-    summary: 'copy the results of a detached job',
-    load: () => import('./job/results.ts'),
-  },
-  { name: 'ps', summary: 'list sandboxes and detached jobs', load: () => import('./ps.ts') },
-  {
-    name: 'kill',
-    summary: 'destroy sandboxes, end detached jobs',
-    load: () => import('./kill.ts'),
-  },
-  { name: 'park', summary: 'start sandboxes ahead of time', load: () => import('./park.ts') },
-  { name: 'df', summary: 'show what takes space', load: () => import('./df.ts') },
-  { name: 'gc', summary: 'remove what nobody uses any more', load: () => import('./gc.ts') },
-  {
-    name: 'config',
-    summary: 'show and check what users may',
-    load: () => import('./config.ts'),
-  },
-  {
-    name: 'doctor',
-    summary: 'check whether this host can run sandboxes',
-    load: () => import('./doctor.ts'),
-  },
-  {
-    name: 'completion',
-    summary: 'print the completion script of a shell',
-    load: async () => {
-      const { command } = await import('./completion.ts');
-      return { command: (caller) => command(caller, describeKiln) };
+  ['run', 'run one command in a new sandbox', () => import('./run.ts')],
+  [
+    'shell',
+    'open a shell in a new sandbox, or in one that runs or was kept',
+    () => import('./shell.ts'),
+  ],
+  [
+    'exec',
+    'run a further command in a sandbox that runs or was kept',
+    async () => ({ command: (await import('./shell.ts')).execCommand }),
+  ],
+  ['build', 'build RPM packages, or what a recipe describes', () => import('./rpmbuild/build.ts')],
+  ['farm', 'build chains on a pool of machines', () => import('./farm/command.ts')],
+  [
+    'image',
+    'build, lock, list, show, remove, export and import images',
+    () => import('./images/image.ts'),
+  ],
+  [
+    'report',
+    'make report.html of a result directory anew',
+    async () => ({ command: (await import('./job/commands.ts')).reportCommand }),
+  ],
+  [
+    'ci',
+    'run the jobs of GitLab’s and GitHub’s runners',
+    async () => {
+      const { gitlabCommand } = await import('./ci/gitlab.ts');
+      const { githubCommand } = await import('./ci/github.ts');
+      const command = (caller: Caller) =>
+        new KilnCommand('ci')
+          .description('Run the jobs of CI runners in sandboxes; see docs/ci-runners.md.')
+          .enablePositionalOptions()
+          .addCommand(gitlabCommand(caller, runKiln))
+          .addCommand(githubCommand(caller, runKiln));
+      return { command };
     },
-  },
-  {
-    name: 'complete',
-    summary: 'list what a shell completes a word to',
-    load: () => import('./complete.ts'),
-    hidden: true,
-  },
+  ],
+  ['rpm', 'query, verify and unpack RPM files', () => import('./rpm/command.ts')],
+  ['service', 'run long-lived services', () => import('./service/command.ts')],
+  [
+    'attach',
+    'show what a detached job writes, and type to it',
+    async () => ({ command: (await import('./job/commands.ts')).attachCommand }),
+  ],
+  [
+    'wait',
+    'wait until detached jobs have ended',
+    async () => ({ command: (await import('./job/commands.ts')).waitCommand }),
+  ],
+  [
+    'logs',
+    'print what a detached job has written',
+    async () => ({ command: (await import('./job/commands.ts')).logsCommand }),
+  ],
+  [
+    'results',
+    'copy the results of a detached job',
+    async () => ({ command: (await import('./job/commands.ts')).resultsCommand }),
+  ],
+  [
+    'ps',
+    'list sandboxes and detached jobs',
+    async () => ({ command: (await import('./sandboxes.ts')).psCommand }),
+  ],
+  [
+    'kill',
+    'destroy sandboxes, end detached jobs',
+    async () => ({ command: (await import('./sandboxes.ts')).killCommand }),
+  ],
+  [
+    'park',
+    'park sandboxes for the next commands',
+    async () => ({ command: (await import('./sandboxes.ts')).parkCommand }),
+  ],
+  [
+    'metrics',
+    'print or serve numbers for Prometheus',
+    async () => ({ command: (await import('./metrics.ts')).metricsCommand }),
+  ],
+  [
+    'mcp',
+    'serve sandboxes to an assistant',
+    async () => ({ command: (await import('./mcp/command.ts')).mcpCommand }),
+  ],
+  ['df', 'show what takes space', async () => ({ command: (await import('./gc.ts')).dfCommand })],
+  [
+    'gc',
+    'remove what nobody uses any more',
+    async () => ({ command: (await import('./gc.ts')).gcCommand }),
+  ],
+  [
+    'config',
+    'show and check kiln.yaml',
+    async () => ({ command: (await import('./config.ts')).configCommand }),
+  ],
+  [
+    'doctor',
+    'check whether this host can run sandboxes',
+    async () => ({ command: (await import('./doctor.ts')).doctorCommand }),
+  ],
+  [
+    'completion',
+    'print the completion script of a shell',
+    async () => {
+      const { completionCommand } = await import('./completion.ts');
+      return { command: (caller) => completionCommand(caller, describeKiln) };
+    },
+  ],
+  ['version', 'print the version of kiln', async () => ({ command: versionCommand })],
 ];
+
+const hidden: readonly CommandEntry[] = [
+  [
+    'complete',
+    'list what a shell completes a word to',
+    async () => ({ command: (await import('./completion.ts')).completeCommand }),
+  ],
+  ['varlink', 'carry calls of the API', async () => ({ command: varlinkCommand })],
+];
+
+/** As many programs have it, beside `--version`. */
+function versionCommand({ stdout }: Caller): KilnCommand {
+  return new KilnCommand('version')
+    .description('Print the version of kiln, as --version does.')
+    .examples('kiln version')
+    .action(() => stdout.say(`${KILN_VERSION}\n`));
+}
+
+/** A daemon's worker answers it before commands are looked for: src/serve/calls/client.ts. */
+function varlinkCommand(): KilnCommand {
+  return new KilnCommand('varlink')
+    .description('Carry calls of the API (Varlink) on stdin and stdout, for programs: docs/api.md.')
+    .action(() => {
+      requireHost();
+      throw new KilnError('E_NO_DAEMON', 'no kilnd answers these calls', {
+        hint: 'call it without KILN_FROM_SOURCE, in the mount namespace of kilnd',
+      });
+    });
+}
+
+/** What podman and docker call commands of kiln’s. */
+const OTHER_WORDS: ReadonlyMap<string, string> = new Map(
+  Object.entries({
+    ...{ images: 'image ls', pull: 'image pull', rmi: 'image rm', inspect: 'image show' },
+    ...{ save: 'image export', import: 'image import', rm: 'kill', stop: 'kill', prune: 'gc' },
+    ...{ list: 'ps', ls: 'ps', start: 'service start', create: 'service create' },
+    info: 'doctor',
+  }),
+);
 
 const SUMMARY = 'run a command or a build in a locked-down sandbox';
 
@@ -126,9 +180,8 @@ Examples:
 
 “kiln COMMAND --help” shows all options.`;
 
-/** kiln itself with these commands. */
 function overview(those: readonly Command[]): Command {
-  const program = new Command('kiln')
+  const program = new KilnCommand('kiln')
     .enablePositionalOptions()
     .description(
       'Run a command or a build in a locked-down libvirt-lxc sandbox on an image made of RPM packages.',
@@ -144,23 +197,13 @@ function overview(those: readonly Command[]): Command {
   return program;
 }
 
-/** The list of `kiln --help`: names and summaries. */
-function summaries(): Command[] {
-  return commands
-    .filter(({ hidden }) => hidden !== true)
-    .map(({ name, summary }) => new Command(name).description(summary));
-}
-
-/** kiln with every command that people have, and all options of each. */
 export async function wholeKiln(caller: Caller): Promise<Command> {
-  const shown = commands.filter(({ hidden }) => hidden !== true);
-  const loaded = shown.map(async ({ load, summary }) =>
+  const loaded = commands.map(async ([, summary, load]) =>
     (await load()).command(caller).summary(summary),
   );
   return overview(await Promise.all(loaded));
 }
 
-/** The same, for what is written about it. */
 export async function describeKiln(caller: Caller): Promise<CommandDescription> {
   const { describe, describeMock } = await import('./reference/describe.ts');
   const kiln = describe(await wholeKiln(caller), [], SUMMARY);
@@ -171,13 +214,14 @@ export async function describeKiln(caller: Caller): Promise<CommandDescription> 
   };
 }
 
-/** Loads the code of every command in a process that waits for one. */
 export async function loadCommands(): Promise<void> {
-  await Promise.all(commands.map(({ load }) => load()));
+  await Promise.all(commands.map(([, , load]) => load()));
 }
 
-/** Makes a program print to its caller, and end by exception. */
-export function prepare(program: Command, { stdout, stderr }: Caller): void {
+export function prepare(
+  program: Command,
+  { stdout, stderr }: Pick<Caller, 'stdout' | 'stderr'>,
+): void {
   program.exitOverride();
   program.configureOutput({
     writeOut: (text) => stdout.write(text),
@@ -186,37 +230,57 @@ export function prepare(program: Command, { stdout, stderr }: Caller): void {
     getErrHelpWidth: () => stderr.columns,
     getOutHasColors: () => false,
     getErrHasColors: () => false,
+    outputError: (text, write) => {
+      const [first = '', ...more] = plainText(text).trimEnd().split('\n');
+      const [, near] = /^\(Did you mean (.*)\?\)$/.exec(more.join(' ')) ?? [];
+      const [, unknown = ''] = /^error: unknown command '(.+)'$/.exec(first) ?? [];
+      const word = program.parent === null ? OTHER_WORDS.get(unknown) : undefined;
+      const meant = word === undefined ? near : `kiln ${word}`;
+      write(`kiln: ${first.replace(/^(?:error|kiln): /, '')} [E_ARGUMENT]\n`);
+      write(
+        `  hint: ${meant === undefined ? '' : `did you mean ${meant}? `}\`${nameOf(program)} --help\` tells more\n`,
+      );
+    },
   });
-  for (const sub of program.commands) prepare(sub, { stdout, stderr } as Caller);
+  for (const sub of program.commands) prepare(sub, { stdout, stderr });
 }
 
-/** The program that reads a command line: kiln with the one command that it names. */
+function nameOf(command: Command): string {
+  return command.parent === null ? command.name() : `${nameOf(command.parent)} ${command.name()}`;
+}
+
 async function programFor(name: string | undefined, caller: Caller): Promise<Command> {
-  const entry = commands.find((candidate) => candidate.name === name);
-  // Options after a sandboxed command's name belong to that command.
+  const entry = [...commands, ...hidden].find(([known]) => known === name);
   const loading = span('load the command');
   const program =
     entry === undefined
-      ? overview(summaries())
-      : new Command('kiln')
+      ? overview(commands.map(([known, summary]) => new KilnCommand(known).description(summary)))
+      : new KilnCommand('kiln')
+          // Options after a sandboxed command's name belong to that command.
           .enablePositionalOptions()
-          .addCommand((await entry.load()).command(caller).summary(entry.summary));
+          .addCommand((await entry[2]()).command(caller).summary(entry[1]));
   loading[Symbol.dispose]();
   prepare(program, caller);
-  nameUsageErrors(program);
   return program;
 }
 
+/** See TAKES of config.ts. */
+const TAKING_DEFAULTS: readonly string[] = ['run', 'shell', 'build', 'service'];
+
 async function runKiln(argv: readonly string[], caller: Caller): Promise<void> {
   const program = await programFor(argv[0], caller);
-  // Loaded late, because few callers need it and it knows all commands.
+  // Both are loaded late: few command lines need them.
+  if (TAKING_DEFAULTS.includes(argv[0] ?? ''))
+    (await import('./config.ts')).fillDefaults(program, caller);
   if (caller.user !== undefined)
     (await import('./users/user-guard.ts')).guard(program, caller.user);
   if (argv.length === 0) program.help();
+  program.hook('preAction', (_, action) => {
+    caller.isQuiet = action.opts().quiet === true;
+  });
   await program.parseAsync([...argv], { from: 'user' });
 }
 
-/** Thrown in place of a command's action. */
 class NotRun extends Error {}
 
 /**
@@ -245,25 +309,48 @@ export async function parsedCommand(
   return parsed ?? program.help();
 }
 
-/** Turns `kiln help COMMAND` into `kiln COMMAND --help`, for subcommands as well. */
 function helpRequest(argv: readonly string[]): readonly string[] {
   const [first, name, ...more] = argv;
   if (first !== 'help') return argv;
   if (name === undefined) return ['--help'];
-  const known = name === 'mock' || commands.some((entry) => entry.name === name);
+  const known = name === 'mock' || [...commands, ...hidden].some(([known]) => known === name);
   return known ? [name, ...more, '--help'] : [name];
 }
 
-/** Runs one command line to its end. Failures are printed; the exit status is in `caller`. */
 export async function runCommandLine(given: readonly string[], caller: Caller): Promise<void> {
   try {
     const argv = helpRequest(given);
+    if (caller.isOnly) {
+      setDownloadWays(async () => (await import('./config.ts')).repositoriesOf(caller));
+    }
     using _ = tellingDamage(argv[0] === 'run' ? argv : [], (text) => caller.stderr.say(text));
-    // mock's command line follows mock's rules.
     if (argv[0] === 'mock') await (await import('./mock/main.ts')).main(argv.slice(1), caller);
     else await runKiln(argv, caller);
   } catch (error) {
     if (!(error instanceof CommanderError)) printError(error, caller.stderr);
     caller.exitStatus = exitStatus(error);
   }
+}
+
+export interface RemoteCommandLine {
+  readonly host: string;
+  readonly argv: readonly string[];
+}
+
+/** Commands that tell about this machine or read its files: KILN_HOST does not send them away. */
+const LOCAL: ReadonlySet<string> = new Set([
+  ...['doctor', 'help', '--help', '-h', '--version', '-V', 'rpm', 'report', 'mock'],
+  ...['complete', 'completion', 'mcp', 'version'],
+]);
+
+export function remoteHost(
+  argv: readonly string[],
+  usual: string | undefined,
+): RemoteCommandLine | undefined {
+  const [first = '', second = '', ...rest] = argv;
+  if (first === '--host') return { host: second, argv: rest };
+  if (first.startsWith('--host=')) {
+    return { host: first.slice('--host='.length), argv: argv.slice(1) };
+  }
+  return usual && first !== '' && !LOCAL.has(first) ? { host: usual, argv } : undefined;
 }

@@ -1,7 +1,22 @@
-import { Argument, Command } from 'commander';
+import { Argument } from 'commander';
+import { listJobs, titleOf } from '../detached/record.ts';
+import { type StatePaths, statePaths } from '../host/state/paths.ts';
+import { recipeNames } from '../image/find.ts';
+import { visibleImages } from '../image/store/images.ts';
+import type { ImageOwner } from '../image/store/manifest.ts';
+import { listSandboxes } from '../sandbox/domain/sandbox-record.ts';
+import { serviceNames } from '../service/lifecycle/store.ts';
+import { seesImage } from '../users/configuration.ts';
 import type { Caller } from './caller/caller.ts';
-import type { CommandDescription } from './reference/describe.ts';
-import { SHELLS, type Shell } from './reference/shells.ts';
+import { KilnCommand } from './options/command.ts';
+import { bashScript } from './reference/bash.ts';
+import { type CommandDescription, LISTED, type Listed } from './reference/describe.ts';
+import { fishScript } from './reference/fish.ts';
+import { zshScript } from './reference/zsh.ts';
+
+export const SHELLS = { bash: bashScript, zsh: zshScript, fish: fishScript } as const;
+
+export type Shell = keyof typeof SHELLS;
 
 const EXAMPLES = `
 Packages of kiln install these scripts. From a checkout:
@@ -11,16 +26,71 @@ Examples:
   kiln completion zsh >"\${fpath[1]}/_kiln"
   kiln completion fish >~/.config/fish/completions/kiln.fish`;
 
-/** `kiln completion`; `describeKiln` has all commands, of which this is one. */
-export function command(
+/** `kiln completion`. `describeKiln` has all commands, this one as well, so it is not imported. */
+export function completionCommand(
   caller: Caller,
   describeKiln: (caller: Caller) => Promise<CommandDescription>,
-): Command {
-  return new Command('completion')
+): KilnCommand {
+  return new KilnCommand('completion')
     .description('Print the script by which a shell completes kiln’s command lines.')
     .addArgument(new Argument('<shell>', 'the shell').choices(Object.keys(SHELLS)))
     .addHelpText('after', EXAMPLES)
     .action(async (shell: Shell) => {
       caller.stdout.write(SHELLS[shell](await describeKiln(caller)));
+    });
+}
+
+type Suggestion = readonly [word: string, about: string];
+
+const LISTS: Readonly<
+  Record<Listed, (paths: StatePaths, caller: Caller) => Promise<readonly Suggestion[]>>
+> = {
+  recipe: async (_, caller) => await recipes(caller),
+  image: async (paths, caller) => {
+    const { user } = caller;
+    const owner = user && {
+      uid: user.uid,
+      seesOfRoot: (image: ImageOwner) => seesImage(user.policy, image),
+    };
+    const images = await visibleImages({ paths, owner });
+    return [
+      ...(await recipes(caller)),
+      ...images.map(({ manifest: { id, name } }) => [id.slice(0, 12), `image ${name}`] as const),
+    ];
+  },
+  // Jobs as well: attach, wait, logs and exec take both.
+  sandbox: async (paths, { user }) => {
+    const sandboxes = await listSandboxes(paths, { owner: user });
+    const jobs = await listJobs(paths, user);
+    return [
+      ...sandboxes
+        .filter(({ state }) => state !== 'parked')
+        .map(({ id, state, record }) => [id, about(state, record.command)] as const),
+      ...jobs.map(({ state, record }) => [titleOf(record), about(state, record.command)] as const),
+    ];
+  },
+  service: async (paths, { user }) =>
+    user === undefined ? (await serviceNames(paths)).map((name) => [name, 'service']) : [],
+};
+
+function about(state: string, command: readonly string[] = []): string {
+  return [state, ...command].join(' ').slice(0, 60);
+}
+
+// The daemon does not look into a user's folder.
+async function recipes(caller: Caller): Promise<Suggestion[]> {
+  const names = await recipeNames(caller.user === undefined ? caller.cwd() : '/');
+  return names.map((name) => [name, 'recipe']);
+}
+
+export function completeCommand(caller: Caller): KilnCommand {
+  return new KilnCommand('complete')
+    .description('List what a shell completes a word to.')
+    .addArgument(new Argument('<kind>', 'what the word is to be').choices(LISTED))
+    .examples('kiln complete image')
+    .action(async (kind: Listed) => {
+      const found = await LISTS[kind](statePaths(caller.env), caller);
+      const lines = found.map(([word, about]) => `${word}\t${about.replaceAll(/\s+/g, ' ')}\n`);
+      caller.stdout.say([...new Set(lines)].join(''));
     });
 }

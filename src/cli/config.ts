@@ -1,39 +1,248 @@
-import { Command } from 'commander';
-import { stringify } from 'yaml';
-import { configurationFile, groupNumber, readUserPolicy } from '../users/configuration.ts';
+/** kiln.yaml: gives options that nobody gives its values, and `kiln config`, which shows and checks it. */
+import { existsSync } from 'node:fs';
+import { resolve } from 'node:path';
+import type { Command } from 'commander';
+import { Document } from 'yaml';
+import { KilnError } from '../errors.ts';
+import { withoutCredentials } from '../packages/repository/transport/mirrors.ts';
+import {
+  asConfigured,
+  type Configuration,
+  callersConfiguration,
+  checkConfiguration,
+  currentConfiguration,
+  groupNumber,
+  readConfiguration,
+} from '../users/configuration.ts';
+import { type DefaultKey, defaultsSchema, PARKED, type Repositories } from '../users/defaults.ts';
 import type { Caller } from './caller/caller.ts';
+import { KilnCommand, wordsOf } from './options/command.ts';
+import { printError, printWarning } from './output/errors.ts';
+import { printJson } from './output/print.ts';
+import { check } from './users/user-guard.ts';
+import { USER_COMMANDS } from './users/user-rules.ts';
+
+type Configured = Pick<Caller, 'configuration' | 'env' | 'user'>;
+
+const LIMITS = ['memory', 'cpus', 'pids', 'io-read', 'io-write', 'disk'] as const;
+const TIMES = ['timeout', 'stall-timeout'] as const;
+
+/** The commands whose options have defaults. Who is in a shell may think for long. */
+const TAKES: Readonly<Record<string, readonly DefaultKey[]>> = {
+  run: ['image', 'network', ...LIMITS, ...TIMES],
+  shell: ['image', 'network', ...LIMITS],
+  build: ['image', ...LIMITS, ...TIMES],
+  'service create': ['image'],
+};
+
+const ENVIRONMENT: Readonly<Record<string, string>> = {
+  image: 'KILN_IMAGE',
+  parked: 'KILN_PARKED',
+};
+
+const BUILT_IN: Readonly<Record<string, unknown>> = {
+  disk: '8G',
+  network: 'private',
+  parked: PARKED,
+};
+
+/** The caller's own file comes first. @throws RecipeError for one with mistakes */
+function configurationsOf({ configuration: { file, own }, user }: Configured): Configuration[] {
+  const roots = currentConfiguration(file);
+  return own === undefined ? [roots] : [callersConfiguration(own, user === undefined), roots];
+}
+
+function placeOf({ file, lineOf }: Configuration, path: readonly string[]): string {
+  return `${file}:${lineOf(path)}`;
+}
+
+function nearest(
+  configurations: readonly Configuration[],
+  path: readonly string[],
+): Configuration | undefined {
+  return configurations.find(({ written }) => written(path) !== undefined);
+}
+
+/**
+ * Gives options that nobody gave the values of kiln.yaml, before anything else looks at them. Their source is the
+ * place of the default: see getOptionValueSource().
+ */
+export function fillDefaults(program: Command, caller: Configured): void {
+  program.hook('preAction', (_, action) => {
+    const words = wordsOf(action);
+    const { resume, egress = [] } = action.opts();
+    // What is entered again has limits and a network already.
+    const isAgain = resume !== undefined || (words === 'shell' && action.args.length > 0);
+    const keys = isAgain ? undefined : TAKES[words];
+    if (keys === undefined) return;
+    const configurations = configurationsOf(caller);
+    for (const option of action.options) {
+      const name = option.attributeName();
+      const key = keys.find((each) => `--${each}` === option.long);
+      const found = key && nearest(configurations, ['defaults', key]);
+      if (key === undefined || found === undefined) continue;
+      const isGiven = action.getOptionValueSource(name) === 'cli';
+      if (isGiven || caller.env[ENVIRONMENT[key] ?? '']) continue;
+      // A list of hosts is for a sandbox without another network.
+      if (key === 'network' && egress.length > 0) continue;
+      const place = `${placeOf(found, ['defaults', key])}: defaults.${key}`;
+      action.setOptionValueWithSource(name, found.defaults[key], place);
+    }
+  });
+}
+
+/** The caller's own mirrors and proxies, and root's for the rest. @throws RecipeError for a file with mistakes */
+export function repositoriesOf(caller: Configured): Repositories {
+  const [first, second = first] = configurationsOf(caller).map(({ repositories }) => repositories);
+  return {
+    mirrors: { ...second?.mirrors, ...first?.mirrors },
+    proxy: { ...second?.proxy, ...first?.proxy },
+  };
+}
+
+interface Row {
+  readonly path: readonly string[];
+  /** As the file has it; null if there is none. */
+  readonly value: unknown;
+  readonly origin: string;
+}
+
+function rowsOf(caller: Configured): Row[] {
+  const configurations = configurationsOf(caller);
+  const roots = currentConfiguration(caller.configuration.file);
+  const row = (path: readonly string[], usual: unknown, variables: readonly string[] = []): Row => {
+    const variable = variables.find((name) => caller.env[name]);
+    if (variable !== undefined) {
+      const text = caller.env[variable];
+      const value = typeof usual === 'number' ? Number(text) : text;
+      return { path, value, origin: `environment: ${variable}` };
+    }
+    const found = nearest(configurations, path);
+    if (found === undefined) return { path, value: usual, origin: 'built in' };
+    return { path, value: found.written(path), origin: placeOf(found, path) };
+  };
+  const users = leavesOf(asConfigured(roots.policy)).map(([path, value]) => {
+    const isWritten = roots.written(path) !== undefined;
+    return { path, value, origin: isWritten ? placeOf(roots, path) : 'built in' };
+  });
+  const defaults = Object.keys(defaultsSchema.shape).map((key) =>
+    row(['defaults', key], BUILT_IN[key] ?? null, ENVIRONMENT[key] ? [ENVIRONMENT[key]] : []),
+  );
+  const written = configurations.flatMap(({ written }) =>
+    Object.keys(written(['repositories', 'mirrors']) ?? {}),
+  );
+  const mirrors = [...new Set(written)].map((url) => row(['repositories', 'mirrors', url], null));
+  const proxies = ['http', 'https', 'no_proxy'].map((key) => {
+    const name = key === 'no_proxy' ? key : `${key}_proxy`;
+    const proxy = row(['repositories', 'proxy', key], null, [name, name.toUpperCase()]);
+    if (key === 'no_proxy' && typeof proxy.value === 'string') {
+      return { ...proxy, value: proxy.value.split(',') };
+    }
+    // Anybody may look.
+    const isUrl = typeof proxy.value === 'string' && URL.canParse(proxy.value);
+    return isUrl ? { ...proxy, value: withoutCredentials(String(proxy.value)) } : proxy;
+  });
+  return [...users, ...defaults, ...mirrors, ...proxies];
+}
+
+function leavesOf(value: object, above: readonly string[] = []): [readonly string[], unknown][] {
+  return Object.entries(value).flatMap(([key, each]) => {
+    const path = [...above, key];
+    const isMap = typeof each === 'object' && each !== null && !Array.isArray(each);
+    return isMap ? leavesOf(each, path) : [[path, each]];
+  });
+}
+
+function yamlOf(rows: readonly Row[]): string {
+  const document = new Document({});
+  for (const { path, value, origin } of rows.filter(({ value }) => value !== null)) {
+    const node = document.createNode(value, { flow: true });
+    node.comment = ` ${origin}`;
+    document.setIn(path, node);
+  }
+  const unset = rows.filter(({ value }) => value === null).map(({ path }) => path.join('.'));
+  return `${document.toString({ lineWidth: 0 })}# without a value: ${unset.join(', ')}\n`;
+}
 
 const EXAMPLES = `
-The configuration is /etc/kiln/kiln.yaml, root's to write; without it, everything is as by default.
+/etc/kiln/kiln.yaml is root's: what users may, defaults, mirrors and proxies. ~/.config/kiln.yaml has your own
+defaults. An option counts first, then the environment, your file, root's file.
 
 Examples:
   kiln config check
-  kiln config show`;
+  kiln config check new.yaml
+  kiln config show
+  kiln config show --json | jq -r '.[] | select(.key == "defaults.image").value'`;
 
-/** `kiln config`. */
-export function command(caller: Caller): Command {
-  const it = new Command('config')
-    .description('Show and check what users who are not root may do.')
+export function configCommand(caller: Caller): KilnCommand {
+  const it = new KilnCommand('config')
+    .description('Show and check kiln.yaml: what users who are not root may do, and defaults.')
     .addHelpText('after', EXAMPLES);
   it.command('show')
-    .description('Print what is in force, with all that is so by default.')
-    .addHelpText('after', '\nExamples:\n  kiln config show')
-    .action(() => {
-      const policy = caller.user?.policy ?? readUserPolicy(configurationFile(caller.env));
-      caller.stdout.say(stringify({ users: policy }));
-    });
-  it.command('check')
-    .description('Read the configuration, and say all that is wrong with it.')
-    .addHelpText('after', '\nExamples:\n  kiln config check')
-    .action(() => {
-      const file = configurationFile(caller.env);
-      const { group } = readUserPolicy(file);
-      caller.stdout.say(`${file}: no mistakes\n`);
-      if (groupNumber(group) === undefined) {
-        caller.stderr.say(
-          `kiln: warning: there is no group ${group}, so only root can use kiln: groupadd --system ${group}\n`,
-        );
+    .description('Print the value in force of each key, and where it comes from.')
+    .option('--json', 'print a list of keys, values and origins as JSON')
+    .examples('kiln config show')
+    .action(({ json }: { readonly json?: boolean }) => {
+      const rows = rowsOf(caller);
+      if (json !== true) caller.stdout.say(yamlOf(rows));
+      else {
+        const keyed = rows.map(({ path, ...rest }) => ({ key: path.join('.'), ...rest }));
+        printJson(caller.stdout, keyed, 2);
       }
     });
+  it.command('check')
+    .description('Read root’s file and your own, or FILE, and say all that is wrong.')
+    .argument('[file]', 'a file that may become root’s; by default the files in force')
+    .examples('kiln config check', 'kiln config check new.yaml')
+    .action((file: string | undefined) => checkFiles(file, caller));
   return it;
+}
+
+function checkFiles(wanted: string | undefined, caller: Caller): void {
+  const { file, own } = caller.configuration;
+  const name = wanted && (caller.user?.files?.nameOf(wanted) ?? resolve(caller.cwd(), wanted));
+  const failures: unknown[] = [];
+  const tryFile = (path: string, found: string, read: () => Configuration) => {
+    try {
+      const configuration = read();
+      caller.stdout.say(`${path}: ${found}\n`);
+      return configuration;
+    } catch (error) {
+      failures.push(error);
+      return undefined;
+    }
+  };
+  const FINE = 'no mistakes';
+  let roots: Configuration | undefined;
+  if (wanted === undefined) {
+    const found = existsSync(file) ? FINE : 'there is none; all is as by default';
+    roots = tryFile(file, found, () => readConfiguration(file));
+  } else if (name !== own?.file) {
+    roots = tryFile(wanted, FINE, () => checkConfiguration(wanted));
+  }
+  if (own !== undefined && (wanted === undefined || name === own.file)) {
+    tryFile(own.file, FINE, () => callersConfiguration(own, caller.user === undefined));
+  }
+  if (roots !== undefined && caller.user === undefined) warnOfRoots(roots, caller);
+  for (const failure of failures.slice(1)) printError(failure, caller.stderr);
+  if (failures[0] !== undefined) throw failures[0];
+}
+
+function warnOfRoots({ policy, defaults }: Configuration, { stderr }: Caller): void {
+  const { group } = policy;
+  if (groupNumber(group) === undefined) {
+    const message = `there is no group ${group}, so only root can use kiln: groupadd --system ${group}`;
+    printWarning({ code: 'no-group', message }, stderr);
+  }
+  for (const [key, value] of Object.entries(defaults)) {
+    const name = key.replace(/-(\w)/g, (_, letter: string) => letter.toUpperCase());
+    try {
+      if (key !== 'parked')
+        check(`--${key}`, USER_COMMANDS.run?.options[name], value, { policy }, {});
+    } catch (error) {
+      if (!(error instanceof KilnError)) throw error;
+      const message = `defaults.${key}: ${error.message}: users who do not give it are refused`;
+      printWarning({ code: 'refused-default', message }, stderr);
+    }
+  }
 }

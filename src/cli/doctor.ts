@@ -1,51 +1,44 @@
-import { Command } from 'commander';
 import type { CheckResult } from '../doctor/check.ts';
 import { runChecks } from '../doctor/checks.ts';
-import { type HostFile, hostFiles } from '../doctor/files.ts';
-import { readHost } from '../doctor/host.ts';
+import { type HostFile, hostFiles, readHost } from '../doctor/host.ts';
 import { statePaths } from '../host/state/paths.ts';
 import type { Caller } from './caller/caller.ts';
+import { KilnCommand } from './options/command.ts';
 
 interface DoctorOptions {
   readonly json?: true;
   readonly files?: true;
 }
 
-/** `kiln doctor`: what keeps kiln from working on this host, and how to fix it. */
-export function command(caller: Caller): Command {
-  return new Command('doctor')
+export function doctorCommand(caller: Caller): KilnCommand {
+  return new KilnCommand('doctor')
     .description('Check what kiln needs of this host, and tell how to mend what is wrong.')
     .argument('[check...]', 'names of checks to run, from the second column; all by default')
     .option('--json', 'print one JSON document instead of a table')
     .option('--files', 'list the paths that kiln uses on this host beside KILN_STATE')
-    .addHelpText(
-      'after',
-      '\nExamples:\n  kiln doctor\n  kiln doctor landlock\n  kiln doctor --json | jq -r ".checks[] | select(.status == \\"fail\\") | .mend"\n  kiln doctor --files',
+    .examples(
+      'kiln doctor',
+      'kiln doctor landlock',
+      'kiln doctor --json | jq -r ".checks[] | select(.status == \\"fail\\") | .mend"',
+      'kiln doctor --files',
     )
     .action(async (names: readonly string[], options: DoctorOptions) => {
       const paths = statePaths(caller.env);
       if (options.files === true) {
         const files = await hostFiles(paths, caller.env);
-        print(
-          options.json === true ? json({ state: paths.root, files }) : fileTable(files),
-          caller,
-        );
+        print({ state: paths.root, files }, fileTable(files), options, caller);
         return;
       }
       const host = await readHost(caller.env);
-      const checks = await runChecks({ paths, env: caller.env, host }, names);
+      const checks = await runChecks({ paths, env: caller.env, host, owner: undefined }, names);
       const failed = checks.some(({ status }) => status === 'fail');
-      print(options.json === true ? json({ ok: !failed, checks }) : checkTable(checks), caller);
+      print({ ok: !failed, checks }, checkTable(checks), options, caller);
       caller.exitStatus = failed ? 1 : 0;
     });
 }
 
-function print(text: string, caller: Caller): void {
-  caller.stdout.say(`${text}\n`);
-}
-
-function json(value: unknown): string {
-  return JSON.stringify(value, undefined, 2);
+function print(value: object, text: string, { json }: DoctorOptions, { stdout }: Caller): void {
+  stdout.say(`${json === true ? JSON.stringify(value, undefined, 2) : text}\n`);
 }
 
 function checkTable(checks: readonly CheckResult[]): string {
@@ -62,10 +55,9 @@ function checkTable(checks: readonly CheckResult[]): string {
 
 function fileTable(files: readonly HostFile[]): string {
   const width = Math.max(...files.map(({ path }) => path.length));
-  return files
-    .map(
-      ({ path, purpose, lives, exists }) =>
-        `${exists ? '*' : ' '} ${path.padEnd(width)}  ${purpose}; ${lives}`,
-    )
-    .join('\n');
+  const lines = files.map(
+    ({ path, purpose, lives, exists }) =>
+      `${exists ? '*' : ' '} ${path.padEnd(width)}  ${purpose}; ${lives}`,
+  );
+  return lines.join('\n');
 }

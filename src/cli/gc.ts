@@ -1,23 +1,50 @@
 import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
-import { Command, Option } from 'commander';
+import { Option } from 'commander';
 import { defined } from '../defined.ts';
 import { removeOldJobs } from '../detached/record.ts';
+import { KilnError } from '../errors.ts';
+import { removeTree } from '../host/files/remove-tree.ts';
+import { treeUsage } from '../host/files/tree-usage.ts';
 import { mendDamage } from '../host/state/kinds.ts';
 import { pathsOfUser, type StatePaths } from '../host/state/paths.ts';
 import { syncStore } from '../image/store/durability.ts';
-import { collectGarbage } from '../image/store/gc.ts';
+import { collectGarbage, storeUsage } from '../image/store/gc.ts';
+import { removeImage } from '../image/store/images.ts';
+import {
+  buildCachesOf,
+  imagesOf,
+  removeUnusedOf,
+  usageOf,
+  userStorage,
+} from '../image/store/user-storage.ts';
 import { type VerifyReport, verifyPackages } from '../image/store/verify.ts';
-import { pruneRoots } from '../jobs/mock/root/prune.ts';
-import { type Pruned, type PruneOptions, pruneCache } from '../packages/repository/prune.ts';
-import { listSandboxes } from '../sandbox/domain/list.ts';
+import { pruneRoots } from '../jobs/mock/root/root.ts';
+import { removeBuildCaches, rootsBuildCaches } from '../jobs/rpmbuild/buildroot/caches.ts';
+import { BUILD_CACHES } from '../packages/repository/cache.ts';
+import {
+  cacheUsage,
+  type Pruned,
+  type PruneOptions,
+  pruneCache,
+} from '../packages/repository/prune.ts';
+import { listSandboxes } from '../sandbox/domain/sandbox-record.ts';
 import { destroySandbox, sweepDomains, sweepSandboxes } from '../sandbox/domain/sweep.ts';
 import type { Engine } from '../sandbox/open.ts';
+import { instanceFiles, serviceNames } from '../service/lifecycle/store.ts';
+import type { CallerUser } from '../users/configuration.ts';
 import type { Caller } from './caller/caller.ts';
+import { KilnCommand } from './options/command.ts';
 import { parseSize, parseTime } from './options/values.ts';
 import { printError } from './output/errors.ts';
-import { printJson } from './output/print.ts';
-import { sizeText } from './output/table.ts';
+import { printEither } from './output/print.ts';
+import {
+  addListOptions,
+  type Columns,
+  type ListOptions,
+  printRows,
+  sizeText,
+} from './output/table.ts';
 
 const EXAMPLES = `
 Without limits, only broken and abandoned things are removed. Nothing that is in use is removed.
@@ -36,9 +63,8 @@ interface GcOptions {
   readonly syncOnly?: boolean;
 }
 
-/** `kiln gc`. */
-export function command(caller: Caller): Command {
-  return new Command('gc')
+export function gcCommand(caller: Caller): KilnCommand {
+  return new KilnCommand('gc')
     .description(
       'Remove abandoned sandboxes and unfinished images, and what exceeds the given limits.',
     )
@@ -68,19 +94,14 @@ export function command(caller: Caller): Command {
       }
       const { maxAge, maxSize } = options;
       if (caller.user !== undefined) {
-        const removed = await removeKept(engine, maxAge);
-        const jobs = await removeOldJobs(engine.paths, caller.user, maxAge ?? 0);
-        if (options.json === true) printJson(caller.stdout, { sandboxes: removed, jobs });
-        else {
-          caller.stdout.say(`removed ${removed.length} sandboxes, ${jobs.length} ended jobs\n`);
-        }
+        await removeOwn(engine, caller.user, options, caller);
         return;
       }
       if (options.dryRun === true) {
         await tellWhatWouldGo(engine, options, caller);
         return;
       }
-      const kept = maxAge === undefined ? {} : { keptMaxAge: maxAge };
+      const kept = defined({ keptMaxAge: maxAge });
       const sandboxes = await sweepSandboxes(engine.paths, engine.connect, kept);
       const domains = await sweepDomains(engine.paths, await engine.connect());
       const limits = defined({ maxAge, maxSize });
@@ -92,31 +113,70 @@ export function command(caller: Caller): Command {
       const downloads = await pruneCaches(engine.paths, limits);
       for (const failure of failures) printError(failure, caller.stderr);
       const report = { sandboxes, jobs, domains, roots, ...store, downloads, damaged, verified };
-      if (options.json === true) printJson(caller.stdout, report);
-      else {
-        caller.stdout.say(
-          `${verifiedText(verified)}removed ${sandboxes.length} sandboxes, ${jobs.length} ended jobs, ${domains.length} domains, ${roots.length} roots, ${store.images.length} images, ${store.packages} packages, ${downloads.files} downloads: ${sizeText(store.bytes + downloads.bytes)}; deleted ${store.trees} trees\n`,
-        );
-      }
+      const text = () =>
+        `${verifiedText(verified)}removed ${sandboxes.length} sandboxes, ${jobs.length} ended jobs, ${domains.length} domains, ${roots.length} roots, ${store.images.length} images, ${store.packages} packages, ${downloads.files} downloads: ${sizeText(store.bytes + downloads.bytes)}; deleted ${store.trees} trees`;
+      printEither(caller.stdout, options, report, text);
     });
 }
 
-/** Prunes the shared cache and each user's own, all within the same limits. */
+/** What a user has: without an age, only what nothing needs any more. */
+async function removeOwn(
+  engine: Engine,
+  user: CallerUser,
+  { maxAge, ...how }: GcOptions,
+  { stdout }: Caller,
+): Promise<void> {
+  const { paths } = engine;
+  const sandboxes = await removeKept(engine, maxAge);
+  const jobs = await removeOldJobs(paths, user, maxAge ?? 0);
+  const oldest = maxAge === undefined ? Number.NEGATIVE_INFINITY : Date.now() - maxAge;
+  const images: string[] = [];
+  for (const { manifest, lastUse, inUse } of await imagesOf(paths, user)) {
+    if (inUse || lastUse >= oldest) continue;
+    const tree = await removeImage(paths, manifest.id, user.uid);
+    if (tree !== undefined) await removeTree(tree);
+    images.push(manifest.id);
+  }
+  const packages = await removeUnusedOf(paths, user);
+  const downloads = await pruneOwn(paths, user, defined({ maxAge }));
+  const text = () =>
+    `removed ${sandboxes.length} sandboxes, ${jobs.length} ended jobs, ${images.length} images, ${packages.count} packages, ${downloads.files} downloads`;
+  const report = { sandboxes, jobs, images, packages: packages.count, downloads };
+  printEither(stdout, how, report, text);
+}
+
 async function pruneCaches(paths: StatePaths, limits: PruneOptions): Promise<Pruned> {
   const users = await readdir(join(paths.root, 'users')).catch(() => []);
-  const places = [paths, ...users.map((uid) => pathsOfUser(paths, { uid: Number(uid) }))];
+  return await sumOf([
+    () => pruneCache(paths, limits),
+    ...(await rootsBuildCaches(paths)).map(
+      (folder) => () => removeBuildCaches(paths, folder, limits),
+    ),
+    ...users.map((uid) => () => pruneOwn(paths, { uid: Number(uid) }, limits)),
+  ]);
+}
+
+async function pruneOwn(
+  paths: StatePaths,
+  user: { readonly uid: number },
+  limits: PruneOptions,
+): Promise<Pruned> {
+  return await sumOf([
+    () => pruneCache(pathsOfUser(paths, user), limits),
+    () => removeBuildCaches(paths, buildCachesOf(paths, user), limits),
+  ]);
+}
+
+async function sumOf(parts: readonly (() => Promise<Pruned>)[]): Promise<Pruned> {
   const all = { files: 0, bytes: 0 };
-  for (const place of places) {
-    const { files, bytes } = await pruneCache(place, limits);
+  for (const part of parts) {
+    const { files, bytes } = await part();
     all.files += files;
     all.bytes += bytes;
   }
   return all;
 }
 
-/**
- * For a user: removes kept sandboxes that are old enough. The rest of the state is root's. @returns their ids
- */
 async function removeKept(engine: Engine, maxAge = Number.POSITIVE_INFINITY): Promise<string[]> {
   const { paths, connect } = engine;
   const old = (await listSandboxes(paths, engine)).filter(
@@ -126,10 +186,9 @@ async function removeKept(engine: Engine, maxAge = Number.POSITIVE_INFINITY): Pr
   return old.map(({ id }) => id);
 }
 
-/** Prints what would be removed, and its size. Domains, roots and records are not counted. */
 async function tellWhatWouldGo(
   { paths }: Engine,
-  { maxAge = Number.POSITIVE_INFINITY, maxSize, json }: GcOptions,
+  { maxAge = Number.POSITIVE_INFINITY, maxSize, ...how }: GcOptions,
   caller: Caller,
 ): Promise<void> {
   const sandboxes = (await listSandboxes(paths, { owner: undefined }))
@@ -140,18 +199,104 @@ async function tellWhatWouldGo(
     .map(({ id }) => id);
   const limits = { ...defined({ maxSize }), maxAge, dryRun: true };
   const { images, packages, bytes } = await collectGarbage(paths, limits);
-  const downloads = await pruneCache(paths, limits);
-  if (json === true) {
-    printJson(caller.stdout, { dryRun: true, sandboxes, images, packages, bytes, downloads });
-    return;
-  }
-  caller.stdout.say(
-    `would remove ${sandboxes.length} sandboxes, ${images.length} images, ${packages} packages, ${downloads.files} downloads: ${sizeText(bytes + downloads.bytes)}\n`,
-  );
+  const downloads = await pruneCaches(paths, limits);
+  const report = { dryRun: true, sandboxes, images, packages, bytes, downloads };
+  const text = () =>
+    `would remove ${sandboxes.length} sandboxes, ${images.length} images, ${packages} packages, ${downloads.files} downloads: ${sizeText(bytes + downloads.bytes)}`;
+  printEither(caller.stdout, how, report, text);
 }
 
 function verifiedText(verified: VerifyReport | undefined): string {
   if (verified === undefined) return '';
   const { packages, damaged, images } = verified;
   return `compared ${packages} packages: ${damaged.length} damaged, ${images.length} images had their files; `;
+}
+
+const DF_EXAMPLES = `
+UNUSED is the size of images that are not in use, of packages without an image, and of all downloads and build caches. Files
+that images share with packages count for the packages. Users see what is theirs, and what they may keep;
+services, with their data, are root's.
+
+Examples:
+  kiln df
+  kiln df --json | jq '.[] | {type, bytes}'`;
+
+interface Usage {
+  readonly type: 'images' | 'packages' | 'downloads' | 'caches' | 'services';
+  readonly count: number;
+  readonly bytes: number;
+  readonly unusedBytes: number;
+}
+
+const COLUMNS: Columns<Usage> = [
+  ['TYPE', ({ type }) => type],
+  ['COUNT', ({ count }) => String(count)],
+  ['SIZE', ({ bytes }) => sizeText(bytes)],
+  ['UNUSED', ({ unusedBytes }) => sizeText(unusedBytes)],
+];
+
+export function dfCommand(caller: Caller): KilnCommand {
+  const it = new KilnCommand('df').description(
+    'Show the size of images, packages, downloads, build caches and services on the disk.',
+  );
+  return addListOptions(it)
+    .addHelpText('after', DF_EXAMPLES)
+    .action(async (options: ListOptions) => {
+      await using engine = caller.openEngine();
+      if (caller.user !== undefined) {
+        await showOwn(engine, caller.user, options, caller);
+        return;
+      }
+      const { images, imagesNotInUse, packages, packagesWithoutImage } = await storeUsage(
+        engine.paths,
+      );
+      const { files, bytes } = await cacheUsage(engine.paths);
+      const caches = usageOf(join(engine.paths.cache, BUILD_CACHES));
+      const rows: Usage[] = [
+        { type: 'images', ...images, unusedBytes: imagesNotInUse.bytes },
+        { type: 'packages', ...packages, unusedBytes: packagesWithoutImage.bytes },
+        { type: 'downloads', count: files, bytes, unusedBytes: bytes },
+        { type: 'caches', ...caches, unusedBytes: caches.bytes },
+        { type: 'services', ...(await servicesUsage(engine.paths, caller)), unusedBytes: 0 },
+      ];
+      printRows(caller.stdout, COLUMNS, rows, options);
+    });
+}
+
+/** A service can make any number of files: what is beyond these is not counted. */
+const SERVICE_MAX = { bytes: Number.POSITIVE_INFINITY, entries: 2_000_000 };
+
+/** @returns how many there are, and the disk that their folders take */
+async function servicesUsage(paths: StatePaths, { stderr }: Caller) {
+  const names = await serviceNames(paths);
+  let bytes = 0;
+  for (const name of names) {
+    try {
+      bytes += treeUsage(instanceFiles(paths, name).directory, SERVICE_MAX).bytes;
+    } catch (cause) {
+      const what = `the size of the service ${name} is not known`;
+      const hint = 'docs/services.md says where its files are';
+      printError(new KilnError('E_SERVICE_READ', what, { cause, hint }), stderr);
+    }
+  }
+  return { count: names.length, bytes };
+}
+
+async function showOwn(
+  { paths }: Engine,
+  user: CallerUser,
+  options: ListOptions,
+  { stdout, stderr }: Caller,
+): Promise<void> {
+  const { images, packages, downloads, caches } = await userStorage(paths, user);
+  const rows: Usage[] = [
+    { type: 'images', ...images },
+    { type: 'packages', ...packages },
+    { type: 'downloads', ...downloads, unusedBytes: downloads.bytes },
+    { type: 'caches', ...caches, unusedBytes: caches.bytes },
+  ];
+  printRows(stdout, COLUMNS, rows, options);
+  const bytes = rows.reduce((sum, row) => sum + row.bytes, 0);
+  const most = sizeText(user.policy.limits.storage);
+  stderr.say(`kiln: ${sizeText(bytes)} of ${most} (users.limits.storage)\n`);
 }

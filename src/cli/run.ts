@@ -1,23 +1,40 @@
-import { type Command, InvalidArgumentError, Option } from 'commander';
+import { InvalidArgumentError, Option } from 'commander';
 import type { OwnEngine } from '../engine.ts';
+import { KilnError } from '../errors.ts';
+import { findRecipe, findStoredImage } from '../image/find.ts';
 import type { LeasedImage } from '../image/store/images.ts';
-import { describeRefusal, mayExplainFailure } from '../jobs/run/refusal.ts';
-import { resultOfFailure, resultOfRun } from '../jobs/run/result.ts';
-import { ownResults, type Results } from '../jobs/run/results.ts';
+import type { ImageManifest } from '../image/store/manifest.ts';
+import { ownResults, type Results } from '../jobs/run/collect.ts';
+import { explainLayers } from '../jobs/run/explain.ts';
+import type { RunRequest } from '../jobs/run/request.ts';
+import {
+  describeRefusal,
+  mayExplainFailure,
+  resultOfFailure,
+  resultOfRun,
+} from '../jobs/run/result.ts';
 import { type RunHooks, type RunReport, run } from '../jobs/run/run.ts';
 import { Timeline } from '../jobs/run/timeline.ts';
-import { type Attachment, connectCommand, relayableOutput } from './attach.ts';
-import type { Caller } from './caller/caller.ts';
-import { listenForInterruption } from './caller/interruption.ts';
-import { imageFirst, pickImageFor } from './images/pick-image.ts';
+import type { Result } from '../result/schema.ts';
+import type { Engine } from '../sandbox/open.ts';
+import { shellWord } from '../shell-words.ts';
+import { connectCommand, relayableOutput } from './attach.ts';
+import { type Caller, listenForInterruption } from './caller/caller.ts';
 import { addDetachOptions, type DetachOptions, detach } from './job/detach.ts';
-import { EqualsCommand } from './options/optional-value.ts';
+import { KilnCommand } from './options/command.ts';
+import { exitStatusHelp } from './options/exit-statuses.ts';
 import { addSandboxOptions, runRequest, type SandboxOptions } from './options/sandbox-options.ts';
-import { printEgressRefusals } from './output/egress-refusals.ts';
-import { printError } from './output/errors.ts';
-import { commandStatus, exitStatus, KILN_FAILED } from './output/exit-status.ts';
-import { printLayers } from './output/explain.ts';
-import { reportResult } from './output/report-result.ts';
+import {
+  commandStatus,
+  exitStatus,
+  KILN_FAILED,
+  printEgressRefusals,
+  printError,
+  printWarning,
+} from './output/errors.ts';
+import { jsonText, printJson } from './output/print.ts';
+import { pickImageFor } from './output/progress.ts';
+import { printTable } from './output/table.ts';
 
 export interface RunOptions extends SandboxOptions, DetachOptions {
   readonly json?: boolean;
@@ -28,40 +45,34 @@ export interface RunOptions extends SandboxOptions, DetachOptions {
   readonly samples?: boolean;
 }
 
-/** The surroundings of a run: a process of its own, or one with many runs. */
 export interface RunContext {
   readonly caller: Caller;
-  /** Writes results into the caller's directory. */
   readonly results: Results;
-  /** Leases the image that the caller means. */
   pickImage(
     engine: OwnEngine,
     wanted: string | undefined,
     signal: AbortSignal,
   ): Promise<LeasedImage>;
-  /** Called when the command has started. */
-  started?(): void;
-  /** Waits for the sandbox's removal if nobody else does. */
-  removed(removal: Promise<void>): Promise<void>;
+  started?(sandbox: string | undefined): void;
+  end(remove: () => Promise<void>, tell: () => Promise<void>): Promise<void>;
 }
 
 /** Thrown before anything has happened: this run needs a process of its own. */
 export class RunElsewhere extends Error {}
 
-/** The context in a process that does nothing else. */
 export function ownContext(caller: Caller): RunContext {
   return {
     caller,
     results: ownResults,
     pickImage: (engine, wanted, signal) => pickImageFor(caller, engine, wanted, signal),
-    removed: (removal) => removal,
+    end: async (remove, tell) => {
+      await remove();
+      await tell();
+    },
   };
 }
 
-const EXAMPLES = `
-The exit status is that of the command. kiln’s own: 124 the time limit was reached; 125 kiln failed;
-126 the command cannot be executed; 127 the image does not have it; 128+n signal n ended it.
-
+const EXAMPLES = `${exitStatusHelp('kiln run')}
 Examples:
   kiln run -r debian-build -- gcc --version
   echo 'int main(){}' | kiln run -r debian-build -- sh -c 'gcc -x c - && ls -l a.out'
@@ -73,14 +84,12 @@ Examples:
   kiln run -r debian-build --tty -- vi
   kiln run -r debian-build --detach --name nightly -- make; kiln logs -f nightly`;
 
-/** `kiln run`. */
-export function command(caller: Caller): Command {
+export function command(caller: Caller): KilnCommand {
   return commandIn(ownContext(caller));
 }
 
-/** The same with another context. */
-export function commandIn(context: RunContext): Command {
-  const it = new EqualsCommand('run')
+export function commandIn(context: RunContext): KilnCommand {
+  const it = new KilnCommand('run')
     .description('Run one command in a new sandbox; destroy the sandbox afterwards.')
     .usage('[options] [--] COMMAND [ARGUMENT…]')
     .argument('<command...>', 'the command and its arguments')
@@ -102,15 +111,14 @@ export function commandIn(context: RunContext): Command {
     .addHelpText('after', EXAMPLES)
     .action(async (argv: string[], given: RunOptions) => {
       const { options, begin } = await detach(given, it, context.caller);
-      const started = () => {
-        context.started?.();
-        begin();
+      const started = (sandbox: string | undefined) => {
+        context.started?.(sandbox);
+        begin(sandbox);
       };
       await runCommand(argv, options, it, { ...context, started });
     });
 }
 
-/** podman's: a command has no ports. */
 function publishOption(): Option {
   return new Option('-p, --publish <port>', 'refuse, and name kiln service')
     .hideHelp()
@@ -121,11 +129,10 @@ function publishOption(): Option {
     });
 }
 
-/** Runs `argv` with these options and sets kiln's exit status. `shell` uses it, too. */
 export async function runCommand(
   argv: readonly string[],
   options: RunOptions,
-  it: Command,
+  it: KilnCommand,
   context: RunContext,
 ): Promise<void> {
   const { caller } = context;
@@ -139,7 +146,7 @@ export async function runCommand(
   if (options.explain !== true && engine.takeParked === undefined)
     engine.connect().catch(() => undefined);
   const terminal = options.tty === true ? caller.windowSize : undefined;
-  let attachment: Attachment | undefined;
+  let attachment: Disposable | undefined;
   const timeline = new Timeline();
   const json = options.json === true;
   timeline.samples.isOn =
@@ -150,11 +157,7 @@ export async function runCommand(
   let sandbox: string | undefined;
   let used: RunReport['image'] | undefined;
   try {
-    await using image = await context
-      .pickImage(engine, options.image, interruption.signal)
-      .catch(async (error) => {
-        throw options.image === undefined ? await imageFirst(error, engine, argv) : error;
-      });
+    await using image = await context.pickImage(engine, options.image, interruption.signal);
     const { id, name } = image.manifest;
     used = { id, name };
     request = { ...request, image: id };
@@ -177,37 +180,40 @@ export async function runCommand(
       },
       started: (started, kill) => {
         interruption[Symbol.dispose]();
-        context.started?.();
+        context.started?.(sandbox);
         const isTerminal = terminal !== undefined;
         attachment = connectCommand(started, kill, caller, isTerminal, relay);
       },
       ended: () => {
-        attachment?.detach();
+        attachment?.[Symbol.dispose]();
         attachment = undefined;
         collecting = listenForInterruption(caller);
         return collecting.signal;
       },
-      warning: ({ message }) => caller.stderr.say(`kiln: warning: ${message}\n`),
+      warning: (warning) => printWarning(warning, caller.stderr),
     };
     const report = await run(engine, request, hooks, timeline);
     announce(report, options, caller);
-    await context.removed(report.removed);
-    await reportResult(request, json, (known) => resultOfRun(known, report), context);
+    const describe = (status: number) => resultOfRun({ request, exitStatus: status }, report);
+    await context.end(report.remove, () =>
+      reportResult(request, json, describe, caller, context.results),
+    );
   } catch (error) {
     if (error instanceof RunElsewhere) throw error;
-    printError(error, caller.stderr);
+    const told = it.isGiven('image') ? error : await imageFirst(error, engine, argv);
+    printError(told, caller.stderr);
     caller.exitStatus = exitStatus(error);
     const { course, current, failed: phase = current } = timeline;
     const failure = { error, ...course, phase, sandbox, image: used };
-    await reportResult(request, json, (known) => resultOfFailure(known, failure), context);
+    const describe = (status: number) => resultOfFailure({ request, exitStatus: status }, failure);
+    await reportResult(request, json, describe, caller, context.results);
   } finally {
     interruption[Symbol.dispose]();
     collecting?.[Symbol.dispose]();
-    attachment?.detach();
+    attachment?.[Symbol.dispose]();
   }
 }
 
-/** Sets the exit status, and prints what it does not tell. */
 function announce(report: RunReport, options: RunOptions, caller: Caller): void {
   if (report.limitHit !== null) {
     caller.stderr.say(`kiln: ${limitText(report.limitHit, options)}\n`);
@@ -229,14 +235,74 @@ function announce(report: RunReport, options: RunOptions, caller: Caller): void 
   }
 }
 
-function limitText(limit: string, options: RunOptions): string {
-  if (limit === 'timeout')
-    return `the command was ended after ${(options.timeout ?? 0) / 1000} s: the time limit was reached (--timeout)`;
-  if (limit === 'stall')
-    return `the command was ended: it wrote nothing for ${(options.stallTimeout ?? 0) / 1000} s (--stall-timeout)`;
-  if (limit === 'memory')
-    return 'the kernel killed a process: the memory limit was reached (--memory)';
-  if (limit === 'pids')
-    return 'the command could not start a process: the limit was reached (--pids)';
-  return 'a file system of the sandbox is full: the disk limit was reached (--disk)';
+/**
+ * Writes result.json into the result directory, if there is one, and prints it as one line on stderr for
+ * `--json`. If it cannot be written, that is a failure of kiln, unless there is one already.
+ */
+export async function reportResult(
+  { resultDirectory, caller: owner }: Pick<RunRequest, 'resultDirectory' | 'caller'>,
+  json: boolean,
+  describe: (exitStatus: number) => Result,
+  caller: Caller,
+  results = ownResults,
+): Promise<void> {
+  if (!json && resultDirectory === undefined) return;
+  try {
+    const described = describe(caller.exitStatus ?? 0);
+    const result = caller.user?.files?.renamed(described) ?? described;
+    if (json) caller.stderr.write(`${jsonText(result)}\n`);
+    if (resultDirectory !== undefined) await results.write(resultDirectory, result, owner);
+  } catch (error) {
+    printError(error, caller.stderr);
+    if (!caller.exitStatus) caller.exitStatus = KILN_FAILED;
+  }
+}
+
+function limitText(limit: string, { timeout = 0, stallTimeout = 0 }: RunOptions): string {
+  const texts: Readonly<Record<string, string>> = {
+    timeout: `the command was ended after ${timeout / 1000} s: the time limit was reached (--timeout)`,
+    stall: `the command was ended: it wrote nothing for ${stallTimeout / 1000} s (--stall-timeout)`,
+    memory: 'the kernel killed a process: the memory limit was reached (--memory)',
+    pids: 'the command could not start a process: the limit was reached (--pids)',
+  };
+  return (
+    texts[limit] ?? 'a file system of the sandbox is full: the disk limit was reached (--disk)'
+  );
+}
+
+export function printLayers(
+  engine: Engine,
+  request: RunRequest,
+  image: ImageManifest,
+  json: boolean,
+  caller: Caller,
+): void {
+  const layers = explainLayers(engine, request, image);
+  if (json) printJson(caller.stdout, { planned: layers });
+  else {
+    const rows = layers.map(({ layer, state, detail }) => [layer, state, detail]);
+    printTable(caller.stdout, ['LAYER', 'STATE', 'PLANNED'], rows);
+  }
+}
+
+/** The error of `kiln run IMAGE COMMAND`, podman’s habit, where the first word is an image or a recipe. */
+async function imageFirst(
+  error: unknown,
+  { paths, owner, cwd }: Pick<OwnEngine, 'paths' | 'owner' | 'cwd'>,
+  [image = '', ...command]: readonly string[],
+): Promise<unknown> {
+  if (!(error instanceof KilnError)) return error;
+  if (error.code !== 'E_IMAGE_MISSING' && error.code !== 'E_COMMAND_NOT_FOUND') return error;
+  const known =
+    findRecipe(image, cwd()) ??
+    (await findStoredImage({ paths, owner }, image).catch(() => undefined));
+  if (known === undefined) return error;
+  return new KilnError(
+    error.code,
+    `no image is named with -r, and ${image} is taken for the command`,
+    {
+      hint: `kiln run -r ${image} -- ${command.length === 0 ? 'COMMAND' : command.map(shellWord).join(' ')}`,
+      cause: error,
+    },
+  );
 }

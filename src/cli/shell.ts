@@ -1,17 +1,26 @@
-import { once } from 'node:events';
-import type { Command } from 'commander';
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { CopyInItem } from '../artifacts/copy-in.ts';
+import { defined } from '../defined.ts';
+import { listJobs } from '../detached/record.ts';
+import type { OwnEngine } from '../engine.ts';
 import { KilnError } from '../errors.ts';
-import { findSandbox } from '../sandbox/domain/find-sandbox.ts';
-import { PlannedSandbox } from '../sandbox/door/planned-sandbox.ts';
-import { connectCommand } from './attach.ts';
+import { closeDescriptor } from '../host/calls/descriptor.ts';
+import { hasErrno } from '../host/calls/libc.ts';
+import { connectUnixSocket } from '../host/sockets/unix-socket.ts';
+import { findRecipe } from '../image/find.ts';
+import { readManifest } from '../image/store/manifest.ts';
+import { findSandbox, type ListedSandbox, sandboxFiles } from '../sandbox/domain/sandbox-record.ts';
+import { commandUser } from '../sandbox/door/plan.ts';
+import { type KeptCommand, PlannedSandbox } from '../sandbox/door/planned-sandbox.ts';
+import { type ExecuteRequest, visit } from '../sandbox/door/visitors.ts';
+import { isKilnCode } from '../service/failure.ts';
+import { runAttached, SHELL } from './attach.ts';
 import { type Caller, hasTerminal } from './caller/caller.ts';
-import { EqualsCommand } from './options/optional-value.ts';
-import { addSandboxOptions, type SandboxOptions } from './options/sandbox-options.ts';
-import { commandStatus } from './output/exit-status.ts';
+import { KilnCommand } from './options/command.ts';
+import { addSandboxOptions, copyInOption, type SandboxOptions } from './options/sandbox-options.ts';
+import { envOption } from './options/shared-options.ts';
+import { printEgressRefusals } from './output/errors.ts';
 import { ownContext, runCommand } from './run.ts';
-
-/** The image's own shell: bash where there is one. */
-const SHELL = ['/bin/sh', '-c', 'if command -v bash >/dev/null; then exec bash -l; fi; exec sh -l'];
 
 const EXAMPLES = `
 When the shell ends, a new sandbox is destroyed. A kept one stays until its time is over.
@@ -21,62 +30,232 @@ Examples:
   kiln shell -r debian-build --bind .:/work --workdir /work
   kiln run -r debian-build --keep -- make; kiln shell 3fa9c1d2e4`;
 
-/** `kiln shell`. */
-export function command(caller: Caller): Command {
-  const it = new EqualsCommand('shell')
-    .description('Open a shell in a new sandbox, or in one that `kiln run --keep` kept.')
+const ID = 'the id of a sandbox, or a name of a job, as `kiln ps` shows it; the first digits do';
+
+export function command(caller: Caller): KilnCommand {
+  const it = new KilnCommand('shell')
+    .description('Open a shell in a new sandbox, or in one that runs or was kept.')
     .usage('[options] | ID')
-    .argument(
-      '[id]',
-      'the id of a kept sandbox, as `kiln ps` shows it; the first digits are enough',
-    );
+    .argument('[id]', ID);
   return addSandboxOptions(it, caller)
     .addHelpText('after', EXAMPLES)
     .action(async (id: string | undefined, options: SandboxOptions) => {
       if (id !== undefined) refuseOptions(it, id);
       const tty = hasTerminal(caller);
       if (id === undefined) await runCommand(SHELL, { ...options, tty }, it, ownContext(caller));
-      else await enterKept(id, tty, caller);
+      else await enter(id, SHELL, { tty, env: [] }, caller);
     });
 }
 
-/** A kept sandbox cannot change: refuse options, so that nobody believes they had an effect. */
-function refuseOptions(it: Command, id: string): void {
-  const given = it.options.filter(
-    (option) => it.getOptionValueSource(option.attributeName()) === 'cli',
-  );
+/** A sandbox cannot change: refuse options, so that nobody believes they had an effect. */
+function refuseOptions(it: KilnCommand, id: string): void {
+  const given = it.options.filter((option) => it.isGiven(option.attributeName()));
   if (given.length === 0) return;
   const names = given.map(({ long }) => long).join(', ');
-  throw new KilnError('E_ARGUMENT', `the kept sandbox ${id} takes no ${names}`, {
-    hint: 'it has the options that it was kept with; without an id, a new sandbox takes them',
+  throw new KilnError('E_ARGUMENT', `the sandbox ${id} takes no ${names}`, {
+    hint: 'it has the options that it was made with; without an id, a new sandbox takes them',
   });
 }
 
-async function enterKept(id: string, tty: boolean, caller: Caller): Promise<void> {
+export interface ExecOptions {
+  readonly user?: string;
+  readonly workdir?: string;
+  readonly env: readonly (readonly [string, string])[];
+  readonly copyIn?: readonly CopyInItem[];
+  readonly tty?: boolean;
+  readonly interactive?: boolean;
+}
+
+export function execCommand(caller: Caller): KilnCommand {
+  return new KilnCommand('exec')
+    .description(
+      'Run a further command in a sandbox that runs or was kept; exit with the status of that command.',
+    )
+    .usage('[options] ID [--] COMMAND [ARGUMENT…]')
+    .argument('<id>', ID)
+    .argument('<command...>', 'the command and its arguments')
+    .passThroughOptions()
+    .addOption(
+      envOption(
+        '-e, --env <name=value>',
+        'set an environment variable; NAME alone copies it from the caller',
+        caller,
+      ),
+    )
+    .option('-w, --workdir <dir>', 'start the command in this directory of the sandbox')
+    .option(
+      '-u, --user <user>',
+      'run the command as NAME, UID or UID:GID; by default as the user of the sandbox’s command',
+    )
+    .addOption(copyInOption(caller))
+    .option('-t, --tty', 'give the command a terminal')
+    .option(
+      '-i, --interactive',
+      'change nothing: the command always reads kiln’s stdin; for podman’s -it',
+    )
+    .addHelpText(
+      'after',
+      `
+It has the image, files, network and limits of the sandbox, and ends with the command that the sandbox was made for.
+
+Examples:
+  kiln run -r debian-build --detach --name nightly -- make check; kiln exec nightly -- ps aux
+  kiln exec -t 3fa9c1d2e4 bash
+  kiln exec --copy-in hello.c:/tmp/hello.c 3fa9 -- gcc -o /tmp/hello /tmp/hello.c
+  kiln exec --user root 3fa9 -- cat /proc/1/status`,
+    )
+    .action(async (id: string, argv: string[], options: ExecOptions, it: KilnCommand) => {
+      // Options end at the id, so a `--` behind it is passed through.
+      const words = argv[0] === '--' ? argv.slice(1) : argv;
+      if (words.length === 0) it.error('kiln: a command is missing');
+      await enter(id, words, options, caller);
+    });
+}
+
+/** How often a sandbox is looked at that another command has just entered or left. */
+const ATTEMPTS = 40;
+const PAUSE = 50;
+
+async function enter(
+  word: string,
+  argv: readonly string[],
+  options: ExecOptions,
+  caller: Caller,
+): Promise<void> {
   await using engine = caller.openEngine();
-  const found = await findSandbox(engine, id);
-  const { sandbox, kept, keepUntil } = await PlannedSandbox.reopen(engine, found.id);
+  const { id, record } = await sandboxOf(engine, word);
   const { TERM } = caller.env;
+  const { tty = false, user, workdir, copyIn = [] } = options;
+  const request: ExecuteRequest = {
+    argv,
+    env: { ...(TERM && tty ? { TERM } : {}), ...Object.fromEntries(options.env) },
+    ...defined({ workdir }),
+    ...(user === undefined ? {} : { user: userIn(engine, record.image, user) }),
+    ...(tty ? { terminal: caller.windowSize } : {}),
+  };
+  for (let attempt = 1; ; attempt++) {
+    const now = await findSandbox(engine, id);
+    try {
+      if (now.state === 'kept') return await enterKept(engine, id, { ...request, copyIn }, caller);
+    } catch (error) {
+      if (!isKilnCode(error, 'E_SANDBOX_BUSY')) throw error;
+    }
+    const holder = now.state === 'running' ? connectHolder(now.directory) : undefined;
+    if (holder !== undefined && copyIn.length > 0) {
+      closeDescriptor(holder);
+      throw new KilnError('E_ARGUMENT', `--copy-in: another command holds sandbox ${id}`, {
+        hint: 'it is for kept sandboxes; standard input reaches the command in others as well',
+      });
+    }
+    if (holder !== undefined) {
+      const { command, leave } = await visit(holder, request, caller.handOver);
+      return await runAttached(command, leave, caller, tty);
+    }
+    if (now.state !== 'running' || attempt === ATTEMPTS) throw closed(now);
+    await sleep(PAUSE);
+  }
+}
+
+async function sandboxOf(
+  engine: Pick<OwnEngine, 'paths' | 'owner' | 'cwd'>,
+  word: string,
+): Promise<ListedSandbox> {
+  const jobs = await listJobs(engine.paths, engine.owner);
+  const job = jobs.findLast(({ state, record: { id, name, owner } }) => {
+    const isNamed = name === word && owner === engine.owner?.uid;
+    return state === 'running' && (isNamed || (word.length > 3 && id.startsWith(word)));
+  });
+  if (job === undefined) {
+    return await findSandbox(engine, word).catch((error) => {
+      if (findRecipe(word, engine.cwd()) === undefined) throw error;
+      throw new KilnError('E_NO_SANDBOX', `no sandbox ${word}: that is an image`, {
+        hint: `\`kiln shell -r ${word}\` opens a shell in a new sandbox`,
+      });
+    });
+  }
+  const { sandbox } = job.record;
+  if (sandbox !== undefined) return await findSandbox(engine, sandbox);
+  throw new KilnError('E_NO_SANDBOX', `the job ${word} is no command that runs in one sandbox`, {
+    hint: 'what a build makes comes of its recipe alone: nobody enters its sandboxes',
+  });
+}
+
+function userIn({ paths }: OwnEngine, image: string | undefined, user: string): string {
+  const manifest = image === undefined ? undefined : readManifest(paths, image);
+  if (manifest !== undefined) return commandUser(manifest, user).spec;
+  throw new KilnError('E_NO_USER', `user ${user}: the image of the sandbox is gone`, {
+    hint: 'leave --user out: the command is the user that the sandbox was made for',
+  });
+}
+
+function connectHolder(directory: string): number | undefined {
   try {
-    const { process: command } = await sandbox.start(
-      {
-        ...{ argv: SHELL, policy: kept.policy, workdir: kept.workdir, time: {}, leftovers: 'left' },
-        env: { ...kept.env, ...(TERM && tty ? { TERM } : {}) },
-      },
-      {
-        ...(tty ? { terminal: caller.windowSize } : {}),
-        handOver: caller.handOver,
-      },
-    );
+    return connectUnixSocket(sandboxFiles.visit(directory));
+  } catch (error) {
+    if (hasErrno(error, 'ENOENT', 'ECONNREFUSED')) return undefined;
+    throw error;
+  }
+}
+
+function closed({ id, state, record }: ListedSandbox): KilnError {
+  const [first, name] = record.command ?? [];
+  const [why, hint] =
+    state === 'parked'
+      ? ['it is parked, and has no image yet', '`kiln shell -r IMAGE` opens a new one']
+      : state === 'abandoned'
+        ? ['its kiln has ended', '`kiln gc` removes it; `kiln run --keep` keeps one for later']
+        : first === 'service'
+          ? [`it is that of the service ${name}`, `kiln service execute ${name} -- COMMAND`]
+          : [
+              'it is a build’s, or its command has not begun or has ended',
+              'what a build makes comes of its recipe alone; `kiln build --keep` keeps the sandbox of a failed one',
+            ];
+  return new KilnError('E_NO_SANDBOX', `sandbox ${id} takes no further command: ${why}`, { hint });
+}
+
+async function enterKept(
+  engine: OwnEngine,
+  id: string,
+  request: ExecuteRequest & { readonly copyIn: readonly CopyInItem[] },
+  caller: Caller,
+): Promise<void> {
+  const { sandbox, kept, keepUntil } = await PlannedSandbox.reopen(engine, id);
+  try {
+    if (request.copyIn.length > 0) {
+      await sandbox.copyIn(request.copyIn, ({ message }) =>
+        caller.stderr.say(`kiln: warning: ${message}\n`),
+      );
+    }
+    const visitors = sandbox.receive(kept);
+    const { terminal } = request;
+    const { process: command } = await sandbox.start(sandbox.furtherCommand(request, kept), {
+      terminal,
+      handOver: caller.handOver,
+    });
     const kill = () => void command.kill('SIGKILL');
-    const attachment = connectCommand(command, kill, caller, tty);
-    await once(command, 'close');
-    attachment.detach();
-    const { exitCode, signalCode } = command;
-    caller.exitStatus = commandStatus({ exitCode, signal: signalCode, timeLimit: null });
+    await runAttached(command, kill, caller, terminal !== undefined);
+    visitors.close();
+    if (visitors.count > 0) {
+      caller.stderr.say('kiln: waiting for another command of `kiln exec` in this sandbox\n');
+    }
+    await visitors.left();
+    printEgressRefusals((await sandbox.closeEgress()) ?? [], caller.stderr);
   } finally {
-    const left = Math.ceil((keepUntil - Date.now()) / 1000);
+    await keepAgain(sandbox, kept, keepUntil);
+  }
+}
+
+async function keepAgain(
+  sandbox: PlannedSandbox,
+  kept: KeptCommand,
+  keepUntil: number,
+): Promise<void> {
+  const left = Math.ceil((keepUntil - Date.now()) / 1000);
+  try {
     if (left > 0) await sandbox.keep(left, kept);
     else await sandbox.close();
+  } catch (error) {
+    // Somebody has killed it, and the command's end says so.
+    if (!isKilnCode(error, 'E_SANDBOX_GONE')) throw error;
   }
 }

@@ -1,5 +1,5 @@
 #define _GNU_SOURCE
-#include "connection.h"
+#include "client.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -8,7 +8,6 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-/* The buffer at first; it grows up to one whole frame. */
 #define FIRST_SIZE 65536
 
 uint32_t read_u32(const uint8_t *at) {
@@ -22,7 +21,6 @@ void write_u32(uint8_t *at, uint32_t value) {
   at[3] = value >> 24 & 0xff;
 }
 
-/* Forgets the frame that was given last. */
 static void forget(struct connection *connection) {
   if (connection->given == 0) return;
   connection->used -= connection->given;
@@ -41,7 +39,6 @@ static bool grow(struct connection *connection, size_t wanted) {
   return true;
 }
 
-/* One recvmsg(2). The bytes that came, 0 at the end, or -1 with errno. */
 static ssize_t receive_once(struct connection *connection, int flags) {
   union {
     struct cmsghdr align;
@@ -62,7 +59,7 @@ static ssize_t receive_once(struct connection *connection, int flags) {
       if (connection->fd_count < sizeof connection->fds / sizeof *connection->fds) {
         connection->fds[connection->fd_count++] = fd;
       } else {
-        /* More than any frame has: the frame they belong to will miss them, and count as broken. */
+        /* The frame they belong to will miss them, and count as broken. */
         close(fd);
       }
     }
@@ -107,16 +104,12 @@ bool connection_next(struct connection *connection, struct frame *frame, bool *b
   if (connection->used < FRAME_HEADER) return false;
   uint32_t length = read_u32(connection->data);
   uint8_t fd_count = connection->data[5];
-  if (length > FRAME_MAX || fd_count > FRAME_DESCRIPTORS) {
+  /* Descriptors come with the first byte of their frame, so missing ones never will. */
+  if (length > FRAME_MAX || fd_count > FRAME_DESCRIPTORS || fd_count > connection->fd_count) {
     *broken = true;
     return false;
   }
   if (connection->used < FRAME_HEADER + (size_t)length) return false;
-  if (fd_count > connection->fd_count) {
-    /* Descriptors come with the first byte of their frame, so these never will. */
-    *broken = true;
-    return false;
-  }
   frame->type = connection->data[4];
   frame->payload = connection->data + FRAME_HEADER;
   frame->length = length;

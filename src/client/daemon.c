@@ -1,5 +1,5 @@
 #define _GNU_SOURCE
-#include "daemon.h"
+#include "client.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -25,16 +25,18 @@
 #define START_DEADLINE 60000
 #define SOCKET_NAME "io.kiln"
 #define DEFAULT_SOCKET "/run/kiln/" SOCKET_NAME
-/* The descriptor that the daemon says on that it listens, or why it does not. */
 #define READY_FD 3
 
-void fail(const char *format, ...) {
+void fail(const char *code, const char *format, ...) {
+  char text[2 * PATH_MAX];
   va_list arguments;
   va_start(arguments, format);
-  fputs("kiln: ", stderr);
-  vfprintf(stderr, format, arguments);
-  fputc('\n', stderr);
+  vsnprintf(text, sizeof text, format, arguments);
   va_end(arguments);
+  int first = (int)strcspn(text, "\n");
+  fprintf(stderr, "kiln: %.*s", first, text);
+  if (code != NULL) fprintf(stderr, " [%s]", code);
+  fprintf(stderr, "%s\n", text + first);
   exit(KILN_FAILED);
 }
 
@@ -43,13 +45,14 @@ const char *package_folder(void) {
   static const char *folder;
   if (folder != NULL) return folder;
   ssize_t length = readlink("/proc/self/exe", path, sizeof path - 1);
-  if (length <= 0) fail("/proc/self/exe cannot be read: %s\n  hint: mount it: mount -t proc proc /proc", strerror(errno));
+  if (length <= 0) {
+    fail("E_NO_PROC", "/proc/self/exe cannot be read: %s\n  hint: mount it: mount -t proc proc /proc", strerror(errno));
+  }
   path[length] = '\0';
   folder = dirname(dirname(path));
   return folder;
 }
 
-/* The state directory that the caller names, or NULL for the default one. */
 static const char *state_directory(void) {
   const char *state = getenv("KILN_STATE");
   return state != NULL && state[0] != '\0' ? state : NULL;
@@ -60,10 +63,46 @@ const char *daemon_place(void) {
   return state == NULL ? "/var/lib/kiln" : state;
 }
 
-bool daemon_place_serves(void) {
+static bool place_serves(void) {
   struct stat found;
   const char *place = daemon_place();
   return stat(place, &found) == 0 && S_ISDIR(found.st_mode) && access(place, W_OK) == 0;
+}
+
+bool is_mock(const char *name) {
+  const char *slash = strrchr(name, '/');
+  return strcmp(slash == NULL ? name : slash + 1, "kiln-mock") == 0;
+}
+
+/* Whether a command talks to a pool of machines as its user: a step alone is for the daemon. */
+static bool is_for_pool(int argc, char **argv) {
+  if (strcmp(argv[1], "farm") == 0) {
+    return argc < 3 || (strcmp(argv[2], "step") != 0 && strcmp(argv[2], "advertise") != 0);
+  }
+  if (strcmp(argv[1], "build") != 0) return false;
+  for (int i = 2; i < argc && strcmp(argv[i], "--") != 0; i++) {
+    if (strcmp(argv[i], "--farm") == 0) return true;
+  }
+  return false;
+}
+
+bool is_for_daemon(int argc, char **argv) {
+  const char *from_source = getenv("KILN_FROM_SOURCE"), *host = getenv("KILN_HOST");
+  if (from_source != NULL && from_source[0] != '\0') return false;
+  if (is_mock(argv[0])) return true;
+  if (argc < 2) return false;
+  if (host != NULL && host[0] != '\0') return false;
+  if (strncmp(argv[1], "--host", 6) == 0 || strcmp(argv[1], "remote-stdio") == 0) return false;
+  static const char *const own[] = {"doctor", "completion", "mcp", "version", "help", "--help", "-h", "--version", "-V"};
+  for (size_t i = 0; i < sizeof own / sizeof *own; i++) {
+    if (strcmp(argv[1], own[i]) == 0) return false;
+  }
+  if (is_for_pool(argc, argv)) return false;
+  // Of users, these read and write what their own rights reach, and need nothing else.
+  if (geteuid() != 0) return strcmp(argv[1], "rpm") != 0 && strcmp(argv[1], "report") != 0;
+  if (argc > 2 && strcmp(argv[1], "service") == 0 && strcmp(argv[2], "supervise") == 0) return false;
+  bool makes = strcmp(argv[1], "run") == 0 || strcmp(argv[1], "build") == 0 || strcmp(argv[1], "park") == 0;
+  return makes || place_serves();
 }
 
 static int connect_to(const char *path) {
@@ -98,7 +137,6 @@ int daemon_connect(void) {
   return fd;
 }
 
-/* The child: its own session, nothing of the caller's but the names of state and engine. */
 _Noreturn static void become_daemon(int ready) {
   char program[PATH_MAX + 16];
   const char *path = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -133,9 +171,12 @@ _Noreturn static void become_daemon(int ready) {
 
 void daemon_start(void) {
   int pair[2];
-  if (pipe2(pair, O_CLOEXEC) == -1) fail("a pipe cannot be made: %s", strerror(errno));
+  if (pipe2(pair, O_CLOEXEC) == -1) fail("E_SYSCALL", "a pipe cannot be made: %s", strerror(errno));
   pid_t child = fork();
-  if (child == -1) fail("the daemon cannot be started: fork: %s\n  hint: end processes, or allow more: `ulimit -u`", strerror(errno));
+  if (child == -1) {
+    fail("E_TOO_MANY_PROCESSES",
+         "the daemon cannot be started: fork: %s\n  hint: end processes, or allow more: `ulimit -u`", strerror(errno));
+  }
   if (child == 0) {
     /* Twice, so that the daemon is nobody's child who would have to wait for it. */
     pid_t daemon = fork();
@@ -143,8 +184,7 @@ void daemon_start(void) {
     _exit(daemon == -1 ? 1 : 0);
   }
   close(pair[1]);
-  while (waitpid(child, NULL, 0) == -1 && errno == EINTR) {
-  }
+  while (waitpid(child, NULL, 0) == -1 && errno == EINTR) continue;
   char text[4096];
   size_t length = 0;
   for (;;) {
@@ -152,13 +192,12 @@ void daemon_start(void) {
     int count = poll(&entry, 1, START_DEADLINE);
     if (count == -1 && errno == EINTR) continue;
     if (count == 0) {
-      fail("kilnd did not listen within %d seconds\n  hint: `kiln doctor` says what it waits for",
+      fail("E_NO_DAEMON", "kilnd did not listen within %d seconds\n  hint: `kiln doctor` says what it waits for",
            START_DEADLINE / 1000);
     }
     ssize_t got = read(pair[0], text + length, sizeof text - 1 - length);
     if (got == -1 && errno == EINTR) continue;
     if (got <= 0) break;
-    /* Its last word is a NUL when it listens. */
     if (memchr(text + length, '\0', got) != NULL) {
       close(pair[0]);
       return;
@@ -169,9 +208,9 @@ void daemon_start(void) {
   close(pair[0]);
   text[length] = '\0';
   while (length > 0 && text[length - 1] == '\n') text[--length] = '\0';
-  /* What kilnd itself says is a whole message already. */
   bool whole = strncmp(text, "kiln: ", 6) == 0;
-  if (whole) fail("%s", text + 6);
-  fail("the daemon could not be started: %s\n  hint: `kiln doctor` needs no daemon, and says what this machine lacks; "
+  if (whole) fail(NULL, "%s", text + 6);
+  fail("E_NO_DAEMON",
+       "the daemon could not be started: %s\n  hint: `kiln doctor` needs no daemon, and says what this machine lacks; "
        "scripts/quickstart brings it", length > 0 ? text : "it ended without a word");
 }

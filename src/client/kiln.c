@@ -1,6 +1,7 @@
 /*
  * kiln, the program that people start. It parses nothing: it hands its arguments, environment and
- * descriptors to the daemon, moves stdio, handles terminal and signals, and ends as it is told.
+ * descriptors to the daemon, moves stdio, handles terminal and signals, and ends as it is told. One file, for
+ * all of it acts on the one client.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -19,11 +20,8 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "connection.h"
-#include "daemon.h"
-#include "lane.h"
+#include "client.h"
 
-/* As the message says that upgrades the connection. */
 #define ANSWER_OK "{\"parameters\":{}}"
 #define ANSWER_OTHER_BUILD "{\"error\":\"io.kiln.OtherBuild\""
 #define BUILD_ID_MAX 64
@@ -42,7 +40,6 @@ struct client {
   struct connection connection;
   int signals;
   struct lane input, output, error;
-  /* The master of a sandbox's terminal, or -1. */
   int terminal;
   bool raw;
   struct termios before;
@@ -51,15 +48,11 @@ struct client {
   sigset_t caught;
   struct timespec last_interrupt;
   int interrupts;
-  /* The errno of text for stdout that could not be written, or 0. */
   int output_error;
-  /* The last signal that was sent to us and means that we are to end; 0: none. */
   int told_to_end;
 };
 
 static struct client client = {.terminal = -1};
-
-/* --- the terminal ---------------------------------------------------------------------------------- */
 
 static void restore_terminal(void) {
   if (!client.raw) return;
@@ -75,7 +68,6 @@ static void make_terminal_raw(void) {
   if (tcsetattr(0, TCSADRAIN, &raw) == 0) client.raw = true;
 }
 
-/* Gives the sandbox's terminal the size of ours. */
 static void pass_window_size(void) {
   struct winsize size;
   if (client.terminal == -1) return;
@@ -87,8 +79,6 @@ static void pass_window_size(void) {
   }
 }
 
-/* --- the first message ----------------------------------------------------------------------------- */
-
 struct text {
   uint8_t *data;
   size_t length, size;
@@ -98,7 +88,7 @@ static void append(struct text *text, const void *bytes, size_t length) {
   if (text->length + length > text->size) {
     text->size = (text->length + length) * 2;
     text->data = realloc(text->data, text->size);
-    if (text->data == NULL) fail("there is no memory for the arguments");
+    if (text->data == NULL) fail("E_NO_MEMORY", "there is no memory for the arguments");
   }
   memcpy(text->data + text->length, bytes, length);
   text->length += length;
@@ -117,7 +107,6 @@ static void append_words(struct text *text, char *const *words) {
   for (uint32_t i = 0; i < count; i++) append(text, words[i], strlen(words[i]) + 1);
 }
 
-/* What the daemon of this build is called; it is compared, never parsed. */
 static void read_build_id(char *into) {
   char path[PATH_MAX + 32];
   snprintf(path, sizeof path, "%s/dist/build-id", package_folder());
@@ -127,7 +116,8 @@ static void read_build_id(char *into) {
     const char *hint = length == -1 && errno == EACCES
                            ? "kiln lies where only its owner may read: have it installed where you may"
                            : "run scripts/quickstart, or npm run build";
-    fail("%s cannot be read: %s\n  hint: %s", path, length == 0 ? "it is empty" : strerror(errno), hint);
+    fail("E_INSTALLATION",
+         "%s cannot be read: %s\n  hint: %s", path, length == 0 ? "it is empty" : strerror(errno), hint);
   }
   close(fd);
   into[length] = '\0';
@@ -136,7 +126,44 @@ static void read_build_id(char *into) {
   }
 }
 
-/* The payload of FRAME_START: see src/daemon/frames.ts. */
+/*
+ * The caller's own configuration, which only this process may open: its path, an errno if it cannot be used, its
+ * text. It must belong to the caller or root, and others must not be able to write it.
+ */
+static void append_configuration(struct text *text) {
+  static char content[CONFIGURATION_MAX + 1];
+  char path[PATH_MAX];
+  struct stat status;
+  size_t length = 0;
+  uint32_t problem = 0;
+  const char *folder = getenv("XDG_CONFIG_HOME"), *below = "";
+  if (folder == NULL || folder[0] != '/') folder = getenv("HOME"), below = "/.config";
+  int fd = -1;
+  errno = ENOENT;
+  if (folder != NULL && folder[0] == '/' && (size_t)snprintf(path, sizeof path, "%s%s/kiln.yaml", folder, below) < sizeof path) {
+    fd = open(path, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+  }
+  if (fd == -1 && (errno == ENOENT || errno == ENOTDIR || errno == EACCES)) {
+    path[0] = '\0';
+  } else if (fd == -1 || fstat(fd, &status) == -1) {
+    problem = errno;
+  } else if (!S_ISREG(status.st_mode)) {
+    problem = EINVAL;
+  } else if ((status.st_uid != 0 && status.st_uid != geteuid()) || status.st_mode & (geteuid() == 0 ? 022 : 002)) {
+    problem = EPERM;
+  } else {
+    ssize_t got;
+    while (length < sizeof content && (got = read(fd, content + length, sizeof content - length)) > 0) length += got;
+    if (length == sizeof content) problem = EFBIG;
+    else if (memchr(content, '\0', length) != NULL) problem = EINVAL;
+  }
+  if (fd != -1) close(fd);
+  append(text, path, strlen(path) + 1);
+  append_u32(text, problem);
+  if (problem == 0) append(text, content, length);
+  append(text, "", 1);
+}
+
 static void write_start(struct text *text, char *const *argv, char *const *environment) {
   struct winsize size = {0};
   struct stat namespace = {0};
@@ -158,9 +185,9 @@ static void write_start(struct text *text, char *const *argv, char *const *envir
   append_u32(text, (uint32_t)namespace.st_ino);
   append_words(text, argv);
   append_words(text, environment);
-  /* Without a working directory (it was deleted) the text is empty. */
   append(text, directory == NULL ? "" : directory, directory == NULL ? 1 : strlen(directory) + 1);
   free(directory);
+  append_configuration(text);
 }
 
 /* Sends the upgrade and the start at once: no answer is waited for. */
@@ -178,7 +205,7 @@ static bool send_start(const char *build, char *const *argv, char *const *enviro
   write_u32(message.data + header, (uint32_t)(message.length - header - FRAME_HEADER));
   message.data[header + 4] = FRAME_START;
   if (message.length - header - FRAME_HEADER > FRAME_MAX) {
-    fail("the arguments and the environment are too long");
+    fail("E_ARGUMENT", "the arguments and the environment are too long");
   }
   /* Descriptors travel with the first byte of their own frame. */
   bool sent = connection_send_raw(&client.connection, message.data, header, NULL, 0);
@@ -192,8 +219,6 @@ static bool send_start(const char *build, char *const *argv, char *const *enviro
   free(message.data);
   return sent;
 }
-
-/* --- what the daemon asks for ----------------------------------------------------------------------- */
 
 static bool send_frame(uint8_t type, const void *payload, uint32_t length) {
   return connection_send(&client.connection, type, payload, length, NULL, 0);
@@ -214,13 +239,12 @@ static void write_text(const struct frame *frame) {
     } else if (written == -1 && errno != EINTR) {
       if (fd == 1) client.output_error = errno;
       uint8_t which = fd;
-      connection_send(&client.connection, FRAME_UNWRITABLE, &which, 1, NULL, 0);
+      send_frame(FRAME_UNWRITABLE, &which, 1);
       return;
     }
   }
 }
 
-/* The sandbox's ends of stdin, stdout and stderr. */
 static bool take_stdio(const struct frame *frame) {
   if (frame->fd_count != 3 || client.draining) return false;
   lane_open(&client.input, 0, frame->fds[0], false);
@@ -230,7 +254,6 @@ static bool take_stdio(const struct frame *frame) {
   return true;
 }
 
-/* The master of the sandbox's terminal. */
 static bool take_terminal(const struct frame *frame) {
   if (frame->fd_count != 1 || client.draining) return false;
   client.terminal = frame->fds[0];
@@ -244,7 +267,6 @@ static bool take_terminal(const struct frame *frame) {
   return true;
 }
 
-/* A pipe that takes what our stdin gives. */
 static bool take_input(const struct frame *frame) {
   if (frame->fd_count != 1 || frame->length != 1) return false;
   lane_close(&client.input);
@@ -253,7 +275,6 @@ static bool take_input(const struct frame *frame) {
   return true;
 }
 
-/* Makes a folder and those above it; an errno, or 0. Only the last one matters: the opening will tell. */
 static int make_folders(char *path) {
   int error = 0;
   for (char *at = path + 1;; at++) {
@@ -266,7 +287,6 @@ static int make_folders(char *path) {
   }
 }
 
-/* Opens a file for the daemon, with our rights and relative to our directory, and says what came of it. */
 static bool open_file(const struct frame *frame) {
   static const int flags[] = {
       [OPEN_FILE] = O_RDONLY | O_NONBLOCK | O_NOCTTY,
@@ -288,13 +308,6 @@ static bool open_file(const struct frame *frame) {
   return sent;
 }
 
-/* Whether we were started as mock's command line. */
-static bool is_mock(const char *name) {
-  const char *slash = strrchr(name, '/');
-  return strcmp(slash == NULL ? name : slash + 1, "kiln-mock") == 0;
-}
-
-/* Runs the command line in a process of its own: for what the daemon does not do. */
 _Noreturn static void run_elsewhere(char **argv) {
   char program[PATH_MAX + 16];
   snprintf(program, sizeof program, "%s/bin/kiln-node", package_folder());
@@ -302,17 +315,17 @@ _Noreturn static void run_elsewhere(char **argv) {
   signal(SIGPIPE, SIG_DFL);
   if (is_mock(argv[0])) snprintf(program, sizeof program, "%s/bin/kiln-mock-node", package_folder());
   execv(program, argv);
-  fail("%s cannot be started: %s\n  hint: it belongs to kiln: install kiln again", program, strerror(errno));
+  fail("E_INSTALLATION",
+       "%s cannot be started: %s\n  hint: it belongs to kiln: install kiln again", program, strerror(errno));
 }
 
-/* u8 0 and a status, or u8 1 and a signal's number. */
 _Noreturn static void end(const struct frame *frame) {
   restore_terminal();
-  if (frame->length < 5) fail("the daemon sent an end that says nothing");
+  if (frame->length < 5) fail("E_PROTOCOL", "the daemon sent an end that says nothing");
   uint32_t value = read_u32(frame->payload + 1);
   /* A reader that has seen enough (`| head`) is no failure. */
   if (client.output_error != 0 && client.output_error != EPIPE) {
-    fail("standard output cannot be written: %s\n  hint: make room where it goes, or send it elsewhere",
+    fail("E_OUTPUT", "standard output cannot be written: %s\n  hint: make room where it goes, or send it elsewhere",
          strerror(client.output_error));
   }
   if (frame->payload[0] == 1 && (int)value == client.told_to_end) {
@@ -327,30 +340,18 @@ _Noreturn static void end(const struct frame *frame) {
   exit(frame->payload[0] == 1 ? 128 + (int)value : (int)value);
 }
 
-/* Does what a frame asks for. False: it breaks the rules, or the connection is gone. */
 static bool act(const struct frame *frame, char **argv) {
   switch (frame->type) {
-    case FRAME_TEXT:
-      write_text(frame);
-      return true;
-    case FRAME_STDIO:
-      return take_stdio(frame);
-    case FRAME_TERMINAL:
-      return take_terminal(frame);
-    case FRAME_INPUT:
-      return take_input(frame);
-    case FRAME_OPEN:
-      return open_file(frame);
-    case FRAME_ELSEWHERE:
-      run_elsewhere(argv);
-    case FRAME_EXIT:
-      end(frame);
-    default:
-      return false;
+    case FRAME_TEXT: write_text(frame); return true;
+    case FRAME_STDIO: return take_stdio(frame);
+    case FRAME_TERMINAL: return take_terminal(frame);
+    case FRAME_INPUT: return take_input(frame);
+    case FRAME_OPEN: return open_file(frame);
+    case FRAME_ELSEWHERE: run_elsewhere(argv);
+    case FRAME_EXIT: end(frame);
+    default: return false;
   }
 }
-
-/* --- the loop ---------------------------------------------------------------------------------------- */
 
 static bool pass_signal(void) {
   struct signalfd_siginfo info;
@@ -367,7 +368,6 @@ static bool pass_signal(void) {
     if (now.tv_sec - client.last_interrupt.tv_sec > IMPATIENCE) client.interrupts = 0;
     client.last_interrupt = now;
     if (++client.interrupts > 2) {
-      /* The daemon ends the sandbox once this connection is gone. */
       restore_terminal();
       fputs("kiln: interrupted; the daemon ends the sandbox\n", stderr);
       _exit(128 + number);
@@ -378,26 +378,6 @@ static bool pass_signal(void) {
   return send_frame(FRAME_SIGNAL, payload, sizeof payload);
 }
 
-/* Fills in what a lane waits for; `entry` are two. */
-static void lane_wait(const struct lane *lane, struct pollfd *entry) {
-  entry[0] = entry[1] = (struct pollfd){.fd = -1};
-  if (!lane->open) return;
-  if (lane->wants_input) entry[0] = (struct pollfd){.fd = lane->from, .events = POLLIN};
-  /* Without events: an error there says that nobody reads what is written. */
-  entry[1] = (struct pollfd){.fd = lane->to, .events = lane->wants_input ? 0 : POLLOUT};
-}
-
-/* Moves what a lane has; closes one whose reader is gone, so that the writer notices. */
-static size_t lane_go(struct lane *lane, const struct pollfd *entry) {
-  if (!lane->open) return 0;
-  if ((entry[1].revents & (POLLERR | POLLNVAL)) != 0) {
-    lane_close(lane);
-    return 0;
-  }
-  return entry[0].revents != 0 || entry[1].revents != 0 ? lane_step(lane) : 0;
-}
-
-/* Tells the daemon once that all output is written, and what went wrong with it. */
 static bool report_drained(void) {
   if (!client.draining || client.output.open || client.error.open) return true;
   client.draining = false;
@@ -410,7 +390,8 @@ static bool report_drained(void) {
 
 _Noreturn static void lost(void) {
   restore_terminal();
-  fail("the daemon has ended, and the sandbox with it\n  hint: its log, kilnd.log in the state directory, "
+  fail("E_SANDBOX_GONE",
+       "the daemon has ended, and the sandbox with it\n  hint: its log, kilnd.log in the state directory, "
        "may say why; `kiln gc` cleans up");
 }
 
@@ -441,8 +422,6 @@ _Noreturn static void serve(char **argv) {
   }
 }
 
-/* --- the beginning ------------------------------------------------------------------------------------ */
-
 /* Makes sure that 0, 1 and 2 are open, so that no other descriptor gets their numbers. */
 static void open_stdio(void) {
   int fd;
@@ -462,15 +441,9 @@ static void catch_signals(void) {
   sigprocmask(SIG_BLOCK, &client.caught, NULL);
   signal(SIGPIPE, SIG_IGN);
   client.signals = signalfd(-1, &client.caught, SFD_CLOEXEC | SFD_NONBLOCK);
-  if (client.signals == -1) fail("signalfd: %s", strerror(errno));
+  if (client.signals == -1) fail("E_SYSCALL", "signalfd: %s", strerror(errno));
 }
 
-static void pause_a_moment(void) {
-  const struct timespec time = {0, PAUSE_MS * 1000000L};
-  nanosleep(&time, NULL);
-}
-
-/* Says once which process does not answer, and whether it is stopped (proc_pid_stat(5), state T). */
 static void say_silent(int socket) {
   struct ucred peer;
   socklen_t length = sizeof peer;
@@ -482,11 +455,15 @@ static void say_silent(int socket) {
     if (fscanf(file, "%*d %*s %c", &state) != 1) state = '?';
     fclose(file);
   }
+  if (peer.pid == 1) {
+    // systemd made the socket, and starts kilnd when somebody connects.
+    fputs("kiln: waiting for kilnd, which systemd is starting\n", stderr);
+    return;
+  }
   fprintf(stderr, "kiln: waiting for kilnd (process %d), which %s\n", (int)peer.pid,
           state == 'T' ? "is stopped: kill -CONT lets it go on" : "does not answer");
 }
 
-/* Waits until the daemon has answered something. A signal ends the client: nothing has begun. */
 static void wait_for_daemon(int socket) {
   for (int waited = 0;; waited += PATIENCE) {
     struct pollfd entries[2] = {{.fd = socket, .events = POLLIN},
@@ -504,28 +481,29 @@ static void wait_for_daemon(int socket) {
     if (ready != 0) continue;
     if (waited == 0) say_silent(socket);
     if (waited >= SILENCE_MAX) {
-      fail("kilnd has not answered for %d seconds\n  hint: kill it (kill -9 ends its sandboxes, too); the "
+      fail("E_NO_DAEMON",
+           "kilnd has not answered for %d seconds\n  hint: kill it (kill -9 ends its sandboxes, too); the "
            "next call starts another", SILENCE_MAX);
     }
   }
 }
 
-/* Connects, starting a daemon where there is none, and sends the start. */
 static void begin(char **argv, char **environment) {
   char build[BUILD_ID_MAX + 1];
   read_build_id(build);
   for (int attempt = 0; attempt < ATTEMPTS; attempt++) {
-    if (attempt > 0) pause_a_moment();
+    const struct timespec pause = {0, PAUSE_MS * 1000000L};
+    if (attempt > 0) nanosleep(&pause, NULL);
     int fd = daemon_connect();
     if (fd == -1) {
       /* A user whom no daemon serves: there is help to be had, and to be told why. */
       if (geteuid() != 0) run_elsewhere(argv);
       if (errno != ENOENT && errno != ECONNREFUSED) {
         if (errno == ENOTDIR || errno == ELOOP || errno == ENAMETOOLONG) {
-          fail("cannot keep kiln’s state in %s: %s\n  hint: name a directory in KILN_STATE", daemon_place(),
+          fail("E_STATE", "cannot keep kiln’s state in %s: %s\n  hint: name a directory in KILN_STATE", daemon_place(),
                errno == ENOTDIR ? "it is not a directory" : strerrorname_np(errno));
         }
-        fail("the daemon of %s cannot be reached: %s\n  hint: KILN_STATE names the state directory",
+        fail("E_NO_DAEMON", "the daemon of %s cannot be reached: %s\n  hint: KILN_STATE names the state directory",
              daemon_place(), strerror(errno));
       }
       daemon_start();
@@ -540,59 +518,21 @@ static void begin(char **argv, char **environment) {
     if (answer != NULL && strcmp(answer, ANSWER_OK) == 0) return;
     bool again = answer == NULL || strncmp(answer, ANSWER_OTHER_BUILD, strlen(ANSWER_OTHER_BUILD)) == 0;
     if (answer != NULL && again && geteuid() != 0) {
-      fail("kilnd is of another build of kiln than this\n  hint: root's next call of this kiln, or `systemctl restart "
+      fail("E_NO_DAEMON",
+           "kilnd is of another build of kiln than this\n  hint: root's next call of this kiln, or `systemctl restart "
            "kiln.service`, replaces it");
     }
     if (!again && geteuid() != 0) run_elsewhere(argv);
     if (!again) {
-      fail("the daemon refused the connection: %s\n  hint: is it kilnd that listens on io.kiln? end it: the next call "
+      fail("E_NO_DAEMON",
+           "the daemon refused the connection: %s\n  hint: is it kilnd that listens on io.kiln? end it: the next call "
            "starts another", answer);
     }
-    /* It has just ended, or is making room for one of our build. */
     close(fd);
     free(client.connection.data);
   }
-  fail("the daemon could not be reached within %d seconds\n  hint: its log is kilnd.log in the state "
+  fail("E_NO_DAEMON", "the daemon could not be reached within %d seconds\n  hint: its log is kilnd.log in the state "
        "directory", ATTEMPTS * PAUSE_MS / 1000);
-}
-
-/* Whether a command talks to a pool of machines, as the user whose jobs they are: a step alone is for the daemon. */
-static bool is_for_pool(int argc, char **argv) {
-  if (strcmp(argv[1], "farm") == 0) {
-    return argc < 3 || (strcmp(argv[2], "step") != 0 && strcmp(argv[2], "advertise") != 0);
-  }
-  if (strcmp(argv[1], "build") != 0) return false;
-  for (int i = 2; i < argc && strcmp(argv[i], "--") != 0; i++) {
-    if (strcmp(argv[i], "--farm") == 0) return true;
-  }
-  return false;
-}
-
-/*
- * Whether the daemon is to be asked: not by a developer who wants the sources as they are; not for what tells
- * about kiln and this machine, which is to work where no daemon does; not for a supervisor of a service, which
- * outlives it; not for what another machine is to do; not for what reads RPM files, which needs nothing that others have; and not by root to look at a
- * state that is not there, which a daemon would make, or that can be none, or is read-only.
- */
-static bool is_for_daemon(int argc, char **argv) {
-  const char *from_source = getenv("KILN_FROM_SOURCE");
-  bool is_root = geteuid() == 0;
-  if (from_source != NULL && from_source[0] != '\0') return false;
-  if (is_mock(argv[0])) return true;
-  if (argc < 2) return false;
-  /* What goes to another machine, and what comes from one. */
-  const char *host = getenv("KILN_HOST");
-  if (host != NULL && host[0] != '\0') return false;
-  if (strncmp(argv[1], "--host", 6) == 0 || strcmp(argv[1], "remote-stdio") == 0) return false;
-  static const char *const own[] = {"doctor", "completion", "help", "--help", "-h", "--version", "-V"};
-  for (size_t i = 0; i < sizeof own / sizeof *own; i++) {
-    if (strcmp(argv[1], own[i]) == 0) return false;
-  }
-  if (is_for_pool(argc, argv)) return false;
-  if (!is_root) return strcmp(argv[1], "rpm") != 0;
-  if (argc > 2 && strcmp(argv[1], "service") == 0 && strcmp(argv[2], "supervise") == 0) return false;
-  bool makes = strcmp(argv[1], "run") == 0 || strcmp(argv[1], "build") == 0 || strcmp(argv[1], "park") == 0;
-  return makes || daemon_place_serves();
 }
 
 int main(int argc, char **argv, char **environment) {

@@ -1,5 +1,5 @@
 #define _GNU_SOURCE
-#include "lane.h"
+#include "client.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -12,7 +12,6 @@
 /* At most so much is moved at a time, so that signals and other lanes get their turn. */
 #define CHUNK (1 << 20)
 #define BUFFER 65536
-/* What a terminal takes without making a writer wait for long. */
 #define SMALL 4096
 
 void lane_open(struct lane *lane, int from, int to, bool from_sandbox) {
@@ -39,7 +38,6 @@ static bool ready(int fd, short events) {
   return poll(&entry, 1, 0) > 0;
 }
 
-/* Writes without waiting, whatever the descriptor is and whoever else has it. */
 static ssize_t write_now(int fd, const uint8_t *bytes, size_t length, bool is_file) {
   if (is_file) return write(fd, bytes, length);
   ssize_t sent = send(fd, bytes, length, MSG_DONTWAIT | MSG_NOSIGNAL);
@@ -51,7 +49,6 @@ static ssize_t write_now(int fd, const uint8_t *bytes, size_t length, bool is_fi
   return write(fd, bytes, length < SMALL ? length : SMALL);
 }
 
-/* One step by way of a buffer: bytes moved, 0 at the end, or -1 with errno. */
 static ssize_t copy(struct lane *lane) {
   if (lane->begin == lane->end) {
     if (!ready(lane->from, POLLIN)) {
@@ -68,7 +65,7 @@ static ssize_t copy(struct lane *lane) {
   return put;
 }
 
-size_t lane_step(struct lane *lane) {
+static size_t step(struct lane *lane) {
   size_t moved = 0;
   while (lane->open && moved < CHUNK) {
     ssize_t bytes = lane->buffer != NULL
@@ -79,7 +76,6 @@ size_t lane_step(struct lane *lane) {
       continue;
     }
     int error = errno;
-    /* A terminal whose other side is gone. */
     bool hung_up = bytes < 0 && error == EIO && isatty(lane->from);
     errno = error;
     if (bytes == 0 || hung_up) {
@@ -98,4 +94,21 @@ size_t lane_step(struct lane *lane) {
     }
   }
   return moved;
+}
+
+void lane_wait(const struct lane *lane, struct pollfd *entry) {
+  entry[0] = entry[1] = (struct pollfd){.fd = -1};
+  if (!lane->open) return;
+  if (lane->wants_input) entry[0] = (struct pollfd){.fd = lane->from, .events = POLLIN};
+  /* Without events: an error there says that nobody reads what is written. */
+  entry[1] = (struct pollfd){.fd = lane->to, .events = lane->wants_input ? 0 : POLLOUT};
+}
+
+size_t lane_go(struct lane *lane, const struct pollfd *entry) {
+  if (!lane->open) return 0;
+  if ((entry[1].revents & (POLLERR | POLLNVAL)) != 0) {
+    lane_close(lane);
+    return 0;
+  }
+  return entry[0].revents != 0 || entry[1].revents != 0 ? step(lane) : 0;
 }

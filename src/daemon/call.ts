@@ -1,105 +1,161 @@
-/** A call of a method of the API, in the daemon or in one of its workers. */
 import { randomBytes } from 'node:crypto';
 import { KilnError } from '../errors.ts';
-import type { Peer, PeerIdentity } from './peer.ts';
-import { type CallMessage, continues, encodeError, encodeReply } from './varlink.ts';
+import { deferred } from '../promise.ts';
+import { Peer, type PeerIdentity } from './peer.ts';
 
-/** The most bytes that may wait for the caller before the answering code must wait. */
+/** Bytes of a message of Varlink (https://varlink.org/Method-Call): JSON that ends with a NUL byte. */
+export const MESSAGE_MAX = 4 << 20;
+
+/** Values in a user's message: more are not read in the daemon's own thread. What base64 encodes has no comma. */
+const USER_VALUES = 20_000;
+const COMMA = 0x2c;
+
+/** Without reading it: each value but the first has a comma before it, and so have some texts inside. */
+export function isForUsers(message: Buffer): boolean {
+  let count = 0;
+  for (let at = message.indexOf(COMMA); at !== -1; at = message.indexOf(COMMA, at + 1)) {
+    if (++count > USER_VALUES) return false;
+  }
+  return true;
+}
+
+export const SERVICE_ERROR = {
+  interfaceNotFound: 'org.varlink.service.InterfaceNotFound',
+  methodNotFound: 'org.varlink.service.MethodNotFound',
+  invalidParameter: 'org.varlink.service.InvalidParameter',
+  permissionDenied: 'org.varlink.service.PermissionDenied',
+  expectedMore: 'org.varlink.service.ExpectedMore',
+} as const;
+
+export interface CallMessage {
+  readonly method: string;
+  readonly parameters: Readonly<Record<string, unknown>>;
+  readonly more: boolean;
+  readonly oneway: boolean;
+  readonly upgrade: boolean;
+}
+
+/** @param looked so many bytes were there before, without the end of a message */
+export function firstMessage(bytes: Buffer, looked = 0): Buffer | undefined {
+  const end = bytes.indexOf(0, looked);
+  return end === -1 ? undefined : bytes.subarray(0, end);
+}
+
+export function parseCall(message: Buffer): CallMessage | undefined {
+  let value: unknown;
+  try {
+    value = JSON.parse(message.toString('utf8'));
+  } catch {
+    return undefined;
+  }
+  if (!isObject(value) || typeof value.method !== 'string') return undefined;
+  const { method, more, oneway, upgrade } = value;
+  // systemd and others write null for missing fields.
+  const parameters = value.parameters ?? {};
+  if (!isObject(parameters)) return undefined;
+  const flags = [more, oneway, upgrade].map((flag) => flag ?? false);
+  if (!flags.every((flag) => typeof flag === 'boolean')) return undefined;
+  const [isMore = false, isOneway = false, isUpgrade = false] = flags;
+  return { method, parameters, more: isMore, oneway: isOneway, upgrade: isUpgrade };
+}
+
+function isObject(value: unknown): value is Record<string, unknown> {
+  return typeof value === 'object' && value !== null && !Array.isArray(value);
+}
+
+const CONTINUES = '{"continues":true,';
+
+export function encodeReply(parameters: object = {}, continues = false): Buffer {
+  const text = JSON.stringify(parameters);
+  return Buffer.from(`${continues ? CONTINUES : '{'}"parameters":${text}}\0`);
+}
+
+export function continues(reply: Buffer): boolean {
+  return reply.toString('latin1', 0, CONTINUES.length) === CONTINUES;
+}
+
+export function encodeError(error: string, parameters: object = {}): Buffer {
+  return Buffer.from(`${JSON.stringify({ error, parameters })}\0`);
+}
+
+/** More bytes that wait for the caller hold up the answering code. */
 const WAITING_MAX = 1 << 20;
 
-/** A request about a command that a call started. */
 export interface Control {
-  /** Bytes for its standard input, base64. */
+  /** Base64, for standard input. */
   readonly data?: string | undefined;
-  /** Its standard input ends. */
   readonly end?: boolean | undefined;
   readonly signal?: string | undefined;
   readonly size?: { readonly rows: number; readonly columns: number } | undefined;
 }
 
-/** A call on its way from the daemon to a worker. */
 export interface CallHead extends Pick<CallMessage, 'method' | 'parameters' | 'more' | 'oneway'> {
   readonly identity: PeerIdentity;
-  /** The name by which other calls refer to its command. */
   readonly process: string;
 }
 
+/** What a call needs of its connection. */
+export type CallConnection = Pick<Peer, 'identity' | 'send' | 'unsentBytes' | 'sent'>;
+
 export class Call {
   readonly head: CallHead;
-  readonly #peer: Peer;
+  readonly #peer: CallConnection;
   readonly #gone = new AbortController();
-  #over = false;
+  readonly signal = this.#gone.signal;
+  over = false;
   #isPart = false;
-  #outcome: Buffer | undefined;
+  outcome: Buffer | undefined;
   #control: ((control: Control) => Promise<void>) | undefined;
 
-  constructor(peer: Peer, head: CallHead) {
+  constructor(peer: CallConnection, head: CallHead) {
     this.#peer = peer;
     this.head = head;
   }
 
-  /** A new call. */
-  static from(peer: Peer, message: CallMessage): Call {
+  static from(peer: CallConnection, message: CallMessage): Call {
     const process = randomBytes(16).toString('hex');
     const { method, parameters, more, oneway } = message;
     return new Call(peer, { method, parameters, more, oneway, identity: peer.identity, process });
   }
 
-  /** Aborted when the caller is gone. */
-  get signal(): AbortSignal {
-    return this.#gone.signal;
-  }
-
-  /** Whether the last reply was given. */
-  get over(): boolean {
-    return this.#over;
-  }
-
-  /** The caller is gone. */
   gone(): void {
     this.#gone.abort(new KilnError('E_INTERRUPTED', 'the caller is gone'));
   }
 
-  /** Sends one of several replies, if the caller asked for several. */
   reply(parameters: object): void {
-    if (this.#over || !this.head.more || this.head.oneway) return;
+    if (this.over || !this.head.more || this.head.oneway) return;
     this.forward(encodeReply(parameters, true));
   }
 
-  /** Sends a complete reply unchanged. */
   forward(reply: Buffer): void {
     if (continues(reply)) this.#peer.send(reply);
     else this.#last(reply);
   }
 
-  /** Whether the caller reads replies as fast as they come. */
   get hasRoom(): boolean {
     return this.#peer.unsentBytes <= WAITING_MAX;
   }
 
-  /** Resolves when another reply can be sent. */
   async room(): Promise<void> {
     if (!this.hasRoom) await this.#peer.sent();
   }
 
-  /** Sends the last reply. */
   end(parameters: object): void {
     this.#last(encodeReply(parameters));
   }
 
-  /** Sends an error, which is the last reply. */
   fail(error: string, parameters: object = {}): void {
     this.#last(encodeError(error, parameters));
   }
 
   #last(reply: Buffer): void {
-    if (this.#over) return;
-    this.#over = true;
-    if (this.#isPart) this.#outcome = reply;
+    if (this.over) return;
+    this.over = true;
+    if (this.#isPart) this.outcome = reply;
     else if (!this.head.oneway) this.#peer.send(reply);
   }
 
-  /** Another call that must be answered before this one: its events are passed on, its last reply is not. */
+  /** Must be answered before this call: its events are passed on, its last reply is not. */
   part(method: string, parameters: CallHead['parameters']): Call {
     const part = new Call(this.#peer, { ...this.head, method, parameters });
     part.#isPart = true;
@@ -108,26 +164,78 @@ export class Call {
     return part;
   }
 
-  /** The last reply of a {@link part}. */
-  get outcome(): Buffer | undefined {
-    return this.#outcome;
-  }
-
-  /** Sets the handler of requests about the call's command. */
   onControl(control: ((control: Control) => Promise<void>) | undefined): void {
     this.#control = control;
   }
 
-  /** @throws KilnError E_NO_PROCESS where there is no command, E_ARGUMENT */
   async control(control: Control): Promise<void> {
     if (this.#control === undefined) throw this.noProcess();
     await this.#control(control);
   }
 
-  /** The error for a missing command. */
   noProcess(): KilnError {
     return new KilnError('E_NO_PROCESS', 'no running command has this process name', {
       hint: 'it may have ended; `started` has the name of its process',
     });
+  }
+}
+
+/** Begins a worker's message that a request was done; no reply begins so. */
+export const CONTROLLED = '{"controlled":';
+
+/**
+ * Passes replies of the worker on `connection` to the caller, requests about the command to the worker.
+ * Resolves when the worker closes; {@link Call.over} tells whether the last reply came.
+ */
+export async function forwardCall(call: Call, connection: number): Promise<void> {
+  const over = deferred<void>();
+  const controls: PromiseWithResolvers<void>[] = [];
+  const wait = () => {
+    peer.paused = true;
+    const goOn = () => {
+      peer.paused = false;
+    };
+    call.room().then(goOn, goOn);
+  };
+  const peer: Peer = new Peer(
+    connection,
+    {
+      data: (bytes) => {
+        const message = firstMessage(bytes);
+        if (message === undefined) return 0;
+        const reply = bytes.subarray(0, message.length + 1);
+        if (reply.toString('latin1', 0, CONTROLLED.length) === CONTROLLED) {
+          const { controlled } = JSON.parse(message.toString()) as { controlled: boolean };
+          const control = controls.shift();
+          if (controlled) control?.resolve();
+          else control?.reject(call.noProcess());
+        } else {
+          call.forward(Buffer.from(reply));
+          if (!call.hasRoom) wait();
+        }
+        return reply.length;
+      },
+      end: () => {
+        for (const control of controls.splice(0)) control.reject(call.noProcess());
+        over.resolve();
+      },
+    },
+    { trusted: 'everybody' },
+  );
+  call.onControl(async (control: Control) => {
+    if (peer.ended) throw call.noProcess();
+    const done = deferred<void>();
+    controls.push(done);
+    peer.send(Buffer.from(`${JSON.stringify(control)}\0`));
+    await done.promise;
+  });
+  const gone = () => peer.destroy();
+  call.signal.addEventListener('abort', gone);
+  if (call.signal.aborted) gone();
+  try {
+    await over.promise;
+  } finally {
+    call.signal.removeEventListener('abort', gone);
+    call.onControl(undefined);
   }
 }

@@ -1,6 +1,9 @@
+import type { CallersConfiguration } from '../users/configuration-file.ts';
+import type { Peer } from './peer.ts';
+
 /**
  * What client and daemon say to each other once the connection is upgraded: the one table, from which
- * scripts/write-wire.ts makes src/client/frames.h. Numbers are little-endian.
+ * scripts/write/wire.ts makes dist/wire/frames.h. Numbers are little-endian.
  *
  * A frame is a header of {@link FRAME.header} bytes (u32 length of the payload, u8 type, u8 number of
  * descriptors, u16 zero) and the payload. Descriptors travel with the first byte of their frame.
@@ -9,17 +12,16 @@
 /** Sizes in bytes; `descriptors` is the most descriptors of a frame. */
 export const FRAME = { header: 8, max: 8 << 20, descriptors: 5 } as const;
 
-/** Frames from the client. */
 export const TO_DAEMON = {
   /**
    * The first frame: u32 umask, u8 terminals (bit N: descriptor N is one), u32 rows, u32 columns, u32 inode of
    * the mount namespace, arguments and environment (each a u32 count and as many texts that end with NUL), the
-   * working directory. Descriptors: 0, 1, 2 and, unless it is gone, the working directory; none from a user.
+   * working directory, the path of the caller's own configuration (empty if there is none), u32 errno where it
+   * cannot be used, its text. Descriptors: 0, 1, 2 and, unless it is gone, the working directory; none from a user.
    */
   start: 1,
   /** u32 number of a signal that the client received; SIGWINCH if it does not have the sandbox's terminal. */
   signal: 2,
-  /** Output of the sandbox was passed on. */
   moved: 4,
   /** All output was passed on: u32 errno of a failed write, or 0. */
   drained: 5,
@@ -29,17 +31,14 @@ export const TO_DAEMON = {
   opened: 7,
 } as const;
 
-/** Frames from the daemon. */
 export const TO_CLIENT = {
   /** u8 1 for stdout or 2 for stderr, then bytes to write there. */
   text: 65,
   /** The sandbox's stdin, stdout and stderr as descriptors: move bytes until they end. */
   stdio: 67,
-  /** The master of the sandbox's terminal as a descriptor. */
   terminal: 68,
   /** A pipe for the client's stdin as a descriptor; u8 1: set the terminal raw. */
   input: 71,
-  /** Run the command line in a process of your own. */
   elsewhere: 69,
   /** Open a file with your own rights: u8 how (see {@link OPEN}), then its path, which ends with NUL. */
   open: 72,
@@ -47,27 +46,20 @@ export const TO_CLIENT = {
   exit: 70,
 } as const;
 
-/** How a client opens a file; a path is relative to the client's working directory. */
 export const OPEN = {
-  /** For reading, without waiting, whatever kind of file it is. */
   file: 1,
   /** As a place (O_PATH). */
   place: 2,
-  /** A folder, which is made with missing parents. */
   made: 3,
 } as const;
 
-/** Frames between a daemon and a worker process, which has the client's connection while it works. */
 export const TO_WORKER = {
   /**
    * A client to serve: u32 length of its start's payload, that payload, the bytes after it. Descriptors: the
    * connection, then the start's.
    */
   job: 1,
-  /**
-   * The answer to `wantsParked`: a sandbox's id and, as a descriptor, its owner's lock; empty if none is
-   * parked.
-   */
+  /** The answer to `wantsParked`: a sandbox's id, and its owner's lock as a descriptor; or empty. */
   parked: 2,
   /**
    * A call of the API: its head as JSON (CallHead of call.ts). Descriptor: a connection for replies, on which
@@ -76,41 +68,35 @@ export const TO_WORKER = {
   call: 3,
   /** JSON of a ResultsRequest (results.ts). To collect artifacts, the descriptor of the sandbox's root. */
   results: 4,
-  /** Ends the work of `results`: nobody waits for it. */
   stop: 5,
-  /** No more `results` of this run will come. */
   over: 6,
+  /** The answer to `wantsRoom`: u8 1 if the user of the job may have a further sandbox. */
+  room: 7,
 } as const;
 
 export const FROM_WORKER = {
-  /**
-   * The client has its exit status, the call its last reply, or `over` has come: u8 1 if the worker takes
-   * another job.
-   */
+  /** The exit status, the last reply, or `over` has come: u8 1 if the worker takes another job. */
   done: 65,
-  /** A parked sandbox is wanted. */
   wantsParked: 66,
-  /** JSON of a ResultsAnswer. */
   results: 67,
+  /** A user's job wants a further sandbox beside its one. */
+  wantsRoom: 68,
+  leavesRoom: 69,
 } as const;
 
-/** The client's first message. */
 export interface Start {
   readonly umask: number;
-  /** Which of descriptors 0, 1 and 2 are terminals. */
   readonly terminals: readonly [boolean, boolean, boolean];
   readonly rows: number;
   readonly columns: number;
   /** Inode of the caller's mount namespace. */
   readonly mountNamespace: number;
-  /** The program's name first. */
   readonly argv: readonly string[];
   readonly env: Readonly<Record<string, string>>;
-  /** Absolute; empty if the directory is gone. */
   readonly cwd: string;
+  readonly configuration: CallersConfiguration | undefined;
 }
 
-/** Reads numbers and texts of a payload; reading beyond its end is an error. */
 class PayloadReader {
   readonly #payload: Buffer;
   #at = 0;
@@ -139,8 +125,10 @@ class PayloadReader {
     return text;
   }
 
-  texts(): string[] {
+  /** @throws RangeError, and TooManyTexts before anything is allocated */
+  texts(most: number): string[] {
     const count = this.u32();
+    if (count > most) throw new TooManyTexts(count, most);
     // Each text has at least one byte, so a count that is too large is detected before anything is allocated.
     if (count > this.#payload.length - this.#at) throw new RangeError('too few texts');
     return Array.from({ length: count }, () => this.text());
@@ -151,23 +139,38 @@ class PayloadReader {
   }
 }
 
-/** Reads the payload of `start`. @throws RangeError where it is not one */
-export function readStart(payload: Buffer): Start {
+/** As podman and docker have it. */
+export const KILN_FAILED = 125;
+
+/** Arguments, or variables, of a user's start: more than any program has, and few enough for the daemon's own thread. */
+const USER_TEXTS = { arguments: 65_536, variables: 8192 } as const;
+
+export class TooManyTexts extends RangeError {
+  constructor(count: number, most: number) {
+    super(`${count} arguments or variables are more than the ${most} that kilnd takes of a user`);
+  }
+}
+
+/** @throws RangeError */
+export function readStart(payload: Buffer, isUser = false): Start {
+  const most = (kind: keyof typeof USER_TEXTS) =>
+    isUser ? USER_TEXTS[kind] : Number.POSITIVE_INFINITY;
   const reader = new PayloadReader(payload);
   const umask = reader.u32() & 0o777;
   const terminals = reader.u8();
   // A terminal's size has 16 bits: struct winsize of ioctl_tty(2).
   const [rows, columns] = [reader.u32() & 0xffff, reader.u32() & 0xffff];
   const mountNamespace = reader.u32();
-  const argv = reader.texts();
+  const argv = reader.texts(most('arguments'));
   const env: Record<string, string> = Object.create(null);
-  for (const entry of reader.texts()) {
+  for (const entry of reader.texts(most('variables'))) {
     const equals = entry.indexOf('=');
     // As with getenv(3), the first of several wins.
     const name = equals === -1 ? entry : entry.slice(0, equals);
     if (equals !== -1) env[name] ??= entry.slice(equals + 1);
   }
   const cwd = reader.text();
+  const [file, problem, text] = [reader.text(), reader.u32(), reader.text()];
   reader.end();
   const terminal = (fd: number) => (terminals & (1 << fd)) !== 0;
   return {
@@ -179,10 +182,10 @@ export function readStart(payload: Buffer): Start {
     argv,
     env,
     cwd,
+    configuration: file === '' ? undefined : { file, problem, text },
   };
 }
 
-/** A complete frame. */
 export function encodeFrame(type: number, payload: Buffer, descriptors = 0): Buffer {
   const frame = Buffer.allocUnsafe(FRAME.header + payload.length);
   frame.writeUInt32LE(payload.length, 0);
@@ -193,9 +196,29 @@ export function encodeFrame(type: number, payload: Buffer, descriptors = 0): Buf
   return frame;
 }
 
-/** A payload of 32-bit numbers. */
 export function u32s(...values: readonly number[]): Buffer {
   const payload = Buffer.allocUnsafe(4 * values.length);
   for (const [index, value] of values.entries()) payload.writeUInt32LE(value >>> 0, 4 * index);
   return payload;
+}
+
+export interface Frame {
+  readonly type: number;
+  readonly payload: Buffer;
+  readonly fds: readonly number[];
+}
+
+export function readFrame(
+  peer: Peer,
+  bytes: Buffer,
+  max: number = FRAME.max,
+): Frame | undefined | 'broken' {
+  if (bytes.length < FRAME.header) return undefined;
+  const length = bytes.readUInt32LE(0);
+  const [type, count, reserved] = [bytes.readUInt8(4), bytes.readUInt8(5), bytes.readUInt16LE(6)];
+  if (length > max || count > FRAME.descriptors || reserved !== 0) return 'broken';
+  if (bytes.length < FRAME.header + length) return undefined;
+  const fds = peer.takeDescriptors(count);
+  if (fds === undefined) return 'broken';
+  return { type, payload: bytes.subarray(FRAME.header, FRAME.header + length), fds };
 }

@@ -1,37 +1,15 @@
-/** The daemon's sockets: made under another name and renamed, so that nobody finds one that does not listen. */
-import {
-  chmodSync,
-  chownSync,
-  closeSync,
-  constants,
-  openSync,
-  renameSync,
-  rmSync,
-  statSync,
-} from 'node:fs';
-import { constants as os } from 'node:os';
+/** Whether somebody listens already, and sockets that systemd passes. */
+import { closeSync, constants, openSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
-import { closeDescriptor } from '../host/calls/descriptor.ts';
-import { checked, tryCall } from '../host/calls/system-call.ts';
+import { KilnError } from '../errors.ts';
+import { closeDescriptor, keepDescriptors } from '../host/calls/descriptor.ts';
+import { tryCall } from '../host/calls/system-call.ts';
+import { runProgram, startProgram } from '../host/process/child-process.ts';
+import { ownEnvironment } from '../host/process/own-process.ts';
 import { connectUnixSocket } from '../host/sockets/unix-socket.ts';
-import { READABLE, Watch } from '../host/sockets/watch.ts';
+import { packageRoot } from '../host/state/paths.ts';
 
-const AF_UNIX = 1;
-const SOCK_STREAM = 1;
-const SOCK_NONBLOCK = 0o4000;
-const SOCK_CLOEXEC = 0o2000000;
-/** sizeof(sun_path) of unix(7). */
-const SUN_PATH = 108;
-/** Connections that wait to be accepted; beyond them, a connect that does not wait (Node's) fails. */
-const BACKLOG = 4096;
-
-/** Connections that are accepted in one turn, so that other work gets its turn. */
-const A_TURN = 16;
-
-/**
- * Whether a socket at `path` listens already: systemd's, which must not be replaced.
- * @throws Node's own errors of the file system
- */
+/** By systemd, whose socket must not be replaced. @throws Node's own errors of the file system */
 export function isTaken(path: string): boolean {
   const folder = openSync(dirname(path), constants.O_RDONLY | constants.O_DIRECTORY);
   try {
@@ -44,84 +22,43 @@ export function isTaken(path: string): boolean {
   }
 }
 
-/** A listening socket. */
-export class Listener implements Disposable {
-  readonly #fd: number;
-  readonly #watch: Watch;
-  /** Undefined for a socket that another process made. */
-  readonly #name: { readonly path: string; readonly inode: bigint } | undefined;
+/** SD_LISTEN_FDS_START of sd-daemon.h. */
+const FIRST = 3;
+/** Of asm-generic/socket.h. */
+const SOL_SOCKET = 1;
+const SO_ACCEPTCONN = 30;
 
-  private constructor(
-    fd: number,
-    connected: (fd: number) => void,
-    name?: { readonly path: string; readonly inode: bigint },
-  ) {
-    this.#fd = fd;
-    this.#name = name;
-    this.#watch = new Watch(fd, () => this.#accept(connected));
-    this.#watch.events = READABLE;
+/**
+ * sd_listen_fds(3), systemd.socket(5); none if this process was not started by a socket. Programs that it
+ * starts do not inherit them. @throws KilnError E_ARGUMENT where one is no socket that listens
+ */
+export function passedSockets(env: NodeJS.ProcessEnv): number[] {
+  const count = Number(env.LISTEN_FDS ?? 0);
+  if (env.LISTEN_PID !== String(process.pid) || !(count > 0)) return [];
+  const passed = Array.from({ length: count }, (_, index) => FIRST + index);
+  for (const fd of passed) {
+    const listens = Uint32Array.of(0);
+    const length = Uint32Array.of(4);
+    const result = tryCall('getsockopt', fd, SOL_SOCKET, SO_ACCEPTCONN, listens, length);
+    if (result === 0 && listens[0] === 1) continue;
+    throw new KilnError('E_ARGUMENT', `descriptor ${fd} is not a listening socket`, {
+      hint: 'LISTEN_FDS counts the sockets of kiln.socket: take kiln’s own unit files',
+    });
   }
+  keepDescriptors();
+  return passed;
+}
 
-  /**
-   * Listens at `path`, in place of any socket there. Only its owner and members of `group` can connect.
-   * @param connected is given each connection, a descriptor that is its from then on
-   * @throws SyscallError, Node's own errors of the file system
-   */
-  static open(path: string, connected: (fd: number) => void, group?: number): Listener {
-    const fd = checked('socket', tryCall('socket', AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
-    const fresh = `.${basename(path)}.${process.pid}`;
-    // Through a descriptor, because a socket's path may have only 107 bytes.
-    const folder = openSync(dirname(path), constants.O_RDONLY | constants.O_DIRECTORY);
-    const temporary = `/proc/self/fd/${folder}/${fresh}`;
-    try {
-      rmSync(temporary, { force: true });
-      const address = Buffer.alloc(2 + SUN_PATH);
-      address.writeUInt16LE(AF_UNIX, 0);
-      address.write(temporary, 2);
-      checked('bind', tryCall('bind', fd, address, address.length), path);
-      chmodSync(temporary, 0o600);
-      if (group !== undefined) {
-        chownSync(temporary, 0, group);
-        chmodSync(temporary, 0o660);
-      }
-      checked('listen', tryCall('listen', fd, BACKLOG), path);
-      const { ino: inode } = statSync(temporary, { bigint: true });
-      renameSync(temporary, `/proc/self/fd/${folder}/${basename(path)}`);
-      return new Listener(fd, connected, { path, inode });
-    } catch (error) {
-      closeDescriptor(fd);
-      rmSync(join(dirname(path), fresh), { force: true });
-      throw error;
-    } finally {
-      closeSync(folder);
-    }
-  }
-
-  /** Accepts connections of a socket that listens already; its name belongs to its maker. */
-  static adopt(fd: number, connected: (fd: number) => void): Listener {
-    return new Listener(fd, connected);
-  }
-
-  /** Whether the name still leads to this socket. */
-  get isNamed(): boolean {
-    if (this.#name === undefined) return true;
-    const { path, inode } = this.#name;
-    return statSync(path, { bigint: true, throwIfNoEntry: false })?.ino === inode;
-  }
-
-  #accept(connected: (fd: number) => void): void {
-    for (let count = 0; count < A_TURN; count++) {
-      const flags = SOCK_CLOEXEC | SOCK_NONBLOCK;
-      const connection = tryCall('accept4', this.#fd, null, null, flags);
-      if (connection >= 0) connected(connection);
-      else if (connection !== -os.errno.ECONNABORTED && connection !== -os.errno.EINTR) return;
-    }
-  }
-
-  /** Stops listening, and removes the name if it still leads to this socket. */
-  [Symbol.dispose](): void {
-    this.#watch.stop();
-    if (this.#name !== undefined && this.isNamed) rmSync(this.#name.path, { force: true });
-    closeDescriptor(this.#fd);
-  }
+export async function startSuccessor(passed: readonly number[]): Promise<void> {
+  // LISTEN_PID must be the pid of the executed program.
+  const script = 'LISTEN_PID=$$ exec "$0"';
+  const child = startProgram('/bin/sh', ['-c', script, join(packageRoot(), 'bin/kilnd')], {
+    cwd: '/',
+    detached: true,
+    env: { ...ownEnvironment, LISTEN_FDS: String(passed.length) },
+    stdio: ['ignore', 'inherit', 'inherit', ...passed],
+  });
+  child.unref();
+  if (ownEnvironment.NOTIFY_SOCKET === undefined) return;
+  await runProgram('systemd-notify', [`--pid=${child.pid}`]);
 }

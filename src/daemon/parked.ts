@@ -7,11 +7,11 @@ import { awaitedLater } from '../promise.ts';
 import { type ParkedSandbox, ParkingLot } from '../sandbox/domain/parking.ts';
 import type { Engine } from '../sandbox/open.ts';
 
-/** Memory that must stay free beside parked sandboxes, and the estimate for one of them, bytes. */
+/** What must stay free beside parked sandboxes, and the estimate for one of them, bytes. */
 const SPARE_MEMORY = 512 << 20;
 const SANDBOX_MEMORY = 32 << 20;
 
-/** The pause after a failure, milliseconds. */
+/** After a failure, ms. */
 const RETRY = 10_000;
 
 export class ParkedSandboxes {
@@ -23,10 +23,6 @@ export class ParkedSandboxes {
   #refilling: Promise<void> | undefined;
   #ended = false;
 
-  /**
-   * @param usual how many are to wait when nobody says (`kiln park`)
-   * @param failed is told why none could be started; it is tried again later
-   */
   constructor(engine: Engine, usual: number, failed: (error: unknown) => void) {
     this.#paths = engine.paths;
     this.#lot = new ParkingLot(engine);
@@ -34,7 +30,6 @@ export class ParkedSandboxes {
     this.#failed = failed;
   }
 
-  /** Starts missing sandboxes if memory has room. Failures are reported, and starting is tried again later. */
   refill(): void {
     clearTimeout(this.#timer);
     if (this.#ended) return;
@@ -45,33 +40,27 @@ export class ParkedSandboxes {
     );
   }
 
-  /** How many are parked. */
   get count(): number {
     return this.#lot.count;
   }
 
-  /** How many should be parked. */
   get target(): number {
     return readTarget(this.#paths) ?? this.#usual;
   }
 
-  /** How many more fit into memory. */
   get room(): number {
     return Math.max(0, Math.floor((freemem() - SPARE_MEMORY) / SANDBOX_MEMORY));
   }
 
-  /** Takes one, if one is parked or starting. */
   take(): Promise<ParkedSandbox | undefined> {
     return this.#lot.takeNext();
   }
 
-  /** Changes how many should be parked; resolves when they are. @throws what starting one throws */
   async keep(count: number): Promise<void> {
     writeTarget(this.#paths, count);
     await this.fill();
   }
 
-  /** Resolves when as many are parked as should be. @throws what starting one throws */
   async fill(): Promise<void> {
     // One after the other, because starting ones count.
     await this.#refilling?.catch(() => undefined);
@@ -86,7 +75,6 @@ export class ParkedSandboxes {
     await filling;
   }
 
-  /** Ends the parked sandboxes, and starts no more for now. */
   async none(): Promise<void> {
     writeTarget(this.#paths, 0);
     await this.#refilling?.catch(() => undefined);
@@ -105,7 +93,6 @@ export class ParkedSandboxes {
     }
   }
 
-  /** Ends the parked sandboxes for good. */
   async end(): Promise<void> {
     this.#ended = true;
     clearTimeout(this.#timer);
@@ -114,7 +101,6 @@ export class ParkedSandboxes {
   }
 }
 
-/** The file with the wanted number, for the next daemon until the host's next boot. */
 function targetFile(paths: StatePaths): string {
   return join(paths.run, 'park-target');
 }
@@ -130,4 +116,67 @@ function readTarget(paths: StatePaths): number | undefined {
 function writeTarget(paths: StatePaths, count: number): void {
   mkdirSync(paths.run, { recursive: true, mode: 0o711 });
   writeFileSync(targetFile(paths), String(count));
+}
+
+interface Quietness {
+  /** Of silence, after which the listener is called. */
+  readonly after: number;
+  /** What was begun and is not over is no noise any more after this time. */
+  readonly noise: number;
+  /** Where something is always begun, the listener is called all the same after this time. */
+  readonly most?: number;
+}
+
+/** Calls a listener when nothing is begun. Times are milliseconds. */
+export class Quiet implements Disposable {
+  readonly #times: Quietness;
+  #listener: () => void;
+  #starting = 0;
+  #timer: NodeJS.Timeout | undefined;
+  #latest: NodeJS.Timeout | undefined;
+
+  constructor(times: Quietness, listener: () => void) {
+    this.#times = times;
+    this.#listener = listener;
+    this.#wait();
+  }
+
+  begin(): Disposable {
+    this.#starting++;
+    clearTimeout(this.#timer);
+    const { most, noise } = this.#times;
+    if (most !== undefined) this.#latest ??= setTimeout(() => this.#act(), most);
+    let counts = true;
+    const over = () => {
+      if (counts) this.#starting--;
+      counts = false;
+      // Also after a long command line, which may have taken a sandbox late.
+      this.#wait();
+    };
+    const started = setTimeout(over, noise);
+    return {
+      [Symbol.dispose]: () => {
+        clearTimeout(started);
+        over();
+      },
+    };
+  }
+
+  [Symbol.dispose](): void {
+    clearTimeout(this.#timer);
+    clearTimeout(this.#latest);
+    this.#starting = Number.POSITIVE_INFINITY;
+    this.#listener = () => undefined;
+  }
+
+  #wait(): void {
+    clearTimeout(this.#timer);
+    if (this.#starting === 0) this.#timer = setTimeout(() => this.#act(), this.#times.after);
+  }
+
+  #act(): void {
+    clearTimeout(this.#latest);
+    this.#latest = undefined;
+    this.#listener();
+  }
 }

@@ -1,4 +1,3 @@
-/** A connection of the daemon's: bytes and descriptors in order, in both directions, without blocking. */
 import { constants as os } from 'node:os';
 import { closeDescriptor } from '../host/calls/descriptor.ts';
 import { SyscallError } from '../host/calls/libc.ts';
@@ -12,41 +11,39 @@ const MSG_NOSIGNAL = 0x4000;
 const SOL_SOCKET = 1;
 const SO_PEERCRED = 17;
 const SO_PEERGROUPS = 59;
-/** More groups than most users have. */
+/** Since Linux 6.5. */
+const SO_PEERPIDFD = 77;
 const GROUPS_USUAL = 64;
+const EMPTY = Buffer.alloc(0);
 
-/** The buffer for receiving. Its content is copied at once, because most messages are a few bytes. */
+/** Its content is copied at once, because most messages are a few bytes. */
 const piece = Buffer.allocUnsafeSlow(64 * 1024);
 
-/** The most unsent bytes: a peer that reads nothing for that long is given up. */
+/** A peer that reads nothing for that long is given up. */
 const UNSENT_MAX = 64 << 20;
 
-/** The most unread bytes of a user: the usual limit of arguments and environment (execve(2)). */
+/** Of unread bytes: the usual limit of arguments and environment (execve(2)). */
 const USER_LIMIT = 2 << 20;
 
-/** Descriptors that may arrive before their frame is complete. */
 const DESCRIPTORS_MAX = 2 * FRAME.descriptors;
 
-/** The process at the other end, as the kernel reports it (SO_PEERCRED and SO_PEERGROUPS of unix(7)). */
+/** As the kernel reports it (SO_PEERCRED and SO_PEERGROUPS of unix(7)). */
 export interface PeerIdentity {
   readonly pid: number;
   readonly uid: number;
   readonly gid: number;
-  /** Its further groups; not looked up for root, who needs none. */
   readonly groups: readonly number[];
 }
 
-/** Whose descriptors are accepted. Others' never reach this process, see {@link Peer}. */
 type Trusted = 'everybody' | 'root';
 
 interface PeerEvents {
-  /** Called with new and left bytes. Returns how many were taken. */
+  /** Returns how many of the new and left bytes were taken. */
   readonly data: (bytes: Buffer) => number;
-  /** Called once when the connection is over for any reason. */
   readonly end: () => void;
 }
 
-/** A message that waits to be sent. The connection owns its descriptors until then. */
+/** The connection owns the descriptors until the message is sent. */
 interface Unsent {
   bytes: Buffer;
   fds: readonly number[];
@@ -63,18 +60,18 @@ export class Peer {
   readonly #watch: Watch;
   readonly #events: PeerEvents;
   #whenSent: (() => void)[] = [];
-  /** The most untaken bytes. */
   readonly #limit: number;
   readonly #takesDescriptors: boolean;
-  #received: Buffer = Buffer.alloc(0);
+  /** Lies in `#space`, which has room behind it: a stranger may send byte by byte. */
+  #received: Buffer = EMPTY;
+  #space: Buffer = EMPTY;
   #descriptors: number[] = [];
   #unsent: Unsent[] = [];
-  #unsentBytes = 0;
-  #ended = false;
+  unsentBytes = 0;
+  ended = false;
   #endWhenSent = false;
   #paused = false;
 
-  /** @param fd a connected socket, which is this peer's from here on */
   constructor(
     fd: number,
     events: PeerEvents,
@@ -91,91 +88,86 @@ export class Peer {
     this.#watch.events = READABLE;
   }
 
-  get ended(): boolean {
-    return this.#ended;
+  /**
+   * A descriptor of the process that connected (pidfd_open(2)), whose number another process may have by now;
+   * undefined if it is gone.
+   */
+  openProcess(): number | undefined {
+    const found = Int32Array.of(-1);
+    const length = Uint32Array.of(found.byteLength);
+    const asked = tryCall('getsockopt', this.#fd, SOL_SOCKET, SO_PEERPIDFD, found, length);
+    if (asked === 0) return found[0];
+    if (asked !== -os.errno.ENOPROTOOPT) return undefined;
+    const opened = tryCall('pidfd_open', this.identity.pid, 0);
+    return opened < 0 ? undefined : opened;
   }
 
-  /** Bytes that are not sent yet. */
-  get unsentBytes(): number {
-    return this.#unsentBytes;
-  }
-
-  /** Resolves when everything is sent, or the connection is over. */
   sent(): Promise<void> {
-    if (this.#ended || this.#unsent.length === 0) return Promise.resolve();
+    if (this.ended || this.#unsent.length === 0) return Promise.resolve();
     return new Promise((resolve) => this.#whenSent.push(resolve));
   }
 
-  /** Handles bytes as if they had just arrived, before newer ones. */
   take(bytes: Buffer): void {
     if (bytes.length > 0) this.#deliver(bytes);
   }
 
-  /** Offers the untaken bytes again. */
   again(): void {
-    if (!this.#ended && this.#received.length > 0) this.#deliver(Buffer.alloc(0));
+    if (!this.ended && this.#received.length > 0) this.#deliver(Buffer.alloc(0));
   }
 
-  /** While `paused`, nothing is received, and the end of the connection is not noticed. */
+  /** The end of the connection is not noticed then, either. */
   set paused(paused: boolean) {
     this.#paused = paused;
-    if (!this.#ended) this.#watchOn();
+    if (!this.ended) this.#watchOn();
   }
 
-  /** Gives up the connection to another owner, with the untaken bytes. */
   release(): { readonly fd: number; readonly rest: Buffer } {
     const rest = this.#received;
-    this.#ended = true;
+    this.ended = true;
     this.#watch.stop();
     for (const fd of this.#descriptors.splice(0)) closeDescriptor(fd);
     this.#events.end();
     return { fd: this.#fd, rest };
   }
 
-  /**
-   * Takes `count` descriptors of the frame being read; undefined if fewer arrived. None from a peer whose
-   * descriptors are not accepted.
-   */
   takeDescriptors(count: number): number[] | undefined {
     if (!this.#takesDescriptors) return [];
     return count > this.#descriptors.length ? undefined : this.#descriptors.splice(0, count);
   }
 
-  /** Sends bytes (not empty) with descriptors, which are closed once they are sent. */
+  /** `bytes` are not empty. Descriptors are closed once they are sent. */
   send(bytes: Buffer, fds: readonly number[] = []): void {
-    if (this.#ended || this.#endWhenSent) {
+    if (this.ended || this.#endWhenSent) {
       for (const fd of fds) closeDescriptor(fd);
       return;
     }
     this.#unsent.push({ bytes, fds });
-    this.#unsentBytes += bytes.length;
+    this.unsentBytes += bytes.length;
     if (this.#unsent.length === 1) this.#flush();
-    if (this.#unsentBytes > UNSENT_MAX) this.destroy();
+    if (this.unsentBytes > UNSENT_MAX) this.destroy();
   }
 
-  /** Ends the connection after everything is sent. */
   end(): void {
     this.#endWhenSent = true;
     if (this.#unsent.length === 0) this.destroy();
   }
 
-  /** Ends the connection now. */
   destroy(): void {
-    if (this.#ended) return;
-    this.#ended = true;
+    if (this.ended) return;
+    this.ended = true;
     this.#watch.stop();
     if (this.#takesDescriptors) closeDescriptor(this.#fd);
     else closeStranger(this.#fd);
     for (const fd of this.#descriptors.splice(0)) closeDescriptor(fd);
     for (const { fds } of this.#unsent.splice(0)) for (const fd of fds) closeDescriptor(fd);
-    this.#unsentBytes = 0;
+    this.unsentBytes = 0;
     for (const resolve of this.#whenSent.splice(0)) resolve();
     this.#events.end();
   }
 
   #ready(events: number): void {
     if ((events & WRITABLE) !== 0) this.#flush();
-    if ((events & READABLE) !== 0 && !this.#ended) this.#receive();
+    if ((events & READABLE) !== 0 && !this.ended) this.#receive();
   }
 
   #receive(): void {
@@ -194,7 +186,6 @@ export class Peer {
     return addon().receiveMessage(this.#fd, piece, fds, FRAME.descriptors, MSG_DONTWAIT)[0];
   }
 
-  /** Receives bytes without descriptors; 0 if a message has some. */
   #receiveHarmless(): number {
     const length = lookAhead(this.#fd, piece);
     if (length === 'brings') return 0;
@@ -206,13 +197,27 @@ export class Peer {
   }
 
   #deliver(bytes: Buffer): void {
-    let rest = this.#received.length === 0 ? bytes : Buffer.concat([this.#received, bytes]);
-    for (let taken = 1; taken > 0 && rest.length > 0 && !this.#ended; ) {
+    let rest = this.#received.length === 0 ? bytes : this.#joined(bytes);
+    for (let taken = 1; taken > 0 && rest.length > 0 && !this.ended; ) {
       taken = this.#events.data(rest);
       rest = rest.subarray(taken);
     }
     this.#received = rest;
+    if (rest.length === 0) this.#space = EMPTY;
     if (rest.length > this.#limit) this.destroy();
+  }
+
+  #joined(bytes: Buffer): Buffer {
+    const received = this.#received;
+    const length = received.length + bytes.length;
+    let start = received.byteOffset - this.#space.byteOffset;
+    if (received.buffer !== this.#space.buffer || start + length > this.#space.length) {
+      this.#space = Buffer.allocUnsafeSlow(2 * length);
+      received.copy(this.#space);
+      start = 0;
+    }
+    bytes.copy(this.#space, start + received.length);
+    return this.#space.subarray(start, start + length);
   }
 
   #flush(): void {
@@ -229,7 +234,7 @@ export class Peer {
         return;
       }
       for (const fd of fds) closeDescriptor(fd);
-      this.#unsentBytes -= result;
+      this.unsentBytes -= result;
       if (result === bytes.length) this.#unsent.shift();
       else this.#unsent[0] = { bytes: bytes.subarray(result), fds: [] };
     }

@@ -1,28 +1,25 @@
 /**
- * Results of runs in the daemon's own thread. A worker process copies, hashes and writes, which may take long,
- * and holds the list of artifacts, which may be long.
+ * Results of runs in the daemon's own thread: a worker copies, hashes and writes, which may take long, and
+ * holds the list of artifacts, which may be long.
  */
 import type { Collection, CollectRequest } from '../artifacts/collect.ts';
 import type { Owner } from '../artifacts/destination.ts';
 import type { Artifact } from '../artifacts/manifest.ts';
-import type { ArtifactWarning } from '../artifacts/warning.ts';
+import type { Warning } from '../artifacts/warning.ts';
 import { checked, tryCall } from '../host/calls/system-call.ts';
 import { flattenError, rebuildError } from '../host/confine/frame.ts';
 import type { FlatError } from '../host/confine/task.ts';
 import { takeCallersUmask } from '../host/process/own-umask.ts';
-import { ownResults, type Results } from '../jobs/run/results.ts';
+import { ownResults, type Results } from '../jobs/run/collect.ts';
 import type { Result } from '../result/schema.ts';
 import type { LentWorker } from './worker-process.ts';
 import type { Workers } from './workers.ts';
 
 const F_DUPFD_CLOEXEC = 1030;
 
-/** The part of a collection that is the same on both sides. */
 type Collecting = Pick<CollectRequest, 'patterns' | 'workdir' | 'destination' | 'owner'>;
 
-/** A request to a worker. */
 interface ResultsRequest {
-  /** The caller's umask. */
   readonly umask: number;
   readonly collect?: Collecting;
   readonly write?: {
@@ -32,26 +29,20 @@ interface ResultsRequest {
   };
 }
 
-/** The worker's answer. */
 interface ResultsAnswer {
   readonly missing: readonly string[];
-  readonly warnings: readonly ArtifactWarning[];
+  readonly warnings: readonly Warning[];
   readonly error?: FlatError;
 }
 
-/** Results of one run, by one worker from the first of them until this is disposed of. */
 export class WorkerResults implements Results, Disposable {
   readonly #workers: Workers;
   readonly #umask: number;
-  readonly #begin: () => Disposable;
   #worker: LentWorker | undefined;
-  #busy: Disposable | undefined;
 
-  /** @param begin is called when the work begins; its result is disposed of at its end */
-  constructor(workers: Workers, umask: number, begin: () => Disposable) {
+  constructor(workers: Workers, umask: number) {
     this.#workers = workers;
     this.#umask = umask;
-    this.#begin = begin;
   }
 
   async collect(request: CollectRequest): Promise<Collection> {
@@ -80,7 +71,6 @@ export class WorkerResults implements Results, Disposable {
   }
 
   async #lent(): Promise<LentWorker> {
-    this.#busy ??= this.#begin();
     this.#worker ??= await this.#workers.lend();
     return this.#worker;
   }
@@ -102,24 +92,22 @@ export class WorkerResults implements Results, Disposable {
 
   [Symbol.dispose](): void {
     this.#worker?.giveBack();
-    this.#busy?.[Symbol.dispose]();
   }
 }
 
-/** The worker's side, for one run at a time. */
 export class ResultsServer {
   #artifacts: readonly Artifact[] = [];
   #stop = new AbortController();
 
-  /** Performs the request in `payload`; never rejects. */
+  /** Never rejects. */
   async answer(payload: Buffer, rootFd: number | undefined): Promise<Buffer> {
     const { umask, collect, write }: ResultsRequest = JSON.parse(payload.toString());
     takeCallersUmask(umask);
-    const warnings: ArtifactWarning[] = [];
+    const warnings: Warning[] = [];
     let answer: ResultsAnswer = { missing: [], warnings };
     this.#stop = new AbortController();
     const { signal } = this.#stop;
-    const onWarning = (warning: ArtifactWarning) => void warnings.push(warning);
+    const onWarning = (warning: Warning) => void warnings.push(warning);
     try {
       if (collect !== undefined && rootFd !== undefined) {
         const collection = await ownResults.collect({ ...collect, rootFd, signal, onWarning });
@@ -136,12 +124,10 @@ export class ResultsServer {
     return Buffer.from(JSON.stringify(answer));
   }
 
-  /** Ends the last request. */
   stop(): void {
     this.#stop.abort();
   }
 
-  /** The run is over. */
   forget(): void {
     this.#artifacts = [];
   }

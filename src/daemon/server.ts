@@ -1,25 +1,23 @@
-/** Accepts connections, reads their requests, and knows when nobody wants anything any more. */
-import { Call } from './call.ts';
-import { CommandLine } from './command-line.ts';
-import { Listener } from './listener.ts';
-import { Peer } from './peer.ts';
+import { Listener } from '../host/sockets/listener.ts';
 import {
+  Call,
   type CallMessage,
   encodeError,
   encodeReply,
   firstMessage,
+  isForUsers,
   MESSAGE_MAX,
   parseCall,
   SERVICE_ERROR,
-} from './varlink.ts';
+} from './call.ts';
+import { CommandLine } from './command-line.ts';
+import { Peer } from './peer.ts';
 
-/** The most connections; further ones are closed at once. */
 const CONNECTIONS_MAX = 4096;
 
-/** The most connections of one user. */
 const USER_CONNECTIONS_MAX = 64;
 
-/** How long a connection may take to send its first message, milliseconds. */
+/** Until the first message, ms. */
 const SILENCE_MAX = 10_000;
 
 /** The interface's own names: src/api/io.kiln.varlink. */
@@ -27,21 +25,14 @@ const COMMAND_LINE = 'io.kiln.CommandLine';
 const OTHER_BUILD = 'io.kiln.OtherBuild';
 
 export interface ServerOptions {
-  /** Paths to listen at, and descriptors of listening sockets. */
   readonly sockets: readonly (string | number)[];
-  /** The group whose members are served; undefined for root only. */
   readonly group: number | undefined;
-  /** The build id that clients must have; others are refused, and `outdated` is called. */
   readonly build: string;
-  /** Runs a command line; settles when it is over. */
   readonly serve: (line: CommandLine) => Promise<void>;
-  /** Answers a call of any other method; settles when it is over. */
-  readonly call: (call: Call) => Promise<void>;
-  /** Called with unexpected errors of `serve`. */
+  /** `isServed`: by root, or a member of the group. */
+  readonly call: (call: Call, isServed: boolean) => Promise<void>;
   readonly failed: (error: unknown) => void;
-  /** Called when a client of another build comes: a daemon of that build must take over. */
   readonly outdated: () => void;
-  /** Called with true when nobody is connected and nothing runs, and with false when that ends. */
   readonly idle: (idle: boolean) => void;
 }
 
@@ -52,7 +43,6 @@ export class Server {
   #running = 0;
   #idle = false;
 
-  /** Listens on all sockets. @throws SyscallError, Node's own errors of the file system */
   constructor(options: ServerOptions) {
     this.#options = options;
     try {
@@ -71,12 +61,10 @@ export class Server {
     this.#tellIdle();
   }
 
-  /** Whether clients find its sockets by name. */
   get isNamed(): boolean {
     return this.#listeners.every((listener) => listener.isNamed);
   }
 
-  /** Accepts no more connections; existing ones go on. */
   stopListening(): void {
     for (const listener of this.#listeners.splice(0)) listener[Symbol.dispose]();
   }
@@ -86,6 +74,7 @@ export class Server {
     let call: Call | undefined;
     const silence = setTimeout(() => peer.destroy(), SILENCE_MAX);
     let upgraded = false;
+    let looked = 0;
     const peer: Peer = new Peer(
       fd,
       {
@@ -94,10 +83,16 @@ export class Server {
           // Calls are answered one after the other.
           if (call !== undefined) return 0;
           if (!upgraded) {
-            const message = firstMessage(bytes);
+            const message = firstMessage(bytes, looked);
+            looked = message === undefined ? bytes.length : 0;
             if (message === undefined) {
               if (bytes.length > MESSAGE_MAX) peer.destroy();
               return 0;
+            }
+            if (peer.identity.uid !== 0 && !isForUsers(message)) {
+              peer.send(encodeError(SERVICE_ERROR.invalidParameter, { parameter: 'parameters' }));
+              peer.end();
+              return message.length + 1;
             }
             const called = message.length > MESSAGE_MAX ? undefined : parseCall(message);
             if (called === undefined) peer.destroy();
@@ -114,7 +109,10 @@ export class Server {
               };
               // In a later turn: the call may be over at once, while the bytes after it are being read.
               setImmediate(() =>
-                this.#run(() => this.#options.call(begun)).then(over, this.#options.failed),
+                this.#run(() => this.#options.call(begun, this.#serves(peer))).then(
+                  over,
+                  this.#options.failed,
+                ),
               );
             }
             return message.length + 1;
@@ -146,13 +144,11 @@ export class Server {
     this.#tellIdle();
   }
 
-  /** Whether the peer may run command lines: root and members of the group. */
   #serves({ identity: { uid, gid, groups } }: Peer): boolean {
     const { group } = this.#options;
     return uid === 0 || (group !== undefined && [gid, ...groups].includes(group));
   }
 
-  /** Whether another connection of this user is allowed. */
   #hasRoom({ identity: { uid } }: Peer): boolean {
     if (this.#peers.size > CONNECTIONS_MAX) return false;
     if (uid === 0) return true;
@@ -161,7 +157,6 @@ export class Server {
     return own <= USER_CONNECTIONS_MAX;
   }
 
-  /** Answers a client of the command line; true if the connection is upgraded. */
   #upgrade(peer: Peer, { parameters, upgrade }: CallMessage): boolean {
     const { build } = this.#options;
     if (!this.#serves(peer)) {
@@ -196,7 +191,6 @@ export class Server {
     await job();
   }
 
-  /** Counts as running until the result is disposed of. */
   hold(): Disposable {
     this.#running++;
     this.#tellIdle();

@@ -17,33 +17,26 @@ const SHUT_RD = 0;
 const SOL_SOCKET = 1;
 const SO_OOBINLINE = 10;
 
-/**
- * How long connections are collected for one process that closes them, milliseconds, and the most for one
- * process.
- */
+/** How long (ms) connections are collected for one process, and the most for one. */
 const COLLECTING = 50;
 const AT_ONCE = 64;
 
-/** The buffer for looking ahead. */
 const piece = Buffer.allocUnsafeSlow(64 * 1024);
 
-/**
- * Makes urgent bytes arrive in order with all others: they can carry descriptors, too, and would not be seen.
- */
+/** Urgent bytes can carry descriptors, too, and would not be seen otherwise. */
 export function seeAll(fd: number): void {
   tryCall('setsockopt', fd, SOL_SOCKET, SO_OOBINLINE, Uint32Array.of(1), 4);
 }
 
 /**
- * How many bytes without descriptors can be received, up to the size of `into`; `brings` if a message with
- * descriptors comes first. 0 at the end, or -errno. Takes nothing.
+ * Bytes without descriptors, at most those of `into`; `brings` if a message with descriptors comes first. 0
+ * at the end, or -errno. Takes nothing.
  */
 export function lookAhead(fd: number, into: Buffer): number | 'brings' {
   const [length, flags] = addon().receiveMessage(fd, into, [], 0, MSG_DONTWAIT | MSG_PEEK);
   return length > 0 && (flags & MSG_CTRUNC) !== 0 ? 'brings' : length;
 }
 
-/** Closes a connection with whatever still waits on it. */
 export function closeStranger(fd: number): void {
   // Nothing more arrives from now on.
   tryCall('shutdown', fd, SHUT_RD);
@@ -67,7 +60,6 @@ function leave(fd: number): void {
   if (left.length === 1) setTimeout(closeElsewhere, COLLECTING).unref();
 }
 
-/** Has another process close the descriptors last. */
 function closeElsewhere(): void {
   const fds = left.splice(0, AT_ONCE);
   try {

@@ -1,4 +1,3 @@
-/** One worker process, as its daemon sees it. */
 import type { ChildProcess } from 'node:child_process';
 import { isDeepStrictEqual } from 'node:util';
 import { KilnError } from '../errors.ts';
@@ -7,11 +6,18 @@ import { addon, tryCall } from '../host/calls/system-call.ts';
 import { startProgram } from '../host/process/child-process.ts';
 import { unixSocketPair } from '../host/sockets/unix-socket.ts';
 import { awaitedLater, deferred } from '../promise.ts';
-import type { Call } from './call.ts';
+import { type Call, forwardCall } from './call.ts';
 import type { ReleasedClient } from './command-line.ts';
-import { readFrame } from './command-line.ts';
-import { forwardCall } from './forward-call.ts';
-import { encodeFrame, FRAME, FROM_WORKER, TO_CLIENT, TO_WORKER, u32s } from './frames.ts';
+import {
+  encodeFrame,
+  FRAME,
+  FROM_WORKER,
+  KILN_FAILED,
+  readFrame,
+  TO_CLIENT,
+  TO_WORKER,
+  u32s,
+} from './frames.ts';
 import { Peer } from './peer.ts';
 import { closeStranger } from './stranger.ts';
 
@@ -19,38 +25,29 @@ const F_DUPFD_CLOEXEC = 1030;
 const MSG_DONTWAIT = 0x40;
 const MSG_NOSIGNAL = 0x4000;
 
-/** The descriptor of a worker's connection to its daemon. */
 export const DAEMON_FD = 3;
 
-/** The most bytes of a frame between daemon and worker: a start, and some frames after it. */
 export const JOB_MAX = FRAME.max + (1 << 20);
 
-/** The exit status of a failure of kiln's own, as podman and docker have it. */
-const KILN_FAILED = 125;
-
 export interface WorkersOptions {
-  /** The command that starts a worker. */
   readonly command: readonly [string, ...string[]];
-  /** A worker's environment. */
   readonly env: Readonly<Record<string, string>>;
-  /** Takes a parked sandbox for a worker: its id, and its owner's lock, which then belongs to the worker. */
   readonly takeParked: () => Promise<{ readonly id: string; readonly lock: number } | undefined>;
-  /** Called when a worker ended by itself; `how` says how. */
   readonly crashed: (how: string) => void;
 }
 
+/** Room for one sandbox more of a job's user, until disposed of; undefined if there is none. */
+export type TakeRoom = () => Promise<Disposable | undefined>;
+
 const SEE_LOG = 'kilnd.log in the state directory may say why';
 
-/** The message about a worker that has ended. */
 function ended(how: string): string {
   return `the process that worked for this call ended ${how}, and its sandboxes with it`;
 }
 
-/** A worker that does only what it is asked, until it is given back. */
 export interface LentWorker {
-  /** Asks for results, with descriptors that then belong to the worker. Throws E_WORKER if it dies. */
+  /** The descriptors belong to the worker then. Throws E_WORKER if it dies. */
   ask(request: Buffer, fds: readonly number[]): Promise<Buffer>;
-  /** Ends the last request, which is answered then. */
   stop(): void;
   giveBack(): void;
 }
@@ -64,16 +61,17 @@ export class Worker implements LentWorker {
   readonly #process: ChildProcess;
   readonly #peer: Peer;
   readonly #options: WorkersOptions;
-  /** The callers' part of its environment. */
   readonly #env: Readonly<Record<string, string>>;
   #ending = false;
-  /** `crashed` tells the job's owner that this process has ended. */
   #job:
-    | { readonly crashed: (how: string) => void; readonly done: PromiseWithResolvers<boolean> }
+    | {
+        readonly crashed: (how: string) => void;
+        readonly done: PromiseWithResolvers<boolean>;
+        readonly takeRoom?: TakeRoom | undefined;
+        readonly rooms: Disposable[];
+      }
     | undefined;
-  /** The request to a lent worker. */
   #asked: PromiseWithResolvers<Buffer> | undefined;
-  /** Resolves when the process has ended. */
   readonly over: Promise<void>;
 
   constructor(options: WorkersOptions, env: Readonly<Record<string, string>>) {
@@ -84,7 +82,6 @@ export class Worker implements LentWorker {
     const { promise, resolve } = deferred<void>();
     this.over = promise;
     try {
-      // In a session of its own, like the daemon.
       this.#process = startProgram(program, args, {
         cwd: '/',
         env: { ...options.env, ...env },
@@ -109,27 +106,26 @@ export class Worker implements LentWorker {
     this.#process.once('exit', (code, signal) =>
       exited(signal === null ? `with status ${code}` : `by ${signal}`),
     );
-    const peer: Peer = new Peer(
-      ours,
-      {
-        data: (bytes) => this.#receive(peer, bytes),
-        end: () => undefined,
-      },
-      { limit: JOB_MAX, trusted: 'everybody' },
-    );
-    this.#peer = peer;
+    const events = {
+      data: (bytes: Buffer) => this.#receive(bytes),
+      end: () => undefined,
+    };
+    this.#peer = new Peer(ours, events, { limit: JOB_MAX, trusted: 'everybody' });
   }
 
   isFor(env: Readonly<Record<string, string>>): boolean {
     return isDeepStrictEqual(env, this.#env);
   }
 
-  /** Passes a client to the worker. Resolves with whether the worker can have another one afterwards. */
-  async serve({ connection, payload, rest, descriptors }: ReleasedClient): Promise<boolean> {
+  /** Resolves with whether the worker can have another client afterwards. */
+  async serve(
+    { connection, payload, rest, descriptors }: ReleasedClient,
+    takeRoom: TakeRoom | undefined,
+  ): Promise<boolean> {
     // Kept until the client was told how to end, in case the worker dies.
     const copy = tryCall('fcntl', connection, F_DUPFD_CLOEXEC, DAEMON_FD);
     const crashed = (how: string) => {
-      const text = `kiln: ${ended(how)}\n  hint: ${SEE_LOG}\n`;
+      const text = `kiln: ${ended(how)} [E_WORKER]\n  hint: ${SEE_LOG}\n`;
       const frames = [
         encodeFrame(TO_CLIENT.text, Buffer.concat([Buffer.of(2), Buffer.from(text)])),
         encodeFrame(TO_CLIENT.exit, Buffer.concat([Buffer.of(0), u32s(KILN_FAILED)])),
@@ -139,14 +135,18 @@ export class Worker implements LentWorker {
     const fds = [connection, ...descriptors];
     const bytes = Buffer.concat([u32s(payload.length), payload, rest]);
     try {
-      return await this.#work(encodeFrame(TO_WORKER.job, bytes, fds.length), fds, crashed);
+      return await this.#work(
+        encodeFrame(TO_WORKER.job, bytes, fds.length),
+        fds,
+        crashed,
+        takeRoom,
+      );
     } finally {
       // This may be the last copy, with whatever the client has sent meanwhile.
       closeStranger(copy);
     }
   }
 
-  /** Passes a call to the worker. Resolves with whether the worker can have another one afterwards. */
   async call(call: Call): Promise<boolean> {
     const [ours, theirs] = unixSocketPair();
     const forwarded = awaitedLater(forwardCall(call, ours));
@@ -164,17 +164,21 @@ export class Worker implements LentWorker {
     return again;
   }
 
-  #work(frame: Buffer, fds: readonly number[], crashed: (how: string) => void): Promise<boolean> {
+  #work(
+    frame: Buffer,
+    fds: readonly number[],
+    crashed: (how: string) => void,
+    takeRoom?: TakeRoom,
+  ): Promise<boolean> {
     const done = deferred<boolean>();
-    this.#job = { crashed, done };
+    this.#job = { crashed, done, takeRoom, rooms: [] };
     this.#peer.send(frame, fds);
     return done.promise;
   }
 
-  /** Resolves when it was given back, with whether it can have a client afterwards. */
   lend(): Promise<boolean> {
     const done = deferred<boolean>();
-    this.#job = { crashed: (how) => this.#asked?.reject(resultsLost(how)), done };
+    this.#job = { crashed: (how) => this.#asked?.reject(resultsLost(how)), done, rooms: [] };
     return done.promise;
   }
 
@@ -194,8 +198,8 @@ export class Worker implements LentWorker {
     this.#peer.send(encodeFrame(TO_WORKER.over, Buffer.alloc(0)));
   }
 
-  #receive(peer: Peer, bytes: Buffer): number {
-    const frame = readFrame(peer, bytes);
+  #receive(bytes: Buffer): number {
+    const frame = readFrame(this.#peer, bytes);
     if (frame === undefined) return 0;
     if (frame === 'broken') {
       this.kill();
@@ -204,27 +208,39 @@ export class Worker implements LentWorker {
     for (const fd of frame.fds) closeDescriptor(fd);
     if (frame.type === FROM_WORKER.done) this.#finish(frame.payload[0] === 1);
     else if (frame.type === FROM_WORKER.wantsParked) this.#giveParked();
+    else if (frame.type === FROM_WORKER.wantsRoom) this.#giveRoom();
+    else if (frame.type === FROM_WORKER.leavesRoom) this.#job?.rooms.pop()?.[Symbol.dispose]();
     // The connection reuses its buffer.
     else if (frame.type === FROM_WORKER.results) this.#asked?.resolve(Buffer.from(frame.payload));
     return FRAME.header + frame.payload.length;
   }
 
   #giveParked(): void {
-    const none = encodeFrame(TO_WORKER.parked, Buffer.alloc(0));
+    const give = (id: string, locks: readonly number[]) =>
+      this.#peer.send(encodeFrame(TO_WORKER.parked, Buffer.from(id), locks.length), locks);
     this.#options.takeParked().then(
-      (parked) => {
-        if (parked === undefined) this.#peer.send(none);
-        else
-          this.#peer.send(encodeFrame(TO_WORKER.parked, Buffer.from(parked.id), 1), [parked.lock]);
-      },
-      () => this.#peer.send(none),
+      (parked) => (parked === undefined ? give('', []) : give(parked.id, [parked.lock])),
+      () => give('', []),
     );
+  }
+
+  #giveRoom(): void {
+    const job = this.#job;
+    const answer = (room?: Disposable) => {
+      // The job may have ended meanwhile.
+      if (this.#job !== job) room?.[Symbol.dispose]();
+      else if (room !== undefined) job?.rooms.push(room);
+      this.#peer.send(encodeFrame(TO_WORKER.room, Buffer.of(room === undefined ? 0 : 1)));
+    };
+    if (job?.takeRoom === undefined) answer();
+    else job.takeRoom().then(answer, () => answer());
   }
 
   #finish(again: boolean): void {
     const job = this.#job;
     if (job === undefined) return;
     this.#job = undefined;
+    for (const room of job.rooms) room[Symbol.dispose]();
     job.done.resolve(again);
   }
 
@@ -236,7 +252,6 @@ export class Worker implements LentWorker {
     this.#finish(false);
   }
 
-  /** Ends it after its work, which ends, too. */
   end(): void {
     this.#ending = true;
     this.#peer.end();

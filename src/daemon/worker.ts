@@ -1,46 +1,36 @@
-/** The worker's side of workers.ts: a process that serves one client at a time for its daemon. */
+/** The worker's side of workers.ts: one client at a time. */
+
 import { closeDescriptor } from '../host/calls/descriptor.ts';
 import { deferred } from '../promise.ts';
-import { Call, type CallHead, type Control } from './call.ts';
-import { CommandLine, readFrame } from './command-line.ts';
-import { CONTROLLED } from './forward-call.ts';
-import { encodeFrame, FRAME, FROM_WORKER, TO_WORKER } from './frames.ts';
+import { Call, type CallHead, CONTROLLED, type Control, firstMessage } from './call.ts';
+import { CommandLine } from './command-line.ts';
+import { encodeFrame, FRAME, FROM_WORKER, readFrame, TO_WORKER } from './frames.ts';
 import { Peer } from './peer.ts';
-import { firstMessage } from './varlink.ts';
 import { DAEMON_FD, JOB_MAX } from './worker-process.ts';
 
-/** A parked sandbox from the daemon. */
 export interface GivenSandbox {
   readonly id: string;
-  /** Descriptor of its owner's lock, held. */
   readonly lock: number;
 }
 
-/** What a worker does for its daemon. */
 export interface DaemonListener {
   readonly job: (line: CommandLine) => void;
   readonly call: (call: AdoptedCall) => void;
-  /** Handles a request for results of the sandbox with this root: see ResultsServer. */
   readonly results: (payload: Buffer, root: number | undefined) => void;
-  /** Ends what `results` began. */
   readonly stop: () => void;
-  /** No more results of this run will come. */
   readonly over: () => void;
-  /** The daemon has ended, or ends this worker. */
   readonly gone: () => void;
 }
 
-/** A call whose replies the daemon passes on. */
 export interface AdoptedCall {
   readonly call: Call;
-  /** Resolves when the daemon has all replies; none can follow. */
   close(): Promise<void>;
 }
 
-/** The daemon, as its worker sees it. */
 export class Daemon {
   readonly #peer: Peer;
   #wanted: PromiseWithResolvers<GivenSandbox | undefined>[] = [];
+  #rooms: PromiseWithResolvers<boolean>[] = [];
 
   constructor(listener: DaemonListener) {
     const { job, call, results, stop, over, gone } = listener;
@@ -60,11 +50,13 @@ export class Daemon {
           else if (type === TO_WORKER.results) results(payload, fds[0]);
           else if (type === TO_WORKER.stop) stop();
           else if (type === TO_WORKER.over) over();
+          else if (type === TO_WORKER.room) this.#rooms.shift()?.resolve(payload[0] === 1);
           else this.#give(payload.toString(), fds);
           return FRAME.header + payload.length;
         },
         end: () => {
           for (const { resolve } of this.#wanted.splice(0)) resolve(undefined);
+          for (const { resolve } of this.#rooms.splice(0)) resolve(false);
           gone();
         },
       },
@@ -73,26 +65,32 @@ export class Daemon {
     this.#peer = peer;
   }
 
-  /** Answers a request for results. */
   answer(payload: Buffer): void {
     this.#peer.send(encodeFrame(FROM_WORKER.results, payload));
   }
 
-  /**
-   * Reports that the client was told how to end, or that a run is over; with `again` this process takes another
-   * job.
-   */
+  /** The client was told how to end, or a run is over; with `again` this process takes another job. */
   done(again: boolean): void {
     this.#peer.send(encodeFrame(FROM_WORKER.done, Buffer.of(again ? 1 : 0)));
   }
 
-  /** Asks for a parked sandbox. */
   takeParked(): Promise<GivenSandbox | undefined> {
     if (this.#peer.ended) return Promise.resolve(undefined);
     const wanted = deferred<GivenSandbox | undefined>();
     this.#wanted.push(wanted);
     this.#peer.send(encodeFrame(FROM_WORKER.wantsParked, Buffer.alloc(0)));
     return wanted.promise;
+  }
+
+  /** Undefined where the user of this job has no room for a further sandbox now. The room ends with the job. */
+  async takeRoom(): Promise<Disposable | undefined> {
+    if (this.#peer.ended) return undefined;
+    const given = deferred<boolean>();
+    this.#rooms.push(given);
+    this.#peer.send(encodeFrame(FROM_WORKER.wantsRoom, Buffer.alloc(0)));
+    if (!(await given.promise)) return undefined;
+    const leave = () => this.#peer.send(encodeFrame(FROM_WORKER.leavesRoom, Buffer.alloc(0)));
+    return { [Symbol.dispose]: leave };
   }
 
   #give(id: string, fds: readonly number[]): void {
@@ -107,14 +105,9 @@ function readJob(
   payload: Buffer,
   [connection = -1, ...descriptors]: readonly number[],
 ): CommandLine {
-  const length = payload.readUInt32LE(0);
-  const rest = payload.subarray(4 + length);
-  return CommandLine.adopt(
-    connection,
-    payload.subarray(4, 4 + length),
-    descriptors,
-    Buffer.from(rest),
-  );
+  const end = 4 + payload.readUInt32LE(0);
+  const rest = Buffer.from(payload.subarray(end));
+  return CommandLine.adopt(connection, payload.subarray(4, end), descriptors, rest);
 }
 
 function readCall(payload: Buffer, [connection = -1]: readonly number[]): AdoptedCall {

@@ -1,18 +1,20 @@
-/**
- * Worker processes do long work and give memory back by ending. One waits with its code loaded, so that the
- * next client need not wait for that.
- */
+/** Workers do long work and give memory back by ending. A spare one has its code loaded. */
 
 import { setTimeout as sleep } from 'node:timers/promises';
 import { awaitedLater } from '../promise.ts';
 import type { Call } from './call.ts';
 import type { CommandLine } from './command-line.ts';
-import { type LentWorker, resultsLost, Worker, type WorkersOptions } from './worker-process.ts';
+import {
+  type LentWorker,
+  resultsLost,
+  type TakeRoom,
+  Worker,
+  type WorkersOptions,
+} from './worker-process.ts';
 
-/** The most workers; further clients wait. */
 const WORKERS_MAX = 64;
 
-/** How long workers may take to finish when the daemon ends, and then to die, milliseconds. */
+/** How long workers may take to finish when the daemon ends, and then to die, ms. */
 const LAST_JOBS = 10_000;
 const LAST_MOMENTS = 2000;
 
@@ -29,26 +31,24 @@ export class Workers {
     this.#options = options;
   }
 
-  /** Starts a worker ahead for a client like the last one, unless one waits already. */
   prepare(): void {
     if (this.#ended || this.#spare?.isFor(this.#usual) === true) return;
     this.#spare?.end();
     this.#spare = this.#start(this.#usual);
   }
 
-  /**
-   * Has a worker with `env` in its environment serve a client. Resolves when the client was told how to end; if
-   * the worker dies, the client is told that.
-   */
-  async serve(line: CommandLine, env: Readonly<Record<string, string>>): Promise<void> {
+  async serve(
+    line: CommandLine,
+    env: Readonly<Record<string, string>>,
+    takeRoom?: TakeRoom,
+  ): Promise<void> {
     await this.#work(
       env,
       () => line.gone,
-      (worker) => worker.serve(line.release()),
+      (worker) => worker.serve(line.release(), takeRoom),
     );
   }
 
-  /** Has a worker answer a call of the API. Resolves after the last reply; a worker that dies gives none. */
   async call(call: Call): Promise<void> {
     await this.#work(
       {},
@@ -76,7 +76,6 @@ export class Workers {
     }
   }
 
-  /** A worker for the daemon itself, with any environment. Throws E_WORKER. */
   async lend(): Promise<LentWorker> {
     while (this.#all.size >= WORKERS_MAX && this.#spare === undefined) await this.#room();
     if (this.#ended) throw resultsLost('with its daemon');
@@ -89,15 +88,17 @@ export class Workers {
     return worker;
   }
 
-  /** Resolves when a worker has ended, or was given back. */
   #room(): Promise<void> {
     return new Promise<void>((resolve) => this.#waiting.push(resolve));
   }
 
-  /** Keeps a worker for the next job, or ends it. */
   #put(worker: Worker, again: boolean): void {
-    if (again && this.#spare === undefined && !this.#ended) this.#spare = worker;
-    else worker.end();
+    // V8 has its code ready: it is faster than a spare one that has served nobody.
+    const stays = this.#spare === undefined || worker.isFor(this.#usual);
+    if (again && stays && !this.#ended) {
+      this.#spare?.end();
+      this.#spare = worker;
+    } else worker.end();
     this.#waiting.shift()?.();
   }
 
@@ -113,7 +114,6 @@ export class Workers {
     return worker;
   }
 
-  /** Ends all workers and their work; resolves when they have ended. */
   async end(): Promise<void> {
     this.#ended = true;
     const all = [...this.#all];

@@ -1,12 +1,11 @@
-/** What others want of a detached job: its output, its input, its end. */
 import { once } from 'node:events';
 import { connect, type Socket } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { KilnError } from '../errors.ts';
 import { hasErrno } from '../host/calls/libc.ts';
+import { encodeFrame, FRAME, onFrames, sendMessage } from '../host/sockets/frames.ts';
 import type { StatePaths } from '../host/state/paths.ts';
 import { deferred } from '../promise.ts';
-import { encodeFrame, FRAME, onFrames, sendMessage } from '../service/supervisor/frames.ts';
 import type { JobControl, JobMessage } from './job.ts';
 import { jobFiles, type ListedJob, listJobs, titleOf } from './record.ts';
 
@@ -14,17 +13,16 @@ import { jobFiles, type ListedJob, listJobs, titleOf } from './record.ts';
 const LAST_WORDS = 2000;
 
 export interface FollowedOutput {
-  /** Of all that it has written, so much is in its log; what comes from now on comes to `output`. */
+  /** The log has the first `logged` bytes of the output; the rest comes to `output`. */
   readonly follows: (logged: number) => void;
   readonly output: (output: 1 | 2, bytes: Buffer) => void;
-  /** So many bytes were not sent: this end was too slow. */
   readonly omitted: (bytes: number) => void;
 }
 
-/** A connection to a job that goes on. */
 export class Follower implements Disposable {
   readonly #socket: Socket;
   readonly #over = deferred<number | undefined>();
+  readonly over = this.#over.promise;
 
   private constructor(socket: Socket, output: FollowedOutput | undefined) {
     this.#socket = socket;
@@ -42,7 +40,6 @@ export class Follower implements Disposable {
     });
   }
 
-  /** Connects to a job; undefined where it does not go on, or no longer. */
   static async open(
     paths: StatePaths,
     id: string,
@@ -64,17 +61,10 @@ export class Follower implements Disposable {
     sendMessage(this.#socket, wanted, FRAME.control);
   }
 
-  /** Types to the terminal of its command. */
   type(bytes: Buffer): void {
     this.#socket.write(encodeFrame(FRAME.data, bytes));
   }
 
-  /** Its exit status once it has ended; undefined: the connection ended, and nothing was said. */
-  get over(): Promise<number | undefined> {
-    return this.#over.promise;
-  }
-
-  /** Has output wait, or come again. */
   set paused(paused: boolean) {
     if (paused) this.#socket.pause();
     else this.#socket.resume();
@@ -85,10 +75,7 @@ export class Follower implements Disposable {
   }
 }
 
-/**
- * How a job ended that a follower has lost sight of, or that did not go on.
- * @throws KilnError E_JOB_LOST, E_NO_JOB
- */
+/** How a job ended that a follower has lost sight of. @throws KilnError E_JOB_LOST, E_NO_JOB */
 export async function endOf(paths: StatePaths, { record }: ListedJob): Promise<number> {
   for (const began = Date.now(); ; await sleep(50)) {
     const now = (await listJobs(paths, undefined)).find((job) => job.record.id === record.id);

@@ -1,5 +1,3 @@
-/** A job that goes on without its caller, in the process that works for it: its output, and who asks for it. */
-
 import { EventEmitter } from 'node:events';
 import { mkdirSync, rmSync } from 'node:fs';
 import { createServer, type Server, type Socket } from 'node:net';
@@ -9,8 +7,8 @@ import { defined } from '../defined.ts';
 import { KilnError } from '../errors.ts';
 import type { HeldLock } from '../host/files/flock.ts';
 import { removeTree } from '../host/files/remove-tree.ts';
+import { encodeFrame, FRAME, onFrames, sendMessage } from '../host/sockets/frames.ts';
 import type { StatePaths } from '../host/state/paths.ts';
-import { encodeFrame, FRAME, onFrames, sendMessage } from '../service/supervisor/frames.ts';
 import { JobLog, PIECE } from './log.ts';
 import {
   type JobRecord,
@@ -30,32 +28,26 @@ const INPUT_MAX = 64 * 1024;
 
 const NAME = /^[A-Za-z][\w.-]{0,62}$/;
 
-/** What is wanted of a job, as FRAME.control. */
 export type JobControl =
-  /** Its output from now on, beside its end. */
   | { readonly do: 'follow' }
   | { readonly do: 'resize'; readonly rows: number; readonly columns: number }
   /** As two signals to whoever runs it in the foreground: it ends now. */
   | { readonly do: 'end' };
 
-/** What a job says, as FRAME.message. */
 export type JobMessage =
   /** What is logged until here is not sent. */
   { readonly follows: number } | { readonly ended: number } | { readonly omitted: number };
 
 interface JobEvents {
   signal: [signal: NodeJS.Signals];
-  /** It goes on without its caller from now on. */
   begun: [];
 }
 
 interface JobOptions {
   readonly name: string | undefined;
-  /** The user whose it is; undefined: root. */
   readonly owner: number | undefined;
   readonly command: readonly string[];
   readonly tty: boolean;
-  /** Where its results go; undefined: into its folder. */
   readonly resultDirectory: string | undefined;
   readonly rows: number;
   readonly columns: number;
@@ -66,34 +58,30 @@ export class DetachedJob extends EventEmitter<JobEvents> {
   readonly #paths: StatePaths;
   readonly #lock: HeldLock;
   readonly #log: JobLog;
-  /** All who wait for its end. */
   readonly #clients = new Set<Socket>();
-  /** Those of them that want its output. */
-  #lost = false;
   readonly #followers = new Map<Socket, { omitted: number }>();
-  #record: JobRecord;
+  record: JobRecord;
+  windowSize: { readonly rows: number; readonly columns: number };
+  #lost = false;
   #server: Server | undefined;
-  #size: { readonly rows: number; readonly columns: number };
-  /** What is typed to its terminal. */
   readonly input = new PassThrough({ highWaterMark: INPUT_MAX });
 
   private constructor(
     paths: StatePaths,
     { folder, lock }: { readonly folder: string; readonly lock: HeldLock },
     record: JobRecord,
-    size: { readonly rows: number; readonly columns: number },
+    windowSize: { readonly rows: number; readonly columns: number },
   ) {
     super();
     this.folder = folder;
     this.#paths = paths;
     this.#lock = lock;
-    this.#record = record;
-    this.#size = size;
+    this.record = record;
+    this.windowSize = windowSize;
     this.#log = new JobLog(folder);
     if (!record.tty) this.input.end();
   }
 
-  /** Makes one that has not begun. @throws KilnError E_ARGUMENT, E_JOB_NAME */
   static async make(
     paths: StatePaths,
     { name, owner, command, tty, resultDirectory, rows, columns }: JobOptions,
@@ -105,12 +93,9 @@ export class DetachedJob extends EventEmitter<JobEvents> {
     }
     await removeOldJobs(paths, undefined);
     const uid = owner === undefined ? undefined : { uid: owner };
-    const taken = (await listJobs(paths, uid)).find(
+    const taken = (name === undefined ? [] : await listJobs(paths, uid)).find(
       ({ state, record }) =>
-        record.name === name &&
-        name !== undefined &&
-        record.owner === owner &&
-        (state === 'running' || state === 'starting'),
+        record.name === name && record.owner === owner && ['running', 'starting'].includes(state),
     );
     if (taken !== undefined) {
       throw new KilnError('E_JOB_NAME', `a job of yours that goes on is called ${name}`, {
@@ -126,33 +111,22 @@ export class DetachedJob extends EventEmitter<JobEvents> {
     return new DetachedJob(paths, made, record, { rows, columns });
   }
 
-  get record(): JobRecord {
-    return this.#record;
-  }
-
   get hasBegun(): boolean {
-    return this.#record.began !== undefined;
+    return this.record.began !== undefined;
   }
 
-  get windowSize(): { readonly rows: number; readonly columns: number } {
-    return this.#size;
-  }
-
-  /** It goes on without its caller from now on: whoever asks for it finds it. */
-  begin(): void {
-    const socket = jobFiles.socket(this.#paths, this.#record.id);
+  begin(sandbox?: string): void {
+    const socket = jobFiles.socket(this.#paths, this.record.id);
     // Only root enters the folder.
     mkdirSync(dirname(socket), { recursive: true, mode: 0o700 });
     this.#server = createServer((client) => this.#serve(client));
-    // Nobody could ask for it.
     this.#server.once('error', () => this.end());
     this.#server.listen(socket);
-    this.#record = { ...this.#record, began: Date.now() };
-    writeJob(this.folder, this.#record);
+    this.record = { ...this.record, ...defined({ sandbox }), began: Date.now() };
+    writeJob(this.folder, this.record);
     this.emit('begun');
   }
 
-  /** Keeps what it writes, and tells those who are attached. */
   write(output: 1 | 2, bytes: Buffer): void {
     if (bytes.length > PIECE) {
       for (let at = 0; at < bytes.length; at += PIECE)
@@ -188,7 +162,7 @@ export class DetachedJob extends EventEmitter<JobEvents> {
   }
 
   #type(client: Socket, body: Buffer): void {
-    if (!this.#record.tty || this.input.writableEnded || this.input.write(body)) return;
+    if (!this.record.tty || this.input.writableEnded || this.input.write(body)) return;
     client.pause();
     this.input.once('drain', () => client.resume());
   }
@@ -200,7 +174,7 @@ export class DetachedJob extends EventEmitter<JobEvents> {
         this.#followers.set(client, { omitted: 0 });
         break;
       case 'resize':
-        this.#size = { rows: wanted.rows, columns: wanted.columns };
+        this.windowSize = { rows: wanted.rows, columns: wanted.columns };
         this.emit('signal', 'SIGWINCH');
         break;
       case 'end':
@@ -208,14 +182,13 @@ export class DetachedJob extends EventEmitter<JobEvents> {
     }
   }
 
-  /** Has it end: as if whoever runs it in the foreground had pressed ^C twice. `lost`: its daemon is gone. */
+  /** As if whoever runs it in the foreground had pressed ^C twice. `lost`: its daemon is gone. */
   end(why?: 'lost'): void {
     this.#lost = why === 'lost';
     this.emit('signal', 'SIGTERM');
     this.emit('signal', 'SIGTERM');
   }
 
-  /** It is over, with this exit status, unless it is lost. Everybody who waits is told. */
   async over(status: number): Promise<void> {
     const lost = this.#lost;
     if (!this.hasBegun) {
@@ -225,12 +198,12 @@ export class DetachedJob extends EventEmitter<JobEvents> {
       return;
     }
     if (!lost) {
-      this.#record = { ...this.#record, ended: { at: Date.now(), status } };
-      writeJob(this.folder, this.#record);
+      this.record = { ...this.record, ended: { at: Date.now(), status } };
+      writeJob(this.folder, this.record);
     }
     this.#log[Symbol.dispose]();
     this.#server?.close();
-    rmSync(jobFiles.socket(this.#paths, this.#record.id), { force: true });
+    rmSync(jobFiles.socket(this.#paths, this.record.id), { force: true });
     await this.#lock.release();
     for (const client of this.#clients) {
       if (!lost) say(client, { ended: status });

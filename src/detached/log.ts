@@ -1,17 +1,13 @@
 /**
- * What a detached job writes: pieces of { u8 1 or 2 for stdout or stderr, u32 length, bytes }, in files that are
- * named by how many bytes were written before them. The newest files are kept.
+ * What a detached job writes: pieces of { u8 1 or 2 for stdout or stderr, u32 length, bytes }, in files named
+ * by how many bytes were written before them. The newest are kept.
  */
 import { closeSync, openSync, readdirSync, readSync, rmSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 
-/**
- * Bytes of one file, of which two are kept: a build's log of 8 MiB is longer than most, and fifty kept jobs of a
- * user's take less than a gigabyte.
- */
+/** Two files are kept: most builds' logs are shorter, and fifty kept jobs take less than a gigabyte. */
 const LOG_FILE_BYTES = 8 << 20;
 
-/** Bytes of one piece at the most. */
 export const PIECE = 64 * 1024;
 
 const HEADER = 5;
@@ -28,11 +24,9 @@ function logFiles(folder: string): { readonly path: string; readonly start: numb
 export class JobLog implements Disposable {
   readonly #folder: string;
   #fd: number | undefined;
-  /** Of the file that is open. */
   #start = 0;
   #before: string | undefined;
   #path = '';
-  /** Bytes that were written. */
   at = 0;
 
   constructor(folder: string) {
@@ -66,13 +60,11 @@ export class JobLog implements Disposable {
   }
 }
 
-/** A piece of output, in the order in which it was written. */
 export interface LogPiece {
   readonly output: 1 | 2;
   readonly bytes: Buffer;
 }
 
-/** Reads what is kept of a job's output, up to `until` bytes of all that was written. */
 export function* readJobLog(
   folder: string,
   until: number = Number.POSITIVE_INFINITY,

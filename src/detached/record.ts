@@ -1,4 +1,3 @@
-/** Detached jobs on the disk: one folder each, with what is known of the job, its output and its results. */
 import { randomBytes } from 'node:crypto';
 import { mkdirSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
@@ -7,6 +6,7 @@ import { type HeldLock, tryLock } from '../host/files/flock.ts';
 import { removeTree } from '../host/files/remove-tree.ts';
 import { treeUsage } from '../host/files/tree-usage.ts';
 import { findRecord, withFields, writeRecord } from '../host/state/checked-file.ts';
+import { bytesFor, filesFor } from '../host/state/disk-watch.ts';
 import type { StatePaths } from '../host/state/paths.ts';
 
 /** How long an ended job is kept, milliseconds: a week, so that Friday's is there on Monday. */
@@ -19,15 +19,13 @@ const KEPT_JOBS = 50;
 export interface JobRecord {
   readonly id: string;
   readonly name?: string;
-  /** The user whose it is; absent where it is root's. */
   readonly owner?: number;
-  /** The words behind `kiln`. */
   readonly command: readonly string[];
   readonly created: number;
-  /** Whether its command has a terminal, which takes input. */
   readonly tty: boolean;
-  /** Where its results go; absent where they wait in the job's folder. */
   readonly resultDirectory?: string;
+  /** Of a command's job. */
+  readonly sandbox?: string;
   /** It goes on without its caller since then. */
   readonly began?: number;
   readonly ended?: { readonly at: number; readonly status: number };
@@ -37,23 +35,23 @@ export interface JobRecord {
 const WORDS = 32;
 const LETTERS = 200;
 
-/** The words of a command line, as a record has them. */
 export function shortened(words: readonly string[]): string[] {
   return words.slice(0, WORDS).map((word) => word.slice(0, LETTERS));
 }
 
-/** Bytes that the ended jobs of a user hold, or more than `most`. */
+/** Counts to little more than `most`. A file counts as what a disk has for each, however little is in it. */
 export async function keptBytes(
   paths: Pick<StatePaths, 'root'>,
   owner: { readonly uid: number },
   most: number,
 ): Promise<number> {
-  let bytes = 0;
+  let kept = 0;
   for (const { folder } of await listJobs(paths, owner)) {
-    if (bytes > most) break;
-    bytes += treeUsage(folder, { bytes: most, entries: Number.POSITIVE_INFINITY }).bytes;
+    if (kept > most) break;
+    const { bytes, entries } = treeUsage(folder, { bytes: most, entries: filesFor(most) });
+    kept += Math.max(bytes, bytesFor(entries));
   }
-  return bytes;
+  return kept;
 }
 
 /** `lost`: the process that worked for it died, and its sandboxes with it. */
@@ -65,46 +63,49 @@ export interface ListedJob {
   readonly record: JobRecord;
 }
 
-/** Whose jobs: a user's own; undefined: everybody's, as root sees them. */
 type Owner = { readonly uid: number } | undefined;
 
 export const jobFiles = {
   record: (folder: string) => join(folder, 'job.json'),
-  /** Locked while somebody works for the job. */
   lock: (folder: string) => join(folder, 'lock'),
   results: (folder: string) => join(folder, 'results'),
   /** Short: a socket's path may have 107 bytes. */
   socket: ({ run }: Pick<StatePaths, 'run'>, id: string) => join(run, 'jobs', id),
 };
 
-function foldersOf({ root }: Pick<StatePaths, 'root'>): string {
+function folderOfAll({ root }: Pick<StatePaths, 'root'>): string {
   return join(root, 'detached');
 }
 
+function foldersOf(paths: Pick<StatePaths, 'root'>): string[] {
+  const all = folderOfAll(paths);
+  try {
+    return readdirSync(all).map((id) => join(all, id));
+  } catch {
+    return [];
+  }
+}
+
 const takeRecord = withFields<JobRecord>({
-  id: 'string',
-  command: 'array',
-  created: 'number',
-  tty: 'boolean',
+  ...({ id: 'string', command: 'array', created: 'number', tty: 'boolean' } as const),
 });
 
 export function writeJob(folder: string, record: JobRecord): void {
   writeRecord(jobFiles.record(folder), record);
 }
 
-/** What is written of a job; undefined where nothing is, or it is damaged. */
 function readJob(folder: string): JobRecord | undefined {
   return findRecord(jobFiles.record(folder), takeRecord).value;
 }
 
-/** Makes the folder of a new job, which only root enters, and locks it. */
+/** Only root enters the folder, which is locked. */
 export async function makeJobFolder(
   paths: Pick<StatePaths, 'root'>,
 ): Promise<{ readonly id: string; readonly folder: string; readonly lock: HeldLock }> {
   for (;;) {
     const id = randomBytes(5).toString('hex');
-    const folder = join(foldersOf(paths), id);
-    mkdirSync(foldersOf(paths), { recursive: true, mode: 0o700 });
+    const folder = join(folderOfAll(paths), id);
+    mkdirSync(folderOfAll(paths), { recursive: true, mode: 0o700 });
     mkdirSync(folder, { mode: 0o700 });
     const lock = await tryLock(jobFiles.lock(folder));
     // Somebody who sweeps may have been faster.
@@ -112,23 +113,19 @@ export async function makeJobFolder(
   }
 }
 
-/** Whether nobody works for a job any more. */
 async function isFree(folder: string): Promise<boolean> {
-  const lock = await tryLock(jobFiles.lock(folder), { shared: true, existing: true }).catch(
-    () => undefined,
-  );
+  const how = { shared: true, existing: true };
+  const lock = await tryLock(jobFiles.lock(folder), how).catch(() => undefined);
   await lock?.release();
   return lock !== undefined;
 }
 
-/** All detached jobs that `owner` sees, the oldest first. */
 export async function listJobs(
   paths: Pick<StatePaths, 'root'>,
   owner: Owner,
 ): Promise<ListedJob[]> {
   const jobs: ListedJob[] = [];
-  for (const id of foldersIn(foldersOf(paths))) {
-    const folder = join(foldersOf(paths), id);
+  for (const folder of foldersOf(paths)) {
     const record = readJob(folder);
     if (record === undefined || (owner !== undefined && record.owner !== owner.uid)) continue;
     const job = await stateOf(folder, record);
@@ -139,8 +136,7 @@ export async function listJobs(
 
 async function stateOf(folder: string, before: JobRecord): Promise<ListedJob | undefined> {
   if (before.ended !== undefined) return { state: 'ended', folder, record: before };
-  const free = await isFree(folder);
-  if (!free) {
+  if (!(await isFree(folder))) {
     return { state: before.began === undefined ? 'starting' : 'running', folder, record: before };
   }
   // It may have ended since it was read; one that did not begin is removed.
@@ -149,30 +145,22 @@ async function stateOf(folder: string, before: JobRecord): Promise<ListedJob | u
   return { state: record.ended === undefined ? 'lost' : 'ended', folder, record };
 }
 
-function foldersIn(folder: string): string[] {
-  try {
-    return readdirSync(folder);
-  } catch {
-    return [];
-  }
-}
-
 /**
- * The job that an id, the beginning of one, or a name means, among those that `owner` sees; of several with the
- * name, the newest one. @throws KilnError E_NO_JOB
+ * By an id, the beginning of one, or a name (the newest that has it), among those that `owner` sees. @throws
+ * KilnError E_NO_JOB
  */
 export async function findJob(
   paths: Pick<StatePaths, 'root'>,
   owner: Owner,
   word: string,
 ): Promise<ListedJob> {
-  return jobCalled(await listJobs(paths, owner), word);
+  return jobCalled(await listJobs(paths, owner), word, owner);
 }
 
-/** The one of `listed` that a word means. @throws KilnError E_NO_JOB */
-export function jobCalled(listed: readonly ListedJob[], word: string): ListedJob {
+/** Root sees everybody's jobs, but names mean the caller's own: a user could take one of root's. */
+export function jobCalled(listed: readonly ListedJob[], word: string, owner: Owner): ListedJob {
   const jobs = listed.filter(({ state }) => state !== 'starting');
-  const named = jobs.findLast(({ record }) => record.name === word);
+  const named = jobs.findLast(({ record }) => record.name === word && record.owner === owner?.uid);
   if (named !== undefined) return named;
   const found = word === '' ? [] : jobs.filter(({ record }) => record.id.startsWith(word));
   const [only] = found;
@@ -183,14 +171,13 @@ export function jobCalled(listed: readonly ListedJob[], word: string): ListedJob
   });
 }
 
-/** What the caller calls a job. */
 export function titleOf({ id, name }: JobRecord): string {
   return name ?? id;
 }
 
 /**
- * Removes jobs that nobody works for any more: all that ended before `maxAge`, milliseconds, and of each owner all
- * but the newest {@link KEPT_JOBS}. @returns their ids
+ * Of those that nobody works for: all that ended before `maxAge`, ms, and all but the newest {@link
+ * KEPT_JOBS} of each owner. Returns their ids.
  */
 export async function removeOldJobs(
   paths: Pick<StatePaths, 'root'>,
@@ -214,10 +201,8 @@ export async function removeOldJobs(
   return removed;
 }
 
-/** Folders without a record, or that never began, whose maker has died. */
 async function removeUnbegun(paths: Pick<StatePaths, 'root'>): Promise<void> {
-  for (const id of foldersIn(foldersOf(paths))) {
-    const folder = join(foldersOf(paths), id);
+  for (const folder of foldersOf(paths)) {
     const lock = await tryLock(jobFiles.lock(folder), { existing: true }).catch(() => undefined);
     if (lock === undefined) continue;
     if (readJob(folder)?.began === undefined) await removeTree(folder);

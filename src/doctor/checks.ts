@@ -9,11 +9,25 @@ import {
   reason,
 } from './check.ts';
 import { cgroups } from './checks/cgroups.ts';
-import { idRanges } from './checks/id-ranges.ts';
-import { guestInit, MOUNT_PROC, packages, privileges, signatures } from './checks/installation.ts';
-import { devices, kernel, landlock, namespaces, procAndSys, systemCalls } from './checks/kernel.ts';
+import {
+  guestInit,
+  idRanges,
+  MOUNT_PROC,
+  packages,
+  privileges,
+  signatures,
+  users,
+} from './checks/installation.ts';
+import {
+  devices,
+  kernel,
+  landlock,
+  namespaces,
+  procAndSys,
+  securityModules,
+  systemCalls,
+} from './checks/kernel.ts';
 import { libvirt, sandbox } from './checks/sandbox.ts';
-import { securityModules } from './checks/security-modules.ts';
 import {
   idMappedMounts,
   openat2Call,
@@ -22,11 +36,11 @@ import {
   stateDirectory,
   stateFiles,
 } from './checks/state.ts';
-import { users } from './checks/users.ts';
 
-/** Every check, in the order for readers: an earlier fault explains later ones. */
+/** In the order for readers: an earlier fault explains later ones. */
 const CHECKS: readonly Check[] = [
   privileges,
+  users,
   packages,
   guestInit,
   kernel,
@@ -45,15 +59,14 @@ const CHECKS: readonly Check[] = [
   cgroups,
   securityModules,
   runDirectory,
-  users,
   libvirt,
   sandbox,
 ];
 
-/**
- * Runs the named checks, or all, at the same time: they do not disturb each other.
- * @throws KilnError E_NO_CHECK
- */
+export function checkNames(): string[] {
+  return CHECKS.map(({ name }) => name);
+}
+
 export function runChecks(
   context: CheckContext,
   names: readonly string[] = [],
@@ -61,20 +74,21 @@ export function runChecks(
   const unknown = names.find((name) => !CHECKS.some((check) => check.name === name));
   if (unknown !== undefined) {
     throw new KilnError('E_NO_CHECK', `there is no check named ${unknown}`, {
-      hint: `the checks are ${CHECKS.map(({ name }) => name).join(', ')}`,
+      hint: `the checks are ${checkNames().join(', ')}`,
     });
   }
   const chosen = CHECKS.filter(({ name }) => names.length === 0 || names.includes(name));
   return Promise.all(chosen.map((check) => runCheck(check, context)));
 }
 
-/** Without root or /proc most checks fail for that reason alone, so their findings are not shown. */
+/** Without root or /proc most checks fail for that reason alone. */
 function judged(check: Check, finding: Finding): Finding {
   if (finding.status === 'ok' || check === privileges || check === users) return finding;
   const problem = (what: string) => `this cannot be judged without ${what}`;
   if (!hasProc()) return { ...finding, problem: problem('/proc'), mend: MOUNT_PROC };
   if (process.geteuid?.() === 0) return finding;
-  return { ...finding, problem: problem('root'), mend: 'run `kiln doctor` as root' };
+  const mend = 'run `kiln doctor` as root';
+  return { ...finding, status: 'warn', problem: problem('root'), mend };
 }
 
 async function runCheck(check: Check, context: CheckContext): Promise<CheckResult> {

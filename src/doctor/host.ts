@@ -1,11 +1,15 @@
-import { access, constants, glob, readFile } from 'node:fs/promises';
+import { accessSync, constants, existsSync } from 'node:fs';
+import { glob, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { errnoName } from '../host/calls/libc.ts';
+import { embeddedFiles } from '../host/libvirt/embedded/files.ts';
+import { homeOf } from '../host/libvirt/embedded/launch.ts';
+import { pickEngine } from '../host/libvirt/pick-engine.ts';
 import { runTool } from '../host/process/child-process.ts';
+import { hasSystemd } from '../host/process/process.ts';
 import { patience } from '../host/process/wait-for.ts';
-import { packageRoot } from '../host/state/paths.ts';
+import { packageRoot, type StatePaths } from '../host/state/paths.ts';
 
-/** The families of package managers that host-packages.txt has a column for. */
 type Family = 'debian' | 'fedora' | 'suse';
 
 const COLUMNS: readonly Family[] = ['debian', 'fedora', 'suse'];
@@ -16,7 +20,7 @@ const INSTALL: Readonly<Record<Family, string>> = {
   suse: 'zypper install',
 };
 
-/** Words of os-release's ID and ID_LIKE (os-release(5)) that tell the family. */
+/** Of os-release's ID and ID_LIKE (os-release(5)). */
 const FAMILY_WORDS: Readonly<Record<string, Family>> = {
   debian: 'debian',
   ubuntu: 'debian',
@@ -27,26 +31,18 @@ const FAMILY_WORDS: Readonly<Record<string, Family>> = {
   opensuse: 'suse',
 };
 
-/** A row of scripts/host-packages.txt that this host lacks. */
 interface MissingNeed {
-  /** As written there, without the kind: a command, a library, a file. */
   readonly what: string;
-  /** The package with it; undefined if this family has none. */
   readonly package: string | undefined;
 }
 
-/** The kind of machine, as far as installing packages goes. */
 export interface Host {
-  /** The distribution's own name for itself. */
   readonly name: string;
   readonly family: Family;
-  /** The rows of host-packages.txt that are missing for these uses (`run`, `build`, …). */
   missing(uses: readonly string[]): Promise<MissingNeed[]>;
-  /** The command that installs these packages. */
   install(packages: readonly string[]): string;
 }
 
-/** Reads what the host is. `env.PATH` decides which commands it has. */
 export async function readHost(env: NodeJS.ProcessEnv): Promise<Host> {
   const text = await readFile('/etc/os-release', 'utf8').catch(() => '');
   const field = (name: string) => new RegExp(`^${name}="?([^"\n]*)`, 'm').exec(text)?.[1] ?? '';
@@ -61,20 +57,15 @@ export async function readHost(env: NodeJS.ProcessEnv): Promise<Host> {
   };
 }
 
-/** The path of the command `name`, by PATH. */
-async function findCommand(name: string, env: NodeJS.ProcessEnv): Promise<string | undefined> {
-  for (const folder of (env.PATH ?? '').split(':')) {
-    const path = join(folder, name);
-    if (folder.startsWith('/') && (await isExecutable(path))) return path;
-  }
-  return undefined;
-}
-
-async function isExecutable(path: string): Promise<boolean> {
-  return access(path, constants.X_OK).then(
-    () => true,
-    () => false,
-  );
+function hasCommand(name: string, env: NodeJS.ProcessEnv): boolean {
+  return (env.PATH ?? '').split(':').some((folder) => {
+    try {
+      accessSync(join(folder, name), constants.X_OK);
+      return folder.startsWith('/');
+    } catch {
+      return false;
+    }
+  });
 }
 
 async function missingNeeds(
@@ -107,13 +98,12 @@ async function isMet(
   libraries: ReadonlySet<string>,
   env: NodeJS.ProcessEnv,
 ): Promise<boolean> {
-  if (kind === 'command') return (await findCommand(what, env)) !== undefined;
+  if (kind === 'command') return hasCommand(what, env);
   if (kind === 'library') return libraries.has(what);
   for await (const _ of glob(what.split(','))) return true;
   return false;
 }
 
-/** The sonames in the dynamic linker's cache. */
 async function knownLibraries(): Promise<Set<string>> {
   const { stdout } = await runTool('ldconfig', ['-p'], {
     env: { PATH: '/usr/sbin:/sbin:/usr/bin:/bin' },
@@ -121,28 +111,21 @@ async function knownLibraries(): Promise<Set<string>> {
   return new Set(stdout.split('\n').map((line) => line.trim().split(' ')[0] ?? ''));
 }
 
-/** The guest init, as the build makes it. */
 export function initPath(): string {
   return join(packageRoot(), 'dist/kiln-init');
 }
 
-/**
- * How long libvirtd may be silent for a check, ms: less than usual, because the caller wants to know what is
- * wrong.
- */
+/** Less than usual, because the caller wants to know what is wrong, ms. */
 export function libvirtPatience(): number {
   return Math.min(10_000, patience());
 }
 
-/** A refused operation with its errno. */
 interface Refusal {
   readonly name: string;
   readonly errno: string;
 }
 
-/**
- * Has the guest init try operations outside of a sandbox: src/guest/probe.c. Throws if it cannot be executed.
- */
+/** Outside of a sandbox: src/guest/probe.c. Throws if the guest init cannot be executed. */
 export async function probe(what: 'calls' | 'mounts'): Promise<Refusal[]> {
   const { stdout, failure } = await runTool(initPath(), [what], { timeout: 30_000 });
   if (failure !== undefined) throw new Error(`${initPath()} ${what}: ${failure}`);
@@ -152,7 +135,38 @@ export async function probe(what: 'calls' | 'mounts'): Promise<Refusal[]> {
   });
 }
 
-/** `keyctl (EPERM), fsopen (ENOSYS)`. */
 export function listed(refusals: readonly Refusal[]): string {
   return refusals.map(({ name, errno }) => `${name} (${errno})`).join(', ');
+}
+
+export interface HostFile {
+  readonly path: string;
+  readonly purpose: string;
+  readonly lives: string;
+  readonly exists: boolean;
+}
+
+export async function hostFiles(paths: StatePaths, env: NodeJS.ProcessEnv): Promise<HostFile[]> {
+  const engine = pickEngine(paths, env);
+  const embedded = embeddedFiles(paths);
+  const boot = 'until the next boot';
+  const places: HostFile[] = [];
+  const add = (path: string, purpose: string, lives: string) =>
+    places.push({ path, purpose, lives, exists: existsSync(path) });
+  add(paths.hostRun, 'sockets and locks, one folder a KILN_STATE', boot);
+  add(paths.run, 'sockets and locks of this KILN_STATE', boot);
+  add(join(paths.hostRun, 'ranges'), 'which sandbox has which ids', boot);
+  if (engine.kind === 'embedded') {
+    const idle = 'until the embedded libvirtd ends';
+    add(embedded.run, 'files of the embedded libvirtd', idle);
+    for (const path of (await homeOf(embedded)).joined) {
+      add(path, 'cgroup of the embedded libvirtd and its sandboxes', idle);
+    }
+    const unit = `/run/systemd/transient/${embedded.name}.service`;
+    if (hasSystemd()) add(unit, 'the unit of the embedded libvirtd', idle);
+  } else {
+    add('/run/libvirt/lxc', 'the system libvirtd: running sandboxes', 'with the sandbox');
+    add('/var/log/libvirt/lxc', 'the system libvirtd: a log for each sandbox', 'until deleted');
+  }
+  return places;
 }

@@ -10,9 +10,8 @@ import { nodeCommand } from '../host/process/own-node.ts';
 import { listenLoopback } from '../host/sockets/unix-socket.ts';
 import { awaitedLater } from '../promise.ts';
 import type { Sandbox } from '../sandbox/sandbox.ts';
-import { type EgressEntry, EgressLog, MAX_ENTRIES } from './rule.ts';
+import { type EgressEntry, EgressLog, MAX_ENTRIES, parseEgressRules } from './rule.ts';
 
-/** The proxy's port on the sandbox's loopback, which nothing else uses before it. */
 const PORT = 3128;
 
 /** How long the proxy may take to start, and to end, ms. */
@@ -21,17 +20,14 @@ const PATIENCE = 30_000;
 /** The most characters of a line from the proxy: the most entries with the longest names. */
 const MAX_LINE = 1 << 20;
 
-/** An open proxy from a sandbox to the hosts of a list. */
-export interface Egress extends AsyncDisposable {
-  /** The variables that tell programs about the proxy. */
+export interface Egress {
   readonly environment: Readonly<Record<string, string>>;
-  /** Closes the proxy; returns what was asked of it. */
   close(): Promise<readonly EgressEntry[]>;
 }
 
 /**
- * Opens a proxy for a sandbox without a network: a socket that the sandbox's init made listens on the sandbox's
- * loopback, and an unprivileged process of the host accepts there and is an HTTP proxy. Throws E_EGRESS.
+ * For a sandbox without a network: a socket that the sandbox's init made listens on the sandbox's loopback, and an
+ * unprivileged process of the host accepts there. Throws E_EGRESS.
  */
 export async function openEgress(sandbox: Sandbox, rules: readonly string[]): Promise<Egress> {
   const fd = await sandbox.control().socket('ipv4');
@@ -92,15 +88,13 @@ async function start(listener: number, rules: readonly string[]): Promise<Egress
     await ended;
     return readEntries(report);
   };
-  const egress = {
-    environment: proxyEnvironment(),
+  return {
+    environment: proxyEnvironment(rules),
     close: () => {
       closed ??= awaitedLater(close());
       return closed;
     },
-    [Symbol.asyncDispose]: async () => void (await egress.close()),
   };
-  return egress;
 }
 
 function entry(): string {
@@ -109,7 +103,6 @@ function entry(): string {
   return fileURLToPath(new URL(path, here));
 }
 
-/** Lines of a stream; undefined at its end, or if a line is too long. */
 function linesOf(stream: Readable) {
   const reader = createInterface({ input: stream })[Symbol.asyncIterator]();
   return {
@@ -121,9 +114,11 @@ function linesOf(stream: Readable) {
 }
 
 /** In lower case, and in upper case for programs that know only that; curl ignores HTTP_PROXY in upper case. */
-function proxyEnvironment(): Record<string, string> {
+function proxyEnvironment(rules: readonly string[]): Record<string, string> {
   const proxy = `http://127.0.0.1:${PORT}`;
-  const none = 'localhost,127.0.0.1,::1';
+  // What the list names is a server of the host's: without the proxy, it would be looked for in the sandbox.
+  const listed = new Set(parseEgressRules(rules).map(({ host }) => host));
+  const none = ['localhost', '127.0.0.1', '::1'].filter((host) => !listed.has(host)).join();
   return {
     ...{ http_proxy: proxy, https_proxy: proxy, no_proxy: none },
     ...{ HTTP_PROXY: proxy, HTTPS_PROXY: proxy, NO_PROXY: none },

@@ -1,6 +1,6 @@
 /**
  * An HTTP proxy that connects only to hosts of a list: CONNECT, and plain requests with an absolute URL. Its
- * input is hostile; child.ts is the process around it.
+ * input is hostile; src/programs/egress-proxy.ts is the process around it.
  */
 
 import { lookup } from 'node:dns/promises';
@@ -19,13 +19,10 @@ import { defined } from '../defined.ts';
 import { isPublicAddress } from '../host/sockets/unix-socket.ts';
 import { canonicalHost, type EgressLog, type EgressRule, isListed } from './rule.ts';
 
-/** The most connections of the sandbox. */
 const MAX_CONNECTIONS = 256;
 
-/** How long a connection may be silent, ms. */
 const IDLE_MS = 10 * 60_000;
 
-/** How long a request's head may take, ms. */
 const HEAD_MS = 30_000;
 
 /** Headers of a single connection (RFC 9110, 7.6.1), beside those that Connection names. */
@@ -34,15 +31,12 @@ const HOP_BY_HOP = [
   ...['proxy-authorization', 'te', 'trailer', 'transfer-encoding', 'upgrade'],
 ];
 
-/** The list, and the open connections. */
 interface Way {
   readonly rules: readonly EgressRule[];
   readonly log: EgressLog;
-  /** Connections to servers. */
   readonly open: Set<Socket>;
 }
 
-/** Makes the proxy, which does not listen yet. `close` ends all connections. */
 export function egressProxy(
   rules: readonly EgressRule[],
   log: EgressLog,
@@ -168,13 +162,10 @@ function endToEnd(headers: IncomingHttpHeaders): IncomingHttpHeaders {
   );
 }
 
-/** How long a server may take to accept a connection, ms. */
 const CONNECT_MS = 15_000;
 
-/** The most addresses of a name that are tried. */
 const ADDRESSES = 8;
 
-/** Why a request is refused, with the HTTP status. */
 class Refusal extends Error {
   readonly status: 400 | 403 | 502 | 504;
 
@@ -185,9 +176,8 @@ class Refusal extends Error {
 }
 
 /**
- * Connects to a host of the list. A name is looked up once, and the connection goes to one of the addresses
- * that were checked, so a changing answer does not help an attacker. Non-public addresses are left out unless
- * the list names them. Throws a {@link Refusal}.
+ * A name is looked up once, and the connection goes to one of the addresses that were checked, so a changing answer
+ * does not help an attacker. Non-public addresses are left out unless the list names them. Throws a {@link Refusal}.
  */
 async function connectListed(
   rules: readonly EgressRule[],

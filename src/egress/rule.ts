@@ -3,12 +3,9 @@ import { domainToASCII } from 'node:url';
 import { KilnError } from '../errors.ts';
 import type { SandboxSpecification } from '../sandbox/policy/specification.ts';
 
-/** The ports of a rule without a port: HTTP's and HTTPS'. */
 const USUAL_PORTS: readonly number[] = [80, 443];
 
-/** One line of an allow-list. */
 export interface EgressRule {
-  /** A name in lower case, or an address. */
   readonly host: string;
   /** True for `*.host`: names below `host`, but not `host` itself. */
   readonly below: boolean;
@@ -23,7 +20,6 @@ const LABEL = /^[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?$/;
 /** Text that some read as part of an IPv4 address: 127.1, 0x7f000001. No name ends like that. */
 const NUMBER = /^(?:\d+|0x[0-9a-f]*)$/;
 
-/** A host in the form of rules; undefined if it is neither a name nor an address. */
 export function canonicalHost(text: string): string | undefined {
   const bare = /^\[(.+)\]$/.exec(text)?.[1] ?? text;
   // An address with a zone (fe80::1%eth0) is on one of this host's links.
@@ -36,10 +32,7 @@ export function canonicalHost(text: string): string | undefined {
   return NUMBER.test(labels.at(-1) ?? '') ? undefined : name;
 }
 
-/**
- * Parses `HOST[:PORT]`: a name, `*.NAME` for all names below it, an address, `[ADDRESS]` of IPv6. Undefined for
- * anything else.
- */
+/** `HOST[:PORT]`: a name, `*.NAME` for all names below it, an address, `[ADDRESS]` of IPv6. Else undefined. */
 export function parseEgressRule(text: string): EgressRule | undefined {
   const bare = isIP(text) === 6;
   const [, pattern = '', digits] = bare
@@ -53,7 +46,6 @@ export function parseEgressRule(text: string): EgressRule | undefined {
   return { host, below, ports: port === undefined ? USUAL_PORTS : [port] };
 }
 
-/** Parses the rules of an allow-list. Throws E_EGRESS with the first invalid one. */
 export function parseEgressRules(texts: readonly string[]): EgressRule[] {
   return texts.map((text) => {
     const rule = parseEgressRule(text);
@@ -64,7 +56,6 @@ export function parseEgressRules(texts: readonly string[]): EgressRule[] {
   });
 }
 
-/** Whether the list has the host, in the form of {@link canonicalHost}, with that port. */
 export function isListed(rules: readonly EgressRule[], host: string, port: number): boolean {
   return rules.some(
     (rule) =>
@@ -73,7 +64,6 @@ export function isListed(rules: readonly EgressRule[], host: string, port: numbe
   );
 }
 
-/** Checks an allow-list together with the other options. Throws E_EGRESS. */
 export function checkEgress(request: {
   readonly egress?: readonly string[] | undefined;
   readonly network: SandboxSpecification['network'];
@@ -86,9 +76,7 @@ export function checkEgress(request: {
     throw new KilnError(
       'E_EGRESS',
       '--egress is for a sandbox without a network, and this one has one',
-      {
-        hint: 'leave out the network, or the list of hosts',
-      },
+      { hint: 'leave out the network, or the list of hosts' },
     );
   }
   if (seccomp === 'strict') {
@@ -100,11 +88,9 @@ export function checkEgress(request: {
   }
 }
 
-/** Requests of a sandbox to the proxy: an entry for each host, port and outcome. */
 export interface EgressEntry {
   readonly host: string;
   readonly port: number;
-  /** Why it was refused; undefined if it was allowed. */
   readonly refused?: string;
   readonly count: number;
   readonly sentBytes: number;
@@ -114,10 +100,8 @@ export interface EgressEntry {
 /** The most entries: a sandbox can ask for any number of hosts. */
 export const MAX_ENTRIES = 200;
 
-/** The host of the entry that counts all beyond {@link MAX_ENTRIES}. */
 const OTHERS = '(others)';
 
-/** Counts connections. */
 export class EgressLog {
   readonly #entries = new Map<string, EgressEntry>();
 
@@ -139,7 +123,6 @@ export class EgressLog {
     });
   }
 
-  /** In the order of the first requests. */
   entries(): EgressEntry[] {
     return [...this.#entries.values()];
   }

@@ -1,36 +1,35 @@
-/** A chain that was given to a pool: what is kept of it in `.kiln/farm` of its result directory. */
-import { join } from 'node:path';
+/** What `.kiln/farm` of a result directory keeps of a chain that was given to a pool. */
+import { readdirSync, readlinkSync, rmSync, symlinkSync } from 'node:fs';
+import { isAbsolute, join, resolve } from 'node:path';
 import { z } from 'zod';
 import { KilnError } from '../errors.ts';
-import { Folder } from '../host/files/folder.ts';
+import { hasErrno } from '../host/calls/libc.ts';
+import { Folder, makeDirectory } from '../host/files/folder.ts';
 import { imageLockSchema } from '../image/lock.ts';
-import { parseBuildOutcome } from './outcome.ts';
-import { MAX_STEP, optionsSchema, parseJson, sha256 } from './step.ts';
-
-const text = z.string().max(65_536);
+import {
+  type BuildOutcome,
+  capabilitySchema,
+  MAX_STEP,
+  optionsSchema,
+  parseBuildOutcome,
+  parseJson,
+  sha256,
+  text,
+} from './step.ts';
 
 const memberSchema = z.strictObject({
   name: text,
   path: text,
   sha256,
-  /** Of its folder and in the DAG; null where it need not be built. */
+  /** Null where it need not be built. */
   node: z
     .string()
     .regex(/^s[1-9]\d*$/)
     .nullable(),
   requires: z.array(text),
-  provides: z.array(
-    z.strictObject({
-      name: text,
-      operator: z.enum(['', '<', '<=', '=', '>=', '>', '<>', '<>=']),
-      version: text,
-    }),
-  ),
-  /** Members that are built before it, and what it needs of them. */
+  provides: z.array(capabilitySchema),
   needs: z.array(z.strictObject({ member: text, capabilities: z.array(text) })),
-  /** Whether it was found unchanged when the round was planned. */
   current: z.boolean(),
-  /** Of its last build. */
   packages: z.array(z.strictObject({ file: text, sha256 })),
   durationMs: z.number(),
 });
@@ -43,7 +42,6 @@ const chainSchema = z.strictObject({
   resultDirectory: text,
   image: z.strictObject({ name: text, id: sha256.nullable(), lock: imageLockSchema.nullable() }),
   options: optionsSchema,
-  /** Digest of the options that decide what comes out: of the records of members. */
   optionsDigest: sha256,
   /** So many steps at a time; null: as many as the pool does. */
   jobs: z.int().positive().nullable(),
@@ -52,27 +50,22 @@ const chainSchema = z.strictObject({
   members: z.array(memberSchema),
   /** HTCondor's number of the DAG; null before it is submitted, and when it is over. */
   cluster: z.int().nullable(),
-  /** Milliseconds since 1970. */
   started: z.number(),
 });
 
-/** A chain of a pool: who asked for what, and the plan of the round that is being built. */
 export type FarmChain = z.output<typeof chainSchema>;
 export type FarmMember = FarmChain['members'][number];
 
 const CHAIN_FILE = 'chain.json';
-/** Written by a step's POST script when nothing more is to be started. */
 const STOP_FILE = 'stop';
 const OUTCOME = 'outcome.json';
 
-/** Where a chain's files for HTCondor are: below its result directory. */
 function farmFolder(resultDirectory: string): string {
   return join(resultDirectory, '.kiln/farm');
 }
 
-/** The files of a chain in `.kiln/farm`. Each is replaced as a whole. */
+/** Each file is replaced as a whole. */
 export class FarmFiles implements Disposable {
-  /** Absolute. */
   readonly path: string;
   readonly #folder: Folder;
 
@@ -81,14 +74,12 @@ export class FarmFiles implements Disposable {
     this.#folder = folder;
   }
 
-  /** Makes the folder if it is missing. */
   static make(resultDirectory: string): FarmFiles {
     using top = Folder.open(resultDirectory);
     using kiln = top.inner('.kiln');
     return new FarmFiles(farmFolder(resultDirectory), kiln.inner('farm'));
   }
 
-  /** @throws KilnError E_FARM_CHAIN where no chain was given to a pool */
   static open(resultDirectory: string): FarmFiles {
     try {
       return new FarmFiles(farmFolder(resultDirectory), Folder.open(farmFolder(resultDirectory)));
@@ -97,7 +88,6 @@ export class FarmFiles implements Disposable {
     }
   }
 
-  /** @throws KilnError E_FARM_CHAIN */
   chain(): FarmChain {
     const chain = this.existing();
     if (chain === undefined) throw noChain(this.path);
@@ -120,7 +110,6 @@ export class FarmFiles implements Disposable {
     return this.#folder.read(name, MAX_STEP);
   }
 
-  /** Nothing more of this chain is to be started. */
   stop(): void {
     this.write(STOP_FILE, '');
   }
@@ -129,25 +118,23 @@ export class FarmFiles implements Disposable {
     return this.#folder.has(STOP_FILE);
   }
 
-  /** Forgets what the steps of an earlier round have come to. */
   forget(names: readonly string[]): void {
     for (const name of [STOP_FILE, ...names]) this.#folder.remove(name);
   }
 
-  /** The folder of a step. */
   node(name: string): Folder {
     return this.#folder.inner(name);
   }
 
-  /** What came of a step in this round; undefined while it has not ended. */
   outcome(node: string) {
     using folder = this.#folder.existing(node);
     return parseBuildOutcome(folder?.read(OUTCOME, MAX_STEP) ?? '');
   }
 
-  keepOutcome(node: string, outcome: unknown): void {
+  /** Without its root, which is long, and in the member's record. */
+  keepOutcome(node: string, outcome: BuildOutcome): void {
     using folder = this.node(node);
-    folder.replace(OUTCOME, JSON.stringify(outcome));
+    folder.replace(OUTCOME, JSON.stringify({ ...outcome, root: null }));
   }
 
   forgetOutcome(node: string): void {
@@ -164,5 +151,52 @@ function noChain(path: string, cause?: unknown): KilnError {
   return new KilnError('E_FARM_CHAIN', `no chain was given to a pool in ${path}`, {
     hint: '`kiln farm status` lists your chains',
     cause,
+  });
+}
+
+type Environment = Readonly<Record<string, string>>;
+
+function chainsFolder(env: Environment): string {
+  const { XDG_STATE_HOME = '', HOME = '' } = env;
+  const state = isAbsolute(XDG_STATE_HOME) ? XDG_STATE_HOME : join(HOME || '/', '.local/state');
+  return join(state, 'kiln/farm');
+}
+
+/** Where no home can be written, the directory names the chain. */
+export async function rememberChain(
+  env: Environment,
+  id: string,
+  directory: string,
+): Promise<void> {
+  const folder = chainsFolder(env);
+  try {
+    makeDirectory(folder);
+    rmSync(join(folder, id), { force: true });
+    symlinkSync(directory, join(folder, id));
+  } catch (error) {
+    if (!hasErrno(error, 'EACCES', 'EROFS', 'ENOENT', 'ENOTDIR', 'EEXIST')) throw error;
+  }
+}
+
+export function knownChains(
+  env: Environment,
+): { readonly id: string; readonly directory: string }[] {
+  const folder = chainsFolder(env);
+  try {
+    return readdirSync(folder).map((id) => ({ id, directory: readlinkSync(join(folder, id)) }));
+  } catch (error) {
+    if (hasErrno(error, 'ENOENT', 'ENOTDIR', 'EACCES')) return [];
+    throw error;
+  }
+}
+
+/** By an id, its beginning, or a path. @throws KilnError E_FARM_CHAIN */
+export function findChain(env: Environment, name: string): string {
+  if (name.includes('/') || name === '.') return resolve(name);
+  const found = knownChains(env).filter(({ id }) => id.startsWith(name));
+  if (found.length === 1) return found[0]!.directory;
+  const what = found.length === 0 ? 'no chain' : `${found.length} chains`;
+  throw new KilnError('E_FARM_CHAIN', `you have ${what} called ${name}`, {
+    hint: '`kiln farm status` lists them; a path with a slash means a result directory',
   });
 }

@@ -1,42 +1,37 @@
-/**
- * The texts that HTCondor reads: the DAG of a chain and the submit file of a step. Their grammar is of its
- * manual: “DAGMan Workflows” and condor_submit(1).
- */
-import { OPTIONAL_LAYERS, type OptionalLayer } from '../sandbox/policy/layers.ts';
-import { STEP_STATUS } from './exit-status.ts';
-import type { StepOptions } from './step.ts';
+/** The texts that HTCondor reads. Their grammar is of its manual: “DAGMan Workflows” and condor_submit(1). */
 
-/** What a step is given when nobody says: megabytes and processors. */
+import { KilnError } from '../errors.ts';
+import { OPTIONAL_LAYERS, type OptionalLayer } from '../sandbox/policy/layers.ts';
+import { type Slot, slots } from './pool.ts';
+import { STEP_STATUS, type StepOptions } from './step.ts';
+
 const MEMORY_MB = 1024;
 const PROCESSORS = 1;
 
-/** How often a step is tried again when it was the machine's fault. */
+/** When it was the machine's fault. */
 const RETRIES = 4;
 
-/** A step that HTCondor holds, such as one whose files cannot be transferred, is tried elsewhere after so many seconds. */
+/** A step that is held, as where files cannot be transferred, is tried elsewhere after so long. */
 const HELD_SECONDS = 30;
 
-/** The files of a chain's folder. */
 export const DAG_FILE = 'chain.dag';
 export const CONFIG_FILE = 'dagman.config';
 export const HOOK_FILE = 'hook';
+/** DAGMan's own log: `SECONDS NODE EVENT …`. */
+export const JOBSTATE_FILE = 'chain.jobstate';
 export const RUN_FILE = 'run-step';
 
-/** A step in the DAG. */
 export interface DagNode {
   readonly node: string;
-  /** For people. */
   readonly member: string;
-  /** Nodes that come before it. */
   readonly parents: readonly string[];
 }
 
-/** chain.dag. */
 export function dagText(id: string, nodes: readonly DagNode[]): string {
   return [
     `# Chain ${id}, written by kiln`,
     `CONFIG ${CONFIG_FILE}`,
-    `JOBSTATE_LOG chain.jobstate`,
+    `JOBSTATE_LOG ${JOBSTATE_FILE}`,
     ...nodes.flatMap(({ node, member, parents }) => [
       '',
       `# ${member}`,
@@ -50,7 +45,6 @@ export function dagText(id: string, nodes: readonly DagNode[]): string {
   ].join('\n');
 }
 
-/** The submit file of a step, in the chain's folder. */
 export function submitFile(node: string): string {
   return `${node}.sub`;
 }
@@ -60,17 +54,13 @@ export function dagmanConfig(): string {
   return ['DAGMAN_USER_LOG_SCAN_INTERVAL = 1', 'DAGMAN_SUBMIT_DELAY = 0', ''].join('\n');
 }
 
-/** What decides where a step runs. */
 export interface SubmitPlan {
   readonly chain: string;
   readonly node: string;
   readonly member: string;
   readonly version: string;
-  /** Layers of the isolation that a worker may lack. */
   readonly allowMissing: readonly OptionalLayer[];
-  /** Id of the image: a worker that has it is preferred. */
   readonly image: string;
-  /** sha256 of packages that the step installs beside it: the same. */
   readonly packages: readonly string[];
   /** Machines that could not do it: only where there is no other. */
   readonly avoid: readonly string[];
@@ -83,18 +73,14 @@ export const DIGEST_DIGITS = 12;
 /** Packages of a rank: each makes the expression longer, which is computed for each machine. */
 const RANKED = 30;
 
-/** Of a machine that has failed. */
 const WORST = -1_000_000;
 
-/** The submit file of a step. */
 export function submitText(plan: SubmitPlan): string {
   const { chain, node, member, options } = plan;
-  const { limits = {} } = options;
-  const memory = limits.memory === undefined ? MEMORY_MB : Math.ceil(limits.memory / 2 ** 20);
+  const { cpus, memory } = requested(options);
   return [
     'universe = vanilla',
     `executable = ${RUN_FILE}`,
-    // The machine that was chosen, by the name that results call it.
     'arguments = $$(Machine)',
     `initialdir = ${node}`,
     'should_transfer_files = YES',
@@ -106,7 +92,7 @@ export function submitText(plan: SubmitPlan): string {
     'log = events',
     'notification = never',
     `batch_name = kiln ${chain}`,
-    `request_cpus = ${Math.ceil(limits.cpus ?? PROCESSORS)}`,
+    `request_cpus = ${cpus}`,
     `request_memory = ${memory}M`,
     'request_disk = 1G',
     `requirements = ${requirements(plan)}`,
@@ -119,18 +105,58 @@ export function submitText(plan: SubmitPlan): string {
   ].join('\n');
 }
 
+/** Megabytes, and processors. */
+function requested({ limits = {} }: StepOptions) {
+  const memory = limits.memory === undefined ? MEMORY_MB : Math.ceil(limits.memory / 2 ** 20);
+  return { cpus: Math.ceil(limits.cpus ?? PROCESSORS), memory };
+}
+
+type AskedFor = Pick<SubmitPlan, 'version' | 'allowMissing' | 'options'>;
+
+/** @returns why no machine of the pool will take steps that ask for this; undefined where one can */
+export async function whyStepsWait(asked: AskedFor): Promise<string | undefined> {
+  try {
+    return whatIsMissing(await slots(), asked);
+  } catch (error) {
+    // They are in the queue, whether the collector answers or not.
+    if (error instanceof KilnError) return error.message;
+    throw error;
+  }
+}
+
+/** @returns what none of these machines has that steps ask for; they would wait without an end */
+export function whatIsMissing(
+  machines: readonly Slot[],
+  { version, allowMissing, options }: AskedFor,
+): string | undefined {
+  if (machines.length === 0) return 'the pool has no machines';
+  const same = machines.filter(({ KilnVersion }) => KilnVersion === version);
+  if (same.length === 0) return `no machine of the pool has kiln ${version}`;
+  const layers = requiredLayers(allowMissing);
+  const safe = same.filter(({ KilnLayers = '' }) =>
+    layers.every((layer) => KilnLayers.split(',').includes(layer)),
+  );
+  if (safe.length === 0) return `no machine of the pool has all of ${layers.join(', ')}`;
+  const { cpus, memory } = requested(options);
+  const isLarge = (slot: Slot) => slot.TotalSlotCpus >= cpus && slot.TotalSlotMemory >= memory;
+  if (safe.some(isLarge)) return undefined;
+  return `no machine of the pool has ${memory} MB and ${cpus} processors for one step`;
+}
+
+function requiredLayers(allowMissing: readonly OptionalLayer[]): OptionalLayer[] {
+  return OPTIONAL_LAYERS.filter((layer) => !allowMissing.includes(layer));
+}
+
 function requirements({ version, allowMissing }: SubmitPlan): string {
-  const layers = OPTIONAL_LAYERS.filter((layer) => !allowMissing.includes(layer));
   return [
     `(TARGET.KilnVersion =?= ${quoted(version)})`,
-    ...layers.map((layer) => `stringListMember(${quoted(layer)}, TARGET.KilnLayers ?: "")`),
+    ...requiredLayers(allowMissing).map(
+      (layer) => `stringListMember(${quoted(layer)}, TARGET.KilnLayers ?: "")`,
+    ),
   ].join(' && ');
 }
 
-/**
- * An image counts as much as a thousand packages, and a machine that has failed less than any other: the one that
- * this job was taken from may be dead, and listed for minutes.
- */
+/** An image counts as much as a thousand packages. A machine that has failed may be dead. */
 function rank({ image, packages, avoid }: SubmitPlan): string {
   const has = (list: string, digest: string, value: number) =>
     `ifThenElse(stringListMember(${quoted(digest.slice(0, DIGEST_DIGITS))}, TARGET.${list} ?: ""), ${value}, 0)`;
@@ -144,12 +170,10 @@ function rank({ image, packages, avoid }: SubmitPlan): string {
   ].join(' + ');
 }
 
-/** A string of the ClassAd language. */
 function quoted(value: string): string {
   return `"${value.replace(/[\\"]/g, '\\$&').replace(/[\r\n]/g, ' ')}"`;
 }
 
-/** What a worker runs: a step, whatever its end, is done, the package's fault, or the machine's. */
 export function runScript(): string {
   return `#!/bin/sh
 # Does the step that lies here. KILN and KILN_STATE are the worker's own (STARTER_JOB_ENVIRONMENT).
@@ -175,7 +199,6 @@ exit ${STEP_STATUS.machine}
 `;
 }
 
-/** What DAGMan runs before and after a step, on the submitting machine. */
 export function hookScript(
   program: string,
   resultDirectory: string,
@@ -190,7 +213,6 @@ exec ${word(program)} farm "$task" ${word(resultDirectory)} "$@"
 `;
 }
 
-/** One word of sh. */
 function word(text: string): string {
   return `'${text.replaceAll("'", "'\\''")}'`;
 }

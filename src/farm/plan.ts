@@ -1,33 +1,37 @@
-/** What of a chain has to be built in a round, and in which order. */
 import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { KilnError } from '../errors.ts';
 import { Folder } from '../host/files/folder.ts';
 import { removeTree } from '../host/files/remove-tree.ts';
 import { cycleError, type Edges, edgesOf, findCycles, withoutCycles } from '../jobs/chain/graph.ts';
+import { scanKey } from '../jobs/chain/member.ts';
 import { packagesAreThere, type Records } from '../jobs/chain/records.ts';
 import type { FarmChain, FarmFiles, FarmMember } from './chain.ts';
-import { recordOf, resultsOf } from './done.ts';
-import { MAX_OUTCOME, OUTCOME_FILE, parseScanOutcome, type ScanOutcome } from './outcome.ts';
-import { copySnapshot, knownBuild, linkOrCopy } from './prepare.ts';
-import { type KnownBuild, STEP_FILE, type Step, serializeStep } from './step.ts';
+import { copySnapshot, isDone, knownBuild, linkOrCopy, recordOf, resultsOf } from './prepare.ts';
+import {
+  type KnownBuild,
+  MAX_OUTCOME,
+  OUTCOME_FILE,
+  parseScanOutcome,
+  type ScanOutcome,
+  STEP_FILE,
+  type Step,
+  serializeStep,
+} from './step.ts';
 
-/** Does a step on this machine: in a folder, with results in `out` there. @returns its exit status */
+/** Does a step in a folder, with results in `out` there. @returns its exit status */
 export type DoStep = (folder: string) => Promise<number>;
 
-/** What a round is planned with. */
 export interface PlanContext {
   readonly files: FarmFiles;
   readonly records: Records;
   readonly doStep: DoStep;
-  /** Members that have failed for good. */
   readonly lost: ReadonlySet<string>;
 }
 
 /**
- * Asks this machine's kiln what the source packages require and what of them would be built in the same root as
- * before, and plans the rest.
- * @throws KilnError E_CHAIN_CYCLE, E_FARM_STEP
+ * Asks this machine's kiln what would be built in the same root as before, and plans the rest. @throws
+ * KilnError E_CHAIN_CYCLE, E_FARM_STEP
  */
 export async function planRound(chain: FarmChain, context: PlanContext): Promise<FarmChain> {
   const { records, files, lost } = context;
@@ -49,7 +53,7 @@ export async function planRound(chain: FarmChain, context: PlanContext): Promise
   const { source } = inUse.repository ?? {};
   const snapshot = source?.kind === 'directory' ? source.path : undefined;
   const scan = await scanned(chain, { known, snapshot, id: inUse.snapshot }, context);
-  const found = new Map(scan.members.map((member) => [member.name, member]));
+  const found = new Map(chain.members.map(({ name }) => [name, records.scanned(name)]));
   const members = chain.members.map((member) => {
     const { requires, provides } = found.get(member.name) ?? member;
     return {
@@ -87,7 +91,6 @@ export async function planRound(chain: FarmChain, context: PlanContext): Promise
   return { ...chain, image: { ...chain.image, ...scan.image }, members: numbered };
 }
 
-/** Members that need each other are an error, or are left out, or are built in any order. */
 function orderOf(
   chain: FarmChain,
   members: readonly FarmMember[],
@@ -101,7 +104,6 @@ function orderOf(
   throw cycleError(edges, cycles);
 }
 
-/** Members that have changed, and all that are built after such. */
 function changed(
   members: readonly FarmMember[],
   isChanged: (member: FarmMember) => boolean,
@@ -109,8 +111,7 @@ function changed(
   return behind(members, new Set(members.filter(isChanged).map(({ name }) => name)));
 }
 
-/** These members, and all that come after one of them. */
-export function behind(members: readonly FarmMember[], first: ReadonlySet<string>): Set<string> {
+function behind(members: readonly FarmMember[], first: ReadonlySet<string>): Set<string> {
   const all = new Set(first);
   for (let before = -1; before < all.size; ) {
     before = all.size;
@@ -121,21 +122,58 @@ export function behind(members: readonly FarmMember[], first: ReadonlySet<string
   return all;
 }
 
+interface ScanInput {
+  readonly known: KnownBuild[];
+  readonly snapshot: string | undefined;
+  readonly id: string | null;
+}
+
+/** What is known of a source package in the image, as it was when last looked at, is not asked again. */
 async function scanned(
   chain: FarmChain,
-  { known, snapshot, id }: { known: KnownBuild[]; snapshot: string | undefined; id: string | null },
+  input: ScanInput,
+  context: PlanContext,
+): Promise<ScanOutcome> {
+  const { files, records } = context;
+  const before = files.existing()?.image;
+  const image = before?.name === chain.image.name ? before.id : null;
+  const key = (member: FarmMember, id: string) => scanKey(member, id, chain.options);
+  const fresh = chain.members.filter(
+    (member) => image === null || records.scanned(member.name)?.key !== key(member, image),
+  );
+  const first = await scanStep(chain, fresh, input, context);
+  const isOther = first.image.id !== image && fresh.length < chain.members.length;
+  const scan = isOther ? await scanStep(chain, chain.members, input, context) : first;
+  const found = new Map(scan.members.map((member) => [member.name, member]));
+  for (const member of chain.members) {
+    const { requires, provides, problem } = found.get(member.name) ?? {};
+    if (requires === undefined || provides === undefined) continue;
+    records.keepScanned(member.name, {
+      ...{ format: 1, key: key(member, scan.image.id), requires, provides },
+      problem: problem ?? undefined,
+    });
+  }
+  return scan;
+}
+
+async function scanStep(
+  chain: FarmChain,
+  asked: readonly FarmMember[],
+  { known, snapshot, id }: ScanInput,
   { files, doStep }: PlanContext,
 ): Promise<ScanOutcome> {
   const folder = join(files.path, 'scan');
   await removeTree(folder);
   await mkdir(folder);
   const members: Step['members'] = [];
-  for (const { name, path, sha256 } of chain.members) {
+  for (const { name, path, sha256 } of asked) {
     const file = `${name}.src.rpm`;
     await linkOrCopy(path, join(folder, file));
     members.push({ name, file, sha256 });
   }
   if (snapshot !== undefined) await copySnapshot(snapshot, join(folder, 'results'));
+  // Bounds are for builds: workers may be larger than this machine.
+  const { limits: _limits, disk: _disk, time: _time, ...options } = chain.options;
   const step: Step = {
     kind: 'kiln-farm-step',
     format: 1,
@@ -144,7 +182,7 @@ async function scanned(
     image: { name: chain.image.name, id: null, lock: null },
     members,
     results: id === null ? null : { folder: 'results', snapshot: id },
-    options: chain.options,
+    options,
     known,
   };
   using inner = Folder.open(folder);
@@ -159,4 +197,48 @@ async function scanned(
   throw new KilnError('E_FARM_STEP', 'what the source packages require cannot be found out here', {
     hint: 'the lines before say why; `kiln doctor` checks this machine',
   });
+}
+
+/** Something failed for want of results that are there now, or was built before what it asks for. */
+export async function isWorthAnother(
+  chain: FarmChain,
+  files: FarmFiles,
+  records: Records,
+  lost: ReadonlySet<string>,
+): Promise<boolean> {
+  const outcomes = chain.members.map((member) => ({
+    member,
+    outcome: member.node === null ? undefined : files.outcome(member.node),
+  }));
+  if (!outcomes.some(({ outcome }) => outcome?.state === 'built')) return false;
+  const never = behind(chain.members, lost);
+  const waits = outcomes.some(
+    ({ member, outcome }) => outcome?.state === 'failed' && !never.has(member.name),
+  );
+  if (waits) return true;
+  await using results = await resultsOf(chain, records, (one) => isDone(files, one));
+  const byName = new Map(chain.members.map((member) => [member.name, member]));
+  return chain.members.some((member) => {
+    const record = recordOf(chain, member, records);
+    if (record === undefined || never.has(member.name)) return false;
+    const unused = results
+      .makersOf(record.requires, member.name)
+      .filter((name) => !record.uses.includes(name));
+    if (unused.length === 0) return false;
+    const waited = ancestors(byName, member.name);
+    return unused.some((name) => !waited.has(name));
+  });
+}
+
+function ancestors(byName: ReadonlyMap<string, FarmMember>, name: string): Set<string> {
+  const all = new Set<string>();
+  const open = [name];
+  for (let next = open.pop(); next !== undefined; next = open.pop()) {
+    for (const { member } of byName.get(next)?.needs ?? []) {
+      if (all.has(member)) continue;
+      all.add(member);
+      open.push(member);
+    }
+  }
+  return all;
 }

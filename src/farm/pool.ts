@@ -1,5 +1,3 @@
-/** HTCondor's programs, as the user whose jobs they are. */
-
 import { hostname } from 'node:os';
 import { z } from 'zod';
 import { defined } from '../defined.ts';
@@ -7,19 +5,14 @@ import { KilnError } from '../errors.ts';
 import { runTool, type ToolResult } from '../host/process/child-process.ts';
 import { parseJson } from './step.ts';
 
-/** How long one of them may take, milliseconds. */
 const TIMEOUT = 60_000;
 
-/** Runs a program of HTCondor's. @throws KilnError E_FARM_POOL with what it says */
 async function condor(
   program: string,
   args: readonly string[],
   { cwd, hint }: { readonly cwd?: string; readonly hint: string },
 ): Promise<string> {
-  const ended = await runTool(program, args, {
-    timeout: TIMEOUT,
-    ...defined({ cwd }),
-  });
+  const ended = await runTool(program, args, { timeout: TIMEOUT, ...defined({ cwd }) });
   if (ended.failure === undefined) return ended.stdout;
   throw new KilnError('E_FARM_POOL', `${program}: ${lastLine(ended)}`, { hint });
 }
@@ -29,7 +22,6 @@ function lastLine({ stdout, failure = '' }: ToolResult): string {
   return lines.slice(-3).join(' ').trim().slice(0, 1000);
 }
 
-/** A slot of a machine of the pool. */
 const slotSchema = z.looseObject({
   Name: z.string(),
   Machine: z.string(),
@@ -37,16 +29,19 @@ const slotSchema = z.looseObject({
   Activity: z.string().default('?'),
   Cpus: z.number().default(0),
   Memory: z.number().default(0),
+  /** Those that are in use as well. */
+  TotalSlotCpus: z.number().default(0),
+  TotalSlotMemory: z.number().default(0),
   KilnVersion: z.string().optional(),
   KilnImages: z.string().optional(),
   KilnLayers: z.string().optional(),
 });
 export type Slot = z.output<typeof slotSchema>;
 
-/** Slots that take jobs, of machines with and without kiln. @throws KilnError E_FARM_POOL */
+/** Those that take jobs, of machines with and without kiln. @throws KilnError E_FARM_POOL */
 export async function slots(): Promise<Slot[]> {
   const attributes =
-    'Name,Machine,State,Activity,Cpus,Memory,KilnVersion,KilnImages,KilnLayers,SlotType';
+    'Name,Machine,State,Activity,Cpus,Memory,TotalSlotCpus,TotalSlotMemory,KilnVersion,KilnImages,KilnLayers,SlotType';
   const text = await condor(
     'condor_status',
     ['-json', '-attributes', attributes, '-constraint', 'SlotType =!= "Dynamic"'],
@@ -65,24 +60,13 @@ const queuedSchema = z.looseObject({
 });
 export type QueuedJob = z.output<typeof queuedSchema>;
 
-/** The jobs of a DAG that are in the queue, itself included. @throws KilnError E_FARM_POOL */
 export async function queued(cluster: number): Promise<QueuedJob[]> {
-  const text = await condor(
-    'condor_q',
-    [
-      ...[
-        '-json',
-        '-attributes',
-        'ClusterId,JobStatus,KilnMember,RemoteHost,HoldReason,DAGManJobId',
-      ],
-      ...['-constraint', `ClusterId == ${cluster} || DAGManJobId == ${cluster}`],
-    ],
-    { hint: NO_SCHEDD },
-  );
-  return rows(text, queuedSchema);
+  const attributes = 'ClusterId,JobStatus,KilnMember,RemoteHost,HoldReason,DAGManJobId';
+  const of = `ClusterId == ${cluster} || DAGManJobId == ${cluster}`;
+  const args = ['-json', '-attributes', attributes, '-constraint', of];
+  return rows(await condor('condor_q', args, { hint: NO_SCHEDD }), queuedSchema);
 }
 
-/** The programs print nothing where there is nothing. */
 function rows<Row>(text: string, schema: z.ZodType<Row>): Row[] {
   if (text.trim() === '') return [];
   const read = z.array(schema).safeParse(parseJson(text));
@@ -96,10 +80,6 @@ function rows<Row>(text: string, schema: z.ZodType<Row>): Row[] {
 const NO_SCHEDD =
   'does condor_schedd run on this machine? `systemctl status condor`, and `condor_config_val DAEMON_LIST`';
 
-/**
- * Refuses root, and says what of a pool is missing.
- * @throws KilnError E_FARM_ROOT, E_FARM_POOL
- */
 export async function requirePool(uid: number): Promise<void> {
   if (uid === 0) {
     throw new KilnError('E_FARM_ROOT', 'root cannot give jobs to HTCondor: it takes none of root', {
@@ -120,20 +100,14 @@ export async function requirePool(uid: number): Promise<void> {
   if (ping.failure === undefined) return;
   const queue = await runTool('condor_q', ['-totals'], { timeout: TIMEOUT });
   if (queue.failure !== undefined) {
-    throw new KilnError(
-      'E_FARM_POOL',
-      `no HTCondor takes jobs on ${hostname()}: ${lastLine(queue)}`,
-      {
-        hint: NO_SCHEDD,
-      },
-    );
+    const what = `no HTCondor takes jobs on ${hostname()}: ${lastLine(queue)}`;
+    throw new KilnError('E_FARM_POOL', what, { hint: NO_SCHEDD });
   }
   throw new KilnError('E_FARM_POOL', `HTCondor does not let you submit jobs: ${lastLine(ping)}`, {
     hint: 'its administrator allows it: ALLOW_WRITE, or a token of yours by `condor_token_request`',
   });
 }
 
-/** @returns the number of the DAG @throws KilnError E_FARM_POOL */
 export async function submitDag(
   folder: string,
   file: string,
@@ -152,7 +126,6 @@ export async function submitDag(
   });
 }
 
-/** Takes a DAG and its jobs out of the queue. @throws KilnError E_FARM_POOL */
 export async function removeDag(cluster: number): Promise<void> {
   await condor('condor_rm', [String(cluster)], { hint: NO_SCHEDD });
 }

@@ -1,5 +1,5 @@
-/** Before a step is submitted: its frozen plan, with the results that are there by now. DAGMan's PRE script. */
-import { constants } from 'node:fs';
+/** DAGMan's PRE script: a step's frozen plan, with the results that are there by now. */
+import { constants, existsSync } from 'node:fs';
 import { copyFile, link, mkdir, open, readdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { KilnError } from '../errors.ts';
@@ -7,20 +7,20 @@ import { hasErrno } from '../host/calls/libc.ts';
 import { withLock } from '../host/files/flock.ts';
 import { removeTree } from '../host/files/remove-tree.ts';
 import { KILN_VERSION } from '../host/state/paths.ts';
-import { Records } from '../jobs/chain/records.ts';
+import { packageFiles } from '../jobs/chain/build-member.ts';
+import { type MemberRecord, packagesAreThere, Records } from '../jobs/chain/records.ts';
+import { Results } from '../jobs/chain/results.ts';
+import { pooledFile } from '../packages/repository/publish/pool.ts';
 import type { OptionalLayer } from '../sandbox/policy/layers.ts';
 import { type FarmChain, FarmFiles, type FarmMember } from './chain.ts';
 import { submitFile, submitText } from './dag.ts';
-import { isDone, recordOf, resultsOf } from './done.ts';
-import { STEP_STATUS } from './exit-status.ts';
-import { type KnownBuild, STEP_FILE, type Step, serializeStep } from './step.ts';
+import { type KnownBuild, STEP_FILE, STEP_STATUS, type Step, serializeStep } from './step.ts';
 
 /** Held by whoever changes what is there of a chain. */
 export function changesLock(files: FarmFiles): string {
   return join(files.path, 'lock');
 }
 
-/** @returns the exit status of the script */
 export async function prepareStep(
   resultDirectory: string,
   node: string,
@@ -82,7 +82,6 @@ export async function prepareStep(
   });
 }
 
-/** @throws KilnError E_FARM_CHAIN */
 export function memberOf({ id, members }: FarmChain, node: string): FarmMember {
   const member = members.find((one) => one.node === node);
   if (member !== undefined) return member;
@@ -99,7 +98,7 @@ export function knownBuild(
   return { member, requires: [...requires], additionalPackages: [...additionalPackages], root };
 }
 
-/** A link costs nothing; what lies on another file system, or is somebody else's, is copied. */
+/** What lies on another file system, or is somebody else's, is copied. */
 export async function linkOrCopy(from: string, to: string): Promise<void> {
   try {
     await link(from, to);
@@ -109,7 +108,6 @@ export async function linkOrCopy(from: string, to: string): Promise<void> {
   }
 }
 
-/** A snapshot in a folder of the step's: it stays whatever becomes of the repository. */
 export async function copySnapshot(from: string, to: string): Promise<void> {
   await mkdir(to);
   for (const entry of await readdir(from, { withFileTypes: true })) {
@@ -124,7 +122,7 @@ export async function copySnapshot(from: string, to: string): Promise<void> {
 /** Bytes of a log that are looked at. */
 const LOG_START = 4096;
 
-/** Machines on which this step has failed in this round, by what it has written to its log at its beginning. */
+/** In this round, by what a step writes to its log at its beginning. */
 async function failedOn(files: FarmFiles, node: string): Promise<string[]> {
   using folder = files.node(node);
   const before = (folder.read(TRIED_FILE, MAX_TRIED) ?? '').split('\n').filter(Boolean);
@@ -138,11 +136,53 @@ async function failedOn(files: FarmFiles, node: string): Promise<string[]> {
 const TRIED_FILE = 'tried';
 const MAX_TRIED = 1 << 20;
 
-/** The machine that a step has run on, or runs on; undefined where it has not begun. */
 export async function workerOf(log: string): Promise<string | undefined> {
   const file = await open(log, constants.O_RDONLY | constants.O_NOFOLLOW).catch(() => undefined);
   if (file === undefined) return undefined;
   await using opened = file;
   const { buffer, bytesRead } = await opened.read(Buffer.alloc(LOG_START), 0, LOG_START, 0);
   return /^kiln: worker ([\w.-]{1,255})$/m.exec(buffer.toString('utf8', 0, bytesRead))?.[1];
+}
+
+export function recordOf(
+  { optionsDigest }: Pick<FarmChain, 'optionsDigest'>,
+  { name, sha256 }: Pick<FarmMember, 'name' | 'sha256'>,
+  records: Records,
+): MemberRecord | undefined {
+  return records.builtFrom({ name, sha256 }, optionsDigest);
+}
+
+export function isDone(files: FarmFiles, { node, current }: FarmMember): boolean {
+  if (node === null) return current;
+  const outcome = files.outcome(node);
+  return outcome !== undefined && outcome.state !== 'failed';
+}
+
+export async function resultsOf(
+  chain: FarmChain,
+  records: Records,
+  done: (member: FarmMember) => boolean,
+): Promise<Results> {
+  const all = chain.members.flatMap((member) => {
+    const record = recordOf(chain, member, records);
+    return record === undefined ? [] : [{ member, record }];
+  });
+  const keep = all.flatMap(({ record }) => record.snapshot ?? []);
+  const repository = join(chain.resultDirectory, 'repository');
+  const results = new Results(repository, keep);
+  const added: [string, ReturnType<typeof packageFiles>][] = [];
+  for (const { member, record } of all) {
+    const directory = join(chain.resultDirectory, member.name);
+    if (!done(member)) continue;
+    if (!arePublished(repository, record) && !(await packagesAreThere(directory, record))) continue;
+    added.push([member.name, packageFiles(directory, record)]);
+  }
+  await results.add(added);
+  return results;
+}
+
+/** Read once, when they came: each step would read all packages of a long chain again, and workers check digests. */
+function arePublished(repository: string, { packages }: MemberRecord): boolean {
+  const pool = join(repository, 'pool');
+  return packages.every(({ sha256 }) => existsSync(pooledFile(pool, sha256)));
 }

@@ -1,4 +1,4 @@
-/** After a step: its results become part of the chain's, as a whole or not at all. DAGMan's POST script. */
+/** DAGMan's POST script: a step's results become part of the chain's, as a whole or not at all. */
 import { existsSync, readdirSync } from 'node:fs';
 import { rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -8,14 +8,18 @@ import { removeTree } from '../host/files/remove-tree.ts';
 import { type MemberRecord, packagesAreThere, Records } from '../jobs/chain/records.ts';
 import { MISSING } from '../jobs/chain/run.ts';
 import { type FarmChain, FarmFiles, type FarmMember } from './chain.ts';
-import { isDone, recordOf, resultsOf } from './done.ts';
-import { STEP_STATUS } from './exit-status.ts';
-import { type BuildOutcome, MAX_OUTCOME, OUTCOME_FILE, parseBuildOutcome } from './outcome.ts';
-import { changesLock, memberOf } from './prepare.ts';
+import { changesLock, isDone, memberOf, recordOf, resultsOf } from './prepare.ts';
+import {
+  type BuildOutcome,
+  MAX_OUTCOME,
+  OUTCOME_FILE,
+  parseBuildOutcome,
+  STEP_STATUS,
+} from './step.ts';
 
 /**
- * @param status what the step ended with, or what HTCondor says of one that has not ended by itself
- * @returns the exit status of the script, which decides whether the step is tried again
+ * @param status of the step, or what HTCondor says of one that has not ended by itself @returns the script's
+ * exit status, which decides whether the step is tried again
  */
 export async function publishStep(
   resultDirectory: string,
@@ -41,7 +45,7 @@ export async function publishStep(
     const known = recordOf(chain, member, records);
     if (outcome.state === 'unchanged') {
       if (known === undefined) return STEP_STATUS.machine;
-    } else if (!(await publishBuilt(chain, member, outcome, made, files, records, owner))) {
+    } else if (!(await publishBuilt(chain, member, outcome, made, records, owner))) {
       return STEP_STATUS.machine;
     }
     files.keepOutcome(node, outcome);
@@ -58,7 +62,6 @@ export function mayBeMended(
   return recurse || (failure !== null && MISSING.has(failure.code));
 }
 
-/** Of a step that was done nowhere: the worker's kiln says that it is none. */
 function refusedStep({ name }: FarmMember, status: number): BuildOutcome | undefined {
   if (status !== STEP_STATUS.package) return undefined;
   const now = Date.now();
@@ -80,26 +83,30 @@ function readOutcome(files: FarmFiles, node: string): BuildOutcome | undefined {
   return parseBuildOutcome(out?.read(OUTCOME_FILE, MAX_OUTCOME) ?? '');
 }
 
-/** False where what came back is not what the worker says it is. */
 async function publishBuilt(
   chain: FarmChain,
   member: FarmMember,
   outcome: BuildOutcome,
   made: string,
-  files: FarmFiles,
   records: Records,
   owner: { readonly uid: number; readonly gid: number },
 ): Promise<boolean> {
   const { root, requires, packages, durationMs } = outcome;
   if (root === null || outcome.member !== member.name) return false;
-  await using given = await resultsOf(chain, records, (one) => isDone(files, one));
+  const used = new Set(root.packages);
+  const isUsed = (other: FarmMember) =>
+    other !== member &&
+    recordOf(chain, other, records)?.packages.some(({ sha256 }) => used.has(`sha256:${sha256}`));
   const record: MemberRecord = {
     format: 1,
     source: member.sha256,
     options: chain.optionsDigest,
     root: root.digest,
     requires,
-    uses: given.membersOf(new Set(root.packages)),
+    uses: chain.members
+      .filter(isUsed)
+      .map(({ name }) => name)
+      .sort(),
     // Its lock names the worker's copy.
     snapshot: null,
     packages,
@@ -112,12 +119,11 @@ async function publishBuilt(
   return true;
 }
 
-/** Whether a worker has sent plain files and nothing else: what others follow must lead nowhere. */
+/** What others follow must lead nowhere. */
 function onlyFiles(folder: string): boolean {
   return readdirSync(folder, { withFileTypes: true }).every((entry) => entry.isFile());
 }
 
-/** Puts what a step has made in the place of what was made before. */
 async function take(
   made: string,
   { resultDirectory }: FarmChain,

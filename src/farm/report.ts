@@ -1,10 +1,11 @@
-/** How it stands with the members of a chain on a pool, as chain.json has it. */
 import { join } from 'node:path';
+import { defined } from '../defined.ts';
 import { KilnError } from '../errors.ts';
+import type { SuiteResult } from '../report/ci/provider.ts';
+import { resultIn } from '../report/write.ts';
 import type { FarmChain, FarmFiles, FarmMember } from './chain.ts';
-import type { BuildOutcome } from './outcome.ts';
+import type { BuildOutcome } from './step.ts';
 
-/** One package of a chain on a pool. */
 export interface FarmMemberReport {
   readonly name: string;
   readonly source: string;
@@ -15,10 +16,8 @@ export interface FarmMemberReport {
   readonly packages: readonly { readonly file: string; readonly sha256: string }[];
   readonly durationMs: number;
   readonly exitStatus: number;
-  /** The machine that built it in this run. */
   readonly worker: string | undefined;
   readonly outcome: BuildOutcome | undefined;
-  /** For chain.json: of the build in this run. */
   readonly report:
     | {
         readonly exitStatus: number;
@@ -29,9 +28,9 @@ export interface FarmMemberReport {
     | undefined;
 }
 
-/** What came of a chain on a pool. */
 export interface FarmReport {
   readonly id: string;
+  readonly startedAt: Date;
   readonly members: readonly FarmMemberReport[];
   readonly repository: string;
   readonly exitStatus: number;
@@ -39,69 +38,112 @@ export interface FarmReport {
   readonly durationMs: number;
 }
 
-/** What a step's failure is where no machine could do it. */
 const NO_MACHINE = 125;
 
-/** How it stands with a member by now; `skipped` for what has not been built, whatever the reason. */
-export function reportOf(chain: FarmChain, member: FarmMember, files: FarmFiles): FarmMemberReport {
-  const { name, path, node, needs, current } = member;
-  const outcome = node === null ? undefined : files.outcome(node);
-  const head = {
-    name,
-    source: path,
-    needs,
-    resultDirectory: join(chain.resultDirectory, name),
-    worker: outcome?.worker,
-    outcome,
-  };
-  const before = { packages: member.packages, durationMs: member.durationMs, report: undefined };
-  const nothing = { packages: [], durationMs: 0, report: undefined };
-  if (current) {
-    return { ...head, ...before, state: 'unchanged', reason: undefined, exitStatus: 0 };
-  }
-  if (outcome === undefined) return { ...head, ...nothing, ...whyNot(chain, member, files) };
-  const { packages, durationMs, exitStatus, failedPhase, lastLines } = outcome;
-  if (outcome.state === 'unchanged') {
-    return { ...head, ...before, state: 'unchanged', reason: undefined, exitStatus: 0 };
-  }
-  const failure =
-    outcome.failure === null
-      ? undefined
-      : new KilnError(outcome.failure.code, outcome.failure.message, {
-          ...(outcome.failure.hint === null ? {} : { hint: outcome.failure.hint }),
-        });
-  return {
-    ...head,
-    state: outcome.state,
-    reason: failure?.message,
-    packages,
-    durationMs,
-    exitStatus,
-    report: { exitStatus, failure, failedPhase: failedPhase ?? undefined, lastLines },
-  };
-}
+/** What came of members by now; each file is read once. */
+export class Reporter {
+  readonly #chain: FarmChain;
+  readonly #files: FarmFiles;
+  readonly #byName: ReadonlyMap<string, FarmMember>;
+  readonly #outcomes = new Map<string, BuildOutcome | undefined>();
 
-function whyNot(chain: FarmChain, member: FarmMember, files: FarmFiles) {
-  const lost = member.needs.find((need) => {
-    const other = chain.members.find(({ name }) => name === need.member);
-    if (other === undefined || other.current) return false;
-    const outcome = other.node === null ? undefined : files.outcome(other.node);
-    return outcome === undefined || outcome.state === 'failed';
-  });
-  if (lost !== undefined) {
-    const what = lost.capabilities.length === 0 ? '' : `${lost.capabilities.join(', ')} of `;
-    return skipped(`it needs ${what}${lost.member}, which is not there`);
+  constructor(chain: FarmChain, files: FarmFiles) {
+    this.#chain = chain;
+    this.#files = files;
+    this.#byName = new Map(chain.members.map((member) => [member.name, member]));
   }
-  if (member.node === null || files.isStopped) return skipped('the chain had ended');
-  using folder = files.node(member.node);
-  const tried = (folder.read('tried', MAX_TRIED) ?? '').split('\n').filter(Boolean);
-  if (tried.length === 0) return skipped('the chain had ended');
-  const reason = `no machine could build it: ${tried.join(', ')} tried`;
-  return { state: 'failed', reason, exitStatus: NO_MACHINE } as const;
+
+  /** `skipped` for what has not been built, whatever the reason. */
+  reportOf(member: FarmMember): FarmMemberReport {
+    const { name, path, node, needs, current } = member;
+    const outcome = this.#outcome(node);
+    const resultDirectory = join(this.#chain.resultDirectory, name);
+    const head = { name, source: path, needs, resultDirectory, worker: outcome?.worker, outcome };
+    const before = { packages: member.packages, durationMs: member.durationMs, report: undefined };
+    const nothing = { packages: [], durationMs: 0, report: undefined };
+    if (current || outcome?.state === 'unchanged') {
+      return { ...head, ...before, state: 'unchanged', reason: undefined, exitStatus: 0 };
+    }
+    if (outcome === undefined) return { ...head, ...nothing, ...this.#whyNot(member) };
+    const { packages, durationMs, exitStatus, failedPhase, lastLines } = outcome;
+    const failure =
+      outcome.failure === null
+        ? undefined
+        : new KilnError(outcome.failure.code, outcome.failure.message, {
+            hint: outcome.failure.hint ?? undefined,
+          });
+    return {
+      ...head,
+      state: outcome.state,
+      reason: failure?.message,
+      packages,
+      durationMs,
+      exitStatus,
+      report: { exitStatus, failure, failedPhase: failedPhase ?? undefined, lastLines },
+    };
+  }
+
+  #outcome(node: string | null): BuildOutcome | undefined {
+    if (node === null) return undefined;
+    if (!this.#outcomes.has(node)) this.#outcomes.set(node, this.#files.outcome(node));
+    return this.#outcomes.get(node);
+  }
+
+  #whyNot({ node, needs }: FarmMember) {
+    const lost = needs.find((need) => {
+      const other = this.#byName.get(need.member);
+      if (other === undefined || other.current) return false;
+      const outcome = this.#outcome(other.node);
+      return outcome === undefined || outcome.state === 'failed';
+    });
+    if (lost !== undefined) {
+      const what = lost.capabilities.length === 0 ? '' : `${lost.capabilities.join(', ')} of `;
+      return skipped(`it needs ${what}${lost.member}, which is not there`);
+    }
+    if (node === null || this.#files.isStopped) return skipped('the chain had ended');
+    using folder = this.#files.node(node);
+    const tried = (folder.read('tried', MAX_TRIED) ?? '').split('\n').filter(Boolean);
+    if (tried.length === 0) return skipped('the chain had ended');
+    const reason = `no machine could build it: ${tried.join(', ')} tried`;
+    return { state: 'failed', reason, exitStatus: NO_MACHINE } as const;
+  }
 }
 
 const MAX_TRIED = 1 << 20;
 
 function skipped(reason: string) {
   return { state: 'skipped', reason, exitStatus: 0 } as const;
+}
+
+/** Results of the packages that were built in this run, or failed, by name. */
+export function resultsOfRun(members: readonly FarmMemberReport[]): Map<string, SuiteResult> {
+  const made = members.filter(({ state }) => state === 'built' || state === 'failed');
+  return new Map(made.map((member) => [member.name, resultOf(member)]));
+}
+
+/** By its worker's result.json. A step that no worker could do has left none. */
+function resultOf(member: FarmMemberReport): SuiteResult {
+  const { resultDirectory, state, outcome, report, reason } = member;
+  try {
+    const result = outcome === undefined ? undefined : resultIn(resultDirectory);
+    // What lies there may be of an earlier build.
+    if (result !== undefined && (result.failure === null) === (state === 'built')) return result;
+  } catch (error) {
+    if (!(error instanceof KilnError)) throw error;
+  }
+  const { failure, failedPhase = 'input', lastLines = [] } = report ?? {};
+  const { code = 'E_FARM_STEP', hint } = failure ?? {};
+  const said = {
+    code,
+    message: reason ?? '',
+    phase: failedPhase,
+    causes: [],
+    ...defined({ hint }),
+  };
+  return {
+    failure: { ...said, lastLines: [...lastLines] },
+    phases: [],
+    startedAt: new Date(outcome?.started ?? Date.now()).toISOString(),
+    durationMs: 0,
+  };
 }

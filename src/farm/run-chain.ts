@@ -1,4 +1,3 @@
-/** A chain on a pool, from the submitting machine: rounds of a plan, a DAG, and what came of it. */
 import { randomBytes } from 'node:crypto';
 import { chmod, rm } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -7,9 +6,11 @@ import { unusableResultDirectory } from '../artifacts/destination.ts';
 import { KilnError } from '../errors.ts';
 import { withLock } from '../host/files/flock.ts';
 import { makeDirectory } from '../host/files/folder.ts';
-import { optionsDigest } from '../jobs/chain/freshness.ts';
+import { KILN_VERSION } from '../host/state/paths.ts';
+import { optionsDigest } from '../jobs/chain/build-member.ts';
 import { readMembers } from '../jobs/chain/member.ts';
 import { Records } from '../jobs/chain/records.ts';
+import type { OptionalLayer } from '../sandbox/policy/layers.ts';
 import { type FarmChain, FarmFiles, type FarmMember } from './chain.ts';
 import {
   CONFIG_FILE,
@@ -18,66 +19,63 @@ import {
   dagText,
   HOOK_FILE,
   hookScript,
+  JOBSTATE_FILE,
   RUN_FILE,
   runScript,
+  whyStepsWait,
 } from './dag.ts';
-import { isDone, recordOf, resultsOf } from './done.ts';
-import { behind, type DoStep, planRound } from './plan.ts';
+import { type DoStep, isWorthAnother, planRound } from './plan.ts';
 import { queued, removeDag, submitDag } from './pool.ts';
-import { changesLock, workerOf } from './prepare.ts';
+import { changesLock, isDone, resultsOf, workerOf } from './prepare.ts';
 import { mayBeMended } from './publish.ts';
-import { type FarmMemberReport, type FarmReport, reportOf } from './report.ts';
+import { type FarmMemberReport, type FarmReport, Reporter } from './report.ts';
 import type { StepOptions } from './step.ts';
 
-/** What is asked of a pool. */
 export interface FarmRequest {
-  /** Source packages, absolute. */
   readonly sources: readonly string[];
-  /** Absolute. */
   readonly resultDirectory: string;
-  /** Of a recipe. */
   readonly image: string;
   readonly options: StepOptions;
-  /** So many steps at a time; null: as many as the pool does. */
   readonly jobs: number | null;
   readonly continue: boolean;
   readonly recurse: boolean;
 }
 
-/** Who asks, and how this machine's kiln is called. */
 export interface FarmContext {
   readonly owner: { readonly uid: number; readonly gid: number };
   readonly doStep: DoStep;
-  /** The program that DAGMan's scripts call, absolute, and its environment. */
   readonly program: string;
   readonly environment: Readonly<Record<string, string>>;
+  readonly allowMissing: readonly OptionalLayer[];
   readonly signal: AbortSignal;
   readonly onMember: (member: FarmMemberReport) => void;
+  readonly onBuilding: (name: string, worker: string) => void;
   readonly onNote: (text: string) => void;
-  /** Called with the id before anything is built. */
   readonly onChain: (id: string) => Promise<void>;
 }
 
-/** How often a DAG is looked at, milliseconds. */
 const LOOK_EVERY = 500;
 
 /** Rounds of one call: each builds something, or is the last. */
 const ROUNDS = 20;
 
 /**
- * Builds a chain on a pool, or goes on with one that is there.
- * @param goesOn whether the DAG of an earlier call may be in the queue; it is followed then
- * @throws KilnError E_CHAIN_BUSY, E_CHAIN_CYCLE, E_BUILD_SOURCE, E_FARM_POOL, E_RESULTDIR
+ * @param goesOn whether the DAG of an earlier call may be in the queue; it is followed then @throws KilnError
+ * E_CHAIN_BUSY, E_CHAIN_CYCLE, E_BUILD_SOURCE, E_FARM_POOL, E_RESULTDIR
  */
 export async function buildFarmChain(
   request: FarmRequest,
   context: FarmContext,
   goesOn = false,
 ): Promise<FarmReport> {
+  const startedAt = new Date();
   const started = performance.now();
   const { resultDirectory } = request;
   using records = await openRecords(request, context);
-  await using _lock = await lockChain(records, resultDirectory);
+  await using lock = await records.lock();
+  if (lock === undefined) {
+    throw busy(resultDirectory, 'wait for its end, or name another --resultdir');
+  }
   using files = FarmFiles.make(resultDirectory);
   let chain = await begin(request, files, goesOn);
   await context.onChain(chain.id);
@@ -99,47 +97,40 @@ export async function buildFarmChain(
     chain = { ...chain, cluster: null };
     files.keep(chain);
     tell(chain, files, reports, context);
-    if (end === 'removed') failure = interruption(context.signal.reason);
+    if (end === 'removed') failure = interruption(chain.id, context.signal.reason);
     if (end === 'removed' || files.isStopped) break;
     for (const name of failedForGood(chain, files)) lost.add(name);
     if (!(await isWorthAnother(chain, files, records, lost))) break;
   }
   await withLock(changesLock(files), async () => {
-    // Of what is lost, earlier packages are taken out.
     await using _results = await resultsOf(chain, records, (one) => isDone(files, one));
   });
   const members = chain.members.map(({ name }) => reports.get(name)!);
+  const failed = members.find(({ exitStatus }) => exitStatus !== 0);
   return {
     id: chain.id,
+    startedAt,
     members,
     repository: join(resultDirectory, 'repository/current'),
-    exitStatus:
-      failure === undefined
-        ? (members.find(({ exitStatus }) => exitStatus !== 0)?.exitStatus ?? 0)
-        : 130,
+    exitStatus: failure === undefined ? (failed?.exitStatus ?? 0) : 130,
     failure,
     durationMs: performance.now() - started,
   };
 
-  async function submit(plan: FarmChain, own: FarmFiles, { program, environment }: FarmContext) {
+  async function submit(plan: FarmChain, own: FarmFiles, { program, ...rest }: FarmContext) {
+    const { allowMissing, environment } = rest;
     const nodeOf = new Map(plan.members.map(({ name, node }) => [name, node]));
-    const nodes = plan.members.flatMap(({ name, node, needs }) =>
-      node === null
-        ? []
-        : [
-            {
-              node,
-              member: name,
-              parents: needs.flatMap(({ member }) => nodeOf.get(member) ?? []),
-            },
-          ],
-    );
+    const nodes = plan.members.flatMap(({ name, node, needs }) => {
+      const parents = needs.flatMap(({ member }) => nodeOf.get(member) ?? []);
+      return node === null ? [] : [{ node, member: name, parents }];
+    });
     for (const { node } of nodes) {
       own.forgetOutcome(node);
       for (const name of ['tried', 'log']) await rm(join(own.path, node, name), { force: true });
       // condor_submit_dag looks whether they are there; the PRE scripts write them.
       own.write(`${node}.sub`, '# written when the step is ready\n');
     }
+    own.forget([JOBSTATE_FILE]);
     own.write(CONFIG_FILE, dagmanConfig());
     own.write(DAG_FILE, dagText(plan.id, nodes));
     own.write(RUN_FILE, runScript());
@@ -149,6 +140,9 @@ export async function buildFarmChain(
     const submitted = { ...plan, cluster };
     own.keep(submitted);
     context.onNote(`${nodes.length} steps submitted: kiln farm status ${plan.id}`);
+    const asked = { version: KILN_VERSION, allowMissing, options: plan.options };
+    const missing = await whyStepsWait(asked);
+    if (missing !== undefined) context.onNote(`they wait: ${missing}`);
     return submitted;
   }
 }
@@ -158,17 +152,11 @@ async function openRecords(
   { owner }: FarmContext,
 ): Promise<Records> {
   try {
-    await makeDirectory(resultDirectory, owner);
+    makeDirectory(resultDirectory, owner);
     return Records.open(resultDirectory);
   } catch (cause) {
     throw unusableResultDirectory(resultDirectory, cause);
   }
-}
-
-async function lockChain(records: Records, resultDirectory: string) {
-  const lock = await records.lock();
-  if (lock !== undefined) return lock;
-  throw busy(resultDirectory, 'wait for its end, or name another --resultdir');
 }
 
 function busy(resultDirectory: string, hint: string): KilnError {
@@ -186,7 +174,6 @@ async function begin(request: FarmRequest, files: FarmFiles, goesOn: boolean): P
   return await newChain(request, id ?? randomBytes(4).toString('hex'));
 }
 
-/** A chain that is not planned yet. @throws what {@link readMembers} throws */
 export async function newChain(request: FarmRequest, id: string): Promise<FarmChain> {
   const members = await readMembers(request.sources, undefined);
   return {
@@ -217,10 +204,6 @@ export async function newChain(request: FarmRequest, id: string): Promise<FarmCh
 /** The digest does not depend on who asks. */
 const NOBODY = { uid: 0, gid: 0 };
 
-/**
- * Waits until a DAG is over, and tells what becomes of its steps; takes it away when that is wanted.
- * @returns whether it has ended by itself, or somebody has taken it out of the queue
- */
 async function follow(
   chain: FarmChain,
   files: FarmFiles,
@@ -230,17 +213,34 @@ async function follow(
   const { cluster } = chain;
   if (cluster === null) return 'ended';
   const isOver = new RegExp(`^00([59]) \\(0*${cluster}\\.`, 'm');
+  const byNode = new Map(chain.members.map((member) => [member.node, member]));
+  const open = new Set<FarmMember>();
   const running = new Set<string>();
   let removed = false;
-  for (;;) {
-    for (const { node, name } of chain.members) {
-      if (node === null || running.has(node) || files.outcome(node) !== undefined) continue;
-      const worker = await workerOf(join(files.path, node, 'log'));
-      if (worker === undefined) continue;
-      running.add(node);
-      context.onNote(`${name}: building on ${worker}`);
+  for (let known = 0; ; ) {
+    // A chain may have thousands of steps: only those that DAGMan says something of are looked at.
+    const log = files.read(JOBSTATE_FILE) ?? '';
+    const end = log.lastIndexOf('\n') + 1;
+    for (const [, node = ''] of log.slice(known, end).matchAll(/^\d+ (s\d+) /gm)) {
+      const member = byNode.get(node);
+      if (member !== undefined) open.add(member);
     }
-    tell(chain, files, reports, context, false);
+    known = end;
+    const ended: FarmMember[] = [];
+    for (const member of open) {
+      const { node, name } = member;
+      if (node === null) continue;
+      if (files.outcome(node) !== undefined) {
+        ended.push(member);
+        open.delete(member);
+      } else if (!running.has(node)) {
+        const worker = await workerOf(join(files.path, node, 'log'));
+        if (worker === undefined) continue;
+        running.add(node);
+        context.onBuilding(name, worker);
+      }
+    }
+    tell(chain, files, reports, context, ended);
     const event = isOver.exec(files.read(`${DAG_FILE}.dagman.log`) ?? '')?.[1];
     if (event !== undefined) return event === REMOVED || removed ? 'removed' : 'ended';
     if (context.signal.aborted && !removed) {
@@ -254,21 +254,17 @@ async function follow(
 /** The last digit of a job's event 009, “Job was aborted”; 005 is “Job terminated”. */
 const REMOVED = '9';
 
-/** Tells of members whose state is another than before; of those that have not ended only when `all` is over. */
 function tell(
   chain: FarmChain,
   files: FarmFiles,
   reports: Map<string, FarmMemberReport>,
   { onMember }: FarmContext,
-  all = true,
+  members: readonly FarmMember[] = chain.members,
 ): void {
-  for (const member of chain.members) {
-    const report = reportOf(chain, member, files);
-    if (
-      !all &&
-      (member.node === null || report.state === 'skipped' || report.outcome === undefined)
-    )
-      continue;
+  if (members.length === 0) return;
+  const reporter = new Reporter(chain, files);
+  for (const member of members) {
+    const report = reporter.reportOf(member);
     const before = reports.get(member.name);
     // What was built in an earlier round is unchanged in this one, and what has failed is not tried again.
     const isKept =
@@ -281,7 +277,6 @@ function tell(
   }
 }
 
-/** Members whose failure no other result mends. */
 function failedForGood(chain: FarmChain, files: FarmFiles): string[] {
   return chain.members.flatMap(({ name, node }) => {
     const outcome = node === null ? undefined : files.outcome(node);
@@ -289,53 +284,7 @@ function failedForGood(chain: FarmChain, files: FarmFiles): string[] {
   });
 }
 
-/**
- * Whether there is something to build that this round could not: what failed for want of results that are there
- * now, or was built before something that it asks for.
- */
-async function isWorthAnother(
-  chain: FarmChain,
-  files: FarmFiles,
-  records: Records,
-  lost: ReadonlySet<string>,
-): Promise<boolean> {
-  const outcomes = chain.members.map((member) => ({
-    member,
-    outcome: member.node === null ? undefined : files.outcome(member.node),
-  }));
-  if (!outcomes.some(({ outcome }) => outcome?.state === 'built')) return false;
-  const never = behind(chain.members, lost);
-  const waits = outcomes.some(
-    ({ member, outcome }) => outcome?.state === 'failed' && !never.has(member.name),
-  );
-  if (waits) return true;
-  await using results = await resultsOf(chain, records, (one) => isDone(files, one));
-  // A member asks for a result that it did not wait for.
-  return chain.members.some((member) => {
-    const record = recordOf(chain, member, records);
-    if (record === undefined || never.has(member.name)) return false;
-    const waited = ancestors(chain.members, member.name);
-    return results
-      .makersOf(record.requires, member.name)
-      .some((name) => !waited.has(name) && !record.uses.includes(name));
-  });
-}
-
-function ancestors(members: readonly FarmMember[], name: string): Set<string> {
-  const byName = new Map(members.map((member) => [member.name, member]));
-  const all = new Set<string>();
-  const open = [name];
-  for (let next = open.pop(); next !== undefined; next = open.pop()) {
-    for (const { member } of byName.get(next)?.needs ?? []) {
-      if (all.has(member)) continue;
-      all.add(member);
-      open.push(member);
-    }
-  }
-  return all;
-}
-
-function interruption(reason: unknown): KilnError {
+function interruption(id: string, reason: unknown): KilnError {
   if (reason instanceof KilnError) return reason;
-  return new KilnError('E_INTERRUPTED', 'the chain was taken out of the queue');
+  return new KilnError('E_INTERRUPTED', `chain ${id} was taken out of the queue`);
 }

@@ -1,42 +1,48 @@
-/** Does a step on this machine: what a worker does. */
+import { randomUUID } from 'node:crypto';
+import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Owner } from '../artifacts/destination.ts';
 import { writeText } from '../artifacts/staging.ts';
 import { KilnError } from '../errors.ts';
-import { plannedRoot, usedRoot } from '../jobs/chain/freshness.ts';
-import { type Member, readMembers } from '../jobs/chain/member.ts';
+import { removeTree } from '../host/files/remove-tree.ts';
+import { requestedImage } from '../image/build.ts';
+import { resolveImage } from '../image/find.ts';
+import { type ImageLock, lockedSettings } from '../image/lock.ts';
+import { readRecipe } from '../image/plan.ts';
+import { plannedRoot, usedRoot } from '../jobs/chain/build-member.ts';
+import { type Member, readMembers, scanMembers } from '../jobs/chain/member.ts';
 import { resultsRepository } from '../jobs/chain/results.ts';
-import { scanMembers } from '../jobs/chain/scan.ts';
 import { buildPackage } from '../jobs/rpmbuild/build.ts';
-import { type BuildBase, openBase } from '../jobs/rpmbuild/buildroot/base.ts';
+import { type BuildBase, openBase, openLockedBase } from '../jobs/rpmbuild/buildroot/base.ts';
+import { describeRecipe } from '../jobs/rpmbuild/buildroot/describe-base.ts';
 import type { BuildHooks, BuildReport } from '../jobs/rpmbuild/outcome/report.ts';
 import type { BuildRequest } from '../jobs/rpmbuild/request.ts';
+import { lengthOf } from '../jobs/run/timeline.ts';
+import { publishRepository } from '../packages/repository/publish/snapshot.ts';
+import { isAbsoluteUrl } from '../packages/repository/transport/location.ts';
 import type { Engine } from '../sandbox/open.ts';
-import { stepStatus } from './exit-status.ts';
-import { type BuildOutcome, OUTCOME_FILE, type ScanOutcome } from './outcome.ts';
-import { ownLock } from './own-image.ts';
-import type { KnownBuild, Step } from './step.ts';
-import { ownResults } from './step-results.ts';
+import {
+  type BuildOutcome,
+  type KnownBuild,
+  OUTCOME_FILE,
+  type ScanOutcome,
+  type Step,
+  stepStatus,
+} from './step.ts';
 
-/** Where the files of a step are on this machine, absolute. */
 export interface StepPlaces {
-  /** Source packages, in the step's order. */
   readonly sources: readonly string[];
-  /** The folder with the chain's results so far, where the step has one. */
   readonly results: string | undefined;
-  /** What is made goes there. */
   readonly resultDirectory: string;
-  /** A folder of the caller's where the lock of the image can be written. */
   readonly work: string;
   readonly owner: Owner;
-  /** What this machine is called in results. */
   readonly worker: string;
 }
 
 /**
- * Does a step and writes what came of it to farm.json in the result directory.
- * @returns an exit status of {@link stepStatus}, and the report of a build
- * @throws KilnError E_FARM_IMAGE, E_FARM_STEP, E_RESULTDIR, E_RPM_FORMAT, and what opening the image throws
+ * Writes what came of a step to farm.json. @returns an exit status of {@link stepStatus}, and the report of a
+ * build @throws KilnError E_FARM_IMAGE, E_FARM_STEP, E_RESULTDIR, E_RPM_FORMAT, and what opening the image
+ * throws
  */
 export async function runStep(
   engine: Engine,
@@ -57,16 +63,16 @@ export async function runStep(
   return { status: 'exitStatus' in outcome ? stepStatus(outcome.exitStatus) : 0, report };
 }
 
-/** The source packages, which must be those that the step means. */
+/** They must be those that the step means. */
 async function membersOf(
   { members }: Step,
   { sources }: StepPlaces,
   signal: AbortSignal | undefined,
 ): Promise<Member[]> {
-  const read = await readMembers(sources, signal);
+  const read = new Map((await readMembers(sources, signal)).map((one) => [one.name, one]));
   return members.map(({ name, file, sha256 }) => {
-    const found = read.find((member) => member.name === name && member.sha256 === sha256);
-    if (found !== undefined) return found;
+    const found = read.get(name);
+    if (found?.sha256 === sha256) return found;
     throw new KilnError('E_FARM_STEP', `${file} is not ${name} with the digest of the step`, {
       hint: 'it was changed after the step was written, or damaged on its way',
     });
@@ -82,18 +88,14 @@ async function scan(
 ): Promise<ScanOutcome> {
   const { update = false, offline } = step.options;
   const { name } = step.image;
-  await using base = await openBase(engine, name, {
-    update,
-    offline,
-    onProgress: onImageProgress,
-    signal,
-  });
+  const opening = { update, offline, onProgress: onImageProgress, signal };
+  await using base = await openBase(engine, name, opening);
   if (base.lock === undefined) {
     throw new KilnError('E_FARM_IMAGE', `it is not known where the packages of ${name} came from`, {
       hint: 'name the image by its recipe: workers make it from the same packages',
     });
   }
-  const request = requestOf(step, places, name, places.sources[0] ?? '');
+  const request = requestOf(step, places, places.sources[0] ?? '');
   const scans = await scanMembers(engine, base, request, members, signal);
   const roots: ScanOutcome['roots'] = [];
   for (const known of step.known) {
@@ -123,27 +125,17 @@ async function build(
 ): Promise<{ readonly outcome: BuildOutcome; readonly report?: BuildReport }> {
   const started = Date.now();
   // A lock names the base: what comes on top of it is solved here, from the lock's repositories and the results.
-  const file = `${step.image.name}.lock.json`;
-  const lock = await ownLock(engine, step.image);
-  await writeText(places.work, file, JSON.stringify(lock), places.owner);
-  const request = requestOf(step, places, join(places.work, file), member.path);
-  const head = {
-    kind: 'kiln-farm-build',
-    format: 1,
-    member: member.name,
-    worker: places.worker,
-    started,
-  } as const;
+  const imageLock = await ownLock(engine, step.image);
+  const request = { ...requestOf(step, places, member.path), imageLock };
+  const whose = { member: member.name, worker: places.worker, started };
+  const head = { kind: 'kiln-farm-build', format: 1, ...whose } as const;
   const nothing = { failure: null, failedPhase: null, lastLines: [], packages: [], durationMs: 0 };
   const [known] = step.known;
   if (known !== undefined) {
     const { offline } = step.options;
-    await using base = await openBase(engine, request.image, {
-      update: false,
-      offline,
-      onProgress: hooks.onImageProgress,
-      signal: hooks.signal,
-    });
+    const { onImageProgress: onProgress, signal } = hooks;
+    const opening = { update: false, offline, onProgress, signal };
+    await using base = await openLockedBase(engine, imageLock, opening);
     if ((await rootNow(engine, base, request, known, hooks.signal)) === known.root) {
       const { requires } = known;
       const same = { state: 'unchanged', exitStatus: 0, root: null, requires } as const;
@@ -173,11 +165,10 @@ async function described(
     root: root === undefined ? null : { digest: root.digest, packages: [...root.packages] },
     requires: [...buildRequires],
     packages: packages.map(({ file, sha256 }) => ({ file, sha256 })),
-    durationMs: Math.max(0, ...phases.map(({ start, duration }) => start + duration)),
+    durationMs: lengthOf(phases),
   };
 }
 
-/** The digest of the root that a member would be built in; undefined where it cannot be solved any more. */
 async function rootNow(
   engine: Engine,
   base: BuildBase,
@@ -195,14 +186,14 @@ async function rootNow(
 }
 
 function requestOf(
-  { options }: Step,
+  { image, options: { samples: _, ...options } }: Step,
   { results, resultDirectory, owner, worker }: StepPlaces,
-  image: string,
   path: string,
 ): BuildRequest {
   return {
     ...options,
-    image,
+    image: image.name,
+    caches: [],
     source: { kind: 'srpm', path },
     resultDirectory,
     caller: owner,
@@ -211,4 +202,69 @@ function requestOf(
     update: false,
     provenance: { ...options.provenance, worker },
   };
+}
+
+/**
+ * Where packages come from, which keys sign them and which files are written is this machine's recipe's to
+ * say, never the step's. @throws KilnError E_FARM_IMAGE where the recipe makes another image, or there is
+ * none
+ */
+async function ownLock(engine: Engine, { name, id, lock }: Step['image']): Promise<ImageLock> {
+  const named = await resolveImage(engine, name, engine.cwd());
+  if (named.kind !== 'recipe' || lock === null || id === null) {
+    throw another(name, `this machine has no recipe ${name}`);
+  }
+  // Root would fetch what a user's step says.
+  const outside = lock.packages.packages.find(({ location }) => isAbsoluteUrl(location));
+  if (engine.owner !== undefined && outside !== undefined) {
+    throw another(name, `${outside.nevra} is at ${outside.location}, not below a repository`);
+  }
+  const recipe = await readRecipe(engine, named.path);
+  const own = (await describeRecipe(recipe, lock.packages.packages)).lock;
+  if (own === undefined) {
+    const why = 'its recipe here does not have all repositories that the packages come from';
+    throw another(name, why);
+  }
+  const made = await requestedImage({ lock: own.packages, settings: lockedSettings(own) });
+  if (made === id) return own;
+  throw another(name, `its recipe here makes ${made.slice(0, 12)} of the same packages`);
+}
+
+function another(name: string, why: string): KilnError {
+  return new KilnError('E_FARM_IMAGE', `${name} is another image on this machine: ${why}`, {
+    hint: 'a worker and the submitting machine need the same kiln and the same recipes',
+  });
+}
+
+interface OwnResults extends AsyncDisposable {
+  readonly path: string;
+}
+
+/**
+ * A repository of this machine's own making: the metadata that the step brings could name any file or server,
+ * and any package by its digest. Links are not followed. @throws KilnError E_FARM_STEP where the packages are
+ * not those that the step means; E_RPM_FORMAT, E_REPOSITORY_COLLISION
+ */
+async function ownResults(
+  { results }: Step,
+  { results: folder, work }: { readonly results: string | undefined; readonly work: string },
+  signal: AbortSignal | undefined,
+): Promise<OwnResults | undefined> {
+  if (results === null || folder === undefined) return undefined;
+  const entries = await readdir(folder, { withFileTypes: true }).catch(() => []);
+  const files = entries
+    .filter((entry) => entry.isFile() && entry.name.endsWith('.rpm'))
+    .map(({ name }) => ({ path: join(folder, name) }));
+  const directory = join(work, `results-${randomUUID()}`);
+  await using made = new AsyncDisposableStack();
+  made.defer(() => removeTree(directory));
+  const snapshot = made.use(await publishRepository(directory, files, { signal }));
+  if (snapshot.id !== results.snapshot) {
+    const why = `${results.folder} does not have the packages that the step means`;
+    throw new KilnError('E_FARM_STEP', why, {
+      hint: 'it was changed after the step was written, or damaged on its way; links count for nothing',
+    });
+  }
+  const held = made.move();
+  return { path: snapshot.path, [Symbol.asyncDispose]: () => held.disposeAsync() };
 }

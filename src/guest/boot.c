@@ -3,8 +3,6 @@
 #include "boot.h"
 
 #include <errno.h>
-#include <fcntl.h>
-#include <linux/mount.h>
 #include <sched.h>
 #include <stdio.h>
 #include <string.h>
@@ -13,7 +11,6 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include "facts.h"
 #include "measure.h"
 #include "mounts.h"
 
@@ -53,8 +50,7 @@ static int make_cgroups(void) {
   if (mounts_tmpfs("/sys", 0555, 1 << 16) != 0 || mkdir("/sys/fs", 0555) != 0 ||
       mkdir(CGROUPS, 0555) != 0 || mounts_new("cgroup2", CGROUPS) != 0)
     return -1;
-  struct mount_attr attributes = {.attr_set = MOUNT_ATTR_RDONLY};
-  return (int)syscall(SYS_mount_setattr, AT_FDCWD, "/sys", 0, &attributes, sizeof attributes);
+  return mounts_seal("/sys");
 }
 
 static int make_console(int terminal) {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
+// One file, for the order of what happens between fork and exec decides what is in force.
 #define _GNU_SOURCE
-#include "exec.h"
+#include "init.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -15,16 +16,14 @@
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "boot.h"
 #include "confine.h"
 #include "faults.h"
-#include "filter.h"
 #include "label.h"
-#include "marks.h"
-#include "rights.h"
-#include "users.h"
+#include "measure.h"
 
 #define STRINGS_MAX 65536u // as wire.c has it
 #define RLIMITS_MAX 16
@@ -41,7 +40,7 @@ struct command {
   struct boot boot;
   struct wire_rlimit rlimits[RLIMITS_MAX];
   unsigned rlimit_count;
-  int tty;
+  int tty, unpacks;
   struct winsize size;
   uint32_t umask;
 };
@@ -80,6 +79,7 @@ static void parse_field(const struct field *field, struct command *command) {
     return;
   }
   case FIELD_BOOT: command->boot.rules[command->boot.count++] = wire_get_boot(field); return;
+  case FIELD_UNPACK: command->unpacks = 1; return;
   case FIELD_UMASK: command->umask = wire_get_umask(field); return;
   }
 }
@@ -110,7 +110,6 @@ static void complete_environment(struct command *command, const struct user *use
   env_strings[command->envc] = NULL;
 }
 
-// A terminal of the sandbox's own devpts: its master goes to kiln through `socket_fd`.
 static int open_terminal(const struct command *command, const struct user *user, int socket_fd,
                          int *master, int *slave) {
   int unlock = 0, number;
@@ -127,11 +126,10 @@ static int open_terminal(const struct command *command, const struct user *user,
   return send_descriptor(socket_fd, *master);
 }
 
-// The child's report to the nested init, through a close-on-exec socket.
 struct report {
   enum { REPORT_ERROR, REPORT_LISTENER, REPORT_FACTS } kind;
-  uint32_t failure; // FAIL_…
-  int number;       // errno, or the listener's descriptor
+  uint32_t failure;
+  int number; // errno, or the listener's descriptor
   char facts[8192];
 };
 
@@ -141,8 +139,7 @@ static _Noreturn void die(int socket_fd, uint32_t failure) {
   _exit(127);
 }
 
-// Loaded last: the filter must allow every later call. If it asks, the init takes the listener while this
-// process goes on, and questions wait until then. Returns whether to wait for that.
+// Loaded last: the filter must allow every later call. If it asks, the init takes the listener.
 static int load_filter(struct confinement *confinement, int socket_fd) {
   if (confinement->filter.len == 0) return 0;
   int listener = filter_load(&confinement->filter, confinement->verdicts.len > 0);
@@ -172,7 +169,6 @@ static _Noreturn void become_command(struct command *command, const struct user 
   }
   umask(command->umask);
 
-  // The command is killed before the init when memory is short.
   prctl(PR_SET_DUMPABLE, 1, 0, 0, 0); // else the file is not ours to write
   int score = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
   if (score >= 0 && write(score, "500", 3) != 3) die(socket_fd, FAIL_OOM_SCORE);
@@ -197,13 +193,16 @@ static _Noreturn void become_command(struct command *command, const struct user 
   uint32_t missing = rights_measure(files, &command->confinement, user, &landlock, facts.facts,
                                     sizeof facts.facts);
   if (missing == 0) missing = label_missing();
-  if (missing != 0) die(socket_fd, missing); // a layer is not there: nothing is executed
+  if (missing != 0) die(socket_fd, missing);
   marks_append(facts.facts, sizeof facts.facts);
   label_measure("label", facts.facts, sizeof facts.facts);
   if (write(socket_fd, &facts, sizeof facts) < 0) die(socket_fd, FAIL_REPORT);
   // exec closes the listener's descriptor, so wait until the init has it.
   char go;
   if (waits && read(socket_fd, &go, 1) != 1) _exit(127);
+  // As exec does; the end of the socket tells the init that the command has begun.
+  if (command->unpacks && syscall(SYS_close_range, 3, ~0U, 0) == 0) _exit(unpack());
+  if (command->unpacks) die(socket_fd, FAIL_DESCRIPTORS);
   environ = env_strings;
   execvp(argv_strings[0], argv_strings);
   die(socket_fd, FAIL_EXEC);
@@ -221,13 +220,11 @@ static int next_report(int fd, struct report *report) {
     if (polled[1].revents != 0) filter_answer();
     if (polled[0].revents == 0) continue;
     ssize_t n = read(fd, report, sizeof *report);
-    // The child ended without reading what was sent, perhaps after it reported why.
     if (n < 0 && (errno == EINTR || errno == ECONNRESET)) continue;
     return n == sizeof *report;
   }
 }
 
-// Waits until the command has been exec'd (end of file) or has reported an error, which `out` is then.
 static int hear_start(int fd, pid_t pid, const struct command *command, struct report *out) {
   static struct report report;
   int untaken = 0, more;
@@ -261,11 +258,9 @@ static int refuse(int control, uint32_t id, int error, uint32_t code, const char
   return -1;
 }
 
-// The command that is starting: one at a time.
 static struct command command;
 static struct user user;
 
-// Takes the command's stdin, stdout and stderr out of a request. 0, or FAIL_… (errno).
 static uint32_t take_stdio(const struct message *request, int fds[3], int *master, int *slave) {
   if (command.tty) {
     if (open_terminal(&command, &user, request->fds[0], master, slave) != 0) return FAIL_TERMINAL;
@@ -319,7 +314,7 @@ int exec_start(struct message *request, int control, struct execution *out) {
   int unstarted = hear_start(ends[0], pid, &command, &report);
   close(ends[0]);
   if (unstarted) {
-    kill(pid, SIGKILL); // it may still wait for us
+    kill(pid, SIGKILL);
     close_open(master);
     const char *text = report.failure == FAIL_CHDIR ? command.cwd : NULL;
     return refuse(control, command.id, report.number, report.failure, text);
@@ -331,9 +326,4 @@ int exec_start(struct message *request, int control, struct execution *out) {
   wire_put_facts(answer, report.facts);
   answer_send(control);
   return 0;
-}
-
-int exec_winsize(const struct execution *execution, uint16_t rows, uint16_t columns) {
-  struct winsize size = {.ws_row = rows, .ws_col = columns};
-  return execution->tty < 0 ? 0 : ioctl(execution->tty, TIOCSWINSZ, &size);
 }

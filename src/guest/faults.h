@@ -1,7 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// For the test of the measurements only (test/sandbox/layers.test.ts): an init compiled with
-// KILN_FAULTS leaves out the layers that /faults in its skeleton names, and must then be found out.
-// The shipped init has none of it.
+// Only for test/sandbox/layers.test.ts: an init with KILN_FAULTS leaves out layers. The shipped one cannot.
 #ifndef KILN_FAULTS_H
 #define KILN_FAULTS_H
 

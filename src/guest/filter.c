@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #define _GNU_SOURCE
-#include "filter.h"
+#include "confine.h"
 
 #include <errno.h>
 #include <linux/seccomp.h>
@@ -13,9 +13,9 @@
 #include <unistd.h>
 
 #include "faults.h"
-#include "rights.h"
+#include "protocol.h"
 
-#ifndef SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV // Linux 5.19
+#ifndef SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV
 #define SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV (1UL << 5)
 #endif
 
@@ -56,20 +56,14 @@ int filter_take(int pid, int number, const struct sock_fprog *verdicts, uint32_t
   if (waiting < 0 && (waiting = epoll_create1(EPOLL_CLOEXEC)) < 0) return -1;
   int process = (int)syscall(SYS_pidfd_open, pid, 0);
   if (process < 0) return -1;
-  int listener = (int)syscall(SYS_pidfd_getfd, process, number, 0), error = errno;
-  close(process);
+  int listener = closing(process, (int)syscall(SYS_pidfd_getfd, process, number, 0));
+  if (listener < 0) return -1;
   struct epoll_event event = {.events = EPOLLIN, .data.ptr = filter};
-  if (listener >= 0 && epoll_ctl(waiting, EPOLL_CTL_ADD, listener, &event) != 0) {
-    error = errno;
-    close(listener);
-    listener = -1;
-  }
-  if (listener < 0) {
-    errno = error;
-    return -1;
-  }
+  if (epoll_ctl(waiting, EPOLL_CTL_ADD, listener, &event) != 0) return closing(listener, -1);
+  // An earlier runner with this id may have left processes. Its filter goes on answering them, but loses the id, so
+  // that filter_refused() finds the new one.
   for (int i = 0; i < FILTERS_MAX; i++)
-    if (filters[i].id == id) filters[i].id = 0; // of a runner before this one; answered all the same
+    if (filters[i].id == id) filters[i].id = 0;
   struct sock_filter *program = programs[filter - filters];
   memcpy(program, verdicts->filter, verdicts->len * sizeof *program);
   *filter = (struct filter){.id = id, .listener = listener, .verdicts = {verdicts->len, program}};
@@ -85,8 +79,7 @@ uint32_t filter_refused(uint32_t id, const struct wire_refused **out) {
   return 0;
 }
 
-// Interprets the classic BPF that a filter may use (seccomp(2), linux/filter.h) on data from the kernel. An
-// unknown instruction refuses the call as if the call did not exist.
+// The classic BPF of seccomp(2), linux/filter.h. An unknown instruction refuses the call with ENOSYS.
 static uint32_t verdict(const struct sock_fprog *program, const struct seccomp_data *data) {
   const uint32_t unknown = SECCOMP_RET_ERRNO | ENOSYS;
   uint32_t a = 0, x = 0, memory[BPF_MEMWORDS] = {0};
@@ -181,7 +174,7 @@ void filter_answer(void) {
     struct filter *filter = events[i].data.ptr;
     if (events[i].events & EPOLLIN) {
       answer(filter);
-    } else { // the last process that had the filter is gone
+    } else {
       close(filter->listener);
       filter->listener = 0;
     }

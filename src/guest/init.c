@@ -1,9 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The guest init: pid 1 of a sandbox. It starts in a tiny, constant skeleton. A runner has it prepare what
-// every sandbox has: it becomes two processes. The outer one stays libvirt's init. The nested one is pid 1
-// of a pid namespace of its own, where commands run, so that a command can neither see, signal nor
-// trace the outer one. Then the same runner, or, when the sandbox was to wait, another one, hands it an
-// image, binds and limits. When that runner's socket ends, so does the sandbox.
+// Two processes: the outer one is libvirt's init; the nested one is pid 1 of the pid namespace where commands
+// run, so that no command can see, signal or trace the outer one. One file, for each relies on what the other does.
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
@@ -16,6 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
@@ -27,17 +25,13 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "exec.h"
+#include "confine.h"
 #include "faults.h"
-#include "filter.h"
+#include "init.h"
 #include "label.h"
-#include "landlock.h"
-#include "marks.h"
 #include "measure.h"
 #include "mounts.h"
-#include "probe.h"
 #include "protocol.h"
-#include "service.h"
 
 #define EXECUTIONS_MAX 256
 #define SOCKET_PATH "/.kiln/init.sock"
@@ -92,7 +86,6 @@ static void report_exit(int control, struct execution *execution, int status,
   answer_send(control);
 }
 
-// Reaps everything that has ended, orphans too. Only the ends of commands are reported.
 static int reap(int control, int flags) {
   int status, last;
   struct rusage usage;
@@ -104,13 +97,9 @@ static int reap(int control, int flags) {
 
 static uint32_t id_of(const struct message *message) {
   struct field field;
-  size_t offset = 0;
-  while (field_next(message, &offset, &field))
-    if (field.tag == FIELD_ID) return wire_get_id(&field);
-  return 0;
+  return field_find(message, FIELD_ID, &field) ? wire_get_id(&field) : 0;
 }
 
-// The sandbox ends here.
 static _Noreturn void end_failed(int control, struct failure *failure, int status) {
   answer_failed(control, 0, failure);
   _exit(status);
@@ -139,29 +128,26 @@ static uint32_t keep_seconds;
 static void signal_command(const struct message *message) {
   struct execution *execution = find_execution(id_of(message));
   struct field field;
-  size_t offset = 0;
-  while (execution != NULL && field_next(message, &offset, &field)) {
-    if (field.tag == FIELD_SIGNAL) {
-      int signo = (int)wire_get_signal(&field);
-      // As a terminal does: the whole foreground group, which the command leads.
-      if (kill(-execution->pid, signo) != 0) kill(execution->pid, signo);
-    } else if (field.tag == FIELD_TERMINAL) {
-      struct wire_terminal size = wire_get_terminal(&field);
-      exec_winsize(execution, size.rows, size.columns);
-    }
+  if (execution == NULL) return;
+  if (field_find(message, FIELD_SIGNAL, &field)) {
+    int signo = (int)wire_get_signal(&field);
+    // As a terminal does: the whole foreground group, which the command leads.
+    if (kill(-execution->pid, signo) != 0) kill(execution->pid, signo);
+  } else if (field_find(message, FIELD_TERMINAL, &field) && execution->tty >= 0) {
+    struct wire_terminal size = wire_get_terminal(&field);
+    struct winsize wanted = {.ws_row = size.rows, .ws_col = size.columns};
+    ioctl(execution->tty, TIOCSWINSZ, &wanted);
   }
 }
 
-// -1 for a message that is not allowed here.
 static int obey(struct message *message, int control) {
   struct field field;
-  size_t offset = 0;
   switch (message->type) {
   case MSG_EXEC: start(message, control); return 0;
   case MSG_SIGNAL:
   case MSG_WINSIZE: signal_command(message); return 0;
   case MSG_KEEP:
-    if (field_next(message, &offset, &field)) keep_seconds = wire_get_ttl(&field);
+    if (field_find(message, FIELD_TTL, &field)) keep_seconds = wire_get_ttl(&field);
     return 0;
   case MSG_KILL_ALL:
     kill(-1, SIGKILL);
@@ -179,8 +165,6 @@ static int64_t now_ms(void) {
   return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
 }
 
-// The life of the sandbox: until kiln's connection ends or, for a kept sandbox, until its time is over and
-// nobody has connected.
 static void serve(int listener, int control, int signals) {
   int64_t deadline = 0;
   for (;;) {
@@ -224,8 +208,7 @@ static void serve(int listener, int control, int signals) {
   }
 }
 
-// Waits for the setup message. A prepared sandbox may have to wait for its claim, but not for ever: there may
-// be no other kiln that would end it.
+// A parked sandbox may have to wait for its claim, but not for ever: there may be no kiln that would end it.
 static int await_setup(int listener, int control, uint32_t wait_seconds, struct message *setup) {
   int more = message_receive(control, setup);
   if (more <= 0 && wait_seconds > 0) {
@@ -260,15 +243,6 @@ static int await_setup(int listener, int control, uint32_t wait_seconds, struct 
   return control;
 }
 
-static uint32_t seconds_to_wait(const struct message *prepare) {
-  struct field field;
-  size_t offset = 0;
-  uint32_t seconds = 0;
-  while (field_next(prepare, &offset, &field))
-    if (field.tag == FIELD_WAIT) seconds = wire_get_wait(&field);
-  return seconds;
-}
-
 static int watch_children(void) {
   sigset_t mask;
   sigemptyset(&mask);
@@ -286,8 +260,10 @@ static _Noreturn void nested_init(struct message *prepare, int listener, int con
   wire_put_id(answer, 0);
   wire_put_value(answer, 0);
   answer_send(control);
+  struct field wait;
+  uint32_t seconds = field_find(prepare, FIELD_WAIT, &wait) ? wire_get_wait(&wait) : 0;
   struct message setup;
-  control = await_setup(listener, control, seconds_to_wait(prepare), &setup);
+  control = await_setup(listener, control, seconds, &setup);
   if (label_setup(&setup) != 0) end_with(control, FAIL_OTHER_LABELS, 109);
   if (mounts_enter(&setup, &failure) != 0) end_failed(control, &failure, 1);
   mark("enter");
@@ -315,7 +291,7 @@ int main(int argc, char **argv) {
   sigaction(SIGTERM, &action, NULL);
   signal(SIGPIPE, SIG_IGN);
 
-  if (mounts_seal_skeleton() != 0) _exit(100);
+  if (mounts_seal("/") != 0) _exit(100);
   int listener = listen_for_runner();
   int control = accept_runner(listener);
   struct message prepare;
@@ -326,8 +302,7 @@ int main(int argc, char **argv) {
     end_with(control, FAIL_SESSION_KEYRING, 107);
   if (!fault("cgroup-namespace") && !fault("cgroup-unchecked") && unshare(CLONE_NEWCGROUP) != 0)
     end_with(control, FAIL_CGROUP_NAMESPACE, 104);
-  // In force for the nested init; a kernel without time namespaces says EINVAL, and kiln knows whether it has
-  // them.
+  // In force for the nested init. A kernel without time namespaces says EINVAL; kiln knows whether it has them.
   if (!fault("time-namespace") && unshare(CLONE_NEWTIME) != 0 && errno != EINVAL)
     end_with(control, FAIL_TIME_NAMESPACE, 108);
   if (label_setup(&prepare) != 0) end_with(control, FAIL_INIT_LABEL, 109);

@@ -8,8 +8,8 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "facts.h"
 #include "faults.h"
+#include "measure.h"
 
 #define LABEL_MAX 1024
 
@@ -34,20 +34,14 @@ static int become(const char *label) {
   snprintf(text, sizeof text, "%s%s", labels.module == LABEL_APPARMOR ? "changeprofile " : "", label);
   int fd = attribute("current", O_WRONLY);
   if (fd < 0) return -1;
-  ssize_t written = write(fd, text, strlen(text));
-  int error = errno;
-  close(fd);
-  errno = error;
-  return written == (ssize_t)strlen(text) ? 0 : -1;
+  return closing(fd, write(fd, text, strlen(text)) == (ssize_t)strlen(text) ? 0 : -1);
 }
 
 int label_setup(const struct message *message) {
   static int prepared;
   struct labels wanted = {0};
   struct field field;
-  size_t offset = 0;
-  while (field_next(message, &offset, &field)) {
-    if (field.tag != FIELD_LABEL) continue;
+  if (field_find(message, FIELD_LABEL, &field)) {
     struct wire_label label = wire_get_label(&field);
     wanted.module = label.module;
     snprintf(wanted.init, sizeof wanted.init, "%s", label.init);
@@ -73,7 +67,6 @@ int label_enter(void) {
   return become(labels.command);
 }
 
-// Writes the label into `label`, of LABEL_MAX bytes: 0, or -1 if there is none.
 static int current(char *label) {
   int fd = attribute("current", O_RDONLY);
   if (fd < 0) return -1;

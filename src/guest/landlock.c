@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #define _GNU_SOURCE
-#include "landlock.h"
+#include "confine.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "faults.h"
+#include "protocol.h"
 
 // Rights of newer kernels that some headers lack (linux/landlock.h); an older kernel refuses them.
 #ifndef LANDLOCK_ACCESS_FS_IOCTL_DEV
@@ -35,7 +36,6 @@ static int abi(void) {
   return (int)syscall(SYS_landlock_create_ruleset, NULL, 0, LANDLOCK_CREATE_RULESET_VERSION);
 }
 
-// All rights over files that this kernel knows: up to the last of its ABI.
 static uint64_t known(int version) {
   uint64_t last = version >= 5   ? LANDLOCK_ACCESS_FS_IOCTL_DEV
                   : version >= 3 ? LANDLOCK_ACCESS_FS_TRUNCATE
@@ -49,10 +49,7 @@ static int allow_below(int rules, const char *path, uint64_t access) {
   beneath.parent_fd = open(path, O_PATH | O_CLOEXEC);
   if (beneath.parent_fd < 0) return -1;
   int result = (int)syscall(SYS_landlock_add_rule, rules, LANDLOCK_RULE_PATH_BENEATH, &beneath, 0);
-  int error = errno;
-  close(beneath.parent_fd);
-  errno = error;
-  return result;
+  return closing(beneath.parent_fd, result);
 }
 
 int landlock_prepare(void) {
@@ -83,11 +80,7 @@ int landlock_rules(uint32_t flags) {
   uint64_t allowed = known(version) & ~devices & ~LANDLOCK_ACCESS_FS_IOCTL_DEV;
   int result = allow_below(rules, "/", allowed);
   if (result == 0 && version >= 5) result = allow_below(rules, "/dev", LANDLOCK_ACCESS_FS_IOCTL_DEV);
-  if (result == 0) return rules;
-  int error = errno;
-  close(rules);
-  errno = error;
-  return -1;
+  return result == 0 ? rules : closing(rules, -1);
 }
 
 static int can_leave(void) {
@@ -96,7 +89,6 @@ static int can_leave(void) {
   return fd >= 0;
 }
 
-// Tries a port on which nobody listens: the first layer that is asked refuses.
 static int can_connect(void) {
   int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
   if (fd < 0) return 0;
@@ -107,8 +99,7 @@ static int can_connect(void) {
   return !refused;
 }
 
-// An abstract socket with a name from the kernel. It is made before the walls stand, so it is foreign to a
-// process behind them.
+// An abstract socket with a name from the kernel, foreign to processes behind the walls: it is made before.
 static int abstract_socket(struct sockaddr_un *address, socklen_t *length) {
   *address = (struct sockaddr_un){.sun_family = AF_UNIX};
   int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);

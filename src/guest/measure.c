@@ -6,6 +6,8 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/nsfs.h>
+#include <stdarg.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,46 +16,70 @@
 #include <sys/statvfs.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
+#include <time.h>
 #include <unistd.h>
 
-#include "facts.h"
 #include "faults.h"
+
+#define MARKS_MAX 16
+
+void facts_add(char *facts, size_t size, const char *format, ...) {
+  size_t used = strlen(facts);
+  va_list arguments;
+  va_start(arguments, format);
+  vsnprintf(facts + used, size - used, format, arguments);
+  va_end(arguments);
+}
+
+static struct {
+  const char *name;
+  int64_t at;
+} marks[MARKS_MAX];
+static unsigned marked;
+
+void mark(const char *name) {
+  // The monotonic clock differs here: the sandbox has a time namespace of its own.
+  struct timespec t;
+  if (marked == MARKS_MAX || clock_gettime(CLOCK_REALTIME, &t) != 0) return;
+  marks[marked].name = name;
+  marks[marked++].at = (int64_t)t.tv_sec * 1000000 + t.tv_nsec / 1000;
+}
+
+void marks_begin(void) {
+  marked = 0;
+  mark("begin");
+}
+
+void marks_append(char *facts, size_t size) {
+  for (unsigned i = 0; i < marked; i++)
+    facts_add(facts, size, "mark=%s %lld\n", marks[i].name, (long long)marks[i].at);
+}
 
 static char text[64 << 10];
 
-static int load(int fd) {
+static int load(const char *path) {
+  int fd = open(path, O_RDONLY | O_CLOEXEC);
+  if (fd < 0) return -1;
   size_t length = 0;
   ssize_t n;
   while (length < sizeof text - 1 && (n = read(fd, text + length, sizeof text - 1 - length)) > 0)
     length += (size_t)n;
   text[length] = 0;
+  close(fd);
   return length == sizeof text - 1 ? -1 : 0;
 }
 
-static int load_path(const char *path) {
-  int fd = open(path, O_RDONLY | O_CLOEXEC);
-  if (fd < 0) return -1;
-  int result = load(fd);
-  close(fd);
-  return result;
-}
-
-static int measure_ids(char *facts, size_t size) {
+static int measure_ids(const char *map, char *facts, size_t size) {
+  char path[32];
   unsigned inside, outside, count;
-  if (load_path("/proc/self/uid_map") != 0 ||
-      sscanf(text, "%u %u %u", &inside, &outside, &count) != 3)
-    return -1;
-  facts_add(facts, size, "uid_map=%u %u %u\n", inside, outside, count);
-  if (inside == 0 && outside == 0) return -1; // container root must not be the host's root
-  if (load_path("/proc/self/gid_map") != 0 ||
-      sscanf(text, "%u %u %u", &inside, &outside, &count) != 3)
-    return -1;
-  facts_add(facts, size, "gid_map=%u %u %u\n", inside, outside, count);
+  snprintf(path, sizeof path, "/proc/self/%s", map);
+  if (load(path) != 0 || sscanf(text, "%u %u %u", &inside, &outside, &count) != 3) return -1;
+  facts_add(facts, size, "%s=%u %u %u\n", map, inside, outside, count);
   return inside == 0 && outside == 0 ? -1 : 0;
 }
 
 static int measure_network(int expected, char *facts, size_t size) {
-  if (load_path("/proc/self/net/dev") != 0) return -1;
+  if (load("/proc/self/net/dev") != 0) return -1;
   int foreign = 0;
   char *rest = text, *line;
   for (int row = 0; (line = strsep(&rest, "\n")) != NULL; row++) {
@@ -77,12 +103,11 @@ int measure_masked(const char *path) {
          (fs.f_flag & ST_RDONLY);
 }
 
-// No mount may show the host's cgroup tree, devices or /sys: only types that the init mounted or was handed.
-// Every mount is reported.
+// No mount may show the host's cgroups, devices or /sys: only types that the init mounted or was handed.
 static int measure_mounts(char *facts, size_t size) {
   static const char *const forbidden[] = {"cgroup", "cgroup2", "sysfs", "devtmpfs", "securityfs",
                                           "debugfs", "tracefs", "bpf", "fuse.libvirt_lxc"};
-  if (load_path("/proc/self/mountinfo") != 0) return -1;
+  if (load("/proc/self/mountinfo") != 0) return -1;
   int result = 0;
   char *rest = text, *line;
   while ((line = strsep(&rest, "\n")) != NULL) {
@@ -94,7 +119,6 @@ static int measure_mounts(char *facts, size_t size) {
     facts_add(facts, size, "mount=%s %s %s\n", type, options, point);
     for (size_t i = 0; i < sizeof forbidden / sizeof *forbidden; i++)
       if (strcmp(type, forbidden[i]) == 0) result = -1;
-    // Device nodes are mounts of their own, which is_ours checks.
     if (fault("nosuid-unchecked")) continue;
     if (strstr(options, "nosuid") == NULL) result = -1;
     if (strstr(options, "nodev") == NULL && strncmp(point, "/dev/", 5) != 0 &&
@@ -111,7 +135,7 @@ int measure_readonly(const char *path) {
 
 static int limits_namespaces(uint32_t most) {
   unsigned found;
-  return load_path("/proc/sys/user/max_user_namespaces") != 0 ||
+  return load("/proc/sys/user/max_user_namespaces") != 0 ||
          (sscanf(text, "%u", &found) == 1 && found <= most);
 }
 
@@ -141,7 +165,6 @@ void measure_surroundings(const struct message *setup) {
     if (field.tag == FIELD_BIND && wire_get_bind(&field).access == BIND_HOST) has_host_files = 1;
 }
 
-// Checks everything that the setup message asked for by path or by number.
 static int measure_setup(const struct message *setup, char *facts, size_t size,
                          struct failure *failure) {
   struct field field;
@@ -198,7 +221,6 @@ static int measure_devices(char *facts, size_t size) {
   return result;
 }
 
-// In a fresh /proc of a fresh pid namespace this process is alone, as pid 1.
 static int is_alone(void) {
   DIR *directory = opendir("/proc");
   if (directory == NULL) return 0;
@@ -211,24 +233,15 @@ static int is_alone(void) {
   return others == 0;
 }
 
-// In a cgroup namespace of its own, a process is at the root. (A namespace other than the host's proves
-// nothing: the daemon may have one, too.)
+// A process is at the root of its own cgroup namespace. That it is not the host's proves nothing.
 int measure_hidden_cgroups(void) {
-  if (load_path("/proc/self/cgroup") != 0) return access("/proc/self/cgroup", F_OK) != 0;
+  if (load("/proc/self/cgroup") != 0) return access("/proc/self/cgroup", F_OK) != 0;
   char *rest = text, *line;
   while ((line = strsep(&rest, "\n")) != NULL) {
     const char *path = strrchr(line, ':');
     if (path != NULL && strcmp(path, ":/") != 0) return 0;
   }
   return 1;
-}
-
-static int wants_network(const struct message *setup) {
-  struct field field;
-  size_t offset = 0;
-  while (field_next(setup, &offset, &field))
-    if (field.tag == FIELD_NETWORK) return 1;
-  return 0;
 }
 
 static void measure_namespaces(char *facts, size_t size) {
@@ -245,8 +258,10 @@ static void measure_namespaces(char *facts, size_t size) {
 
 int measure_sandbox(const struct message *setup, char *facts, size_t size, struct failure *failure) {
   measure_namespaces(facts, size);
-  if (measure_ids(facts, size) != 0) return fail(failure, FAIL_OPEN_USERS, NULL);
-  if (measure_network(wants_network(setup), facts, size) != 0)
+  if (measure_ids("uid_map", facts, size) != 0 || measure_ids("gid_map", facts, size) != 0)
+    return fail(failure, FAIL_OPEN_USERS, NULL);
+  struct field wanted;
+  if (measure_network(field_find(setup, FIELD_NETWORK, &wanted), facts, size) != 0)
     return fail(failure, FAIL_OPEN_NETWORK, NULL);
   if (getpid() != 1 || !is_alone()) return fail(failure, FAIL_OPEN_PIDS, NULL);
   if (!measure_hidden_cgroups() && !fault("cgroup-unchecked"))

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+// One file, for each step relies on the mounts of those before it.
 #define _GNU_SOURCE
 #include "mounts.h"
 
@@ -26,9 +27,8 @@ static const char *const device_names[] = {"null", "zero", "full", "random", "ur
 
 #define NAMES_BYTES (256u << 10) // room for the largest hosts file that is taken over, twice
 
-#define STAGE "/stage" // in the skeleton, with folders for /proc and /dev
+#define STAGE "/stage"
 
-// The fields of MSG_PREPARE that masked or closed paths in the staged /proc.
 static unsigned char closed[16 << 10];
 static size_t closed_length;
 static int limits = -1; // the folder of namespaces(7)' limits, which a read-only /proc/sys hides
@@ -44,14 +44,13 @@ static int attach(int mount_fd, int target_fd) {
 
 static int attach_at(int mount_fd, const char *path) {
   int target = open(path, O_PATH | O_CLOEXEC);
-  if (target < 0) return -1;
-  int result = attach(mount_fd, target), error = errno;
-  close(target);
-  errno = error;
-  return result;
+  return target < 0 ? -1 : closing(target, attach(mount_fd, target));
 }
 
-// A new, detached file system. `options` are key, value, …, NULL; a NULL value is a flag.
+static int attach_closing(int mount_fd, const char *path) {
+  return mount_fd < 0 ? -1 : closing(mount_fd, attach_at(mount_fd, path));
+}
+
 static int detached(const char *type, unsigned attributes, const char *const options[]) {
   int fs = (int)syscall(SYS_fsopen, type, FSOPEN_CLOEXEC);
   if (fs < 0) return -1;
@@ -67,10 +66,12 @@ static int detached(const char *type, unsigned attributes, const char *const opt
     result = (int)syscall(SYS_fsconfig, fs, FSCONFIG_SET_STRING, "context", context, 0);
   if (result == 0) result = (int)syscall(SYS_fsconfig, fs, FSCONFIG_CMD_CREATE, NULL, NULL, 0);
   if (result == 0) result = (int)syscall(SYS_fsmount, fs, FSMOUNT_CLOEXEC, attributes);
-  int error = errno;
-  close(fs);
-  errno = error;
-  return result;
+  return closing(fs, result);
+}
+
+static int detached_plain(const char *type) {
+  const char *no_options[] = {NULL};
+  return detached(type, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC, no_options);
 }
 
 static int detached_tmpfs(uint32_t mode, uint64_t bytes, unsigned attributes) {
@@ -81,7 +82,6 @@ static int detached_tmpfs(uint32_t mode, uint64_t bytes, unsigned attributes) {
   return detached("tmpfs", attributes, options);
 }
 
-// mkdir -p for everything above the last component; absolute paths in this root.
 static int make_parents(const char *path) {
   char part[4096];
   if (strlen(path) >= sizeof part) {
@@ -121,99 +121,60 @@ static int write_all(int fd, const unsigned char *data, size_t length) {
 }
 
 int mounts_tmpfs(const char *path, uint32_t mode, uint64_t bytes) {
-  int fd = detached_tmpfs(mode, bytes, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV);
-  if (fd < 0 || make_directory(path, 0755) != 0) return -1;
-  int result = attach_at(fd, path);
-  close(fd);
-  return result;
+  if (make_directory(path, 0755) != 0) return -1;
+  return attach_closing(detached_tmpfs(mode, bytes, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV), path);
 }
 
-int mounts_new(const char *type, const char *path) {
-  const char *no_options[] = {NULL};
-  int fd = detached(type, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC, no_options);
-  if (fd < 0) return -1;
-  int result = attach_at(fd, path), error = errno;
-  close(fd);
-  errno = error;
-  return result;
-}
+int mounts_new(const char *type, const char *path) { return attach_closing(detached_plain(type), path); }
 
 int mounts_copy(const char *from, const char *to) {
-  int fd = clone_tree(from);
-  if (fd < 0) return -1;
-  int result = make_file(to) == 0 ? attach_at(fd, to) : -1, error = errno;
-  close(fd);
-  errno = error;
-  return result;
+  return make_file(to) == 0 ? attach_closing(clone_tree(from), to) : -1;
 }
 
 static int mount_scratch(const struct message *setup, const struct field *field) {
   if (field->tag == FIELD_SCRATCH)
     return attach_at(setup->fds[wire_get_scratch(field)], "/scratch");
-  int fd = detached_tmpfs(0755, wire_get_scratch_tmpfs(field), MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV);
-  if (fd < 0) return -1;
-  int result = attach_at(fd, "/scratch");
-  close(fd);
-  return result;
+  uint64_t bytes = wire_get_scratch_tmpfs(field);
+  return attach_closing(detached_tmpfs(0755, bytes, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV), "/scratch");
 }
 
-int mounts_seal_skeleton(void) {
+int mounts_seal(const char *path) {
   struct mount_attr attributes = {.attr_set = MOUNT_ATTR_RDONLY};
-  return (int)syscall(SYS_mount_setattr, AT_FDCWD, "/", 0, &attributes, sizeof attributes);
+  return (int)syscall(SYS_mount_setattr, AT_FDCWD, path, 0, &attributes, sizeof attributes);
 }
 
-// Writes one file of the layer of names, owned by root as in an image.
 static int write_etc_file(int etc, const struct field *field) {
   struct wire_etc_file file = wire_get_etc_file(field);
   int fd = openat(etc, file.name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0644);
   if (fd < 0) return -1;
-  int result = write_all(fd, file.content, file.content_length), error = errno;
-  close(fd);
-  errno = error;
-  return result;
+  return closing(fd, write_all(fd, file.content, file.content_length));
 }
 
-// Makes a layer for the files of FIELD_ETC_FILE between the image and the sandbox's writes: the sandbox sees
-// them, programs can replace them, and the upper directory, which may become an image or a kept root, contains
-// none of them. Returns 1 with a layer on /names, 0 without.
+// A layer for FIELD_ETC_FILE below the sandbox's writes, so that no image gets them. 1, or 0 without.
 static int make_names(const struct message *setup) {
   struct field field;
-  size_t offset = 0;
-  int wanted = 0;
-  while (field_next(setup, &offset, &field)) wanted |= field.tag == FIELD_ETC_FILE;
-  if (!wanted) return 0;
+  if (!field_find(setup, FIELD_ETC_FILE, &field)) return 0;
   // The merged /etc gets mode, owner and time of its topmost layer: set the image's.
   struct stat image = {.st_mode = S_IFDIR | 0755};
   int lower = open("/lower", O_PATH | O_DIRECTORY | O_CLOEXEC);
   if (lower < 0) return -1;
-  int found = fstatat(lower, "etc", &image, AT_SYMLINK_NOFOLLOW), missing = errno;
-  close(lower);
-  if (found != 0 && missing != ENOENT) return 0;
+  int found = closing(lower, fstatat(lower, "etc", &image, AT_SYMLINK_NOFOLLOW));
+  if (found != 0 && errno != ENOENT) return 0;
   // A link or a file in place of /etc stays as it is: nothing is written through a link.
   if (!S_ISDIR(image.st_mode)) return 0;
   int layer = detached_tmpfs(0755, NAMES_BYTES, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV);
-  if (layer < 0) return -1;
-  int result = attach_at(layer, "/names"), etc = -1, error = errno;
-  close(layer);
-  if (result == 0) {
-    result = mkdir("/names/etc", 0700);
-    etc = open("/names/etc", O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-    if (result == 0 && etc < 0) result = -1;
-    for (offset = 0; result == 0 && field_next(setup, &offset, &field);)
-      if (field.tag == FIELD_ETC_FILE) result = write_etc_file(etc, &field);
-    struct timespec times[2] = {image.st_atim, image.st_mtim};
-    if (result == 0 &&
-        (fchown(etc, image.st_uid, image.st_gid) != 0 || fchmod(etc, image.st_mode & 07777) != 0 ||
-         (found == 0 && futimens(etc, times) != 0)))
-      result = -1;
-    error = errno;
-    close(etc);
-  }
-  errno = error;
-  return result == 0 ? 1 : -1;
+  if (attach_closing(layer, "/names") != 0 || mkdir("/names/etc", 0700) != 0) return -1;
+  int etc = open("/names/etc", O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC), result = 0;
+  if (etc < 0) return -1;
+  for (size_t offset = 0; result == 0 && field_next(setup, &offset, &field);)
+    if (field.tag == FIELD_ETC_FILE) result = write_etc_file(etc, &field);
+  struct timespec times[2] = {image.st_atim, image.st_mtim};
+  if (result != 0 || fchown(etc, image.st_uid, image.st_gid) != 0 ||
+      fchmod(etc, image.st_mode & 07777) != 0 || (found == 0 && futimens(etc, times) != 0))
+    return closing(etc, -1);
+  return closing(etc, 1);
 }
 
-// The root of the sandbox, on /newroot, and its name.
 static int make_root(const struct message *setup, struct failure *failure) {
   struct field field;
   size_t offset = 0;
@@ -288,7 +249,6 @@ static int is_directory(const char *path) {
   return stat(path, &st) == 0 && S_ISDIR(st.st_mode);
 }
 
-// An empty, read-only folder: a copy of the first one, if that is of this mount namespace.
 static int empty_folder(void) {
   static int first = -1;
   if (first >= 0) {
@@ -303,11 +263,7 @@ static int empty_folder(void) {
 
 int mounts_mask(const char *path) {
   if (access(path, F_OK) != 0 || fault("mask")) return 0;
-  int fd = is_directory(path) ? empty_folder() : clone_tree("/dev/null");
-  if (fd < 0) return -1;
-  int result = attach_at(fd, path);
-  close(fd);
-  return result;
+  return attach_closing(is_directory(path) ? empty_folder() : clone_tree("/dev/null"), path);
 }
 
 int mounts_readonly(const char *path) {
@@ -315,16 +271,16 @@ int mounts_readonly(const char *path) {
   int fd = clone_tree(path);
   if (fd < 0) return -1;
   struct mount_attr attributes = {.attr_set = MOUNT_ATTR_RDONLY};
-  int result = (int)syscall(SYS_mount_setattr, fd, "", AT_EMPTY_PATH, &attributes, sizeof attributes);
-  if (result == 0) result = attach_at(fd, path);
-  close(fd);
-  return result;
+  if (syscall(SYS_mount_setattr, fd, "", AT_EMPTY_PATH, &attributes, sizeof attributes) != 0)
+    return closing(fd, -1);
+  return attach_closing(fd, path);
 }
 
 static int bind_mount(const struct message *setup, const struct wire_bind *bind) {
   int fd = setup->fds[bind->fd];
-  if ((bind->directory ? make_directory(bind->path, 0755) : make_file(bind->path)) != 0) return -1;
-  if (attach_at(fd, bind->path) != 0) return -1;
+  if ((bind->directory ? make_directory(bind->path, 0755) : make_file(bind->path)) != 0 ||
+      attach_at(fd, bind->path) != 0)
+    return -1;
   struct mount_attr writable = {.attr_clr = MOUNT_ATTR_RDONLY};
   if (fault("bind-readonly") &&
       syscall(SYS_mount_setattr, fd, "", AT_EMPTY_PATH, &writable, sizeof writable) != 0)
@@ -338,12 +294,8 @@ static int write_file(const struct wire_file *file) {
   int fd = open(file->path, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, file->mode & 0777);
   if (fd < 0) return -1;
   if (fchown(fd, file->uid, file->gid) != 0 ||
-      write_all(fd, file->content, file->content_length) != 0) {
-    int error = errno;
-    close(fd);
-    errno = error;
-    return -1;
-  }
+      write_all(fd, file->content, file->content_length) != 0)
+    return closing(fd, -1);
   return close(fd);
 }
 
@@ -352,22 +304,17 @@ int mounts_directory(const struct wire_directory *wanted) {
   int fd = open(wanted->path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
   if (fd < 0) return -1;
   // Owner first: changing the owner clears set-id bits.
-  int result = fchown(fd, wanted->uid, wanted->gid) == 0 ? fchmod(fd, wanted->mode) : -1;
-  int error = errno;
-  close(fd);
-  errno = error;
-  return result;
+  return closing(fd, fchown(fd, wanted->uid, wanted->gid) == 0 ? fchmod(fd, wanted->mode) : -1);
 }
 
-// Limits how many namespaces can be made in the sandbox by anybody: limits of its user namespace
-// (namespaces(7)). Existing ones stay. Mount namespaces are not limited: each detached mount is one.
+// namespaces(7). Existing ones stay. Mount namespaces have no limit: each detached mount is one.
 static int limit_namespaces(uint32_t most, struct failure *failure) {
   static const char *const kinds[] = {"cgroup", "ipc", "net", "pid", "time", "user", "uts"};
   for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
     char path[64];
     snprintf(path, sizeof path, "max_%s_namespaces", kinds[i]);
     int fd = openat(limits, path, O_WRONLY | O_CLOEXEC);
-    if (fd < 0 && errno == ENOENT) continue; // a kind that this kernel does not have
+    if (fd < 0 && errno == ENOENT) continue;
     if (fd < 0 || dprintf(fd, "%u", most) < 0) return fail(failure, FAIL_NAMESPACE_LIMIT, path);
     close(fd);
   }
@@ -403,16 +350,10 @@ static int obey(const struct message *setup, const struct field *field, struct f
   }
   case FIELD_NAMESPACES:
     return fault("namespace-limit") ? 0 : limit_namespaces(wire_get_namespaces(field), failure);
-  default: return 0; // make_root, label.h and measure.h have the others
+  default: return 0;
   }
 }
 
-static int fresh_proc(void) {
-  const char *no_options[] = {NULL};
-  return detached("proc", MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC, no_options);
-}
-
-// Masks and closes paths in the staged /proc, and keeps the fields to compare them later.
 static int close_proc(const struct message *prepare, struct failure *failure) {
   struct field field;
   size_t offset = 0, start = 0;
@@ -439,7 +380,7 @@ int mounts_stage(const struct message *prepare, struct failure *failure) {
   if (mount(NULL, "/", NULL, 0x4000 /* MS_REC */ | (1 << 18) /* MS_PRIVATE */, NULL) != 0)
     return fail(failure, FAIL_PRIVATE_MOUNTS, NULL);
   // A new proc is allowed only while another one is fully visible: mount it before libvirt's goes.
-  int proc = fresh_proc();
+  int proc = detached_plain("proc");
   if (proc < 0) return fail(failure, FAIL_FRESH_PROC, NULL);
   if (attach_at(proc, STAGE "/proc") != 0) return fail(failure, FAIL_MOUNT, "/proc");
   limits = openat(proc, "sys/user", O_PATH | O_DIRECTORY | O_CLOEXEC);
@@ -447,8 +388,7 @@ int mounts_stage(const struct message *prepare, struct failure *failure) {
   return close_proc(prepare, failure) != 0 ? -1 : make_dev(failure);
 }
 
-// Where `setup` asks for everything that is closed in the staged /proc, in the same words; -1 if it asks for
-// something else.
+// Where `setup` asks for all that is closed in the staged /proc, in the same words; else -1.
 static ssize_t closed_in(const struct message *setup) {
   struct field field;
   size_t offset = 0;
@@ -460,19 +400,16 @@ static ssize_t closed_in(const struct message *setup) {
   return -1;
 }
 
-// Attaches a mount on a folder of the image, made if it is missing, before the image is the root: until then
-// `..` would lead out of it. A link is never followed. Closes `mount_fd`.
+// Before the image is the root `..` would lead out of it. Never follows a link. Closes `mount_fd`.
 static int attach_to_image(int mount_fd, const char *name, mode_t mode) {
   if (mount_fd < 0) return -1;
   int root = open("/newroot", O_PATH | O_DIRECTORY | O_CLOEXEC), target = -1;
   if (root >= 0 && (mkdirat(root, name, mode) == 0 || errno == EEXIST))
     target = openat(root, name, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-  int result = target < 0 ? -1 : attach(mount_fd, target), error = errno;
-  close(target);
-  close(root);
-  close(mount_fd);
-  errno = error;
-  return result;
+  int result = target < 0 ? -1 : attach(mount_fd, target);
+  closing(target, result);
+  closing(root, result);
+  return closing(mount_fd, result);
 }
 
 static int staged(const char *path) {
@@ -492,7 +429,7 @@ static int is_closed(const struct field *field) {
 int mounts_enter(const struct message *setup, struct failure *failure) {
   if (make_root(setup, failure) != 0) return -1;
   ssize_t known = closed_in(setup);
-  int proc = known < 0 ? fresh_proc() : staged(STAGE "/proc");
+  int proc = known < 0 ? detached_plain("proc") : staged(STAGE "/proc");
   if (attach_to_image(proc, "proc", 0555) != 0) return fail(failure, FAIL_MOUNT, "/proc");
   if (attach_to_image(staged(STAGE "/dev"), "dev", 0755) != 0) return fail(failure, FAIL_MOUNT, "/dev");
   if (!fault("pivot") && pivot() != 0) return fail(failure, FAIL_PIVOT, NULL);

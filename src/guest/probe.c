@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #define _GNU_SOURCE
-#include "probe.h"
+#include "init.h"
 
 #include <errno.h>
 #include <sched.h>
@@ -10,8 +10,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-// Each call is made so that it changes nothing and fails: a filter's EPERM or ENOSYS comes before the kernel
-// looks at the arguments.
+// No call changes anything, and all fail: a filter's EPERM or ENOSYS precedes the check of arguments.
 static const struct {
   const char *name;
   long number;

@@ -28,7 +28,6 @@ static int read_whole(int fd, unsigned char *to, size_t length) {
   return 1;
 }
 
-// How many bytes at `data` the part takes, or -1.
 static ssize_t check_part(const struct part_spec *part, const struct message *message,
                           const unsigned char *data, size_t left) {
   const unsigned char *end;
@@ -71,7 +70,6 @@ static int check_field(const struct field_spec *spec, const struct message *mess
   return at == field->length ? 0 : -1;
 }
 
-// -1 if the next field does not lie within the message.
 static int check_bounds(const struct message *message, size_t offset) {
   uint32_t length;
   if (offset == message->length) return 0;
@@ -138,12 +136,8 @@ int message_receive(int fd, struct message *out) {
   out->type = head[1];
   current = !current;
   out->payload = requests[current];
-  if (out->length > REQUEST_MAX) {
-    errno = EBADMSG;
-    return -1;
-  }
-  int more = read_whole(fd, out->payload, out->length);
-  if (more > 0 && check(out) != 0) {
+  int more = out->length > REQUEST_MAX ? 1 : read_whole(fd, out->payload, out->length);
+  if (more > 0 && (out->length > REQUEST_MAX || check(out) != 0)) {
     errno = EBADMSG;
     return -1;
   }
@@ -165,6 +159,12 @@ int field_next(const struct message *message, size_t *offset, struct field *out)
   return 1;
 }
 
+int field_find(const struct message *message, uint32_t tag, struct field *out) {
+  for (size_t offset = 0; field_next(message, &offset, out);)
+    if (out->tag == tag) return 1;
+  return 0;
+}
+
 size_t writer_field(struct writer *out, uint32_t tag) {
   size_t start = out->length;
   uint32_t head[2] = {tag, 0};
@@ -174,7 +174,7 @@ size_t writer_field(struct writer *out, uint32_t tag) {
 
 void writer_add(struct writer *out, const void *data, size_t length) {
   if (out->length > out->size || length > out->size - out->length) {
-    out->length = out->size + 1; // it does not fit, nor does what is left of it
+    out->length = out->size + 1;
     return;
   }
   memcpy(out->data + out->length, data, length);
@@ -207,6 +207,13 @@ void answer_send(int fd) {
     }
     done += (size_t)n;
   }
+}
+
+int closing(int fd, int result) {
+  int error = errno;
+  close(fd);
+  errno = error;
+  return result;
 }
 
 int send_descriptor(int socket_fd, int fd) {

@@ -1,13 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 #define _GNU_SOURCE
-#include "service.h"
+#include "init.h"
 
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <net/if.h>
+#include <net/route.h>
+#include <netinet/in.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -16,8 +20,8 @@
 #include <unistd.h>
 
 #include "mounts.h"
-#include "network.h"
 
+#define DHCP_CLIENT_PORT 68
 #define NOTIFY_TEXT_MAX 4096
 #define NOTIFY_PER_SECOND 100
 
@@ -47,11 +51,6 @@ static int make_directories(const struct message *message) {
   return 0;
 }
 
-// kiln connects it: connecting here would let a service with a full backlog block the init.
-static int make_socket(const struct request *request) {
-  return socket((int)request->family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-}
-
 static int hand_over(const struct message *message, int made) {
   if (made < 0) return -1;
   if (message->refused) {
@@ -59,10 +58,7 @@ static int hand_over(const struct message *message, int made) {
     errno = EACCES;
     return -1;
   }
-  int result = send_descriptor(message->fds[0], made), error = errno;
-  close(made);
-  errno = error;
-  return result;
+  return closing(made, send_descriptor(message->fds[0], made));
 }
 
 static int adopt(const struct request *request, struct execution *slots, int count) {
@@ -71,18 +67,16 @@ static int adopt(const struct request *request, struct execution *slots, int cou
     errno = ESRCH;
     return -1;
   }
-  for (int i = 0; i < count; i++)
-    if (slots[i].pid == pid) {
-      slots[i].id = request->id;
-      return (int)session;
-    }
-  for (int i = 0; i < count; i++)
-    if (slots[i].pid == 0) {
-      slots[i] = (struct execution){.id = request->id, .pid = pid, .tty = -1};
-      return (int)session;
-    }
-  errno = EAGAIN;
-  return -1;
+  struct execution *slot = NULL;
+  for (int i = 0; i < count && (slot == NULL || slot->pid != pid); i++)
+    if (slots[i].pid == pid || (slots[i].pid == 0 && slot == NULL)) slot = &slots[i];
+  if (slot == NULL) {
+    errno = EAGAIN;
+    return -1;
+  }
+  if (slot->pid == 0) *slot = (struct execution){.pid = pid, .tty = -1};
+  slot->id = request->id;
+  return (int)session;
 }
 
 static int kill_session(const struct request *request) {
@@ -113,14 +107,63 @@ static int make_notify_socket(const char *path) {
   if (fd < 0) return -1;
   unlink(path);
   if (setsockopt(fd, SOL_SOCKET, SO_PASSCRED, &yes, sizeof yes) != 0 ||
-      bind(fd, (struct sockaddr *)&address, sizeof address) != 0 || chmod(path, 0666) != 0) {
-    int error = errno;
-    close(fd);
-    errno = error;
-    return -1;
-  }
+      bind(fd, (struct sockaddr *)&address, sizeof address) != 0 || chmod(path, 0666) != 0)
+    return closing(fd, -1);
   notify_fd = fd;
   return 0;
+}
+
+static void set_ipv4(struct sockaddr *out, uint32_t address) {
+  struct sockaddr_in in = {.sin_family = AF_INET, .sin_addr.s_addr = address};
+  memcpy(out, &in, sizeof in);
+}
+
+static struct ifreq interface_named(const char *name) {
+  struct ifreq request = {0};
+  strcpy(request.ifr_name, name);
+  return request;
+}
+
+static int change_default(int fd, unsigned long change, struct ifreq *interface, uint32_t gateway) {
+  struct rtentry route = {.rt_dev = interface->ifr_name,
+                          .rt_flags = RTF_UP | (gateway == 0 ? 0 : RTF_GATEWAY)};
+  set_ipv4(&route.rt_dst, 0);
+  set_ipv4(&route.rt_genmask, 0);
+  set_ipv4(&route.rt_gateway, gateway);
+  return ioctl(fd, change, &route);
+}
+
+static int dhcp_socket(const char *interface) {
+  struct ifreq request = interface_named(interface);
+  int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0), yes = 1;
+  if (fd < 0) return -1;
+  struct sockaddr_in any = {.sin_family = AF_INET, .sin_port = htons(DHCP_CLIENT_PORT)};
+  if (setsockopt(fd, SOL_SOCKET, SO_BROADCAST, &yes, sizeof yes) != 0 ||
+      setsockopt(fd, SOL_SOCKET, SO_BINDTODEVICE, request.ifr_name, sizeof request.ifr_name) != 0 ||
+      bind(fd, (struct sockaddr *)&any, sizeof any) != 0)
+    return closing(fd, -1);
+  // libvirt leaves an interface without an address down.
+  if (ioctl(fd, SIOCGIFFLAGS, &request) != 0) return closing(fd, -1);
+  request.ifr_flags |= IFF_UP;
+  if (ioctl(fd, SIOCSIFFLAGS, &request) != 0) return closing(fd, -1);
+  // With rp_filter, an interface without a route receives no answers.
+  if (change_default(fd, SIOCADDRT, &request, 0) != 0 && errno != EEXIST) return closing(fd, -1);
+  return fd;
+}
+
+static int set_address(const char *interface, const struct wire_address *wanted) {
+  struct ifreq request = interface_named(interface);
+  int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+  if (fd < 0) return -1;
+  set_ipv4(&request.ifr_addr, wanted->address);
+  if (ioctl(fd, SIOCSIFADDR, &request) != 0) return closing(fd, -1);
+  set_ipv4(&request.ifr_netmask, wanted->mask);
+  if (ioctl(fd, SIOCSIFNETMASK, &request) != 0) return closing(fd, -1);
+  while (change_default(fd, SIOCDELRT, &request, 0) == 0) continue;
+  if (wanted->gateway != 0 && change_default(fd, SIOCADDRT, &request, wanted->gateway) != 0 &&
+      errno != EEXIST)
+    return closing(fd, -1);
+  return closing(fd, 0);
 }
 
 static struct request read_request(const struct message *message) {
@@ -149,7 +192,9 @@ int service_obey(struct message *message, int control, struct execution *slots, 
     code = FAIL_MAKE_DIRECTORIES;
     break;
   case MSG_SOCKET:
-    result = hand_over(message, make_socket(&request));
+    // kiln connects it: connecting here would let a service with a full backlog block the init.
+    result = hand_over(
+        message, socket((int)request.family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
     code = FAIL_SOCKET;
     break;
   case MSG_ADOPT:
@@ -165,11 +210,11 @@ int service_obey(struct message *message, int control, struct execution *slots, 
     code = FAIL_NOTIFY_SOCKET;
     break;
   case MSG_DHCP_SOCKET:
-    result = hand_over(message, network_dhcp_socket(request.interface));
+    result = hand_over(message, dhcp_socket(request.interface));
     code = FAIL_DHCP_SOCKET;
     break;
   case MSG_ADDRESS:
-    result = network_set_address(request.interface, &request.address);
+    result = set_address(request.interface, &request.address);
     code = FAIL_ADDRESS;
     break;
   default: return -1;

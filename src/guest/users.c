@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #define _GNU_SOURCE
-#include "users.h"
+#include "confine.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -33,7 +33,6 @@ static int load(const char *path) {
   return 0;
 }
 
-// Takes the next line and splits it at its colons. Returns the number of columns, -1 at the end.
 static int next_line(char **rest, char *columns[], int most) {
   if (*rest == NULL || **rest == 0) return -1;
   char *line = strsep(rest, "\n");

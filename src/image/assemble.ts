@@ -1,44 +1,47 @@
-import { closeSync, constants, futimesSync, mkdirSync, openSync, renameSync } from 'node:fs';
+import {
+  closeSync,
+  constants,
+  futimesSync,
+  lstatSync,
+  mkdirSync,
+  openSync,
+  renameSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import { KilnError } from '../errors.ts';
 import { closing } from '../host/calls/descriptor.ts';
 import { hasErrno } from '../host/calls/libc.ts';
-import { unlinkat } from '../host/files/at.ts';
+import { openInTree, unlinkat } from '../host/files/at.ts';
 import { span } from '../host/trace/trace.ts';
 import { encodeName } from '../packages/rpm/filename.ts';
 import type { ScriptletPolicy } from '../recipe/load-image-recipe.ts';
 import type { Engine } from '../sandbox/open.ts';
 import type { OnImageProgress } from './progress.ts';
 import type { StoredPackage } from './store/entry.ts';
+import type { LeasedImage } from './store/images.ts';
 import type { TransactionKind } from './store/manifest.ts';
-import { reasonsForExact } from './transaction/choose.ts';
-import { installIntoEmptyRoot, rpmMissing } from './transaction/exact.ts';
-import { findRpm, runFastTransaction } from './transaction/fast.ts';
+import { installIntoEmptyRoot, installOnTop, rpmMissing } from './transaction/exact.ts';
+import { findRpm, RPM_PATHS, reasonsForExact, runFastTransaction } from './transaction/fast.ts';
 import { TransactionSandbox } from './transaction/transaction-sandbox.ts';
 import { restoreCapabilities, settleOwners } from './tree/accounts.ts';
+import { cloneTree } from './tree/clone.ts';
 import { type Composition, composeTree, packagedTime } from './tree/compose.ts';
 import { type ClampTimes, cleanUpperTree, mergeOverlay } from './tree/merge-overlay.ts';
-import { openInTree } from './tree/path.ts';
 import { TreePlan } from './tree/plan.ts';
 
-/** How many file conflicts a message lists. */
 const SHOWN_PROBLEMS = 20;
 
-/** What making any tree needs. */
 export interface TreeOptions {
   readonly engine: Engine;
   readonly scriptlets: ScriptletPolicy;
-  /** Gets the package files in the same order; only rpm itself needs them. */
   readonly fetchFiles: () => Promise<readonly string[]>;
-  /** A folder on the store's file system for unfinished files. */
+  /** It lies on the store's file system. */
   readonly work: string;
   readonly onProgress?: OnImageProgress | undefined;
   readonly signal?: AbortSignal | undefined;
 }
 
-/** A tree to be made of packages. */
 export interface AssembleOptions extends TreeOptions {
-  /** In installation order. */
   readonly packages: readonly StoredPackage[];
 }
 
@@ -47,18 +50,17 @@ export interface AssembledTree {
   readonly transaction: TransactionKind;
   readonly exactReasons: readonly string[];
   readonly warnings: readonly string[];
-  /** Digests of the packages whose store inodes the tree links to. */
   readonly linked: readonly string[];
-  /** The image's time: when its newest package was built, seconds since 1970. */
+  /** When its newest package was built, seconds since 1970. */
   readonly epoch: number;
-  /** Bytes of all files, and of files that are not links into the package store. */
+  /** Bytes of all files, and of those that are no links into the package store. */
   readonly bytes: number;
   readonly ownBytes: number;
 }
 
 /**
- * Makes the tree that rpm would make of these packages in an empty root.
- * @throws KilnError E_FILE_CONFLICT, E_SCRIPTLET, E_RPM_MISSING, E_DISK.
+ * The tree that rpm would make of these packages in an empty root. @throws KilnError E_FILE_CONFLICT,
+ * E_SCRIPTLET, E_RPM_MISSING, E_DISK
  */
 export async function assembleTree(options: AssembleOptions): Promise<AssembledTree> {
   using _ = span('assemble the tree');
@@ -85,7 +87,6 @@ export async function assembleTree(options: AssembleOptions): Promise<AssembledT
 interface Parts {
   readonly options: AssembleOptions;
   readonly plan: TreePlan;
-  /** The folder with the tree of all payloads. */
   readonly composed: string;
   readonly composition: Composition;
 }
@@ -105,22 +106,16 @@ function withoutScripts({ options, composed, composition }: Parts): AssembledTre
 }
 
 async function fast({ options, plan, composed, composition }: Parts): Promise<AssembledTree> {
-  const { engine, packages, scriptlets, signal, onProgress } = options;
-  const work = subdirectory(options.work, 'transaction');
+  const { packages } = options;
   const clamp = clampTimes(newest(packages));
   const trash = openSync(subdirectory(options.work, 'displaced'), constants.O_DIRECTORY);
   using _trash = closing(trash);
   const { upper, warnings } = await runFastTransaction({
-    engine,
+    ...options,
     tree: composed,
     plan,
-    work,
-    packages,
+    work: subdirectory(options.work, 'transaction'),
     deferred: composition.deferred,
-    timeout: scriptlets.timeout,
-    disk: scriptlets.disk,
-    signal,
-    onStep: (label) => onProgress?.({ kind: 'script', label }),
   });
   removeMountPoints(upper, (name) => plan.find(`/${name}`) !== undefined);
   const merge = mergeOverlay(upper, composed, trash, clamp);
@@ -142,23 +137,18 @@ async function exact(
   { options, plan, composed }: Parts,
   reasons: readonly string[],
 ): Promise<AssembledTree> {
-  const { engine, packages, scriptlets, signal, onProgress } = options;
   const rpm = findRpm(plan);
   if (rpm === undefined) throw rpmMissing(reasons);
-  onProgress?.({ kind: 'exact', reasons });
-  const work = subdirectory(options.work, 'transaction');
-  const clamp = clampTimes(newest(packages));
+  options.onProgress?.({ kind: 'exact', reasons });
+  const epoch = newest(options.packages);
+  const clamp = clampTimes(epoch);
   const { root, warnings } = await installIntoEmptyRoot({
-    engine,
+    ...options,
     tree: composed,
     rpm,
-    work,
+    work: subdirectory(options.work, 'transaction'),
     packages: await options.fetchFiles(),
     hasDev: plan.find('/dev') !== undefined,
-    // rpm has no time limit for a single script.
-    timeout: scriptlets.timeout * (packages.length + 1),
-    disk: scriptlets.disk,
-    signal,
   });
   const { bytes, directories } = cleanUpperTree(root, clamp);
   const path = join(options.work, 'installed');
@@ -170,14 +160,14 @@ async function exact(
     exactReasons: reasons,
     warnings,
     linked: [],
-    epoch: newest(packages),
+    epoch,
     bytes,
     ownBytes: bytes,
   };
 }
 
 /** Files of packages keep the package's time; files made by scripts get the time of the newest package. */
-export function clampTimes(epoch: number): ClampTimes {
+function clampTimes(epoch: number): ClampTimes {
   const second = 1_000_000_000n;
   // Some file systems round times to a tick: allow a second.
   return { after: (BigInt(Date.now()) / 1000n - 1n) * second, to: BigInt(epoch) * second };
@@ -187,7 +177,6 @@ function newest(packages: readonly StoredPackage[]): number {
   return packages.reduce((time, stored) => Math.max(time, stored.package.buildTime ?? 0), 0);
 }
 
-/** Sets the times of directories whose entries changed to the times in their packages. */
 function setDirectoryTimes(plan: TreePlan, tree: string, changed: ReadonlySet<string>): void {
   const root = openSync(tree, constants.O_RDONLY | constants.O_DIRECTORY);
   using _root = closing(root);
@@ -197,16 +186,12 @@ function setDirectoryTimes(plan: TreePlan, tree: string, changed: ReadonlySet<st
     const path = encodeName(planned.path);
     const fd = openInTree(root, path, constants.O_RDONLY | constants.O_DIRECTORY);
     if (fd === undefined) continue;
-    try {
-      futimesSync(fd, time, time);
-    } finally {
-      closeSync(fd);
-    }
+    using _fd = closing(fd);
+    futimesSync(fd, time, time);
   }
 }
 
-/** Removes mount points that only the sandbox needed: if the tree lacks them, they are no part of the image. */
-export function removeMountPoints(upper: string, exists: (name: string) => boolean): void {
+function removeMountPoints(upper: string, exists: (name: string) => boolean): void {
   const root = openSync(upper, constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW);
   using _root = closing(root);
   for (const name of ['proc', 'dev']) {
@@ -237,4 +222,55 @@ function conflictError(problems: readonly string[]): KilnError {
       details: { problems },
     },
   );
+}
+
+/**
+ * Lets the base's own rpm install more packages: only these cost time. @throws KilnError E_SCRIPTLET,
+ * E_RPM_MISSING, E_DISK
+ */
+export async function extendTree(
+  options: TreeOptions & { readonly base: LeasedImage },
+): Promise<AssembledTree> {
+  const { base, work } = options;
+  const { epoch } = base.manifest;
+  const rpm = findInstalledRpm(base.tree);
+  if (rpm === undefined) throw rpmMissing([`${base.manifest.name} is extended`]);
+  const path = join(work, 'extended');
+  const packages = await options.fetchFiles();
+  const clamp = clampTimes(epoch);
+  const { upper, warnings } = await installOnTop({
+    ...options,
+    tree: base.tree,
+    rpm,
+    work: subdirectory(work, 'transaction'),
+    packages,
+    meanwhile: () => cloneTree(base.tree, path),
+  });
+  removeMountPoints(
+    upper,
+    (name) => lstatSync(join(base.tree, name), { throwIfNoEntry: false }) !== undefined,
+  );
+  const trash = openSync(subdirectory(work, 'displaced'), constants.O_DIRECTORY);
+  using _trash = closing(trash);
+  const { bytes } = mergeOverlay(upper, path, trash, clamp);
+  return {
+    path,
+    transaction: 'exact',
+    exactReasons: [`it extends ${base.manifest.id}`],
+    warnings,
+    linked: [],
+    epoch,
+    bytes: base.manifest.bytes + bytes,
+    ownBytes: bytes,
+  };
+}
+
+function findInstalledRpm(tree: string): string | undefined {
+  const root = openSync(tree, constants.O_RDONLY | constants.O_DIRECTORY);
+  using _root = closing(root);
+  return RPM_PATHS.find((path) => {
+    const fd = openInTree(root, path, constants.O_RDONLY);
+    if (fd !== undefined) closeSync(fd);
+    return fd !== undefined;
+  });
 }

@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto';
-import { constants, mkdirSync, openSync, renameSync, writeFileSync } from 'node:fs';
+import { constants, mkdirSync, openSync, renameSync } from 'node:fs';
 import { join } from 'node:path';
 import { KilnError } from '../errors.ts';
 import { closing } from '../host/calls/descriptor.ts';
@@ -10,27 +10,31 @@ import { tellDamage } from '../host/state/damage.ts';
 import { isDiskShort } from '../host/state/disk-watch.ts';
 import { span } from '../host/trace/trace.ts';
 import type { Lock } from '../packages/repository/lock/lock.ts';
-import { requiredKeys } from '../packages/repository/trust/trust.ts';
+import { requiredKeys } from '../packages/repository/trust/keys.ts';
 import type { LoadedImageRecipe } from '../recipe/load-image-recipe.ts';
-import type { Engine } from '../sandbox/open.ts';
-import { type AssembledTree, assembleTree, type TreeOptions } from './assemble.ts';
-import { extendTree } from './extend.ts';
+import type { Engine, SandboxOwner } from '../sandbox/open.ts';
+import { type AssembledTree, assembleTree, extendTree } from './assemble.ts';
 import { IMAGE_FORMAT, type ImageInputs, imageId } from './key.ts';
 import type { OnImageProgress } from './progress.ts';
 import { currentMoment } from './store/durability.ts';
+import type { PackageUser } from './store/entry.ts';
 import { type LeasedImage, leaseImage, publishImage, sweepImages } from './store/images.ts';
 import {
   findContents,
   type ImageContents,
   type ImageManifest,
+  type ImageOwner,
   imageDirectory,
   imageFiles,
+  ownersOf,
+  ownImage,
+  ROOT,
   readContents,
   readManifest,
+  writeImage,
 } from './store/manifest.ts';
-import { type ImageOwner, ownersOf, ownImage, ROOT, writeOwner } from './store/owners.ts';
-import type { PackageUser } from './store/package-readers.ts';
 import { fetchSignedFiles, obtainPackages, packagesLock } from './store/packages.ts';
+import { storageLeft } from './store/user-storage.ts';
 import {
   emptyTrash,
   ensureStore,
@@ -41,7 +45,6 @@ import {
 import { type Account, ROOT_ACCOUNT, readAccounts } from './tree/accounts.ts';
 import { customizeTree, type FileToWrite } from './tree/customize.ts';
 
-/** The settings of an image, apart from its packages. */
 export interface ImageSettings
   extends Pick<
     LoadedImageRecipe,
@@ -52,23 +55,21 @@ export interface ImageSettings
 
 export interface ImageRequest {
   readonly engine: Engine;
-  /** The image's packages; with a base, those on top of the base's. */
   readonly lock: Lock;
   readonly settings: ImageSettings;
-  /** The id of an image to start from. It must have rpm. */
   readonly base?: string | undefined;
-  /** The user who is not root, who owns it and whose own recipe names its packages. */
+  /** A user who is not root, who owns the image and whose own recipe names its packages. */
   readonly user?: PackageUser | undefined;
-  /** The user who is not root, who owns it, where its packages are fetched as root's are. */
+  /** A user who is not root, who owns the image; its packages are fetched as root's are. */
   readonly owner?: PackageUser | undefined;
   readonly onProgress?: OnImageProgress | undefined;
   readonly signal?: AbortSignal | undefined;
 }
 
 /**
- * Leases the image of a request, and makes it first if there is none. If another process is making it, waits
- * for that process.
- * @throws KilnError of the repositories, E_DISK, E_DISK_FULL, E_DISK_LOW, E_FILE_CONFLICT, E_SCRIPTLET, E_RPM_MISSING, E_IMAGE_USER.
+ * Leases the image of a request, and makes it first if there is none, or waits for the process that does.
+ * @throws KilnError of the repositories, E_DISK, E_DISK_FULL, E_DISK_LOW, E_FILE_CONFLICT, E_SCRIPTLET,
+ * E_RPM_MISSING, E_IMAGE_USER
  */
 export async function ensureImage(request: ImageRequest): Promise<LeasedImage> {
   const { engine, onProgress, signal } = request;
@@ -95,12 +96,7 @@ export async function ensureImage(request: ImageRequest): Promise<LeasedImage> {
     }
     await sweepWorkDirectories(paths);
     await sweepImages(paths);
-    await make(request, inputs, id);
-    const made = await leaseImage(paths, id);
-    if (made !== undefined) return made;
-    throw new KilnError('E_IMAGE_MISSING', `image ${id} was deleted as soon as it was made`, {
-      hint: 'another call of kiln deleted it: try again',
-    });
+    return await make(request, inputs, id);
   } catch (error) {
     if (isDiskShort(error)) await emptyTrash(paths);
     throw namingFullDisk(error, paths.store);
@@ -109,7 +105,6 @@ export async function ensureImage(request: ImageRequest): Promise<LeasedImage> {
   }
 }
 
-/** A user's repository lies in a folder of a job's; its metadata may name any other. @throws KilnError */
 function refuseHostFiles({ user, lock }: ImageRequest): void {
   if (user === undefined) return;
   const outside = lock.packages.find(({ location }) => location.startsWith('file:'));
@@ -119,12 +114,24 @@ function refuseHostFiles({ user, lock }: ImageRequest): void {
   });
 }
 
-/** Whose an image is to be. */
 function ownerId({ user, owner }: ImageRequest): number {
   return (owner ?? user)?.uid ?? ROOT;
 }
 
-/** What its owner is to call an image. It is private like its base, which may be a user's alone. */
+/** The user whose share the image takes; undefined for root's. */
+function keeperOf(request: ImageRequest): SandboxOwner | undefined {
+  return ownerId(request) === ROOT ? undefined : request.engine.owner;
+}
+
+/** What making the image may put on the disk, bytes. @throws KilnError E_DISK */
+async function diskFor(request: ImageRequest): Promise<number> {
+  const { disk } = request.settings.scriptlets;
+  const keeper = keeperOf(request);
+  if (keeper === undefined) return disk;
+  return Math.min(disk, keeper.share.disk, await storageLeft(request.engine.paths, keeper));
+}
+
+/** What the owner calls it. It is private like its base, which may be a user's alone. */
 function ownerIn({ engine, settings, lock, base }: ImageRequest): ImageOwner {
   const below = base === undefined ? undefined : readManifest(engine.paths, base);
   const isOpen =
@@ -132,16 +139,19 @@ function ownerIn({ engine, settings, lock, base }: ImageRequest): ImageOwner {
   return { name: settings.name, private: lock.access !== undefined || isOpen !== true };
 }
 
-/** An image that is there, for whoever asks to be an owner of: a user has to have all that it is made of. */
 async function ownedImage(request: ImageRequest, image: LeasedImage): Promise<LeasedImage> {
-  const { engine, lock, settings, user } = request;
+  const { engine, lock, user } = request;
   const { paths } = engine;
   const owner = ownerIn(request);
   try {
     const owners = ownersOf(paths, image.manifest);
+    const keeper = keeperOf(request);
+    if (keeper !== undefined && !owners.has(keeper.uid) && !owners.has(ROOT))
+      await storageLeft(paths, keeper, image.manifest.ownBytes);
     if (user !== undefined && !owners.has(user.uid)) {
       ensureStore(paths);
-      await obtainPackages(paths, lock, { ...request, disk: settings.scriptlets.disk });
+      const disk = await diskFor(request);
+      await obtainPackages(paths, lock, { ...request, disk, apart: true });
     }
     ownImage(paths, image.manifest.id, ownerId(request), owner);
     return { ...image, manifest: { ...image.manifest, name: owner.name } };
@@ -152,8 +162,8 @@ async function ownedImage(request: ImageRequest, image: LeasedImage): Promise<Le
 }
 
 /**
- * Writes a lost or damaged contents.json anew; the image's files are as good as before. All packages of the
- * request count as linked, which keeps a few more of them.
+ * Writes a lost contents.json anew; the image's files are as good as before. All packages of the request count
+ * as linked, which keeps a few more.
  */
 async function mendContents(request: ImageRequest, inputs: ImageInputs, id: string): Promise<void> {
   const { paths } = request.engine;
@@ -167,33 +177,35 @@ async function mendContents(request: ImageRequest, inputs: ImageInputs, id: stri
   tellDamage({ path, why: damage?.why ?? 'it is gone', done: 'it is written anew' });
 }
 
-/**
- * The id of the image that a request means, whether the image exists or not.
- * @throws KilnError E_KEY_MISSING
- */
-export async function requestedImage(
-  request: Pick<ImageRequest, 'lock' | 'settings' | 'base'>,
-): Promise<string> {
+export async function requestedImage(request: ImageParts): Promise<string> {
   return imageId(await inputsOf(request));
 }
 
-async function make(request: ImageRequest, inputs: ImageInputs, id: string): Promise<void> {
+async function make(request: ImageRequest, inputs: ImageInputs, id: string): Promise<LeasedImage> {
   using _ = span('make an image');
   const { engine, settings, lock, user, onProgress, signal } = request;
   await using _packages = await acquireLock(packagesLock(engine.paths), { shared: true, signal });
   await using work = await openWorkDirectory(engine.paths);
   await using base = request.base === undefined ? undefined : await leaseBase(request);
+  const disk = await diskFor(request);
   const parts = {
     engine,
-    scriptlets: settings.scriptlets,
+    scriptlets: { ...settings.scriptlets, disk },
     fetchFiles: () => fetchSignedFiles(engine.paths, lock, request),
     work: work.path,
-    user,
     onProgress,
     signal,
   };
   const tree =
-    base === undefined ? await assembleLock(parts, lock) : await extendTree({ ...parts, base });
+    base === undefined
+      ? await assembleTree({
+          ...parts,
+          packages: await obtainPackages(engine.paths, lock, {
+            ...{ user, disk, apart: ownerId(request) !== ROOT },
+            ...{ onProgress, signal },
+          }),
+        })
+      : await extendTree({ ...parts, base });
   const below = base && (await readContents(engine.paths, base.manifest.id));
   const contents: ImageContents = {
     inputs,
@@ -205,20 +217,12 @@ async function make(request: ImageRequest, inputs: ImageInputs, id: string): Pro
   using _root = closing(root);
   customizeTree(root, settings.users, settings.files);
   const manifest = manifestOf(request, id, tree, contents, root);
-  const made = finish(work.path, tree.path, manifest, contents);
-  writeOwner(made, ownerId(request), ownerIn(request));
-  await publishImage(engine.paths, id, made);
-}
-
-/** Makes the tree of a lock's packages. */
-async function assembleLock(
-  parts: TreeOptions & Pick<ImageRequest, 'user'>,
-  lock: Lock,
-): Promise<AssembledTree> {
-  const { engine, scriptlets, user, onProgress, signal } = parts;
-  const { disk } = scriptlets;
-  const packages = await obtainPackages(engine.paths, lock, { user, disk, onProgress, signal });
-  return await assembleTree({ ...parts, packages });
+  await storageLeft(engine.paths, keeperOf(request), manifest.ownBytes);
+  const directory = join(work.path, 'image');
+  mkdirSync(directory, { mode: 0o700 });
+  renameSync(tree.path, imageFiles.tree(directory));
+  writeImage(directory, manifest, contents, ownerId(request), ownerIn(request));
+  return await publishImage(engine.paths, id, directory);
 }
 
 async function leaseBase({ engine, base }: ImageRequest): Promise<LeasedImage> {
@@ -227,22 +231,6 @@ async function leaseBase({ engine, base }: ImageRequest): Promise<LeasedImage> {
   throw new KilnError('E_IMAGE_MISSING', `there is no image ${base} to build on`, {
     hint: '`kiln image ls` lists the images; build the base image first',
   });
-}
-
-/** Writes the image's files; returns the path of its folder. */
-function finish(
-  work: string,
-  tree: string,
-  manifest: ImageManifest,
-  contents: ImageContents,
-): string {
-  const directory = join(work, 'image');
-  mkdirSync(directory, { mode: 0o700 });
-  renameSync(tree, imageFiles.tree(directory));
-  writeRecord(imageFiles.contents(directory), contents);
-  writeFileSync(imageFiles.lease(directory), '', { mode: 0o600 });
-  writeRecord(imageFiles.manifest(directory), manifest);
-  return directory;
 }
 
 function manifestOf(
@@ -285,11 +273,9 @@ function accountOf(name: string, accounts: readonly Account[]): Account {
   });
 }
 
-async function inputsOf({
-  lock,
-  settings,
-  base,
-}: Pick<ImageRequest, 'lock' | 'settings' | 'base'>): Promise<ImageInputs> {
+type ImageParts = Pick<ImageRequest, 'lock' | 'settings' | 'base'>;
+
+async function inputsOf({ lock, settings, base }: ImageParts): Promise<ImageInputs> {
   return {
     format: IMAGE_FORMAT,
     arch: lock.arch,

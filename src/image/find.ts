@@ -1,20 +1,20 @@
 import { existsSync, statSync } from 'node:fs';
-import { readdir } from 'node:fs/promises';
+import { mkdir, readdir } from 'node:fs/promises';
 import { basename, dirname, join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { KilnError } from '../errors.ts';
+import { shortHash } from '../host/process/short-hash.ts';
+import { dropCached, findRecord, withFields, writeRecord } from '../host/state/checked-file.ts';
+import type { StatePaths } from '../host/state/paths.ts';
 import { suggest } from '../recipe/problem.ts';
 import { findImage, type ImagePlace, imagesNamed } from './store/images.ts';
-import type { ImageManifest } from './store/manifest.ts';
-import { ownersOf } from './store/owners.ts';
+import { type ImageManifest, ownersOf } from './store/manifest.ts';
 
-/** The meaning of IMAGE on a command line. */
 export type NamedImage =
   | { readonly kind: 'image'; readonly id: string }
   | { readonly kind: 'recipe'; readonly path: string }
   | { readonly kind: 'lock'; readonly path: string };
 
-/** The folder of recipes that come with kiln. */
 function ownRecipes(): string {
   const here = import.meta.url;
   return fileURLToPath(
@@ -22,20 +22,18 @@ function ownRecipes(): string {
   );
 }
 
-/** Whether an image recipe comes with kiln. */
 export function isOwnRecipe(path: string): boolean {
   return dirname(path) === resolve(ownRecipes());
 }
 
-/** The folders where recipes are found by name, nearest first. */
 function recipeFolders(cwd: string): string[] {
   return [join(cwd, 'recipes', 'images'), cwd, ownRecipes()];
 }
 
 /**
- * Finds what IMAGE on a command line means: the path of a recipe (`.yaml`) or a lock (`.json`), a recipe's name
- * (in ./recipes/images, in this folder, or kiln's own), or an image's id, its beginning, or its name.
- * @throws KilnError E_IMAGE_MISSING, E_IMAGE_AMBIGUOUS.
+ * The path of a recipe (`.yaml`) or a lock (`.json`), a recipe's name (in ./recipes/images, in this folder, or
+ * kiln's own), or an image's id, its beginning, or its name.
+ * @throws KilnError E_IMAGE_MISSING, E_IMAGE_AMBIGUOUS
  */
 export async function resolveImage(
   place: ImagePlace,
@@ -58,20 +56,26 @@ export async function resolveImage(
   const id = await findStoredImage(place, name);
   if (id !== undefined) return { kind: 'image', id };
   const known = (await recipeNames(cwd)).filter(isThere);
-  const near = suggest(name, known);
+  const near = suggest(name, known) ?? onlyNamedAfter(name, known);
   throw new KilnError('E_IMAGE_MISSING', `there is no image and no recipe called ${name}`, {
     hint:
       near === undefined
-        ? `recipes: ${known.join(', ')}; \`kiln image ls\` lists images`
-        : `did you mean ${near}? \`kiln image ls\` lists images`,
+        ? `recipes: ${known.join(', ')}; \`kiln image ls\` lists images; \`kiln image pull docker://${name}\` takes one of a registry, where there is one`
+        : `did you mean ${near}? \`kiln image ls\` lists images; \`kiln image pull docker://${name}\` takes one of a registry`,
   });
 }
 
+/** `debian-python` for `python`, and for `python:3.13`, as registries write it. */
+function onlyNamedAfter(name: string, recipes: readonly string[]): string | undefined {
+  const [wanted = ''] = name.toLowerCase().split(':');
+  const found = recipes.filter((recipe) => recipe.split('-').includes(wanted));
+  return found.length === 1 ? found[0] : undefined;
+}
+
 /**
- * The id of a stored image by its id, the beginning of its id, or its name (then the newest image of that
- * name), if there is one.
- * To a user, a name that is the user’s for one image and root’s for another means neither.
- * @throws KilnError E_IMAGE_AMBIGUOUS.
+ * `name` is an id, the beginning of one, or a name: then the newest image. To a user, a name that is the user’s
+ * for one image and root’s for another means neither.
+ * @throws KilnError E_IMAGE_AMBIGUOUS
  */
 export async function findStoredImage(
   place: ImagePlace,
@@ -100,7 +104,6 @@ export function findRecipe(name: string, cwd: string): string | undefined {
     .find((path) => statSync(path, { throwIfNoEntry: false })?.isFile());
 }
 
-/** Names of the recipes that are found by name. */
 export async function recipeNames(cwd: string): Promise<string[]> {
   const lists = await Promise.all(
     recipeFolders(cwd)
@@ -116,4 +119,68 @@ function existing(path: string, name: string): string {
   throw new KilnError('E_IMAGE_MISSING', `there is no file ${name}`, {
     hint: 'give the path of a recipe (.yaml) or a lock (.json), or a name; `kiln image ls` lists images',
   });
+}
+
+export async function imageToRemove(place: ImagePlace, wanted: string): Promise<string> {
+  const id = await findImage(place, wanted);
+  if (id !== undefined) return id;
+  const named = await imagesNamed(place, wanted);
+  if (named.length > 1) {
+    throw new KilnError('E_IMAGE_AMBIGUOUS', `${named.length} images are called ${wanted}`, {
+      hint: `give an id: ${named.map((manifest) => manifest.id.slice(0, 12)).join(', ')}`,
+    });
+  }
+  return named[0]?.id ?? wanted;
+}
+
+/* The image that a recipe or a lock last became: `kiln run` neither parses nor solves what is unchanged. */
+
+const FORMAT = 2;
+
+interface Fingerprint {
+  readonly path: string;
+  readonly stat: string | null;
+}
+
+interface Reference {
+  readonly format: typeof FORMAT;
+  /** Two recipes or locks may have the same name. */
+  readonly path: string;
+  readonly image: string;
+  readonly files: readonly Fingerprint[];
+}
+
+export function readReference(paths: StatePaths, path: string): string | undefined {
+  return currentReference(paths, path)?.image;
+}
+
+export function currentReference(paths: StatePaths, path: string): Reference | undefined {
+  const { value: reference, damage } = findRecord(referenceFile(paths, path), takeReference);
+  if (damage !== undefined) dropCached(damage);
+  if (reference?.format !== FORMAT || reference.path !== path) return undefined;
+  const same = reference.files.every((file) => fingerprint(file.path).stat === file.stat);
+  return same ? reference : undefined;
+}
+
+const takeReference = withFields<Reference>({ path: 'string', image: 'string', files: 'array' });
+
+export async function writeReference(
+  paths: StatePaths,
+  path: string,
+  image: string,
+  files: readonly Fingerprint[],
+): Promise<void> {
+  const reference: Reference = { format: FORMAT, path, image, files };
+  const file = referenceFile(paths, path);
+  await mkdir(dirname(file), { recursive: true, mode: 0o700 });
+  writeRecord(file, reference);
+}
+
+export function fingerprint(path: string): Fingerprint {
+  const stat = statSync(path, { bigint: true, throwIfNoEntry: false });
+  return { path, stat: stat ? `${stat.dev}:${stat.ino}:${stat.size}:${stat.mtimeNs}` : null };
+}
+
+function referenceFile(paths: StatePaths, path: string): string {
+  return join(paths.store, 'references', `${shortHash(path)}.json`);
 }

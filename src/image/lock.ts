@@ -2,8 +2,7 @@ import { createHash } from 'node:crypto';
 import { z } from 'zod';
 import { defined } from '../defined.ts';
 import { DEFAULT_DISK } from '../host/state/disk-watch.ts';
-import { lockSchema } from '../packages/repository/lock/lock.ts';
-import { readLockFile } from '../packages/repository/lock/lock-file.ts';
+import { lockSchema, readLockFile } from '../packages/repository/lock/lock.ts';
 import { moduleRequestSchema } from '../packages/solver/solve-input.ts';
 import type { ImageModules, LoadedImageRecipe } from '../recipe/load-image-recipe.ts';
 import type { ImageSettings } from './build.ts';
@@ -44,24 +43,19 @@ const settingsSchema = z.strictObject({
   ),
 });
 
-/**
- * A whole image, pinned: the packages by digest, and everything else of its recipe. Building from it needs
- * neither the recipe nor a solver.
- */
+/** A whole image, pinned: building from it needs neither the recipe nor a solver. */
 export const imageLockSchema = z.strictObject({
   kind: z.literal(KIND),
   format: z.literal(1),
-  /** The digest of what the recipe asked for: if it differs, the lock is out of date. */
   asked: z.string(),
   image: settingsSchema,
   packages: lockSchema,
-  /** The module request, which also applies to packages on top of the image. */
   modules: moduleRequestSchema.optional(),
 });
 
 export type ImageLock = z.output<typeof imageLockSchema>;
 
-/** The digest (sha256, hex) of what a recipe wants installed. The places of its repositories do not count. */
+/** sha256, hex, of what a recipe wants installed. The places of its repositories do not count. */
 export function askedDigest(recipe: LoadedImageRecipe): string {
   const { arch, packages, groups, exclude, recommends, modules } = recipe;
   const repositories = recipe.repositories.map(({ id }) => id);
@@ -72,7 +66,6 @@ export function askedDigest(recipe: LoadedImageRecipe): string {
   return createHash('sha256').update(asked).digest('hex');
 }
 
-/** The text of a lock file. Equal images give equal bytes. */
 export function serializeImageLock(
   settings: ImageSettings,
   packages: ImageLock['packages'],
@@ -82,7 +75,6 @@ export function serializeImageLock(
   return `${JSON.stringify(imageLock(settings, packages, asked, modules), undefined, 2)}\n`;
 }
 
-/** The content of a lock file. */
 export function imageLock(
   settings: ImageSettings,
   packages: ImageLock['packages'],
@@ -95,11 +87,10 @@ export function imageLock(
   }));
   const image = { ...settings, files };
   // Parsing rebuilds every object with the keys in the schema's order.
-  const wanted = modules === undefined ? {} : { modules };
+  const wanted = defined({ modules });
   return imageLockSchema.parse({ kind: KIND, format: 1, asked, image, packages, ...wanted });
 }
 
-/** @throws KilnError E_LOCK_INVALID, E_LOCK_READ. */
 export async function readImageLock(path: string): Promise<ImageLock> {
   return readLockFile(path, {
     schema: imageLockSchema,
@@ -108,7 +99,6 @@ export async function readImageLock(path: string): Promise<ImageLock> {
   });
 }
 
-/** The settings in a lock, apart from its packages. */
 export function lockedSettings(lock: ImageLock): ImageSettings {
   const files = lock.image.files.map((file) => ({
     ...file,

@@ -1,24 +1,20 @@
 import { KilnError } from '../errors.ts';
 import type { Engine } from '../sandbox/open.ts';
-import { type NamedImage, resolveImage } from './find.ts';
+import { type NamedImage, readReference, resolveImage } from './find.ts';
 import type { OnImageProgress } from './progress.ts';
-import { readReference } from './reference.ts';
-import { type ImagePlace, type LeasedImage, leaseImage } from './store/images.ts';
-import { findContents } from './store/manifest.ts';
-import { nameFor } from './store/owners.ts';
+import { type ImagePlace, type LeasedImage, leaseImage, visibleImages } from './store/images.ts';
+import { findContents, nameFor } from './store/manifest.ts';
 
 export interface OpenImageOptions {
-  /** Solve again with fresh metadata, ignoring the lock beside the recipe. */
   readonly update?: boolean;
-  /** Solve with the metadata in the cache, without asking a server. */
   readonly offline?: boolean;
   readonly onProgress?: OnImageProgress | undefined;
   readonly signal?: AbortSignal | undefined;
 }
 
 /**
- * Leases the image that `name` means, if there is one that is known to be current; builds nothing. Relative
- * paths and recipes' names start at `cwd`.
+ * Undefined unless there is one that is known to be current; builds nothing. Relative paths and recipes' names
+ * start at `cwd`.
  * @throws KilnError E_IMAGE_MISSING, E_IMAGE_AMBIGUOUS
  */
 export async function openExistingImage(
@@ -52,10 +48,20 @@ function unusable(id: string): KilnError {
   });
 }
 
+/** Leases an image by what it is known by, and calls `storeChanged` where it was made for that. */
+export async function noting(
+  storeChanged: () => void,
+  lease: () => Promise<LeasedImage>,
+): Promise<LeasedImage> {
+  const started = Date.now();
+  const image = await lease();
+  if (image.manifest.created >= started) storeChanged();
+  return image;
+}
+
 /**
- * Leases the image that `name` means (see {@link resolveImage}). An image that is known to be current is used;
- * otherwise it is solved and built. @throws KilnError for everything that can be wrong with a recipe,
- * repositories, packages, scriptlets.
+ * Solves and builds the image (see {@link resolveImage}) unless there is one that is known to be current.
+ * @throws KilnError for everything that can be wrong with a recipe, repositories, packages, scriptlets
  */
 export async function openImage(
   engine: Engine,
@@ -69,4 +75,42 @@ export async function openImage(
   // Recipes, repositories and the solver are loaded only if an image must be made.
   const { buildNamed } = await import('./plan.ts');
   return await buildNamed(engine, named, options);
+}
+
+/** Leases what a recipe or lock comes to now, even where an image is known; an image's own id is that image. */
+export async function renewImage(
+  engine: Engine,
+  name: string,
+  options: OpenImageOptions,
+): Promise<LeasedImage> {
+  const named = await resolveImage(engine, name, engine.cwd());
+  if (named.kind === 'image') return await openImage(engine, name, options);
+  const { buildNamed } = await import('./plan.ts');
+  return await buildNamed(engine, named, options);
+}
+
+/**
+ * Leases the image that `wanted` (a recipe's name or path, a lock, an id or its beginning) names, and builds it
+ * if it is missing. Without `wanted`, the only image.
+ * @throws KilnError E_IMAGE_MISSING, E_IMAGE_AMBIGUOUS, and whatever a build throws
+ */
+export async function pickImage(
+  engine: Engine,
+  wanted: string | undefined,
+  {
+    storeChanged,
+    ...options
+  }: Pick<OpenImageOptions, 'onProgress' | 'signal'> & { storeChanged(): void },
+): Promise<LeasedImage> {
+  if (wanted !== undefined) {
+    return await noting(storeChanged, () => openImage(engine, wanted, options));
+  }
+  const images = await visibleImages(engine);
+  const only = images.length === 1 ? images[0]?.manifest.id : undefined;
+  const leased = only === undefined ? undefined : await leaseImage(engine.paths, only);
+  if (leased !== undefined) return leased;
+  const there = images.length === 0 ? 'none is there yet' : `there are ${images.length}`;
+  throw new KilnError('E_IMAGE_MISSING', `no image is named, and ${there}`, {
+    hint: 'give one with -r, in KILN_IMAGE or in kiln.yaml: `-r debian-build` comes with kiln, and is made when first used; `kiln image ls` lists those that are there',
+  });
 }

@@ -1,7 +1,9 @@
 import { existsSync } from 'node:fs';
+import { stat } from 'node:fs/promises';
+import { dirname, resolve } from 'node:path';
 import { KilnError } from '../errors.ts';
 import { hasErrno } from '../host/calls/libc.ts';
-import { readUserFile } from '../host/files/user-file.ts';
+import { readUserFile, writeUserFile } from '../host/files/user-file.ts';
 import type { StatePaths } from '../host/state/paths.ts';
 import type { Repository } from '../packages/repository/configuration.ts';
 import { type Lock, sourceSchema } from '../packages/repository/lock/lock.ts';
@@ -13,21 +15,19 @@ import { type LoadedImageRecipe, loadImageRecipe } from '../recipe/load-image-re
 import { requireInit } from '../sandbox/domain/skeleton.ts';
 import type { Engine } from '../sandbox/open.ts';
 import { ensureImage, type ImageSettings } from './build.ts';
-import { findRecipe, type NamedImage } from './find.ts';
+import { findRecipe, fingerprint, type NamedImage, resolveImage, writeReference } from './find.ts';
 import { hostArchitecture } from './key.ts';
 import type { OpenImageOptions } from './open.ts';
-import { fingerprint, writeReference } from './reference.ts';
+import type { OnImageProgress } from './progress.ts';
+import { type PackageUser, reachOf } from './store/entry.ts';
 import type { LeasedImage } from './store/images.ts';
-import { type PackageUser, reachOf } from './store/package-readers.ts';
 import type { FileToWrite } from './tree/customize.ts';
 
-/** The most megabytes of a recipe's `source` file, which is held in memory. */
 const SOURCE_LIMIT_MB = 64;
 
 /**
- * Makes the image of a recipe or a lock from today's repositories: solves even if a current image is known,
- * unless there is a lock. @throws KilnError E_NO_GUEST_INIT before anything is fetched, since scriptlets run in
- * sandboxes
+ * Solves from today's repositories, even if a current image is known, unless there is a lock.
+ * @throws KilnError E_NO_GUEST_INIT before anything is fetched, since scriptlets run in sandboxes
  */
 export async function buildNamed(
   engine: Engine,
@@ -47,14 +47,11 @@ export async function buildNamed(
   return image;
 }
 
-/** What {@link ensureImage} needs, and the files that it came from. */
 export interface ImagePlan {
   readonly lock: Lock;
   readonly settings: ImageSettings;
   readonly sources: readonly string[];
-  /** The user who is not root, of an image recipe of the user's own. */
   readonly user?: PackageUser | undefined;
-  /** Warnings for people. */
   readonly warnings: readonly string[];
 }
 
@@ -66,10 +63,6 @@ async function planFromLock(path: string): Promise<ImagePlan> {
   return { lock: packages, settings: lockedSettings(lock), sources, warnings: [] };
 }
 
-/**
- * The plan of a recipe: solved, or from the lock beside it.
- * @throws KilnError E_LOCK_STALE when that lock is for another version of the recipe.
- */
 export async function planFromRecipe(
   place: RecipePlace,
   path: string,
@@ -106,12 +99,10 @@ export async function planFromRecipe(
   return { recipe, settings, sources, user, lock, warnings };
 }
 
-/** The key files of the repositories. */
 function keyFiles(repositories: readonly Pick<Repository, 'gpgkey'>[]): string[] {
   return [...new Set(repositories.flatMap(({ gpgkey }) => gpgkey))];
 }
 
-/** The lock beside a recipe, or a copy of a user's; undefined if there is none. */
 async function lockBeside(
   path: string,
   files: RecipeFiles | undefined,
@@ -127,8 +118,8 @@ async function lockBeside(
 }
 
 /**
- * The lock with the trust settings of the current recipe: a lock pins packages, and the recipe says whom to
- * trust. A user's lock may name any file of the host: only its packages count. @throws KilnError E_LOCK_STALE
+ * The lock pins packages, but the current recipe says whom to trust. A user's lock may name any file of the
+ * host: only its packages count. @throws KilnError E_LOCK_STALE
  */
 function withTrustOf(
   recipe: readonly Repository[],
@@ -150,7 +141,7 @@ function withTrustOf(
   return { ...lock, repositories, ...lockAccess(recipe) };
 }
 
-export function lockPathOf(recipePath: string): string {
+function lockPathOf(recipePath: string): string {
   return recipePath.replace(/\.ya?ml$/, '.lock.json');
 }
 
@@ -177,7 +168,6 @@ async function solveRecipe(
   });
 }
 
-/** The settings of a recipe, apart from packages, with the content of its files. @throws E_RECIPE_READ */
 export async function settingsOf(recipe: LoadedImageRecipe): Promise<ImageSettings> {
   const { name, description, users, environment, user, workdir, scriptlets } = recipe;
   const files = await Promise.all(recipe.files.map(readSource));
@@ -200,20 +190,12 @@ async function readSource(file: LoadedImageRecipe['files'][number]): Promise<Fil
   }
 }
 
-/* Reads image recipes in order to make images. */
-
-/** What a recipe of a user's own reads files by; undefined for all others. */
 function usersFiles({ owner }: Pick<Engine, 'owner'>, path: string): RecipeFiles | undefined {
   return owner?.files?.nameOf(path) === undefined ? undefined : owner.files;
 }
 
-/** Where a recipe is read; names of other recipes start at `cwd`. */
 export type RecipePlace = Pick<Engine, 'paths' | 'owner' | 'cwd'>;
 
-/**
- * Reads an image recipe with the variables that recipes may use.
- * @throws RecipeError, E_RECIPE_READ
- */
 export async function readRecipe(place: RecipePlace, path: string): Promise<LoadedImageRecipe> {
   const { paths } = place;
   const cwd = place.cwd();
@@ -224,4 +206,56 @@ export async function readRecipe(place: RecipePlace, path: string): Promise<Load
   const findByName = async (name: string) => findRecipe(name, cwd);
   const files = usersFiles(place, path);
   return await loadImageRecipe(path, { variables, arch: hostArchitecture(), findByName, files });
+}
+
+/**
+ * Solves a recipe and writes its lock, beside it unless `output` says otherwise.
+ * @throws KilnError E_ARGUMENT, and what solving throws
+ */
+export async function lockRecipe(
+  engine: Engine,
+  name: string,
+  output: string | undefined,
+  onProgress: OnImageProgress,
+): Promise<{ readonly file: string; readonly warnings: readonly string[] }> {
+  const named = await resolveImage(engine, name, engine.cwd());
+  if (named.kind !== 'recipe') {
+    throw new KilnError('E_ARGUMENT', `${name} is not a recipe, and only recipes are locked`, {
+      hint: 'give a recipe’s name, or the path of its .yaml file',
+    });
+  }
+  const files = usersFiles(engine, named.path);
+  const beside = lockPathOf(files?.nameOf(named.path) ?? named.path);
+  const file = output ?? (await files?.resultAt(beside)) ?? beside;
+  await checkOutput(file);
+  const plan = await planFromRecipe(engine, named.path, { update: true, onProgress });
+  const { askedDigest, serializeImageLock } = await import('./lock.ts');
+  const asked = askedDigest(plan.recipe);
+  const { lock, settings } = plan;
+  const repositories = engine.owner?.renamed(lock.repositories) ?? lock.repositories;
+  const text = serializeImageLock(settings, { ...lock, repositories }, asked, plan.recipe.modules);
+  try {
+    writeUserFile(file, text);
+  } catch (cause) {
+    throw unwritable(file, cause);
+  }
+  return { file, warnings: plan.warnings };
+}
+
+async function checkOutput(file: string): Promise<void> {
+  const folder = dirname(resolve(file));
+  const [there, at] = await Promise.all([stat(folder), stat(file).catch(() => undefined)]).catch(
+    (cause: unknown) => {
+      throw unwritable(file, cause);
+    },
+  );
+  if (!there.isDirectory()) throw unwritable(file, new Error(`${folder} is not a directory`));
+  if (at?.isDirectory()) throw unwritable(file, new Error('it is a directory'));
+}
+
+function unwritable(file: string, cause: unknown): KilnError {
+  return new KilnError('E_ARGUMENT', `cannot write ${file}`, {
+    hint: 'name a file in a directory that is there and can be written: -o FILE',
+    cause,
+  });
 }

@@ -1,21 +1,16 @@
-import type { RepositoryProgress } from '../packages/repository/transport/progress.ts';
+import type { RepositoryProgress } from '../packages/repository/transport/download.ts';
 
-/** What kiln does while it makes an image. */
 export type ImageProgress =
   | RepositoryProgress
-  /** Another process makes this image, and this one waits. */
   | { readonly kind: 'wait'; readonly image: string }
-  /** How many of the missing packages are unpacked. */
   | { readonly kind: 'unpack'; readonly done: number; readonly count: number }
   | { readonly kind: 'compose'; readonly packages: number }
-  /** A scriptlet starts, or rpm itself. */
   | { readonly kind: 'script'; readonly label: string }
-  /** rpm itself installs the packages, because unpacking payloads first would give another result. */
+  /** rpm itself installs them, because unpacking payloads first would give another result. */
   | { readonly kind: 'exact'; readonly reasons: readonly string[] };
 
 export type OnImageProgress = (progress: ImageProgress) => void;
 
-/** A step without its counts: a log gets each of these once. */
 export function describeProgress(progress: ImageProgress): string {
   switch (progress.kind) {
     case 'download':
@@ -37,4 +32,15 @@ export function describeProgress(progress: ImageProgress): string {
     case 'exact':
       return `installing with the image’s own rpm: ${progress.reasons.join(', ')}`;
   }
+}
+
+export function progressCounts(progress: ImageProgress): {
+  readonly done?: number;
+  readonly total?: number;
+} {
+  if (progress.kind === 'packages' || progress.kind === 'unpack') {
+    return { done: progress.done, total: progress.count };
+  }
+  if (progress.kind !== 'download') return {};
+  return { done: progress.received, ...(progress.total ? { total: progress.total } : {}) };
 }

@@ -1,10 +1,8 @@
-import '../cli/caller/last-net.ts';
+import '../stray-errors.ts'; // First, so that failures while other modules load are caught.
 import { processCaller } from '../cli/caller/process-caller.ts';
-import { watchStdout } from '../cli/caller/stdout.ts';
-import { runCommandLine } from '../cli/commands.ts';
-import { describeError } from '../cli/output/errors.ts';
-import { KILN_FAILED } from '../cli/output/exit-status.ts';
-import { remoteHost } from '../cli/remote/host.ts';
+import { remoteHost, runCommandLine } from '../cli/commands.ts';
+import { describeError, KILN_FAILED, printError } from '../cli/output/errors.ts';
+import { KilnError } from '../errors.ts';
 import { hasAbandonedCalls } from '../host/calls/system-call.ts';
 import { ownArguments } from '../host/process/own-node.ts';
 import { takeUmask } from '../host/process/own-umask.ts';
@@ -14,8 +12,7 @@ describeStrayErrors(describeError);
 
 takeUmask();
 
-// Node ends with status 0 once nothing can happen any more, even with work that has not come to an
-// end. That must not look like success.
+// Node ends with status 0 when nothing can happen any more; unfinished work must not look like success.
 let settled = false;
 process.on('beforeExit', () => {
   // Nothing is left to do: the kernel takes the process apart faster than Node does.
@@ -27,7 +24,6 @@ process.on('beforeExit', () => {
 });
 
 const argv = ownArguments();
-// `run` has its own answer.
 if (
   argv[0] !== 'run' ||
   argv.includes('--help') ||
@@ -42,7 +38,6 @@ function settle(): void {
   if (hasAbandonedCalls()) process.exit();
 }
 
-/** Here, on another machine, or for somebody on another machine: the two last are for few, and loaded late. */
 async function serve(): Promise<void> {
   if (argv[0] === 'remote-stdio') {
     const { ownEnds, serveFar } = await import('../remote/far.ts');
@@ -56,3 +51,21 @@ async function serve(): Promise<void> {
 
 // Not awaited: the bundle is CommonJS, which starts faster and has no top-level await.
 serve().then(settle, settle);
+
+/**
+ * Ends quietly when the reader has seen enough (`kiln image ls | head`), and fails if output cannot be written.
+ * Called only where it is needed: making the stream of stdout takes a millisecond, and `run` does not use it.
+ */
+export function watchStdout(): void {
+  process.stdout.on('error', (cause: NodeJS.ErrnoException) => {
+    if (cause.code === 'EPIPE') return;
+    printError(
+      new KilnError('E_OUTPUT', 'standard output cannot be written', {
+        hint: 'make room where it goes, or send it elsewhere',
+        cause,
+      }),
+      processCaller.stderr,
+    );
+    process.exit(KILN_FAILED);
+  });
+}

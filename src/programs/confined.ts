@@ -1,10 +1,7 @@
-/**
- * What a confined child starts: the list of all work on untrusted bytes. A task's module is loaded
- * only when it is asked for, so that start-up stays short.
- */
+/** The list of all work on untrusted bytes. A task's module is loaded late, so that start-up stays short. */
+import '../stray-errors.ts';
 import { serveConfined } from '../host/confine/child.ts';
 import type { TaskTable } from '../host/confine/task.ts';
-import { endOnStrayErrors } from '../stray-errors.ts';
 
 const tasks: TaskTable = {
   'image-unpack': () => import('../image/archive/unpack-task.ts'),
@@ -18,9 +15,7 @@ const tasks: TaskTable = {
   'solver-solve': () => import('../packages/solver/solve-task.ts'),
 };
 
-endOnStrayErrors();
-// Whatever a task left behind (timers, handles) must not keep the child alive. Not awaited: the
-// bundle is CommonJS, which starts faster and has no top-level await.
+// What a task left (timers, handles) must not keep the child alive. The bundle is CommonJS: no top-level await.
 serveConfined(tasks).then(
   () => process.exit(),
   (error) => {

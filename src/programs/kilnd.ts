@@ -20,17 +20,10 @@ import { homedir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { outputOf } from '../cli/caller/caller.ts';
-import { runWorker } from '../cli/caller/work.ts';
-import { answerCall } from '../cli/calls/answer.ts';
-import { OpenSandboxes } from '../cli/calls/open-sandboxes.ts';
-import { describeError, printError } from '../cli/output/errors.ts';
-import { KILN_FAILED } from '../cli/output/exit-status.ts';
-import { type Shared, serveCommandLine } from '../cli/serve.ts';
-import { passedSockets, startSuccessor } from '../daemon/activation.ts';
+import { describeError, KILN_FAILED, printError } from '../cli/output/errors.ts';
 import type { Call } from '../daemon/call.ts';
-import { isTaken } from '../daemon/listener.ts';
-import { ParkedSandboxes } from '../daemon/parked.ts';
-import { Quiet } from '../daemon/quiet.ts';
+import { isTaken, passedSockets, startSuccessor } from '../daemon/listener.ts';
+import { ParkedSandboxes, Quiet } from '../daemon/parked.ts';
 import { WorkerResults } from '../daemon/results.ts';
 import { Server } from '../daemon/server.ts';
 import { Workers } from '../daemon/workers.ts';
@@ -44,8 +37,15 @@ import { packageRoot, requireState, statePaths } from '../host/state/paths.ts';
 import { awaitedLater } from '../promise.ts';
 import { timeInMilliseconds } from '../recipe/limit-keys.ts';
 import { sweepSandboxes } from '../sandbox/domain/sweep.ts';
+import { answerCall } from '../serve/calls/answer.ts';
+import { OpenSandboxes } from '../serve/calls/open-sandboxes.ts';
+import { type Shared, serveCommandLine } from '../serve/command-lines.ts';
+import { ownerOf } from '../serve/users.ts';
+import { runWorker } from '../serve/worker.ts';
 import { sweepJobs } from '../users/caller-files.ts';
-import { configurationFile, groupNumber, readUserPolicy } from '../users/configuration.ts';
+import { type Configuration, groupNumber, readConfiguration } from '../users/configuration.ts';
+import { configurationFile } from '../users/configuration-file.ts';
+import { PARKED } from '../users/defaults.ts';
 import { UserJobs } from '../users/queue.ts';
 
 const READY_FD = 3;
@@ -55,18 +55,17 @@ const SOCKET = 'io.kiln';
 /** `KILN_IDLE`: how long nobody may want anything before the daemon ends. */
 const IDLE = '10m';
 
-/** `KILN_PARKED`: how many sandboxes wait when nobody says (`kiln park`). */
-const PARKED = '2';
-
-/** Commands of users that open no sandbox and have a worker, at a time: beside their jobs, root still finds one. */
+/** All users together may have so many workers at a time for commands that open no sandbox: some stay free for root. */
 const ASIDES = 16;
+/** And so many for further commands in sandboxes. */
+const VISITS = 8;
 
-/** The word that makes a worker of a daemon's program. */
 const WORKER = '--worker';
 
-/** How long nothing may be started before sandboxes are, and a worker is, for those who come, milliseconds. */
-const QUIET = 30;
-const QUIETER = 200;
+/** When sandboxes are parked: a command's own has started a second after its begin. */
+const QUIET = { after: 30, noise: 1000, most: 300 };
+/** When a spare worker is started, and remains are looked for: both would take processors from an image's build. */
+const QUIETER = { after: 200, noise: 5000 };
 
 /** How long a sandbox's removal may take at the daemon's own end, milliseconds. */
 const LAST_REMOVALS = 5000;
@@ -82,14 +81,17 @@ async function main(): Promise<void> {
   const passed = passedSockets(process.env);
   // Whoever passes sockets on knows of no other daemon: one that is there lets go when it sees them.
   const lock = await (passed.length > 0 ? acquireLock : tryLock)(join(paths.root, 'kilnd.lock'));
-  // Another one of this state has just been faster.
   if (lock === undefined) return sayReady(log);
   const state = realpathSync(paths.root);
   const names = [join(state, SOCKET)];
   const configuration = configurationFile(process.env);
   const isDefault = existsSync(DEFAULT_STATE) && realpathSync(DEFAULT_STATE) === state;
+  const configured = configuredBy(configuration);
   // Users have one daemon, root's tests some more.
-  const group = isDefault || process.env.KILN_CONFIG ? groupOf(configuration) : undefined;
+  const group =
+    configured !== undefined && (isDefault || process.env.KILN_CONFIG)
+      ? groupNumber(configured.policy.group)
+      : undefined;
   if (isDefault) {
     mkdirSync(paths.hostRun, { recursive: true, mode: 0o755 });
     names.push(join(paths.hostRun, SOCKET));
@@ -104,7 +106,7 @@ async function main(): Promise<void> {
   let outdated = false;
   let idle = false;
   const idleTime = timeInMilliseconds(process.env.KILN_IDLE || IDLE) ?? 0;
-  const usual = Number(process.env.KILN_PARKED || PARKED);
+  const usual = Number(process.env.KILN_PARKED || (configured?.defaults.parked ?? PARKED));
   const engine = openEngine(
     { KILN_STATE: state },
     { takeParked: () => parked.take(), hurry: true },
@@ -113,8 +115,12 @@ async function main(): Promise<void> {
   const tell = (error: unknown) => printError(error, errors);
   const parked = new ParkedSandboxes(engine, usual, tell);
   const workers = new Workers({
-    // Without the options that keep the daemon small: a worker's memory goes with it.
-    command: nodeCommand({ program: join(packageRoot(), 'dist/kilnd.cjs'), words: [WORKER] }),
+    command: nodeCommand({
+      // MiB, half of what V8 takes by itself: a worker that stays is to stay small. Less makes reading packages slow.
+      options: ['--max-semi-space-size=8'],
+      program: join(packageRoot(), 'dist/kilnd.cjs'),
+      words: [WORKER],
+    }),
     env: {
       ...{ PATH: process.env.PATH ?? '', HOME: homedir(), KILN_STATE: state },
       ...(process.env.KILN_CONFIG ? { KILN_CONFIG: process.env.KILN_CONFIG } : {}),
@@ -125,14 +131,20 @@ async function main(): Promise<void> {
     },
     crashed: (how) => {
       errors.say(`kilnd: a worker ended ${how}\n`);
-      sweepSandboxes(paths, engine.connect).catch(tell);
+      sweep();
       sweepJobs(paths).catch(tell);
     },
   });
   const removals = new Set<Promise<void>>();
   let ending = false;
   const quiet = new Quiet(QUIET, () => parked.refill());
-  const quieter = new Quiet(QUIETER, () => workers.prepare());
+  const sweep = () => {
+    sweepSandboxes(paths, engine.connect).catch(tell);
+  };
+  const quieter = new Quiet(QUIETER, () => {
+    workers.prepare();
+    sweep();
+  });
   const end = async () => {
     if (ending) return;
     ending = true;
@@ -151,9 +163,13 @@ async function main(): Promise<void> {
     engine,
     parking: parked,
     mountNamespace: statSync('/proc/self/ns/mnt').ino,
-    users: { configuration, jobs: new UserJobs(), asides: new UserJobs(ASIDES) },
-    // A sandbox that is started meanwhile takes the processors from it.
-    results: (umask) => new WorkerResults(workers, umask, () => quiet.begin()),
+    users: {
+      configuration,
+      jobs: new UserJobs(),
+      asides: new UserJobs(ASIDES),
+      visits: new UserJobs(VISITS),
+    },
+    results: (umask) => new WorkerResults(workers, umask),
     removing: (removal) => {
       const over = awaitedLater(removal.catch(tell));
       removals.add(over);
@@ -167,21 +183,26 @@ async function main(): Promise<void> {
     serve: async (line) => {
       using _workers = quieter.begin();
       using starting = quiet.begin();
-      const work: Shared['work'] = (handed, env) => {
+      const work: Shared['work'] = (handed, env, takeRoom) => {
         // What a worker does may start any number of sandboxes, at any time.
         starting[Symbol.dispose]();
-        return workers.serve(handed, env);
+        return workers.serve(handed, env, takeRoom);
       };
       const started = () => starting[Symbol.dispose]();
       await serveCommandLine(line, { ...shared, work, started });
     },
-    call: async (call) => {
+    call: async (call, isServed) => {
       using _workers = quieter.begin();
       using starting = quiet.begin();
       await answerCall(call, {
         env: { KILN_STATE: state },
-        openEngine: () => ({ ...engine, [Symbol.asyncDispose]: async () => undefined }),
+        openEngine: (user) => ({
+          ...engine,
+          owner: user && ownerOf(user),
+          [Symbol.asyncDispose]: async () => undefined,
+        }),
         storeChanged: () => undefined,
+        ...{ engine, isServed, users: shared.users },
         tell,
         state: { sandboxes, calls, removing: shared.removing },
         work: (long) => {
@@ -200,7 +221,6 @@ async function main(): Promise<void> {
   });
   const sandboxes = new OpenSandboxes(() => server.hold());
   const calls = new Map<string, Call>();
-  /** Leaves sockets and lock to another daemon, and ends with the last job. */
   function letGo(): void {
     if (outdated) return;
     outdated = true;
@@ -211,31 +231,28 @@ async function main(): Promise<void> {
     if (idle) endNow();
   }
   process.on('SIGTERM', endNow).on('SIGINT', endNow);
-  // Where somebody removes the state, nothing is left to serve. Where kiln.socket is started, systemd's sockets
-  // have the names from then on.
+  // Without the state nothing is left to serve. Once kiln.socket is started, systemd's sockets have the names.
   watch(state, () => {
     if (outdated || server.isNamed) return;
     if (existsSync(state)) letGo();
     else endNow();
   }).unref();
-  // What a daemon has left that was killed.
-  sweepSandboxes(paths, engine.connect).catch(tell);
+  sweep();
   sweepJobs(paths).catch(tell);
   removeOldJobs(paths, undefined).catch(tell);
   if (passed.length === 0) sayReady(log);
 }
 
-/** The group whose members are served. Where the configuration has mistakes, only root is, who can mend them. */
-function groupOf(configuration: string): number | undefined {
+/** Where it has mistakes, only root is served, who can mend them. */
+function configuredBy(file: string): Configuration | undefined {
   try {
-    return groupNumber(readUserPolicy(configuration).group);
+    return readConfiguration(file);
   } catch (error) {
     writeSync(2, describeError(error));
     return undefined;
   }
 }
 
-/** Tells the client that waits, if one does. What is said on stderr afterwards goes to the log. */
 function sayReady(log: string): void {
   try {
     fstatSync(READY_FD);

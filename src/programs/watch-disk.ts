@@ -5,6 +5,7 @@ import { KilnError } from '../errors.ts';
 import { type TreeUsage, treeUsage } from '../host/files/tree-usage.ts';
 import {
   type DiskVerdict,
+  isLow,
   killVictim,
   type Victim,
   type WatchJob,
@@ -27,32 +28,27 @@ const UNBOUNDED = { bytes: Number.POSITIVE_INFINITY, entries: Number.POSITIVE_IN
 
 const { path, reserve, bound } = workerData as WatchJob;
 
-/** What was found when the tree was counted last. */
 let counted: { readonly usage: TreeUsage; readonly at: number; readonly took: number } & Free;
 let timer: NodeJS.Timeout | undefined;
 let victim: Victim | undefined;
 let ended = false;
 
-/** What a file system has left, and what of it must stay. */
 interface Free {
   readonly bytes: number;
   readonly files: number;
 }
 
-/** What the tree had when the watch began: the bound is for what comes to it. */
 let before: TreeUsage | undefined;
 
 function free(): Free & { readonly low: boolean; readonly kept: number } {
-  const { bavail, blocks, bsize, files, ffree } = statfsSync(path);
-  const bytes = bavail * bsize;
+  const stats = statfsSync(path);
+  const { bavail, blocks, bsize, files, ffree } = stats;
   const kept = Math.min(reserve.bytes, blocks * bsize * reserve.share);
-  // Some file systems make inodes as they are needed, and count none.
-  const few = files > 0 && ffree < files * reserve.share;
+  // Some file systems count no inodes.
   const left = files > 0 ? ffree : Number.POSITIVE_INFINITY;
-  return { bytes, files: left, kept, low: bytes < kept || few };
+  return { bytes: bavail * bsize, files: left, kept, low: isLow(stats, reserve) };
 }
 
-/** Looks, and returns how long nothing can happen, ms; undefined when something has. */
 function look(): number | undefined {
   const now = free();
   if (now.low) {
@@ -86,7 +82,6 @@ function look(): number | undefined {
   return Math.min(Math.max(soon, SHORTEST), LONGEST);
 }
 
-/** Counts the tree, and says what is wrong with it. */
 function count(): DiskVerdict | undefined {
   if (bound === undefined) return undefined;
   const at = performance.now();
@@ -127,7 +122,6 @@ function turn(): void {
 parentPort?.on('message', (request: WatchRequest) => {
   if ('victim' in request) {
     victim = request.victim;
-    // The reason may have come before.
     if (ended) killVictim(victim);
   } else {
     clearTimeout(timer);

@@ -1,10 +1,6 @@
-/**
- * The schema of build recipes, for YAML and for the export of a TypeScript recipe. They differ only in the
- * steps: in TypeScript a step may be a function.
- */
 import { z } from 'zod';
 import { RecipeDocument, readRecipeText } from './document.ts';
-import { HOSTNAME, limitKeys, size, time } from './limit-keys.ts';
+import { environment, HOSTNAME, limitKeys, size, time } from './limit-keys.ts';
 import { RecipeError } from './problem.ts';
 
 const noNul = /^[^\0]*$/;
@@ -20,18 +16,12 @@ const sandboxPath = z
   .regex(noNul, 'no NUL byte')
   .describe('Absolute, or relative to the working directory of the recipe');
 
-const environment = z.record(
-  z.string().regex(/^[A-Za-z_][A-Za-z0-9_]*$/, 'letters, digits and _ only'),
-  z.string().regex(noNul, 'no NUL byte'),
-);
-
 const user = z
   .string()
   .regex(/^[A-Za-z0-9_][A-Za-z0-9_.-]{0,31}(?::\d{1,5})?$/, 'NAME, UID or UID:GID');
 
 const sha256 = z.string().regex(/^[0-9a-f]{64}$/, '64 hexadecimal digits, in lower case');
 
-/** The name of a source in the sandbox: one component. */
 const sourceName = z
   .string()
   .max(255)
@@ -121,7 +111,6 @@ const sandbox = z.strictObject({
   bind: z.array(bind).max(64).default([]).describe('Parts of the host; needs --allow-host'),
 });
 
-/** The keys of a step, without the script. */
 const stepShape = {
   name: z
     .string()
@@ -178,32 +167,26 @@ function recipe<Run extends z.ZodType>(run: Run) {
     .describe('A kiln build: an image, sources, steps that run in a sandbox, artifacts');
 }
 
-/** A YAML recipe: every step is a shell script. */
 export const buildRecipeSchema = recipe(script);
 
 /** Stands for a function when a recipe leaves its process. */
 const functionMark = z.strictObject({ function: z.literal(true) });
 
-/** The export of a TypeScript recipe, with marks in place of functions. */
 const scriptRecipeSchema = recipe(z.union([script, functionMark]));
 
-/** A recipe that passed the schema: sizes are bytes, times milliseconds. */
+/** Sizes are bytes, times milliseconds. */
 export type BuildRecipe = z.output<typeof scriptRecipeSchema>;
-/** The form that authors write, with scripts as steps. */
 export type BuildRecipeInput = z.input<typeof buildRecipeSchema>;
 export type RecipeSource = BuildRecipe['sources'][number];
 
-/** A step with all its keys. */
 export interface RecipeStep {
   readonly name: string;
-  /** A shell script; undefined for the recipe's function in this place. */
   readonly script: string | undefined;
   readonly workdir: string | undefined;
   readonly env: Readonly<Record<string, string>>;
   readonly user: string | undefined;
   /** Milliseconds. */
   readonly timeout: number | undefined;
-  /** Whether it may use the network of the sandbox. */
   readonly network: boolean;
 }
 
@@ -224,7 +207,6 @@ export function stepsOf({ steps }: BuildRecipe): RecipeStep[] {
   });
 }
 
-/** The JSON Schema (draft 2020-12) of YAML build recipes, for editors. */
 export function buildRecipeJsonSchema(): unknown {
   return z.toJSONSchema(buildRecipeSchema, { io: 'input', unrepresentable: 'any' });
 }
@@ -234,11 +216,7 @@ const HINT =
 
 const MISSING = 'check the path; recipes/builds has examples';
 
-/**
- * Reads a YAML build recipe.
- * @throws RecipeError (`E_RECIPE`) with all its problems, each with line and column; KilnError
- * `E_RECIPE_READ` when the file cannot be read.
- */
+/** @throws RecipeError (`E_RECIPE`) with all its problems, each with line and column; KilnError `E_RECIPE_READ` */
 export async function loadBuildRecipe(path: string): Promise<BuildRecipe> {
   const document = new RecipeDocument(path, await readRecipeText(path, MISSING));
   const value = document.value();
@@ -249,10 +227,7 @@ export async function loadBuildRecipe(path: string): Promise<BuildRecipe> {
   return recipe;
 }
 
-/**
- * Checks what a TypeScript recipe exports (its functions replaced by marks).
- * @throws RecipeError (`E_RECIPE`) with all its problems; they have no line.
- */
+/** Marks replace functions. @throws RecipeError (`E_RECIPE`) with all problems; they have no line */
 export function checkScriptRecipe(path: string, exported: unknown): BuildRecipe {
   if (typeof exported !== 'object' || exported === null) {
     const message = 'it must have a default export: export default defineRecipe({ … })';

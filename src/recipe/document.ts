@@ -10,17 +10,17 @@ import {
 import type * as z from 'zod';
 import { defined } from '../defined.ts';
 import { KilnError } from '../errors.ts';
+import { formatPath } from '../host/calls/system-error.ts';
 import { readUserFile } from '../host/files/user-file.ts';
-import { formatPath, knownKeys, type RecipeProblem, suggest } from './problem.ts';
+import { knownKeys, type RecipeProblem, suggest } from './problem.ts';
 
-/** One YAML file, with the place of each of its values. */
 export class RecipeDocument {
   readonly file: string;
   readonly problems: RecipeProblem[] = [];
   readonly #document: YamlDocument.Parsed;
   readonly #lines: LineCounter;
 
-  /** Parses `text`. Broken YAML becomes problems, never an exception. `file` is the name in messages. */
+  /** Broken YAML becomes problems, never an exception. `file` is the name in messages. */
   constructor(file: string, text: string) {
     this.file = file;
     this.#lines = new LineCounter();
@@ -37,7 +37,7 @@ export class RecipeDocument {
     }
   }
 
-  /** The document as plain values; undefined when its YAML is broken. Aliases are bounded by `yaml`. */
+  /** Undefined when its YAML is broken. Aliases are bounded by `yaml`. */
   value(): unknown {
     if (this.#document.errors.length > 0) return undefined;
     try {
@@ -48,7 +48,6 @@ export class RecipeDocument {
     }
   }
 
-  /** Adds a problem at a key. With `atKey` the place is the key itself, not its value. */
   report(
     path: readonly PropertyKey[],
     message: string,
@@ -63,7 +62,12 @@ export class RecipeDocument {
     });
   }
 
-  /** Parses `value` with `schema`, and reports each problem with its place. */
+  /** Of a value's beginning; undefined if it is not there. */
+  lineOf(path: readonly PropertyKey[]): number | undefined {
+    const [start] = this.#node(path)?.range ?? [];
+    return start === undefined ? undefined : this.#lines.linePos(start).line;
+  }
+
   check<Schema extends z.ZodType>(schema: Schema, value: unknown): z.output<Schema> | undefined {
     const result = schema.safeParse(value, { reportInput: true });
     if (result.success) return result.data;
@@ -91,12 +95,15 @@ export class RecipeDocument {
       return;
     }
     if (issue.code === 'invalid_union' && issue.errors.length > 0) {
-      // The branch with the fewest problems is probably the intended one, unless it is for another kind of
-      // value.
+      // The branch with the fewest problems is probably meant, unless it is for another kind of value.
       const nearest = [...issue.errors].sort(
         (a, b) => Number(isOtherKind(a)) - Number(isOtherKind(b)) || a.length - b.length,
       )[0]!;
       for (const inner of nearest) this.#reportIssue(schema, inner, path);
+      return;
+    }
+    if (issue.code === 'invalid_key') {
+      for (const { message } of issue.issues) this.report(path, message, { atKey: true });
       return;
     }
     if (issue.code === 'invalid_type' && issue.input === undefined) {
@@ -119,7 +126,6 @@ export class RecipeDocument {
     return { line: position.line, column: position.col };
   }
 
-  /** The place of a key's value; for a missing value, of the nearest enclosing one. */
   #offset(path: readonly PropertyKey[], atKey: boolean): number | undefined {
     if (atKey && path.length > 0) {
       const parent = this.#node(path.slice(0, -1));
@@ -161,14 +167,70 @@ function kindOf(value: unknown): string {
   return typeof value === 'object' ? 'a map' : `a ${typeof value}`;
 }
 
-/** A recipe is written by hand: a larger file (bytes) is something else. */
+/** Bytes: a recipe is written by hand. */
 export const RECIPE_SIZE_LIMIT = 1024 * 1024;
 
-/** The text of a recipe. Throws E_RECIPE_READ with `hint`, which says where recipes are. */
 export async function readRecipeText(file: string, hint: string): Promise<string> {
   try {
     return readUserFile(file, RECIPE_SIZE_LIMIT).toString('utf8');
   } catch (cause) {
     throw new KilnError('E_RECIPE_READ', `cannot read the recipe ${file}`, { cause, hint });
   }
+}
+
+/** For repository settings and `files[].source` only: shells use the same notation. */
+export interface RecipeVariables {
+  readonly KILN_STATE: string;
+  readonly KILN_FIXTURES: string;
+  readonly recipe_dir: string;
+}
+
+const REPOSITORY_VARIABLES = ['arch', 'basearch', 'releasever'];
+
+export interface UnknownVariable {
+  readonly name: string;
+  readonly hint: string;
+}
+
+export function expandVariables(
+  text: string,
+  variables: RecipeVariables,
+): { readonly text: string; readonly unknown: readonly UnknownVariable[] } {
+  const values = new Map<string, string>(Object.entries(variables));
+  const known = [...values.keys(), ...REPOSITORY_VARIABLES];
+  const unknown: UnknownVariable[] = [];
+  const replace = (whole: string, braced: string | undefined, bare: string | undefined) => {
+    const name = braced ?? bare ?? '';
+    const value = values.get(name);
+    if (value !== undefined) return value;
+    if (!REPOSITORY_VARIABLES.includes(name)) {
+      const near = suggest(name, known);
+      const hint =
+        near === undefined ? `known variables: ${known.join(', ')}` : `did you mean $${near}?`;
+      unknown.push({ name, hint });
+    }
+    return whole;
+  };
+  return { text: text.replace(/\$(?:\{([^}]*)\}|(\w+))/g, replace), unknown };
+}
+
+export function expandStrings(
+  value: unknown,
+  path: readonly (string | number)[],
+  change: (text: string, path: readonly (string | number)[]) => string,
+): unknown {
+  const here =
+    path[0] === 'repositories' ||
+    (path[0] === 'files' && path.length === 3 && path[2] === 'source');
+  if (typeof value === 'string') return here ? change(value, path) : value;
+  if (Array.isArray(value)) {
+    return value.map((entry, index) => expandStrings(entry, [...path, index], change));
+  }
+  if (typeof value !== 'object' || value === null) return value;
+  return Object.fromEntries(
+    Object.entries(value).map(([key, entry]) => [
+      key,
+      expandStrings(entry, [...path, key], change),
+    ]),
+  );
 }

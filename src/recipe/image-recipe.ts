@@ -1,12 +1,8 @@
 import { z } from 'zod';
 import { repositorySchema } from '../packages/repository/configuration-schema.ts';
-import { parseDuration } from '../packages/repository/transport/duration.ts';
-import { size } from './limit-keys.ts';
+import { environment, seconds, size } from './limit-keys.ts';
 
-/**
- * Names that useradd(8) accepts, and upper case as Samba needs it: no shell characters, no separator of
- * /etc/passwd, no path.
- */
+/** As useradd(8), and upper case as Samba needs it: no shell characters, no separator of /etc/passwd, no path. */
 const accountName = z
   .string()
   .max(32)
@@ -15,7 +11,7 @@ const accountName = z
     'letters, digits and _ . - only, not beginning with a digit',
   );
 
-/** Ids below 65534 fit in the range that a sandbox maps; 65534 is "nobody" to the kernel. */
+/** Ids that a sandbox maps; 65534 is "nobody" to the kernel. */
 const accountId = z.int().min(0).max(65533);
 
 const absolutePath = z
@@ -24,7 +20,7 @@ const absolutePath = z
   .regex(/^\/(?!.*(?:^|\/)\.\.?(?:\/|$))[^\0]*$/, 'an absolute path without . and .. components')
   .transform((path) => path.replace(/\/+/g, '/').replace(/(?<=.)\/$/, ''));
 
-/** A field of /etc/passwd: a colon or a line end would begin another field. */
+/** A colon or a line end would begin another field. */
 const passwdField = z.string().regex(/^[^:\n\0]*$/, 'no colon and no line end');
 
 const modeSchema = z
@@ -39,13 +35,6 @@ const modeSchema = z
     return z.NEVER;
   })
   .meta({ description: "Permissions in octal, in quotes: '0644'" });
-
-const durationSchema = z.union([z.number(), z.string()]).transform((value, context) => {
-  const seconds = parseDuration(String(value));
-  if (seconds !== undefined && seconds > 0) return seconds;
-  context.addIssue({ code: 'custom', message: `"${value}" is no duration, as 90s, 10m or 1h` });
-  return z.NEVER;
-});
 
 const fileSchema = z
   .strictObject({
@@ -83,10 +72,10 @@ const scriptletsSchema = z.strictObject({
     .describe(
       "auto: payloads first, then scriptlets, where that gives what rpm gives, else exact; exact: the image's own rpm -i does everything; none: no scriptlet and no trigger runs",
     ),
-  timeout: durationSchema.optional().describe('For each scriptlet; 5m unless given'),
+  timeout: seconds.optional().describe('For each scriptlet; 5m unless given'),
 });
 
-/** `NAME`, `NAME:STREAM` or `NAME:STREAM/PROFILE`, as on the command line of `dnf module`. */
+/** As on the command line of `dnf module`. */
 const moduleSpec = z
   .string()
   .regex(/^[^\s:/]+(:[^\s/]+)?(\/[^\s/]+)?$/, 'expected NAME, NAME:STREAM or NAME:STREAM/PROFILE');
@@ -115,10 +104,7 @@ const modulesSchema = z.strictObject({
     .describe("What `platform` is to streams, as el9; the release's packages say it unless given"),
 });
 
-/**
- * An image recipe as a person writes it. Every key is optional, because a recipe may extend another
- * (`extends`); {@link loadImageRecipe} checks the merged one.
- */
+/** Every key is optional: a recipe may extend another. {@link loadImageRecipe} checks the merged one. */
 export const imageRecipeSchema = z
   .strictObject({
     description: z.string().optional().describe('One line for `kiln image ls`'),
@@ -151,13 +137,7 @@ export const imageRecipeSchema = z
     recommends: z.boolean().optional().describe('Install weak dependencies too; off unless set'),
     files: z.array(fileSchema).default([]),
     users: z.array(userSchema).default([]),
-    environment: z
-      .record(
-        z.string().regex(/^[A-Za-z_][A-Za-z0-9_]*$/, 'letters, digits and _ only'),
-        z.string().regex(/^[^\0]*$/, 'no NUL byte'),
-      )
-      .default({})
-      .describe('Of every command that runs in the image'),
+    environment: environment.default({}).describe('Of every command that runs in the image'),
     user: accountName
       .optional()
       .describe('Who runs commands; unless given the first of `users`, or root'),
@@ -175,7 +155,6 @@ export type ImageRecipe = z.output<typeof imageRecipeSchema>;
 export type RecipeFile = ImageRecipe['files'][number];
 export type RecipeUser = ImageRecipe['users'][number];
 
-/** The JSON Schema (draft 2020-12) of image recipes, for editors. */
 export function imageRecipeJsonSchema(): unknown {
   return z.toJSONSchema(imageRecipeSchema, { io: 'input', unrepresentable: 'any' });
 }

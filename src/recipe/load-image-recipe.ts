@@ -1,5 +1,6 @@
 import { realpath } from 'node:fs/promises';
 import { basename, dirname, isAbsolute, join, resolve } from 'node:path';
+import { defined } from '../defined.ts';
 import { KilnError } from '../errors.ts';
 import { DEFAULT_DISK } from '../host/state/disk-watch.ts';
 import {
@@ -8,7 +9,13 @@ import {
   resolveRepository,
 } from '../packages/repository/configuration.ts';
 import type { RepositoryConfiguration } from '../packages/repository/configuration-schema.ts';
-import { RecipeDocument, readRecipeText } from './document.ts';
+import {
+  expandStrings,
+  expandVariables,
+  RecipeDocument,
+  type RecipeVariables,
+  readRecipeText,
+} from './document.ts';
 import type { RecipeFiles } from './folder.ts';
 import {
   type ImageRecipe,
@@ -17,18 +24,13 @@ import {
   type RecipeUser,
 } from './image-recipe.ts';
 import { RecipeError } from './problem.ts';
-import { expandVariables, type RecipeVariables } from './variables.ts';
 
 const MISSING = 'check the path; `kiln image ls` lists images, recipes/images holds the recipes';
 
-/** How deep `extends` may go; more is a mistake. */
 const MAX_DEPTH = 16;
 
-/** A complete image recipe: with everything that it extends merged in, absolute paths, and defaults. */
 export interface LoadedImageRecipe {
-  /** The file's name without `.yaml`. */
   readonly name: string;
-  /** The recipe file and all that it extends, absolute, the recipe first. */
   readonly sources: readonly string[];
   readonly description: string;
   readonly arch: string;
@@ -36,7 +38,6 @@ export interface LoadedImageRecipe {
   readonly packages: readonly string[];
   readonly groups: readonly string[];
   readonly exclude: readonly string[];
-  /** Streams of modules; undefined if the recipe has no modules. */
   readonly modules: ImageModules | undefined;
   readonly recommends: boolean;
   readonly files: readonly RecipeFile[];
@@ -48,45 +49,32 @@ export interface LoadedImageRecipe {
   readonly scriptlets: ScriptletPolicy;
 }
 
-/** The module request of a recipe. */
 export type ImageModules = NonNullable<ImageRecipe['modules']>;
 
-/** How scriptlets and triggers are handled. */
 export interface ScriptletPolicy {
   readonly mode: 'auto' | 'exact' | 'none';
-  /** The time limit of one scriptlet, seconds. */
+  /** Seconds for one scriptlet. */
   readonly timeout: number;
-  /** The most bytes that packages may unpack to, and their scriptlets may write. */
+  /** Bytes that packages may unpack to, and their scriptlets may write. */
   readonly disk: number;
 }
 
-/** What {@link loadImageRecipe} needs to know of the machine. */
 export interface LoadOptions {
-  /** The values of `${KILN_STATE}` and the like. */
   readonly variables: Omit<RecipeVariables, 'recipe_dir'>;
-  /** The architecture of recipes without one, as rpm names it. */
   readonly arch: string;
-  /** Finds a recipe that `extends` names without a path; undefined if there is none. */
   readonly findByName: (name: string) => Promise<string | undefined>;
-  /** Of a user's recipe, which is a copy: reads what it names. Recipes that are found by name are kiln's. */
+  /** A user's recipe is a copy. Recipes that are found by name are kiln's. */
   readonly files?: RecipeFiles | undefined;
 }
 
-/** One file of an `extends` chain. */
 interface Part {
   readonly document: RecipeDocument;
   readonly recipe: ImageRecipe;
-  /** What people call it, absolute. */
   readonly file: string;
-  /** How what it names is read. */
   readonly files: RecipeFiles | undefined;
 }
 
-/**
- * Reads an image recipe and everything it extends.
- * @throws RecipeError (`E_RECIPE`) with all problems of all files; KilnError `E_RECIPE_READ` when a
- * file cannot be read.
- */
+/** @throws RecipeError (`E_RECIPE`) with all problems of all files; KilnError `E_RECIPE_READ` */
 export async function loadImageRecipe(
   path: string,
   options: LoadOptions,
@@ -108,8 +96,7 @@ export async function loadImageRecipe(
         repositories.set(repository.id, repository);
       } catch (error) {
         if (!(error instanceof KilnError) || error.code === 'E_CALLER_FILE') throw error;
-        const hint = error.hint === undefined ? {} : { hint: error.hint };
-        document.report(['repositories', index], error.message, hint);
+        document.report(['repositories', index], error.message, defined({ hint: error.hint }));
       }
     }
   }
@@ -122,21 +109,17 @@ export async function loadImageRecipe(
   for (const { recipe, file, files } of ordered) {
     for (const entry of recipe.files) written.push(await readableFile(entry, dirname(file), files));
   }
+  const { packages, groups, exclude, modules, users, environment } = merged;
   return {
     name: basename(main.file).replace(/\.ya?ml$/, ''),
     sources: parts.map((part) => part.file),
     description: merged.description ?? '',
     arch,
     repositories: [...repositories.values()],
-    packages: merged.packages,
-    groups: merged.groups,
-    exclude: merged.exclude,
-    modules: merged.modules,
+    ...{ packages, groups, exclude, modules, users, environment },
     recommends: merged.recommends ?? false,
     files: written,
-    users: merged.users,
-    environment: merged.environment,
-    user: merged.user ?? merged.users[0]?.name ?? 'root',
+    user: merged.user ?? users[0]?.name ?? 'root',
     workdir: merged.workdir ?? null,
     scriptlets: {
       mode: merged.scriptlets?.mode ?? 'auto',
@@ -174,17 +157,13 @@ async function loadChain(path: string, options: LoadOptions): Promise<Part[]> {
       }
     }
   }
-  // A file that does not fit the schema cannot be merged: report the problems so far.
   if (parts.length < documents.length) {
-    throw new RecipeError(
-      path,
-      documents.flatMap((document) => document.problems),
-    );
+    const problems = documents.flatMap((document) => document.problems);
+    throw new RecipeError(path, problems);
   }
   return parts;
 }
 
-/** Whether `extends` names a recipe that is looked for, and no file. */
 function isName(text: string): boolean {
   return !text.includes('/') && !/\.ya?ml$/.test(text);
 }
@@ -225,28 +204,6 @@ function readPart(
   return { document, recipe: document.check(imageRecipeSchema, expanded) };
 }
 
-/** Applies `change` to the strings that may hold variables: below `repositories`, and `files[].source`. */
-function expandStrings(
-  value: unknown,
-  path: readonly (string | number)[],
-  change: (text: string, path: readonly (string | number)[]) => string,
-): unknown {
-  const here =
-    path[0] === 'repositories' ||
-    (path[0] === 'files' && path.length === 3 && path[2] === 'source');
-  if (typeof value === 'string') return here ? change(value, path) : value;
-  if (Array.isArray(value)) {
-    return value.map((entry, index) => expandStrings(entry, [...path, index], change));
-  }
-  if (typeof value !== 'object' || value === null) return value;
-  return Object.fromEntries(
-    Object.entries(value).map(([key, entry]) => [
-      key,
-      expandStrings(entry, [...path, key], change),
-    ]),
-  );
-}
-
 /** Joins lists, merges maps; of single values the last one counts. */
 function merge(recipes: readonly ImageRecipe[]): ImageRecipe {
   const lists = {
@@ -262,7 +219,6 @@ function merge(recipes: readonly ImageRecipe[]): ImageRecipe {
   return Object.assign({}, ...recipes, lists, maps, mergeModules(recipes));
 }
 
-/** Like {@link merge}; `obsoletes` is true if any recipe sets it. */
 function mergeModules(recipes: readonly ImageRecipe[]): Pick<ImageRecipe, 'modules'> {
   const all = recipes.flatMap(({ modules = [] }) => modules);
   if (all.length === 0) return {};
@@ -276,7 +232,6 @@ function mergeModules(recipes: readonly ImageRecipe[]): Pick<ImageRecipe, 'modul
   return { modules };
 }
 
-/** Checks what a recipe must have after everything it extends was merged. */
 function checkWhole(recipe: ImageRecipe, repositories: number, document: RecipeDocument): void {
   if (recipe.packages.length + recipe.groups.length === 0) {
     document.report(['packages'], 'no package and no group is named', {
@@ -290,7 +245,6 @@ function checkWhole(recipe: ImageRecipe, repositories: number, document: RecipeD
   }
 }
 
-/** Finds users with the same name or id, in one file or in several of a chain. */
 function checkUsers(parts: readonly Part[]): void {
   for (const what of ['name', 'uid'] as const) {
     const seen = new Set<string | number>();
@@ -304,7 +258,6 @@ function checkUsers(parts: readonly Part[]): void {
   }
 }
 
-/** With a source that this process reads, absolute. */
 async function readableFile(
   file: RecipeFile,
   directory: string,
@@ -315,7 +268,6 @@ async function readableFile(
   return { ...file, source: (await files?.file(source)) ?? source };
 }
 
-/** A repository whose files and folders this process reads. */
 async function readableRepository(
   configuration: RepositoryConfiguration,
   files: RecipeFiles | undefined,

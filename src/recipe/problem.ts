@@ -1,25 +1,23 @@
 import * as z from 'zod';
-import { editDistance } from '../edit-distance.ts';
 import { KilnError } from '../errors.ts';
 
-/** A problem of a recipe with its place. */
 export interface RecipeProblem {
   readonly file: string;
   /** Counted from 1; 0 if the problem has no place. */
   readonly line: number;
-  /** Counted from 1; 0 if the problem has no place. */
   readonly column: number;
-  /** The key, as `files[2].mode`; empty for the document itself. */
   readonly path: string;
   readonly message: string;
-  /** How to fix it. */
   readonly hint?: string;
 }
 
 const IMAGE_HINT =
   'docs/recipes.md describes every key; `kiln image schema` prints the JSON Schema for editors';
 
-/** The error for a recipe, or another file that people write, with all its problems (`E_RECIPE`). */
+/** Of broken YAML each character can be one. */
+const SHOWN = 50;
+
+/** The file is a recipe or another that people write. The code is E_RECIPE. */
 export class RecipeError extends KilnError {
   readonly problems: readonly RecipeProblem[];
 
@@ -31,7 +29,8 @@ export class RecipeError extends KilnError {
   ) {
     const count = problems.length === 1 ? 'a problem' : `${problems.length} problems`;
     const ordered = [...problems].sort((a, b) => (a.file === b.file ? a.line - b.line : 0));
-    const lines = ordered.map((problem) => `  ${formatProblem(problem)}`);
+    const lines = ordered.slice(0, SHOWN).map((problem) => `  ${formatProblem(problem)}`);
+    if (ordered.length > SHOWN) lines.push(`  and ${ordered.length - SHOWN} more`);
     super('E_RECIPE', `${kind} ${file} has ${count}:\n${lines.join('\n')}`, {
       hint,
       details: { problems: ordered },
@@ -40,7 +39,7 @@ export class RecipeError extends KilnError {
   }
 }
 
-/** `file:line:column: path: message (hint)`, the form editors and CI systems link. */
+/** `file:line:column: path: message (hint)`, which editors and CI systems link. */
 function formatProblem(problem: RecipeProblem): string {
   const place = problem.line === 0 ? '' : `:${problem.line}:${problem.column}`;
   const path = problem.path === '' ? '' : `${problem.path}: `;
@@ -48,18 +47,7 @@ function formatProblem(problem: RecipeProblem): string {
   return `${problem.file}${place}: ${path}${problem.message}${hint}`;
 }
 
-/** A key's place in a document as people write it: `files[2].mode`. */
-export function formatPath(path: readonly PropertyKey[]): string {
-  return path.reduce<string>((text, key) => {
-    if (typeof key === 'number') return `${text}[${key}]`;
-    return text === '' ? String(key) : `${text}.${String(key)}`;
-  }, '');
-}
-
-/**
- * The candidate that a person most likely meant by `word`; undefined if none is similar. Similar means that at
- * most a third of the length differs, ignoring case (see {@link editDistance}).
- */
+/** Undefined if none is similar: at most a third of the length may differ, ignoring case. */
 export function suggest(word: string, candidates: Iterable<string>): string | undefined {
   const wanted = word.toLowerCase();
   let best: string | undefined;
@@ -74,14 +62,12 @@ export function suggest(word: string, candidates: Iterable<string>): string | un
   return best;
 }
 
-/**
- * The keys that a schema knows at `path`, for "did you mean"; empty if it accepts any key. Looks through
- * optional, default and pipe wrappers, and at every branch of a union.
- */
+/** The keys that a schema knows at `path`; empty if it accepts any. Looks through wrappers and unions. */
 export function knownKeys(schema: z.core.$ZodType, path: readonly PropertyKey[]): string[] {
   if (schema instanceof z.ZodOptional || schema instanceof z.ZodDefault) {
     return knownKeys(schema.unwrap(), path);
   }
+  if (schema instanceof z.ZodPrefault) return knownKeys(schema.unwrap(), path);
   if (schema instanceof z.ZodPipe) return knownKeys(schema.in, path);
   if (schema instanceof z.ZodUnion) {
     return schema.options.flatMap((option: z.core.$ZodType) => knownKeys(option, path));
@@ -97,4 +83,28 @@ export function knownKeys(schema: z.core.$ZodType, path: readonly PropertyKey[])
   if (schema instanceof z.ZodArray) return knownKeys(schema.element, rest);
   if (schema instanceof z.ZodRecord) return knownKeys(schema.valueType, rest);
   return [];
+}
+
+/**
+ * How many letters must be added, dropped, changed or swapped with their neighbour to make `b` of
+ * `a` (the restricted Damerau-Levenshtein distance); more than `limit` is told as `limit + 1`.
+ */
+export function editDistance(a: string, b: string, limit: number): number {
+  let before: number[] = [];
+  let last = Array.from({ length: b.length + 1 }, (_, index) => index);
+  for (let i = 1; i <= a.length; i++) {
+    const row = [i];
+    for (let j = 1; j <= b.length; j++) {
+      const same = a[i - 1] === b[j - 1];
+      let cost = Math.min(last[j]! + 1, row[j - 1]! + 1, last[j - 1]! + (same ? 0 : 1));
+      if (i > 1 && j > 1 && a[i - 1] === b[j - 2] && a[i - 2] === b[j - 1]) {
+        cost = Math.min(cost, before[j - 2]! + 1);
+      }
+      row.push(cost);
+    }
+    if (Math.min(...row) > limit) return limit + 1;
+    before = last;
+    last = row;
+  }
+  return Math.min(last[b.length]!, limit + 1);
 }

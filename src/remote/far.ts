@@ -1,7 +1,7 @@
 /**
- * `kiln remote-stdio`, which ssh runs on the other machine: it takes files into a folder of its own, runs kiln there as
- * anybody on that machine would, and gives back what that writes. It has the rights of whoever has logged in, and
- * kilnd treats what it runs as it treats every local caller.
+ * `kiln remote-stdio`, which ssh runs on the other machine: it takes files into a folder of its own, and runs
+ * kiln there. It has the rights of whoever has logged in, and kilnd treats what it runs as it treats every
+ * local caller.
  */
 
 import type { ChildProcess } from 'node:child_process';
@@ -18,30 +18,34 @@ import { Socket } from 'node:net';
 import { join } from 'node:path';
 import type { Readable, Writable } from 'node:stream';
 import { ReadStream } from 'node:tty';
+import { closeDescriptor } from '../host/calls/descriptor.ts';
+import { checked, tryCall } from '../host/calls/system-call.ts';
 import { type HeldLock, tryLock } from '../host/files/flock.ts';
 import { removeTree } from '../host/files/remove-tree.ts';
 import { startProgram } from '../host/process/child-process.ts';
 import { callerEnvironment } from '../host/process/own-node.ts';
+import { FRAME, onFrames, sendMessage, wired } from '../host/sockets/frames.ts';
 import { KILN_VERSION, packageRoot } from '../host/state/paths.ts';
 import { awaitedLater, deferred } from '../promise.ts';
-import { encodeFrame, FRAME, onFrames, wired } from '../service/supervisor/frames.ts';
-import { Results, send } from './results.ts';
-import { openTerminal, resizeTerminal } from './terminal.ts';
+import { Results, send } from './pack.ts';
 import { unpacker } from './unpack.ts';
 import {
   type FarMessage,
   type NearControl,
   PROTOCOL,
+  pass,
   REMOTE_FRAME,
   type RemoteStart,
   SILENCE_MAX,
 } from './wire.ts';
 
+/** Signals by which kiln ends, for its exit status as a shell has it. */
+const NUMBERS: Readonly<Record<string, number>> = { SIGHUP: 1, SIGINT: 2, SIGKILL: 9, SIGTERM: 15 };
+
 /** Where folders of jobs are: on a disk, for a gigabyte may come. */
 const PLACE = '/var/tmp';
 const PREFIX = 'kiln-remote-';
 const LOCK = 'lock';
-/** The folder that the archive is unpacked to, beside those of results. */
 export const INPUTS = 'in';
 
 interface FarEnds {
@@ -49,7 +53,6 @@ interface FarEnds {
   readonly output: Writable;
 }
 
-/** Serves one command, from the first word to the last. */
 export async function serveFar(ends: FarEnds): Promise<void> {
   await sweepFolders();
   const folder = mkdtempSync(join(PLACE, PREFIX));
@@ -62,7 +65,6 @@ export async function serveFar(ends: FarEnds): Promise<void> {
   }
 }
 
-/** Removes folders of one's own whose process has died. */
 async function sweepFolders(): Promise<void> {
   for (const name of readdirSync(PLACE)) {
     // Others put what they like there, links as well.
@@ -90,7 +92,7 @@ class Far {
   #stdin: Writable | undefined;
   /** Input that came before the command was there; undefined: its end. */
   readonly #early: (Buffer | undefined)[] = [];
-  /** Somebody else removes the folder, when a job has ended that goes on. */
+  /** A process removes the folder when a job has ended that goes on. */
   #left = false;
 
   constructor(ends: FarEnds, folder: string, lock: HeldLock | undefined) {
@@ -123,14 +125,13 @@ class Far {
     }
   }
 
-  /** Whoever is silent for long is gone, whatever the connection says. */
   #alive(): void {
     clearTimeout(this.#silence);
     this.#silence = setTimeout(() => this.#gone.resolve('gone'), SILENCE_MAX);
   }
 
   #say(message: FarMessage): void {
-    this.#ends.output.write(encodeFrame(FRAME.message, Buffer.from(JSON.stringify(message))));
+    sendMessage(this.#ends.output, message);
   }
 
   #receive(kind: number, body: Buffer): void {
@@ -145,22 +146,10 @@ class Far {
 
   #unpack(body: Buffer): void {
     const { stream } = this.#unpacked;
-    if (body.length === 0) {
-      stream.end();
-      return;
-    }
-    const { input } = this.#ends;
-    if (stream.destroyed || stream.write(body)) return;
-    input.pause();
-    // One that has failed takes the rest without a look.
-    const go = () => {
-      stream.off('drain', go).off('close', go);
-      input.resume();
-    };
-    stream.on('drain', go).on('close', go);
+    if (body.length === 0) stream.end();
+    else pass(this.#ends.input, body, stream);
   }
 
-  /** Passes input on, or its end; the near end is told, and sends no more than may wait. */
   #type(body: Buffer | undefined): void {
     const taken = () => {
       if (body !== undefined) this.#say({ taken: body.length });
@@ -171,7 +160,6 @@ class Far {
     else this.#stdin.write(body, taken);
   }
 
-  /** There is somebody to take input: what has come before comes first. */
   #takeInput(stdin: Writable): void {
     stdin.on('error', () => stdin.destroy());
     this.#stdin = stdin;
@@ -195,7 +183,6 @@ class Far {
     this.#say({ status });
   }
 
-  /** Runs kiln; its exit status. */
   async #run(start: RemoteStart, results: Results): Promise<number> {
     const { env, argv, detaches } = start;
     const { KILN_HOST: _, ...own } = callerEnvironment();
@@ -206,40 +193,36 @@ class Far {
     const said = (chunk: Buffer) => {
       last = (last + chunk.toString('latin1')).slice(-100);
     };
-    let over: Promise<unknown>;
+    let child: ChildProcess;
+    let from: Readable;
     if (stdin && stdout) {
       const { master, slave } = openTerminal();
       this.#terminal = master;
       resizeTerminal(master, start.rows, start.columns);
       // The keys that end or stop a command are for a session with this terminal.
-      this.#child = startProgram('setsid', ['--ctty', '--wait', kiln, ...argv], {
+      child = startProgram('setsid', ['--ctty', '--wait', kiln, ...argv], {
         ...options,
         stdio: [slave, slave, stderr ? slave : 'pipe'],
       });
       closeSync(slave);
       const terminal = new ReadStream(master);
       this.#takeInput(terminal);
-      over = awaitedLater(
-        Promise.all([
-          this.#pass(terminal, FRAME.data, said),
-          this.#child.stderr === null ? undefined : this.#pass(this.#child.stderr, FRAME.errorData),
-        ]),
-      );
+      from = terminal;
     } else {
-      const child = startProgram(kiln, argv, { ...options, stdio: 'pipe' });
-      this.#child = child;
-      this.#takeInput(child.stdin);
-      over = awaitedLater(
-        Promise.all([
-          this.#pass(child.stdout, FRAME.data, said),
-          this.#pass(child.stderr, FRAME.errorData),
-        ]),
-      );
+      child = startProgram(kiln, argv, { ...options, stdio: 'pipe' });
+      this.#takeInput(child.stdin!);
+      from = child.stdout!;
     }
+    this.#child = child;
+    const over = awaitedLater(
+      Promise.all([
+        this.#pass(from, FRAME.data, said),
+        child.stderr === null ? undefined : this.#pass(child.stderr, FRAME.errorData),
+      ]),
+    );
     const ended = deferred<number>();
-    const { child } = { child: this.#child };
     child.once('error', ended.reject);
-    child.once('exit', (code, signal) => ended.resolve(code ?? statusOf(signal)));
+    child.once('exit', (code, signal) => ended.resolve(code ?? 128 + (NUMBERS[signal ?? ''] ?? 0)));
     using _looking = results.look();
     const status = await ended.promise;
     await over;
@@ -248,7 +231,6 @@ class Far {
     return status;
   }
 
-  /** Sends what a stream has, no faster than the near end takes it. */
   async #pass(from: Readable, kind: number, look?: (chunk: Buffer) => void): Promise<void> {
     const { output } = this.#ends;
     try {
@@ -261,7 +243,6 @@ class Far {
     }
   }
 
-  /** Leaves the folder to a process that waits for a job's end. */
   #leave(kiln: string, id: string, env: NodeJS.ProcessEnv): void {
     if (this.#lock === undefined) return;
     this.#left = true;
@@ -280,7 +261,6 @@ class Far {
     clearTimeout(this.#silence);
     await new Promise<void>((resolve) => {
       this.#ends.output.end(resolve);
-      // Whoever is gone takes nothing more.
       this.#gone.promise.then(() => resolve(), resolve);
     });
     this.#ends.input.destroy();
@@ -289,16 +269,31 @@ class Far {
   }
 }
 
-const NUMBERS: Readonly<Record<string, number>> = { SIGHUP: 1, SIGINT: 2, SIGKILL: 9, SIGTERM: 15 };
-
-/** As a shell has it. */
-function statusOf(signal: NodeJS.Signals | null): number {
-  return 128 + (NUMBERS[signal ?? ''] ?? 0);
-}
-
-/** This process's own stdin and stdout, as ssh has them. */
 export function ownEnds(): FarEnds {
   const stream = (fd: number, way: 'readable' | 'writable') =>
     new Socket({ fd, readable: way === 'readable', writable: way === 'writable' });
   return { input: stream(0, 'readable'), output: stream(1, 'writable') };
+}
+
+/** asm-generic/ioctls.h; ioctl_tty(2), pts(4). */
+const TIOCSPTLCK = 0x40045431;
+const TIOCGPTPEER = 0x5441;
+const TIOCSWINSZ = 0x5414;
+
+function openTerminal(): { readonly master: number; readonly slave: number } {
+  const flags = constants.O_RDWR | constants.O_NOCTTY;
+  const master = openSync('/dev/ptmx', flags);
+  try {
+    checked('ioctl', tryCall('ioctl', master, TIOCSPTLCK, Int32Array.of(0)));
+    return { master, slave: checked('ioctl', tryCall('ioctl', master, TIOCGPTPEER, flags)) };
+  } catch (error) {
+    closeDescriptor(master);
+    throw error;
+  }
+}
+
+function resizeTerminal(master: number, rows: number, columns: number): void {
+  // struct winsize; what is no size is none.
+  const size = Uint16Array.of(rows & 0xffff, columns & 0xffff, 0, 0);
+  tryCall('ioctl', master, TIOCSWINSZ, size);
 }

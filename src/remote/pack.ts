@@ -1,15 +1,16 @@
 /** Files on their way to the other end of a connection: a tar archive, entry by entry. */
 import { once } from 'node:events';
 import {
-  type BigIntStats,
   closeSync,
   constants,
   createReadStream,
+  existsSync,
   fstatSync,
   lstatSync,
   openSync,
   readdirSync,
   readlinkSync,
+  type Stats,
   statSync,
 } from 'node:fs';
 import { join } from 'node:path';
@@ -17,12 +18,13 @@ import type { Readable, Writable } from 'node:stream';
 import { type Pack, pack } from 'tar-stream';
 import { KilnError } from '../errors.ts';
 import { reasonLine } from '../host/calls/system-error.ts';
+import { encodeFrame } from '../host/sockets/frames.ts';
+import { awaitedLater } from '../promise.ts';
+import { PIECE, REMOTE_FRAME, roomIn } from './wire.ts';
 
-/** What becomes of symbolic links in a folder. */
-export type Links =
-  /** They are kept as they are. */
+type Links =
   | 'as they are'
-  /** Those to files are followed. */
+  /** Links to files are followed. */
   | 'followed';
 
 /** Names that a tree may have, and folders within folders: more is a mistake of whoever named it. */
@@ -33,29 +35,25 @@ export class Packer {
   readonly #archive: Pack = pack();
   #names = 0;
 
-  /** The archive; whoever reads it slowly holds up whoever packs. */
   get stream(): Readable {
     return this.#archive as unknown as Readable;
   }
 
-  /** Ends the archive. */
   end(): void {
     this.#archive.finalize();
   }
 
-  /** Packs a regular file, or what a link to one leads to. @throws KilnError E_REMOTE_FILE */
+  /** Packs a file, or the one that a link leads to. @throws KilnError E_REMOTE_FILE */
   async file(path: string, name: string): Promise<void> {
     await this.#file(path, name, 0);
   }
 
-  /** Packs what a path leads to: a folder with all that is in it, or a file. @throws KilnError E_REMOTE_FILE */
   async tree(path: string, name: string, links: Links): Promise<void> {
     const stats = attempt(path, () => statSync(path));
     if (stats.isDirectory()) await this.#folder(path, name, links, 0);
     else await this.file(path, name);
   }
 
-  /** Packs an entry of a folder: a link itself. @throws KilnError E_REMOTE_FILE */
   async entry(path: string, name: string, links: Links = 'as they are', depth = 0): Promise<void> {
     const stats = lstatSync(path, { throwIfNoEntry: false });
     if (stats?.isDirectory() === true) await this.#folder(path, name, links, depth);
@@ -64,10 +62,9 @@ export class Packer {
     // Devices, sockets and fifos do not travel.
   }
 
-  /** Packs a folder without what is in it. */
   async emptyFolder(path: string, name: string): Promise<void> {
-    const mode = Number(attempt(path, () => statSync(path)).mode) & 0o777;
-    await this.#entry({ name, type: 'directory', mode });
+    const { mode } = attempt(path, () => statSync(path));
+    await this.#entry({ name, type: 'directory', mode: mode & 0o777 });
   }
 
   async #folder(path: string, name: string, links: Links, depth: number): Promise<void> {
@@ -82,7 +79,7 @@ export class Packer {
   async #file(path: string, name: string, flags: number): Promise<void> {
     const quiet = constants.O_NONBLOCK | constants.O_NOCTTY;
     const fd = attempt(path, () => openSync(path, constants.O_RDONLY | quiet | flags));
-    const stats = fstatSync(fd, { bigint: true });
+    const stats = fstatSync(fd);
     if (!stats.isFile()) {
       closeSync(fd);
       throw unusable(path, 'it is not a regular file');
@@ -96,12 +93,10 @@ export class Packer {
     else await this.#entry({ name, type: 'symlink', linkname: readlinkSync(path) });
   }
 
-  async #content(fd: number, stats: BigIntStats, path: string, name: string): Promise<void> {
-    const size = Number(stats.size);
+  async #content(fd: number, stats: Stats, path: string, name: string): Promise<void> {
+    const { size, mode, mtime } = stats;
     this.#count(path);
-    const mode = Number(stats.mode) & 0o777;
-    const mtime = new Date(Number(stats.mtimeMs));
-    const header = { name, size, mode, mtime };
+    const header = { name, size, mode: mode & 0o777, mtime };
     const entry = this.#archive.entry(header) as unknown as Writable;
     entry.on('error', () => undefined);
     const content = createReadStream(path, { fd, end: Math.max(0, size - 1) });
@@ -140,4 +135,86 @@ function unusable(path: string, why: string): KilnError {
   return new KilnError('E_REMOTE_FILE', `${path} cannot travel: ${why}`, {
     hint: 'files and folders that you can read travel to the other machine, and nothing else',
   });
+}
+
+/** How often folders of results are looked through, ms. */
+const LOOK_EVERY = 2000;
+/** A file that nobody has written to for so long is taken for whole, ms. */
+const SETTLED = 2000;
+
+export async function send(output: Writable, kind: number, bytes: Buffer): Promise<void> {
+  for (let at = 0; at < bytes.length; at += PIECE) {
+    const more = output.write(encodeFrame(kind, bytes.subarray(at, at + PIECE)));
+    if (!more && !output.destroyed) await roomIn(output);
+  }
+}
+
+export async function sendArchive({ stream }: Packer, output: Writable): Promise<void> {
+  for await (const chunk of stream as AsyncIterable<Buffer>) {
+    await send(output, REMOTE_FRAME.archive, chunk);
+  }
+}
+
+export class Results {
+  readonly #names: readonly string[];
+  readonly #folder: string;
+  readonly #packer = new Packer();
+  readonly #over: Promise<void>;
+  readonly #sent = new Map<string, string>();
+  #looking: Promise<void> = Promise.resolve();
+
+  constructor(names: readonly string[], folder: string, output: Writable) {
+    this.#names = names;
+    this.#folder = folder;
+    this.#over = awaitedLater(sendArchive(this.#packer, output));
+  }
+
+  look(): Disposable {
+    const timer = setInterval(() => {
+      this.#looking = awaitedLater(this.#looking.then(() => this.#take(SETTLED)));
+    }, LOOK_EVERY);
+    return { [Symbol.dispose]: () => clearInterval(timer) };
+  }
+
+  async finish(): Promise<void> {
+    await this.#looking;
+    await this.#take(0);
+    this.#packer.end();
+    await this.#over;
+  }
+
+  async #take(settled: number): Promise<void> {
+    for (const name of this.#names) await this.#takeFolder(name, settled);
+  }
+
+  async #takeFolder(name: string, settled: number): Promise<void> {
+    const path = join(this.#folder, name);
+    if (!existsSync(path)) return;
+    for (const entry of readdirSync(path, { withFileTypes: true })) {
+      const [from, to] = [join(path, entry.name), `${name}/${entry.name}`];
+      if (entry.isDirectory()) {
+        if (settled === 0) await this.#packer.emptyFolder(from, to);
+        await this.#takeFolder(to, settled);
+        continue;
+      }
+      const stats = attemptStat(from);
+      if (stats === undefined || Date.now() - stats.mtimeMs < settled) continue;
+      const state = `${stats.mtimeMs} ${stats.size} ${stats.ino}`;
+      if (this.#sent.get(to) === state) continue;
+      this.#sent.set(to, state);
+      await this.#packer.entry(from, to).catch((error) => {
+        // It is gone already, or grows: the end takes what is there then.
+        this.#sent.delete(to);
+        if (settled === 0) throw error;
+      });
+    }
+  }
+}
+
+function attemptStat(path: string) {
+  try {
+    return lstatSync(path);
+  } catch {
+    return undefined;
+  }
 }

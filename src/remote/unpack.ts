@@ -23,21 +23,14 @@ const BYTES_MAX = 64 * 2 ** 30;
 
 const BELOW = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS;
 
-/** A folder that entries go to. */
 export interface Root {
-  /** Its descriptor, which stays the caller's. */
   readonly folder: number;
-  /** The one name in it that entries may have, where the rest of the folder is none of their business. */
   readonly only?: string | undefined;
 }
 
-/** Where entries go: by the first part of their names. */
 type Roots = (first: string) => Root | undefined;
 
-/**
- * Takes an archive: `write` its pieces to it. What is there gives way, one file at a time.
- * @returns the stream, and a promise of the end. @throws (there) KilnError E_REMOTE_ARCHIVE
- */
+/** Existing files are replaced, one at a time. `over` throws KilnError E_REMOTE_ARCHIVE. */
 export function unpacker(roots: Roots): {
   readonly stream: Writable;
   readonly over: Promise<void>;
@@ -119,7 +112,6 @@ function remove(folder: number, name: string): void {
   }
 }
 
-/** Opens a folder below `root`, which is made where it is missing. */
 function openFolder(root: number, parts: readonly string[]): number {
   const how = { flags: constants.O_RDONLY | constants.O_DIRECTORY, resolve: BELOW };
   let at = openat2(root, '.', how);

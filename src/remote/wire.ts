@@ -1,59 +1,117 @@
 /**
- * What the two ends of `kiln --host` say to each other through ssh, in the frames of src/service/supervisor/frames.ts. The near end
- * is the caller's kiln, the far end `kiln remote-stdio` on the other machine.
+ * What the two ends of `kiln --host` say to each other through ssh, in the frames of
+ * src/host/sockets/frames.ts. The near end is the caller's kiln, the far end `kiln remote-stdio` on the other
+ * machine.
  */
+import type { Readable, Writable } from 'node:stream';
+import { KilnError } from '../errors.ts';
+
+export interface RemoteAddress {
+  readonly host: string;
+  readonly user: string | undefined;
+  readonly port: string | undefined;
+}
+
+export function parseAddress(text: string): RemoteAddress {
+  const url = URL.parse(text);
+  const host = url?.hostname.replace(/^\[(.*)\]$/, '$1') ?? '';
+  const user = decoded(url?.username ?? '');
+  const isRight =
+    url?.protocol === 'ssh:' &&
+    url.password === '' &&
+    ['', '/'].includes(url.pathname) &&
+    url.search === '' &&
+    url.hash === '' &&
+    // ssh would read a leading dash as an option.
+    /^[A-Za-z0-9:][\w.:%-]*$/.test(host) &&
+    (user === '' || /^[A-Za-z0-9_][\w.@\\-]*$/.test(user));
+  if (!isRight) {
+    throw new KilnError('E_ARGUMENT', `${text} is not the address of a machine`, {
+      hint: 'write it as ssh://USER@HOST:PORT; what else ssh needs, your ~/.ssh/config says',
+    });
+  }
+  return { host, user: user || undefined, port: url.port || undefined };
+}
+
+function decoded(text: string): string {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return '\0';
+  }
+}
+
+export function sshArguments({ host, user, port }: RemoteAddress, command: string): string[] {
+  return [
+    // A connection that is dead is noticed; all else is as the user's configuration of ssh says.
+    ...['-T', '-o', 'ServerAliveInterval=15', '-o', 'ServerAliveCountMax=3'],
+    ...(port === undefined ? [] : ['-p', port]),
+    ...(user === undefined ? [] : ['-l', user]),
+    ...['--', host, command],
+  ];
+}
 
 /** Changes with everything that the two ends could misunderstand. */
 export const PROTOCOL = 1;
 
-/** Beside those of src/service/supervisor/frames.ts. */
 export const REMOTE_FRAME = {
   /** A piece of a tar archive: files on their way; an empty one: the archive is whole. */
   archive: 5,
 } as const;
 
-/** So many bytes of standard input may be on their way before the far end has passed them on. */
+/** Bytes of standard input that the far end has not passed on yet. */
 export const INPUT_WINDOW = 1 << 20;
 
-/** How often the near end says that it lives, and how long it may be silent, milliseconds. */
+export function roomIn(stream: Writable): Promise<void> {
+  return new Promise((resolve) => {
+    const go = () => {
+      stream.off('drain', go).off('close', go);
+      resolve();
+    };
+    stream.on('drain', go).on('close', go);
+  });
+}
+
+/** Writes bytes to a stream, and has `from` wait while there is no room. One that has failed takes all. */
+export function pass(from: Readable, bytes: Buffer, to: Writable): void {
+  if (to.destroyed || to.write(bytes)) return;
+  from.pause();
+  roomIn(to).then(
+    () => from.resume(),
+    () => undefined,
+  );
+}
+
+/** How often the near end says that it lives,
+ and how long it may be silent, milliseconds. */
 export const ALIVE_EVERY = 10_000;
 export const SILENCE_MAX = 45_000;
 
 /** Bytes of one frame. */
 export const PIECE = 64 * 1024;
 
-/** What is to be run; JSON of the near end's first and only FRAME.message. */
 export interface RemoteStart {
-  /** The words behind `kiln`; names of files are those of the archive. */
   readonly argv: readonly string[];
   readonly env: Readonly<Record<string, string>>;
   /** Which of descriptors 0, 1 and 2 are terminals. */
   readonly terminals: readonly [boolean, boolean, boolean];
   readonly rows: number;
   readonly columns: number;
-  /** Folders whose content comes back: names below the far end's folder. */
   readonly outputs: readonly string[];
-  /** Files may be needed until the job ends that this command leaves behind. */
   readonly detaches: boolean;
 }
 
-/** The near end's FRAME.control. */
 export type NearControl =
   | { readonly do: 'alive' }
   | { readonly do: 'signal'; readonly signal: NodeJS.Signals }
   | { readonly do: 'resize'; readonly rows: number; readonly columns: number };
 
-/** The far end's FRAME.message. */
 export type FarMessage =
-  /** The first one. */
   | {
       readonly kiln: string;
       readonly protocol: number;
-      /** Its folder, as paths of the far end's own messages begin. */
       readonly folder: string;
     }
-  /** Standard input was passed on. */
   | { readonly taken: number }
   | { readonly failed: { readonly code: string; readonly message: string; readonly hint?: string } }
-  /** The command has ended; what it left has come before. */
   | { readonly status: number };

@@ -1,6 +1,7 @@
-/** HTML of values that strangers wrote: whatever is put into a template is escaped, unless it is a template itself. */
+/** HTML of values that strangers wrote, and what all reports have in common. */
+import { createHash } from 'node:crypto';
+import type { BrowserFiles } from './write.ts';
 
-/** Text that is HTML already. Only {@link html} makes one. */
 export interface Html {
   readonly html: string;
 }
@@ -19,7 +20,6 @@ const ENTITIES: Readonly<Record<string, string>> = {
 const CONTROL =
   /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]/g;
 
-/** Text for an element or a quoted attribute. */
 function escaped(text: string): string {
   return text
     .replace(/[&<>"']/g, (character) => ENTITIES[character] ?? '')
@@ -33,7 +33,78 @@ function rendered(value: Value): string {
   return 'html' in value ? value.html : value.map((one) => one.html).join('');
 }
 
-/** A template of HTML. Values stand in elements or in quoted attributes, nowhere else. */
+/** Values stand in elements or in quoted attributes, nowhere else; all but templates are escaped. */
 export function html(strings: TemplateStringsArray, ...values: readonly Value[]): Html {
   return { html: String.raw({ raw: strings }, ...values.map(rendered)) };
+}
+
+interface Document {
+  readonly title: string;
+  readonly body: Html;
+  readonly samples?: unknown;
+}
+
+/** A whole page. It runs the scripts of `files` only, and loads nothing from elsewhere. */
+export function documentOf({ title, body, samples }: Document, files: BrowserFiles): string {
+  const plots = samples !== undefined;
+  const scripts = [...(plots ? [files.plotScript] : []), files.script];
+  const styles = [files.style, ...(plots ? [files.plotStyle] : [])];
+  // Only these scripts and styles, and nothing from elsewhere: https://www.w3.org/TR/CSP3/
+  const policy = [
+    "default-src 'none'",
+    `script-src ${scripts.map(sourceDigest).join(' ')}`,
+    `style-src ${styles.map(sourceDigest).join(' ')}`,
+    "base-uri 'none'",
+    "form-action 'none'",
+  ].join('; ');
+  return html`<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="${policy}">
+<meta name="viewport" content="width=device-width">
+<meta name="color-scheme" content="light dark">
+<title>${title}</title>
+${styles.map((text) => ({ html: `<style>${text}</style>` }))}
+</head>
+<body>
+${body}
+<script type="application/json" id="samples">${{ html: scriptJson(samples ?? null) }}</script>
+${scripts.map((text) => ({ html: `<script>${text}</script>` }))}
+</body>
+</html>
+`.html;
+}
+
+/** JSON that ends no script element. */
+function scriptJson(value: unknown): string {
+  return JSON.stringify(value).replaceAll('<', '\\u003c');
+}
+
+function sourceDigest(text: string): string {
+  return `'sha256-${createHash('sha256').update(text).digest('base64')}'`;
+}
+
+export function duration(ms: number): string {
+  if (ms < 1000) return `${ms < 10 ? ms.toFixed(1) : Math.round(ms)} ms`;
+  if (ms < 60_000) return `${(ms / 1000).toFixed(1)} s`;
+  const seconds = Math.round(ms / 1000);
+  const [hours, minutes] = [Math.floor(seconds / 3600), Math.floor((seconds % 3600) / 60)];
+  return `${hours > 0 ? `${hours} h ` : ''}${minutes} min ${seconds % 60} s`;
+}
+
+const UNITS = ['B', 'KiB', 'MiB', 'GiB', 'TiB'];
+
+export function bytesOf(bytes: number | undefined): string | undefined {
+  if (bytes === undefined) return undefined;
+  const power = bytes < 1024 ? 0 : Math.min(4, Math.floor(Math.log2(bytes) / 10));
+  const value = bytes / 1024 ** power;
+  return `${value >= 100 || power === 0 ? Math.round(value) : value.toFixed(1)} ${UNITS[power]}`;
+}
+
+/** A bar on a track, of a part of `whole` milliseconds. The page's script gives it its place. */
+export function bar(startMs: number, lengthMs: number, whole: number, kind = ''): Html {
+  const share = (ms: number) =>
+    (Math.min(1, Math.max(0, ms / Math.max(whole, 1))) * 100).toFixed(2);
+  return html`<span class="bar ${kind}" data-start="${share(startMs)}" data-length="${share(lengthMs)}"></span>`;
 }

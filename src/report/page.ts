@@ -1,87 +1,48 @@
-/** report.html: what came of a job, for people. One file that needs no network; docs/report.md explains it. */
-import { createHash } from 'node:crypto';
+/** report.html, for people: one file that needs no network. docs/report.md explains it. */
 import { stripVTControlCharacters } from 'node:util';
 import type { Result } from '../result/schema.ts';
-import type { BrowserFiles } from './browser-files.ts';
-import { type Html, html } from './html.ts';
+import type { LogFailures } from './ci/findings.ts';
+import { bar, bytesOf, documentOf, duration, type Html, html } from './html.ts';
 import { replayCommand } from './replay.ts';
+import type { BrowserFiles } from './write.ts';
 
-/** A log as the page has it. */
 export interface ReportLog {
-  /** Its file's name. */
   readonly name: string;
-  /** Its text, compressed by gzip; the page unpacks it. */
   readonly gzip: Buffer;
-  /** How many bytes of its beginning are left out; 0: it is whole. */
+  /** Bytes of its beginning; 0: it is whole. */
   readonly leftOut: number;
-  /** Its last lines, for paper and for browsers without scripts. */
+  /** For paper and for browsers without scripts. */
   readonly end: readonly string[];
 }
 
-/** What a report is made of. */
 export interface ReportParts {
   readonly result: Result;
   readonly logs: readonly ReportLog[];
-  /** The packages of the buildroot, as installed_pkgs.log lists them. */
   readonly packages: readonly string[];
+  /** Those of `packages` that are not of the image; undefined where that is not known. */
+  readonly added?: readonly string[] | undefined;
+  readonly failures?: LogFailures | undefined;
 }
 
-/** Rows of one table; the rest is in result.json. */
 const ROWS_MAX = 2000;
 
-/** The page, whole. */
 export function reportPage(parts: ReportParts, files: BrowserFiles): string {
-  const { result, logs, packages } = parts;
+  const { result, logs } = parts;
   const title = `${titleOf(result)}: ${outcomeOf(result)}`;
-  const scripts = [...(result.samples === undefined ? [] : [files.plotScript]), files.script];
-  const styles = [files.style, ...(result.samples === undefined ? [] : [files.plotStyle])];
-  // Only these scripts and styles, and nothing from elsewhere: https://www.w3.org/TR/CSP3/
-  const policy = [
-    "default-src 'none'",
-    `script-src ${scripts.map(sourceDigest).join(' ')}`,
-    `style-src ${styles.map(sourceDigest).join(' ')}`,
-    "base-uri 'none'",
-    "form-action 'none'",
-  ].join('; ');
-  const page = html`<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="${policy}">
-<meta name="viewport" content="width=device-width">
-<meta name="color-scheme" content="light dark">
-<title>${title}</title>
-${styles.map((text) => ({ html: `<style>${text}</style>` }))}
-</head>
-<body>
-${header(result)}
+  const body = html`${header(result)}
 <main>
-${cause(result)}
+${cause(parts)}
 ${timeline(result)}
 ${samples(result)}
 ${logs.length === 0 ? undefined : logSection(logs)}
 ${artifacts(result)}
-${packageList(result, packages)}
+${packageList(parts)}
 ${policyOf(result)}
 ${warnings(result)}
 ${request(result)}
 </main>
-${logs.map(({ name, gzip, leftOut }) => html`<script type="application/gzip" class="log" data-name="${name}" data-left-out="${leftOut}">${gzip.toString('base64')}</script>`)}
-<script type="application/json" id="samples">${{ html: scriptJson(result.samples ?? null) }}</script>
-${scripts.map((text) => ({ html: `<script>${text}</script>` }))}
-</body>
-</html>
-`;
-  return page.html;
-}
-
-/** JSON that ends no script element. */
-function scriptJson(value: unknown): string {
-  return JSON.stringify(value).replaceAll('<', '\\u003c');
-}
-
-function sourceDigest(text: string): string {
-  return `'sha256-${createHash('sha256').update(text).digest('base64')}'`;
+${logs.map(({ name, gzip, leftOut }) => html`<script type="application/gzip" class="log" data-name="${name}" data-left-out="${leftOut}">${gzip.toString('base64')}</script>`)}`;
+  return documentOf({ title, body, samples: result.samples }, files);
 }
 
 function titleOf({ build, request }: Result): string {
@@ -112,21 +73,23 @@ function header(result: Result): Html {
 </header>`;
 }
 
-function cause({ failure, exit, limitHit, build }: Result): Html {
+function cause({ result, failures }: ReportParts): Html {
+  const { failure, exit, limitHit, build } = result;
   const differences = build?.differences ?? [];
-  if (failure === null && limitHit === null && differences.length === 0) {
-    const signal = exit !== null && 'signal' in exit ? exit.signal : undefined;
-    if (signal === undefined) return html``;
-    return html`<section id="cause"><h2>Cause</h2><p>The command was ended by ${signal}.</p></section>`;
-  }
+  const isPlain = failure === null && limitHit === null && differences.length === 0;
+  const isGood = exit === null || ('code' in exit && exit.code === 0);
+  if (isPlain && isGood) return html``;
   return html`<section id="cause">
 <h2>Cause</h2>
 ${
   failure === null
-    ? undefined
+    ? isGood
+      ? undefined
+      : html`<p class="message">The command ${'signal' in exit ? `was ended by ${exit.signal}` : `exited with ${exit.code}`}.</p>`
     : html`<p class="message"><code>${failure.code}</code> ${failure.message}</p>
 ${failure.causes.map((text) => html`<p class="because">because ${text}</p>`)}`
 }
+${failures === undefined ? undefined : failureList(failures, '')}
 ${limitHit === null ? undefined : html`<p>The limit that was in the way: <b>${limitHit}</b>.</p>`}
 ${failure === null || failure.lastLines.length === 0 ? undefined : html`<ol class="lines">${failure.lastLines.map(causeLine)}</ol>`}
 ${differences.slice(0, ROWS_MAX).map((one) => html`<p class="because">${one.package} ${one.path}: ${one.what}</p>`)}
@@ -134,25 +97,42 @@ ${failure?.hint === undefined ? undefined : html`<p class="hint">${failure.hint}
 </section>`;
 }
 
-/** A line of a tool that says what went wrong. */
+const FAILURES_MAX = 20;
+
+/** Errors with file and line, and failed tests, as a build.log has them. @param page of the log, relative */
+export function failureList({ findings, tests }: LogFailures, page: string): Html {
+  const link = (at: number) => html`<a href="${page}#build.log:${at}">line ${at}</a>`;
+  const lines = [
+    ...findings.map(
+      ({ at, file, line, column, message }) =>
+        html`<li><b>${file}:${line}${column === undefined ? '' : `:${column}`}</b> ${message} ${link(at)}</li>`,
+    ),
+    ...tests.map(({ at, name }) => html`<li>failed test <b>${name}</b> ${link(at)}</li>`),
+  ];
+  if (lines.length === 0) return html``;
+  const left = lines.length - FAILURES_MAX;
+  return html`<ul class="failures">${lines.slice(0, FAILURES_MAX)}${left > 0 ? html`<li>${left} more are in the log</li>` : undefined}</ul>`;
+}
+
 const ERROR = /\berror\b|\*\*\*|FAIL|Traceback/i;
 
-function causeLine(line: string): Html {
+export function causeLine(line: string): Html {
   const plain = stripVTControlCharacters(line);
   return html`<li class="${ERROR.test(plain) ? 'error' : ''}"><code>${plain}</code></li>`;
 }
 
-function timeline({ phases, durationMs }: Result): Html {
+function timeline({ phases, durationMs, id }: Result): Html {
   if (phases.length === 0) return html``;
   const ordered = phases.toSorted((a, b) => a.startMs - b.startMs);
-  const whole = Math.max(durationMs, 1);
-  const share = (ms: number) => (Math.min(1, ms / whole) * 100).toFixed(2);
+  const row = (name: string, startMs: number, lengthMs: number, kind = '') =>
+    html`<tr><th scope="row">${name}</th><td class="number">${duration(lengthMs)}</td><td class="track">${bar(startMs, lengthMs, durationMs, kind)}</td></tr>`;
+  const from = ordered.find(({ name }) => name === 'sandbox')?.startMs;
+  const last = phases.findLast(({ name }) => name === 'destroy');
+  const to = last === undefined ? durationMs : last.startMs + last.durationMs;
   return html`<section id="timeline"><h2>Timeline</h2>
 <table class="timeline"><tbody>
-${ordered.map(
-  (phase) =>
-    html`<tr><th scope="row">${phase.name}</th><td class="number">${duration(phase.durationMs)}</td><td class="track"><span class="bar" data-start="${share(phase.startMs)}" data-length="${share(phase.durationMs)}"></span></td></tr>`,
-)}
+${ordered.map((phase) => row(phase.name, phase.startMs, phase.durationMs))}
+${from === undefined || id === null ? undefined : row(`sandbox ${id}`, from, Math.max(0, to - from), 'life')}
 </tbody></table></section>`;
 }
 
@@ -177,7 +157,7 @@ function logSection(logs: readonly ReportLog[]): Html {
   const main = logs[0];
   return html`<section id="log"><h2>Log</h2>
 <div class="bar-of-log"><span class="tabs">${logs.map(({ name }) => html`<button type="button" data-log="${name}">${name}</button>`)}</span>
-<select class="parts" aria-label="go to a part of the log"></select>
+<select class="parts" aria-label="go to a part of the log"></select><button type="button" class="folds"></button>
 <input type="search" placeholder="search" aria-label="search the log"><button type="button" class="previous" aria-label="previous match">↑</button><button type="button" class="next" aria-label="next match">↓</button>
 <span class="matches" role="status"></span></div>
 <div class="viewer" tabindex="0"><div class="height"></div><ol class="rows"></ol></div>
@@ -188,7 +168,7 @@ function logSection(logs: readonly ReportLog[]): Html {
 function artifacts({ artifacts: list }: Result): Html {
   if (list.length === 0) return html``;
   return html`<section id="artifacts"><h2>Artifacts</h2>
-<table><thead><tr><th>file</th><th>size</th><th>sha256</th></tr></thead><tbody>
+<table><thead><tr><th>file</th><th class="number">size</th><th>sha256</th></tr></thead><tbody>
 ${list
   .slice(0, ROWS_MAX)
   .map(
@@ -202,12 +182,15 @@ function more(count: number): Html | undefined {
   return count > ROWS_MAX ? html`<p>${count - ROWS_MAX} more are in result.json.</p>` : undefined;
 }
 
-function packageList({ build }: Result, packages: readonly string[]): Html {
-  const requires = build?.buildRequires ?? [];
+function packageList({ result, packages, added }: ReportParts): Html {
+  const requires = result.build?.buildRequires ?? [];
   if (requires.length === 0 && packages.length === 0) return html``;
+  const list = (title: string, names: readonly string[]) =>
+    html`<details><summary>${title}</summary><ul class="packages">${names.slice(0, ROWS_MAX).map((one) => html`<li>${one}</li>`)}</ul>${more(names.length)}</details>`;
   return html`<section id="packages"><h2>Buildroot</h2>
 <p>Required by the package: ${requires.length === 0 ? 'nothing' : requires.map((one) => html`<code>${one}</code> `)}</p>
-<details><summary>${packages.length} packages</summary><ul class="packages">${packages.slice(0, ROWS_MAX).map((one) => html`<li>${one}</li>`)}</ul>${more(packages.length)}</details>
+${added === undefined ? undefined : list(`${added.length} packages were added for this build`, added)}
+${list(`${packages.length} packages in all`, packages)}
 </section>`;
 }
 
@@ -246,22 +229,4 @@ function request(result: Result): Html {
 ${again === undefined ? undefined : html`<pre class="command">${again}</pre>`}
 <details><summary>everything that was asked for</summary><pre>${JSON.stringify(result.request, undefined, 2)}</pre></details>
 </section>`;
-}
-
-/** A length of time for people. */
-function duration(ms: number): string {
-  if (ms < 1000) return `${ms < 10 ? ms.toFixed(1) : Math.round(ms)} ms`;
-  if (ms < 60_000) return `${(ms / 1000).toFixed(1)} s`;
-  const seconds = Math.round(ms / 1000);
-  const [hours, minutes] = [Math.floor(seconds / 3600), Math.floor((seconds % 3600) / 60)];
-  return `${hours > 0 ? `${hours} h ` : ''}${minutes} min ${seconds % 60} s`;
-}
-
-const UNITS = ['B', 'KiB', 'MiB', 'GiB', 'TiB'];
-
-function bytesOf(bytes: number | undefined): string | undefined {
-  if (bytes === undefined) return undefined;
-  const power = bytes < 1024 ? 0 : Math.min(4, Math.floor(Math.log2(bytes) / 10));
-  const value = bytes / 1024 ** power;
-  return `${value >= 100 || power === 0 ? Math.round(value) : value.toFixed(1)} ${UNITS[power]}`;
 }

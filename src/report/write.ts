@@ -1,39 +1,30 @@
-/** result.json and report.html of a job, in its result directory. */
-import { closeSync, constants, fstatSync, openSync, readSync } from 'node:fs';
+import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { promisify, stripVTControlCharacters } from 'node:util';
+import { promisify } from 'node:util';
 import { gzip } from 'node:zlib';
+import { z } from 'zod';
 import { type Owner, unusableResultDirectory } from '../artifacts/destination.ts';
-import { writeText } from '../artifacts/staging.ts';
+import { type TextFile, writeTexts } from '../artifacts/staging.ts';
 import { KilnError } from '../errors.ts';
-import { hasErrno } from '../host/calls/libc.ts';
 import { Folder } from '../host/files/folder.ts';
+import { packageRoot } from '../host/state/paths.ts';
 import { type Result, readResult } from '../result/schema.ts';
-import { browserFiles } from './browser-files.ts';
-import { type ReportLog, reportPage } from './page.ts';
+import { failuresOf, lastLines, readLog } from './ci/findings.ts';
+import { type ReportLog, type ReportParts, reportPage } from './page.ts';
 
 const RESULT_FILE = 'result.json';
+const CHAIN_FILE = 'chain.json';
 const REPORT_FILE = 'report.html';
 
-/** Logs of a build, the one that people read first. */
 const LOGS = ['build.log', 'root.log', 'state.log'];
 
-/** Bytes of a log in a report: its end, if it is longer. */
-const LOG_MAX = 128 << 20;
-/** Bytes of a result.json that a report is made of. */
 const RESULT_MAX = 64 << 20;
-/** Lines of a log on paper. */
-const END_LINES = 200;
 
 const compress = promisify(gzip);
 
 /**
- * Writes result.json and then report.html: whoever reads one sees the old one or the new one, whole.
- *
- * @param directory the result directory, made if missing
- * @param owner whose the files are
- * @returns the absolute path of result.json
- * @throws KilnError E_RESULTDIR
+ * Whoever reads one of the files sees the old one or the new one, whole. @param directory is made if missing
+ * @returns the absolute path of result.json @throws KilnError E_RESULTDIR
  */
 export async function writeResult(
   directory: string,
@@ -41,73 +32,135 @@ export async function writeResult(
   owner: Owner,
 ): Promise<string> {
   const content = `${JSON.stringify(result, undefined, 2)}\n`;
-  const path = await writeText(directory, RESULT_FILE, content, owner);
-  await writeReport(directory, result, owner);
-  return path;
+  const report = await makeReport(directory, result);
+  const written = await writeTexts(directory, [{ name: RESULT_FILE, content }, report], owner);
+  return join(written, RESULT_FILE);
+}
+
+/** @returns undefined where there is no result.json @throws KilnError E_RESULT where it cannot be read */
+export function resultIn(directory: string): Result | undefined {
+  using folder = openExisting(directory);
+  const text = folder?.read(RESULT_FILE, RESULT_MAX);
+  return text === undefined ? undefined : readResult(text, join(directory, RESULT_FILE));
 }
 
 /**
- * Makes report.html anew from the result.json and the logs of a result directory.
- * @returns its path
- * @throws KilnError E_RESULTDIR; E_RESULT where there is no result.json, or none that can be read
+ * Makes report.html of a job, or of a chain, anew.
+ * @returns its path @throws KilnError E_RESULTDIR; E_RESULT where there is neither result.json nor chain.json, or
+ * none that can be read
  */
 export async function renewReport(directory: string, owner: Owner): Promise<string> {
-  let text: string | undefined;
+  const texts: (string | undefined)[] = [];
   try {
     using folder = Folder.open(directory);
-    text = folder.read(RESULT_FILE, RESULT_MAX);
+    for (const name of [RESULT_FILE, CHAIN_FILE]) texts.push(folder.read(name, RESULT_MAX));
   } catch (cause) {
     throw unusableResultDirectory(directory, cause);
   }
-  if (text === undefined) {
+  const [job, chain] = texts;
+  if (job !== undefined) {
+    const result = readResult(job, join(directory, RESULT_FILE));
+    await writeTexts(directory, [await makeReport(directory, result)], owner);
+  } else if (chain !== undefined) {
+    await writeTexts(directory, [await makeChainReport(directory, chain)], owner);
+  } else {
     throw new KilnError('E_RESULT', `${join(directory, RESULT_FILE)} does not exist`, {
       hint: 'name the directory that --resultdir named',
     });
   }
-  await writeReport(directory, readResult(text, join(directory, RESULT_FILE)), owner);
   return join(directory, REPORT_FILE);
 }
 
-async function writeReport(directory: string, result: Result, owner: Owner): Promise<void> {
+/** @param content of chain.json @throws KilnError E_RESULTDIR, E_RESULT */
+export async function writeChainResult(
+  directory: string,
+  content: string,
+  owner: Owner,
+): Promise<void> {
+  const report = await makeChainReport(directory, content);
+  await writeTexts(directory, [{ name: CHAIN_FILE, content }, report], owner);
+}
+
+async function makeChainReport(directory: string, text: string): Promise<TextFile> {
+  // It draws, which nobody else needs.
+  const { chainReport } = await import('./chain.ts');
   using folder = Folder.open(directory);
+  const content = chainReport(folder, text, join(directory, CHAIN_FILE), browserFiles());
+  return { name: REPORT_FILE, content };
+}
+
+async function makeReport(directory: string, result: Result): Promise<TextFile> {
+  const content = reportPage(await materials(directory, result), browserFiles());
+  return { name: REPORT_FILE, content };
+}
+
+async function materials(directory: string, result: Result): Promise<ReportParts> {
+  const { build, request, exitStatus } = result;
+  // Of other jobs, files of these names are artifacts.
+  const names = build !== undefined ? LOGS : request.recipe !== undefined ? ['build.log'] : [];
+  using folder = names.length === 0 ? undefined : openExisting(directory);
+  if (folder === undefined) return { result, logs: [], packages: [] };
   const logs: ReportLog[] = [];
-  // A run has no logs; a file of such a name is an artifact then.
-  if (result.build !== undefined) {
-    for (const name of LOGS) {
-      const log = await readLog(folder, name);
-      if (log !== undefined) logs.push(log);
-    }
+  let failures: ReportParts['failures'];
+  for (const name of names) {
+    const log = readLog(folder, name);
+    if (log === undefined) continue;
+    if (exitStatus !== 0 && name === 'build.log')
+      failures = failuresOf(log, build?.name ?? 'the recipe');
+    const { bytes, leftOut } = log;
+    logs.push({
+      ...{ name, leftOut, end: lastLines(bytes) },
+      gzip: await compress(bytes, { level: 6 }),
+    });
   }
-  const packages = result.build && folder.read('installed_pkgs.log', RESULT_MAX)?.trim();
-  const parts = { result, logs, packages: packages ? packages.split('\n') : [] };
-  await writeText(directory, REPORT_FILE, reportPage(parts, browserFiles()), owner);
+  if (build === undefined) return { result, logs, failures, packages: [] };
+  const packages = folder.read('installed_pkgs.log', RESULT_MAX)?.trim();
+  return {
+    ...{ result, logs, failures, added: addedPackages(folder) },
+    packages: packages ? packages.split('\n') : [],
+  };
 }
 
-/** Undefined where there is none, it is empty, or it is no regular file. */
-async function readLog(folder: Folder, name: string): Promise<ReportLog | undefined> {
-  let fd: number;
+const lockSchema = z.object({
+  layer: z.object({ packages: z.array(z.object({ nevra: z.string() })) }).nullable(),
+});
+
+/** What lock.json has on top of the image; undefined where that is not known. */
+function addedPackages(folder: Folder): string[] | undefined {
+  const text = folder.read('lock.json', RESULT_MAX);
+  if (text === undefined) return undefined;
   try {
-    const flags = constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK;
-    fd = openSync(join(folder.path, name), flags);
-  } catch (error) {
-    if (hasErrno(error, 'ENOENT', 'ELOOP', 'ENXIO')) return undefined;
-    throw error;
-  }
-  try {
-    const stats = fstatSync(fd);
-    if (!stats.isFile() || stats.size === 0) return undefined;
-    const leftOut = Math.max(0, stats.size - LOG_MAX);
-    const bytes = Buffer.alloc(stats.size - leftOut);
-    const length = readSync(fd, bytes, 0, bytes.length, leftOut);
-    const log = bytes.subarray(0, length);
-    return { name, gzip: await compress(log, { level: 6 }), leftOut, end: lastLines(log) };
-  } finally {
-    closeSync(fd);
+    return lockSchema.parse(JSON.parse(text)).layer?.packages.map(({ nevra }) => nevra);
+  } catch {
+    return undefined;
   }
 }
 
-function lastLines(log: Buffer): string[] {
-  // A line of a log is seldom longer than this on average.
-  const text = log.subarray(-END_LINES * 200).toString('utf8');
-  return stripVTControlCharacters(text).trimEnd().split('\n').slice(-END_LINES);
+function openExisting(directory: string): Folder | undefined {
+  try {
+    return Folder.open(directory);
+  } catch {
+    return undefined;
+  }
+}
+
+export interface BrowserFiles {
+  readonly script: string;
+  readonly style: string;
+  /** uPlot's, https://github.com/leeoniya/uPlot: only where there is something to plot. */
+  readonly plotScript: string;
+  readonly plotStyle: string;
+}
+
+let read: BrowserFiles | undefined;
+
+function browserFiles(): BrowserFiles {
+  const file = (name: string) => readFileSync(join(packageRoot(), 'dist/report', name), 'utf8');
+  read ??= {
+    script: file('report.js'),
+    style: file('report.css'),
+    plotScript: file('uplot.js'),
+    plotStyle: file('uplot.css'),
+  };
+  return read;
 }

@@ -1,12 +1,9 @@
 /**
- * result.json: what came of a job, for machines. docs/result.md explains it, and
- * docs/result.schema.json is this schema as JSON Schema.
- *
- * Within one `version` fields are only ever added; a reader must ignore those it does not know.
+ * result.json: what came of a job, for machines; docs/result.md explains it. Within one `version` fields are
+ * only ever added; a reader must ignore those it does not know.
  */
 import { z } from 'zod';
 import { KilnError } from '../errors.ts';
-import { RESULT_VERSION } from './version.ts';
 
 const count = z.int().min(0);
 const milliseconds = z.number().min(0);
@@ -205,10 +202,10 @@ const build = z
   })
   .describe('of kiln build: what was made of a source package');
 
-/** The whole of result.json. */
 const resultSchema = z
   .object({
-    version: z.literal(RESULT_VERSION),
+    // Goes up when a field changes its meaning or disappears.
+    version: z.literal(1),
     kiln: z.string().describe('version of kiln'),
     id: z.string().nullable().describe('of the sandbox; null when there was none'),
     startedAt: z.iso.datetime(),
@@ -243,19 +240,15 @@ const resultSchema = z
   })
   .meta({ title: 'kiln result', $id: 'https://kiln.invalid/result.schema.json' });
 
-/** What came of a job. */
-export type Result = z.output<typeof resultSchema>;
+type Fixed<T> = T extends object ? { readonly [Key in keyof T]: Fixed<T[Key]> } : T;
 
-/** The schema for others, as JSON Schema 2020-12. */
+export type Result = Fixed<z.output<typeof resultSchema>>;
+
 export function resultJsonSchema(): unknown {
   return z.toJSONSchema(resultSchema, { io: 'input', target: 'draft-2020-12' });
 }
 
-/**
- * Reads a result.json, which anybody may have written.
- * @param path for messages
- * @throws KilnError E_RESULT
- */
+/** Anybody may have written it. @param path for messages @throws KilnError E_RESULT */
 export function readResult(text: string, path: string): Result {
   try {
     return resultSchema.parse(JSON.parse(text));

@@ -1,72 +1,58 @@
 import { join } from 'node:path';
 import { defined } from '../defined.ts';
 import { KilnError } from '../errors.ts';
-import { delegateCgroup } from '../host/cgroup/own-cgroups.ts';
+import { delegateCgroup } from '../host/cgroup/cgroup.ts';
 import { tryLock } from '../host/files/flock.ts';
 import type { Connection } from '../host/libvirt/connection.ts';
-import type { UserIds } from '../host/process/acting-as.ts';
+import type { UserIds } from '../host/process/user-namespace.ts';
 import type { StatePaths } from '../host/state/paths.ts';
 import { span } from '../host/trace/trace.ts';
-import type { ImageViewer } from '../image/store/owners.ts';
+import type { ImageViewer } from '../image/store/manifest.ts';
 import type { RecipeFiles } from '../recipe/folder.ts';
+import { randomMac } from './domain/domain-xml.ts';
 import type { ParkedSandbox } from './domain/parking.ts';
 import { SandboxDomain } from './domain/sandbox-domain.ts';
 import { readSandboxRecord, type SandboxSession, sandboxFiles } from './domain/sandbox-record.ts';
 import { knownSkeleton } from './domain/skeleton.ts';
 import { startDomain } from './domain/start-domain.ts';
 import { sweepSandboxes } from './domain/sweep.ts';
-import { claimedLabels, requirePolicy } from './labels/labels.ts';
-import { randomMac } from './network/mac.ts';
-import type { BindOwners } from './policy/binds.ts';
+import { labelsInside, requirePolicy } from './labels/labels.ts';
+import type { BindOwners } from './policy/filesystem.ts';
 import type { OptionalLayer } from './policy/layers.ts';
+import type { SandboxLimits } from './policy/limits.ts';
 import { limitSandbox } from './policy/limits.ts';
-import type { SandboxLimits, SandboxSpecification } from './policy/specification.ts';
+import type { SandboxSpecification } from './policy/specification.ts';
 import { Sandbox } from './sandbox.ts';
 
-/** A user of this host who opens sandboxes, and the most that each of them may use. */
 export interface SandboxOwner extends UserIds, ImageViewer {
-  /** Opens files of the user's own, in a worker. */
   readonly files: RecipeFiles | undefined;
-  /** Replaces paths of a job's copied files by the user's own names for them. */
   readonly renamed: <Value>(value: Value) => Value;
   readonly share: Required<Pick<SandboxLimits, 'memory' | 'pids'>> &
-    Pick<SandboxLimits, 'cpus'> & { readonly disk: number };
+    Pick<SandboxLimits, 'cpus'> & {
+      readonly disk: number;
+      /** Bytes of all that the user keeps in kiln's state. */
+      readonly storage: number;
+    };
 }
 
-/** Where sandboxes live, and how to reach the libvirt that runs them. */
 export interface Engine {
   readonly paths: StatePaths;
-  /** The owner of the sandboxes; undefined for root, who has no bounds. */
   readonly owner: SandboxOwner | undefined;
-  /**
-   * Connects to libvirt, always with the same connection. Called only when libvirt is needed: a parked sandbox
-   * is claimed without it.
-   */
+  /** Always the same connection. Called only when libvirt is needed: a parked sandbox is claimed without it. */
   readonly connect: () => Promise<Connection>;
-  /** The base of relative paths and of recipe names. Throws Node's own ENOENT if the directory was deleted. */
   cwd(): string;
   /** Layers that may be missing on this host, unless a job says otherwise. Throws E_ARGUMENT. */
   allowMissing(): readonly OptionalLayer[];
-  /** The passphrase of the key for packages: the caller's KILN_SIGN_PASSPHRASE. */
   signingPassphrase(): string | undefined;
-  /** Takes a parked sandbox, if there is one. Only the daemon has any. */
   readonly takeParked?: (() => Promise<ParkedSandbox | undefined>) | undefined;
 }
 
-/** Whom a sandbox is for. */
 export interface SandboxUse extends Omit<BindOwners, 'groups'> {
-  /** The command that `kiln ps` shows. */
   readonly command?: readonly string[];
-  /** Aborts the wait for a network address. */
   readonly signal?: AbortSignal | undefined;
-  /** True if the sandbox must not die with this process. */
   readonly outlives?: boolean;
 }
 
-/**
- * Claims a parked sandbox that fits, or starts one, and puts the image and everything else into it. Dispose of
- * the result, or `close()` it; nothing is left then.
- */
 export async function openSandbox(
   engine: Engine,
   wanted: SandboxSpecification,
@@ -81,7 +67,7 @@ export async function openSandbox(
   const mounts = specification.nested || specification.boot;
   sandbox.describe({
     ...defined({ image: specification.image, command: use.command, owner: engine.owner?.uid }),
-    ...(labels === undefined ? {} : { labels: claimedLabels(labels, mounts) }),
+    ...(labels === undefined ? {} : { labels: labelsInside(labels, mounts) }),
   });
   try {
     await limitSandbox(sandbox, specification);
@@ -94,7 +80,6 @@ export async function openSandbox(
   return await Sandbox.open(sandbox, specification, owners, use.signal);
 }
 
-/** The specification within the owner's share of the machine. */
 function withinShare(
   wanted: SandboxSpecification,
   owner: SandboxOwner | undefined,
@@ -132,19 +117,20 @@ async function takeSandbox(
     if (parked !== undefined) return parked;
   }
   const connection = await engine.connect();
-  // A claim never sweeps, so sweep here, in the background.
-  sweepSandboxes(engine.paths, engine.connect).catch(() => undefined);
   const started = await startDomain(engine.paths, connection, {
     network,
     label,
     autodestroy: !outlives,
   });
-  return await SandboxDomain.own(engine.paths, started, engine.connect);
+  const sandbox = await SandboxDomain.own(engine.paths, started, engine.connect);
+  // The daemon, which has the parked ones, sweeps when nothing starts. Others do it here, in the background.
+  if (engine.takeParked === undefined) {
+    sweepSandboxes(engine.paths, engine.connect).catch(() => undefined);
+  }
+  return sandbox;
 }
 
-/**
- * Claims a parked sandbox that fits. If one does not work, it is left to the sweep and the next one is tried.
- */
+/** A sandbox that does not work is left to the sweep, and the next one is tried. */
 async function claimParked({
   paths,
   connect,
@@ -160,7 +146,7 @@ async function claimParked({
       continue;
     }
     try {
-      return await SandboxDomain.claim(paths, { directory, record, lock }, connect);
+      return await SandboxDomain.take(paths, { directory, record, lock }, connect);
     } catch {
       // That sandbox is dead.
     }
@@ -168,10 +154,6 @@ async function claimParked({
   return undefined;
 }
 
-/**
- * Reopens a kept sandbox. It is destroyed on close unless it is kept again. Throws E_NO_SANDBOX,
- * E_SANDBOX_BUSY, E_SANDBOX_GONE.
- */
 export async function reopenSandbox(
   engine: Engine,
   id: string,
@@ -195,7 +177,7 @@ export async function reopenSandbox(
       hint: 'wait until that command has ended',
     });
   }
-  const sandbox = await SandboxDomain.claim(
+  const sandbox = await SandboxDomain.take(
     engine.paths,
     { directory, record, lock },
     engine.connect,

@@ -1,30 +1,37 @@
 import { openSync, statfsSync } from 'node:fs';
 import { KilnError } from '../errors.ts';
+import { closing } from '../host/calls/descriptor.ts';
 import type { ProcessCgroups } from '../host/cgroup/cgroup-files.ts';
+import { O_PATH, openInTree } from '../host/files/at.ts';
 import { span, traceSandbox } from '../host/trace/trace.ts';
 import { awaitedLater } from '../promise.ts';
 import { CommandRequest, type SpawnOptions } from './command/command-request.ts';
 import { SandboxControl } from './command/control.ts';
 import { readSandboxFacts, type SandboxFacts } from './command/facts.ts';
 import { execFailed, setupFailed } from './command/failures.ts';
-import { SandboxProcess } from './command/process.ts';
+import { exitOf, SandboxProcess } from './command/process.ts';
 import type { SandboxDomain } from './domain/sandbox-domain.ts';
 import type { SandboxSession } from './domain/sandbox-record.ts';
-import { labelOperation, relabelSources } from './labels/request.ts';
+import { labelOperation } from './labels/labels.ts';
+import { relabelSources } from './labels/relabel.ts';
 import { type LeasedAddress, type LeaseRequest, leaseAddress } from './network/dhcp-client.ts';
-import type { BindOwners } from './policy/binds.ts';
-import { type NetworkAnswers, planFilesystem, procOperations } from './policy/filesystem.ts';
+import {
+  type BindOwners,
+  type NetworkAnswers,
+  planFilesystem,
+  procOperations,
+} from './policy/filesystem.ts';
 import { refuseHostWrites } from './policy/host-write.ts';
 import { requireLayer } from './policy/layers.ts';
-import type { SandboxSpecification } from './policy/specification.ts';
-import { type Surroundings, surroundingsOf } from './policy/surroundings.ts';
+import {
+  type SandboxSpecification,
+  type Surroundings,
+  surroundingsOf,
+} from './policy/specification.ts';
 import { encodeRequest } from './wire/encode.ts';
 
-/** A claimed sandbox with an image. {@link spawn} starts commands; disposing ends everything in it. */
 export class Sandbox implements AsyncDisposable {
-  /** What the init measured when the sandbox was ready. */
   readonly facts: SandboxFacts;
-  /** What decides which walls its commands get. */
   readonly surroundings: Surroundings;
   readonly #sandbox: SandboxDomain;
   readonly #lease: LeasedAddress | undefined;
@@ -65,7 +72,10 @@ export class Sandbox implements AsyncDisposable {
       const rules = specification.nested ? [] : procOperations();
       const prepare = sandbox.prepared ? undefined : encodeRequest('prepare', [...label, ...rules]);
       const asks = leaseRequest(specification);
-      if (asks !== undefined) lease = await leaseBefore(sandbox, prepare, { ...asks, signal });
+      if (asks !== undefined) {
+        if (prepare !== undefined) await sandbox.prepare(prepare);
+        lease = await leaseAddress(new SandboxControl(sandbox.channel), { ...asks, signal });
+      }
       using plan = planFilesystem(
         specification,
         { range: sandbox.range, initPid: sandbox.channel.initPid },
@@ -92,7 +102,6 @@ export class Sandbox implements AsyncDisposable {
       };
       if (prepare !== undefined && lease === undefined) send(prepare);
       send(encodeRequest('setup', [...label, ...plan.operations]), plan.fds);
-      // Written while the init works.
       sandbox.writeRecord();
       const text = await filled;
       traceSandbox(sandbox.channel.initPid, text);
@@ -116,49 +125,40 @@ export class Sandbox implements AsyncDisposable {
     return this.#sandbox.id;
   }
 
-  /** The host's pid of the init, the root of the process tree. */
   get initPid(): number {
     return this.#sandbox.channel.initPid;
   }
 
-  /** The sandbox's limits and accounts. */
   get cgroups(): ProcessCgroups {
     return this.#sandbox.cgroups;
   }
 
-  /**
-   * Starts a command, as child_process.spawn() does, and resolves once it has been exec'd.
-   * Throws E_COMMAND_NOT_FOUND, E_COMMAND_NOT_EXECUTABLE, E_NO_USER, E_WORKDIR, E_EXEC,
-   * E_LAYER_MISSING, E_SANDBOX_GONE.
-   */
   async spawn(argv: readonly string[], options: SpawnOptions): Promise<SandboxProcess> {
     const request = new CommandRequest(this.#sandbox, this.#nextId++, argv, options);
     return await awaitStart(this.#sandbox, request);
   }
 
-  /** Requests of a services' supervisor to the init. */
   control(): SandboxControl {
     // One object for all requests, because it numbers them.
     this.#control ??= new SandboxControl(this.#sandbox.channel);
     return this.#control;
   }
 
-  /** Ends every process but the init, so that the sandbox's files do not change any more. */
   async killAll(): Promise<void> {
     this.#sandbox.channel.send(encodeRequest('kill-all', []));
     await this.#sandbox.channel.ask((answer) => (answer.type === 'quiet' ? true : undefined));
   }
 
-  /** Whether one of the sandbox's private file systems, or one at `more`, is full. */
+  /** @param more mount points of the sandbox beside those that every one has */
   diskIsFull(more: readonly string[] = []): boolean {
-    const root = `/proc/${this.#sandbox.channel.initPid}/root`;
-    return ['/', '/tmp', '/dev/shm', ...more].some((path) => {
-      try {
-        return statfsSync(root + path).bavail === 0;
-      } catch {
-        return false;
-      }
-    });
+    try {
+      const root = this.openRoot();
+      using _root = closing(root);
+      return ['/', '/tmp', '/dev/shm', ...more].some((path) => isFull(root, path));
+    } catch {
+      // The sandbox has ended.
+      return false;
+    }
   }
 
   /** A descriptor of the sandbox's root directory; the caller closes it. The tree is hostile. */
@@ -166,7 +166,6 @@ export class Sandbox implements AsyncDisposable {
     return openSync(`/proc/${this.#sandbox.channel.initPid}/root`, 'r');
   }
 
-  /** Gives up the sandbox: it lives on for `seconds` or until it is destroyed. {@link reopen} returns to it. */
   async keep(
     seconds: number,
     session: Omit<SandboxSession, 'facts' | 'surroundings'>,
@@ -181,7 +180,6 @@ export class Sandbox implements AsyncDisposable {
     await this.#sandbox.abandon();
   }
 
-  /** A kept sandbox, in the state in which {@link keep} left it. */
   static reopen(sandbox: SandboxDomain, session: SandboxSession): Sandbox {
     return new Sandbox(sandbox, session.facts, session.surroundings);
   }
@@ -196,39 +194,25 @@ export class Sandbox implements AsyncDisposable {
   }
 }
 
-/** The request for an address, if the sandbox needs one and has no fixed one. */
+/** Whether a file system of the sandbox is full; a link on the way leads to none of the host's. */
+function isFull(root: number, path: string): boolean {
+  const found = openInTree(root, path, O_PATH);
+  if (found === undefined) return false;
+  using _found = closing(found);
+  return statfsSync(`/proc/self/fd/${found}`).bavail === 0;
+}
+
 function leaseRequest({ network, hostname }: SandboxSpecification): LeaseRequest | undefined {
   if (typeof network === 'string' || network.dhcp === false) return undefined;
   if (network.address !== undefined || network.mac === undefined) return undefined;
   return { mac: network.mac, hostname };
 }
 
-/** The fixed address in a specification. */
 function givenAddress({ network }: SandboxSpecification): NetworkAnswers {
   if (typeof network === 'string' || network.address === undefined) return {};
   return { address: network.address.split('/')[0] ?? '' };
 }
 
-/** Gets an address for the sandbox while the sandbox is still empty. */
-async function leaseBefore(
-  { channel, record: { labels } }: SandboxDomain,
-  prepare: Buffer | undefined,
-  request: LeaseRequest,
-): Promise<LeasedAddress> {
-  if (prepare !== undefined) {
-    const prepared = awaitedLater(
-      channel.ask((answer) => {
-        if (answer.type === 'failed') throw setupFailed(answer, { sources: [], binds: [], labels });
-        return answer.type === 'done' ? true : undefined;
-      }),
-    );
-    channel.send(prepare);
-    await prepared;
-  }
-  return await leaseAddress(new SandboxControl(channel), request);
-}
-
-/** Has the init start a command, and resolves once it has been exec'd. */
 async function awaitStart(
   sandbox: SandboxDomain,
   request: CommandRequest,
@@ -240,7 +224,7 @@ async function awaitStart(
   const ended = awaitedLater(
     channel.wait((answer) => {
       if (answer.type === 'failed' && answer.id === id) throw execFailed(answer, argv);
-      return answer.type === 'exited' && answer.id === id ? answer : undefined;
+      return answer.type === 'exited' && answer.id === id ? exitOf(answer) : undefined;
     }),
   );
   const started = awaitedLater(
@@ -250,8 +234,24 @@ async function awaitStart(
     }),
   );
   request.send();
-  const { pid, facts } = await started;
-  traceSandbox(channel.initPid, facts);
-  const measured = request.readFacts(facts);
-  return new SandboxProcess(channel, id, pid, argv, request.takeStreams(), measured, ended);
+  const { pid, facts: text } = await started;
+  traceSandbox(channel.initPid, text);
+  const facts = request.readFacts(text);
+  const control = {
+    signal: (signal: number) =>
+      channel.send(
+        encodeRequest('signal', [
+          { op: 'id', id },
+          { op: 'signal', signal },
+        ]),
+      ),
+    resize: (rows: number, columns: number) =>
+      channel.send(
+        encodeRequest('winsize', [
+          { op: 'id', id },
+          { op: 'terminal', rows, columns },
+        ]),
+      ),
+  };
+  return new SandboxProcess(control, { pid, facts }, request.takeStreams(), ended);
 }

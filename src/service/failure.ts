@@ -1,7 +1,8 @@
 import type { ErrorCode } from '../error-codes.ts';
 import { KilnError } from '../errors.ts';
-import type { ProcessEnd } from './supervisor/unit-host.ts';
-import type { ExitStatusSet, RestartPolicy, ServiceUnit } from './unit/service-unit.ts';
+import type { ProcessEnd } from '../sandbox/command/process.ts';
+import type { RestartPolicy, ServiceUnit } from './unit/read-unit.ts';
+import type { ExitStatusSet } from './unit/unit-file.ts';
 
 /** How a unit ended (systemd.service(5), $SERVICE_RESULT). */
 export type UnitResult =
@@ -24,7 +25,6 @@ export function isKilnCode(error: unknown, ...codes: readonly ErrorCode[]): erro
   return error instanceof KilnError && codes.includes(error.code);
 }
 
-/** How a process ended, for people: `status 3`, `signal SIGKILL`. */
 export function endText({ exitCode, signal }: ProcessEnd): string {
   return signal === null ? `status ${exitCode}` : `signal ${signal}`;
 }
@@ -33,7 +33,6 @@ function contains(set: ExitStatusSet, { exitCode, signal }: ProcessEnd): boolean
   return (exitCode !== null && set.has(exitCode)) || (signal !== null && set.has(signal));
 }
 
-/** What the end of the main process means for the unit. */
 export function resultOf(unit: ServiceUnit, end: ProcessEnd): UnitResult {
   if (end.exitCode === 0 || contains(unit.successExitStatus, end)) return 'success';
   if (end.signal === null) return 'exit-code';
@@ -52,23 +51,22 @@ const RESTARTED: Readonly<Record<RestartPolicy, readonly UnitResult[]>> = {
   'on-watchdog': [],
 };
 
-/** Whether a unit that ended by itself is restarted. */
 export function isRestarted(unit: ServiceUnit, result: UnitResult, end: ProcessEnd): boolean {
   if (result === 'start-limit-hit' || contains(unit.restartPrevent, end)) return false;
   return contains(unit.restartForce, end) || RESTARTED[unit.restart].includes(result);
 }
 
-/** The main process ended before its unit was ready. */
+export const LOGS_HINT = '`kiln service logs` shows what it said';
+
 export class StartEnded extends KilnError {
   readonly end: ProcessEnd;
 
   constructor(message: string, end: ProcessEnd) {
-    super('E_UNIT_FAILED', message, { hint: '`kiln service logs` shows what it said' });
+    super('E_UNIT_FAILED', message, { hint: LOGS_HINT });
     this.end = end;
   }
 }
 
-/** The result of a unit whose start failed. */
 export function resultOfStart(error: unknown): UnitResult {
   if (error instanceof StartEnded && error.end.signal !== null) return 'signal';
   if (isKilnCode(error, 'E_UNIT_LIMIT')) return 'start-limit-hit';

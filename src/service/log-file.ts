@@ -1,3 +1,4 @@
+import { once } from 'node:events';
 import {
   closeSync,
   fstatSync,
@@ -14,7 +15,7 @@ import { stripVTControlCharacters } from 'node:util';
 import { closing } from '../host/calls/descriptor.ts';
 import { echoToOwner } from '../host/process/own-process.ts';
 import { clearPlace } from '../host/state/damage.ts';
-import type { InstanceFiles } from './instance-files.ts';
+import type { InstanceFiles } from './lifecycle/store.ts';
 
 /** A log file is renamed at this size, and this many old ones are kept. */
 const MAX_BYTES = 10 * 2 ** 20;
@@ -23,14 +24,13 @@ const KEPT = 4;
 /** Longer lines (characters) are cut: the text comes from the service. */
 const MAX_LINE = 8192;
 
-/** The log of a service: lines with times, rotated by size, so that no service fills the disk. */
 export class LogFile implements Disposable {
   readonly #path: string;
   readonly #echo: boolean;
   #fd: number;
   #bytes: number;
 
-  /** With `echo`, lines also go to standard output, without the time, which a journal adds itself. */
+  /** With `echo`, lines also go to standard output, without the time: a journal adds one. */
   constructor(path: string, options: { readonly echo?: boolean } = {}) {
     mkdirSync(dirname(path), { recursive: true, mode: 0o700 });
     clearPlace(path);
@@ -40,7 +40,6 @@ export class LogFile implements Disposable {
     this.#bytes = fstatSync(this.#fd).size;
   }
 
-  /** Adds a line from `source` without control characters. */
   write(source: string, text: string): void {
     const clean = printable(text.length > MAX_LINE ? `${text.slice(0, MAX_LINE)}…` : text);
     const line = `${source}: ${clean}\n`;
@@ -49,7 +48,6 @@ export class LogFile implements Disposable {
     this.#bytes += writeSync(this.#fd, `${new Date().toISOString()} ${line}`);
   }
 
-  /** Begins a new file and deletes the oldest. */
   rotate(): void {
     closeSync(this.#fd);
     for (let age = KEPT; age > 0; age--) {
@@ -69,7 +67,6 @@ function printable(text: string): string {
   return stripVTControlCharacters(text).replace(/[\u0000-\u0008\u000a-\u001f\u007f-\u009f]/g, '?');
 }
 
-/** Splits a stream of bytes into lines; a line without an end is passed on in pieces. */
 export class LineSplitter {
   readonly #line: (text: string) => void;
   readonly #decoder = new TextDecoder();
@@ -92,16 +89,13 @@ export class LineSplitter {
   }
 }
 
-/** How much of the newest file is searched for the log's end, bytes. */
 const TAIL_BYTES = 4 * 2 ** 20;
 /** File events may be lost, so the file is looked at after this time, ms. */
 const LOOK_PAUSE = 1000;
 
-/** The last lines of a service's log, oldest first. */
 export function readLog(files: InstanceFiles, count: number): string[] {
-  const older = `${files.log}.1`;
   const lines = tailLines(files.log);
-  if (lines.length < count) lines.unshift(...tailLines(older));
+  if (lines.length < count) lines.unshift(...tailLines(`${files.log}.1`));
   return lines.slice(-count);
 }
 
@@ -118,7 +112,6 @@ function tailLines(path: string): string[] {
   return lines.filter((line) => line !== '');
 }
 
-/** Calls `write` with new text of a log, across rotations, until aborted. */
 export async function followLog(
   files: InstanceFiles,
   write: (text: string) => void,
@@ -147,10 +140,7 @@ export async function followLog(
   const watcher = watch(files.logs, look);
   const timer = setInterval(look, LOOK_PAUSE);
   try {
-    await new Promise<void>((resolve) => {
-      if (signal.aborted) resolve();
-      signal.addEventListener('abort', () => resolve(), { once: true });
-    });
+    if (!signal.aborted) await once(signal, 'abort');
   } finally {
     watcher.close();
     clearInterval(timer);

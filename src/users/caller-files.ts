@@ -1,8 +1,8 @@
 /**
- * The files of a caller whose paths kiln does not resolve: the client opens them with the caller's rights.
- * Files that a job reads are copied into a folder that only root enters, and the job uses the copies. Results
- * are written into such a folder and copied to the caller at the end. Binds use the very file that the client
- * opened.
+ * Files whose paths kiln does not resolve: the client opens them with the caller's rights. What a job reads
+ * is copied into a folder that only root enters. Results are written there, and copied to the caller at the
+ * end. Binds use the very file that the client opened.
+ * Long, because all ways of copying share one budget and one list of names.
  */
 
 import { randomUUID } from 'node:crypto';
@@ -18,60 +18,56 @@ import {
 } from 'node:fs';
 import { readdir } from 'node:fs/promises';
 import { basename, dirname, join, resolve } from 'node:path';
-import { staysInside } from '../artifacts/collect.ts';
+import { Budget, type CopyLimits } from '../artifacts/budget.ts';
 import { copyContent, ReadFailed } from '../artifacts/content.ts';
 import { Destination, type WithRights } from '../artifacts/destination.ts';
-import { Inventory } from '../artifacts/manifest.ts';
+import { Inventory, LONGEST_PATH } from '../artifacts/manifest.ts';
 import { fromText, quoteName } from '../artifacts/pattern.ts';
 import { descriptorPath, FileSystems, listEntries } from '../artifacts/source.ts';
 import { TreeCopy } from '../artifacts/tree-copy.ts';
-import { type ArtifactWarning, Budget, type CopyLimits, Warnings } from '../artifacts/warning.ts';
+import { type Warning, Warnings } from '../artifacts/warning.ts';
 import type { ErrorCode } from '../error-codes.ts';
 import { KilnError } from '../errors.ts';
+import { closing } from '../host/calls/descriptor.ts';
 import { reasonLine } from '../host/calls/system-error.ts';
 import { openat2, RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS } from '../host/files/at.ts';
 import { type HeldLock, tryLock } from '../host/files/flock.ts';
 import { mountOf } from '../host/files/mount.ts';
 import { removeTree } from '../host/files/remove-tree.ts';
+import { refuseLowDisk } from '../host/state/disk-watch.ts';
 import type { StatePaths } from '../host/state/paths.ts';
 import { BENEATH, type RecipeFolder } from '../recipe/folder.ts';
-import { copyResults, LONGEST_PATH } from './copy-results.ts';
+import { copyResults } from './copy-results.ts';
 
-/** Opens a path with the caller's rights: a client. `made` makes missing folders. */
-interface Opener {
-  /** Returns a descriptor, which the asker closes. @throws SyscallError */
+/** With the caller's rights: a client. `made` makes missing folders. */
+export interface Opener {
+  /** The asker closes the descriptor. @throws SyscallError */
   open(how: 'file' | 'place' | 'made', path: string): Promise<number>;
 }
 
 interface CallerFilesOptions {
   readonly opener: Opener;
-  /** The caller's working directory, as the caller calls it. */
   readonly cwd: string;
-  /** Runs code with the caller's rights to files. */
   readonly withRights: WithRights;
-  /** The owner of copies for the caller. */
   readonly owner: { readonly uid: number; readonly gid: number };
   /** The most bytes that may be copied in, all together, and out. */
   readonly bytes: number;
-  readonly warn: (warning: ArtifactWarning) => void;
+  readonly warn: (warning: Warning) => void;
 }
 
-/** The suffix of the file beside a job's folder that the job's process locks. */
 const LOCKED = '.lock';
 
 function lockOf(folder: string): string {
   return `${folder}${LOCKED}`;
 }
 
-/** The most names that are looked at and copied, all together: each takes memory of this process. */
-const NAMES: Partial<CopyLimits> = { entries: 100_000, visited: 200_000 };
+/** Each name takes memory of this process. */
+const NAMES: Partial<CopyLimits> = { entries: 100_000, visited: 200_000, paths: 32 << 20 };
 
-/** The folder of jobs' folders, which only root enters. */
 export function jobsFolder(paths: Pick<StatePaths, 'root'>): string {
   return join(paths.root, 'jobs');
 }
 
-/** Removes the folders of jobs whose process died. */
 export async function sweepJobs(paths: Pick<StatePaths, 'root'>): Promise<void> {
   const jobs = jobsFolder(paths);
   for (const name of await readdir(jobs).catch(() => [])) {
@@ -86,15 +82,12 @@ export async function sweepJobs(paths: Pick<StatePaths, 'root'>): Promise<void> 
 }
 
 export class CallerFiles implements AsyncDisposable {
-  /** The job's own folder, which contains only what this object puts there. */
   readonly folder: string;
   readonly #options: CallerFilesOptions;
   readonly #lock: HeldLock;
   readonly #places: number[] = [];
   readonly #results: { readonly from: string; readonly to: number; readonly path: string }[] = [];
-  /** The folders beside copied recipes, by the copy. */
   readonly #folders = new Map<string, RecipeFolder>();
-  /** The caller's names of copies. */
   readonly #names = new Map<string, string>();
   readonly #budgets: { readonly in: Budget; readonly out: Budget };
   #count = 0;
@@ -104,11 +97,11 @@ export class CallerFiles implements AsyncDisposable {
     this.#lock = lock;
     this.#options = options;
     const { bytes } = options;
-    const budget = () => new Budget({ bytes, ...NAMES });
-    this.#budgets = { in: budget(), out: budget() };
+    const limits = { bytes, ...NAMES };
+    const room = (more: number) => refuseLowDisk(folder, more);
+    this.#budgets = { in: new Budget(limits, undefined, room), out: new Budget(limits) };
   }
 
-  /** Makes the folder of a job. Dispose of it after the job. */
   static async make(
     paths: Pick<StatePaths, 'root'>,
     options: CallerFilesOptions,
@@ -127,43 +120,27 @@ export class CallerFiles implements AsyncDisposable {
     }
   }
 
-  /** A copy of one regular file. @throws KilnError E_CALLER_FILE */
   async file(path: string): Promise<string> {
     const from = await this.#open('file', path);
-    try {
-      return await this.#copyFile(from, path);
-    } finally {
-      closeSync(from);
-    }
+    using _from = closing(from);
+    return await this.#copyFile(from, path);
   }
 
   /**
-   * A copy of a folder, or of a regular file. Symbolic links in a folder are all kept, or only those that lead
-   * to another copied file, for programs that follow links.
-   * @throws KilnError E_CALLER_FILE
+   * A folder or a regular file. Links `inside`: only those that lead to another copied file, for programs
+   * that follow links; a warning tells of the others. @throws KilnError E_CALLER_FILE
    */
   async tree(path: string, links: 'as they are' | 'inside'): Promise<string> {
-    const { withRights } = this.#options;
     const place = await this.#open('place', path);
-    try {
-      const isFolder = fstatSync(place).isDirectory();
-      const type = isFolder ? constants.O_DIRECTORY : constants.O_NONBLOCK | constants.O_NOCTTY;
-      const from = this.#attempt(path, () =>
-        withRights(() => openSync(descriptorPath(place), constants.O_RDONLY | type)),
-      );
-      try {
-        return isFolder
-          ? await this.#copyFolder(from, path, links)
-          : await this.#copyFile(from, path);
-      } finally {
-        closeSync(from);
-      }
-    } finally {
-      closeSync(place);
-    }
+    using _place = closing(place);
+    const isFolder = fstatSync(place).isDirectory();
+    const type = isFolder ? constants.O_DIRECTORY : constants.O_NONBLOCK | constants.O_NOCTTY;
+    const from = this.#reopen(path, place, type);
+    using _from = closing(from);
+    if (isFolder) return await this.#copyFolder(from, path, links);
+    return await this.#copyFile(from, path);
   }
 
-  /** A copy of a build recipe, which may later read files beside it. @throws KilnError E_CALLER_FILE */
   async recipe(path: string): Promise<string> {
     const copy = await this.file(path);
     const folder = await this.#open('place', dirname(path));
@@ -181,12 +158,11 @@ export class CallerFiles implements AsyncDisposable {
     return copy;
   }
 
-  /** The folder beside a recipe, by the recipe's copy; undefined for other files. */
   folderOf(copy: string): RecipeFolder | undefined {
     return this.#folders.get(copy);
   }
 
-  /** A file to be bound: a descriptor, open until the job is over. @throws KilnError E_CALLER_FILE, E_BIND */
+  /** A descriptor to be bound, open until the job is over. @throws KilnError E_CALLER_FILE, E_BIND */
   async place(path: string): Promise<number> {
     const place = await this.#open('place', path);
     this.#places.push(place);
@@ -206,69 +182,48 @@ export class CallerFiles implements AsyncDisposable {
     });
   }
 
-  /** A folder for results, which are copied to `path` at the end. @throws KilnError E_RESULTDIR */
   async results(path: string): Promise<string> {
-    const to = await this.#open('made', path, 'E_RESULTDIR');
-    return this.#deliverTo(to, path);
+    return this.resultsTo(await this.#open('made', path, 'E_RESULTDIR'), path);
   }
 
   /**
-   * The same for a folder that root keeps for them, by its descriptor, which is this job's from here on.
+   * Like results(), for a folder that root keeps. The job owns the descriptor `to` from here on.
    * @param title what messages call it
    */
   resultsTo(to: number, title: string): string {
-    return this.#deliverTo(to, title);
+    const from = this.#newFolder();
+    this.#results.push({ from, to, path: title });
+    this.#names.set(from, title);
+    return from;
   }
 
-  /** Copies what root keeps in a folder to one of the caller's, at the end. @throws KilnError E_RESULTDIR */
   async give(from: string, path: string): Promise<void> {
     const to = await this.#open('made', path, 'E_RESULTDIR');
     this.#results.push({ from, to, path });
   }
 
-  /** The same for one file or folder, which may be missing. @throws KilnError E_CALLER_FILE */
   async resultAt(path: string): Promise<string> {
     const name = basename(path);
     const parent = dirname(path);
     if (name === '' || name === '.' || name === '..') {
-      throw new KilnError(
-        'E_CALLER_FILE',
-        `${path} does not end with the name of a file or folder`,
-        {
-          hint: 'write the path with the name at its end, not with . or ..',
-        },
-      );
+      const why = `${path} does not end with the name of a file or folder`;
+      throw new KilnError('E_CALLER_FILE', why, {
+        hint: 'write the path with the name at its end, not with . or ..',
+      });
     }
     const place = await this.#open('place', parent);
-    try {
-      const to = this.#attempt(parent, () =>
-        this.#options.withRights(() =>
-          openSync(descriptorPath(place), constants.O_RDONLY | constants.O_DIRECTORY),
-        ),
-      );
-      const folder = this.#deliverTo(to, parent);
-      const inside = join(folder, name);
-      this.#names.set(inside, path);
-      return inside;
-    } finally {
-      closeSync(place);
-    }
+    using _place = closing(place);
+    const folder = this.resultsTo(this.#reopen(parent, place, constants.O_DIRECTORY), parent);
+    const inside = join(folder, name);
+    this.#names.set(inside, path);
+    return inside;
   }
 
-  #deliverTo(to: number, path: string): string {
-    const from = this.#newFolder();
-    this.#results.push({ from, to, path });
-    this.#names.set(from, path);
-    return from;
-  }
-
-  /** What the caller calls a copy, absolute; undefined for what is none. */
   nameOf(copy: string): string | undefined {
     const name = this.#names.get(copy);
     return name === undefined ? undefined : resolve('/', this.#options.cwd, name);
   }
 
-  /** Replaces the names of copies in a text by the caller's own names. */
   rename(text: string): string {
     let renamed = text;
     if (!renamed.includes(this.folder)) return renamed;
@@ -279,7 +234,6 @@ export class CallerFiles implements AsyncDisposable {
     return renamed;
   }
 
-  /** A value with {@link rename}d texts. */
   renamed<Value>(value: Value): Value {
     if (typeof value === 'string') return this.rename(value) as Value;
     if (Array.isArray(value)) return value.map((item) => this.renamed(item)) as Value;
@@ -288,51 +242,44 @@ export class CallerFiles implements AsyncDisposable {
     return Object.fromEntries(entries) as Value;
   }
 
-  /** Copies results to the caller's places. @throws KilnError E_RESULTDIR, E_ARTIFACT_LIMIT */
   async deliver(): Promise<void> {
-    for (const { from, to, path } of this.#results.splice(0)) {
-      try {
-        await this.#deliver(from, to, path);
-      } finally {
-        closeSync(to);
-      }
-    }
-  }
-
-  async #deliver(from: string, to: number, path: string): Promise<void> {
     const { owner, withRights, warn } = this.#options;
     const budget = this.#budgets.out;
-    await copyResults(from, to, path, { owner, writing: withRights, budget, warn });
+    for (const { from, to, path } of this.#results.splice(0)) {
+      using _to = closing(to);
+      await copyResults(from, to, path, { owner, writing: withRights, budget, warn });
+    }
   }
 
   async #copyFolder(from: number, path: string, links: 'as they are' | 'inside'): Promise<string> {
     const { withRights } = this.#options;
     const folder = this.#newFolder(path);
     const to = openSync(folder, constants.O_RDONLY | constants.O_DIRECTORY);
-    try {
-      const budget = this.#budgets.in;
-      const destination = new Destination({
-        root: to,
-        resolve: RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS,
-        owner: { uid: 0, gid: 0 },
-        replace: false,
-        failure: (name, cause) => cannotCopy(path, quoteName(name), cause),
-      });
-      const inventory = new Inventory(budget, LONGEST_PATH);
-      const copy = new TreeCopy({
-        ...{ budget, destination, inventory },
-        warnings: new Warnings(this.#options.warn),
-        links: links === 'inside' ? 'later' : 'now',
-        reading: withRights,
-      });
-      const entries = this.#attempt(path, () => withRights(() => listEntries(from, budget)));
-      await copy.copyEntries({ from, to, source: fromText(path), path: '', depth: 1 }, entries);
-      copy.makeLinks((link) => staysInside(link, inventory));
-      destination.finish();
-      return folder;
-    } finally {
-      closeSync(to);
-    }
+    using _to = closing(to);
+    const budget = this.#budgets.in;
+    const destination = new Destination({
+      root: to,
+      resolve: RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS,
+      owner: { uid: 0, gid: 0 },
+      replace: false,
+      failure: (name, cause) =>
+        new KilnError('E_CALLER_FILE', `${quoteName(name)} of ${path} cannot be copied`, {
+          hint: 'root makes room in the state directory',
+          cause,
+        }),
+    });
+    const inventory = new Inventory(budget, LONGEST_PATH);
+    const copy = new TreeCopy({
+      ...{ budget, destination, inventory },
+      warnings: new Warnings(this.#options.warn),
+      links: links === 'inside' ? 'later' : 'now',
+      reading: withRights,
+    });
+    const entries = this.#withRights(path, () => listEntries(from, budget));
+    await copy.copyEntries({ from, to, source: fromText(path), path: '', depth: 1 }, entries);
+    copy.makeLinks();
+    destination.finish();
+    return folder;
   }
 
   async #copyFile(from: number, path: string): Promise<string> {
@@ -345,6 +292,7 @@ export class CallerFiles implements AsyncDisposable {
     const copy = join(this.#newFolder(), nameOf(path));
     this.#names.set(copy, path);
     const to = openSync(copy, constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL, 0o600);
+    using _to = closing(to);
     try {
       const budget = this.#budgets.in;
       budget.spend('entries', 1);
@@ -353,12 +301,9 @@ export class CallerFiles implements AsyncDisposable {
       return copy;
     } catch (error) {
       throw error instanceof ReadFailed ? unreadable(path, error.cause) : error;
-    } finally {
-      closeSync(to);
     }
   }
 
-  /** A new folder; the copy of a folder keeps its name. */
   #newFolder(path?: string): string {
     const folder = join(this.folder, String(this.#count++));
     mkdirSync(folder, { mode: 0o700 });
@@ -373,13 +318,21 @@ export class CallerFiles implements AsyncDisposable {
     try {
       return await this.#options.opener.open(how, path);
     } catch (cause) {
+      // An opener that opens nothing says why itself.
+      if (cause instanceof KilnError && cause.code === 'E_FORBIDDEN') throw cause;
       throw unreadable(path, cause, code);
     }
   }
 
-  #attempt<Result>(path: string, act: () => Result): Result {
+  #reopen(path: string, place: number, flags: number): number {
+    return this.#withRights(path, () =>
+      openSync(descriptorPath(place), constants.O_RDONLY | flags),
+    );
+  }
+
+  #withRights<Result>(path: string, act: () => Result): Result {
     try {
-      return act();
+      return this.#options.withRights(act);
     } catch (cause) {
       throw unreadable(path, cause);
     }
@@ -394,7 +347,6 @@ export class CallerFiles implements AsyncDisposable {
   }
 }
 
-/** The last name of a path; another name if there is none. */
 function nameOf(path: string): string {
   const name = basename(path);
   return name === '' || name === '.' || name === '..' ? 'files' : name;
@@ -404,13 +356,6 @@ function unreadable(path: string, cause: unknown, code: ErrorCode = 'E_CALLER_FI
   const why = cause instanceof Error ? reasonLine(cause) : String(cause);
   return new KilnError(code, `you cannot use ${path}: ${why}`, {
     hint: 'kiln opens files with your rights: look at it with `ls -ld`',
-    cause,
-  });
-}
-
-function cannotCopy(path: string, name: string, cause: unknown): KilnError {
-  return new KilnError('E_CALLER_FILE', `${name} of ${path} cannot be copied`, {
-    hint: 'root makes room in the state directory',
     cause,
   });
 }

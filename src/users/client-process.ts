@@ -1,15 +1,13 @@
 /**
- * The client process of a user. Programs that kiln starts on the host for the user get the same bounds and no
- * more of the host. Sources: proc_pid_limits(5), proc_pid_cgroup(5), proc_pid_status(5), namespaces(7).
+ * Programs that kiln starts on the host for a user get the bounds of the user's client, and no more of the
+ * host. Sources: proc_pid_limits(5), proc_pid_cgroup(5), proc_pid_status(5), namespaces(7).
  */
 import { readFileSync, readlinkSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { knownHierarchies, pathOfGroup } from '../host/cgroup/cgroup.ts';
-import { forbidden } from './user.ts';
+import { forbidden } from './configuration.ts';
 
-/** Bounds of a process that another one takes over. */
 export interface ProcessBounds {
-  /** The files to which a process writes its id to join the same groups. */
   readonly cgroups: readonly string[];
   /** Options of prlimit(1). */
   readonly limits: readonly string[];
@@ -19,7 +17,7 @@ export interface ProcessBounds {
 
 const NAMESPACES = ['cgroup', 'ipc', 'mnt', 'net', 'pid', 'user', 'uts'] as const;
 
-/** Options of prlimit(1) by the first words of a line of /proc/PID/limits. */
+/** By the first words of a line of /proc/PID/limits. */
 const LIMITS: ReadonlyMap<string, string> = new Map([
   ['Max cpu time', 'cpu'],
   ['Max file size', 'fsize'],
@@ -40,19 +38,37 @@ const LIMITS: ReadonlyMap<string, string> = new Map([
 ]);
 
 /**
- * The bounds of a user's client. A confined client, as in a container or with a filter of system calls, has
- * none: it could escape through what kilnd starts.
+ * A confined client, as in a container or with a filter of system calls, is refused: it could escape through
+ * what kilnd starts.
+ * @param client its `process` is a descriptor of the client (pidfd_open(2)): its number may be another one's by now
  * @throws KilnError E_FORBIDDEN
  */
-export function boundsOfClient({ pid, uid }: { readonly pid: number; readonly uid: number }) {
+export function boundsOfClient(client: {
+  readonly process: number | undefined;
+  readonly uid: number;
+}): ProcessBounds {
+  const { process: descriptor, uid } = client;
   try {
+    const pid = pidOf(descriptor);
     const why = confinement(pid, uid);
-    if (why === undefined) return boundsOf(pid);
-    throw refused(why);
+    if (why !== undefined) throw refused(why);
+    const bounds = boundsOf(pid);
+    // It had its number all the time, so all that was read is its own.
+    pidOf(descriptor);
+    return bounds;
   } catch (cause) {
     if (!(cause instanceof Error && 'syscall' in cause)) throw cause;
     throw refused('it is gone');
   }
+}
+
+/** proc_pid_fdinfo(5): the number is -1 once the process is gone. */
+function pidOf(descriptor: number | undefined): number {
+  const info =
+    descriptor === undefined ? '' : readFileSync(`/proc/self/fdinfo/${descriptor}`, 'latin1');
+  const pid = Number(/^Pid:\s*(\d+)$/m.exec(info)?.[1] ?? 0);
+  if (pid === 0) throw refused('it is gone');
+  return pid;
 }
 
 function refused(why: string): Error {
@@ -77,6 +93,8 @@ function confinement(pid: number, uid: number): string | undefined {
     if (statSync(of(`ns/${name}`)).ino !== statSync(own(`ns/${name}`)).ino)
       return `it has a ${name} namespace of its own`;
   }
+  // Landlock shows nowhere, but who is not root needs this before it (landlock_restrict_self(2)).
+  if (field('NoNewPrivs') !== '0') return 'it can gain no rights (no_new_privs), as in a sandbox';
   if (readlinkSync(of('root')) !== '/') return 'it has a root directory of its own';
   if (field('Seccomp') !== '0') return 'a filter of system calls confines it';
   if (label(of('attr/current')) !== label(own('attr/current')))
@@ -84,7 +102,6 @@ function confinement(pid: number, uid: number): string | undefined {
   return undefined;
 }
 
-/** Empty without a security module. */
 function label(path: string): string {
   try {
     return readFileSync(path, 'latin1');

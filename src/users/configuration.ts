@@ -1,28 +1,31 @@
-/** /etc/kiln/kiln.yaml: who beside root may use kiln, and for what. Only root can write it. */
+/** kiln.yaml: root's in /etc/kiln says who beside root may use kiln, and for what; both have defaults. */
 import { fstatSync, readFileSync, statSync } from 'node:fs';
 import { totalmem } from 'node:os';
 import { z } from 'zod';
 import { parseEgressRule } from '../egress/rule.ts';
-import { closeDescriptor } from '../host/calls/descriptor.ts';
+import { KilnError } from '../errors.ts';
+import { closing } from '../host/calls/descriptor.ts';
 import { hasErrno } from '../host/calls/libc.ts';
 import { openUserFile } from '../host/files/user-file.ts';
+import type { UserIds } from '../host/process/user-namespace.ts';
 import { RecipeDocument } from '../recipe/document.ts';
 import { limitKeys, size, time } from '../recipe/limit-keys.ts';
 import { RecipeError } from '../recipe/problem.ts';
 import type { SandboxOwner } from '../sandbox/open.ts';
-import { parseCapability } from '../sandbox/policy/capabilities.ts';
 import { MINIMUM_MEMORY } from '../sandbox/policy/limits.ts';
+import { parseCapability } from '../sandbox/policy/specification.ts';
+import type { CallerFiles } from './caller-files.ts';
+import { type CallersConfiguration, problemOf, ROOTS_FILE } from './configuration-file.ts';
+import { defaultsSchema, type Repositories, repositoriesSchema } from './defaults.ts';
 
-/** Its path, unless KILN_CONFIG of the daemon names another. */
-const DEFAULT_FILE = '/etc/kiln/kiln.yaml';
-
-/** The default share of the machine's memory for all sandboxes of one user. */
+/** Of the machine, for all sandboxes of one user. */
 const USUAL_MEMORY = 0.75;
 
-/** The most bytes: the file is written by hand. */
+/** The file is written by hand. */
 const SIZE_LIMIT = 1 << 20;
 
-const HINT = 'docs/administration.md describes every key; `kiln config check` reads it again';
+const HINT =
+  'docs/configuration.md and docs/administration.md describe every key; `kiln config check` reads it again';
 
 const egressHost = z.string().refine((text) => parseEgressRule(text) !== undefined, {
   message: 'not a host: write it as HOST, HOST:PORT or *.HOST',
@@ -37,7 +40,6 @@ const capability = z.string().transform((text, context) => {
   }
 });
 
-/** The limits of each user. */
 const limitsSchema = z.strictObject({
   sandboxes: z
     .int()
@@ -57,6 +59,9 @@ const limitsSchema = z.strictObject({
   disk: size
     .default(16 * 2 ** 30)
     .describe('What each may write, and what may be copied in and out for it'),
+  storage: size
+    .default(64 * 2 ** 30)
+    .describe('What images, packages, downloads and build caches of one user may take together'),
   keep: time.default(24 * 3_600_000).describe('How long a sandbox may be kept'),
 });
 
@@ -80,6 +85,13 @@ const usersSchema = z.strictObject({
     .describe(
       'Names of images of root’s that users see, with * for any characters; unless given all but private ones, which are made with a login: those only by their whole names',
     ),
+  mockConfigs: z
+    .string()
+    .startsWith('/', 'an absolute path')
+    .default('/etc/mock')
+    .describe(
+      'The folder of configurations of mock that users name with -r; only root may write there',
+    ),
   hostCommands: z
     .boolean()
     .default(false)
@@ -93,42 +105,100 @@ const usersSchema = z.strictObject({
   limits: limitsSchema.prefault({}),
 });
 
-const configurationSchema = z.strictObject({ users: usersSchema.prefault({}) });
+const configurationSchema = z.strictObject({
+  users: usersSchema.prefault({}),
+  defaults: defaultsSchema.prefault({}),
+  repositories: repositoriesSchema.prefault({}),
+});
 
-/** What users may do, complete. Sizes are bytes, times milliseconds. */
-export interface UserPolicy extends Omit<z.output<typeof usersSchema>, 'limits'> {
-  readonly limits: {
-    readonly sandboxes: number;
-    readonly memory: number;
-    readonly cpus?: number | undefined;
-    readonly pids: number;
-    readonly disk: number;
-    readonly keep: number;
+type Users = z.output<typeof usersSchema>;
+
+/** Complete. Sizes are bytes, times milliseconds. */
+export interface UserPolicy extends Omit<Users, 'limits'> {
+  readonly limits: Omit<Users['limits'], 'memory'> & { readonly memory: number };
+}
+
+const SIZES = { G: 2 ** 30, M: 2 ** 20, K: 2 ** 10 };
+const TIMES = { h: 3_600_000, m: 60_000, s: 1000, ms: 1 };
+
+function inUnits(value: number, units: Readonly<Record<string, number>>): string | number {
+  const fitting = Object.entries(units).find(([, unit]) => value % unit === 0);
+  return fitting === undefined ? value : `${value / fitting[1]}${fitting[0]}`;
+}
+
+/** As the file has it: what is shown can be written there. */
+export function asConfigured({ limits, ...users }: UserPolicy): object {
+  const { memory, disk, storage, keep, ...rest } = limits;
+  const sizes = { memory, disk, storage };
+  const texts = Object.entries(sizes).map(([name, value]) => [name, inUnits(value, SIZES)]);
+  return {
+    users: {
+      ...users,
+      limits: { ...rest, ...Object.fromEntries(texts), keep: inUnits(keep, TIMES) },
+    },
   };
 }
 
-/** The configuration's path: KILN_CONFIG is for tests, and the daemon's own variable, never a caller's. */
-export function configurationFile(env: { readonly KILN_CONFIG?: string | undefined }): string {
-  return env.KILN_CONFIG || DEFAULT_FILE;
+/** One kiln.yaml, without mistakes. */
+export interface Configuration {
+  readonly file: string;
+  readonly policy: UserPolicy;
+  /** As the options take them: sizes are bytes, times milliseconds. */
+  readonly defaults: z.output<typeof defaultsSchema>;
+  readonly repositories: Repositories;
+  /** What is written there, or undefined. */
+  readonly written: (path: readonly string[]) => unknown;
+  readonly lineOf: (path: readonly string[]) => number | undefined;
 }
 
-/**
- * Reads what users may do; the defaults if there is no file.
- * @throws RecipeError (E_RECIPE) with all that is wrong with it
- */
-export function readUserPolicy(file: string): UserPolicy {
-  const document = new RecipeDocument(file, readText(file));
+/** Root's file; without it, all is as by default. @throws RecipeError with all mistakes */
+export function readConfiguration(file: string): Configuration {
+  return checked(file, readText(file, true));
+}
+
+/** What a caller's own file cannot say. */
+const NOT_OWN = [['users'], ['defaults', 'parked']];
+/** kilnd itself would ask whatever server a user names. */
+const NOT_USERS = [...NOT_OWN, ['repositories']];
+
+function checked(
+  file: string,
+  text: string,
+  forbidden: readonly (readonly string[])[] = [],
+): Configuration {
+  const document = new RecipeDocument(file, text);
   const value = document.value();
+  const written: Configuration['written'] = (path) =>
+    path.reduce((at: unknown, key) => (Object(at) as Record<string, unknown>)[key], value);
   const read = value === undefined ? undefined : document.check(configurationSchema, value);
+  for (const path of forbidden.filter((each) => written(each) !== undefined)) {
+    document.report(path, 'is root’s to say', { hint: `in ${ROOTS_FILE}`, atKey: true });
+  }
   if (read === undefined || document.problems.length > 0) {
     throw new RecipeError(file, document.problems, HINT, 'configuration');
   }
-  const { limits, ...users } = read.users;
-  const { memory = Math.floor(totalmem() * USUAL_MEMORY), ...rest } = limits;
-  return { ...users, limits: { ...rest, memory } };
+  const { users, ...others } = read;
+  const { memory = Math.floor(totalmem() * USUAL_MEMORY), ...rest } = users.limits;
+  const policy = { ...users, limits: { ...rest, memory } };
+  return { file, policy, ...others, written, lineOf: (path) => document.lineOf(path) };
 }
 
-/** Whether users see an image of root’s. */
+let own: Configuration | undefined;
+let ownText: string | undefined;
+
+/** A caller's own file. @throws RecipeError with all mistakes */
+export function callersConfiguration(given: CallersConfiguration, isRoot: boolean): Configuration {
+  const { file, text } = given;
+  const why = problemOf(given);
+  if (why !== undefined) throw problem(file, why);
+  const key = `${isRoot} ${file} ${text}`;
+  if (own === undefined || ownText !== key) {
+    own = checked(file, text, isRoot ? NOT_OWN : NOT_USERS);
+    ownText = key;
+  }
+  return own;
+}
+
 export function seesImage(
   { images }: UserPolicy,
   { name, private: isPrivate }: { readonly name: string; readonly private: boolean },
@@ -137,7 +207,6 @@ export function seesImage(
   return images.some((listed) => listed === name || (!isPrivate && matches(name, listed)));
 }
 
-/** Whether a name is that of a pattern, in which only `*` means something else than itself. */
 function matches(name: string, pattern: string): boolean {
   const [first = '', ...parts] = pattern.split('*');
   if (parts.length === 0) return name === pattern;
@@ -152,50 +221,45 @@ function matches(name: string, pattern: string): boolean {
   return name.length - last.length >= at && name.endsWith(last);
 }
 
-/**
- * The limits of one of a user's sandboxes. They are equal shares, so no sandbox can take another's and nothing
- * need be counted.
- */
+/** Equal shares: no sandbox can take another's, and nothing need be counted. */
 export function shareOf({ limits }: UserPolicy): SandboxOwner['share'] {
-  const { sandboxes, memory, cpus, pids, disk } = limits;
+  const { sandboxes, memory, cpus, pids, disk, storage } = limits;
   return {
     memory: Math.max(MINIMUM_MEMORY, Math.floor(memory / sandboxes)),
     pids: Math.max(1, Math.floor(pids / sandboxes)),
     ...(cpus === undefined ? {} : { cpus: cpus / sandboxes }),
     disk,
+    storage,
   };
 }
 
-function readText(file: string): string {
+/** A file that may become root's. @throws RecipeError with all mistakes */
+export function checkConfiguration(file: string): Configuration {
+  return checked(file, readText(file, false));
+}
+
+function readText(file: string, isInForce: boolean): string {
   let fd: number;
   try {
     fd = openUserFile(file);
   } catch (error) {
-    if (hasErrno(error, 'ENOENT')) return '';
+    if (isInForce && hasErrno(error, 'ENOENT')) return '';
     throw problem(file, `cannot be read: ${(error as Error).message}`);
   }
-  try {
-    const { uid, mode, size: bytes } = fstatSync(fd);
-    if (uid !== 0 || (mode & 0o022) !== 0) {
-      throw problem(file, `others than root can write it: chown root ${file}; chmod go-w ${file}`);
-    }
-    if (bytes > SIZE_LIMIT) throw problem(file, `it is larger than ${SIZE_LIMIT} bytes`);
-    return readFileSync(fd, 'utf8');
-  } finally {
-    closeDescriptor(fd);
+  using _fd = closing(fd);
+  const { uid, mode, size: bytes } = fstatSync(fd);
+  if (isInForce && (uid !== 0 || (mode & 0o022) !== 0)) {
+    throw problem(file, `others than root can write it: chown root ${file}; chmod go-w ${file}`);
   }
+  if (bytes > SIZE_LIMIT) throw problem(file, `it is larger than ${SIZE_LIMIT} bytes`);
+  return readFileSync(fd, 'utf8');
 }
 
 function problem(file: string, message: string): RecipeError {
-  return new RecipeError(
-    file,
-    [{ file, line: 0, column: 0, path: '', message }],
-    HINT,
-    'configuration',
-  );
+  const problems = [{ file, line: 0, column: 0, path: '', message }];
+  return new RecipeError(file, problems, HINT, 'configuration');
 }
 
-/** The number of a group from /etc/group; undefined for an unknown name. */
 export function groupNumber(group: string | number): number | undefined {
   if (typeof group === 'number') return group;
   const lines = readFileSync('/etc/group', 'utf8').split('\n');
@@ -203,12 +267,37 @@ export function groupNumber(group: string | number): number | undefined {
   return found === undefined ? undefined : Number(found[2]);
 }
 
-let cached: { readonly key: string; readonly policy: UserPolicy } | undefined;
+let cached: { readonly key: string; readonly configuration: Configuration } | undefined;
 
-/** {@link readUserPolicy}, cached until the file changes. */
-export function currentUserPolicy(file: string): UserPolicy {
+export function currentConfiguration(file: string): Configuration {
   const stat = statSync(file, { bigint: true, throwIfNoEntry: false });
   const key = `${file}:${stat?.ino}:${stat?.mtimeNs}:${stat?.ctimeNs}:${stat?.size}`;
-  if (cached?.key !== key) cached = { key, policy: readUserPolicy(file) };
-  return cached.policy;
+  if (cached?.key !== key) cached = { key, configuration: readConfiguration(file) };
+  return cached.configuration;
+}
+
+/** A caller who is not root. The ids are those that the kernel reports for the connection. */
+export interface CallerUser extends UserIds {
+  readonly policy: UserPolicy;
+  /** Undefined in a process with other callers, which opens nobody's files. */
+  readonly files: CallerFiles | undefined;
+  /** A descriptor of the process that called (pidfd_open(2)); undefined where `files` is, or if it is gone. */
+  readonly process: number | undefined;
+}
+
+export function forbidden(what: string, why: string, { hint }: { hint?: string } = {}): KilnError {
+  return new KilnError('E_FORBIDDEN', `${what} is not for users: ${why}`, {
+    hint: hint ?? 'root can; docs/users.md says what users can do',
+  });
+}
+
+/** Other variables of kiln's decide which state and libvirt the process uses, and where it traces to. */
+const OPEN_VARIABLES: ReadonlySet<string> = new Set(['KILN_IMAGE', 'KILN_BUILDER_ID']);
+
+/** Commands in sandboxes get any variable that the caller names. */
+export function userEnvironment(env: Readonly<Record<string, string>>): Record<string, string> {
+  const open = ['TERM', 'LANG', 'TZ', 'SOURCE_DATE_EPOCH', ...OPEN_VARIABLES];
+  return Object.fromEntries(
+    open.flatMap((name) => (env[name] === undefined ? [] : [[name, env[name]]])),
+  );
 }

@@ -1,5 +1,3 @@
-/** Limits how many jobs users have at a time. Without room a job waits; the first one that waits is next. */
-
 /** For all users together: root always finds a worker process (src/daemon/workers.ts). */
 const TOGETHER = 32;
 
@@ -15,24 +13,33 @@ export class UserJobs {
   readonly #most: number;
   #together = 0;
 
-  /** @param most of all users together */
   constructor(most = TOGETHER) {
     this.#most = most;
   }
 
   /**
-   * Begins a job of a user who may have `most` at a time; dispose of the result after the job. Undefined if
-   * `signal` is aborted before there is room; `waits` is called if there is none at once.
+   * Dispose of the result after the job. Undefined if `signal` is aborted before there is room; `waits` is
+   * called if there is none at once.
    */
   async begin(
     { uid, most }: { readonly uid: number; readonly most: number },
     waits: () => void,
     signal: AbortSignal,
   ): Promise<Disposable | undefined> {
-    if (!this.#hasRoom(uid, most) || this.#othersWait(uid)) {
-      waits();
-      if (!(await this.#wait(uid, most, signal))) return undefined;
-    } else this.#count(uid, 1);
+    const at = this.tryBegin({ uid, most });
+    if (at !== undefined) return at;
+    waits();
+    return (await this.#wait(uid, most, signal)) ? this.#begun(uid) : undefined;
+  }
+
+  /** Like begin(), for what does not wait: whoever waits already comes first. */
+  tryBegin({ uid, most }: { readonly uid: number; readonly most: number }): Disposable | undefined {
+    if (!this.#hasRoom(uid, most) || this.#othersWait(uid)) return undefined;
+    this.#count(uid, 1);
+    return this.#begun(uid);
+  }
+
+  #begun(uid: number): Disposable {
     let over = false;
     return {
       [Symbol.dispose]: () => {
@@ -44,18 +51,19 @@ export class UserJobs {
     };
   }
 
-  /** How many jobs a user has. */
   running(uid: number): number {
     return this.#running.get(uid) ?? 0;
   }
 
-  /** Whether older jobs of the same user wait. */
   #othersWait(uid: number): boolean {
     return [...this.#waiting].some((waiting) => waiting.uid === uid);
   }
 
+  /** The last quarter of the places is for users who have none: a few cannot shut all others out. */
   #hasRoom(uid: number, most: number): boolean {
-    return this.running(uid) < most && this.#together < this.#most;
+    const own = this.running(uid);
+    const places = own === 0 ? this.#most : Math.ceil((this.#most * 3) / 4);
+    return own < most && this.#together < places;
   }
 
   #count(uid: number, more: number): void {
@@ -65,7 +73,6 @@ export class UserJobs {
     this.#together += more;
   }
 
-  /** Whether its turn came; then it counts as running. */
   #wait(uid: number, most: number, signal: AbortSignal): Promise<boolean> {
     if (signal.aborted) return Promise.resolve(false);
     return new Promise((resolve) => {

@@ -251,16 +251,17 @@ test.serial(
     control.send('SendSignal', { process: name, signal: 'SIGNONE' });
     await control.count(2);
     t.is(control.replies[1]?.parameters.code, 'E_ARGUMENT');
-    await sleep(300);
+    const said = () =>
+      raw.replies
+        .map(({ parameters }) => Buffer.from(parameters.stdout ?? '', 'base64').toString())
+        .join('');
+    t.true(await until(() => said() === '<hello>\n'));
     control.send('SendSignal', { process: name, signal: 'SIGUSR1' });
     control.send('SendInput', { process: name, end: true });
     control.send('SendInput', { process: 'other', data: '' });
     t.is((await control.count(5))[4]?.parameters.code, 'E_NO_PROCESS');
     t.true(await until(() => raw.replies.some(({ parameters }) => parameters.result)));
-    const out = raw.replies.map(({ parameters }) =>
-      Buffer.from(parameters.stdout ?? '', 'base64').toString(),
-    );
-    t.is(out.join(''), '<hello>\ngot it\n');
+    t.is(said(), '<hello>\ngot it\n');
     control.send('SendInput', { process: name, data: '' });
     t.is((await control.count(6))[5]?.parameters.code, 'E_NO_PROCESS');
     raw.socket.destroy();

@@ -8,6 +8,7 @@ import test from 'ava';
 import { connect, ExecError, type Kiln, KilnError } from '../../src/index.ts';
 import { type BusyboxState, busyboxState, IMAGE } from '../support/busybox-state.ts';
 import { daemonPid } from '../support/daemon.ts';
+import { until } from '../support/eventually.ts';
 
 let state: BusyboxState;
 let kiln: Kiln;
@@ -92,7 +93,7 @@ test('an abort signal ends a run and its sandbox', async (t) => {
   const run = kiln.run({ image, argv, signal: over.signal, onStdout });
   await t.throwsAsync(run, { message: 'enough' });
   t.deepEqual(seen, ['here\n']);
-  for (let i = 0; i < 250 && readdirSync(state.paths.sandboxes).length > 0; i++) await sleep(20);
+  await until(() => readdirSync(state.paths.sandboxes).length === 0);
   const left = await kiln.sandboxes();
   t.false(left.some(({ command }) => command.includes('sleep 60')));
 });
@@ -152,16 +153,15 @@ test('input waits for a command that is slow to read, and output for a program t
 
 test('a terminal is one, and is told its size', async (t) => {
   await using sandbox = await kiln.open({ image });
-  const shell = sandbox.spawn('sh', ['-c', 'stty size; read x; stty size; test -t 1 && echo yes'], {
-    terminal: { rows: 33, columns: 77 },
-  });
+  const script = `stty size; read x; until test "$(stty size)" = '20 60'; do sleep 0.1; done
+stty size; test -t 1 && echo yes`;
+  const shell = sandbox.spawn('sh', ['-c', script], { terminal: { rows: 33, columns: 77 } });
   let shown = '';
   shell.stdout.on('data', (chunk: Buffer) => {
     shown += chunk;
   });
-  for (let i = 0; i < 1000 && !shown.includes('33 77'); i++) await sleep(10);
+  t.true(await until(() => shown.includes('33 77')));
   shell.resize(20, 60);
-  await sleep(300);
   shell.stdin.write('go\n');
   await once(shell, 'close');
   t.regex(shown, /33 77.*20 60.*yes/s);

@@ -1,8 +1,9 @@
 import { existsSync, globSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import test from 'ava';
-import { DOCS, ERRORS_PAGE, errorsPage } from '../../scripts/write-errors.ts';
-import { CODES_BY_PAGE } from '../../src/error-codes.ts';
+import { DOCS, pages, statusesOf } from '../../scripts/write/errors.ts';
+import { EXIT_STATUSES } from '../../src/cli/options/exit-statuses.ts';
+import { CODES_BY_PAGE, type ErrorCode, WARNINGS_BY_PAGE } from '../../src/error-codes.ts';
 
 const top = join(import.meta.dirname, '../..');
 const codes = Object.values(CODES_BY_PAGE).flatMap(Object.keys);
@@ -27,15 +28,60 @@ test('every code in the table is the code of some error, and is there once', (t)
   t.is(new Set(codes).size, codes.length);
 });
 
+test('the client has codes of the table', (t) => {
+  const files = globSync('src/client/*.c', { cwd: top });
+  const text = files.map((file) => readFileSync(join(top, file), 'utf8')).join('\n');
+  const given = [...text.matchAll(/\bfail\(("?\w+)/g)].map(([, first = '']) => first);
+  t.true(given.length > 10);
+  // NULL: what kilnd said has its own.
+  const known = new Set([...codes.map((code) => `"${code}`), 'NULL', 'const']);
+  t.deepEqual(
+    given.filter((first) => !known.has(first)),
+    [],
+  );
+});
+
 test('a code that is only compared or listed is not given', (t) => {
   t.deepEqual(givenIn("if (error.code === 'E_BIND') throw new KilnError('E_IO', 'x');"), ['E_IO']);
   t.deepEqual(givenIn("isKilnCode(error, 'E_BIND'); const all = ['E_EXEC'];"), []);
 });
 
-test('every page that helps with an error exists', (t) => {
-  for (const page of Object.keys(CODES_BY_PAGE)) t.true(existsSync(join(DOCS, page)), page);
+test('every code of a warning is given somewhere', (t) => {
+  const files = globSync('src/**/*.ts', { cwd: top });
+  const sources = files.filter((file) => file !== 'src/error-codes.ts');
+  const text = sources.map((file) => readFileSync(join(top, file), 'utf8')).join('\n');
+  const given = (code: string) =>
+    [`code: '${code}'`, `add('${code}'`, `add(\n      '${code}'`, `[${code}]`].some((form) =>
+      text.includes(form),
+    );
+  const warnings = Object.values(WARNINGS_BY_PAGE).flatMap(Object.keys);
+  t.deepEqual(
+    warnings.filter((code) => !given(code)),
+    [],
+  );
+  t.is(new Set(warnings).size, warnings.length);
 });
 
-test('docs/errors.md has the table', (t) => {
-  t.is(readFileSync(ERRORS_PAGE, 'utf8'), errorsPage(), 'run: node scripts/write-errors.ts');
+test('every page that helps with an error or a warning exists', (t) => {
+  for (const page of [...Object.keys(CODES_BY_PAGE), ...Object.keys(WARNINGS_BY_PAGE)]) {
+    t.true(existsSync(join(DOCS, page)), page);
+  }
+});
+
+test('every exit status of an error code is in the table of statuses', (t) => {
+  const known = (command: keyof typeof EXIT_STATUSES): (number | string)[] =>
+    EXIT_STATUSES[command].map(([status]) => status);
+  for (const code of codes) {
+    const { kiln, build, mock } = statusesOf(code as ErrorCode);
+    // ^C ends `kiln run` as signal 2 ends a command: 128+n.
+    t.true(kiln === 130 || known('kiln run').includes(kiln), `${code}: ${kiln}`);
+    t.true(known('kiln build').includes(build), `${code}: ${build}`);
+    t.true(known('kiln-mock').includes(mock), `${code}: ${mock}`);
+  }
+});
+
+test('docs has the tables', (t) => {
+  for (const [name, text] of Object.entries(pages())) {
+    t.is(readFileSync(join(DOCS, name), 'utf8'), text, 'run: node scripts/write/errors.ts');
+  }
 });

@@ -9,7 +9,7 @@ const BUILDINGS = ['host', 'packages', 'jobs'];
 
 /** The rooms of src: a module loads modules of its own room and of those before it. */
 const ROOMS: readonly string[] = [
-  ...['defined.ts', 'promise.ts', 'edit-distance.ts', 'error-codes.ts', 'errors.ts'],
+  ...['defined.ts', 'promise.ts', 'error-codes.ts', 'errors.ts'],
   'shell-words.ts',
   ...['host/calls', 'host/process', 'host/cgroup', 'host/files', 'host/sockets'],
   ...['host/state', 'host/trace', 'host/confine', 'host/libvirt', 'stray-errors.ts'],
@@ -25,6 +25,7 @@ const ROOMS: readonly string[] = [
     'jobs/mock',
     'farm',
     'cli',
+    'serve',
     'index.ts',
     'programs',
   ],

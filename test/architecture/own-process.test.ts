@@ -8,8 +8,8 @@ const source = join(import.meta.dirname, '../../src');
 /** Where a process of kiln's begins, and reads what it was given. */
 const ENTRIES = [
   ...['engine.ts', 'programs/kilnd.ts', 'programs/confined.ts', 'programs/egress-proxy.ts'],
-  // What those two run: each has a process of its own, without a caller's environment.
-  ...['egress/child.ts', 'host/confine/child.ts', 'jobs/recipe/script-task.ts'],
+  // What a confined child runs: a process of its own, without a caller's environment.
+  ...['host/confine/child.ts', 'jobs/recipe/script-task.ts'],
   // The one that knows who called.
   'cli/caller/process-caller.ts',
   // The library is in its caller's own process.
@@ -21,14 +21,9 @@ const OWN = ['host/process/own-process.ts', 'host/process/own-umask.ts'];
 
 /** Whose business the process is: what it hands on to programs, how patient it is, where it traces and logs. */
 const OWN_USERS = [
-  'daemon/activation.ts',
+  'daemon/listener.ts',
   ...['host/process/child-process.ts', 'host/process/own-node.ts'],
-  ...[
-    'host/process/wait-for.ts',
-    'host/libvirt/pool.ts',
-    'packages/repository/transport/http.ts',
-    'packages/repository/transport/reach.ts',
-  ],
+  ...['host/process/wait-for.ts', 'host/libvirt/pool.ts', 'packages/repository/transport/reach.ts'],
   ...[
     'packages/rpm/signature/librpmio.ts',
     'service/log-file.ts',
@@ -39,7 +34,7 @@ const OWN_USERS = [
 
 /** Of the command line: what enters it, and a caller that is this process. */
 const OWN_CALLER =
-  /^(?:programs\/command-line|cli\/output\/errors|cli\/caller\/(?:process-caller|stdout|work))\.ts$/;
+  /^(?:programs\/command-line|cli\/output\/errors|cli\/caller\/process-caller|serve\/worker)\.ts$/;
 
 async function modules(): Promise<(readonly [string, string])[]> {
   const names = await readdir(source, { recursive: true });
@@ -93,7 +88,7 @@ test('an allowance that nobody needs is taken back', async (t) => {
     'cli/caller/process-caller.ts',
     'engine.ts',
     'programs/kilnd.ts',
-    'egress/child.ts',
+    'programs/egress-proxy.ts',
   ]) {
     t.true(reads(texts.get(name) ?? '').length > 0, name);
   }

@@ -3,7 +3,7 @@ import { mkdir, mkdtemp, rm, symlink, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import test from 'ava';
-import { findKeptPromises } from '../../scripts/check-promises.ts';
+import { findKeptPromises } from '../../scripts/check/promises.ts';
 
 const top = join(import.meta.dirname, '../..');
 
@@ -79,7 +79,7 @@ test('a stray error ends a process with status 125 and says what it is', (t) => 
         '-c',
         `exec "$0" --input-type=module -e "$1" ${stdio === 'full' ? '2>/dev/full' : ''}`,
         process.execPath,
-        `import { describeStrayErrors, endOnStrayErrors } from ${JSON.stringify(net)};\nendOnStrayErrors();\ndescribeStrayErrors((error) => 'stray: ' + error.message + '\\n');\n${code}`,
+        `import { describeStrayErrors } from ${JSON.stringify(net)};\ndescribeStrayErrors((error) => 'stray: ' + error.message + '\\n');\n${code}`,
       ],
       { encoding: 'utf8', timeout: 30_000 },
     );

@@ -133,6 +133,15 @@ test('links are never followed out, and come out only where they lead to what ca
   t.deepEqual(links, ['out/a/c', 'out/a/good', 'out/chain', 'out/self']);
   t.deepEqual(new Set(warnings.map((w) => w.code)), new Set(['link-outside']));
   t.is(warnings.length, 10);
+  // Of a link to what was collected, too, the reason is true.
+  tree.bash('ln -s /out/in out/in-absolute');
+  const again = await tree.collect(['out/in*']);
+  t.deepEqual(
+    again.warnings.map((w) => w.message),
+    [
+      '"/out/in-absolute" is a symbolic link to "/out/in": only relative links to other copied files are copied (docs/artifacts.md): skipped',
+    ],
+  );
   t.is(readlinkSync(join(tree.out, 'out/chain')), 'a/good');
   t.is(bashIn(tree.out, 'find . -xtype l'), '');
 });

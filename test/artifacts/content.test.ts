@@ -4,8 +4,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import test, { type ExecutionContext } from 'ava';
+import { Budget } from '../../src/artifacts/budget.ts';
 import { type CopiedContent, copyContent, ReadFailed } from '../../src/artifacts/content.ts';
-import { Budget } from '../../src/artifacts/warning.ts';
 
 const bash = (directory: string, script: string) =>
   execFileSync('bash', ['-euc', script], { cwd: directory }).toString();

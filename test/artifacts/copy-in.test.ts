@@ -1,74 +1,125 @@
-import { spawn } from 'node:child_process';
-import { once } from 'node:events';
-import { closeSync, openSync } from 'node:fs';
-import { join } from 'node:path';
-import test, { type ExecutionContext } from 'ava';
-import { type CopyInItem, copyIn } from '../../src/artifacts/copy-in.ts';
-import { createUserNamespace } from '../../src/host/process/user-namespace.ts';
-import { BASE, bashIn, type SandboxTree, sandboxTree } from './sandbox-tree.ts';
+/** Files that come into a sandbox, made by a process of its own (src/guest/unpack.c). */
+import { execFileSync } from 'node:child_process';
+import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { dirname, join } from 'node:path';
+import anyTest, { type ExecutionContext, type TestFn } from 'ava';
+import type { Warning } from '../../src/artifacts/warning.ts';
+import { type BusyboxState, busyboxState, IMAGE } from '../support/busybox-state.ts';
+import { type Kiln, type OpenOptions, type OpenSandbox, openKiln } from '../support/kiln.ts';
+import { bashIn } from './sandbox-tree.ts';
 
-/** The command's user in the sandbox, as the host knows it. */
-const USER = { uid: BASE + 1000, gid: BASE + 1000 };
+const test = anyTest as TestFn<{ readonly state: BusyboxState; readonly kiln: Kiln }>;
 
-async function into(root: string, items: readonly CopyInItem[]) {
-  const rootFd = openSync(root, 'r');
-  try {
-    return await copyIn({ rootFd, items, owner: USER });
-  } finally {
-    closeSync(rootFd);
-  }
+test.before(async (t) => {
+  const state = await busyboxState();
+  t.context = { state, kiln: openKiln({ env: state.env }) };
+});
+test.after.always(async ({ context }) => {
+  await context.kiln[Symbol.asyncDispose]();
+  await context.state[Symbol.asyncDispose]();
+});
+
+interface Tree extends AsyncDisposable {
+  readonly sandbox: OpenSandbox;
+  /** The sandbox's root, as this host sees it. */
+  readonly root: string;
+  /** A folder of this host's with what the script makes in it. */
+  readonly host: string;
+  /** Runs a script as root of the sandbox. */
+  within(script: string): string;
+  /** Copies SRC of the host's folder to DST, one pair after the other. */
+  into(...items: readonly (readonly [string, string])[]): Promise<Warning[]>;
 }
 
-/** A folder `host` beside the tree, with what the script makes in it. */
-function hostFiles(tree: SandboxTree, script: string): string {
-  tree.bash(`mkdir ../host; cd ../host; ${script}`);
-  return join(tree.root, '../host');
+async function tree(
+  t: ExecutionContext<{ readonly kiln: Kiln }>,
+  script: string,
+  options: Partial<OpenOptions> = {},
+): Promise<Tree> {
+  const host = mkdtempSync(join(tmpdir(), 'kiln-copy-in-'));
+  t.teardown(() => rmSync(host, { recursive: true, force: true }));
+  bashIn(host, script);
+  const sandbox = await t.context.kiln.open({ image: IMAGE, ...options });
+  const { initPid } = sandbox.planned;
+  const enter = ['-t', String(initPid), '-U', '-m', '-S', '0', '-G', '0', '/bin/sh', '-ec'];
+  return {
+    ...{ sandbox, host, root: `/proc/${initPid}/root` },
+    within: (inside) =>
+      execFileSync('nsenter', [...enter, `cd /; ${inside}`], {
+        encoding: 'latin1',
+        env: { PATH: `${process.env.PATH}:/bin` },
+      }),
+    into: async (...items) => {
+      const warnings: Warning[] = [];
+      const copies = items.map(([source, target]) => ({ source: join(host, source), target }));
+      // join() takes the dot of SRC/. off.
+      for (const [index, [source]] of items.entries()) {
+        if (source.endsWith('/.')) copies[index]!.source += '/.';
+      }
+      await sandbox.planned.copyIn(copies, (warning) => warnings.push(warning));
+      return warnings;
+    },
+    [Symbol.asyncDispose]: () => sandbox.close(),
+  };
 }
 
 test('a tree arrives as cp -a would copy it, owned by the command’s user', async (t) => {
-  const tree = sandboxTree(t);
-  const host = hostFiles(
-    tree,
+  await using to = await tree(
+    t,
     `mkdir -p src/deep src/empty; echo a > src/a; ln src/a src/deep/b; ln -s /etc/passwd src/abs
      ln -s ../a src/deep/up; printf x > $'src/bad\\xff'; truncate -s 5M src/hole; chmod 750 src/deep
+     truncate -s 3M src/both; printf end >> src/both; head -c 700000 /dev/urandom > src/large
      find src -exec touch -h -d '2010-01-01 00:00:00.123456789' {} +`,
   );
-  tree.bash('mkdir -p opt');
-  t.deepEqual(await into(tree.root, [{ source: `${host}/src`, target: '/opt' }]), []);
-  const listing = String.raw`find . -printf '%P\0%y %m %s %T@ %n %b %l\0' | sort -z | od -An -c`;
-  t.is(bashIn(join(tree.root, 'opt/src'), listing), bashIn(join(host, 'src'), listing));
-  t.is(tree.bash(`find opt/src -printf '%U:%G\\n' | sort -u`), `${USER.uid}:${USER.gid}\n`);
+  to.within('mkdir -p opt');
+  t.deepEqual(await to.into(['src', '/opt']), []);
+  const listing = String.raw`find . -type d -printf '%P\0%m %T@\0' | sort -z | od -An -c
+    find . ! -type d -printf '%P\0%y %m %s %T@ %n %l\0' | sort -z | od -An -c; cat a both large | sha256sum`;
+  const copy = join(to.root, 'opt/src');
+  t.is(bashIn(copy, listing), bashIn(join(to.host, 'src'), listing));
+  t.is(bashIn(copy, 'stat -c %b hole'), '0\n');
+  const owner = to.sandbox.facts.uidMap[1] + 1000;
+  t.is(bashIn(copy, `find . -printf '%U:%G\\n' | sort -u`), `${owner}:${owner}\n`);
 });
 
 test('where it goes follows docker cp', async (t) => {
-  const tree = sandboxTree(t);
-  const host = hostFiles(
-    tree,
+  await using to = await tree(
+    t,
     'mkdir -p d/sub; echo 1 > f; echo 2 > d/x; echo 3 > d/sub/y; ln -s d l',
   );
-  tree.bash('mkdir -p there/d; echo old > there/d/x; echo kept > there/d/z; ln -s f there/link');
-  const items: [string, string][] = [
-    ['f', '/new/dir/name'],
-    ['f', '/slash/'],
-    ['f', '/there'],
-    ['d', '/there'],
-    ['d', '/fresh'],
-    ['d/.', '/content'],
-    ['d/.', '/there'],
-    ['l', '/linked'],
-    ['d/.', '/'],
-    ['f', '/there/link'],
-  ];
-  await into(
-    tree.root,
-    items.map(([source, target]) => ({ source: `${host}/${source}`, target })),
+  to.within('mkdir -p there/d; echo old > there/d/x; echo kept > there/d/z; ln -s f there/link');
+  await to.into(
+    ...(
+      [
+        ...[
+          ['f', '/new/dir/name'],
+          ['f', '/slash/'],
+          ['f', '/there'],
+          ['d', '/there'],
+        ],
+        ...[
+          ['d', '/fresh'],
+          ['d/.', '/content'],
+          ['d/.', '/there'],
+          ['l', '/linked'],
+        ],
+        ...[
+          ['d/.', '/'],
+          ['f', '/there/link'],
+          ['f', '/into/./dots/'],
+        ],
+      ] as [string, string][]
+    ).map(([source, target]) => [source, target] as const),
   );
+  const places = 'content fresh linked new slash sub there x into';
   t.is(
-    tree.bash(`find . -type f -printf '%P ' -exec cat {} \\; | sort`),
+    bashIn(to.root, `find ${places} -type f -printf '%p ' -exec cat {} \\; | LC_ALL=C sort`),
     `content/sub/y 3
 content/x 2
 fresh/sub/y 3
 fresh/x 2
+into/dots/f 1
 linked/sub/y 3
 linked/x 2
 new/dir/name 1
@@ -86,84 +137,92 @@ x 2
   );
 });
 
-test('an image’s links cannot send a copy out of the sandbox', async (t) => {
-  const tree = sandboxTree(t);
-  const host = hostFiles(tree, 'mkdir -p t/lib; echo mine > f; echo lib > t/lib/l');
-  tree.bash(`mkdir -p usr/lib ../outside; ln -s usr/lib lib; ln -s /usr abs
-    ln -s ../../../../../../../../../../../..${tree.root}/../outside up; ln -s /proc/self/root magic`);
-  await into(tree.root, [
-    { source: `${host}/f`, target: '/lib/one' },
-    { source: `${host}/f`, target: '/abs/lib/two' },
-    { source: `${host}/t/.`, target: '/' },
-  ]);
-  t.is(tree.bash('cd usr/lib; echo *'), 'l one two\n');
+test('links of the image lead to where they lead in the sandbox', async (t) => {
+  await using to = await tree(t, 'mkdir -p t/lib outside; echo mine > f; echo lib > t/lib/l');
+  to.within(`mkdir -p usr/lib; ln -s usr/lib lib; ln -s /usr abs; ln -s /proc/self/root magic
+    ln -s ../../../../../../../../../../../..${to.host}/outside up`);
+  await to.into(['f', '/lib/one'], ['f', '/abs/lib/two'], ['t/.', '/']);
+  t.is(bashIn(to.root, 'cd usr/lib; echo *'), 'l one two\n');
   for (const target of ['/up/x', '/magic/x', '/up']) {
-    const copying = into(tree.root, [{ source: `${host}/f`, target }]);
-    await copying.catch((error: { code?: string }) => t.is(error.code, 'E_COPY_IN'));
+    await to.into(['f', target]).catch((error) => t.is(error.code, 'E_COPY_IN'));
   }
-  t.is(tree.bash('find ../outside -mindepth 1'), '');
+  t.deepEqual(bashIn(join(to.host, 'outside'), 'find . -mindepth 1'), '');
 });
 
 test('what cannot be copied is an error that says why', async (t) => {
-  const tree = sandboxTree(t);
-  const host = hostFiles(
-    tree,
-    'mkdir d; echo 1 > f; mkfifo pipe; mkfifo d/pipe; cp /bin/true d/su; chmod 4755 d/su',
+  await using to = await tree(
+    t,
+    `mkdir d; echo 1 > f; mkfifo pipe; mkfifo d/pipe; cp /bin/true d/su; chmod 4755 d/su
+     head -c 2M /dev/zero > big`,
+    { tmpfs: [{ target: '/small', bytes: 1 << 20 }] },
   );
-  tree.bash('mkdir -p dir/f; echo x > file');
+  to.within('mkdir -p dir/f; echo x > file');
   const cases: [string, string, RegExp][] = [
     ['nothing', '/x', /no such file/],
     ['pipe', '/x', /neither a file nor a directory/],
     ['f', 'relative', /not an absolute path/],
     ['f', '/a/../b', /"\.\."/],
-    ['d', '/file', /not a directory/],
+    ['d', '/file', /"\/file" is not a directory/],
     ['f', '/file/x', /not a directory/],
     ['f', '/file/', /not a directory/],
-    ['f', '/dir', /is a directory there/],
+    ['f', '/dir', /"\/dir\/f" is a directory there/],
+    ['big', '/small/', /"\/small\/big" cannot be written/],
   ];
   for (const [source, target, message] of cases) {
-    const copying = into(tree.root, [{ source: `${host}/${source}`, target }]);
+    const copying = to.into([source, target]);
     await t.throwsAsync(copying, { code: 'E_COPY_IN', message }, `${source}:${target}`);
   }
-  const warnings = await into(tree.root, [{ source: `${host}/d`, target: '/ok' }]);
+  const warnings = await to.into(['d', '/ok']);
   t.deepEqual(
     warnings.map((w) => w.code),
     ['special-file', 'mode-bits-dropped'],
   );
-  t.is(tree.bash('stat -c %a ok/su; ls ok'), '755\nsu\n');
+  t.is(bashIn(to.root, 'stat -c %a ok/su; ls ok'), '755\nsu\n');
 });
 
-/** A tmpfs mounted by a sandbox's root, in a user namespace: where the host's root is nobody. */
-async function foreignMount(t: ExecutionContext, tree: SandboxTree): Promise<string> {
-  const namespace = createUserNamespace([{ inside: 0, outside: BASE, count: 65536 }]);
-  tree.bash('mkdir sandbox');
-  const script = `mount -t tmpfs -o size=1m,mode=755 none ${tree.root}/sandbox && echo up && read`;
-  const holder = spawn(
-    'nsenter',
-    [`--user=/proc/${process.pid}/fd/${namespace}`, 'unshare', '-m', 'bash', '-c', script],
-    { stdio: ['pipe', 'pipe', 'inherit'] },
-  );
-  t.teardown(() => holder.stdin.end());
-  await once(holder.stdout, 'data');
-  closeSync(namespace);
-  return `/proc/${holder.pid}/root${tree.root}/sandbox`;
+/** Bytes that the memory controller counts for a process: memory.current, on v1 memory.usage_in_bytes. */
+function memoryOf(pid: number | 'self'): number {
+  const lines = readFileSync(`/proc/${pid}/cgroup`, 'utf8').trim().split('\n');
+  const files = lines.flatMap((line) => {
+    const [, controllers = '', group = '/'] = line.split(':');
+    if (controllers === 'memory') return [`/sys/fs/cgroup/memory${group}/memory.usage_in_bytes`];
+    return controllers === '' ? [`/sys/fs/cgroup${group}/memory.current`] : [];
+  });
+  for (const file of files) {
+    // Controllers may be above the group of a process.
+    for (
+      let folder = dirname(file);
+      folder.length > '/sys/fs/cgroup'.length;
+      folder = dirname(folder)
+    ) {
+      const counted = join(folder, file.slice(file.lastIndexOf('/') + 1));
+      if (existsSync(counted)) return Number(readFileSync(counted, 'utf8'));
+    }
+  }
+  throw new Error(`no memory controller counts process ${pid}`);
 }
 
-test('files can be made in a file system that the sandbox mounted, up to its size', async (t) => {
-  const tree = sandboxTree(t);
-  const host = hostFiles(tree, 'mkdir -p d; echo 1 > d/f; ln -s f d/l; head -c 2M /dev/zero > big');
-  const sandbox = await foreignMount(t, tree);
-  await into(sandbox, [{ source: `${host}/d`, target: '/home/user/d' }]);
-  t.is(
-    bashIn(sandbox, `find home -printf '%P %U %G\\n' | sort`),
-    ['', 'user', 'user/d', 'user/d/f', 'user/d/l']
-      .map((path) => `${path} ${USER.uid} ${USER.gid}\n`)
-      .join(''),
+test('what comes in counts as the sandbox’s memory, and is held to its limit', async (t) => {
+  const MiB = 2 ** 20;
+  await using to = await tree(
+    t,
+    'head -c 48M /dev/urandom > large; head -c 200M /dev/zero > huge',
+    {
+      limits: { memory: 128 * MiB },
+    },
   );
-  await t.throwsAsync(into(sandbox, [{ source: `${host}/big`, target: '/big' }]), {
-    code: 'E_COPY_IN',
-    message: /\/big cannot be written/,
-  });
-  t.is(process.geteuid?.(), 0);
-  t.regex(bashIn('/', `grep CapEff /proc/${process.pid}/status`), /f{4,}/);
+  const { planned } = to.sandbox;
+  const counted = () => memoryOf(planned.initPid);
+  const before = counted();
+  await to.into(['large', '/tmp/large']);
+  const copied = counted() - before;
+  t.true(copied > 44 * MiB && copied < 80 * MiB, `${copied} bytes`);
+  const bytes = Buffer.alloc(24 * MiB, 'x');
+  await planned.putFile({ path: '/tmp/new/written', bytes, append: false, mode: 0o640 });
+  const written = counted() - before - copied;
+  t.true(written > 20 * MiB && written < 40 * MiB, `${written} bytes`);
+  t.is(bashIn(to.root, 'stat -c "%a %s" tmp/new/written'), `640 ${bytes.length}\n`);
+  // The process that writes is the sandbox's own, and ends by the sandbox's limit.
+  await t.throwsAsync(to.into(['huge', '/tmp/huge']), { code: 'E_COPY_IN', message: /SIGKILL/ });
+  t.true((planned.usage().oomKills ?? 0) > 0);
 });

@@ -2,7 +2,7 @@ import { spawnSync } from 'node:child_process';
 import { closeSync, openSync } from 'node:fs';
 import { join } from 'node:path';
 import test from 'ava';
-import { setXattr } from '../../src/host/files/xattr.ts';
+import { setXattr } from '../../src/host/calls/descriptor.ts';
 import { bashIn, CHILD, sandboxTree } from './sandbox-tree.ts';
 
 /** Of a default ACL that takes everything from the group and from others: linux/posix_acl_xattr.h. */

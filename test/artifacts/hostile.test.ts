@@ -169,6 +169,7 @@ test.serial(`limits end a collection at once, and nothing is left of it`, async 
     ['many', { limits: { entries: 5000 } }, /5000 files and directories/],
     ['many/*', { limits: { visited: 3000 } }, /3000 directory entries/],
     ['**/none', { limits: { visited: 100 } }, /100 directory entries/],
+    ['many', { limits: { paths: 3000 } }, /3000 bytes of paths/],
     ['data', { limits: { bytes: 2 ** 20 } }, /1048576 bytes/],
   ];
   for (const [pattern, more, message] of cases) {

@@ -6,14 +6,19 @@ import test, { type ExecutionContext } from 'ava';
 import { execa, type ResultPromise } from 'execa';
 import { type ImageState, imageState } from '../image/image-state.ts';
 import { long } from '../support/long.ts';
+import { NOARCH_RECIPE } from '../support/unpacked-packages.ts';
 import { makeKey, rpmkeys } from './signing-keys.ts';
 import { type SourceSpec, sourcePackage } from './source-packages.ts';
 
-const RECIPE = fileURLToPath(new URL('../../recipes/images/debian-build.yaml', import.meta.url));
+const KILN = fileURLToPath(new URL('../../bin/kiln', import.meta.url));
 
 let state: ImageState;
+/** The path of a recipe of an image to build in. */
+let recipe: string;
 test.before(async () => {
-  state = await imageState();
+  state = await imageState({ unpacked: 'noarch' });
+  recipe = join(state.directory, 'noarch.yaml');
+  await writeFile(recipe, NOARCH_RECIPE);
 });
 test.after.always(async () => {
   await state?.[Symbol.asyncDispose]();
@@ -40,7 +45,14 @@ function workshop(name: string) {
     out,
     make: (spec: SourceSpec) => sourcePackage(join(directory, 'srpms'), spec),
     run: (sources: readonly string[], ...options: readonly string[]) =>
-      state.kiln(['build', '--chain', '-r', RECIPE, '--resultdir', out, ...options, ...sources]),
+      state.kiln(['build', '--chain', '-r', recipe, '--resultdir', out, ...options, ...sources]),
+    onTerminal: (sources: readonly string[]) => {
+      const words = ['build', '--chain', '-r', recipe, '--resultdir', out, '-j', '1'];
+      const all = [KILN, ...words, '--no-samples', ...sources];
+      const command = all.map((word) => `'${word}'`).join(' ');
+      const env = { ...state.env, TERM: 'xterm', NO_COLOR: '' };
+      return execa('script', ['-qefc', command, '/dev/null'], { env, reject: false });
+    },
     report: async () => JSON.parse(await readFile(join(out, 'chain.json'), 'utf8')) as Chain,
   };
 }
@@ -88,7 +100,7 @@ async function nothingIsLeft(t: ExecutionContext): Promise<void> {
 }
 
 test.serial('library, user, user: in the wrong order, in parallel, once', async (t) => {
-  const { out, make, run, report } = workshop('plain');
+  const { out, make, run, onTerminal, report } = workshop('plain');
   const liba = await make({ name: 'liba' });
   const rest = [
     await make({ name: 'app', buildRequires: ['libb-devel', 'liba-devel >= 1'] }),
@@ -114,19 +126,35 @@ test.serial('library, user, user: in the wrong order, in parallel, once', async 
   }
   await nothingIsLeft(t);
 
+  const page = await readFile(join(out, 'report.html'), 'utf8');
+  const [, path = ''] = /<p id="critical">(.*?)<\/p>/s.exec(page) ?? [];
+  const named = [...path.matchAll(/<a href="(\w+)-1-1\/report\.html">/g)].map(([, of]) => of);
+  t.deepEqual(named, ['liba', 'libb', 'app']);
+  t.is(page.match(/<g class="node built/g)?.length, 4);
+  // app → liba says nothing new.
+  t.is(page.match(/class="edge /g)?.length, 2);
+
   const times = async () =>
     await Promise.all(all.map(async (name) => (await stat(join(out, name, 'build.log'))).mtimeMs));
   const before = await times();
-  const second = await run([liba, ...rest], '-j', '2', '--json');
+  const second = await run([liba, ...rest], '-j', '2', '--json', '-q');
   t.is(second.exitCode, 0, String(second.stderr));
-  t.deepEqual(JSON.parse(String(second.stderr).split('\n').at(-1) ?? ''), await report());
+  const [repository = '', json = '', ...others] = String(second.stderr).split('\n');
+  t.regex(repository, /^kiln: repository: /);
+  t.deepEqual(others, [], 'no word of progress');
+  t.deepEqual(JSON.parse(json), await report());
   t.deepEqual(new Set(Object.values(states(await report()))), new Set(['unchanged']));
   t.deepEqual(await times(), before);
 
   // Another source of the same name: it and what was built with it, not the others.
   const changed = await make({ name: 'liba', build: 'echo changed' });
-  const third = await run([...rest, changed]);
-  t.is(third.exitCode, 0, String(third.stderr));
+  const third = await onTerminal([...rest, changed]);
+  t.is(third.exitCode, 0, third.stdout);
+  t.regex(third.stdout, /kiln: 1 of 4 done, 1 building, 2 to go, [\d.]+ s/);
+  t.regex(third.stdout, / {2}libb-1-1 .*[\d.]+ s/);
+  t.regex(third.stdout, /kiln: app-1-1: built in [\d.]+ s\r\n/);
+  t.notRegex(await readFile(join(out, 'libb-1-1/result.json'), 'utf8'), /"samples"/);
+  t.regex(third.stdout, /\u001b\[32mlibb-1-1 +built/);
   const built = { 'app-1-1': 'built', 'libb-1-1': 'built', 'liba-1-1': 'built' };
   t.deepEqual(states(await report()), { ...built, 'other-1-1': 'unchanged' });
 
@@ -242,7 +270,7 @@ long('packages that need each other', async (t) => {
   const elsewhere = join(out, '../elsewhere');
   const seed = await make({ name: 'egg', version: '0' });
   const seeded = await state.kiln([
-    ...['build', '-q', '-r', RECIPE, '--resultdir', elsewhere, seed],
+    ...['build', '-q', '-r', recipe, '--resultdir', elsewhere, seed],
   ]);
   t.is(seeded.exitCode, 0, String(seeded.stderr));
   await execa('createrepo_c', ['--quiet', elsewhere]);
@@ -281,13 +309,28 @@ long('killed in the middle, it goes on where it was', async (t) => {
   await nothingIsLeft(t);
 });
 
+test.serial(
+  'an image that is named by itself does not tell where packages come from',
+  async (t) => {
+    const { make, run, report } = workshop('nameless');
+    const first = await make({ name: 'first' });
+    const second = await make({ name: 'second', buildRequires: ['first-devel'] });
+    await run([first]);
+    // The recipe's image has its name.
+    const chain = await run([first, second], '-r', 'noarch');
+    t.is(chain.exitCode, 125);
+    t.regex(String(chain.stderr), /an image does not tell where it came from/);
+    t.is((await report()).members[1]?.failure?.code, 'E_BUILD_REPOSITORIES');
+  },
+);
+
 test.serial('what is no chain', async (t) => {
   const { make, run } = workshop('wrong');
   const good = await make({ name: 'good' });
   const missing = await run([good, '/nowhere.src.rpm']);
   t.is(missing.exitCode, 3);
   t.regex(String(missing.stderr), /nowhere\.src\.rpm is not a source package/);
-  const several = await state.kiln(['build', '-r', RECIPE, good, good]);
+  const several = await state.kiln(['build', '-r', recipe, good, good]);
   t.not(several.exitCode, 0);
   t.regex(String(several.stderr), /--chain/);
   const twice = await run([good, good, '/nowhere.src.rpm']);
@@ -298,18 +341,26 @@ test.serial('what is no chain', async (t) => {
 test.serial('a CI service is told what happens, and gets junit.xml', async (t) => {
   const { make, run, out } = workshop('ci');
   const good = await make({ name: 'good' });
-  const bad = await make({ name: 'bad', build: 'echo "a.c:7:3: error: too bad"; false' });
-  await run([good, bad], '--ci', 'gitlab', '--continue');
+  const words = 'echo "a.c:7:3: error: too bad"; echo "FAIL: unit"; false';
+  const bad = await make({ name: 'bad', build: words });
+  await run([good, bad], '--ci', 'gitlab', '--continue', '--no-samples');
+  t.false('samples' in JSON.parse(await readFile(join(out, 'good-1-1/result.json'), 'utf8')));
   const query = async (file: string, path: string) =>
     (await execa('xmllint', ['--xpath', path, file])).stdout;
   const chain = join(out, 'junit.xml');
-  t.is(await query(chain, 'count(//testsuite)'), '2');
-  t.is(await query(chain, 'count(//testsuite[@name="bad-1-1"]//failure)'), '1');
+  t.is(await query(chain, 'count(//testsuite)'), '3');
+  t.is(await query(chain, 'count(//testsuite[@name="chain"]/testcase)'), '2');
+  t.is(await query(chain, 'count(//testsuite[@name="chain"]//failure)'), '1');
+  const unit = '//testcase[@classname="bad-1-1.check"][@name="unit"]/failure';
+  t.is(await query(chain, `count(${unit})`), '1');
+  const found = JSON.parse(await readFile(join(out, 'gl-code-quality-report.json'), 'utf8'));
+  t.like(found, [{ location: { path: 'a.c', lines: { begin: 7 } } }]);
+  t.is(await query(chain, 'count(//testsuite[@name="bad-1-1"]//failure)'), '2');
   t.is(await query(chain, 'count(//testsuite[@name="good-1-1"]//failure)'), '0');
   const alone = join(state.directory, 'alone');
   const summary = join(state.directory, 'summary.md');
   await writeFile(summary, '');
-  const build = ['build', '--ci', 'github', '-r', RECIPE, '--resultdir', alone, bad];
+  const build = ['build', '--ci', 'github', '-r', recipe, '--resultdir', alone, bad];
   const { stdout, exitCode } = await execa(
     'env',
     [`GITHUB_STEP_SUMMARY=${summary}`, join(import.meta.dirname, '../../bin/kiln'), ...build],
@@ -319,6 +370,8 @@ test.serial('a CI service is told what happens, and gets junit.xml', async (t) =
   const said = String(stdout);
   t.regex(said, /^::group::compile\n::stop-commands::(\S+)\n[\s\S]*^::\1::\n::endgroup::$/m);
   t.regex(said, /^::error file=a\.c,line=7,col=3::too bad$/m);
+  t.regex(said, /^::error title=bad%3A compile::[^\n]+\n::error file=/m, 'the failure first');
+  t.regex(said, /^::error title=%25check::unit failed$/m);
   t.regex(await readFile(summary, 'utf8'), /^### ` bad ` failed in compile/);
   t.is(await query(join(alone, 'junit.xml'), 'count(//testcase[@name="compile"]/failure)'), '1');
   const quality = JSON.parse(

@@ -1,5 +1,5 @@
 import test from 'ava';
-import { contentDifference } from '../../src/jobs/verify/compare-content.ts';
+import { contentDifference } from '../../src/jobs/verify/compare.ts';
 
 test('what differs in two files: lines of texts, words of programs, or the first byte', (t) => {
   const text = (...lines: string[]) => Buffer.from(`${lines.join('\n')}\n`);

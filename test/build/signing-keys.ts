@@ -1,8 +1,9 @@
 /** OpenPGP keys that gpg makes, for tests. */
-import { mkdtemp, readFile, rm } from 'node:fs/promises';
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { execa } from 'execa';
+import { QUICK_PASSPHRASES } from '../support/gnupg-home.ts';
 
 /** A key pair as armored files. */
 export interface KeyPair {
@@ -26,6 +27,7 @@ export async function makeKey(
 ): Promise<KeyPair> {
   // gpg's agent has a socket there: the path must be short.
   const home = await mkdtemp(join(tmpdir(), 'kg-'));
+  await writeFile(join(home, 'gpg-agent.conf'), QUICK_PASSPHRASES);
   const gpg = async (...args: readonly string[]) =>
     await execa('gpg', [
       ...['--batch', '--quiet', '--homedir', home, '--pinentry-mode', 'loopback'],

@@ -31,7 +31,7 @@ const described = fields(
   {
     ...{ SPDXID: id, name: text, downloadLocation: text, versionInfo: text },
     ...{ packageFileName: text, homepage: text, summary: text, comment: text },
-    // The clause on suppliers: a person, an organization, or no claim.
+    // The clause on suppliers: a person, an organization, or no word of it.
     supplier: { type: 'string', pattern: '^(Person: .|Organization: .|NOASSERTION$)' },
     filesAnalyzed: { type: 'boolean' },
     licenseDeclared: text,

@@ -1,14 +1,22 @@
 import { EventEmitter } from 'node:events';
 import { setTimeout as sleep } from 'node:timers/promises';
 import test from 'ava';
-import { ClientCaller, type ServingProcess } from '../../src/cli/caller/client-caller.ts';
+import { hasColours, isLive } from '../../src/cli/output/progress.ts';
 import type { CommandLine } from '../../src/daemon/command-line.ts';
-import type { HandOver } from '../../src/sandbox/command/streams.ts';
+import type { HandOver } from '../../src/sandbox/command/command-request.ts';
+import { ClientCaller, type ServingProcess } from '../../src/serve/client-caller.ts';
 
 /** A connection as a caller sees it; its client may be gone. */
-function connection(gone: boolean): CommandLine {
-  const start = { argv: [], env: {}, terminals: [false, false, false], cwd: '/', umask: 0o22 };
-  const parts = { gone, start, identity: { uid: 0, gid: 0 }, passStdio: () => undefined };
+function connection(gone: boolean, more = {}): CommandLine {
+  const terminals = [false, false, false];
+  const start = { argv: [], env: {}, terminals, cwd: '/', umask: 0o22, ...more };
+  const parts = {
+    descriptors: {},
+    gone,
+    start,
+    identity: { uid: 0, gid: 0 },
+    passStdio: () => undefined,
+  };
   return Object.assign(new EventEmitter(), parts) as unknown as CommandLine;
 }
 
@@ -32,4 +40,16 @@ test('output that is handed to a client is waited for until the client has it, o
     line.emit(event as 'gone');
     await drained;
   }
+});
+
+test('lines change in place, in colours, where the client is on a terminal that can do it', (t) => {
+  const on = (env: Record<string, string>, terminals = [true, true, true]) => {
+    const line = connection(false, { env, terminals, rows: 9, columns: 44 });
+    const caller = new ClientCaller(line, serving, undefined);
+    return [isLive(caller), hasColours(caller.stderr, caller), caller.stderr.columns];
+  };
+  t.deepEqual(on({ TERM: 'xterm' }), [true, true, 44]);
+  t.deepEqual(on({ TERM: 'xterm', NO_COLOR: '1' }), [true, false, 44]);
+  t.deepEqual(on({ TERM: 'dumb' }), [false, false, 44]);
+  t.deepEqual(on({ TERM: 'xterm' }, [true, true, false]), [false, false, 44]);
 });

@@ -1,5 +1,5 @@
 import test from 'ava';
-import { egressRefusals } from '../../src/cli/output/egress-refusals.ts';
+import { printEgressRefusals } from '../../src/cli/output/errors.ts';
 
 const entry = (host: string, port: number, refused?: string) => ({
   host,
@@ -10,10 +10,16 @@ const entry = (host: string, port: number, refused?: string) => ({
   ...(refused === undefined ? {} : { refused }),
 });
 
+function printed(entries: Parameters<typeof printEgressRefusals>[0]): string[] {
+  const lines: string[] = [];
+  printEgressRefusals(entries, { say: (line) => void lines.push(line) });
+  return lines.map((line) => line.replace(/^kiln: /, '').trimEnd());
+}
+
 test('a refusal names the option that allows it, where one would', (t) => {
-  t.deepEqual(egressRefusals([entry('given.example', 443)]), []);
+  t.deepEqual(printed([entry('given.example', 443)]), []);
   t.deepEqual(
-    egressRefusals([
+    printed([
       entry('a.example', 8080, 'not on the list'),
       entry('[::1]', 80, 'not on the list'),
       entry('?[31m', 80, 'not a host'),
@@ -34,7 +40,7 @@ test('a command that asks for any number of hosts gets few lines', (t) => {
   const many = Array.from({ length: 200 }, (_, n) =>
     entry(`h${n}.example`, 443, 'not on the list'),
   );
-  const lines = egressRefusals([...many, ...many]);
+  const lines = printed([...many, ...many]);
   t.is(lines.length, 11);
   t.is(lines.at(-1), 'egress refused: 190 more; result.json names them');
 });

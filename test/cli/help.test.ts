@@ -40,6 +40,25 @@ function exampleCalls(help: string): string[][] {
   );
 }
 
+test('-q means the same wherever there is something to be quiet about, and -v is --bind everywhere', async (t) => {
+  const quiet: string[] = [];
+  for (const command of leaves(await kiln())) {
+    const help = command.createHelp();
+    for (const option of command.options) {
+      if (option.short === '-v') t.is(option.long, '--bind', nameOf(command));
+      if (option.short !== '-q' && option.long !== '--quiet') continue;
+      t.is(option.flags, '-q, --quiet', nameOf(command));
+      t.regex(help.optionDescription(option), /^print results, warnings and errors only:/);
+      quiet.push(nameOf(command));
+    }
+  }
+  t.deepEqual(quiet, [
+    ...['kiln run', 'kiln shell', 'kiln build', 'kiln image build', 'kiln image lock'],
+    ...['kiln image export', 'kiln service create', 'kiln service upgrade'],
+    ...['kiln service logrotate', 'kiln park'],
+  ]);
+});
+
 /** The command that words call, and those of them that are its own. */
 function called(root: Command, words: readonly string[]): [Command, readonly string[]] {
   const sub = root.commands.find((each) =>

@@ -5,12 +5,11 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import test from 'ava';
 import { execa } from 'execa';
-import { manPages } from '../../scripts/reference/man.ts';
-import { referencePages } from '../../scripts/reference/markdown.ts';
-import { API_PAGE, describedByDefault, REFERENCE } from '../../scripts/write-reference.ts';
-import type { CommandDescription } from '../../src/cli/reference/describe.ts';
-import { withSubcommands } from '../../src/cli/reference/quote.ts';
-import { SHELLS, type Shell } from '../../src/cli/reference/shells.ts';
+import { manPages } from '../../scripts/write/man.ts';
+import { referencePages } from '../../scripts/write/markdown.ts';
+import { API_PAGE, describedByDefault, REFERENCE } from '../../scripts/write/reference.ts';
+import { SHELLS, type Shell } from '../../src/cli/completion.ts';
+import { type CommandDescription, withSubcommands } from '../../src/cli/reference/describe.ts';
 import { type BusyboxState, busyboxState, KILN, PATIENCE } from '../support/busybox-state.ts';
 
 const kiln = await describedByDefault();
@@ -106,7 +105,7 @@ async function typed(shell: 'bash' | 'zsh', line: string): Promise<string> {
   return /\n<(.*)>/.exec(seen)?.[1]?.trimEnd() ?? seen;
 }
 
-test('docs/reference is what scripts/write-reference.ts writes', async (t) => {
+test('docs/reference is what scripts/write/reference.ts writes', async (t) => {
   const made = referencePages(kiln);
   const there = (await readdir(REFERENCE)).filter((name) => name !== API_PAGE);
   t.deepEqual(there.sort(), [...made.keys()].sort());
@@ -147,7 +146,10 @@ test('no page and no script lacks an option that another one has', async (t) => 
     const [, section] =
       words.length < 2
         ? ['', /^\.SH OPTIONS\n([\s\S]*?)(?:^\.SH|^\.PP)/m.exec(page)?.[1] ?? '']
-        : ['', page.split(`.SS ${program}\n`)[1]?.split(/^\.S[SH] /m)[0] ?? ''];
+        : [
+            '',
+            page.split(`.SS ${program.replaceAll('-', '\\-')}\n`)[1]?.split(/^\.S[SH] /m)[0] ?? '',
+          ];
     const inMan = [...section.matchAll(/^\.TP\n(.*\\fB\\-.*)$/gm)].flatMap(([, flags = '']) =>
       namesIn(flags.replaceAll(/\\f[BR]/g, '').replaceAll('\\-', '-')),
     );

@@ -64,13 +64,13 @@ test('two children share the work, and who is slow gets less', async (t) => {
 test('the time of a child is that for one piece of work', async (t) => {
   const wait = async function* () {
     for (let index = 0; index < 4; index++) {
-      await sleep(index === 0 ? 0 : 700 * PATIENCE);
+      await sleep(index === 0 ? 0 : 1400 * PATIENCE);
       yield index;
     }
     await new Promise(() => undefined);
   };
   const seen: unknown[] = [];
-  const limits = { wallMs: 2000 * PATIENCE };
+  const limits = { wallMs: 4000 * PATIENCE };
   await t.throwsAsync(
     async () => {
       for await (const one of start('read', { works: wait(), limits })) seen.push(one);
@@ -139,4 +139,13 @@ test('what the work itself throws ends the queue, and the child', async (t) => {
     throw new Error('no more');
   };
   await t.throwsAsync(all(start('read', { works: works() })), { message: 'no more' });
+});
+
+test('a rehearsal that would never end makes way for the work', async (t) => {
+  const answers = await all(start('rehearse', { works: count(1) }));
+  t.deepEqual(answers, [{ hasRehearsed: true, isOver: true }]);
+});
+
+test('a rehearsal that fails does not keep a child from its work', async (t) => {
+  t.deepEqual(await all(start('rehearse-badly', { works: count(1) })), ['done']);
 });

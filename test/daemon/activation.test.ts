@@ -4,11 +4,16 @@ import { once } from 'node:events';
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { connect } from 'node:net';
 import { join } from 'node:path';
-import { setTimeout as sleep } from 'node:timers/promises';
 import test, { type ExecutionContext } from 'ava';
 import { execa } from 'execa';
 import { waitForDeath } from '../../src/host/process/process.ts';
-import { type BusyboxState, busyboxState, IMAGE, KILN } from '../support/busybox-state.ts';
+import {
+  type BusyboxState,
+  busyboxState,
+  IMAGE,
+  KILN,
+  PATIENCE,
+} from '../support/busybox-state.ts';
 import { endDaemon } from '../support/daemon.ts';
 
 const KILND = join(import.meta.dirname, '../../bin/kilnd');
@@ -67,6 +72,13 @@ const kiln = (...args: readonly string[]) => {
   return execa(KILN, ['run', '-r', IMAGE, '--', ...args], { env, extendEnv: false });
 };
 
+/** Starts a job that goes on until its input ends, and waits until it has begun. */
+async function lasting(): Promise<{ ended: ReturnType<typeof kiln> }> {
+  const ended = kiln('sh', '-c', 'echo begun; cat; echo done');
+  await once(ended.stdout!, 'data');
+  return { ended };
+}
+
 test.serial(
   'a connection starts the daemon, which ends when idle and leaves the socket',
   async (t) => {
@@ -82,8 +94,7 @@ test.serial(
 
 test.serial('another build takes over the sockets, and no job is lost', async (t) => {
   const child = await activate(t);
-  const job = kiln('sh', '-c', 'echo begun; sleep 4; echo done');
-  await once(job.stdout!, 'data');
+  const { ended: job } = await lasting();
   // What a client of another build says.
   const other = connect(socket);
   other.write('{"method":"io.kiln.CommandLine","upgrade":true,"parameters":{"build":"other"}}\0');
@@ -91,8 +102,9 @@ test.serial('another build takes over the sockets, and no job is lost', async (t
   other.destroy();
   t.is((await kiln('echo', 'new')).stdout, 'new');
   t.is(daemons().length, 2);
+  job.stdin?.end();
   t.is((await job).stdout, 'begun\ndone');
-  t.true(await waitForDeath(child.pid!, 10_000));
+  t.true(await waitForDeath(child.pid!, 20_000 * PATIENCE));
   t.is(daemons().length, 1);
   t.is((await kiln('echo', 'still')).stdout, 'still');
 });
@@ -100,8 +112,7 @@ test.serial('another build takes over the sockets, and no job is lost', async (t
 test.serial(
   'a daemon that a client started makes room for the sockets, with its jobs',
   async (t) => {
-    const job = kiln('sh', '-c', 'echo begun; sleep 4; echo done');
-    await once(job.stdout!, 'data');
+    const { ended: job } = await lasting();
     const [old] = daemons() as [number];
     const child = await activate(t);
     t.is((await kiln('echo', 'new')).stdout, 'new');
@@ -109,9 +120,9 @@ test.serial(
       daemons().toSorted((a, b) => a - b),
       [old, child.pid!].toSorted((a, b) => a - b),
     );
+    job.stdin?.end();
     t.is((await job).stdout, 'begun\ndone');
-    t.true(await waitForDeath(old, 10_000));
-    await sleep(100);
+    t.true(await waitForDeath(old, 20_000 * PATIENCE));
     t.is((await kiln('echo', 'still')).stdout, 'still');
   },
 );

@@ -10,6 +10,7 @@ import { Random } from '../../scripts/fuzzing/random.ts';
 import { encodeFrame, TO_CLIENT, TO_DAEMON, u32s } from '../../src/daemon/frames.ts';
 
 const source = join(import.meta.dirname, '../../src/client');
+const wire = join(import.meta.dirname, '../../dist/wire');
 const folder = mkdtempSync(join(tmpdir(), 'kiln-fuzz-'));
 const client = join(folder, 'dist/kiln');
 const state = join(folder, 'state');
@@ -26,7 +27,16 @@ test.before(() => {
   writeFileSync(join(folder, 'dist/build-id'), 'abc\n');
   const files = readdirSync(source).filter((name) => name.endsWith('.c'));
   const sanitizers = ['-fsanitize=address,undefined', '-fno-sanitize-recover=all'];
-  const options = ['-std=c17', '-g', '-O1', '-Wall', '-Wextra', '-Werror', ...sanitizers];
+  const options = [
+    '-std=c17',
+    `-I${wire}`,
+    '-g',
+    '-O1',
+    '-Wall',
+    '-Wextra',
+    '-Werror',
+    ...sanitizers,
+  ];
   execFileSync('cc', [...options, '-o', client, ...files], { cwd: source, stdio: 'inherit' });
 });
 

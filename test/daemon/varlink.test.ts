@@ -6,7 +6,7 @@ import {
   encodeReply,
   firstMessage,
   parseCall,
-} from '../../src/daemon/varlink.ts';
+} from '../../src/daemon/call.ts';
 
 const call = (value: unknown) => parseCall(Buffer.from(JSON.stringify(value)));
 

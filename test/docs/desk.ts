@@ -7,6 +7,9 @@ import { ensureDebianRpms } from '../../fixtures/debian-rpms/ensure.ts';
 import { fixturesRoot } from '../../fixtures/debian-rpms/layout.ts';
 import { sourcePackage } from '../build/source-packages.ts';
 import { type BusyboxState, busyboxState } from '../support/busybox-state.ts';
+import { QUICK_PASSPHRASES } from '../support/gnupg-home.ts';
+import { isLong } from '../support/long.ts';
+import { giveUnpackedPackages } from '../support/unpacked-packages.ts';
 import { type Block, exchanges, ID, pattern, TOP } from './blocks.ts';
 
 export interface Desk extends AsyncDisposable {
@@ -20,8 +23,10 @@ export async function openDesk(): Promise<Desk> {
   const model = join(state.beside, 'model');
   await furnish(model);
   // Where scripts/fixtures makes them for a user.
-  await ensureDebianRpms(process.env.KILN_TEST_LONG === '1' ? 'extras' : 'build');
+  for (const set of isLong ? ['extras', 'services', 'tools'] : ['build'])
+    await ensureDebianRpms(set);
   await symlink(fixturesRoot(), join(state.paths.root, 'fixtures'));
+  await giveUnpackedPackages(state.paths);
   // As scripts/quickstart does: readers of every page have the image.
   await bash(state, model, 'kiln image build debian-build');
   return {
@@ -50,6 +55,8 @@ async function furnish(folder: string): Promise<void> {
     await cp(join(TOP, 'recipes', name), join(folder, 'recipes', name), { recursive: true });
   }
   await cp(join(TOP, 'recipes/examples/hello/hello.c'), join(folder, 'hello.c'));
+  await mkdir(join(folder, '.gnupg'), { mode: 0o700 });
+  await writeFile(join(folder, '.gnupg/gpg-agent.conf'), QUICK_PASSPHRASES);
   const makefile = 'hello: hello.c\n\tcc -o hello hello.c\ncheck: hello\n\t./hello\n';
   await writeFile(join(folder, 'Makefile'), makefile);
   await sourcePackage(folder, { name: 'hello', version: '2.12' });

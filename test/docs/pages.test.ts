@@ -5,6 +5,11 @@ import test from 'ava';
 import { blocks, pages, TOP } from './blocks.ts';
 
 const LONGEST = 250;
+const WIDEST = 120;
+
+// What is generated is looked up, not read.
+const written = () =>
+  pages().filter((page) => !/^docs\/(reference\/|errors\.md$|doors\.md$)/.test(page));
 
 const read = (page: string): string => readFileSync(join(TOP, page), 'utf8');
 
@@ -14,10 +19,8 @@ const prose = (page: string): string =>
     .replaceAll(/^( *)```.*?^\1```$/gms, '')
     .replaceAll(/`[^`\n]*`/g, '``');
 
-// What is generated into docs/reference is looked up, not read.
 test(`no page is longer than ${LONGEST} lines`, (t) => {
-  const written = pages().filter((page) => !page.startsWith('docs/reference/'));
-  const long = written.filter((page) => read(page).trimEnd().split('\n').length > LONGEST);
+  const long = written().filter((page) => read(page).trimEnd().split('\n').length > LONGEST);
   t.deepEqual(long, []);
 });
 
@@ -61,5 +64,34 @@ test('the index names every page', (t) => {
   const missing = pages()
     .filter((page) => /^docs\/[^/]*\.md$/.test(page) && page !== 'docs/README.md')
     .filter((page) => !index.includes(`(${page.slice('docs/'.length)})`));
+  t.deepEqual(missing, []);
+});
+
+test('lines fit a terminal, except those of tables and code', (t) => {
+  const wide = written().flatMap((page) =>
+    read(page)
+      .replaceAll(/^( *)```.*?^\1```$/gms, (block) => block.replaceAll(/[^\n]/g, ''))
+      .split('\n')
+      .flatMap((line, index) =>
+        line.length <= WIDEST || /^\s*[|#<[]/.test(line) ? [] : [`${page}:${index + 1}`],
+      ),
+  );
+  t.deepEqual(wide, []);
+});
+
+/** What a build makes. */
+const GENERATED = ['src/api/io-kiln.ts'];
+
+test('every path of the repository that a page names is there', (t) => {
+  const missing = written().flatMap((page) =>
+    [
+      ...read(page).matchAll(
+        /`((?:src|test|scripts|docs|recipes|fixtures|units|policy)\/[\w./-]+)`/g,
+      ),
+    ]
+      .map(([, path = '']) => path)
+      .filter((path) => !existsSync(join(TOP, path)) && !GENERATED.includes(path))
+      .map((path) => `${page}: ${path}`),
+  );
   t.deepEqual(missing, []);
 });

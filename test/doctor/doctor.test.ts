@@ -1,8 +1,10 @@
+import { readFileSync } from 'node:fs';
 import { mkdtemp, rm, statfs } from 'node:fs/promises';
 import { release, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import test from 'ava';
 import { execa } from 'execa';
+import { checkNames } from '../../src/doctor/checks.ts';
 import { stopEmbeddedDaemon } from '../../src/host/libvirt/embedded/daemon.ts';
 import { statePaths } from '../../src/host/state/paths.ts';
 
@@ -80,6 +82,12 @@ test('a check can be asked for by name; an unknown one is named with those there
   t.is(unknown.exitCode, 125);
   t.regex(unknown.stderr, /no check named humours/);
   t.regex(unknown.stderr, /kernel/);
+});
+
+test('docs/doctor.md names every check, in their order', (t) => {
+  const page = readFileSync(join(import.meta.dirname, '../../docs/doctor.md'), 'utf8');
+  const rows = [...page.matchAll(/^\| `([a-z0-9-]+)` /gm)].map(([, name]) => name);
+  t.deepEqual(rows, checkNames());
 });
 
 test('free space is what statfs says', async (t) => {

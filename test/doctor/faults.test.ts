@@ -33,17 +33,64 @@ const WITHOUT_CALLS = join(import.meta.dirname, 'without-calls-child.ts');
 const privateEtc = `mkdir $D/upper $D/work
   mount -t overlay -o lowerdir=/etc,upperdir=$D/upper,workdir=$D/work o /etc`;
 
+/** A group of its own for the tests: this machine may have one of the name. */
+function withGroup(members: string): string {
+  return `sed -i '/^kiln:/d' /etc/group; echo kiln:x:4711:${members} >> /etc/group`;
+}
+
+/** Runs a command as nobody, after `setup` has broken something in a /etc of its own. */
+function asUser(groups = '--clear-groups', setup = ':'): string[] {
+  // One capability is left, to reach a checkout in a folder that only root may pass.
+  const rights = ['--inh-caps=+dac_read_search', '--ambient-caps=+dac_read_search'];
+  const user = ['setpriv', '--reuid=65534', '--regid=65534', groups, ...rights];
+  const script = `set -eu; D=/mnt; mount -t tmpfs tmpfs $D; ${privateEtc}
+    ${setup}; exec "$@"`;
+  return ['unshare', '--mount', 'sh', '-c', script, 'sh', ...user];
+}
+
 const faults: readonly Fault[] = [
   {
     title: 'a user who is not root',
     check: 'privileges',
-    // One capability is left, to reach a checkout in a folder that only root may pass.
-    under: [
-      ...['setpriv', '--reuid=65534', '--regid=65534', '--clear-groups'],
-      ...['--inh-caps=+dac_read_search', '--ambient-caps=+dac_read_search'],
-    ],
+    under: asUser(),
+    status: 'warn',
+    says: /uid 65534.*“users” tells.*as root/s,
+  },
+  {
+    title: 'a user where there is no group',
+    check: 'users',
+    under: asUser('--clear-groups', `sed -i '/^kiln:/d' /etc/group`),
     status: 'fail',
-    says: /uid 65534.*as root/s,
+    says: /no group kiln.*user 65534 \(nobody\).*groupadd --system kiln && usermod -aG kiln nobody/s,
+  },
+  {
+    title: 'a user who is not in the group',
+    check: 'users',
+    under: asUser('--clear-groups', withGroup('')),
+    status: 'fail',
+    says: /user 65534 \(nobody\), are not in it.*usermod -aG kiln nobody.*log in again/s,
+  },
+  {
+    title: 'a user who came into the group after the session began',
+    check: 'users',
+    under: asUser('--clear-groups', withGroup('nobody')),
+    status: 'fail',
+    says: /came into it after this session began.*newgrp kiln/s,
+  },
+  {
+    title: 'a user of the group who names a state',
+    check: 'users',
+    under: asUser('--groups=4711', withGroup('nobody')),
+    status: 'fail',
+    says: /KILN_STATE\) is for root only.*unset KILN_STATE/s,
+  },
+  {
+    title: 'a user of the group, and no kilnd',
+    check: 'users',
+    setup: 'unset KILN_STATE',
+    under: asUser('--groups=4711', `${withGroup('nobody')}; mount -t tmpfs tmpfs /run`),
+    status: 'fail',
+    says: /cannot be reached at \/run\/kiln\/io.kiln.*ENOENT/s,
   },
   {
     title: 'root without CAP_SYS_ADMIN',
@@ -172,7 +219,7 @@ const faults: readonly Fault[] = [
     under: ['unshare', '--user', '--map-root-user', '--mount'],
     setup: 'echo 3 > /proc/sys/user/max_net_namespaces',
     status: 'warn',
-    says: /user\.max_net_namespaces is 3/,
+    says: /user\.max_net_namespaces is 3.*no more than a few sandboxes can run at a time/s,
   },
   {
     title: 'a state directory too small for an image',
@@ -246,6 +293,13 @@ const faults: readonly Fault[] = [
     setup: 'KILN_STATE=/proc/kiln',
     status: 'fail',
     says: /overlayfs on proc/,
+  },
+  {
+    title: 'a state to be made beside something mounted',
+    check: 'overlay',
+    setup: 'mkdir -p $D/lib/other; mount -t tmpfs tmpfs $D/lib/other; KILN_STATE=$D/lib/kiln',
+    status: 'ok',
+    says: /overlayfs on .*, in a user namespace/,
   },
   {
     title: 'no cgroups at all',
@@ -374,7 +428,7 @@ for (const fault of faults) {
     try {
       await execa('chmod', ['755', folder]);
       const script = `set -eu; D=$1; export KILN_STATE=$D/state; ${fault.setup ?? ':'}
-        export KILN_STATE PATH; shift; exec "$@"`;
+        export PATH; shift; exec "$@"`;
       const [file = 'unshare', ...args] = fault.under ?? ['unshare', '--mount'];
       const command = [kiln, 'doctor', '--json', fault.check];
       const result = await execa(file, [...args, 'sh', '-c', script, 'sh', folder, ...command], {

@@ -3,7 +3,7 @@ import { readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import test from 'ava';
 import { execa } from 'execa';
-import { DOORS_PAGE, doorsPage } from '../../scripts/write-doors.ts';
+import { DOORS_PAGE, doorsPage } from '../../scripts/write/doors.ts';
 import { PATIENCE } from '../support/busybox-state.ts';
 import { judge } from './judge.ts';
 import { type Measured, measuredIn } from './measured.ts';
@@ -103,5 +103,5 @@ test('whatever starts a command in a sandbox is a door of the table', async (t) 
 });
 
 test('docs/doors.md has the table', async (t) => {
-  t.is(await readFile(DOORS_PAGE, 'utf8'), doorsPage(), 'run: node scripts/write-doors.ts');
+  t.is(await readFile(DOORS_PAGE, 'utf8'), doorsPage(), 'run: node scripts/write/doors.ts');
 });

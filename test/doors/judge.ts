@@ -1,5 +1,5 @@
 /** Turns what the probe found into the words of the table. */
-import { capabilityNames } from '../../src/sandbox/policy/capabilities.ts';
+import { capabilityNames } from '../../src/sandbox/policy/specification.ts';
 import type { Measured } from './measured.ts';
 import { type Around, CAPABILITIES, EVERYWHERE, SECCOMP } from './table.ts';
 

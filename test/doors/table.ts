@@ -1,8 +1,8 @@
 /**
  * What stands around a command, for every way into a sandbox and every layer: what doors.test.ts measures from
- * inside, and what docs/doors.md says (scripts/write-doors.ts).
+ * inside, and what docs/doors.md says (scripts/write/doors.ts).
  */
-import type { Capability } from '../../src/sandbox/policy/capabilities.ts';
+import type { Capability } from '../../src/sandbox/policy/specification.ts';
 
 /** Layers that are the same behind every door, and what the probe finds of them. */
 export const EVERYWHERE = {
@@ -210,7 +210,7 @@ const DOORS = {
   'kiln-mock --chroot with a network': mock({ ...MOCK, ...ONLINE }),
   'kiln-mock --chroot --unpriv with a network': mock({ ...MOCK_USER, ...ONLINE }),
   'kiln-mock --shell with a network': mock({ ...MOCK, ...ONLINE }),
-  'service unit': { through: 'service/supervisor/unit-command.ts', around: SERVICE },
+  'service unit': { through: 'service/supervisor/unit-host.ts', around: SERVICE },
   'service --boot: unit': {
     through: 'service/boot/booted-system.ts',
     around: {
@@ -225,11 +225,11 @@ const DOORS = {
     },
     otherwise: { devices: 'console full null random tty urandom zero' },
   },
-  'service execute': { through: 'service/supervisor/execute.ts', around: SERVICE },
+  'service execute': { through: 'service/supervisor/supervisor-server.ts', around: SERVICE },
   'service health': { through: 'service/supervisor/health.ts', around: SERVICE },
   'library: run': run(USER),
   'library: open sandbox': {
-    through: 'cli/calls/sandbox.ts',
+    through: 'serve/calls/sandbox.ts',
     around: { ...USER, limits: 'default' },
   },
 } as const satisfies Readonly<Record<string, DoorEntry>>;
@@ -246,7 +246,7 @@ export function doorEntry(door: Door): DoorEntry {
 /** Modules that start a command and are no door of the table, and why. */
 export const NO_DOORS: Readonly<Record<string, string>> = {
   'jobs/recipe/steps.ts': 'asks recipe-sandbox.ts, which is one',
-  'cli/mock/modes/commands.ts': 'asks root-sandbox.ts, which is one',
+  'jobs/mock/enter.ts': 'asks root-sandbox.ts, which is one',
   'doctor/checks/sandbox.ts': 'runs a command of kiln’s own in an empty sandbox',
   'service/boot/booted-unit.ts': 'systemctl of a booted service: test/service/boot.test.ts',
 };

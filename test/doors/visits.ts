@@ -316,7 +316,7 @@ export const VISITS: readonly Visit[] = [
         return said.join('\n');
       } finally {
         await world.call('kiln', ['service', 'stop', 'probing']);
-        await world.call('kiln', ['service', 'delete', 'probing']);
+        await world.call('kiln', ['service', 'delete', '--yes', 'probing']);
       }
     },
   },
@@ -324,10 +324,10 @@ export const VISITS: readonly Visit[] = [
     doors: ['service --boot: unit'],
     go: async (world) => {
       const base = await readFile(world.recipe, 'utf8');
-      const { directory, keyPath } = await ensureDebianRpms('extras');
-      const extras = `{ id: extras, directory: ${directory}, gpgcheck: true, gpgkey: ${keyPath} }`;
+      const { directory, keyPath } = await ensureDebianRpms('services');
+      const services = `{ id: services, directory: ${directory}, gpgcheck: true, gpgkey: ${keyPath} }`;
       const booting = base
-        .replace('repositories:\n', `repositories:\n  - ${extras}\n`)
+        .replace('repositories:\n', `repositories:\n  - ${services}\n`)
         .replace('groups: [buildsys-build]', '')
         .replace('[kiln-probe]', `[${BOOTING}, kiln-probe]`);
       const file = join(world.directory, 'boot.yaml');
@@ -340,7 +340,7 @@ export const VISITS: readonly Visit[] = [
         return await service('execute', 'booted', '--', 'sh', '-c', look);
       } finally {
         await service('stop', 'booted');
-        await service('delete', 'booted');
+        await service('delete', '--yes', 'booted');
       }
     },
   },

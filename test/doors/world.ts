@@ -33,7 +33,7 @@ const bin = join(import.meta.dirname, '../../bin');
 
 /** Makes the state and its image; disposing of it removes everything. */
 export async function openWorld(): Promise<World> {
-  const images = await imageState();
+  const images = await imageState({ unpacked: 'all' });
   const { directory } = images;
   const socket = await abstractSocket();
   const server = createServer((client) => client.destroy());

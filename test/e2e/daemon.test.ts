@@ -8,7 +8,13 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { promisify } from 'node:util';
 import test from 'ava';
 import { waitForDeath } from '../../src/host/process/process.ts';
-import { type BusyboxState, busyboxState, IMAGE, KILN } from '../support/busybox-state.ts';
+import {
+  type BusyboxState,
+  busyboxState,
+  IMAGE,
+  KILN,
+  PATIENCE,
+} from '../support/busybox-state.ts';
 import { daemonPid, endDaemon } from '../support/daemon.ts';
 import { until } from '../support/eventually.ts';
 import { parkedIds } from '../support/parking.ts';
@@ -72,9 +78,10 @@ test.serial('the daemon has nothing of its first caller', async (t) => {
   const proc = `/proc/${pidOfDaemon()}`;
   const env = readFileSync(`${proc}/environ`, 'utf8').split('\0').filter(Boolean);
   const names = env.map((entry) => entry.split('=')[0]).sort();
-  t.true(
-    names.every((name) => ['PATH', 'PWD', 'KILN_STATE', 'KILN_IDLE', 'KILN_NODE'].includes(name!)),
-  );
+  const kept = ['PATH', 'PWD', 'KILN_STATE', 'KILN_IDLE', 'KILN_NODE'];
+  // What bin/kilnd says to the C library.
+  kept.push('MALLOC_ARENA_MAX', 'MALLOC_MMAP_THRESHOLD_');
+  t.true(names.every((name) => kept.includes(name!)));
   t.is(readlinkSync(`${proc}/cwd`), '/');
   const files = readdirSync(`${proc}/fd`).map((fd) => {
     try {
@@ -106,19 +113,23 @@ test.serial('kill -9 of the client ends its sandbox; the daemon goes on', async 
   t.true(await until(() => pidOfSleep() !== undefined));
   const pid = Number(pidOfSleep());
   child.kill('SIGKILL');
-  t.true(await waitForDeath(pid, 10_000));
+  t.true(await waitForDeath(pid, 20_000 * PATIENCE));
   t.is((await kiln(['--', 'echo', 'on'])).stdout, 'on\n');
 });
 
 test.serial('kill -9 of the daemon ends its sandboxes; the next one cleans up', async (t) => {
   await kiln(['--', 'true']);
-  const child = spawn(KILN, ['run', '-r', IMAGE.slice(0, 12), '--', 'sleep', '7655'], {
-    env: environment(),
-    stdio: ['ignore', 'ignore', 'pipe'],
-  });
+  const child = spawn(
+    KILN,
+    ['run', '-r', IMAGE.slice(0, 12), '--', 'sh', '-c', 'echo up; exec sleep 7655'],
+    {
+      env: environment(),
+      stdio: ['ignore', 'pipe', 'pipe'],
+    },
+  );
   const said: Buffer[] = [];
   child.stderr.on('data', (chunk: Buffer) => said.push(chunk));
-  await sleep(1000);
+  await once(child.stdout, 'data');
   process.kill(pidOfDaemon(), 'SIGKILL');
   const [code] = (await once(child, 'close')) as [number];
   t.is(code, 125);
@@ -142,7 +153,7 @@ test.serial('another build replaces the daemon, whose jobs come to their end', a
   t.is((await kiln(['--', 'echo', 'new'])).stdout, 'new\n');
   t.not(pidOfDaemon(), old);
   t.is((await job).stdout, 'done\n');
-  t.true(await waitForDeath(old, 10_000));
+  t.true(await waitForDeath(old, 20_000 * PATIENCE));
 });
 
 test.serial('parked sandboxes are taken once each, and replaced', async (t) => {
@@ -169,7 +180,7 @@ test.serial('parked sandboxes are taken once each, and replaced', async (t) => {
 test.serial('an idle daemon ends, and leaves neither sandbox nor socket', async (t) => {
   await kiln(['--', 'true'], { KILN_IDLE: '1s' });
   const pid = pidOfDaemon();
-  t.true(await waitForDeath(pid, 20_000));
+  t.true(await waitForDeath(pid, 20_000 * PATIENCE));
   t.is(parkedIds(state.paths).length, 0);
   t.false(existsSync(join(state.paths.root, 'io.kiln')));
 });
@@ -193,8 +204,7 @@ test.serial('forty runs leave the daemon as large as it was', async (t) => {
   await sleep(1500);
   const before = descriptors();
   for (let i = 0; i < 40; i++) await kiln(['--', 'true']);
-  await sleep(1500);
-  t.true(descriptors() <= before + 2, `${descriptors()} instead of ${before}`);
+  t.true(await until(() => descriptors() <= before + 2), `${descriptors()} instead of ${before}`);
 });
 
 test.serial('a stopped daemon is named, and one ^C ends the client that waits', async (t) => {
@@ -215,7 +225,7 @@ test.serial('a stopped daemon is named, and one ^C ends the client that waits', 
     child.kill('SIGINT');
     const [code] = (await once(child, 'exit')) as [number];
     t.is(code, 130);
-    t.true(performance.now() - before < 1000);
+    t.true(performance.now() - before < 1000 * PATIENCE);
   } finally {
     process.kill(pid, 'SIGCONT');
   }
@@ -230,11 +240,11 @@ test.serial('a seccomp profile from a pipe holds up nobody else', async (t) => {
   await sleep(500);
   const before = performance.now();
   t.is((await kiln(['--', 'echo', 'on'])).stdout, 'on\n');
-  t.true(performance.now() - before < 2000);
+  t.true(performance.now() - before < 2000 * PATIENCE);
   t.regex(String(await waits), /nothing comes from .*profile, which is a pipe/);
   const error = await t.throwsAsync(kiln(['--seccomp', '/dev/fd/63', '--', 'true']));
   t.regex(
     String(error?.message),
-    /profile \/dev\/fd\/63 is an open file of the caller, which the daemon does not have\n {2}hint: write/,
+    /profile \/dev\/fd\/63 is an open file of the caller, which the daemon does not have \[E_\w+\]\n {2}hint: write/,
   );
 });

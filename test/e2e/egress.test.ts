@@ -3,7 +3,7 @@ import { createServer, type IncomingMessage, type Server } from 'node:http';
 import { type AddressInfo, createServer as createTcpServer } from 'node:net';
 import { join } from 'node:path';
 import test from 'ava';
-import { type BusyboxState, busyboxState, IMAGE } from '../support/busybox-state.ts';
+import { type BusyboxState, busyboxState, IMAGE, PATIENCE } from '../support/busybox-state.ts';
 import { startedByKiln } from '../support/processes.ts';
 
 /** What a server of the host's was asked. */
@@ -46,7 +46,6 @@ test.serial(
   async (t) => {
     const url = `http://127.0.0.1:${port}`;
     const script = [
-      'unset no_proxy NO_PROXY',
       `${curl} ${url}/plain?a=b`,
       `${curl} -p ${url}/tunnel`,
       `dd if=/dev/zero bs=1k count=100 2>/dev/null | ${curl} -X PUT -H "Transfer-Encoding: chunked" --data-binary @- ${url}/put`,
@@ -126,7 +125,7 @@ test.serial(
     t.true(String(stdout).endsWith('got 0\n200'), String(stdout));
     t.deepEqual(asked, [`GET /after 127.0.0.1:${port} clean`]);
 
-    const going = run(['--egress', 'a.example'], 'sleep 30');
+    const going = run(['--egress', 'a.example'], 'sleep 300');
     const statusOfProxy = (): string | undefined => {
       try {
         const [pid] = startedByKiln(state.paths.root, going.pid, /egress-proxy\.\w+$/);
@@ -136,7 +135,7 @@ test.serial(
       }
     };
     let status = statusOfProxy();
-    for (let i = 0; i < 200 && !/^Seccomp:\t2$/m.test(status ?? ''); i++) {
+    for (let i = 0; i < 600 * PATIENCE && !/^Seccomp:\t2$/m.test(status ?? ''); i++) {
       await new Promise((resolve) => setTimeout(resolve, 50));
       status = statusOfProxy();
     }
@@ -150,7 +149,7 @@ test.serial(
     t.regex(status ?? '', /^Seccomp:\t2$/m);
     going.kill('SIGKILL');
     await going;
-    for (let i = 0; i < 100; i++) {
+    for (let i = 0; i < 400 * PATIENCE; i++) {
       try {
         process.kill(Number(proxy), 0);
       } catch {
@@ -187,4 +186,18 @@ test.serial('what cannot go together is refused before anything runs', async (t)
   const bad = await run(['--egress', 'http://a.example'], 'true');
   t.not(bad.exitCode, 0);
   t.regex(String(bad.stderr), /not a host/);
+});
+
+test.serial('a kept sandbox has its proxy again for each command', async (t) => {
+  const kept = await run(['--keep=5m', '--egress', `127.0.0.1:${port}`], 'true');
+  const [, id = ''] = /kept as (\w+)/.exec(String(kept.stderr)) ?? [];
+  for (const name of ['first', 'second']) {
+    asked.length = 0;
+    const script = `unset no_proxy NO_PROXY; ${curl} http://127.0.0.1:${port}/${name}; ${curl} http://127.0.0.2:${port}/`;
+    const { stdout, stderr } = await state.kiln(['exec', id, '--', 'sh', '-c', script]);
+    t.regex(String(stdout), /^got 0\n200/, String(stderr));
+    t.deepEqual(asked, [`GET /${name} 127.0.0.1:${port} clean`]);
+    t.regex(String(stderr), /^kiln: egress refused: 127\.0\.0\.2:/m);
+  }
+  await state.kiln(['kill', id]);
 });

@@ -7,7 +7,13 @@ import { execa } from 'execa';
 import { stopEmbeddedDaemon } from '../../src/host/libvirt/embedded/daemon.ts';
 import { embeddedFiles } from '../../src/host/libvirt/embedded/files.ts';
 import { statePaths } from '../../src/host/state/paths.ts';
-import { type BusyboxState, busyboxState, IMAGE } from '../support/busybox-state.ts';
+import {
+  type BusyboxState,
+  busyboxState,
+  IMAGE,
+  MAIN,
+  PATIENCE,
+} from '../support/busybox-state.ts';
 
 let state: BusyboxState;
 
@@ -17,8 +23,6 @@ test.before(async () => {
 test.after.always(async () => {
   await state[Symbol.asyncDispose]();
 });
-
-const MAIN = join(import.meta.dirname, '../../src/programs/command-line.ts');
 
 /** kiln as one process, so that a signal reaches it and not its shell wrapper. */
 function kiln(args: readonly string[]) {
@@ -65,7 +69,7 @@ test.serial(
     t.is((await kiln(['run', '-r', IMAGE, '--', 'true'])).exitCode, 0);
     t.deepEqual(await readdir(state.paths.sandboxes), []);
     const { uri } = embeddedFiles(state.paths);
-    for (let i = 0; i < 30; i++) {
+    for (let i = 0; i < 100 * PATIENCE; i++) {
       const { stdout } = await execa('virsh', ['-c', uri, 'list', '--name']);
       if (stdout.trim() === '') return;
       await sleep(200);

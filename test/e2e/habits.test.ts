@@ -3,6 +3,7 @@ import { existsSync } from 'node:fs';
 import { mkdir, utimes, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import test from 'ava';
+import { execa } from 'execa';
 import { timeInMilliseconds } from '../../src/recipe/limit-keys.ts';
 import { type BusyboxState, busyboxState, IMAGE } from '../support/busybox-state.ts';
 
@@ -48,6 +49,38 @@ test('kiln run IMAGE COMMAND: the hint is the command line to write', async (t) 
   t.regex(String(stderr), /^ {2}hint: kiln run -r debian-minimal -- ls -l$/m);
 });
 
+test('kiln run IMAGE COMMAND where another image is taken without being named', async (t) => {
+  const { exitCode, stderr } = await state.kiln(['run', 'debian-minimal', 'sh', '-c', 'echo a']);
+  t.is(exitCode, 127);
+  t.regex(String(stderr), /^ {2}hint: kiln run -r debian-minimal -- sh -c 'echo a'$/m);
+  const named = await run('debian-minimal');
+  t.regex(
+    String(named.stderr),
+    /^kiln: debian-minimal: not found in the image \[E_COMMAND_NOT_FOUND\]$/m,
+  );
+  const shell = await state.kiln(['shell', 'debian-minimal']);
+  t.regex(String(shell.stderr), /`kiln shell -r debian-minimal`/);
+});
+
+test('commands that are called otherwise there are answered with kiln’s', async (t) => {
+  const words = { images: 'kiln image ls', pull: 'kiln image pull', rm: 'kiln kill' };
+  for (const [theirs, ours] of Object.entries(words)) {
+    const { exitCode, stderr } = await state.kiln([theirs]);
+    t.is(exitCode, 125);
+    t.true(String(stderr).includes(`did you mean ${ours}?`), String(stderr));
+  }
+  const near = await state.kiln(['image', 'rn']);
+  t.regex(String(near.stderr), /did you mean rm\? `kiln image --help`/);
+});
+
+test('an image by what is in it, and a program of the host, are answered with how to get them', async (t) => {
+  const image = await state.kiln(['run', '-r', 'python:3.13', '--', 'true']);
+  t.regex(String(image.stderr), /did you mean debian-python\?.*docker:\/\/python:3\.13/);
+  const program = await run('./script.sh');
+  t.is(program.exitCode, 127);
+  t.regex(String(program.stderr), /--bind \.:\/src:ro/);
+});
+
 test('durations with several units', (t) => {
   const hours = { '1h30m': 5_400_000, '1d2h3m4s': 93_784_000, '2w': 1_209_600_000, '90': 90_000 };
   for (const [text, milliseconds] of Object.entries(hours)) {
@@ -75,11 +108,24 @@ test.serial(
     const format = async (...words: string[]) => (await state.kiln(words)).stdout;
     t.is(await format('ps', '--format', '{{.ID}}\\t{{ .State }}'), `${id}\tkept`);
     t.is(await format('image', 'ls', '--format', '{{.Name}} {{.Use}}'), 'busybox in use');
+    t.true(listed.memoryBytes > 0 && listed.sizeBytes >= 0, JSON.stringify(listed));
+    const write = 'head -c 5000000 /dev/zero >/tmp/five && head -c 3000000 /dev/zero >/bin/three';
+    const wrote = await state.kiln(['exec', '-u', '0', id, '--', 'sh', '-c', write]);
+    t.is(wrote.exitCode, 0, String(wrote.stderr));
+    const [after] = JSON.parse(String(await format('ps', '--json')));
+    // Pages are handed out whole, and some are the init's.
+    const written = after.sizeBytes - listed.sizeBytes;
+    t.true(written >= 8_000_000 && written < 8_500_000, String(written));
+    t.true(after.memoryBytes >= after.sizeBytes, JSON.stringify(after));
+    t.regex(String(await format('ps', '--format', '{{.Size}} {{.Memory}}')), /^7\.[67]M \d+\.\dM$/);
     const [image] = JSON.parse(String(await format('image', 'ls', '--json')));
     t.regex(image.lastUse, /Z$/);
     const wrong = await state.kiln(['ps', '--format', '{{.Nam}}']);
     t.is(wrong.exitCode, 125);
-    t.regex(String(wrong.stderr), /no field \.Nam\n {2}hint: the fields are \.ID, \.STATE/);
+    t.regex(
+      String(wrong.stderr),
+      /no field \.Nam \[E_ARGUMENT\]\n {2}hint: the fields are \.ID, \.STATE/,
+    );
     await state.kiln(['service', 'create', '-r', 'busybox', 's1', '--', 'sleep', '100']);
     t.is(await format('service', 'list', '--format', '{{.Name}}: {{.State}}'), 's1: created');
     await state.kiln(['kill', id]);
@@ -97,6 +143,12 @@ test.serial('kiln df, and gc --dry-run, which removes nothing', async (t) => {
   // Small files that kiln keeps there count as well.
   t.true(rows[2].type === 'downloads' && rows[2].bytes >= 3 << 20);
   t.regex(String((await state.kiln(['df'])).stdout), /^downloads +\d+ +3\.0M +3\.0M$/m);
+  const directory = join(state.paths.services, 's1');
+  await writeFile(join(directory, 'big'), Buffer.alloc(5 << 20, 1));
+  const du = Number((await execa('du', ['-sB1', directory])).stdout.split('\t')[0]);
+  const services = JSON.parse(String((await state.kiln(['df', '--json'])).stdout))[4];
+  t.like(services, { type: 'services', count: 1, unusedBytes: 0 });
+  t.true(Math.abs(services.bytes - du) <= 8192 && du > 5 << 20, `${services.bytes} and ${du}`);
   const dry = await state.kiln(['gc', '--max-age', '1h30m', '--dry-run']);
   t.regex(
     String(dry.stdout),

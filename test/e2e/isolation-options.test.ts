@@ -88,7 +88,12 @@ test.serial('no sandbox gets a profile of seccomp’s that is kiln’s own', asy
     for (const explain of [[], ['--explain']]) {
       const { exitCode, stderr } = await run('--seccomp', name, ...explain, '--', 'true');
       t.is(exitCode, 125, name);
-      t.true(String(stderr).includes(`the seccomp profile ${name} is kiln’s own\n  hint: `), name);
+      t.true(
+        String(stderr).includes(
+          `the seccomp profile ${name} is kiln’s own [E_SECCOMP_PROFILE]\n  hint: `,
+        ),
+        name,
+      );
     }
   }
   const file = await run('--seccomp', '/nonexistent.json', '--', 'true');

@@ -130,8 +130,8 @@ test.serial('nothing that kiln locks can be opened by others', async (t) => {
   const kept = await heldBelow(state.paths.root, state.paths.run);
   t.true(kept.length > 0);
   for (const path of kept) await cannotOpen(t, path);
-  for (const action of ['stop', 'delete']) {
-    t.is((await state.kiln(['service', action, 'locks'])).exitCode, 0);
+  for (const action of [['stop'], ['delete', '--yes']]) {
+    t.is((await state.kiln(['service', ...action, 'locks'])).exitCode, 0);
   }
   t.true(locked.has(join(state.paths.hostRun, 'ranges')), [...locked].join('\n'));
   t.true([...locked].some((path) => path.endsWith('/owner.lock')));

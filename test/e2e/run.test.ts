@@ -1,5 +1,6 @@
 import { createHash, randomBytes } from 'node:crypto';
 import { once } from 'node:events';
+import { existsSync, readdirSync } from 'node:fs';
 import { mkdir, readdir, readFile, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { Readable } from 'node:stream';
@@ -13,8 +14,10 @@ import {
   busyboxState,
   IMAGE,
   KILN,
+  MAIN,
   PATIENCE,
 } from '../support/busybox-state.ts';
+import { until } from '../support/eventually.ts';
 import { openKiln } from '../support/kiln.ts';
 import { long } from '../support/long.ts';
 
@@ -50,7 +53,10 @@ test.serial(
     t.is((await sh('kill -KILL $$')).exitCode, 128 + 9);
     const missing = await run(['--', 'no-such-command']);
     t.is(missing.exitCode, 127);
-    t.regex(String(missing.stderr), /no-such-command: not found in the image/);
+    t.regex(
+      String(missing.stderr),
+      /no-such-command: not found in the image[\s\S]*--bind or --copy-in/,
+    );
     t.is((await run(['--', '/etc/passwd'])).exitCode, 126);
     t.is((await state.kiln(['run', '-r', 'feedbeef', '--', 'true'])).exitCode, 125);
     t.is((await run(['--memory', 'lots', '--', 'true'])).exitCode, 125);
@@ -218,6 +224,11 @@ test.serial('limits are kept, and named when hit', async (t) => {
   t.regex(String(pids.stderr), /--pids/);
 });
 
+test.serial('a command may open as many files as on the host', async (t) => {
+  const { stdout } = await sh('ulimit -H -n');
+  t.is(stdout, (await execa('sh', ['-c', 'ulimit -H -n'])).stdout);
+});
+
 test.serial('--hostname, and --cpus as a share of a processor', async (t) => {
   // Both times in hundredths of a second: what passed, and what was used.
   const script =
@@ -381,16 +392,7 @@ test.serial('TERM, HUP and QUIT reach the command, too', async (t) => {
 test.serial('kill -9 of kiln ends the sandbox; the next run cleans up its folder', async (t) => {
   const command = execa(
     process.execPath,
-    [
-      join(import.meta.dirname, '../../src/programs/command-line.ts'),
-      'run',
-      '-r',
-      IMAGE,
-      '--',
-      'sh',
-      '-c',
-      'echo up; sleep 300',
-    ],
+    [MAIN, 'run', '-r', IMAGE, '--', 'sh', '-c', 'echo up; sleep 300'],
     {
       env: state.env,
       reject: false,
@@ -408,7 +410,8 @@ test.serial('kill -9 of kiln ends the sandbox; the next run cleans up its folder
     await sleep(100);
   t.is(await processesOf(record.range.base), 0, 'processes with the ids of the sandbox');
   t.is((await sh('true')).exitCode, 0);
-  t.false((await readdir(state.paths.sandboxes)).includes(String(id)));
+  // In the background.
+  t.true(await until(() => !existsSync(join(state.paths.sandboxes, String(id)))));
 });
 
 test.serial('ten at once do not disturb each other', async (t) => {
@@ -419,7 +422,8 @@ test.serial('ten at once do not disturb each other', async (t) => {
     t.is(result.exitCode, i, String(result.stderr));
     t.is(result.stdout, `${i}\n1000`);
   });
-  t.deepEqual(await readdir(state.paths.sandboxes), []);
+  // The daemon removes them after it has told the callers.
+  t.true(await until(() => readdirSync(state.paths.sandboxes).length === 0));
 });
 
 test.serial('a kept sandbox is entered again as it was left, then destroyed', async (t) => {
@@ -433,7 +437,21 @@ test.serial('a kept sandbox is entered again as it was left, then destroyed', as
   });
   t.is(shell.stdout, 'state\n1000');
   t.is(shell.exitCode, 4);
-  t.is((await state.kiln(['kill', sandboxes[0].id])).exitCode, 0);
+  const file = join(state.beside, 'exec.txt');
+  await writeFile(file, 'copied\n');
+  const { id } = sandboxes[0];
+  const copied = await state.kiln([
+    'exec',
+    '--copy-in',
+    `${file}:/tmp/new`,
+    id,
+    '--',
+    'cat',
+    '/tmp/f',
+    '/tmp/new',
+  ]);
+  t.is(copied.stdout, 'state\ncopied');
+  t.is((await state.kiln(['kill', id])).exitCode, 0);
   t.is((await state.kiln(['ps', '--json'])).stdout, '[]');
   await sh('true', ['--keep=5m']);
   const kiln = openKiln({ env: { ...process.env, ...state.env } });
@@ -451,9 +469,9 @@ test.serial('a kept sandbox is entered again as it was left, then destroyed', as
 
 test.serial('a terminal: size, job control, control characters', async (t) => {
   const kiln = `'${join(import.meta.dirname, '../../bin/kiln')}' run -r ${IMAGE} --tty -- sh -c 'tty; stty size; echo done'`;
-  const script = `sleep ${5 * PATIENCE} | script -qec "stty rows 33 cols 99; $COMMAND" /dev/null`;
-  const { stdout } = await execa('sh', ['-c', script], {
-    env: { ...state.env, COMMAND: kiln },
+  // Its input stays open until it ends.
+  const { stdout } = await execa('script', ['-qec', `stty rows 33 cols 99; ${kiln}`, '/dev/null'], {
+    env: state.env,
     timeout: 30_000 * PATIENCE,
   });
   t.regex(stdout.replaceAll('\r', ''), /\/dev\/pts\/0\n+33 99\n+done/);

@@ -122,7 +122,8 @@ test.serial('a daemon that goes on serves whoever waited', async (t) => {
   const run = state.kiln(['run', '-r', IMAGE, '--', 'echo', 'done'], {
     env: { ...state.env, KILN_PATIENCE: String(30 * PATIENCE) },
   });
-  await sleep(6000);
+  const [said] = await once(run.stderr as NodeJS.ReadableStream, 'data');
+  t.is(String(said).trim(), waiting());
   held[Symbol.dispose]();
   const { exitCode, stdout, stderr } = await run;
   t.is(exitCode, 0, String(stderr));

@@ -5,6 +5,7 @@ import test from 'ava';
 import { execa } from 'execa';
 import { securityModule } from '../../src/sandbox/labels/module.ts';
 import { busyboxState, IMAGE, KILN } from '../support/busybox-state.ts';
+import { eventually } from '../support/eventually.ts';
 
 const packages = join(import.meta.dirname, '../../fixtures/rpms/compressors');
 
@@ -23,7 +24,11 @@ async function onMount(
     await execa('mount', [`--make-${propagation}`, directory]);
     await work(directory);
   } finally {
-    await execa('umount', ['--recursive', directory]);
+    // What a command left behind may still write for a moment.
+    await eventually(async () => {
+      await execa('umount', ['--recursive', directory]);
+      return true;
+    });
     await rm(directory, { recursive: true });
   }
 }

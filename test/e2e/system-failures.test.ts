@@ -122,7 +122,7 @@ test.serial('a read-only state says so', async (t) => {
   ends.delete('ps');
   t.is(ends.size, 5);
   for (const end of ends.values())
-    plainFailure(t, end, /^kiln: cannot .*: the file system is read-only$/m);
+    plainFailure(t, end, /^kiln: cannot .*: the file system is read-only \[E_READ_ONLY\]$/m);
 });
 
 test.serial('a full /run names its place', async (t) => {
@@ -165,7 +165,7 @@ test.serial('a working directory that was deleted is told', async (t) => {
   ends.delete('image ls');
   t.is(ends.size, 2);
   for (const end of ends.values())
-    plainFailure(t, end, /^kiln: the working directory does not exist any more$/m);
+    plainFailure(t, end, /^kiln: the working directory does not exist any more \[E_\w+\]$/m);
 });
 
 test.serial(

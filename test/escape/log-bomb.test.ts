@@ -2,7 +2,7 @@ import { chmod, mkdtemp, readdir, stat } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import test from 'ava';
-import { instanceFiles } from '../../src/service/instance-files.ts';
+import { instanceFiles } from '../../src/service/lifecycle/store.ts';
 import { type BusyboxState, busyboxState, IMAGE, PATIENCE } from '../support/busybox-state.ts';
 
 let state: BusyboxState;

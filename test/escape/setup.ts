@@ -3,7 +3,7 @@ import { createServer, type Server } from 'node:net';
 import { networkInterfaces } from 'node:os';
 import { join } from 'node:path';
 import { execa } from 'execa';
-import { ROOT_CAPABILITIES } from '../../src/sandbox/policy/capabilities.ts';
+import { ROOT_CAPABILITIES } from '../../src/sandbox/policy/specification.ts';
 import { type SeccompFilter, seccompFilter } from '../../src/sandbox/seccomp/profile.ts';
 import { ALL_CAPABILITIES, type BareCommand, BareSandbox } from '../support/bare-sandbox.ts';
 import { type BusyboxState, IMAGE } from '../support/busybox-state.ts';

@@ -169,13 +169,18 @@ long(
         build: 'sleep 1000',
       });
       await execa('chmod', ['-R', 'a+rX', join(pool.home, 'bad')]);
-      const failed = await pool.kiln([...argv, 'failed', '--farm', bad, needs], options);
+      const ci = ['--ci', 'gitlab'];
+      const failed = await pool.kiln([...argv, 'failed', '--farm', ...ci, bad, needs], options);
       t.is(failed.exitCode, 1, String(failed.stderr));
       t.deepEqual(
         chainOf(join(pool.home, 'failed')).members.map(({ state }) => state),
         ['failed', 'skipped'],
       );
       t.is(String(failed.stderr).match(/bad-1-1: building on/g)?.length, 1);
+      t.regex(
+        readFileSync(join(pool.home, 'failed/junit.xml'), 'utf8'),
+        /<testsuite name="bad-1-1" tests="\d+" failures="1"/,
+      );
       const isBuilding = (front: ReturnType<typeof pool.kiln>) =>
         new Promise<void>((resolve) => {
           front.stderr?.on('data', (chunk: Buffer) => {

@@ -4,6 +4,7 @@ import {
   readdirSync,
   readFileSync,
   renameSync,
+  rmSync,
   symlinkSync,
   writeFileSync,
 } from 'node:fs';
@@ -13,7 +14,7 @@ import { type FarmChain, FarmFiles } from '../../src/farm/chain.ts';
 import { planRound } from '../../src/farm/plan.ts';
 import { prepareStep } from '../../src/farm/prepare.ts';
 import { publishStep } from '../../src/farm/publish.ts';
-import { reportOf } from '../../src/farm/report.ts';
+import { Reporter, resultsOfRun } from '../../src/farm/report.ts';
 import { newChain } from '../../src/farm/run-chain.ts';
 import { makeDirectory } from '../../src/host/files/folder.ts';
 import { Records } from '../../src/jobs/chain/records.ts';
@@ -30,13 +31,18 @@ const OPTIONS = {
 
 let state: ImageState;
 test.before(async () => {
-  state = await imageState();
+  state = await imageState({ unpacked: 'all' });
 });
 test.after.always(async () => {
   await state?.[Symbol.asyncDispose]();
 });
 
+/** How many source packages were looked at in a sandbox. */
+let scanned = 0;
+
 async function doStep(folder: string): Promise<number> {
+  const { task, members } = JSON.parse(readFileSync(join(folder, 'step.json'), 'utf8'));
+  if (task === 'scan') scanned += members.length;
   const ended = await state.kiln(['farm', 'step', 'step.json', '--resultdir', 'out'], {
     cwd: folder,
     timeout: 600_000,
@@ -59,7 +65,7 @@ async function plan(
   sources: readonly string[],
   more: Partial<FarmChain> = {},
 ): Promise<FarmChain> {
-  await makeDirectory(out);
+  makeDirectory(out);
   const request = {
     sources,
     resultDirectory: out,
@@ -123,11 +129,15 @@ test.serial(
       new Set(report.members.map((one: { state: string }) => one.state)),
       new Set(['unchanged']),
     );
+    t.is(scanned, 3);
     const again = await plan(out, sources);
     t.deepEqual(nodes(again), { 'app-1-1': null, 'liba-1-1': null, 'other-1-1': null });
+    t.deepEqual(again.members[0]?.needs, [{ member: 'liba-1-1', capabilities: ['liba-devel'] }]);
+    t.is(scanned, 3);
     const [liba] = await make([{ name: 'liba', build: 'echo changed' }]);
     const changed = await plan(out, [sources[0]!, liba!, sources[2]!]);
     t.deepEqual(nodes(changed), { 'app-1-1': 's1', 'liba-1-1': 's2', 'other-1-1': null });
+    t.is(scanned, 4);
   },
 );
 
@@ -144,29 +154,44 @@ test.serial('what comes back damaged is the machine’s fault, and is not publis
     t.false(existsSync(join(out, 'liba-1-1')));
   }
   using files = FarmFiles.open(out);
-  t.is(reportOf(chain, chain.members[0]!, files).state, 'skipped');
+  t.is(new Reporter(chain, files).reportOf(chain.members[0]!).state, 'skipped');
   // One that did not end by itself: HTCondor gives the signal, negative.
   t.is(await publishStep(out, 's1', -9, OWNER), 75);
   t.deepEqual(await step(out, 's1'), [0, 0, 0]);
-  t.is(reportOf(chain, chain.members[0]!, files).state, 'built');
+  t.is(new Reporter(chain, files).reportOf(chain.members[0]!).state, 'built');
 });
 
 test.serial('after a failure nothing more is begun, unless the chain is to go on', async (t) => {
-  const specs = await make([{ name: 'bad', build: 'exit 3' }, { name: 'good' }]);
+  // The good one takes longer than from one sample to the next.
+  const specs = await make([
+    { name: 'bad', build: 'exit 3' },
+    { name: 'good', build: 'sleep 1' },
+  ]);
   const out = join(state.directory, 'failing');
-  const chain = await plan(out, specs);
+  const chain = await plan(out, specs, { options: { ...OPTIONS, samples: false } });
   t.deepEqual(await step(out, 's1'), [0, 65, 65]);
   t.true(existsSync(join(out, 'bad-1-1/fail')));
   t.deepEqual(await step(out, 's2'), [65]);
   using files = FarmFiles.open(out);
-  const [bad, good] = chain.members.map((member) => reportOf(chain, member, files));
+  const [bad, good] = chain.members.map((member) => new Reporter(chain, files).reportOf(member));
   t.is(bad?.exitStatus, 1);
   t.is(bad?.report?.failure?.code, 'E_BUILD_FAILED');
   t.is(good?.state, 'skipped');
+  const result = JSON.parse(readFileSync(join(out, 'bad-1-1/result.json'), 'utf8'));
+  t.false('samples' in result);
+  // As of a local chain: what was built in this run, by its own result.json.
+  const results = resultsOfRun([bad!, good!]);
+  t.deepEqual([...results.keys()], ['bad-1-1']);
+  t.deepEqual(results.get('bad-1-1')?.failure, result.failure);
+  t.deepEqual(results.get('bad-1-1')?.phases, result.phases);
+  t.true(result.phases.length > 1);
+  rmSync(join(out, 'bad-1-1/result.json'));
+  t.is(resultsOfRun([bad!]).get('bad-1-1')?.failure?.message, result.failure.message);
   const going = join(state.directory, 'going');
   await plan(going, specs, { continue: true });
   t.deepEqual(await step(going, 's1'), [0, 65, 65]);
   t.deepEqual(await step(going, 's2'), [0, 0, 0]);
+  t.true('samples' in JSON.parse(readFileSync(join(going, 'good-1-1/result.json'), 'utf8')));
 });
 
 test.serial('packages that need each other are an error, before anything is built', async (t) => {

@@ -1,4 +1,5 @@
 /** A step of a chain, done by a user of the group as a worker does it. */
+
 import { createHash } from 'node:crypto';
 import {
   chmodSync,
@@ -16,8 +17,13 @@ import { basename, join } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import anyTest, { type TestFn } from 'ava';
 import { execa } from 'execa';
-import { parseBuildOutcome, parseScanOutcome, type ScanOutcome } from '../../src/farm/outcome.ts';
-import { type Step, serializeStep } from '../../src/farm/step.ts';
+import {
+  parseBuildOutcome,
+  parseScanOutcome,
+  type ScanOutcome,
+  type Step,
+  serializeStep,
+} from '../../src/farm/step.ts';
 import { writeRepodata } from '../../src/packages/repository/publish/repodata.ts';
 import {
   publishRepository,
@@ -32,6 +38,7 @@ import {
   type UserState,
   userState,
 } from '../support/second-user.ts';
+import { giveUnpackedPackages } from '../support/unpacked-packages.ts';
 
 const test = anyTest as TestFn<UserState>;
 
@@ -48,6 +55,7 @@ test.before(async (t) => {
   const state = await userState(FARM);
   const fixtures = process.env.KILN_FIXTURES ?? join(import.meta.dirname, '../../.cache/fixtures');
   symlinkSync(fixtures, join(state.paths.root, 'fixtures'));
+  await giveUnpackedPackages(state.paths);
   t.context = state;
 });
 
@@ -155,6 +163,16 @@ test.serial(
       join(out, 'provenance.json'),
     ]);
     t.is(worker, 'node-7');
+    // As a build here has it, whatever file its lock came in.
+    const { request } = JSON.parse(readFileSync(join(out, 'result.json'), 'utf8'));
+    t.is(request.image, 'debian-build');
+    t.false('imageLock' in request);
+    const { stdout: named } = await execa('jq', [
+      '-r',
+      '.predicate.buildDefinition.externalParameters.image',
+      join(out, 'provenance.json'),
+    ]);
+    t.is(named, 'debian-build');
     t.deepEqual(await leftOfJobs(t.context), []);
   },
 );
@@ -386,7 +404,7 @@ test.serial(
     t.is(refused.stdout, '');
     t.regex(
       String(refused.stderr),
-      /kiln farm advertise is not for users: root has not allowed it\n.*users\.farm: true/,
+      /kiln farm advertise is not for users: root has not allowed it \[E_\w+\]\n.*users\.farm: true/,
     );
     const { folder } = await stepFolder(t.context, 'closed', [{ name: 'closed' }], {
       task: 'scan',
@@ -395,7 +413,7 @@ test.serial(
     t.is(step.exitCode, 75);
     t.regex(
       String(step.stderr),
-      /kiln farm step is not for users: root has not allowed it\n.*users\.farm: true/,
+      /kiln farm step is not for users: root has not allowed it \[E_\w+\]\n.*users\.farm: true/,
     );
     t.deepEqual(readdirSync(join(folder, 'out')), []);
   },

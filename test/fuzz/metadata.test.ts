@@ -7,11 +7,11 @@ import test from 'ava';
 import fc from 'fast-check';
 import { KilnError } from '../../src/errors.ts';
 import { runConfined } from '../../src/host/confine/run.ts';
+import { parseRepomd } from '../../src/packages/repository/metadata/index-task.ts';
 import {
   ModulesParser,
   moduleMetadataSchema,
 } from '../../src/packages/repository/metadata/modules.ts';
-import { parseRepomd } from '../../src/packages/repository/metadata/parse-repomd.ts';
 import { repomdSchema } from '../../src/packages/repository/metadata/repomd.ts';
 import { damagedText } from './damage.ts';
 

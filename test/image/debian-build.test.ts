@@ -20,7 +20,8 @@ let storeBefore: Map<string, string>;
 
 test.before(async (t) => {
   t.timeout(300_000);
-  state = await imageState();
+  // By the same code: only once in a run of all tests.
+  state = await imageState({ unpacked: 'all' });
   const recipe = await state.recipe('debian-build', 'groups: [buildsys-build]');
   const { paths } = state.engine;
   await obtainPackages(paths, (await planFromRecipe(state.engine, recipe, {})).lock, {

@@ -9,6 +9,7 @@ import { planFromRecipe } from '../../src/image/plan.ts';
 import type { LeasedImage } from '../../src/image/store/images.ts';
 import { readContents } from '../../src/image/store/manifest.ts';
 import { rpmIn } from '../fixtures/roots.ts';
+import { isLong, long } from '../support/long.ts';
 import {
   debianRepository,
   type FixtureRepository,
@@ -27,7 +28,7 @@ const BASE =
 
 test.before(async (t) => {
   t.timeout(300_000);
-  state = await imageState();
+  state = await imageState({ unpacked: 'noarch' });
   edge = await ensureEdgePackages();
   repositories = [
     await debianRepository(),
@@ -108,7 +109,8 @@ test.serial('where it would matter, rpm itself installs everything, in a sandbox
   t.deepEqual(relevant(root, image.tree), []);
 });
 
-test.serial('packages on top of an image: the image’s own rpm installs them', async (t) => {
+// In each run, builds whose requirements are installed on top of an image: test/build/core/build.test.ts.
+long('packages on top of an image: the image’s own rpm installs them', async (t) => {
   t.timeout(300_000);
   const { engine } = state;
   const base = await state.open(await state.recipe('base', `packages: [${BASE}]`, repositories));
@@ -150,9 +152,11 @@ for (const [name, message] of [
   });
 }
 
-for (const name of ['edge-broken-post', 'edge-broken-posttrans']) {
+const MODES = ['auto', 'exact'] as const;
+for (const [index, name] of ['edge-broken-post', 'edge-broken-posttrans'].entries()) {
   test.serial(`a scriptlet that fails late is a warning: ${name}`, async (t) => {
-    for (const mode of ['auto', 'exact']) {
+    // Both ways in long runs; otherwise one for each package.
+    for (const mode of MODES.filter((_, at) => isLong || at === index)) {
       const recipe = await state.recipe(
         `${name}-${mode}`,
         `packages: [${BASE}, ${name}]\nscriptlets: { mode: ${mode} }`,

@@ -21,10 +21,16 @@ test.serial('an id that begins like two images, and a name of two, are neither',
   await writeFile(manifest, text.replaceAll(IMAGE, other));
   const shown = await state.kiln(['image', 'show', IMAGE.slice(0, 12)]);
   t.not(shown.exitCode, 0);
-  t.regex(String(shown.stderr), /^kiln: 2 images begin with b{12}\n.*give more digits: /);
+  t.regex(
+    String(shown.stderr),
+    /^kiln: 2 images begin with b{12} \[E_IMAGE_AMBIGUOUS\]\n.*give more digits: /,
+  );
   const removed = await state.kiln(['image', 'rm', 'busybox']);
   t.not(removed.exitCode, 0);
-  t.regex(String(removed.stderr), /^kiln: 2 images are called busybox\n.*give an id: /);
+  t.regex(
+    String(removed.stderr),
+    /^kiln: 2 images are called busybox \[E_IMAGE_AMBIGUOUS\]\n.*give an id: /,
+  );
   t.is((await state.kiln(['image', 'rm', other.slice(0, 21)])).stdout, other);
   t.deepEqual(await readdir(state.paths.images), [IMAGE]);
 });

@@ -61,7 +61,7 @@ rm -rf /home; ln -s ../../../../../../../../../tmp /home
 
 test.before(async (t) => {
   t.timeout(300_000);
-  state = await imageState();
+  state = await imageState({ unpacked: 'noarch' });
   const directory = join(state.directory, 'repository');
   const outside = join(state.directory, 'outside');
   await mkdir(directory);

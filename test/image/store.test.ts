@@ -30,6 +30,7 @@ import {
 import { cloneTree, copyTree } from '../../src/image/tree/clone.ts';
 import { cleanUpperTree } from '../../src/image/tree/merge-overlay.ts';
 import { makeDeepTree } from '../support/deep-tree.ts';
+import { eventually } from '../support/eventually.ts';
 import { debianRepository, type ImageState, imageState } from './image-state.ts';
 import { differences, snapshotTree } from './tree-snapshot.ts';
 
@@ -140,7 +141,7 @@ test('a build that is killed anywhere leaves nothing that the next one trips ove
       const image = (await leaseImage(paths, String(stdout).trim()))!;
       t.true(snapshotTree(image.tree).has('/usr/bin/perl'));
       await image[Symbol.asyncDispose]();
-      t.deepEqual(await readdir(join(paths.store, 'work')), [], moment);
+      await workRemoved(state);
     }
   }));
 
@@ -170,8 +171,21 @@ test('a build that is killed in its sandbox takes the sandbox with it', (t) =>
     t.true(killed > 0);
     t.is((await state.kiln(['gc'])).exitCode, 0);
     t.deepEqual(await readdir(paths.sandboxes), []);
-    t.deepEqual(await readdir(join(paths.store, 'work')), []);
+    await workRemoved(state);
   }));
+
+/**
+ * Only the client was killed: kilnd's worker ends the build, which may have been done already, by itself. What it
+ * leaves is removed by the next call; one that came before its end has found it at work.
+ */
+async function workRemoved(state: ImageState): Promise<void> {
+  const work = join(state.engine.paths.store, 'work');
+  await eventually(async () => {
+    if ((await readdir(work)).length === 0) return true;
+    await state.kiln(['gc']);
+    return undefined;
+  });
+}
 
 /** Without what tells the time, inode numbers or the order of processes. */
 async function snapshotOf(state: ImageState, id: string): Promise<Map<string, string>> {
@@ -407,10 +421,9 @@ test('a copied tree takes no more room than its model: holes stay holes', async 
   copyTree(join(directory, 'model'), join(directory, 'copy'));
   const copy = join(directory, 'copy', 'file');
   t.deepEqual([statSync(copy).size, statSync(copy).blocks], [2 ** 40, statSync(file).blocks]);
-  const part = ['skip=699999', 'count=12', 'bs=1M', 'status=none'];
-  const content = async (of: string) =>
-    (await execa('dd', [`if=${of}`, ...part], { encoding: 'buffer', maxBuffer: 2 ** 26 })).stdout;
-  t.deepEqual(await content(copy), await content(file));
+  // Both begin in a hole, and end in one.
+  const part = ['--ignore-initial', String(699_999 * 2 ** 20), '--bytes', String(12 * 2 ** 20)];
+  await t.notThrowsAsync(execa('cmp', [...part, copy, file]));
 });
 
 test('a tree too deep to be copied is refused by name', async (t) => {

@@ -8,7 +8,7 @@ import {
   readFileSync,
   readlinkSync,
 } from 'node:fs';
-import { getXattr } from '../../src/host/files/xattr.ts';
+import { getXattr } from '../../src/host/calls/descriptor.ts';
 
 /**
  * Every path of a tree with type, mode, owner, size, digest, link target and capabilities, as one

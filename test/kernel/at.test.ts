@@ -13,6 +13,7 @@ import {
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import test, { type ExecutionContext } from 'ava';
+import { dataExtents } from '../../src/host/calls/descriptor.ts';
 import { hasErrno } from '../../src/host/calls/libc.ts';
 import {
   linkat,
@@ -30,8 +31,6 @@ import {
   symlinkat,
   unlinkat,
 } from '../../src/host/files/at.ts';
-import { dataExtents } from '../../src/host/files/sparse.ts';
-import { makingFilesAs } from '../../src/host/process/user-namespace.ts';
 
 /** A directory and a descriptor of it. */
 function folder(t: ExecutionContext): { path: string; fd: number } {
@@ -132,22 +131,4 @@ test('data is told from holes as the file was written', (t) => {
   t.deepEqual([...dataExtents(fd, 2 ** 20 + 10)], [{ offset: 2 ** 20, length: 10 }]);
   t.deepEqual([...dataExtents(fd, 2 ** 20)], []);
   closeSync(fd);
-});
-
-test('files are made as somebody else, with all capabilities kept, on this thread alone', (t) => {
-  const { path } = folder(t);
-  const status = () => readFileSync('/proc/self/status', 'utf8').match(/^(Cap.*|[UG]id.*)$/gm);
-  const before = status();
-  const during = makingFilesAs({ uid: 54321, gid: 9876 }, () => {
-    writeFileSync(join(path, 'mine'), '');
-    return /^Uid.*$/m.exec(readFileSync('/proc/thread-self/status', 'utf8'))?.[0];
-  });
-  t.is(during, 'Uid:\t0\t0\t0\t54321');
-  t.is(sh(path, 'stat -c %u:%g mine'), '54321:9876\n');
-  t.throws(() =>
-    makingFilesAs({ uid: 1, gid: 1 }, () => {
-      throw new Error('inside');
-    }),
-  );
-  t.deepEqual(status(), before);
 });

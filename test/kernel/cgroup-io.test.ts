@@ -3,7 +3,7 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import test from 'ava';
-import { backingOf, ioLimitLines, parseIoLimits } from '../../src/host/cgroup/cgroup-io.ts';
+import { backingOf, ioLimitLines, parseIoLimits } from '../../src/host/cgroup/cgroup-usage.ts';
 
 test('v2 takes one line of io.max, v1 a line of each throttle file', (t) => {
   // As the kernel's admin-guide/cgroup-v2.rst and cgroup-v1/blkio-controller.rst have them.
@@ -71,7 +71,7 @@ test('the disk below a path is the one that lsblk and findmnt know', (t) => {
 test('an overlay does not tell its disk, a tmpfs has none', (t) => {
   const folder = mkdtempSync(join(tmpdir(), 'kiln-disk-'));
   t.teardown(() => rmSync(folder, { recursive: true }));
-  const module = join(import.meta.dirname, '../../src/host/cgroup/cgroup-io.ts');
+  const module = join(import.meta.dirname, '../../src/host/cgroup/cgroup-usage.ts');
   const script = `set -e; cd "$1"; mkdir all over; mount -t tmpfs tmpfs all
     mkdir all/l all/u all/w; mount -t overlay -o lowerdir=all/l,upperdir=all/u,workdir=all/w o over
     exec "$2" -e "import('$3').then(({backingOf}) =>

@@ -4,9 +4,8 @@ import { existsSync, mkdirSync, readFileSync, rmdirSync, writeFileSync } from 'n
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import test, { type ExecutionContext } from 'ava';
-import { parseCgroupMounts } from '../../src/host/cgroup/cgroup.ts';
+import { parseCgroupMounts, removeOwnCgroups } from '../../src/host/cgroup/cgroup.ts';
 import { ProcessCgroups } from '../../src/host/cgroup/cgroup-files.ts';
-import { removeOwnCgroups } from '../../src/host/cgroup/own-cgroups.ts';
 
 const V1_FIXTURE = `31 23 0:28 / /sys/fs/cgroup rw,relatime - tmpfs tmpfs rw,mode=755
 33 31 0:30 / /sys/fs/cgroup/cpu,cpuacct rw,relatime shared:9 - cgroup cgroup rw,cpu,cpuacct

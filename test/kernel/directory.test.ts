@@ -3,8 +3,7 @@ import { closeSync, mkdtempSync, openSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import test from 'ava';
-import { O_PATH } from '../../src/host/files/at.ts';
-import { readDirectory } from '../../src/host/files/directory.ts';
+import { O_PATH, readDirectory } from '../../src/host/files/at.ts';
 
 test('a directory is read as find(1) reads it', (t) => {
   const directory = mkdtempSync(join(tmpdir(), 'kiln-directory-'));

@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import test, { type ExecutionContext } from 'ava';
 import { acquireLock, lockHolder, tryLock } from '../../src/host/files/flock.ts';
-import { claim, releaseClaim } from '../../src/sandbox/domain/claim.ts';
+import { releaseReservation, reserve } from '../../src/sandbox/domain/reservation.ts';
 import { stopped } from '../support/stopped.ts';
 
 process.env.KILN_PATIENCE = '1';
@@ -60,11 +60,11 @@ test('waiting for a lock whose holder works does not end', async (t) => {
   t.truthy(held);
 });
 
-test('giving back a claim waits no longer for a process that is stopped', async (t) => {
+test('giving back a reservation waits no longer for a process that is stopped', async (t) => {
   const { path, pid } = await heldByOther(t, 'folder');
-  await claim(path, 'range', t.title);
+  await reserve(path, 'range', t.title);
   using _ = await stopped(pid);
-  await t.throwsAsync(releaseClaim(path, 'range', t.title), {
+  await t.throwsAsync(releaseReservation(path, 'range', t.title), {
     code: 'E_LOCKED',
     message: new RegExp(`process ${pid}, which holds the lock ${path}`),
   });

@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import test from 'ava';
 import { startDetached } from '../../src/host/process/child-process.ts';
+import { PATIENCE } from '../support/busybox-state.ts';
 
 test('what is started has a session, signals and stdio of its own', async (t) => {
   const directory = await mkdtemp(join(tmpdir(), 'kiln-test-'));
@@ -16,7 +17,7 @@ test('what is started has a session, signals and stdio of its own', async (t) =>
     mv ${half} ${whole}`;
   startDetached(['/bin/sh', '-c', script, 'sh', 'an argument']);
   let said = '';
-  for (let i = 0; i < 500 && said === ''; i++) {
+  for (let i = 0; i < 1000 * PATIENCE && said === ''; i++) {
     await sleep(10);
     said = await readFile(whole, 'utf8').catch(() => '');
   }

@@ -1,11 +1,12 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync } from 'node:fs';
-import { mkdir, readFile, readlink, stat, writeFile } from 'node:fs/promises';
+import { mkdir, readFile, readlink, rm, stat, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import test from 'ava';
+import { execa } from 'execa';
 import { connect } from '../../src/host/libvirt/connect.ts';
 import { openConnection } from '../../src/host/libvirt/connection.ts';
 import { isWatchedNow } from '../../src/host/libvirt/controllers.ts';
@@ -130,6 +131,12 @@ test('a domain lives in the kernel, in virsh and in the daemon’s own cgroup, t
     const { pid } = await embeddedDaemonStatus(state.paths);
     t.not(await readlink(`/proc/${pid}/ns/mnt`), await readlink('/proc/self/ns/mnt'));
     t.not(await readlink(`/proc/${pid}/ns/cgroup`), await readlink('/proc/self/ns/cgroup'));
+    // A start closes as many descriptors, so they are few where kiln can give commands more.
+    const raises = await execa('sh', ['-c', 'ulimit -n 100; ulimit -n 200'], { reject: false });
+    const { stdout: most } = await execa('sh', ['-c', 'ulimit -H -n']);
+    const limits = await readFile(`/proc/${pid}/limits`, 'latin1');
+    const open = /^Max open files +\d+ +(\d+)/m.exec(limits)?.[1];
+    t.is(open, raises.exitCode === 0 ? '4096' : most);
     t.is((await stat(state.files.run)).mode & 0o777, 0o700);
     t.is((await stat(state.files.socket)).mode & 0o777, 0o700);
 
@@ -243,6 +250,23 @@ test('after kill -9 of the daemon the next call works and finds the domain runni
     // A create on a connection that broke unnoticed is made on a new one.
     t.true(await gone(await crash(state)));
     t.is((await connection.createDomain(state.xml('later', WAITING))).name, 'later');
+  }
+  t.deepEqual(await state.cleared(), []);
+});
+
+test('a daemon whose state was deleted and made anew is replaced, its domains end', async (t) => {
+  const state = await privateState(t);
+  {
+    await using connection = await connect({ paths: state.paths, env: state.env });
+    await connection.createDomain(state.xml('orphan', WAITING));
+    const orphan = await idOf(state, 'orphan');
+    const { pid } = await embeddedDaemonStatus(state.paths);
+    await rm(state.paths.libvirt, { recursive: true });
+    await using next = await connect({ paths: state.paths, env: state.env });
+    t.is((await next.createDomain(state.xml('again', WAITING))).name, 'again');
+    t.true(await gone(Number(pid)));
+    t.true(await gone(orphan));
+    t.is((await state.virsh('list', '--name')).trim(), 'again');
   }
   t.deepEqual(await state.cleared(), []);
 });

@@ -17,13 +17,14 @@ import { execa } from 'execa';
 import { makeKey, rpmkeys } from '../build/signing-keys.ts';
 import { type SourceSpec, sourcePackage } from '../build/source-packages.ts';
 import { debianRepository } from '../image/image-state.ts';
+import { QUICK_PASSPHRASES } from '../support/gnupg-home.ts';
 import { long } from '../support/long.ts';
 import { ends, type MockState, mockState } from './mock-state.ts';
 
 let state: MockState;
 
 test.before(async () => {
-  state = await mockState();
+  state = await mockState('all');
 });
 test.after.always(async () => {
   await state[Symbol.asyncDispose]();
@@ -446,6 +447,7 @@ test.serial(
       await execa('gpgconf', ['--homedir', home, '--kill', 'all'], { reject: false });
       await rm(home, { recursive: true, force: true });
     });
+    await writeFile(join(home, 'gpg-agent.conf'), QUICK_PASSPHRASES);
     const gpg = ['--batch', '--quiet', '--homedir', home, '--pinentry-mode', 'loopback'];
     const make = [
       '--passphrase',

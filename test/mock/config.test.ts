@@ -5,13 +5,13 @@ import test, { type ExecutionContext } from 'ava';
 import { execa } from 'execa';
 import fc from 'fast-check';
 import { KilnError } from '../../src/errors.ts';
+import { writeRecipe } from '../../src/jobs/mock/chroot.ts';
 import { defaultOptions } from '../../src/jobs/mock/config/defaults.ts';
 import { evaluate } from '../../src/jobs/mock/config/language/evaluate.ts';
 import { parse } from '../../src/jobs/mock/config/language/parse.ts';
 import { asLiteral, type ConfigValue, isDict } from '../../src/jobs/mock/config/language/values.ts';
 import { description, expandAll, loadConfig } from '../../src/jobs/mock/config/load.ts';
 import { configMeaning } from '../../src/jobs/mock/config/recipe.ts';
-import { writeRecipe } from '../../src/jobs/mock/config/write-recipe.ts';
 import { loadImageRecipe } from '../../src/recipe/load-image-recipe.ts';
 
 const paths = { root: '/var/lib/kiln-test' };
@@ -329,7 +329,7 @@ test('what cannot be had is named, with what to do instead', async (t) => {
     ...['forcearch', 'no_root_shells'],
   ];
   const plugins = [
-    ...['chroot_scan', 'compress_logs', 'rpmautospec', 'rpkg_preprocessor', 'pm_request'],
+    ...['compress_logs', 'rpmautospec', 'rpkg_preprocessor', 'pm_request'],
     ...['export_buildroot_image', 'procenv', 'showrc', 'scm'],
   ];
   const directory = await folder(t, {
@@ -544,6 +544,7 @@ test('a configuration cannot hang kiln or fill its memory', async (t) => {
       /more than 256 files are included/,
     [`a = ['x']\n${doubled('a.extend(a)')}`]: /this asks for too much/,
     [`a = 'xy'\n${doubled("a = f'{a}{a}'")}`]: /this asks for too much/,
+    [`a = 'xy'\n${doubled("a = '%s%s' % (a, a)")}`]: /this asks for too much/,
     [`a = 'xy'\n${doubled('a = a.join([a, a, a])')}`]: /this asks for too much/,
     [`a = 'xx'\n${doubled("a = a.replace('x', 'xx')")}`]: /this asks for too much/,
     [`config_opts['l'] = 'x'.join(['${'a,'.repeat(999)}']).split(',')\nconfig_opts['root'] = '${loops}'`]:

@@ -64,7 +64,7 @@ const SHOWN: Readonly<Record<string, readonly string[]>> = {
 let state: MockState;
 
 test.before(async () => {
-  state = await mockState();
+  state = await mockState('all');
 });
 test.after.always(async () => {
   await state[Symbol.asyncDispose]();

@@ -4,10 +4,11 @@ import { pathToFileURL } from 'node:url';
 import type { ExecutionContext } from 'ava';
 import { execa } from 'execa';
 import { debianRepository, type ImageState, imageState } from '../image/image-state.ts';
+import { NOARCH_ROOT, type UnpackedSet } from '../support/unpacked-packages.ts';
 
 /** A state directory with a configuration directory of mock's beside it. */
 export interface MockState extends ImageState {
-  /** Holds `demo.cfg`: the fixture packages' build root. */
+  /** Holds `demo.cfg`: a build root of the fixture packages. */
   readonly configs: string;
   /** Runs `kiln-mock -q --configdir … -r demo ARGS`; never rejects. */
   mock(args: readonly string[], options?: CallOptions): Promise<MockResult>;
@@ -27,9 +28,13 @@ export interface MockResult {
 
 export const KILN_MOCK = join(import.meta.dirname, '../../bin/kiln-mock');
 
-/** Makes the state; disposing of it ends its libvirtd and removes everything. */
-export async function mockState(): Promise<MockState> {
-  const images = await imageState();
+/**
+ * Makes the state; disposing of it ends its libvirtd and removes everything.
+ * @param set what the root has: enough for noarch packages, or all of `@buildsys-build`
+ */
+export async function mockState(set: UnpackedSet = 'noarch'): Promise<MockState> {
+  const images = await imageState({ unpacked: set });
+  const packages = set === 'all' ? '@buildsys-build' : NOARCH_ROOT.join(' ');
   // The bundle where it is up to date: most of a call's time would go into loading the sources.
   const { KILN_FROM_SOURCE = '' } = process.env;
   const state = { ...images, env: { ...images.env, KILN_FROM_SOURCE } };
@@ -44,12 +49,12 @@ export async function mockState(): Promise<MockState> {
     join(configs, 'templates/demo.tpl'),
     `config_opts['root'] = 'demo-{{ target_arch }}'
 config_opts['description'] = 'Demo of {{ target_arch }}'
-config_opts['chroot_setup_cmd'] = 'install @buildsys-build'
+config_opts['chroot_setup_cmd'] = 'install ${packages}'
 config_opts['macros']['%_buildshell'] = '/bin/bash'
 config_opts['macros']['%demo'] = 'of {{ root }}'
 config_opts['environment']['DEMO'] = 'two words'
 config_opts['files']['etc/motd'] = 'welcome'
-config_opts['plugin_conf']['chroot_scan_enable'] = True
+config_opts['plugin_conf']['compress_logs_enable'] = True
 config_opts['dnf.conf'] = """
 [main]
 gpgcheck=1

@@ -1,8 +1,7 @@
 import test from 'ava';
 import fc from 'fast-check';
 import { parseCommandLine } from '../../src/cli/mock/command-line.ts';
-import { helpText } from '../../src/cli/mock/help.ts';
-import { OPTIONS } from '../../src/cli/mock/option-table.ts';
+import { helpText, OPTIONS } from '../../src/cli/mock/option-table.ts';
 import { KilnError } from '../../src/errors.ts';
 
 /** Every long option of mock(1) and `mock --help`; those with a value have it after a blank. */

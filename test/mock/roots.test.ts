@@ -76,7 +76,7 @@ test.serial('scriptlets that fill the disk cost the root, and nothing of it is l
 test.serial('a root is what the configuration says; what is left out is named', async (t) => {
   const made = await state.mock(['--init']);
   t.is(made.exitCode, 0, made.stderr);
-  t.regex(made.stderr, /WARNING: \S+demo\.tpl:8: the plugin chroot_scan is left out/);
+  t.regex(made.stderr, /WARNING: \S+demo\.tpl:8: the plugin compress_logs is left out/);
   const script =
     'cat /etc/motd; echo; rpm --eval "%demo %_buildshell"; echo $DEMO; id -un; stat -c %U /builddir; cat /proc/net/dev';
   const lines = (await inRoot(t, script)).split('\n');
@@ -393,7 +393,7 @@ test.serial('configurations are listed and shown, and what there is not is said'
   // What the command line says of plugins is there, and what is not done of it is said.
   const plugins = [
     ...['--enable-plugin', 'ccache', '--plugin-option', 'ccache:max_cache_size=1G'],
-    ...['--plugin-option', 'chroot_scan:only_failed=False', '--disable-plugin=chroot_scan'],
+    ...['--plugin-option', 'chroot_scan:only_failed=False', '--disable-plugin=compress_logs'],
   ];
   const switched = (await state.mock(['--debug-config', ...plugins])).stdout;
   const conf =
@@ -401,13 +401,13 @@ test.serial('configurations are listed and shown, and what there is not is said'
   t.like(JSON.parse((await execa('python3', ['-c', conf], { input: switched })).stdout), {
     ccache_enable: true,
     ccache_opts: { max_cache_size: '1G' },
-    chroot_scan_enable: false,
+    compress_logs_enable: false,
     chroot_scan_opts: { only_failed: false },
   });
-  const silent = await state.mock(['--disable-plugin', 'chroot_scan', '--clean']);
+  const silent = await state.mock(['--disable-plugin', 'compress_logs', '--clean']);
   t.is(silent.stderr, '');
-  const procenv = ['--disable-plugin', 'chroot_scan', '--enable-plugin', 'procenv', '--clean'];
-  t.is((await state.mock(procenv)).stderr, `WARNING: ${leftOut('procenv')}`);
+  const procenv = ['--disable-plugin', 'compress_logs', '--enable-plugin', 'procenv', '--clean'];
+  t.is((await state.mock(procenv)).stderr, `WARNING: ${leftOut('procenv')} [mock-config]`);
   const none = await state.mock(['--enable-plugin', 'nosuch', '--clean']);
   ends(t, none, 5, /there is no plugin nosuch[\s\S]*ccache, /);
   ends(t, await state.mock(['--plugin-option', 'ccache', '--clean']), 5, /PLUGIN:KEY=VALUE/);
@@ -423,7 +423,7 @@ test.serial('configurations are listed and shown, and what there is not is said'
     [],
   );
   const said = await state.mock(['-r', 'debian-build', '--enable-plugin', 'procenv', '--clean']);
-  t.is(said.stderr, `WARNING: ${leftOut('procenv')}`);
+  t.is(said.stderr, `WARNING: ${leftOut('procenv')} [mock-config]`);
   ends(
     t,
     await state.mock(['-r', 'nowhere', '--init']),

@@ -6,6 +6,7 @@ import { execa } from 'execa';
 import { debianRepository } from '../image/image-state.ts';
 import { buildPackages, createRepository } from '../repository/rpm-repository.ts';
 import { GnuPgHome } from '../support/gnupg-home.ts';
+import { NOARCH_ROOT } from '../support/unpacked-packages.ts';
 import { type MockState, mockState } from './mock-state.ts';
 
 let state: MockState;
@@ -32,7 +33,7 @@ test.before(async () => {
     join(state.directory, 'base.yaml'),
     `repositories:
   - { id: debian, directory: ${directory}, gpgcheck: true, gpgkey: ${debian} }
-groups: [buildsys-build]
+packages: [${NOARCH_ROOT.join(', ')}]
 `,
   );
 });

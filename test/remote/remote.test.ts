@@ -29,6 +29,7 @@ import { daemonPid } from '../support/daemon.ts';
 import { until } from '../support/eventually.ts';
 import { processesCalled } from '../support/processes.ts';
 import { type SshServer, sshServer } from '../support/ssh-server.ts';
+import { giveUnpackedPackages, NOARCH_RECIPE } from '../support/unpacked-packages.ts';
 
 interface World {
   readonly far: BusyboxState;
@@ -81,9 +82,17 @@ async function there(
   return { exitCode, stdout: String(stdout), stderr: String(stderr) };
 }
 
-/** Folders of far ends that are there. */
-function leftFolders(): string[] {
+/** Folders of far ends that are there: also those of other tests, or what a killed one left. */
+function farFolders(): string[] {
   return readdirSync('/var/tmp').filter((name) => name.startsWith('kiln-remote-'));
+}
+
+const BEFORE: readonly string[] = farFolders();
+
+/** Whether what is there now, and was not before these tests, goes. */
+async function allFoldersGo(): Promise<boolean> {
+  const now = farFolders().filter((name) => !BEFORE.includes(name));
+  return await until(() => !farFolders().some((name) => now.includes(name)));
 }
 
 test.serial('a command runs there: status, both outputs, standard input', async (t) => {
@@ -102,6 +111,46 @@ test.serial('a command runs there: status, both outputs, standard input', async 
   const named = await execa(KILN, ['ps', '--json'], { env, extendEnv: false });
   t.true(Array.isArray(JSON.parse(String(named.stdout))));
   t.is(daemonPid(world.near.paths.root), undefined);
+});
+
+test.serial('the value of --env NAME is in no words of a process there', async (t) => {
+  const world = t.context;
+  const { cwd } = world;
+  const value = `hidden-${Date.now()}`;
+  // Neither kiln nor ssh there obeys it, and the far machine's own value is not meant.
+  const env = { ...world.env, TOKEN: value, LD_PRELOAD_OF_MINE: value };
+  const script = 'echo "$TOKEN $LD_PRELOAD_OF_MINE [$NONE]"; cat';
+  const names = ['TOKEN', 'LD_PRELOAD_OF_MINE', 'NONE'].flatMap((name) => ['--env', name]);
+  const child = spawn(
+    KILN,
+    ['--host', world.server.url, ...RUN, ...names, '--', 'sh', '-c', script],
+    { env, cwd },
+  );
+  let said = '';
+  child.stdout.on('data', (chunk: Buffer) => {
+    said += chunk.toString();
+  });
+  t.true(await until(() => said.includes('\n')), 'the command has begun');
+  t.is(said, `${value} ${value} []\n`);
+  const words = readdirSync('/proc')
+    .filter((name) => /^\d+$/.test(name))
+    .map((pid) => {
+      try {
+        return readFileSync(`/proc/${pid}/cmdline`, 'utf8');
+      } catch {
+        return '';
+      }
+    });
+  t.true(
+    words.some((line) => line.includes('--env=TOKEN')),
+    'the far kiln is among them',
+  );
+  t.deepEqual(
+    words.filter((line) => line.includes(value)),
+    [],
+  );
+  child.stdin.end();
+  await once(child, 'exit');
 });
 
 test.serial('files go there, and artifacts come back', async (t) => {
@@ -132,7 +181,7 @@ test.serial('files go there, and artifacts come back', async (t) => {
   t.is(readFileSync(join(cwd, 'out/o/d/f'), 'utf8'), 'made\n');
   const result = JSON.parse(readFileSync(join(cwd, 'out/result.json'), 'utf8')) as object;
   t.truthy(result);
-  t.true(await until(() => leftFolders().length === 0));
+  t.true(await allFoldersGo());
 });
 
 test.serial('much of it, both ways', async (t) => {
@@ -150,7 +199,8 @@ test.serial('much of it, both ways', async (t) => {
       ...[...RUN, '--disk', '4G', '--copy-in', 'big:/tmp/big', '--artifact', '/tmp/back'],
       ...['--resultdir', 'much', '--', 'sh', '-c', 'cp /tmp/big /tmp/back; cat /tmp/big'],
     ],
-    { encoding: 'buffer', stdout: { file: join(cwd, 'streamed') } },
+    // More than execa keeps.
+    { encoding: 'buffer', stdout: { file: join(cwd, 'streamed') }, buffer: { stdout: false } },
   );
   t.is(done.exitCode, 0, done.stderr);
   const back = existsSync(join(cwd, 'much/back')) ? 'much/back' : 'much/tmp/back';
@@ -186,12 +236,17 @@ test.serial('packages and chains are built there, and come as they are made', as
   const world = t.context;
   const fixtures = process.env.KILN_FIXTURES ?? join(import.meta.dirname, '../../.cache/fixtures');
   symlinkSync(fixtures, join(world.far.paths.root, 'fixtures'));
-  const image = await there(world, ['image', 'build', 'debian-build'], { timeout: 600_000 });
+  await giveUnpackedPackages(world.far.paths, 'noarch');
+  writeFileSync(join(world.cwd, 'noarch.yaml'), NOARCH_RECIPE);
+  const image = await there(world, ['image', 'build', './noarch.yaml'], { timeout: 600_000 });
   t.is(image.exitCode, 0, image.stderr);
   const first = await sourcePackage(world.cwd, { name: 'first' });
-  const second = await sourcePackage(world.cwd, { name: 'second', install: 'sleep 9' });
+  // Ended below, when the first has come.
+  const seconds = `${process.pid}9`;
+  const install = `sleep ${seconds} || :`;
+  const second = await sourcePackage(world.cwd, { name: 'second', install });
   const chain = there(world, [
-    ...['build', '--chain', '--jobs', '2', '-r', 'debian-build', '--resultdir', 'chain'],
+    ...['build', '--chain', '--jobs', '2', '-r', 'noarch', '--resultdir', 'chain'],
     ...[first, second],
   ]);
   const made = () =>
@@ -207,12 +262,14 @@ test.serial('packages and chains are built there, and come as they are made', as
   t.true(came);
   t.false(ended, 'before the chain has ended');
   t.true(made().every((name) => name.includes('first')));
+  t.true(await until(() => processesCalled('sleep', seconds).length === 1));
+  for (const pid of processesCalled('sleep', seconds)) process.kill(pid);
   const done = await over;
   t.is(done.exitCode, 0, done.stderr);
   t.true(made().some((name) => name.includes('second')));
   t.regex(done.stdout, /first-1-1 +built/);
   const bad = await sourcePackage(world.cwd, { name: 'bad', install: 'exit 7' });
-  const failed = await there(world, ['build', '-r', 'debian-build', bad]);
+  const failed = await there(world, ['build', '-r', 'noarch', bad]);
   t.is(failed.exitCode, 1);
   t.regex(readFileSync(join(world.cwd, 'result/build.log'), 'utf8'), /exit 7/);
 });
@@ -253,7 +310,7 @@ test.serial('a connection that breaks ends the command there', async (t) => {
   const world = t.context;
   const { server, env, cwd } = world;
   for (const whose of ['ssh', 'client', 'sshd']) {
-    const seconds = `77${whose.length}1`;
+    const seconds = `${process.pid}${whose.length}`;
     const child = spawn(KILN, ['--host', server.url, ...RUN, '--', 'sleep', seconds], { env, cwd });
     let said = '';
     child.stderr.on('data', (chunk: Buffer) => {
@@ -273,7 +330,7 @@ test.serial('a connection that breaks ends the command there', async (t) => {
     }
     t.true(await until(() => processesCalled('sleep', seconds).length === 0), whose);
   }
-  t.true(await until(() => leftFolders().length === 0));
+  t.true(await allFoldersGo());
 });
 
 test.serial('a detached job goes on there, and is found again', async (t) => {
@@ -297,7 +354,7 @@ test.serial('a detached job goes on there, and is found again', async (t) => {
   const fetched = await there(world, ['results', 'apart', 'fetched']);
   t.is(fetched.exitCode, 0, fetched.stderr);
   t.true(existsSync(join(world.cwd, 'fetched/result.json')));
-  t.true(await until(() => leftFolders().length === 0));
+  t.true(await allFoldersGo());
 });
 
 test.serial('what does not travel is refused by name, before anything is sent', async (t) => {

@@ -16,8 +16,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import test, { type ExecutionContext } from 'ava';
 import { type Header, pack } from 'tar-stream';
-import { parseAddress } from '../../src/remote/address.ts';
 import { unpacker } from '../../src/remote/unpack.ts';
+import { parseAddress } from '../../src/remote/wire.ts';
 
 type Entry = Partial<Header> & { readonly name: string; readonly content?: string };
 

@@ -1,10 +1,10 @@
 /** What a build tells CI services. The formats are held against what the services document. */
-import { execFileSync } from 'node:child_process';
+
+import { execFileSync, spawnSync } from 'node:child_process';
+import { join } from 'node:path';
 import test from 'ava';
-import { codeQuality } from '../../src/report/ci/code-quality.ts';
-import { LogReader } from '../../src/report/ci/findings.ts';
-import { junitXml } from '../../src/report/ci/junit.ts';
-import { ciProvider, summary } from '../../src/report/ci/provider.ts';
+import { codeQuality, LogReader } from '../../src/report/ci/findings.ts';
+import { chainSummary, ciProvider, junitXml, summary } from '../../src/report/ci/provider.ts';
 import type { Result } from '../../src/result/schema.ts';
 
 const LOG = `Executing(%build): /bin/sh -e
@@ -70,6 +70,15 @@ test('compilers, make, rpmlint and rpm are understood, each once', (t) => {
   t.deepEqual(read(LOG, 50).findings, read(LOG).findings, 'however it comes');
 });
 
+test('rpmlint’s checks of sections, and those named in capitals, are understood', (t) => {
+  const said =
+    'hello.spec: W: no-%prep-section\nhello.x86_64: W: missing-PT_GNU_STACK-section /a\n';
+  t.deepEqual(
+    read(said).findings.map(({ message }) => message),
+    ['no-%prep-section', 'missing-PT_GNU_STACK-section /a'],
+  );
+});
+
 test('tests of %check are understood', (t) => {
   t.deepEqual(
     read(LOG).tests.map(({ name, outcome }) => `${name} ${outcome}`),
@@ -118,6 +127,90 @@ test('junit.xml is XML, and counts what is in it', (t) => {
   t.regex(query('string(//failure[@type="E_BUILD_FAILED"])'), /FAIL: test-two\n```\n<b>&"/);
 });
 
+test('a phase that ran twice is one case of junit.xml', (t) => {
+  const phases = [
+    { name: 'image', startMs: 0, durationMs: 500 },
+    { name: 'image', startMs: 500, durationMs: 250 },
+    { name: 'check', startMs: 750, durationMs: 1000 },
+  ];
+  const xml = junitXml([{ name: 'app', result: result({ phases }), tests: [] }]);
+  const cases = [...xml.matchAll(/<testcase classname="app" name="(\w+)" time="([\d.]+)"/g)];
+  t.deepEqual(
+    cases.map(([, name, time]) => `${name} ${time}`),
+    ['image 0.750', 'check 1.000'],
+  );
+  t.regex(xml, /tests="2" failures="1"/);
+});
+
+const CHAIN = [
+  { name: 'liba', outcome: 'passed', durationMs: 1500, state: 'built', reason: '' },
+  { name: 'app', outcome: 'failed', durationMs: 10, state: 'failed', reason: 'a < b | c' },
+  { name: 'other', outcome: 'skipped', durationMs: 0, state: 'skipped', reason: 'it needs app' },
+] as const;
+
+/** @returns what xmllint finds wrong by the schema of Jenkins */
+function wrongIn(xml: string): string {
+  const schema = join(import.meta.dirname, 'junit.xsd');
+  const { status, stderr } = spawnSync('xmllint', ['--noout', '--schema', schema, '-'], {
+    input: xml,
+    encoding: 'utf8',
+  });
+  return status === 0 ? '' : stderr;
+}
+
+test('junit.xml is as the schema of Jenkins has it, of a chain as well', (t) => {
+  const { tests } = read(LOG);
+  const suites = [{ name: 'app', result: result(), tests }];
+  t.is(wrongIn(junitXml(suites)), '');
+  const xml = junitXml(suites, CHAIN);
+  t.is(wrongIn(xml), '');
+  t.regex(wrongIn(xml.replace('<failure', '<failed').replace('</failure', '</failed')), /failed/);
+  const query = (path: string) =>
+    execFileSync('xmllint', ['--xpath', path, '-'], { input: xml, encoding: 'utf8' }).trim();
+  const chain = '//testsuite[@name="chain"]';
+  t.is(query(`count(${chain}/testcase)`), '3');
+  t.is(query(`string(${chain}/testcase[@name="app"]/failure/@message)`), 'a < b | c');
+  t.is(query(`string(${chain}/testcase[@name="other"]/skipped)`), 'it needs app');
+  t.is(query(`string(${chain}/@skipped)`), '1');
+});
+
+test('a chain’s summary has a row for each package', (t) => {
+  const text = chainSummary(CHAIN);
+  t.regex(text, /^### chain failed: 1 of 3 packages\n/);
+  t.regex(text, /\n\| ` app ` \| failed \| 0\.010 s \| ` a < b {3}c ` \|\n/);
+  t.regex(chainSummary(CHAIN.slice(0, 1)), /^### chain succeeded\n/);
+});
+
+test('what rpm and rpmlint say of a spec is about its path in the checkout', (t) => {
+  const log = new LogReader('packaging/hello.spec');
+  log.push(Buffer.from(LOG));
+  const files = log.findings.map(({ file }) => file);
+  t.deepEqual(files.slice(-3), ['hello.x86_64', 'packaging/hello.spec', 'packaging/hello.spec']);
+});
+
+/** The example of GitLab's documentation: https://docs.gitlab.com/ci/testing/code_quality/#code-quality-report-format */
+const EXAMPLE = {
+  description: "'unused' is assigned a value but never used.",
+  check_name: 'no-unused-vars',
+  fingerprint: '7815696ecbf1c96e6894b779456d330e',
+  severity: 'minor',
+  location: { path: 'lib/index.js', lines: { begin: 42 } },
+};
+
+/** A value's fields and their types. */
+function shape(value: unknown): unknown {
+  if (typeof value !== 'object' || value === null) return typeof value;
+  const fields = Object.entries(value).map(([name, field]) => [name, shape(field)]);
+  return Object.fromEntries(fields.sort());
+}
+
+test('each issue has the shape of GitLab’s example', (t) => {
+  for (const issue of JSON.parse(codeQuality(read(LOG).findings))) {
+    t.deepEqual(shape(issue), shape(EXAMPLE));
+    t.notRegex(issue.location.path, /^(?:\/|\.\/)/, 'relative to the checkout');
+  }
+});
+
 test('code quality has what GitLab asks for, and keeps fingerprints', (t) => {
   const issues = JSON.parse(codeQuality(read(LOG).findings)) as Record<string, unknown>[];
   t.is(issues.length, 6);
@@ -136,12 +229,15 @@ test('code quality has what GitLab asks for, and keeps fingerprints', (t) => {
 test('GitHub’s commands are escaped as it documents, and a log is no command', (t) => {
   const github = ciProvider('auto', { GITHUB_ACTIONS: 'true' })!;
   t.is(github.name, 'github');
-  const finding = { tool: 'compiler', severity: 'error', file: 'a,b:c.c', line: 3 } as const;
+  const finding = { at: 1, tool: 'compiler', severity: 'error', file: 'a,b:c.c', line: 3 } as const;
   t.is(
     github.annotate({ ...finding, column: 4, message: '100%\nof' }),
     '::error file=a%2Cb%3Ac.c,line=3,col=4::100%25%0Aof\n',
   );
-  t.is(github.failure(result()), '::error title=kiln%3A check::a, b: 100%25%0Afailed\n');
+  t.is(
+    github.failed('kiln: check', 'a, b: 100%\nfailed'),
+    '::error title=kiln%3A check::a, b: 100%25%0Afailed\n',
+  );
   const { begin, end } = github.untrusted;
   const token = /^::stop-commands::(.{36})\n$/.exec(begin)?.[1];
   t.is(end, `\n::${token}::\n`);

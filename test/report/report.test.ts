@@ -1,12 +1,12 @@
 /** report.html in Debian's Chromium, without a window. */
-import { execFile } from 'node:child_process';
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { promisify } from 'node:util';
 import test from 'ava';
 import { renewReport } from '../../src/report/write.ts';
 import type { Result } from '../../src/result/schema.ts';
+import { inBrowser } from '../support/chromium.ts';
+import { long } from '../support/long.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'kiln-report-'));
 const owner = { uid: process.getuid?.() ?? 0, gid: process.getgid?.() ?? 0 };
@@ -62,27 +62,82 @@ async function report(name: string, made: Result, log: string): Promise<string> 
   return await renewReport(directory, owner);
 }
 
-/** The document after its scripts have run. */
-async function inBrowser(path: string, hash = ''): Promise<string> {
-  const profile = mkdtempSync(join(folder, 'profile-'));
-  const { stdout } = await promisify(execFile)(
-    'chromium',
-    [
-      ...['--headless', '--no-sandbox', '--disable-gpu', `--user-data-dir=${profile}`],
-      ...['--virtual-time-budget=20000', '--dump-dom', `file://${path}${hash}`],
-    ],
-    { maxBuffer: 2 ** 28, timeout: 120_000 * PATIENCE },
-  );
-  return stdout;
-}
-
 test.serial('a failed build: its cause leads to the line of the log', async (t) => {
   const log = `start\nExecuting(%build): /bin/sh -e\na.c:2:26: error: expected a semicolon\nend\n`;
   const page = await inBrowser(await report('failed', result(), log));
   t.regex(page, /data-ready="4"/);
-  t.regex(page, /<a href="#build\.log:3">line 3<\/a>/);
+  t.regex(page, /<code>a\.c:2:26: [^<]*<\/code><a href="#build\.log:3">line 3<\/a>/);
   t.regex(page, /<option value="1">%build<\/option>/);
   t.regex(page, /failed in build/);
+});
+
+test.serial(
+  'errors far above the end are there with file and line, those of other parts are not',
+  async (t) => {
+    const noise = Array.from({ length: 500 }, (_, n) => `gcc -c file${n}.c`);
+    const log = [
+      ...['Executing(%prep): /bin/sh -e', 'configure.c:1:1: error: only tried', ...noise],
+      ...['Executing(%check): /bin/sh -e', 'src/b.c:7:3: error: ‘x’ undeclared', ...noise],
+      ...['FAIL: test-two', 'PASS: test-three', ...noise, ''],
+    ];
+    const page = await inBrowser(await report('causes', result(), log.join('\n')));
+    const [, failures = ''] = /<ul class="failures">(.*?)<\/ul>/s.exec(page) ?? [];
+    t.regex(
+      failures,
+      /<b>src\/b\.c:7:3<\/b> ‘x’ undeclared <a href="#build\.log:504">line 504<\/a>/,
+    );
+    t.regex(failures, /failed test <b>test-two<\/b> <a href="#build\.log:1005">line 1005<\/a>/);
+    t.notRegex(failures, /configure|test-three/);
+  },
+);
+
+test('the report of a recipe has its log; a command’s file of that name is an artifact', async (t) => {
+  const { build: _, ...others } = result({ failure: null, exit: { code: 3 }, exitStatus: 3 });
+  const log = 'a.c:1:2: error: of a step\n';
+  const recipe = { ...others, request: { argv: ['sh'], recipe: { path: '/r.yaml' } } };
+  const page = readFileSync(await report('recipe', recipe, log), 'utf8');
+  t.regex(page, /data-name="build\.log"/);
+  t.regex(page, /<b>a\.c:1:2<\/b> of a step/);
+  const run = { ...others, request: { argv: ['sh'] } };
+  const other = readFileSync(await report('run', run, log), 'utf8');
+  t.notRegex(other, /data-name|of a step/);
+  t.regex(other, /The command exited with 3\./);
+});
+
+test.serial(
+  'parts of a long log are folded, and open where an address leads into them',
+  async (t) => {
+    const lines = (name: string) => Array.from({ length: 300 }, (_, n) => `${name} ${n}`);
+    const log = [
+      'Executing(%prep): x',
+      ...lines('prep'),
+      'Executing(%build): x',
+      ...lines('build'),
+    ];
+    const path = await report('folded', result(), log.join('\n'));
+    const folded = await inBrowser(path, '#build.log:1');
+    t.regex(folded, /Executing\(%prep\): x {2}\(300 lines\)/);
+    t.regex(folded, /<span>build 0<\/span>/);
+    t.notRegex(folded, /<span>prep \d/);
+    const opened = await inBrowser(path, '#build.log:100');
+    t.regex(opened, /class="marked"[^>]*><a data-line="100">100<\/a><span>prep 98</);
+  },
+);
+
+test.serial('what was added for a build stands apart from its image', async (t) => {
+  const path = await report('added', result(), 'x\n');
+  const directory = join(folder, 'added');
+  writeFileSync(join(directory, 'installed_pkgs.log'), 'a-1-1.noarch\nb-2-2.noarch\n');
+  const layer = { packages: [{ nevra: `b-2-2.noarch${EVIL}` }] };
+  writeFileSync(join(directory, 'lock.json'), JSON.stringify({ layer }));
+  await renewReport(directory, owner);
+  const page = readFileSync(path, 'utf8');
+  t.regex(page, /1 packages were added for this build<\/summary><ul class="packages"><li>b-2-2/);
+  t.regex(page, /2 packages in all/);
+  t.notRegex(page, /<img/);
+  writeFileSync(join(directory, 'lock.json'), '{"layer": 7}');
+  await renewReport(directory, owner);
+  t.notRegex(readFileSync(path, 'utf8'), /were added/);
 });
 
 test.serial('an address names a line', async (t) => {
@@ -137,22 +192,26 @@ test.serial('plots show what was sampled', async (t) => {
   t.is(page.match(/<canvas/g)?.length, 3);
 });
 
-test.serial('a million lines take at most two seconds more than ten', async (t) => {
-  const lines = (count: number) =>
-    Array.from({ length: count }, (_, n) => `gcc -O2 -Wall -c file${n}.c -o file${n}.o`).join('\n');
-  const took = async (path: string) => {
-    const from = performance.now();
-    const page = await inBrowser(path);
-    return { page, ms: performance.now() - from };
-  };
-  const few = await report('few', result(), lines(10));
-  const many = await report('many', result(), lines(1_000_000));
-  await took(few);
-  const short = await took(few);
-  const long = await took(many);
-  t.regex(long.page, /data-ready="1000000"/);
-  t.true(long.ms - short.ms < 2000 * PATIENCE, `${long.ms} ms, ${short.ms} ms with ten lines`);
-  t.true((long.page.match(/<li/g)?.length ?? 0) < 1000, 'only what is seen is in the document');
+async function opens(name: string, count: number) {
+  const lines = Array.from({ length: count }, (_, n) => `gcc -O2 -Wall -c file${n}.c`);
+  const path = await report(name, result(), lines.join('\n'));
+  const from = performance.now();
+  const page = await inBrowser(path);
+  return { page, ms: performance.now() - from };
+}
+
+test.serial('only what is seen of a log is in the document', async (t) => {
+  const { page } = await opens('some', 50_000);
+  t.regex(page, /data-ready="50000"/);
+  t.true((page.match(/<li/g)?.length ?? 0) < 1000);
+});
+
+long('a million lines take at most two seconds more than ten', async (t) => {
+  await opens('first', 10);
+  const short = await opens('few', 10);
+  const much = await opens('many', 1_000_000);
+  t.regex(much.page, /data-ready="1000000"/);
+  t.true(much.ms - short.ms < 2000 * PATIENCE, `${much.ms} ms, ${short.ms} ms with ten lines`);
 });
 
 test.serial('what is no result is refused, and no link is followed', async (t) => {

@@ -1,8 +1,10 @@
 import test from 'ava';
 import type { KilnError } from '../../src/errors.ts';
 import { resolveRepository } from '../../src/packages/repository/configuration.ts';
-import { repositorySchema } from '../../src/packages/repository/configuration-schema.ts';
-import { parseDuration } from '../../src/packages/repository/transport/duration.ts';
+import {
+  parseDuration,
+  repositorySchema,
+} from '../../src/packages/repository/configuration-schema.ts';
 
 const OPTIONS = { arch: 'x86_64', releasever: '43', baseDirectory: '/recipes' };
 

@@ -1,12 +1,15 @@
 import { createHash } from 'node:crypto';
+import { existsSync } from 'node:fs';
 import { mkdir, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { gzipSync, zstdCompressSync } from 'node:zlib';
 import test, { type ExecutionContext } from 'ava';
 import { execa } from 'execa';
+import { packageSets } from '../../fixtures/debian-rpms/sets.ts';
 import type { KilnError } from '../../src/errors.ts';
 import { fetchPackages } from '../../src/packages/repository/fetch-packages.ts';
+import { shellWords } from '../../src/shell-words.ts';
 import { askDnf } from '../solver/dnf.ts';
 import { lockOf, nevras, repository } from './open.ts';
 import { buildPackages, createRepository, temporaryDirectory } from './rpm-repository.ts';
@@ -62,9 +65,15 @@ test.serial('no folder, or one without metadata', async (t) => {
   const error = await t.throwsAsync<KilnError>(lockOf([missing], cache, { install: ['one'] }));
   t.is(error?.code, 'E_REPOSITORY_MISSING');
   t.regex(error?.hint ?? '', /createrepo_c/);
-  const fixtures = repository({ id: 'gone', directory: join(rpms, 'debian-rpms/extras') });
-  const hinted = await t.throwsAsync<KilnError>(lockOf([fixtures], cache, { install: ['one'] }));
-  t.regex(hinted?.hint ?? '', /`scripts\/fixtures --set extras`/);
+  for (const set of ['extras', 'services', 'tools']) {
+    const fixtures = repository({ id: 'gone', directory: join(rpms, 'debian-rpms', set) });
+    const hinted = await t.throwsAsync<KilnError>(lockOf([fixtures], cache, { install: ['one'] }));
+    const [, command = ''] = /`(.+)`/.exec(hinted?.hint ?? '') ?? [];
+    const [script = '', , named] = shellWords(command);
+    t.is(named, set, hinted?.hint);
+    t.true(existsSync(script), script);
+    t.true(packageSets.has(set));
+  }
   for (const name of await readdir(join(rpms, 'repodata'))) {
     if (name.includes('primary')) await rm(join(rpms, 'repodata', name));
   }
@@ -72,13 +81,13 @@ test.serial('no folder, or one without metadata', async (t) => {
   t.is(other?.code, 'E_REPOSITORY_MISSING');
 });
 
-/** Replaces primary by `content`; repomd.xml says of it what is true unless `claims` is given. */
+/** Replaces primary by `content`; repomd.xml says of it what is true unless `lies` are given. */
 async function replacePrimary(
   rpms: string,
   content: Buffer,
   compressed: Buffer,
   suffix: string,
-  claims: Record<string, string> = {},
+  lies: Record<string, string> = {},
 ) {
   const sha = (data: Buffer) => createHash('sha256').update(data).digest('hex');
   const name = `repodata/primary.xml.${suffix}`;
@@ -88,7 +97,7 @@ async function replacePrimary(
     open: `<open-checksum type="sha256">${sha(content)}</open-checksum>`,
     size: `<size>${compressed.length}</size>`,
     openSize: `<open-size>${content.length}</open-size>`,
-    ...claims,
+    ...lies,
   };
   await writeFile(
     join(rpms, 'repodata/repomd.xml'),
@@ -281,8 +290,8 @@ async function changePrimary(rpms: string, change: (xml: string) => string): Pro
   });
   const xml = Buffer.from(change(stdout));
   const compressed = gzipSync(xml);
-  const claims = { size: '', openSize: '' };
-  await replacePrimary(rpms, xml, compressed, 'gz', claims);
+  const lies = { size: '', openSize: '' };
+  await replacePrimary(rpms, xml, compressed, 'gz', lies);
 }
 
 test.serial('converted metadata that was damaged is made anew', async (t) => {

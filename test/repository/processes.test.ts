@@ -5,6 +5,7 @@ import { cp, mkdir, readdir, readFile, stat, writeFile } from 'node:fs/promises'
 import { join } from 'node:path';
 import test from 'ava';
 import { execa } from 'execa';
+import { isLong } from '../support/long.ts';
 import { MirrorServer } from './mirror-server.ts';
 import { lockOf, repository } from './open.ts';
 import { buildPackages, createRepository, temporaryDirectory } from './rpm-repository.ts';
@@ -23,9 +24,22 @@ const PROGRAM = `
   const files = await fetchPackages(lock, { paths });
   process.stdout.write(JSON.stringify(lock));`;
 
+const BUNDLED = [
+  '--import',
+  new URL('../../scripts/testing/bundled-programs.ts', import.meta.url).href,
+];
+
 function start(url: string, cache: string, name: string): ChildProcess {
   const config = repository({ id: 'shared', baseurl: url, gpgcheck: false });
-  const args = ['--input-type=module', '-e', PROGRAM, JSON.stringify(config), cache, name];
+  const args = [
+    ...BUNDLED,
+    '--input-type=module',
+    '-e',
+    PROGRAM,
+    JSON.stringify(config),
+    cache,
+    name,
+  ];
   return spawn(process.execPath, args, { stdio: ['ignore', 'pipe', 'pipe'] });
 }
 
@@ -127,7 +141,7 @@ test.serial('kill -9 while metadata is read: the next run finds nothing half mad
   await buildPackages(root, [{ name: 'one' }]);
   await createRepository(root);
   await using server = await MirrorServer.start(root);
-  for (const moment of [60, 150, 300, 500, 800]) {
+  for (const moment of isLong ? [60, 150, 300, 500, 800] : [60, 150, 400]) {
     const cache = join(directory, `cache-${moment}`);
     const victim = start(server.url, cache, 'one');
     await new Promise((resolve) => setTimeout(resolve, moment));

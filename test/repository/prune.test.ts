@@ -25,12 +25,15 @@ test('old files go, then the least recently used; recent ones and running downlo
   await make('partial/sha256-abandoned', 30);
   await make('partial/sha256-running', 30);
   await make('partial/sha256-young', 3);
+  // Sandboxes write there: a path could lead out of it by the time that it is removed.
+  await make('builds/0/ccache/old', 9999);
   await using _held = await acquireLock(join(cache, 'partial/sha256-running'));
   const removed = await pruneCache({ cache }, { maxSize: 7500, maxAge: 500 * HOUR });
   const entries = await readdir(cache, { recursive: true });
   const left: string[] = [];
   for (const entry of entries) if ((await stat(join(cache, entry))).isFile()) left.push(entry);
   t.deepEqual(left.sort(), [
+    'builds/0/ccache/old',
     'objects/sha256/cc/newer',
     'objects/sha256/dd/now',
     'partial/sha256-running',

@@ -167,6 +167,16 @@ test.serial('a metalink may allow the repomd.xml before the newest', async (t) =
   t.deepEqual(nevras(await lockOf([config], it.cache, { install: ['hello'] })), EXPECTED);
 });
 
+test.serial('a broken metalink is told with the name of its repository', async (t) => {
+  await using it = await scene(t);
+  const config = remote({ metalink: `${it.server.url}metalink` });
+  await writeFile(join(it.root, 'metalink'), '<html>no metalink');
+  const error = await t.throwsAsync<KilnError>(lockOf([config], it.cache, { install: ['hello'] }));
+  t.is(error?.code, 'E_REPOSITORY_METADATA');
+  t.true(error?.message.startsWith(`repository ${config.id}: `), error?.message);
+  t.is(error?.message.split(`repository ${config.id}`).length, 2, error?.message);
+});
+
 test.serial('a mirrorlist, with comments and a dead mirror', async (t) => {
   await using it = await scene(t);
   const list = `# repo = x\nhttp://127.0.0.1:1/\n\nrsync://example.invalid/x\n${it.server.url}good/\n`;

@@ -117,12 +117,12 @@ const attacks: Record<string, Attack> = {
     message: /twice/,
   },
   'a file that is larger than the header says': {
-    rpm: buildRpm({ files: [plain('/a', { claim: { size: 3 } })] }),
+    rpm: buildRpm({ files: [plain('/a', { lie: { size: 3 } })] }),
     code: 'E_RPM_HOSTILE',
     message: /7 bytes in the payload, its header says 3/,
   },
   'content that is not what the header says': {
-    rpm: buildRpm({ files: [plain('/a', { claim: { digest: 'a'.repeat(64) } })] }),
+    rpm: buildRpm({ files: [plain('/a', { lie: { digest: 'a'.repeat(64) } })] }),
     code: 'E_RPM_DIGEST',
     message: /\/a is not what its header says/,
   },
@@ -137,7 +137,7 @@ const attacks: Record<string, Attack> = {
     message: /cut off/,
   },
   'a bomb: more than a package may unpack to': {
-    rpm: buildRpm({ files: [plain('/a', { claim: { size: 2 ** 40 } })] }),
+    rpm: buildRpm({ files: [plain('/a', { lie: { size: 2 ** 40 } })] }),
     code: 'E_DISK',
     message: /it would put 1099511627776 bytes on the disk/,
   },
@@ -202,7 +202,7 @@ const attacks: Record<string, Attack> = {
   'more tags than a header may have': {
     rpm: withMainIntro((intro) => intro.writeUInt32BE(0x10000000, 8)),
     code: 'E_RPM_FORMAT',
-    message: /claims 268435456 tags/,
+    message: /announces 268435456 tags/,
   },
   'a header larger than may be': {
     rpm: withMainIntro((intro) => intro.writeUInt32BE(0x7fffffff, 12)),

@@ -107,7 +107,7 @@ test.serial(
   async (t) => {
     const { gpg } = t.context;
     const directory = scratch(t);
-    await gpg.at('2020-01-01', '--quick-gen-key', 'extended', 'rsa2048', 'sign', '2y');
+    await gpg.at('2020-01-01', '--quick-gen-key', 'extended', 'ed25519', 'sign', '2y');
     const file = copyOf(directory, 'extended');
     await gpg.signPackage(file, 'extended', clock('2020-06-01'));
     await gpg.at('2021-12-01', '--quick-set-expire', await gpg.fingerprint('extended'), '20y');
@@ -125,7 +125,7 @@ test.serial(
   async (t) => {
     const { gpg } = t.context;
     const directory = scratch(t);
-    await gpg.at('2020-01-01', '--quick-gen-key', 'expired', 'rsa2048', 'sign', '1y');
+    await gpg.at('2020-01-01', '--quick-gen-key', 'expired', 'ed25519', 'sign', '1y');
     const before = copyOf(directory, 'before');
     await gpg.signPackage(before, 'expired', clock('2020-06-01'));
     const key = await exported(gpg, directory, 'expired');
@@ -152,7 +152,7 @@ test.serial(
       ['stolen', '1'],
       ['retired', '3'],
     ] as const) {
-      await gpg.at('2020-01-01', '--quick-gen-key', name, 'rsa2048', 'sign', 'never');
+      await gpg.at('2020-01-01', '--quick-gen-key', name, 'ed25519', 'sign', 'never');
       const file = copyOf(directory, name);
       await gpg.signPackage(file, name, clock('2021-01-01'));
       const late = copyOf(directory, `${name}-late`);
@@ -189,7 +189,7 @@ test.serial(
 test.serial('a signature of the future is wrong, with and without its key', async (t) => {
   const { gpg } = t.context;
   const directory = scratch(t);
-  await gpg.at('2020-01-01', '--quick-gen-key', 'future', 'rsa2048', 'sign', 'never');
+  await gpg.at('2020-01-01', '--quick-gen-key', 'future', 'ed25519', 'sign', 'never');
   const file = copyOf(directory, 'future');
   await gpg.signPackage(file, 'future', clock('2035-01-01'));
   const key = await exported(gpg, directory, 'future');
@@ -238,7 +238,7 @@ test.serial('MD5 and SHA-1 are too weak, SHA-224 and longer are not', async (t) 
 test.serial('notations, critical and not', async (t) => {
   const { gpg } = t.context;
   const directory = scratch(t);
-  await gpg.run('--quick-gen-key', 'notations', 'rsa2048', 'sign', 'never');
+  await gpg.run('--quick-gen-key', 'notations', 'ed25519', 'sign', 'never');
   const key = await exported(gpg, directory, 'notations');
   for (const [name, expected, notation] of [
     ['plain', 'ok', []],

@@ -77,8 +77,8 @@ export interface TestFile {
   readonly inode?: number;
   readonly flags?: number;
   readonly caps?: string;
-  /** What the header claims where it is not the truth. */
-  readonly claim?: { readonly size?: number; readonly digest?: string };
+  /** what the header says where it is not the truth. */
+  readonly lie?: { readonly size?: number; readonly digest?: string };
 }
 
 export interface TestRpm {
@@ -156,8 +156,8 @@ function fileTags(files: readonly TestFile[]): Value[] {
     type: 'strings',
     values,
   });
-  const large = files.some((file) => (file.claim?.size ?? 0) > 0xffffffff);
-  const sizes = files.map((file) => file.claim?.size ?? content(file).length);
+  const large = files.some((file) => (file.lie?.size ?? 0) > 0xffffffff);
+  const sizes = files.map((file) => file.lie?.size ?? content(file).length);
   return [
     large ? { tag: 5008, type: 'int64', values: sizes } : int32(1028, sizes),
     { tag: 1030, type: 'int16', values: files.map((file) => file.mode) },
@@ -169,7 +169,7 @@ function fileTags(files: readonly TestFile[]): Value[] {
     strings(
       1035,
       files.map((file) =>
-        isFile(file) ? (file.claim?.digest ?? hash('sha256', content(file), 'hex')) : '',
+        isFile(file) ? (file.lie?.digest ?? hash('sha256', content(file), 'hex')) : '',
       ),
     ),
     strings(

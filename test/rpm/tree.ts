@@ -1,7 +1,7 @@
 import { hash } from 'node:crypto';
 import { closeSync, lstatSync, openSync, readdirSync, readFileSync, readlinkSync } from 'node:fs';
 import { join } from 'node:path';
-import { getXattr } from '../../src/host/files/xattr.ts';
+import { getXattr } from '../../src/host/calls/descriptor.ts';
 
 /** All that can be seen of one path of a tree. */
 export interface Seen {

@@ -6,7 +6,7 @@ import { cgroupHierarchies } from '../../src/host/cgroup/cgroup.ts';
 import { connect } from '../../src/host/libvirt/connect.ts';
 import type { SandboxProcess } from '../../src/sandbox/command/process.ts';
 import { type Engine, openSandbox } from '../../src/sandbox/open.ts';
-import { ROOT_CAPABILITIES } from '../../src/sandbox/policy/capabilities.ts';
+import { ROOT_CAPABILITIES } from '../../src/sandbox/policy/specification.ts';
 import type { Sandbox } from '../../src/sandbox/sandbox.ts';
 import { type BusyboxState, busyboxState, IMAGE } from '../support/busybox-state.ts';
 import { ownCaller } from '../support/own-caller.ts';

@@ -1,8 +1,12 @@
 import { readlinkSync } from 'node:fs';
 import test from 'ava';
 import type { KilnError } from '../../src/errors.ts';
-import { type CommandPlan, readCommandFacts } from '../../src/sandbox/command/command-facts.ts';
-import { type ExpectedFacts, readSandboxFacts } from '../../src/sandbox/command/facts.ts';
+import {
+  type CommandPlan,
+  type ExpectedFacts,
+  readCommandFacts,
+  readSandboxFacts,
+} from '../../src/sandbox/command/facts.ts';
 
 /**
  * What kiln makes of a report of the init, line by line. Whether the report is true is tested in

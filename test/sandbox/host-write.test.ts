@@ -125,7 +125,7 @@ test('a recipe, a service and the library are refused alike', async (t) => {
   t.regex(String(created.stderr), /\/etc is not bound writable/);
   const confirmed = await state.kiln(create.toSpliced(2, 0, '--allow-host-write'));
   t.is(confirmed.exitCode, 0, String(confirmed.stderr));
-  t.is((await state.kiln(['service', 'delete', 'writes'])).exitCode, 0);
+  t.is((await state.kiln(['service', 'delete', '--yes', 'writes'])).exitCode, 0);
 
   await using kiln = openKiln({ env: state.env });
   const binds = [{ source: await realpath('/etc'), target: '/b', readonly: false }];

@@ -1,7 +1,7 @@
 import { execFileSync } from 'node:child_process';
 import { once } from 'node:events';
-import { statSync } from 'node:fs';
-import { mkdtemp, readdir, rm } from 'node:fs/promises';
+import { statfsSync, statSync } from 'node:fs';
+import { mkdtemp, readdir, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { text } from 'node:stream/consumers';
@@ -71,5 +71,24 @@ test('what a command leaves running writes to a bind no more once its result is 
   execFileSync('sleep', ['0.3']);
   t.is(statSync(join(folder, 'x')).size, size);
   t.true(size > 0);
-  await report.removed;
+  await report.remove();
+});
+
+test('a link in place of /tmp does not have a disk of this host’s looked at', async (t) => {
+  await using state = await busyboxState();
+  await using kiln = openKiln({ env: state.env });
+  const full = await mkdtemp(join(tmpdir(), 'kiln-full-'));
+  execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=64k', 'none', full]);
+  t.teardown(async () => {
+    execFileSync('umount', [full]);
+    await rm(full, { recursive: true });
+  });
+  await writeFile(join(full, 'x'), Buffer.alloc(1 << 20)).catch(() => undefined);
+  t.is(statfsSync(full).bavail, 0);
+  await using sandbox = await kiln.open({ image: IMAGE, user: 'root', privateTmp: false });
+  const script = `rm -rf /tmp; ln -s ${full} /tmp`;
+  const swap = await sandbox.spawn('sh', ['-ec', script]);
+  t.deepEqual(await once(swap, 'exit'), [0, null]);
+  const end = { exitCode: 1, signal: null, timeLimit: null };
+  t.is(sandbox.planned.limitHit(end, sandbox.planned.usage()), null);
 });

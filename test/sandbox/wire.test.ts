@@ -1,27 +1,18 @@
-import { readFileSync } from 'node:fs';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import test from 'ava';
 import fc from 'fast-check';
-import { guestHeader, guestSource } from '../../scripts/guest-wire.ts';
-import { GUEST_HEADER, GUEST_SOURCE } from '../../scripts/write-wire.ts';
 import { KilnError } from '../../src/errors.ts';
 import { closeDescriptor } from '../../src/host/calls/descriptor.ts';
-import { MessageSender } from '../../src/host/sockets/message-sender.ts';
 import { unixSocketPair } from '../../src/host/sockets/unix-socket.ts';
+import { MessageSender } from '../../src/host/sockets/watch.ts';
 import { Channel } from '../../src/sandbox/command/channel.ts';
 import { AnswerDecoder } from '../../src/sandbox/wire/decode.ts';
-import { encodeMessage, encodeRequest } from '../../src/sandbox/wire/encode.ts';
-import { encodeExec } from '../../src/sandbox/wire/exec.ts';
+import { encodeExec, encodeMessage, encodeRequest } from '../../src/sandbox/wire/encode.ts';
 import { ANSWERS, FAILURES, FIELDS, type Message, REQUESTS } from '../../src/sandbox/wire/table.ts';
 import { buildGuestHarness, readByGuest } from '../support/guest-harness.ts';
 import { type Damage, damagedMessages, wholeMessage } from '../support/wire-damage.ts';
-
-test('the init’s files are what the table says', (t) => {
-  t.is(readFileSync(GUEST_HEADER, 'utf8'), guestHeader());
-  t.is(readFileSync(GUEST_SOURCE, 'utf8'), guestSource());
-});
 
 test('no number of the table is there twice', (t) => {
   const numbers = [

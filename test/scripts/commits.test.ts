@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import test from 'ava';
 import { execa } from 'execa';
-import { commitProblems, newCommitProblems } from '../../scripts/check-commits.ts';
+import { commitProblems, newCommitProblems } from '../../scripts/check/commits.ts';
 
 const BODY = '\n\nA claim never sweeps.';
 
@@ -32,8 +32,8 @@ test('new commits of a repository are those that origin/main has not', async (t)
   await git('init', '-b', 'main');
   await commit('Old ones are left alone');
   t.deepEqual(newCommitProblems(top), [], 'before the script');
-  mkdirSync(join(top, 'scripts'));
-  writeFileSync(join(top, 'scripts/check-commits.ts'), '');
+  mkdirSync(join(top, 'scripts/check'), { recursive: true });
+  writeFileSync(join(top, 'scripts/check/commits.ts'), '');
   await git('add', '.');
   await commit('Added the script');
   await commit('Changed it');

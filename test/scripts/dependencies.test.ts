@@ -22,7 +22,7 @@ async function locked(folder: string): Promise<[string, LockedPackage][]> {
   return Object.entries(packages).filter(([name]) => name !== '');
 }
 
-for (const folder of ['.', 'scripts/toolchain']) {
+for (const folder of ['.', 'scripts/setup/toolchain']) {
   test(`every package of ${folder}/package-lock.json is pinned by a digest`, async (t) => {
     const packages = await locked(folder);
     t.true(packages.length > 0);

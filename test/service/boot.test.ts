@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import test from 'ava';
 import { execa } from 'execa';
 import { cgroupHierarchies } from '../../src/host/cgroup/cgroup.ts';
-import { instanceFiles } from '../../src/service/instance-files.ts';
+import { instanceFiles } from '../../src/service/lifecycle/store.ts';
 import { KILN, PATIENCE } from '../support/busybox-state.ts';
 import { eventually } from '../support/eventually.ts';
 import { freePort } from './free-port.ts';

@@ -13,28 +13,26 @@ import {
   parsePublish,
   serviceJsonSchema,
 } from '../../src/service/definition/definition.ts';
-import { readDefinition } from '../../src/service/definition/definition-file.ts';
+import { readDefinition, readOldSandbox } from '../../src/service/definition/definition-file.ts';
 import {
   cronFile,
-  hostEnvironment,
+  hostInvocation,
   removeHostUnit,
   sharedUnits,
   templateUnit,
   writeHostUnits,
 } from '../../src/service/definition/host-units.ts';
-import { readOldSandbox } from '../../src/service/definition/old-sandbox-file.ts';
 import { mergeAccounts, planMerge } from '../../src/service/lifecycle/merge-trees.ts';
-import { guardianScript } from '../../src/service/lifecycle/start.ts';
-import { deleteService } from '../../src/service/lifecycle/stop.ts';
+import { deleteService, guardianScript } from '../../src/service/lifecycle/start-stop.ts';
 import type { StoredService } from '../../src/service/lifecycle/store.ts';
 import type { TreeEntry } from '../../src/service/lifecycle/tree.ts';
+import { readUnit } from '../../src/service/unit/read-unit.ts';
+import { parseUnitFile } from '../../src/service/unit/unit-file.ts';
 import {
   commandArguments,
   parseEnvironmentFile,
   parseExecLine,
-} from '../../src/service/unit/exec-line.ts';
-import { readUnit } from '../../src/service/unit/read-unit.ts';
-import { parseUnitFile } from '../../src/service/unit/unit-file.ts';
+} from '../../src/service/unit/values.ts';
 import { makeDeepTree } from '../support/deep-tree.ts';
 
 const context = {
@@ -256,8 +254,8 @@ test('the host’s units find the state, the libvirt and the Node of whoever wro
   const paths = statePaths({ KILN_STATE: '/srv/kiln' });
   const env = { KILN_URI: 'lxc:///system', HOME: '/root' };
   const found = { KILN_STATE: '/srv/kiln', KILN_URI: 'lxc:///system', KILN_NODE };
-  t.deepEqual(hostEnvironment(paths, env), found);
-  t.deepEqual(hostEnvironment(statePaths({}), {}), { KILN_NODE });
+  t.deepEqual(hostInvocation(paths, env).env, found);
+  t.deepEqual(hostInvocation(statePaths({}), {}).env, { KILN_NODE });
 });
 
 testProp(

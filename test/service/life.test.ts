@@ -52,7 +52,7 @@ test.serial('a command is served through a published port, with data of its own'
   const ports = { one: await freePort(), two: await freePort() };
   for (const name of ['one', 'two'] as const) {
     await create(name, ['--user', 'root', '-p', `${ports[name]}:80`], ...HTTPD);
-    const { directory } = (await import('../../src/service/instance-files.ts')).instanceFiles(
+    const { directory } = (await import('../../src/service/lifecycle/store.ts')).instanceFiles(
       state.paths,
       name,
     );
@@ -284,7 +284,7 @@ test.serial('a service that cannot run says why, and is not tried forever', asyn
   t.regex(String(refused.stderr), new RegExp(`cannot listen on 127.0.0.1 port ${port}`));
   t.regex(String(refused.stderr), /set taken --publish HOSTPORT:80`/);
   // Nobody goes on trying.
-  t.is((await service('delete', 'taken')).exitCode, 0);
+  t.is((await service('delete', '--volumes', 'taken')).exitCode, 0);
 });
 
 test.serial('files that people write are checked, with the place of a mistake', async (t) => {
@@ -327,11 +327,11 @@ test.serial(
     await writeFile(
       file,
       `<network><name>peers</name><forward mode='open'/><bridge name='${bridge}' stp='off' delay='0'/>
-       <ip address='10.97.${third}.1' prefix='24'/></network>`,
+       <ip address='10.93.${third}.1' prefix='24'/></network>`,
     );
     await virsh('net-create', file);
     try {
-      const address = (last: number) => `10.97.${third}.${last}`;
+      const address = (last: number) => `10.93.${third}.${last}`;
       for (const last of [5, 6]) {
         const network = `peers,address=${address(last)}/24,gateway=${address(1)}`;
         await create(`net${last}`, ['--user', 'root', '-N', network], ...HTTPD.with(-1, '/etc'));
@@ -386,7 +386,10 @@ test.serial(
 
 test.serial('stopped means gone; deleted means everything', async (t) => {
   const { initPid, domain } = (await statusOf('three'))!;
-  t.regex(String((await service('delete', 'three')).stderr), /service three is running/);
+  t.regex(
+    String((await service('delete', '--volumes', 'three')).stderr),
+    /service three is running/,
+  );
   const stopped = await service('stop', 'three');
   t.is(stopped.exitCode, 0, String(stopped.stderr));
   await t.throwsAsync(stat(`/proc/${initPid}`));
@@ -394,7 +397,7 @@ test.serial('stopped means gone; deleted means everything', async (t) => {
   t.false(domains.stdout.split('\n').includes(domain));
   // Its unit is tried again a few times, each time later.
   t.regex((await failureOf('missing')).reason, /nonesuch|command\.service/);
-  const deleted = await service('delete', 'three', 'broken', 'missing');
+  const deleted = await service('delete', '--volumes', 'three', 'broken', 'missing');
   t.is(deleted.exitCode, 0, String(deleted.stderr));
   await t.throwsAsync(stat(join(state.paths.services, 'three')));
   t.regex(String((await service('start', 'three')).stderr), /no service three/);

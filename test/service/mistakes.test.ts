@@ -1,7 +1,7 @@
 import { chmod, mkdir, readFile, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import test from 'ava';
-import { changeService } from '../../src/service/definition/configuration.ts';
+import { changeService } from '../../src/service/definition/definition-file.ts';
 import { readService } from '../../src/service/lifecycle/store.ts';
 import { type BusyboxState, busyboxState, IMAGE } from '../support/busybox-state.ts';
 import { freePort } from './free-port.ts';
@@ -177,7 +177,10 @@ test.serial('set: what is no setting, no change, or two at once is an error', as
     const { exitCode, stderr } = await service('set', 'idle', ...options);
     return `${exitCode} ${stderr}`;
   };
-  t.regex(await said('--unset', 'memroy'), /^125 .*no setting memroy\n.*did you mean memory\?/);
+  t.regex(
+    await said('--unset', 'memroy'),
+    /^125 .*no setting memroy \[E_\w+\]\n.*did you mean memory\?/,
+  );
   t.regex(await said(), /^125 .*give a setting to change/);
   t.regex(
     await said('-p', '8081:80', '--unset', 'publish'),
@@ -189,10 +192,13 @@ test.serial('set: what is no setting, no change, or two at once is an error', as
 test.serial('a unit or a service that is not there is an error', async (t) => {
   const reload = await service('reload', '--unit', 'comand.service');
   t.is(reload.exitCode, 125);
-  t.regex(String(reload.stderr), /has the unit comand\.service\n.*did you mean command\.service\?/);
+  t.regex(
+    String(reload.stderr),
+    /has the unit comand\.service \[E_\w+\]\n.*did you mean command\.service\?/,
+  );
   const uninstall = await service('uninstall', 'idel');
   t.is(uninstall.exitCode, 125);
-  t.regex(String(uninstall.stderr), /no service idel\n.*did you mean idle\?/);
+  t.regex(String(uninstall.stderr), /no service idel \[E_\w+\]\n.*did you mean idle\?/);
   t.is(await ok('uninstall', 'idle'), 'idle was not installed');
 });
 
@@ -226,6 +232,6 @@ test.serial(
     const { stdout, stderr } = await service('list');
     t.regex(String(stdout), /^open +broken$/m);
     t.regex(String(stderr), /open\/service\.yaml:\d+:9: memory: "lots" is no size/);
-    await ok('delete', 'open');
+    await ok('delete', '--yes', 'open');
   },
 );

@@ -48,7 +48,7 @@ test.before(async () => {
     const files = [...new Set([...list, '/var/lib'])].map((path) => ({ ...real.files[0]!, path }));
     const stored = { ...real, name, version: '1', release: '2', files };
     await mkdir(dirname(entry), { recursive: true });
-    writeEntry(dirname(entry), stored, []);
+    writeEntry(dirname(entry), fixture('payload-test-0.1-w3'), stored, []);
   }
 });
 test.after.always(() => state[Symbol.asyncDispose]());
@@ -89,6 +89,6 @@ test('what tmpfiles.d, sysusers.d and the unit give a package is its own, and em
 test('a package that the image does not have is an error that names the one that was meant', async (t) => {
   const wrong = await create('wrong', '-P', 'othre');
   t.is(wrong.exitCode, 125);
-  t.regex(String(wrong.stderr), /no package othre\n.*did you mean other\?/);
+  t.regex(String(wrong.stderr), /no package othre \[E_\w+\]\n.*did you mean other\?/);
   t.is((await create('right', '-P', 'other')).exitCode, 0);
 });

@@ -5,7 +5,7 @@ import { connect } from 'node:net';
 import { join } from 'node:path';
 import test from 'ava';
 import { execa } from 'execa';
-import { instanceFiles } from '../../src/service/instance-files.ts';
+import { instanceFiles } from '../../src/service/lifecycle/store.ts';
 import type { ServiceStatus } from '../../src/service/status.ts';
 import { KILN } from '../support/busybox-state.ts';
 import { eventually } from '../support/eventually.ts';
@@ -211,14 +211,14 @@ test.serial('an upgrade that is not healthy goes back, data included', async (t)
   const { image } = (await statusOf('shop'))!;
   const upgraded = await service('upgrade', 'shop', '--to', recipe);
   t.is(upgraded.exitCode, 125);
-  t.regex(upgraded.stderr, /back on its old image\n.*(?:unhealthy|HTTP status 503)/s);
+  t.regex(upgraded.stderr, /back on its old image \[E_\w+\]\n.*(?:unhealthy|HTTP status 503)/s);
   t.is((await statusOf('shop'))?.image, image);
   t.is(await get(ports.shop), 'the shop');
 });
 
 long('an upgrade whose maker was killed is undone by the next start', async (t) => {
   await service('stop', 'shop');
-  const { keepPrevious } = await import('../../src/service/lifecycle/previous.ts');
+  const { keepPrevious } = await import('../../src/service/lifecycle/upgrade.ts');
   const files = instanceFiles(state.paths, 'shop');
   // As it is in the middle of an upgrade: the copy is there, /etc and the image are not what they were.
   await keepPrevious(files);
@@ -246,7 +246,8 @@ test.serial('what a service writes is bounded by its image’s size', async (t) 
     ],
   );
   t.is(made.exitCode, 0, made.stderr);
-  t.is((await service('start', 'cache')).exitCode, 0);
+  const begun = await service('start', 'cache');
+  t.is(begun.exitCode, 0, begun.stderr);
   const full = await service(
     'execute',
     'cache',

@@ -8,6 +8,7 @@ import { stopEmbeddedDaemon } from '../../src/host/libvirt/embedded/daemon.ts';
 import { type StatePaths, statePaths } from '../../src/host/state/paths.ts';
 import type { ServiceStatus } from '../../src/service/status.ts';
 import { KILN, PATIENCE } from '../support/busybox-state.ts';
+import { isLong } from '../support/long.ts';
 
 /** A state directory for services of the fixture repository's servers. */
 export interface ServiceState extends AsyncDisposable {
@@ -32,7 +33,8 @@ function runService(env: NodeJS.ProcessEnv, args: readonly string[]) {
 
 /** Makes one; disposing of it stops its services and libvirtd. */
 export async function serviceState(): Promise<ServiceState> {
-  await ensureDebianRpms('extras');
+  // MariaDB is there for --long alone.
+  for (const set of isLong ? ['services', 'extras'] : ['services']) await ensureDebianRpms(set);
   const directory = await mkdtemp(join(tmpdir(), 'kiln-services-'));
   await chmod(directory, 0o755);
   const env = {

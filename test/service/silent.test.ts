@@ -4,9 +4,9 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import test from 'ava';
 import { execa } from 'execa';
 import { embeddedFiles } from '../../src/host/libvirt/embedded/files.ts';
-import { isDead } from '../../src/host/process/process.ts';
-import { instanceFiles } from '../../src/service/instance-files.ts';
-import { hasPrevious } from '../../src/service/lifecycle/previous.ts';
+import { isDead, waitForDeath } from '../../src/host/process/process.ts';
+import { instanceFiles } from '../../src/service/lifecycle/store.ts';
+import { hasPrevious } from '../../src/service/lifecycle/upgrade.ts';
 import type { ServiceStatus } from '../../src/service/status.ts';
 import { processesWith } from '../libvirt/private-state.ts';
 import {
@@ -46,7 +46,7 @@ async function statusOf(name: string): Promise<ServiceStatus | undefined> {
 }
 
 async function runs(): Promise<boolean> {
-  const { isSupervised } = await import('../../src/service/lifecycle/stop.ts');
+  const { isSupervised } = await import('../../src/service/supervisor/supervisor-client.ts');
   return await isSupervised(instanceFiles(state.paths, 'one'));
 }
 
@@ -126,14 +126,14 @@ test.serial('a stopped supervisor: status and list say so, execute and stop end'
     held[Symbol.dispose]();
   }
   t.true(isDead(supervisorPid));
-  t.true(isDead(initPid));
+  t.true(await waitForDeath(initPid, 20_000 * PATIENCE));
 });
 
 test.serial('a start ends when its supervisor is stopped meanwhile', async (t) => {
   t.is((await service('start', 'one')).exitCode, 0);
   const { supervisorPid } = (await statusOf('one'))!;
   using _ = await stopped(supervisorPid);
-  const { waitUntilStarted } = await import('../../src/service/lifecycle/start.ts');
+  const { waitUntilStarted } = await import('../../src/service/lifecycle/start-stop.ts');
   process.env.KILN_PATIENCE = '2';
   const files = instanceFiles(state.paths, 'one');
   await t.throwsAsync(

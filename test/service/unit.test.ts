@@ -5,15 +5,16 @@ import test from 'ava';
 import { execa } from 'execa';
 import { startOrder } from '../../src/service/definition/service-units.ts';
 import { Tree } from '../../src/service/lifecycle/tree.ts';
+import { GIVEN, HONOURED, UNSUPPORTED } from '../../src/service/unit/keys.ts';
+import { loadUnit } from '../../src/service/unit/load-unit.ts';
 import {
   commandArguments,
   parseEnvironmentFile,
   parseExecLine,
-} from '../../src/service/unit/exec-line.ts';
-import { GIVEN, HONOURED, UNSUPPORTED } from '../../src/service/unit/keys.ts';
-import { loadUnit } from '../../src/service/unit/load-unit.ts';
-import { unescapeUnitName, unitNameParts } from '../../src/service/unit/specifiers.ts';
-import { parseTimeSpan } from '../../src/service/unit/time-span.ts';
+  parseTimeSpan,
+  unescapeUnitName,
+  unitNameParts,
+} from '../../src/service/unit/values.ts';
 
 const surroundings = { hostname: 'web', machineId: 'a'.repeat(32) };
 const context = {

@@ -2,8 +2,8 @@ import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import test from 'ava';
 import { execa } from 'execa';
+import { exportBuildrootLock } from '../../src/jobs/rpmbuild/buildroot/root-files.ts';
 import { fetchPackages } from '../../src/packages/repository/fetch-packages.ts';
-import { exportBuildrootLock } from '../../src/packages/solver/export-buildroot-lock.ts';
 import { MirrorServer } from '../repository/mirror-server.ts';
 import { lockOf, repository } from '../repository/open.ts';
 import {

@@ -11,6 +11,7 @@ import { removeTree } from '../../src/host/files/remove-tree.ts';
 import { treeUsage } from '../../src/host/files/tree-usage.ts';
 import { DiskWatch } from '../../src/host/state/disk-watch.ts';
 import { makeDeepTree, perl } from '../support/deep-tree.ts';
+import { until } from '../support/eventually.ts';
 
 const MIB = 2 ** 20;
 
@@ -62,7 +63,7 @@ test.serial(
     const ended = once(child, 'exit');
     busy(5000);
     t.deepEqual(await ended, [null, 'SIGKILL']);
-    await sleep(100);
+    t.true(await until(() => watch.signal.aborted));
     t.is((watch.signal.reason as KilnError).code, 'E_DISK_LOW');
     t.true((await freeOf(directory)) > 0);
   },
@@ -82,7 +83,7 @@ test.serial('a tree may grow by its bound, and what others write does not count'
   const child = writer(t, tree, 'while :; do head -c 5M /dev/zero >> more; done');
   watch.kills(child.pid!);
   t.deepEqual(await once(child, 'exit'), [null, 'SIGKILL']);
-  await sleep(100);
+  t.true(await until(() => watch.signal.aborted));
   const { code, message } = watch.signal.reason as KilnError;
   t.is(code, 'E_DISK');
   t.regex(message, /the test put more than 104857600 bytes/);

@@ -6,18 +6,22 @@ import { connect } from '../../src/host/libvirt/connect.ts';
 import { failureWords } from '../../src/sandbox/command/failures.ts';
 import { SandboxDomain } from '../../src/sandbox/domain/sandbox-domain.ts';
 import { startDomain } from '../../src/sandbox/domain/start-domain.ts';
+import { type LabelRequest, labelOperation } from '../../src/sandbox/labels/labels.ts';
 import { securityModule } from '../../src/sandbox/labels/module.ts';
 import { labelFile } from '../../src/sandbox/labels/relabel.ts';
-import { type LabelRequest, labelOperation } from '../../src/sandbox/labels/request.ts';
+import { planFilesystem } from '../../src/sandbox/policy/filesystem.ts';
 import {
   type Capability,
   capabilityMask,
   capabilityNames,
-} from '../../src/sandbox/policy/capabilities.ts';
-import { planFilesystem } from '../../src/sandbox/policy/filesystem.ts';
+} from '../../src/sandbox/policy/specification.ts';
 import type { SeccompFilter } from '../../src/sandbox/seccomp/profile.ts';
-import { encodeRequest } from '../../src/sandbox/wire/encode.ts';
-import { encodeExec, type LandlockWall, type ResourceLimit } from '../../src/sandbox/wire/exec.ts';
+import {
+  encodeExec,
+  encodeRequest,
+  type LandlockWall,
+  type ResourceLimit,
+} from '../../src/sandbox/wire/encode.ts';
 import type { SetupOperation } from '../../src/sandbox/wire/table.ts';
 import type { BusyboxState } from './busybox-state.ts';
 import { sandboxSpecification } from './specification.ts';

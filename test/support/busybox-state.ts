@@ -27,7 +27,15 @@ export interface BusyboxState extends AsyncDisposable {
   kiln(args: readonly string[], options?: Options): ResultPromise;
 }
 
-export const KILN = join(import.meta.dirname, '../../bin/kiln');
+const top = join(import.meta.dirname, '../..');
+
+export const KILN = join(top, 'bin/kiln');
+
+/** The program that Node runs where nobody asks the daemon: the bundle's in scripts/test, else that of the sources. */
+export const MAIN = join(
+  top,
+  process.env.KILN_FROM_SOURCE === '' ? 'dist/kiln.cjs' : 'src/programs/command-line.ts',
+);
 
 /** Makes the state below `parent`; disposing of it ends its kilnd and libvirtd and removes everything. */
 export async function busyboxState(parent = tmpdir()): Promise<BusyboxState> {

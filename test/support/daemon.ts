@@ -2,6 +2,7 @@ import { closeSync, existsSync, realpathSync } from 'node:fs';
 import { join } from 'node:path';
 import { waitForDeath } from '../../src/host/process/process.ts';
 import { connectUnixSocket, peerPid } from '../../src/host/sockets/unix-socket.ts';
+import { PATIENCE } from './busybox-state.ts';
 
 /** The process that listens on a state directory's socket; undefined where none does. */
 export function daemonPid(state: string): number | undefined {
@@ -22,7 +23,7 @@ export async function endDaemon(state: string): Promise<void> {
   const pid = existsSync(state) ? daemonPid(state) : undefined;
   if (pid === undefined) return;
   process.kill(pid, 'SIGTERM');
-  if (await waitForDeath(pid, 20_000)) return;
+  if (await waitForDeath(pid, 20_000 * PATIENCE)) return;
   process.kill(pid, 'SIGKILL');
   throw new Error(`kilnd (process ${pid}) of ${state} did not end`);
 }

@@ -14,6 +14,10 @@ export async function eventually<Found>(
 
 /** Waits until something is so, for twenty seconds at most; whether it is. */
 export async function until(isSo: () => boolean): Promise<boolean> {
-  for (let i = 0; i < 1000 * PATIENCE && !isSo(); i++) await sleep(20);
+  for (let i = 0; i < 1000 * PATIENCE; i++) {
+    // Looked at once: what was so may be over in the next moment.
+    if (isSo()) return true;
+    await sleep(20);
+  }
   return isSo();
 }

@@ -5,6 +5,7 @@ import type { StatePaths } from '../../src/host/state/paths.ts';
 import { ensureSkeleton, INIT_PATH, noteInit } from '../../src/sandbox/domain/skeleton.ts';
 
 const guest = join(import.meta.dirname, '../../src/guest');
+const wire = join(import.meta.dirname, '../../dist/wire');
 
 /**
  * Puts an init that can leave out layers into the skeleton of a state directory: compiled from the
@@ -16,8 +17,9 @@ export async function installFaultyInit(paths: StatePaths): Promise<FaultyInit> 
   const faults = join(import.meta.dirname, 'faults.c');
   const built = join(paths.root, 'faulty-init');
   await execa({ cwd: guest })('cc', [
-    ...['-std=c17', '-O1', '-static', '-DKILN_FAULTS', '-I.', '-o', built],
+    ...['-std=c17', '-O1', '-static', '-DKILN_FAULTS', '-I.', `-I${wire}`, '-o', built],
     ...sources,
+    join(wire, 'wire.c'),
     faults,
   ]);
   // Not written in place: a sandbox may run the one that is there.

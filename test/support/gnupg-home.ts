@@ -1,8 +1,11 @@
 /** A home of gpg's for a test, at any time of gpg's clock. */
-import { mkdtemp, rm } from 'node:fs/promises';
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { execa } from 'execa';
+
+/** For gpg-agent.conf: else the agent takes a second to find out how slow a passphrase can be made here. */
+export const QUICK_PASSPHRASES = 's2k-count 65536\n';
 
 export class GnuPgHome implements AsyncDisposable {
   readonly #home: string;
@@ -13,7 +16,9 @@ export class GnuPgHome implements AsyncDisposable {
 
   static async make(): Promise<GnuPgHome> {
     // gpg's agent has a socket there: the path must be short.
-    return new GnuPgHome(await mkdtemp(join(tmpdir(), 'kg-')));
+    const home = await mkdtemp(join(tmpdir(), 'kg-'));
+    await writeFile(join(home, 'gpg-agent.conf'), QUICK_PASSPHRASES);
+    return new GnuPgHome(home);
   }
 
   async run(...args: readonly string[]): Promise<string> {

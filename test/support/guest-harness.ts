@@ -4,6 +4,7 @@ import { execa } from 'execa';
 import { FIELDS, type Part, REQUESTS } from '../../src/sandbox/wire/table.ts';
 
 const guest = join(import.meta.dirname, '../../src/guest');
+const wire = join(import.meta.dirname, '../../dist/wire');
 
 /** One connection's worth of messages, and how many descriptors come with its first byte. */
 export interface GuestCase {
@@ -39,10 +40,10 @@ export async function buildGuestHarness(directory: string): Promise<string> {
   const program = join(directory, 'harness');
   await writeFile(join(directory, 'look.h'), lookAtFields());
   await execa('cc', [
-    ...['-std=gnu17', '-O1', '-g', `-I${guest}`, `-I${directory}`, '-o', program],
+    ...['-std=gnu17', '-O1', '-g', `-I${guest}`, `-I${wire}`, `-I${directory}`, '-o', program],
     ...['-fsanitize=address,undefined', '-fno-sanitize-recover=all'],
     ...[join(import.meta.dirname, '../fuzz/guest-harness.c')],
-    ...[join(guest, 'protocol.c'), join(guest, 'wire.c')],
+    ...[join(guest, 'protocol.c'), join(wire, 'wire.c')],
   ]);
   return program;
 }

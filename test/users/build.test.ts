@@ -1,10 +1,34 @@
 /** A user builds: an image that comes with kiln, packages in it, and mock’s own story. */
-import { cpSync, mkdirSync, readdirSync, readFileSync, statSync, symlinkSync } from 'node:fs';
+import {
+  chmodSync,
+  chownSync,
+  cpSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { basename, join } from 'node:path';
 import anyTest, { type ExecutionContext, type TestFn } from 'ava';
 import { execa } from 'execa';
 import { type SpecParts, sourcePackage } from '../build/core/build-state.ts';
-import { leftOfJobs, OTHER, USER, type UserState, userState } from '../support/second-user.ts';
+import { sourcePackage as plainSource } from '../build/source-packages.ts';
+import { commandBlocks } from '../docs/blocks.ts';
+import { isLong } from '../support/long.ts';
+import {
+  GROUP,
+  kilnForUsers,
+  leftOfJobs,
+  OTHER,
+  USER,
+  type UserState,
+  userState,
+  writeConfig,
+} from '../support/second-user.ts';
+import { giveUnpackedPackages, NOARCH_RECIPE } from '../support/unpacked-packages.ts';
 
 const test = anyTest as TestFn<UserState & { readonly srpm: string }>;
 
@@ -23,6 +47,7 @@ test.before(async (t) => {
   const state = await userState();
   const fixtures = process.env.KILN_FIXTURES ?? join(import.meta.dirname, '../../.cache/fixtures');
   symlinkSync(fixtures, join(state.paths.root, 'fixtures'));
+  await giveUnpackedPackages(state.paths);
   const install = 'id -u >%{buildroot}/usr/share/mine/uid';
   t.context = { ...state, srpm: await ownPackage(state, { name: 'mine', install }) };
 });
@@ -32,10 +57,10 @@ test.after.always(async ({ context }) => {
 });
 
 /** A folder of results has a package, and all of it is the user's. */
-function owned(t: ExecutionContext, folder: string): void {
+function owned(t: ExecutionContext, folder: string, of = 'mine'): void {
   const names = readdirSync(folder);
   t.true(
-    names.some((name) => /^mine-1-1\..*\.rpm$/.test(name) && !name.includes('.src.')),
+    names.some((name) => name.startsWith(`${of}-1-1.`) && /(?<!\.src)\.rpm$/.test(name)),
     names.join(),
   );
   for (const name of names) t.is(statSync(join(folder, name)).uid, USER.uid, name);
@@ -57,12 +82,30 @@ test.serial(
 test.serial('a user builds a source package and owns what comes of it', async (t) => {
   const { as, home, srpm } = t.context;
   const argv = ['build', '-r', 'debian-build', srpm, '--resultdir', 'out'];
-  const built = await as(USER, argv, { timeout: 600_000 });
+  const twice = ['--verify', '--vary', 'path'];
+  const built = await as(USER, [...argv, ...twice], { timeout: 600_000 });
   t.is(built.exitCode, 0, String(built.stderr));
   owned(t, join(home, 'out'));
-  t.notRegex(readFileSync(join(home, 'out/result.json'), 'utf8'), /.*\/jobs\/.*/);
+  const result = readFileSync(join(home, 'out/result.json'), 'utf8');
+  t.notRegex(result, /.*\/jobs\/.*/);
+  t.deepEqual(JSON.parse(result).build.differences, []);
   t.notRegex(String(built.stderr), /\/jobs\//);
   t.is((await as(OTHER, argv, { cwd: '/' })).exitCode, 125);
+});
+
+test.serial('the second build of --verify writes to the disk, within the share', async (t) => {
+  const { as, config } = t.context;
+  writeConfig(config, '  limits: { disk: 64M }\n');
+  t.teardown(() => writeConfig(config, ''));
+  // Only that one has this host name. What writes less than the machine has would go on.
+  const build =
+    'case $(uname -n) in another*) dd if=/dev/zero of=big bs=1M count=300; sleep 9;; esac';
+  const install = 'touch %{buildroot}/usr/share/large/file';
+  const srpm = await ownPackage(t.context, { name: 'large', build, install });
+  const argv = ['build', '-r', 'debian-build', srpm, '--verify', '--resultdir', 'large'];
+  const built = await as(USER, argv);
+  t.not(built.exitCode, 0);
+  t.regex(String(built.stderr), /the second build put more than 67108864 bytes on the disk/);
 });
 
 test.serial('a build goes on without its user, who fetches the packages', async (t) => {
@@ -97,10 +140,33 @@ test.serial('a user builds a spec with its sources', async (t) => {
   // A checkout may lie where users cannot go.
   const folder = join(home, 'noarch-rpm');
   cpSync(join(import.meta.dirname, '../../recipes/builds/noarch-rpm'), folder, { recursive: true });
-  await execa('chown', ['-R', `${USER.uid}:${USER.gid}`, folder]);
+  symlinkSync('/etc/hostname', join(folder, 'away'));
+  await execa('chown', ['-hR', `${USER.uid}:${USER.gid}`, folder]);
   const argv = ['--spec', join(folder, 'greet.spec'), '--sources', folder, '--resultdir', 'spec'];
-  const built = await as(USER, ['build', '-r', 'debian-build', ...argv], { timeout: 600_000 });
+  // The user is a runner of GitHub's.
+  const summary = join(home, 'summary.md');
+  writeFileSync(summary, 'what an earlier command said\n');
+  chownSync(summary, USER.uid, USER.gid);
+  const built = await as(USER, ['build', '-r', 'debian-build', ...argv], {
+    timeout: 600_000,
+    env: {
+      ...{ PATH: process.env.PATH, KILN_STATE: t.context.paths.root },
+      ...{ GITHUB_ACTIONS: 'true', GITHUB_STEP_SUMMARY: summary },
+    },
+  });
   t.is(built.exitCode, 0, String(built.stderr));
+  t.regex(String(built.stdout), /^::group::check$/m);
+  t.regex(
+    readFileSync(summary, 'utf8'),
+    /^what an earlier command said\n### ` greet ` succeeded\n/,
+  );
+  t.is(statSync(summary).uid, USER.uid);
+  for (const name of ['junit.xml', 'gl-code-quality-report.json'])
+    t.is(statSync(join(home, 'spec', name)).uid, USER.uid);
+  t.regex(
+    String(built.stderr),
+    /^kiln: warning: ".*\/noarch-rpm\/away" is a symbolic link to "\/etc\/hostname": only relative links/m,
+  );
   t.true(readdirSync(join(home, 'spec')).some((name) => name.endsWith('.rpm')));
 });
 
@@ -113,8 +179,43 @@ test.serial('mock’s own story: kiln-mock --rebuild, and the user owns the resu
   t.deepEqual(await leftOfJobs(t.context), []);
 });
 
+interface Listed {
+  readonly id: string;
+  readonly name: string;
+  readonly created: string;
+}
+
+/** The images that a user sees. */
+async function imagesOf({ as }: UserState, who: typeof USER | typeof OTHER): Promise<Listed[]> {
+  const { stdout } = await as(who, ['image', 'ls', '--json'], { cwd: '/' });
+  const all: Listed[] = JSON.parse(String(stdout));
+  return all.map(({ id, name, created }) => ({ id, name, created }));
+}
+
+/** What is new in `images` since `before`: one image of this name, which another user does not see. */
+async function ownImage(
+  t: ExecutionContext<UserState>,
+  before: readonly Listed[],
+  wanted: string,
+): Promise<Listed> {
+  const made = (await imagesOf(t.context, USER)).filter(
+    ({ id }) => !before.some((old) => old.id === id),
+  );
+  t.deepEqual(
+    made.map(({ name }) => name),
+    [wanted],
+  );
+  const [image] = made as [Listed];
+  t.false((await imagesOf(t.context, OTHER)).some(({ id }) => id === image.id));
+  const refused = await t.context.as(OTHER, ['run', '-r', image.id, '--', 'true'], { cwd: '/' });
+  t.not(refused.exitCode, 0);
+  t.regex(String(refused.stderr), /there is no image/);
+  return image;
+}
+
 test.serial('a chain: each package is built with what came of the others', async (t) => {
   const { as, home, srpm } = t.context;
+  const before = await imagesOf(t.context, USER);
   const parts = {
     name: 'second',
     preamble: 'BuildRequires: mine',
@@ -126,7 +227,131 @@ test.serial('a chain: each package is built with what came of the others', async
   t.is(built.exitCode, 0, String(built.stderr));
   t.regex(String(built.stderr), /chain of 2 packages, 1 at a time/);
   const report = readFileSync(join(home, 'chain/chain.json'), 'utf8');
-  t.notRegex(`${report}${built.stderr}`, /.*\/jobs\/.*/);
+  const page = readFileSync(join(home, 'chain/report.html'), 'utf8');
+  t.notRegex(`${report}${built.stderr}${page}`, /.*\/jobs\/.*/);
+  t.regex(page, /<a href="second-1-1\/report\.html">/);
+  t.true(existsSync(join(home, 'chain/second-1-1/report.html')));
+  await ownImage(t, before, 'debian-build+1');
+});
+
+/** Notes in a cache when a package is being built, and by whom something was noted before. */
+const NOTES = 'touch ~/.cache/meet/log; echo "$RPM_PACKAGE_NAME begins" >>~/.cache/meet/log';
+const notes = (log: string) => log.split('\n').filter((line) => /^\w+ (?:begins|ends)$/.test(line));
+
+test.serial(
+  'a chain builds as many packages at a time as there is room for sandboxes',
+  async (t) => {
+    const { as, home, config } = t.context;
+    // Each waits for the other, which only works if both run at the same time.
+    const meet = (other: string) => `${NOTES}
+for i in $(seq 600); do grep -q '${other} begins' ~/.cache/meet/log && exit 0; sleep 0.1; done
+exit 1`;
+    const packages = [
+      await ownPackage(t.context, { name: 'left', build: meet('right') }),
+      await ownPackage(t.context, { name: 'right', build: meet('left') }),
+    ];
+    const chain = ['build', '--chain', '-r', 'debian-build', '--cache', 'meet:1M', '--jobs', '2'];
+    const both = await as(USER, [...chain, ...packages, '--resultdir', 'both'], {
+      timeout: 600_000,
+    });
+    t.is(both.exitCode, 0, String(both.stderr));
+    t.regex(String(both.stderr), /chain of 2 packages, 2 at a time/);
+    // A sandbox that is kept leaves room for one.
+    writeConfig(config, '  limits: { sandboxes: 2 }\n');
+    t.teardown(() => writeConfig(config, ''));
+    const kept = await as(USER, ['run', '-r', 'debian-build', '--keep=1h', '--', 'true']);
+    t.is(kept.exitCode, 0, String(kept.stderr));
+    const one = `${NOTES}; sleep 3; echo "$RPM_PACKAGE_NAME ends" >>~/.cache/meet/log`;
+    const alone = [
+      await ownPackage(t.context, { name: 'early', build: one }),
+      await ownPackage(t.context, { name: 'late', build: `${one}; cat ~/.cache/meet/log` }),
+    ];
+    const turns = await as(USER, [...chain, ...alone, '--resultdir', 'turns'], {
+      timeout: 600_000,
+    });
+    t.is(turns.exitCode, 0, String(turns.stderr));
+    const log = readFileSync(join(home, 'turns/late-1-1/build.log'), 'utf8');
+    t.deepEqual(notes(log).slice(-4), ['early begins', 'early ends', 'late begins', 'late ends']);
+    const many = await as(USER, [...chain.slice(0, -1), '3', ...alone]);
+    t.regex(String(many.stderr), /--jobs .*not for users[\s\S]*users\.limits\.sandboxes/);
+    t.is((await as(USER, ['kill', '--all'])).exitCode, 0);
+  },
+);
+
+test.serial('a cache is found again by the same user, and by nobody else', async (t) => {
+  const { as, home, kiln, beside, config } = t.context;
+  const build = `echo "[$(cat ~/.cache/mine/text)]"; echo kept-by-$RPM_PACKAGE_NAME >~/.cache/mine/text`;
+  const path = await ownPackage(t.context, { name: 'cached', build });
+  const argv = (out: string) => [
+    'build',
+    '-r',
+    'debian-build',
+    '--cache',
+    'mine:1M',
+    path,
+    '--resultdir',
+    out,
+  ];
+  const found = (out: string) =>
+    /^\[(.*)\]$/m.exec(readFileSync(join(out, 'build.log'), 'utf8'))?.[1];
+  const as1 = async (out: string) => {
+    const built = await as(USER, argv(out), { timeout: 600_000 });
+    t.is(built.exitCode, 0, String(built.stderr));
+    return found(join(home, out));
+  };
+  t.is(await as1('cache-1'), '');
+  t.is(await as1('cache-2'), 'kept-by-cached');
+  // Not root either, who calls for the user by sudo(1).
+  const out = join(beside, 'cache-root');
+  const { uid, gid } = USER;
+  const sudo = { ...t.context.env, SUDO_UID: String(uid), SUDO_GID: String(gid) };
+  const roots = await kiln(argv(out), { env: sudo, timeout: 600_000 });
+  t.is(roots.exitCode, 0, String(roots.stderr));
+  t.is(found(out), '');
+  chmodSync(home, 0o755);
+  t.teardown(() => chmodSync(home, 0o700));
+  chmodSync(path, 0o644);
+  const others = join(beside, 'others');
+  mkdirSync(others);
+  chownSync(others, OTHER.uid, OTHER.gid);
+  const theirs = await as(OTHER, argv('cache'), { cwd: others, timeout: 600_000 });
+  t.is(theirs.exitCode, 0, String(theirs.stderr));
+  t.is(found(join(others, 'cache')), '');
+  writeConfig(config, '  limits: { storage: 1M }\n');
+  t.teardown(() => writeConfig(config, ''));
+  const full = await as(USER, ['build', '-r', 'debian-build', '--cache', 'mine:1G', path]);
+  t.regex(String(full.stderr), /users\.limits\.storage/);
+  for (const options of [
+    ['--cache', 'mine:1T'],
+    ['--cache', 'mine', '--keep'],
+  ]) {
+    const refused = await as(USER, ['build', '-r', 'debian-build', path, ...options]);
+    t.regex(
+      String(refused.stderr),
+      /--cache .*not for users[\s\S]*users\.limits\.disk, and no --keep/,
+    );
+  }
+});
+
+test.serial('a user resumes a build of their own, and nobody else does', async (t) => {
+  const { as, home, kiln } = t.context;
+  const path = await ownPackage(t.context, { name: 'later', build: 'test -e mended' });
+  const argv = ['build', '-r', 'debian-build', '--keep=5m', path, '--resultdir', 'broken'];
+  const failed = await as(USER, argv, { timeout: 600_000 });
+  t.is(failed.exitCode, 1, String(failed.stderr));
+  const [, id = ''] = /kept as (\w+)/.exec(String(failed.stderr)) ?? [];
+  const resume = ['build', '--resume', id];
+  const elsewhere = [...resume, '--resultdir', '/tmp'];
+  t.regex(String((await as(OTHER, elsewhere)).stderr), /no sandbox/);
+  // Root follows no name of a folder that the user gave.
+  t.regex(String((await kiln(resume)).stderr), /--resultdir/);
+  const entered = await as(USER, ['shell', id], { stdin: 'pipe', input: 'touch mended' });
+  t.is(entered.exitCode, 0, String(entered.stderr));
+  const resumed = await as(USER, [...resume, '--resultdir', 'mended'], { timeout: 600_000 });
+  t.is(resumed.exitCode, 0, String(resumed.stderr));
+  owned(t, join(home, 'mended'), 'later');
+  t.notRegex(readFileSync(join(home, 'mended/result.json'), 'utf8'), /.*\/jobs\/.*/);
+  t.deepEqual(await leftOfJobs(t.context), []);
 });
 
 /** Packages that are the same whenever they are made. */
@@ -141,35 +366,30 @@ const ALWAYS_THE_SAME = {
 test.serial(
   'an image for a user’s packages is the user’s: for others it is not there',
   async (t) => {
-    const { as, kiln } = t.context;
+    const { as, kiln, beside } = t.context;
+    // One of root's, which is smaller than debian-build.
+    const recipe = join(beside, 'noarch.yaml');
+    writeFileSync(recipe, NOARCH_RECIPE);
+    const base = await kiln(['image', 'build', recipe]);
+    t.is(base.exitCode, 0, String(base.stderr));
     const install = 'echo text-of-kept >%{buildroot}/usr/share/kept/text';
     const kept = await ownPackage(t.context, { name: 'kept', install, ...ALWAYS_THE_SAME });
     const using = await ownPackage(t.context, { name: 'using', preamble: 'BuildRequires: kept' });
-    const images = async (who: typeof USER | typeof OTHER) => {
-      const { stdout } = await as(who, ['image', 'ls', '--json'], { cwd: '/' });
-      const all: { id: string; name: string; created: string }[] = JSON.parse(String(stdout));
-      return all.map(({ id, name, created }) => ({ id, name, created }));
-    };
     const chain = async (image: string, out: string) => {
       const argv = ['build', '--chain', '-r', image, kept, using, '--resultdir', out];
       const built = await as(USER, argv, { timeout: 600_000 });
       t.is(built.exitCode, 0, String(built.stderr));
     };
     const long = { timeout: 600_000 };
-    const exported = await as(USER, ['image', 'export', 'debian-build', '-o', 'own.tar'], long);
+    const exported = await as(USER, ['image', 'export', 'noarch', '-o', 'own.tar'], long);
     t.is(exported.exitCode, 0, String(exported.stderr));
     const imported = await as(USER, ['image', 'import', 'own.tar', '--name', 'own'], long);
     t.is(imported.exitCode, 0, String(imported.stderr));
-    for (const image of ['debian-build', 'own']) {
-      const before = (await images(USER)).map(({ id }) => id);
+    for (const image of ['own', ...(isLong ? ['debian-build'] : [])]) {
+      const before = await imagesOf(t.context, USER);
       await chain(image, `${image}-1`);
-      const made = (await images(USER)).filter(({ id }) => !before.includes(id));
-      t.deepEqual(
-        made.map(({ name }) => name),
-        [`${image}+1`],
-      );
-      const id = made[0]?.id ?? '';
-      t.false((await images(OTHER)).some((other) => other.id === id));
+      const made = await ownImage(t, before, `${image}+1`);
+      const { id } = made;
       const cat = ['--', 'cat', '/usr/share/kept/text'];
       for (const argv of [
         ['run', '-r', id, ...cat],
@@ -187,14 +407,63 @@ test.serial(
       t.true(roots.includes(`user ${USER.uid}: ${image}+1`), roots);
       // The user's next build takes it as it is.
       await chain(image, `${image}-2`);
-      t.deepEqual(
-        (await images(USER)).filter(({ id }) => !before.includes(id)),
-        made,
-      );
+      t.deepEqual(await ownImage(t, before, `${image}+1`), made);
     }
     t.deepEqual(await leftOfJobs(t.context), []);
   },
 );
+
+/** An account as useradd makes it, in the group that uses kiln; its home is `home`. Gone with the test. */
+async function newAccount(t: ExecutionContext, home: string): Promise<string> {
+  const name = `kiln-tour-${process.pid}`;
+  t.teardown(async () => {
+    await execa('userdel', ['--force', name], { reject: false });
+    await execa('groupdel', [name], { reject: false });
+  });
+  await execa('groupadd', ['--non-unique', '--gid', `${GROUP}`, name]);
+  await execa('useradd', [
+    ...['--uid', `${64_000 + (process.pid % 1000)}`, '--gid', name, '--password', '*'],
+    ...['--home-dir', home, '--create-home', '--shell', '/bin/bash', '--no-log-init', name],
+  ]);
+  return name;
+}
+
+test.serial('a new account takes the tour of the README', async (t) => {
+  const { beside, paths } = t.context;
+  const home = join(beside, 'tour');
+  const account = await newAccount(t, home);
+  kilnForUsers(join(home, 'kiln'));
+  const checkout = join(home, 'kiln');
+  await plainSource(checkout, { name: 'hello', version: '2.12' });
+  await execa('chown', ['-R', account, home]);
+  const examples = commandBlocks('README.md').filter(({ notRun, long }) => !notRun && !long);
+  t.true(examples.length >= 4);
+  const su = (script: string) =>
+    execa('su', ['-', account, '-w', 'KILN_STATE', '-c', `set -e; cd kiln\n${script}`], {
+      ...{ env: { KILN_STATE: paths.root }, reject: false, timeout: 600_000, stdin: 'ignore' },
+    });
+  for (const { text, line } of examples) {
+    const done = await su(text.replaceAll('/run/kiln/io.kiln', join(paths.root, 'io.kiln')));
+    t.is(done.exitCode, 0, `README.md:${line}: ${done.stderr}`);
+  }
+  const owner = (await execa('id', ['-u', account])).stdout;
+  t.regex((await execa(join(checkout, 'out/hello'))).stdout, /^Hello from/);
+  // A report is made anew by a process of the user's own.
+  const reported = await su('rm out/report.html; bin/kiln report out');
+  t.is(reported.exitCode, 0, String(reported.stderr));
+  t.is(`${statSync(join(checkout, 'out/report.html')).uid}`, owner);
+  const roots = join(beside, 'roots-results');
+  await execa('cp', ['-r', join(checkout, 'out'), roots]);
+  await execa('rm', [join(roots, 'report.html')]);
+  t.regex(String((await su(`bin/kiln report ${roots}`)).stderr), /E_RESULTDIR|cannot/);
+  t.false(existsSync(join(roots, 'report.html')));
+  const made = readdirSync(join(checkout, 'packages')).filter((name) => name.endsWith('.rpm'));
+  t.true(
+    made.some((name) => name.startsWith('greet-')) &&
+      made.some((name) => name.startsWith('hello-2.12-1')),
+  );
+  for (const name of made) t.is(`${statSync(join(checkout, 'packages', name)).uid}`, owner, name);
+});
 
 for (const [what, options] of [
   ['a configuration by its path', ['-r', './evil.cfg']],
@@ -220,9 +489,6 @@ for (const options of [
   ['--addrepo', 'http://127.0.0.1/'],
   ['--enable-network'],
   ['--lock', 'x.json'],
-  ['--cache', 'ccache'],
-  ['--chain', '--jobs', '2'],
-  ['--resume', 'abcd'],
   ['--additional-package', '/etc/shadow'],
 ]) {
   test.serial(`kiln build refuses a user ${options.join(' ')}`, async (t) => {

@@ -3,8 +3,12 @@ import { chmodSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import test from 'ava';
+import { stringify } from 'yaml';
 import { RecipeError } from '../../src/recipe/problem.ts';
-import { readUserPolicy, shareOf } from '../../src/users/configuration.ts';
+import { isPlain } from '../../src/serve/command-lines.ts';
+import { asConfigured, readConfiguration, shareOf } from '../../src/users/configuration.ts';
+
+const readUserPolicy = (file: string) => readConfiguration(file).policy;
 
 const folder = mkdtempSync(join(tmpdir(), 'kiln-config-'));
 
@@ -47,7 +51,24 @@ test('what is written counts, and is shared out', (t) => {
   t.true(policy.farm);
   t.deepEqual(policy.capabilities, ['NET_BIND_SERVICE']);
   t.is(policy.limits.keep, 7_200_000);
-  t.deepEqual(shareOf(policy), { memory: 2 * 2 ** 30, cpus: 1.5, pids: 50, disk: 2 ** 30 });
+  t.deepEqual(shareOf(policy), {
+    memory: 2 * 2 ** 30,
+    cpus: 1.5,
+    pids: 50,
+    storage: 64 * 2 ** 30,
+    disk: 2 ** 30,
+  });
+});
+
+test('what is shown in force can be written into the file', (t) => {
+  const text =
+    'users: { limits: { memory: 3G, disk: 1500M, storage: 1000001, keep: 36h, cpus: 2 } }';
+  const policy = readUserPolicy(written('some', text));
+  const shown = stringify(asConfigured(policy));
+  t.regex(shown, /memory: 3G\n.*disk: 1500M\n.*storage: 1000001\n.*keep: 36h\n/s);
+  t.deepEqual(readUserPolicy(written('shown', shown)), policy);
+  const usual = readUserPolicy(join(folder, 'missing'));
+  t.deepEqual(readUserPolicy(written('usual', stringify(asConfigured(usual)))), usual);
 });
 
 test('all mistakes are told at once, each with its line', (t) => {
@@ -67,4 +88,47 @@ sandbox: {}
 
 test('one that others can write is not believed', (t) => {
   t.regex(problems(written('open', 'users: {}\n', 0o666)).join(), /others than root can write it/);
+});
+
+test('only YAML that is read in a moment is plain', (t) => {
+  t.true(isPlain('# mine\ndefaults:\n  image: debian-build # the usual one\n  memory: 1.5G\n\n'));
+  for (const text of [
+    'a: [b]',
+    'a: {}',
+    'a: &b c',
+    'a: *b',
+    "a: 'b'",
+    'a: |',
+    '- b',
+    'a: b c',
+    '%YAML 1.2',
+  ]) {
+    t.false(isPlain(`defaults:\n  memory: 1G\n${text}\n`), text);
+  }
+  t.false(isPlain('a:\n'.repeat(40)));
+  t.false(isPlain(`# ${'x'.repeat(2000)}`));
+});
+
+test('mistakes of defaults and repositories have their lines, too', (t) => {
+  const text = `defaults:
+  image: ./mine.yaml
+  memory: 1K
+  network: host
+repositories:
+  mirrors:
+    ftp://a.example: [https://b.example]
+    https://a.example: [https://me:secret@b.example, '']
+    https://c.example: []
+  proxy:
+    http: proxy
+    no_proxy: ['a, b']
+`;
+  const lines = problems(written('wrong', text)).map((problem) => Number(problem.split(' ')[0]));
+  t.deepEqual(
+    [...lines].sort((a, b) => a - b),
+    [2, 3, 4, 7, 8, 8, 9, 11, 12],
+  );
+  const good = 'repositories: { mirrors: { "HTTPS://A.example/x/../y": [http://b.example] } }';
+  const { mirrors } = readConfiguration(written('good', good)).repositories;
+  t.deepEqual(mirrors, { 'https://a.example/y/': ['http://b.example/'] });
 });

@@ -20,6 +20,8 @@ def texts(words):
 
 def start(argv, environment=(), cwd="/", fds=()):
     payload = struct.pack("<IBIII", 0, 0, 24, 80, 1) + texts(argv) + texts(environment) + cwd.encode() + b"\0"
+    # No configuration of its own.
+    payload += b"\0" + struct.pack("<I", 0) + b"\0"
     return frame(1, payload, len(fds))
 
 
@@ -106,6 +108,19 @@ elif what == "wrong-file":
             seen += peer.recv(65536)
         with_fds(peer, frame(7, struct.pack("<I", 0), 1), [give()])
         print(answer(peer).decode("latin1"))
+elif what == "late-signal":
+    # A signal for a command whose sandbox ends in the same moment: it is sent when the test says so.
+    peer = connect()
+    peer.sendall(upgrade() + start(["kiln", "run", "-r", "busybox", "--", "sleep", "98765"]))
+    peer.settimeout(60)
+    seen = b""
+    while frame(67, fds=3) not in seen:
+        seen += peer.recv(65536)
+    print("started", flush=True)
+    sys.stdin.readline()
+    peer.sendall(frame(2, struct.pack("<I", 15)))
+    print("sent", flush=True)
+    sys.stdin.read()
 elif what == "connections":
     held = []
     for _ in range(200):
@@ -177,6 +192,18 @@ elif what == "words":
     peer.sendall(upgrade() + start(["kiln", "run", *options, "-r", "busybox", "--", "true"]))
     print("sent", flush=True)
     sys.stdin.read()
+elif what == "variables":
+    # More of them, and of the words of a command, than anybody has: each short, all together as long as may be.
+    many = ["%x=" % number for number in range(250_000)]
+    for argv, environment in ((["kiln", "ps"], many), (["kiln", "ps", *many], ())):
+        peer = connect()
+        peer.sendall(upgrade() + start(argv, environment))
+        print(answer(peer).decode("latin1"))
+elif what == "values":
+    peer = connect()
+    env = ",".join('"%x":""' % number for number in range(150_000))
+    peer.sendall(b'{"method":"io.kiln.Run","parameters":{"image":"busybox","argv":["true"],"env":{%s}}}\0' % env.encode())
+    print(answer(peer).decode("latin1"))
 elif what == "asks":
     # Questions that are shorter than their answers, without an end.
     held = []
@@ -192,6 +219,22 @@ elif what == "asks":
     time.sleep(2)
     print("sent", flush=True)
     sys.stdin.read()
+elif what == "drips":
+    # Long messages, the last of which comes byte by byte.
+    held = []
+    for _ in range(60):
+        peer = connect()
+        peer.sendall(b'{"method":"io.kiln.GetVersion","parameters":{}}\0')
+        peer.recv(1000)
+        peer.sendall(b"x" * 1_800_000)
+        held.append(peer)
+    for _ in range(200):
+        for peer in held:
+            peer.send(b"x")
+        time.sleep(0.01)
+    # An answer comes after all that.
+    held[0].sendall(b"\0")
+    print(answer(held[0]))
 elif what == "long":
     peer = connect()
     try:

@@ -2,13 +2,16 @@
 import {
   chmodSync,
   cpSync,
+  existsSync,
   mkdirSync,
   readdirSync,
   readFileSync,
+  renameSync,
   rmSync,
   statSync,
   symlinkSync,
   utimesSync,
+  watch,
   writeFileSync,
 } from 'node:fs';
 import { createServer, type Server } from 'node:http';
@@ -18,7 +21,15 @@ import anyTest, { type ExecutionContext, type TestFn } from 'ava';
 import { execa } from 'execa';
 import { specText } from '../build/core/build-state.ts';
 import { IMAGE } from '../support/busybox-state.ts';
-import { leftOfJobs, OTHER, USER, type UserState, userState } from '../support/second-user.ts';
+import { until } from '../support/eventually.ts';
+import {
+  leftOfJobs,
+  OTHER,
+  USER,
+  type UserState,
+  userState,
+  writeConfig,
+} from '../support/second-user.ts';
 
 type Who = typeof USER | typeof OTHER;
 
@@ -407,6 +418,210 @@ test.serial('gc of root prunes the caches of users, too', async (t) => {
   for (const path of [old, fresh]) writeFileSync(path ?? '', 'x');
   const before = new Date(Date.now() - 48 * 3_600_000);
   utimesSync(old ?? '', before, before);
+  const { stdout } = await kiln(['gc', '--dry-run', '--json', '--max-age', '1d']);
+  t.deepEqual(JSON.parse(String(stdout)).downloads, { files: 1, bytes: 1 });
   succeeds(t, await kiln(['gc', '--max-age', '1d']));
   t.deepEqual(readdirSync(folder), ['b'.repeat(64)]);
+});
+
+test.serial('images, packages and caches count against users.limits.storage', async (t) => {
+  const { as, config } = t.context;
+  const limits = (text: string) => writeConfig(config, `  limits: { ${text} }\n`);
+  t.teardown(() => limits('disk: 64M'));
+  const kept = async (who: Who): Promise<Record<string, { count: number; bytes: number }>> => {
+    const shown = await as(who, ['df', '--json'], { cwd: '/' });
+    succeeds(t, shown);
+    const rows: { type: string; count: number; bytes: number }[] = JSON.parse(String(shown.stdout));
+    return Object.fromEntries(rows.map((row) => [row.type, row]));
+  };
+  const cwd = await workshop(t.context, OTHER, 'large', 'large');
+  const before = await kept(OTHER);
+  const build = ['image', 'build', 'mine.yaml', '--json'];
+  const over = /users\.limits\.storage/;
+  const bytes = Object.values(before).reduce((sum, row) => sum + row.bytes, 0);
+  limits(`disk: 64M, storage: ${bytes + 4096}`);
+  await refused(t, as(OTHER, build, { cwd }), over);
+  // Nor by an archive.
+  succeeds(t, await as(OTHER, ['image', 'export', 'busybox', '-o', 'large.tar'], { cwd }));
+  await refused(t, as(OTHER, ['image', 'import', 'large.tar'], { cwd }), /E_DISK|storage/);
+  // A recipe's own `disk` is bounded by what one command may write.
+  limits('disk: 1900K');
+  writeFileSync(join(cwd, 'asks.yaml'), `disk: 1T\n${recipe('large')}`);
+  await give(cwd, OTHER);
+  await refused(t, as(OTHER, ['image', 'build', 'asks.yaml'], { cwd }), /users\.limits\.disk/);
+  limits('disk: 64M, storage: 64M');
+  const made = await as(OTHER, build, { cwd });
+  succeeds(t, made);
+  const after = await kept(OTHER);
+  const busybox = statSync('/bin/busybox').size;
+  t.true((after.packages?.bytes ?? 0) - (before.packages?.bytes ?? 0) >= busybox);
+  t.regex(
+    String((await as(OTHER, ['df'], { cwd })).stderr),
+    /of 64\.0M \(users\.limits\.storage\)/,
+  );
+  // It is nobody else's share, and goes with gc once no image has it.
+  t.notDeepEqual(await kept(USER), after);
+  const { id } = JSON.parse(String(made.stdout));
+  succeeds(t, await as(OTHER, ['image', 'rm', id], { cwd }));
+  succeeds(t, await as(OTHER, ['gc'], { cwd }));
+  t.true(((await kept(OTHER)).packages?.bytes ?? 0) < busybox + (before.packages?.bytes ?? 0));
+});
+
+/** Packs a folder with these files, which is the user's, into an archive. */
+async function archive(
+  { beside }: UserState,
+  who: Who,
+  name: string,
+  files: Readonly<Record<string, string>>,
+): Promise<{ cwd: string; file: string }> {
+  const cwd = join(beside, `archive-${name}`);
+  mkdirSync(join(cwd, 'tree/etc'), { recursive: true });
+  for (const [path, text] of Object.entries(files)) writeFileSync(join(cwd, 'tree', path), text);
+  const file = `${name}.tar`;
+  await execa('tar', ['-C', join(cwd, 'tree'), '-cf', join(cwd, file), '.']);
+  await give(cwd, who);
+  return { cwd, file };
+}
+
+test.serial('an image that says too much of itself, which every call would read', async (t) => {
+  const { as, paths } = t.context;
+  const before = readdirSync(paths.images).length;
+  const { cwd, file } = await archive(t.context, USER, 'accounts', {
+    'etc/passwd': 'a::0:0\n'.repeat(100_000),
+  });
+  await refused(t, as(USER, ['image', 'import', file], { cwd }), /says of itself/);
+  t.is(readdirSync(paths.images).length, before);
+});
+
+test.serial('others’ images are not read when a name is looked up', async (t) => {
+  const { as, kiln, paths } = t.context;
+  const { cwd, file } = await archive(t.context, USER, 'unread', { x: '' });
+  const made = await as(USER, ['image', 'import', file], { cwd });
+  succeeds(t, made);
+  const folder = join(paths.images, String(made.stdout).trim());
+  t.teardown(() => rmSync(folder, { recursive: true }));
+  // Whoever reads it tells that it is damaged.
+  writeFileSync(join(folder, 'image.json'), '{');
+  t.regex(String((await kiln(['image', 'ls'])).stderr), /image\.json/);
+  for (const call of [kiln, (args: readonly string[]) => as(OTHER, args)]) {
+    const run = await call(['run', '-r', 'busybox', '--', 'true']);
+    succeeds(t, run);
+    t.notRegex(String(run.stderr), /image\.json/);
+  }
+});
+
+test.serial('images without number, of little, and files with nothing in them', async (t) => {
+  const { as, config, paths } = t.context;
+  const empty = Object.fromEntries(Array.from({ length: 100 }, (_, index) => [`${index}`, '']));
+  const { cwd, file } = await archive(t.context, USER, 'little', empty);
+  const importing = ['image', 'import', file];
+  const kept = async (): Promise<{ bytes: number }[]> =>
+    JSON.parse(String((await as(USER, ['df', '--json'], { cwd: '/' })).stdout));
+  const before = (await kept()).reduce((sum, { bytes }) => sum + bytes, 0);
+  writeConfig(config, `  limits: { disk: 64M, storage: ${before + 2 ** 20} }\n`);
+  t.teardown(() => writeConfig(config, '  limits: { disk: 64M }\n'));
+  await refused(t, as(USER, importing, { cwd }), /more than \d+ files|users\.limits\.storage/);
+  writeConfig(config, '  limits: { disk: 64M }\n');
+  const made = await as(USER, importing, { cwd });
+  succeeds(t, made);
+  const id = String(made.stdout).trim();
+  const after = (await kept()).reduce((sum, { bytes }) => sum + bytes, 0);
+  t.true(after - before >= 100 * 16 * 1024);
+  // As if the user had made so many.
+  const manifest = JSON.parse(readFileSync(join(paths.images, id, 'image.json'), 'utf8'));
+  const many = Array.from({ length: 500 }, (_, index) => String(index).padStart(64, '0'));
+  t.teardown(() => {
+    for (const copy of many) rmSync(join(paths.images, copy), { recursive: true, force: true });
+  });
+  const { check: _, ...same } = manifest;
+  for (const copy of many) {
+    mkdirSync(join(paths.images, copy));
+    for (const name of ['contents.json', `owner-${USER.uid}.json`, 'lease'])
+      cpSync(join(paths.images, id, name), join(paths.images, copy, name));
+    const text = JSON.stringify({ ...same, id: copy, ownBytes: 0 });
+    writeFileSync(join(paths.images, copy, 'image.json'), text);
+  }
+  const next = await archive(t.context, USER, 'more', { more: '' });
+  await refused(
+    t,
+    as(USER, ['image', 'import', next.file], { cwd: next.cwd }),
+    /has 50\d images already/,
+  );
+  succeeds(t, await as(USER, ['image', 'rm', id]));
+});
+
+test.serial('each package of a user is unpacked where no other one is', async (t) => {
+  const { as, beside, paths, kiln } = t.context;
+  const cwd = await workshop(t.context, USER, 'apart', 'left');
+  await repository(join(cwd, 'repo'), 'right');
+  const both = recipe('left').replace('[left]', '[left, right]');
+  writeFileSync(join(cwd, 'mine.yaml'), both);
+  await give(cwd, USER);
+  // Each confined child has a work directory; the image has one as well.
+  const places = async (build: () => ReturnType<UserState['as']>): Promise<number> => {
+    const made = new Set<string>();
+    const work = watch(join(paths.store, 'work'), (_, name) => made.add(name ?? ''));
+    succeeds(t, await build());
+    // Watching is over once an event has come that is younger than all of them.
+    writeFileSync(join(paths.store, 'work/last'), '');
+    t.true(await until(() => made.has('last')));
+    work.close();
+    rmSync(join(paths.store, 'work/last'));
+    return made.size - 1;
+  };
+  t.is(await places(() => as(USER, ['image', 'build', 'mine.yaml'], { cwd })), 3);
+  // Of root's recipes, those of a repository have the same children.
+  const roots = join(beside, 'roots-two');
+  await repository(join(roots, 'repo'), 'up');
+  await repository(join(roots, 'repo'), 'down');
+  writeFileSync(join(roots, 'two.yaml'), recipe('up').replace('[up]', '[up, down]'));
+  writeFileSync(join(roots, 'beside.txt'), 'x');
+  t.is(await places(() => kiln(['image', 'build', join(roots, 'two.yaml')])), 2);
+});
+
+test.serial('a user locks a recipe of their own, and nobody else’s', async (t) => {
+  const { as, beside } = t.context;
+  const cwd = await workshop(t.context, USER, 'locked', 'pinned');
+  const lock = join(cwd, 'mine.lock.json');
+  const made = await as(USER, ['image', 'lock', 'mine.yaml'], { cwd });
+  succeeds(t, made);
+  t.is(String(made.stdout), lock);
+  t.is(statSync(lock).uid, USER.uid);
+  const text = readFileSync(lock, 'utf8');
+  t.notRegex(text, /\/jobs\//);
+  const { packages } = JSON.parse(text);
+  t.deepEqual(packages.repositories[0].source, { kind: 'directory', path: join(cwd, 'repo') });
+  const parameters = { recipe: join(cwd, 'mine.yaml'), output: join(cwd, 'api.json') };
+  const message = JSON.stringify({ method: 'io.kiln.LockImage', parameters });
+  const called = await as(USER, ['varlink'], { cwd, stdin: 'pipe', input: `${message}\0` });
+  t.deepEqual(JSON.parse(String(called.stdout).replace('\0', '')).parameters, {
+    result: parameters.output,
+  });
+  t.is(readFileSync(parameters.output, 'utf8'), text);
+  const id = String((await as(USER, ['image', 'build', 'mine.yaml'], { cwd })).stdout);
+  t.regex(id, /^[0-9a-f]{64}$/);
+  // It is heeded: the repository has the package no more, and the store has it.
+  const [data, away] = ['repo/repodata', 'repo/away'].map((name) => join(cwd, name)) as [
+    string,
+    string,
+  ];
+  renameSync(data, away);
+  t.is(String((await as(USER, ['image', 'build', 'mine.yaml'], { cwd })).stdout), id);
+  renameSync(away, data);
+  const others = await workshop(t.context, OTHER, 'locked-other', 'pinned');
+  const recipes = [join(others, 'mine.yaml'), join(beside, 'roots/x.yaml'), 'debian-build'];
+  for (const path of recipes)
+    await refused(t, as(USER, ['image', 'lock', path], { cwd }), /you cannot use/, path);
+  t.false(existsSync(join(others, 'mine.lock.json')));
+  writeFileSync(
+    join(cwd, 'again.yaml'),
+    recipe('pinned', `{ id: own, directory: ${others}/repo }`),
+  );
+  await refused(t, as(USER, ['image', 'lock', 'again.yaml'], { cwd }), /you cannot use/);
+  for (const output of [join(others, 'x.json'), join(beside, 'roots/x.json'), '/etc/x.json']) {
+    const locking = as(USER, ['image', 'lock', 'mine.yaml', '-o', output], { cwd });
+    await refused(t, locking, /cannot/, output);
+    t.false(existsSync(output));
+  }
+  t.deepEqual(await leftOfJobs(t.context), []);
 });

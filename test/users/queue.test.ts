@@ -65,3 +65,35 @@ test('all users together leave room for root, and take turns in the order they c
   await turn();
   t.deepEqual(began, ['a waits', 'b waits', 'a']);
 });
+
+test('users who have many jobs leave some places for those who have none', async (t) => {
+  const jobs = new UserJobs(8);
+  const began: string[] = [];
+  for (const uid of [1, 1, 1, 2, 2, 2]) await begin(jobs, uid, 'x', [], never, 4);
+  for (const uid of [1, 2]) begin(jobs, uid, `${uid} again`, began, never, 4);
+  const third = await begin(jobs, 3, 'third', began, never, 4);
+  begin(jobs, 3, 'third again', began, never, 4);
+  await begin(jobs, 4, 'fourth', began, never, 4);
+  begin(jobs, 5, 'fifth', began, never, 4);
+  await turn();
+  const waits = ['1 again waits', '2 again waits'];
+  t.deepEqual(began, [...waits, 'third', 'third again waits', 'fourth', 'fifth waits']);
+  third?.[Symbol.dispose]();
+  await turn();
+  t.deepEqual(began.slice(6), ['third again']);
+});
+
+test('what does not wait has room only where nobody waits', async (t) => {
+  const jobs = new UserJobs();
+  const began: string[] = [];
+  const first = await begin(jobs, 1, 'a', began);
+  const further = jobs.tryBegin({ uid: 1, most: 2 });
+  t.truthy(further);
+  t.is(jobs.tryBegin({ uid: 1, most: 2 }), undefined);
+  const waiting = begin(jobs, 1, 'b', began);
+  further?.[Symbol.dispose]();
+  t.truthy(await waiting);
+  first?.[Symbol.dispose]();
+  t.truthy(jobs.tryBegin({ uid: 1, most: 2 }));
+  t.is(jobs.running(1), 2);
+});

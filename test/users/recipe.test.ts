@@ -1,9 +1,13 @@
 /** Build recipes of users’ own: whose files they read, what they may ask for, and what `$host` is. */
 
+import { spawn } from 'node:child_process';
 import { createHash } from 'node:crypto';
+import { once } from 'node:events';
 import {
   chmodSync,
   chownSync,
+  closeSync,
+  copyFileSync,
   mkdirSync,
   readFileSync,
   statSync,
@@ -13,6 +17,9 @@ import {
 import { join } from 'node:path';
 import anyTest, { type ExecutionContext, type TestFn } from 'ava';
 import { execa } from 'execa';
+import { checked, tryCall } from '../../src/host/calls/system-call.ts';
+import { boundsOfClient } from '../../src/users/client-process.ts';
+import { eventually } from '../support/eventually.ts';
 import {
   GROUP,
   leftOfJobs,
@@ -324,6 +331,62 @@ test.serial('$host is refused where the caller is confined: it would be a way ou
   t.not(confined.exitCode, 0);
   t.regex(String(confined.stderr), /namespace of its own|not served|only root/);
   t.is(statSync(join(home, name, 'out-of-it'), { throwIfNoEntry: false }), undefined);
+});
+
+const HELPER = join(import.meta.dirname, 'host-caller.py');
+
+test.serial('$host is refused where Landlock alone confines the caller', async (t) => {
+  const { home, paths, run, beside } = t.context;
+  const name = folder(t.context, {
+    'r.ts': script('async () => { await $host`touch out-of-it`; }'),
+  });
+  const helper = join(home, 'helper.py');
+  copyFileSync(HELPER, helper);
+  chmodSync(helper, 0o755);
+  const client = join(beside, 'client/dist/kiln');
+  const argv = [client, 'build', 'r.ts', '--resultdir', 'out', '--allow-host'];
+  mkdirSync(join(home, name, 'out'));
+  chownSync(join(home, name, 'out'), USER.uid, USER.gid);
+  const confined = await run(USER, ['/usr/bin/python3', helper, 'landlock', ...argv], {
+    cwd: join(home, name),
+    env: { PATH: process.env.PATH, KILN_STATE: paths.root },
+  });
+  t.not(confined.exitCode, 0);
+  t.regex(String(confined.stderr), /no_new_privs/);
+  t.is(statSync(join(home, name, 'out-of-it'), { throwIfNoEntry: false }), undefined);
+});
+
+test.serial('$host takes no process for its caller that has got the number of it', async (t) => {
+  const { uid, gid } = USER;
+  const first = spawn('sleep', ['1h'], { uid, gid });
+  await once(first, 'spawn');
+  const pid = first.pid ?? 0;
+  const descriptor = checked('pidfd_open', tryCall('pidfd_open', pid, 0));
+  t.teardown(() => closeSync(descriptor));
+  t.truthy(boundsOfClient({ process: descriptor, uid }).oomScore);
+  first.kill('SIGKILL');
+  await once(first, 'exit');
+  const numbered = [HELPER, 'numbered', String(pid), String(uid), 'sleep', '1h'];
+  await execa('/usr/bin/python3', numbered, { stdio: 'ignore' });
+  t.teardown(() => process.kill(pid, 'SIGKILL'));
+  const second = checked('pidfd_open', tryCall('pidfd_open', pid, 0));
+  t.teardown(() => closeSync(second));
+  t.truthy(await eventually(async () => boundsOfClient({ process: second, uid })));
+  t.throws(() => boundsOfClient({ process: descriptor, uid }), { message: /it is gone/ });
+});
+
+test.serial('$host has a keyring of its own', async (t) => {
+  const { as, home } = t.context;
+  const helper = join(home, 'key.py');
+  copyFileSync(HELPER, helper);
+  chmodSync(helper, 0o755);
+  const step = `async () => { await $host\`/usr/bin/python3 ${helper} key kiln-test\`; }`;
+  const name = folder(t.context, { 'r.ts': script(step) });
+  for (const out of ['first', 'second']) {
+    const argv = ['build', 'r.ts', '--resultdir', out, '--allow-host'];
+    succeeds(t, await as(USER, argv, { cwd: join(home, name) }));
+    t.regex(readFileSync(join(home, name, out, 'build.log'), 'utf8'), /^none$/m);
+  }
 });
 
 test.serial('commands of $host end with the recipe', async (t) => {

@@ -8,7 +8,7 @@ import { daemonPid } from '../../../test/support/daemon.ts';
 import { type Bed, KILN } from '../bed.ts';
 import { largePackage } from '../large-package.ts';
 import { figures } from '../measure.ts';
-import { descendants, memoryOf, peakMemory, processesWith } from '../memory.ts';
+import { descendants, memoryOf, ownMemory, peakMemory, processesWith } from '../memory.ts';
 import { kilnRun, type Row } from '../row.ts';
 
 const PARKED = 4;
@@ -35,7 +35,7 @@ async function daemonSize(bed: Bed): Promise<DaemonSize> {
   await sleep(3000);
   const pid = daemonPid(bed.kiln.paths.root);
   if (pid === undefined) throw new Error('no daemon runs');
-  return { memory: memoryOf([pid]), descriptors: readdirSync(`/proc/${pid}/fd`).length };
+  return { memory: ownMemory(pid), descriptors: readdirSync(`/proc/${pid}/fd`).length };
 }
 
 let grown: Promise<readonly [DaemonSize, DaemonSize]> | undefined;

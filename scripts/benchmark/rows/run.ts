@@ -6,9 +6,9 @@ import type { Connection } from '../../../src/host/libvirt/connection.ts';
 import { SandboxDomain } from '../../../src/sandbox/domain/sandbox-domain.ts';
 import { startDomain } from '../../../src/sandbox/domain/start-domain.ts';
 import type { Kiln } from '../../../test/support/kiln.ts';
-import { podmanRun } from '../../podman.ts';
 import { type Bed, KILN, USER } from '../bed.ts';
 import { execute, type Figures, figures, type Side, shell } from '../measure.ts';
+import { podmanRun } from '../podman.ts';
 import { kilnRun, parked, type Row } from '../row.ts';
 
 const bwrap = (bed: Bed): Side => ({
@@ -177,6 +177,7 @@ export const runRows: readonly Row[] = [
     id: 'run-cold',
     title: '`kiln run -- true`, nothing parked, by what libvirt takes to start a domain',
     goal: { kind: 'ratio', max: 1.3 },
+    warmUps: WARM,
     sides: (bed) => [
       { ...kilnRun(bed, '--', 'true'), before: bed.parkNone },
       {

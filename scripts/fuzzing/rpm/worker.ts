@@ -62,7 +62,7 @@ export interface Batch {
 }
 
 const BATCH = 250;
-const LIMITS = { unpackedSize: 64 * 1024 * 1024 };
+const UNPACKED_SIZE = 64 * 1024 * 1024;
 const DESTINATION = 'dest/0';
 
 /** Unpacks as the confined task does: the same parts in the same order. */
@@ -83,12 +83,12 @@ async function unpack(
   // What the parent gets of it.
   JSON.stringify({ ...description, digests, signatures });
   reached('plan');
-  const plan = planUnpack(description, LIMITS);
+  const plan = planUnpack(description, UNPACKED_SIZE);
   reached('decompression');
   mkdirSync(DESTINATION, 0o755);
   const writer = new PackageWriter(plan, DESTINATION, {
     algorithm: description.fileDigestAlgorithm,
-    unpackedSize: LIMITS.unpackedSize,
+    unpackedSize: UNPACKED_SIZE,
   });
   try {
     const parser = new CpioParser(writer);

@@ -1,13 +1,10 @@
-/** The caller of a kiln without the daemon: this process's own user. */
-
 import { openEngine } from '../../engine.ts';
 import { startDetached } from '../../host/process/child-process.ts';
 import { callerEnvironment, callerVariable, kilnProgram } from '../../host/process/own-node.ts';
 import { callerIds } from '../../jobs/run/request.ts';
-import { requireHost } from '../require-host.ts';
-import { type Caller, outputOf } from './caller.ts';
+import { configurationFile, readCallersConfiguration } from '../../users/configuration-file.ts';
+import { type Caller, outputOf, requireHost } from './caller.ts';
 
-/** Everything is the process's own. */
 export const processCaller: Caller = {
   env: process.env,
   variable: callerVariable,
@@ -19,6 +16,10 @@ export const processCaller: Caller = {
     return callerIds(process.env);
   },
   user: undefined,
+  get configuration() {
+    const own = readCallersConfiguration(process.env, process.geteuid?.() ?? 0);
+    return { file: configurationFile(process.env), own };
+  },
   get inputIsTTY() {
     return process.stdin.isTTY === true;
   },
@@ -46,6 +47,7 @@ export const processCaller: Caller = {
       },
     };
   },
+  isQuiet: false,
   handOver: undefined,
   detach: undefined,
   readInput: ({ raw }) => {

@@ -1,39 +1,44 @@
-/** `kiln build --chain --farm`, and `kiln farm resume`. */
-
 import { join } from 'node:path';
-import type { Command } from 'commander';
-import { writeText } from '../../artifacts/staging.ts';
 import { defined } from '../../defined.ts';
 import { KilnError } from '../../errors.ts';
-import { rememberChain } from '../../farm/known-chains.ts';
+import { rememberChain } from '../../farm/chain.ts';
 import { requirePool } from '../../farm/pool.ts';
-import type { FarmMemberReport } from '../../farm/report.ts';
-import { buildFarmChain, type FarmRequest } from '../../farm/run-chain.ts';
-import { STEP_FILE, type StepOptions } from '../../farm/step.ts';
+import { type FarmReport, resultsOfRun } from '../../farm/report.ts';
+import { buildFarmChain, type FarmContext, type FarmRequest } from '../../farm/run-chain.ts';
+import { isPackageName, STEP_FILE, type StepOptions } from '../../farm/step.ts';
+import { Folder } from '../../host/files/folder.ts';
 import { startProgram } from '../../host/process/child-process.ts';
 import { packageRoot } from '../../host/state/paths.ts';
-import { chainJson } from '../../jobs/chain/json.ts';
-import type { ChainRequest } from '../../jobs/chain/request.ts';
-import { buildStatus } from '../../jobs/rpmbuild/outcome/exit-status.ts';
-import type { Caller } from '../caller/caller.ts';
-import { listenForInterruption } from '../caller/interruption.ts';
+import { type ChainRequest, chainJson } from '../../jobs/chain/request.ts';
+import { buildStatus } from '../../jobs/rpmbuild/outcome/outcome.ts';
+import type { CiChoice } from '../../report/ci/provider.ts';
+import { allowedMissing } from '../../sandbox/policy/layers.ts';
+import { type Caller, listenForInterruption } from '../caller/caller.ts';
+import type { KilnCommand } from '../options/command.ts';
+import { CiOutput } from '../output/ci-output.ts';
 import { printError } from '../output/errors.ts';
 import { printJson } from '../output/print.ts';
-import { CHAIN_FILE, chainRequest, printChain, seconds } from '../rpmbuild/build-chain.ts';
-import type { ChainOptions } from '../rpmbuild/build-chain-options.ts';
-import type { BuildOptions } from '../rpmbuild/build-options.ts';
+import {
+  ChainTable,
+  chainRequest,
+  noteMember,
+  printChain,
+  writeChain,
+} from '../rpmbuild/build-chain.ts';
+import type { BuildOptions, ChainOptions } from '../rpmbuild/build-options.ts';
+import { isImageName } from '../users/user-rules.ts';
 
-/** Builds source packages as a chain on a pool, shows the progress, and sets kiln's exit status. */
 export async function runFarmChain(
   sources: readonly string[],
   options: BuildOptions & ChainOptions,
-  command: Command,
+  command: KilnCommand,
   caller: Caller,
 ): Promise<void> {
   const request = chainRequest(sources, options, command, caller);
   refuseWhatStays(command);
-  const jobs = command.getOptionValueSource('jobs') === 'cli' ? options.jobs : null;
-  await run(farmRequest(request, jobs), caller, { json: options.json === true });
+  const jobs = command.isGiven('jobs') ? options.jobs : null;
+  const { ci, samples, json = false } = options;
+  await run(farmRequest(request, jobs, samples), caller, { json, ci });
 }
 
 /** Options whose files, keys and networks exist only on this machine. */
@@ -42,27 +47,48 @@ const STAYS = [
   ...['addrepo', 'cache', 'keep'],
 ];
 
-/** @throws KilnError E_ARGUMENT */
-function refuseWhatStays(command: Command): void {
-  const given = command.options.filter(
-    (option) =>
-      STAYS.includes(option.attributeName()) &&
-      command.getOptionValueSource(option.attributeName()) === 'cli',
+function refuseWhatStays(command: KilnCommand): void {
+  const given = (names: readonly string[]) =>
+    command.options
+      .filter((option) => {
+        const name = option.attributeName();
+        return names.includes(name) && command.isGiven(name);
+      })
+      .map(({ long }) => long)
+      .join(', ');
+  const refuse = (what: string, hint: string) => {
+    if (what !== '') throw new KilnError('E_ARGUMENT', `--farm takes no ${what}`, { hint });
+  };
+  refuse(
+    given(STAYS),
+    'keys, caches, networks and kept sandboxes are of one machine; sign the packages when they are back',
   );
-  if (given.length === 0) return;
-  throw new KilnError('E_ARGUMENT', `--farm takes no ${given.map(({ long }) => long).join(', ')}`, {
-    hint: 'keys, caches, networks and kept sandboxes are of one machine; sign the packages when they are back',
-  });
+  refuse(
+    given(['detach', 'name']),
+    'a chain on a pool goes on when kiln ends: `kiln farm status`, `kiln farm resume`',
+  );
 }
 
-function farmRequest(request: ChainRequest, jobs: number | null): FarmRequest {
+function farmRequest(request: ChainRequest, jobs: number | null, samples: boolean): FarmRequest {
   const { build } = request;
+  if (!isImageName(build.image)) {
+    throw new KilnError('E_ARGUMENT', `--farm takes no image by its path: ${build.image}`, {
+      hint: 'name a recipe that comes with kiln: workers look for it under its name; docs/farm.md',
+    });
+  }
   const { defines, nocheck, target, rpmbuildOptions, shortCircuit, limits, disk, time } = build;
   const { additionalPackages, postinstall, offline, update, provenance } = build;
+  const file = additionalPackages?.find((text) => !isPackageName(text));
+  if (file !== undefined) {
+    throw new KilnError('E_ARGUMENT', `--farm takes no package from a file: ${file}`, {
+      hint: '--additional-package names a package of the image’s repositories',
+    });
+  }
   const { builder, sourceDateEpoch } = provenance ?? {};
   const options = {
     ...{ defines, with: build.with, without: build.without, nocheck, target, rpmbuildOptions },
     ...{ shortCircuit, additionalPackages, limits, disk, time, postinstall, offline, update },
+    samples,
     provenance: defined({ builder, sourceDateEpoch }),
   };
   return {
@@ -76,14 +102,19 @@ function farmRequest(request: ChainRequest, jobs: number | null): FarmRequest {
   };
 }
 
-/** @throws nothing: failures are printed */
+interface RunOptions {
+  readonly json: boolean;
+  readonly ci: CiChoice;
+  readonly goesOn?: boolean;
+}
+
 export async function run(
   request: FarmRequest,
   caller: Caller,
-  { json = false, goesOn = false }: { readonly json?: boolean; readonly goesOn?: boolean },
+  { json, ci, goesOn = false }: RunOptions,
 ): Promise<void> {
   using interruption = listenForInterruption(caller);
-  const note = (text: string) => caller.stderr.say(`kiln: ${text}\n`);
+  using table = new ChainTable(request.sources.length, caller);
   const program = join(packageRoot(), 'bin/kiln');
   try {
     await requirePool(caller.ids.uid);
@@ -92,16 +123,18 @@ export async function run(
       doStep: (folder: string) => stepHere(program, folder),
       program,
       environment: hookEnvironment(caller),
+      allowMissing: allowedMissing(caller.env),
       signal: interruption.signal,
-      onMember: (member: FarmMemberReport) => noteMember(member, note, caller),
-      onNote: note,
+      ...farmHooks(table, caller),
       onChain: (id: string) => rememberChain(caller.environment, id, request.resultDirectory),
     };
     const report = await buildFarmChain(request, context, goesOn);
+    table[Symbol.dispose]();
     printChain(report, caller);
-    const asked = { jobs: request.jobs ?? 0, continue: request.continue, recurse: request.recurse };
+    const { image, options, jobs } = request;
+    const asked = { ...request, jobs: jobs ?? 0, build: { ...options, image } };
     const value = {
-      ...chainJson({ ...asked, build: { image: request.image } }, report),
+      ...chainJson(asked, report),
       farm: {
         id: report.id,
         workers: Object.fromEntries(
@@ -109,16 +142,56 @@ export async function run(
         ),
       },
     };
-    const text = `${JSON.stringify(value, undefined, 2)}\n`;
-    await writeText(request.resultDirectory, CHAIN_FILE, text, caller.ids);
+    await writeChain(request.resultDirectory, value, caller.ids);
+    await tellService(report, request.resultDirectory, CiOutput.for(ci, caller));
     if (json) printJson(caller.stderr, value);
     if (report.failure !== undefined)
-      note(`kiln farm resume ${report.id} goes on with what is left`);
+      caller.stderr.say(`kiln: kiln farm resume ${report.id} goes on with what is left\n`);
     caller.exitStatus = report.exitStatus;
   } catch (error) {
+    table[Symbol.dispose]();
     printError(error, caller.stderr);
     caller.exitStatus = buildStatus(error);
   }
+}
+
+/** How a chain on a pool is told: in place on a terminal that can show it, line by line elsewhere. */
+export function farmHooks(
+  table: ChainTable,
+  caller: Caller,
+): Pick<FarmContext, 'onMember' | 'onBuilding' | 'onNote'> {
+  const note = (text: string) => caller.stderr.say(`kiln: ${text}\n`);
+  const unlessQuiet = (text: string) => {
+    if (!caller.isQuiet) note(text);
+  };
+  return {
+    onNote: (text) => table.note(() => unlessQuiet(text)),
+    onBuilding: (name, worker) => {
+      table.show({ name, state: 'building' }, () => unlessQuiet(`${name}: building on ${worker}`));
+      table.tell(name, `on ${worker}`);
+    },
+    onMember: (member) =>
+      table.show(member, () => noteMember(member, note, caller, ` on ${member.worker}`)),
+  };
+}
+
+/** Bytes of a log in which errors and tests are looked for. */
+const LOG_MAX = 256 * 2 ** 20;
+
+async function tellService(
+  { members }: FarmReport,
+  directory: string,
+  ci: CiOutput | undefined,
+): Promise<void> {
+  if (ci === undefined) return;
+  const results = resultsOfRun(members);
+  using top = Folder.open(directory);
+  for (const { name, outcome } of members) {
+    if (outcome === undefined || !results.has(name)) continue;
+    using folder = top.existing(name);
+    ci.read(name, `${name}.spec`, Buffer.from(folder?.read('build.log', LOG_MAX) ?? ''));
+  }
+  await ci.finishMembers(members, results, directory);
 }
 
 /** The caller's environment for DAGMan's scripts, which DAGMan does not pass on. */
@@ -132,7 +205,6 @@ function hookEnvironment({ environment }: Caller): Record<string, string> {
   );
 }
 
-/** Runs a step on this machine with its own kiln; output goes to stderr. */
 function stepHere(program: string, folder: string): Promise<number> {
   const argv = ['farm', 'step', STEP_FILE, '--resultdir', 'out'];
   const child = startProgram(program, argv, {
@@ -142,16 +214,4 @@ function stepHere(program: string, folder: string): Promise<number> {
   return new Promise((resolve, reject) => {
     child.on('error', reject).on('exit', (code) => resolve(code ?? 125));
   });
-}
-
-function noteMember(member: FarmMemberReport, note: (text: string) => void, caller: Caller): void {
-  const { name, state, reason, durationMs, report, worker } = member;
-  if (state === 'failed') {
-    for (const line of report?.lastLines ?? []) caller.stderr.say(`  | ${line}\n`);
-  }
-  const time = state === 'built' ? ` in ${seconds(durationMs)} on ${worker}` : '';
-  note(`${name}: ${state}${time}${reason === undefined ? '' : `: ${reason}`}`);
-  if (state !== 'failed' || report === undefined) return;
-  const logs = ['build.log', 'root.log'].map((log) => `${member.resultDirectory}/${log}`);
-  caller.stderr.say(`  see ${logs.join(', ')}\n`);
 }

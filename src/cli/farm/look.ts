@@ -1,42 +1,56 @@
-/** `kiln farm check`, `status`, `logs`, `cancel`, `resume`. */
 import { createReadStream } from 'node:fs';
 import { stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { Command } from 'commander';
 import { KilnError } from '../../errors.ts';
-import { FarmFiles, type FarmMember } from '../../farm/chain.ts';
-import { findChain, knownChains } from '../../farm/known-chains.ts';
-import { type QueuedJob, queued, removeDag, requirePool, slots } from '../../farm/pool.ts';
+import {
+  type FarmChain,
+  FarmFiles,
+  type FarmMember,
+  findChain,
+  knownChains,
+} from '../../farm/chain.ts';
+import { whyStepsWait } from '../../farm/dag.ts';
+import {
+  type QueuedJob,
+  queued,
+  removeDag,
+  requirePool,
+  type Slot,
+  slots,
+} from '../../farm/pool.ts';
 import { workerOf } from '../../farm/prepare.ts';
-import { reportOf } from '../../farm/report.ts';
+import { Reporter } from '../../farm/report.ts';
+import { KILN_VERSION } from '../../host/state/paths.ts';
+import { allowedMissing } from '../../sandbox/policy/layers.ts';
 import type { Caller } from '../caller/caller.ts';
+import { KilnCommand } from '../options/command.ts';
 import { LogView, printJson } from '../output/print.ts';
-import { printTable } from '../output/table.ts';
+import { type Columns, type ListOptions, printRows, printTable } from '../output/table.ts';
 import { run } from './chain.ts';
 
-export function checkCommand(caller: Caller): Command {
-  return new Command('check')
+const CHAIN = 'an id, the beginning of one, or a result directory (with a slash)';
+
+const MACHINES: Columns<Slot> = [
+  ['MACHINE', (slot) => slot.Name],
+  ['STATE', (slot) => `${slot.State}/${slot.Activity}`],
+  ['CPUS', (slot) => String(slot.Cpus)],
+  ['MEMORY', (slot) => `${slot.Memory}M`],
+  ['KILN', (slot) => slot.KilnVersion ?? '-'],
+  ['IMAGES', (slot) => (slot.KilnImages ?? '').split(',').filter(Boolean).join(' ')],
+];
+
+export function checkCommand(caller: Caller): KilnCommand {
+  return new KilnCommand('check')
     .description(
       'Check whether there is a pool, whether you may submit, and what its machines offer.',
     )
     .option('--json', 'print the machines as one JSON array')
-    .addHelpText('after', '\nExamples:\n  kiln farm check')
-    .action(async ({ json }: { json?: boolean }) => {
+    .examples('kiln farm check')
+    .action(async (options: ListOptions) => {
       await requirePool(caller.ids.uid);
       const all = await slots();
-      if (json === true) printJson(caller.stdout, all);
-      else {
-        const rows = all.map((slot) => [
-          slot.Name,
-          `${slot.State}/${slot.Activity}`,
-          String(slot.Cpus),
-          `${slot.Memory}M`,
-          slot.KilnVersion ?? '-',
-          (slot.KilnImages ?? '').split(',').filter(Boolean).join(' '),
-        ]);
-        printTable(caller.stdout, ['MACHINE', 'STATE', 'CPUS', 'MEMORY', 'KILN', 'IMAGES'], rows);
-      }
+      printRows(caller.stdout, MACHINES, all, options);
       const ready = all.filter(({ KilnVersion }) => KilnVersion !== undefined);
       if (ready.length > 0) return;
       const what =
@@ -47,20 +61,33 @@ export function checkCommand(caller: Caller): Command {
     });
 }
 
-export function statusCommand(caller: Caller): Command {
-  return new Command('status')
+export function statusCommand(caller: Caller): KilnCommand {
+  return new KilnCommand('status')
     .description('Show how it stands with a chain, or list your chains.')
     .argument('[chain]', 'its id, the beginning of it, or its result directory (with a slash)')
     .option('--json', 'print JSON instead of a table')
-    .addHelpText('after', '\nExamples:\n  kiln farm status\n  kiln farm status 3fa9c1d2')
+    .examples('kiln farm status', 'kiln farm status 3fa9c1d2')
     .action(async (name: string | undefined, { json }: { json?: boolean }) => {
       if (name === undefined) await list(caller, json === true);
       else await show(findChain(caller.environment, name), caller, json === true);
     });
 }
 
+interface ListedChain extends Pick<FarmChain, 'id' | 'started'> {
+  readonly state: 'running' | 'over';
+  readonly packages: number;
+  readonly directory: string;
+}
+
+const CHAINS: Columns<ListedChain> = [
+  ['CHAIN', ({ id }) => id],
+  ['STATE', ({ state }) => state],
+  ['PACKAGES', ({ packages }) => String(packages)],
+  ['RESULTS', ({ directory }) => directory],
+];
+
 async function list(caller: Caller, json: boolean): Promise<void> {
-  const chains = [];
+  const chains: ListedChain[] = [];
   for (const { id, directory } of knownChains(caller.environment)) {
     const chain = existing(directory);
     if (chain?.id !== id) continue;
@@ -69,16 +96,7 @@ async function list(caller: Caller, json: boolean): Promise<void> {
     chains.push({ id, state, packages: chain.members.length, directory, started: chain.started });
   }
   chains.sort((a, b) => b.started - a.started);
-  if (json) printJson(caller.stdout, chains);
-  else {
-    const rows = chains.map(({ id, state, packages, directory }) => [
-      id,
-      state,
-      String(packages),
-      directory,
-    ]);
-    printTable(caller.stdout, ['CHAIN', 'STATE', 'PACKAGES', 'RESULTS'], rows);
-  }
+  printRows(caller.stdout, CHAINS, chains, { json });
 }
 
 function existing(directory: string) {
@@ -86,7 +104,6 @@ function existing(directory: string) {
     using files = FarmFiles.open(directory);
     return files.existing();
   } catch {
-    // Its results were removed.
     return undefined;
   }
 }
@@ -96,13 +113,23 @@ async function show(directory: string, caller: Caller, json: boolean): Promise<v
   const chain = files.chain();
   const jobs = chain.cluster === null ? [] : await queued(chain.cluster);
   const rows: { name: string; state: string; worker: string; reason: string }[] = [];
+  const jobOf = new Map(jobs.map((job) => [job.KilnMember, job]));
+  const reporter = new Reporter(chain, files);
+  const missing = jobs.some(({ JobStatus }) => JobStatus === IDLE)
+    ? await whyStepsWait({
+        version: KILN_VERSION,
+        allowMissing: allowedMissing(caller.env),
+        options: chain.options,
+      })
+    : undefined;
   for (const member of chain.members) {
-    const report = reportOf(chain, member, files);
-    const job = jobs.find(({ KilnMember }) => KilnMember === member.name);
+    const report = reporter.reportOf(member);
+    const job = jobOf.get(member.name);
     const isOpen = report.outcome === undefined && !member.current && jobs.length > 0;
     const state = isOpen ? stateOf(job) : report.state;
     const worker = report.worker ?? (isOpen ? await workerNow(files, member) : undefined);
-    const reason = isOpen ? (job?.HoldReason ?? '') : (report.reason ?? '');
+    const waits = job?.JobStatus === IDLE ? missing : undefined;
+    const reason = isOpen ? (job?.HoldReason ?? waits ?? '') : (report.reason ?? '');
     rows.push({ name: member.name, state, worker: worker ?? '', reason });
   }
   if (json) {
@@ -123,9 +150,11 @@ async function workerNow(files: FarmFiles, { node }: FarmMember): Promise<string
   return node === null ? undefined : await workerOf(join(files.path, node, 'log'));
 }
 
+const IDLE = 1;
+
 /** JobStatus of a job’s ClassAd. */
 const JOB_STATES: Readonly<Record<number, string>> = {
-  1: 'queued',
+  [IDLE]: 'queued',
   2: 'building',
   5: 'held',
   6: 'building',
@@ -135,13 +164,13 @@ function stateOf(job: QueuedJob | undefined): string {
   return job === undefined ? 'waiting' : (JOB_STATES[job.JobStatus] ?? 'waiting');
 }
 
-export function logsCommand(caller: Caller): Command {
-  return new Command('logs')
+export function logsCommand(caller: Caller): KilnCommand {
+  return new KilnCommand('logs')
     .description('Print the log of a step as its worker writes it.')
-    .argument('<chain>', 'an id, the beginning of one, or a result directory (with a slash)')
+    .argument('<chain>', CHAIN)
     .argument('<package>', 'name-version-release')
     .option('-f, --follow', 'go on until the step ends')
-    .addHelpText('after', '\nExamples:\n  kiln farm logs -f 3fa9c1d2 app-1-1')
+    .examples('kiln farm logs -f 3fa9c1d2 app-1-1')
     .action(async (name: string, member: string, { follow }: { follow?: boolean }) => {
       using files = FarmFiles.open(findChain(caller.environment, name));
       const chain = files.chain();
@@ -172,11 +201,11 @@ export function logsCommand(caller: Caller): Command {
 /** The pause between two looks at a log, milliseconds. */
 const LOOK_EVERY = 300;
 
-export function cancelCommand(caller: Caller): Command {
-  return new Command('cancel')
+export function cancelCommand(caller: Caller): KilnCommand {
+  return new KilnCommand('cancel')
     .description('Take a chain and its steps out of the queue; what is built stays.')
-    .argument('<chain>', 'an id, the beginning of one, or a result directory (with a slash)')
-    .addHelpText('after', '\nExamples:\n  kiln farm cancel 3fa9c1d2')
+    .argument('<chain>', CHAIN)
+    .examples('kiln farm cancel 3fa9c1d2')
     .action(async (name: string) => {
       await requirePool(caller.ids.uid);
       using files = FarmFiles.open(findChain(caller.environment, name));
@@ -193,27 +222,21 @@ export function cancelCommand(caller: Caller): Command {
     });
 }
 
-export function resumeCommand(caller: Caller): Command {
-  return new Command('resume')
+export function resumeCommand(caller: Caller): KilnCommand {
+  return new KilnCommand('resume')
     .description('Follow a chain that is running, or build what is left of one.')
-    .argument('<chain>', 'an id, the beginning of one, or a result directory (with a slash)')
+    .argument('<chain>', CHAIN)
     .option('--json', 'print chain.json as the last line of stderr')
-    .addHelpText('after', '\nExamples:\n  kiln farm resume 3fa9c1d2')
+    .examples('kiln farm resume 3fa9c1d2')
     .action(async (name: string, { json }: { json?: boolean }) => {
       const directory = findChain(caller.environment, name);
       const chain = (() => {
         using files = FarmFiles.open(directory);
         return files.chain();
       })();
-      const { sources, resultDirectory, image, options, jobs, recurse } = chain;
-      const request = {
-        sources,
-        resultDirectory,
-        options,
-        jobs,
-        recurse,
-        continue: chain.continue,
-      };
-      await run({ ...request, image: image.name }, caller, { json: json === true, goesOn: true });
+      const { sources, resultDirectory, options, jobs, recurse, continue: goesOn } = chain;
+      const request = { sources, resultDirectory, options, jobs, recurse, continue: goesOn };
+      const image = chain.image.name;
+      await run({ ...request, image }, caller, { json: json === true, ci: 'auto', goesOn: true });
     });
 }

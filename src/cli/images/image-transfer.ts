@@ -1,17 +1,24 @@
 import { createWriteStream } from 'node:fs';
-import { rename, rm } from 'node:fs/promises';
-import { type Command, Option } from 'commander';
+import { mkdtemp, rename, rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import { Option } from 'commander';
 import { defined } from '../../defined.ts';
 import { KilnError } from '../../errors.ts';
 import { hasErrno } from '../../host/calls/libc.ts';
+import { removeTree } from '../../host/files/remove-tree.ts';
+import { runTool } from '../../host/process/child-process.ts';
 import { callerMode } from '../../host/process/own-umask.ts';
 import type { Compression } from '../../image/archive/export.ts';
 import { hostArchitecture } from '../../image/key.ts';
-import { openImage } from '../../image/open.ts';
+import { noting, openImage } from '../../image/open.ts';
+import { storageLeft } from '../../image/store/user-storage.ts';
 import type { Caller } from '../caller/caller.ts';
+import type { KilnCommand } from '../options/command.ts';
+import { quietOption } from '../options/shared-options.ts';
 import { parseSize } from '../options/values.ts';
-import { printJson } from '../output/print.ts';
-import { imageProgress } from './image-progress.ts';
+import { printWarning } from '../output/errors.ts';
+import { printEither } from '../output/print.ts';
+import { withProgress } from '../output/progress.ts';
 
 const EXPORT_EXAMPLES = `
 If the output ends in .tar, .tar.gz or .tar.zst, it is a tar archive of the root directory; “-” writes
@@ -27,6 +34,19 @@ Examples:
   skopeo copy docker://registry.example/fedora:44 oci:fedora && kiln image import fedora
   xz -d rootfs.tar.xz && kiln image import rootfs.tar --name mine && kiln run -r mine -- id`;
 
+const PULL_EXAMPLES = `
+skopeo fetches it, with the registries, logins and policy that this host has set up for it. What is printed beside the
+id names the image by its digest: the same bytes for ever.
+
+Examples:
+  kiln image pull docker://alpine:3.22 --name alpine && kiln run -r alpine -- cat /etc/os-release
+  kiln image pull docker://alpine@sha256:4bcff63911fcb4448bd4fdacec207030997caf25e9bea4045fa6c8c44de311d1
+  kiln image pull oci:layout --digest sha256:4bcff63911fcb4448bd4fdacec207030997caf25e9bea4045fa6c8c44de311d1`;
+
+interface PullOptions extends ImportOptions {
+  readonly digest?: string;
+}
+
 interface ExportOptions {
   readonly output: string;
   readonly compress?: Compression;
@@ -38,8 +58,7 @@ interface ImportOptions {
   readonly disk?: number;
 }
 
-/** Adds `export` and `import` to `kiln image`. */
-export function addTransferCommands(image: Command, caller: Caller): void {
+export function addTransferCommands(image: KilnCommand, caller: Caller): void {
   image
     .command('export')
     .description('Write an image as a tar archive or an OCI layout.')
@@ -51,8 +70,22 @@ export function addTransferCommands(image: Command, caller: Caller): void {
         'choose the compression; by default the name of the output decides, and a layout uses gzip',
       ).choices(['none', 'gzip', 'zstd']),
     )
+    .addOption(quietOption())
     .addHelpText('after', EXPORT_EXAMPLES)
     .action((name: string, options: ExportOptions) => exportImage(name, options, caller));
+  image
+    .command('pull')
+    .description('Make an image from one of a registry, or of a file, that skopeo can read.')
+    .argument(
+      '<uri>',
+      'where it is: docker://HOST/NAME[:TAG] or @sha256:DIGEST, oci:DIR, dir:DIR, docker-archive:FILE',
+    )
+    .option('--digest <digest>', 'refuse any other content: sha256:…')
+    .option('--name <name>', 'give the image this name')
+    .option('--disk <size>', 'refuse to unpack more than this, 16G by default', parseSize)
+    .option('--json', 'print the manifest of the image as JSON instead of its id')
+    .addHelpText('after', PULL_EXAMPLES)
+    .action((reference: string, options: PullOptions) => pullImage(reference, options, caller));
   image
     .command('import')
     .description('Make an image from an OCI layout or a tar archive (plain, gzip or zstd).')
@@ -64,12 +97,65 @@ export function addTransferCommands(image: Command, caller: Caller): void {
     .action((path: string, options: ImportOptions) => importPath(path, options, caller));
 }
 
+/** Transports of skopeo's (containers-transports(5)) that need nothing of this host's own storage. */
+const TRANSPORT = /^(?:docker:\/\/|oci:|dir:|docker-archive:|oci-archive:)/;
+const DIGEST = /^sha256:[0-9a-f]{64}$/;
+
+/** @throws KilnError E_ARGUMENT, E_PULL, E_DIGEST, and what an import throws */
+async function pullImage(reference: string, options: PullOptions, caller: Caller): Promise<void> {
+  const { digest: wanted } = options;
+  if (!TRANSPORT.test(reference)) {
+    throw new KilnError('E_ARGUMENT', `${reference} does not say where the image is`, {
+      hint: `write docker://${reference} for one of a registry; oci:, dir:, docker-archive: and oci-archive: are files`,
+    });
+  }
+  await using engine = caller.openEngine();
+  const { stdout } = await skopeo(['inspect', '--no-tags', '--format', '{{.Digest}}', reference]);
+  const digest = stdout.trim();
+  if (!DIGEST.test(digest)) throw new KilnError('E_PULL', `${reference}: skopeo told no digest`);
+  if (wanted !== undefined && wanted !== digest) {
+    throw new KilnError('E_DIGEST', `${reference} has the digest ${digest}, not ${wanted}`, {
+      hint: 'it was changed where it lies; name the digest only once you trust the new one',
+    });
+  }
+  const pinned = pinnedReference(reference, digest);
+  const work = await mkdtemp(join(engine.paths.root, '.pull-'));
+  try {
+    const layout = join(work, nameOfReference(reference));
+    await skopeo(['copy', '--quiet', '--override-os', 'linux', pinned, `oci:${layout}:latest`]);
+    await importPath(layout, options, caller);
+  } finally {
+    await removeTree(work);
+  }
+  caller.stderr.say(`kiln: pulled ${pinned}${pinned === reference ? ` (${digest})` : ''}\n`);
+}
+
+/** A registry gives, by its digest, the bytes that were looked at; another place has one image. */
+function pinnedReference(reference: string, digest: string): string {
+  if (!reference.startsWith('docker://') || reference.includes('@')) return reference;
+  return `${reference.replace(/:[^:/]*$/, '')}@${digest}`;
+}
+
+/** `alpine` of docker://alpine:3.22 */
+function nameOfReference(reference: string): string {
+  const [name = ''] = /[\w.-]+$/.exec(reference.replace(/@.*$|:[^:/]*$/, '')) ?? [];
+  return name.replace(/^[.-]+/, '') || 'image';
+}
+
+async function skopeo(args: readonly string[]): Promise<{ readonly stdout: string }> {
+  const { stdout, stderr, failure } = await runTool('skopeo', args);
+  if (failure === undefined) return { stdout };
+  throw new KilnError('E_PULL', `skopeo: ${stderr.trim().slice(-1000) || failure}`, {
+    hint: 'is skopeo installed, and the image there? `skopeo inspect` with the same name tells more; `skopeo login` logs in',
+  });
+}
+
 async function exportImage(name: string, options: ExportOptions, caller: Caller): Promise<void> {
   const { exportOci, exportTar } = await import('../../image/archive/export.ts');
   await using engine = caller.openEngine();
-  const progress = imageProgress(caller.stderr);
-  await using image = await openImage(engine, name, { onProgress: progress.report });
-  progress[Symbol.dispose]();
+  await using image = await withProgress(caller, (onProgress) =>
+    openImage(engine, name, { onProgress }),
+  );
   const { output } = options;
   const named = /\.tar(?:\.(gz|zst))?$/.exec(output);
   if (output === '-') {
@@ -106,23 +192,25 @@ async function exportImage(name: string, options: ExportOptions, caller: Caller)
 
 function warn(skipped: readonly string[], caller: Caller): void {
   for (const path of skipped) {
-    caller.stderr.say(`kiln: warning: /${path} is a device or a socket: left out\n`);
+    const message = `/${path} is a device or a socket: left out`;
+    printWarning({ code: 'special-file', message }, caller.stderr);
   }
 }
 
 async function importPath(path: string, options: ImportOptions, caller: Caller): Promise<void> {
   const { importImage } = await import('../../image/archive/import.ts');
   await using engine = caller.openEngine();
-  const started = Date.now();
-  const disk = options.disk ?? engine.owner?.share.disk;
-  await using image = await importImage(engine.paths, path, {
+  const { paths, owner } = engine;
+  const most = options.disk ?? owner?.share.disk;
+  const maxBytes = owner && Math.min(most ?? 0, await storageLeft(paths, owner));
+  const wanted = {
     arch: hostArchitecture(),
-    ...defined({ name: options.name, maxBytes: disk }),
-    uid: engine.owner?.uid,
-  });
+    ...defined({ name: options.name, maxBytes: maxBytes ?? most }),
+    uid: owner?.uid,
+  };
+  const storeChanged = () => caller.storeChanged();
+  await using image = await noting(storeChanged, () => importImage(engine.paths, path, wanted));
   const { manifest } = image;
-  if (manifest.created >= started) caller.storeChanged();
-  for (const warning of manifest.warnings) caller.stderr.say(`kiln: warning: ${warning}\n`);
-  if (options.json === true) printJson(caller.stdout, manifest);
-  else caller.stdout.say(`${manifest.id}\n`);
+  for (const message of manifest.warnings) printWarning({ code: 'image', message }, caller.stderr);
+  printEither(caller.stdout, options, manifest, () => manifest.id);
 }

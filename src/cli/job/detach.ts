@@ -1,35 +1,30 @@
-/** `--detach` of commands whose work goes on without the caller. */
 import { chownSync, closeSync, constants, mkdirSync, openSync } from 'node:fs';
 import { resolve } from 'node:path';
-import { type Command, Option } from 'commander';
 import { jobFiles, keptBytes } from '../../detached/record.ts';
 import { KilnError } from '../../errors.ts';
 import { type StatePaths, statePaths } from '../../host/state/paths.ts';
-import { type CallerUser, forbidden } from '../../users/user.ts';
+import { type CallerUser, forbidden } from '../../users/configuration.ts';
 import type { Caller } from '../caller/caller.ts';
+import type { KilnCommand } from '../options/command.ts';
 
 export interface DetachOptions {
   readonly detach?: boolean;
   readonly name?: string;
 }
 
-/** Adds the options of {@link detach}. */
-export function addDetachOptions(command: Command): Command {
+export function addDetachOptions(command: KilnCommand): KilnCommand {
   return command
-    .addOption(
-      new Option(
-        '-d, --detach',
-        'print an id once it has begun, and leave it to the daemon: see `kiln attach`, `wait`, `logs`, `results`',
-      ),
+    .option(
+      '-d, --detach',
+      'print an id once it has begun, and leave it to the daemon: see `kiln attach`, `wait`, `logs`, `results`',
     )
-    .addOption(new Option('--name <name>', 'with --detach: call it so'));
+    .option('--name <name>', 'with --detach: call it so');
 }
 
-/** What becomes of options that may ask to detach. */
 interface Detaching<Options> {
   readonly options: Options;
-  /** To be called when the work has begun: a second call does nothing. */
-  readonly begin: () => void;
+  /** `sandbox`: the one whose command it is. */
+  readonly begin: (sandbox?: string) => void;
 }
 
 /**
@@ -39,7 +34,7 @@ interface Detaching<Options> {
  */
 export async function detach<
   Options extends DetachOptions & { readonly resultdir?: string; readonly tty?: boolean },
->(options: Options, command: Command, caller: Caller): Promise<Detaching<Options>> {
+>(options: Options, command: KilnCommand, caller: Caller): Promise<Detaching<Options>> {
   const { name, tty = false } = options;
   if (options.detach !== true) {
     if (name !== undefined) {
@@ -50,15 +45,12 @@ export async function detach<
     return { options, begin: () => undefined };
   }
   if (caller.detach === undefined) {
-    throw new KilnError(
-      'E_NO_DAEMON',
-      '--detach leaves a job to the daemon, which does not serve this call',
-      {
-        hint: 'call kiln without KILN_FROM_SOURCE, in the mount namespace of the daemon',
-      },
-    );
+    const what = '--detach leaves a job to the daemon, which does not serve this call';
+    throw new KilnError('E_NO_DAEMON', what, {
+      hint: 'call kiln without KILN_FROM_SOURCE, in the mount namespace of the daemon',
+    });
   }
-  const given = command.getOptionValueSource('resultdir') === 'cli' ? options.resultdir : undefined;
+  const given = command.isGiven('resultdir') ? options.resultdir : undefined;
   const files = caller.user?.files;
   if (caller.user !== undefined) await checkRoom(caller.user, statePaths(caller.env));
   const job = await caller.detach({
@@ -67,8 +59,8 @@ export async function detach<
     resultDirectory:
       given && (files === undefined ? resolve(caller.cwd(), given) : files.rename(given)),
   });
-  const begin = () => {
-    if (!job.hasBegun) job.begin();
+  const begin = (sandbox?: string) => {
+    if (!job.hasBegun) job.begin(sandbox);
   };
   if (given !== undefined) return { options, begin };
   const folder = jobFiles.results(job.folder);

@@ -1,24 +1,14 @@
 import { parseArgs } from 'node:util';
 import { defined } from '../../defined.ts';
-import { KilnError } from '../../errors.ts';
+import type { KilnError } from '../../errors.ts';
+import { usageError } from '../../jobs/mock/outcome.ts';
+import type { MockLine } from '../../jobs/mock/session.ts';
 import { suggest } from '../../recipe/problem.ts';
 import { MODES, type Mode, OPTIONS } from './option-table.ts';
 
-/** A parsed command line of mock's. */
-export interface CommandLine {
+export interface CommandLine extends MockLine {
   readonly mode: Mode;
-  readonly args: readonly string[];
-  /** Whether a flag was given. */
-  has(flag: string): boolean;
-  /** The last value of an option. */
-  value(name: string): string | undefined;
-  /** All values of an option in order. */
-  values(name: string): readonly string[];
-  /** The given ones of these options, in order. */
-  of(...names: readonly string[]): readonly GivenOption[];
-  /** Options and values in the order in which they were given. */
   readonly given: readonly GivenOption[];
-  /** Options that were looked up by one of the functions above. */
   readonly heeded: ReadonlySet<string>;
 }
 
@@ -27,24 +17,9 @@ interface GivenOption {
   readonly value: string | undefined;
 }
 
-/** Commands without dashes, as very old callers write them. */
-const BARE_MODES = new Set([
-  'chroot',
-  'shell',
-  'rebuild',
-  'install',
-  'installdeps',
-  'remove',
-  'init',
-  'clean',
-]);
-
-/** The error for a mistake in the command line (mock: exit status 5). */
-export function usageError(message: string, hint?: string): KilnError {
-  return new KilnError('E_MOCK_USAGE', message, {
-    hint: hint ?? '`kiln-mock --help` lists all options',
-  });
-}
+const BARE_MODES: readonly string[] = [
+  ...['chroot', 'shell', 'rebuild', 'install', 'installdeps', 'remove', 'init', 'clean'],
+];
 
 /**
  * Parses mock's command line by its rules: options and arguments in any order, up to `--`; long options may be
@@ -79,7 +54,7 @@ export function parseCommandLine(argv: readonly string[]): CommandLine {
     mode = entry.mode ?? (name === 'scrub' ? 'clean' : mode);
   }
   const [first] = positionals;
-  if (mode === undefined && first !== undefined && BARE_MODES.has(first)) {
+  if (mode === undefined && first !== undefined && BARE_MODES.includes(first)) {
     mode = MODES.find((known) => known === first);
     positionals.shift();
   }
@@ -87,7 +62,6 @@ export function parseCommandLine(argv: readonly string[]): CommandLine {
   return commandLine(mode ?? 'rebuild', positionals, given);
 }
 
-/** A command line with these options. */
 export function commandLine(
   mode: Mode,
   args: readonly string[],
@@ -106,13 +80,12 @@ export function commandLine(
   };
 }
 
-/** Refuses options that the mode ignores. */
 function checkModes(mode: Mode, given: readonly GivenOption[]): void {
   for (const { name } of given) {
     const modes = OPTIONS.get(name)?.onlyFor;
     if (modes === undefined || modes.includes(mode)) continue;
-    const [only, ...others] = modes.map((it) => `--${it}`);
-    throw usageError(`--${name} is for ${[only, ...others].join(', ')}, not for --${mode}`);
+    const those = modes.map((it) => `--${it}`).join(', ');
+    throw usageError(`--${name} is for ${those}, not for --${mode}`);
   }
 }
 
@@ -133,7 +106,6 @@ function check(rawName: string, name: string, value: string | undefined): void {
   }
 }
 
-/** Completes abbreviated long options up to `--`; values stay as they are. */
 function completeNames(argv: readonly string[]): string[] {
   const complete: string[] = [];
   for (let index = 0; index < argv.length; index++) {
@@ -162,12 +134,10 @@ function takesValue(word: string): boolean {
   const long = /^--([^=]+)$/.exec(word)?.[1];
   if (long !== undefined) return OPTIONS.get(long)?.value !== undefined;
   const letters = /^-([A-Za-z]+)$/.exec(word)?.[1] ?? '';
-  const first = [...letters].findIndex((letter) => letterTakesValue(letter));
+  const first = [...letters].findIndex((letter) =>
+    [...OPTIONS.values()].some(({ short, value }) => short === letter && value !== undefined),
+  );
   return first !== -1 && first === letters.length - 1;
-}
-
-function letterTakesValue(letter: string): boolean {
-  return [...OPTIONS.values()].some(({ short, value }) => short === letter && value !== undefined);
 }
 
 function unknownOption(rawName: string): KilnError {

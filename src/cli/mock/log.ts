@@ -1,13 +1,14 @@
-import { knownFailure, reasonLine } from '../../host/calls/system-error.ts';
+import type { Warning } from '../../artifacts/warning.ts';
+import { knownFailure } from '../../host/calls/system-error.ts';
+import type { MockEvents } from '../../jobs/mock/session.ts';
 import type { TextOutput } from '../caller/caller.ts';
-import { LogTail } from '../output/log-tail.ts';
-import { LogView } from '../output/print.ts';
+import { reasonsOf } from '../output/errors.ts';
+import { LogTail, LogView } from '../output/print.ts';
 
-/** The amount of output: `-q`, the default, `-v`. */
 export type Verbosity = 'quiet' | 'normal' | 'verbose';
 
 /** mock's messages about its own work: on stderr, in the form that scripts look for. */
-export class MockLog {
+export class MockLog implements MockEvents {
   readonly verbosity: Verbosity;
   readonly #to: TextOutput;
   #view: LogView | undefined;
@@ -18,7 +19,6 @@ export class MockLog {
     this.verbosity = verbosity;
   }
 
-  /** True if the output of package manager and rpmbuild is shown to people as well as logged. */
   get showsLogs(): boolean {
     return this.verbosity === 'verbose' || (this.verbosity === 'normal' && this.#to.isTTY);
   }
@@ -27,15 +27,14 @@ export class MockLog {
     if (this.verbosity !== 'quiet') this.#write(`INFO: ${message}`);
   }
 
-  warning(message: string): void {
-    this.#write(`WARNING: ${message}`);
+  warning({ code, message }: Pick<Warning, 'code' | 'message'>): void {
+    this.#write(`WARNING: ${message} [${code}]`);
   }
 
   error(message: string): void {
     this.#write(`ERROR: ${message}`);
   }
 
-  /** Prints an error with its causes and hint. */
   failure(error: unknown): void {
     const known = knownFailure(error);
     if (known === undefined) {
@@ -43,17 +42,11 @@ export class MockLog {
       return;
     }
     this.error(known.message);
-    // For a failure of the system, the message has the cause already.
-    let cause = known === error ? known.cause : undefined;
-    for (; cause instanceof Error; cause = cause.cause) {
-      this.error(`  because: ${reasonLine(cause)}`);
-    }
-    // Hints name kiln's own option.
+    for (const reason of reasonsOf(error, known)) this.error(`  because: ${reason}`);
     const hint = known.hint?.replace('--timeout', '--rpmbuild_timeout');
     if (hint !== undefined) this.error(`  hint: ${hint}`);
   }
 
-  /** Runs work whose beginning and end are logged. */
   async state<Result>(what: string, act: () => Promise<Result>): Promise<Result> {
     this.start(what);
     const result = await act();
@@ -69,7 +62,6 @@ export class MockLog {
     if (this.verbosity !== 'quiet') this.#write(`Finish: ${what}`);
   }
 
-  /** Logs the output of commands of kiln-mock's own. */
   output(chunk: string | Buffer): void {
     if (!this.showsLogs) return;
     this.#view ??= new LogView(this.#to);
@@ -77,13 +69,11 @@ export class MockLog {
     this.#tail.push(chunk);
   }
 
-  /** Whether these lines of a log were just shown. */
   hasShown(lines: readonly string[]): boolean {
     return this.showsLogs && this.#tail.has(lines);
   }
 
   #write(line: string): void {
-    // Resets the log's colours before the next line of kiln's.
     this.#view?.[Symbol.dispose]();
     this.#to.say(`${line}\n`);
   }

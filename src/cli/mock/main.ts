@@ -1,69 +1,50 @@
 import { KILN_VERSION } from '../../host/state/paths.ts';
-import type { Caller } from '../caller/caller.ts';
-import { listenForInterruption } from '../caller/interruption.ts';
+import { mockStatus } from '../../jobs/mock/outcome.ts';
+import type { MockSession } from '../../jobs/mock/session.ts';
+import { type Caller, listenForInterruption } from '../caller/caller.ts';
 import { type CommandLine, parseCommandLine } from './command-line.ts';
-import { mockStatus } from './exit-status.ts';
-import { helpText } from './help.ts';
 import { MockLog, type Verbosity } from './log.ts';
-import { type Mode, OPTIONS } from './option-table.ts';
-import type { MockSession } from './session.ts';
+import { helpText, type Mode, OPTIONS, type OptionEntry } from './option-table.ts';
 import { userLine } from './user-line.ts';
 
-type Run = (session: MockSession) => Promise<number>;
+/** What a mode gets: the job's session, with the caller's terminal for those that need it. */
+export interface MockCommand extends MockSession {
+  readonly caller: Caller;
+}
 
-/** The module of each mode, loaded when it is called. */
+type Run = (session: MockCommand) => Promise<number>;
+
 const RUNS: Readonly<Record<Mode, () => Promise<Run>>> = {
-  rebuild: async () => (await import('./modes/build.ts')).rebuild,
-  buildsrpm: async () => (await import('./modes/build.ts')).buildsrpm,
-  chain: async () => (await import('./modes/chain.ts')).chain,
+  rebuild: async () => (await import('../../jobs/mock/build.ts')).rebuild,
+  buildsrpm: async () => (await import('../../jobs/mock/build.ts')).buildsrpm,
+  chain: async () => (await import('../../jobs/mock/chain.ts')).chain,
   'calculate-build-dependencies': async () =>
-    (await import('./modes/build.ts')).calculateDependencies,
-  init: async () => (await import('./modes/roots.ts')).init,
-  clean: async () => (await import('./modes/roots.ts')).clean,
-  orphanskill: async () => (await import('./modes/roots.ts')).orphanskill,
-  'scrub-all-chroots': async () => (await import('./modes/roots.ts')).scrubAll,
-  'pm-cmd': async () => (await import('./modes/packages.ts')).packageManager,
-  shell: async () => (await import('./modes/commands.ts')).shell,
-  chroot: async () => (await import('./modes/commands.ts')).chroot,
-  install: async () => (await import('./modes/packages.ts')).install,
-  installdeps: async () => (await import('./modes/install-deps.ts')).installdeps,
-  remove: async () => (await import('./modes/packages.ts')).remove,
-  update: async () => (await import('./modes/packages.ts')).update,
-  copyin: async () => (await import('./modes/copy.ts')).copyin,
-  copyout: async () => (await import('./modes/copy.ts')).copyout,
-  'list-chroots': async () => (await import('./modes/information.ts')).listChroots,
-  'debug-config': async () => {
-    const { debugConfig } = await import('./modes/information.ts');
-    return (session) => debugConfig(session, false);
-  },
-  'debug-config-expanded': async () => {
-    const { debugConfig } = await import('./modes/information.ts');
-    return (session) => debugConfig(session, true);
-  },
+    (await import('../../jobs/mock/build.ts')).calculateDependencies,
+  init: async () => (await import('../../jobs/mock/roots.ts')).init,
+  clean: async () => (await import('../../jobs/mock/roots.ts')).clean,
+  orphanskill: async () => (await import('../../jobs/mock/roots.ts')).orphanskill,
+  'scrub-all-chroots': async () => (await import('../../jobs/mock/roots.ts')).scrubAll,
+  'pm-cmd': async () => (await import('../../jobs/mock/packages.ts')).packageManager,
+  shell: async () => (await import('./commands.ts')).shell,
+  chroot: async () => (await import('./commands.ts')).chroot,
+  install: async () => (await import('../../jobs/mock/packages.ts')).install,
+  installdeps: async () => (await import('../../jobs/mock/packages.ts')).installdeps,
+  remove: async () => (await import('../../jobs/mock/packages.ts')).remove,
+  update: async () => (await import('../../jobs/mock/packages.ts')).update,
+  copyin: async () => (await import('../../jobs/mock/enter.ts')).copyin,
+  copyout: async () => (await import('../../jobs/mock/enter.ts')).copyout,
+  'list-chroots': async () => (await import('../../jobs/mock/roots.ts')).listChroots,
+  'debug-config': async () => (await import('../../jobs/mock/roots.ts')).debugConfig,
+  'debug-config-expanded': async () => (await import('../../jobs/mock/roots.ts')).debugConfig,
 };
 
-/** Modes whose output is for programs: nothing else is printed. */
-const SILENT: ReadonlySet<Mode> = new Set([
-  'list-chroots',
-  'debug-config',
-  'debug-config-expanded',
-]);
+const SILENT: readonly Mode[] = ['list-chroots', 'debug-config', 'debug-config-expanded'];
 
-/** Modes that change a root. */
-const CHANGING: ReadonlySet<Mode> = new Set([
-  'init',
-  'shell',
-  'chroot',
-  'install',
-  'installdeps',
-  'remove',
-  'update',
-  'pm-cmd',
-  'copyin',
-  'rebuild',
-]);
+const CHANGING: readonly Mode[] = [
+  ...(['init', 'shell', 'chroot', 'install', 'installdeps', 'remove', 'update'] as const),
+  ...(['pm-cmd', 'copyin', 'rebuild'] as const),
+];
 
-/** `kiln-mock`: runs one command line of mock's and sets mock's exit status. */
 export async function main(argv: readonly string[], caller: Caller): Promise<void> {
   let log = new MockLog('normal', caller.stderr);
   try {
@@ -87,10 +68,12 @@ export async function main(argv: readonly string[], caller: Caller): Promise<voi
 
 async function run(line: CommandLine, log: MockLog, caller: Caller): Promise<number> {
   const act = await RUNS[line.mode]();
-  await using engine = caller.openEngine({ anybody: SILENT.has(line.mode) });
+  await using engine = caller.openEngine({ anybody: SILENT.includes(line.mode) });
   using interruption = listenForInterruption(caller);
-  const session: MockSession = { caller, engine, line, log, signal: interruption.signal };
-  if (SILENT.has(line.mode)) return await act(session);
+  const { signal } = interruption;
+  const print = (text: string) => caller.stdout.say(text);
+  const session = { caller, engine, line, log, signal, print };
+  if (SILENT.includes(line.mode)) return await act(session);
   log.info(`kiln-mock version ${KILN_VERSION} starting...`);
   for (const { name } of line.given) {
     const why = OPTIONS.get(name)?.noEffect;
@@ -98,23 +81,17 @@ async function run(line: CommandLine, log: MockLog, caller: Caller): Promise<num
   }
   const status = await log.state('run', () => act(session));
   for (const name of unheeded(line)) log.info(`--${name} changes nothing with --${line.mode}`);
-  if (CHANGING.has(line.mode)) caller.storeChanged();
+  if (CHANGING.includes(line.mode)) caller.storeChanged();
   return status;
 }
 
-/** Options that were given and not used, except those that have a message of their own. */
 function unheeded({ given, heeded }: CommandLine): Set<string> {
+  const hasMessage = ({ mode, noEffect }: Partial<OptionEntry>) => (mode ?? noEffect) !== undefined;
   const names = given.map(({ name }) => name).filter((name) => !heeded.has(name));
-  return new Set(
-    names.filter((name) => {
-      const { mode, noEffect } = OPTIONS.get(name) ?? {};
-      return mode === undefined && noEffect === undefined;
-    }),
-  );
+  return new Set(names.filter((name) => !hasMessage(OPTIONS.get(name) ?? {})));
 }
 
 function verbosity(line: CommandLine): Verbosity {
-  const said = line.of('verbose', 'quiet').at(-1);
-  if (said === undefined) return 'normal';
-  return said.name === 'verbose' ? 'verbose' : 'quiet';
+  const said = line.of('verbose', 'quiet').at(-1)?.name;
+  return said === undefined ? 'normal' : said === 'verbose' ? 'verbose' : 'quiet';
 }

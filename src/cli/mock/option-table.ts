@@ -1,64 +1,34 @@
 /** mock's command line, from mock(1): one entry for each option. */
+import { exitStatusHelp } from '../options/exit-statuses.ts';
 
-/** The modes of mock. */
 export const MODES = [
-  'rebuild',
-  'buildsrpm',
-  'chain',
-  'calculate-build-dependencies',
-  'init',
-  'clean',
-  'shell',
-  'chroot',
-  'install',
-  'installdeps',
-  'remove',
-  'update',
-  'copyin',
-  'copyout',
-  'orphanskill',
-  'scrub-all-chroots',
-  'pm-cmd',
-  'list-chroots',
-  'debug-config',
-  'debug-config-expanded',
+  ...(['rebuild', 'buildsrpm', 'chain', 'calculate-build-dependencies', 'init', 'clean'] as const),
+  ...(['shell', 'chroot', 'install', 'installdeps', 'remove', 'update', 'copyin'] as const),
+  ...(['copyout', 'orphanskill', 'scrub-all-chroots', 'pm-cmd', 'list-chroots'] as const),
+  ...(['debug-config', 'debug-config-expanded'] as const),
 ] as const;
 export type Mode = (typeof MODES)[number];
 
-/** The values of `--scrub`. */
 const SCRUB_CHOICES = [
-  'all',
-  'chroot',
-  'cache',
-  'root-cache',
-  'c-cache',
-  'yum-cache',
-  'dnf-cache',
-  'lvm',
-  'overlayfs',
-  'bootstrap',
-] as const;
+  ...['all', 'chroot', 'cache', 'root-cache', 'c-cache', 'yum-cache', 'dnf-cache', 'lvm'],
+  ...['overlayfs', 'bootstrap'],
+];
 
 export interface OptionEntry {
-  /** One letter. */
   readonly short?: string;
-  /** The name of its value; an option without one is a flag. */
   readonly value?: string;
   readonly choices?: readonly string[];
-  /** The help text; without it the option is hidden. */
   readonly help?: string;
-  /** The mode that the option chooses. */
   readonly mode?: Mode;
-  /** The modes that use it; all by default. */
   readonly onlyFor?: readonly Mode[];
-  /** Why the option is accepted but has no effect. */
   readonly noEffect?: string;
-  /** For a refused option: what to do instead. */
   readonly refused?: string;
 }
 
 const SNAPSHOTS = 'kiln has no snapshots: name roots with --uniqueext';
-const SCM = 'get the sources first, then give --spec and --sources';
+const SCM =
+  'no version control runs on the host: get the sources first, then give --spec and --sources';
+const MOUNTS = 'nothing stays mounted between commands: use --copyin, --copyout and --chroot';
 
 const modes: Record<string, OptionEntry> = {
   rebuild: {
@@ -166,7 +136,10 @@ const root: Record<string, OptionEntry> = {
     value: 'FILE',
     help: 'read macros for rpmbuild from this file, which is written like ~/.rpmmacros',
   },
-  'enable-plugin': { value: 'NAME', help: 'enable a plugin; kiln has ccache and sign' },
+  'enable-plugin': {
+    value: 'NAME',
+    help: 'enable a plugin; kiln has ccache, sign and chroot_scan',
+  },
   'disable-plugin': { value: 'NAME', help: 'disable a plugin' },
   'plugin-option': { value: 'PLUGIN:KEY=VALUE', help: 'set an option of a plugin' },
   uniqueext: { value: 'TEXT', help: 'use a root of its own, beside others of this configuration' },
@@ -214,24 +187,34 @@ const refused: Record<string, OptionEntry> = {
     refused: 'a root is mounted in a sandbox only: use --copyin, --copyout and --chroot',
   },
   rootdir: { value: 'DIR', refused: 'roots are kept in KILN_STATE: set that instead' },
-  'symlink-dereference': { refused: 'copy the sources to a directory without links first' },
-  'hermetic-build': { value: 'LOCK', refused: 'use kiln build --lock lock.json --offline' },
+  'symlink-dereference': {
+    refused: 'no link out of the sources is followed: copy them to a folder without links first',
+  },
+  'hermetic-build': {
+    value: 'LOCK',
+    refused:
+      'mock’s lock knows packages by MD5 only: use `kiln build --lock lock.json --offline`; each build and --calculate-build-dependencies write lock.json',
+  },
   snapshot: { refused: SNAPSHOTS },
   'remove-snapshot': { refused: SNAPSHOTS },
   'rollback-to': { refused: SNAPSHOTS },
   'list-snapshots': { short: 'l', refused: SNAPSHOTS },
-  mount: { refused: 'nothing stays mounted between commands' },
-  umount: { refused: 'nothing stays mounted between commands' },
+  mount: { refused: MOUNTS },
+  umount: { refused: MOUNTS },
   'scm-enable': { refused: SCM },
   'scm-option': { value: 'KEY=VALUE', refused: SCM },
   'separate-check': {
     value: 'MODE',
-    refused: 'use --nocheck, and test what was built with kiln run',
+    refused:
+      'rpmbuild runs %check with the rest: use --nocheck, and test what was built with `kiln run`',
   },
-  'buildroot-image': { value: 'IMAGE', refused: 'kiln makes build roots of packages' },
+  'buildroot-image': {
+    value: 'IMAGE',
+    refused:
+      'a root is made of packages: `kiln image import ARCHIVE --name NAME`, then `kiln build -r NAME`',
+  },
 };
 
-/** Groups of options in the order of `--help`. */
 export const OPTION_GROUPS: readonly (readonly [string, Readonly<Record<string, OptionEntry>>])[] =
   [
     ['What to do', modes],
@@ -239,9 +222,46 @@ export const OPTION_GROUPS: readonly (readonly [string, Readonly<Record<string, 
     ['Roots and configuration', root],
   ];
 
-/** All options by their long names. */
 export const OPTIONS: ReadonlyMap<string, OptionEntry> = new Map([
   ...OPTION_GROUPS.flatMap(([, entries]) => Object.entries(entries)),
   ...Object.entries(withoutEffect),
   ...Object.entries(refused),
 ]);
+
+export const MOCK_USAGE = `Usage: kiln-mock [options] [--rebuild] SRPM…
+       kiln-mock [options] --buildsrpm --spec SPEC [--sources PATH]
+       kiln-mock [options] --chain SRPM…
+       kiln-mock [options] {--init | --clean | --scrub WHAT}
+       kiln-mock [options] {--shell | --chroot} [COMMAND…]
+       kiln-mock [options] {--install | --remove | --update | --installdeps} PACKAGE…
+       kiln-mock [options] {--copyin | --copyout} SOURCE… DESTINATION
+`;
+
+export const MOCK_ABOUT = `
+Builds packages in kiln's sandboxes with the command line of mock, for scripts that call mock. CONFIG
+is a mock configuration, which kiln reads but never executes, or a recipe of kiln.
+`;
+
+export const MOCK_AFTER = `
+kiln-mock accepts mock's options about bootstrap, isolation and package manager, but they have no effect.
+${exitStatusHelp('kiln-mock')}
+Examples:
+  kiln-mock -r debian-build --rebuild hello-2.12-1.src.rpm --resultdir out
+  kiln-mock -r fedora-44-x86_64 --buildsrpm --spec hello.spec --sources .
+  kiln-mock -r ./my.cfg --init; kiln-mock -r ./my.cfg --install gdb; kiln-mock -r ./my.cfg --shell
+  kiln-mock -r debian-build --chroot -- ls -l /builddir
+`;
+
+export function helpText(): string {
+  const groups = OPTION_GROUPS.map(([title, entries]) => {
+    const lines = Object.entries(entries).map(([name, entry]) => optionLine(name, entry));
+    return `\n${title}:\n${lines.join('\n')}\n`;
+  });
+  return MOCK_USAGE + MOCK_ABOUT + groups.join('') + MOCK_AFTER;
+}
+
+function optionLine(name: string, { short, value, help = '' }: OptionEntry): string {
+  const flags = `${short === undefined ? '' : `-${short}, `}--${name}`;
+  const left = `  ${value === undefined ? flags : `${flags} ${value}`}`;
+  return left.length < 30 ? `${left.padEnd(30)}${help}` : `${left}\n${' '.repeat(30)}${help}`;
+}

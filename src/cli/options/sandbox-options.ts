@@ -1,36 +1,49 @@
 import { resolve } from 'node:path';
-import { type Command, Option } from 'commander';
+import { Option } from 'commander';
 import { defined } from '../../defined.ts';
 import { KilnError } from '../../errors.ts';
 import type { RunRequest } from '../../jobs/run/request.ts';
-import type { LibvirtNetwork } from '../../sandbox/domain/domain-xml.ts';
-import { type LabelRequest, parseLabelRequest } from '../../sandbox/labels/request.ts';
-import { parseLibvirtNetwork } from '../../sandbox/network/mac.ts';
-import { type Capability, parseCapability } from '../../sandbox/policy/capabilities.ts';
+import { type LibvirtNetwork, parseLibvirtNetwork } from '../../sandbox/domain/domain-xml.ts';
+import { type LabelRequest, parseLabelRequest } from '../../sandbox/labels/labels.ts';
 import {
   allowedMissing,
   OPTIONAL_LAYERS,
   type OptionalLayer,
   parseLayer,
 } from '../../sandbox/policy/layers.ts';
-import type { SandboxSpecification } from '../../sandbox/policy/specification.ts';
+import { limitsOf } from '../../sandbox/policy/limits.ts';
+import {
+  type Bind,
+  type Capability,
+  parseCapability,
+  type SandboxSpecification,
+} from '../../sandbox/policy/specification.ts';
 import type { Caller } from '../caller/caller.ts';
-import { type LimitValues, limitOptions } from './limit-options.ts';
+import type { KilnCommand } from './command.ts';
+import {
+  envOption,
+  hostWriteOption,
+  imageOption,
+  keepOption,
+  type LimitValues,
+  limitOptions,
+  parsed,
+  quietOption,
+  repeated,
+  some,
+} from './shared-options.ts';
 import {
   parseBind,
   parseCopyIn,
   parseEgress,
-  parseEnvironment,
   parseHostname,
   parseSecret,
-  parseTime,
   parseTmpfs,
 } from './values.ts';
 
-/** The options of `run` and `shell`, as commander parses them. */
 export interface SandboxOptions extends LimitValues {
   readonly image?: string;
-  readonly bind: readonly ReturnType<typeof parseBind>[];
+  readonly bind: readonly Bind[];
   readonly allowHostWrite?: boolean;
   readonly tmpfs: readonly ReturnType<typeof parseTmpfs>[];
   readonly copyIn: readonly ReturnType<typeof parseCopyIn>[];
@@ -51,20 +64,14 @@ export interface SandboxOptions extends LimitValues {
   readonly resultdir?: string;
   /** Milliseconds. */
   readonly keep?: number;
+  readonly quiet?: boolean;
 }
 
-/** An option that may be given several times; values add up. */
-function repeated<Value>(flags: string, description: string, parse: (text: string) => Value) {
-  return new Option(flags, description)
-    .argParser((text: string, before: Value[] | undefined) => [...(before ?? []), parse(text)])
-    .default([] as Value[], 'none');
-}
-
-/** The option of every command with binds. */
-export function hostWriteOption(): Option {
-  return new Option(
-    '--allow-host-write',
-    'allow writable binds of directories that the host itself needs; see docs/sandboxes.md',
+export function copyInOption(caller: Pick<Caller, 'cwd'>): Option {
+  return repeated(
+    '--copy-in <src:dst>',
+    'copy a file or folder of the host into the sandbox before the command starts',
+    (text) => parseCopyIn(text, caller.cwd()),
   );
 }
 
@@ -73,14 +80,11 @@ export function hostWriteOption(): Option {
  * options a recipe cannot have.
  */
 export function addSandboxOptions(
-  command: Command,
+  command: KilnCommand,
   caller: Pick<Caller, 'env' | 'cwd' | 'variable'>,
-): Command {
+): KilnCommand {
   const options = [
-    new Option(
-      '-r, --image <image>',
-      'use this image: the name or path of a recipe, a lock, or an image id; by default KILN_IMAGE',
-    ).default(caller.env.KILN_IMAGE || undefined, 'KILN_IMAGE'),
+    imageOption('use', caller),
     repeated(
       '-v, --bind <src:dst[:ro|rw][,z|Z]>',
       'bind-mount a host path; z or Z relabels it for SELinux, see docs/labels.md',
@@ -88,22 +92,18 @@ export function addSandboxOptions(
     ),
     hostWriteOption(),
     repeated('--tmpfs <dst[:size]>', 'mount an empty file system that lives in memory', parseTmpfs),
-    repeated(
-      '--copy-in <src:dst>',
-      'copy a file or folder of the host into the sandbox before the command starts',
-      (text) => parseCopyIn(text, caller.cwd()),
-    ),
-    repeated(
+    copyInOption(caller),
+    envOption(
       '-e, --env <name=value>',
       'set an environment variable; NAME alone copies it from the caller',
-      (text) => parseEnvironment(text, (name) => caller.variable(name)),
+      caller,
     ),
     new Option('-w, --workdir <dir>', 'start the command in this directory of the sandbox'),
     new Option(
       '-u, --user <user>',
       'run the command as NAME, UID or UID:GID; root is root of the sandbox only',
     ),
-    new Option('--hostname <name>', 'give the sandbox this host name').argParser(parseHostname),
+    parsed('--hostname <name>', 'give the sandbox this host name', parseHostname),
     new Option(
       '--network <network>',
       'choose the network: private or none (loopback only), host, or a libvirt network as NAME[,address=IP/PREFIX[,gateway=IP]][,mac=MAC] (without an address DHCP gives one)',
@@ -133,10 +133,11 @@ export function addSandboxOptions(
       '--seccomp <profile>',
       'filter system calls by this profile: default, build (allows tracing), strict, or a JSON file in podman’s format',
     ).default('default'),
-    new Option(
+    parsed(
       '--label <label>',
       'choose the SELinux or AppArmor label: auto, dynamic[:LABEL], static:LABEL, inherit or none',
-    ).argParser(parseLabelRequest),
+      parseLabelRequest,
+    ),
     repeated(
       '--secret <name=file>',
       'put a file of the host at /run/secrets/NAME, readable by the user of the command only',
@@ -150,22 +151,19 @@ export function addSandboxOptions(
     repeated(
       '--artifact <glob>',
       'copy the files that match this pattern to --resultdir afterwards',
-      (text) => text,
+      String,
     ),
     new Option('--resultdir <dir>', 'write artifacts and result.json to this directory'),
-    new Option(
-      '--keep [time]',
+    keepOption(
       'keep the sandbox afterwards for this time, 1h by default; `kiln shell ID` enters it',
-    )
-      .argParser(parseTime)
-      .preset('1h'),
+    ),
+    quietOption(),
   ];
   for (const option of options) command.addOption(option);
   return command;
 }
 
-/** The libvirt network in a word of the command line. */
-export function libvirtNetwork(text: string, command: Command): LibvirtNetwork {
+export function libvirtNetwork(text: string, command: KilnCommand): LibvirtNetwork {
   const network = parseLibvirtNetwork(text);
   if (network !== undefined) return network;
   return command.error(
@@ -173,7 +171,7 @@ export function libvirtNetwork(text: string, command: Command): LibvirtNetwork {
   );
 }
 
-function network(options: SandboxOptions, command: Command): SandboxSpecification['network'] {
+function network(options: SandboxOptions, command: KilnCommand): SandboxSpecification['network'] {
   if (options.network === 'private' || options.network === 'none') return 'private';
   if (options.network !== 'host') return libvirtNetwork(options.network, command);
   if (options.allowHostNetwork === true) return 'host';
@@ -182,10 +180,8 @@ function network(options: SandboxOptions, command: Command): SandboxSpecificatio
   );
 }
 
-/** The caller of a request. */
 type RequestCaller = Pick<Caller, 'env' | 'cwd' | 'ids'> & Partial<Pick<Caller, 'handOver'>>;
 
-/** Whether a seccomp profile is a file, not the name of one of kiln's. */
 export function isProfileFile(nameOrPath: string): boolean {
   return /[./]/.test(nameOrPath);
 }
@@ -193,7 +189,6 @@ export function isProfileFile(nameOrPath: string): boolean {
 /** A descriptor of the caller's, as a shell writes `<(command)`. */
 const DESCRIPTOR = /^\/dev\/(?:stdin|fd\/)|^\/proc\/(?:self|thread-self)\/fd\//;
 
-/** A profile's name, or the path of its file, relative to the caller's directory. */
 function profile(nameOrPath: string, caller: RequestCaller): string {
   if (!isProfileFile(nameOrPath)) return nameOrPath;
   if (caller.handOver !== undefined && DESCRIPTOR.test(nameOrPath)) {
@@ -206,42 +201,40 @@ function profile(nameOrPath: string, caller: RequestCaller): string {
   return resolve(caller.cwd(), nameOrPath);
 }
 
-/** The request for options and a command. `image` is an image's id. */
 export function runRequest(
   options: SandboxOptions,
   image: string,
   argv: readonly string[],
-  command: Command,
+  command: KilnCommand,
   caller: RequestCaller,
 ): RunRequest {
   if (options.artifact.length > 0 && options.resultdir === undefined) {
     command.error('kiln: --artifact needs --resultdir DIR, where the files go');
   }
   const nested = options.profile === 'nested';
-  const { memory, cpus, pids, ioRead, ioWrite, timeout, stallTimeout } = options;
+  const { timeout, stallTimeout } = options;
   return {
     image,
     argv,
     env: Object.fromEntries(options.env),
     capAdd: options.capAdd,
     seccomp: nested && options.seccomp === 'default' ? 'nested' : profile(options.seccomp, caller),
-    ...(nested ? { nested } : {}),
-    allowMissing:
-      options.allowMissing.length > 0 ? options.allowMissing : allowedMissing(caller.env),
+    allowMissing: some(options.allowMissing) ?? allowedMissing(caller.env),
     network: network(options, command),
     binds: options.bind,
     tmpfs: options.tmpfs,
-    limits: defined({ memory, cpus, pids, ioRead, ioWrite }),
+    limits: limitsOf(options),
     time: defined({ timeout, stallTimeout }),
     copyIn: options.copyIn,
     artifacts: options.artifact,
     caller: caller.ids,
     ...defined({
+      nested: nested || undefined,
       workdir: options.workdir || undefined,
       user: options.user || undefined,
       label: options.label,
-      secrets: options.secret.length === 0 ? undefined : options.secret,
-      egress: options.egress.length === 0 ? undefined : options.egress,
+      secrets: some(options.secret),
+      egress: some(options.egress),
       allowHostWrite: options.allowHostWrite,
       hostname: options.hostname || undefined,
       disk: options.disk,

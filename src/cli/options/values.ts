@@ -5,37 +5,32 @@ import { HOSTNAME, sizeInBytes, timeInMilliseconds } from '../../recipe/limit-ke
 import { MINIMUM_MEMORY } from '../../sandbox/policy/limits.ts';
 import type { Bind } from '../../sandbox/policy/specification.ts';
 
+export function read<Value>(value: Value | undefined, how: string): Value {
+  if (value !== undefined) return value;
+  throw new InvalidArgumentError(how);
+}
+
 /** Bytes of `512M`, `2G`, `1.5GiB`, `4096`: powers of 1024. */
 export function parseSize(text: string): number {
-  const bytes = sizeInBytes(text);
-  if (bytes === undefined) throw new InvalidArgumentError('not a size: write it as 512M or 2G.');
-  return bytes;
+  return read(sizeInBytes(text), 'not a size: write it as 512M or 2G.');
 }
 
-/** Bytes of a memory limit. */
 export function parseMemory(text: string): number {
   const bytes = parseSize(text);
-  if (bytes >= MINIMUM_MEMORY) return bytes;
-  throw new InvalidArgumentError('less than a sandbox takes: give 4M or more.');
+  const how = 'less than a sandbox takes: give 4M or more.';
+  return read(bytes >= MINIMUM_MEMORY ? bytes : undefined, how);
 }
 
-/** Bytes per second of `10M`, in the notation of sizes, and not 0. */
 export function parseRate(text: string): number {
-  const bytes = sizeInBytes(text);
-  if (bytes === undefined || bytes === 0)
-    throw new InvalidArgumentError('not a rate: write bytes per second as 10M or 512K.');
-  return bytes;
+  const how = 'not a rate: write bytes per second as 10M or 512K.';
+  return read(sizeInBytes(text) || undefined, how);
 }
 
 /** Milliseconds of `90s`, `10m`, `1h30m`, `500ms`; a plain number is seconds. */
 export function parseTime(text: string): number {
-  const milliseconds = timeInMilliseconds(text);
-  if (milliseconds === undefined)
-    throw new InvalidArgumentError('not a duration: write it as 90s, 10m or 1h30m.');
-  return milliseconds;
+  return read(timeInMilliseconds(text), 'not a duration: write it as 90s, 10m or 1h30m.');
 }
 
-/** A positive whole number. */
 export function parseCount(text: string): number {
   if (!/^[1-9]\d{0,9}$/.test(text)) throw new InvalidArgumentError('not a positive number.');
   return Number(text);
@@ -44,7 +39,6 @@ export function parseCount(text: string): number {
 /** The smallest share that the kernel can give: thousandths of a second of each tenth. */
 const MINIMUM_CPUS = 0.01;
 
-/** Processors' worth: `2`, `0.5`. */
 export function parseCpus(text: string): number {
   if (!/^\d+(\.\d+)?$/.test(text) || Number(text) < MINIMUM_CPUS) {
     throw new InvalidArgumentError('not a number of processors from 0.01: write it as 2 or 0.5.');
@@ -75,7 +69,6 @@ export function parseBind(text: string, cwd: string): Bind {
   };
 }
 
-/** `SRC:DST` of --copy-in; SRC is relative to `cwd`. */
 export function parseCopyIn(text: string, cwd: string): { source: string; target: string } {
   const colon = text.lastIndexOf(':');
   if (colon <= 0) throw new InvalidArgumentError('write it as SRC:DST.');
@@ -86,7 +79,6 @@ export function parseCopyIn(text: string, cwd: string): { source: string; target
   return { source: source.startsWith('/') ? source : `${cwd}/${source}`, target };
 }
 
-/** `DST[:SIZE]`. */
 export function parseTmpfs(text: string): { target: string; bytes: number } {
   const [target = '', size, ...more] = text.split(':');
   if (more.length > 0) throw new InvalidArgumentError('write it as DST[:SIZE].');
@@ -106,13 +98,11 @@ export function parseEnvironment(
   return [name, equals < 0 ? (variable(name) ?? '') : text.slice(equals + 1)];
 }
 
-/** A host name, as recipes take it. */
 export function parseHostname(text: string): string {
   if (HOSTNAME.test(text)) return text;
   throw new InvalidArgumentError('1 to 63 letters, digits, . and -, not . or - first.');
 }
 
-/** `NAME=FILE` of --secret; FILE is relative to `cwd`. */
 export function parseSecret(text: string, cwd: string): { name: string; file: string } {
   const [, name = '', file = ''] = /^([\w.-]+)=(.+)$/.exec(text) ?? [];
   if (file === '' || name.startsWith('.')) {
@@ -121,7 +111,6 @@ export function parseSecret(text: string, cwd: string): { name: string; file: st
   return { name, file: resolve(cwd, file) };
 }
 
-/** A path where something can be mounted: kiln's own mounts are excluded. */
 export function mountTarget(path: string): string {
   const place = resolve(absoluteTarget(path));
   if (place === '/' || place === '/proc' || place.startsWith('/proc/')) {
@@ -130,7 +119,6 @@ export function mountTarget(path: string): string {
   return path;
 }
 
-/** A path of the sandbox. */
 export function absoluteTarget(path: string): string {
   if (!path.startsWith('/') || path.split('/').includes('..')) {
     throw new InvalidArgumentError(`${path || 'the target'} is not an absolute path without “..”.`);
@@ -138,7 +126,6 @@ export function absoluteTarget(path: string): string {
   return path;
 }
 
-/** `HOST[:PORT]` or `*.HOST[:PORT]`: checked, and the text is kept. */
 export function parseEgress(text: string): string {
   if (parseEgressRule(text) !== undefined) return text;
   throw new InvalidArgumentError('not a host: write it as HOST, HOST:PORT or *.HOST.');

@@ -1,32 +1,59 @@
-/** A build's report to a CI service: in its output, its summary, and files of the result directory. */
-import { closeSync, constants, fstatSync, openSync, writeSync } from 'node:fs';
+import { constants, fstatSync, readFileSync, statSync, writeFileSync, writeSync } from 'node:fs';
+import { basename } from 'node:path';
 import { writeText } from '../../artifacts/staging.ts';
-import type { BuildPhase } from '../../jobs/rpmbuild/outcome/report.ts';
-import { codeQuality } from '../../report/ci/code-quality.ts';
-import { LogReader } from '../../report/ci/findings.ts';
-import { JUNIT_FILE, junitXml } from '../../report/ci/junit.ts';
-import { ANNOTATIONS_MAX, type CiProvider, summary } from '../../report/ci/provider.ts';
+import { KilnError } from '../../errors.ts';
+import { closing } from '../../host/calls/descriptor.ts';
+import { hasErrno } from '../../host/calls/libc.ts';
+import { AT_FDCWD, openat2, RESOLVE_NO_SYMLINKS } from '../../host/files/at.ts';
+import type { ChainMemberReport } from '../../jobs/chain/request.ts';
+import { resultOfBuild } from '../../jobs/rpmbuild/outcome/finish.ts';
+import type { BuildPhase, BuildReport } from '../../jobs/rpmbuild/outcome/report.ts';
+import { codeQuality, LogReader } from '../../report/ci/findings.ts';
+import {
+  ANNOTATIONS_MAX,
+  type ChainCase,
+  type CiChoice,
+  type CiProvider,
+  chainSummary,
+  ciProvider,
+  JUNIT_FILE,
+  junitXml,
+  type SuiteResult,
+  summary,
+} from '../../report/ci/provider.ts';
 import type { Result } from '../../result/schema.ts';
 import type { Caller } from '../caller/caller.ts';
+import { printWarning } from './errors.ts';
 import { plainText } from './print.ts';
 
 /** The name in GitLab's documentation. */
 const CODE_QUALITY_FILE = 'gl-code-quality-report.json';
 
-/** The report of one build. Its log goes to stdout in between. */
+/** GitHub's file for the summary of a step. */
+const SUMMARY = 'GITHUB_STEP_SUMMARY';
+/** Bytes: GitHub takes no longer one. */
+const SUMMARY_MAX = 1 << 20;
+
+/** What a CI service is told while packages are built, and afterwards. */
 export class CiOutput {
   readonly #provider: CiProvider;
   readonly #caller: Caller;
-  readonly #log: LogReader;
+  readonly #logs = new Map<string, LogReader>();
   #open: string | undefined;
 
-  constructor(provider: CiProvider, source: string, caller: Caller) {
+  private constructor(provider: CiProvider, caller: Caller) {
     this.#provider = provider;
     this.#caller = caller;
-    this.#log = new LogReader(source);
   }
 
-  /** Begins a part of the log. */
+  /** Undefined where no service is to be told anything. */
+  static for(choice: CiChoice, caller: Caller): CiOutput | undefined {
+    // Its own variables tell which service it is, also those of a user's.
+    const known = ['GITHUB_ACTIONS', 'GITLAB_CI'].map((name) => [name, caller.variable(name)]);
+    const provider = ciProvider(choice, Object.fromEntries(known));
+    return provider && new CiOutput(provider, caller);
+  }
+
   begin(phase: BuildPhase): void {
     this.#end();
     this.#open = phase;
@@ -34,8 +61,66 @@ export class CiOutput {
     this.#caller.stdout.write(this.#provider.group(phase) + untrusted.begin);
   }
 
-  read(chunk: Buffer): void {
-    this.#log.push(chunk);
+  /** Reads more of a package's log. @param spec what a line of rpm's that names no file is about */
+  read(name: string, spec: string, chunk: Buffer): void {
+    this.#logOf(name, spec).push(chunk);
+  }
+
+  /** A package of a chain is built once more: what its log said before does not count. */
+  restart(name: string): void {
+    this.#logs.delete(name);
+  }
+
+  async finishBuild(report: BuildReport, name: string): Promise<void> {
+    this.#end();
+    const result = this.#resultOf(report);
+    const { findings, tests } = this.#logOf(name, name);
+    const { failure } = result;
+    this.#annotate(failure === null ? [] : [[`${report.name}: ${failure.phase}`, failure.message]]);
+    const suite = { name: report.name, result, tests };
+    await this.#write(report.resultDirectory, junitXml([suite]), findings);
+    await this.#summarise(summary(result));
+  }
+
+  async finishChain(members: readonly ChainMemberReport[], directory: string): Promise<void> {
+    const results = members.flatMap(({ name, report }) =>
+      report === undefined ? [] : [[name, this.#resultOf(report)] as const],
+    );
+    await this.finishMembers(members, new Map(results), directory);
+  }
+
+  /** @param results of the packages that were built in this run, by name */
+  async finishMembers(
+    members: readonly ToldMember[],
+    results: ReadonlyMap<string, SuiteResult>,
+    directory: string,
+  ): Promise<void> {
+    const cases = members.map(caseOf);
+    this.#annotate(
+      cases
+        .filter(({ outcome }) => outcome === 'failed')
+        .map(({ name, reason }) => [name, reason] as const),
+    );
+    const suites = members.flatMap(({ name }) => {
+      const result = results.get(name);
+      const tests = this.#logs.get(name)?.tests ?? [];
+      return result === undefined ? [] : [{ name, result, tests }];
+    });
+    const findings = [...this.#logs.values()].flatMap((log) => log.findings);
+    await this.#write(directory, junitXml(suites, cases), findings);
+    await this.#summarise(chainSummary(cases));
+  }
+
+  /** A user's files have the user's names. */
+  #resultOf(report: BuildReport): Result {
+    const result = resultOfBuild(report);
+    return this.#caller.user?.files?.renamed(result) ?? result;
+  }
+
+  #logOf(name: string, spec: string): LogReader {
+    const log = this.#logs.get(name) ?? new LogReader(spec);
+    this.#logs.set(name, log);
+    return log;
   }
 
   #end(): void {
@@ -45,46 +130,107 @@ export class CiOutput {
     this.#open = undefined;
   }
 
-  /**
-   * Reports the outcome and writes the files.
-   * @throws KilnError E_RESULTDIR
-   */
-  async finish(result: Result, directory: string): Promise<void> {
-    this.#end();
-    const { findings, tests } = this.#log;
-    for (const severity of ['error', 'warning'] as const) {
-      const some = findings.filter((finding) => finding.severity === severity);
-      for (const finding of some.slice(0, ANNOTATIONS_MAX)) {
-        this.#caller.stdout.write(plainText(this.#provider.annotate(finding)));
+  /** Of each severity the service shows few, so what failed comes first. */
+  #annotate(failures: readonly (readonly [title: string, message: string])[]): void {
+    const logs = [...this.#logs.values()];
+    const findings = logs.flatMap((log) => log.findings);
+    const found = (wanted: 'error' | 'warning') =>
+      findings
+        .filter(({ severity }) => severity === wanted)
+        .map((finding) => this.#provider.annotate(finding));
+    const tests = logs
+      .flatMap((log) => log.tests)
+      .filter(({ outcome }) => outcome === 'failed')
+      .map(({ name }) => this.#provider.failed('%check', `${name} failed`));
+    const failed = failures.map(([title, message]) => this.#provider.failed(title, message));
+    for (const lines of [[...failed, ...found('error'), ...tests], found('warning')]) {
+      for (const line of lines.slice(0, ANNOTATIONS_MAX)) {
+        this.#caller.stdout.write(plainText(line));
       }
     }
-    this.#caller.stdout.write(plainText(this.#provider.failure(result)));
-    const name = result.build?.name ?? 'kiln';
-    const owner = this.#caller.ids;
-    await writeText(directory, JUNIT_FILE, junitXml([{ name, result, tests }]), owner);
-    await writeText(directory, CODE_QUALITY_FILE, codeQuality(findings), owner);
-    if (this.#provider.name === 'github') this.#summarise(result);
   }
 
-  /**
-   * Appends Markdown to the file that GitHub names. Only for root: the daemon opens no path of another caller's
-   * choice.
-   */
-  #summarise(result: Result): void {
-    const path = this.#caller.variable('GITHUB_STEP_SUMMARY');
-    if (!path || this.#caller.ids.uid !== 0) return;
-    const { O_WRONLY, O_APPEND, O_NOFOLLOW, O_NONBLOCK } = constants;
-    let fd: number | undefined;
+  async #write(
+    directory: string,
+    junit: string,
+    findings: Parameters<typeof codeQuality>[0],
+  ): Promise<void> {
+    const { ids } = this.#caller;
+    await writeText(directory, JUNIT_FILE, junit, ids);
+    await writeText(directory, CODE_QUALITY_FILE, codeQuality(findings), ids);
+  }
+
+  /** Appends Markdown to the file that GitHub names. */
+  async #summarise(text: string): Promise<void> {
+    const path = this.#caller.variable(SUMMARY);
+    if (this.#provider.name !== 'github' || !path) return;
     try {
-      fd = openSync(path, O_WRONLY | O_APPEND | O_NOFOLLOW | O_NONBLOCK);
-      if (fstatSync(fd).isFile()) writeSync(fd, summary(result));
+      if (this.#caller.user === undefined) writeServiceFile(path, 'at its end', text);
+      else await this.#appendAsUser(path, text);
     } catch (error) {
       const reason = error instanceof Error ? error.message : String(error);
-      this.#caller.stderr.say(
-        `kiln: warning: the summary of the step cannot be written: ${reason}\n`,
-      );
-    } finally {
-      if (fd !== undefined) closeSync(fd);
+      const message = `the summary of the step cannot be written: ${reason}`;
+      printWarning({ code: 'no-summary', message }, this.#caller.stderr);
     }
   }
+
+  /** The daemon opens no path of a user's: the client reads it and, with the results, writes it anew. */
+  async #appendAsUser(path: string, text: string): Promise<void> {
+    const files = this.#caller.user?.files;
+    if (files === undefined) return;
+    const copy = await files.file(path);
+    // A file of holes costs the user nothing, and this process its size.
+    if (statSync(copy).size > SUMMARY_MAX) throw new Error(`${path} is full`);
+    const before = readFileSync(copy);
+    const more = Buffer.from(files.rename(text));
+    if (before.length + more.length > SUMMARY_MAX) throw new Error(`${path} is full`);
+    writeFileSync(await files.resultAt(path), Buffer.concat([before, more]));
+  }
+}
+
+/**
+ * Writes to a file that a CI service names. Its jobs may write to the folders above, so no link on the way is followed.
+ * @throws KilnError E_CI_JOB for a link; SyscallError
+ */
+export function writeServiceFile(path: string, how: 'anew' | 'at its end', text: string): void {
+  const { O_WRONLY, O_APPEND, O_CREAT, O_TRUNC, O_NONBLOCK } = constants;
+  const more =
+    how === 'anew' ? { flags: O_CREAT | O_TRUNC, mode: 0o666 } : { flags: O_APPEND, mode: 0 };
+  let fd: number;
+  try {
+    const flags = O_WRONLY | O_NONBLOCK | more.flags;
+    fd = openat2(AT_FDCWD, path, { ...more, flags, resolve: RESOLVE_NO_SYMLINKS });
+  } catch (cause) {
+    if (!hasErrno(cause, 'ELOOP')) throw cause;
+    throw new KilnError('E_CI_JOB', `${path} is behind a symbolic link`, {
+      hint: 'a job may have put it there; if it is yours, give the runner a folder without links in its path',
+      cause,
+    });
+  }
+  using _fd = closing(fd);
+  if (fstatSync(fd).isFile()) writeSync(fd, text);
+}
+
+/** Writes a file that a CI service reads afterwards; a user's own client puts it there. @throws what writing throws */
+export async function answerInFile(
+  path: string,
+  text: string,
+  { user }: Pick<Caller, 'user'>,
+): Promise<void> {
+  if (user?.files === undefined) writeServiceFile(path, 'anew', text);
+  else writeFileSync(await user.files.resultAt(path), text);
+}
+
+type ToldMember = Pick<ChainMemberReport, 'name' | 'state' | 'reason' | 'durationMs'>;
+
+function caseOf({ name, state, reason, durationMs }: ToldMember): ChainCase {
+  const isDone = state === 'built' || state === 'unchanged';
+  const outcome = isDone ? 'passed' : state === 'failed' ? 'failed' : 'skipped';
+  return { name, outcome, durationMs, state, reason: reason ?? '' };
+}
+
+/** What annotations call a spec: its path in the checkout, where it lies in one. */
+export function specPath(path: string, caller: Pick<Caller, 'cwd'>): string {
+  const inside = path.startsWith('/') ? path.replace(`${caller.cwd()}/`, '') : path;
+  return inside.startsWith('/') || inside.startsWith('..') ? basename(inside) : inside;
 }

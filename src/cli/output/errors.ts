@@ -1,20 +1,37 @@
 import { statfsSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import type { KilnError } from '../../errors.ts';
+import { CommanderError } from 'commander';
+import type { Warning } from '../../artifacts/warning.ts';
+import { type EgressEntry, parseEgressRule } from '../../egress/rule.ts';
+import { EXIT_STATUS } from '../../error-codes.ts';
+import { KilnError } from '../../errors.ts';
 import { DISK_FULL, knownFailure, reasonLine } from '../../host/calls/system-error.ts';
+import { damageText, onDamage } from '../../host/state/damage.ts';
 import { statePaths } from '../../host/state/paths.ts';
-import type { TextOutput } from '../caller/caller.ts';
+import { signalNumber } from '../../sandbox/command/process.ts';
+import type { CommandEnd } from '../../sandbox/door/supervise.ts';
+import type { Caller, TextOutput } from '../caller/caller.ts';
 import { plainText } from './print.ts';
 
-/** The most causes that are shown. */
 const MAX_CAUSES = 8;
 
-/** Prints an error for a person: what failed, why (the chain of causes), what to do next. */
 export function printError(error: unknown, to: TextOutput): void {
   to.say(describeError(error));
 }
 
-/** An error as lines of text. An unexpected error includes its stack, for a report. */
+export function printWarning(
+  warning: Pick<Warning, 'code' | 'message'>,
+  to: Pick<TextOutput, 'say'>,
+): void {
+  to.say(describeWarning(warning));
+}
+
+/** A line, which ends with the code: docs/warnings.md explains it. */
+export function describeWarning({ code, message }: Pick<Warning, 'code' | 'message'>): string {
+  return plainText(`kiln: warning: ${message} [${code}]\n`);
+}
+
+/** The first line ends with the code, as a warning's does: docs/errors.md explains it. */
 export function describeError(error: unknown): string {
   const known = knownFailure(error);
   if (known === undefined) {
@@ -23,17 +40,25 @@ export function describeError(error: unknown): string {
   const place = fullPlace(known);
   if (place !== undefined) {
     const hint = place.startsWith('/run/') ? 'make room there: it lies in memory' : known.hint;
-    return plainText(`kiln: no space is left on the file system of ${place}\n  hint: ${hint}\n`);
+    const what = `no space is left on the file system of ${place} [${known.code}]`;
+    return plainText(`kiln: ${what}\n  hint: ${hint}\n`);
   }
-  let text = `kiln: ${known.message}\n`;
-  // For a failure of the system, the message has the cause already.
-  let cause = known === error ? known.cause : undefined;
-  for (let n = 0; n < MAX_CAUSES && cause instanceof Error; n++, cause = cause.cause) {
-    const reason = reasonLine(cause);
+  const [first, ...more] = known.message.split('\n');
+  let text = [`kiln: ${first} [${known.code}]`, ...more, ''].join('\n');
+  for (const reason of reasonsOf(error, known)) {
     if (!text.includes(reason)) text += `  because: ${reason}\n`;
   }
   if (known.hint !== undefined) text += `  hint: ${known.hint}\n`;
   return plainText(text);
+}
+
+export function reasonsOf(error: unknown, known: KilnError): string[] {
+  const reasons: string[] = [];
+  // For a failure of the system, the message has the cause already.
+  let cause = known === error ? known.cause : undefined;
+  for (; cause instanceof Error && reasons.length < MAX_CAUSES; cause = cause.cause)
+    reasons.push(reasonLine(cause));
+  return reasons;
 }
 
 /** The full file system of kiln's, because the kernel names no file for a failed write. */
@@ -48,4 +73,82 @@ function fullPlace({ code, details }: KilnError): string | undefined {
       return false;
     }
   });
+}
+
+/** The status of kiln's own failures, as with podman and docker. */
+export const KILN_FAILED = 125;
+/** As with timeout(1). */
+const TIMED_OUT = 124;
+/** As in a shell. */
+const SIGNALLED = 128;
+
+export function exitStatus(error: unknown): number {
+  if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : KILN_FAILED;
+  if (!(error instanceof KilnError)) return KILN_FAILED;
+  return EXIT_STATUS[error.code] ?? KILN_FAILED;
+}
+
+export function commandStatus(end: CommandEnd): number {
+  if (end.timeLimit !== null) return TIMED_OUT;
+  if (end.signal !== null) return SIGNALLED + signalNumber(end.signal);
+  return end.exitCode ?? KILN_FAILED;
+}
+
+/** Reports damaged files to `say` until disposed of; not if `--json` reserves stderr for JSON. */
+export function tellingDamage(argv: readonly string[], say: (text: string) => void): Disposable {
+  const words = argv.includes('--') ? argv.slice(0, argv.indexOf('--')) : argv;
+  const quiet = words.includes('--json');
+  return onDamage((damage) => {
+    if (!quiet) say(describeWarning({ code: 'damaged', message: damageText(damage) }));
+  });
+}
+
+/** The most lines: a command can ask for any number of hosts. */
+const MAX_LINES = 10;
+
+/**
+ * Prints what the proxy refused to a sandbox, once for each host and port, with the option that allows it. The
+ * entries have printable ASCII only: see egress/open.ts.
+ */
+export function printEgressRefusals(
+  entries: readonly EgressEntry[],
+  to: Pick<TextOutput, 'say'>,
+): void {
+  const lines = new Set<string>();
+  for (const { host, port, refused } of entries) {
+    if (refused === undefined) continue;
+    const place = port === 0 ? host : `${host}:${port}`;
+    lines.add(`${place}: ${refused}${permission(place, refused)}`);
+  }
+  const shown = [...lines].slice(0, MAX_LINES);
+  if (lines.size > MAX_LINES) shown.push(`${lines.size - MAX_LINES} more; result.json names them`);
+  for (const line of shown) to.say(`kiln: egress refused: ${line}\n`);
+}
+
+function permission(place: string, refused: string): string {
+  if (parseEgressRule(place) === undefined) return '';
+  if (refused === 'not on the list') return ` (--egress ${place} allows it)`;
+  if (refused.startsWith('its address is not public')) {
+    return ' (--egress with its address, beside its name, allows it)';
+  }
+  return '';
+}
+
+type Act = (name: string, caller: Caller) => Promise<void>;
+
+/** Runs for all at once, and throws the first failure at the end: one failure does not stop the others. */
+export async function forEach(names: readonly string[], act: Act, caller: Caller): Promise<void> {
+  report(await Promise.allSettled(names.map((name) => act(name, caller))), caller);
+}
+
+export async function inTurn(names: readonly string[], act: Act, caller: Caller): Promise<void> {
+  const results: PromiseSettledResult<void>[] = [];
+  for (const name of names) results.push(...(await Promise.allSettled([act(name, caller)])));
+  report(results, caller);
+}
+
+function report(results: readonly PromiseSettledResult<void>[], caller: Caller): void {
+  const failures = results.filter((result) => result.status === 'rejected');
+  for (const { reason } of failures.slice(1)) printError(reason, caller.stderr);
+  if (failures[0] !== undefined) throw failures[0].reason;
 }

@@ -13,19 +13,16 @@ import type { TextOutput } from '../caller/caller.ts';
 const FOREIGN =
   /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]|\p{Surrogate}/gu;
 
-/** The character as an escape of programming languages. */
 function escaped(character: string): string {
   const code = character.codePointAt(0) ?? 0;
   const digits = code.toString(16);
   return code < 0x100 ? `\\x${digits.padStart(2, '0')}` : `\\u${digits.padStart(4, '0')}`;
 }
 
-/** Text of several lines without characters that control a terminal. */
 export function plainText(text: string): string {
   return text.replace(FOREIGN, escaped);
 }
 
-/** JSON of the same value, without characters that control a terminal. */
 export function jsonText(value: unknown, indent?: number): string {
   // JSON escapes everything below U+0020 itself, except the line ends of indented text.
   return JSON.stringify(value, undefined, indent).replace(
@@ -34,18 +31,22 @@ export function jsonText(value: unknown, indent?: number): string {
   );
 }
 
-/** Writes a value as JSON, in one line unless it is indented. */
-export function printJson(
-  to: TextOutput,
-  value: unknown,
-  { indent }: { readonly indent?: number } = {},
-): void {
+export function printJson(to: TextOutput, value: unknown, indent?: number): void {
   to.write(`${jsonText(value, indent)}\n`);
+}
+
+export function printEither(
+  to: TextOutput,
+  { json }: { readonly json?: boolean | undefined },
+  value: unknown,
+  text: () => string,
+): void {
+  if (json === true) printJson(to, value);
+  else to.say(`${text()}\n`);
 }
 
 /** Colours (select graphic rendition), the only sequences of a stranger that a terminal gets. */
 const COLOUR = /^\u001b\[[0-9;:]*m/;
-/** The beginning of an incomplete sequence. */
 const BEGUN = /\u001b(?:\[[0-9;:]{0,32})?$/;
 
 /**
@@ -74,7 +75,6 @@ export class LogView implements Disposable {
     this.#to.write(this.#plain(text.slice(0, text.length - this.#pending.length)));
   }
 
-  /** Resets colours that the log left on. */
   [Symbol.dispose](): void {
     if (this.#pending !== '') this.#to.write(this.#plain(this.#pending));
     if (this.#coloured) this.#to.write('\u001b[0m');
@@ -93,5 +93,23 @@ export class LogView implements Disposable {
         return colour + part.slice(colour.length).split('\r').map(plainText).join('\r');
       })
       .join('');
+  }
+}
+
+/** The end of a log that a person still sees, bytes: two screens of long lines. */
+const SEEN = 16 * 1024;
+
+export class LogTail {
+  #end = Buffer.alloc(0);
+
+  push(chunk: Buffer | string): void {
+    const bytes = typeof chunk === 'string' ? Buffer.from(chunk) : chunk;
+    const all = bytes.length >= SEEN ? bytes : Buffer.concat([this.#end, bytes]);
+    this.#end = Buffer.from(all.subarray(-SEEN));
+  }
+
+  has(lines: readonly string[]): boolean {
+    const text = this.#end.toString('utf8');
+    return lines.every((line) => text.includes(line));
   }
 }

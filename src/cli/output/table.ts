@@ -1,39 +1,43 @@
-import { Option } from 'commander';
+import { styleText } from 'node:util';
 import { KilnError } from '../../errors.ts';
 import type { TextOutput } from '../caller/caller.ts';
-import { plainText } from './print.ts';
+import type { KilnCommand } from '../options/command.ts';
+import { plainText, printJson } from './print.ts';
 
-/** Options of a command that lists things. */
 export interface ListOptions {
   readonly json?: boolean;
   readonly format?: string;
 }
 
-/** `--format`, as podman and docker have it, for fields alone. */
-export function formatOption(): Option {
-  return new Option(
-    '--format <template>',
-    "print each row by this template of the table's columns, such as '{{.ID}} {{.State}}'",
-  );
+export function addListOptions(
+  command: KilnCommand,
+  json = 'print one JSON array instead of a table',
+): KilnCommand {
+  return command
+    .option('--json', json)
+    .option(
+      '--format <template>',
+      "print each row by this template of the table's columns, such as '{{.ID}} {{.State}}'",
+    );
 }
 
-/** What a list shows: columns of a table, of which templates take values by their headings. */
 export type Columns<Row> = readonly (readonly [heading: string, value: (row: Row) => string])[];
 
-/** Prints rows as a table, or as `format` says. @throws KilnError E_ARGUMENT for a field that there is not */
 export function printRows<Row>(
   to: TextOutput,
   columns: Columns<Row>,
   rows: readonly Row[],
-  { format }: Pick<ListOptions, 'format'>,
+  { json, format }: ListOptions,
+  shown: (row: Row) => unknown = (row) => row,
 ): void {
+  if (json === true) {
+    printJson(to, rows.map(shown));
+    return;
+  }
   if (format === undefined) {
+    const headings = columns.map(([heading]) => heading);
     const cells = rows.map((row) => columns.map(([, value]) => value(row)));
-    printTable(
-      to,
-      columns.map(([heading]) => heading),
-      cells,
-    );
+    printTable(to, headings, cells);
     return;
   }
   const template = format.replaceAll('\\t', '\t').replaceAll('\\n', '\n');
@@ -54,11 +58,11 @@ function field<Row>(columns: Columns<Row>, name: string): (row: Row) => string {
   });
 }
 
-/** Prints aligned columns under headings, without control characters. */
 export function printTable(
   to: TextOutput,
   headings: readonly string[],
   rows: readonly (readonly string[])[],
+  style?: (row: readonly string[]) => Parameters<typeof styleText>[0] | undefined,
 ): void {
   const all = [headings, ...rows].map((row) => row.map(printable));
   const widths = headings.map((_, column) =>
@@ -66,13 +70,13 @@ export function printTable(
   );
   const lines = all.map((row) => {
     const line = row.map((cell, column) => cell.padEnd(widths[column] ?? 0)).join('  ');
-    return `${line.trimEnd()}\n`;
+    const how = style?.(row);
+    return `${how === undefined ? line.trimEnd() : styleText(how, line.trimEnd(), { validateStream: false })}\n`;
   });
-  // In one write: a write for each row takes longer than making the table.
-  to.say(lines.join(''));
+  // In one write: a write for each row takes longer than making the table. The cells are plain already.
+  to.write(lines.join(''));
 }
 
-/** The cell on one line. */
 function printable(cell: string): string {
   return plainText(cell).replace(/[\t\n]/g, ' ');
 }

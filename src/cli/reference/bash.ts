@@ -1,6 +1,11 @@
-import type { ArgumentDescription, CommandDescription, ValueDescription } from './describe.ts';
-import { quoted, withSubcommands } from './quote.ts';
-import { valueKind } from './value-kinds.ts';
+import {
+  type ArgumentDescription,
+  type CommandDescription,
+  quoted,
+  type ValueDescription,
+  valueKind,
+  withSubcommands,
+} from './describe.ts';
 
 const FUNCTIONS = `# bash completion for kiln and kiln-mock. \`kiln completion bash\` prints it.
 
@@ -75,14 +80,12 @@ _kiln_table() {
   case $path in
 `;
 
-/** A kind, or `=` and the words to choose from. */
 function kindOf(value: Pick<ValueDescription, 'name' | 'choices'>): string {
   return value.choices.length === 0 ? valueKind(value) : `=${value.choices.join('\n')}`;
 }
 
 function argumentKinds(all: readonly ArgumentDescription[]): string[] {
   const kinds = all.map(kindOf);
-  // The last one stands for all that follow.
   return all.length === 0 || all.at(-1)?.isVariadic ? kinds : [...kinds, 'text'];
 }
 

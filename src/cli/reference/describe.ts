@@ -1,23 +1,23 @@
 /** kiln's commands and options as plain data: man pages, docs/reference and completions are made of it. */
 import type { Command, Option } from 'commander';
-import { MOCK_ABOUT, MOCK_AFTER, MOCK_USAGE } from '../mock/help.ts';
-import { OPTION_GROUPS, type OptionEntry } from '../mock/option-table.ts';
+import {
+  MOCK_ABOUT,
+  MOCK_AFTER,
+  MOCK_USAGE,
+  OPTION_GROUPS,
+  type OptionEntry,
+} from '../mock/option-table.ts';
 
 export interface OptionDescription {
-  /** As help shows them: `-r, --image <image>`, `--keep[=time]`. */
   readonly flags: string;
-  /** `-r`, `--image`: what a command line may have. */
   readonly names: readonly string[];
   readonly help: string;
-  /** Undefined if it takes no value. */
   readonly value: ValueDescription | undefined;
-  /** The default, in words. */
   readonly preset: string | undefined;
   readonly isRepeatable: boolean;
 }
 
 export interface ValueDescription {
-  /** `image` of `<image>`: src/cli/reference/value-kinds.ts says what it is. */
   readonly name: string;
   /** It follows `=`, or is left out. */
   readonly isOptional: boolean;
@@ -32,25 +32,19 @@ export interface ArgumentDescription {
 }
 
 export interface CommandDescription {
-  /** `image`, `build`; none for kiln itself. */
   readonly words: readonly string[];
-  /** The name in a shell: `kiln image build`, `kiln-mock`. */
   readonly program: string;
-  /** A phrase, without a full stop. */
   readonly summary: string;
   readonly description: string;
-  /** One line for each form. */
   readonly usage: readonly string[];
   readonly arguments: readonly ArgumentDescription[];
   readonly options: readonly OptionDescription[];
   readonly commands: readonly CommandDescription[];
-  /** Examples and notes, as help shows them. */
   readonly notes: string;
   /** What follows its first argument belongs to the command in the sandbox. */
   readonly passesThrough: boolean;
 }
 
-/** Describes a command and those below it, without hidden ones. */
 export function describe(
   command: Command,
   words: readonly string[] = [],
@@ -84,7 +78,6 @@ export function describe(
   };
 }
 
-/** Describes kiln-mock, whose option table is its own. */
 export function describeMock(): CommandDescription {
   return {
     words: ['mock'],
@@ -104,7 +97,6 @@ export function describeMock(): CommandDescription {
   };
 }
 
-/** `List images, the most recently used first.` as `list images, the most recently used first`. */
 function asSummary(description: string): string {
   const [first = ''] = description.split(/\.(?: |$)|; |, or /);
   return first.charAt(0).toLowerCase() + first.slice(1);
@@ -143,7 +135,6 @@ function describeMockOption(name: string, entry: OptionEntry): OptionDescription
   };
 }
 
-/** The text below the options in help. */
 function notesOf(command: Command): string {
   let text = '';
   command.configureOutput({
@@ -156,7 +147,6 @@ function notesOf(command: Command): string {
   return text.slice(command.helpInformation().length);
 }
 
-/** A part of the notes: text that may be filled, or lines that stay as they are. */
 export interface NoteBlock {
   readonly title: string;
   readonly lines: readonly string[];
@@ -180,4 +170,58 @@ export function noteBlocks(notes: string): NoteBlock[] {
     const lines = [first, ...rest];
     return { title: '', lines, isVerbatim: lines.some((line) => line.startsWith(' ')) };
   });
+}
+
+export function quoted(text: string): string {
+  return `'${text.replaceAll("'", "'\\''")}'`;
+}
+
+export function withSubcommands(command: CommandDescription): CommandDescription[] {
+  return [command, ...command.commands.flatMap(withSubcommands)];
+}
+
+export const LISTED = ['image', 'recipe', 'sandbox', 'service'] as const;
+export type Listed = (typeof LISTED)[number];
+
+/**
+ * `file` and `folder`: of the host. `image`, `recipe`: also files. `text`: nothing is known about it.
+ * `command`: what follows is the sandbox's.
+ */
+export type ValueKind = Listed | 'file' | 'folder' | 'command' | 'text';
+
+/** By the name in help, in small letters; what follows the first sign that is no letter does not count. */
+const KINDS: Readonly<Record<string, ValueKind>> = {
+  image: 'image',
+  recipe: 'recipe',
+  config: 'recipe',
+  source: 'recipe',
+  id: 'sandbox',
+  service: 'service',
+  command: 'command',
+  file: 'file',
+  path: 'file',
+  src: 'file',
+  profile: 'file',
+  step: 'file',
+  script: 'file',
+  dir: 'folder',
+  directory: 'folder',
+};
+
+const TEXTS: ReadonlySet<string> = new Set(
+  `addr arch capability chain check condition count digest dst glob host how key kind label layer lines macro name
+  network number option options package phases plugin rate repo repository seconds setting shell size stage
+  status template text time unit uri url user what`.split(/\s+/),
+);
+
+/** What a value is. @throws Error for a name that is in neither list: add it to one of them */
+export function valueKind({
+  name,
+  choices = [],
+}: Pick<ValueDescription, 'name'> & Partial<ValueDescription>): ValueKind {
+  const [word = ''] = /[a-z]+/.exec(name.toLowerCase()) ?? [];
+  if (name === 'name=file' || choices.length > 0) return 'text';
+  const kind = KINDS[word] ?? (TEXTS.has(word) ? 'text' : undefined);
+  if (kind !== undefined) return kind;
+  throw new Error(`src/cli/reference/describe.ts does not say what a value called ${name} is`);
 }

@@ -1,6 +1,10 @@
-import type { CommandDescription, OptionDescription, ValueDescription } from './describe.ts';
-import { withSubcommands } from './quote.ts';
-import { valueKind } from './value-kinds.ts';
+import {
+  type CommandDescription,
+  type OptionDescription,
+  type ValueDescription,
+  valueKind,
+  withSubcommands,
+} from './describe.ts';
 
 /** A word of fish's: only these two signs mean something between quotes. */
 function word(text: string): string {
@@ -26,7 +30,6 @@ complete -c kiln -f
 complete -c kiln-mock -f
 `;
 
-/** How \`complete\` gets a value. */
 function values(value: Pick<ValueDescription, 'name' | 'choices'>): string {
   if (value.choices.length > 0) return `-f -a ${word(value.choices.join(' '))}`;
   const kind = valueKind(value);

@@ -1,6 +1,11 @@
-import type { CommandDescription, OptionDescription, ValueDescription } from './describe.ts';
-import { quoted, withSubcommands } from './quote.ts';
-import { valueKind } from './value-kinds.ts';
+import {
+  type CommandDescription,
+  type OptionDescription,
+  quoted,
+  type ValueDescription,
+  valueKind,
+  withSubcommands,
+} from './describe.ts';
 
 const HEAD = `#compdef kiln kiln-mock
 # zsh completion for kiln and kiln-mock. \`kiln completion zsh\` prints it.
@@ -25,7 +30,6 @@ function plain(text: string): string {
   return text.replaceAll(/[[\]:\\]/g, '\\$&');
 }
 
-/** `MESSAGE:ACTION` of _arguments. */
 function action(value: Pick<ValueDescription, 'name' | 'choices'>): string {
   const message = plain(value.name);
   if (value.choices.length > 0) return `${message}:(${value.choices.join(' ')})`;
@@ -35,7 +39,6 @@ function action(value: Pick<ValueDescription, 'name' | 'choices'>): string {
   return kind === 'text' ? `${message}: ` : `${message}:__kiln_${kind}`;
 }
 
-/** One specification for each of its names; one excludes the others unless it may be given again. */
 function optionSpecs({ names, help, value, isRepeatable }: OptionDescription): string[] {
   return names.map((name) => {
     const others = isRepeatable ? '*' : `(${names.join(' ')})`;
@@ -98,7 +101,6 @@ ${calls.join('\n')}
 `;
 }
 
-/** The script for zsh, a file of fpath. */
 export function zshScript(kiln: CommandDescription): string {
   const functions = withSubcommands(kiln).map((command) =>
     command.commands.length === 0 ? leaf(command) : group(command),

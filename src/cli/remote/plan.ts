@@ -1,11 +1,12 @@
 /** A command line that is to run on another machine: its words there, and the files that it names here. */
-import { basename, dirname, join, resolve } from 'node:path';
+import { basename, dirname, isAbsolute, join, normalize, resolve } from 'node:path';
 import type { Command } from 'commander';
+import { asideName } from '../../host/process/own-node.ts';
+import { RecipeDocument, readRecipeText } from '../../recipe/document.ts';
 import { INPUTS } from '../../remote/far.ts';
 import type { Packer } from '../../remote/pack.ts';
 import type { Caller } from '../caller/caller.ts';
-import { wordsOf } from '../users/user-guard.ts';
-import { recipeFiles } from './recipe-files.ts';
+import { wordsOf } from '../options/command.ts';
 import { checkCommand, refused, type Way, wayOfArgument, wayOfOption } from './ways.ts';
 
 /** What a command writes there and this machine gets: into `place`, where one name may be all that is meant. */
@@ -17,25 +18,20 @@ interface Output {
 
 export interface RemotePlan {
   readonly argv: readonly string[];
-  /** Folders there, below the far end's, and where what is in them goes here. */
+  /** Variables that the words there name: among the words, others on that machine could read their values. */
+  readonly env: Readonly<Record<string, string>>;
   readonly outputs: readonly Output[];
-  /** What the far end calls something, and the caller. */
   readonly names: ReadonlyMap<string, string>;
   readonly detaches: boolean;
   readonly pack: (packer: Packer) => Promise<void>;
 }
 
-/** An option as it was given: its name in commander, and its text; null: it has none. */
 export interface GivenOption {
   readonly flag: string;
   readonly attribute: string;
   readonly text: string | null;
 }
 
-/**
- * Says what a command line becomes there. Nothing is read yet but recipes.
- * @throws KilnError E_REMOTE_OPTION
- */
 export async function planRemote(
   command: Command,
   given: readonly GivenOption[],
@@ -47,6 +43,7 @@ export async function planRemote(
   const options = command.opts();
   const detaches = options.detach === true;
   const argv: string[] = name.split(' ');
+  const env: Record<string, string> = {};
   for (const { flag, attribute, text } of given) {
     if (detaches && attribute === 'resultdir') {
       throw refused(
@@ -59,7 +56,8 @@ export async function planRemote(
       if (typeof way === 'object' && 'refused' in way) throw refused(flag, way.refused);
       argv.push(flag);
     } else if (attribute === 'env' && !text.includes('=')) {
-      argv.push(`${flag}=${text}=${caller.variable(text) ?? ''}`);
+      argv.push(`${flag}=${text}`);
+      env[asideName(text)] = caller.variable(text) ?? '';
     } else argv.push(`${flag}=${await plan.word(flag, way, text, partOf(attribute, text))}`);
   }
   // What is so by default names a folder here as well, or an image.
@@ -76,13 +74,12 @@ export async function planRemote(
   const args = [...command.args];
   if (name === 'results' && args.length === 1) args.push(command.processedArgs[1] as string);
   argv.push('--');
-  // The words of a command in a sandbox are its own.
-  const isCommand = name === 'run';
+  const isCommand = name === 'run' || name === 'exec';
   for (const [index, word] of args.entries()) {
     argv.push(isCommand ? word : await plan.word(word, wayOfArgument(name, index, word), word));
   }
   return {
-    argv,
+    ...{ argv, env },
     outputs: plan.outputs,
     names: plan.names,
     detaches,
@@ -90,7 +87,6 @@ export async function planRemote(
   };
 }
 
-/** Where in the text of an option its path is: of the others all of it. */
 function partOf(attribute: string, text: string): readonly [number, number] {
   if (attribute === 'copyIn') return [0, text.lastIndexOf(':')];
   if (attribute === 'secret') return [text.indexOf('=') + 1, text.length];
@@ -112,7 +108,6 @@ class Plan {
     for (const pack of this.#packing) await pack(packer);
   }
 
-  /** What a word is called there; `from` and `to` say which part of it is a path. */
   async word(
     what: string,
     way: Way,
@@ -162,4 +157,35 @@ class Plan {
     this.names.set(name, path);
     return name;
   }
+}
+
+const HINT = 'name a recipe by the path of its file';
+
+/**
+ * The files that a recipe in YAML names beside itself, relative to its folder. Whoever runs the recipe says what else is
+ * wrong with it.
+ */
+async function recipeFiles(recipe: string): Promise<readonly string[]> {
+  const value = new RecipeDocument(recipe, await readRecipeText(recipe, HINT)).value();
+  if (typeof value !== 'object' || value === null) return [];
+  const { sources, image } = value as { readonly sources?: unknown; readonly image?: unknown };
+  const named = Array.isArray(sources)
+    ? sources.map((source: unknown) => (source as { readonly file?: unknown } | null)?.file)
+    : [];
+  const files = [
+    ...named,
+    typeof image === 'string' && /\.(?:ya?ml|json)$/.test(image) ? image : undefined,
+  ];
+  return files
+    .filter((file) => typeof file === 'string')
+    .map((file) => {
+      const path = normalize(file);
+      if (isAbsolute(path) || path.startsWith('..')) {
+        throw refused(
+          `${file}, which ${recipe} names,`,
+          'what a recipe names travels from its own folder',
+        );
+      }
+      return path;
+    });
 }

@@ -1,16 +1,13 @@
 /** `kiln --host ssh://USER@HOST[:PORT] COMMAND…`: runs a command on another machine as if it were this one. */
 import { type Command, CommanderError } from 'commander';
 import { KilnError } from '../../errors.ts';
-import { parseAddress } from '../../remote/address.ts';
 import { Near } from '../../remote/near.ts';
+import { parseAddress } from '../../remote/wire.ts';
 import { type Caller, FORWARDED, type TextInput } from '../caller/caller.ts';
-import { parsedCommand } from '../commands.ts';
-import { printError } from '../output/errors.ts';
-import { exitStatus } from '../output/exit-status.ts';
-import type { RemoteCommandLine } from './host.ts';
+import { parsedCommand, type RemoteCommandLine } from '../commands.ts';
+import { exitStatus, printError } from '../output/errors.ts';
 import { type GivenOption, planRemote } from './plan.ts';
 
-/** Variables of the caller's that a command there heeds. */
 const VARIABLES = [
   ...['TERM', 'NO_COLOR', 'FORCE_COLOR', 'SOURCE_DATE_EPOCH'],
   ...['KILN_BUILDER_ID', 'KILN_SIGN_PASSPHRASE'],
@@ -19,7 +16,6 @@ const VARIABLES = [
 /** A third ^C within this time ends the connection at once, milliseconds. */
 const IMPATIENCE = 3000;
 
-/** Runs a command line on another machine, and sets kiln's exit status. What goes wrong is printed. */
 export async function runRemote(line: RemoteCommandLine, caller: Caller): Promise<void> {
   try {
     await run(line, caller);
@@ -39,7 +35,7 @@ async function run({ host, argv }: RemoteCommandLine, caller: Caller): Promise<v
   const near = new Near({
     address,
     start: {
-      env: variables(caller),
+      env: { ...variables(caller), ...plan.env },
       terminals: [inputIsTTY, stdout.isTTY, stderr.isTTY],
       ...caller.windowSize,
       argv: plan.argv,
@@ -88,7 +84,6 @@ function variables(caller: Caller): Record<string, string> {
   return env;
 }
 
-/** Notes the options of a command, and of those below it, as they are given. */
 function listen(command: Command, given: GivenOption[]): void {
   for (const option of command.options) {
     const flag = option.long ?? option.short ?? '';

@@ -6,10 +6,8 @@ import { KilnError } from '../../errors.ts';
 import { isProfileFile } from '../options/sandbox-options.ts';
 import { isImageName, type PathKind, type Rule, USER_COMMANDS } from '../users/user-rules.ts';
 
-/** How a word travels: as it is; as files; or not at all. */
 export type Way =
   | 'as it is'
-  /** `file`, `sources` and `tree` are read here, `results` and `result` written here. */
   | { readonly path: Exclude<PathKind, 'place' | 'built'> }
   | { readonly refused: string };
 
@@ -53,26 +51,27 @@ function list(value: unknown): readonly string[] {
   return (Array.isArray(value) ? value : [value]).map(String);
 }
 
-/** Commands that go to another machine, by their words, beside those of users. */
 const ROOT_COMMANDS: Readonly<Record<string, Way>> = {
   park: 'as it is',
   'image rm': 'as it is',
   'image import': { path: 'tree' },
 };
 
-/** Commands of users that stay here, or need more than the rules say. */
 const STAYS: Readonly<Record<string, string>> = {
+  ...Object.fromEntries(
+    Object.keys(USER_COMMANDS)
+      .filter((words) => words.startsWith('ci '))
+      .map((words) => [words, 'a runner’s files are on its own machine: start the runner there']),
+  ),
   'image lock': 'call it there, or give the lock’s file to `image build`',
 };
 
-/** Whether a command goes to other machines. @throws KilnError E_REMOTE_OPTION */
 export function checkCommand(words: string): void {
   const isKnown = Object.hasOwn(USER_COMMANDS, words) || Object.hasOwn(ROOT_COMMANDS, words);
   if (isKnown && !Object.hasOwn(STAYS, words)) return;
   throw refused(`kiln ${words}`, STAYS[words] ?? 'log in there, and call it there');
 }
 
-/** How the value of an option travels. */
 export function wayOfOption(words: string, name: string, value: unknown): Way {
   const rule = USER_COMMANDS[words]?.options[name];
   if (name === 'image') return wayOfImage(value);
@@ -100,7 +99,6 @@ function wayOfImage(value: unknown): Way {
   return isImageName(String(value)) ? 'as it is' : FILE;
 }
 
-/** How the argument number `index` of a command travels. */
 export function wayOfArgument(words: string, index: number, value: string): Way {
   if (words === 'build') {
     if (/\.(?:rpm|spec|ya?ml)$/.test(value)) return FILE;
@@ -115,7 +113,6 @@ export function wayOfArgument(words: string, index: number, value: string): Way 
   return rule === 'image' ? wayOfImage(value) : wayOf(rule);
 }
 
-/** E_REMOTE_OPTION: what is asked for does not go to another machine. */
 export function refused(what: string, why: string): KilnError {
   return new KilnError('E_REMOTE_OPTION', `${what} does not go to another machine`, { hint: why });
 }

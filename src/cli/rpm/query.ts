@@ -1,14 +1,17 @@
-import { Command } from 'commander';
+import { KilnError } from '../../errors.ts';
+import { readUserFile } from '../../host/files/user-file.ts';
 import { formatDependency, formatEvr } from '../../packages/rpm/dependency.ts';
 import { showName } from '../../packages/rpm/filename.ts';
 import { octalMode, queryJson } from '../../packages/rpm/inspect.ts';
 import type { RpmIdentity, RpmPackage, RpmScript } from '../../packages/rpm/package.ts';
 import { type ReadResult, readIdentities, readRpms } from '../../packages/rpm/read.ts';
+import { ARMORED_KEY } from '../../packages/rpm/signature/keyring.ts';
 import type { Caller } from '../caller/caller.ts';
+import { KilnCommand } from '../options/command.ts';
+import { exitStatusHelp } from '../options/exit-statuses.ts';
 import { printError } from '../output/errors.ts';
 import { printJson } from '../output/print.ts';
 import { printTable } from '../output/table.ts';
-import { collect, errorJson, inOrder, readKeyrings } from './read-all.ts';
 
 interface QueryOptions {
   readonly files?: boolean;
@@ -18,9 +21,8 @@ interface QueryOptions {
   readonly keyring?: readonly string[];
 }
 
-/** `kiln rpm query`. */
-export function queryCommand(caller: Caller): Command {
-  return new Command('query')
+export function queryCommand(caller: Caller): KilnCommand {
+  return new KilnCommand('query')
     .description('Show what .rpm files contain; kiln reads only their headers.')
     .argument('<file...>', '.rpm files')
     .option('-l, --files', 'list the files of the packages')
@@ -30,40 +32,33 @@ export function queryCommand(caller: Caller): Command {
     .option('--json', 'print one JSON object per file, with all fields')
     .addHelpText(
       'after',
-      `
-Exit status: 0; 1 if a file could not be read.
-
+      `${exitStatusHelp('kiln rpm query')}
 Examples:
   kiln rpm query *.rpm
   kiln rpm query --files bash-5.2.37-2.x86_64.rpm
   kiln rpm query --json *.rpm | jq -r 'select(.requires[] == "/bin/sh") | .name'`,
     )
-    .action((files: string[], options: QueryOptions) => query(files, options, caller));
+    .action(async (files: string[], options: QueryOptions) => {
+      const reading = { keys: readKeyrings(options.keyring ?? []) };
+      if (options.json === true) {
+        for (const { file, package: rpm, error } of await inOrder(readRpms(files, reading))) {
+          if (error !== undefined) caller.exitStatus = 1;
+          const json = error === undefined ? queryJson(file, rpm) : errorJson(file, error);
+          printJson(caller.stdout, json);
+        }
+      } else if (options.files || options.deps || options.scripts) {
+        const packages = readable(await inOrder(readRpms(files, reading)), caller);
+        if (packages.length === 0) return;
+        if (options.files === true) printFiles(packages, caller);
+        if (options.deps === true) printDependencies(packages, caller);
+        if (options.scripts === true) printScripts(packages, caller);
+      } else {
+        const packages = readable(await inOrder(readIdentities(files, reading)), caller);
+        if (packages.length > 0) printPackages(packages, caller);
+      }
+    });
 }
 
-async function query(
-  files: readonly string[],
-  options: QueryOptions,
-  caller: Caller,
-): Promise<void> {
-  const reading = { keys: readKeyrings(options.keyring ?? []) };
-  if (options.json === true) {
-    for (const { file, package: rpm, error } of await inOrder(readRpms(files, reading))) {
-      if (error !== undefined) caller.exitStatus = 1;
-      const json = error === undefined ? queryJson(file, rpm) : errorJson(file, error);
-      printJson(caller.stdout, json);
-    }
-  } else if (options.files || options.deps || options.scripts) {
-    const packages = readable(await inOrder(readRpms(files, reading)), caller);
-    if (options.files === true) printFiles(packages, caller);
-    if (options.deps === true) printDependencies(packages, caller);
-    if (options.scripts === true) printScripts(packages, caller);
-  } else {
-    printPackages(readable(await inOrder(readIdentities(files, reading)), caller), caller);
-  }
-}
-
-/** The files that could be read; errors of the others are printed. */
 function readable<Read>(results: readonly ReadResult<Read>[], caller: Caller): Read[] {
   return results.flatMap(({ package: read, error }) => {
     if (error === undefined) return [read];
@@ -74,7 +69,6 @@ function readable<Read>(results: readonly ReadResult<Read>[], caller: Caller): R
 }
 
 function printPackages(packages: readonly RpmIdentity[], caller: Caller): void {
-  if (packages.length === 0) return;
   printTable(
     caller.stdout,
     ['NAME', 'VERSION', 'ARCH', 'INSTALLED', 'PAYLOAD', 'SIGNATURE', 'SUMMARY'],
@@ -91,7 +85,6 @@ function printPackages(packages: readonly RpmIdentity[], caller: Caller): void {
 }
 
 function printFiles(packages: readonly RpmPackage[], caller: Caller): void {
-  if (packages.length === 0) return;
   printTable(
     caller.stdout,
     ['TYPE', 'MODE', 'OWNER', 'GROUP', 'SIZE', 'FLAGS', 'CAPABILITIES', 'PATH'],
@@ -111,7 +104,6 @@ function printFiles(packages: readonly RpmPackage[], caller: Caller): void {
 }
 
 function printDependencies(packages: readonly RpmPackage[], caller: Caller): void {
-  if (packages.length === 0) return;
   printTable(
     caller.stdout,
     ['PACKAGE', 'KIND', 'CAPABILITY'],
@@ -147,4 +139,37 @@ function formatSize(bytes: number): string {
   const units = ['B', 'KiB', 'MiB', 'GiB', 'TiB'];
   const power = bytes < 1 ? 0 : Math.min(Math.floor(Math.log2(bytes) / 10), units.length - 1);
   return `${(bytes / 1024 ** power).toFixed(power === 0 ? 0 : 1)} ${units[power]}`;
+}
+
+/** The most bytes of a file with keys: those of a whole distribution are smaller. */
+const MAX_KEYRING = 16 * 2 ** 20;
+
+export async function inOrder<Read>(
+  reading: AsyncIterable<ReadResult<Read>>,
+): Promise<ReadResult<Read>[]> {
+  const results: ReadResult<Read>[] = [];
+  for await (const result of reading) results[result.index] = result;
+  return results;
+}
+
+export function readKeyrings(files: readonly string[]): string[] {
+  return files.map((file) => {
+    const hint = `--keyring names a file with armored OpenPGP keys: it begins with ${ARMORED_KEY}`;
+    let text: string;
+    try {
+      text = readUserFile(file, MAX_KEYRING, 'anything').toString('utf8');
+    } catch (cause) {
+      throw new KilnError('E_KEYRING', `the keyring ${file} cannot be read`, { hint, cause });
+    }
+    if (text.includes(ARMORED_KEY)) return text;
+    throw new KilnError('E_KEYRING', `the keyring ${file} holds no armored public key`, { hint });
+  });
+}
+
+export function collect(value: string, before: readonly string[] = []): string[] {
+  return [...before, value];
+}
+
+export function errorJson(file: string, error: KilnError) {
+  return { file, error: { code: error.code, message: error.message, hint: error.hint ?? null } };
 }

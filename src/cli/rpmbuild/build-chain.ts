@@ -1,85 +1,111 @@
 import { relative, resolve } from 'node:path';
-import type { Command } from 'commander';
-import { writeText } from '../../artifacts/staging.ts';
 import { buildChain } from '../../jobs/chain/chain.ts';
-import { chainJson } from '../../jobs/chain/json.ts';
-import type { ChainMemberReport, ChainReport, ChainRequest } from '../../jobs/chain/request.ts';
-import { buildStatus } from '../../jobs/rpmbuild/outcome/exit-status.ts';
-import { resultOfBuild } from '../../jobs/rpmbuild/outcome/result.ts';
-import { JUNIT_FILE, junitXml } from '../../report/ci/junit.ts';
-import { ciProvider } from '../../report/ci/provider.ts';
-import type { Caller } from '../caller/caller.ts';
-import { listenForInterruption } from '../caller/interruption.ts';
-import { imageProgress, type ProgressLine } from '../images/image-progress.ts';
-import { printEgressRefusals } from '../output/egress-refusals.ts';
-import { printError } from '../output/errors.ts';
+import {
+  type ChainMemberReport,
+  type ChainReport,
+  type ChainRequest,
+  chainJson,
+  type MemberState,
+} from '../../jobs/chain/request.ts';
+import { buildStatus } from '../../jobs/rpmbuild/outcome/outcome.ts';
+import type { BuildReport } from '../../jobs/rpmbuild/outcome/report.ts';
+import { writeChainResult } from '../../report/write.ts';
+import { type Caller, listenForInterruption } from '../caller/caller.ts';
+import type { KilnCommand } from '../options/command.ts';
+import { CiOutput } from '../output/ci-output.ts';
+import { printEgressRefusals, printError, printWarning } from '../output/errors.ts';
 import { printJson } from '../output/print.ts';
+import {
+  hasColours,
+  imageProgress,
+  isLive,
+  type LiveRow,
+  LiveTable,
+  progressText,
+} from '../output/progress.ts';
 import { printTable } from '../output/table.ts';
-import type { ChainOptions } from './build-chain-options.ts';
-import type { BuildOptions } from './build-options.ts';
-import { isAtWork } from './build-output.ts';
+import type { BuildOptions, ChainOptions } from './build-options.ts';
+import { isAtWork, printWhereToLook } from './build-output.ts';
 import { buildRequest } from './build-request.ts';
 
-/** The name of the report in the result directory. */
-export const CHAIN_FILE = 'chain.json';
+export async function writeChain(
+  directory: string,
+  json: object,
+  owner: Caller['ids'],
+  rename = (text: string) => text,
+): Promise<void> {
+  const text = `${JSON.stringify(json, undefined, 2)}\n`;
+  await writeChainResult(directory, rename(text), owner);
+}
 
-/** Builds source packages as a chain, shows the progress, and sets kiln's exit status. */
 export async function runChain(
   sources: readonly string[],
   options: BuildOptions & ChainOptions,
-  command: Command,
+  command: KilnCommand,
   caller: Caller,
   begin: () => void,
 ): Promise<void> {
-  const asked = chainRequest(sources, options, command, caller);
-  // Each sandbox of a user has an equal share, and a command counts as one sandbox.
-  const request = caller.user === undefined ? asked : { ...asked, jobs: 1 };
+  const request = chainRequest(sources, options, command, caller);
   const paths = sources.map((path) => resolve(path));
   for (const path of new Set(paths.filter((path, index) => paths.indexOf(path) !== index))) {
-    caller.stderr.say(`kiln: warning: ${path} is named more than once: it is built once\n`);
+    const message = `${path} is named more than once: it is built once`;
+    printWarning({ code: 'named-twice', message }, caller.stderr);
   }
   await using engine = caller.openEngine();
   using interruption = listenForInterruption(caller);
-  using progress = imageProgress(caller.stderr);
+  using progress = imageProgress(caller);
+  using table = new ChainTable(request.sources.length, caller);
   const note = (text: string) => {
     progress[Symbol.dispose]();
     caller.stderr.say(`kiln: ${text}\n`);
   };
-  note(`chain of ${request.sources.length} packages, ${request.jobs} at a time`);
+  const ci = CiOutput.for(options.ci, caller);
+  if (!caller.isQuiet)
+    note(`chain of ${request.sources.length} packages, ${request.jobs} at a time`);
   try {
     const report = await buildChain(engine, request, {
       signal: interruption.signal,
       onImageProgress: progress.report,
-      onMember: (member) => noteMember(member, note, caller),
-      buildHooks: () => hooksFor(progress, begin),
+      takeRoom: caller.takeRoom,
+      onMember: (member) => {
+        progress[Symbol.dispose]();
+        if (member.state === 'building') ci?.restart(member.name);
+        table.show(member, () => noteMember(member, note, caller));
+      },
+      buildHooks: (name) => ({
+        samples: options.samples,
+        onOutput: (log, chunk) => {
+          if (log === 'build.log') ci?.read(name, `${name}.spec`, chunk);
+        },
+        onImageProgress: (step) => {
+          if (table.isLive) table.tell(name, progressText(step));
+          else progress.report(step);
+        },
+        onPhase: (phase, event) => {
+          if (event === 'start') table.tell(name, phase);
+          if (isAtWork(phase)) begin();
+        },
+      }),
     });
+    table[Symbol.dispose]();
     printChain(report, caller);
     const json = chainJson(request, report);
-    const text = `${JSON.stringify(json, undefined, 2)}\n`;
-    const own = caller.user?.files?.rename(text) ?? text;
-    await writeText(request.resultDirectory, CHAIN_FILE, own, request.build.caller);
-    if (ciProvider(options.ci, caller.environment) !== undefined) await writeJunit(request, report);
+    const rename = (text: string) => caller.user?.files?.rename(text) ?? text;
+    await writeChain(request.resultDirectory, json, request.build.caller, rename);
+    await ci?.finishChain(report.members, request.resultDirectory);
     if (options.json === true) printJson(caller.stderr, json);
     caller.exitStatus = report.exitStatus;
   } catch (error) {
+    table[Symbol.dispose]();
     printError(error, caller.stderr);
     caller.exitStatus = buildStatus(error);
   }
 }
 
-/** Writes a test suite for each package that was built or tried. */
-async function writeJunit(request: ChainRequest, { members }: ChainReport): Promise<void> {
-  const suites = members.flatMap(({ name, report }) =>
-    report === undefined ? [] : [{ name, result: resultOfBuild(report), tests: [] }],
-  );
-  await writeText(request.resultDirectory, JUNIT_FILE, junitXml(suites), request.build.caller);
-}
-
-/** The request of a command line. */
 export function chainRequest(
   sources: readonly string[],
   options: BuildOptions & ChainOptions,
-  command: Command,
+  command: KilnCommand,
   caller: Pick<Caller, 'env' | 'cwd' | 'ids'>,
 ): ChainRequest {
   const [first] = sources;
@@ -96,33 +122,97 @@ export function chainRequest(
   };
 }
 
-function hooksFor(progress: ProgressLine, begin: () => void) {
-  return {
-    onImageProgress: progress.report,
-    onPhase: (phase: string) => {
-      progress[Symbol.dispose]();
-      if (isAtWork(phase)) begin();
-    },
-  };
+/** Rows of the terminal that are left to what is above the table. */
+const LEFT = 4;
+
+/** What a chain is at, on a terminal that can show it. */
+export class ChainTable implements Disposable {
+  readonly isLive: boolean;
+  readonly #total: number;
+  readonly #caller: Caller;
+  readonly #began = performance.now();
+  readonly #states = new Map<string, MemberState>();
+  readonly #building = new Map<string, { readonly since: number; at: string }>();
+  #table: LiveTable | undefined;
+
+  constructor(total: number, caller: Caller) {
+    this.#total = total;
+    this.#caller = caller;
+    this.isLive = isLive(caller) && !caller.isQuiet;
+  }
+
+  /** @param say prints what stays of the change */
+  show({ name, state }: Pick<ChainMemberReport, 'name' | 'state'>, say: () => void): void {
+    this.#states.set(name, state);
+    if (state === 'building') this.#building.set(name, { since: performance.now(), at: '' });
+    else this.#building.delete(name);
+    // The table shows what begins.
+    if (state !== 'building' || !this.isLive) this.note(say);
+    else this.#table ??= new LiveTable(this.#caller, () => this.#rows());
+  }
+
+  /** @param say prints a line that stays */
+  note(say: () => void): void {
+    if (this.isLive) this.#table ??= new LiveTable(this.#caller, () => this.#rows());
+    if (this.#table === undefined) say();
+    else this.#table.above(say);
+  }
+
+  tell(name: string, at: string): void {
+    const member = this.#building.get(name);
+    if (member !== undefined) member.at = at;
+  }
+
+  #rows(): LiveRow[] {
+    const counts = Map.groupBy(this.#states.values(), (state) => state);
+    const count = (state: MemberState) => counts.get(state)?.length ?? 0;
+    const [building, failed] = [count('building'), count('failed')];
+    const done = count('built') + count('unchanged');
+    const left = this.#total - done - building - failed - count('skipped');
+    const bad = failed === 0 ? '' : `, ${failed} failed`;
+    const time = `${seconds(performance.now() - this.#began)}`;
+    const head = `kiln: ${done} of ${this.#total} done, ${building} building, ${left} to go${bad}, ${time}`;
+    const members = [...this.#building].map(([name, { since, at }]) => ({
+      cells: [`  ${name}`, at, seconds(performance.now() - since)],
+    }));
+    const room = Math.max(1, this.#caller.windowSize.rows - LEFT);
+    return [{ cells: [head], style: failed === 0 ? 'bold' : 'red' }, ...members.slice(0, room)];
+  }
+
+  [Symbol.dispose](): void {
+    this.#table?.[Symbol.dispose]();
+    this.#table = undefined;
+  }
 }
 
-/** Prints one line for each event. */
-function noteMember(member: ChainMemberReport, note: (text: string) => void, caller: Caller): void {
-  const { name, state, reason, durationMs, report } = member;
+export function noteMember(
+  { name, state, reason, durationMs, report, resultDirectory }: NotedMember,
+  note: (text: string) => void,
+  caller: Caller,
+  where = '',
+): void {
+  if (caller.isQuiet && state !== 'failed' && state !== 'skipped') return;
+  const { stderr } = caller;
   if (state === 'failed') {
-    for (const line of report?.lastLines ?? []) caller.stderr.say(`  | ${line}\n`);
+    for (const line of report?.lastLines ?? []) stderr.say(`  | ${line}\n`);
   }
-  const time = state === 'built' ? ` in ${seconds(durationMs)}` : '';
+  const time = state === 'built' ? ` in ${seconds(durationMs)}${where}` : '';
   note(`${name}: ${state}${time}${reason === undefined ? '' : `: ${reason}`}`);
-  if (state === 'built' || state === 'failed')
-    printEgressRefusals(report?.egress ?? [], caller.stderr);
+  if (state === 'built' || state === 'failed') printEgressRefusals(report?.egress ?? [], stderr);
   if (state !== 'failed' || report === undefined) return;
-  const logs = ['build.log', 'root.log'].map((log) => `${member.resultDirectory}/${log}`);
-  caller.stderr.say(`  see ${logs.join(', ')}\n`);
+  printWhereToLook({ ...report, resultDirectory }, caller);
   if (report.kept) note(`kept as ${report.sandbox}: kiln shell ${report.sandbox}`);
 }
 
-/** Prints a table of the outcome, and where the results are. */
+type NotedMember = Pick<
+  ChainMemberReport,
+  'name' | 'state' | 'reason' | 'durationMs' | 'resultDirectory'
+> & {
+  readonly report:
+    | Partial<Pick<BuildReport, 'lastLines' | 'egress' | 'kept' | 'sandbox' | 'failure'>>
+    | undefined;
+};
+
 export function printChain({ members, repository, failure }: ChainSummary, caller: Caller): void {
   const rows = members.map((member) => [
     member.name,
@@ -131,7 +221,10 @@ export function printChain({ members, repository, failure }: ChainSummary, calle
     String(member.packages.length),
     member.needs.map((need) => need.member).join(' '),
   ]);
-  printTable(caller.stdout, ['PACKAGE', 'STATE', 'TIME', 'RPMS', 'NEEDS'], rows);
+  const styles = { failed: 'red', skipped: 'dim', built: 'green' } as const;
+  const style = ([, state = '']: readonly string[]) => styles[state as keyof typeof styles];
+  const columns = ['PACKAGE', 'STATE', 'TIME', 'RPMS', 'NEEDS'];
+  printTable(caller.stdout, columns, rows, hasColours(caller.stdout, caller) ? style : undefined);
   if (failure !== undefined) printError(failure, caller.stderr);
   if (members.some(({ packages }) => packages.length > 0)) {
     // A user's results are elsewhere while the job runs.
@@ -140,7 +233,6 @@ export function printChain({ members, repository, failure }: ChainSummary, calle
   }
 }
 
-/** The content of the table. */
 type ChainSummary = Pick<ChainReport, 'repository' | 'failure'> & {
   readonly members: readonly Pick<
     ChainMemberReport,
@@ -148,6 +240,6 @@ type ChainSummary = Pick<ChainReport, 'repository' | 'failure'> & {
   >[];
 };
 
-export function seconds(ms: number): string {
+function seconds(ms: number): string {
   return `${(ms / 1000).toFixed(1)} s`;
 }

@@ -1,19 +1,28 @@
-import { type Command, InvalidArgumentError, Option } from 'commander';
-import { macroDefinition } from '../../jobs/rpmbuild/macro-definition.ts';
+import { availableParallelism } from 'node:os';
+import { InvalidArgumentError, Option } from 'commander';
 import {
   type CacheMount,
+  macroDefinition,
   NETWORK_PHASES,
   type NetworkPhase,
   type ShortCircuit,
 } from '../../jobs/rpmbuild/request.ts';
 import { VARIATIONS, type Variation } from '../../jobs/verify/verify.ts';
 import { CI_CHOICES, type CiChoice } from '../../report/ci/provider.ts';
+import type { Bind } from '../../sandbox/policy/specification.ts';
 import { shellWords } from '../../shell-words.ts';
 import type { Caller } from '../caller/caller.ts';
-import { type LimitValues, limitOptions } from '../options/limit-options.ts';
-import { parseEgress, parseSize, parseTime } from '../options/values.ts';
+import type { KilnCommand } from '../options/command.ts';
+import {
+  imageOption,
+  keepOption,
+  type LimitValues,
+  limitOptions,
+  quietOption,
+  repeated,
+} from '../options/shared-options.ts';
+import { parseBind, parseCount, parseEgress, parseSize, read } from '../options/values.ts';
 
-/** The options of `build`, as commander parses them. */
 export interface BuildOptions extends LimitValues {
   readonly image?: string;
   readonly spec?: string;
@@ -54,61 +63,45 @@ export interface BuildOptions extends LimitValues {
 /** The default size of a cache, bytes: ccache's own default. */
 const CACHE_BYTES = 5 * 2 ** 30;
 
-function repeated(flags: string, description: string) {
-  return new Option(flags, description)
-    .argParser((text: string, before: string[] | undefined) => [...(before ?? []), text])
-    .default([] as string[], 'none');
-}
-
 function parsePhases(text: string): NetworkPhase[] {
+  const how = `there are the phases ${NETWORK_PHASES.join(', ')}.`;
   return text.split(',').map((name) => {
     const found = NETWORK_PHASES.find((phase) => phase === name);
-    if (found !== undefined) return found;
-    throw new InvalidArgumentError(`there are the phases ${NETWORK_PHASES.join(', ')}.`);
+    return read(found, how);
   });
 }
 
-function parseCaches(text: string, before: CacheMount[] | undefined): CacheMount[] {
+function parseCache(text: string): CacheMount {
   const [name = '', size, ...more] = text.split(':');
   if (name === '' || more.length > 0) throw new InvalidArgumentError('write it as NAME[:SIZE].');
-  return [...(before ?? []), { name, bytes: size === undefined ? CACHE_BYTES : parseSize(size) }];
+  return { name, bytes: size === undefined ? CACHE_BYTES : parseSize(size) };
 }
 
-function parseDefinition(text: string, before: string[] | undefined): string[] {
-  const definition = macroDefinition(text);
-  if (definition === undefined) throw new InvalidArgumentError("write it as 'NAME VALUE'.");
-  return [...(before ?? []), definition];
+function parseDefinition(text: string): string {
+  return read(macroDefinition(text), "write it as 'NAME VALUE'.");
 }
 
 function parseVariation(text: string): Variation {
   const found = VARIATIONS.find((name) => name === text);
-  if (found !== undefined) return found;
-  throw new InvalidArgumentError(`it can be ${VARIATIONS.join(', ')}.`);
+  return read(found, `it can be ${VARIATIONS.join(', ')}.`);
 }
 
-/** `--rpmbuild-opts` is one string, as in mock. */
 function parseWords(text: string, before: string[] | undefined): string[] {
   return [...(before ?? []), ...shellWords(text)];
 }
 
-/** Adds the options of a build, with mock's names where mock has them. */
-export function addBuildOptions(command: Command, caller: Pick<Caller, 'env'>): Command {
+export function addBuildOptions(command: KilnCommand, caller: Pick<Caller, 'env'>): KilnCommand {
   const options = [
-    new Option(
-      '-r, --image <image>',
-      'build in this image: the name or path of a recipe, a lock, or an image id; by default KILN_IMAGE',
-    ).default(caller.env.KILN_IMAGE || undefined, 'KILN_IMAGE'),
+    imageOption('build in', caller),
     new Option('--spec <file>', 'build from this spec file instead of a source package'),
     new Option(
       '--sources <dir>',
       'take the files that the spec names as Source and Patch from this directory',
     ),
     new Option('--resultdir <dir>', 'write packages and logs to this directory').default('result'),
-    new Option('-D, --define <name value>', 'define an rpm macro')
-      .argParser(parseDefinition)
-      .default([] as string[], 'none'),
-    repeated('--with <condition>', 'enable a condition (%bcond) of the spec'),
-    repeated('--without <condition>', 'disable a condition (%bcond) of the spec'),
+    repeated('-D, --define <name value>', 'define an rpm macro', parseDefinition),
+    repeated('--with <condition>', 'enable a condition (%bcond) of the spec', String),
+    repeated('--without <condition>', 'disable a condition (%bcond) of the spec', String),
     new Option('--nocheck', 'skip %check'),
     new Option('--target <arch>', 'build for this architecture (rpmbuild --target)'),
     new Option('--rpmbuild-opts <options>', 'pass more options to rpmbuild')
@@ -129,29 +122,30 @@ export function addBuildOptions(command: Command, caller: Pick<Caller, 'env'>): 
       '--network <network>',
       'choose the network for --enable-network: host, or a libvirt network as in `kiln run`',
     ).default('host'),
-    new Option(
+    repeated(
       '--egress <host[:port]>',
       'let these phases reach only this host, through an HTTP proxy',
-    )
-      .argParser((text: string, before: string[]) => [...before, parseEgress(text)])
-      .default([] as string[], 'none'),
-    repeated('--additional-package <package>', 'install this package, too'),
-    repeated('--addrepo <repository>', 'take packages from this folder or URL, too'),
-    new Option('--cache <name[:size]>', 'keep ~/.cache/NAME for later builds (size: 5G by default)')
-      .argParser(parseCaches)
-      .default([] as CacheMount[], 'none'),
+      parseEgress,
+    ),
+    repeated('--additional-package <package>', 'install this package, too', String),
+    repeated('--addrepo <repository>', 'take packages from this folder or URL, too', String),
+    repeated(
+      '--cache <name[:size]>',
+      'keep ~/.cache/NAME for later builds (size: 5G by default)',
+      parseCache,
+    ),
     ...limitOptions(),
-    new Option('--keep [time]', 'keep the sandbox of a failed build for this time, 1h by default')
-      .argParser(parseTime)
-      .preset('1h'),
+    keepOption('keep the sandbox of a failed build for this time, 1h by default'),
     new Option(
       '--lock <file>',
       'build in exactly the image of an earlier build, named by its lock.json',
     ),
     new Option('--verify', 'build twice in different surroundings and compare the results'),
-    new Option('--vary <what>', 'with --verify: also vary this between the two builds')
-      .argParser((text: string, before: Variation[]) => [...before, parseVariation(text)])
-      .default([] as Variation[], 'none'),
+    repeated(
+      '--vary <what>',
+      'with --verify: also vary this between the two builds',
+      parseVariation,
+    ),
     new Option('--postinstall', 'install the built packages in a new sandbox'),
     new Option('--resume <id>', 'continue a build in its kept sandbox'),
     new Option('--provenance-key <file>', 'sign the provenance with this private key (PEM)'),
@@ -166,12 +160,94 @@ export function addBuildOptions(command: Command, caller: Pick<Caller, 'env'>): 
     ),
     new Option('--offline', 'use only what was downloaded before'),
     new Option('--update', 'build the image again if its repositories have changed'),
-    new Option('--ci <service>', 'format output for a CI service: groups, annotations, junit.xml')
+    new Option(
+      '--ci <service>',
+      'format output for a CI service: groups, annotations, junit.xml; see docs/ci.md',
+    )
       .choices(CI_CHOICES)
       .default('auto'),
     new Option('--no-samples', 'do not record resource use over time in result.json'),
-    new Option('-q, --quiet', 'do not show the output of the build'),
+    quietOption(),
   ];
   for (const option of options) command.addOption(option);
   return command;
+}
+
+export interface ChainOptions {
+  readonly chain?: boolean;
+  readonly jobs: number;
+  readonly continue?: boolean;
+  readonly recurse?: boolean;
+  readonly farm?: boolean;
+}
+
+export const CHAIN_EXAMPLES = `
+Several packages that require each other (see docs/chains.md):
+  kiln build --chain -r debian-build --resultdir out a.src.rpm b.src.rpm c.src.rpm
+  kiln build --chain -j 4 --continue -r debian-build --resultdir out *.src.rpm
+  kiln build --chain --farm -r debian-build --resultdir out *.src.rpm   # on a pool: docs/farm.md
+  With the same --resultdir a chain continues where it stopped: a package whose inputs have not changed
+  is not built again.`;
+
+/** Half of the processors, because a build uses several itself (make -j). */
+const JOBS = Math.max(1, Math.min(4, Math.floor(availableParallelism() / 2)));
+
+export function addChainOptions(command: KilnCommand): KilnCommand {
+  return command
+    .option('--chain', 'build several source packages; each can use the results of the others')
+    .addOption(
+      new Option('-j, --jobs <number>', 'with --chain: run this many builds at a time')
+        .argParser(parseCount)
+        .default(JOBS, 'half of the processors, at most 4'),
+    )
+    .option('-c, --continue', 'with --chain: continue after a failed build')
+    .option(
+      '--recurse',
+      'with --chain: try failed builds again with newer results; packages may need each other',
+    )
+    .option('--farm', 'with --chain: build on a pool of machines (HTCondor)');
+}
+
+export interface RecipeOptions {
+  readonly param: readonly (readonly [string, string])[];
+  readonly allowHost?: boolean;
+  readonly allowHostWrite?: boolean;
+  readonly bind: readonly Bind[];
+  readonly schema?: boolean;
+}
+
+export const RECIPE_EXAMPLES = `
+
+Recipes:
+  kiln build recipes/builds/hello.yaml --resultdir out
+  kiln build zlib --sources ~/tarballs --offline    # one of recipes/builds; nothing is downloaded
+  kiln build ./release.ts --param version=1.2
+  kiln build --schema                               # the JSON Schema of YAML recipes
+`;
+
+export function addRecipeOptions(command: KilnCommand, caller: Pick<Caller, 'cwd'>): KilnCommand {
+  const options = [
+    repeated(
+      '--param <name=value>',
+      'recipes: set a parameter of a TypeScript recipe',
+      parseParameter,
+    ),
+    repeated('--bind <src:dst[:ro|rw][,z|Z]>', 'recipes: bind-mount a host path', (text) =>
+      parseBind(text, caller.cwd()),
+    ),
+    new Option('--allow-host', 'recipes: allow $host, binds and the network of the host'),
+    new Option(
+      '--allow-host-write',
+      'recipes: allow writable binds of directories that the host itself needs; see docs/sandboxes.md',
+    ),
+    new Option('--schema', 'print the JSON Schema of YAML recipes and exit'),
+  ];
+  for (const option of options) command.addOption(option);
+  return command;
+}
+
+function parseParameter(text: string): [string, string] {
+  const equals = text.indexOf('=');
+  if (equals < 1) throw new InvalidArgumentError('write it as NAME=VALUE.');
+  return [text.slice(0, equals), text.slice(equals + 1)];
 }

@@ -1,15 +1,12 @@
+import type { KilnError } from '../../errors.ts';
 import type { BuildHooks, BuildReport } from '../../jobs/rpmbuild/outcome/report.ts';
-import { resultOfBuild } from '../../jobs/rpmbuild/outcome/result.ts';
-import { type CiChoice, ciProvider } from '../../report/ci/provider.ts';
+import type { CiChoice } from '../../report/ci/provider.ts';
 import type { Caller } from '../caller/caller.ts';
-import { imageProgress } from '../images/image-progress.ts';
 import { CiOutput } from '../output/ci-output.ts';
-import { printEgressRefusals } from '../output/egress-refusals.ts';
-import { printError } from '../output/errors.ts';
-import { LogTail } from '../output/log-tail.ts';
-import { LogView } from '../output/print.ts';
+import { printEgressRefusals, printError, printWarning } from '../output/errors.ts';
+import { LogTail, LogView } from '../output/print.ts';
+import { imageProgress } from '../output/progress.ts';
 
-/** Parts that get a line when they begin; the others are over at once. */
 const TOLD: ReadonlySet<string> = new Set([
   'prep',
   'compile',
@@ -24,45 +21,42 @@ export function isAtWork(phase: string): boolean {
   return TOLD.has(phase);
 }
 
-/** How many differences of two builds are shown; result.json has all. */
 const DIFFERENCES = 30;
 
-/** How a build is shown. */
 interface BuildOutputOptions {
   readonly quiet: boolean;
   readonly ci: CiChoice;
-  /** The source's name. */
   readonly source: string;
-  /** Called whenever a part {@link isAtWork}. */
   readonly begin?: () => void;
 }
 
-/** Shows a build on the terminal: its log on stdout, kiln's messages on stderr. */
 export class BuildOutput {
   readonly hooks: BuildHooks;
   readonly #caller: Caller;
   readonly #ci: CiOutput | undefined;
+  readonly #source: string;
   #view: LogView | undefined;
   readonly #tail = new LogTail();
 
   constructor({ quiet, ci, source, begin }: BuildOutputOptions, caller: Caller) {
     this.#caller = caller;
-    const provider = ciProvider(ci, caller.environment);
-    this.#ci = provider && new CiOutput(provider, source, caller);
-    const progress = imageProgress(caller.stderr);
+    this.#ci = CiOutput.for(ci, caller);
+    this.#source = source;
+    const progress = imageProgress(caller);
     this.hooks = {
       onImageProgress: progress.report,
-      onWarning: ({ message }) => caller.stderr.say(`kiln: warning: ${message}\n`),
+      onWarning: (warning) => printWarning(warning, caller.stderr),
       onPhase: (phase, event) => {
         if (event === 'start') progress[Symbol.dispose]();
         if (event !== 'start' || !isAtWork(phase)) return;
         begin?.();
-        if (this.#ci === undefined || quiet) caller.stderr.say(`kiln: ${phase}\n`);
+        if (quiet) return;
+        if (this.#ci === undefined) caller.stderr.say(`kiln: ${phase}\n`);
         else this.#ci.begin(phase);
       },
       onOutput: (log, chunk) => {
         if (log !== 'build.log') return;
-        this.#ci?.read(chunk);
+        this.#ci?.read(source, source, chunk);
         if (quiet) return;
         this.#log().write(chunk);
         this.#tail.push(chunk);
@@ -76,16 +70,14 @@ export class BuildOutput {
     return this.#view;
   }
 
-  /** Whether the reader of stderr has just seen these lines on stdout. */
   #isSeen(lines: readonly string[]): boolean {
     const { stdout, stderr } = this.#caller;
     return (stdout.isTTY || !stderr.isTTY) && this.#tail.has(lines);
   }
 
-  /** Prints the outcome. @throws KilnError E_RESULTDIR where files for a CI service cannot be written */
   async finish(report: BuildReport): Promise<void> {
     this.#view?.[Symbol.dispose]();
-    await this.#ci?.finish(resultOfBuild(report), report.resultDirectory);
+    await this.#ci?.finishBuild(report, this.#source);
     const { failure, failedPhase, lastLines, packages, sourcePackage, resultDirectory } = report;
     if (failure !== undefined) {
       for (const line of this.#isSeen(lastLines) ? [] : lastLines) {
@@ -93,6 +85,7 @@ export class BuildOutput {
       }
       this.#caller.stderr.say(`kiln: ${report.name}: failed in ${failedPhase}\n`);
       printError(failure, this.#caller.stderr);
+      printWhereToLook(report, this.#caller);
     }
     printEgressRefusals(report.egress, this.#caller.stderr);
     for (const difference of report.differences?.slice(0, DIFFERENCES) ?? []) {
@@ -107,4 +100,21 @@ export class BuildOutput {
     if (report.kept)
       this.#caller.stderr.say(`kiln: kept as ${report.sandbox}: kiln shell ${report.sandbox}\n`);
   }
+}
+
+type Failed = Partial<Pick<BuildReport, 'sandbox' | 'kept' | 'differences'>> & {
+  readonly resultDirectory: string | undefined;
+  readonly failure?: KilnError | undefined;
+};
+
+/** After the message of a failed build: the files that say more, and how to look into a sandbox like its own. */
+export function printWhereToLook(
+  { resultDirectory, sandbox, kept, failure, differences }: Failed,
+  { stderr }: Caller,
+): void {
+  if (resultDirectory !== undefined)
+    stderr.say(`  see ${resultDirectory}/report.html, or the logs beside it\n`);
+  const isOver = sandbox === undefined || kept === true || differences !== undefined;
+  if (isOver || failure?.code === 'E_INTERRUPTED') return;
+  stderr.say('  to look into its sandbox, build it again with --keep, and then: kiln shell ID\n');
 }

@@ -1,4 +1,4 @@
-import { dirname, resolve } from 'node:path';
+import { basename, dirname, resolve } from 'node:path';
 import { defined } from '../../defined.ts';
 import { KilnError } from '../../errors.ts';
 import { callerShell, userShell } from '../../jobs/recipe/host-shell.ts';
@@ -6,45 +6,55 @@ import {
   findBuildRecipe,
   type HostShell,
   isScript,
+  type RecipeHooks,
   type RecipeReport,
   type RecipeRequest,
   resultOfFailedRecipe,
   resultOfRecipe,
+  type StepEvent,
 } from '../../jobs/recipe/request.ts';
 import { runRecipe } from '../../jobs/recipe/run-recipe.ts';
 import { Timeline } from '../../jobs/run/timeline.ts';
-import { buildRecipeJsonSchema } from '../../recipe/build-recipe.ts';
-import { writeResult } from '../../report/write.ts';
-import type { Result } from '../../result/schema.ts';
-import { type CallerUser, forbidden } from '../../users/user.ts';
-import type { Caller } from '../caller/caller.ts';
-import { listenForInterruption } from '../caller/interruption.ts';
-import type { LimitValues } from '../options/limit-options.ts';
-import { printError } from '../output/errors.ts';
-import { commandStatus, exitStatus, KILN_FAILED } from '../output/exit-status.ts';
-import { printJson } from '../output/print.ts';
-import { admitRecipe } from '../users/user-recipe.ts';
-import type { RecipeOptions } from './build-recipe-options.ts';
-import { RecipeOutput } from './recipe-output.ts';
+import { type BuildRecipe, buildRecipeJsonSchema } from '../../recipe/build-recipe.ts';
+import { limitsOf } from '../../sandbox/policy/limits.ts';
+import { forbidden } from '../../users/configuration.ts';
+import { type Caller, listenForInterruption } from '../caller/caller.ts';
+import type { LimitValues } from '../options/shared-options.ts';
+import {
+  commandStatus,
+  exitStatus,
+  KILN_FAILED,
+  printEgressRefusals,
+  printError,
+  printWarning,
+} from '../output/errors.ts';
+import { LogView, printJson } from '../output/print.ts';
+import { type ImageProgressView, imageProgress } from '../output/progress.ts';
+import { reportResult } from '../run.ts';
+import { admitRecipe } from '../users/user-guard.ts';
+import type { BuildOptions, RecipeOptions } from './build-options.ts';
+import { printWhereToLook } from './build-output.ts';
 
-/** Options of `kiln build` for both recipes and packages. */
-export interface SharedOptions extends LimitValues {
-  readonly image?: string;
-  readonly sources?: string;
-  readonly resultdir: string;
-  readonly keep?: number;
-  readonly offline?: boolean;
-  readonly json?: boolean;
-  readonly quiet?: boolean;
-  readonly samples: boolean;
-}
+export type SharedOptions = Pick<
+  BuildOptions,
+  | keyof LimitValues
+  | 'image'
+  | 'sources'
+  | 'resultdir'
+  | 'keep'
+  | 'offline'
+  | 'json'
+  | 'quiet'
+  | 'samples'
+> & {
+  /** What kiln.yaml says where neither the caller nor the recipe does. */
+  readonly usual?: LimitValues;
+};
 
-/** Prints the schema of YAML recipes. */
 export function printRecipeSchema(caller: Caller): void {
-  printJson(caller.stdout, buildRecipeJsonSchema(), { indent: 2 });
+  printJson(caller.stdout, buildRecipeJsonSchema(), 2);
 }
 
-/** Builds the recipe `name`, and sets kiln's exit status. */
 export async function buildRecipe(
   name: string,
   options: SharedOptions & RecipeOptions,
@@ -73,52 +83,50 @@ export async function buildRecipe(
     const report = await runRecipe(engine, request, hooks, timeline);
     caller.exitStatus = recipeStatus(report);
     output.finish(report);
-    await publish(request, json, resultOfRecipe(report, Number(caller.exitStatus)), caller);
+    await reportResult(request, json, (status) => resultOfRecipe(report, status), caller);
   } catch (error) {
     output.interrupt();
     printError(error, caller.stderr);
     caller.exitStatus = exitStatus(error);
-    const status = Number(caller.exitStatus);
-    await publish(request, json, resultOfFailedRecipe(request, status, error, timeline), caller);
+    const describe = (status: number) => resultOfFailedRecipe(request, status, error, timeline);
+    await reportResult(request, json, describe, caller);
   }
 }
 
-/** The search path of host commands in a user's recipe. */
 const USERS_PATH = '/usr/local/bin:/usr/bin:/bin';
 
 type RecipeCaller = Pick<Caller, 'ids' | 'environment' | 'cwd' | 'variable'> &
   Partial<Pick<Caller, 'user'>>;
 
-/** The request of a command line. */
 export function recipeRequest(
   path: string,
   options: SharedOptions & RecipeOptions,
   caller: RecipeCaller,
 ): RecipeRequest {
-  const { image, sources, memory, cpus, pids, ioRead, ioWrite, disk, timeout, stallTimeout } =
-    options;
-  const keepSeconds = options.keep && options.keep / 1000;
+  const { image, sources, disk, timeout, stallTimeout, usual } = options;
+  const { user } = caller;
   return {
     path,
-    ...defined({ image }),
     parameters: Object.fromEntries(options.param),
     allowHost: options.allowHost === true,
-    ...(options.allowHostWrite === true ? { allowHostWrite: true } : {}),
-    ...(sources === undefined ? {} : { sources: resolve(sources) }),
     offline: options.offline === true,
     binds: options.bind,
-    limits: defined({ memory, cpus, pids, ioRead, ioWrite }),
-    ...defined({ disk }),
+    limits: limitsOf(options),
     time: defined({ timeout, stallTimeout }),
     resultDirectory: resolve(options.resultdir),
-    ...defined({ keepSeconds }),
     caller: caller.ids,
-    ...(options.allowHost === true ? { host: hostShell(path, caller) } : {}),
-    ...(caller.user === undefined ? {} : partsOfUser(path, caller.user, options)),
+    ...defined({
+      ...{ image, disk, usual, allowHostWrite: options.allowHostWrite },
+      sources: sources === undefined ? undefined : resolve(sources),
+      keepSeconds: options.keep && options.keep / 1000,
+      host: options.allowHost === true ? hostShell(path, caller) : undefined,
+      // Of a user's own recipe the folder is the user's, of one that comes with kiln kiln's.
+      folder: user?.files?.folderOf(path),
+      admit: user && ((recipe: BuildRecipe) => admitRecipe(recipe, user, options)),
+    }),
   };
 }
 
-/** The shell for a recipe's `$host`: where it runs commands, and as whom. */
 function hostShell(path: string, caller: RecipeCaller): HostShell {
   const { ids, user, environment } = caller;
   if (user === undefined) return callerShell(ids, { cwd: dirname(path), environment });
@@ -126,46 +134,100 @@ function hostShell(path: string, caller: RecipeCaller): HostShell {
     const why = 'root has not allowed it (users.hostCommands in /etc/kiln/kiln.yaml)';
     return { cwd: '/', start: () => Promise.reject(forbidden('$host', why)) };
   }
-  const own = ['HOME', 'USER', 'LOGNAME'].flatMap((name) => {
-    const value = caller.variable(name);
-    return value === undefined ? [] : [[name, value] as const];
-  });
-  const variables = { ...environment, ...Object.fromEntries(own), PATH: USERS_PATH };
+  const [HOME, USER, LOGNAME] = ['HOME', 'USER', 'LOGNAME'].map((name) => caller.variable(name));
+  const variables = { ...environment, ...defined({ HOME, USER, LOGNAME }), PATH: USERS_PATH };
   return userShell(user, { cwd: caller.cwd(), environment: variables });
 }
 
-/** The folder of a recipe: the user's for a user's own recipe, kiln's for one that comes with kiln. */
-function partsOfUser(
-  path: string,
-  user: CallerUser,
-  options: SharedOptions & RecipeOptions,
-): Pick<RecipeRequest, 'admit' | 'folder'> {
-  const folder = user.files?.folderOf(path);
-  return {
-    ...defined({ folder }),
-    admit: (recipe) => admitRecipe(recipe, user, options),
-  };
-}
-
-/** The status of the failed step; kiln's own if the steps succeeded and kiln failed. */
 export function recipeStatus({ end, failure }: RecipeReport): number {
   const status = commandStatus(end);
   return status === 0 && failure !== undefined ? KILN_FAILED : status;
 }
 
-async function publish(
-  request: RecipeRequest,
-  json: boolean,
-  result: Result,
-  caller: Caller,
-): Promise<void> {
-  try {
-    if (json) printJson(caller.stderr, result);
-    if (request.resultDirectory === undefined) return;
-    const renamed = caller.user?.files?.renamed(result) ?? result;
-    await writeResult(request.resultDirectory, renamed, request.caller);
-  } catch (error) {
-    printError(error, caller.stderr);
-    if (!caller.exitStatus) caller.exitStatus = KILN_FAILED;
+const LAST_LINES = 12;
+const COMMAND_LINES = 8;
+
+class RecipeOutput implements Disposable {
+  readonly hooks: Omit<RecipeHooks, 'signal'>;
+  readonly #name: string;
+  readonly #quiet: boolean;
+  readonly #progress: ImageProgressView;
+  readonly #caller: Caller;
+  #view: LogView | undefined;
+
+  constructor(path: string, quiet: boolean, caller: Caller) {
+    this.#caller = caller;
+    this.#progress = imageProgress(caller);
+    this.#name = basename(path);
+    this.#quiet = quiet;
+    this.hooks = {
+      onImageProgress: this.#progress.report,
+      onSourceProgress: this.#progress.report,
+      onWarning: (warning) => printWarning(warning, caller.stderr),
+      onOutput: (chunk) => {
+        if (!quiet) this.#log().write(chunk);
+      },
+      onStep: (step) => this.#step(step),
+    };
+  }
+
+  #log(): LogView {
+    this.#view ??= new LogView(this.#caller.stdout);
+    return this.#view;
+  }
+
+  interrupt(): void {
+    this.#progress[Symbol.dispose]();
+  }
+
+  finish(report: RecipeReport): void {
+    this.#view?.[Symbol.dispose]();
+    this.interrupt();
+    const { failedStep, failure, collection, limitHit, kept, sandbox } = report;
+    if (failedStep !== undefined) {
+      if (failedStep.command !== undefined) {
+        const lines = failedStep.command.trim().split('\n');
+        for (const line of lines.slice(0, COMMAND_LINES)) this.#caller.stderr.say(`  $ ${line}\n`);
+        if (lines.length > COMMAND_LINES) this.#caller.stderr.say('  $ …\n');
+      }
+      for (const line of failedStep.lastLines.slice(-LAST_LINES)) {
+        this.#caller.stderr.say(`  | ${line}\n`);
+      }
+    }
+    if (limitHit !== null && limitHit !== 'timeout' && limitHit !== 'stall') {
+      this.#caller.stderr.say(`kiln: the limit of ${limitHit} was reached\n`);
+    }
+    if (failure !== undefined) {
+      printError(failure, this.#caller.stderr);
+      printWhereToLook(
+        { ...report, resultDirectory: report.request.resultDirectory },
+        this.#caller,
+      );
+    }
+    printEgressRefusals(report.egress ?? [], this.#caller.stderr);
+    const { resultDirectory } = report.request;
+    for (const { path, type } of collection?.artifacts ?? []) {
+      if (type === 'file') this.#caller.stderr.say(`kiln: ${resultDirectory}/${path}\n`);
+    }
+    if (kept) this.#caller.stderr.say(`kiln: kept as ${sandbox}: kiln shell ${sandbox}\n`);
+    if (failure === undefined && !this.#quiet) {
+      const last = report.phases.at(-1);
+      const seconds = (((last?.start ?? 0) + (last?.duration ?? 0)) / 1000).toFixed(1);
+      this.#caller.stderr.say(`kiln: ${this.#name}: done after ${seconds} s\n`);
+    }
+  }
+
+  #step({ name, number, count, event, milliseconds = 0 }: StepEvent): void {
+    this.interrupt();
+    const title = name === String(number) ? '' : `: ${name}`;
+    const step = `kiln: step ${number} of ${count}${title}`;
+    if (!this.#quiet && event === 'start') this.#caller.stderr.say(`${step}\n`);
+    else if (this.#quiet && event === 'fail') {
+      this.#caller.stderr.say(`${step}: ${event}, ${(milliseconds / 1000).toFixed(1)} s\n`);
+    }
+  }
+
+  [Symbol.dispose](): void {
+    this.interrupt();
   }
 }

@@ -1,50 +1,51 @@
 import { resolve } from 'node:path';
-import type { Command } from 'commander';
+import type { Option } from 'commander';
 import { defined } from '../../defined.ts';
+import { KilnError } from '../../errors.ts';
 import { hostArchitecture } from '../../image/key.ts';
-import { addedRepository } from '../../jobs/rpmbuild/buildroot/add-repository.ts';
-import type { BuildRequest, BuildSource } from '../../jobs/rpmbuild/request.ts';
+import {
+  addedRepository,
+  type BuildRequest,
+  type BuildSource,
+} from '../../jobs/rpmbuild/request.ts';
+import { LIMIT_NAMES, limitsOf } from '../../sandbox/policy/limits.ts';
 import type { Caller } from '../caller/caller.ts';
+import type { DetachOptions } from '../job/detach.ts';
+import type { KilnCommand } from '../options/command.ts';
 import { libvirtNetwork } from '../options/sandbox-options.ts';
-import type { BuildOptions } from './build-options.ts';
+import type { BuildOptions, ChainOptions, RecipeOptions } from './build-options.ts';
 
-/** Applies the command line's changes to the request of a resumed build. */
 export function resumedRequest(
   srpm: string | undefined,
   options: BuildOptions,
-  command: Command,
+  command: KilnCommand,
+  caller: Pick<Caller, 'user'>,
 ): Partial<BuildRequest> {
   if (srpm !== undefined) {
     return command.error('kiln: --resume goes on with the package in its sandbox: name no other');
   }
-  const { shortCircuit, nocheck, timeout, stallTimeout } = options;
-  const isGiven = command.getOptionValueSource('resultdir') === 'cli';
-  return {
-    ...defined({
-      resultDirectory: isGiven ? resolve(options.resultdir) : undefined,
-      shortCircuit,
-      nocheck,
-      keepSeconds: keepSeconds(options),
-      signing: signing(options, command),
-      time: (timeout ?? stallTimeout) ? defined({ timeout, stallTimeout }) : undefined,
-    }),
-  };
+  const { shortCircuit, nocheck, timeout, stallTimeout, provenanceKey } = options;
+  // A user's first folder was opened for the first job only.
+  const isNamed = command.isGiven('resultdir') || caller.user !== undefined;
+  return defined({
+    resultDirectory: isNamed ? resolve(options.resultdir) : undefined,
+    provenance: provenanceKey === undefined ? undefined : { key: resolve(provenanceKey) },
+    shortCircuit,
+    nocheck,
+    keepSeconds: options.keep && options.keep / 1000,
+    signing: signing(options, command),
+    time: (timeout ?? stallTimeout) ? defined({ timeout, stallTimeout }) : undefined,
+  });
 }
 
-function signing(options: BuildOptions, command: Command): BuildRequest['signing'] {
+function signing(options: BuildOptions, command: KilnCommand): BuildRequest['signing'] {
   const { signKey, signPassphraseFile } = options;
   if (signKey !== undefined) {
-    return {
-      key: resolve(signKey),
-      ...defined({ passphraseFile: resolved(signPassphraseFile) }),
-    };
+    const passphraseFile = resolved(signPassphraseFile);
+    return { key: resolve(signKey), ...defined({ passphraseFile }) };
   }
   if (signPassphraseFile === undefined) return undefined;
   return command.error('kiln: --sign-passphrase-file is for the key of --sign-key: name it');
-}
-
-function keepSeconds({ keep }: BuildOptions): number | undefined {
-  return keep && keep / 1000;
 }
 
 /** As reproducible-builds.org specifies it: whole seconds since 1970. */
@@ -54,22 +55,23 @@ function sourceDateEpoch({ SOURCE_DATE_EPOCH }: NodeJS.ProcessEnv): number | und
 
 function networkUse(
   { network, egress }: BuildOptions,
-  command: Command,
+  command: KilnCommand,
 ): NonNullable<BuildRequest['network']>['use'] {
   if (egress.length > 0) return { egress };
   return network === 'host' ? network : libvirtNetwork(network, command);
 }
 
-/** The request of a command line. */
 export function buildRequest(
   srpm: string | undefined,
   options: BuildOptions,
-  command: Command,
+  command: KilnCommand,
   caller: Pick<Caller, 'env' | 'cwd' | 'ids'>,
 ): BuildRequest {
   const { image } = options;
   if (image === undefined && options.lock === undefined) {
-    return command.error('kiln: say which image to build in: -r IMAGE, or KILN_IMAGE');
+    return command.error(
+      'kiln: say which image to build in: -r IMAGE, such as -r debian-build, in KILN_IMAGE or in kiln.yaml',
+    );
   }
   if (options.vary.length > 0 && options.verify !== true) {
     return command.error('kiln: --vary is for --verify: say what to compare');
@@ -82,7 +84,7 @@ export function buildRequest(
     const message = `kiln: ${options.network} is the network of a build without --enable-network`;
     return command.error(message);
   }
-  if (command.getOptionValueSource('network') === 'cli') {
+  if (command.isGiven('network')) {
     if (phases === undefined) {
       return command.error('kiln: --network is for the phases of --enable-network: name them');
     }
@@ -90,7 +92,7 @@ export function buildRequest(
       return command.error('kiln: --egress has a network of its own: leave --network out');
     }
   }
-  const { memory, cpus, pids, ioRead, ioWrite, timeout, stallTimeout } = options;
+  const { timeout, stallTimeout } = options;
   return {
     image: image ?? '',
     source: source(srpm, options, command),
@@ -107,7 +109,7 @@ export function buildRequest(
       shortCircuit: options.shortCircuit,
       network: phases && { use: networkUse(options, command), phases },
       disk: options.disk,
-      keepSeconds: keepSeconds(options),
+      keepSeconds: options.keep && options.keep / 1000,
       signing: signing(options, command),
     }),
     additionalPackages: options.additionalPackage,
@@ -115,7 +117,7 @@ export function buildRequest(
       addedRepository(text, index, hostArchitecture(), caller.cwd()),
     ),
     caches: options.cache,
-    limits: defined({ memory, cpus, pids, ioRead, ioWrite }),
+    limits: limitsOf(options),
     time: defined({ timeout, stallTimeout }),
     postinstall: options.postinstall === true,
     provenance: defined({
@@ -128,7 +130,11 @@ export function buildRequest(
   };
 }
 
-function source(srpm: string | undefined, options: BuildOptions, command: Command): BuildSource {
+function source(
+  srpm: string | undefined,
+  options: BuildOptions,
+  command: KilnCommand,
+): BuildSource {
   const { spec, sources } = options;
   if (srpm?.endsWith('.spec') && spec === undefined) {
     return source(undefined, { ...options, spec: srpm }, command);
@@ -142,4 +148,91 @@ function source(srpm: string | undefined, options: BuildOptions, command: Comman
 
 function resolved(path: string | undefined): string | undefined {
   return path ? resolve(path) : undefined;
+}
+
+export type BuildMode = 'package' | 'spec' | 'lock' | 'resume' | 'chain' | 'recipe' | 'schema';
+
+type Name = keyof (BuildOptions & ChainOptions & RecipeOptions & DetachOptions);
+
+const EVERY: readonly Name[] = [
+  ...(['resultdir', 'keep', 'json', 'quiet', 'samples', 'timeout', 'stallTimeout'] as const),
+  ...(['detach', 'name'] as const),
+];
+
+const SANDBOX: readonly Name[] = [...EVERY, ...LIMIT_NAMES, ...(['offline', 'disk'] as const)];
+
+const SIGN: readonly Name[] = ['signKey', 'signPassphraseFile'];
+
+const PACKAGE: readonly Name[] = [
+  ...SANDBOX,
+  ...SIGN,
+  ...(['define', 'with', 'without', 'nocheck', 'target', 'rpmbuildOpts'] as const),
+  ...(['shortCircuit', 'enableNetwork', 'network', 'egress', 'addrepo', 'cache'] as const),
+  ...(['postinstall', 'provenanceKey', 'builderId', 'ci'] as const),
+];
+
+const IMAGE: readonly Name[] = ['image', 'additionalPackage', 'update'];
+
+const MODES: Readonly<
+  Record<BuildMode, { readonly title: string; readonly uses: readonly Name[] }>
+> = {
+  package: { title: 'a source package', uses: [...PACKAGE, ...IMAGE, 'verify', 'vary'] },
+  spec: { title: 'a spec', uses: [...PACKAGE, ...IMAGE, 'verify', 'vary', 'spec', 'sources'] },
+  lock: {
+    title: 'a build by a lock',
+    uses: [...PACKAGE, 'verify', 'vary', 'spec', 'sources', 'lock'],
+  },
+  chain: {
+    title: 'a chain',
+    uses: [...PACKAGE, ...IMAGE, 'chain', 'jobs', 'continue', 'recurse', 'farm'],
+  },
+  resume: {
+    title: 'a build that is resumed',
+    uses: [...EVERY, ...SIGN, 'provenanceKey', 'shortCircuit', 'nocheck', 'resume', 'ci'],
+  },
+  recipe: {
+    title: 'a recipe',
+    uses: [...SANDBOX, 'image', 'sources', 'param', 'bind', 'allowHost', 'allowHostWrite'],
+  },
+  schema: { title: '--schema', uses: ['schema'] },
+};
+
+export function buildMode(
+  source: string | undefined,
+  options: BuildOptions & ChainOptions & RecipeOptions,
+): BuildMode {
+  if (options.schema === true) return 'schema';
+  if (options.chain === true) return 'chain';
+  if (options.resume !== undefined) return 'resume';
+  if (source !== undefined && !isPackageOrSpec(source)) return 'recipe';
+  if (options.lock !== undefined) return 'lock';
+  return options.spec !== undefined || source?.endsWith('.spec') ? 'spec' : 'package';
+}
+
+export function isPackageOrSpec(source: string): boolean {
+  return /\.(?:rpm|spec)$/.test(source);
+}
+
+/**
+ * Refuses options that this kind of build ignores, so that nobody believes they had an effect.
+ * @throws KilnError E_ARGUMENT
+ */
+export function refuseUnused(mode: BuildMode, command: KilnCommand): void {
+  const uses: ReadonlySet<string> = new Set(MODES[mode].uses);
+  // Values from the environment or a default are only for builds that use them.
+  const unused = command.options.filter((option) => {
+    const name = option.attributeName();
+    return command.isGiven(name) && !uses.has(name);
+  });
+  if (unused.length === 0) return;
+  const names = unused.map(({ long }) => long).join(', ');
+  throw new KilnError('E_ARGUMENT', `${MODES[mode].title} takes no ${names}`, {
+    hint: unused.map((option) => `${option.long} is for ${whatFor(option)}`).join('; '),
+  });
+}
+
+function whatFor(option: Option): string {
+  const name = option.attributeName();
+  const modes = Object.values(MODES).filter(({ uses }) => uses.some((used) => used === name));
+  return modes.map(({ title }) => title).join(', ');
 }

@@ -1,30 +1,30 @@
-import { basename } from 'node:path';
-import { type Command, Option } from 'commander';
 import { buildPackage } from '../../jobs/rpmbuild/build.ts';
-import type { BuildHooks, BuildReport } from '../../jobs/rpmbuild/outcome/report.ts';
-import { resultOfBuild } from '../../jobs/rpmbuild/outcome/result.ts';
-import type { BuildRequest } from '../../jobs/rpmbuild/request.ts';
-import { resumeBuild } from '../../jobs/rpmbuild/resume.ts';
+import { resumeBuild } from '../../jobs/rpmbuild/keep.ts';
+import { resultOfBuild } from '../../jobs/rpmbuild/outcome/finish.ts';
+import type { BuildReport } from '../../jobs/rpmbuild/outcome/report.ts';
 import { verifyBuild } from '../../jobs/verify/verify.ts';
-import { findSandbox } from '../../sandbox/domain/find-sandbox.ts';
-import type { Engine } from '../../sandbox/open.ts';
-import type { Caller } from '../caller/caller.ts';
-import { listenForInterruption } from '../caller/interruption.ts';
+import { findSandbox } from '../../sandbox/domain/sandbox-record.ts';
+import { LIMIT_NAMES } from '../../sandbox/policy/limits.ts';
+import { type Caller, listenForInterruption } from '../caller/caller.ts';
 import { addDetachOptions, type DetachOptions, detach } from '../job/detach.ts';
-import { EqualsCommand } from '../options/optional-value.ts';
+import { KilnCommand } from '../options/command.ts';
+import { exitStatusHelp } from '../options/exit-statuses.ts';
+import { specPath } from '../output/ci-output.ts';
 import { printJson } from '../output/print.ts';
-import { addChainOptions, CHAIN_EXAMPLES, type ChainOptions } from './build-chain-options.ts';
-import { buildMode, refuseUnused } from './build-modes.ts';
-import { addBuildOptions, type BuildOptions } from './build-options.ts';
+import {
+  addBuildOptions,
+  addChainOptions,
+  addRecipeOptions,
+  type BuildOptions,
+  CHAIN_EXAMPLES,
+  type ChainOptions,
+  RECIPE_EXAMPLES,
+  type RecipeOptions,
+} from './build-options.ts';
 import { BuildOutput } from './build-output.ts';
-import { addRecipeOptions, RECIPE_EXAMPLES, type RecipeOptions } from './build-recipe-options.ts';
-import { buildRequest, resumedRequest } from './build-request.ts';
+import { buildMode, buildRequest, refuseUnused, resumedRequest } from './build-request.ts';
 
-const EXAMPLES = `
-Exit status: 0 built; 1 the build failed; 3 the source package or spec is wrong; 4 a package that
-the build requires is missing; 5 --postinstall or --verify failed; 124 the time limit was reached;
-125 kiln failed; 130 interrupted.
-
+const EXAMPLES = `${exitStatusHelp('kiln build')}
 Examples:
   kiln build -r debian-build hello-2.12-1.src.rpm
   kiln build -r debian-build --spec hello.spec --sources . --resultdir out
@@ -35,27 +35,25 @@ Examples:
 
 type AllOptions = BuildOptions & RecipeOptions & ChainOptions & DetachOptions;
 
-/** `kiln build`. */
-export function command(caller: Caller): Command {
-  const it = new EqualsCommand('build')
+export function command(caller: Caller): KilnCommand {
+  const it = new KilnCommand('build')
     .description('Build RPM packages, or what a recipe describes, in a new sandbox.')
     .usage('[options] (SRPM | --spec SPEC [--sources DIR] | RECIPE | --chain SRPM…)')
     .argument('[source...]', 'a source package, or the name or path of a recipe (.yaml, .ts)');
   addDetachOptions(addChainOptions(addRecipeOptions(addBuildOptions(it, caller), caller)));
   return it
-    .addOption(new Option('--json', 'print the result as JSON, as the last line of stderr'))
+    .option('--json', 'print the result as JSON, as the last line of stderr')
     .addHelpText('after', EXAMPLES + RECIPE_EXAMPLES + CHAIN_EXAMPLES)
     .action(async (sources: string[], given: AllOptions) => {
       const [source] = sources;
       const mode = buildMode(source, given);
       refuseUnused(mode, it);
-      const { options, begin } = await detach(given, it, caller);
-      if (mode === 'chain' && options.farm === true) {
-        begin();
+      if (mode === 'chain' && given.farm === true) {
         const { runFarmChain } = await import('../farm/chain.ts');
-        await runFarmChain(sources, options, it, caller);
+        await runFarmChain(sources, given, it, caller);
         return;
       }
+      const { options, begin } = await detach(given, it, caller);
       if (mode === 'chain') {
         const { runChain } = await import('./build-chain.ts');
         await runChain(sources, options, it, caller, begin);
@@ -64,60 +62,53 @@ export function command(caller: Caller): Command {
       if (sources.length > 1) it.error('kiln: to build several source packages, give --chain');
       if (mode === 'schema' || mode === 'recipe') {
         const { buildRecipe, printRecipeSchema } = await import('./build-recipe.ts');
-        // Recipes name their image, so KILN_IMAGE is ignored.
-        const isGiven = it.getOptionValueSource('image') === 'cli';
-        const { image: _default, ...others } = options;
-        const wanted = isGiven ? options : others;
         if (mode === 'schema') printRecipeSchema(caller);
-        else await buildRecipe(source ?? '', wanted, caller, begin);
+        else await buildRecipe(source ?? '', ofRecipe(options, it), caller, begin);
       } else await build(source, options, it, caller, begin);
     });
 }
 
-/** `id` may be the beginning of an id. */
-async function resume(
-  engine: Engine,
-  id: string,
-  overrides: Partial<BuildRequest>,
-  hooks: BuildHooks,
-): Promise<BuildReport> {
-  const sandbox = await findSandbox(engine, id);
-  return await resumeBuild(engine, sandbox.id, overrides, hooks);
-}
+const RECIPES_OWN: readonly string[] = ['image', ...LIMIT_NAMES, 'disk', 'timeout', 'stallTimeout'];
 
-function buildOnce(
-  engine: Engine,
-  request: BuildRequest,
-  { verify, vary }: BuildOptions,
-  hooks: BuildHooks,
-): Promise<BuildReport> {
-  return verify === true
-    ? verifyBuild(engine, request, hooks, vary)
-    : buildPackage(engine, request, hooks);
+/** What a recipe says counts before KILN_IMAGE, which is not for recipes, and before limits of kiln.yaml. */
+function ofRecipe(options: AllOptions, it: KilnCommand) {
+  const isUsual = ([name]: readonly [string, unknown]) =>
+    RECIPES_OWN.includes(name) && !it.isGiven(name);
+  const entries = Object.entries(options);
+  const chosen = Object.fromEntries(entries.filter((entry) => !isUsual(entry))) as AllOptions;
+  const { image: _image, ...usual } = Object.fromEntries(entries.filter(isUsual));
+  return { ...chosen, usual };
 }
 
 async function build(
   source: string | undefined,
   options: BuildOptions,
-  it: Command,
+  it: KilnCommand,
   caller: Caller,
   begin: () => void,
 ): Promise<void> {
   await using engine = caller.openEngine({ hurry: true });
   using interruption = listenForInterruption(caller);
-  const shown = options.spec ?? source ?? options.resume ?? '';
+  const given = options.spec ?? source ?? options.resume ?? '';
+  const shown = specPath(caller.user?.files?.rename(given) ?? given, caller);
   const output = new BuildOutput(
-    { quiet: options.quiet === true, ci: options.ci, source: basename(shown), begin },
+    { quiet: options.quiet === true, ci: options.ci, source: shown, begin },
     caller,
   );
   const hooks = { ...output.hooks, signal: interruption.signal, samples: options.samples };
-  const report =
-    options.resume === undefined
-      ? await buildOnce(engine, buildRequest(source, options, it, caller), options, hooks)
-      : await resume(engine, options.resume, resumedRequest(source, options, it), hooks);
-  await output.finish(report);
-  if (options.json === true) {
-    printJson(caller.stderr, resultOfBuild(report));
+  let report: BuildReport;
+  if (options.resume !== undefined) {
+    const changes = resumedRequest(source, options, it, caller);
+    const { id } = await findSandbox(engine, options.resume);
+    report = await resumeBuild(engine, id, changes, hooks);
+  } else {
+    const request = buildRequest(source, options, it, caller);
+    report =
+      options.verify === true
+        ? await verifyBuild(engine, request, hooks, options.vary)
+        : await buildPackage(engine, request, hooks);
   }
+  await output.finish(report);
+  if (options.json === true) printJson(caller.stderr, resultOfBuild(report));
   caller.exitStatus = report.exitStatus;
 }

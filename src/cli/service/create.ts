@@ -1,22 +1,36 @@
 import { resolve } from 'node:path';
-import { Command, Option } from 'commander';
 import { defined } from '../../defined.ts';
-import type { ServiceFile } from '../../service/definition/definition.ts';
-import { readServiceFile } from '../../service/definition/definition-file.ts';
-import { readOldSandbox } from '../../service/definition/old-sandbox-file.ts';
-import { createService } from '../../service/lifecycle/create.ts';
+import { KilnError } from '../../errors.ts';
+import { knownKeys, suggest } from '../../recipe/problem.ts';
+import type { Bind } from '../../sandbox/policy/specification.ts';
+import { type ServiceFile, serviceSchema } from '../../service/definition/definition.ts';
+import {
+  changeService,
+  readOldSandbox,
+  readServiceFile,
+} from '../../service/definition/definition-file.ts';
+import { cloneService, createService } from '../../service/lifecycle/create.ts';
+import { instanceFiles, readService } from '../../service/lifecycle/store.ts';
 import type { Caller } from '../caller/caller.ts';
-import { pickImageFor } from '../images/pick-image.ts';
-import { hostWriteOption } from '../options/sandbox-options.ts';
-import { parseBind, parseEnvironment, parseSize } from '../options/values.ts';
+import { KilnCommand } from '../options/command.ts';
+import {
+  envOption,
+  hostWriteOption,
+  imageOption,
+  quietOption,
+  repeated,
+  some,
+} from '../options/shared-options.ts';
+import { parseBind, parseSize } from '../options/values.ts';
+import { printWarning } from '../output/errors.ts';
 import { printJson } from '../output/print.ts';
+import { pickImageFor } from '../output/progress.ts';
 import {
   addSettingOptions,
   givenSettings,
   labelOption,
   networkOption,
   publishOption,
-  repeated,
   type SettingValues,
 } from './options.ts';
 
@@ -24,7 +38,7 @@ interface CreateOptions extends SettingValues {
   readonly image?: string;
   readonly unit: readonly string[];
   readonly allowHostWrite?: boolean;
-  readonly mount: readonly ReturnType<typeof parseBind>[];
+  readonly mount: readonly Bind[];
   readonly env: readonly (readonly [string, string])[];
   readonly network?: NonNullable<ServiceFile['network']>;
   readonly user?: string;
@@ -47,27 +61,17 @@ Examples:
   kiln service create --boot -r debian-systemd -u apache2.service --publish 8081:80 whole
   kiln service create -r debian-minimal --user nobody ticker -- sh -c 'while date; do sleep 9; done'`;
 
-/** `kiln service create`. */
-export function createCommand(caller: Caller): Command {
-  const it = new Command('create')
+export function createCommand(caller: Caller): KilnCommand {
+  const it = new KilnCommand('create')
     .description(
       'Create a service that runs units of an image, or a command, with its own /etc and /var.',
     )
     .usage('-r IMAGE {-u UNIT… NAME | NAME -- COMMAND…}')
     .argument('[name]', 'the name: small letters, digits and dashes')
     .argument('[command...]', 'a command to run instead of units')
+    .addOption(imageOption('use', caller))
     .addOption(
-      new Option(
-        '-r, --image <image>',
-        'use this image: the name or path of a recipe, a lock, or an image id; by default KILN_IMAGE',
-      ).default(caller.env.KILN_IMAGE || undefined, 'KILN_IMAGE'),
-    )
-    .addOption(
-      repeated(
-        '-u, --unit <unit>',
-        'run this unit of the image, such as apache2.service',
-        (t) => t,
-      ),
+      repeated('-u, --unit <unit>', 'run this unit of the image, such as apache2.service', String),
     )
     .option('--boot', 'boot systemd of the image, and let it run the units')
     .addOption(publishOption('forward this port of the host to a port of the service'))
@@ -78,11 +82,7 @@ export function createCommand(caller: Caller): Command {
         (text) => parseBind(text, caller.cwd()),
       ),
     )
-    .addOption(
-      repeated('--env <name=value>', 'set an environment variable', (text) =>
-        parseEnvironment(text, caller.variable),
-      ),
-    )
+    .addOption(envOption('--env <name=value>', 'set an environment variable', caller))
     .addOption(hostWriteOption())
     .addOption(
       networkOption(
@@ -95,19 +95,16 @@ export function createCommand(caller: Caller): Command {
       repeated(
         '-P, --package <package>',
         'give the service its own copy of the /etc and /var of this package, too',
-        (t) => t,
+        String,
       ),
     )
     .option('-C, --copy', 'copy the files that the image has in /var of these packages')
-    .addOption(
-      new Option('-i, --image-size <size>', 'keep /var in an ext4 image of this size').argParser(
-        parseSize,
-      ),
-    )
+    .option('-i, --image-size <size>', 'keep /var in an ext4 image of this size', parseSize)
     .addOption(labelOption())
     .option('--file <file>', 'start from this service file, such as recipes/services/apache.yaml')
     .option('--from <file>', 'take settings from a .sandbox file of virt-sandbox-service')
     .option('--json', 'print the new service as JSON')
+    .addOption(quietOption())
     .addHelpText('after', EXAMPLES);
   return addSettingOptions(it).action(
     (name: string | undefined, argv: string[], options: CreateOptions) =>
@@ -119,13 +116,13 @@ async function create(
   givenName: string | undefined,
   argv: string[],
   options: CreateOptions,
-  it: Command,
+  it: KilnCommand,
   caller: Caller,
 ): Promise<void> {
   const old = options.from === undefined ? undefined : await readOldSandbox(options.from);
   const name = givenName ?? old?.name ?? it.error('kiln: give the service a name');
   for (const warning of old?.warnings ?? [])
-    caller.stderr.say(`kiln: ${options.from}: ${warning}\n`);
+    printWarning({ code: 'old-setting', message: `${options.from}: ${warning}` }, caller.stderr);
   const model = options.file === undefined ? undefined : await readServiceFile(options.file);
   await using engine = caller.openEngine();
   const wanted = options.image ?? model?.image;
@@ -149,7 +146,10 @@ async function create(
   }
   // A systemd in the sandbox supports every setting.
   for (const unit of options.boot === true || model?.boot === true ? [] : units) {
-    for (const warning of unit.warnings) caller.stderr.say(`kiln: ${unit.name}: ${warning}\n`);
+    for (const warning of unit.warnings) {
+      const message = `${unit.name}: ${warning}`;
+      printWarning({ code: 'unit-setting', message }, caller.stderr);
+    }
   }
   caller.stdout.say(`${name}: ${files.definition}\n`);
   for (const { package: owner, paths } of owners) {
@@ -157,20 +157,112 @@ async function create(
   }
 }
 
-/** The options as keys of service.yaml. */
 function settings(options: CreateOptions, argv: string[]): Partial<ServiceFile> {
-  const { unit, user, hostname, env, network, mount, label } = options;
+  const { unit, user, hostname, env, network, mount, label, allowHostWrite } = options;
   return {
-    ...(options.package.length === 0 ? {} : { packages: [...options.package] }),
-    ...(unit.length === 0 ? {} : { units: [...unit] }),
-    ...(options.boot === true ? { boot: true } : {}),
-    ...(argv.length === 0 ? {} : { command: argv }),
-    ...defined({ user, hostname }),
-    ...(env.length === 0 ? {} : { environment: Object.fromEntries(env) }),
-    ...defined({ network }),
-    ...(mount.length === 0 ? {} : { mounts: [...mount] }),
-    ...(options.allowHostWrite === true ? { 'allow-host-write': true } : {}),
-    ...defined({ label }),
+    ...defined({
+      packages: some(options.package),
+      units: some(unit),
+      boot: options.boot,
+      command: some(argv),
+      user,
+      hostname,
+      environment: some(env) && Object.fromEntries(env),
+      network,
+      mounts: some(mount),
+      'allow-host-write': allowHostWrite,
+      label,
+    }),
     ...givenSettings(options),
   };
+}
+
+interface CloneOptions {
+  readonly publish: readonly string[];
+  readonly network?: NonNullable<ServiceFile['network']>;
+}
+
+export function cloneCommand(caller: Caller): KilnCommand {
+  return new KilnCommand('clone')
+    .description('Create a service as a copy of a stopped one, including its /etc and /var.')
+    .argument('<service>', 'the service to copy')
+    .argument('<name>', 'the name of the copy')
+    .addOption(publishOption('forward this port of the host to the copy; by default none'))
+    .addOption(
+      networkOption(
+        'choose the network of the copy; by default that of the original, without fixed address, gateway or MAC',
+      ),
+    )
+    .examples('kiln service clone apache1 apache2 --publish 8082:80')
+    .action(async (from: string, name: string, { publish, network }: CloneOptions) => {
+      await using engine = caller.openEngine();
+      const left = await cloneService(engine.paths, from, name, {
+        ...defined({ publish: some(publish), network }),
+      });
+      caller.stdout.say(`${name}: ${instanceFiles(engine.paths, name).definition}\n`);
+      if (left.includes('publish')) {
+        caller.stderr.say(
+          `kiln: ${name} publishes no port: \`kiln service set ${name} --publish PORT:PORT\`\n`,
+        );
+      }
+      const own = left.filter((key) => key !== 'publish');
+      if (own.length > 0) {
+        caller.stderr.say(
+          `kiln: ${name} has not ${from}’s ${own.join(', ')}: DHCP gives it its own, or \`clone -N\`\n`,
+        );
+      }
+    });
+}
+
+interface SetOptions extends SettingValues {
+  readonly unset: readonly string[];
+}
+
+export function setCommand(caller: Caller): KilnCommand {
+  const it = new KilnCommand('set')
+    .description('Change settings of a service; new limits apply to a running one at once.')
+    .argument('<service>', 'the name of the service')
+    .addOption(publishOption('replace all published ports by these'))
+    .addOption(repeated('--unset <setting>', 'remove a setting, such as memory', String))
+    .examples(
+      'kiln service set apache1 --memory 256M --cpus 0.5',
+      'kiln service set apache1 --unset health',
+    );
+  return addSettingOptions(it).action((name: string, options: SetOptions) =>
+    set(name, options, it, caller),
+  );
+}
+
+async function set(
+  name: string,
+  options: SetOptions,
+  it: KilnCommand,
+  caller: Caller,
+): Promise<void> {
+  await using engine = caller.openEngine();
+  const service = await readService(engine.paths, name);
+  const given = givenSettings(options);
+  const unset = options.unset.map(settingName);
+  const both = unset.find((key) => key in given);
+  if (both !== undefined) it.error(`kiln: ${both} can be set or removed, not both`);
+  if (Object.keys(given).length + unset.length === 0) {
+    it.error(
+      `kiln: give a setting to change, such as --memory 256M; or edit ${service.files.definition} and restart it`,
+    );
+  }
+  const nothing = Object.fromEntries(unset.map((key) => [key, null]));
+  const { inForce, atRestart } = await changeService(service, { ...given, ...nothing });
+  if (inForce.length > 0) caller.stdout.say(`in force: ${inForce.join(', ')}\n`);
+  if (atRestart.length > 0) {
+    caller.stdout.say(`after \`kiln service restart ${name}\`: ${atRestart.join(', ')}\n`);
+  }
+}
+
+function settingName(text: string): keyof ServiceFile {
+  const known = knownKeys(serviceSchema, []);
+  if (known.includes(text)) return text as keyof ServiceFile;
+  const near = suggest(text, known);
+  throw new KilnError('E_ARGUMENT', `there is no setting ${text}`, {
+    hint: near === undefined ? `there are ${known.join(', ')}` : `did you mean ${near}?`,
+  });
 }

@@ -1,59 +1,68 @@
-import { Command } from 'commander';
-import { openImage } from '../../image/open.ts';
+import { resolve } from 'node:path';
+import { KilnError } from '../../errors.ts';
+import { writeUserFile } from '../../host/files/user-file.ts';
+import { hasSystemd } from '../../host/process/process.ts';
+import { noting, openImage } from '../../image/open.ts';
 import { serviceJsonSchema } from '../../service/definition/definition.ts';
-import { logrotate } from '../../service/definition/logrotate.ts';
+import {
+  cronFile,
+  hostInvocation,
+  hostUnitName,
+  removeHostUnit,
+  systemctl,
+  UNIT_FOLDER,
+  writeHostUnits,
+} from '../../service/definition/host-units.ts';
 import { isKilnCode } from '../../service/failure.ts';
-import { type InstanceFiles, instanceFiles } from '../../service/instance-files.ts';
-import { readService } from '../../service/lifecycle/store.ts';
+import { backupService, restoreService } from '../../service/lifecycle/backup.ts';
+import { startSupervisor } from '../../service/lifecycle/start-stop.ts';
+import {
+  type InstanceFiles,
+  instanceFiles,
+  readService,
+  serviceFiles,
+} from '../../service/lifecycle/store.ts';
 import { upgradeService } from '../../service/lifecycle/upgrade.ts';
 import { listServices } from '../../service/status.ts';
+import { logrotate } from '../../service/supervisor/supervisor-client.ts';
 import type { Caller } from '../caller/caller.ts';
-import { imageProgress } from '../images/image-progress.ts';
+import { KilnCommand } from '../options/command.ts';
+import { hostWriteOption, quietOption } from '../options/shared-options.ts';
+import { inTurn, printWarning } from '../output/errors.ts';
 import { printJson } from '../output/print.ts';
-import { inTurn } from './for-each.ts';
-import { startSupervisor } from './life.ts';
+import { withProgress } from '../output/progress.ts';
 
-/** `kiln service logrotate`. */
-export function logrotateCommand(caller: Caller): Command {
-  return new Command('logrotate')
+export function logrotateCommand(caller: Caller): KilnCommand {
+  return new KilnCommand('logrotate')
     .description('Run the logrotate of the image in running services, and reload their units.')
     .argument('[service...]', 'services; by default all running ones')
     .option('--force', 'rotate even if it is not time')
-    .option('--quiet', 'print only failures')
-    .addHelpText(
-      'after',
-      '\nExamples:\n  kiln service logrotate\n  kiln service logrotate --force apache1',
-    )
-    .action((names: string[], options: LogrotateOptions) => rotateLogs(names, options, caller));
+    .addOption(quietOption())
+    .examples('kiln service logrotate', 'kiln service logrotate --force apache1')
+    .action(async (names: string[], options: LogrotateOptions) => {
+      await using engine = caller.openEngine();
+      const all = names.length === 0;
+      const listed = await listServices(engine.paths, names);
+      const chosen = listed.filter(({ status }) => !all || status !== undefined);
+      await inTurn(
+        chosen.map(({ name }) => name),
+        async (name) => {
+          try {
+            await rotateLogsOf(name, instanceFiles(engine.paths, name), options, caller);
+          } catch (error) {
+            // With `all`, services without logrotate, or that stopped meanwhile, are skipped.
+            if (!all || !isKilnCode(error, 'E_NO_LOGROTATE', 'E_SERVICE_STOPPED')) throw error;
+            if (options.quiet !== true) caller.stderr.say(`kiln: ${error.message}: left out\n`);
+          }
+        },
+        caller,
+      );
+    });
 }
 
 interface LogrotateOptions {
   readonly force?: boolean;
   readonly quiet?: boolean;
-}
-
-async function rotateLogs(
-  names: string[],
-  options: LogrotateOptions,
-  caller: Caller,
-): Promise<void> {
-  await using engine = caller.openEngine();
-  const all = names.length === 0;
-  const listed = await listServices(engine.paths, names);
-  const chosen = listed.filter(({ status }) => !all || status !== undefined);
-  await inTurn(
-    chosen.map(({ name }) => name),
-    async (name) => {
-      try {
-        await rotateLogsOf(name, instanceFiles(engine.paths, name), options, caller);
-      } catch (error) {
-        // With `all`, services without logrotate, or that stopped meanwhile, are skipped.
-        if (!all || !isKilnCode(error, 'E_NO_LOGROTATE', 'E_SERVICE_STOPPED')) throw error;
-        if (options.quiet !== true) caller.stderr.say(`kiln: ${error.message}: left out\n`);
-      }
-    },
-    caller,
-  );
 }
 
 async function rotateLogsOf(
@@ -70,15 +79,15 @@ async function rotateLogsOf(
   caller.stdout.say(`${name}: ${exitCode === 0 ? 'rotated' : 'failed'}${units}\n`);
 }
 
-/** `kiln service upgrade`. */
-export function upgradeCommand(caller: Caller): Command {
-  return new Command('upgrade')
+export function upgradeCommand(caller: Caller): KilnCommand {
+  return new KilnCommand('upgrade')
     .description('Move services to a new image; move them back if they are not healthy there.')
     .argument('<service...>', 'names of services')
     .option(
       '--to <image>',
       'use this recipe, lock or image id; by default the newest packages for the recipe of the service',
     )
+    .addOption(quietOption())
     .addHelpText(
       'after',
       '\nChanges in /etc are kept as rpm keeps them; kiln lists .rpmnew and .rpmsave files. The data in /var\nis copied first, and restored if the service is not healthy.\n\nExamples:\n  kiln service upgrade apache1\n  kiln service upgrade db --to debian-mariadb.lock.json',
@@ -91,16 +100,15 @@ export function upgradeCommand(caller: Caller): Command {
 async function upgrade(name: string, to: string | undefined, caller: Caller): Promise<void> {
   await using engine = caller.openEngine();
   const { definition } = await readService(engine.paths, name);
-  await using image = await (async () => {
-    using progress = imageProgress(caller.stderr);
-    const started = Date.now();
-    const wanted = { update: to === undefined, onProgress: progress.report };
-    const made = await openImage(engine, to ?? definition.image, wanted);
-    if (made.manifest.created >= started) caller.storeChanged();
-    return made;
-  })();
+  const wanted = to ?? definition.image;
+  await using image = await withProgress(caller, (onProgress) =>
+    noting(
+      () => caller.storeChanged(),
+      () => openImage(engine, wanted, { update: to === undefined, onProgress }),
+    ),
+  );
   const report = await upgradeService(engine.paths, name, image, () =>
-    startSupervisor(engine.paths, name, caller),
+    startSupervisor(engine.paths, name, caller.env),
   );
   for (const note of report.notes) caller.stderr.say(`kiln: /etc/${note}\n`);
   const [from = 'an unknown image', now] = [report.from?.slice(0, 12), report.to.slice(0, 12)];
@@ -109,12 +117,138 @@ async function upgrade(name: string, to: string | undefined, caller: Caller): Pr
   );
 }
 
-/** `kiln service schema`. */
-export function schemaCommand(caller: Caller): Command {
-  return new Command('schema')
-    .description('Print the JSON Schema of service.yaml.')
-    .addHelpText('after', '\nExamples:\n  kiln service schema > service.schema.json')
-    .action(() => {
-      printJson(caller.stdout, serviceJsonSchema(), { indent: 2 });
+interface BackupOptions {
+  readonly output: string;
+  readonly hook?: string;
+}
+
+export function backupCommand(caller: Caller): KilnCommand {
+  return new KilnCommand('backup')
+    .description(
+      'Write a service with its data to an archive: its definition, /etc, /var, the log.',
+    )
+    .argument('<service>', 'the name of the service')
+    .requiredOption('-o, --output <file>', 'write to this file: .tar, .tar.gz or .tar.zst')
+    .option(
+      '--hook <command>',
+      'of a service that runs: have its shell run this first, which makes what is in /var consistent',
+    )
+    .examples(
+      'kiln service stop db; kiln service backup db -o db.tar.zst; kiln service start db',
+      'kiln service backup db -o db.tar.zst --hook /etc/before-backup',
+    )
+    .action(async (name: string, { output, hook }: BackupOptions) => {
+      await using engine = caller.openEngine();
+      const skipped = await backupService(engine.paths, name, resolve(caller.cwd(), output), hook);
+      for (const path of skipped) {
+        caller.stderr.say(`kiln: warning: /${path} is a device or a socket: left out\n`);
+      }
+      caller.stdout.say(`${output}\n`);
     });
+}
+
+export function restoreCommand(caller: Caller): KilnCommand {
+  return new KilnCommand('restore')
+    .description(
+      'Make a service of an archive that `kiln service backup` wrote; it is not started.',
+    )
+    .argument('<file>', 'the archive')
+    .argument('<service>', 'the name of the service, which does not exist yet')
+    .addOption(hostWriteOption())
+    .examples('kiln service restore db.tar.zst db', 'kiln service restore db.tar.zst db2')
+    .action(async (file: string, name: string, options: { allowHostWrite?: boolean }) => {
+      await using engine = caller.openEngine();
+      const { image, definition } = await restoreService(
+        engine.paths,
+        resolve(caller.cwd(), file),
+        name,
+        {
+          allowHostWrite: options.allowHostWrite === true,
+          warn: (message) =>
+            printWarning({ code: 'restored', message: `${name}: ${message}` }, caller.stderr),
+        },
+      );
+      caller.stdout.say(`${name} is restored from ${file}\n`);
+      if (image !== undefined) return;
+      caller.stderr.say(
+        `kiln: its image is not here: \`kiln service upgrade ${name}\` makes it of ${definition.image}\n`,
+      );
+    });
+}
+
+export function schemaCommand(caller: Caller): KilnCommand {
+  return new KilnCommand('schema')
+    .description('Print the JSON Schema of service.yaml.')
+    .examples('kiln service schema > service.schema.json')
+    .action(() => {
+      printJson(caller.stdout, serviceJsonSchema(), 2);
+    });
+}
+
+interface InstallOptions {
+  readonly directory?: string;
+  readonly enable?: boolean;
+  readonly cron?: string;
+}
+
+export function installCommand(caller: Caller): KilnCommand {
+  return new KilnCommand('install')
+    .description(
+      'Write systemd units for services, so that they start with the host and systemctl controls them.',
+    )
+    .argument('[service...]', 'names of services')
+    .option('--directory <dir>', 'write the units to this directory, and do not tell systemd')
+    .option('--enable', 'start the services with the host, and rotate logs daily')
+    .option('--cron <file>', 'write a cron file that rotates logs, instead of units')
+    .examples(
+      'kiln service install --enable apache1 apache2',
+      'systemctl reload apache2.service       reloads both, if the host has such a unit',
+      'systemctl stop kiln-services.target    stops all',
+      'systemctl restart kiln-unit-apache2.target    restarts those that run apache2.service',
+      'kiln service install --cron /etc/cron.d/kiln',
+    )
+    .action(async (names: string[], options: InstallOptions) => {
+      await using engine = caller.openEngine();
+      const invocation = hostInvocation(engine.paths, caller.env);
+      if (options.cron !== undefined) {
+        writeUserFile(options.cron, cronFile(invocation).text);
+        caller.stdout.say(`${options.cron}\n`);
+        return;
+      }
+      if (options.directory === undefined && !hasSystemd()) {
+        throw new KilnError('E_NO_SYSTEMD', 'this host does not run systemd', {
+          hint: '`kiln service start` needs no systemd; --directory writes the unit files to a directory of yours',
+        });
+      }
+      const services = await Promise.all(names.map((name) => readService(engine.paths, name)));
+      const folder = options.directory ?? UNIT_FOLDER.persistent;
+      for (const path of await writeHostUnits(services, invocation, folder)) {
+        caller.stdout.say(`${path}\n`);
+      }
+      if (options.directory !== undefined) return;
+      await systemctl('daemon-reload');
+      if (options.enable !== true) return;
+      await systemctl('enable', 'kiln-logrotate.timer', ...names.map(hostUnitName));
+      await systemctl('start', 'kiln-logrotate.timer');
+    });
+}
+
+export function uninstallCommand(caller: Caller): KilnCommand {
+  return new KilnCommand('uninstall')
+    .description('Remove the systemd units of services; the services stay.')
+    .argument('<service...>', 'names of services')
+    .examples('kiln service uninstall apache1')
+    .action(async (names: string[]) => {
+      await inTurn(names, uninstall, caller);
+      if (hasSystemd()) await systemctl('daemon-reload');
+    });
+}
+
+async function uninstall(name: string, caller: Caller): Promise<void> {
+  await using engine = caller.openEngine();
+  const known = await removeHostUnit(name, UNIT_FOLDER.persistent);
+  // A deleted service may have left its unit; any other unknown name is a mistake.
+  if (!known) await serviceFiles(engine.paths, name);
+  if (hasSystemd()) await systemctl('disable', hostUnitName(name));
+  caller.stdout.say(`${name} ${known ? 'is forgotten' : 'was not installed'}\n`);
 }

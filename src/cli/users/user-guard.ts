@@ -1,76 +1,108 @@
-/**
- * Checks a user's command before it does anything: refuses what is not allowed, and fetches the user's files.
- */
+/** Checks a user's command before it does anything: refuses what is not allowed, and fetches the user's files. */
 import type { Command } from 'commander';
+import { defined } from '../../defined.ts';
 import { KilnError } from '../../errors.ts';
 import { isRecipeName } from '../../jobs/recipe/request.ts';
+import type { BuildRecipe } from '../../recipe/build-recipe.ts';
+import type { Bind } from '../../sandbox/policy/specification.ts';
 import type { CallerFiles } from '../../users/caller-files.ts';
-import { type CallerUser, forbidden } from '../../users/user.ts';
-import { isPackageOrSpec } from '../rpmbuild/build-modes.ts';
+import { type CallerUser, forbidden } from '../../users/configuration.ts';
+import { wordsOf } from '../options/command.ts';
+import type { RecipeOptions } from '../rpmbuild/build-options.ts';
+import type { SharedOptions } from '../rpmbuild/build-recipe.ts';
+import { isPackageOrSpec } from '../rpmbuild/build-request.ts';
 import { RunElsewhere } from '../run.ts';
 import {
+  EGRESS,
   isImageName,
   isOwnImageRecipe,
+  NETWORK,
   type PathKind,
   type Rule,
+  SHIPPED_PROFILES,
   USER_COMMANDS,
   type Values,
 } from './user-rules.ts';
 
-/** Makes the command pass {@link admit} before it runs. */
 export function guard(program: Command, user: CallerUser): void {
-  program.hook('preAction', async (_, action) => await admit(action, user));
+  program.hook('preAction', async (_, action) => {
+    const given = { words: wordsOf(action), args: action.args };
+    action.processedArgs = await admit(action, user, given, action.processedArgs);
+  });
 }
 
 /**
  * Checks every option and argument of a command against the rules, and replaces the caller's files by copies.
+ * @param words the command's name, by which the rules know it
+ * @returns the arguments, `processed` by their parsers, with copies for files
  * @throws KilnError E_FORBIDDEN, E_CALLER_FILE, E_BIND, E_RESULTDIR; RunElsewhere where this process takes no files
  */
-async function admit(action: Command, user: CallerUser): Promise<void> {
-  const words = wordsOf(action);
+export async function admit<Processed>(
+  action: Command,
+  user: CallerUser,
+  { words, args }: { readonly words: string; readonly args: readonly string[] },
+  processed: Processed,
+): Promise<Processed> {
   const rules = USER_COMMANDS[words];
   if (rules === undefined) throw forbidden(`kiln ${words}`, 'it is root’s');
   const options: Values = action.opts();
   for (const option of action.options) {
     const name = option.attributeName();
-    const source = action.getOptionValueSource(name);
     const value = options[name];
     if (value === undefined) continue;
     const rule = rules.options[name];
-    // A default is not the user's choice, but it may name a file.
-    if (source === 'cli' || (rule !== undefined && isName(rule))) {
-      check(option.long ?? name, rule, value, user, options);
+    const source = action.getOptionValueSource(name);
+    // What is built in is not the user's choice, but it may name a file. What kiln.yaml says is as if it were given.
+    const isChosen = source !== undefined && source !== 'default';
+    if (isChosen || fetchingOf(rule, user) !== undefined) {
+      await fromSource(source, () => check(option.long ?? name, rule, value, user, options));
     }
   }
-  for (const value of action.args) check(value, rules.arguments, value, user, options);
+  for (const value of args) check(value, rules.arguments, value, user, options);
   for (const option of action.options) {
     const name = option.attributeName();
-    const rule = rules.options[name];
+    const fetching = fetchingOf(rules.options[name], user);
     const value: unknown = options[name];
-    if (rule === 'image' && typeof value === 'string') {
-      const fetched = await fetchImage(value, user);
-      action.setOptionValueWithSource(name, fetched, action.getOptionValueSource(name) ?? 'cli');
-    }
+    const source = action.getOptionValueSource(name) ?? 'cli';
+    if (fetching === undefined || value === undefined) continue;
     // Without a wish of the caller's, what a job that goes on leaves waits for `kiln results`.
-    if (options.detach === true && name === 'resultdir' && isDefault(action, name)) continue;
-    if (rule === undefined || typeof rule === 'string' || rule.kind !== 'path') continue;
-    if (value === undefined || (Array.isArray(value) && value.length === 0)) continue;
-    const fetched = await fetchAll(value, rule.field, (path) => fetchPath(rule.path, path, user));
-    action.setOptionValueWithSource(name, fetched, action.getOptionValueSource(name) ?? 'cli');
+    if (options.detach === true && name === 'resultdir' && source !== 'cli') continue;
+    if (Array.isArray(value) && value.length === 0) continue;
+    const fetched = await fromSource(source, () => fetchAll(value, fetching));
+    action.setOptionValueWithSource(name, fetched, source);
   }
-  const { arguments: rule } = rules;
-  if (rule === 'image')
-    action.processedArgs = await fetchAll(action.processedArgs, undefined, (name) =>
-      fetchImage(name, user),
-    );
-  if (typeof rule !== 'string' && rule.kind === 'path') {
-    action.processedArgs = await fetchAll(action.processedArgs, undefined, (path) =>
-      fetchPath(rule.path, path, user),
-    );
+  const fetching = fetchingOf(rules.arguments, user);
+  return fetching === undefined ? processed : await fetchAll(processed, fetching);
+}
+
+/** Names the place of a default in kiln.yaml, which is the value's source then, if `act` fails. */
+async function fromSource<Value>(
+  source: string | undefined,
+  act: () => Value | Promise<Value>,
+): Promise<Value> {
+  try {
+    return await act();
+  } catch (error) {
+    if (!(error instanceof KilnError) || !source?.includes(': defaults.')) throw error;
+    const { code, message, hint, details } = error;
+    throw new KilnError(code, `${source}: ${message}`, {
+      cause: error,
+      ...defined({ hint, details }),
+    });
   }
 }
 
-/** Checks options of a command that came in a file. @throws KilnError E_FORBIDDEN */
+interface Fetching {
+  readonly field?: string | undefined;
+  readonly fetch: (path: string) => Promise<string | number>;
+}
+
+function fetchingOf(rule: Rule | undefined, user: CallerUser): Fetching | undefined {
+  if (rule === 'image') return { fetch: (name) => fetchImage(name, user) };
+  if (typeof rule !== 'object' || rule.kind !== 'path') return undefined;
+  return { field: rule.field, fetch: (path) => fetchPath(rule.path, path, user) };
+}
+
 export function admitOptions(words: string, options: Values, user: CallerUser): void {
   const rules = USER_COMMANDS[words]?.options ?? {};
   for (const [name, value] of Object.entries(options)) {
@@ -78,7 +110,6 @@ export function admitOptions(words: string, options: Values, user: CallerUser): 
   }
 }
 
-/** Refuses a command of workers where root has not made this machine one. @throws KilnError E_FORBIDDEN */
 export function admitWorker(words: string, user: CallerUser | undefined): void {
   if (user === undefined || user.policy.farm) return;
   throw forbidden(`kiln ${words}`, 'root has not allowed it', {
@@ -86,22 +117,6 @@ export function admitWorker(words: string, user: CallerUser | undefined): void {
   });
 }
 
-function isDefault(action: Command, name: string): boolean {
-  return action.getOptionValueSource(name) !== 'cli';
-}
-
-/** What a command is called: `image build`. */
-export function wordsOf(action: Command): string {
-  const words: string[] = [];
-  for (let at: Command | null = action; at?.parent; at = at.parent) words.unshift(at.name());
-  return words.join(' ');
-}
-
-function isName(rule: Rule): boolean {
-  return rule === 'image' || (typeof rule !== 'string' && rule.kind === 'path');
-}
-
-/** Refuses what a rule does not allow. @throws KilnError E_FORBIDDEN */
 export function check(
   what: string,
   rule: Rule | undefined,
@@ -134,14 +149,11 @@ function shown(value: unknown): string {
   return typeof value === 'string' ? value : JSON.stringify(value);
 }
 
-async function fetchAll<Value>(
-  value: Value,
-  field: string | undefined,
-  fetch: (path: string) => Promise<string | number>,
-): Promise<Value> {
+async function fetchAll<Value>(value: Value, fetching: Fetching): Promise<Value> {
+  const { field, fetch } = fetching;
   if (Array.isArray(value)) {
     const fetched = [];
-    for (const item of value) fetched.push(await fetchAll(item, field, fetch));
+    for (const item of value) fetched.push(await fetchAll(item, fetching));
     return fetched as Value;
   }
   if (typeof value === 'string') return (await fetch(value)) as Value;
@@ -150,20 +162,15 @@ async function fetchAll<Value>(
   if (typeof path !== 'string')
     throw new KilnError('E_FORBIDDEN', `not a path: ${JSON.stringify(value)}`);
   const fetched = await fetch(path);
-  return {
-    ...value,
-    ...(typeof fetched === 'number' ? { descriptor: fetched } : { [field]: fetched }),
-  };
+  return { ...value, [typeof fetched === 'number' ? 'descriptor' : field]: fetched };
 }
 
-/** An image by its name, or the copy of a recipe of the user's own. */
-async function fetchImage(name: string, { files }: CallerUser): Promise<string> {
+export async function fetchImage(name: string, { files }: CallerUser): Promise<string> {
   if (!isOwnImageRecipe(name)) return name;
   if (files === undefined) throw new RunElsewhere();
   return await files.file(name);
 }
 
-/** A copy's path, or the descriptor of what is to be bound. */
 export async function fetchPath(
   kind: PathKind,
   path: string,
@@ -175,7 +182,6 @@ export async function fetchPath(
       return await files.file(path);
     case 'built':
       if (isRecipeName(path)) return await files.recipe(path);
-      // The name of a recipe that comes with kiln.
       return isImageName(path) && !isPackageOrSpec(path) ? path : await files.file(path);
     case 'sources':
       return await files.tree(path, 'inside');
@@ -190,8 +196,36 @@ export async function fetchPath(
   }
 }
 
-/** A slash, or `/.`, at the end changes how it is copied. */
 async function copiedIn(path: string, files: CallerFiles): Promise<string> {
   const [end = ''] = /\/\.?\/*$/.exec(path) ?? [];
   return `${await files.tree(path, 'as they are')}${end}`;
+}
+
+/**
+ * Checks a user's recipe, and opens its binds as the user, if the user allows the host.
+ * @throws KilnError E_FORBIDDEN, E_CALLER_FILE, E_BIND
+ */
+export async function admitRecipe(
+  { image, sandbox }: BuildRecipe,
+  user: CallerUser,
+  { allowHost, image: given }: Pick<RecipeOptions & SharedOptions, 'allowHost' | 'image'>,
+): Promise<readonly Bind[]> {
+  const { network, egress, profile, bind } = sandbox;
+  if (given === undefined && !isImageName(image)) {
+    throw forbidden(`the image ${image} of a recipe`, 'it is no name', {
+      hint: 'name an image recipe of your own with -r',
+    });
+  }
+  check('sandbox.network', NETWORK, network, user, {});
+  if (egress !== undefined) check('sandbox.egress', EGRESS, egress, user, {});
+  if (!SHIPPED_PROFILES.includes(profile))
+    throw forbidden(`sandbox.profile ${profile}`, 'sandboxes in a sandbox need its whole /proc');
+  // Without that word, the plan refuses binds of a recipe.
+  if (allowHost !== true) return bind;
+  const binds: Bind[] = [];
+  for (const wanted of bind) {
+    const descriptor = Number(await fetchPath('place', wanted.source, user));
+    binds.push({ ...wanted, descriptor });
+  }
+  return binds;
 }

@@ -7,12 +7,10 @@ import { isListed, parseEgressRule } from '../../egress/rule.ts';
 import type { UserPolicy } from '../../users/configuration.ts';
 import type { DetachOptions } from '../job/detach.ts';
 import type { SandboxOptions } from '../options/sandbox-options.ts';
-import type { ChainOptions } from '../rpmbuild/build-chain-options.ts';
-import type { BuildOptions } from '../rpmbuild/build-options.ts';
-import type { RecipeOptions } from '../rpmbuild/build-recipe-options.ts';
+import type { BuildOptions, ChainOptions, RecipeOptions } from '../rpmbuild/build-options.ts';
 import type { RunOptions } from '../run.ts';
+import type { ExecOptions } from '../shell.ts';
 
-/** Options of one command by commander's names. */
 export type Values = Readonly<Record<string, unknown>>;
 
 /**
@@ -25,24 +23,23 @@ export type PathKind = 'file' | 'built' | 'sources' | 'tree' | 'place' | 'result
 export type Rule =
   /** Allowed: it affects only the user's own sandbox, within its share. */
   | 'open'
-  /** Never allowed for users. */
   | { readonly kind: 'root'; readonly why: string }
-  /** Allowed as far as the policy's `setting` says. */
   | {
       readonly kind: 'setting';
       readonly setting: string;
       readonly allows: (value: unknown, policy: UserPolicy, options: Values) => boolean;
     }
-  /** One or several paths, each the value itself or its property `field`. */
   | { readonly kind: 'path'; readonly path: PathKind; readonly field?: 'source' | 'file' }
-  /** The name of an image, not a path. */
   | 'image';
 
 const CONFIRMS: Rule = { kind: 'root', why: 'it confirms what only root may do' };
-const NOT_YET: Rule = { kind: 'root', why: 'it is not made for users yet' };
 
 function path(kind: PathKind, field?: 'source' | 'file'): Rule {
   return { kind: 'path', path: kind, ...defined({ field }) };
+}
+
+function open<Name extends string>(...names: readonly Name[]): Readonly<Record<Name, 'open'>> {
+  return Object.fromEntries(names.map((name) => [name, 'open'])) as Record<Name, 'open'>;
 }
 
 function setting(
@@ -56,7 +53,11 @@ function every<Item>(value: unknown, holds: (item: Item) => boolean): boolean {
   return Array.isArray(value) && value.every((item: Item) => holds(item));
 }
 
-/** A listed host with all requested ports. */
+function bytesOf(value: unknown): number {
+  if (!Array.isArray(value)) return Number.POSITIVE_INFINITY;
+  return value.reduce((sum, { bytes }: { readonly bytes: number }) => sum + bytes, 0);
+}
+
 function isOpenHost(text: string, { egress }: UserPolicy): boolean {
   const wanted = parseEgressRule(text);
   const rules = egress.map(parseEgressRule).filter((rule) => rule !== undefined);
@@ -84,7 +85,10 @@ export const NETWORK = setting(
 
 const KEEP = setting('limits.keep', (value, { limits }) => Number(value) <= limits.keep);
 
-/** A share without a bound is bounded by the machine. */
+/**
+ * A user may ask for a value that the setting allows to all of the user's sandboxes together; the setting of the
+ * disk is for each sandbox. Without the setting any value is allowed: the machine is the only limit then.
+ */
 function within(limit: 'memory' | 'cpus' | 'pids' | 'disk'): Rule {
   return setting(`limits.${limit}`, (value, { limits }) => {
     const most = limits[limit];
@@ -98,10 +102,7 @@ const LIMITS = {
   cpus: within('cpus'),
   pids: within('pids'),
   disk: within('disk'),
-  ioRead: 'open',
-  ioWrite: 'open',
-  timeout: 'open',
-  stallTimeout: 'open',
+  ...open('ioRead', 'ioWrite', 'timeout', 'stallTimeout'),
 } as const satisfies Record<string, Rule>;
 
 export const SHIPPED_PROFILES: readonly unknown[] = ['default', 'build', 'strict'];
@@ -111,12 +112,8 @@ const SANDBOX: Readonly<Record<keyof SandboxOptions, Rule>> = {
   image: 'image',
   bind: path('place', 'source'),
   allowHostWrite: CONFIRMS,
-  tmpfs: 'open',
   copyIn: path('tree', 'source'),
-  env: 'open',
-  workdir: 'open',
-  user: 'open',
-  hostname: 'open',
+  ...open('tmpfs', 'env', 'workdir', 'user', 'hostname', 'artifact'),
   network: NETWORK,
   allowHostNetwork: CONFIRMS,
   egress: EGRESS,
@@ -132,25 +129,22 @@ const SANDBOX: Readonly<Record<keyof SandboxOptions, Rule>> = {
   label: { kind: 'root', why: 'a label says what the host’s security module lets it do' },
   secret: path('file', 'file'),
   allowMissing: { kind: 'root', why: 'it takes a layer of the isolation away' },
-  artifact: 'open',
   resultdir: path('results'),
   keep: KEEP,
+  quiet: 'open',
 };
 
-const DETACH = { detach: 'open', name: 'open' } as const satisfies Record<
-  keyof DetachOptions,
-  Rule
->;
+const DETACH: Readonly<Record<keyof DetachOptions, Rule>> = open('detach', 'name');
 
 const RUN: Readonly<Record<keyof RunOptions, Rule>> = {
   ...SANDBOX,
   ...DETACH,
-  json: 'open',
-  samples: 'open',
-  tty: 'open',
-  interactive: 'open',
-  rm: 'open',
-  explain: 'open',
+  ...open('json', 'samples', 'tty', 'interactive', 'rm', 'explain'),
+};
+
+const EXEC: Readonly<Record<keyof ExecOptions, Rule>> = {
+  ...open('user', 'workdir', 'env', 'tty', 'interactive'),
+  copyIn: path('tree', 'source'),
 };
 
 const BUILD: Readonly<
@@ -162,13 +156,19 @@ const BUILD: Readonly<
   spec: path('file'),
   sources: path('sources'),
   resultdir: path('results'),
-  define: 'open',
-  with: 'open',
-  without: 'open',
-  nocheck: 'open',
-  target: 'open',
-  rpmbuildOpts: 'open',
-  shortCircuit: 'open',
+  ...open('define', 'with', 'without', 'nocheck', 'target', 'rpmbuildOpts', 'shortCircuit'),
+  ...open(
+    'postinstall',
+    'verify',
+    'vary',
+    'builderId',
+    'offline',
+    'update',
+    'json',
+    'samples',
+    'quiet',
+  ),
+  ...open('chain', 'continue', 'recurse', 'param', 'schema'),
   enableNetwork: {
     kind: 'setting',
     setting: 'users.egress, and --egress HOST for what the build may reach',
@@ -184,94 +184,91 @@ const BUILD: Readonly<
     allows: (value) => every<string>(value, (name) => /^[^/-][^/]*$/.test(name)),
   },
   addrepo: { kind: 'root', why: 'kilnd itself would ask whatever server it names' },
-  cache: NOT_YET,
+  cache: setting('limits.disk, and no --keep', (value, { limits }, { keep }) => {
+    // What is done in a kept sandbox has no watch on what it writes to a cache.
+    return keep === undefined && bytesOf(value) <= limits.disk;
+  }),
   keep: setting('limits.keep, and no --chain', (value, { limits }, { chain }) => {
     // Every package of a chain would keep a sandbox.
     return chain !== true && Number(value) <= limits.keep;
   }),
   lock: { kind: 'root', why: 'kilnd itself would ask whatever server it names' },
-  resume: NOT_YET,
-  postinstall: 'open',
-  verify: 'open',
-  vary: NOT_YET,
+  // Ids of others' sandboxes mean nothing to their own.
+  resume: 'open',
   provenanceKey: path('file'),
   signKey: path('file'),
   signPassphraseFile: path('file'),
-  builderId: 'open',
-  offline: 'open',
-  update: 'open',
-  json: 'open',
-  samples: 'open',
-  quiet: 'open',
-  // It writes to a file that a variable names.
-  ci: NOT_YET,
-  chain: 'open',
-  // Each of several sandboxes of a command would get a share.
-  jobs: NOT_YET,
-  continue: 'open',
-  recurse: 'open',
+  ci: 'open',
+  // Each counts as a sandbox, and starts when there is room for it.
+  jobs: setting('limits.sandboxes', (value, { limits }) => Number(value) <= limits.sandboxes),
   farm: { kind: 'root', why: 'your own kiln talks to a pool, not the daemon' },
-  param: 'open',
   // admitRecipe() checks what the recipe then asks for.
   allowHost: 'open',
   allowHostWrite: CONFIRMS,
   bind: path('place', 'source'),
-  schema: 'open',
 };
 
-/** What a user calls an image: no path, and nothing that other commands take for one. */
 const NAME: Rule = {
   kind: 'setting',
   setting: 'no setting: a name is letters, digits and . _ + -',
   allows: (value) => isImageName(String(value)),
 };
 
-/** Whether it is the name of a recipe or image, or an id: no path. */
 export function isImageName(text: string): boolean {
   return /^[A-Za-z0-9][\w.+-]*$/.test(text) && !/\.(?:ya?ml|json|cfg)$/.test(text);
 }
 
-/** A recipe of the user's own, by its path. */
 export function isOwnImageRecipe(text: string): boolean {
   return /\.ya?ml$/.test(text);
 }
 
 interface CommandRules {
   readonly options: Readonly<Record<string, Rule>>;
-  /** The rule for every argument. */
   readonly arguments: Rule;
 }
 
-/** By the command’s words, such as `image ls`. */
 export const USER_COMMANDS: Readonly<Record<string, CommandRules>> = {
   run: { options: RUN, arguments: 'open' },
   shell: { options: SANDBOX, arguments: 'open' },
+  exec: { options: EXEC, arguments: 'open' },
   build: { options: BUILD, arguments: path('built') },
+  // What these then call has the rules of `run`, `exec` and `kill`.
+  'ci gitlab config': { options: {}, arguments: 'open' },
+  'ci gitlab prepare': { options: open('allowImage'), arguments: 'open' },
+  'ci gitlab run': { options: {}, arguments: 'open' },
+  'ci gitlab cleanup': { options: {}, arguments: 'open' },
+  'ci github-hook': { options: open('allowImage'), arguments: 'open' },
   // Ids of others' sandboxes and jobs mean nothing to their own.
   attach: { options: {}, arguments: 'open' },
   wait: { options: {}, arguments: 'open' },
-  logs: { options: { follow: 'open' }, arguments: 'open' },
-  // The folder is opened by the client, as the command itself asks for.
+  logs: { options: open('follow'), arguments: 'open' },
   results: { options: {}, arguments: 'open' },
-  ps: { options: { json: 'open', jobs: 'open', all: 'open', format: 'open' }, arguments: 'open' },
-  kill: { options: { all: 'open' }, arguments: 'open' },
-  gc: { options: { maxAge: 'open', json: 'open' }, arguments: 'open' },
-  'image build': { options: { json: 'open', update: 'open' }, arguments: 'image' },
-  'image ls': { options: { json: 'open', format: 'open' }, arguments: 'open' },
+  ps: { options: open('json', 'jobs', 'all', 'format'), arguments: 'open' },
+  kill: { options: open('all'), arguments: 'open' },
+  df: { options: open('json', 'format'), arguments: 'open' },
+  gc: { options: open('maxAge', 'json'), arguments: 'open' },
+  'image build': { options: open('json', 'update', 'quiet'), arguments: 'image' },
+  // Only the user's own recipes: what root's are made of is not told.
+  'image lock': { options: { output: path('result'), quiet: 'open' }, arguments: path('file') },
+  'image ls': { options: open('json', 'format'), arguments: 'open' },
   'image show': { options: {}, arguments: 'image' },
-  // Of those that are the user's: others' are not found, root's not removed.
+  // Only the user's own: others' images are not found, root's are not removed.
   'image rm': { options: {}, arguments: 'image' },
   'image import': {
     options: { name: NAME, disk: LIMITS.disk, json: 'open' },
     arguments: path('sources'),
   },
-  'image export': { options: { output: path('result'), compress: 'open' }, arguments: 'image' },
+  'image export': {
+    options: { output: path('result'), ...open('compress', 'quiet') },
+    arguments: 'image',
+  },
   // Both are refused without users.farm: see admitWorker().
   'farm advertise': { options: {}, arguments: 'open' },
-  // Files of a step are fetched and checked after it was read.
   'farm step': { options: { resultdir: path('results'), worker: 'open' }, arguments: 'open' },
-  'config show': { options: {}, arguments: 'open' },
+  'config show': { options: open('json'), arguments: 'open' },
+  'config check': { options: {}, arguments: path('file') },
   complete: { options: {}, arguments: 'open' },
   completion: { options: {}, arguments: 'open' },
+  version: { options: {}, arguments: 'open' },
   'image schema': { options: {}, arguments: 'open' },
 };

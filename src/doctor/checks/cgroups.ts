@@ -6,7 +6,7 @@ import {
   cgroupHierarchies,
   cgroupMode,
 } from '../../host/cgroup/cgroup.ts';
-import { hasSystemd } from '../../host/libvirt/embedded/systemd.ts';
+import { hasSystemd } from '../../host/process/process.ts';
 import { type Check, type CheckContext, type Finding, fail, ok, reason, warn } from '../check.ts';
 
 /** The controllers behind kiln's limits; cgroup v1 calls io `blkio`. */
@@ -20,10 +20,8 @@ const LIMITS: Readonly<Record<string, string>> = {
 /** libvirt's LXC driver refuses to start a domain without these on cgroup v1 (vircgroup.c). */
 const V1_MUST = ['cpuacct', 'devices', 'memory'];
 
-/** The same for v2. */
 const V2_MUST = ['memory'];
 
-/** Checks the controllers that libvirt limits sandboxes with, and that cgroups can be made. */
 export const cgroups: Check = {
   name: 'cgroups',
   async run(context) {
@@ -109,9 +107,9 @@ function wrongMode(
 }
 
 /**
- * A group with processes of its own passes no controller on (cgroup-v2, “No Internal Process Constraint”). The
- * root that a container with a cgroup namespace sees is such a group. The root of the whole tree, which has no
- * cgroup.type, is not.
+ * A group with processes of its own passes no controller on (cgroup-v2, “No Internal Process Constraint”),
+ * such as the root that a container with a cgroup namespace sees. The root of the whole tree, which has no
+ * cgroup.type, does.
  */
 async function notPassedOn(
   hierarchy: CgroupHierarchy | undefined,

@@ -1,17 +1,22 @@
+import { closeSync, statSync } from 'node:fs';
 import { readFile, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { KilnError } from '../../errors.ts';
 import { runTool } from '../../host/process/child-process.ts';
 import { hasProc } from '../../host/process/process.ts';
-import { packageRoot } from '../../host/state/paths.ts';
-import { verifyRepomd } from '../../packages/repository/trust/verify-repomd.ts';
-import { type Check, fail, ok, reason } from '../check.ts';
+import { connectUnixSocket } from '../../host/sockets/unix-socket.ts';
+import { packageRoot, type StatePaths, statePaths } from '../../host/state/paths.ts';
+import { verifyRepomd } from '../../packages/repository/metadata/read-index.ts';
+import { RecipeError } from '../../recipe/problem.ts';
+import { idBlock, RANGE_SIZE } from '../../sandbox/domain/reservation.ts';
+import { groupNumber, readConfiguration } from '../../users/configuration.ts';
+import { configurationFile } from '../../users/configuration-file.ts';
+import { type Check, type Finding, fail, ok, reason, warn } from '../check.ts';
 import { initPath } from '../host.ts';
 
 /**
- * Bits of the effective capability set (linux/capability.h) without which no sandbox can be made. A container,
- * or a unit with a bounding set, may lack them even for uid 0. They were found by removing them one by one
- * (test/e2e/containers.test.ts).
+ * Bits of linux/capability.h without which no sandbox can be made: a container, or a unit with a bounding
+ * set, may lack them even for uid 0. Found by removing them one by one (test/e2e/containers.test.ts).
  */
 const NEEDED: Readonly<Record<string, number>> = {
   CHOWN: 0,
@@ -25,10 +30,8 @@ const NEEDED: Readonly<Record<string, number>> = {
   MKNOD: 27,
 };
 
-/** The command that mounts /proc. */
 export const MOUNT_PROC = 'mount -t proc proc /proc';
 
-/** Checks for root and root's capabilities: libvirt's LXC driver and ID-mapped mounts need them. */
 export const privileges: Check = {
   name: 'privileges',
   async run() {
@@ -37,10 +40,10 @@ export const privileges: Check = {
     const status = await readFile('/proc/self/status', 'utf8');
     const uid = process.geteuid?.() ?? -1;
     if (uid !== 0) {
-      return fail(
+      return warn(
         `effective uid ${uid}`,
-        "libvirt's LXC driver and ID-mapped mounts need root",
-        'run kiln as root, for example with sudo',
+        'kilnd, which is root, works for users: “users” tells whether it does for you',
+        'run `kiln doctor` as root to check the host',
       );
     }
     const map = await readFile('/proc/self/uid_map', 'utf8');
@@ -64,7 +67,6 @@ export const privileges: Check = {
   },
 };
 
-/** Checks for the host's programs and libraries that kiln uses. */
 export const packages: Check = {
   name: 'packages',
   async run({ host }) {
@@ -79,7 +81,6 @@ export const packages: Check = {
   },
 };
 
-/** Checks that the init of every sandbox is compiled, and static. */
 export const guestInit: Check = {
   name: 'guest-init',
   async run({ host }) {
@@ -100,7 +101,6 @@ export const guestInit: Check = {
   },
 };
 
-/** Checks that rpm's library, which judges signatures, works in a confined child. */
 export const signatures: Check = {
   name: 'signatures',
   async run() {
@@ -120,3 +120,162 @@ export const signatures: Check = {
     );
   },
 };
+
+export const users: Check = {
+  name: 'users',
+  run: async ({ paths, env }) => {
+    const file = configurationFile(env);
+    const own = process.geteuid?.() ?? 0;
+    let group: string | number;
+    try {
+      ({ group } = readConfiguration(file).policy);
+    } catch (error) {
+      if (!(error instanceof RecipeError)) throw error;
+      const [first] = error.problems;
+      const found = `${file}: ${error.problems.length} mistakes`;
+      const problem = `users are refused: ${first?.message ?? ''}`;
+      if (own !== 0) return fail(found, problem, '`kiln config check`, as root');
+      return warn(found, problem, 'kiln config check');
+    }
+    const gid = groupNumber(group);
+    if (own !== 0) return await ownFinding(paths, group, gid);
+    if (gid === undefined) return ok(`there is no group ${group}: only root uses kiln`);
+    return socketFinding(join(paths.hostRun, SOCKET), group, gid);
+  },
+};
+
+/** Below the host's run directory. */
+const SOCKET = 'io.kiln';
+
+/** Whether kiln works for the user who asks, and if not, what this user lacks. */
+async function ownFinding(
+  { root, hostRun }: StatePaths,
+  group: string | number,
+  gid: number | undefined,
+): Promise<Finding> {
+  const uid = process.geteuid?.();
+  const username = (await linesOf('/etc/passwd')).find(([, , id]) => Number(id) === uid)?.[0];
+  const you = `you, user ${uid}${username === undefined ? '' : ` (${username})`},`;
+  const addition = `usermod -aG ${group} ${username ?? 'NAME'}, as root; then log in again`;
+  if (gid === undefined) {
+    const found = `there is no group ${group}: only root uses kiln`;
+    return fail(found, `${you} are not root`, `groupadd --system ${group} && ${addition}`);
+  }
+  const found = `the group ${group} uses kiln`;
+  if (![process.getegid?.(), ...(process.getgroups?.() ?? [])].includes(gid)) {
+    const members = (await linesOf('/etc/group')).find(([, , number]) => Number(number) === gid);
+    if (username === undefined || !members?.[3]?.split(',').includes(username))
+      return fail(found, `${you} are not in it`, addition);
+    const problem = `${you} came into it after this session began`;
+    return fail(found, problem, `log in again, or in this shell: newgrp ${group}`);
+  }
+  if (root !== statePaths({}).root) {
+    const problem = `the state ${root} (KILN_STATE) is for root only`;
+    return fail(found, problem, 'unset KILN_STATE, or call kiln as root');
+  }
+  const socket = join(hostRun, SOCKET);
+  try {
+    closeSync(connectUnixSocket(socket));
+  } catch (error) {
+    const problem = `kilnd cannot be reached at ${socket}: ${reason(error)}`;
+    return fail(
+      found,
+      problem,
+      '`kiln doctor users`, as root, tells how to start it for the group',
+    );
+  }
+  return ok(`${found}, you are in it, and kilnd answers`);
+}
+
+function socketFinding(socket: string, group: string | number, gid: number): Finding {
+  const found = statSync(socket, { throwIfNoEntry: false });
+  if (found === undefined) {
+    return warn(
+      `the group ${group} uses kiln, and no kilnd listens at ${socket}`,
+      'users cannot start one',
+      'systemctl enable --now kiln.socket (docs/administration.md), or any call of root’s',
+    );
+  }
+  const isOpen = found.gid === gid && (found.mode & 0o060) === 0o060;
+  if (isOpen) return ok(`the group ${group} uses kiln`);
+  return warn(
+    `${socket} is not the group’s`,
+    `members of ${group} cannot connect`,
+    'end kilnd, which the next call starts; with systemd, SocketMode= and SocketGroup= (docs/administration.md)',
+  );
+}
+
+interface Block {
+  readonly start: number;
+  readonly count: number;
+}
+
+export const idRanges: Check = {
+  name: 'id-ranges',
+  async run() {
+    let block: Block;
+    try {
+      block = await idBlock();
+    } catch (error) {
+      const hint = error instanceof KilnError ? error.hint : undefined;
+      return fail(reason(error), 'sandboxes have no ids', hint ?? 'mend /etc/subuid');
+    }
+    const last = block.start + block.count - 1;
+    const found = `${block.start} to ${last}, room for ${Math.floor(block.count / RANGE_SIZE) - 1} sandboxes`;
+    const accounts = [
+      ...(await accountsIn('/etc/passwd', block)),
+      ...(await accountsIn('/etc/group', block)),
+    ];
+    if (accounts.length > 0) {
+      return fail(
+        found,
+        `these ids belong to ${accounts.slice(0, 3).join(', ')}: a sandbox could act as them`,
+        'give kiln a block of its own: echo kiln:START:COUNT >> /etc/subuid (and /etc/subgid)',
+      );
+    }
+    const others = [
+      ...(await delegationsIn('/etc/subuid', block)),
+      ...(await delegationsIn('/etc/subgid', block)),
+    ];
+    if (others.length > 0) {
+      return warn(
+        found,
+        `${others.slice(0, 3).join(', ')} may use ids of this block as well`,
+        'give one of the two a block of its own in /etc/subuid and /etc/subgid',
+      );
+    }
+    return ok(found);
+  },
+};
+
+/** passwd(5), group(5). */
+async function accountsIn(file: string, block: Block): Promise<string[]> {
+  const lines = await linesOf(file);
+  return lines
+    .filter((fields) => inside(Number(fields[2]), block))
+    .map(([name]) => `${name} (${file})`);
+}
+
+/** subuid(5). */
+async function delegationsIn(file: string, block: Block): Promise<string[]> {
+  const lines = await linesOf(file);
+  return lines
+    .filter(([name, start, count]) => {
+      const first = Number(start);
+      const meets = first < block.start + block.count && first + Number(count) > block.start;
+      return name !== 'kiln' && meets;
+    })
+    .map(([name]) => `${name} (${file})`);
+}
+
+function inside(id: number, block: Block): boolean {
+  return id >= block.start && id < block.start + block.count;
+}
+
+async function linesOf(file: string): Promise<string[][]> {
+  const text = await readFile(file, 'utf8').catch(() => '');
+  return text
+    .split('\n')
+    .filter((line) => line !== '' && !line.startsWith('#'))
+    .map((line) => line.split(':'));
+}

@@ -3,15 +3,22 @@ import { release } from 'node:os';
 import { hasErrno } from '../../host/calls/libc.ts';
 import { runTool } from '../../host/process/child-process.ts';
 import { landlockAbi } from '../../host/process/process.ts';
-import { FIRST_ABI } from '../../sandbox/policy/landlock.ts';
+import {
+  ownLabel,
+  type SecurityModule,
+  securityModule,
+  selinuxEnforces,
+} from '../../sandbox/labels/module.ts';
+import { isValidContext, policyModule, processContext } from '../../sandbox/labels/selinux.ts';
 import { allowedMissing } from '../../sandbox/policy/layers.ts';
+import { FIRST_ABI } from '../../sandbox/policy/policy.ts';
 import { type Check, type Finding, fail, ok, reason, warn } from '../check.ts';
 import { listed, probe } from '../host.ts';
 
 /** mount_setattr with ID maps is from 5.12, overlayfs on an ID-mapped layer from 5.19. */
 const OLDEST = [5, 19] as const;
 
-/** Checks the kernel's version and its filter of system calls. Other checks try its features. */
+/** Other checks try the kernel's features. */
 export const kernel: Check = {
   name: 'kernel',
   async run() {
@@ -44,7 +51,6 @@ const SINCE = { files: 'Linux 5.13', 'no-tcp': 'Linux 6.7', 'abstract-sockets': 
 /** The option that is refused if the kernel's ABI is too old for a wall, unless Landlock may be missing. */
 const NEEDED_BY = { 'no-tcp': '--seccomp strict', 'abstract-sockets': '--network host' } as const;
 
-/** Checks Landlock, and which of kiln's walls this kernel supports. */
 export const landlock: Check = {
   name: 'landlock',
   async run({ env }) {
@@ -52,10 +58,7 @@ export const landlock: Check = {
   },
 };
 
-/**
- * The finding for an ABI; 0 means no Landlock.
- * @param allowed KILN_ALLOW_MISSING names landlock: nothing is refused for want of it
- */
+/** 0: no Landlock. @param allowed KILN_ALLOW_MISSING names landlock: nothing is refused for want of it */
 export function landlockFinding(abi: number, allowed: boolean): Finding {
   if (abi < FIRST_ABI.files) {
     const lost =
@@ -80,7 +83,6 @@ export function landlockFinding(abi: number, allowed: boolean): Finding {
   );
 }
 
-/** The kinds of namespaces of a sandbox, by their name in /proc/sys/user and unshare(1)'s option. */
 const KINDS: Readonly<Record<string, string>> = {
   user: '--user',
   mnt: '--mount',
@@ -94,7 +96,6 @@ const KINDS: Readonly<Record<string, string>> = {
 /** With fewer user namespaces, ten sandboxes at once may not all start. */
 const FEW = 64;
 
-/** Checks that namespaces of every kind can be made: by their limits and by making them. */
 export const namespaces: Check = {
   name: 'namespaces',
   async run() {
@@ -129,11 +130,13 @@ async function restrictsOthers(): Promise<boolean> {
 
 function tooFew(kind: string, limit: number, status: 'warn' | 'fail'): Finding {
   const name = `user.max_${kind}_namespaces`;
-  const make = status === 'fail' ? fail : warn;
-  return make(`${name} is ${limit}`, 'sandboxes cannot be made', `sysctl -w ${name}=100000`);
+  const found = `${name} is ${limit}`;
+  const remedy = `sysctl -w ${name}=100000`;
+  if (status === 'fail') return fail(found, 'sandboxes cannot be made', remedy);
+  const few = `no more than a few sandboxes can run at a time (kiln wants ${FEW})`;
+  return warn(found, few, remedy);
 }
 
-/** Checks that no filter refuses a system call of a sandbox's init, by making each. */
 export const systemCalls: Check = {
   name: 'system-calls',
   async run() {
@@ -149,10 +152,7 @@ export const systemCalls: Check = {
   },
 };
 
-/**
- * Checks that a fresh /proc and a fresh /sys can be mounted in namespaces of their own, by mounting them. The
- * kernel refuses that below a /proc with covered parts, and beside a read-only /sys; containers have both.
- */
+/** The kernel refuses them below a /proc with covered parts, and beside a read-only /sys, as in containers. */
 export const procAndSys: Check = {
   name: 'proc-and-sys',
   async run() {
@@ -172,7 +172,6 @@ export const procAndSys: Check = {
 /** libvirt uses it to show each container a /proc/meminfo of its own. */
 const FUSE = '/dev/fuse';
 
-/** Devices that libvirt's LXC driver opens for each sandbox. */
 export const devices: Check = {
   name: 'devices',
   async run() {
@@ -191,3 +190,50 @@ export const devices: Check = {
     }
   },
 };
+
+export const securityModules: Check = {
+  name: 'security-modules',
+  async run() {
+    const module = securityModule();
+    if (module === undefined) return ok('neither SELinux nor AppArmor: sandboxes have no label');
+    const own = ownLabel(module) ?? 'unknown';
+    return module === 'selinux' ? selinux(own) : await apparmor(module, own);
+  },
+};
+
+function selinux(own: string): Finding {
+  const found = `SELinux, ${selinuxEnforces() ? 'enforcing' : 'permissive'}; kiln is ${own}`;
+  if (!isValidContext(processContext('init', 'c0,c1'))) {
+    return fail(
+      `${found}; no policy module of kiln`,
+      'sandboxes are refused',
+      `semodule -i ${policyModule()}`,
+    );
+  }
+  if (!selinuxEnforces()) {
+    return warn(
+      `${found}; kiln’s policy module is loaded`,
+      'what a label does not allow is only logged',
+      'setenforce 1, and SELINUX=enforcing in /etc/selinux/config',
+    );
+  }
+  return ok(`${found}; kiln’s policy module is loaded`);
+}
+
+async function apparmor(module: SecurityModule, own: string): Promise<Finding> {
+  if (own !== 'unconfined') {
+    return warn(
+      `AppArmor, kiln runs under the profile ${own}`,
+      'a profile may forbid mounts and namespaces',
+      'run kiln outside of that profile',
+    );
+  }
+  const parser = await runTool('apparmor_parser', ['--version']);
+  const version = /version ([\d.]+)/.exec(parser.stdout)?.[1];
+  if (version !== undefined) return ok(`AppArmor, kiln unconfined; apparmor_parser ${version}`);
+  return fail(
+    `${module}, but no apparmor_parser`,
+    'kiln’s profiles cannot be loaded, and without --label none sandboxes are refused',
+    'install the package apparmor',
+  );
+}

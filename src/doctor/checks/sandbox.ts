@@ -14,10 +14,7 @@ import { allowedMissing } from '../../sandbox/policy/layers.ts';
 import { type Check, type CheckContext, type Finding, fail, ok, reason } from '../check.ts';
 import { initPath, libvirtPatience } from '../host.ts';
 
-/**
- * Checks that the libvirt for sandboxes answers and offers containers. The embedded one is started for the
- * check; it ends by itself when nobody uses it.
- */
+/** The embedded libvirtd is started for the check; it ends by itself when nobody uses it. */
 export const libvirt: Check = {
   name: 'libvirt',
   async run({ paths, env, host }) {
@@ -49,13 +46,12 @@ export const libvirt: Check = {
   },
 };
 
-/** The command's user: no image need know it. */
+/** No image need know the user. */
 const USER = { spec: '65534:65534', uid: 65534, gid: 65534 };
 
 /** Many times what a busy host needs, ms. */
 const PATIENCE = 120_000;
 
-/** Checks what `kiln run` does, by doing it: starts a sandbox, runs a command in it, and removes it. */
 export const sandbox: Check = {
   name: 'sandbox',
   async run(context) {
@@ -95,7 +91,7 @@ async function tried(context: CheckContext): Promise<Finding> {
 }
 
 async function trial(
-  { paths, env }: CheckContext,
+  { paths, env, owner }: CheckContext,
   begin: (step: string) => void,
 ): Promise<Finding> {
   // A tree with one program that does nothing: the guest init needs no library.
@@ -124,9 +120,8 @@ async function trial(
   await using connection = await connect({ paths, env, endAfter: libvirtPatience() });
   begin('start a sandbox');
   const engine = {
-    ...{ paths, connect: async () => connection },
+    ...{ paths, owner, connect: async () => connection },
     ...{ cwd: () => '/', allowMissing: () => allowMissing, signingPassphrase: () => undefined },
-    owner: undefined,
   };
   await using emptySandbox = await PlannedSandbox.open(engine, { ...plan, command });
   begin('run a command in it');

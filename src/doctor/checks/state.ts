@@ -1,6 +1,6 @@
 import { closeSync, openSync } from 'node:fs';
-import { access, constants, open, stat, statfs } from 'node:fs/promises';
-import { dirname } from 'node:path';
+import { access, chmod, constants, mkdtemp, open, rmdir, stat, statfs } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
 import { closing } from '../../host/calls/descriptor.ts';
 import { hasErrno } from '../../host/calls/libc.ts';
 import { openat2, RESOLVE_IN_ROOT } from '../../host/files/at.ts';
@@ -14,7 +14,7 @@ import {
 import { runTool } from '../../host/process/child-process.ts';
 import { createUserNamespace } from '../../host/process/user-namespace.ts';
 import { findDamage } from '../../host/state/kinds.ts';
-import { idBlock, RANGE_SIZE } from '../../sandbox/domain/id-range.ts';
+import { idBlock, RANGE_SIZE } from '../../sandbox/domain/reservation.ts';
 import { type Check, fail, ok, reason, warn } from '../check.ts';
 
 const GIB = 2 ** 30;
@@ -24,7 +24,6 @@ const COMFORTABLE = 10 * GIB;
 /** Inodes for two such images. */
 const NEEDED_FILES = 50_000;
 
-/** Checks KILN_STATE: reachable for the ids of sandboxes, executable, with room. */
 export const stateDirectory: Check = {
   name: 'state-directory',
   async run({ paths }) {
@@ -91,7 +90,6 @@ async function mountOfPath(path: string) {
   return mountOf(file.fd);
 }
 
-/** The path, or its nearest existing parent: kiln makes the rest. */
 async function nearestExisting(path: string): Promise<string> {
   for (let folder = path; ; folder = dirname(folder)) {
     const found = await stat(folder).catch(() => undefined);
@@ -99,10 +97,9 @@ async function nearestExisting(path: string): Promise<string> {
   }
 }
 
-/** How many damaged files are named: a person looks for the cause, mostly the disk. */
 const NAMED = 5;
 
-/** Checks the small files in KILN_STATE for damage. Large files are checked when they are used. */
+/** Large files are checked when they are used. */
 export const stateFiles: Check = {
   name: 'state-files',
   async run({ paths }) {
@@ -123,7 +120,6 @@ export const stateFiles: Check = {
   },
 };
 
-/** Checks /run/kiln, or its future place: root's, on a file system that ends with the boot. */
 export const runDirectory: Check = {
   name: 'run-directory',
   async run({ paths }) {
@@ -149,19 +145,17 @@ export const runDirectory: Check = {
   },
 };
 
-/** Checks that the file system of KILN_STATE takes an ID map, by making one: every image needs that. */
 export const idMappedMounts: Check = {
   name: 'id-mapped-mounts',
   async run({ paths }) {
     const directory = await nearestExisting(paths.root);
     const { type } = await mountOfPath(directory);
-    const opened: number[] = [];
     try {
       const { start } = await idBlock();
       const userNamespace = createUserNamespace([{ inside: 0, outside: start, count: RANGE_SIZE }]);
-      opened.push(userNamespace);
+      using _userNamespace = closing(userNamespace);
       const mount = cloneMount(directory);
-      opened.push(mount);
+      using _mount = closing(mount);
       setMountAttributes(mount, { set: MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV, userNamespace });
       return ok(`${type} below ${directory} takes an ID map`);
     } catch (error) {
@@ -173,16 +167,11 @@ export const idMappedMounts: Check = {
           ? 'set KILN_STATE to a file system with ID-mapped mounts: ext4, xfs, btrfs, tmpfs'
           : 'run as root, outside of containers that forbid open_tree and mount_setattr',
       );
-    } finally {
-      for (const fd of opened) closeSync(fd);
     }
   },
 };
 
-/**
- * Runs in namespaces of its own: mounts overlayfs on top of the working directory, with its upper layer on a
- * tmpfs, as the guest init does, and writes a file through it.
- */
+/** In namespaces of its own, with the upper layer on a tmpfs, as the guest init has it. */
 const TRIAL = `
 set -eu
 mount -n -t tmpfs -o size=1m tmpfs "$1"
@@ -192,10 +181,6 @@ echo trial > "$1/merged/.kiln-doctor"
 test -s "$1/upper/.kiln-doctor"
 `;
 
-/**
- * Checks that overlayfs can be mounted inside a user namespace on the file system of KILN_STATE, by mounting
- * it.
- */
 export const overlay: Check = {
   name: 'overlay',
   async run({ paths }) {
@@ -208,15 +193,14 @@ export const overlay: Check = {
     const userNamespace = createUserNamespace(ids);
     using _userNamespace = closing(userNamespace);
     const enter = [
-      `--user=/proc/${process.pid}/fd/${userNamespace}`,
-      'unshare',
-      '--mount',
-      '--propagation',
-      'private',
+      ...[`--user=/proc/${process.pid}/fd/${userNamespace}`, 'unshare', '--mount'],
+      ...['--propagation', 'private', 'sh', '-c', TRIAL, 'sh', '/sys'],
     ];
-    const tried = await runTool('nsenter', [...enter, 'sh', '-c', TRIAL, 'sh', '/sys'], {
-      cwd: lower,
-    });
+    // A lower layer must have no mount below it, which the state's parent may have (/var/lib with containers).
+    const made = await mkdtemp(join(lower, '.kiln-doctor-')).catch(() => undefined);
+    if (made !== undefined) await chmod(made, 0o755);
+    const tried = await runTool('nsenter', enter, { cwd: made ?? lower });
+    if (made !== undefined) await rmdir(made);
     if (tried.failure === undefined) return ok(`overlayfs on ${type}, in a user namespace`);
     return fail(
       `overlayfs on ${type}: ${reason(tried.failure)}`,
@@ -226,11 +210,11 @@ export const overlay: Check = {
   },
 };
 
-/** Checks that openat2 keeps a path inside a tree, which collecting artifacts needs. */
 export const openat2Call: Check = {
   name: 'openat2',
   async run({ paths }) {
     const root = openSync(await nearestExisting(paths.root), constants.O_RDONLY);
+    using _root = closing(root);
     try {
       // If `..` left the root, this would open another directory, or none.
       const flags = constants.O_RDONLY | constants.O_DIRECTORY;
@@ -244,8 +228,6 @@ export const openat2Call: Check = {
           ? 'use Linux 5.6 or newer; in a container, a seccomp profile that knows openat2'
           : 'see what forbids it: dmesg, journalctl',
       );
-    } finally {
-      closeSync(root);
     }
   },
 };

@@ -1,35 +1,34 @@
-/** Calls on open descriptors that Node does not offer, or not for descriptors that it did not open. */
-import { close, closeSync, constants, fchownSync, open } from 'node:fs';
-import { promisify } from 'node:util';
+import {
+  closeSync,
+  constants,
+  fchownSync,
+  fstatSync,
+  ftruncateSync,
+  readSync,
+  writeSync,
+} from 'node:fs';
+import { open } from 'node:fs/promises';
+import { cString, hasErrno } from './libc.ts';
 import { checked, tryCall, tryCallInThread } from './system-call.ts';
 
-/** For `using`: closes a descriptor at the end of the block. */
 export function closing(fd: number): Disposable {
   return { [Symbol.dispose]: () => closeSync(fd) };
 }
 
-/** Closes a descriptor that Node did not open. Errors are ignored: no caller could act on one. */
 export function closeDescriptor(fd: number): void {
   tryCall('close', fd);
 }
 
-/* Pipes made outside Node's child_process. Sources: pipe(2), fcntl(2). */
-
 const O_CLOEXEC = 0o2000000;
 const F_SETPIPE_SZ = 1031;
-/** The default of /proc/sys/fs/pipe-max-size: what an unprivileged user may ask for, too. */
 const PIPE_BYTES = 1 << 20;
 
-/** Both ends of a pipe. The caller closes them. */
 export interface Pipe {
   readonly read: number;
   readonly write: number;
 }
 
-/**
- * A close-on-exec pipe of 1 MiB whose inode belongs to `owner`: only its owner can reopen it
- * through /proc/self/fd or /dev/stderr.
- */
+/** A pipe of 1 MiB. Only `owner` can reopen it through /proc/self/fd or /dev/stderr. */
 export function createPipe(owner: number): Pipe {
   const pair = new Int32Array(2);
   checked('pipe2', tryCall('pipe2', pair, O_CLOEXEC));
@@ -39,39 +38,133 @@ export function createPipe(owner: number): Pipe {
   return { read, write };
 }
 
-/** Gives a pipe room for 1 MiB; over the user's limit it keeps what it has, 64 KiB at first. */
 export function growPipe(fd: number): void {
   tryCall('fcntl', fd, F_SETPIPE_SZ, PIPE_BYTES);
 }
 
-/** The first descriptor that is no stdio, and close_range(2)'s last. */
 const FIRST = 3;
 const LAST = 0xffff_ffff;
-/** CLOSE_RANGE_CLOEXEC of linux/close_range.h (Linux 5.11): close the descriptors on exec. */
 const CLOSE_ON_EXEC = 4;
 
 /**
- * Marks every descriptor above stdio close-on-exec, including those that kiln's caller left open. Programs that
- * this process starts then get only what they are given. The descriptors stay open in this process, because a
- * caller may name one (`/dev/fd/63`). Takes microseconds.
- * @throws SyscallError
+ * Marks every descriptor above stdio close-on-exec, so that programs get only what they are given. They stay
+ * open here, because a caller may name one (`/dev/fd/63`). Takes microseconds.
  */
 export function keepDescriptors(): void {
   checked('close_range', tryCall('close_range', FIRST, LAST, CLOSE_ON_EXEC));
 }
 
-const openFile = promisify(open);
-const closeFile = promisify(close);
+export async function syncFileSystem(path: string): Promise<void> {
+  await using file = await open(path, constants.O_RDONLY);
+  checked('syncfs', await tryCallInThread('syncfs', file.fd), path);
+}
+
+/** XATTR_SIZE_MAX and XATTR_LIST_MAX of linux/limits.h. */
+const XATTR_MAX = 65536;
+
+const scratch = Buffer.allocUnsafe(XATTR_MAX);
+
+export function getXattr(fd: number, name: string): Buffer | undefined {
+  return read('fgetxattr', fd, name);
+}
+
+function read(
+  call: 'fgetxattr' | 'getxattr',
+  file: number | string,
+  name: string,
+): Buffer | undefined {
+  try {
+    const length = tryCall(call, file, cString(name), scratch, scratch.length);
+    return Buffer.from(scratch.subarray(0, checked(call, length, name)));
+  } catch (error) {
+    if (hasErrno(error, 'ENODATA', 'EOPNOTSUPP')) return undefined;
+    throw error;
+  }
+}
+
+export function setXattr(fd: number, name: string, value: Buffer): void {
+  checked('fsetxattr', tryCall('fsetxattr', fd, cString(name), value, value.length, 0), name);
+}
+
+/** Works for O_PATH, too, by the link in /proc that names the very file, even a symbolic link. */
+export function getXattrOf(fd: number, name: string): Buffer | undefined {
+  return read('getxattr', `/proc/self/fd/${fd}`, name);
+}
+
+export function setXattrOf(fd: number, name: string, value: Buffer): void {
+  const path = `/proc/self/fd/${fd}`;
+  checked('setxattr', tryCall('setxattr', path, cString(name), value, value.length, 0), name);
+}
+
+export function removeXattr(fd: number, name: string): void {
+  checked('fremovexattr', tryCall('fremovexattr', fd, cString(name)), name);
+}
+
+export function listXattrs(fd: number): string[] {
+  let length: number;
+  try {
+    length = checked('flistxattr', tryCall('flistxattr', fd, scratch, scratch.length));
+  } catch (error) {
+    if (hasErrno(error, 'EOPNOTSUPP')) return [];
+    throw error;
+  }
+  return scratch.toString('utf8', 0, length).split('\0').slice(0, -1);
+}
+
+/** lseek(2); both numbers are the same on every Linux. */
+const SEEK_DATA = 3;
+const SEEK_HOLE = 4;
+
+export interface Extent {
+  readonly offset: number;
+  readonly length: number;
+}
+
+/** The parts of `size` bytes that are not holes; all where the file system cannot tell. Moves the offset. */
+export function* dataExtents(fd: number, size: number): Generator<Extent> {
+  for (let offset = 0; offset < size; ) {
+    let start: number;
+    let end: number;
+    try {
+      start = checked('lseek', tryCall('lseek', fd, offset, SEEK_DATA));
+      if (start >= size) return;
+      end = Math.min(size, checked('lseek', tryCall('lseek', fd, start, SEEK_HOLE)));
+    } catch (error) {
+      // ENXIO: only a hole follows, or the file was just cut short.
+      if (hasErrno(error, 'ENXIO')) return;
+      if (hasErrno(error, 'EINVAL', 'EOPNOTSUPP')) {
+        yield { offset, length: size - offset };
+        return;
+      }
+      throw error;
+    }
+    // A file that changes meanwhile, or a file system that lies (FUSE): go forward.
+    if (start < offset || end <= start) {
+      start = offset;
+      end = size;
+    }
+    yield { offset: start, length: end - start };
+    offset = end;
+  }
+}
+
+const PIECE = 4 * 1024 * 1024;
 
 /**
- * Flushes the file system of `path` to the disk without blocking this thread.
- * @throws SyscallError, of syncfs(2).
+ * Copies `from` into the empty file `to`. Holes stay holes, so a file of a terabyte takes no more room
+ * than it has. Nobody may change `from` meanwhile.
  */
-export async function syncFileSystem(path: string): Promise<void> {
-  const fd = await openFile(path, constants.O_RDONLY);
-  try {
-    checked('syncfs', await tryCallInThread('syncfs', fd), path);
-  } finally {
-    await closeFile(fd);
+export function copySparse(from: number, to: number): void {
+  const { size } = fstatSync(from);
+  const piece = Buffer.allocUnsafe(Math.min(PIECE, Math.max(size, 1)));
+  for (const { offset, length } of dataExtents(from, size)) {
+    for (let done = 0; done < length; ) {
+      const got = readSync(from, piece, 0, Math.min(piece.length, length - done), offset + done);
+      if (got === 0) break;
+      for (let put = 0; put < got; )
+        put += writeSync(to, piece, put, got - put, offset + done + put);
+      done += got;
+    }
   }
+  ftruncateSync(to, size);
 }

@@ -1,12 +1,9 @@
 import { constants } from 'node:os';
 import { KilnError } from '../../errors.ts';
 
-/** A system call failed. `details.errno` is the number, `code` is `E_SYSCALL`. */
 export class SyscallError extends KilnError {
   readonly errno: number;
-  /** The name of the call. */
   readonly call: string;
-  /** The symbol of errno, as in errno(3): ENOENT, EPERM, … */
   readonly errnoName: string;
 
   constructor(call: string, errno: number, subject?: string) {
@@ -26,21 +23,16 @@ const names = new Map<number, string>(
     .map(([name, number]) => [number, name]),
 );
 
-/** The symbol of an errno of this platform. */
 export function errnoName(errno: number): string {
   return names.get(errno) ?? `errno ${errno}`;
 }
 
-/** Whether `error` is a system call of ours or of Node's that failed with one of these errnos. */
 export function hasErrno(error: unknown, ...names: readonly string[]): boolean {
   if (error instanceof SyscallError) return names.includes(error.errnoName);
   return error instanceof Error && names.includes((error as NodeJS.ErrnoException).code ?? '');
 }
 
-/**
- * A file name for a C parameter `const char *`, as bytes (also invalid UTF-8) or as text. A name with a NUL
- * inside is refused with a TypeError: in C it would name another file.
- */
+/** A file name, as bytes or text, for C. @throws TypeError for a NUL inside: in C it would name another file */
 export function cString(name: Buffer | string): Buffer | string {
   if (name.includes('\0')) throw new TypeError('a file name holds a NUL byte');
   if (typeof name === 'string') return name;

@@ -1,72 +1,45 @@
-/**
- * System calls that Node does not offer, through the addon in src/host/calls/addon. A failed call's errno is
- * part of its result, read by the C function that made the call.
- */
+/** System calls through the addon in src/host/calls/addon. A failed call's errno is part of its result. */
 import { createRequire } from 'node:module';
 import { KilnError } from '../../errors.ts';
 import { SyscallError } from './libc.ts';
 
-/** The calls that src/host/calls/addon/numbers.h has. */
-type SystemCall =
-  | 'accept4'
-  | 'bind'
-  | 'capget'
-  | 'capset'
-  | 'close'
-  | 'close_range'
-  | 'connect'
-  | 'dup3'
-  | 'exit_group'
-  | 'fchdir'
-  | 'fchownat'
-  | 'fcntl'
+type EntryCall = 'fchownat' | 'getdents64' | 'linkat' | 'mkdirat' | 'mknodat' | 'openat2' | 'statx';
+type NameCall = 'readlinkat' | 'renameat2' | 'symlinkat' | 'unlinkat' | 'utimensat';
+type XattrCall =
   | 'fgetxattr'
   | 'flistxattr'
-  | 'flock'
   | 'fremovexattr'
-  | 'fsconfig'
   | 'fsetxattr'
-  | 'fsmount'
-  | 'fsopen'
-  | 'getdents64'
-  | 'getsockopt'
-  | 'getgroups'
   | 'getxattr'
-  | 'ioctl'
+  | 'setxattr';
+type FileCall = 'close' | 'close_range' | 'dup3' | 'fcntl' | 'flock' | 'ioctl' | 'lseek' | 'syncfs';
+type PipeCall = 'memfd_create' | 'pipe2' | 'ppoll' | 'splice';
+type MountCall = 'fsconfig' | 'fsmount' | 'fsopen' | 'mount' | 'mount_setattr' | 'move_mount';
+type RootCall = 'fchdir' | 'open_tree' | 'pivot_root' | 'umount2';
+type SocketCall = 'accept4' | 'bind' | 'connect' | 'listen' | 'shutdown' | 'socket' | 'socketpair';
+type OptionCall = 'getsockopt' | 'setsockopt';
+type RightsCall = 'capget' | 'capset' | 'getgroups' | 'setfsgid' | 'setfsuid' | 'setgroups';
+type ProcessCall =
+  | 'exit_group'
+  | 'keyctl'
   | 'landlock_create_ruleset'
-  | 'linkat'
-  | 'listen'
-  | 'lseek'
-  | 'memfd_create'
-  | 'mkdirat'
-  | 'mknodat'
-  | 'mount'
-  | 'mount_setattr'
-  | 'move_mount'
-  | 'open_tree'
-  | 'openat2'
-  | 'pipe2'
-  | 'pivot_root'
-  | 'ppoll'
+  | 'pidfd_open'
   | 'prctl'
-  | 'prlimit64'
-  | 'readlinkat'
-  | 'renameat2'
-  | 'setfsgid'
-  | 'setfsuid'
-  | 'setgroups'
-  | 'setsockopt'
-  | 'setxattr'
-  | 'shutdown'
-  | 'socket'
-  | 'socketpair'
-  | 'splice'
-  | 'statx'
-  | 'symlinkat'
-  | 'syncfs'
-  | 'umount2'
-  | 'unlinkat'
-  | 'utimensat';
+  | 'prlimit64';
+
+/** src/host/calls/addon/numbers.h has the same. */
+type SystemCall =
+  | EntryCall
+  | NameCall
+  | XattrCall
+  | FileCall
+  | PipeCall
+  | MountCall
+  | RootCall
+  | SocketCall
+  | OptionCall
+  | RightsCall
+  | ProcessCall;
 
 /** Text gets its closing NUL, bytes do not: see cString(). `null` is a null pointer. */
 type Argument = number | bigint | string | NodeJS.TypedArray | null;
@@ -89,7 +62,6 @@ interface Addon {
   userNamespace(users: string, groups: string, denySetgroups: boolean): number;
 }
 
-/** Where the build puts the addon, relative to the source and to the bundle. */
 const CANDIDATES = ['../../../dist/kernel.node', './kernel.node'];
 
 function load(): Addon {
@@ -110,22 +82,17 @@ function load(): Addon {
 
 let loaded: Addon | undefined;
 
-/**
- * The addon. It is loaded at its first use, so that commands such as help work without it.
- * @throws KilnError E_INSTALLATION
- */
+/** Loaded at its first use, so that commands such as help work without it. @throws KilnError E_INSTALLATION */
 export function addon(): Addon {
   loaded ??= load();
   return loaded;
 }
 
-/** Makes a call; the result, or the negative errno. */
 export function tryCall(name: SystemCall, ...arguments_: readonly Argument[]): number {
   const { call, numbers } = addon();
   return call(numbers[name], ...arguments_);
 }
 
-/** Makes a call that may take long in a thread; the result, or the negative errno. */
 export function tryCallInThread(
   name: SystemCall,
   ...arguments_: readonly Argument[]
@@ -134,22 +101,19 @@ export function tryCallInThread(
   return callInThread(numbers[name], ...arguments_);
 }
 
-/** The result of a call, unless it is a negative errno. @throws SyscallError that names `subject` */
 export function checked(call: string, result: number, subject?: Buffer | string): number {
-  // The subject's text is made only on failure: making it takes as long as most calls.
   if (result < 0) throw new SyscallError(call, -result, subject?.toString());
   return result;
 }
 
 /*
- * Native calls on libuv's pool whose callers gave up because the other side hangs. Node joins its threads when
- * it ends, so a process with such a call cannot end normally before the other side answers.
+ * Native calls on libuv's pool whose callers gave up. Node joins its threads when it ends, so a process with
+ * such a call cannot end normally before the other side answers.
  */
 
 let abandoned = 0;
 let endsHard = false;
 
-/** Notes a call that goes on although its caller gave up: the process must end by process.exit(). */
 export function abandonCall(call: Promise<unknown>): void {
   abandoned++;
   const end = (): void => {
@@ -163,7 +127,6 @@ export function abandonCall(call: Promise<unknown>): void {
   });
 }
 
-/** Whether there are abandoned calls. If so, only process.exit() ends this process. */
 export function hasAbandonedCalls(): boolean {
   return abandoned > 0;
 }

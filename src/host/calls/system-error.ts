@@ -1,15 +1,11 @@
-/** Failures of the system (a full disk, a read-only mount, no memory) as errors that a person can act on. */
-
 import { accessSync, constants, existsSync } from 'node:fs';
 import { dirname } from 'node:path';
 import type { ErrorCode } from '../../error-codes.ts';
 import { KilnError } from '../../errors.ts';
 import { hasErrno, SyscallError } from './libc.ts';
 
-/** The code for a full disk. A confined child may be the one that reports it. */
 export const DISK_FULL = 'E_DISK_FULL';
 
-/** Whether the error, or one of its causes, is a write that found no room: ENOSPC, EDQUOT. */
 export function isDiskFull(error: unknown): boolean {
   for (let cause = error; cause instanceof Error; cause = cause.cause) {
     if (hasErrno(cause, 'ENOSPC', 'EDQUOT')) return true;
@@ -18,19 +14,16 @@ export function isDiskFull(error: unknown): boolean {
   return false;
 }
 
-/** Turns an error of work that writes to `directory` into E_DISK_FULL if the disk is full. */
 export function namingFullDisk(error: unknown, directory: string): unknown {
   if (!isDiskFull(error)) return error;
   return new KilnError(DISK_FULL, `no room is left for ${directory}`, {
     cause: error,
-    hint: '`kiln gc --max-size 10G` makes room; KILN_STATE may lie on another disk',
+    hint: ROOM,
   });
 }
 
-/** What an errno means for the person who runs kiln. */
 interface Meaning {
   readonly code: ErrorCode;
-  /** Follows “cannot open PATH: ”. */
   readonly reason: string;
   readonly hint: string;
 }
@@ -112,7 +105,6 @@ const MEANINGS: Readonly<Record<string, Meaning>> = {
 /** Errnos that the user or the host causes only if a path is named. Without a path, kiln made a mistake. */
 const NEED_PATH = new Set(['ENOENT', 'ENOTDIR', 'EISDIR', 'ELOOP', 'ENAMETOOLONG']);
 
-/** System calls in words. A call that is not listed is shown by its name. */
 const ACTIONS: Readonly<Record<string, string>> = {
   access: 'find',
   chmod: 'change the mode of',
@@ -141,7 +133,6 @@ const ACTIONS: Readonly<Record<string, string>> = {
   write: 'write',
 };
 
-/** A system call that failed, ours or Node's. */
 interface FailedCall {
   readonly call: string;
   readonly errno: string;
@@ -149,9 +140,8 @@ interface FailedCall {
 }
 
 /**
- * The error to show for `error`. A KilnError stays as it is; a failure of the system is put in words, with the
- * original as cause; undefined means that only a mistake in kiln explains the error. If clean-up failed after
- * the first error (SuppressedError), the first error counts.
+ * The error to show: a KilnError as it is, a failure of the system in words; undefined if only a mistake in
+ * kiln explains it. If clean-up failed after the first error (SuppressedError), the first one counts.
  */
 export function knownFailure(error: unknown): KilnError | undefined {
   if (error instanceof SuppressedError) return knownFailure(error.suppressed);
@@ -201,7 +191,6 @@ function inWords({ call, errno, path }: FailedCall, cause: unknown): KilnError |
   });
 }
 
-/** The hint depends on the path: `kiln gc` frees no space in /run or /sys. */
 function hintFor(path: string | undefined, { code, hint }: Meaning): string {
   const kernel = path !== undefined && /^\/(?:sys|proc)\//.test(path);
   if (kernel && (code === 'E_READ_ONLY' || code === 'E_PATH'))
@@ -211,10 +200,6 @@ function hintFor(path: string | undefined, { code, hint }: Meaning): string {
   return hint;
 }
 
-/**
- * {@link knownFailure}, and E_INTERNAL for everything else.
- * @param subject goes before the message of an internal error
- */
 export function asKilnError(error: unknown, subject?: string): KilnError {
   const known = knownFailure(error);
   if (known !== undefined) return known;
@@ -225,21 +210,23 @@ export function asKilnError(error: unknown, subject?: string): KilnError {
   });
 }
 
-/** One line that says why. For a schema's refusal it names the field and leaves the JSON out. */
+export function formatPath(path: readonly PropertyKey[]): string {
+  return path.reduce<string>((text, key) => {
+    if (typeof key === 'number') return `${text}[${key}]`;
+    return text === '' ? String(key) : `${text}.${String(key)}`;
+  }, '');
+}
+
 export function reasonLine(cause: Error): string {
   const { issues } = cause as { readonly issues?: unknown };
   if (!Array.isArray(issues)) return cause.message;
   const [issue] = issues as { readonly path?: readonly PropertyKey[]; readonly message?: string }[];
   if (issue === undefined) return 'it has not the right form';
-  const place = (issue.path ?? []).reduce<string>((text, key) => {
-    if (typeof key === 'number') return `${text}[${key}]`;
-    return text === '' ? String(key) : `${text}.${String(key)}`;
-  }, '');
+  const place = formatPath(issue.path ?? []);
   const more = issues.length > 1 ? ` (and ${issues.length - 1} more)` : '';
   return `${place === '' ? '' : `${place}: `}${issue.message ?? 'wrong'}${more}`.slice(0, 500);
 }
 
-/** The error for a caller whose working directory was deleted. */
 export function workingDirectoryGone(cause?: unknown): KilnError {
   return new KilnError('E_PATH', 'the working directory does not exist any more', {
     hint: 'change to another one: `cd /`',

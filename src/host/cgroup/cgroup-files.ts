@@ -1,45 +1,46 @@
-/**
- * Limits and accounts of the cgroups a process is in, on v1, v2 and hybrid hosts.
- * Sources: cgroups(7), the kernel's admin-guide/cgroup-v1 and admin-guide/cgroup-v2.
- */
+/** The cgroups of a process, on v1, v2 and hybrid hosts. Source: cgroups(7), the kernel's admin-guide. */
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { writeFile as writeFileInThread } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { KilnError } from '../../errors.ts';
 import { hasErrno } from '../calls/libc.ts';
-import { type CgroupHierarchy, knownHierarchies, pathOfGroup } from './cgroup.ts';
-import { type IoLimit, ioLimitFile, ioLimitLines, parseIoLimits } from './cgroup-io.ts';
-import { type CgroupUsage, readText, readUsage } from './cgroup-usage.ts';
-import { DELEGATED_GROUP, makePidsGroup, pidsGroup } from './own-cgroups.ts';
+import {
+  type CgroupHierarchy,
+  DELEGATED_GROUP,
+  knownHierarchies,
+  makePidsGroup,
+  pathOfGroup,
+  pidsGroup,
+} from './cgroup.ts';
+import {
+  type CgroupUsage,
+  type IoLimit,
+  ioLimitFile,
+  ioLimitLines,
+  parseIoLimits,
+  readText,
+  readUsage,
+  word,
+} from './cgroup-usage.ts';
 
-/**
- * A controller that kiln limits or reads. On v1, `cpuacct` is the accounting of `cpu`, and `blkio` is the name
- * of `io`.
- */
 type Controller = 'memory' | 'cpu' | 'cpuacct' | 'pids' | 'io' | 'blkio';
 
-/** Limits for a process and its children; an undefined one is left as it is. */
 export interface CgroupLimits {
-  /** Bytes. */
   readonly memory?: number;
   /** Processors' worth of time. */
   readonly cpus?: number;
-  /** Processes and threads. */
   readonly pids?: number;
-  /** One limit for each disk. */
   readonly io?: IoLimit[];
 }
 
-/** The period of cpu bandwidth control, microseconds: the kernel's default. */
+/** The kernel's default for cpu bandwidth control, microseconds. */
 const CPU_PERIOD = 100_000;
 
-/** A process's group in one hierarchy. */
 interface Group {
   readonly version: 1 | 2;
   readonly path: string;
 }
 
-/** The cgroups of one process, looked up once. */
 export class ProcessCgroups {
   readonly #hierarchies: readonly CgroupHierarchy[];
   readonly #lines: readonly string[];
@@ -50,7 +51,6 @@ export class ProcessCgroups {
     this.#lines = lines;
   }
 
-  /** @throws the error of reading /proc/PID/cgroup when the process is gone */
   static of(pid: number): ProcessCgroups {
     // The delegated group has no controllers; limits and accounts are on the group above it.
     const text = readFileSync(`/proc/${pid}/cgroup`, 'utf8').trim();
@@ -59,10 +59,9 @@ export class ProcessCgroups {
   }
 
   /**
-   * Makes the pids group for `id` ahead of time on v1 and moves the process into it. Moving takes ten
-   * milliseconds, because the kernel waits for all processors; this thread can do other work meanwhile.
-   * removeOwnCgroups() removes the group.
-   * @throws KilnError E_LIMIT
+   * Makes the pids group for `id` ahead of time on v1 and moves the process into it. That takes ten
+   * milliseconds, because the kernel waits for all processors; this thread can do other work meanwhile. @throws
+   * KilnError E_LIMIT
    */
   async prepare(pid: number, id: string): Promise<void> {
     const path = this.#newPidsGroup(id);
@@ -74,9 +73,8 @@ export class ProcessCgroups {
   }
 
   /**
-   * Sets limits for the group of the process. libvirt makes no pids group on v1, so kiln makes one for `id` and
-   * moves the process into it. removeOwnCgroups() removes the group.
-   * @throws KilnError E_LIMIT where one cannot be had
+   * Sets limits. libvirt makes no pids group on v1, so kiln makes one for `id` and moves the process into it;
+   * removeOwnCgroups() removes it. @throws KilnError E_LIMIT
    */
   limit(pid: number, id: string, limits: CgroupLimits): void {
     if (limits.memory !== undefined) this.#limitMemory(limits.memory);
@@ -85,7 +83,6 @@ export class ProcessCgroups {
     for (const limit of limits.io ?? []) this.#limitIo(limit);
   }
 
-  /** @param id as it was given to {@link limit} */
   usage(id: string): CgroupUsage {
     const memory = this.#group('memory');
     return readUsage({
@@ -96,10 +93,6 @@ export class ProcessCgroups {
     });
   }
 
-  /**
-   * The limits in force, read back from the kernel's files. Resources without a limit are left out.
-   * @param id as it was given to {@link limit}
-   */
   limits(id: string): CgroupLimits {
     const text = (group: Group | undefined, name: string) =>
       group === undefined ? undefined : readText(join(group.path, name))?.trim();
@@ -126,13 +119,20 @@ export class ProcessCgroups {
     };
   }
 
-  /** Bytes the group of the process holds right now, page cache included; undefined where the kernel does not tell. */
   memoryBytes(): number | undefined {
     const group = this.#nearest('memory', 'memory.current', 'memory.usage_in_bytes');
     if (group === undefined) return undefined;
     const file = group.version === 2 ? 'memory.current' : 'memory.usage_in_bytes';
     const bytes = Number(readText(join(group.path, file)));
     return Number.isNaN(bytes) ? undefined : bytes;
+  }
+
+  /** Files in tmpfs file systems, and other shared memory, of the group and those below. */
+  sharedBytes(): number | undefined {
+    const group = this.#nearest('memory', 'memory.stat', 'memory.stat');
+    if (group === undefined) return undefined;
+    const text = readText(join(group.path, 'memory.stat'));
+    return word(text, group.version === 2 ? 'shmem' : 'total_shmem');
   }
 
   #limitMemory(bytes: number): void {
@@ -183,7 +183,6 @@ export class ProcessCgroups {
     return this.#hierarchy('blkio') === undefined ? 'io' : 'blkio';
   }
 
-  /** Makes the v1 group for `id`; undefined where none is needed or the process is in it already. */
   #newPidsGroup(id: string): string | undefined {
     const path = this.#pidsGroup(id);
     if (path === undefined || this.#group('pids')?.path === path) return undefined;
@@ -191,7 +190,6 @@ export class ProcessCgroups {
     return path;
   }
 
-  /** The group that kiln makes for `id`, on v1. */
   #pidsGroup(id: string): string | undefined {
     const hierarchy = this.#hierarchy('pids');
     if (hierarchy?.version !== 1) return undefined;
@@ -221,9 +219,9 @@ export class ProcessCgroups {
   }
 
   /**
-   * The nearest group, from the process's own upwards, that has the controller's file. On v2 a leaf may lack a
-   * controller that its parent, the domain's group, has. (systemd-machined's scope has `pids`, which libvirt
-   * does not pass on.)
+   * The nearest group, from the process's own upwards, with the controller's file. On v2 a leaf may lack a
+   * controller that the domain's group has: systemd-machined's scope has `pids`, which libvirt does not pass
+   * on.
    */
   #nearest(controller: Controller, v2File: string, v1File: string): Group | undefined {
     const group = this.#group(controller);
@@ -258,7 +256,6 @@ function write(directory: string, name: string, value: number | string): void {
 function limitError(name: string, value: number | string, cause: unknown): KilnError {
   return new KilnError('E_LIMIT', `${name} cannot be set to ${value}`, {
     cause,
-    // EBUSY: the sandbox's init already uses more than this limit.
     hint: hasErrno(cause, 'EBUSY')
       ? 'that is less than an empty sandbox takes'
       : 'the kernel takes another value: see the limits in docs/sandboxes.md',
@@ -267,7 +264,7 @@ function limitError(name: string, value: number | string, cause: unknown): KilnE
 
 function tryWrite(directory: string, name: string, value: number): void {
   try {
-    writeFileSync(join(directory, name), String(value));
+    write(directory, name, value);
   } catch {
     // Some kernels lack the file, for example those without swap accounting.
   }

@@ -1,44 +1,40 @@
-import { readFileSync } from 'node:fs';
+import { chownSync, mkdirSync, readdirSync, readFileSync, rmdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { KilnError } from '../../errors.ts';
+import { hasErrno } from '../calls/libc.ts';
+import { readText } from './cgroup-usage.ts';
 
-/** One mounted cgroup hierarchy. */
 export interface CgroupHierarchy {
   readonly path: string;
   /**
-   * The group that is visible at `path`, relative to this process's cgroup namespace: `/` for the root of the
-   * namespace, `/a` below it, `/..` above it (cgroup_namespaces(7)).
+   * The group at `path`, seen from this process's cgroup namespace: `/` for its root, `/a` below, `/..` above
+   * it (cgroup_namespaces(7)).
    */
   readonly root: string;
-  /** 1: a hierarchy of cgroup v1 with its controllers; 2: the unified one. */
   readonly version: 1 | 2;
   /** v1: as mounted (`cpu`, `cpuacct`, `name=systemd`); v2: what cgroup.controllers offers. */
   readonly controllers: readonly string[];
 }
 
-/**
- * `unified`: cgroup v2 only. `legacy`: v1 only. `hybrid`: v1 with controllers, and v2 beside it.
- * `none`: nothing mounted.
- */
+/** `hybrid`: v1 with controllers, and v2 beside it. `none`: nothing mounted. */
 export type CgroupMode = 'unified' | 'legacy' | 'hybrid' | 'none';
 
-/** Options of a v1 mount that are not names of controllers (cgroups(7)). */
 const V1_OPTIONS = new Set(['rw', 'ro', 'clone_children', 'noprefix', 'xattr', 'cpuset_v2_mode']);
 
-/** A field of mountinfo, where blanks, line breaks and backslashes are octal numbers (proc_pid_mountinfo(5)). */
+/** Blanks, line breaks and backslashes of mountinfo are octal numbers (proc_pid_mountinfo(5)). */
 export function unescapeOctal(field: string): string {
   return field.replace(/\\([0-7]{3})/g, (_, octal: string) =>
     String.fromCharCode(Number.parseInt(octal, 8)),
   );
 }
 
-/** The cgroup hierarchies in the text of a mountinfo file (proc_pid_mountinfo(5)). */
 export function parseCgroupMounts(mountinfo: string): CgroupHierarchy[] {
   const found = new Map<string, CgroupHierarchy>();
   for (const line of mountinfo.split('\n')) {
     // 36 35 98:0 /root /mountpoint rw,noatime shared:1 - type source rw,superoptions
     const [left, right] = line.split(' - ');
-    const [, , , root = '/', point = ''] = (left ?? '').split(' ').map(unescapeOctal);
-    const path = point;
+    const [, , , root = '/', path = ''] = (left ?? '').split(' ').map(unescapeOctal);
     const [type, , options] = right?.split(' ') ?? [];
     if (type === 'cgroup2') found.set(path, { path, root, version: 2, controllers: [] });
     if (type !== 'cgroup') continue;
@@ -50,18 +46,12 @@ export function parseCgroupMounts(mountinfo: string): CgroupHierarchy[] {
   return [...found.values()];
 }
 
-/** A group's path as a number of steps up from the root of the cgroup namespace, and names down from there. */
 function steps(path: string): { readonly up: number; readonly down: readonly string[] } {
   const names = path.split('/').filter((name) => name !== '');
   const up = names.findIndex((name) => name !== '..');
   return up < 0 ? { up: names.length, down: [] } : { up, down: names.slice(up) };
 }
 
-/**
- * The path of a group in a mounted hierarchy. Undefined where the mount shows another part of the tree, as in
- * some containers.
- * @param group as /proc/PID/cgroup has it
- */
 export function pathOfGroup(
   { path, root }: Pick<CgroupHierarchy, 'path' | 'root'>,
   group: string,
@@ -77,30 +67,19 @@ export function cgroupHierarchies(): CgroupHierarchy[] {
   const mounts = parseCgroupMounts(readFileSync('/proc/self/mountinfo', 'utf8'));
   return mounts.map((mount) => {
     if (mount.version === 1) return mount;
-    const text = controllersOf(mount.path);
+    const text = readText(`${mount.path}/cgroup.controllers`) ?? '';
     return { ...mount, controllers: text.split(/\s+/).filter((word) => word !== '') };
   });
 }
 
-function controllersOf(path: string): string {
-  try {
-    return readFileSync(`${path}/cgroup.controllers`, 'utf8');
-  } catch {
-    return '';
-  }
-}
-
 let known: readonly CgroupHierarchy[] | undefined;
 
-/**
- * The hierarchies, read once: they do not change while a process lives, and a host's mount table can be long.
- */
+/** Read once: they do not change, and a host's mount table can be long. */
 export function knownHierarchies(): readonly CgroupHierarchy[] {
   known ??= cgroupHierarchies();
   return known;
 }
 
-/** What the mounted hierarchies amount to. */
 export function cgroupMode(hierarchies: readonly CgroupHierarchy[]): CgroupMode {
   const v2 = hierarchies.some(({ version }) => version === 2);
   const v1 = hierarchies.some(
@@ -109,4 +88,107 @@ export function cgroupMode(hierarchies: readonly CgroupHierarchy[]): CgroupMode 
   );
   if (v1) return v2 ? 'hybrid' : 'legacy';
   return v2 ? 'unified' : 'none';
+}
+
+/*
+ * Cgroups that kiln makes where libvirt makes none, one for each sandbox. Sources: the kernel's
+ * admin-guide/cgroup-v1/pids and cgroup-v2 ("Delegation"), systemd's CONTAINER_INTERFACE.
+ */
+
+const PARENT = 'kiln';
+
+/** On hosts with v2 only: the group below the sandbox's own that the sandbox's systemd divides. */
+export const DELEGATED_GROUP = 'kiln-boot';
+
+/** What a group's new owner writes to (cgroup-v2, "Model of Delegation"). */
+const HANDED_OVER = ['', 'cgroup.procs', 'cgroup.threads', 'cgroup.subtree_control'];
+
+/** Milliseconds that killed processes may take to leave. */
+const REMOVE_MS = 2000;
+const PAUSE_MS = 10;
+
+export function pidsGroup(hierarchy: string, id: string): string {
+  return join(hierarchy, PARENT, id);
+}
+
+export function makePidsGroup(path: string): void {
+  for (let attempt = 1; ; attempt++) {
+    try {
+      mkdirSync(path, { recursive: true });
+      return;
+    } catch (error) {
+      if (!hasErrno(error, 'ENOENT') || attempt === 10) throw error;
+    }
+  }
+}
+
+/**
+ * Moves a process into a new group of the unified hierarchy that `owner` may divide, for systemd in a sandbox.
+ * It has no controllers: limits stay on the group above. The process makes its cgroup namespace afterwards, so
+ * that this begins there. @throws KilnError E_NO_CGROUP2
+ */
+export function delegateCgroup(pid: number, id: string, owner: number): void {
+  const hierarchies = knownHierarchies();
+  const unified = hierarchies.find(({ version }) => version === 2);
+  const hybrid = cgroupMode(hierarchies) === 'hybrid';
+  if (unified === undefined) {
+    throw new KilnError('E_NO_CGROUP2', 'this host has no unified cgroup hierarchy', {
+      hint: 'mount it beside the others: mkdir /sys/fs/cgroup/unified && mount -t cgroup2 cgroup2 /sys/fs/cgroup/unified',
+    });
+  }
+  const own = hybrid ? join(unified.path, PARENT, id) : pathOfGroup(unified, unifiedPath(pid));
+  if (own === undefined) {
+    throw new KilnError('E_NO_CGROUP2', `the sandbox’s cgroup is not seen below ${unified.path}`, {
+      hint: 'in a container: start it with a cgroup namespace of its own (podman: --cgroupns private)',
+    });
+  }
+  const group = hybrid ? own : join(own, DELEGATED_GROUP);
+  try {
+    mkdirSync(group, { recursive: true });
+    for (const name of HANDED_OVER) chownSync(join(group, name), owner, owner);
+    writeFileSync(join(group, 'cgroup.procs'), String(pid));
+  } catch (cause) {
+    throw new KilnError('E_NO_CGROUP2', `no cgroup can be made for the sandbox: ${group}`, {
+      cause,
+      hint: 'is it mounted read-only, as in a container?',
+    });
+  }
+}
+
+/** Removes the groups of `id`, whose processes must be dying, and parents that are empty. Missing ones are fine. */
+export async function removeOwnCgroups(id: string): Promise<void> {
+  const hierarchies = knownHierarchies();
+  const hybrid = cgroupMode(hierarchies) === 'hybrid';
+  for (const { path, version, controllers } of hierarchies) {
+    if (version === 1 ? !controllers.includes('pids') : !hybrid) continue;
+    const parent = join(path, PARENT);
+    for (let left = REMOVE_MS; !removeGroups(join(parent, id)); left -= PAUSE_MS) {
+      if (left <= 0) throw new KilnError('E_STATE', `${join(parent, id)} is in use`);
+      await sleep(PAUSE_MS);
+    }
+    try {
+      rmdirSync(parent);
+    } catch (error) {
+      if (!hasErrno(error, 'ENOENT', 'EBUSY', 'ENOTEMPTY')) throw error;
+    }
+  }
+}
+
+function unifiedPath(pid: number): string {
+  const lines = readFileSync(`/proc/${pid}/cgroup`, 'utf8').split('\n');
+  return lines.find((line) => line.startsWith('0::'))?.slice('0::'.length) ?? '/';
+}
+
+function removeGroups(group: string): boolean {
+  try {
+    for (const entry of readdirSync(group, { withFileTypes: true })) {
+      if (entry.isDirectory() && !removeGroups(join(group, entry.name))) return false;
+    }
+    rmdirSync(group);
+    return true;
+  } catch (error) {
+    if (hasErrno(error, 'ENOENT')) return true;
+    if (hasErrno(error, 'EBUSY')) return false;
+    throw error;
+  }
 }

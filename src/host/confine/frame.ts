@@ -1,19 +1,16 @@
-/**
- * Messages between kiln and a confined child: a little-endian 32-bit length, then that many bytes of JSON. Both
- * directions use this format, and the reader trusts nothing.
- */
+/** A message is a little-endian 32-bit length, then JSON. The reader trusts nothing. */
 import { defined } from '../../defined.ts';
 import { isErrorCode } from '../../error-codes.ts';
 import { KilnError } from '../../errors.ts';
 import { DISK_FULL, isDiskFull, knownFailure, reasonLine } from '../calls/system-error.ts';
 import type { FlatError } from './task.ts';
 
-/** No message may be longer, bytes. A package of 100,000 files takes about 35 MB. */
+/** Bytes. A package of 100,000 files takes about 35 MB. */
 const MAX_FRAME = 256 * 1024 * 1024;
 
 const HEADER = 4;
 
-/** One message as bytes. JSON.stringify escapes lone surrogates, so any string survives. */
+/** JSON.stringify escapes lone surrogates, so any string survives. */
 export function encodeFrame(value: unknown): Buffer {
   const body = Buffer.from(JSON.stringify(value));
   if (body.length > MAX_FRAME) {
@@ -25,26 +22,19 @@ export function encodeFrame(value: unknown): Buffer {
   return frame;
 }
 
-/** Cuts a stream of bytes into messages. */
 export class FrameDecoder {
   #chunks: Buffer[] = [];
   #held = 0;
   readonly #longest: number;
 
-  /** @param longest bytes that a message may have */
   constructor(longest: number = MAX_FRAME) {
     this.#longest = longest;
   }
 
-  /** Bytes of a message that has not ended yet. */
   get pending(): number {
     return this.#held;
   }
 
-  /**
-   * Takes the next bytes and yields each message that is now whole.
-   * @throws KilnError E_CONFINE_PROTOCOL for a message that is too long or no JSON.
-   */
   *push(chunk: Buffer): Generator<unknown> {
     this.#chunks.push(chunk);
     this.#held += chunk.length;
@@ -60,7 +50,6 @@ export class FrameDecoder {
     }
   }
 
-  /** Bytes the next message takes with its header; Infinity while the header is not all here. */
   #wanted(): number {
     if (this.#held < HEADER) return Number.POSITIVE_INFINITY;
     if (this.#chunks[0]!.length < HEADER) this.#chunks = [Buffer.concat(this.#chunks)];
@@ -81,13 +70,9 @@ export class FrameDecoder {
   }
 }
 
-/* Errors across the pipe: the child flattens them, and the parent rebuilds them without trusting a field. */
-
-/** Longer messages are cut: nobody reads more. */
 const MAX_TEXT = 4096;
 const MAX_CAUSES = 8;
 
-/** An error as plain data. An error that is not a KilnError is a bug, so its stack is included. */
 export function flattenError(error: unknown): FlatError {
   const causes: string[] = [];
   for (
@@ -113,7 +98,7 @@ export function flattenError(error: unknown): FlatError {
   };
 }
 
-/** Rebuilds the error that {@link flattenError} made. Fields of another form are replaced or cut. */
+/** What {@link flattenError} made. Fields of another form are replaced or cut. */
 export function rebuildError(value: unknown): KilnError {
   const flat = (typeof value === 'object' && value !== null ? value : {}) as Partial<FlatError>;
   const code = isErrorCode(flat.code) ? flat.code : 'E_CONFINE_PROTOCOL';
@@ -129,7 +114,6 @@ export function rebuildError(value: unknown): KilnError {
   });
 }
 
-/** The same error with the file's name in front. */
 export function aboutFile(file: string, error: KilnError): KilnError {
   return new KilnError(error.code, `${file}: ${error.message}`, {
     hint: error.hint,
@@ -138,7 +122,6 @@ export function aboutFile(file: string, error: KilnError): KilnError {
   });
 }
 
-/** Text without characters that control a terminal. */
 function printable(text: unknown): string {
   return String(text ?? 'no reason given')
     .slice(0, MAX_TEXT)

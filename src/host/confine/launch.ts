@@ -1,4 +1,3 @@
-/** Starts the confined child: a Node in its own namespaces, with ids that nobody else uses. */
 import type { ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import { closeSync, statSync } from 'node:fs';
@@ -21,39 +20,32 @@ import { packageRoot } from '../state/paths.ts';
 import { USER_NAMESPACE_FD } from './task.ts';
 
 /**
- * Ids of confined children on the host: 0x70000000 and the next 65536. systemd's UIDS-GIDS document leaves them
- * unused, and sandbox/id-range.ts reserves them. Children share them: each has a user and pid namespace of its
- * own, and none lives long.
+ * systemd's UIDS-GIDS document leaves these ids of the host unused; src/sandbox/domain/reservation.ts reserves them. Children
+ * share them: each has a user and pid namespace of its own.
  */
 const ID_BASE = 1879048192;
 const ID_COUNT = 65536;
 
 /**
- * Capabilities for unpacking as root of the namespace. SYS_ADMIN is needed only until the child has changed its
- * root; afterwards its filter refuses every call that SYS_ADMIN allows.
+ * The child unpacks as root of the namespace. It needs SYS_ADMIN only until it has changed its root; then its
+ * filter refuses all that SYS_ADMIN allows.
  */
 const CAPABILITIES = ['chown', 'dac_override', 'fowner', 'fsetid', 'setfcap', 'sys_admin'];
 
 /** V8's heap, MiB: headers become objects there; payloads never do. */
 const HEAP_MB = 768;
 
-/** What {@link launchConfined} starts the child with. */
 export interface LaunchOptions {
-  /** The task's name is an argument of the command line, so that `ps` shows it. */
   readonly task: string;
-  /** A directory that becomes the child's root, writable with real owners. Needs root. */
   readonly destination?: string | undefined;
-  /** Descriptors for the child. The caller closes its own copies. */
   readonly fds: readonly number[];
-  /** The program to run, for a table of tasks other than src/programs/confined.ts. */
   readonly entry?: string | undefined;
 }
 
 /**
- * Starts the child. It waits for a request on its stdin; replies come on `stdio[3]`.
- *
- * The process that kiln sees is util-linux's unshare. Killing it kills the child, which is pid 1 of its own pid
- * namespace, and everything in that namespace. The kernel kills it when kiln dies.
+ * Starts the child, which waits for a request on its stdin and replies on `stdio[3]`. kiln sees util-linux's
+ * unshare: killing it kills the child, pid 1 of its own pid namespace, and everything in that; the kernel kills
+ * it when kiln dies.
  */
 export function launchConfined(options: LaunchOptions): ChildProcess {
   const opened: number[] = [];
@@ -91,7 +83,7 @@ export function launchConfined(options: LaunchOptions): ChildProcess {
   }
 }
 
-/** Root gets the reserved range. Other users can only map their own id, and have no destination. */
+/** Other users can only map their own id, and have no destination. */
 function mapping(own = 0) {
   return process.geteuid?.() === 0
     ? { inside: 0, outside: ID_BASE, count: ID_COUNT }
@@ -121,7 +113,6 @@ function confinedCommand(path: string, task: string): string[] {
   return [...prefix, 'nsenter', ...enter, ...restrict, ...isolate, ...child];
 }
 
-/** Kills what is left of the child, and waits until no process of it holds the reply pipe. */
 export async function stopConfined(child: ChildProcess): Promise<void> {
   if (child.pid === undefined) return;
   child.kill('SIGKILL');
@@ -132,31 +123,19 @@ export async function stopConfined(child: ChildProcess): Promise<void> {
   if (child.exitCode === null && child.signalCode === null) await once(child, 'exit');
 }
 
-/*
- * The path of the confined child's program. Only this module knows the layout of source and bundle
- * (scripts/build.ts makes dist/confined.cjs from src/programs/confined.ts).
- */
-
-/** Absolute path of the module that the child runs. */
 function confinedEntry(): string {
   const here = import.meta.url;
   const entry = here.endsWith('.ts') ? '../../programs/confined.ts' : './confined.cjs';
   return fileURLToPath(new URL(entry, here));
 }
 
-/*
- * Lets the confined child read its own program. The child's ids own no file of the host, and a checkout in
- * root's home may be readable by root alone.
- */
-
-/** Where the child finds its program in its mount namespace; the child needs nothing of /run. */
 const PLACE = '/run';
 
 /**
- * Root runs this in a mount namespace that ends with the child: $1 is kiln, $2 Node, $3 the child's ids. The
- * mounts are ID-mapped (X-mount.idmap of mount(8)), so that the child can read what only the owner may read. A
- * file system that takes no ID map (an overlay) is mounted as it is, and the rights of others count; then only
- * folders inside kiln's folder are mounted, since kiln's folder itself may be closed to others.
+ * The child's ids own no file of the host, and a checkout in root's home may be readable by root alone. So root
+ * runs this in a mount namespace that ends with the child: $1 is kiln, $2 Node, $3 the child's ids. The mounts
+ * are ID-mapped (X-mount.idmap of mount(8)). A file system that takes no ID map (an overlay) is mounted as it
+ * is, and only folders inside kiln's own, which may be closed to others.
  */
 const BIND = `set -e
 mapped() {
@@ -178,18 +157,15 @@ shift 3
 # The shell has put variables of its own into the environment.
 exec env -i PATH="$PATH" "$@"`;
 
-/** How to start a program of kiln's as ids that own no file. */
 interface Passage {
-  /** Words to put before the command that runs `entry` with `node`; empty where others may read both. */
   readonly prefix: readonly string[];
   readonly node: string;
   readonly entry: string;
 }
 
 /**
- * The way to `entry`, a module below kiln's own folder, and to the Node that runs it. Takes a few stat calls
- * where everybody may read them, and five milliseconds of the child's start elsewhere.
- * @param ids the child's ids on the host, as the first one and how many
+ * How ids that own no file start `entry`, a module of kiln's. Takes five milliseconds where not everybody may
+ * read it.
  * @public test/confine/passage.test.ts calls it by name in a process of its own
  */
 export function passageTo(
@@ -207,7 +183,6 @@ export function passageTo(
   };
 }
 
-/** Whether everybody may read `file`, including passing all folders above it. */
 function mayRead(file: string): boolean {
   if ((statSync(file).mode & 0o004) === 0) return false;
   for (let path = dirname(file); ; path = dirname(path)) {

@@ -1,44 +1,37 @@
 /**
- * A queue of work for several confined children. Each has a socket of its own, and gets its next piece of work
- * when it has answered for the last one.
- *
+ * Work for several confined children, each with a socket of its own.
  * A child that was taken over by a file can answer wrongly for all its later work, but not for work of another
  * child. Files that must not affect each other need a queue each.
  */
+
+import type { ChildProcess } from 'node:child_process';
 import { KilnError } from '../../errors.ts';
 import { awaitedLater, deferred } from '../../promise.ts';
 import { closeDescriptor } from '../calls/descriptor.ts';
 import { hasErrno } from '../calls/libc.ts';
+import { unixPacketPair } from '../sockets/unix-socket.ts';
 import { span } from '../trace/trace.ts';
 import { aboutFile, rebuildError } from './frame.ts';
-import { takeQueueChild } from './queue-child.ts';
-import { ConfinedChild, type ConfinedStart, checked } from './run.ts';
+import { type LaunchOptions, launchConfined } from './launch.ts';
+import { ConfinedChild, type ConfinedStart, checked, unasked } from './run.ts';
 import { type HandedWork, sendWork } from './task.ts';
 
 export interface QueueOptions<Work, Output> extends Omit<ConfinedStart, 'fds'> {
-  /** How many at most. */
   readonly children: number;
-  /** The next piece of work is taken when a child has room for it. */
   readonly works: AsyncIterable<Work>;
-  /** How many pieces of work a child has waiting beside the one it works on. */
   readonly ahead: number;
-  /** The name for errors of the child about this work. */
   readonly name: (work: Work) => string;
-  /** Opens the files of the work. The queue closes them. @throws KilnError that is the result of this work */
+  /** The queue closes the files. @throws KilnError that is the result of this work */
   readonly open: (work: Work) => HandedWork;
-  /** Turns the child's answer, which is untrusted, into an Output or throws. */
   readonly take: (value: unknown, work: Work) => Output;
-  /** The output for work that failed, in the child or before. */
   readonly fail: (error: KilnError, work: Work) => Output;
-  /** Called with each message of a working child; untrusted. */
   readonly onMessage?: ((value: unknown, work: Work) => void) | undefined;
 }
 
 /**
- * Has confined children do a queue of work, and yields what comes of each in no particular order. All
- * children are dead when the iteration ends, whichever way it ends. A limit on time (`wallMs`) is for one piece of work.
- * @throws what `works` throws; what {@link runConfined} throws, with the name of the work; the signal's
- *   reason
+ * Yields what comes of each piece, in no particular order. All children are dead when the iteration ends in any
+ * way. `wallMs` is for one piece.
+ * @throws what `works` throws; what {@link runConfined} throws, with the name of the work; the signal's reason
  */
 export async function* runQueue<Work, Output>(
   options: QueueOptions<Work, Output>,
@@ -59,7 +52,6 @@ class Worker<Work, Output> implements AsyncDisposable {
   readonly #works: AsyncIterator<Work>;
   readonly #child: ConfinedChild;
   readonly #socket: number;
-  /** The work that the child has; the first piece is the one that it works on. */
   readonly #sent: Work[] = [];
   readonly #unopened: Output[] = [];
   #isOver = false;
@@ -78,12 +70,7 @@ class Worker<Work, Output> implements AsyncDisposable {
     try {
       for await (const reply of this.#child.replies()) {
         const [work] = this.#sent;
-        if (work === undefined) {
-          throw new KilnError(
-            'E_CONFINE_PROTOCOL',
-            'a confined process answered a question that kiln did not ask',
-          );
-        }
+        if (work === undefined) throw unasked();
         this.#child.again();
         if (reply.type === 'answered') yield this.#answered(work, reply);
         else this.#check(() => this.#options.onMessage?.(reply.value, work));
@@ -97,7 +84,6 @@ class Worker<Work, Output> implements AsyncDisposable {
     yield* this.#unopened;
   }
 
-  /** Sends the child as much work as it has room for, until there is no more. */
   async #feed(): Promise<void> {
     for (;;) {
       while (this.#sent.length > this.#options.ahead) await this.#onRoom.promise;
@@ -123,7 +109,6 @@ class Worker<Work, Output> implements AsyncDisposable {
     try {
       sendWork(this.#socket, opened);
     } catch (error) {
-      // The child died; its replies report that.
       if (!hasErrno(error, 'EPIPE', 'ECONNRESET')) throw error;
     } finally {
       for (const fd of opened.fds) closeDescriptor(fd);
@@ -146,7 +131,6 @@ class Worker<Work, Output> implements AsyncDisposable {
     return checked(this.#options.task, take);
   }
 
-  /** An error of the child, with the name of the work that it had. */
   #named(error: unknown): unknown {
     const [work] = this.#sent;
     if (work === undefined || !(error instanceof KilnError)) return error;
@@ -154,7 +138,6 @@ class Worker<Work, Output> implements AsyncDisposable {
     return aboutFile(this.#options.name(work), error);
   }
 
-  /** Tells the child that no more work will come. */
   #end(): void {
     if (this.#isOver) return;
     this.#isOver = true;
@@ -170,9 +153,8 @@ class Worker<Work, Output> implements AsyncDisposable {
 type Source<Value> = AsyncGenerator<Value, void, undefined>;
 
 /**
- * Merges several iterations into one, in the order in which values arrive. When one fails, or the caller stops
- * early, the others are aborted and have ended before this ends.
- * @param start Makes the iterations; they must heed the signal it is given.
+ * Merges iterations, in the order in which values arrive. When one fails, or the caller stops early, the others
+ * are aborted by the signal and have ended before this ends.
  */
 async function* mergeIterations<Value>(
   start: (signal: AbortSignal) => readonly Source<Value>[],
@@ -183,7 +165,6 @@ async function* mergeIterations<Value>(
   const sources = start(signal);
   const waiting = new Map<number, Promise<{ from: number; step: IteratorResult<Value, void> }>>();
   const ask = (from: number) => {
-    // A source that fails while the caller is busy is reported by the next call.
     const next = awaitedLater(sources[from]!.next().then((step) => ({ from, step })));
     waiting.set(from, next);
   };
@@ -199,5 +180,64 @@ async function* mergeIterations<Value>(
   } finally {
     own.abort();
     await Promise.allSettled(sources.map((source) => source.return()));
+  }
+}
+
+/*
+ * Spare children are kept for queues, because starting one takes as long as reading hundreds of packages. A spare
+ * child has its code loaded and has read no input; it serves one queue and ends with it.
+ */
+
+interface QueueChild {
+  readonly process: ChildProcess;
+  readonly socket: number;
+}
+
+const tasks = new Map<string, { readonly spare: QueueChild[]; inUse: number; most: number }>();
+
+function takeQueueChild(options: Omit<LaunchOptions, 'fds'>): QueueChild {
+  const { task, destination, entry } = options;
+  if (destination !== undefined || entry !== undefined) return start(options);
+  const of = tasks.get(task) ?? { spare: [], inUse: 0, most: 0 };
+  tasks.set(task, of);
+  const child = of.spare.shift() ?? start({ task });
+  of.inUse++;
+  of.most = Math.max(of.most, of.inUse);
+  // The queue waits for the exit as well, so the next queue sees the child counted off.
+  child.process.once('exit', () => of.inUse--);
+  return child;
+}
+
+/** As many as were needed at the same time before. A failure is reported by the call that needs the child. */
+export function startQueueChildren(): void {
+  for (const [task, { spare, most }] of tasks) {
+    while (spare.length < most) {
+      let child: QueueChild;
+      try {
+        child = start({ task });
+      } catch {
+        return;
+      }
+      spare.push(child);
+      const forget = () => {
+        const at = spare.indexOf(child);
+        if (at === -1) return;
+        spare.splice(at, 1);
+        closeDescriptor(child.socket);
+      };
+      child.process.once('exit', forget).on('error', forget);
+    }
+  }
+}
+
+function start(options: Omit<LaunchOptions, 'fds'>): QueueChild {
+  const [socket, theirs] = unixPacketPair();
+  try {
+    return { process: launchConfined({ ...options, fds: [theirs] }), socket };
+  } catch (error) {
+    closeDescriptor(socket);
+    throw error;
+  } finally {
+    closeDescriptor(theirs);
   }
 }

@@ -1,4 +1,3 @@
-/** Runs work on untrusted bytes in a confined child, and checks what the child answers. */
 import type { ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import type { Readable } from 'node:stream';
@@ -9,33 +8,23 @@ import { encodeFrame, FrameDecoder, rebuildError } from './frame.ts';
 import { launchConfined, stopConfined } from './launch.ts';
 import { type ConfinedLimits, type ConfinedRequest, defaultLimits } from './task.ts';
 
-/* A confined child as its parent sees it. */
-
-/** Bytes of the child's stderr kept for an error message. */
 const MAX_LOG = 8192;
 
-/** What a child is started for. */
 export interface ConfinedStart {
-  /** A name of the table in src/programs/confined.ts. */
   readonly task: string;
-  /** JSON for the task. */
   readonly input: unknown;
-  /** An existing directory that becomes the child's root; files get the owners the child gives. */
   readonly destination?: string | undefined;
   readonly limits?: Partial<ConfinedLimits>;
-  /** Bytes that one message of the child may have; a package with all its files fits by default. */
   readonly longestMessage?: number;
   readonly signal?: AbortSignal | undefined;
-  /** A program that calls serveConfined with its own tasks; default src/programs/confined.ts. */
   readonly entry?: string;
 }
 
-/** What a working child says. Nothing of it is checked yet. */
 type ChildReply =
   | { readonly type: 'message'; readonly value: unknown }
   | { readonly type: 'answered'; readonly value?: unknown; readonly error?: unknown };
 
-/** The child is killed when its time is up or the caller gives up. Disposing waits until it is dead. */
+/** Killed when its time is up or the caller gives up. Disposing waits until it is dead. */
 export class ConfinedChild implements AsyncDisposable {
   readonly #child: ChildProcess;
   readonly #start: ConfinedStart;
@@ -44,10 +33,6 @@ export class ConfinedChild implements AsyncDisposable {
   #log = '';
   #reason: unknown;
 
-  /**
-   * @param child launched for the task, and with the destination; nobody has told it anything
-   * @param fdCount how many open files it has; of a queue one, the socket by which work comes
-   */
   constructor(start: ConfinedStart, child: ChildProcess, fdCount: number) {
     const { input, destination, signal } = start;
     this.#start = start;
@@ -70,18 +55,15 @@ export class ConfinedChild implements AsyncDisposable {
     child.stdin?.end(encodeFrame(request));
   }
 
-  /** Starts the child's time limit anew. */
   again(): void {
     this.#timer.refresh();
   }
 
-  /** Kills the child; its replies end with this reason. */
   fail(why: unknown): void {
     this.#reason ??= why;
     this.#child.kill('SIGKILL');
   }
 
-  /** The child's messages until it is done. @throws the error it ended with; see {@link runConfined} */
   async *replies(): AsyncGenerator<ChildReply, void, undefined> {
     const decoder = new FrameDecoder(this.#start.longestMessage);
     const pipe = this.#child.stdio[3] as Readable;
@@ -126,10 +108,6 @@ function takeReply(value: unknown): Record<string, unknown> {
   throw new KilnError('E_CONFINE_PROTOCOL', 'a confined child sent an unknown reply');
 }
 
-/**
- * The result of `take` on something that a child for `task` sent.
- * @throws KilnError E_CONFINE_PROTOCOL where it throws
- */
 export function checked<Result>(task: string, take: () => Result): Result {
   try {
     return take();
@@ -137,28 +115,26 @@ export function checked<Result>(task: string, take: () => Result): Result {
     if (cause instanceof KilnError) throw cause;
     const message = `the confined child for '${task}' sent what it must not send`;
     const hint = 'the file is probably broken or hostile';
-    throw new KilnError('E_CONFINE_PROTOCOL', message, { cause: shortCause(cause), hint });
+    const why = cause instanceof Error ? reasonLine(cause).slice(0, 500) : String(cause);
+    throw new KilnError('E_CONFINE_PROTOCOL', message, { cause: new Error(why), hint });
   }
 }
 
-/** A schema's refusal in one line: the refused value may be megabytes long. */
-function shortCause(cause: unknown): Error {
-  return new Error(cause instanceof Error ? reasonLine(cause).slice(0, 500) : String(cause));
+export function unasked(): KilnError {
+  const message = 'a confined process answered a question that kiln did not ask';
+  return new KilnError('E_CONFINE_PROTOCOL', message);
 }
 
 export interface ConfinedOptions<Output> extends ConfinedStart {
-  /** Turns a message of the child, which is untrusted, into an Output or throws. */
   readonly validate: (value: unknown) => Output;
-  /** Open files for the child. The caller closes its own copies. */
   readonly fds?: readonly number[];
 }
 
 /**
- * Runs a task in a child of its own and yields its messages as they come. The child is dead, and cannot write
- * any more, when the iteration ends in any way.
- * @throws the KilnError the task threw; E_CONFINE_START, E_CONFINE_DIED (crash, out of memory, out
- *   of processor time), E_CONFINE_TIMEOUT, E_CONFINE_PROTOCOL (it sent what `validate` refused);
- *   the signal's reason.
+ * Runs a task in a child of its own and yields its messages. The child is dead when the iteration ends in any
+ * way.
+ * @throws the KilnError the task threw; E_CONFINE_START, E_CONFINE_DIED (crash, out of memory, out of processor
+ * time), E_CONFINE_TIMEOUT, E_CONFINE_PROTOCOL (it sent what `validate` refused); the signal's reason.
  */
 export async function* runConfined<Output>(
   options: ConfinedOptions<Output>,
@@ -168,12 +144,7 @@ export async function* runConfined<Output>(
   options.signal?.throwIfAborted();
   await using child = new ConfinedChild(options, launchConfined({ ...options, fds }), fds.length);
   for await (const reply of child.replies()) {
-    if (reply.type !== 'message') {
-      throw new KilnError(
-        'E_CONFINE_PROTOCOL',
-        'a confined process answered a question that kiln did not ask',
-      );
-    }
+    if (reply.type !== 'message') throw unasked();
     yield checked(task, () => validate(reply.value));
   }
 }

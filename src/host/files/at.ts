@@ -1,18 +1,21 @@
 /**
- * System calls on names relative to a directory descriptor, which Node does not offer. They walk and write a
- * tree that an attacker owns without ever resolving a path that the attacker could redirect.
- *
+ * Walks and writes a tree that an attacker owns, by names relative to a directory descriptor: no path is
+ * resolved that the attacker could redirect.
  * Names are single components as bytes unless said otherwise. All throw a SyscallError. Sources: openat2(2),
- * mkdirat(2), linkat(2), symlinkat(2), readlinkat(2), renameat(2), unlinkat(2), utimensat(2).
+ * mkdirat(2), linkat(2), symlinkat(2), readlinkat(2), renameat(2), unlinkat(2), utimensat(2), getdents64(2).
  */
 import { constants } from 'node:fs';
 import { constants as os } from 'node:os';
-import { cString } from '../calls/libc.ts';
+import { closing } from '../calls/descriptor.ts';
+import { cString, hasErrno } from '../calls/libc.ts';
 import { checked, tryCall } from '../calls/system-call.ts';
 
-/** Missing from Node's constants. The number is the same on every architecture where Node runs on Linux. */
 export const O_PATH = 0o10000000;
 const O_CLOEXEC = 0o2000000;
+/** fcntl.h: relative to the working directory. */
+export const AT_FDCWD = -100;
+
+type Name = Buffer | string;
 
 /** `resolve` flags of openat2, from linux/openat2.h. */
 export const RESOLVE_NO_XDEV = 0x01;
@@ -27,25 +30,19 @@ const SCOPED_ATTEMPTS = 1000;
 
 const S_IFIFO = 0o010000;
 const AT_REMOVEDIR = 0x200;
-/** PATH_MAX of linux/limits.h: no link can be longer. */
 const PATH_MAX = 4096;
 
 const AT_SYMLINK_NOFOLLOW = 0x100;
 
-/** How {@link openat2} opens. */
 export interface OpenHow {
-  /** O_ flags; O_CLOEXEC is always added. */
   readonly flags: number;
-  /** Mode of a file that is made (O_CREAT only). */
   readonly mode?: number;
-  /** RESOLVE_ flags. With them, `path` may have several components. */
   readonly resolve?: number;
 }
 
-/** Opens `path` below the directory `dirfd`; the caller closes the descriptor it returns. */
 export function openat2(
   dirfd: number,
-  path: Buffer | string,
+  path: Name,
   { flags, mode = 0, resolve = 0 }: OpenHow,
 ): number {
   // struct open_how of linux/openat2.h
@@ -64,91 +61,73 @@ const ENTRY_ITSELF: OpenHow = { flags: O_PATH | constants.O_NOFOLLOW };
 const REAL_DIRECTORY: OpenHow = {
   flags: constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW,
 };
+/** Never on another file system, and never through a link. */
+export const SAME_DISK_DIRECTORY: OpenHow = {
+  ...REAL_DIRECTORY,
+  resolve: RESOLVE_NO_XDEV | RESOLVE_NO_SYMLINKS,
+};
 
-/**
- * Opens one directory entry by name only (O_PATH): a fifo does not block, a device does not act, and a link is
- * not followed. `fstat` of the result says what the entry is.
- */
-export function openPath(dirfd: number, name: Buffer | string): number {
+/** Opens the name only (O_PATH): a fifo does not block, a device does not act, a link is not followed. */
+export function openPath(dirfd: number, name: Name): number {
   return openat2(dirfd, name, ENTRY_ITSELF);
 }
 
-/** Opens a real directory (never through a link) that is an entry of `dirfd`. */
-export function openDirectory(dirfd: number, name: Buffer | string): number {
+export function openDirectory(dirfd: number, name: Name): number {
   return openat2(dirfd, name, REAL_DIRECTORY);
 }
 
-export function mkdirat(dirfd: number, name: Buffer | string, mode: number): void {
-  const path = cString(name);
-  checked('mkdirat', tryCall('mkdirat', dirfd, path, mode), name);
+export function mkdirat(dirfd: number, name: Name, mode: number): void {
+  checked('mkdirat', tryCall('mkdirat', dirfd, cString(name), mode), name);
 }
 
-/** Makes a fifo; the process's umask takes its bits from `mode`. */
-export function mkfifoat(dirfd: number, name: Buffer | string, mode: number): void {
-  const path = cString(name);
-  checked('mkfifoat', tryCall('mknodat', dirfd, path, S_IFIFO | mode, 0), name);
+export function mkfifoat(dirfd: number, name: Name, mode: number): void {
+  checked('mkfifoat', tryCall('mknodat', dirfd, cString(name), S_IFIFO | mode, 0), name);
 }
 
-/** Gives the entry `oldName` a second name; a symbolic link is linked itself, not followed. */
-export function linkat(
-  from: number,
-  oldName: Buffer | string,
-  to: number,
-  newName: Buffer | string,
-): void {
+export function linkat(from: number, oldName: Name, to: number, newName: Name): void {
   const name = cString(newName);
   const old = oldName === newName ? name : cString(oldName);
   checked('linkat', tryCall('linkat', from, old, to, name, 0), newName);
 }
 
-export function symlinkat(target: Buffer | string, dirfd: number, name: Buffer | string): void {
-  const [content, path] = [cString(target), cString(name)];
-  checked('symlinkat', tryCall('symlinkat', content, dirfd, path), name);
+export function symlinkat(target: Name, dirfd: number, name: Name): void {
+  checked('symlinkat', tryCall('symlinkat', cString(target), dirfd, cString(name)), name);
 }
 
-/** A symbolic link's target. An empty `name` reads the link that `dirfd` itself is (O_PATH). */
-export function readlinkat(dirfd: number, name: Buffer | string): Buffer {
+/** An empty `name` reads the link that `dirfd` itself is (O_PATH). */
+export function readlinkat(dirfd: number, name: Name): Buffer {
   const target = Buffer.allocUnsafe(PATH_MAX);
   const path = cString(name);
   const length = checked('readlinkat', tryCall('readlinkat', dirfd, path, target, PATH_MAX), name);
   return target.subarray(0, length);
 }
 
-/** Renames, replacing what is there at once (a directory only an empty one). */
-export function renameat(
-  from: number,
-  oldName: Buffer | string,
-  to: number,
-  newName: Buffer | string,
-): void {
+export function renameat(from: number, oldName: Name, to: number, newName: Name): void {
   const [old, name] = [cString(oldName), cString(newName)];
   checked('renameat', tryCall('renameat2', from, old, to, name, 0), newName);
 }
 
 export function unlinkat(
   dirfd: number,
-  name: Buffer | string,
+  name: Name,
   options: { readonly directory?: boolean } = {},
 ): void {
   const flags = options.directory === true ? AT_REMOVEDIR : 0;
-  const path = cString(name);
-  checked('unlinkat', tryCall('unlinkat', dirfd, path, flags), name);
+  checked('unlinkat', tryCall('unlinkat', dirfd, cString(name), flags), name);
 }
 
-/** Sets the owner of an entry itself (a link is not followed). */
-export function lchownat(dirfd: number, name: Buffer | string, uid: number, gid: number): void {
+export function lchownat(dirfd: number, name: Name, uid: number, gid: number): void {
   const path = cString(name);
   checked('fchownat', tryCall('fchownat', dirfd, path, uid, gid, AT_SYMLINK_NOFOLLOW), name);
 }
 
-/** Access and modification time in nanoseconds since 1970; Node's own calls round them. */
+/** Nanoseconds since 1970; Node's own calls round them. */
 export interface FileTimes {
   readonly atimeNs: bigint;
   readonly mtimeNs: bigint;
 }
 
-/** Sets the times of an entry itself; without a name, those of the open file `fd`. */
-export function setTimes(fd: number, times: FileTimes, name?: Buffer | string): void {
+export function setTimes(fd: number, times: FileTimes, name?: Name): void {
   const spec = new BigInt64Array(4);
   writeTimespec(spec, 0, times.atimeNs);
   writeTimespec(spec, 2, times.mtimeNs);
@@ -158,9 +137,101 @@ export function setTimes(fd: number, times: FileTimes, name?: Buffer | string): 
 }
 
 /** struct timespec {time_t, long}, both 64 bits wide; nanoseconds are never negative. */
-function writeTimespec(spec: BigInt64Array, at: number, nanoseconds: bigint): void {
+export function writeTimespec(spec: BigInt64Array, at: number, nanoseconds: bigint): void {
   const second = 1_000_000_000n;
   const part = ((nanoseconds % second) + second) % second;
   spec[at] = (nanoseconds - part) / second;
   spec[at + 1] = part;
+}
+
+const SEEK_SET = 0;
+
+const TO_LIST = { flags: constants.O_RDONLY | constants.O_DIRECTORY };
+
+/** struct linux_dirent64: two words of 64 bits, then these. */
+const RECORD_LENGTH = 16;
+const TYPE = 18;
+const NAME = 19;
+const DT_DIR = 4;
+const DT_REG = 8;
+
+const DOT = 0x2e;
+
+const PIECE = 32 * 1024;
+
+/**
+ * Calls `visit` for each entry but `.` and `..`, in the directory's own order, with the name (one character a
+ * byte, latin1) and whether it is known to be a regular file.
+ * @param fd a directory; O_PATH will do
+ */
+export function readDirectory(fd: number, visit: (name: string, isFile: boolean) => void): void {
+  const directory = openat2(fd, '.', TO_LIST);
+  using _directory = closing(directory);
+  const piece = Buffer.allocUnsafe(PIECE);
+  for (let length = 1; length > 0; ) {
+    length = readPiece(directory, piece);
+    for (let at = 0; at < length; at += piece.readUInt16LE(at + RECORD_LENGTH)) {
+      const name = piece.toString('latin1', at + NAME, piece.indexOf(0, at + NAME));
+      if (name !== '.' && name !== '..') visit(name, piece[at + TYPE] === DT_REG);
+    }
+  }
+}
+
+export interface DirectoryEntry {
+  readonly name: Buffer;
+  /** As the directory lists it; some file systems do not know, and the entry may change. */
+  readonly isDirectory: boolean;
+}
+
+export class DirectoryReader {
+  readonly #fd: number;
+  readonly #piece = Buffer.allocUnsafe(PIECE);
+
+  constructor(fd: number) {
+    this.#fd = fd;
+  }
+
+  next(): DirectoryEntry[] | undefined {
+    const piece = this.#piece;
+    const length = readPiece(this.#fd, piece);
+    if (length === 0) return undefined;
+    const entries: DirectoryEntry[] = [];
+    for (let at = 0; at < length; at += piece.readUInt16LE(at + RECORD_LENGTH)) {
+      const name = Buffer.from(piece.subarray(at + NAME, piece.indexOf(0, at + NAME)));
+      const dots = name.length <= 2 && name.every((byte) => byte === DOT);
+      if (!dots) entries.push({ name, isDirectory: piece[at + TYPE] === DT_DIR });
+    }
+    return entries;
+  }
+
+  rewind(): void {
+    checked('lseek', tryCall('lseek', this.#fd, 0, SEEK_SET));
+  }
+}
+
+function readPiece(directory: number, piece: Buffer): number {
+  try {
+    return checked('getdents64', tryCall('getdents64', directory, piece, piece.length));
+  } catch (error) {
+    if (hasErrno(error, 'ENOENT')) return 0;
+    throw error;
+  }
+}
+
+/**
+ * Opens `path` as a process whose root is the open directory `root`: links are followed, and none leads out.
+ * Undefined if it does not exist. The caller closes the descriptor.
+ */
+export function openInTree(root: number, path: Name, flags: number): number | undefined {
+  try {
+    // O_NONBLOCK: a fifo must not block kiln. With O_PATH nothing is opened, and the kernel refuses the flag.
+    const unblocked = (flags & O_PATH) === 0 ? flags | constants.O_NONBLOCK : flags;
+    return openat2(root, path, {
+      flags: unblocked,
+      resolve: RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS,
+    });
+  } catch (error) {
+    if (hasErrno(error, 'ENOENT', 'ENOTDIR', 'ELOOP', 'ENXIO')) return undefined;
+    throw error;
+  }
 }

@@ -16,7 +16,6 @@ import { checked, tryCall } from '../calls/system-call.ts';
 import { isStopped } from '../process/process.ts';
 import { type Awaited, sayAfter, sayWaiting, waitFor } from '../process/wait-for.ts';
 
-/** flock(2) operations, from sys/file.h. */
 const LOCK_SH = 1;
 const LOCK_EX = 2;
 const LOCK_NB = 4;
@@ -24,34 +23,26 @@ const LOCK_NB = 4;
 /** A lock may lie in a folder where others can put links and fifos: neither is followed or waited for. */
 const LOCK_FILE = constants.O_RDWR | constants.O_NOFOLLOW | constants.O_NONBLOCK;
 
-/** Milliseconds between two attempts: the pause grows from the first number to the second. */
+/** Between two attempts, ms. */
 const POLL_FIRST = 2;
 const POLL_LAST = 50;
 
 interface LockOptions {
-  /** Several holders at once, as long as none is exclusive. */
   readonly shared?: boolean;
-  /** The file must exist already. */
   readonly existing?: boolean;
-  /** Aborts the waiting, but never a lock that is held. */
   readonly signal?: AbortSignal | undefined;
 }
 
-/**
- * A held lock. The kernel releases it when this process dies, however it dies; the file stays.
- * Its descriptor is close-on-exec, so that no child keeps the lock.
- */
+/** Ends with this process; the file stays. Close-on-exec: no child keeps it. */
 export interface HeldLock extends AsyncDisposable {
-  /** The lock's descriptor. A lock can be given to another process instead of being released. */
   readonly descriptor: number;
   release(): Promise<void>;
 }
 
 /**
- * Locks the file `path` against other processes and other callers in this one. The file is made if it is
- * missing; only its owner can open it. A holder may delete the lock file: those who waited then lock the new
- * file. A holder that works may keep the lock for any time; one that is stopped is waited for as {@link
- * waitFor} says.
+ * Locks the file `path`, which is made if it is missing, against everybody, also in this process. A holder may
+ * delete the file: those who waited then lock the new one. One that works may keep the lock for any time; one
+ * that is stopped is waited for as {@link waitFor} says.
  * @throws SystemError of open(2); the signal's reason when aborted; KilnError E_LOCKED
  */
 export async function acquireLock(path: string, options: LockOptions = {}): Promise<HeldLock> {
@@ -73,8 +64,7 @@ export async function acquireLock(path: string, options: LockOptions = {}): Prom
       hint: 'look what it does, and end it if it hangs',
       since: () => {
         holder = holderOf(path);
-        // The clock runs only while the holder is stopped; a holder that the kernel does not name may be
-        // working.
+        // The clock runs only while the holder is stopped; one that the kernel does not name may be working.
         const works = holder.pid === undefined || !isStopped(holder.pid);
         if (works) {
           since = performance.now();
@@ -85,7 +75,6 @@ export async function acquireLock(path: string, options: LockOptions = {}): Prom
     });
   } catch (error) {
     given.abort(error);
-    // The lock may be granted at the moment of the abort.
     acquired.then(
       (lock) => lock.release(),
       () => undefined,
@@ -116,7 +105,6 @@ function holderOf(path: string): Awaited {
   return { name: `process ${pid}, which holds the lock ${path}`, pid };
 }
 
-/** Like {@link acquireLock}, but undefined at once if another process holds the lock. */
 export async function tryLock(
   path: string,
   options: Pick<LockOptions, 'shared' | 'existing'> = {},
@@ -136,7 +124,6 @@ export async function tryLock(
   return held ? heldLock(fd) : undefined;
 }
 
-/** A lock that `fd` holds, such as one that another process passed on. */
 export function heldLock(fd: number): HeldLock {
   let held = true;
   const release = async () => {
@@ -147,7 +134,7 @@ export function heldLock(fd: number): HeldLock {
   return { descriptor: fd, release, [Symbol.asyncDispose]: release };
 }
 
-/** If a directory lies in the place of the lock file, the directory is locked instead; that is as good. */
+/** A directory in the place of the lock file is locked instead; that is as good. */
 function openLock(path: string, existing: boolean): number {
   try {
     return openSync(path, LOCK_FILE | (existing ? 0 : constants.O_CREAT), 0o600);
@@ -157,15 +144,10 @@ function openLock(path: string, existing: boolean): number {
   }
 }
 
-/**
- * Locks the file or directory that `fd` has open, until all copies of the descriptor are closed. False if
- * another holder has the lock.
- */
 export function tryLockDescriptor(fd: number): boolean {
   return lockNow(fd, `descriptor ${fd}`, false);
 }
 
-/** Runs `task` while holding the lock on `path`. */
 export async function withLock<Result>(
   path: string,
   task: () => Promise<Result> | Result,
@@ -175,24 +157,19 @@ export async function withLock<Result>(
   return await task();
 }
 
-/**
- * Whoever can open a lock file can lock it and make everybody else wait, so its mode is closed. Only files of
- * ours are changed, and none that has further names.
- */
+/** Whoever can open a lock file can make everybody else wait. Changes only files of ours without further names. */
 function closeToOthers(fd: number): void {
   const { mode, uid, nlink } = fstatSync(fd);
   if ((mode & 0o077) === 0 || uid !== process.geteuid?.() || nlink !== 1) return;
   fchmodSync(fd, mode & 0o700);
 }
 
-/** Whether `path` still names the file that `fd` has open. A lock on a deleted file guards nothing. */
 function isStill(fd: number, path: string): boolean {
   const mine = fstatSync(fd, { bigint: true });
   const named = lstatSync(path, { bigint: true, throwIfNoEntry: false });
   return named !== undefined && mine.ino === named.ino && mine.dev === named.dev;
 }
 
-/** False if another holder has the lock. */
 function lockNow(fd: number, path: string, shared: boolean): boolean {
   const result = tryCall('flock', fd, (shared ? LOCK_SH : LOCK_EX) | LOCK_NB);
   if (result === -os.errno.EAGAIN || result === -os.errno.EINTR) return false;
@@ -200,15 +177,13 @@ function lockNow(fd: number, path: string, shared: boolean): boolean {
 }
 
 /**
- * A process that holds a lock of flock(2) on the file, by /proc/locks (proc_locks(5)). Undefined if there is
- * none or the kernel does not tell, as for a process in another pid namespace, or for a file system whose
- * device numbers differ from those of stat(2).
+ * A holder by /proc/locks (proc_locks(5)). Undefined if there is none or the kernel does not tell, as for a
+ * process in another pid namespace, or for a file system whose device numbers differ from stat(2)'s.
  */
 export function lockHolder(path: string): number | undefined {
   const file = statSync(path, { bigint: true, throwIfNoEntry: false });
   if (file === undefined) return undefined;
-  // 1: FLOCK  ADVISORY  WRITE 708 00:13:16478 0 EOF; waiters have `->` after the number, but kiln's never wait
-  // in the kernel.
+  // 1: FLOCK ADVISORY WRITE 708 00:13:16478 0 EOF; kiln never waits in the kernel, which shows `->`.
   const [major, minor] = [Number((file.dev >> 8n) & 0xfffn), Number(file.dev & 0xffn)];
   const rest = Number((file.dev >> 12n) & 0xfff00n);
   const hex = (number: number) => number.toString(16).padStart(2, '0');

@@ -1,7 +1,4 @@
-/**
- * A folder that others may write to, used through its descriptor. Links that somebody put into the folder are
- * never followed, neither as the last name nor on the way.
- */
+/** A folder that others may write to, used through its descriptor. Links that lie in it are never followed. */
 import { randomUUID } from 'node:crypto';
 import {
   closeSync,
@@ -12,13 +9,14 @@ import {
   fstatSync,
   fsyncSync,
   lstatSync,
+  mkdirSync,
   openSync,
   readdirSync,
   readFileSync,
   writeFileSync,
 } from 'node:fs';
-import { mkdir, open } from 'node:fs/promises';
 import { dirname } from 'node:path';
+import { closing } from '../calls/descriptor.ts';
 import { hasErrno } from '../calls/libc.ts';
 import { callerMode } from '../process/own-umask.ts';
 import { mkdirat, openat2, openDirectory, renameat, unlinkat } from './at.ts';
@@ -32,10 +30,8 @@ const CREATE = {
   flags: constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW,
   mode: 0o600,
 };
-/** O_NONBLOCK: a fifo must not block kiln. */
 const READ = { flags: constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK };
 
-/** All methods throw the system's error; names are single components. Dispose of it to close it. */
 export class Folder implements Disposable {
   readonly #fd: number;
 
@@ -43,17 +39,16 @@ export class Folder implements Disposable {
     this.#fd = fd;
   }
 
-  /** Opens an existing folder. Links in this path are followed, because a person named it. */
+  /** Links in this path are followed, because a person named it. */
   static open(path: string): Folder {
     return new Folder(openSync(path, constants.O_RDONLY | constants.O_DIRECTORY));
   }
 
-  /** A path that names this folder for calls of Node's, even if the folder is renamed meanwhile. */
+  /** Calls of Node's reach the folder by this path even if it is renamed. */
   get path(): string {
     return `/proc/self/fd/${this.#fd}`;
   }
 
-  /** Opens a folder in this one, and makes it if missing (mode 0755, less the caller's umask). A link there is an error. */
   inner(name: string, owner?: FolderOwner): Folder {
     let made = false;
     try {
@@ -70,7 +65,6 @@ export class Folder implements Disposable {
     return new Folder(fd);
   }
 
-  /** Opens a folder in this one; undefined where there is none, or only a link to one. */
   existing(name: string): Folder | undefined {
     try {
       return new Folder(openDirectory(this.#fd, name));
@@ -84,7 +78,6 @@ export class Folder implements Disposable {
     return readdirSync(this.path);
   }
 
-  /** Makes a new file and opens it for writing; the caller closes it. Mode 0644, less the caller's umask. */
   create(name: string, owner?: FolderOwner): number {
     const fd = openat2(this.#fd, name, CREATE);
     if (owner !== undefined) fchownSync(fd, owner.uid, owner.gid);
@@ -92,7 +85,6 @@ export class Folder implements Disposable {
     return fd;
   }
 
-  /** Replaces a file as a whole: a reader sees the old content or the new one. */
   replace(name: string, content: string | Buffer, owner?: FolderOwner): void {
     const temporary = `.${name}.${randomUUID()}`;
     try {
@@ -110,7 +102,6 @@ export class Folder implements Disposable {
     }
   }
 
-  /** Reads a small file; undefined where there is none, or something else than a regular file. */
   read(name: string, limit: number): string | undefined {
     let fd: number;
     try {
@@ -119,19 +110,15 @@ export class Folder implements Disposable {
       if (hasErrno(error, 'ENOENT', 'ELOOP', 'ENXIO')) return undefined;
       throw error;
     }
-    try {
-      const stats = fstatSync(fd);
-      return stats.isFile() && stats.size <= limit ? readFileSync(fd, 'utf8') : undefined;
-    } finally {
-      closeSync(fd);
-    }
+    using _fd = closing(fd);
+    const stats = fstatSync(fd);
+    return stats.isFile() && stats.size <= limit ? readFileSync(fd, 'utf8') : undefined;
   }
 
   has(name: string): boolean {
     return lstatSync(`${this.path}/${name}`, { throwIfNoEntry: false })?.isFile() ?? false;
   }
 
-  /** Removes a file, or a link itself; what is missing is fine. */
   remove(name: string): void {
     try {
       unlinkat(this.#fd, name);
@@ -146,38 +133,25 @@ export class Folder implements Disposable {
 }
 
 /**
- * Makes a directory if there is none, and those above it that are missing; every one that is made
- * is `owner`'s. For paths that a person names: Node's own recursive mkdir never ends, and blocks
- * its whole process, where a directory cannot be made (in /proc).
+ * Makes a directory and those above it that are missing; what is made is `owner`'s. Node's own recursive mkdir
+ * never ends where none can be made (in /proc), and blocks its whole process.
  * @param path absolute
- * @param owner whoever runs this when missing
  * @throws the system error, ENOTDIR where something else has the name
  */
-export async function makeDirectory(
-  path: string,
-  owner?: { readonly uid: number; readonly gid: number },
-): Promise<void> {
+export function makeDirectory(path: string, owner?: FolderOwner): void {
   const missing: string[] = [];
   for (let at = path; !existsSync(at); at = dirname(at)) missing.unshift(at);
   for (const directory of missing) {
     try {
-      await mkdir(directory, { mode: callerMode(0o755) });
+      mkdirSync(directory, { mode: callerMode(0o755) });
     } catch (error) {
-      // Another process made the directory meanwhile.
       if (hasErrno(error, 'EEXIST')) continue;
       throw error;
     }
     if (owner === undefined) continue;
-    const handle = await openExisting(directory);
-    try {
-      await handle.chown(owner.uid, owner.gid);
-    } finally {
-      await handle.close();
-    }
+    const fd = openSync(directory, constants.O_RDONLY | constants.O_DIRECTORY);
+    using _fd = closing(fd);
+    fchownSync(fd, owner.uid, owner.gid);
   }
-  await (await openExisting(path)).close();
-}
-
-function openExisting(path: string) {
-  return open(path, constants.O_RDONLY | constants.O_DIRECTORY);
+  Folder.open(path)[Symbol.dispose]();
 }

@@ -1,11 +1,9 @@
 /**
- * Detached mounts: made from a path, changed, handed on as a descriptor, attached elsewhere; the
- * host's mount table never sees them. All throw a SyscallError.
- *
- * Sources: open_tree(2), mount_setattr(2), move_mount(2), fsopen(2), pivot_root(2), linux/mount.h.
+ * Detached mounts: the host's mount table never sees them. All throw a SyscallError. Sources: open_tree(2),
+ * mount_setattr(2), move_mount(2), fsopen(2), pivot_root(2), linux/mount.h.
  */
 import { closeSync, constants, openSync, readFileSync, readlinkSync } from 'node:fs';
-import { closeDescriptor } from '../calls/descriptor.ts';
+import { closeDescriptor, closing } from '../calls/descriptor.ts';
 import { hasErrno } from '../calls/libc.ts';
 import { checked, tryCall } from '../calls/system-call.ts';
 import { unescapeOctal } from '../cgroup/cgroup.ts';
@@ -19,37 +17,26 @@ const FSOPEN_CLOEXEC = 1;
 const MNT_DETACH = 2;
 const MS_PRIVATE = 1n << 18n;
 
-/** `attr_set` flags of mount_setattr. */
 export const MOUNT_ATTR_RDONLY = 0x1;
 export const MOUNT_ATTR_NOSUID = 0x2;
 export const MOUNT_ATTR_NODEV = 0x4;
 export const MOUNT_ATTR_NOEXEC = 0x8;
 const MOUNT_ATTR_IDMAP = 0x100000;
 
-/**
- * A detached copy of the mount at `path`, without the mounts below it, as a close-on-exec descriptor. The
- * caller closes it. Needs CAP_SYS_ADMIN.
- */
 export function cloneMount(path: string): number {
   const flags = OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC;
   return checked('open_tree', tryCall('open_tree', AT_FDCWD, path, flags), path);
 }
 
-/** What {@link setMountAttributes} changes. */
 interface MountAttributes {
-  /** MOUNT_ATTR_ flags to switch on; IDMAP is added when `userNamespace` is given. */
   readonly set: number;
-  /**
-   * Owner ids on disk are read as ids *inside* this namespace (a descriptor). Can be set once, before the mount
-   * is attached.
-   */
+  /** Owner ids on disk are ids *inside* this namespace (a descriptor). Once only, before the mount is attached. */
   readonly userNamespace?: number;
 }
 
 /**
- * Changes the attributes of the detached mount `mount` and makes it private. The clone of a shared mount (all
- * mounts are shared under systemd) would be shared with it, and mounts that a sandbox makes below a bind would
- * appear on the host.
+ * Also makes the mount private. The clone of a shared mount (under systemd all are) would stay shared, and
+ * mounts that a sandbox makes below a bind would appear on the host.
  */
 export function setMountAttributes(mount: number, attributes: MountAttributes): void {
   const idmap = attributes.userNamespace === undefined ? 0 : MOUNT_ATTR_IDMAP;
@@ -64,29 +51,23 @@ export function setMountAttributes(mount: number, attributes: MountAttributes): 
   checked('mount_setattr', tryCall('mount_setattr', mount, '', AT_EMPTY_PATH, attr, size));
 }
 
-/** Attaches a detached mount at `path` of this process's mount namespace. */
 export function attachMount(mount: number, path: string): void {
   const result = tryCall('move_mount', mount, '', AT_FDCWD, path, MOVE_MOUNT_F_EMPTY_PATH);
   checked('move_mount', result, path);
 }
 
-/**
- * Makes the kernel load the module of a file system. Usually mounting does so, but under SELinux a sandbox's
- * init may not. Throws a SyscallError: ENODEV if there is no such module.
- */
+/** Under SELinux a sandbox's init may not load a file system's module. @throws SyscallError ENODEV */
 export function loadFileSystem(type: string): void {
   closeDescriptor(checked('fsopen', tryCall('fsopen', type, FSOPEN_CLOEXEC), type));
 }
 
-/** mount(2) of a tmpfs. `flags` are MS_ flags, `options` as in tmpfs(5), e.g. `size=64k,mode=755`. */
 export function mountTmpfs(path: string, flags: number, options: string): void {
   checked('mount', tryCall('mount', 'tmpfs', path, 'tmpfs', flags, options), path);
 }
 
 /**
- * Makes the mount that `root` stands on the root of this mount namespace, for all threads of the process, and
- * detaches the old root. Afterwards `/` and the working directory are the new root, and the old tree can be
- * reached only through descriptors that are open already.
+ * Makes the mount that `root` stands on the root of this mount namespace, for all threads, and its working
+ * directory. The old tree can then be reached only through descriptors that are open already.
  */
 export function changeRoot(root: number): void {
   checked('fchdir', tryCall('fchdir', root));
@@ -95,11 +76,7 @@ export function changeRoot(root: number): void {
   checked('fchdir', tryCall('fchdir', root));
 }
 
-/*
- * Mounting a file system image without a mount point: a loop device that goes away by itself with
- * its last user, and a detached mount of it.
- * Sources: loop(4), linux/loop.h, fsopen(2), fsconfig(2), fsmount(2). All throw a SyscallError.
- */
+/* A loop device goes away with its last user. Sources: loop(4), linux/loop.h, fsconfig(2), fsmount(2). */
 
 const LOOP_CTL_GET_FREE = 0x4c82;
 const LOOP_CONFIGURE = 0x4c0a;
@@ -112,98 +89,66 @@ const FSMOUNT_CLOEXEC = 1;
 const FSCONFIG_SET_STRING = 1;
 const FSCONFIG_CMD_CREATE = 6;
 
-/** How often to ask for another free loop device after another process took the last one. */
 const TRIES = 50;
 
-/**
- * Makes a detached mount of the image at `path`, nosuid and nodev. The caller closes the returned descriptor.
- * The loop device lives as long as the mount does.
- */
 export function mountLoopImage(path: string, type: string): number {
   const { name, device } = attachLoop(path);
-  try {
-    const fs = checked('fsopen', tryCall('fsopen', type, FSOPEN_CLOEXEC), type);
-    try {
-      checked('fsconfig', tryCall('fsconfig', fs, FSCONFIG_SET_STRING, 'source', name, 0), name);
-      checked('fsconfig', tryCall('fsconfig', fs, FSCONFIG_CMD_CREATE, null, null, 0), path);
-      const attributes = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV;
-      return checked('fsmount', tryCall('fsmount', fs, FSMOUNT_CLOEXEC, attributes));
-    } finally {
-      closeDescriptor(fs);
-    }
-  } finally {
-    // Without a mount, this was the device's last user, and the device is free again.
-    closeSync(device);
-  }
+  using _device = closing(device);
+  const fs = checked('fsopen', tryCall('fsopen', type, FSOPEN_CLOEXEC), type);
+  using _fs = closing(fs);
+  checked('fsconfig', tryCall('fsconfig', fs, FSCONFIG_SET_STRING, 'source', name, 0), name);
+  checked('fsconfig', tryCall('fsconfig', fs, FSCONFIG_CMD_CREATE, null, null, 0), path);
+  const attributes = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV;
+  return checked('fsmount', tryCall('fsmount', fs, FSMOUNT_CLOEXEC, attributes));
 }
 
-/** Takes a free loop device for a file. The caller closes the device. */
 function attachLoop(path: string): { readonly name: string; readonly device: number } {
   const control = openSync('/dev/loop-control', constants.O_RDWR);
+  using _control = closing(control);
   const file = openSync(path, constants.O_RDWR);
-  try {
-    for (let tries = 1; ; tries++) {
-      const number = checked(
-        'ioctl',
-        tryCall('ioctl', control, LOOP_CTL_GET_FREE),
-        'LOOP_CTL_GET_FREE',
-      );
-      const name = `/dev/loop${number}`;
-      const device = openSync(name, constants.O_RDWR);
-      const config = Buffer.alloc(CONFIG_SIZE);
-      config.writeUInt32LE(file, 0);
-      config.writeUInt32LE(LO_FLAGS_AUTOCLEAR, FLAGS_OFFSET);
-      try {
-        checked('ioctl', tryCall('ioctl', device, LOOP_CONFIGURE, config), 'LOOP_CONFIGURE');
-        return { name, device };
-      } catch (error) {
-        closeSync(device);
-        if (!hasErrno(error, 'EBUSY') || tries === TRIES) throw error;
-      }
+  using _file = closing(file);
+  const config = Buffer.alloc(CONFIG_SIZE);
+  config.writeUInt32LE(file, 0);
+  config.writeUInt32LE(LO_FLAGS_AUTOCLEAR, FLAGS_OFFSET);
+  for (let tries = 1; ; tries++) {
+    const free = tryCall('ioctl', control, LOOP_CTL_GET_FREE);
+    const name = `/dev/loop${checked('ioctl', free, 'LOOP_CTL_GET_FREE')}`;
+    const device = openSync(name, constants.O_RDWR);
+    try {
+      checked('ioctl', tryCall('ioctl', device, LOOP_CONFIGURE, config), 'LOOP_CONFIGURE');
+      return { name, device };
+    } catch (error) {
+      closeSync(device);
+      if (!hasErrno(error, 'EBUSY') || tries === TRIES) throw error;
     }
-  } finally {
-    closeSync(file);
-    closeSync(control);
   }
 }
 
-/** A mount of this process's namespace. */
 interface MountPoint {
   readonly path: string;
-  /** MAJOR:MINOR of its file system. */
   readonly device: string;
-  /** The folder of the file system that it shows. */
   readonly root: string;
-  /** The file system, as in /proc/filesystems. */
   readonly type: string;
-  /** The mount's own options and the file system's: `rw`, `noexec`, … */
   readonly options: readonly string[];
 }
 
-/**
- * The mounts of this process. The table is read once for many questions, because reading it takes longer than
- * answering them.
- */
 export class MountTable {
   #lines = readMountLines();
 
-  /** The line of mountinfo for a mount; undefined if there is none, or if the mount is newer than the table. */
   line(id: string): string | undefined {
     if (!this.#lines.has(id)) this.#lines = readMountLines();
     return this.#lines.get(id);
   }
 }
 
-/** By the mount's id, which comes first. */
 function readMountLines(): Map<string, string> {
   const lines = readFileSync('/proc/self/mountinfo', 'utf8').split('\n');
   return new Map(lines.map((line) => [line.slice(0, line.indexOf(' ')), line]));
 }
 
 /**
- * The mount that an open file is on, by the mount's id (proc_pid_fdinfo(5), proc_pid_mountinfo(5)). This is
- * right even where several mounts are stacked on one mount point.
- * @throws the error of reading /proc
+ * The mount of an open file, by the mount's id (proc_pid_fdinfo(5)): right even where several are stacked on
+ * one mount point. @throws the error of reading /proc
  */
 export function mountOf(fd: number, mounts: MountTable = new MountTable()): MountPoint {
   const id = /^mnt_id:\s*(\d+)$/m.exec(readFileSync(`/proc/self/fdinfo/${fd}`, 'utf8'))?.[1] ?? '';
@@ -219,20 +164,13 @@ export function mountOf(fd: number, mounts: MountTable = new MountTable()): Moun
   };
 }
 
-/** A file's place. */
 export interface MountedPath {
-  /** Its absolute path, without links. */
   readonly path: string;
-  /** MAJOR:MINOR of its file system. */
   readonly device: string;
-  /** Its path from the root of its file system, which is the same below every bind mount. */
+  /** The path from the root of its file system, which is the same below every bind mount. */
   readonly inside: string;
 }
 
-/**
- * The place of the file that `fd` has open (O_PATH suffices), with links, `..` and bind mounts resolved. Throws
- * as {@link mountOf}.
- */
 export function mountedPath(fd: number, mounts: MountTable): MountedPath {
   const path = readlinkSync(`/proc/self/fd/${fd}`);
   const mount = mountOf(fd, mounts);
@@ -240,7 +178,6 @@ export function mountedPath(fd: number, mounts: MountTable): MountedPath {
   return { path, device: mount.device, inside: `${mount.root.replace(/\/$/, '')}${below}` || '/' };
 }
 
-/** Whether `path` is `above`, or lies below it. Both are absolute, without links. */
 export function isWithin(path: string, above: string): boolean {
   return path === above || path.startsWith(above === '/' ? '/' : `${above}/`);
 }

@@ -1,42 +1,28 @@
 /**
- * Removes directory trees that sandboxes or packages filled. Node's `rm` works on paths, so it cannot remove a
- * tree whose paths are longer than PATH_MAX. Sources: unlinkat(2), openat2(2), getdents64(2), renameat(2).
+ * Removes trees that sandboxes or packages filled. Node's `rm` works on paths, so it cannot remove one whose
+ * paths are longer than PATH_MAX. Sources: unlinkat(2), openat2(2), renameat(2).
  */
 import { randomBytes } from 'node:crypto';
-import { closeSync, constants, openSync } from 'node:fs';
+import { constants, openSync } from 'node:fs';
 import { basename, dirname } from 'node:path';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { KilnError } from '../../errors.ts';
-import { closeDescriptor } from '../calls/descriptor.ts';
+import { closeDescriptor, closing } from '../calls/descriptor.ts';
 import { hasErrno, SyscallError } from '../calls/libc.ts';
-import { openat2, RESOLVE_NO_SYMLINKS, RESOLVE_NO_XDEV, renameat, unlinkat } from './at.ts';
-import { type DirectoryEntry, DirectoryReader } from './directory.ts';
+import { DirectoryReader, openat2, renameat, SAME_DISK_DIRECTORY, unlinkat } from './at.ts';
 
-/**
- * Levels that are open at the same time. Deeper directories are moved up to the top of the tree and removed
- * there, so neither descriptors nor the stack limit the depth.
- */
+/** Levels that are open at once. Deeper directories are moved up, so that nothing limits the depth. */
 const OPEN_LEVELS = 32;
 
-/** Milliseconds of work before the event loop gets its turn. */
 const TURN_MS = 10;
 
-/** How often a directory is read anew while other processes fill it. */
 const TRIES = 1000;
 
-/** Entries of the tree that an error names. */
 const SHOWN_FAILURES = 5;
 
-/** Never enters another file system that is mounted in the tree, and never follows a link. */
-const REAL_DIRECTORY = {
-  flags: constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW,
-  resolve: RESOLVE_NO_XDEV | RESOLVE_NO_SYMLINKS,
-};
-
 /**
- * Removes what is at `path`: a file, a link itself, or a tree of any depth. Links are not followed and mounts
- * are not entered. Entries that vanish meanwhile are fine: several processes may remove the same tree. If an
- * entry cannot be removed, the rest is removed all the same. Lets the event loop turn.
+ * Removes a file, a link itself, or a tree of any depth. Entries that vanish meanwhile are fine: several
+ * processes may remove one tree. If an entry cannot be removed, the rest is. Lets the event loop turn.
  * @throws KilnError E_REMOVE for what is left
  */
 export async function removeTree(path: string): Promise<void> {
@@ -48,14 +34,12 @@ export async function removeTree(path: string): Promise<void> {
   }
 }
 
-/** Like {@link removeTree}, but synchronous: for small trees. @throws KilnError E_REMOVE */
+/** Blocks: for small trees. @throws KilnError E_REMOVE */
 export function removeTreeNow(path: Buffer | string): void {
   for (const _ of removal(path));
 }
 
-/** The work of both; yields at times so that the event loop can turn. */
 function* removal(path: Buffer | string): Generator<void> {
-  // Names are bytes: latin1 keeps every one of them.
   const bytes = Buffer.from(path).toString('latin1');
   let parent: number;
   try {
@@ -68,36 +52,23 @@ function* removal(path: Buffer | string): Generator<void> {
       hint: 'the next `kiln gc` tries again',
     });
   }
-  try {
-    yield* new Removal(`${path}`).run(parent, Buffer.from(basename(bytes), 'latin1'));
-  } finally {
-    closeSync(parent);
-  }
+  using _parent = closing(parent);
+  yield* new Removal(`${path}`).run(parent, Buffer.from(basename(bytes), 'latin1'));
 }
 
-/** A directory that is being emptied. */
 interface Level {
-  /** Its name in the level above. */
   readonly name: Buffer;
   readonly fd: number;
   readonly entries: DirectoryReader;
-  /** Directories found in the last piece that was read. */
   readonly inner: Buffer[];
-  /**
-   * Whether this pass removed something. Then it may have missed other entries, and the directory is read
-   * again.
-   */
   progress: boolean;
-  /** An entry in the directory, or below it, could not be removed. */
   incomplete: boolean;
-  /** How often the directory was not empty at the end of a pass. */
   tries: number;
 }
 
 class Removal {
   readonly #path: string;
   readonly #levels: Level[] = [];
-  /** The first failure of each path: a second pass finds the same again. */
   readonly #failures = new Map<string, unknown>();
   #more = false;
 
@@ -119,7 +90,6 @@ class Removal {
     if (this.#failures.size > 0) throw this.#error();
   }
 
-  /** Enters one directory of the innermost level, reads more of that level, or ends the level. */
   #step(parent: number): void {
     const level = this.#levels.at(-1)!;
     const next = level.inner.pop();
@@ -130,7 +100,9 @@ class Removal {
     }
     const piece = level.entries.next();
     if (piece !== undefined) {
-      for (const entry of piece) this.#entry(level, entry);
+      for (const { name, isDirectory } of piece) {
+        if (isDirectory || this.#unlink(level.fd, name)) level.inner.push(name);
+      }
       return;
     }
     if (level.progress) this.#again(level);
@@ -142,7 +114,6 @@ class Removal {
     level.entries.rewind();
   }
 
-  /** Ends the innermost level, whose directory is empty unless something in it could not be removed. */
   #close(level: Level, parent: number): void {
     const above = this.#levels.at(-2);
     try {
@@ -164,12 +135,6 @@ class Removal {
     closeDescriptor(level.fd);
   }
 
-  #entry(level: Level, { name, isDirectory }: DirectoryEntry): void {
-    if (isDirectory) level.inner.push(name);
-    else if (this.#unlink(level.fd, name)) level.inner.push(name);
-  }
-
-  /** Removes an entry that is not a directory. True if the entry is a directory. */
   #unlink(directory: number, name: Buffer): boolean {
     try {
       unlinkat(directory, name);
@@ -185,21 +150,13 @@ class Removal {
 
   #open(directory: number, name: Buffer): void {
     this.#attempt(name, () => {
-      const fd = openat2(directory, name, REAL_DIRECTORY);
+      const fd = openat2(directory, name, SAME_DISK_DIRECTORY);
       const entries = new DirectoryReader(fd);
-      this.#levels.push({
-        name,
-        fd,
-        entries,
-        inner: [],
-        progress: false,
-        incomplete: false,
-        tries: 0,
-      });
+      const state = { progress: false, incomplete: false, tries: 0 };
+      this.#levels.push({ name, fd, entries, inner: [], ...state });
     });
   }
 
-  /** Moves a directory that lies too deep to the top of the tree; the next pass there finds it. */
   #moveUp(level: Level, name: Buffer): void {
     const top = this.#levels[0]!;
     const unique = `.kiln-removed-${randomBytes(8).toString('hex')}`;
@@ -208,7 +165,6 @@ class Removal {
     }
   }
 
-  /** True if `act` succeeded. An entry that is gone is no failure; one that remains is noted. */
   #attempt(name: Buffer, act: () => void): boolean {
     try {
       act();
@@ -248,7 +204,6 @@ class Removal {
   }
 }
 
-/** Names are hostile: control characters are escaped, and long paths are cut. */
 function shown(path: string): string {
   const plain = path.replace(/[^\x20-\x7e]/g, '?');
   return plain.length <= 200 ? plain : `${plain.slice(0, 120)}…${plain.slice(-60)}`;

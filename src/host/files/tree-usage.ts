@@ -4,16 +4,11 @@ import { KilnError } from '../../errors.ts';
 import { closeDescriptor } from '../calls/descriptor.ts';
 import { cString, hasErrno } from '../calls/libc.ts';
 import { checked, tryCall } from '../calls/system-call.ts';
-import { openat2, RESOLVE_NO_SYMLINKS, RESOLVE_NO_XDEV } from './at.ts';
-import { DirectoryReader } from './directory.ts';
+import { DirectoryReader, openat2, SAME_DISK_DIRECTORY } from './at.ts';
 
-/**
- * How deep directories may be nested in a tree that is copied or merged: each level takes descriptors and
- * stack. Trees of packages have some twenty levels. Deeper trees can only be removed.
- */
+/** Trees that are copied or merged may be so deep: each level takes descriptors and stack. */
 const MAX_TREE_DEPTH = 1000;
 
-/** Throws E_TREE_DEPTH where `depth` is more than {@link MAX_TREE_DEPTH}. */
 export function checkTreeDepth(depth: number): void {
   if (depth <= MAX_TREE_DEPTH) return;
   throw new KilnError(
@@ -23,21 +18,13 @@ export function checkTreeDepth(depth: number): void {
   );
 }
 
-/** The unit of st_blocks in bytes, whatever the block size of the file system. */
+/** The unit of st_blocks, whatever the block size of the file system. */
 const BLOCK = 512;
 
-/** fcntl.h: relative to the working directory. */
 const AT_FDCWD = -100;
 
-const REAL_DIRECTORY = {
-  flags: constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW,
-  resolve: RESOLVE_NO_XDEV | RESOLVE_NO_SYMLINKS,
-};
-
 export interface TreeUsage {
-  /** Bytes on the disk: holes do not count, and a file with several names counts once. */
   readonly bytes: number;
-  /** Names of files, folders and everything else. */
   readonly entries: number;
 }
 
@@ -46,15 +33,10 @@ const STATX_BASIC_STATS = 0x7ff;
 const S_IFMT = 0o170000;
 const S_IFDIR = 0o040000;
 
-/**
- * What statx(2) says of an entry. One object is reused for many entries, so that reading costs no more than the
- * call.
- */
 class EntryStatus {
   /** struct statx of linux/stat.h, in words of 32 bits. */
   readonly #words = new Uint32Array(64);
 
-  /** Reads the entry `name` of an open directory; a link itself, not its target. @throws SyscallError */
   read(directory: number, name: Buffer): this {
     const [flags, mask] = [AT_SYMLINK_NOFOLLOW, STATX_BASIC_STATS];
     const result = tryCall('statx', directory, cString(name), flags, mask, this.#words);
@@ -70,7 +52,6 @@ class EntryStatus {
     return (this.#words[7]! & S_IFMT) === S_IFDIR;
   }
 
-  /** As text. */
   get inode(): string {
     return `${this.#words[8]}:${this.#words[9]}`;
   }
@@ -80,18 +61,13 @@ class EntryStatus {
   }
 }
 
-/** A directory that is being read. */
 interface Level {
   readonly fd: number;
   readonly entries: DirectoryReader;
   readonly inner: Buffer[];
 }
 
-/**
- * Counts what is below `path`, and stops as soon as there is more than `most`. Open files without a name are
- * not seen.
- * @throws KilnError E_TREE_DEPTH; SyscallError
- */
+/** Stops at more than `most`. Leaves out files without a name. @throws KilnError E_TREE_DEPTH; SyscallError */
 export function treeUsage(path: string, most: TreeUsage): TreeUsage {
   const status = new EntryStatus();
   const linked = new Set<string>();
@@ -106,7 +82,7 @@ export function treeUsage(path: string, most: TreeUsage): TreeUsage {
       const next = level.inner.pop();
       if (next !== undefined) {
         checkTreeDepth(levels.length);
-        const fd = unlessGone(() => openat2(level.fd, next, REAL_DIRECTORY));
+        const fd = unlessGone(() => openat2(level.fd, next, SAME_DISK_DIRECTORY));
         if (fd !== undefined) open(fd);
         continue;
       }
@@ -133,9 +109,6 @@ export function treeUsage(path: string, most: TreeUsage): TreeUsage {
   return { bytes, entries };
 }
 
-/**
- * Undefined for an entry that is gone, has become something else than a directory, or is another file system.
- */
 function unlessGone<Result>(act: () => Result): Result | undefined {
   try {
     return act();

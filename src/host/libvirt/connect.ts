@@ -3,7 +3,11 @@ import { isDead } from '../process/process.ts';
 import type { Awaited } from '../process/wait-for.ts';
 import type { StatePaths } from '../state/paths.ts';
 import { type Connection, openConnection } from './connection.ts';
-import { type EmbeddedOptions, ensureEmbeddedDaemon } from './embedded/daemon.ts';
+import {
+  type EmbeddedOptions,
+  endDaemonOfDeletedState,
+  ensureEmbeddedDaemon,
+} from './embedded/daemon.ts';
 import { daemonPid, embeddedFiles } from './embedded/files.ts';
 import { type Engine, pickEngine } from './pick-engine.ts';
 
@@ -14,7 +18,6 @@ export interface ConnectOptions extends EmbeddedOptions {
   readonly endAfter?: number;
 }
 
-/** Where a system's libvirtd writes its pid, by distribution and kind. */
 const SYSTEM_PID_FILES = [
   '/run/virtlxcd.pid',
   '/run/libvirt/virtlxcd.pid',
@@ -22,7 +25,6 @@ const SYSTEM_PID_FILES = [
   '/run/libvirt/libvirtd.pid',
 ];
 
-/** The libvirtd of an engine, as an error or a message names it. */
 function daemonOf(engine: Engine, paths: StatePaths): Awaited {
   const embedded = engine.kind === 'embedded';
   const pid = embedded ? daemonPid(embeddedFiles(paths)) : systemPid();
@@ -39,17 +41,15 @@ function systemPid(): number | undefined {
 }
 
 /**
- * Connects to the engine. The embedded daemon is started where it does not run: now, or at a later call after
- * it died or ended idle.
- * @throws LibvirtError E_LIBVIRT_MISSING, E_LIBVIRT_CONNECT, E_LIBVIRT_START, and those of
- *   {@link pickEngine}; KilnError E_LIBVIRT_SILENT
+ * The embedded daemon is started where it does not run, also at a later call after it died or ended idle.
+ * @throws LibvirtError E_LIBVIRT_MISSING, E_LIBVIRT_CONNECT, E_LIBVIRT_START, and those of {@link pickEngine};
+ * KilnError E_LIBVIRT_SILENT
  */
-export function connect(options: ConnectOptions): Promise<Connection> {
+export async function connect(options: ConnectOptions): Promise<Connection> {
   const { paths, env, endAfter } = options;
   const engine = pickEngine(paths, env);
-  const revive = async () => {
-    await ensureEmbeddedDaemon(paths, options);
-  };
+  if (engine.kind === 'embedded') await endDaemonOfDeletedState(paths);
+  const revive = async () => void (await ensureEmbeddedDaemon(paths, options));
   return openConnection(engine.uri, {
     whom: () => daemonOf(engine, paths),
     endAfter,

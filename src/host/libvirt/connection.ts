@@ -5,20 +5,17 @@ import { type Libvirt, type Pointer, runAsync, takeArray, takeString } from './l
 import { ConnectionPool, type PoolOptions } from './pool.ts';
 
 export interface CreateOptions {
-  /** The domain ends when this connection is closed or this process dies. */
   readonly autodestroy?: boolean;
 }
 
-/** VIR_DOMAIN_START_AUTODESTROY (libvirt/libvirt-domain.h). */
 const START_AUTODESTROY = 2;
 
 /** VIR_UUID_STRING_BUFLEN of libvirt/libvirt-host.h: 36 characters and the terminator. */
 const UUID_BUFFER = 37;
 
-/** How long a controller may take to accept the daemon's connection. Only then does /proc/net/unix show it. */
+/** How long a controller may take to accept the daemon's connection, which then shows in /proc/net/unix. */
 const WATCH_MS = 250;
 
-/** A connection to one libvirt daemon. Make it with {@link openConnection}. */
 export class Connection {
   readonly #pool: ConnectionPool;
 
@@ -26,26 +23,22 @@ export class Connection {
     this.#pool = pool;
   }
 
-  /** Starts an ephemeral domain: it has no definition and vanishes when it ends. */
   createDomain(xml: string, options: CreateOptions = {}): Promise<Domain> {
     const flags = options.autodestroy === true ? START_AUTODESTROY : 0;
     return this.#domain(
       'create a domain',
       (library, connection) => runAsync(library.virDomainCreateXML, connection, xml, flags),
       false,
-      // Its maker has given up, so the domain is destroyed.
       (domain) => domain.destroy(),
     );
   }
 
-  /** @throws LibvirtError E_LIBVIRT_NO_DOMAIN */
   lookupByName(name: string): Promise<Domain> {
     return this.#domain(`find domain ${name}`, (library, connection) =>
       runAsync(library.virDomainLookupByName, connection, name),
     );
   }
 
-  /** The names of all domains, also of those that do not run. */
   domainNames(): Promise<string[]> {
     return this.#pool.run(async (library, connection, failure) => {
       const list = new BigUint64Array(1);
@@ -59,20 +52,17 @@ export class Connection {
     });
   }
 
-  /** The version of the daemon's libvirt, as in `11.3.0`. */
   version(): Promise<string> {
     return this.#pool.run(async (library, connection, failure) => {
       const version = new BigUint64Array(1);
       if ((await runAsync(library.virConnectGetLibVersion, connection, version)) < 0) {
         throw failure('read the version');
       }
-      // major * 1,000,000 + minor * 1,000 + release
       const number = Number(version[0]);
       return [number / 1e6, (number / 1e3) % 1e3, number % 1e3].map(Math.floor).join('.');
     });
   }
 
-  /** The XML that tells what the driver and the host can do. */
   capabilities(): Promise<string> {
     return this.#pool.run(async (library, connection, failure) => {
       const text = await runAsync(library.virConnectGetCapabilities, connection);
@@ -81,12 +71,10 @@ export class Connection {
     });
   }
 
-  /** Waits for calls under way and closes; every later call throws E_LIBVIRT_CLOSED. Idempotent. */
   async close(): Promise<void> {
     await this.#pool.close();
   }
 
-  /** Like {@link close}, but for a process that ends now: ending closes the connections. */
   async leave(): Promise<void> {
     await this.#pool.leave();
   }
@@ -118,21 +106,13 @@ export class Connection {
   }
 }
 
-/**
- * Connects to a libvirt URI, as `lxc:///system` or `test:///default`.
- *
- * @throws LibvirtError E_LIBVIRT_MISSING, E_LIBVIRT_CONNECT; KilnError E_LIBVIRT_SILENT
- */
 export async function openConnection(uri: string, options: PoolOptions = {}): Promise<Connection> {
   const pool = new ConnectionPool(uri, options);
   await pool.run(async () => {});
   return new Connection(pool);
 }
 
-/**
- * A domain, known by its uuid. It holds no native handle: each call looks the domain up (one round trip, about
- * 0.1 ms), so nothing has to be freed and nothing can be used after it was freed.
- */
+/** Holds no native handle: each call looks the domain up by its uuid, which takes 0.1 ms. */
 export class Domain {
   readonly name: string;
   readonly uuid: string;
@@ -145,13 +125,11 @@ export class Domain {
   }
 
   /**
-   * lxc only: whether the daemon holds a connection to the domain's controller, and so will notice the domain's
-   * end. On a busy machine up to one new domain in twenty has lost that connection: libvirtd (11.3) registers a
-   * controller's socket with its event loop before it can understand messages on it, and hangs up if one comes
-   * early. Such a domain works, but the daemon does not see its end: the domain is listed as running, and keeps
-   * the daemon up, until {@link destroy} is called. True comes at once and may be too early: ask {@link
-   * isWatchedNow} again at the end. False comes after a quarter of a second. The name must be unique on the
-   * host.
+   * lxc only: whether the daemon holds a connection to the domain's controller, and so will notice its end. On
+   * a busy machine up to one new domain in twenty has lost it: libvirtd (11.3) registers a controller's socket
+   * with its event loop before it can understand messages, and hangs up if one comes early. Such a domain
+   * works, but stays listed, and keeps the daemon up, until {@link destroy}.
+   * True may be too early: ask {@link isWatchedNow} again at the end. The name must be unique on the host.
    */
   async isWatched(): Promise<boolean> {
     const until = performance.now() + WATCH_MS;
@@ -162,10 +140,7 @@ export class Domain {
     return true;
   }
 
-  /**
-   * Ends the domain: SIGTERM, SIGKILL after 1.6 s (libvirt's own times), then teardown.
-   * @returns false where it had ended before
-   */
+  /** SIGTERM, SIGKILL after 1.6 s (libvirt's own times), then teardown. @returns false where it had ended before */
   async destroy(): Promise<boolean> {
     const what = `destroy domain ${this.name}`;
     try {
@@ -191,8 +166,7 @@ export class Domain {
 
 /**
  * Removes a domain that a killed daemon left listed as shut off. libvirt undefines only domains that were
- * defined, and this one was not, so it is defined first. The result is not checked, because another caller may
- * be doing the same.
+ * defined. The result is not checked: another caller may be doing the same.
  */
 async function forgetRemnant(library: Libvirt, native: Pointer): Promise<void> {
   if ((await runAsync(library.virDomainIsPersistent, native)) !== 0) return;
@@ -205,7 +179,6 @@ async function forgetRemnant(library: Libvirt, native: Pointer): Promise<void> {
   library.virDomainFree(defined);
 }
 
-/** Name and uuid of a native domain; no call to the server. */
 function identify(library: Libvirt, native: Pointer): { name: string; uuid: string } {
   const uuid = Buffer.alloc(UUID_BUFFER);
   const name = library.virDomainGetName(native);

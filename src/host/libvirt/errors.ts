@@ -1,10 +1,7 @@
 import type { ErrorCode } from '../../error-codes.ts';
 import { KilnError, type KilnErrorOptions } from '../../errors.ts';
 
-/**
- * What libvirt says about a failure: `virError` of libvirt/virterror.h, copied out of native memory.
- * `code` is a virErrorNumber, `domain` a virErrorDomain, `level` a virErrorLevel (2 = error).
- */
+/** `virError` of libvirt/virterror.h, copied out of native memory; level 2 is an error. */
 export interface VirError {
   readonly code: number;
   readonly domain: number;
@@ -12,7 +9,6 @@ export interface VirError {
   readonly level: number;
 }
 
-/** virErrorNumber values that kiln acts on (libvirt/virterror.h; the list only ever grows). */
 export const VIR_ERR = {
   XML_ERROR: 27,
   XML_DETAIL: 35,
@@ -28,9 +24,7 @@ const CODES: ReadonlyMap<number, ErrorCode> = new Map([
   [VIR_ERR.NO_NETWORK, 'E_LIBVIRT_NO_NETWORK'],
 ]);
 
-/** A failure in libvirt or on the way to it. Its code begins with `E_LIBVIRT`. */
 export class LibvirtError extends KilnError {
-  /** libvirt's own error; undefined where kiln itself refused the call. */
   readonly libvirt: VirError | undefined;
 
   constructor(
@@ -60,7 +54,7 @@ export function failedCall(what: string, error: VirError | undefined, uri: strin
       : {}),
     ...(error.code === VIR_ERR.NO_NETWORK
       ? {
-          hint: `\`virsh -c '${uri}' net-list\` lists what there is; docs/engine.md: how to make one`,
+          hint: `\`virsh -c '${uri}' net-list\` lists libvirt’s networks, docs/engine.md has how to make one; without one, \`--egress HOST\` lets a command reach that host`,
         }
       : {}),
   });

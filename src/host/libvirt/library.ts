@@ -3,17 +3,15 @@ import { awaitedLater } from '../../promise.ts';
 import { libc } from '../calls/c-library.ts';
 import { LibvirtError, type VirError } from './errors.ts';
 
-/** The address of a native object. koffi represents pointers as BigInt; null is the null pointer. */
+/** koffi represents pointers as BigInt; null is the null pointer. */
 export type Pointer = bigint;
 
-/** A native function: called directly it blocks, `async` runs it on a thread of libuv's pool. */
 type Native<Args extends unknown[], Result> = ((...args: Args) => Result) & {
   async(...args: [...Args, (error: Error | null, result: Result) => void]): void;
 };
 
 type Nullable = Pointer | null;
 
-/** The functions of libvirt.so.0 that kiln calls, as the headers declare them. */
 export interface Libvirt {
   readonly virInitialize: Native<[], number>;
   readonly virGetLastError: Native<[], Nullable>;
@@ -39,7 +37,6 @@ export interface Libvirt {
   readonly virDomainFree: Native<[Pointer], number>;
 }
 
-/** Their C prototypes, in koffi's notation. */
 const DECLARATIONS: Readonly<Record<keyof Libvirt, string>> = {
   virInitialize: 'int virInitialize()',
   virGetLastError: 'void *virGetLastError()',
@@ -66,17 +63,14 @@ const DECLARATIONS: Readonly<Record<keyof Libvirt, string>> = {
 
 const SONAME = 'libvirt.so.0';
 
-/** dlopen's RTLD_LAZY (dlfcn.h). */
 const RTLD_LAZY = 1;
 
 let loading: Promise<Libvirt> | undefined;
 let freeNative: ((address: Pointer) => void) | undefined;
 
 /**
- * Loads libvirt.so.0 once a process. The dynamic loader needs 15 ms for its sixty libraries and
- * virInitialize 3 ms more, so both happen on a thread of the pool: call this early, await it late.
- *
- * @throws LibvirtError E_LIBVIRT_MISSING
+ * Once a process. The dynamic loader needs 15 ms for sixty libraries and virInitialize 3 ms, both on a thread
+ * of the pool: call this early, await it late. @throws LibvirtError E_LIBVIRT_MISSING
  */
 export function loadLibvirt(): Promise<Libvirt> {
   loading ??= awaitedLater(
@@ -109,19 +103,17 @@ async function load(): Promise<Libvirt> {
       hint: '`kiln doctor` tells whether libvirt works',
     });
   }
-  // Without a handler, libvirt prints every error to stderr. The handler runs on the thread that failed, so it
-  // must be native: abs() has the right signature and does nothing.
+  // Else libvirt prints every error to stderr. It runs on the thread that failed, so it is native: abs().
   library.func('void virSetErrorFunc(void *userData, void *handler)')(null, libc.symbol('abs'));
   return bound;
 }
 
-/** Runs a native function on a thread of libuv's pool; the event loop stays free. */
 export function runAsync<Args extends unknown[], Result>(
   native: Native<Args, Result>,
   ...args: Args
 ): Promise<Result> {
   return new Promise((resolve, reject) => {
-    // This closure captures `args`, which keeps the buffers alive until the call is over.
+    // `args` in this closure keeps the buffers alive until the call is over.
     native.async(...args, (error, result) => {
       if (error === null || error === undefined) resolve(result);
       else reject(error);
@@ -130,17 +122,14 @@ export function runAsync<Args extends unknown[], Result>(
   });
 }
 
-/** Copies a native string and frees it. */
 export function takeString(address: Pointer): string {
   const text: string = koffi.decode.string(address);
   freeNative?.(address);
   return text;
 }
 
-/** Bytes of a pointer: kiln runs on 64-bit machines only. */
 const POINTER_SIZE = 8n;
 
-/** The objects of a native array of `count` pointers, which is freed; each of them is the caller's to free. */
 export function takeArray(address: Pointer, count: number): Pointer[] {
   // One by one, because koffi 3.3's decode of an array leaks some bytes each time.
   const objects = Array.from({ length: count }, (_, index) =>
@@ -150,7 +139,6 @@ export function takeArray(address: Pointer, count: number): Pointer[] {
   return objects;
 }
 
-// The beginning of struct _virError of libvirt/virterror.h.
 const VIR_ERROR = koffi.struct({
   code: 'int',
   domain: 'int',
@@ -165,15 +153,12 @@ function copyError(address: Nullable): VirError | undefined {
   return { code: raw.code, domain: raw.domain, message: raw.message ?? '', level: raw.level };
 }
 
-/** The last error of the calling thread: right only after a synchronous call. */
+/** The error of the calling thread: right only after a synchronous call. */
 export function lastError(library: Libvirt): VirError | undefined {
   return copyError(library.virGetLastError());
 }
 
-/**
- * The last error of a connection, whichever thread made the call. It is exact while one call at a time uses the
- * connection, which the pool in pool.ts ensures.
- */
+/** Whichever thread made the call: exact while one call at a time uses the connection, as in pool.ts. */
 export function connectionError(library: Libvirt, connection: Pointer): VirError | undefined {
   return copyError(library.virConnGetLastError(connection));
 }

@@ -2,17 +2,11 @@ import type { StatePaths } from '../state/paths.ts';
 import { embeddedFiles } from './embedded/files.ts';
 import { LibvirtError } from './errors.ts';
 
-/** The libvirt that runs the sandboxes: the system's (or another local one), or kiln's own. */
 export type Engine =
   | { readonly kind: 'system'; readonly uri: string }
   | { readonly kind: 'embedded'; readonly uri: string };
 
-/**
- * Picks the engine: the libvirt that `KILN_URI` names, else the embedded one.
- *
- * @throws LibvirtError E_LIBVIRT_REMOTE for another machine's libvirt, E_LIBVIRT_URI for another
- *   driver than lxc
- */
+/** The libvirt of `KILN_URI`, else the embedded one. @throws LibvirtError E_LIBVIRT_REMOTE, E_LIBVIRT_URI */
 export function pickEngine(paths: StatePaths, env: NodeJS.ProcessEnv): Engine {
   const uri = env.KILN_URI;
   if (uri === undefined || uri === '') return { kind: 'embedded', uri: embeddedFiles(paths).uri };

@@ -15,40 +15,27 @@ import {
 } from './library.ts';
 
 /**
- * How many libvirt calls one process makes at the same time. Each blocks a thread of libuv's pool for as long
- * as the daemon takes; one thread is left for file access. Measured on two cores, three creates at once are as
- * fast as eight (40/s); on a bigger machine UV_THREADPOOL_SIZE allows more. Workers would take 15 ms each to
- * start and gain nothing.
+ * How many libvirt calls one process makes at once. Each blocks a thread of libuv's pool; one is left for
+ * files. On two cores, three creates at once are as fast as eight (40/s); UV_THREADPOOL_SIZE allows more.
  */
 const CONCURRENT_CALLS = Math.max(1, (Number(ownEnvironment.UV_THREADPOOL_SIZE) || 4) - 1);
 
-/** After this time, ms, kiln looks whether something blocks the call for ever. */
+/** Ms, after which kiln looks whether something blocks the call for ever. */
 const SLOW_MS = 2000;
 
-/**
- * A daemon that was just seen running may end, idle, before the connection is made. That happens once, not
- * three times in a row.
- */
+/** A daemon that was just seen may end, idle, before the connection is made, but not three times in a row. */
 const OPEN_ATTEMPTS = 3;
 
-/** Makes the error for a failed native call. Valid until the lease ends. */
 type Failure = (what: string) => LibvirtError;
 
-/** Work on a native connection that no other work uses meanwhile. */
 export type Work<Result> = (
   library: Libvirt,
   connection: Pointer,
   failure: Failure,
 ) => Promise<Result>;
 
-/** Makes a server reachable: called when a connection could not be opened, before another try. */
-type Reviver = () => Promise<void>;
-
-/** Options beyond the URI. */
 export interface PoolOptions {
-  /** Makes the server reachable, now or later. */
-  readonly revive?: Reviver | undefined;
-  /** The daemon, for those who wait for it. */
+  readonly revive?: (() => Promise<void>) | undefined;
   readonly whom?: (() => Awaited) | undefined;
   /** How long the daemon may be silent, ms; {@link patience} by default. */
   readonly endAfter?: number | undefined;
@@ -57,7 +44,6 @@ export interface PoolOptions {
 let running = 0;
 const waiting: (() => void)[] = [];
 
-/** When a call of this process ended last, monotonic ms. */
 let lastEnd = 0;
 
 async function takeTurn(): Promise<void> {
@@ -72,20 +58,16 @@ function endTurn(): void {
   else next();
 }
 
-/** The state of a call for those who wait for it. */
 interface CallState {
-  /** When the daemon's turn began, monotonic ms; undefined while the call is queued. */
   began: number | undefined;
-  /** The caller has given up. */
   given: boolean;
 }
 
 /**
  * Native connections to one URI, opened as calls overlap.
- *
- * libvirt keeps errors in thread-local storage and, as a copy, in the connection. Calls run on
- * pool threads, so the copy is what can be read, and it is exact only while a connection serves
- * one call at a time. A libvirtd also serves no more than five calls of one connection at once.
+ * libvirt keeps errors in thread-local storage and, as a copy, in the connection. Calls run on pool threads, so
+ * the copy is read, which is exact only while a connection serves one call at a time. Also, a libvirtd serves
+ * no more than five calls of one connection at once.
  */
 export class ConnectionPool {
   readonly uri: string;
@@ -93,7 +75,6 @@ export class ConnectionPool {
   readonly #idle: Pointer[] = [];
   readonly #leases = new Set<Promise<unknown>>();
   #closed = false;
-  /** Abandoned calls that still run, and the error that says why. */
   #abandoned = 0;
   #silence: unknown;
 
@@ -157,7 +138,6 @@ export class ConnectionPool {
     }
   }
 
-  /** Gives up waiting for a call. The pool refuses other calls until it is over. */
   #abandon<Result>(
     done: Promise<Result>,
     call: CallState,
@@ -190,7 +170,6 @@ export class ConnectionPool {
     const slow = setInterval(() => endOrphans(), SLOW_MS);
     try {
       for (let attempt = 1; ; attempt++) {
-        // The caller has given up: do not begin.
         if (call.given) throw this.#refusal();
         call.began = performance.now();
         const connection = await this.#take(library, !repeatable, call);
@@ -220,7 +199,6 @@ export class ConnectionPool {
     return new LibvirtError('E_LIBVIRT_CLOSED', `the connection to ${this.uri} is closed`);
   }
 
-  /** An idle connection or a new one. With `verify`, an idle one is used only if it answered a moment ago. */
   async #take(library: Libvirt, verify: boolean, call: CallState): Promise<Pointer> {
     for (let idle = this.#idle.pop(); idle !== undefined; idle = this.#idle.pop()) {
       const alive = verify
@@ -233,7 +211,6 @@ export class ConnectionPool {
       const opened = await runAsync(library.virConnectOpen, this.uri);
       if (opened !== null) return opened;
       if (this.#options.revive === undefined || call.given) break;
-      // Starting a daemon has its own time limits.
       call.began = Number.POSITIVE_INFINITY;
       await this.#options.revive();
       call.began = performance.now();
@@ -254,20 +231,15 @@ export class ConnectionPool {
     else await runAsync(library.virConnectClose, connection);
   }
 
-  /**
-   * Waits for the calls under way and leaves the native connections to the end of the process. (A daemon that
-   * has just lost a domain takes 0.2 s to answer a close.)
-   */
+  /** Leaves the connections to the end of the process: a daemon may take 0.2 s to answer a close. */
   async leave(): Promise<void> {
     this.#closed = true;
     await Promise.allSettled([...this.#leases]);
   }
 
-  /** Waits for the calls under way, then closes. Domains made with `autodestroy` end here. */
   async close(): Promise<void> {
     this.#closed = true;
     await Promise.allSettled([...this.#leases]);
-    // Wait only for the daemon's answer; the end of this process closes the connections.
     if (this.#idle.length === 0 || this.#silence !== undefined) return;
     const library = await loadLibvirt();
     const connections = this.#idle.splice(0);
@@ -282,12 +254,10 @@ export class ConnectionPool {
         hint: 'kiln doctor tells whether it answers',
       });
     } catch {
-      // The calls are done, so nobody waits for the goodbyes.
       abandonCall(goodbyes);
       return;
     }
-    // Every native object counts as a use of its connection: a use that is left means an object that was not
-    // freed.
+    // Every native object is a use of its connection: one that is left was not freed.
     if (left.some((uses) => uses > 0)) {
       throw new LibvirtError('E_LIBVIRT_LEAK', `a native object outlived its call to ${this.uri}`, {
         hint: 'this is a bug in kiln: please report it with what you did',

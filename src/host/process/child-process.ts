@@ -13,7 +13,6 @@ import { stoppedSince, waitFor } from './wait-for.ts';
 
 const execute = promisify(execFile);
 
-/** child_process.spawn() for kiln. Throws E_TOO_MANY_FILES. */
 export const startProgram = ((program: string, args: readonly string[], options: SpawnOptions) => {
   keepDescriptors();
   const child = spawn(program, args, { env: withoutOrders(ownEnvironment), ...options });
@@ -27,19 +26,15 @@ export const startProgram = ((program: string, args: readonly string[], options:
   return child;
 }) as typeof spawn;
 
-/**
- * Starts a program, by its path, that outlives this process: in a session of its own, with nothing on its
- * stdio.
- */
+/** Outlives this process: in a session of its own, with nothing on its stdio. @param program by its path */
 export function startDetached([program, ...args]: readonly [string, ...string[]]): void {
   const child = startProgram(program, args, { detached: true, stdio: 'ignore' });
   child.on('error', () => undefined).unref();
 }
 
 /**
- * Runs a program of the host to its end, or kills it after {@link patience}. A program that `works` long is
- * killed only after it has been stopped for that time. Throws as child_process.execFile() does, and KilnError
- * E_PROGRAM_SILENT.
+ * Runs a program to its end, or kills it after {@link patience}; one that `works` long only after it has been
+ * stopped for that time. Throws as child_process.execFile() does, and KilnError E_PROGRAM_SILENT.
  */
 export async function runProgram(
   program: string,
@@ -64,26 +59,21 @@ export async function runProgram(
 
 export interface ToolOptions {
   readonly cwd?: string;
-  /** Its whole environment; by default this process's. */
   readonly env?: Readonly<Record<string, string>>;
-  /** Standard input; empty by default. */
   readonly input?: string;
-  /** Milliseconds, after which it is killed. */
+  /** Milliseconds. */
   readonly timeout?: number;
 }
 
 export interface ToolResult {
-  /** Without the newline at the end, as {@link stderr} is. */
   readonly stdout: string;
   readonly stderr: string;
-  /** Undefined if the program ended with status 0. Otherwise its stderr, or how it ended. */
   readonly failure?: string;
 }
 
-/** The most bytes of a tool's output: a tool that writes more is killed. */
+/** Bytes: a tool that writes more is killed. */
 const MAX_OUTPUT = 16 << 20;
 
-/** Runs a tool of the host to its end, for what it prints. Never rejects. */
 export function runTool(
   program: string,
   args: readonly string[],
@@ -100,7 +90,6 @@ export function runTool(
       if (error === null) resolve({ stdout, stderr });
       else resolve({ stdout, stderr, failure: stderr.trim() || failureText(error, timeout) });
     });
-    // The program may not read its input, and there is no stdin without free descriptors.
     child.stdin?.on('error', () => undefined).end(input);
   });
 }

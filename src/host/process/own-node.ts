@@ -8,7 +8,6 @@
  */
 import { ownEnvironment } from './own-process.ts';
 
-/** Put before every argument, so that none looks like an option. */
 const MARK = ':';
 
 /**
@@ -21,33 +20,27 @@ const ORDERS =
 /** These two load no code: certificates to trust, and a number of threads. */
 const HARMLESS = ['NODE_EXTRA_CA_CERTS', 'UV_THREADPOOL_SIZE'];
 
-/** The prefix under which bin/kiln-node keeps the caller's value of a variable that Node must not see. */
 const ASIDE = 'KILN_CALLER_';
 
-/** The path of the Node that runs this process. */
 export function nodePath(): string {
   return process.execPath;
 }
 
 export interface NodeStart {
-  /** The Node; this process's own by default. */
   readonly node?: string;
-  /** Options for Node and V8: constants, never a caller's words. */
   readonly options?: readonly string[];
   readonly program: string;
-  /** Arguments for the program, which reads them by {@link ownArguments}. */
   readonly words?: readonly string[];
 }
 
-/** The command line of a Node of kiln's. */
 export function nodeCommand(start: NodeStart): [string, ...string[]] {
   const { node = nodePath(), options = [], program, words = [] } = start;
   return [node, ...options, program, ...words.map((word) => `${MARK}${word}`)];
 }
 
 /**
- * The command line of the program that takes kiln's command lines; it lies beside the daemon's. Undefined where
- * this process runs neither.
+ * The program that takes kiln's command lines lies beside the daemon's. Undefined where this process runs
+ * neither.
  */
 export function kilnProgram(
   words: readonly string[],
@@ -58,14 +51,12 @@ export function kilnProgram(
   return nodeCommand({ options: [...options, ...process.execArgv], program, words });
 }
 
-/** The arguments of this process, unmarked. Arguments of a Node that a person started are not marked. */
 export function ownArguments(): string[] {
   const words = process.argv.slice(2);
   if (words[0]?.startsWith(MARK) !== true) return words;
   return words.map((word) => (word.startsWith(MARK) ? word.slice(MARK.length) : word));
 }
 
-/** `env` without the variables that Node or the loader obey: for every process that inherits it. */
 export function withoutOrders(env: Readonly<NodeJS.ProcessEnv>): Record<string, string> {
   const kept = Object.entries(env).filter(
     (entry): entry is [string, string] =>
@@ -74,12 +65,19 @@ export function withoutOrders(env: Readonly<NodeJS.ProcessEnv>): Record<string, 
   return Object.fromEntries(kept);
 }
 
-/** A variable with the caller's value, even if bin/kiln-node set it aside. */
-export function callerVariable(name: string): string | undefined {
-  return ownEnvironment[name] ?? ownEnvironment[`${ASIDE}${name}`];
+/** The caller's value of a variable: one that was set aside counts, and kiln itself has not obeyed it. */
+export function callersOwn(env: Readonly<NodeJS.ProcessEnv>, name: string): string | undefined {
+  return env[asideName(name)] ?? env[name];
 }
 
-/** The caller's environment, with the variables that were set aside, for a command that runs as the caller. */
+export function asideName(name: string): string {
+  return `${ASIDE}${name}`;
+}
+
+export function callerVariable(name: string): string | undefined {
+  return callersOwn(ownEnvironment, name);
+}
+
 export function callerEnvironment(): Record<string, string> {
   const back = Object.entries(ownEnvironment).map(([name, value]) => [
     name.startsWith(ASIDE) ? name.slice(ASIDE.length) : name,

@@ -1,59 +1,47 @@
 /**
- * Filters a process's own system calls through libseccomp, so that kiln keeps no table of call numbers. Every
- * Debian, Fedora and SUSE has libseccomp, because apt and systemd need it. Sources: seccomp_init(3),
- * seccomp_attr_set(3), seccomp_rule_add(3), seccomp_load(3).
+ * System call filters through libseccomp, so that kiln keeps no table of call numbers; apt and systemd need it,
+ * too. Sources: seccomp_init(3), seccomp_attr_set(3), seccomp_rule_add(3), seccomp_load(3),
+ * seccomp_export_bpf(3).
  */
 
 import { fstatSync, readSync } from 'node:fs';
+import { constants as os } from 'node:os';
 import koffi from 'koffi';
 import { KilnError } from '../../errors.ts';
 import { closing } from '../calls/descriptor.ts';
 import { SyscallError } from '../calls/libc.ts';
 import { checked, tryCall } from '../calls/system-call.ts';
 
-const SCMP_ACT_ALLOW = 0x7fff0000;
-const SCMP_ACT_ERRNO = 0x00050000;
 const SCMP_FLTATR_CTL_TSYNC = 4;
-/** libseccomp's number for a system call that it does not know. */
 const NR_SCMP_ERROR = -1;
 
-/** A filter that is loaded but not in force yet. */
 export interface SystemCallFilter {
-  /** Puts the filter in force for all threads of this process, for good. no_new_privs must be set. */
+  /** Binds all threads of this process, for good. no_new_privs must be set. */
   apply(): void;
 }
 
-/** System calls by name, and the errno (a number) each group fails with. */
-export interface RefusedCalls {
-  readonly errno: number;
-  readonly names: readonly string[];
-}
-
 /**
- * Builds a filter that refuses some system calls and allows all others.
- * Names that this libseccomp or this architecture does not know are left out.
+ * Refuses some system calls with EPERM; names that this libseccomp or architecture does not know are left out.
  * @throws KilnError E_SECCOMP when libseccomp is missing or refuses.
  */
-export function refuseSystemCalls(groups: readonly RefusedCalls[]): SystemCallFilter {
+export function refuseSystemCalls(names: readonly string[]): SystemCallFilter {
   const seccomp = library();
-  const context = seccomp.init(SCMP_ACT_ALLOW);
+  const context = seccomp.init(ACTIONS.SCMP_ACT_ALLOW);
   if (context === null) throw new KilnError('E_SECCOMP', 'libseccomp cannot make a filter');
-  const done = (call: string, result: number) => {
-    if (result < 0) throw new SyscallError(call, -result);
-  };
   done('seccomp_attr_set', seccomp.attrSet(context, SCMP_FLTATR_CTL_TSYNC, 1));
-  for (const { errno, names } of groups) {
-    for (const name of names) {
-      const number = seccomp.resolve(name);
-      if (number === NR_SCMP_ERROR) continue;
-      const action = SCMP_ACT_ERRNO | (errno & 0xffff);
-      done(`seccomp_rule_add ${name}`, seccomp.ruleAdd(context, action, number, 0, null));
-    }
+  const action = actionNumber('SCMP_ACT_ERRNO', os.errno.EPERM);
+  for (const name of names) {
+    const number = seccomp.resolve(name);
+    if (number === NR_SCMP_ERROR) continue;
+    done(`seccomp_rule_add ${name}`, seccomp.ruleAdd(context, action, number, 0, null));
   }
   return { apply: () => done('seccomp_load', seccomp.load(context)) };
 }
 
-/** libseccomp's functions, loaded at the first use. @throws KilnError E_SECCOMP where it is missing. */
+function done(call: string, result: number, ...accepted: readonly number[]): void {
+  if (result < 0 && !accepted.includes(-result)) throw new SyscallError(call, -result);
+}
+
 export function library() {
   let lib: ReturnType<typeof koffi.load>;
   try {
@@ -82,11 +70,6 @@ export function library() {
   };
 }
 
-/*
- * Compiles a filter to the program that prctl(PR_SET_SECCOMP) takes, without putting it in force.
- * Sources: seccomp_rule_add(3), seccomp_export_bpf(3), seccomp_attr_set(3), memfd_create(2), seccomp.h.
- */
-
 const MFD_CLOEXEC = 1;
 
 const ACTIONS = {
@@ -114,14 +97,12 @@ const ASK = 0x7fc00000;
 
 type FilterAction = keyof typeof ACTIONS;
 type FilterComparison = keyof typeof COMPARISONS;
-/** The names of all actions and comparisons, for schemas. */
 export const FILTER_ACTIONS = Object.keys(ACTIONS) as [FilterAction, ...FilterAction[]];
 export const FILTER_COMPARISONS = Object.keys(COMPARISONS) as [
   FilterComparison,
   ...FilterComparison[],
 ];
 
-/** What to do with some system calls. All `args` must hold; `errno` is for SCMP_ACT_ERRNO. */
 interface FilterRule {
   readonly names: readonly string[];
   readonly action: FilterAction;
@@ -136,10 +117,7 @@ interface FilterRule {
 
 const SCMP_FLTATR_CTL_OPTIMIZE = 8;
 const OPTIMIZE_BINARY_TREE = 2;
-const EEXIST = 17;
-const ENOSYS = 38;
-const EOPNOTSUPP = 95;
-const EACCES = 13;
+const { EACCES, EEXIST, ENOSYS, EOPNOTSUPP } = os.errno;
 
 function actionNumber(action: FilterAction, errno: number): number {
   return action === 'SCMP_ACT_ERRNO' ? ACTIONS[action] | (errno & 0xffff) : ACTIONS[action];
@@ -152,10 +130,6 @@ const REFUSALS: readonly FilterAction[] = [
   'SCMP_ACT_KILL_PROCESS',
 ];
 
-/**
- * Like the plain action, but asks the listener where the profile refuses. Rules that answer "no such call"
- * stay.
- */
 function askingNumber(action: FilterAction, errno: number, isRule: boolean): number {
   if (!REFUSALS.includes(action)) return actionNumber(action, errno);
   const absent = isRule && action === 'SCMP_ACT_ERRNO' && [ENOSYS, EOPNOTSUPP].includes(errno);
@@ -175,10 +149,9 @@ function argumentBytes(args: FilterRule['args']): Buffer {
 }
 
 /**
- * The filter as struct sock_filter[]. Calls of other ABIs of this machine (`architectures`, in libseccomp's
- * names such as `x86`) are filtered by the same rules. Unknown names are left out. With `asking`, the filter
- * asks its listener instead of refusing a call. Rules that answer ENOSYS or EOPNOTSUPP stay as they are:
- * programs rely on a fast answer (clone3) and then do without the call.
+ * As struct sock_filter[]. Calls of other ABIs (`architectures`, in libseccomp's names such as `x86`) have the
+ * same rules. With `asking`, it asks its listener instead of refusing, but not for ENOSYS and EOPNOTSUPP:
+ * programs rely on that answer (clone3) and then do without the call.
  * @throws KilnError E_SECCOMP (for `asking` also where libseccomp or the kernel cannot), SyscallError
  */
 export function compileFilter(
@@ -193,9 +166,6 @@ export function compileFilter(
   const fallbackNumber = number(fallback.action, fallback.errno, false);
   const context = seccomp.init(fallbackNumber);
   if (context === null) throw new KilnError('E_SECCOMP', 'libseccomp cannot make a filter');
-  const done = (call: string, result: number, ...accepted: readonly number[]) => {
-    if (result < 0 && !accepted.includes(-result)) throw new SyscallError(call, -result);
-  };
   try {
     // libseccomp before 2.5 lacks this attribute; its filter is then a linear list, which is as right.
     seccomp.attrSet(context, SCMP_FLTATR_CTL_OPTIMIZE, OPTIMIZE_BINARY_TREE);
@@ -220,12 +190,10 @@ export function compileFilter(
   }
 }
 
-/** The name of a call: `architecture` is an AUDIT_ARCH_ number, as the kernel tells it. */
 export function systemCallName(architecture: number, number: number): string {
   return library().resolveNumber(architecture, number) ?? `system call ${number}`;
 }
 
-/** The content that `write` wrote to a file without a name: a killed process leaves no file. */
 function exported(write: (fd: number) => void): Buffer {
   const fd = checked('memfd_create', tryCall('memfd_create', 'kiln-seccomp', MFD_CLOEXEC));
   using _fd = closing(fd);

@@ -1,10 +1,10 @@
 /**
- * User namespaces without a process in them. The descriptor of one ID-maps a mount (mount_setattr), and a
- * program can enter it (setns, nsenter).
+ * User namespaces without a process in them, which ID-map a mount (mount_setattr) or which a program enters
+ * (setns, nsenter); files with other ids. Sources: setfsuid(2), setfsgid(2), setgroups(2), capset(2),
+ * linux/capability.h.
  */
 import { addon, checked, tryCall } from '../calls/system-call.ts';
 
-/** One line of uid_map and gid_map: `count` ids from `inside` are `outside` and following in our namespace. */
 interface IdMapping {
   readonly inside: number;
   readonly outside: number;
@@ -12,17 +12,14 @@ interface IdMapping {
 }
 
 /**
- * Makes a user namespace that maps user ids by `users` and group ids by `groups`, and returns its descriptor.
- * The namespace lives while a descriptor is open; the caller closes it.
- *
- * Needs CAP_SETUID and CAP_SETGID, except for a single mapping of the caller's own id. Throws a SyscallError:
- * EINVAL where the kernel refuses a map.
+ * Returns the descriptor of a new user namespace, which lives while one is open; the caller closes it.
+ * Needs CAP_SETUID and CAP_SETGID, except for a single mapping of the caller's own id.
+ * @throws SyscallError EINVAL where the kernel refuses a map
  */
 export function createUserNamespace(
   users: readonly IdMapping[],
   groups: readonly IdMapping[] = users,
 ): number {
-  // Without CAP_SETGID the kernel takes a group map only after setgroups(2) is denied.
   const denySetgroups = process.geteuid?.() !== 0;
   const result = addon().userNamespace(mapText(users), mapText(groups), denySetgroups);
   return checked('make a user namespace', result);
@@ -32,36 +29,44 @@ function mapText(mappings: readonly IdMapping[]): string {
   return mappings.map((m) => `${m.inside} ${m.outside} ${m.count}\n`).join('');
 }
 
-/*
- * Makes files as somebody else. On a file system that was mounted in a user namespace, new files can belong
- * only to ids of that namespace: for the host's root, creating one fails with EOVERFLOW. Sources: setfsuid(2),
- * setfsgid(2), capset(2), linux/capability.h.
- */
-
 /** _LINUX_CAPABILITY_VERSION_3, and 0 for the calling thread. */
 const HEADER = Uint32Array.of(0x20080522, 0);
 
+export interface UserIds {
+  readonly uid: number;
+  readonly gid: number;
+  readonly groups: readonly number[];
+}
+
 /**
- * Runs the synchronous `act`; files and directories that it makes belong to these ids. Only this thread
- * changes. Capabilities stay as they are (the kernel would drop those for files). Needs CAP_SETUID and
- * CAP_SETGID.
+ * Runs the synchronous `act` with this user's rights to files and without capabilities, in this thread only: it
+ * fails where the user would fail. No process gets the user's ids, so the user can trace or signal none.
  */
-export function makingFilesAs<Result>(
-  ids: { readonly uid: number; readonly gid: number },
-  act: () => Result,
-): Result {
-  // effective, permitted, inheritable: two words each.
+export function actingAs<Result>({ uid, gid, groups }: UserIds, act: () => Result): Result {
   const capabilities = new Uint32Array(6);
   checked('capget', tryCall('capget', HEADER, capabilities));
-  // Both calls return the old value, never an error.
-  const gid = tryCall('setfsgid', ids.gid);
-  const uid = tryCall('setfsuid', ids.uid);
+  const count = checked('getgroups', tryCall('getgroups', 0, null));
+  const own = new Uint32Array(Math.max(1, count));
+  checked('getgroups', tryCall('getgroups', count, own));
   try {
-    checked('capset', tryCall('capset', HEADER, capabilities));
+    checked('setgroups', tryCall('setgroups', groups.length, Uint32Array.from([...groups, 0])));
+    tryCall('setfsgid', gid);
+    tryCall('setfsuid', uid);
+    // Both calls return the old value and no error, so the new value is read back.
+    if (tryCall('setfsgid', -1) !== gid || tryCall('setfsuid', -1) !== uid) {
+      throw new Error(`cannot take the ids ${uid}:${gid}`);
+    }
+    // Drops only the effective capabilities (two words); the permitted ones bring them back.
+    const [, permitted = 0, inheritable = 0, , permittedHigh = 0, inheritableHigh = 0] =
+      capabilities;
+    const none = Uint32Array.of(0, permitted, inheritable, 0, permittedHigh, inheritableHigh);
+    checked('capset', tryCall('capset', HEADER, none));
     return act();
   } finally {
-    tryCall('setfsuid', uid);
-    tryCall('setfsgid', gid);
     checked('capset', tryCall('capset', HEADER, capabilities));
+    tryCall('setfsuid', 0);
+    tryCall('setfsgid', 0);
+    checked('capset', tryCall('capset', HEADER, capabilities));
+    checked('setgroups', tryCall('setgroups', count, own));
   }
 }

@@ -1,9 +1,10 @@
 /**
- * Moves the output of pipes to other descriptors without reading it: splice(2) hands the pages on. Node's
- * streams would copy every byte twice and allocate for each chunk. Sources: splice(2), poll(2).
+ * Moves the output of pipes without reading it: splice(2) hands the pages on, where streams would copy every
+ * byte twice. Sources: splice(2), poll(2).
  */
 import { fstatSync, readSync, writeSync } from 'node:fs';
 import { constants as os } from 'node:os';
+import { setImmediate as nextTurn } from 'node:timers/promises';
 import { isatty } from 'node:tty';
 import { closeDescriptor, growPipe } from '../calls/descriptor.ts';
 import { hasErrno, SyscallError } from '../calls/libc.ts';
@@ -13,29 +14,23 @@ const SPLICE_F_MOVE = 1;
 const SPLICE_F_NONBLOCK = 2;
 const POLLIN = 1;
 const POLLOUT = 4;
-/** sizeof(struct pollfd) */
 const POLLFD = 8;
 
-/** The most bytes moved at once, so that signals and the other lanes get their turn. */
+/** Bytes at once, so that signals and the other lanes get their turn. */
 const CHUNK = 1 << 20;
 
 /**
- * Output usually continues within microseconds, but a thread of the pool takes a tenth of a millisecond to
- * notice. So the event loop is blocked for up to this time, ms.
+ * Output usually continues within microseconds, but a thread of the pool takes 0.1 ms to notice: so long the
+ * event loop is blocked, ms.
  */
 const LINGER = 1;
 
-/** One direction: everything that comes out of the pipe `from` goes to `to`. */
 export interface Lane {
-  /** Closed when its input has ended, or when nobody reads the output any more. */
   readonly from: number;
   readonly to: number;
 }
 
-/**
- * Whether {@link relay} can write to this descriptor: a pipe, a file or a device. Not a terminal, and not a
- * socket, on which splice may block.
- */
+/** A pipe, a file or a device. Not a terminal, and not a socket, on which splice may block. */
 export function canRelayTo(fd: number): boolean {
   try {
     const stat = fstatSync(fd);
@@ -46,9 +41,9 @@ export function canRelayTo(fd: number): boolean {
 }
 
 /**
- * Moves bytes until all lanes have ended. A lane ends with its input, or when nobody reads its output any more;
- * a program that still writes to `from` then gets SIGPIPE. `moved` is called for every chunk.
- * @throws SyscallError when an output fails (ENOSPC, EIO); all lanes are closed then.
+ * A lane ends with its input, or when nobody reads its output; a program that still writes to `from` then gets
+ * SIGPIPE. `moved` is called for every chunk.
+ * @throws SyscallError when an output fails (ENOSPC, EIO); all lanes are closed then
  */
 export async function relay(lanes: readonly Lane[], moved: () => void): Promise<void> {
   const open = lanes.map((lane) => new OpenLane(lane));
@@ -66,7 +61,6 @@ export async function relay(lanes: readonly Lane[], moved: () => void): Promise<
   }
 }
 
-/** The event that a lane waits for. */
 interface Wanted {
   readonly fd: number;
   readonly events: typeof POLLIN | typeof POLLOUT;
@@ -75,11 +69,10 @@ interface Wanted {
 class OpenLane {
   readonly #from: number;
   readonly #to: number;
-  /** Used once splice has refused, as it does for a file opened for appending. */
+  /** splice refuses a file that is opened for appending. */
   #buffer: Buffer | undefined;
   #unwritten: Buffer = Buffer.alloc(0);
   #closed = false;
-  /** Undefined when the lane can continue, and when it has ended. */
   wanted: Wanted | undefined;
 
   constructor({ from, to }: Lane) {
@@ -88,7 +81,6 @@ class OpenLane {
     if (fstatSync(to).isFIFO()) growPipe(to);
   }
 
-  /** Moves a chunk unless the lane must wait. Returns whether calling again at once is worthwhile. */
   step(moved: () => void): boolean {
     if (this.#closed || this.wanted !== undefined) return false;
     try {
@@ -121,7 +113,7 @@ class OpenLane {
     return bytes;
   }
 
-  /** Finds which of its ends the lane waits for; splice does not tell. */
+  /** splice does not tell which end is not ready. */
   #wait(): void {
     const input = this.#unwritten.length > 0 || isReady(this.#from, POLLIN);
     this.wanted = input ? { fd: this.#to, events: POLLOUT } : { fd: this.#from, events: POLLIN };
@@ -135,7 +127,6 @@ class OpenLane {
   }
 }
 
-/** An array of struct pollfd for these. */
 function pollfds(wanted: readonly Wanted[]): Buffer {
   const fds = Buffer.alloc(POLLFD * wanted.length);
   wanted.forEach(({ fd, events }, index) => {
@@ -145,33 +136,22 @@ function pollfds(wanted: readonly Wanted[]): Buffer {
   return fds;
 }
 
-/** Whether a call would not block, even if only because of an error or an end. */
-function isReady(fd: number, events: Wanted['events']): boolean {
+export function isReady(fd: number, events: Wanted['events'] = POLLIN): boolean {
   return poll(pollfds([{ fd, events }]), 1, 0) > 0;
 }
 
-/**
- * Waits until some lane can continue: `linger` milliseconds in this thread, then in a thread of libuv's pool.
- */
 async function untilReady(lanes: readonly OpenLane[], linger: number): Promise<void> {
   const wanted = lanes.flatMap((lane) => lane.wanted ?? []);
   const fds = pollfds(wanted);
-  if (linger === 0 || poll(fds, wanted.length, linger) <= 0) await pollInThread(fds, wanted.length);
+  if (linger === 0 || poll(fds, wanted.length, linger) <= 0) {
+    await tryCallInThread('ppoll', fds, wanted.length, null, null, 0);
+  }
   lanes.forEach((lane, index) => {
     if (fds.readInt16LE(index * POLLFD + 6) !== 0) lane.wanted = undefined;
   });
 }
 
-/** Waits for at most `milliseconds`; how many descriptors are ready. An error counts as none. */
 function poll(fds: Buffer, count: number, milliseconds: number): number {
-  const time = BigInt64Array.of(0n, BigInt(milliseconds) * 1_000_000n); // struct timespec
+  const time = BigInt64Array.of(0n, BigInt(milliseconds) * 1_000_000n);
   return tryCall('ppoll', fds, count, time, null, 0);
-}
-
-async function pollInThread(fds: Buffer, count: number): Promise<void> {
-  await tryCallInThread('ppoll', fds, count, null, null, 0);
-}
-
-function nextTurn(): Promise<void> {
-  return new Promise((resolve) => setImmediate(resolve));
 }

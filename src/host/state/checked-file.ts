@@ -1,31 +1,23 @@
 /**
- * Small files that kiln writes and reads back. Each ends with a checksum of its content, so a file that was
- * cut, emptied or changed is detected when it is read. A file without a checksum (from an older kiln, or a
- * person) is taken as it is.
+ * Small files that kiln writes and reads back. Each ends with a checksum, so a file that was cut, emptied or
+ * changed is detected. One without a checksum (of an older kiln, or a person) is taken as it is.
  */
 import { readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdir, readdir, stat, utimes } from 'node:fs/promises';
+import { join } from 'node:path';
 import { hasErrno } from '../calls/libc.ts';
-import { removeTreeNow } from '../files/remove-tree.ts';
+import { removeTree, removeTreeNow } from '../files/remove-tree.ts';
 import { shortHash, shortHashOf } from '../process/short-hash.ts';
 import { asidePath, DamagedFileError, renameOver, setAside, tellDamage } from './damage.ts';
-
-/** What is wrong with a file that is a directory. */
-const IS_DIRECTORY = 'it is a directory';
 
 /** The last key of a record; no other key has this name. */
 const CHECK = /"check":"([0-9a-f]{8})"\}\s*$/;
 
-/** A record's text: the object as JSON, with the checksum of all before it as the last key. */
 export function recordText(value: object): string {
   const head = `${JSON.stringify(value).slice(0, -1)}${Object.keys(value).length === 0 ? '' : ','}`;
   return `${head}"check":"${shortHash(head)}"}`;
 }
 
-/**
- * What a record's text says, without its checksum.
- * @param path for the message
- * @throws DamagedFileError
- */
 function parseRecord(path: string, text: string): object {
   const [, check] = CHECK.exec(text.slice(-100)) ?? [];
   if (check !== undefined) {
@@ -46,11 +38,11 @@ function parseRecord(path: string, text: string): object {
 }
 
 export interface WriteOptions {
-  /** Waits until the disk has the content, so that a power cut leaves the old file or the new one. */
+  /** A power cut then leaves the old file or the new one. */
   readonly flush?: boolean;
 }
 
-/** Replaces a file as a whole: a reader never sees half of it. */
+/** A reader never sees half of the file. */
 export function writeWholeSync(
   path: string,
   content: string | Uint8Array,
@@ -70,11 +62,6 @@ export function writeRecord(path: string, value: object, options?: WriteOptions)
   writeWholeSync(path, recordText(value), options);
 }
 
-/**
- * Reads a record; undefined if there is none.
- * @param take checks what is in it, and throws whatever it likes for what does not belong there
- * @throws DamagedFileError
- */
 export function readRecord<Value>(
   path: string,
   take: (value: object) => Value = (value) => value as Value,
@@ -89,10 +76,8 @@ export function readRecord<Value>(
   }
 }
 
-/** What a field of a record must be: `typeof`, or an array. */
 type FieldKind = 'string' | 'number' | 'boolean' | 'object' | 'array';
 
-/** Checks that a record has these fields, and ignores others. For {@link readRecord}. */
 export function withFields<Value>(
   fields: Readonly<Partial<Record<keyof Value & string, FieldKind>>>,
 ): (value: object) => Value {
@@ -106,12 +91,10 @@ export function withFields<Value>(
   };
 }
 
-/** An undamaged record, or what is wrong with it. The file stays in its place. */
 export type FoundRecord<Value> =
   | { readonly value: Value | undefined; readonly damage?: undefined }
   | { readonly value?: undefined; readonly damage: DamagedFileError };
 
-/** Like {@link readRecord}, for a caller that decides itself what to do with a damaged record. */
 export function findRecord<Value>(
   path: string,
   take?: (value: object) => Value,
@@ -124,7 +107,6 @@ export function findRecord<Value>(
   }
 }
 
-/** Reads a record that kiln can do without. A damaged one is set aside, reported, and counts as missing. */
 export function readRecordOrSetAside<Value>(
   path: string,
   take?: (value: object) => Value,
@@ -139,23 +121,18 @@ function putAside({ path, why }: DamagedFileError): void {
   try {
     if (setAside(path)) tellDamage({ path, why, done: `it lies in ${asidePath(path)} now` });
   } catch {
-    // The disk may be read-only: the file stays and is found again.
     tellDamage({ path, why, done: 'it is not used, and cannot be put aside' });
   }
 }
 
-/** The marker before the checksum (eight hexadecimal digits) at the end of a cache file. */
 const SEAL = '\nkiln-check ';
 
-/**
- * Writes a cache file as a whole or not at all. It is not flushed: if the disk loses it, reading detects that.
- */
+/** As a whole or not at all. Not flushed: if the disk loses it, reading detects that. */
 export function writeSealed(path: string, content: string | Buffer): void {
   const bytes = typeof content === 'string' ? Buffer.from(content) : content;
   writeWholeSync(path, Buffer.concat([bytes, Buffer.from(`${SEAL}${shortHashOf(bytes)}`)]));
 }
 
-/** What {@link writeSealed} wrote. @throws DamagedFileError; undefined if there is no such file. */
 export function readSealed(path: string): Buffer | undefined {
   const bytes = readIfThere(path);
   if (bytes === undefined) return undefined;
@@ -169,7 +146,7 @@ export function readSealed(path: string): Buffer | undefined {
   throw new DamagedFileError(path, 'its checksum is another one');
 }
 
-/** A cache file. A damaged one is deleted, reported, and counts as missing. */
+/** A damaged one is deleted, reported, and counts as missing. */
 export function readCached(path: string): Buffer | undefined {
   try {
     return readSealed(path);
@@ -180,25 +157,74 @@ export function readCached(path: string): Buffer | undefined {
   }
 }
 
-/** Deletes and reports a damaged cache file. It is made again when it is needed. */
 export function dropCached({ path, why }: DamagedFileError): void {
   let done = 'it is made anew';
   try {
     removeTreeNow(path);
   } catch {
-    // The disk may be read-only: the file stays and is found again.
     done = 'it is not used, and cannot be removed';
   }
   tellDamage({ path, why, done });
 }
 
-/** @throws DamagedFileError for a directory. */
 function readIfThere(path: string): Buffer | undefined {
   try {
     return readFileSync(path);
   } catch (error) {
     if (hasErrno(error, 'ENOENT', 'ENOTDIR')) return undefined;
-    if (hasErrno(error, 'EISDIR')) throw new DamagedFileError(path, IS_DIRECTORY);
+    if (hasErrno(error, 'EISDIR')) throw new DamagedFileError(path, 'it is a directory');
     throw error;
+  }
+}
+
+/**
+ * Texts that are quicker to read than to compute, in files of one folder. One that cannot be read is computed
+ * again, and one that cannot be written is not kept.
+ */
+export class SmallCache {
+  readonly #directory: string;
+  readonly #kept: number;
+
+  constructor(directory: string, kept: number) {
+    this.#directory = directory;
+    this.#kept = kept;
+  }
+
+  async read(name: string): Promise<string | undefined> {
+    const path = join(this.#directory, name);
+    try {
+      const found = readCached(path);
+      if (found === undefined) return undefined;
+      const now = new Date();
+      await utimes(path, now, now);
+      return found.toString('utf8');
+    } catch {
+      return undefined;
+    }
+  }
+
+  async write(name: string, text: string): Promise<void> {
+    const path = join(this.#directory, name);
+    try {
+      await mkdir(this.#directory, { recursive: true, mode: 0o700 });
+      writeSealed(path, text);
+      await this.#prune();
+    } catch {
+      // The text is computed again.
+    }
+  }
+
+  async #prune(): Promise<void> {
+    const names = await readdir(this.#directory);
+    if (names.length <= this.#kept) return;
+    const dated = await Promise.all(
+      names.map(async (name) => {
+        const path = join(this.#directory, name);
+        return { path, used: (await stat(path).catch(() => undefined))?.mtimeMs ?? 0 };
+      }),
+    );
+    dated.sort((a, b) => a.used - b.used);
+    const gone = dated.slice(0, names.length - Math.floor(this.#kept / 2));
+    for (const { path } of gone) await removeTree(path);
   }
 }

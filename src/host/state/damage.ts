@@ -1,16 +1,14 @@
 /**
- * Handles files of kiln's own that were damaged (a power cut, a full or failing disk, an editor): kiln reports
- * the file once by name, sets it aside, and goes on.
+ * Files of kiln's own that were damaged (a power cut, a full or failing disk, an editor): kiln reports the file
+ * once, sets it aside, and goes on.
  */
 import { renameSync, statSync } from 'node:fs';
 import { KilnError } from '../../errors.ts';
 import { hasErrno } from '../calls/libc.ts';
 import { removeTreeNow } from '../files/remove-tree.ts';
 
-/** A file of kiln's own with content that kiln did not write. Its code is E_DAMAGED. */
 export class DamagedFileError extends KilnError {
   readonly path: string;
-  /** What is wrong with the file, as the end of a sentence. */
   readonly why: string;
 
   constructor(path: string, why: string) {
@@ -20,11 +18,9 @@ export class DamagedFileError extends KilnError {
   }
 }
 
-/** What was found, and what was done about it. */
 export interface Damage {
   readonly path: string;
   readonly why: string;
-  /** What kiln did about it, as the end of a sentence: `it is made anew`. */
   readonly done: string;
 }
 
@@ -32,25 +28,23 @@ type DamageListener = (damage: Damage) => void;
 
 const listeners = new Set<DamageListener>();
 
-/** How long the same damage is not reported again, milliseconds: a daemon lives for days. */
+/** Milliseconds, in which the same damage is not reported again: a daemon lives for days. */
 const TOLD = 60_000;
 const told = new Map<string, number>();
 
 /**
- * Reports damage to `tell` instead of Node's warnings, until the result is disposed of; command lines print it.
- * A daemon has several listeners and tells all of them, because it does not know whose work met the damage.
+ * Reports to `tell` instead of Node's warnings, until the result is disposed of. A daemon tells all its
+ * listeners, because it does not know whose work met the damage.
  */
 export function onDamage(tell: DamageListener): Disposable {
   listeners.add(tell);
   return { [Symbol.dispose]: () => listeners.delete(tell) };
 }
 
-/** One line for a person. */
 export function damageText({ path, why, done }: Damage): string {
   return `${path} is damaged: ${why}; ${done}`;
 }
 
-/** Reports damage, at most once in a while for each file. */
 export function tellDamage(damage: Damage): void {
   const now = performance.now();
   if (now - (told.get(damage.path) ?? Number.NEGATIVE_INFINITY) < TOLD) return;
@@ -63,10 +57,7 @@ export function asidePath(path: string): string {
   return `${path}.damaged`;
 }
 
-/**
- * Sets a damaged file (or a directory in its place) aside for people to look at, in place of one that was set
- * aside before. False if it is gone already.
- */
+/** Keeps the file for people to look at, in place of one that was set aside before. False if it is gone already. */
 export function setAside(path: string): boolean {
   const aside = asidePath(path);
   removeTreeNow(aside);
@@ -79,9 +70,7 @@ export function setAside(path: string): boolean {
   }
 }
 
-/**
- * Gives a finished file its name. A directory with that name is set aside: no file of kiln's is a directory.
- */
+/** A directory with that name is set aside: no file of kiln's is a directory. */
 export function renameOver(from: string, to: string): void {
   try {
     renameSync(from, to);
@@ -92,7 +81,6 @@ export function renameOver(from: string, to: string): void {
   }
 }
 
-/** Sets a directory aside that lies where kiln is about to write a file. */
 export function clearPlace(path: string): void {
   if (!isDirectory(path)) return;
   setAside(path);

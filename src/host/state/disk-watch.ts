@@ -1,8 +1,9 @@
 /**
- * Limits what sandboxes write to the host's disk, since no quota exists on every file system. Two walls replace
- * it: a thread that watches the disk and kills what writes too much, and a seccomp profile without fallocate(2)
+ * Limits what sandboxes write to the host's disk, where not every file system has quotas: a thread watches the
+ * disk and kills what writes too much, and a seccomp profile lacks fallocate(2)
  * (src/sandbox/seccomp/variants.ts), the only call that takes space faster than memory can be copied.
  */
+import { type StatsFs, statfsSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { Worker } from 'node:worker_threads';
 import type { ErrorCode } from '../../error-codes.ts';
@@ -11,44 +12,50 @@ import { deferred } from '../../promise.ts';
 import { hasErrno } from '../calls/libc.ts';
 import { startOf } from '../process/process.ts';
 
-/** Bytes of a disk that watched programs never take; on a small disk, a share of it. */
+/** Bytes of a disk that stay free; of a small disk a share. */
 const RESERVE_BYTES = 2 * 2 ** 30;
 const RESERVE_SHARE = 0.05;
 
 /** One file for this many bytes: the ratio by which mke2fs makes inodes. */
 const BYTES_PER_FILE = 16 * 1024;
 
-/** What packages and their scripts may write by default, bytes. */
 export const DEFAULT_DISK = 16 * 2 ** 30;
 
-/** How much may be written below a folder. */
+/** @param more bytes that are about to be written */
+export function isLow(
+  { bavail, blocks, bsize, files, ffree }: StatsFs,
+  reserve: WatchJob['reserve'],
+  more = 0,
+): boolean {
+  const kept = Math.min(reserve.bytes, blocks * bsize * reserve.share);
+  // Some file systems make inodes as they are needed, and count none.
+  return bavail * bsize - more < kept || (files > 0 && ffree < files * reserve.share);
+}
+
+/** Before kiln itself writes so many bytes for a user. @throws KilnError E_DISK_LOW */
+export function refuseLowDisk(path: string, bytes: number): void {
+  const reserve = { bytes: RESERVE_BYTES, share: RESERVE_SHARE };
+  if (isLow(statfsSync(path), reserve, bytes)) throw diskError('low', path);
+}
+
 interface DiskBound {
-  /** The folder. */
   readonly tree: string;
-  /** Bytes more than the folder has now. */
   readonly bytes: number;
-  /** Files and folders more than the folder has now; one for each 16 KiB by default. */
   readonly entries?: number;
-  /** Who writes, for the error: `the packages' scripts`. */
   readonly who: string;
-  /** What raises the bound, for the error's hint. */
   readonly hint: string;
 }
 
-/** What the thread gets when it starts. */
 export interface WatchJob {
   readonly path: string;
   readonly reserve: { readonly bytes: number; readonly share: number };
   readonly bound?: { readonly tree: string; readonly bytes: number; readonly entries: number };
 }
 
-/** A later message to the thread: the process to kill, or the request to count for the last time. */
 export type WatchRequest = { readonly victim: Victim } | { readonly finish: true };
 
-/** The thread's findings. `ready`: it watches. */
 export type DiskVerdict = 'ready' | 'fine' | 'low' | 'bytes' | 'entries' | 'deep';
 
-/** Watches a disk while a sandbox writes to it, in a thread of its own, because the main thread may be busy. */
 export class DiskWatch implements Disposable {
   readonly #path: string;
   readonly #bound: DiskBound | undefined;
@@ -58,11 +65,6 @@ export class DiskWatch implements Disposable {
   readonly #ready = deferred<void>();
   readonly #finished = deferred<void>();
 
-  /**
-   * @param path a folder of the disk
-   * @param bound how much may come to lie in a tree on it
-   * @param reserve bytes of the disk that stay free; of a small disk less, a twentieth of it
-   */
   constructor(path: string, bound?: DiskBound, reserve = RESERVE_BYTES) {
     this.#path = path;
     this.#bound = bound;
@@ -92,12 +94,10 @@ export class DiskWatch implements Disposable {
     });
   }
 
-  /** Aborted with E_DISK, E_DISK_LOW, E_TREE_DEPTH or E_DISK_WATCH. */
   get signal(): AbortSignal {
     return this.#abort.signal;
   }
 
-  /** Waits until the thread watches. @throws the signal's reason */
   async ready(): Promise<void> {
     this.#thread.ref();
     try {
@@ -107,17 +107,13 @@ export class DiskWatch implements Disposable {
     }
   }
 
-  /**
-   * Has the thread kill a process as soon as a bound is exceeded. The process is a sandbox's init, and the
-   * sandbox dies with it.
-   */
+  /** As soon as a bound is exceeded. The process is a sandbox's init: the sandbox dies with it. */
   kills(pid: number): void {
     const victim = { pid, start: startOf(pid) };
     this.#victim = victim;
     this.#thread.postMessage({ victim } satisfies WatchRequest);
   }
 
-  /** Ends the watch after the writing has ended, with a last count of the tree. @throws the signal's reason */
   async finish(): Promise<void> {
     this.signal.throwIfAborted();
     this.#thread.ref();
@@ -132,7 +128,6 @@ export class DiskWatch implements Disposable {
   }
 
   #fail(error: KilnError): void {
-    // The thread has killed it already, unless the thread itself failed.
     killVictim(this.#victim);
     if (!this.signal.aborted) this.#abort.abort(error);
     this.#ready.reject(error);
@@ -148,12 +143,15 @@ function entriesOf({ bytes, entries = filesFor(bytes) }: DiskBound): number {
   return entries;
 }
 
-/** How many files so many bytes allow. */
 export function filesFor(bytes: number): number {
   return Math.ceil(bytes / BYTES_PER_FILE);
 }
 
-/** A watch without a bound never reports one, so this is never shown. */
+/** What so many files count as, however little is in them. */
+export function bytesFor(files: number): number {
+  return files * BYTES_PER_FILE;
+}
+
 const NO_BOUND: DiskBound = { tree: '', bytes: 0, who: 'a sandbox', hint: '' };
 
 function diskError(
@@ -188,15 +186,11 @@ function threadEntry(): string {
   return fileURLToPath(new URL(path, here));
 }
 
-/** The error for what is, or would be, more than its bound. */
 export function diskExceeded(who: string, what: string, hint: string): KilnError {
   return new KilnError('E_DISK', `${who} put ${what} on the disk`, { hint });
 }
 
-/**
- * Whether the error says that a disk is full, nearly full, or over a bound. Then unfinished work is removed at
- * once.
- */
+/** Full, nearly full, or over a bound. Then unfinished work is removed at once. */
 export function isDiskShort(error: unknown): boolean {
   const codes: readonly ErrorCode[] = ['E_DISK', 'E_DISK_LOW', 'E_DISK_FULL', 'E_TREE_DEPTH'];
   for (let cause = error; cause instanceof Error; cause = cause.cause) {
@@ -205,14 +199,12 @@ export function isDiskShort(error: unknown): boolean {
   return false;
 }
 
-/** A process that is killed when a disk fills: the init of what writes to it. */
 export interface Victim {
   readonly pid: number;
-  /** {@link startOf} of the process; undefined if it was gone already. */
   readonly start: string | undefined;
 }
 
-/** Kills the process unless it is gone: another process may have its pid by then. */
+/** Unless it is gone: another process may have its pid by then. */
 export function killVictim(victim: Victim | undefined): void {
   if (victim?.start === undefined || startOf(victim.pid) !== victim.start) return;
   try {

@@ -1,50 +1,40 @@
 /**
- * Every kind of file below KILN_STATE that kiln writes and reads back, and what is done about a damaged one. A
- * new kind needs a line here: a test makes a state with real commands and fails on files of no known kind.
+ * Every kind of file below KILN_STATE that kiln reads back, and what is done about a damaged one. A test makes
+ * a state with real commands and fails on files of no known kind.
  */
 import { readdirSync, readFileSync, rmSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { hasErrno } from '../calls/libc.ts';
 import { shortHashOf } from '../process/short-hash.ts';
-import { dropCached, readRecord, readSealed } from './checked-file.ts';
+import { dropCached, findRecord, readRecord, readSealed } from './checked-file.ts';
 import { DamagedFileError, tellDamage } from './damage.ts';
 import type { StatePaths } from './paths.ts';
 
-/** How damage to a kind of file is handled. */
 type Care =
-  /** A record of a cache: a damaged one is deleted and made anew. */
   | 'cached record'
-  /** Bytes of a cache with a checksum at the end: a damaged file is deleted and made anew. */
+  /** Bytes with a checksum at the end: deleted when damaged, and made anew. */
   | 'sealed'
   /** Compared with its digest at each use, and made anew if it differs. */
   | 'checked when used'
-  /** A record; `mend` says what to do about a damaged one. */
   | 'record'
   /** header.rpm, whose checksum is in the package.json beside it. */
   | 'header'
-  /** Written by a person: the reader reports mistakes, for this object only. */
   | 'definition'
-  /** The content has no meaning. */
   | 'no content'
   /** The files of images, roots and services: see `kiln gc --verify`. */
   | 'tree'
   /** A file that is being written. After a day it belongs to a killed process. */
   | 'half written'
-  /** A file of libvirt's, a log, or trash: kiln does not read it back. */
   | 'not read';
 
-/** A kind of file, or a folder whose content is of one kind. */
 interface StateKind {
-  /** Matches the path below KILN_STATE. */
   readonly pattern: RegExp;
   readonly care: Care;
-  /** What mends it, where kiln does not mend it by itself. */
   readonly mend?: string;
 }
 
 const HEX = '[0-9a-f]+';
 
-/** The first match counts. */
 export const KINDS: readonly StateKind[] = [
   {
     pattern: kind(
@@ -107,12 +97,7 @@ export const KINDS: readonly StateKind[] = [
   { pattern: kind(`skeleton/[^/]+/kiln-init(.json)?`), care: 'checked when used' },
   { pattern: kind(`services/[^/.][^/]*/service.yaml`), care: 'definition' },
   {
-    pattern: kind(`services/[^/.][^/]*/image.json`),
-    care: 'record',
-    mend: '`kiln service upgrade` gives the service an image again',
-  },
-  {
-    pattern: kind(`services/[^/.][^/]*/previous/image.json`),
+    pattern: kind(`services/[^/.][^/]*/(previous/)?image.json`),
     care: 'record',
     mend: '`kiln service upgrade` gives the service an image again',
   },
@@ -139,7 +124,6 @@ export const KINDS: readonly StateKind[] = [
   { pattern: kind(`.*\\.damaged(/.*)?`), care: 'not read' },
 ];
 
-/** A user's cache is like that of all. */
 function kind(pattern: string): RegExp {
   return new RegExp(
     `^(?:users/\\d+/(?=cache/))?(?:${pattern.replaceAll('.json', '\\.json')})$`,
@@ -147,21 +131,15 @@ function kind(pattern: string): RegExp {
   );
 }
 
-/** The kind of the file with this path below KILN_STATE; undefined for an unknown file. */
 export function kindOf(path: string): StateKind | undefined {
   return KINDS.find(({ pattern }) => pattern.test(path));
 }
 
-/** A damaged file. */
 interface FoundDamage {
   readonly kind: StateKind;
   readonly error: DamagedFileError;
 }
 
-/**
- * Checks every small file of a state. Large files (downloads, converted metadata, the trees of images) are
- * checked when they are used. Changes nothing.
- */
 export function findDamage(paths: Pick<StatePaths, 'root'>): FoundDamage[] {
   const found: FoundDamage[] = [];
   for (const { path, kind, isDirectory } of entries(paths.root, '')) {
@@ -177,7 +155,6 @@ interface KnownEntry {
   readonly isDirectory: boolean;
 }
 
-/** The entries of a known kind. What is below a directory of such a kind is skipped. */
 function* entries(root: string, folder: string): Generator<KnownEntry> {
   for (const entry of list(join(root, folder))) {
     const path = folder === '' ? entry.name : `${folder}/${entry.name}`;
@@ -188,15 +165,14 @@ function* entries(root: string, folder: string): Generator<KnownEntry> {
   }
 }
 
-/** Kinds that are made again when they are missing. */
 const CACHES: ReadonlySet<Care> = new Set(['cached record', 'sealed', 'checked when used']);
 
-/** After this time, milliseconds, an unfinished file belongs to a killed process. */
+/** Milliseconds: then an unfinished file belongs to a killed process. */
 const ABANDONED = 24 * 60 * 60 * 1000;
 
 /**
- * Deletes damaged files of caches and reports them. For others, reports what mends them. Deletes unfinished
- * files of killed processes. Returns how many damaged files there are.
+ * Deletes damaged files of caches, and unfinished ones of killed processes; for others reports what mends them.
+ * Returns how many are damaged.
  */
 export function mendDamage(paths: Pick<StatePaths, 'root'>): number {
   for (const { path, kind, isDirectory } of entries(paths.root, '')) {
@@ -239,19 +215,9 @@ function checkHeader(path: string): void {
     throw new DamagedFileError(path, 'it is a directory');
   }
   const entry = path.replace(/header\.rpm$/, 'package.json');
-  const { header } = (known(entry) ?? {}) as { readonly header?: string };
+  const { header } = findRecord<{ readonly header?: string }>(entry).value ?? {};
   if (header === undefined || shortHashOf(readFileSync(path)) === header) return;
   throw new DamagedFileError(path, 'its checksum is another one');
-}
-
-/** Damage to package.json is reported for that file itself. */
-function known(path: string): object | undefined {
-  try {
-    return readRecord(path);
-  } catch (error) {
-    if (error instanceof DamagedFileError) return undefined;
-    throw error;
-  }
 }
 
 function list(folder: string) {

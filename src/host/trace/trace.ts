@@ -1,17 +1,16 @@
 /**
- * KILN_TRACE=FILE: how long each phase of every process of kiln and of every sandbox took, in Chrome's trace
- * event format (the array form, whose closing bracket is optional); chrome://tracing and Perfetto show it.
- * Processes append to the file when they end; `ts` and `dur` are microseconds, `ts` since 1970.
+ * KILN_TRACE=FILE: how long each phase of every process and sandbox took, in Chrome's trace event format (the
+ * array form, whose closing bracket is optional). Processes append when they end; microseconds, `ts` since
+ * 1970.
  */
 
-import { closeSync, constants, openSync, writeFileSync } from 'node:fs';
+import { constants, openSync, writeFileSync } from 'node:fs';
+import { closing } from '../calls/descriptor.ts';
 import { ownEnvironment, tellOwner } from '../process/own-process.ts';
 import { callerMode } from '../process/own-umask.ts';
 
-/** The trace file; undefined if there is none, and then tracing costs one comparison. */
 const file = ownEnvironment.KILN_TRACE || undefined;
 
-/** Events that are kept before they are written: a killed process loses no more than these. */
 const BUFFERED = 1000;
 
 const NOTHING: Disposable = { [Symbol.dispose]: () => undefined };
@@ -19,23 +18,18 @@ const NOTHING: Disposable = { [Symbol.dispose]: () => undefined };
 let events: string[] = [];
 let begun = false;
 
-/** A phase that lasts until it is disposed of: `using _ = span('name')`. */
 export function span(name: string): Disposable {
   if (file === undefined) return NOTHING;
   const start = performance.now();
   return { [Symbol.dispose]: () => trace(name, start, performance.now()) };
 }
 
-/** Notes a phase of this process; times of performance.now(). */
 export function trace(name: string, start: number, end: number): void {
   if (file === undefined) return;
   add(name, process.pid, performance.timeOrigin + start, end - start);
 }
 
-/**
- * Notes the phases of a sandbox from the lines `mark=NAME MICROSECONDS` of its init's facts. Each line is the
- * end of a phase; the first is the beginning of all. `pid` is the init's.
- */
+/** In its init's facts `mark=NAME MICROSECONDS` is the end of a phase; the first begins all. */
 export function traceSandbox(pid: number, facts: string): void {
   if (file === undefined) return;
   let before: number | undefined;
@@ -46,7 +40,7 @@ export function traceSandbox(pid: number, facts: string): void {
   }
 }
 
-/** Times in milliseconds, `start` since 1970. */
+/** Milliseconds, `start` since 1970. */
 function add(name: string, pid: number, start: number, duration: number): void {
   if (!begun) begin();
   const ts = Math.round(start * 1000);
@@ -60,11 +54,9 @@ function begin(): void {
   process.on('exit', () => {
     if (events.length > 0) endTrace();
   });
-  // From the start of the process, including Node's own work, to the first line of kiln.
   trace('start of node', 0, performance.nodeTiming.bootstrapComplete);
 }
 
-/** Writes the events: at the end of the process, or of a job in a process that goes on. */
 export function endTrace(tell: (text: string) => void = tellOwner): void {
   if (!begun) return;
   trace('process', 0, performance.now());
@@ -86,12 +78,9 @@ function flush(tell: (text: string) => void = tellOwner): void {
   }
   try {
     const fd = openSync(file, APPEND);
-    try {
-      writeFileSync(fd, text);
-    } finally {
-      closeSync(fd);
-    }
+    using _fd = closing(fd);
+    writeFileSync(fd, text);
   } catch (error) {
-    tell(`kiln: warning: cannot write the trace: ${(error as Error).message}\n`);
+    tell(`kiln: warning: cannot write the trace: ${(error as Error).message} [no-trace]\n`);
   }
 }

@@ -15,14 +15,12 @@ import { readGroups } from '../tree/accounts.ts';
 import { MediaType, toOciArchitecture } from './oci.ts';
 import { type OwnerNames, packTree } from './pack-tree.ts';
 
-/** How an archive or a layer is compressed. */
 export type Compression = 'none' | 'gzip' | 'zstd';
 
 const CHUNK = 1024 * 1024;
-/** zlib's levels go up to 9; levels above this one gain a few percent and take twice the time. */
+/** zlib's levels above this one gain a few percent and take twice the time. */
 const GZIP_LEVEL = 4;
 
-/** Writes an image's tree as one tar archive. @returns paths that no archive can hold. */
 export async function exportTar(
   image: LeasedImage,
   to: Writable,
@@ -34,10 +32,10 @@ export async function exportTar(
 }
 
 /**
- * Writes an image as an OCI layout with one layer, in the new or empty folder `directory`; skopeo,
- * podman and buildah read it as `oci:DIRECTORY`.
- * @returns paths that no archive can hold.
- * @throws KilnError E_EXPORT when the folder cannot be made or is not empty.
+ * An OCI layout with one layer, in the new or empty folder `directory`; skopeo, podman and buildah read it as
+ * `oci:DIRECTORY`.
+ * @returns paths that no archive can hold
+ * @throws KilnError E_EXPORT when the folder cannot be made or is not empty
  */
 export async function exportOci(
   image: LeasedImage,
@@ -45,7 +43,7 @@ export async function exportOci(
   compression: Compression,
 ): Promise<readonly string[]> {
   try {
-    await makeDirectory(resolve(directory));
+    makeDirectory(resolve(directory));
   } catch (cause) {
     throw new KilnError('E_EXPORT', `cannot write to ${directory}`, {
       hint: 'name a folder that does not exist yet, where one can be made',
@@ -81,7 +79,7 @@ export async function exportOci(
     ],
   };
   await writeFile(join(directory, 'index.json'), JSON.stringify(index), { flag: 'wx' });
-  // This file makes the folder a layout, so it is written last: an unfinished folder is no layout.
+  // This file makes the folder a layout: an unfinished one is none.
   const version = '{"imageLayoutVersion":"1.0.0"}';
   await writeFile(join(directory, 'oci-layout'), version, { flag: 'wx' });
   return skipped;
@@ -151,7 +149,7 @@ function ociConfig(manifest: ImageManifest, diffId: string): unknown {
   };
 }
 
-function compressors(compression: Compression): Transform[] {
+export function compressors(compression: Compression): Transform[] {
   if (compression === 'gzip') return [createGzip({ chunkSize: CHUNK, level: GZIP_LEVEL })];
   return compression === 'zstd' ? [createZstdCompress({ chunkSize: CHUNK })] : [];
 }

@@ -8,7 +8,6 @@ import {
   mkdirSync,
   openSync,
   readSync,
-  writeFileSync,
 } from 'node:fs';
 import { basename, join } from 'node:path';
 import { z } from 'zod';
@@ -17,54 +16,60 @@ import { closing } from '../../host/calls/descriptor.ts';
 import { namingFullDisk } from '../../host/calls/system-error.ts';
 import { runConfined } from '../../host/confine/run.ts';
 import { withLock } from '../../host/files/flock.ts';
-import { writeRecord } from '../../host/state/checked-file.ts';
-import { DEFAULT_DISK, DiskWatch, filesFor, isDiskShort } from '../../host/state/disk-watch.ts';
+import {
+  bytesFor,
+  DEFAULT_DISK,
+  DiskWatch,
+  filesFor,
+  isDiskShort,
+} from '../../host/state/disk-watch.ts';
 import type { StatePaths } from '../../host/state/paths.ts';
 import { canonicalJson, IMAGE_FORMAT } from '../key.ts';
 import { currentMoment } from '../store/durability.ts';
 import { type LeasedImage, leaseImage, publishImage } from '../store/images.ts';
-import { type ImageContents, type ImageManifest, imageFiles } from '../store/manifest.ts';
-import { ownImage, ROOT, writeOwner } from '../store/owners.ts';
+import {
+  type ImageContents,
+  type ImageManifest,
+  imageFiles,
+  ownImage,
+  ROOT,
+  writeImage,
+} from '../store/manifest.ts';
 import { emptyTrash, ensureStore, lockFile, openWorkDirectory } from '../store/work-directory.ts';
 import { type Account, ROOT_ACCOUNT, readAccounts } from '../tree/accounts.ts';
 import { blobPath, fromOciArchitecture, type OciConfig, readOciLayout } from './oci.ts';
 import type { UnpackLayersInput, UnpackLayersOutput } from './unpack-task.ts';
 
 const PIECE = 1024 * 1024;
+const TITLE_MAX = 200;
 
 export interface ImportOptions {
-  /** The image's name; the file's name by default. */
   readonly name?: string;
-  /** This machine's architecture as rpm names it, to choose among several images. */
   readonly arch: string;
-  /** The most bytes that it may unpack to, in one file or folder for each 16 KiB; 16 GiB by default. */
+  /** Bytes that it may unpack to, in one file or folder for each 16 KiB; 16 GiB by default. */
   readonly maxBytes?: number;
-  /** Whose it is to be; root’s unless given. */
   readonly uid?: number | undefined;
   readonly signal?: AbortSignal | undefined;
 }
 
-/** The kinds of archives, for the error about any other file. */
 const IMPORTABLE =
   'give the folder of an OCI layout (`skopeo copy … oci:FOLDER`), or a tar archive, plain or in gzip or zstd';
 
 const outputSchema = z.strictObject({
   bytes: z.number().min(0),
-  entries: z.int().min(0),
+  entries: z.number().min(0),
   warnings: z.array(z.string().max(10_000)).max(100),
 }) satisfies z.ZodType<UnpackLayersOutput>;
 
-/** An open archive with a known digest. */
 interface Layer {
   readonly fd: number;
-  /** sha256 of the file, hex. */
   readonly digest: string;
 }
 
 /**
- * Makes an image of an OCI layout (a folder) or of a tar archive of a root directory, plain or
- * compressed with gzip or zstd. What is in it is unpacked in a confined child.
- * @throws KilnError E_OCI, E_DISK, E_DISK_FULL, E_DISK_LOW, E_ARCHIVE, E_ARCHIVE_HOSTILE, E_IMAGE_USER.
+ * Takes an OCI layout (a folder) or a tar archive of a root directory, plain or in gzip or zstd. A confined
+ * child unpacks it.
+ * @throws KilnError E_OCI, E_DISK, E_DISK_FULL, E_DISK_LOW, E_ARCHIVE, E_ARCHIVE_HOSTILE, E_IMAGE_USER
  */
 export async function importImage(
   paths: StatePaths,
@@ -87,7 +92,7 @@ export async function importImage(
         const image =
           (await leaseImage(paths, id)) ??
           (await unpack(paths, id, source, config, layers, { ...options, name }));
-        // Whoever has the archive has all that is in the image.
+        // A user who has the archive has everything that is in the image, so may own it.
         ownImage(paths, id, options.uid ?? ROOT, { name, private: false });
         return { ...image, manifest: { ...image.manifest, name } };
       },
@@ -165,44 +170,59 @@ async function unpack(
   const tree = imageFiles.tree(directory);
   mkdirSync(tree, { recursive: true });
   chmodSync(tree, 0o755);
-  const { maxBytes = DEFAULT_DISK } = options;
-  const input: UnpackLayersInput = {
-    maxBytes,
-    maxEntries: filesFor(maxBytes),
-  };
-  using watch = new DiskWatch(work.path);
-  const given = options.signal === undefined ? [] : [options.signal];
+  const output = await unpackLayers(layers, source, tree, options);
+  const manifest = manifestOf(id, tree, config, output, options.name);
+  const contents: ImageContents = { inputs: null, packages: [], linked: [], exactReasons: [] };
+  const owner = { name: options.name, private: false };
+  writeImage(directory, manifest, contents, options.uid ?? ROOT, owner);
+  return await publishImage(paths, id, directory);
+}
+
+async function unpackLayers(
+  layers: readonly Layer[],
+  source: string,
+  destination: string,
+  { maxBytes = DEFAULT_DISK, signal }: Pick<ImportOptions, 'maxBytes' | 'signal'>,
+): Promise<UnpackLayersOutput> {
+  const input: UnpackLayersInput = { maxBytes, maxEntries: filesFor(maxBytes) };
+  using watch = new DiskWatch(destination);
+  const given = signal === undefined ? [] : [signal];
   let output: UnpackLayersOutput | undefined;
   const messages = runConfined({
     task: 'image-unpack',
     input,
     fds: layers.map(({ fd }) => fd),
-    destination: tree,
+    destination,
     validate: (value) => outputSchema.parse(value),
     signal: AbortSignal.any([watch.signal, ...given]),
   });
   for await (const message of messages) output = message;
-  if (output === undefined)
-    throw new KilnError('E_ARCHIVE', `${source} could not be unpacked`, { hint: IMPORTABLE });
-  const manifest = manifestOf(id, tree, config, output, options.name);
-  const contents: ImageContents = { inputs: null, packages: [], linked: [], exactReasons: [] };
-  writeRecord(imageFiles.contents(directory), contents);
-  writeFileSync(imageFiles.lease(directory), '', { mode: 0o600 });
-  writeRecord(imageFiles.manifest(directory), manifest);
-  writeOwner(directory, options.uid ?? ROOT, { name: options.name, private: false });
-  await publishImage(paths, id, directory);
-  const leased = await leaseImage(paths, id);
-  if (leased !== undefined) return leased;
-  throw new KilnError('E_IMAGE_MISSING', `image ${id} was deleted as soon as it was made`, {
-    hint: 'another call of kiln deleted it: try again',
-  });
+  if (output !== undefined) return output;
+  throw new KilnError('E_ARCHIVE', `${source} could not be unpacked`, { hint: IMPORTABLE });
+}
+
+/**
+ * Unpacks a tar archive, plain, in gzip or zstd, in a confined child whose root is the folder. Links in the archive
+ * stay links. The folder gets owner and mode of the archive's own `./`, if it has one.
+ * @returns what was left out
+ * @throws KilnError E_ARCHIVE, E_ARCHIVE_HOSTILE, E_DISK, E_DISK_FULL, E_DISK_LOW
+ */
+export async function unpackArchive(
+  source: string,
+  destination: string,
+  maxBytes: number,
+): Promise<readonly string[]> {
+  const { fd, digest } = openLayer(source);
+  using _fd = closing(fd);
+  const { warnings } = await unpackLayers([{ fd, digest }], source, destination, { maxBytes });
+  return warnings;
 }
 
 function manifestOf(
   id: string,
   tree: string,
   { architecture, config }: OciConfig,
-  { bytes, warnings }: UnpackLayersOutput,
+  { bytes, entries, warnings }: UnpackLayersOutput,
   name: string,
 ): ImageManifest {
   const accounts = accountsOf(tree);
@@ -220,7 +240,8 @@ function manifestOf(
     accounts,
     packageCount: 0,
     bytes,
-    ownBytes: bytes,
+    // Files without content take a disk, too.
+    ownBytes: Math.max(bytes, bytesFor(entries)),
     epoch: 0,
     transaction: 'imported',
     warnings,
@@ -230,7 +251,9 @@ function manifestOf(
 }
 
 function nameOf(source: string, { config }: OciConfig, options: ImportOptions): string {
-  return options.name ?? (config?.Labels?.['org.opencontainers.image.title'] || basename(source));
+  const title = config?.Labels?.['org.opencontainers.image.title'] ?? '';
+  // It is as long as who made the image likes.
+  return options.name ?? (title !== '' && title.length <= TITLE_MAX ? title : basename(source));
 }
 
 function accountsOf(tree: string): Account[] {
@@ -244,7 +267,6 @@ function environmentOf(entries: readonly string[]): Record<string, string> {
   return Object.fromEntries(pairs.flatMap((pair) => (pair ? [[pair[1]!, pair[2]!]] : [])));
 }
 
-/** OCI's User: NAME or UID, with :GROUP or :GID; a number need not be in /etc/passwd. */
 function userOf(text: string, accounts: readonly Account[]): Account {
   const [wanted = '', group] = text.split(':');
   if (wanted === '') return accounts.find(({ uid }) => uid === 0) ?? ROOT_ACCOUNT;

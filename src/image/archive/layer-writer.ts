@@ -20,13 +20,13 @@ import {
 import { basename, dirname, join } from 'node:path';
 import type { Header } from 'tar-stream';
 import { KilnError } from '../../errors.ts';
+import { setXattr } from '../../host/calls/descriptor.ts';
 import { removeTreeNow } from '../../host/files/remove-tree.ts';
-import { setXattr } from '../../host/files/xattr.ts';
 import { diskExceeded } from '../../host/state/disk-watch.ts';
 import { type PaxRecords, XATTR_PREFIX } from './pax.ts';
 import type { UnpackLayersInput, UnpackLayersOutput } from './unpack-task.ts';
 
-/** The only extended attribute that changes what a file may do. */
+/** The only extended attribute that is kept: it changes what a file may do. */
 const CAPABILITY = 'security.capability';
 
 /** OCI image specification, layer.md: names that delete an entry, or empty their folder. */
@@ -38,7 +38,6 @@ const PERMISSIONS = 0o7777;
 const MAX_ID = 65535;
 const MAX_WARNINGS = 20;
 
-/** An entry whose data is still coming. */
 export interface EntryTarget {
   write(piece: Buffer): void;
   end(): void;
@@ -47,8 +46,8 @@ export interface EntryTarget {
 const NOTHING: EntryTarget = { write: () => {}, end: () => {} };
 
 /**
- * Applies tar entries to the root directory of this process, which is the image's root, so links cannot lead
- * out. Names are latin1 strings that stand for bytes.
+ * Applies tar entries to the root directory of this process, which is the image's, so links cannot lead out.
+ * Names are latin1 strings that stand for bytes.
  */
 export class LayerWriter {
   readonly #limits: UnpackLayersInput;
@@ -57,7 +56,7 @@ export class LayerWriter {
   #entries = 0;
   /** Paths that this layer made: its own opaque markers must not delete them. */
   #layer = new Set<string>();
-  /** Times of directories. They are set last, because writing into a directory changes them. */
+  /** Set last, because writing into a directory changes its times. */
   readonly #times = new Map<string, Date>();
 
   constructor(limits: UnpackLayersInput) {
@@ -68,12 +67,14 @@ export class LayerWriter {
     this.#layer = new Set();
   }
 
-  /** Makes an entry. `pax` is its extended header as bytes. */
   begin(header: Header, pax: PaxRecords | undefined): EntryTarget {
     this.#count();
     const name = pax?.get('path')?.toString('latin1') ?? header.name;
     const path = this.#normal(name);
-    if (path === '/') return this.#root(header);
+    if (path === '/') {
+      if (header.type !== 'directory') throw hostile('its file / is not a directory');
+      return this.#directory('/', header, lstatSync('/'));
+    }
     const base = basename(path);
     if (base.startsWith(WHITEOUT)) return this.#whiteout(path, base);
     this.#makeParents(path);
@@ -113,16 +114,10 @@ export class LayerWriter {
     throw tooLarge(`more than ${this.#limits.maxEntries} files`);
   }
 
-  /** An absolute path without `.` and `..`. */
   #normal(name: string): string {
     const parts = name.split('/').filter((part) => part !== '' && part !== '.');
     if (parts.includes('..') || name.includes('\0')) throw hostile(`it has the name ${name}`);
     return `/${parts.join('/')}`;
-  }
-
-  #root(header: Header): EntryTarget {
-    if (header.type !== 'directory') throw hostile('its file / is not a directory');
-    return this.#directory('/', header, lstatSync('/'));
   }
 
   #whiteout(path: string, base: string): EntryTarget {
@@ -154,18 +149,14 @@ export class LayerWriter {
 
   #replace(path: string, present: Stats, header: Header): void {
     // A hard link to itself: some archives have it for the second name of a pair.
-    if (header.type === 'link' && header.linkname !== undefined) {
-      if (this.#normal(header.linkname ?? '') === path) return;
-    }
+    if (header.type === 'link' && header.linkname && this.#normal(header.linkname) === path) return;
     if (present.isDirectory()) remove(path);
     else unlinkSync(bytes(path));
   }
 
   #directory(path: string, header: Header, present: Stats | undefined): EntryTarget {
-    if (present !== undefined && !present.isDirectory()) {
-      remove(path);
-      mkdirSync(bytes(path), 0o700);
-    } else if (present === undefined) {
+    if (present?.isDirectory() !== true) {
+      if (present !== undefined) remove(path);
       mkdirSync(bytes(path), 0o700);
     }
     const { uid, gid } = owner(header);
@@ -224,7 +215,6 @@ function find(path: string): Stats | undefined {
   return lstatSync(bytes(path), { throwIfNoEntry: false });
 }
 
-/** Whether there is a directory, or a link to one. */
 function isDirectory(path: string): boolean {
   try {
     closeSync(openSync(bytes(path), constants.O_RDONLY | constants.O_DIRECTORY));

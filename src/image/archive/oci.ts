@@ -3,10 +3,7 @@ import { z } from 'zod';
 import { KilnError } from '../../errors.ts';
 import { readUserFile } from '../../host/files/user-file.ts';
 
-/**
- * OCI image layout (image-layout.md, manifest.md and config.md of the image specification 1.1), as
- * far as kiln writes and reads it. Foreign JSON may have more keys everywhere.
- */
+/** OCI image layout (image-layout.md, manifest.md, config.md of the specification 1.1), as far as needed. */
 
 export const MediaType = {
   index: 'application/vnd.oci.image.index.v1+json',
@@ -15,7 +12,6 @@ export const MediaType = {
   layer: 'application/vnd.oci.image.layer.v1.tar',
 } as const;
 
-/** Bytes of any JSON file of a layout. */
 const JSON_LIMIT = 4 * 1024 * 1024;
 
 const descriptorSchema = z.object({
@@ -47,7 +43,6 @@ const configSchema = z.object({
 export type OciDescriptor = z.output<typeof descriptorSchema>;
 export type OciConfig = z.output<typeof configSchema>;
 
-/** rpm's names for architectures and OCI's (GOARCH). */
 const ARCHITECTURES: readonly (readonly [string, string])[] = [
   ['x86_64', 'amd64'],
   ['aarch64', 'arm64'],
@@ -57,26 +52,19 @@ const ARCHITECTURES: readonly (readonly [string, string])[] = [
   ['i686', '386'],
 ];
 
-/** OCI's name for an architecture; `noarch` and unknown names stay as they are. */
 export function toOciArchitecture(arch: string): string {
   return ARCHITECTURES.find(([rpm]) => rpm === arch)?.[1] ?? arch;
 }
 
-/** rpm's name for an architecture. */
 export function fromOciArchitecture(arch: string): string {
   return ARCHITECTURES.find(([, oci]) => oci === arch)?.[0] ?? arch;
 }
 
-/** The image of a layout: its config and its layers, lowest first. */
 export interface OciImage {
   readonly config: OciConfig;
   readonly layers: readonly OciDescriptor[];
 }
 
-/**
- * Reads a layout. Of several images it takes the one for this architecture.
- * @throws KilnError E_OCI
- */
 export async function readOciLayout(directory: string, arch: string): Promise<OciImage> {
   const index = await readJson(join(directory, 'index.json'), indexSchema);
   const wanted = toOciArchitecture(arch);
@@ -94,7 +82,6 @@ export async function readOciLayout(directory: string, arch: string): Promise<Oc
   return { config, layers: manifest.layers };
 }
 
-/** The file of a layout that a descriptor names. */
 export function blobPath(directory: string, descriptor: Pick<OciDescriptor, 'digest'>): string {
   return join(directory, 'blobs', ...descriptor.digest.split(':'));
 }

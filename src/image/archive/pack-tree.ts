@@ -10,30 +10,26 @@ import {
 } from 'node:fs';
 import type { Readable } from 'node:stream';
 import type { Pack } from 'tar-stream';
-import { closing } from '../../host/calls/descriptor.ts';
+import { closing, getXattr } from '../../host/calls/descriptor.ts';
 import { openDirectory, openPath, readlinkat } from '../../host/files/at.ts';
-import { getXattr } from '../../host/files/xattr.ts';
 import { encodePaxHeader, XATTR_PREFIX } from './pax.ts';
 
 const CAPABILITY = 'security.capability';
 const PERMISSIONS = 0o7777;
-/** Files up to this size (bytes) are read at once. */
 const SMALL = 256 * 1024;
-/** The longest name in a ustar header; longer names and links need an extended header. */
+/** A ustar header has room for no more. */
 const NAME_LIMIT = 99;
 
-/** Owners' names for an archive's headers; ids without a name get none. */
 export interface OwnerNames {
   readonly users: ReadonlyMap<number, string>;
   readonly groups: ReadonlyMap<number, string>;
 }
 
 /**
- * Writes a tree as a tar archive (pax format): owners, modes, times in seconds, hard links, and
- * file capabilities as GNU tar and podman keep them. Entries are in the order of their names, so
- * that equal trees give equal archives. Devices and sockets are left out.
- *
- * @returns the archive, and what was left out, which is known at its end.
+ * The archive is in pax format: owners, modes, times in seconds, hard links, and file capabilities as GNU tar
+ * and podman keep them. Names are sorted, so that equal trees give equal archives. Devices and sockets are left
+ * out.
+ * @returns the archive, and what was left out, which is known at its end
  */
 export async function packTree(
   tree: string,
@@ -53,7 +49,6 @@ class TreePacker {
   readonly skipped: string[] = [];
   readonly #archive: Pack;
   readonly #owners: OwnerNames;
-  /** The first name of each inode with several names. */
   readonly #links = new Map<string, Buffer>();
 
   constructor(archive: Pack, owners: OwnerNames) {
@@ -166,7 +161,6 @@ interface EntryKind {
   readonly capability?: Buffer | undefined;
 }
 
-/** Whether a plain header can hold the name: short, and ASCII only. */
 function fits(name: Buffer): boolean {
   return name.length <= NAME_LIMIT && name.every((byte) => byte < 0x80);
 }

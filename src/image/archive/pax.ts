@@ -1,17 +1,12 @@
-/**
- * Pax extended headers (pax(1), POSIX.1-2001) as bytes. tar-stream offers them only as UTF-8 strings, but file
- * names and extended attributes need not be UTF-8.
- */
+/** Pax extended headers (pax(1), POSIX.1-2001) as bytes: names and attributes need not be UTF-8. */
 
-/** Bytes of a tar block. */
 const BLOCK = 512;
 
-/** The prefix under which GNU tar, star and podman keep extended attributes. */
+/** As GNU tar, star and podman keep extended attributes. */
 export const XATTR_PREFIX = 'SCHILY.xattr.';
 
 export type PaxRecords = ReadonlyMap<string, Buffer>;
 
-/** The blocks of an extended header for the next entry. */
 export function encodePaxHeader(records: PaxRecords): Buffer {
   const body = Buffer.concat([...records].map(([key, value]) => encodeRecord(key, value)));
   const header = Buffer.alloc(BLOCK);
@@ -29,7 +24,6 @@ export function encodePaxHeader(records: PaxRecords): Buffer {
   return Buffer.concat([header, body, Buffer.alloc(padding(body.length))]);
 }
 
-/** `LENGTH KEY=VALUE\n`, where the length includes itself. */
 function encodeRecord(key: string, value: Buffer): Buffer {
   const rest = Buffer.concat([Buffer.from(` ${key}=`), value, Buffer.from('\n')]);
   let length = rest.length;
@@ -39,7 +33,6 @@ function encodeRecord(key: string, value: Buffer): Buffer {
   return Buffer.concat([Buffer.from(String(length)), rest]);
 }
 
-/** The records of an extended header, up to the first malformed one. */
 function decodePaxRecords(body: Buffer): Map<string, Buffer> {
   const records = new Map<string, Buffer>();
   for (let at = 0; at < body.length; ) {
@@ -56,33 +49,28 @@ function decodePaxRecords(body: Buffer): Map<string, Buffer> {
   return records;
 }
 
-/** Bytes that fill the last block of `size` bytes. */
 function padding(size: number): number {
   return (BLOCK - (size % BLOCK)) % BLOCK;
 }
 
-/** A larger extended header (bytes) cannot be honest; tar-stream has the same limit. */
+/** Bytes; tar-stream has the same limit. */
 const MAX_HEADER = 4 * 1024 * 1024;
 
-/** Positions in a header block. */
 const SIZE = { start: 124, end: 136 };
 const TYPE = 156;
 
 /**
- * Watches a tar archive while it is read, and keeps the extended header of each entry as bytes. It is asked for
- * by the offset at which tar-stream says that the entry's data begins.
+ * Keeps the extended header of each entry of an archive while it is read. It is asked for by the offset at
+ * which tar-stream says that the entry's data begins.
  */
 export class PaxTap {
   readonly #records = new Map<number, Map<string, Buffer>>();
   #offset = 0;
   #held = Buffer.alloc(0);
-  /** Bytes to skip. */
   #skip = 0;
-  /** The size of the extended header being read, or undefined. */
   #extended: number | undefined;
   #pending: Map<string, Buffer> | undefined;
 
-  /** The next bytes of the archive. @throws Error for an extended header of absurd size. */
   push(chunk: Buffer): void {
     let bytes = this.#held.length === 0 ? chunk : Buffer.concat([this.#held, chunk]);
     for (;;) {
@@ -99,7 +87,6 @@ export class PaxTap {
     this.#held = Buffer.from(bytes);
   }
 
-  /** The extended header of the entry whose data begins at `offset`; returned once. */
   take(offset: number): ReadonlyMap<string, Buffer> | undefined {
     const records = this.#records.get(offset);
     this.#records.delete(offset);

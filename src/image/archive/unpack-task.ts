@@ -1,4 +1,4 @@
-/** The confined side of importing: unpacks layers, lowest first. Its root is the image's root. */
+/** Unpacks layers, lowest first, in a confined child whose root is the image's. */
 import { readSync } from 'node:fs';
 import { pipeline, Readable } from 'node:stream';
 import { createGunzip, createZstdDecompress } from 'node:zlib';
@@ -10,17 +10,13 @@ import { LayerWriter } from './layer-writer.ts';
 import { PaxTap } from './pax.ts';
 
 export interface UnpackLayersInput {
-  /** Bytes that all layers may unpack to. */
   readonly maxBytes: number;
-  /** Entries that all layers may have. */
   readonly maxEntries: number;
 }
 
-/** The task's answer after unpacking. */
 export interface UnpackLayersOutput {
   readonly bytes: number;
   readonly entries: number;
-  /** Sentences about the first entries that were left out. */
   readonly warnings: readonly string[];
 }
 
@@ -84,7 +80,6 @@ async function takeEntries(archive: Extract, tap: PaxTap, writer: LayerWriter): 
   }
 }
 
-/** The file's bytes, decompressed if it begins like gzip or zstd. */
 function decompressed(fd: number): AsyncIterable<Buffer> {
   const source = Readable.from(pieces(fd));
   const magic = Buffer.alloc(4);

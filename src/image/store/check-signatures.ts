@@ -1,31 +1,23 @@
-/** Checks signatures of packages that are not unpacked now: those in the store, and those that rpm installs. */
+/** Signatures of packages that are not unpacked now: those in the store, and those that rpm installs. */
 import { KilnError } from '../../errors.ts';
 import { dropCached, findRecord, withFields, writeRecord } from '../../host/state/checked-file.ts';
 import type { StatePaths } from '../../host/state/paths.ts';
 import { span } from '../../host/trace/trace.ts';
 import type { Lock, LockedPackage } from '../../packages/repository/lock/lock.ts';
-import { readTrust, type Trust } from '../../packages/repository/trust/trust.ts';
+import { readTrust, type Trust } from '../../packages/repository/trust/keys.ts';
 import { assertSigned, assertTrusted } from '../../packages/rpm/inspect.ts';
 import type { RpmIdentity, RpmSignature } from '../../packages/rpm/package.ts';
 import { readIdentities } from '../../packages/rpm/read.ts';
 import { signatureVerdict } from '../../packages/rpm/signature/signature-packet.ts';
-import { aboutPackages, nameOf, naming, namingPackages } from './about-package.ts';
 import { packageDirectory } from './entry.ts';
 
-/*
- * Notes which keys an entry of the store was checked with. An entry that came in unchecked, or was checked with
- * other keys, is checked again.
- */
+/* An entry of the store that came in unchecked, or was checked with other keys, is checked again. */
 
-/** The keys that an entry was checked with, and the result. */
 interface KeyCheck {
-  /** Identifies the keys, as Trust.digest. */
   readonly keys: string;
-  /** The fingerprint of the key that signed the package; null if none did and none had to. */
   readonly signer: string | null;
 }
 
-/** How many checks are remembered, the newest: this many sets of keys may share a store. */
 const KEPT = 32;
 
 const FORMAT = 1;
@@ -41,10 +33,6 @@ function checksFile(directory: string): string {
   return `${directory}/checks.json`;
 }
 
-/**
- * Whether an entry is known to be signed as the trust settings ask. Without a note, or with a damaged one, it
- * is not.
- */
 function meets(directory: string, { policy, keys, digest }: Trust): boolean {
   if (keys.length === 0) return policy === 'allow-unsigned';
   return readChecks(directory).some(
@@ -52,7 +40,6 @@ function meets(directory: string, { policy, keys, digest }: Trust): boolean {
   );
 }
 
-/** Notes the result of checking the package in `directory`; wrong signatures are not noted. */
 export function noteCheck(
   directory: string,
   { keys, digest }: Trust,
@@ -77,10 +64,7 @@ function isCheck(value: unknown): value is KeyCheck {
   return typeof keys === 'string' && (signer === null || typeof signer === 'string');
 }
 
-/**
- * Checks that a file is the package that the lock names, so that a repository cannot pass off another one.
- * @throws KilnError E_LOCK_MISMATCH
- */
+/** A repository cannot pass off another package. @throws KilnError E_LOCK_MISMATCH */
 export function checkIdentity(locked: LockedPackage, found: RpmIdentity): void {
   const same =
     found.name === locked.name &&
@@ -96,18 +80,17 @@ export function checkIdentity(locked: LockedPackage, found: RpmIdentity): void {
   );
 }
 
-/** Gets package files in the requested order. */
 type GetFiles = (packages: readonly LockedPackage[]) => Promise<readonly string[]>;
 
 interface CheckOptions {
-  /** Called only when the header is not enough: old signatures cover the payload as well. */
+  /** Called only for old signatures, which cover the payload as well. */
   readonly getFiles: GetFiles;
   readonly signal?: AbortSignal | undefined;
 }
 
 /**
- * Makes sure that entries of the store are signed as their lock asks for, each by its repository's
- * keys; what has been checked with those before is not checked again.
+ * Entries are to be signed as their lock asks, each by its repository's keys; what was checked with those is
+ * not checked again.
  * @param packages of the lock, all of them in the store
  * @returns those whose header is damaged: nothing is known of them
  * @throws KilnError E_RPM_SIGNATURE, E_RPM_DIGEST, E_KEY_MISSING, E_KEYRING
@@ -148,7 +131,7 @@ export async function checkStored(
 }
 
 /**
- * Checks that package files are signed as their lock asks. Files of repositories without keys are not read.
+ * Files of repositories without keys are not read.
  * @param files in the order of the lock
  * @throws KilnError E_RPM_SIGNATURE, E_RPM_DIGEST, E_LOCK_MISMATCH, E_KEY_MISSING, E_KEYRING
  */
@@ -164,10 +147,6 @@ export async function checkFiles(
   }
 }
 
-/**
- * Packages grouped by the keys that must have signed them. Packages that need no signature and have no keys are
- * left out.
- */
 async function byTrust(
   { repositories }: Pick<Lock, 'repositories'>,
   packages: readonly LockedPackage[],
@@ -182,7 +161,6 @@ async function byTrust(
   return groups;
 }
 
-/** Whether checking the signatures needs the whole file. */
 function coversPayload({ signatures }: RpmIdentity): boolean {
   return (
     signatureVerdict(signatures) === 'untrusted' &&
@@ -205,5 +183,50 @@ async function* readTrusted(
     naming(wanted, () => assertTrusted(found, policy));
     checkIdentity(wanted, found);
     yield [wanted, found];
+  }
+}
+
+function nameOf({ nevra, repository }: LockedPackage): string {
+  return `${nevra} of repository ${repository}`;
+}
+
+export function aboutPackages(
+  error: unknown,
+  packages: readonly { readonly locked: LockedPackage; readonly file: string }[],
+): unknown {
+  if (!(error instanceof KilnError)) return error;
+  const named = packages.filter(({ file }) => error.message.includes(file));
+  if (named.length === 0) return error;
+  const message = named.reduce(
+    (text, { locked, file }) => text.replaceAll(file, nameOf(locked)),
+    error.message,
+  );
+  return new KilnError(error.code, message, {
+    cause: error.cause,
+    hint: error.hint,
+    details: { ...error.details, files: named.map(({ file }) => file) },
+  });
+}
+
+export async function* namingPackages<Result>(
+  results: AsyncIterable<Result>,
+  packages: Parameters<typeof aboutPackages>[1],
+): AsyncGenerator<Result, void, undefined> {
+  try {
+    yield* results;
+  } catch (error) {
+    throw aboutPackages(error, packages);
+  }
+}
+
+function naming(locked: LockedPackage, act: () => void): void {
+  try {
+    act();
+  } catch (error) {
+    if (!(error instanceof KilnError)) throw error;
+    throw new KilnError(error.code, `${nameOf(locked)}: ${error.message}`, {
+      cause: error,
+      hint: error.hint,
+    });
   }
 }

@@ -1,7 +1,6 @@
 /**
- * Tells which entries of the store survived a power cut. An entry is usable as soon as it is made, before the
- * disk has all of it, so a power cut could leave files without content. Each entry records when it was made,
- * and the store records up to which moment of which boot everything was synced.
+ * Which entries of the store survived a power cut. An entry is usable before the disk has all of it. Each
+ * records when it was made, and the store up to which moment of which boot everything was synced.
  */
 import { readFileSync } from 'node:fs';
 import { mkdir } from 'node:fs/promises';
@@ -13,14 +12,12 @@ import { withLock } from '../../host/files/flock.ts';
 import { dropCached, findRecord, withFields, writeRecord } from '../../host/state/checked-file.ts';
 import type { StatePaths } from '../../host/state/paths.ts';
 
-/** How many boots' sync points are remembered. Older entries that were never used again are dropped. */
+/** Boots whose sync points are remembered. Older entries that were never used again are dropped. */
 const REMEMBERED_BOOTS = 64;
 
-/** A moment in the life of this machine, independent of the clock. */
 export interface Moment {
-  /** The kernel's id of the boot. */
   readonly boot: string;
-  /** Seconds since the boot. */
+  /** Seconds. */
   readonly uptime: number;
 }
 
@@ -31,17 +28,14 @@ function currentBoot(): string {
   return bootId;
 }
 
-/** Now. */
 export function currentMoment(): Moment {
   return { boot: currentBoot(), uptime: uptime() };
 }
 
-/** Whether an entry made at `made` is complete: it is of this boot, or it was synced. */
 export function isDurable(paths: StatePaths, made: Moment): boolean {
   return made.boot === currentBoot() || isSynced(paths, made);
 }
 
-/** Whether everything written until `made` is known to be on the disk. */
 function isSynced(paths: StatePaths, made: Moment): boolean {
   return readSyncPoints(paths).some(
     (point) => point.boot === made.boot && point.uptime >= made.uptime,

@@ -1,61 +1,69 @@
-/** An entry of the package store: a folder with an unpacked package, its header, and a record about it. */
-
-import { readFileSync } from 'node:fs';
+/** The package store: each entry is a folder with an unpacked package, its header, and a record. */
+import { existsSync, openSync, readFileSync, readSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { defined } from '../../defined.ts';
+import { KilnError } from '../../errors.ts';
+import { closing } from '../../host/calls/descriptor.ts';
 import { hasErrno } from '../../host/calls/libc.ts';
 import { shortHashOf } from '../../host/process/short-hash.ts';
 import { findRecord, writeRecord } from '../../host/state/checked-file.ts';
 import { tellDamage } from '../../host/state/damage.ts';
-import type { StatePaths } from '../../host/state/paths.ts';
+import { pathsOfUser, type StatePaths } from '../../host/state/paths.ts';
+import type { Reach } from '../../packages/repository/transport/reach.ts';
 import { takePackage } from '../../packages/rpm/check.ts';
 import type { RpmPackage } from '../../packages/rpm/package.ts';
 import { currentMoment, isDurable, type Moment } from './durability.ts';
 
-/** Raised when the content of an entry, or the way of unpacking, changes. */
 const ENTRY_FORMAT = 4;
 
-/** A verified, unpacked package of the store. */
 export interface StoredPackage {
-  /** `sha256:…` of the package file. */
   readonly digest: string;
   readonly package: RpmPackage;
-  /** The package's files at their paths, all owned by root. Never write to them. */
+  /** The files at their paths, all owned by root. Never write to them. */
   readonly tree: string;
-  /** A file that holds lead, signature and header, for `rpm --justdb`. */
+  /** Lead, signature and header, for `rpm --justdb`. */
   readonly header: string;
-  /** Sentences about files that were not unpacked (devices). */
   readonly warnings: readonly string[];
 }
 
-/** The record of an entry (package.json). */
 interface Entry {
   readonly format: number;
   readonly made: Moment;
   readonly package: RpmPackage;
   readonly warnings: readonly string[];
-  /** Checksum of header.rpm; older entries have none. */
+  /** The checksum of header.rpm; older entries have none. */
   readonly header?: string;
 }
 
-/** The folder of a package in the store, named by its digest. */
 export function packageDirectory(paths: StatePaths, digest: string): string {
   return join(paths.packages, digest.replace(/^sha256:/, '').replace(':', '-'));
 }
 
-/** The record of an entry; its mtime is the last use. */
+/** Its mtime is the last use. */
 export function entryFile(directory: string): string {
   return `${directory}/package.json`;
 }
 
-/** Bytes of a package's files; undefined for a damaged entry. */
+/** Bytes of its files; hard links count once. */
+export function contentSize({ files }: RpmPackage): number {
+  const linked = new Set<string>();
+  let sum = 0;
+  for (const { type, size, nlink, device, inode, digest } of files) {
+    if (type !== 'file') continue;
+    const key = `${device}:${inode}:${digest}`;
+    if (nlink > 1 && linked.has(key)) continue;
+    linked.add(key);
+    sum += size;
+  }
+  return sum;
+}
+
 export function installedSize(directory: string): number | undefined {
   const take = (value: object) =>
     (value as { package?: { installedSize?: number } }).package?.installedSize;
   return findRecord(entryFile(directory), take).value;
 }
 
-/** A package of the store; undefined if it is missing or cannot be relied on. */
 export function readStoredPackage(paths: StatePaths, digest: string): StoredPackage | undefined {
   const directory = packageDirectory(paths, digest);
   const { value, damage } = findRecord(entryFile(directory), takeEntry);
@@ -71,17 +79,13 @@ export function readStoredPackage(paths: StatePaths, digest: string): StoredPack
 
 const UNPACKED_ANEW = 'the package is unpacked anew';
 
-/** Undefined for a record of another version of kiln: the package is unpacked again. */
 function takeEntry(value: object): Entry | undefined {
   const entry = value as Entry;
   if (entry.format !== ENTRY_FORMAT) return undefined;
   return { ...entry, package: takePackage(entry.package) };
 }
 
-/**
- * Whether the header is unchanged. If not, the package is unpacked again, because rpm's database is made from
- * headers.
- */
+/** If not, the package is unpacked again, because rpm's database is made from headers. */
 function hasWholeHeader(directory: string, { header }: Entry): boolean {
   if (header === undefined) return true;
   const path = `${directory}/header.rpm`;
@@ -116,8 +120,13 @@ export function storedPackage(
   };
 }
 
-/** Writes an entry's record beside the unpacked package and its header. */
-export function writeEntry(directory: string, of: RpmPackage, warnings: readonly string[]): void {
+export function writeEntry(
+  directory: string,
+  file: string,
+  of: RpmPackage,
+  warnings: readonly string[],
+): void {
+  copyHeader(file, `${directory}/header.rpm`, of.headerRange.end);
   const made = currentMoment();
   const header = checksumOf(`${directory}/header.rpm`);
   const entry: Entry = {
@@ -128,4 +137,62 @@ export function writeEntry(directory: string, of: RpmPackage, warnings: readonly
     ...defined({ header }),
   };
   writeRecord(entryFile(directory), entry);
+}
+
+function copyHeader(from: string, to: string, end: number): void {
+  const bytes = Buffer.alloc(end);
+  const fd = openSync(from, 'r');
+  using _fd = closing(fd);
+  for (let at = 0; at < end; ) {
+    const count = readSync(fd, bytes, at, end - at, at);
+    if (count === 0)
+      throw new KilnError('E_STORE', `${from} became shorter while it was copied`, {
+        hint: 'is its disk or network share at fault? Try again',
+      });
+    at += count;
+  }
+  writeFileSync(to, bytes);
+}
+
+/*
+ * A package of the store is not there for everybody. To know a digest is not to have the package: a user whose
+ * recipe names one that others have brought has to bring it, too. Root has no such bounds.
+ * An empty file `open` in the folder says that anybody can fetch it, `reader-UID` that this user has.
+ */
+
+export interface PackageUser {
+  readonly uid: number;
+}
+
+export function reachOf(
+  paths: StatePaths,
+  user: PackageUser | undefined,
+): { readonly paths: StatePaths; readonly reach: Reach } {
+  if (user === undefined) return { paths, reach: 'named' };
+  return { paths: pathsOfUser(paths, user), reach: 'public' };
+}
+
+const OPEN = 'open';
+
+function readerFile({ uid }: PackageUser): string {
+  return `reader-${uid}`;
+}
+
+export function mayRead(paths: StatePaths, digest: string, user: PackageUser): boolean {
+  const directory = packageDirectory(paths, digest);
+  return [OPEN, readerFile(user)].some((name) => existsSync(join(directory, name)));
+}
+
+/** Whether this user has it, and root’s recipes have not said that anybody may. */
+export function broughtBy(directory: string, user: PackageUser): boolean {
+  return existsSync(join(directory, readerFile(user))) && !existsSync(join(directory, OPEN));
+}
+
+export function noteReader(
+  directory: string,
+  user: PackageUser | undefined,
+  isPublic: boolean,
+): void {
+  if (user !== undefined) writeFileSync(join(directory, readerFile(user)), '', { mode: 0o600 });
+  else if (isPublic) writeFileSync(join(directory, OPEN), '', { mode: 0o600 });
 }

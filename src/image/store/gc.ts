@@ -11,34 +11,25 @@ import { readContents } from './manifest.ts';
 import { packagesLock } from './packages.ts';
 import { discard, emptyTrash, ensureStore, sweepWorkDirectories } from './work-directory.ts';
 
-/** The limits of garbage collection. */
 export interface GcLimits {
-  /** Bytes of all images and unpacked packages together; no limit by default. */
+  /** Bytes of images and unpacked packages together; no limit by default. */
   readonly maxSize?: number;
-  /** Milliseconds since the last use; no limit by default. */
+  /** Milliseconds; no limit by default. */
   readonly maxAge?: number;
-  /** Finds out what would be removed, and removes nothing. */
   readonly dryRun?: boolean;
 }
 
-/** What was removed. */
 export interface GcReport {
-  /** Ids. */
   readonly images: readonly string[];
-  /** How many unpacked packages without an image. */
   readonly packages: number;
-  /** The size of these images and packages on the disk. */
   readonly bytes: number;
-  /** How many trees were deleted for good. */
   readonly trees: number;
-  /** Why trees were not deleted; the next call tries again. */
   readonly failures: readonly KilnError[];
 }
 
 /**
  * Removes what is broken or unfinished, then what was not used for too long, then, least recently used first,
- * packages without an image and images, until the rest is small enough. Never removes what is in use. Removed
- * trees are deleted.
+ * packages without an image and images, until the rest is small enough. Never what is in use.
  */
 export async function collectGarbage(paths: StatePaths, limits: GcLimits): Promise<GcReport> {
   const dryRun = limits.dryRun === true;
@@ -58,13 +49,11 @@ export async function collectGarbage(paths: StatePaths, limits: GcLimits): Promi
   return { images, packages: count, bytes, trees, failures };
 }
 
-/** A number of things, and their bytes. */
 interface Amount {
   readonly count: number;
   readonly bytes: number;
 }
 
-/** The size of the store. Files that images share with packages count for the packages. */
 interface StoreUsage {
   readonly images: Amount;
   readonly imagesNotInUse: Amount;
@@ -72,22 +61,19 @@ interface StoreUsage {
   readonly packagesWithoutImage: Amount;
 }
 
-/** Measures the store by its records. Changes nothing. */
 export async function storeUsage(paths: StatePaths): Promise<StoreUsage> {
   const packages = await listPackages(paths, { mends: false });
   const images = await listImages(paths);
-  const collector = new Collector(paths, {}, packages, images);
   const own = (listed: readonly ListedImage[]) =>
     total(listed.map(({ manifest }) => ({ bytes: manifest.ownBytes })));
   return {
     images: own(images),
     imagesNotInUse: own(images.filter(({ inUse }) => !inUse)),
     packages: total(packages),
-    packagesWithoutImage: total(await collector.unusedPackages()),
+    packagesWithoutImage: total(await new Collector(paths, {}, packages, images).unusedPackages()),
   };
 }
 
-/** An unpacked package, for garbage collection. */
 interface ListedPackage {
   readonly directory: string;
   readonly bytes: number;
@@ -95,32 +81,21 @@ interface ListedPackage {
   readonly lastUse: number;
 }
 
-/** Counts unpacked packages without an image. */
 export async function unusedPackages(paths: StatePaths): Promise<Amount> {
-  const collector = new Collector(
-    paths,
-    {},
-    await listPackages(paths, { mends: true }),
-    await listImages(paths),
-  );
-  return total(await collector.unusedPackages());
+  return total(await listUnused(paths));
 }
 
-/**
- * Deletes unpacked packages without an image, unless an image is being made. Returns what was deleted.
- * @throws KilnError E_REMOVE
- */
+async function listUnused(paths: StatePaths): Promise<ListedPackage[]> {
+  const packages = await listPackages(paths, { mends: true });
+  return await new Collector(paths, {}, packages, await listImages(paths)).unusedPackages();
+}
+
+/** Unless an image is being made. Returns what was deleted. @throws KilnError E_REMOVE */
 export async function removeUnusedPackages(paths: StatePaths): Promise<Amount> {
   ensureStore(paths);
   await using lock = await tryLock(packagesLock(paths));
   if (lock === undefined) return total([]);
-  const collector = new Collector(
-    paths,
-    {},
-    await listPackages(paths, { mends: true }),
-    await listImages(paths),
-  );
-  const unused = await collector.unusedPackages();
+  const unused = await listUnused(paths);
   for (const { directory } of unused) {
     const trashed = await discard(paths, directory);
     if (trashed !== undefined) await removeTree(trashed);
@@ -132,7 +107,6 @@ function total(packages: readonly { readonly bytes: number }[]): Amount {
   return { count: packages.length, bytes: packages.reduce((sum, { bytes }) => sum + bytes, 0) };
 }
 
-/** Lists packages, the least recently used first. With `mends`, damaged ones are thrown away. */
 async function listPackages(
   paths: StatePaths,
   { mends }: { readonly mends: boolean },
@@ -145,7 +119,6 @@ async function listPackages(
     const bytes = installedSize(directory);
     if (bytes === undefined) {
       if (!mends) continue;
-      // Nobody can use it, and the package is unpacked again when it is needed.
       const why = used === undefined ? 'it is gone' : 'it is not what kiln wrote';
       tellDamage({ path: file, why, done: 'the package is thrown away' });
       await discard(paths, directory);
@@ -161,7 +134,6 @@ class Collector {
   readonly #paths: StatePaths;
   readonly #limits: GcLimits;
   #packages: readonly ListedPackage[];
-  /** Least recently used first. */
   #images: readonly ListedImage[];
 
   constructor(
@@ -203,7 +175,6 @@ class Collector {
     return this.#packages.reduce((sum, { bytes }) => sum + bytes, own);
   }
 
-  /** Packages without an image: only deleting these frees space. */
   async unusedPackages(): Promise<ListedPackage[]> {
     const used = new Set<string>();
     for (const { manifest } of this.#images) {
@@ -214,7 +185,6 @@ class Collector {
     return this.#packages.filter(({ directory }) => !used.has(directory));
   }
 
-  /** The packages that an image links to; none for a removed or damaged image. */
   async #linked(id: string): Promise<readonly string[]> {
     try {
       return (await readContents(this.#paths, id)).linked;
@@ -231,7 +201,6 @@ class Collector {
     this.removed.bytes += unused.bytes;
   }
 
-  /** False if the image is in use. */
   async #removeImage(image: ListedImage): Promise<boolean> {
     if (this.#limits.dryRun === true && image.inUse) return false;
     try {

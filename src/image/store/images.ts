@@ -10,27 +10,30 @@ import { findRecord } from '../../host/state/checked-file.ts';
 import { tellDamage } from '../../host/state/damage.ts';
 import type { StatePaths } from '../../host/state/paths.ts';
 import { sandboxFiles } from '../../sandbox/domain/sandbox-record.ts';
-import { type ImageManifest, imageDirectory, imageFiles, readManifest } from './manifest.ts';
-import { disownImage, type ImageViewer, nameFor } from './owners.ts';
+import {
+  disownImage,
+  type ImageManifest,
+  type ImageViewer,
+  imageDirectory,
+  imageFiles,
+  nameFor,
+  readManifest,
+} from './manifest.ts';
 import { discard } from './work-directory.ts';
 
-/** The least digits of the beginning of an id. */
 const SHORTEST_PREFIX = 4;
 
-/** An image that cannot be deleted until this is disposed of. */
+/** Cannot be deleted until this is disposed of. */
 export interface LeasedImage extends AsyncDisposable {
   readonly manifest: ImageManifest;
-  /** The root directory on the host. */
   readonly tree: string;
 }
 
-/** Where images are looked for, and who looks; undefined: root. */
 export interface ImagePlace {
   readonly paths: StatePaths;
   readonly owner: ImageViewer | undefined;
 }
 
-/** An image as `kiln image ls` shows it. */
 export interface ListedImage {
   readonly manifest: ImageManifest;
   /** Milliseconds since 1970. */
@@ -39,12 +42,12 @@ export interface ListedImage {
 }
 
 /**
- * Leases an image; undefined if there is none that can be used. The lease ends with this process, even if it is
- * killed; a sandbox that outlives the process holds the image through its sandbox.json.
+ * Undefined if there is none that can be used. The lease ends with this process; a sandbox that outlives it
+ * holds the image by its sandbox.json.
  */
 export async function leaseImage(paths: StatePaths, id: string): Promise<LeasedImage | undefined> {
   const directory = imageDirectory(paths, id);
-  const lock = await lockLease(directory, true);
+  const lock = await lockLease(directory, (path) => acquireLock(path, { shared: true }));
   if (lock === undefined) return undefined;
   const manifest = readManifest(paths, id);
   if (manifest === undefined) {
@@ -60,28 +63,20 @@ export async function leaseImage(paths: StatePaths, id: string): Promise<LeasedI
   };
 }
 
-/** All usable images, most recently used first. */
 export async function listImages(paths: StatePaths): Promise<ListedImage[]> {
   const held = await heldImages(paths);
   const images: ListedImage[] = [];
   for (const id of imageIds(paths)) {
     const manifest = readManifest(paths, id);
     if (manifest === undefined) continue;
-    const directory = imageDirectory(paths, id);
-    const lastUse = await stat(imageFiles.lease(directory)).then(
-      (lease) => lease.mtimeMs,
-      () => manifest.created,
-    );
-    images.push({
-      manifest,
-      lastUse,
-      inUse: held.holder(id) !== undefined || (await isLeased(directory)),
-    });
+    const lease = imageFiles.lease(imageDirectory(paths, id));
+    const lastUse = (await stat(lease).catch(() => undefined))?.mtimeMs ?? manifest.created;
+    const inUse = held.holder(id) !== undefined || (await isLocked(lease));
+    images.push({ manifest, lastUse, inUse });
   }
   return images.sort((a, b) => b.lastUse - a.lastUse);
 }
 
-/** Those that a user sees, under the user’s names for them; root sees all. */
 export async function visibleImages({ paths, owner }: ImagePlace): Promise<ListedImage[]> {
   const images = await listImages(paths);
   return images.flatMap(({ manifest, ...image }) => {
@@ -90,17 +85,11 @@ export async function visibleImages({ paths, owner }: ImagePlace): Promise<Liste
   });
 }
 
-/** An image under the name that it has for who looks; undefined where there is none for them. */
 function seenBy({ paths, owner }: ImagePlace, manifest: ImageManifest): ImageManifest | undefined {
   const name = nameFor(paths, manifest, owner);
   return name === undefined ? undefined : { ...manifest, name };
 }
 
-/**
- * The id that begins with `prefix`, of an image that `owner` sees. Undefined if there is none, or if the prefix is
- * too short.
- * @throws KilnError E_IMAGE_AMBIGUOUS
- */
 export async function findImage(
   { paths, owner }: ImagePlace,
   prefix: string,
@@ -126,21 +115,20 @@ function noImage(id: string): KilnError {
   });
 }
 
-/** The usable images that are called so by who looks, the newest first. Names of others mean nothing. */
 export async function imagesNamed(place: ImagePlace, name: string): Promise<ImageManifest[]> {
-  const manifests = imageIds(place.paths).map((id) => readManifest(place.paths, id));
-  return manifests
-    .filter((manifest) => manifest !== undefined)
-    .map((manifest) => seenBy(place, manifest))
-    .filter((manifest) => manifest?.name === name)
-    .filter((manifest) => manifest !== undefined)
-    .sort((a, b) => b.created - a.created);
+  const named = imageIds(place.paths).flatMap((id) => {
+    // Without its manifest, which is larger: others may have many images.
+    if (nameFor(place.paths, { id }, place.owner) !== name) return [];
+    const manifest = readManifest(place.paths, id);
+    return manifest === undefined ? [] : [{ ...manifest, name }];
+  });
+  return named.sort((a, b) => b.created - a.created);
 }
 
 /**
- * Deletes an image. Its tree goes to the trash. Where it has other owners than `uid`, only that owner leaves.
- * @returns where it lies there
- * @throws KilnError E_IMAGE_IN_USE; E_IMAGE_MISSING.
+ * Where it has other owners than `uid`, only that owner leaves.
+ * @returns where its tree lies in the trash
+ * @throws KilnError E_IMAGE_IN_USE; E_IMAGE_MISSING
  */
 export async function removeImage(
   paths: StatePaths,
@@ -150,14 +138,15 @@ export async function removeImage(
   // The id becomes part of a path: an empty one would mean the folder of all images.
   if (!ID.test(id)) throw noImage(id);
   const directory = imageDirectory(paths, id);
-  const lock = await lockLease(directory, false, async () => {
-    throw inUse(id, 'a running command');
+  const lock = await lockLease(directory, async (path) => {
+    const held = await tryLock(path);
+    if (held === undefined) throw inUse(id, 'a running command');
+    return held;
   });
   if (lock === undefined) throw noImage(id);
   try {
     const manifest = uid === undefined ? undefined : readManifest(paths, id);
-    if (uid !== undefined && manifest !== undefined && disownImage(paths, manifest, uid))
-      return undefined;
+    if (uid !== undefined && manifest && disownImage(paths, manifest, uid)) return undefined;
     // A lease covers the time until the sandbox's own record names the image.
     const holder = (await heldImages(paths)).holder(id);
     if (holder !== undefined) throw inUse(id, holder);
@@ -167,10 +156,6 @@ export async function removeImage(
   }
 }
 
-/**
- * Removes images that cannot be used (damaged ones, unsynced ones of an earlier boot, other formats), except
- * those in sandboxes.
- */
 export async function sweepImages(paths: StatePaths): Promise<void> {
   const broken = imageIds(paths).filter((id) => readManifest(paths, id) === undefined);
   const replaced = folderNames(paths).filter((name) => REPLACED.test(name));
@@ -180,66 +165,58 @@ export async function sweepImages(paths: StatePaths): Promise<void> {
     const id = name.slice(0, ID_LENGTH);
     if (held.inSandbox(id)) continue;
     const directory = join(paths.images, name);
-    const lock = await lockLease(directory, false, async () => undefined);
+    const lock = await lockLease(directory, tryLock);
     if (lock === undefined) continue;
     if (name !== id || readManifest(paths, id) === undefined) await discard(paths, directory);
     await lock.release();
   }
 }
 
-/**
- * Moves a finished folder to its place. A broken image in that place is kept under another name while a sandbox
- * uses its files.
- */
-export async function publishImage(paths: StatePaths, id: string, made: string): Promise<void> {
+/** Leases the new image. A broken one in its place is kept under another name while a sandbox uses its files. */
+export async function publishImage(
+  paths: StatePaths,
+  id: string,
+  made: string,
+): Promise<LeasedImage> {
   const directory = imageDirectory(paths, id);
   const there = folderNames(paths).includes(id);
-  if (there && ((await heldImages(paths)).inSandbox(id) || (await isLeased(directory)))) {
-    await rename(directory, `${directory}${replacedSuffix()}`);
+  if (
+    there &&
+    ((await heldImages(paths)).inSandbox(id) || (await isLocked(imageFiles.lease(directory))))
+  ) {
+    await rename(directory, `${directory}.replaced-${randomBytes(4).toString('hex')}`);
   } else {
     await discard(paths, directory);
   }
   await rename(made, directory);
+  const leased = await leaseImage(paths, id);
+  if (leased !== undefined) return leased;
+  throw new KilnError('E_IMAGE_MISSING', `image ${id} was deleted as soon as it was made`, {
+    hint: 'another call of kiln deleted it: try again',
+  });
 }
 
-/** Images that are in use without a lease: by sandboxes, roots and services. */
-class HeldImages {
-  readonly #holders = new Map<string, string>();
-  readonly #sandboxed = new Set<string>();
-  #unknown: string | undefined;
-
-  add(image: string, holder: string, inSandbox: boolean): void {
-    this.#holders.set(image, holder);
-    if (inSandbox) this.#sandboxed.add(image);
-  }
-
-  /** Adds a sandbox whose image is unknown: it may be any. */
-  addUnknown(holder: string): void {
-    this.#unknown = holder;
-  }
-
-  /** A user of this image. */
-  holder(id: string): string | undefined {
-    return this.#holders.get(id) ?? this.#unknown;
-  }
-
-  /** Whether a sandbox has the image, or may have it: then its files are in use. */
-  inSandbox(id: string): boolean {
-    return this.#sandboxed.has(id) || this.#unknown !== undefined;
-  }
+interface HeldImages {
+  holder(id: string): string | undefined;
+  inSandbox(id: string): boolean;
 }
 
 async function heldImages(paths: StatePaths): Promise<HeldImages> {
-  const images = new HeldImages();
+  const holders = new Map<string, string>();
+  const sandboxed = new Set<string>();
+  let unknown: string | undefined;
   const note = async (folder: string, file: string, what: string) => {
     const inSandbox = folder === paths.sandboxes;
     for (const name of await readdir(folder).catch(() => [])) {
       const holder = `${what} ${name}`;
       const { value, damage } = findRecord<{ image?: string }>(join(folder, name, file));
-      if (value?.image !== undefined) images.add(value.image, holder, inSandbox);
+      if (value?.image !== undefined) {
+        holders.set(value.image, holder);
+        if (inSandbox) sandboxed.add(value.image);
+      }
       if (damage === undefined) continue;
       // A sandbox without an owner uses nothing; the next sweep removes it.
-      if (inSandbox && (await staysOwned(join(folder, name)))) images.addUnknown(holder);
+      if (inSandbox && (await staysOwned(join(folder, name)))) unknown = holder;
       const done = `nobody knows which image ${holder} has`;
       tellDamage({ path: damage.path, why: damage.why, done });
     }
@@ -247,33 +224,27 @@ async function heldImages(paths: StatePaths): Promise<HeldImages> {
   await note(paths.roots, 'root.json', 'the root');
   await note(paths.sandboxes, 'sandbox.json', 'the sandbox');
   await note(paths.services, 'image.json', 'the service');
-  return images;
+  return {
+    holder: (id) => holders.get(id) ?? unknown,
+    inSandbox: (id) => sandboxed.has(id) || unknown !== undefined,
+  };
 }
 
-/** How long a sweep may hold a sandbox's lock while it removes the sandbox, milliseconds. */
+/** Milliseconds that a sweep may hold a sandbox's lock while it removes the sandbox. */
 const REMOVAL = 3000;
 
-/** Whether a sandbox's lock is held by an owner, not by a sweep that removes it. */
 async function staysOwned(sandbox: string): Promise<boolean> {
-  for (
-    const end = performance.now() + REMOVAL;
-    await isLocked(sandboxFiles.lock(sandbox));
-    await sleep(100)
-  ) {
+  const end = performance.now() + REMOVAL;
+  while (await isLocked(sandboxFiles.lock(sandbox))) {
     if (performance.now() > end) return true;
+    await sleep(100);
   }
   return false;
 }
 
-/** Digits of an id, a sha256 in hex. */
 const ID_LENGTH = 64;
 const ID = /^[0-9a-f]{64}$/;
-/** A broken image that was in use when the image was made again. */
 const REPLACED = /^[0-9a-f]{64}\.replaced-[0-9a-f]+$/;
-
-function replacedSuffix(): string {
-  return `.replaced-${randomBytes(4).toString('hex')}`;
-}
 
 function imageIds(paths: StatePaths): string[] {
   return folderNames(paths).filter((name) => ID.test(name));
@@ -287,29 +258,19 @@ function folderNames(paths: StatePaths): string[] {
   }
 }
 
-function isLeased(directory: string): Promise<boolean> {
-  return isLocked(imageFiles.lease(directory));
-}
-
 async function isLocked(path: string): Promise<boolean> {
   const lock = await tryLock(path).catch(() => undefined);
   await lock?.release();
   return lock === undefined;
 }
 
-/**
- * Locks an image's lease; undefined if there is no such image. An exclusive lock means that the image is being
- * deleted, so a shared lock waits a moment. For an exclusive lock, `busy` decides what happens if it is held.
- */
+/** Undefined without an image. An exclusive lock means that it is being deleted: a shared one waits. */
 async function lockLease(
   directory: string,
-  shared: boolean,
-  busy?: () => Promise<undefined>,
+  lock: (path: string) => Promise<HeldLock | undefined>,
 ): Promise<HeldLock | undefined> {
   try {
-    const path = imageFiles.lease(directory);
-    if (shared) return await acquireLock(path, { shared });
-    return (await tryLock(path)) ?? (await busy?.());
+    return await lock(imageFiles.lease(directory));
   } catch (error) {
     if (hasErrno(error, 'ENOENT', 'ENOTDIR')) return undefined;
     throw error;
@@ -318,7 +279,7 @@ async function lockLease(
 
 function inUse(id: string, by: string): KilnError {
   return new KilnError('E_IMAGE_IN_USE', `image ${id.slice(0, 12)} is in use by ${by}`, {
-    hint: '`kiln ps` shows what runs; try again when it is over. `kiln-mock --clean` removes a root',
+    hint: '`kiln ps` and `kiln service list` show what runs; a service holds its image until it is deleted or upgraded, `kiln-mock --clean` removes a root',
     details: { image: id },
   });
 }

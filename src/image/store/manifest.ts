@@ -1,6 +1,12 @@
+import { existsSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { KilnError } from '../../errors.ts';
-import { type FoundRecord, findRecord, withFields } from '../../host/state/checked-file.ts';
+import {
+  type FoundRecord,
+  findRecord,
+  withFields,
+  writeRecord,
+} from '../../host/state/checked-file.ts';
 import { tellDamage } from '../../host/state/damage.ts';
 import type { StatePaths } from '../../host/state/paths.ts';
 import type { Lock } from '../../packages/repository/lock/lock.ts';
@@ -8,61 +14,45 @@ import { IMAGE_FORMAT, type ImageInputs } from '../key.ts';
 import type { Account } from '../tree/accounts.ts';
 import { isDurable, type Moment } from './durability.ts';
 
-/** How an image's packages were installed, see docs/images.md. */
 export type TransactionKind = 'fast' | 'exact' | 'none' | 'imported';
 
-/**
- * What running something in an image needs (image.json). It is small because every `kiln run` reads it; {@link
- * imageFiles.contents} has the rest.
- */
+/** image.json: small, because every `kiln run` reads it; {@link imageFiles.contents} has the rest. */
 export interface ImageManifest {
   readonly format: number;
-  /** 64 hex digits. */
   readonly id: string;
-  /** The recipe's name, for people. */
   readonly name: string;
   readonly description: string;
   readonly arch: string;
   readonly environment: Readonly<Record<string, string>>;
   readonly user: Account;
-  /** The working directory of commands, absolute. */
   readonly workdir: string;
-  /** Every user of the image's /etc/passwd. */
   readonly accounts: readonly Account[];
   readonly packageCount: number;
   readonly bytes: number;
-  /** Bytes on disk that this image does not share with the package store. */
+  /** Bytes on disk that are not shared with the package store. */
   readonly ownBytes: number;
-  /** The newest build time of its packages, seconds since 1970; files that scriptlets made have it. */
+  /** When its newest package was built, seconds since 1970; files that scriptlets made have it. */
   readonly epoch: number;
   readonly transaction: TransactionKind;
-  /** Warnings of scriptlets, one line each. */
   readonly warnings: readonly string[];
   /** Milliseconds since 1970. */
   readonly created: number;
   readonly made: Moment;
 }
 
-/** The files of an image's folder. */
 export const imageFiles = {
   manifest: (directory: string) => join(directory, 'image.json'),
-  /** The root directory itself. */
   tree: (directory: string) => join(directory, 'tree'),
-  /** {@link ImageContents}: inputs and packages. */
   contents: (directory: string) => join(directory, 'contents.json'),
-  /** Locked (shared) while the image is in use; its mtime is the last use. */
+  /** Locked (shared) while in use; its mtime is the last use. */
   lease: (directory: string) => join(directory, 'lease'),
 };
 
-/** The folder of the image `id`, whether it exists or not. */
 export function imageDirectory(paths: StatePaths, id: string): string {
   return join(paths.images, id);
 }
 
-/**
- * The manifest of a usable image; undefined if there is none, if another version of the format made it, or if
- * the machine went down before the disk had all of it.
- */
+/** Undefined for another format, or if the machine went down before the disk had all of it. */
 export function readManifest(paths: StatePaths, id: string): ImageManifest | undefined {
   const { value, damage } = findRecord(
     imageFiles.manifest(imageDirectory(paths, id)),
@@ -77,7 +67,6 @@ export function readManifest(paths: StatePaths, id: string): ImageManifest | und
   return value;
 }
 
-/** Fields that every format has; others are not checked. */
 const takeManifest = withFields<ImageManifest>({
   format: 'number',
   id: 'string',
@@ -87,15 +76,10 @@ const takeManifest = withFields<ImageManifest>({
   accounts: 'array',
 });
 
-/** The inputs and packages of an image (contents.json). */
 export interface ImageContents {
-  /** The inputs whose digest is the id; null for an imported image. */
   readonly inputs: ImageInputs | null;
-  /** All packages, those of the base first. */
   readonly packages: Lock['packages'];
-  /** Digests (`sha256:…`) of the unpacked packages with hard links in the image. */
   readonly linked: readonly string[];
-  /** Why rpm itself installed the packages; empty if it did not. */
   readonly exactReasons: readonly string[];
 }
 
@@ -104,12 +88,10 @@ const takeContents = withFields<ImageContents>({
   linked: 'array',
 });
 
-/** Reads contents.json, or says what is wrong with it. */
 export function findContents(paths: StatePaths, id: string): FoundRecord<ImageContents> {
   return findRecord(imageFiles.contents(imageDirectory(paths, id)), takeContents);
 }
 
-/** @throws KilnError E_IMAGE_MISSING */
 export async function readContents(paths: StatePaths, id: string): Promise<ImageContents> {
   const { value, damage } = findContents(paths, id);
   if (value !== undefined) return value;
@@ -117,4 +99,110 @@ export async function readContents(paths: StatePaths, id: string): Promise<Image
     cause: damage ?? new Error('it has no contents.json'),
     hint: 'build it again from its recipe, or import it again',
   });
+}
+
+/*
+ * Whose images are. Their files are shared by all who have made or brought them, and so proved to have the
+ * content. A name is its owner's alone.
+ * `owner-UID.json` in an image's folder is one owner. An image without any is root's: it is older than these.
+ */
+
+export const ROOT = 0;
+
+export interface ImageOwner {
+  readonly name: string;
+  /** Made with a login or a certificate: not for others who may see its owner’s images. */
+  readonly private: boolean;
+}
+
+export interface ImageViewer {
+  readonly uid: number;
+  seesOfRoot(image: ImageOwner): boolean;
+}
+
+const FILE = /^owner-(\d+)\.json$/;
+
+function ownerFile(directory: string, uid: number): string {
+  return join(directory, `owner-${uid}.json`);
+}
+
+/** Characters of image.json, which kilnd's own thread reads: some thousand accounts or variables. */
+const MANIFEST_MAX = 256 * 1024;
+
+/** @throws KilnError E_IMAGE_LARGE */
+export function writeImage(
+  directory: string,
+  manifest: ImageManifest,
+  contents: ImageContents,
+  uid: number,
+  owner: ImageOwner,
+): void {
+  const length = JSON.stringify(manifest).length;
+  if (length > MANIFEST_MAX) {
+    const what = `what the image ${owner.name} says of itself takes ${length} characters, more than ${MANIFEST_MAX}`;
+    throw new KilnError('E_IMAGE_LARGE', what, {
+      hint: 'it has too many accounts (/etc/passwd), variables or words of description',
+    });
+  }
+  writeRecord(imageFiles.contents(directory), contents);
+  writeFileSync(imageFiles.lease(directory), '', { mode: 0o600 });
+  writeRecord(imageFiles.manifest(directory), manifest);
+  writeRecord(ownerFile(directory, uid), owner);
+}
+
+const takeOwner = withFields<ImageOwner>({ name: 'string', private: 'boolean' });
+
+type NamedImage = Pick<ImageManifest, 'id'> & Partial<Pick<ImageManifest, 'name'>>;
+
+/** The keys are uids. A damaged file counts for nothing: nobody learns whose it was. */
+export function ownersOf(paths: StatePaths, { id, name }: NamedImage): Map<number, ImageOwner> {
+  const owners = new Map<number, ImageOwner>();
+  let files = 0;
+  for (const file of readdirSync(imageDirectory(paths, id))) {
+    const uid = FILE.exec(file)?.[1];
+    if (uid === undefined) continue;
+    files++;
+    const path = join(imageDirectory(paths, id), file);
+    const { value, damage } = findRecord(path, takeOwner);
+    if (damage !== undefined)
+      tellDamage({ path, why: damage.why, done: 'the image has an owner less' });
+    if (value !== undefined) owners.set(Number(uid), value);
+  }
+  const old = files === 0 ? (name ?? readManifest(paths, id)?.name) : undefined;
+  if (old !== undefined) owners.set(ROOT, { name: old, private: false });
+  return owners;
+}
+
+export function nameFor(
+  paths: StatePaths,
+  image: NamedImage,
+  viewer: ImageViewer | undefined,
+): string | undefined {
+  const owners = ownersOf(paths, image);
+  const roots = owners.get(ROOT);
+  if (viewer === undefined) return roots?.name;
+  const own = owners.get(viewer.uid)?.name;
+  return own ?? (roots !== undefined && viewer.seesOfRoot(roots) ? roots.name : undefined);
+}
+
+export function ownImage(paths: StatePaths, id: string, uid: number, owner: ImageOwner): void {
+  const manifest = readManifest(paths, id);
+  if (manifest === undefined) return;
+  const owners = ownersOf(paths, manifest);
+  // One without a file is root's, and stays so.
+  const roots = owners.get(ROOT);
+  const directory = imageDirectory(paths, id);
+  if (uid !== ROOT && roots !== undefined && !existsSync(ownerFile(directory, ROOT)))
+    writeRecord(ownerFile(directory, ROOT), roots);
+  const known = owners.get(uid);
+  if (known?.name === owner.name && known.private === owner.private) return;
+  writeRecord(ownerFile(directory, uid), owner);
+}
+
+export function disownImage(paths: StatePaths, manifest: ImageManifest, uid: number): boolean {
+  const owners = ownersOf(paths, manifest);
+  owners.delete(uid);
+  if (owners.size === 0) return false;
+  rmSync(ownerFile(imageDirectory(paths, manifest.id), uid), { force: true });
+  return true;
 }

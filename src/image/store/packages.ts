@@ -1,23 +1,14 @@
-import {
-  chmodSync,
-  closeSync,
-  lstatSync,
-  mkdirSync,
-  openSync,
-  readSync,
-  renameSync,
-  utimesSync,
-  writeFileSync,
-} from 'node:fs';
+import { chmodSync, lstatSync, mkdirSync, renameSync, utimesSync } from 'node:fs';
+import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
 import { KilnError } from '../../errors.ts';
 import { withLock } from '../../host/files/flock.ts';
 import { DiskWatch, diskExceeded } from '../../host/state/disk-watch.ts';
 import type { StatePaths } from '../../host/state/paths.ts';
 import { fetchPackages, localPackages } from '../../packages/repository/fetch-packages.ts';
-import type { Lock, LockedPackage, LockedRepository } from '../../packages/repository/lock/lock.ts';
-import { readTrust } from '../../packages/repository/trust/trust.ts';
-import type { RpmPackage } from '../../packages/rpm/package.ts';
+import type { Lock, LockedPackage } from '../../packages/repository/lock/lock.ts';
+import { readTrust, type Trust } from '../../packages/repository/trust/keys.ts';
+import { MORE_DISK } from '../../packages/rpm/payload/plan.ts';
 import {
   type Unpacked,
   type UnpackJob,
@@ -26,31 +17,44 @@ import {
 } from '../../packages/rpm/unpack.ts';
 import { awaitedLater, deferred } from '../../promise.ts';
 import type { OnImageProgress } from '../progress.ts';
-import { aboutPackages, namingPackages } from './about-package.ts';
-import { checkFiles, checkIdentity, checkStored, noteCheck } from './check-signatures.ts';
 import {
+  aboutPackages,
+  checkFiles,
+  checkIdentity,
+  checkStored,
+  namingPackages,
+  noteCheck,
+} from './check-signatures.ts';
+import {
+  contentSize,
   entryFile,
+  mayRead,
+  noteReader,
+  type PackageUser,
   packageDirectory,
+  reachOf,
   readStoredPackage,
   type StoredPackage,
   storedPackage,
   writeEntry,
 } from './entry.ts';
-import { mayRead, noteReader, type PackageUser, reachOf } from './package-readers.ts';
 import { discard, ensureStore, lockFile, openWorkDirectory } from './work-directory.ts';
 
 export interface ObtainOptions {
-  /** The user who is not root, whose own recipe names them. */
   readonly user?: PackageUser | undefined;
-  /** The most bytes that all packages may unpack to. */
   readonly disk: number;
+  /**
+   * Each package has a confined child of its own: users' recipes and builds can put a package that takes its child over
+   * beside others, which root's images may have as well.
+   */
+  readonly apart?: boolean;
   readonly onProgress?: OnImageProgress | undefined;
   readonly signal?: AbortSignal | undefined;
 }
 
 /**
- * The packages of a lock, unpacked, in its order. Missing ones are fetched, verified and unpacked.
- * @throws KilnError of the repositories; E_RPM_… for a package that is refused; E_DISK, E_DISK_LOW.
+ * Keeps the lock's order. Missing packages are fetched, verified and unpacked.
+ * @throws KilnError of the repositories; E_RPM_… for a package that is refused; E_DISK, E_DISK_LOW
  */
 export async function obtainPackages(
   paths: StatePaths,
@@ -58,6 +62,10 @@ export async function obtainPackages(
   options: ObtainOptions,
 ): Promise<StoredPackage[]> {
   ensureStore(paths);
+  const { user } = options;
+  // Root's recipes are trusted with what they download.
+  if (user !== undefined)
+    new Room(options.disk).take(lock.packages.reduce((sum, { size }) => sum + size, 0));
   const present = lock.packages.map((wanted) => readStoredPackage(paths, wanted.digest));
   const found = lock.packages.filter((_, index) => present[index] !== undefined);
   const check = (packages: readonly LockedPackage[]) =>
@@ -72,10 +80,7 @@ export async function obtainPackages(
     if (damaged.has(wanted)) present[index] = undefined;
   }
   const missing = lock.packages.filter((_, index) => present[index] === undefined);
-  const added =
-    missing.length === 0
-      ? new Map<string, StoredPackage>()
-      : await addPackages(paths, lock, missing, options);
+  const added = await addPackages(paths, lock, missing, options);
   const byOthers = missing.filter(({ digest }) => !added.has(digest));
   const [wrong] = byOthers.length === 0 ? [] : await check(byOthers);
   if (wrong !== undefined) throw wasDeleted(wrong);
@@ -90,7 +95,7 @@ export async function obtainPackages(
   });
 }
 
-/** A user has to have what others have brought: it is fetched from where the user's own recipe says. */
+/** Fetches packages that only others have brought from the source that the user's own recipe names. */
 async function proveReader(
   paths: StatePaths,
   lock: Lock,
@@ -112,18 +117,15 @@ function wasDeleted({ nevra }: LockedPackage): KilnError {
   });
 }
 
-/**
- * The lock that keeps packages from being collected: shared for makers of images, exclusive for garbage
- * collection.
- */
+/** Shared for makers of images, exclusive for garbage collection. */
 export function packagesLock(paths: StatePaths): string {
   return lockFile(paths, 'packages');
 }
 
 /**
- * The package files of a lock for rpm to install, in its order, fetched if they are missing. They are checked
- * as the lock asks, because rpm is told not to check.
- * @throws KilnError of the repositories; E_RPM_… for a package that is refused.
+ * Returns files for rpm to install, in the lock's order. They are checked as the lock asks, because rpm is told
+ * not to check.
+ * @throws KilnError of the repositories; E_RPM_… for a package that is refused
  */
 export async function fetchSignedFiles(
   paths: StatePaths,
@@ -135,9 +137,7 @@ export async function fetchSignedFiles(
   return files;
 }
 
-/**
- * The package files of a lock in its order, fetched if they are missing. Their signatures are not checked here.
- */
+/** Signatures are not checked here. */
 async function fetchFiles(
   paths: StatePaths,
   lock: Lock,
@@ -155,7 +155,6 @@ async function fetchFiles(
   return lock.packages.map((wanted) => files.get(wanted.digest)!);
 }
 
-/** Returns the packages unpacked here, by digest; another process unpacked the rest. */
 async function addPackages(
   paths: StatePaths,
   lock: Lock,
@@ -163,7 +162,7 @@ async function addPackages(
   options: ObtainOptions,
 ): Promise<ReadonlyMap<string, StoredPackage>> {
   const added = new Map<string, StoredPackage>();
-  // The order of unpacking.
+  if (missing.length === 0) return added;
   const largestFirst = [...missing].sort((a, b) => b.size - a.size);
   const part = { ...lock, packages: largestFirst };
   const arrivals = new Map(largestFirst.map(({ digest }) => [digest, deferred<void>()]));
@@ -173,17 +172,15 @@ async function addPackages(
   const signal = AbortSignal.any([stop.signal, watch.signal, ...given]);
   let fetching: Promise<string[]> | undefined;
   const fetched = () => {
-    if (fetching !== undefined) return fetching;
     const onPackage = (digest: string) => arrivals.get(digest)?.resolve();
     // Those who wait for a package get the error; if all have given up, nobody does.
-    fetching = awaitedLater(fetchFiles(paths, part, { ...options, signal, onPackage }));
+    fetching ??= awaitedLater(fetchFiles(paths, part, { ...options, signal, onPackage }));
     return fetching;
   };
   const ready = async (digest: string) => {
     await Promise.race([arrivals.get(digest)!.promise, fetched()]);
   };
-  // For local files only the content is checked, one after the other, while the children start and unpack those
-  // already checked.
+  // Of local files only the content is checked, while the children unpack those already checked.
   const local = localPackages(part);
   const files =
     local === undefined ? await fetched() : largestFirst.map(({ digest }) => local.get(digest)!);
@@ -199,12 +196,16 @@ async function addPackages(
       const part = wanted.filter(({ locked }) => locked.repository === repository.id);
       if (part.length === 0) continue;
       const isPublic =
-        repository.source.kind !== 'directory' && lock.access?.of(repository.id) === undefined;
+        repository.source.kind !== 'directory' && lock.access?.get(repository.id) === undefined;
       const note = (directory: string) => noteReader(directory, options.user, isPublic);
-      const parts = { onDone, ready, room, note, signal };
-      for (const stored of await unpackPart(paths, repository, part, parts)) {
-        added.set(stored.digest, stored);
-      }
+      const trust = await readTrust(repository);
+      const parts = { trust, onDone, ready, room, note, signal };
+      const groups = options.apart === true ? part.map((one) => [one]) : [part];
+      await together(groups, stop, async (group) => {
+        for (const stored of await unpackPart(paths, group, parts)) {
+          added.set(stored.digest, stored);
+        }
+      });
     }
   };
   try {
@@ -221,18 +222,35 @@ async function addPackages(
   return added;
 }
 
+/** Works on as many at a time as there are processors; nothing runs any more when this ends. */
+async function together<Item>(
+  items: readonly Item[],
+  stop: AbortController,
+  work: (item: Item) => Promise<void>,
+): Promise<void> {
+  const queue = items.values();
+  const worker = async () => {
+    for (const item of queue) {
+      stop.signal.throwIfAborted();
+      await work(item);
+    }
+  };
+  const workers = Array.from({ length: Math.min(availableParallelism(), items.length) }, () =>
+    worker().catch((error) => stop.abort(error)),
+  );
+  await Promise.all(workers);
+  stop.signal.throwIfAborted();
+}
+
 interface UnpackPartOptions {
+  readonly trust: Trust;
   readonly onDone: () => void;
-  /** Resolves when the file is verified; it is not read before. */
   readonly ready: (digest: string) => Promise<void>;
-  /** The room for all packages together. */
   readonly room: Room;
-  /** Notes in its folder who has brought a package. */
   readonly note: (directory: string) => void;
   readonly signal: AbortSignal | undefined;
 }
 
-/** The bytes that packages may still unpack to. */
 class Room {
   readonly bytes: number;
   #used = 0;
@@ -241,12 +259,10 @@ class Room {
     this.bytes = bytes;
   }
 
-  /** @throws KilnError E_DISK */
   take(bytes: number): void {
     this.#used += bytes;
     if (this.#used <= this.bytes) return;
-    const hint = '`disk` in the recipe of the image allows more, as `disk: 64G`';
-    throw diskExceeded('unpacking the packages', `more than ${this.bytes} bytes`, hint);
+    throw diskExceeded('unpacking the packages', `more than ${this.bytes} bytes`, MORE_DISK);
   }
 }
 
@@ -255,15 +271,11 @@ interface Wanted {
   readonly file: string;
 }
 
-/**
- * Unpacks packages with the same trust settings in one queue: a package that takes over its child can affect
- * only these.
- */
+/** The packages are of one repository and have one queue: one that takes over its child can affect only these. */
 async function unpackPart(
   paths: StatePaths,
-  repository: LockedRepository,
   wanted: readonly Wanted[],
-  { onDone, ready, room, note, signal }: UnpackPartOptions,
+  { trust, onDone, ready, room, note, signal }: UnpackPartOptions,
 ): Promise<StoredPackage[]> {
   await using work = await openWorkDirectory(paths);
   const root = join(work.path, 'unpacked');
@@ -272,7 +284,6 @@ async function unpackPart(
   const jobs = wanted.map(({ file }, index) => ({ file, into: String(index) }));
   const results: Unpacked[] = [];
   const entryOf = ({ job }: Pick<Unpacked, 'job'>) => join(work.path, `entry-${job.into}`);
-  const trust = await readTrust(repository);
   const { keys, policy } = trust;
   const isReady = ({ into }: UnpackJob) => ready(wanted[Number(into)]!.locked.digest);
   const taken = new Map<UnpackJob, number>();
@@ -292,11 +303,9 @@ async function unpackPart(
     take(result.job, contentSize(result.package));
     const { locked, file } = wanted[Number(result.job.into)]!;
     checkIdentity(locked, result.package);
-    // Everything is prepared, so only moving the tree remains.
     const directory = entryOf(result);
     mkdirSync(directory, { mode: 0o700 });
-    copyHeader(file, join(directory, 'header.rpm'), result.package.headerRange.end);
-    writeEntry(directory, result.package, result.warnings);
+    writeEntry(directory, file, result.package, result.warnings);
     note(directory);
     noteCheck(directory, trust, result.package.signatures);
     results.push(result);
@@ -316,37 +325,4 @@ async function unpackPart(
     added.push(storedPackage(target, locked.digest, result.package, result.warnings));
   }
   return added;
-}
-
-/** Bytes of the files' contents; hard links count once. */
-function contentSize({ files }: RpmPackage): number {
-  const linked = new Set<string>();
-  let sum = 0;
-  for (const { type, size, nlink, device, inode, digest } of files) {
-    if (type !== 'file') continue;
-    const key = `${device}:${inode}:${digest}`;
-    if (nlink > 1 && linked.has(key)) continue;
-    linked.add(key);
-    sum += size;
-  }
-  return sum;
-}
-
-/** Copies the first `end` bytes: everything before the payload. */
-function copyHeader(from: string, to: string, end: number): void {
-  const bytes = Buffer.alloc(end);
-  const fd = openSync(from, 'r');
-  try {
-    for (let at = 0; at < end; ) {
-      const count = readSync(fd, bytes, at, end - at, at);
-      if (count === 0)
-        throw new KilnError('E_STORE', `${from} became shorter while it was copied`, {
-          hint: 'is its disk or network share at fault? Try again',
-        });
-      at += count;
-    }
-  } finally {
-    closeSync(fd);
-  }
-  writeFileSync(to, bytes);
 }

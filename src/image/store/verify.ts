@@ -1,7 +1,7 @@
-/** Compares the files of unpacked packages with the digests in their headers, which no run has time for. */
+/** Compares unpacked files with the digests in their headers, which no run has time for. */
 
 import { createHash } from 'node:crypto';
-import { closeSync, constants, openSync, readSync } from 'node:fs';
+import { constants, openSync, readSync } from 'node:fs';
 import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setImmediate as nextTurn } from 'node:timers/promises';
@@ -19,19 +19,15 @@ import { findContents } from './manifest.ts';
 import { packagesLock } from './packages.ts';
 import { discard, ensureStore } from './work-directory.ts';
 
-/** The result of the comparison. */
 export interface VerifyReport {
   readonly packages: number;
-  /** Digests of the packages that were removed. */
   readonly damaged: readonly string[];
-  /** Ids of images that shared their files and were removed, too. */
   readonly images: readonly string[];
 }
 
 /**
- * Compares every file of every unpacked package with its digest. A package with a different file is removed,
- * with the images that share its files; images in use stay and are reported. Waits for images that are being
- * made.
+ * A package with a different file is removed, with the images that share its files; those in use stay and are
+ * reported. Waits for images that are being made.
  */
 export async function verifyPackages(paths: StatePaths): Promise<VerifyReport> {
   ensureStore(paths);
@@ -54,7 +50,6 @@ export async function verifyPackages(paths: StatePaths): Promise<VerifyReport> {
   });
 }
 
-/** The first file that differs from the header. */
 async function differingFile({
   tree,
   package: { files, fileDigestAlgorithm },
@@ -72,7 +67,6 @@ async function differingFile({
 
 const PIECE = Buffer.allocUnsafe(2 ** 20);
 
-/** A package's own links must lead nowhere here. */
 const ITSELF = {
   flags: constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK,
   resolve: RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS,
@@ -86,19 +80,15 @@ function differs(root: number, { path, digest }: RpmFile, algorithm: string): st
     if (error instanceof SyscallError) return `it cannot be opened (${error.errnoName})`;
     throw error;
   }
-  try {
-    const hash = createHash(algorithm);
-    for (let count = 1; count > 0; ) {
-      count = readSync(fd, PIECE, 0, PIECE.length, null);
-      hash.update(PIECE.subarray(0, count));
-    }
-    return hash.digest('hex') === digest ? undefined : `its ${algorithm} is another one`;
-  } finally {
-    closeSync(fd);
+  using _fd = closing(fd);
+  const hash = createHash(algorithm);
+  for (let count = 1; count > 0; ) {
+    count = readSync(fd, PIECE, 0, PIECE.length, null);
+    hash.update(PIECE.subarray(0, count));
   }
+  return hash.digest('hex') === digest ? undefined : `its ${algorithm} is another one`;
 }
 
-/** Removes the images that have hard links to damaged packages. */
 async function removeSharing(paths: StatePaths, damaged: readonly string[]): Promise<string[]> {
   const removed: string[] = [];
   if (damaged.length === 0) return removed;

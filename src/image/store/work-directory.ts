@@ -9,9 +9,8 @@ import { removeTree } from '../../host/files/remove-tree.ts';
 import type { StatePaths } from '../../host/state/paths.ts';
 
 /**
- * Moves a tree out of the way at once; it is deleted later. (On ext4, making many inodes soon after deleting
- * many takes seconds, so deleting never delays a result.) @returns the tree's new path; undefined if there was
- * nothing
+ * Moves a tree away at once; it is deleted later. (On ext4, making many inodes soon after deleting many takes
+ * seconds.) @returns the new path; undefined if there was nothing
  */
 export async function discard(paths: StatePaths, path: string): Promise<string | undefined> {
   // Called for each package of an image: a turn through Node's thread pool takes longer than this call.
@@ -27,10 +26,7 @@ export async function discard(paths: StatePaths, path: string): Promise<string |
   }
 }
 
-/**
- * Deletes discarded trees and returns their number. Several calls may run at once. `onFailure` is called for
- * each tree that cannot be deleted; the others are deleted.
- */
+/** Returns how many. Several calls may run at once. `onFailure` is called for each tree that cannot be deleted. */
 export async function emptyTrash(
   paths: StatePaths,
   onFailure?: (error: KilnError) => void,
@@ -48,20 +44,16 @@ export async function emptyTrash(
   return deleted;
 }
 
-/** A folder for unfinished files on the store's file system. */
 interface WorkDirectory extends AsyncDisposable {
   readonly path: string;
 }
 
-/** A lock file by name. A lock file may be missing at any time. */
+/** A lock file may be missing at any time. */
 export function lockFile(paths: StatePaths, name: string): string {
   return join(paths.store, 'locks', name);
 }
 
-/**
- * Makes the store's folders, closed to all but root. Synchronous, because turns through Node's thread pool take
- * far longer.
- */
+/** Closed to all but root. Synchronous, because turns through Node's thread pool take far longer. */
 export function ensureStore(paths: StatePaths): void {
   mkdirSync(paths.root, { recursive: true, mode: 0o711 });
   const inner = [paths.packages, paths.images, paths.trash, workRoot(paths)];
@@ -70,10 +62,7 @@ export function ensureStore(paths: StatePaths): void {
   }
 }
 
-/**
- * Makes a work folder of this process. Disposing removes what was not renamed out of it; after the process has
- * died, {@link sweepWorkDirectories} does.
- */
+/** Disposing removes what was not renamed out of it; after a crash {@link sweepWorkDirectories} does. */
 export async function openWorkDirectory(paths: StatePaths): Promise<WorkDirectory> {
   ensureStore(paths);
   const id = randomBytes(8).toString('hex');
@@ -92,7 +81,6 @@ export async function openWorkDirectory(paths: StatePaths): Promise<WorkDirector
   };
 }
 
-/** Removes the work folders of dead processes. */
 export async function sweepWorkDirectories(paths: StatePaths): Promise<void> {
   for (const id of await readdir(workRoot(paths)).catch(() => [])) {
     const lockPath = lockFile(paths, `work-${id}`);

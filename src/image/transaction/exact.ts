@@ -1,35 +1,21 @@
-import { chmodSync, closeSync, constants, mkdirSync, openSync, writeFileSync } from 'node:fs';
+import { chmodSync, constants, mkdirSync, openSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { KilnError } from '../../errors.ts';
+import { closing } from '../../host/calls/descriptor.ts';
 import { hasErrno } from '../../host/calls/libc.ts';
 import { openDirectory, unlinkat } from '../../host/files/at.ts';
-import type { Engine } from '../../sandbox/open.ts';
-import { ControlDirectory } from './control.ts';
-import { SOLVED_BEFORE } from './rpm-options.ts';
+import type { TreeOptions } from '../assemble.ts';
 import { failure } from './run-steps.ts';
-import { TransactionSandbox } from './transaction-sandbox.ts';
+import { ControlDirectory, SOLVED_BEFORE, TransactionSandbox } from './transaction-sandbox.ts';
 
-/** What both exact ways need. */
-export interface ExactTransaction {
-  readonly engine: Engine;
-  /** The tree whose rpm does the work. It is not changed. */
+interface ExactTransaction extends Pick<TreeOptions, 'engine' | 'scriptlets' | 'signal'> {
   readonly tree: string;
-  /** Path of rpm in it. */
   readonly rpm: string;
-  /** An empty folder for the sandbox's files. */
   readonly work: string;
-  /** Work to do while rpm runs. */
   readonly meanwhile?: () => void;
-  /** Whole package files. */
   readonly packages: readonly string[];
-  /** The time limit for everything, seconds. */
-  readonly timeout: number;
-  /** Bytes that may be written. */
-  readonly disk: number;
-  readonly signal?: AbortSignal | undefined;
 }
 
-/** The path of the new root while another root's rpm fills it. */
 const TARGET = '/kiln-target';
 
 const INSTALL = [
@@ -41,9 +27,9 @@ const INSTALL = [
 ];
 
 /**
- * Lets the rpm of `tree` install packages into an empty root: `rpm --root -i` in a sandbox.
- * @returns the folder that is that root, still with the overlay's marks, and rpm's warnings.
- * @throws KilnError E_SCRIPTLET with what rpm said.
+ * `rpm --root -i` in a sandbox, by the rpm of `tree`.
+ * @returns the new root, still with the overlay's marks, and rpm's warnings
+ * @throws KilnError E_SCRIPTLET with what rpm said
  */
 export async function installIntoEmptyRoot(
   options: ExactTransaction & { /** Whether a package brings /dev. */ readonly hasDev: boolean },
@@ -60,48 +46,45 @@ export async function installIntoEmptyRoot(
   return { root, warnings };
 }
 
-/**
- * Removes the file that stood for /dev/null, and /dev unless a package brings it. The tree is hostile by now.
- */
+/** Removes /dev, too, unless a package brings it. The tree is hostile by now. */
 function removeDevNull(root: string, keepDev: boolean): void {
   const fd = openSync(root, constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW);
+  using _fd = closing(fd);
   try {
     const dev = openDirectory(fd, 'dev');
-    try {
-      unlinkat(dev, 'null');
-    } finally {
-      closeSync(dev);
-    }
+    using _dev = closing(dev);
+    unlinkat(dev, 'null');
     if (!keepDev) unlinkat(fd, 'dev', { directory: true });
   } catch (error) {
     if (!hasErrno(error, 'ENOENT', 'ENOTDIR', 'ELOOP', 'EISDIR', 'ENOTEMPTY')) throw error;
-  } finally {
-    closeSync(fd);
   }
 }
 
 /**
- * Lets the rpm of `tree` install more packages into that same root.
- * @returns the overlay's upper directory, which holds the changes, and rpm's warnings.
- * @throws KilnError E_SCRIPTLET with what rpm said.
+ * Lets the rpm of `tree` install into that same root.
+ * @returns the overlay's upper directory, which holds the changes, and rpm's warnings
+ * @throws KilnError E_SCRIPTLET with what rpm said
  */
 export async function installOnTop(
-  options: ExactTransaction & { readonly noScripts: boolean },
+  options: ExactTransaction,
 ): Promise<{ readonly upper: string; readonly warnings: readonly string[] }> {
-  const warnings = await runRpm(options, options.noScripts ? ['--noscripts', '--notriggers'] : []);
+  const noScripts = options.scriptlets.mode === 'none';
+  const warnings = await runRpm(options, noScripts ? ['--noscripts', '--notriggers'] : []);
   return { upper: join(options.work, 'scratch', 'upper'), warnings };
 }
 
 async function runRpm(options: ExactTransaction, more: readonly string[]): Promise<string[]> {
-  const { engine, tree, rpm, work, timeout, disk, signal, meanwhile } = options;
+  const { engine, tree, rpm, work, scriptlets, signal, meanwhile } = options;
   const control = new ControlDirectory(join(work, 'control'));
   const files = options.packages.map((file) => control.addFile(file));
   await using sandbox = await TransactionSandbox.open(engine, {
     tree,
     scratch: join(work, 'scratch'),
     control: control.path,
-    disk,
+    disk: scriptlets.disk,
   });
+  // rpm has no time limit for a single script.
+  const timeout = scriptlets.timeout * (files.length + 1);
   const argv = [rpm, ...more, ...INSTALL, ...files];
   const result = await sandbox.run({ argv, timeout, signal, meanwhile });
   await sandbox.finish();
@@ -114,7 +97,6 @@ async function runRpm(options: ExactTransaction, more: readonly string[]): Promi
     .map((line) => line.replace('warning: ', ''));
 }
 
-/** The error for packages that need rpm, in an image without it. */
 export function rpmMissing(reasons: readonly string[]): KilnError {
   return new KilnError(
     'E_RPM_MISSING',

@@ -1,4 +1,6 @@
+import { compareVersions, parseEvr } from '../../packages/rpm/dependency.ts';
 import type {
+  RpmDependency,
   RpmFile,
   RpmFileTrigger,
   RpmPackage,
@@ -6,40 +8,30 @@ import type {
   RpmScriptletKind,
   RpmTrigger,
 } from '../../packages/rpm/package.ts';
-import { nevra } from '../tree/path.ts';
-import { meetsCondition } from './condition.ts';
-import { sysusersLines } from './sysusers.ts';
-import { filesInDatabase, filesInPackage, packageFires } from './trigger-match.ts';
+import { nevra } from '../tree/plan.ts';
 
-/** rpm runs file triggers of at least this priority before %post, the others after it. */
+/** File triggers of at least this priority run before %post, the others after it. */
 const EARLY_PRIORITY = 10_000;
 
-/** One thing that happens in a transaction, in its order. */
 export type TransactionStep =
   | {
       readonly kind: 'script';
-      /** As rpm's messages call it: `%post(bash-5.2-1.x86_64)`. */
       readonly label: string;
       readonly script: RpmScript;
-      /** Instance counts that follow the script's name, as rpm passes them. */
       readonly counts: readonly number[];
-      /** Lines of standard input: the files that set off a file trigger. */
       readonly input: readonly string[];
     }
   | {
       readonly kind: 'sysusers';
       readonly label: string;
-      /** In the format of sysusers.d(5). */
       readonly lines: readonly string[];
     }
-  /** From here on the package's files exist with their owners. */
   | { readonly kind: 'payload'; readonly package: RpmPackage };
 
 /**
- * Everything rpm does to install packages into an empty root, in rpm's order (rpmtsRun and rpmPackageInstall of
- * 4.20). The packages and their order decide all of it, so it is known in advance. @param added packages to
- * install, in installation order. @param skipped files that are not installed, since another package has the
- * same.
+ * What rpm does to install packages into an empty root, in its order (rpmtsRun and rpmPackageInstall of 4.20).
+ * @param added in installation order
+ * @param skipped files that are not installed, since another package has the same
  */
 export function planTransaction(
   added: readonly RpmPackage[],
@@ -55,9 +47,7 @@ export function planTransaction(
 
 class Planner {
   readonly steps: TransactionStep[] = [];
-  /** The installed packages at this moment, in the order of their record numbers. */
   readonly #installed: RpmPackage[] = [];
-  /** The installed packages with triggers: few have any, but each new package asks for them. */
   readonly #withTriggers: RpmPackage[] = [];
   readonly #withFileTriggers: RpmPackage[] = [];
   readonly #counts = new Map<string, number>();
@@ -67,7 +57,6 @@ class Planner {
     this.#skipped = skipped;
   }
 
-  /** A scriptlet of the package itself. `coming` counts an instance that is not installed yet. */
   scriptlet(of: RpmPackage, kind: RpmScriptletKind, coming: 0 | 1): void {
     const script = of.scriptlets.find((candidate) => candidate.kind === kind);
     if (script === undefined) return;
@@ -92,7 +81,6 @@ class Planner {
     this.#fileTriggers(added, (priority) => priority < EARLY_PRIORITY);
   }
 
-  /** %transfiletriggerin: each package's own, with the files of all. */
   transactionTriggers(added: readonly RpmPackage[]): void {
     for (const owner of added) {
       for (const trigger of byPriority(fileTriggersOf(owner, 'transaction'))) {
@@ -103,7 +91,7 @@ class Planner {
     }
   }
 
-  /** Triggers that the package fires, then its own that other packages have fired already. */
+  /** Runs triggers that the package fires, then its own that others have fired already. */
   #triggers(added: RpmPackage, kind: RpmTrigger['kind']): void {
     const instances = this.#count(added.name);
     for (const owner of this.#withTriggers) {
@@ -125,7 +113,7 @@ class Planner {
     }
   }
 
-  /** %filetriggerin: those of all installed packages for this package's files, then its own for all files. */
+  /** Runs triggers of all installed packages for this package's files, then its own for all files. */
   #fileTriggers(added: RpmPackage, wanted: (priority: number) => boolean): void {
     const instances = this.#count(added.name);
     const fired = this.#withFileTriggers
@@ -168,10 +156,8 @@ class Planner {
   }
 }
 
-/** The names in the spec file, which rpm's messages use. */
 const LABELS: Partial<Record<RpmScriptletKind, string>> = { postin: 'post' };
 
-/** The one trigger of `owner` that `source` fires: rpm runs no more than one for a pair. */
 function firstTrigger(
   owner: RpmPackage,
   source: RpmPackage,
@@ -200,7 +186,87 @@ function fileTriggersOf(of: RpmPackage, scope: RpmFileTrigger['scope']): RpmFile
   );
 }
 
-/** Highest first; equals stay in the package's order. */
 function byPriority(triggers: readonly RpmFileTrigger[]): RpmFileTrigger[] {
   return [...triggers].sort((a, b) => b.priority - a.priority);
+}
+
+/** As rpmdsCompare and rpmverOverlap of rpm's lib/. A side without a version meets everything. */
+export function meetsCondition(provided: RpmDependency, condition: RpmDependency): boolean {
+  if (provided.name !== condition.name) return false;
+  const [a, b] = [provided.operator, condition.operator];
+  if (a === '' || b === '' || provided.version === '' || condition.version === '') return true;
+  const order = compareWhereGiven(provided.version, condition.version);
+  if (order < 0) return a.includes('>') || b.includes('<');
+  if (order > 0) return a.includes('<') || b.includes('>');
+  return ['=', '<', '>'].some((sign) => a.includes(sign) && b.includes(sign));
+}
+
+function compareWhereGiven(one: string, two: string): number {
+  const a = parseEvr(one);
+  const b = parseEvr(two);
+  const epochs = (a.epoch ?? 0) - (b.epoch ?? 0);
+  if (epochs !== 0) return epochs;
+  const versions = compareVersions(a.version, b.version);
+  if (versions !== 0 || a.release === '' || b.release === '') return versions;
+  return compareVersions(a.release, b.release);
+}
+
+/** RPMSENSE_EQUAL of rpm/rpmds.h. */
+const RPMSENSE_EQUAL = 8;
+
+/** Since rpm 4.19: base64 versions of `user(NAME)`, `group(NAME)`, `groupmember(USER/GROUP)` provides. */
+export function sysusersLines(of: RpmPackage): string[] {
+  return of.dependencies.provides
+    .filter(
+      ({ name, flags }) =>
+        /^(?:user|group|groupmember)\(/.test(name) && (flags & RPMSENSE_EQUAL) !== 0,
+    )
+    .map(({ version }) => decode(version))
+    .filter((line) => line !== undefined);
+}
+
+function decode(version: string): string | undefined {
+  if (!/^[A-Za-z0-9+/\s]+={0,2}$/.test(version) || version.length % 4 !== 0) return undefined;
+  return Buffer.from(version, 'base64').toString('utf8').replace(/\0.*$/s, '');
+}
+
+/** Files that fire a file trigger, in order: rpm's own behaviour (lib/rpmtriggers.c of 4.20), however odd. */
+
+function filesInPackage(
+  of: RpmPackage,
+  prefixes: readonly string[],
+  skipped: ReadonlySet<RpmFile>,
+): string[] {
+  return prefixes.flatMap((prefix) =>
+    of.files
+      .filter((file) => file.path.startsWith(prefix) && !skipped.has(file))
+      .map((file) => file.path),
+  );
+}
+
+function filesInDatabase(
+  installed: readonly RpmPackage[],
+  prefixes: readonly string[],
+): { readonly files: string[]; readonly lastPackage: string | undefined } {
+  const files: string[] = [];
+  let lastPackage: string | undefined;
+  for (const prefix of prefixes) {
+    for (const candidate of installed) {
+      // The database is searched by directory names: a prefix within a file's name finds nothing.
+      if (!candidate.files.some((file) => dirName(file).startsWith(prefix))) continue;
+      const matching = candidate.files.filter((file) => file.path.startsWith(prefix));
+      if (matching.length === 0) continue;
+      lastPackage = candidate.name;
+      files.push(...matching.map((file) => file.path));
+    }
+  }
+  return { files, lastPackage };
+}
+
+function packageFires(of: RpmPackage, trigger: RpmFileTrigger): boolean {
+  return trigger.prefixes.some((prefix) => of.files.some((file) => file.path.startsWith(prefix)));
+}
+
+function dirName(file: RpmFile): string {
+  return file.path.slice(0, file.path.lastIndexOf('/') + 1);
 }

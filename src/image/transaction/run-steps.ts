@@ -2,35 +2,33 @@ import { defined } from '../../defined.ts';
 import { KilnError } from '../../errors.ts';
 import { encodeName } from '../../packages/rpm/filename.ts';
 import type { RpmPackage } from '../../packages/rpm/package.ts';
+import { shellWord } from '../../shell-words.ts';
 import type { DeferredOwner } from '../tree/compose.ts';
-import type { ControlDirectory } from './control.ts';
-import { luaProgram } from './lua.ts';
-import { ownersScript } from './owners.ts';
 import type { TransactionStep } from './plan.ts';
-import type { TransactionResult, TransactionSandbox } from './transaction-sandbox.ts';
+import type {
+  ControlDirectory,
+  TransactionResult,
+  TransactionSandbox,
+} from './transaction-sandbox.ts';
 
-/** How many lines of a failed script's output its error shows. */
 const SHOWN_LINES = 20;
 
-/** What {@link runSteps} works with. */
 export interface StepContext {
   readonly sandbox: TransactionSandbox;
   readonly control: ControlDirectory;
-  /** The image's own rpm (`/usr/bin/rpm`), which runs Lua; undefined if there is none. */
   readonly rpm: string | undefined;
-  /** Files whose owner is known only by name. */
   readonly deferred: readonly DeferredOwner[];
-  /** The packages that bring /etc/passwd and /etc/group; before them no name is known. */
+  /** They bring /etc/passwd and /etc/group; before them no name is known. */
   readonly accountsFrom: readonly RpmPackage[];
-  /** For each script, seconds. */
+  /** Seconds for each script. */
   readonly timeout: number;
   readonly signal?: AbortSignal | undefined;
-  readonly onStep?: (label: string) => void;
+  readonly onStep: (label: string) => void;
 }
 
 /**
- * Runs the steps of a transaction in order, in a tree that has all payloads. @returns warnings: what rpm would
- * only have reported. @throws KilnError E_SCRIPTLET where rpm would not have installed the package.
+ * The tree has all payloads. @returns warnings: what rpm would only have reported. @throws KilnError
+ * E_SCRIPTLET where rpm would not have installed the package
  */
 export async function runSteps(
   steps: readonly TransactionStep[],
@@ -46,7 +44,6 @@ class StepRunner {
   readonly warnings: string[] = [];
   readonly #context: StepContext;
   readonly #accountsMissing: Set<RpmPackage>;
-  /** Packages whose files exist but do not have their owners yet. */
   readonly #unowned = new Set<RpmPackage>();
   #sysusers: string | undefined;
 
@@ -64,7 +61,7 @@ class StepRunner {
     }
     await this.setOwners();
     this.#context.signal?.throwIfAborted();
-    this.#context.onStep?.(step.label);
+    this.#context.onStep(step.label);
     if (step.kind === 'sysusers') await this.#addUsers(step);
     else await this.#script(step);
   }
@@ -145,7 +142,6 @@ function ending(result: TransactionResult): string {
     : `failed, signal ${result.killedBy}`;
 }
 
-/** The error for a script that ends the transaction, with the end of its output. */
 export function failure(what: string, result: TransactionResult): KilnError {
   const lines = result.output.trimEnd().split('\n').slice(-SHOWN_LINES).join('\n  ');
   const output = lines === '' ? '' : `:\n  ${lines}`;
@@ -154,3 +150,58 @@ export function failure(what: string, result: TransactionResult): KilnError {
     details: { status: result.status, signal: result.killedBy, timedOut: result.timedOut },
   });
 }
+
+/**
+ * Runs a `<lua>` scriptlet as rpm does (runLuaScript in lib/rpmscript.c): `arg` holds the interpreter's name
+ * and the instance counts, `rpm.next_file()` gives the files of a file trigger. Only rpm has this Lua.
+ */
+function luaProgram(bodyPath: string, counts: readonly number[], input: readonly string[]): string {
+  const lines = [
+    `local files, at = {${input.map(luaString).join(', ')}}, 0`,
+    ...(input.length > 0 ? ['rpm.next_file = function() at = at + 1; return files[at] end'] : []),
+    'posix.chdir("/")',
+    'posix.umask("022")',
+    `local script = assert(io.open(${luaString(bodyPath)})):read("a")`,
+    'local run = assert(load("local opt, arg = ...;" .. script, "@<lua>"))',
+    `run({}, {${['"<lua>"', ...counts].join(', ')}})`,
+  ];
+  return `${lines.join('\n')}\n`;
+}
+
+function luaString(text: string): string {
+  const escaped = [...Buffer.from(text)].map((byte) => {
+    const plain = byte >= 0x20 && byte < 0x7f && byte !== 0x22 && byte !== 0x5c;
+    return plain ? String.fromCharCode(byte) : `\\${byte.toString().padStart(3, '0')}`;
+  });
+  return `"${escaped.join('')}"`;
+}
+
+/** As rpm: an unknown owner becomes root, and set-id bits go (rpmfilesStat in rpm's lib/rpmfi.c). */
+function ownersScript(deferred: readonly DeferredOwner[]): string {
+  const groups = new Map<string, DeferredOwner[]>();
+  for (const entry of deferred) {
+    const { owner, group, mode, type } = entry.file;
+    const wanted = type === 'symlink' ? '' : (mode & 0o7777).toString(8);
+    const key = [wanted, owner, group].map(shellWord).join(' ');
+    groups.set(key, [...(groups.get(key) ?? []), entry]);
+  }
+  const calls = [...groups].map(
+    ([key, entries]) => `own ${key} ${entries.map((entry) => shellWord(entry.path)).join(' ')}\n`,
+  );
+  return `${OWN_FUNCTION}${calls.join('')}`;
+}
+
+const OWN_FUNCTION = `own() {
+  mode=$1 owner=$2 group=$3
+  shift 3
+  [ "$owner" = root ] || chown -h -- "$owner" "$@" 2>/dev/null || {
+    echo "user $owner does not exist - using root"
+    [ -z "$mode" ] || mode=$(printf %o "$((0$mode & ~04000))")
+  }
+  [ "$group" = root ] || chgrp -h -- "$group" "$@" 2>/dev/null || {
+    echo "group $group does not exist - using root"
+    [ -z "$mode" ] || mode=$(printf %o "$((0$mode & ~02000))")
+  }
+  [ -z "$mode" ] || chmod -- "$mode" "$@"
+}
+`;

@@ -1,26 +1,30 @@
+import { chmodSync, copyFileSync, linkSync, mkdirSync, writeFileSync } from 'node:fs';
 import { mkdir } from 'node:fs/promises';
+import { join } from 'node:path';
 import type { ErrorCode } from '../../error-codes.ts';
 import { KilnError } from '../../errors.ts';
+import { hasErrno } from '../../host/calls/libc.ts';
 import { DiskWatch } from '../../host/state/disk-watch.ts';
 import { span } from '../../host/trace/trace.ts';
+import { encodeName } from '../../packages/rpm/filename.ts';
+import { MORE_DISK } from '../../packages/rpm/payload/plan.ts';
 import { type CommandPlan, planSandbox } from '../../sandbox/door/plan.ts';
 import { PlannedSandbox } from '../../sandbox/door/planned-sandbox.ts';
-import { labelForImages } from '../../sandbox/labels/runner.ts';
+import { labelForImages } from '../../sandbox/labels/relabel.ts';
 import type { Engine } from '../../sandbox/open.ts';
-import { TRANSACTION_CAPABILITIES } from '../../sandbox/policy/capabilities.ts';
+import { TRANSACTION_CAPABILITIES } from '../../sandbox/policy/specification.ts';
 import { seccompFilter } from '../../sandbox/seccomp/profile.ts';
 
-/** Where the sandbox sees the control folder: on the tmpfs of its /dev, so that it leaves no trace. */
+/** It is on the tmpfs of the sandbox's /dev, so that it leaves no trace. */
 export const CONTROL = '/dev/.kiln';
 
-/** Commands write to the host's disk. */
 const POLICY = {
   user: 'root',
   capabilities: TRANSACTION_CAPABILITIES,
   seccomp: 'default-on-disk',
 };
 
-/** How many of the last bytes of a command's output are kept by default; errors come last. */
+/** Bytes of the end of a command's output; errors come last. */
 export const OUTPUT_LIMIT = 64 * 1024;
 
 /** %_install_script_path of rpm's own macros, without X11R6. */
@@ -28,43 +32,32 @@ const SCRIPT_PATH = '/sbin:/bin:/usr/sbin:/usr/bin';
 
 const ROOT = { uid: 0, gid: 0 };
 
-/** How a transaction's sandbox is set up. */
 export interface TransactionSandboxOptions {
-  /** The tree that is the sandbox's root. It is not written to. */
   readonly tree: string;
   /** A folder of the host for the sandbox's writes; it gets the folders `upper` and `work`. */
   readonly scratch: string;
-  /** A folder of the host, read-only at {@link CONTROL} in the sandbox. */
   readonly control: string;
-  /** Bytes that may be written. */
   readonly disk: number;
 }
 
-/** A command in a transaction's sandbox. It runs as root without a network. */
 export interface TransactionCommand {
   readonly argv: readonly string[];
-  /** Standard input. */
   readonly input?: Buffer;
   /** Seconds. */
   readonly timeout: number;
   readonly signal?: AbortSignal | undefined;
-  /** How many of the last bytes of its output are kept. */
   readonly output?: number;
-  /** Work that does not depend on the command, done while the command runs. */
   readonly meanwhile?: (() => void) | undefined;
 }
 
-/** How a command ended. */
 export interface TransactionResult {
-  /** 0 to 255; 127 if its program is missing, 126 if it cannot be executed, as in rpm. */
+  /** 127 if its program is missing, 126 if it cannot be executed, as in rpm. */
   readonly status: number | null;
   readonly killedBy: NodeJS.Signals | null;
   readonly timedOut: boolean;
-  /** The end of both outputs. */
   readonly output: string;
 }
 
-/** A sandbox for packages' scripts: root of the sandbox with the few rights that they need. */
 export class TransactionSandbox implements AsyncDisposable {
   readonly #sandbox: PlannedSandbox;
   readonly #scratch: string;
@@ -77,15 +70,10 @@ export class TransactionSandbox implements AsyncDisposable {
     this.#disk = disk;
   }
 
-  /** Prepares what all these sandboxes share, so that none waits for it. */
   static async prepare(engine: Engine): Promise<void> {
     await seccompFilter(engine.paths, POLICY.seccomp, POLICY.capabilities);
   }
 
-  /**
-   * Opens a sandbox. Call {@link finish} before using what it wrote.
-   * @throws what opening a sandbox throws; KilnError E_DISK_LOW
-   */
   static async open(
     engine: Engine,
     options: TransactionSandboxOptions,
@@ -109,7 +97,7 @@ export class TransactionSandbox implements AsyncDisposable {
       tree: options.scratch,
       bytes: options.disk,
       who: 'the packages and their scriptlets',
-      hint: '`disk` in the recipe of the image allows more, as `disk: 64G`',
+      hint: MORE_DISK,
     });
     try {
       const planned = await PlannedSandbox.open(engine, plan);
@@ -128,10 +116,7 @@ export class TransactionSandbox implements AsyncDisposable {
     }
   }
 
-  /**
-   * Runs a command to its end; no way of ending is an exception.
-   * @throws KilnError E_DISK, E_DISK_LOW
-   */
+  /** However the command ends is a result, not an exception. @throws KilnError E_DISK, E_DISK_LOW */
   async run(command: TransactionCommand): Promise<TransactionResult> {
     using _ = span(`in the sandbox: ${command.argv[0]}`);
     this.#disk.signal.throwIfAborted();
@@ -157,10 +142,6 @@ export class TransactionSandbox implements AsyncDisposable {
     }
   }
 
-  /**
-   * Ends the sandbox and checks for the last time how much it wrote.
-   * @throws KilnError E_DISK, E_DISK_LOW, E_TREE_DEPTH
-   */
   async finish(): Promise<void> {
     await this.#close();
     await this.#disk.finish();
@@ -171,7 +152,6 @@ export class TransactionSandbox implements AsyncDisposable {
   async #close(): Promise<void> {
     if (this.#closed) return;
     this.#closed = true;
-    // A killed sandbox has no processes.
     if (!this.#disk.signal.aborted) await this.#sandbox.killAll();
     await this.#sandbox.close();
   }
@@ -185,7 +165,7 @@ export class TransactionSandbox implements AsyncDisposable {
   }
 }
 
-/** The status of rpm's own child if it cannot start a script. */
+/** rpm's own child has this status if it cannot start a script. */
 function startFailure(error: unknown): TransactionResult {
   const statuses: Readonly<Partial<Record<ErrorCode, number>>> = {
     E_COMMAND_NOT_FOUND: 127,
@@ -195,3 +175,45 @@ function startFailure(error: unknown): TransactionResult {
   if (status === undefined) throw error;
   return { status, killedBy: null, timedOut: false, output: (error as KilnError).message };
 }
+
+export class ControlDirectory {
+  readonly path: string;
+  #serial = 0;
+
+  constructor(path: string) {
+    mkdirSync(path);
+    chmodSync(path, 0o755);
+    this.path = path;
+  }
+
+  /** Returns its path in the sandbox. Lone surrogates become the bytes they stand for. */
+  addScript(text: string): string {
+    const name = `script-${++this.#serial}`;
+    writeFileSync(join(this.path, name), encodeName(text), { mode: 0o644 });
+    return `${CONTROL}/${name}`;
+  }
+
+  addFile(source: string): string {
+    const name = `file-${++this.#serial}.rpm`;
+    const target = join(this.path, name);
+    try {
+      linkSync(source, target);
+    } catch (error) {
+      // Another file system, or a file with the most links it can have.
+      if (!hasErrno(error, 'EXDEV', 'EMLINK', 'EPERM')) throw error;
+      copyFileSync(source, target);
+    }
+    return `${CONTROL}/${name}`;
+  }
+}
+
+export const VERIFIED_BEFORE: readonly string[] = [
+  '--noverify',
+  '--nodigest',
+  '--nosignature',
+  '--ignorearch',
+  '--ignoreos',
+  '--ignoresize',
+];
+
+export const SOLVED_BEFORE: readonly string[] = ['--nodeps', ...VERIFIED_BEFORE];

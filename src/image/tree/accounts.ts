@@ -1,21 +1,10 @@
-import {
-  closeSync,
-  constants,
-  fchmodSync,
-  fchownSync,
-  fstatSync,
-  openSync,
-  readFileSync,
-} from 'node:fs';
+import { constants, fchmodSync, fchownSync, fstatSync, openSync, readFileSync } from 'node:fs';
 import { posix } from 'node:path';
-import { closing } from '../../host/calls/descriptor.ts';
-import { lchownat } from '../../host/files/at.ts';
-import { setXattr } from '../../host/files/xattr.ts';
+import { closing, setXattr } from '../../host/calls/descriptor.ts';
+import { lchownat, openInTree } from '../../host/files/at.ts';
 import { encodeName } from '../../packages/rpm/filename.ts';
 import type { DeferredOwner } from './compose.ts';
-import { openInTree } from './path.ts';
 
-/** A line of /etc/passwd. */
 export interface Account {
   readonly name: string;
   readonly uid: number;
@@ -24,20 +13,17 @@ export interface Account {
   readonly shell: string;
 }
 
-/** A line of /etc/group. */
 export interface Group {
   readonly name: string;
   readonly gid: number;
   readonly members: readonly string[];
 }
 
-/** Larger databases (bytes) are not read: they come from a package or a scriptlet. */
+/** Bytes; larger databases are not read: they come from a package or a scriptlet. */
 const SIZE_LIMIT = 1024 * 1024;
 
-/** The highest id that a sandbox maps. */
 const MAX_ID = 65535;
 
-/** The root user of an image without /etc/passwd. */
 export const ROOT_ACCOUNT: Account = {
   name: 'root',
   uid: 0,
@@ -46,7 +32,6 @@ export const ROOT_ACCOUNT: Account = {
   shell: '/bin/sh',
 };
 
-/** The users of the tree whose root directory is open as `root`; malformed lines are ignored. */
 export function readAccounts(root: number): Account[] {
   return lines(root, '/etc/passwd').flatMap((line) => {
     const [name, , uid, gid, , home, shell] = line.split(':');
@@ -57,7 +42,6 @@ export function readAccounts(root: number): Account[] {
   });
 }
 
-/** The groups of the tree whose root directory is open as `root`. */
 export function readGroups(root: number): Group[] {
   return lines(root, '/etc/group').flatMap((line) => {
     const [name, , gid, members] = line.split(':');
@@ -66,23 +50,13 @@ export function readGroups(root: number): Group[] {
   });
 }
 
-/**
- * The text of a file of the tree, with links resolved inside the tree; undefined if it is missing or not a
- * plain file.
- */
-function readTreeFile(root: number, path: string): string | undefined {
-  const fd = openInTree(root, path, constants.O_RDONLY);
-  if (fd === undefined) return undefined;
-  try {
-    const stat = fstatSync(fd);
-    return stat.isFile() && stat.size <= SIZE_LIMIT ? readFileSync(fd, 'utf8') : undefined;
-  } finally {
-    closeSync(fd);
-  }
-}
-
+/** Links are resolved inside the tree; no lines if there is no such plain file. */
 function lines(root: number, path: string): string[] {
-  return (readTreeFile(root, path) ?? '').split('\n');
+  const fd = openInTree(root, path, constants.O_RDONLY);
+  if (fd === undefined) return [];
+  using _fd = closing(fd);
+  const stat = fstatSync(fd);
+  return stat.isFile() && stat.size <= SIZE_LIMIT ? readFileSync(fd, 'utf8').split('\n') : [];
 }
 
 function isId(text: string | undefined): boolean {
@@ -90,8 +64,8 @@ function isId(text: string | undefined): boolean {
 }
 
 /**
- * Sets the owners of files without a transaction, by the tree's own /etc/passwd and /etc/group. An unknown
- * owner becomes root and the file gets no set-id bit, as with rpm. @returns rpm's warnings about them.
+ * Owners without a transaction, by the tree's own /etc/passwd and /etc/group. An unknown one becomes root and
+ * the file gets no set-id bit, as with rpm. @returns rpm's warnings about them
  */
 export function settleOwners(tree: string, deferred: readonly DeferredOwner[]): string[] {
   const warnings = new Set<string>();
@@ -118,7 +92,6 @@ export function settleOwners(tree: string, deferred: readonly DeferredOwner[]): 
   return [...warnings];
 }
 
-/** Restores capabilities that files lost when the transaction changed their owners. */
 export function restoreCapabilities(tree: string, deferred: readonly DeferredOwner[]): void {
   const capable = deferred.filter((entry) => entry.capability !== undefined);
   if (capable.length === 0) return;
@@ -143,11 +116,8 @@ function withRoot(tree: string, act: (root: number) => void): void {
 function withEntry(root: number, path: string, act: (fd: number) => void): void {
   const fd = openInTree(root, encodeName(path), constants.O_RDONLY | constants.O_NOFOLLOW);
   if (fd === undefined) return;
-  try {
-    act(fd);
-  } finally {
-    closeSync(fd);
-  }
+  using _fd = closing(fd);
+  act(fd);
 }
 
 function chownLink(root: number, path: string, uid: number, gid: number): void {

@@ -8,7 +8,13 @@ import {
   openSync,
   readdirSync,
 } from 'node:fs';
-import { closing } from '../../host/calls/descriptor.ts';
+import {
+  closing,
+  copySparse,
+  getXattr,
+  listXattrs,
+  setXattr,
+} from '../../host/calls/descriptor.ts';
 import { hasErrno } from '../../host/calls/libc.ts';
 import { checked, tryCall } from '../../host/calls/system-call.ts';
 import {
@@ -22,31 +28,25 @@ import {
   setTimes,
   symlinkat,
 } from '../../host/files/at.ts';
-import { copySparse } from '../../host/files/sparse.ts';
 import { checkTreeDepth } from '../../host/files/tree-usage.ts';
-import { getXattr, listXattrs, setXattr } from '../../host/files/xattr.ts';
 
 /** ioctl_ficlone(2): _IOW(0x94, 9, int). */
 const FICLONE = 0x40049409;
 
-/**
- * Makes `destination` a new tree with the same files as `source`: directories are new, everything else is a
- * hard link (or a copy, if an inode has the most links it can have).
- */
+/** Directories are new, everything else is a hard link (or a copy, if an inode has the most links it can have). */
 export function cloneTree(source: string, destination: string): void {
   makeTree(source, destination, linkEntry);
 }
 
 /**
- * Makes `destination` a copy of `source` that shares no inode with it (but blocks, where the file system can).
- * Sockets, fifos and devices are left out. Nobody may change `source` meanwhile.
+ * Shares no inode with `source` (but blocks, where the file system can). Sockets, fifos and devices are left
+ * out. Nobody may change `source` meanwhile.
  * @throws KilnError E_TREE_DEPTH
  */
 export function copyTree(source: string, destination: string): void {
   makeTree(source, destination, copyEntry);
 }
 
-/** Makes the entry `name` of `to` like the one in `from`; not called for directories. */
 type MakeEntry = (from: number, to: number, name: Buffer, entry: Dirent<Buffer>) => void;
 
 function makeTree(source: string, destination: string, make: MakeEntry): void {
@@ -92,10 +92,6 @@ function copyEntry(from: number, to: number, name: Buffer, entry: Dirent<Buffer>
   else if (entry.isFile()) copyPlainFile(from, to, name);
 }
 
-/**
- * Copies one plain file or link, with owner, mode, times and attributes, under a new, unused name. Other kinds
- * of entries are left out.
- */
 export function copyEntryAt(from: number, name: Buffer, to: number, as: Buffer): void {
   const entry = openPath(from, name);
   using _entry = closing(entry);
@@ -137,7 +133,6 @@ function copyPlainFile(from: number, to: number, name: Buffer, as: Buffer = name
   setTimes(output, stat);
 }
 
-/** Shares blocks where the file system can; otherwise copies the data. */
 function copyContent(from: number, to: number): void {
   try {
     checked('ioctl', tryCall('ioctl', to, FICLONE, from));
@@ -147,7 +142,6 @@ function copyContent(from: number, to: number): void {
   }
 }
 
-/** Makes `destination`, which must not exist, a copy of the file `source`, holes included; mode 0600. */
 export function copyFile(source: string, destination: string): void {
   const from = openSync(source, constants.O_RDONLY);
   using _from = closing(from);

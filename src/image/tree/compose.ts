@@ -8,7 +8,7 @@ import {
   mkdirSync,
   openSync,
 } from 'node:fs';
-import { closing } from '../../host/calls/descriptor.ts';
+import { closing, getXattr, setXattr } from '../../host/calls/descriptor.ts';
 import { hasErrno } from '../../host/calls/libc.ts';
 import {
   type FileTimes,
@@ -24,41 +24,33 @@ import {
   setTimes,
   symlinkat,
 } from '../../host/files/at.ts';
-import { getXattr, setXattr } from '../../host/files/xattr.ts';
 import { span } from '../../host/trace/trace.ts';
 import { callName, encodeName } from '../../packages/rpm/filename.ts';
 import type { RpmFile, RpmPackage } from '../../packages/rpm/package.ts';
 import { needsOwner, type PlannedDirectory, type PlannedLeaf, type TreePlan } from './plan.ts';
 
-/** A path whose owner is known only by name until the image has users. */
 export interface DeferredOwner {
-  /** Canonical path in the image. */
   readonly path: string;
   readonly file: RpmFile;
   readonly package: RpmPackage;
-  /** `security.capability`, which a change of owner removes. */
   readonly capability?: Buffer;
 }
 
-/** The result of {@link composeTree}. */
 export interface Composition {
   readonly directories: number;
   readonly linked: number;
   readonly copied: number;
-  /** Bytes of all files; hard links count once. */
   readonly bytes: number;
-  /** Bytes of files that are copies. */
   readonly copiedBytes: number;
-  /** Sentences about what could not be made. */
   readonly warnings: readonly string[];
-  /** In plan order. For now they belong to root and have no set-id bits. */
   readonly deferred: readonly DeferredOwner[];
 }
 
 /**
- * Makes the planned tree in the new folder `destination`; `treeOf` tells where a package is unpacked. Files are
- * hard links into the package store, or copies if they will need another owner than the store's inode, or if
- * the inode has too many links already (EMLINK).
+ * Files are hard links into the package store, or copies if they will need another owner than the store's
+ * inode, or that has too many links already.
+ * @param destination new
+ * @param treeOf where a package is unpacked
  */
 export function composeTree(
   plan: TreePlan,
@@ -76,9 +68,6 @@ export function composeTree(
   return composer;
 }
 
-/**
- * The open folders of packages that make up one folder: the folder's name in the package, and its descriptor.
- */
 type Sources = Map<RpmPackage, readonly { readonly directory: string; readonly fd: number }[]>;
 
 /** No link is followed, so nothing from outside gets in even if unpacking went wrong. */
@@ -103,7 +92,7 @@ class Composer implements Composition {
     this.#treeOf = treeOf;
   }
 
-  /** Makes everything below `planned` in the open directory `target`, and closes it. */
+  /** Closes `target`. */
   fill(planned: PlannedDirectory, target: number): void {
     const sources: Sources = new Map();
     try {
@@ -120,7 +109,7 @@ class Composer implements Composition {
         this.directories++;
         this.fill(child, openDirectory(target, entry));
       }
-      // Set last, because making entries needs rights and changes the time. The umask does not apply here.
+      // Set last, because making entries needs rights and changes the time.
       fchmodSync(target, directoryMode(planned));
       const time = packagedTime(planned);
       if (time !== null) futimesSync(target, time, time);
@@ -157,7 +146,6 @@ class Composer implements Composition {
     this.deferred.push({ path: leaf.path, ...leaf.owner, ...caps });
   }
 
-  /** Makes entries that unpacking left out: fifos. A sandbox has its own devices and sockets. */
   #special(leaf: PlannedLeaf, name: Buffer | string, target: number): void {
     const { file } = leaf.owner;
     if (file.type !== 'fifo') {
@@ -166,16 +154,12 @@ class Composer implements Composition {
     }
     mkfifoat(target, name, 0o600);
     const made = openPath(target, name);
-    try {
-      // An O_PATH descriptor has no fchmod; the umask does not apply here either.
-      chmodSync(`/proc/self/fd/${made}`, file.mode & 0o777);
-    } finally {
-      closeSync(made);
-    }
+    using _made = closing(made);
+    // An O_PATH descriptor has no fchmod; the umask does not apply here either.
+    chmodSync(`/proc/self/fd/${made}`, file.mode & 0o777);
     if (needsOwner(file)) this.deferred.push({ path: leaf.path, ...leaf.owner });
   }
 
-  /** The open folder of the unpacked package that holds `file`. */
   #source(from: RpmPackage, file: RpmFile, sources: Sources): number {
     const end = Math.max(1, file.path.lastIndexOf('/'));
     const known = sources.get(from);
@@ -196,19 +180,17 @@ class Composer implements Composition {
   }
 }
 
-/** The time in its package, seconds since 1970; null for a directory that no package describes. */
+/** Seconds since 1970; null for a directory that no package describes. */
 export function packagedTime({ owner }: PlannedDirectory): number | null {
   return owner?.file.mtime ?? null;
 }
 
-/** The mode of a directory; without a package it is the one that rpm uses. */
 function directoryMode(planned: PlannedDirectory): number {
   if (planned.owner === null) return 0o755;
   const mode = planned.owner.file.mode & PERMISSIONS;
   return needsOwner(planned.owner.file) ? mode & ~SET_ID_BITS : mode;
 }
 
-/** False if the file has the most links that its file system allows, 65,000 on ext4. */
 function link(source: number, target: number, name: Buffer | string): boolean {
   try {
     linkat(source, name, target, name);
@@ -229,16 +211,10 @@ interface Copy {
   readonly capability: Buffer | undefined;
 }
 
-/** Copies of the store's files in one tree: what is one inode there is one inode here. */
 class Copies {
-  /** The copy for an inode of the store: further hard links are links to the copy. */
   readonly #copies = new Map<string, Copy>();
   readonly #kept: number[] = [];
 
-  /**
-   * Copies a file or a symbolic link from one open folder to another, without set-id bits. Returns its
-   * capabilities, which the copy keeps.
-   */
   copy(
     file: RpmFile,
     from: RpmPackage,
@@ -273,7 +249,6 @@ class Copies {
   }
 }
 
-/** Returns the file's capabilities, which the copy keeps. */
 function copyFile(
   source: number,
   target: number,

@@ -9,23 +9,22 @@ import {
 } from 'node:fs';
 import { posix } from 'node:path';
 import { KilnError } from '../../errors.ts';
+import { closing } from '../../host/calls/descriptor.ts';
 import { hasErrno } from '../../host/calls/libc.ts';
 import {
   mkdirat,
   openat2,
   openDirectory,
+  openInTree,
   openPath,
   renameat,
   unlinkat,
 } from '../../host/files/at.ts';
 import type { RecipeUser } from '../../recipe/image-recipe.ts';
 import { type Account, type Group, readAccounts, readGroups } from './accounts.ts';
-import { openInTree } from './path.ts';
 
-/** Why kiln cannot use a path of the tree. */
 const IN_THE_WAY = 'a package or a scriptlet has put something else there';
 
-/** A recipe's file with its content in memory. */
 export interface FileToWrite {
   readonly path: string;
   readonly content: Buffer;
@@ -34,16 +33,15 @@ export interface FileToWrite {
   readonly group: string;
 }
 
-/** Lines for an image without packages that bring them: root must exist. */
 const FIRST_LINES: Readonly<Record<string, string>> = {
   '/etc/passwd': 'root:x:0:0:root:/root:/bin/sh\n',
   '/etc/group': 'root:x:0:\n',
 };
 
 /**
- * Adds a recipe's users (with their groups and homes), then its files, to the tree whose root
- * directory is open as `root`.
- * @throws KilnError E_IMAGE_USER for ids and names that clash or do not exist; E_IMAGE_TREE.
+ * Adds users (with groups and homes), then files.
+ * @param root the tree's open root directory
+ * @throws KilnError E_IMAGE_USER for ids and names that clash or do not exist; E_IMAGE_TREE
  */
 export function customizeTree(
   root: number,
@@ -107,7 +105,7 @@ function addGroup(root: number, name: string, gid: number, groups: readonly Grou
   append(root, '/etc/gshadow', `${name}:!::`);
 }
 
-/** Adds the user to the group; a new group gets the next free id from 1000 on, as with groupadd(8). */
+/** A new group gets the next free id from 1000 on, as with groupadd(8). */
 function joinGroup(root: number, user: string, name: string): void {
   const groups = readGroups(root);
   if (!groups.some((group) => group.name === name)) {
@@ -125,7 +123,6 @@ function joinGroup(root: number, user: string, name: string): void {
   changeTreeFile(root, '/etc/gshadow', joined);
 }
 
-/** Adds a line to a database, if it exists: without shadow files, passwd is all there is. */
 function append(root: number, path: string, line: string): void {
   const add = (text: string) => `${text}${text === '' || text.endsWith('\n') ? '' : '\n'}${line}\n`;
   if (changeTreeFile(root, path, add)) return;
@@ -134,7 +131,6 @@ function append(root: number, path: string, line: string): void {
   writeTreeFile(root, path, add(first), { mode: 0o644, uid: 0, gid: 0 });
 }
 
-/** The owner and mode of a new file or folder. */
 interface Ownership {
   readonly mode: number;
   readonly uid: number;
@@ -143,13 +139,12 @@ interface Ownership {
 
 const PLAIN_DIRECTORY: Ownership = { mode: 0o755, uid: 0, gid: 0 };
 
-/** A name that nothing else uses. */
 const TEMPORARY = '.kiln-new';
 
 /**
- * Writes a file at an absolute path of the tree whose root directory is open as `root`. An existing file is
- * replaced, never written to, because it may be an inode of the package store. Missing folders are made; links
- * on the way are followed inside the tree, and a link at the end is replaced.
+ * An existing file is replaced, never written to, because it may be an inode of the package store. Missing
+ * folders are made; links on the way are followed inside the tree, and one at the end is replaced.
+ * @param path absolute in the tree
  */
 function writeTreeFile(
   root: number,
@@ -158,54 +153,37 @@ function writeTreeFile(
   ownership: Ownership,
 ): void {
   const folder = makeTreeDirectories(root, posix.dirname(path));
+  using _folder = closing(folder);
   const name = posix.basename(path);
-  try {
-    refuseDirectory(folder, name, path);
-    removeIfThere(folder, TEMPORARY);
-    const file = openat2(folder, TEMPORARY, {
-      flags: constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW,
-      mode: 0o600,
-    });
-    try {
-      writeFileSync(file, content);
-      fchownSync(file, ownership.uid, ownership.gid);
-      fchmodSync(file, ownership.mode);
-    } finally {
-      closeSync(file);
-    }
-    renameat(folder, TEMPORARY, folder, name);
-  } finally {
-    closeSync(folder);
-  }
+  refuseDirectory(folder, name, path);
+  removeIfThere(folder, TEMPORARY);
+  const file = openat2(folder, TEMPORARY, {
+    flags: constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW,
+    mode: 0o600,
+  });
+  using _file = closing(file);
+  writeFileSync(file, content);
+  fchownSync(file, ownership.uid, ownership.gid);
+  fchmodSync(file, ownership.mode);
+  renameat(folder, TEMPORARY, folder, name);
 }
 
-/**
- * Replaces a file's text by the result of `change`, with the same owner and mode. @returns false, and does
- * nothing, if there is no such file.
- */
 function changeTreeFile(root: number, path: string, change: (text: string) => string): boolean {
   const fd = openInTree(root, path, constants.O_RDONLY);
   if (fd === undefined) return false;
-  try {
-    const stat = fstatSync(fd);
-    if (!stat.isFile()) {
-      throw new KilnError('E_IMAGE_TREE', `${path} of the image is not a plain file`, {
-        hint: IN_THE_WAY,
-      });
-    }
-    const { mode, uid, gid } = stat;
-    const text = change(readFileSync(fd, 'utf8'));
-    writeTreeFile(root, path, text, { mode: mode & 0o7777, uid, gid });
-    return true;
-  } finally {
-    closeSync(fd);
+  using _fd = closing(fd);
+  const stat = fstatSync(fd);
+  if (!stat.isFile()) {
+    throw new KilnError('E_IMAGE_TREE', `${path} of the image is not a plain file`, {
+      hint: IN_THE_WAY,
+    });
   }
+  const { mode, uid, gid } = stat;
+  const text = change(readFileSync(fd, 'utf8'));
+  writeTreeFile(root, path, text, { mode: mode & 0o7777, uid, gid });
+  return true;
 }
 
-/**
- * Opens the folder at an absolute path and makes missing ones; the caller closes it. `ownership` applies to the
- * last folder, if it is new.
- */
 function makeTreeDirectories(
   root: number,
   path: string,
@@ -214,6 +192,7 @@ function makeTreeDirectories(
   const found = openInTree(root, path, constants.O_RDONLY | constants.O_DIRECTORY);
   if (found !== undefined) return found;
   const parent = makeTreeDirectories(root, posix.dirname(path));
+  using _parent = closing(parent);
   const name = posix.basename(path);
   try {
     mkdirat(parent, name, 0o700);
@@ -226,8 +205,6 @@ function makeTreeDirectories(
       cause,
       hint: IN_THE_WAY,
     });
-  } finally {
-    closeSync(parent);
   }
 }
 
@@ -239,11 +216,8 @@ function refuseDirectory(folder: number, name: string, path: string): void {
     if (hasErrno(error, 'ENOENT')) return;
     throw error;
   }
-  try {
-    if (!fstatSync(fd).isDirectory()) return;
-  } finally {
-    closeSync(fd);
-  }
+  using _fd = closing(fd);
+  if (!fstatSync(fd).isDirectory()) return;
   throw new KilnError('E_IMAGE_TREE', `${path} is a folder in the image, not a file`, {
     hint: IN_THE_WAY,
   });

@@ -1,6 +1,5 @@
 import {
   type BigIntStats,
-  closeSync,
   constants,
   fchmodSync,
   fchownSync,
@@ -8,7 +7,13 @@ import {
   openSync,
   readdirSync,
 } from 'node:fs';
-import { closing } from '../../host/calls/descriptor.ts';
+import {
+  closing,
+  getXattr,
+  listXattrs,
+  removeXattr,
+  setXattr,
+} from '../../host/calls/descriptor.ts';
 import { hasErrno } from '../../host/calls/libc.ts';
 import {
   type FileTimes,
@@ -19,45 +24,32 @@ import {
   unlinkat,
 } from '../../host/files/at.ts';
 import { checkTreeDepth } from '../../host/files/tree-usage.ts';
-import { getXattr, listXattrs, removeXattr, setXattr } from '../../host/files/xattr.ts';
 import { decodeName } from '../../packages/rpm/filename.ts';
 
-/** Bytes of a block as stat(2) counts them. */
 const BLOCK = 512;
 
 const DIRECTORY = constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW;
 
-/** Overlayfs's own attributes: `user.` for mounts with `userxattr`, which a user namespace needs. */
+/** Overlayfs's own; `user.` for mounts with `userxattr`, which a user namespace needs. */
 const MARKS = ['user.overlay.', 'trusted.overlay.'];
 
-/** The result of merging an overlay's upper directory. */
 export interface Merge {
-  /** How many entries are new or replaced in the tree. */
-  readonly changed: number;
-  /** How many entries were removed from the tree. */
-  readonly removed: number;
-  /** Bytes on disk of all files that came into the tree. */
   readonly bytes: number;
-  /** Canonical paths of directories that the transaction changed: they no longer have their packages' times. */
   readonly directories: ReadonlySet<string>;
 }
 
-/**
- * Replaces times of files that a transaction wrote, which would make every image differ: times newer than
- * `after` become `to`. Nanoseconds since 1970.
- */
+/** Times newer than `after` become `to`, or every image would differ. Nanoseconds since 1970. */
 export interface ClampTimes {
   readonly after: bigint;
   readonly to: bigint;
 }
 
 /**
- * Brings the tree into the state that an overlay of `upper` on it shows. Files are moved, not copied: both must
- * be on one file system, and nothing may use the overlay.
- *
+ * Brings the tree into the state that an overlay of `upper` on it shows. Files are moved: both must be on one
+ * file system, and nothing may use the overlay.
  * Entries that a sandbox wrote are handled one by one below open directories; no link is followed. A replaced
- * directory moves to the open directory `trash`, because deleting trees takes time; of a replaced file only the
- * name is removed, which leaves the store's inode alone.
+ * directory moves to the open directory `trash`, because deleting takes time; of a file only the name is
+ * removed, which leaves the store's inode alone.
  */
 export function mergeOverlay(upper: string, tree: string, trash: number, clamp: ClampTimes): Merge {
   const merger = new Merger(trash, clamp);
@@ -69,7 +61,6 @@ export function mergeOverlay(upper: string, tree: string, trash: number, clamp: 
   return merger;
 }
 
-/** Removes the overlay's attributes from a tree in an upper directory that has no tree below it. */
 export function cleanUpperTree(
   tree: string,
   clamp: ClampTimes,
@@ -82,8 +73,6 @@ export function cleanUpperTree(
 }
 
 class Merger implements Merge {
-  changed = 0;
-  removed = 0;
   bytes = 0;
   readonly directories = new Set<string>();
   readonly #trash: number;
@@ -95,7 +84,6 @@ class Merger implements Merge {
     this.#clamp = clamp;
   }
 
-  /** `path` is empty for the root. */
   merge(from: number, to: number, path: string, depth: number): void {
     checkTreeDepth(depth);
     this.directories.add(path === '' ? '/' : path);
@@ -111,7 +99,6 @@ class Merger implements Merge {
         if (there?.isDirectory()) this.#remove(to, name, there);
         this.#entry(from, name, stat);
         renameat(from, name, to, name);
-        this.changed++;
       }
     }
     copyMetadata(from, to, before, this.#clamp);
@@ -126,26 +113,18 @@ class Merger implements Merge {
     depth: number,
   ): void {
     const inner = openDirectory(from, name);
-    try {
-      if (there?.isDirectory() && !isOpaque(inner)) {
-        const target = openDirectory(to, name);
-        try {
-          this.merge(inner, target, path, depth + 1);
-        } finally {
-          closeSync(target);
-        }
-        return;
-      }
-      if (there !== undefined) this.#remove(to, name, there);
-      this.clean(inner, path, depth + 1);
-    } finally {
-      closeSync(inner);
+    using _inner = closing(inner);
+    if (there?.isDirectory() && !isOpaque(inner)) {
+      const target = openDirectory(to, name);
+      using _target = closing(target);
+      this.merge(inner, target, path, depth + 1);
+      return;
     }
+    if (there !== undefined) this.#remove(to, name, there);
+    this.clean(inner, path, depth + 1);
     renameat(from, name, to, name);
-    this.changed++;
   }
 
-  /** Removes the overlay's attributes from a directory that has nothing below it in the tree. */
   clean(directory: number, path: string, depth: number): void {
     checkTreeDepth(depth);
     this.directories.add(path === '' ? '/' : path);
@@ -166,7 +145,6 @@ class Merger implements Merge {
     if (times !== undefined) setTimes(directory, times);
   }
 
-  /** Merges an entry that is not a directory. */
   #entry(directory: number, name: Buffer, stat: BigIntStats): void {
     if (stat.isFile()) {
       withFile(directory, name, clearMarks);
@@ -179,7 +157,6 @@ class Merger implements Merge {
   #remove(directory: number, name: Buffer, stat: BigIntStats): void {
     if (stat.isDirectory()) renameat(directory, name, this.#trash, `displaced-${this.#serial++}`);
     else unlinkat(directory, name);
-    this.removed++;
   }
 }
 
@@ -187,7 +164,6 @@ function namesIn(directory: number): Buffer[] {
   return readdirSync(`/proc/self/fd/${directory}`, { encoding: 'buffer' });
 }
 
-/** The status of the entry itself; undefined if there is none. */
 function entryOf(directory: number, name: Buffer): BigIntStats | undefined {
   let fd: number;
   try {
@@ -196,11 +172,8 @@ function entryOf(directory: number, name: Buffer): BigIntStats | undefined {
     if (hasErrno(error, 'ENOENT')) return undefined;
     throw error;
   }
-  try {
-    return fstatSync(fd, { bigint: true });
-  } finally {
-    closeSync(fd);
-  }
+  using _fd = closing(fd);
+  return fstatSync(fd, { bigint: true });
 }
 
 /** Overlayfs marks a deleted entry with a character device 0/0. */
@@ -208,7 +181,6 @@ function isWhiteout(stat: BigIntStats): boolean {
   return stat.isCharacterDevice() && stat.rdev === 0n;
 }
 
-/** Whether the directory hides the tree's directory of that name. */
 function isOpaque(directory: number): boolean {
   return MARKS.some((mark) => getXattr(directory, `${mark}opaque`)?.toString() === 'y');
 }
@@ -228,7 +200,6 @@ function withFile(directory: number, name: Buffer, act: (fd: number) => void): v
   act(fd);
 }
 
-/** Copies attributes to the tree's directory, which keeps its own inode. */
 function copyMetadata(from: number, to: number, before: BigIntStats, clamp: ClampTimes): void {
   const stat = fstatSync(from, { bigint: true });
   if (stat.uid !== before.uid || stat.gid !== before.gid) {
@@ -241,7 +212,6 @@ function copyMetadata(from: number, to: number, before: BigIntStats, clamp: Clam
   setTimes(to, clampTimes(stat, clamp) ?? stat);
 }
 
-/** The times to set; undefined if they can stay. */
 function clampTimes(stat: BigIntStats, clamp: ClampTimes): FileTimes | undefined {
   return stat.mtimeNs <= clamp.after ? undefined : { atimeNs: clamp.to, mtimeNs: clamp.to };
 }

@@ -1,20 +1,15 @@
 import type { RpmFile, RpmPackage } from '../../packages/rpm/package.ts';
-import { filesConflict, nevra, type OwnedFile } from './path.ts';
 
-/** More links on the way to a directory count as a loop: the kernel's own number (MAXSYMLINKS). */
+/** The kernel's own number (MAXSYMLINKS): more count as a loop. */
 const MAX_LINKS = 40;
 
-/** A directory of the planned image. */
 export interface PlannedDirectory {
   readonly kind: 'directory';
-  /** Canonical path in the image: no component of it is a link. */
   readonly path: string;
   readonly children: Map<string, PlannedNode>;
-  /** The package file that describes it; null for a directory that only lies on the way. */
   owner: OwnedFile | null;
 }
 
-/** An entry that is not a directory. */
 export interface PlannedLeaf {
   readonly kind: 'leaf';
   readonly path: string;
@@ -23,22 +18,14 @@ export interface PlannedLeaf {
 
 export type PlannedNode = PlannedDirectory | PlannedLeaf;
 
-/**
- * The tree that a list of packages makes when they are installed into an empty root in this order, computed
- * without a disk. Links are followed inside the root, as rpm follows them.
- */
+/** What packages make of an empty root, in this order. Links stay inside the root, as for rpm. */
 export class TreePlan {
   readonly root: PlannedDirectory = directory('/');
-  /** File conflicts and broken paths in rpm's words; empty if all is well. */
   readonly problems: string[] = [];
-  /** Files that are left out because an earlier package has the same file. */
   readonly shared = new Set<RpmFile>();
-  /** Whether an entry belongs to another user than root. */
   needsOwners = false;
-  /** Directories by path: what a path leads to does not change. */
   readonly #found = new Map<string, PlannedDirectory>();
 
-  /** Adds a package's files. Ghosts are left out, because they are not files. */
   add(added: RpmPackage): void {
     let folder: string | undefined;
     let holder: PlannedDirectory | undefined;
@@ -46,7 +33,6 @@ export class TreePlan {
       if (file.flags.includes('ghost')) continue;
       const { path } = file;
       const end = path.lastIndexOf('/');
-      // Files of a folder follow each other.
       if (folder?.length !== end || !path.startsWith(folder)) {
         folder = path.slice(0, end);
         holder = this.#directoryAt(folder === '' ? '/' : folder, true);
@@ -60,14 +46,12 @@ export class TreePlan {
     }
   }
 
-  /** The node at an absolute path, with links on the way followed, but not a link at the end. */
   find(path: string): PlannedNode | undefined {
     const [parent, name] = split(path);
     const holder = this.#directoryAt(parent, false);
     return name === '' ? holder : holder?.children.get(name);
   }
 
-  /** All directories, parents first. */
   directories(): PlannedDirectory[] {
     const found = [this.root];
     for (const { children } of found) {
@@ -108,12 +92,7 @@ export class TreePlan {
     );
   }
 
-  /**
-   * The directory at `path`. With `make`, missing parts of `path` itself are made; the target of a link on the
-   * way must exist, as for rpm.
-   */
   #directoryAt(path: string, make: boolean): PlannedDirectory | undefined {
-    // Files of a folder follow each other.
     const known = this.#found.get(path);
     if (known !== undefined) return known;
     const found = this.#walk(path, make);
@@ -124,7 +103,6 @@ export class TreePlan {
   #walk(path: string, make: boolean): PlannedDirectory | undefined {
     let at: PlannedDirectory[] = [this.root];
     const rest = path.split('/').reverse();
-    // How many entries at the start of `rest` belong to the path itself.
     let own = rest.length;
     for (let links = 0; rest.length > 0; own = Math.min(own, rest.length)) {
       const name = rest.pop()!;
@@ -163,7 +141,7 @@ function planned(holder: PlannedDirectory, name: string, owner: OwnedFile): Plan
   return { kind: 'directory', path, children: new Map(), owner };
 }
 
-/** Whether the file belongs to another user than root; the store's inodes are root's. */
+/** The store's inodes are root's. */
 export function needsOwner(file: RpmFile | undefined): boolean {
   return file !== undefined && (file.owner !== 'root' || file.group !== 'root');
 }
@@ -176,8 +154,36 @@ function join(directoryPath: string, name: string): string {
   return directoryPath === '/' ? `/${name}` : `${directoryPath}/${name}`;
 }
 
-/** Folder and last component of an absolute path; the root is `['/', '']`. */
 function split(path: string): [string, string] {
   const at = path.lastIndexOf('/');
   return [at === 0 ? '/' : path.slice(0, at), path.slice(at + 1)];
+}
+
+export interface OwnedFile {
+  readonly package: RpmPackage;
+  readonly file: RpmFile;
+}
+
+/** rpm's own rule (rpmfilesCompare in lib/rpmfi.c). A link may lead from one path to the other. */
+function filesConflict(a: OwnedFile, b: OwnedFile): boolean {
+  if (a.file.flags.includes('ghost') || b.file.flags.includes('ghost')) return false;
+  const bothLinks = a.file.type === 'symlink' && b.file.type === 'symlink';
+  if (!bothLinks && a.file.mode !== b.file.mode) return true;
+  if (a.file.owner !== b.file.owner || a.file.group !== b.file.group) return true;
+  if (bothLinks) return a.file.linkTarget !== b.file.linkTarget;
+  if (a.file.type === 'file') {
+    if (a.file.size !== b.file.size) return true;
+    return digestOf(a) !== digestOf(b);
+  }
+  if (a.file.type === 'char' || a.file.type === 'block') return a.file.rdev !== b.file.rdev;
+  return false;
+}
+
+function digestOf({ package: from, file }: OwnedFile): string {
+  return `${from.fileDigestAlgorithm}:${file.digest ?? ''}`;
+}
+
+export function nevra(of: RpmPackage): string {
+  const epoch = of.epoch === null || of.epoch === 0 ? '' : `${of.epoch}:`;
+  return `${of.name}-${epoch}${of.version}-${of.release}.${of.arch}`;
 }

@@ -1,66 +1,51 @@
-/** Builds one package of a chain, unless it was already built from the same inputs. */
 import { basename, dirname, join } from 'node:path';
-import { type Owner, unusableResultDirectory } from '../../artifacts/destination.ts';
+import { unusableResultDirectory } from '../../artifacts/destination.ts';
 import { writeText } from '../../artifacts/staging.ts';
 import { KilnError } from '../../errors.ts';
 import { Folder } from '../../host/files/folder.ts';
+import { digestOf } from '../../image/key.ts';
+import { readContents } from '../../image/store/manifest.ts';
 import type { RepositoryFile } from '../../packages/repository/publish/snapshot.ts';
 import type { Engine } from '../../sandbox/open.ts';
 import { buildPackage } from '../rpmbuild/build.ts';
 import type { BuildBase } from '../rpmbuild/buildroot/base.ts';
+import { buildRepositories, solveLayer } from '../rpmbuild/buildroot/layer.ts';
 import type { BuildHooks, BuildReport } from '../rpmbuild/outcome/report.ts';
 import type { BuildRequest } from '../rpmbuild/request.ts';
-import { plannedRoot, usedRoot } from './freshness.ts';
+import { lengthOf } from '../run/timeline.ts';
 import type { Member } from './member.ts';
 import { type MemberRecord, packagesAreThere, type Records } from './records.ts';
+import type { ChainRequest } from './request.ts';
 import type { Results, ResultsInUse } from './results.ts';
 
-/** What all members of a chain are built with. */
 export interface MemberContext {
   readonly engine: Engine;
   readonly base: BuildBase;
   readonly records: Records;
   readonly results: Results;
-  /** Digest of the options. */
   readonly options: string;
 }
 
-/** The outcome of a member. */
 export type MemberOutcome =
   | { readonly kind: 'unchanged'; readonly record: MemberRecord }
   | { readonly kind: 'built'; readonly record: MemberRecord; readonly report: BuildReport }
   | { readonly kind: 'failed'; readonly report: BuildReport; readonly failure: KilnError };
 
-/** How one member is to be built. */
-export interface MemberBuild {
+interface MemberBuild {
   readonly member: Member;
   readonly request: BuildRequest;
   readonly results: ResultsInUse;
   readonly hooks: BuildHooks;
-  /** Called when the member must be built. */
   readonly onStart: () => void;
 }
 
-/** The record of an earlier build of this very source with these options. */
-export async function usableRecord(
-  { records, options }: Pick<MemberContext, 'records' | 'options'>,
-  member: Member,
-): Promise<MemberRecord | undefined> {
-  const record = records.built(member.name);
-  return record?.source === member.sha256 && record.options === options ? record : undefined;
-}
-
-/**
- * Builds a member, unless its inputs are those of its last build and its packages exist. Then adds its packages
- * to the results.
- */
 export async function buildMember(
   context: MemberContext,
   build: MemberBuild,
 ): Promise<MemberOutcome> {
   const { member, request, hooks } = build;
-  const { records, results } = context;
-  const known = await usableRecord(context, member);
+  const { records, results, options } = context;
+  const known = records.builtFrom(member, options);
   if (known !== undefined && (await isCurrent(context, build, known))) {
     await results.add([[member.name, packageFiles(request.resultDirectory, known)]], hooks.signal);
     return { kind: 'unchanged', record: known };
@@ -78,13 +63,13 @@ export async function buildMember(
   const record: MemberRecord = {
     format: 1,
     source: member.sha256,
-    options: context.options,
+    options,
     root: root.digest,
     requires: [...report.buildRequires],
     uses: results.membersOf(root.packages),
     snapshot: build.results.snapshot,
     packages: report.packages.map(({ file, sha256 }) => ({ file, sha256 })),
-    durationMs: Math.max(0, ...report.phases.map((phase) => phase.start + phase.duration)),
+    durationMs: lengthOf(report.phases),
   };
   results.retain(record.snapshot);
   await results.add([[member.name, packageFiles(request.resultDirectory, record)]], hooks.signal);
@@ -109,7 +94,6 @@ async function isCurrent(
   }
 }
 
-/** The packages of a record, for the repository. */
 export function packageFiles(directory: string, { packages }: MemberRecord): RepositoryFile[] {
   return packages.map(({ file, sha256 }) => ({ path: join(directory, file), sha256 }));
 }
@@ -133,8 +117,53 @@ function clearAway({ resultDirectory, caller }: BuildRequest): void {
   }
 }
 
-/** Marks the package as mock marks packages of a chain. */
 async function mark(request: BuildRequest, name: 'success' | 'fail'): Promise<void> {
-  const owner: Owner = request.caller;
-  await writeText(request.resultDirectory, name, '', owner);
+  await writeText(request.resultDirectory, name, '', request.caller);
+}
+
+export function optionsDigest(
+  { build }: Pick<ChainRequest, 'build'>,
+  signer: string | undefined,
+): string {
+  const { defines, with: having, without, nocheck, target, rpmbuildOptions } = build;
+  const { shortCircuit, network, additionalPackages, hostname } = build;
+  return digestOf([
+    ...[defines, having, without, nocheck, target, rpmbuildOptions],
+    ...[shortCircuit, network, additionalPackages, hostname],
+    ...(signer === undefined ? [] : [signer]),
+  ]);
+}
+
+interface BuildRoot {
+  readonly digest: string;
+  readonly packages: ReadonlySet<string>;
+}
+
+export async function plannedRoot(
+  engine: Engine,
+  base: BuildBase,
+  request: BuildRequest,
+  requires: readonly string[],
+  signal: AbortSignal | undefined,
+): Promise<BuildRoot> {
+  const context = { engine, base, offline: request.offline ?? false, signal };
+  const set = await buildRepositories(context, request);
+  const additionalPackages = request.additionalPackages ?? [];
+  const layer = await solveLayer(set, context, { requires, additionalPackages });
+  const added = layer.lock?.packages ?? [];
+  const packages = layer.whole ? added : [...base.packages, ...added];
+  return describe(base.image.manifest.id, packages);
+}
+
+export async function usedRoot(engine: Engine, report: BuildReport): Promise<BuildRoot> {
+  const { base, image } = report;
+  if (base === undefined || image === undefined) throw new TypeError('it was not built');
+  const { packages } = await readContents(engine.paths, image.id);
+  return describe(base.id, packages);
+}
+
+/** The base image covers files, users and environment. Packages are sorted, because rpm decides their order. */
+function describe(base: string, packages: readonly { readonly digest: string }[]): BuildRoot {
+  const digests = packages.map(({ digest }) => digest);
+  return { digest: digestOf([base, digests.toSorted()]), packages: new Set(digests) };
 }

@@ -3,28 +3,22 @@ import { unusableResultDirectory } from '../../artifacts/destination.ts';
 import { KilnError } from '../../errors.ts';
 import { makeDirectory } from '../../host/files/folder.ts';
 import type { RepositoryFile } from '../../packages/repository/publish/snapshot.ts';
-import { digestOf } from '../../result/digest.ts';
 import type { Engine } from '../../sandbox/open.ts';
 import { packageSigner } from '../provenance/sign.ts';
 import { type BuildBase, openBase } from '../rpmbuild/buildroot/base.ts';
 import type { BuildRequest } from '../rpmbuild/request.ts';
-import { specOptions } from '../rpmbuild/rpmbuild.ts';
-import { packageFiles, usableRecord } from './build-member.ts';
-import { optionsDigest } from './freshness.ts';
+import { optionsDigest, packageFiles } from './build-member.ts';
 import { cycleError, findCycles } from './graph.ts';
-import { type Member, readMembers } from './member.ts';
+import { type Member, readMembers, type Scan, scanKey, scanMembers } from './member.ts';
 import { type MemberRecord, packagesAreThere, Records } from './records.ts';
 import type { ChainHooks, ChainReport, ChainRequest } from './request.ts';
 import { Results } from './results.ts';
 import { ChainRun } from './run.ts';
-import { type Scan, scanMembers } from './scan.ts';
 
 /**
  * Builds source packages that require each other, in an order in which each finds its requirements among the
  * results of the others, several at a time. An interrupted chain continues where it was; packages whose inputs
  * have not changed are not built again.
- *
- * The report tells the outcome of each package.
  * @throws KilnError E_SIGN_KEY, E_BUILD_SOURCE, E_CHAIN_DUPLICATE, E_CHAIN_CYCLE, E_CHAIN_BUSY,
  * E_RESULTDIR, and what opening the base image throws: then nothing was built
  */
@@ -33,22 +27,23 @@ export async function buildChain(
   request: ChainRequest,
   hooks: ChainHooks = {},
 ): Promise<ChainReport> {
+  const startedAt = new Date();
   const started = performance.now();
-  const { signal } = hooks;
+  const { signal, onImageProgress: onProgress } = hooks;
   const signer = await packageSigner(engine, request.build);
   const members = await readMembers(request.sources, signal);
-  using records = await openRecords(request);
+  using records = openRecords(request);
   await using _lock = await lockChain(records, request);
   await using base = await openBase(engine, request.build.image, {
     update: request.build.update ?? false,
-    onProgress: hooks.onImageProgress,
+    onProgress,
     signal,
   });
   const scans = await scanAll(engine, base, request, members, records, signal);
   const options = optionsDigest(request, signer?.fingerprint);
   const known = new Map<string, MemberRecord>();
   for (const member of members) {
-    const record = await usableRecord({ records, options }, member);
+    const record = records.builtFrom(member, options);
     if (record !== undefined) known.set(member.name, record);
   }
   const snapshots = [...known.values()].flatMap(({ snapshot }) => snapshot ?? []);
@@ -62,6 +57,7 @@ export async function buildChain(
   await results.remove(run.lost());
   const interrupted = signal?.aborted ? asInterruption(signal.reason) : undefined;
   return {
+    startedAt,
     members: run.reports(),
     repository: results.current,
     exitStatus: interrupted === undefined ? run.exitStatus : INTERRUPTED,
@@ -70,10 +66,6 @@ export async function buildChain(
   };
 }
 
-/**
- * Begins with all results of an earlier chain that made every one of these packages: then little is left to do,
- * and everything is found unchanged at once. Packages that must be built again are removed first.
- */
 async function recall(
   results: Results,
   { resultDirectory }: ChainRequest,
@@ -91,7 +83,6 @@ async function recall(
   await results.add(files, signal);
 }
 
-/** The shell's status for SIGINT. */
 const INTERRUPTED = 130;
 
 function asInterruption(reason: unknown): KilnError {
@@ -99,9 +90,9 @@ function asInterruption(reason: unknown): KilnError {
   return new KilnError('E_INTERRUPTED', 'interrupted', { cause: reason });
 }
 
-async function openRecords({ resultDirectory, build }: ChainRequest): Promise<Records> {
+function openRecords({ resultDirectory, build }: ChainRequest): Records {
   try {
-    await makeDirectory(resultDirectory, build.caller);
+    makeDirectory(resultDirectory, build.caller);
     return Records.open(resultDirectory);
   } catch (cause) {
     throw unusableResultDirectory(resultDirectory, cause);
@@ -116,10 +107,7 @@ async function lockChain(records: Records, { resultDirectory }: ChainRequest) {
   });
 }
 
-/**
- * Members that need each other are an error, unless they may be built with packages of the repositories. With
- * --continue the others are built.
- */
+/** Members that need each other are an error; with --continue the others are built, with --recurse all. */
 function refuseCycles(run: ChainRun, request: ChainRequest): void {
   if (request.recurse) return;
   const edges = run.edges();
@@ -130,7 +118,6 @@ function refuseCycles(run: ChainRun, request: ChainRequest): void {
   run.refuse(cycles.flat(), error);
 }
 
-/** The result of an earlier scan stands in for a spec that gives no answer now. */
 async function scanAll(
   engine: Engine,
   base: BuildBase,
@@ -150,27 +137,23 @@ async function scanAll(
     source: { kind: 'srpm', path: first.path },
     resultDirectory: request.resultDirectory,
   };
-  const key = ({ sha256 }: Member) =>
-    digestOf([sha256, base.image.manifest.id, specOptions(build)]);
+  const key = (member: Member) => scanKey(member, base.image.manifest.id, build);
   const scans = new Map<Member, Scan>();
   for (const member of members) {
     const record = records.scanned(member.name);
-    if (record?.key !== key(member)) continue;
-    const { requires, provides, problem } = record;
-    scans.set(member, { requires, provides, problem });
+    if (record?.key === key(member)) scans.set(member, { problem: undefined, ...record });
   }
   const fresh = members.filter((member) => !scans.has(member));
   for (const [member, scan] of await scanMembers(engine, base, build, fresh, signal)) {
     scans.set(member, scan);
-    const { problem, ...said } = scan;
+    const { requires, provides, problem } = scan;
     records.keepScanned(member.name, {
       format: 1,
       key: key(member),
-      requires: [...said.requires],
-      provides: [...said.provides],
+      requires: [...requires],
+      provides: [...provides],
       problem,
     });
   }
-  // In the caller's order.
   return new Map(members.map((member) => [member, scans.get(member)!]));
 }

@@ -1,8 +1,14 @@
+import { join } from 'node:path';
 import { KilnError } from '../../errors.ts';
-import { type Capability, parseCapabilities, provides, showCapability } from './capability.ts';
+import { meetsCondition } from '../../image/transaction/plan.ts';
+import type { RpmDependency } from '../../packages/rpm/package.ts';
+import type { BuildReport } from '../rpmbuild/outcome/report.ts';
+import type { Member, Scan } from './member.ts';
+import type { MemberRecord } from './records.ts';
+import type { ChainMemberReport, MemberState } from './request.ts';
+import type { Results } from './results.ts';
 
-/** A package of a chain, with what decides the order. */
-export interface GraphNode {
+interface GraphNode {
   readonly name: string;
   readonly requires: readonly string[];
   readonly provides: readonly Capability[];
@@ -16,15 +22,10 @@ export type Edges = ReadonlyMap<string, ReadonlyMap<string, readonly string[]>>;
  * chain, so such a requirement must come from the repositories.
  */
 export function edgesOf(nodes: readonly GraphNode[]): Edges {
-  const providers = new Map<string, { readonly node: string; readonly capability: Capability }[]>();
-  for (const node of nodes) {
-    for (const capability of node.provides) {
-      const entry = { node: node.name, capability };
-      const known = providers.get(capability.name);
-      if (known === undefined) providers.set(capability.name, [entry]);
-      else known.push(entry);
-    }
-  }
+  const offers = nodes.flatMap(({ name: node, provides: offered }) =>
+    offered.map((capability) => ({ node, capability })),
+  );
+  const providers = Map.groupBy(offers, ({ capability }) => capability.name);
   const edges = new Map<string, Map<string, string[]>>();
   for (const node of nodes) {
     const needs = new Map<string, string[]>();
@@ -83,7 +84,6 @@ export function findCycles(edges: Edges): string[][] {
   return cycles;
 }
 
-/** Removes the edges inside the cycles: their members are then built in any order. */
 export function withoutCycles(edges: Edges, cycles: readonly (readonly string[])[]): Edges {
   const groupOf = new Map(cycles.flatMap((cycle) => cycle.map((name) => [name, cycle] as const)));
   return new Map(
@@ -95,7 +95,6 @@ export function withoutCycles(edges: Edges, cycles: readonly (readonly string[])
   );
 }
 
-/** The error for members that need each other, with their requirements. */
 export function cycleError(edges: Edges, cycles: readonly (readonly string[])[]): KilnError {
   const lines = cycles.flatMap((cycle) =>
     cycle.flatMap((name) =>
@@ -108,4 +107,170 @@ export function cycleError(edges: Edges, cycles: readonly (readonly string[])[])
     hint: '--recurse builds them first with what the repositories have, then with each other; or build one of them without the requirement (--without, -D)',
     details: { cycles },
   });
+}
+
+export type Capability = Pick<RpmDependency, 'name' | 'operator' | 'version'>;
+
+const CONDITION = /^(\S+)(?:\s+(<=|>=|<|>|=)\s+(\S+))?$/;
+
+/** Words that join the parts of a rich dependency. Source: rpm's docs/manual/boolean_dependencies.md. */
+const JOINTS = new Set(['and', 'or', 'if', 'else', 'unless', 'with', 'without']);
+
+/**
+ * Parses `foo`, `foo >= 1:2-3`. Of a rich dependency it returns every capability, because each may be wanted.
+ * Malformed text gives none.
+ */
+export function parseCapabilities(text: string): Capability[] {
+  if (text.startsWith('(')) return richCapabilities(text);
+  const match = CONDITION.exec(text.trim());
+  if (match === null) return [];
+  const [, name = '', operator = '', version = ''] = match;
+  return [{ name, operator: operator as RpmDependency['operator'], version }];
+}
+
+function richCapabilities(text: string): Capability[] {
+  const parts: string[][] = [[]];
+  for (const token of text.split(/\s+/)) {
+    const word = trimParentheses(token);
+    if (JOINTS.has(word)) parts.push([]);
+    else if (word !== '') parts.at(-1)?.push(word);
+  }
+  return parts.flatMap((part) => (part.length === 0 ? [] : parseCapabilities(part.join(' '))));
+}
+
+function trimParentheses(token: string): string {
+  let word = token.replace(/^\(+/, '');
+  while (word.endsWith(')') && count(word, ')') > count(word, '(')) word = word.slice(0, -1);
+  return word;
+}
+
+function count(text: string, character: string): number {
+  return text.split(character).length - 1;
+}
+
+export function provides(provided: Capability, required: Capability): boolean {
+  return meetsCondition({ ...provided, flags: 0 }, { ...required, flags: 0 });
+}
+
+export function showCapability({ name, operator, version }: Capability): string {
+  return operator === '' ? name : `${name} ${operator} ${version}`;
+}
+
+export class Order {
+  readonly #members: readonly Progress[];
+  readonly #results: Results;
+  #findings = 0;
+  #known: { readonly of: string; readonly edges: Edges } | undefined;
+  #cycles: { readonly of: Edges; readonly cycles: readonly string[][] } | undefined;
+
+  constructor(members: readonly Progress[], results: Results) {
+    this.#members = members;
+    this.#results = results;
+  }
+
+  learn(): void {
+    this.#findings++;
+  }
+
+  edges(): Edges {
+    const of = `${this.#results.revision} ${this.#findings}`;
+    if (this.#known?.of === of) return this.#known.edges;
+    const nodes = this.#members.map(({ name, requires, scan }) => ({
+      name,
+      requires,
+      provides: this.#results.providesOf(name) ?? scan.provides,
+    }));
+    this.#known = { of, edges: edgesOf(nodes) };
+    return this.#known.edges;
+  }
+
+  /** The members for which each unfinished member waits; a member never waits for one that waits for it. */
+  pending(): Edges {
+    const edges = this.edges();
+    const open = new Map<string, Map<string, readonly string[]>>();
+    const left = this.#members.filter(({ isDone }) => !isDone);
+    const names = new Set(left.map(({ name }) => name));
+    for (const { name, uses } of left) {
+      const used = uses.map((target) => [target, []] as const);
+      const needs = new Map([...used, ...(edges.get(name) ?? [])]);
+      for (const target of needs.keys()) if (!names.has(target)) needs.delete(target);
+      open.set(name, needs);
+    }
+    return withoutCycles(open, findCycles(open));
+  }
+
+  /** Whether there is a newer package that the member requires; in a cycle, one build with the others is enough. */
+  isOutdated({ name, uses, requires, doneIn }: Progress): boolean {
+    const edges = this.edges();
+    if (this.#cycles?.of !== edges) this.#cycles = { of: edges, cycles: findCycles(edges) };
+    const cycle = this.#cycles.cycles.find((members) => members.includes(name)) ?? [];
+    const settled = new Set([name, ...cycle.filter((member) => uses.includes(member))]);
+    return this.#results.hasNewer(doneIn, requires, settled);
+  }
+}
+
+export class Progress {
+  readonly member: Member;
+  readonly directory: string;
+  readonly scan: Scan;
+  state: MemberState = 'waiting';
+  reason: string | undefined;
+  requires: readonly string[];
+  uses: readonly string[] = [];
+  packages: ChainMemberReport['packages'] = [];
+  durationMs = 0;
+  report: BuildReport | undefined;
+  failedIn: { readonly generation: number; readonly failure: KilnError } | undefined;
+  doneIn = -1;
+  /** It was built once more because newer packages came that it requires; there is no third time. */
+  again = false;
+  exitStatus = 0;
+
+  constructor(member: Member, scan: Scan, resultDirectory: string) {
+    this.member = member;
+    this.scan = scan;
+    this.requires = scan.requires;
+    this.directory = join(resultDirectory, member.name);
+  }
+
+  get name(): string {
+    return this.member.name;
+  }
+
+  get isDone(): boolean {
+    return this.state === 'built' || this.state === 'unchanged';
+  }
+
+  get isLost(): boolean {
+    return this.state === 'failed' || this.state === 'skipped';
+  }
+
+  remember({ requires, uses }: Pick<MemberRecord, 'requires' | 'uses'>): void {
+    this.requires = requires;
+    this.uses = uses;
+  }
+
+  finish(record: MemberRecord, generation: number, report: BuildReport | undefined): void {
+    this.remember(record);
+    this.packages = record.packages;
+    this.durationMs = record.durationMs;
+    this.doneIn = generation;
+    this.failedIn = undefined;
+    this.report = report;
+  }
+
+  describe(edges: Edges): ChainMemberReport {
+    const needs = [...(edges.get(this.name) ?? [])];
+    return {
+      name: this.name,
+      source: this.member.path,
+      state: this.state,
+      reason: this.reason,
+      needs: needs.map(([member, capabilities]) => ({ member, capabilities })),
+      resultDirectory: this.directory,
+      packages: this.packages,
+      durationMs: this.durationMs,
+      report: this.report,
+    };
+  }
 }

@@ -1,20 +1,21 @@
 import { KilnError } from '../../errors.ts';
+import { digestOf } from '../../image/key.ts';
 import { digestFile } from '../../packages/repository/cache.ts';
 import { formatDependency } from '../../packages/rpm/dependency.ts';
 import { readRpms } from '../../packages/rpm/read.ts';
-import type { Capability } from './capability.ts';
+import type { Engine } from '../../sandbox/open.ts';
+import { BuildSandbox } from '../rpmbuild/build-sandbox.ts';
+import type { BuildBase } from '../rpmbuild/buildroot/base.ts';
+import type { BuildRequest } from '../rpmbuild/request.ts';
+import { BUILD_HOME, specOptions, withoutRpmlib } from '../rpmbuild/rpmbuild.ts';
+import { type Capability, parseCapabilities } from './graph.ts';
 
-/** A source package of a chain, from its header. */
 export interface Member {
-  /** name-version-release: its name in messages, and its directory. */
+  /** name-version-release, also its directory in the result directory. */
   readonly name: string;
-  /** Absolute, on the host. */
   readonly path: string;
-  /** sha256 of the file, hex. */
   readonly sha256: string;
-  /** BuildRequires on the machine that made the source package. */
   readonly requires: readonly string[];
-  /** The provides that the main package of any spec has. */
   readonly provides: readonly Capability[];
 }
 
@@ -51,7 +52,8 @@ export async function readMembers(
     members.set(id, { name: id, path, sha256, requires, provides });
   }
   // In the caller's order: the children answer in any order.
-  return [...members.values()].sort((a, b) => paths.indexOf(a.path) - paths.indexOf(b.path));
+  const place = new Map(paths.toReversed().map((path, index) => [path, -index]));
+  return [...members.values()].sort((a, b) => place.get(a.path)! - place.get(b.path)!);
 }
 
 function notASource(path: string, what: string, cause?: KilnError): KilnError {
@@ -59,4 +61,99 @@ function notASource(path: string, what: string, cause?: KilnError): KilnError {
     cause,
     hint: 'a chain is built of .src.rpm files; `kiln rpm query` tells what a file is',
   });
+}
+
+export interface Scan {
+  readonly requires: readonly string[];
+  readonly provides: readonly Capability[];
+  readonly problem: string | undefined;
+}
+
+/** What a scan depends on. */
+export function scanKey(
+  { sha256 }: Pick<Member, 'sha256'>,
+  image: string,
+  options: Parameters<typeof specOptions>[0],
+): string {
+  return digestOf([sha256, image, specOptions(options)]);
+}
+
+/** A spec's macros run programs. */
+const TIMEOUT_MS = 60_000;
+
+const MAX_ANSWER = 4 * 2 ** 20;
+
+/**
+ * Scans the members in one sandbox, as the unprivileged user and without a network, because a spec is a
+ * program. If a spec gives no answer, its header counts, and its build reports what is wrong.
+ */
+export async function scanMembers(
+  engine: Engine,
+  base: BuildBase,
+  request: BuildRequest,
+  members: readonly Member[],
+  signal: AbortSignal | undefined,
+): Promise<Map<Member, Scan>> {
+  const scans = new Map<Member, Scan>();
+  if (members.length === 0) return scans;
+  const { keepSeconds: _, ...oneShot } = request;
+  const sandbox = await BuildSandbox.open({
+    engine,
+    request: oneShot,
+    image: base.image,
+    network: 'private',
+    binds: [],
+    env: {},
+  });
+  try {
+    for (const [index, member] of members.entries()) {
+      const top = `${BUILD_HOME}/scan${index}`;
+      const copy = { source: member.path, target: `${top}/originals/` };
+      await sandbox.sandbox.copyIn([copy], () => undefined, signal);
+      scans.set(member, await scan(sandbox, request, member, top, signal));
+    }
+  } finally {
+    await sandbox.close();
+  }
+  return scans;
+}
+
+async function scan(
+  sandbox: BuildSandbox,
+  request: BuildRequest,
+  member: Member,
+  top: string,
+  signal: AbortSignal | undefined,
+): Promise<Scan> {
+  const ask = (script: string) => answer(sandbox, script, top, specOptions(request), signal);
+  try {
+    await ask('rpm -i --nodeps --define "_topdir $top" originals/*.rpm >&2');
+    const query = 'rpmspec -q --define "_topdir $top" "$@"';
+    const requires = withoutRpmlib(await ask(`${query} --srpm --requires SPECS/*.spec`));
+    const provides = (await ask(`${query} --provides SPECS/*.spec`)).flatMap(parseCapabilities);
+    await ask('rm -rf -- "$top"');
+    return { requires, provides: [...member.provides, ...provides], problem: undefined };
+  } catch (error) {
+    if (!(error instanceof KilnError) || error.code !== 'E_CHAIN_SCAN') throw error;
+    const { requires, provides } = member;
+    return { requires: withoutRpmlib(requires), provides, problem: error.message };
+  }
+}
+
+async function answer(
+  sandbox: BuildSandbox,
+  script: string,
+  top: string,
+  options: readonly string[],
+  signal: AbortSignal | undefined,
+): Promise<string[]> {
+  const full = `exec 2>/dev/null; top=$1; cd "$top" && shift && ${script}`;
+  const argv = ['/bin/sh', '-c', full, 'scan', top, ...options];
+  const limits = { capture: MAX_ANSWER + 1, timeout: TIMEOUT_MS, signal };
+  const result = await sandbox.run(argv, limits);
+  if (result.exitCode !== 0 || result.stdout.length > MAX_ANSWER) {
+    const why = result.signal ?? result.exitCode;
+    throw new KilnError('E_CHAIN_SCAN', `rpm gives no answer: ${why}`);
+  }
+  return result.stdout.toString('utf8').split('\n').filter(Boolean);
 }

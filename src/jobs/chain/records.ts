@@ -6,6 +6,8 @@ import { type HeldLock, tryLock } from '../../host/files/flock.ts';
 import { Folder } from '../../host/files/folder.ts';
 import { hasContent } from '../../packages/repository/cache.ts';
 
+const MAX_RECORD = 64 * 2 ** 20;
+
 const sha256 = z.string().regex(/^[0-9a-f]{64}$/);
 const text = z.string().max(65536);
 const capability = z.strictObject({
@@ -16,23 +18,16 @@ const capability = z.strictObject({
 
 const recordSchema = z.strictObject({
   format: z.literal(1),
-  /** The digest of the source package. */
   source: sha256,
-  /** The digest of the options. */
   options: sha256,
-  /** The digest of the build root: see freshness.ts. */
   root: sha256,
-  /** Static and dynamic requirements, as the build found them. */
   requires: z.array(text),
-  /** Members whose packages were in the build root. */
   uses: z.array(text),
-  /** The repository snapshot that the build used and its lock names. */
   snapshot: sha256.nullable(),
   packages: z.array(z.strictObject({ file: z.string().regex(/^[^/\0]+\.rpm$/), sha256 })),
   durationMs: z.number().min(0),
 });
 
-/** A successful build of a chain; written after everything else is in place. */
 export type MemberRecord = z.output<typeof recordSchema>;
 
 const scanSchema = z.strictObject({
@@ -44,7 +39,6 @@ const scanSchema = z.strictObject({
   problem: text.optional(),
 });
 
-/** A spec's answer, and the key that tells when it would be another one. */
 export type ScanRecord = z.output<typeof scanSchema>;
 
 /**
@@ -68,7 +62,6 @@ export class Records implements Disposable {
     this.#scanned = folder.inner('scanned');
   }
 
-  /** @throws the system's error where something else has the place of a folder of records. */
   static open(resultDirectory: string): Records {
     using top = Folder.open(resultDirectory);
     return new Records(resultDirectory, top.inner('.kiln'));
@@ -93,11 +86,18 @@ export class Records implements Disposable {
     return readJson(this.#built, member, recordSchema);
   }
 
+  builtFrom(
+    { name, sha256: source }: { readonly name: string; readonly sha256: string },
+    options: string,
+  ): MemberRecord | undefined {
+    const record = this.built(name);
+    return record?.source === source && record.options === options ? record : undefined;
+  }
+
   keepBuilt(member: string, record: MemberRecord): void {
     this.#built.replace(`${member}.json`, JSON.stringify(recordSchema.parse(record)));
   }
 
-  /** From now on the member counts as not built. */
   forgetBuilt(member: string): void {
     this.#built.remove(`${member}.json`);
   }
@@ -115,10 +115,6 @@ export class Records implements Disposable {
   }
 }
 
-/** The most bytes of a record. */
-const MAX_RECORD = 64 * 2 ** 20;
-
-/** Whether the packages of a record still exist unchanged. */
 export async function packagesAreThere(directory: string, record: MemberRecord): Promise<boolean> {
   for (const { file, sha256: digest } of record.packages) {
     if (!(await hasContent(join(directory, file), `sha256:${digest}`))) return false;

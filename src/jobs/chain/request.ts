@@ -3,7 +3,6 @@ import type { OnImageProgress } from '../../image/progress.ts';
 import type { BuildHooks, BuildReport, BuiltPackage } from '../rpmbuild/outcome/report.ts';
 import type { BuildRequest } from '../rpmbuild/request.ts';
 
-/** Everything that decides a chain: plain and serialisable. */
 export interface ChainRequest {
   /** Source packages, absolute paths on the host; their order does not matter. */
   readonly sources: readonly string[];
@@ -12,11 +11,8 @@ export interface ChainRequest {
    * an earlier chain, the chain continues.
    */
   readonly resultDirectory: string;
-  /** How each package is built. */
   readonly build: Omit<BuildRequest, 'source' | 'resultDirectory' | 'stopAfter' | 'lock'>;
-  /** How many builds at a time. */
   readonly jobs: number;
-  /** After a failure, go on with members that do not depend on it. */
   readonly continue: boolean;
   /**
    * Retry failed members when others were built since, until nothing new comes. Also builds packages that need
@@ -31,44 +27,81 @@ export interface ChainRequest {
  */
 export type MemberState = 'waiting' | 'building' | 'built' | 'unchanged' | 'failed' | 'skipped';
 
-/** What a chain tells its caller while it runs. */
 export interface ChainHooks {
-  /** Starts no more builds and ends the running ones. */
   readonly signal?: AbortSignal;
-  /** Progress of making the base image. */
   readonly onImageProgress?: OnImageProgress;
   readonly onMember?: (member: ChainMemberReport) => void;
-  /** Hooks for the build of one member. */
+  /** Room for one more build at a time, until disposed of; undefined if there is none now. The first one has room. */
+  readonly takeRoom?: (() => Promise<Disposable | undefined>) | undefined;
   readonly buildHooks?: (member: string) => Omit<BuildHooks, 'signal'>;
 }
 
-/** The state of one package of a chain. */
 export interface ChainMemberReport {
-  /** name-version-release, its directory in the result directory. */
   readonly name: string;
   readonly source: string;
   readonly state: MemberState;
-  /** The reason for people, if it is not obvious. */
   readonly reason: string | undefined;
-  /** The members that it needs, with the capabilities. */
   readonly needs: readonly { readonly member: string; readonly capabilities: readonly string[] }[];
   readonly resultDirectory: string;
-  /** Without the source package. */
   readonly packages: readonly Pick<BuiltPackage, 'file' | 'sha256'>[];
   /** The time of the last build, milliseconds; 0 if there was none. */
   readonly durationMs: number;
-  /** The report of the last build in this run. */
   readonly report: BuildReport | undefined;
 }
 
-/** The outcome of a chain. */
 export interface ChainReport {
+  readonly startedAt: Date;
   readonly members: readonly ChainMemberReport[];
-  /** The repository with all packages: `baseurl=file://…`. */
   readonly repository: string;
-  /** 0, or the status of the first failed build: see docs/chains.md. */
   readonly exitStatus: number;
-  /** The failure of the chain as a whole. */
   readonly failure: KilnError | undefined;
   readonly durationMs: number;
+}
+
+type JsonMember = Omit<ChainMemberReport, 'report'> & {
+  readonly report:
+    | (Pick<BuildReport, 'exitStatus' | 'failure' | 'lastLines'> & {
+        readonly failedPhase: string | undefined;
+      })
+    | undefined;
+};
+type JsonReport = Omit<ChainReport, 'members'> & { readonly members: readonly JsonMember[] };
+type JsonRequest = Pick<ChainRequest, 'resultDirectory' | 'jobs' | 'recurse' | 'continue'> & {
+  readonly build: Partial<ChainRequest['build']> & Pick<ChainRequest['build'], 'image'>;
+};
+
+/** Raised when a field of chain.json changes its meaning or disappears. */
+const CHAIN_VERSION = 1;
+
+/** chain.json, and what --json prints: docs/chains.md describes it. */
+export function chainJson(request: JsonRequest, report: JsonReport): Record<string, unknown> {
+  const { jobs, recurse, continue: goOn, resultDirectory } = request;
+  const { image, ...build } = request.build;
+  return {
+    version: CHAIN_VERSION,
+    exitStatus: report.exitStatus,
+    startedAt: report.startedAt.toISOString(),
+    durationMs: Math.round(report.durationMs),
+    request: { image, jobs, continue: goOn, recurse, resultDirectory, build },
+    repository: report.repository,
+    failure: report.failure === undefined ? null : failureJson(report.failure),
+    members: report.members.map(memberJson),
+  };
+}
+
+function memberJson(member: JsonMember) {
+  const { name, source, state, reason, needs, resultDirectory, packages, report } = member;
+  return {
+    ...{ name, source, state, reason: reason ?? null, needs, resultDirectory },
+    durationMs: Math.round(member.durationMs),
+    packages,
+    exitStatus: report?.exitStatus ?? null,
+    failure: report?.failure === undefined ? null : failureJson(report.failure),
+    failedPhase: report?.failedPhase ?? null,
+    lastLines: report?.lastLines ?? [],
+  };
+}
+
+function failureJson({ code, message, hint }: NonNullable<ChainReport['failure']>) {
+  return { code, message, hint: hint ?? null };
 }

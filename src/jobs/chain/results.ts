@@ -1,6 +1,5 @@
 import { join } from 'node:path';
-import type { Repository } from '../../packages/repository/configuration.ts';
-import { localRepository } from '../../packages/repository/local-repository.ts';
+import { localRepository, type Repository } from '../../packages/repository/configuration.ts';
 import type { PooledPackage } from '../../packages/repository/publish/pool.ts';
 import {
   publishRepository,
@@ -9,33 +8,24 @@ import {
 } from '../../packages/repository/publish/snapshot.ts';
 import { compareEvr } from '../../packages/rpm/dependency.ts';
 import { awaitedLater } from '../../promise.ts';
-import { type Capability, parseCapabilities, provides } from './capability.ts';
+import { type Capability, parseCapabilities, provides } from './graph.ts';
 
-/** The id of a chain's own repository in its members' locks. */
 const REPOSITORY_ID = 'kiln-chain';
 
-/** A snapshot of a chain's repository, for its members. */
 export function resultsRepository(path: string): Repository {
   return localRepository(REPOSITORY_ID, path, 'results of this chain');
 }
 
-/** A package that a member of this chain made. */
 interface ResultPackage extends PooledPackage {
   readonly member: string;
 }
 
-/** The results for a build, fixed until this is disposed of. */
 export interface ResultsInUse extends AsyncDisposable {
   readonly generation: number;
   readonly snapshot: string | null;
-  /** Undefined while there are no results. */
   readonly repository: Repository | undefined;
 }
 
-/**
- * The results of a chain as a repository: each result is available to the next build at once, and nobody sees
- * an unfinished one.
- */
 export class Results implements AsyncDisposable {
   readonly #directory: string;
   readonly #keep: Set<string>;
@@ -43,6 +33,9 @@ export class Results implements AsyncDisposable {
   /** The generation in which a member's packages last changed. */
   readonly #since = new Map<string, number>();
   #packages: readonly ResultPackage[] = [];
+  #byMember: ReadonlyMap<string, readonly ResultPackage[]> = new Map();
+  /** By the name of each thing that they provide: a chain may have thousands. */
+  #byProvided: ReadonlyMap<string, readonly ResultPackage[]> = new Map();
   #snapshot: Snapshot | undefined;
   #turn: Promise<unknown> = Promise.resolve();
   #generation = 0;
@@ -57,12 +50,10 @@ export class Results implements AsyncDisposable {
     this.#keep = new Set(keep);
   }
 
-  /** Where `dnf` and people find the newest snapshot. */
   get current(): string {
     return join(this.#directory, 'current');
   }
 
-  /** Changes with every change of the content. */
   get revision(): number {
     return this.#revision;
   }
@@ -72,10 +63,6 @@ export class Results implements AsyncDisposable {
     return this.#generation;
   }
 
-  /**
-   * Adds packages of members to the repository, in place of their old ones.
-   * @throws what {@link publishRepository} throws; nothing has changed then
-   */
   add(
     added: Iterable<readonly [member: string, files: readonly RepositoryFile[]]>,
     signal?: AbortSignal,
@@ -83,7 +70,6 @@ export class Results implements AsyncDisposable {
     return this.#inTurn(() => this.#publish(new Map([...this.#files, ...added]), signal));
   }
 
-  /** Removes packages of members that must be built again. */
   remove(members: readonly string[], signal?: AbortSignal): Promise<void> {
     return this.#inTurn(async () => {
       const left = [...this.#files].filter(([name]) => !members.includes(name));
@@ -91,7 +77,6 @@ export class Results implements AsyncDisposable {
     });
   }
 
-  /** Keeps a snapshot that a lock names. */
   retain(snapshot: string | null): void {
     if (snapshot !== null) this.#keep.add(snapshot);
   }
@@ -117,6 +102,8 @@ export class Results implements AsyncDisposable {
       ...entry,
       member: owners.get(entry.sha256) ?? '',
     }));
+    this.#byMember = Map.groupBy(this.#packages, ({ member }) => member);
+    this.#byProvided = byProvided(this.#packages);
     this.#revision++;
     // Removing packages cannot fix a failure.
     if (changed.length === 0) return;
@@ -124,77 +111,61 @@ export class Results implements AsyncDisposable {
     for (const [name] of changed) this.#since.set(name, this.#generation);
   }
 
-  /** Takes the newest results into use. */
   use(): Promise<ResultsInUse> {
     return this.#inTurn(async () => {
       const snapshot = await this.#snapshot?.share();
-      const release = async () => snapshot?.[Symbol.asyncDispose]();
       return {
         generation: this.#generation,
         snapshot: snapshot?.id ?? null,
         repository: snapshot && resultsRepository(snapshot.path),
-        [Symbol.asyncDispose]: release,
+        [Symbol.asyncDispose]: async () => snapshot?.[Symbol.asyncDispose](),
       };
     });
   }
 
-  /**
-   * Whether a package newer than `generation` meets one of `requires`.
-   * @param except members whose packages do not count
-   */
   hasNewer(generation: number, requires: readonly string[], except: ReadonlySet<string>): boolean {
-    const wanted = requires.flatMap(parseCapabilities);
-    return this.#packages.some(
-      (entry) =>
-        !except.has(entry.member) &&
-        (this.#since.get(entry.member) ?? 0) > generation &&
-        entry.provides.some((one) => wanted.some((required) => provides(one, required))),
-    );
+    return requires
+      .flatMap(parseCapabilities)
+      .flatMap((required) => this.#providersOf(required))
+      .some(({ member }) => !except.has(member) && (this.#since.get(member) ?? 0) > generation);
   }
 
-  /** The real provides of a member's packages, once it is built. */
   providesOf(member: string): Capability[] | undefined {
     if (!this.#files.has(member)) return undefined;
-    const own = this.#packages.filter((entry) => entry.member === member);
-    return own.flatMap((entry) => entry.provides);
+    return this.#byMember.get(member)?.flatMap((entry) => entry.provides) ?? [];
   }
 
-  /** The members whose packages have one of these digests (`sha256:…`). */
   membersOf(digests: ReadonlySet<string>): string[] {
     const used = this.#packages.filter(({ sha256 }) => digests.has(`sha256:${sha256}`));
     return [...new Set(used.map(({ member }) => member))].sort();
   }
 
-  /**
-   * Install requests for the newest package that meets each of `requires`: members are built with the chain's
-   * own packages, whatever else is available.
-   */
+  /** Requests for this chain's newest package that meets each of `requires`, whatever else is available. */
   chosenFor(requires: readonly string[], member: string): string[] {
     return [...new Set(this.#choose(requires, member).flatMap(nevra))].sort();
   }
 
-  /** The sha256 of those packages. */
   chosenDigests(requires: readonly string[], member: string): string[] {
     return [...new Set(this.#choose(requires, member).map(({ sha256 }) => sha256))];
   }
 
-  /** The members that made those packages. */
   makersOf(requires: readonly string[], member: string): string[] {
     return [...new Set(this.#choose(requires, member).map((entry) => entry.member))];
   }
 
   #choose(requires: readonly string[], member: string): ResultPackage[] {
-    return requires
-      .filter((text) => !text.startsWith('('))
-      .flatMap((text) => {
-        const [required] = parseCapabilities(text);
-        if (required === undefined) return [];
-        const fitting = this.#packages.filter(
-          (entry) =>
-            entry.member !== member && entry.provides.some((one) => provides(one, required)),
-        );
-        return fitting.sort((a, b) => compareEvr(b, a)).slice(0, 1);
-      });
+    const plain = requires.filter((text) => !text.startsWith('('));
+    return plain.flatMap(parseCapabilities).flatMap((required) =>
+      this.#providersOf(required)
+        .filter((entry) => entry.member !== member)
+        .sort((a, b) => compareEvr(b, a))
+        .slice(0, 1),
+    );
+  }
+
+  #providersOf(required: Capability): ResultPackage[] {
+    const named = this.#byProvided.get(required.name) ?? [];
+    return named.filter((entry) => entry.provides.some((one) => provides(one, required)));
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -208,6 +179,18 @@ export class Results implements AsyncDisposable {
     this.#turn = result.catch(() => undefined);
     return await result;
   }
+}
+
+function byProvided(packages: readonly ResultPackage[]): Map<string, ResultPackage[]> {
+  const all = new Map<string, ResultPackage[]>();
+  for (const entry of packages) {
+    for (const name of new Set(entry.provides.map((one) => one.name))) {
+      const named = all.get(name);
+      if (named === undefined) all.set(name, [entry]);
+      else named.push(entry);
+    }
+  }
+  return all;
 }
 
 function digests(files: readonly RepositoryFile[]): string {

@@ -1,25 +1,19 @@
-/** Runs a chain: which member may start, which waits, which is retried. */
-
 import { defined } from '../../defined.ts';
 import type { KilnError } from '../../errors.ts';
 import { asKilnError } from '../../host/calls/system-error.ts';
 import { awaitedLater } from '../../promise.ts';
-import { buildStatus } from '../rpmbuild/outcome/exit-status.ts';
+import { buildStatus } from '../rpmbuild/outcome/outcome.ts';
 import type { BuildRequest } from '../rpmbuild/request.ts';
 import { buildMember, type MemberContext, type MemberOutcome } from './build-member.ts';
-import type { Edges } from './graph.ts';
-import type { Member } from './member.ts';
-import { Order } from './order.ts';
-import { Progress } from './progress.ts';
+import { type Edges, Order, Progress } from './graph.ts';
+import type { Member, Scan } from './member.ts';
 import type { MemberRecord } from './records.ts';
 import type { ChainHooks, ChainMemberReport, ChainRequest, MemberState } from './request.ts';
 import type { ResultsInUse } from './results.ts';
-import type { Scan } from './scan.ts';
 
 /** Failures that another result may fix: a requirement of the build is missing. */
 export const MISSING: ReadonlySet<string> = new Set(['E_SOLVER_NO_MATCH', 'E_SOLVER_PROBLEM']);
 
-/** Builds the members of a chain in an order that their requirements allow. */
 export class ChainRun {
   readonly #context: MemberContext;
   readonly #request: ChainRequest;
@@ -28,6 +22,8 @@ export class ChainRun {
   readonly #byName: ReadonlyMap<string, Progress>;
   readonly #order: Order;
   readonly #running = new Map<Progress, Promise<void>>();
+  /** Beside the first build, one for each that runs at the same time. */
+  readonly #rooms: Disposable[] = [];
   #stopped = false;
 
   constructor(
@@ -46,30 +42,26 @@ export class ChainRun {
     this.#byName = new Map(this.#members.map((progress) => [progress.name, progress]));
   }
 
-  /** Takes over findings of an earlier chain: whose packages a member used, and what its spec generates. */
   remember(name: string, record: MemberRecord): void {
-    this.#find(name)?.remember(record);
+    this.#byName.get(name)?.remember(record);
     this.#order.learn();
   }
 
-  /** Marks members that cannot be built. */
   refuse(names: readonly string[], failure: KilnError): void {
     for (const progress of this.#members) {
       if (names.includes(progress.name)) this.#fail(progress, failure, buildStatus(failure));
     }
   }
 
-  /** The needs between members, as far as they are known. */
   edges(): Edges {
     return this.#order.edges();
   }
 
-  /** Builds everything that can be built. */
   async run(): Promise<void> {
     for (;;) {
-      this.#start();
+      await this.#start();
       if (this.#running.size > 0) await Promise.race(this.#running.values());
-      else if (!this.#settle()) return;
+      else if (this.#next() === undefined && !this.#settle()) return;
     }
   }
 
@@ -78,34 +70,51 @@ export class ChainRun {
     return this.#members.map((progress) => progress.describe(edges));
   }
 
-  /** Members whose packages are missing or outdated. */
   lost(): string[] {
     return this.#members.filter(({ isDone }) => !isDone).map(({ name }) => name);
   }
 
-  /** The status of the first failed member in the caller's order; 0 if all are there. */
   get exitStatus(): number {
     return this.#members.find(({ exitStatus }) => exitStatus !== 0)?.exitStatus ?? 0;
   }
 
-  #start(): void {
-    if (this.#hooks.signal?.aborted) this.#stopped = true;
-    if (this.#stopped) return;
-    this.#skipLost();
-    const pending = this.#order.pending();
-    for (const progress of this.#members) {
-      if (this.#running.size >= this.#request.jobs) return;
-      if (progress.state !== 'waiting' || this.#running.has(progress)) continue;
-      if ((pending.get(progress.name)?.size ?? 0) > 0) continue;
-      if (progress.failedIn?.generation === this.#context.results.generation) continue;
+  async #start(): Promise<void> {
+    while (this.#next() !== undefined && (await this.#hasRoom())) {
+      // Others may have ended meanwhile.
+      const progress = this.#next();
+      if (progress === undefined) break;
       const work = awaitedLater(
         this.#process(progress).finally(() => this.#running.delete(progress)),
       );
       this.#running.set(progress, work);
     }
+    while (this.#rooms.length > Math.max(0, this.#running.size - 1)) {
+      this.#rooms.pop()?.[Symbol.dispose]();
+    }
   }
 
-  /** Members do not wait for packages that will not come. */
+  #next(): Progress | undefined {
+    if (this.#hooks.signal?.aborted) this.#stopped = true;
+    if (this.#stopped || this.#running.size >= this.#request.jobs) return undefined;
+    this.#skipLost();
+    const pending = this.#order.pending();
+    return this.#members.find(
+      (progress) =>
+        progress.state === 'waiting' &&
+        !this.#running.has(progress) &&
+        (pending.get(progress.name)?.size ?? 0) === 0 &&
+        progress.failedIn?.generation !== this.#context.results.generation,
+    );
+  }
+
+  async #hasRoom(): Promise<boolean> {
+    const { takeRoom } = this.#hooks;
+    if (takeRoom === undefined || this.#running.size <= this.#rooms.length) return true;
+    const room = await takeRoom();
+    if (room !== undefined) this.#rooms.push(room);
+    return room !== undefined || this.#running.size === 0;
+  }
+
   #skipLost(): void {
     for (let changed = true; changed; ) {
       changed = false;
@@ -113,7 +122,7 @@ export class ChainRun {
       for (const progress of this.#members) {
         if (progress.state !== 'waiting') continue;
         const needs = [...(pending.get(progress.name) ?? [])];
-        const lost = needs.find(([name]) => this.#find(name)?.isLost);
+        const lost = needs.find(([name]) => this.#byName.get(name)?.isLost);
         if (lost === undefined) continue;
         const what = lost[1].length === 0 ? '' : `${lost[1].join(', ')} of `;
         this.#change(progress, 'skipped', `it needs ${what}${lost[0]}, which is not there`);
@@ -213,9 +222,5 @@ export class ChainRun {
     progress.state = state;
     progress.reason = reason;
     this.#hooks.onMember?.(progress.describe(this.edges()));
-  }
-
-  #find(name: string): Progress | undefined {
-    return this.#byName.get(name);
   }
 }

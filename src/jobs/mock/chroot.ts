@@ -1,23 +1,42 @@
-import { resolve } from 'node:path';
+import { createHash } from 'node:crypto';
+import { readFileSync } from 'node:fs';
+import { mkdir, readdir, stat, utimes } from 'node:fs/promises';
+import { basename, join, resolve } from 'node:path';
+import { defined } from '../../defined.ts';
+import { KilnError } from '../../errors.ts';
+import { removeTree } from '../../host/files/remove-tree.ts';
+import { writeWholeSync } from '../../host/state/checked-file.ts';
 import type { StatePaths } from '../../host/state/paths.ts';
+import { resolveImage } from '../../image/find.ts';
 import { hostArchitecture } from '../../image/key.ts';
-import type { RecipePlace } from '../../image/plan.ts';
-import { type ConfigWarning, configError } from './config/language/problem.ts';
-import { asText, type ConfigOptions } from './config/language/values.ts';
-import { findConfig, type LoadedConfig, loadConfig } from './config/load.ts';
-import { overrideOptions } from './config/override.ts';
-import { type PluginSwitches, switchPlugins } from './config/plugins.ts';
+import { type RecipePlace, readRecipe } from '../../image/plan.ts';
+import type { LoadedImageRecipe } from '../../recipe/load-image-recipe.ts';
+import { defaultOptions, mockDirectory } from './config/defaults.ts';
+import { Templates } from './config/language/template.ts';
+import {
+  asText,
+  type ConfigOptions,
+  type ConfigValue,
+  type ConfigWarning,
+  configError,
+} from './config/language/values.ts';
+import { leftOutPlugins } from './config/left-out.ts';
+import { findConfig, type LoadedConfig, loadConfig, SYSTEM_CONFIG } from './config/load.ts';
+import {
+  bindMounts,
+  ccacheSize,
+  chrootScan,
+  omittedFiles,
+  type PluginSwitches,
+  signPlugin,
+  switchPlugins,
+} from './config/plugins.ts';
 import { type ConfigMeaning, configMeaning } from './config/recipe.ts';
 import type { RepositorySwitch } from './config/repositories.ts';
-import { writeRecipe } from './config/write-recipe.ts';
-import { recipeChroot, recipeOptions } from './recipe-chroot.ts';
 
-/** The command line's choice of a root. */
 export interface ChrootRequest {
-  /** `-r`: a configuration's name or path, or a recipe of kiln's. */
   readonly name: string;
   readonly configDirectory?: string | undefined;
-  /** `--config-opts`, each KEY=VALUE. */
   readonly overrides: readonly string[];
   readonly uniqueext?: string | undefined;
   readonly resultDirectory?: string | undefined;
@@ -27,19 +46,12 @@ export interface ChrootRequest {
   readonly plugins: PluginSwitches;
 }
 
-/** A chroot of mock's as kiln has it: an image recipe, and how to use it. */
 export interface Chroot extends Omit<ConfigMeaning, 'recipe' | 'warnings'> {
-  /** The text of `-r`, for messages. */
   readonly config: string;
-  /** The image recipe's path. */
   readonly recipe: string;
   readonly warnings: readonly ConfigWarning[];
 }
 
-/**
- * Finds what `-r NAME` means: first a configuration of mock's, then a recipe of kiln's.
- * @throws KilnError E_MOCK_CONFIG, E_RECIPE.
- */
 export async function openChroot(place: RecipePlace, request: ChrootRequest): Promise<Chroot> {
   const { paths } = place;
   const config = loadChrootConfig(paths, request);
@@ -55,10 +67,6 @@ export async function openChroot(place: RecipePlace, request: ChrootRequest): Pr
   return await recipeChroot(place, request);
 }
 
-/**
- * The meaning of `-r NAME` as mock's options, for `--debug-config`.
- * @throws KilnError as {@link openChroot}
- */
 export async function chrootOptions(
   place: RecipePlace,
   request: ChrootRequest,
@@ -66,7 +74,6 @@ export async function chrootOptions(
   return loadChrootConfig(place.paths, request)?.options ?? (await recipeOptions(place, request));
 }
 
-/** The configuration of `-r NAME` with the command line's changes; undefined if there is none. */
 function loadChrootConfig(paths: StatePaths, request: ChrootRequest): LoadedConfig | undefined {
   const settings = {
     paths,
@@ -84,7 +91,6 @@ function loadChrootConfig(paths: StatePaths, request: ChrootRequest): LoadedConf
   return loadConfig(path, settings);
 }
 
-/** Applies the command line's options in mock's order. */
 function adjustOptions(options: ConfigOptions, request: ChrootRequest): void {
   overrideOptions(options, request.overrides);
   switchPlugins(options, request.plugins);
@@ -94,4 +100,183 @@ function adjustOptions(options: ConfigOptions, request: ChrootRequest): void {
   if (request.uniqueext !== undefined && options.has('root')) {
     options.set('root', `${asText(options.get('root'))}-${request.uniqueext}`);
   }
+}
+
+/**
+ * Applies `--config-opts KEY=VALUE`: `true`, `false`, `none` and whole numbers become such values; a repeated
+ * key becomes a list.
+ * @throws KilnError E_MOCK_CONFIG
+ */
+function overrideOptions(options: ConfigOptions, texts: readonly string[]): void {
+  const values = new Map<string, ConfigValue>();
+  for (const text of texts) {
+    const [, key, written = ''] = /^([^=]+)=(.*)$/s.exec(text) ?? [];
+    if (key === undefined) {
+      throw configError(`--config-opts ${text}: it is written KEY=VALUE`);
+    }
+    const before = values.get(key);
+    if (before === undefined) values.set(key, read(written));
+    // An empty value makes a list of the earlier ones.
+    else {
+      const list = Array.isArray(before) ? before : [before];
+      values.set(key, written === '' ? list : [...list, read(written)]);
+    }
+  }
+  for (const [key, value] of values) options.set(key, value);
+}
+
+function read(text: string): ConfigValue {
+  if (/^[Tt]rue$/.test(text)) return true;
+  if (/^[Ff]alse$/.test(text)) return false;
+  if (/^[Nn]one$/.test(text)) return null;
+  return /^-?\d+$/.test(text) ? Number(text) : text;
+}
+
+/**
+ * Writes a configuration's image recipe into the state directory, for `kiln image` and builds, and returns its path.
+ * Equal recipes share a file, so that a current image is recognised.
+ */
+export async function writeRecipe(
+  paths: Pick<StatePaths, 'root'>,
+  { root, recipe }: Pick<ConfigMeaning, 'root' | 'recipe'>,
+): Promise<string> {
+  // JSON is valid YAML.
+  const text = JSON.stringify(recipe, undefined, 2);
+  const digest = createHash('sha256').update(text).digest('hex').slice(0, 16);
+  const directory = join(recipesDirectory(paths), digest);
+  const path = join(directory, `${root}.yaml`);
+  if (readText(path) === text) {
+    // When it was last used; the file's own time says whether its image is current.
+    const now = new Date();
+    await utimes(directory, now, now);
+    return path;
+  }
+  await mkdir(directory, { recursive: true, mode: 0o755 });
+  writeWholeSync(path, text);
+  return path;
+}
+
+function readText(path: string): string | undefined {
+  try {
+    return readFileSync(path, 'utf8');
+  } catch {
+    return undefined;
+  }
+}
+
+function recipesDirectory(paths: Pick<StatePaths, 'root'>): string {
+  return join(mockDirectory(paths), 'recipes');
+}
+
+/** Removes recipes that no call has used for `maxAge` milliseconds. */
+export async function pruneRecipes(paths: Pick<StatePaths, 'root'>, maxAge: number): Promise<void> {
+  const directory = recipesDirectory(paths);
+  for (const name of await readdir(directory).catch(() => [])) {
+    const used = await stat(join(directory, name)).catch(() => undefined);
+    if (used === undefined || Date.now() - used.mtimeMs < maxAge) continue;
+    await removeTree(join(directory, name));
+  }
+}
+
+async function recipeChroot(place: RecipePlace, request: ChrootRequest): Promise<Chroot> {
+  const { paths } = place;
+  const { path, recipe } = await findRecipe(place, request);
+  const root = rootOf(recipe, request);
+  const options = new Templates(pluginOptions(paths, request));
+  const sign = signPlugin(options);
+  return {
+    config: basename(path, '.yaml'),
+    recipe: path,
+    root,
+    user: buildUser(recipe),
+    basedir: mockDirectory(paths),
+    resultDirectory: request.resultDirectory ?? join(mockDirectory(paths), root, 'result'),
+    network: false,
+    hostname: undefined,
+    rpmbuildTimeout: 0,
+    clean: true,
+    cleanupOnSuccess: true,
+    cleanupOnFailure: true,
+    check: true,
+    postInstall: false,
+    rpmbuildOptions: '',
+    target: request.target,
+    ccache: ccacheSize(options),
+    sign: sign === 'other' ? undefined : sign,
+    omit: omittedFiles(options),
+    scan: chrootScan(options),
+    binds: bindMounts(options),
+    publish: false,
+    moreBuildRequires: new Map(),
+    switchedOn: [],
+    warnings: leftOutPlugins(options, () => undefined),
+  };
+}
+
+/** A recipe as mock's options, for `--debug-config`, without repositories, which have more settings than a dnf.conf. */
+async function recipeOptions(place: RecipePlace, request: ChrootRequest): Promise<ConfigOptions> {
+  const { paths } = place;
+  const { path, recipe } = await findRecipe(place, request);
+  const options = pluginOptions(paths, request);
+  const user = buildUser(recipe);
+  const account = recipe.users.find(({ name }) => name === user);
+  const values = {
+    chroot_name: basename(path, '.yaml'),
+    config_file: path,
+    root: rootOf(recipe, request),
+    description: recipe.description,
+    target_arch: recipe.arch,
+    chroot_setup_cmd: ['install', ...recipe.packages, ...recipe.groups.map((name) => `@${name}`)],
+    chrootuser: user,
+    environment: new Map(Object.entries(recipe.environment)),
+    macros: new Map(),
+    ...(account === undefined ? {} : { chrootuid: account.uid, chroothome: account.home }),
+    ...defined({ rpmbuild_arch: request.target, resultdir: request.resultDirectory }),
+  };
+  for (const [name, value] of Object.entries(values)) options.set(name, value);
+  options.delete('dnf.conf');
+  return options;
+}
+
+async function findRecipe(
+  place: RecipePlace,
+  request: ChrootRequest,
+): Promise<{ readonly path: string; readonly recipe: LoadedImageRecipe }> {
+  const { name, overrides, switches } = request;
+  const named = await resolveImage(place, name, place.cwd()).catch((cause: unknown) => {
+    const file = join(request.configDirectory ?? SYSTEM_CONFIG, `${name}.cfg`);
+    const known = cause instanceof KilnError ? `${cause.hint ?? ''} ` : '';
+    const hint =
+      name === 'default'
+        ? "say which chroot with -r; kiln's own recipes will do, such as -r debian-build"
+        : `${known}(neither a configuration of mock's nor a recipe of kiln's)`.trim();
+    throw configError(`Could not find required config file: ${file}`, undefined, { hint });
+  });
+  if (named.kind !== 'recipe') {
+    throw configError(`${name} is no recipe, and a root needs its repositories`, undefined, {
+      hint: 'name a recipe (.yaml) or a configuration (.cfg)',
+    });
+  }
+  if (overrides.length > 0 || switches.length > 0) {
+    throw configError(`${name} is a recipe of kiln's: there are no options to change in it`);
+  }
+  const recipe = await readRecipe(place, named.path);
+  if (request.arch !== undefined && request.arch !== recipe.arch) {
+    throw configError(`${name} is for ${recipe.arch}, not for ${request.arch} (--arch)`);
+  }
+  return { path: named.path, recipe };
+}
+
+function pluginOptions(paths: StatePaths, request: ChrootRequest): ConfigOptions {
+  const options = defaultOptions(paths, { arch: hostArchitecture() });
+  switchPlugins(options, request.plugins);
+  return options;
+}
+
+function rootOf({ name }: LoadedImageRecipe, { uniqueext }: ChrootRequest): string {
+  return uniqueext === undefined ? name : `${name}-${uniqueext}`;
+}
+
+function buildUser({ user }: LoadedImageRecipe): string {
+  return user === 'root' ? '1000:1000' : user;
 }

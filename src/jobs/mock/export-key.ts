@@ -1,11 +1,6 @@
-/**
- * A secret key out of a home of gpg's, without anything of that home but its keys: its gpg.conf can
- * name programs for gpg to start, its gpg-agent.conf too.
- */
-
+/** Exports a secret key from a home of gpg's, but ignores its configuration, which can name programs to start. */
 import {
   chownSync,
-  closeSync,
   constants,
   fstatSync,
   mkdirSync,
@@ -18,6 +13,7 @@ import {
 import { join } from 'node:path';
 import { defined } from '../../defined.ts';
 import { KilnError } from '../../errors.ts';
+import { closing } from '../../host/calls/descriptor.ts';
 import { hasErrno } from '../../host/calls/libc.ts';
 import {
   openat2,
@@ -28,34 +24,30 @@ import {
 import { removeTreeNow } from '../../host/files/remove-tree.ts';
 import { runTool } from '../../host/process/child-process.ts';
 
-/** Which key, and what opens it. */
-export interface KeyExport {
-  /** As gpg finds it. */
+interface KeyExport {
   readonly name: string;
-  /** gpg's home, absolute. */
   readonly home: string;
   readonly passphrase: string | undefined;
 }
 
-/** Where public keys are, by the version of gpg that wrote them; `secring.gpg`: secret ones of gpg 1. */
+/** Public keys, by the version of gpg that wrote them; `secring.gpg`: secret ones of gpg 1. */
 const RINGS = ['pubring.kbx', 'pubring.gpg', 'secring.gpg'];
 
-/** The keyring of gpg's keyboxd, where common.conf says that it is used. */
+/** The keyring of gpg's keyboxd, if common.conf says so. */
 const DATABASE = { folder: 'public-keys.d', file: 'pubring.db' };
 
-/** Secret keys of gpg 2, a file for each. */
 const SECRET = { folder: 'private-keys-v1.d', file: /^[0-9A-F]{40}\.key$/ };
 
-/** Bytes of a keyring, of one secret key, and of common.conf; secret keys. */
+/** Bytes of a keyring, of one secret key, and of common.conf; number of secret keys. */
 const MAX_RING = 256 * 2 ** 20;
 const MAX_SECRET = 2 ** 20;
 const MAX_CONF = 64 * 1024;
 const MAX_SECRETS = 4096;
 
-/** Exporting takes a second; an agent that waits for somebody must not be waited for. */
+/** Exporting takes a second, but an agent may wait for a person. */
 const PATIENCE_MS = 60_000;
 
-/** Of the ids that are kept for confined children (src/host/confine/launch.ts), one that nothing else has. */
+/** An id that nothing else has, of those for confined children (src/host/confine/launch.ts). */
 const GPG_ID = 1879048192 + 65532;
 
 const READ = {
@@ -66,9 +58,8 @@ const READ = {
 const ENVIRONMENT = { PATH: '/usr/sbin:/usr/bin:/sbin:/bin', LC_ALL: 'C.UTF-8' };
 
 /**
- * Has gpg export a secret key. gpg runs without rights and without a network, in a home that kiln
- * made and that has copies of the keyrings only: no configuration, no socket, no program.
- * @returns the armored key
+ * Returns the armored secret key. gpg runs without rights and without a network, in a home that kiln made and that
+ * has copies of the keyrings only: no configuration, no socket, no program.
  * @throws KilnError E_SIGN_KEY
  */
 export async function exportSecretKey(wanted: KeyExport): Promise<string> {
@@ -104,7 +95,6 @@ async function runGpg({ name, passphrase, ...wanted }: KeyExport, home: string):
   });
 }
 
-/** What stands before gpg: its agent, which it starts, ends with it. */
 function confinement(): string[] {
   if (process.geteuid?.() !== 0) return [];
   return [
@@ -129,46 +119,39 @@ function copyKeys(source: string, target: string): void {
     give(join(target, name));
   };
   const from = openHome(source);
-  try {
-    for (const name of RINGS) {
-      const bytes = readBeneath(from, name, MAX_RING);
-      if (bytes !== undefined) put(name, bytes);
-    }
-    const database = readBeneath(from, `${DATABASE.folder}/${DATABASE.file}`, MAX_RING);
-    const common = readBeneath(from, 'common.conf', MAX_CONF)?.toString('latin1') ?? '';
-    if (database !== undefined && /^\s*use-keyboxd\s*$/m.test(common)) {
-      folder(DATABASE.folder);
-      put(`${DATABASE.folder}/${DATABASE.file}`, database);
-      put('common.conf', 'use-keyboxd\n');
-    }
-    folder(SECRET.folder);
-    for (const name of secretKeys(from)) {
-      const path = `${SECRET.folder}/${name}`;
-      const bytes = readBeneath(from, path, MAX_SECRET);
-      if (bytes !== undefined) put(path, bytes);
-    }
-    give(target);
-  } finally {
-    closeSync(from);
+  using _from = closing(from);
+  for (const name of RINGS) {
+    const bytes = readBeneath(from, name, MAX_RING);
+    if (bytes !== undefined) put(name, bytes);
   }
+  const database = readBeneath(from, `${DATABASE.folder}/${DATABASE.file}`, MAX_RING);
+  const common = readBeneath(from, 'common.conf', MAX_CONF)?.toString('latin1') ?? '';
+  if (database !== undefined && /^\s*use-keyboxd\s*$/m.test(common)) {
+    folder(DATABASE.folder);
+    put(`${DATABASE.folder}/${DATABASE.file}`, database);
+    put('common.conf', 'use-keyboxd\n');
+  }
+  folder(SECRET.folder);
+  for (const name of secretKeys(from)) {
+    const path = `${SECRET.folder}/${name}`;
+    const bytes = readBeneath(from, path, MAX_SECRET);
+    if (bytes !== undefined) put(path, bytes);
+  }
+  give(target);
 }
 
 function openHome(path: string): number {
   try {
     return openSync(path, constants.O_RDONLY | constants.O_DIRECTORY);
   } catch (cause) {
-    throw new KilnError(
-      'E_SIGN_KEY',
-      `${path}, the home of gpg for the plugin sign, cannot be read`,
-      {
-        cause,
-        hint: '%_gpg_path, or GNUPGHOME, names the folder that holds pubring.kbx and private-keys-v1.d',
-      },
-    );
+    const what = `${path}, the home of gpg for the plugin sign, cannot be read`;
+    throw new KilnError('E_SIGN_KEY', what, {
+      cause,
+      hint: '%_gpg_path, or GNUPGHOME, names the folder that holds pubring.kbx and private-keys-v1.d',
+    });
   }
 }
 
-/** Names of the secret keys; links and other files in their folder are none. */
 function secretKeys(home: number): string[] {
   let folder: number;
   try {
@@ -177,18 +160,15 @@ function secretKeys(home: number): string[] {
     if (hasErrno(error, 'ENOENT', 'ENOTDIR', 'ELOOP')) return [];
     throw error;
   }
-  try {
-    const names = readdirSync(`/proc/self/fd/${folder}`).filter((name) => SECRET.file.test(name));
-    if (names.length <= MAX_SECRETS) return names;
-  } finally {
-    closeSync(folder);
-  }
+  using _folder = closing(folder);
+  const names = readdirSync(`/proc/self/fd/${folder}`).filter((name) => SECRET.file.test(name));
+  if (names.length <= MAX_SECRETS) return names;
   throw new KilnError('E_SIGN_KEY', `${SECRET.folder} holds more than ${MAX_SECRETS} keys`, {
     hint: 'use a home of gpg for this key alone: %_gpg_path',
   });
 }
 
-/** A plain file of the home, if it is there; a link is not followed. */
+/** A plain file of the home, if it exists; links are not followed. */
 function readBeneath(home: number, path: string, limit: number): Buffer | undefined {
   let fd: number;
   try {
@@ -197,13 +177,10 @@ function readBeneath(home: number, path: string, limit: number): Buffer | undefi
     if (hasErrno(error, 'ENOENT', 'ENOTDIR', 'ELOOP', 'ENXIO')) return undefined;
     throw error;
   }
-  try {
-    const stats = fstatSync(fd);
-    if (!stats.isFile()) return undefined;
-    if (stats.size <= limit) return readFileSync(fd);
-  } finally {
-    closeSync(fd);
-  }
+  using _fd = closing(fd);
+  const stats = fstatSync(fd);
+  if (!stats.isFile()) return undefined;
+  if (stats.size <= limit) return readFileSync(fd);
   throw new KilnError('E_SIGN_KEY', `${path} in the home of gpg is larger than ${limit} bytes`, {
     hint: 'use a home of gpg for this key alone: %_gpg_path',
   });

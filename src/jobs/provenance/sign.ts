@@ -1,13 +1,21 @@
 /** Signs built packages with a key that no sandbox and no confined child sees. */
+
+import { closeSync, constants, fchmodSync, fchownSync, fstatSync, openSync } from 'node:fs';
+import { type Owner, unusableResultDirectory } from '../../artifacts/destination.ts';
+import { openStaging } from '../../artifacts/staging.ts';
+import { KilnError } from '../../errors.ts';
+import { closing } from '../../host/calls/descriptor.ts';
+import { aboutFile } from '../../host/confine/frame.ts';
+import { openat2, RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS } from '../../host/files/at.ts';
+import { MAX_FDS } from '../../packages/rpm/package.ts';
+import { takeApart, writeSigned } from '../../packages/rpm/signature/sign.ts';
 import { openSigningKey, type PackageSigner } from '../../packages/rpm/signature/signing-key.ts';
 import type { Engine } from '../../sandbox/open.ts';
 import type { BuildRun } from '../rpmbuild/build-run.ts';
 import type { Progress } from '../rpmbuild/outcome/finish.ts';
-import type { BuildHooks, BuildReport } from '../rpmbuild/outcome/report.ts';
+import type { BuildHooks, BuildReport, BuiltPackage } from '../rpmbuild/outcome/report.ts';
 import type { BuildRequest } from '../rpmbuild/request.ts';
-import { type SignRequest, signPackages } from './sign-packages.ts';
 
-/** Opens the key of a request. @throws KilnError E_SIGN_KEY */
 export async function packageSigner(
   engine: Pick<Engine, 'signingPassphrase'>,
   { signing }: Pick<BuildRequest, 'signing'>,
@@ -16,7 +24,6 @@ export async function packageSigner(
   return await openSigningKey(signing, engine.signingPassphrase());
 }
 
-/** Signs the packages of a build and its source package, if signing is requested. */
 export async function signCollected(run: BuildRun, progress: Progress): Promise<void> {
   const { signer, request, signal } = run;
   const { collected } = progress;
@@ -31,9 +38,6 @@ export async function signCollected(run: BuildRun, progress: Progress): Promise<
   });
 }
 
-/**
- * Signs the packages of an ended build. @returns the updated report @throws what {@link signPackages} throws
- */
 export async function signReport(
   report: BuildReport,
   signer: PackageSigner,
@@ -71,4 +75,92 @@ async function signBuilt(
       return now === undefined ? artifact : { ...artifact, size: now.size, sha256: now.sha256 };
     }),
   };
+}
+
+const READ = constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK;
+const CREATE = constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW;
+const PERMISSIONS = 0o777;
+
+interface SignRequest {
+  readonly directory: string;
+  readonly owner: Owner;
+  readonly packages: readonly BuiltPackage[];
+  readonly signer: PackageSigner;
+  readonly signal?: AbortSignal | undefined;
+}
+
+/**
+ * Replaces packages in a result directory by signed ones, each as a whole, and none unless all are signed. Only
+ * files with their collected digest are signed.
+ * @returns the packages as they are now, in their order
+ * @throws KilnError E_BUILD_OUTPUT for a package that changed since; E_RPM_…; E_RESULTDIR
+ */
+export async function signPackages(request: SignRequest): Promise<BuiltPackage[]> {
+  const { directory, owner, packages } = request;
+  if (packages.length === 0) return [];
+  await using staging = await openStaging(directory, owner);
+  const from = openSync(directory, constants.O_RDONLY | constants.O_DIRECTORY);
+  using _from = closing(from);
+  const signed: BuiltPackage[] = [];
+  for (let at = 0; at < packages.length; at += MAX_FDS) {
+    const batch = packages.slice(at, at + MAX_FDS);
+    signed.push(...(await signBatch({ ...request, packages: batch }, from, staging.fd)));
+  }
+  staging.publish();
+  return signed;
+}
+
+async function signBatch(
+  { directory, owner, packages, signer, signal }: SignRequest,
+  from: number,
+  to: number,
+): Promise<BuiltPackage[]> {
+  const fds: number[] = [];
+  try {
+    for (const { file } of packages) fds.push(openPackage(from, file));
+    const signed = new Map<string, BuiltPackage>();
+    for await (const { index, parts, error } of takeApart(fds, signal)) {
+      const before = packages[index]!;
+      const { file } = before;
+      if (error !== undefined) throw aboutFile(file, error);
+      const fd = fds[index]!;
+      let target: number | undefined;
+      try {
+        target = openat2(to, file, { flags: CREATE, mode: 0o600 });
+        const copy = await writeSigned(fd, target, parts, signer, signal);
+        if (copy.from !== before.sha256) throw changed(file);
+        fchownSync(target, owner.uid, owner.gid);
+        fchmodSync(target, fstatSync(fd).mode & PERMISSIONS);
+        signed.set(file, { ...before, sha256: copy.sha256, size: copy.size });
+      } catch (cause) {
+        if (signal?.aborted || cause instanceof KilnError) throw cause;
+        throw unusableResultDirectory(directory, cause);
+      } finally {
+        if (target !== undefined) closeSync(target);
+      }
+    }
+    return packages.map(({ file }) => {
+      const entry = signed.get(file);
+      if (entry !== undefined) return entry;
+      throw new KilnError('E_CONFINE_PROTOCOL', `${file}: the confined child said nothing of it`);
+    });
+  } finally {
+    for (const fd of fds) closeSync(fd);
+  }
+}
+
+function openPackage(directory: number, file: string): number {
+  try {
+    const resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS;
+    return openat2(directory, file, { flags: READ, resolve });
+  } catch (cause) {
+    throw changed(file, cause);
+  }
+}
+
+function changed(file: string, cause?: unknown): KilnError {
+  return new KilnError('E_BUILD_OUTPUT', `${file} changed before it could be signed`, {
+    hint: 'nothing else may write to the result directory of a build that runs',
+    cause,
+  });
 }

@@ -1,11 +1,9 @@
 import { createHash } from 'node:crypto';
 import parse from 'spdx-expression-parse';
 
-/** A license in an SPDX document. */
 interface SpdxLicense {
   /** An SPDX license expression (annex D of SPDX 2.3), or NOASSERTION. */
   readonly expression: string;
-  /** The text behind a LicenseRef of the expression. */
   readonly extracted?: { readonly licenseId: string; readonly extractedText: string };
 }
 
@@ -36,13 +34,11 @@ function isExpression(text: string): boolean {
   }
 }
 
-/** A package version, as locks and headers have it. */
 interface PackageVersion {
   readonly name: string;
   readonly epoch: number | null;
   readonly version: string;
   readonly release: string;
-  /** `src` for a source package. */
   readonly arch: string;
 }
 
@@ -55,7 +51,6 @@ export function rpmPurl({ name, epoch, version, release, arch }: PackageVersion)
   return `pkg:rpm/${encode(name)}@${encode(`${version}-${release}`)}?${qualifiers.join('&')}`;
 }
 
-/** `[epoch:]version-release`, epoch 0 left out. */
 function fullVersion({ epoch, version, release }: PackageVersion): string {
   return `${epoch ? `${epoch}:` : ''}${version}-${release}`;
 }
@@ -64,13 +59,10 @@ function encode(text: string): string {
   return encodeURIComponent(text.toWellFormed());
 }
 
-/** The name of the SBOM in a result directory. */
 export const SBOM_FILE = 'sbom.spdx.json';
 
-/** A package that a build made, for its SBOM: what the header says. */
-export interface SbomPackage extends PackageVersion {
+interface SbomPackage extends PackageVersion {
   readonly file: string;
-  /** 64 hex digits. */
   readonly sha256: string;
   readonly isSource: boolean;
   readonly summary: string;
@@ -79,18 +71,15 @@ export interface SbomPackage extends PackageVersion {
   readonly url: string;
 }
 
-/** A package of the build root; `digest` is `sha256:…`, `sha384:…` or `sha512:…`. */
 interface RootPackage extends PackageVersion {
   readonly digest: string;
 }
 
 interface SbomInput {
-  /** Name of the document: what was built. */
   readonly name: string;
   readonly created: Date;
   readonly kiln: string;
   readonly built: readonly SbomPackage[];
-  /** The image it was built in. */
   readonly root: { readonly name: string; readonly id: string };
   readonly rootPackages: readonly RootPackage[];
 }
@@ -103,18 +92,11 @@ const ROOT_ID = 'SPDXRef-BuildRoot';
  * in. Equal input gives equal bytes. Source: the SPDX 2.3 specification, and its JSON schema.
  */
 export function spdxDocument(input: SbomInput): string {
-  const built = input.built
-    .map((entry) => ({ entry, id: builtId(entry) }))
-    .sort((a, b) => compare(a.id, b.id));
-  const root = input.rootPackages
-    .map((entry) => ({ entry, id: rootId(entry) }))
-    .sort((a, b) => compare(a.id, b.id));
-  const licenses = new Map(
-    built.flatMap(({ entry }) => {
-      const { extracted } = spdxLicense(entry.license);
-      return extracted === undefined ? [] : [[extracted.licenseId, extracted] as const];
-    }),
-  );
+  const built = identified(input.built, builtId);
+  const root = identified(input.rootPackages, rootId);
+  const licenses = built.flatMap(({ entry }) => spdxLicense(entry.license).extracted ?? []);
+  const byId = new Map(licenses.map((license) => [license.licenseId, license]));
+  const extracted = [...byId.values()].sort((a, b) => compare(a.licenseId, b.licenseId));
   const content = {
     spdxVersion: 'SPDX-2.3',
     dataLicense: 'CC0-1.0',
@@ -129,16 +111,9 @@ export function spdxDocument(input: SbomInput): string {
       rootImage(input),
       ...root.map(({ entry, id }) => rootPackage(entry, id)),
     ],
-    ...(licenses.size === 0
-      ? {}
-      : {
-          hasExtractedLicensingInfos: [...licenses.values()].sort((a, b) =>
-            compare(a.licenseId, b.licenseId),
-          ),
-        }),
+    ...(extracted.length === 0 ? {} : { hasExtractedLicensingInfos: extracted }),
     relationships: relationships(built, root),
   };
-  // A name of its own for every document, and the same for the same one.
   const digest = createHash('sha256').update(JSON.stringify(content)).digest('hex');
   const documentNamespace = `https://kiln.invalid/spdx/${encodeURIComponent(input.name)}-${digest}`;
   return `${JSON.stringify({ ...content, documentNamespace }, undefined, 2)}\n`;
@@ -147,6 +122,13 @@ export function spdxDocument(input: SbomInput): string {
 interface Identified<Entry> {
   readonly entry: Entry;
   readonly id: string;
+}
+
+function identified<Entry>(
+  entries: readonly Entry[],
+  idOf: (entry: Entry) => string,
+): Identified<Entry>[] {
+  return entries.map((entry) => ({ entry, id: idOf(entry) })).sort((a, b) => compare(a.id, b.id));
 }
 
 function relationships(
@@ -236,6 +218,6 @@ function isUrl(text: string): boolean {
   return /^https?:\/\/\S+$/.test(text) && URL.canParse(text);
 }
 
-function compare(a: string, b: string): number {
+export function compare(a: string, b: string): number {
   return a < b ? -1 : Number(a > b);
 }

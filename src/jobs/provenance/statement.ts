@@ -5,15 +5,13 @@ import { readUserFile } from '../../host/files/user-file.ts';
 import type { Repository } from '../../packages/repository/configuration.ts';
 import { withoutCredentials } from '../../packages/repository/transport/mirrors.ts';
 import type { BuildRequest } from '../rpmbuild/request.ts';
+import { compare } from './spdx.ts';
 
-/**
- * The part of a request that decides what comes out of a build, for others to read: paths of this
- * host and credentials are left out.
- */
+/** The part of a request that decides what comes out of a build, without paths of this host and credentials. */
 export function externalParameters(request: BuildRequest): Record<string, unknown> {
   const { source, network, shortCircuit, nocheck, target } = request;
   return {
-    image: nameOf(request.image),
+    image: basename(request.image),
     source: { kind: source.kind, name: basename(source.path) },
     defines: request.defines ?? [],
     with: request.with ?? [],
@@ -28,41 +26,29 @@ export function externalParameters(request: BuildRequest): Record<string, unknow
   };
 }
 
-/** A recipe's or lock's path says where it lies on this host; its name is enough. */
-function nameOf(image: string): string {
-  return image.includes('/') ? basename(image) : image;
-}
-
 function repositoryParameters({ id, source, gpgcheck }: Repository) {
   const { kind } = source;
   const where = kind === 'directory' ? [] : kind === 'baseurl' ? source.urls : [source.url];
   return { id, kind, gpgcheck, urls: where.map(withoutCredentials) };
 }
 
-/** The name of the provenance in a result directory. */
 export const STATEMENT_FILE = 'provenance.json';
 
-/** What `builder.id` is unless the caller has a name for the builder: it claims nothing. */
+/** What `builder.id` is unless the caller has a name for the builder: it promises nothing. */
 const LOCAL_BUILDER = 'https://kiln.invalid/builder/local';
 
-/** Names the meaning of the parameters below; docs/provenance.md describes it. */
 const BUILD_TYPE = 'https://kiln.invalid/build-types/rpm/v1';
 
-/** A thing that went in or came out, as in-toto's ResourceDescriptor. */
 export interface Resource {
   readonly name?: string;
   readonly uri?: string;
-  /** Algorithm to lower-case hex. */
   readonly digest?: Readonly<Record<string, string>>;
   readonly annotations?: Readonly<Record<string, unknown>>;
 }
 
 interface StatementInput {
-  /** What was made. */
   readonly subjects: readonly { readonly name: string; readonly sha256: string }[];
-  /** What the caller asked for. */
   readonly external: Readonly<Record<string, unknown>>;
-  /** What the builder chose by itself. */
   readonly internal: Readonly<Record<string, unknown>>;
   readonly materials: readonly Resource[];
   readonly byproducts: readonly Resource[];
@@ -110,18 +96,12 @@ function sorted(resources: readonly Resource[]): Resource[] {
   return [...resources].sort((a, b) => compare(key(a), key(b)));
 }
 
-function compare(a: string, b: string): number {
-  return a < b ? -1 : Number(a > b);
-}
-
-/** A private key that signs provenance. */
 export interface SigningKey {
   /** sha256 of the public key (SubjectPublicKeyInfo, DER), hex: what verifiers look it up by. */
   readonly keyId: string;
   sign(message: Buffer): Buffer;
 }
 
-/** Bytes of a file with one key. */
 const MAX_KEY = 64 * 1024;
 
 /** Digests that belong to the curves; ed25519 has its own. */
@@ -159,17 +139,15 @@ export async function readSigningKey(path: string): Promise<SigningKey> {
   };
 }
 
-/** Null for an algorithm that hashes by itself; undefined for one that is not taken. */
+/** Null for an algorithm that hashes by itself; undefined for a key of the wrong kind. */
 function digestFor(key: KeyObject): string | null | undefined {
   if (key.asymmetricKeyType === 'ed25519') return null;
   if (key.asymmetricKeyType !== 'ec') return undefined;
   return EC_DIGESTS[key.asymmetricKeyDetails?.namedCurve ?? ''];
 }
 
-/** The name of the signed provenance in a result directory. */
 export const ENVELOPE_FILE = 'provenance.intoto.jsonl';
 
-/** The media type of an in-toto Statement. */
 const PAYLOAD_TYPE = 'application/vnd.in-toto+json';
 
 /**

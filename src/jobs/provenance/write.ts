@@ -3,6 +3,7 @@ import { existsSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { type TextFile, writeTexts } from '../../artifacts/staging.ts';
 import { defined } from '../../defined.ts';
+import { KilnError } from '../../errors.ts';
 import { KILN_VERSION } from '../../host/state/paths.ts';
 import { readContents } from '../../image/store/manifest.ts';
 import { digestFile } from '../../packages/repository/cache.ts';
@@ -10,8 +11,8 @@ import type { LockedPackage } from '../../packages/repository/lock/lock.ts';
 import type { Engine } from '../../sandbox/open.ts';
 import type { BuildReport, BuiltPackage } from '../rpmbuild/outcome/report.ts';
 import type { BuildRequest, ProvenanceOptions } from '../rpmbuild/request.ts';
-import { CHECKSUMS_FILE, checksumManifest, type DigestedFile, digestFiles } from './checksums.ts';
-import { rpmPurl, SBOM_FILE, type SbomPackage, spdxDocument } from './spdx.ts';
+import { lengthOf } from '../run/timeline.ts';
+import { rpmPurl, SBOM_FILE, spdxDocument } from './spdx.ts';
 import {
   ENVELOPE_FILE,
   externalParameters,
@@ -23,97 +24,84 @@ import {
   signedEnvelope,
 } from './statement.ts';
 
-/** What a build leaves beside its packages, as far as it is there. */
+export const CHECKSUMS_FILE = 'SHA256SUMS';
+
 const BYPRODUCTS = [
-  ...(['build.log', 'root.log', 'state.log', 'hw_info.log', 'installed_pkgs.log'] as const),
-  ...(['lock.json', 'buildroot_lock.json', 'result.json'] as const),
+  ...['build.log', 'root.log', 'state.log', 'hw_info.log', 'installed_pkgs.log'],
+  ...['lock.json', 'buildroot_lock.json', 'result.json'],
 ];
 
 /**
- * Puts SBOM, provenance and SHA256SUMS into the result directory of a build that went well: the
- * last thing that is done there.
+ * Puts SBOM, provenance and SHA256SUMS into the result directory of a successful build, as the last files there.
  * @throws KilnError E_PROVENANCE_KEY, E_RESULTDIR
  */
 export async function writeProvenance(engine: Engine, report: BuildReport): Promise<void> {
-  const { image, resultDirectory, request, packages, sourcePackage } = report;
+  const { image, resultDirectory, request } = report;
   if (image === undefined) return;
   const { builder, sourceDateEpoch } = request.provenance ?? {};
   const key = await signingKey(request);
   const { packages: root } = await readContents(engine.paths, image.id);
   const there = BYPRODUCTS.filter((name) => existsSync(join(resultDirectory, name)));
-  const byproducts = await digestFiles(
-    resultDirectory,
-    there.map((path) => ({ path })),
-  );
-  const { path: source, spec } = request.source;
-  const digest = report.sourceDigest ?? (await digestFile(source, 'sha256'));
+  const byproducts = await digestFiles(resultDirectory, there);
+  const { path, spec } = request.source;
+  const sources = [{ path, sha256: report.sourceDigest?.slice(7) ?? (await sha256Of(path)) }];
+  if (spec !== undefined) sources.push({ path: spec, sha256: await sha256Of(spec) });
   const attestations = attestBuild({
     report,
     root,
-    sources: [
-      { name: basename(source), sha256: digest.slice('sha256:'.length) },
-      ...(spec === undefined
-        ? []
-        : [{ name: basename(spec), sha256: (await digestFile(spec, 'sha256')).slice(7) }]),
-    ],
+    sources: sources.map((file) => ({ name: basename(file.path), sha256: file.sha256 })),
     byproducts,
     kiln: KILN_VERSION,
     key,
     ...defined({ builder, sourceDateEpoch }),
   });
-  const built = [...packages, ...(sourcePackage === undefined ? [] : [sourcePackage])];
   const manifest = checksumManifest([
-    ...built.map((entry) => ({ path: entry.file, sha256: entry.sha256 })),
+    ...builtPackages(report).map(({ file, sha256 }) => ({ path: file, sha256 })),
     ...byproducts,
-    ...attestations.map(({ name, content }) => ({ path: name, sha256: digestOf(content) })),
+    ...attestations.map(({ name, content }) => ({
+      path: name,
+      sha256: createHash('sha256').update(content).digest('hex'),
+    })),
   ]);
   const files = [...attestations, { name: CHECKSUMS_FILE, content: manifest }];
   await writeTexts(resultDirectory, files, request.caller);
 }
 
-/** The key that a request names. @throws KilnError E_PROVENANCE_KEY */
 export async function signingKey({ provenance }: BuildRequest): Promise<SigningKey | undefined> {
   return provenance?.key === undefined ? undefined : await readSigningKey(provenance.key);
 }
 
-function digestOf(content: string | Buffer): string {
-  return createHash('sha256').update(content).digest('hex');
+function builtPackages({ packages, sourcePackage }: BuildReport): BuiltPackage[] {
+  return [...packages, ...(sourcePackage === undefined ? [] : [sourcePackage])];
 }
 
-/** A build that went well, and everything that is said about it. */
+async function sha256Of(path: string): Promise<string> {
+  return (await digestFile(path, 'sha256')).slice('sha256:'.length);
+}
+
 export interface AttestInput extends Pick<ProvenanceOptions, 'builder' | 'sourceDateEpoch'> {
   readonly report: BuildReport;
-  /** Everything in the build root: the base image's packages and those on top. */
   readonly root: readonly LockedPackage[];
-  /** What was handed in: the source package, or the spec. */
   readonly sources: readonly { readonly name: string; readonly sha256: string }[];
-  /** Other files of the result directory that came of the build: logs, locks. */
   readonly byproducts: readonly DigestedFile[];
   readonly kiln: string;
   readonly key?: SigningKey | undefined;
 }
 
-/**
- * Says what a build made, from what, and how: an SPDX SBOM, a SLSA provenance, and with a key the
- * same signed. Nothing is written.
- */
 export function attestBuild(input: AttestInput): TextFile[] {
   const { report, root, sourceDateEpoch } = input;
   const { image, base, request } = report;
   const { worker } = request.provenance ?? {};
   if (image === undefined) throw new TypeError('a build that went well has an image');
-  const finished = new Date(report.started.getTime() + duration(report));
+  const finished = new Date(report.started.getTime() + lengthOf(report.phases));
   const time = (date: Date) =>
     sourceDateEpoch === undefined ? date : new Date(sourceDateEpoch * 1000);
-  const built = [
-    ...report.packages,
-    ...(report.sourcePackage === undefined ? [] : [report.sourcePackage]),
-  ];
+  const built = builtPackages(report);
   const sbom = spdxDocument({
     name: (report.sourcePackage?.nevra ?? report.name).replace(/\.(no)?src$/, ''),
     created: time(finished),
     kiln: input.kiln,
-    built: built.map(describe),
+    built: built.map(({ identity, ...entry }) => ({ ...entry, ...identity })),
     root: image,
     rootPackages: root,
   });
@@ -126,35 +114,28 @@ export function attestBuild(input: AttestInput): TextFile[] {
       buildRequires: [...report.buildRequires].sort(),
       worker,
     },
-    materials: [...input.sources.map(sourceResource), ...root.map(rootResource)],
+    materials: [...input.sources.map(fileResource), ...root.map(rootResource)],
     // Logs have times in them.
-    byproducts: sourceDateEpoch === undefined ? input.byproducts.map(fileResource) : [],
+    byproducts:
+      sourceDateEpoch === undefined
+        ? input.byproducts.map(({ path, sha256 }) => fileResource({ name: path, sha256 }))
+        : [],
     builder: input.builder,
     kiln: input.kiln,
     invocation: sourceDateEpoch === undefined ? (report.sandbox ?? '') : image.id,
     started: time(report.started),
     finished: time(finished),
   });
-  return [
+  const files = [
     { name: SBOM_FILE, content: sbom },
     { name: STATEMENT_FILE, content: statement },
-    ...(input.key === undefined
-      ? []
-      : [{ name: ENVELOPE_FILE, content: signedEnvelope(statement, input.key) }]),
   ];
+  if (input.key === undefined) return files;
+  return [...files, { name: ENVELOPE_FILE, content: signedEnvelope(statement, input.key) }];
 }
 
-/** Milliseconds from the start to the end of the last phase. */
-function duration({ phases }: BuildReport): number {
-  return Math.max(0, ...phases.map((phase) => phase.start + phase.duration));
-}
-
-function describe({ file, sha256, isSource, identity }: BuiltPackage): SbomPackage {
-  return { file, sha256, isSource, ...identity };
-}
-
-function sourceResource({ name, sha256 }: { name: string; sha256: string }): Resource {
-  return { name, digest: { sha256 } };
+function fileResource({ name, sha256 }: { name: string; sha256: string }): Resource {
+  return { name: name.toWellFormed(), digest: { sha256 } };
 }
 
 function rootResource(entry: LockedPackage): Resource {
@@ -167,6 +148,47 @@ function rootResource(entry: LockedPackage): Resource {
   };
 }
 
-function fileResource({ path, sha256 }: DigestedFile): Resource {
-  return { name: path.toWellFormed(), digest: { sha256 } };
+interface DigestedFile {
+  readonly path: string;
+  readonly sha256: string;
+}
+
+export async function digestFiles(
+  directory: string,
+  paths: readonly string[],
+): Promise<DigestedFile[]> {
+  const digested: DigestedFile[] = [];
+  for (const path of paths) {
+    try {
+      digested.push({ path, sha256: await sha256Of(join(directory, path)) });
+    } catch (cause) {
+      throw new KilnError('E_RESULTDIR', `${directory}/${path} cannot be read`, {
+        cause,
+        hint: 'nothing else may write to the result directory of a build that runs',
+      });
+    }
+  }
+  return digested;
+}
+
+/**
+ * The manifest that `sha256sum -c SHA256SUMS` accepts in the result directory: one line a file,
+ * sorted by the bytes of the names. Source of the format: coreutils' manual, "md5sum invocation".
+ */
+export function checksumManifest(files: readonly DigestedFile[]): Buffer {
+  const lines = files
+    .map(({ path, sha256 }) => ({ name: Buffer.from(path), sha256 }))
+    .sort((a, b) => Buffer.compare(a.name, b.name))
+    .map(({ name, sha256 }) => line(name, sha256));
+  return Buffer.concat(lines);
+}
+
+const ESCAPES: Readonly<Record<string, string>> = { '\\': '\\\\', '\n': '\\n', '\r': '\\r' };
+
+/** A name that would break the line is escaped, and a backslash at the line's start says so. */
+function line(name: Buffer, sha256: string): Buffer {
+  const raw = name.toString('latin1');
+  const escaped = raw.replace(/[\\\n\r]/g, (character) => ESCAPES[character] ?? character);
+  const mark = escaped === raw ? '' : '\\';
+  return Buffer.from(`${mark}${sha256}  ${escaped}\n`, 'latin1');
 }

@@ -1,9 +1,10 @@
-/** `$host`: commands of a recipe that the caller lets run on the host. */
 import { once } from 'node:events';
+import { constants } from 'node:os';
 import type { Writable } from 'node:stream';
-import type { UserIds } from '../../host/process/acting-as.ts';
+import { checked, tryCall } from '../../host/calls/system-call.ts';
 import { startProgram } from '../../host/process/child-process.ts';
 import { withCallersUmask } from '../../host/process/own-umask.ts';
+import type { UserIds } from '../../host/process/user-namespace.ts';
 import { shellWord } from '../../shell-words.ts';
 import { boundsOfClient } from '../../users/client-process.ts';
 import type { CommandProcess } from './relayed-command.ts';
@@ -12,13 +13,11 @@ import type { HostShell } from './request.ts';
 type Started = ReturnType<typeof startProgram>;
 
 interface ShellOptions {
-  /** Absolute. */
   readonly cwd: string;
-  /** The caller's variables. */
   readonly environment: Readonly<Record<string, string>>;
 }
 
-/** Of a caller who is root: commands are the caller's, with sudo those of the one who called it. */
+/** For a caller who is root: commands run as the caller, with sudo as the user who called it. */
 export function callerShell(
   { uid, gid }: { readonly uid: number; readonly gid: number },
   { cwd: start, environment }: ShellOptions,
@@ -42,21 +41,21 @@ export function callerShell(
   };
 }
 
-/** As root, in words that only kiln wrote: takes the bounds of another process, and then what is behind them. */
+/** Runs as root, on words that only kiln wrote: takes the bounds of another process, then runs the rest. */
 const TAKE_BOUNDS =
   'echo "$1" >/proc/self/oom_score_adj && shift && while [ "$1" != -- ]; do echo $$ >"$1" || exit 126; shift; done && shift && exec "$@"';
 
-/** As the user: the variables come by descriptor 3, so that no program of root's has them, and `ps` shows none. */
+/** Runs as the user: variables come by descriptor 3, so that no program of root's has them, and `ps` shows none. */
 const AS_USER = 'eval "$(cat <&3)"; exec 3<&-; cd -- "$0" && exec "$@"';
 
 const NAME = /^[A-Za-z_][A-Za-z0-9_]*$/;
 
 /**
- * Of a user who is not root: commands have the user's ids and groups, no way to other rights, the bounds of the
- * process that called kiln, and the variables given here. Where they start is for the user's rights to say.
+ * For a user who is not root: commands have the user's ids and groups, no way to other rights, the bounds of the
+ * process that called kiln, and only the variables given here.
  */
 export function userShell(
-  user: UserIds & { readonly pid: number },
+  user: UserIds & { readonly process: number | undefined },
   { cwd: start, environment }: ShellOptions,
 ): HostShell {
   return {
@@ -72,6 +71,7 @@ export function userShell(
       const own = ['/bin/sh', '-c', AS_USER, cwd, ...withCallersUmask(argv)];
       const bounded = ['prlimit', ...limits, '--', ...rights, '--', ...own];
       const words = ['-c', TAKE_BOUNDS, 'kiln', oomScore, ...cgroups, '--', ...bounded];
+      joinNewSessionKeyring();
       const command = startProgram('/bin/sh', words, {
         cwd: '/',
         env: { PATH: '/usr/sbin:/usr/bin:/sbin:/bin' },
@@ -86,7 +86,16 @@ export function userShell(
   };
 }
 
-/** Words for a shell that set these variables. Others than a shell can have are left out. */
+/** keyctl(2): KEYCTL_JOIN_SESSION_KEYRING. */
+const JOIN_SESSION_KEYRING = 1;
+
+/** What is started next inherits it, instead of the keys of those who started kilnd or of the user's other commands. */
+function joinNewSessionKeyring(): void {
+  const result = tryCall('keyctl', JOIN_SESSION_KEYRING, null);
+  // A kernel without keys has nothing to keep apart.
+  if (result < 0 && result !== -constants.errno.ENOSYS) checked('keyctl', result);
+}
+
 function exports(variables: Readonly<Record<string, string>>): string {
   return Object.entries(variables)
     .filter(([name]) => NAME.test(name))

@@ -4,15 +4,14 @@ import { registerHooks, stripTypeScriptTypes } from 'node:module';
 /** The scheme of a recipe's own modules; the path is below the recipe's folder. */
 export const RECIPE_SCHEME = 'kiln-recipe:';
 
-/** Modules that are there already, by the name a recipe imports them with. */
-export type ProvidedModules = Readonly<Record<string, Readonly<Record<string, unknown>>>>;
+type ProvidedModules = Readonly<Record<string, Readonly<Record<string, unknown>>>>;
 
 const PROVIDED = Symbol.for('kiln.recipe.modules');
 const PROVIDED_SCHEME = 'kiln-provided:';
 
 /**
- * From now on `import` finds the recipe's own modules through `read`, `provided` ones, and Node's;
- * nothing else. Imports by kiln's own modules are left alone.
+ * Makes `import` in a recipe find its own modules through `read`, `provided` ones and Node's, nothing else.
+ * Imports by kiln's own modules are left alone.
  */
 export function serveModules(read: (path: string) => string, provided: ProvidedModules): void {
   Object.defineProperty(globalThis, PROVIDED, { value: provided });
@@ -45,11 +44,10 @@ export function serveModules(read: (path: string) => string, provided: ProvidedM
       return { format: 'module', source, shortCircuit: true };
     },
   });
-  // Compiles what strips types while memory may still be mapped freely.
+  // Compiles the stripper of types while memory may still be mapped freely.
   stripTypeScriptTypes('0');
 }
 
-/** Throws a SyntaxError that says in which file and line it is. */
 function withoutTypes(path: string, text: string): string {
   try {
     return stripTypeScriptTypes(text);

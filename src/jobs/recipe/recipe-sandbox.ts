@@ -1,21 +1,17 @@
-/** The sandbox of a recipe: its commands, who runs them, and what they wrote last. */
 import { posix } from 'node:path';
-import type { ArtifactWarning } from '../../artifacts/warning.ts';
+import type { Warning } from '../../artifacts/warning.ts';
 import { KilnError } from '../../errors.ts';
 import type { ImageManifest } from '../../image/store/manifest.ts';
 import type { SandboxProcess } from '../../sandbox/command/process.ts';
-import type { Executed, Measured } from '../../sandbox/door/io.ts';
-import { Output } from '../../sandbox/door/output.ts';
-import type { CommandPlan, Plan } from '../../sandbox/door/plan.ts';
+import { type Executed, type Measured, Output } from '../../sandbox/door/io.ts';
+import { type CommandPlan, commandUser, type Plan } from '../../sandbox/door/plan.ts';
 import type { PlannedSandbox } from '../../sandbox/door/planned-sandbox.ts';
 import type { TimeLimits } from '../../sandbox/door/supervise.ts';
-import { commandUser } from '../../sandbox/door/user.ts';
 import { type PolicyRequest, userCapabilities } from '../../sandbox/policy/policy.ts';
-import { surroundingsOf } from '../../sandbox/policy/surroundings.ts';
+import { surroundingsOf } from '../../sandbox/policy/specification.ts';
 import type { SandboxShell } from './script-protocol.ts';
 import type { ReadySource } from './sources.ts';
 
-/** Where sources lie in the sandbox. */
 const SOURCES = '/sources';
 
 /** Prints the path of the shell that steps are for: `command -v` of some shells has no path. */
@@ -23,28 +19,22 @@ const FIND_SHELL = `IFS=:; for name in bash sh; do for directory in $PATH; do
   test -x "$directory/$name" && echo "$directory/$name" && exit
 done; done`;
 
-/** Bytes that are kept of what one of a step's commands wrote. */
 const KEPT = 1 << 20;
 
-export interface RecipeCommand {
+interface RecipeCommand {
   readonly process: SandboxProcess;
-  /** The end of what it wrote, both streams together, oldest first. */
   readonly output: Output;
 }
 
-export interface RecipeCommandOptions {
+interface RecipeCommandOptions {
   readonly argv: readonly string[];
   readonly env: Readonly<Record<string, string>>;
-  /** Absolute, or relative to the recipe's working directory. */
   readonly workdir: string | undefined;
-  /** Instead of the recipe's. */
   readonly user: string | undefined;
-  /** Whether it may use the network of the sandbox, if that has one. */
   readonly network: boolean;
 }
 
 export class RecipeSandbox {
-  /** Measured when its first command was started. */
   measured: Measured | undefined;
   readonly #plan: Plan;
   readonly #manifest: ImageManifest;
@@ -57,27 +47,23 @@ export class RecipeSandbox {
     this.sandbox = sandbox;
   }
 
-  /** The recipe's working directory. */
   get workdir(): string {
     return this.#plan.command.workdir;
   }
 
-  /** Of a command for which nothing else is said. */
   get environment(): Readonly<Record<string, string>> {
     return { ...this.#plan.environment, ...this.#plan.command.env };
   }
 
-  /** Puts the sources into the sandbox; they are the recipe's user's. */
   async fill(
     sources: readonly ReadySource[],
-    warn: (warning: ArtifactWarning) => void,
+    warn: (warning: Warning) => void,
     signal: AbortSignal,
   ): Promise<void> {
     const items = sources.map(({ path, name }) => ({ source: path, target: `${SOURCES}/${name}` }));
     await this.sandbox.copyIn(items, warn, signal);
   }
 
-  /** The image's bash, or its sh. Throws E_RECIPE_SHELL. */
   async findShell(): Promise<SandboxShell> {
     const options = { env: {}, workdir: '/', user: undefined, network: false };
     const { output } = await this.execute({ ...options, argv: ['sh', '-c', FIND_SHELL] }, {});
@@ -90,7 +76,6 @@ export class RecipeSandbox {
     return { path, prefix: path.endsWith('bash') ? 'set -euo pipefail;' : 'set -eu;' };
   }
 
-  /** Runs a command to its end. Throws what {@link PlannedSandbox.execute} throws. */
   async execute(
     command: RecipeCommandOptions,
     time: TimeLimits,
@@ -104,19 +89,17 @@ export class RecipeSandbox {
     return end;
   }
 
-  /** Starts a command. Nobody reads its output yet. Throws what {@link PlannedSandbox.start} throws. */
   async start(command: RecipeCommandOptions): Promise<RecipeCommand> {
     const { process, measured } = await this.sandbox.start(this.#command(command));
     this.measured ??= measured;
     const output = new Output(KEPT);
     const take = (chunk: Buffer) => output.push(chunk);
-    // Listening starts the flow; whoever relays the output listens in this turn as well.
+    // Listening starts the flow; a relay of the output listens in this turn as well.
     process.stdout.on('data', take);
     process.stderr.on('data', take);
     return { process, output };
   }
 
-  /** Lets go of the sandbox; `kiln shell` comes back to it, as the recipe's user. */
   async keep(seconds: number): Promise<void> {
     const { command } = this.#plan;
     await this.sandbox.keep(seconds, { ...command, policy: this.#policy(undefined, false) });
@@ -133,7 +116,6 @@ export class RecipeSandbox {
     };
   }
 
-  /** In a sandbox without a network there is nothing to keep a command from. */
   #policy(wanted: string | undefined, online: boolean): PolicyRequest {
     const { command, egress, sandbox } = this.#plan;
     const { policy } = command;

@@ -1,10 +1,8 @@
-/** One command of a TypeScript recipe, on kiln's side: what it writes goes to the recipe. */
 import type { Readable, Writable } from 'node:stream';
 import { KilnError } from '../../errors.ts';
 import { awaitedLater } from '../../promise.ts';
 import { CHUNK_BYTES, type ParentMessage } from './script-protocol.ts';
 
-/** What is used of a command, wherever it runs. */
 export interface CommandProcess {
   readonly stdin: Writable;
   readonly stdout: Readable;
@@ -19,14 +17,12 @@ export interface CommandProcess {
 }
 
 interface RecipePipe {
-  /** False when there is much under way: stop sending until it has drained. */
+  /** False when much is under way: stop sending until it has drained. */
   send(message: ParentMessage): boolean;
   whenWritable(then: () => void): void;
 }
 
-/** Relays between a command and the recipe that asked for it. */
 export class RelayedCommand {
-  /** Resolves when the command has ended and all its output is sent; never rejects. */
   readonly over: Promise<void>;
   readonly #id: number;
   readonly #pipe: RecipePipe;
@@ -41,7 +37,6 @@ export class RelayedCommand {
     this.over = awaitedLater(this.#relay());
   }
 
-  /** Gives the command input; one piece at a time, the next when the recipe has heard `drained`. */
   feed(data: Buffer): void {
     if (this.#feeding) {
       throw new KilnError('E_CONFINE_PROTOCOL', 'the recipe sends input before the last is taken');
@@ -51,28 +46,22 @@ export class RelayedCommand {
       this.#feeding = false;
       this.#pipe.send({ type: 'drained', id: this.#id });
     };
-    // Whether it took it or is gone: there is nothing to wait for any more.
-    this.#started.then(
-      ({ stdin }) => (stdin.destroyed ? done() : void stdin.write(data, done)),
-      () => undefined,
-    );
+    // A command that is gone drains its input as well.
+    this.#withProcess(({ stdin }) => (stdin.destroyed ? done() : void stdin.write(data, done)));
   }
 
   endInput(): void {
-    this.#started.then(
-      ({ stdin }) => stdin.end(),
-      () => undefined,
-    );
+    this.#withProcess(({ stdin }) => void stdin.end());
   }
 
   kill(signal: number): void {
-    this.#started.then(
-      (command) => command.kill(signal),
-      () => undefined,
-    );
+    this.#withProcess((command) => void command.kill(signal));
   }
 
-  /** Lets go of the streams; whoever owns the command ends it. */
+  #withProcess(act: (command: CommandProcess) => void): void {
+    this.#started.then(act, () => undefined);
+  }
+
   abandon(): void {
     this.#process?.stdin.destroy();
     this.#process?.stdout.destroy();

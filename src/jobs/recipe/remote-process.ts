@@ -1,4 +1,3 @@
-/** The confined child's side of a command that runs elsewhere: in the sandbox, or on the host. */
 import { EventEmitter } from 'node:events';
 import { constants } from 'node:os';
 import { Readable, Writable } from 'node:stream';
@@ -6,10 +5,7 @@ import { CHUNK_BYTES, type ChildMessage, type ParentMessage } from './script-pro
 
 const signalNumbers: Readonly<Record<string, number>> = constants.signals;
 
-/**
- * Numbers of commands start here. zx signals process groups by `pid` when a command is aborted;
- * no process of the child can have such a number (PID_MAX_LIMIT is 2^22).
- */
+/** Above any pid of Linux (PID_MAX_LIMIT is 2^22): zx signals process groups by `pid` to abort a command. */
 const FIRST_ID = 10_000_000;
 
 interface RemoteEvents {
@@ -19,8 +15,8 @@ interface RemoteEvents {
   error: [error: Error];
 }
 
-/** A command shaped as node:child_process has it; `pid` is a number of kiln's own. */
-export class RemoteProcess extends EventEmitter<RemoteEvents> {
+/** A command in the shape of node:child_process; `pid` is a number of kiln's own. */
+class RemoteProcess extends EventEmitter<RemoteEvents> {
   readonly pid: number;
   readonly stdin: Writable;
   readonly stdout: Readable;
@@ -58,7 +54,6 @@ export class RemoteProcess extends EventEmitter<RemoteEvents> {
     return true;
   }
 
-  /** As child_process does it for the `signal` it was given. */
   abort(reason: unknown): void {
     if (this.kill()) this.emit('error', new Error('The operation was aborted', { cause: reason }));
   }
@@ -66,7 +61,6 @@ export class RemoteProcess extends EventEmitter<RemoteEvents> {
   ref(): void {}
   unref(): void {}
 
-  /** What kiln tells of this command. */
   receive(message: Exclude<ParentMessage, { type: 'step' | 'quit' }>): void {
     switch (message.type) {
       case 'started':
@@ -95,7 +89,7 @@ export class RemoteProcess extends EventEmitter<RemoteEvents> {
   }
 
   #write(chunk: Buffer, callback: () => void): void {
-    // Who has ended reads no more; as with a pipe whose reader does not care.
+    // A command that has ended reads no more: its input is dropped.
     if (this.#ended || chunk.length === 0) {
       callback();
       return;
@@ -119,7 +113,7 @@ export class RemoteProcess extends EventEmitter<RemoteEvents> {
   }
 
   #output(): Readable {
-    // kiln sends no faster than we read its pipe; what a recipe does not read waits here.
+    // kiln sends no faster than this process reads; output that a recipe does not read waits here.
     const stream = new Readable({ read: () => undefined });
     stream.once('close', () => {
       this.#open--;
@@ -136,7 +130,6 @@ export class RemoteProcess extends EventEmitter<RemoteEvents> {
   }
 }
 
-/** What zx sets of child_process's SpawnOptions. */
 interface RemoteSpawnOptions {
   readonly cwd?: string | URL;
   readonly env?: NodeJS.ProcessEnv;
@@ -144,7 +137,6 @@ interface RemoteSpawnOptions {
   readonly signal?: AbortSignal;
 }
 
-/** The commands of a recipe that have not ended. */
 export class RemoteProcesses {
   readonly #running = new Map<number, RemoteProcess>();
   readonly #send: (message: ChildMessage) => void;
@@ -154,7 +146,6 @@ export class RemoteProcesses {
     this.#send = send;
   }
 
-  /** As child_process.spawn(): `shell` is a shell's path, `args` are words of its command line. */
   spawn(
     where: 'sandbox' | 'host',
     file: string,
@@ -166,9 +157,9 @@ export class RemoteProcesses {
     const words = [file, ...args];
     const shell = options.shell === true ? 'sh' : options.shell || undefined;
     const argv = shell === undefined ? words : [shell, '-c', words.join(' ')];
-    const env = Object.entries(options.env ?? {}).flatMap(([name, value]) =>
-      value === undefined ? [] : [[name, String(value)] as const],
-    );
+    const env = Object.entries(options.env ?? {})
+      .filter(([, value]) => value !== undefined)
+      .map(([name, value]) => [name, String(value)]);
     const { signal } = options;
     const abort = () => remote.abort(signal?.reason);
     signal?.addEventListener('abort', abort, { once: true });

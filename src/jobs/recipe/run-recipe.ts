@@ -1,45 +1,43 @@
+import { isIP } from 'node:net';
 import { dirname, join } from 'node:path';
 import { checkPatterns } from '../../artifacts/collect.ts';
-import type { ArtifactWarning } from '../../artifacts/warning.ts';
+import type { Warning } from '../../artifacts/warning.ts';
 import { defined } from '../../defined.ts';
+import { parseEgressRules } from '../../egress/rule.ts';
 import { KilnError } from '../../errors.ts';
+import { isPublicAddress } from '../../host/sockets/unix-socket.ts';
 import { pathsOfUser } from '../../host/state/paths.ts';
 import { isOwnRecipe, resolveImage } from '../../image/find.ts';
 import { openImage } from '../../image/open.ts';
-import {
-  type BuildRecipe,
-  checkScriptRecipe,
-  loadBuildRecipe,
-  stepsOf,
-} from '../../recipe/build-recipe.ts';
-import { hostFolder, type RecipeFolder } from '../../recipe/folder.ts';
+import { storageLeft } from '../../image/store/user-storage.ts';
+import { type BuildRecipe, checkScriptRecipe, loadBuildRecipe } from '../../recipe/build-recipe.ts';
+import { hostFolder } from '../../recipe/folder.ts';
+import { limitsOfKeys } from '../../recipe/limit-keys.ts';
 import { PlannedSandbox } from '../../sandbox/door/planned-sandbox.ts';
-import type { CommandEnd, TimeLimits } from '../../sandbox/door/supervise.ts';
 import type { Engine } from '../../sandbox/open.ts';
+import { limitsOf } from '../../sandbox/policy/limits.ts';
+import type { Bind, SandboxSpecification } from '../../sandbox/policy/specification.ts';
 import { ResultFiles } from '../rpmbuild/outcome/result-files.ts';
 import { collectorFor } from '../run/collect.ts';
 import { planRun } from '../run/plan.ts';
 import { Timeline } from '../run/timeline.ts';
-import { sandboxRequest } from './plan.ts';
 import { RecipeSandbox } from './recipe-sandbox.ts';
 import {
-  type FailedStep,
+  askedFor,
   isScript,
   type RecipeHooks,
   type RecipeReport,
   type RecipeRequest,
 } from './request.ts';
 import { ScriptSession } from './script-session.ts';
-import { readySources } from './sources.ts';
-import { runStep, type StepContext } from './steps.ts';
+import { type ReadySource, readySources } from './sources.ts';
+import { runSteps } from './steps.ts';
 
 /**
- * Builds what a recipe describes, in one sandbox, and leaves nothing behind: gets and checks the
- * sources, takes the image, runs the steps, collects the artifacts. A step that fails is no
- * exception: the report's `failedStep` and `end` say so. `timeline` tells what was done when.
- *
- * Throws RecipeError (E_RECIPE), E_RECIPE_READ, E_RECIPE_SCRIPT, E_HOST_NOT_ALLOWED, what
- * {@link readySources} and openImage throw, what opening a sandbox throws; the signal's reason.
+ * Builds what a recipe describes, in one sandbox, and leaves nothing behind. A step that fails is in the report:
+ * `failedStep` and `end`.
+ * @throws RecipeError (E_RECIPE), E_RECIPE_READ, E_RECIPE_SCRIPT, E_HOST_NOT_ALLOWED, what {@link readySources}
+ * and openImage throw, what opening a sandbox throws; the signal's reason
  */
 export async function runRecipe(
   engine: Engine,
@@ -63,15 +61,24 @@ export async function runRecipe(
       unwritable.abort(error);
     }
   };
-  await using loaded = await timeline.measure('recipe', () => load(request, onOutput, signal));
-  const { recipe, session } = loaded;
+  const { path, folder = hostFolder(dirname(path)), parameters = {}, host } = request;
+  const hostCwd = host?.cwd;
+  await using session = isScript(path)
+    ? new ScriptSession({ path, folder, parameters, hostCwd, signal, onLog: onOutput })
+    : undefined;
+  const recipe = await timeline.measure('recipe', async () =>
+    session === undefined
+      ? await loadBuildRecipe(path)
+      : checkScriptRecipe(path, await session.recipe),
+  );
   const binds = (await request.admit?.(recipe)) ?? recipe.sandbox.bind;
   if (resultDirectory !== undefined) checkPatterns(recipe.artifacts);
-  const sources = await timeline.measure('sources', () =>
+  const sources = await timeline.measure('sources', async () =>
     readySources(recipe.sources, {
       paths: engine.owner === undefined ? engine.paths : pathsOfUser(engine.paths, engine.owner),
       largest: engine.owner?.share.disk ?? Number.POSITIVE_INFINITY,
-      folder: folderOf(request),
+      room: recipe.sources.length === 0 ? 0 : await storageLeft(engine.paths, engine.owner),
+      folder,
       offered: request.sources,
       offline: request.offline ?? false,
       // kilnd itself would ask a server that only this host reaches.
@@ -84,7 +91,7 @@ export async function runRecipe(
   await using image = await timeline.measure('image', () =>
     openImage(engine, name, { signal, onProgress: hooks.onImageProgress }),
   );
-  const run = sandboxRequest(request, recipe, { sources, binds, image: image.manifest.id });
+  const run = sandboxRequest(request, recipe, sources, binds, image.manifest.id);
   const plan = planRun(engine, run, image);
   const collect = await collectorFor(run);
   const sandbox = await timeline.measure('sandbox', () =>
@@ -93,8 +100,8 @@ export async function runRecipe(
   let kept = false;
   try {
     signal.throwIfAborted();
-    const warnings: ArtifactWarning[] = [];
-    const warn = (warning: ArtifactWarning) => {
+    const warnings: Warning[] = [];
+    const warn = (warning: Warning) => {
       warnings.push(warning);
       hooks.onWarning(warning);
     };
@@ -102,16 +109,14 @@ export async function runRecipe(
     if (sources.length > 0) {
       await timeline.measure('copy-in', () => recipeSandbox.fill(sources, warn, signal));
     }
-    const work = new Work(
-      run.time,
-      recipe,
-      recipeSandbox,
+    const { end, failedStep } = await runSteps(recipe, run.time, timeline, {
+      sandbox: recipeSandbox,
       session,
-      { ...hooks, onOutput },
+      onOutput,
+      onStep: hooks.onStep,
       signal,
-      request.host,
-    );
-    const { end, failedStep } = await work.run(timeline);
+      host,
+    });
     const egress = await sandbox.closeEgress();
     const usage = sandbox.usage();
     const limitHit = sandbox.limitHit(end, usage);
@@ -133,7 +138,7 @@ export async function runRecipe(
       usage,
       measured: { ...recipeSandbox.measured, limits: sandbox.limits() },
       collection,
-      // After a failed step, none of the artifacts is missed.
+      // After a failed step, missing artifacts are no failure of their own.
       failure: failedStep?.error ?? failure,
       warnings,
       recipe,
@@ -148,47 +153,10 @@ export async function runRecipe(
   }
 }
 
-interface LoadedRecipe extends AsyncDisposable {
-  readonly recipe: BuildRecipe;
-  /** Of a recipe that is a program. */
-  readonly session: ScriptSession | undefined;
-}
-
-async function load(
-  request: RecipeRequest,
-  onLog: (chunk: Buffer) => void,
-  signal: AbortSignal,
-): Promise<LoadedRecipe> {
-  const { path, parameters = {}, host } = request;
-  if (!isScript(path)) {
-    const recipe = await loadBuildRecipe(path);
-    return { recipe, session: undefined, [Symbol.asyncDispose]: async () => undefined };
-  }
-  const session = new ScriptSession({
-    path,
-    folder: folderOf(request),
-    parameters,
-    hostCwd: host?.cwd,
-    signal,
-    onLog,
-  });
-  try {
-    const recipe = checkScriptRecipe(path, await session.recipe);
-    return { recipe, session, [Symbol.asyncDispose]: () => session[Symbol.asyncDispose]() };
-  } catch (error) {
-    await session[Symbol.asyncDispose]();
-    throw error;
-  }
-}
-
-function folderOf({ path, folder = hostFolder(dirname(path)) }: RecipeRequest): RecipeFolder {
-  return folder;
-}
-
-/** The image as the command line would name it; a path is relative to the recipe. */
 /**
- * An image recipe may put any file of the host into the image: whoever runs kiln has to name it, unless
- * it is one of kiln's own. @throws KilnError E_HOST_NOT_ALLOWED
+ * The image as the command line would name it; a path is relative to the recipe. An image recipe may put any
+ * file of the host into the image, so the caller has to name it, unless it is one of kiln's own.
+ * @throws KilnError E_HOST_NOT_ALLOWED
  */
 async function imageName(
   { paths, owner, cwd }: Engine,
@@ -207,75 +175,71 @@ async function imageName(
   );
 }
 
-/** The steps of one recipe. */
-class Work {
-  readonly #time: TimeLimits;
-  readonly #recipe: BuildRecipe;
-  readonly #sandbox: RecipeSandbox;
-  readonly #session: ScriptSession | undefined;
-  readonly #hooks: RecipeHooks;
-  readonly #signal: AbortSignal;
-  readonly #host: StepContext['host'];
+/**
+ * The request of a recipe and its caller. `image` is an image's id, `binds` are the recipe's own.
+ * @throws KilnError E_HOST_NOT_ALLOWED when the recipe wants of the host what the caller does not
+ * allow.
+ */
+function sandboxRequest(
+  request: RecipeRequest,
+  recipe: BuildRecipe,
+  sources: readonly ReadySource[],
+  binds: readonly Bind[],
+  image: string,
+): RecipeReport['request'] {
+  const { sandbox } = recipe;
+  const { usual = {} } = request;
+  if (request.allowHost !== true) refuseHost(request.path, recipe);
+  const timeout = request.time?.timeout ?? sandbox.timeout ?? usual.timeout;
+  const stallTimeout = request.time?.stallTimeout ?? sandbox['stall-timeout'] ?? usual.stallTimeout;
+  const disk = request.disk ?? sandbox.disk ?? usual.disk;
+  return {
+    image,
+    argv: ['kiln build', request.path],
+    env: sandbox.env,
+    ...defined({ workdir: sandbox.workdir, user: sandbox.user, hostname: sandbox.hostname }),
+    capAdd: [],
+    seccomp: sandbox.profile,
+    ...(sandbox.profile === 'nested' ? { nested: true } : {}),
+    network: networkOf(sandbox.network),
+    ...defined({ egress: sandbox.egress }),
+    binds: [...binds, ...(request.binds ?? [])],
+    ...defined({ allowHostWrite: request.allowHostWrite }),
+    tmpfs: sandbox.tmpfs.map(({ target, size = 0 }) => ({ target, bytes: size })),
+    limits: { ...limitsOf(usual), ...limitsOfKeys(sandbox), ...request.limits },
+    ...defined({ disk }),
+    time: defined({ timeout, stallTimeout }),
+    copyIn: [],
+    artifacts: recipe.artifacts,
+    ...defined({ resultDirectory: request.resultDirectory, keepSeconds: request.keepSeconds }),
+    caller: request.caller,
+    recipe: {
+      ...askedFor(request),
+      sources: sources.map(({ name, sha256, bytes, from }) => ({ name, sha256, bytes, from })),
+      steps: recipe.steps.map(withoutValues),
+    },
+  };
+}
 
-  constructor(
-    time: TimeLimits,
-    recipe: BuildRecipe,
-    sandbox: RecipeSandbox,
-    session: ScriptSession | undefined,
-    hooks: RecipeHooks,
-    signal: AbortSignal,
-    host: StepContext['host'],
-  ) {
-    this.#time = time;
-    this.#recipe = recipe;
-    this.#sandbox = sandbox;
-    this.#session = session;
-    this.#hooks = hooks;
-    this.#signal = signal;
-    this.#host = host;
-  }
+function refuseHost(path: string, { sandbox }: BuildRecipe): void {
+  const wanted = [
+    ...(sandbox.network === 'host' ? ["the host's network"] : []),
+    ...parseEgressRules(sandbox.egress ?? [])
+      .filter(({ host }) => isIP(host) !== 0 && !isPublicAddress(host))
+      .map(({ host, ports }) => `${host} port ${ports.join(' and ')}`),
+    ...sandbox.bind.map(({ source }) => source),
+  ];
+  if (wanted.length === 0) return;
+  throw new KilnError('E_HOST_NOT_ALLOWED', `${path} asks for ${wanted.join(', ')} of the host`, {
+    hint: 'read the recipe; if you trust it, confirm with --allow-host',
+  });
+}
 
-  /** Runs the steps up to the first that fails. */
-  async run(
-    timeline: Timeline,
-  ): Promise<{ readonly end: CommandEnd; readonly failedStep: FailedStep | undefined }> {
-    const { onOutput, onStep } = this.#hooks;
-    const shell = await this.#sandbox.findShell();
-    const context = {
-      sandbox: this.#sandbox,
-      shell,
-      session: this.#session,
-      onOutput,
-      signal: this.#signal,
-      host: this.#host,
-    };
-    const steps = stepsOf(this.#recipe);
-    const begun = performance.now();
-    for (const [index, step] of steps.entries()) {
-      const { name } = step;
-      const event = { name, number: index + 1, count: steps.length };
-      onStep?.({ ...event, event: 'start' });
-      const start = performance.now();
-      const limits = this.#limits(step.timeout, performance.now() - begun);
-      const { failure, ...end } = await timeline.measure(`step ${name}`, () =>
-        runStep(step, index, limits, context),
-      );
-      const milliseconds = performance.now() - start;
-      onStep?.({ ...event, event: failure === undefined ? 'finish' : 'fail', milliseconds });
-      if (failure !== undefined) return { end, failedStep: failure };
-    }
-    const end = { exitCode: 0, signal: null, timeLimit: null };
-    return { end, failedStep: undefined };
-  }
+function networkOf(name: string): SandboxSpecification['network'] {
+  return name === 'private' || name === 'host' ? name : { name };
+}
 
-  /** What a step may take: its own time-out, and what is left of that for all. */
-  #limits(own: number | undefined, spent: number): TimeLimits {
-    const { timeout, stallTimeout } = this.#time;
-    const left = timeout === undefined ? undefined : Math.max(1, timeout - spent);
-    const shortest = Math.min(own ?? Number.POSITIVE_INFINITY, left ?? Number.POSITIVE_INFINITY);
-    return {
-      ...(Number.isFinite(shortest) ? { timeout: shortest } : {}),
-      stallTimeout,
-    };
-  }
+/** Values of the environment may be secrets; result.json is often shown around. */
+function withoutValues(step: BuildRecipe['steps'][number]): unknown {
+  return typeof step === 'object' && 'env' in step ? { ...step, env: Object.keys(step.env) } : step;
 }

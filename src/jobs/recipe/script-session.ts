@@ -1,4 +1,3 @@
-/** kiln's side of a TypeScript recipe: starts the child that runs it and does what it asks for. */
 import { closeSync } from 'node:fs';
 import { Socket } from 'node:net';
 import { basename } from 'node:path';
@@ -26,39 +25,31 @@ const MAX_COMMANDS = 200;
 /** Bytes of one message of a recipe's: a command's arguments and environment (Linux: 2 MiB), quoted. */
 const LONGEST_MESSAGE = 16 * 2 ** 20;
 
-/**
- * Bytes that may wait for a recipe to read them. Output of its commands waits in their pipes; what
- * still adds up is an answer to each thing it asks for. A recipe that works reads it.
- */
+/** Bytes of answers that may wait for a recipe to read them. Output of its commands waits in their pipes. */
 const MAX_UNREAD = 32 * 2 ** 20;
-/** Of files it asked for: it waits for one before it asks for the next, and none has more than 1 MiB. */
+/** Bytes of files: a recipe waits for one before it asks for the next, and none has more than 1 MiB. */
 const MAX_UNREAD_FILES = 4 * 2 ** 20;
 
-/** A recipe waits for its commands; what it computes itself is little. Seconds. */
+/** A recipe waits for its commands, and computes little itself. */
 const CPU_SECONDS = 3600;
 
-/** Time-outs of the build end a recipe earlier; this one is for what they overlook. */
+/** Time-outs of the build end a recipe earlier; this is the last resort. */
 const WALL_MS = 7 * 24 * 3600 * 1000;
 
-export interface ScriptOptions {
-  /** The recipe, absolute. */
+interface ScriptOptions {
   readonly path: string;
   readonly folder: RecipeFolder;
   readonly parameters: Readonly<Record<string, string>>;
-  /** Where `$host` runs commands; undefined: it may not. */
   readonly hostCwd: string | undefined;
   readonly signal: AbortSignal;
-  /** What the recipe prints, and what zx says of its commands. */
   readonly onLog: (chunk: Buffer) => void;
 }
 
-export type StartCommand = (message: SpawnMessage) => Promise<CommandProcess>;
+type StartCommand = (message: SpawnMessage) => Promise<CommandProcess>;
 
 type StepMessage = Omit<Extract<ParentMessage, { type: 'step' }>, 'type'>;
 
-/** A recipe that has been loaded, or is about to be. Dispose of it: its process ends then. */
 export class ScriptSession implements AsyncDisposable {
-  /** What the recipe exports, its functions replaced by marks. Rejects with E_RECIPE_SCRIPT. */
   readonly recipe: Promise<unknown>;
   readonly #options: ScriptOptions;
   readonly #stop = new AbortController();
@@ -100,8 +91,8 @@ export class ScriptSession implements AsyncDisposable {
   }
 
   /**
-   * Runs the function of one step; commands it wants go to `start`. Resolves with how it failed, if
-   * it did. Throws E_RECIPE_SCRIPT when the recipe's process is gone; the signal's reason.
+   * Runs the function of one step, whose commands `start` starts. Resolves with its failure, if there is one.
+   * @throws KilnError E_RECIPE_SCRIPT when the recipe's process is gone; the signal's reason
    */
   async runStep(step: StepMessage, start: StartCommand): Promise<StepFailure | undefined> {
     if (this.#failure !== undefined) throw this.#failure;
@@ -181,7 +172,7 @@ export class ScriptSession implements AsyncDisposable {
     if (this.#commands.has(id)) {
       throw new KilnError('E_CONFINE_PROTOCOL', `the recipe starts command ${id} twice`);
     }
-    // The recipe's process may send what it likes: what it may do is decided here.
+    // The recipe's process is hostile: its rights are checked here.
     const problem =
       message.where === 'host' && this.#options.hostCwd === undefined
         ? '$host is not allowed: kiln build --allow-host allows it'
@@ -207,7 +198,6 @@ export class ScriptSession implements AsyncDisposable {
     if (this.#messages.destroyed) return true;
     const writable = this.#messages.write(encodeFrame(message));
     if (this.#messages.writableLength > MAX_UNREAD) {
-      // Whatever comes of what waits: nobody is there to hear it.
       this.#messages.destroy();
       this.#stop.abort(this.#unread());
     }
@@ -241,7 +231,7 @@ export class ScriptSession implements AsyncDisposable {
 function writer(fd: number): Socket {
   const socket = new Socket({ fd, readable: false, writable: true });
   socket.setMaxListeners(0);
-  // A child that is gone says so through its other pipe.
+  // The end of the child is noticed on its other pipe.
   socket.on('error', () => socket.destroy());
   return socket;
 }

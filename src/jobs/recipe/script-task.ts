@@ -1,7 +1,6 @@
 /**
- * The confined child that a TypeScript recipe runs in. It has no file, no network and no way to
- * start a program: zx's `$` asks kiln to start it, in the sandbox or, where the caller allows that, on
- * the host.
+ * The confined child that a TypeScript recipe runs in. It has no file, no network and no way to start a program:
+ * zx's `$` asks kiln to start it, in the sandbox or, where the caller allows that, on the host.
  */
 import { readSync } from 'node:fs';
 import { Socket } from 'node:net';
@@ -11,7 +10,7 @@ import { KilnError } from '../../errors.ts';
 import { FrameDecoder } from '../../host/confine/frame.ts';
 import type { SingleTask } from '../../host/confine/task.ts';
 import { shellWord } from '../../shell-words.ts';
-import { defineRecipe, hostShell } from './api.ts';
+import { defineRecipe, type RecipeHost, recipeHost } from './api.ts';
 import { RECIPE_SCHEME, serveModules } from './recipe-modules.ts';
 import { RemoteProcesses } from './remote-process.ts';
 import {
@@ -21,7 +20,6 @@ import {
   type FileAnswer,
   MESSAGES_FD_INDEX,
   type ParentMessage,
-  type SandboxShell,
   type ScriptInput,
   type StepFailure,
 } from './script-protocol.ts';
@@ -31,7 +29,6 @@ type StepMessage = Extract<ParentMessage, { type: 'step' }>;
 
 let zx: Zx | undefined;
 
-/** Everything of the host that has to be read is read here, before the child shuts itself in. */
 async function prepare(): Promise<void> {
   zx = await import('zx');
   // A log is no terminal: spinner() then only does the work.
@@ -48,7 +45,7 @@ async function run(input: unknown, { fds, emit }: Parameters<SingleTask['run']>[
   const kiln = {
     defineRecipe,
     parameters: Object.freeze({ ...parameters }),
-    $host: hostCwd === undefined ? hostShell(notAllowed) : sandbox.hostShell(hostCwd),
+    $host: hostCwd === undefined ? recipeHost(notAllowed) : sandbox.hostShell(hostCwd),
   };
   serveModules(fileReader(send, fds[ANSWERS_FD_INDEX]!), { zx, 'zx/core': zx, kiln });
   const steps = await loadSteps(entry, send);
@@ -65,7 +62,6 @@ function notAllowed(): never {
   throw new Error('$host is not allowed: kiln build --allow-host allows it');
 }
 
-/** zx, told to do its work in the sandbox. */
 class SandboxShellState {
   readonly #zx: Zx;
   readonly #processes: RemoteProcesses;
@@ -84,18 +80,17 @@ class SandboxShellState {
     };
     $.quote = shellWord;
     $.verbose = true;
-    // cd() and within() of zx keep the directory of the sandbox here; the sandbox checks that it is there.
+    // cd() and within() of zx keep the directory of the sandbox here; the sandbox checks that it exists.
     process.cwd = () => this.#cwd;
     process.chdir = (directory) => {
       this.#cwd = resolve(this.#cwd, directory);
     };
   }
 
-  /** Runs a step with `$` and `cd` as its message says; what it changes of them ends with it. */
   enter(message: StepMessage, step: () => unknown): unknown {
     return this.#zx.within(() => {
       const { $, cd } = this.#zx;
-      const { path, prefix }: SandboxShell = message.shell;
+      const { path, prefix } = message.shell;
       Object.assign($, { shell: path, prefix, env: { ...message.env }, verbose: false });
       cd(message.workdir);
       $.verbose = true;
@@ -103,8 +98,8 @@ class SandboxShellState {
     });
   }
 
-  hostShell(cwd: string) {
-    const options = {
+  hostShell(cwd: string): RecipeHost {
+    return this.#zx.$({
       spawn: this.#spawn('host'),
       cwd,
       env: {},
@@ -112,8 +107,7 @@ class SandboxShellState {
       prefix: 'set -eu;',
       // zx’s own is for bash: other shells take an apostrophe in a value for the end of it.
       quote: shellWord,
-    };
-    return this.#zx.$(options);
+    });
   }
 
   #spawn(where: 'sandbox' | 'host'): Zx['$']['spawn'] {
@@ -124,7 +118,6 @@ class SandboxShellState {
   }
 }
 
-/** What the recipe prints goes into the build's log. */
 function redirectOutput(send: (message: ChildMessage) => void): void {
   for (const name of ['stdout', 'stderr'] as const) {
     const stream = new Writable({
@@ -141,7 +134,6 @@ function redirectOutput(send: (message: ChildMessage) => void): void {
   }
 }
 
-/** Asks kiln for a file of the recipe's folder, and waits. */
 function fileReader(send: (message: ChildMessage) => void, fd: number) {
   return (path: string): string => {
     send({ type: 'read', path });
@@ -159,7 +151,6 @@ function fileReader(send: (message: ChildMessage) => void, fd: number) {
   };
 }
 
-/** Loads the recipe, tells kiln what it is, and keeps the functions that it has as steps. */
 async function loadSteps(
   entry: string,
   send: (message: ChildMessage) => void,
@@ -175,22 +166,22 @@ async function loadSteps(
   const recipe: Record<string, unknown> = { ...value };
   if (Array.isArray(recipe.steps)) {
     recipe.steps = recipe.steps.map((step: unknown, index) => {
+      const run = { function: true };
       if (typeof step === 'function') {
         steps[index] = step as () => unknown;
-        return { ...(step.name === '' ? {} : { name: step.name }), run: { function: true } };
+        return step.name === '' ? { run } : { name: step.name, run };
       }
       if (typeof step !== 'object' || step === null) return step;
       const { run: body } = step as { run?: unknown };
       if (typeof body !== 'function') return step;
       steps[index] = body as () => unknown;
-      return { ...step, run: { function: true } };
+      return { ...step, run };
     });
   }
   send({ type: 'recipe', value: recipe });
   return steps;
 }
 
-/** Throws KilnError E_RECIPE_SCRIPT with what the recipe's author needs to know. */
 async function importRecipe(url: string): Promise<{ default?: unknown }> {
   try {
     return await import(url);
@@ -201,7 +192,6 @@ async function importRecipe(url: string): Promise<{ default?: unknown }> {
   }
 }
 
-/** An error with the lines of its stack that are the recipe's. */
 function describe(error: unknown): string {
   if (!(error instanceof Error)) return String(error);
   const { message, stack = '' } = error;
@@ -212,7 +202,6 @@ function describe(error: unknown): string {
   return [text, ...lines].join('\n').replaceAll(`${RECIPE_SCHEME}///`, '').slice(0, 8000);
 }
 
-/** Obeys kiln until it is told to quit or kiln is gone. */
 async function serve(
   fd: number,
   processes: RemoteProcesses,

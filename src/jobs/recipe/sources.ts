@@ -1,5 +1,4 @@
-/** The sources of a recipe: on this machine, and what their digests say, before anything runs. */
-
+/** Brings the sources of a recipe onto this machine and checks their digests, before anything runs. */
 import { randomUUID } from 'node:crypto';
 import { createReadStream, createWriteStream, fstatSync, readFileSync } from 'node:fs';
 import { mkdir, open, readdir, rename, rm, stat } from 'node:fs/promises';
@@ -11,20 +10,20 @@ import { closing } from '../../host/calls/descriptor.ts';
 import { openUserFile } from '../../host/files/user-file.ts';
 import type { StatePaths } from '../../host/state/paths.ts';
 import { Cache, digestFile } from '../../packages/repository/cache.ts';
-import { downloadObject } from '../../packages/repository/transport/download.ts';
+import {
+  defaultTransfer,
+  downloadObject,
+  type OnProgress,
+} from '../../packages/repository/transport/download.ts';
 import { Mirrors } from '../../packages/repository/transport/mirrors.ts';
-import type { OnProgress } from '../../packages/repository/transport/progress.ts';
-import { defaultTransfer } from '../../packages/repository/transport/transfer-options.ts';
 import type { RecipeSource } from '../../recipe/build-recipe.ts';
 import { RECIPE_SIZE_LIMIT } from '../../recipe/document.ts';
 import type { RecipeFolder } from '../../recipe/folder.ts';
 
-/* A recipe's folder, from which it may have its own modules and nothing else. */
-
-/** What a module's name ends in. Other files are sources, and the recipe says so. */
+/** Other files of the folder are sources, and the recipe says so. */
 const MODULE = /\.(?:m?[tj]s|json)$/;
 
-/** The text of a module below `folder`; links may not lead out of it. Throws E_RECIPE_READ. */
+/** The text of a module below `folder`; links may not lead out of it. @throws KilnError E_RECIPE_READ */
 export function readModule(folder: RecipeFolder, path: string): string {
   if (!MODULE.test(path)) throw unreadable(path, 'modules end in .ts, .mts, .js, .mjs or .json');
   const fd = openBeneath(folder, path);
@@ -35,7 +34,6 @@ export function readModule(folder: RecipeFolder, path: string): string {
   return readFileSync(fd, 'utf8');
 }
 
-/** Opens a file below `folder` for reading; the caller closes it. Throws E_RECIPE_READ. */
 function openBeneath(folder: RecipeFolder, path: string): number {
   try {
     return folder.open(path);
@@ -53,15 +51,11 @@ function unreadable(path: string, why: string, cause?: unknown): KilnError {
 
 /** Bytes a source may have when the recipe does not say. */
 const MAX_SOURCE = 4 * 2 ** 30;
-/** Files of `--sources DIR` that are looked at. */
 const MAX_OFFERED = 2000;
 
-/** A source that is here: `path` is its copy in kiln's cache, which nobody else writes to. */
 export interface ReadySource {
-  /** What it is called in the sandbox. */
   readonly name: string;
   readonly path: string;
-  /** Lower-case hex. */
   readonly sha256: string;
   readonly bytes: number;
   readonly from: 'cache' | 'download' | 'folder' | 'recipe';
@@ -69,10 +63,11 @@ export interface ReadySource {
 
 interface SourceOptions {
   readonly paths: Pick<StatePaths, 'cache'>;
-  /** Bytes that one source may have at the most, whatever the recipe says. */
+  /** Bytes of one source, whatever the recipe says. */
   readonly largest: number;
+  /** Bytes of all that is added to the cache. */
+  readonly room: number;
   readonly folder: RecipeFolder;
-  /** Files found in it by their digest need no download. */
   readonly offered: string | undefined;
   readonly offline: boolean;
   /** Whether URLs may lead to addresses that are not public: this host's, and its network's. */
@@ -93,9 +88,11 @@ export async function readySources(
   const cache = new Cache(options.paths);
   const ready: ReadySource[] = [];
   const names = new Set<string>();
+  let room = options.room;
   for (const wanted of sources) {
     options.signal.throwIfAborted();
-    const source = { ...wanted, 'max-size': Math.min(limitOf(wanted), options.largest) };
+    const largest = Math.min(limitOf(wanted), options.largest);
+    const source = { ...wanted, 'max-size': Math.min(largest, room) };
     const name = source.name ?? nameOf(source);
     if (names.has(name)) {
       throw new KilnError('E_SOURCE', `two sources are called ${name}`, {
@@ -108,7 +105,8 @@ export async function readySources(
         ? await fetched(name, source, cache, options)
         : await copied(source.file, source, cache, options);
     const bytes = (await stat(found.path)).size;
-    if (bytes > limitOf(source)) throw tooLarge(name, source);
+    if (bytes > largest) throw tooLarge(name, source);
+    if (found.from !== 'cache') room -= bytes;
     ready.push({ name, bytes, ...found });
   }
   return ready;
@@ -172,7 +170,6 @@ async function fetched(
   return { path, sha256, from: 'download' };
 }
 
-/** Looks among the files of `--sources` for the right name first, then for the right content. */
 async function findOffered(
   name: string,
   sha256: string,
@@ -198,7 +195,7 @@ async function findOffered(
     if (!info?.isFile() || info.size > limitOf(source)) continue;
     const found = await digestFile(path, 'sha256');
     if (found === `sha256:${sha256}`) {
-      // By what was read into the cache, not by the file: somebody may change that meanwhile.
+      // The copy in the cache is checked again: somebody may change the file meanwhile.
       const stream = createReadStream('', { fd: openUserFile(path) });
       return (await keep(stream, name, { ...source, sha256 }, cache)).path;
     }
@@ -224,7 +221,6 @@ async function copied(
   return { ...(await keep(stream, file, source, cache)), from: 'recipe' };
 }
 
-/** Copies a stream into the cache under its digest, and checks that it is the one wanted. */
 async function keep(
   stream: Readable,
   name: string,
@@ -264,7 +260,7 @@ async function keep(
 
 function tooLarge(name: string, source: RecipeSource): KilnError {
   return new KilnError('E_SOURCE', `source ${name} is larger than ${limitOf(source)} bytes`, {
-    hint: 'raise its `max-size` in the recipe; for users `users.limits.disk` is the most',
+    hint: 'raise its `max-size` in the recipe; for users `users.limits.disk` and what is left of `users.limits.storage` are the most',
   });
 }
 

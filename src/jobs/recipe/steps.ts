@@ -1,36 +1,66 @@
-/** Running the steps of a recipe, one after the other, within their limits of time. */
 import { constants } from 'node:os';
 import { KilnError } from '../../errors.ts';
 import { deferred } from '../../promise.ts';
-import type { RecipeStep } from '../../recipe/build-recipe.ts';
+import { type BuildRecipe, type RecipeStep, stepsOf } from '../../recipe/build-recipe.ts';
 import { Clock, type CommandEnd, GRACE, type TimeLimits } from '../../sandbox/door/supervise.ts';
+import type { Timeline } from '../run/timeline.ts';
 import type { RecipeSandbox } from './recipe-sandbox.ts';
 import type { CommandProcess } from './relayed-command.ts';
-import type { FailedStep, HostShell } from './request.ts';
+import type { FailedStep, HostShell, RecipeHooks } from './request.ts';
 import type { SandboxShell, SpawnMessage, StepFailure } from './script-protocol.ts';
 import type { ScriptSession } from './script-session.ts';
 
-/** Lines of a failed command that are shown. */
 const SHOWN_LINES = 40;
 
-export interface StepEnd extends CommandEnd {
+interface StepEnd extends CommandEnd {
   readonly failure: FailedStep | undefined;
 }
 
-/** What the steps of one recipe have in common. */
-export interface StepContext {
+interface StepContext {
   readonly sandbox: RecipeSandbox;
   readonly shell: SandboxShell;
-  /** The recipe's process; undefined where all steps are scripts. */
   readonly session: ScriptSession | undefined;
   readonly onOutput: (chunk: Buffer) => void;
+  readonly onStep: RecipeHooks['onStep'];
   readonly signal: AbortSignal;
-  /** Undefined: the recipe may run nothing on the host. */
   readonly host: HostShell | undefined;
 }
 
-/** Runs one step to its end; nothing that it started is left. Throws the signal's reason. */
-export async function runStep(
+/**
+ * Runs the steps of a recipe up to the first that fails.
+ * @param time `timeout` is for all steps together, `stallTimeout` for each
+ */
+export async function runSteps(
+  recipe: BuildRecipe,
+  { timeout = Number.POSITIVE_INFINITY, stallTimeout }: TimeLimits,
+  timeline: Timeline,
+  surroundings: Omit<StepContext, 'shell'>,
+): Promise<{ readonly end: CommandEnd; readonly failedStep: FailedStep | undefined }> {
+  const { sandbox, onStep } = surroundings;
+  const context = { ...surroundings, shell: await sandbox.findShell() };
+  const steps = stepsOf(recipe);
+  const begun = performance.now();
+  for (const [index, step] of steps.entries()) {
+    const { name } = step;
+    const event = { name, number: index + 1, count: steps.length };
+    onStep?.({ ...event, event: 'start' });
+    const start = performance.now();
+    const left = Math.max(1, timeout - (start - begun));
+    const shortest = Math.min(step.timeout ?? left, left);
+    const limits = Number.isFinite(shortest)
+      ? { timeout: shortest, stallTimeout }
+      : { stallTimeout };
+    const { failure, ...end } = await timeline.measure(`step ${name}`, () =>
+      runStep(step, index, limits, context),
+    );
+    const milliseconds = performance.now() - start;
+    onStep?.({ ...event, event: failure === undefined ? 'finish' : 'fail', milliseconds });
+    if (failure !== undefined) return { end, failedStep: failure };
+  }
+  return { end: { exitCode: 0, signal: null, timeLimit: null }, failedStep: undefined };
+}
+
+async function runStep(
   step: RecipeStep,
   index: number,
   limits: TimeLimits,
@@ -92,7 +122,9 @@ async function runFunction(
   context: StepContext,
 ): Promise<StepEnd> {
   const { sandbox, shell, session } = context;
-  if (session === undefined) throw new KilnError('E_INTERNAL', 'a function without its recipe');
+  if (session === undefined) {
+    throw new KilnError('E_INTERNAL', `step ${step.name}: its recipe’s process does not run`);
+  }
   const onHost = new Set<CommandProcess>();
   const endOnHost = () => {
     for (const command of onHost) command.kill(constants.signals.SIGKILL);
@@ -100,7 +132,7 @@ async function runFunction(
   const givenUp = deferred<undefined>();
   let late: NodeJS.Timeout | undefined;
   const giveUp = () => {
-    // A function that does not end with its commands is left behind; the recipe ends with it.
+    // A function that does not end with its commands is abandoned: the recipe ends with this step.
     late = setTimeout(() => givenUp.resolve(undefined), GRACE);
   };
   using clock = new Clock(limits, () => {
@@ -111,7 +143,9 @@ async function runFunction(
   const userAndNetwork = { user: step.user, network: step.network };
   const start = async (message: SpawnMessage) => {
     if (message.where === 'host') {
-      if (context.host === undefined) throw new KilnError('E_INTERNAL', '$host without a host');
+      if (context.host === undefined) {
+        throw new KilnError('E_INTERNAL', `step ${step.name}: $host has no host to run on`);
+      }
       const command = await context.host.start(message);
       onHost.add(command);
       command.once('close', () => onHost.delete(command));
@@ -122,7 +156,6 @@ async function runFunction(
     clock.watch(process);
     process.once('exit', (exitCode, signal) => {
       if (exitCode === 0) return;
-      // Behind `sh -c` is what the recipe wrote.
       const command = argv[1] === '-c' ? (argv[2] ?? '') : argv.join(' ');
       const shown = command.startsWith(shell.prefix) ? command.slice(shell.prefix.length) : command;
       process.once('close', () => {
@@ -139,7 +172,7 @@ async function runFunction(
   };
   const failure = await Promise.race([session.runStep(message, start), givenUp.promise])
     .catch((error: unknown) => {
-      // The sandbox's end with it; kiln would wait for these.
+      // Commands in the sandbox end with it; kiln would wait for those on the host.
       endOnHost();
       throw error;
     })

@@ -1,30 +1,28 @@
+import type { Warning } from '../../artifacts/warning.ts';
 import { EgressLog } from '../../egress/rule.ts';
 import { describeProgress, type ImageProgress } from '../../image/progress.ts';
 import type { PackageSigner } from '../../packages/rpm/signature/signing-key.ts';
+import type { Executed } from '../../sandbox/door/io.ts';
 import type { Engine } from '../../sandbox/open.ts';
 import { Timeline } from '../run/timeline.ts';
-import type { BuildCommand, BuildEgress } from './build-sandbox.ts';
-import type { BuildHooks, BuildPhase, BuildWarning, LogName } from './outcome/report.ts';
+import type { BuildCommand, BuildEgress, BuildSandbox } from './build-sandbox.ts';
+import type { BuildHooks, BuildPhase, LogName } from './outcome/report.ts';
 import { logTime, type ResultFiles } from './outcome/result-files.ts';
 import { type BuildRequest, egressIn, type NetworkPhase } from './request.ts';
+import { commandLine } from './rpmbuild.ts';
 
-/** What all parts of one build share: its logs, its clock, who listens. */
 export class BuildRun {
   readonly engine: Engine;
   readonly request: BuildRequest;
   readonly hooks: BuildHooks;
   readonly timeline = new Timeline();
-  readonly warnings: BuildWarning[] = [];
+  readonly warnings: Warning[] = [];
   readonly signal: AbortSignal;
-  /** Of the source package, once it is known. */
   name: string | undefined;
-  /** Signs what is built, if it is to be signed. */
+  sourceDigest: string | undefined;
   signer: PackageSigner | undefined;
-  /** The sandbox that was kept for whoever wants to look into it. */
   kept: string | undefined;
-  /** The phase that failed: the innermost. */
   failedPhase: BuildPhase | undefined;
-  /** What its sandboxes asked the proxy for. */
   readonly egressLog = new EgressLog();
   #files: ResultFiles | undefined;
   readonly #broken = new AbortController();
@@ -36,22 +34,19 @@ export class BuildRun {
     this.request = request;
     this.hooks = hooks;
     this.timeline.samples.isOn = hooks.samples !== false;
-    const signals = [this.#broken.signal, ...(hooks.signal === undefined ? [] : [hooks.signal])];
-    this.signal = AbortSignal.any(signals);
+    const { signal: broken } = this.#broken;
+    this.signal = hooks.signal === undefined ? broken : AbortSignal.any([broken, hooks.signal]);
   }
 
-  /** Puts a whole file into the result directory. @throws KilnError E_RESULTDIR */
   write(name: string, content: string): void {
     if (this.request.omit?.some((omitted) => omitted === name) === true) return;
     this.#files?.write(name, content);
   }
 
-  /** From here on there are logs. */
   logTo(files: ResultFiles): void {
     this.#files = files;
   }
 
-  /** Runs the whole build; state.log hears of it where the whole has a name. */
   async whole(work: () => Promise<void>): Promise<void> {
     const name = this.hooks.stateNames?.whole;
     if (name === undefined) return await work();
@@ -65,7 +60,6 @@ export class BuildRun {
     }
   }
 
-  /** Runs a part of the build: state.log and whoever listens hear of it, and its time is taken. */
   async phase<Result>(name: BuildPhase, work: () => Promise<Result>): Promise<Result> {
     this.signal.throwIfAborted();
     const state = this.hooks.stateNames?.[name] ?? name;
@@ -84,13 +78,11 @@ export class BuildRun {
     }
   }
 
-  /** The hosts that a phase reaches by a proxy, if there is one. */
   egress(phase: NetworkPhase): BuildEgress | undefined {
     const hosts = egressIn(this.request, phase);
     return hosts && { hosts, log: this.egressLog };
   }
 
-  /** How a command runs whose output goes into `log`, within what is left of the time. */
   command(log: LogName): BuildCommand & Required<Pick<BuildCommand, 'onOutput'>> {
     const { timeout, stallTimeout } = this.request.time ?? {};
     this.#deadline ??= timeout === undefined ? undefined : performance.now() + timeout;
@@ -103,7 +95,6 @@ export class BuildRun {
     };
   }
 
-  /** Adds to a log. One that cannot be written any more ends the build. */
   output(log: LogName, chunk: Buffer): void {
     try {
       this.#files?.append(log, chunk);
@@ -113,18 +104,15 @@ export class BuildRun {
     this.hooks.onOutput?.(log, chunk);
   }
 
-  /** Ends the build with this failure. */
   abort(failure: unknown): void {
     this.#broken.abort(failure);
   }
 
-  /** A line of a log; root.log has the time of each. */
   say(text: string, log: LogName = 'root.log'): void {
     const time = log === 'root.log' ? `${logTime()} - ` : '';
     this.output(log, Buffer.from(`${time}${text}\n`));
   }
 
-  /** What making images is busy with goes into root.log, each kind of step once. */
   readonly onProgress = (progress: ImageProgress): void => {
     this.hooks.onImageProgress?.(progress);
     const text = describeProgress(progress);
@@ -133,7 +121,20 @@ export class BuildRun {
     this.say(text);
   };
 
-  readonly warn = (warning: BuildWarning): void => {
+  /** Runs a command, with its command line and status in build.log, in mock's words: tools look for them. */
+  async logged(
+    sandbox: BuildSandbox,
+    argv: readonly string[],
+    command: BuildCommand = this.command('build.log'),
+  ): Promise<Executed> {
+    this.say(`Executing command: ${commandLine(argv)}`, 'build.log');
+    const end = await sandbox.run(argv, command);
+    const how = end.signal === null ? String(end.exitCode) : `killed by ${end.signal}`;
+    this.say(`Child return code was: ${how}`, 'build.log');
+    return end;
+  }
+
+  readonly warn = (warning: Warning): void => {
     this.warnings.push(warning);
     this.hooks.onWarning?.(warning);
   };

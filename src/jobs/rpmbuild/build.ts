@@ -6,21 +6,26 @@ import { signingKey } from '../provenance/write.ts';
 import { BuildRun } from './build-run.ts';
 import { type BuildBase, openBase, openLockedBase } from './buildroot/base.ts';
 import { Caches } from './buildroot/caches.ts';
-import { readBuildLock } from './buildroot/lock.ts';
-import { writeHardware, writeInstalled, writeLocks } from './buildroot/root-files.ts';
+import { NO_LAYER } from './buildroot/layer.ts';
+import {
+  readBuildLock,
+  writeHardware,
+  writeInstalled,
+  writeLocks,
+} from './buildroot/root-files.ts';
 import { type BuildInput, readInput } from './input.ts';
+import { scanRoot } from './outcome/collect.ts';
 import { finish, type Progress } from './outcome/finish.ts';
 import type { BuildHooks, BuildReport } from './outcome/report.ts';
 import { ResultFiles } from './outcome/result-files.ts';
 import { checkInstall } from './postinstall.ts';
 import { type PreparedBuild, prepareBuild } from './prepare.ts';
 import type { BuildRequest } from './request.ts';
-import { runRpmbuild, takePackages } from './run-rpmbuild.ts';
+import { runRpmbuild, takePackages } from './rpmbuild.ts';
 
 /**
- * Builds one package in a sandbox of its own, and leaves nothing behind but its result directory: logs
- * and packages. It does not throw for what goes wrong with the build, with kiln's part of it or for
- * an aborted signal: the report tells.
+ * Builds one package in a sandbox of its own, and leaves nothing behind but its result directory. It does not
+ * throw for a failure of the build or of kiln, or for an aborted signal: the report has it.
  */
 export async function buildPackage(
   engine: Engine,
@@ -33,7 +38,7 @@ export async function buildPackage(
   try {
     using files = await ResultFiles.open(request.resultDirectory, request.caller);
     run.logTo(files);
-    // A key that cannot sign is to be known before hours of building.
+    // A key that cannot sign is found here, before hours of building.
     await signingKey(request);
     run.signer = await packageSigner(engine, request);
     await run.whole(() => build(run, progress));
@@ -46,24 +51,21 @@ export async function buildPackage(
 async function build(run: BuildRun, progress: Progress): Promise<void> {
   const { request } = run;
   const lock = request.lock === undefined ? undefined : await readBuildLock(request.lock);
-  const taken = awaitedLater(run.phase('image', () => takeBase(run, lock?.image)));
+  const taken = awaitedLater(
+    run.phase('image', () => takeBase(run, lock?.image ?? request.imageLock)),
+  );
   const input = await lookAtInput(run, progress, taken);
   await using base = await taken;
   progress.base = { id: base.image.manifest.id, name: base.image.manifest.name };
   await using caches = await Caches.open(run);
+  const mustSolve = lock === undefined && request.scratch?.fresh !== false;
   const prepared = await prepareBuild(run, {
     base,
     input,
     binds: [...caches.binds, ...(request.binds ?? [])],
-    env: {
-      ...caches.environment(base.image.manifest.environment),
-      ...environmentOf(request),
-    },
+    env: { ...caches.environment(base.image.manifest.environment), ...environmentOf(request) },
     topDirectory: request.surroundings?.topDirectory,
-    layer:
-      lock === undefined && request.scratch?.fresh !== false
-        ? undefined
-        : { lock: lock?.layer ?? null, whole: false, warnings: [] },
+    layer: mustSolve ? undefined : { ...NO_LAYER, lock: lock?.layer ?? null },
     sourceOnly: request.stopAfter === 'srpm',
   });
   const { sandbox, image, requires } = prepared;
@@ -73,7 +75,9 @@ async function build(run: BuildRun, progress: Progress): Promise<void> {
   try {
     caches.lookAt(sandbox);
     await inSandbox(run, progress, base, prepared);
+    progress.scanned = await scanRoot(run, sandbox, false);
   } catch (error) {
+    progress.scanned = await scanRoot(run, sandbox, true);
     progress.usage = sandbox.sandbox.usage();
     await prepared.close(error);
     throw error;
@@ -87,7 +91,6 @@ async function build(run: BuildRun, progress: Progress): Promise<void> {
   await signCollected(run, progress);
 }
 
-/** Looks at the source while the base image is made ready; if it is none, that is given up. */
 async function lookAtInput(
   run: BuildRun,
   progress: Progress,
@@ -98,7 +101,7 @@ async function lookAtInput(
     const input = await run.phase('input', () =>
       readInput(request.source, run.engine.paths, signal),
     );
-    progress.sourceDigest = input.digest;
+    run.sourceDigest = input.digest;
     input.name.then(
       (name) => {
         progress.name = name;
@@ -119,7 +122,6 @@ async function lookAtInput(
   }
 }
 
-/** Processors and time zone, as far as the request says something about them. */
 function environmentOf({ surroundings, limits }: BuildRequest): Record<string, string> {
   const { cpus } = limits ?? {};
   const processors = surroundings?.processors ?? (cpus && Math.ceil(cpus));
@@ -157,7 +159,6 @@ async function inSandbox(
   await takePackages(run, progress, sandbox);
 }
 
-/** Writes what is known of the root already, while rpmbuild works; if that fails, so does the build. */
 async function describeRoot(
   run: BuildRun,
   base: BuildBase,

@@ -1,31 +1,48 @@
 import { stat } from 'node:fs/promises';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import type { CopyInItem } from '../../artifacts/copy-in.ts';
+import type { ErrorCode } from '../../error-codes.ts';
 import { KilnError } from '../../errors.ts';
+import { SmallCache } from '../../host/state/checked-file.ts';
 import type { StatePaths } from '../../host/state/paths.ts';
-import { SmallCache } from '../../host/state/small-cache.ts';
+import { digestOf } from '../../image/key.ts';
 import { digestFile } from '../../packages/repository/cache.ts';
 import { readIdentities } from '../../packages/rpm/read.ts';
 import { awaitedLater } from '../../promise.ts';
+import type { Executed } from '../../sandbox/door/io.ts';
+import type { BuildRun } from './build-run.ts';
+import type { BuildSandbox } from './build-sandbox.ts';
+import { BuildFailure, failedSection, notForThisMachine, whichLimit } from './outcome/outcome.ts';
 import { resultPaths } from './outcome/result-files.ts';
 import type { BuildRequest, BuildSource } from './request.ts';
-import { TOP_DIRECTORY } from './rpmbuild.ts';
+import {
+  BUILT_FOR,
+  generateBuildRequires,
+  isDynamic,
+  MISSING_BUILDREQUIRES,
+  makeSourcePackage,
+  ONLY_FOR,
+  queryGenerated,
+  querySource,
+  specOptions,
+  TOP_DIRECTORY,
+  unpackSource,
+  withoutRpmlib,
+} from './rpmbuild.ts';
 
-/** Names of source packages that are kept; each is a file of a few bytes. */
+/** Source packages of which names and requirements are kept; each is a file of some hundred bytes. */
 const KEPT = 4000;
 
-/** What is built, as far as the host can tell. */
 export interface BuildInput {
-  /** `sha256:…` of the source package or the spec, as it was when the build began. */
   readonly digest: string;
   /** The package's name; of a spec: the file's, without `.spec`. Rejects with E_BUILD_SOURCE. */
   readonly name: Promise<string>;
 }
 
 /**
- * Looks at the source of a build. A source package's header is read in a confined child, which
- * takes its time: `name` comes later, unless the same file was read before.
- * @throws KilnError E_BUILD_SOURCE: missing, unreadable; by `name`: no source package.
+ * Looks at the source of a build. A confined child reads the header of a source package, so `name` comes later,
+ * unless the same file was read before.
+ * @throws KilnError E_BUILD_SOURCE: missing, unreadable; by `name`: no source package
  */
 export async function readInput(
   source: BuildSource,
@@ -35,11 +52,9 @@ export async function readInput(
   const { path, spec } = source;
   await regular(path, source.kind === 'spec' ? 'spec file' : 'source package');
   if (spec !== undefined) await regular(spec, 'spec file');
-  if (source.kind === 'spec') {
-    await sourcesOf(source.sources);
-    return { digest: await digestFile(path, 'sha256'), name: Promise.resolve(specName(path)) };
-  }
+  if (source.kind === 'spec') await checkSources(source.sources);
   const digest = await digestFile(path, 'sha256');
+  if (source.kind === 'spec') return { digest, name: Promise.resolve(basename(path, '.spec')) };
   const cache = new SmallCache(join(paths.cache, 'names'), KEPT);
   const name = awaitedLater(nameOf(path, cache, digest.replace(':', '-'), signal));
   return { digest, name };
@@ -74,17 +89,13 @@ async function sourceName(path: string, signal: AbortSignal): Promise<string> {
   throw new TypeError('no answer about a file');
 }
 
-async function sourcesOf(sources: string | undefined): Promise<void> {
+async function checkSources(sources: string | undefined): Promise<void> {
   if (sources === undefined) return;
   const found = await stat(sources).catch(() => undefined);
   if (found?.isDirectory()) return;
   throw new KilnError('E_BUILD_SOURCE', `there is no directory ${sources}`, {
     hint: '--sources names the directory with the files that the spec lists as Source and Patch',
   });
-}
-
-function specName(path: string): string {
-  return path.slice(path.lastIndexOf('/') + 1).replace(/\.spec$/, '');
 }
 
 async function regular(path: string, what: string): Promise<void> {
@@ -96,7 +107,6 @@ async function regular(path: string, what: string): Promise<void> {
   });
 }
 
-/** What to copy into a sandbox for this source. */
 export function inputFiles(request: BuildRequest, top: string = TOP_DIRECTORY): CopyInItem[] {
   const { source, resultDirectory } = request;
   if (source.kind === 'srpm') {
@@ -108,4 +118,141 @@ export function inputFiles(request: BuildRequest, top: string = TOP_DIRECTORY): 
   if (source.sources === undefined) return [spec];
   const leaveOut = resultPaths(resultDirectory, source.sources);
   return [spec, { source: `${source.sources}/.`, target: `${top}/SOURCES`, leaveOut }];
+}
+
+export class KnownRequires {
+  readonly #cache: SmallCache;
+  readonly #name: string;
+  #known: string | undefined;
+
+  constructor(paths: StatePaths, input: BuildInput, request: BuildRequest, baseImage: string) {
+    this.#cache = new SmallCache(join(paths.cache, 'requires'), KEPT);
+    this.#name = digestOf([input.digest, baseImage, specOptions(request)]);
+  }
+
+  async read(): Promise<string[] | undefined> {
+    const text = await this.#cache.read(this.#name);
+    if (!text) return undefined;
+    this.#known = text;
+    try {
+      const requires: unknown = JSON.parse(text);
+      const whole = Array.isArray(requires) && requires.every((line) => typeof line === 'string');
+      return whole ? requires : undefined;
+    } catch {
+      return undefined;
+    }
+  }
+
+  async keep(requires: readonly string[]): Promise<void> {
+    const text = JSON.stringify(requires);
+    if (text !== this.#known) await this.#cache.write(this.#name, text);
+  }
+}
+
+const VERIFY = '`kiln rpm verify FILE` tells whether the file is damaged';
+
+interface SourceRequires {
+  readonly requires: readonly string[];
+  readonly dynamic: boolean;
+}
+
+/** Lines of an answer: no spec has that many BuildRequires. */
+const MAX_REQUIRES = 20_000;
+
+/**
+ * Makes the source package in a sandbox with the macros of its image.
+ * @param options `unpack`: fill SPECS and SOURCES from the source package
+ * @throws BuildFailure E_BUILD_SRPM for a source package that cannot be unpacked, E_BUILD_SPEC for a spec that
+ * rpmbuild refuses, E_BUILD_ARCH
+ */
+export async function makeSrpm(
+  run: BuildRun,
+  sandbox: BuildSandbox,
+  { unpack } = { unpack: run.request.source.kind === 'srpm' },
+): Promise<SourceRequires> {
+  const { request } = run;
+  const { topDirectory } = sandbox;
+  await run.phase('srpm', async () => {
+    if (unpack) {
+      const end = await run.logged(sandbox, unpackSource(topDirectory));
+      if (end.exitCode !== 0)
+        throw failure('E_BUILD_SRPM', 'the source package cannot be unpacked', end, VERIFY);
+    }
+    const end = await run.logged(sandbox, makeSourcePackage(topDirectory, specOptions(request)));
+    if (end.exitCode === 0) return;
+    const what = 'rpmbuild cannot make the source package';
+    throw notForThisMachine(end) ?? failure('E_BUILD_SPEC', what, end, specHint(end));
+  });
+  return await run.phase('buildrequires', async () => {
+    const answer = await query(run, sandbox, querySource(topDirectory));
+    const lines = answer.filter(
+      (line) => !line.startsWith(ONLY_FOR) && !line.startsWith(BUILT_FOR),
+    );
+    checkArchitecture(answer, request.target);
+    return { requires: withoutRpmlib(lines), dynamic: isDynamic(lines) };
+  });
+}
+
+export async function dynamicRequires(run: BuildRun, sandbox: BuildSandbox): Promise<string[]> {
+  return await run.phase('dynamic-buildrequires', async () => {
+    const { topDirectory } = sandbox;
+    const argv = generateBuildRequires(topDirectory, specOptions(run.request));
+    const end = await run.logged(sandbox, argv);
+    if (end.exitCode !== MISSING_BUILDREQUIRES) {
+      const section = failedSection(end.output.lines()) ?? '%generate_buildrequires';
+      throw failure('E_BUILD_FAILED', `${section} failed`, end);
+    }
+    return withoutRpmlib(await query(run, sandbox, queryGenerated(topDirectory)));
+  });
+}
+
+async function query(
+  run: BuildRun,
+  sandbox: BuildSandbox,
+  argv: readonly string[],
+): Promise<string[]> {
+  const command = { ...run.command('build.log'), capture: MAX_REQUIRES * 200 };
+  const end = await run.logged(sandbox, argv, command);
+  if (end.exitCode !== 0)
+    throw failure('E_BUILD_SRPM', 'rpm cannot read the source package', end, VERIFY);
+  const lines = end.stdout.toString('utf8').split('\n');
+  // rpm writes warnings between the lines of the answer.
+  return lines
+    .filter((line) => line !== '' && !/^(warning|error): /.test(line))
+    .slice(0, MAX_REQUIRES);
+}
+
+/** Checks early: rpmbuild refuses an architecture after the build only. @throws KilnError E_BUILD_ARCH */
+function checkArchitecture(lines: readonly string[], target: string | undefined): void {
+  const after = (start: string) =>
+    lines.filter((line) => line.startsWith(start)).map((line) => line.slice(start.length));
+  const only = after(ONLY_FOR).filter((arch) => arch !== '(none)');
+  const arch = target?.split('-')[0] ?? after(BUILT_FOR)[0] ?? '';
+  if (only.length === 0 || [arch, 'noarch'].some((it) => only.includes(it))) return;
+  throw new KilnError(
+    'E_BUILD_ARCH',
+    `the package is not for ${arch}: its ExclusiveArch is ${only.join(', ')}`,
+    { hint: 'build it where it is for, or for another architecture with --target' },
+  );
+}
+
+/** The most files that a hint names. */
+const NAMES = 5;
+
+function specHint(end: Executed): string {
+  const lines = end.output.lines();
+  const missing = lines.flatMap(
+    (line) => /^error: Bad (?:file|source): (\S+): /.exec(line)?.[1] ?? [],
+  );
+  if (missing.length > 0) {
+    const names = [...new Set(missing.map((path) => basename(path)))].slice(0, NAMES).join(', ');
+    return `a Source or Patch of the spec is missing (${names}): --sources names the directory that has it, such as \`--sources .\``;
+  }
+  const place = lines.find((line) => /^error: .*\bline \d+: /.test(line));
+  if (place !== undefined) return `mend the spec: ${place.slice('error: '.length, 200)}`;
+  return 'mend the spec; build.log has all that rpmbuild said';
+}
+
+function failure(code: ErrorCode, what: string, end: Executed, hint?: string): BuildFailure {
+  return new BuildFailure(code, what, end, whichLimit(end), hint);
 }

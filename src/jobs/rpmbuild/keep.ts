@@ -1,14 +1,28 @@
-import { closeSync, constants, readdirSync } from 'node:fs';
-import { openInTree } from '../../image/tree/path.ts';
-import type { BuildRun } from './build-run.ts';
-import type { BuildSandbox } from './build-sandbox.ts';
-import { rememberBuild } from './kept-build.ts';
+import { constants, readdirSync } from 'node:fs';
+import { basename, join } from 'node:path';
+import { defined } from '../../defined.ts';
+import { KilnError } from '../../errors.ts';
+import { closing } from '../../host/calls/descriptor.ts';
+import { openInTree } from '../../host/files/at.ts';
+import { readRecord, withFields, writeRecord } from '../../host/state/checked-file.ts';
+import type { StatePaths } from '../../host/state/paths.ts';
+import { readManifest } from '../../image/store/manifest.ts';
+import { readSandboxRecord } from '../../sandbox/domain/sandbox-record.ts';
+import type { Engine } from '../../sandbox/open.ts';
+import { packageSigner, signCollected } from '../provenance/sign.ts';
+import { BuildRun } from './build-run.ts';
+import { BuildSandbox } from './build-sandbox.ts';
+import { makeSrpm } from './input.ts';
+import { finish, type Progress } from './outcome/finish.ts';
 import { BuildFailure } from './outcome/outcome.ts';
+import type { BuildHooks, BuildPhase, BuildReport } from './outcome/report.ts';
+import { ResultFiles } from './outcome/result-files.ts';
+import type { BuildRequest } from './request.ts';
+import { runRpmbuild, takePackages } from './rpmbuild.ts';
 
 /** Directories beside the sources that rpmbuild makes in a package's build directory. */
 const RPMBUILD_OWN = new Set(['BUILDROOT', 'SPECPARTS']);
 
-/** Destroys a build's sandbox, or keeps it when the build failed in it and that was asked for. */
 export async function leaveSandbox(
   run: BuildRun,
   sandbox: BuildSandbox,
@@ -19,30 +33,29 @@ export async function leaveSandbox(
     await run.phase('destroy', () => sandbox.close()).catch(() => sandbox.close());
     return;
   }
-  await rememberBuild(run.engine.paths, sandbox.sandbox.id, {
-    request: run.request,
-    name: run.name ?? run.request.source.path.replace(/^.*\//, ''),
+  const kept: KeptBuild = {
+    // A user's copies go with the job: what is kept names the user's own files.
+    request: run.engine.owner?.renamed(run.request) ?? run.request,
+    name: run.name ?? basename(run.request.source.path),
+    ...defined({ sourceDigest: run.sourceDigest }),
     failedPhase: run.failedPhase ?? 'build',
     topDirectory: sandbox.topDirectory,
-  });
+  };
+  writeRecord(keptFile(run.engine.paths, sandbox.sandbox.id), kept);
   await sandbox.keep(keepSeconds, buildDirectory(sandbox));
   run.kept = sandbox.sandbox.id;
 }
 
-/** Where a person wants to be after a failure: in the unpacked sources, as far as they are there. */
 function buildDirectory(sandbox: BuildSandbox): string {
   const root = sandbox.sandbox.openRoot();
-  try {
-    let path = `${sandbox.topDirectory}/BUILD`;
-    for (let depth = 0; depth < 2; depth++) {
-      const below = onlyDirectory(root, path);
-      if (below === undefined) break;
-      path = `${path}/${below}`;
-    }
-    return directories(root, path) === undefined ? sandbox.topDirectory : path;
-  } finally {
-    closeSync(root);
+  using _root = closing(root);
+  let path = `${sandbox.topDirectory}/BUILD`;
+  for (let depth = 0; depth < 2; depth++) {
+    const below = onlyDirectory(root, path);
+    if (below === undefined) break;
+    path = `${path}/${below}`;
   }
+  return directories(root, path) === undefined ? sandbox.topDirectory : path;
 }
 
 function onlyDirectory(root: number, path: string): string | undefined {
@@ -53,10 +66,126 @@ function onlyDirectory(root: number, path: string): string | undefined {
 function directories(root: number, path: string): string[] | undefined {
   const fd = openInTree(root, path, constants.O_RDONLY | constants.O_DIRECTORY);
   if (fd === undefined) return undefined;
-  try {
-    const entries = readdirSync(`/proc/self/fd/${fd}`, { withFileTypes: true });
-    return entries.filter((entry) => entry.isDirectory()).map(({ name }) => name);
-  } finally {
-    closeSync(fd);
+  using _fd = closing(fd);
+  const entries = readdirSync(`/proc/self/fd/${fd}`, { withFileTypes: true });
+  return entries.filter((entry) => entry.isDirectory()).map(({ name }) => name);
+}
+
+interface KeptBuild {
+  readonly request: BuildRequest;
+  readonly name: string;
+  readonly sourceDigest?: string;
+  readonly failedPhase: BuildPhase;
+  readonly topDirectory: string;
+}
+
+function keptFile(paths: StatePaths, sandbox: string): string {
+  return join(paths.sandboxes, sandbox, 'build.json');
+}
+
+const takeKept = withFields<KeptBuild>({
+  request: 'object',
+  name: 'string',
+  failedPhase: 'string',
+  topDirectory: 'string',
+});
+
+function readKept(paths: StatePaths, sandbox: string): KeptBuild {
+  const kept = /^[0-9a-f]+$/.test(sandbox)
+    ? readRecord(keptFile(paths, sandbox), takeKept)
+    : undefined;
+  if (kept !== undefined) return kept;
+  throw new KilnError('E_NO_SANDBOX', `no build was kept as ${sandbox}`, {
+    hint: '`kiln ps` lists what is kept; `kiln build --keep` keeps the sandbox of a build that fails',
+  });
+}
+
+const BEFORE_COMPILE = new Set<BuildPhase>([
+  'srpm',
+  'buildrequires',
+  'dynamic-buildrequires',
+  'prep',
+]);
+
+/**
+ * Goes on with a build in the sandbox that it failed in, with the changes that were made there: the source package
+ * is made anew of SPECS and SOURCES, and rpmbuild starts with %prep if it had failed there, else after it. If it
+ * fails again, the sandbox is kept once more.
+ * @throws KilnError E_NO_SANDBOX for a sandbox that no build was kept in
+ */
+export async function resumeBuild(
+  engine: Engine,
+  sandbox: string,
+  overrides: Partial<BuildRequest>,
+  hooks: BuildHooks = {},
+): Promise<BuildReport> {
+  const kept = readKept(engine.paths, sandbox);
+  const provenance = { ...kept.request.provenance, ...overrides.provenance };
+  const request: BuildRequest = { ...kept.request, ...overrides, provenance };
+  if (readSandboxRecord(join(engine.paths.sandboxes, sandbox))?.owner !== undefined) {
+    requireFiles(kept.request, overrides);
   }
+  const run = new BuildRun(engine, request, hooks);
+  run.name = kept.name;
+  run.sourceDigest = kept.sourceDigest;
+  const progress: Progress = { ...imageOf(engine.paths, sandbox), name: kept.name };
+  let failure: unknown;
+  try {
+    using files = await ResultFiles.open(request.resultDirectory, request.caller);
+    run.logTo(files);
+    run.signer = await packageSigner(engine, request);
+    await goOn(run, progress, sandbox, kept);
+  } catch (error) {
+    failure = error;
+  }
+  return await finish(run, progress, failure);
+}
+
+/**
+ * Of a user's build only the names of files are kept: what they name now was opened by nobody with the user's rights.
+ * @throws KilnError E_ARGUMENT
+ */
+function requireFiles(
+  { signing, provenance }: BuildRequest,
+  given: Pick<Partial<BuildRequest>, 'signing' | 'provenance' | 'resultDirectory'>,
+): void {
+  const missing = [
+    ...(given.resultDirectory === undefined ? ['--resultdir'] : []),
+    ...(signing !== undefined && given.signing === undefined ? ['--sign-key'] : []),
+    ...(provenance?.key !== undefined && given.provenance?.key === undefined
+      ? ['--provenance-key']
+      : []),
+  ];
+  if (missing.length === 0) return;
+  throw new KilnError('E_ARGUMENT', `a user’s build was kept without ${missing.join(', ')}`, {
+    hint: 'name them again beside --resume',
+  });
+}
+
+async function goOn(run: BuildRun, progress: Progress, id: string, kept: KeptBuild): Promise<void> {
+  const { engine } = run;
+  const sandbox = await run.phase('sandbox', () =>
+    BuildSandbox.reopen(engine, id, kept.topDirectory),
+  );
+  progress.sandbox = sandbox;
+  try {
+    const { requires } = await makeSrpm(run, sandbox, { unpack: false });
+    progress.requires = requires;
+    const prepDone = !BEFORE_COMPILE.has(kept.failedPhase);
+    await runRpmbuild(run, progress, sandbox, prepDone);
+    await takePackages(run, progress, sandbox);
+  } catch (error) {
+    progress.usage = sandbox.sandbox.usage();
+    await leaveSandbox(run, sandbox, error);
+    throw error;
+  }
+  progress.usage = sandbox.sandbox.usage();
+  await leaveSandbox(run, sandbox, undefined);
+  await signCollected(run, progress);
+}
+
+function imageOf(paths: StatePaths, sandbox: string): Pick<Progress, 'image'> {
+  const id = readSandboxRecord(join(paths.sandboxes, sandbox))?.image;
+  if (id === undefined) return {};
+  return { image: { id, name: readManifest(paths, id)?.name ?? '' } };
 }

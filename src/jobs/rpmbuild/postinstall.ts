@@ -12,13 +12,12 @@ import type { BuiltPackage } from './outcome/report.ts';
 import { networkIn } from './request.ts';
 import { BUILD_HOME } from './rpmbuild.ts';
 
-/** Where the new packages are in the sandbox. */
 const PACKAGES = `${BUILD_HOME}/packages`;
 
 /**
- * Installs what was built, all of it at once, in a fresh sandbox: on top of the base image and of what
- * the packages require, by the image's own rpm, which judges dependencies, conflicts and scriptlets.
- * @throws BuildFailure E_BUILD_POSTINSTALL; E_SOLVER_PROBLEM and what making images throws.
+ * Installs all built packages at once in a fresh sandbox of the base image and of their requirements. The image's
+ * own rpm judges dependencies, conflicts and scriptlets.
+ * @throws BuildFailure E_BUILD_POSTINSTALL; E_SOLVER_PROBLEM and what making images throws
  */
 export async function checkInstall(
   run: BuildRun,
@@ -34,14 +33,11 @@ export async function checkInstall(
     const layer = await solveLayer(set, context, { requires, additionalPackages: [] }).catch(
       (error: unknown) => {
         if (!(error instanceof KilnError && error.code === 'E_SOLVER_PROBLEM')) throw error;
-        throw new KilnError(
-          'E_BUILD_POSTINSTALL',
-          'the built packages require something that no repository has',
-          {
-            cause: error,
-            hint: 'name a repository that has it with --addrepo',
-          },
-        );
+        const what = 'the built packages require something that no repository has';
+        throw new KilnError('E_BUILD_POSTINSTALL', what, {
+          cause: error,
+          hint: 'name a repository that has it with --addrepo',
+        });
       },
     );
     await using image = await openLayer(context, layer);
@@ -65,21 +61,15 @@ export async function checkInstall(
         run.warn({ code: 'scriptlet', message: line.replace(/^(?:warning|error): /, '') });
       }
       if (end.exitCode === 0) return;
-      const limit = whichLimit(end);
-      throw new BuildFailure(
-        'E_BUILD_POSTINSTALL',
-        'the built packages cannot be installed',
-        end,
-        limit,
-        'root.log has all that rpm said',
-      );
+      const what = 'the built packages cannot be installed';
+      const hint = 'root.log has all that rpm said';
+      throw new BuildFailure('E_BUILD_POSTINSTALL', what, end, whichLimit(end), hint);
     } finally {
       await sandbox.close();
     }
   });
 }
 
-/** rpm fails late for a scriptlet: what it then says is a warning or an error of its own. */
 function installCommand(): string[] {
   const script = `exec 2>&1; cd ${PACKAGES} && exec rpm -Uv --replacepkgs --oldpackage --nosignature --define '__transaction_unshare %{nil}' *.rpm`;
   return ['/bin/sh', '-c', script];
@@ -88,7 +78,6 @@ function installCommand(): string[] {
 /** As rpm says it: `warning: %post(hello-1-1.noarch) scriptlet failed, exit status 1`. */
 const FAILED_SCRIPTLET = /^(?:warning|error): %\w+\(.*\) scriptlet failed, /;
 
-/** What the packages require that none of them provides. rpm has the last word on that. */
 async function neededFromOthers(paths: readonly string[], signal: AbortSignal): Promise<string[]> {
   const packages: RpmPackage[] = [];
   for await (const result of readRpms(paths, { signal })) {
@@ -109,7 +98,6 @@ async function neededFromOthers(paths: readonly string[], signal: AbortSignal): 
   return [...new Set(needed)].sort();
 }
 
-/** Whether a rich dependency is about something that was built: the solver does not know that. */
 function mentions(name: string, provided: ReadonlySet<string>): boolean {
   return name.startsWith('(') && name.split(/[\s()]+/).some((word) => provided.has(word));
 }

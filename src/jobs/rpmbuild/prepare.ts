@@ -7,48 +7,43 @@ import type { Bind } from '../../sandbox/policy/specification.ts';
 import type { BuildRun } from './build-run.ts';
 import { BuildSandbox } from './build-sandbox.ts';
 import type { BuildBase } from './buildroot/base.ts';
-import { KnownRequires } from './buildroot/known-requires.ts';
-import { buildRepositories, type Layer, openLayer, solveLayer } from './buildroot/layer.ts';
-import { type BuildInput, inputFiles } from './input.ts';
+import {
+  buildRepositories,
+  type Layer,
+  NO_LAYER,
+  openLayer,
+  solveLayer,
+} from './buildroot/layer.ts';
+import { type BuildInput, dynamicRequires, inputFiles, KnownRequires, makeSrpm } from './input.ts';
 import { leaveSandbox } from './keep.ts';
 import { egressIn, type NetworkPhase, networkIn } from './request.ts';
-import { dynamicRequires, makeSrpm } from './srpm.ts';
 
-/** Rounds of installing what was asked for and asking again; more never come to rest. */
 const MAX_ROUNDS = 20;
 
-/** A sandbox with the source package made in it, in the image that has everything it requires. */
 export interface PreparedBuild {
   readonly sandbox: BuildSandbox;
   readonly image: LeasedImage;
   readonly layer: Layer;
-  /** %prep has run in the sandbox, for the dynamic requirements' sake. */
   readonly prepDone: boolean;
-  /** What the spec requires, statically and dynamically. */
   readonly requires: readonly string[];
-  /** Ends the use of the image, and the sandbox; after a failure in the sandbox it may be kept. */
   close(failure?: unknown): Promise<void>;
 }
 
-/** How sandboxes are opened. */
-export interface PrepareOptions {
+interface PrepareOptions {
   readonly base: BuildBase;
   readonly input: BuildInput;
   readonly binds: readonly Bind[];
   readonly env: Readonly<Record<string, string>>;
   readonly topDirectory?: string | undefined;
-  /** Nothing is solved: this is what comes on top. */
   readonly layer?: Layer | undefined;
-  /** End with the source package made in the base. */
   readonly sourceOnly: boolean;
 }
 
 /**
- * Makes the source package in the base image, asks it what it requires, and goes on in the image
- * that has that, until nothing new is asked for. Where the answer is known from an earlier build,
- * the first image is the right one.
- * @throws KilnError E_BUILD_SRPM, E_BUILD_SPEC, E_BUILD_FAILED, E_BUILD_LOOP, and what solving and
- * making images throws.
+ * Makes the source package in the base image, asks it for its requirements, and goes on in the image that has
+ * them, until nothing new is required. After an earlier build of it, the first image is mostly the right one.
+ * @throws KilnError E_BUILD_SRPM, E_BUILD_SPEC, E_BUILD_FAILED, E_BUILD_LOOP, and what solving and making images
+ * throws
  */
 export async function prepareBuild(run: BuildRun, options: PrepareOptions): Promise<PreparedBuild> {
   const rounds = new Rounds(run, options);
@@ -65,7 +60,7 @@ class Rounds {
   readonly #options: PrepareOptions;
   #sandbox: BuildSandbox | undefined;
   #image: LeasedImage | undefined;
-  #layer: Layer = { lock: null, whole: false, warnings: [] };
+  #layer = NO_LAYER;
   #repositories: RepositorySet | undefined;
   readonly #answers = new Map<string, Layer>();
 
@@ -101,16 +96,10 @@ class Rounds {
       }
       await this.#enter(next, 'buildrequires');
     }
-    throw new KilnError(
-      'E_BUILD_LOOP',
-      `%generate_buildrequires still asks for more packages after ${MAX_ROUNDS} rounds`,
-      {
-        hint: 'build.log shows what it asks for',
-      },
-    );
+    const what = `%generate_buildrequires still asks for more packages after ${MAX_ROUNDS} rounds`;
+    throw new KilnError('E_BUILD_LOOP', what, { hint: 'build.log shows what it asks for' });
   }
 
-  /** Ends the sandbox there is; after a failure in it, it may be kept. */
   async abandon(failure?: unknown): Promise<void> {
     if (this.#sandbox !== undefined) await leaveSandbox(this.#run, this.#sandbox, failure);
     await this.#image?.[Symbol.asyncDispose]();
@@ -122,7 +111,7 @@ class Rounds {
     if (this.#options.sourceOnly || (known === undefined && additional.length === 0)) {
       return this.#layer;
     }
-    // A guess that cannot be had any more is no failure.
+    // A guess that cannot be solved any more is no failure.
     const guess = known && (await this.#solved(known).catch(() => undefined));
     return guess ?? (await this.#solved([]));
   }
@@ -136,7 +125,7 @@ class Rounds {
     if (before !== undefined) return before;
     const layer =
       wanted.length + additionalPackages.length === 0
-        ? { lock: null, whole: false, warnings: [] }
+        ? NO_LAYER
         : await this.#run.phase('dependencies', async () => {
             const context = this.#context();
             this.#repositories ??= await buildRepositories(context, this.#run.request);
@@ -155,19 +144,17 @@ class Rounds {
     return { engine, base: this.#options.base, offline, onProgress, signal };
   }
 
-  /** Whether the sandbox is closed as it is to be for the build itself. */
   #sameNetwork(): boolean {
     const { request } = this.#run;
-    const inPhase = (phase: NetworkPhase) => [networkIn(request, phase), egressIn(request, phase)];
-    const [before, after] = [inPhase('buildrequires'), inPhase('build')];
-    return before.every((part, index) => part === after[index]);
+    return [networkIn, egressIn].every(
+      (part) => part(request, 'buildrequires') === part(request, 'build'),
+    );
   }
 
   #isHere(layer: Layer): boolean {
     return JSON.stringify(digests(layer)) === JSON.stringify(digests(this.#layer));
   }
 
-  /** Whether the sandbox has what `layer` has; it may have more, if it was guessed. */
   #hasAll(layer: Layer): boolean {
     const here = new Set(this.#layer.lock?.packages.map(({ digest }) => digest));
     const wanted = layer.lock?.packages ?? [];
@@ -189,7 +176,7 @@ class Rounds {
       const { manifest } = this.#options.base.image;
       const { packages } = this.#options.base;
       run.say(`image ${manifest.name} (${manifest.id.slice(0, 12)}): ${packages.length} packages`);
-      // Said of what is there already, too: it is what the build has.
+      // Packages of a layer that exists already are told as well: the build has them.
       for (const { nevra, repository } of layer.lock?.packages ?? []) {
         run.say(`installing ${nevra} (${repository})`);
       }
@@ -213,11 +200,8 @@ class Rounds {
         samples: run.timeline.samples,
       });
       try {
-        await sandbox.sandbox.copyIn(
-          inputFiles(request, sandbox.topDirectory),
-          run.warn,
-          run.signal,
-        );
+        const files = inputFiles(request, sandbox.topDirectory);
+        await sandbox.sandbox.copyIn(files, run.warn, run.signal);
       } catch (error) {
         await sandbox.close();
         throw error;

@@ -1,19 +1,29 @@
+import { KilnError } from '../../errors.ts';
 import { shellWord } from '../../shell-words.ts';
+import type { Timeline } from '../run/timeline.ts';
+import type { BuildRun } from './build-run.ts';
+import type { BuildSandbox } from './build-sandbox.ts';
+import { collectPackages } from './outcome/collect.ts';
+import type { Progress } from './outcome/finish.ts';
+import {
+  BuildFailure,
+  failedSection,
+  notForThisMachine,
+  summedUp,
+  whichLimit,
+} from './outcome/outcome.ts';
+import type { BuildHooks, BuildPhase } from './outcome/report.ts';
 import type { BuildRequest } from './request.ts';
 
-/** The build user's home, as mock has it. It is a file system of its own. */
+/** The build user's home, as in mock: a file system of its own. */
 export const BUILD_HOME = '/builddir';
 
-/** rpm's %_topdir in a sandbox, as mock has it. */
 export const TOP_DIRECTORY = `${BUILD_HOME}/build`;
 
 /** Exit status of rpmbuild when BuildRequires are not met (RPMRC_MISSINGBUILDREQUIRES). */
 export const MISSING_BUILDREQUIRES = 11;
 
-/**
- * ~/.rpmmacros of a sandbox: whoever enters a kept one builds as kiln did. RPMs come out flat in RPMS/,
- * as in mock.
- */
+/** ~/.rpmmacros: a person in a kept sandbox builds as kiln did. RPMs come out flat in RPMS/, as in mock. */
 export function rpmMacros(top: string, hostname: string): string {
   return [
     `%_topdir ${top}`,
@@ -24,8 +34,12 @@ export function rpmMacros(top: string, hostname: string): string {
   ].join('\n');
 }
 
-/** Options that decide what a spec means: every call of rpmbuild for one build has the same. */
-export function specOptions(request: BuildRequest): string[] {
+type SpecRequest = Pick<
+  BuildRequest,
+  'target' | 'defines' | 'with' | 'without' | 'nocheck' | 'rpmbuildOptions'
+>;
+
+export function specOptions(request: SpecRequest): string[] {
   return [
     ...(request.target === undefined ? [] : ['--target', request.target]),
     ...(request.defines ?? []).flatMap((define) => ['--define', define]),
@@ -36,16 +50,11 @@ export function specOptions(request: BuildRequest): string[] {
   ];
 }
 
-/** What a sandbox is asked to run: a script for the image's own shell, and its arguments. */
 function shell(name: string, script: string, ...parameters: readonly string[]): string[] {
-  // One stream for both outputs: what rpmbuild says stays beside what it is about.
+  // One stream for both outputs keeps them in order.
   return ['/bin/sh', '-c', `exec 2>&1; cd "$1" && shift && ${script}`, name, ...parameters];
 }
 
-/**
- * What a command of this module runs, as a person would write it: for logs.
- * @param argv as {@link shell} makes them
- */
 export function commandLine(argv: readonly string[]): string {
   const [, , script = '', , , ...parameters] = argv;
   const written = script.slice(script.indexOf('&& shift && ') + '&& shift && '.length);
@@ -53,34 +62,21 @@ export function commandLine(argv: readonly string[]): string {
   return written.replace(/\bexec /, '').replace('"$@" ', () => words);
 }
 
-/**
- * Unpacks the source package in `originals` into SPECS and SOURCES. A spec in `replacement` takes the
- * place of the package's own.
- */
 export function unpackSource(top: string): string[] {
   const script =
     'rpm -i --nodeps originals/*.rpm && if [ -d replacement ]; then rm -f SPECS/*.spec && cp replacement/*.spec SPECS/; fi';
   return shell('unpack', script, top);
 }
 
-/** Makes the source package, with the macros of the image. */
 export function makeSourcePackage(top: string, options: readonly string[]): string[] {
-  return shell(
-    'srpm',
-    'rm -f SRPMS/*.rpm && exec rpmbuild "$@" -bs --nodeps SPECS/*.spec',
-    top,
-    ...options,
-  );
+  const script = 'rm -f SRPMS/*.rpm && exec rpmbuild "$@" -bs --nodeps SPECS/*.spec';
+  return shell('srpm', script, top, ...options);
 }
 
-/** What {@link querySource} writes before an architecture of ExclusiveArch, and before the image's own. */
+/** {@link querySource} writes these before an architecture of ExclusiveArch, and before the image's own. */
 export const ONLY_FOR = 'only for ';
 export const BUILT_FOR = 'built for ';
 
-/**
- * Prints what the source package requires, one requirement a line, and then for which architectures it
- * is and what the image builds for.
- */
 export function querySource(top: string): string[] {
   const query = 'rpm -qp --nosignature';
   const script = [
@@ -91,15 +87,11 @@ export function querySource(top: string): string[] {
   return shell('requires', script.join(' && '), top);
 }
 
-/**
- * Has the spec generate its dynamic BuildRequires: rpmbuild's -br. Without its check of what is
- * there it always writes down what is required, and always ends with {@link MISSING_BUILDREQUIRES}.
- */
+/** Generates dynamic BuildRequires (-br); with --nodeps it always ends with {@link MISSING_BUILDREQUIRES}. */
 export function generateBuildRequires(top: string, options: readonly string[]): string[] {
   return shell('buildrequires', 'exec rpmbuild "$@" -br --nodeps SPECS/*.spec', top, ...options);
 }
 
-/** Prints what {@link generateBuildRequires} found, and removes the package it is in. */
 export function queryGenerated(top: string): string[] {
   const script =
     'rpm -qp --nosignature --requires SRPMS/*.buildreqs.nosrc.rpm && rm SRPMS/*.buildreqs.nosrc.rpm';
@@ -108,11 +100,7 @@ export function queryGenerated(top: string): string[] {
 
 const SHORT_CIRCUIT = { build: '-bc', install: '-bi', binary: '-bb' } as const;
 
-/**
- * Makes the binary packages.
- * @param prepared %prep has run in this sandbox already
- */
-export function buildPackages(
+function buildPackages(
   top: string,
   request: Pick<BuildRequest, 'shortCircuit' | 'scratch'> & Parameters<typeof specOptions>[0],
   prepared: boolean,
@@ -121,9 +109,8 @@ export function buildPackages(
   const whole = prepared ? ['-bb', '--noprep'] : ['-bb'];
   const stage =
     shortCircuit === undefined ? whole : [SHORT_CIRCUIT[shortCircuit], '--short-circuit'];
-  // rpmbuild removes what it unpacked and installed; who comes back to a root goes on from there.
+  // In a root that stays, the unpacked and installed files stay as well.
   const keep = scratch === undefined ? [] : ['--noclean'];
-  // Packages of an earlier build are no results of this one.
   const script = `${shortCircuit === undefined ? '' : 'rm -f RPMS/*.rpm && '}exec rpmbuild "$@" SPECS/*.spec`;
   return shell('build', script, top, ...specOptions(request), ...stage, ...keep);
 }
@@ -133,7 +120,136 @@ export function withoutRpmlib(requires: readonly string[]): string[] {
   return requires.filter((line) => !line.startsWith('rpmlib('));
 }
 
-/** Whether these are requirements of a spec that has %generate_buildrequires. */
 export function isDynamic(requires: readonly string[]): boolean {
   return requires.some((line) => line.startsWith('rpmlib(DynamicBuildRequires)'));
+}
+
+/**
+ * Makes the binary packages in a sandbox that has all requirements.
+ * @param prepDone %prep has run in this sandbox
+ * @throws BuildFailure E_BUILD_FAILED, E_BUILD_REQUIRES, E_BUILD_ARCH
+ */
+export async function runRpmbuild(
+  run: BuildRun,
+  progress: Progress,
+  sandbox: BuildSandbox,
+  prepDone: boolean,
+): Promise<void> {
+  const { request, hooks, timeline } = run;
+  await run.phase('build', async () => {
+    const stages = new Stages(timeline, (phase, event) => hooks.onPhase?.(phase, event));
+    const command = run.command('build.log');
+    const argv = buildPackages(sandbox.topDirectory, request, prepDone);
+    const end = await run.logged(sandbox, argv, {
+      ...command,
+      onOutput: (chunk) => {
+        command.onOutput(chunk);
+        stages.push(chunk);
+      },
+    });
+    progress.end = end;
+    const failed = end.exitCode !== 0;
+    const limit = whichLimit(end);
+    const { section } = stages;
+    if (failed) run.failedPhase = stages.current ?? 'build';
+    stages.end(failed);
+    if (!failed && limit === null) return;
+    if (end.exitCode === MISSING_BUILDREQUIRES && limit === null) {
+      run.failedPhase = 'build';
+      const hint = 'the lines above name it; a lock is good only for what it was made for';
+      const what = 'the image lacks what the package requires';
+      throw new BuildFailure('E_BUILD_REQUIRES', what, end, limit, hint);
+    }
+    const elsewhere = limit === null ? notForThisMachine(end) : undefined;
+    if (elsewhere !== undefined) throw elsewhere;
+    const lines = end.output.lines();
+    const scriptlet = failedSection(lines);
+    const what = scriptlet ?? section ?? 'rpmbuild';
+    const mistake = scriptlet === undefined ? summedUp(lines) : undefined;
+    const hint = mistake === undefined ? undefined : `mend the spec: ${mistake}`;
+    throw new BuildFailure('E_BUILD_FAILED', `${what} failed`, end, limit, hint);
+  });
+}
+
+/**
+ * Takes the packages out of the sandbox. A whole build without packages is a mistake in the spec.
+ * @throws KilnError E_BUILD_OUTPUT, and what {@link collectPackages} throws
+ */
+export async function takePackages(
+  run: BuildRun,
+  progress: Progress,
+  sandbox: BuildSandbox,
+): Promise<void> {
+  const { shortCircuit, stopAfter } = run.request;
+  await run.phase('collect', async () => {
+    const collected = await collectPackages(run, sandbox);
+    progress.collected = collected;
+    const whole = shortCircuit === undefined || shortCircuit === 'binary';
+    if (collected.packages.length > 0 || stopAfter !== undefined || !whole) return;
+    throw new KilnError('E_BUILD_OUTPUT', 'rpmbuild succeeded, but made no package', {
+      hint: 'a spec makes a package for each %files section',
+    });
+  });
+}
+
+const SECTIONS: Readonly<Record<string, BuildPhase>> = {
+  prep: 'prep',
+  generate_buildrequires: 'dynamic-buildrequires',
+  build: 'compile',
+  install: 'install',
+  check: 'check',
+};
+
+/** Bytes of a line that are examined. */
+const LINE_LENGTH = 200;
+
+/** Tells the parts of rpmbuild's run, for people and times only: a package can write the same lines. */
+class Stages {
+  readonly #timeline: Timeline;
+  readonly #onPhase: BuildHooks['onPhase'];
+  current: BuildPhase | undefined;
+  section: string | undefined;
+  #since = 0;
+  #line = '';
+
+  constructor(timeline: Timeline, onPhase: BuildHooks['onPhase']) {
+    this.#timeline = timeline;
+    this.#onPhase = onPhase;
+  }
+
+  push(chunk: Buffer): void {
+    const lines = (this.#line + chunk.toString('latin1')).split('\n');
+    this.#line = (lines.pop() ?? '').slice(0, LINE_LENGTH);
+    for (const line of lines) this.#look(line);
+  }
+
+  end(failed: boolean): void {
+    this.#leave(failed ? 'fail' : 'finish');
+  }
+
+  #look(line: string): void {
+    const section = /^Executing\(%(\w+)\): /.exec(line)?.[1];
+    if (section !== undefined) {
+      this.section = `%${section}`;
+      this.#enter(SECTIONS[section]);
+    } else if (line.startsWith('Processing files: ')) {
+      this.section = undefined;
+      this.#enter('package');
+    }
+  }
+
+  #enter(phase: BuildPhase | undefined): void {
+    if (phase === undefined || phase === this.current) return;
+    this.#leave('finish');
+    this.current = phase;
+    this.#since = performance.now();
+    this.#onPhase?.(phase, 'start');
+  }
+
+  #leave(event: 'finish' | 'fail'): void {
+    if (this.current === undefined) return;
+    this.#timeline.note(this.current, this.#since);
+    this.#onPhase?.(this.current, event);
+    this.current = undefined;
+  }
 }

@@ -1,47 +1,51 @@
-import type { Collection } from '../../artifacts/collect.ts';
-import type { ArtifactWarning } from '../../artifacts/warning.ts';
+import type { Collection, CollectRequest } from '../../artifacts/collect.ts';
+import type { Owner } from '../../artifacts/destination.ts';
+import type { Warning } from '../../artifacts/warning.ts';
+import { defined } from '../../defined.ts';
 import { KilnError } from '../../errors.ts';
+import { refuseLowDisk } from '../../host/state/disk-watch.ts';
+import { writeResult } from '../../report/write.ts';
+import type { Result } from '../../result/schema.ts';
 import type { PlannedSandbox } from '../../sandbox/door/planned-sandbox.ts';
 import type { RunRequest } from './request.ts';
-import { ownResults, type Results } from './results.ts';
 
 /** What `--timeout` leaves for the artifacts at least, ms. */
 const SHORTEST_COLLECTION = 60_000;
 
-/** What came of collecting artifacts. */
 interface Collected {
   readonly collection: Collection | undefined;
-  /** What the command was for did not come out, or not all of it. */
   readonly failure: KilnError | undefined;
 }
 
-/** Collects the artifacts of a request. Loaded late: many runs have none. */
-export type Collector = (
+type Collector = (
   sandbox: PlannedSandbox,
   workdir: string,
-  warn: (warning: ArtifactWarning) => void,
+  warn: (warning: Warning) => void,
   interrupted: AbortSignal | undefined,
 ) => Promise<Collected>;
 
 /**
- * Checks the patterns of a request, for {@link Collector} to collect what they name, up to `bytes` of it.
- * Throws E_ARTIFACT_PATTERN.
+ * Checks the patterns of a request; the answer collects what they name, up to `bytes` of it.
+ * @throws KilnError E_ARTIFACT_PATTERN
  */
 export async function collectorFor(
   request: Pick<RunRequest, 'artifacts' | 'resultDirectory' | 'caller' | 'time'>,
   results: Pick<Results, 'collect'> = ownResults,
   bytes?: number,
 ): Promise<Collector> {
-  const limits = bytes === undefined ? {} : { bytes };
   const { artifacts: patterns, resultDirectory: destination, caller: owner } = request;
   const none = { collection: undefined, failure: undefined };
   if (destination === undefined || patterns.length === 0) return async () => none;
+  // Loaded late: many runs have no artifacts.
   const { checkPatterns, missingArtifacts } = await import('../../artifacts/collect.ts');
   checkPatterns(patterns);
   return async (sandbox, workdir, onWarning, interrupted) => {
     try {
       const signal = collectionEnd(request.time.timeout, interrupted);
-      const wanted = { patterns, workdir, destination, owner, limits };
+      const to = { destination, owner, limits: defined({ bytes }) };
+      // Root decides which disk of root's is filled.
+      const room = bytes === undefined ? undefined : roomOn(destination);
+      const wanted = { patterns, workdir, ...to, ...defined({ room }) };
       const collection = await sandbox.withRoot((rootFd) =>
         results.collect({ ...wanted, rootFd, onWarning, signal }),
       );
@@ -55,7 +59,6 @@ export async function collectorFor(
   };
 }
 
-/** When the time of a collection is over: the command's own once more, and a minute at least. */
 function collectionEnd(
   timeout: number | undefined,
   interrupted: AbortSignal | undefined,
@@ -72,3 +75,21 @@ function collectionEnd(
   setTimeout(() => over.abort(error), time).unref();
   return AbortSignal.any([...signals, over.signal]);
 }
+
+function roomOn(folder: string): (bytes: number) => void {
+  return (bytes) => refuseLowDisk(folder, bytes);
+}
+
+export interface Results {
+  /** The list of artifacts, which may be long, may stay with the process that collects. */
+  collect(request: CollectRequest): Promise<Collection>;
+  write(directory: string, result: Result, owner: Owner): Promise<void>;
+}
+
+export const ownResults: Results = {
+  collect: async (request) =>
+    (await import('../../artifacts/collect.ts')).collectArtifacts(request),
+  write: async (directory, result, owner) => {
+    await writeResult(directory, result, owner);
+  },
+};

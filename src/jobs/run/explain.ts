@@ -1,24 +1,28 @@
 import { landlockAbi } from '../../host/process/process.ts';
 import type { ImageManifest } from '../../image/store/manifest.ts';
+import type { LabelRequest } from '../../sandbox/labels/labels.ts';
 import { securityModule, selinuxEnforces } from '../../sandbox/labels/module.ts';
-import type { LabelRequest } from '../../sandbox/labels/request.ts';
 import type { Engine } from '../../sandbox/open.ts';
-import { landlockWalls, mayMount } from '../../sandbox/policy/landlock.ts';
 import { type OptionalLayer, whyUnavailable } from '../../sandbox/policy/layers.ts';
-import { DEFAULT_PIDS } from '../../sandbox/policy/limits.ts';
-import { type Surroundings, surroundingsOf } from '../../sandbox/policy/surroundings.ts';
+import {
+  DEFAULT_PIDS,
+  LIMIT_NAMES,
+  LIMITS,
+  type LimitName,
+  type SandboxLimits,
+} from '../../sandbox/policy/limits.ts';
+import { landlockWalls, mayMount } from '../../sandbox/policy/policy.ts';
+import { type Surroundings, surroundingsOf } from '../../sandbox/policy/specification.ts';
 import { planRun } from './plan.ts';
 import type { RunRequest } from './request.ts';
 
 /** One layer around a command, as planned. What is in force is measured later: result.json. */
-export interface PlannedLayer {
+interface PlannedLayer {
   readonly layer: string;
-  /** `on`; `off` because the request says so; `missing` because this host cannot give it. */
   readonly state: 'on' | 'off' | 'missing';
   readonly detail: string;
 }
 
-/** What would stand around the command of a request. Throws E_NO_USER. */
 export function explainLayers(
   engine: Pick<Engine, 'allowMissing'>,
   request: RunRequest,
@@ -28,7 +32,7 @@ export function explainLayers(
   const { disk, allowMissing } = sandbox;
   const { capabilities, user } = command.policy;
   const surroundings = surroundingsOf(sandbox);
-  const { memory, cpus, pids, ioRead, ioWrite } = request.limits;
+  const { timeout } = request.time;
   const writable = request.binds.filter((bind) => !bind.readonly).map((bind) => bind.target);
   return [
     on(
@@ -61,11 +65,8 @@ export function explainLayers(
     setIdLayer(surroundings),
     on('descriptors', 'stdin, stdout, stderr'),
     on('core dumps', 'none'),
-    limit('memory-limit', memory === undefined ? undefined : size(memory), '90 % of the host’s'),
-    limit('cpu-limit', cpus?.toString(), undefined),
-    limit('pids-limit', pids?.toString(), String(DEFAULT_PIDS)),
-    limit('io-limit', rates(ioRead, ioWrite), undefined),
-    limit('time-limit', milliseconds(request.time.timeout), undefined),
+    ...limitLayers(request.limits),
+    limit('time-limit', timeout === undefined ? undefined : `${timeout / 1000} s`, undefined),
     on('end', 'when kiln ends, everything in the sandbox does'),
   ];
 }
@@ -137,6 +138,30 @@ function setIdLayer({ hostFiles }: Surroundings): PlannedLayer {
     : off('set-id', 'nothing of the host can be written to');
 }
 
+const LIMIT_WORDS: Readonly<Record<LimitName, (value: number) => string>> = {
+  memory: size,
+  cpus: String,
+  pids: String,
+  ioRead: (rate) => `read ${size(rate)}/s from each disk it reaches`,
+  ioWrite: (rate) => `written ${size(rate)}/s to each disk it reaches`,
+};
+
+const USUAL: Readonly<Partial<Record<OptionalLayer, string>>> = {
+  'memory-limit': '90 % of the host’s',
+  'pids-limit': String(DEFAULT_PIDS),
+};
+
+function limitLayers(limits: SandboxLimits): PlannedLayer[] {
+  const layers = [...new Set(LIMIT_NAMES.map((name) => LIMITS[name].layer))];
+  return layers.map((layer) => {
+    const words = LIMIT_NAMES.filter((name) => LIMITS[name].layer === layer).flatMap((name) => {
+      const value = limits[name];
+      return value === undefined ? [] : [LIMIT_WORDS[name](value)];
+    });
+    return limit(layer, words.length === 0 ? undefined : words.join(', '), USUAL[layer]);
+  });
+}
+
 function limit(layer: string, asked: string | undefined, usual: string | undefined): PlannedLayer {
   if (asked !== undefined) return on(layer, asked);
   return usual === undefined ? off(layer, 'none') : on(layer, `${usual} (default)`);
@@ -145,16 +170,4 @@ function limit(layer: string, asked: string | undefined, usual: string | undefin
 function size(bytes: number): string {
   const power = Math.min(3, Math.floor(Math.log2(Math.max(bytes, 1)) / 10));
   return `${Math.round((bytes / 1024 ** power) * 10) / 10} ${['B', 'KiB', 'MiB', 'GiB'][power]}`;
-}
-
-function rates(read: number | undefined, write: number | undefined): string | undefined {
-  const parts = [
-    ...(read === undefined ? [] : [`read ${size(read)}/s`]),
-    ...(write === undefined ? [] : [`written ${size(write)}/s`]),
-  ];
-  return parts.length === 0 ? undefined : `${parts.join(', ')}, of each disk it reaches`;
-}
-
-function milliseconds(value: number | undefined): string | undefined {
-  return value === undefined ? undefined : `${value / 1000} s`;
 }

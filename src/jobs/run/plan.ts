@@ -1,9 +1,11 @@
+import { open } from 'node:fs/promises';
+import { KilnError } from '../../errors.ts';
 import type { ImageManifest } from '../../image/store/manifest.ts';
 import { type Plan, planCommand } from '../../sandbox/door/plan.ts';
 import type { Engine } from '../../sandbox/open.ts';
+import type { Secret } from '../../sandbox/policy/specification.ts';
 import type { RunRequest } from './request.ts';
 
-/** The plan of a request. Throws E_NO_USER, E_EGRESS, E_SECCOMP_PROFILE, E_ARGUMENT. */
 export function planRun(
   engine: Pick<Engine, 'allowMissing'>,
   request: RunRequest,
@@ -24,4 +26,37 @@ export function planRun(
     },
     image,
   );
+}
+
+/** Bytes of one secret: a key or a token, not a data set. */
+const SECRET_MAX = 64 << 10;
+
+/** Reads secrets, whose content is in no argument, log or file of kiln's. @throws KilnError E_SECRET */
+export async function readSecrets(wanted: RunRequest['secrets'] = []): Promise<Secret[]> {
+  return Promise.all(
+    wanted.map(async ({ name, file }) => ({ name, content: await readSecret(name, file) })),
+  );
+}
+
+async function readSecret(name: string, file: string): Promise<Buffer> {
+  try {
+    // One read, so that a pipe or a device that never ends cannot fill the memory.
+    await using handle = await open(file, 'r');
+    const bytes = Buffer.alloc(SECRET_MAX + 1);
+    let length = 0;
+    for (;;) {
+      const { bytesRead } = await handle.read(bytes, length, bytes.length - length, null);
+      length += bytesRead;
+      if (bytesRead === 0) return bytes.subarray(0, length);
+      if (length > SECRET_MAX) break;
+    }
+  } catch (cause) {
+    throw new KilnError('E_SECRET', `the secret ${name} cannot be read`, {
+      cause,
+      hint: 'write it as --secret NAME=FILE',
+    });
+  }
+  throw new KilnError('E_SECRET', `the secret ${name} is longer than ${SECRET_MAX} bytes`, {
+    hint: 'bind a bigger file read-only: --bind FILE:/path:ro',
+  });
 }

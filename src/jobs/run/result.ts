@@ -1,34 +1,29 @@
+import { defined } from '../../defined.ts';
+import { errnoName } from '../../host/calls/libc.ts';
 import { knownFailure, reasonLine } from '../../host/calls/system-error.ts';
 import type { CgroupUsage } from '../../host/cgroup/cgroup-usage.ts';
+import { systemCallName } from '../../host/process/seccomp.ts';
 import { KILN_VERSION } from '../../host/state/paths.ts';
-import { digestOf } from '../../result/digest.ts';
+import { digestOf } from '../../image/key.ts';
 import type { Result } from '../../result/schema.ts';
-import { RESULT_VERSION } from '../../result/version.ts';
-import { describeRefusal } from './refusal.ts';
+import type { RefusedCall } from '../../sandbox/command/process.ts';
 import type { RunRequest } from './request.ts';
 import type { RunReport } from './run.ts';
-import type { Course } from './timeline.ts';
+import { type Course, lengthOf } from './timeline.ts';
 
-/** What every result has, however the run went. */
 export interface ResultContext {
   readonly request: RunRequest;
-  /** What kiln will exit with. */
   readonly exitStatus: number;
 }
 
-/** How far a run came that kiln could not bring to its end. */
 export interface FailedRun extends Course {
   readonly error: unknown;
-  /** The sandbox, if it came to one. */
   readonly sandbox?: string | undefined;
   readonly image?: RunReport['image'] | undefined;
-  /** The phase that failed. */
   readonly phase: string;
-  /** The end of the log of what failed. */
   readonly lastLines?: readonly string[];
 }
 
-/** result.json for a command that was started and ended, well or not. */
 export function resultOfRun(context: ResultContext, report: RunReport): Result {
   const { end } = report;
   return {
@@ -37,17 +32,16 @@ export function resultOfRun(context: ResultContext, report: RunReport): Result {
     exit: end.signal === null ? { code: end.exitCode ?? 0 } : { signal: end.signal },
     limitHit: report.limitHit,
     failure: report.failure === undefined ? null : failureOf(report.failure, 'artifacts'),
-    image: { ...report.image },
+    image: report.image,
     policy: measuredPolicy(report.measured),
-    ...(report.refused === undefined ? {} : { refusedCalls: report.refused.map(describeRefusal) }),
-    ...(report.egress === undefined ? {} : { egress: [...report.egress] }),
+    ...defined({ refusedCalls: report.refused?.map(describeRefusal) }),
+    ...defined({ egress: report.egress }),
     resources: resourcesOf(report.usage),
-    artifacts: [...(report.collection?.artifacts ?? [])],
-    warnings: [...report.warnings],
+    artifacts: report.collection?.artifacts ?? [],
+    warnings: report.warnings,
   };
 }
 
-/** result.json for a run that kiln could not bring to its end. */
 export function resultOfFailure(context: ResultContext, failed: FailedRun): Result {
   return {
     ...common(context, failed),
@@ -78,26 +72,23 @@ function common({ request, exitStatus }: ResultContext, course: Course) {
   } as const;
 }
 
-/** The fields about when, and about what was used meanwhile. */
 export function resultOfCourse({ started, phases, samples }: Course) {
-  const end = Math.max(0, ...phases.map((phase) => phase.start + phase.duration));
   return {
-    version: RESULT_VERSION,
+    version: 1 as const,
     startedAt: started.toISOString(),
-    durationMs: Math.round(end * 1000) / 1000,
+    durationMs: Math.round(lengthOf(phases) * 1000) / 1000,
     phases: phases.map(({ name, start, duration }) => ({
       name,
       startMs: start,
       durationMs: duration,
     })),
-    ...(samples === undefined ? {} : { samples: [...samples] }),
+    ...defined({ samples }),
   } as const;
 }
 
-/** The part of a request that decides what happens in the sandbox, not where things go afterwards. */
 function planOf(request: RunRequest): Partial<RunRequest> {
   const { resultDirectory: _directory, caller: _caller, keepSeconds: _keep, ...plan } = request;
-  // Where secrets lie on the host is nobody's business.
+  // The files of secrets on the host are not told.
   const binds = request.binds.map(({ descriptor: _descriptor, ...bind }) => bind);
   if (plan.secrets === undefined) return { ...plan, binds };
   return { ...plan, binds, secrets: secretNames(plan).map((name) => ({ name, file: '' })) };
@@ -107,40 +98,21 @@ function secretNames({ secrets = [] }: Pick<RunRequest, 'secrets'>): string[] {
   return secrets.map(({ name }) => name);
 }
 
-/** A copy with exactly the fields that the schema has. */
 export function measuredPolicy(measured: RunReport['measured']): Result['policy'] {
-  const { namespaces, uidMap, interfaces, mounts, uid, gid, groups } = measured;
+  const { namespaces, uidMap, gidMap, interfaces, masked, readonlyPaths, devices } = measured;
+  const { mounts, uid, gid, groups, noNewPrivileges, seccomp, namespaceLimit } = measured;
+  const { label, initLabel, landlock, setIdRefused, limits, capabilities } = measured;
+  const { bounding, effective } = capabilities;
   return {
-    namespaces: [...namespaces],
-    uidMap: [...uidMap],
-    gidMap: [...measured.gidMap],
-    interfaces: [...interfaces],
-    masked: [...measured.masked],
-    readOnlyPaths: [...measured.readonlyPaths],
-    devices: [...measured.devices],
-    namespaceLimit: measured.namespaceLimit,
-    mounts: mounts.map((mount) => ({ ...mount, options: [...mount.options] })),
-    uid,
-    gid,
-    groups: [...groups],
-    noNewPrivileges: measured.noNewPrivileges,
-    seccomp: measured.seccomp,
-    label: measured.label === null ? null : { ...measured.label },
-    initLabel: measured.initLabel === null ? null : { ...measured.initLabel },
-    landlock:
-      measured.landlock === null
-        ? null
-        : { abi: measured.landlock.abi, walls: [...measured.landlock.walls] },
-    setIdRefused: measured.setIdRefused,
-    ...(measured.limits === undefined ? {} : { limits: { ...measured.limits } }),
-    capabilities: {
-      bounding: [...measured.capabilities.bounding],
-      effective: [...measured.capabilities.effective],
-    },
+    ...{ namespaces, uidMap, gidMap, interfaces, masked, readOnlyPaths: readonlyPaths, devices },
+    ...{ namespaceLimit, mounts, uid, gid, groups, noNewPrivileges, seccomp, label, initLabel },
+    landlock: landlock && { abi: landlock.abi, walls: landlock.walls },
+    setIdRefused,
+    ...defined({ limits }),
+    capabilities: { bounding, effective },
   };
 }
 
-/** An error as result.json has it. */
 export function failureOf(
   error: unknown,
   phase: string,
@@ -160,9 +132,9 @@ export function failureOf(
     message: known?.message ?? (error instanceof Error ? error.message : String(error)),
     phase,
     causes,
-    lastLines: [...lastLines],
+    lastLines,
     hint: known?.hint,
-    ...(known?.details === undefined ? {} : { details: { ...known.details } }),
+    ...defined({ details: known?.details }),
   };
 }
 
@@ -170,7 +142,7 @@ export function failureOf(
 export function resourcesOf(usage: CgroupUsage): Result['resources'] {
   const milliseconds = (microseconds: number | undefined) =>
     microseconds === undefined ? undefined : microseconds / 1000;
-  const all = {
+  return defined({
     cpuMs: milliseconds(usage.cpuMicroseconds),
     cpuUserMs: milliseconds(usage.cpuUserMicroseconds),
     cpuSystemMs: milliseconds(usage.cpuSystemMicroseconds),
@@ -180,6 +152,48 @@ export function resourcesOf(usage: CgroupUsage): Result['resources'] {
     forksRefused: usage.pidsRefused,
     readBytes: usage.readBytes,
     writtenBytes: usage.writtenBytes,
+  });
+}
+
+export interface Refusal {
+  readonly syscall: string;
+  /** The symbol of the errno it got; KILL when its process was killed. */
+  readonly action: string;
+  readonly count: number;
+}
+
+/** SECCOMP_RET_ERRNO and the mask of the data that come with it (linux/seccomp.h). */
+const RET_ERRNO = 0x00050000;
+const RET_DATA = 0xffff;
+
+/**
+ * Calls that programs try and do without. Naming them as the cause of a failure misleads, as does naming those
+ * answered with ENOSYS, which look like an older kernel.
+ */
+const PROBED: ReadonlySet<string> = new Set([
+  // libuv (Node) and others fall back to epoll.
+  ...['io_uring_setup', 'io_uring_enter', 'io_uring_register'],
+  // libnuma, OpenBLAS and database servers ask where memory lies.
+  ...['get_mempolicy', 'set_mempolicy', 'mbind', 'migrate_pages', 'move_pages'],
+  // glibc falls back to clone.
+  'clone3',
+  // systemd's tools, sshd and su make session keyrings where they can.
+  ...['keyctl', 'add_key', 'request_key'],
+  // glibc's and systemd's ways to a file handle; they ask by path then.
+  ...['name_to_handle_at', 'open_by_handle_at'],
+  // Garbage collectors, and perf's users.
+  ...['userfaultfd', 'perf_event_open'],
+]);
+
+export function mayExplainFailure({ syscall, action }: Refusal): boolean {
+  return action !== 'ENOSYS' && (action === 'KILL' || !PROBED.has(syscall));
+}
+
+export function describeRefusal({ architecture, number, action, count }: RefusedCall): Refusal {
+  const isErrno = (action & ~RET_DATA) >>> 0 === RET_ERRNO;
+  return {
+    syscall: systemCallName(architecture, number),
+    action: isErrno ? errnoName(action & RET_DATA) : 'KILL',
+    count,
   };
-  return Object.fromEntries(Object.entries(all).filter(([, value]) => value !== undefined));
 }

@@ -1,5 +1,6 @@
+import type { CgroupUsage } from '../../host/cgroup/cgroup-usage.ts';
 import { trace } from '../../host/trace/trace.ts';
-import { type UsageSample, UsageSamples } from './usage-samples.ts';
+import type { Result } from '../../result/schema.ts';
 
 /** A named part of a run. Times in milliseconds; `start` counts from the beginning of the run. */
 export interface Phase {
@@ -8,31 +9,29 @@ export interface Phase {
   readonly duration: number;
 }
 
-/** When a job began, and what came then. */
 export interface Course {
   readonly started: Date;
   readonly phases: readonly Phase[];
-  /** Absent where no command took long enough. */
   readonly samples?: readonly UsageSample[] | undefined;
 }
 
-/** Measures the phases of a run, and knows which one is under way. */
+/** Milliseconds from the start to the end of the last phase. */
+export function lengthOf(phases: readonly Phase[]): number {
+  return Math.max(0, ...phases.map(({ start, duration }) => start + duration));
+}
+
 export class Timeline {
   readonly started = new Date();
   readonly phases: Phase[] = [];
   current = 'plan';
-  /** The first phase that failed. */
   failed: string | undefined;
   readonly #zero = performance.now();
-  /** What its sandboxes used meanwhile. */
   readonly samples = new UsageSamples(this.#zero);
 
-  /** As far as it has come. */
   get course(): Course {
     return { started: this.started, phases: this.phases, samples: this.samples.rows };
   }
 
-  /** Notes a part that began at `from` (of performance.now()) and ends now. */
   note(name: string, from: number): void {
     trace(name, from, performance.now());
     this.phases.push({
@@ -42,7 +41,6 @@ export class Timeline {
     });
   }
 
-  /** Runs `work` as the phase `name`; it is noted even when it fails. */
   async measure<Result>(name: string, work: () => Promise<Result>): Promise<Result> {
     this.current = name;
     const start = performance.now();
@@ -57,7 +55,61 @@ export class Timeline {
   }
 }
 
-/** To a microsecond. */
 function rounded(milliseconds: number): number {
   return Math.round(milliseconds * 1000) / 1000;
+}
+
+type UsageSample = NonNullable<Result['samples']>[number];
+
+/** The shortest pause between two samples, milliseconds. */
+const PAUSE = 200;
+/** Samples that are kept. Where there are more, every second one goes, and pauses get twice as long. */
+const KEPT = 1000;
+
+class UsageSamples {
+  #rows: UsageSample[] = [];
+  #pause = PAUSE;
+  isOn = true;
+  readonly #zero: number;
+  #before: Pick<UsageSample, 'cpuMs' | 'read' | 'written'> = { cpuMs: 0, read: 0, written: 0 };
+
+  constructor(zero: number) {
+    this.#zero = zero;
+  }
+
+  get rows(): readonly UsageSample[] | undefined {
+    return this.#rows.length === 0 ? undefined : this.#rows;
+  }
+
+  watch(read: () => CgroupUsage): Disposable {
+    let timer: NodeJS.Timeout | undefined;
+    const next = () => {
+      timer = setTimeout(() => {
+        this.#take(read());
+        next();
+      }, this.#pause);
+      timer.unref();
+    };
+    if (this.isOn) next();
+    return {
+      [Symbol.dispose]: () => {
+        clearTimeout(timer);
+        this.#before = this.#rows.at(-1) ?? this.#before;
+      },
+    };
+  }
+
+  #take({ cpuMicroseconds = 0, memoryBytes = 0, readBytes = 0, writtenBytes = 0 }: CgroupUsage) {
+    const before = this.#before;
+    this.#rows.push({
+      ms: Math.round(performance.now() - this.#zero),
+      cpuMs: before.cpuMs + Math.round(cpuMicroseconds / 1000),
+      memory: memoryBytes,
+      read: before.read + readBytes,
+      written: before.written + writtenBytes,
+    });
+    if (this.#rows.length <= KEPT) return;
+    this.#rows = this.#rows.filter((_, at) => at % 2 === 0);
+    this.#pause *= 2;
+  }
 }

@@ -1,15 +1,19 @@
+import { constants, fstatSync, openSync, readFileSync } from 'node:fs';
+import { mkdir } from 'node:fs/promises';
+import { join } from 'node:path';
+import { closing } from '../../host/calls/descriptor.ts';
+import { hasErrno } from '../../host/calls/libc.ts';
+import { openat2, RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS } from '../../host/files/at.ts';
 import { formatDependency } from '../../packages/rpm/dependency.ts';
 import type { RpmFile, RpmPackage } from '../../packages/rpm/package.ts';
 import { readRpms } from '../../packages/rpm/read.ts';
+import { unpackRpms } from '../../packages/rpm/unpack.ts';
 import type { Difference } from '../rpmbuild/outcome/report.ts';
 
-/** Differences that are told; a build that differs everywhere says nothing more with more of them. */
 const MAX_DIFFERENCES = 1000;
 
-/** Of a file, what must be equal; times are left out, see {@link comparePackages}. */
 const FILE_FIELDS = ['type', 'mode', 'owner', 'group', 'size', 'linkTarget', 'caps'] as const;
 
-/** Of a package, what must be equal as it is. */
 const PACKAGE_FIELDS = [
   'os',
   'summary',
@@ -25,17 +29,14 @@ const PACKAGE_FIELDS = [
   'fileTriggers',
 ] as const;
 
-/** What is different in two sets of packages. */
-export interface Comparison {
+interface Comparison {
   readonly differences: readonly Difference[];
-  /** The files of packages that both sets have, by the name that differences call them. */
   readonly pairs: ReadonlyMap<string, readonly [string, string]>;
 }
 
 /**
- * What is different in two sets of binary packages, file by file. Times of building and of files,
- * and the host's name, are left out: rpmbuild writes them into every package unless the
- * distribution's macros pin them.
+ * Compares two sets of binary packages, file by file, without times and the host's name: rpmbuild writes them
+ * into every package unless the distribution's macros pin them.
  */
 export async function comparePackages(
   first: readonly string[],
@@ -105,7 +106,7 @@ function compareFiles(name: string, a: RpmPackage, b: RpmPackage): Difference[] 
 
 function differenceOf(a: RpmFile, b: RpmFile): string | undefined {
   const fields = FILE_FIELDS.filter((field) => differ(a[field], b[field]));
-  // What a packager's file system says of a directory's size means nothing.
+  // A directory's size depends on the file system.
   const real = fields.filter((field) => !(field === 'size' && a.type === 'directory'));
   if (a.digest !== b.digest) return ['content', ...real].join(', ');
   return real.length === 0 ? undefined : real.join(', ');
@@ -113,4 +114,101 @@ function differenceOf(a: RpmFile, b: RpmFile): string | undefined {
 
 function differ(a: unknown, b: unknown): boolean {
   return JSON.stringify(a) !== JSON.stringify(b);
+}
+
+const MAX_FILES = 20;
+const MAX_SIZE = 64 * 2 ** 20;
+const MAX_LINES = 3;
+const LINE_LENGTH = 160;
+
+/**
+ * Adds the lines of texts and the words of programs that differ. Confined children unpack the files, whose bytes
+ * are compared here without interpreting them.
+ * @param work an empty directory that may be written to
+ */
+export async function explainContent(
+  differences: readonly Difference[],
+  pairs: Comparison['pairs'],
+  work: string,
+  signal?: AbortSignal,
+): Promise<Difference[]> {
+  const chosen = differences.filter(({ path, what }) => path && what.startsWith('content'));
+  const explained = chosen.slice(0, MAX_FILES);
+  const names = [...new Set(explained.map((difference) => difference.package))];
+  const trees = await unpackPairs(names, pairs, work, signal);
+  return differences.map((difference) => {
+    const sides = trees.get(difference.package);
+    if (!explained.includes(difference) || sides === undefined) return difference;
+    const [first, second] = sides.map((tree) => readBeneath(tree, difference.path ?? ''));
+    if (first === undefined || second === undefined) return difference;
+    return { ...difference, detail: contentDifference(first, second) };
+  });
+}
+
+async function unpackPairs(
+  names: readonly string[],
+  pairs: Comparison['pairs'],
+  work: string,
+  signal: AbortSignal | undefined,
+): Promise<Map<string, readonly [string, string]>> {
+  const jobs = names.flatMap((name, index) =>
+    (pairs.get(name) ?? []).map((file, side) => ({ file, into: `${index}-${side}` })),
+  );
+  await mkdir(work, { recursive: true, mode: 0o700 });
+  const options = { root: work, policy: 'allow-unsigned', ...(signal && { signal }) } as const;
+  const failed = new Set<string>();
+  for await (const result of unpackRpms(jobs, options)) {
+    if ('error' in result) failed.add(result.job.into);
+  }
+  const trees = new Map<string, readonly [string, string]>();
+  for (const [index, name] of names.entries()) {
+    if (failed.has(`${index}-0`) || failed.has(`${index}-1`)) continue;
+    trees.set(name, [join(work, `${index}-0`), join(work, `${index}-1`)]);
+  }
+  return trees;
+}
+
+/** A plain file below `tree`; undefined for links, anything that is no file, and files that are too large. */
+function readBeneath(tree: string, path: string): Buffer | undefined {
+  const root = openSync(tree, constants.O_RDONLY | constants.O_DIRECTORY);
+  using _root = closing(root);
+  try {
+    const fd = openat2(root, path.replace(/^\/+/, ''), {
+      flags: constants.O_RDONLY | constants.O_NONBLOCK | constants.O_NOFOLLOW,
+      resolve: RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS,
+    });
+    using _fd = closing(fd);
+    const stats = fstatSync(fd);
+    return stats.isFile() && stats.size <= MAX_SIZE ? readFileSync(fd) : undefined;
+  } catch (error) {
+    if (hasErrno(error, 'ENOENT', 'ENOTDIR', 'ELOOP', 'ENXIO')) return undefined;
+    throw error;
+  }
+}
+
+export function contentDifference(first: Buffer, second: Buffer): string[] {
+  const binary = [first, second].some((bytes) => bytes.subarray(0, 8192).includes(0));
+  const parts = (bytes: Buffer) => new Set(binary ? words(bytes) : lines(bytes));
+  const [before, after] = [parts(first), parts(second)];
+  const gone = [...before].filter((line) => !after.has(line)).slice(0, MAX_LINES);
+  const come = [...after].filter((line) => !before.has(line)).slice(0, MAX_LINES);
+  const told = [...gone.map((line) => `-${cut(line)}`), ...come.map((line) => `+${cut(line)}`)];
+  if (told.length > 0) return told;
+  const end = Math.min(first.length, second.length);
+  let at = 0;
+  while (at < end && first[at] === second[at]) at++;
+  return [`the first byte that differs is ${at}, of ${first.length} and ${second.length}`];
+}
+
+function lines(bytes: Buffer): string[] {
+  return bytes.toString('utf8').split('\n');
+}
+
+/** Runs of printable ASCII, as strings(1) finds them. */
+function words(bytes: Buffer): string[] {
+  return bytes.toString('latin1').match(/[\x20-\x7e\t]{4,}/g) ?? [];
+}
+
+function cut(text: string): string {
+  return text.length > LINE_LENGTH ? `${text.slice(0, LINE_LENGTH)}…` : text;
 }

@@ -10,38 +10,34 @@ import type { Engine } from '../../sandbox/open.ts';
 import { packageSigner, signReport } from '../provenance/sign.ts';
 import { writeProvenance } from '../provenance/write.ts';
 import { buildPackage } from '../rpmbuild/build.ts';
-import { buildStatus } from '../rpmbuild/outcome/exit-status.ts';
+import { DEFAULT_DISK } from '../rpmbuild/build-sandbox.ts';
+import { resultOfBuild } from '../rpmbuild/outcome/finish.ts';
+import { buildStatus } from '../rpmbuild/outcome/outcome.ts';
 import type { BuildHooks, BuildReport, Difference } from '../rpmbuild/outcome/report.ts';
-import { resultOfBuild } from '../rpmbuild/outcome/result.ts';
 import type { BuildRequest } from '../rpmbuild/request.ts';
 import { BUILD_HOME } from '../rpmbuild/rpmbuild.ts';
-import { comparePackages } from './compare.ts';
-import { explainContent } from './compare-content.ts';
+import { comparePackages, explainContent } from './compare.ts';
 
-/** How the second build's surroundings differ from the first's. */
 const OTHERWISE = {
   hostname: 'another-host',
   surroundings: {
-    // One processor where there are more, else two.
     processors: availableParallelism() > 1 ? 1 : 2,
     // 14 hours ahead of UTC: for most of a day, it is tomorrow there.
     timeZone: 'Pacific/Kiritimati',
   },
 } as const;
 
-/** What the second build varies only when it is asked to: distributions pin it. */
+/** Varied only on request: distributions pin it. */
 export const VARIATIONS = ['path'] as const;
 export type Variation = (typeof VARIATIONS)[number];
 
-/** The second build's %_topdir where the path varies. */
 const OTHER_TOP = `${BUILD_HOME}/another/build/directory`;
 
 /**
- * Builds a package, then builds it once more in a fresh sandbox of the same image, with another host
- * name, file system below its directory, time zone, number of processors, and in another second, and
- * with `vary` in another directory; and compares what the two made. The result directory is the first
- * build's. If they differ, that is the report's failure (E_BUILD_DIFFERS); its `differences` are set
- * whenever both were built.
+ * Builds a package twice in fresh sandboxes of the same image, and compares the packages. The second build has
+ * another host name, file system, time zone, number of processors and second, and with `vary` another directory.
+ * The result directory is the first build's. If they differ, that is the report's failure (E_BUILD_DIFFERS); its
+ * `differences` are set whenever both were built.
  */
 export async function verifyBuild(
   engine: Engine,
@@ -53,7 +49,6 @@ export async function verifyBuild(
   try {
     signer = await packageSigner(engine, request);
   } catch {
-    // This fails with the same, and says so where builds do.
     return await buildPackage(engine, request, hooks);
   }
   const { signing: _signing, ...unsigned } = request;
@@ -74,7 +69,6 @@ export async function verifyBuild(
   return report;
 }
 
-/** Only what was built twice alike is signed. */
 async function sign(
   report: BuildReport,
   signer: PackageSigner | undefined,
@@ -97,10 +91,17 @@ async function buildAgain(
 ): Promise<BuildReport> {
   const { request, resultDirectory } = first;
   await using work = await openWorkDirectory(engine.paths);
-  // Its home is on the disk, which has no quota.
-  using disk = new DiskWatch(work.path);
-  const signals = [disk.signal, ...(hooks.signal === undefined ? [] : [hooks.signal])];
-  await anotherSecond();
+  // The home of the build is on the disk, which has no quota.
+  const { disk: wanted = DEFAULT_DISK } = request;
+  using disk = new DiskWatch(work.path, {
+    tree: work.path,
+    bytes: Math.min(wanted, engine.owner?.share.disk ?? wanted),
+    who: 'the second build',
+    hint: 'give more with --disk; of users, root sets users.limits.disk',
+  });
+  const signals = hooks.signal === undefined ? [disk.signal] : [disk.signal, hooks.signal];
+  // To the second, the clock never shows in the second build what it did in the first.
+  await sleep(1000 - (Date.now() % 1000));
   const { keepSeconds: _keep, provenance: _provenance, signing: _signing, ...same } = request;
   const second = await buildPackage(
     engine,
@@ -136,7 +137,6 @@ async function buildAgain(
   return { ...failed(first, differ(differences)), differences };
 }
 
-/** The failure, which names the first difference. */
 function differ(differences: readonly Difference[]): KilnError {
   const [first] = differences;
   const what = [first?.package, first?.path, first?.what].filter(Boolean).join(': ');
@@ -145,11 +145,6 @@ function differ(differences: readonly Difference[]): KilnError {
     hint: 'result.json lists what differs under build.differences',
     details: { differences: differences.length },
   });
-}
-
-/** A clock that is read in the second build, to the second, never shows what it did in the first. */
-async function anotherSecond(): Promise<void> {
-  await sleep(1000 - (Date.now() % 1000));
 }
 
 function failed(first: BuildReport, failure: KilnError): BuildReport {

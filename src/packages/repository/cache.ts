@@ -1,16 +1,22 @@
-import { createHash, randomUUID } from 'node:crypto';
+import { createHash, hash, randomUUID } from 'node:crypto';
 import { closeSync, readSync } from 'node:fs';
 import { type FileHandle, mkdir, open, rm, stat, utimes } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { hasErrno } from '../../host/calls/libc.ts';
 import { openUserFile } from '../../host/files/user-file.ts';
+import { dropCached, findRecord, recordText, withFields } from '../../host/state/checked-file.ts';
 import { DamagedFileError, renameOver } from '../../host/state/damage.ts';
 import type { StatePaths } from '../../host/state/paths.ts';
+import type { Repository, RepositorySource } from './configuration.ts';
+import type { Repomd } from './metadata/repomd.ts';
+
+/** A folder beside the downloads, whose content sandboxes write. */
+export const BUILD_CACHES = 'builds';
 
 /**
- * The names in the download cache. Several processes share it without a lock: what is there under
- * its digest is whole (it was renamed to that name), and the same whoever made it.
+ * The names in the download cache, which several processes share without a lock: a file is renamed to its name when it
+ * is whole, and is the same whoever made it.
  *
  *     objects/sha256/ab/ab…   downloads, named by their digest
  *     partial/sha256-ab…      a download under way; whoever writes it holds its flock
@@ -25,7 +31,6 @@ export class Cache {
     this.root = paths.cache;
   }
 
-  /** The path of the file with this digest (`sha256:…`), whether it is there or not. */
   object(digest: string): string {
     const [algorithm = '', hex = ''] = digest.split(':');
     return join(this.root, 'objects', algorithm, hex.slice(0, 2), hex);
@@ -48,9 +53,8 @@ export class Cache {
   }
 
   /**
-   * The path of a cached file with this digest, or undefined. Sets its time of last use. A damaged one stays
-   * until a new download replaces it: deleting it here could delete the file that another process has just
-   * brought.
+   * Also sets its time of last use. A damaged file stays until a new download replaces it: deleting it here could
+   * delete what another process has just brought.
    */
   async find(digest: string, size?: number): Promise<string | undefined> {
     const path = this.object(digest);
@@ -63,10 +67,7 @@ export class Cache {
   }
 }
 
-/**
- * Whether the file at `path` has this content. Every use is checked: reading at 1.7 GB/s costs less than an
- * fsync for each file, and also detects what the disk lost.
- */
+/** Every use is checked: reading at 1.7 GB/s costs less than an fsync for each file, and detects what the disk lost. */
 export async function hasContent(path: string, digest: string, size?: number): Promise<boolean> {
   try {
     const found = await stat(path);
@@ -78,13 +79,11 @@ export async function hasContent(path: string, digest: string, size?: number): P
   }
 }
 
-/** Bytes read at a time. */
 const PIECE = 1024 * 1024;
 
 /** One buffer for all pieces: new memory for every piece would keep V8 busy with freeing it. */
 let memory: Buffer | undefined;
 
-/** The digest of a file's content, or of its first `length` bytes, written `sha256:…`. */
 export async function digestFile(
   path: string,
   algorithm: string,
@@ -107,7 +106,6 @@ export async function digestFile(
   }
 }
 
-/** The marker before the sha256 at the end of a large cache file. */
 const SEAL = '\nkiln-sha256 ';
 const SEAL_LENGTH = SEAL.length + 64;
 
@@ -119,7 +117,6 @@ export async function sealFile(file: FileHandle): Promise<void> {
   await file.write(seal, 0, seal.length, size);
 }
 
-/** Whether there is a file that {@link sealFile} ended. @throws DamagedFileError if its content has changed */
 export async function isSealed(path: string): Promise<boolean> {
   try {
     await using file = await open(path);
@@ -147,14 +144,11 @@ export async function writeWhole(path: string, content: string | Buffer): Promis
   await temporary.commit();
 }
 
-/** A file that gets its name when it is complete. */
-export interface TemporaryFile extends AsyncDisposable {
-  readonly handle: Awaited<ReturnType<typeof open>>;
-  /** Gives the file its name, on the disk as well, in place of an older file. */
+interface TemporaryFile extends AsyncDisposable {
+  readonly handle: FileHandle;
   commit(): Promise<void>;
 }
 
-/** Makes a file beside `path` that is deleted unless it is committed. */
 export async function createTemporary(path: string): Promise<TemporaryFile> {
   await mkdir(dirname(path), { recursive: true });
   const name = `${path}.${process.pid}.${randomUUID()}.tmp`;
@@ -174,8 +168,65 @@ export async function createTemporary(path: string): Promise<TemporaryFile> {
   };
 }
 
-/** Renames the finished file `from` to `to`. If `to` exists, it has the same content. */
 export async function publish(from: string, to: string): Promise<void> {
   await mkdir(dirname(to), { recursive: true });
   renameOver(from, to);
+}
+
+const STATE_FORMAT = 2;
+
+export interface RepositoryState {
+  readonly format: typeof STATE_FORMAT;
+  /** When a server was last asked, milliseconds since 1970. */
+  readonly checkedAt: number;
+  readonly mirrors: readonly string[];
+  readonly allowed: readonly string[];
+  /** The keys with which the signature of `index` was checked; undefined if no check was asked for. */
+  readonly keys?: string | undefined;
+  readonly index?: RepositoryIndex | undefined;
+}
+
+export interface RepositoryIndex {
+  readonly digest: string;
+  readonly otherDigests: readonly string[];
+  readonly etag?: string | undefined;
+  readonly lastModified?: string | undefined;
+  readonly repomd: Repomd;
+}
+
+/** Another source, or other trust settings, have another folder. */
+export function stateDirectory(
+  cache: Cache,
+  repository: Pick<Repository, 'id' | 'source'> & Partial<Repository>,
+): string {
+  const trust = repository.repoGpgcheck ? repository.gpgkey : false;
+  const source = JSON.stringify([canonical(repository.source), trust]);
+  return cache.repository(`${repository.id}-${hash('sha256', source, 'hex').slice(0, 16)}`);
+}
+
+function canonical(source: RepositorySource): readonly unknown[] {
+  return source.kind === 'directory'
+    ? [source.kind, source.path]
+    : [source.kind, source.kind === 'baseurl' ? source.urls : source.url];
+}
+
+export async function readState(directory: string): Promise<RepositoryState | undefined> {
+  const { value, damage } = findRecord(join(directory, 'state.json'), takeState);
+  if (damage !== undefined) dropCached(damage);
+  return value?.format === STATE_FORMAT ? value : undefined;
+}
+
+const takeState = withFields<RepositoryState>({
+  format: 'number',
+  checkedAt: 'number',
+  mirrors: 'array',
+  allowed: 'array',
+});
+
+export async function writeState(
+  directory: string,
+  state: Omit<RepositoryState, 'format'>,
+): Promise<void> {
+  const text = recordText({ format: STATE_FORMAT, ...state });
+  await writeWhole(join(directory, 'state.json'), text);
 }

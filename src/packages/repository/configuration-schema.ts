@@ -1,7 +1,21 @@
 import { z } from 'zod';
-import { parseDuration } from './transport/duration.ts';
 
-/** One string or several, as dnf's list options are written; always a list afterwards. */
+const SECONDS: Readonly<Record<string, number>> = {
+  '': 1,
+  s: 1,
+  m: 60,
+  h: 3600,
+  d: 86_400,
+  w: 604_800,
+};
+
+/** Seconds of `90`, `90s`, `10m`, `6h`, `2d`, `1w` (dnf.conf's notation); undefined for anything else. */
+export function parseDuration(text: string): number | undefined {
+  const match = /^(\d{1,9})([smhdw]?)$/.exec(text);
+  const unit = SECONDS[match?.[2] ?? '?'];
+  return match === null || unit === undefined ? undefined : Number(match[1]) * unit;
+}
+
 const oneOrMore = z
   .union([z.string().min(1), z.array(z.string().min(1)).min(1)])
   .transform((value) => (typeof value === 'string' ? [value] : value));
@@ -17,7 +31,6 @@ const duration = z.union([z.int().min(0), z.string()]).transform((value, context
 
 const SOURCES = ['baseurl', 'metalink', 'mirrorlist', 'directory'] as const;
 
-/** Options that need another option. */
 const NEEDED = [
   ['username', 'password'],
   ['username', 'password_file'],
@@ -80,48 +93,33 @@ export const repositorySchema = z
       .describe('Age after which the server is asked for news'),
   })
   .superRefine((value, context) => {
+    const fail = (message: string, ...path: (string | number)[]) =>
+      context.addIssue({ code: 'custom', message, path });
     const given = SOURCES.filter((source) => value[source] !== undefined);
     if (given.length !== 1) {
-      context.addIssue({
-        code: 'custom',
-        message: `exactly one of ${SOURCES.join(', ')} is needed, ${given.length === 0 ? 'none is given' : `not ${given.join(' and ')}`}`,
-      });
+      const found = given.length === 0 ? 'none is given' : `not ${given.join(' and ')}`;
+      fail(`exactly one of ${SOURCES.join(', ')} is needed, ${found}`);
     }
     for (const [needed, option] of NEEDED) {
       if (value[option] === undefined || value[needed] !== undefined) continue;
-      const message = `${option} needs ${needed}`;
-      context.addIssue({ code: 'custom', path: [option], message });
+      fail(`${option} needs ${needed}`, option);
     }
     if (value.password !== undefined && value.password_file !== undefined) {
-      const message = 'password and password_file are one too many';
-      context.addIssue({ code: 'custom', path: ['password'], message });
+      fail('password and password_file are one too many', 'password');
     }
     if (value.token_file !== undefined && value.username !== undefined) {
-      const message = 'a token stands alone: leave username and password out';
-      context.addIssue({ code: 'custom', path: ['token_file'], message });
+      fail('a token stands alone: leave username and password out', 'token_file');
     }
     value.baseurl?.forEach((url, index) => {
-      if (!/^(https?|file):\/\//.test(url)) {
-        context.addIssue({
-          code: 'custom',
-          path: ['baseurl', index],
-          message: 'expected a URL that starts with http://, https:// or file://',
-        });
-      }
+      if (/^(https?|file):\/\//.test(url)) return;
+      fail('expected a URL that starts with http://, https:// or file://', 'baseurl', index);
     });
     value.gpgkey?.forEach((key, index) => {
-      if (/^(https?|ftp):/.test(key)) {
-        context.addIssue({
-          code: 'custom',
-          path: ['gpgkey', index],
-          message:
-            'keys are trusted, so they must be local files: a key from the network proves nothing',
-        });
-      }
+      if (!/^(https?|ftp):/.test(key)) return;
+      const why = 'a key from the network proves nothing';
+      fail(`keys are trusted, so they must be local files: ${why}`, 'gpgkey', index);
     });
   });
 
-/** A repository block as people write it, before defaults. */
 export type RepositoryInput = z.input<typeof repositorySchema>;
-/** A repository block that passed the schema. */
 export type RepositoryConfiguration = z.output<typeof repositorySchema>;

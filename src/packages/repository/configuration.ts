@@ -1,49 +1,35 @@
 import { isAbsolute, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import type { z } from 'zod';
 import { KilnError } from '../../errors.ts';
 import type { RepositoryConfiguration } from './configuration-schema.ts';
+import type { sourceSchema } from './lock/lock.ts';
 import { type AccessOptions, RepositoryAccess } from './transport/access.ts';
 
-/** Where a repository's files come from. URLs and paths are absolute and free of variables. */
-export type RepositorySource =
-  | { readonly kind: 'baseurl'; readonly urls: readonly string[] }
-  | { readonly kind: 'metalink'; readonly url: string }
-  | { readonly kind: 'mirrorlist'; readonly url: string }
-  | { readonly kind: 'directory'; readonly path: string };
+export type RepositorySource = Readonly<z.output<typeof sourceSchema>>;
 
-/** A repository ready to be opened. */
 export interface Repository {
   readonly id: string;
   readonly name: string;
   readonly source: RepositorySource;
-  /** How to log in at its servers; undefined if no login is needed. */
   readonly access?: RepositoryAccess | undefined;
-  /** Whether every package must carry a good signature by one of `gpgkey`. */
   readonly gpgcheck: boolean;
-  /** Whether repomd.xml must carry a good signature by one of `gpgkey`. */
   readonly repoGpgcheck: boolean;
-  /** Absolute paths of key files. */
   readonly gpgkey: readonly string[];
   /** 1 (preferred) to 99, as in dnf. */
   readonly priority: number;
   readonly cost: number;
   readonly excludepkgs: readonly string[];
   readonly includepkgs: readonly string[];
-  /** True if modules hide none of its packages. */
   readonly moduleHotfixes: boolean;
   /** Seconds. */
   readonly metadataExpire: number;
 }
 
-/** What {@link resolveRepository} needs beside the block itself. */
 export interface ResolveOptions {
-  /** The architecture of the packages as rpm and `uname -m` name it: `x86_64`, `aarch64`, … */
   readonly arch: string;
-  /** The value of `$releasever`. */
   readonly releasever?: string | undefined;
-  /** The base of relative paths: the folder of the recipe. */
   readonly baseDirectory: string;
-  /** Says where what is named lies that is read; at that very path unless given. */
   readonly place?: (path: string, kind: 'file' | 'folder') => string;
 }
 
@@ -62,8 +48,7 @@ const BASEARCH: Readonly<Record<string, string>> = {
 };
 
 /**
- * Fills in a repository's variables, makes its paths absolute, and applies defaults that depend on its place
- * (`gpgcheck`).
+ * Fills in variables, makes paths absolute, and applies defaults that depend on the repository's place.
  * @throws KilnError E_REPOSITORY_CONFIGURATION for an unknown variable, E_REPOSITORY_KEYS when keys
  * are needed and none is named.
  */
@@ -116,8 +101,7 @@ function resolveSource(
   if (metalink !== undefined) return { kind: 'metalink', url: expand(metalink) };
   if (mirrorlist !== undefined) return { kind: 'mirrorlist', url: expand(mirrorlist) };
   const urls = (baseurl ?? []).map(expand);
-  const local = urls.filter((url) => url.startsWith('file:'));
-  const [first] = local;
+  const first = urls.find((url) => url.startsWith('file:'));
   if (first === undefined) return { kind: 'baseurl', urls };
   if (urls.length > 1) {
     throw new KilnError(
@@ -129,14 +113,16 @@ function resolveSource(
   return { kind: 'directory', path: folder(first) };
 }
 
-/** A name and a password. */
 interface Login {
   readonly username: string;
   readonly password: string;
 }
 
 /** Removes `user:password@` from URLs, because URLs are written into locks and logs. */
-function withoutLogin(source: RepositorySource): { source: RepositorySource; login?: Login } {
+function withoutLogin(source: RepositorySource): {
+  source: RepositorySource;
+  login?: Login | undefined;
+} {
   if (source.kind === 'directory') return { source };
   const logins: Login[] = [];
   const strip = (text: string) => {
@@ -151,8 +137,7 @@ function withoutLogin(source: RepositorySource): { source: RepositorySource; log
     source.kind === 'baseurl'
       ? { kind: 'baseurl', urls: source.urls.map(strip) }
       : { kind: source.kind, url: strip(source.url) };
-  const [login] = logins;
-  return login === undefined ? { source: stripped } : { source: stripped, login };
+  return { source: stripped, login: logins[0] };
 }
 
 function resolveAccess(
@@ -206,4 +191,22 @@ function expandVariables(id: string, text: string, options: ResolveOptions): str
 function absolute(path: string, baseDirectory: string): string {
   if (path.startsWith('file:')) return fileURLToPath(path);
   return isAbsolute(path) ? resolve(path) : resolve(baseDirectory, path);
+}
+
+/** A repository that kiln published: among equal packages its own are preferred, as in mock's chains. */
+export function localRepository(id: string, path: string, name = id): Repository {
+  return {
+    id,
+    name,
+    source: { kind: 'directory', path },
+    gpgcheck: false,
+    repoGpgcheck: false,
+    gpgkey: [],
+    priority: 99,
+    cost: 1,
+    excludepkgs: [],
+    includepkgs: [],
+    moduleHotfixes: false,
+    metadataExpire: 0,
+  };
 }

@@ -3,38 +3,49 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { KilnError } from '../../errors.ts';
 import { awaitedLater } from '../../promise.ts';
-import { hasContent } from './cache.ts';
+import { hasContent, readState, stateDirectory } from './cache.ts';
 import type { Lock, LockedPackage, LockedRepository } from './lock/lock.ts';
 import { downloadContext, type OpenOptions } from './open.ts';
-import { readState, stateDirectory } from './state.ts';
+import { findMirrors, namedBy } from './refresh.ts';
 import type { LockAccess } from './transport/access.ts';
 import { type DownloadContext, downloadObject } from './transport/download.ts';
-import { findMirrors, namedBy } from './transport/find-mirrors.ts';
-import { MAX_PACKAGE } from './transport/limits.ts';
 import { isAbsoluteUrl, locationUrl, resolveLocation } from './transport/location.ts';
 import { Mirrors } from './transport/mirrors.ts';
-import { mapParallel } from './transport/parallel.ts';
+
+/** Bytes of the largest package that is taken. */
+export const MAX_PACKAGE: number = 32 * 2 ** 30;
 
 /** A list of mirrors older than this is asked for anew, milliseconds. */
 const MIRRORS_AGE = 2 * 24 * 3600 * 1000;
 
 /**
- * Makes every package of a lock available on this machine. @returns the path of each file by its digest. A file
- * of a local repository stays in its place, all others are in the cache. The content has the locked digest; its
- * signature is not checked here. @throws KilnError E_DOWNLOAD, E_PACKAGE_CHANGED (a local file is not the
- * locked one), E_REPOSITORY_METADATA, E_CACHE_WRITE
+ * Makes every package of a lock available on this machine: files of local repositories in their places, all
+ * others in the cache. The content has the locked digest; its signature is not checked here.
+ * @returns the path of each file by its digest
+ * @throws KilnError E_DOWNLOAD, E_PACKAGE_CHANGED (a local file is not the locked one), E_REPOSITORY_METADATA,
+ *   E_CACHE_WRITE
  */
 export async function fetchPackages(
   lock: Lock,
   options: Omit<OpenOptions, 'refresh'> & {
-    /** Called with the digest of each package as soon as its file is available. */
     readonly onPackage?: ((digest: string) => void) | undefined;
   },
 ): Promise<Map<string, string>> {
   const context = downloadContext(options);
   const repositories = new Map(lock.repositories.map((entry) => [entry.id, entry]));
   const mirrors = new Map<string, Promise<Mirrors>>();
-  const progress = new PackagesProgress(lock, context);
+  // Two names in a lock may mean the same file.
+  const entries = [...new Map(lock.packages.map((entry) => [entry.digest, entry])).values()];
+  const received = new Map<string, number>();
+  let done = 0;
+  const watched = ({ digest }: LockedPackage, signal: AbortSignal): DownloadContext => ({
+    ...context,
+    signal,
+    onProgress: (progress) => {
+      if (progress.kind === 'download') received.set(digest, progress.received);
+      context.onProgress?.(progress);
+    },
+  });
   // Checking takes a processor, so it is done in turn: the first files are ready before the last ones begin.
   let turn: Promise<unknown> = Promise.resolve();
   const checkInTurn = (path: string, entry: LockedPackage, signal: AbortSignal) => {
@@ -53,22 +64,18 @@ export async function fetchPackages(
     const local = localPath(repository, entry);
     const path =
       local === undefined
-        ? await remotePackage(lock, repository, entry, mirrors, progress.watch(entry, signal))
+        ? await remotePackage(lock, repository, entry, mirrors, watched(entry, signal))
         : await checkInTurn(local, entry, signal);
-    progress.finished();
+    done++;
+    const receivedBytes = [...received.values()].reduce((sum, bytes) => sum + bytes, 0);
+    context.onProgress?.({ kind: 'packages', done, count: entries.length, receivedBytes });
     options.onPackage?.(entry.digest);
     return [entry.digest, path] as const;
   };
-  // Two names in a lock may mean the same file.
-  const entries = [...new Map(lock.packages.map((entry) => [entry.digest, entry])).values()];
   const { parallel } = context.transfer;
   return new Map(await mapParallel(entries, parallel, context.signal, fetchOne));
 }
 
-/**
- * The paths at which {@link fetchPackages} will find the packages of a lock, by digest, if all are local;
- * otherwise undefined. The files are not read.
- */
 export function localPackages(lock: Lock): Map<string, string> | undefined {
   const repositories = new Map(lock.repositories.map((entry) => [entry.id, entry]));
   const paths = new Map<string, string>();
@@ -81,10 +88,6 @@ export function localPackages(lock: Lock): Map<string, string> | undefined {
   return paths;
 }
 
-/**
- * A URL for each remote package of a lock, by digest: at the best mirror where there are several.
- * @throws KilnError E_DOWNLOAD, E_REPOSITORY_METADATA
- */
 export async function packageUrls(
   lock: Lock,
   options: Omit<OpenOptions, 'refresh'>,
@@ -105,7 +108,6 @@ export async function packageUrls(
   return urls;
 }
 
-/** The path of a package that needs no download. */
 function localPath({ source }: LockedRepository, entry: LockedPackage): string | undefined {
   if (source.kind !== 'directory') return undefined;
   checkLocation(entry, true);
@@ -114,7 +116,6 @@ function localPath({ source }: LockedRepository, entry: LockedPackage): string |
   return join(source.path, entry.location);
 }
 
-/** @throws KilnError E_REPOSITORY_METADATA for a lock that names what is not the repository's. */
 function checkLocation({ location, nevra, repository }: LockedPackage, local: boolean): void {
   resolveLocation({ location, base: '' }, local, `${nevra} of repository ${repository}`);
 }
@@ -147,7 +148,7 @@ async function remotePackage(
   if (isAbsoluteUrl(location)) {
     const { source } = repository;
     const [base] = source.kind === 'baseurl' ? source.urls : [namedBy(source)];
-    const single = new Mirrors([location], base, access?.of(repository.id));
+    const single = new Mirrors([location], base, access?.get(repository.id));
     return await downloadObject(context, { ...item, mirrors: single, location: '' });
   }
   let found = mirrors.get(repository.id);
@@ -165,7 +166,7 @@ async function packageMirrors(
 ): Promise<Mirrors> {
   const { id, source } = repository;
   if (source.kind === 'directory') throw new TypeError('a directory has no mirrors');
-  const access = accesses?.of(id);
+  const access = accesses?.get(id);
   if (source.kind === 'baseurl') return new Mirrors(source.urls, undefined, access);
   const state = await readState(stateDirectory(context.cache, repository));
   const usable = state !== undefined && Date.now() - state.checkedAt < MIRRORS_AGE;
@@ -173,40 +174,34 @@ async function packageMirrors(
   return new Mirrors(bases, namedBy(source), access);
 }
 
-/** Sums the progress of all downloads of one call. */
-class PackagesProgress {
-  readonly #context: DownloadContext;
-  readonly #count: number;
-  readonly #received = new Map<string, number>();
-  #done = 0;
-
-  constructor(lock: Lock, context: DownloadContext) {
-    this.#context = context;
-    this.#count = new Set(lock.packages.map(({ digest }) => digest)).size;
-  }
-
-  /** A context for the download of one package. */
-  watch(entry: LockedPackage, signal: AbortSignal): DownloadContext {
-    const { onProgress } = this.#context;
-    if (onProgress === undefined) return { ...this.#context, signal };
-    return {
-      ...this.#context,
-      signal,
-      onProgress: (progress) => {
-        if (progress.kind === 'download') this.#received.set(entry.digest, progress.received);
-        onProgress(progress);
-      },
-    };
-  }
-
-  finished(): void {
-    this.#done++;
-    const receivedBytes = [...this.#received.values()].reduce((sum, bytes) => sum + bytes, 0);
-    this.#context.onProgress?.({
-      kind: 'packages',
-      done: this.#done,
-      count: this.#count,
-      receivedBytes,
-    });
-  }
+/**
+ * Runs `work` for every item, `limit` at a time. After the first failure nothing more starts, running work is
+ * aborted, and the failure is thrown when all of it has ended.
+ */
+async function mapParallel<Item, Result>(
+  items: readonly Item[],
+  limit: number,
+  signal: AbortSignal | undefined,
+  work: (item: Item, signal: AbortSignal) => Promise<Result>,
+): Promise<Result[]> {
+  const stop = new AbortController();
+  const combined = AbortSignal.any([stop.signal, ...(signal === undefined ? [] : [signal])]);
+  const results: Result[] = [];
+  const queue = items.entries();
+  const worker = async () => {
+    for (const [index, item] of queue) {
+      combined.throwIfAborted();
+      try {
+        results[index] = await work(item, combined);
+      } catch (error) {
+        stop.abort(error);
+        throw error;
+      }
+    }
+  };
+  const workers = Array.from({ length: Math.min(limit, items.length) }, worker);
+  await Promise.allSettled(workers);
+  // The first failure aborted the others, whose errors only follow from it.
+  combined.throwIfAborted();
+  return results;
 }

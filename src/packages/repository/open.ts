@@ -5,21 +5,22 @@ import { KilnError } from '../../errors.ts';
 import type { StatePaths } from '../../host/state/paths.ts';
 import { Cache } from './cache.ts';
 import type { Repository } from './configuration.ts';
-import { fixturesHint } from './fixtures-hint.ts';
-import type { MetadataFile } from './metadata/metadata-file.ts';
+import { MAX_METADATA, type MetadataFile } from './metadata/repomd.ts';
 import { type RefreshedRepository, type RefreshMode, refreshRepository } from './refresh.ts';
-import { type DownloadContext, downloadObject } from './transport/download.ts';
-import { MAX_METADATA } from './transport/limits.ts';
+import {
+  type DownloadContext,
+  defaultTransfer,
+  downloadObject,
+  type OnProgress,
+  type TransferOptions,
+} from './transport/download.ts';
 import { resolveLocation } from './transport/location.ts';
 import { Mirrors } from './transport/mirrors.ts';
-import type { OnProgress } from './transport/progress.ts';
 import type { Reach } from './transport/reach.ts';
-import { defaultTransfer, type TransferOptions } from './transport/transfer-options.ts';
-import { readKeys } from './trust/keys.ts';
+import { fixturesHint, readKeys } from './trust/keys.ts';
 
 export interface OpenOptions {
   readonly paths: Pick<StatePaths, 'cache'>;
-  /** `auto` unless given. */
   readonly refresh?: RefreshMode | undefined;
   readonly transfer?: Partial<TransferOptions> | undefined;
   /** `named` unless given: whoever wrote the image recipe, or a repository's configuration, is trusted with the network. */
@@ -28,7 +29,6 @@ export interface OpenOptions {
   readonly onProgress?: OnProgress | undefined;
 }
 
-/** What a download needs, from the options of a public function. */
 export function downloadContext(options: Omit<OpenOptions, 'refresh'>): DownloadContext {
   return {
     cache: new Cache(options.paths),
@@ -39,12 +39,10 @@ export function downloadContext(options: Omit<OpenOptions, 'refresh'>): Download
   };
 }
 
-/** A repository whose metadata is available. */
 export interface OpenRepository extends RefreshedRepository {
   readonly repository: Repository;
 }
 
-/** Repositories that were opened together, for one or several solutions. */
 export class RepositorySet {
   readonly context: DownloadContext;
   readonly #members: OpenRepository[];
@@ -58,7 +56,6 @@ export class RepositorySet {
     return this.#members;
   }
 
-  /** Asks the server again, because a file that its repomd.xml names is gone. */
   async renew(id: string): Promise<OpenRepository> {
     const index = this.#members.findIndex((member) => member.repository.id === id);
     const old = this.#members[index];
@@ -71,24 +68,20 @@ export class RepositorySet {
 }
 
 /**
- * Makes repositories ready for solving: each one's repomd.xml is fetched, or recent enough, and verified as its
- * configuration asks.
- * @throws KilnError of the first repository that fails: E_DOWNLOAD, E_REPOSITORY_METADATA,
- * E_REPOSITORY_SIGNATURE, E_REPOSITORY_OFFLINE, E_REPOSITORY_MISSING, E_REPOSITORY_CONFIGURATION,
- * E_KEY_MISSING
+ * Makes repositories ready for solving: fetches and verifies each one's repomd.xml as its configuration asks.
+ * @throws KilnError of the first repository that fails: E_DOWNLOAD, E_REPOSITORY_METADATA, E_REPOSITORY_SIGNATURE,
+ * E_REPOSITORY_OFFLINE, E_REPOSITORY_MISSING, E_REPOSITORY_CONFIGURATION, E_KEY_MISSING
  */
 export async function openRepositories(
   repositories: readonly Repository[],
   options: OpenOptions,
 ): Promise<RepositorySet> {
-  const seen = new Set<string>();
-  for (const { id } of repositories) {
-    if (seen.has(id)) {
-      throw new KilnError('E_REPOSITORY_CONFIGURATION', `two repositories are called ${id}`, {
-        hint: 'give one of them another id',
-      });
-    }
-    seen.add(id);
+  const ids = repositories.map(({ id }) => id);
+  const twice = ids.find((id, index) => ids.indexOf(id) !== index);
+  if (twice !== undefined) {
+    throw new KilnError('E_REPOSITORY_CONFIGURATION', `two repositories are called ${twice}`, {
+      hint: 'give one of them another id',
+    });
   }
   // Otherwise a missing key would be noticed only after all downloads.
   const checked = repositories.filter(({ gpgcheck, repoGpgcheck }) => gpgcheck || repoGpgcheck);
@@ -109,11 +102,6 @@ export async function openRepositories(
   return new RepositorySet(downloadContext(options), members);
 }
 
-/**
- * A local path of one of a repository's metadata files. If it comes from a local directory, its content must
- * still be compared with its digests.
- * @throws KilnError E_DOWNLOAD, E_REPOSITORY_MISSING
- */
 export async function metadataPath(
   member: OpenRepository,
   file: MetadataFile,
@@ -129,17 +117,14 @@ export async function metadataPath(
   const remote = /^https?:/.test(location);
   if (mirrors !== undefined || remote) {
     const place = remote
-      ? {
-          mirrors: new Mirrors(
-            [location],
-            mirrors?.namedBy ?? mirrors?.bases[0],
-            repository.access,
-          ),
-          location: '',
-        }
-      : { mirrors: mirrors!, location };
-    const item = { repository: id, item: type, maxSize: MAX_METADATA, ...place };
-    return await downloadObject(context, { ...item, digest, size });
+      ? new Mirrors([location], mirrors?.namedBy ?? mirrors?.bases[0], repository.access)
+      : mirrors!;
+    const item = { repository: id, item: type, maxSize: MAX_METADATA, digest, size };
+    return await downloadObject(context, {
+      ...item,
+      mirrors: place,
+      location: remote ? '' : location,
+    });
   }
   const path = location.startsWith('file:')
     ? fileURLToPath(location)

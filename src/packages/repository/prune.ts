@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { hasErrno } from '../../host/calls/libc.ts';
 import { tryLock } from '../../host/files/flock.ts';
 import type { StatePaths } from '../../host/state/paths.ts';
-import { Cache } from './cache.ts';
+import { BUILD_CACHES } from './cache.ts';
 
 /** Files used within this time, milliseconds, may be in use. */
 const IN_USE = 60 * 60 * 1000;
@@ -16,12 +16,10 @@ export interface PruneOptions {
   readonly maxSize?: number;
   /** Since the last use, milliseconds; undefined is no limit. */
   readonly maxAge?: number;
-  /** Finds out what would be removed, and removes nothing. */
   readonly dryRun?: boolean;
   readonly signal?: AbortSignal | undefined;
 }
 
-/** Files, and their size on the disk. */
 export interface Pruned {
   readonly files: number;
   readonly bytes: number;
@@ -35,15 +33,14 @@ interface CachedFile {
 }
 
 /**
- * Keeps the download cache within its limits: deletes the least recently used files first, and after a day what
- * killed processes left. Files used within the last hour, and running downloads, stay. Everything can be
- * downloaded again.
+ * Deletes the least recently used files of the download cache, and after a day what killed processes left. Files used
+ * within the last hour, and running downloads, stay.
  */
 export async function pruneCache(
   paths: Pick<StatePaths, 'cache'>,
   options: PruneOptions,
 ): Promise<Pruned> {
-  const { root } = new Cache(paths);
+  const root = paths.cache;
   const { maxSize = Number.POSITIVE_INFINITY, maxAge = Number.POSITIVE_INFINITY } = options;
   const now = Date.now();
   const removed = { files: 0, bytes: 0 };
@@ -59,7 +56,7 @@ export async function pruneCache(
     if (held !== undefined) await remove(file);
   }
   const kept: CachedFile[] = [];
-  for (const file of await filesBelow(root)) {
+  for (const file of await cachedFiles(root)) {
     if (file.path.startsWith(join(root, 'partial/')) || file.path.endsWith('lock')) continue;
     const limit = file.path.endsWith('.tmp') ? ABANDONED : Math.max(maxAge, IN_USE);
     if (now - file.used > limit) await remove(file);
@@ -74,10 +71,16 @@ export async function pruneCache(
   return removed;
 }
 
-/** Counts the files of the download cache. */
 export async function cacheUsage(paths: Pick<StatePaths, 'cache'>): Promise<Pruned> {
-  const files = await filesBelow(new Cache(paths).root);
+  const files = await cachedFiles(paths.cache);
   return { files: files.length, bytes: files.reduce((sum, { bytes }) => sum + bytes, 0) };
+}
+
+/** Without the caches that sandboxes write (buildroot/caches.ts): paths there could lead anywhere meanwhile. */
+async function cachedFiles(root: string): Promise<CachedFile[]> {
+  const names = await readdir(root).catch(() => []);
+  const own = names.filter((name) => name !== BUILD_CACHES);
+  return (await Promise.all(own.map((name) => filesBelow(join(root, name))))).flat();
 }
 
 async function filesBelow(directory: string): Promise<CachedFile[]> {
@@ -91,7 +94,6 @@ async function filesBelow(directory: string): Promise<CachedFile[]> {
   for (const entry of entries) {
     if (!entry.isFile()) continue;
     const path = join(entry.parentPath, entry.name);
-    // Another process may have deleted it.
     const found = await stat(path).catch(() => undefined);
     if (found !== undefined) files.push({ path, bytes: found.size, used: found.mtimeMs });
   }

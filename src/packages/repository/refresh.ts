@@ -1,45 +1,45 @@
-import { createHash } from 'node:crypto';
+import { hash } from 'node:crypto';
 import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { KilnError } from '../../errors.ts';
 import { hasErrno } from '../../host/calls/libc.ts';
 import { withLock } from '../../host/files/flock.ts';
 import { readUserFile } from '../../host/files/user-file.ts';
-import type { Repository } from './configuration.ts';
-import { fixturesHint } from './fixtures-hint.ts';
 import {
   type RepositoryIndex,
   type RepositoryState,
   readState,
-  STATE_FORMAT,
   stateDirectory,
   writeState,
-} from './state.ts';
+} from './cache.ts';
+import type { Repository, RepositorySource } from './configuration.ts';
+import { readMetalink, readRepomd, verifyRepomd } from './metadata/read-index.ts';
+import type { RepositoryAccess } from './transport/access.ts';
 import { type DownloadContext, downloadFile } from './transport/download.ts';
-import { findMirrors, namedBy } from './transport/find-mirrors.ts';
-import { MAX_REPOMD, MAX_SIGNATURE } from './transport/limits.ts';
 import { BrokenFileError, Mirrors } from './transport/mirrors.ts';
-import { keysDigest, readKeys } from './trust/keys.ts';
+import { fixturesHint, isGone, keysDigest, readKeys } from './trust/keys.ts';
 
-/**
- * `auto`: ask the server if the metadata is older than `metadata_expire`. `always`: ask now. `never`: use the
- * cached metadata, offline.
- */
+/** `auto`: ask the server if the metadata is older than `metadata_expire`. `never`: use the cached metadata, offline. */
 export type RefreshMode = 'auto' | 'always' | 'never';
 
 const REPOMD = 'repodata/repomd.xml';
+const MAX_MIRRORS = 500;
 
-/** A repository with its repomd.xml, as current as `refresh` asked. */
+/** The most bytes from a server, far more than distributions have: a repomd.xml has 5 KiB, a metalink 100 KiB. */
+const MAX_REPOMD = 4 << 20;
+const MAX_METALINK = 4 << 20;
+const MAX_MIRRORLIST = 1 << 20;
+const MAX_SIGNATURE = 256 << 10;
+
 export interface RefreshedRepository {
   readonly index: RepositoryIndex;
-  /** Undefined for a local directory. */
   readonly mirrors: Mirrors | undefined;
 }
 
 /**
  * Updates what is known of a repository. One process at a time does so; others wait and use its result.
- * @throws KilnError E_DOWNLOAD, E_REPOSITORY_METADATA, E_REPOSITORY_SIGNATURE, E_KEY_MISSING,
- * E_REPOSITORY_OFFLINE, E_REPOSITORY_MISSING
+ * @throws KilnError E_DOWNLOAD, E_REPOSITORY_METADATA, E_REPOSITORY_SIGNATURE, E_KEY_MISSING, E_REPOSITORY_OFFLINE,
+ * E_REPOSITORY_MISSING
  */
 export async function refreshRepository(
   repository: Repository,
@@ -52,22 +52,26 @@ export async function refreshRepository(
   const run = async () => {
     const keys = repository.repoGpgcheck ? await readKeys(repository) : undefined;
     const state = trustedPart(await readState(directory), keys);
+    const known = { directory, keys, state };
     if (repository.source.kind === 'directory') {
-      const { path } = repository.source;
-      return await refreshLocal(repository, path, directory, state, keys, context);
+      return await refreshLocal(repository, repository.source.path, known, context);
     }
     const wanted = mode === 'auto' ? repository.metadataExpire * 1000 : Number.POSITIVE_INFINITY;
     const age = asked - (state?.checkedAt ?? Number.NEGATIVE_INFINITY);
     // If another process refreshed it while this one waited for the lock, that is enough.
     const fresh = mode === 'always' ? age <= 0 : age < wanted;
     if (state?.index !== undefined && fresh) {
-      return {
-        index: state.index,
-        mirrors: new Mirrors(state.mirrors, namedBy(repository.source), repository.access),
-      };
+      const mirrors = new Mirrors(state.mirrors, namedBy(repository.source), repository.access);
+      return { index: state.index, mirrors };
     }
-    if (mode === 'never') throw offline(repository);
-    return await refreshRemote(repository, directory, state, keys, context);
+    if (mode === 'never') {
+      throw new KilnError(
+        'E_REPOSITORY_OFFLINE',
+        `repository ${repository.id} has not been fetched yet, and --offline forbids it`,
+        { hint: 'run once without --offline' },
+      );
+    }
+    return await refreshRemote(repository, known, context);
   };
   return await withLock(join(directory, 'lock'), run, { signal: context.signal });
 }
@@ -81,37 +85,32 @@ function trustedPart(
   return { ...state, index: undefined };
 }
 
-function offline(repository: Repository): KilnError {
-  return new KilnError(
-    'E_REPOSITORY_OFFLINE',
-    `repository ${repository.id} has not been fetched yet, and --offline forbids it`,
-    { hint: 'run once without --offline' },
-  );
+interface Known {
+  readonly directory: string;
+  readonly keys: readonly string[] | undefined;
+  readonly state: RepositoryState | undefined;
 }
 
 async function refreshLocal(
   repository: Repository,
   path: string,
-  directory: string,
-  state: RepositoryState | undefined,
-  keys: readonly string[] | undefined,
+  { directory, keys, state }: Known,
   context: DownloadContext,
 ): Promise<RefreshedRepository> {
-  const content = await readLocal(repository, join(path, REPOMD), MAX_REPOMD);
+  const content = readLocal(repository, join(path, REPOMD), MAX_REPOMD);
   if (state?.index?.digest === digestOf(content, 'sha256')) {
     return { index: state.index, mirrors: undefined };
   }
   if (keys !== undefined) {
-    const signature = await readLocal(repository, join(path, `${REPOMD}.asc`), MAX_SIGNATURE);
-    await verify(repository, content, signature, keys, context);
+    const signature = readLocal(repository, join(path, `${REPOMD}.asc`), MAX_SIGNATURE);
+    await verifyRepomd(repository.id, content, signature, keys, context.signal);
   }
   const index = await indexOf(repository, content, context);
   await writeState(directory, {
-    format: STATE_FORMAT,
     checkedAt: Date.now(),
     mirrors: [],
     allowed: [],
-    ...checkedWith(keys),
+    keys: keys && keysDigest(keys),
     index,
   });
   return { index, mirrors: undefined };
@@ -119,25 +118,19 @@ async function refreshLocal(
 
 async function refreshRemote(
   repository: Repository,
-  directory: string,
-  state: RepositoryState | undefined,
-  keys: readonly string[] | undefined,
+  { directory, keys, state }: Known,
   context: DownloadContext,
 ): Promise<RefreshedRepository> {
   const { id, source, access } = repository;
   if (source.kind === 'directory') throw new TypeError('a directory is not remote');
   const { mirrors: bases, allowed } = await findMirrors(id, source, access, context);
   const mirrors = new Mirrors(bases, namedBy(source), access);
-  const found = {
-    format: STATE_FORMAT as typeof STATE_FORMAT,
-    mirrors: [...bases],
-    allowed: [...allowed],
-  };
   const before = state?.index;
   const done = async (index: RepositoryIndex): Promise<RefreshedRepository> => {
     await writeState(directory, {
-      ...found,
-      ...checkedWith(keys),
+      mirrors: bases,
+      allowed,
+      keys: keys && keysDigest(keys),
       checkedAt: Date.now(),
       index,
     });
@@ -147,13 +140,8 @@ async function refreshRemote(
   if (before !== undefined && newest !== undefined && hasDigest(before, newest)) {
     return await done(before);
   }
-  const item = {
-    repository: id,
-    mirrors,
-    location: REPOMD,
-    item: 'repomd.xml',
-    maxSize: MAX_REPOMD,
-  };
+  const place = { repository: id, mirrors, location: REPOMD };
+  const item = { ...place, item: 'repomd.xml', maxSize: MAX_REPOMD };
   // The metalink says that there is a newer one; another mirror's ETag must not hide it.
   const known = allowed.length === 0 ? before : undefined;
   const answer = await downloadFile(context, item, known, (content) => {
@@ -170,30 +158,11 @@ async function refreshRemote(
     const asc = { ...item, location, item: 'repomd.xml.asc', maxSize: MAX_SIGNATURE };
     const signature = await downloadFile(context, asc, undefined, () => {});
     const bytes = signature?.content ?? Buffer.alloc(0);
-    await verify(repository, answer.content, bytes, keys, context);
+    await verifyRepomd(id, answer.content, bytes, keys, context.signal);
   }
   const index = await indexOf(repository, answer.content, context);
   const { etag, lastModified } = answer;
-  return await done({
-    ...index,
-    etag,
-    lastModified,
-  });
-}
-
-function checkedWith(keys: readonly string[] | undefined): Pick<RepositoryState, 'keys'> {
-  return keys === undefined ? {} : { keys: keysDigest(keys) };
-}
-
-async function verify(
-  repository: Repository,
-  content: Buffer,
-  signature: Buffer,
-  keys: readonly string[],
-  context: DownloadContext,
-): Promise<void> {
-  const { verifyRepomd } = await import('./trust/verify-repomd.ts');
-  await verifyRepomd(repository.id, content, signature, keys, context.signal);
+  return await done({ ...index, etag, lastModified });
 }
 
 async function indexOf(
@@ -201,15 +170,7 @@ async function indexOf(
   content: Buffer,
   context: DownloadContext,
 ): Promise<RepositoryIndex> {
-  // It loads schemas, which known metadata does not need.
-  const { readRepomd } = await import('./metadata/parse-index.ts');
-  const repomd = await readRepomd(content, context.signal).catch((cause: unknown) => {
-    if (!(cause instanceof KilnError)) throw cause;
-    throw new KilnError(cause.code, `repository ${repository.id}: ${cause.message}`, {
-      cause,
-      ...(cause.hint && { hint: cause.hint }),
-    });
-  });
+  const repomd = await readRepomd(repository.id, content, context.signal);
   return {
     digest: digestOf(content, 'sha256'),
     otherDigests: [digestOf(content, 'sha512')],
@@ -222,28 +183,72 @@ function hasDigest(index: RepositoryIndex, digest: string): boolean {
 }
 
 function digestOf(content: Buffer, algorithm: string): string {
-  return `${algorithm}:${createHash(algorithm).update(content).digest('hex')}`;
+  return `${algorithm}:${hash(algorithm, content, 'hex')}`;
 }
 
-async function readLocal(repository: Repository, path: string, limit: number): Promise<Buffer> {
+function readLocal(repository: Repository, path: string, limit: number): Buffer {
   try {
     return readUserFile(path, limit);
   } catch (cause) {
-    if (!hasErrno(cause, 'ENOENT', 'ENOTDIR', 'EACCES')) {
-      throw new KilnError(
-        'E_REPOSITORY_METADATA',
-        `repository ${repository.id}: ${path} cannot be read`,
-        { cause, hint: 'make the metadata with `createrepo_c FOLDER`' },
-      );
-    }
+    const missing = isGone(cause) || hasErrno(cause, 'EACCES');
+    const make = 'make the metadata with `createrepo_c FOLDER`';
     throw new KilnError(
-      'E_REPOSITORY_MISSING',
-      `repository ${repository.id}: there is no ${path}`,
+      missing ? 'E_REPOSITORY_MISSING' : 'E_REPOSITORY_METADATA',
+      `repository ${repository.id}: ${missing ? `there is no ${path}` : `${path} cannot be read`}`,
       {
-        cause,
-        hint:
-          fixturesHint(path) ?? 'make the metadata with `createrepo_c FOLDER`, or change the path',
+        ...(isGone(cause) ? {} : { cause }),
+        hint: missing ? (fixturesHint(path) ?? `${make}, or change the path`) : make,
       },
     );
   }
+}
+
+interface FoundMirrors {
+  readonly mirrors: readonly string[];
+  readonly allowed: readonly string[];
+}
+
+export async function findMirrors(
+  repository: string,
+  source: Exclude<RepositorySource, { kind: 'directory' }>,
+  access: RepositoryAccess | undefined,
+  context: DownloadContext,
+): Promise<FoundMirrors> {
+  if (source.kind === 'baseurl') return { mirrors: source.urls, allowed: [] };
+  const item = {
+    repository,
+    mirrors: new Mirrors([source.url], undefined, access),
+    location: '',
+    item: source.kind,
+    maxSize: source.kind === 'metalink' ? MAX_METALINK : MAX_MIRRORLIST,
+  };
+  const answer = await downloadFile(context, item, undefined, () => {});
+  const content = answer?.content ?? Buffer.alloc(0);
+  if (source.kind === 'mirrorlist')
+    return { mirrors: parseMirrorlist(repository, content), allowed: [] };
+  const { mirrors, repomds } = await readMetalink(repository, content, context.signal);
+  return { mirrors: mirrors.slice(0, MAX_MIRRORS), allowed: repomds.map(({ digest }) => digest) };
+}
+
+export function namedBy(source: RepositorySource): string | undefined {
+  return source.kind === 'metalink' || source.kind === 'mirrorlist' ? source.url : undefined;
+}
+
+/** One URL a line; everything else (comments, error pages) is passed over. */
+function parseMirrorlist(repository: string, content: Buffer): string[] {
+  const mirrors = content
+    .toString('utf8')
+    .split('\n')
+    .map((line) => line.trim())
+    .filter((line) => /^https?:\/\/\S+$/.test(line) && URL.canParse(line));
+  if (mirrors.length > 0) return [...new Set(mirrors)].slice(0, MAX_MIRRORS);
+  const [first = ''] = content.toString('utf8').split('\n');
+  throw new KilnError(
+    'E_REPOSITORY_METADATA',
+    `repository ${repository}: the mirrorlist names no http or https mirror`,
+    {
+      details: { begins: first.slice(0, 200) },
+      hint: 'see whether $releasever and $basearch exist in that distribution',
+    },
+  );
 }

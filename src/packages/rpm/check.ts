@@ -22,7 +22,6 @@ import {
 } from './package.ts';
 import { DEPENDENCY_KINDS, scriptletTags } from './tags.ts';
 
-/** Returns the checked part, rebuilt. */
 type Take<Value> = (value: unknown) => Value;
 
 const text: Take<string> = (value) => {
@@ -53,7 +52,6 @@ function orNull<Value>(take: Take<Value>): Take<Value | null> {
   return (value) => (value === null ? null : take(value));
 }
 
-/** For values that are one of a few. */
 function oneOf<const Values extends readonly (string | number)[]>(
   ...values: Values
 ): Take<Values[number]> {
@@ -153,7 +151,6 @@ const identity: Shape<RpmIdentity> = {
   signatures: list(signature),
 };
 
-/** A package without its lists. */
 export const takeIdentity: Take<RpmIdentity> = object(identity);
 
 const fileFlag: Take<RpmFile['flags'][number]> = (value) => {
@@ -169,7 +166,6 @@ const plainFile = object<Omit<RpmFile, 'type' | 'linkTarget'>>({
   imaSignature: orNull(text),
 });
 
-/** @throws KilnError E_RPM_FORMAT for a mode that is of no type */
 function file(value: unknown): RpmFile {
   const plain = plainFile(value);
   const type = fileTypeOf(plain.mode);

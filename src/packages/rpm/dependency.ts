@@ -1,25 +1,20 @@
 /** Dependencies as the header has them. Source of the bits: rpm's include/rpm/rpmds.h. */
-import { rpmError } from './errors.ts';
+
 import type { RpmHeader } from './header.ts';
-import type { RpmDependency, RpmDependencyKind, RpmEvr } from './package.ts';
+import { type RpmDependency, type RpmDependencyKind, type RpmEvr, rpmError } from './package.ts';
 import { DEPENDENCY_KINDS, dependencyTags } from './tags.ts';
 
-/*
- * Comparing versions as rpm does. Source: rpm's rpmio/rpmvercmp.cc, lib/rpmver.cc, and
- * docs/manual/dependencies.md.
- */
+/* Comparing versions. Source: rpm's rpmio/rpmvercmp.cc, lib/rpmver.cc, docs/manual/dependencies.md. */
 
 type Order = -1 | 0 | 1;
 
-/** Removes everything but letters, digits, `~` and `^`: the rest only separates. */
 const SEPARATORS = /^[^A-Za-z0-9~^]+/;
 const DIGITS = /^[0-9]+/;
 const LETTERS = /^[A-Za-z]+/;
 
 /**
- * rpmvercmp: compares two versions or two releases.
- * `~` sorts before everything, even the end (`1.0~rc1 < 1.0`); `^` after the end, but before any
- * further segment (`1.0 < 1.0^git1 < 1.0.1`).
+ * rpmvercmp, of two versions or two releases. `~` sorts before everything, even the end (`1.0~rc1 < 1.0`); `^` after
+ * the end, but before any further segment (`1.0 < 1.0^git1 < 1.0.1`).
  */
 export function compareVersions(one: string, two: string): Order {
   if (one === two) return 0;
@@ -48,7 +43,6 @@ export function compareVersions(one: string, two: string): Order {
     const kind = DIGITS.test(a) ? DIGITS : LETTERS;
     const segmentA = kind.exec(a)![0];
     const segmentB = kind.exec(b)?.[0];
-    // Of two different kinds, the number is newer.
     if (segmentB === undefined) return kind === DIGITS ? 1 : -1;
     const order =
       kind === DIGITS ? compareNumbers(segmentA, segmentB) : ordered(segmentA, segmentB);
@@ -56,7 +50,6 @@ export function compareVersions(one: string, two: string): Order {
     a = a.slice(segmentA.length);
     b = b.slice(segmentB.length);
   }
-  // The longer one is newer.
   if (a === '' && b === '') return 0;
   return a === '' ? -1 : 1;
 }
@@ -74,7 +67,6 @@ function ordered(a: string, b: string): Order {
   return a < b ? -1 : 1;
 }
 
-/** Compares epoch (none counts as 0), then version, then release. */
 export function compareEvr(a: RpmEvr, b: RpmEvr): Order {
   const epochs = compareNumbers(String(a.epoch ?? 0), String(b.epoch ?? 0));
   if (epochs !== 0) return epochs;
@@ -82,7 +74,6 @@ export function compareEvr(a: RpmEvr, b: RpmEvr): Order {
   return versions === 0 ? compareVersions(a.release, b.release) : versions;
 }
 
-/** Reads `[epoch:]version[-release]`, as it stands in dependencies. */
 export function parseEvr(text: string): RpmEvr {
   const epoch = /^([0-9]*):/.exec(text);
   const rest = epoch === null ? text : text.slice(epoch[0].length);
@@ -94,7 +85,6 @@ export function parseEvr(text: string): RpmEvr {
   };
 }
 
-/** `[epoch:]version[-release]`. */
 export function formatEvr({ epoch, version, release }: RpmEvr): string {
   return `${epoch === null ? '' : `${epoch}:`}${version}${release === '' ? '' : `-${release}`}`;
 }
@@ -104,25 +94,14 @@ export const Sense = {
   less: 1 << 1,
   greater: 1 << 2,
   equal: 1 << 3,
-  posttrans: 1 << 5,
   prereq: 1 << 6,
-  pretrans: 1 << 7,
-  interpreter: 1 << 8,
   scriptPre: 1 << 9,
   scriptPost: 1 << 10,
-  scriptPreun: 1 << 11,
-  scriptPostun: 1 << 12,
   triggerIn: 1 << 16,
   triggerUn: 1 << 17,
-  triggerPostun: 1 << 18,
-  missingOk: 1 << 19,
-  rpmlib: 1 << 24,
   triggerPrein: 1 << 25,
-  config: 1 << 28,
-  meta: 1 << 29,
 } as const;
 
-/** `<`, `=` and so on; `''` for none. */
 function operatorOf(flags: number): RpmDependency['operator'] {
   const less = (flags & Sense.less) !== 0 ? '<' : '';
   const greater = (flags & Sense.greater) !== 0 ? '>' : '';
@@ -130,7 +109,6 @@ function operatorOf(flags: number): RpmDependency['operator'] {
   return `${less}${greater}${equal}` as RpmDependency['operator'];
 }
 
-/** Three parallel arrays as one list. */
 export function readDependencies(
   header: RpmHeader,
   [nameTag, flagsTag, versionTag]: readonly [number, number, number],
@@ -153,7 +131,6 @@ export function readDependencies(
   });
 }
 
-/** All dependencies of a package, by kind. */
 export function readAllDependencies(
   header: RpmHeader,
 ): Record<RpmDependencyKind, readonly RpmDependency[]> {
@@ -161,7 +138,6 @@ export function readAllDependencies(
   return Object.fromEntries(DEPENDENCY_KINDS.map(read));
 }
 
-/** As `rpm -q --requires` prints it: `name`, `name >= 1.0`, `(a or b)`. */
 export function formatDependency({ name, operator, version }: RpmDependency): string {
   return [name, operator, version].filter((part) => part !== '').join(' ');
 }

@@ -1,7 +1,5 @@
-/** Turns a package's headers into an RpmPackage, without checking digests and signatures. */
 import { readSync } from 'node:fs';
 import { readAllDependencies, readDependencies, Sense } from './dependency.ts';
-import { rpmError } from './errors.ts';
 import { fileDigestAlgorithm, readFiles } from './files.ts';
 import type { RpmHeader } from './header.ts';
 import {
@@ -17,6 +15,7 @@ import {
   type RpmScriptlet,
   type RpmScriptletKind,
   type RpmTrigger,
+  rpmError,
 } from './package.ts';
 import type { RpmSections } from './sections.ts';
 import {
@@ -31,10 +30,8 @@ import {
 
 /* Scriptlets and triggers of a header. Source: rpm's lib/rpmscript.cc, include/rpm/rpmds.h. */
 
-/** RPMSCRIPT_FLAG_ bits. */
 const ScriptFlag = { expand: 1, queryFormat: 2, critical: 4 };
 
-/** The interpreter of a script if the header names none. */
 const DEFAULT_INTERPRETER = ['/bin/sh'];
 const LUA = '<lua>';
 const DEFAULT_PRIORITY = 1000000;
@@ -62,7 +59,6 @@ function readScriptlets(header: RpmHeader): RpmScriptlet[] {
   return scriptlets;
 }
 
-/** One script of a family of triggers with the conditions that start it. */
 interface Triggered {
   readonly script: RpmScript;
   readonly conditions: readonly RpmDependency[];
@@ -90,7 +86,6 @@ function readTriggered(header: RpmHeader, tags: TriggerTags): Triggered[] {
   }));
 }
 
-/** The kind is in the flags of the conditions; all conditions of a script have the same. */
 function triggerKind({ conditions }: Triggered): RpmTrigger['kind'] {
   const flags = conditions[0]?.flags ?? 0;
   if ((flags & Sense.triggerPrein) !== 0) return 'triggerprein';
@@ -123,10 +118,8 @@ function readFileTriggers(header: RpmHeader): RpmFileTrigger[] {
   );
 }
 
-/** A package without the computed parts. */
 export type RpmDescription = Omit<RpmPackage, 'digests' | 'signatures'>;
 
-/** @throws KilnError E_RPM_FORMAT, E_RPM_UNSUPPORTED. */
 export function describePackage(fd: number, sections: RpmSections): RpmDescription {
   const { header, signature } = sections;
   return {
@@ -153,7 +146,6 @@ function readChangelog(header: RpmHeader): RpmChangelogEntry[] {
     .map((date, i) => ({ author: authors[i] ?? '', date, text: texts[i] ?? '' }));
 }
 
-/** Reads no lists, which is several times faster than reading all of a package. */
 export function describeIdentity(
   fd: number,
   sections: RpmSections,

@@ -12,14 +12,8 @@ import { SigTag, Tag } from './tags.ts';
 
 type Expected = Pick<RpmDigest, 'scope' | 'algorithm' | 'expected'>;
 
-/** How much of a package is read for the check. */
-export type DigestDepth =
-  /** The header only. */
-  | 'header'
-  /** The header, and the payload by its strongest digest: enough to trust it. */
-  | 'payload'
-  /** Every digest there is of header and payload. */
-  | 'all';
+/** What is checked. `payload`: the header, and the payload by its strongest digest; `all`: every digest there is. */
+export type DigestDepth = 'header' | 'payload' | 'all';
 
 let hashes: ReadonlySet<string> | undefined;
 
@@ -33,7 +27,6 @@ function isAvailable(algorithm: string): boolean {
   return hashes.has(algorithm);
 }
 
-/** Every digest of the package; those that `depth` leaves out are `unchecked`. */
 export function checkDigests(fd: number, sections: RpmSections, depth: DigestDepth): RpmDigest[] {
   const expected = expectedDigests(sections);
   const wanted = new Set(expected.filter((digest) => isWanted(digest, expected, depth)));
@@ -45,15 +38,13 @@ export function checkDigests(fd: number, sections: RpmSections, depth: DigestDep
     running.set(digest, state);
   }
   if (running.size > 0) {
-    eachChunk(fd, sections.headerEnd, (piece) => {
+    for (const piece of filePieces(fd, sections.headerEnd)) {
       for (const state of running.values()) state.update(piece);
-    });
+    }
   }
   return expected.map((digest): RpmDigest => {
     if (!wanted.has(digest)) return { ...digest, actual: null, status: 'unchecked' };
-    if (!isAvailable(digest.algorithm)) {
-      return { ...digest, actual: null, status: 'unsupported' };
-    }
+    if (!isAvailable(digest.algorithm)) return { ...digest, actual: null, status: 'unsupported' };
     const actual =
       running.get(digest)?.digest('hex') ?? hash(digest.algorithm, sections.header.bytes, 'hex');
     return { ...digest, actual, status: actual === digest.expected ? 'ok' : 'bad' };
@@ -96,7 +87,6 @@ function isWanted(digest: Expected, all: readonly Expected[], depth: DigestDepth
   }
 }
 
-/** The first payload digest (SHA-256 where there are several), else the MD5 over everything. */
 function strongest(all: readonly Expected[]): Expected | undefined {
   return (
     all.find(({ scope }) => scope === 'payload') ??
@@ -104,7 +94,6 @@ function strongest(all: readonly Expected[]): Expected | undefined {
   );
 }
 
-/** What the digests say: a list of faults, empty for a whole package. */
 export function digestFaults(digests: RpmPackage['digests']): string[] {
   const faults = digests
     .filter(({ status }) => status === 'bad')
@@ -120,23 +109,25 @@ export function digestFaults(digests: RpmPackage['digests']): string[] {
   return faults;
 }
 
-/* Reads the compressed payload in large pieces into the same memory. */
-
-const CHUNK = 1024 * 1024;
-
 let memory: Buffer | undefined;
 
-/**
- * Calls `use` with each piece of the file from `start` to its end. The piece is valid only during
- * the call.
- */
-export function eachChunk(fd: number, start: number, use: (piece: Buffer) => void): void {
-  memory ??= Buffer.allocUnsafeSlow(CHUNK);
-  const chunk = memory;
+/** Always the same: new memory for every piece keeps V8 busy with freeing it. */
+function sameMemory(): Buffer {
+  memory ??= Buffer.allocUnsafeSlow(512 * 1024);
+  return memory;
+}
+
+/** The file from `start` on, in pieces that are valid until the next one is asked for. */
+export function* filePieces(
+  fd: number,
+  start: number,
+  memoryOf: () => Buffer = sameMemory,
+): Generator<Buffer, void, undefined> {
   for (let at = start; ; ) {
-    const count = readSync(fd, chunk, 0, CHUNK, at);
+    const piece = memoryOf();
+    const count = readSync(fd, piece, 0, piece.length, at);
     if (count === 0) return;
-    use(chunk.subarray(0, count));
+    yield piece.subarray(0, count);
     at += count;
   }
 }

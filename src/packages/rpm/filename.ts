@@ -1,15 +1,11 @@
 /**
- * Strings for bytes that should be UTF-8 and sometimes are not: file names, old summaries.
- *
- * A byte that is not valid UTF-8 becomes the lone surrogate U+DC80..U+DCFF (Python's "surrogateescape", PEP
- * 383). So every byte string has exactly one string and can be restored, and JSON can carry it (JSON.stringify
- * escapes lone surrogates).
+ * Strings for bytes that should be UTF-8 and sometimes are not: file names, old summaries. Another byte becomes the
+ * lone surrogate U+DC80..U+DCFF (Python's "surrogateescape", PEP 383), which JSON can carry: all can be restored.
  */
 import { isUtf8 } from 'node:buffer';
 
 const ESCAPE = 0xdc00;
 
-/** Any bytes as a string; {@link encodeName} is the inverse. */
 export function decodeName(bytes: Buffer): string {
   if (isUtf8(bytes)) return bytes.toString('utf8');
   let text = '';
@@ -27,14 +23,12 @@ export function decodeName(bytes: Buffer): string {
   return text;
 }
 
-/** Length of the UTF-8 sequence that a lead byte announces; 1 for what is no lead byte. */
 function sequenceLength(lead: number): number {
   if (lead >= 0xf0) return 4;
   if (lead >= 0xe0) return 3;
   return lead >= 0xc0 ? 2 : 1;
 }
 
-/** The bytes {@link decodeName} made `text` of. @throws TypeError for any other lone surrogate. */
 export function encodeName(text: string): Buffer {
   if (text.isWellFormed()) return Buffer.from(text);
   const parts: Buffer[] = [];
@@ -52,7 +46,6 @@ export function callName(text: string): Buffer | string {
   return text.isWellFormed() ? text : encodeName(text);
 }
 
-/** A name as a person can read it on a terminal: control characters and raw bytes as `\xNN`. */
 export function showName(text: string): string {
   return text.replace(/[\u0000-\u001f\u007f-\u009f]|[\ud800-\udfff]/gu, (character) => {
     const code = character.codePointAt(0)!;

@@ -1,8 +1,6 @@
-/** The file list of a header. */
 import { constants } from 'node:fs';
-import { rpmError } from './errors.ts';
 import type { RpmHeader } from './header.ts';
-import type { RpmFile, RpmFileFlag, RpmFileType } from './package.ts';
+import { type RpmFile, type RpmFileFlag, type RpmFileType, rpmError } from './package.ts';
 import { fileFlags, SigTag, Tag } from './tags.ts';
 
 const TYPES = new Map<number, RpmFileType>([
@@ -15,7 +13,6 @@ const TYPES = new Map<number, RpmFileType>([
   [constants.S_IFSOCK, 'socket'],
 ]);
 
-/** @throws KilnError E_RPM_FORMAT for a mode that is of no type. */
 export function fileTypeOf(mode: number): RpmFileType {
   const type = TYPES.get(mode & constants.S_IFMT);
   if (type !== undefined) return type;
@@ -39,7 +36,6 @@ const HASHES: Readonly<Record<number, string>> = {
   14: 'sha3-512',
 };
 
-/** The name of an OpenPGP hash algorithm, or undefined. */
 export function hashName(number: number): string | undefined {
   return HASHES[number];
 }
@@ -52,10 +48,6 @@ export function fileDigestAlgorithm(header: RpmHeader): string {
   throw rpmError('E_RPM_UNSUPPORTED', `its files are hashed with the unknown algorithm ${number}`);
 }
 
-/**
- * All files, in header order.
- * @param signature Holds IMA signatures in older packages.
- */
 export function readFiles(header: RpmHeader, signature: RpmHeader): RpmFile[] {
   const paths = readPaths(header);
   const column = <Value>(what: string, values: Value[] | undefined): Value[] | undefined => {
@@ -113,7 +105,6 @@ export function readFiles(header: RpmHeader, signature: RpmHeader): RpmFile[] {
   });
 }
 
-/** Each set of bits is turned into names once: most packages have two or three. */
 const namedFlags = new Map<number, readonly RpmFileFlag[]>();
 
 function flagNames(bits: number): readonly RpmFileFlag[] {
@@ -143,7 +134,6 @@ function readPaths(header: RpmHeader): string[] {
   });
 }
 
-/** How many files of the package are the same inode. Ghosts are not in the payload: not counted. */
 function countLinks(
   count: number,
   inodes: readonly number[] | undefined,

@@ -2,8 +2,9 @@
  * RPM's header structure: an index of tags and a store of their data. Both the signature header and
  * the main header have it. Source: rpm's docs/manual/format_header.md; limits of lib/header.cc.
  */
-import { rpmError } from './errors.ts';
+
 import { decodeName } from './filename.ts';
+import { rpmError } from './package.ts';
 import { SigTag } from './tags.ts';
 
 /** 8e ad e8, version 1, four reserved bytes; then the number of entries and the store's length. */
@@ -16,17 +17,14 @@ export const Type = { int8: 2, int16: 3, int32: 4, int64: 5, string: 6, bin: 7, 
 /** Bytes an element takes and is aligned to, by type number; 0 where elements have no fixed size. */
 export const ELEMENT_SIZE = [0, 1, 1, 2, 4, 8, 0, 1, 0, 0];
 
-/** How large a header may be: rpm's own limits for the two kinds. */
 export interface HeaderLimits {
   readonly entries: number;
   readonly store: number;
 }
 
-/** What the 16 bytes before a header say. */
 export interface HeaderIntro {
   readonly entries: number;
   readonly storeSize: number;
-  /** Bytes of the whole header: intro, index and store. */
   readonly size: number;
 }
 
@@ -36,7 +34,6 @@ interface Entry {
   readonly count: number;
 }
 
-/** A tag's data as it is in the store. */
 export interface RawEntry {
   readonly tag: number;
   readonly type: number;
@@ -44,7 +41,6 @@ export interface RawEntry {
   readonly data: Buffer;
 }
 
-/** @throws KilnError E_RPM_FORMAT: no header here, or one beyond the limits. */
 export function readIntro(bytes: Buffer, what: string, limits: HeaderLimits): HeaderIntro {
   if (!bytes.subarray(0, MAGIC.length).equals(MAGIC)) {
     throw rpmError('E_RPM_FORMAT', `the ${what} does not begin as a header does`);
@@ -54,7 +50,7 @@ export function readIntro(bytes: Buffer, what: string, limits: HeaderLimits): He
   if (entries === 0 || entries > limits.entries || storeSize > limits.store) {
     throw rpmError(
       'E_RPM_FORMAT',
-      `the ${what} claims ${entries} tags and ${storeSize} bytes; at most ${limits.entries} and ${limits.store} are allowed`,
+      `the ${what} announces ${entries} tags and ${storeSize} bytes; at most ${limits.entries} and ${limits.store} are allowed`,
     );
   }
   return { entries, storeSize, size: INTRO_SIZE + entries * ENTRY_SIZE + storeSize };
@@ -65,19 +61,12 @@ export function readIntro(bytes: Buffer, what: string, limits: HeaderLimits): He
  * or with data outside the store.
  */
 export class RpmHeader {
-  /** The whole header, intro included: what header digests and signatures cover. */
   readonly bytes: Buffer;
-  /** Whether everything is inside an immutable region (all packages since rpm 4.0). */
   readonly hasRegion: boolean;
   readonly #what: string;
   readonly #store: Buffer;
   readonly #entries: Map<number, Entry>;
 
-  /**
-   * @param bytes The whole header, as long as its intro says.
-   * @param what Its name in error messages.
-   * @param regionTag The tag of its immutable region.
-   */
   constructor(bytes: Buffer, what: string, regionTag: number) {
     this.bytes = bytes;
     this.#what = what;
@@ -106,7 +95,6 @@ export class RpmHeader {
     return this.#entries.has(tag);
   }
 
-  /** The first string of a tag: of translations the untranslated one. */
   string(tag: number): string | undefined {
     const entry = this.#entry(tag, Type.string, Type.array, Type.i18n);
     if (entry === undefined) return undefined;
@@ -121,7 +109,6 @@ export class RpmHeader {
     return decodeName(this.#store.subarray(entry.offset, end)).split('\0');
   }
 
-  /** Whole numbers, unsigned. @throws for one beyond 2^53 - 1. */
   numbers(tag: number): number[] | undefined {
     const entry = this.#entry(tag, Type.int8, Type.int16, Type.int32, Type.int64);
     if (entry === undefined) return undefined;
@@ -141,7 +128,6 @@ export class RpmHeader {
     return entry && this.#store.subarray(entry.offset, entry.offset + entry.count);
   }
 
-  /** All tags as they are, in the order of the index. */
   rawEntries(): RawEntry[] {
     return Array.from(this.#entries, ([tag, { type, offset, count }]) => {
       let end = offset + count * (ELEMENT_SIZE[type] ?? 0);
@@ -180,13 +166,11 @@ export class RpmHeader {
     return end;
   }
 
-  /** The bounds of everything whose length is known; strings are checked when they are read. */
   #check(tag: number, { type, offset, count }: Entry): void {
     const size = ELEMENT_SIZE[type];
     if (size === undefined) throw this.#broken(tag, `has the unknown type ${type}`);
     if (count === 0) throw this.#broken(tag, 'is empty');
     if (type === Type.string && count !== 1) throw this.#broken(tag, 'is more than one string');
-    // A string takes a byte at least.
     if (offset + count * Math.max(size, 1) > this.#store.length) {
       throw this.#broken(tag, 'is not inside the header');
     }

@@ -2,35 +2,30 @@
 import { formatDependency } from './dependency.ts';
 import { describeIdentity, describePackage } from './describe.ts';
 import { checkDigests, type DigestDepth, digestFaults } from './digests.ts';
-import { rpmError } from './errors.ts';
-import type {
-  RpmDependencyKind,
-  RpmFile,
-  RpmIdentity,
-  RpmPackage,
-  RpmSignature,
+import {
+  type RpmDependencyKind,
+  type RpmFile,
+  type RpmIdentity,
+  type RpmPackage,
+  type RpmSignature,
+  rpmError,
 } from './package.ts';
 import { type RpmSections, readSections } from './sections.ts';
 import type { Keyring } from './signature/keyring.ts';
 import { checkSignatures, signatureVerdict } from './signature/signature-packet.ts';
 
-/** How to look at a package. */
 interface InspectOptions {
   readonly depth: DigestDepth;
   readonly keyring: Keyring;
 }
 
-/**
- * Reads the package that `fd` has open and checks its digests and signatures as deep as asked.
- * What is wrong with those is in the result; a file that cannot be read at all throws.
- */
+/** What is wrong with digests and signatures is in the result; a file that cannot be read at all throws. */
 export function inspectPackage(fd: number, options: InspectOptions): RpmPackage {
   const sections = readSections(fd);
   const checks = check(fd, sections, options);
   return { ...describePackage(fd, sections), ...checks };
 }
 
-/** Like {@link inspectPackage}, without the lists in the package. */
 export function inspectIdentity(fd: number, options: InspectOptions): RpmIdentity {
   const sections = readSections(fd);
   const checks = check(fd, sections, options);
@@ -45,14 +40,9 @@ function check(fd: number, sections: RpmSections, { depth, keyring }: InspectOpt
   return { digests, signatures };
 }
 
-/** What a package must be before anything of it is used. */
-export type SignaturePolicy =
-  /** Signed by a key of the keyring. */
-  | 'require'
-  /** Unsigned, or signed by unknown keys, is good enough; a wrong signature never is. */
-  | 'allow-unsigned';
+/** `allow-unsigned`: unsigned, or signed by unknown keys, is good enough; a wrong signature never is. */
+export type SignaturePolicy = 'require' | 'allow-unsigned';
 
-/** @throws KilnError E_RPM_DIGEST or E_RPM_SIGNATURE for a package that must not be used. */
 export function assertTrusted(
   rpm: Pick<RpmPackage, 'digests' | 'signatures'>,
   policy: SignaturePolicy,
@@ -64,7 +54,6 @@ export function assertTrusted(
   assertSigned(rpm.signatures, policy);
 }
 
-/** @throws KilnError E_RPM_SIGNATURE for signatures of a package that must not be used. */
 export function assertSigned(signatures: RpmPackage['signatures'], policy: SignaturePolicy): void {
   const verdict = signatureVerdict(signatures);
   if (verdict === 'broken') {
@@ -102,7 +91,6 @@ function madeBy({ signer, keyId, algorithm }: RpmSignature): string {
 
 /* The object `kiln rpm query --json` prints for a package: what scripts rely on. */
 
-/** Permission and set-id bits, as `chmod` takes them. */
 export function octalMode(mode: number): string {
   return `0${(mode & 0o7777).toString(8).padStart(3, '0')}`;
 }
@@ -123,7 +111,6 @@ function fileJson(file: RpmFile, algorithm: string) {
   };
 }
 
-/** Plain JSON; names that are no UTF-8 have lone surrogates (see filename.ts). */
 export function queryJson(file: string, rpm: RpmPackage) {
   const list = (kind: RpmDependencyKind) => rpm.dependencies[kind].map(formatDependency);
   return {

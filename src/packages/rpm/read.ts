@@ -12,10 +12,10 @@ import type { ReadTaskInput } from './read-task.ts';
 /** A child costs 50 ms, a header 0.3 ms: fewer files than this do not earn another child. */
 const FILES_PER_CHILD = 150;
 
-/** One child may have to read all files of a call: so many of them get the time of a child. */
+/** One child may have to read all files of a call: its time limit grows with each so many files. */
 const FILES_PER_LIMIT = 500;
 
-/** Groups of files that wait at each child, so that it need not. */
+/** Groups of files queued at each child, so that it never waits for work. */
 const AHEAD = 2;
 
 export type ReadResult<Read = RpmPackage> = { readonly file: string; readonly index: number } & (
@@ -24,9 +24,7 @@ export type ReadResult<Read = RpmPackage> = { readonly file: string; readonly in
 );
 
 export interface ReadOptions {
-  /** How much is read to check digests; default `header`. */
   readonly depth?: DigestDepth;
-  /** Armored OpenPGP public keys; without any, every signature is `nokey`. */
   readonly keys?: readonly string[];
   readonly signal?: AbortSignal | undefined;
 }
@@ -43,7 +41,6 @@ export async function* readRpms(
   yield* readAll(files, options, takePackage, false);
 }
 
-/** Like {@link readRpms}, but reads none of the lists in the packages: several times faster. */
 export async function* readIdentities(
   files: readonly string[],
   options: ReadOptions = {},
@@ -76,7 +73,6 @@ async function* readAll<Read>(
   for await (const some of results) yield* some;
 }
 
-/** A file to read; once the group is opened, with what came of that. */
 interface Entry {
   readonly file: string;
   readonly index: number;
@@ -102,12 +98,11 @@ function nameOf({ entries }: Group): string {
   return last === undefined ? first! : `one of ${entries.length} files from ${first} to ${last}`;
 }
 
-/** Those that can be opened. */
 function openAll({ entries }: Group): HandedWork {
   const fds: number[] = [];
   for (const entry of entries) {
     try {
-      fds.push(openFile(entry.file).fd);
+      fds.push(openFile(entry.file));
     } catch (error) {
       if (!(error instanceof KilnError)) throw error;
       entry.error = error;
@@ -116,7 +111,6 @@ function openAll({ entries }: Group): HandedWork {
   return { fds, input: null };
 }
 
-/** Checks a child's answers: one for each file that it got. */
 function takeAll<Read>(
   value: unknown,
   { entries }: Group,
@@ -136,7 +130,6 @@ function takeAll<Read>(
   });
 }
 
-/** Reads one package. @throws what is wrong with it. */
 export async function readRpm(file: string, options: ReadOptions = {}): Promise<RpmPackage> {
   for await (const result of readRpms([file], options)) {
     if (result.error !== undefined) throw result.error;

@@ -3,8 +3,8 @@
  * main header, payload. Source: rpm's docs/manual/format_v4.md, format_v6.md, lib/rpmlead.cc.
  */
 import { fstatSync, readSync } from 'node:fs';
-import { rpmError } from './errors.ts';
 import { type HeaderLimits, INTRO_SIZE, RpmHeader, readIntro } from './header.ts';
+import { rpmError } from './package.ts';
 import { SigTag, Tag } from './tags.ts';
 
 export const LEAD_SIZE = 96;
@@ -22,16 +22,11 @@ const FIRST_READ = 16 * 1024;
 export interface RpmSections {
   readonly signature: RpmHeader;
   readonly header: RpmHeader;
-  /** Byte offsets in the file. The payload goes from `headerEnd` to `fileSize`. */
   readonly headerStart: number;
   readonly headerEnd: number;
   readonly fileSize: number;
 }
 
-/**
- * Reads the headers of the package that the descriptor `fd` has open.
- * @throws KilnError E_RPM_FORMAT for what is no RPM package, or a cut-off or broken one.
- */
 export function readSections(fd: number): RpmSections {
   const stat = fstatSync(fd);
   if (!stat.isFile()) throw rpmError('E_RPM_FORMAT', 'it is not a regular file');
@@ -80,7 +75,6 @@ function checkLead(lead: Buffer): void {
   }
 }
 
-/** The beginning of a file, read on demand, never past its end. */
 class StartOfFile {
   readonly #fd: number;
   readonly #size: number;

@@ -1,25 +1,21 @@
 /** Numbers of header tags, from rpm's include/rpm/rpmtag.h (4.20 and 6.0). */
 
-/** Tags of the signature header. */
 export const SigTag = {
   region: 62,
   dsaHeader: 267,
   rsaHeader: 268,
   sha1Header: 269,
-  longSize: 270,
   longArchiveSize: 271,
   sha256Header: 273,
   fileSignatures: 274,
   openpgp: 278,
   sha3Header: 279,
-  size: 1000,
   pgp: 1002,
   md5: 1004,
   gpg: 1005,
   payloadSize: 1007,
 } as const;
 
-/** Tags of the main header. */
 export const Tag = {
   region: 63,
   name: 1000,
@@ -82,7 +78,6 @@ export const Tag = {
   payloadSha3Alt: 5124,
 } as const;
 
-/** Name, flags and version tag of each kind of dependency. */
 export const dependencyTags = {
   provides: [1047, 1112, 1113],
   requires: [1049, 1048, 1050],
@@ -97,7 +92,6 @@ export const dependencyTags = {
 
 export const DEPENDENCY_KINDS = Object.keys(dependencyTags) as (keyof typeof dependencyTags)[];
 
-/** Body, program and flags tag of each scriptlet. */
 export const scriptletTags = {
   pretrans: [1151, 1153, 5024],
   prein: [1023, 1085, 5020],
@@ -110,20 +104,9 @@ export const scriptletTags = {
   verify: [1079, 1091, 5026],
 } as const;
 
-/** Tags of a family of triggers; `index` says to which script a condition belongs. */
-export interface TriggerTags {
-  readonly scripts: number;
-  readonly programs: number;
-  readonly scriptFlags: number;
-  readonly names: number;
-  readonly index: number;
-  readonly versions: number;
-  readonly flags: number;
-  /** File triggers only. */
-  readonly priorities?: number;
-}
+export type TriggerTags = Readonly<typeof triggerTags> & { readonly priorities?: number };
 
-export const triggerTags: TriggerTags = {
+export const triggerTags = {
   scripts: 1065,
   names: 1066,
   versions: 1067,

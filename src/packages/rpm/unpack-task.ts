@@ -8,7 +8,7 @@ import type { RpmPackage } from './package.ts';
 import { CpioParser } from './payload/cpio.ts';
 import { decompressPayload, loadZstd } from './payload/decompress.ts';
 import { loadNativeCodecs } from './payload/native-codec.ts';
-import { planUnpack, type UnpackLimits } from './payload/plan.ts';
+import { planUnpack } from './payload/plan.ts';
 import { PackageWriter } from './payload/writer.ts';
 import { readSections } from './sections.ts';
 import { Keyring } from './signature/keyring.ts';
@@ -18,10 +18,9 @@ import { checkSignatures } from './signature/signature-packet.ts';
 export interface UnpackTaskInput {
   readonly keys: readonly string[];
   readonly policy: SignaturePolicy;
-  readonly limits: UnpackLimits;
+  readonly unpackedSize: number;
 }
 
-/** Bytes written between two messages about progress. */
 const PROGRESS_STEP = 8 * 1024 * 1024;
 
 loadHashes();
@@ -36,23 +35,19 @@ export const task: QueueTask = {
   begin(input) {
     const options = input as UnpackTaskInput;
     const keyring = new Keyring(loadLibrpmio(), options.keys);
-    return async (work, emit) => {
-      return await unpack(work.fds[0]!, work.input as string, keyring, options, emit);
-    };
+    return (work, emit) => unpack(work.fds[0]!, work.input as string, keyring, options, emit);
   },
 };
 
 /**
- * Unpacks into a directory relative to the root, or `.` for the root itself.
- *
- * Digests and signature come first: with a policy that requires one, no byte of a package that its
- * maker did not sign ever reaches a decompressor.
+ * Unpacks into a directory relative to the root, or `.` for the root itself. Digests and signature come first: with a
+ * policy that requires one, no byte of a package that its maker did not sign reaches a decompressor.
  */
 async function unpack(
   fd: number,
   into: string,
   keyring: Keyring,
-  { policy, limits }: UnpackTaskInput,
+  { policy, unpackedSize }: UnpackTaskInput,
   onProgress: (bytes: number) => void,
 ): Promise<{ package: RpmPackage; warnings: readonly string[] }> {
   const sections = readSections(fd);
@@ -60,13 +55,11 @@ async function unpack(
   const signatures = checkSignatures(fd, sections, keyring, true);
   assertTrusted({ digests, signatures }, policy);
   const description = describePackage(fd, sections);
-  const plan = planUnpack(description, limits);
+  const plan = planUnpack(description, unpackedSize);
 
   if (into !== '.') mkdirSync(into, 0o755);
-  const writer = new PackageWriter(plan, into, {
-    algorithm: description.fileDigestAlgorithm,
-    unpackedSize: limits.unpackedSize,
-  });
+  const { fileDigestAlgorithm: algorithm } = description;
+  const writer = new PackageWriter(plan, into, { algorithm, unpackedSize });
   try {
     const parser = new CpioParser(writer);
     let reported = 0;

@@ -1,31 +1,31 @@
-/**
- * Confined task `solver-convert`: turns a repository's XML metadata into libsolv's own form, which
- * loads twenty times as fast.
- */
+/** Confined task `solver-convert`: turns XML metadata into libsolv's own form, which loads twenty times as fast. */
 import { closeSync, write as writeCallback } from 'node:fs';
 import { promisify } from 'node:util';
 import { z } from 'zod';
 import { KilnError } from '../../errors.ts';
+import type { Pointer } from '../../host/calls/c-library.ts';
 import { createPipe } from '../../host/calls/descriptor.ts';
 import type { SingleTask, TaskContext } from '../../host/confine/task.ts';
 import { deferred } from '../../promise.ts';
-import { brokenMetadata } from '../repository/metadata/broken-metadata.ts';
 import { CompsParser } from '../repository/metadata/comps.ts';
-import { type MetadataFile, metadataFileSchema } from '../repository/metadata/metadata-file.ts';
 import { ModulesParser } from '../repository/metadata/modules.ts';
 import { readMetadata } from '../repository/metadata/read-metadata.ts';
+import {
+  brokenMetadata,
+  type MetadataFile,
+  metadataFileSchema,
+} from '../repository/metadata/repomd.ts';
 import { loadNativeCodecs } from '../rpm/payload/native-codec.ts';
 import { loadLibsolv, REPO_EXTEND_SOLVABLES, REPO_LOCALPOOL } from './libsolv/libsolv.ts';
-import type { Pointer } from './libsolv/libsolv-types.ts';
 import { Pool } from './libsolv/pool.ts';
-import { DELETE_CACHE } from './solver-error.ts';
+import { DELETE_CACHE } from './solve-input.ts';
 
 /**
  * `primary`: descriptors are the output, primary and, if `group` is given, comps.
  * `filelists`: descriptors are the output, the converted primary and filelists.
  * `modules`: descriptors are the output and modules.
  */
-export const convertInputSchema = z.discriminatedUnion('kind', [
+const convertInputSchema = z.discriminatedUnion('kind', [
   z.strictObject({
     kind: z.literal('primary'),
     primary: metadataFileSchema,
@@ -49,9 +49,10 @@ export const task: SingleTask = {
   },
 };
 
-type PrimaryInput = Extract<ConvertInput, { kind: 'primary' }>;
-
-async function convertPrimary(input: PrimaryInput, { fds, emit }: TaskContext): Promise<void> {
+async function convertPrimary(
+  input: Extract<ConvertInput, { kind: 'primary' }>,
+  { fds, emit }: TaskContext,
+): Promise<void> {
   const [output, primary, comps] = fds as [number, number, number?];
   const pool = new Pool('noarch', false);
   const repository = pool.addRepository('repository');
@@ -93,10 +94,7 @@ async function convertModules(modules: MetadataFile, { fds, emit }: TaskContext)
   emit([]);
 }
 
-/**
- * Feeds checked metadata to libsolv through a pipe while libsolv parses on another thread, so that
- * the decompressed text, often a gigabyte, is never anywhere as a whole.
- */
+/** Feeds metadata to libsolv through a pipe: the decompressed text, often a gigabyte, is nowhere as a whole. */
 async function addMetadata(
   pool: Pool,
   repository: Pointer,
@@ -107,10 +105,17 @@ async function addMetadata(
   const { library } = pool;
   const pipe = createPipe(0);
   const stream = library.fdopen(pipe.read, 'r');
-  if (stream === null) throw new KilnError('E_SOLVER_CACHE', 'no stream for libsolv');
+  if (stream === null) {
+    throw new KilnError(
+      'E_SOLVER_CACHE',
+      `${file.location} cannot be read: libsolv gets no stream`,
+      {
+        hint: 'the machine may have no memory left: try again when it does less',
+      },
+    );
+  }
   const parsed = deferred<number>();
   library.repo.addMetadata.async(repository, stream, null, flags, (error, result) => {
-    // If libsolv gave up early, this is what makes the writer stop.
     library.fclose(stream);
     if (error) parsed.reject(error);
     else parsed.resolve(result);

@@ -1,10 +1,8 @@
 /**
- * Which packages a text means, as dnf's `Subject` finds them: forms of a NEVRA from the most
- * special to the least, then what packages provide, then files. Source: libdnf's nevra.cpp and
- * query.cpp (filterSubject).
+ * Which packages a text means, as dnf's `Subject` finds them: forms of a NEVRA from the most special to the least,
+ * then what packages provide, then files. Source: libdnf's nevra.cpp and query.cpp (filterSubject).
  */
-import type { Id } from './libsolv/libsolv-types.ts';
-import type { Pool } from './libsolv/pool.ts';
+import type { Id } from './libsolv/libsolv.ts';
 import type { Package, Packages } from './packages.ts';
 
 /** selection.h */
@@ -14,7 +12,6 @@ const REL = 1 << 5;
 const GLOB = 1 << 9;
 const WITH_DISABLED = 1 << 16;
 
-/** What a text turned out to be. */
 export interface Match {
   /**
    * `name`: a name and nothing more. `nevra`: a name with a version or an architecture. `glob`: a glob
@@ -22,7 +19,6 @@ export interface Match {
    */
   readonly kind: 'name' | 'nevra' | 'glob' | 'provides' | 'file';
   readonly packages: readonly Package[];
-  /** The architecture, where the text names one. */
   readonly arch?: string | undefined;
 }
 
@@ -39,17 +35,14 @@ const FORMS = [
   `${NAME}-${EPOCH}(?<version>${PART})`,
 ].map((form) => new RegExp(`^${form}$`, 's'));
 
-/** Whether dnf takes `text` for a glob. */
 export function isGlob(text: string): boolean {
   return /[*?[]/.test(text);
 }
 
-/** Whether dnf looks for a file of this name. */
 export function isFilePattern(text: string): boolean {
   return text.startsWith('/') || text.startsWith('*/');
 }
 
-/** Packages of `all` by name, version and architecture; undefined where none is called so. */
 export function matchNames(
   packages: Packages,
   all: readonly Package[],
@@ -75,9 +68,7 @@ export function matchNames(
   return found.length === 0 ? undefined : { kind: 'glob', packages: found };
 }
 
-/** As {@link matchNames}, and what packages provide, and files. */
 export function matchAll(
-  pool: Pool,
   packages: Packages,
   all: readonly Package[],
   text: string,
@@ -88,7 +79,7 @@ export function matchAll(
   const steps: ['provides' | 'file', number][] = [['provides', PROVIDES | REL | glob]];
   if (isFilePattern(text)) steps.push(['file', FILELIST | glob]);
   for (const [kind, flags] of steps) {
-    const ids = new Set<Id>(pool.select(text, flags | WITH_DISABLED).solvables);
+    const ids = new Set<Id>(packages.pool.select(text, flags | WITH_DISABLED));
     const found = all.filter(({ id }) => ids.has(id));
     if (found.length > 0) return { kind, packages: found };
   }
@@ -113,7 +104,6 @@ function testOf(packages: Packages, parts: Parts): (candidate: Package) => boole
   };
 }
 
-/** A test of strings by their ids, each looked at once. */
 function idTest(packages: Packages, pattern: string | undefined): (id: Id) => boolean {
   const test = textTest(pattern);
   const known = new Map<Id, boolean>();
@@ -141,7 +131,6 @@ function splitEpoch(evr: string): { readonly epoch: string; readonly rest: strin
     : { epoch: evr.slice(0, colon), rest: evr.slice(colon + 1) };
 }
 
-/** fnmatch(3)'s notation as a regular expression. */
 export function globExpression(glob: string): RegExp {
   const source = glob.replace(/\[(!|\^)?([^\]]+)\]|[*?]|[^*?[]+|\[/g, (part, not, set) => {
     if (set !== undefined) return `[${not ? '^' : ''}${set.replace(/[\\\]^]/g, '\\$&')}]`;

@@ -1,5 +1,7 @@
-import { editDistance } from '../../edit-distance.ts';
-import type { Id } from './libsolv/libsolv-types.ts';
+import type { Pointer } from '../../host/calls/c-library.ts';
+import { editDistance } from '../../recipe/problem.ts';
+import { collectIds, IdQueue } from './libsolv/layout.ts';
+import type { Id } from './libsolv/libsolv.ts';
 import type { Pool, PoolRepository } from './libsolv/pool.ts';
 import { isFilePattern, isGlob, type Match, matchAll, matchNames } from './match.ts';
 import type { Package, Packages } from './packages.ts';
@@ -20,9 +22,18 @@ const SOLVER_SETARCH = 0x04000000;
 /** The newest that is asked for, or a problem: never an older one in silence. */
 const INSTALL_BEST = SOLVER_INSTALL | SOLVER_FORCEBEST;
 
-/** Suggestions for one misspelt name, and how far they may be from it. */
 const MAX_SIMILAR = 5;
 const MAX_TYPOS = 2;
+
+/** solver.h: the same flags as libdnf sets, so that the same packages are chosen. */
+const ALLOW_VENDORCHANGE = 3;
+const IGNORE_RECOMMENDED = 7;
+const BEST_OBEY_POLICY = 12;
+const KEEP_ORPHANS = 18;
+const YUM_OBSOLETES = 21;
+
+/** A problem may rest on thousands of rules; a person reads the first few. */
+const MAX_LINES = 50;
 
 /** Pairs of numbers, as libsolv's job queue has them. */
 export type Jobs = Id[];
@@ -31,35 +42,26 @@ export type Jobs = Id[];
  * Jobs that install what `spec` names: a name, name-version, NEVRA, glob, condition
  * (`foo >= 2`), capability or path. Undefined if nothing is called so.
  */
-export function installJobs(pool: Pool, packages: Packages, spec: string): Jobs | undefined {
-  const match = matchAll(pool, packages, packages.enabled(packages.all), spec);
+export function installJobs(packages: Packages, spec: string): Jobs | undefined {
+  const match = matchAll(packages, packages.enabled(packages.all), spec);
   if (match === undefined) return undefined;
   const withObsoletes = match.kind === 'name' || isGlob(match.arch ?? '');
   return parted(match, spec).flatMap((part) =>
-    oneOfJob(pool, packages, part, { withObsoletes, best: true }),
+    oneOfJob(packages, part, { withObsoletes, best: true }),
   );
 }
 
 /** Of each part of what matches one package is installed: dnf's `Base.install`. */
 function parted({ kind, packages, arch }: Match, spec: string): (readonly Package[])[] {
-  if (isGlob(arch ?? '')) return groupedBy(packages, ({ name, arch }) => `${name} ${arch}`);
+  if (isGlob(arch ?? '')) {
+    return [...Map.groupBy(packages, ({ name, arch }) => `${name} ${arch}`).values()];
+  }
   const byName = kind === 'glob' || (isGlob(spec) && !isFilePattern(spec));
-  return byName ? groupedBy(packages, ({ name }) => `${name}`) : [packages];
+  return byName ? [...Map.groupBy(packages, ({ name }) => name).values()] : [packages];
 }
 
-function groupedBy(
-  packages: readonly Package[],
-  key: (candidate: Package) => string,
-): (readonly Package[])[] {
-  return [...Map.groupBy(packages, key).values()];
-}
-
-/**
- * The job that installs one of `candidates`. What obsoletes the newest of them is meant as well, as
- * for dnf: the solver prefers it.
- */
+/** Installs one of `candidates`. What obsoletes the newest of them is meant as well, as for dnf. */
 function oneOfJob(
-  pool: Pool,
   packages: Packages,
   candidates: readonly Package[],
   { withObsoletes, best }: { readonly withObsoletes: boolean; readonly best: boolean },
@@ -67,10 +69,9 @@ function oneOfJob(
   const obsoleting = withObsoletes
     ? packages.enabled(packages.obsoleting(packages.latest(candidates)))
     : [];
-  return packagesJob(pool, [...new Set([...candidates, ...obsoleting])], best);
+  return packagesJob(packages.pool, [...new Set([...candidates, ...obsoleting])], best);
 }
 
-/** The job that installs a provider of `name`; `weak`: unless something else stands in the way. */
 export function providesJob(
   pool: Pool,
   name: string,
@@ -80,35 +81,26 @@ export function providesJob(
   return [how | SOLVER_SOLVABLE_PROVIDES, pool.id(name)];
 }
 
-/** The job that installs one of these packages: the best, unless it may be one that is there already. */
 export function packagesJob(pool: Pool, candidates: readonly Package[], best: boolean): Jobs {
   const install = best ? INSTALL_BEST : SOLVER_INSTALL;
   const how = install | SOLVER_SOLVABLE_ONE_OF | SOLVER_SETEVR | SOLVER_SETARCH;
   return [how, pool.oneOf(candidates.map(({ id }) => id).sort((a, b) => a - b))];
 }
 
-/** Jobs that install one package of this very name, or undefined if there is none. */
-export function memberJobs(
-  pool: Pool,
-  packages: Packages,
-  name: string,
-  best: boolean,
-): Jobs | undefined {
+export function memberJobs(packages: Packages, name: string, best: boolean): Jobs | undefined {
   const found = named(packages, name);
   if (found.length === 0) return undefined;
-  return oneOfJob(pool, packages, found, { withObsoletes: true, best });
+  return oneOfJob(packages, found, { withObsoletes: true, best });
 }
 
-/** Jobs that install `name` if `requires` is installed, or undefined if there is none of that name. */
 export function conditionalJobs(
-  pool: Pool,
   packages: Packages,
   { name, requires }: { readonly name: string; readonly requires: string },
   best: boolean,
 ): Jobs | undefined {
   if (named(packages, name).length === 0) return undefined;
   const install = best ? INSTALL_BEST : SOLVER_INSTALL;
-  return [install | SOLVER_SOLVABLE_PROVIDES, pool.dependency(`(${name} if ${requires})`)];
+  return [install | SOLVER_SOLVABLE_PROVIDES, packages.pool.dependency(`(${name} if ${requires})`)];
 }
 
 function named(packages: Packages, name: string): Package[] {
@@ -117,24 +109,20 @@ function named(packages: Packages, name: string): Package[] {
     .filter((candidate) => packages.text(candidate.name) === name);
 }
 
-/** The job that installs one package; `weak`: unless something else stands in the way. */
 export function packageJob(solvable: Id, weak: boolean): Jobs {
   return [SOLVER_INSTALL | SOLVER_SOLVABLE | (weak ? SOLVER_WEAK : 0), solvable];
 }
 
-/** Packages of exactly this NEVRA. */
 export function findNevra(pool: Pool, nevra: string): Id[] {
-  const { solvables } = pool.select(nevra, CANON);
-  return solvables.filter((solvable) => pool.nevra(solvable) === nevra);
+  return pool.select(nevra, CANON).filter((solvable) => pool.nevra(solvable) === nevra);
 }
 
-/** What `spec` would have named were it not excluded. */
-export function excludedMatches(pool: Pool, packages: Packages, spec: string): readonly Package[] {
-  return matchAll(pool, packages, packages.all, spec)?.packages.slice(0, 10) ?? [];
+export function excludedMatches(packages: Packages, spec: string): readonly Package[] {
+  return matchAll(packages, packages.all, spec)?.packages.slice(0, 10) ?? [];
 }
 
-/** Names, or capabilities of the same kind, that look like a misspelt `spec`, the likeliest first. */
-export function similarNames(pool: Pool, packages: Packages, spec: string): string[] {
+export function similarNames(packages: Packages, spec: string): string[] {
+  const { pool } = packages;
   const plain = spec.replace(/[*?[\]]/g, '').toLowerCase();
   const enabled = packages.enabled(packages.all);
   const [, kind] = /^([^(]+\()/.exec(spec) ?? [];
@@ -160,9 +148,7 @@ export function similarNames(pool: Pool, packages: Packages, spec: string): stri
     .map(({ name }) => name);
 }
 
-/** Applies a repository's own `includepkgs` and `excludepkgs`. */
 export function applyFilters(
-  pool: Pool,
   packages: Packages,
   repository: PoolRepository,
   filters: { readonly includepkgs: readonly string[]; readonly excludepkgs: readonly string[] },
@@ -173,23 +159,50 @@ export function applyFilters(
     patterns.flatMap((pattern) => namedPackages(packages, pattern)).filter(own);
   if (filters.includepkgs.length > 0) {
     const included = new Set(matches(filters.includepkgs));
-    disable(
-      pool,
-      packages.all.filter((candidate) => own(candidate) && !included.has(candidate)),
-    );
+    const others = packages.all.filter((candidate) => own(candidate) && !included.has(candidate));
+    disable(packages, others);
   }
-  disable(pool, matches(filters.excludepkgs));
+  disable(packages, matches(filters.excludepkgs));
 }
 
-/** Leaves packages out whose name, name.arch, NEVRA, … matches `pattern`. */
-export function applyExclude(pool: Pool, packages: Packages, pattern: string): void {
-  disable(pool, namedPackages(packages, pattern));
+export function applyExclude(packages: Packages, pattern: string): void {
+  disable(packages, namedPackages(packages, pattern));
 }
 
 function namedPackages(packages: Packages, pattern: string): readonly Package[] {
   return matchNames(packages, packages.all, pattern)?.packages ?? [];
 }
 
-function disable(pool: Pool, packages: readonly Package[]): void {
-  pool.disable(packages.map(({ id }) => id));
+function disable({ pool }: Packages, some: readonly Package[]): void {
+  pool.disable(some.map(({ id }) => id));
+}
+
+interface Answer {
+  readonly problems: string[][];
+  readonly solver: Pointer;
+}
+
+export function runSolver(pool: Pool, jobs: readonly Id[], recommends: boolean): Answer {
+  const { solver: calls } = pool.library;
+  const solver = calls.create(pool.address);
+  for (const flag of [ALLOW_VENDORCHANGE, BEST_OBEY_POLICY, KEEP_ORPHANS, YUM_OBSOLETES]) {
+    calls.setFlag(solver, flag, 1);
+  }
+  calls.setFlag(solver, IGNORE_RECOMMENDED, recommends ? 0 : 1);
+  using queue = new IdQueue(jobs);
+  const count = calls.solve(solver, queue.raw);
+  const problems = Array.from({ length: count }, (_, index) => {
+    const rules = collectIds((found) => calls.allProblemRules(solver, index + 1, found));
+    return [...new Set(rules.map((rule) => ruleText(pool, solver, rule)))].slice(0, MAX_LINES);
+  });
+  return { problems, solver };
+}
+
+function ruleText(pool: Pool, solver: Pointer, rule: number): string {
+  const { solver: calls } = pool.library;
+  const from: [number] = [0];
+  const to: [number] = [0];
+  const dependency: [number] = [0];
+  const type = calls.ruleInfo(solver, rule, from, to, dependency);
+  return calls.ruleText(solver, type, from[0], to[0], dependency[0]);
 }

@@ -1,21 +1,26 @@
 import { open } from 'node:fs/promises';
 import { KilnError } from '../../errors.ts';
 import { runConfined } from '../../host/confine/run.ts';
+import { MAX_PACKAGE } from '../repository/fetch-packages.ts';
+import { LOCK_FORMAT, type Lock, type LockedPackage, lockOf } from '../repository/lock/lock.ts';
+import type { Group, GroupPackage } from '../repository/metadata/repomd.ts';
 import type { OpenRepository, RepositorySet } from '../repository/open.ts';
+import { lockAccess } from '../repository/transport/access.ts';
 import type { DownloadContext } from '../repository/transport/download.ts';
+import { resolveLocation } from '../repository/transport/location.ts';
 import { type ConvertedPart, dropConverted, ensureConverted, readGroups } from './converted.ts';
-import { expandGroups } from './groups.ts';
-import { makeLock } from './make-lock.ts';
 import type { Solution, SolveRequest } from './solve.ts';
-import { type SolveInput, type SolveOutput, solveOutputSchema } from './solve-input.ts';
-import { solverError } from './solver-error.ts';
+import {
+  type SolvedPackage,
+  type SolveInput,
+  type SolveOutput,
+  solveOutputSchema,
+  solverError,
+} from './solve-input.ts';
 
 /** 60,000 packages take 150 MB; a hostile problem may take any time. */
 const LIMITS = { memory: 4 * 2 ** 30, cpuSeconds: 300, wallMs: 600_000, fileSize: 0 };
 
-/**
- * Asks the solver, whatever it has answered before. @throws KilnError as `solve` does.
- */
 export async function solveAnew(
   set: RepositorySet,
   request: SolveRequest,
@@ -24,14 +29,10 @@ export async function solveAnew(
   const primaries = await convertAll(set, 'primary', context);
   const modules = await convertAll(set, 'modules', context);
   const groups = request.install.filter((spec) => spec.startsWith('@'));
-  const known =
-    groups.length === 0
-      ? []
-      : await Promise.all(set.members.map((member) => readGroups(member, context)));
-  const expanded = expandGroups(
-    known.flat(),
-    groups.map((spec) => spec.slice(1)),
-  );
+  const asked = groups.length === 0 ? [] : set.members;
+  const known = await Promise.all(asked.map((member) => readGroups(member, context)));
+  const wanted = groups.map((spec) => spec.slice(1));
+  const expanded = expandGroups(known.flat(), wanted);
   const ask = async (filelists: ReadonlyMap<string, string> | undefined) => {
     const input = solveInput(set, request, expanded, { filelists, modules });
     return await runSolver(set, input, { primaries, filelists, modules }, context);
@@ -63,14 +64,12 @@ function asksForNothing(idle: readonly string[]): KilnError {
   );
 }
 
-/** Paths of converted metadata by repository id, for each part. */
 interface Converted {
   readonly primaries: ReadonlyMap<string, string>;
   readonly filelists: ReadonlyMap<string, string> | undefined;
   readonly modules: ReadonlyMap<string, string>;
 }
 
-/** Makes the converted metadata of every repository that has this part; paths by repository id. */
 async function convertAll(
   set: RepositorySet,
   part: ConvertedPart,
@@ -159,5 +158,114 @@ async function runSolver(
     signal: context.signal,
   });
   for await (const answer of answers) return answer;
-  throw new KilnError('E_SOLVER_PROBLEM', 'the solver gave no answer');
+  const ids = set.members.map(({ repository }) => repository.id).join(', ');
+  throw new KilnError('E_SOLVER_PROBLEM', `repositories ${ids}: the solver gave no answer`, {
+    hint: 'this is a bug in kiln: please report it with what was to be installed',
+  });
+}
+
+/** What dnf installs of a group unless told otherwise (its `group_package_types`). */
+const INSTALLED: readonly GroupPackage['type'][] = ['mandatory', 'default', 'conditional'];
+
+interface GroupMembers {
+  readonly members: string[];
+  readonly conditional: { readonly name: string; readonly requires: string }[];
+}
+
+/**
+ * Replaces `@group` and `@^environment` (ids or names, without the @) by their packages. A group that several
+ * repositories know is the union of what they say.
+ * @throws KilnError E_SOLVER_NO_MATCH for a group that no repository knows.
+ */
+export function expandGroups(known: readonly Group[], wanted: readonly string[]): GroupMembers {
+  const members = new Set<string>();
+  const conditional = new Map<string, { name: string; requires: string }>();
+  for (const text of wanted) {
+    const groups = findGroups(known, text);
+    if (groups.length === 0) throw noGroup(known, text);
+    for (const { name, type, requires } of groups.flatMap((group) => group.packages)) {
+      if (!INSTALLED.includes(type)) continue;
+      if (type !== 'conditional') members.add(name);
+      else if (requires) conditional.set(`${name} if ${requires}`, { name, requires });
+    }
+  }
+  return { members: [...members], conditional: [...conditional.values()] };
+}
+
+function findGroups(known: readonly Group[], text: string): Group[] {
+  const wanted = text.replace(/^\^/, '');
+  const direct = known.filter(
+    ({ id, name }) => id === wanted || name.toLowerCase() === wanted.toLowerCase(),
+  );
+  const inner = direct.flatMap(({ groups }) => groups);
+  return [...direct, ...known.filter(({ kind, id }) => kind === 'group' && inner.includes(id))];
+}
+
+function noGroup(known: readonly Group[], text: string): KilnError {
+  const ids = [...new Set(known.map(({ id }) => id))].sort();
+  const near = ids.filter((id) => id.includes(text) || text.includes(id)).slice(0, 5);
+  const some = near.length > 0 ? near : ids.slice(0, 10);
+  return new KilnError('E_SOLVER_NO_MATCH', `no repository has a group called ${text}`, {
+    hint:
+      some.length === 0
+        ? 'none of these repositories has groups (comps) at all'
+        : `groups there are: ${some.join(', ')}${ids.length > some.length ? ', …' : ''}`,
+    details: { group: text },
+  });
+}
+
+/** Checks what the solver's child said: it read untrusted bytes. @throws KilnError E_REPOSITORY_METADATA */
+function makeLock(
+  set: RepositorySet,
+  request: SolveRequest,
+  packages: readonly SolvedPackage[],
+): Lock {
+  const all = set.members.map(({ repository }) => repository);
+  const local = new Set(
+    all.filter(({ source }) => source.kind === 'directory').map(({ id }) => id),
+  );
+  const locked = packages.map((found) => lockPackage(found, local.has(found.repository)));
+  const used = new Set(locked.map(({ repository }) => repository));
+  const repositories = all
+    .filter(({ id }) => used.has(id))
+    .map(({ id, source, gpgcheck, gpgkey }) => ({ id, source, gpgcheck, gpgkey }));
+  return lockOf({
+    format: LOCK_FORMAT,
+    arch: request.arch,
+    requested: [...request.install, ...(request.requires ?? [])],
+    repositories,
+    packages: locked,
+    ...lockAccess(all),
+  });
+}
+
+function lockPackage(found: SolvedPackage, local: boolean): LockedPackage {
+  const { nevra, name, arch, digest, size, repository } = found;
+  const { epoch, version, release } = splitEvr(found);
+  if (!/^sha(256|384|512):[0-9a-f]+$/.test(digest)) {
+    throw broken(found, `it has the checksum type '${digest.split(':')[0]}', sha256 is the least`);
+  }
+  if (size <= 0 || size > MAX_PACKAGE) {
+    throw broken(found, `it has ${size} bytes, from 1 to ${MAX_PACKAGE} can be had`);
+  }
+  const location = resolveLocation(found, local, aboutFound(found));
+  return { nevra, name, epoch, version, release, arch, digest, size, location, repository };
+}
+
+/** libsolv writes `[epoch:]version-release` and leaves epoch 0 out. */
+function splitEvr(found: SolvedPackage): { epoch: number; version: string; release: string } {
+  const match = /^(?:(\d+):)?([^:-]+)-([^:-]+)$/.exec(found.evr);
+  if (match === null) throw broken(found, `'${found.evr}' is not the version of a package`);
+  const [, epoch = '0', version = '', release = ''] = match;
+  return { epoch: Number(epoch), version, release };
+}
+
+function broken(found: SolvedPackage, why: string): KilnError {
+  return new KilnError('E_REPOSITORY_METADATA', `${aboutFound(found)}: ${why}`, {
+    hint: 'the metadata of its repository is broken or hostile: leave the package out by `exclude`',
+  });
+}
+
+function aboutFound({ nevra, repository }: SolvedPackage): string {
+  return `${nevra} of repository ${repository}`;
 }

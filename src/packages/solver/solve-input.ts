@@ -1,12 +1,10 @@
 import { z } from 'zod';
+import { KilnError } from '../../errors.ts';
 
-/** What is asked of modules; each spec is `NAME`, `NAME:STREAM` or `NAME:STREAM/PROFILE`. */
 export const moduleRequestSchema = z.strictObject({
   enable: z.array(z.string()),
   disable: z.array(z.string()),
-  /** Enabled, and the packages of their profiles installed. */
   install: z.array(z.string()),
-  /** Whether streams that the metadata says are replaced are replaced. */
   obsoletes: z.boolean(),
   /** What `platform` is: `el9`; unless given the release's packages say it. */
   platform: z.string().optional(),
@@ -27,29 +25,22 @@ export const solveInputSchema = z.strictObject({
       includepkgs: z.array(z.string()),
       filelists: z.boolean(),
       modules: z.boolean(),
-      /** None of its packages is filtered by modules. */
       moduleHotfixes: z.boolean(),
     }),
   ),
   /** Whether all file lists there are were loaded: then there is nothing more to ask for. */
   complete: z.boolean(),
-  /** What must be installed, as on dnf's command line. */
   install: z.array(z.string()),
-  /** Package names that are installed if they exist: the members of groups. */
   members: z.array(z.string()),
-  /** Names that are installed if they exist and `requires` is installed. */
   conditional: z.array(z.strictObject({ name: z.string(), requires: z.string() })),
-  /** Dependencies that must be met, as in a spec file's BuildRequires. */
   requires: z.array(z.string()),
   exclude: z.array(z.string()),
   modules: moduleRequestSchema,
   recommends: z.boolean(),
-  /** Packages to keep at exactly this version if that is possible. */
   keep: z.array(z.strictObject({ nevra: z.string(), digest: z.string() })),
 });
 export type SolveInput = z.output<typeof solveInputSchema>;
 
-/** One package of a solution. */
 export const solvedPackageSchema = z.strictObject({
   nevra: z.string().max(4096),
   name: z.string().min(1).max(1024),
@@ -62,19 +53,14 @@ export const solvedPackageSchema = z.strictObject({
   repository: z.string(),
 });
 
-/** The task's one answer. */
 export const solveOutputSchema = z.discriminatedUnion('kind', [
-  /** In the order of installation. */
   z.strictObject({
     kind: z.literal('solved'),
     packages: z.array(solvedPackageSchema),
-    /** Group members that no repository has. */
     missing: z.array(z.string()),
-    /** Of `keep`: what no repository has any more. */
     gone: z.array(z.string()),
     /** Requests such as `(a if b)` of which the condition is not met: they ask for nothing. */
     idle: z.array(z.string()),
-    /** About modules, for people. */
     warnings: z.array(z.string().max(8192)).max(10_000),
   }),
   /** The answer may depend on files that primary metadata does not list: ask again with filelists. */
@@ -93,10 +79,50 @@ export const solveOutputSchema = z.discriminatedUnion('kind', [
       }),
     ),
   }),
-  /** libsolv's own words; several lines for one problem. */
   z.strictObject({ kind: z.literal('problems'), problems: z.array(z.array(z.string())) }),
-  /** The converted metadata of this repository is damaged. */
   z.strictObject({ kind: z.literal('damaged'), repository: z.string() }),
 ]);
 export type SolveOutput = z.output<typeof solveOutputSchema>;
 export type SolvedPackage = z.output<typeof solvedPackageSchema>;
+
+export const DELETE_CACHE = 'delete the cache folder of KILN_STATE; it is made again';
+
+export function problemText(problems: readonly (readonly string[])[]): string {
+  const item = (lines: readonly string[]) =>
+    lines.map((line, index) => `${index === 0 ? '  - ' : '    '}${line}`).join('\n');
+  return problems.map(item).join('\n');
+}
+
+export function solverError(answer: Exclude<SolveOutput, { kind: 'solved' }>): KilnError {
+  switch (answer.kind) {
+    case 'problems': {
+      const text = problemText(answer.problems);
+      return new KilnError(
+        'E_SOLVER_PROBLEM',
+        `these packages cannot be installed together:\n${text}`,
+        {
+          hint: 'change the packages, the excludes or the repositories',
+          details: { problems: answer.problems },
+        },
+      );
+    }
+    case 'unknown': {
+      const text = answer.names.map((entry) => `  ${entry.name}${unknownNote(entry)}`).join('\n');
+      return new KilnError('E_SOLVER_NO_MATCH', `no repository has:\n${text}`, {
+        hint: 'look for the right name, or add the repository that has it',
+        details: { names: answer.names.map(({ name }) => name) },
+      });
+    }
+    case 'incomplete':
+    case 'damaged':
+      return new KilnError('E_SOLVER_CACHE', 'the converted metadata in the cache is damaged', {
+        hint: DELETE_CACHE,
+        details: { ...answer },
+      });
+  }
+}
+
+function unknownNote({ excluded, similar }: { excluded: string[]; similar: string[] }): string {
+  if (excluded.length > 0) return ` (excluded by the configuration: ${excluded.join(', ')})`;
+  return similar.length > 0 ? ` (did you mean ${similar.join(', ')}?)` : '';
+}

@@ -4,17 +4,11 @@ import { KilnError } from '../../errors.ts';
 import { reasonLine } from '../../host/calls/system-error.ts';
 import type { SingleTask, TaskContext } from '../../host/confine/task.ts';
 import { type ModuleMetadata, moduleMetadataSchema } from '../repository/metadata/modules.ts';
-import { isIdle } from './condition.ts';
-import { missedFiles, unlistedPath } from './file-dependencies.ts';
-import { collectIds, IdQueue } from './libsolv/id-queue.ts';
 import { transactionSteps } from './libsolv/layout.ts';
-import { loadLibsolv, REPO_EXTEND_SOLVABLES, REPO_LOCALPOOL } from './libsolv/libsolv.ts';
-import type { Id } from './libsolv/libsolv-types.ts';
+import { type Id, loadLibsolv, REPO_EXTEND_SOLVABLES, REPO_LOCALPOOL } from './libsolv/libsolv.ts';
 import { Pool, type PoolPackage, type PoolRepository, REQUEST_PREFIX } from './libsolv/pool.ts';
-import { setSolverFlags } from './libsolv/solver-flags.ts';
 import { chooseModules, type RepositoryModules } from './modules/modules.ts';
-import { type Package, Packages } from './packages.ts';
-import { describeProblems } from './problems.ts';
+import { MissingFiles, type Package, Packages, unlistedPath } from './packages.ts';
 import {
   applyExclude,
   applyFilters,
@@ -26,6 +20,7 @@ import {
   memberJobs,
   packageJob,
   packagesJob,
+  runSolver,
   similarNames,
 } from './selection.ts';
 import {
@@ -46,7 +41,8 @@ export const task: SingleTask = {
 
 function solveIn(input: SolveInput, { fds }: TaskContext): SolveOutput {
   const pool = new Pool(input.arch, input.multilib);
-  const loaded = loadRepositories(pool, input, [...fds]);
+  const repositories = inOrder(input, fds);
+  const loaded = loadRepositories(pool, repositories);
   if (loaded.damaged !== undefined) return { kind: 'damaged', repository: loaded.damaged };
   const path = [...input.install, ...input.requires].map(unlistedPath).find(Boolean);
   if (path !== undefined && !input.complete) return { kind: 'incomplete', because: path };
@@ -57,16 +53,15 @@ function solveIn(input: SolveInput, { fds }: TaskContext): SolveOutput {
   const rich = input.install.filter((spec) => spec.startsWith('('));
   requests.push(...rich.map((text) => pool.addRequest(requested, text)));
   pool.prepare();
-  for (const pattern of input.exclude) applyExclude(pool, packages, pattern);
-  for (const [index, repository] of input.repositories.entries()) {
+  const files = input.complete ? undefined : new MissingFiles(pool, requested);
+  for (const pattern of input.exclude) applyExclude(packages, pattern);
+  for (const [index, repository] of repositories.entries()) {
     const member = pool.repositories[index];
-    if (member !== undefined) applyFilters(pool, packages, member, repository);
+    if (member !== undefined) applyFilters(packages, member, repository);
   }
   const modules = chooseModules(loaded.modules, {
-    ...{ pool, packages, arch: input.arch, multilib: input.multilib, request: input.modules },
-    hotfixes: new Set(
-      pool.repositories.filter((_, index) => input.repositories[index]?.moduleHotfixes),
-    ),
+    ...{ packages, arch: input.arch, multilib: input.multilib, request: input.modules },
+    hotfixes: new Set(pool.repositories.filter((_, index) => repositories[index]?.moduleHotfixes)),
   });
   pool.disable(modules.filtered.keys());
 
@@ -74,105 +69,101 @@ function solveIn(input: SolveInput, { fds }: TaskContext): SolveOutput {
   const unknown: string[] = [];
   for (const spec of input.install) {
     if (rich.includes(spec)) continue;
-    const found = installJobs(pool, packages, spec);
+    const found = installJobs(packages, spec);
     if (found === undefined) unknown.push(spec);
     else jobs.push(...found);
   }
   if (unknown.length > 0)
-    return { kind: 'unknown', names: explainUnknown(pool, packages, unknown, modules.filtered) };
-  // What is there already stays, where it will do.
+    return { kind: 'unknown', names: explainUnknown(packages, unknown, modules.filtered) };
+  // Packages to keep stay where they meet the request, even if there are newer ones.
   const best = input.keep.length === 0;
   const missing: string[] = [];
   for (const name of input.members) {
-    const found = memberJobs(pool, packages, name, best);
+    const found = memberJobs(packages, name, best);
     if (found === undefined) missing.push(name);
     else jobs.push(...found);
   }
-  jobs.push(
-    ...input.conditional.flatMap((entry) => conditionalJobs(pool, packages, entry, best) ?? []),
-  );
+  jobs.push(...input.conditional.flatMap((entry) => conditionalJobs(packages, entry, best) ?? []));
   jobs.push(...modules.profiles.flatMap((candidates) => packagesJob(pool, candidates, best)));
   const kept = keepJobs(pool, input.keep);
   jobs.push(...kept.jobs);
-  return solved(pool, packages, input, jobs, {
-    missing,
-    gone: kept.gone,
-    rich,
-    warnings: modules.warnings,
+  const { warnings } = modules;
+  return solved(packages, input, jobs, { missing, gone: kept.gone, rich, files, warnings });
+}
+
+type Described = SolveInput['repositories'][number] & {
+  readonly files: readonly (number | undefined)[];
+};
+
+/**
+ * The repositories in the order in which dnf reads them. Of answers that are equally good the solver takes the one
+ * whose packages it read first, and of two defaults of a module the last one counts.
+ */
+function inOrder({ repositories }: SolveInput, fds: readonly number[]): Described[] {
+  let next = 0;
+  const described = repositories.map((repository) => {
+    const { filelists, modules } = repository;
+    const files = [true, filelists, modules].map((has) => (has ? fds[next++] : undefined));
+    return { ...repository, files };
   });
+  return described.toSorted((a, b) => a.priority - b.priority || a.cost - b.cost);
 }
 
 function loadRepositories(
   pool: Pool,
-  input: SolveInput,
-  fds: number[],
+  repositories: readonly Described[],
 ): { readonly damaged?: string; readonly modules: RepositoryModules[] } {
   const found: RepositoryModules[] = [];
-  for (const { id, priority, cost, filelists, modules } of input.repositories) {
+  for (const { id, priority, cost, filelists, modules, files } of repositories) {
     const repository: PoolRepository = pool.addRepository(id, priority, cost);
-    const base = fds.shift();
+    const [base, extension, streams] = files;
     const damaged = { damaged: id, modules: [] };
     if (base === undefined || !pool.load(repository, base)) return damaged;
     if (filelists) {
-      const extension = fds.shift();
       const flags = REPO_EXTEND_SOLVABLES | REPO_LOCALPOOL;
       if (extension === undefined || !pool.load(repository, extension, flags)) return damaged;
     }
     if (modules) {
-      const fd = fds.shift();
-      const metadata = fd === undefined ? undefined : readModules(fd);
+      const metadata = streams === undefined ? undefined : readModules(streams);
       if (metadata === undefined) return damaged;
       found.push({ repository, metadata });
     }
   }
-  // dnf reads repositories in this order, and of two defaults of a module the last one counts.
-  found.sort(({ repository: a }, { repository: b }) => a.priority - b.priority || a.cost - b.cost);
   return { modules: found };
 }
 
-/** What the converter wrote: one line, before the seal. */
 function readModules(fd: number): ModuleMetadata | undefined {
   const [line = ''] = readFileSync(fd, 'utf8').split('\n', 1);
   return moduleMetadataSchema.safeParse(JSON.parse(line)).data;
 }
 
-/** What is told beside the packages. */
 interface SolveNotes {
   readonly missing: string[];
   readonly gone: string[];
   readonly rich: readonly string[];
+  readonly files: MissingFiles | undefined;
   readonly warnings: readonly string[];
 }
 
 function solved(
-  pool: Pool,
   packages: Packages,
   input: SolveInput,
   jobs: Jobs,
-  { rich, warnings, ...notes }: SolveNotes,
+  { rich, files, warnings, ...notes }: SolveNotes,
 ): SolveOutput {
-  const { solver: calls } = pool.library;
-  const solver = calls.create(pool.address);
-  setSolverFlags(pool, solver, input.recommends);
-  using queue = new IdQueue(jobs);
-  const count = calls.solve(solver, queue.raw);
-  if (count > 0) {
-    const problems = describeProblems(pool, solver, count);
+  const { pool } = packages;
+  const { problems, solver } = runSolver(pool, jobs, input.recommends);
+  if (problems.length > 0) {
     const path = problems.flat().map(unlistedPath).find(Boolean);
     if (path !== undefined && !input.complete) return { kind: 'incomplete', because: path };
     return { kind: 'problems', problems };
   }
+  const { solver: calls } = pool.library;
   const transaction = calls.createTransaction(solver);
   calls.orderTransaction(transaction, 0);
   const steps: Id[] = transactionSteps(transaction);
-  if (!input.complete) {
-    const because = missedFiles(pool, steps, {
-      requested: requestedPackages(pool, jobs),
-      recommends: input.recommends,
-      supplementing: input.recommends ? supplementing(packages) : [],
-    });
-    if (because !== undefined) return { kind: 'incomplete', because };
-  }
+  const because = files?.because(steps, input.recommends ? supplementing(packages) : []);
+  if (because !== undefined) return { kind: 'incomplete', because };
   const found = steps
     .map((solvable) => pool.describe(solvable))
     .filter(({ name }) => !name.startsWith(REQUEST_PREFIX));
@@ -187,19 +178,7 @@ function supplementing(packages: Packages): Id[] {
   return packages.enabled(found).map(({ id }) => id);
 }
 
-/** The packages that the jobs are about. */
-function requestedPackages(pool: Pool, jobs: Jobs): ReadonlySet<Id> {
-  const { jobSolvables } = pool.library.pool;
-  const found = new Set<Id>();
-  for (let index = 0; index < jobs.length; index += 2) {
-    const [how = 0, what = 0] = jobs.slice(index, index + 2);
-    for (const id of collectIds((queue) => jobSolvables(pool.address, queue, how, what)))
-      found.add(id);
-  }
-  return found;
-}
-
-/** What kiln would not take from this child is wrong in the metadata, which is told by name. */
+/** kiln refuses such a package from this child; here the error can name it. */
 function checkSolved(found: PoolPackage): void {
   const result = solvedPackageSchema.safeParse(found);
   if (result.success) return;
@@ -222,7 +201,6 @@ function keepJobs(pool: Pool, keep: SolveInput['keep']): { jobs: Jobs; gone: str
 }
 
 function explainUnknown(
-  pool: Pool,
   packages: Packages,
   names: readonly string[],
   filtered: ReadonlyMap<Id, string>,
@@ -233,11 +211,37 @@ function explainUnknown(
     return stream === undefined ? nevra : `${nevra}, by the module ${stream}`;
   };
   return names.map((name) => {
-    const excluded = excludedMatches(pool, packages, name).map(describe);
-    return {
-      name,
-      excluded,
-      similar: excluded.length > 0 ? [] : similarNames(pool, packages, name),
-    };
+    const excluded = excludedMatches(packages, name).map(describe);
+    const similar = excluded.length > 0 ? [] : similarNames(packages, name);
+    return { name, excluded, similar };
   });
+}
+
+/** pool.h: the parts of rich dependencies. */
+const REL_AND = 16;
+const REL_OR = 17;
+const REL_COND = 22;
+const REL_ELSE = 26;
+
+/** rpm's parser lets less through. */
+const MAX_DEPTH = 64;
+
+function isIdle(pool: Pool, dependency: Id, chosen: ReadonlySet<Id>): boolean {
+  const relation = pool.relation(dependency);
+  if (relation === undefined) return false;
+  const { flags, evr } = relation;
+  if (flags !== REL_COND) return false;
+  if (pool.relation(evr)?.flags === REL_ELSE) return false;
+  return !isMet(pool, evr, chosen, 0);
+}
+
+function isMet(pool: Pool, dependency: Id, chosen: ReadonlySet<Id>, depth: number): boolean {
+  const relation = pool.relation(dependency);
+  if (relation !== undefined && depth < MAX_DEPTH) {
+    const sides = [relation.name, relation.evr];
+    const met = (side: Id) => isMet(pool, side, chosen, depth + 1);
+    if (relation.flags === REL_AND) return sides.every(met);
+    if (relation.flags === REL_OR) return sides.some(met);
+  }
+  return pool.providers(dependency).some((id) => chosen.has(id));
 }

@@ -1,31 +1,29 @@
-import type { Lock } from '../repository/lock/lock.ts';
+import { hash } from 'node:crypto';
+import { utimes } from 'node:fs/promises';
+import { dropCached, findRecord, recordText, withFields } from '../../host/state/checked-file.ts';
+import { writeWhole } from '../repository/cache.ts';
+import { LOCK_FORMAT, type Lock } from '../repository/lock/lock.ts';
 import type { RepositorySet } from '../repository/open.ts';
 import { lockAccess } from '../repository/transport/access.ts';
-import type { DownloadContext } from '../repository/transport/download.ts';
-import type { OnProgress } from '../repository/transport/progress.ts';
-import { readSolution, solutionPath, writeSolution } from './solution-cache.ts';
+import type { DownloadContext, OnProgress } from '../repository/transport/download.ts';
+import { solveAnew } from './solve-anew.ts';
 import type { ModuleRequest } from './solve-input.ts';
 
-/** What {@link solve} is asked for. */
+/** Raised when equal questions may have another answer: new flags, another way to choose. */
+const FORMAT = 5;
+
 export interface SolveRequest {
-  /** As rpm calls it: `x86_64`, `aarch64`, … */
   readonly arch: string;
-  /** Also packages of the 32-bit architecture that this one can run; off unless set. */
   readonly multilib?: boolean | undefined;
   /**
    * What must be installed, as on dnf's command line: a name, name-version, NEVRA, glob, condition
    * (`foo >= 2`), capability, path, rich dependency (`(a or b)`), `@group` or `@^environment`.
    */
   readonly install: readonly string[];
-  /** Dependencies that must be met, as in a spec file's BuildRequires. */
   readonly requires?: readonly string[] | undefined;
-  /** Names, NEVRAs or globs of packages that must not be installed. */
   readonly exclude?: readonly string[] | undefined;
-  /** Streams of modules to enable, to disable, or to install; none unless given. */
   readonly modules?: Partial<ModuleRequest> | undefined;
-  /** Install what is only recommended, too; off unless set. */
   readonly recommends?: boolean | undefined;
-  /** Stay with the packages of an earlier lock wherever that is possible. */
   readonly keep?: Lock | undefined;
   readonly signal?: AbortSignal | undefined;
   readonly onProgress?: OnProgress | undefined;
@@ -33,7 +31,6 @@ export interface SolveRequest {
 
 export interface Solution {
   readonly lock: Lock;
-  /** For people: members of groups that no repository has, and the like. */
   readonly warnings: readonly string[];
 }
 
@@ -57,10 +54,27 @@ export async function solve(set: RepositorySet, request: SolveRequest): Promise<
     const access = lockAccess(set.members.map(({ repository }) => repository));
     return { ...known, lock: { ...known.lock, ...access } };
   }
-  // Most questions have been asked before: then none of this is needed.
-  const { solveAnew } = await import('./solve-anew.ts');
   const solution = await solveAnew(set, request, context);
-  // The repositories may have been renewed on the way: that is another question.
-  if (solutionPath(set, question) === path) await writeSolution(path, solution);
+  // Repositories that were renewed meanwhile make another question, which this does not answer.
+  if (solutionPath(set, question) === path) await writeWhole(path, recordText(solution));
   return solution;
 }
+
+/** Where an answer is kept: named by all it depends on, the repositories' content (repomd.xml's digest) among it. */
+function solutionPath(set: RepositorySet, question: unknown): string {
+  const content = set.members.map(({ index, repository }) => [index.digest, repository]);
+  const text = JSON.stringify([FORMAT, content, question]);
+  return set.context.cache.solution(hash('sha256', text, 'hex'));
+}
+
+async function readSolution(path: string): Promise<Solution | undefined> {
+  // Only the format is checked: kiln's own solver wrote the lock.
+  const { value, damage } = findRecord(path, takeSolution);
+  if (damage !== undefined) dropCached(damage);
+  if (value?.lock.format !== LOCK_FORMAT) return undefined;
+  const now = new Date();
+  await utimes(path, now, now);
+  return value;
+}
+
+const takeSolution = withFields<Solution>({ lock: 'object', warnings: 'array' });

@@ -1,16 +1,20 @@
-/** What report.html does in a browser: bars, plots, and the viewer of logs. All text is set as text, never as markup. */
+/**
+ * What report.html does in a browser: bars, plots, and the viewer of logs. All text is set as text, never as markup.
+ * One file, because report.html has it in it.
+ */
 
 /** Height of a line of the log in pixels; report.css has the same. */
 const LINE = 18;
 /** Browsers draw nothing further down than some 33 million pixels. */
 const HEIGHT_MAX = 8e6;
-/** Lines that are drawn above and below what is seen. */
 const AROUND = 20;
+/** Lines of a log whose parts are folded at first. */
+const FOLDED_FROM = 200;
+const PARTS_MAX = 500;
 
 const ESCAPES = /\u001b\[[0-?]*[ -/]*[@-~]|\u001b\][^\u0007\u001b]*(?:\u0007|\u001b\\)|\u001b./g;
 const ERROR =
   /(^|[\s:])(fatal )?error( [A-Z]+\d+)?:|\*\*\* |^Traceback |^FAIL(ED)?\b|Segmentation fault/;
-/** Where a part of rpmbuild's log begins. */
 const PART = /^Executing\((%?\w+)\)/;
 
 const find = (selector) => document.querySelector(selector);
@@ -26,7 +30,6 @@ async function unpack(base64) {
   return await new Response(stream).text();
 }
 
-/** The viewer: of any number of lines only those that are seen are in the document. */
 class Viewer {
   constructor(section) {
     this.viewer = section.querySelector('.viewer');
@@ -55,7 +58,14 @@ class Viewer {
     });
     section.querySelector('.next').addEventListener('click', () => this.step(1));
     section.querySelector('.previous').addEventListener('click', () => this.step(-1));
+    this.folds = section.querySelector('.folds');
+    this.folds.addEventListener('click', () => {
+      this.folded = new Set(this.folded.size > 0 ? [] : this.partList.keys());
+      this.fold();
+    });
     this.rows.addEventListener('click', (event) => {
+      const part = event.target.dataset.part;
+      if (part !== undefined) this.toggle(Number(part));
       const number = event.target.dataset.line;
       if (number === undefined) return;
       history.replaceState(null, '', `#${this.name}:${number}`);
@@ -84,25 +94,76 @@ class Viewer {
     this.lines = await this.read(name);
     this.name = name;
     for (const tab of this.tabs) tab.setAttribute('aria-pressed', String(tab.dataset.log === name));
-    const whole = this.lines.length * LINE;
-    this.scale = Math.max(1, whole / HEIGHT_MAX);
-    this.height.style.height = `${whole / this.scale}px`;
     this.marked = -1;
     this.listParts();
+    this.fold();
     this.look();
     this.viewer.scrollTop = 0;
     this.draw();
   }
 
+  /** A part goes from the line that names it to the next such line. Of a long log the last, which may have failed, is open. */
   listParts() {
-    const options = [new Option('parts', '', true)];
-    options[0].disabled = true;
+    this.partList = [];
     this.lines.forEach((line, number) => {
       const part = PART.exec(line);
-      if (part !== null) options.push(new Option(part[1], String(number)));
+      if (part === null || this.partList.length >= PARTS_MAX) return;
+      if (this.partList.length > 0) this.partList.at(-1).to = number;
+      this.partList.push({ name: part[1], from: number, to: this.lines.length });
     });
-    this.parts.replaceChildren(...options);
-    this.parts.hidden = options.length === 1;
+    const isLong = this.lines.length > FOLDED_FROM;
+    this.folded = new Set(isLong ? [...this.partList.keys()].slice(0, -1) : []);
+    const options = this.partList.map(({ name, from }) => new Option(name, String(from)));
+    const title = new Option('parts', '', true, true);
+    title.disabled = true;
+    this.parts.replaceChildren(title, ...options);
+    this.parts.hidden = options.length === 0;
+    this.folds.hidden = options.length === 0;
+  }
+
+  toggle(part) {
+    if (!this.folded.delete(part)) this.folded.add(part);
+    this.fold();
+  }
+
+  /** Numbers of the lines that are not folded away; undefined where all are there. */
+  fold() {
+    this.shown = undefined;
+    if (this.folded.size > 0) {
+      const hidden = [...this.folded].map((part) => this.partList[part]);
+      const count = hidden.reduce((sum, { from, to }) => sum - (to - from - 1), this.lines.length);
+      this.shown = new Int32Array(count);
+      let row = 0;
+      let next = 0;
+      hidden.sort((a, b) => a.from - b.from);
+      for (let number = 0; number < this.lines.length; number++) {
+        this.shown[row++] = number;
+        if (hidden[next]?.from === number) number = hidden[next++].to - 1;
+      }
+    }
+    const whole = this.rowCount * LINE;
+    this.scale = Math.max(1, whole / HEIGHT_MAX);
+    this.height.style.height = `${whole / this.scale}px`;
+    this.folds.textContent = this.folded.size > 0 ? 'unfold all' : 'fold all';
+    this.draw();
+  }
+
+  get rowCount() {
+    return this.shown === undefined ? this.lines.length : this.shown.length;
+  }
+
+  /** The row of a line; its part is unfolded for it. */
+  rowOf(number) {
+    const part = this.partList.findIndex(({ from, to }) => from < number && number < to);
+    if (this.folded.delete(part)) this.fold();
+    if (this.shown === undefined) return number;
+    let [low, high] = [0, this.shown.length - 1];
+    while (low < high) {
+      const middle = (low + high) >> 1;
+      if (this.shown[middle] < number) low = middle + 1;
+      else high = middle;
+    }
+    return low;
   }
 
   /** The first line that is seen. Where there are too many lines for pixels, scrolling is coarser. */
@@ -114,10 +175,11 @@ class Viewer {
     if (this.lines === undefined) return;
     const seen = Math.ceil(this.viewer.clientHeight / LINE);
     const from = Math.max(0, this.first - AROUND);
-    const to = Math.min(this.lines.length, this.first + seen + AROUND);
+    const to = Math.min(this.rowCount, this.first + seen + AROUND);
     const wanted = this.search.value.toLowerCase();
     const rows = [];
-    for (let number = from; number < to; number++) {
+    for (let at = from; at < to; at++) {
+      const number = this.shown === undefined ? at : this.shown[at];
       const row = document.createElement('li');
       const text = this.lines[number].replace(ESCAPES, '').replace(/^.*\r(?=.)/, '');
       const label = document.createElement('a');
@@ -127,7 +189,8 @@ class Viewer {
       content.textContent = text;
       row.append(label, content);
       if (ERROR.test(text)) row.classList.add('error');
-      if (PART.test(text)) row.classList.add('part');
+      const part = this.partList.findIndex((one) => one.from === number);
+      if (part !== -1) this.drawPart(row, content, part);
       if (wanted !== '' && text.toLowerCase().includes(wanted)) row.classList.add('match');
       if (number === this.marked) row.classList.add('marked');
       rows.push(row);
@@ -135,6 +198,20 @@ class Viewer {
     const top = this.viewer.scrollTop - (this.first - from) * LINE;
     this.rows.style.transform = `translateY(${Math.max(0, top)}px)`;
     this.rows.replaceChildren(...rows);
+  }
+
+  drawPart(row, content, part) {
+    row.classList.add('part');
+    const { name, from, to } = this.partList[part];
+    const isFolded = this.folded.has(part);
+    const button = document.createElement('button');
+    button.type = 'button';
+    button.dataset.part = String(part);
+    button.textContent = isFolded ? '▸' : '▾';
+    button.setAttribute('aria-expanded', String(!isFolded));
+    button.setAttribute('aria-label', name);
+    content.before(button);
+    if (isFolded) content.textContent += `  (${(to - from - 1).toLocaleString('en')} lines)`;
   }
 
   look() {
@@ -161,7 +238,7 @@ class Viewer {
   goTo(number, mark) {
     if (mark) this.marked = number;
     const middle = mark ? this.viewer.clientHeight / 2 : 0;
-    this.viewer.scrollTop = (number * LINE) / this.scale - middle;
+    this.viewer.scrollTop = (this.rowOf(number) * LINE) / this.scale - middle;
     this.draw();
   }
 
@@ -173,7 +250,6 @@ class Viewer {
     return true;
   }
 
-  /** The lines of the cause lead to their place in the log. */
   async linkCause() {
     for (const line of document.querySelectorAll('#cause .lines .error')) {
       const text = line.querySelector('code').textContent;
@@ -187,7 +263,21 @@ class Viewer {
   }
 }
 
-/** Processor, memory and disks by time. */
+/** What a package needs, and what needs it, stands out while it is pointed at. */
+function lightGraph(graph) {
+  const light = (key) => {
+    for (const edge of graph.querySelectorAll('.edge')) {
+      const { from, to } = edge.dataset;
+      edge.classList.toggle('lit', key !== undefined && (from === key || to === key));
+    }
+  };
+  for (const node of graph.querySelectorAll('.node')) {
+    for (const event of ['mouseenter', 'focusin'])
+      node.addEventListener(event, () => light(node.dataset.node));
+    for (const event of ['mouseleave', 'focusout']) node.addEventListener(event, () => light());
+  }
+}
+
 function plot(samples) {
   const place = find('#plots');
   if (place === null || samples === null || samples.length < 2) return;
@@ -226,6 +316,7 @@ function plot(samples) {
 
 async function start() {
   plot(JSON.parse(find('#samples').textContent));
+  for (const graph of document.querySelectorAll('.graph')) lightGraph(graph);
   const section = find('#log');
   if (section === null) return;
   const viewer = new Viewer(section);

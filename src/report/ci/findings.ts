@@ -1,10 +1,16 @@
-/** What compilers, linkers, rpmlint and test drivers said in a log, one thing a line. */
+/** What logs of builds say: errors of compilers and tools, and tests. */
+import { createHash } from 'node:crypto';
+import { constants, fstatSync, openSync, readSync } from 'node:fs';
+import { basename, join } from 'node:path';
 import { stripVTControlCharacters } from 'node:util';
+import { closing } from '../../host/calls/descriptor.ts';
+import { hasErrno } from '../../host/calls/libc.ts';
+import type { Folder } from '../../host/files/folder.ts';
 
-/** A complaint that names a place in a source. */
 export interface Finding {
+  /** Line of the log, from 1; the first where it says the same again. */
+  readonly at: number;
   readonly severity: 'error' | 'warning';
-  /** As the tool called it; where it is below rpmbuild's folder, without that. */
   readonly file: string;
   /** From 1; 1 where the tool names none. */
   readonly line: number;
@@ -13,16 +19,15 @@ export interface Finding {
   readonly tool: 'compiler' | 'make' | 'rpmlint' | 'rpm';
 }
 
-/** What a test of `%check` came to. */
 export interface CheckedTest {
+  /** Line of the log, from 1. */
+  readonly at: number;
   readonly name: string;
   readonly outcome: 'passed' | 'failed' | 'skipped';
 }
 
-/** Findings of one severity that are kept. */
 const FINDINGS_MAX = 1000;
 const TESTS_MAX = 20_000;
-/** Characters of a line that are looked at. */
 const LINE_MAX = 4096;
 
 /** Where rpmbuild unpacks sources: topdir/BUILD, with a folder of the package's own since rpm 4.20. */
@@ -33,9 +38,9 @@ const COMPILER =
   /^(?<file>[^\s:]*[^\s:\d][^\s:]*):(?<line>\d{1,7}):(?:(?<column>\d{1,5}):)? (?:fatal )?(?<severity>error|warning): (?<message>.+)$/;
 /** GNU make: `make: *** [Makefile:12: all] Error 2`. */
 const MAKE = /^make(?:\[\d+\])?: \*\*\* \[(?<file>[^\s:]+):(?<line>\d{1,7}): (?<message>.+)$/;
-/** rpmlint 2: `name.arch: E: check-name details`; a spec is named with its line. */
+/** rpmlint 2: `name.arch: E: check-name details`, also `no-%prep-section`; a spec is named with its line. */
 const RPMLINT =
-  /^(?<file>[\w.+~-]+(?:\.spec)?):(?:(?<line>\d+):)? (?<severity>[EW]): (?<message>[a-z0-9-]+(?: .*)?)$/;
+  /^(?<file>[\w.+~-]+(?:\.spec)?):(?:(?<line>\d+):)? (?<severity>[EW]): (?<message>[\w%-]+(?: .*)?)$/;
 /** rpmbuild of a spec: `error: line 12: text`. */
 const RPM = /^(?<severity>error|warning): line (?<line>\d{1,7}): (?<message>.+)$/;
 
@@ -54,7 +59,6 @@ const CTEST = /^\s*\d+\/\d+ Test\s+#\d+: (?<name>\S+) \.*\s*(?<outcome>Passed|\*
 const TAP =
   /^(?<outcome>ok|not ok) \d+(?: -)? (?<name>[^#]+?)(?:\s*#\s*(?<directive>SKIP|TODO).*)?$/i;
 
-/** Reads a log as it is written. Only so much of it is kept as the limits here say. */
 export class LogReader {
   readonly tests: CheckedTest[] = [];
   readonly #found = new Map<string, Finding>();
@@ -62,13 +66,14 @@ export class LogReader {
   readonly #decoder = new TextDecoder();
   readonly #spec: string;
   #rest = '';
+  #at: number;
 
-  /** @param spec what a line of rpm's that names none is about */
-  constructor(spec: string) {
+  /** @param spec what a line of rpm's that names none is about @param before lines of the log that are not read */
+  constructor(spec: string, before = 0) {
     this.#spec = spec;
+    this.#at = before;
   }
 
-  /** Each one once, in the order of the log. */
   get findings(): readonly Finding[] {
     return [...this.#found.values()];
   }
@@ -80,22 +85,22 @@ export class LogReader {
   }
 
   #read(raw: string): void {
+    const at = ++this.#at;
     const line = stripVTControlCharacters(raw.slice(0, LINE_MAX)).trimEnd();
     const found = findingIn(line, this.#spec);
     if (found !== undefined) {
       const key = JSON.stringify(found);
       if (this.#found.has(key) || this.#count[found.severity] >= FINDINGS_MAX) return;
-      this.#found.set(key, found);
+      this.#found.set(key, { at, ...found });
       this.#count[found.severity]++;
       return;
     }
     const test = testIn(line);
-    if (test !== undefined && this.tests.length < TESTS_MAX) this.tests.push(test);
+    if (test !== undefined && this.tests.length < TESTS_MAX) this.tests.push({ at, ...test });
   }
 }
 
-/** The finding of one line of a log; undefined where it is none. */
-function findingIn(line: string, spec: string): Finding | undefined {
+function findingIn(line: string, spec: string): Omit<Finding, 'at'> | undefined {
   for (const [tool, pattern] of PATTERNS) {
     const groups = pattern.exec(line)?.groups;
     if (groups === undefined) continue;
@@ -103,7 +108,8 @@ function findingIn(line: string, spec: string): Finding | undefined {
     return {
       tool,
       severity: severity === 'warning' || severity === 'W' ? 'warning' : 'error',
-      file: file.replace(BUILD_FOLDER, ''),
+      // rpmlint knows the spec's name, and the checkout its folder.
+      file: file === basename(spec) ? spec : file.replace(BUILD_FOLDER, ''),
       line: Number(number),
       ...(column === undefined ? {} : { column: Number(column) }),
       message,
@@ -112,11 +118,99 @@ function findingIn(line: string, spec: string): Finding | undefined {
   return undefined;
 }
 
-function testIn(line: string): CheckedTest | undefined {
+function testIn(line: string): Omit<CheckedTest, 'at'> | undefined {
   const { outcome, name, directive } =
     (AUTOMAKE.exec(line) ?? CTEST.exec(line) ?? TAP.exec(line))?.groups ?? {};
   if (outcome === undefined || name === undefined) return undefined;
   const skipped = directive !== undefined || outcome === 'SKIP';
   const passed = ['PASS', 'XFAIL', 'Passed', 'ok'].includes(outcome);
   return { name, outcome: skipped ? 'skipped' : passed ? 'passed' : 'failed' };
+}
+
+/** rpmbuild says so before each part of a spec that it executes. */
+const PART = '\nExecuting(%';
+
+/** Errors and failed tests of a failed build: those of the last part of the spec, because that is the one that failed. */
+function failuresIn(log: Buffer, spec: string): Pick<LogReader, 'findings' | 'tests'> {
+  const start = Math.max(0, log.lastIndexOf(PART));
+  let before = 0;
+  for (let at = log.indexOf(10); at !== -1 && at < start; at = log.indexOf(10, at + 1)) before++;
+  const reader = new LogReader(spec, before);
+  reader.push(log.subarray(start));
+  reader.push(Buffer.from('\n'));
+  return {
+    findings: reader.findings.filter(({ severity }) => severity === 'error'),
+    tests: reader.tests.filter(({ outcome }) => outcome === 'failed'),
+  };
+}
+
+/** Bytes of a log in a report: its end, if it is longer. */
+const LOG_MAX = 128 << 20;
+const END_LINES = 200;
+
+export type LogFailures = ReturnType<typeof failuresIn>;
+
+interface LogBytes {
+  readonly bytes: Buffer;
+  /** Bytes before them. */
+  readonly leftOut: number;
+}
+
+export function readLog(folder: Folder, name: string): LogBytes | undefined {
+  let fd: number;
+  try {
+    const flags = constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK;
+    fd = openSync(join(folder.path, name), flags);
+  } catch (error) {
+    if (hasErrno(error, 'ENOENT', 'ELOOP', 'ENXIO')) return undefined;
+    throw error;
+  }
+  using _fd = closing(fd);
+  const stats = fstatSync(fd);
+  if (!stats.isFile() || stats.size === 0) return undefined;
+  const leftOut = Math.max(0, stats.size - LOG_MAX);
+  const bytes = Buffer.alloc(stats.size - leftOut);
+  const length = readSync(fd, bytes, 0, bytes.length, leftOut);
+  return { bytes: bytes.subarray(0, length), leftOut };
+}
+
+/** With the numbers that the viewer gives lines: a note about what was left out is its first. */
+export function failuresOf({ bytes, leftOut }: LogBytes, name: string): LogFailures {
+  const { findings, tests } = failuresIn(bytes, name);
+  const by = leftOut > 0 ? 1 : 0;
+  const moved = <Line extends { readonly at: number }>(line: Line) => ({
+    ...line,
+    at: line.at + by,
+  });
+  return { findings: findings.map(moved), tests: tests.map(moved) };
+}
+
+/** For paper and for browsers without scripts. */
+export function lastLines(log: Buffer): string[] {
+  // A line of a log is seldom longer than this on average.
+  const text = log.subarray(-END_LINES * 200).toString('utf8');
+  return stripVTControlCharacters(text).trimEnd().split('\n').slice(-END_LINES);
+}
+
+/** A finding keeps its fingerprint while its file, tool and text stay: lines move. */
+export function codeQuality(findings: readonly Finding[]): string {
+  const seen = new Map<string, number>();
+  const issues = findings.map(({ tool, severity, file, line, message }) => {
+    const identity = JSON.stringify([tool, file, message]);
+    const count = seen.get(identity) ?? 0;
+    seen.set(identity, count + 1);
+    return {
+      description: message,
+      check_name: checkName(tool, message),
+      fingerprint: createHash('sha256').update(`${identity}${count}`).digest('hex'),
+      severity: severity === 'error' ? 'major' : 'minor',
+      location: { path: file, lines: { begin: line } },
+    };
+  });
+  return `${JSON.stringify(issues, undefined, 2)}\n`;
+}
+
+function checkName(tool: Finding['tool'], message: string): string {
+  if (tool === 'rpmlint') return message.split(' ')[0] ?? tool;
+  return /\[(-W[\w=+-]+)\]$/.exec(message)?.[1] ?? tool;
 }

@@ -1,42 +1,33 @@
-/** What CI services read in the output of a job: groups, annotations, a summary. */
 import { randomUUID } from 'node:crypto';
 import type { Result } from '../../result/schema.ts';
-import type { Finding } from './findings.ts';
+import { type Html, html } from '../html.ts';
+import type { CheckedTest, Finding } from './findings.ts';
 
-/** Values of `--ci`. */
 export const CI_CHOICES = ['auto', 'github', 'gitlab', 'none'] as const;
 export type CiChoice = (typeof CI_CHOICES)[number];
 
-/** How one service is talked to. Every text ends with a line end. */
+/** Every text ends with a line end. */
 export interface CiProvider {
   readonly name: 'github' | 'gitlab';
-  /** Begins and ends a part of the output that a reader can fold. */
   group(name: string): string;
   endGroup(name: string): string;
   /** Around what strangers print: nothing of it is taken for an order to the service. */
   readonly untrusted: { readonly begin: string; readonly end: string };
   annotate(finding: Finding): string;
-  failure(result: Result): string;
+  failed(title: string, message: string): string;
 }
 
 /** Annotations of a kind that GitHub shows for one step. */
 export const ANNOTATIONS_MAX = 10;
 
-/** The service that `--ci` means; undefined for none. */
 export function ciProvider(
   choice: CiChoice,
   env: Readonly<Record<string, string | undefined>>,
 ): CiProvider | undefined {
-  const isOn = (name: string) => env[name] === 'true';
-  const found =
-    choice === 'auto'
-      ? isOn('GITHUB_ACTIONS')
-        ? 'github'
-        : isOn('GITLAB_CI')
-          ? 'gitlab'
-          : ''
-      : choice;
-  return found === 'github' ? github() : found === 'gitlab' ? gitlab() : undefined;
+  const means = (name: CiChoice, variable: string) =>
+    choice === name || (choice === 'auto' && env[variable] === 'true');
+  if (means('github', 'GITHUB_ACTIONS')) return github();
+  return means('gitlab', 'GITLAB_CI') ? gitlab() : undefined;
 }
 
 /** Workflow commands: https://docs.github.com/actions/reference/workflow-commands-for-github-actions */
@@ -51,10 +42,7 @@ function github(): CiProvider {
       const at = column === undefined ? '' : `,col=${column}`;
       return `::${severity} file=${property(file)},line=${line}${at}::${data(message)}\n`;
     },
-    failure: ({ failure, build }) =>
-      failure === null
-        ? ''
-        : `::error title=${property(`${build?.name ?? 'kiln'}: ${failure.phase}`)}::${data(failure.message)}\n`,
+    failed: (title, message) => `::error title=${property(title)}::${data(message)}\n`,
   };
 }
 
@@ -78,7 +66,7 @@ function gitlab(): CiProvider {
     endGroup: (name) => `${clear}section_end:${now()}:${id(name)}\r${clear}\n`,
     untrusted: { begin: '', end: '' },
     annotate: () => '',
-    failure: () => '',
+    failed: () => '',
   };
 }
 
@@ -105,17 +93,127 @@ export function summary({ failure, build, durationMs, phases, request }: Result)
 
 function code(text: string): string {
   const plain = text.replace(/[\n\r|]/g, ' ').slice(0, 500);
-  const ticks = '`'.repeat(
-    1 + Math.max(0, ...[...plain.matchAll(/`+/g)].map(([run]) => run.length)),
-  );
+  const ticks = ticksAround(plain, 1);
   return `${ticks} ${plain} ${ticks}`;
 }
 
 function fence(lines: readonly string[]): string[] {
-  const longest = Math.max(
-    2,
-    ...lines.flatMap((line) => [...line.matchAll(/`+/g)].map(([run]) => run.length)),
-  );
-  const ticks = '`'.repeat(longest + 1);
+  const ticks = ticksAround(lines.join('\n'), 3);
   return [ticks, ...lines, ticks];
+}
+
+function ticksAround(text: string, least: number): string {
+  const longest = Math.max(0, ...[...text.matchAll(/`+/g)].map(([run]) => run.length));
+  return '`'.repeat(Math.max(least, longest + 1));
+}
+
+/** What became of a package of a chain. */
+export interface ChainCase {
+  readonly name: string;
+  readonly outcome: CheckedTest['outcome'];
+  readonly durationMs: number;
+  readonly state: string;
+  readonly reason: string;
+}
+
+export function chainSummary(cases: readonly ChainCase[]): string {
+  const failed = cases.filter(({ outcome }) => outcome === 'failed').length;
+  const rows = cases.map(
+    ({ name, state, durationMs, reason }) =>
+      `| ${code(name)} | ${state} | ${seconds(durationMs)} s | ${reason === '' ? '' : code(reason)} |`,
+  );
+  const how = failed === 0 ? 'succeeded' : `failed: ${failed} of ${cases.length} packages`;
+  const table = ['| package | state | time | why |', '| --- | --- | --- | --- |', ...rows];
+  return [`### chain ${how}`, '', ...table, '', ''].join('\n');
+}
+
+export const JUNIT_FILE = 'junit.xml';
+
+/** What a suite shows of a result. */
+export type SuiteResult = Pick<Result, 'failure' | 'phases' | 'startedAt' | 'durationMs'>;
+
+interface JunitSuite {
+  readonly name: string;
+  readonly result: SuiteResult;
+  readonly tests: readonly CheckedTest[];
+}
+
+/**
+ * The file: a suite for each package, a case for each phase of its build and for each test of its %check; of a chain
+ * also a suite with a case for each package. The
+ * format has no standard; this is the part of it that Jenkins' schema (junit-10.xsd of its xUnit plugin), GitLab and
+ * GitHub's actions agree on.
+ */
+export function junitXml(suites: readonly JunitSuite[], chain: readonly ChainCase[] = []): string {
+  const all = [...(chain.length === 0 ? [] : [suiteOfChain(chain)]), ...suites.map(suiteOf)];
+  return `<?xml version="1.0" encoding="UTF-8"?>\n${html`<testsuites name="kiln">${all}</testsuites>`.html}\n`;
+}
+
+function suiteOf({ name, result, tests }: JunitSuite): Html {
+  const { failure, phases, startedAt, durationMs } = result;
+  const failed = failure?.phase;
+  // A phase that ran twice, as the image's does, is one case: services take cases by their names.
+  const times = new Map<string, number>();
+  for (const phase of phases)
+    times.set(phase.name, (times.get(phase.name) ?? 0) + phase.durationMs);
+  const names = [...times.keys()];
+  const missing = failed === undefined || names.includes(failed) ? [] : [failed];
+  const cases = [
+    ...[...times].map(([phase, durationMs]) => phaseCase(name, phase, durationMs, result)),
+    ...missing.map((phase) => phaseCase(name, phase, 0, result)),
+    ...tests.map((test) => testCase(name, test)),
+  ];
+  const failures =
+    names.concat(missing).filter((phase) => phase === failed).length +
+    tests.filter(({ outcome }) => outcome === 'failed').length;
+  const skipped = tests.filter(({ outcome }) => outcome === 'skipped').length;
+  return html`
+<testsuite name="${name}" tests="${cases.length}" failures="${failures}" errors="0" skipped="${skipped}" time="${seconds(durationMs)}" timestamp="${startedAt.replace(/\.\d+Z$/, '')}">${cases}
+</testsuite>`;
+}
+
+function suiteOfChain(chain: readonly ChainCase[]): Html {
+  const count = (wanted: ChainCase['outcome']) =>
+    chain.filter(({ outcome }) => outcome === wanted).length;
+  const cases = chain.map(({ name, outcome, durationMs, reason }) => {
+    const how = {
+      passed: undefined,
+      failed: html`<failure message="${reason}" type="package"></failure>`,
+      skipped: html`<skipped>${reason}</skipped>`,
+    }[outcome];
+    return html`
+  <testcase classname="chain" name="${name}" time="${seconds(durationMs)}">${how}</testcase>`;
+  });
+  const time = chain.reduce((sum, { durationMs }) => sum + durationMs, 0);
+  return html`
+<testsuite name="chain" tests="${chain.length}" failures="${count('failed')}" errors="0" skipped="${count('skipped')}" time="${seconds(time)}">${cases}
+</testsuite>`;
+}
+
+function phaseCase(
+  suite: string,
+  name: string,
+  durationMs: number,
+  { failure }: Pick<Result, 'failure'>,
+): Html {
+  const message =
+    failure?.phase === name
+      ? html`<failure message="${failure.message}" type="${failure.code}">${[...failure.lastLines, failure.hint ?? ''].join('\n')}</failure>`
+      : undefined;
+  return html`
+  <testcase classname="${suite}" name="${name}" time="${seconds(durationMs)}">${message}</testcase>`;
+}
+
+function testCase(suite: string, { name, outcome }: CheckedTest): Html {
+  const how = {
+    passed: undefined,
+    failed: html`<failure message="the test failed; see build.log" type="check"></failure>`,
+    skipped: html`<skipped/>`,
+  }[outcome];
+  return html`
+  <testcase classname="${suite}.check" name="${name}">${how}</testcase>`;
+}
+
+function seconds(ms: number): string {
+  return (ms / 1000).toFixed(3);
 }

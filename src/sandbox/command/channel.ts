@@ -4,27 +4,25 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { KilnError } from '../../errors.ts';
 import { hasErrno } from '../../host/calls/libc.ts';
 import { waitFor } from '../../host/process/wait-for.ts';
-import { MessageSender } from '../../host/sockets/message-sender.ts';
 import { connectUnixSocket, peerPid } from '../../host/sockets/unix-socket.ts';
+import { MessageSender } from '../../host/sockets/watch.ts';
 import { awaitedLater } from '../../promise.ts';
 import { AnswerDecoder } from '../wire/decode.ts';
 import type { Answer } from '../wire/table.ts';
 
-/**
- * How long an init may take from the start of its domain until it listens, milliseconds. It needs a few; the
- * rest is for machines that are emulated, swap, or start many sandboxes at once.
- */
+/** Milliseconds. An init needs a few; the rest is for machines that are emulated, swap, or start many at once. */
 const INIT_DEADLINE = 60_000;
 
 interface ChannelEvents {
   answer: [Answer];
-  /** The sandbox is gone, or cannot be trusted any more; `error` says why, if that is known. */
   end: [error: Error | undefined];
 }
 
-/** The connection to a sandbox's init. The sandbox ends with it. */
 export class Channel extends EventEmitter<ChannelEvents> {
-  /** The host's pid of the init. */
+  /**
+   * The init's outer process (src/guest/init.c), by the host's pids. Commands are children of the nested one: what a
+   * process passes on to its children does not reach them from here.
+   */
   readonly initPid: number;
   readonly #socket: Socket;
   readonly #sender: MessageSender;
@@ -47,8 +45,8 @@ export class Channel extends EventEmitter<ChannelEvents> {
   }
 
   /**
-   * Sends a message with its descriptors, or queues it while the init does not read: the init may itself be
-   * waiting for kiln to read. The caller closes its copies of the descriptors.
+   * Queues the message while the init does not read: the init may itself be waiting for kiln to read. The caller
+   * closes its copies of the descriptors.
    */
   send(message: Buffer, fds: readonly number[] = []): void {
     if (this.#ended) throw sandboxGone();
@@ -60,7 +58,6 @@ export class Channel extends EventEmitter<ChannelEvents> {
     }
   }
 
-  /** Like {@link wait}, for an answer that must come at once. Throws E_INIT_SILENT. */
   ask<Result>(accept: (answer: Answer) => Result | undefined): Promise<Result> {
     return waitFor(awaitedLater(this.wait(accept)), {
       whom: () => ({ name: `the init of a sandbox (pid ${this.initPid})`, pid: this.initPid }),
@@ -69,10 +66,6 @@ export class Channel extends EventEmitter<ChannelEvents> {
     });
   }
 
-  /**
-   * Waits for the first answer that `accept` maps to a value. Throws E_SANDBOX_GONE when the sandbox ends, and
-   * E_PROTOCOL when it is ended for what its init sent.
-   */
   async wait<Result>(accept: (answer: Answer) => Result | undefined): Promise<Result> {
     if (this.#ended) throw sandboxGone();
     return await new Promise<Result>((resolve, reject) => {
@@ -92,11 +85,6 @@ export class Channel extends EventEmitter<ChannelEvents> {
       this.on('answer', onAnswer);
       this.once('end', onEnd);
     });
-  }
-
-  /** Lets the process exit while the channel is open. */
-  unref(): void {
-    this.#socket.unref();
   }
 
   /** Closes the connection: the init kills everything and the domain ends by itself. */
@@ -132,9 +120,8 @@ function sandboxGone(cause?: unknown): KilnError {
 }
 
 /**
- * Connects to the init that listens at `path`. With `domain`, a starting domain, waits for the init; throws
- * E_INIT_SILENT, and what `domain` rejects with. Without it the init must listen already; throws
- * E_SANDBOX_GONE.
+ * With `domain`, a starting domain, waits for the init: throws E_INIT_SILENT, and what `domain` rejects with.
+ * Without it the init must listen already: throws E_SANDBOX_GONE.
  */
 export async function openChannel(path: string, domain?: Promise<unknown>): Promise<Channel> {
   const deadline = Date.now() + INIT_DEADLINE;
@@ -153,10 +140,7 @@ export async function openChannel(path: string, domain?: Promise<unknown>): Prom
         throw new KilnError(
           'E_INIT_SILENT',
           `the guest init did not open its socket in ${INIT_DEADLINE / 1000} s`,
-          {
-            cause: error,
-            hint: 'the console log of the domain says why: see `kiln doctor`',
-          },
+          { cause: error, hint: 'the console log of the domain says why: see `kiln doctor`' },
         );
       }
       await sleep(pause);

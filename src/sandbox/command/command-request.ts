@@ -1,40 +1,30 @@
+import { Socket } from 'node:net';
+import { Readable, Writable } from 'node:stream';
+import { ReadStream } from 'node:tty';
 import { defined } from '../../defined.ts';
 import { KilnError } from '../../errors.ts';
 import { closeDescriptor, createPipe, type Pipe } from '../../host/calls/descriptor.ts';
+import type { Lane } from '../../host/sockets/relay.ts';
 import { receiveDescriptor, unixSocketPair } from '../../host/sockets/unix-socket.ts';
 import type { SandboxDomain } from '../domain/sandbox-domain.ts';
-import { capabilityMask } from '../policy/capabilities.ts';
 import { PROC_RULES } from '../policy/filesystem.ts';
-import type { CommandPolicy } from '../policy/specification.ts';
-import { encodeExec, type ResourceLimit } from '../wire/exec.ts';
-import { type CommandFacts, type CommandPlan, readCommandFacts } from './command-facts.ts';
-import {
-  abandonStreams,
-  type CommandStreams,
-  type HandOver,
-  type HostStdio,
-  handedStreams,
-  openStreams,
-  type RelayedOutput,
-} from './streams.ts';
+import { type CommandPolicy, capabilityMask } from '../policy/specification.ts';
+import { encodeExec, type ResourceLimit } from '../wire/encode.ts';
+import { type CommandFacts, type CommandPlan, readCommandFacts } from './facts.ts';
 
-/** How a command is started in a sandbox. */
 export interface SpawnOptions {
   readonly policy: CommandPolicy;
   /** The whole environment; HOME, USER and LOGNAME are added from the image when missing. */
   readonly env?: Readonly<Record<string, string>> | undefined;
   readonly workdir?: string | undefined;
-  /** A terminal of the sandbox instead of three pipes. */
   readonly terminal?: { readonly rows: number; readonly columns: number } | undefined;
-  /** Where output is moved without being read here; the command's streams are empty then. */
   readonly relay?: RelayedOutput | undefined;
-  /** Passes the started command's stdio to another process; the command's streams are empty then. */
   readonly handOver?: HandOver | undefined;
-  /** Limits beside that of core dumps, which is the same in every sandbox. */
   readonly limits?: readonly ResourceLimit[] | undefined;
   readonly umask?: number | undefined;
-  /** The command is pid 1 of a system of its own: see src/guest/boot.h. */
   readonly boot?: true | undefined;
+  /** It executes nothing: it makes files of its input, in the format of src/artifacts/copy-in.ts. */
+  readonly unpacks?: true | undefined;
 }
 
 /**
@@ -49,7 +39,6 @@ function withoutCore(limits: readonly ResourceLimit[] = []): ResourceLimit[] {
 
 const DEFAULT_PATH = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin';
 
-/** A command for a sandbox, as the init takes it, with its stdio: made before the command starts. */
 export class CommandRequest implements Disposable {
   readonly id: number;
   readonly argv: readonly string[];
@@ -59,10 +48,8 @@ export class CommandRequest implements Disposable {
   readonly #wanted: Omit<CommandPlan, 'labels'>;
   readonly #stdio: Stdio;
   #streams: CommandStreams | undefined;
-  /** True once the streams are closed or belong to the caller. */
   #ended = false;
 
-  /** @param id of this sandbox's commands, its own */
   constructor(sandbox: SandboxDomain, id: number, argv: readonly string[], options: SpawnOptions) {
     this.id = id;
     this.argv = argv;
@@ -90,11 +77,11 @@ export class CommandRequest implements Disposable {
       ...defined({ terminal }),
       umask,
       boot,
+      unpacks: options.unpacks,
     });
     this.#stdio = terminal === undefined ? pipes(sandbox.range.base) : terminalSocket();
   }
 
-  /** Asks the sandbox's init to start it. Throws E_SANDBOX_GONE. */
   send(): void {
     try {
       this.#sandbox.channel.send(this.#message, this.#stdio.guest);
@@ -106,12 +93,10 @@ export class CommandRequest implements Disposable {
     if (host !== undefined && this.options.handOver === undefined) this.#open(host);
   }
 
-  /** Compares what the init measured with what was asked for. Throws E_LAYER_MISSING. */
   readFacts(text: string): CommandFacts {
     return readCommandFacts(text, { ...this.#wanted, labels: this.#sandbox.record.labels });
   }
 
-  /** The host's ends of stdio of the running command; the caller owns them. Throws E_PROTOCOL. */
   takeStreams(): CommandStreams {
     const { handOver } = this.options;
     const streams =
@@ -122,7 +107,6 @@ export class CommandRequest implements Disposable {
     return streams;
   }
 
-  /** Closes the sandbox's ends, and the host's ends if nobody took them. */
   [Symbol.dispose](): void {
     this.#closeGuestEnds();
     if (this.#ended) return;
@@ -148,9 +132,7 @@ export class CommandRequest implements Disposable {
 
 interface Stdio {
   readonly guest: number[];
-  /** The host's ends, if they exist before the command runs. */
   readonly host: HostStdio | undefined;
-  /** The host's ends of the running command. Throws E_PROTOCOL. */
   receive(): HostStdio;
   abandon(): void;
 }
@@ -178,7 +160,6 @@ function pipes(owner: number): Stdio {
   };
 }
 
-/** The terminal's master comes through a socket. */
 function terminalSocket(): Stdio {
   const [ours, theirs] = unixSocketPair();
   let open = true;
@@ -202,4 +183,74 @@ function terminalSocket(): Stdio {
 function environment(options: SpawnOptions): string[] {
   const variables = { PATH: DEFAULT_PATH, container: 'kiln', ...options.env };
   return Object.entries(variables).map(([name, value]) => `${name}=${value}`);
+}
+
+export type HostStdio =
+  | { readonly stdin: number; readonly stdout: number; readonly stderr: number }
+  | { readonly terminal: number };
+
+export interface RelayedOutput {
+  readonly stdout?: number;
+  readonly stderr?: number;
+}
+
+/** Passes the host's ends of stdio to another process, which moves the bytes and owns the descriptors then. */
+export type HandOver = (stdio: HostStdio) => HandedStdio;
+
+export interface HandedStdio {
+  readonly onMoved: (listener: () => void) => void;
+  readonly drained: Promise<void>;
+}
+
+export interface CommandStreams {
+  readonly stdin: Writable;
+  readonly stdout: Readable;
+  readonly stderr: Readable;
+  readonly read: readonly Readable[];
+  readonly lanes: readonly Lane[];
+  readonly handed?: HandedStdio;
+}
+
+/** Whoever is handed a command's stdio owns the descriptors. */
+export function streamsOf(stdio: HostStdio, handOver: HandOver | undefined): CommandStreams {
+  return handOver === undefined ? openStreams(stdio, {}) : handedStreams(handOver(stdio));
+}
+
+function handedStreams(handed: HandedStdio): CommandStreams {
+  const stdin = new Writable();
+  stdin.destroy();
+  const [stdout, stderr] = [Readable.from([]), Readable.from([])];
+  return { stdin, stdout, stderr, read: [], lanes: [], handed };
+}
+
+function openStreams(stdio: HostStdio, relayed: RelayedOutput): CommandStreams {
+  if ('terminal' in stdio) {
+    const terminal = new ReadStream(stdio.terminal);
+    // A terminal without users answers EIO; that is its end of file.
+    terminal.on('error', () => terminal.destroy());
+    const stderr = Readable.from([]);
+    return { stdin: terminal, stdout: terminal, stderr, read: [terminal], lanes: [] };
+  }
+  const stdin = new Socket({ fd: stdio.stdin, readable: false, writable: true });
+  // The command may not read its input.
+  stdin.on('error', () => stdin.destroy());
+  const read: Readable[] = [];
+  const lanes: Lane[] = [];
+  const output = (name: 'stdout' | 'stderr') => {
+    const to = relayed[name];
+    if (to !== undefined) {
+      lanes.push({ from: stdio[name], to });
+      return Readable.from([]);
+    }
+    const stream = new Socket({ fd: stdio[name], readable: true, writable: false });
+    read.push(stream);
+    return stream;
+  };
+  return { stdin, stdout: output('stdout'), stderr: output('stderr'), read, lanes };
+}
+
+function abandonStreams({ stdin, read, lanes }: CommandStreams): void {
+  stdin.destroy();
+  for (const stream of read) stream.destroy();
+  for (const { from } of lanes) closeDescriptor(from);
 }

@@ -9,7 +9,6 @@ import type { Channel } from './channel.ts';
 import { failureWords } from './failures.ts';
 import { type ExitedAnswer, signalNumber } from './process.ts';
 
-/** Requests that are answered with `done`. */
 type Asked = Exclude<
   RequestName,
   'prepare' | 'setup' | 'exec' | 'signal' | 'winsize' | 'kill-all' | 'keep'
@@ -18,26 +17,21 @@ type Asked = Exclude<
 /** Ids of requests lie above the ids by which a sandbox counts its commands. */
 const FIRST_ID = 2 ** 30;
 
-/** A directory of the sandbox; ids are the sandbox's own. */
 export type SandboxDirectory = Parts<'directory'>;
 
-/** An interface's address, IPv4 and dotted. */
 export interface SandboxAddress {
   readonly address: string;
   readonly mask: string;
   readonly gateway?: string;
 }
 
-/** A process that kiln did not start: a daemon that left its parent. */
 export interface AdoptedProcess {
-  /** The pid in the sandbox. */
   readonly pid: number;
   readonly session: number;
   readonly ended: Promise<ExitedAnswer>;
   kill(signal: NodeJS.Signals): void;
 }
 
-/** Requests of a services' supervisor to a sandbox's init, beside starting commands. */
 export class SandboxControl {
   readonly #channel: Channel;
   #nextId = FIRST_ID;
@@ -46,13 +40,11 @@ export class SandboxControl {
     this.#channel = channel;
   }
 
-  /** Resolves when the sandbox is gone. */
   get gone(): Promise<void> {
     if (this.#channel.ended) return Promise.resolve();
     return new Promise((resolve) => this.#channel.once('end', () => resolve()));
   }
 
-  /** Makes directories, or gives existing ones this mode and owner. Throws E_SETUP. */
   async makeDirectories(directories: readonly SandboxDirectory[]): Promise<void> {
     if (directories.length === 0) return;
     await this.#ask(
@@ -61,23 +53,16 @@ export class SandboxControl {
     );
   }
 
-  /**
-   * A new, unconnected, non-blocking stream socket in the sandbox's network. The caller closes it. Throws
-   * E_SETUP.
-   */
+  /** Unconnected, non-blocking, of streams, in the sandbox's network. The caller closes it. Throws E_SETUP. */
   socket(family: Parts<'family'>['family']): Promise<number> {
     return this.#socket('socket', [{ op: 'family', family }]);
   }
 
-  /**
-   * A datagram socket on one of the sandbox's interfaces, on the port of DHCP clients. The caller closes it.
-   * Throws E_SETUP.
-   */
+  /** Of datagrams, on an interface and the port of DHCP clients. The caller closes it. Throws E_SETUP. */
   dhcpSocket(name: string): Promise<number> {
     return this.#socket('dhcp-socket', [{ op: 'interface', interface: name }]);
   }
 
-  /** Replaces the address of an interface, and the default route. Throws E_SETUP. */
   async setAddress(name: string, { address, mask, gateway }: SandboxAddress): Promise<void> {
     await this.#ask('address', [
       { op: 'interface', interface: name },
@@ -98,7 +83,6 @@ export class SandboxControl {
     }
   }
 
-  /** Watches an orphan of the sandbox, by its pid in the sandbox. Throws E_SETUP. */
   async adopt(pid: number): Promise<AdoptedProcess> {
     const id = this.#nextId;
     // The id of the request below. Listen before sending: the process may end at once.
@@ -122,7 +106,6 @@ export class SandboxControl {
     };
   }
 
-  /** Sends a signal to every process of a session (setsid(2)). Returns how many there were. */
   killSession(session: number, signal: NodeJS.Signals): Promise<number> {
     return this.#ask('kill-session', [
       { op: 'process', pid: session },
@@ -130,10 +113,6 @@ export class SandboxControl {
     ]);
   }
 
-  /**
-   * Makes the socket that `NOTIFY_SOCKET` names, once. `heard` gets each message and its sender. Throws
-   * E_SETUP.
-   */
   async listenForNotifications(
     path: string,
     heard: (pid: number, text: string) => void,
@@ -158,10 +137,7 @@ export class SandboxControl {
           throw new KilnError(
             'E_SETUP',
             `the sandbox could not ${failureWords(answer)}: ${errno}`,
-            {
-              hint: '`kiln doctor` tells whether this host lacks something',
-              details: { errno },
-            },
+            { hint: '`kiln doctor` tells whether this host lacks something', details: { errno } },
           );
         }
         return answer.type === 'done' && answer.id === id ? answer.value : undefined;

@@ -1,61 +1,47 @@
 import { readlinkSync } from 'node:fs';
-import type { IdRange } from '../domain/id-range.ts';
+import type { IdRange } from '../domain/reservation.ts';
 import type { SandboxLabels } from '../labels/labels.ts';
 import { type MeasuredLabel, measuredLabel, plannedLabel } from '../labels/module.ts';
 import { layerMissing } from '../policy/layers.ts';
-import type { SetupOperation } from '../wire/table.ts';
-import { factLines } from './fact-lines.ts';
+import { type Capability, capabilityNames } from '../policy/specification.ts';
+import type { LandlockWall, ProcRule, ResourceLimit } from '../wire/encode.ts';
+import { FIELDS, type SetupOperation } from '../wire/table.ts';
 
-/** A mount as the sandbox sees it. */
 interface MeasuredMount {
   readonly path: string;
   readonly type: string;
   readonly options: readonly string[];
 }
 
-/** What the guest init measured in its own sandbox before the first command. */
 export interface SandboxFacts {
-  /** Namespaces that differ from the host's. */
   readonly namespaces: readonly string[];
   /** First id inside, first id outside, count. */
   readonly uidMap: readonly [number, number, number];
   readonly gidMap: readonly [number, number, number];
   readonly interfaces: readonly string[];
   readonly mounts: readonly MeasuredMount[];
-  /** Paths whose content is hidden. */
   readonly masked: readonly string[];
-  /** Paths of the host's kernel that cannot be written to. */
   readonly readonlyPaths: readonly string[];
-  /** Binds that cannot be written to. */
   readonly readonlyBinds: readonly string[];
-  /** Names in /dev. */
   readonly devices: readonly string[];
-  /** How many namespaces of each kind the sandbox may still make; null if there is no limit. */
   readonly namespaceLimit: number | null;
-  /** The init's label; null on a host without SELinux and AppArmor. */
   readonly initLabel: MeasuredLabel | null;
 }
 
-/**
- * Namespaces that every sandbox has of its own. `net` is checked separately, because a job may ask for the
- * host's.
- */
+/** `net` is checked separately, because a job may ask for the host's. */
 const REQUIRED = ['cgroup', 'ipc', 'mnt', 'pid', 'user', 'uts'];
 
-/** What {@link readSandboxFacts} compares the facts with. */
 export interface ExpectedFacts {
   readonly network: 'own' | 'host';
   readonly range: IdRange;
   readonly operations: readonly SetupOperation[];
-  /** Whether a time namespace is required, too. */
   readonly time: boolean;
   readonly labels: SandboxLabels | undefined;
 }
 
 /**
- * Reads the facts of a `ready` answer and compares them with the host and the plan. Throws E_LAYER_MISSING when
- * a namespace is the host's, the ids are not the sandbox's, or a path that must be hidden or closed is not on
- * the init's list of hidden and closed paths.
+ * Throws E_LAYER_MISSING when a namespace is the host's, the ids are not the sandbox's, or a path that must be
+ * hidden or closed is not on the init's list of hidden and closed paths.
  */
 export function readSandboxFacts(text: string, plan: ExpectedFacts): SandboxFacts {
   const lines = factLines(text);
@@ -104,9 +90,7 @@ export function readSandboxFacts(text: string, plan: ExpectedFacts): SandboxFact
 
 const own = new Map<string, string>();
 
-/**
- * A namespace of this process, which never changes its namespaces. Throws where the kernel has no such kind.
- */
+/** This process never changes its namespaces. Throws where the kernel has no such kind. */
 function ownNamespace(name: string): string {
   const link = own.get(name) ?? readlinkSync(`/proc/self/ns/${name}`);
   own.set(name, link);
@@ -132,4 +116,110 @@ function comparePlan(facts: SandboxFacts, operations: readonly SetupOperation[])
       throw layerMissing('namespace-limit', String(facts.namespaceLimit));
     }
   }
+}
+
+function factLines(facts: string): Map<string, string[]> {
+  const lines = new Map<string, string[]>();
+  for (const line of facts.split('\n')) {
+    const equals = line.indexOf('=');
+    if (equals < 0) continue;
+    const name = line.slice(0, equals);
+    const values = lines.get(name);
+    if (values === undefined) lines.set(name, [line.slice(equals + 1)]);
+    else values.push(line.slice(equals + 1));
+  }
+  return lines;
+}
+
+export interface CommandFacts {
+  readonly uid: number;
+  readonly gid: number;
+  readonly groups: readonly number[];
+  readonly noNewPrivileges: boolean;
+  readonly seccomp: 'none' | 'strict' | 'filter';
+  readonly label: MeasuredLabel | null;
+  readonly landlock: { readonly abi: number; readonly walls: readonly LandlockWall[] } | null;
+  /** Always true where the command can write to files of the host. */
+  readonly setIdRefused: boolean;
+  readonly capabilities: {
+    readonly bounding: readonly Capability[];
+    readonly effective: readonly Capability[];
+  };
+}
+
+const WALLS: readonly LandlockWall[] = ['files', 'no-tcp', 'abstract-sockets'];
+
+export interface CommandPlan {
+  readonly user: string;
+  readonly capabilities: bigint;
+  readonly landlock: readonly LandlockWall[];
+  readonly openSockets: boolean;
+  readonly limits: readonly ResourceLimit[];
+  readonly labels: SandboxLabels | undefined;
+  readonly boot: readonly ProcRule[];
+}
+
+export function readCommandFacts(text: string, expected: CommandPlan): CommandFacts {
+  const lines = factLines(text);
+  const first = (name: string) => lines.get(name)?.[0] ?? '';
+  const mask = (name: string) => {
+    if (!/^[0-9a-f]+$/.test(first(name))) throw layerMissing('capabilities', `${name} unknown`);
+    return BigInt(`0x${first(name)}`);
+  };
+  const bounding = mask('CapBnd');
+  const effective = mask('CapEff');
+  for (const name of ['CapBnd', 'CapPrm', 'CapEff', 'CapInh', 'CapAmb']) {
+    if ((mask(name) & ~expected.capabilities) !== 0n) {
+      throw layerMissing('capabilities', `${name} is ${first(name)}`);
+    }
+  }
+  const wanted = expected.user === 'root' ? '0' : expected.user.split(':')[0];
+  const uids = first('Uid').split('\t');
+  if (/^\d+$/.test(wanted ?? '') && uids.some((uid) => uid !== wanted)) {
+    throw layerMissing('user', `uids are ${uids.join(' ')}`);
+  }
+  if (first('NoNewPrivs') !== '1') throw layerMissing('no_new_privs', first('NoNewPrivs'));
+  const seccomp = (['none', 'strict', 'filter'] as const)[Number(first('Seccomp'))] ?? 'none';
+  if (seccomp !== 'filter') throw layerMissing('seccomp', seccomp);
+  const abi = Number(first('landlock'));
+  const bits = Number(first('walls'));
+  const walls = WALLS.filter((wall) => (bits & FIELDS.landlock.parts.walls.of[wall]) !== 0);
+  for (const wall of expected.landlock) {
+    if (!(abi >= 1 && walls.includes(wall))) throw layerMissing('landlock', `no wall: ${wall}`);
+  }
+  // Both depend on what the init found the sandbox to be, not on what was asked for.
+  const closed = first('network') === 'own' || walls.includes('abstract-sockets');
+  if (!closed && !expected.openSockets) {
+    throw layerMissing('abstract-sockets', 'those of the host can be reached');
+  }
+  const setIdRefused = first('set_id') === 'refused';
+  if (!setIdRefused && first('host_files') !== '0') {
+    throw layerMissing('set-id', 'set-id files can be made on the host');
+  }
+  if (first('descriptors') !== '0') {
+    throw layerMissing('descriptors', `${first('descriptors')} beside stdin, stdout and stderr`);
+  }
+  for (const { resource, soft, hard } of expected.limits) {
+    const [, foundSoft, foundHard] = (lines.get('rlimit') ?? [])
+      .map((line) => line.split(' ').map(Number))
+      .filter(([found]) => found === resource)
+      .at(-1) ?? [resource, Infinity, Infinity];
+    if (!((foundSoft ?? Infinity) <= soft && (foundHard ?? Infinity) <= hard)) {
+      throw layerMissing('limits', `resource limit ${resource} is ${foundSoft} ${foundHard}`);
+    }
+  }
+  for (const { path, rule } of expected.boot) {
+    if (!lines.get(rule)?.includes(path)) throw layerMissing('boot', `${path} is not closed`);
+  }
+  return {
+    uid: Number(first('Uid').split('\t')[0]),
+    gid: Number(first('Gid').split('\t')[0]),
+    groups: first('Groups').split(' ').filter(Boolean).map(Number),
+    noNewPrivileges: true,
+    seccomp,
+    label: measuredLabel(lines.get('label')?.[0], plannedLabel(expected.labels, 'command')),
+    landlock: abi >= 1 ? { abi, walls } : null,
+    setIdRefused,
+    capabilities: { bounding: capabilityNames(bounding), effective: capabilityNames(effective) },
+  };
 }

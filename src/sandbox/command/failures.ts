@@ -1,4 +1,3 @@
-/** Turns an init's refusals into errors for the caller. */
 import { KilnError } from '../../errors.ts';
 import { errnoName } from '../../host/calls/libc.ts';
 import type { SandboxLabels } from '../labels/labels.ts';
@@ -7,9 +6,7 @@ import { layerMissing } from '../policy/layers.ts';
 import type { Bind } from '../policy/specification.ts';
 import { type AnswerOf, FAILURES, type Failure, WIRE } from '../wire/table.ts';
 
-/** What a setup message put into a sandbox. */
 export interface SetupContent {
-  /** The source of each descriptor. */
   readonly sources: readonly string[];
   readonly binds: readonly Bind[];
   readonly labels: SandboxLabels | undefined;
@@ -26,19 +23,16 @@ const LOW_LIMITS =
 const failures: Readonly<Record<Failure, { readonly words: string; readonly layer?: string }>> =
   FAILURES;
 
-/** The words for a failure of an init. */
 export function failureWords({ failure, error, number, text }: Failed): string {
   const values: Readonly<Record<string, unknown>> = { text, number, errno: errnoName(error) };
   return failures[failure].words.replace(/\{(\w+)\}/g, (_, name: string) => String(values[name]));
 }
 
-/** The error for a layer that an init found missing. */
 function openLayer(answer: Failed): KilnError | undefined {
   const { layer } = failures[answer.failure];
   return layer === undefined ? undefined : layerMissing(layer, failureWords(answer));
 }
 
-/** The error for a sandbox whose setup failed. */
 export function setupFailed(answer: Failed, content: SetupContent): KilnError {
   const errno = errnoName(answer.error);
   const known =
@@ -52,7 +46,6 @@ export function setupFailed(answer: Failed, content: SetupContent): KilnError {
   });
 }
 
-/** The error for a mount that does not fit the file or folder of the image in its place. */
 function mountRefused(
   { failure, text: target }: Failed,
   errno: string,
@@ -74,7 +67,6 @@ function mountRefused(
   return new KilnError('E_BIND', message, { hint, details: { errno, target } });
 }
 
-/** The error for one mount too many. */
 export function tooManyMounts(source: string): KilnError {
   return new KilnError(
     'E_BIND',
@@ -83,7 +75,6 @@ export function tooManyMounts(source: string): KilnError {
   );
 }
 
-/** The error for a descriptor that the kernel kept from the init. */
 function keptBack(
   { failure, number: index }: Failed,
   errno: string,
@@ -97,10 +88,7 @@ function keptBack(
     return new KilnError(
       'E_BIND',
       `this host’s security module keeps ${source} out of the sandbox`,
-      {
-        hint: '`journalctl -k` shows what it denied',
-        details,
-      },
+      { hint: '`journalctl -k` shows what it denied', details },
     );
   }
   const context = contextAt(source) ?? 'without a label';
@@ -117,7 +105,6 @@ function keptBack(
   );
 }
 
-/** The error for a command that did not start. */
 export function execFailed(answer: Failed, argv: readonly string[]): KilnError {
   const errno = errnoName(answer.error);
   const command = argv[0] ?? '';
@@ -126,7 +113,9 @@ export function execFailed(answer: Failed, argv: readonly string[]): KilnError {
     if (errno === 'ENOENT') {
       return new KilnError('E_COMMAND_NOT_FOUND', `${command}: not found in the image`, {
         details,
-        hint: 'add the package that has it to the image recipe, or give its whole path',
+        hint: command.includes('/')
+          ? 'a file of this host is there only where --bind or --copy-in puts it: with `--bind .:/src:ro` this folder is /src'
+          : 'add the package that has it to the image recipe, or give its whole path; files of this host are there only where --bind or --copy-in puts them',
       });
     }
     return new KilnError('E_COMMAND_NOT_EXECUTABLE', `${command}: cannot be executed: ${errno}`, {

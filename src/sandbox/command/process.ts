@@ -3,15 +3,12 @@ import { constants } from 'node:os';
 import type { Readable, Writable } from 'node:stream';
 import { KilnError } from '../../errors.ts';
 import { relay } from '../../host/sockets/relay.ts';
-import { encodeRequest } from '../wire/encode.ts';
 import type { AnswerOf, Parts } from '../wire/table.ts';
-import type { Channel } from './channel.ts';
-import type { CommandFacts } from './command-facts.ts';
-import type { CommandStreams } from './streams.ts';
+import type { CommandStreams } from './command-request.ts';
+import type { CommandFacts } from './facts.ts';
 
 const signalNumbers: Readonly<Record<string, number>> = constants.signals;
 
-/** The number of a signal name. */
 export function signalNumber(signal: NodeJS.Signals): number {
   return signalNumbers[signal] ?? 0;
 }
@@ -20,75 +17,68 @@ const signalNames = new Map<number, NodeJS.Signals>(
   Object.entries(constants.signals).map(([name, number]) => [number, name as NodeJS.Signals]),
 );
 
-/** What a command used, from wait4(2): only children that it has waited for are included. */
-export interface CommandUsage {
-  readonly userMicroseconds: number;
-  readonly systemMicroseconds: number;
-  readonly peakRssBytes: number;
-}
-
-/** The init's answer when a command ended. */
 export type ExitedAnswer = AnswerOf<'exited'>;
 
-/** A system call that the filter refused, with the init's count. */
 export type RefusedCall = Parts<'refused'>;
 
+export interface ProcessEnd {
+  readonly exitCode: number | null;
+  readonly signal: NodeJS.Signals | null;
+}
+
+interface CommandExit extends ProcessEnd {
+  readonly refused?: readonly RefusedCall[];
+}
+
+export function exitOf({ status, refused }: ExitedAnswer): CommandExit {
+  const signal = status & 0x7f;
+  if (signal === 0) return { exitCode: (status >> 8) & 0xff, signal: null, refused };
+  return { exitCode: null, signal: signalNames.get(signal) ?? 'SIGKILL', refused };
+}
+
+export interface StartedCommand {
+  readonly pid: number;
+  readonly facts: CommandFacts;
+}
+
+/** Both throw where the command cannot be told. */
+export interface CommandControl {
+  signal(number: number): void;
+  resize(rows: number, columns: number): void;
+}
+
 interface SandboxProcessEvents {
-  spawn: [];
   /** The command has ended; output may still come. */
   exit: [code: number | null, signal: NodeJS.Signals | null];
-  /** The command has ended and all its output has been read. */
   close: [code: number | null, signal: NodeJS.Signals | null];
   error: [error: Error];
-  /** Output was moved on without being read here; see {@link RelayedOutput}. */
   relayed: [];
 }
 
-/**
- * A command in a sandbox, with the interface of node:child_process: stdin, stdout, stderr, pid, kill(),
- * exitCode, signalCode and the events spawn, exit, close and error. `pid` is the pid in the sandbox.
- */
 export class SandboxProcess extends EventEmitter<SandboxProcessEvents> {
   readonly pid: number;
-  readonly stdin: Writable;
-  /** With a terminal, all output of the command. Empty if output is relayed. */
-  readonly stdout: Readable;
-  /** Empty with a terminal. */
-  readonly stderr: Readable;
-  readonly stdio: readonly [Writable, Readable, Readable];
-  readonly spawnfile: string;
-  readonly spawnargs: readonly string[];
-  /** What was measured when the command started. */
   readonly facts: CommandFacts;
-  readonly connected = false;
+  readonly stdin: Writable;
+  readonly stdout: Readable;
+  readonly stderr: Readable;
   exitCode: number | null = null;
   signalCode: NodeJS.Signals | null = null;
-  killed = false;
-  usage: CommandUsage | undefined;
-  /** System calls that the filter refused to the command and its children; known once it has ended. */
   refused: readonly RefusedCall[] = [];
 
-  readonly #channel: Channel;
-  readonly #id: number;
+  readonly #control: CommandControl;
   #openStreams = 0;
   #ended = false;
 
   constructor(
-    channel: Channel,
-    id: number,
-    pid: number,
-    argv: readonly string[],
+    control: CommandControl,
+    { pid, facts }: StartedCommand,
     streams: CommandStreams,
-    facts: CommandFacts,
-    ended: Promise<ExitedAnswer>,
+    ended: Promise<CommandExit>,
   ) {
     super();
-    this.#channel = channel;
-    this.#id = id;
+    this.#control = control;
     this.pid = pid;
     this.facts = facts;
-    this.spawnfile = argv[0] ?? '';
-    this.spawnargs = argv;
     this.stdin = streams.stdin;
     this.stdout = streams.stdout;
     this.stderr = streams.stderr;
@@ -100,48 +90,38 @@ export class SandboxProcess extends EventEmitter<SandboxProcessEvents> {
       streams.handed.onMoved(() => this.emit('relayed'));
       this.#awaitOutput(streams.handed.drained);
     }
-    this.stdio = [this.stdin, this.stdout, this.stderr];
     // In a later turn, because the command may have ended before its starter could listen.
     ended.then(
-      (answer) => setImmediate(() => this.#onExited(answer)),
+      (exit) => setImmediate(() => this.#onExited(exit)),
       (error: Error) => setImmediate(() => this.#onGone(error)),
     );
-    process.nextTick(() => this.emit('spawn'));
   }
 
   /** Sends a signal to the command's process group, as a terminal does. False if the command has ended. */
   kill(signal: NodeJS.Signals | number = 'SIGTERM'): boolean {
-    if (this.#ended || this.#channel.ended) return false;
     const number = typeof signal === 'number' ? signal : signalNumbers[signal];
     if (number === undefined) throw new TypeError(`unknown signal ${signal}`);
-    this.#channel.send(
-      encodeRequest('signal', [
-        { op: 'id', id: this.#id },
-        { op: 'signal', signal: number },
-      ]),
-    );
-    this.killed = true;
-    return true;
+    return this.#tell(() => this.#control.signal(number));
   }
 
-  /** Sets the size of the command's terminal, in characters. */
   resize(rows: number, columns: number): void {
-    if (this.#ended) return;
-    this.#channel.send(
-      encodeRequest('winsize', [
-        { op: 'id', id: this.#id },
-        { op: 'terminal', rows, columns },
-      ]),
-    );
+    this.#tell(() => this.#control.resize(rows, columns));
   }
 
-  /** Exists for compatibility with ChildProcess: a sandbox does not keep the event loop alive. */
-  ref(): void {}
-  unref(): void {
-    this.#channel.unref();
+  /**
+   * False where the message is lost: the init is gone, which the end of the command tells, or too much waits for it.
+   * Never throws: callers are handlers of events, in the daemon too.
+   */
+  #tell(act: () => void): boolean {
+    if (this.#ended) return false;
+    try {
+      act();
+      return true;
+    } catch {
+      return false;
+    }
   }
 
-  /** `moved` resolves when all relayed output has been moved. */
   #awaitOutput(moved: Promise<void>): void {
     this.#openStreams++;
     const end = (cause?: unknown) => {
@@ -161,13 +141,10 @@ export class SandboxProcess extends EventEmitter<SandboxProcessEvents> {
     });
   }
 
-  #onExited(answer: ExitedAnswer): void {
-    const { status, userMicroseconds, systemMicroseconds, peakRssBytes } = answer;
-    this.refused = answer.refused;
-    this.usage = { userMicroseconds, systemMicroseconds, peakRssBytes };
-    const signal = status & 0x7f;
-    if (signal === 0) this.exitCode = (status >> 8) & 0xff;
-    else this.signalCode = signalNames.get(signal) ?? 'SIGKILL';
+  #onExited({ exitCode, signal, refused = [] }: CommandExit): void {
+    this.exitCode = exitCode;
+    this.signalCode = signal;
+    this.refused = refused;
     this.#finish();
   }
 
@@ -193,6 +170,14 @@ export class SandboxProcess extends EventEmitter<SandboxProcessEvents> {
       this.emit('close', this.exitCode, this.signalCode);
     }
   }
+}
+
+/** When the command itself has ended; output may still come. */
+export function endOf(command: SandboxProcess): Promise<ProcessEnd> {
+  return new Promise((resolve) => {
+    command.on('error', () => undefined);
+    command.once('exit', (exitCode, signal) => resolve({ exitCode, signal }));
+  });
 }
 
 function outputFailed(cause: unknown): KilnError {

@@ -1,39 +1,30 @@
+import { randomBytes } from 'node:crypto';
 import { isIP, isIPv6 } from 'node:net';
 import { totalmem } from 'node:os';
 import { KilnError } from '../../errors.ts';
-import type { IdRange } from './id-range.ts';
+import type { IdRange } from './reservation.ts';
 import { INIT_PATH } from './skeleton.ts';
 
 /** An interface on a libvirt network. libvirt sets a fixed address before the sandbox's init runs. */
 export interface LibvirtNetwork {
   readonly name: string;
-  /** `52:54:00:12:34:56`; by default libvirt chooses one at each start. */
   readonly mac?: string;
-  /** `192.168.122.7/24`, or IPv6; by default DHCP gives one. */
   readonly address?: string;
   /** False if kiln must not ask for an address: whoever opens the sandbox does, or nobody. */
   readonly dhcp?: false;
-  /** The default gateway. */
   readonly gateway?: string;
-  /** A rule set of libvirt's nwfilter. */
   readonly filter?: string;
-  /** Values for the rule set's variables. */
   readonly filterParameters?: Readonly<Record<string, readonly string[]>>;
-  /** True if other isolated interfaces of the bridge cannot be reached. */
   readonly isolated?: boolean;
 }
 
-/** What libvirt needs for a generic sandbox; everything else is set at the claim. */
 export interface DomainOptions {
   readonly name: string;
   readonly uuid: string;
   readonly skeleton: string;
-  /** The folder that the sandbox sees as /.kiln; the init puts its socket there. */
   readonly socketDirectory: string;
   readonly range: IdRange;
-  /** `private`: an empty network namespace. Otherwise a libvirt network, or the host's. */
   readonly network: 'private' | 'host' | LibvirtNetwork;
-  /** SELinux: the init's context. */
   readonly context?: string;
 }
 
@@ -88,9 +79,8 @@ function filterXml({ filter, filterParameters = {} }: LibvirtNetwork): string {
 const MEMORY_SHARE = 0.9;
 
 /**
- * kiln labels files itself, because libvirt would give the skeleton, which all sandboxes share, the label of
- * one. Without a context the element is left out: libvirt refuses `type='none'` where it has no security
- * driver.
+ * kiln labels files itself, because libvirt would give the skeleton, which all sandboxes share, the label of one.
+ * libvirt refuses `type='none'` where it has no security driver.
  */
 function labelXml(context: string | undefined): string {
   if (context === undefined) return '';
@@ -99,10 +89,9 @@ function labelXml(context: string | undefined): string {
 }
 
 /**
- * The domain of a generic sandbox (libvirt's formatdomain and drvlxc pages). The claim writes the sandbox's own
- * memory limit to its cgroup. The skeleton is not `readonly` here; the init makes it so. libvirt's remount
- * would drop nosuid and nodev of the file system below, which a user namespace may not do, so it fails where
- * KILN_STATE is on such a file system (a tmpfs, a hardened /var).
+ * See libvirt's formatdomain and drvlxc pages. The claim writes the memory limit to the cgroup. The skeleton is
+ * not `readonly` here; the init makes it so: libvirt's remount would drop nosuid and nodev of the file system
+ * below, which a user namespace may not do.
  */
 export function domainXml(options: DomainOptions): string {
   const { features, devices } = networkXml(options.network);
@@ -125,4 +114,41 @@ export function domainXml(options: DomainOptions): string {
   </devices>
   ${labelXml(options.context)}
 </domain>`;
+}
+
+/** The prefix of virtual interfaces, as libvirt and qemu use it. */
+const PREFIX = ['52', '54', '00'];
+
+export function virtualMac(bytes: Uint8Array): string {
+  return [...PREFIX, ...Array.from(bytes, (byte) => byte.toString(16).padStart(2, '0'))].join(':');
+}
+
+export function randomMac(): string {
+  return virtualMac(randomBytes(3));
+}
+
+const OPTIONS: Readonly<Record<string, (value: string) => boolean>> = {
+  address: (value) => {
+    const [ip = '', prefix = '', ...more] = value.split('/');
+    const most = isIP(ip) === 6 ? 128 : 32;
+    return (
+      isIP(ip) !== 0 && /^\d{1,3}$/.test(prefix) && Number(prefix) <= most && more.length === 0
+    );
+  },
+  gateway: (value) => isIP(value) !== 0,
+  mac: (value) => /^[\da-f]{2}(?::[\da-f]{2}){5}$/i.test(value),
+};
+
+/** `NAME[,address=IP/PREFIX[,gateway=IP]][,mac=MAC]`; without an address DHCP gives one. Else undefined. */
+export function parseLibvirtNetwork(text: string): LibvirtNetwork | undefined {
+  const [name = '', ...options] = text.split(',');
+  if (!/^[\w.-]+$/.test(name)) return undefined;
+  const given: Record<string, string> = {};
+  for (const option of options) {
+    const [, key = '', value = ''] = /^(\w+)=(.*)$/.exec(option) ?? [];
+    if (OPTIONS[key]?.(value) !== true || key in given) return undefined;
+    given[key] = value;
+  }
+  if (given.gateway !== undefined && given.address === undefined) return undefined;
+  return { name, ...given };
 }

@@ -3,23 +3,21 @@ import { ProcessCgroups } from '../../host/cgroup/cgroup-files.ts';
 import type { HeldLock } from '../../host/files/flock.ts';
 import type { Connection } from '../../host/libvirt/connection.ts';
 import { isWatchedNow } from '../../host/libvirt/controllers.ts';
-import { waitForDeath } from '../../host/process/process.ts';
+import { shareOpenFiles, waitForDeath } from '../../host/process/process.ts';
 import type { StatePaths } from '../../host/state/paths.ts';
 import { span } from '../../host/trace/trace.ts';
 import { awaitedLater } from '../../promise.ts';
 import { type Channel, openChannel } from '../command/channel.ts';
-import { lowerOwnRange } from '../labels/runner.ts';
-import type { IdRange } from './id-range.ts';
-import { destroyDomain, removeSandbox } from './remove-sandbox.ts';
+import { setupFailed } from '../command/failures.ts';
+import { lowerOwnRange } from '../labels/relabel.ts';
+import type { IdRange } from './reservation.ts';
 import { type SandboxRecord, sandboxFiles, writeSandboxRecord } from './sandbox-record.ts';
 import type { StartedDomain } from './start-domain.ts';
+import { destroyDomain, removeSandbox } from './sweep.ts';
 
 /** How long an init may take to die after its socket was closed, before libvirt is asked to kill it, ms. */
 const DEATH_DEADLINE = 3000;
 
-/**
- * Makes the cgroup for limits ahead of time. Errors are ignored here, because setting the limits reports them.
- */
 async function moveToItsGroup(initPid: number, id: string): Promise<void> {
   try {
     // Uses fresh cgroups, because the sandbox's own are looked up once and the process moves now.
@@ -29,10 +27,8 @@ async function moveToItsGroup(initPid: number, id: string): Promise<void> {
   }
 }
 
-/** A sandbox that this process owns: its init waits for, or has got, the one setup message. */
 export class SandboxDomain {
   readonly id: string;
-  /** The init has prepared what every sandbox needs, and its cgroups do not change any more. */
   readonly prepared: boolean;
   readonly directory: string;
   readonly range: IdRange;
@@ -65,9 +61,9 @@ export class SandboxDomain {
   }
 
   /**
-   * Connects to the init of a starting sandbox and, while libvirt does the rest, moves the init into the group
-   * for its limits, which takes the kernel long. On failure the lock is given up, and the sandbox is left to
-   * {@link sweepSandboxes}. Throws E_INIT_SILENT, and what `started.domain` rejects with.
+   * While libvirt does the rest, moves the init into the group for its limits, which takes the kernel long. On
+   * failure the lock is given up, and the sandbox is left to the sweep. Throws E_INIT_SILENT, and what
+   * `started.domain` rejects with.
    */
   static async own(
     paths: StatePaths,
@@ -79,6 +75,7 @@ export class SandboxDomain {
     let channel: Channel | undefined;
     try {
       channel = await openChannel(sandboxFiles.socket(directory), domain);
+      shareOpenFiles(channel.initPid);
       await moveToItsGroup(channel.initPid, record.id);
       await domain;
       return new SandboxDomain(paths, directory, record, channel, lock, connect, false);
@@ -91,8 +88,7 @@ export class SandboxDomain {
     }
   }
 
-  /** Connects to a prepared sandbox that was claimed. Throws E_SANDBOX_GONE. */
-  static async claim(
+  static async take(
     paths: StatePaths,
     { directory, record, lock }: Omit<StartedDomain, 'domain'>,
     connect: () => Promise<Connection>,
@@ -108,20 +104,17 @@ export class SandboxDomain {
     }
   }
 
-  /** The cgroups of its init, looked up once. */
   get cgroups(): ProcessCgroups {
     this.#cgroups ??= ProcessCgroups.of(this.channel.initPid);
     return this.#cgroups;
   }
 
-  /** Sets the use of the sandbox, which {@link writeRecord} writes. */
   describe(
     use: Pick<SandboxRecord, 'image' | 'command' | 'owner' | 'keepUntil' | 'labels' | 'session'>,
   ): void {
     this.record = { ...this.record, ...use };
   }
 
-  /** Writes sandbox.json. Throws E_STATE. */
   writeRecord(): void {
     try {
       writeSandboxRecord(this.directory, this.record);
@@ -133,13 +126,23 @@ export class SandboxDomain {
     }
   }
 
-  /** Gives up the lock: the sandbox lives without an owner until its time is over. */
+  async prepare(message: Buffer): Promise<void> {
+    const { labels } = this.record;
+    const prepared = awaitedLater(
+      this.channel.ask((answer) => {
+        if (answer.type === 'failed') throw setupFailed(answer, { sources: [], binds: [], labels });
+        return answer.type === 'done' ? true : undefined;
+      }),
+    );
+    this.channel.send(message);
+    await prepared;
+  }
+
   async abandon(): Promise<void> {
     await this.channel.close();
     await this.#lock.release();
   }
 
-  /** Ends every process of the sandbox and gives back its claims. Safe to call again. */
   destroy(): Promise<void> {
     this.#destroyed ??= awaitedLater(this.#destroy());
     return this.#destroyed;

@@ -1,4 +1,11 @@
+import { readdir } from 'node:fs/promises';
 import { basename, join } from 'node:path';
+import { defined } from '../../defined.ts';
+import { KilnError } from '../../errors.ts';
+import { ProcessCgroups } from '../../host/cgroup/cgroup-files.ts';
+import { tryLock } from '../../host/files/flock.ts';
+import { controllerPid } from '../../host/libvirt/controllers.ts';
+import { embeddedFiles } from '../../host/libvirt/embedded/files.ts';
 import {
   type FoundRecord,
   findRecord,
@@ -9,61 +16,53 @@ import { tellDamage } from '../../host/state/damage.ts';
 import type { StatePaths } from '../../host/state/paths.ts';
 import type { SandboxFacts } from '../command/facts.ts';
 import type { SandboxLabels } from '../labels/labels.ts';
-import type { Capability } from '../policy/capabilities.ts';
-import type { Surroundings } from '../policy/surroundings.ts';
-import type { Owner } from './claim.ts';
+import type { Engine, SandboxOwner } from '../open.ts';
+import type { Capability, Surroundings } from '../policy/specification.ts';
 import type { DomainOptions } from './domain-xml.ts';
-import type { IdRange } from './id-range.ts';
+import type { IdRange, Owner } from './reservation.ts';
 
 /** sandbox.json: what is known of a sandbox without asking libvirt. Times are milliseconds since the epoch. */
 export interface SandboxRecord {
   readonly id: string;
-  /** The domain's name, as `virsh list` shows it. */
   readonly domain: string;
   readonly range: IdRange;
   readonly created: number;
   /** The skeleton that it started in. A sandbox with another version of kiln-init is not claimed. */
   readonly skeleton: string;
   readonly network: DomainOptions['network'];
-  /** Its SELinux or AppArmor labels; absent on a host without either. */
   readonly labels?: SandboxLabels;
-  /** Set while the sandbox waits for a claim. */
   readonly parked?: true;
-  /** The image, once the sandbox is claimed: the image cannot be deleted then. */
   readonly image?: string;
   readonly command?: readonly string[];
-  /** The user id of its owner; absent if it is root's. */
   readonly owner?: number;
-  /** How long a kept sandbox lives without an owner. */
   readonly keepUntil?: number;
-  /** How commands run in a kept sandbox: those who return get the same policy. */
   readonly session?: SandboxSession;
 }
 
-/** What another command in a kept sandbox needs to run as the first one did. */
 export interface SandboxSession {
   readonly user: string;
   readonly capabilities: readonly Capability[];
   readonly seccomp: string;
   readonly surroundings: Surroundings;
   readonly env: Readonly<Record<string, string>>;
+  /** Hosts that its commands reach by a proxy. */
+  readonly egress?: readonly string[];
   readonly workdir: string;
   readonly facts: SandboxFacts;
 }
 
-/** Files of a sandbox's folder. */
 export const sandboxFiles = {
   record: (directory: string) => join(directory, 'sandbox.json'),
-  /** Locked while the sandbox's owner lives. */
   lock: (directory: string) => join(directory, 'owner.lock'),
   /**
    * Belongs to the sandbox's root. Before the claim it is the only folder of the host that the sandbox sees.
    */
   socketDirectory: (directory: string) => join(directory, 'init'),
   socket: (directory: string) => join(directory, 'init', 'init.sock'),
+  /** Where whoever holds the sandbox takes further commands. Only root enters the folder. */
+  visit: (directory: string) => join(directory, 'visit', 'sock'),
 };
 
-/** The prefix of domain names of this state directory. */
 export function domainPrefix(paths: StatePaths): string {
   return `kiln-${basename(paths.run)}-`;
 }
@@ -76,15 +75,10 @@ const takeRecord = withFields<SandboxRecord>({
   skeleton: 'string',
 });
 
-/** Reads sandbox.json, or says what is wrong with it. */
 export function findSandboxRecord(directory: string): FoundRecord<SandboxRecord> {
   return findRecord(sandboxFiles.record(directory), takeRecord);
 }
 
-/**
- * Reads sandbox.json. Undefined if it is missing (its maker died early, or the sandbox is gone), or damaged.
- * Damage is reported, and the sweep removes the sandbox once nobody owns it.
- */
 export function readSandboxRecord(directory: string): SandboxRecord | undefined {
   const { value, damage } = findSandboxRecord(directory);
   if (damage === undefined) return value;
@@ -96,7 +90,6 @@ export function readSandboxRecord(directory: string): SandboxRecord | undefined 
   return undefined;
 }
 
-/** The domain of the sandbox in `directory`, whose name is the sandbox's id. */
 export function domainOf(paths: StatePaths, directory: string): string {
   return `${domainPrefix(paths)}${basename(directory)}`;
 }
@@ -107,18 +100,98 @@ export const PARKED_LIFETIME = 30 * 60_000;
 /** If the clock was set back by more, milliseconds, times say nothing about a sandbox's age. */
 const SET_BACK = 60_000;
 
-/** Whether a parked sandbox has expired: its init has ended by itself, or is about to. */
 export function isExpired(record: SandboxRecord, now: number): boolean {
   const age = now - record.created;
   return age >= PARKED_LIFETIME || age < -SET_BACK;
 }
 
-/** Replaces sandbox.json as a whole. Only root can read it: it contains arguments and variables of commands. */
+/** Only root can read it: it contains arguments and variables of commands. */
 export function writeSandboxRecord(directory: string, record: SandboxRecord): void {
   writeRecord(sandboxFiles.record(directory), record);
 }
 
-/** The owner of a sandbox's claims. */
 export function sandboxOwner(paths: StatePaths, id: string): Owner {
   return join(paths.sandboxes, id);
+}
+
+/**
+ * `running`: its owner lives. `kept`: it can be entered again. `parked`: it waits for a claim. `abandoned`: its
+ * owner died or its time is over; the next sweep destroys it.
+ */
+type SandboxState = 'running' | 'kept' | 'parked' | 'abandoned';
+
+export interface ListedSandbox {
+  readonly id: string;
+  readonly state: SandboxState;
+  readonly directory: string;
+  readonly record: SandboxRecord;
+}
+
+/** Those of the owner, oldest first; root sees all. Reads files only. */
+export async function listSandboxes(
+  paths: StatePaths,
+  { owner }: { readonly owner: Pick<SandboxOwner, 'uid'> | undefined },
+): Promise<ListedSandbox[]> {
+  const sandboxes: ListedSandbox[] = [];
+  for (const id of await readdir(paths.sandboxes).catch(() => [])) {
+    const directory = join(paths.sandboxes, id);
+    const record = readSandboxRecord(directory);
+    if (record === undefined) continue;
+    if (owner !== undefined && record.owner !== owner.uid) continue;
+    sandboxes.push({ id, state: await stateOf(directory, record), directory, record });
+  }
+  return sandboxes.sort((a, b) => a.record.created - b.record.created);
+}
+
+export interface SandboxUsage {
+  /** What the kernel counts for the sandbox now, with its files and their cache. */
+  readonly memoryBytes?: number;
+  /** What it has written to its own file systems, which are in memory, and shared memory. */
+  readonly sizeBytes?: number;
+}
+
+/** libvirt's own, where kiln has none of its own. */
+const SYSTEM_LIBVIRT = '/run/libvirt/lxc';
+
+/** Of the kernel's counters: nothing of the sandbox's files is looked at. Nothing where it does not run. */
+export function sandboxUsage(paths: StatePaths, { domain }: SandboxRecord): SandboxUsage {
+  const folders = [embeddedFiles(paths).domainRun, SYSTEM_LIBVIRT];
+  const pid = folders.map((folder) => controllerPid(folder, domain)).find(Boolean);
+  if (pid === undefined) return {};
+  try {
+    const cgroups = ProcessCgroups.of(pid);
+    return defined({ memoryBytes: cgroups.memoryBytes(), sizeBytes: cgroups.sharedBytes() });
+  } catch {
+    // It has ended meanwhile.
+    return {};
+  }
+}
+
+async function stateOf(directory: string, record: SandboxRecord): Promise<SandboxState> {
+  const lock = await tryLock(sandboxFiles.lock(directory), { shared: true }).catch(() => undefined);
+  if (lock === undefined) {
+    if (record.parked === undefined) return 'running';
+    return isExpired(record, Date.now()) ? 'abandoned' : 'parked';
+  }
+  await lock.release();
+  return record.keepUntil !== undefined && record.keepUntil > Date.now() ? 'kept' : 'abandoned';
+}
+
+export async function findSandbox(
+  { paths, owner }: Pick<Engine, 'paths' | 'owner'>,
+  id: string,
+): Promise<ListedSandbox> {
+  return sandboxCalled(await listSandboxes(paths, { owner }), id);
+}
+
+/** @throws KilnError E_NO_SANDBOX */
+export function sandboxCalled(sandboxes: readonly ListedSandbox[], id: string): ListedSandbox {
+  // An empty beginning would match any sandbox.
+  const found = id === '' ? [] : sandboxes.filter((sandbox) => sandbox.id.startsWith(id));
+  const [only] = found;
+  if (only !== undefined && found.length === 1) return only;
+  const why = found.length === 0 ? 'there is none' : `${found.length} begin so`;
+  throw new KilnError('E_NO_SANDBOX', `no sandbox ${id === '' ? '""' : id}: ${why}`, {
+    hint: '`kiln ps` lists them',
+  });
 }

@@ -13,23 +13,20 @@ import type { StatePaths } from '../../host/state/paths.ts';
 import { awaitedLater } from '../../promise.ts';
 
 /**
- * Mount points of the skeleton. `.oldroot`: libvirt pivots there and cannot make it as a mapped user. `.kiln`:
- * the folder with the init's socket. `sys/fs/cgroup`: with the host's network a mapped user cannot mount a /sys
- * that has it. `stage`: for what the init prepares before it has an image. `names`: for the layer with the
- * sandbox's /etc/hosts. The rest belongs to libvirt and the init.
+ * Mount points. `.oldroot`: libvirt pivots there. `.kiln`: the init's socket. `sys/fs/cgroup`: with the host's
+ * network a mapped user cannot mount a /sys that has it. `stage`: what the init prepares before it has an image.
+ * `names`: the layer with the sandbox's /etc/hosts. The rest belongs to libvirt and the init.
  */
 const MOUNT_POINTS = [
   ...['.oldroot', '.kiln', 'lower', 'names', 'scratch', 'newroot', 'dev', 'proc', 'sys/fs/cgroup'],
   ...['stage/proc', 'stage/dev'],
 ];
 
-/** Identifies the list above: another version of kiln makes a skeleton of its own. */
 const LAYOUT = shortHash(MOUNT_POINTS.join('\n'));
 
 /** Where the build puts the guest init, relative to the source and to the bundle. */
 const INIT_CANDIDATES = ['../../../dist/kiln-init', './kiln-init'];
 
-/** Path of the init inside the skeleton. */
 export const INIT_PATH = '/kiln-init';
 
 function findInit(): { readonly path: string; readonly stat: Stats } {
@@ -44,23 +41,17 @@ function findInit(): { readonly path: string; readonly stat: Stats } {
   });
 }
 
-/** Call it before work that ends in a sandbox. Throws E_NO_GUEST_INIT when kiln was not built. */
 export function requireInit(): void {
   findInit();
 }
 
-/** Skeletons that this process is making, by their path. */
 const making = new Map<string, Promise<string>>();
 
-/** The skeleton for this init. Size and time stand for the init's content, which would take long to read. */
+/** Size and time stand for the init's content, which would take long to read. */
 function skeletonOf(paths: StatePaths, { size, mtimeMs }: Stats): string {
   return join(paths.skeleton, `${size}-${Math.floor(mtimeMs)}-${LAYOUT}`);
 }
 
-/**
- * Notes beside a skeleton's init what it must be. Without this check, kiln would wait in vain for a sandbox
- * whose init cannot run.
- */
 interface InitRecord {
   readonly size: number;
   readonly sha256: string;
@@ -72,20 +63,17 @@ function initRecordFile(skeleton: string): string {
   return join(skeleton, 'kiln-init.json');
 }
 
-/** Writes the note about the init in a skeleton. */
 export function noteInit(skeleton: string): void {
   const bytes = readFileSync(join(skeleton, INIT_PATH));
   writeRecord(initRecordFile(skeleton), { size: bytes.length, sha256: sha256(bytes) });
 }
 
-/** Whether the init exists with the right size. Its content is compared when a sandbox starts from it. */
 function isMade(skeleton: string): boolean {
   const found = statSync(join(skeleton, INIT_PATH), { throwIfNoEntry: false });
   if (found?.isFile() !== true) return false;
   return findRecord(initRecordFile(skeleton), takeInit).value?.size === found.size;
 }
 
-/** Every folder of a skeleton, the skeleton itself first. */
 const FOLDERS = [
   ...new Set(
     MOUNT_POINTS.flatMap((point) => {
@@ -99,17 +87,14 @@ const FOLDERS = [
 const MODE = 0o755;
 
 /**
- * Makes sure that a sandbox's mapped root can reach its skeleton, and returns the skeleton. Folders that were
- * made under another umask have wrong modes, and then every start would fail, so the modes are checked each
- * time (some 30 µs).
- * @throws KilnError E_STATE_PRIVATE for a folder above KILN_STATE, which is not kiln's to open
+ * Lets a sandbox's mapped root reach its skeleton. Folders that were made under another umask have wrong modes, so
+ * modes are checked at each start (some 30 µs). Throws E_STATE_PRIVATE for a folder above KILN_STATE.
  */
 function openFor(paths: StatePaths, skeleton: string): string {
   requirePassable(dirname(paths.root));
   const inner = FOLDERS.map((folder) => join(skeleton, folder));
   for (const path of [paths.root, paths.skeleton, ...inner, join(skeleton, INIT_PATH)]) {
     const mode = statSync(path, { throwIfNoEntry: false })?.mode;
-    // Ignore a missing folder here; the init reports it.
     if (mode === undefined) continue;
     // KILN_STATE need not be listable, only traversable.
     const needed = path === paths.root ? 0o111 : MODE;
@@ -118,35 +103,40 @@ function openFor(paths: StatePaths, skeleton: string): string {
   return skeleton;
 }
 
-/** The skeleton of this version, if a sandbox was ever started. Throws E_NO_GUEST_INIT. */
 export function knownSkeleton(paths: StatePaths): string | undefined {
   const skeleton = skeletonOf(paths, findInit().stat);
   return isMade(skeleton) ? openFor(paths, skeleton) : undefined;
 }
 
-/** What is wrong with a skeleton; undefined for a good one, and for a missing one. */
 function damageOf(skeleton: string): string | undefined {
   if (!existsSync(skeleton)) return undefined;
   const { value } = findRecord(initRecordFile(skeleton), takeInit);
   const init = join(skeleton, INIT_PATH);
-  if (value === undefined || !isMade(skeleton) || sha256(readFileSync(init)) !== value.sha256) {
+  if (value === undefined || !isMade(skeleton) || !hasDigest(init, value.sha256)) {
     return 'its kiln-init is not what it was';
   }
   const lost = MOUNT_POINTS.find((point) => !existsSync(join(skeleton, point)));
   return lost === undefined ? undefined : `its ${lost} is gone`;
 }
 
-/**
- * The constant, read-only root in which every sandbox starts. It is made once for each version of the init and
- * shared by all sandboxes. Returns its path. Throws E_NO_GUEST_INIT when kiln was not built.
- */
+const checked = new Map<string, string>();
+
+/** Read once: what changes a file's content changes its ctime. A megabyte for each sandbox makes the daemon grow. */
+function hasDigest(init: string, digest: string): boolean {
+  const { ino, ctimeNs } = statSync(init, { bigint: true });
+  const seen = `${ino} ${ctimeNs} ${digest}`;
+  if (checked.get(init) === seen) return true;
+  if (sha256(readFileSync(init)) !== digest) return false;
+  checked.set(init, seen);
+  return true;
+}
+
 export async function ensureSkeleton(paths: StatePaths): Promise<string> {
   const source = findInit();
   const quick = skeletonOf(paths, source.stat);
   const why = damageOf(quick);
   if (why !== undefined) tellDamage({ path: quick, why, done: 'it is made anew' });
   else if (isMade(quick)) return openFor(paths, quick);
-  // If several sandboxes open at once, the first one makes it.
   const made = making.get(quick) ?? awaitedLater(makeSkeleton(paths, source.path, quick));
   making.set(quick, made);
   try {
@@ -175,7 +165,6 @@ async function makeSkeleton(paths: StatePaths, source: string, target: string): 
   return openFor(paths, target);
 }
 
-/** Adds missing parts to an existing skeleton. */
 async function mend(whole: string, target: string): Promise<void> {
   clearFile(target);
   clearPlace(join(target, INIT_PATH));
@@ -192,21 +181,17 @@ function sha256(bytes: Buffer): string {
   return createHash('sha256').update(bytes).digest('hex');
 }
 
-/** Sets aside a file that lies in the place of a folder. */
 function clearFile(path: string): void {
   if (statSync(path, { throwIfNoEntry: false })?.isFile() === true) setAside(path);
 }
 
-/** Refuses a state directory through which a sandbox's mapped root cannot reach its skeleton. */
 function requirePassable(directory: string): void {
   for (let path = directory; ; path = dirname(path)) {
     if ((statSync(path).mode & 0o001) === 0) {
       throw new KilnError(
         'E_STATE_PRIVATE',
         `${path} is closed to other users, but sandboxes must pass it`,
-        {
-          hint: `chmod o+x ${path}, or set KILN_STATE to another directory`,
-        },
+        { hint: `chmod o+x ${path}, or set KILN_STATE to another directory` },
       );
     }
     if (path === dirname(path)) return;

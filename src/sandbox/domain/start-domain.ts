@@ -1,10 +1,8 @@
-/** A domain for a sandbox: its folder, ids and labels, and what libvirt is asked for. */
-
 import { randomBytes, randomUUID } from 'node:crypto';
 import { chmodSync, chownSync, mkdirSync, renameSync } from 'node:fs';
 import { join, relative } from 'node:path';
 import { defined } from '../../defined.ts';
-import { removeOwnCgroups } from '../../host/cgroup/own-cgroups.ts';
+import { removeOwnCgroups } from '../../host/cgroup/cgroup.ts';
 import { acquireLock, type HeldLock } from '../../host/files/flock.ts';
 import { removeTree } from '../../host/files/remove-tree.ts';
 import type { Connection, Domain } from '../../host/libvirt/connection.ts';
@@ -12,12 +10,15 @@ import { LibvirtError } from '../../host/libvirt/errors.ts';
 import { linkState, type StatePaths } from '../../host/state/paths.ts';
 import { span } from '../../host/trace/trace.ts';
 import { awaitedLater } from '../../promise.ts';
-import { planLabels, releaseLabels, type SandboxLabels } from '../labels/labels.ts';
-import { labelFile } from '../labels/relabel.ts';
-import type { LabelRequest } from '../labels/request.ts';
-import { ensureStoreContext } from '../labels/runner.ts';
+import {
+  type LabelRequest,
+  releaseLabels,
+  reserveLabels,
+  type SandboxLabels,
+} from '../labels/labels.ts';
+import { ensureStoreContext, labelFile } from '../labels/relabel.ts';
 import { type DomainOptions, domainXml } from './domain-xml.ts';
-import { allocateRange, releaseRange } from './id-range.ts';
+import { allocateRange, releaseRange } from './reservation.ts';
 import {
   domainPrefix,
   type SandboxRecord,
@@ -27,7 +28,6 @@ import {
 } from './sandbox-record.ts';
 import { ensureSkeleton } from './skeleton.ts';
 
-/** Makes the folders of sandboxes: traversable for mapped ids, readable for root only. */
 function ensureSandboxDirectories(paths: StatePaths): void {
   for (const directory of [paths.hostRun, paths.run, paths.sandboxes]) {
     mkdirSync(directory, { recursive: true });
@@ -36,18 +36,12 @@ function ensureSandboxDirectories(paths: StatePaths): void {
   linkState(paths);
 }
 
-/**
- * Folders of sandboxes that are being made. A sweep does not look there, and each stays for a few system calls
- * only.
- */
+/** Folders of sandboxes that are being made, for a few system calls each. A sweep does not look there. */
 export function newDirectory(paths: StatePaths): string {
   return join(paths.run, 'new');
 }
 
-/**
- * Makes the folder of a new sandbox. It appears among the others with its owner's lock held, because a folder
- * whose lock is free counts as abandoned.
- */
+/** It appears with its owner's lock held, because a folder whose lock is free counts as abandoned. */
 async function makeFolder(paths: StatePaths, id: string): Promise<HeldLock> {
   const made = join(newDirectory(paths), id);
   mkdirSync(made, { recursive: true, mode: 0o700 });
@@ -57,7 +51,6 @@ async function makeFolder(paths: StatePaths, id: string): Promise<HeldLock> {
   return lock;
 }
 
-/** A sandbox that is starting. */
 export interface StartedDomain {
   readonly directory: string;
   readonly record: SandboxRecord;
@@ -69,10 +62,6 @@ export interface StartedDomain {
   readonly domain: Promise<Domain>;
 }
 
-/**
- * Starts a generic sandbox: a domain whose init waits in the skeleton. If it fails, nothing is left except what
- * {@link sweepSandboxes} removes.
- */
 export async function startDomain(
   paths: StatePaths,
   connection: Connection,
@@ -80,6 +69,8 @@ export async function startDomain(
     readonly network: DomainOptions['network'];
     readonly label: LabelRequest;
     readonly autodestroy: boolean;
+    /** It is to wait for a claim. */
+    readonly parked?: true;
   },
 ): Promise<StartedDomain> {
   ensureSandboxDirectories(paths);
@@ -99,7 +90,7 @@ export async function startDomain(
     await removeTree(directory);
   };
   try {
-    labels = await planLabels(paths, options.label, owner);
+    labels = await reserveLabels(paths, options.label, owner);
     const record: SandboxRecord = {
       id,
       domain: `${domainPrefix(paths)}${id}`,
@@ -107,6 +98,7 @@ export async function startDomain(
       created: Date.now(),
       skeleton,
       network: options.network,
+      ...defined({ parked: options.parked }),
       ...defined({ labels }),
     };
     writeSandboxRecord(directory, record);
@@ -141,7 +133,6 @@ export async function startDomain(
   }
 }
 
-/** Whether libvirt has said that there is no domain. */
 function isRefusal(error: unknown): boolean {
   if (!(error instanceof LibvirtError)) return false;
   return error.libvirt !== undefined || error.code === 'E_LIBVIRT_CLOSED';

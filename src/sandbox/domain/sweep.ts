@@ -1,19 +1,22 @@
+import { existsSync, mkdirSync, renameSync, rmdirSync, rmSync } from 'node:fs';
 import { readdir, stat } from 'node:fs/promises';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { KilnError } from '../../errors.ts';
+import { hasErrno } from '../../host/calls/libc.ts';
+import { removeOwnCgroups } from '../../host/cgroup/cgroup.ts';
 import { tryLock } from '../../host/files/flock.ts';
-import { removeTree } from '../../host/files/remove-tree.ts';
+import { removeTree, removeTreeNow } from '../../host/files/remove-tree.ts';
 import type { Connection } from '../../host/libvirt/connection.ts';
 import { removeDomainGroups } from '../../host/libvirt/embedded/cgroups.ts';
 import { sweepEndedDaemons } from '../../host/libvirt/embedded/daemon.ts';
 import { embeddedFiles } from '../../host/libvirt/embedded/files.ts';
 import { homeOf } from '../../host/libvirt/embedded/launch.ts';
+import { LibvirtError } from '../../host/libvirt/errors.ts';
 import type { StatePaths } from '../../host/state/paths.ts';
-import {
-  destroyDomain,
-  removeDomainFiles,
-  removedDirectory,
-  removeSandbox,
-} from './remove-sandbox.ts';
+import { releaseLabels } from '../labels/labels.ts';
+import { releasePairsOf } from '../labels/selinux.ts';
+import { releaseRange, releaseRangesOf } from './reservation.ts';
 import {
   domainOf,
   domainPrefix,
@@ -21,6 +24,7 @@ import {
   readSandboxRecord,
   type SandboxRecord,
   sandboxFiles,
+  sandboxOwner,
 } from './sandbox-record.ts';
 import { newDirectory } from './start-domain.ts';
 
@@ -28,9 +32,8 @@ import { newDirectory } from './start-domain.ts';
 const MAKING = 60_000;
 
 /**
- * Destroys sandboxes that nobody owns: those whose owner died, and kept ones whose time is over or that are
- * older than `keptMaxAge` (milliseconds). Returns their ids. Leaves used and parked sandboxes alone. Safe to
- * run at any time, by several processes.
+ * Destroys sandboxes whose owner died, and kept ones whose time is over or that are older than `keptMaxAge`
+ * (milliseconds). Returns their ids. Safe to run at any time, by several processes.
  */
 export async function sweepSandboxes(
   paths: StatePaths,
@@ -39,8 +42,11 @@ export async function sweepSandboxes(
 ): Promise<string[]> {
   const now = Date.now();
   const keptSince = now - (options.keptMaxAge ?? Number.POSITIVE_INFINITY);
+  const removed = removedDirectory(paths);
   // Ignore errors here: they must not keep the sweep from the sandboxes.
-  await removeTree(removedDirectory(paths)).catch(() => undefined);
+  for (const id of await readdir(removed).catch(() => [])) {
+    await removeTree(join(removed, id)).catch(() => undefined);
+  }
   await sweepNew(paths, now);
   const swept: string[] = [];
   for (const id of await readdir(paths.sandboxes).catch(() => [])) {
@@ -49,7 +55,6 @@ export async function sweepSandboxes(
   return swept;
 }
 
-/** Removes folders whose makers were killed before they locked them. */
 async function sweepNew(paths: StatePaths, now: number): Promise<void> {
   for (const id of await readdir(newDirectory(paths)).catch(() => [])) {
     const folder = join(newDirectory(paths), id);
@@ -68,21 +73,17 @@ async function sweepSandbox(
   const directory = join(paths.sandboxes, id);
   const lock = await tryLock(sandboxFiles.lock(directory)).catch(() => undefined);
   if (lock === undefined) return false;
-  try {
-    const record = readSandboxRecord(directory);
-    if (record !== undefined && isKept(record, now) && record.created >= keptSince) return false;
-    await destroySandbox(paths, directory, record, connect);
-    return true;
-  } finally {
-    await lock.release();
-  }
+  await using _lock = lock;
+  const record = readSandboxRecord(directory);
+  if (record !== undefined && isKept(record, now) && record.created >= keptSince) return false;
+  await destroySandbox(paths, directory, record, connect);
+  return true;
 }
 
 function isKept({ keepUntil }: SandboxRecord, now: number): boolean {
   return keepUntil !== undefined && keepUntil > now;
 }
 
-/** Kills a sandbox of another process through libvirt, and removes its claims and folders. */
 export async function destroySandbox(
   paths: StatePaths,
   directory: string,
@@ -98,8 +99,8 @@ export async function destroySandbox(
 }
 
 /**
- * Destroys domains of this state directory whose sandbox's folder was deleted by hand. Removes cgroups of
- * domains that are gone, and of ended libvirtds of other state directories.
+ * Destroys domains whose sandbox's folder was deleted by hand. Removes cgroups of domains that are gone, and of
+ * ended libvirtds of other state directories.
  */
 export async function sweepDomains(paths: StatePaths, connection: Connection): Promise<string[]> {
   const prefix = domainPrefix(paths);
@@ -123,7 +124,6 @@ export async function sweepDomains(paths: StatePaths, connection: Connection): P
   return destroyed;
 }
 
-/** Removes files on /run that libvirt and its controllers left of domains that are gone. */
 async function sweepDomainFiles(
   paths: StatePaths,
   hasSandbox: (domain: string) => Promise<boolean>,
@@ -135,5 +135,91 @@ async function sweepDomainFiles(
   for (const domain of domains) {
     if (!domain.startsWith(prefix) || (await hasSandbox(domain))) continue;
     removeDomainFiles(paths, domain);
+  }
+}
+
+/** How long libvirt may fail to end a domain, ms. */
+const DESTROY_DEADLINE = 6000;
+
+/** Where a system libvirtd writes a log for each domain. It never deletes them. */
+const SYSTEM_DOMAIN_LOGS = '/var/log/libvirt/lxc';
+
+/** Where a system libvirtd's controllers have sockets, and folders to mount on. It never removes them. */
+const SYSTEM_DOMAIN_RUN = '/run/libvirt/lxc';
+
+/** Of a domain in libvirt's folder on /run. They are empty: mounts exist only in the controller's namespace. */
+const DOMAIN_FOLDERS = ['dev', 'devpts', 'fuse'];
+
+function removedDirectory(paths: StatePaths): string {
+  return join(paths.run, 'removed');
+}
+
+function removeDomainFiles(paths: StatePaths, domain: string): void {
+  const { domainLogs, domainRun } = embeddedFiles(paths);
+  for (const logs of [domainLogs, SYSTEM_DOMAIN_LOGS]) {
+    rmSync(join(logs, `${domain}.log`), { force: true });
+  }
+  for (const run of [domainRun, SYSTEM_DOMAIN_RUN]) {
+    for (const kind of DOMAIN_FOLDERS) removeFolder(join(run, `${domain}.${kind}`));
+    rmSync(join(run, `${domain}.sock`), { force: true });
+  }
+}
+
+function removeFolder(path: string): void {
+  // Looking is far cheaper than an error.
+  if (!existsSync(path)) return;
+  try {
+    rmdirSync(path);
+  } catch (error) {
+    if (!hasErrno(error, 'ENOENT', 'ENOTEMPTY', 'ENOTDIR')) throw error;
+  }
+}
+
+/** Gives back ids, labels and folders of a sandbox whose processes are all dead. */
+export async function removeSandbox(
+  paths: StatePaths,
+  directory: string,
+  record: SandboxRecord | undefined,
+): Promise<void> {
+  await removeOwnCgroups(basename(directory));
+  removeDomainFiles(paths, domainOf(paths, directory));
+  const owner = sandboxOwner(paths, basename(directory));
+  if (record === undefined) {
+    await releaseRangesOf(paths, owner);
+    await releasePairsOf(paths, owner);
+  } else {
+    await releaseRange(paths, record.range, owner);
+    await releaseLabels(paths, record.labels, owner);
+  }
+  // Rename first: a sweep must not make a lock file in a half-removed folder.
+  const removed = join(removedDirectory(paths), basename(directory));
+  mkdirSync(removedDirectory(paths), { recursive: true, mode: 0o700 });
+  try {
+    renameSync(directory, removed);
+  } catch (error) {
+    if (!hasErrno(error, 'ENOENT')) throw error;
+  }
+  removeTreeNow(removed);
+}
+
+/**
+ * A domain that is gone is fine. systemd-machined may remove a domain's cgroup while libvirt works: then libvirt's
+ * call fails although the domain ends soon, and kiln waits for that.
+ */
+export async function destroyDomain(connection: Connection, name: string): Promise<void> {
+  for (const end = Date.now() + DESTROY_DEADLINE; ; await sleep(100)) {
+    try {
+      await (await connection.lookupByName(name)).destroy();
+      return;
+    } catch (error) {
+      if (error instanceof LibvirtError) {
+        if (error.code === 'E_LIBVIRT_NO_DOMAIN') return;
+        if (error.libvirt !== undefined && Date.now() < end) continue;
+      }
+      throw new KilnError('E_DESTROY', `cannot destroy domain ${name}`, {
+        cause: error,
+        hint: '`kiln gc` tries again; `kiln doctor` tells whether libvirt works',
+      });
+    }
   }
 }

@@ -1,20 +1,29 @@
-/** The one door: every command that enters a sandbox passes this module. */
-
-import { closeSync } from 'node:fs';
-import type { CopyInItem } from '../../artifacts/copy-in.ts';
-import type { ArtifactWarning } from '../../artifacts/warning.ts';
+/**
+ * The one door: every command that enters a sandbox passes this module. Long, because all that stands around a command
+ * is put together here, and nowhere else.
+ */
+import { join } from 'node:path';
+import type { CopyInItem, Send, Unmade, WrittenFile } from '../../artifacts/copy-in.ts';
+import type { Warning } from '../../artifacts/warning.ts';
 import { defined } from '../../defined.ts';
 import type { Egress } from '../../egress/open.ts';
 import type { EgressEntry } from '../../egress/rule.ts';
 import { KilnError } from '../../errors.ts';
+import { closing } from '../../host/calls/descriptor.ts';
+import { hasErrno } from '../../host/calls/libc.ts';
 import type { CgroupLimits, ProcessCgroups } from '../../host/cgroup/cgroup-files.ts';
 import type { CgroupUsage } from '../../host/cgroup/cgroup-usage.ts';
 import { mountLoopImage } from '../../host/files/mount.ts';
+import type { StatePaths } from '../../host/state/paths.ts';
 import { awaitedLater } from '../../promise.ts';
+import type { HandOver } from '../command/command-request.ts';
 import type { SandboxControl } from '../command/control.ts';
 import type { SandboxFacts } from '../command/facts.ts';
+import type { SandboxProcess } from '../command/process.ts';
+import { sandboxFiles } from '../domain/sandbox-record.ts';
 import { type Engine, openSandbox, reopenSandbox } from '../open.ts';
-import { surroundingsOf } from '../policy/surroundings.ts';
+import { commandPolicy, type PolicyRequest, userCapabilities } from '../policy/policy.ts';
+import { type CommandPolicy, type Surroundings, surroundingsOf } from '../policy/specification.ts';
 import type { Sandbox } from '../sandbox.ts';
 import {
   type CommandIo,
@@ -22,53 +31,52 @@ import {
   type Executed,
   KEPT,
   type LimitHit,
+  listenToOutput,
   type Measured,
   type OpenIo,
+  Output,
   type RunningCommand,
-  type UsageWatcher,
 } from './io.ts';
-import { listenToOutput, Output } from './output.ts';
-import type { CommandPlan, Ids, Plan, SandboxPlan } from './plan.ts';
-import { Policies } from './policies.ts';
+import { makeFiles } from './make-files.ts';
+import type { CommandPlan, Plan, SandboxPlan } from './plan.ts';
 import { type CommandEnd, supervise } from './supervise.ts';
+import { type ExecuteRequest, Visitors } from './visitors.ts';
 
-/** How commands run in a kept sandbox. */
 export type KeptCommand = Pick<CommandPlan, 'policy' | 'env' | 'workdir'>;
 
-/** An open sandbox. Disposing of it ends everything in it. */
 export class PlannedSandbox implements AsyncDisposable {
   readonly #sandbox: Sandbox;
-  readonly #policies: Policies;
-  readonly #owner: Ids;
-  readonly #environment: Readonly<Record<string, string>>;
+  readonly #policies: ReturnType<typeof policiesOf>;
+  readonly #plan: Pick<SandboxPlan, 'owner' | 'environment' | 'egress'>;
+  readonly #directory: string;
+  #visitors: Visitors | undefined;
   #egress: Egress | undefined;
-  #samples: UsageWatcher | undefined;
-  /** Measured when its last command was started. */
+  #samples: OpenIo['samples'];
   measured: Measured | undefined;
 
   private constructor(
+    { sandboxes }: StatePaths,
     sandbox: Sandbox,
-    policies: Policies,
-    { owner, environment }: Pick<SandboxPlan, 'owner' | 'environment'>,
+    policies: ReturnType<typeof policiesOf>,
+    plan: Pick<SandboxPlan, 'owner' | 'environment' | 'egress'>,
   ) {
+    this.#directory = join(sandboxes, sandbox.id);
     this.#sandbox = sandbox;
     this.#policies = policies;
-    this.#owner = owner;
-    this.#environment = environment;
+    this.#plan = plan;
   }
 
   /**
-   * Opens a sandbox as planned, with a proxy if the plan lists hosts. Mistakes in the policy of the plan's
-   * command are found before anything starts. Throws what opening a sandbox and making a policy throw,
-   * E_EGRESS; nothing is left then.
+   * Mistakes in the policy of the plan's command are found before anything starts. Throws what opening a sandbox
+   * and making a policy throw, and E_EGRESS; nothing is left then.
    */
   static async open(
     engine: Engine,
     plan: SandboxPlan | Plan,
     { secrets = [], samples, ...io }: OpenIo = {},
   ): Promise<PlannedSandbox> {
-    const policies = new Policies(engine.paths, surroundingsOf(plan.sandbox));
-    if ('command' in plan) await policies.of(plan.command.policy);
+    const policies = policiesOf(engine.paths, surroundingsOf(plan.sandbox));
+    if ('command' in plan) await policies(plan.command.policy);
     const volumes = plan.sandbox.volumes.map(({ source, target }) => ({
       source: typeof source === 'string' ? source : mountImage(source.image),
       target,
@@ -79,14 +87,10 @@ export class PlannedSandbox implements AsyncDisposable {
       ...{ user, caller, command, outlives },
       ...io,
     });
-    const opened = new PlannedSandbox(sandbox, policies, plan);
+    const opened = new PlannedSandbox(engine.paths, sandbox, policies, plan);
     opened.#samples = samples;
     try {
-      if (plan.egress !== undefined) {
-        // Loaded here, because few sandboxes have a proxy.
-        const { openEgress } = await import('../../egress/open.ts');
-        opened.#egress = await openEgress(sandbox, plan.egress);
-      }
+      await opened.#openEgress();
       return opened;
     } catch (error) {
       await sandbox.close();
@@ -94,53 +98,58 @@ export class PlannedSandbox implements AsyncDisposable {
     }
   }
 
-  /**
-   * Reopens a kept sandbox, with the way in which its commands run. It is destroyed on close unless it is kept
-   * again. Throws E_NO_SANDBOX, E_SANDBOX_BUSY, E_SANDBOX_GONE, E_INIT_SILENT.
-   */
   static async reopen(
     engine: Engine,
     id: string,
   ): Promise<{ sandbox: PlannedSandbox; kept: KeptCommand; keepUntil: number }> {
     const { sandbox, session, keepUntil } = await reopenSandbox(engine, id);
-    const { user, capabilities, seccomp, env, workdir } = session;
+    const { user, capabilities, seccomp, env, workdir, egress } = session;
     const [uid = 0, gid = 0] = user.split(':').map(Number);
-    const policies = new Policies(engine.paths, session.surroundings);
-    const plan = { owner: { uid, gid }, environment: {} };
+    const policies = policiesOf(engine.paths, session.surroundings);
+    const plan = { owner: { uid, gid }, environment: {}, egress };
     const kept = { policy: { user, capabilities, seccomp }, env, workdir };
-    return { sandbox: new PlannedSandbox(sandbox, policies, plan), kept, keepUntil };
+    const reopened = new PlannedSandbox(engine.paths, sandbox, policies, plan);
+    try {
+      await reopened.#openEgress();
+      return { sandbox: reopened, kept, keepUntil };
+    } catch (error) {
+      await reopened.keep(Math.max(1, Math.ceil((keepUntil - Date.now()) / 1000)), kept);
+      throw error;
+    }
+  }
+
+  async #openEgress(): Promise<void> {
+    const { egress } = this.#plan;
+    if (egress === undefined) return;
+    // Loaded here, because few sandboxes have a proxy.
+    const { openEgress } = await import('../../egress/open.ts');
+    this.#egress = await openEgress(this.#sandbox, egress);
   }
 
   get id(): string {
     return this.#sandbox.id;
   }
 
-  /** What the init measured when the sandbox was ready. */
   get facts(): SandboxFacts {
     return this.#sandbox.facts;
   }
 
-  /** The host's pid of the init, the root of the process tree. */
   get initPid(): number {
     return this.#sandbox.initPid;
   }
 
-  /** Limits and accounts. */
   get cgroups(): ProcessCgroups {
     return this.#sandbox.cgroups;
   }
 
-  /** The limits in force, from the kernel. */
   limits(): CgroupLimits {
     return this.cgroups.limits(this.id);
   }
 
-  /** Of all processes that the sandbox has had. */
   usage(): CgroupUsage {
     return this.cgroups.usage(this.id);
   }
 
-  /** Requests of a services' supervisor to the init. */
   control(): SandboxControl {
     return this.#sandbox.control();
   }
@@ -153,11 +162,10 @@ export class PlannedSandbox implements AsyncDisposable {
   async start(plan: CommandPlan, stdio: CommandStdio = {}): Promise<RunningCommand> {
     const { argv, workdir, limits, umask, boot, online = true } = plan;
     const tells = online ? this.#egress?.environment : {};
-    const options = { workdir, limits, umask, boot, ...stdio };
     const process = await this.#sandbox.spawn(argv, {
-      policy: await this.#policies.of(plan.policy),
-      env: { ...this.#environment, ...tells, ...plan.env },
-      ...options,
+      policy: await this.#policies(plan.policy),
+      env: { ...this.#plan.environment, ...tells, ...plan.env },
+      ...{ workdir, limits, umask, boot, ...stdio },
     });
     const measured = { ...this.facts, ...process.facts };
     this.measured = measured;
@@ -174,9 +182,55 @@ export class PlannedSandbox implements AsyncDisposable {
   }
 
   /**
-   * Runs a command to its end, whatever that is. Throws what {@link start} throws, what `onOutput` throws, and
-   * the signal's reason.
+   * Takes further commands for `kiln exec` from now on: as `kept`, with arguments, and what else they ask for. With
+   * `until`, to its end only: what is then in the sandbox is collected, and must not change.
    */
+  receive(kept: KeptCommand, until?: SandboxProcess): Visitors {
+    const path = sandboxFiles.visit(this.#directory);
+    const visitors = new Visitors(path, (request, handOver) =>
+      this.#visit(request, kept, visitors, handOver),
+    );
+    this.#visitors = visitors;
+    until?.once('exit', () => visitors.close());
+    return visitors;
+  }
+
+  async #visit(
+    request: ExecuteRequest,
+    kept: KeptCommand,
+    visitors: Visitors,
+    handOver: HandOver,
+  ): Promise<SandboxProcess> {
+    const plan = this.furtherCommand(request, kept);
+    // Known before the look below: nothing may be started once the sandbox's command has ended.
+    await this.#policies(plan.policy);
+    if (!visitors.isOpen) {
+      throw new KilnError('E_SANDBOX_GONE', `the command of sandbox ${this.id} has ended`, {
+        hint: '`kiln run --keep` keeps a sandbox for later',
+      });
+    }
+    return (await this.start(plan, { terminal: request.terminal, handOver })).process;
+  }
+
+  /** A command beside or after the one that the sandbox was made for. */
+  furtherCommand(
+    { argv, user, env, workdir }: ExecuteRequest,
+    { policy, ...kept }: KeptCommand,
+  ): CommandPlan {
+    const { surroundings } = this.#sandbox;
+    const rights = (spec: string) => ({
+      user: spec,
+      capabilities: userCapabilities(Number(spec.split(':')[0]), [], surroundings),
+      seccomp: policy.seccomp,
+    });
+    return {
+      ...{ argv, time: {}, leftovers: 'left' },
+      policy: user === undefined ? policy : rights(user),
+      env: { ...kept.env, ...env },
+      workdir: workdir ?? kept.workdir,
+    };
+  }
+
   async execute(plan: CommandPlan, io: CommandIo = {}): Promise<Executed> {
     const { signal, onOutput, capture = 0 } = io;
     signal?.throwIfAborted();
@@ -210,10 +264,7 @@ export class PlannedSandbox implements AsyncDisposable {
     }
   }
 
-  /**
-   * The limit that hindered a command, by the kernel's counts; time limits are kiln's own.
-   * @param disks see {@link CommandPlan}
-   */
+  /** The limit that hindered a command, by the kernel's counts; time limits are kiln's own. */
   limitHit(end: CommandEnd, usage: CgroupUsage, disks?: readonly string[]): LimitHit | null {
     if (end.timeLimit !== null) return end.timeLimit;
     if ((usage.oomKills ?? 0) > 0) return 'memory';
@@ -222,34 +273,51 @@ export class PlannedSandbox implements AsyncDisposable {
     return this.#sandbox.diskIsFull(disks) ? 'disk' : null;
   }
 
-  /**
-   * Copies files of the host into the sandbox; they belong to the plan's owner. Throws what copyIn() throws.
-   */
   async copyIn(
     items: readonly CopyInItem[],
-    warn: (warning: ArtifactWarning) => void,
+    warn: (warning: Warning) => void,
     signal?: AbortSignal | undefined,
   ): Promise<void> {
-    const { copyIn } = await import('../../artifacts/copy-in.ts');
-    const [, base] = this.facts.uidMap;
-    const owner = { uid: base + this.#owner.uid, gid: base + this.#owner.gid };
-    await this.withRoot(async (rootFd) => {
-      const request = { rootFd, items, owner, onWarning: warn };
-      await copyIn({ ...request, ...defined({ signal }) });
+    const { cannotWrite, sendFiles } = await import('../../artifacts/copy-in.ts');
+    for (const item of items) {
+      const options = { onWarning: warn, ...defined({ signal }) };
+      const unmade = await this.#makeFiles((send) => sendFiles(item, send, options), signal);
+      if (unmade !== undefined) throw cannotWrite(item, unmade);
+    }
+  }
+
+  /** @throws KilnError E_ARGUMENT for what is no plain file there, SyscallError */
+  async putFile(file: WrittenFile): Promise<void> {
+    const { writtenFile } = await import('../../artifacts/copy-in.ts');
+    const unmade = await this.#makeFiles((send) => send(writtenFile(file)));
+    if (unmade === undefined) return;
+    if ('cause' in unmade && !hasErrno(unmade.cause, 'EBADF')) throw unmade.cause;
+    const why = 'cause' in unmade ? 'it is not a plain file' : 'the sandbox is out of memory';
+    throw new KilnError('E_ARGUMENT', `path: ${file.path}: ${why}`, {
+      hint: 'name a file in the sandbox; its memory limit counts what is written',
     });
+  }
+
+  /** As the owner of copied files, whatever the modes of the folders. */
+  async #makeFiles(
+    write: (send: Send) => Promise<void>,
+    signal?: AbortSignal | undefined,
+  ): Promise<Unmade | undefined> {
+    const { uid, gid } = this.#plan.owner;
+    const capabilities = ['DAC_OVERRIDE', 'FOWNER'] as const;
+    const policy = { user: `${uid}:${gid}`, capabilities, seccomp: 'default' };
+    const options = { policy: await this.#policies(policy), workdir: '/', unpacks: true } as const;
+    signal?.throwIfAborted();
+    return await makeFiles(await this.#sandbox.spawn(['kiln-init'], options), write, signal);
   }
 
   /** Calls `act` with a descriptor of the root directory. Its content is hostile. */
   async withRoot<Result>(act: (rootFd: number) => Promise<Result>): Promise<Result> {
     const rootFd = this.openRoot();
-    try {
-      return await act(rootFd);
-    } finally {
-      closeSync(rootFd);
-    }
+    using _root = closing(rootFd);
+    return await act(rootFd);
   }
 
-  /** A descriptor of the root directory. The caller closes it. */
   openRoot(): number {
     return this.#sandbox.openRoot();
   }
@@ -262,21 +330,21 @@ export class PlannedSandbox implements AsyncDisposable {
     await this.#sandbox.killAll();
   }
 
-  /** Ends the proxy, if there is one, and returns what was asked of it. */
   async closeEgress(): Promise<readonly EgressEntry[] | undefined> {
     return await this.#egress?.close();
   }
 
-  /** Gives up the sandbox: it lives on for `seconds`, and {@link reopen} returns to it. */
   async keep(seconds: number, { policy, env, workdir }: KeptCommand): Promise<void> {
+    this.#visitors?.close();
     await this.closeEgress();
     const { user, capabilities, seccomp } = policy;
-    const session = { user, capabilities, seccomp, workdir };
-    await this.#sandbox.keep(seconds, { ...session, env: { ...this.#environment, ...env } });
+    const { egress } = this.#plan;
+    const session = { user, capabilities, seccomp, workdir, ...defined({ egress }) };
+    await this.#sandbox.keep(seconds, { ...session, env: { ...this.#plan.environment, ...env } });
   }
 
-  /** Ends everything in the sandbox and waits until nothing is left. Safe to call again. */
   async close(): Promise<void> {
+    this.#visitors?.close();
     try {
       await this.closeEgress();
     } finally {
@@ -289,9 +357,6 @@ export class PlannedSandbox implements AsyncDisposable {
   }
 }
 
-/**
- * A detached mount of an ext4 image, invisible on the host; the sandbox takes it over. Throws E_IMAGE_MOUNT.
- */
 function mountImage(path: string): number {
   try {
     return mountLoopImage(path, 'ext4');
@@ -301,4 +366,18 @@ function mountImage(path: string): number {
       hint: 'the host needs loop devices: is there a /dev/loop-control?',
     });
   }
+}
+
+function policiesOf(paths: StatePaths, surroundings: Surroundings) {
+  const made = new Map<string, Promise<CommandPolicy>>();
+  return (request: PolicyRequest): Promise<CommandPolicy> => {
+    const key = JSON.stringify(request);
+    const known = made.get(key);
+    if (known !== undefined) return known;
+    const policy = awaitedLater(commandPolicy(paths, surroundings, request));
+    made.set(key, policy);
+    // The cause may be fixed before the next command, so do not cache the failure.
+    policy.catch(() => made.delete(key));
+    return policy;
+  };
 }

@@ -4,9 +4,7 @@ import type { SandboxProcess } from '../command/process.ts';
 
 /** Time limits in milliseconds; undefined for none. */
 export interface TimeLimits {
-  /** From the start to the end of the command. */
   readonly timeout?: number | undefined;
-  /** Time without any output. */
   readonly stallTimeout?: number | undefined;
 }
 
@@ -16,19 +14,14 @@ export const GRACE = 2000;
 /** How long to wait for output that leftover processes may hold open, ms. */
 const LATE_OUTPUT = 500;
 
-/** How a command ended. Either `exitCode` or `signal` is set. */
 export interface CommandEnd {
   readonly exitCode: number | null;
   readonly signal: NodeJS.Signals | null;
   readonly timeLimit: 'timeout' | 'stall' | null;
 }
 
-/**
- * The time limits of one or more commands. When the time is over, all get SIGTERM and, two seconds later, are
- * killed.
- */
+/** The time limits of some commands. All get SIGTERM when the time is over and are killed two seconds later. */
 export class Clock implements Disposable {
-  /** The limit that was hit. */
   hit: CommandEnd['timeLimit'] = null;
   readonly #kill: () => void;
   readonly #commands = new Set<SandboxProcess>();
@@ -36,7 +29,6 @@ export class Clock implements Disposable {
   readonly #stall: NodeJS.Timeout | undefined;
   #stopped = false;
 
-  /** @param kill ends what has not ended after SIGTERM */
   constructor({ timeout, stallTimeout }: TimeLimits, kill: () => void) {
     this.#kill = kill;
     if (timeout !== undefined) this.#after(timeout, () => this.#over('timeout'));
@@ -44,7 +36,6 @@ export class Clock implements Disposable {
       this.#stall = this.#after(stallTimeout, () => this.#over('stall'));
   }
 
-  /** Counts output of this command as a sign of life. */
   watch(command: SandboxProcess): void {
     this.#commands.add(command);
     command.once('exit', () => this.#commands.delete(command));
@@ -79,9 +70,8 @@ export class Clock implements Disposable {
 }
 
 /**
- * Waits for a command and all its output, and ends it when its time is over. `kill` ends leftover processes;
- * where they may stay (`leftovers` are `left`), their output is awaited for half a second only. Throws errors
- * of the output, and E_INIT_SILENT if nothing ends the command.
+ * Waits for a command and all its output. Where leftover processes may stay, their output is awaited for half a
+ * second only. Throws errors of the output, and E_INIT_SILENT if nothing ends the command.
  */
 export async function supervise(
   command: SandboxProcess,

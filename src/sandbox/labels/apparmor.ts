@@ -9,16 +9,11 @@ const LOADED = '/sys/kernel/security/apparmor/profiles';
 /** Compiling three small profiles is quick, but the host may be busy. */
 const PARSER_TIMEOUT = 120_000;
 
-/** The names of loaded profiles in any mode. */
 async function loadedProfiles(): Promise<Set<string>> {
   const text = await readFile(LOADED, 'utf8').catch(() => '');
   return new Set(text.split('\n').map((line) => line.replace(/ \(\w+\)$/, '')));
 }
 
-/**
- * Loads kiln's profiles unless this boot has them, and returns their names. `label` names another profile for
- * commands, which must be loaded. Throws E_LAYER_MISSING.
- */
 export async function ensureProfiles(label?: string): Promise<Omit<ProfileSet, 'text'>> {
   const loaded = await loadedProfiles();
   if (label !== undefined && !loaded.has(label)) {
@@ -31,7 +26,6 @@ export async function ensureProfiles(label?: string): Promise<Omit<ProfileSet, '
   return label === undefined ? names : { ...names, command: label, nested: label };
 }
 
-/** Loads profiles into the kernel. Two calls at once only do the same twice. */
 async function load(text: string): Promise<void> {
   const { failure } = await runTool('apparmor_parser', ['--replace', '--quiet'], {
     input: text,
@@ -49,7 +43,6 @@ function missing(what: string, hint: string, cause?: unknown): KilnError {
   return new KilnError('E_LAYER_MISSING', what, { hint, cause, details: { layer: 'apparmor' } });
 }
 
-/** Names of the profiles of one version, and the text that defines them all (apparmor.d(5)). */
 interface ProfileSet {
   readonly init: string;
   readonly command: string;
@@ -76,10 +69,7 @@ const KNOBS = `
   deny /sys/firmware/** rwklx,
   deny /sys/kernel/security/** rwklx,`;
 
-/**
- * Rules for commands. They do not restrict files, because the sandbox has only its own. They refuse mounts,
- * what acts on the whole host, and processes of others.
- */
+/** They do not restrict files: the sandbox has only its own. They refuse mounts, the host, processes of others. */
 function commandRules(name: string, more: string): string {
   return `profile ${name} flags=(attach_disconnected,mediate_deleted) {
   file,
@@ -98,10 +88,7 @@ ${more}${KNOBS}
 }`;
 }
 
-/**
- * Rules for the init: it may build a sandbox and become one of the other profiles, never unconfined. It has
- * only the capabilities of the sandbox's user namespace.
- */
+/** The init may build a sandbox and become one of the other profiles, never unconfined. */
 function initRules(name: string, targets: readonly string[]): string {
   const changes = targets
     .map((target) => `  change_profile -> ${target},\n  ptrace (read, trace) peer=${target},`)
@@ -125,10 +112,7 @@ ${changes}
 }`;
 }
 
-/**
- * The profiles. Their names contain a digest of their content, so sandboxes of another version keep theirs.
- * @param target one more profile that the init may become
- */
+/** Names contain a digest of the content: sandboxes of another version keep theirs. @param target one more to become */
 export function profileSet(target?: string): ProfileSet {
   const build = (init: string, command: string, nested: string) =>
     [
@@ -143,8 +127,7 @@ export function profileSet(target?: string): ProfileSet {
     .update(build('i', 'c', 'n'))
     .digest('hex')
     .slice(0, 8);
-  // Debian's profile of libvirtd lets it signal and trace `libvirt-*`, and libvirtd must be able to destroy
-  // sandboxes.
+  // Debian's profile of libvirtd lets it signal and trace `libvirt-*`: it must be able to destroy sandboxes.
   const names = {
     init: `libvirt-kiln-init-${digest}`,
     command: `libvirt-kiln-sandbox-${digest}`,

@@ -2,15 +2,14 @@ import { openSync, readFileSync, readSync, writeSync } from 'node:fs';
 import { KilnError } from '../../errors.ts';
 import { closing } from '../../host/calls/descriptor.ts';
 import type { StatePaths } from '../../host/state/paths.ts';
-import type { Owner } from '../domain/claim.ts';
+import type { Owner } from '../domain/reservation.ts';
+import type { PrepareOperation } from '../wire/table.ts';
 import { ensureProfiles } from './apparmor.ts';
 import { ownLabel, type SecurityModule, securityModule, selinuxEnforces } from './module.ts';
-import type { LabelRequest } from './request.ts';
 import {
   allocatePair,
   atLevel,
   CONTROLLER,
-  claimPair,
   fileContext,
   levelOf,
   type Pair,
@@ -18,40 +17,49 @@ import {
   processContext,
   releasePair,
   requireContext,
+  reservePair,
 } from './selinux.ts';
 
-/** The labels of one sandbox: plain and serialisable. */
+/** As in virt-sandbox; `auto` is `dynamic` where the host has labels, `none` what libvirt's domains have. */
+export type LabelRequest =
+  | { readonly kind: 'auto' | 'inherit' | 'none' }
+  /** SELinux: kiln's types, or those of `label`, with a pair of categories that no other sandbox has. */
+  | { readonly kind: 'dynamic'; readonly label?: string }
+  | { readonly kind: 'static'; readonly label: string };
+
+const LABEL = /^[\x21-\x7e]{1,1000}$/;
+
+export function parseLabelRequest(text: string): LabelRequest {
+  if (text === 'auto' || text === 'inherit' || text === 'none') return { kind: text };
+  if (text === 'dynamic') return { kind: 'dynamic' };
+  const [, kind, label = ''] = /^(dynamic|static):(.*)$/.exec(text) ?? [];
+  if ((kind === 'dynamic' || kind === 'static') && LABEL.test(label)) return { kind, label };
+  throw new KilnError('E_ARGUMENT', `not a label: ${JSON.stringify(text)}`, {
+    hint: 'give auto, dynamic, dynamic:LABEL, static:LABEL, inherit or none',
+  });
+}
+
 export interface SandboxLabels {
   readonly module: SecurityModule;
   readonly init: string;
   readonly command: string;
-  /** The label of commands if the sandbox is nested. */
   readonly nested: string;
   /** SELinux: the context of the sandbox's own files, and of binds with `Z`. */
   readonly files?: string;
-  /** The categories that only this sandbox has. */
   readonly pair?: Pair;
 }
 
-/** The error for a label that the host cannot give. */
 function missing(what: string, hint: string): KilnError {
   return new KilnError('E_LAYER_MISSING', what, { hint, details: { layer: 'label' } });
 }
 
-/**
- * Throws E_LAYER_MISSING on a host with SELinux but without kiln's policy module. kiln's own libvirtd needs the
- * module before any sandbox does.
- */
 export function requirePolicy(request: LabelRequest): void {
   if (request.kind === 'none' || securityModule() !== 'selinux') return;
   requireContext(processContext('init', 'c0,c1'));
 }
 
-/**
- * Chooses the labels of the sandbox that lives at `owner`, and claims its categories; undefined if it has no
- * label. Throws E_LAYER_MISSING when the wanted label cannot be in force, E_NO_MCS.
- */
-export async function planLabels(
+/** Reserves the categories for `owner`. Throws E_LAYER_MISSING when the wanted label cannot be in force, E_NO_MCS. */
+export async function reserveLabels(
   paths: StatePaths,
   request: LabelRequest,
   owner: Owner,
@@ -82,7 +90,7 @@ async function selinuxLabels(
 ): Promise<SandboxLabels> {
   if (request.kind === 'inherit') {
     const whole = ownLabel('selinux') ?? '';
-    // Of a range `low-high` kiln keeps the low level (runner.ts): files have one level.
+    // Of a range `low-high` kiln keeps the low level (relabel.ts): files have one level.
     const [level = 's0'] = levelOf(whole).split('-');
     const own = atLevel(whole, level);
     if (selinuxEnforces() && !mayTransition(CONTROLLER, own)) {
@@ -99,14 +107,14 @@ async function selinuxLabels(
     requireContext(request.label);
     const pair = pairOf(request.label);
     // Another sandbox may have the pair; the caller asked for exactly this label.
-    const claimed = pair !== undefined && (await claimPair(paths, pair, owner));
+    const reserved = pair !== undefined && (await reservePair(paths, pair, owner));
     return {
       module: 'selinux',
       init: atLevel(processContext('init', ''), level),
       command: request.label,
       nested: request.label,
       files: fileContext(level),
-      ...(claimed ? { pair } : {}),
+      ...(reserved ? { pair } : {}),
     };
   }
   const base = request.kind === 'dynamic' ? request.label : undefined;
@@ -142,18 +150,23 @@ async function apparmorLabels(
   return { module: 'apparmor', ...profiles };
 }
 
-/** The labels of a claimed sandbox, whose use is known now. */
-export function claimedLabels(labels: SandboxLabels, nested: boolean): SandboxLabels {
+export function labelsInside(labels: SandboxLabels, nested: boolean): SandboxLabels {
   return nested ? { ...labels, command: labels.nested } : labels;
 }
 
-/** Gives back the claims of a sandbox's labels. None of its processes may be left. */
+/** None of its processes may be left. */
 export async function releaseLabels(
   paths: StatePaths,
   labels: SandboxLabels | undefined,
   owner: Owner,
 ): Promise<void> {
   if (labels?.pair !== undefined) await releasePair(paths, labels.pair, owner);
+}
+
+export function labelOperation(labels: SandboxLabels | undefined): PrepareOperation[] {
+  if (labels === undefined) return [];
+  const { module, init, command, files = '' } = labels;
+  return [{ op: 'label', module, init, command, files }];
 }
 
 const SELINUX = '/sys/fs/selinux';
@@ -165,7 +178,6 @@ function numberIn(path: string): number {
   return Number(readFileSync(`${SELINUX}/class/process/${path}`, 'latin1'));
 }
 
-/** Whether the loaded policy lets a process of one context start programs in the other. */
 function mayTransition(from: string, to: string): boolean {
   const fd = openSync(`${SELINUX}/access`, 'r+');
   using _fd = closing(fd);

@@ -2,7 +2,6 @@ import { readFileSync } from 'node:fs';
 import { layerMissing } from '../policy/layers.ts';
 import type { SandboxLabels } from './labels.ts';
 
-/** The security modules that kiln gives labels for. */
 export type SecurityModule = 'selinux' | 'apparmor';
 
 const SELINUX = '/sys/fs/selinux';
@@ -18,10 +17,7 @@ function read(path: string): string | undefined {
 
 let active: { readonly module: SecurityModule | undefined } | undefined;
 
-/**
- * The host's security module; SELinux counts if a policy is loaded, enforcing or not. Looked up once, because
- * it does not change while the host runs.
- */
+/** SELinux counts if a policy is loaded, enforcing or not. It does not change while the host runs. */
 export function securityModule(): SecurityModule | undefined {
   active ??= { module: activeModule() };
   return active.module;
@@ -32,12 +28,10 @@ function activeModule(): SecurityModule | undefined {
   return read(APPARMOR_ENABLED) === 'Y' ? 'apparmor' : undefined;
 }
 
-/** Whether SELinux is enforcing; a permissive one only logs. */
 export function selinuxEnforces(): boolean {
   return read(`${SELINUX}/enforce`) === '1';
 }
 
-/** This process's own label, which commands get with `inherit`. */
 export function ownLabel(module: SecurityModule): string | undefined {
   const label =
     (module === 'apparmor' ? read('/proc/self/attr/apparmor/current') : undefined) ??
@@ -46,12 +40,9 @@ export function ownLabel(module: SecurityModule): string | undefined {
   return module === 'apparmor' ? label?.replace(/ \(\w+\)$/, '') : label;
 }
 
-/** A label that the kernel reported for a process in the sandbox. */
 export interface MeasuredLabel {
   readonly module: SecurityModule;
-  /** A context of SELinux, or the name of an AppArmor profile. */
   readonly label: string;
-  /** False if denials are only logged. */
   readonly enforcing: boolean;
 }
 
@@ -59,10 +50,6 @@ export function plannedLabel(labels: SandboxLabels | undefined, whose: 'init' | 
   return labels && { module: labels.module, label: labels[whose] };
 }
 
-/**
- * Reads the content of /proc/self/attr/current in the sandbox; null on a host without either module. Throws
- * E_LAYER_MISSING when the label is not the planned one.
- */
 export function measuredLabel(
   text: string | undefined,
   expected: { readonly module: SecurityModule; readonly label: string } | undefined,

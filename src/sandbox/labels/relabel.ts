@@ -1,10 +1,20 @@
-import { closeSync, constants, fstatSync, opendirSync, realpathSync } from 'node:fs';
+import {
+  constants,
+  fstatSync,
+  mkdirSync,
+  opendirSync,
+  readFileSync,
+  realpathSync,
+  writeFileSync,
+} from 'node:fs';
+import { mkdir } from 'node:fs/promises';
 import { homedir } from 'node:os';
 import { setImmediate as breathe } from 'node:timers/promises';
 import { KilnError } from '../../errors.ts';
-import { closing } from '../../host/calls/descriptor.ts';
+import { closing, getXattrOf, setXattrOf } from '../../host/calls/descriptor.ts';
 import { hasErrno } from '../../host/calls/libc.ts';
 import {
+  AT_FDCWD,
   O_PATH,
   openat2,
   openPath,
@@ -13,18 +23,19 @@ import {
   RESOLVE_NO_SYMLINKS,
   RESOLVE_NO_XDEV,
 } from '../../host/files/at.ts';
-import { getXattrOf, setXattrOf } from '../../host/files/xattr.ts';
+import type { StatePaths } from '../../host/state/paths.ts';
+import { layerMissing } from '../policy/layers.ts';
+import type { SandboxSpecification } from '../policy/specification.ts';
+import type { SandboxLabels } from './labels.ts';
+import { securityModule } from './module.ts';
+import { fileContext, IMAGE_CONTEXT } from './selinux.ts';
 
 /** The attribute with a file's SELinux context: a string with its NUL (libselinux, setfilecon(3)). */
 const ATTRIBUTE = 'security.selinux';
 
-/** fcntl.h: relative to the working directory. */
-const AT_FDCWD = -100;
-
 /** A folder with more files was probably bound by mistake. */
 const MOST_FILES = 2_000_000;
 
-/** After this many files the event loop gets its turn. */
 const BATCH = 500;
 
 /** Relabelling one of these would break the host; podman refuses the same. */
@@ -39,31 +50,26 @@ const BELOW = {
   resolve: RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS | RESOLVE_NO_XDEV,
 };
 
-/** The context of the file of `fd` (O_PATH or not); undefined if it has none. */
 function contextOf(fd: number): string | undefined {
   return getXattrOf(fd, ATTRIBUTE)?.toString('latin1').replace(/\0$/, '');
 }
 
-/** The context of the file that `path` leads to; undefined if it has none. */
 export function contextAt(path: string): string | undefined {
   const fd = openPlace(realpathSync(path));
   using _fd = closing(fd);
   return contextOf(fd);
 }
 
-/** Sets the context of the file of `fd` (O_PATH or not) unless it has it. */
 function setContext(fd: number, context: string): void {
   if (contextOf(fd) !== context) setXattrOf(fd, ATTRIBUTE, Buffer.from(`${context}\0`));
 }
 
-/** Opens a path without following a link at its end, or reopens a descriptor. */
 function openPlace(place: string | number): number {
   const flags = O_PATH | constants.O_NOFOLLOW;
   if (typeof place === 'number') return openat2(place, '.', { flags });
   return openat2(AT_FDCWD, place, { flags });
 }
 
-/** Gives one file or directory a context. Throws a SyscallError. */
 export function labelFile(path: string, context: string): void {
   const fd = openPlace(path);
   using _fd = closing(fd);
@@ -71,9 +77,8 @@ export function labelFile(path: string, context: string): void {
 }
 
 /**
- * Gives `place` (a path, or the descriptor of a directory) and everything below it a context. Follows no links
- * and stays on the file system. The place itself comes last, so that {@link hasContext} is true only for a
- * complete tree. Throws E_RELABEL.
+ * @param place a path, or the descriptor of a directory. Follows no links and stays on the file system. The place
+ * itself comes last, so that {@link hasContext} is true only for a complete tree. Throws E_RELABEL.
  */
 export async function relabelTree(place: string | number, context: string): Promise<void> {
   try {
@@ -102,19 +107,17 @@ async function relabelBelow(root: number, context: string): Promise<void> {
       if (hasErrno(error, 'ENOENT', 'ENOTDIR', 'ELOOP', 'EXDEV')) continue;
       throw error;
     }
-    try {
-      for (const name of namesIn(fd)) {
-        if (++count > MOST_FILES) throw tooMany();
-        if (labelEntry(fd, name, context)) directories.push(joinBytes(path, name));
-        if (count % BATCH === 0) await breathe();
+    using _fd = closing(fd);
+    for (const name of namesIn(fd)) {
+      if (++count > MOST_FILES) throw tooMany();
+      if (labelEntry(fd, name, context)) {
+        directories.push(Buffer.concat([path, Buffer.from('/'), name]));
       }
-    } finally {
-      closeSync(fd);
+      if (count % BATCH === 0) await breathe();
     }
   }
 }
 
-/** Labels one entry of a directory; true if the entry is a directory. */
 function labelEntry(directory: number, name: Buffer, context: string): boolean {
   let fd: number;
   try {
@@ -123,12 +126,9 @@ function labelEntry(directory: number, name: Buffer, context: string): boolean {
     if (hasErrno(error, 'ENOENT')) return false;
     throw error;
   }
-  try {
-    setContext(fd, context);
-    return fstatSync(fd).isDirectory();
-  } finally {
-    closeSync(fd);
-  }
+  using _fd = closing(fd);
+  setContext(fd, context);
+  return fstatSync(fd).isDirectory();
 }
 
 function* namesIn(fd: number): Generator<Buffer> {
@@ -140,10 +140,6 @@ function* namesIn(fd: number): Generator<Buffer> {
   } finally {
     directory.closeSync();
   }
-}
-
-function joinBytes(path: Buffer, name: Buffer): Buffer {
-  return Buffer.concat([path, Buffer.from('/'), name]);
 }
 
 function tooMany(): KilnError {
@@ -158,11 +154,69 @@ export function hasContext(path: string, context: string): boolean {
   return contextOf(fd) === context;
 }
 
-/** Throws E_RELABEL for folders that the host needs with their labels. */
 export function refuseSystemDirectory(path: string): void {
   const real = realpathSync(path);
   if (!SYSTEM_DIRECTORIES.has(real) && real !== homedir()) return;
   throw new KilnError('E_RELABEL', `${path} is not relabelled: the host needs it as it is`, {
     hint: 'bind a folder below it, or leave z and Z away',
   });
+}
+
+const OWN = '/proc/thread-self/attr/current';
+
+let lowered = false;
+
+/**
+ * SELinux: drops the categories that this thread has beyond its low level. Pipes and sockets get the highest
+ * level of their maker, root's shell has all, and a sandbox with a pair could not use them. Throws
+ * E_LAYER_MISSING.
+ */
+export function lowerOwnRange(): void {
+  if (lowered || securityModule() !== 'selinux') return;
+  const own = readFileSync(OWN, 'latin1').replace(/[\0\n]+$/, '');
+  const [, low] = /^([^:]+:[^:]+:[^:]+:[^-]+)-/.exec(own) ?? [];
+  try {
+    if (low !== undefined) writeFileSync(OWN, low);
+  } catch (cause) {
+    throw layerMissing('selinux', `kiln, as ${own}, may not become ${low}`, cause);
+  }
+  lowered = true;
+}
+
+export async function labelForImages(tree: string): Promise<void> {
+  if (securityModule() === 'selinux') await relabelTree(tree, IMAGE_CONTEXT);
+}
+
+/**
+ * Images, packages and the skeleton get the context that every sandbox may read. New files inherit it, so it is
+ * done once. Throws E_RELABEL.
+ */
+export async function ensureStoreContext(paths: StatePaths): Promise<void> {
+  if (securityModule() !== 'selinux') return;
+  for (const folder of [paths.store, paths.skeleton]) {
+    await mkdir(folder, { recursive: true, mode: 0o755 });
+    if (!hasContext(folder, IMAGE_CONTEXT)) await relabelTree(folder, IMAGE_CONTEXT);
+  }
+}
+
+/**
+ * SELinux: files of the host that the sandbox may write to get the context of its own files, binds with z or Z
+ * the one asked for. Throws E_RELABEL.
+ */
+export async function relabelSources(
+  specification: Pick<SandboxSpecification, 'binds' | 'scratch' | 'volumes'>,
+  labels: SandboxLabels | undefined,
+): Promise<void> {
+  if (labels?.module !== 'selinux' || labels.files === undefined) return;
+  const { binds, scratch, volumes } = specification;
+  if (scratch !== undefined) {
+    mkdirSync(scratch, { recursive: true });
+    await relabelTree(scratch, labels.files);
+  }
+  for (const { source } of volumes) await relabelTree(source, labels.files);
+  for (const { source, relabel } of binds) {
+    if (relabel === undefined) continue;
+    refuseSystemDirectory(source);
+    await relabelTree(source, relabel === 'shared' ? fileContext('s0') : labels.files);
+  }
 }

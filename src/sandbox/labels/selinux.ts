@@ -5,7 +5,12 @@ import { join } from 'node:path';
 import { KilnError } from '../../errors.ts';
 import { packageRoot, type StatePaths } from '../../host/state/paths.ts';
 import { shellWord } from '../../shell-words.ts';
-import { claim, ensureClaims, type Owner, releaseClaim, releaseClaimsOf } from '../domain/claim.ts';
+import {
+  type Owner,
+  releaseReservation,
+  releaseReservationsOf,
+  reserve,
+} from '../domain/reservation.ts';
 
 /**
  * The types of kiln's policy module, policy/kiln.cil. `init` may mount and become one of the others. `command`
@@ -22,20 +27,16 @@ const IMAGE_TYPE = 'container_ro_file_t';
 /** The context of libvirt's controller of a sandbox, which starts the init, in Debian's and Fedora's policy. */
 export const CONTROLLER = 'system_u:system_r:virtd_lxc_t:s0';
 
-/** The context of a system process at the lowest level with these categories. */
 export function processContext(type: keyof typeof TYPES, pair: Pair): string {
   return `system_u:system_r:${TYPES[type]}:s0:${pair}`;
 }
 
-/** The context of files at `level`, such as `s0:c1,c2`, that a sandbox may write. */
 export function fileContext(level: string): string {
   return `system_u:object_r:${FILE_TYPE}:${level}`;
 }
 
-/** The context of every file of the store, which all sandboxes read. */
 export const IMAGE_CONTEXT = `system_u:object_r:${IMAGE_TYPE}:s0`;
 
-/** The level of a context: everything after its third colon. Throws E_ARGUMENT if there is none. */
 export function levelOf(context: string): string {
   const [, level] = /^[^:]+:[^:]+:[^:]+:(.+)$/.exec(context) ?? [];
   if (level !== undefined) return level;
@@ -48,12 +49,10 @@ export function atLevel(context: string, level: string): string {
   return context.slice(0, -levelOf(context).length) + level;
 }
 
-/** The path of kiln's policy module, quoted for a shell: for `semodule -i`. */
 export function policyModule(): string {
   return shellWord(join(packageRoot(), 'policy/kiln.cil'));
 }
 
-/** Whether the loaded policy knows a context. The kernel answers by accepting it. */
 export function isValidContext(context: string): boolean {
   try {
     writeFileSync('/sys/fs/selinux/context', context, { flag: 'r+' });
@@ -63,7 +62,6 @@ export function isValidContext(context: string): boolean {
   }
 }
 
-/** Throws E_LAYER_MISSING when kiln's policy module is not loaded or does not know the context. */
 export function requireContext(context: string): void {
   if (isValidContext(context)) return;
   const own = isValidContext(processContext('init', 'c0,c1'));
@@ -88,7 +86,6 @@ function pairDirectory(paths: StatePaths): string {
   return join(paths.hostRun, 'mcs');
 }
 
-/** A random pair; all are equally likely. */
 function randomPair(): Pair {
   const first = randomInt(CATEGORIES);
   const other = randomInt(CATEGORIES - 1);
@@ -97,48 +94,39 @@ function randomPair(): Pair {
 }
 
 /**
- * Takes a pair of categories that nobody on this host has: no other sandbox or service of any state directory,
- * and no process, such as libvirt's or podman's. Labels with different pairs have no access to each other.
- * Throws E_NO_MCS.
- * @param owner whoever has it, see {@link Owner}
+ * A pair of categories that nobody on this host has: no sandbox or service of any state directory, no other
+ * process. Labels with different pairs have no access to each other. Throws E_NO_MCS.
  */
 export async function allocatePair(paths: StatePaths, owner: Owner): Promise<Pair> {
   const directory = pairDirectory(paths);
-  ensureClaims(directory);
   const seen = await pairsOfProcesses();
   for (let attempt = 0; attempt < ATTEMPTS; attempt++) {
     const pair = randomPair();
     if (seen.has(pair)) continue;
-    if (await claim(directory, pair, owner)) return pair;
+    if (await reserve(directory, pair, owner)) return pair;
   }
   throw new KilnError('E_NO_MCS', `no pair of categories is free after ${ATTEMPTS} attempts`, {
     hint: 'see `kiln ps`; `kiln gc` destroys what nobody owns any more',
   });
 }
 
-/** Takes a given pair, such as the one that a service's files have. False if another owner has it. */
-export async function claimPair(paths: StatePaths, pair: Pair, owner: Owner): Promise<boolean> {
-  const directory = pairDirectory(paths);
-  ensureClaims(directory);
-  return await claim(directory, pair, owner);
+export async function reservePair(paths: StatePaths, pair: Pair, owner: Owner): Promise<boolean> {
+  return await reserve(pairDirectory(paths), pair, owner);
 }
 
 /** Gives back all pairs of an owner. No process with them may be left. */
 export async function releasePairsOf(paths: StatePaths, owner: Owner): Promise<void> {
-  await releaseClaimsOf(pairDirectory(paths), owner);
+  await releaseReservationsOf(pairDirectory(paths), owner);
 }
 
-/** Gives a pair back. No process with it may be left. */
 export async function releasePair(paths: StatePaths, pair: Pair, owner: Owner): Promise<void> {
-  await releaseClaim(pairDirectory(paths), pair, owner);
+  await releaseReservation(pairDirectory(paths), pair, owner);
 }
 
-/** The pair at the end of an SELinux context; undefined if it has none, or other categories. */
 export function pairOf(context: string): Pair | undefined {
   return /:(c\d+,c\d+)$/.exec(context)?.[1];
 }
 
-/** The pairs of all processes of this host, whether kiln gave them or not. */
 async function pairsOfProcesses(): Promise<Set<Pair>> {
   const pids = (await readdir('/proc')).filter((name) => /^\d+$/.test(name));
   const labels = await Promise.all(

@@ -20,20 +20,16 @@ const LEAST_RENEWAL = 1000;
 /** The longest time that a timer takes, ms. */
 const LONGEST_SLEEP = 2 ** 31 - 1;
 
-/** How a server identifies a client. */
 interface DhcpIdentity {
-  /** Six bytes of an Ethernet address. */
   readonly hardware: Buffer;
   readonly hostname: string;
 }
 
-/** A DHCP client on a socket that is bound to one interface, possibly in another network namespace. */
 class DhcpClient {
   readonly #socket: Socket;
   readonly #identity: DhcpIdentity;
   readonly #over = new AbortController();
 
-  /** Takes over the descriptor of the socket. */
   constructor(fd: number, identity: DhcpIdentity) {
     this.#identity = identity;
     this.#socket = createSocket('udp4');
@@ -43,7 +39,6 @@ class DhcpClient {
     this.#socket.unref();
   }
 
-  /** Asks for an address until a server gives one. Throws E_NO_LEASE. */
   async lease(): Promise<DhcpAnswer> {
     const deadline = Date.now() + PATIENCE;
     while (Date.now() < deadline) {
@@ -68,9 +63,6 @@ class DhcpClient {
     });
   }
 
-  /**
-   * Renews a lease as long as possible and passes each new one to `renewed`. Resolves when the lease is over.
-   */
   async keep(first: DhcpAnswer, renewed: (lease: DhcpAnswer) => Promise<void>): Promise<void> {
     for (let lease = first; ; ) {
       const begun = Date.now();
@@ -84,7 +76,6 @@ class DhcpClient {
     }
   }
 
-  /** Safe to call again. */
   close(): void {
     if (this.#over.signal.aborted) return;
     this.#over.abort();
@@ -101,7 +92,6 @@ class DhcpClient {
     return answer?.type === DHCP.ack && answer.lease > 0 ? answer : undefined;
   }
 
-  /** Repeats a request until an answer is accepted; undefined when the time is over. */
   async #ask(
     request: Omit<DhcpRequest, 'transaction' | 'hardware' | 'hostname'>,
     to: string,
@@ -132,7 +122,6 @@ class DhcpClient {
     }
   }
 
-  /** A sleep that {@link close} cuts short. */
   async #sleep(milliseconds: number): Promise<undefined> {
     const signal = this.#over.signal;
     const time = Math.min(milliseconds, LONGEST_SLEEP);
@@ -143,30 +132,23 @@ class DhcpClient {
 /** libvirt's name for the first interface of a container. */
 export const INTERFACE = 'eth0';
 
-/** The client's data for a lease. */
 export interface LeaseRequest {
-  /** `52:54:00:…` */
   readonly mac: string;
   readonly hostname: string;
-  /** Called for each lease that changes something, after the change is in force. */
   readonly onLease?: (lease: DhcpAnswer) => void;
-  /** Aborts the wait for an address. */
   readonly signal?: AbortSignal | undefined;
 }
 
-/** A sandbox's address on its network, while it is renewed. */
 export interface LeasedAddress {
   readonly address: string;
   readonly nameServers: readonly string[];
-  /** Resolves when the network has taken the address back, with the reason if there is one. */
   readonly lost: Promise<unknown>;
-  /** Ends the renewals. Safe to call again. */
   close(): void;
 }
 
 /**
- * Has the sandbox's interface get an address by DHCP before anything runs in the sandbox, and renews the lease.
- * Throws E_NO_LEASE, E_SETUP, and the signal's reason.
+ * Gets an address before anything runs in the sandbox, and renews it. Throws E_NO_LEASE, E_SETUP, and the
+ * signal's reason.
  */
 export async function leaseAddress(
   control: SandboxControl,

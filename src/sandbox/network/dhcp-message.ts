@@ -1,7 +1,4 @@
-/**
- * Messages of DHCP for IPv4, as a client writes and reads them (RFC 2131, options of RFC 2132). Answers come
- * from the network: their size is bounded, and incomplete ones are ignored.
- */
+/** DHCP for IPv4 (RFC 2131, options of RFC 2132). Answers are hostile: bounded, and ignored if incomplete. */
 
 /** DHCP message types (RFC 2132, 9.6). */
 export const DHCP = { discover: 1, offer: 2, request: 3, ack: 5, nak: 6 } as const;
@@ -34,16 +31,12 @@ const LEAST = 300;
 /** RFC 2132: the lease time that never ends. */
 const FOREVER = 0xffff_ffff;
 
-/** A client's request. Addresses are dotted. */
 export interface DhcpRequest {
   readonly type: typeof DHCP.discover | typeof DHCP.request;
   readonly transaction: number;
-  /** Six bytes. */
   readonly hardware: Buffer;
   readonly hostname: string;
-  /** The current address, to be renewed. */
   readonly current?: string;
-  /** The offered address, and its server. */
   readonly requested?: string;
   readonly server?: string;
 }
@@ -92,7 +85,6 @@ function option(code: number, value: Buffer): Buffer {
   return Buffer.concat([Buffer.of(code, value.length), value]);
 }
 
-/** An answer to this hardware address; undefined for anything else. */
 export function decodeDhcp(bytes: Buffer, hardware: Buffer): DhcpAnswer | undefined {
   if (bytes.length < OPTIONS_AT || bytes.readUInt32BE(236) !== COOKIE) return undefined;
   if (bytes[0] !== BOOTREPLY || bytes[1] !== ETHERNET || bytes[2] !== hardware.length) {

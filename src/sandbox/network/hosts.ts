@@ -1,5 +1,5 @@
-/** Makes a sandbox's /etc/hosts and /etc/resolv.conf. */
-import { closeSync, constants, fstatSync, openSync, readFileSync, readSync } from 'node:fs';
+import { constants, fstatSync, openSync, readFileSync, readSync } from 'node:fs';
+import { closing } from '../../host/calls/descriptor.ts';
 import {
   type OpenHow,
   openat2,
@@ -35,7 +35,6 @@ function isLoopback(address: string): boolean {
   return address.startsWith('127.') || address === '::1' || address === '0.0.0.0';
 }
 
-/** The host's name servers that are reachable from another network. */
 function hostNameServers(files: readonly string[]): string[] {
   for (const path of files) {
     const text = read(path) ?? '';
@@ -47,11 +46,6 @@ function hostNameServers(files: readonly string[]): string[] {
   return [];
 }
 
-/**
- * A resolv.conf for a sandbox on a network of its own, with the network's name servers or else the host's.
- * Undefined if there are none.
- * @param files of the host, the first that has a server counts
- */
 export function networkResolver(
   told: readonly string[],
   files: readonly string[] = HOST_FILES,
@@ -74,25 +68,20 @@ const HOSTS: OpenHow = {
 
 /** The image's /etc/hosts; empty if it is missing or is not a small plain file. The tree is hostile. */
 function imageHosts(root: string): string {
-  let directory: number | undefined;
-  let file: number | undefined;
   try {
-    directory = openSync(root, constants.O_RDONLY | constants.O_DIRECTORY);
-    file = openat2(directory, 'etc/hosts', HOSTS);
+    const directory = openSync(root, constants.O_RDONLY | constants.O_DIRECTORY);
+    using _directory = closing(directory);
+    const file = openat2(directory, 'etc/hosts', HOSTS);
+    using _file = closing(file);
     const status = fstatSync(file);
     if (!status.isFile() || status.size > LARGEST) return '';
     const bytes = Buffer.alloc(status.size);
     return bytes.toString('utf8', 0, readSync(file, bytes));
   } catch {
-    // Without the file, the names below are all there is.
     return '';
-  } finally {
-    if (file !== undefined) closeSync(file);
-    if (directory !== undefined) closeSync(directory);
   }
 }
 
-/** Address and names of each line of a hosts(5) file. */
 function entries(text: string): { readonly address: string; readonly names: readonly string[] }[] {
   return text.split('\n').flatMap((line) => {
     const [address = '', ...names] = (line.split('#')[0] ?? '').trim().toLowerCase().split(/\s+/);
@@ -101,8 +90,7 @@ function entries(text: string): { readonly address: string; readonly names: read
 }
 
 /**
- * The /etc/hosts of a sandbox: the image's, plus `localhost` and the sandbox's own host name if they are
- * missing.
+ * The image's, plus `localhost` and the sandbox's own host name if they are missing.
  * @param root the image's tree, a path on the host
  * @param address the sandbox's own on its network, where it has one
  */
@@ -114,7 +102,6 @@ export function hostsFile(root: string, hostname: string, address = OWN_ADDRESS)
   const lines: string[] = [];
   if (!has('localhost', '127.')) lines.push('127.0.0.1\tlocalhost');
   if (!has('localhost', '::1')) lines.push('::1\tlocalhost ip6-localhost ip6-loopback');
-  // A host name that hosts(5) does not allow is left out.
   if (/^[\w.-]+$/.test(hostname) && !has(hostname.toLowerCase()) && hostname !== 'localhost') {
     const [short = ''] = hostname.split('.');
     lines.push(`${address}\t${short === hostname ? hostname : `${hostname} ${short}`}`);

@@ -1,81 +1,48 @@
-import { closeSync, constants, openSync } from 'node:fs';
+import { constants, openSync, statSync } from 'node:fs';
+import { KilnError } from '../../errors.ts';
+import { closeDescriptor, closing } from '../../host/calls/descriptor.ts';
 import { hasErrno } from '../../host/calls/libc.ts';
-import { loadFileSystem, setMountAttributes } from '../../host/files/mount.ts';
-import type { StatePaths } from '../../host/state/paths.ts';
-import type { IdRange } from '../domain/id-range.ts';
-import { hostResolver, hostsFile, networkResolver } from '../network/hosts.ts';
-import type { ProcRule } from '../wire/exec.ts';
-import type { PrepareOperation, SetupOperation } from '../wire/table.ts';
 import {
-  type BindOwners,
-  bindNamespace,
-  bindOperation,
-  Descriptors,
-  detach,
-  WRITABLE,
-} from './binds.ts';
-import { refuseHostWrite } from './host-write.ts';
-import type { SandboxSpecification } from './specification.ts';
+  cloneMount,
+  loadFileSystem,
+  MOUNT_ATTR_NODEV,
+  MOUNT_ATTR_NOSUID,
+  MOUNT_ATTR_RDONLY,
+  setMountAttributes,
+} from '../../host/files/mount.ts';
+import { createUserNamespace } from '../../host/process/user-namespace.ts';
+import type { StatePaths } from '../../host/state/paths.ts';
+import { tooManyMounts } from '../command/failures.ts';
+import type { IdRange } from '../domain/reservation.ts';
+import { hostResolver, hostsFile, networkResolver } from '../network/hosts.ts';
+import type { ProcRule } from '../wire/encode.ts';
+import { type PrepareOperation, type SetupOperation, WIRE } from '../wire/table.ts';
+import { openBind, refuseHostWrite } from './host-write.ts';
+import type { Bind, SandboxSpecification } from './specification.ts';
 
 /**
- * Paths that are hidden because they tell about the whole host or act on it: podman's and runc's list; also
- * what tells the kernel's addresses, the host's disks, memory and locks, or its command line (which may hold
- * passwords), or lets anybody make the kernel work (pressure).
+ * Hidden because they tell about the whole host or act on it: podman's and runc's list; also what tells the
+ * kernel's addresses, the host's disks, memory and locks, or its command line (which may hold passwords), or lets
+ * anybody make the kernel work (pressure).
  */
 const MASKED = [
-  '/proc/acpi',
-  '/proc/asound',
-  '/proc/cmdline',
-  '/proc/diskstats',
-  '/proc/interrupts',
-  '/proc/iomem',
-  '/proc/ioports',
-  '/proc/kallsyms',
-  '/proc/kcore',
-  '/proc/key-users',
-  '/proc/keys',
-  '/proc/kmsg',
-  '/proc/kpagecgroup',
-  '/proc/kpagecount',
-  '/proc/kpageflags',
-  '/proc/latency_stats',
-  '/proc/locks',
-  '/proc/modules',
-  '/proc/mtrr',
-  '/proc/pagetypeinfo',
-  '/proc/partitions',
-  '/proc/pressure',
-  '/proc/sched_debug',
-  '/proc/scsi',
-  '/proc/slabinfo',
-  '/proc/swaps',
-  '/proc/timer_list',
-  '/proc/timer_stats',
-  '/proc/vmallocinfo',
+  ...['acpi', 'asound', 'cmdline', 'diskstats', 'interrupts', 'iomem', 'ioports', 'kallsyms'],
+  ...['kcore', 'key-users', 'keys', 'kmsg', 'kpagecgroup', 'kpagecount', 'kpageflags'],
+  ...['latency_stats', 'locks', 'modules', 'mtrr', 'pagetypeinfo', 'partitions', 'pressure'],
+  ...['sched_debug', 'scsi', 'slabinfo', 'swaps', 'timer_list', 'timer_stats', 'vmallocinfo'],
 ];
 
-const READ_ONLY = [
-  '/proc/bus',
-  '/proc/driver',
-  '/proc/fs',
-  '/proc/irq',
-  '/proc/sys',
-  '/proc/sysrq-trigger',
-  '/proc/tty',
-];
+const READ_ONLY = ['bus', 'driver', 'fs', 'irq', 'sys', 'sysrq-trigger', 'tty'];
 
-/** How every /proc of a sandbox is closed. */
 export const PROC_RULES: readonly ProcRule[] = [
-  ...MASKED.map((path) => ({ path, rule: 'mask' }) as const),
-  ...READ_ONLY.map((path) => ({ path, rule: 'readonly' }) as const),
+  ...MASKED.map((name) => ({ path: `/proc/${name}`, rule: 'mask' }) as const),
+  ...READ_ONLY.map((name) => ({ path: `/proc/${name}`, rule: 'readonly' }) as const),
 ];
 
-/** The same rules as operations for the init, which can apply them before the sandbox has an image. */
 export function procOperations(): PrepareOperation[] {
   return PROC_RULES.map(({ path, rule }) => ({ op: rule, path }));
 }
 
-/** The private tmpfs of every sandbox: mode, and share of the disk limit. */
 const PRIVATE_TMPFS = [
   { path: '/tmp', mode: 0o1777 },
   { path: '/var/tmp', mode: 0o1777 },
@@ -83,17 +50,7 @@ const PRIVATE_TMPFS = [
   { path: '/dev/shm', mode: 0o1777 },
 ];
 
-/** The descriptors and operations of one setup message. */
-export interface SetupPlan extends Disposable {
-  readonly operations: readonly SetupOperation[];
-  readonly fds: readonly number[];
-  /** The source of each descriptor, for errors. */
-  readonly sources: readonly string[];
-}
-
-/** What a sandbox's network has told. */
 export interface NetworkAnswers {
-  /** The sandbox's own address. */
   readonly address?: string;
   readonly nameServers?: readonly string[];
 }
@@ -111,10 +68,8 @@ function loadOverlay(): void {
   }
 }
 
-/** Where secrets lie in a sandbox, as with podman and Docker. */
 const SECRETS = '/run/secrets';
 
-/** Operations for a file system of secrets, made read-only after it is filled. */
 function secretOperations(
   { secrets }: SandboxSpecification,
   { user: { uid, gid } }: BindOwners,
@@ -131,7 +86,6 @@ function secretOperations(
   ];
 }
 
-/** Operations for the host names that programs in the sandbox resolve, whatever the image has. */
 function nameOperations(
   { names, root, hostname, network }: SandboxSpecification,
   { address, nameServers = [] }: NetworkAnswers,
@@ -149,8 +103,8 @@ function nameOperations(
 }
 
 /**
- * The mounts that the sandbox's init must make, in order, and the detached mounts that it needs for them.
- * Dispose of the result after sending the message. The host's mount table does not change.
+ * The mounts that the init must make, in order, and the detached mounts that it needs for them. Dispose of the
+ * result after sending the message.
  * @param initPid the sandbox's init: files of the image get the ids of its user namespace
  * @param paths what a bind must not give write access to
  */
@@ -161,83 +115,140 @@ export function planFilesystem(
   paths: StatePaths,
   network: NetworkAnswers = {},
 ): SetupPlan {
-  const descriptors = new Descriptors();
-  const operations: SetupOperation[] = [
-    { op: 'hostname', name: specification.hostname },
-    ...nameOperations(specification, network),
-  ];
-  const bytes = specification.disk;
+  using stack = new DisposableStack();
+  const plan = stack.use(new SetupPlan());
+  const { operations } = plan;
+  const { disk: bytes, root, scratch, nested, namespaces } = specification;
+  operations.push({ op: 'hostname', name: specification.hostname });
+  operations.push(...nameOperations(specification, network));
   loadOverlay();
-  try {
-    const namespace = openSync(`/proc/${initPid}/ns/user`, constants.O_RDONLY);
-    try {
-      const lower = descriptors.add(
-        detach(specification.root, namespace, true),
-        specification.root,
-      );
-      operations.push({ op: 'lower', fd: lower });
-      if (specification.scratch === undefined) operations.push({ op: 'scratch-tmpfs', bytes });
-      else {
-        const { scratch } = specification;
-        const fd = descriptors.add(detach(scratch, namespace, false), scratch);
-        operations.push({ op: 'scratch', fd });
-      }
-      for (const { source, target } of specification.volumes) {
-        const mount = typeof source === 'number' ? source : detach(source, namespace, false);
-        const fd = descriptors.add(mount, typeof source === 'number' ? target : source);
-        if (typeof source === 'number') {
-          setMountAttributes(mount, { set: WRITABLE, userNamespace: namespace });
-        }
-        operations.push({ op: 'bind', fd, access: 'own', directory: true, path: target });
-      }
-    } finally {
-      closeSync(namespace);
-    }
-    if (specification.network !== 'private') operations.push({ op: 'network' });
-    if (specification.namespaces !== null && !specification.nested) {
-      operations.push({ op: 'namespaces', most: specification.namespaces });
-    }
-    for (const { path, mode } of specification.privateTmp
-      ? PRIVATE_TMPFS
-      : PRIVATE_TMPFS.slice(-1)) {
-      operations.push({ op: 'tmpfs', path, mode, bytes });
-    }
-    if (!specification.nested) {
-      operations.push(...procOperations());
-      for (const path of specification.readonlyPaths) operations.push({ op: 'readonly', path });
-    }
-    // Mounts above others come first: later ones would hide what is below.
-    const wanted = [...specification.tmpfs, ...specification.binds].sort((a, b) =>
-      a.target < b.target ? -1 : Number(a.target > b.target),
-    );
-    const binds = specification.binds.length > 0 ? bindNamespace(range, owners) : -1;
-    const check = (source: string, fd: number) => {
-      if (specification.allowHostWrite) return;
-      refuseHostWrite(paths, source, fd, owners.caller);
-    };
-    try {
-      for (const mount of wanted) {
-        operations.push(
-          'source' in mount
-            ? bindOperation(mount, binds, descriptors, check)
-            : { op: 'tmpfs', path: mount.target, mode: 0o1777, bytes: mount.bytes },
-        );
-      }
-    } finally {
-      if (binds >= 0) closeSync(binds);
-    }
-    for (const { path, mode, content } of specification.files) {
-      operations.push({ op: 'file', mode, uid: 0, gid: 0, path, content: Buffer.from(content) });
-    }
-    operations.push(...secretOperations(specification, owners));
-  } catch (error) {
-    descriptors[Symbol.dispose]();
-    throw error;
+  const namespace = openSync(`/proc/${initPid}/ns/user`, constants.O_RDONLY);
+  using _namespace = closing(namespace);
+  operations.push({ op: 'lower', fd: plan.add(detach(root, namespace, true), root) });
+  if (scratch === undefined) operations.push({ op: 'scratch-tmpfs', bytes });
+  else {
+    const fd = plan.add(detach(scratch, namespace, false), scratch);
+    operations.push({ op: 'scratch', fd });
   }
-  return {
-    operations,
-    fds: descriptors.fds,
-    sources: descriptors.sources,
-    [Symbol.dispose]: () => descriptors[Symbol.dispose](),
+  for (const { source, target } of specification.volumes) {
+    const mount = typeof source === 'number' ? source : detach(source, namespace, false);
+    const fd = plan.add(mount, typeof source === 'number' ? target : source);
+    if (typeof source === 'number') {
+      setMountAttributes(mount, { set: WRITABLE, userNamespace: namespace });
+    }
+    operations.push({ op: 'bind', fd, access: 'own', directory: true, path: target });
+  }
+  if (specification.network !== 'private') operations.push({ op: 'network' });
+  if (namespaces !== null && !nested) operations.push({ op: 'namespaces', most: namespaces });
+  for (const { path, mode } of PRIVATE_TMPFS.slice(specification.privateTmp ? 0 : -1)) {
+    operations.push({ op: 'tmpfs', path, mode, bytes });
+  }
+  if (!nested) {
+    operations.push(...procOperations());
+    for (const path of specification.readonlyPaths) operations.push({ op: 'readonly', path });
+  }
+  const binds = specification.binds.length > 0 ? bindNamespace(range, owners) : undefined;
+  using _binds = binds === undefined ? undefined : closing(binds);
+  const check = (source: string, fd: number) => {
+    if (!specification.allowHostWrite) refuseHostWrite(paths, source, fd, owners.caller);
   };
+  // Mounts above others come first: later ones would hide what is below.
+  const wanted = [...specification.tmpfs, ...specification.binds].sort((a, b) =>
+    a.target < b.target ? -1 : Number(a.target > b.target),
+  );
+  for (const mount of wanted) {
+    if ('source' in mount) addBind(plan, mount, binds ?? -1, check);
+    else operations.push({ op: 'tmpfs', path: mount.target, mode: 0o1777, bytes: mount.bytes });
+  }
+  for (const { path, mode, content } of specification.files) {
+    operations.push({ op: 'file', mode, uid: 0, gid: 0, path, content: Buffer.from(content) });
+  }
+  operations.push(...secretOperations(specification, owners));
+  stack.move();
+  return plan;
+}
+
+export interface BindOwners {
+  readonly user: { readonly uid: number; readonly gid: number };
+  readonly caller: { readonly uid: number; readonly gid: number };
+  readonly groups: readonly number[];
+}
+
+/** The most groups in a map: it is written in one go, in one page (user_namespaces(7)). */
+const GROUPS_MAX = 150;
+
+export class SetupPlan implements Disposable {
+  readonly operations: SetupOperation[] = [];
+  readonly fds: number[] = [];
+  readonly sources: string[] = [];
+
+  add(fd: number, source: string): number {
+    if (this.fds.length === WIRE.descriptors) {
+      closeDescriptor(fd);
+      throw tooManyMounts(source);
+    }
+    this.sources.push(source);
+    return this.fds.push(fd) - 1;
+  }
+
+  [Symbol.dispose](): void {
+    for (const fd of this.fds.splice(0)) closeDescriptor(fd);
+  }
+}
+
+const WRITABLE = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV;
+
+function detach(
+  path: string,
+  userNamespace: number,
+  readonly: boolean,
+  name: string = path,
+): number {
+  const fd = cloneMount(path);
+  try {
+    const set = WRITABLE | (readonly ? MOUNT_ATTR_RDONLY : 0);
+    setMountAttributes(fd, { set, userNamespace });
+    return fd;
+  } catch (error) {
+    closeDescriptor(fd);
+    throw new KilnError('E_IDMAP', `cannot map the owners of ${name} into the sandbox`, {
+      cause: error,
+      hint: 'its file system must support ID-mapped mounts (ext4, xfs, btrfs, tmpfs do): see `kiln doctor`',
+    });
+  }
+}
+
+function addBind(
+  plan: SetupPlan,
+  bind: Bind,
+  namespace: number,
+  check: (source: string, fd: number) => void,
+): void {
+  const { source, target: path, readonly, own } = bind;
+  const file = openBind(bind);
+  using _file = closing(file);
+  const access = readonly ? 'readonly' : own === true ? 'own' : 'host';
+  if (access === 'host') check(source, file);
+  // Binds the file that was checked, even if another has taken its place since.
+  const opened = `/proc/self/fd/${file}`;
+  const directory = statSync(opened).isDirectory();
+  const fd = plan.add(detach(opened, namespace, readonly, source), source);
+  plan.operations.push({ op: 'bind', fd, access, directory, path });
+}
+
+/**
+ * Only the caller's own ids are mapped in a bind; everybody else is nobody in the sandbox. A folder whose group
+ * is not mapped takes no new files, so the caller's other groups are mapped to their own numbers.
+ */
+function bindNamespace(range: IdRange, { user, caller, groups }: BindOwners): number {
+  const others = [...new Set(groups)]
+    .filter((gid) => gid !== caller.gid && gid !== user.gid && gid < range.count - 1)
+    .slice(0, GROUPS_MAX);
+  return createUserNamespace(
+    [{ inside: caller.uid, outside: range.base + user.uid, count: 1 }],
+    [
+      { inside: caller.gid, outside: range.base + user.gid, count: 1 },
+      ...others.map((gid) => ({ inside: gid, outside: range.base + gid, count: 1 })),
+    ],
+  );
 }

@@ -1,18 +1,14 @@
-/**
- * Folders that commands may write only if the caller confirms it: writing there controls the host or another
- * user.
- */
-import { closeSync, constants, openSync, readFileSync, statSync } from 'node:fs';
+/** Folders that commands may write only if the caller confirms it: writing there controls the host or others. */
+import { constants, openSync, readFileSync, statSync } from 'node:fs';
 import { KilnError } from '../../errors.ts';
+import { closing } from '../../host/calls/descriptor.ts';
 import { isWithin, type MountedPath, MountTable, mountedPath } from '../../host/files/mount.ts';
 import type { StatePaths } from '../../host/state/paths.ts';
-import type { Bind, SandboxSpecification } from './specification.ts';
-import type { Surroundings } from './surroundings.ts';
+import type { Bind, SandboxSpecification, Surroundings } from './specification.ts';
 
 /** O_PATH of open(2), which Node has no name for: finds a file without opening it. */
 const O_PATH = 0o10000000;
 
-/** Folders with the host's own programs, libraries and configuration. */
 const SYSTEM = [
   ...['/bin', '/boot', '/dev', '/etc', '/lib', '/lib32', '/lib64', '/libx32', '/proc', '/run'],
   ...['/sbin', '/sys', '/usr', '/var/lib/dpkg', '/var/lib/rpm', '/var/lib/libvirt'],
@@ -26,7 +22,6 @@ const PEOPLES = ['/dev/shm', '/run/media', '/run/user', '/usr/local/src', '/usr/
 const FIRST_PERSON = 1000;
 const NOBODY = 65534;
 
-/** Opens the source of a bind with O_PATH. The caller closes the descriptor. Throws E_BIND. */
 export function openBind({ source, descriptor }: Pick<Bind, 'source' | 'descriptor'>): number {
   try {
     return openSync(descriptor === undefined ? source : `/proc/self/fd/${descriptor}`, O_PATH);
@@ -38,7 +33,6 @@ export function openBind({ source, descriptor }: Pick<Bind, 'source' | 'descript
   }
 }
 
-/** A protected folder, and the reason. */
 interface Kept {
   readonly path: string;
   readonly why: string;
@@ -49,9 +43,8 @@ interface Kept {
 /**
  * Refuses a writable bind of what the host needs: its programs, configuration and devices, kiln's own state,
  * home directories, and every folder that contains one of them. Checks the file that `fd` has open, so that no
- * link can be put in its place afterwards.
+ * link can be put in its place afterwards. Throws E_BIND.
  * @param source as the caller named it
- * @throws KilnError E_BIND
  */
 export function refuseHostWrite(
   paths: Pick<StatePaths, 'root' | 'hostRun'>,
@@ -61,7 +54,10 @@ export function refuseHostWrite(
 ): void {
   const mounts = new MountTable();
   const place = mountedPath(fd, mounts);
-  const peoples = isPeoples(place, mounts);
+  const peoples = PEOPLES.some((path) => {
+    const folder = placeOf(path, mounts);
+    return folder !== undefined && isIn(place, folder);
+  });
   for (const kept of keptFolders(paths, place.path, caller.uid)) {
     const folder = placeOf(kept.path, mounts);
     if (folder === undefined) continue;
@@ -96,7 +92,6 @@ export function refuseCopyUp({
   );
 }
 
-/** {@link refuseHostWrite} for the binds of a sandbox that is not open yet. */
 export function refuseHostWrites(
   paths: Pick<StatePaths, 'root' | 'hostRun'>,
   { binds, allowHostWrite }: Pick<SandboxSpecification, 'binds' | 'allowHostWrite'>,
@@ -106,25 +101,14 @@ export function refuseHostWrites(
   for (const bind of binds) {
     if (bind.readonly || bind.own === true) continue;
     const fd = openBind(bind);
-    try {
-      refuseHostWrite(paths, bind.source, fd, caller);
-    } finally {
-      closeSync(fd);
-    }
+    using _fd = closing(fd);
+    refuseHostWrite(paths, bind.source, fd, caller);
   }
 }
 
-/** Compares paths or, under another mount, places in the file system. */
 function isIn(place: MountedPath, folder: MountedPath): boolean {
   if (isWithin(place.path, folder.path)) return true;
   return place.device === folder.device && isWithin(place.inside, folder.inside);
-}
-
-function isPeoples(place: MountedPath, mounts: MountTable): boolean {
-  return PEOPLES.some((path) => {
-    const folder = placeOf(path, mounts);
-    return folder !== undefined && isIn(place, folder);
-  });
 }
 
 function keptFolders(
@@ -141,7 +125,6 @@ function keptFolders(
   ];
 }
 
-/** The home directories of people and of root. Folders below the caller's own home may be bound. */
 function homes(caller: number): Kept[] {
   const accounts = readFileSync('/etc/passwd', 'utf8').split('\n');
   return accounts.flatMap((line): Kept[] => {
@@ -160,7 +143,6 @@ function homes(caller: number): Kept[] {
   });
 }
 
-/** Homes of users who are not in /etc/passwd. */
 function foreignHome(place: string, caller: number): Kept[] {
   const home = /^\/home\/[^/]+/.exec(place)?.[0];
   if (home === undefined) return [];
@@ -178,12 +160,8 @@ function placeOf(path: string, mounts: MountTable): MountedPath | undefined {
   try {
     fd = openSync(path, O_PATH | constants.O_DIRECTORY);
   } catch {
-    // A path that does not exist on this host needs no protection.
     return undefined;
   }
-  try {
-    return mountedPath(fd, mounts);
-  } finally {
-    closeSync(fd);
-  }
+  using _fd = closing(fd);
+  return mountedPath(fd, mounts);
 }

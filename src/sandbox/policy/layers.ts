@@ -2,10 +2,7 @@ import { existsSync } from 'node:fs';
 import { KilnError } from '../../errors.ts';
 import { landlockAbi } from '../../host/process/process.ts';
 
-/**
- * Layers that a host may lack. kiln goes on without one only if `--allow-missing` names it; other layers can
- * never be missing.
- */
+/** kiln goes on without one of these only if `--allow-missing` names it; others can never be missing. */
 export const OPTIONAL_LAYERS = [
   'landlock',
   'time-namespace',
@@ -17,7 +14,6 @@ export const OPTIONAL_LAYERS = [
 
 export type OptionalLayer = (typeof OPTIONAL_LAYERS)[number];
 
-/** Reads a layer's name. Throws E_ARGUMENT. */
 export function parseLayer(text: string): OptionalLayer {
   const found = OPTIONAL_LAYERS.find((layer) => layer === text);
   if (found !== undefined) return found;
@@ -32,7 +28,6 @@ export function allowedMissing(env: NodeJS.ProcessEnv): OptionalLayer[] {
   return text.split(',').filter(Boolean).map(parseLayer);
 }
 
-/** Why this kernel lacks a layer; undefined if it has it. */
 export function whyUnavailable(layer: OptionalLayer): string | undefined {
   if (layer === 'landlock' && landlockAbi() === 0) {
     return 'the kernel has no Landlock (CONFIG_SECURITY_LANDLOCK, and landlock in lsm=)';
@@ -43,7 +38,6 @@ export function whyUnavailable(layer: OptionalLayer): string | undefined {
   return undefined;
 }
 
-/** Throws E_LAYER_MISSING if a required layer is missing. True if the layer is there. */
 export function requireLayer(layer: OptionalLayer, allowed: readonly OptionalLayer[]): boolean {
   const why = whyUnavailable(layer);
   if (why === undefined) return true;
@@ -51,10 +45,9 @@ export function requireLayer(layer: OptionalLayer, allowed: readonly OptionalLay
   throw layerMissing(layer, why);
 }
 
-/** The error for a missing layer that nobody allowed to be missing. */
 export function layerMissing(layer: string, why: string, cause?: unknown): KilnError {
   const optional = OPTIONAL_LAYERS.some((name) => name === layer);
-  return new KilnError('E_LAYER_MISSING', `the sandbox is not closed: ${layer}: ${why}`, {
+  return new KilnError('E_LAYER_MISSING', `layer ${layer} is not in force: ${why}`, {
     hint: optional
       ? `\`kiln doctor\` tells what this host lacks; to go on without: KILN_ALLOW_MISSING=${layer} in the environment, or --allow-missing ${layer} of \`kiln run\``
       : '`kiln doctor` tells what this host lacks',

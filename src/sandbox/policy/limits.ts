@@ -2,10 +2,48 @@ import { defined } from '../../defined.ts';
 import { KilnError } from '../../errors.ts';
 import { hasErrno } from '../../host/calls/libc.ts';
 import type { CgroupLimits, ProcessCgroups } from '../../host/cgroup/cgroup-files.ts';
-import { disksOf } from '../domain/disks.ts';
+import { backingOf } from '../../host/cgroup/cgroup-usage.ts';
 import type { SandboxDomain } from '../domain/sandbox-domain.ts';
 import { layerMissing, type OptionalLayer } from './layers.ts';
 import type { SandboxSpecification } from './specification.ts';
+
+/** The limits of a sandbox; undefined means no limit of its own. */
+export interface SandboxLimits {
+  /** Bytes, its tmpfs and page cache included. */
+  readonly memory?: number;
+  /** Processors' worth of time, such as 1.5. */
+  readonly cpus?: number;
+  readonly pids?: number;
+  /** Bytes per second from each disk. */
+  readonly ioRead?: number;
+  /** Bytes per second to each disk. */
+  readonly ioWrite?: number;
+}
+
+export type LimitName = keyof SandboxLimits;
+
+/**
+ * Every limit: its key in recipes and service definitions, which is its option on the command line too, and the
+ * layer of protection it belongs to. A new limit does not compile until it is here.
+ */
+export const LIMITS = {
+  memory: { key: 'memory', layer: 'memory-limit' },
+  cpus: { key: 'cpus', layer: 'cpu-limit' },
+  pids: { key: 'pids', layer: 'pids-limit' },
+  ioRead: { key: 'io-read', layer: 'io-limit' },
+  ioWrite: { key: 'io-write', layer: 'io-limit' },
+} as const satisfies Record<LimitName, { readonly key: string; readonly layer: OptionalLayer }>;
+
+export const LIMIT_NAMES = Object.keys(LIMITS) as LimitName[];
+
+/** The limits among other values, such as options of the command line. */
+export function limitsOf(
+  values: {
+    readonly [Name in LimitName]?: number | undefined;
+  },
+): SandboxLimits {
+  return defined(Object.fromEntries(LIMIT_NAMES.map((name) => [name, values[name]])));
+}
 
 /** The default limit of processes and threads: a fork bomb must not reach the host. */
 export const DEFAULT_PIDS = 8192;
@@ -36,10 +74,6 @@ function isRefusedValue(error: unknown): error is KilnError {
   return error instanceof KilnError && hasErrno(error.cause, 'EINVAL', 'EBUSY', 'ERANGE');
 }
 
-/**
- * Sets limits on a waiting sandbox. Throws E_LAYER_MISSING for a limit that the host lacks, including the
- * default one of processes, and E_LIMIT for an invalid value.
- */
 export async function limitSandbox(
   { id, cgroups, channel: { initPid } }: SandboxDomain,
   specification: SandboxSpecification,
@@ -69,4 +103,43 @@ export async function limitSandbox(
   put('io-limit', () => ({
     io: disksOf(specification).map((device) => ({ device, ...rates })),
   }));
+}
+
+/** `MAJOR:MINOR` of image, scratch directory, binds and volumes; files in memory are on none. Throws E_LIMIT. */
+function disksOf(specification: SandboxSpecification): string[] {
+  const { root, scratch, binds, volumes } = specification;
+  const paths = [
+    root,
+    ...(scratch === undefined ? [] : [scratch]),
+    ...binds.map(({ source, descriptor }) =>
+      descriptor === undefined ? source : `/proc/self/fd/${descriptor}`,
+    ),
+    ...volumes.map(({ source }) =>
+      typeof source === 'number' ? `/proc/self/fd/${source}` : source,
+    ),
+  ];
+  return [...new Set(paths.flatMap(disksBelow))];
+}
+
+function disksBelow(path: string): string[] {
+  let backing: ReturnType<typeof backingOf>;
+  try {
+    backing = backingOf(path);
+  } catch (cause) {
+    if (hasErrno(cause, 'ENOENT', 'ENOTDIR')) return [];
+    throw new KilnError('E_LIMIT', `cannot find out which disk ${path} is on`, {
+      cause,
+      hint: 'without --io-read and --io-write kiln need not know it',
+    });
+  }
+  if (backing.kind === 'disk') return [backing.device];
+  if (backing.kind === 'memory') return [];
+  throw new KilnError(
+    'E_LIMIT',
+    `${path} is on ${backing.fileSystem}, which does not tell the disk it is on: what is read and written there cannot be limited`,
+    {
+      hint: 'keep KILN_STATE, binds and volumes on a file system with a disk of its own, as ext4 or xfs',
+      details: { path, fileSystem: backing.fileSystem },
+    },
+  );
 }

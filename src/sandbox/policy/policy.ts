@@ -1,28 +1,27 @@
 import { KilnError } from '../../errors.ts';
+import { landlockAbi } from '../../host/process/process.ts';
 import type { StatePaths } from '../../host/state/paths.ts';
 import { withCoreGuard, withSetIdGuard } from '../seccomp/guard.ts';
 import { seccompFilter } from '../seccomp/profile.ts';
-import { type Capability, ROOT_CAPABILITIES } from './capabilities.ts';
+import type { LandlockWall } from '../wire/encode.ts';
 import { refuseCopyUp } from './host-write.ts';
-import { landlockWalls, mayMount } from './landlock.ts';
-import type { CommandPolicy } from './specification.ts';
-import type { Surroundings } from './surroundings.ts';
+import { layerMissing, requireLayer } from './layers.ts';
+import {
+  type Capability,
+  type CommandPolicy,
+  ROOT_CAPABILITIES,
+  type Surroundings,
+} from './specification.ts';
 
-/** What a command's policy is made from, beside its sandbox. */
 export interface PolicyRequest {
-  /** NAME|UID[:GROUP|GID], names as in the image's /etc/passwd. */
   readonly user: string;
   readonly capabilities: readonly Capability[];
   /** One of kiln's profiles, or the path of a profile; chosenProfile() checks what a person chose. */
   readonly seccomp: string;
-  /** The capabilities by which the profile decides, if they differ from the command's. */
   readonly seccompCapabilities?: readonly Capability[];
 }
 
-/**
- * The capabilities of a user: root's defaults and the added ones. Throws E_ARGUMENT for SETFCAP if the command
- * can write to files of the host.
- */
+/** Root's defaults and the added ones. Throws E_ARGUMENT for SETFCAP if the command can write to the host. */
 export function userCapabilities(
   uid: number,
   capAdd: readonly Capability[],
@@ -60,10 +59,7 @@ function withoutSetfcap({
   return hostFiles && !userNamespaces;
 }
 
-/**
- * The policy of a command in a sandbox with these surroundings. No other function makes one. Throws
- * E_SECCOMP_PROFILE, E_SECCOMP, E_LAYER_MISSING, E_BIND.
- */
+/** No other function makes a policy. Throws E_SECCOMP_PROFILE, E_SECCOMP, E_LAYER_MISSING, E_BIND. */
 export async function commandPolicy(
   paths: StatePaths,
   surroundings: Surroundings,
@@ -88,4 +84,38 @@ export async function commandPolicy(
     // Without that wall landlockWalls() has thrown, unless Landlock may be missing.
     openSockets: hostNetwork && !landlock.includes('abstract-sockets'),
   };
+}
+
+/** The first Landlock ABI with each wall (landlock(7)). */
+export const FIRST_ABI: Readonly<Record<LandlockWall, number>> = {
+  files: 1,
+  'no-tcp': 4,
+  'abstract-sockets': 6,
+};
+
+export interface LandlockUse {
+  readonly capabilities: readonly Capability[];
+  readonly seccomp: string;
+  readonly surroundings: Pick<Surroundings, 'hostNetwork' | 'mounts' | 'allowMissing'>;
+}
+
+/** Whether a command may mount: behind Landlock's rules for files nothing can be mounted. */
+export function mayMount({ capabilities, surroundings }: Omit<LandlockUse, 'seccomp'>): boolean {
+  return surroundings.mounts || capabilities.includes('SYS_ADMIN');
+}
+
+export function landlockWalls(use: LandlockUse): LandlockWall[] {
+  const { seccomp, surroundings } = use;
+  const { hostNetwork, allowMissing } = surroundings;
+  const wanted: LandlockWall[] = mayMount(use) ? [] : ['files'];
+  if (seccomp === 'strict') wanted.push('no-tcp');
+  // In any other network, the namespace separates abstract sockets already.
+  if (hostNetwork) wanted.push('abstract-sockets');
+  if (wanted.length === 0 || !requireLayer('landlock', allowMissing)) return [];
+  const abi = landlockAbi();
+  return wanted.filter((wall) => {
+    if (FIRST_ABI[wall] <= abi) return true;
+    if (allowMissing.includes('landlock')) return false;
+    throw layerMissing('landlock', `${wall} needs ABI ${FIRST_ABI[wall]}, this kernel has ${abi}`);
+  });
 }

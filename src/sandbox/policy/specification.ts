@@ -1,20 +1,15 @@
+import { KilnError } from '../../errors.ts';
 import type { LibvirtNetwork } from '../domain/domain-xml.ts';
-import type { LabelRequest } from '../labels/request.ts';
+import type { LabelRequest } from '../labels/labels.ts';
 import type { SeccompFilter } from '../seccomp/profile.ts';
-import type { LandlockWall } from '../wire/exec.ts';
-import type { Capability } from './capabilities.ts';
+import type { LandlockWall } from '../wire/encode.ts';
 import type { OptionalLayer } from './layers.ts';
+import type { SandboxLimits } from './limits.ts';
 
-/** A file or folder of the host in the sandbox. Its owner on the host is the command's user in the sandbox. */
 export interface Bind {
-  /** Absolute path on the host. */
   readonly source: string;
-  /**
-   * The file itself, opened by the caller (O_PATH). `source` is then only its name in messages and is not
-   * resolved.
-   */
+  /** The file itself, opened by the caller (O_PATH); `source` is then only its name in messages. */
   readonly descriptor?: number;
-  /** Absolute path in the sandbox. */
   readonly target: string;
   readonly readonly: boolean;
   /**
@@ -26,57 +21,40 @@ export interface Bind {
   readonly own?: true;
 }
 
-/** A part of the sandbox's own tree that outlives it. Owners on disk are the ids in the sandbox. */
 interface Volume {
-  /** A directory of the host, or the descriptor of a detached mount, which is taken over. */
   readonly source: string | number;
-  /** Absolute path in the sandbox. */
   readonly target: string;
 }
 
-/**
- * A complete, plain description of a sandbox: everything that decides what is in force. planSandbox() makes it.
- */
 export interface SandboxSpecification {
   /** The image's tree: a host path with real owners. It is never written to. */
   readonly root: string;
-  /** The image's id, for `kiln ps`, and so that the image is not deleted meanwhile. */
   readonly image?: string;
-  /**
-   * A host directory for the overlay's upper and work directories, made if it is missing. Without it they are
-   * on a tmpfs.
-   */
+  /** A host directory for the overlay's upper and work directories, made if it is missing; else a tmpfs. */
   readonly scratch?: string;
   /** Whether /tmp, /var/tmp and /run are private, empty tmpfs. A transaction writes to the image's own. */
   readonly privateTmp: boolean;
   readonly hostname: string;
   /**
-   * Whether /etc/hosts gets localhost and the host name and, with a network, /etc/resolv.conf its name servers.
-   * They are not stored in `scratch`. Not for a tree whose /etc is in `volumes`.
+   * Whether /etc/hosts and, with a network, /etc/resolv.conf are made. They are not stored in `scratch`. Not for
+   * a tree whose /etc is in `volumes`.
    */
   readonly names: boolean;
   readonly network: 'private' | 'host' | LibvirtNetwork;
   readonly binds: readonly Bind[];
-  /** The caller confirms writable binds of folders that the host needs; see {@link refuseHostWrite}. */
   readonly allowHostWrite: boolean;
-  /** Mounted before the private tmpfs, which may lie in them. */
   readonly volumes: readonly Volume[];
-  /** Parts of the tree that nobody in the sandbox can write to, such as /usr. */
   readonly readonlyPaths: readonly string[];
   readonly tmpfs: readonly { readonly target: string; readonly bytes: number }[];
-  /** Small files written before the command starts; content is text. */
   readonly files: readonly {
     readonly path: string;
     readonly mode: number;
     readonly content: string;
   }[];
-  /** Files in /run/secrets that only the command's user can read. */
   readonly secrets: readonly Secret[];
   /** How many namespaces of each kind commands may make; null if only their capabilities decide. */
   readonly namespaces: number | null;
-  /** The label of SELinux or AppArmor; see {@link LabelRequest}. */
   readonly label: LabelRequest;
-  /** Layers that may be missing on this host. */
   readonly allowMissing: readonly OptionalLayer[];
   /** Bytes each tmpfs may hold: upper, /tmp, /var/tmp, /run, /dev/shm. */
   readonly disk: number;
@@ -86,43 +64,98 @@ export interface SandboxSpecification {
    * /proc below a user namespace that sees parts of its own covered.
    */
   readonly nested: boolean;
-  /**
-   * Whether its command is a systemd. It gets a cgroup tree of its own, and may mount and make namespaces, but
-   * no user namespaces.
-   */
   readonly boot: boolean;
 }
 
 /** Content that is never logged or stored. */
 export interface Secret {
-  /** Its name in /run/secrets. */
   readonly name: string;
   readonly content: Buffer;
 }
 
-/** The limits of a sandbox; undefined means no limit of its own. */
-export interface SandboxLimits {
-  /** Bytes, its tmpfs and page cache included. */
-  readonly memory?: number;
-  /** Processors' worth of time, such as 1.5. */
-  readonly cpus?: number;
-  /** Processes and threads. */
-  readonly pids?: number;
-  /** Bytes per second that are read from each disk it reaches. */
-  readonly ioRead?: number;
-  /** Bytes per second that are written to each disk it reaches. */
-  readonly ioWrite?: number;
-}
-
 /** The user and rights of a command. Only commandPolicy() makes one. */
 export interface CommandPolicy {
-  /** NAME|UID[:GROUP|GID], names as in the image's /etc/passwd. */
   readonly user: string;
-  /** The bounding set. It is in force for container root; other users have no capability. */
   readonly capabilities: readonly Capability[];
   readonly seccomp: SeccompFilter;
-  /** See landlockWalls(). */
   readonly landlock: readonly LandlockWall[];
   /** True if the host's abstract sockets are open to the command: Landlock is missing and may be. */
   readonly openSockets: boolean;
+}
+
+/**
+ * What decides which walls a sandbox's commands need. Always made from the sandbox's own specification, and kept
+ * with a kept sandbox, so a caller that starts a command cannot forget a part.
+ */
+export interface Surroundings {
+  readonly hostNetwork: boolean;
+  readonly mounts: boolean;
+  readonly userNamespaces: boolean;
+  readonly hostFiles: boolean;
+  readonly allowHostWrite: boolean;
+  readonly allowMissing: readonly OptionalLayer[];
+}
+
+export function surroundingsOf(
+  specification: Pick<
+    SandboxSpecification,
+    'network' | 'nested' | 'boot' | 'namespaces' | 'binds' | 'allowHostWrite' | 'allowMissing'
+  >,
+): Surroundings {
+  const { network, nested, boot, namespaces, binds, allowHostWrite, allowMissing } = specification;
+  return {
+    hostNetwork: network === 'host',
+    mounts: nested || boot,
+    userNamespaces: nested || namespaces !== 0,
+    hostFiles: binds.some(({ readonly, own }) => !readonly && own !== true),
+    allowHostWrite,
+    allowMissing,
+  };
+}
+
+/** Capabilities by their number, from linux/capability.h (41 of them since Linux 5.9). */
+const NAMES = [
+  ...['CHOWN', 'DAC_OVERRIDE', 'DAC_READ_SEARCH', 'FOWNER', 'FSETID', 'KILL', 'SETGID', 'SETUID'],
+  ...['SETPCAP', 'LINUX_IMMUTABLE', 'NET_BIND_SERVICE', 'NET_BROADCAST', 'NET_ADMIN', 'NET_RAW'],
+  ...['IPC_LOCK', 'IPC_OWNER', 'SYS_MODULE', 'SYS_RAWIO', 'SYS_CHROOT', 'SYS_PTRACE', 'SYS_PACCT'],
+  ...['SYS_ADMIN', 'SYS_BOOT', 'SYS_NICE', 'SYS_RESOURCE', 'SYS_TIME', 'SYS_TTY_CONFIG', 'MKNOD'],
+  ...['LEASE', 'AUDIT_WRITE', 'AUDIT_CONTROL', 'SETFCAP', 'MAC_OVERRIDE', 'MAC_ADMIN', 'SYSLOG'],
+  ...['WAKE_ALARM', 'BLOCK_SUSPEND', 'AUDIT_READ', 'PERFMON', 'BPF', 'CHECKPOINT_RESTORE'],
+] as const;
+
+export type Capability = (typeof NAMES)[number];
+
+export const TRANSACTION_CAPABILITIES: readonly Capability[] = [
+  ...(['CHOWN', 'FOWNER', 'FSETID', 'DAC_OVERRIDE', 'SETUID', 'SETGID'] as const),
+  ...(['SETFCAP', 'SYS_CHROOT'] as const),
+];
+
+/** The capabilities that container root keeps by default: podman's set. */
+export const ROOT_CAPABILITIES: readonly Capability[] = [
+  ...(['CHOWN', 'DAC_OVERRIDE', 'FOWNER', 'FSETID', 'KILL', 'NET_BIND_SERVICE'] as const),
+  ...(['SETFCAP', 'SETGID', 'SETPCAP', 'SETUID', 'SYS_CHROOT'] as const),
+];
+
+/**
+ * What a systemd that boots in a sandbox has beside root's capabilities: mounts, namespaces, its cgroups, and
+ * the end of its own pid namespace (reboot(2)); only in the sandbox's user namespace.
+ */
+export const BOOT_CAPABILITIES: readonly Capability[] = ['SYS_ADMIN', 'SYS_BOOT'];
+
+/** Reads `CAP_NET_ADMIN`, `net_admin`, …. Throws E_ARGUMENT for an unknown name. */
+export function parseCapability(text: string): Capability {
+  const name = text.toUpperCase().replace(/^CAP_/, '');
+  const found = NAMES.find((candidate) => candidate === name);
+  if (found !== undefined) return found;
+  throw new KilnError('E_ARGUMENT', `no such capability: ${text}`, {
+    hint: 'capabilities(7) lists the names, such as NET_BIND_SERVICE',
+  });
+}
+
+export function capabilityMask(capabilities: readonly Capability[]): bigint {
+  return capabilities.reduce((mask, name) => mask | (1n << BigInt(NAMES.indexOf(name))), 0n);
+}
+
+export function capabilityNames(mask: bigint): Capability[] {
+  return NAMES.filter((_, index) => ((mask >> BigInt(index)) & 1n) === 1n);
 }

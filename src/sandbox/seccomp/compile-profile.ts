@@ -1,7 +1,7 @@
 import { z } from 'zod';
 import { KilnError } from '../../errors.ts';
 import { compileFilter, FILTER_ACTIONS, FILTER_COMPARISONS } from '../../host/process/seccomp.ts';
-import type { Capability } from '../policy/capabilities.ts';
+import type { Capability } from '../policy/specification.ts';
 
 const condition = z.object({ caps: z.array(z.string()), arches: z.array(z.string()) }).partial();
 
@@ -43,7 +43,6 @@ type Profile = z.infer<typeof profileSchema>;
 
 const EPERM = 1;
 
-/** This machine's architecture, as profiles' conditions and libseccomp name it. */
 const NATIVE: Readonly<Record<string, { go: string; scmp: string }>> = {
   x64: { go: 'amd64', scmp: 'SCMP_ARCH_X86_64' },
   arm64: { go: 'arm64', scmp: 'SCMP_ARCH_AARCH64' },
@@ -57,15 +56,11 @@ function native() {
   });
 }
 
-/** libseccomp's own name: `SCMP_ARCH_X86` is `x86`. */
 function libraryName(architecture: string): string {
   return architecture.replace('SCMP_ARCH_', '').toLowerCase();
 }
 
-/**
- * Compiles the text of a profile for a command with these capabilities. `source` names it in errors. `asking`
- * is left out if this host cannot ask. Throws E_SECCOMP_PROFILE, E_SECCOMP.
- */
+/** `source` names it in errors. `asking` is left out if this host cannot ask. Throws E_SECCOMP_PROFILE, E_SECCOMP. */
 export function compileProfile(
   text: string,
   source: string,

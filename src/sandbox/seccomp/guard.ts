@@ -1,15 +1,13 @@
 /**
- * Filters in front of a profile's. They are written by hand, not by libseccomp, for two reasons: an old
- * libseccomp leaves out calls that it does not know, and two filters of libseccomp's cannot be combined. The
- * numbers are the kernel's ABI; test/sandbox/set-id.test.ts compares them with libseccomp's. Sources:
- * seccomp(2), linux/filter.h, linux/audit.h.
+ * Filters in front of a profile's. They are written by hand: an old libseccomp leaves out calls that it does not
+ * know, and two filters of libseccomp's cannot be combined. test/sandbox/set-id.test.ts compares the numbers with
+ * libseccomp's. Sources: seccomp(2), linux/filter.h, linux/audit.h.
  */
 import type { SeccompFilter } from './profile.ts';
 
 /** Calls since Linux 5.1 have the same number on every architecture. */
 const NEW = { io_uring_setup: 425, openat2: 437, fchmodat2: 452, setxattrat: 463 };
 
-/** An ABI: its AUDIT_ARCH number, and its calls' numbers as <asm/unistd.h> has them. */
 interface Abi {
   readonly architecture: number;
   readonly calls: Readonly<Record<string, number>>;
@@ -58,31 +56,26 @@ const NUMBER_AT = 0;
 const ARCHITECTURE_AT = 4;
 const argumentAt = (index: number) => 16 + 8 * index;
 
-const LOAD = 0x20; // BPF_LD | BPF_W | BPF_ABS
-const AND = 0x54; // BPF_ALU | BPF_AND | BPF_K
-const JUMP = 0x05; // BPF_JMP | BPF_JA
-const IF_EQUAL = 0x15; // BPF_JMP | BPF_JEQ | BPF_K
-const IF_AT_LEAST = 0x35; // BPF_JMP | BPF_JGE | BPF_K
-const IF_ANY_BIT = 0x45; // BPF_JMP | BPF_JSET | BPF_K
-const RETURN = 0x06; // BPF_RET | BPF_K
+/** Of linux/bpf_common.h: LD|W|ABS, ALU|AND|K, JMP|JA, JMP|JEQ|K, JMP|JGE|K, JMP|JSET|K, RET|K. */
+const LOAD = 0x20;
+const AND = 0x54;
+const JUMP = 0x05;
+const IF_EQUAL = 0x15;
+const IF_AT_LEAST = 0x35;
+const IF_ANY_BIT = 0x45;
+const RETURN = 0x06;
 
 const RET_ERRNO = 0x0005_0000;
 /** struct sock_filter: code, operand, instructions to skip if true and if false. */
 type Instruction = readonly [code: number, operand: number, yes?: number, no?: number];
 
-/** A jump to the first instruction after the guard. */
 const TO_PROFILE: Instruction = [JUMP, -1];
 
-/** `body` for the case that the accumulator is `value`. */
 function ifEqual(value: number, body: readonly Instruction[]): Instruction[] {
   if (body.length > 255) throw new RangeError('a jump of a filter skips 255 instructions at most');
   return [[IF_EQUAL, value, 0, body.length], ...body];
 }
 
-/**
- * A guard, which handles recognised calls on each ABI of this processor.
- * @param body given the numbers of an ABI's calls; what it does not end goes on with the profile
- */
 function guard(
   body: (calls: Readonly<Record<string, number>>) => readonly Instruction[],
 ): Instruction[] {
@@ -106,7 +99,6 @@ function assemble(program: readonly Instruction[]): Buffer {
   return bytes;
 }
 
-/** The filter with a guard in front. @param of makes the guard, for the filter that asks the init or not */
 function withGuard(
   { name, plain, asking }: SeccompFilter,
   of: (asks: boolean) => readonly Instruction[],
@@ -120,11 +112,10 @@ function withGuard(
 }
 
 /*
- * A filter in front of a profile's that refuses set-id bits. It is for commands that can write to folders of
- * the host, where a set-id program would be one of the host's. Sources: seccomp(2), open(2).
+ * Refuses set-id bits, for commands that can write to folders of the host, where a set-id program would be one of
+ * the host's. Sources: seccomp(2), open(2).
  */
 
-/** What a call is checked for; the numbers are positions of arguments. */
 type Check =
   | { readonly mode: number; readonly flags?: number }
   /** Always refused: the mode is in memory, where a filter cannot look. */
@@ -135,7 +126,6 @@ const EPERM = 1;
 const ENOSYS = 38;
 const EOPNOTSUPP = 95;
 
-/** Calls that give a file its mode. */
 const MODES: Readonly<Record<string, Check>> = {
   chmod: { mode: 1 },
   fchmod: { mode: 1 },
@@ -152,7 +142,6 @@ const MODES: Readonly<Record<string, Check>> = {
   io_uring_setup: { errno: ENOSYS },
 };
 
-/** Calls that could give a file capabilities (security.capability). */
 const ATTRIBUTES: Readonly<Record<string, Check>> = {
   setxattr: { errno: EOPNOTSUPP },
   lsetxattr: { errno: EOPNOTSUPP },
@@ -172,7 +161,6 @@ const CREATES = 0o100 | 0o20000000;
 /** SECCOMP_RET_USER_NOTIF: asks the init, which counts and answers as the plain filter says. */
 const RET_ASK = 0x7fc0_0000;
 
-/** The instructions for a recognised call. */
 function check(wanted: Check, asking: boolean): Instruction[] {
   if ('errno' in wanted) {
     // A call that does not exist is answered at once and not counted.
@@ -206,10 +194,7 @@ function setIdGuard(attributes: boolean, asking: boolean): Instruction[] {
   ]);
 }
 
-/**
- * The filter with the guard in front. `attributes` also refuses extended attributes, for commands that can have
- * SETFCAP in a user namespace of their own.
- */
+/** `attributes` also refuses extended attributes, for commands that can have SETFCAP in a user namespace. */
 export function withSetIdGuard(
   filter: SeccompFilter,
   { attributes }: { readonly attributes: boolean },
@@ -218,17 +203,15 @@ export function withSetIdGuard(
 }
 
 /*
- * A filter in front of every profile that keeps RLIMIT_CORE at 1. With a `|` in core_pattern(5) the kernel
- * passes a crashed process to a program that runs as the host's root, unless the limit is 1. At 0 the program
- * runs as well, and any process may lower a limit. Programs that turn their core dumps off, such as gpg, end if
- * they cannot, so the call seems to succeed. Sources: core(5), do_coredump() of the kernel, prlimit(2).
+ * Keeps RLIMIT_CORE at 1. With a `|` in core_pattern(5) the kernel passes a crashed process to a program that runs
+ * as the host's root, unless the limit is 1; any process may lower a limit. Programs that turn their core dumps
+ * off, such as gpg, end if they cannot, so the call seems to succeed. Sources: core(5), prlimit(2).
  */
 
 /** From asm-generic/resource.h; the same on all these processors. */
 const RLIMIT_CORE = 4;
 const ANY = 0xffff_ffff;
 
-/** Skips the next `count` instructions if the pointer argument is null. */
 const unlessGiven = (argument: number, count: number): Instruction[] => [
   [LOAD, argumentAt(argument)],
   [IF_ANY_BIT, ANY, 2, 0],

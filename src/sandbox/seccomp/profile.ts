@@ -6,7 +6,7 @@ import { readUserFile } from '../../host/files/user-file.ts';
 import { shortHash } from '../../host/process/short-hash.ts';
 import { readCached, writeSealed } from '../../host/state/checked-file.ts';
 import type { StatePaths } from '../../host/state/paths.ts';
-import type { Capability } from '../policy/capabilities.ts';
+import type { Capability } from '../policy/specification.ts';
 import defaultProfile from './default.json' with { type: 'json' };
 import {
   bootProfile,
@@ -34,11 +34,7 @@ const SHIPPED: Readonly<Record<string, () => unknown>> = {
 /** Profiles that people may choose. The others are used only where kiln knows that they suffice. */
 const CHOSEN = ['default', 'build', 'strict'];
 
-/**
- * The profile that a person named for a sandbox: a shipped one, or a file.
- *
- * Throws E_SECCOMP_PROFILE for one of kiln's own, which alone would protect less than `default`.
- */
+/** Throws E_SECCOMP_PROFILE for one of kiln's own, which alone would protect less than `default`. */
 export function chosenProfile(nameOrPath: string, nested: boolean): string {
   if (SHIPPED[nameOrPath] === undefined || CHOSEN.includes(nameOrPath)) return nameOrPath;
   if (nested && nameOrPath === 'nested') return nameOrPath;
@@ -53,11 +49,8 @@ export function chosenProfile(nameOrPath: string, nested: boolean): string {
 /** The most bytes of a profile; podman's has 15 KB. */
 const MAX_PROFILE = 4 * 2 ** 20;
 
-/** A compiled profile: struct sock_filter[] each. */
 export interface SeccompFilter {
-  /** The profile's name, or the path of its file. */
   readonly name: string;
-  /** The profile as written. */
   readonly plain: Buffer;
   /** Asks the init instead of refusing, so that refusals can be counted and named. */
   readonly asking?: Buffer;
@@ -76,15 +69,8 @@ async function load(nameOrPath: string): Promise<string> {
   }
 }
 
-/** Filters of shipped profiles that this process has, by name and capabilities. */
 const known = new Map<string, SeccompFilter>();
 
-/**
- * The filter of a profile (a shipped name, or a JSON file in the OCI runtimes' format) for a command
- * with these capabilities. Compiled once, then kept below `paths.cache`.
- *
- * Throws E_SECCOMP_PROFILE, E_SECCOMP.
- */
 export async function seccompFilter(
   paths: StatePaths,
   nameOrPath: string,
@@ -116,7 +102,6 @@ async function findFilter(
   return { name: nameOrPath, ...filter };
 }
 
-/** Ignores errors: on a full or read-only disk the profile is compiled again next time. */
 async function keep(directory: string, file: string, content: Buffer): Promise<void> {
   try {
     await mkdir(directory, { recursive: true, mode: 0o700 });
@@ -126,7 +111,6 @@ async function keep(directory: string, file: string, content: Buffer): Promise<v
   }
 }
 
-/** The name of a compiled profile: the digest of everything that goes in. */
 function cacheName(nameOrPath: string, text: string, capabilities: readonly Capability[]): string {
   const inputs = JSON.stringify([CACHE_FORMAT, text, process.arch, [...capabilities].sort()]);
   if (SHIPPED[nameOrPath] !== undefined) return `${nameOrPath}-${shortHash(inputs)}.bpf`;

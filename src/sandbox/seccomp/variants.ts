@@ -15,7 +15,6 @@ interface Profile {
 
 const ALLOW = 'SCMP_ACT_ALLOW';
 
-/** The rules without these system calls. */
 function without(rules: readonly Rule[], removed: readonly string[]): Rule[] {
   return rules.flatMap((rule) => {
     const names = rule.names?.filter((name) => !removed.includes(name));
@@ -23,13 +22,11 @@ function without(rules: readonly Rule[], removed: readonly string[]): Rule[] {
   });
 }
 
-/** Whether a rule applies to a value of the first argument of a system call. */
 function isFor(rule: Rule, call: string, values: readonly number[]): boolean {
   const first = rule.args?.find(({ index }) => index === 0);
   return rule.names?.includes(call) === true && first !== undefined && values.includes(first.value);
 }
 
-/** What compilers, debuggers and test suites do to their own processes. */
 const BUILD_ALLOWED = [
   ...['cachestat', 'futex_requeue', 'futex_wait', 'futex_waitv', 'futex_wake', 'io_pgetevents'],
   ...['io_pgetevents_time64', 'kcmp', 'map_shadow_stack', 'migrate_pages', 'move_pages', 'mseal'],
@@ -44,7 +41,6 @@ const NO_RANDOMIZE = {
   args: [{ index: 0, value: 0x40000, valueTwo: 0, op: 'SCMP_CMP_EQ' }],
 };
 
-/** For builds: `base`, and {@link BUILD_ALLOWED}. */
 export function buildProfile<Base extends Profile>(base: Base) {
   const others = without(base.syscalls, BUILD_ALLOWED);
   const allowed = { action: ALLOW, names: BUILD_ALLOWED };
@@ -62,29 +58,17 @@ const KILLED = [
   ...['swapoff', 'swapon', 'syslog', 'umount', 'umount2', 'userfaultfd', 'vhangup'],
 ];
 
-/** Calls that are not needed to compute on files and pipes. */
 const NOT_FOR_STRICT = [
-  // System V and POSIX shared memory, semaphores and messages.
   ...['ipc', 'mq_getsetattr', 'mq_notify', 'mq_open', 'mq_timedreceive', 'mq_timedreceive_time64'],
   ...['mq_timedsend', 'mq_timedsend_time64', 'mq_unlink', 'msgctl', 'msgget', 'msgrcv', 'msgsnd'],
   ...['semctl', 'semget', 'semop', 'semtimedop', 'semtimedop_time64'],
   ...['shmat', 'shmctl', 'shmdt', 'shmget'],
-  // Locked memory, and memory laid out by hand.
-  ...[
-    'get_mempolicy',
-    'mbind',
-    'mlock',
-    'mlock2',
-    'mlockall',
-    'munlock',
-    'munlockall',
-    'pkey_alloc',
-  ],
+  ...['get_mempolicy', 'mbind', 'mlock', 'mlock2', 'mlockall', 'munlock', 'munlockall'],
+  ...['pkey_alloc', 'pkey_free', 'pkey_mprotect', 'remap_file_pages', 'set_mempolicy'],
+  'modify_ldt',
   ...['pkey_free', 'pkey_mprotect', 'remap_file_pages', 'set_mempolicy', 'modify_ldt'],
-  // Priorities and clocks.
   ...['ioprio_set', 'sched_setattr', 'sched_setparam', 'sched_setscheduler', 'setpriority'],
   ...['adjtimex', 'clock_adjtime', 'clock_adjtime64'],
-  // Other users' ids, devices, and the rest.
   ...['setfsgid', 'setfsgid32', 'setfsuid', 'setfsuid32', 'setgroups', 'setgroups32'],
   ...['io_cancel', 'io_destroy', 'io_getevents', 'io_setup', 'io_submit', 'readahead', 'sync'],
   ...['mknod', 'mknodat', 'fanotify_mark', 'process_mrelease'],
@@ -125,7 +109,6 @@ export function strictProfile<
   };
 }
 
-/** The calls that bubblewrap, unshare(1), setpriv(1) and kiln's own confinement make. */
 const NESTED_ALLOWED = [
   ...['unshare', 'setns', 'clone', 'clone3'],
   ...['mount', 'umount', 'umount2', 'pivot_root', 'chroot'],
@@ -134,19 +117,15 @@ const NESTED_ALLOWED = [
 ];
 
 /**
- * For a sandbox in which other sandboxes are made: `base`, and calls that make namespaces, mounts and a new
- * root in a user namespace. Each call still needs its capability in the namespace it acts on, and a sandbox's
- * namespaces are its own.
+ * For a sandbox in which other sandboxes are made. Each call still needs its capability in the namespace it acts
+ * on, and a sandbox's namespaces are its own.
  */
 export function nestedProfile<Base extends Profile>(base: Base) {
   const others = without(base.syscalls, NESTED_ALLOWED);
   return { ...base, syscalls: [...others, { action: ALLOW, names: NESTED_ALLOWED }] };
 }
 
-/**
- * CLONE_NEWUSER of linux/sched.h. Flags are the first argument (on s390 the second of clone, where this rule
- * refuses too much).
- */
+/** CLONE_NEWUSER of linux/sched.h. Flags are the first argument (on s390 the second, where this refuses too much). */
 const WITHOUT_USER_NAMESPACE = {
   action: ALLOW,
   names: ['clone', 'unshare'],
@@ -168,11 +147,7 @@ export function bootProfile<Base extends Profile>(base: Base) {
   return { ...rest, syscalls: [...others, WITHOUT_USER_NAMESPACE, NO_CLONE3] };
 }
 
-/**
- * For commands that must not use the network of their sandbox: they can make no internet socket and no packet
- * socket. Other ways to a network, io_uring and passed sockets, are refused by the profiles or do not exist in
- * a sandbox.
- */
+/** No internet or packet socket can be made. io_uring and passed sockets are refused, or do not exist in a sandbox. */
 export function offlineProfile<Base extends Profile>(base: Base): Base {
   const offline = base.syscalls.filter((rule) => !isFor(rule, 'socket', [...INTERNET, PACKET]));
   return { ...base, syscalls: offline };
@@ -197,9 +172,8 @@ const OTHER_IOCTLS = Array.from({ length: 8 }, (_, bit) => {
 });
 
 /**
- * For commands whose files lie on the host's disk: no call reserves space without writing it. fallocate(2)
- * takes a terabyte in a millisecond, before the watch can look; written data comes no faster than memory is
- * copied, which src/host/state/disk-watch.ts takes into account.
+ * For commands whose files lie on the host's disk: fallocate(2) takes a terabyte in a millisecond, before the watch
+ * can look; written data comes no faster than memory is copied (src/host/state/disk-watch.ts).
  */
 export function onDiskProfile<Base extends Profile>(base: Base) {
   const others = without(base.syscalls, ['fallocate', 'ioctl']);

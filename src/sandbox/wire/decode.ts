@@ -19,7 +19,6 @@ const fieldNames = new Map<number, FieldName>(
   Object.entries(FIELDS).map(([name, { tag }]) => [tag, name as FieldName]),
 );
 
-/** Cuts a stream of bytes into answers. Throws E_PROTOCOL at the first that does not match the table. */
 export class AnswerDecoder {
   #pending: Buffer = Buffer.alloc(0);
 
@@ -92,11 +91,9 @@ function decodeField(whose: string, field: FieldName, bytes: Buffer): Record<str
 
 interface Decoded {
   readonly value: unknown;
-  /** Bytes that the part took. */
   readonly length: number;
 }
 
-/** Reads a part off the front of `bytes`; undefined if they do not match. */
 function decodePart(part: Part, bytes: Buffer): Decoded | undefined {
   switch (part.kind) {
     case 'u32': {

@@ -1,10 +1,10 @@
-/** Writes messages of the wire's table. */
 import { KilnError } from '../../errors.ts';
 import {
   FIELDS,
   type FieldName,
   type Message,
   type Part,
+  type Parts,
   REQUESTS,
   type RequestField,
   type RequestName,
@@ -29,7 +29,6 @@ export function encodeRequest<R extends RequestName>(
   );
 }
 
-/** A complete message of any kind. */
 export function encodeMessage(
   message: Message,
   fields: readonly { readonly op: FieldName; readonly [part: string]: unknown }[],
@@ -81,7 +80,6 @@ function unfit(op: string, name: string, value: unknown): KilnError {
   );
 }
 
-/** The bytes of a part; undefined for a value that the table does not allow. */
 function encodePart(part: Part, value: unknown): Buffer | undefined {
   switch (part.kind) {
     case 'u16':
@@ -127,7 +125,6 @@ function encodePart(part: Part, value: unknown): Buffer | undefined {
   }
 }
 
-/** Whether the number of bytes is allowed for a part. */
 export function isWholeUnits(
   { length }: Buffer,
   { unit, most }: Extract<Part, { readonly kind: 'bytes' }>,
@@ -135,7 +132,6 @@ export function isWholeUnits(
   return length <= most && length % unit === 0 && (length > 0 || unit === 1);
 }
 
-/** Whether a text matches its kind. */
 export function isOfKind(kind: 'text' | 'path' | 'name', text: string): boolean {
   if (kind === 'path') return text.startsWith('/');
   return kind === 'text' || !(text === '' || text.startsWith('.') || text.includes('/'));
@@ -155,4 +151,61 @@ function u64(value: bigint): Buffer {
   const buffer = Buffer.allocUnsafe(8);
   buffer.writeBigUInt64LE(value, 0);
   return buffer;
+}
+
+export type LandlockWall = Exclude<
+  keyof (typeof FIELDS)['landlock']['parts']['walls']['of'],
+  'open-sockets'
+>;
+
+export type ResourceLimit = Parts<'rlimit'>;
+
+export type ProcRule = Parts<'boot'>;
+
+export interface ExecRequest {
+  readonly id: number;
+  readonly argv: readonly string[];
+  readonly environment: readonly string[];
+  readonly workdir: string;
+  readonly user: string;
+  readonly capabilities: bigint;
+  /** struct sock_filter[], or nothing for no filter. */
+  readonly seccomp?: Buffer;
+  readonly verdicts?: Buffer;
+  readonly landlock: readonly LandlockWall[];
+  /**
+   * Whether abstract sockets of the host's network may be open. Otherwise the init refuses to start the
+   * command.
+   */
+  readonly openSockets: boolean;
+  readonly limits: readonly ResourceLimit[];
+  readonly terminal?: Parts<'terminal'>;
+  readonly umask: number;
+  readonly boot?: readonly ProcRule[];
+  readonly unpacks?: boolean | undefined;
+}
+
+/**
+ * The request for a command; stdin, stdout, stderr (or one socket for the terminal's master) travel with it.
+ * Throws E_ARGUMENT.
+ */
+export function encodeExec(request: ExecRequest): Buffer {
+  const { id, user, workdir, capabilities, umask, seccomp, verdicts, terminal } = request;
+  const walls = [...request.landlock, ...(request.openSockets ? (['open-sockets'] as const) : [])];
+  return encodeRequest('exec', [
+    { op: 'id', id },
+    ...request.argv.map((argument) => ({ op: 'argument', argument }) as const),
+    ...request.environment.map((variable) => ({ op: 'variable', variable }) as const),
+    { op: 'workdir', workdir },
+    { op: 'user', user },
+    { op: 'capabilities', capabilities },
+    ...(seccomp === undefined ? [] : [{ op: 'seccomp', filter: seccomp } as const]),
+    ...(verdicts === undefined ? [] : [{ op: 'verdicts', filter: verdicts } as const]),
+    { op: 'landlock', walls },
+    ...request.limits.map((limit) => ({ op: 'rlimit', ...limit }) as const),
+    ...(terminal === undefined ? [] : [{ op: 'terminal', ...terminal } as const]),
+    { op: 'umask', umask },
+    ...(request.boot ?? []).map((rule) => ({ op: 'boot', ...rule }) as const),
+    ...(request.unpacks === true ? [{ op: 'unpack' } as const] : []),
+  ]);
 }

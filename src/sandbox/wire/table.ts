@@ -1,6 +1,6 @@
 /**
  * The wire between kiln and the init of a sandbox (src/guest): the one table of its messages, their fields, and
- * the init's failures. Both ends are made from it: scripts/write-wire.ts writes src/guest/wire.h and wire.c,
+ * the init's failures. Both ends are made from it: scripts/write/wire.ts writes dist/wire/wire.h and wire.c,
  * and encode.ts and decode.ts read it directly.
  *
  * A message is { u32 length, u32 type, payload[length] }. Its payload is a sequence of fields { u32 tag, u32
@@ -17,24 +17,18 @@ export const WIRE = {
   descriptors: 64,
 } as const;
 
-/** The kinds of parts. */
 export type Part =
-  /** A number up to `most`. */
   | { readonly kind: 'u16' | 'u32'; readonly most: number }
   | { readonly kind: 'i32' }
   /** A number up to 2^53; `Infinity` is the highest. */
   | { readonly kind: 'u64' }
-  /** 64 bits. */
   | { readonly kind: 'mask' }
-  /** u32 0 or 1. */
   | { readonly kind: 'flag' }
-  /** u32: one of these. `prefix` is that of their names in C. */
   | {
       readonly kind: 'choice';
       readonly of: Readonly<Record<string, number>>;
       readonly prefix: string;
     }
-  /** u32: these bits. */
   | { readonly kind: 'set'; readonly of: Readonly<Record<string, number>>; readonly prefix: string }
   /** u32: one of the message's descriptors, counted from 0. */
   | { readonly kind: 'descriptor' }
@@ -51,7 +45,6 @@ export type Part =
    */
   | { readonly kind: 'bytes'; readonly unit: number; readonly most: number };
 
-/** A kind of field. */
 interface Field {
   readonly tag: number;
   readonly parts: Readonly<Record<string, Part>>;
@@ -72,7 +65,6 @@ const content = { kind: 'bytes', unit: 1, most: WIRE.request } as const;
 /** struct sock_filter[] of BPF_MAXINSNS at the most. */
 const filter = { kind: 'bytes', unit: 8, most: 8 * 4096 } as const;
 const label = { kind: 'text', most: 1023 } as const;
-/** Lines NAME=VALUE with what the init found. */
 const lines = { kind: 'text', most: 48 << 10 } as const;
 
 /**
@@ -191,24 +183,18 @@ export const FAILURES = {
   address: { code: 126, words: 'set an address' },
 } as const satisfies Readonly<Record<string, { code: number; words: string; layer?: string }>>;
 
-/** The name of a failure. */
 export type Failure = keyof typeof FAILURES;
 
 const failureCodes = Object.fromEntries(
   Object.entries(FAILURES).map(([name, { code }]) => [name, code]),
 ) as Readonly<Record<Failure, number>>;
 
-/** All fields; messages may share them. */
 export const FIELDS = {
-  // The parts of a sandbox, in the order in which they are made.
   hostname: { tag: 1, parts: { name: { kind: 'text', most: 64 } } },
-  /** The image, as a detached mount. */
   lower: { tag: 2, parts: { fd: descriptor } },
   /** Upper and work directory on a tmpfs of this many bytes (0: half of the memory). */
   'scratch-tmpfs': { tag: 3, parts: { bytes: u64 } },
-  /** Upper and work directory on a mount of the host. */
   scratch: { tag: 4, parts: { fd: descriptor } },
-  /** Set if interfaces beside lo are expected. */
   network: { tag: 5, parts: {} },
   tmpfs: { tag: 6, parts: { mode, bytes: u64, path } },
   bind: {
@@ -228,9 +214,7 @@ export const FIELDS = {
   readonly: { tag: 9, parts: { path } },
   file: { tag: 10, parts: { mode, uid: u32, gid: u32, path, content } },
   directory: { tag: 11, parts: { mode, uid: u32, gid: u32, path } },
-  /** How many namespaces of each kind the sandbox may still make. */
   namespaces: { tag: 12, parts: { most: u32 } },
-  /** Mandatory access control: the labels of the init, of commands, and of the sandbox's files. */
   label: {
     tag: 14,
     parts: {
@@ -242,10 +226,8 @@ export const FIELDS = {
   },
   /** Seconds for which the sandbox waits for another connection. */
   wait: { tag: 15, parts: { seconds: u32 } },
-  /** A file of /etc in a layer above the image; that layer is never written to. */
   'etc-file': { tag: 16, parts: { name: { kind: 'name', most: 255 }, content } },
 
-  // A command.
   id: { tag: 20, parts: { id: u32 } },
   argument: { tag: 21, parts: { argument: anyText } },
   variable: { tag: 22, parts: { variable: anyText } },
@@ -255,11 +237,8 @@ export const FIELDS = {
   /** Bit n: capability n stays in the bounding set, and is permitted and effective for container root. */
   capabilities: { tag: 25, parts: { capabilities: { kind: 'mask' } } },
   seccomp: { tag: 26, parts: { filter } },
-  /** The answers for calls where `seccomp` asks the init. */
   verdicts: { tag: 27, parts: { filter } },
-  /** setrlimit(2) */
   rlimit: { tag: 28, parts: { resource: { kind: 'u32', most: 15 }, soft: u64, hard: u64 } },
-  /** Set if the command has a terminal, with the terminal's size. */
   terminal: { tag: 29, parts: { rows: u16, columns: u16 } },
   umask: { tag: 30, parts: { umask: { kind: 'u32', most: 0o777 } } },
   landlock: {
@@ -283,7 +262,9 @@ export const FIELDS = {
     parts: { rule: { kind: 'choice', of: { mask: 0, readonly: 1 }, prefix: 'RULE' }, path },
   },
 
-  // Fields of other requests.
+  /** Set if the command is no program, but makes files of its input: src/artifacts/copy-in.ts. */
+  unpack: { tag: 33, parts: {} },
+
   signal: { tag: 40, parts: { signal: { kind: 'u32', most: 64 } } },
   ttl: { tag: 41, parts: { seconds: u32 } },
   family: {
@@ -298,7 +279,6 @@ export const FIELDS = {
   /** A gateway of 0.0.0.0 means no gateway. */
   address: { tag: 46, parts: { address: ipv4, mask: ipv4, gateway: ipv4 } },
 
-  // Fields of answers.
   failure: {
     tag: 60,
     parts: {
@@ -324,7 +304,6 @@ export const FIELDS = {
 
 export type FieldName = keyof typeof FIELDS;
 
-/** How often a message has a field: at least and at most. */
 export type Times = readonly [least: number, most: number];
 const ONCE = [1, 1] as const;
 const PERHAPS = [0, 1] as const;
@@ -332,22 +311,18 @@ const MANY = [0, 65536] as const;
 /** More directories or files than this are a mistake. */
 const SOME = [0, 4096] as const;
 
-/** A kind of message. */
 export interface Message {
   readonly type: number;
   readonly fields: Readonly<Partial<Record<FieldName, Times>>>;
-  /** How many descriptors it has, at least and at most; none by default. */
   readonly descriptors?: Times;
 }
 
-/** Messages to the init. */
 export const REQUESTS = {
   /**
    * The first request: prepares what every sandbox has. Answered with `done`. Its rules for /proc count only if
    * the setup has the same ones in the same order.
    */
   prepare: { type: 14, fields: { label: PERHAPS, mask: SOME, readonly: SOME, wait: PERHAPS } },
-  /** Tells what the sandbox is for. Answered with `ready`. */
   setup: {
     type: 1,
     fields: {
@@ -388,27 +363,21 @@ export const REQUESTS = {
       umask: ONCE,
       landlock: ONCE,
       boot: [0, 64],
+      unpack: PERHAPS,
     },
     descriptors: [1, 3],
   },
-  /** Signals the process group of a command. */
   signal: { type: 3, fields: { id: ONCE, signal: ONCE } },
-  /** Changes the size of a command's terminal. */
   winsize: { type: 4, fields: { id: ONCE, terminal: ONCE } },
   /** Kills every process but the init. Answered with `quiet` when all are reaped. */
   'kill-all': { type: 5, fields: {} },
-  /** Lets the sandbox outlive this connection. */
   keep: { type: 6, fields: { ttl: ONCE } },
   // Each of these is answered with `done`.
-  /** Makes directories while the sandbox runs. */
   directory: { type: 7, fields: { id: ONCE, directory: SOME } },
-  /** Sends a new stream socket of the sandbox's network through its descriptor. */
   socket: { type: 8, fields: { id: ONCE, family: ONCE }, descriptors: [1, 1] },
   /** Counts an orphan as a command from now on. Answered with its session. */
   adopt: { type: 9, fields: { id: ONCE, process: ONCE } },
-  /** Signals every process of a session. Answered with their number. */
   'kill-session': { type: 10, fields: { id: ONCE, process: ONCE, signal: ONCE } },
-  /** Makes the datagram socket of sd_notify(3). */
   'notify-socket': { type: 11, fields: { id: ONCE, socket: ONCE } },
   /** Sends a datagram socket of an interface, for DHCP, through its descriptor. Also allowed before `setup`. */
   'dhcp-socket': { type: 12, fields: { id: ONCE, interface: ONCE }, descriptors: [1, 1] },
@@ -416,7 +385,6 @@ export const REQUESTS = {
   address: { type: 13, fields: { id: ONCE, interface: ONCE, address: ONCE } },
 } as const satisfies Readonly<Record<string, Message>>;
 
-/** Messages of the init. */
 export const ANSWERS = {
   ready: { type: 101, fields: { facts: ONCE } },
   started: { type: 102, fields: { id: ONCE, process: ONCE, facts: ONCE } },
@@ -426,7 +394,6 @@ export const ANSWERS = {
   failed: { type: 104, fields: { id: ONCE, failure: ONCE } },
   quiet: { type: 105, fields: {} },
   done: { type: 106, fields: { id: ONCE, value: ONCE } },
-  /** A process of the sandbox sent a message to the socket of sd_notify(3). */
   notify: { type: 107, fields: { process: ONCE, said: ONCE } },
 } as const satisfies Readonly<Record<string, Message>>;
 
@@ -447,17 +414,14 @@ type Value<P> = P extends { readonly kind: 'choice'; readonly of: infer C }
             ? string
             : number;
 
-/** The parts of a field. */
 export type Parts<F extends FieldName> = {
   readonly [P in keyof (typeof FIELDS)[F]['parts']]: Value<(typeof FIELDS)[F]['parts'][P]>;
 };
 
-/** One field of these, with its parts. */
 type FieldOf<F extends FieldName> = F extends FieldName ? { readonly op: F } & Parts<F> : never;
 
 type FieldsOf<M extends Message> = M extends Message ? keyof M['fields'] & FieldName : never;
 
-/** One field of a request. */
 export type RequestField<R extends RequestName> = FieldOf<FieldsOf<(typeof REQUESTS)[R]>>;
 
 type Single<M extends Message> = {
@@ -468,18 +432,14 @@ type Together<U> = (U extends unknown ? (one: U) => void : never) extends (all: 
   ? A
   : never;
 
-/** An answer: the parts of each single field, and lists of repeated ones. */
 export type AnswerOf<A extends AnswerName> = A extends AnswerName
   ? { readonly type: A } & Together<
       { [F in FieldsOf<(typeof ANSWERS)[A]>]: Parts<F> }[Single<(typeof ANSWERS)[A]>] | object
     > & { readonly [F in Several<(typeof ANSWERS)[A]>]: readonly Parts<F>[] }
   : never;
 
-/** What the init answers. */
 export type Answer = AnswerOf<AnswerName>;
 
-/** One step of making the sandbox's file system; they are done in order. */
 export type SetupOperation = RequestField<'setup'>;
 
-/** A step that is done before the use of the sandbox is known. */
 export type PrepareOperation = FieldOf<'label' | 'mask' | 'readonly'>;

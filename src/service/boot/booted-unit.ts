@@ -1,5 +1,5 @@
 import { KilnError } from '../../errors.ts';
-import { Output } from '../../sandbox/door/output.ts';
+import { Output } from '../../sandbox/door/io.ts';
 import { endText } from '../failure.ts';
 import type { UnitState, UnitStatus } from '../status.ts';
 import {
@@ -29,7 +29,6 @@ const PROPERTIES = [
   ...['StatusText', 'CanReload', 'LoadState', 'StateChangeTimestampMonotonic'],
 ];
 
-/** A unit that the systemd of the sandbox runs. */
 export class BootedUnit implements RunningUnit {
   readonly name: string;
   readonly #host: UnitHost;
@@ -61,7 +60,6 @@ export class BootedUnit implements RunningUnit {
     };
   }
 
-  /** Why the unit is not active, in systemd's words. */
   get reason(): string {
     if (this.#get('LoadState') !== 'loaded') return this.#get('LoadState');
     const result = this.#get('Result');
@@ -86,7 +84,6 @@ export class BootedUnit implements RunningUnit {
     await systemctl(this.#host, ['reload', this.name], JOB_PATIENCE);
   }
 
-  /** Stores the output of systemctl show. */
   take(properties: ReadonlyMap<string, string>): void {
     const key = 'StateChangeTimestampMonotonic';
     if (properties.get(key) !== this.#get(key)) this.#since = Date.now();
@@ -98,7 +95,6 @@ export class BootedUnit implements RunningUnit {
   }
 }
 
-/** Asks the sandbox's systemd for the states of units. Throws what running systemctl throws. */
 export async function refreshUnits(host: UnitHost, units: readonly BootedUnit[]): Promise<void> {
   if (units.length === 0) return;
   const names = units.map(({ name }) => name);
@@ -116,10 +112,9 @@ export async function refreshUnits(host: UnitHost, units: readonly BootedUnit[])
   });
 }
 
-/** More than systemctl prints for any number of units. The output comes from the sandbox, so it is bounded. */
+/** The output comes from the sandbox, so it is bounded. */
 const OUTPUT_MAX = 256 * 1024;
 
-/** Runs the sandbox's own systemctl and returns its output. Throws E_UNIT_FAILED, E_UNIT_TIMEOUT. */
 async function systemctl(
   host: UnitHost,
   argv: readonly string[],

@@ -1,5 +1,6 @@
 import { constants, fchmodSync, writeSync } from 'node:fs';
-import { Document } from 'yaml';
+import { Document, parse, parseDocument } from 'yaml';
+import { defined } from '../../defined.ts';
 import { KilnError } from '../../errors.ts';
 import { closing } from '../../host/calls/descriptor.ts';
 import { hasErrno } from '../../host/calls/libc.ts';
@@ -8,30 +9,30 @@ import { readUserFile } from '../../host/files/user-file.ts';
 import { writeWholeSync } from '../../host/state/checked-file.ts';
 import { RECIPE_SIZE_LIMIT, RecipeDocument } from '../../recipe/document.ts';
 import { RecipeError } from '../../recipe/problem.ts';
+import type { InstanceFiles, StoredService } from '../lifecycle/store.ts';
+import type { LiveLimits } from '../supervisor/instance.ts';
+import { askSupervisor, isSupervised } from '../supervisor/supervisor-client.ts';
+import { parseUnitFile } from '../unit/unit-file.ts';
 import { type ServiceDefinition, type ServiceFile, serviceSchema } from './definition.ts';
 
 const HINT =
   'docs/services.md explains them; `kiln service schema` prints the JSON Schema of service.yaml';
 
-/** Reads and checks a service.yaml. Throws E_SERVICE_READ, E_RECIPE with the place of each mistake. */
 export async function readDefinition(path: string): Promise<ServiceDefinition> {
-  return checkText(path, await readBounded(path));
+  return checkText(path, readBounded(path));
 }
 
-/** Reads a definition for a new service as it is written, and checks it. Throws as {@link readDefinition}. */
 export async function readServiceFile(path: string): Promise<ServiceFile> {
-  await readDefinition(path);
-  const { parse } = await import('yaml');
-  return parse(await readBounded(path)) as ServiceFile;
+  const text = readBounded(path);
+  checkText(path, text);
+  return parse(text) as ServiceFile;
 }
 
-/** Checks a definition for the service `name`. Throws E_RECIPE. */
 export function checkDefinition(name: string, file: ServiceFile): ServiceDefinition {
   return checked(new RecipeDocument(name, ''), file, 'service');
 }
 
-/** Writes a checked definition in the form that people write, as a whole or not at all. */
-export async function writeDefinition(path: string, file: ServiceFile): Promise<void> {
+export function writeDefinition(path: string, file: ServiceFile): void {
   const document = new Document(file);
   document.commentBefore = HEADER;
   writeWholeSync(path, document.toString({ lineWidth: 0 }), { flush: true });
@@ -39,24 +40,16 @@ export async function writeDefinition(path: string, file: ServiceFile): Promise<
 
 const HEADER = ` A service of kiln. Edit it and restart the service; \`kiln service schema\` prints what can stand here.`;
 
-/** A changed definition that is not in its file yet. */
-interface ChangedDefinition {
-  readonly definition: ServiceDefinition;
-  /** Replaces the file as a whole or not at all. */
-  store(): Promise<void>;
-}
-
-/** The file with the settings of `change`. A person's comments are kept. Throws as {@link readDefinition}. */
-export async function changeDefinition(
+/** `store` writes the changed file. A person's comments are kept. Throws as {@link readDefinition}. */
+export function changeDefinition(
   path: string,
   change: (document: Document.Parsed) => void,
-): Promise<ChangedDefinition> {
-  const { parseDocument } = await import('yaml');
-  const document = parseDocument(await readBounded(path));
+): { readonly definition: ServiceDefinition; readonly store: () => void } {
+  const document = parseDocument(readBounded(path));
   change(document);
   const text = document.toString({ lineWidth: 0 });
-  const store = async () => writeWholeSync(path, text, { flush: true });
-  return { definition: checkText(path, text), store };
+  const definition = checkText(path, text);
+  return { definition, store: () => writeWholeSync(path, text, { flush: true }) };
 }
 
 function checkText(path: string, text: string): ServiceDefinition {
@@ -70,14 +63,11 @@ function checked(document: RecipeDocument, value: unknown, kind: string): Servic
   throw new RecipeError(document.file, document.problems, HINT, kind);
 }
 
-async function readBounded(path: string): Promise<string> {
+function readBounded(path: string, hint = 'give the path of a service definition (.yaml)'): string {
   try {
     return readUserFile(path, RECIPE_SIZE_LIMIT).toString('utf8');
   } catch (cause) {
-    throw new KilnError('E_SERVICE_READ', `cannot read ${path}`, {
-      cause,
-      hint: 'give the path of a service definition (.yaml)',
-    });
+    throw new KilnError('E_SERVICE_READ', `cannot read ${path}`, { cause, hint });
   }
 }
 
@@ -93,4 +83,157 @@ export function replaceFileIn(directory: number, name: string, text: string): vo
   using _fd = closing(fd);
   fchmodSync(fd, 0o644);
   writeSync(fd, text);
+}
+
+/**
+ * `io-read` and `io-write` wait for the next start: the kernel has such a limit for each disk, and which disks a
+ * sandbox reaches is found out only while it is made.
+ */
+const LIVE = ['memory', 'cpus', 'pids'] as const satisfies readonly (keyof LiveLimits)[];
+
+interface ChangeReport {
+  readonly inForce: readonly string[];
+  readonly atRestart: readonly string[];
+}
+
+export async function changeService(
+  { files, definition }: StoredService,
+  changes: { readonly [Key in keyof ServiceFile]?: ServiceFile[Key] | null },
+): Promise<ChangeReport> {
+  const changed = changeDefinition(files.definition, (document) => {
+    for (const [key, value] of Object.entries(changes)) {
+      if (value === undefined) continue;
+      if (value === null) document.delete(key);
+      else document.set(key, value);
+    }
+  });
+  const keys = Object.keys(changes);
+  const supervised = await isSupervised(files);
+  // Removed limits wait for the next start: not every limit of the kernel has a value for "none".
+  const live = LIVE.filter((key) => keys.includes(key) && changed.definition[key] !== undefined);
+  const limited =
+    supervised && live.length > 0 && (await limit(files, changed.definition, definition, live));
+  changed.store();
+  const inForce = limited ? live : [];
+  const rest = keys.filter((key) => !inForce.some((name) => name === key));
+  return { inForce, atRestart: supervised ? rest : [] };
+}
+
+/**
+ * If one limit fails, the others are set back, except those that had none before: they stay until the sandbox
+ * ends. False if the supervisor does not listen yet; it will read the file. Throws E_LIMIT.
+ */
+async function limit(
+  files: InstanceFiles,
+  wanted: ServiceDefinition,
+  before: ServiceDefinition,
+  keys: readonly (typeof LIVE)[number][],
+): Promise<boolean> {
+  const of = (definition: ServiceDefinition): LiveLimits =>
+    Object.fromEntries(
+      keys.map((key) => [key, definition[key]]).filter(([, value]) => value !== undefined),
+    );
+  try {
+    const answer = await askSupervisor<null>(files, { do: 'limit', limits: of(wanted) });
+    return answer !== undefined;
+  } catch (error) {
+    await askSupervisor(files, { do: 'limit', limits: of(before) }).catch(() => undefined);
+    throw error;
+  }
+}
+
+/**
+ * A `.sandbox` file of virt-sandbox-service (GVirSandboxConfig's key file, 2011-2018). It names no image,
+ * because it ran the host's own files; its units were links in its private /etc.
+ */
+export interface OldSandbox {
+  readonly name: string | undefined;
+  readonly file: Omit<ServiceFile, 'image'>;
+  readonly warnings: readonly string[];
+}
+
+export async function readOldSandbox(path: string): Promise<OldSandbox> {
+  const text = readBounded(path, 'such files lie in /etc/libvirt-sandbox/services');
+  const sections = new Map<string, Map<string, string>>();
+  for (const { section, key, value } of parseUnitFile(path, text).settings) {
+    const values = sections.get(section) ?? new Map<string, string>();
+    sections.set(section, values.set(key, unescaped(value)));
+  }
+  if (!sections.has('core')) {
+    throw new KilnError('E_OLD_SANDBOX', `${path} is no file of virt-sandbox-service`, {
+      hint: 'they lie in /etc/libvirt-sandbox/services and have a section [core]',
+    });
+  }
+  return translate(sections);
+}
+
+/** GKeyFile's escapes. */
+function unescaped(value: string): string {
+  return value.replace(/\\([sntr\\])/g, (_, letter: string) =>
+    letter === '\\' ? '\\' : { s: ' ', n: '\n', t: '\t', r: '\r' }[letter]!,
+  );
+}
+
+function translate(sections: ReadonlyMap<string, ReadonlyMap<string, string>>): OldSandbox {
+  const warnings: string[] = [];
+  const get = (section: string, key: string) => sections.get(section)?.get(key);
+  const mounts: { source: string; target: string }[] = [];
+  for (let index = 0; sections.has(`mount.${index}`); index++) {
+    const section = `mount.${index}`;
+    const [type = '', source, target] = ['type', 'source', 'target'].map((key) =>
+      get(section, key),
+    );
+    if (target === undefined) continue;
+    if (/^\/(?:etc|var|run|tmp)$/.test(target)) continue; // every service has its own
+    const kind = type.replace('GVirSandboxConfigMount', '');
+    if (kind.endsWith('HostBind') && source !== undefined) mounts.push({ source, target });
+    else warnings.push(`${target}: a mount of type ${kind} is left out`);
+  }
+  const command: string[] = [];
+  for (let index = 0; get('command', `argv.${index}`) !== undefined; index++) {
+    command.push(get('command', `argv.${index}`) ?? '');
+  }
+  const networks = [...sections.keys()].filter((section) => /^network\.\d+$/.test(section));
+  const network = oldNetwork(get, warnings);
+  if (networks.length > 1) warnings.push('only its first network is kept');
+  if (get('security', 'label') !== undefined) warnings.push('its security label is left out');
+  const target = get('service', 'bootTarget');
+  if (target !== undefined) {
+    warnings.push(
+      `it booted a systemd into ${target}: name the units that it is to run (-u), or boot one (--boot)`,
+    );
+  }
+  const user = get('identity', 'uid');
+  return {
+    name: get('core', 'name'),
+    warnings,
+    file: {
+      ...(command.length === 0 ? {} : { command }),
+      ...(user === undefined || command.length === 0 ? {} : { user }),
+      ...(mounts.length === 0 ? {} : { mounts }),
+      ...defined({ network }),
+    },
+  };
+}
+
+function oldNetwork(
+  get: (section: string, key: string) => string | undefined,
+  warnings: string[],
+): ServiceFile['network'] | undefined {
+  const name = get('network.0', 'source');
+  if (name === undefined) return undefined;
+  const mac = get('network.0', 'mac');
+  const own = { name, ...defined({ mac }) };
+  const address = get('network.0.address.0', 'primary');
+  if (address === undefined) {
+    return get('network.0', 'dhcp') === 'false' ? { ...own, dhcp: false } : own;
+  }
+  if (get('network.0.address.1', 'primary') !== undefined)
+    warnings.push('only its first address is kept');
+  const gateway = get('network.0.route.0', 'gateway');
+  return {
+    ...own,
+    address: `${address}/${get('network.0.address.0', 'prefix') ?? 24}`,
+    ...defined({ gateway }),
+  };
 }

@@ -1,6 +1,6 @@
 import { z } from 'zod';
 import { limitKeys, size, time } from '../../recipe/limit-keys.ts';
-import { parseLabelRequest } from '../../sandbox/labels/request.ts';
+import { parseLabelRequest } from '../../sandbox/labels/labels.ts';
 
 const libvirtName = z.string().regex(/^[\w.-]+$/, 'the name of a libvirt network is needed');
 const ip = z.union([z.ipv4(), z.ipv6()]);
@@ -39,19 +39,15 @@ const networkOptions = z
   )
   .transform((options) => ({ ...options, dhcp: options.dhcp ?? options.address === undefined }));
 
-/** A service's interface on a libvirt network. */
 export type ServiceNetwork = z.output<typeof networkOptions>;
 
-/** A libvirt network: its name, or the settings of the interface on it. */
 const networkSchema = z.union([
   libvirtName.transform((name): ServiceNetwork => ({ name, dhcp: true, peers: false })),
   networkOptions,
 ]);
 
-/** The written form. */
 type NetworkFile = z.input<typeof networkSchema>;
 
-/** Options of a network without a value. */
 const FLAGS = ['dhcp', 'peers'];
 
 /**
@@ -82,14 +78,13 @@ export const SERVICE_NAME = /^[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$/;
 
 const port = z.coerce.number().int().min(1).max(65535);
 
-/** `[ADDRESS:]PORT:PORT`: where the host listens, and the port in the sandbox. */
 export interface PublishedPort {
   readonly address: string;
   readonly host: number;
   readonly sandbox: number;
 }
 
-/** Parses `[ADDRESS:]HOSTPORT:SANDBOXPORT`; an IPv6 address is in brackets. Undefined for anything else. */
+/** `[ADDRESS:]HOSTPORT:SANDBOXPORT`; an IPv6 address is in brackets. Undefined for anything else. */
 export function parsePublish(text: string): PublishedPort | undefined {
   const match = /^(?:(\[[0-9a-fA-F:]+\]|[0-9.]+):)?(\d{1,5}):(\d{1,5})$/.exec(text);
   const [host, sandbox] = [port.safeParse(match?.[2]), port.safeParse(match?.[3])];
@@ -98,30 +93,32 @@ export function parsePublish(text: string): PublishedPort | undefined {
   return { address, host: host.data, sandbox: sandbox.data };
 }
 
-/** The written form, without a loopback address. */
 export function formatPublish({ address, host, sandbox }: PublishedPort): string {
   const shown = address.includes(':') ? `[${address}]` : address;
   return address === '127.0.0.1' ? `${host}:${sandbox}` : `${shown}:${host}:${sandbox}`;
 }
 
-const publish = z.string().transform((text, context) => {
-  const parsed = parsePublish(text);
-  if (parsed !== undefined) return parsed;
-  context.addIssue({
-    code: 'custom',
-    message: text.endsWith('/udp')
-      ? 'only TCP ports can be published'
-      : `"${text}" is not [ADDRESS:]HOSTPORT:PORT, as 8081:80`,
-  });
+interface IssueContext {
+  addIssue(issue: { code: 'custom'; message: string; path: string[] }): void;
+}
+
+function refuse(context: IssueContext, message: string, ...path: string[]): typeof z.NEVER {
+  context.addIssue({ code: 'custom', message, path });
   return z.NEVER;
+}
+
+const publish = z.string().transform((text, context) => {
+  const wrong = text.endsWith('/udp')
+    ? 'only TCP ports can be published'
+    : `"${text}" is not [ADDRESS:]HOSTPORT:PORT, as 8081:80`;
+  return parsePublish(text) ?? refuse(context, wrong);
 });
 
 const label = z.string().transform((text, context) => {
   try {
     return parseLabelRequest(text);
   } catch (error) {
-    context.addIssue({ code: 'custom', message: error instanceof Error ? error.message : '' });
-    return z.NEVER;
+    return refuse(context, error instanceof Error ? error.message : '');
   }
 });
 
@@ -159,7 +156,6 @@ const health = z.strictObject({
   restart: z.boolean().default(true).describe('Restart the service then'),
 });
 
-/** service.yaml: the settings that a person chooses for a service. kiln finds out everything else. */
 export const serviceSchema = z
   .strictObject({
     description: z.string().max(200).default(''),
@@ -194,30 +190,21 @@ export const serviceSchema = z
   })
   .superRefine((service, context) => {
     if (service.boot && service.command !== undefined) {
-      context.addIssue({
-        code: 'custom',
-        path: ['boot'],
-        message: 'a systemd runs units, no command',
-      });
+      refuse(context, 'a systemd runs units, no command', 'boot');
     } else if (!service.boot && (service.command === undefined) === (service.units.length === 0)) {
-      context.addIssue({ code: 'custom', message: 'either units or a command is needed' });
+      refuse(context, 'either units or a command is needed');
     }
     for (const key of ['user', 'workdir'] as const) {
       if (service.command !== undefined || service[key] === undefined) continue;
-      context.addIssue({ code: 'custom', path: [key], message: `of a command: units have theirs` });
+      refuse(context, 'of a command: units have theirs', key);
     }
     if (service.health !== undefined && !service.health.command === !service.health.http) {
-      context.addIssue({
-        code: 'custom',
-        path: ['health'],
-        message: 'exactly one of command and http is needed',
-      });
+      refuse(context, 'exactly one of command and http is needed', 'health');
     }
   });
 
 /** A checked service. Sizes in bytes, times in milliseconds. */
 export type ServiceDefinition = z.output<typeof serviceSchema>;
-/** The written form. */
 export type ServiceFile = z.input<typeof serviceSchema>;
 
 export function serviceJsonSchema(): unknown {

@@ -3,21 +3,19 @@ import { mkdir, readdir, rename, rm, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { KilnError } from '../../errors.ts';
 import { removeTree } from '../../host/files/remove-tree.ts';
-import { hasSystemd } from '../../host/libvirt/embedded/systemd.ts';
 import { runProgram } from '../../host/process/child-process.ts';
 import { nodePath } from '../../host/process/own-node.ts';
-import { DEFAULT_STATE, type StatePaths } from '../../host/state/paths.ts';
+import { hasSystemd } from '../../host/process/process.ts';
+import { DEFAULT_STATE, packageRoot, type StatePaths } from '../../host/state/paths.ts';
 import { shellWord } from '../../shell-words.ts';
 import { checkServiceName, type StoredService } from '../lifecycle/store.ts';
 import { unitName } from '../unit/load-unit.ts';
 
-/** A file for the host's systemd or cron, by its name in the folder. */
 interface HostFile {
   readonly name: string;
   readonly text: string;
 }
 
-/** The command that starts kiln outside of a shell, and the variables for its state. */
 export interface KilnInvocation {
   readonly command: readonly string[];
   readonly env: Readonly<Record<string, string>>;
@@ -51,10 +49,7 @@ function environmentLines(env: KilnInvocation['env']): string {
     .join('');
 }
 
-/**
- * The template of all services. The supervisor is the unit's main process. The sandbox belongs to libvirt and
- * dies with the supervisor's connection.
- */
+/** The sandbox belongs to libvirt and dies with the supervisor's connection. */
 export function templateUnit({ command, env }: KilnInvocation): HostFile {
   const kiln = command.map(quoted).join(' ');
   return {
@@ -93,10 +88,6 @@ function unitTarget(unit: string): string {
   return `kiln-unit-${unit.replace(/\.service$/, '')}.target`;
 }
 
-/**
- * The files of one service: reloading its host unit reloads the unit in the sandbox, and each of its units has
- * a target that starts and stops all services with that unit.
- */
 function serviceFiles({ name, definition }: StoredService): HostFile[] {
   const units = definition.units.map(unitName);
   const description = definition.description.replaceAll('%', '%%').replace(/[\r\n]+/g, ' ');
@@ -121,12 +112,10 @@ function serviceFiles({ name, definition }: StoredService): HostFile[] {
   ];
 }
 
-/** The drop-in that adds a service to the target of a unit. */
 function memberFile(target: string, service: string): string {
   return `${target}.d/${service}.conf`;
 }
 
-/** Units that start and stop all services, and run logrotate in each daily. */
 export function sharedUnits({ command, env }: KilnInvocation): HostFile[] {
   const kiln = command.map(quoted).join(' ');
   return [
@@ -166,7 +155,6 @@ WantedBy=timers.target
   ];
 }
 
-/** For hosts without systemd: a crontab(5) for /etc/cron.d. */
 export function cronFile({ command, env }: KilnInvocation): HostFile {
   const line = [
     ...Object.entries(env).map(([name, value]) => `${name}=${shellWord(value)}`),
@@ -185,27 +173,26 @@ export function cronFile({ command, env }: KilnInvocation): HostFile {
 }
 
 /**
- * The variables by which a host unit finds the same state, libvirt and Node: it inherits nothing of the
- * environment of its writer.
+ * By a path that stays right after an update. A host unit inherits nothing of its writer's environment: the
+ * variables find the same state, libvirt and Node.
  */
-export function hostEnvironment(
+export function hostInvocation(
   paths: StatePaths,
   { KILN_URI = '' }: NodeJS.ProcessEnv,
-): Record<string, string> {
-  return {
+): KilnInvocation {
+  const env = {
     ...(paths.root === DEFAULT_STATE ? {} : { KILN_STATE: paths.root }),
     ...(KILN_URI === '' ? {} : { KILN_URI }),
     KILN_NODE: nodePath(),
   };
+  return { command: [join(packageRoot(), 'bin/kiln-node')], env };
 }
 
-/** The folders of an administrator's units, and of units that a reboot removes. */
 export const UNIT_FOLDER = {
   persistent: '/etc/systemd/system',
   runtime: '/run/systemd/system',
 } as const;
 
-/** Writes the host's units of services into `folder`. Returns the paths. */
 export async function writeHostUnits(
   services: readonly StoredService[],
   invocation: KilnInvocation,
@@ -227,7 +214,6 @@ export async function writeHostUnits(
   return [...new Set(files.map(({ name }) => join(folder, name)))];
 }
 
-/** Removes a service's own files; the template stays for others. False if there are none. */
 export async function removeHostUnit(service: string, folder: string): Promise<boolean> {
   checkServiceName(service);
   const own = join(folder, `${hostUnitName(service)}.d`);
@@ -235,7 +221,6 @@ export async function removeHostUnit(service: string, folder: string): Promise<b
   for (const name of await readdir(folder)) {
     if (!/^kiln-unit-.+\.target$/.test(name)) continue;
     await rm(join(folder, memberFile(name, service)), { force: true });
-    // No service belongs to the target any more.
     if ((await readdir(join(folder, `${name}.d`)).catch(() => [])).length > 0) continue;
     await removeTree(join(folder, `${name}.d`));
     await rm(join(folder, name), { force: true });
@@ -244,7 +229,6 @@ export async function removeHostUnit(service: string, folder: string): Promise<b
   return true;
 }
 
-/** Runs the host's systemctl. Throws E_SYSTEMD. */
 export async function systemctl(...args: readonly string[]): Promise<string> {
   try {
     // Starting a service takes as long as its units take; a waiting caller asks the supervisor.
@@ -257,10 +241,7 @@ export async function systemctl(...args: readonly string[]): Promise<string> {
   }
 }
 
-/**
- * Makes the host's systemd know a service: without an installed unit, writes one that lasts until the reboot.
- * False on a host without systemd.
- */
+/** Without an installed unit, writes one that lasts until the reboot. False on a host without systemd. */
 export async function ensureHostUnit(
   service: StoredService,
   invocation: KilnInvocation,

@@ -2,17 +2,14 @@ import { KilnError } from '../../errors.ts';
 import { BootedSystem } from '../boot/booted-system.ts';
 import type { StoredService } from '../lifecycle/store.ts';
 import type { Tree } from '../lifecycle/tree.ts';
-import type { RunningUnit, UnitHost, UnitManager } from '../supervisor/unit-host.ts';
+import type { UnitHost, UnitManager } from '../supervisor/unit-host.ts';
 import { UnitRunner } from '../supervisor/unit-runner.ts';
 import { listUnits, loadUnit, type UnitSurroundings, unitName } from '../unit/load-unit.ts';
-import { readUnit } from '../unit/read-unit.ts';
-import type { ServiceUnit } from '../unit/service-unit.ts';
+import { readUnit, type ServiceUnit } from '../unit/read-unit.ts';
 import type { ServiceDefinition } from './definition.ts';
 
-/** The unit of a service that has a command instead of units. */
 const COMMAND_UNIT = 'command.service';
 
-/** The units of a service and those of the image that they require, in start order. Throws E_UNIT. */
 export function serviceUnits(
   tree: Tree,
   definition: ServiceDefinition,
@@ -31,7 +28,6 @@ export function serviceUnits(
   return startOrder([...units.values()]);
 }
 
-/** Runs the units of a service: kiln itself, or a systemd that boots in the sandbox. Throws E_UNIT. */
 export function unitManager(host: UnitHost, { name, definition }: StoredService): UnitManager {
   if (definition.boot) return new BootedSystem(host, definition.units.map(unitName));
   const surroundings = {
@@ -41,7 +37,6 @@ export function unitManager(host: UnitHost, { name, definition }: StoredService)
   return new KilnUnits(host, serviceUnits(host.tree, definition, surroundings));
 }
 
-/** A command as a unit, restarted when it fails. */
 function commandUnit(definition: ServiceDefinition, surroundings: UnitSurroundings): ServiceUnit {
   const { command = [], user, workdir, description } = definition;
   const text = (value: string) => value.replaceAll('%', '%%');
@@ -79,10 +74,7 @@ function commandUnit(definition: ServiceDefinition, surroundings: UnitSurroundin
   return { ...unit, type: 'exec', commands: { ...unit.commands, start: [start] } };
 }
 
-/**
- * The units in an order that After= and Before= allow; units without order keep their place. Throws E_UNIT for
- * a cycle.
- */
+/** As After= and Before= allow; units without order keep their place. Throws E_UNIT for a cycle. */
 export function startOrder(units: readonly ServiceUnit[]): ServiceUnit[] {
   const ordered: ServiceUnit[] = [];
   const visiting = new Set<ServiceUnit>();
@@ -104,10 +96,9 @@ export function startOrder(units: readonly ServiceUnit[]): ServiceUnit[] {
   return ordered;
 }
 
-/** The units of a service without systemd: kiln runs them in the given order. */
 class KilnUnits implements UnitManager {
   readonly #host: UnitHost;
-  readonly #runners: readonly UnitRunner[];
+  readonly units: readonly UnitRunner[];
   readonly failure = undefined;
   readonly lost = new Promise<void>(() => undefined);
   #stopping = false;
@@ -117,20 +108,16 @@ class KilnUnits implements UnitManager {
     for (const unit of units) {
       for (const warning of unit.warnings) host.log.write('kiln', `${unit.name}: ${warning}`);
     }
-    this.#runners = units.map((unit) => new UnitRunner(host, unit));
-  }
-
-  get units(): readonly RunningUnit[] {
-    return this.#runners;
+    this.units = units.map((unit) => new UnitRunner(host, unit));
   }
 
   get idle(): boolean {
-    return this.#runners.every(({ state }) => state === 'failed' || state === 'inactive');
+    return this.units.every(({ state }) => state === 'failed' || state === 'inactive');
   }
 
   async start(): Promise<void> {
     const failures: unknown[] = [];
-    for (const runner of this.#runners) {
+    for (const runner of this.units) {
       if (this.#stopping) return;
       await runner.start().catch((error) => failures.push(error));
     }
@@ -139,19 +126,19 @@ class KilnUnits implements UnitManager {
 
   async stop(): Promise<void> {
     this.#stopping = true;
-    for (const runner of [...this.#runners].reverse()) {
+    for (const runner of [...this.units].reverse()) {
       await runner.stop().catch((error) => this.#host.log.write('kiln', String(error)));
     }
   }
 
   async restart(): Promise<void> {
-    for (const runner of [...this.#runners].reverse()) await runner.stop();
-    for (const runner of this.#runners) await runner.start();
+    for (const runner of [...this.units].reverse()) await runner.stop();
+    for (const runner of this.units) await runner.start();
   }
 
   async refresh(): Promise<void> {}
 
   notified(pid: number, text: string): void {
-    for (const runner of this.#runners) runner.notified(pid, text);
+    for (const runner of this.units) runner.notified(pid, text);
   }
 }

@@ -9,7 +9,8 @@ import type { StatePaths } from '../../host/state/paths.ts';
 import type { LeasedImage } from '../../image/store/images.ts';
 import { copyTree } from '../../image/tree/clone.ts';
 import { refuseCopyUp, refuseHostWrites } from '../../sandbox/policy/host-write.ts';
-import { bootCommand } from '../boot/system-files.ts';
+import { parseCapability } from '../../sandbox/policy/specification.ts';
+import { bootCommand } from '../boot/booted-system.ts';
 import type { ServiceDefinition, ServiceFile } from '../definition/definition.ts';
 import {
   changeDefinition,
@@ -18,32 +19,32 @@ import {
   writeDefinition,
 } from '../definition/definition-file.ts';
 import { serviceUnits } from '../definition/service-units.ts';
-import { filesIn, type InstanceFiles, instanceFiles } from '../instance-files.ts';
-import { namedCapabilities } from '../supervisor/unit-host.ts';
-import type { ServiceUnit } from '../unit/service-unit.ts';
+import type { ServiceUnit } from '../unit/read-unit.ts';
 import { mergeTrees } from './merge-trees.ts';
 import { type OwnedPaths, ownersOf } from './owned-paths.ts';
-import { requireStopped } from './stop.ts';
+import { requireStopped } from './start-stop.ts';
 import {
   checkServiceName,
+  copyVar,
+  filesIn,
+  type InstanceFiles,
+  instanceFiles,
   knownImage,
   lockServices,
+  moveVarToImage,
   readService,
   sweepServices,
   workDirectory,
   writeImageId,
 } from './store.ts';
 import { Tree, treeEntries } from './tree.ts';
-import { copyVar, moveVarToImage } from './var-volume.ts';
 
 interface CreatedService {
   readonly files: InstanceFiles;
   readonly units: readonly ServiceUnit[];
-  /** The packages of the units, and their paths in /etc and /var. */
   readonly owners: readonly OwnedPaths[];
 }
 
-/** How a service's private directories are filled. */
 interface CreateOptions {
   /** True to copy the image's files in the owners' /var; otherwise only empty folders are made. */
   readonly copy: boolean;
@@ -52,9 +53,8 @@ interface CreateOptions {
 }
 
 /**
- * Creates a service from an image, with an /etc, a /var, a machine id and a host name of its own. It appears as
- * a whole or not at all. Throws E_SERVICE_NAME, E_SERVICE_EXISTS, E_UNIT, E_NO_SYSTEMD, E_RECIPE, E_NO_PACKAGE,
- * E_BIND.
+ * The service appears as a whole or not at all. Throws E_SERVICE_NAME, E_SERVICE_EXISTS, E_UNIT,
+ * E_NO_SYSTEMD, E_RECIPE, E_NO_PACKAGE, E_BIND.
  */
 export async function createService(
   paths: StatePaths,
@@ -67,11 +67,7 @@ export async function createService(
   const definition = checkDefinition(name, file);
   checkMounts(paths, definition);
   await using _lock = await lockServices(paths);
-  await refuseExisting(paths, name);
-  await sweepServices(paths);
-  const work = await workDirectory(paths, name);
-  try {
-    const files = filesIn(work, '');
+  return await appear(paths, name, async (files) => {
     const hostname = definition.hostname ?? name;
     using tree = Tree.open(image.tree);
     if (definition.boot) bootCommand(tree);
@@ -83,17 +79,37 @@ export async function createService(
     if (!options.copy) emptyOwned(files.var, owners);
     if (options.imageSize !== undefined) await moveVarToImage(files, options.imageSize);
     giveIdentity(files.etc, hostname);
-    await writeImageId(files.image, image.manifest.id);
-    await writeDefinition(files.definition, file);
-    await publishService(paths, name, work);
+    writeImageId(files.image, image.manifest.id);
+    writeDefinition(files.definition, file);
     return { files: instanceFiles(paths, name), units, owners };
+  });
+}
+
+/** The service appears as a whole or not at all. Needs the lock. @throws KilnError E_SERVICE_EXISTS */
+export async function appear<Made>(
+  paths: StatePaths,
+  name: string,
+  fill: (files: InstanceFiles) => Promise<Made>,
+): Promise<Made> {
+  const { directory } = instanceFiles(paths, name);
+  if (await stat(directory).catch(() => undefined)) {
+    throw new KilnError('E_SERVICE_EXISTS', `there is a service ${name} already`, {
+      hint: `\`kiln service delete ${name}\` removes it`,
+    });
+  }
+  await sweepServices(paths);
+  const work = await workDirectory(paths, name);
+  try {
+    const made = await fill(filesIn(work, ''));
+    await syncFileSystem(work);
+    await rename(work, directory);
+    return made;
   } catch (error) {
     await removeTree(work);
     throw error;
   }
 }
 
-/** Removes the files in the folders below /var that belong to the owners alone. */
 function emptyOwned(varDirectory: string, owners: readonly OwnedPaths[]): void {
   const own = owners
     .flatMap((owner) => owner.paths)
@@ -106,21 +122,6 @@ function emptyOwned(varDirectory: string, owners: readonly OwnedPaths[]): void {
   mergeTrees(varDirectory, varDirectory, actions, new Map());
 }
 
-/** Throws E_SERVICE_EXISTS. */
-async function refuseExisting(paths: StatePaths, name: string): Promise<void> {
-  if (!(await stat(instanceFiles(paths, name).directory).catch(() => undefined))) return;
-  throw new KilnError('E_SERVICE_EXISTS', `there is a service ${name} already`, {
-    hint: `\`kiln service delete ${name}\` removes it`,
-  });
-}
-
-/** Moves a finished folder to its place, after flushing it to the disk. */
-async function publishService(paths: StatePaths, name: string, work: string): Promise<void> {
-  await syncFileSystem(work);
-  await rename(work, instanceFiles(paths, name).directory);
-}
-
-/** Gives an unused /etc a machine id and a host name of its own. */
 function giveIdentity(etc: string, hostname: string): void {
   const directory = openSync(etc, constants.O_RDONLY | constants.O_DIRECTORY);
   using _directory = closing(directory);
@@ -129,23 +130,19 @@ function giveIdentity(etc: string, hostname: string): void {
   replaceFileIn(directory, 'hosts', `127.0.0.1 localhost ${hostname}\n::1 localhost ${hostname}\n`);
 }
 
-/**
- * Refuses mounts of what the host needs before the first start. Mounts that do not exist yet are checked at the
- * start. Throws E_BIND.
- */
-function checkMounts(paths: StatePaths, definition: ServiceDefinition): void {
+/** @throws KilnError E_BIND */
+export function checkMounts(paths: StatePaths, definition: ServiceDefinition): void {
   const { boot, capabilities, mounts, 'allow-host-write': allowHostWrite } = definition;
   const binds = mounts
     .filter(({ source }) => existsSync(source))
     .map(({ source, target, readonly }) => ({ source, target, readonly }));
   refuseHostWrites(paths, { binds, allowHostWrite }, { uid: 0 });
-  if (!boot && !namedCapabilities(capabilities).includes('SYS_ADMIN')) return;
+  if (!boot && !capabilities.map(parseCapability).includes('SYS_ADMIN')) return;
   refuseCopyUp({ hostFiles: mounts.some(({ readonly }) => !readonly), allowHostWrite });
 }
 
 type CloneChanges = Pick<ServiceFile, 'publish' | 'network'>;
 
-/** Settings that two services cannot share. */
 const UNIQUE = [
   ['publish'],
   ['network', 'address'],
@@ -154,9 +151,8 @@ const UNIQUE = [
 ] as const;
 
 /**
- * Copies a stopped service with its /etc and /var (blocks are shared where the file system can) and gives it a
- * machine id and a host name of its own. Settings that only one service can have are left out: ports, a fixed
- * address, a MAC. It appears as a whole or not at all. Returns the keys that were left out. Throws
+ * Copies a stopped service (blocks are shared where the file system can), without settings that only one
+ * service can have; returns the keys that were left out. It appears as a whole or not at all. Throws
  * E_NO_SERVICE, E_SERVICE_EXISTS, E_SERVICE_RUNS.
  */
 export async function cloneService(
@@ -169,20 +165,16 @@ export async function cloneService(
   await using _lock = await lockServices(paths);
   const model = await readService(paths, from);
   const image = knownImage(model);
-  await refuseExisting(paths, name);
-  // A running service could change files while they are copied.
-  await requireStopped(from, model.files);
-  await sweepServices(paths);
-  const work = await workDirectory(paths, name);
-  try {
-    const files = filesIn(work, '');
+  return await appear(paths, name, async (files) => {
+    // A running service could change files while they are copied.
+    await requireStopped(from, model.files);
     copyTree(model.files.etc, files.etc);
     copyVar(model.files, files);
     giveIdentity(files.etc, name);
-    await writeImageId(files.image, image);
+    writeImageId(files.image, image);
     await copyFile(model.files.definition, files.definition);
     const left: string[] = [];
-    const changed = await changeDefinition(files.definition, (document) => {
+    const changed = changeDefinition(files.definition, (document) => {
       document.delete('hostname');
       // Without its fixed address the clone needs DHCP again.
       if (document.hasIn(['network', 'address'])) document.deleteIn(['network', 'dhcp']);
@@ -194,11 +186,7 @@ export async function cloneService(
         if (changes[key] !== undefined) document.set(key, changes[key]);
       }
     });
-    await changed.store();
-    await publishService(paths, name, work);
+    changed.store();
     return left;
-  } catch (error) {
-    await removeTree(work);
-    throw error;
-  }
+  });
 }

@@ -1,5 +1,4 @@
 import {
-  closeSync,
   constants,
   fchmodSync,
   fchownSync,
@@ -22,29 +21,23 @@ import {
 import { copyEntryAt } from '../../image/tree/clone.ts';
 import type { TreeEntry } from './tree.ts';
 
-/** What an upgrade does with one path of /etc. */
-type MergeAction =
-  /** Takes the new image's file. */
-  | { readonly do: 'take'; readonly path: string }
-  /** Removes a file that is gone from the image and was not changed. */
-  | { readonly do: 'remove'; readonly path: string }
-  /** Keeps the service's file, with the new image's beside it as .rpmnew. */
-  | { readonly do: 'rpmnew'; readonly path: string }
-  /** Takes the new image's file, with the service's beside it as .rpmsave. */
-  | { readonly do: 'rpmsave'; readonly path: string }
-  /** Adds the image's new names to a database of accounts. */
-  | { readonly do: 'accounts'; readonly path: string };
+/**
+ * `rpmnew` keeps the service's file, with the new image's beside it; `rpmsave` takes the new one, with the
+ * service's beside it; `accounts` adds the new image's names.
+ */
+interface MergeAction {
+  readonly do: 'take' | 'remove' | 'rpmnew' | 'rpmsave' | 'accounts';
+  readonly path: string;
+}
 
 /** Merged line by line, because adding an account changes the whole file. */
 const ACCOUNTS = new Set(['passwd', 'group', 'shadow', 'gshadow', 'subuid', 'subgid']);
 
-/** Files that every service has of its own. */
 const OWN = new Set(['machine-id', 'hostname', 'hosts', 'resolv.conf', 'mtab']);
 
 /**
- * Compares three trees of /etc as rpm compares a changed configuration file: `base` is the image that the
- * service was made of, `mine` the service, `theirs` the new image. `replaced` are %config files without
- * noreplace, which rpm always replaces.
+ * Compares three trees of /etc as rpm compares a changed configuration file: `base` is the service's old
+ * image, `theirs` the new one. `replaced` are %config files without noreplace, which rpm always replaces.
  */
 export function planMerge(
   base: ReadonlyMap<string, TreeEntry>,
@@ -74,10 +67,6 @@ export function planMerge(
   return actions;
 }
 
-/**
- * A database of accounts with the lines of `theirs` whose names `mine` lacks. Lines are NAME:…; the service's
- * own come first and do not change.
- */
 export function mergeAccounts(mine: string, theirs: string): string {
   const nameOf = (line: string) => line.slice(0, line.indexOf(':'));
   const lines = mine.split('\n').filter((line) => line !== '');
@@ -92,10 +81,6 @@ const FOLDER = {
   resolve: RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS,
 };
 
-/**
- * Carries out a merge in `target`, an unused copy of the service's tree, with files from `source`, the new
- * image's tree. Returns a sentence for each change that a person should check.
- */
 export function mergeTrees(
   source: string,
   target: string,
@@ -104,21 +89,13 @@ export function mergeTrees(
 ): string[] {
   const flags = constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW;
   const from = openSync(source, flags);
+  using _from = closing(from);
   const to = openSync(target, flags);
-  const notes: string[] = [];
-  try {
-    // Removes the deepest first.
-    for (const action of actions.filter((a) => a.do === 'remove').reverse())
-      remove(to, action.path);
-    for (const action of actions) {
-      const note = carryOut(from, to, action, theirs);
-      if (note !== undefined) notes.push(note);
-    }
-  } finally {
-    closeSync(from);
-    closeSync(to);
-  }
-  return notes;
+  using _to = closing(to);
+  for (const { path } of actions.filter((a) => a.do === 'remove').reverse()) remove(to, path);
+  return actions
+    .map((action) => carryOut(from, to, action, theirs))
+    .filter((note) => note !== undefined);
 }
 
 function carryOut(
@@ -128,30 +105,28 @@ function carryOut(
   theirs: ReadonlyMap<string, TreeEntry>,
 ): string | undefined {
   const { path } = action;
-  if (action.do === 'take') {
-    remove(to, path);
-    return copy(from, to, path, basename(path), theirs)
-      ? undefined
-      : `${path}: could not be put in place`;
+  const name = basename(path);
+  switch (action.do) {
+    case 'take':
+      remove(to, path);
+      if (copy(from, to, path, name, theirs)) return undefined;
+      return `${path}: could not be put in place`;
+    case 'rpmnew':
+      remove(to, `${path}.rpmnew`);
+      copy(from, to, path, `${name}.rpmnew`, theirs);
+      return `${path}: yours is kept, the new one is ${path}.rpmnew`;
+    case 'rpmsave':
+      within(to, path, (folder) => renameat(folder, name, folder, `${name}.rpmsave`));
+      if (theirs.has(path)) copy(from, to, path, name, theirs);
+      return `${path}: yours is now ${path}.rpmsave`;
+    case 'accounts':
+      mergeAccountFiles(from, to, path);
+      return undefined;
+    case 'remove':
+      return undefined;
   }
-  if (action.do === 'rpmnew') {
-    remove(to, `${path}.rpmnew`);
-    copy(from, to, path, `${basename(path)}.rpmnew`, theirs);
-    return `${path}: yours is kept, the new one is ${path}.rpmnew`;
-  }
-  if (action.do === 'rpmsave') {
-    within(to, path, (folder, name) => renameat(folder, name, folder, `${name}.rpmsave`));
-    if (theirs.has(path)) copy(from, to, path, basename(path), theirs);
-    return `${path}: yours is now ${path}.rpmsave`;
-  }
-  if (action.do === 'accounts') {
-    mergeAccountFiles(from, to, path);
-    return undefined;
-  }
-  return undefined;
 }
 
-/** Copies an entry and makes missing folders above it. False if something is in the way. */
 function copy(
   from: number,
   to: number,
@@ -161,6 +136,7 @@ function copy(
 ): boolean {
   const folder = dirname(path);
   const source = openat2(from, folder, FOLDER);
+  using _source = closing(source);
   try {
     const target = openat2(to, folder, FOLDER);
     using _target = closing(target);
@@ -170,30 +146,24 @@ function copy(
   } catch (error) {
     if (hasErrno(error, 'ENOENT', 'ENOTDIR', 'ELOOP', 'EEXIST')) return false;
     throw error;
-  } finally {
-    closeSync(source);
   }
 }
 
-/** Makes the folder itself; its content has entries of its own in the plan. */
 function makeDirectory(source: number, target: number, name: string): void {
   try {
     mkdirat(target, name, 0o700);
   } catch (error) {
     if (!hasErrno(error, 'EEXIST')) throw error;
   }
-  const [model, made] = [openat2(source, name, FOLDER), openat2(target, name, FOLDER)];
-  try {
-    const stat = fstatSync(model);
-    fchownSync(made, stat.uid, stat.gid);
-    fchmodSync(made, stat.mode & 0o7777);
-  } finally {
-    closeSync(model);
-    closeSync(made);
-  }
+  const model = openat2(source, name, FOLDER);
+  using _model = closing(model);
+  const made = openat2(target, name, FOLDER);
+  using _made = closing(made);
+  const stat = fstatSync(model);
+  fchownSync(made, stat.uid, stat.gid);
+  fchmodSync(made, stat.mode & 0o7777);
 }
 
-/** Removes a file, a link or an empty folder. Missing entries and full folders stay as they are. */
 function remove(root: number, path: string): void {
   within(root, path, (folder, name) => {
     try {
@@ -218,11 +188,8 @@ function within(root: number, path: string, act: (folder: number, name: string) 
     if (hasErrno(error, 'ENOENT', 'ENOTDIR', 'ELOOP')) return;
     throw error;
   }
-  try {
-    act(folder, basename(path));
-  } finally {
-    closeSync(folder);
-  }
+  using _folder = closing(folder);
+  act(folder, basename(path));
 }
 
 function mergeAccountFiles(from: number, to: number, path: string): void {

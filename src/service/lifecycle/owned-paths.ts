@@ -2,14 +2,14 @@ import { KilnError } from '../../errors.ts';
 import type { StatePaths } from '../../host/state/paths.ts';
 import { readStoredPackage } from '../../image/store/entry.ts';
 import { readContents } from '../../image/store/manifest.ts';
+import { readAccounts, readGroups } from '../../image/tree/accounts.ts';
 import type { RpmPackage } from '../../packages/rpm/package.ts';
 import { suggest } from '../../recipe/problem.ts';
-import { configuredLines } from '../definition/tmpfiles.ts';
-import type { ServiceUnit } from '../unit/service-unit.ts';
+import type { SandboxDirectory } from '../../sandbox/command/control.ts';
+import type { ServiceUnit } from '../unit/read-unit.ts';
 import { splitWords } from '../unit/unit-file.ts';
 import type { Tree } from './tree.ts';
 
-/** The packages of an image that the store has; none for an imported image. */
 async function* imagePackages(paths: StatePaths, image: string): AsyncGenerator<RpmPackage> {
   const { packages } = await readContents(paths, image).catch(() => ({ packages: [] }));
   for (const { digest } of packages) {
@@ -33,25 +33,19 @@ export async function replacedConfiguration(
   return found;
 }
 
-/** A package's paths below /etc and /var. */
 export interface OwnedPaths {
-  /** `apache2-2.4.71-1~deb13u1`. */
   readonly package: string;
-  /** The topmost folders and files that only this package has: /etc/apache2, /var/log/apache2. */
   readonly paths: readonly string[];
 }
 
-/** Selects the packages for {@link ownersOf}. */
 interface OwnerRequest {
   readonly units: readonly Pick<ServiceUnit, 'files' | 'directories'>[];
-  /** Packages by their names. */
   readonly packages: readonly string[];
 }
 
 /**
- * The packages that own the units or are named, with their private paths, which virt-sandbox-service copied for
- * each service. The paths come from their payloads, their tmpfiles.d and sysusers.d, and from StateDirectory=
- * and the like in the units. Throws E_NO_PACKAGE for an unknown name.
+ * The packages that own the units or are named, with their private paths: those of payloads, of tmpfiles.d
+ * and sysusers.d, and of StateDirectory= and the like. Throws E_NO_PACKAGE for an unknown name.
  */
 export async function ownersOf(
   paths: StatePaths,
@@ -64,7 +58,14 @@ export async function ownersOf(
     const held = new Set(files.map(({ path }) => usrPath(path)));
     all.push({ name, title: `${name}-${version}-${release}`, held });
   }
-  for (const name of packages) requirePackage(name, all);
+  const known = all.map(({ name }) => name);
+  const missing = packages.find((name) => !known.includes(name));
+  if (missing !== undefined) {
+    const near = suggest(missing, known);
+    throw new KilnError('E_NO_PACKAGE', `the image has no package ${missing}`, {
+      hint: near === undefined ? '`kiln image show` lists its packages' : `did you mean ${near}?`,
+    });
+  }
   const unitsOf = ({ held }: Payload) =>
     units.filter(({ files }) => files.some((path) => held.has(usrPath(path))));
   const chosen = all.filter((each) => packages.includes(each.name) || unitsOf(each).length > 0);
@@ -86,58 +87,39 @@ export async function ownersOf(
 
 const PRIVATE = /^\/(?:etc|var)\/./;
 
-/** The paths of a package. */
 interface Payload {
   readonly name: string;
   readonly title: string;
   readonly held: ReadonlySet<string>;
 }
 
-/** The place of a payload's path now that /lib is a link. */
 function usrPath(path: string): string {
   return path.replace(/^\/lib\//, '/usr/lib/');
 }
 
-/** All packages' paths below /etc and /var, with the directories above them. */
 function withParents(packages: readonly Payload[]): ReadonlySet<string> {
   const found = new Set<string>();
   for (const path of packages.flatMap(({ held }) => [...held])) {
     if (!PRIVATE.test(path)) continue;
-    for (let at = path.length; at > 0; at = path.lastIndexOf('/', at - 1)) {
-      found.add(path.slice(0, at));
-    }
+    for (const each of [path, ...parents(path)]) found.add(each);
   }
   return found;
 }
 
-function requirePackage(name: string, all: readonly Payload[]): void {
-  const known = all.map((each) => each.name);
-  if (known.includes(name)) return;
-  const near = suggest(name, known);
-  throw new KilnError('E_NO_PACKAGE', `the image has no package ${name}`, {
-    hint: near === undefined ? '`kiln image show` lists its packages' : `did you mean ${near}?`,
-  });
+function* parents(path: string): Generator<string> {
+  for (let at = path.lastIndexOf('/'); at > 0; at = path.lastIndexOf('/', at - 1)) {
+    yield path.slice(0, at);
+  }
 }
 
-/** The paths without those that lie below another one. */
 function topmost(paths: readonly string[]): string[] {
   const all = new Set(paths);
-  const above = (path: string): boolean => {
-    for (let at = path.lastIndexOf('/'); at > 0; at = path.lastIndexOf('/', at - 1)) {
-      if (all.has(path.slice(0, at))) return true;
-    }
-    return false;
-  };
-  return [...all].filter((path) => !above(path)).sort();
+  return [...all].filter((path) => ![...parents(path)].some((above) => all.has(above))).sort();
 }
 
-/** Types of tmpfiles.d(5) that make a path or set its owner. */
 const MAKING = new Set('dDvqQefFCpL');
 
-/**
- * The paths below /etc and /var that the tmpfiles.d and sysusers.d among `files` name. These directories, files
- * and homes are made at installation or start, so no payload has them.
- */
+/** tmpfiles.d and sysusers.d make these at installation or start, so no payload has them. */
 function declaredPaths(tree: Tree, files: readonly string[]): string[] {
   return files
     .flatMap((file) => {
@@ -156,12 +138,86 @@ function madePath([type = '', path = '']: readonly string[]): string | undefined
   return MAKING.has(type.charAt(0)) && isOwnable(path) ? path : undefined;
 }
 
-/** sysusers.d(5): type, name, id, gecos, home, shell. */
 function home([type = '', , , , path = '']: readonly string[]): string | undefined {
   return type.startsWith('u') && isOwnable(path) ? path : undefined;
 }
 
-/** Whether a path lies below /etc or /var and is plain: no pattern, no specifier, no `..`. */
 function isOwnable(path: string): boolean {
   return /^\/(?:etc|var)\/[^/*?[%]/.test(path) && !/[*?[%]|\/\.{1,2}(?:\/|$)/.test(path);
+}
+
+/** The first file of a name counts (tmpfiles.d(5)). */
+const FOLDERS = ['/etc/tmpfiles.d', '/run/tmpfiles.d', '/usr/lib/tmpfiles.d'];
+
+/** Types that make a directory; `e` only changes an existing one. */
+const DIRECTORY_TYPES = new Set(['d', 'D', 'v', 'q', 'Q']);
+
+const VOLATILE = /^\/(?:run|tmp|var\/tmp)\//;
+
+/** Directories of a booted systemd: they mean nothing for a service without one. */
+const SYSTEMD = /^\/run\/(?:systemd|credstore|log|user|nologin|shm)/;
+
+/** The tree may be hostile, so the number is bounded. */
+const DIRECTORIES_MAX = 1000;
+
+export interface TmpfilesPlan {
+  readonly directories: readonly SandboxDirectory[];
+  readonly undone: readonly string[];
+}
+
+/** /run is empty at every start, and services expect directories there. */
+export function tmpfilesPlan(tree: Tree): TmpfilesPlan {
+  const directories = new Map<string, SandboxDirectory>();
+  const undone: string[] = [];
+  const accounts = readAccounts(tree.root);
+  const groups = readGroups(tree.root);
+  for (const { file, line } of configurationLines(tree)) {
+    const [type = '', rawPath = '', mode = '-', user = '-', group = '-'] = (
+      splitWords(line) ?? []
+    ).map((word) => word.text);
+    const path = rawPath.replace(/^\/var\/run\//, '/run/').replace(/\/+$/, '');
+    if (
+      !VOLATILE.test(path) ||
+      SYSTEMD.test(path) ||
+      path.includes('%') ||
+      path.split('/').includes('..')
+    )
+      continue;
+    const kind = type.replace(/[!+=~^$-]/g, '');
+    if (!DIRECTORY_TYPES.has(kind)) {
+      if (!'rRxX'.includes(kind)) undone.push(`${file}: ${line}`);
+      continue;
+    }
+    if (directories.has(path) || directories.size === DIRECTORIES_MAX) continue;
+    const uid = idOf(user, accounts.find(({ name }) => name === user)?.uid);
+    const gid = idOf(group, groups.find(({ name }) => name === group)?.gid);
+    const bits = Number.parseInt(mode.replace(/^[~:]+/, ''), 8);
+    if (uid === undefined || gid === undefined) undone.push(`${file}: ${line}`);
+    else
+      directories.set(path, { path, mode: Number.isNaN(bits) ? 0o755 : bits & 0o7777, uid, gid });
+  }
+  const sorted = [...directories.values()].sort((a, b) => (a.path < b.path ? -1 : 1));
+  return { directories: sorted, undone };
+}
+
+function idOf(text: string, named: number | undefined): number | undefined {
+  if (text === '-' || text === '') return 0;
+  return named ?? (/^\d{1,5}$/.test(text) ? Number(text) : undefined);
+}
+
+function* configurationLines(tree: Tree): Generator<{ file: string; line: string }> {
+  const files = new Map<string, string>();
+  for (const folder of FOLDERS) {
+    for (const name of tree.list(folder)) {
+      if (name.endsWith('.conf') && !files.has(name)) files.set(name, `${folder}/${name}`);
+    }
+  }
+  for (const [, file] of [...files].sort(([a], [b]) => (a < b ? -1 : 1))) {
+    for (const line of configuredLines(tree, file)) yield { file, line };
+  }
+}
+
+function configuredLines(tree: Tree, file: string): string[] {
+  const lines = (tree.readText(file) ?? '').split('\n').map((line) => line.trim());
+  return lines.filter((line) => line !== '' && !line.startsWith('#'));
 }

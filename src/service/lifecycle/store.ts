@@ -1,25 +1,76 @@
-import { mkdir, readdir, stat } from 'node:fs/promises';
+import { existsSync } from 'node:fs';
+import { mkdir, open, readdir, rm, stat } from 'node:fs/promises';
+import { join } from 'node:path';
 import { KilnError } from '../../errors.ts';
 import { acquireLock, type HeldLock } from '../../host/files/flock.ts';
 import { removeTree } from '../../host/files/remove-tree.ts';
-import { findRecord, withFields, writeRecord } from '../../host/state/checked-file.ts';
+import { runProgram } from '../../host/process/child-process.ts';
+import {
+  type FoundRecord,
+  findRecord,
+  withFields,
+  writeRecord,
+} from '../../host/state/checked-file.ts';
 import type { StatePaths } from '../../host/state/paths.ts';
+import { copyFile, copyTree } from '../../image/tree/clone.ts';
 import { suggest } from '../../recipe/problem.ts';
+import type { PlannedVolume } from '../../sandbox/door/plan.ts';
 import { SERVICE_NAME, type ServiceDefinition } from '../definition/definition.ts';
 import { readDefinition } from '../definition/definition-file.ts';
-import { type InstanceFiles, instanceFiles } from '../instance-files.ts';
+
+/** The files of one service. Only root can reach them, except what the sandbox sees. */
+export interface InstanceFiles {
+  readonly directory: string;
+  readonly definition: string;
+  readonly image: string;
+  readonly outcome: string;
+  readonly etc: string;
+  readonly var: string;
+  readonly varImage: string;
+  readonly logs: string;
+  readonly log: string;
+  readonly run: string;
+  /**
+   * Held by the supervisor. Not on /run: a supervisor that reaches the same state by another name, or from
+   * another container, must not write the same /var.
+   */
+  readonly supervisorLock: string;
+  readonly wanted: string;
+  readonly socket: string;
+}
+
+export function instanceFiles(paths: StatePaths, name: string): InstanceFiles {
+  return filesIn(join(paths.services, name), join(paths.runServices, name));
+}
+
+export function filesIn(directory: string, run: string): InstanceFiles {
+  const logs = join(directory, 'log');
+  return {
+    directory,
+    definition: join(directory, 'service.yaml'),
+    image: join(directory, 'image.json'),
+    outcome: join(directory, 'outcome.json'),
+    etc: join(directory, 'etc'),
+    var: join(directory, 'var'),
+    varImage: join(directory, 'var.ext4'),
+    logs,
+    log: join(logs, 'service.log'),
+    run,
+    supervisorLock: join(directory, 'supervisor.lock'),
+    wanted: join(run, 'wanted'),
+    socket: join(run, 'control.sock'),
+  };
+}
 
 export interface StoredService {
   readonly name: string;
   readonly files: InstanceFiles;
   readonly definition: ServiceDefinition;
-  /** The image's id; undefined if image.json is damaged: see `imageProblem`. */
   readonly image: string | undefined;
   /** E_SERVICE_IMAGE: the service can be stopped and inspected, but not started. */
   readonly imageProblem: KilnError | undefined;
 }
 
-/** Throws E_SERVICE_NAME for an invalid name. */
 export function checkServiceName(name: string): void {
   if (SERVICE_NAME.test(name)) return;
   throw new KilnError('E_SERVICE_NAME', `${JSON.stringify(name)} cannot be the name of a service`, {
@@ -27,21 +78,21 @@ export function checkServiceName(name: string): void {
   });
 }
 
-/** The names of all services, sorted, without unfinished ones. */
 export async function serviceNames(paths: StatePaths): Promise<string[]> {
   const names = await readdir(paths.services).catch(() => []);
   return names.filter((name) => SERVICE_NAME.test(name)).sort();
 }
 
-/** The files of a service, even of a broken one. Throws E_SERVICE_NAME, E_NO_SERVICE. */
 export async function serviceFiles(paths: StatePaths, name: string): Promise<InstanceFiles> {
   checkServiceName(name);
   const files = instanceFiles(paths, name);
-  if (!(await stat(files.directory).catch(() => undefined))) throw await noService(paths, name);
-  return files;
+  if (await stat(files.directory).catch(() => undefined)) return files;
+  const near = suggest(name, await serviceNames(paths));
+  throw new KilnError('E_NO_SERVICE', `there is no service ${name}`, {
+    hint: near === undefined ? '`kiln service list` shows them' : `did you mean ${near}?`,
+  });
 }
 
-/** Reads a service. Throws E_NO_SERVICE, E_RECIPE with the place of each mistake. */
 export async function readService(paths: StatePaths, name: string): Promise<StoredService> {
   const files = await serviceFiles(paths, name);
   return {
@@ -52,7 +103,6 @@ export async function readService(paths: StatePaths, name: string): Promise<Stor
   };
 }
 
-/** The image's id of a service that needs it. Throws E_SERVICE_IMAGE. */
 export function knownImage({ image, imageProblem }: StoredService): string {
   if (image === undefined) throw imageProblem;
   return image;
@@ -60,33 +110,23 @@ export function knownImage({ image, imageProblem }: StoredService): string {
 
 const takeImage = withFields<{ image: string }>({ image: 'string' });
 
-function readImageId(name: string, path: string): Pick<StoredService, 'image' | 'imageProblem'> {
-  const { value, damage } = findRecord(path, takeImage);
-  const image = value?.image;
-  return {
-    image,
-    imageProblem: image === undefined ? unknownImage(name, path, damage) : undefined,
-  };
+export function findImageId(path: string): FoundRecord<{ image: string }> {
+  return findRecord(path, takeImage);
 }
 
-function unknownImage(name: string, path: string, cause?: KilnError): KilnError {
-  return new KilnError('E_SERVICE_IMAGE', `${name}: cannot read which image it has: ${path}`, {
-    cause: cause ?? new Error('there is no such file'),
+function readImageId(name: string, path: string): Pick<StoredService, 'image' | 'imageProblem'> {
+  const { value, damage } = findImageId(path);
+  if (value !== undefined) return { image: value.image, imageProblem: undefined };
+  const text = `${name}: cannot read which image it has: ${path}`;
+  const imageProblem = new KilnError('E_SERVICE_IMAGE', text, {
+    cause: damage ?? new Error('there is no such file'),
     hint: `\`kiln service upgrade ${name}\` gives it the image of its recipe; its data stays`,
   });
+  return { image: undefined, imageProblem };
 }
 
-/** Writes the image's id of a service, as a whole or not at all. */
-export async function writeImageId(path: string, image: string): Promise<void> {
+export function writeImageId(path: string, image: string): void {
   writeRecord(path, { image }, { flush: true });
-}
-
-async function noService(paths: StatePaths, name: string): Promise<KilnError> {
-  const known = await serviceNames(paths);
-  const near = suggest(name, known);
-  return new KilnError('E_NO_SERVICE', `there is no service ${name}`, {
-    hint: near === undefined ? '`kiln service list` shows them' : `did you mean ${near}?`,
-  });
 }
 
 /** Folders of services that are being created or deleted. Nobody owns what a sweep finds there. */
@@ -98,15 +138,14 @@ export async function workDirectory(paths: StatePaths, name: string): Promise<st
   return directory;
 }
 
-/** Only one process at a time creates, clones, upgrades or deletes services. */
 export async function lockServices(paths: StatePaths): Promise<HeldLock> {
   await mkdir(paths.services, { recursive: true, mode: 0o711 });
   return await acquireLock(`${paths.services}/.lock`);
 }
 
 /**
- * Removes what processes left that died while they created or deleted services. Needs the lock. What cannot be
- * removed stays until the next sweep: it concerns no other service.
+ * Removes what processes left that died while they created or deleted services. Needs the lock. What cannot
+ * be removed concerns no other service.
  */
 export async function sweepServices(paths: StatePaths): Promise<void> {
   for (const name of await readdir(paths.services)) {
@@ -116,5 +155,47 @@ export async function sweepServices(paths: StatePaths): Promise<void> {
     } catch (error) {
       if (!(error instanceof KilnError && error.code === 'E_REMOVE')) throw error;
     }
+  }
+}
+
+type VarFiles = Pick<InstanceFiles, 'var' | 'varImage'>;
+
+export function varVolume(files: VarFiles): PlannedVolume['source'] {
+  return existsSync(files.varImage) ? { image: files.varImage } : files.var;
+}
+
+export function copyVar(from: VarFiles, to: VarFiles): void {
+  if (!existsSync(from.varImage)) copyTree(from.var, to.var);
+  else copyFile(from.varImage, to.varImage);
+}
+
+export async function moveVarToImage(files: VarFiles, bytes: number): Promise<void> {
+  await makeExt4Image(files.varImage, files.var, bytes);
+  await removeTree(files.var);
+}
+
+/** The smallest size (bytes) in which ext4 has room for its own data. */
+const SMALLEST = 16 * 2 ** 20;
+
+/** Without mounting: mke2fs copies owners, modes, attributes. Throws E_IMAGE_SIZE if the tree does not fit. */
+async function makeExt4Image(path: string, tree: string, bytes: number): Promise<void> {
+  if (bytes < SMALLEST) {
+    throw new KilnError('E_IMAGE_SIZE', `an image of ${bytes} bytes is too small`, {
+      hint: 'give it at least 16M',
+    });
+  }
+  await using file = await open(path, 'wx', 0o600);
+  await file.truncate(bytes);
+  try {
+    // -m 0: no blocks that only the host's root could use.
+    await runProgram('mke2fs', ['-q', '-F', '-t', 'ext4', '-m', '0', '-d', tree, path], {
+      works: true,
+    });
+  } catch (cause) {
+    await rm(path, { force: true });
+    throw new KilnError('E_IMAGE_SIZE', `cannot make an ext4 image of ${bytes} bytes`, {
+      cause,
+      hint: 'a larger one, or is e2fsprogs installed?',
+    });
   }
 }

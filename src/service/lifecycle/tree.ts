@@ -9,8 +9,14 @@ import {
   type Stats,
 } from 'node:fs';
 import { closing } from '../../host/calls/descriptor.ts';
-import { O_PATH, openat2, openDirectory, openPath, readlinkat } from '../../host/files/at.ts';
-import { openInTree } from '../../image/tree/path.ts';
+import {
+  O_PATH,
+  openat2,
+  openDirectory,
+  openInTree,
+  openPath,
+  readlinkat,
+} from '../../host/files/at.ts';
 
 /** The largest file that is read as a whole, bytes: units, environment files, pid files. */
 const TEXT_LIMIT = 256 * 1024;
@@ -22,7 +28,6 @@ const LIST_LIMIT = 4096;
 export class Tree implements Disposable {
   readonly #root: number;
 
-  /** Takes over the descriptor of the root directory. */
   constructor(root: number) {
     this.#root = root;
   }
@@ -31,12 +36,10 @@ export class Tree implements Disposable {
     return new Tree(openSync(directory, constants.O_RDONLY | constants.O_DIRECTORY));
   }
 
-  /** The descriptor of the root directory; this object closes it. */
   get root(): number {
     return this.#root;
   }
 
-  /** The text of a plain file; undefined if there is none, or if it is larger than 256 KiB. */
   readText(path: string): string | undefined {
     return this.#with(path, constants.O_RDONLY, (fd, stats) => {
       if (!stats.isFile() || stats.size > TEXT_LIMIT) return undefined;
@@ -49,7 +52,6 @@ export class Tree implements Disposable {
     });
   }
 
-  /** The status of what a path leads to, links followed; undefined if there is nothing. */
   stat(path: string): Stats | undefined {
     return this.#with(path, O_PATH, (_, stats) => stats);
   }
@@ -58,7 +60,6 @@ export class Tree implements Disposable {
     return this.#with(path, O_PATH | constants.O_NOFOLLOW, (_, stats) => stats);
   }
 
-  /** The names in a directory, sorted; none if it is not a directory. */
   list(path: string): string[] {
     const flags = constants.O_RDONLY | constants.O_DIRECTORY;
     const names = this.#with(path, flags, (fd) => readdirSync(`/proc/self/fd/${fd}`));
@@ -84,10 +85,8 @@ export class Tree implements Disposable {
   }
 }
 
-/** An entry of a tree. For a merge, entries with equal identity are the same file. */
 export interface TreeEntry {
   readonly kind: 'file' | 'directory' | 'link' | 'other';
-  /** Type, mode, owner and content as text. */
   readonly identity: string;
 }
 
@@ -95,8 +94,8 @@ export interface TreeEntry {
 const MAX_DEPTH = 64;
 
 /**
- * Every entry below a directory by its path (`apache2/apache2.conf`); no link is followed. Names that are not
- * UTF-8 are left out. The tree may be hostile, but must not change meanwhile.
+ * By path (`apache2/apache2.conf`); no link is followed, names that are not UTF-8 are left out. The tree may
+ * be hostile, but must not change meanwhile.
  */
 export function treeEntries(directory: string): Map<string, TreeEntry> {
   const entries = new Map<string, TreeEntry>();

@@ -1,46 +1,45 @@
 import { existsSync } from 'node:fs';
-import { rename } from 'node:fs/promises';
+import { mkdir, rename } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { KilnError } from '../../errors.ts';
-import { acquireLock } from '../../host/files/flock.ts';
+import { syncFileSystem } from '../../host/calls/descriptor.ts';
+import { acquireLock, tryLock } from '../../host/files/flock.ts';
 import { removeTree } from '../../host/files/remove-tree.ts';
+import { setAside } from '../../host/state/damage.ts';
 import type { StatePaths } from '../../host/state/paths.ts';
 import { type LeasedImage, leaseImage } from '../../image/store/images.ts';
 import { copyTree } from '../../image/tree/clone.ts';
 import type { ServiceStatus } from '../status.ts';
-import { askSupervisor } from '../supervisor/supervisor-client.ts';
+import { askSupervisor, isSupervised } from '../supervisor/supervisor-client.ts';
 import { mergeTrees, planMerge } from './merge-trees.ts';
 import { replacedConfiguration } from './owned-paths.ts';
+import { stopService } from './start-stop.ts';
 import {
-  forgetPrevious,
-  hasPrevious,
-  keepPrevious,
-  restorePrevious,
-  upgradeLock,
-} from './previous.ts';
-import { isSupervised, stopService } from './stop.ts';
-import { readService, writeImageId } from './store.ts';
+  copyVar,
+  filesIn,
+  findImageId,
+  type InstanceFiles,
+  readService,
+  writeImageId,
+} from './store.ts';
 import { Tree, treeEntries } from './tree.ts';
 
-/** How long a service may take to become healthy on its new image, beside the time of its checks, ms. */
+/** How long a service may take to become healthy, beside the time of its checks, ms. */
 const SETTLE = 2000;
 const LOOK_PAUSE = 200;
 
-export interface UpgradeReport {
-  /** Undefined where the service's image.json is damaged. */
+interface UpgradeReport {
   readonly from: string | undefined;
   readonly to: string;
-  /** False if the image was current already. */
   readonly changed: boolean;
-  /** Notes for a person: .rpmnew and .rpmsave files. */
   readonly notes: readonly string[];
 }
 
 /**
- * Moves a service to another image: merges its changes in /etc, adds what is new in the image's /var, and
- * restarts it if it ran. If it does not start or is not healthy, everything goes back, including data. `start`
- * starts it in the background. Throws E_UPGRADE_ROLLED_BACK with the reason.
+ * Merges changes in /etc, adds what is new in the image's /var, and restarts the service if it ran. If it
+ * does not start or is not healthy, everything goes back, including data. Throws E_UPGRADE_ROLLED_BACK with
+ * the reason.
  */
 export async function upgradeService(
   paths: StatePaths,
@@ -83,7 +82,6 @@ export async function upgradeService(
   }
 }
 
-/** Merges /etc and /var and writes the image's id. {@link restorePrevious} undoes it. */
 async function moveToImage(paths: StatePaths, name: string, image: LeasedImage): Promise<string[]> {
   const { files, image: oldId } = await readService(paths, name);
   await using old = oldId === undefined ? undefined : await leaseImage(paths, oldId);
@@ -102,11 +100,10 @@ async function moveToImage(paths: StatePaths, name: string, image: LeasedImage):
   if (existsSync(files.varImage))
     notes.push('/var is an image: what the new one adds there is not added');
   else addToVar(join(image.tree, 'var'), files.var, old && join(old.tree, 'var'));
-  await writeImageId(files.image, image.manifest.id);
+  writeImageId(files.image, image.manifest.id);
   return notes;
 }
 
-/** Adds entries that the new image's /var has and the old one's did not have. Data is not merged. */
 function addToVar(source: string, target: string, old: string | undefined): void {
   const theirs = treeEntries(source);
   const base = old === undefined ? new Map() : treeEntries(old);
@@ -119,7 +116,6 @@ function addToVar(source: string, target: string, old: string | undefined): void
   mergeTrees(source, target, actions, theirs);
 }
 
-/** Throws E_UNHEALTHY if the service does not run, or its health check fails, in time. */
 async function waitUntilHealthy(paths: StatePaths, name: string): Promise<void> {
   const { files, definition } = await readService(paths, name);
   const { health } = definition;
@@ -137,4 +133,68 @@ async function waitUntilHealthy(paths: StatePaths, name: string): Promise<void> 
     if (!fine) since = Date.now();
     if (Date.now() - since >= SETTLE / 2) return;
   }
+}
+
+/**
+ * The copy of a service from before an upgrade. While it exists, the upgrade is not finished; if nobody holds
+ * the lock, the upgrading process died, and the service is restored.
+ */
+function previousDirectory(files: InstanceFiles): string {
+  return join(files.directory, 'previous');
+}
+
+function upgradeLock(files: InstanceFiles): string {
+  return join(files.directory, 'upgrade.lock');
+}
+
+export function hasPrevious(files: InstanceFiles): boolean {
+  return existsSync(previousDirectory(files));
+}
+
+export async function keepPrevious(files: InstanceFiles): Promise<void> {
+  const previous = previousDirectory(files);
+  const half = `${previous}.half`;
+  await removeTree(half);
+  await mkdir(half, { mode: 0o700 });
+  const copy = filesIn(half, '');
+  copyTree(files.etc, copy.etc);
+  copyVar(files, copy);
+  const image = findImageId(files.image).value?.image;
+  if (image !== undefined) writeImageId(copy.image, image);
+  await syncFileSystem(half);
+  await rename(half, previous);
+}
+
+async function forgetPrevious(files: InstanceFiles): Promise<void> {
+  const previous = previousDirectory(files);
+  const gone = `${previous}.gone`;
+  await removeTree(gone);
+  await rename(previous, gone);
+  await removeTree(gone);
+}
+
+/** The service is stopped. Can be interrupted and repeated. */
+async function restorePrevious(files: InstanceFiles): Promise<void> {
+  const previous = previousDirectory(files);
+  const kept = filesIn(previous, '');
+  for (const part of ['etc', 'var', 'varImage'] as const) {
+    if (!existsSync(kept[part])) continue;
+    const failed = `${files[part]}.failed`;
+    await removeTree(failed);
+    if (existsSync(files[part])) await rename(files[part], failed);
+    await rename(kept[part], files[part]);
+    await removeTree(failed);
+  }
+  const image = findImageId(kept.image).value?.image;
+  if (image === undefined) setAside(files.image);
+  else writeImageId(files.image, image);
+  await removeTree(previous);
+}
+
+export async function undoAbandonedUpgrade(files: InstanceFiles): Promise<boolean> {
+  if (!hasPrevious(files)) return false;
+  await using lock = await tryLock(upgradeLock(files));
+  if (lock === undefined || !hasPrevious(files)) return false;
+  await restorePrevious(files);
+  return true;
 }

@@ -1,7 +1,7 @@
-import { Agent, get, type IncomingMessage } from 'node:http';
+import { Agent, get } from 'node:http';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { ServiceDefinition } from '../definition/definition.ts';
-import { endText } from '../failure.ts';
+import { endText, reasonOf } from '../failure.ts';
 import type { ServiceHealth } from '../status.ts';
 import { connectInside } from './publish.ts';
 import { ROOT_POLICY, type UnitHost } from './unit-host.ts';
@@ -11,13 +11,12 @@ const SHOWN = 400;
 
 type HealthCheck = NonNullable<ServiceDefinition['health']>;
 
-/** The result of one check: undefined if healthy, otherwise what is wrong. */
 async function checkHealth(host: UnitHost, check: HealthCheck): Promise<string | undefined> {
   try {
     if (check.command !== undefined) return await checkCommand(host, check.command, check.timeout);
     return await checkHttp(host, check.http ?? ':80/', check.timeout);
   } catch (error) {
-    return error instanceof Error ? error.message : String(error);
+    return reasonOf(error);
   }
 }
 
@@ -46,15 +45,12 @@ async function checkHttp(
   agent.createConnection = () => socket;
   try {
     const status = await new Promise<number>((resolve, reject) => {
-      const answered = (response: IncomingMessage) => {
+      const signal = AbortSignal.timeout(timeout);
+      const asked = { agent, path, host: 'localhost', signal, maxHeaderSize: 65536 };
+      const request = get(asked, (response) => {
         response.resume();
         resolve(response.statusCode ?? 0);
-      };
-      const signal = AbortSignal.timeout(timeout);
-      const request = get(
-        { agent, path, host: 'localhost', signal, maxHeaderSize: 65536 },
-        answered,
-      );
+      });
       request.once('error', (error) =>
         reject(signal.aborted ? new Error(`no answer in ${timeout / 1000} s`) : error),
       );
@@ -65,45 +61,34 @@ async function checkHttp(
   }
 }
 
-/** Checks the health of a service regularly, and has it restarted when the checks fail. */
 export class HealthWatch {
-  readonly #host: UnitHost;
-  readonly #check: HealthCheck;
-  readonly #restart: () => Promise<void>;
   readonly #stopped = new AbortController();
-  #health: ServiceHealth = { state: 'unknown', text: '' };
+  health: ServiceHealth = { state: 'unknown', text: '' };
 
   constructor(host: UnitHost, check: HealthCheck, restart: () => Promise<void>) {
-    this.#host = host;
-    this.#check = check;
-    this.#restart = restart;
-    this.#watch().catch(() => undefined);
-  }
-
-  get health(): ServiceHealth {
-    return this.#health;
+    this.#watch(host, check, restart).catch(() => undefined);
   }
 
   stop(): void {
     this.#stopped.abort();
   }
 
-  async #watch(): Promise<void> {
+  async #watch(host: UnitHost, check: HealthCheck, restart: () => Promise<void>): Promise<void> {
     const { signal } = this.#stopped;
     for (let failures = 0; !signal.aborted; ) {
-      const problem = await checkHealth(this.#host, this.#check);
+      const problem = await checkHealth(host, check);
       if (signal.aborted) return;
       failures = problem === undefined ? 0 : failures + 1;
-      if (problem === undefined) this.#health = { state: 'healthy', text: '' };
-      else if (failures >= this.#check.retries) {
-        this.#health = { state: 'unhealthy', text: problem };
-        this.#host.log.write('kiln', `unhealthy: ${problem}`);
-        if (this.#check.restart) {
-          await this.#restart().catch(() => undefined);
+      if (problem === undefined) this.health = { state: 'healthy', text: '' };
+      else if (failures >= check.retries) {
+        this.health = { state: 'unhealthy', text: problem };
+        host.log.write('kiln', `unhealthy: ${problem}`);
+        if (check.restart) {
+          await restart().catch(() => undefined);
           failures = 0;
         }
       }
-      await sleep(this.#check.interval, undefined, { signal });
+      await sleep(check.interval, undefined, { signal });
     }
   }
 }

@@ -2,10 +2,11 @@ import { KilnError } from '../../errors.ts';
 import { domainPrefix } from '../../sandbox/domain/sandbox-record.ts';
 import { INTERFACE, type LeasedAddress, leaseAddress } from '../../sandbox/network/dhcp-client.ts';
 import type { Engine } from '../../sandbox/open.ts';
-import type { SandboxLimits } from '../../sandbox/policy/specification.ts';
+import type { SandboxLimits } from '../../sandbox/policy/limits.ts';
+import { parseCapability } from '../../sandbox/policy/specification.ts';
 import { unitManager } from '../definition/service-units.ts';
-import { tmpfilesPlan } from '../definition/tmpfiles.ts';
 import { reasonOf } from '../failure.ts';
+import { tmpfilesPlan } from '../lifecycle/owned-paths.ts';
 import { knownImage, type StoredService } from '../lifecycle/store.ts';
 import { Tree } from '../lifecycle/tree.ts';
 import type { LogFile } from '../log-file.ts';
@@ -13,20 +14,16 @@ import type { ServiceState, ServiceStatus } from '../status.ts';
 import { HealthWatch } from './health.ts';
 import { networkMac, type Publication, publishPort, writeNameServers } from './publish.ts';
 import { openServiceSandbox, serviceImage } from './service-sandbox.ts';
-import { NOTIFY_SOCKET } from './unit-command.ts';
-import {
-  namedCapabilities,
-  type RunningUnit,
-  type UnitHost,
-  type UnitManager,
-} from './unit-host.ts';
+import { NOTIFY_SOCKET, type RunningUnit, type UnitHost, type UnitManager } from './unit-host.ts';
 import { sandboxProcesses } from './unit-processes.ts';
 
-/** A running service: its sandbox, its units, its ports. A supervisor has one. */
+/** The limits that can change while the sandbox runs. */
+export type LiveLimits = Pick<SandboxLimits, 'memory' | 'cpus' | 'pids'>;
+
 export class Instance {
   readonly #engine: Engine;
   readonly #service: StoredService;
-  readonly #host: UnitHost;
+  readonly host: UnitHost;
   readonly #manager: UnitManager;
   readonly #started = Date.now();
   #publications: Publication[] = [];
@@ -38,14 +35,10 @@ export class Instance {
   private constructor(engine: Engine, service: StoredService, host: UnitHost) {
     this.#engine = engine;
     this.#service = service;
-    this.#host = host;
+    this.host = host;
     this.#manager = unitManager(host, service);
   }
 
-  /**
-   * Opens a service's sandbox and ports; no unit runs yet. Throws E_UNIT, E_IMAGE_MISSING, E_PUBLISH, and what
-   * opening a sandbox throws.
-   */
   static async open(engine: Engine, service: StoredService, log: LogFile): Promise<Instance> {
     await using image = await serviceImage(engine, service);
     const sandbox = await openServiceSandbox(engine, service, image);
@@ -57,7 +50,7 @@ export class Instance {
         tree,
         log,
         environment: { ...image.manifest.environment, ...service.definition.environment },
-        capabilities: namedCapabilities(service.definition.capabilities),
+        capabilities: service.definition.capabilities.map(parseCapability),
       };
       const instance = new Instance(engine, service, host);
       await instance.#prepare();
@@ -73,11 +66,6 @@ export class Instance {
     return this.#manager.units;
   }
 
-  get host(): UnitHost {
-    return this.#host;
-  }
-
-  /** Permanent failures with their reasons. */
   get failures(): string[] {
     const { failure } = this.#manager;
     const units = this.units.filter(({ state }) => state === 'failed');
@@ -87,15 +75,14 @@ export class Instance {
     ];
   }
 
-  /** Resolves when the sandbox is gone, or cannot be used any more. */
   get gone(): Promise<void> {
-    const ends = [this.#host.control.gone, this.#manager.lost];
+    const ends = [this.host.control.gone, this.#manager.lost];
     if (this.#lease !== undefined) ends.push(this.#lease.lost.then(() => undefined));
     return Promise.race(ends);
   }
 
   async #prepare(): Promise<void> {
-    const { control, tree, log } = this.#host;
+    const { control, tree, log } = this.host;
     // Taken ports are found before anything runs.
     for (const port of this.#service.definition.publish) {
       this.#publications.push(await publishPort(this.#service.name, control, port));
@@ -106,9 +93,9 @@ export class Instance {
     const own = { path: '/run/kiln', mode: 0o755, uid: 0, gid: 0 };
     await control.makeDirectories([own, ...(plan?.directories ?? [])]);
     for (const line of plan?.undone ?? []) log.write('kiln', `tmpfiles.d: not done: ${line}`);
-    await control.listenForNotifications(NOTIFY_SOCKET, (pid, text) => {
-      this.#manager.notified(pid, text);
-    });
+    await control.listenForNotifications(NOTIFY_SOCKET, (pid, text) =>
+      this.#manager.notified(pid, text),
+    );
   }
 
   /** Gets the address before anything runs, because programs may look for it only once. */
@@ -116,7 +103,7 @@ export class Instance {
     const { name, definition, files } = this.#service;
     const { network, hostname = name } = definition;
     if (network === 'private' || !network.dhcp) return;
-    const { control, log } = this.#host;
+    const { control, log } = this.host;
     this.#lease = await leaseAddress(control, {
       mac: networkMac(network, files),
       hostname,
@@ -132,25 +119,20 @@ export class Instance {
       .catch(() => undefined);
   }
 
-  /** Starts the units in order. A failed unit does not stop the others. Throws the first failure. */
+  /** A failed unit does not stop the others. Throws the first failure. */
   async start(): Promise<void> {
     try {
       await this.#manager.start();
     } finally {
       if (this.#phase === 'starting') {
         this.#phase = 'up';
-        this.#watchHealth();
+        const { health } = this.#service.definition;
+        const restart = () => this.restart(undefined);
+        if (health !== undefined) this.#health = new HealthWatch(this.host, health, restart);
       }
     }
   }
 
-  #watchHealth(): void {
-    const { health } = this.#service.definition;
-    if (health === undefined) return;
-    this.#health = new HealthWatch(this.#host, health, () => this.restart(undefined));
-  }
-
-  /** Stops ports and units in reverse order, and ends the sandbox. */
   async close(): Promise<void> {
     this.#phase = 'stopping';
     this.#health?.stop();
@@ -159,11 +141,10 @@ export class Instance {
     for (const publication of this.#publications) await publication[Symbol.asyncDispose]();
     this.#publications = [];
     await this.#manager.stop();
-    this.#host.tree[Symbol.dispose]();
-    await this.#host.sandbox.close();
+    this.host.tree[Symbol.dispose]();
+    await this.host.sandbox.close();
   }
 
-  /** The unit of that name, or all units. Throws E_UNIT. */
   chosen(name: string | undefined): readonly RunningUnit[] {
     if (name === undefined) return this.units;
     const found = this.units.filter((unit) => unit.name === name);
@@ -173,7 +154,6 @@ export class Instance {
     });
   }
 
-  /** Restarts a unit, or all. Throws the first failure. */
   async restart(name: string | undefined): Promise<void> {
     const units = name === undefined ? [] : this.chosen(name);
     this.#restarting++;
@@ -186,20 +166,18 @@ export class Instance {
     }
   }
 
-  /** True if nothing runs and nothing will start by itself. */
   get idle(): boolean {
     if (this.#restarting > 0 || this.#phase === 'starting') return false;
     return this.#manager.idle;
   }
 
-  /** Sets limits of the running sandbox. Throws E_LIMIT. */
-  async limit(limits: SandboxLimits): Promise<void> {
-    const { sandbox } = this.#host;
+  async limit(limits: LiveLimits): Promise<void> {
+    const { sandbox } = this.host;
     sandbox.cgroups.limit(sandbox.initPid, sandbox.id, limits);
   }
 
   async status(): Promise<ServiceStatus> {
-    const { sandbox } = this.#host;
+    const { sandbox } = this.host;
     await this.#manager.refresh();
     const units = this.units.map((unit) => unit.status());
     return {
@@ -235,13 +213,13 @@ export class Instance {
   }
 
   async #usage(): Promise<ServiceStatus['usage']> {
-    const { sandbox } = this.#host;
+    const { sandbox } = this.host;
     const { cpuMicroseconds, peakMemoryBytes, oomKills } = sandbox.usage();
     const all = {
       cpuMicroseconds,
       memoryBytes: sandbox.cgroups.memoryBytes(),
       peakMemoryBytes,
-      pids: sandboxProcesses(sandbox.initPid).length,
+      pids: sandboxProcesses(this.host).length,
       oomKills,
     };
     return Object.fromEntries(Object.entries(all).filter(([, value]) => value !== undefined));

@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto';
 import { once } from 'node:events';
-import { closeSync, constants, openSync, readFileSync, readSync } from 'node:fs';
+import { constants, openSync, readFileSync, readSync } from 'node:fs';
 import { createServer, type Server, Socket } from 'node:net';
 import { hostname } from 'node:os';
 import { KilnError } from '../../errors.ts';
@@ -10,22 +10,20 @@ import { openat2, RESOLVE_IN_ROOT } from '../../host/files/at.ts';
 import { connectLoopback } from '../../host/sockets/unix-socket.ts';
 import { awaitedLater } from '../../promise.ts';
 import type { SandboxControl } from '../../sandbox/command/control.ts';
-import { virtualMac } from '../../sandbox/network/mac.ts';
+import { virtualMac } from '../../sandbox/domain/domain-xml.ts';
 import type { PublishedPort, ServiceNetwork } from '../definition/definition.ts';
 import { replaceFileIn } from '../definition/definition-file.ts';
-import type { InstanceFiles } from '../instance-files.ts';
+import type { InstanceFiles } from '../lifecycle/store.ts';
 
-/** Connections at a time through one published port. */
 const MAX_CONNECTIONS = 4096;
 
-/** A host port that is forwarded into a sandbox. */
 export interface Publication extends AsyncDisposable {
   readonly port: PublishedPort;
 }
 
 /**
- * Listens on the host and forwards each connection to the sandbox's loopback, through a socket that the
- * sandbox's init made: the sandbox needs no interface and can connect to nobody. Throws E_PUBLISH.
+ * Forwards each connection to the sandbox's loopback, through a socket that the sandbox's init made: the
+ * sandbox needs no interface and can connect to nobody. Throws E_PUBLISH.
  */
 export async function publishPort(
   service: string,
@@ -80,7 +78,6 @@ async function passOn(
   inside.pipe(client);
 }
 
-/** Connects to a port of the sandbox's own loopback. */
 export async function connectInside(control: SandboxControl, port: number): Promise<Socket> {
   const fd = await control.socket('ipv4');
   try {
@@ -98,10 +95,9 @@ function track(open: Set<Socket>, socket: Socket): void {
   socket.once('close', () => open.delete(socket));
 }
 
-/** Marks a resolv.conf that kiln wrote. */
 const MARK = '# Made by kiln from what DHCP said.\n';
 
-/** Writes the resolv.conf of an /etc, unless a person wrote one. The tree is hostile. */
+/** Unless a person wrote one. The tree is hostile. */
 export function writeNameServers(etc: string, servers: readonly string[]): void {
   const directory = openSync(etc, constants.O_RDONLY | constants.O_DIRECTORY);
   using _directory = closing(directory);
@@ -110,30 +106,20 @@ export function writeNameServers(etc: string, servers: readonly string[]): void 
   replaceFileIn(directory, 'resolv.conf', MARK + lines.join(''));
 }
 
-/** Whether the file is missing, empty, or kiln's last one. */
 function isOurs(directory: number): boolean {
-  let fd: number;
   try {
     const flags = constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK;
-    fd = openat2(directory, 'resolv.conf', { flags, resolve: RESOLVE_IN_ROOT });
-  } catch (error) {
-    return hasErrno(error, 'ENOENT');
-  }
-  try {
+    const fd = openat2(directory, 'resolv.conf', { flags, resolve: RESOLVE_IN_ROOT });
+    using _fd = closing(fd);
     const begin = Buffer.alloc(MARK.length);
     const length = readSync(fd, begin);
     return length === 0 || begin.toString('utf8', 0, length) === MARK;
-  } catch {
-    return false;
-  } finally {
-    closeSync(fd);
+  } catch (error) {
+    return hasErrno(error, 'ENOENT');
   }
 }
 
-/**
- * The Ethernet address of a service's interface: the same at each start, because networks identify it by that,
- * but different on each host.
- */
+/** The same at each start, because networks identify a service by it, but different on each host. */
 export function networkMac({ mac }: ServiceNetwork, { directory }: InstanceFiles): string {
   if (mac !== undefined) return mac;
   const identity = [hostMachineId(), hostname(), directory].join('\n');

@@ -3,24 +3,21 @@ import { KilnError } from '../../errors.ts';
 import { LibvirtError } from '../../host/libvirt/errors.ts';
 import { type LeasedImage, leaseImage } from '../../image/store/images.ts';
 import type { ImageManifest } from '../../image/store/manifest.ts';
+import { limitsOfKeys } from '../../recipe/limit-keys.ts';
 import type { LibvirtNetwork } from '../../sandbox/domain/domain-xml.ts';
 import { planSandbox } from '../../sandbox/door/plan.ts';
 import { PlannedSandbox } from '../../sandbox/door/planned-sandbox.ts';
 import type { Engine } from '../../sandbox/open.ts';
-import { systemFiles } from '../boot/system-files.ts';
+import { LIMITS } from '../../sandbox/policy/limits.ts';
+import { systemFiles } from '../boot/booted-system.ts';
 import type { ServiceNetwork } from '../definition/definition.ts';
-import { knownImage, type StoredService } from '../lifecycle/store.ts';
-import { varVolume } from '../lifecycle/var-volume.ts';
+import { knownImage, type StoredService, varVolume } from '../lifecycle/store.ts';
 import { unitName } from '../unit/load-unit.ts';
 import { networkMac } from './publish.ts';
 
-/**
- * How many namespaces of each kind units of a booted service may make, for PrivateTmp=, PrivateNetwork= and so
- * on.
- */
+/** Namespaces of each kind for units of a booted service: PrivateTmp=, PrivateNetwork= and so on. */
 const BOOT_NAMESPACES = 256;
 
-/** Takes a lease on a service's image. Throws E_IMAGE_MISSING. */
 export async function serviceImage(engine: Engine, service: StoredService): Promise<LeasedImage> {
   const id = knownImage(service);
   const image = await leaseImage(engine.paths, id);
@@ -30,14 +27,12 @@ export async function serviceImage(engine: Engine, service: StoredService): Prom
   });
 }
 
-/** Opens a service's sandbox: the image with /usr read-only, and the service's own /etc and /var over it. */
 export async function openServiceSandbox(
   engine: Engine,
   { name, files, definition }: StoredService,
   image: LeasedImage,
 ): Promise<PlannedSandbox> {
-  const { boot, network, hostname, mounts, disk, memory, cpus, pids, user, label } = definition;
-  const { 'io-read': ioRead, 'io-write': ioWrite } = definition;
+  const { boot, network, hostname, mounts, disk, user, label } = definition;
   const plan = planSandbox(
     {
       hostname: hostname ?? name,
@@ -53,20 +48,13 @@ export async function openServiceSandbox(
       boot,
       namespaces: boot ? BOOT_NAMESPACES : 0,
       files: boot ? systemFiles(definition.units.map(unitName)) : [],
-      binds: mounts.map(({ relabel, ...mount }) =>
-        relabel === undefined ? mount : { ...mount, relabel },
-      ),
+      binds: mounts.map(({ relabel, ...mount }) => ({ ...mount, ...defined({ relabel }) })),
       allowHostWrite: definition['allow-host-write'],
-      limits: defined({ memory, cpus, pids, ioRead, ioWrite }),
+      limits: limitsOfKeys(definition),
       disk,
       label: label ?? { kind: 'auto' },
-      ...{
-        privateTmp: true,
-        nested: false,
-        allowMissing: engine.allowMissing(),
-        egress: undefined,
-      },
-      ...{ owner: bindOwner(image.manifest, user), caller: { uid: 0, gid: 0 } },
+      ...{ privateTmp: true, nested: false, egress: undefined, caller: { uid: 0, gid: 0 } },
+      ...{ allowMissing: engine.allowMissing(), owner: bindOwner(image.manifest, user) },
       shownAs: ['service', name],
       // The sandbox ends with its supervisor's connection, not with a restart of libvirtd.
       outlives: true,
@@ -106,7 +94,6 @@ function sandboxNetwork(network: ServiceNetwork, mac: string): LibvirtNetwork {
   };
 }
 
-/** libvirt's errors about an unusable network, and their remedies. */
 const HINTS: readonly (readonly [RegExp, string])[] = [
   [
     /no connection driver available for nwfilter/,
@@ -117,18 +104,8 @@ const HINTS: readonly (readonly [RegExp, string])[] = [
   [/[Nn]etwork not found|network .* is not active/, '`virsh net-list --all` shows the networks'],
 ];
 
-/** Error codes whose details name a layer. */
 const OF_LAYERS: ReadonlySet<string> = new Set(['E_LAYER_MISSING', 'E_LIMIT']);
 
-/** The setting that a layer of a sandbox comes from. */
-const SETTINGS = new Map([
-  ['memory-limit', 'memory'],
-  ['cpu-limit', 'cpus'],
-  ['pids-limit', 'pids'],
-  ['io-limit', 'io-read, io-write'],
-]);
-
-/** The error of a failed start, with a hint in terms of service settings. */
 function withServiceHint(service: string, error: unknown): unknown {
   if (error instanceof LibvirtError) {
     const hint = HINTS.find(([pattern]) => pattern.test(error.message))?.[1];
@@ -138,9 +115,9 @@ function withServiceHint(service: string, error: unknown): unknown {
   }
   if (!(error instanceof KilnError) || !OF_LAYERS.has(error.code)) return error;
   const { code, message, cause, details = {} } = error;
-  const setting = SETTINGS.get(String(details.layer));
-  if (setting === undefined) return error;
+  const settings = Object.values(LIMITS).filter(({ layer }) => layer === details.layer);
+  if (settings.length === 0) return error;
   const more = code === 'E_LIMIT' ? error.hint : '`kiln doctor` tells what this host lacks';
-  const hint = `\`kiln service set ${service}\` changes ${setting}; ${more}`;
+  const hint = `\`kiln service set ${service}\` changes ${settings.map(({ key }) => key).join(', ')}; ${more}`;
   return new KilnError(code, message, { hint, cause, details });
 }

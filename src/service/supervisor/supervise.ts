@@ -1,26 +1,28 @@
-import { once } from 'node:events';
 import { existsSync } from 'node:fs';
 import { mkdir, rm } from 'node:fs/promises';
-import type { Server } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { ErrorCode } from '../../error-codes.ts';
 import { KilnError } from '../../errors.ts';
-import { type HeldLock, tryLock } from '../../host/files/flock.ts';
+import { tryLock } from '../../host/files/flock.ts';
 import { runProgram } from '../../host/process/child-process.ts';
 import { ownEnvironment } from '../../host/process/own-process.ts';
 import { withWaits } from '../../host/process/wait-for.ts';
 import { awaitedLater, deferred } from '../../promise.ts';
 import type { Engine } from '../../sandbox/open.ts';
 import { isKilnCode, reasonOf } from '../failure.ts';
-import { type InstanceFiles, instanceFiles } from '../instance-files.ts';
-import { undoAbandonedUpgrade } from '../lifecycle/previous.ts';
-import { readService, type StoredService } from '../lifecycle/store.ts';
+import {
+  type InstanceFiles,
+  instanceFiles,
+  readService,
+  type StoredService,
+} from '../lifecycle/store.ts';
+import { undoAbandonedUpgrade } from '../lifecycle/upgrade.ts';
 import { LogFile } from '../log-file.ts';
 import { writeOutcome } from '../status.ts';
 import { Instance } from './instance.ts';
-import { serveSupervisor } from './supervisor-server.ts';
+import { SupervisorServer } from './supervisor-server.ts';
 
-/** A supervisor's exit statuses. Only `again` asks its guardian to restart it. */
+/** Only `again` asks the guardian for a restart. */
 const SUPERVISOR_EXIT = { done: 0, failed: 78, again: 1 } as const;
 
 /** Errors that a person must fix first. */
@@ -34,9 +36,7 @@ const LASTING: readonly ErrorCode[] = [
 const LOOK_PAUSE = 500;
 
 export interface SuperviseOptions {
-  /** Called with the reason if the service cannot start and a restart would not help. */
   readonly onFailure: (error: KilnError) => void;
-  /** Also writes the log to standard output, for systemd's journal. */
   readonly echo: boolean;
   /** A guardian started it: it runs only while the file `wanted` exists. */
   readonly whileWanted: boolean;
@@ -47,8 +47,8 @@ const UNDO_PATIENCE = 10_000;
 
 /**
  * Runs a service until it is stopped (SIGTERM, SIGINT, `kiln service stop`), its units are done or cannot go
- * on, or its sandbox dies. Returns its exit status: 0 done, 78 cannot go on, 1 restart it. The sandbox ends
- * with this process, however it ends. Throws errors that a retry may fix.
+ * on, or its sandbox dies. Returns {@link SUPERVISOR_EXIT}. The sandbox ends with this process, however it
+ * ends. Throws errors that a retry may fix.
  */
 export async function supervise(
   engine: Engine,
@@ -59,7 +59,12 @@ export async function supervise(
   try {
     const service = await readService(engine.paths, name);
     await mkdir(files.run, { recursive: true, mode: 0o700 });
-    await using _lock = await lockSupervisor(service);
+    await using lock = await tryLock(files.supervisorLock);
+    if (lock === undefined) {
+      throw new KilnError('E_SERVICE_RUNS', `${name} has a supervisor already`, {
+        hint: `\`kiln service stop ${name}\` ends it`,
+      });
+    }
     using log = new LogFile(files.log, options);
     try {
       // `kiln service stop` removes the file first and looks for this process afterwards.
@@ -68,12 +73,7 @@ export async function supervise(
     } catch (error) {
       const reason = reasonOf(error);
       log.write('kiln', `cannot start: ${reason}`);
-      await writeOutcome(
-        files,
-        'failed',
-        reason,
-        error instanceof KilnError ? error.hint : undefined,
-      );
+      writeOutcome(files, 'failed', reason, error instanceof KilnError ? error.hint : undefined);
       throw error;
     }
   } catch (error) {
@@ -84,20 +84,11 @@ export async function supervise(
   }
 }
 
-/** Writes down that the service was stopped by a person. */
 async function endStopped(files: InstanceFiles, log: LogFile): Promise<number> {
   await rm(files.wanted, { force: true });
-  await writeOutcome(files, 'stopped', '');
+  writeOutcome(files, 'stopped', '');
   log.write('kiln', 'stopped before it was up');
   return SUPERVISOR_EXIT.done;
-}
-
-async function lockSupervisor({ name, files }: StoredService): Promise<HeldLock> {
-  const lock = await tryLock(files.supervisorLock);
-  if (lock !== undefined) return lock;
-  throw new KilnError('E_SERVICE_RUNS', `${name} has a supervisor already`, {
-    hint: `\`kiln service stop ${name}\` ends it`,
-  });
 }
 
 async function superviseLocked(
@@ -112,7 +103,7 @@ async function superviseLocked(
   }
   log.write('kiln', `starting ${name}`);
   let instance: Instance | undefined;
-  let server: Server | undefined;
+  let server: SupervisorServer | undefined;
   const over = new AbortController();
   const stopped = deferred<'stopped'>();
   const stopping = new AbortController();
@@ -125,9 +116,8 @@ async function superviseLocked(
   try {
     process.once('SIGTERM', stop);
     process.once('SIGINT', stop);
-    // Listens before the sandbox opens, so that requests to stop, and those who wait for the start, are heard
-    // from the beginning.
-    server = await serveSupervisor(files.socket, { instance: () => instance, started, stop });
+    // Listens before the sandbox opens, so that requests to stop are heard from the beginning.
+    server = new SupervisorServer(files.socket, { instance: () => instance, started, stop });
     const opening = awaitedLater(
       withWaits({ signal: stopping.signal }, () => Instance.open(engine, service, log)),
     );
@@ -141,16 +131,16 @@ async function superviseLocked(
     const running = opened;
     running.start().then(firstStart.resolve, firstStart.reject);
     started.catch((error: unknown) => log.write('kiln', String(error)));
-    process.on('SIGHUP', () => reloadAll(running, log));
+    process.on('SIGHUP', () => {
+      for (const unit of running.units) {
+        unit.reload().catch((error: unknown) => log.write('kiln', String(error)));
+      }
+    });
     await Promise.race([started.catch(() => undefined), stopped.promise]);
-    // Tells those who wait that the service does not start; the units are stopped below.
     if (stopping.signal.aborted) firstStart.reject(stopping.signal.reason);
     await notifySystemd();
     const idle = awaitedLater(
-      started.then(
-        () => idleUnits(running, over.signal),
-        () => idleUnits(running, over.signal),
-      ),
+      started.catch(() => undefined).then(() => idleUnits(running, over.signal)),
     );
     const gone = awaitedLater(running.gone.then(() => 'gone' as const));
     const end = await Promise.race([stopped.promise, gone, idle]);
@@ -163,34 +153,26 @@ async function superviseLocked(
     await running.close();
     const state = end === 'stopped' ? end : failures.length > 0 ? 'failed' : 'finished';
     await rm(files.wanted, { force: true });
-    await writeOutcome(files, state, failures.join('; '));
+    writeOutcome(files, state, failures.join('; '));
     log.write('kiln', `${name} has ${state}`);
     return state === 'failed' ? SUPERVISOR_EXIT.failed : SUPERVISOR_EXIT.done;
   } finally {
     over.abort();
-    // Those who still wait for the start get no answer: a guardian may restart the service, or the outcome says
-    // why it ended.
+    // Those who still wait get no answer: a guardian may restart the service, or the outcome says why it ended.
     const last = instance;
     instance = undefined;
     firstStart.resolve();
-    if (server !== undefined) {
-      const closed = awaitedLater(once(server, 'close'));
-      server.close();
-      await Promise.race([closed, sleep(1000, undefined, { ref: false })]);
-    }
-    await rm(files.socket, { force: true });
+    await server?.close();
     await last?.close().catch(() => undefined);
   }
 }
 
-/** Closes a sandbox that is still opening, if that is quick: this process ends, and the sandbox with it. */
 async function undoOpening(opening: Promise<Instance>): Promise<void> {
   const undone = awaitedLater(opening.then((instance) => instance.close()));
   const late = awaitedLater(sleep(UNDO_PATIENCE, undefined, { ref: false }));
   await Promise.race([undone.catch(() => undefined), late]);
 }
 
-/** Resolves when no unit runs and none will start. */
 async function idleUnits(instance: Instance, over: AbortSignal): Promise<'idle'> {
   // Units whose stop was cut short are never idle, and looking on would keep the process alive.
   while (!instance.idle && !over.aborted) {
@@ -199,13 +181,6 @@ async function idleUnits(instance: Instance, over: AbortSignal): Promise<'idle'>
   return 'idle';
 }
 
-function reloadAll(instance: Instance, log: LogFile): void {
-  for (const unit of instance.units) {
-    unit.reload().catch((error: unknown) => log.write('kiln', String(error)));
-  }
-}
-
-/** Tells the host's systemd, whose unit this process is, that the service is up. */
 async function notifySystemd(): Promise<void> {
   if (ownEnvironment.NOTIFY_SOCKET === undefined) return;
   await runProgram('systemd-notify', ['--ready']).catch(() => undefined);

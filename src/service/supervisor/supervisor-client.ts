@@ -4,11 +4,21 @@ import { basename } from 'node:path';
 import { defined } from '../../defined.ts';
 import { KilnError } from '../../errors.ts';
 import { hasErrno } from '../../host/calls/libc.ts';
-import { lockHolder } from '../../host/files/flock.ts';
+import { lockHolder, tryLock } from '../../host/files/flock.ts';
 import { type Awaited, patience, waitFor } from '../../host/process/wait-for.ts';
+import {
+  FRAME,
+  onFrames,
+  sendMessage,
+  unwired,
+  type WiredError,
+} from '../../host/sockets/frames.ts';
+import { connectUnixSocket } from '../../host/sockets/unix-socket.ts';
 import { deferred } from '../../promise.ts';
-import type { InstanceFiles } from '../instance-files.ts';
-import { FRAME, onFrames, sendMessage, type WiredError } from './frames.ts';
+import { type ExecuteRequest, visit } from '../../sandbox/door/visitors.ts';
+import { isKilnCode } from '../failure.ts';
+import type { InstanceFiles } from '../lifecycle/store.ts';
+import type { ServiceStatus } from '../status.ts';
 import type { SupervisorRequest } from './supervisor-server.ts';
 
 /** How long a supervisor may take for a quick answer, ms. */
@@ -17,18 +27,22 @@ const ANSWER_PATIENCE = 10_000;
 /** How often a slow supervisor is asked whether it lives, ms. */
 const PULSE = 1000;
 
-/** The supervisor of a service, as messages name it. */
 export function supervisorOf(files: InstanceFiles): Awaited {
   const pid = lockHolder(files.supervisorLock);
   const which = pid === undefined ? '' : ` (pid ${pid})`;
   return { name: `the supervisor of ${basename(files.directory)}${which}`, pid };
 }
 
-/** Connects to a service's supervisor; undefined if it does not run. Throws E_SERVICE_SILENT. */
-export async function connectSupervisor(files: InstanceFiles): Promise<Socket | undefined> {
+/** A connection for visit(); undefined where the service does not run. */
+export async function connectSupervisor(files: InstanceFiles): Promise<number | undefined> {
   // Ask it first: the kernel accepts connections even for a stopped process.
   if ((await askSupervisor(files, { do: 'ping' })) === undefined) return undefined;
-  return await openSocket(files);
+  try {
+    return connectUnixSocket(files.socket);
+  } catch (error) {
+    if (hasErrno(error, 'ENOENT', 'ECONNREFUSED', 'ENOTDIR')) return undefined;
+    throw error;
+  }
 }
 
 async function openSocket(files: InstanceFiles): Promise<Socket | undefined> {
@@ -47,15 +61,9 @@ async function openSocket(files: InstanceFiles): Promise<Socket | undefined> {
   }
 }
 
-/** The error that was sent through a socket. */
-export function unwired({ code, message, hint }: WiredError): KilnError {
-  return new KilnError(code, message, { hint });
-}
-
 /**
- * Asks a service's supervisor; undefined if it does not run, or ended before it answered. `within` is the time
- * for a long request, ms; meanwhile the supervisor is asked whether it lives. Throws the error in its answer,
- * and E_SERVICE_SILENT.
+ * Undefined if it does not run, or ended before it answered. `within` is the time for a long request, ms;
+ * meanwhile it is asked whether it lives. Throws the error in its answer, and E_SERVICE_SILENT.
  */
 export async function askSupervisor<Answer>(
   files: InstanceFiles,
@@ -100,8 +108,8 @@ export async function askSupervisor<Answer>(
 }
 
 /**
- * Asks a supervisor for a sign of life `every` so many ms: `last` is the time of its last answer, by
- * performance.now(). The supervisor may not listen yet, and may be replaced by another one.
+ * Asks every so many ms. `last` is the time of the last answer, by performance.now(). The supervisor may not
+ * listen yet, and may be replaced by another one.
  */
 export function keepAsking(
   files: InstanceFiles,
@@ -127,4 +135,82 @@ export function keepAsking(
   ask();
   const timer = setInterval(ask, every);
   return { last: () => last, end: () => clearInterval(timer) };
+}
+
+export function notRunning(name: string): KilnError {
+  return new KilnError('E_SERVICE_STOPPED', `${name} does not run`, {
+    hint: `\`kiln service start ${name}\` starts it`,
+  });
+}
+
+export async function isSupervised(files: InstanceFiles): Promise<boolean> {
+  try {
+    const lock = await tryLock(files.supervisorLock);
+    await lock?.release();
+    return lock === undefined;
+  } catch (error) {
+    if (hasErrno(error, 'ENOENT')) return false;
+    throw error;
+  }
+}
+
+/** How long units may take to reopen their logs, ms. */
+const RELOAD_PATIENCE = 120_000;
+
+interface LogrotateReport {
+  /** Images have neither systemctl nor invoke-rc.d, which some configurations call. */
+  readonly output: string;
+  readonly exitCode: number | null;
+  readonly reloaded: readonly string[];
+}
+
+export async function logrotate(
+  name: string,
+  files: InstanceFiles,
+  options: { readonly force?: boolean } = {},
+): Promise<LogrotateReport> {
+  const argv = ['logrotate', ...(options.force === true ? ['--force'] : [])];
+  argv.push('--state', '/var/lib/logrotate/status', '/etc/logrotate.conf');
+  const end = await runInService(files, { argv }).catch((error: unknown) => {
+    if (!isKilnCode(error, 'E_COMMAND_NOT_FOUND')) throw error;
+    throw new KilnError('E_NO_LOGROTATE', `the image of ${name} has no logrotate`, {
+      hint: 'add the package logrotate to its recipe',
+    });
+  });
+  const status = await askSupervisor<ServiceStatus>(files, { do: 'status' });
+  if (end === undefined || status === undefined) throw notRunning(name);
+  const reloaded: string[] = [];
+  for (const unit of status.units.filter(({ state }) => state === 'active')) {
+    try {
+      await askSupervisor(files, { do: 'reload', unit: unit.name }, RELOAD_PATIENCE);
+      reloaded.push(unit.name);
+    } catch (error) {
+      if (!isKilnCode(error, 'E_NO_RELOAD')) throw error;
+    }
+  }
+  return { output: end.output, exitCode: end.exitCode, reloaded };
+}
+
+/** More output is dropped, bytes. */
+const OUTPUT_LIMIT = 1024 * 1024;
+
+/** Undefined where it does not run. */
+export async function runInService(
+  files: InstanceFiles,
+  request: ExecuteRequest,
+): Promise<Pick<LogrotateReport, 'output' | 'exitCode'> | undefined> {
+  const connection = await connectSupervisor(files);
+  if (connection === undefined) return undefined;
+  const { command } = await visit(connection, request);
+  const chunks: Buffer[] = [];
+  let kept = 0;
+  for (const stream of [command.stdout, command.stderr]) {
+    stream.on('data', (chunk: Buffer) => {
+      if (kept < OUTPUT_LIMIT) chunks.push(chunk);
+      kept += chunk.length;
+    });
+  }
+  command.stdin.end();
+  await once(command, 'close');
+  return { exitCode: command.exitCode, output: Buffer.concat(chunks).toString('utf8') };
 }

@@ -1,29 +1,27 @@
 import { once } from 'node:events';
-import { rm } from 'node:fs/promises';
-import { createServer, type Server, type Socket } from 'node:net';
-import type { SandboxLimits } from '../../sandbox/policy/specification.ts';
-import { type ExecuteRequest, execute } from './execute.ts';
-import { FRAME, onFrames, sendMessage, wired } from './frames.ts';
-import type { Instance } from './instance.ts';
+import { Socket } from 'node:net';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { FRAME, onFrames, sendMessage, wired } from '../../host/sockets/frames.ts';
+import { Listener } from '../../host/sockets/listener.ts';
+import { awaitedLater } from '../../promise.ts';
+import type { HandOver } from '../../sandbox/command/command-request.ts';
+import type { SandboxProcess } from '../../sandbox/command/process.ts';
+import { attend, type ExecuteMessage, type ExecuteRequest } from '../../sandbox/door/visitors.ts';
+import type { Instance, LiveLimits } from './instance.ts';
+import { isRoot, rootCapabilities, type UnitHost } from './unit-host.ts';
 
-/** A client's request; the answer is `{ ok }` or `{ error }`. */
 export type SupervisorRequest =
   | { readonly do: 'status' }
-  /** Answered at once by a living supervisor. */
   | { readonly do: 'ping' }
-  /** Answered when all units have started or failed. */
   | { readonly do: 'started' }
   | { readonly do: 'stop' }
   | { readonly do: 'reload' | 'restart'; readonly unit?: string }
-  | { readonly do: 'limit'; readonly limits: SandboxLimits }
+  | { readonly do: 'limit'; readonly limits: LiveLimits }
   | { readonly do: 'rotate' }
-  | { readonly do: 'execute'; readonly command: ExecuteRequest };
+  | ExecuteMessage;
 
-/** The supervisor's parts that its server uses. */
-export interface Supervised {
-  /** Undefined until its sandbox is open. */
+interface Supervised {
   readonly instance: () => Instance | undefined;
-  /** Settles with the first start, or when there will be none. */
   readonly started: Promise<void>;
   readonly stop: () => void;
 }
@@ -31,38 +29,53 @@ export interface Supervised {
 /** Returned instead of an answer: without a sandbox, a service counts as not running. */
 const NO_SANDBOX = Symbol('no sandbox');
 
-/** Listens for clients. Only root can reach the socket, because its folder is root's. */
-export async function serveSupervisor(path: string, supervised: Supervised): Promise<Server> {
-  await rm(path, { force: true });
-  const server = createServer((client) => serve(client, supervised));
-  server.listen(path);
-  await once(server, 'listening');
-  return server;
+/** How long those who were answered last may take to hang up, ms. */
+const LAST_ANSWERS = 1000;
+
+/** Only root can reach the socket, because its folder is root's. */
+export class SupervisorServer {
+  readonly #listener: Listener;
+  readonly #clients = new Set<Socket>();
+
+  constructor(path: string, supervised: Supervised) {
+    this.#listener = Listener.open(path, (fd) => {
+      const client = new Socket({ fd, readable: true, writable: true });
+      this.#clients.add(client);
+      client.once('close', () => this.#clients.delete(client));
+      serve(client, fd, supervised);
+    });
+  }
+
+  async close(): Promise<void> {
+    this.#listener[Symbol.dispose]();
+    const hangUp = async (client: Socket) => void (await once(client, 'close'));
+    const closed = awaitedLater(Promise.all([...this.#clients].map(hangUp)));
+    await Promise.race([closed, sleep(LAST_ANSWERS, undefined, { ref: false })]);
+  }
 }
 
-function serve(client: Socket, supervised: Supervised): void {
+function serve(client: Socket, fd: number, supervised: Supervised): void {
   client.on('error', () => client.destroy());
   const reply = (message: unknown) => {
     sendMessage(client, message);
     client.end();
   };
-  let attached: ReturnType<typeof execute> | undefined;
+  let attached: ReturnType<typeof attend> | undefined;
   onFrames(client, ({ kind, body }) => {
-    if (attached !== undefined) {
-      attached.receive(kind, body);
-      return;
-    }
+    if (attached !== undefined) return attached(kind, body);
     if (kind !== FRAME.message) return;
     const request = JSON.parse(body.toString('utf8')) as SupervisorRequest;
     if (request.do === 'ping' || request.do === 'stop') {
       if (request.do === 'stop') supervised.stop();
-      reply({ ok: null });
-      return;
+      return reply({ ok: null });
     }
     if (request.do === 'execute') {
       const instance = supervised.instance();
       if (instance === undefined) client.end();
-      else attached = execute(instance.host, request.command, client);
+      else {
+        const { host } = instance;
+        attached = attend(client, fd, (handOver) => start(host, request.command, handOver));
+      }
       return;
     }
     answer(request, supervised).then(
@@ -94,4 +107,18 @@ async function answer(
       await instance.restart(request.unit);
       return null;
   }
+}
+
+async function start(
+  host: UnitHost,
+  request: ExecuteRequest,
+  handOver: HandOver,
+): Promise<SandboxProcess> {
+  const { argv, user = '0:0', env, workdir = '/', terminal } = request;
+  const capabilities = isRoot(user) ? rootCapabilities(host) : [];
+  const plan = { argv, env: { ...host.environment, ...env }, workdir, time: {} } as const;
+  const policy = { user, capabilities, seccomp: 'default' };
+  const command = { ...plan, policy, leftovers: 'left' } as const;
+  const started = await host.sandbox.start(command, { terminal, handOver });
+  return started.process;
 }

@@ -1,92 +1,60 @@
 import { readFileSync } from 'node:fs';
 import { KilnError } from '../../errors.ts';
-import { deferred } from '../../promise.ts';
+import { awaitedLater, deferred } from '../../promise.ts';
 import type { SandboxControl } from '../../sandbox/command/control.ts';
-import type { SandboxProcess } from '../../sandbox/command/process.ts';
+import { endOf, type ProcessEnd, type SandboxProcess } from '../../sandbox/command/process.ts';
 import type { PlannedSandbox } from '../../sandbox/door/planned-sandbox.ts';
-import {
-  type Capability,
-  parseCapability,
-  ROOT_CAPABILITIES,
-} from '../../sandbox/policy/capabilities.ts';
 import type { PolicyRequest } from '../../sandbox/policy/policy.ts';
-import type { ResourceLimit } from '../../sandbox/wire/exec.ts';
+import { type Capability, ROOT_CAPABILITIES } from '../../sandbox/policy/specification.ts';
+import type { ResourceLimit } from '../../sandbox/wire/encode.ts';
+import { isKilnCode } from '../failure.ts';
 import type { Tree } from '../lifecycle/tree.ts';
-import type { LogFile } from '../log-file.ts';
+import { LineSplitter, type LogFile } from '../log-file.ts';
 import type { UnitState, UnitStatus } from '../status.ts';
-import type { ServiceUnit } from '../unit/service-unit.ts';
+import type { ServiceUnit } from '../unit/read-unit.ts';
+import { commandArguments, type ExecCommand, parseEnvironmentFile } from '../unit/values.ts';
 
-/** The sandbox of units, and what all units share. */
 export interface UnitHost {
   readonly sandbox: PlannedSandbox;
   readonly control: SandboxControl;
-  /** The sandbox's root directory. */
   readonly tree: Tree;
   readonly log: LogFile;
-  /** The variables of the image and of the service. */
   readonly environment: Readonly<Record<string, string>>;
-  /** Capabilities beside container root's. */
   readonly capabilities: readonly Capability[];
 }
 
-/** The rights of kiln's own commands in a service: those of container root. */
 export const ROOT_POLICY: PolicyRequest = {
   user: '0:0',
   capabilities: ROOT_CAPABILITIES,
   seccomp: 'default',
 };
 
-export interface ProcessEnd {
-  readonly exitCode: number | null;
-  readonly signal: NodeJS.Signals | null;
-}
+export const ENDED_WELL: ProcessEnd = { exitCode: 0, signal: null };
 
-/** Resolves with the end of the command; a sandbox that is gone counts as a kill. */
-export function endOf(command: SandboxProcess): Promise<ProcessEnd> {
-  return new Promise((resolve) => {
-    command.on('error', () => undefined);
-    command.once('exit', (exitCode, signal) => resolve({ exitCode, signal }));
-  });
-}
-
-/** The user and rights of a unit's command: never more than the service's. */
-export function unitPolicy(host: UnitHost, unit: ServiceUnit, privileged: boolean): PolicyRequest {
-  const user = privileged ? '0:0' : userSpec(unit);
-  const capabilities = privileged ? allowed(host) : unitCapabilities(host, unit, isRoot(user));
+/** Never more than the service's. */
+function unitPolicy(host: UnitHost, unit: ServiceUnit, privileged: boolean): PolicyRequest {
+  if (privileged) return { user: '0:0', capabilities: rootCapabilities(host), seccomp: 'default' };
+  const { user: name = '0', group, boundingSet, ambient } = unit;
+  const user = group === undefined ? name : `${name}:${group}`;
+  const root = isRoot(user);
+  const capabilities = rootCapabilities(host).filter(
+    (one) =>
+      (boundingSet === undefined || boundingSet.names.includes(one) !== boundingSet.inverted) &&
+      (root || ambient.includes(one)),
+  );
   return { user, capabilities, seccomp: 'default' };
 }
 
-function userSpec({ user = '0', group }: ServiceUnit): string {
-  return group === undefined ? user : `${user}:${group}`;
-}
-
-function isRoot(spec: string): boolean {
+export function isRoot(spec: string): boolean {
   return /^(?:root|0)(?::|$)/.test(spec);
 }
 
-function allowed(host: UnitHost): Capability[] {
+export function rootCapabilities(host: UnitHost): Capability[] {
   return [...new Set([...ROOT_CAPABILITIES, ...host.capabilities])];
 }
 
-function unitCapabilities(host: UnitHost, unit: ServiceUnit, root: boolean): Capability[] {
-  const { boundingSet } = unit;
-  const bounded = allowed(host).filter(
-    (name) =>
-      boundingSet === undefined || boundingSet.names.includes(name) !== boundingSet.inverted,
-  );
-  return root ? bounded : bounded.filter((name) => unit.ambient.includes(name));
-}
-
-/** The capabilities in a service file. Throws E_ARGUMENT. */
-export function namedCapabilities(names: readonly string[]): Capability[] {
-  return names.map(parseCapability);
-}
-
-/**
- * A unit's limits, cut to the sandbox's hard limits, which only the host's root could raise: a process that
- * asked for more would not start.
- */
-export function clampedLimits(host: UnitHost, unit: ServiceUnit): ResourceLimit[] {
+/** Only the host's root could raise hard limits: a process that asked for more would not start. */
+function clampedLimits(host: UnitHost, unit: ServiceUnit): ResourceLimit[] {
   if (unit.limits.length === 0) return [];
   const hard = hardLimits(host.sandbox.initPid);
   return unit.limits.map((limit) => {
@@ -108,55 +76,136 @@ function hardLimits(pid: number): number[] {
   });
 }
 
-/** A unit of a running service, run by kiln or by a systemd in the sandbox. */
 export interface RunningUnit {
   readonly name: string;
   readonly state: UnitState;
   status(): UnitStatus;
   start(): Promise<void>;
   stop(): Promise<void>;
-  /** Throws E_NO_RELOAD, E_UNIT_FAILED. */
   reload(): Promise<void>;
 }
 
-/** All units of a running service. */
 export interface UnitManager {
   readonly units: readonly RunningUnit[];
   /** True if nothing runs and nothing will start by itself. */
   readonly idle: boolean;
-  /** Why no unit runs, if the cause is not a unit's failure. */
   readonly failure: string | undefined;
   /** Resolves when the sandbox must be made anew, because its content has ended. */
   readonly lost: Promise<void>;
-  /** Starts all units. A failed unit does not stop the others. Throws the first failure. */
   start(): Promise<void>;
   stop(): Promise<void>;
-  /** Restarts all units. */
   restart(): Promise<void>;
-  /** Updates the units' states. */
   refresh(): Promise<void>;
-  /** Called when a process of the sandbox used sd_notify(3). */
   notified(pid: number, text: string): void;
 }
 
-/** The outcome of `work`, or E_UNIT_TIMEOUT after this time. */
 export async function within<Result>(work: Promise<Result>, milliseconds: number): Promise<Result> {
   if (milliseconds === Number.POSITIVE_INFINITY) return await work;
   const over = deferred<never>();
-  const timer = setTimeout(() => {
-    over.reject(outOfTime(milliseconds));
-  }, milliseconds);
+  const timer = setTimeout(() => over.reject(outOfTime(milliseconds)), milliseconds);
   try {
-    // A late outcome is ignored: a race listens to both.
     return await Promise.race([work, over.promise]);
   } finally {
     clearTimeout(timer);
   }
 }
 
-/** E_UNIT_TIMEOUT for work that took longer. */
 export function outOfTime(milliseconds: number): KilnError {
   return new KilnError('E_UNIT_TIMEOUT', `out of time after ${milliseconds / 1000} s`, {
     hint: 'TimeoutStartSec= and TimeoutStopSec= of the unit allow more',
   });
+}
+
+export const NOTIFY_SOCKET = '/run/kiln/notify';
+
+/** systemd's own search path (systemd.exec(5), ExecSearchPath=). */
+const PATH = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin';
+
+export interface RunningCommand {
+  readonly pid: number;
+  readonly end: Promise<ProcessEnd>;
+  readonly process: SandboxProcess;
+}
+
+export async function startCommand(
+  host: UnitHost,
+  unit: ServiceUnit,
+  command: ExecCommand,
+  variables: Readonly<Record<string, string>>,
+): Promise<RunningCommand> {
+  const env = unitEnvironment(host, unit, variables);
+  const { process: started } = await host.sandbox.start({
+    argv: commandArguments(command, env),
+    policy: unitPolicy(host, unit, command.privileged),
+    env,
+    workdir: workdir(host, unit),
+    limits: clampedLimits(host, unit),
+    umask: unit.umask,
+    // The unit has its own time limits, and owns the processes that the command leaves running.
+    time: {},
+    leftovers: 'left',
+  });
+  const end = awaitedLater(endOf(started));
+  started.stdin.end();
+  const source = `${unit.name.replace(/\.service$/, '')}[${started.pid}]`;
+  for (const stream of [started.stdout, started.stderr]) {
+    const lines = new LineSplitter((line) => {
+      if (!unit.discardOutput) host.log.write(source, line);
+    });
+    stream.on('data', (chunk: Buffer) => lines.push(chunk));
+    stream.once('close', () => lines.end());
+  }
+  return { pid: started.pid, end, process: started };
+}
+
+/** With a `-` before it, no failure counts, not even a missing program. */
+export async function runCommand(
+  host: UnitHost,
+  unit: ServiceUnit,
+  command: ExecCommand,
+  variables: Readonly<Record<string, string>>,
+  started: (running: RunningCommand) => void,
+): Promise<ProcessEnd> {
+  try {
+    const running = await startCommand(host, unit, command, variables);
+    started(running);
+    const end = await running.end;
+    return command.ignoreFailure ? ENDED_WELL : end;
+  } catch (error) {
+    if (!command.ignoreFailure || !isKilnCode(error, 'E_COMMAND_NOT_FOUND')) throw error;
+    return ENDED_WELL;
+  }
+}
+
+function unitEnvironment(
+  host: UnitHost,
+  unit: ServiceUnit,
+  variables: Readonly<Record<string, string>>,
+): Record<string, string> {
+  const environment: Record<string, string> = { ...host.environment, PATH, LANG: 'C.UTF-8' };
+  for (const [name, value] of unit.environment) environment[name] = value;
+  for (const { path, optional } of unit.environmentFiles) {
+    const text = host.tree.readText(path);
+    if (text === undefined && !optional) {
+      throw new KilnError('E_UNIT', `${unit.name}: there is no environment file ${path}`, {
+        hint: 'make it, or allow it to be missing: EnvironmentFile=-PATH',
+      });
+    }
+    for (const [name, value] of parseEnvironmentFile(text ?? '')) environment[name] = value;
+  }
+  for (const { variable, path } of unit.directories) {
+    const before = environment[variable];
+    environment[variable] = before === undefined ? path : `${before}:${path}`;
+  }
+  if (unit.notifyAccess !== 'none') environment.NOTIFY_SOCKET = NOTIFY_SOCKET;
+  if (unit.pidFile !== undefined) environment.PIDFILE = unit.pidFile;
+  Object.assign(environment, variables);
+  for (const name of unit.unsetEnvironment) delete environment[name.split('=')[0] ?? ''];
+  return environment;
+}
+
+function workdir(host: UnitHost, unit: ServiceUnit): string {
+  if (unit.workingDirectory === undefined) return '/';
+  const { path, optional } = unit.workingDirectory;
+  return optional && host.tree.stat(path)?.isDirectory() !== true ? '/' : path;
 }

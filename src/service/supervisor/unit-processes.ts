@@ -1,16 +1,21 @@
 import { readdirSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { KilnError } from '../../errors.ts';
 import { statOf } from '../../host/process/process.ts';
-import type { ServiceUnit } from '../unit/service-unit.ts';
-import { type UnitHost, within } from './unit-host.ts';
-import type { MainProcess } from './unit-main.ts';
+import { awaitedLater } from '../../promise.ts';
+import type { ProcessEnd } from '../../sandbox/command/process.ts';
+import { endText, LOGS_HINT } from '../failure.ts';
+import { accountOf } from '../unit/load-unit.ts';
+import type { ServiceUnit, UnitCondition } from '../unit/read-unit.ts';
+import { signalOf } from '../unit/unit-file.ts';
+import { type RunningCommand, type UnitHost, within } from './unit-host.ts';
 
 /** The pause between two looks whether processes are gone, ms. */
 const PAUSE = 20;
 
 /**
- * The processes of one unit, known by their sessions: each command that kiln starts leads one, and so does a
- * daemon that left its parent. A process that makes another session is not seen until the whole sandbox ends.
+ * The processes of one unit, known by their sessions: each command leads one, and so does a daemon that left
+ * its parent. A process that makes another session is not seen until the whole sandbox ends.
  */
 export class UnitProcesses {
   readonly #host: UnitHost;
@@ -24,27 +29,28 @@ export class UnitProcesses {
     this.#sessions.add(session);
   }
 
+  /** A daemon may make a session later: setsid(2) names it after its pid. Later forks are in that one. */
+  join(pid: number, session: number): void {
+    this.#sessions.add(session).add(pid);
+  }
+
   has(pid: number): boolean {
-    const found = sandboxProcesses(this.#host.sandbox.initPid).find(
-      (process) => process.pid === pid,
-    );
+    const found = sandboxProcesses(this.#host).find((process) => process.pid === pid);
     return found !== undefined && this.#sessions.has(found.session);
   }
 
-  /** How many live. */
-  get living(): number {
-    return sandboxProcesses(this.#host.sandbox.initPid).filter(
+  get living(): boolean {
+    return sandboxProcesses(this.#host).some(
       ({ session, zombie }) => !zombie && this.#sessions.has(session),
-    ).length;
+    );
   }
 
   async signal(signal: NodeJS.Signals): Promise<void> {
     for (const session of this.#sessions) await this.#host.control.killSession(session, signal);
   }
 
-  /** Waits until none lives; false if some still live after `milliseconds`. */
   async gone(milliseconds: number): Promise<boolean> {
-    for (const end = Date.now() + milliseconds; this.living > 0; await sleep(PAUSE)) {
+    for (const end = Date.now() + milliseconds; this.living; await sleep(PAUSE)) {
       if (Date.now() > end) return false;
     }
     this.#sessions.clear();
@@ -52,10 +58,8 @@ export class UnitProcesses {
   }
 }
 
-/** How long SIGKILL may take, ms. */
 const KILL_PATIENCE = 5000;
 
-/** Ends the remaining processes of a unit, as systemd.kill(5) says. */
 export async function terminate(
   unit: ServiceUnit,
   processes: UnitProcesses,
@@ -76,7 +80,6 @@ export async function terminate(
   await processes.gone(KILL_PATIENCE);
 }
 
-/** A process of a sandbox, from the sandbox's own /proc. */
 interface ProcessOfSandbox {
   readonly pid: number;
   readonly parent: number;
@@ -84,12 +87,9 @@ interface ProcessOfSandbox {
   readonly zombie: boolean;
 }
 
-/**
- * The processes in the sandbox of this init, by their pids there. The sandbox cannot mount, so its /proc is the
- * one that the init mounted.
- */
-export function sandboxProcesses(initPid: number): ProcessOfSandbox[] {
-  const proc = `/proc/${initPid}/root/proc`;
+/** By their pids in the sandbox, which cannot mount: its /proc is the one that the init mounted. */
+export function sandboxProcesses({ sandbox }: UnitHost): ProcessOfSandbox[] {
+  const proc = `/proc/${sandbox.initPid}/root/proc`;
   return readdirSync(proc)
     .filter((name) => /^\d+$/.test(name))
     .flatMap((name): ProcessOfSandbox[] => {
@@ -99,4 +99,111 @@ export function sandboxProcesses(initPid: number): ProcessOfSandbox[] {
       const [state, parent, , session] = stat;
       return [{ pid, parent: Number(parent), session: Number(session), zombie: state === 'Z' }];
     });
+}
+
+export interface MainProcess {
+  readonly pid: number;
+  readonly end: Promise<ProcessEnd>;
+  kill(signal: NodeJS.Signals): void;
+}
+
+/** How long a PID file may be late, ms. */
+const PID_FILE_PATIENCE = 30_000;
+
+export function commandAsMain({ pid, end, process }: RunningCommand): MainProcess {
+  return { pid, end, kill: (signal) => void process.kill(signal) };
+}
+
+export async function adoptMain(
+  host: UnitHost,
+  pid: number,
+  processes: UnitProcesses,
+): Promise<MainProcess> {
+  const { session, ended, kill } = await host.control.adopt(pid);
+  processes.join(pid, session);
+  return { pid, kill, end: awaitedLater(ended.then(endFromStatus, () => killed)) };
+}
+
+const killed: ProcessEnd = { exitCode: null, signal: 'SIGKILL' };
+
+function endFromStatus({ status }: { readonly status: number }): ProcessEnd {
+  const number = status & 0x7f;
+  if (number === 0) return { exitCode: (status >> 8) & 0xff, signal: null };
+  return { exitCode: null, signal: signalOf(String(number)) ?? 'SIGKILL' };
+}
+
+/**
+ * The daemon of Type=forking: by its PID file, or as the one new orphan of the sandbox; undefined if several
+ * fit. Throws E_UNIT_FAILED when the command failed or the PID file does not appear.
+ */
+export async function findDaemon(
+  host: UnitHost,
+  unit: ServiceUnit,
+  command: RunningCommand,
+  before: ReadonlySet<number>,
+  processes: UnitProcesses,
+): Promise<MainProcess | undefined> {
+  const end = await command.end;
+  if (end.exitCode !== 0) {
+    throw new KilnError('E_UNIT_FAILED', `${unit.name}: its start ended with ${endText(end)}`, {
+      hint: LOGS_HINT,
+    });
+  }
+  const orphans = orphansOf(host).filter(({ pid }) => !before.has(pid));
+  for (const { pid, session } of orphans) processes.join(pid, session);
+  if (unit.pidFile !== undefined) {
+    return await adoptMain(host, await pidFromFile(host, unit.pidFile), processes);
+  }
+  const [only] = orphans;
+  if (!unit.guessMainPid || only === undefined || orphans.length > 1) return undefined;
+  return await adoptMain(host, only.pid, processes);
+}
+
+function orphansOf(host: UnitHost): ProcessOfSandbox[] {
+  return sandboxProcesses(host).filter(({ parent, zombie }) => parent === 1 && !zombie);
+}
+
+async function pidFromFile(host: UnitHost, path: string): Promise<number> {
+  for (const end = Date.now() + PID_FILE_PATIENCE; Date.now() < end; await sleep(PAUSE)) {
+    const named = Number(host.tree.readText(path)?.trim());
+    if (orphansOf(host).some(({ pid }) => pid === named)) return named;
+  }
+  throw new KilnError('E_UNIT_FAILED', `${path} does not name a daemon that runs`, {
+    hint: 'PIDFile= must be where the daemon writes it',
+  });
+}
+
+export async function makeUnitDirectories(host: UnitHost, unit: ServiceUnit): Promise<void> {
+  const { user, group } = accountOf(host.tree, unit.user, unit.group);
+  const own = { uid: user.uid, gid: group.gid };
+  await host.control.makeDirectories(
+    unit.directories.map(({ path, mode, rootOwned }) => ({
+      ...{ path, mode },
+      ...(rootOwned ? { uid: 0, gid: 0 } : own),
+    })),
+  );
+}
+
+export function failedCondition(host: UnitHost, unit: ServiceUnit): string | undefined {
+  for (const condition of unit.conditions) {
+    if (holds(host, condition) !== condition.negated) continue;
+    const { assertion, kind, negated, path } = condition;
+    const text = `${assertion ? 'Assert' : 'Condition'}${kind}=${negated ? '!' : ''}${path}`;
+    if (!assertion) return text;
+    throw new KilnError('E_UNIT_FAILED', `${unit.name}: the condition ${text} is not met`, {
+      hint: 'the unit starts only where the condition is met',
+    });
+  }
+  return undefined;
+}
+
+function holds({ tree }: UnitHost, { kind, path }: UnitCondition): boolean {
+  const stats = tree.stat(path);
+  if (kind === 'PathIsSymbolicLink') return tree.lstat(path)?.isSymbolicLink() === true;
+  if (stats === undefined) return false;
+  if (kind === 'PathIsDirectory') return stats.isDirectory();
+  if (kind === 'FileNotEmpty') return stats.isFile() && stats.size > 0;
+  if (kind === 'FileIsExecutable') return stats.isFile() && (stats.mode & 0o111) !== 0;
+  if (kind === 'DirectoryNotEmpty') return stats.isDirectory() && tree.list(path).length > 0;
+  return true;
 }

@@ -1,8 +1,11 @@
+/** Long, because each method changes the state that all others look at. */
 import { KilnError } from '../../errors.ts';
 import { awaitedLater, deferred } from '../../promise.ts';
+import type { ProcessEnd } from '../../sandbox/command/process.ts';
 import {
   endText,
   isRestarted,
+  LOGS_HINT,
   reasonOf,
   resultOf,
   resultOfStart,
@@ -10,9 +13,18 @@ import {
   type UnitResult,
 } from '../failure.ts';
 import type { UnitState, UnitStatus } from '../status.ts';
-import type { ExecPhase, ServiceUnit } from '../unit/service-unit.ts';
-import { type RunningCommand, runCommand, startCommand } from './unit-command.ts';
-import { type ProcessEnd, type RunningUnit, type UnitHost, within } from './unit-host.ts';
+import type { ExecPhase } from '../unit/keys.ts';
+import type { ServiceUnit } from '../unit/read-unit.ts';
+import type { ExecCommand } from '../unit/values.ts';
+import {
+  ENDED_WELL,
+  type RunningCommand,
+  type RunningUnit,
+  runCommand,
+  startCommand,
+  type UnitHost,
+  within,
+} from './unit-host.ts';
 import {
   adoptMain,
   commandAsMain,
@@ -20,15 +32,14 @@ import {
   findDaemon,
   type MainProcess,
   makeUnitDirectories,
-} from './unit-main.ts';
-import { sandboxProcesses, terminate, UnitProcesses } from './unit-processes.ts';
+  sandboxProcesses,
+  terminate,
+  UnitProcesses,
+} from './unit-processes.ts';
 
 /** The pause between two looks whether a unit without a main process still has processes, ms. */
 const WATCH_PAUSE = 1000;
 
-const ENDED_WELL: ProcessEnd = { exitCode: 0, signal: null };
-
-/** Runs one unit of a running service as systemd would. */
 export class UnitRunner implements RunningUnit {
   readonly unit: ServiceUnit;
   readonly #host: UnitHost;
@@ -40,12 +51,11 @@ export class UnitRunner implements RunningUnit {
   #restarts = 0;
   #wanted = false;
   #main: MainProcess | undefined;
+  #starting: Promise<RunningCommand> | undefined;
   #starts: number[] = [];
   #retry: NodeJS.Timeout | undefined;
   #watch: NodeJS.Timeout | undefined;
-  /** Set while a start or a reload waits for sd_notify(3). */
   #onReady: (() => void) | undefined;
-  /** Makes the current start fail. */
   #onLost: ((error: Error) => void) | undefined;
 
   constructor(host: UnitHost, unit: ServiceUnit) {
@@ -76,7 +86,6 @@ export class UnitRunner implements RunningUnit {
     };
   }
 
-  /** Starts the unit. If that fails, Restart= applies. Throws E_UNIT_FAILED and others. */
   async start(): Promise<void> {
     if (this.#wanted) return;
     this.#wanted = true;
@@ -84,7 +93,6 @@ export class UnitRunner implements RunningUnit {
     await this.#attempt();
   }
 
-  /** Stops the unit: ExecStop=, then KillMode=, then SIGKILL. */
   async stop(): Promise<void> {
     this.#wanted = false;
     clearTimeout(this.#retry);
@@ -102,7 +110,6 @@ export class UnitRunner implements RunningUnit {
     this.#set('inactive', '');
   }
 
-  /** Reloads the unit's configuration. Throws E_NO_RELOAD, E_UNIT_FAILED. */
   async reload(): Promise<void> {
     const { name, type, commands, reloadSignal, startTimeout } = this.unit;
     if (this.#state !== 'active') {
@@ -118,11 +125,10 @@ export class UnitRunner implements RunningUnit {
     this.#set('reloading', '');
     try {
       if (type === 'notify-reload') {
-        const ready = new Promise<void>((resolve) => {
-          this.#onReady = resolve;
-        });
+        const ready = deferred<void>();
+        this.#onReady = ready.resolve;
         this.#main?.kill(reloadSignal);
-        await within(ready, startTimeout);
+        await within(ready.promise, startTimeout);
       }
       await within(this.#runAll('reload', this.#mainVariables()), startTimeout);
     } finally {
@@ -131,8 +137,14 @@ export class UnitRunner implements RunningUnit {
     }
   }
 
-  /** Handles a message by sd_notify(3) if it comes from a process of the unit. */
+  /** What a program says at once can be in one packet with the answer that it was started, which counts first. */
   notified(pid: number, text: string): void {
+    const hear = () => this.#hear(pid, text);
+    if (this.#starting === undefined) hear();
+    else this.#starting.then(hear, () => undefined);
+  }
+
+  #hear(pid: number, text: string): void {
     if (!this.#mayNotify(pid)) return;
     for (const line of text.split('\n')) {
       const [name, value = ''] = line.split('=', 2);
@@ -150,7 +162,7 @@ export class UnitRunner implements RunningUnit {
 
   #changeMain(pid: number): void {
     if (pid === this.#main?.pid || !this.#processes.has(pid)) return;
-    adoptMain(this.#host, pid, (session) => this.#processes.add(session)).then(
+    adoptMain(this.#host, pid, this.#processes).then(
       (main) => this.#watchMain(main),
       () => undefined,
     );
@@ -221,16 +233,17 @@ export class UnitRunner implements RunningUnit {
       const [command] = commands.start;
       if (command === undefined)
         throw new KilnError('E_UNIT', `${this.unit.name} has no command to start`);
-      const before = new Set(sandboxProcesses(this.#host.sandbox.initPid).map(({ pid }) => pid));
+      const before = new Set(sandboxProcesses(this.#host).map(({ pid }) => pid));
       // Listen before the start: the message may come at once.
-      const ready = new Promise<void>((resolve) => {
-        this.#onReady = resolve;
+      const ready = deferred<void>();
+      this.#onReady = ready.resolve;
+      const starting = awaitedLater(this.#startMain(command));
+      this.#starting = starting;
+      const running = await starting.finally(() => {
+        this.#starting = undefined;
       });
-      const running = await startCommand(this.#host, this.unit, command, {});
-      this.#processes.add(running.pid);
       if (type === 'forking') await this.#takeDaemon(running, before);
-      else this.#watchMain(commandAsMain(running));
-      if (type === 'notify' || type === 'notify-reload') await ready;
+      if (type === 'notify' || type === 'notify-reload') await ready.promise;
     }
     await this.#runAll('startPost', this.#mainVariables());
     if (type === 'oneshot' && !this.unit.remainAfterExit) {
@@ -240,12 +253,18 @@ export class UnitRunner implements RunningUnit {
     this.#set('active', '');
   }
 
+  async #startMain(command: ExecCommand): Promise<RunningCommand> {
+    const running = await startCommand(this.#host, this.unit, command, {});
+    this.#processes.add(running.pid);
+    if (this.unit.type !== 'forking') this.#watchMain(commandAsMain(running));
+    return running;
+  }
+
   async #takeDaemon(running: RunningCommand, before: ReadonlySet<number>): Promise<void> {
-    const joined = (session: number) => this.#processes.add(session);
-    const main = await findDaemon(this.#host, this.unit, running, before, joined);
+    const main = await findDaemon(this.#host, this.unit, running, before, this.#processes);
     if (main !== undefined) return this.#watchMain(main);
     this.#watch = setInterval(() => {
-      if (this.#processes.living > 0) return;
+      if (this.#processes.living) return;
       clearInterval(this.#watch);
       if (this.#state !== 'active') return;
       this.#afterEnd('success', ENDED_WELL, 'all processes ended').catch((error) =>
@@ -314,13 +333,8 @@ export class UnitRunner implements RunningUnit {
         this.#processes.add(pid),
       );
       if (end.exitCode === 0) continue;
-      throw new KilnError(
-        'E_UNIT_FAILED',
-        `${this.unit.name}: ${command.path} ended with ${endText(end)}`,
-        {
-          hint: '`kiln service logs` shows what it said',
-        },
-      );
+      const what = `${this.unit.name}: ${command.path} ended with ${endText(end)}`;
+      throw new KilnError('E_UNIT_FAILED', what, { hint: LOGS_HINT });
     }
   }
 

@@ -8,7 +8,6 @@ function words(text: string): ReadonlySet<string> {
   return new Set(text.split(/\s+/));
 }
 
-/** Settings that kiln obeys; read-unit.ts reads them. */
 export const HONOURED = words(`Description After Before Requires Wants BindsTo Requisite PartOf
   StartLimitIntervalSec StartLimitInterval StartLimitBurst
   ConditionPathExists ConditionPathIsDirectory ConditionPathIsSymbolicLink ConditionFileNotEmpty
@@ -28,7 +27,6 @@ export const HONOURED = words(`Description After Before Requires Wants BindsTo R
   LimitCPU LimitFSIZE LimitDATA LimitSTACK LimitCORE LimitRSS LimitNOFILE LimitAS LimitNPROC
   LimitMEMLOCK LimitLOCKS LimitSIGPENDING LimitMSGQUEUE LimitNICE LimitRTPRIO LimitRTTIME`);
 
-/** Settings that every sandbox fulfils, or that have no effect in one. */
 export const GIVEN =
   words(`Documentation SourcePath DefaultDependencies RequiresMountsFor WantsMountsFor Conflicts
   PropagatesReloadTo ReloadPropagatedFrom OnFailure OnSuccess JoinsNamespaceOf CollectMode
@@ -44,7 +42,6 @@ export const GIVEN =
   Delegate TasksAccounting CPUAccounting MemoryAccounting IOAccounting IPAccounting
   BlockIOAccounting Slice OOMScoreAdjust`);
 
-/** Settings of systemd that kiln does not support and reports. */
 export const UNSUPPORTED =
   words(`ExitType PassEnvironment FinalKillSignal RestartKillSignal BusName Sockets USBFunctionDescriptors FileDescriptorStoreMax FileDescriptorStorePreserve
   WatchdogSec WatchdogSignal RuntimeMaxSec RuntimeRandomizedExtraSec RestartMode RestartSteps
@@ -75,7 +72,6 @@ export const UNSUPPORTED =
 /** The sections of a service unit (systemd.service(5)); sections with X- are free for anybody. */
 const SECTIONS = ['Unit', 'Service', 'Install'];
 
-/** Mistakes in a unit with their places, and unsupported settings by name. */
 export function undoneSettings(settings: readonly UnitSetting[]): string[] {
   const warnings: string[] = [];
   const unsupported = new Set<string>();
@@ -92,3 +88,27 @@ export function undoneSettings(settings: readonly UnitSetting[]): string[] {
   if (unsupported.size > 0) warnings.push(`not done: ${[...unsupported].join('=, ')}=`);
   return warnings;
 }
+
+export const PHASES = {
+  condition: 'ExecCondition',
+  startPre: 'ExecStartPre',
+  start: 'ExecStart',
+  startPost: 'ExecStartPost',
+  reload: 'ExecReload',
+  stop: 'ExecStop',
+  stopPost: 'ExecStopPost',
+} as const;
+export type ExecPhase = keyof typeof PHASES;
+
+export const KINDS = [
+  ...['PathExists', 'PathIsDirectory', 'PathIsSymbolicLink'],
+  ...['FileNotEmpty', 'FileIsExecutable', 'DirectoryNotEmpty'],
+];
+
+export const DIRECTORY_KINDS = [
+  { key: 'RuntimeDirectory', base: '/run', variable: 'RUNTIME_DIRECTORY' },
+  { key: 'StateDirectory', base: '/var/lib', variable: 'STATE_DIRECTORY' },
+  { key: 'CacheDirectory', base: '/var/cache', variable: 'CACHE_DIRECTORY' },
+  { key: 'LogsDirectory', base: '/var/log', variable: 'LOGS_DIRECTORY' },
+  { key: 'ConfigurationDirectory', base: '/etc', variable: 'CONFIGURATION_DIRECTORY' },
+] as const;

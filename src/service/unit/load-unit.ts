@@ -2,10 +2,9 @@ import { KilnError } from '../../errors.ts';
 import { readAccounts, readGroups } from '../../image/tree/accounts.ts';
 import { suggest } from '../../recipe/problem.ts';
 import type { Tree } from '../lifecycle/tree.ts';
-import { readUnit } from './read-unit.ts';
-import type { ServiceUnit } from './service-unit.ts';
-import { type SpecifierContext, unitNameParts } from './specifiers.ts';
+import { readUnit, type ServiceUnit } from './read-unit.ts';
 import { parseUnitFile, SettingList } from './unit-file.ts';
+import { type SpecifierContext, unitNameParts } from './values.ts';
 
 /** The folders of system units; the first file of a name counts (systemd.unit(5), "Unit file load path"). */
 const UNIT_FOLDERS = [
@@ -19,13 +18,11 @@ const UNIT_FOLDERS = [
 /** The form of a service unit's name (systemd.unit(5)). */
 const UNIT_NAME = /^[A-Za-z0-9:_.\\-]+(?:@[A-Za-z0-9:_.\\-]*)?\.service$/;
 
-/** More than anybody writes. The tree may be hostile, so the number is bounded. */
+/** The tree may be hostile, so the number is bounded. */
 const DROP_INS_MAX = 100;
 
-/** The values of a unit's specifiers that come from its surroundings. */
 export type UnitSurroundings = Pick<SpecifierContext, 'hostname' | 'machineId'>;
 
-/** `apache2` means `apache2.service`. Throws E_UNIT. */
 export function unitName(text: string): string {
   const name = /\.[a-z]+$/.test(text) ? text : `${text}.service`;
   if (UNIT_NAME.test(name) && name.length < 256) return name;
@@ -39,7 +36,6 @@ export function listUnits(tree: Tree): string[] {
   return [...new Set(names.filter((name) => name.endsWith('.service')))].sort();
 }
 
-/** Reads a unit with its drop-ins from a tree. Throws E_UNIT if it is missing or masked. */
 export function loadUnit(tree: Tree, name: string, surroundings: UnitSurroundings): ServiceUnit {
   const fragment = findFragment(tree, name);
   const texts = [fragment, ...dropIns(tree, name)];
@@ -87,7 +83,7 @@ function findFragment(tree: Tree, name: string): UnitText {
   });
 }
 
-/** Whether a unit is masked: a link to /dev/null, even if the tree has no /dev/null. */
+/** A link to /dev/null, even if the tree has no /dev/null. */
 function isMasked(tree: Tree, path: string): boolean {
   if (tree.stat(path)?.isCharacterDevice() === true) return true;
   return tree.lstat(path)?.isSymbolicLink() === true && tree.stat(path) === undefined;
@@ -99,8 +95,8 @@ function templateOf(name: string): string | undefined {
 }
 
 /**
- * Drop-ins sorted by name across folders: those of the type, of each prefix of a name with dashes, of the
- * template, of the unit itself. A name in an earlier folder wins.
+ * Sorted by name across folders: of the type, of each prefix of a name with dashes, of the template, of the
+ * unit. A name in an earlier folder wins.
  */
 function dropIns(tree: Tree, name: string): UnitText[] {
   const { prefix, suffix } = unitNameParts(name);
@@ -130,7 +126,6 @@ function dropIns(tree: Tree, name: string): UnitText[] {
   return [...found].sort(([a], [b]) => (a < b ? -1 : 1)).map(([, text]) => text);
 }
 
-/** The ids of User= and Group= in the tree's /etc/passwd and /etc/group; root's if they are missing. */
 export function accountOf(
   tree: Tree,
   wanted = 'root',

@@ -1,46 +1,56 @@
-import { type ExecCommand, parseAssignments, parseExecLine } from './exec-line.ts';
-import { undoneSettings } from './keys.ts';
-import {
-  type ExecPhase,
-  RESTART_POLICIES,
-  type RestartPolicy,
-  SERVICE_TYPES,
-  type ServiceType,
-  type ServiceUnit,
-  type UnitCondition,
-  type UnitDirectory,
-} from './service-unit.ts';
-import { expandSpecifiers, type SpecifierContext } from './specifiers.ts';
-import { parseResourceLimit, parseTimeSpan, RESOURCE_NAMES } from './time-span.ts';
+import { DIRECTORY_KINDS, type ExecPhase, KINDS, PHASES, undoneSettings } from './keys.ts';
 import {
   exitStatusSet,
-  optionalPath,
   plainWords,
   SettingList,
   signalOf,
   type UnitSetting,
   withoutPrefix,
 } from './unit-file.ts';
+import {
+  type ExecCommand,
+  expandSpecifiers,
+  parseAssignments,
+  parseExecLine,
+  parseResourceLimit,
+  parseTimeSpan,
+  RESOURCE_NAMES,
+  type SpecifierContext,
+} from './values.ts';
 
 /** systemd's defaults (systemd-system.conf(5)), milliseconds. */
 const DEFAULT_TIMEOUT = 90_000;
 const DEFAULT_RESTART_DELAY = 100;
 const DEFAULT_START_LIMIT = { interval: 10_000, burst: 5 };
 
-const PHASES: readonly (readonly [ExecPhase, string])[] = [
-  ['condition', 'ExecCondition'],
-  ['startPre', 'ExecStartPre'],
-  ['start', 'ExecStart'],
-  ['startPost', 'ExecStartPost'],
-  ['reload', 'ExecReload'],
-  ['stop', 'ExecStop'],
-  ['stopPost', 'ExecStopPost'],
+const SERVICE_TYPES = [
+  ...(['simple', 'exec', 'forking', 'oneshot', 'notify', 'notify-reload', 'idle'] as const),
 ];
+type ServiceType = (typeof SERVICE_TYPES)[number];
 
-/**
- * Interprets the settings of a service unit. Unsupported settings are in `warnings`: none is ignored silently.
- * Never throws: a unit that cannot work has no ExecStart.
- */
+const RESTART_POLICIES = [
+  ...(['no', 'always', 'on-success', 'on-failure'] as const),
+  ...(['on-abnormal', 'on-abort', 'on-watchdog'] as const),
+];
+export type RestartPolicy = (typeof RESTART_POLICIES)[number];
+
+interface UnitDirectory {
+  readonly path: string;
+  readonly mode: number;
+  readonly variable: string;
+  /** ConfigurationDirectory= is root's, the others are the user's. */
+  readonly rootOwned: boolean;
+}
+
+/** All tests without `|` must succeed. */
+export interface UnitCondition {
+  readonly kind: string;
+  readonly path: string;
+  readonly negated: boolean;
+  readonly assertion: boolean;
+}
+
+/** No setting is ignored silently: see `warnings`. Never throws: a bad unit has no ExecStart. */
 export function readUnit(
   settings: readonly UnitSetting[],
   context: SpecifierContext,
@@ -48,6 +58,9 @@ export function readUnit(
 ): ServiceUnit {
   return new Reader(settings, context).read(files);
 }
+
+/** Times are milliseconds, Infinity for none. */
+export type ServiceUnit = Readonly<ReturnType<Reader['read']>>;
 
 class Reader {
   readonly #warnings: string[] = [];
@@ -63,13 +76,13 @@ class Reader {
     this.#unit = new SettingList(settings.filter(({ section }) => section === 'Unit'));
   }
 
-  read(files: readonly string[]): ServiceUnit {
+  read(files: readonly string[]) {
     this.#warnings.push(...undoneSettings(this.#settings));
     const service = this.#service;
     const commands = this.#commands();
     const type = this.#type(commands.start.length);
     const timeout = service.last('TimeoutSec');
-    const unit: Omit<ServiceUnit, 'warnings'> = {
+    return {
       name: this.#context.unit,
       description: this.#expand(this.#unit.last('Description') ?? ''),
       type,
@@ -79,13 +92,11 @@ class Reader {
       environment: service
         .all('Environment')
         .flatMap((value) => parseAssignments(this.#expand(value))),
-      environmentFiles: service
-        .all('EnvironmentFile')
-        .map((value) => optionalPath(this.#expand(value))),
+      environmentFiles: service.all('EnvironmentFile').map((path) => this.#path(path)),
       unsetEnvironment: service.all('UnsetEnvironment').flatMap(plainWords),
       workingDirectory: this.#workingDirectory(),
       umask: Number.parseInt(service.last('UMask') ?? '0022', 8) & 0o777,
-      directories: readDirectories(service, (text) => this.#expand(text)),
+      directories: this.#directories(),
       limits: this.#limits(),
       boundingSet: this.#boundingSet(),
       ambient: service.all('AmbientCapabilities').flatMap(plainWords).map(withoutPrefix),
@@ -110,18 +121,23 @@ class Reader {
       sendKill: service.boolean('SendSIGKILL', true),
       sendHangup: service.boolean('SendSIGHUP', false),
       discardOutput: service.last('StandardOutput') === 'null',
-      conditions: readConditions(this.#unit, (text) => this.#expand(text), this.#warnings),
+      conditions: this.#conditions(),
       after: this.#unit.all('After').flatMap(plainWords),
       before: this.#unit.all('Before').flatMap(plainWords),
       requires: this.#unit.all('Requires', 'BindsTo', 'Requisite').flatMap(plainWords),
-      wants: this.#unit.all('Wants').flatMap(plainWords),
       files,
+      warnings: this.#warnings,
     };
-    return { ...unit, warnings: this.#warnings };
   }
 
   #expand(text: string): string {
     return expandSpecifiers(text, this.#context);
+  }
+
+  #path(value: string): { path: string; optional: boolean } {
+    const path = this.#expand(value);
+    const optional = path.startsWith('-');
+    return { path: optional ? path.slice(1) : path, optional };
   }
 
   #text(key: string): string | undefined {
@@ -139,7 +155,7 @@ class Reader {
         }
         return commands ?? [];
       });
-    const entries = PHASES.map(([phase, key]) => [phase, read(key)] as const);
+    const entries = Object.entries(PHASES).map(([phase, key]) => [phase, read(key)] as const);
     return Object.fromEntries(entries) as Record<ExecPhase, ExecCommand[]>;
   }
 
@@ -171,7 +187,7 @@ class Reader {
     return this.#span(text, fallback) || Number.POSITIVE_INFINITY;
   }
 
-  #startLimit(): ServiceUnit['startLimit'] {
+  #startLimit() {
     const both = (...keys: string[]) => this.#unit.last(...keys) ?? this.#service.last(...keys);
     const interval = both('StartLimitIntervalSec', 'StartLimitInterval');
     return {
@@ -180,14 +196,14 @@ class Reader {
     };
   }
 
-  #workingDirectory(): ServiceUnit['workingDirectory'] {
-    const value = this.#text('WorkingDirectory');
+  #workingDirectory() {
+    const value = this.#service.last('WorkingDirectory');
     if (value === undefined) return undefined;
-    const { path, optional } = optionalPath(value);
+    const { path, optional } = this.#path(value);
     return { path: path === '~' ? this.#context.user.home : path, optional };
   }
 
-  #limits(): ServiceUnit['limits'] {
+  #limits() {
     return RESOURCE_NAMES.flatMap((name) => {
       const value = this.#service.last(`Limit${name}`);
       if (value === undefined) return [];
@@ -197,7 +213,7 @@ class Reader {
     });
   }
 
-  #boundingSet(): ServiceUnit['boundingSet'] {
+  #boundingSet() {
     if (!this.#service.has('CapabilityBoundingSet')) return undefined;
     const words = this.#service.all('CapabilityBoundingSet').flatMap(plainWords);
     const inverted = words[0]?.startsWith('~') ?? false;
@@ -209,17 +225,18 @@ class Reader {
     return path === undefined || path.startsWith('/') ? path : `/run/${path}`;
   }
 
-  #notifyAccess(type: ServiceType): ServiceUnit['notifyAccess'] {
+  #notifyAccess(type: ServiceType) {
     const wanted = this.#service.last('NotifyAccess');
     const known = (['none', 'main', 'exec', 'all'] as const).find((access) => access === wanted);
     const fallback = type.startsWith('notify') ? 'main' : 'none';
     return known === undefined || (known === 'none' && fallback === 'main') ? fallback : known;
   }
 
-  #killMode(): ServiceUnit['killMode'] {
-    const wanted = this.#service.last('KillMode') ?? 'control-group';
-    const modes = ['control-group', 'mixed', 'process', 'none'] as const;
-    return modes.find((mode) => mode === wanted) ?? 'control-group';
+  #killMode() {
+    const wanted = this.#service.last('KillMode');
+    return (
+      (['mixed', 'process', 'none'] as const).find((mode) => mode === wanted) ?? 'control-group'
+    );
   }
 
   #signal(key: string, fallback: NodeJS.Signals): NodeJS.Signals {
@@ -229,54 +246,32 @@ class Reader {
     if (found === undefined) this.#warnings.push(`${key}=${value} is no signal`);
     return found ?? fallback;
   }
-}
 
-/** The conditions of systemd.unit(5) that test a path. */
-const KINDS = [
-  ...['PathExists', 'PathIsDirectory', 'PathIsSymbolicLink'],
-  ...['FileNotEmpty', 'FileIsExecutable', 'DirectoryNotEmpty'],
-];
+  #conditions(): UnitCondition[] {
+    return ['Condition', 'Assert'].flatMap((prefix) =>
+      KINDS.flatMap((kind) =>
+        this.#unit.all(`${prefix}${kind}`).map((value): UnitCondition => {
+          const [, marks = '', path = ''] = /^([|!]*)\s*(.*)$/.exec(this.#expand(value)) ?? [];
+          if (marks.includes('|')) {
+            this.#warnings.push(`${prefix}${kind}=${value}: | is not done, all must hold`);
+          }
+          return { kind, path, negated: marks.includes('!'), assertion: prefix === 'Assert' };
+        }),
+      ),
+    );
+  }
 
-/** Condition…= and Assert…= of a unit; unsupported ones are added to `warnings`. */
-function readConditions(
-  unit: SettingList,
-  expand: (text: string) => string,
-  warnings: string[],
-): UnitCondition[] {
-  return ['Condition', 'Assert'].flatMap((prefix) =>
-    KINDS.flatMap((kind) =>
-      unit.all(`${prefix}${kind}`).map((value): UnitCondition => {
-        const [, marks = '', path = ''] = /^([|!]*)\s*(.*)$/.exec(expand(value)) ?? [];
-        if (marks.includes('|')) {
-          warnings.push(`${prefix}${kind}=${value}: | is not done, all must hold`);
-        }
-        return { kind, path, negated: marks.includes('!'), assertion: prefix === 'Assert' };
-      }),
-    ),
-  );
-}
-
-const DIRECTORY_KINDS = [
-  { key: 'RuntimeDirectory', base: '/run', variable: 'RUNTIME_DIRECTORY' },
-  { key: 'StateDirectory', base: '/var/lib', variable: 'STATE_DIRECTORY' },
-  { key: 'CacheDirectory', base: '/var/cache', variable: 'CACHE_DIRECTORY' },
-  { key: 'LogsDirectory', base: '/var/log', variable: 'LOGS_DIRECTORY' },
-  { key: 'ConfigurationDirectory', base: '/etc', variable: 'CONFIGURATION_DIRECTORY' },
-] as const;
-
-/**
- * The directories of RuntimeDirectory= and the like (systemd.exec(5)). A link after a colon is not made, and a
- * path that leads elsewhere is left out.
- */
-function readDirectories(service: SettingList, expand: (text: string) => string): UnitDirectory[] {
-  return DIRECTORY_KINDS.flatMap(({ key, base, variable }) => {
-    const mode = Number.parseInt(service.last(`${key}Mode`) ?? '0755', 8) & 0o7777;
-    const rootOwned = key === 'ConfigurationDirectory';
-    return service
-      .all(key)
-      .flatMap((value) => plainWords(expand(value)))
-      .map((word) => word.split(':')[0] ?? '')
-      .filter((path) => /^[^/]/.test(path) && !path.split('/').includes('..'))
-      .map((path) => ({ path: `${base}/${path}`, mode, variable, rootOwned }));
-  });
+  /** systemd.exec(5). A link after a colon is not made, and a path that leads elsewhere is left out. */
+  #directories(): UnitDirectory[] {
+    return DIRECTORY_KINDS.flatMap(({ key, base, variable }) => {
+      const mode = Number.parseInt(this.#service.last(`${key}Mode`) ?? '0755', 8) & 0o7777;
+      const rootOwned = key === 'ConfigurationDirectory';
+      return this.#service
+        .all(key)
+        .flatMap((value) => plainWords(this.#expand(value)))
+        .map((word) => word.split(':')[0] ?? '')
+        .filter((path) => /^[^/]/.test(path) && !path.split('/').includes('..'))
+        .map((path) => ({ path: `${base}/${path}`, mode, variable, rootOwned }));
+    });
+  }
 }

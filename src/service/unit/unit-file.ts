@@ -1,23 +1,21 @@
 import { constants } from 'node:os';
-import type { ExitStatusSet } from './service-unit.ts';
 
-/** One setting of a unit file as written, with specifiers and quotes. */
+export type ExitStatusSet = ReadonlySet<number | string>;
+
 export interface UnitSetting {
   readonly section: string;
   readonly key: string;
   readonly value: string;
   readonly file: string;
-  /** Counted from 1. */
   readonly line: number;
 }
 
-/** The settings of one file in order, and its mistakes with their places. */
 interface ParsedUnitFile {
   readonly settings: readonly UnitSetting[];
   readonly complaints: readonly string[];
 }
 
-/** Logical lines: continued lines are joined and comments dropped, even between continued lines. */
+/** Continued lines are joined; comments are dropped, even between continued lines. */
 function* logicalLines(text: string): Generator<{ readonly line: number; readonly text: string }> {
   let pending = '';
   let start = 0;
@@ -36,7 +34,6 @@ function* logicalLines(text: string): Generator<{ readonly line: number; readonl
   if (pending.trim() !== '') yield { line: start, text: pending.trim() };
 }
 
-/** Parses a unit file or a drop-in by systemd.syntax(7). Never throws. */
 export function parseUnitFile(file: string, text: string): ParsedUnitFile {
   const settings: UnitSetting[] = [];
   const complaints: string[] = [];
@@ -63,7 +60,6 @@ export function parseUnitFile(file: string, text: string): ParsedUnitFile {
   return { settings, complaints };
 }
 
-/** A word of a setting, and whether any of it was quoted. */
 interface Word {
   readonly text: string;
   readonly quoted: boolean;
@@ -84,8 +80,8 @@ const SIMPLE: Readonly<Record<string, string>> = {
 const ESCAPE = /\\(?:x([0-9A-Fa-f]{2})|u([0-9A-Fa-f]{4})|U([0-9A-Fa-f]{8})|([0-7]{3})|([\s\S]))/y;
 
 /**
- * Splits at white space as systemd does: with quotes around words or parts of them, and C escapes inside and
- * outside of quotes. Undefined if a quote is not closed.
+ * As systemd splits: with quotes around words or parts of them, and C escapes in and outside of quotes.
+ * Undefined if a quote is not closed.
  */
 export function splitWords(text: string): Word[] | undefined {
   const words: Word[] = [];
@@ -135,23 +131,14 @@ function unescaped([whole, hex, short, long, octal, letter]: RegExpExecArray): s
   return SIMPLE[letter] ?? (/[\\"']/.test(letter) ? letter : whole);
 }
 
-/** The words without quotes; none if the value is broken. */
 export function plainWords(text: string): string[] {
   return (splitWords(text) ?? []).map((word) => word.text);
-}
-
-/** A path, which may be missing if a dash stands before it. */
-export function optionalPath(value: string): { path: string; optional: boolean } {
-  return value.startsWith('-')
-    ? { path: value.slice(1), optional: true }
-    : { path: value, optional: false };
 }
 
 export function withoutPrefix(capability: string): string {
   return capability.toUpperCase().replace(/^CAP_/, '');
 }
 
-/** A signal by its name, with or without SIG, or its number. */
 export function signalOf(text: string): NodeJS.Signals | undefined {
   const signals: Readonly<Record<string, number>> = constants.signals;
   const name = /^\d+$/.test(text)
@@ -160,7 +147,6 @@ export function signalOf(text: string): NodeJS.Signals | undefined {
   return name !== undefined && name in signals ? (name as NodeJS.Signals) : undefined;
 }
 
-/** Statuses and signals of SuccessExitStatus= and the like. */
 export function exitStatusSet(values: readonly string[]): ExitStatusSet {
   const words = values.flatMap(plainWords);
   return new Set(
@@ -171,7 +157,6 @@ export function exitStatusSet(values: readonly string[]): ExitStatusSet {
 const TRUE = new Set(['1', 'yes', 'y', 'true', 't', 'on']);
 const FALSE = new Set(['0', 'no', 'n', 'false', 'f', 'off']);
 
-/** The settings of a unit and its drop-ins in order of precedence. */
 export class SettingList {
   readonly #settings: readonly UnitSetting[];
 
@@ -179,12 +164,11 @@ export class SettingList {
     this.#settings = settings;
   }
 
-  /** The last value; undefined if there is none, or if it is empty. */
   last(...keys: readonly string[]): string | undefined {
     return this.#settings.findLast(({ key }) => keys.includes(key))?.value || undefined;
   }
 
-  /** All values together; an empty value discards those before it. */
+  /** An empty value discards those before it. */
   all(...keys: readonly string[]): string[] {
     let values: string[] = [];
     for (const { key, value } of this.#settings) {
@@ -195,7 +179,6 @@ export class SettingList {
     return values;
   }
 
-  /** Whether the key was set, even to nothing. */
   has(key: string): boolean {
     return this.#settings.some((setting) => setting.key === key);
   }

@@ -5,6 +5,7 @@ import { buildPackage } from '../../../src/jobs/rpmbuild/build.ts';
 import type { BuildHooks, BuildReport } from '../../../src/jobs/rpmbuild/outcome/report.ts';
 import type { BuildRequest } from '../../../src/jobs/rpmbuild/request.ts';
 import { debianRepository, type ImageState, imageState } from '../../image/image-state.ts';
+import { NOARCH_ROOT, type UnpackedSet } from '../../support/unpacked-packages.ts';
 
 /** What a spec has; every part is optional. */
 export interface SpecParts {
@@ -80,12 +81,15 @@ export interface BuildState extends AsyncDisposable {
   request(source: string, wanted?: Partial<BuildRequest>): Promise<BuildRequest>;
 }
 
-/** Makes the state; disposing of it removes everything. */
-export async function buildState(): Promise<BuildState> {
-  const images = await imageState();
+/**
+ * Makes the state; disposing of it removes everything.
+ * @param set what the image has: enough for noarch packages, or all of `@buildsys-build`
+ */
+export async function buildState(set: UnpackedSet): Promise<BuildState> {
+  const images = await imageState({ unpacked: set });
   const { directory, engine } = images;
   const tools = await toolsRepository(join(directory, 'tools'));
-  const recipe = await images.recipe('root', RECIPE, [
+  const recipe = await images.recipe('root', `${WANTED[set]}\n${RECIPE}`, [
     await debianRepository(),
     { id: 'tools', directory: tools },
   ]);
@@ -130,9 +134,13 @@ export async function resultFile(report: BuildReport, name: string): Promise<str
   return await readFile(join(report.resultDirectory, name), 'utf8');
 }
 
-const RECIPE = `
-groups: [buildsys-build]
-users:
+/** What of the fixtures an image has. */
+export const WANTED: Readonly<Record<UnpackedSet, string>> = {
+  all: 'groups: [buildsys-build]',
+  noarch: `packages: [${NOARCH_ROOT.join(', ')}]`,
+};
+
+const RECIPE = `users:
   - { name: build, uid: 1000, home: /builddir, shell: /bin/bash }
 user: build
 environment: { PATH: /usr/bin:/usr/sbin }

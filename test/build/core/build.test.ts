@@ -9,8 +9,8 @@ import { execa } from 'execa';
 import { hostArchitecture } from '../../../src/image/key.ts';
 import { removeImage } from '../../../src/image/store/images.ts';
 import { buildPackage } from '../../../src/jobs/rpmbuild/build.ts';
-import { addedRepository } from '../../../src/jobs/rpmbuild/buildroot/add-repository.ts';
 import type { BuildReport } from '../../../src/jobs/rpmbuild/outcome/report.ts';
+import { addedRepository } from '../../../src/jobs/rpmbuild/request.ts';
 import { resultJsonSchema } from '../../../src/result/schema.ts';
 import { debianRepository } from '../../image/image-state.ts';
 import { createNetwork, virsh } from '../../support/libvirt-network.ts';
@@ -22,13 +22,14 @@ import {
   leftovers,
   resultFile,
   sourcePackage,
+  WANTED,
 } from './build-state.ts';
 
 let state: BuildState;
 
 test.before(async (t) => {
   t.timeout(300_000);
-  state = await buildState();
+  state = await buildState('all');
 });
 test.after.always(() => state[Symbol.asyncDispose]());
 
@@ -295,7 +296,7 @@ test.serial('a lock brings the same image back, without a solver and offline', a
 test.serial('a base that was not changed is not read again, one that was is', async (t) => {
   const { images } = state;
   const repositories = [await debianRepository(), { id: 'tools', directory: state.tools }];
-  const yaml = 'groups: [buildsys-build]\nfiles: [{ path: /etc/marked, content: "1" }]';
+  const yaml = `${WANTED.noarch}\nfiles: [{ path: /etc/marked, content: "1" }]`;
   const path = await sourcePackage(await state.fresh(), { name: 'based' });
   const built = async (text: string) => {
     const image = await images.recipe('based', text, repositories);

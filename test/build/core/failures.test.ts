@@ -15,13 +15,14 @@ import {
   resultFile,
   type SpecParts,
   sourcePackage,
+  specText,
 } from './build-state.ts';
 
 let state: BuildState;
 
 test.before(async (t) => {
   t.timeout(300_000);
-  state = await buildState();
+  state = await buildState('all');
 });
 test.after.always(() => state[Symbol.asyncDispose]());
 test.afterEach.always(async (t) => {
@@ -126,7 +127,7 @@ const cases: readonly Case[] = [
   {
     what: 'forks without end',
     parts: { name: 'forks', build: 'f() { f | f & }; f; sleep 600' },
-    wanted: { limits: { pids: 80 }, time: { timeout: 8000 * PATIENCE } },
+    wanted: { limits: { pids: 80 }, time: { timeout: 4000 * PATIENCE } },
     status: 124,
     code: 'E_BUILD_FAILED',
     phase: 'compile',
@@ -328,6 +329,40 @@ test.serial(
 );
 
 test.serial(
+  'a failed build says where its report is, and how to look into its sandbox',
+  async (t) => {
+    const directory = await state.fresh();
+    const build = async (name: string, parts: SpecParts, ...more: string[]) => {
+      const spec = join(directory, `${name}.spec`);
+      await writeFile(spec, specText(parts));
+      const results = join(directory, name);
+      const words = ['build', '-r', state.recipe, '--spec', spec, '--resultdir', results, ...more];
+      // Parked sandboxes would be taken for what is left of a build.
+      const env = { ...state.images.env, KILN_PARKED: '0' };
+      const { exitCode, stderr } = await state.images.kiln(words, { env });
+      return { exitCode, results, text: String(stderr) };
+    };
+    const failed = await build('broken', { name: 'broken', build: 'false' });
+    t.is(failed.exitCode, 1, failed.text);
+    t.true(failed.text.includes(`\n  see ${failed.results}/report.html`), failed.text);
+    t.true((await readdir(failed.results)).includes('report.html'));
+    t.regex(failed.text, /build it again with --keep, and then: kiln shell ID$/m);
+    const kept = await build('broken', { name: 'broken', build: 'false' }, '--keep=1m');
+    const [, id = ''] = /kept as (\w+): kiln shell \w+$/m.exec(kept.text) ?? [];
+    await state.images.kiln(['kill', id]);
+    t.notRegex(kept.text, /build it again with --keep/);
+
+    const preamble = 'Source0: none-1.tar.gz\nPatch1: none.patch';
+    const missing = await build('missing', { name: 'missing', preamble });
+    t.is(missing.exitCode, 3, missing.text);
+    t.regex(
+      missing.text,
+      /hint: .* is missing \((?:none-1\.tar\.gz, none\.patch|none\.patch, none-1\.tar\.gz)\): --sources names/,
+    );
+  },
+);
+
+test.serial(
   'an image that does not exist fails a build whose source takes long to read',
   async (t) => {
     const big = join(await state.fresh(), 'big.src.rpm');
@@ -342,7 +377,10 @@ test.serial(
       timeout: 60_000 * PATIENCE,
     });
     t.is(exitCode, 125, stderr);
-    t.regex(stderr, /^kiln: there is no image and no recipe called nosuchimage$/m);
+    t.regex(
+      stderr,
+      /^kiln: there is no image and no recipe called nosuchimage \[E_IMAGE_MISSING\]$/m,
+    );
     t.notRegex(stderr, /\n {4}at |Node\.js/);
     const result = JSON.parse(await readFile(join(directory, 'result.json'), 'utf8'));
     t.is(result.failure?.code, 'E_IMAGE_MISSING');

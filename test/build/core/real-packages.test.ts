@@ -8,7 +8,7 @@ import { ensureDebianRpms } from '../../../fixtures/debian-rpms/ensure.ts';
 import { ensureSources } from '../../../fixtures/sources/ensure.ts';
 import { specSources } from '../../../fixtures/sources/wanted.ts';
 import { debianRepository, type ImageState, imageState } from '../../image/image-state.ts';
-import { long } from '../../support/long.ts';
+import { isLong, long } from '../../support/long.ts';
 
 const specs = join(import.meta.dirname, '../../../fixtures/sources/specs');
 
@@ -46,13 +46,14 @@ let sources: string;
 
 test.before(async (t) => {
   t.timeout(600_000);
-  const extras = await ensureDebianRpms('extras');
   sources = await ensureSources(specSources);
-  images = await imageState();
-  recipe = await images.recipe('root', RECIPE, [
-    await debianRepository(),
-    { id: 'extras', directory: extras.directory, key: extras.keyPath },
-  ]);
+  images = await imageState({ unpacked: 'all' });
+  const repositories = [await debianRepository()];
+  if (isLong) {
+    const { directory, keyPath } = await ensureDebianRpms('extras');
+    repositories.push({ id: 'extras', directory, key: keyPath });
+  }
+  recipe = await images.recipe('root', RECIPE, repositories);
 });
 
 test.after.always(() => images?.[Symbol.asyncDispose]());

@@ -18,7 +18,7 @@ let state: BuildState;
 
 test.before(async (t) => {
   t.timeout(300_000);
-  state = await buildState();
+  state = await buildState('all');
 });
 test.after.always(() => state[Symbol.asyncDispose]());
 

@@ -10,7 +10,8 @@ import { stopEmbeddedDaemon } from '../../../src/host/libvirt/embedded/daemon.ts
 import { statePaths } from '../../../src/host/state/paths.ts';
 import type { Result } from '../../../src/result/schema.ts';
 import { KILN } from '../../support/busybox-state.ts';
-import { long } from '../../support/long.ts';
+import { isLong, long } from '../../support/long.ts';
+import { giveUnpackedPackages } from '../../support/unpacked-packages.ts';
 
 let directory: string;
 let env: NodeJS.ProcessEnv;
@@ -18,7 +19,7 @@ let sources: string;
 
 test.before(async (t) => {
   t.timeout(600_000);
-  await ensureDebianRpms('extras');
+  for (const set of isLong ? ['extras', 'tools'] : ['build']) await ensureDebianRpms(set);
   sources = await ensureSources();
   directory = await mkdtemp(join(tmpdir(), 'kiln-recipes-'));
   await chmod(directory, 0o755);
@@ -28,6 +29,7 @@ test.before(async (t) => {
     KILN_FIXTURES: fixturesRoot(),
     KILN_FROM_SOURCE: process.env.KILN_FROM_SOURCE ?? '1',
   };
+  await giveUnpackedPackages(statePaths(env));
 });
 
 test.after.always(async () => {
@@ -65,7 +67,7 @@ long('hello.yaml makes GNU hello, and its tests pass in the sandbox', async (t) 
   t.regex(log, /^# FAIL: {2}0$/m);
 });
 
-test.serial('hello.ts makes the same program, and has it greet', async (t) => {
+long('hello.ts makes the same program, and has it greet', async (t) => {
   const { out, log } = await build(t, 'hello.ts', '--param', 'check=no');
   t.is((await execa(join(out, 'hello'))).stdout, 'Hello, world!');
   t.regex(log, /^the program says: made by a recipe$/m);
@@ -102,7 +104,7 @@ test.serial('noarch-rpm.yaml makes a package that rpm takes', async (t) => {
   t.is(source.stdout, 'greet.sh\ngreet.spec');
 });
 
-test.serial('node-package.ts installs, tests and packs without a network', async (t) => {
+long('node-package.ts installs, tests and packs without a network', async (t) => {
   const { out, log } = await build(t, 'node-package.ts');
   t.regex(log, /^# pass 1$/m);
   const { stdout } = await execa('tar', ['-tzf', join(out, 'nap-1.0.0.tgz')]);

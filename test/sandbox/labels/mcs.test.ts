@@ -7,9 +7,9 @@ import { execa } from 'execa';
 import { type StatePaths, statePaths } from '../../../src/host/state/paths.ts';
 import {
   allocatePair,
-  claimPair,
   pairOf,
   releasePair,
+  reservePair,
 } from '../../../src/sandbox/labels/selinux.ts';
 
 const module = join(import.meta.dirname, '../../../src/sandbox/labels/selinux.ts');
@@ -65,14 +65,14 @@ test('many processes at once, killed at any moment, never have the same pair', a
     [],
   );
   t.is(new Set(pairs).size, pairs.length);
-  const claimed = await readdir(directory);
-  t.true(pairs.every((pair) => claimed.includes(pair)));
+  const reserved = await readdir(directory);
+  t.true(pairs.every((pair) => reserved.includes(pair)));
 
   // What the killed ones had is nobody’s only once their homes are gone.
   const [pair] = pairs as [string];
-  t.false(await claimPair(paths, pair, paths.hostRun));
+  t.false(await reservePair(paths, pair, paths.hostRun));
   for (const { home } of takers) await rm(home, { recursive: true });
-  t.true(await claimPair(paths, pair, paths.hostRun));
+  t.true(await reservePair(paths, pair, paths.hostRun));
 });
 
 test('a pair goes back to all when its owner gives it back, and only then', async (t) => {
@@ -81,9 +81,9 @@ test('a pair goes back to all when its owner gives it back, and only then', asyn
   for (const home of [one, other]) await mkdir(home);
   const pair = await allocatePair(paths, one);
   await releasePair(paths, pair, other);
-  t.false(await claimPair(paths, pair, other));
+  t.false(await reservePair(paths, pair, other));
   await releasePair(paths, pair, one);
-  t.true(await claimPair(paths, pair, other));
+  t.true(await reservePair(paths, pair, other));
 });
 
 test('the pair of a context', (t) => {

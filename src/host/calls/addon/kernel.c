@@ -1,5 +1,6 @@
 /*
- * System calls for src/host/calls, as a Node-API addon (https://nodejs.org/api/n-api.html).
+ * System calls for src/host/calls, as a Node-API addon (https://nodejs.org/api/n-api.html). One file, for it is one
+ * list of small functions that need the same few helpers.
  *
  * Every function gives a call's result or -errno as one number. errno is read in the same C function
  * that made the call, so nothing that V8 or another library does in between can change it.
@@ -27,12 +28,9 @@
 #include "numbers.h"
 
 #define MAX_ARGUMENTS 6
-/* A path is at most PATH_MAX (4096) bytes; longer text is copied to the heap. */
 #define SHORT_TEXT 4096
-/* SCM_MAX_FD of the kernel's net/scm.h. */
 #define MAX_DESCRIPTORS 253
 
-/* The arguments of one system call, with what has to be freed after it. */
 struct arguments {
   long values[MAX_ARGUMENTS];
   char *copies[MAX_ARGUMENTS];
@@ -55,7 +53,6 @@ static bool read_text(napi_env env, napi_value value, long *into, char **copy) {
   return true;
 }
 
-/* The address of a Buffer's or typed array's first byte. */
 static bool read_bytes(napi_env env, napi_value value, void **data, size_t *length) {
   bool is;
   if (napi_is_typedarray(env, value, &is) != napi_ok || !is) return false;
@@ -67,7 +64,6 @@ static bool read_bytes(napi_env env, napi_value value, void **data, size_t *leng
   return true;
 }
 
-/* One argument: null is 0, a number or bigint itself, text and bytes their address. */
 static bool read_argument(napi_env env, napi_value value, long *into, char **copy) {
   napi_valuetype type;
   if (napi_typeof(env, value, &type) != napi_ok) return false;
@@ -104,7 +100,6 @@ static void free_arguments(struct arguments *arguments) {
   for (int i = 0; i < MAX_ARGUMENTS; i++) free(arguments->copies[i]);
 }
 
-/* Reads the number of a call and its arguments; false with an exception pending. */
 static bool read_call(napi_env env, napi_callback_info info, long *number, struct arguments *arguments) {
   napi_value given[1 + MAX_ARGUMENTS];
   size_t count = 1 + MAX_ARGUMENTS;
@@ -135,7 +130,6 @@ static napi_value number_value(napi_env env, long number) {
   return napi_create_int64(env, number, &value) == napi_ok ? value : NULL;
 }
 
-/* call(number, ...arguments): the result, or -errno. */
 static napi_value js_call(napi_env env, napi_callback_info info) {
   long number;
   struct arguments arguments;
@@ -145,7 +139,6 @@ static napi_value js_call(napi_env env, napi_callback_info info) {
   return number_value(env, result);
 }
 
-/* A call that a thread of libuv's pool makes. */
 struct job {
   napi_async_work work;
   napi_deferred deferred;
@@ -172,7 +165,6 @@ static void job_complete(napi_env env, napi_status status, void *data) {
   free(job);
 }
 
-/* Holds every argument of the running function in an array, and refers to it. */
 static bool keep_arguments(napi_env env, napi_callback_info info, napi_ref *kept) {
   napi_value given[1 + MAX_ARGUMENTS], array;
   size_t count = 1 + MAX_ARGUMENTS;
@@ -184,7 +176,6 @@ static bool keep_arguments(napi_env env, napi_callback_info info, napi_ref *kept
   return napi_create_reference(env, array, 1, kept) == napi_ok;
 }
 
-/* callInThread(number, ...arguments): a promise of the result, or of -errno. */
 static napi_value js_call_in_thread(napi_env env, napi_callback_info info) {
   struct job *job = calloc(1, sizeof *job);
   if (job == NULL) return NULL;
@@ -214,7 +205,6 @@ static bool read_int(napi_env env, napi_value value, int *into) {
   return false;
 }
 
-/* sendMessage(socket, bytes, descriptors, flags): sendmsg(2) with SCM_RIGHTS. */
 static napi_value js_send_message(napi_env env, napi_callback_info info) {
   napi_value given[4];
   size_t count = 4, length;
@@ -318,8 +308,6 @@ static napi_value js_receive_message(napi_env env, napi_callback_info info) {
   return answer;
 }
 
-/* --- a user namespace without a process in it --------------------------------------------------- */
-
 #define STAND_IN_STACK (64 * 1024)
 /* Seconds that the stand-in process lives at most if this process dies before it can kill it. */
 #define STAND_IN_SECONDS 2
@@ -333,7 +321,6 @@ static int stand_in(void *unused) {
   return 0;
 }
 
-/* Writes one file of /proc/PID; 0 or -errno. */
 static long write_proc(pid_t pid, const char *name, const char *text) {
   char path[64];
   snprintf(path, sizeof path, "/proc/%d/%s", (int)pid, name);
@@ -399,9 +386,6 @@ static napi_value js_user_namespace(napi_env env, napi_callback_info info) {
   return number_value(env, result);
 }
 
-/* --- descriptors on the event loop ---------------------------------------------------------------- */
-
-/* A descriptor that the event loop watches. JavaScript holds it as an external value. */
 struct watch {
   uv_poll_t poll;
   napi_env env;
@@ -487,7 +471,6 @@ static struct watch *read_watch(napi_env env, napi_value value) {
   return NULL;
 }
 
-/* setEvents(handle, mask): waits for these events from now on; 0 pauses. Gives 0 or -errno. */
 static napi_value js_set_events(napi_env env, napi_callback_info info) {
   napi_value given[2];
   size_t count = 2;
@@ -500,7 +483,6 @@ static napi_value js_set_events(napi_env env, napi_callback_info info) {
   return number_value(env, error);
 }
 
-/* stopWatching(handle): for good. The descriptor may be closed afterwards. */
 static napi_value js_stop_watching(napi_env env, napi_callback_info info) {
   napi_value given[1];
   size_t count = 1;
@@ -509,8 +491,6 @@ static napi_value js_stop_watching(napi_env env, napi_callback_info info) {
   if (watch != NULL) watch_stop(watch);
   return NULL;
 }
-
-/* --- exports ------------------------------------------------------------------------------------- */
 
 static napi_value initialize(napi_env env, napi_value exports) {
   const napi_property_descriptor functions[] = {

@@ -5,34 +5,23 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { KilnError } from '../../../errors.ts';
 import { type CgroupHierarchy, cgroupHierarchies, cgroupMode } from '../../cgroup/cgroup.ts';
 
-/**
- * The v1 controllers that libvirt knows (vircgroup.c) and the daemon sees mounted, and `pids`, which libvirt
- * does not know: kiln limits sandboxes in the daemon's pids cgroup.
- */
+/** The v1 controllers that libvirt knows (vircgroup.c), and `pids`, by which kiln limits sandboxes itself. */
 const V1_SEEN = ['cpu', 'cpuacct', 'cpuset', 'memory', 'devices', 'freezer', 'blkio'];
 const V1_JOINED = [...V1_SEEN, 'pids'];
 
-/** The controllers that domains get where v2 offers them. */
 export const V2_CONTROLLERS = ['cpuset', 'cpu', 'io', 'memory', 'pids'];
 
-/** libvirt's default partition: the parent of the cgroups of all domains, below the daemon's root. */
 export const DOMAINS = 'machine';
 
-/** Where the daemon and its domains sit in the cgroup hierarchies; host paths. */
 export interface CgroupHome {
   readonly version: 1 | 2;
-  /** The daemon's cgroup in each hierarchy: the root of what the daemon and its domains see. */
   readonly joined: readonly string[];
-  /** v1 only: the mounts that the daemon sees, without `unified` and `name=systemd`. */
   readonly seen: readonly CgroupHierarchy[];
 }
 
 /**
- * The cgroups for the daemon called `name`.
- *
- * On a hybrid host only the v1 hierarchies are used: libvirt's v2 backend would run first and fail
- * with `Unable to create directory /sys/fs/cgroup/unified`.
- *
+ * On a hybrid host only v1 is used: libvirt's v2 backend would run first and fail with `Unable to create
+ * directory /sys/fs/cgroup/unified`.
  * @param unit under systemd with v2 only: the unit's cgroup, which systemd makes and delegates
  * @throws KilnError E_NO_CGROUPS
  */
@@ -61,9 +50,9 @@ export async function cgroupHome(name: string, unit: string | undefined): Promis
 }
 
 /**
- * Makes the cgroups that systemd does not make. On v1 that includes the parent of the domains' cgroups: libvirt
- * makes the parent in several steps, and a domain that starts meanwhile inherits an empty cpuset, which takes
- * no process (vircgroupv1.c, virCgroupV1MakeGroup).
+ * Makes what systemd does not make. On v1 that includes the parent of the domains' cgroups: libvirt makes it in
+ * several steps, and a domain that starts meanwhile inherits an empty cpuset, which takes no process
+ * (virCgroupV1MakeGroup in vircgroupv1.c).
  */
 export async function makeHome(home: CgroupHome): Promise<void> {
   for (const path of home.joined) {
@@ -108,14 +97,13 @@ async function inheritCpuset(path: string): Promise<void> {
   }
 }
 
-/** Passes on the available v2 controllers one by one, because one refused controller fails the whole write. */
+/** One by one, because one refused controller fails the whole write. */
 async function enableControllers(path: string): Promise<void> {
   for (const controller of V2_CONTROLLERS) {
     await writeFile(join(path, 'cgroup.subtree_control'), `+${controller}`).catch(() => undefined);
   }
 }
 
-/** The cgroups below `path` and itself, deepest first; empty where it does not exist. */
 async function subtree(path: string): Promise<string[]> {
   const entries = await readdir(path, { withFileTypes: true }).catch(() => []);
   const below = await Promise.all(
@@ -125,8 +113,8 @@ async function subtree(path: string): Promise<string[]> {
 }
 
 /**
- * The controllers (`libvirt_lxc`) of running domains, as host pids. Processes inside a sandbox are told apart
- * by their user namespace, which they cannot fake; they must not pass for a controller.
+ * The `libvirt_lxc` of running domains, as host pids. A sandbox's processes must not pass for one: they are
+ * told apart by their user namespace, which they cannot fake.
  */
 export async function controllerProcesses(home: CgroupHome): Promise<number[]> {
   const pids = await processesBelow(home.joined.map((path) => join(path, DOMAINS)));
@@ -146,13 +134,9 @@ async function processesBelow(tops: readonly string[]): Promise<number[]> {
   return [...new Set(pids.map(Number))];
 }
 
-/** How libvirt names the cgroup of a domain without systemd-machined: vircgroup.c. */
+/** vircgroup.c names a domain's cgroup so, without systemd-machined. */
 const DOMAIN_GROUP = /^lxc-\d+-(.+)\.libvirt-lxc$/;
 
-/**
- * Removes the empty cgroups of domains that do not exist. libvirtd leaves them behind when a controller is
- * killed. The kernel refuses to remove a cgroup with a process in it.
- */
 export async function removeDomainGroups(
   home: CgroupHome,
   exists: (domain: string) => Promise<boolean>,
@@ -160,33 +144,29 @@ export async function removeDomainGroups(
   for (const parent of home.joined.map((path) => join(path, DOMAINS))) {
     for (const name of await readdir(parent).catch(() => [])) {
       const domain = DOMAIN_GROUP.exec(name)?.[1];
-      if (domain === undefined || (await exists(domain))) continue;
-      for (const path of await subtree(join(parent, name))) {
-        await rmdir(path).catch(() => undefined);
-      }
+      if (domain !== undefined && !(await exists(domain))) await removeGroups([join(parent, name)]);
     }
   }
 }
 
-/** The folders at the top of the hierarchies that daemons may be in. */
+async function removeGroups(tops: readonly string[]): Promise<void> {
+  const groups = (await Promise.all(tops.map(subtree))).flat();
+  for (const path of groups) await rmdir(path).catch(() => undefined);
+}
+
 export async function homeNames(): Promise<string[]> {
   const lists = cgroupHierarchies().map(({ path }) => readdir(path).catch(() => []));
   return [...new Set((await Promise.all(lists)).flat())];
 }
 
-/** Removes a daemon's cgroups in every hierarchy unless one has a process in it. True if they are gone. */
+/** Keeps cgroups with a process. True if all are gone. */
 export async function removeEmptyHome(name: string): Promise<boolean> {
   const tops = cgroupHierarchies().map(({ path }) => join(path, name));
   if ((await processesBelow(tops)).length > 0) return false;
-  const groups = (await Promise.all(tops.map(subtree))).flat();
-  for (const path of groups) await rmdir(path).catch(() => undefined);
+  await removeGroups(tops);
   return tops.every((path) => !existsSync(path));
 }
 
-/**
- * Kills whatever is left in the cgroups and removes them.
- * @returns false where something in them could not be killed within five seconds
- */
 export async function clearHome(home: CgroupHome): Promise<boolean> {
   const until = performance.now() + 5000;
   for (let pause = 1; ; pause = Math.min(pause * 2, 50)) {
@@ -197,12 +177,9 @@ export async function clearHome(home: CgroupHome): Promise<boolean> {
         // The process ended by itself.
       }
     }
-    const paths = (await Promise.all(home.joined.map(subtree))).flat();
-    for (const path of paths) await rmdir(path).catch(() => undefined);
-    const left = (
-      await Promise.all(home.joined.map((path) => readdir(path).catch(() => [])))
-    ).flat();
-    if (left.length === 0) return true;
+    await removeGroups(home.joined);
+    const left = await Promise.all(home.joined.map((path) => readdir(path).catch(() => [])));
+    if (left.flat().length === 0) return true;
     if (performance.now() > until) return false;
     await sleep(pause);
   }

@@ -10,35 +10,31 @@ import { isStopped, waitForDeath } from '../../process/process.ts';
 import { linkState, type StatePaths } from '../../state/paths.ts';
 import { LibvirtError } from '../errors.ts';
 import { clearHome, homeNames, removeEmptyHome } from './cgroups.ts';
-import { daemonPid, type EmbeddedFiles, embeddedFiles, LOCK } from './files.ts';
+import { daemonPid, type EmbeddedFiles, embeddedFiles, LOCK, read } from './files.ts';
 import { homeOf, type Launched, launch } from './launch.ts';
 
-/** Seconds without a client and a running domain after which the daemon ends by itself. */
+/** Seconds without a client and a running domain, after which the daemon ends. */
 const IDLE_SECONDS = 120;
 
-/** How long a start may take: far beyond the 150 ms it needs, for machines that swap. */
+/** It takes 150 ms; this is for machines that swap. */
 const START_MS = 60_000;
 
 const START_ATTEMPTS = 3;
 
-/** How long a daemon may take to end on SIGTERM before it is killed. */
 const STOP_MS = 5000;
 
 export interface EmbeddedDaemon {
   readonly pid: number;
-  /** Whether this call started it. */
   readonly started: boolean;
 }
 
-/** How the daemon is started, where it has to be. */
 export interface EmbeddedOptions {
-  /** Seconds, default 120. */
   readonly idle?: number;
 }
 
 /**
- * Starts the private libvirtd of `paths` unless it runs. If many processes call this at once, one daemon is
- * started. It belongs to none of them and lives on.
+ * Starts the private libvirtd unless it runs: one, if many processes call this at once. It belongs to none of
+ * them and lives on.
  * @throws LibvirtError E_LIBVIRT_MISSING, E_LIBVIRT_START; KilnError E_NO_CGROUPS
  */
 export async function ensureEmbeddedDaemon(
@@ -49,8 +45,7 @@ export async function ensureEmbeddedDaemon(
   const found = await reach(files);
   if (found !== undefined) return { ...found, started: false };
   await mkdir(files.run, { recursive: true, mode: 0o700 });
-  // The state directory is traversable, because sandboxes reach their root through it; libvirt's directory is
-  // 0700.
+  // Sandboxes reach their root through the state directory, so it is traversable; libvirt's is 0700.
   await mkdir(paths.root, { recursive: true });
   await mkdir(paths.libvirt, { recursive: true, mode: 0o700 });
   linkState(paths);
@@ -68,21 +63,33 @@ export async function ensureEmbeddedDaemon(
   });
 }
 
-/** The state of the daemon of `paths`, without starting it. */
-export interface EmbeddedStatus {
-  readonly running: boolean;
-  readonly pid: number | undefined;
+/**
+ * Ends a daemon whose state directory was deleted, and its domains: its folders are mounts of what is gone, so it
+ * starts no sandbox in the state that has been made anew. The fourth field is a mount's root: proc_pid_mountinfo(5).
+ */
+export async function endDaemonOfDeletedState(paths: StatePaths): Promise<void> {
+  const files = embeddedFiles(paths);
+  const isDeleted = (pid = 0) =>
+    /^(?:\S+ ){3}\S+\/\/deleted \/var\/log\/libvirt /m.test(read(`/proc/${pid}/mountinfo`));
+  if (!isDeleted(daemonPid(files))) return;
+  await withLock(files.lock, async () => {
+    const pid = daemonPid(files);
+    if (pid === undefined || !isDeleted(pid)) return;
+    await endProcess(pid);
+    await clearHome(await homeOf(files));
+  });
 }
 
-/** Looks whether the daemon runs and answers. */
-export async function embeddedDaemonStatus(paths: StatePaths): Promise<EmbeddedStatus> {
+export async function embeddedDaemonStatus(
+  paths: StatePaths,
+): Promise<{ readonly running: boolean; readonly pid: number | undefined }> {
   const found = await reach(embeddedFiles(paths));
   return { running: found !== undefined, pid: found?.pid };
 }
 
 /**
- * Ends the daemon of `paths` with all its domains, and removes its cgroups and its files on /run.
- * @throws LibvirtError E_LIBVIRT_STOP where a process resists
+ * Ends the domains, too, and removes cgroups and files on /run. @throws LibvirtError E_LIBVIRT_STOP where a
+ * process resists
  */
 export async function stopEmbeddedDaemon(paths: StatePaths): Promise<void> {
   const files = embeddedFiles(paths);
@@ -104,13 +111,11 @@ export async function stopEmbeddedDaemon(paths: StatePaths): Promise<void> {
   });
 }
 
-/** The name of a daemon's cgroup, as {@link embeddedFiles} makes it. */
 const HOME_NAME = /^kiln-([0-9a-f]+)$/;
 
 /**
- * Removes cgroups that daemons of other state directories left: a daemon cannot remove the cgroup it is in when
- * it ends. Cgroups with a process in them stay, and those of a daemon that is starting.
- * @returns their names
+ * Removes cgroups that daemons of other states left (a daemon cannot remove its own), but none with a process,
+ * nor of a daemon that is starting. @returns their names
  */
 export async function sweepEndedDaemons(paths: StatePaths): Promise<string[]> {
   const own = embeddedFiles(paths).name;
@@ -130,17 +135,13 @@ export async function sweepEndedDaemons(paths: StatePaths): Promise<string[]> {
 
 type Found = Omit<EmbeddedDaemon, 'started'>;
 
-/** The daemon, if it accepts connections. */
 async function reach(files: EmbeddedFiles): Promise<Found | undefined> {
   if (!(await answers(files.socket))) return undefined;
   const pid = daemonPid(files);
   return pid === undefined ? undefined : { pid };
 }
 
-/**
- * Whether something listens on the socket. A stopped daemon still does, until its backlog is full (EAGAIN):
- * that daemon is alive and has its domains.
- */
+/** A stopped daemon still listens, until its backlog is full (EAGAIN): it is alive and has its domains. */
 function answers(socket: string): Promise<boolean> {
   return new Promise((resolve) => {
     const probe = connect(socket);
@@ -154,27 +155,22 @@ function answers(socket: string): Promise<boolean> {
 }
 
 async function endProcess(pid: number): Promise<void> {
-  for (const [signal, within] of [
-    ['SIGTERM', STOP_MS],
-    ['SIGKILL', STOP_MS],
-  ] as const) {
+  for (const signal of ['SIGTERM', 'SIGKILL'] as const) {
     try {
       process.kill(pid, signal);
     } catch {
       return;
     }
-    if (await waitForDeath(pid, within)) return;
+    if (await waitForDeath(pid, STOP_MS)) return;
   }
   throw new LibvirtError('E_LIBVIRT_STOP', `libvirtd ${pid} cannot be killed`, {
     hint: `it is stuck in the kernel: \`cat /proc/${pid}/stack\` shows where`,
   });
 }
 
-/** Ends a daemon that accepts no connections: it is ending already, or stuck. */
 async function endRemains(files: EmbeddedFiles): Promise<void> {
   const pid = daemonPid(files);
   if (pid !== undefined && !(await waitForDeath(pid, STOP_MS))) {
-    // A person stopped it on purpose, for example in a debugger.
     if (isStopped(pid)) {
       throw new LibvirtError('E_LIBVIRT_SILENT', `the embedded libvirtd (pid ${pid}) is stopped`, {
         hint: `\`kill -CONT ${pid}\` lets it go on; \`kill -KILL ${pid}\` ends it`,
@@ -186,7 +182,6 @@ async function endRemains(files: EmbeddedFiles): Promise<void> {
   await rm(files.pid, { force: true });
 }
 
-/** The daemon that was just launched, once it accepts connections; otherwise its exit status or undefined. */
 async function ready(
   files: EmbeddedFiles,
   launched: Launched,

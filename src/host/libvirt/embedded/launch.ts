@@ -3,7 +3,8 @@ import { chmod, mkdir, open, readdir, symlink, writeFile } from 'node:fs/promise
 import { join } from 'node:path';
 import { shellWord } from '../../../shell-words.ts';
 import { removeTree } from '../../files/remove-tree.ts';
-import { startProgram } from '../../process/child-process.ts';
+import { runProgram, startProgram } from '../../process/child-process.ts';
+import { hasSystemd, mayRaiseLimits } from '../../process/process.ts';
 import { clearPlace } from '../../state/damage.ts';
 import { LibvirtError } from '../errors.ts';
 import {
@@ -15,11 +16,9 @@ import {
   V2_CONTROLLERS,
 } from './cgroups.ts';
 import type { EmbeddedFiles } from './files.ts';
-import { asUnit, hasSystemd, unitOf } from './systemd.ts';
 
 const LIBVIRTD = ['/usr/sbin/libvirtd', '/usr/bin/libvirtd', '/sbin/libvirtd'];
 
-/** Where distributions put libvirt_driver_lxc.so. */
 const DRIVER_FOLDERS = [
   '/usr/lib64/libvirt/connection-driver',
   '/usr/lib/x86_64-linux-gnu/libvirt/connection-driver',
@@ -27,20 +26,18 @@ const DRIVER_FOLDERS = [
   '/usr/lib/libvirt/connection-driver',
 ];
 
-/** `network` is for sandboxes with `--network NAME`. */
 const DRIVERS = [
   'libvirt_driver_lxc.so',
   'libvirt_driver_network.so',
   'libvirt_driver_nwfilter.so',
 ];
 
-/** The daemon's environment: nothing of the caller's gets into it. */
+/** The caller's environment does not reach the daemon. */
 const ENVIRONMENT = {
   PATH: '/usr/sbin:/usr/bin:/sbin:/bin',
   LANG: 'C.UTF-8',
 };
 
-/** The cgroups of the daemon of `files`, whether they exist or not. */
 export function homeOf(files: EmbeddedFiles): Promise<CgroupHome> {
   return cgroupHome(files.name, hasSystemd() ? unitOf(files).cgroup : undefined);
 }
@@ -72,20 +69,14 @@ function environment(files: EmbeddedFiles): Record<string, string> {
   return { ...ENVIRONMENT, LIBVIRT_DRIVER_DIR: files.drivers };
 }
 
-/** The launcher of the daemon. Its end is the daemon's end if the daemon runs as its child. */
 export interface Launched {
-  /** Undefined while it runs. Under systemd, 0 means that the unit was started. */
   exitCode(): number | undefined;
 }
 
-/**
- * Starts libvirtd; the caller holds the lock. libvirtd is ready when its socket answers.
- * @param idle seconds without client and running domain after which it ends by itself
- */
+/** The caller holds the lock. libvirtd is ready when its socket answers. @param idle seconds */
 export async function launch(files: EmbeddedFiles, idle: number): Promise<Launched> {
   const libvirtd = findLibvirtd();
-  // The sandbox's mapped root must reach its console's devpts; libvirt's parent directories are 0700 on the
-  // host.
+  // The sandbox's mapped root must reach its devpts; libvirt's own directories above it are 0700.
   for (const folder of [...files.binds.map(([source]) => source), files.noBus]) {
     await mkdir(folder, { recursive: true });
     await chmod(folder, 0o711);
@@ -119,7 +110,6 @@ export async function launch(files: EmbeddedFiles, idle: number): Promise<Launch
   return { exitCode: () => (systemd && ended === 0 ? undefined : ended) };
 }
 
-/** The folder of the D-Bus system bus's socket. */
 const SYSTEM_BUS = '/run/dbus';
 
 function field(text: string): string {
@@ -136,18 +126,15 @@ function configuration(files: EmbeddedFiles): string {
     'audit_level = 0',
     // -1: a frozen kiln (^Z, a debugger) must not lose its domains to a keepalive.
     'keepalive_interval = -1',
-    // Level 3: warnings and errors.
     `log_outputs = ${JSON.stringify(`3:file:${files.log}`)}`,
     '',
   ].join('\n');
 }
 
-/** The mounts of the daemon's own mount namespace, in the form of fstab(5). */
 function mountTable(files: EmbeddedFiles, home: CgroupHome): string {
   const binds = [...files.binds];
-  // If libvirt found systemd-machined on the bus, machined would put domains into scopes outside the daemon's
-  // cgroup namespace, and starting them would fail. The controllers get no environment, so only hiding the bus
-  // helps.
+  // If libvirt found systemd-machined, machined would put domains into scopes outside the daemon's cgroup
+  // namespace, and they would not start. The controllers get no environment, so only hiding the bus helps.
   if (existsSync(SYSTEM_BUS)) binds.push([files.noBus, SYSTEM_BUS]);
   const lines = binds.map(
     ([source, target]) => `${field(source)} ${target} none bind,x-mount.mkdir 0 0`,
@@ -166,7 +153,6 @@ function mountTable(files: EmbeddedFiles, home: CgroupHome): string {
   return `${lines.join('\n')}\n`;
 }
 
-/** The commands, in the new namespaces, that lead to libvirtd. */
 function inner(files: EmbeddedFiles, home: CgroupHome, libvirtd: string, idle: number): string {
   // -n: /run/mount/utab is the host's, and nobody would remove entries from it again.
   const lines = ['umount -n -l /sys/fs/cgroup', `mount -n -a -T ${shellWord(files.mounts)}`];
@@ -186,9 +172,16 @@ function inner(files: EmbeddedFiles, home: CgroupHome, libvirtd: string, idle: n
 }
 
 /**
- * The script that becomes libvirtd. It enters the cgroups, makes namespaces (the cgroup namespace has those
- * cgroups as root), mounts, and executes libvirtd. Later mounts and unmounts of the host still reach it
- * (slave), so it does not keep a file system busy that the host unmounts.
+ * Open files of libvirtd, which needs four or so for a sandbox. Before libvirt_lxc starts an init, it closes every
+ * descriptor below its hard limit one by one: 20,000 take 2 to 9 ms, and systemd's default is 524,288. A sandbox gets
+ * kiln's own hard limit afterwards (shareOpenFiles()).
+ */
+const OPEN_FILES = 4096;
+
+/**
+ * Becomes libvirtd, in cgroups and namespaces of its own; the cgroup namespace has those cgroups as root.
+ * Mounts and unmounts of the host still reach it (slave), so it keeps no file system busy that the host
+ * unmounts.
  */
 function launchScript(
   files: EmbeddedFiles,
@@ -199,6 +192,7 @@ function launchScript(
 ): string {
   // Commands get a core dump limit of 1, and a sandbox cannot raise a limit of 0.
   const lines = ['set -eu', 'umask 022', 'cd /', 'ulimit -H -c unlimited 2>/dev/null || :'];
+  if (mayRaiseLimits()) lines.push(`ulimit -n ${OPEN_FILES} 2>/dev/null || :`);
   const living = running[0];
   let enter = 'unshare --cgroup';
   if (home.version === 1) {
@@ -207,7 +201,6 @@ function launchScript(
   } else {
     const top = home.joined[0] ?? '';
     if (living === undefined) {
-      // The cgroup has no children: stop passing controllers on, so that this process can enter the root.
       lines.push(
         `for g in ${shellWord(join(top, DOMAINS))} ${shellWord(top)}; do`,
         '  [ ! -e $g/cgroup.subtree_control ] || for c in $(cat $g/cgroup.subtree_control); do',
@@ -225,4 +218,44 @@ function launchScript(
   const script = shellWord(`set -eu\n${inner(files, home, libvirtd, idle)}`);
   lines.push(`exec ${enter} unshare --mount --propagation slave sh -c ${script}`, '');
   return lines.join('\n');
+}
+
+function unitOf(files: EmbeddedFiles): { name: string; cgroup: string } {
+  const name = `${files.name}.service`;
+  return { name, cgroup: `system.slice/${name}` };
+}
+
+/**
+ * Has systemd run `start` as a transient unit with a delegated cgroup subtree, which outlives the session or CI
+ * job.
+ */
+async function asUnit(
+  files: EmbeddedFiles,
+  environment: Readonly<Record<string, string>>,
+  start: readonly string[],
+): Promise<string[]> {
+  const { name } = unitOf(files);
+  const loaded = await runProgram('systemctl', ['show', '--property=LoadState', '--value', name]);
+  if (loaded.stdout.trim() === 'loaded') return ['systemctl', 'start', name];
+  const { stdout } = await runProgram('systemd-run', ['--version']);
+  const version = Number(/^systemd (\d+)/.exec(stdout)?.[1]);
+  return [
+    'systemd-run',
+    `--unit=${name}`,
+    '--description=kiln: embedded libvirtd',
+    '--collect',
+    '--quiet',
+    '--property=Delegate=yes',
+    // Otherwise all sandboxes would share systemd's default limit, 15 % of the host's tasks.
+    '--property=TasksMax=infinity',
+    // Sandboxes outlive a killed daemon; the next one takes them over.
+    '--property=KillMode=process',
+    // Once the unit's own cgroup passes controllers on, systemd can start no process in it.
+    ...(version >= 254 ? ['--property=DelegateSubgroup=daemon'] : []),
+    `--property=StandardOutput=append:${files.log}`,
+    `--property=StandardError=append:${files.log}`,
+    ...Object.entries(environment).map(([key, value]) => `--setenv=${key}=${value}`),
+    '--',
+    ...start,
+  ];
 }

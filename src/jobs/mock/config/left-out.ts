@@ -1,10 +1,13 @@
-import { bindMounts } from './bind-mount.ts';
-import type { ConfigWarning } from './language/problem.ts';
 import type { Templates } from './language/template.ts';
-import { type ConfigOptions, isDict, isList, isTrue } from './language/values.ts';
-import { signPlugin } from './sign.ts';
+import {
+  type ConfigOptions,
+  type ConfigWarning,
+  isDict,
+  isList,
+  isTrue,
+} from './language/values.ts';
+import { bindMounts, pluginSettings, signPlugin, wantsScanArchive } from './plugins.ts';
 
-/** Options that kiln-mock reads, or that are about mock's own workings and mean nothing here. */
 const KNOWN = new Set(
   `root basedir resultdir rootdir cache_topdir clean check post_install online chroothome chrootuser
   chrootgroup chrootuid chrootgid rpmbuild_timeout host_arch target_arch rpmbuild_arch repo_arch
@@ -31,43 +34,36 @@ const KNOWN = new Set(
   priorities.conf rhnplugin.conf subscription-manager.conf use_host_shadow_utils
   use_container_host_hostname docker_unshare_warning ssl_copied_ca_trust_dirs recursion_limit
   mock_run_uuid createrepo_on_rpms version plugin_dir cache_alterations createrepo_command sbom_generator
-  qemu_user_static_mapping copy_host_users`.split(/\s+/),
+  qemu_user_static_mapping copy_host_users useradd`.split(/\s+/),
 );
+
+const OWN_ROOT =
+  'a root is made of packages; `kiln image import` takes OCI images, and `kiln build -r NAME` builds in one';
 
 /** Options that change a build and are not supported: why, and what to do instead. */
 const LEFT_OUT: Readonly<Record<string, string>> = {
   macrofile: "put the macros into config_opts['macros'], or give --macro-file",
   scm: 'get the sources first, then give --spec and --sources',
-  external_buildrequires: 'kiln takes RPM packages only',
-  redhat_subscription_required: 'kiln has no subscription-manager',
-  ssl_ca_bundle_path: 'the image has the certificates of its packages',
+  external_buildrequires:
+    'what pip or cargo bring is signed by nobody: require RPM packages, or have it in the sources',
+  redhat_subscription_required:
+    'kiln has no subscription-manager: give sslclientcert and sslclientkey in dnf.conf',
+  ssl_ca_bundle_path:
+    "the image has the certificates of its packages: add others with config_opts['files']",
   ssl_extra_certs: "add them with config_opts['files']",
-  use_buildroot_image: 'kiln makes the build root itself',
-  buildroot_image: 'kiln makes the build root itself',
+  use_buildroot_image: OWN_ROOT,
+  buildroot_image: OWN_ROOT,
   forcearch: 'kiln builds for what this machine can run',
   no_root_shells: '--shell and --chroot are for the caller of kiln-mock',
 };
 
-/** Plugins whose work kiln does in its own way, whatever the configuration says. */
-const OWN_WAY = new Set([
-  'tmpfs',
-  'root_cache',
-  'yum_cache',
-  'selinux',
-  'package_state',
-  'hw_info',
-  'overlayfs',
-  'lvm_root',
-  'buildroot_lock',
-  'sbom_generator',
-  'ccache',
-  'bind_mount',
-]);
+const OWN_WAY = new Set(
+  `tmpfs root_cache yum_cache selinux package_state hw_info overlayfs lvm_root buildroot_lock
+  sbom_generator ccache bind_mount chroot_scan`.split(/\s+/),
+);
 
-/** What to do instead of a plugin. */
 const PLUGINS_LEFT_OUT: Readonly<Record<string, string>> = {
   mount: 'a root sees nothing of the host; use --copyin, or kiln run --bind',
-  chroot_scan: 'build with -N and take files out with --copyout',
   compress_logs: 'compress the logs in the result directory',
   rpmautospec: 'run it before the build, and give --spec and --sources',
   rpkg_preprocessor: 'run it before the build, and give --spec and --sources',
@@ -78,7 +74,6 @@ const PLUGINS_LEFT_OUT: Readonly<Record<string, string>> = {
   scm: 'get the sources first, then give --spec and --sources',
 };
 
-/** Unsupported settings of a configuration, each with its place and what to do instead. */
 export function leftOut(
   options: ConfigOptions,
   templates: Templates,
@@ -103,7 +98,6 @@ export function leftOut(
   return warnings;
 }
 
-/** Enabled plugins that are not supported; `placeOf` tells where each was enabled. */
 export function leftOutPlugins(
   templates: Templates,
   placeOf: (plugin: string) => ConfigWarning['place'],
@@ -116,10 +110,14 @@ export function leftOutPlugins(
     message: `the plugin bind_mount: ${source} is read-only in the root`,
     place: placeOf('bind_mount'),
   }));
-  return [...left, ...binds];
+  const archive = {
+    message:
+      'write_tar of the plugin chroot_scan is left out: the files are in the folder chroot_scan',
+    place: placeOf('chroot_scan'),
+  };
+  return [...left, ...binds, ...(wantsScanArchive(templates) ? [archive] : [])];
 }
 
-/** Enabled plugins that have an effect. */
 function activePlugins(templates: Templates): string[] {
   const conf = templates.value('plugin_conf');
   if (!isDict(conf)) return [];
@@ -128,10 +126,9 @@ function activePlugins(templates: Templates): string[] {
     const name = /^(.*)_enable$/.exec(key)?.[1];
     if (name === undefined || OWN_WAY.has(name) || !isTrue(enabled)) continue;
     if (name === 'sign' && signPlugin(templates) !== 'other') continue;
-    const settings = conf.get(`${name}_opts`);
     // The plugin is enabled by default but has no effect without directories.
     if (name === 'mount') {
-      const dirs = isDict(settings) ? settings.get('dirs') : undefined;
+      const dirs = pluginSettings(templates, name)?.get('dirs');
       if (!isList(dirs) || dirs.length === 0) continue;
     }
     active.push(name);
@@ -139,7 +136,6 @@ function activePlugins(templates: Templates): string[] {
   return active;
 }
 
-/** Whether an unknown name is a variable of the configuration that a template uses. */
 function isUsedElsewhere(name: string, options: ConfigOptions): boolean {
   const word = new RegExp(`\\{[{%][^}]*\\b${name.replace(/\W/g, '\\$&')}\\b`);
   return options.names().some((other) => {

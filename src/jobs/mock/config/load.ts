@@ -1,46 +1,44 @@
 import { existsSync } from 'node:fs';
 import { homedir } from 'node:os';
-import { basename, isAbsolute, join, resolve } from 'node:path';
+import { basename, join, resolve } from 'node:path';
 import { readUserFile } from '../../../host/files/user-file.ts';
 import type { StatePaths } from '../../../host/state/paths.ts';
-import { completeArchitectures } from './architecture.ts';
 import { defaultOptions } from './defaults.ts';
 import { evaluate } from './language/evaluate.ts';
 import { parse } from './language/parse.ts';
-import { type ConfigWarning, configError, type Place } from './language/problem.ts';
 import { Templates } from './language/template.ts';
 import { CONFIG_SIZE_LIMIT } from './language/tokens.ts';
-import { asText, type ConfigOptions, type ConfigValue } from './language/values.ts';
+import {
+  asText,
+  type ConfigOptions,
+  type ConfigValue,
+  type ConfigWarning,
+  configError,
+  isDict,
+  isTrue,
+  type Place,
+} from './language/values.ts';
 
-/** Where mock's configurations are, without `--configdir`. */
 export const SYSTEM_CONFIG = '/etc/mock';
 
-/** How deeply configurations may include each other. */
 const MAX_INCLUDES = 16;
 
-/** The most files that one configuration may read; mock's read four. */
+/** Files of one configuration; mock's have four. */
 const MAX_FILES = 256;
 
-/** A configuration whose templates are not filled in yet. */
 export interface LoadedConfig {
   /** mock's `chroot_name`: the file's name without `.cfg`. */
   readonly name: string;
   readonly options: ConfigOptions;
-  /** All files that were read, in order. */
   readonly files: readonly string[];
   readonly warnings: ConfigWarning[];
 }
 
-/** What {@link loadConfig} and {@link findConfig} need to know. */
-export interface LoadConfigOptions {
+interface LoadConfigOptions {
   readonly paths: Pick<StatePaths, 'root'>;
-  /** `--configdir` */
   readonly directory?: string | undefined;
-  /** This machine's architecture as rpm names it. */
   readonly arch: string;
-  /** The home with ~/.config/mock; the caller's by default. */
   readonly home?: string;
-  /** Applies the command line's options after all files. */
   readonly adjust?: (options: ConfigOptions) => void;
 }
 
@@ -61,8 +59,8 @@ export function findConfig(name: string, options: LoadConfigOptions): string | u
 
 /**
  * Reads a configuration in mock's order: the defaults, site-defaults.cfg and chroot-aliases.cfg, the file
- * itself, then the user's files (~/.mock/user.cfg, ~/.config/mock.cfg). @throws KilnError E_MOCK_CONFIG for an
- * unreadable or unknown part.
+ * itself, then the user's files (~/.mock/user.cfg, ~/.config/mock.cfg).
+ * @throws KilnError E_MOCK_CONFIG for an unreadable or unknown part
  */
 export function loadConfig(path: string, settings: LoadConfigOptions): LoadedConfig {
   const options = defaultOptions(settings.paths, settings);
@@ -89,6 +87,16 @@ export function loadConfig(path: string, settings: LoadConfigOptions): LoadedCon
   return { name, options, files: reader.files, warnings: reader.warnings };
 }
 
+/** Sets `rpmbuild_arch` and `repo_arch` for templates, as mock does after reading all files and the command line. */
+function completeArchitectures(options: ConfigOptions): void {
+  const templates = new Templates(options);
+  const target = asText(templates.value('target_arch'));
+  if (options.get('rpmbuild_arch') === null) options.set('rpmbuild_arch', target);
+  if (isTrue(options.get('repo_arch'))) return;
+  const map = templates.value('repo_arch_map');
+  options.set('repo_arch', (isDict(map) ? map.get(target) : undefined) ?? target);
+}
+
 class Reader {
   readonly files: string[] = [];
   readonly warnings: ConfigWarning[] = [];
@@ -107,7 +115,6 @@ class Reader {
     if (existsSync(path)) this.read(path);
   }
 
-  /** `from` is the place of the include. */
   read(path: string, from?: Place): void {
     if (from === undefined) this.#included.clear();
     if (this.#included.has(path)) {
@@ -127,15 +134,11 @@ class Reader {
     evaluate(parse(text, path), {
       options: this.#options,
       file: path,
-      include: (name, place) => this.read(this.#inDirectory(name), place),
+      // Included files lie in the configuration directory, wherever the including file is.
+      include: (name, place) => this.read(resolve(this.#directory, name), place),
       warn: (message, place) => this.#warn(message, place),
     });
     this.#depth--;
-  }
-
-  /** Included files lie in the configuration directory, wherever the including file is. */
-  #inDirectory(name: string): string {
-    return isAbsolute(name) ? resolve(name) : resolve(this.#directory, name);
   }
 
   #warn(message: string, place: Place | undefined): void {
@@ -151,13 +154,11 @@ function readText(path: string, from: Place | undefined): string {
   }
 }
 
-/** All options with their templates filled in, as `--debug-config-expanded` shows them. */
 export function expandAll(options: ConfigOptions): Map<string, ConfigValue> {
   const templates = new Templates(options);
   return new Map(options.names().map((name) => [name, templates.value(name)]));
 }
 
-/** A configuration's description of itself, for `--list-chroots`. */
 export function description({ options }: LoadedConfig): string {
   return asText(new Templates(options).value('description') ?? '');
 }

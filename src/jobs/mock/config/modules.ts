@@ -1,17 +1,15 @@
-import { booleanOption, type DnfSection } from './dnf-conf.ts';
-import { configError, type Place } from './language/problem.ts';
 import type { Templates } from './language/template.ts';
-import { asText, type ConfigValue, isList } from './language/values.ts';
+import { asText, type ConfigValue, configError, isList, type Place } from './language/values.ts';
 import type { RecipeInput } from './recipe.ts';
+import { booleanOption, type DnfSection } from './repositories.ts';
 
-/** What mock runs: `dnf module ACTION SPEC…`. */
 type Command = readonly [action: string, specs: readonly string[]];
 
 /**
  * The module request of a configuration in a recipe's terms; undefined if it has none. As in mock,
  * `module_setup_commands` stands in for `module_enable` and `module_install`.
- * @param main dnf.conf's section, of which `module_platform_id` counts
- * @throws KilnError E_MOCK_CONFIG for an action that is not understood.
+ * @param main dnf.conf's section, for `module_platform_id` and `module_obsoletes`
+ * @throws KilnError E_MOCK_CONFIG for an unknown action
  */
 export function readModules(
   templates: Templates,
@@ -19,8 +17,8 @@ export function readModules(
   place: Place | undefined,
 ): RecipeInput['modules'] {
   const setup = list(templates.value('module_setup_commands')).map((command): Command => {
-    const [action = '', ...specs] = list(command).flatMap((word) => asText(word).split(/[\s,]+/));
-    return [action, specs.filter(Boolean)];
+    const [action = '', ...specs] = words(command);
+    return [action, specs];
   });
   const plain: Command[] = [
     ['enable', words(templates.value('module_enable'))],
@@ -68,4 +66,33 @@ function words(value: ConfigValue): string[] {
 function list(value: ConfigValue): readonly ConfigValue[] {
   if (value === null || value === undefined || value === '') return [];
   return isList(value) ? value : [value];
+}
+
+interface PackageList {
+  readonly packages: readonly string[];
+  readonly groups: readonly string[];
+}
+
+/**
+ * The packages of `chroot_setup_cmd`: `install @buildsys-build foo`, `groupinstall build`, `group install
+ * build`, as one text or a list of words. @throws KilnError E_MOCK_CONFIG for any other command.
+ */
+export function readSetupCommand(value: ConfigValue, place: Place | undefined): PackageList {
+  const given = (isList(value) ? value.map(asText) : asText(value).split(/\s+/)).filter(Boolean);
+  // Options are for the package manager, which does not run.
+  const [command, ...rest] = given.filter((word) => !word.startsWith('-'));
+  if (command === 'install') return sortWords(rest);
+  if (command === 'groupinstall') return { packages: [], groups: rest };
+  if (command === 'group' && rest[0] === 'install') return { packages: [], groups: rest.slice(1) };
+  const what = `chroot_setup_cmd ${JSON.stringify(given.join(' '))} is not understood`;
+  throw configError(what, place, {
+    hint: 'it is `install PACKAGE… @GROUP…` or `groupinstall GROUP…`',
+  });
+}
+
+export function sortWords(words: readonly string[]): PackageList {
+  return {
+    packages: words.filter((word) => !word.startsWith('@')),
+    groups: words.filter((word) => word.startsWith('@')).map((word) => word.slice(1)),
+  };
 }

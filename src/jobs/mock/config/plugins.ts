@@ -1,13 +1,25 @@
+import { isAbsolute, normalize } from 'node:path';
 import { KilnError } from '../../../errors.ts';
+import type { Bind } from '../../../sandbox/policy/specification.ts';
+import { shellWords } from '../../../shell-words.ts';
+import type { BuildRequest } from '../../rpmbuild/request.ts';
 import { evaluate } from './language/evaluate.ts';
 import { parse } from './language/parse.ts';
-import { asText, ConfigOptions, type ConfigValue, isDict, isList } from './language/values.ts';
+import type { Templates } from './language/template.ts';
+import {
+  asText,
+  type ConfigDict,
+  ConfigOptions,
+  type ConfigValue,
+  configError,
+  isDict,
+  isList,
+  isTrue,
+} from './language/values.ts';
 
-/** The command line's settings of plugins. */
 export interface PluginSwitches {
   readonly disabled: readonly string[];
   readonly enabled: readonly string[];
-  /** `--plugin-option`, each PLUGIN:KEY=VALUE. */
   readonly settings: readonly string[];
 }
 
@@ -17,7 +29,8 @@ export interface PluginSwitches {
  */
 export function switchPlugins(options: ConfigOptions, switches: PluginSwitches): void {
   const conf = pluginConf(options);
-  const known = knownPlugins(options);
+  const plugins = options.get('plugins');
+  const known = isList(plugins) ? plugins.map(asText) : [];
   const check = (name: string, option: string) => {
     if (known.includes(name)) return;
     throw usageError(`${option}: there is no plugin ${name}`, `mock's are ${known.join(', ')}`);
@@ -50,13 +63,6 @@ function pluginConf(options: ConfigOptions) {
   return made;
 }
 
-/** mock's plugins, and those that the configuration adds. */
-function knownPlugins(options: ConfigOptions): string[] {
-  const plugins = options.get('plugins');
-  return isList(plugins) ? plugins.map(asText) : [];
-}
-
-/** A Python literal; other text stands for itself. */
 function literal(text: string): ConfigValue {
   const options = new ConfigOptions();
   try {
@@ -74,4 +80,122 @@ function literal(text: string): ConfigValue {
 
 function usageError(message: string, hint?: string): KilnError {
   return new KilnError('E_MOCK_USAGE', message, { hint });
+}
+
+export function pluginSettings(templates: Templates, name: string): ConfigDict | undefined {
+  const conf = templates.value('plugin_conf');
+  if (!isDict(conf) || !isTrue(conf.get(`${name}_enable`))) return undefined;
+  const settings = conf.get(`${name}_opts`);
+  return isDict(settings) ? settings : new Map();
+}
+
+/**
+ * The binds of the plugin bind_mount, `(path on the host, path in the root)` each. mock binds them writable; here
+ * they are read-only, because a build must not change the host.
+ * @throws KilnError E_MOCK_CONFIG for anything but pairs of absolute paths
+ */
+export function bindMounts(templates: Templates): Bind[] {
+  const dirs = pluginSettings(templates, 'bind_mount')?.get('dirs');
+  return isList(dirs) ? dirs.map(bindMount) : [];
+}
+
+function bindMount(pair: ConfigValue): Bind {
+  const [source, target, ...more] = isList(pair) ? pair.map(asText) : [];
+  if (source === undefined || target === undefined || more.length > 0) {
+    throw configError('bind_mount_opts: dirs has pairs, (path on the host, path in the root)');
+  }
+  // mock accepts a path in the root without its slash.
+  const inRoot = normalize(`/${target}`).replace(/(.)\/$/, '$1');
+  if (!isAbsolute(source) || inRoot === '/') {
+    throw configError(`bind_mount_opts: ${source} and ${target} are not two absolute paths`);
+  }
+  return { source: normalize(source), target: inRoot, readonly: true };
+}
+
+export interface SignPlugin {
+  readonly name: string | undefined;
+  readonly home: string | undefined;
+}
+
+const DEFINE = /^(?:-D|--define)$/;
+const PLAIN = new Set(['--addsign', '--resign', '%(rpms)s']);
+
+/**
+ * The plugin's key. The command does not run, because kiln signs itself; only rpmsign with a key is supported.
+ * @returns undefined if it is off; `other` for any other command
+ */
+export function signPlugin(templates: Templates): SignPlugin | 'other' | undefined {
+  const settings = pluginSettings(templates, 'sign');
+  if (settings === undefined) return undefined;
+  const command = asText(settings.get('cmd') ?? 'rpmsign');
+  if (!/^(?:\/usr\/bin\/)?(?:rpmsign|rpm)$/.test(command)) return 'other';
+  let name: string | undefined;
+  let home: string | undefined;
+  const text = asText(settings.get('opts') ?? '--addsign %(rpms)s');
+  // mock fills the command in with Python's % operator.
+  const words = shellWords(text).map((word) => word.replaceAll('%%', '%'));
+  for (let at = 0; at < words.length; at++) {
+    const word = words[at] ?? '';
+    if (PLAIN.has(word)) continue;
+    const keyId = /^--key-id(?:=(.+))?$/.exec(word);
+    if (keyId !== null) {
+      name = keyId[1] ?? words[++at];
+      continue;
+    }
+    const attached = /^(?:--define=|-D)(.+)$/s.exec(word)?.[1];
+    const define = DEFINE.test(word) ? words[++at] : attached;
+    const [, macro, value] = /^\s*%?_gpg_(name|path)\s+(.+?)\s*$/s.exec(define ?? '') ?? [];
+    if (macro === 'name') name = value;
+    else if (macro === 'path') home = value;
+    else return 'other';
+  }
+  return { name, home };
+}
+
+export function omittedFiles(templates: Templates): NonNullable<BuildRequest['omit']> {
+  const conf = templates.value('plugin_conf');
+  const isOff = (name: string) => isDict(conf) && !isTrue(conf.get(`${name}_enable`));
+  return [
+    ...(isOff('hw_info') ? (['hw_info.log'] as const) : []),
+    ...(isOff('package_state') ? (['installed_pkgs.log'] as const) : []),
+  ];
+}
+
+export function ccacheSize(templates: Templates): string | undefined {
+  const settings = pluginSettings(templates, 'ccache');
+  return settings && asText(settings.get('max_cache_size') ?? '4G');
+}
+
+/** Parts of Python's regular expressions that JavaScript lacks, or reads otherwise. */
+const ONLY_PYTHON = /\\[AZ]|\(\?(?:P|#|\(|[aiLmsux]+[):-])/;
+
+/**
+ * The plugin chroot_scan: which files of a build's root are copied, by their names; undefined if it is off.
+ * @throws KilnError E_MOCK_CONFIG for a regular expression that cannot be read
+ */
+export function chrootScan(templates: Templates): BuildRequest['scan'] {
+  const settings = pluginSettings(templates, 'chroot_scan');
+  const regexes = settings?.get('regexes');
+  if (settings === undefined || !isList(regexes) || regexes.length === 0) return undefined;
+  // Python writes True on a command line; mock compares the text.
+  const onlyFailed = asText(settings.get('only_failed') ?? true) === asText(true);
+  return { pattern: regexes.map(asText).map(readable).join('|'), onlyFailed };
+}
+
+export function wantsScanArchive(templates: Templates): boolean {
+  const archive = pluginSettings(templates, 'chroot_scan')?.get('write_tar');
+  return chrootScan(templates) !== undefined && isTrue(archive);
+}
+
+function readable(source: string): string {
+  try {
+    if (ONLY_PYTHON.test(source)) throw new SyntaxError('it has what only Python has');
+    return new RegExp(source).source;
+  } catch (cause) {
+    const what = `chroot_scan_opts: the regular expression ${source} cannot be read`;
+    throw configError(what, undefined, {
+      cause,
+      hint: 'regular expressions are those of JavaScript: no (?P<name>), (?i), \\A, \\Z',
+    });
+  }
 }

@@ -3,40 +3,45 @@ import { defined } from '../../../defined.ts';
 import type { imageRecipeSchema } from '../../../recipe/image-recipe.ts';
 import type { Bind } from '../../../sandbox/policy/specification.ts';
 import type { BuildRequest } from '../../rpmbuild/request.ts';
-import { targetArchitecture } from './architecture.ts';
-import { bindMounts } from './bind-mount.ts';
-import { type DnfConf, parseDnfConf } from './dnf-conf.ts';
-import { type ConfigWarning, configError } from './language/problem.ts';
 import { Templates } from './language/template.ts';
 import {
   asText,
   type ConfigOptions,
   type ConfigValue,
+  type ConfigWarning,
+  configError,
   isDict,
   isList,
   isTrue,
+  type Place,
 } from './language/values.ts';
 import { leftOut } from './left-out.ts';
 import type { LoadedConfig } from './load.ts';
-import { macroFile } from './macros.ts';
-import { readModules } from './modules.ts';
-import { type RepositorySwitch, readRepositories, switchedOn } from './repositories.ts';
-import { readSetupCommand, sortWords } from './setup-command.ts';
-import { type SignPlugin, signPlugin } from './sign.ts';
+import { readModules, readSetupCommand, sortWords } from './modules.ts';
+import {
+  bindMounts,
+  ccacheSize,
+  chrootScan,
+  omittedFiles,
+  type SignPlugin,
+  signPlugin,
+} from './plugins.ts';
+import {
+  type DnfConf,
+  parseDnfConf,
+  type RepositorySwitch,
+  readRepositories,
+  switchedOn,
+} from './repositories.ts';
 
-/** An image recipe in the form that people write. */
 export type RecipeInput = z.input<typeof imageRecipeSchema>;
 
 /** Environment variables for interactive sessions; they do not affect builds. */
 const SESSION = new Set(['TERM', 'PROMPT_COMMAND', 'PS1', 'HOSTNAME']);
 
-/** The meaning of a configuration. */
 export interface ConfigMeaning {
-  /** mock's name of the root. */
   readonly root: string;
-  /** The image recipe of its roots. */
   readonly recipe: RecipeInput;
-  /** The user who builds; everything else runs as root. */
   readonly user: string;
   /** mock's folder of roots; results inside it belong to a root. */
   readonly basedir: string;
@@ -51,43 +56,31 @@ export interface ConfigMeaning {
   readonly check: boolean;
   readonly postInstall: boolean;
   readonly rpmbuildOptions: string;
-  /** rpmbuild's --target, if it differs from the image's architecture. */
   readonly target: string | undefined;
-  /** The size of the shared ccache; undefined if it is off. */
   readonly ccache: string | undefined;
-  /** The key that signs the packages; undefined if they are not signed. */
   readonly sign: SignPlugin | undefined;
-  /** Files of the plugins hw_info and package_state that are off. */
   readonly omit: NonNullable<BuildRequest['omit']>;
-  /** The binds of the plugin bind_mount. */
+  readonly scan: BuildRequest['scan'];
   readonly binds: readonly Bind[];
-  /** createrepo_on_rpms: make the result directory a repository. */
   readonly publish: boolean;
   /** more_buildreqs: packages that are installed for a source package's build, by its name. */
   readonly moreBuildRequires: ReadonlyMap<string, readonly string[]>;
-  /** Ids of repositories that only the command line enables. */
   readonly switchedOn: readonly string[];
   readonly warnings: readonly ConfigWarning[];
 }
 
-/** The command line's settings that matter here. */
-export interface MeaningSettings {
-  /** This machine's architecture as rpm names it. */
+interface MeaningSettings {
   readonly host: string;
   readonly switches: readonly RepositorySwitch[];
-  /** `--enable-plugin`, so that their place is not looked for in the configuration. */
   readonly enabledPlugins?: readonly string[];
 }
 
-/**
- * The meaning of a configuration in kiln's terms. @throws KilnError E_MOCK_CONFIG for an unsupported setting
- * that would change the build.
- */
 export function configMeaning(config: LoadedConfig, settings: MeaningSettings): ConfigMeaning {
   const { options } = config;
   const templates = new Templates(options);
   const warnings = [...config.warnings, ...leftOut(options, templates, settings.enabledPlugins)];
   const text = (name: string) => asText(templates.value(name) ?? '');
+  const flag = (name: string) => isTrue(templates.value(name));
   const user = text('chrootuser');
   const target = text('rpmbuild_arch');
   const sign = signPlugin(templates);
@@ -98,52 +91,39 @@ export function configMeaning(config: LoadedConfig, settings: MeaningSettings): 
     user,
     basedir: text('basedir'),
     resultDirectory: text('resultdir'),
-    network: isTrue(templates.value('rpmbuild_networking')),
-    hostname: isTrue(templates.value('hostname')) ? text('hostname') : undefined,
+    network: flag('rpmbuild_networking'),
+    hostname: flag('hostname') ? text('hostname') : undefined,
     rpmbuildTimeout: number(templates.value('rpmbuild_timeout')),
-    clean: isTrue(templates.value('clean')),
-    cleanupOnSuccess: isTrue(templates.value('cleanup_on_success')),
-    cleanupOnFailure: isTrue(templates.value('cleanup_on_failure')),
-    check: isTrue(templates.value('check')),
-    postInstall: isTrue(templates.value('post_install')),
-    rpmbuildOptions: isTrue(templates.value('rpmbuild_opts')) ? text('rpmbuild_opts') : '',
+    clean: flag('clean'),
+    cleanupOnSuccess: flag('cleanup_on_success'),
+    cleanupOnFailure: flag('cleanup_on_failure'),
+    check: flag('check'),
+    postInstall: flag('post_install'),
+    rpmbuildOptions: flag('rpmbuild_opts') ? text('rpmbuild_opts') : '',
     target: [arch, text('target_arch')].includes(target) ? undefined : target,
     ccache: ccacheSize(templates),
     sign: sign === 'other' ? undefined : sign,
     omit: omittedFiles(templates),
+    scan: chrootScan(templates),
     binds: bindMounts(templates),
-    publish: isTrue(templates.value('createrepo_on_rpms')),
+    publish: flag('createrepo_on_rpms'),
     moreBuildRequires: moreBuildRequires(templates),
     switchedOn: switchedOn(dnfConf(templates), settings.switches),
     warnings,
   };
 }
 
-/** The root's name, which is also the name of a folder. */
 function rootName(name: string, options: ConfigOptions): string {
   if (/^[A-Za-z0-9_][A-Za-z0-9_.+@:~-]{0,199}$/.test(name)) return name;
-  throw configError(
-    `${JSON.stringify(name)} cannot be the name of a root`,
-    options.placeOf('root'),
-    {
-      hint: 'letters, digits and _ . + - @ : ~ only',
-    },
-  );
+  const what = `${JSON.stringify(name)} cannot be the name of a root`;
+  throw configError(what, options.placeOf('root'), {
+    hint: 'letters, digits and _ . + - @ : ~ only',
+  });
 }
 
 function number(value: ConfigValue): number {
   const read = Number(value ?? 0);
   return Number.isFinite(read) && read > 0 ? read : 0;
-}
-
-/** Files of the result directory whose plugin is off. */
-export function omittedFiles(templates: Templates): ConfigMeaning['omit'] {
-  const conf = templates.value('plugin_conf');
-  const isOff = (name: string) => isDict(conf) && !isTrue(conf.get(`${name}_enable`));
-  return [
-    ...(isOff('hw_info') ? (['hw_info.log'] as const) : []),
-    ...(isOff('package_state') ? (['installed_pkgs.log'] as const) : []),
-  ];
 }
 
 function moreBuildRequires(templates: Templates): ConfigMeaning['moreBuildRequires'] {
@@ -157,14 +137,6 @@ function dnfConf(templates: Templates): DnfConf {
   return parseDnfConf(asText(templates.value('dnf.conf') ?? ''));
 }
 
-/** The size of the ccache plugin's cache; undefined if the plugin is off. */
-export function ccacheSize(templates: Templates): string | undefined {
-  const conf = templates.value('plugin_conf');
-  if (!isDict(conf) || !isTrue(conf.get('ccache_enable'))) return undefined;
-  const settings = conf.get('ccache_opts');
-  return asText((isDict(settings) ? settings.get('max_cache_size') : undefined) ?? '4G');
-}
-
 function recipeOf(
   config: LoadedConfig,
   templates: Templates,
@@ -173,10 +145,8 @@ function recipeOf(
 ): RecipeInput {
   const { options } = config;
   const { arch, repositoryArch } = targetArchitecture(options, templates, settings.host);
-  const setup = readSetupCommand(
-    templates.value('chroot_setup_cmd'),
-    options.placeOf('chroot_setup_cmd'),
-  );
+  const command = 'chroot_setup_cmd';
+  const setup = readSetupCommand(templates.value(command), options.placeOf(command));
   const more = sortWords(words(templates.value('chroot_additional_packages')));
   const place = options.placeOf('dnf.conf');
   const conf = dnfConf(templates);
@@ -227,10 +197,7 @@ function dnfVariables(
   arch: string,
   repositoryArch: string,
 ): Map<string, string> {
-  const variables = new Map([
-    ['arch', arch],
-    ['basearch', repositoryArch],
-  ]);
+  const variables = new Map(Object.entries({ arch, basearch: repositoryArch }));
   const releasever = templates.value('releasever');
   if (isTrue(releasever)) variables.set('releasever', asText(releasever));
   const own = templates.value('dnf_vars');
@@ -257,4 +224,72 @@ function files(options: ConfigOptions, templates: Templates): RecipeInput['files
   return macros === undefined
     ? written
     : [...written, { path: '/etc/rpm/macros.mock', content: macros }];
+}
+
+/** Macros for rpmbuild's folders, which kiln's builds choose themselves. */
+const OWN = new Set(['%_topdir', '%_rpmfilename', '%_platform_multiplier']);
+
+/**
+ * The text of an rpm macro file for `config_opts['macros']`; undefined if there are no macros. A macro with the
+ * value None is left to the image. @throws KilnError E_MOCK_CONFIG for an invalid name.
+ */
+function macroFile(macros: ConfigValue, place: Place | undefined): string | undefined {
+  if (!isDict(macros)) throw configError('macros must be a dict', place);
+  const lines: string[] = [];
+  for (const [name, value] of macros) {
+    const full = name.startsWith('%') ? name : `%${name}`;
+    if (!/^%[A-Za-z_]\w*(?:\([^)\s]*\))?$/.test(full)) {
+      throw configError(`${JSON.stringify(name)} is no name of a macro`, place);
+    }
+    if (value === null || OWN.has(full)) continue;
+    lines.push(`${full} ${asText(value).replace(/\n/g, '\\\n')}\n`);
+  }
+  return lines.length === 0 ? undefined : lines.join('');
+}
+
+const ALSO_RUNS: Readonly<Record<string, readonly string[]>> = {
+  x86_64: ['i386', 'i486', 'i586', 'i686', 'x86_64_v2', 'x86_64_v3'],
+  ppc64: ['ppc'],
+  s390x: ['s390'],
+};
+
+/** dnf's `$basearch` where it differs from the architecture. */
+const BASEARCH: Readonly<Record<string, string>> = {
+  i486: 'i386',
+  i586: 'i386',
+  i686: 'i386',
+  armv7hl: 'armhfp',
+};
+
+interface TargetArchitecture {
+  readonly arch: string;
+  readonly repositoryArch: string;
+}
+
+/**
+ * The architecture to build for, which this machine must run itself.
+ * @throws KilnError E_MOCK_CONFIG for others, as mock with `legal_host_arches`.
+ */
+function targetArchitecture(
+  options: ConfigOptions,
+  templates: Templates,
+  host: string,
+): TargetArchitecture {
+  const arch = asText(templates.value('target_arch'));
+  const place = options.placeOf('target_arch');
+  const legal = templates.value('legal_host_arches');
+  const refused = isList(legal) && !legal.map(asText).includes(host);
+  if (refused || (arch !== host && !(ALSO_RUNS[host] ?? []).includes(arch))) {
+    const listed = isList(legal)
+      ? `, its legal_host_arches are ${legal.map(asText).join(', ')}`
+      : '';
+    throw configError(`cannot build for ${arch} on ${host}${listed}`, place, {
+      hint: `use a machine that runs ${arch}: kiln emulates no processor (--forcearch)`,
+    });
+  }
+  const said = asText(templates.value('repo_arch'));
+  return {
+    arch: arch === 'i386' ? 'i686' : arch,
+    repositoryArch: said === arch ? (BASEARCH[arch] ?? arch) : said,
+  };
 }

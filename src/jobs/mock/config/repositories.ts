@@ -3,15 +3,10 @@ import { stripVTControlCharacters } from 'node:util';
 import { defined } from '../../../defined.ts';
 import { readUserFile } from '../../../host/files/user-file.ts';
 import type { RepositoryInput } from '../../../packages/repository/configuration-schema.ts';
-import { booleanOption, type DnfConf, type DnfSection, listOption } from './dnf-conf.ts';
-import { matchesGlob } from './language/glob.ts';
-import { configError, type Place } from './language/problem.ts';
+import { configError, type Place } from './language/values.ts';
 
-/** What {@link readRepositories} needs beside the dnf.conf. */
-export interface RepositorySettings {
-  /** The values of `$releasever`, `$basearch`, `$arch` and the configuration's own dnf_vars. */
+interface RepositorySettings {
   readonly variables: ReadonlyMap<string, string>;
-  /** `--enablerepo` and `--disablerepo` in order, with globs as in dnf. */
   readonly switches: readonly RepositorySwitch[];
   readonly place: Place | undefined;
   readonly warn: (message: string) => void;
@@ -34,7 +29,6 @@ const WITHOUT_EFFECT = new Set(
   system_cachedir persistdir varsdir log_size log_rotate`.split(/\s+/),
 );
 
-/** Options that are read below. */
 const READ = new Set(
   `baseurl metalink mirrorlist gpgcheck repo_gpgcheck gpgkey priority cost exclude excludepkgs
   includepkgs metadata_expire install_weak_deps module_hotfixes module_platform_id
@@ -66,7 +60,6 @@ export function readRepositories(conf: DnfConf, settings: RepositorySettings): R
   return repositories;
 }
 
-/** Ids of repositories that `switches` enable and the configuration does not. */
 export function switchedOn(conf: DnfConf, switches: readonly RepositorySwitch[]): string[] {
   return [...conf.repositories]
     .filter(([id, section]) => isEnabled(id, section, { switches }))
@@ -127,7 +120,6 @@ function readRepository(
   };
 }
 
-/** The most bytes of a local mirrorlist. */
 const MIRRORLIST_LIMIT = 1024 * 1024;
 
 /** A mirrorlist that is a path, as in dnf; its lines are the URLs. */
@@ -152,7 +144,6 @@ function mirrorListSource(
 
 const ACCESS = ['username', 'password', 'sslclientcert', 'sslclientkey', 'sslcacert'] as const;
 
-/** The login options of dnf.conf in a recipe's terms. */
 function readAccess(
   option: (name: string) => string | undefined,
   fill: (text: string) => string,
@@ -201,4 +192,63 @@ function warnOfOptions(id: string, section: DnfSection, settings: RepositorySett
   if (booleanOption(section.get('skip_if_unavailable')) === true) {
     settings.warn(`[${id}] skip_if_unavailable is left out: what is configured must be there`);
   }
+}
+
+export function matchesGlob(name: string, pattern: string): boolean {
+  const escaped = pattern.replace(/[.+^${}()|[\]\\]/g, '\\$&');
+  return new RegExp(`^${escaped.replace(/\*/g, '.*').replace(/\?/g, '.')}$`).test(name);
+}
+
+export type DnfSection = ReadonlyMap<string, string>;
+
+/** A dnf.conf: `[main]` and the repositories by id, in their order; equal ids are merged. */
+export interface DnfConf {
+  readonly main: DnfSection;
+  readonly repositories: ReadonlyMap<string, DnfSection>;
+  readonly unknown: readonly string[];
+}
+
+/** Parses the ini dialect of dnf.conf(5) and yum.conf: a value continues in indented lines. */
+export function parseDnfConf(text: string): DnfConf {
+  const sections = new Map<string, Map<string, string>>();
+  const unknown: string[] = [];
+  let section: Map<string, string> | undefined;
+  let option: string | undefined;
+  for (const line of text.split(/\r?\n/)) {
+    const trimmed = line.trim();
+    const comment = /^[#;]/.test(trimmed) || /^rem\s/i.test(line);
+    if (trimmed === '' || comment) {
+      if (trimmed === '') option = undefined;
+      continue;
+    }
+    const header = /^\[([^\]]+)\]/.exec(line);
+    if (header?.[1] !== undefined) {
+      section = sections.get(header[1]) ?? new Map();
+      sections.set(header[1], section);
+      option = undefined;
+    } else if (/^\s/.test(line) && option !== undefined) {
+      section?.set(option, `${section.get(option) ?? ''}\n${trimmed}`);
+    } else {
+      const pair = /^\s*([^\s=:][^=:]*?)\s*[=:]\s*(.*)$/.exec(line);
+      if (pair?.[1] === undefined || section === undefined) {
+        unknown.push(trimmed);
+        continue;
+      }
+      option = pair[1];
+      section.set(option, (pair[2] ?? '').trim());
+    }
+  }
+  const main = sections.get('main') ?? new Map();
+  sections.delete('main');
+  return { main, repositories: sections, unknown };
+}
+
+function listOption(value: string | undefined): string[] {
+  return (value ?? '').split(/[\s,]+/).filter(Boolean);
+}
+
+export function booleanOption(value: string | undefined): boolean | undefined {
+  if (value === undefined) return undefined;
+  if (/^(?:1|true|yes|on)$/i.test(value)) return true;
+  return /^(?:0|false|no|off)$/i.test(value) ? false : undefined;
 }

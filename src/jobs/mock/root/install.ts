@@ -1,26 +1,32 @@
+import { existsSync, realpathSync } from 'node:fs';
+import { readdir } from 'node:fs/promises';
+import { join } from 'node:path';
 import { KilnError } from '../../../errors.ts';
-import type { OnImageProgress } from '../../../image/progress.ts';
 import { fetchSignedFiles } from '../../../image/store/packages.ts';
-import { VERIFIED_BEFORE } from '../../../image/transaction/rpm-options.ts';
-import type { Repository } from '../../../packages/repository/configuration.ts';
+import { VERIFIED_BEFORE } from '../../../image/transaction/transaction-sandbox.ts';
+import { localRepository, type Repository } from '../../../packages/repository/configuration.ts';
 import type { Lock, LockedPackage } from '../../../packages/repository/lock/lock.ts';
 import { openRepositories } from '../../../packages/repository/open.ts';
+import type { PooledPackage } from '../../../packages/repository/publish/pool.ts';
+import { publishRepository } from '../../../packages/repository/publish/snapshot.ts';
 import type { RefreshMode } from '../../../packages/repository/refresh.ts';
 import { solve } from '../../../packages/solver/solve.ts';
 import type { ImageModules } from '../../../recipe/load-image-recipe.ts';
-import { matchesGlob } from '../config/language/glob.ts';
-import { type InstalledPackage, installedPackages } from './installed.ts';
-import { addOwnPackages, ownRepository } from './local-packages.ts';
+import { matchesGlob } from '../config/repositories.ts';
 import type { MockRoot } from './root.ts';
-import { changing, type PackageSession, rpmFailed, withPackages } from './transaction.ts';
+import {
+  changing,
+  type InstalledPackage,
+  installedPackages,
+  type PackageSession,
+  rpmFailed,
+  withPackages,
+} from './transaction.ts';
 
-/** The repositories of packages, and what is never installed. */
 export interface PackageSources {
   readonly arch: string;
   readonly repositories: readonly Repository[];
-  /**
-   * `--addrepo`: packages from these are kept with the root, because a later call may not name the repository.
-   */
+  /** `--addrepo`: packages from these are kept with the root, because a later call may not name the repository. */
   readonly added: readonly Repository[];
   /** Ids of repositories that only this call enables (`--enablerepo`): their packages are kept as well. */
   readonly passing: readonly string[];
@@ -30,23 +36,13 @@ export interface PackageSources {
   readonly refresh: RefreshMode;
 }
 
-/** The packages that a root must have. */
 export interface InstallRequest {
   readonly sources: PackageSources;
-  /** As on dnf's command line: names, NEVRAs, globs, capabilities, paths, `@group`. */
   readonly install: readonly string[];
-  /** Dependencies that must be met, as in BuildRequires. */
   readonly requires?: readonly string[];
-  /**
-   * Packages to update, in dnf's forms: names, globs, NEVRAs; `all` for everything. Other installed packages
-   * stay as they are.
-   */
+  /** Packages to update, as names, globs, NEVRAs, or `all`; other installed packages stay as they are. */
   readonly renew?: readonly string[] | 'all';
-  /** The most bytes that packages and scriptlets may write; 16 GiB by default. */
-  readonly disk?: number | undefined;
   readonly signal?: AbortSignal | undefined;
-  readonly onProgress?: OnImageProgress | undefined;
-  /** Output for people: installed packages, rpm's messages. */
   readonly log: (text: string) => void;
 }
 
@@ -54,18 +50,19 @@ export interface InstallRequest {
 const UPGRADE = ['-U', '--oldpackage', ...VERIFIED_BEFORE];
 
 /**
- * Installs packages and their dependencies into a root: solved on the host, fetched and verified as for an
- * image, and installed by the root's own rpm in a sandbox. @returns the installed packages in order. @throws
- * KilnError of the solver and the repositories; E_MOCK_PACKAGES when rpm fails, or nothing is installed that
- * `renew` names.
+ * Installs packages and their dependencies into a root: solved on the host, fetched and verified as for an image,
+ * and installed by the root's own rpm in a sandbox.
+ * @returns the installed packages in order
+ * @throws KilnError of the solver and the repositories; E_MOCK_PACKAGES when rpm fails, or `renew` names a package
+ * that is not installed
  */
 export async function installPackages(
   root: MockRoot,
   request: InstallRequest,
 ): Promise<readonly LockedPackage[]> {
-  const { disk, signal, log } = request;
+  const { signal, log } = request;
   const onOutput = (chunk: Buffer) => log(chunk.toString('utf8'));
-  return await withPackages(root, { disk, signal, onOutput }, async (session) => {
+  return await withPackages(root, { signal, onOutput }, async (session) => {
     const installed = await installedPackages(session.sandbox, signal);
     const lock = await solveFor(root, request, installed);
     const there = new Set(installed.map(({ nevra }) => nevra));
@@ -76,7 +73,7 @@ export async function installPackages(
     }
     for (const { nevra, repository } of missing) log(`Installing ${nevra} (${repository})\n`);
     await upgrade(root, session, { ...lock, packages: missing }, request);
-    await root.setPackages(lock.packages);
+    root.setPackages(lock.packages);
     return missing;
   });
 }
@@ -85,9 +82,9 @@ async function upgrade(
   root: MockRoot,
   session: PackageSession,
   lock: Lock,
-  { signal, onProgress, sources }: InstallRequest,
+  { signal, sources }: InstallRequest,
 ): Promise<void> {
-  const files = await fetchSignedFiles(root.engine.paths, lock, { onProgress, signal });
+  const files = await fetchSignedFiles(root.engine.paths, lock, { signal });
   const added = new Set([...sources.passing, ...sources.added.map(({ id }) => id)]);
   const foreign = files.filter((_, index) => added.has(lock.packages[index]!.repository));
   if (foreign.length > 0) await addOwnPackages(root, foreign, signal);
@@ -112,21 +109,21 @@ async function solveFor(
   request: InstallRequest,
   installed: readonly InstalledPackage[],
 ): Promise<Lock> {
-  const { sources, signal, onProgress } = request;
+  const { sources, signal } = request;
   const { paths } = root.engine;
   const { arch, exclude, modules, recommends, refresh } = sources;
   const own = ownRepository(root);
   const repositories = [...sources.repositories, ...sources.added, ...(own ? [own] : [])];
-  const set = await openRepositories(repositories, { paths, refresh, onProgress, signal });
+  const set = await openRepositories(repositories, { paths, refresh, signal });
   const renewed = namesOf(installed, request.renew ?? []);
   const stays = ({ name }: { name: string }) => !renewed.has(name);
-  const packages = (await root.packages()).filter(stays);
+  const packages = root.packages().filter(stays);
   const keep: Lock = { format: 1, arch, requested: [], repositories: [], packages };
   const ask = async (there: readonly string[]) => {
     const install = [...there, ...request.install];
     const { requires } = request;
     const asked = { install, requires, exclude, modules, recommends, keep };
-    const question = { arch, ...asked, signal, onProgress };
+    const question = { arch, ...asked, signal };
     return (await solve(set, question)).lock;
   };
   const exact = installed.map((it) => (stays(it) ? it.nevra : it.name));
@@ -141,7 +138,6 @@ async function solveFor(
   }
 }
 
-/** The names of the installed packages that match. */
 function namesOf(
   installed: readonly InstalledPackage[],
   meant: readonly string[] | 'all',
@@ -159,7 +155,6 @@ function namesOf(
   return new Set(names);
 }
 
-/** Installed packages that are in no repository any more stay, but cannot be requested. */
 async function askWhatIsKnown(
   ask: (there: readonly string[]) => Promise<Lock>,
   there: readonly string[],
@@ -177,4 +172,46 @@ function unknownNames(error: unknown): string[] {
   if (!(error instanceof KilnError) || error.code !== 'E_SOLVER_NO_MATCH') return [];
   const names = error.details?.names;
   return Array.isArray(names) ? names.map(String) : [];
+}
+
+function directoryOf(root: MockRoot): string {
+  return join(root.directory, 'local');
+}
+
+function ownRepository(root: MockRoot): Repository | undefined {
+  const current = join(directoryOf(root), 'current');
+  if (!existsSync(current)) return undefined;
+  return localRepository('kiln-mock-root', realpathSync(current));
+}
+
+/**
+ * Adds package files to a root's own repository, in place of older ones, and returns its content.
+ * @throws what {@link publishRepository} throws for files that are not packages
+ */
+export async function addOwnPackages(
+  root: MockRoot,
+  files: readonly string[],
+  signal?: AbortSignal,
+): Promise<readonly PooledPackage[]> {
+  const directory = directoryOf(root);
+  const current = join(directory, 'current');
+  const names = (await readdir(current).catch(() => [])).filter((name) => name.endsWith('.rpm'));
+  const publish = async (without: ReadonlySet<string>) => {
+    const before = names.filter((name) => !without.has(name)).map((name) => join(current, name));
+    const all = [...before, ...files].map((path) => ({ path }));
+    await using snapshot = await publishRepository(directory, all, { signal });
+    return snapshot.packages;
+  };
+  const without = new Set<string>();
+  for (;;) {
+    try {
+      return await publish(without);
+    } catch (error) {
+      const location = error instanceof KilnError ? error.details?.location : undefined;
+      if (typeof location !== 'string' || !names.includes(location) || without.has(location)) {
+        throw error;
+      }
+      without.add(location);
+    }
+  }
 }

@@ -1,31 +1,25 @@
 import type { CommandIo, CommandStdio, RunningCommand } from '../../../sandbox/door/io.ts';
-import { type CommandPlan, planSandbox } from '../../../sandbox/door/plan.ts';
+import { type CommandPlan, commandUser, planSandbox } from '../../../sandbox/door/plan.ts';
 import { PlannedSandbox } from '../../../sandbox/door/planned-sandbox.ts';
 import type { CommandEnd } from '../../../sandbox/door/supervise.ts';
-import { commandUser } from '../../../sandbox/door/user.ts';
 import {
+  type Bind,
   ROOT_CAPABILITIES,
   TRANSACTION_CAPABILITIES,
-} from '../../../sandbox/policy/capabilities.ts';
-import type { Bind } from '../../../sandbox/policy/specification.ts';
+} from '../../../sandbox/policy/specification.ts';
 import type { MockRoot } from './root.ts';
 
-/** How a sandbox on a root is set up. */
-export interface RootSandboxOptions {
+interface RootSandboxOptions {
   readonly network?: boolean | undefined;
   readonly hostname?: string | undefined;
   readonly binds?: readonly Bind[];
-  /** The command that `kiln ps` shows. */
   readonly command: readonly string[];
 }
 
-/** How a command runs in it. */
-export interface RootCommand {
-  /** NAME or UID:GID; root by default. */
+interface RootCommand {
   readonly user?: string | undefined;
   readonly workdir?: string | undefined;
   readonly env?: Readonly<Record<string, string>>;
-  /** True for the rights of a package's scripts instead of a root shell's. */
   readonly transaction?: boolean;
 }
 
@@ -34,25 +28,19 @@ export function rootCommand(root: string, command: readonly string[]): readonly 
   return ['kiln-mock', root, ...command];
 }
 
-/** Whether a sandbox is on this root, by the command that `kiln ps` shows. */
 export function runsInRoot(command: readonly string[] | undefined, root: string): boolean {
   return command?.[0] === 'kiln-mock' && command[1] === root;
 }
 
-/** The most bytes of a captured output: the names of 100,000 packages. */
+/** Bytes of a captured output: the names of 100,000 packages. */
 const CAPTURE_LIMIT = 8 * 1024 * 1024;
 
-/** The output of a captured command. */
 export interface Captured extends CommandEnd {
   readonly stdout: string;
-  /** Both outputs in their order. */
   readonly output: string;
 }
 
-/**
- * A sandbox on a persistent root: changes stay. Files are owned by ids of the sandbox, which each sandbox maps
- * to another range of the host's.
- */
+/** A sandbox on a persistent root. Each sandbox maps the ids of its files to another range of the host's. */
 export class RootSandbox implements AsyncDisposable {
   readonly root: MockRoot;
   readonly sandbox: PlannedSandbox;
@@ -63,7 +51,6 @@ export class RootSandbox implements AsyncDisposable {
     this.sandbox = sandbox;
   }
 
-  /** Throws what opening a sandbox throws. */
   static async open(root: MockRoot, options: RootSandboxOptions): Promise<RootSandbox> {
     const { image, engine } = root;
     await root.note({ inUse: true });
@@ -86,7 +73,6 @@ export class RootSandbox implements AsyncDisposable {
     return new RootSandbox(root, await PlannedSandbox.open(engine, plan));
   }
 
-  /** Starts a command. Throws what {@link PlannedSandbox.start} throws, E_NO_USER. */
   async start(
     argv: readonly string[],
     command: RootCommand,
@@ -95,7 +81,6 @@ export class RootSandbox implements AsyncDisposable {
     return await this.sandbox.start(this.#plan(argv, command), stdio);
   }
 
-  /** Runs a command to its end and keeps its output, up to {@link CAPTURE_LIMIT}. */
   async capture(
     argv: readonly string[],
     { input, signal, onOutput, ...command }: RootCommand & CommandIo = {},
@@ -118,7 +103,6 @@ export class RootSandbox implements AsyncDisposable {
     return { argv, env, workdir, policy, time: {}, leftovers: 'ended' };
   }
 
-  /** Ends the sandbox. Safe to call again. */
   async close(): Promise<void> {
     if (this.#closed) return;
     this.#closed = true;

@@ -1,12 +1,10 @@
-/**
- * Persistent roots as in mock: an image, and an overlay's upper directory that is kept by name. Files in it are
- * owned by ids of the sandbox; each sandbox maps them anew.
- */
-import { mkdir, rename } from 'node:fs/promises';
+/** Persistent roots as in mock: an image, and an overlay's upper directory that is kept by name. */
+import { mkdir, readdir, rename, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { KilnError } from '../../../errors.ts';
 import { type HeldLock, tryLock } from '../../../host/files/flock.ts';
-import { currentMoment, isDurable } from '../../../image/store/durability.ts';
+import { readRecordOrSetAside, withFields, writeRecord } from '../../../host/state/checked-file.ts';
+import { currentMoment, isDurable, type Moment } from '../../../image/store/durability.ts';
 import { type LeasedImage, leaseImage } from '../../../image/store/images.ts';
 import { readContents } from '../../../image/store/manifest.ts';
 import {
@@ -18,21 +16,46 @@ import {
 import type { LockedPackage } from '../../../packages/repository/lock/lock.ts';
 import { sweepSandboxes } from '../../../sandbox/domain/sweep.ts';
 import type { Engine } from '../../../sandbox/open.ts';
-import {
-  ROOT_FORMAT,
-  type RootRecord,
-  readRootPackages,
-  readRootRecord,
-  rootDirectory,
-  rootFiles,
-  writeRootPackages,
-  writeRootRecord,
-} from './record.ts';
+import { pruneRecipes } from '../chroot.ts';
 
 /** A valid name: it is also a folder, and part of a lock's name. */
 const NAME = /^[A-Za-z0-9_][A-Za-z0-9_.+@:~-]{0,254}$/;
 
-/** A locked root: nobody else can use it until this is disposed of. */
+const FORMAT = 1;
+
+interface RootRecord {
+  readonly format: typeof FORMAT;
+  readonly image: string;
+  /** When it was last changed: changes that a crash may have lost are not trusted. */
+  readonly changed: Moment;
+  /** A sandbox may use it: set before the sandbox opens, cleared when it is gone. */
+  readonly inUse: boolean;
+  /** Set while packages change: a root found with it is incomplete. */
+  readonly changing: boolean;
+  readonly pristine: boolean;
+}
+
+const RECORD = 'root.json';
+const PACKAGES = 'packages.json';
+const SCRATCH = 'scratch';
+
+const takeRecord = withFields<RootRecord>({ format: 'number', image: 'string', changed: 'object' });
+const hasPackages = withFields<{ packages: LockedPackage[] }>({ packages: 'array' });
+
+/** An older kiln wrote only the list. */
+function takePackages(value: object): { readonly packages: LockedPackage[] } {
+  return Array.isArray(value) ? { packages: value as LockedPackage[] } : hasPackages(value);
+}
+
+function readRecord(directory: string): RootRecord | undefined {
+  const record = readRecordOrSetAside(join(directory, RECORD), takeRecord);
+  return record?.format === FORMAT ? record : undefined;
+}
+
+function readPackages(directory: string): LockedPackage[] | undefined {
+  return readRecordOrSetAside(join(directory, PACKAGES), takePackages)?.packages;
+}
+
 export class MockRoot implements AsyncDisposable {
   readonly name: string;
   readonly engine: Engine;
@@ -48,17 +71,14 @@ export class MockRoot implements AsyncDisposable {
 
   /**
    * Locks a root, whether it exists or not.
-   * @throws KilnError E_MOCK_ROOT_LOCKED while another process has it, E_MOCK_ROOT_NAME.
+   * @throws KilnError E_MOCK_ROOT_LOCKED while another process has it, E_MOCK_ROOT_NAME
    */
   static async lock(engine: Engine, name: string): Promise<MockRoot> {
     if (!NAME.test(name)) {
-      throw new KilnError(
-        'E_MOCK_ROOT_NAME',
-        `${JSON.stringify(name)} cannot be the name of a root`,
-        {
-          hint: 'letters, digits and _ . + - @ : ~ only',
-        },
-      );
+      const what = `${JSON.stringify(name)} cannot be the name of a root`;
+      throw new KilnError('E_MOCK_ROOT_NAME', what, {
+        hint: 'letters, digits and _ . + - @ : ~ only',
+      });
     }
     ensureStore(engine.paths);
     await mkdir(engine.paths.roots, { recursive: true, mode: 0o700 });
@@ -71,11 +91,11 @@ export class MockRoot implements AsyncDisposable {
     return new MockRoot(engine, name, lock);
   }
 
+  /** The lock lies elsewhere, so that the folder can be removed. */
   get directory(): string {
-    return rootDirectory(this.engine.paths, this.name);
+    return join(this.engine.paths.roots, this.name);
   }
 
-  /** The image of the root; only while the root exists. */
   get image(): LeasedImage {
     if (this.#image === undefined) throw new TypeError(`the root ${this.name} was not opened`);
     return this.#image;
@@ -86,30 +106,24 @@ export class MockRoot implements AsyncDisposable {
     return this.#record;
   }
 
-  /**
-   * Opens an existing root. Undefined if there is none, or if it cannot be used; then it is removed, and
-   * `because` gets the reason.
-   */
   async open(because: (reason: string) => void): Promise<this | undefined> {
     if (this.#image !== undefined) return this;
     const { paths } = this.engine;
-    const record = await readRootRecord(this.directory);
+    const record = readRecord(this.directory);
     if (record === undefined) {
       await discard(paths, this.directory);
       return undefined;
     }
     if (record.inUse) await this.#endSandboxes();
     const image = await leaseImage(paths, record.image);
-    const reason =
-      image === undefined
-        ? 'its image is gone'
-        : record.changing
-          ? 'it was being changed when kiln was killed'
-          : isDurable(paths, record.changed)
-            ? this.#hasPackages()
-              ? undefined
-              : 'which packages it has is lost'
-            : 'the machine was started anew before all of it was on the disk';
+    let reason: string | undefined;
+    if (image === undefined) reason = 'its image is gone';
+    else if (record.changing) reason = 'it was being changed when kiln was killed';
+    else if (!isDurable(paths, record.changed)) {
+      reason = 'the machine was started anew before all of it was on the disk';
+    } else if (readPackages(this.directory) === undefined) {
+      reason = 'which packages it has is lost';
+    }
     if (image === undefined || reason !== undefined) {
       await image?.[Symbol.asyncDispose]();
       because(`the root ${this.name} is made anew: ${reason}`);
@@ -121,7 +135,6 @@ export class MockRoot implements AsyncDisposable {
     return this;
   }
 
-  /** Makes the root anew on an image, and takes over the image's lease. */
   async make(image: LeasedImage): Promise<this> {
     const { paths } = this.engine;
     await this.remove();
@@ -129,26 +142,25 @@ export class MockRoot implements AsyncDisposable {
     const { packages } = await readContents(paths, id);
     await using work = await openWorkDirectory(paths);
     const made = join(work.path, 'root');
-    await mkdir(rootFiles.scratch(made), { recursive: true, mode: 0o700 });
+    await mkdir(join(made, SCRATCH), { recursive: true, mode: 0o700 });
     const record: RootRecord = {
-      format: ROOT_FORMAT,
+      format: FORMAT,
       image: id,
       changed: currentMoment(),
       inUse: false,
       changing: false,
       pristine: true,
     };
-    await writeRootPackages(made, packages);
-    await writeRootRecord(made, record);
+    writeRecord(join(made, PACKAGES), { packages });
+    writeRecord(join(made, RECORD), record);
     await rename(made, this.directory);
     this.#image = image;
     this.#record = record;
     return this;
   }
 
-  /** Removes the root, if it exists, and returns where it waits to be deleted. It stays locked. */
   async remove(): Promise<string | undefined> {
-    const record = this.#record ?? (await readRootRecord(this.directory));
+    const record = this.#record ?? readRecord(this.directory);
     if (record?.inUse === true) await this.#endSandboxes();
     const trashed = await discard(this.engine.paths, this.directory);
     await this.#image?.[Symbol.asyncDispose]();
@@ -157,18 +169,15 @@ export class MockRoot implements AsyncDisposable {
     return trashed;
   }
 
-  /** Changes root.json. */
   async note(change: Partial<Omit<RootRecord, 'format' | 'image'>>): Promise<void> {
     this.#record = { ...this.record, ...change, changed: currentMoment() };
-    await writeRootRecord(this.directory, this.#record);
+    writeRecord(join(this.directory, RECORD), this.#record);
   }
 
-  /** The overlay's upper and work directories, for sandboxes. */
   get scratch(): string {
-    return rootFiles.scratch(this.directory);
+    return join(this.directory, SCRATCH);
   }
 
-  /** Moves the root to another image, on which its content was written. */
   async rebase(id: string): Promise<void> {
     const { paths } = this.engine;
     const image = await leaseImage(paths, id);
@@ -180,24 +189,20 @@ export class MockRoot implements AsyncDisposable {
     await this.#image?.[Symbol.asyncDispose]();
     this.#image = image;
     this.#record = { ...this.record, image: id };
-    await this.setPackages((await readContents(paths, id)).packages);
+    this.setPackages((await readContents(paths, id)).packages);
     await this.note({});
   }
 
-  async packages(): Promise<LockedPackage[]> {
-    const packages = readRootPackages(this.directory);
+  packages(): LockedPackage[] {
+    const packages = readPackages(this.directory);
     if (packages !== undefined) return packages;
     throw new KilnError('E_DAMAGED', `the root ${this.name} has lost its list of packages`, {
       hint: 'it is made anew when it is opened again',
     });
   }
 
-  #hasPackages(): boolean {
-    return readRootPackages(this.directory) !== undefined;
-  }
-
-  async setPackages(packages: readonly LockedPackage[]): Promise<void> {
-    await writeRootPackages(this.directory, packages);
+  setPackages(packages: readonly LockedPackage[]): void {
+    writeRecord(join(this.directory, PACKAGES), { packages });
   }
 
   /** Ends sandboxes of a process that died with the root: two overlays must not share it. */
@@ -210,4 +215,23 @@ export class MockRoot implements AsyncDisposable {
     this.#image = undefined;
     await this.#lock.release();
   }
+}
+
+/** Removes roots and recipes that were not used for `maxAge` ms, except roots in use, and returns the roots' names. */
+export async function pruneRoots(engine: Engine, maxAge: number): Promise<string[]> {
+  await pruneRecipes(engine.paths, maxAge);
+  const removed: string[] = [];
+  for (const name of await readdir(engine.paths.roots).catch(() => [])) {
+    const record = join(engine.paths.roots, name, RECORD);
+    const used = await stat(record).catch(() => undefined);
+    if (used !== undefined && Date.now() - used.mtimeMs < maxAge) continue;
+    try {
+      await using root = await MockRoot.lock(engine, name);
+      await root.remove();
+      removed.push(name);
+    } catch (error) {
+      if (!(error instanceof KilnError) || error.code !== 'E_MOCK_ROOT_LOCKED') throw error;
+    }
+  }
+  return removed;
 }

@@ -2,25 +2,20 @@ import { join } from 'node:path';
 import { KilnError } from '../../../errors.ts';
 import { DEFAULT_DISK, DiskWatch } from '../../../host/state/disk-watch.ts';
 import { emptyTrash, openWorkDirectory } from '../../../image/store/work-directory.ts';
-import { ControlDirectory } from '../../../image/transaction/control.ts';
-import { CONTROL } from '../../../image/transaction/transaction-sandbox.ts';
+import { CONTROL, ControlDirectory } from '../../../image/transaction/transaction-sandbox.ts';
 import type { MockRoot } from './root.ts';
 import { type Captured, RootSandbox } from './root-sandbox.ts';
 
-/** What changing packages needs. */
 export interface PackageSession {
   readonly sandbox: RootSandbox;
-  /** Makes a file of the host visible in the sandbox; returns its path there. */
   readonly lend: (file: string) => string;
-  /** Runs the root's own rpm with the rights of packages' scripts. */
   readonly rpm: (argv: readonly string[]) => Promise<Captured>;
 }
 
-export interface SessionOptions {
+interface SessionOptions {
   readonly signal?: AbortSignal | undefined;
-  /** Called with rpm's output as it comes. */
   readonly onOutput: (chunk: Buffer) => void;
-  /** The most bytes that packages and scriptlets may write; 16 GiB by default. */
+  /** Bytes that packages and scriptlets may write; 16 GiB by default. */
   readonly disk?: number | undefined;
 }
 
@@ -65,7 +60,7 @@ export async function withPackages<Result>(
     return result;
   } catch (error) {
     if (!disk.signal.aborted) throw error;
-    // The disk has no room for what it wrote.
+    // The disk has no room for the files of the packages.
     await sandbox.close();
     await root.remove();
     await emptyTrash(root.engine.paths);
@@ -73,10 +68,7 @@ export async function withPackages<Result>(
   }
 }
 
-/**
- * Runs `act`, which changes the root's packages. If it is killed meanwhile, the root is known to be incomplete.
- * If rpm itself fails, the root stays as rpm leaves it, which is complete.
- */
+/** Runs `act`, which changes packages. A root is incomplete after a kill, but not after a failure of rpm. */
 export async function changing<Result>(
   root: MockRoot,
   act: () => Promise<Result>,
@@ -87,10 +79,101 @@ export async function changing<Result>(
   return result;
 }
 
-/** The error of a failed rpm. */
 export function rpmFailed(what: string, { output, exitCode, signal }: Captured): KilnError {
   const lines = output.split('\n').filter((line) => line.trim() !== '');
   const end = signal === null ? `exit status ${exitCode}` : `killed by ${signal}`;
   const shown = lines.slice(-20).map((line) => `\n  ${line}`);
   return new KilnError('E_MOCK_PACKAGES', `${what}: rpm ended with ${end}:${shown.join('')}`);
+}
+
+export interface InstalledPackage {
+  readonly name: string;
+  readonly arch: string;
+  readonly nevra: string;
+}
+
+const FORMAT = '%{name}\t%{epochnum}\t%{version}\t%{release}\t%{arch}\n';
+
+export async function installedPackages(
+  sandbox: RootSandbox,
+  signal?: AbortSignal,
+): Promise<InstalledPackage[]> {
+  const argv = ['rpm', '-qa', '--qf', FORMAT];
+  const { exitCode, stdout, output } = await sandbox.capture(argv, { signal });
+  if (exitCode !== 0) {
+    const what = `rpm cannot list the installed packages: ${output.trim()}`;
+    throw new KilnError('E_MOCK_PACKAGES', what, {
+      hint: '`kiln-mock --clean` removes the root; the next call makes it anew',
+    });
+  }
+  const packages: InstalledPackage[] = [];
+  for (const line of stdout.split('\n')) {
+    const [name, epoch, version, release, arch] = line.split('\t');
+    if (name === undefined || arch === undefined || name === 'gpg-pubkey') continue;
+    const prefix = epoch === '0' ? '' : `${epoch}:`;
+    packages.push({ name, arch, nevra: `${name}-${prefix}${version}-${release}.${arch}` });
+  }
+  return packages;
+}
+
+interface RemoveRequest {
+  readonly packages: readonly string[];
+  readonly signal?: AbortSignal | undefined;
+  readonly log: (text: string) => void;
+}
+
+const MAX_ROUNDS = 50;
+
+/** Without rpm the root cannot be changed any more. */
+const PROTECTED = 'rpm';
+
+/**
+ * Removes packages and those that need them, as `dnf remove` does. The root's own rpm finds and removes them.
+ * @returns the removed packages
+ * @throws KilnError E_MOCK_PACKAGES: not installed, protected, or rpm fails
+ */
+export async function removePackages(
+  root: MockRoot,
+  { packages, signal, log }: RemoveRequest,
+): Promise<readonly string[]> {
+  const onOutput = () => undefined;
+  return await withPackages(root, { signal, onOutput }, async (session) => {
+    const wanted = new Set(packages);
+    for (let round = 0; ; round++) {
+      const test = await session.rpm(['-e', '--test', ...wanted]);
+      if (test.exitCode === 0) break;
+      const more = dependents(test.output).filter((name) => !wanted.has(name));
+      if (more.length === 0 || round === MAX_ROUNDS) {
+        throw rpmFailed('the packages cannot be removed', test);
+      }
+      for (const name of more) wanted.add(name);
+    }
+    const before = await installedPackages(session.sandbox, signal);
+    for (const name of wanted) log(`Removing ${name}\n`);
+    const names = new Set(wanted);
+    if (before.some(({ name, nevra }) => name === PROTECTED && isOneOf(names, name, nevra))) {
+      const what = `${PROTECTED} would be removed, and without it no package can be installed or removed`;
+      throw new KilnError('E_MOCK_PACKAGES', what, {
+        hint: 'make a root without it with --init from another configuration',
+      });
+    }
+    await changing(root, async () => {
+      const result = await session.rpm(['-e', ...wanted]);
+      if (result.exitCode === 0) return;
+      await root.note({ changing: false });
+      throw rpmFailed('the packages cannot be removed', result);
+    });
+    const left = new Set((await installedPackages(session.sandbox, signal)).map((it) => it.nevra));
+    const known = root.packages();
+    root.setPackages(known.filter(({ nevra }) => left.has(nevra)));
+    return before.map(({ nevra }) => nevra).filter((nevra) => !left.has(nevra));
+  });
+}
+
+function dependents(output: string): string[] {
+  return [...output.matchAll(/ is needed by \(installed\) (\S+)/g)].map(([, name]) => name ?? '');
+}
+
+function isOneOf(names: ReadonlySet<string>, name: string, nevra: string): boolean {
+  return names.has(name) || names.has(nevra) || names.has(nevra.replace(/-\d+:/, '-'));
 }

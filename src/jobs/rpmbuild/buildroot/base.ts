@@ -1,63 +1,53 @@
+import { existsSync } from 'node:fs';
 import { join } from 'node:path';
-import { KILN_VERSION } from '../../../host/state/paths.ts';
-import { SmallCache } from '../../../host/state/small-cache.ts';
+import { KilnError } from '../../../errors.ts';
+import { SmallCache } from '../../../host/state/checked-file.ts';
+import { KILN_VERSION, type StatePaths } from '../../../host/state/paths.ts';
 import type { ImageSettings } from '../../../image/build.ts';
-import { type NamedImage, resolveImage } from '../../../image/find.ts';
+import { currentReference, type NamedImage, resolveImage } from '../../../image/find.ts';
+import { digestOf } from '../../../image/key.ts';
 import type { ImageLock } from '../../../image/lock.ts';
 import { openImage } from '../../../image/open.ts';
 import type { OnImageProgress } from '../../../image/progress.ts';
-import { currentReference } from '../../../image/reference.ts';
 import { type LeasedImage, leaseImage } from '../../../image/store/images.ts';
-import { readContents } from '../../../image/store/manifest.ts';
+import { readContents, readManifest } from '../../../image/store/manifest.ts';
+import { Cache } from '../../../packages/repository/cache.ts';
 import type { Repository } from '../../../packages/repository/configuration.ts';
-import type { LockedPackage } from '../../../packages/repository/lock/lock.ts';
+import type { Lock, LockedPackage } from '../../../packages/repository/lock/lock.ts';
 import type { ImageModules } from '../../../recipe/load-image-recipe.ts';
-import { digestOf } from '../../../result/digest.ts';
 import type { Engine } from '../../../sandbox/open.ts';
-import { forbidden } from '../../../users/user.ts';
-import { assertCached } from './offline.ts';
+import { forbidden } from '../../../users/configuration.ts';
 
-/** What an image was made from: what is needed to put more packages on top of it. */
 export interface BaseDescription {
   /** Empty for an image that is known by its id only. */
   readonly repositories: readonly Repository[];
-  /** What was asked for to make it: names, groups. */
   readonly install: readonly string[];
   readonly exclude: readonly string[];
   readonly modules?: ImageModules | undefined;
   readonly recommends: boolean;
   readonly settings: ImageSettings;
-  /** The image as a lock; undefined where it is not known which repositories it came from. */
   readonly lock?: ImageLock | undefined;
 }
 
-/** The image that a build starts from. */
 export interface BuildBase extends BaseDescription, AsyncDisposable {
   readonly image: LeasedImage;
   readonly packages: readonly LockedPackage[];
 }
 
-/** How to come by it. */
-export interface OpenBaseOptions {
+interface OpenBaseOptions {
   readonly update: boolean;
   readonly offline?: boolean | undefined;
   readonly onProgress?: OnImageProgress | undefined;
   readonly signal?: AbortSignal | undefined;
 }
 
-/** Descriptions that are kept, of some 100 KB each. */
+/** Cached descriptions, of some 100 KB each. */
 const KEPT = 100;
 
-/** Of a description that is kept. */
 const FORMAT = 2;
 
-/** Bytes of files in a description that is kept. */
 const MAX_FILES = 2 ** 20;
 
-/**
- * Takes the base image of a build into use; it is made if need be.
- * @throws what {@link openImage} throws.
- */
 export async function openBase(
   engine: Engine,
   name: string,
@@ -74,37 +64,28 @@ export async function openBase(
   try {
     const { packages } = await readContents(engine.paths, image.manifest.id);
     const description = await describe(engine, named, image, packages);
-    return {
-      image,
-      packages,
-      ...description,
-      [Symbol.asyncDispose]: () => image[Symbol.asyncDispose](),
-    };
+    const dispose = () => image[Symbol.asyncDispose]();
+    return { image, packages, ...description, [Symbol.asyncDispose]: dispose };
   } catch (error) {
     await image[Symbol.asyncDispose]();
     throw error;
   }
 }
 
-/**
- * Takes the image of a lock into use, as {@link openBase} does.
- * @throws KilnError E_BUILD_OFFLINE, and what {@link ensureImage} throws.
- */
 export async function openLockedBase(
   engine: Engine,
   lock: ImageLock,
   { offline, onProgress, signal }: OpenBaseOptions,
 ): Promise<BuildBase> {
-  const [{ ensureImage, requestedImage }, { lockedSettings }, { describeLock }] = await Promise.all(
-    [
-      import('../../../image/build.ts'),
-      import('../../../image/lock.ts'),
-      import('./describe-base.ts'),
-    ],
-  );
+  const { ensureImage, requestedImage } = await import('../../../image/build.ts');
+  const { lockedSettings } = await import('../../../image/lock.ts');
+  const { describeLock } = await import('./describe-base.ts');
   const request = { lock: lock.packages, settings: lockedSettings(lock) };
-  const ready = await leaseImage(engine.paths, await requestedImage(request));
-  if (ready === undefined && offline === true) assertCached(engine.paths, lock.packages);
+  const id = await requestedImage(request);
+  // An image may be another user's alone: ensureImage() makes it root's as well.
+  const ready = engine.owner === undefined ? await leaseImage(engine.paths, id) : undefined;
+  const isThere = ready !== undefined || readManifest(engine.paths, id) !== undefined;
+  if (!isThere && offline === true) assertCached(engine.paths, lock.packages);
   const image = ready ?? (await ensureImage({ engine, ...request, onProgress, signal }));
   return {
     image,
@@ -114,10 +95,7 @@ export async function openLockedBase(
   };
 }
 
-/**
- * Describes an image. A recipe or lock that is what it was is not parsed again: that takes longer
- * than opening a sandbox.
- */
+/** Describes an image. An unchanged recipe or lock is not parsed again: that takes longer than opening a sandbox. */
 async function describe(
   { paths, owner, cwd }: Engine,
   named: NamedImage,
@@ -141,13 +119,12 @@ async function describe(
       ? describeLock(await readImageLock(named.path))
       : await describeRecipe(await readRecipe({ paths, owner, cwd }, named.path), packages);
   const bytes = description.settings.files.reduce((sum, { content }) => sum + content.length, 0);
-  // What has secrets is not written.
+  // Secrets are not written.
   const secret = description.repositories.some(({ access }) => access !== undefined);
   if (key && bytes <= MAX_FILES && !secret) await cache.write(key, JSON.stringify(description));
   return description;
 }
 
-/** JSON has a buffer as its bytes. */
 function parseDescription(text: string): BaseDescription {
   const description = JSON.parse(text) as BaseDescription;
   const files = description.settings.files.map((file) => ({
@@ -155,4 +132,22 @@ function parseDescription(text: string): BaseDescription {
     content: Buffer.from(file.content),
   }));
   return { ...description, settings: { ...description.settings, files } };
+}
+
+export function assertCached(paths: StatePaths, lock: Lock): void {
+  const cache = new Cache(paths);
+  const local = new Set(
+    lock.repositories.filter(({ source }) => source.kind === 'directory').map(({ id }) => id),
+  );
+  const missing = lock.packages.filter(
+    ({ repository, location, digest }) =>
+      !(local.has(repository) && !/^https?:/.test(location)) && !existsSync(cache.object(digest)),
+  );
+  const [first] = missing;
+  if (first === undefined) return;
+  const what = `${missing.length} packages are not on this machine, ${first.nevra} is the first`;
+  throw new KilnError('E_BUILD_OFFLINE', what, {
+    hint: 'build once without --offline: what is downloaded is kept',
+    details: { missing: missing.map(({ nevra }) => nevra) },
+  });
 }

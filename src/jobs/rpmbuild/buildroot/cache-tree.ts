@@ -1,69 +1,58 @@
-/**
- * Measuring and thinning out a cache that builds wrote: its tree is hostile, so it is walked by
- * descriptors, and no link is followed.
- */
+/** Thins out a cache that builds wrote. Its tree is hostile: it is walked by descriptors, without following links. */
 import { closeSync, constants, fstatSync, openSync } from 'node:fs';
+import { Budget } from '../../../artifacts/budget.ts';
 import { listDirectory } from '../../../artifacts/source.ts';
-import { Budget } from '../../../artifacts/warning.ts';
 import { KilnError } from '../../../errors.ts';
+import { closing } from '../../../host/calls/descriptor.ts';
 import { hasErrno } from '../../../host/calls/libc.ts';
 import { openDirectory, openPath, unlinkat } from '../../../host/files/at.ts';
 import { treeUsage } from '../../../host/files/tree-usage.ts';
 
-/** Directories within directories; what lies deeper counts, and stays until the cache is dropped. */
+/** Files in deeper directories count, and stay until the cache is dropped. */
 const MAX_DEPTH = 40;
 
-/** Directory entries that are looked at; a cache with more is dropped as a whole. */
+/** A cache with more directory entries is dropped as a whole. */
 export const MAX_ENTRIES = 1_000_000;
 
-/** Folders of a cache may take so much, bytes: they are not removed. */
+/** Bytes of folders, which are not removed. */
 const SLACK = 64 * 2 ** 20;
 
-/** A file in a cache. */
 interface CachedFile {
-  /** From the cache's root, each one a name. */
   readonly folders: readonly Buffer[];
   readonly name: Buffer;
-  /** On the disk. */
   readonly bytes: number;
   /** The later of access and change, milliseconds since 1970. */
   readonly used: number;
 }
 
-/** Opens a directory that is named by a path of the host's own. */
 function openRoot(path: string): number {
   return openSync(path, constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW);
 }
 
 /**
- * Deletes files below `path`, those used longest ago first, until what is left has at most `bytes`.
+ * Deletes files below `path`, those used longest ago first, until the rest has at most `bytes`.
  * @throws KilnError E_ARTIFACT_LIMIT when there are more than a million; E_DISK, E_TREE_DEPTH when too much lies
  * too deep to be removed
  */
-export async function thinOut(path: string, bytes: number, signal?: AbortSignal): Promise<void> {
+export async function thinOut(path: string, bytes: number): Promise<void> {
   const files: CachedFile[] = [];
-  await eachFile(path, signal, (file) => files.push(file));
+  const root = openRoot(path);
+  using _root = closing(root);
+  const budget = new Budget({ visited: MAX_ENTRIES }, undefined);
+  await walk(root, [], budget, (file) => files.push(file));
   let sum = files.reduce((total, file) => total + file.bytes, 0);
   files.sort((a, b) => a.used - b.used);
-  const root = openRoot(path);
-  try {
-    for (const file of files) {
-      if (sum <= bytes) break;
-      if (removeFile(root, file)) sum -= file.bytes;
-    }
-  } finally {
-    closeSync(root);
+  for (const file of files) {
+    if (sum <= bytes) break;
+    if (removeFile(root, file)) sum -= file.bytes;
   }
-  // What lies too deep has not been seen.
+  // Files that lie too deep have not been seen.
   const left = treeUsage(path, { bytes: bytes + SLACK, entries: MAX_ENTRIES });
-  if (left.bytes > bytes + SLACK)
-    throw new KilnError(
-      'E_DISK',
-      `the cache ${path} has folders nested too deep to delete old files from it`,
-      {
-        hint: 'remove this folder: the next build makes a new cache',
-      },
-    );
+  if (left.bytes <= bytes + SLACK) return;
+  const what = `the cache ${path} has folders nested too deep to delete old files from it`;
+  throw new KilnError('E_DISK', what, {
+    hint: 'remove this folder: the next build makes a new cache',
+  });
 }
 
 function removeFile(root: number, { folders, name }: CachedFile): boolean {
@@ -78,20 +67,6 @@ function removeFile(root: number, { folders, name }: CachedFile): boolean {
     throw error;
   } finally {
     for (const fd of opened) closeSync(fd);
-  }
-}
-
-async function eachFile(
-  path: string,
-  signal: AbortSignal | undefined,
-  visit: (file: CachedFile) => void,
-): Promise<void> {
-  const budget = new Budget({ visited: MAX_ENTRIES }, signal);
-  const root = openRoot(path);
-  try {
-    await walk(root, [], budget, visit);
-  } finally {
-    closeSync(root);
   }
 }
 
@@ -110,35 +85,25 @@ async function walk(
       if (hasErrno(error, 'ENOENT')) continue;
       throw error;
     }
-    try {
-      const stats = fstatSync(fd);
-      if (!stats.isDirectory()) {
-        const used = Math.max(stats.atimeMs, stats.mtimeMs);
-        visit({ folders, name, bytes: stats.blocks * 512, used });
-      } else if (folders.length < MAX_DEPTH) {
-        await inside(directory, name, (inner) => walk(inner, [...folders, name], budget, visit));
-      }
-    } finally {
-      closeSync(fd);
+    using _fd = closing(fd);
+    const stats = fstatSync(fd);
+    if (!stats.isDirectory()) {
+      const used = Math.max(stats.atimeMs, stats.mtimeMs);
+      visit({ folders, name, bytes: stats.blocks * 512, used });
+    } else if (folders.length < MAX_DEPTH) {
+      const inner = openInner(directory, name);
+      if (inner === undefined) continue;
+      using _inner = closing(inner);
+      await walk(inner, [...folders, name], budget, visit);
     }
   }
 }
 
-async function inside(
-  directory: number,
-  name: Buffer,
-  work: (inner: number) => Promise<void>,
-): Promise<void> {
-  let inner: number;
+function openInner(directory: number, name: Buffer): number | undefined {
   try {
-    inner = openDirectory(directory, name);
+    return openDirectory(directory, name);
   } catch (error) {
-    if (hasErrno(error, 'ENOENT', 'ENOTDIR', 'ELOOP')) return;
+    if (hasErrno(error, 'ENOENT', 'ENOTDIR', 'ELOOP')) return undefined;
     throw error;
-  }
-  try {
-    await work(inner);
-  } finally {
-    closeSync(inner);
   }
 }

@@ -1,12 +1,18 @@
-import { closeSync } from 'node:fs';
-import { chown, mkdir } from 'node:fs/promises';
+import { closeSync, existsSync } from 'node:fs';
+import { chown, mkdir, readdir, stat, utimes } from 'node:fs/promises';
 import { join } from 'node:path';
 import { KilnError } from '../../../errors.ts';
-import { O_PATH } from '../../../host/files/at.ts';
+import { closing } from '../../../host/calls/descriptor.ts';
+import { O_PATH, openInTree } from '../../../host/files/at.ts';
 import { acquireLock, type HeldLock, tryLock } from '../../../host/files/flock.ts';
+import { removeTree } from '../../../host/files/remove-tree.ts';
+import { treeUsage } from '../../../host/files/tree-usage.ts';
 import { DiskWatch } from '../../../host/state/disk-watch.ts';
+import type { StatePaths } from '../../../host/state/paths.ts';
+import { buildCachesOf, storageLeft } from '../../../image/store/user-storage.ts';
 import { discard } from '../../../image/store/work-directory.ts';
-import { openInTree } from '../../../image/tree/path.ts';
+import { BUILD_CACHES } from '../../../packages/repository/cache.ts';
+import type { Pruned, PruneOptions } from '../../../packages/repository/prune.ts';
 import type { Bind } from '../../../sandbox/policy/specification.ts';
 import type { BuildRun } from '../build-run.ts';
 import type { BuildSandbox } from '../build-sandbox.ts';
@@ -14,16 +20,15 @@ import type { CacheMount } from '../request.ts';
 import { BUILD_HOME } from '../rpmbuild.ts';
 import { MAX_ENTRIES, thinOut } from './cache-tree.ts';
 
-/** Where a sandbox sees its caches: where programs look for theirs (XDG Base Directory). */
+/** Where programs look for their caches (XDG Base Directory). */
 const CACHE_HOME = `${BUILD_HOME}/.cache`;
 
-/** The name of the cache that is ccache's. */
 const CCACHE = 'ccache';
 
 /** Where distributions put ccache's own gcc and cc. */
 const CCACHE_PATHS = ['/usr/lib64/ccache', '/usr/lib/ccache'];
 
-/** A build may write so many times its size to a cache, and so many bytes to a small one. */
+/** A build may write this many times its size to a cache, and this many bytes to a small one. */
 const OVERRUN = 2;
 const LEAST_OVERRUN = 4 * 2 ** 20;
 
@@ -34,9 +39,8 @@ interface OpenCache {
 }
 
 /**
- * The caches that a build shares with others of the same caller. What is in them is as trustworthy
- * as all builds that ever wrote to them. Disposing of it brings them back to their size, as soon as
- * nobody uses them.
+ * The caches that a build shares with others of the same caller. Their content is as trustworthy as all builds that
+ * ever wrote to them. Disposal brings them back to their size when no other build uses them.
  */
 export class Caches implements AsyncDisposable {
   readonly #run: BuildRun;
@@ -51,6 +55,7 @@ export class Caches implements AsyncDisposable {
     const caches = new Caches(run);
     try {
       for (const mount of run.request.caches ?? []) await caches.#add(mount);
+      await caches.#requireStorage();
     } catch (error) {
       await caches[Symbol.asyncDispose]();
       throw error;
@@ -68,32 +73,27 @@ export class Caches implements AsyncDisposable {
     }));
   }
 
-  /** What makes programs use their cache; to be added to the image's environment. */
   environment(image: Readonly<Record<string, string>>): Record<string, string> {
     const ccache = this.#open.find(({ mount }) => mount.name === CCACHE);
     if (ccache === undefined) return {};
     const path = image.PATH ?? '/usr/local/bin:/usr/bin:/usr/local/sbin:/usr/sbin';
     return {
       PATH: [...CCACHE_PATHS, path].join(':'),
-      // Where ccache 3 looks, it would find nothing.
+      // ccache 3 looks elsewhere by default.
       CCACHE_DIR: `${CACHE_HOME}/${CCACHE}`,
-      // It evicts by itself, long before the build is ended for filling its cache.
+      // ccache evicts by itself, long before the build is ended for filling its cache.
       CCACHE_MAXSIZE: `${Math.max(1, Math.floor(ccache.mount.bytes / 1024))}Ki`,
     };
   }
 
-  /** Warns of an image without the program that the cache is for. */
   lookAt(sandbox: BuildSandbox): void {
     if (!this.#open.some(({ mount }) => mount.name === CCACHE)) return;
     const root = sandbox.sandbox.openRoot();
-    try {
-      const program = openInTree(root, '/usr/bin/ccache', O_PATH);
-      if (program !== undefined) {
-        closeSync(program);
-        return;
-      }
-    } finally {
-      closeSync(root);
+    using _root = closing(root);
+    const program = openInTree(root, '/usr/bin/ccache', O_PATH);
+    if (program !== undefined) {
+      closeSync(program);
+      return;
     }
     const message =
       'the image has no ccache, so its cache stays empty: add --additional-package ccache';
@@ -101,22 +101,43 @@ export class Caches implements AsyncDisposable {
   }
 
   async #add(mount: CacheMount): Promise<void> {
-    const { caller } = this.#run.request;
+    const { engine, request } = this.#run;
+    const { caller } = request;
     if (!/^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/.test(mount.name)) {
       throw new KilnError('E_ARGUMENT', `${mount.name} cannot be the name of a cache`, {
         hint: 'use letters, digits, dots, dashes and underscores: --cache ccache:2G',
       });
     }
-    const folder = join(this.#run.engine.paths.cache, 'builds', String(caller.uid));
+    // Root's calls with sudo(1) have the ids of a user, whose own builds must not prepare what root's find.
+    const folder =
+      engine.owner === undefined
+        ? join(engine.paths.cache, BUILD_CACHES, String(caller.uid))
+        : buildCachesOf(engine.paths, engine.owner);
     const path = join(folder, mount.name);
     await mkdir(folder, { recursive: true, mode: 0o700 });
     const lock = await acquireLock(`${path}.lock`, { shared: true, signal: this.#run.signal });
     this.#open.push({ mount, path, lock });
+    const now = new Date();
+    await utimes(`${path}.lock`, now, now);
     await mkdir(path, { recursive: true, mode: 0o700 });
     await chown(path, caller.uid, caller.gid);
   }
 
-  /** A cgroup does not count what is on a disk: a build that fills its cache, or the disk, is ended. */
+  /** Room for what the caches may become. */
+  async #requireStorage(): Promise<void> {
+    const { paths, owner } = this.#run.engine;
+    if (owner === undefined || this.#open.length === 0) return;
+    const growth = this.#open.map(({ mount: { bytes }, path }) =>
+      Math.max(0, bytes - treeUsage(path, { bytes, entries: MAX_ENTRIES }).bytes),
+    );
+    await storageLeft(
+      paths,
+      owner,
+      growth.reduce((sum, bytes) => sum + bytes, 0),
+    );
+  }
+
+  /** A cgroup does not count files on a disk: a build that fills its cache, or the disk, is ended here. */
   #watchAll(): void {
     for (const { mount, path } of this.#open) {
       const watch = this.#watches.use(
@@ -148,13 +169,42 @@ export class Caches implements AsyncDisposable {
     try {
       await thinOut(path, mount.bytes);
     } catch {
-      // Nothing in it is worth finding out what is wrong with it.
       await discard(this.#run.engine.paths, path);
     }
   }
 }
 
-/** The failure of a build that fills a cache; of the disk itself, the watch's own. */
+/** The folders of root's callers, each with caches. */
+export async function rootsBuildCaches({ cache }: StatePaths): Promise<string[]> {
+  const all = join(cache, BUILD_CACHES);
+  return (await readdir(all).catch(() => [])).map((uid) => join(all, uid));
+}
+
+/** Those in `folder` that no build uses, and that none has used for this time, milliseconds. Each counts as a file. */
+export async function removeBuildCaches(
+  paths: StatePaths,
+  folder: string,
+  { maxAge = Number.POSITIVE_INFINITY, dryRun }: Pick<PruneOptions, 'maxAge' | 'dryRun'>,
+): Promise<Pruned> {
+  const removed = { files: 0, bytes: 0 };
+  for (const name of await readdir(folder).catch(() => [])) {
+    if (!name.endsWith('.lock')) continue;
+    const lock = join(folder, name);
+    if (Date.now() - (await stat(lock)).mtimeMs < maxAge) continue;
+    await using alone = await tryLock(lock);
+    const path = lock.slice(0, -'.lock'.length);
+    if (alone === undefined || !existsSync(path)) continue;
+    removed.files++;
+    removed.bytes += treeUsage(path, {
+      bytes: Number.POSITIVE_INFINITY,
+      entries: MAX_ENTRIES,
+    }).bytes;
+    const trashed = dryRun === true ? undefined : await discard(paths, path);
+    if (trashed !== undefined) await removeTree(trashed);
+  }
+  return removed;
+}
+
 function fullError(mount: CacheMount, { signal }: DiskWatch): unknown {
   const { reason } = signal;
   if (!(reason instanceof KilnError) || reason.code === 'E_DISK_LOW') return reason;

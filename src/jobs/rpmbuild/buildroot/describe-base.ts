@@ -1,20 +1,17 @@
-/** What a base image was made from, found out from its recipe, its lock, or itself. */
-
 import { DEFAULT_DISK } from '../../../host/state/disk-watch.ts';
 import { askedDigest, type ImageLock, imageLock, lockedSettings } from '../../../image/lock.ts';
 import { settingsOf } from '../../../image/plan.ts';
 import type { LeasedImage } from '../../../image/store/images.ts';
 import type { Repository } from '../../../packages/repository/configuration.ts';
-import type {
-  Lock,
-  LockedPackage,
-  LockedRepository,
+import {
+  LOCK_FORMAT,
+  type Lock,
+  type LockedPackage,
+  type LockedRepository,
 } from '../../../packages/repository/lock/lock.ts';
-import { LOCK_FORMAT } from '../../../packages/repository/lock/lock-format.ts';
 import type { LoadedImageRecipe } from '../../../recipe/load-image-recipe.ts';
 import type { BaseDescription } from './base.ts';
 
-/** An image by its recipe. */
 export async function describeRecipe(
   recipe: LoadedImageRecipe,
   packages: readonly LockedPackage[],
@@ -34,7 +31,6 @@ export async function describeRecipe(
   };
 }
 
-/** An image by its lock. */
 export function describeLock(lock: ImageLock): BaseDescription {
   return {
     repositories: lock.packages.repositories.map(unlockedRepository),
@@ -47,7 +43,7 @@ export function describeLock(lock: ImageLock): BaseDescription {
   };
 }
 
-/** An image by its id: where its packages came from is not known. */
+/** Where the packages of an image came from is not known by its id. */
 export function describeImage(
   image: LeasedImage,
   packages: readonly LockedPackage[],
@@ -72,7 +68,6 @@ export function describeImage(
   };
 }
 
-/** The packages of an image as a lock again; undefined if a repository is missing. */
 function lockOf(
   arch: string,
   requested: readonly string[],
@@ -80,9 +75,7 @@ function lockOf(
   repositories: readonly Repository[],
 ): Lock | undefined {
   const used = new Set(packages.map(({ repository }) => repository));
-  const known: LockedRepository[] = repositories
-    .filter(({ id }) => used.has(id))
-    .map(({ id, source, gpgcheck, gpgkey }) => lockedRepository({ id, source, gpgcheck, gpgkey }));
+  const known = repositories.filter(({ id }) => used.has(id)).map(lockedRepository);
   if (known.length < used.size) return undefined;
   return {
     format: LOCK_FORMAT,
@@ -93,10 +86,7 @@ function lockOf(
   };
 }
 
-function lockedRepository(
-  repository: Pick<Repository, 'id' | 'source' | 'gpgcheck' | 'gpgkey'>,
-): LockedRepository {
-  const { id, source, gpgcheck, gpgkey } = repository;
+function lockedRepository({ id, source, gpgcheck, gpgkey }: Repository): LockedRepository {
   return {
     id,
     source: source.kind === 'baseurl' ? { kind: 'baseurl', urls: [...source.urls] } : source,
@@ -105,7 +95,7 @@ function lockedRepository(
   };
 }
 
-/** A repository of a lock, to be solved from once more; what a lock does not say is dnf's default. */
+/** A repository of a lock, with dnf's defaults for everything that a lock does not have. */
 function unlockedRepository({ id, source, gpgcheck, gpgkey }: LockedRepository): Repository {
   return {
     id,

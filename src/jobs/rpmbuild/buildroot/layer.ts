@@ -1,37 +1,32 @@
 import { KilnError } from '../../../errors.ts';
 import { ensureImage, requestedImage } from '../../../image/build.ts';
 import type { OnImageProgress } from '../../../image/progress.ts';
+import type { PackageUser } from '../../../image/store/entry.ts';
 import { type LeasedImage, leaseImage } from '../../../image/store/images.ts';
-import { ownersOf, ROOT } from '../../../image/store/owners.ts';
-import type { PackageUser } from '../../../image/store/package-readers.ts';
+import { ownersOf, ROOT } from '../../../image/store/manifest.ts';
 import type { Lock } from '../../../packages/repository/lock/lock.ts';
 import { openRepositories, type RepositorySet } from '../../../packages/repository/open.ts';
-import type { RefreshMode } from '../../../packages/repository/refresh.ts';
-import { solve } from '../../../packages/solver/solve.ts';
+import { type Solution, solve } from '../../../packages/solver/solve.ts';
 import type { Engine } from '../../../sandbox/open.ts';
 import type { BuildRequest } from '../request.ts';
-import type { BuildBase } from './base.ts';
-import { missingRequires } from './missing-requires.ts';
-import { assertCached } from './offline.ts';
+import { assertCached, type BuildBase } from './base.ts';
 
-/** What decides the image a build runs in, beyond its base. */
-export interface LayerRequest {
-  /** As the spec has them. */
+interface LayerRequest {
   readonly requires: readonly string[];
   readonly additionalPackages: readonly string[];
 }
 
-/** What is put on top of a base. */
 export interface Layer {
-  /** Packages on top of the base; with `whole`, all of the image's. Null: nothing is to add. */
+  /** Packages on top of the base; with `whole`, all packages of the image. Null: none are added. */
   readonly lock: Lock | null;
   /** The solution replaces packages of the base: the image is made from nothing. */
   readonly whole: boolean;
   readonly warnings: readonly string[];
 }
 
-/** What solving and building images needs. */
-export interface LayerContext {
+export const NO_LAYER: Layer = { lock: null, whole: false, warnings: [] };
+
+interface LayerContext {
   readonly engine: Engine;
   readonly base: BuildBase;
   readonly offline?: boolean | undefined;
@@ -39,33 +34,25 @@ export interface LayerContext {
   readonly signal?: AbortSignal | undefined;
 }
 
-/**
- * Opens the repositories of a build: those of the base and `--addrepo`'s.
- * @throws what {@link openRepositories} throws; E_BUILD_REPOSITORIES when there are none.
- */
 export async function buildRepositories(
   { engine, base, onProgress, signal }: LayerContext,
   request: BuildRequest,
 ): Promise<RepositorySet> {
-  const added = request.repositories ?? [];
+  const { repositories: added = [], offline, update } = request;
   const taken = new Set(added.map(({ id }) => id));
   const repositories = [...base.repositories.filter(({ id }) => !taken.has(id)), ...added];
   return await openRepositories(repositories, {
     paths: engine.paths,
-    refresh: refreshMode(request),
+    refresh: offline === true ? 'never' : update === true ? 'always' : 'auto',
     onProgress,
     signal,
   });
 }
 
-function refreshMode({ offline, update }: BuildRequest): RefreshMode {
-  if (offline === true) return 'never';
-  return update === true ? 'always' : 'auto';
-}
-
 /**
- * Finds out which packages a build needs beyond its base.
- * @throws KilnError E_SOLVER_PROBLEM, E_SOLVER_NO_MATCH and what solving throws.
+ * Finds the packages that a build needs beyond its base.
+ * @throws KilnError E_BUILD_REPOSITORIES without repositories; E_SOLVER_PROBLEM, E_SOLVER_NO_MATCH and what solving
+ * throws
  */
 export async function solveLayer(
   set: RepositorySet,
@@ -73,11 +60,7 @@ export async function solveLayer(
   { requires, additionalPackages }: LayerRequest,
 ): Promise<Layer> {
   const { arch } = base.image.manifest;
-  if (set.members.length === 0) {
-    throw new KilnError('E_BUILD_REPOSITORIES', 'kiln does not know where to get packages from', {
-      hint: 'name the base image by its recipe or its lock, not by its id, or give --addrepo',
-    });
-  }
+  if (set.members.length === 0) throw unknownRepositories();
   const keep: Lock = {
     format: 1,
     arch,
@@ -96,6 +79,9 @@ export async function solveLayer(
     onProgress,
     signal,
   }).catch(async (error: unknown) => {
+    // What a chain or --addrepo adds need not have what the image is made of.
+    const isUnknown = error instanceof KilnError && error.code === 'E_SOLVER_NO_MATCH';
+    if (isUnknown && base.repositories.length === 0) throw unknownRepositories();
     throw await missingRequires(error, set, { arch, signal });
   });
   const there = new Set(base.packages.map(({ digest }) => digest));
@@ -107,7 +93,14 @@ export async function solveLayer(
   return { lock: onTop(lock, added, [...additionalPackages, ...requires]), whole, warnings };
 }
 
-/** The part of a solution that comes on top. */
+function unknownRepositories(): KilnError {
+  const what =
+    'kiln does not know where to get packages from: an image does not tell where it came from';
+  return new KilnError('E_BUILD_REPOSITORIES', what, {
+    hint: 'name the image by its recipe or its lock, not by its own name or id; or give --addrepo',
+  });
+}
+
 function onTop(lock: Lock, packages: Lock['packages'], requested: readonly string[]): Lock {
   const used = new Set(packages.map(({ repository }) => repository));
   return {
@@ -118,11 +111,6 @@ function onTop(lock: Lock, packages: Lock['packages'], requested: readonly strin
   };
 }
 
-/**
- * The image of a layer, taken into use; made if there is none. Builds that need the same wait for
- * one to make it.
- * @throws what {@link ensureImage} throws.
- */
 export async function openLayer(context: LayerContext, layer: Layer): Promise<LeasedImage> {
   const { engine, base, onProgress, signal } = context;
   const { id } = base.image.manifest;
@@ -150,7 +138,6 @@ export async function openLayer(context: LayerContext, layer: Layer): Promise<Le
   return await ensureImage({ engine, ...request, owner, onProgress, signal });
 }
 
-/** The user who is not root, of a layer that has packages of the user's own or an image that root does not have. */
 function ownerOf(
   { engine: { owner, paths }, base }: LayerContext,
   lock: Lock,
@@ -159,7 +146,7 @@ function ownerOf(
   return isRoots && !hasOwnPackages(base, lock) ? undefined : owner;
 }
 
-/** Whether packages are from a folder that the request has brought: kiln has published results of a chain there. */
+/** Whether packages are from a folder of the request: kiln has published results of a chain there. */
 function hasOwnPackages(base: BuildBase, { repositories, packages }: Lock): boolean {
   const folders = base.repositories.map(({ source }) =>
     source.kind === 'directory' ? source.path : undefined,
@@ -168,4 +155,62 @@ function hasOwnPackages(base: BuildBase, { repositories, packages }: Lock): bool
     ({ source }) => source.kind === 'directory' && !folders.includes(source.path),
   );
   return packages.some(({ repository }) => own.some(({ id }) => id === repository));
+}
+
+const NOTHING = /^nothing provides (.+) needed by this request: /;
+
+interface Question {
+  readonly arch: string;
+  readonly signal?: AbortSignal | undefined;
+}
+
+async function missingRequires(
+  error: unknown,
+  set: RepositorySet,
+  question: Question,
+): Promise<unknown> {
+  if (!(error instanceof KilnError) || error.code !== 'E_SOLVER_PROBLEM') return error;
+  const missing = missingOf(error.details?.problems);
+  if (missing.length === 0) return error;
+  const alike = await namesAlike(missing, set, question);
+  const lines = missing.map((requirement) => `\n  ${alike.get(requirement) ?? requirement}`);
+  return new KilnError('E_SOLVER_PROBLEM', `no package provides:${lines.join('')}`, {
+    hint: 'mend the BuildRequires of the spec, or give the repository that has it with --addrepo',
+    details: { problems: error.details?.problems, missing },
+  });
+}
+
+function missingOf(problems: unknown): string[] {
+  if (!Array.isArray(problems)) return [];
+  const found = problems.map((lines: unknown) =>
+    Array.isArray(lines)
+      ? lines.map((line) => NOTHING.exec(String(line))?.[1]).find((it) => it !== undefined)
+      : undefined,
+  );
+  return found.every((requirement) => requirement !== undefined) ? [...new Set(found)] : [];
+}
+
+async function namesAlike(
+  missing: readonly string[],
+  set: RepositorySet,
+  question: Question,
+): Promise<Map<string, string>> {
+  const alike = new Map<string, string>();
+  for (const requirement of missing) {
+    const [name = ''] = requirement.split(' ');
+    const answer = await solve(set, { ...question, install: [name] }).catch((it: Error) => it);
+    const note = answer instanceof Error ? wrongName(answer) : wrongVersion(name, answer);
+    if (note !== undefined) alike.set(requirement, `${requirement}${note}`);
+  }
+  return alike;
+}
+
+function wrongName(error: Error): string | undefined {
+  if (!(error instanceof KilnError) || error.code !== 'E_SOLVER_NO_MATCH') return undefined;
+  return / \(did you mean .*\?\)$/m.exec(error.message)?.[0];
+}
+
+function wrongVersion(name: string, { lock }: Solution): string | undefined {
+  const found = lock.packages.find((candidate) => candidate.name === name);
+  return found === undefined ? undefined : ` (there is ${found.nevra})`;
 }

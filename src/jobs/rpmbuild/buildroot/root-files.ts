@@ -1,30 +1,34 @@
-/** What a result directory says of the root that a package was built in, by mock's file names. */
 import { readFile, statfs } from 'node:fs/promises';
 import { arch, cpus, freemem, release, totalmem } from 'node:os';
 import { join } from 'node:path';
-import { SmallCache } from '../../../host/state/small-cache.ts';
-import { fetchPackages } from '../../../packages/repository/fetch-packages.ts';
-import type { Lock } from '../../../packages/repository/lock/lock.ts';
+import { pathToFileURL } from 'node:url';
+import { z } from 'zod';
+import { KilnError } from '../../../errors.ts';
+import { SmallCache } from '../../../host/state/checked-file.ts';
+import { type ImageLock, imageLock, imageLockSchema } from '../../../image/lock.ts';
+import { fetchPackages, packageUrls } from '../../../packages/repository/fetch-packages.ts';
 import {
-  type BuildrootLock,
-  exportBuildrootLock,
-} from '../../../packages/solver/export-buildroot-lock.ts';
+  type Lock,
+  type LockedPackage,
+  lockSchema,
+  readLockFile,
+} from '../../../packages/repository/lock/lock.ts';
+import type { OpenOptions } from '../../../packages/repository/open.ts';
+import type { RpmPackage } from '../../../packages/rpm/package.ts';
+import { readRpms } from '../../../packages/rpm/read.ts';
 import type { BuildRun } from '../build-run.ts';
 import type { PreparedBuild } from '../prepare.ts';
 import type { BuildBase } from './base.ts';
-import { serializeBuildLock } from './lock.ts';
+import type { Layer } from './layer.ts';
 
-/** Images whose lists are kept, two files of some 100 KB each. */
+/** Images whose lists are cached, two files of some 100 KB each. */
 const KEPT = 200;
 
-/** As mock asks rpm for installed_pkgs.log. */
+/** mock's format of installed_pkgs.log. */
 const QUERY =
   '%{NAME}-%|EPOCH?{%{EPOCH}:}:{}|%{VERSION}-%{RELEASE}.%{ARCH} %{BUILDTIME} %{SIZE} %{PKGID} installed\\n';
 
-/**
- * Writes installed_pkgs.log: what the image's own rpm says is installed. An image never changes, so
- * each is asked once.
- */
+/** Writes installed_pkgs.log from the image's own rpm. An image never changes, so each is asked once. */
 export async function writeInstalled(
   run: BuildRun,
   { sandbox, image }: PreparedBuild,
@@ -45,7 +49,6 @@ export async function writeInstalled(
   run.write('installed_pkgs.log', `${list}\n`);
 }
 
-/** Writes lock.json and buildroot_lock.json. What cannot be written is warned of. */
 export async function writeLocks(
   run: BuildRun,
   base: BuildBase,
@@ -67,7 +70,7 @@ export async function writeLocks(
   }
 }
 
-/** An image never changes, and its base's packages are in most others. */
+/** Cached, as an image never changes and its base's packages are in most others. */
 async function buildrootLock(
   run: BuildRun,
   base: BuildBase,
@@ -96,7 +99,6 @@ function rootCache(run: BuildRun): SmallCache {
   return new SmallCache(join(run.engine.paths.cache, 'roots'), KEPT);
 }
 
-/** Writes hw_info.log: the machine that the build ran on. */
 export async function writeHardware(run: BuildRun): Promise<void> {
   const [cpuinfo, space] = await Promise.all([
     readFile('/proc/cpuinfo', 'utf8').catch(() => ''),
@@ -117,4 +119,127 @@ export async function writeHardware(run: BuildRun): Promise<void> {
         ]),
   ];
   run.write('hw_info.log', `${lines.join('\n')}\n`);
+}
+
+const KIND = 'kiln-build-lock';
+
+/** The image of a build, pinned. A build from it needs no solver and no metadata, and has an image of the same id. */
+const buildLockSchema = z.strictObject({
+  kind: z.literal(KIND),
+  format: z.literal(1),
+  image: imageLockSchema,
+  buildRequires: z.array(z.string()),
+  layer: lockSchema.nullable().describe('packages on top of the image'),
+});
+
+type BuildLock = z.output<typeof buildLockSchema>;
+
+/** Undefined where the repositories of the base are not known. Equal locks give equal bytes. */
+function serializeBuildLock(
+  base: BuildBase,
+  layer: Layer,
+  buildRequires: readonly string[],
+): string | undefined {
+  const image = lockedImage(base, layer);
+  if (image === undefined) return undefined;
+  const lock = buildLockSchema.parse({
+    kind: KIND,
+    format: 1,
+    image,
+    buildRequires: [...buildRequires].sort(),
+    layer: layer.whole ? null : layer.lock,
+  });
+  return `${JSON.stringify(lock, undefined, 1)}\n`;
+}
+
+function lockedImage(base: BuildBase, { whole, lock }: Layer): ImageLock | undefined {
+  if (!whole || lock === null) return base.lock;
+  return imageLock(base.settings, lock, base.lock?.asked ?? '', base.modules);
+}
+
+export async function readBuildLock(path: string): Promise<BuildLock> {
+  return readLockFile(path, {
+    schema: buildLockSchema,
+    name: 'lock of a build',
+    hint: 'take the lock.json of a result directory of `kiln build`',
+  });
+}
+
+interface BuildrootRpm {
+  readonly name: string;
+  readonly arch: string;
+  readonly epoch: string | null;
+  readonly version: string;
+  readonly release: string;
+  readonly license: string;
+  readonly sigmd5: string;
+  /** The last eight digits of the id of the key that signed it. */
+  readonly signature: string | null;
+  readonly url: string;
+}
+
+/** mock's buildroot_lock.json (its docs/buildroot-lock-schema-1.1.0.json). */
+export interface BuildrootLock {
+  readonly version: string;
+  readonly buildroot: { readonly rpms: readonly BuildrootRpm[] };
+  readonly config: { readonly target_arch: string; readonly legal_host_arches: readonly string[] };
+}
+
+/**
+ * Writes a lock as mock's buildroot_lock.json, without mock's `bootstrap`.
+ * @param files the packages' paths by digest: the format wants what only their headers say
+ * @param others packages that are not in `lock`, from an earlier one
+ * @throws KilnError E_RPM_…; E_DOWNLOAD if the mirrors of a repository cannot be found out.
+ */
+export async function exportBuildrootLock(
+  lock: Lock,
+  files: ReadonlyMap<string, string>,
+  options: Omit<OpenOptions, 'refresh'>,
+  others: readonly BuildrootRpm[] = [],
+): Promise<BuildrootLock> {
+  const urls = await packageUrls(lock, options);
+  const paths = lock.packages.map(({ digest }) => files.get(digest) ?? '');
+  const rpms: BuildrootRpm[] = [...others];
+  for await (const result of readRpms(paths, { signal: options.signal })) {
+    if (result.error !== undefined) throw result.error;
+    const entry = lock.packages[result.index];
+    if (entry !== undefined) rpms.push(describe(entry, result.package, urls, result.file));
+  }
+  // mock sorts by name and architecture.
+  rpms.sort((a, b) => (`${a.name} ${a.arch}` < `${b.name} ${b.arch}` ? -1 : 1));
+  const { arch } = lock;
+  return {
+    version: '1.1.0',
+    buildroot: { rpms },
+    config: { target_arch: arch, legal_host_arches: [arch] },
+  };
+}
+
+function describe(
+  entry: LockedPackage,
+  found: RpmPackage,
+  urls: ReadonlyMap<string, string>,
+  path: string,
+): BuildrootRpm {
+  const { name, arch, version, release, epoch, license } = found;
+  const digest = found.digests.find(
+    ({ scope, algorithm }) => scope === 'header+payload' && algorithm === 'md5',
+  );
+  if (digest === undefined) {
+    throw new KilnError('E_LOCK_EXPORT', `${entry.nevra} has no MD5 of header and payload`, {
+      hint: "packages of RPM's format 6 have none; a buildroot lock cannot name them",
+    });
+  }
+  const [signature] = found.signatures;
+  return {
+    name,
+    arch,
+    version,
+    release,
+    epoch: epoch === null ? null : String(epoch),
+    license,
+    sigmd5: digest.expected,
+    signature: signature === undefined ? null : signature.keyId.slice(-8),
+    url: urls.get(entry.digest) ?? pathToFileURL(path).href,
+  };
 }

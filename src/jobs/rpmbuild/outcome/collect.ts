@@ -1,13 +1,19 @@
 import { closeSync, constants, fstatSync } from 'node:fs';
+import { join } from 'node:path';
+import { runInNewContext } from 'node:vm';
+import { Budget } from '../../../artifacts/budget.ts';
 import { type Collection, collectArtifacts } from '../../../artifacts/collect.ts';
 import type { Artifact } from '../../../artifacts/manifest.ts';
-import { listDirectory } from '../../../artifacts/source.ts';
-import { Budget } from '../../../artifacts/warning.ts';
+import { type ByteString, joinBytes, matchText, toBytes } from '../../../artifacts/pattern.ts';
+import { FileSystems, listDirectory, listEntries } from '../../../artifacts/source.ts';
 import { KilnError } from '../../../errors.ts';
-import { openPath } from '../../../host/files/at.ts';
-import { openInTree } from '../../../image/tree/path.ts';
+import { closing } from '../../../host/calls/descriptor.ts';
+import { hasErrno } from '../../../host/calls/libc.ts';
+import { asKilnError } from '../../../host/calls/system-error.ts';
+import { openDirectory, openInTree, openPath } from '../../../host/files/at.ts';
 import type { RpmIdentity } from '../../../packages/rpm/package.ts';
 import { readIdentities } from '../../../packages/rpm/read.ts';
+import { compare } from '../../provenance/spdx.ts';
 import type { BuildRun } from '../build-run.ts';
 import type { BuildSandbox } from '../build-sandbox.ts';
 import type { BuiltPackage } from './report.ts';
@@ -15,26 +21,22 @@ import type { BuiltPackage } from './report.ts';
 /** More packages than any spec makes; each costs a line in result.json. */
 const MAX_PACKAGES = 20_000;
 
-/** What came out of a sandbox. */
 export interface CollectedPackages {
   readonly packages: readonly BuiltPackage[];
   readonly sourcePackage: BuiltPackage | undefined;
   readonly collection: Collection;
 }
 
-/** One package file in a sandbox. */
 interface Found {
-  /** In the sandbox. */
   readonly folder: string;
-  /** Without a folder. */
   readonly file: string;
   readonly identity: RpmIdentity;
 }
 
 /**
- * Copies the packages that a build made into the result directory. Before that each is read in a
- * confined child; nothing that is no package comes out. All processes of the sandbox must be dead.
- * @throws KilnError E_BUILD_OUTPUT, E_SANDBOX_GONE, and what {@link collectArtifacts} throws.
+ * Copies the packages of a build into the result directory. A confined child reads each before; a file that is no
+ * package does not come out. All processes of the sandbox must be dead.
+ * @throws KilnError E_BUILD_OUTPUT, E_SANDBOX_GONE, and what {@link collectArtifacts} throws
  */
 export async function collectPackages(
   run: BuildRun,
@@ -42,35 +44,32 @@ export async function collectPackages(
 ): Promise<CollectedPackages> {
   const { request, signal, warn } = run;
   const rootFd = sandbox.sandbox.openRoot();
-  try {
-    const folders = [`${sandbox.topDirectory}/RPMS`, `${sandbox.topDirectory}/SRPMS`];
-    const found = await findPackages(rootFd, folders, run);
-    const collection = await collectArtifacts({
-      rootFd,
-      patterns: folders
-        .filter((folder) => found.some((entry) => entry.folder === folder))
-        .map((folder) => `${folder}/*.rpm`),
-      workdir: '/',
-      destination: request.resultDirectory,
-      owner: request.caller,
-      signal,
-      onWarning: warn,
-    });
-    // Fails where the sandbox is gone: with its init its mounts went, and what was read of its tree was empty.
-    await sandbox.sandbox.killAll();
-    const artifacts = new Map(collection.artifacts.map((artifact) => [artifact.path, artifact]));
-    const built = found.map((entry) => describe(entry, artifacts.get(entry.file)));
-    return {
-      packages: built.filter(({ isSource }) => !isSource).sort(byFile),
-      sourcePackage: built.find(({ isSource }) => isSource),
-      collection,
-    };
-  } finally {
-    closeSync(rootFd);
-  }
+  using _root = closing(rootFd);
+  const folders = [`${sandbox.topDirectory}/RPMS`, `${sandbox.topDirectory}/SRPMS`];
+  const found = await findPackages(rootFd, folders, run);
+  const collection = await collectArtifacts({
+    rootFd,
+    patterns: folders
+      .filter((folder) => found.some((entry) => entry.folder === folder))
+      .map((folder) => `${folder}/*.rpm`),
+    workdir: '/',
+    destination: request.resultDirectory,
+    owner: request.caller,
+    signal,
+    onWarning: warn,
+  });
+  // Fails where the sandbox is gone: its mounts went with its init, and its tree was empty.
+  await sandbox.sandbox.killAll();
+  const artifacts = new Map(collection.artifacts.map((artifact) => [artifact.path, artifact]));
+  const built = found.map((entry) => describe(entry, artifacts.get(entry.file)));
+  return {
+    packages: built.filter(({ isSource }) => !isSource).sort((a, b) => compare(a.file, b.file)),
+    sourcePackage: built.find(({ isSource }) => isSource),
+    collection,
+  };
 }
 
-/** The packages in these folders of the sandbox; a link or device that is called like one is left out. */
+/** The packages in these folders of the sandbox, without links or devices of such names. */
 async function findPackages(
   rootFd: number,
   folders: readonly string[],
@@ -110,13 +109,10 @@ async function findPackages(
 
 function isFile(folder: number, name: Buffer, path: string): boolean {
   const fd = openPath(folder, name);
-  try {
-    const stats = fstatSync(fd);
-    if (stats.isDirectory()) throw notAPackage(`${path}/${name}`, new Error('it is a directory'));
-    return stats.isFile();
-  } finally {
-    closeSync(fd);
-  }
+  using _fd = closing(fd);
+  const stats = fstatSync(fd);
+  if (stats.isDirectory()) throw notAPackage(`${path}/${name}`, new Error('it is a directory'));
+  return stats.isFile();
 }
 
 function notAPackage(name: string, cause: Error): KilnError {
@@ -140,6 +136,97 @@ function describe({ file, identity }: Found, artifact: Artifact | undefined): Bu
   };
 }
 
-function byFile(a: BuiltPackage, b: BuiltPackage): number {
-  return a.file < b.file ? -1 : Number(a.file > b.file);
+const SCAN_FOLDER = 'chroot_scan';
+
+const LIMITS = { visited: 1_000_000, entries: 5_000, bytes: 4 * 2 ** 30, holes: 4 * 2 ** 30 };
+
+/** For all names together, ms: a regular expression can take for ever. */
+const MATCHING_TIME = 2000;
+
+/** Copies the files of the request's `scan`. A failure is a warning: it must not hide one of the build. */
+export async function scanRoot(
+  run: BuildRun,
+  { sandbox }: BuildSandbox,
+  failed: boolean,
+): Promise<readonly Artifact[]> {
+  const { scan, resultDirectory, caller } = run.request;
+  if (scan === undefined || (scan.onlyFailed && !failed) || run.signal.aborted) return [];
+  try {
+    // Nothing may change the files meanwhile; fails where the sandbox is gone.
+    await sandbox.killAll();
+    return await sandbox.withRoot(async (rootFd) => {
+      const paths = matching(await regularFiles(rootFd, run.signal), scan.pattern);
+      if (paths.length > LIMITS.entries) {
+        throw new KilnError('E_ARTIFACT_LIMIT', `${paths.length} files match`, {
+          hint: `${LIMITS.entries} are the most that are copied`,
+        });
+      }
+      if (paths.length === 0) return [];
+      const { artifacts } = await collectArtifacts({
+        rootFd,
+        patterns: [literal(paths)],
+        workdir: '/',
+        destination: join(resultDirectory, SCAN_FOLDER),
+        owner: caller,
+        limits: LIMITS,
+        signal: run.signal,
+        onWarning: run.warn,
+      });
+      const files = artifacts.filter(({ type }) => type === 'file');
+      run.say(`${SCAN_FOLDER}: ${files.length} of ${paths.length} files copied`);
+      return artifacts.map((entry) => ({ ...entry, path: `${SCAN_FOLDER}/${entry.path}` }));
+    });
+  } catch (error) {
+    const message = `${SCAN_FOLDER}: nothing is copied: ${asKilnError(error).message}`;
+    run.warn({ code: 'scan', message });
+    return [];
+  }
+}
+
+/** Paths of all regular files below a directory, without following links or entering pseudo file systems. */
+async function regularFiles(rootFd: number, signal: AbortSignal): Promise<ByteString[]> {
+  const budget = new Budget(LIMITS, signal);
+  const systems = new FileSystems();
+  const found: ByteString[] = [];
+  const visit = async (fd: number, path: ByteString, depth: number): Promise<void> => {
+    budget.checkDepth(depth);
+    if (systems.isPseudo(fd, fstatSync(fd, { bigint: true }))) return;
+    for (const { name, isFile } of listEntries(fd, budget)) {
+      if (budget.due) await budget.breathe();
+      if (isFile) {
+        found.push(joinBytes(path, name));
+        continue;
+      }
+      const inner = openIfDirectory(fd, name);
+      if (inner === undefined) continue;
+      using _inner = closing(inner);
+      await visit(inner, joinBytes(path, name), depth + 1);
+    }
+  };
+  await visit(rootFd, '', 1);
+  return found;
+}
+
+function openIfDirectory(dirfd: number, name: ByteString): number | undefined {
+  try {
+    return openDirectory(dirfd, toBytes(name));
+  } catch (error) {
+    if (hasErrno(error, 'ENOTDIR', 'ELOOP', 'ENOENT', 'EACCES')) return undefined;
+    throw error;
+  }
+}
+
+function matching(paths: readonly ByteString[], pattern: string): readonly ByteString[] {
+  const names = paths.map((path) => matchText(path.slice(path.lastIndexOf('/') + 1)));
+  const context = { names, pattern: new RegExp(pattern) };
+  // Only the time limit of a script interrupts a regular expression.
+  const script = 'names.map((name) => pattern.test(name))';
+  const matches: readonly boolean[] = runInNewContext(script, context, { timeout: MATCHING_TIME });
+  return paths.filter((_, index) => matches[index]);
+}
+
+/** A pattern of exactly these paths. Names that are not UTF-8 are not found again. */
+function literal(paths: readonly ByteString[]) {
+  const start = paths.map((path) => ({ segments: path.split('/').map(matchText), at: 0 }));
+  return { source: SCAN_FOLDER, base: '/', start, directoriesOnly: false };
 }

@@ -1,30 +1,34 @@
+import { basename } from 'node:path';
+import type { Artifact } from '../../../artifacts/manifest.ts';
+import { defined } from '../../../defined.ts';
 import { asKilnError } from '../../../host/calls/system-error.ts';
 import type { CgroupUsage } from '../../../host/cgroup/cgroup-usage.ts';
+import { KILN_VERSION } from '../../../host/state/paths.ts';
+import { digestOf } from '../../../image/key.ts';
 import { writeResult } from '../../../report/write.ts';
+import type { Result } from '../../../result/schema.ts';
 import type { CommandEnd } from '../../../sandbox/door/supervise.ts';
 import { writeProvenance } from '../../provenance/write.ts';
+import { failureOf, measuredPolicy, resourcesOf, resultOfCourse } from '../../run/result.ts';
 import type { BuildRun } from '../build-run.ts';
 import type { BuildSandbox } from '../build-sandbox.ts';
+import type { BuildRequest } from '../request.ts';
 import type { CollectedPackages } from './collect.ts';
-import { buildStatus } from './exit-status.ts';
-import { BuildFailure } from './outcome.ts';
-import type { BuildPhase, BuildReport } from './report.ts';
-import { resultOfBuild } from './result.ts';
+import { BuildFailure, buildStatus } from './outcome.ts';
+import type { BuildPhase, BuildReport, BuiltPackage } from './report.ts';
 
-/** What is known of a build so far: whatever ends it, the report has that much. */
 export interface Progress {
   name?: string;
-  sourceDigest?: string;
   base?: BuildReport['base'];
   image?: BuildReport['image'];
   requires?: readonly string[];
   sandbox?: BuildSandbox;
   collected?: CollectedPackages;
+  scanned?: readonly Artifact[];
   end?: CommandEnd;
   usage?: CgroupUsage;
 }
 
-/** Ends a build: makes its report of what is known and of what ended it, and writes result.json. */
 export async function finish(
   run: BuildRun,
   progress: Progress,
@@ -37,7 +41,7 @@ export async function finish(
     const result = resultOfBuild(report);
     const renamed = run.engine.owner?.renamed(result) ?? result;
     await writeResult(request.resultDirectory, renamed, request.caller);
-    // Who goes on with a part of a build has changed what the other parts left.
+    // A part of a build may use files that a person changed since the other parts.
     const whole =
       report.failure === undefined &&
       request.stopAfter === undefined &&
@@ -57,7 +61,7 @@ function describe(run: BuildRun, progress: Progress, error: unknown): BuildRepor
   const failure = error === undefined ? undefined : asKilnError(error);
   const failedPhase: BuildPhase | undefined = failure && (run.failedPhase ?? 'input');
   return {
-    name: name ?? request.source.path.replace(/^.*\//, ''),
+    name: name ?? basename(request.source.path),
     exitStatus: buildStatus(failure),
     failure,
     failedPhase,
@@ -65,7 +69,7 @@ function describe(run: BuildRun, progress: Progress, error: unknown): BuildRepor
     request,
     resultDirectory: request.resultDirectory,
     ...timeline.course,
-    sourceDigest: progress.sourceDigest,
+    sourceDigest: run.sourceDigest,
     packages: collected?.packages ?? [],
     sourcePackage: collected?.sourcePackage,
     buildRequires: progress.requires ?? [],
@@ -77,8 +81,58 @@ function describe(run: BuildRun, progress: Progress, error: unknown): BuildRepor
     limitHit: failure instanceof BuildFailure ? failure.limitHit : null,
     usage: progress.usage ?? {},
     measured: sandbox?.sandbox.measured,
-    artifacts: collected?.collection.artifacts ?? [],
+    artifacts: [...(collected?.collection.artifacts ?? []), ...(progress.scanned ?? [])],
     warnings,
     egress: run.egressLog.entries(),
   };
+}
+
+export function resultOfBuild(report: BuildReport): Result {
+  const { request, failure, failedPhase, end, image, measured } = report;
+  return {
+    ...resultOfCourse(report),
+    kiln: KILN_VERSION,
+    id: report.sandbox ?? null,
+    exitStatus: report.exitStatus,
+    exit: exitOf(end),
+    limitHit: report.limitHit,
+    failure:
+      failure === undefined ? null : failureOf(failure, failedPhase ?? 'input', report.lastLines),
+    request: withoutLock(request),
+    planDigest: digestOf([planOf(request), image?.id]),
+    image: image ?? null,
+    policy: measured === undefined ? null : measuredPolicy(measured),
+    ...(report.egress.length === 0 ? {} : { egress: report.egress }),
+    resources: resourcesOf(report.usage),
+    artifacts: report.artifacts,
+    warnings: report.warnings,
+    build: {
+      name: report.name,
+      base: report.base ?? null,
+      buildRequires: report.buildRequires,
+      packages: report.packages.map(packageOf),
+      sourcePackage: report.sourcePackage === undefined ? null : packageOf(report.sourcePackage),
+      kept: report.kept,
+      ...defined({ differences: report.differences }),
+    },
+  };
+}
+
+function exitOf(end: BuildReport['end']): Result['exit'] {
+  if (end === undefined) return null;
+  return end.signal === null ? { code: end.exitCode ?? 0 } : { signal: end.signal };
+}
+
+function packageOf({ file, nevra, sha256, size }: BuiltPackage) {
+  return { file, nevra, sha256, size };
+}
+
+function planOf(request: BuildRequest): Partial<BuildRequest> {
+  const { resultDirectory: _directory, caller: _caller, keepSeconds: _keep, ...plan } = request;
+  return withoutLock(plan);
+}
+
+/** The image's id stands for its lock, which is long. */
+function withoutLock({ imageLock: _, ...request }: Partial<BuildRequest>): Partial<BuildRequest> {
+  return request;
 }

@@ -1,10 +1,8 @@
 import type { ErrorCode } from '../../../error-codes.ts';
 import { KilnError } from '../../../errors.ts';
 import type { Executed } from '../../../sandbox/door/io.ts';
-import { relevantLines } from './relevant-lines.ts';
 import type { BuildReport } from './report.ts';
 
-/** Which limit a command failed by. A build that came out well needs none. */
 export function whichLimit({ exitCode, timeLimit, limitHit }: Executed): BuildReport['limitHit'] {
   return exitCode === 0 ? timeLimit : limitHit;
 }
@@ -17,11 +15,9 @@ const LIMITS: Readonly<Record<NonNullable<BuildReport['limitHit']>, readonly [st
   disk: ['it filled its file system', 'give it more room with --disk'],
 };
 
-/** A command of a build that failed, with the lines of its log that tell why. */
 export class BuildFailure extends KilnError {
   readonly end: Executed;
   readonly limitHit: BuildReport['limitHit'];
-  /** Oldest first. */
   readonly lastLines: readonly string[];
 
   constructor(
@@ -32,10 +28,11 @@ export class BuildFailure extends KilnError {
     hint?: string,
   ) {
     const limit = limitHit === null ? undefined : LIMITS[limitHit];
-    const advice = limit?.[1] ?? hint;
-    super(code, `${what}: ${limit?.[0] ?? howItEnded(end)}`, {
-      hint: advice,
-      details: { exitCode: end.exitCode, signal: end.signal, limitHit },
+    const { exitCode, signal } = end;
+    const how = signal === null ? `exit status ${exitCode}` : `killed by ${signal}`;
+    super(code, `${what}: ${limit?.[0] ?? how}`, {
+      hint: limit?.[1] ?? hint,
+      details: { exitCode, signal, limitHit },
     });
     this.end = end;
     this.limitHit = limitHit;
@@ -43,17 +40,9 @@ export class BuildFailure extends KilnError {
   }
 }
 
-function howItEnded({ exitCode, signal }: Executed): string {
-  return signal === null ? `exit status ${exitCode}` : `killed by ${signal}`;
-}
-
-/** What rpmbuild says of a spec whose ExclusiveArch, ExcludeArch, ExclusiveOS or ExcludeOS forbid it. */
+/** rpmbuild's message for a spec whose ExclusiveArch, ExcludeArch, ExclusiveOS or ExcludeOS forbid it. */
 const NOT_HERE = /^error: (?:Architecture|OS) is (?:not included|excluded): (\S+)$/;
 
-/**
- * The failure of rpmbuild with a spec that is not for this architecture.
- * @returns undefined for any other failure
- */
 export function notForThisMachine(end: Executed): BuildFailure | undefined {
   for (const line of end.output.lines()) {
     const arch = NOT_HERE.exec(line)?.[1];
@@ -65,7 +54,6 @@ export function notForThisMachine(end: Executed): BuildFailure | undefined {
   return undefined;
 }
 
-/** The section of a spec that rpmbuild says failed, such as `%build`. */
 export function failedSection(lines: readonly string[]): string | undefined {
   for (const line of lines.toReversed()) {
     const match = /Bad exit status from \S+ \((%\w+)\)/.exec(line);
@@ -74,7 +62,6 @@ export function failedSection(lines: readonly string[]): string | undefined {
   return undefined;
 }
 
-/** The first of the mistakes in a spec that rpmbuild sums up at its end, on one line. */
 export function summedUp(lines: readonly string[]): string | undefined {
   const start = lines.lastIndexOf('RPM build errors:') + 1;
   if (start === 0) return undefined;
@@ -83,4 +70,88 @@ export function summedUp(lines: readonly string[]): string | undefined {
   return (first.endsWith(':') ? `${first} ${more.slice(0, 3).join(' ')}` : first)
     .trim()
     .slice(0, 300);
+}
+
+const LINES = 15;
+const LENGTH = 240;
+
+const EPILOGUE = /^RPM build (errors|warnings):$/;
+
+const ERROR =
+  /(^|[\s:])(fatal )?error( [A-Z]+\d+)?:|undefined reference to|ld returned \d|\*\*\* |command not found|No such file or directory|No space left on device|Cannot allocate memory|Resource temporarily unavailable|^Traceback |^FAIL(ED)?\b|Segmentation fault|(^|\W)Killed($|\W)|is needed by|nothing provides|File not found|Permission denied/;
+
+const SUMMARY = /^(error| {4})?:?\s*Bad exit status from /;
+
+/** A line of `set -x`, which every section of a spec has. */
+const TRACE = /^\+{1,9} /;
+
+function relevantLines(lines: readonly string[]): string[] {
+  const epilogue = lines.findIndex((line) => EPILOGUE.test(line));
+  const told = (epilogue < 0 ? lines : lines.slice(0, epilogue)).filter((line) => line !== '');
+  const part = lastPart(told);
+  const first = part.findIndex((line) => isError(line));
+  // The line above often has the context (“In function ‘main’”).
+  const from = first < 0 ? part.length - LINES : Math.max(0, first - 2);
+  return head(part.slice(Math.max(0, from))).map(shorten);
+}
+
+function isError(line: string): boolean {
+  return ERROR.test(line) && !TRACE.test(line) && !SUMMARY.test(line);
+}
+
+function lastPart(lines: readonly string[]): readonly string[] {
+  const start = lines.findLastIndex((line) => /^Executing\(%?\w+\): /.test(line));
+  return lines.slice(start + 1);
+}
+
+function head(lines: readonly string[]): string[] {
+  if (lines.length <= LINES) return [...lines];
+  const end = lines.slice(-4);
+  return [...lines.slice(0, LINES - end.length - 1), '[…]', ...end];
+}
+
+function shorten(line: string): string {
+  if (line.length <= LENGTH) return line;
+  const half = Math.floor(LENGTH / 2) - 2;
+  return `${line.slice(0, half)} … ${line.slice(-half)}`;
+}
+
+/** Exit statuses of `kiln build`: see src/cli/options/exit-statuses.ts. */
+const BUILD_STATUS = {
+  failed: 1,
+  source: 3,
+  requires: 4,
+  check: 5,
+  timeout: 124,
+  kiln: 125,
+  interrupted: 130,
+} as const;
+
+const BY_CODE: Readonly<Partial<Record<ErrorCode, number>>> = {
+  E_BUILD_FAILED: BUILD_STATUS.failed,
+  E_BUILD_ARCH: BUILD_STATUS.source,
+  E_BUILD_OUTPUT: BUILD_STATUS.failed,
+  E_BUILD_LOOP: BUILD_STATUS.failed,
+  E_BUILD_SOURCE: BUILD_STATUS.source,
+  E_BUILD_SRPM: BUILD_STATUS.source,
+  E_CHAIN_DUPLICATE: BUILD_STATUS.source,
+  E_BUILD_SPEC: BUILD_STATUS.source,
+  E_BUILD_REQUIRES: BUILD_STATUS.requires,
+  E_SOLVER_PROBLEM: BUILD_STATUS.requires,
+  E_CHAIN_CYCLE: BUILD_STATUS.requires,
+  E_SOLVER_NO_MATCH: BUILD_STATUS.requires,
+  E_SOLVER_REQUEST: BUILD_STATUS.requires,
+  E_BUILD_POSTINSTALL: BUILD_STATUS.check,
+  E_BUILD_DIFFERS: BUILD_STATUS.check,
+  E_INTERRUPTED: BUILD_STATUS.interrupted,
+};
+
+export function buildStatus(failure: unknown): number {
+  if (failure === undefined) return 0;
+  if (!(failure instanceof KilnError)) return BUILD_STATUS.kiln;
+  if (failure instanceof BuildFailure) {
+    const { limitHit } = failure;
+    if (limitHit === 'timeout' || limitHit === 'stall') return BUILD_STATUS.timeout;
+  }
+  return BY_CODE[failure.code] ?? BUILD_STATUS.kiln;
 }

@@ -3,36 +3,27 @@ import { join, resolve } from 'node:path';
 import { gzipSync } from 'node:zlib';
 import { type Owner, unusableResultDirectory } from '../../../artifacts/destination.ts';
 import { Folder, makeDirectory } from '../../../host/files/folder.ts';
-import { CHECKSUMS_FILE } from '../../provenance/checksums.ts';
 import { SBOM_FILE } from '../../provenance/spdx.ts';
 import { ENVELOPE_FILE, STATEMENT_FILE } from '../../provenance/statement.ts';
+import { CHECKSUMS_FILE } from '../../provenance/write.ts';
 import type { LogName } from './report.ts';
 
-/** Bytes of one log; what comes after goes on compressed. */
+/** Bytes of one log; the rest is compressed. */
 const LOG_LIMIT = 512 * 2 ** 20;
 
-/** Bytes of the rest, compressed: a build that talks without end must not fill the host's disk. */
+/** Bytes of the compressed rest: endless output must not fill the host's disk. */
 const REST_LIMIT = 512 * 2 ** 20;
 
-/** Bytes that are compressed at once: a millisecond's or two's work. */
+/** Bytes that are compressed at once, in a millisecond or two. */
 const REST_BLOCK = 256 * 1024;
 
-/** Files of an earlier build in the same directory that would belie this one. */
 const STALE = [
-  ...[
-    'result.json',
-    'report.html',
-    'junit.xml',
-    'gl-code-quality-report.json',
-    'lock.json',
-    'buildroot_lock.json',
-    'installed_pkgs.log',
-  ],
+  ...['result.json', 'report.html', 'junit.xml', 'gl-code-quality-report.json'],
+  ...['lock.json', 'buildroot_lock.json', 'installed_pkgs.log'],
   ...['build.log.rest.gz', 'root.log.rest.gz'],
   ...[SBOM_FILE, STATEMENT_FILE, ENVELOPE_FILE, CHECKSUMS_FILE],
 ];
 
-/** What a build that was killed had not put in its place yet; as Folder.replace() names it. */
 function isHalfWritten(name: string): boolean {
   const of = /^\.(.+)\.[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}$/.exec(name)?.[1];
   return of !== undefined && STALE.includes(of);
@@ -41,9 +32,8 @@ function isHalfWritten(name: string): boolean {
 const LOGS = ['build.log', 'root.log', 'state.log'] as const;
 
 /**
- * Results that lie in a directory of sources and are no sources: the result directory, or where the
- * two are one, what builds leave there, packages included.
- * @returns absolute paths without links
+ * Results in a directory of sources: the result directory, or where the two are one, the files that builds leave
+ * there. @returns absolute paths without links
  */
 export function resultPaths(resultDirectory: string, sources: string): string[] {
   const [results, directory] = [realpathSync(resultDirectory), realpathSync(sources)];
@@ -58,7 +48,7 @@ interface OpenLog {
   rest?: LogRest;
 }
 
-/** What of a log came after its limit: gzip members one after the other, which gzip reads as one file. */
+/** The rest of a log after its limit: gzip members one after the other, which gzip reads as one file. */
 class LogRest {
   readonly #fd: number;
   readonly #limit: number;
@@ -95,23 +85,17 @@ class LogRest {
   }
 }
 
-/** Bytes of one log, and of its rest, compressed. */
 interface LogLimits {
   readonly plain: number;
   readonly rest: number;
 }
 
-/** Now, as mock's logs have it: `2026-11-24 18:16:54,678`. */
+/** Now in the format of mock's logs: `2026-11-24 18:16:54,678`. */
 export function logTime(): string {
   return new Date().toISOString().replace('T', ' ').replace('.', ',').replace('Z', '');
 }
 
-/**
- * The logs of a result directory, by mock's names. They are written while the build goes on, so
- * that one can look on; everything else appears whole.
- */
 export class ResultFiles implements Disposable {
-  /** Absolute. */
   readonly directory: string;
   readonly #folder: Folder;
   readonly #owner: Owner;
@@ -125,7 +109,6 @@ export class ResultFiles implements Disposable {
     this.#limits = limits;
   }
 
-  /** Makes the directory if missing, and empty logs in it. @throws KilnError E_RESULTDIR */
   static async open(
     path: string,
     owner: Owner,
@@ -135,7 +118,7 @@ export class ResultFiles implements Disposable {
     const directory = resolve(path);
     let files: ResultFiles | undefined;
     try {
-      await makeDirectory(directory, owner);
+      makeDirectory(directory, owner);
       const folder = Folder.open(directory);
       files = new ResultFiles(directory, folder, owner, limits);
       for (const name of STALE) folder.remove(name);
@@ -151,17 +134,10 @@ export class ResultFiles implements Disposable {
     return files;
   }
 
-  /** @throws KilnError E_RESULTDIR when there is no room any more. */
-  append(name: LogName, chunk: Buffer): void {
-    this.#append(name, chunk);
-  }
-
-  /** A line of state.log: `2026-11-24 18:16:54,678 - Start: build`. */
   state(event: 'Start' | 'Finish' | 'Failed', phase: string): void {
-    this.#append('state.log', Buffer.from(`${logTime()} - ${event}: ${phase}\n`));
+    this.append('state.log', Buffer.from(`${logTime()} - ${event}: ${phase}\n`));
   }
 
-  /** Puts a whole file into the directory, in place of what has its name. @throws E_RESULTDIR */
   write(name: string, content: string): void {
     try {
       this.#folder.replace(name, content, this.#owner);
@@ -170,7 +146,7 @@ export class ResultFiles implements Disposable {
     }
   }
 
-  #append(name: LogName | 'state.log', chunk: Buffer): void {
+  append(name: LogName | 'state.log', chunk: Buffer): void {
     const log = this.#logs.get(name);
     if (log === undefined) return;
     try {

@@ -1,8 +1,11 @@
 import { z } from 'zod';
 import { KilnError } from '../../../errors.ts';
 import { reasonLine } from '../../../host/calls/system-error.ts';
+import { readUserFile } from '../../../host/files/user-file.ts';
 import { LockAccess } from '../transport/access.ts';
-import { LOCK_FORMAT } from './lock-format.ts';
+
+/** The format of locks: raised when the meaning of a field changes; readers refuse unknown formats. */
+export const LOCK_FORMAT = 1;
 
 export const sourceSchema = z.discriminatedUnion('kind', [
   z.strictObject({ kind: z.literal('baseurl'), urls: z.array(z.string()).min(1) }),
@@ -21,7 +24,6 @@ const lockedRepositorySchema = z.strictObject({
 /** rpm keeps an epoch in 32 bits. */
 const MAX_EPOCH = 2 ** 32 - 1;
 
-/** A digest as kiln writes it: the algorithm's name, a colon, lower-case hex. */
 const DIGEST = /^(sha256:[0-9a-f]{64}|sha384:[0-9a-f]{96}|sha512:[0-9a-f]{128})$/;
 
 const lockedPackageSchema = z.strictObject({
@@ -37,7 +39,6 @@ const lockedPackageSchema = z.strictObject({
   repository: z.string(),
 });
 
-/** The lock file: everything in a build root. Building from it needs no solver. */
 export const lockSchema = z
   .strictObject({
     format: z.literal(LOCK_FORMAT),
@@ -65,10 +66,6 @@ export type Lock = z.output<typeof lockSchema>;
 export type LockedPackage = Lock['packages'][number];
 export type LockedRepository = Lock['repositories'][number];
 
-/**
- * A lock made from metadata, checked. @throws KilnError E_REPOSITORY_METADATA with the first package that
- * cannot be locked, and why
- */
 export function lockOf(
   value: Readonly<Record<string, unknown>> & {
     readonly packages: readonly ({ readonly nevra: string } | undefined)[];
@@ -82,4 +79,72 @@ export function lockOf(
     cause: new Error(reasonLine(result.error)),
     hint: 'the metadata of its repository is broken or hostile: leave the package out by `exclude`',
   });
+}
+
+/** The most bytes of a lock: 10,000 packages take 5 MB, and the recipe's files are in it. */
+const MAX_LOCK = 256 * 2 ** 20;
+
+const KINDS: readonly {
+  readonly is: (value: Record<string, unknown>) => boolean;
+  readonly name: string;
+  readonly hint: string;
+}[] = [
+  {
+    is: ({ kind }) => kind === 'kiln-build-lock',
+    name: 'the lock of a build',
+    hint: '`kiln build --lock FILE SOURCE` builds by it; `kiln image lock RECIPE` locks an image',
+  },
+  {
+    is: ({ kind }) => kind === 'kiln-image-lock',
+    name: 'the lock of an image',
+    hint: 'give it as the image: -r FILE',
+  },
+  {
+    is: ({ buildroot }) => typeof buildroot === 'object',
+    name: "mock's lock of a buildroot",
+    hint: '`kiln image lock RECIPE` makes the lock of an image',
+  },
+  {
+    is: ({ lockfileVersion }) => lockfileVersion !== undefined,
+    name: "npm's lock",
+    hint: '`kiln image lock RECIPE` makes the lock of an image',
+  },
+  {
+    is: ({ exitStatus, resources }) => exitStatus !== undefined && resources !== undefined,
+    name: 'the result of a job',
+    hint: "a build's lock.json lies beside it",
+  },
+];
+
+interface LockForm<Schema extends z.ZodType> {
+  readonly schema: Schema;
+  readonly name: string;
+  readonly hint: string;
+}
+
+export function readLockFile<Schema extends z.ZodType>(
+  path: string,
+  { schema, name, hint }: LockForm<Schema>,
+): z.output<Schema> {
+  const invalid = (why: string, next = hint) =>
+    new KilnError('E_LOCK_INVALID', `${path} is no ${name}${why}`, { hint: next });
+  let text: string;
+  try {
+    text = readUserFile(path, MAX_LOCK).toString('utf8');
+  } catch (cause) {
+    throw new KilnError('E_LOCK_READ', `cannot read the lock ${path}`, { hint, cause });
+  }
+  let value: unknown;
+  try {
+    value = JSON.parse(text);
+  } catch {
+    throw invalid(': it is not JSON');
+  }
+  const result = schema.safeParse(value);
+  if (result.success) return result.data;
+  const other = KINDS.find(({ is }) => is(Object(value) as Record<string, unknown>));
+  if (other !== undefined && !other.name.endsWith(name)) {
+    throw invalid(`, but ${other.name}`, other.hint);
+  }
+  throw invalid(` that kiln can read: ${reasonLine(result.error)}`);
 }

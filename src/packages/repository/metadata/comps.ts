@@ -1,37 +1,15 @@
 import { SaxesParser } from 'saxes';
 import { defined } from '../../../defined.ts';
-import type { KilnError } from '../../../errors.ts';
-import { brokenMetadata } from './broken-metadata.ts';
+import { brokenMetadata, type Group, type GroupPackage } from './repomd.ts';
 
-/** One package of a comps group. */
-export interface GroupPackage {
-  readonly name: string;
-  readonly type: 'mandatory' | 'default' | 'optional' | 'conditional';
-  /** For `conditional`: install it only together with this package. */
-  readonly requires?: string;
-}
+const TYPES = ['mandatory', 'default', 'optional', 'conditional'] as const;
 
-/** A comps group, or an environment: a group of groups. */
-export interface Group {
-  readonly kind: 'group' | 'environment';
-  readonly id: string;
-  readonly name: string;
-  readonly packages: GroupPackage[];
-  /** Ids of the groups an environment is made of; empty for a group. */
-  readonly groups: string[];
-}
+const broken = (why: string) => brokenMetadata('the comps file', why);
 
-/** The limits of a comps file. */
 const MAX_GROUPS = 20_000;
 const MAX_MEMBERS = 500_000;
 const MAX_TEXT = 4096;
 
-const TYPES = ['mandatory', 'default', 'optional', 'conditional'] as const;
-
-/**
- * Reads a comps.xml piece by piece (the format of libcomps; dnf's `groupinstall`). Runs in a
- * confined child.
- */
 export class CompsParser {
   readonly #parser = new SaxesParser();
   readonly #decoder = new TextDecoder('utf-8', { fatal: true });
@@ -39,7 +17,7 @@ export class CompsParser {
   readonly #path: string[] = [];
   #members = 0;
   #text = '';
-  #current: { -readonly [Key in keyof Group]: Group[Key] } | undefined;
+  #current: Group | undefined;
   #package: GroupPackage = { name: '', type: 'mandatory' };
 
   constructor() {
@@ -57,7 +35,6 @@ export class CompsParser {
     this.#parser.write(this.#decoder.decode(chunk, { stream: true }));
   }
 
-  /** @throws KilnError E_REPOSITORY_METADATA if the document is not complete and well-formed. */
   end(): Group[] {
     this.#parser.write(this.#decoder.decode());
     this.#parser.close();
@@ -71,11 +48,10 @@ export class CompsParser {
       this.#current = { kind: name, id: '', name: '', packages: [], groups: [] };
     }
     if (name === 'packagereq') {
+      const { requires } = attributes;
       const type = TYPES.find((known) => known === attributes.type) ?? 'mandatory';
-      const requires = attributes.requires;
       this.#package = { name: '', type, ...defined({ requires }) };
     }
-    // Translated names are ignored.
     if (name === 'name' && attributes['xml:lang'] !== undefined)
       this.#path[this.#path.length - 1] = '';
   }
@@ -113,8 +89,4 @@ export class CompsParser {
   #count(): void {
     if (++this.#members > MAX_MEMBERS) throw broken('its groups have too many members');
   }
-}
-
-function broken(why: string): KilnError {
-  return brokenMetadata('the comps file', why);
 }

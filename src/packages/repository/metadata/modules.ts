@@ -2,7 +2,7 @@
 import { parseDocument } from 'yaml';
 import { z } from 'zod';
 import { reasonLine } from '../../../host/calls/system-error.ts';
-import { brokenMetadata } from './broken-metadata.ts';
+import { brokenMetadata } from './repomd.ts';
 
 /** The limits of a file; EL 8 has 800 streams with 30,000 packages in 9 MiB. */
 const MAX_TEXT = 256 * 2 ** 20;
@@ -21,30 +21,23 @@ const nevras = z.array(z.string().max(1024)).max(100_000);
 const requiresSchema = z.record(name, names);
 const profilesSchema = z.record(z.string().max(256), z.array(z.string().max(256)).max(10_000));
 
-/** One version of a stream. */
 const streamSchema = z.strictObject({
   name,
   stream: name,
   /** A whole number as text, because it may have 64 bits. */
   version: z.string().regex(/^\d{1,20}$/),
   context: z.string().max(256),
-  /** Whether `context` was chosen by people, not by a build. */
   staticContext: z.boolean(),
   arch: z.string().max(64),
-  /** All of these must be met. */
   requires: z.array(requiresSchema).max(1000),
-  /** `name-epoch:version-release.arch` */
   artifacts: nevras,
-  /** Package names of each profile. */
   profiles: profilesSchema,
 });
 
 const defaultsSchema = z.strictObject({
   module: name,
   stream: name.optional(),
-  /** As digits; the latest counts. */
   modified: z.number(),
-  /** Names of the profiles that are installed by default. */
   profiles: z.record(z.string().max(256), z.array(z.string().max(256)).max(1000)),
 });
 
@@ -55,19 +48,15 @@ const obsoletesSchema = z.strictObject({
   modified: z.number(),
   /** The date from which it applies, YYYYMMDDHHMM; undefined for at once. */
   from: z.number().optional(),
-  /** The replacement; undefined if the stream has come to its end. */
   by: z.strictObject({ module: name, stream: name }).optional(),
-  /** True if it cancels an earlier one. */
   reset: z.boolean(),
   message: z.string().max(4096),
 });
 
-/** What kiln uses of a repository's modules.yaml. */
 export const moduleMetadataSchema = z.strictObject({
   streams: z.array(streamSchema).max(MAX_DOCUMENTS),
   defaults: z.array(defaultsSchema).max(MAX_DOCUMENTS),
   obsoletes: z.array(obsoletesSchema).max(MAX_DOCUMENTS),
-  /** Why documents were left out. */
   skipped: z.array(z.string()).max(MAX_SKIPPED),
 });
 export type ModuleMetadata = z.output<typeof moduleMetadataSchema>;
@@ -76,8 +65,8 @@ export type ModuleDefaults = z.output<typeof defaultsSchema>;
 export type ModuleObsoletes = z.output<typeof obsoletesSchema>;
 
 /**
- * Reads a modules.yaml piece by piece. Runs in a confined child. A broken document, or one of an unknown kind,
- * is left out, as in dnf; the file as a whole must be text of a bounded size.
+ * Reads a modules.yaml piece by piece, in a confined child. A broken document, or one of an unknown kind, is left
+ * out, as in dnf; the file as a whole must be text of a bounded size.
  */
 export class ModulesParser {
   readonly #decoder = new TextDecoder('utf-8', { fatal: true });
@@ -95,7 +84,6 @@ export class ModulesParser {
     this.#text(this.#decoder.decode(chunk, { stream: true }));
   }
 
-  /** @throws KilnError E_REPOSITORY_METADATA */
   end(): ModuleMetadata {
     this.#text(`${this.#decoder.decode()}\n---\n`);
     return this.#found;
@@ -157,8 +145,7 @@ interface RawDocument {
 }
 
 function readDocument(text: string): RawDocument {
-  // Every scalar is text, as in libmodulemd: 1.10 is not a number. No aliases, because they could expand a
-  // small text to a huge one.
+  // Every scalar is text, as in libmodulemd: 1.10 is no number. No aliases: they could expand a small text to a huge one.
   const parsed = parseDocument(text, {
     ...{ schema: 'failsafe', logLevel: 'error', uniqueKeys: true, prettyErrors: false },
   });
@@ -215,7 +202,6 @@ function readObsoletes(data: Raw): ModuleObsoletes {
   });
 }
 
-/** A stranger's text as one line without control characters. */
 function printable(text: unknown, length: number): string {
   return String(text)
     .replace(/[\s\u0000-\u001f\u007f-\u009f]+/g, ' ')
@@ -238,7 +224,6 @@ function record(value: unknown): Raw {
   throw new TypeError('a mapping was expected');
 }
 
-/** A sequence, a single value, or nothing. */
 function list(value: unknown): unknown[] {
   if (value === undefined || value === '') return [];
   return Array.isArray(value) ? value : [value];

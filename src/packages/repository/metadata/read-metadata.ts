@@ -4,16 +4,19 @@ import { pipeline, type Transform } from 'node:stream';
 import { createGunzip, createZstdDecompress } from 'node:zlib';
 import { KilnError } from '../../../errors.ts';
 import { decodeNative } from '../../rpm/payload/native-codec.ts';
-import { MAX_METADATA, MAX_OPEN_METADATA } from '../transport/limits.ts';
-import { brokenMetadata } from './broken-metadata.ts';
-import type { Compression, MetadataFile } from './metadata-file.ts';
+import {
+  brokenMetadata,
+  type Compression,
+  MAX_METADATA,
+  MAX_OPEN_METADATA,
+  type MetadataFile,
+} from './repomd.ts';
 
 const CHUNK = 1 << 20;
 
 /**
- * The decompressed content of the open file `fd`. It is hashed while it is read, and the iteration ends with an
- * error if a digest or a size differs from repomd.xml. Do not use the content before the end. Closes `fd`. Runs
- * in a confined child.
+ * The decompressed content of the open file `fd`, which it closes. The iteration ends with an error if a digest or a
+ * size differs from repomd.xml: do not use the content before the end. Runs in a confined child.
  * @throws KilnError E_REPOSITORY_METADATA
  */
 export async function* readMetadata(fd: number, file: MetadataFile): AsyncGenerator<Buffer> {

@@ -13,12 +13,10 @@ import { openFile, type RpmPackage } from '../../rpm/package.ts';
 import { readRpms } from '../../rpm/read.ts';
 import { digestFile, writeWhole } from '../cache.ts';
 import { locationFault } from '../transport/location.ts';
-import { packageElements } from './metadata-xml.ts';
+import { packageElements } from './repodata.ts';
 
-/** Raised when the data about a package changes. */
 const FORMAT = 1;
 
-/** The most bytes of the data about a package, which has the names of all its files. */
 const MAX_ENTRY = 256 * 2 ** 20;
 
 const text = z.string();
@@ -33,7 +31,6 @@ const pooledSchema = z.strictObject({
   arch: text,
   sourceRpm: text.nullable(),
   buildTime: z.int().min(0).nullable(),
-  /** The file's name in a snapshot. */
   location: text,
   provides: z.array(
     z.strictObject({
@@ -45,19 +42,16 @@ const pooledSchema = z.strictObject({
   elements: z.strictObject({ primary: text, filelists: text, other: text }),
 });
 
-/** A package of a published repository. */
 export type PooledPackage = Readonly<z.output<typeof pooledSchema>>;
 
-/** Where the file of a pooled package is. */
 export function pooledFile(pool: string, sha256: string): string {
   return join(pool, `${sha256}.rpm`);
 }
 
 /**
  * Adds packages to the pool; headers of known ones are not read again.
- * @param files they are copied, so that what happens to them later does not matter; one whose
- *   sha256 is given and in the pool is not read
- * @returns what the pool has of each file, in order; the same file twice is the same package
+ * @param files they are copied; one whose sha256 is given and in the pool is not read
+ * @returns what the pool has of each file, in order
  * @throws KilnError E_RPM_FORMAT, E_RPM_DIGEST of the first file that is no good package
  */
 export async function addToPool(
@@ -68,10 +62,10 @@ export async function addToPool(
   const digests: string[] = [];
   const fresh: string[] = [];
   const known = new Map<string, PooledPackage>();
-  for (const { path, sha256: claimed } of files) {
+  for (const { path, sha256: told } of files) {
     signal?.throwIfAborted();
     const sha256 =
-      claimed !== undefined && (await hasFile(pool, claimed)) ? claimed : await copyIn(pool, path);
+      told !== undefined && (await hasFile(pool, told)) ? told : await copyIn(pool, path);
     digests.push(sha256);
     if (known.has(sha256) || fresh.includes(sha256)) continue;
     const pooled = await readPooled(pool, sha256);
@@ -82,16 +76,19 @@ export async function addToPool(
   const paths = fresh.map((sha256) => pooledFile(pool, sha256));
   for await (const { index, package: rpm, error } of readRpms(paths, { depth: 'header', signal })) {
     const sha256 = fresh[index]!;
-    if (error !== undefined)
-      throw renamed(error, paths[index]!, files[digests.indexOf(sha256)]!.path);
-    const pooled = describe(rpm, sha256, files[digests.indexOf(sha256)]!.path);
+    const { path } = files[digests.indexOf(sha256)]!;
+    if (error !== undefined) {
+      const { code, hint, cause } = error;
+      const message = error.message.replace(paths[index]!, path);
+      throw new KilnError(code, message, { hint, cause });
+    }
+    const pooled = describe(rpm, sha256, path);
     await writeWhole(entryFile(pool, sha256), JSON.stringify(pooled));
     known.set(sha256, pooled);
   }
   return digests.map((sha256) => known.get(sha256)!);
 }
 
-/** Removes packages that no snapshot links to and `keep` does not name. */
 export async function prunePool(pool: string, keep: ReadonlySet<string>): Promise<void> {
   for (const name of await readdir(pool)) {
     const sha256 = /^([0-9a-f]{64})\.rpm$/.exec(name)?.[1];
@@ -112,9 +109,8 @@ async function hasFile(pool: string, sha256: string): Promise<boolean> {
   return (await lstat(pooledFile(pool, sha256)).catch(() => undefined)) !== undefined;
 }
 
-/** Copies a file into the pool, unless its content is there; returns its sha256. */
 async function copyIn(pool: string, file: string): Promise<string> {
-  const { fd } = openFile(file);
+  const fd = openFile(file);
   const temporary = join(pool, `${randomUUID()}.tmp`);
   try {
     const from = `/proc/self/fd/${fd}`;
@@ -137,12 +133,10 @@ function hexOf(digest: string): string {
   return digest.slice('sha256:'.length);
 }
 
-/** The data about a package; undefined if it is missing or invalid. */
 async function readPooled(pool: string, sha256: string): Promise<PooledPackage | undefined> {
   try {
-    const value: unknown = JSON.parse(
-      readUserFile(entryFile(pool, sha256), MAX_ENTRY).toString('utf8'),
-    );
+    const content = readUserFile(entryFile(pool, sha256), MAX_ENTRY);
+    const value: unknown = JSON.parse(content.toString('utf8'));
     const pooled = pooledSchema.safeParse(value).data;
     return pooled?.sha256 === sha256 ? pooled : undefined;
   } catch {
@@ -164,12 +158,4 @@ function describe(rpm: RpmPackage, sha256: string, file: string): PooledPackage 
   const identity = { name, epoch, version, release, arch, sourceRpm, buildTime };
   const size = rpm.packageSize;
   return { format: FORMAT, sha256, size, ...identity, location, provides, elements };
-}
-
-function renamed(error: KilnError, from: string, to: string): KilnError {
-  const message = error.message.replace(from, to);
-  return new KilnError(error.code, message, {
-    hint: error.hint,
-    cause: error.cause,
-  });
 }

@@ -19,26 +19,18 @@ import { writeRepodata } from './repodata.ts';
 
 /** A state of a repository in use: it does not change until this is disposed of. */
 export interface Snapshot extends AsyncDisposable {
-  /** The digest of its content. */
   readonly id: string;
-  /** Absolute; holds repodata/ and the packages. */
   readonly path: string;
-  /** Sorted by location. */
   readonly packages: readonly PooledPackage[];
-  /** The same snapshot again, to be disposed of separately. */
   share(): Promise<Snapshot>;
 }
 
-/** A package to publish. */
 export interface RepositoryFile {
   readonly path: string;
-  /** Hex, if known: then a file that is in the repository already is not read again. */
   readonly sha256?: string;
 }
 
-/** How to publish. */
-export interface PublishOptions {
-  /** Ids of snapshots that stay even without users. */
+interface PublishOptions {
   readonly keep?: ReadonlySet<string>;
   readonly signal?: AbortSignal | undefined;
 }
@@ -46,14 +38,9 @@ export interface PublishOptions {
 const LEASE = '.lease';
 
 /**
- * Makes `files` the content of the local repository in `directory` (made if missing): what was in
- * it before and is not named now is not in it any more. The change is one rename; whoever uses an
- * older snapshot keeps it. Snapshots that nobody uses are deleted.
- *
- * Headers are read in a confined child, once for each package. Equal packages give equal bytes.
- *
- * @param directory absolute
- * @param files binary or source packages; their order does not matter
+ * Makes `files` the content of the local repository in `directory` (absolute; made if missing), in place of what was
+ * there. The change is one rename; users of an older snapshot keep it, unused ones are deleted. Headers are read in a
+ * confined child, once for each package. Equal packages give equal bytes.
  * @throws KilnError E_RPM_FORMAT, E_RPM_DIGEST, E_REPOSITORY_COLLISION (two different packages of
  *   one name, version and architecture); the signal's reason
  */
@@ -71,7 +58,6 @@ export async function publishRepository(
       const packages = distinct(await addToPool(pool, files, signal));
       const id = snapshotId(packages);
       await make(pool, join(snapshots.path, id), packages);
-      // Leased before it can become outdated.
       const snapshot = await lease(id, join(directory, 'snapshots', id), packages);
       await point(top.path, id);
       await sweep(snapshots.path, new Set([...keep, id]));
@@ -84,7 +70,7 @@ export async function publishRepository(
 
 /** The folders of a repository. Others may be able to replace them by links, which are not followed. */
 async function openPlaces(directory: string) {
-  await makeDirectory(dirname(directory));
+  makeDirectory(dirname(directory));
   const opened = new DisposableStack();
   try {
     using parent = Folder.open(dirname(directory));
@@ -116,7 +102,6 @@ async function lease(
   };
 }
 
-/** Each package once; two different packages with one file name are an error. */
 function distinct(packages: readonly PooledPackage[]): PooledPackage[] {
   const byLocation = new Map<string, PooledPackage>();
   for (const entry of packages) {
@@ -139,7 +124,6 @@ function snapshotId(packages: readonly PooledPackage[]): string {
   return hash.digest('hex');
 }
 
-/** Makes a snapshot beside its place; an existing one is complete and equal. */
 async function make(pool: string, path: string, packages: readonly PooledPackage[]): Promise<void> {
   if (existsSync(path)) return;
   const temporary = `${path}.${randomUUID()}.tmp`;
@@ -172,7 +156,6 @@ async function point(directory: string, id: string): Promise<void> {
   await rename(temporary, join(directory, 'current'));
 }
 
-/** Deletes unused snapshots, and what killed publishers left. */
 async function sweep(snapshots: string, keep: ReadonlySet<string>): Promise<void> {
   for (const name of await readdir(snapshots)) {
     if (keep.has(name)) continue;

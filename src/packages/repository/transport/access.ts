@@ -12,19 +12,16 @@ export interface AccessOptions {
   readonly username?: string | undefined;
   readonly password?: string | undefined;
   readonly passwordFile?: string | undefined;
-  /** Sent as `Authorization: Bearer …`. */
   readonly tokenFile?: string | undefined;
   readonly certificate?: string | undefined;
   readonly key?: string | undefined;
   readonly authorities?: string | undefined;
-  /** Whether the server's certificate is checked. */
   readonly verify: boolean;
 }
 
 /**
  * The login of one repository. Names and passwords are sent only to the hosts that the configuration names;
- * certificates are used for every connection of the repository. Nothing of it can be printed or serialized;
- * files are read when they are first needed.
+ * certificates are used for every connection of the repository. Nothing of it can be printed or serialized.
  */
 export class RepositoryAccess {
   readonly #repository: string;
@@ -33,7 +30,6 @@ export class RepositoryAccess {
   readonly #agents = new Map<Reach, https.Agent>();
   #authorization: string | undefined;
 
-  /** @param urls those of the configuration */
   constructor(repository: string, urls: readonly string[], options: AccessOptions) {
     this.#repository = repository;
     this.#origins = new Set(urls.map((url) => new URL(url).origin));
@@ -45,21 +41,12 @@ export class RepositoryAccess {
     return undefined;
   }
 
-  /**
-   * The value of a request's Authorization header; undefined if it has none.
-   * @throws KilnError E_REPOSITORY_ACCESS for a file that cannot be read.
-   */
   authorization(url: URL): string | undefined {
     if (!this.#origins.has(url.origin)) return undefined;
     this.#authorization ??= this.#readAuthorization();
     return this.#authorization === '' ? undefined : this.#authorization;
   }
 
-  /**
-   * The agent of https connections, where they need one of their own.
-   * @param usual what every agent has
-   * @throws KilnError E_REPOSITORY_ACCESS for a file that cannot be read.
-   */
   agent(reach: Reach, usual: https.AgentOptions): https.Agent | undefined {
     const { authorities, certificate, key, verify } = this.#options;
     if (verify && authorities === undefined && certificate === undefined) return undefined;
@@ -112,28 +99,16 @@ export class RepositoryAccess {
 }
 
 /** The logins of a lock's repositories by id. A written lock contains none of it. */
-export class LockAccess {
-  readonly #byId: ReadonlyMap<string, RepositoryAccess>;
-
-  constructor(byId: ReadonlyMap<string, RepositoryAccess>) {
-    this.#byId = byId;
-  }
-
-  /** Nothing, as {@link RepositoryAccess} has it. */
+export class LockAccess extends Map<string, RepositoryAccess> {
   toJSON(): undefined {
     return undefined;
   }
-
-  of(repository: string): RepositoryAccess | undefined {
-    return this.#byId.get(repository);
-  }
 }
 
-/** What a lock of these repositories has of access: nothing where nobody has to log in. */
 export function lockAccess(
   repositories: readonly { readonly id: string; readonly access?: RepositoryAccess | undefined }[],
 ): { readonly access?: LockAccess } {
-  const byId = new Map<string, RepositoryAccess>();
+  const byId = new LockAccess();
   for (const { id, access } of repositories) if (access !== undefined) byId.set(id, access);
-  return byId.size === 0 ? {} : { access: new LockAccess(byId) };
+  return byId.size === 0 ? {} : { access: byId };
 }

@@ -1,41 +1,82 @@
-import { createHash } from 'node:crypto';
+import { hash } from 'node:crypto';
 import { mkdir, rm, stat, truncate } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { defined } from '../../../defined.ts';
 import { acquireLock } from '../../../host/files/flock.ts';
 import { removeTree } from '../../../host/files/remove-tree.ts';
 import { type Cache, digestFile, hasContent, publish } from '../cache.ts';
-import { BrokenFileError, type MirrorRequest, type Mirrors, tryMirrors } from './mirrors.ts';
-import type { OnProgress } from './progress.ts';
+import { BrokenFileError, type Mirrors, tryMirrors } from './mirrors.ts';
 import type { Reach } from './reach.ts';
 import { type ResumeState, receiveBuffer, receiveFile } from './receive.ts';
-import type { TransferOptions } from './transfer-options.ts';
 
-/** Settings that all downloads of one call share. */
+/** How patient a download is. Times in milliseconds, rates in bytes a second. */
+export interface TransferOptions {
+  readonly answerTimeout: number;
+  readonly idleTimeout: number;
+  /** A transfer slower than this over a whole `rateWindow` is given up (dnf's minrate, 1000). */
+  readonly minimumRate: number;
+  readonly rateWindow: number;
+  /** Tries of one file with one mirror; all mirrors together get three times as many. */
+  readonly attempts: number;
+  /** Pause before a mirror is asked again; doubles each time, up to thirty seconds. */
+  readonly backoff: number;
+  readonly parallel: number;
+}
+
+export const defaultTransfer: TransferOptions = {
+  answerTimeout: 30_000,
+  idleTimeout: 30_000,
+  minimumRate: 1000,
+  rateWindow: 30_000,
+  attempts: 5,
+  backoff: 500,
+  parallel: 6,
+};
+
+export type RepositoryProgress =
+  | {
+      readonly kind: 'download';
+      readonly repository: string;
+      readonly item: string;
+      readonly received: number;
+      readonly total: number | undefined;
+    }
+  | {
+      readonly kind: 'retry';
+      readonly repository: string;
+      readonly item: string;
+      readonly reason: string;
+    }
+  /** Packages that are on this machine so far. Bytes count what came over the network. */
+  | {
+      readonly kind: 'packages';
+      readonly done: number;
+      readonly count: number;
+      readonly receivedBytes: number;
+    }
+  | { readonly kind: 'load'; readonly repository: string };
+
+export type OnProgress = (progress: RepositoryProgress) => void;
+
 export interface DownloadContext {
   readonly cache: Cache;
   readonly transfer: TransferOptions;
-  /** The addresses that URLs of the configuration, or of a recipe, may lead to. */
   readonly reach: Reach;
   readonly signal?: AbortSignal | undefined;
   readonly onProgress?: OnProgress | undefined;
 }
 
-/** One file of a repository. */
 export interface DownloadItem {
   readonly repository: string;
   readonly mirrors: Mirrors;
-  /** Below each mirror's folder; '' for the mirror's URL itself. */
   readonly location: string;
-  /** Its name in messages. */
   readonly item: string;
   readonly maxSize: number;
 }
 
 /**
  * Downloads a file with a known digest into the cache, and returns its path. An interrupted download, even of a
- * killed process, continues where it stopped. Processes that want the same file wait for the one that downloads
- * it.
+ * killed process, continues where it stopped. Processes that want the same file wait.
  * @throws KilnError E_DOWNLOAD, E_CACHE_WRITE; the signal's reason
  */
 export async function downloadObject(
@@ -55,11 +96,7 @@ export async function downloadObject(
     return meanwhile;
   }
   const resume: ResumeState = {};
-  const options = {
-    ...receiveOptions(context, item, item.size),
-    headers: {},
-    allowPlain: true,
-  };
+  const options = { ...receiveOptions(context, item, item.size), headers: {}, allowPlain: true };
   const complete = async (url: string, have: number, reach: Reach) => {
     if (have !== item.size) await receiveFile(url, partial, have, resume, { ...options, reach });
     if (await hasContent(partial, item.digest, item.size)) return true;
@@ -67,7 +104,7 @@ export async function downloadObject(
     resume.validator = undefined;
     return false;
   };
-  await tryMirrors(mirrorRequest(context, item), async (url, reach) => {
+  await tryMirrors(context, item, async (url, reach) => {
     const have = await usable(partial, item.size);
     if (await complete(url, have, reach)) return;
     // The bytes from before may be wrong, which is not this mirror's fault.
@@ -79,14 +116,12 @@ export async function downloadObject(
   return target;
 }
 
-/** Makes the folder of a download; removes a directory in the place of its file. */
 async function makePlace(partial: string): Promise<void> {
   await mkdir(dirname(partial), { recursive: true });
   const found = await stat(partial).catch(() => undefined);
   if (found?.isDirectory()) await removeTree(partial);
 }
 
-/** How many bytes of a file are there; too many cannot be part of it. */
 async function usable(path: string, size: number | undefined): Promise<number> {
   const have = (await stat(path)).size;
   if (size === undefined || have <= size) return have;
@@ -94,21 +129,16 @@ async function usable(path: string, size: number | undefined): Promise<number> {
   return 0;
 }
 
-/**
- * Downloads a file of unknown content into the cache, from the beginning, and returns its path.
- * @throws KilnError E_DOWNLOAD, E_CACHE_WRITE; the signal's reason
- */
 export async function downloadUnknown(
   context: DownloadContext,
   item: DownloadItem,
   url: string,
 ): Promise<string> {
   const { cache } = context;
-  const name = createHash('sha256').update(url).digest('hex');
-  const partial = cache.partial(`url:${name}`);
+  const partial = cache.partial(`url:${hash('sha256', url, 'hex')}`);
   await makePlace(partial);
   await using _held = await acquireLock(partial, { signal: context.signal });
-  await tryMirrors(mirrorRequest(context, item), async (from, reach) => {
+  await tryMirrors(context, item, async (from, reach) => {
     const options = receiveOptions(context, item, undefined);
     await receiveFile(from, partial, 0, {}, { ...options, headers: {}, allowPlain: false, reach });
   });
@@ -117,8 +147,7 @@ export async function downloadUnknown(
   return target;
 }
 
-/** A small file, and how its server identifies this version. */
-export interface FetchedFile {
+interface FetchedFile {
   readonly content: Buffer;
   readonly etag: string | undefined;
   readonly lastModified: string | undefined;
@@ -140,7 +169,7 @@ export function downloadFile(
     'cache-control': 'no-cache',
     ...defined({ 'if-none-match': known?.etag, 'if-modified-since': known?.lastModified }),
   };
-  return tryMirrors(mirrorRequest(context, item), async (url, reach) => {
+  return tryMirrors(context, item, async (url, reach) => {
     const options = { ...receiveOptions(context, item, undefined), headers, allowPlain: false };
     const answer = await receiveBuffer(url, { ...options, reach });
     if (answer === undefined) return undefined;
@@ -148,20 +177,6 @@ export function downloadFile(
     const { etag, 'last-modified': lastModified } = answer.headers;
     return { content: answer.content, etag, lastModified };
   });
-}
-
-function mirrorRequest(context: DownloadContext, item: DownloadItem): MirrorRequest {
-  const { repository, item: name } = item;
-  return {
-    mirrors: item.mirrors,
-    location: item.location,
-    repository,
-    item: name,
-    transfer: context.transfer,
-    reach: context.reach,
-    signal: context.signal,
-    onRetry: (reason) => context.onProgress?.({ kind: 'retry', repository, item: name, reason }),
-  };
 }
 
 function receiveOptions(context: DownloadContext, item: DownloadItem, size: number | undefined) {

@@ -1,42 +1,37 @@
 import * as http from 'node:http';
 import * as https from 'node:https';
+import type { Readable } from 'node:stream';
+import { isDeepStrictEqual } from 'node:util';
 import { defined } from '../../../defined.ts';
 import { KilnError } from '../../../errors.ts';
-import { ownEnvironment } from '../../../host/process/own-process.ts';
 import { deferred } from '../../../promise.ts';
 import type { RepositoryAccess } from './access.ts';
-import { Arrivals } from './arrivals.ts';
+import type { TransferOptions } from './download.ts';
 import {
   AddressRefused,
   checkHost,
   hostOf,
+  proxyEnvironment,
   publicLookup,
   type Reach,
   reachThrough,
 } from './reach.ts';
-import type { TransferOptions } from './transfer-options.ts';
 
 const MAX_REDIRECTS = 10;
 
-/** A failed attempt, and its consequences. */
 export class TransferError extends KilnError {
-  /** True if the same URL may work later. */
   readonly transient: boolean;
-  /** True if the server asks for a login. */
   readonly unauthorized: boolean;
   /** How long the server asks kiln to wait, milliseconds. */
   readonly retryAfter: number | undefined;
 
   constructor(
     message: string,
-    options: {
-      transient: boolean;
-      unauthorized?: boolean;
-      retryAfter?: number | undefined;
-      cause?: unknown;
+    options: Partial<Pick<TransferError, 'unauthorized' | 'retryAfter' | 'cause'>> & {
+      readonly transient: boolean;
     },
   ) {
-    super('E_DOWNLOAD', message, options.cause === undefined ? {} : { cause: options.cause });
+    super('E_DOWNLOAD', message, { cause: options.cause });
     this.transient = options.transient;
     this.unauthorized = options.unauthorized === true;
     this.retryAfter = options.retryAfter;
@@ -49,13 +44,10 @@ export interface GetOptions {
   readonly signal: AbortSignal | undefined;
   /** Whether https may redirect to http. That is fine for content with a known digest, and mirrors do it. */
   readonly allowPlain: boolean;
-  /** The addresses that the URL may lead to. */
   readonly reach: Reach;
-  /** The login for its servers. */
   readonly access?: RepositoryAccess | undefined;
 }
 
-/** The head of an answer, and its body as it arrives. Read the body or dispose of the answer. */
 export interface Answer {
   readonly status: number;
   readonly statusText: string;
@@ -65,24 +57,33 @@ export interface Answer {
   readonly body: Arrivals;
 }
 
-// The proxy comes from http_proxy, https_proxy and no_proxy. Compression is neither requested nor undone: the
-// digests in a repository are of the bytes on the wire.
-const agentOptions = { keepAlive: true, maxSockets: 16, proxyEnv: ownEnvironment };
+const agentOptions = { keepAlive: true, maxSockets: 16 };
 
 /**
  * Clients by scheme, made when they are needed, because loading TLS takes Node milliseconds. Each reach has
  * connections of its own: one whose address was not checked must not be reused for others.
  */
-const schemes = {
-  named: {
-    'http:': once(() => ({ request: http.request, agent: new http.Agent(agentOptions) })),
-    'https:': once(() => ({ request: https.request, agent: new https.Agent(agentOptions) })),
-  },
-  public: {
-    'http:': once(() => ({ request: http.request, agent: new http.Agent(agentOptions) })),
-    'https:': once(() => ({ request: https.request, agent: new https.Agent(agentOptions) })),
-  },
-} as const;
+function clients(options: typeof agentOptions & { readonly proxyEnv: Record<string, string> }) {
+  const make = () => ({
+    'http:': once(() => ({ request: http.request, agent: new http.Agent(options) })),
+    'https:': once(() => ({ request: https.request, agent: new https.Agent(options) })),
+  });
+  return { options, schemes: { named: make(), public: make() } };
+}
+
+let made: ReturnType<typeof clients> | undefined;
+
+/**
+ * The proxy comes from http_proxy, https_proxy, no_proxy and kiln.yaml. Compression is neither requested nor undone:
+ * the digests in a repository are of the bytes on the wire.
+ */
+async function currentClients(): Promise<ReturnType<typeof clients>> {
+  const proxyEnv = await proxyEnvironment();
+  if (made === undefined || !isDeepStrictEqual(made.options.proxyEnv, proxyEnv)) {
+    made = clients({ ...agentOptions, proxyEnv });
+  }
+  return made;
+}
 
 function once<Made>(make: () => Made): () => Made {
   let made: Made | undefined;
@@ -90,8 +91,7 @@ function once<Made>(make: () => Made): () => Made {
 }
 
 /**
- * GETs `url`, following redirects, up to the end of the answer's head. The caller reads or destroys
- * the body.
+ * GETs `url`, following redirects, up to the end of the answer's head.
  * @throws TransferError for anything but 200, 206, 304 and 416; the signal's reason.
  */
 export async function get(url: string, options: GetOptions): Promise<Answer> {
@@ -138,9 +138,10 @@ async function ask(url: URL, options: GetOptions): Promise<Answer> {
       throw refused(error);
     });
   }
+  const { options: usualOptions, schemes } = await currentClients();
   const { request, agent: usual } = schemes[reach][url.protocol as 'http:' | 'https:']();
   const agent =
-    (url.protocol === 'https:' ? access?.agent(reach, agentOptions) : undefined) ?? usual;
+    (url.protocol === 'https:' ? access?.agent(reach, usualOptions) : undefined) ?? usual;
   const authorization = access?.authorization(url);
   const { promise, resolve, reject } = deferred<Answer>();
   const headers = {
@@ -187,4 +188,77 @@ export function reason(error: unknown): string {
 
 function retryAfter(header: string | undefined): number | undefined {
   return header !== undefined && /^\d{1,5}$/.test(header) ? Number(header) * 1000 : undefined;
+}
+
+/** The most bytes that may wait here before the sender must wait. */
+const ENOUGH = 1 << 20;
+
+/**
+ * The chunks of `source`: first all that arrived before a failure, then the failure. (A stream's own iterator
+ * drops what it has buffered when the connection breaks, but a download wants to keep it.)
+ *
+ * Make it as soon as the stream exists, because earlier events are not seen. Iterate it once, or dispose of it.
+ */
+class Arrivals implements Disposable {
+  readonly #source: Readable;
+  readonly #queue: Buffer[] = [];
+  #waiting = 0;
+  #ended = false;
+  #failure: unknown;
+  #wake: () => void = () => {};
+
+  constructor(source: Readable) {
+    this.#source = source;
+    source.on('data', (chunk: Buffer) => {
+      this.#queue.push(chunk);
+      this.#waiting += chunk.length;
+      if (this.#waiting > ENOUGH) source.pause();
+      this.#wake();
+    });
+    source.on('end', () => {
+      this.#ended = true;
+      this.#wake();
+    });
+    source.on('error', (error) => this.#fail(error));
+    source.on('close', () => {
+      if (!this.#ended) this.#fail(new Error('the connection was closed'));
+    });
+  }
+
+  fail(reason: Error): void {
+    this.#fail(reason);
+    this.#source.destroy();
+  }
+
+  async *[Symbol.asyncIterator](): AsyncGenerator<Buffer> {
+    try {
+      for (;;) {
+        const chunk = this.#queue.shift();
+        if (chunk !== undefined) {
+          this.#waiting -= chunk.length;
+          if (this.#waiting <= ENOUGH / 2) this.#source.resume();
+          yield chunk;
+        } else if (this.#failure !== undefined) {
+          throw this.#failure;
+        } else if (this.#ended) {
+          return;
+        } else {
+          const { promise, resolve } = deferred<void>();
+          this.#wake = resolve;
+          await promise;
+        }
+      }
+    } finally {
+      this[Symbol.dispose]();
+    }
+  }
+
+  [Symbol.dispose](): void {
+    if (!this.#ended) this.#source.destroy();
+  }
+
+  #fail(reason: unknown): void {
+    this.#failure ??= reason;
+    this.#wake();
+  }
 }

@@ -1,14 +1,12 @@
 import { KilnError } from '../../../errors.ts';
 
-/** Whether a location is a URL of its own, not a path below the repository's folder. */
 export function isAbsoluteUrl(location: string): boolean {
   return /^(?:https?|file):\/\//.test(location);
 }
 
 /**
- * Why `location` is invalid; undefined for a path below the repository (relative, without `..` and characters
- * that change the URL; blanks are fine) or an absolute URL. {@link resolveLocation} decides whether a file: URL
- * is allowed.
+ * Why `location` is invalid; undefined for an absolute URL, and for a path below the repository: relative, without
+ * `..` and characters that change the URL. {@link resolveLocation} decides whether a file: URL is allowed.
  */
 export function locationFault(location: string): string | undefined {
   if (location === '') return 'it is empty';
@@ -22,7 +20,6 @@ export function locationFault(location: string): string | undefined {
   return location.startsWith('/') || leaves ? 'that is outside the repository' : undefined;
 }
 
-/** The URL of a file at `location` below the folder `base`. */
 export function locationUrl(base: string, location: string): string {
   const url = new URL(base);
   // Not resolved as a relative URL, because the folder's URL may lack the last slash.
@@ -30,19 +27,16 @@ export function locationUrl(base: string, location: string): string {
   return url.href;
 }
 
-/** A file as a repository's metadata names it. */
-export interface NamedLocation {
-  /** The `href` of the location. */
+interface NamedLocation {
   readonly location: string;
-  /** Its `xml:base`, or ''. It may be relative to the repository's folder. */
   readonly base: string;
 }
 
 /**
- * The place of a repository's file: relative to the repository's folder, or an absolute URL. @param local
- * whether the repository is a folder of this host: only such a one may name files of it @param what begins
- * messages: the file and its repository. @throws KilnError E_REPOSITORY_METADATA if `location` leaves the
- * repository, or is none.
+ * The place of a repository's file: relative to the repository's folder, or an absolute URL.
+ * @param local whether the repository is a folder of this host: only such a one may name files of it
+ * @param what begins messages: the file and its repository
+ * @throws KilnError E_REPOSITORY_METADATA if `location` leaves the repository, or is none.
  */
 export function resolveLocation(
   { location, base }: NamedLocation,

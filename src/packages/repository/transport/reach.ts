@@ -1,13 +1,14 @@
 /**
- * Decides which addresses a download may connect to. kiln runs on the host, often as root: what others write (a
- * build recipe, a redirect, a list of mirrors) must not make it call services of this host, of its network, or
- * of its cloud.
+ * Decides which addresses a download may connect to, and by which way. kiln runs on the host, often as root: a build
+ * recipe, a redirect or a list of mirrors must not make it call services of this host, of its network, or of its cloud.
  */
 import { type LookupAddress, type LookupOptions, lookup } from 'node:dns';
 import { lookup as lookupAll } from 'node:dns/promises';
 import { isIP, type LookupFunction } from 'node:net';
+import { defined } from '../../../defined.ts';
 import { ownEnvironment } from '../../../host/process/own-process.ts';
 import { isPublicAddress } from '../../../host/sockets/unix-socket.ts';
+import { awaitedLater } from '../../../promise.ts';
 
 /**
  * `public`: addresses on the public Internet. `named`: any address, for a URL that the caller or the author of
@@ -15,7 +16,6 @@ import { isPublicAddress } from '../../../host/sockets/unix-socket.ts';
  */
 export type Reach = 'public' | 'named';
 
-/** An address that may not be connected to. */
 export class AddressRefused extends Error {
   constructor(host: string, address: string) {
     const what = host === address ? `${host} is` : `${host} is ${address},`;
@@ -34,7 +34,7 @@ export async function checkHost(url: URL): Promise<void> {
     if (!isPublicAddress(host)) throw new AddressRefused(host, host);
     return;
   }
-  if (!hasProxy(url)) return;
+  if (!(await hasProxy(url))) return;
   for (const { address } of await lookupAll(host, { all: true }).catch(() => [])) {
     if (!isPublicAddress(address)) throw new AddressRefused(host, address);
   }
@@ -77,7 +77,6 @@ function isPublic({ address }: LookupAddress): boolean {
   return isPublicAddress(address);
 }
 
-/** The host without the brackets of an IPv6 address. */
 export function hostOf(url: URL): string {
   return url.hostname.replace(/^\[(.*)\]$/, '$1');
 }
@@ -87,7 +86,51 @@ function plain(address: string): string {
   return address.replace(/^::ffff:(?=\d+\.)/, '');
 }
 
-function hasProxy({ protocol }: URL): boolean {
+async function hasProxy({ protocol }: URL): Promise<boolean> {
   const name = `${protocol.slice(0, -1)}_proxy`;
-  return Boolean(ownEnvironment[name] || ownEnvironment[name.toUpperCase()]);
+  return (await proxyEnvironment())[name] !== undefined;
+}
+
+/** What kiln.yaml says of downloads. */
+export interface DownloadWays {
+  /** By the beginning of URLs: what stands for it, tried in turn. All end with a slash. */
+  readonly mirrors: Readonly<Record<string, readonly string[]>>;
+  readonly proxy: {
+    readonly http?: string | undefined;
+    readonly https?: string | undefined;
+    readonly no_proxy?: readonly string[] | undefined;
+  };
+}
+
+let ways: () => Promise<DownloadWays> = async () => ({ mirrors: {}, proxy: {} });
+
+/** Of this process, which serves one caller at a time. `read` is called when something is downloaded. */
+export function setDownloadWays(read: () => Promise<DownloadWays>): void {
+  let found: Promise<DownloadWays> | undefined;
+  ways = () => {
+    found ??= awaitedLater(read());
+    return found;
+  };
+}
+
+/** Variables of the environment count first, whatever their letters. */
+export async function proxyEnvironment(): Promise<Record<string, string>> {
+  const { http, https, no_proxy } = (await ways()).proxy;
+  const configured = { http_proxy: http, https_proxy: https, no_proxy: no_proxy?.join() };
+  const found = Object.entries(configured).map(([name, usual]) => [
+    name,
+    ownEnvironment[name] || ownEnvironment[name.toUpperCase()] || usual,
+  ]);
+  return defined(Object.fromEntries(found));
+}
+
+/** The mirrors that root names for a URL, by its longest beginning that has some. */
+export async function mirrorsFor(url: string): Promise<readonly string[] | undefined> {
+  const { mirrors } = await ways();
+  const whole = URL.parse(url)?.href ?? '';
+  const [longest] = Object.keys(mirrors)
+    .filter((prefix) => `${whole}/`.startsWith(prefix))
+    .sort((a, b) => b.length - a.length);
+  const rest = longest === undefined ? '' : whole.slice(longest.length);
+  return longest === undefined ? undefined : mirrors[longest]?.map((place) => `${place}${rest}`);
 }

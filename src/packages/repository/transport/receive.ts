@@ -1,24 +1,16 @@
 import { open, truncate } from 'node:fs/promises';
 import type { IncomingHttpHeaders } from 'node:http';
 import { KilnError } from '../../../errors.ts';
+import type { TransferOptions } from './download.ts';
 import { type Answer, type GetOptions, get, reason, TransferError } from './http.ts';
 import { BrokenFileError } from './mirrors.ts';
-import { watchStall } from './stall.ts';
 
-/** Where a body ends up, and how long it may get. */
-export interface ReceiveOptions extends GetOptions {
-  /** Bytes the whole file has, if known. */
+interface ReceiveOptions extends GetOptions {
   readonly size: number | undefined;
   readonly maxSize: number;
-  /** Called with the bytes that are here so far, earlier ones included. */
   readonly onBytes: (received: number) => void;
 }
 
-/**
- * Gets `url` into memory.
- * @returns undefined for 304 (not modified).
- * @throws TransferError
- */
 export async function receiveBuffer(
   url: string,
   options: ReceiveOptions,
@@ -34,15 +26,12 @@ export async function receiveBuffer(
   return { content: Buffer.concat(chunks), headers: answer.headers };
 }
 
-/** The state between two attempts for one file from one server. */
 export interface ResumeState {
-  /** The server's strong ETag of what is in the file so far, and the URL it is about. */
   validator?: { readonly url: string; readonly etag: string } | undefined;
 }
 
 /**
- * Downloads `url` into `path`, which has `have` bytes already. When it returns, the file is complete; the
- * caller checks whether it is the right one.
+ * Downloads `url` into `path`, which has `have` bytes already. The caller checks whether the file is the right one.
  * @throws TransferError; KilnError E_CACHE_WRITE
  */
 export async function receiveFile(
@@ -85,7 +74,6 @@ export async function receiveFile(
   }
 }
 
-/** The position of the answer's body in the file. */
 function bodyStart(answer: Answer, have: number): number {
   if (answer.status === 200) return 0;
   const range = /^bytes (\d+)-\d+\/(?:\d+|\*)$/.exec(answer.headers['content-range'] ?? '');
@@ -100,7 +88,6 @@ function unexpected(answer: Answer): TransferError {
   });
 }
 
-/** The body's chunks; every failure on the way becomes a TransferError. */
 async function* watched(
   answer: Answer,
   start: number,
@@ -140,4 +127,47 @@ function checkAnnounced(answer: Answer, start: number, limit: number): void {
 
 function tooLong(limit: number): BrokenFileError {
   return new BrokenFileError(`it is longer than the ${limit} bytes it may have`);
+}
+
+function watchStall(options: TransferOptions, onStall: (reason: string) => void) {
+  let lastByte = performance.now();
+  let windowStart = lastByte;
+  let windowBytes = 0;
+  const period = Math.max(10, Math.min(options.idleTimeout, options.rateWindow) / 8);
+  let lastCheck = lastByte;
+  const check = () => {
+    const now = performance.now();
+    const late = now - lastCheck > 3 * period;
+    lastCheck = now;
+    if (late) {
+      // This process was suspended or busy; the server is not at fault.
+      lastByte = windowStart = now;
+      windowBytes = 0;
+      return;
+    }
+    if (now - lastByte > options.idleTimeout) {
+      onStall(`it stalled: nothing came for ${seconds(now - lastByte)} s`);
+      return;
+    }
+    const elapsed = now - windowStart;
+    if (elapsed < options.rateWindow) return;
+    const rate = (windowBytes * 1000) / elapsed;
+    if (rate < options.minimumRate) {
+      onStall(`it stalled: ${Math.round(rate)} bytes/s over ${seconds(elapsed)} s`);
+    }
+    windowStart = now;
+    windowBytes = 0;
+  };
+  const timer = setInterval(check, period);
+  return {
+    received(bytes: number) {
+      lastByte = performance.now();
+      windowBytes += bytes;
+    },
+    [Symbol.dispose]: () => clearInterval(timer),
+  };
+}
+
+function seconds(milliseconds: number): string {
+  return (milliseconds / 1000).toFixed(1);
 }

@@ -7,7 +7,6 @@ import { Armor, loadLibrpmio } from '../../rpm/signature/librpmio.ts';
 import { splitPackets } from '../../rpm/signature/signature-packet.ts';
 
 export const signatureInputSchema = z.strictObject({
-  /** Armored public keys. */
   keys: z.array(z.string()),
   /** Base64 of the signed bytes. */
   content: z.string(),
@@ -27,7 +26,6 @@ export const task: SingleTask = {
   },
 };
 
-/** `ok` if one of the keys made the signature; otherwise why not. */
 function checkSignature({ keys, content, signature }: z.output<typeof signatureInputSchema>) {
   const keyring = new Keyring(loadLibrpmio(), keys);
   const signed = Buffer.from(content, 'base64');

@@ -1,16 +1,14 @@
-/** The payload's bytes, decompressed, in pieces of up to 1 MiB. */
-import { readSync } from 'node:fs';
 import { type Duplex, Readable } from 'node:stream';
 import { createGunzip } from 'node:zlib';
 import koffi from 'koffi';
-import { rpmError } from '../errors.ts';
-import type { RpmPayload } from '../package.ts';
+import { type Pointer, typed } from '../../../host/calls/c-library.ts';
+import { filePieces } from '../digests.ts';
+import { type RpmPayload, rpmError } from '../package.ts';
 import { decodeNative } from './native-codec.ts';
 
 /*
- * zstd through the system's own libzstd, which rpm, dpkg and systemd need anyway. Node has a decoder,
- * too, but each piece that comes out of it is new memory, and freeing that takes V8 longer than
- * decoding. Source: zstd.h, all of it the stable part.
+ * zstd through the system's own libzstd, which rpm needs anyway. Each piece that Node's decoder yields is new
+ * memory, and freeing that takes V8 longer than decoding. Source: the stable part of zstd.h.
  */
 
 /** What rpmbuild can write at most (zstd -19 --long=27); the window takes as much memory. */
@@ -18,53 +16,43 @@ const WINDOW_LOG = 27;
 /** ZSTD_d_windowLogMax of zstd.h. */
 const WINDOW_LOG_MAX = 100;
 
-/** Bytes decoded at a time. */
 const WINDOW = 1024 * 1024;
 
 /** ZSTD_inBuffer and ZSTD_outBuffer: a pointer, the size of what it points to, a position in it. */
 const BUFFER_SIZE = 24;
 const Field = { pointer: 0, size: 8, position: 16 };
 
-type Size = number | bigint;
-
 /** ZSTD_reset_session_only of zstd.h: forgets the frame, keeps the memory and the parameters. */
 const RESET_SESSION = 1;
 
-interface Library {
-  readonly create: () => unknown;
-  readonly reset: (context: unknown, what: number) => Size;
-  readonly step: (context: unknown, output: Buffer, input: Buffer) => Size;
-  readonly limitWindow: (context: unknown, parameter: number, log: number) => Size;
-  readonly isError: (code: Size) => number;
-}
+type Library = ReturnType<typeof bind>;
 
 let library: Library | undefined;
 
 /** Loads the library if it is installed. A confined child must do it before it shuts itself in. */
 export function loadZstd(): void {
-  let handle: ReturnType<typeof koffi.load>;
   try {
-    // Deep: Node exports a zstd of its own, which would answer the library's calls to itself, and
-    // one's structures are not those of the other's version.
-    handle = koffi.load('libzstd.so.1', { deep: true });
+    library = bind();
   } catch {
     // E_RPM_UNSUPPORTED when a package needs it.
-    return;
   }
-  library = {
-    create: handle.func('void *ZSTD_createDCtx(void)'),
-    reset: handle.func('size_t ZSTD_DCtx_reset(void *context, int what)'),
-    step: handle.func('size_t ZSTD_decompressStream(void *context, void *output, void *input)'),
-    limitWindow: handle.func(
-      'size_t ZSTD_DCtx_setParameter(void *context, int parameter, int value)',
-    ),
-    isError: handle.func('unsigned int ZSTD_isError(size_t code)'),
-  };
 }
 
-/** What decoding takes, some megabytes: it is kept, for the kernel to clear it once, not for each package. */
+function bind() {
+  // Deep: Node exports a zstd of its own, which would answer the library's calls to itself, and
+  // one's structures are not those of the other's version.
+  return typed(koffi.load('libzstd.so.1', { deep: true }), {
+    create: 'void *ZSTD_createDCtx()',
+    reset: 'size_t ZSTD_DCtx_reset(void *context, int what)',
+    step: 'size_t ZSTD_decompressStream(void *context, void *output, void *input)',
+    limitWindow: 'size_t ZSTD_DCtx_setParameter(void *context, int parameter, int value)',
+    isError: 'uint ZSTD_isError(size_t code)',
+  });
+}
+
+/** Some megabytes, which are kept, so that the kernel clears them once and not for each package. */
 interface Decoder {
-  readonly context: unknown;
+  readonly context: Pointer;
   readonly window: Buffer;
 }
 
@@ -83,8 +71,7 @@ function takeDecoder({ create, reset, limitWindow }: Library): Decoder {
 }
 
 /**
- * Decodes frames that follow each other (pzstd writes many). Pieces it yields are valid until the
- * next one is asked for, pieces of `input` need not be valid for longer.
+ * Decodes frames that follow each other (pzstd writes many). A piece is valid until the next one is asked for.
  * @throws KilnError E_RPM_FORMAT for damaged data, E_RPM_UNSUPPORTED when the library is missing.
  */
 function* decodeZstd(input: Iterable<Buffer>): Generator<Buffer, void, undefined> {
@@ -100,7 +87,7 @@ function* decodeZstd(input: Iterable<Buffer>): Generator<Buffer, void, undefined
     const [from, to] = [Buffer.alloc(BUFFER_SIZE), Buffer.alloc(BUFFER_SIZE)];
     to.writeBigUInt64LE(koffi.address(window), Field.pointer);
     to.writeBigUInt64LE(BigInt(WINDOW), Field.size);
-    let wanted: Size = 0;
+    let wanted: number | bigint = 0;
     for (const piece of input) {
       from.writeBigUInt64LE(koffi.address(piece), Field.pointer);
       from.writeBigUInt64LE(BigInt(piece.length), Field.size);
@@ -114,7 +101,6 @@ function* decodeZstd(input: Iterable<Buffer>): Generator<Buffer, void, undefined
         if (count > 0) yield window.subarray(0, count);
       }
     }
-    // Bytes of a frame are still to come.
     if (Number(wanted) !== 0) throw damaged();
   } finally {
     spare = decoder;
@@ -125,57 +111,34 @@ function position(buffer: Buffer): number {
   return Number(buffer.readBigUInt64LE(Field.position));
 }
 
-function damaged() {
-  return rpmError('E_RPM_FORMAT', 'its payload is damaged: it cannot be decompressed');
+function damaged(cause?: unknown) {
+  return rpmError('E_RPM_FORMAT', 'its payload is damaged: it cannot be decompressed', { cause });
 }
 
-/** Larger than Node's default of 16 KiB, by far: that takes half as long again. */
+/** With Node's default of 16 KiB it takes half as long again. */
 const PIECE = 1024 * 1024;
 const READ = 256 * 1024;
 
-/**
- * Yields the archive. A piece is valid until the next one is asked for. Stopping early is fine.
- * @throws KilnError E_RPM_FORMAT when the compressed data is damaged or cut off.
- */
 export async function* decompressPayload(
   fd: number,
   { compressor, start }: Pick<RpmPayload, 'compressor' | 'start'>,
 ): AsyncGenerator<Buffer, void, undefined> {
   switch (compressor) {
     case 'none':
-      yield* compressedPieces(fd, start);
+      yield* filePieces(fd, start);
       break;
     case 'gzip':
       // A decoder's thread reads a piece later than it is given: each has memory of its own.
       yield* through(
-        compressedPieces(fd, start, () => Buffer.allocUnsafe(READ)),
+        filePieces(fd, start, () => Buffer.allocUnsafe(READ)),
         createGunzip({ chunkSize: PIECE }),
       );
       break;
     case 'zstd':
-      yield* decodeZstd(compressedPieces(fd, start));
+      yield* decodeZstd(filePieces(fd, start));
       break;
     default:
-      yield* decodeNative(compressor, compressedPieces(fd, start));
-  }
-}
-
-let memory: Buffer | undefined;
-
-/** Always the same: new memory for every piece keeps V8 busy with freeing it. */
-function sameMemory(): Buffer {
-  memory ??= Buffer.allocUnsafeSlow(READ);
-  return memory;
-}
-
-/** The file from `start` on, in pieces that are valid until the next one is asked for. */
-function* compressedPieces(fd: number, start: number, memoryOf = sameMemory): Generator<Buffer> {
-  for (let at = start; ; ) {
-    const piece = memoryOf();
-    const count = readSync(fd, piece, 0, READ, at);
-    if (count === 0) return;
-    yield piece.subarray(0, count);
-    at += count;
+      yield* decodeNative(compressor, filePieces(fd, start));
   }
 }
 
@@ -186,7 +149,7 @@ async function* through(pieces: Iterable<Buffer>, decoder: Duplex): AsyncGenerat
   try {
     yield* decoder;
   } catch (cause) {
-    throw rpmError('E_RPM_FORMAT', 'its payload is damaged: it cannot be decompressed', { cause });
+    throw damaged(cause);
   } finally {
     input.destroy();
     decoder.destroy();

@@ -1,15 +1,11 @@
-/** One regular file while it is written: content, digest, then everything else the header says. */
-import { type BinaryLike, createHash, type Hash, hash } from 'node:crypto';
+import { createHash, type Hash, hash } from 'node:crypto';
 import { closeSync, constants, fchmodSync, futimesSync, openSync, writeSync } from 'node:fs';
-import { setXattr } from '../../../host/files/xattr.ts';
-import { rpmError } from '../errors.ts';
+import { setXattr } from '../../../host/calls/descriptor.ts';
 import { showName } from '../filename.ts';
+import { rpmError } from '../package.ts';
 import type { PlannedFile } from './plan.ts';
 
-/*
- * File capabilities, from the text in a header to the extended attribute security.capability.
- * Sources: cap_from_text(3), linux/capability.h (struct vfs_cap_data, version 2).
- */
+/* File capabilities. Sources: cap_from_text(3), linux/capability.h (struct vfs_cap_data, version 2). */
 
 /** Numbers of linux/capability.h; a name's place is its number. */
 const NAMES = [
@@ -26,14 +22,8 @@ const CAPABILITY_XATTR = 'security.capability';
 const REVISION_2 = 0x02000000;
 const EFFECTIVE = 1;
 
-type Sets = Record<'e' | 'p' | 'i', bigint>;
-
-/**
- * The attribute's value for clauses such as `cap_net_raw,cap_net_admin=ep` or `=`.
- * @throws KilnError E_RPM_UNSUPPORTED for a capability or clause this does not know.
- */
 function capabilityXattr(text: string): Buffer {
-  const sets: Sets = { e: 0n, p: 0n, i: 0n };
+  const sets = { e: 0n, p: 0n, i: 0n };
   for (const clause of text.trim().split(/\s+/)) apply(clause, sets);
   const value = Buffer.alloc(20);
   value.writeUInt32LE(REVISION_2 | (sets.e === 0n ? 0 : EFFECTIVE), 0);
@@ -45,8 +35,7 @@ function capabilityXattr(text: string): Buffer {
   return value;
 }
 
-/** One clause: names (none or `all` for every capability), then operators with set letters. */
-function apply(clause: string, sets: Sets): void {
+function apply(clause: string, sets: Record<'e' | 'p' | 'i', bigint>): void {
   const match = /^([a-z0-9_,]*)((?:[=+-][eip]*)+)$/i.exec(clause);
   if (match === null) throw unknown(clause);
   const mask = maskOf(match[1]!);
@@ -87,7 +76,6 @@ export class FileTarget {
   #digest: string | undefined;
   #written = 0;
 
-  /** Makes the file; an existing one is EEXIST. */
   constructor(path: string | Buffer, file: PlannedFile, algorithm: string) {
     const flags = constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW;
     this.#fd = openSync(path, flags, file.mode & PERMISSIONS);
@@ -107,11 +95,10 @@ export class FileTarget {
     }
   }
 
-  /** @throws KilnError E_RPM_DIGEST when the content is not what the header says. */
   finish(): void {
     const { digest, mode, caps, mtime, size, path } = this.#file;
     const actual =
-      this.#digest ?? this.#hash?.digest('hex') ?? emptyDigest(this.#algorithm, digest);
+      this.#digest ?? this.#hash?.digest('hex') ?? (digest && hash(this.#algorithm, '', 'hex'));
     if (this.#written !== size || (digest !== null && actual !== digest.toLowerCase())) {
       throw rpmError('E_RPM_DIGEST', `its file ${showName(path)} is not what its header says`);
     }
@@ -123,10 +110,4 @@ export class FileTarget {
   close(): void {
     closeSync(this.#fd);
   }
-}
-
-const NOTHING: BinaryLike = '';
-
-function emptyDigest(algorithm: string, digest: string | null): string | undefined {
-  return digest === null ? undefined : hash(algorithm, NOTHING, 'hex');
 }

@@ -1,12 +1,10 @@
 /**
- * bzip2, xz and lzma through the system's own libbz2 and liblzma, which rpm, dpkg and systemd need
- * anyway: both have the same interface, a struct with an input and an output window.
- * Sources: bzlib.h; lzma/base.h, lzma/container.h.
+ * bzip2, xz and lzma through the system's own libbz2 and liblzma, which rpm needs anyway: both have a struct with an
+ * input and an output window. Sources: bzlib.h; lzma/base.h, lzma/container.h.
  */
 import koffi, { type LibraryHandle } from 'koffi';
-import { rpmError } from '../errors.ts';
+import { rpmError } from '../package.ts';
 
-/** Bytes decoded at a time. */
 const WINDOW = 1024 * 1024;
 
 /** Dictionaries larger than this are refused (rpm: 100 MiB). */
@@ -15,29 +13,13 @@ const LZMA_CONCATENATED = 8;
 const LZMA_RUN = 0;
 const LZMA_FINISH = 3;
 
-/** Layout of a stream struct on a 64-bit system: byte offsets. */
-interface Layout {
-  readonly size: number;
-  readonly nextIn: number;
-  readonly availIn: number;
-  readonly nextOut: number;
-  readonly availOut: number;
-  /** Width of the two `avail` fields. */
-  readonly wide: boolean;
-}
+/** Byte offsets in a stream struct of either library on a 64-bit system. */
+const Field = { nextIn: 0, availIn: 8, nextOut: 24, availOut: 32 };
 
-const BZ_LAYOUT: Layout = {
-  ...{ size: 80, nextIn: 0, availIn: 8, nextOut: 24, availOut: 32, wide: false },
-};
-const LZMA_LAYOUT: Layout = {
-  ...{ size: 136, nextIn: 0, availIn: 8, nextOut: 24, availOut: 32, wide: true },
-};
-
-/** What differs between the libraries. Codes are of their own headers. */
 interface Codec {
-  readonly layout: Layout;
+  readonly size: number;
+  readonly wide: boolean;
   start(stream: Buffer): number;
-  /** @param last No input follows what is in the window. */
   step(stream: Buffer, last: boolean): number;
   end(stream: Buffer): void;
   readonly okCode: number;
@@ -46,7 +28,7 @@ interface Codec {
   readonly restarts: boolean;
 }
 
-export type NativeCompressor = 'bzip2' | 'xz' | 'lzma';
+type NativeCompressor = 'bzip2' | 'xz' | 'lzma';
 
 const codecs = new Map<NativeCompressor, Codec>();
 
@@ -60,14 +42,10 @@ export function loadNativeCodecs(): void {
       'int lzma_stream_decoder(void *stream, uint64_t memory, uint32_t flags)',
     );
     const openOld = lzma.func('int lzma_alone_decoder(void *stream, uint64_t memory)');
-    codecs.set(
-      'xz',
-      lzmaCodec(lzma, (s) => open(s, LZMA_MEMORY, LZMA_CONCATENATED)),
-    );
-    codecs.set(
-      'lzma',
-      lzmaCodec(lzma, (s) => openOld(s, LZMA_MEMORY)),
-    );
+    const xz = lzmaCodec(lzma, (stream) => open(stream, LZMA_MEMORY, LZMA_CONCATENATED));
+    codecs.set('xz', xz);
+    const old = lzmaCodec(lzma, (stream) => openOld(stream, LZMA_MEMORY));
+    codecs.set('lzma', old);
   }
 }
 
@@ -87,7 +65,8 @@ function bzip2Codec(library: LibraryHandle): Codec {
   const step = library.func('int BZ2_bzDecompress(void *stream)');
   const end = library.func('int BZ2_bzDecompressEnd(void *stream)');
   return {
-    layout: BZ_LAYOUT,
+    size: 80,
+    wide: false,
     start: (stream) => init(stream, 0, 0),
     step: (stream) => step(stream),
     end: (stream) => end(stream),
@@ -101,7 +80,8 @@ function lzmaCodec(library: LibraryHandle, start: Codec['start']): Codec {
   const step = library.func('int lzma_code(void *stream, int action)');
   const end = library.func('void lzma_end(void *stream)');
   return {
-    layout: LZMA_LAYOUT,
+    size: 136,
+    wide: true,
     start,
     step: (stream, last) => step(stream, last ? LZMA_FINISH : LZMA_RUN),
     end: (stream) => end(stream),
@@ -111,10 +91,6 @@ function lzmaCodec(library: LibraryHandle, start: Codec['start']): Codec {
   };
 }
 
-/**
- * Decodes a stream. Pieces it yields are valid until the next one is asked for.
- * @throws KilnError E_RPM_FORMAT for damaged data, E_RPM_UNSUPPORTED when the library is missing.
- */
 export async function* decodeNative(
   compressor: NativeCompressor,
   input: Iterable<Buffer> | AsyncIterable<Buffer>,
@@ -145,20 +121,19 @@ class Decoder {
   constructor(name: string, codec: Codec) {
     this.#name = name;
     this.#codec = codec;
-    this.#stream = Buffer.alloc(codec.layout.size);
+    this.#stream = Buffer.alloc(codec.size);
   }
 
   *decode(piece: Buffer, last: boolean): Generator<Buffer> {
-    const { layout } = this.#codec;
     let left = piece.length;
     for (;;) {
       if (left === 0 && !(last && this.#open)) return;
       this.#begin();
-      this.#set(layout.nextIn, layout.availIn, piece, piece.length - left, left);
-      this.#set(layout.nextOut, layout.availOut, this.#window, 0, WINDOW);
+      this.#set(Field.nextIn, Field.availIn, piece, piece.length - left, left);
+      this.#set(Field.nextOut, Field.availOut, this.#window, 0, WINDOW);
       const code = this.#codec.step(this.#stream, last);
-      left = this.#get(layout.availIn);
-      const count = WINDOW - this.#get(layout.availOut);
+      left = this.#get(Field.availIn);
+      const count = WINDOW - this.#get(Field.availOut);
       if (count > 0) yield this.#window.subarray(0, count);
       if (code === this.#codec.endCode) {
         this.end();
@@ -186,12 +161,12 @@ class Decoder {
 
   #set(pointer: number, available: number, memory: Buffer, at: number, length: number): void {
     this.#stream.writeBigUInt64LE(koffi.address(memory) + BigInt(at), pointer);
-    if (this.#codec.layout.wide) this.#stream.writeBigUInt64LE(BigInt(length), available);
+    if (this.#codec.wide) this.#stream.writeBigUInt64LE(BigInt(length), available);
     else this.#stream.writeUInt32LE(length, available);
   }
 
   #get(available: number): number {
-    return this.#codec.layout.wide
+    return this.#codec.wide
       ? Number(this.#stream.readBigUInt64LE(available))
       : this.#stream.readUInt32LE(available);
   }

@@ -1,24 +1,15 @@
-/**
- * What unpacking a package will write, decided from its header before anything is written, and
- * refused as a whole when any of it could do harm.
- */
+/** What unpacking a package will write, refused as a whole when any of it could do harm. */
 
 import { KilnError } from '../../../errors.ts';
 import type { RpmDescription } from '../describe.ts';
-import { rpmError } from '../errors.ts';
 import { encodeName, showName } from '../filename.ts';
-import type { RpmFile } from '../package.ts';
+import { type RpmFile, rpmError } from '../package.ts';
 
-/** Bounds on what one package may write. */
-export interface UnpackLimits {
-  /** Bytes of all its files together. */
-  readonly unpackedSize: number;
-}
+export const MORE_DISK =
+  '`disk` in the recipe of an image allows more, as `disk: 64G`, to users at most users.limits.disk and what is left of users.limits.storage';
 
 export interface PlannedFile extends RpmFile {
-  /** The path without its leading slash; `''` for the root itself. */
   readonly relative: string;
-  /** All files that are the same inode, in header order, this one among them; else undefined. */
   readonly links: readonly PlannedFile[] | undefined;
   readonly ghost: boolean;
 }
@@ -45,8 +36,7 @@ const NAME_MAX = 255;
 const TARGET_MAX = 4095;
 const PATH_MAX = TARGET_MAX - 95;
 
-/** @throws KilnError E_RPM_HOSTILE, E_RPM_UNSUPPORTED, E_DISK. */
-export function planUnpack(rpm: RpmDescription, limits: UnpackLimits): UnpackPlan {
+export function planUnpack(rpm: RpmDescription, unpackedSize: number): UnpackPlan {
   checkFeatures(rpm);
   const byPath = new Map<string, PlannedFile>();
   const groups = new Map<string, PlannedFile[]>();
@@ -63,12 +53,11 @@ export function planUnpack(rpm: RpmDescription, limits: UnpackLimits): UnpackPla
     byPath.set(relative, planned);
     return planned;
   });
-  checkSize(files, limits);
+  checkSize(files, unpackedSize);
   checkParents(files, byPath);
   return { files, byPath };
 }
 
-/** Files with one inode are links; those whose content differs come from a careless builder. */
 function groupOf(groups: Map<string, PlannedFile[]>, file: RpmFile): PlannedFile[] {
   const { device, inode, size, digest } = file;
   const key = [device, inode, size, digest].join(':');
@@ -77,7 +66,7 @@ function groupOf(groups: Map<string, PlannedFile[]>, file: RpmFile): PlannedFile
   return group;
 }
 
-function checkSize(files: readonly PlannedFile[], { unpackedSize }: UnpackLimits): void {
+function checkSize(files: readonly PlannedFile[], unpackedSize: number): void {
   let total = 0;
   for (const file of files) {
     const later = file.links !== undefined && file.links[0] !== file;
@@ -85,7 +74,7 @@ function checkSize(files: readonly PlannedFile[], { unpackedSize }: UnpackLimits
   }
   if (total > unpackedSize) {
     throw new KilnError('E_DISK', `it would put ${total} bytes on the disk`, {
-      hint: `${unpackedSize} bytes are allowed; \`disk\` in the recipe of an image allows more, as \`disk: 64G\``,
+      hint: `${unpackedSize} bytes are allowed; ${MORE_DISK}`,
     });
   }
 }
@@ -99,7 +88,6 @@ function checkFeatures({ dependencies }: RpmDescription): void {
   }
 }
 
-/** Absolute and normal, or in a source package a bare name. */
 function relativePath(path: string, isSource: boolean): string {
   const absolute = path.startsWith('/');
   const relative = absolute ? path.slice(1) : path;

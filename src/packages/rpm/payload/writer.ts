@@ -1,7 +1,6 @@
 /**
- * Writes a package's files below a directory, as the archive shows them. What the archive says
- * beyond names and content is ignored: modes, times, capabilities are the header's, which digest and
- * signature cover. All files are root's.
+ * Writes a package's files below a directory. What the archive says beyond names and content is ignored: modes, times
+ * and capabilities are the header's, which digest and signature cover. All files are root's.
  */
 import {
   chmodSync,
@@ -16,8 +15,8 @@ import {
   utimesSync,
 } from 'node:fs';
 import { hasErrno } from '../../../host/calls/libc.ts';
-import { rpmError } from '../errors.ts';
-import { decodeName, encodeName, showName } from '../filename.ts';
+import { callName, decodeName, encodeName, showName } from '../filename.ts';
+import { rpmError } from '../package.ts';
 import type { CpioEntry, CpioVisitor } from './cpio.ts';
 import { FileTarget } from './file-target.ts';
 import type { PlannedFile, UnpackPlan } from './plan.ts';
@@ -25,27 +24,20 @@ import type { PlannedFile, UnpackPlan } from './plan.ts';
 const PERMISSIONS = 0o7777;
 /** mkdir(2) takes no set-id bits. */
 const SET_ID = 0o6000;
-/** Directories that no entry describes. */
 const IMPLICIT_MODE = 0o755;
 
-export interface WriterOptions {
-  /** What the header's digests of files are made with. */
+interface WriterOptions {
   readonly algorithm: string;
-  /** Bytes of content to write at most. */
   readonly unpackedSize: number;
 }
 
 export class PackageWriter implements CpioVisitor {
-  /** What was left out and why, for a person. */
   readonly warnings: string[] = [];
-  /** Bytes of content written so far. */
   written = 0;
   readonly #plan: UnpackPlan;
-  readonly #prefix: string;
-  readonly #algorithm: string;
-  readonly #limit: number;
+  readonly #into: string;
+  readonly #options: WriterOptions;
   readonly #seen = new Set<PlannedFile>();
-  /** Regular files that came with content of their own. */
   readonly #written = new Set<PlannedFile>();
   readonly #directories = new Set<string>();
   readonly #made: { readonly path: string | Buffer; readonly directory: boolean }[] = [];
@@ -56,11 +48,9 @@ export class PackageWriter implements CpioVisitor {
 
   /** @param into An existing directory, without a slash at the end; `.` for the working directory. */
   constructor(plan: UnpackPlan, into: string, options: WriterOptions) {
-    const { algorithm, unpackedSize } = options;
     this.#plan = plan;
-    this.#limit = unpackedSize;
-    this.#prefix = `${into}/`;
-    this.#algorithm = algorithm;
+    this.#into = into;
+    this.#options = options;
   }
 
   begin(entry: CpioEntry): number {
@@ -89,8 +79,9 @@ export class PackageWriter implements CpioVisitor {
 
   data(piece: Buffer): void {
     this.written += piece.length;
-    if (this.written > this.#limit) {
-      throw rpmError('E_RPM_HOSTILE', `it unpacks to more than ${this.#limit} bytes`);
+    const { unpackedSize } = this.#options;
+    if (this.written > unpackedSize) {
+      throw rpmError('E_RPM_HOSTILE', `it unpacks to more than ${unpackedSize} bytes`);
     }
     this.#target?.write(piece);
     this.#link?.pieces.push(Buffer.from(piece));
@@ -103,7 +94,6 @@ export class PackageWriter implements CpioVisitor {
     this.#link = undefined;
   }
 
-  /** After the archive's end: hard links, then the times of directories, which writing changes. */
   finish(): void {
     for (const file of this.#plan.files) {
       if (file.ghost || this.#seen.has(file)) continue;
@@ -116,13 +106,11 @@ export class PackageWriter implements CpioVisitor {
     }
   }
 
-  /** Closes the file being written, if any. */
   close(): void {
     this.#target?.close();
     this.#target = undefined;
   }
 
-  /** Takes back everything that was made; what cannot be removed stays. */
   undo(): void {
     this.close();
     for (const { path, directory } of this.#made.reverse()) {
@@ -130,7 +118,7 @@ export class PackageWriter implements CpioVisitor {
         if (directory) rmdirSync(path);
         else unlinkSync(path);
       } catch {
-        // Not empty, or gone: the caller's directory is his to delete.
+        // Not empty, or gone: the caller deletes the directory.
       }
     }
   }
@@ -139,19 +127,15 @@ export class PackageWriter implements CpioVisitor {
     if (entry.kind === 'stripped') {
       const file = this.#plan.files[entry.index];
       if (file !== undefined) return file;
-      throw rpmError(
-        'E_RPM_FORMAT',
-        `its payload has file ${entry.index}, which its header does not list`,
-      );
+      const what = `its payload has file ${entry.index}`;
+      throw rpmError('E_RPM_FORMAT', `${what}, which its header does not list`);
     }
     const name = decodeName(entry.name);
     const relative = name.replace(/^\.?\//, '').replace(/^\.$/, '');
     const file = this.#plan.byPath.get(relative);
     if (file === undefined) {
-      throw rpmError(
-        'E_RPM_HOSTILE',
-        `its payload has ${showName(name)}, which its header does not list`,
-      );
+      const what = `its payload has ${showName(name)}`;
+      throw rpmError('E_RPM_HOSTILE', `${what}, which its header does not list`);
     }
     if ((entry.mode & constants.S_IFMT) !== (file.mode & constants.S_IFMT)) {
       throw rpmError('E_RPM_HOSTILE', `${showName(name)} is of another type than its header says`);
@@ -160,8 +144,7 @@ export class PackageWriter implements CpioVisitor {
   }
 
   #path(relative: string): string | Buffer {
-    const path = this.#prefix + relative;
-    return path.isWellFormed() ? path : encodeName(path);
+    return callName(`${this.#into}/${relative}`);
   }
 
   #beginFile(file: PlannedFile, size: number): void {
@@ -172,23 +155,18 @@ export class PackageWriter implements CpioVisitor {
       if (!this.#carriers.has(file.links)) this.#carriers.set(file.links, file);
     }
     this.#written.add(file);
-    const path = this.#path(file.relative);
-    this.#target = exclusively(file, () => new FileTarget(path, file, this.#algorithm));
-    this.#made.push({ path, directory: false });
+    const { algorithm } = this.#options;
+    this.#target = this.#make(file, (path) => new FileTarget(path, file, algorithm));
   }
 
   #makeLink(file: PlannedFile, target: Buffer): void {
     if (decodeName(target) !== file.linkTarget) {
-      throw rpmError(
-        'E_RPM_FORMAT',
-        `${showName(file.path)} points elsewhere than its header says`,
-      );
+      const what = `${showName(file.path)} points elsewhere`;
+      throw rpmError('E_RPM_FORMAT', `${what} than its header says`);
     }
     this.#ensureParent(file.relative);
-    const path = this.#path(file.relative);
-    exclusively(file, () => symlinkSync(target, path));
-    this.#made.push({ path, directory: false });
-    lutimesSync(path, file.mtime, file.mtime);
+    this.#make(file, (path) => symlinkSync(target, path));
+    lutimesSync(this.#path(file.relative), file.mtime, file.mtime);
   }
 
   #hardLink(file: PlannedFile): void {
@@ -197,9 +175,22 @@ export class PackageWriter implements CpioVisitor {
     if (carrier === undefined) {
       throw rpmError('E_RPM_FORMAT', `its payload lacks the content of ${showName(file.path)}`);
     }
+    this.#make(file, (path) => linkSync(this.#path(carrier.relative), path));
+  }
+
+  #make<Result>(file: PlannedFile, make: (path: string | Buffer) => Result): Result {
     const path = this.#path(file.relative);
-    exclusively(file, () => linkSync(this.#path(carrier.relative), path));
-    this.#made.push({ path, directory: false });
+    try {
+      const made = make(path);
+      this.#made.push({ path, directory: false });
+      return made;
+    } catch (cause) {
+      if (!hasErrno(cause, 'EEXIST')) throw cause;
+      throw rpmError('E_RPM_HOSTILE', `${showName(file.path)} is already in the destination`, {
+        cause,
+        hint: 'unpack into an empty directory',
+      });
+    }
   }
 
   #ensureParent(relative: string): void {
@@ -207,7 +198,6 @@ export class PackageWriter implements CpioVisitor {
     if (slash > 0) this.#makeDirectory(relative.slice(0, slash));
   }
 
-  /** Makes a directory and those above it, with the header's modes where it has them. */
   #makeDirectory(relative: string): void {
     if (this.#directories.has(relative)) return;
     this.#directories.add(relative);
@@ -242,7 +232,6 @@ function contentSize({ type, size, linkTarget }: PlannedFile): number {
   return type === 'symlink' ? encodeName(linkTarget ?? '').length : size;
 }
 
-/** @returns Whether it was made; false for a directory that is there. */
 function makeOrFind(path: string | Buffer, mode: number, relative: string): boolean {
   try {
     mkdirSync(path, mode);
@@ -251,17 +240,5 @@ function makeOrFind(path: string | Buffer, mode: number, relative: string): bool
     if (!hasErrno(error, 'EEXIST')) throw error;
     if (lstatSync(path).isDirectory()) return false;
     throw rpmError('E_RPM_HOSTILE', `/${showName(relative)} is no directory in the destination`);
-  }
-}
-
-function exclusively<Result>(file: PlannedFile, make: () => Result): Result {
-  try {
-    return make();
-  } catch (cause) {
-    if (!hasErrno(cause, 'EEXIST')) throw cause;
-    throw rpmError('E_RPM_HOSTILE', `${showName(file.path)} is already in the destination`, {
-      cause,
-      hint: 'unpack into an empty directory',
-    });
   }
 }

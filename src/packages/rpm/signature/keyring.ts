@@ -1,24 +1,19 @@
-/** OpenPGP public keys that may sign packages and repositories, and what rpm says of a signature. */
 import { KilnError } from '../../../errors.ts';
+import type { Pointer } from '../../../host/calls/c-library.ts';
 import type { RpmSignature } from '../package.ts';
-import { Armor, type Explained, type Librpmio, type Pointer, Tag, Verdict } from './librpmio.ts';
+import { Armor, type Explained, type Librpmio, Tag, Verdict } from './librpmio.ts';
 import { algorithmName, isKnown, type OuterPacket, readOuterPacket } from './signature-packet.ts';
 
-/** What is known of a signature. */
 export type JudgedSignature = Omit<RpmSignature, 'scope'>;
 
-/** Feeds everything that was signed, in pieces, to its argument. */
 export type SignedBytes = (use: (piece: Buffer) => void) => void;
 
-/** A key, or a subkey, that signatures may name. */
+/** A key or a subkey; fingerprint and signer are of its main key. */
 interface Key {
   readonly item: Pointer;
-  /** Lower-case hex. */
   readonly keyId: string;
   readonly algorithm: number;
-  /** Of its main key, lower-case hex. */
   readonly fingerprint: string;
-  /** User id of its main key. */
   readonly signer: string | null;
   /** Why the library cannot use it: what it says of a signature then means nothing. */
   readonly unusable: string | null;
@@ -27,7 +22,6 @@ interface Key {
 /** OpenPGP's type of a signature over bytes as they are (RFC 9580, 5.2.1): packages have no other. */
 const BINARY = 0;
 
-/** Hex digits of a key id. */
 const KEY_ID = 16;
 
 const NO_KEY = 'no key of the keyring made it';
@@ -38,14 +32,12 @@ const KEY_IS_OVER = /revoked|not alive|not live|expired/i;
 /** What the library says of a key that it cannot use: of a weak or an unknown algorithm. */
 const KEY_IS_UNUSABLE = /Policy rejects|not supported/;
 
-/** Keys, held until the process ends. */
 export class Keyring {
   readonly #library: Librpmio;
   readonly #keys: readonly Key[];
 
   /**
-   * Reads armored keys; a text may hold several blocks, as the key files of distributions do, and a
-   * block several keys. Keys that the library cannot read are left out.
+   * Reads armored keys: a text may hold several blocks, and a block several keys. Unreadable keys are left out.
    * @throws KilnError E_KEYRING for a text without an armored key, and for a damaged one
    */
   constructor(library: Librpmio, texts: readonly string[]) {
@@ -53,10 +45,7 @@ export class Keyring {
     this.#keys = texts.flatMap((text) => [...readKeys(library, text)]);
   }
 
-  /**
-   * Checks a detached signature as rpm checks it.
-   * @param signed null where that is not at hand: the signature stays `unchecked` if its key is known
-   */
+  /** @param signed null where that is not at hand: the signature stays `unchecked` if its key is known */
   judge(signature: Buffer, signed: SignedBytes | null): JudgedSignature {
     const outer = readOuterPacket(signature);
     const { item, lints } = this.#library.parse(signature, Tag.signature);
@@ -161,12 +150,11 @@ function unreadable(outer: OuterPacket | undefined, lints: string | null): Judge
   };
 }
 
-/** What the library says, in one line without its heading. */
 function explain(lints: string | null): string {
   const lines = (lints ?? '').split('\n').map((line) => line.trim());
   const said = lines.filter((line, index) => line !== '' && (index > 0 || !line.endsWith(':')));
   const text = said.join('; ').replaceAll('; because:', ', because');
-  // A signature's own notations may be in it.
+  // The text may quote notations of the signature, which is hostile.
   return text.replace(/[\u0000-\u001f\u007f-\u009f]/g, '\ufffd') || 'it is not of what is there';
 }
 
@@ -196,7 +184,6 @@ function broken(): KilnError {
   });
 }
 
-/** A certificate's main key and subkeys; none where the library cannot read it. */
 function* readCertificate(library: Librpmio, certificate: Buffer): Generator<Key> {
   const { item: main } = library.parse(certificate, Tag.publicKey);
   if (main === null) return;
@@ -212,16 +199,9 @@ function* readCertificate(library: Librpmio, certificate: Buffer): Generator<Key
       (line) => KEY_IS_UNUSABLE.test(line) && names.some((name) => line.includes(name)),
     );
     const unusable = about === undefined ? null : explain(about);
-    yield {
-      item,
-      keyId,
-      algorithm: library.publicKeyAlgorithm(item),
-      fingerprint,
-      signer,
-      unusable,
-    };
+    const algorithm = library.publicKeyAlgorithm(item);
+    yield { item, keyId, algorithm, fingerprint, signer, unusable };
   }
 }
 
-/** The first line of an armored OpenPGP public key. */
 export const ARMORED_KEY = '-----BEGIN PGP PUBLIC KEY BLOCK-----';

@@ -1,14 +1,13 @@
 /**
- * rpm's own OpenPGP calls (librpmio's rpmpgp.h and rpmcrypto.h). What rpm trusts and what kiln trusts
- * is the same by construction: rules about keys, times and algorithms are the library's, and so is
- * the system-wide crypto policy. A wrong pointer ends the process, so this module is loaded in
- * confined children only.
+ * rpm's own OpenPGP calls (librpmio's rpmpgp.h and rpmcrypto.h), so that kiln trusts what rpm trusts: the rules
+ * about keys, times and algorithms, and the system's crypto policy, are the library's. A wrong pointer ends the
+ * process, so this module is loaded in confined children only.
  */
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import koffi from 'koffi';
 import { KilnError } from '../../../errors.ts';
-import { libc } from '../../../host/calls/c-library.ts';
+import { libc, type Pointer, typed } from '../../../host/calls/c-library.ts';
 import { ownEnvironment } from '../../../host/process/own-process.ts';
 import { packageRoot } from '../../../host/state/paths.ts';
 
@@ -20,7 +19,6 @@ const SYSTEM_POLICIES = ['/etc', '/usr/share'].map(
   (folder) => `${folder}/crypto-policies/back-ends/rpm-sequoia.config`,
 );
 
-/** The environment variable that names another one. */
 const POLICY_VARIABLE = 'RPM_SEQUOIA_CRYPTO_POLICY';
 
 /** rpmRC of rpmtypes.h. */
@@ -36,19 +34,8 @@ export const Armor = { publicKey: 2, signature: 3 } as const;
 const PUBKEY_ALGORITHM = 6;
 const HASH_ALGORITHM = 9;
 
-/** Bytes of a key id. */
-const KEY_ID = 8;
+const KEY_ID_BYTES = 8;
 
-/** An address of the library's; 0 is none. */
-export type Pointer = bigint;
-
-/** Where a call puts an address or a size. */
-type Place = BigUint64Array;
-
-/** A call about a key, a signature or a digest. */
-type Of<Result> = (item: Pointer) => Result;
-
-/** A result and what the library says about it: why it failed, or what is odd. */
 export interface Explained {
   readonly code: number;
   readonly lints: string | null;
@@ -88,52 +75,30 @@ export function loadLibrpmio(): Librpmio {
 function bind() {
   // Deep: Node exports an OpenSSL and a zstd of its own, which would answer the library's calls.
   const library = koffi.load(LIBRPMIO, { deep: true });
-  const bound = <Call>(prototype: string) => library.func(prototype) as Call;
-  const call = {
-    initCrypto: bound<() => number>('int rpmInitCrypto()'),
-    parseArmor: bound<(armor: string, packets: Place, length: Place) => number>(
-      'int pgpParsePkts(const char *armor, void *packets, void *length)',
-    ),
-    certLength: bound<(packets: Buffer, size: number, length: Place) => number>(
-      'int pgpPubKeyCertLen(const void *packets, size_t size, void *length)',
-    ),
-    lint: bound<(packets: Buffer, size: number, text: Place) => number>(
-      'int pgpPubKeyLint(const void *packets, size_t size, void *text)',
-    ),
-    fingerprint: bound<(packets: Buffer, size: number, bytes: Place, length: Place) => number>(
+  const call = typed(library, {
+    initCrypto: 'int rpmInitCrypto()',
+    parseArmor: 'int pgpParsePkts(const char *armor, void *packets, void *length)',
+    certLength: 'int pgpPubKeyCertLen(const void *packets, size_t size, void *length)',
+    lint: 'int pgpPubKeyLint(const void *packets, size_t size, void *text)',
+    fingerprint:
       'int pgpPubkeyFingerprint(const void *packets, size_t size, void *bytes, void *length)',
-    ),
-    parse: bound<(bytes: Buffer, size: number, tag: number, made: Place, lints: Place) => number>(
-      'int pgpPrtParams2(const void *packets, size_t size, uint tag, void *made, void *lints)',
-    ),
-    subkeys: bound<
-      (bytes: Buffer, size: number, main: Pointer, made: Place, count: Int32Array) => number
-    >(
+    parse: 'int pgpPrtParams2(const void *packets, size_t size, uint tag, void *made, void *lints)',
+    subkeys:
       'int pgpPrtParamsSubkeys(const void *packets, size_t size, uintptr_t main, void *made, void *count)',
-    ),
-    signId: bound<Of<number | bigint>>('uintptr_t pgpDigParamsSignID(uintptr_t item)'),
-    userId: bound<Of<string | null>>('const char *pgpDigParamsUserID(uintptr_t item)'),
-    algorithm: bound<(item: Pointer, kind: number) => number>(
-      'uint pgpDigParamsAlgo(uintptr_t item, uint kind)',
-    ),
-    version: bound<Of<number>>('int pgpDigParamsVersion(uintptr_t item)'),
-    created: bound<Of<number>>('uint32_t pgpDigParamsCreationTime(uintptr_t item)'),
-    signatureType: bound<Of<number>>('int pgpSignatureType(uintptr_t item)'),
-    free: bound<Of<unknown>>('uintptr_t pgpDigParamsFree(uintptr_t item)'),
-    digestInit: bound<(algorithm: number, flags: number) => number | bigint>(
-      'uintptr_t rpmDigestInit(int algorithm, uint flags)',
-    ),
-    digestUpdate: bound<(digest: Pointer, bytes: Buffer, size: number) => number>(
-      'int rpmDigestUpdate(uintptr_t digest, const void *bytes, size_t size)',
-    ),
-    digestFinal: bound<(digest: Pointer, bytes: null, length: null, text: number) => number>(
-      'int rpmDigestFinal(uintptr_t digest, void *bytes, void *length, int text)',
-    ),
-    verify: bound<(key: Pointer, signature: Pointer, digest: Pointer, lints: Place) => number>(
+    signId: 'uintptr_t pgpDigParamsSignID(uintptr_t item)',
+    userId: 'const char *pgpDigParamsUserID(uintptr_t item)',
+    algorithm: 'uint pgpDigParamsAlgo(uintptr_t item, uint kind)',
+    version: 'int pgpDigParamsVersion(uintptr_t item)',
+    created: 'uint32_t pgpDigParamsCreationTime(uintptr_t item)',
+    signatureType: 'int pgpSignatureType(uintptr_t item)',
+    free: 'uintptr_t pgpDigParamsFree(uintptr_t item)',
+    digestInit: 'uintptr_t rpmDigestInit(int algorithm, uint flags)',
+    digestUpdate: 'int rpmDigestUpdate(uintptr_t digest, const void *bytes, size_t size)',
+    digestFinal: 'int rpmDigestFinal(uintptr_t digest, void *bytes, void *length, int text)',
+    verify:
       'int pgpVerifySignature2(uintptr_t key, uintptr_t signature, uintptr_t digest, void *lints)',
-    ),
-  };
-  const release = libc.func('void free(uintptr_t memory)') as (memory: Pointer) => void;
+  });
+  const { release } = typed(libc, { release: 'void free(uintptr_t memory)' });
 
   /** Copies memory that the library allocated, and frees it. Of nothing, Rust gives no address to free. */
   const takeBytes = (from: Pointer | undefined, length: number): Buffer => {
@@ -142,7 +107,6 @@ function bind() {
     release(from);
     return bytes;
   };
-  /** Runs a call with a place for an explanation. */
   const explained = (act: (text: BigUint64Array) => number): Explained => {
     const text = new BigUint64Array(1);
     const code = act(text);
@@ -155,7 +119,6 @@ function bind() {
 
   return {
     initialize: call.initCrypto,
-    /** Takes one block of armor off; undefined for text that has none, or a damaged one. */
     dearmor(armor: string): { readonly kind: number; readonly bytes: Buffer } | undefined {
       const from = new BigUint64Array(1);
       const length = new BigUint64Array(1);
@@ -163,17 +126,14 @@ function bind() {
       if (kind <= 0) return undefined;
       return { kind, bytes: takeBytes(from[0], Number(length[0])) };
     },
-    /** Bytes of the first certificate; undefined where none begins. */
     certificateLength(packets: Buffer): number | undefined {
       const length = new BigUint64Array(1);
       const code = call.certLength(packets, packets.length, length);
       const bytes = Number(length[0]);
       return code === 0 && bytes > 0 && bytes <= packets.length ? bytes : undefined;
     },
-    /** What is wrong with a certificate by the system's policy. */
     lint: (certificate: Buffer): Explained =>
       explained((text) => call.lint(certificate, certificate.length, text)),
-    /** Of the main key, lower-case hex; `''` where there is none. */
     fingerprint(certificate: Buffer): string {
       const from = new BigUint64Array(1);
       const length = new BigUint64Array(1);
@@ -199,15 +159,12 @@ function bind() {
       );
     },
     free: call.free,
-    /** Of a key, or of the key that a signature names, lower-case hex; zeros where it names none. */
     keyId(item: Pointer): string {
       const from = BigInt(call.signId(item));
-      return from === 0n ? '' : Buffer.from(koffi.view(from, KEY_ID)).toString('hex');
+      return from === 0n ? '' : Buffer.from(koffi.view(from, KEY_ID_BYTES)).toString('hex');
     },
     userId: call.userId,
-    /** RFC 9580, 9.1. */
     publicKeyAlgorithm: (item: Pointer) => call.algorithm(item, PUBKEY_ALGORITHM),
-    /** RFC 9580, 9.5. */
     hashAlgorithm: (item: Pointer) => call.algorithm(item, HASH_ALGORITHM),
     version: call.version,
     /** Seconds since 1970; 0 where a signature does not say. */
@@ -224,7 +181,6 @@ function bind() {
     endDigest(digest: Pointer): void {
       call.digestFinal(digest, null, null, 0);
     },
-    /** @param key 0 to find out only whether the signature could be one of what was hashed */
     verify: (key: Pointer, signature: Pointer, digest: Pointer): Explained =>
       explained((text) => call.verify(key, signature, digest, text)),
   };

@@ -3,7 +3,7 @@ import { closeSync } from 'node:fs';
 import { flattenError } from '../../../host/confine/frame.ts';
 import type { SingleTask } from '../../../host/confine/task.ts';
 import { checkDigests, digestFaults } from '../digests.ts';
-import { rpmError } from '../errors.ts';
+import { rpmError } from '../package.ts';
 import { readSections } from '../sections.ts';
 import { Tag } from '../tags.ts';
 

@@ -9,30 +9,26 @@ import { z } from 'zod';
 import type { KilnError } from '../../../errors.ts';
 import { rebuildError } from '../../../host/confine/frame.ts';
 import { runConfined } from '../../../host/confine/run.ts';
-import { rpmError } from '../errors.ts';
 import { INTRO_SIZE, type RawEntry, readIntro } from '../header.ts';
+import { rpmError } from '../package.ts';
 import { HEADER_LIMITS, LEAD_SIZE } from '../sections.ts';
 import { encodeSignatureHeader, type PackageSigner, withSignature } from './signing-key.ts';
 
 const readAt = promisify(read);
 const writeAt = promisify(write);
 
-/** Bytes copied at a time. */
 const PIECE = 1024 * 1024;
 
-/** What was written. Digests are of whole files, lower-case hex. */
 interface SignedCopy {
   readonly from: string;
   readonly sha256: string;
-  /** Bytes. */
   readonly size: number;
 }
 
 /**
- * Copies the package that `source` has open into `target`, an empty file, with a new signature in
- * place of all that it had. What is signed are the very bytes that are written.
- * @throws KilnError E_RPM_FORMAT when there is no header where `parts` says; E_SIGN_KEY; the
- * signal's reason; Node's error when `target` cannot be written
+ * Copies the package that `source` has open into the empty file `target`, with a new signature in place of all that it
+ * had. What is signed are the very bytes that are written.
+ * @throws KilnError E_RPM_FORMAT when there is no header where `parts` says, E_SIGN_KEY; the signal's reason
  */
 export async function writeSigned(
   source: number,
@@ -44,7 +40,7 @@ export async function writeSigned(
   const { headerStart, headerEnd, format, entries } = parts;
   const lead = await readWhole(source, 0, LEAD_SIZE);
   const length = headerEnd - headerStart;
-  // The child may be in a package's hands: nothing but a header is ever signed.
+  // A hostile package may control the child: sign nothing but a header.
   if (headerStart < LEAD_SIZE || length < INTRO_SIZE) throw noHeader();
   const intro = await readWhole(source, headerStart, INTRO_SIZE);
   if (readIntro(intro, 'header', HEADER_LIMITS).size !== length) throw noHeader();
@@ -75,7 +71,6 @@ export async function writeSigned(
   return { from: from.digest('hex'), sha256: to.digest('hex'), size };
 }
 
-/** The bytes from `start` to `end` or the end of the file; a piece is good until the next. */
 async function* pieces(fd: number, start: number, end: number): AsyncGenerator<Buffer> {
   const buffer = Buffer.allocUnsafe(PIECE);
   for (let at = start; at < end; ) {
@@ -100,23 +95,16 @@ function noHeader() {
   return rpmError('E_RPM_FORMAT', 'the header is not where it was found before');
 }
 
-/* Packages taken apart by a confined child, for a signature to be put between the parts. */
-
 /** Of a signature header, bytes: rpm's own limit. */
 const MAX_DATA = 64 * 1024 * 1024;
 
-/** What is to be known of a package to sign it. Nothing of it is verified. */
 interface SignableParts {
-  /** Byte offsets of the main header, which the signature covers. */
   readonly headerStart: number;
   readonly headerEnd: number;
-  /** 4 or 6. */
   readonly format: number;
-  /** Of the signature header. */
   readonly entries: readonly RawEntry[];
 }
 
-/** What came of one package. */
 type Signable = { readonly index: number } & (
   | { readonly parts: SignableParts; readonly error?: never }
   | { readonly error: KilnError; readonly parts?: never }
@@ -149,11 +137,6 @@ const messageSchema = z.object({
   error: z.unknown().optional(),
 });
 
-/**
- * Checks the digests of packages, header and payload, and tells their parts, in their order.
- * @param fds Of open packages; at most MAX_FDS of open-files.ts.
- * @throws KilnError E_CONFINE_…; the signal's reason
- */
 export async function* takeApart(
   fds: readonly number[],
   signal: AbortSignal | undefined,

@@ -1,9 +1,8 @@
 /**
- * The outside of an OpenPGP signature, as far as librpmio does not tell it: which algorithms a packet
- * names that it cannot read, and what version 6 adds. Nothing here is verified. Sources: RFC 9580, 4.2
- * and 5.2; RFC 4880, 5.2.2 for version 3.
+ * What librpmio does not tell of an OpenPGP signature: the algorithms of a packet that it cannot read, and what
+ * version 6 adds. Nothing here is verified. Sources: RFC 9580, 4.2 and 5.2; RFC 4880, 5.2.2 for version 3.
  */
-import { eachChunk } from '../digests.ts';
+import { filePieces } from '../digests.ts';
 import { hashName } from '../files.ts';
 import type { RpmPackage, RpmSignature } from '../package.ts';
 import type { RpmSections } from '../sections.ts';
@@ -32,26 +31,19 @@ const SIGNATURE_TAG = 2;
 const ISSUER_FINGERPRINT = 33;
 const CRITICAL = 0x80;
 
-/** A packet that is a signature, as far as its outside goes. */
 export interface OuterPacket {
   readonly version: number;
-  /** RFC 9580, 9.1. */
   readonly keyAlgorithm: number;
-  /** RFC 9580, 9.5. */
   readonly hashAlgorithm: number;
-  /** Of version 6: the fingerprint of the key that it names, lower-case hex. */
   readonly issuer?: string | undefined;
-  /** Of version 6: is hashed before what is signed. */
   readonly salt?: Buffer | undefined;
 }
 
-/** `RSA/SHA256` and so on. */
 export function algorithmName(keyAlgorithm: number, hashAlgorithm: number): string {
   const key = KEY_ALGORITHMS[keyAlgorithm] ?? `algorithm ${keyAlgorithm}`;
   return `${key}/${hashName(hashAlgorithm)?.toUpperCase() ?? `hash ${hashAlgorithm}`}`;
 }
 
-/** Whether any librpmio that kiln takes reads such a signature, unless there is something wrong with it. */
 export function isKnown({ version, keyAlgorithm, hashAlgorithm }: OuterPacket): boolean {
   return (
     (version === 3 || version === 4) &&
@@ -60,7 +52,6 @@ export function isKnown({ version, keyAlgorithm, hashAlgorithm }: OuterPacket): 
   );
 }
 
-/** The bytes of each packet, if `bytes` begin with one that is whole; what comes after that is left out. */
 export function* splitPackets(bytes: Buffer): Generator<Buffer> {
   for (let rest = bytes; rest.length > 0; ) {
     const packet = readPacket(rest);
@@ -70,7 +61,6 @@ export function* splitPackets(bytes: Buffer): Generator<Buffer> {
   }
 }
 
-/** Reads the first packet; undefined when it is no signature, or cut off. */
 export function readOuterPacket(bytes: Buffer): OuterPacket | undefined {
   const packet = readPacket(bytes);
   if (packet?.tag !== SIGNATURE_TAG) return undefined;
@@ -93,7 +83,6 @@ export function readOuterPacket(bytes: Buffer): OuterPacket | undefined {
 interface Packet {
   readonly tag: number;
   readonly body: Buffer;
-  /** Bytes from its beginning to the next. */
   readonly end: number;
 }
 
@@ -120,7 +109,6 @@ function oldLength(bytes: Buffer, type: number): { start: number; length: number
   return { start: 1, length: bytes.length - 1 };
 }
 
-/** Lengths of new packets and of subpackets. */
 function newLength(bytes: Buffer, at: number): { start: number; length: number } {
   const first = bytes.readUInt8(at);
   if (first < 192) return { start: at + 1, length: first };
@@ -158,18 +146,8 @@ function issuerIn(area: Buffer): string | undefined {
  * Source: rpm's docs/manual/signatures_digests.md.
  */
 
-/** As rpm writes and reads it, in lines or not. */
 const BASE64 = /^[A-Za-z0-9+/\s]*=*\s*$/;
 
-interface Found {
-  readonly scope: RpmSignature['scope'];
-  readonly bytes: Buffer;
-}
-
-/**
- * Every signature of the package, checked with `keyring`.
- * @param withPayload Also check those that cover the payload; else they are `unchecked`.
- */
 export function checkSignatures(
   fd: number,
   sections: RpmSections,
@@ -179,7 +157,7 @@ export function checkSignatures(
   const header: SignedBytes = (use) => use(sections.header.bytes);
   const all: SignedBytes = (use) => {
     use(sections.header.bytes);
-    eachChunk(fd, sections.headerEnd, use);
+    for (const piece of filePieces(fd, sections.headerEnd)) use(piece);
   };
   return findSignatures(sections).map(({ scope, bytes }) => {
     const signed = scope === 'header' ? header : withPayload ? all : null;
@@ -187,9 +165,9 @@ export function checkSignatures(
   });
 }
 
-function findSignatures({ signature }: RpmSections): Found[] {
-  const found: Found[] = [];
-  const add = (scope: Found['scope'], bytes: Buffer | undefined) => {
+function findSignatures({ signature }: RpmSections) {
+  const found: { readonly scope: RpmSignature['scope']; readonly bytes: Buffer }[] = [];
+  const add = (scope: RpmSignature['scope'], bytes: Buffer | undefined) => {
     if (bytes !== undefined) found.push({ scope, bytes });
   };
   for (const text of signature.strings(SigTag.openpgp) ?? []) {
@@ -204,9 +182,8 @@ function findSignatures({ signature }: RpmSections): Found[] {
 }
 
 /**
- * `trusted`: a key of the keyring signed it and no signature is wrong. `untrusted`: unsigned, or
- * signed by others only. `broken`: a signature that cannot be of this package, or that its key could
- * not make any more.
+ * `trusted`: a key of the keyring signed it and no signature is wrong. `broken`: a signature that cannot be of this
+ * package, or that its key could not make any more.
  */
 export function signatureVerdict(
   signatures: RpmPackage['signatures'],

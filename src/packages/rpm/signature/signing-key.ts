@@ -6,18 +6,14 @@ import { ELEMENT_SIZE, ENTRY_SIZE, INTRO_SIZE, MAGIC, type RawEntry, Type } from
 import { SigTag } from '../tags.ts';
 import { readOuterPacket } from './signature-packet.ts';
 
-/** Where a key and what opens it are; neither is in a command line or a result. */
 export interface SigningKeyFiles {
   /** Path of an armored secret key, as `gpg --armor --export-secret-keys` writes it. */
   readonly key: string;
-  /** Path of a file whose first line is the passphrase. */
   readonly passphraseFile?: string;
 }
 
 export interface PackageSigner {
-  /** Of the key or subkey that signs, lower-case hex. */
   readonly fingerprint: string;
-  /** A detached signature over the bytes. */
   sign(bytes: Buffer): Promise<HeaderSignature>;
 }
 
@@ -27,8 +23,7 @@ const MAX_KEY = 4 * 1024 * 1024;
 /**
  * Reads a secret key and signs something with it: who gets a signer can sign.
  * @param passphrase Used where `files` names no file with one.
- * @throws KilnError E_SIGN_KEY: it cannot be read, is no secret key, is locked with another
- * passphrase, or cannot sign now
+ * @throws KilnError E_SIGN_KEY
  */
 export async function openSigningKey(
   files: SigningKeyFiles,
@@ -39,7 +34,7 @@ export async function openSigningKey(
     files.passphraseFile === undefined
       ? passphrase
       : (await readText(files.passphraseFile, 'the passphrase file')).replace(/\r?\n.*$/s, '');
-  // 50 ms to load: only for who signs.
+  // Loading takes 50 ms: only signing pays it.
   const openpgp = await import('openpgp');
   const key = await unlock(openpgp, await readKey(openpgp, files.key, armored), files.key, secret);
   // A signature is for the bytes alone: no salt, which older rpms would have to skip.
@@ -84,24 +79,17 @@ type Library = typeof import('openpgp');
 
 async function readKey(openpgp: Library, path: string, armoredKeys: string): Promise<PrivateKey> {
   const hint = '`gpg --armor --export-secret-keys KEYID` writes one';
+  const fail = (why: string, cause?: unknown) =>
+    new KilnError('E_SIGN_KEY', `${path} ${why}`, { cause, hint });
   let keys: PrivateKey[];
   try {
     keys = await openpgp.readPrivateKeys({ armoredKeys });
   } catch (cause) {
-    throw new KilnError('E_SIGN_KEY', `${path} is not an armored OpenPGP secret key`, {
-      cause,
-      hint,
-    });
+    throw fail('is not an armored OpenPGP secret key', cause);
   }
   const [key, ...more] = keys;
-  if (key === undefined) {
-    throw new KilnError('E_SIGN_KEY', `${path} holds no OpenPGP secret key`, { hint });
-  }
-  if (more.length > 0) {
-    throw new KilnError('E_SIGN_KEY', `${path} holds ${keys.length} secret keys, not one`, {
-      hint,
-    });
-  }
+  if (key === undefined) throw fail('holds no OpenPGP secret key');
+  if (more.length > 0) throw fail(`holds ${keys.length} secret keys, not one`);
   return key;
 }
 
@@ -141,15 +129,12 @@ const SIGNATURES: ReadonlySet<number> = new Set([
   ...[SigTag.pgp, SigTag.gpg],
 ]);
 
-/** Public key algorithm RSA in OpenPGP (RFC 9580, 9.1). */
+/** OpenPGP's number of RSA (RFC 9580, 9.1). */
 const RSA = 1;
 
-/** An OpenPGP signature of a main header. */
 interface HeaderSignature {
   readonly bytes: Buffer;
-  /** Of the packet: 4 or 6. */
   readonly version: number;
-  /** Public key algorithm, RFC 9580, 9.1. */
   readonly keyAlgorithm: number;
 }
 
@@ -172,7 +157,6 @@ export function withSignature(
   return [...others, { tag, type: Type.bin, count: bytes.length, data: bytes }];
 }
 
-/** The whole signature header with its region over all of it, and padded for what comes after. */
 export function encodeSignatureHeader(entries: readonly RawEntry[]): Buffer {
   const sorted = [...entries].sort((a, b) => a.tag - b.tag);
   const count = sorted.length + 1;

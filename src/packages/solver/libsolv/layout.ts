@@ -4,8 +4,8 @@
  */
 import koffi from 'koffi';
 import { KilnError } from '../../../errors.ts';
-import { DISTTYPE_RPM, type Libsolv } from './libsolv.ts';
-import type { Id, Pointer } from './libsolv-types.ts';
+import type { Pointer } from '../../../host/calls/c-library.ts';
+import { DISTTYPE_RPM, type Id, type Libsolv, loadLibsolv } from './libsolv.ts';
 
 const queueType = koffi.struct({
   elements: 'void *',
@@ -13,6 +13,11 @@ const queueType = koffi.struct({
   alloc: 'void *',
   left: 'int',
 });
+
+interface QueueFields {
+  readonly elements: Pointer;
+  readonly count: number;
+}
 
 const stringPoolType = koffi.struct({
   strings: 'void *',
@@ -84,8 +89,8 @@ const transactionType = koffi.struct({ pool: 'void *', steps: queueType });
 
 const relationType = koffi.struct({ name: 'int', evr: 'int', flags: 'int' });
 
-/** What {@link readPool} reads. Addresses are valid until the next call that adds something. */
-export interface PoolFields {
+/** Addresses are valid until the next call that adds something. */
+interface PoolFields {
   readonly id2arch: Pointer | null;
   readonly lastarch: number;
   readonly rels: Pointer;
@@ -103,10 +108,6 @@ export function readPool(pool: Pointer): PoolFields {
   return koffi.decode(pool, poolType) as PoolFields;
 }
 
-/**
- * Makes sure, on a new pool for RPM, that the libsolv that was loaded has the layout above.
- * @throws KilnError E_SOLVER_MISSING
- */
 export function checkLayout(library: Libsolv, pool: Pointer): void {
   const fields = readPool(pool);
   // A new pool has the null solvable and the system solvable, and no repository.
@@ -119,12 +120,21 @@ export function checkLayout(library: Libsolv, pool: Pointer): void {
   );
 }
 
-/** The address of a package, which some calls want in place of its id. */
 export function solvableAddress(fields: PoolFields, solvable: Id): Pointer {
   return fields.solvables + BigInt(solvable) * BigInt(koffi.sizeof(solvableType));
 }
 
-/** What the packages of a repository have in their fixed part. Numbers are ids, unless they say otherwise. */
+export function readPaths(pool: Pointer): Id[] {
+  const { ss } = koffi.decode(pool, poolType) as {
+    ss: { strings: Pointer; nstrings: number; stringspace: Pointer; sstrings: number };
+  };
+  const offsets = new Uint32Array(koffi.view(ss.strings, ss.nstrings * 4));
+  const text = new Uint8Array(koffi.view(ss.stringspace, ss.sstrings));
+  const ids: Id[] = [];
+  for (const [id, offset] of offsets.entries()) if (text[offset] === 0x2f) ids.push(id);
+  return ids;
+}
+
 export interface SolvableRecord {
   readonly id: Id;
   readonly name: Id;
@@ -132,7 +142,6 @@ export interface SolvableRecord {
   readonly evr: Id;
   /** Where in the repository's array what it obsoletes begins; 0: it obsoletes nothing. */
   readonly obsoletes: number;
-  /** The same of what it supplements. */
   readonly supplements: number;
 }
 
@@ -161,7 +170,6 @@ export function readSolvables(fields: PoolFields, repo: Pointer): SolvableRecord
   return records;
 }
 
-/** The ids in the array of `repo` from `offset` to the 0 that ends them. */
 export function readArray(repo: Pointer, offset: number): Id[] {
   const { idarraydata } = koffi.decode(repo, repoType) as { idarraydata: Pointer };
   const ids: Id[] = [];
@@ -172,7 +180,6 @@ export function readArray(repo: Pointer, offset: number): Id[] {
   }
 }
 
-/** Whether the pool's policy lets packages of this architecture be installed. */
 export function isCompatible({ id2arch, lastarch }: PoolFields, arch: Id): boolean {
   if (id2arch === null) return true;
   if (arch > lastarch) return false;
@@ -185,20 +192,17 @@ export function setRepoPriority(repo: Pointer, priority: number, subpriority: nu
   koffi.encode(repo, koffi.offsetof(repoType, 'subpriority'), 'int', subpriority);
 }
 
-/** The address of the repository that a package belongs to. */
 export function solvableRepo(fields: PoolFields, solvable: Id): Pointer {
   const address = solvableAddress(fields, solvable);
   return koffi.decode(address, koffi.offsetof(solvableType, 'repo'), 'void *') as Pointer;
 }
 
-/** A relation (`foo >= 1`, `(a or b)`): `flags` is one of pool.h's REL_ numbers. */
 export interface Relation {
   readonly name: Id;
   readonly evr: Id;
   readonly flags: number;
 }
 
-/** The parts of a dependency, or undefined where it is a plain name. */
 export function readRelation(fields: PoolFields, dependency: Id): Relation | undefined {
   if (dependency >= 0) return undefined;
   const index = BigInt(dependency & 0x7fffffff);
@@ -218,28 +222,38 @@ export function setConsidered(pool: Pointer, bits: Buffer): Buffer {
   return map;
 }
 
-/** Where in a transaction the queue of its steps is. */
 export function transactionSteps(transaction: Pointer): Id[] {
-  const { steps } = koffi.decode(transaction, transactionType) as {
-    steps: { elements: Pointer; count: number };
-  };
+  const { steps } = koffi.decode(transaction, transactionType) as { steps: QueueFields };
   return readIds(steps.elements, steps.count);
 }
 
-/** A copy of `count` ids in libsolv's memory. */
 function readIds(address: Pointer, count: number): Id[] {
   if (count === 0) return [];
   return Array.from(new Int32Array(koffi.view(address, count * 4)));
 }
 
-/** Bytes of a Queue. */
-export const QUEUE_SIZE: number = koffi.sizeof(queueType);
+export class IdQueue implements Disposable {
+  readonly raw: Buffer = Buffer.alloc(koffi.sizeof(queueType));
+  readonly #calls: Libsolv['queue'] = loadLibsolv().queue;
 
-/** The elements of a Queue. */
-export function readQueue(queue: Buffer): Id[] {
-  const { elements, count } = koffi.decode(queue, queueType) as {
-    elements: Pointer;
-    count: number;
-  };
-  return readIds(elements, count);
+  constructor(ids: Iterable<Id> = []) {
+    this.#calls.init(this.raw);
+    let count = 0;
+    for (const id of ids) this.#calls.insert(this.raw, count++, id);
+  }
+
+  toArray(): Id[] {
+    const { elements, count } = koffi.decode(this.raw, queueType) as QueueFields;
+    return readIds(elements, count);
+  }
+
+  [Symbol.dispose](): void {
+    this.#calls.free(this.raw);
+  }
+}
+
+export function collectIds(fill: (queue: Buffer) => void): Id[] {
+  using queue = new IdQueue();
+  fill(queue.raw);
+  return queue.toArray();
 }

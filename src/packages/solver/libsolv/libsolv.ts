@@ -4,8 +4,10 @@
  */
 import koffi, { type KoffiFunc } from 'koffi';
 import { KilnError } from '../../../errors.ts';
-import { libc } from '../../../host/calls/c-library.ts';
-import type { Id, Library, Pointer } from './libsolv-types.ts';
+import { type Library, libc, type Pointer, typed } from '../../../host/calls/c-library.ts';
+
+/** An integer that stands for a string, a relation (negative) or a package, depending on its use. 0 is none. */
+export type Id = number;
 
 /** pool.h */
 export const DISTTYPE_RPM = 0;
@@ -58,12 +60,10 @@ const POOL = {
   lookupArray: 'int pool_lookup_idarray(void *pool, int solvable, int key, void *queue)',
   solvableToString: 'const char *pool_solvable2str(void *pool, void *solvable)',
   location: 'const char *solvable_lookup_location(void *solvable, void *media)',
-  /** Whether the package's own name and version are what `dependency`, a relation, means. */
   matchesRelation: 'int pool_match_nevr_rel(void *pool, void *solvable, int dependency)',
   /** Negative, 0 or positive, as rpm compares versions; `mode` 0. */
   compareVersions: 'int pool_evrcmp(void *pool, int first, int second, int mode)',
   internSolvables: 'int pool_queuetowhatprovides(void *pool, void *queue)',
-  /** The packages a job of these flags (select part) is about. */
   jobSolvables: 'void pool_job2solvables(void *pool, void *queue, int how, int what)',
   select: 'int selection_make(void *pool, void *queue, const char *name, int flags)',
   selectedSolvables: 'void selection_solvables(void *pool, void *selection, void *solvables)',
@@ -84,7 +84,6 @@ const REPO = {
 const SOLVER = {
   create: 'void *solver_create(void *pool)',
   setFlag: 'int solver_set_flag(void *solver, int flag, int value)',
-  /** Returns the number of problems. */
   solve: 'int solver_solve(void *solver, void *jobs)',
   allProblemRules: 'void solver_findallproblemrules(void *solver, int problem, void *rules)',
   ruleInfo:
@@ -129,49 +128,4 @@ function addMetadata(extension: Library) {
   ) as KoffiFunc<
     (repo: Pointer, stream: Pointer, language: string | null, flags: number) => number
   >;
-}
-
-/** What a C type is here; addresses of objects are {@link Pointer}, and memory of ours may be passed as one. */
-type Argument<C extends string> = C extends `_Out_ int *${string}`
-  ? [Id]
-  : C extends `const char *${string}`
-    ? string
-    : C extends `void *${string}`
-      ? Pointer | Buffer | null
-      : number;
-
-type Arguments<C extends string> = C extends ''
-  ? []
-  : C extends `${infer First}, ${infer Rest}`
-    ? [Argument<First>, ...Arguments<Rest>]
-    : [Argument<C>];
-
-/** libsolv's look-ups give NULL for what is not there. */
-type Result<C extends string> = C extends `const char *${string}_lookup_${string}`
-  ? string | null
-  : C extends `const char *${string}`
-    ? string
-    : C extends 'void *fdopen'
-      ? Pointer | null
-      : C extends `void *${string}`
-        ? Pointer
-        : C extends `unsigned long long ${string}`
-          ? number | bigint
-          : C extends `void ${string}`
-            ? undefined
-            : number;
-
-type Call<Prototype> = Prototype extends `${infer Name}(${infer Parameters})`
-  ? (...given: Arguments<Parameters>) => Result<Name>
-  : never;
-
-/** Functions by their C prototypes, which say their types as well. */
-function typed<const Prototypes extends Readonly<Record<string, string>>>(
-  library: Library,
-  prototypes: Prototypes,
-): { readonly [Name in keyof Prototypes]: Call<Prototypes[Name]> } {
-  const bound = Object.entries(prototypes).map(
-    ([name, prototype]) => [name, library.func(prototype) as unknown] as const,
-  );
-  return Object.fromEntries(bound) as ReturnType<typeof typed<Prototypes>>;
 }

@@ -1,9 +1,10 @@
 import { KilnError } from '../../../errors.ts';
-import { nativePolicy } from '../arch-policy.ts';
-import { parseDependency } from '../dependency.ts';
-import { collectIds, IdQueue } from './id-queue.ts';
+import type { Pointer } from '../../../host/calls/c-library.ts';
 import {
   checkLayout,
+  collectIds,
+  IdQueue,
+  type Relation,
   readPool,
   readRelation,
   setConsidered,
@@ -13,14 +14,15 @@ import {
 } from './layout.ts';
 import {
   DISTTYPE_RPM,
+  type Id,
   type Libsolv,
   loadLibsolv,
   POOL_FLAG_WHATPROVIDESWITHDISABLED,
 } from './libsolv.ts';
-import type { Id, Pointer } from './libsolv-types.ts';
 
-/** pool.h */
+/** pool.h; the last are its REL_GT, REL_EQ and REL_LT. */
 const REL_OR = 17;
+const RELATION_FLAGS = { '>': 1, '=': 2, '<': 4 } as const;
 
 /** solver.h: the job's argument is a dependency, and means its providers. */
 const SOLVER_SOLVABLE_PROVIDES = 0x03;
@@ -28,7 +30,6 @@ const SOLVER_SOLVABLE_PROVIDES = 0x03;
 /** The names of packages that stand for what was requested begin so; no real name has a space. */
 export const REQUEST_PREFIX = 'this request:';
 
-/** A repository inside a {@link Pool}. */
 export interface PoolRepository {
   readonly id: string;
   /** 1 is preferred to 99. */
@@ -38,8 +39,7 @@ export interface PoolRepository {
   readonly address: Pointer;
 }
 
-/** A package to be added by {@link Pool.addSolvable}; dependencies are numbers. */
-export interface MadeSolvable {
+interface MadeSolvable {
   readonly name: string;
   readonly evr: string;
   readonly arch: string;
@@ -48,7 +48,6 @@ export interface MadeSolvable {
   readonly conflicts?: readonly Id[];
 }
 
-/** What is known of one package. */
 export interface PoolPackage {
   readonly nevra: string;
   readonly name: string;
@@ -58,22 +57,16 @@ export interface PoolPackage {
   /** `sha256:…`, or whatever algorithm the metadata has. */
   readonly digest: string;
   readonly size: number;
-  /** Relative to the repository, or to `base` where that is not ''. */
   readonly location: string;
-  /** `xml:base` of the location, or ''. */
   readonly base: string;
   readonly repository: string;
 }
 
-/**
- * All packages of all repositories. Made once in a child that ends afterwards, so nothing is ever
- * freed.
- */
+/** All packages of all repositories. Made once in a child that ends afterwards, so nothing is ever freed. */
 export class Pool {
   readonly address: Pointer;
   readonly library: Libsolv;
   readonly #repositories: PoolRepository[] = [];
-  /** Memory that libsolv has the address of. */
   readonly #kept: Buffer[] = [];
   #considered: Buffer | undefined;
 
@@ -90,7 +83,6 @@ export class Pool {
     else pool.setArchPolicy(this.address, policy);
   }
 
-  /** In the order in which they were added. */
   get repositories(): readonly PoolRepository[] {
     return this.#repositories;
   }
@@ -102,7 +94,6 @@ export class Pool {
     return repository;
   }
 
-  /** Loads what {@link saveRepository} or {@link saveExtension} wrote; false if it is damaged. */
   load(repository: PoolRepository, fd: number, flags = 0): boolean {
     const stream = this.library.fdopen(fd, 'r');
     if (stream === null) return false;
@@ -116,11 +107,6 @@ export class Pool {
     this.library.pool.createWhatProvides(this.address);
   }
 
-  /**
-   * Adds a package that requires `dependency` (a name, a condition, a file or a rich dependency):
-   * to install it is to ask for the dependency.
-   * @throws KilnError E_SOLVER_REQUEST if it cannot be read.
-   */
   addRequest(repository: PoolRepository, dependency: string): Id {
     return this.addSolvable(repository, {
       name: `${REQUEST_PREFIX} ${dependency}`,
@@ -130,7 +116,6 @@ export class Pool {
     });
   }
 
-  /** Adds a package that no metadata has. */
   addSolvable(repository: PoolRepository, made: MadeSolvable): Id {
     const { repo } = this.library;
     const { address } = repository;
@@ -146,25 +131,30 @@ export class Pool {
     return solvable;
   }
 
-  /** The number of a dependency that any of these meets. */
   anyOf(dependencies: readonly Id[]): Id {
     const { pool } = this.library;
     return dependencies.reduce((all, one) => pool.relationToId(this.address, all, one, REL_OR, 1));
   }
 
-  /**
-   * The number of a dependency (a name, a condition, a file or a rich dependency).
-   * @throws KilnError E_SOLVER_REQUEST if it cannot be read.
-   */
   dependency(text: string): Id {
-    const parsed = parseDependency(this.library, this.address, text);
+    const parsed = this.#parseDependency(text);
     if (parsed !== 0) return parsed;
     throw new KilnError('E_SOLVER_REQUEST', `'${text}' is not a dependency that rpm understands`, {
       hint: 'rich dependencies look like (a or (b >= 2 and c))',
     });
   }
 
-  /** The packages that meet a dependency. */
+  #parseDependency(text: string): Id {
+    const { pool, parseRichDependency } = this.library;
+    if (text.startsWith('(')) return parseRichDependency(this.address, text);
+    const match = /^(\S+)(?:\s+(<=|>=|<|>|=)\s+(\S+))?$/.exec(text.trim());
+    if (match === null) return 0;
+    const [, name = '', operator, version] = match;
+    if (operator === undefined || version === undefined) return this.id(name);
+    const flags = [...operator].reduce((sum, sign) => sum | RELATION_FLAGS[sign as '<'], 0);
+    return pool.relationToId(this.address, this.id(name), this.id(version), flags, 1);
+  }
+
   providers(dependency: Id): Id[] {
     const { jobSolvables } = this.library.pool;
     return collectIds((queue) =>
@@ -172,9 +162,12 @@ export class Pool {
     );
   }
 
-  /** The number of the name that a plain dependency or a condition is about. */
   dependencyName(dependency: Id): Id {
-    return readRelation(readPool(this.address), dependency)?.name ?? dependency;
+    return this.relation(dependency)?.name ?? dependency;
+  }
+
+  relation(dependency: Id): Relation | undefined {
+    return readRelation(readPool(this.address), dependency);
   }
 
   /** The number of a string; every known one has the same number in every pool. */
@@ -182,18 +175,13 @@ export class Pool {
     return this.library.pool.stringToId(this.address, text, 1);
   }
 
-  /** Packages `name` selects, by selection.h's flags. */
-  select(name: string, flags: number): { readonly jobs: Id[]; readonly solvables: Id[] } {
+  select(name: string, flags: number): Id[] {
     const { pool } = this.library;
-    let solvables: Id[] = [];
-    const jobs = collectIds((queue) => {
-      if (pool.select(this.address, queue, name, flags) === 0) return;
-      solvables = collectIds((found) => pool.selectedSolvables(this.address, queue, found));
-    });
-    return { jobs, solvables };
+    using selection = new IdQueue();
+    if (pool.select(this.address, selection.raw, name, flags) === 0) return [];
+    return collectIds((found) => pool.selectedSolvables(this.address, selection.raw, found));
   }
 
-  /** Takes packages out of the game; problems then call them disabled. */
   disable(solvables: Iterable<Id>): void {
     if (this.#considered === undefined) {
       this.#considered = Buffer.alloc(Math.ceil(readPool(this.address).nsolvables / 8) + 1, 0xff);
@@ -205,19 +193,16 @@ export class Pool {
     }
   }
 
-  /** Whether nothing excluded this package. */
   isEnabled(solvable: Id): boolean {
     const bits = this.#considered;
     return bits === undefined || ((bits[solvable >> 3] ?? 0) & (1 << (solvable & 7))) !== 0;
   }
 
-  /** What a job that means one of these packages has for its second number. */
   oneOf(solvables: readonly Id[]): Id {
     using queue = new IdQueue(solvables);
     return this.library.pool.internSolvables(this.address, queue.raw);
   }
 
-  /** The ids a package has under `key`, e.g. `solvable:requires`. */
   array(solvable: Id, key: string): Id[] {
     const { pool } = this.library;
     return collectIds((queue) => pool.lookupArray(this.address, solvable, this.id(key), queue));
@@ -257,4 +242,18 @@ export class Pool {
       repository: this.#repositories.find((known) => known.address === owner)?.id ?? '',
     };
   }
+}
+
+/**
+ * libsolv's policy for packages made for this architecture (and noarch) only, where its own would
+ * add a 32-bit one; undefined where that adds none.
+ */
+function nativePolicy(arch: string): string | undefined {
+  const level = /^x86_64(?:_v([2-4]))?$/.exec(arch);
+  if (level === null) return undefined;
+  const names = ['x86_64'];
+  for (let version = 2; version <= Number(level[1] ?? 1); version++) {
+    names.unshift(`x86_64_v${version}`);
+  }
+  return names.join(':');
 }

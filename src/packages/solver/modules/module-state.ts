@@ -1,4 +1,3 @@
-/** Which streams of which modules are enabled, disabled, or the default. */
 import { KilnError } from '../../../errors.ts';
 import type {
   ModuleDefaults,
@@ -8,7 +7,6 @@ import type {
 } from '../../repository/metadata/modules.ts';
 import { globExpression, isGlob } from '../match.ts';
 
-/** The streams there are, and the state of each module. */
 export class Modules {
   readonly streams: readonly ModuleStream[];
   readonly defaults: ReadonlyMap<string, ModuleDefaults>;
@@ -22,7 +20,6 @@ export class Modules {
     this.#obsoletes = all.flatMap(({ obsoletes }) => obsoletes);
   }
 
-  /** Whether this stream is one to begin with: enabled, or the default of a module nobody spoke of. */
   isWanted({ name, stream }: ModuleStream): boolean {
     return (
       !this.disabled.has(name) &&
@@ -44,19 +41,14 @@ export class Modules {
       const chosen = this.#streamFor(spec, found, stream);
       const before = this.enabled.get(found);
       if (before !== undefined && before !== chosen) {
-        throw moduleError(
-          `the streams ${before} and ${chosen} of the module ${found} cannot both be enabled`,
-          {
-            hint: 'enable one of them',
-          },
-        );
+        const both = `the streams ${before} and ${chosen} of the module ${found}`;
+        throw moduleError(`${both} cannot both be enabled`, { hint: 'enable one of them' });
       }
       this.enabled.set(found, chosen);
       this.disabled.delete(found);
     }
   }
 
-  /** Warnings about streams that others replace; they are replaced where `apply` says so. */
   applyObsoletes(apply: boolean): string[] {
     const now = Number(new Date().toISOString().replace(/\D/g, '').slice(0, 12));
     const warnings: string[] = [];
@@ -157,7 +149,6 @@ function mergeTwo(a: ModuleDefaults, b: ModuleDefaults): ModuleDefaults {
   };
 }
 
-/** What is wrong with a request about modules. */
 export function moduleError(message: string, options: { readonly hint?: string } = {}): KilnError {
   return new KilnError('E_SOLVER_MODULE', message, options);
 }

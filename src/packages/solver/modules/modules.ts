@@ -1,41 +1,31 @@
-/** Modules: which packages may be installed, by the streams that are active. */
 import type { ModuleMetadata, ModuleStream } from '../../repository/metadata/modules.ts';
-import type { Id } from '../libsolv/libsolv-types.ts';
-import type { Pool, PoolRepository } from '../libsolv/pool.ts';
+import { transactionSteps } from '../libsolv/layout.ts';
+import type { Id } from '../libsolv/libsolv.ts';
+import { Pool, type PoolRepository } from '../libsolv/pool.ts';
 import type { Package, Packages } from '../packages.ts';
-import type { ModuleRequest } from '../solve-input.ts';
-import { solvableName, solveModules } from './module-solver.ts';
+import { providesJob, runSolver } from '../selection.ts';
+import { type ModuleRequest, problemText } from '../solve-input.ts';
 import { Modules, moduleError, parseSpec } from './module-state.ts';
 
-/** The modules of one repository. */
 export interface RepositoryModules {
   readonly repository: PoolRepository;
   readonly metadata: ModuleMetadata;
 }
 
-/** What follows from the modules. */
-export interface ModuleChoice {
-  /** Packages that no active stream has, and the stream (`NAME:STREAM`) that has each, if any has. */
+interface ModuleChoice {
   readonly filtered: ReadonlyMap<Id, string>;
-  /** One of each list is to be installed: what `install` asks for. */
   readonly profiles: readonly (readonly Package[])[];
   readonly warnings: readonly string[];
 }
 
 interface Settings {
-  readonly pool: Pool;
   readonly packages: Packages;
   readonly arch: string;
   readonly multilib: boolean;
   readonly request: ModuleRequest;
-  /** Repositories of which no package is filtered (`module_hotfixes`). */
   readonly hotfixes: ReadonlySet<PoolRepository>;
 }
 
-/**
- * Decides which streams are active.
- * @throws KilnError E_SOLVER_MODULE for modules that do not exist or cannot be enabled together.
- */
 export function chooseModules(all: readonly RepositoryModules[], settings: Settings): ModuleChoice {
   const { request } = settings;
   const modules = new Modules(all.map(({ metadata }) => metadata));
@@ -59,7 +49,8 @@ export function chooseModules(all: readonly RepositoryModules[], settings: Setti
 }
 
 /** What the newest packages of the release say: `base-module(platform:el8)`. */
-function releasePlatform({ pool, packages }: Settings): string | undefined {
+function releasePlatform({ packages }: Settings): string | undefined {
+  const { pool } = packages;
   const ids = new Set(pool.providers(pool.id('system-release')));
   const releases = packages.enabled(packages.all).filter(({ id }) => ids.has(id));
   const platforms = new Set(
@@ -85,8 +76,9 @@ function releasePlatform({ pool, packages }: Settings): string | undefined {
 function filteredPackages(
   streams: readonly ModuleStream[],
   active: ReadonlySet<string>,
-  { pool, packages, hotfixes }: Settings,
+  { packages, hotfixes }: Settings,
 ): Map<Id, string> {
+  const { pool } = packages;
   const included = new Set<string>();
   const excluded = new Map<string, string>();
   const names = new Map<string, string>();
@@ -124,7 +116,6 @@ function filteredPackages(
   return filtered;
 }
 
-/** For each package of the profiles that `spec` means, what may be installed of it. */
 function profilePackages(
   modules: Modules,
   active: ReadonlySet<string>,
@@ -169,5 +160,119 @@ function profilePackages(
     throw moduleError(
       `no repository has ${wantedName}, which the module ${name}:${stream} installs`,
     );
+  });
+}
+
+interface ModulePlatform {
+  readonly arch: string;
+  readonly multilib: boolean;
+  readonly platform: string | undefined;
+}
+
+/**
+ * Names of the active streams, as {@link solvableName} makes them. As libdnf decides it (ModulePackageContainer.cpp):
+ * every stream is a package of a pool of its own, and a solver picks.
+ * @throws KilnError E_SOLVER_MODULE for streams that cannot be enabled together.
+ */
+function solveModules(
+  modules: Modules,
+  { arch, multilib, platform }: ModulePlatform,
+): ReadonlySet<string> {
+  const pool = new Pool(arch, multilib);
+  const repository = pool.addRepository('modules');
+  const byId = new Map<Id, string>();
+  const disabled: Id[] = [];
+  for (const stream of modules.streams) {
+    const id = addStream(pool, repository, stream, modules.streams);
+    byId.set(id, solvableName(stream, modules.streams));
+    if (modules.disabled.has(stream.name)) disabled.push(id);
+  }
+  if (platform !== undefined) {
+    pool.addSolvable(repository, {
+      name: `platform:${platform}`,
+      evr: '0',
+      arch: 'noarch',
+      provides: [pool.id('module(platform)'), pool.id(`module(platform:${platform})`)],
+    });
+  }
+  pool.prepare();
+  if (disabled.length > 0) pool.disable(disabled);
+  const wanted = modules.streams.filter((stream) => modules.isWanted(stream));
+  const solve = (best: boolean, strict: boolean) => {
+    const jobs = wanted.flatMap(({ name, stream }) => {
+      const weak = !strict && !modules.enabled.has(name);
+      return providesJob(pool, `module(${name}:${stream})`, { best, weak });
+    });
+    const { problems, solver } = runSolver(pool, jobs, false);
+    if (problems.length > 0) return problemText(problems);
+    return transactionSteps(pool.library.solver.createTransaction(solver));
+  };
+  // All defaults; those that there can be; all, where an older version of one makes room.
+  let answer = solve(true, true);
+  if (typeof answer === 'string') answer = solve(true, false);
+  if (typeof answer === 'string' && modules.enabled.size === 0) answer = solve(false, true);
+  if (typeof answer === 'string') {
+    throw moduleError(`these modules cannot be enabled together:\n${answer}`, {
+      hint:
+        platform === undefined
+          ? 'no repository says what platform this is: name it in the recipe, as `modules: { platform: el9 }`'
+          : 'enable other streams, or disable what stands in the way',
+    });
+  }
+  return new Set(answer.map((id) => byId.get(id)).filter((name) => name !== undefined));
+}
+
+/**
+ * `NAME:STREAM:CONTEXT`. Only static contexts count: others change with what a stream was built
+ * with, so what it requires stands for them.
+ */
+function solvableName(stream: ModuleStream, all: readonly ModuleStream[]): string {
+  const { name, stream: streamName, context, staticContext } = stream;
+  if (staticContext) return `${name}:${streamName}:${context}`;
+  const requires = requiresText(stream);
+  const like = all.find(
+    (other) =>
+      other.staticContext &&
+      other.name === name &&
+      other.stream === streamName &&
+      requiresText(other) === requires,
+  );
+  return `${name}:${streamName}:${like?.context ?? requires}`;
+}
+
+/** As libdnf writes it: libsolv prefers, of two streams that are as good, the one whose name is first in the alphabet. */
+function requiresText({ requires }: ModuleStream): string {
+  const texts = requires
+    .flatMap((block) => Object.entries(block))
+    .filter(([module]) => module !== 'platform')
+    .map(([module, streams]) =>
+      streams.length === 0 ? module : `${module}:[${[...streams].sort().join(',')}]`,
+    );
+  return texts.sort().join(',') || 'NoRequires';
+}
+
+function addStream(
+  pool: Pool,
+  repository: PoolRepository,
+  stream: ModuleStream,
+  all: readonly ModuleStream[],
+): Id {
+  const { name, version, arch } = stream;
+  const requires: Id[] = [];
+  const conflicts: Id[] = [pool.id(`module(${name})`)];
+  for (const [module, streams] of stream.requires.flatMap((block) => Object.entries(block))) {
+    const excluded = streams.filter((one) => one.startsWith('-'));
+    conflicts.push(...excluded.map((one) => pool.id(`module(${module}:${one.slice(1)})`)));
+    const allowed = streams.filter((one) => !one.startsWith('-'));
+    const ids = allowed.map((one) => pool.id(`module(${module}:${one})`));
+    requires.push(ids.length === 0 ? pool.id(`module(${module})`) : pool.anyOf(ids));
+  }
+  return pool.addSolvable(repository, {
+    name: solvableName(stream, all),
+    evr: version,
+    arch,
+    provides: [pool.id(`module(${name})`), pool.id(`module(${name}:${stream.stream})`)],
+    requires,
+    conflicts,
   });
 }

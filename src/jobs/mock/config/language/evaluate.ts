@@ -1,19 +1,32 @@
-import { CHANGING, callFunction, dictMethod, listMethod, textMethod } from './methods.ts';
-import { joinTexts, operate, Unfit } from './operators.ts';
-import { configError, type Place } from './problem.ts';
-import type { Expression, Statement } from './syntax.ts';
-import { asText, ConfigOptions, type ConfigValue, isDict, isList, isTrue } from './values.ts';
+import {
+  CHANGING,
+  callFunction,
+  dictMethod,
+  joinTexts,
+  listMethod,
+  operate,
+  textMethod,
+  Unfit,
+} from './operators.ts';
+import type { Expression, Statement } from './parse.ts';
+import {
+  asText,
+  ConfigOptions,
+  type ConfigValue,
+  configError,
+  isDict,
+  isList,
+  isTrue,
+  type Place,
+} from './values.ts';
 
-/** What {@link evaluate} needs. */
-export interface EvaluationContext {
+interface EvaluationContext {
   readonly options: ConfigOptions;
   readonly file: string;
-  /** Performs `include(name)` at once. */
   readonly include: (name: string, place: Place) => void;
   readonly warn: (message: string, place: Place) => void;
 }
 
-/** Executes the statements of a configuration file in order. */
 export function evaluate(statements: readonly Statement[], context: EvaluationContext): void {
   new Evaluator(context).run(statements);
 }
@@ -45,31 +58,23 @@ class Evaluator {
       this.#context.warn(`\`${statement.text}\` is left out: nothing is imported`, this.#at(line));
     } else if (statement.kind === 'assign') {
       const value = this.#value(statement.value);
-      const { target } = statement;
-      this.#assign(
-        target,
-        statement.add ? this.#sum(this.#value(target), value, line) : value,
-        line,
-      );
+      const { target, add } = statement;
+      const before = add ? this.#value(target) : undefined;
+      const whole = add ? this.#fit(line, () => operate('+', before, value)) : value;
+      this.#assign(target, whole, line);
     } else if (statement.kind === 'delete') this.#delete(statement.target, line);
     else this.#effect(statement.expression, line);
   }
 
-  /** A statement that is only an expression: a call with an effect, or a text for people. */
   #effect(expression: Expression, line: number): void {
-    if (expression.kind === 'constant') return;
-    if (expression.kind !== 'call') {
+    const callee = expression.kind === 'call' ? expression.callee : undefined;
+    if (expression.kind !== 'call' || callee?.kind !== 'name' || callee.name !== 'include') {
       this.#value(expression);
       return;
     }
-    const { callee } = expression;
-    if (callee.kind === 'name' && callee.name === 'include') {
-      const [name] = expression.arguments.map((argument) => this.#value(argument));
-      if (typeof name !== 'string') throw this.#error('include() needs the name of a file', line);
-      this.#context.include(name, this.#at(line));
-      return;
-    }
-    this.#call(expression);
+    const [name] = expression.arguments.map((argument) => this.#value(argument));
+    if (typeof name !== 'string') throw this.#error('include() needs the name of a file', line);
+    this.#context.include(name, this.#at(line));
   }
 
   #assign(target: Expression, value: ConfigValue, line: number): void {
@@ -100,7 +105,6 @@ class Evaluator {
     else throw this.#error('only items of dicts can be deleted', line);
   }
 
-  /** Notes where the option inside an expression was changed. */
   #touch(expression: Expression, line: number): void {
     let it = expression;
     while (it.kind === 'item' || it.kind === 'attribute') {
@@ -203,28 +207,22 @@ class Evaluator {
     if (operator === 'and' && !isTrue(left)) return left;
     if (operator === 'or' && isTrue(left)) return left;
     const right = this.#value(expression.right);
-    switch (operator) {
-      case 'and':
-      case 'or':
-        return right;
-      default: {
-        const value = operate(operator, left, right);
-        if (!(value instanceof Unfit)) return value;
-        throw this.#error(value.why, line);
-      }
-    }
+    if (operator === 'and' || operator === 'or') return right;
+    return this.#fit(line, () => operate(operator, left, right));
   }
 
-  #sum(left: ConfigValue, right: ConfigValue, line: number): ConfigValue {
-    const value = operate('+', left, right);
-    if (value instanceof Unfit) throw this.#error(value.why, line);
-    return value;
+  #fit(line: number, work: () => ConfigValue): ConfigValue {
+    try {
+      return work();
+    } catch (error) {
+      throw error instanceof Unfit ? this.#error(error.message, line) : error;
+    }
   }
 
   #call(expression: Extract<Expression, { kind: 'call' }>): ConfigValue {
     const { callee, line } = expression;
     const values = expression.arguments.map((argument) => this.#value(argument));
-    if (callee.kind === 'name') return this.#function(callee.name, values, line);
+    if (callee.kind === 'name') return this.#fit(line, () => callFunction(callee.name, values));
     if (callee.kind !== 'attribute') throw this.#error('this call is not understood', line);
     const owner = this.#owner(callee.of);
     const method = callee.name;
@@ -238,13 +236,6 @@ class Evaluator {
     if (result === undefined) throw this.#error(`.${method}() is not understood`, line);
     if (CHANGING.has(method)) this.#touch(callee.of, line);
     return result.value;
-  }
-
-  /** Calls one of Python's functions; only functions that compute a value exist here. */
-  #function(name: string, values: readonly ConfigValue[], line: number): ConfigValue {
-    const value = callFunction(name, values);
-    if (value instanceof Unfit) throw this.#error(value.why, line);
-    return value;
   }
 
   #at(line: number): Place {

@@ -1,37 +1,47 @@
-import { unescapeText } from './string-literal.ts';
-import type { BinaryOperator, Expression, Statement } from './syntax.ts';
-import { TokenCursor } from './token-cursor.ts';
-import { type Token, tokenize } from './tokens.ts';
+import { type Token, TokenCursor, tokenize, unescapeText } from './tokens.ts';
+
+export type Expression = Readonly<
+  | { kind: 'constant'; value: string | number | boolean | null }
+  | { kind: 'name'; name: string; line: number }
+  | { kind: 'list'; items: readonly Expression[] }
+  | { kind: 'dict'; entries: readonly (readonly [Expression, Expression])[]; line: number }
+  | { kind: 'join'; parts: readonly Expression[] }
+  | { kind: 'item'; of: Expression; key: Expression; line: number }
+  | { kind: 'attribute'; of: Expression; name: string; line: number }
+  | { kind: 'call'; callee: Expression; arguments: readonly Expression[]; line: number }
+  | { kind: 'not'; of: Expression }
+  | { kind: 'negative'; of: Expression; line: number }
+  | { kind: 'binary'; operator: BinaryOperator; left: Expression; right: Expression; line: number }
+  | { kind: 'choice'; condition: Expression; then: Expression; otherwise: Expression }
+>;
+
+export type BinaryOperator =
+  | ('and' | 'or' | 'in' | 'not in')
+  | ('==' | '!=' | '<' | '<=' | '>' | '>=')
+  | ('+' | '%');
+
+export type Statement = Readonly<
+  | { kind: 'assign'; target: Expression; value: Expression; add: boolean; line: number }
+  | { kind: 'expression'; expression: Expression; line: number }
+  | { kind: 'delete'; target: Expression; line: number }
+  /** An import: ignored, and its uses are reported. */
+  | { kind: 'import'; text: string; line: number }
+>;
 
 /** Deeper nesting is not written by a person. */
 const MAX_DEPTH = 64;
 
 /** Statements that branch or repeat: kiln does not execute them, so they are refused. */
-const CONTROL = new Set([
-  'if',
-  'elif',
-  'else',
-  'for',
-  'while',
-  'def',
-  'class',
-  'try',
-  'except',
-  'finally',
-  'with',
-  'return',
-  'raise',
-  'lambda',
-  'global',
-  'assert',
-  'exec',
-]);
+const CONTROL = new Set(
+  `if elif else for while def class try except finally with return raise lambda global assert
+  exec`.split(/\s+/),
+);
 
 const COMPARISONS = new Set(['==', '!=', '<', '<=', '>', '>=', 'in', 'not in']);
 
 /**
- * Parses a configuration file: assignments, calls and expressions. Executes nothing. @throws KilnError
- * E_MOCK_CONFIG with file and line for everything else.
+ * Parses a configuration file: assignments, calls and expressions. Executes nothing.
+ * @throws KilnError E_MOCK_CONFIG with file and line for everything else
  */
 export function parse(text: string, file: string): Statement[] {
   return new Parser(tokenize(text, file), file).statements();
@@ -54,7 +64,6 @@ class Parser extends TokenCursor {
     }
   }
 
-  /** A single expression, such as the braces of an f-string. */
   whole(): Expression {
     const expression = this.#expression();
     if (this.peek().kind !== 'newline') throw this.unexpected();
@@ -109,7 +118,6 @@ class Parser extends TokenCursor {
     }
   }
 
-  /** `or`, `and`, `not`, comparisons, sums: the loosest binds at level 0. */
   #binary(level: number): Expression {
     if (level === 2) return this.#negation();
     if (level === 5) return this.#unary();
@@ -211,7 +219,6 @@ class Parser extends TokenCursor {
     return { kind: 'list', items: [first, ...this.#list(')')] };
   }
 
-  /** The expressions before `closing`, which is consumed. */
   #list(closing: string): Expression[] {
     const items: Expression[] = [];
     while (!this.take(closing)) {
@@ -236,7 +243,6 @@ class Parser extends TokenCursor {
     return { kind: 'dict', entries, line };
   }
 
-  /** Adjacent string literals are joined. */
   #strings(): Expression {
     const parts: Expression[] = [];
     for (;;) {

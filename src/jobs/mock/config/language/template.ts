@@ -1,19 +1,22 @@
 import { Environment, Interpreter, parse, tokenize } from '@huggingface/jinja';
 import { joinTexts } from './operators.ts';
-import { configError } from './problem.ts';
-import { asText, type ConfigOptions, type ConfigValue, isDict, isList } from './values.ts';
+import {
+  asText,
+  type ConfigOptions,
+  type ConfigValue,
+  configError,
+  isDict,
+  isList,
+} from './values.ts';
 
-/** How often the result of a template may itself be a template. */
 const MAX_PASSES = 8;
 
-/** The most expressions and statements that a template may execute; mock's need some hundred. */
+/** Executed expressions and statements of a template; mock's need some hundred. */
 const MAX_STEPS = 200_000;
 
 /**
- * A configuration's values with their Jinja templates filled in, as mock does when it uses an option: templates
- * see all options, which are filled in first.
- *
- * The interpreter walks the template's tree and compiles nothing; templates see plain values only.
+ * A configuration's values with their Jinja templates filled in, as by mock: templates see all options, which are
+ * filled in first. The interpreter compiles nothing; templates see plain values only.
  */
 export class Templates {
   readonly #options: ConfigOptions;
@@ -24,10 +27,6 @@ export class Templates {
     this.#options = options;
   }
 
-  /**
-   * An option's filled-in value. @throws KilnError E_MOCK_CONFIG for a template that is invalid or needs
-   * itself.
-   */
   value(name: string): ConfigValue {
     if (this.#done.has(name)) return this.#done.get(name);
     if (this.#active.includes(name)) {
@@ -99,7 +98,6 @@ export class Templates {
     }
   }
 
-  /** The options named in a template's tags. */
   #namesIn(template: string): Set<string> {
     const tags = template.match(/\{\{[\s\S]*?\}\}|\{%[\s\S]*?%\}/g) ?? [];
     const words = tags.join(' ').match(/[A-Za-z_]\w*/g) ?? [];
@@ -111,10 +109,8 @@ export class Templates {
   }
 }
 
-/** The most numbers of a `range()`. */
 const MAX_RANGE = 10_000;
 
-/** Jinja's `range(end)`, `range(start, end)`, `range(start, end, step)`. */
 function range(first: number, end?: number, step = 1): number[] {
   const [from, to] = end === undefined ? [0, first] : [first, end];
   const length = Math.max(0, Math.ceil((to - from) / step));
@@ -122,14 +118,12 @@ function range(first: number, end?: number, step = 1): number[] {
   return Array.from({ length }, (_, index) => from + index * step);
 }
 
-/** A value inside of the interpreter. */
 interface RuntimeValue {
   readonly type: string;
   value: unknown;
   toString(): string;
 }
 
-/** What is used of the interpreter, whose own types do not say it. */
 interface Evaluating {
   evaluate(node: { readonly type: string }, environment: unknown): RuntimeValue;
   evaluateBlock(nodes: readonly { readonly type: string }[], environment: unknown): RuntimeValue;
@@ -157,7 +151,6 @@ function boundedInterpreter(environment: Environment): Evaluating {
   return interpreter;
 }
 
-/** Nodes of a template without output. */
 const SILENT = new Set(['Set', 'Macro', 'Comment', 'Break', 'Continue']);
 
 /** The output of a template's node, in Python's words where JavaScript's differ. */
@@ -167,7 +160,6 @@ function pythonText(node: string, value: RuntimeValue): string {
   return typeof value.value === 'boolean' ? asText(value.value) : value.toString();
 }
 
-/** A value in the form that the interpreter takes. */
 function plain(value: ConfigValue): unknown {
   if (isList(value)) return value.map(plain);
   if (isDict(value)) return Object.fromEntries([...value].map(([key, item]) => [key, plain(item)]));

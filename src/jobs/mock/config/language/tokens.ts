@@ -1,20 +1,16 @@
-import { configError } from './problem.ts';
-import { unescapeText } from './string-literal.ts';
+import { configError } from './values.ts';
 
-/** A lexical unit of a configuration file. */
 export interface Token {
   /** `format` is an f-string, its value not yet unescaped; `newline` ends a statement. */
   readonly kind: 'name' | 'number' | 'string' | 'format' | 'operator' | 'newline' | 'end';
   readonly text: string;
-  /** Counted from 1. */
   readonly line: number;
   /** The indentation of the statement: characters before the token in its line. */
   readonly column: number;
-  /** For f-strings: true if backslashes are plain characters. */
   readonly raw?: boolean;
 }
 
-/** The most bytes of a configuration file; mock's largest have 20 KB. */
+/** Bytes of a configuration file; mock's largest have 20 KB. */
 export const CONFIG_SIZE_LIMIT = 1024 * 1024;
 
 const STRING = /([rRbBuUfF]{0,2})('''|"""|'|")/y;
@@ -25,8 +21,8 @@ const COMMENT = /#[^\n]*/y;
 const BLANK = /(?:[ \t\f\r]|\\\r?\n)+/y;
 
 /**
- * Splits a configuration file into tokens by Python's rules. A line end inside brackets does not end a
- * statement. @throws KilnError E_MOCK_CONFIG for text that is not Python.
+ * Splits a configuration file into tokens by Python's rules. A line end inside brackets does not end a statement.
+ * @throws KilnError E_MOCK_CONFIG for text that is not Python
  */
 export function tokenize(text: string, file: string): Token[] {
   return new Tokenizer(text, file).run();
@@ -39,7 +35,6 @@ class Tokenizer {
   #at = 0;
   #line = 1;
   #lineStart = 0;
-  /** The lines of open brackets. */
   readonly #brackets: number[] = [];
 
   constructor(text: string, file: string) {
@@ -51,10 +46,8 @@ class Tokenizer {
     while (this.#at < this.#text.length) this.#step();
     const open = this.#brackets.at(-1);
     if (open !== undefined) {
-      throw configError('a bracket that is opened here is never closed', {
-        file: this.#file,
-        line: open,
-      });
+      const place = { file: this.#file, line: open };
+      throw configError('a bracket that is opened here is never closed', place);
     }
     this.#push('newline', '');
     this.#push('end', '');
@@ -127,5 +120,77 @@ class Tokenizer {
 
   #error(message: string) {
     return configError(message, { file: this.#file, line: this.#line });
+  }
+}
+
+/** Python's string literals, as the "Lexical analysis" chapter of its reference has them. */
+
+const ESCAPES: Readonly<Record<string, string>> = {
+  '\\': '\\',
+  "'": "'",
+  '"': '"',
+  a: '\x07',
+  b: '\b',
+  f: '\f',
+  n: '\n',
+  r: '\r',
+  t: '\t',
+  v: '\v',
+  '\n': '',
+};
+
+/** Unescapes a literal. Unknown escapes, and `\N{…}`, which is not looked up, stay as they are. */
+export function unescapeText(text: string): string {
+  return text.replace(
+    /\\(?:x([0-9a-fA-F]{2})|u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8})|([0-7]{1,3})|([\s\S]))/g,
+    (whole, x?: string, u?: string, long?: string, octal?: string, letter?: string) => {
+      const hex = x ?? u ?? long;
+      if (hex !== undefined) {
+        const code = Number.parseInt(hex, 16);
+        return code <= 0x10ffff ? String.fromCodePoint(code) : whole;
+      }
+      if (octal !== undefined) return String.fromCharCode(Number.parseInt(octal, 8));
+      return ESCAPES[letter ?? ''] ?? whole;
+    },
+  );
+}
+
+export class TokenCursor {
+  readonly tokens: readonly Token[];
+  readonly file: string;
+  at = 0;
+
+  constructor(tokens: readonly Token[], file: string) {
+    this.tokens = tokens;
+    this.file = file;
+  }
+
+  peek(): Token {
+    return this.tokens[this.at] ?? this.tokens.at(-1)!;
+  }
+
+  is(text: string): boolean {
+    const token = this.peek();
+    return (token.kind === 'operator' || token.kind === 'name') && token.text === text;
+  }
+
+  take(text: string): boolean {
+    if (!this.is(text)) return false;
+    this.at++;
+    return true;
+  }
+
+  expect(text: string): void {
+    if (!this.take(text)) throw this.unexpected(` where ${text} was expected`);
+  }
+
+  unexpected(more = '') {
+    const { kind, text } = this.peek();
+    const what = kind === 'newline' || kind === 'end' ? 'the end of the line' : `\`${text}\``;
+    return this.error(`${what} is not understood${more}`);
+  }
+
+  error(message: string, more: { readonly hint?: string } = {}) {
+    return configError(message, { file: this.file, line: this.peek().line }, more);
   }
 }

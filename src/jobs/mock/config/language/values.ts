@@ -1,6 +1,5 @@
-import type { Place } from './problem.ts';
+import { KilnError } from '../../../../errors.ts';
 
-/** A value of a configuration: one of Python's plain values. Tuples are lists here. */
 export type ConfigValue =
   | string
   | number
@@ -10,7 +9,6 @@ export type ConfigValue =
   | ConfigDict
   | undefined;
 
-/** A Python dict with text as keys. */
 export type ConfigDict = Map<string, ConfigValue>;
 
 /** Names of the same option; the first name is used (mock's `alias_spec`). */
@@ -31,7 +29,6 @@ const ALIASES: Readonly<Record<string, string>> = {
   system_microdnf_command: 'microdnf_system_command',
 };
 
-/** The options of a configuration: mock's `config_opts`. */
 export class ConfigOptions {
   readonly #values: ConfigDict = new Map();
   readonly #places = new Map<string, Place>();
@@ -44,7 +41,6 @@ export class ConfigOptions {
     return this.#values.has(canonical(name));
   }
 
-  /** `place` is where the option was set; none for a default. */
   set(name: string, value: ConfigValue, place?: Place): void {
     this.#values.set(canonical(name), value);
     if (place !== undefined) this.#places.set(canonical(name), place);
@@ -58,12 +54,10 @@ export class ConfigOptions {
     return [...this.#values.keys()];
   }
 
-  /** Where an option was last set; undefined where it has its default. */
   placeOf(name: string): Place | undefined {
     return this.#places.get(canonical(name));
   }
 
-  /** Notes that a part of an option was changed. */
   touch(name: string, place: Place): void {
     this.#places.set(canonical(name), place);
   }
@@ -81,13 +75,11 @@ export function isList(value: ConfigValue): value is readonly ConfigValue[] {
   return Array.isArray(value);
 }
 
-/** The value of Python's bool(). */
 export function isTrue(value: ConfigValue): boolean {
   if (isList(value)) return value.length > 0;
   return isDict(value) ? value.size > 0 : Boolean(value);
 }
 
-/** The value of Python's str(). */
 export function asText(value: ConfigValue): string {
   return typeof value === 'string' ? value : asLiteral(value);
 }
@@ -116,4 +108,31 @@ function quote(text: string): string {
     );
   if (escaped.includes("'") && !escaped.includes('"')) return `"${escaped}"`;
   return `'${escaped.replace(/'/g, "\\'")}'`;
+}
+
+export interface Place {
+  readonly file: string;
+  readonly line: number;
+}
+
+export interface ConfigWarning {
+  readonly message: string;
+  readonly place?: Place | undefined;
+}
+
+export function formatPlace({ file, line }: Place): string {
+  return `${file}:${line}`;
+}
+
+/** The error for a configuration that cannot be used: without the unknown part, the build would be another. */
+export function configError(
+  message: string,
+  place?: Place,
+  more: { readonly hint?: string; readonly cause?: unknown } = {},
+): KilnError {
+  const where = place === undefined ? '' : `${formatPlace(place)}: `;
+  return new KilnError('E_MOCK_CONFIG', `${where}${message}`, {
+    ...more,
+    ...(place === undefined ? {} : { details: { place } }),
+  });
 }

@@ -1,0 +1,56 @@
+/** The .deb on a host with systemd: its units, a user in the group, an upgrade with a service that runs, the removal. */
+import assert from 'node:assert/strict';
+import { readdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { execa } from 'execa';
+import type { BusyboxState } from '../../test/support/busybox-state.ts';
+import { course, faults, makeDebBefore } from '../../test/support/package-course.ts';
+import { systemctl } from './services.ts';
+
+const STATE = '/var/lib/kiln';
+
+/** Emulated, a run takes ten seconds and more. */
+const PACE = 8;
+
+/** What an administrator does next, and what a user may then. */
+const INSTALLED = `systemctl is-enabled kiln.socket; systemctl is-active kiln.socket
+    stat -c '%U:%G %a' /run/kiln/io.kiln
+    useradd -m -s /bin/sh -G kiln walter
+    su - walter -c 'kiln run -r busybox -- sh -c "echo of walter; exit 4"'; echo "walter $?"
+    systemctl show -p ControlGroup --value kiln.service`;
+
+/** @param packages the folder with the .deb @param state its image is used */
+export async function checkPackage(packages: string, state: BusyboxState): Promise<void> {
+  const [name = ''] = (await readdir(packages)).filter((file) => file.endsWith('.deb'));
+  const before = '/var/tmp/before.deb';
+  await makeDebBefore(join(packages, name), before);
+  // That of the system is not kiln's.
+  await systemctl('stop', 'libvirtd.socket', 'libvirtd-ro.socket', 'libvirtd-admin.socket');
+  await systemctl('stop', 'libvirtd.service');
+  await rm(STATE, { recursive: true, force: true });
+  await execa('cp', ['-a', state.paths.root, STATE]);
+  const script = course({
+    install: `dpkg -i ${before}`,
+    installed: INSTALLED,
+    upgrade: `dpkg -i ${join(packages, name)}`,
+    list: 'dpkg -L kiln | tail -n +2',
+    remove: 'dpkg -r kiln && dpkg -P kiln; systemctl list-units --all --no-legend "kiln.*"',
+    pace: PACE,
+  });
+  // By a file: the words of a process that runs would look like those of one of kiln's.
+  await writeFile('/var/tmp/course.sh', script);
+  const { HOME, PATH } = process.env;
+  const env = { HOME, PATH: `/usr/local/sbin:/usr/local/bin:${PATH}` };
+  const { stdout } = await execa('sh', ['/var/tmp/course.sh'], { env, extendEnv: false, cwd: '/' });
+  // Nothing shows manuals there.
+  const wrong = faults(stdout).filter((fault) => fault !== 'the manual is found');
+  assert.deepEqual(wrong, [], stdout);
+  assert.match(stdout, /^enabled\nactive\nroot:kiln 660$/m, stdout);
+  assert.match(stdout, /^of walter\nwalter 4$/m, stdout);
+  assert.match(stdout, /\/kiln\.service$/m, stdout);
+  assert.doesNotMatch(stdout, /^[ ●]*kiln\.\S+ +(?:loaded|not-found)/m, stdout);
+  assert.match(stdout, /cannot access '\/run\/kiln'/, stdout);
+  const profiles = await readFile('/sys/kernel/security/apparmor/profiles', 'utf8');
+  assert.doesNotMatch(profiles, /kiln/);
+  await rm(STATE, { recursive: true });
+}

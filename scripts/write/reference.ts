@@ -1,0 +1,32 @@
+/** Writes docs/reference, and the list of man pages in package.json, from the options; a test compares. */
+import { mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { processCaller } from '../../src/cli/caller/process-caller.ts';
+import { describeKiln } from '../../src/cli/commands.ts';
+import type { CommandDescription } from '../../src/cli/reference/describe.ts';
+import { pageName, withPages } from './man.ts';
+import { referencePages } from './markdown.ts';
+
+export const REFERENCE = join(import.meta.dirname, '../../docs/reference');
+
+/** Written by scripts/write/api-reference.ts. */
+export const API_PAGE = 'api.md';
+
+/** The commands as they are by default, whatever the environment says here. */
+export async function describedByDefault(): Promise<CommandDescription> {
+  return await describeKiln({ ...processCaller, env: {} });
+}
+
+if (import.meta.main) {
+  mkdirSync(REFERENCE, { recursive: true });
+  const pages = referencePages(await describedByDefault());
+  for (const name of readdirSync(REFERENCE)) {
+    if (name !== API_PAGE && !pages.has(name)) rmSync(join(REFERENCE, name));
+  }
+  for (const [name, text] of pages) writeFileSync(join(REFERENCE, name), text);
+  const file = join(REFERENCE, '../../package.json');
+  const text = readFileSync(file, 'utf8');
+  const names = ['kiln', ...withPages(await describedByDefault()).map(pageName)].sort();
+  const man = names.map((name) => `\n    "dist/man/man1/${name}.1"`).join(',');
+  writeFileSync(file, text.replace(/"man": \[[^\]]*\]/, `"man": [${man}\n  ]`));
+}

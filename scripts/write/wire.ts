@@ -1,0 +1,72 @@
+/**
+ * Writes what is made from tables: dist/wire/frames.h from src/daemon/frames.ts, dist/wire/wire.h and wire.c from
+ * src/sandbox/wire/table.ts, and src/api/io-kiln.ts from the API's interface. The build does it first, and
+ * `npm run check`. With --docs it writes docs/reference/api.md, too, which a test compares.
+ */
+import { mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
+import { basename, dirname, join } from 'node:path';
+import { interfaceText } from '../../src/api/interface.ts';
+import { FRAME, OPEN, TO_CLIENT, TO_DAEMON } from '../../src/daemon/frames.ts';
+import { CONFIGURATION_MAX } from '../../src/users/configuration-file.ts';
+import { API_PAGE, apiPage } from './api-reference.ts';
+import { apiTypes } from './api-types.ts';
+import { guestHeader, guestSource } from './guest-wire.ts';
+
+function enumeration(
+  name: string,
+  types: Readonly<Record<string, number>>,
+  prefix = 'FRAME',
+): string {
+  const lines = Object.entries(types).map(
+    ([type, n]) => `  ${prefix}_${type.toUpperCase()} = ${n},\n`,
+  );
+  return `enum ${name} {\n${lines.join('')}};\n`;
+}
+
+function framesHeader(): string {
+  return `/* Written by scripts/write/wire.ts from src/daemon/frames.ts, which says what each is. Do not edit. */
+#ifndef KILN_FRAMES_H
+#define KILN_FRAMES_H
+
+/* Bytes of a frame's header: u32 length of what follows it, u8 type, u8 descriptors, u16 zero; little-endian. */
+#define FRAME_HEADER ${FRAME.header}
+/* Longest payload, bytes. */
+#define FRAME_MAX ${FRAME.max}
+/* Most descriptors of a frame. */
+#define FRAME_DESCRIPTORS ${FRAME.descriptors}
+/* Longest configuration of a caller, bytes. */
+#define CONFIGURATION_MAX ${CONFIGURATION_MAX}
+
+${enumeration('frame_to_daemon', TO_DAEMON)}
+${enumeration('frame_to_client', TO_CLIENT)}
+/* How FRAME_OPEN wants a file opened. */
+${enumeration('open_how', OPEN, 'OPEN')}
+#endif
+`;
+}
+
+/** Writes a file whole, and only if its content changes: the build looks at times. */
+function write(path: string, text: string): void {
+  mkdirSync(dirname(path), { recursive: true });
+  try {
+    if (readFileSync(path, 'utf8') === text) return;
+  } catch {
+    // It is not there yet.
+  }
+  const temporary = join(dirname(path), `.${basename(path)}-${process.pid}`);
+  writeFileSync(temporary, text);
+  renameSync(temporary, path);
+}
+
+export function writeGenerated(): void {
+  const top = join(import.meta.dirname, '../..');
+  write(join(top, 'dist/wire/frames.h'), framesHeader());
+  write(join(top, 'dist/wire/wire.h'), guestHeader());
+  write(join(top, 'dist/wire/wire.c'), guestSource());
+  write(join(top, 'src/api/io-kiln.ts'), apiTypes(interfaceText()));
+}
+
+if (import.meta.main) {
+  writeGenerated();
+  if (process.argv.includes('--docs')) writeFileSync(API_PAGE, apiPage(interfaceText()));
+}

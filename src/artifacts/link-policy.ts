@@ -1,0 +1,50 @@
+import type { CopiedEntry, Inventory } from './manifest.ts';
+import { type ByteString, joinBytes } from './pattern.ts';
+
+/** As the kernel's own limit (MAXSYMLINKS in linux/namei.h). */
+const MAX_HOPS = 40;
+
+/**
+ * Whether a collected symbolic link may come out: only if it leads, through collected entries, to a collected entry.
+ *
+ * Its target must be relative and have `..` only at its start, and no more of them than there are real directories
+ * above it. So it stays inside whatever else lies in the destination: the directories it climbs are real, and every
+ * link it then passes obeys the same rule. (`a/../../x` would climb from wherever a link `a` leads.)
+ */
+export function staysInside(link: CopiedEntry, inventory: Inventory): boolean {
+  let current = link;
+  for (let hop = 0; hop < MAX_HOPS; hop += 1) {
+    const target = climb(current);
+    const next = target && follow(target, inventory);
+    if (next === undefined) return false;
+    const { entry, rest } = next;
+    if (entry.type !== 'symlink') return rest.length === 0;
+    if (rest.length > 0) current = { ...entry, target: [entry.target, ...rest].join('/') };
+    else current = entry;
+  }
+  return false;
+}
+
+function climb(link: CopiedEntry): readonly ByteString[] | undefined {
+  const target = link.target ?? '';
+  if (target === '' || target.startsWith('/')) return undefined;
+  const parts = target.split('/').filter((part) => part !== '' && part !== '.');
+  const above = link.path.split('/').slice(0, -1);
+  const firstName = parts.findIndex((part) => part !== '..');
+  const ups = firstName === -1 ? parts.length : firstName;
+  if (ups > above.length || parts.indexOf('..', ups) !== -1) return undefined;
+  return [...above.slice(0, above.length - ups), ...parts.slice(ups)];
+}
+
+function follow(path: readonly ByteString[], inventory: Inventory) {
+  let entry: CopiedEntry | undefined;
+  let at: ByteString = '';
+  for (const [index, part] of path.entries()) {
+    at = joinBytes(at, part);
+    entry = inventory.get(at);
+    if (entry === undefined) return undefined;
+    if (entry.type === 'symlink') return { entry, rest: path.slice(index + 1) };
+    if (entry.type === 'file' && index < path.length - 1) return undefined;
+  }
+  return entry === undefined ? undefined : { entry, rest: [] };
+}

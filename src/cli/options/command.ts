@@ -1,0 +1,72 @@
+import { Command, type Option } from 'commander';
+
+/**
+ * A command of kiln's. An optional value must follow `=` (`--keep`, `--keep=10m`): commander would take the next
+ * word, which may be an argument of the command.
+ */
+export class KilnCommand extends Command {
+  #passesThrough = false;
+
+  constructor(name: string) {
+    super(name);
+    this.configureHelp({ optionTerm: ({ flags }) => flags.replace(/ \[(.*)\]$/, '[=$1]') });
+  }
+
+  override createCommand(name: string): KilnCommand {
+    return new KilnCommand(name);
+  }
+
+  examples(...lines: readonly string[]): this {
+    return this.addHelpText('after', ['\nExamples:', ...lines].join('\n  '));
+  }
+
+  isGiven(name: string): boolean {
+    return this.getOptionValueSource(name) === 'cli';
+  }
+
+  override parseOptions(argv: string[]): ReturnType<Command['parseOptions']> {
+    return super.parseOptions(withPresets(this.options, argv, this.#passesThrough));
+  }
+
+  override passThroughOptions(passThrough = true): this {
+    this.#passesThrough = passThrough;
+    return super.passThroughOptions(passThrough);
+  }
+}
+
+function withPresets(
+  options: readonly Option[],
+  argv: readonly string[],
+  passesThrough: boolean,
+): string[] {
+  const words: string[] = [];
+  for (let at = 0; at < argv.length; at++) {
+    const word = argv[at] ?? '';
+    if (word === '--' || (passesThrough && !/^-./.test(word))) {
+      return [...words, ...argv.slice(at)];
+    }
+    const option = options.find(({ long, short }) => word === long || word === short);
+    // commander also reads a [ inside <> as an optional value.
+    if (option?.optional && !option.required) words.push(`${option.long}=${option.presetArg}`);
+    else words.push(word);
+    if (takesNext(options, option, word) && at + 1 < argv.length) words.push(argv[++at] ?? '');
+  }
+  return words;
+}
+
+function takesNext(options: readonly Option[], option: Option | undefined, word: string): boolean {
+  if (option !== undefined) return option.required;
+  if (!/^-[^-]./.test(word)) return false;
+  const letters = [...word.slice(1)];
+  const first = letters.findIndex(
+    (letter) => options.find(({ short }) => short === `-${letter}`)?.required === true,
+  );
+  return first !== -1 && first === letters.length - 1;
+}
+
+/** Its names, without the program's: `image build`. */
+export function wordsOf(action: Command): string {
+  const words: string[] = [];
+  for (let at: Command | null = action; at?.parent; at = at.parent) words.unshift(at.name());
+  return words.join(' ');
+}

@@ -1,0 +1,200 @@
+/** What kiln is at: lines that change in place on a terminal, drawn by log-update, and plain lines elsewhere. */
+import { styleText } from 'node:util';
+import type { createLogUpdate } from 'log-update';
+import { pickImage } from '../../image/open.ts';
+import { describeProgress, type ImageProgress, progressCounts } from '../../image/progress.ts';
+import type { LeasedImage } from '../../image/store/images.ts';
+import type { Engine } from '../../sandbox/open.ts';
+import type { Caller, TextOutput } from '../caller/caller.ts';
+import { plainText } from './print.ts';
+
+/** The pause between two updates on a terminal, and in a log, milliseconds. */
+const TERMINAL_EVERY = 250;
+const LOG_EVERY = 5000;
+
+type Terminal = Pick<Caller, 'stderr' | 'variable'>;
+
+/** The cells of a row, and how it looks where the terminal has colours. */
+export interface LiveRow {
+  readonly cells: readonly string[];
+  readonly style?: 'red' | 'green' | 'bold' | 'dim';
+}
+
+/** Whether lines can change in place. */
+export function isLive(caller: Terminal): boolean {
+  return caller.stderr.isTTY && caller.variable('TERM') !== 'dumb';
+}
+
+/** Whether kiln's own words have colours: https://no-color.org */
+export function hasColours(
+  to: Pick<TextOutput, 'isTTY'>,
+  caller: Pick<Caller, 'variable'>,
+): boolean {
+  return to.isTTY && caller.variable('TERM') !== 'dumb' && !caller.variable('NO_COLOR');
+}
+
+export class LiveTable implements Disposable {
+  readonly #to: TextOutput;
+  readonly #hasColours: boolean;
+  readonly #rows: () => readonly LiveRow[];
+  readonly #timer: NodeJS.Timeout;
+  #render: ReturnType<typeof createLogUpdate> | undefined;
+  #isOver = false;
+
+  /** @param rows what is to be seen now: few enough for the height of the terminal */
+  constructor(caller: Terminal, rows: () => readonly LiveRow[]) {
+    const to = caller.stderr;
+    this.#to = to;
+    this.#hasColours = hasColours(to, caller);
+    this.#rows = rows;
+    this.#timer = setInterval(() => this.#draw(), TERMINAL_EVERY);
+    this.#timer.unref();
+    // Without it there are no such lines, and all else is printed.
+    this.#load().catch(() => undefined);
+  }
+
+  /** Late, because few callers have a terminal. */
+  async #load(): Promise<void> {
+    const { createLogUpdate } = await import('log-update');
+    const to = this.#to;
+    const stream = {
+      isTTY: true,
+      get columns() {
+        return to.columns;
+      },
+      write: (text: string) => to.write(text),
+    };
+    this.#render = createLogUpdate(stream as NodeJS.WriteStream, {
+      showCursor: true,
+      // The rows fit; it needs no terminal's height of its own.
+      defaultHeight: Number.MAX_SAFE_INTEGER,
+    });
+    this.#draw();
+  }
+
+  #draw(): void {
+    if (this.#isOver || this.#render === undefined) return;
+    const rows = this.#rows();
+    if (rows.length > 0) this.#render(this.#lines(rows).join('\n'));
+    else this.#render.clear();
+  }
+
+  #lines(rows: readonly LiveRow[]): string[] {
+    const all = rows.map(({ cells }) =>
+      cells.map((cell) => plainText(cell).replace(/[\t\n]/g, ' ')),
+    );
+    const count = Math.max(...all.map((cells) => cells.length));
+    const widths = Array.from({ length: count }, (_, column) =>
+      Math.max(...all.map((cells) => (cells.length > 1 ? (cells[column]?.length ?? 0) : 0))),
+    );
+    return all.map((cells, at) => {
+      const line = cells.map((cell, column) => cell.padEnd(widths[column] ?? 0)).join('  ');
+      const shown = line.trimEnd().slice(0, this.#to.columns - 1);
+      const style = rows[at]?.style;
+      if (style === undefined || !this.#hasColours) return shown;
+      return styleText(style, shown, { validateStream: false });
+    });
+  }
+
+  /** For text that stays: it stands above the lines. */
+  above(write: () => void): void {
+    this.#render?.clear();
+    write();
+    this.#draw();
+  }
+
+  [Symbol.dispose](): void {
+    if (this.#isOver) return;
+    this.#isOver = true;
+    clearInterval(this.#timer);
+    this.#render?.clear();
+  }
+}
+
+type Watcher = Terminal & Pick<Caller, 'isQuiet'>;
+
+export function watchProgress(caller: Watcher, text: () => string): Disposable {
+  if (isLive(caller) && !caller.isQuiet) {
+    return new LiveTable(caller, () => [{ cells: [`kiln: ${text()}`] }]);
+  }
+  const tell = () => caller.stderr.say(`kiln: ${text()}\n`);
+  const timer = caller.isQuiet ? undefined : setInterval(tell, LOG_EVERY);
+  timer?.unref();
+  return { [Symbol.dispose]: () => clearInterval(timer) };
+}
+
+export interface ImageProgressView extends Disposable {
+  readonly report: (progress: ImageProgress) => void;
+}
+
+/** What is being done, with counts where there are any. */
+export function progressText(progress: ImageProgress): string {
+  const { done = 0, total } = progressCounts(progress);
+  const text = describeProgress(progress);
+  if (total === undefined) return text;
+  const isDownload = progress.kind === 'download';
+  return `${text}: ${isDownload ? `${Math.floor((100 * done) / total)} %` : `${done} of ${total}`}`;
+}
+
+interface Stage {
+  text: string;
+  readonly began: number;
+  seen: number;
+}
+
+/** A table of the stages on a terminal, a line for each elsewhere. It can be reported to again after its disposal. */
+export function imageProgress(caller: Watcher): ImageProgressView {
+  const to = caller.stderr;
+  const seen = new Set<string>();
+  const stages = new Map<ImageProgress['kind'], Stage>();
+  let table: LiveTable | undefined;
+  const rows = () => {
+    const last = Math.max(...[...stages.values()].map((stage) => stage.seen));
+    return [...stages.values()].map(({ text, began, seen: until }) => {
+      const end = until === last ? performance.now() : until;
+      return { cells: [`kiln: ${text}`, `${((end - began) / 1000).toFixed(1)} s`] };
+    });
+  };
+  const report = (progress: ImageProgress): void => {
+    if (caller.isQuiet) return;
+    const text = describeProgress(progress);
+    if (isLive(caller) && progress.kind !== 'retry') {
+      const now = performance.now();
+      const stage = stages.get(progress.kind) ?? { text, began: now, seen: now };
+      stages.set(progress.kind, Object.assign(stage, { text: progressText(progress), seen: now }));
+      table ??= new LiveTable(caller, rows);
+      return;
+    }
+    if (progress.kind === 'script' || progress.kind === 'download' || seen.has(text)) return;
+    seen.add(text);
+    const say = () => to.say(`kiln: ${text}\n`);
+    if (table === undefined) say();
+    else table.above(say);
+  };
+  const dispose = () => {
+    table?.[Symbol.dispose]();
+    table = undefined;
+    stages.clear();
+  };
+  return { report, [Symbol.dispose]: dispose };
+}
+
+export async function withProgress<Result>(
+  caller: Watcher,
+  act: (onProgress: (progress: ImageProgress) => void) => Promise<Result>,
+): Promise<Result> {
+  using progress = imageProgress(caller);
+  return await act(progress.report);
+}
+
+export async function pickImageFor(
+  caller: Caller,
+  engine: Engine,
+  wanted: string | undefined,
+  signal?: AbortSignal,
+): Promise<LeasedImage> {
+  const storeChanged = () => caller.storeChanged();
+  return await withProgress(caller, (onProgress) =>
+    pickImage(engine, wanted, { onProgress, signal, storeChanged }),
+  );
+}

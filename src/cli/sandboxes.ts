@@ -1,0 +1,252 @@
+import { setImmediate } from 'node:timers/promises';
+import { Follower } from '../detached/follow.ts';
+import { type ListedJob, listJobs } from '../detached/record.ts';
+import { KilnError } from '../errors.ts';
+import { requireState, type StatePaths, statePaths } from '../host/state/paths.ts';
+import { readManifest } from '../image/store/manifest.ts';
+import {
+  type ListedSandbox,
+  listSandboxes,
+  type SandboxUsage,
+  sandboxCalled,
+  sandboxUsage,
+} from '../sandbox/domain/sandbox-record.ts';
+import { destroySandbox } from '../sandbox/domain/sweep.ts';
+import { type Caller, type Parking, requireHost } from './caller/caller.ts';
+import { KilnCommand } from './options/command.ts';
+import { quietOption } from './options/shared-options.ts';
+import { parseCount } from './options/values.ts';
+import { printJson } from './output/print.ts';
+import { watchProgress } from './output/progress.ts';
+import {
+  addListOptions,
+  type Columns,
+  type ListOptions,
+  printRows,
+  printTable,
+  sizeText,
+} from './output/table.ts';
+
+interface PsOptions extends ListOptions {
+  readonly jobs?: boolean;
+  readonly all?: boolean;
+}
+
+interface ShownSandbox extends ListedSandbox {
+  readonly imageName: string | undefined;
+  readonly usage: SandboxUsage;
+}
+
+const COLUMNS: Columns<ShownSandbox> = [
+  ['ID', ({ id }) => id],
+  ['STATE', ({ state }) => state],
+  ['AGE', ({ record }) => age(record.created)],
+  ['IMAGE', ({ imageName, record }) => imageName ?? record.image?.slice(0, 12) ?? ''],
+  ['MEMORY', ({ usage }) => bytesText(usage.memoryBytes)],
+  ['SIZE', ({ usage }) => bytesText(usage.sizeBytes)],
+  ['DOMAIN', ({ record }) => record.domain],
+  ['COMMAND', ({ record }) => (record.command ?? []).join(' ').slice(0, 60)],
+];
+
+export function psCommand(caller: Caller): KilnCommand {
+  const it = new KilnCommand('ps')
+    .description(
+      'List sandboxes: running, kept (for `kiln shell`) and, with -a, parked (ready for the next command); and detached jobs. SIZE is what a sandbox has written to its own file systems, which are in memory; MEMORY is all that it takes now.',
+    )
+    .option('-a, --all', 'list parked sandboxes as well')
+    .option('--jobs', 'list detached jobs only');
+  const json = 'print one JSON array instead of a table: of sandboxes, with --jobs of jobs';
+  return addListOptions(it, json)
+    .examples(
+      'kiln ps',
+      'kiln ps --format "{{.ID}} {{.Memory}} {{.Size}}"',
+      'kiln ps --json | jq -r ".[].id"',
+      'kiln ps --format "{{.ID}} {{.State}}"',
+      'kiln ps --jobs',
+    )
+    .action(async (options: PsOptions) => {
+      requireHost();
+      const paths = statePaths(caller.env);
+      requireState(paths.root);
+      const jobs = await listJobs(paths, caller.user);
+      if (options.jobs === true) {
+        if (options.json === true) printJson(caller.stdout, jobs.map(jobJson));
+        else printJobs(jobs, caller);
+        return;
+      }
+      const listed = await listSandboxes(paths, { owner: caller.user });
+      const sandboxes: ShownSandbox[] = [];
+      for (const sandbox of listed) {
+        if (options.all !== true && sandbox.state === 'parked') continue;
+        sandboxes.push(shown(sandbox, paths));
+        // There may be many, and the daemon has other callers.
+        await setImmediate();
+      }
+      printRows(caller.stdout, COLUMNS, sandboxes, options, sandboxJson);
+      if (options.json === true || options.format !== undefined || jobs.length === 0) return;
+      caller.stdout.say('\n');
+      printJobs(jobs, caller);
+    });
+}
+
+function shown(sandbox: ListedSandbox, paths: StatePaths): ShownSandbox {
+  const { record } = sandbox;
+  const imageName = record.image && readManifest(paths, record.image)?.name;
+  return { ...sandbox, imageName, usage: sandboxUsage(paths, record) };
+}
+
+function bytesText(bytes: number | undefined): string {
+  return bytes === undefined ? '' : sizeText(bytes);
+}
+
+/** Times are ISO 8601 here; `record` is the sandbox's file as it lies. */
+function sandboxJson({ imageName, usage, ...sandbox }: ShownSandbox) {
+  const { image, created, keepUntil } = sandbox.record;
+  const times = { created: iso(created), keepUntil: iso(keepUntil) };
+  return { ...sandbox, image, imageName, ...times, ...usage };
+}
+
+function iso(milliseconds: number | undefined): string | undefined {
+  return milliseconds === undefined ? undefined : new Date(milliseconds).toISOString();
+}
+
+function printJobs(jobs: readonly ListedJob[], caller: Caller): void {
+  printTable(
+    caller.stdout,
+    ['JOB', 'NAME', 'STATE', 'AGE', 'COMMAND'],
+    jobs.map(({ state, record }) => [
+      record.id,
+      record.name ?? '',
+      record.ended === undefined ? state : `ended ${record.ended.status}`,
+      age(record.created),
+      record.command.join(' ').slice(0, 60),
+    ]),
+  );
+}
+
+function jobJson({ state, record }: ListedJob) {
+  const { id, name, owner, command, created, resultDirectory, ended } = record;
+  return {
+    ...{ id, name, state, owner, command, created: iso(created), resultDirectory },
+    ...{ endedAt: iso(ended?.at), exitStatus: ended?.status },
+  };
+}
+
+function age(since: number): string {
+  const seconds = Math.max(0, Math.round((Date.now() - since) / 1000));
+  if (seconds < 120) return `${seconds}s`;
+  if (seconds < 7200) return `${Math.round(seconds / 60)}m`;
+  return `${Math.round(seconds / 3600)}h`;
+}
+
+export function killCommand(caller: Caller): KilnCommand {
+  return new KilnCommand('kill')
+    .description(
+      'Destroy sandboxes with all that runs in them; `kiln run` then exits with status 137. End detached jobs.',
+    )
+    .argument(
+      '[id...]',
+      'ids, or names of jobs, as `kiln ps` shows them; the first digits are enough',
+    )
+    .option('-a, --all', 'destroy all sandboxes, including parked ones, and end all jobs')
+    .examples('kiln kill 3fa9', 'kiln kill --all')
+    .action(async (ids: string[], { all = false }: { all?: boolean }) => {
+      if (ids.length === 0 && !all) {
+        throw new KilnError('E_ARGUMENT', 'say which sandbox: an id, or --all', {
+          hint: '`kiln ps` lists them',
+        });
+      }
+      if (ids.length > 0 && all) {
+        throw new KilnError('E_ARGUMENT', `--all destroys every sandbox: it takes no ${ids[0]}`, {
+          hint: 'leave out --all, or the ids',
+        });
+      }
+      await using engine = caller.openEngine();
+      const { paths, connect } = engine;
+      // A user's job may be called as root's, or as the id of a sandbox.
+      const isMeant = (word: string, { record: { id, name, owner } }: ListedJob) =>
+        (name === word && owner === caller.user?.uid) || (word !== '' && id.startsWith(word));
+      const jobs = (await listJobs(paths, caller.user)).filter(
+        (job) => job.state === 'running' && (all || ids.some((word) => isMeant(word, job))),
+      );
+      for (const { record } of jobs) {
+        await endJob(paths, record.id);
+        caller.stdout.say(`${record.id}\n`);
+      }
+      const others = ids.filter((word) => !jobs.some((job) => isMeant(word, job)));
+      const listed = await listSandboxes(paths, engine);
+      const chosen = all ? listed : others.map((id) => sandboxCalled(listed, id));
+      for (const { id, directory, record } of chosen) {
+        await destroySandbox(paths, directory, record, connect);
+        caller.stdout.say(`${id}\n`);
+      }
+    });
+}
+
+async function endJob(paths: StatePaths, id: string): Promise<void> {
+  using follower = await Follower.open(paths, id);
+  follower?.control({ do: 'end' });
+  await follower?.over;
+}
+
+export function parkCommand(caller: Caller): KilnCommand {
+  return new KilnCommand('park')
+    .description(
+      'Park sandboxes: start them before there are commands, which then need not wait for libvirt. A parked sandbox fits every image, bind and limit. It is used once and then replaced in the background. Parked sandboxes end after 30 minutes without use, and with the daemon.',
+    )
+    .option(
+      '-n, --number <count>',
+      'keep this many sandboxes parked; without -n, as many as before',
+      parseCount,
+    )
+    .option('--none', 'destroy the parked sandboxes and start no more')
+    .addOption(quietOption())
+    .examples(
+      'kiln park -n 4',
+      'kiln ps -a',
+      'kiln park --none\n\nEach is reckoned at 32 MB, and 512 MB must stay free: kiln refuses more. KILN_PARKED, or defaults.parked of /etc/kiln/kiln.yaml, sets how many the daemon parks by itself.',
+    )
+    .action(async (options: { number?: number; none?: boolean }) => {
+      // Fails here for callers who cannot have sandboxes at all.
+      await using _engine = caller.openEngine();
+      const parking = requireParking(caller);
+      if (options.none === true) {
+        const before = parking.count;
+        const text = () => `${before - parking.count} of ${before} destroyed`;
+        using _ = watchProgress(caller, text);
+        await parking.none();
+        return;
+      }
+      const wanted = options.number;
+      if (wanted !== undefined) requireRoom(parking, wanted);
+      {
+        using _ = watchProgress(caller, () => parked(parking));
+        await (wanted === undefined ? parking.fill() : parking.keep(wanted));
+      }
+      caller.stdout.say(`${parked(parking)}\n`);
+    });
+}
+
+function requireParking({ parking }: Caller): Parking {
+  if (parking !== undefined) return parking;
+  const what = 'only the daemon can park sandboxes, and none serves this call';
+  throw new KilnError('E_NO_DAEMON', what, {
+    hint: 'call kiln as root, without KILN_URI and KILN_FROM_SOURCE, where the daemon runs',
+  });
+}
+
+function parked({ count, target }: Parking): string {
+  return `${count} of ${target} parked`;
+}
+
+function requireRoom({ count, room }: Parking, wanted: number): void {
+  const most = count + room;
+  if (wanted <= most) return;
+  throw new KilnError('E_PARK_ROOM', `there is no memory for ${wanted} parked sandboxes`, {
+    hint:
+      most === 0
+        ? 'free some: each is reckoned at 32 MB, and 512 MB are to stay free'
+        : `at most ${most} fit: kiln park -n ${most}`,
+    details: { most },
+  });
+}

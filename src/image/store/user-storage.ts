@@ -1,0 +1,154 @@
+/** What of the state directory's disk is a user's: the bound is `users.limits.storage`. */
+import { existsSync } from 'node:fs';
+import { readdir } from 'node:fs/promises';
+import { join } from 'node:path';
+import { KilnError } from '../../errors.ts';
+import { tryLock } from '../../host/files/flock.ts';
+import { removeTree } from '../../host/files/remove-tree.ts';
+import { treeUsage } from '../../host/files/tree-usage.ts';
+import { bytesFor } from '../../host/state/disk-watch.ts';
+import { pathsOfUser, type StatePaths } from '../../host/state/paths.ts';
+import { BUILD_CACHES } from '../../packages/repository/cache.ts';
+import type { SandboxOwner } from '../../sandbox/open.ts';
+import { broughtBy, installedSize, packageDirectory } from './entry.ts';
+import { type ListedImage, listImages } from './images.ts';
+import { findContents, ownersOf, ROOT } from './manifest.ts';
+import { packagesLock } from './packages.ts';
+import { discard, ensureStore } from './work-directory.ts';
+
+interface Amount {
+  readonly count: number;
+  readonly bytes: number;
+}
+
+export interface UserStorage {
+  /** Files of the user's images that lie in no package. */
+  readonly images: Amount & { readonly unusedBytes: number };
+  /** That nobody but users has brought; those of several count for each. */
+  readonly packages: Amount & { readonly unusedBytes: number };
+  /** Of the user's recipes, and what is known of their repositories. */
+  readonly downloads: Amount;
+  /** Of builds, with `--cache`. */
+  readonly caches: Amount;
+}
+
+export function buildCachesOf(paths: StatePaths, user: { readonly uid: number }): string {
+  return join(pathsOfUser(paths, user).cache, BUILD_CACHES);
+}
+
+/** Whoever looks an image up by its name looks at everybody's names, in kilnd's own thread. */
+const IMAGES_MAX = 500;
+
+const EVERYTHING = { bytes: Number.POSITIVE_INFINITY, entries: Number.POSITIVE_INFINITY };
+
+/** Root's images, and packages that everybody can fetch, are nobody's share. */
+export async function userStorage(
+  paths: StatePaths,
+  user: { readonly uid: number },
+): Promise<UserStorage> {
+  const images = await imagesOf(paths, user);
+  const brought = await packagesOf(paths, user);
+  const unused = await withoutImage(paths, brought);
+  const { cache } = pathsOfUser(paths, user);
+  const [all, caches] = [keptIn(cache), keptIn(buildCachesOf(paths, user))];
+  return {
+    images: {
+      ...total(images.map(({ manifest }) => manifest.ownBytes)),
+      unusedBytes: total(
+        images.filter(({ inUse }) => !inUse).map(({ manifest }) => manifest.ownBytes),
+      ).bytes,
+    },
+    packages: { ...total(brought.map(sizeOf)), unusedBytes: total(unused.map(sizeOf)).bytes },
+    downloads: { count: all.count - caches.count, bytes: all.bytes - caches.bytes },
+    caches,
+  };
+}
+
+/**
+ * The bytes that a user may still keep, none if `owner` is root. @param more what the caller is about to keep
+ * @throws KilnError E_DISK
+ */
+export async function storageLeft(
+  paths: StatePaths,
+  owner: Pick<SandboxOwner, 'uid' | 'share'> | undefined,
+  more = 0,
+): Promise<number> {
+  if (owner === undefined) return Number.POSITIVE_INFINITY;
+  const { images, packages, downloads, caches } = await userStorage(paths, owner);
+  if (images.count >= IMAGES_MAX) {
+    throw new KilnError('E_DISK', `user ${owner.uid} has ${images.count} images already`, {
+      hint: '`kiln image rm` and `kiln gc --max-age` remove some: their number counts, not only what they take',
+    });
+  }
+  const { storage } = owner.share;
+  const left = storage - images.bytes - packages.bytes - downloads.bytes - caches.bytes - more;
+  if (left >= 0) return left;
+  const what = `user ${owner.uid} would keep ${storage - left} bytes of images, packages, downloads and caches, more than ${storage}`;
+  throw new KilnError('E_DISK', what, {
+    hint: '`kiln df` shows what takes them, `kiln image rm` and `kiln gc` give room back; root sets users.limits.storage in /etc/kiln/kiln.yaml',
+  });
+}
+
+/** Packages of the user's that no image has, unless an image is being made. */
+export async function removeUnusedOf(
+  paths: StatePaths,
+  user: { readonly uid: number },
+): Promise<Amount> {
+  ensureStore(paths);
+  await using lock = await tryLock(packagesLock(paths));
+  if (lock === undefined) return total([]);
+  const unused = await withoutImage(paths, await packagesOf(paths, user));
+  const sizes = unused.map(sizeOf);
+  for (const directory of unused) {
+    const trashed = await discard(paths, directory);
+    if (trashed !== undefined) await removeTree(trashed);
+  }
+  return total(sizes);
+}
+
+export async function imagesOf(
+  paths: StatePaths,
+  { uid }: { readonly uid: number },
+): Promise<ListedImage[]> {
+  return (await listImages(paths)).filter(({ manifest }) => {
+    const owners = ownersOf(paths, manifest);
+    return owners.has(uid) && !owners.has(ROOT);
+  });
+}
+
+async function packagesOf(paths: StatePaths, user: { readonly uid: number }): Promise<string[]> {
+  const names = await readdir(paths.packages).catch(() => []);
+  return names
+    .map((name) => join(paths.packages, name))
+    .filter((directory) => broughtBy(directory, user));
+}
+
+async function withoutImage(paths: StatePaths, directories: readonly string[]): Promise<string[]> {
+  if (directories.length === 0) return [];
+  const used = new Set<string>();
+  for (const { manifest } of await listImages(paths)) {
+    const { value } = findContents(paths, manifest.id);
+    for (const digest of value?.linked ?? []) used.add(packageDirectory(paths, digest));
+  }
+  return directories.filter((directory) => !used.has(directory));
+}
+
+/** Files with nothing in them take a disk, too. */
+function keptIn(folder: string): Amount {
+  const { bytes, count } = usageOf(folder);
+  return { bytes: Math.max(bytes, bytesFor(count)), count };
+}
+
+export function usageOf(folder: string): Amount {
+  if (!existsSync(folder)) return { count: 0, bytes: 0 };
+  const { bytes, entries } = treeUsage(folder, EVERYTHING);
+  return { bytes, count: entries };
+}
+
+function sizeOf(directory: string): number {
+  return installedSize(directory) ?? 0;
+}
+
+function total(sizes: readonly number[]): Amount {
+  return { count: sizes.length, bytes: sizes.reduce((sum, bytes) => sum + bytes, 0) };
+}

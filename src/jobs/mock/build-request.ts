@@ -1,0 +1,151 @@
+import { basename, resolve } from 'node:path';
+import { defined } from '../../defined.ts';
+import { KilnError } from '../../errors.ts';
+import { readUserFile } from '../../host/files/user-file.ts';
+import { hostArchitecture } from '../../image/key.ts';
+import { sizeInBytes } from '../../recipe/limit-keys.ts';
+import { shellWords } from '../../shell-words.ts';
+import { forbidden } from '../../users/configuration.ts';
+import {
+  type BuildRequest,
+  type BuildSource,
+  macroDefinition,
+  NETWORK_PHASES,
+  type ShortCircuit,
+} from '../rpmbuild/request.ts';
+import type { Chroot } from './chroot.ts';
+import { configError } from './config/language/values.ts';
+import { usageError } from './outcome.ts';
+import { rootCommand } from './root/root-sandbox.ts';
+import { addedRepositories, type ChrootSession, hostPath } from './session.ts';
+
+export function mockBuildRequest(
+  session: ChrootSession,
+  source: BuildSource,
+  resultDirectory: string,
+): BuildRequest {
+  const { line, chroot } = session;
+  const timeout = timeoutOf(session);
+  const target = line.value('target') ?? chroot.target;
+  const shortCircuit = line.value('short-circuit');
+  if (shortCircuit === 'prep') {
+    throw usageError(
+      '--short-circuit prep: rpmbuild itself can only go on from build, install or binary',
+    );
+  }
+  const network = chroot.network || line.has('enable-network');
+  if (network && session.engine.owner !== undefined) {
+    throw forbidden(`the host's network for ${chroot.root}`, 'the configuration asks for it');
+  }
+  const caches =
+    chroot.ccache === undefined ? [] : [{ name: 'ccache', bytes: cacheSize(chroot.ccache) }];
+  return {
+    image: chroot.recipe,
+    source,
+    resultDirectory,
+    caller: session.caller.ids,
+    defines: [
+      ...macroFileDefines(line.value('macro-file')),
+      ...line.values('define').map(definition),
+    ],
+    with: line.values('with'),
+    without: line.values('without'),
+    nocheck: line.has('nocheck') || !chroot.check,
+    rpmbuildOptions: shellWords(line.value('rpmbuild-opts') ?? chroot.rpmbuildOptions),
+    additionalPackages: [
+      ...line.values('additional-package'),
+      ...moreRequires(chroot, source),
+      ...(chroot.ccache === undefined ? [] : ['ccache']),
+    ],
+    repositories: addedRepositories(session, hostArchitecture()),
+    postinstall: line.has('postinstall') || chroot.postInstall,
+    offline: line.has('offline'),
+    caches,
+    binds: chroot.binds,
+    omit: chroot.omit,
+    scan: chroot.scan,
+    shownAs: rootCommand(chroot.root, [basename(source.path)]),
+    ...defined({ target, shortCircuit: shortCircuit as ShortCircuit | undefined }),
+    ...(network ? { network: { use: 'host', phases: NETWORK_PHASES } } : {}),
+    ...defined({
+      time: timeout === undefined ? undefined : { timeout },
+      hostname: chroot.hostname,
+    }),
+  };
+}
+
+function cacheSize(text: string): number {
+  const bytes = sizeInBytes(text);
+  if (bytes === undefined) throw configError(`max_cache_size of ccache: ${text} is not a size`);
+  return bytes;
+}
+
+/** The packages of more_buildreqs for a source, by name-version-release, name-version, or name. */
+function moreRequires({ moreBuildRequires }: Chroot, { path }: BuildSource): readonly string[] {
+  const full = basename(path).replace(/(?:\.(?:no)?src)?\.(?:rpm|spec)$/, '');
+  const shorter = full.replace(/-[^-]*$/, '');
+  const names = [full, shorter, shorter.replace(/-[^-]*$/, '')];
+  const found = names.find((name) => moreBuildRequires.has(name));
+  return moreBuildRequires.get(found ?? '') ?? [];
+}
+
+/** The most bytes of a file of macros. */
+const MAX_MACROS = 2 ** 20;
+
+/** The macros of `--macro-file`: lines `%NAME VALUE`; a backslash at the end continues a line. */
+function macroFileDefines(path: string | undefined): string[] {
+  if (path === undefined) return [];
+  let text: string;
+  try {
+    text = readUserFile(hostPath(path), MAX_MACROS).toString('utf8');
+  } catch (cause) {
+    throw new KilnError('E_MOCK_USAGE', `Input rpm macros file cannot be read: ${path}`, {
+      cause,
+      hint: '--macro-file names a file with macros, as ~/.rpmmacros',
+    });
+  }
+  const lines = text.replace(/\\\r?\n/g, ' ').split(/\r?\n/);
+  return lines.filter((line) => /^\s*%/.test(line)).map((line) => definition(line.trim()));
+}
+
+function definition(text: string): string {
+  const read = macroDefinition(text);
+  if (read === undefined) {
+    throw usageError(
+      `Bad option for '--define' (${text}).  Use --define 'macro expr'`,
+      'a macro has a name and, after a blank, what it stands for',
+    );
+  }
+  return read;
+}
+
+/** Milliseconds. */
+function timeoutOf({ line, chroot }: ChrootSession): number | undefined {
+  const text = line.value('rpmbuild_timeout');
+  if (text !== undefined && !/^\d+$/.test(text)) {
+    throw usageError(`--rpmbuild_timeout ${text}: it is a number of seconds`);
+  }
+  const seconds = text === undefined ? chroot.rpmbuildTimeout : Number(text);
+  return seconds > 0 ? seconds * 1000 : undefined;
+}
+
+/**
+ * What happens to the root after a build. As with mock, a root whose results lie in its own folder (the
+ * default) stays as the build left it.
+ */
+export function cleanup({ line, chroot }: ChrootSession): {
+  readonly onSuccess: boolean;
+  readonly onFailure: boolean;
+} {
+  const said = line.of('cleanup-after', 'no-cleanup-after').at(-1);
+  if (said !== undefined) {
+    const all = said.name === 'cleanup-after';
+    return { onSuccess: all, onFailure: all };
+  }
+  const own = resolve(chroot.basedir, chroot.root);
+  const inside = `${resolve(chroot.resultDirectory)}/`.startsWith(`${own}/`);
+  return {
+    onSuccess: !inside && chroot.cleanupOnSuccess,
+    onFailure: !inside && chroot.cleanupOnFailure,
+  };
+}

@@ -1,0 +1,202 @@
+import { readdir, readFile } from 'node:fs/promises';
+import { basename, join, resolve } from 'node:path';
+import { Folder } from '../../host/files/folder.ts';
+import { DiskWatch } from '../../host/state/disk-watch.ts';
+import { openWorkDirectory } from '../../image/store/work-directory.ts';
+import { publishRepository } from '../../packages/repository/publish/snapshot.ts';
+import { forbidden } from '../../users/configuration.ts';
+import { buildPackage } from '../rpmbuild/build.ts';
+import type { BuildReport } from '../rpmbuild/outcome/report.ts';
+import type { BuildRequest, BuildSource } from '../rpmbuild/request.ts';
+import { BUILD_HOME } from '../rpmbuild/rpmbuild.ts';
+import { cleanup, mockBuildRequest } from './build-request.ts';
+import { argumentError, buildHooks, finishBuild, usageError } from './outcome.ts';
+import { buildRequires, installArguments } from './packages.ts';
+import { MockRoot } from './root/root.ts';
+import { RootSandbox } from './root/root-sandbox.ts';
+import { type MockSession, openBaseImage, type RootSession, withChroot } from './session.ts';
+import { buildSources, hostKey } from './sources.ts';
+
+export async function rebuild(session: MockSession): Promise<number> {
+  const { line } = session;
+  const { args } = line;
+  const spec = line.value('spec');
+  if (args.length === 0 && spec === undefined) {
+    throw argumentError('No package specified to rebuild command.');
+  }
+  if (args.length > 1 && spec !== undefined) {
+    throw argumentError('--spec is for one package: name one SRPM, or none');
+  }
+  if (args.length > 1 && line.value('resultdir') === undefined) {
+    throw usageError('Must specify --resultdir when building multiple RPMS.');
+  }
+  return await buildAll(session, args, {});
+}
+
+export async function buildsrpm(session: MockSession): Promise<number> {
+  const { line } = session;
+  if (line.value('spec') === undefined) throw usageError('Must specify --spec with --buildsrpm');
+  return await buildAll(session, [], { stopAfter: 'srpm' });
+}
+
+export async function calculateDependencies(session: MockSession): Promise<number> {
+  if (session.line.args.length !== 1) {
+    throw argumentError('--calculate-build-dependencies needs one SRPM');
+  }
+  return await buildAll(session, session.line.args, { stopAfter: 'dependencies' });
+}
+
+async function buildAll(
+  session: MockSession,
+  srpms: readonly string[],
+  more: Partial<BuildRequest>,
+): Promise<number> {
+  const { log } = session;
+  const within = await withChroot(session);
+  const { chroot } = within;
+  await using root = await MockRoot.lock(session.engine, chroot.root);
+  const at = { ...within, root };
+  await using sources = await buildSources(session, srpms);
+  // The key is root's, so a user's build is not signed with it.
+  if (session.engine.owner !== undefined && chroot.sign !== undefined) {
+    throw forbidden('a configuration with the plugin sign', 'its key is root’s', {
+      hint: `build without it, and sign with a key of your own: \`kiln build --sign-key\``,
+    });
+  }
+  if (session.engine.owner !== undefined && chroot.binds.length > 0) {
+    throw forbidden('a configuration with the plugin bind_mount', 'it shows what root may read');
+  }
+  using key = await hostKey(chroot.sign, session.caller);
+  for (const source of sources.list) {
+    const what = basename(source.path);
+    log.info(`Start(${what})  Config(${chroot.root})`);
+    const report = await buildInRoot(at, source, { ...more, ...key.request });
+    if (report.failure === undefined && chroot.publish && more.stopAfter === undefined) {
+      await log.state('createrepo', () => publishResults(session, report.resultDirectory));
+    }
+    const status = finishBuild(log, report, what, chroot.root);
+    await cleanAfter(at, status === 0);
+    if (status !== 0) return status;
+  }
+  return 0;
+}
+
+/**
+ * createrepo_on_rpms: makes a repository of the packages in a result directory. createrepo_c does not run: kiln
+ * reads the packages in a confined child and writes the metadata itself.
+ * @throws KilnError E_RPM_FORMAT, E_RPM_DIGEST, E_REPOSITORY_COLLISION
+ */
+async function publishResults(
+  { caller, engine, signal }: MockSession,
+  directory: string,
+): Promise<void> {
+  await using work = await openWorkDirectory(engine.paths);
+  using results = Folder.open(directory);
+  const packages = results.names().filter((name) => name.endsWith('.rpm'));
+  const files = packages.map((name) => ({ path: join(directory, name) }));
+  await using snapshot = await publishRepository(join(work.path, 'repository'), files, { signal });
+  const made = join(snapshot.path, 'repodata');
+  // repomd.xml comes last, because it names the others.
+  const names = (await readdir(made)).sort();
+  using repodata = results.inner('repodata', caller.ids);
+  for (const name of names) repodata.replace(name, await readFile(join(made, name)), caller.ids);
+  for (const name of repodata.names()) if (!names.includes(name)) repodata.remove(name);
+}
+
+/**
+ * Builds a package as mock does with its root: made anew unless `--no-clean`, then left as the build left it,
+ * or removed. A root that nobody will see afterwards is never made; the build gets a sandbox of its own.
+ */
+async function buildInRoot(
+  at: RootSession,
+  source: BuildSource,
+  more: Partial<BuildRequest>,
+): Promise<BuildReport> {
+  const { log, line, chroot, root } = at;
+  const clean = chroot.clean && !line.has('no-clean') && line.value('short-circuit') === undefined;
+  const after = cleanup(at);
+  const request = { ...mockBuildRequest(at, source, resolve(chroot.resultDirectory)), ...more };
+  const opened = clean
+    ? undefined
+    : await root.open((message) => log.warning({ code: 'mock-root', message }));
+  if (clean) await log.state('clean chroot', () => root.remove());
+  const report =
+    opened !== undefined && !opened.record.pristine
+      ? await buildThere(at, request)
+      : await buildFresh(at, request, after.onSuccess && after.onFailure);
+  if (report.failure === undefined && request.postinstall === true && !after.onSuccess) {
+    await installBuilt(at, report);
+  }
+  return report;
+}
+
+async function installBuilt(
+  at: RootSession,
+  { packages, resultDirectory }: BuildReport,
+): Promise<void> {
+  const kept = await at.root.open(() => undefined);
+  if (kept === undefined) return;
+  const files = packages.map(({ file }) => join(resultDirectory, file));
+  await installArguments({ ...at, root: kept }, files);
+}
+
+async function cleanAfter(at: RootSession, succeeded: boolean): Promise<void> {
+  const { onSuccess, onFailure } = cleanup(at);
+  if (!(succeeded ? onSuccess : onFailure)) return;
+  const option = succeeded ? 'cleanup_on_success' : 'cleanup_on_failure';
+  at.log.info(`Cleaning up build root ('${option}=True')`);
+  await at.log.state('clean chroot', () => at.root.remove());
+}
+
+async function buildFresh(
+  at: RootSession,
+  request: BuildRequest,
+  temporary: boolean,
+): Promise<BuildReport> {
+  const { log, root } = at;
+  const image = await log.state('chroot init', () => openBaseImage(at));
+  // The build's home is in the root then, and must be the build user's home.
+  const keepable = image.manifest.user.home === BUILD_HOME;
+  if (temporary || !keepable) {
+    await using _ = image;
+    if (!temporary) {
+      const message = `the root is not kept: ${BUILD_HOME} is not the home of the image's user`;
+      log.warning({ code: 'mock-root', message });
+    }
+    return await build(at, request);
+  }
+  await root.make(image);
+  await root.note({ changing: true, inUse: true, pristine: false });
+  const report = await build(at, { ...request, scratch: { path: root.scratch, fresh: true } });
+  if (report.image !== undefined) await root.rebase(report.image.id);
+  await root.note({ changing: false, inUse: false });
+  return report;
+}
+
+async function buildThere(at: RootSession, request: BuildRequest): Promise<BuildReport> {
+  const { line, root } = at;
+  const requires = await buildRequires(at, request.source);
+  await installArguments(at, line.values('additional-package'), requires);
+  if (request.shortCircuit === undefined) {
+    await using sandbox = await RootSandbox.open(root, { command: ['clean', BUILD_HOME] });
+    await sandbox.capture(['rm', '-rf', `${BUILD_HOME}/build`]);
+  }
+  await root.note({ inUse: true });
+  const report = await build(at, {
+    ...request,
+    image: root.image.manifest.id,
+    scratch: { path: root.scratch, fresh: false },
+  });
+  await root.note({ inUse: false });
+  return report;
+}
+
+/** Builds in a sandbox of the build's own, unless the request has a root's files. */
+export async function build(session: MockSession, request: BuildRequest): Promise<BuildReport> {
+  const what = basename(request.source.path);
+  using disk = new DiskWatch(session.engine.paths.store);
+  const signal = AbortSignal.any([session.signal, disk.signal]);
+  return await session.log.state(`build phase for ${what}`, () =>
+    buildPackage(session.engine, request, { ...buildHooks(session, what), signal }),
+  );
+}

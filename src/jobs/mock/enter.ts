@@ -1,0 +1,151 @@
+/** What goes into a root and comes out of it: commands and copies. */
+import { closeSync, constants, lstatSync, statSync } from 'node:fs';
+import { mkdtemp, readdir, rename } from 'node:fs/promises';
+import { basename, dirname, join } from 'node:path';
+import { collectArtifacts } from '../../artifacts/collect.ts';
+import { defined } from '../../defined.ts';
+import { openInTree } from '../../host/files/at.ts';
+import { removeTree } from '../../host/files/remove-tree.ts';
+import { DiskWatch } from '../../host/state/disk-watch.ts';
+import type { HandOver } from '../../sandbox/command/command-request.ts';
+import type { SandboxProcess } from '../../sandbox/command/process.ts';
+import type { CommandStdio } from '../../sandbox/door/io.ts';
+import { argumentError, commandStatus } from './outcome.ts';
+import { RootSandbox } from './root/root-sandbox.ts';
+import { hostPath, type MockSession, type RootSession, withRoot } from './session.ts';
+
+export async function copyin(session: MockSession): Promise<number> {
+  const { line, log, signal } = session;
+  const { sources, destination } = operands(line.args, 'copyin');
+  for (const source of sources) {
+    if (lstatSync(hostPath(source), { throwIfNoEntry: false }) === undefined) {
+      throw argumentError(`No such file or directory: ${source}`);
+    }
+  }
+  return await withRoot(session, async ({ root }) => {
+    await root.note({ pristine: false });
+    await using sandbox = await RootSandbox.open(root, { command: ['--copyin'] });
+    await sandbox.sandbox.withRoot(async (rootFd) => {
+      const into = existsIn(rootFd, destination, constants.O_DIRECTORY);
+      if (sources.length > 1 && !into) {
+        throw argumentError(`multiple source files and ${destination} is not a directory!`);
+      }
+      for (const source of sources) {
+        const target = into ? join(destination, basename(hostPath(source))) : destination;
+        const isTree = statSync(hostPath(source)).isDirectory();
+        if (isTree && existsIn(rootFd, target)) {
+          throw argumentError(`Destination ${target} already exists!`);
+        }
+        log.info(`copying ${source} to ${destination}`);
+      }
+    });
+    const items = sources.map((source) => ({ source: hostPath(source), target: destination }));
+    await sandbox.sandbox.copyIn(items, (warning) => log.warning(warning), signal);
+    return 0;
+  });
+}
+
+export async function copyout(session: MockSession): Promise<number> {
+  const { line, log, signal } = session;
+  const { sources, destination } = operands(line.args, 'copyout');
+  const target = hostPath(destination);
+  const isDirectory = statSync(target, { throwIfNoEntry: false })?.isDirectory() ?? false;
+  return await withRoot(session, async ({ root }) => {
+    const home = root.image.manifest.user.home;
+    await using sandbox = await RootSandbox.open(root, { command: ['--copyout'] });
+    // A result that need not be a directory is collected beside its place.
+    const staging = isDirectory
+      ? target
+      : await mkdtemp(join(dirname(target), '.kiln-copyout-')).catch((cause: unknown) => {
+          throw argumentError(`cannot write to ${dirname(target)}: ${String(cause)}`);
+        });
+    try {
+      const collection = await sandbox.sandbox.withRoot((rootFd) =>
+        collectArtifacts({
+          rootFd,
+          patterns: sources.map((source) => source.replace(/^~(?=\/|$)/, home)),
+          workdir: '/',
+          destination: staging,
+          owner: session.caller.ids,
+          onWarning: (warning) => log.warning(warning),
+          signal,
+        }),
+      );
+      if (collection.missing.length > 0) {
+        throw argumentError(
+          `not found in the root: ${collection.missing.join(', ')}`,
+          'sources are absolute paths of the root, or globs, quoted from the shell',
+        );
+      }
+      for (const source of sources) log.info(`copying ${source} to ${destination}`);
+      if (!isDirectory) {
+        const names = await readdir(staging);
+        if (names.length !== 1) {
+          throw argumentError(`multiple source files and ${destination} is not a directory!`);
+        }
+        await rename(join(staging, names[0]!), target);
+      }
+    } finally {
+      if (!isDirectory) await removeTree(staging);
+    }
+    return 0;
+  });
+}
+
+function operands(args: readonly string[], mode: string) {
+  const destination = args.at(-1);
+  if (args.length < 2 || destination === undefined) {
+    throw argumentError(`Must have source and destinations for ${mode}`);
+  }
+  return { sources: args.slice(0, -1), destination };
+}
+
+function existsIn(rootFd: number, path: string, flags = 0): boolean {
+  const fd = openInTree(rootFd, path, constants.O_RDONLY | constants.O_NONBLOCK | flags);
+  if (fd === undefined) return false;
+  closeSync(fd);
+  return true;
+}
+
+/**
+ * Runs a command in a root. A watch of the disk ends it when the disk becomes full.
+ * @returns its status, as a shell has it @throws KilnError E_DISK_LOW
+ */
+export async function runInRoot(
+  { line, caller, root, chroot }: RootSession,
+  argv: readonly string[],
+  terminal: CommandStdio['terminal'] | undefined,
+  connect: (command: SandboxProcess, kill: () => void) => Disposable,
+  handOver?: HandOver,
+): Promise<number> {
+  const { TERM } = caller.env;
+  await root.note({ pristine: false });
+  await using sandbox = await RootSandbox.open(root, {
+    network: chroot.network || line.has('enable-network'),
+    hostname: chroot.hostname,
+    binds: chroot.binds,
+    command: [...argv.slice(-3)],
+  });
+  const command = await sandbox.start(
+    argv,
+    {
+      user: line.has('unpriv') ? chroot.user : undefined,
+      workdir: line.value('cwd'),
+      env: {
+        PS1: '<mock-chroot> \\s-\\v\\$ ',
+        ...(terminal !== undefined && TERM ? { TERM } : {}),
+      },
+    },
+    { ...defined({ terminal }), handOver },
+  );
+  using disk = new DiskWatch(root.directory);
+  disk.kills(sandbox.sandbox.initPid);
+  const attachment = connect(command.process, () => void command.kill().catch(() => undefined));
+  try {
+    return commandStatus(await command.ended());
+  } finally {
+    attachment[Symbol.dispose]();
+    // The watch kills the whole sandbox, so the disk is the reason, not the command's end.
+    disk.signal.throwIfAborted();
+  }
+}

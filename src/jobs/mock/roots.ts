@@ -1,0 +1,136 @@
+import { readdir } from 'node:fs/promises';
+import { homedir } from 'node:os';
+import { basename, join } from 'node:path';
+import { removeTree } from '../../host/files/remove-tree.ts';
+import { recipeNames } from '../../image/find.ts';
+import { hostArchitecture } from '../../image/key.ts';
+import { listSandboxes } from '../../sandbox/domain/sandbox-record.ts';
+import { destroySandbox, sweepSandboxes } from '../../sandbox/domain/sweep.ts';
+import { chrootOptions } from './chroot.ts';
+import { asLiteral, type ConfigOptions } from './config/language/values.ts';
+import { description, expandAll, loadConfig, SYSTEM_CONFIG } from './config/load.ts';
+import { mockStatus } from './outcome.ts';
+import { MockRoot } from './root/root.ts';
+import { runsInRoot } from './root/root-sandbox.ts';
+import { chrootRequest, initRoot, type MockSession, withChroot } from './session.ts';
+
+export async function init(session: MockSession): Promise<number> {
+  const { engine, line, log } = session;
+  const at = await withChroot(session);
+  const { chroot } = at;
+  await using root = await MockRoot.lock(engine, chroot.root);
+  if (chroot.clean && !line.has('no-clean')) {
+    await log.state('clean chroot', () => root.remove());
+  }
+  await initRoot({ ...at, root });
+  return 0;
+}
+
+export async function clean(session: MockSession): Promise<number> {
+  const { engine, line, log } = session;
+  const { chroot } = await withChroot(session);
+  const scrubs = line.values('scrub');
+  await using root = await MockRoot.lock(engine, chroot.root);
+  if (scrubs.length === 0) {
+    await log.state('clean chroot', () => removeForGood(root));
+    return 0;
+  }
+  for (const what of scrubs) {
+    await log.state(`scrub ${JSON.stringify([what])}`, async () => {
+      if (what === 'all' || what === 'chroot') {
+        log.info(`scrubbing chroot for ${chroot.root}`);
+        await removeForGood(root);
+      } else {
+        log.info(`${what}: all roots share kiln’s caches, \`kiln gc --max-age\` empties them`);
+      }
+    });
+  }
+  return 0;
+}
+
+/** The caller wants the disk space now, so delete at once. */
+async function removeForGood(root: MockRoot): Promise<void> {
+  const tree = await root.remove();
+  if (tree !== undefined) await removeTree(tree);
+}
+
+export async function orphanskill(session: MockSession): Promise<number> {
+  const { engine, log } = session;
+  const { root } = (await withChroot(session)).chroot;
+  const abandoned = await sweepSandboxes(engine.paths, engine.connect);
+  let ended = 0;
+  for (const { state, directory, record } of await listSandboxes(engine.paths, engine)) {
+    if (state !== 'running' || !runsInRoot(record.command, root)) continue;
+    await destroySandbox(engine.paths, directory, record, engine.connect);
+    ended += 1;
+  }
+  log.info(`ended ${ended} sandboxes of ${root}, and ${abandoned.length} that nobody owned`);
+  return 0;
+}
+
+export async function scrubAll(session: MockSession): Promise<number> {
+  const { engine, log } = session;
+  let status = 0;
+  for (const name of await readdir(engine.paths.roots).catch(() => [])) {
+    try {
+      await using root = await MockRoot.lock(engine, name);
+      await log.state(`scrub ${name}`, () => removeForGood(root));
+    } catch (error) {
+      log.failure(error);
+      status = mockStatus(error);
+    }
+  }
+  return status;
+}
+
+const COLUMN = 34;
+
+const NO_CHROOTS = new Set(['site-defaults.cfg', 'chroot-aliases.cfg']);
+
+export async function listChroots(session: MockSession): Promise<number> {
+  const directory = session.line.value('configdir') ?? SYSTEM_CONFIG;
+  const lines = [entry('config name', 'description'), 'Global configs:'];
+  lines.push(...(await describeAll(session, directory, directory)));
+  lines.push('Custom configs:');
+  lines.push(...(await describeAll(session, join(homedir(), '.config', 'mock'), directory)));
+  lines.push('kiln recipes:');
+  for (const name of await recipeNames(session.engine.cwd())) lines.push(entry(name, ''));
+  session.print(`${lines.join('\n')}\n`);
+  return 0;
+}
+
+async function describeAll(
+  { engine }: MockSession,
+  folder: string,
+  directory: string,
+): Promise<string[]> {
+  const names = (await readdir(folder).catch(() => [])).sort();
+  return names
+    .filter((name) => name.endsWith('.cfg') && !NO_CHROOTS.has(name))
+    .map((name) => {
+      const settings = { paths: engine.paths, directory, arch: hostArchitecture() };
+      const label = basename(name, '.cfg');
+      try {
+        return entry(label, description(loadConfig(join(folder, name), settings)));
+      } catch {
+        return entry(label, 'error during parsing the config file');
+      }
+    });
+}
+
+function entry(name: string, text: string): string {
+  return `${name.padEnd(COLUMN)} ${text}`.trimEnd();
+}
+
+export async function debugConfig(session: MockSession): Promise<number> {
+  const request = chrootRequest(session);
+  const options = await chrootOptions(session.engine, request);
+  const isExpanded = session.line.mode === 'debug-config-expanded';
+  const values: Pick<ConfigOptions, 'get'> = isExpanded ? expandAll(options) : options;
+  const lines = options
+    .names()
+    .sort()
+    .map((name) => `config_opts[${asLiteral(name)}] = ${asLiteral(values.get(name))}\n`);
+  session.print(lines.join(''));
+  return 0;
+}

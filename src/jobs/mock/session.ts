@@ -1,0 +1,145 @@
+import { homedir } from 'node:os';
+import { resolve } from 'node:path';
+import type { Warning } from '../../artifacts/warning.ts';
+import type { OwnEngine } from '../../engine.ts';
+import { openImage, renewImage } from '../../image/open.ts';
+import { readRecipe } from '../../image/plan.ts';
+import { describeProgress, type OnImageProgress } from '../../image/progress.ts';
+import type { LeasedImage } from '../../image/store/images.ts';
+import type { Repository } from '../../packages/repository/configuration.ts';
+import { addedRepository } from '../rpmbuild/request.ts';
+import { type Chroot, type ChrootRequest, openChroot } from './chroot.ts';
+import { formatPlace } from './config/language/values.ts';
+import type { PackageSources } from './root/install.ts';
+import { MockRoot } from './root/root.ts';
+
+/** mock's options, by their names in mock(1), and arguments. */
+export interface MockLine {
+  readonly mode: string;
+  readonly args: readonly string[];
+  has(flag: string): boolean;
+  value(name: string): string | undefined;
+  values(name: string): readonly string[];
+  of(
+    ...names: readonly string[]
+  ): readonly { readonly name: string; readonly value: string | undefined }[];
+}
+
+/** Hears what goes on, in mock's terms. */
+export interface MockEvents {
+  info(message: string): void;
+  warning(warning: Pick<Warning, 'code' | 'message'>): void;
+  error(message: string): void;
+  failure(error: unknown): void;
+  start(what: string): void;
+  finish(what: string): void;
+  /** Tells of start and finish; a failure has no finish. */
+  state<Result>(what: string, act: () => Promise<Result>): Promise<Result>;
+  output(chunk: string | Buffer): void;
+  hasShown(lines: readonly string[]): boolean;
+}
+
+export interface MockSession {
+  readonly caller: {
+    readonly ids: { readonly uid: number; readonly gid: number };
+    readonly env: Readonly<Record<string, string | undefined>>;
+  };
+  readonly engine: OwnEngine;
+  readonly line: MockLine;
+  readonly log: MockEvents;
+  readonly signal: AbortSignal;
+  /** Writes to standard output. */
+  readonly print: (text: string) => void;
+}
+
+export interface ChrootSession extends MockSession {
+  readonly chroot: Chroot;
+}
+
+export interface RootSession extends ChrootSession {
+  readonly root: MockRoot;
+}
+
+/** A path of the command line; `~` is the caller's home, as in mock. */
+export function hostPath(text: string): string {
+  return resolve(text.replace(/^~(?=\/|$)/, homedir()));
+}
+
+export function chrootRequest({ line }: Pick<MockSession, 'line'>): ChrootRequest {
+  const resultDirectory = line.value('resultdir');
+  return {
+    name: line.value('root') ?? 'default',
+    configDirectory: line.value('configdir'),
+    overrides: line.values('config-opts'),
+    uniqueext: line.value('uniqueext'),
+    resultDirectory: resultDirectory?.replace(/^~(?=\/|$)/, homedir()),
+    arch: line.value('arch'),
+    target: line.value('target'),
+    switches: line
+      .of('enablerepo', 'disablerepo')
+      .flatMap(({ name, value = '' }) =>
+        value.split(',').map((pattern) => ({ pattern, enabled: name === 'enablerepo' })),
+      ),
+    plugins: {
+      disabled: line.values('disable-plugin'),
+      enabled: line.values('enable-plugin'),
+      settings: line.values('plugin-option'),
+    },
+  };
+}
+
+export async function withChroot(session: MockSession): Promise<ChrootSession> {
+  const chroot = await openChroot(session.engine, chrootRequest(session));
+  for (const { message, place } of chroot.warnings) {
+    const where = place === undefined ? '' : `${formatPlace(place)}: `;
+    session.log.warning({ code: 'mock-config', message: `${where}${message}` });
+  }
+  return { ...session, chroot };
+}
+
+export async function initRoot(at: RootSession): Promise<MockRoot> {
+  const { log, root } = at;
+  const opened = await root.open((message) => log.warning({ code: 'mock-root', message }));
+  if (opened !== undefined) return opened;
+  return await log.state('chroot init', async () => root.make(await openBaseImage(at)));
+}
+
+/** Leases the image of a chroot. Unless offline, its packages are the repositories' current ones, as in mock. */
+export async function openBaseImage({
+  engine,
+  line,
+  signal,
+  log,
+  chroot,
+}: ChrootSession): Promise<LeasedImage> {
+  const onProgress: OnImageProgress = (progress) => log.output(`${describeProgress(progress)}\n`);
+  const open = line.has('offline') ? openImage : renewImage;
+  return await open(engine, chroot.recipe, { signal, onProgress });
+}
+
+export async function withRoot<Result>(
+  session: MockSession,
+  act: (at: RootSession) => Promise<Result>,
+): Promise<Result> {
+  const at = await withChroot(session);
+  await using root = await MockRoot.lock(session.engine, at.chroot.root);
+  return await act({ ...at, root: await initRoot({ ...at, root }) });
+}
+
+export function addedRepositories({ line, engine }: MockSession, arch: string): Repository[] {
+  return line
+    .values('addrepo')
+    .map((text, index) => addedRepository(text, index, arch, engine.cwd()));
+}
+
+export async function packageSources(at: ChrootSession): Promise<PackageSources> {
+  const recipe = await readRecipe(at.engine, at.chroot.recipe);
+  const { arch, repositories, exclude, modules, recommends } = recipe;
+  const enabled = repositories.filter(({ id }) => at.chroot.switchedOn.includes(id));
+  return {
+    ...{ arch, repositories, exclude, modules, recommends },
+    added: addedRepositories(at, arch),
+    passing: enabled.map(({ id }) => id),
+    refresh: at.line.has('offline') ? 'never' : 'auto',
+  };
+}

@@ -1,0 +1,255 @@
+/**
+ * Further commands in a sandbox: whoever wants one asks the process that holds the sandbox's only connection, over a
+ * socket in a folder that only root enters. The command's input and output do not pass that process: the visitor gets
+ * the descriptors.
+ */
+import { mkdirSync } from 'node:fs';
+import { Socket } from 'node:net';
+import { dirname } from 'node:path';
+import { KilnError } from '../../errors.ts';
+import { closeDescriptor } from '../../host/calls/descriptor.ts';
+import { hasErrno } from '../../host/calls/libc.ts';
+import {
+  encodeMessage,
+  FRAME,
+  firstFrame,
+  onFrames,
+  sendMessage,
+  unwired,
+  type WiredError,
+  wired,
+} from '../../host/sockets/frames.ts';
+import { Listener } from '../../host/sockets/listener.ts';
+import { nextPacket, sendPacket } from '../../host/sockets/unix-socket.ts';
+import { MessageSender } from '../../host/sockets/watch.ts';
+import { awaitedLater, deferred } from '../../promise.ts';
+import { type HandOver, type HostStdio, streamsOf } from '../command/command-request.ts';
+import { endOf, type ProcessEnd, SandboxProcess, type StartedCommand } from '../command/process.ts';
+
+export interface ExecuteRequest {
+  readonly argv: readonly string[];
+  /** NAME or UID, `:GROUP` or `:GID` after it. */
+  readonly user?: string;
+  readonly env?: Readonly<Record<string, string>>;
+  readonly workdir?: string;
+  readonly terminal?: { readonly rows: number; readonly columns: number };
+}
+
+type ExecuteControl =
+  | { readonly signal: number }
+  | { readonly rows: number; readonly columns: number };
+
+/** `started` comes with the command's stdio: stdin, stdout and stderr, or a terminal's master. */
+type ExecuteAnswer =
+  | { readonly started: StartedCommand }
+  | ProcessEnd
+  | { readonly error: WiredError };
+
+/** What is asked of whoever holds a sandbox; a service's supervisor is asked more. */
+export interface ExecuteMessage {
+  readonly do: 'execute';
+  readonly command: ExecuteRequest;
+}
+
+type Start = (request: ExecuteRequest, handOver: HandOver) => Promise<SandboxProcess>;
+
+/** Most commands are over by then, ms, and need no socket; `kiln exec` waits for it. */
+const LATE = 50;
+
+export class Visitors {
+  readonly #opening: NodeJS.Timeout;
+  #listener: Listener | undefined;
+  readonly #clients = new Set<Socket>();
+  #isOpen = true;
+
+  constructor(path: string, start: Start) {
+    this.#opening = setTimeout(() => this.#listen(path, start), LATE).unref();
+  }
+
+  #listen(path: string, start: Start): void {
+    try {
+      mkdirSync(dirname(path), { mode: 0o700 });
+    } catch (error) {
+      // A kept sandbox has it. Where the sandbox is gone, its folder must not come back.
+      if (!hasErrno(error, 'EEXIST')) return;
+    }
+    try {
+      this.#listener = Listener.open(path, (fd) => this.#serve(fd, start));
+    } catch {
+      // Nobody visits then; the sandbox's own command goes on.
+      this.close();
+    }
+  }
+
+  get isOpen(): boolean {
+    return this.#isOpen;
+  }
+
+  get count(): number {
+    return this.#clients.size;
+  }
+
+  /** Lets nobody in any more. Commands that run go on. */
+  close(): void {
+    if (!this.#isOpen) return;
+    this.#isOpen = false;
+    clearTimeout(this.#opening);
+    this.#listener?.[Symbol.dispose]();
+  }
+
+  async left(): Promise<void> {
+    await Promise.all(
+      [...this.#clients].map(
+        (client) => new Promise<void>((resolve) => client.once('close', () => resolve())),
+      ),
+    );
+  }
+
+  #serve(fd: number, start: Start): void {
+    const client = new Socket({ fd, readable: true, writable: true });
+    this.#clients.add(client);
+    client.on('error', () => client.destroy());
+    client.once('close', () => this.#clients.delete(client));
+    let attached: ReturnType<typeof attend> | undefined;
+    onFrames(client, ({ kind, body }) => {
+      if (attached !== undefined) attached(kind, body);
+      else if (kind === FRAME.message) {
+        const { command } = JSON.parse(body.toString('utf8')) as ExecuteMessage;
+        attached = attend(client, fd, (handOver) => start(command, handOver));
+      }
+    });
+  }
+}
+
+/** What a command whose client is gone has to end by itself, milliseconds. */
+const HANG_UP = 5000;
+
+/**
+ * Starts a command for a client, whose frames the result takes. The command ends with the client.
+ * @param fd the client's, which sends descriptors
+ */
+export function attend(
+  client: Socket,
+  fd: number,
+  start: (handOver: HandOver) => Promise<SandboxProcess>,
+): (kind: number, body: Buffer) => void {
+  let command: SandboxProcess | undefined;
+  const stdio: number[] = [];
+  const handOver = (given: HostStdio) => {
+    if ('terminal' in given) stdio.push(given.terminal);
+    else stdio.push(given.stdin, given.stdout, given.stderr);
+    return { onMoved: () => undefined, drained: Promise.resolve() };
+  };
+  const begin = async () => {
+    const started = await start(handOver);
+    command = started;
+    const ended = awaitedLater(endOf(started));
+    const hangUp = () => {
+      started.kill('SIGHUP');
+      setTimeout(() => started.kill('SIGKILL'), HANG_UP).unref();
+    };
+    client.once('close', hangUp);
+    // The number of a closed descriptor may be another one's.
+    if (client.destroyed) return hangUp();
+    const { pid, facts } = started;
+    sendPacket(fd, encodeMessage({ started: { pid, facts } } satisfies ExecuteAnswer), stdio);
+    // A copy of stdin's would keep its end from the command.
+    for (const one of stdio.splice(0)) closeDescriptor(one);
+    client.end(encodeMessage((await ended) satisfies ExecuteAnswer));
+  };
+  begin()
+    .catch((error: unknown) => {
+      // Where it cannot be told, the client takes the closed connection for the command's end.
+      if (command !== undefined) client.destroy();
+      else client.end(encodeMessage({ error: wired(error) } satisfies ExecuteAnswer));
+    })
+    .finally(() => stdio.forEach(closeDescriptor));
+  return (kind, body) => {
+    if (kind !== FRAME.control || command === undefined) return;
+    const control = JSON.parse(body.toString()) as ExecuteControl;
+    if ('signal' in control) command.kill(control.signal);
+    else command.resize(control.rows, control.columns);
+  };
+}
+
+/** Of a first answer at once. */
+const PIECE = 64 * 1024;
+
+export interface Visit {
+  readonly command: SandboxProcess;
+  /** Ends the command as if its visitor had gone. */
+  leave(): void;
+}
+
+/**
+ * Has a command started by whoever holds its sandbox. It ends with this connection.
+ * @param fd of a connection to the holder; the visit owns it
+ * @throws KilnError as starting it does, and E_SANDBOX_GONE
+ */
+export async function visit(
+  fd: number,
+  request: ExecuteRequest,
+  handOver?: HandOver,
+): Promise<Visit> {
+  const message: ExecuteMessage = { do: 'execute', command: request };
+  const { started, stdio } = await ask(fd, message).catch((error) => {
+    closeDescriptor(fd);
+    throw error;
+  });
+  const socket = new Socket({ fd, readable: true, writable: true });
+  const ended = deferred<ProcessEnd>();
+  socket.on('error', () => socket.destroy());
+  // Its sandbox was ended meanwhile, and the command with it.
+  socket.once('close', () => ended.resolve({ exitCode: null, signal: 'SIGKILL' }));
+  onFrames(socket, ({ body }) => {
+    ended.resolve(JSON.parse(body.toString('utf8')) as ProcessEnd);
+    socket.destroy();
+  });
+  const tell = (control: ExecuteControl) => sendMessage(socket, control, FRAME.control);
+  const control = {
+    signal: (signal: number) => tell({ signal }),
+    resize: (rows: number, columns: number) => tell({ rows, columns }),
+  };
+  const streams = streamsOf(stdio, handOver);
+  const command = new SandboxProcess(control, started, streams, ended.promise);
+  return { command, leave: () => socket.destroy() };
+}
+
+async function ask(
+  fd: number,
+  message: ExecuteMessage,
+): Promise<{ readonly started: StartedCommand; readonly stdio: HostStdio }> {
+  const sender = new MessageSender(fd, () => undefined);
+  const fds: number[] = [];
+  try {
+    sender.send(encodeMessage(message), []);
+    for (let bytes = Buffer.alloc(0); ; ) {
+      const packet = await nextPacket(fd, PIECE, 3);
+      if (packet === undefined) throw holderGone();
+      fds.push(...packet.fds);
+      bytes = Buffer.concat([bytes, packet.data]);
+      const frame = firstFrame(bytes);
+      if (frame === undefined) continue;
+      const answer = JSON.parse(frame.body.toString('utf8')) as ExecuteAnswer;
+      if ('error' in answer) throw unwired(answer.error);
+      const [first, stdout, stderr] = fds.splice(0);
+      if (first === undefined || !('started' in answer)) throw holderGone();
+      if (stdout === undefined || stderr === undefined) {
+        return { started: answer.started, stdio: { terminal: first } };
+      }
+      return { started: answer.started, stdio: { stdin: first, stdout, stderr } };
+    }
+  } catch (error) {
+    throw hasErrno(error, 'EPIPE', 'ECONNRESET') ? holderGone(error) : error;
+  } finally {
+    sender.stop();
+    fds.forEach(closeDescriptor);
+  }
+}
+
+function holderGone(cause?: unknown): KilnError {
+  return new KilnError('E_SANDBOX_GONE', 'the sandbox ended before the command began', {
+    cause,
+    hint: '`kiln ps` shows what runs',
+  });
+}

@@ -1,0 +1,353 @@
+/**
+ * Answers calls of the API: short ones in the daemon's own thread, all others in a worker. Long, because both ways
+ * share what a call is, whose it is, and how its replies end.
+ */
+
+import { CommanderError } from 'commander';
+import {
+  checkParameters,
+  InvalidParameter,
+  interfaceText,
+  kilnInterface,
+} from '../../api/interface.ts';
+import { reasonsOf } from '../../cli/output/errors.ts';
+import { RunElsewhere } from '../../cli/run.ts';
+import { type Call, SERVICE_ERROR } from '../../daemon/call.ts';
+import type { OwnEngine } from '../../engine.ts';
+import { knownFailure } from '../../host/calls/system-error.ts';
+import { takeCallersUmask } from '../../host/process/own-umask.ts';
+import { withWaits } from '../../host/process/wait-for.ts';
+import { KILN_VERSION } from '../../host/state/paths.ts';
+import { endTrace } from '../../host/trace/trace.ts';
+import type { Engine } from '../../sandbox/open.ts';
+import { type CallerUser, forbidden } from '../../users/configuration.ts';
+import { SHORT_TEXT, type Shared } from '../command-lines.ts';
+import { beginJob, userOf } from '../users.ts';
+import {
+  type Answer,
+  type CallContext,
+  type DaemonState,
+  methods,
+  type Name,
+  type OptionCaller,
+  progressTo,
+  USER_METHODS,
+} from './methods.ts';
+
+const SERVICE = 'org.varlink.service';
+const KILN = 'io.kiln';
+
+const FAILED = 'io.kiln.Failed';
+
+/** As https://varlink.org/Service has it. */
+const SERVICE_TEXT = `# The Varlink Service Interface is provided by every varlink service.
+interface org.varlink.service
+
+# Get a list of all the interfaces a service provides and information about the implementation.
+method GetInfo() -> (
+  vendor: string,
+  product: string,
+  version: string,
+  url: string,
+  interfaces: []string
+)
+
+# Get the description of an interface that is implemented by this service.
+method GetInterfaceDescription(interface: string) -> (description: string)
+
+# The requested interface was not found.
+error InterfaceNotFound (interface: string)
+
+# The requested method was not found.
+error MethodNotFound (method: string)
+
+# The interface defines the requested method, but the service does not implement it.
+error MethodNotImplemented (method: string)
+
+# One of the passed parameters is invalid.
+error InvalidParameter (parameter: string)
+
+# Client is denied access.
+error PermissionDenied ()
+
+# Method is expected to be called with 'more' set to true, but was not.
+error ExpectedMore ()
+`;
+
+/** The umask for files that a call makes; a call has none of its own. */
+const UMASK = 0o022;
+
+export interface AnsweringProcess {
+  readonly env: OptionCaller['env'];
+  openEngine(user: CallerUser | undefined): OwnEngine;
+  storeChanged(): void;
+  tell(error: unknown): void;
+}
+
+export interface AnsweringDaemon extends AnsweringProcess, Pick<Shared, 'users'> {
+  readonly engine: Engine;
+  readonly state: Omit<DaemonState, 'makeImage'>;
+  /** The caller is root, or a member of the group. */
+  readonly isServed: boolean;
+  work(call: Call): Promise<void>;
+}
+
+export async function answerCall(call: Call, daemon: AnsweringDaemon): Promise<void> {
+  const { method, process: id, identity } = call.head;
+  const name = method.slice(method.lastIndexOf('.') + 1);
+  const from = method.slice(0, -name.length - 1);
+  if (from === SERVICE) return describe(call, name);
+  if (from !== KILN) return call.fail(SERVICE_ERROR.interfaceNotFound, { interface: from });
+  if (!isMethod(name)) return call.fail(SERVICE_ERROR.methodNotFound, { method });
+  if (!daemon.isServed && name !== 'GetVersion') {
+    return call.fail(SERVICE_ERROR.permissionDenied);
+  }
+  const { calls } = daemon.state;
+  calls.set(id, call);
+  const held: Promise<void>[] = [];
+  let job: Disposable | undefined;
+  try {
+    const user = identity.uid === 0 ? undefined : userOf(identity, daemon.users.configuration);
+    const words = user === undefined ? [] : rulesOf(name);
+    const parameters = checkedParameters(call, name);
+    const isShort = methods[name].isShort && (user === undefined || isBrief(call));
+    if (user !== undefined && words.length > 0) {
+      const say = (what: string) => {
+        if (tells(name, 'progress')) call.reply({ progress: { what } });
+      };
+      job = await beginJob(words, user, { isShort, say, signal: call.signal }, daemon);
+      if (job === undefined) return;
+    }
+    const context = { user, hold: (until: Promise<void>) => void held.push(until) };
+    const isDone = isShort && (await answerHere(call, name, parameters, daemon, context));
+    if (!isDone) await daemon.work(call);
+  } catch (error) {
+    fail(call, error, daemon);
+  } finally {
+    calls.delete(id);
+    Promise.allSettled(held).then(() => job?.[Symbol.dispose](), daemon.tell);
+  }
+}
+
+/** The words of the command line whose rules a method has for users. @throws KilnError E_FORBIDDEN */
+function rulesOf(name: keyof typeof methods): readonly string[] {
+  const words = USER_METHODS[name];
+  if (words === undefined) throw forbidden(name, 'it is root’s');
+  return words === '' ? [] : words.split(' ');
+}
+
+/** One connection of `kiln varlink` counts as one sandbox, whatever it keeps. @throws KilnError E_FORBIDDEN */
+function refuseKept({ head: { parameters } }: Call): void {
+  if (Object(parameters).keep === undefined) return;
+  throw forbidden('keep by `kiln varlink`', 'a sandbox that is kept counts beside others', {
+    hint: '`kiln run --keep` and `kiln build --keep` keep one',
+  });
+}
+
+/** A user's longer call is read in a worker. What an open sandbox gets is bytes, which nobody reads here. */
+function isBrief({ head: { method, parameters } }: Call): boolean {
+  if (!['Run', 'OpenSandbox'].some((name) => method === `${KILN}.${name}`)) return true;
+  return JSON.stringify(parameters).length <= SHORT_TEXT;
+}
+
+/** False if a worker must answer; nothing has happened then. */
+async function answerHere(
+  call: Call,
+  name: keyof typeof methods,
+  parameters: object,
+  daemon: AnsweringDaemon,
+  { user, hold }: Pick<CallContext, 'hold'> & { readonly user: CallerUser | undefined },
+): Promise<boolean> {
+  const state: DaemonState = {
+    ...daemon.state,
+    makeImage: (of, image) => makeImage(of, image, daemon),
+  };
+  try {
+    const caller = callerOf(call, daemon, user);
+    await answer(call, name, parameters, { ...contextOf(call, daemon, caller, state), hold });
+    return true;
+  } catch (error) {
+    if (error instanceof RunElsewhere) return false;
+    throw error;
+  }
+}
+
+async function makeImage(call: Call, image: string, daemon: AnsweringDaemon): Promise<void> {
+  const part = call.part(`${KILN}.BuildImage`, { image });
+  await daemon.work(part);
+  const reply: { error?: string; parameters?: object } = JSON.parse(
+    part.outcome?.toString().slice(0, -1) ?? '{}',
+  );
+  if (reply.error !== undefined) throw new PartFailed(reply.error, reply.parameters ?? {});
+}
+
+class PartFailed extends Error {
+  readonly parameters: object;
+
+  constructor(error: string, parameters: object) {
+    super(error);
+    this.parameters = parameters;
+  }
+}
+
+/** In a worker. A user's results are delivered before the caller is told. */
+export async function answerAlone(
+  call: Call,
+  place: AnsweringProcess,
+  user: CallerUser | undefined,
+): Promise<void> {
+  takeCallersUmask(UMASK);
+  await answerFor(call, place, callerOf(call, place, user));
+}
+
+/** Answers a call that came over a client, whose umask and files count. */
+export async function answerForClient(
+  call: Call,
+  place: AnsweringProcess,
+  caller: OptionCaller,
+): Promise<void> {
+  const { method } = call.head;
+  const name = method.slice(method.lastIndexOf('.') + 1);
+  if (method === `${SERVICE}.${name}`) return describe(call, name);
+  if (method !== `${KILN}.${name}` || !isMethod(name)) {
+    return call.fail(SERVICE_ERROR.methodNotFound, { method });
+  }
+  try {
+    if (caller.user !== undefined) {
+      rulesOf(name);
+      refuseKept(call);
+    }
+  } catch (error) {
+    return fail(call, error, place);
+  }
+  await answerFor(call, place, caller);
+}
+
+async function answerFor(call: Call, place: AnsweringProcess, caller: OptionCaller): Promise<void> {
+  const context = contextOf(call, place, caller, undefined);
+  const name = call.head.method.slice(KILN.length + 1) as keyof typeof methods;
+  try {
+    await answer(call, name, checkedParameters(call, name), context);
+  } catch (error) {
+    fail(call, error, place, caller.user);
+  }
+  endTrace(context.warn);
+}
+
+function isMethod(name: string): name is keyof typeof methods {
+  return Object.hasOwn(methods, name);
+}
+
+function checkedParameters(call: Call, name: Name): object {
+  const of = kilnInterface();
+  const method = of.methods.get(name);
+  if (method === undefined) throw new Error(`${name} is not in the interface`);
+  return checkParameters(method.input, call.head.parameters, of);
+}
+
+async function answer(
+  call: Call,
+  name: keyof typeof methods,
+  parameters: object,
+  context: CallContext,
+): Promise<void> {
+  const method = (await methods[name].load()) as Answer<Name>;
+  // A process with other calls goes on waiting for those.
+  const own = context.daemon === undefined ? { signal: call.signal } : {};
+  const files = context.caller.user?.files;
+  let reply: object;
+  try {
+    reply = await withWaits({ say: context.warn, ...own }, () =>
+      method(parameters as never, context),
+    );
+  } catch (error) {
+    // What was made before the failure. The failure itself is what the caller is told.
+    await files?.deliver().catch(() => undefined);
+    throw error;
+  }
+  await files?.deliver();
+  call.end(files?.renamed(reply) ?? reply);
+}
+
+/** A caller without a client: whatever it names is named wholly. */
+function callerOf(
+  { head }: Call,
+  { env }: AnsweringProcess,
+  user: CallerUser | undefined,
+): OptionCaller {
+  const { uid, gid } = head.identity;
+  return {
+    ...{ env, user },
+    environment: {},
+    ids: { uid, gid },
+    cwd: () => '/',
+    variable: () => undefined,
+  };
+}
+
+function tells(method: string, field: string): boolean {
+  const found = kilnInterface().methods.get(method);
+  return found?.output.fields.some(({ name }) => name === field) === true;
+}
+
+function contextOf(
+  call: Call,
+  place: AnsweringProcess,
+  caller: OptionCaller,
+  daemon: DaemonState | undefined,
+): CallContext {
+  const warns = tells(call.head.method.slice(KILN.length + 1), 'warning');
+  const rename = (text: string) => caller.user?.files?.rename(text) ?? text;
+  return {
+    ...{ call, caller, daemon },
+    openEngine: () => place.openEngine(caller.user),
+    storeChanged: () => place.storeChanged(),
+    hold: () => undefined,
+    warn: (text) => {
+      if (warns) call.reply({ warning: rename(text).replace(/^kiln: |\n$/g, '') });
+    },
+    onProgress: progressTo(call),
+  };
+}
+
+function describe(call: Call, name: string): void {
+  const { parameters, method } = call.head;
+  if (name === 'GetInfo') {
+    const about = { vendor: 'kiln', product: 'kilnd', version: KILN_VERSION };
+    call.end({ ...about, url: '', interfaces: [SERVICE, KILN] });
+  } else if (name === 'GetInterfaceDescription') {
+    const { interface: wanted } = parameters;
+    if (wanted === KILN) call.end({ description: interfaceText() });
+    else if (wanted === SERVICE) call.end({ description: SERVICE_TEXT });
+    else if (typeof wanted === 'string')
+      call.fail(SERVICE_ERROR.interfaceNotFound, { interface: wanted });
+    else call.fail(SERVICE_ERROR.invalidParameter, { parameter: 'interface' });
+  } else call.fail(SERVICE_ERROR.methodNotFound, { method });
+}
+
+function fail(
+  call: Call,
+  error: unknown,
+  place: Pick<AnsweringProcess, 'tell'>,
+  user?: CallerUser,
+): void {
+  const rename = (text: string) => user?.files?.rename(text) ?? text;
+  if (error instanceof PartFailed) {
+    call.fail(error.message, error.parameters);
+    return;
+  }
+  if (error instanceof InvalidParameter) {
+    call.fail(SERVICE_ERROR.invalidParameter, { parameter: error.parameter });
+    return;
+  }
+  if (error instanceof CommanderError) {
+    const message = error.message.replace(/^(?:kiln|error): /, '');
+    call.fail(FAILED, { code: 'E_ARGUMENT', message: rename(message), causes: [] });
+    return;
+  }
+  const known = knownFailure(error);
+  if (known === undefined) place.tell(error);
+  const { code = 'E_INTERNAL', message = String(error), hint } = known ?? {};
+  const causes = known === undefined ? [] : reasonsOf(error, known).map(rename);
+  call.fail(FAILED, { code, message: rename(message), hint: hint && rename(hint), causes });
+}

@@ -1,0 +1,174 @@
+import { join } from 'node:path';
+import type { BuildParameters, BuildReply, BuildResult } from '../../api/io-kiln.ts';
+import { KilnCommand } from '../../cli/options/command.ts';
+import { chainRequest, writeChain } from '../../cli/rpmbuild/build-chain.ts';
+import {
+  addBuildOptions,
+  addChainOptions,
+  addRecipeOptions,
+  type BuildOptions,
+  type ChainOptions,
+  type RecipeOptions,
+} from '../../cli/rpmbuild/build-options.ts';
+import { recipeRequest, recipeStatus } from '../../cli/rpmbuild/build-recipe.ts';
+import { buildMode, buildRequest, refuseUnused } from '../../cli/rpmbuild/build-request.ts';
+import { KilnError } from '../../errors.ts';
+import { buildChain } from '../../jobs/chain/chain.ts';
+import { chainJson } from '../../jobs/chain/request.ts';
+import { findBuildRecipe, resultOfRecipe } from '../../jobs/recipe/request.ts';
+import { runRecipe } from '../../jobs/recipe/run-recipe.ts';
+import { buildPackage } from '../../jobs/rpmbuild/build.ts';
+import { resultOfBuild } from '../../jobs/rpmbuild/outcome/finish.ts';
+import { verifyBuild } from '../../jobs/verify/verify.ts';
+import { writeResult } from '../../report/write.ts';
+import type { Engine } from '../../sandbox/open.ts';
+import type { Answer, CallContext } from './methods.ts';
+import { admitOptions, hostPath, OptionSetter, time } from './options.ts';
+import { failureOf, filesOf } from './run.ts';
+
+type Options = BuildOptions & ChainOptions & RecipeOptions;
+
+export const answerBuild: Answer<'Build'> = async (parameters, context) => {
+  const [source] = parameters.sources;
+  if (source === undefined) {
+    throw new KilnError('E_ARGUMENT', 'sources: the list is empty', {
+      hint: 'name a package, spec or recipe',
+    });
+  }
+  const { options, command } = optionsOf(parameters, context);
+  const mode = buildMode(source, options);
+  refuseUnused(mode, command);
+  const sources = await admitOptions(command, 'build', context, parameters.sources);
+  await using engine = context.openEngine();
+  const job = { engine, options, command, context };
+  const [first = source] = sources;
+  if (mode === 'chain') return await chain(sources, job);
+  if (mode === 'recipe') return await recipe(first, job);
+  return await packages(first, job);
+};
+
+interface Job {
+  readonly engine: Engine;
+  readonly options: Options;
+  readonly command: KilnCommand;
+  readonly context: CallContext;
+}
+
+function optionsOf(
+  parameters: BuildParameters,
+  { caller }: CallContext,
+): Pick<Job, 'options' | 'command'> {
+  const command = addChainOptions(
+    addRecipeOptions(addBuildOptions(new KilnCommand('build'), caller), caller),
+  );
+  const { sources, sourceDirectory, resultDirectory, timeout, stallTimeout, ...others } =
+    parameters;
+  const { keep, defines, networkPhases, packages, repositories, caches, ...more } = others;
+  const { parameters: given, ...same } = more;
+  new OptionSetter(command).set({
+    ...same,
+    chain: sources.length > 1,
+    sources: hostPath('sourceDirectory', sourceDirectory),
+    resultdir: hostPath('resultDirectory', resultDirectory),
+    define: defines,
+    enableNetwork: networkPhases?.join(','),
+    additionalPackage: packages,
+    addrepo: repositories,
+    cache: caches,
+    timeout: time(timeout),
+    stallTimeout: time(stallTimeout),
+    keep: time(keep),
+    lock: hostPath('lock', same.lock),
+    signKey: hostPath('signKey', same.signKey),
+    signPassphraseFile: hostPath('signPassphraseFile', same.signPassphraseFile),
+    provenanceKey: hostPath('provenanceKey', same.provenanceKey),
+    param: Object.entries(given ?? {}).map(([name, value]) => `${name}=${value}`),
+  });
+  return { options: command.opts<Options>(), command };
+}
+
+function replyOf(
+  exitStatus: number,
+  failure: KilnError | undefined,
+  files: readonly string[],
+  report: BuildResult['report'],
+): BuildReply {
+  return { result: { exitStatus, failure: failure && failureOf(failure), files, report } };
+}
+
+async function packages(
+  source: string,
+  { engine, options, command, context }: Job,
+): Promise<BuildReply> {
+  const request = buildRequest(hostPath('sources', source), options, command, context.caller);
+  const build = options.verify === true ? verifyBuild : buildPackage;
+  const { onOutput, ...hooks } = hooksOf(context);
+  const report = await build(engine, request, {
+    ...hooks,
+    onPhase: (phase, event) => {
+      if (event === 'start') context.call.reply({ phase });
+    },
+    onOutput: (log, chunk) => {
+      if (log === 'build.log') onOutput(chunk);
+    },
+  });
+  const { failure, sourcePackage, exitStatus } = report;
+  const made = sourcePackage === undefined ? report.packages : [sourcePackage, ...report.packages];
+  const files = made.map(({ file }) => file);
+  return replyOf(exitStatus, failure, files, { ...resultOfBuild(report) });
+}
+
+async function recipe(name: string, { engine, options, context }: Job): Promise<BuildReply> {
+  const path = await findBuildRecipe(name, context.caller.user?.files?.folder ?? '/');
+  const request = recipeRequest(path, options, context.caller);
+  const report = await runRecipe(engine, request, {
+    ...hooksOf(context),
+    onSourceProgress: context.onProgress,
+    onStep: ({ event, name: phase }) => {
+      if (event === 'start') context.call.reply({ phase });
+    },
+  });
+  const exitStatus = recipeStatus(report);
+  const result = resultOfRecipe(report, exitStatus);
+  const renamed = context.caller.user?.files?.renamed(result) ?? result;
+  await writeResult(options.resultdir, renamed, request.caller);
+  return replyOf(exitStatus, report.failure, filesOf(report.collection), { ...result });
+}
+
+async function chain(
+  sources: readonly string[],
+  { engine, options, command, context }: Job,
+): Promise<BuildReply> {
+  const paths = sources.map((source) => hostPath('sources', source));
+  const { user, takeRoom } = context.caller;
+  const asked = chainRequest(paths, options, command, context.caller);
+  // A call counts as one sandbox: further ones need room.
+  const isOne = user !== undefined && takeRoom === undefined;
+  const request = isOne ? { ...asked, jobs: 1 } : asked;
+  const { onOutput: _, ...hooks } = hooksOf(context);
+  const report = await buildChain(engine, request, {
+    ...hooks,
+    onMember: ({ name, state }) => context.call.reply({ member: { name, state } }),
+    takeRoom,
+    buildHooks: () => hooks,
+  });
+  const json = chainJson(request, report);
+  const rename = (text: string) => user?.files?.rename(text) ?? text;
+  await writeChain(request.resultDirectory, json, request.build.caller, rename);
+  const files = report.members.flatMap(({ name, packages: made }) =>
+    made.map(({ file }) => join(name, file)),
+  );
+  return replyOf(report.exitStatus, report.failure, files, json);
+}
+
+function hooksOf({ call, onProgress, warn }: CallContext) {
+  return {
+    signal: call.signal,
+    onImageProgress: onProgress,
+    onWarning: ({ message }: { readonly message: string }) => warn(message),
+    onOutput: (chunk: Buffer) => {
+      // A slow reader need not get all of it: the log has it.
+      if (call.hasRoom) call.reply({ output: chunk.toString('base64') });
+    },
+  };
+}

@@ -1,0 +1,63 @@
+import type { Image } from '../../api/io-kiln.ts';
+import { removeNamed } from '../../cli/images/image.ts';
+import { fetchPath } from '../../cli/users/user-guard.ts';
+import { noting, renewImage } from '../../image/open.ts';
+import { lockRecipe } from '../../image/plan.ts';
+import { visibleImages } from '../../image/store/images.ts';
+import type { ImageManifest } from '../../image/store/manifest.ts';
+import type { Answer } from './methods.ts';
+import { admittedImage, hostPath } from './options.ts';
+
+export const answerListImages: Answer<'ListImages'> = async (_, context) => {
+  await using engine = context.openEngine();
+  const images = await visibleImages(engine);
+  return {
+    images: images.map(({ manifest, lastUse, inUse }) => imageOf(manifest, lastUse, inUse)),
+  };
+};
+
+export const answerBuildImage: Answer<'BuildImage'> = async (
+  { image: name, update = false },
+  context,
+) => {
+  const { onProgress, call } = context;
+  await using engine = context.openEngine();
+  const wanted = { update, onProgress, signal: call.signal };
+  const admitted = await admittedImage(name, context);
+  await using image = await noting(
+    () => context.storeChanged(),
+    () => renewImage(engine, admitted, wanted),
+  );
+  return { result: imageOf(image.manifest, Date.now(), true) };
+};
+
+export const answerLockImage: Answer<'LockImage'> = async ({ recipe, output }, context) => {
+  const { onProgress, caller } = context;
+  await using engine = context.openEngine();
+  const opened = async (kind: 'file' | 'result', path: string) =>
+    caller.user === undefined ? path : String(await fetchPath(kind, path, caller.user));
+  const own = await opened('file', recipe);
+  const place = hostPath('output', output);
+  const to = place === undefined ? undefined : await opened('result', place);
+  const { file, warnings } = await lockRecipe(engine, own, to, onProgress);
+  for (const warning of warnings) context.warn(warning);
+  return { result: file };
+};
+
+export const answerRemoveImage: Answer<'RemoveImage'> = async ({ image }, context) => {
+  await using engine = context.openEngine();
+  let id = image;
+  const freed = await removeNamed(engine, image, (removed) => {
+    id = removed;
+  });
+  return { id, freed };
+};
+
+function imageOf(manifest: ImageManifest, lastUse: number, inUse: boolean): Image {
+  const { id, name, description, arch, packageCount, bytes, ownBytes, created, warnings } =
+    manifest;
+  return {
+    ...{ id, name, description, arch, packages: packageCount, size: bytes, ownSize: ownBytes },
+    ...{ created: Math.round(created), lastUse: Math.round(lastUse), inUse, warnings },
+  };
+}

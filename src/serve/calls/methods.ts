@@ -1,0 +1,140 @@
+import { INTERFACE_VERSION } from '../../api/interface.ts';
+import type { Methods } from '../../api/io-kiln.ts';
+import type { Caller } from '../../cli/caller/caller.ts';
+import type { Call } from '../../daemon/call.ts';
+import type { OwnEngine } from '../../engine.ts';
+import { KILN_VERSION } from '../../host/state/paths.ts';
+import { describeProgress, type OnImageProgress, progressCounts } from '../../image/progress.ts';
+import { forbidden } from '../../users/configuration.ts';
+import type { OpenSandboxes } from './open-sandboxes.ts';
+
+const ROOTS_CHECK = 'state-files';
+
+export interface DaemonState {
+  readonly sandboxes: OpenSandboxes;
+  readonly calls: Map<string, Call>;
+  makeImage(call: Call, image: string): Promise<void>;
+  removing(removal: Promise<void>): void;
+}
+
+export interface CallContext {
+  readonly call: Call;
+  /** The caller, without a command line: paths are absolute. */
+  readonly caller: OptionCaller;
+  readonly daemon: DaemonState | undefined;
+  /** The caller's share is used until then, after the call if need be. */
+  hold(until: Promise<void>): void;
+  openEngine(): OwnEngine;
+  storeChanged(): void;
+  readonly warn: (text: string) => void;
+  readonly onProgress: OnImageProgress;
+}
+
+export type OptionCaller = Pick<
+  Caller,
+  'env' | 'cwd' | 'variable' | 'ids' | 'environment' | 'user' | 'takeRoom'
+>;
+
+export type Name = keyof Methods;
+
+export type Answer<Method extends Name> = (
+  parameters: Methods[Method]['parameters'],
+  context: CallContext,
+) => Promise<Methods[Method]['reply']>;
+
+export function progressTo(call: Call): OnImageProgress {
+  let last = '';
+  return (progress) => {
+    const what = describeProgress(progress);
+    const counts = progressCounts(progress);
+    // A download reports every piece.
+    const news = `${what} ${counts.done === undefined || !counts.total ? '' : Math.floor((100 * counts.done) / counts.total)}`;
+    if (news === last) return;
+    last = news;
+    call.reply({ progress: { what, ...counts } });
+  };
+}
+
+interface Entry<Method extends Name> {
+  /** True if it is short enough for the daemon's own thread; it may still ask for a worker (RunElsewhere). */
+  readonly isShort: boolean;
+  readonly load: () => Promise<Answer<Method>>;
+}
+
+type Table = { readonly [Method in Exclude<Name, 'CommandLine'>]: Entry<Method> };
+
+const short = <Method extends Name>(load: () => Promise<Answer<Method>>) => ({
+  isShort: true,
+  load,
+});
+const long = <Method extends Name>(load: () => Promise<Answer<Method>>) => ({
+  isShort: false,
+  load,
+});
+
+/**
+ * What users may call, with the command whose rules hold (src/cli/users/user-rules.ts): none where the caller owns
+ * the sandbox or the command. What is missing is root's.
+ */
+export const USER_METHODS: { readonly [Method in Name]?: string } = {
+  GetVersion: '',
+  Run: 'run',
+  OpenSandbox: 'shell',
+  Execute: '',
+  SendInput: '',
+  SendSignal: '',
+  ResizeTerminal: '',
+  WriteFile: '',
+  ReadFile: '',
+  CloseSandbox: '',
+  Build: 'build',
+  BuildImage: 'image build',
+  LockImage: 'image lock',
+  ListImages: 'image ls',
+  RemoveImage: 'image rm',
+  ListSandboxes: 'ps',
+  KillSandbox: 'kill',
+  Doctor: 'doctor',
+};
+
+export const methods: Table = {
+  GetVersion: short(async () => async () => ({ kiln: KILN_VERSION, interface: INTERFACE_VERSION })),
+  Run: short(async () => (await import('./run.ts')).answerRun),
+  OpenSandbox: short(async () => (await import('./sandbox.ts')).answerOpen),
+  Execute: short(async () => (await import('./sandbox.ts')).answerExecute),
+  SendInput: short(async () => (await import('./sandbox.ts')).answerInput),
+  SendSignal: short(async () => (await import('./sandbox.ts')).answerSignal),
+  ResizeTerminal: short(async () => (await import('./sandbox.ts')).answerResize),
+  WriteFile: short(async () => (await import('./sandbox.ts')).answerWrite),
+  ReadFile: short(async () => (await import('./sandbox.ts')).answerRead),
+  CloseSandbox: short(async () => (await import('./sandbox.ts')).answerClose),
+  Build: long(async () => (await import('./build.ts')).answerBuild),
+  BuildImage: long(async () => (await import('./image.ts')).answerBuildImage),
+  LockImage: long(async () => (await import('./image.ts')).answerLockImage),
+  ListImages: long(async () => (await import('./image.ts')).answerListImages),
+  RemoveImage: long(async () => (await import('./image.ts')).answerRemoveImage),
+  ListSandboxes: short(async () => (await import('./sandbox.ts')).answerListSandboxes),
+  KillSandbox: short(async () => (await import('./sandbox.ts')).answerKillSandbox),
+  ListServices: long(async () => (await import('./service.ts')).answerListServices),
+  CreateService: long(async () => (await import('./service.ts')).answerCreateService),
+  RestartService: long(async () => (await import('./service.ts')).answerRestartService),
+  StartService: long(async () => (await import('./service.ts')).answerStartService),
+  StopService: long(async () => (await import('./service.ts')).answerStopService),
+  DeleteService: long(async () => (await import('./service.ts')).answerDeleteService),
+  Doctor: long(async () => {
+    const { checkNames, runChecks } = await import('../../doctor/checks.ts');
+    const { readHost } = await import('../../doctor/host.ts');
+    return async ({ names = [] }, context) => {
+      const { env, user } = context.caller;
+      if (user !== undefined && names.includes(ROOTS_CHECK)) {
+        throw forbidden(ROOTS_CHECK, 'it names files of everybody’s');
+      }
+      await using engine = context.openEngine();
+      const { paths, owner } = engine;
+      const host = await readHost(env);
+      const open = checkNames().filter((name) => name !== ROOTS_CHECK);
+      const wanted = user !== undefined && names.length === 0 ? open : names;
+      return { checks: await runChecks({ paths, owner, env, host }, wanted) };
+    };
+  }),
+};

@@ -1,0 +1,106 @@
+import { KilnError } from '../../errors.ts';
+import { deferred } from '../../promise.ts';
+import type { Plan } from '../../sandbox/door/plan.ts';
+import type { PlannedSandbox } from '../../sandbox/door/planned-sandbox.ts';
+
+/** How long a sandbox without a connection may be unused, milliseconds. */
+const UNUSED_MAX = 10 * 60_000;
+
+export interface OpenSandbox {
+  readonly sandbox: PlannedSandbox;
+  readonly plan: Plan;
+  readonly uid: number;
+  readonly closed: Promise<void>;
+}
+
+interface Entry extends OpenSandbox {
+  readonly close: () => void;
+  readonly bound: boolean;
+  uses: number;
+  timer: NodeJS.Timeout | undefined;
+}
+
+export class OpenSandboxes {
+  readonly #all = new Map<string, Entry>();
+  readonly #hold: () => Disposable;
+
+  constructor(hold: () => Disposable) {
+    this.#hold = hold;
+  }
+
+  /** Takes over a sandbox. @param bound it belongs to a connection, and does not close by itself */
+  add(
+    sandbox: PlannedSandbox,
+    plan: Plan,
+    { uid, bound }: { readonly uid: number; readonly bound: boolean },
+  ): OpenSandbox {
+    const { promise: closed, resolve } = deferred<void>();
+    const hold = this.#hold();
+    const close = () => {
+      hold[Symbol.dispose]();
+      resolve();
+    };
+    const state = { uses: 0, timer: undefined };
+    const entry: Entry = { sandbox, plan, uid, closed, close, bound, ...state };
+    this.#all.set(sandbox.id, entry);
+    this.#wait(entry);
+    return entry;
+  }
+
+  /**
+   * Uses a sandbox, which stays open meanwhile.
+   * @throws KilnError E_NO_SANDBOX where there is none, or it is somebody else's
+   */
+  async use<Result>(
+    id: string,
+    uid: number,
+    act: (open: OpenSandbox) => Promise<Result>,
+  ): Promise<Result> {
+    const entry = this.#find(id, uid);
+    entry.uses++;
+    clearTimeout(entry.timer);
+    try {
+      return await act(entry);
+    } finally {
+      entry.uses--;
+      this.#wait(entry);
+    }
+  }
+
+  async close(id: string, uid: number): Promise<void> {
+    await this.#close(this.#find(id, uid));
+  }
+
+  async closeAll(): Promise<void> {
+    await Promise.allSettled([...this.#all.values()].map((entry) => this.#close(entry)));
+  }
+
+  /** Closes sandboxes without a connection: no new connection can come. */
+  async closeUnbound(): Promise<void> {
+    const unbound = [...this.#all.values()].filter(({ bound }) => !bound);
+    await Promise.allSettled(unbound.map((entry) => this.#close(entry)));
+  }
+
+  #find(id: string, uid: number): Entry {
+    const entry = this.#all.get(id);
+    if (entry !== undefined && entry.uid === uid) return entry;
+    throw new KilnError('E_NO_SANDBOX', `there is no open sandbox ${id}`, {
+      hint: 'OpenSandbox opens one; what its connection had opened ends with it',
+    });
+  }
+
+  #wait(entry: Entry): void {
+    if (entry.bound || entry.uses > 0 || !this.#all.has(entry.sandbox.id)) return;
+    entry.timer = setTimeout(() => this.#close(entry).catch(() => undefined), UNUSED_MAX);
+  }
+
+  async #close(entry: Entry): Promise<void> {
+    this.#all.delete(entry.sandbox.id);
+    clearTimeout(entry.timer);
+    try {
+      await entry.sandbox.close();
+    } finally {
+      entry.close();
+    }
+  }
+}

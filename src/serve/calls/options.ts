@@ -1,0 +1,144 @@
+/**
+ * Turns parameters of calls into options of command lines, so that there is one table of options and one way to
+ * a request.
+ */
+
+import { InvalidArgumentError } from 'commander';
+import type { RunParameters, Bind as WantedBind } from '../../api/io-kiln.ts';
+import { KilnCommand } from '../../cli/options/command.ts';
+import { addSandboxOptions, type SandboxOptions } from '../../cli/options/sandbox-options.ts';
+import { absoluteTarget, mountTarget } from '../../cli/options/values.ts';
+import { admit, check, fetchImage } from '../../cli/users/user-guard.ts';
+import { defined } from '../../defined.ts';
+import { KilnError } from '../../errors.ts';
+import type { CallContext, OptionCaller } from './methods.ts';
+
+type Value = string | number | boolean | readonly string[] | undefined;
+
+export class OptionSetter {
+  readonly #command: KilnCommand;
+
+  constructor(command: KilnCommand) {
+    this.#command = command.exitOverride().configureOutput({ writeErr: () => undefined });
+  }
+
+  set(values: Readonly<Record<string, Value>>): this {
+    for (const [name, value] of Object.entries(values)) {
+      if (value === undefined || value === false) continue;
+      if (value === true) this.#give(name, true);
+      else for (const text of Array.isArray(value) ? value : [value]) this.#parse(name, `${text}`);
+    }
+    return this;
+  }
+
+  #parse(name: string, text: string): void {
+    const option = this.#command.options.find((each) => each.attributeName() === name);
+    const parse = option?.parseArg;
+    const before: unknown = this.#command.getOptionValue(name);
+    if (parse === undefined) this.#give(name, text);
+    else this.give(name, name, () => parse(text, before));
+  }
+
+  give(name: string, field: string, parse: () => unknown): void {
+    try {
+      this.#give(name, parse());
+    } catch (error) {
+      if (!(error instanceof InvalidArgumentError)) throw error;
+      throw new KilnError('E_ARGUMENT', `${field}: ${error.message}`, {
+        hint: 'docs/reference/api.md says what each field is',
+      });
+    }
+  }
+
+  #give(name: string, value: unknown): void {
+    this.#command.setOptionValueWithSource(name, value, 'cli');
+  }
+}
+
+export function time(milliseconds: number | undefined): string | undefined {
+  return milliseconds === undefined ? undefined : `${milliseconds}ms`;
+}
+
+export function hostPath(name: string, path: string): string;
+export function hostPath(name: string, path: string | undefined): string | undefined;
+export function hostPath(name: string, path: string | undefined): string | undefined {
+  if (path === undefined || path.startsWith('/')) return path;
+  throw new KilnError('E_ARGUMENT', `${name}: ${path} is not an absolute path`, {
+    hint: 'a call has no working directory: give the whole path',
+  });
+}
+
+type Admitted = Pick<CallContext, 'caller'>;
+
+/**
+ * Holds a user's options to the rules of a command, and replaces files by copies, in what `command.opts()` gives.
+ * @returns the arguments, with copies for files
+ * @throws what admit() throws
+ */
+export async function admitOptions(
+  command: KilnCommand,
+  words: string,
+  { caller: { user } }: Admitted,
+  args: readonly string[] = [],
+): Promise<readonly string[]> {
+  return user === undefined ? args : await admit(command, user, { words, args }, args);
+}
+
+export async function admittedImage(
+  image: string,
+  { caller: { user } }: Admitted,
+): Promise<string> {
+  if (user === undefined) return image;
+  check('image', 'image', image, user, {});
+  return await fetchImage(image, user);
+}
+
+export type WantedSandbox = Partial<Omit<RunParameters, 'argv' | 'image'>>;
+
+export function sandboxOptions(
+  wanted: WantedSandbox,
+  caller: OptionCaller,
+): { readonly options: SandboxOptions; readonly command: KilnCommand } {
+  const command = addSandboxOptions(new KilnCommand('run'), caller);
+  const { surroundings = {}, env = {}, copyIn = [], artifacts, resultDirectory } = wanted;
+  const { binds = [], tmpfs = [], secrets = [], capabilities, ...others } = surroundings;
+  const setter = new OptionSetter(command).set({
+    ...others,
+    capAdd: capabilities,
+    secret: secrets.map(({ name, file }) => `${name}=${hostPath('secrets', file)}`),
+    env: Object.entries(env).map(([name, value]) => `${name}=${value}`),
+    workdir: wanted.workdir,
+    user: wanted.user,
+    timeout: time(wanted.timeout),
+    stallTimeout: time(wanted.stallTimeout),
+    artifact: artifacts,
+    resultdir: hostPath('resultDirectory', resultDirectory),
+    keep: time(wanted.keep),
+  });
+  // A path may have a colon here.
+  setter.give('bind', 'binds', () => binds.map(bindOf));
+  setter.give('tmpfs', 'tmpfs', () =>
+    tmpfs.map(({ target, size = 0 }) => ({ target: mountTarget(target), bytes: size })),
+  );
+  setter.give('copyIn', 'copyIn', () =>
+    copyIn.map(({ source, target }) => ({
+      source: hostPath('copyIn', source),
+      target: absoluteTarget(target),
+    })),
+  );
+  return { options: command.opts<SandboxOptions>(), command };
+}
+
+function bindOf({
+  source,
+  target,
+  readonly = false,
+  relabel,
+}: WantedBind): SandboxOptions['bind'][number] {
+  return {
+    source: hostPath('binds', source),
+    target: mountTarget(target),
+    readonly,
+    ...defined({ relabel }),
+  };
+}

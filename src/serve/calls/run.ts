@@ -1,0 +1,148 @@
+import type { Ended as EndedReply, Failure, RunParameters, RunReply } from '../../api/io-kiln.ts';
+import { isProfileFile, runRequest } from '../../cli/options/sandbox-options.ts';
+import { commandStatus, exitStatus, KILN_FAILED } from '../../cli/output/errors.ts';
+import { RunElsewhere } from '../../cli/run.ts';
+import type { Call } from '../../daemon/call.ts';
+import { KilnError } from '../../errors.ts';
+import { openExistingImage, pickImage } from '../../image/open.ts';
+import type { LeasedImage } from '../../image/store/images.ts';
+import type { RunRequest } from '../../jobs/run/request.ts';
+import { resultOfFailure, resultOfRun } from '../../jobs/run/result.ts';
+import { type RunHooks, type RunReport, run } from '../../jobs/run/run.ts';
+import { Timeline } from '../../jobs/run/timeline.ts';
+import { writeResult } from '../../report/write.ts';
+import type { Ended } from '../../sandbox/door/io.ts';
+import type { CommandEnd } from '../../sandbox/door/supervise.ts';
+import type { Engine } from '../../sandbox/open.ts';
+import type { Answer, CallContext } from './methods.ts';
+import { admitOptions, admittedImage, sandboxOptions } from './options.ts';
+import { CommandStdio } from './stdio.ts';
+
+/** Runs one command. @throws RunElsewhere before anything has happened where it is work for a worker */
+export const answerRun: Answer<'Run'> = async (parameters, context) => {
+  const { call, caller, daemon } = context;
+  const { argv, terminal, surroundings } = parameters;
+  needCommand(argv);
+  needMore(call, parameters);
+  const { copyIn, resultDirectory, keep } = parameters;
+  const long = [copyIn, resultDirectory, keep, surroundings?.egress];
+  if (daemon !== undefined && long.some((value) => value !== undefined)) throw new RunElsewhere();
+  const { options, command } = sandboxOptions(parameters, caller);
+  await admitOptions(command, 'run', context);
+  const wanted = parameters.image && (await admittedImage(parameters.image, context));
+  if (daemon !== undefined && isProfileFile(options.seccomp)) throw new RunElsewhere();
+  let request = runRequest(options, '', argv, command, caller);
+  await using engine = context.openEngine();
+  const renamed = <Value>(value: Value) => engine.owner?.renamed(value) ?? value;
+  const timeline = new Timeline();
+  let sandbox: string | undefined;
+  let used: RunReport['image'] | undefined;
+  let stdio: CommandStdio | undefined;
+  try {
+    await using image = await takeImage(engine, wanted, context);
+    const { id, name } = image.manifest;
+    used = { id, name };
+    request = { ...request, image: id };
+    const hooks: RunHooks = {
+      signal: call.signal,
+      terminal,
+      entered: (entered) => {
+        sandbox = entered;
+      },
+      started: (process, kill) => {
+        call.reply({
+          started: { sandbox: sandbox ?? '', process: call.head.process, pid: process.pid },
+        });
+        stdio = new CommandStdio(process, call, kill, parameters);
+      },
+      ended: () => call.signal,
+      warning: ({ message }) => context.warn(message),
+    };
+    const report = await run(engine, request, hooks, timeline);
+    if (daemon === undefined) await report.remove();
+    else daemon.removing(report.remove());
+    return { ...stdio?.collected, result: await resultOf(request, report, renamed) };
+  } catch (error) {
+    if (!(error instanceof RunElsewhere) && request.resultDirectory !== undefined) {
+      const { course, current, failed: phase = current } = timeline;
+      const failure = { error, ...course, phase, sandbox, image: used };
+      const about = { request, exitStatus: exitStatus(error) };
+      const result = renamed(resultOfFailure(about, failure));
+      // The failure of the command is thrown, not one of writing its result.
+      await writeResult(request.resultDirectory, result, request.caller).catch(() => undefined);
+    }
+    throw error;
+  } finally {
+    stdio?.[Symbol.dispose]();
+  }
+};
+
+async function resultOf(
+  request: RunRequest,
+  report: RunReport,
+  renamed: <Value>(value: Value) => Value,
+): Promise<NonNullable<RunReply['result']>> {
+  const { failure, collection, warnings, sandbox, image } = report;
+  const ended = endOf(report.end, report.limitHit);
+  const status = ended.exitStatus === 0 && failure !== undefined ? KILN_FAILED : ended.exitStatus;
+  const result = renamed(resultOfRun({ request, exitStatus: status }, report));
+  if (request.resultDirectory !== undefined) {
+    await writeResult(request.resultDirectory, result, request.caller);
+  }
+  return {
+    ended: { ...ended, exitStatus: status },
+    ...{ sandbox, image },
+    failure: failure && failureOf(failure),
+    artifacts: filesOf(collection),
+    warnings: warnings.map(({ message }) => message),
+    report: { ...result },
+  };
+}
+
+export function filesOf(collection: RunReport['collection']): string[] {
+  return (collection?.artifacts ?? []).flatMap(({ path, type }) => (type === 'file' ? [path] : []));
+}
+
+export function endOf(end: CommandEnd, limit: Ended['limitHit']): EndedReply {
+  return {
+    ...(end.signal === null ? { exitCode: end.exitCode ?? 0 } : { signal: end.signal }),
+    limit: limit ?? undefined,
+    exitStatus: commandStatus(end),
+  };
+}
+
+export function failureOf({ code, message, hint }: KilnError): Failure {
+  return { code, message, hint };
+}
+
+export async function takeImage(
+  engine: Engine,
+  wanted: string | undefined,
+  context: CallContext,
+): Promise<LeasedImage> {
+  if (context.daemon === undefined) {
+    const { onProgress, call } = context;
+    const storeChanged = () => context.storeChanged();
+    return await pickImage(engine, wanted, { onProgress, signal: call.signal, storeChanged });
+  }
+  const image = wanted === undefined ? undefined : await openExistingImage(engine, wanted, '/');
+  if (image === undefined) throw new RunElsewhere();
+  return image;
+}
+
+export function needCommand([program]: readonly string[]): void {
+  if (program) return;
+  throw new KilnError('E_ARGUMENT', 'argv: the list is empty', {
+    hint: 'name a program first',
+  });
+}
+
+export function needMore(
+  { head }: Call,
+  { interactive, terminal }: Pick<RunParameters, 'interactive' | 'terminal'>,
+): void {
+  if (head.more || (interactive !== true && terminal === undefined)) return;
+  throw new KilnError('E_ARGUMENT', 'interactive and terminal are for calls with `more`', {
+    hint: 'a call without `more` has one reply, when the command has ended',
+  });
+}

@@ -1,0 +1,210 @@
+import { closeSync, fstatSync, readSync } from 'node:fs';
+import { FileSystems, reopenFile } from '../../artifacts/source.ts';
+import { runRequest } from '../../cli/options/sandbox-options.ts';
+import { defined } from '../../defined.ts';
+import { KilnError } from '../../errors.ts';
+import { closing } from '../../host/calls/descriptor.ts';
+import { O_PATH, openat2, RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS } from '../../host/files/at.ts';
+import { openExistingImage } from '../../image/open.ts';
+import { planRun, readSecrets } from '../../jobs/run/plan.ts';
+import { findSandbox, listSandboxes } from '../../sandbox/domain/sandbox-record.ts';
+import { destroySandbox } from '../../sandbox/domain/sweep.ts';
+import { PlannedSandbox } from '../../sandbox/door/planned-sandbox.ts';
+import type { Answer, CallContext } from './methods.ts';
+import type { OpenSandbox } from './open-sandboxes.ts';
+import { admitOptions, admittedImage, sandboxOptions } from './options.ts';
+import { endOf, needCommand, needMore } from './run.ts';
+import { CommandStdio, checkSignal } from './stdio.ts';
+
+/** Bytes that one ReadFile gives. */
+const READ_MAX = 1 << 20;
+
+export const answerOpen: Answer<'OpenSandbox'> = async (parameters, context) => {
+  const { call, caller } = context;
+  const { options, command } = sandboxOptions(parameters, caller);
+  await admitOptions(command, 'shell', context);
+  await admittedImage(parameters.image, context);
+  const { sandboxes, makeImage } = daemonOf(context);
+  await using engine = context.openEngine();
+  const existing = async () => await openExistingImage(engine, parameters.image, '/');
+  let found = await existing();
+  if (found === undefined) {
+    await makeImage(call, parameters.image);
+    found = await existing();
+  }
+  if (found === undefined)
+    throw new KilnError(
+      'E_IMAGE_MISSING',
+      `image ${parameters.image} was deleted right after it was made`,
+    );
+  await using image = found;
+  const { id, name } = image.manifest;
+  const request = runRequest(options, id, [], command, caller);
+  const plan = planRun(engine, request, image);
+  const secrets = await readSecrets(request.secrets);
+  const sandbox = await PlannedSandbox.open(engine, plan, { secrets, signal: call.signal });
+  sandbox.receive(plan.command);
+  const { more, identity } = call.head;
+  const open = sandboxes.add(sandbox, plan, { uid: identity.uid, bound: more });
+  context.hold(open.closed);
+  const opened = { sandbox: sandbox.id, image: { id, name } };
+  if (!more) return opened;
+  const close = () => {
+    sandboxes.close(sandbox.id, identity.uid).catch(() => undefined);
+  };
+  call.signal.addEventListener('abort', close);
+  if (call.signal.aborted) close();
+  call.reply(opened);
+  await open.closed;
+  return {};
+};
+
+export const answerExecute: Answer<'Execute'> = async (parameters, context) => {
+  const { call } = context;
+  const { argv, env = {}, workdir, terminal, timeout, stallTimeout } = parameters;
+  needCommand(argv);
+  needMore(call, parameters);
+  return await use(parameters.sandbox, context, async ({ sandbox, plan }) => {
+    const { command } = plan;
+    const started = await sandbox.start(
+      {
+        ...command,
+        argv,
+        env: { ...command.env, ...env },
+        workdir: workdir ?? command.workdir,
+        time: defined({ timeout, stallTimeout }),
+        leftovers: 'left',
+      },
+      { terminal },
+    );
+    const { process } = started;
+    call.reply({
+      started: { sandbox: sandbox.id, process: call.head.process, pid: process.pid },
+    });
+    const kill = () => void started.kill().catch(() => undefined);
+    using stdio = new CommandStdio(process, call, kill, parameters);
+    const ended = await started.ended();
+    await stdio.rest();
+    // What else the kernel counted is the sandbox's, not this command's.
+    return { ...stdio.collected, result: endOf(ended, ended.timeLimit) };
+  });
+};
+
+export const answerInput: Answer<'SendInput'> = async ({ process, data, end }, context) => {
+  await commandOf(process, context).control({ data, end });
+  return {};
+};
+
+export const answerSignal: Answer<'SendSignal'> = async ({ process, signal }, context) => {
+  await commandOf(process, context).control({ signal: checkSignal(signal) });
+  return {};
+};
+
+export const answerResize: Answer<'ResizeTerminal'> = async (
+  { process, rows, columns },
+  context,
+) => {
+  const fits = [rows, columns].every((size) => size > 0 && size < 1 << 16);
+  if (!fits)
+    throw new KilnError('E_ARGUMENT', 'rows, columns: not a size', { hint: 'give 1 to 65535' });
+  await commandOf(process, context).control({ size: { rows, columns } });
+  return {};
+};
+
+function commandOf(process: string, context: CallContext) {
+  const found = daemonOf(context).calls.get(process);
+  if (found?.head.identity.uid !== context.call.head.identity.uid) throw context.call.noProcess();
+  return found;
+}
+
+export const answerClose: Answer<'CloseSandbox'> = async ({ sandbox }, context) => {
+  await daemonOf(context).sandboxes.close(sandbox, context.call.head.identity.uid);
+  return {};
+};
+
+export const answerWrite: Answer<'WriteFile'> = async (parameters, context) => {
+  const { path, data, append = false, mode = 0o644 } = parameters;
+  if (!path.startsWith('/')) throw notFile(path, 'it is not an absolute path');
+  const bytes = Buffer.from(data, 'base64');
+  await use(parameters.sandbox, context, async ({ sandbox }) => {
+    await sandbox.putFile({ path, bytes, append, mode });
+  });
+  return {};
+};
+
+export const answerRead: Answer<'ReadFile'> = async ({ sandbox: id, path, offset = 0 }, context) =>
+  await use(
+    id,
+    context,
+    async ({ sandbox }) =>
+      await sandbox.withRoot(async (root) => {
+        const file = openFile(root, path);
+        try {
+          const { size } = fstatSync(file);
+          const bytes = Buffer.alloc(Math.max(0, Math.min(READ_MAX, size - offset)));
+          const read = bytes.length === 0 ? 0 : readSync(file, bytes, 0, bytes.length, offset);
+          return { data: bytes.toString('base64', 0, read), size };
+        } finally {
+          closeSync(file);
+        }
+      }),
+  );
+
+const RESOLVE = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS;
+
+/**
+ * Opens a file of a sandbox, whatever links lie on the way: none leads out of it. What the kernel only shows as a
+ * file (/proc, /sys) is none: here it would be opened with root's rights.
+ * @throws KilnError E_ARGUMENT for what is no plain file, SyscallError
+ */
+function openFile(root: number, path: string): number {
+  if (!path.startsWith('/')) throw notFile(path, 'it is not an absolute path');
+  const found = openat2(root, path, { flags: O_PATH, resolve: RESOLVE });
+  using _found = closing(found);
+  const stats = fstatSync(found, { bigint: true });
+  if (!stats.isFile() || new FileSystems().isPseudo(found, stats)) {
+    throw notFile(path, 'it is not a plain file');
+  }
+  // Does not wait for the end of a lease that a command may hold on the file (fcntl(2)).
+  return reopenFile(found);
+}
+
+async function use<Result>(
+  id: string,
+  context: CallContext,
+  act: (open: OpenSandbox) => Promise<Result>,
+): Promise<Result> {
+  return await daemonOf(context).sandboxes.use(id, context.call.head.identity.uid, act);
+}
+
+function daemonOf({ daemon }: CallContext): NonNullable<CallContext['daemon']> {
+  if (daemon !== undefined) return daemon;
+  throw new KilnError('E_ARGUMENT', 'this is not the connection for open sandboxes', {
+    hint: 'call this method on kilnd’s socket, with files by WriteFile; `kiln varlink` is for jobs',
+  });
+}
+
+function notFile(path: string, why: string): KilnError {
+  return new KilnError('E_ARGUMENT', `path: ${path}: ${why}`, {
+    hint: 'name a file in the sandbox',
+  });
+}
+
+export const answerListSandboxes: Answer<'ListSandboxes'> = async (_, context) => {
+  await using engine = context.openEngine();
+  const sandboxes = await listSandboxes(engine.paths, engine);
+  return {
+    sandboxes: sandboxes.map(({ id, state, record }) => ({
+      ...{ id, state, domain: record.domain, created: Math.round(record.created) },
+      image: record.image,
+      command: record.command ?? [],
+    })),
+  };
+};
+
+export const answerKillSandbox: Answer<'KillSandbox'> = async ({ sandbox }, context) => {
+  await using engine = context.openEngine();
+  const { id, directory, record } = await findSandbox(engine, sandbox);
+  await destroySandbox(engine.paths, directory, record, engine.connect);
+  return { id };
+};

@@ -1,0 +1,300 @@
+import { Socket } from 'node:net';
+import { Writable } from 'node:stream';
+import {
+  type Caller,
+  type DetachRequest,
+  outputOf,
+  type Parking,
+  type TextInput,
+  type TextOutput,
+} from '../cli/caller/caller.ts';
+import type { CommandLine } from '../daemon/command-line.ts';
+import type { DetachedJob } from '../detached/job.ts';
+import type { EngineOptions, OwnEngine } from '../engine.ts';
+import { KilnError } from '../errors.ts';
+import { checked, tryCall } from '../host/calls/system-call.ts';
+import { workingDirectoryGone } from '../host/calls/system-error.ts';
+import { callersOwn } from '../host/process/own-node.ts';
+import { callerIds } from '../jobs/run/request.ts';
+import { awaitedLater } from '../promise.ts';
+import type { HandedStdio, HostStdio } from '../sandbox/command/command-request.ts';
+import type { CallerFiles } from '../users/caller-files.ts';
+import { userEnvironment } from '../users/configuration.ts';
+
+/** The most bytes of text that may wait for the client before the writer must wait. */
+const WAITING_MAX = 1 << 20;
+
+const O_CLOEXEC = 0o2000000;
+/** ioctl(2) of asm-generic/ioctls.h. struct winsize begins with rows and columns, u16 each. */
+const TIOCGWINSZ = 0x5413;
+const WINSIZE = 8;
+
+export interface ServingProcess {
+  readonly state: string;
+  /** The path of root's kiln.yaml. */
+  readonly configuration: string;
+  readonly isOnly: boolean;
+  readonly parking: Parking | undefined;
+  openEngine(caller: Caller, options?: EngineOptions): OwnEngine;
+  storeChanged(): void;
+  readonly detach?: (options: DetachRequest, caller: Caller) => Promise<DetachedJob>;
+  readonly takeRoom?: Caller['takeRoom'];
+  interrupted(): void;
+}
+
+export type ClientEnd = { readonly status: number } | { readonly signal: NodeJS.Signals };
+
+export class ClientCaller implements Caller {
+  readonly env: Caller['env'];
+  readonly ids: Caller['ids'];
+  readonly user: Caller['user'];
+  readonly configuration: Caller['configuration'];
+  readonly stdout: TextOutput;
+  readonly stderr: TextOutput;
+  readonly inputIsTTY: boolean;
+  readonly isOnly: boolean;
+  readonly parking: Parking | undefined;
+  readonly detach: Caller['detach'];
+  readonly takeRoom: Caller['takeRoom'];
+  exitStatus: number | undefined;
+  isQuiet = false;
+  readonly #line: CommandLine;
+  readonly #process: ServingProcess;
+  #over = false;
+  #job: DetachedJob | undefined;
+  readonly #listening = new Set<{ readonly signals: readonly NodeJS.Signals[] }>();
+
+  constructor(line: CommandLine, process: ServingProcess, user: Caller['user']) {
+    const { env, terminals, columns, configuration: own } = line.start;
+    this.#line = line;
+    this.#process = process;
+    this.isOnly = process.isOnly;
+    this.parking = process.parking;
+    this.user = user;
+    this.configuration = { file: process.configuration, own };
+    this.takeRoom = user && process.takeRoom;
+    const obeyed = user === undefined ? env : userEnvironment(env);
+    this.env = { ...obeyed, KILN_STATE: process.state };
+    this.ids = callerIds(env, line.identity);
+    this.inputIsTTY = terminals[0];
+    const output = (fd: 1 | 2) => {
+      const stream = new ClientOutput(line, fd, () => this.#jobOf(fd));
+      const own = outputOf(stream, { isTTY: terminals[fd], columns: columns || 80 });
+      const named = user?.files === undefined ? own : renaming(own, user.files);
+      // A log is no terminal.
+      const isTTY = () => terminals[fd] && this.#job === undefined;
+      // A window changes its size while a job runs.
+      const width = () => (terminals[fd] ? this.windowSize.columns : named.columns);
+      return Object.defineProperties(
+        { ...named },
+        {
+          isTTY: { get: isTTY },
+          columns: { get: width },
+        },
+      );
+    };
+    this.stdout = output(1);
+    this.stderr = output(2);
+    line.on('signal', (signal) => this.#unheard(signal));
+    line.on('gone', () => {
+      if (!this.#over && this.#listening.size === 0) process.interrupted();
+    });
+    const { detach } = this.#process;
+    this.detach =
+      detach &&
+      (async (options) => {
+        const job = await detach(options, this);
+        this.#job = job;
+        // The client has what it waited for: the name of the job.
+        job.once('begun', () => {
+          line.write(1, `${job.record.id}\n`);
+          this.end({ status: 0 });
+        });
+        return job;
+      });
+  }
+
+  /** Where an output goes that is not the client's: from a job's start, whose id alone is on its stdout. */
+  #jobOf(fd: 1 | 2): DetachedJob | undefined {
+    return fd === 1 ? this.#job : this.#begun;
+  }
+
+  get #begun(): DetachedJob | undefined {
+    return this.#job?.hasBegun === true ? this.#job : undefined;
+  }
+
+  variable(name: string): string | undefined {
+    return callersOwn(this.#line.start.env, name);
+  }
+
+  get environment(): Caller['environment'] {
+    const { env } = this.#line.start;
+    return this.user === undefined ? env : userEnvironment(env);
+  }
+
+  cwd(): string {
+    const { cwd } = this.#line.start;
+    if (cwd !== '') return cwd;
+    throw workingDirectoryGone();
+  }
+
+  get windowSize(): Caller['windowSize'] {
+    if (this.#begun !== undefined) return this.#begun.windowSize;
+    const { rows, columns } = this.#line.start;
+    const { stdin, stdout, stderr } = this.#line.descriptors;
+    const size = Buffer.alloc(WINSIZE);
+    for (const fd of [stdin, stdout, stderr]) {
+      if (fd === undefined) continue;
+      if (tryCall('ioctl', fd, TIOCGWINSZ, size) === 0 && size.readUInt16LE(0) > 0) {
+        return { rows: size.readUInt16LE(0), columns: size.readUInt16LE(2) };
+      }
+    }
+    return { rows: rows || 24, columns: columns || 80 };
+  }
+
+  async finish(): Promise<void> {
+    for (const { stream } of [this.stdout, this.stderr]) {
+      if (stream.destroyed) continue;
+      await new Promise<void>((resolve) => {
+        stream.once('close', resolve);
+        stream.end();
+      });
+    }
+    const status = this.exitStatus ?? 0;
+    // A job that succeeded before it could be detached is kept, too.
+    if (this.#job?.hasBegun === false && status === 0) this.#job.begin();
+    await this.#job?.over(status);
+    this.end({ status });
+  }
+
+  /** The daemon ends, or wants this process to: so does what is being done. */
+  abort(): void {
+    if (this.#begun === undefined) this.#line.abort();
+    else this.#begun.end('lost');
+  }
+
+  end(end: ClientEnd): void {
+    if (this.#over) return;
+    this.#over = true;
+    this.#line.exit(end);
+  }
+
+  onSignal(
+    signals: readonly NodeJS.Signals[],
+    listener: (signal: NodeJS.Signals) => void,
+  ): Disposable {
+    const line = this.#line;
+    const heard = (signal: NodeJS.Signals) => {
+      if (signals.includes(signal)) listener(signal);
+    };
+    // When a client is gone, its requests end as if it had been interrupted twice.
+    const gone = () => {
+      if (!signals.includes('SIGTERM') || this.#begun !== undefined) return;
+      listener('SIGTERM');
+      listener('SIGTERM');
+    };
+    line.on('signal', heard).on('gone', gone);
+    const job = this.#job?.on('signal', heard);
+    if (line.gone) setImmediate(gone);
+    const entry = { signals };
+    this.#listening.add(entry);
+    return {
+      [Symbol.dispose]: () => {
+        line.off('signal', heard).off('gone', gone);
+        job?.off('signal', heard);
+        this.#listening.delete(entry);
+      },
+    };
+  }
+
+  #unheard(signal: NodeJS.Signals): void {
+    if (this.#over || signal === 'SIGWINCH') return;
+    if ([...this.#listening].some(({ signals }) => signals.includes(signal))) return;
+    this.end({ signal });
+    this.#process.interrupted();
+  }
+
+  get handOver(): Caller['handOver'] {
+    return this.#job === undefined ? this.#handOver : undefined;
+  }
+
+  readonly #handOver = (stdio: HostStdio): HandedStdio => {
+    const line = this.#line;
+    if ('terminal' in stdio) line.passTerminal(stdio.terminal);
+    else line.passStdio(stdio.stdin, stdio.stdout, stdio.stderr);
+    return {
+      onMoved: (listener) => void line.on('moved', listener),
+      drained: awaitedLater(
+        new Promise((resolve, reject) => {
+          // A client that is gone has closed its ends.
+          line.once('gone', resolve);
+          if (line.gone) resolve(undefined);
+          line.once('drained', (errno) => {
+            if (errno === undefined) resolve();
+            else reject(new KilnError('E_SYSCALL', `write: ${errno}`));
+          });
+        }),
+      ),
+    };
+  };
+
+  readInput({ raw }: { readonly raw: boolean }): TextInput {
+    if (this.#job !== undefined) {
+      return { stream: this.#job.input, [Symbol.dispose]: () => undefined };
+    }
+    const ends = new Int32Array(2);
+    checked('pipe2', tryCall('pipe2', ends, O_CLOEXEC));
+    const [from = -1, to = -1] = ends;
+    this.#line.passInput(to, raw);
+    const stream = new Socket({ fd: from, readable: true, writable: false });
+    return { stream, [Symbol.dispose]: () => void stream.destroy() };
+  }
+
+  openEngine(options?: EngineOptions): OwnEngine {
+    return this.#process.openEngine(this, options);
+  }
+
+  storeChanged(): void {
+    this.#process.storeChanged();
+  }
+}
+
+function renaming(output: TextOutput, files: CallerFiles): TextOutput {
+  return {
+    ...output,
+    write: (text) => output.write(typeof text === 'string' ? files.rename(text) : text),
+    say: (text) => output.say(files.rename(text)),
+  };
+}
+
+class ClientOutput extends Writable {
+  readonly #line: CommandLine;
+  readonly #fd: 1 | 2;
+  readonly #job: () => DetachedJob | undefined;
+
+  constructor(line: CommandLine, fd: 1 | 2, job: () => DetachedJob | undefined) {
+    super({ highWaterMark: WAITING_MAX });
+    this.#line = line;
+    this.#fd = fd;
+    this.#job = job;
+    // The client reports the error itself.
+    this.on('error', () => undefined);
+    line.on('unwritable', (which) => {
+      if (which === fd) {
+        this.destroy(Object.assign(new Error('EPIPE: nobody reads this'), { code: 'EPIPE' }));
+      }
+    });
+  }
+
+  override _write(chunk: Buffer, _: BufferEncoding, done: (error?: Error) => void): void {
+    const job = this.#job();
+    if (job !== undefined) {
+      job.write(this.#fd, chunk);
+      done();
+      return;
+    }
+    this.#line.write(this.#fd, chunk);
+    if (this.#line.waiting < WAITING_MAX) done();
+    else this.#line.sent().then(() => done(), done);
+  }
+}

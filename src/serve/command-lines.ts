@@ -1,0 +1,285 @@
+/** Runs clients' command lines: short ones in the daemon's own thread, all others in a worker. */
+
+import { homedir } from 'node:os';
+import { basename } from 'node:path';
+import { CommanderError } from 'commander';
+import type { Caller, Parking } from '../cli/caller/caller.ts';
+import { prepare, runCommandLine } from '../cli/commands.ts';
+import { fillDefaults } from '../cli/config.ts';
+import { KilnCommand } from '../cli/options/command.ts';
+import { isProfileFile } from '../cli/options/sandbox-options.ts';
+import {
+  describeError,
+  exitStatus,
+  KILN_FAILED,
+  printError,
+  tellingDamage,
+} from '../cli/output/errors.ts';
+import { commandIn, type RunContext, RunElsewhere } from '../cli/run.ts';
+import { guard } from '../cli/users/user-guard.ts';
+import type { CommandLine } from '../daemon/command-line.ts';
+import type { TakeRoom } from '../daemon/worker-process.ts';
+import { takeCallersUmask } from '../host/process/own-umask.ts';
+import { withWaits } from '../host/process/wait-for.ts';
+import { endTrace } from '../host/trace/trace.ts';
+import { openExistingImage } from '../image/open.ts';
+import type { Results } from '../jobs/run/collect.ts';
+import type { Engine } from '../sandbox/open.ts';
+import { allowedMissing } from '../sandbox/policy/layers.ts';
+import { jobsFolder } from '../users/caller-files.ts';
+import type { CallerUser } from '../users/configuration.ts';
+import type { UserJobs } from '../users/queue.ts';
+import { ClientCaller, type ServingProcess } from './client-caller.ts';
+import { beginJob, furtherRoom, ownerOf, userOf } from './users.ts';
+
+export interface Shared {
+  readonly engine: Engine;
+  readonly parking: Parking;
+  /** The inode of the daemon's mount namespace: in another one, a caller's paths mean other files. */
+  readonly mountNamespace: number;
+  readonly users: {
+    readonly configuration: string;
+    readonly jobs: UserJobs;
+    readonly asides: UserJobs;
+    readonly visits: UserJobs;
+  };
+  removing(removal: Promise<void>): void;
+  results(umask: number): Results & Disposable;
+  started(): void;
+  work(
+    line: CommandLine,
+    env: Readonly<Record<string, string>>,
+    takeRoom?: TakeRoom,
+  ): Promise<void>;
+}
+
+/**
+ * Variables that parts of kiln read from their process's environment: a caller with any of them gets a worker
+ * with these values.
+ */
+const OF_PROCESS = [
+  ...['KILN_URI', 'KILN_TRACE', 'KILN_PATIENCE', 'KILN_FIXTURES', 'TMPDIR', 'HOME'],
+  ...['NODE_EXTRA_CA_CERTS', 'UV_THREADPOOL_SIZE'],
+  ...['http_proxy', 'https_proxy', 'ftp_proxy', 'all_proxy', 'no_proxy'],
+  ...['HTTP_PROXY', 'HTTPS_PROXY', 'FTP_PROXY', 'ALL_PROXY', 'NO_PROXY'],
+];
+
+/** The daemon's own home; the usual value needs no worker of its own. */
+const USUAL_HOME = homedir();
+
+const LONG = ['copyIn', 'egress', 'keep', 'explain', 'detach'] as const;
+
+/** Commands that the daemon's own thread runs, each with the variables that make it need a worker. */
+const SHORT: Readonly<Record<string, readonly string[]>> = {
+  run: ['KILN_URI', 'KILN_TRACE', 'KILN_FIXTURES'],
+  ps: ['KILN_URI', 'KILN_TRACE'],
+  kill: ['KILN_URI', 'KILN_TRACE'],
+  wait: ['KILN_TRACE'],
+  // Only the daemon has parked sandboxes.
+  park: ['KILN_URI'],
+};
+
+export async function serveCommandLine(line: CommandLine, shared: Shared): Promise<void> {
+  const { start } = line;
+  if (line.identity.uid !== 0) {
+    await serveUser(line, shared);
+    return;
+  }
+  if (start.mountNamespace !== shared.mountNamespace) {
+    line.sendElsewhere();
+    return;
+  }
+  const env: Record<string, string> = {};
+  for (const name of OF_PROCESS) {
+    const value = start.env[name];
+    if (value && !(name === 'HOME' && value === USUAL_HOME)) env[name] = value;
+  }
+  const [name = '', ...rest] = wordsOf(line);
+  const unusual = Object.hasOwn(SHORT, name) ? SHORT[name] : undefined;
+  const isShort =
+    unusual?.every((variable) => env[variable] === undefined) === true && start.cwd !== '';
+  if (!isShort || !(await serveHere(line, name, rest, shared, undefined)))
+    await shared.work(line, env);
+}
+
+/** Serves a user's client: no process of kiln's gets the user's environment. */
+async function serveUser(line: CommandLine, shared: Shared): Promise<void> {
+  const [name = '', ...rest] = wordsOf(line);
+  try {
+    const user = userOf(line.identity, shared.users.configuration);
+    const short = isShort(line, name);
+    using job = await beginLine(line, [name, ...rest], user, short, shared);
+    if (job === undefined || line.gone) return;
+    if (short && (await serveHere(line, name, rest, shared, user))) return;
+    await shared.work(line, {}, () => furtherRoom(user, shared));
+  } catch (error) {
+    line.write(2, describeError(error));
+    line.exit({ status: KILN_FAILED });
+  }
+}
+
+async function beginLine(
+  line: CommandLine,
+  words: readonly string[],
+  user: CallerUser,
+  isShort: boolean,
+  shared: Shared,
+): Promise<Disposable | undefined> {
+  const given = new AbortController();
+  const end = (signal: NodeJS.Signals) => {
+    if (!['SIGINT', 'SIGTERM', 'SIGHUP', 'SIGQUIT'].includes(signal)) return;
+    line.exit({ signal });
+    given.abort();
+  };
+  const gone = () => given.abort();
+  line.on('signal', end).on('gone', gone);
+  const say = (text: string) => line.write(2, `kiln: ${text}\n`);
+  try {
+    return await beginJob(words, user, { isShort, say, signal: given.signal }, shared);
+  } finally {
+    line.off('signal', end).off('gone', gone);
+  }
+}
+
+/** A user's longer command line, or call, goes to a worker, because reading it may take long. */
+const SHORT_WORDS = 1000;
+export const SHORT_TEXT = 128 * 1024;
+
+const PLAIN_TEXT = 1024;
+const PLAIN_LINES = 32;
+/** Keys, at most one word behind each, and comments: what most files have. */
+const PLAIN_LINE = /^ *(?:[\w-]+:(?: +[\w./+-]+)?)? *(?:#.*)?$/;
+
+/** YAML of a stranger's may take seconds, so a worker parses it, unless a look tells that it is harmless. */
+export function isPlain(text: string): boolean {
+  if (text.length > PLAIN_TEXT) return false;
+  const lines = text.split('\n');
+  return lines.length <= PLAIN_LINES && lines.every((line) => PLAIN_LINE.test(line));
+}
+
+function isShort({ start }: CommandLine, name: string): boolean {
+  const { argv, cwd, configuration } = start;
+  if (!Object.hasOwn(SHORT, name) || cwd === '' || argv.length > SHORT_WORDS) return false;
+  if (name === 'run' && configuration !== undefined && !isPlain(configuration.text)) return false;
+  return argv.reduce((sum, word) => sum + word.length, 0) <= SHORT_TEXT;
+}
+
+export function wordsOf({ start: { argv } }: CommandLine): readonly string[] {
+  const [program = '', ...words] = argv;
+  return basename(program) === 'kiln-mock' ? ['mock', ...words] : words;
+}
+
+async function serveHere(
+  line: CommandLine,
+  name: string,
+  words: readonly string[],
+  shared: Shared,
+  user: CallerUser | undefined,
+): Promise<boolean> {
+  const { engine, parking } = shared;
+  const serving: ServingProcess = {
+    state: engine.paths.root,
+    configuration: shared.users.configuration,
+    isOnly: false,
+    parking,
+    openEngine: (own) => ({
+      ...engine,
+      // A user's paths are never resolved here.
+      cwd: () => (user === undefined ? own.cwd() : jobsFolder(engine.paths)),
+      owner: user && ownerOf(user),
+      allowMissing: () => allowedMissing(own.env),
+      signingPassphrase: () => own.env.KILN_SIGN_PASSPHRASE,
+      [Symbol.asyncDispose]: async () => undefined,
+    }),
+    storeChanged: () => undefined,
+    interrupted: () => undefined,
+  };
+  const caller = new ClientCaller(line, serving, user);
+  const say = (text: string) => caller.stderr.say(text);
+  const isDone = await withWaits({ say, patience: caller.env.KILN_PATIENCE }, async () => {
+    if (name === 'run') return await runHere(words, caller, line, shared);
+    line.keep();
+    await runCommandLine([name, ...words], caller);
+    return true;
+  });
+  if (isDone) await caller.finish();
+  return isDone;
+}
+
+async function runHere(
+  words: readonly string[],
+  caller: ClientCaller,
+  line: CommandLine,
+  shared: Shared,
+): Promise<boolean> {
+  using _damage = tellingDamage(words, (text) => caller.stderr.say(text));
+  using results = shared.results(line.start.umask);
+  try {
+    const command = commandIn(contextOf(caller, line, shared, results));
+    command.hook('preAction', (_, action) => {
+      const options = action.opts();
+      const isLong = LONG.some((option) => {
+        const value: unknown = options[option];
+        return Array.isArray(value) ? value.length > 0 : value !== undefined;
+      });
+      // A profile of the caller's must be read, maybe from a pipe, and compiled.
+      if (isLong || isProfileFile(options.seccomp)) throw new RunElsewhere();
+      // The list of artifacts may be long, so it stays in the worker that collects them.
+      if (options.json === true && options.artifact.length > 0) throw new RunElsewhere();
+    });
+    prepare(command, caller);
+    fillDefaults(command, caller);
+    if (caller.user !== undefined) guard(command, caller.user);
+    new KilnCommand('kiln').enablePositionalOptions().addCommand(command);
+    await command.parseAsync(words, { from: 'user' });
+  } catch (error) {
+    if (error instanceof RunElsewhere) return false;
+    if (!(error instanceof CommanderError)) printError(error, caller.stderr);
+    caller.exitStatus = exitStatus(error);
+  }
+  caller.exitStatus ??= KILN_FAILED;
+  return true;
+}
+
+function contextOf(
+  caller: Caller,
+  line: CommandLine,
+  { removing, started }: Shared,
+  results: Results,
+): RunContext {
+  return {
+    caller,
+    results,
+    pickImage: async ({ paths, owner, cwd }, wanted) => {
+      if (wanted === undefined) throw new RunElsewhere();
+      const image = await openExistingImage({ paths, owner }, wanted, cwd());
+      if (image === undefined) throw new RunElsewhere();
+      line.keep();
+      return image;
+    },
+    started,
+    // Removing the sandbox would delay what the caller waits for, so it comes after.
+    end: async (remove, tell) => {
+      try {
+        await tell();
+      } finally {
+        removing(remove());
+      }
+    },
+  };
+}
+
+export async function serveAlone(line: CommandLine, caller: ClientCaller): Promise<void> {
+  const { user } = caller;
+  const say = (text: string) => caller.stderr.say(text);
+  takeCallersUmask(line.start.umask);
+  await withWaits({ say }, () => runCommandLine(wordsOf(line), caller));
+  try {
+    await user?.files?.deliver();
+  } catch (error) {
+    printError(error, caller.stderr);
+    caller.exitStatus ||= KILN_FAILED;
+  }
+  endTrace(say);
+  await caller.finish();
+}

@@ -1,0 +1,111 @@
+import type { PeerIdentity } from '../daemon/peer.ts';
+import { listSandboxes } from '../sandbox/domain/sandbox-record.ts';
+import type { Engine, SandboxOwner } from '../sandbox/open.ts';
+import {
+  type CallerUser,
+  currentConfiguration,
+  forbidden,
+  seesImage,
+  shareOf,
+} from '../users/configuration.ts';
+import type { Shared } from './command-lines.ts';
+
+/** The caller as the kernel reports it. @throws RecipeError where root's configuration cannot be used */
+export function userOf({ uid, gid, groups }: PeerIdentity, configuration: string): CallerUser {
+  const { policy } = currentConfiguration(configuration);
+  return { uid, gid, groups, policy, files: undefined, process: undefined };
+}
+
+export function ownerOf({ uid, gid, groups, policy, files }: CallerUser): SandboxOwner {
+  const renamed: SandboxOwner['renamed'] = (value) => files?.renamed(value) ?? value;
+  const seesOfRoot: SandboxOwner['seesOfRoot'] = (image) => seesImage(policy, image);
+  return { uid, gid, groups, files, renamed, seesOfRoot, share: shareOf(policy) };
+}
+
+const WITHOUT_SANDBOX = ['ps', 'kill', 'gc', 'df', 'config', 'attach', 'wait', 'logs', 'results'];
+
+/** Jobs without a sandbox that each user may have at a time. */
+const ASIDES = 2;
+
+interface JobCaller {
+  /** The job needs no process of its own. */
+  readonly isShort: boolean;
+  readonly signal: AbortSignal;
+  readonly say: (text: string) => void;
+}
+
+/**
+ * Waits until a user may have one more job, and counts it until it is disposed of. Undefined where `signal` came first.
+ * @param words the command line that asks for it, or has a call's rules
+ */
+export async function beginJob(
+  [name = '', ...words]: readonly string[],
+  user: CallerUser,
+  { isShort, signal, say }: JobCaller,
+  { engine, users }: Pick<Shared, 'engine' | 'users'>,
+): Promise<Disposable | undefined> {
+  let hasWaited = false;
+  const waits = (whom: string) => () => {
+    if (!hasWaited) say(`waiting until one of ${whom}`);
+    hasWaited = true;
+  };
+  const { uid, policy } = user;
+  const { sandboxes } = policy.limits;
+  if (WITHOUT_SANDBOX.includes(name) || (name === 'farm' && words[0] === 'advertise')) {
+    if (isShort) return { [Symbol.dispose]: () => undefined };
+    const others = waits('your other commands ends');
+    return await users.asides.begin({ uid, most: ASIDES }, others, signal);
+  }
+  if (entersOnly(name, words)) {
+    const others = waits('your other commands in sandboxes ends');
+    return await users.visits.begin({ uid, most: sandboxes }, others, signal);
+  }
+  for (;;) {
+    const room = await roomFor(user, engine);
+    const one = waits(`your ${sandboxes} sandboxes ends (users.limits.sandboxes)`);
+    const job = await users.jobs.begin({ uid, most: room }, one, signal);
+    if (job === undefined) return undefined;
+    // While it waited, other sandboxes may have been kept.
+    const still = await roomFor(user, engine).catch((error) => {
+      job[Symbol.dispose]();
+      throw error;
+    });
+    const isOver = signal.aborted;
+    if (!isOver && users.jobs.running(uid) <= still) return job;
+    job[Symbol.dispose]();
+    if (isOver) return undefined;
+  }
+}
+
+/** Steps of a GitLab job that open no sandbox. */
+const ENTERING: readonly string[] = ['config', 'run', 'cleanup'];
+
+/** Only words that cannot mean anything else: other ones need room for a sandbox of their own. */
+function entersOnly(name: string, words: readonly string[]): boolean {
+  if (name === 'shell') return words.length === 1 && !words[0]?.startsWith('-');
+  // The first step of a CI job opens its sandbox; what comes after enters that.
+  if (name === 'ci') return words[0] === 'gitlab' && ENTERING.includes(words[1] ?? '');
+  return name === 'exec' || (name === 'build' && words[0] === '--resume');
+}
+
+/** Room for a sandbox beside the one of a command; who waits for room comes first. @throws KilnError E_FORBIDDEN */
+export async function furtherRoom(
+  user: CallerUser,
+  { engine, users }: Pick<Shared, 'engine' | 'users'>,
+): Promise<Disposable | undefined> {
+  return users.jobs.tryBegin({ uid: user.uid, most: await roomFor(user, engine) });
+}
+
+/** A kept sandbox counts whether somebody is in it or not, so entering one takes no room. */
+async function roomFor(user: CallerUser, { paths }: Pick<Engine, 'paths'>): Promise<number> {
+  const sandboxes = await listSandboxes(paths, { owner: user });
+  const kept = sandboxes.filter(
+    ({ state, record }) =>
+      state === 'kept' || (state === 'running' && record.keepUntil !== undefined),
+  );
+  const room = user.policy.limits.sandboxes - kept.length;
+  if (room > 0) return room;
+  throw forbidden(`a further sandbox beside ${kept.length} that you keep`, 'they count as well', {
+    hint: '`kiln ps` lists them, `kiln kill ID` ends one; root sets users.limits.sandboxes',
+  });
+}

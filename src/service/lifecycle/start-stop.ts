@@ -1,0 +1,273 @@
+import { once } from 'node:events';
+import { closeSync, existsSync, mkdirSync, openSync, rmSync, writeFileSync } from 'node:fs';
+import { rename, rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { KilnError } from '../../errors.ts';
+import { removeTree } from '../../host/files/remove-tree.ts';
+import { startProgram } from '../../host/process/child-process.ts';
+import { kilnProgram } from '../../host/process/own-node.ts';
+import {
+  patience,
+  sayAfter,
+  sayToWaiting,
+  sayWaiting,
+  stoppedSince,
+} from '../../host/process/wait-for.ts';
+import type { StatePaths } from '../../host/state/paths.ts';
+import {
+  ensureHostUnit,
+  hostInvocation,
+  hostUnitName,
+  systemctl,
+} from '../definition/host-units.ts';
+import { isKilnCode } from '../failure.ts';
+import { readLog } from '../log-file.ts';
+import { readOutcome, type ServiceStatus } from '../status.ts';
+import {
+  askSupervisor,
+  isSupervised,
+  keepAsking,
+  supervisorOf,
+} from '../supervisor/supervisor-client.ts';
+import {
+  type InstanceFiles,
+  lockServices,
+  readService,
+  serviceFiles,
+  sweepServices,
+  workDirectory,
+} from './store.ts';
+
+/** A failure after a run of so many seconds has another cause: the restart delay begins anew. */
+const STEADY = 60;
+
+/**
+ * The guardian of a supervisor on a host without systemd: a shell (1 MB, as long as the service lives) that
+ * restarts it after a delay, which grows by a second each time up to 30 s. It stops if the supervisor is done
+ * (0), or if a restart would not help (78, EX_CONFIG of sysexits.h). Its clock is /proc/uptime, which nobody
+ * can set.
+ */
+export function guardianScript(steady = STEADY): string {
+  return `n=0
+wanted=$1
+shift
+now() { read -r up rest </proc/uptime; echo "\${up%.*}"; }
+while [ -e "$wanted" ]; do
+  began=$(now)
+  "$@" && exit 0
+  status=$?
+  [ "$status" = 78 ] && exit 78
+  [ $(($(now) - began)) -lt ${steady} ] || n=0
+  n=$((n < 30 ? n + 1 : n)); sleep "$n"
+done`;
+}
+
+/** The pause between two attempts to reach a supervisor, ms. */
+const UP_PAUSE = 30;
+
+/** A supervisor is idle for weeks, so V8 should use little memory rather than be fast. */
+const SPARING = ['--max-semi-space-size=1', '--optimize-for-size'];
+
+function supervisorCommand(name: string): readonly [string, ...string[]] {
+  const command = kilnProgram(['service', 'supervise', '--while-wanted', name], SPARING);
+  if (command !== undefined) return command;
+  throw new KilnError('E_INSTALLATION', 'kiln does not know its own program', {
+    hint: 'run kiln from a checkout or from its installed package',
+  });
+}
+
+/**
+ * Starts a service under the host's systemd, or in the background on a host without it; `env` has KILN_URI.
+ * Throws E_SERVICE_FAILED with the last lines of its log, E_SERVICE_STOPPED, E_INSTALLATION.
+ */
+export async function startSupervisor(
+  paths: StatePaths,
+  name: string,
+  env: NodeJS.ProcessEnv,
+): Promise<ServiceStatus> {
+  const service = await readService(paths, name);
+  if (!(await ensureHostUnit(service, hostInvocation(paths, env)))) {
+    return await startInBackground(name, service.files);
+  }
+  const since = Date.now();
+  let over = false;
+  const end = () => {
+    over = true;
+  };
+  // The unit's start waits for the service, which reports its own failures better.
+  systemctl('restart', hostUnitName(name)).then(end, end);
+  return await waitUntilStarted(name, service.files, since, () => over);
+}
+
+async function startInBackground(name: string, files: InstanceFiles): Promise<ServiceStatus> {
+  const command = supervisorCommand(name);
+  const since = Date.now();
+  mkdirSync(files.logs, { recursive: true, mode: 0o700 });
+  mkdirSync(files.run, { recursive: true, mode: 0o700 });
+  writeFileSync(files.wanted, '');
+  const output = openSync(join(files.logs, 'supervisor.log'), 'w', 0o600);
+  const guardian = startProgram(
+    '/bin/sh',
+    ['-c', guardianScript(), `kiln-${name}`, files.wanted, ...command],
+    {
+      detached: true,
+      cwd: '/',
+      stdio: ['ignore', output, output],
+    },
+  );
+  closeSync(output);
+  let ended = false;
+  const end = () => {
+    ended = true;
+  };
+  once(guardian, 'exit').then(end, end);
+  guardian.unref();
+  try {
+    return await waitUntilStarted(
+      name,
+      files,
+      since,
+      () => ended,
+      () => existsSync(files.wanted),
+    );
+  } catch (error) {
+    // The guardian may retry failed units. A supervisor that could not start is not retried.
+    if (!(await isSupervised(files))) rmSync(files.wanted, { force: true });
+    throw error;
+  }
+}
+
+export async function waitUntilStarted(
+  name: string,
+  files: InstanceFiles,
+  since: number,
+  givenUp: () => boolean,
+  wanted: () => boolean = () => true,
+): Promise<ServiceStatus> {
+  // A lock holder that is not stopped works. If nobody holds the lock, whoever should start the supervisor hangs.
+  const silent = stoppedSince(() => supervisorOf(files).pid);
+  for (;;) {
+    // Read before asking: if an ended supervisor answers, it is another one.
+    const over = givenUp();
+    const dropped = !wanted();
+    const status = await askSupervisor<ServiceStatus>(
+      files,
+      { do: 'started' },
+      Number.POSITIVE_INFINITY,
+    ).catch((error: unknown) => {
+      if (isKilnCode(error, 'E_SERVICE_STOPPED')) throw stopped(name);
+      const hint = error instanceof KilnError ? error.hint : undefined;
+      throw failed(name, files, error instanceof Error ? error.message : String(error), hint);
+    });
+    if (status !== undefined) return status;
+    const outcome = readOutcome(files);
+    if (outcome !== undefined && outcome.time >= since) {
+      if (outcome.state === 'stopped') throw stopped(name);
+      if (outcome.state === 'failed') throw failed(name, files, outcome.reason, outcome.hint);
+      throw failed(name, files, 'its units are done already');
+    }
+    if ((over || dropped) && !(await isSupervised(files))) {
+      throw dropped ? stopped(name) : failed(name, files, 'its supervisor has ended');
+    }
+    if (performance.now() - silent() > patience()) {
+      throw failed(name, files, `${supervisorOf(files).name} does not come up`);
+    }
+    await sleep(UP_PAUSE);
+  }
+}
+
+function stopped(name: string): KilnError {
+  return new KilnError('E_SERVICE_STOPPED', `${name} was stopped while it started`, {
+    hint: `\`kiln service start ${name}\` starts it again`,
+  });
+}
+
+function failed(name: string, files: InstanceFiles, reason: string, hint?: string): KilnError {
+  // Lines of this start, not of the run before.
+  const lines = readLog(files, 8);
+  const began = lines.findLastIndex((line) => line.endsWith(`kiln: starting ${name}`));
+  const tail = lines.slice(Math.max(0, began));
+  const said = tail.length === 0 ? '' : `\n${tail.map((line) => `  | ${line}`).join('\n')}`;
+  return new KilnError('E_SERVICE_FAILED', `${name} did not start: ${reason}${said}`, {
+    hint: hint ?? `\`kiln service logs ${name}\` shows more`,
+  });
+}
+
+/** The pause between two looks whether the supervisor has ended, ms, and between two requests to end. */
+const PAUSE = 30;
+const ASK_AGAIN = 500;
+
+const KILL_PATIENCE = 10_000;
+
+/**
+ * Waits until the sandbox is gone. False if the service neither ran nor was starting. A supervisor without a
+ * sign of life is killed; its sandbox ends with it. Throws E_SERVICE_SILENT if even that does not help.
+ */
+export async function stopService(files: InstanceFiles): Promise<boolean> {
+  const wanted = existsSync(files.wanted);
+  await rm(files.wanted, { force: true });
+  if (!(await isSupervised(files))) return wanted;
+  const began = performance.now();
+  const asking = keepAsking(files, { do: 'stop' }, ASK_AGAIN);
+  let untell: (() => void) | undefined;
+  try {
+    for (let killed: number | undefined; await isSupervised(files); await sleep(PAUSE)) {
+      const now = performance.now();
+      if (now - began > sayAfter()) {
+        untell ??= sayWaiting(supervisorOf(files), 'which stops its units');
+      }
+      if (killed === undefined && now - asking.last() > patience()) {
+        killed = now;
+        killSupervisor(files);
+      }
+      if (killed !== undefined && now - killed > KILL_PATIENCE) {
+        const { name, pid } = supervisorOf(files);
+        const what = `the supervisor of service ${name} cannot be ended`;
+        throw new KilnError('E_SERVICE_SILENT', what, {
+          hint:
+            pid === undefined
+              ? `find who holds ${files.supervisorLock}, and end it`
+              : `it is stuck in the kernel: \`cat /proc/${pid}/stack\` shows where`,
+        });
+      }
+    }
+  } finally {
+    asking.end();
+    untell?.();
+  }
+  return true;
+}
+
+function killSupervisor(files: InstanceFiles): void {
+  const { name, pid } = supervisorOf(files);
+  if (pid === undefined) return;
+  sayToWaiting(`kiln: ${name} does not answer: it is killed, and its sandbox with it\n`);
+  try {
+    process.kill(pid, 'SIGKILL');
+  } catch {}
+}
+
+/** `otherwise` is what to do about it without stopping it. */
+export async function requireStopped(
+  name: string,
+  files: InstanceFiles,
+  otherwise = '',
+): Promise<void> {
+  if (!existsSync(files.wanted) && !(await isSupervised(files))) return;
+  throw new KilnError('E_SERVICE_RUNS', `service ${name} is running`, {
+    hint: `\`kiln service stop ${name}\` first${otherwise}`,
+  });
+}
+
+export async function deleteService(paths: StatePaths, name: string): Promise<void> {
+  await using _lock = await lockServices(paths);
+  // A service with a broken file must be deletable as well.
+  const files = await serviceFiles(paths, name);
+  await requireStopped(name, files);
+  const work = await workDirectory(paths, name);
+  await rename(files.directory, `${work}/deleted`);
+  await removeTree(files.run);
+  await removeTree(work);
+  await sweepServices(paths);
+}

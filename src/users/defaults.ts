@@ -1,0 +1,74 @@
+/** What kiln.yaml says beside `users:`: values of options that nobody gives, and where downloads come from. */
+import { z } from 'zod';
+import { limitKeys, size, time } from '../recipe/limit-keys.ts';
+import { parseLibvirtNetwork } from '../sandbox/domain/domain-xml.ts';
+
+/** A folder that a file is read in has no meaning for a default: the caller may be anywhere. */
+const image = z
+  .string()
+  .min(1)
+  .refine((name) => name.startsWith('/') || !/\/|\.(?:ya?ml|json|cfg)$/.test(name), {
+    message: 'neither the name or id of an image nor an absolute path',
+  });
+
+const network = z.string().superRefine((name, context) => {
+  const fail = (message: string) => context.addIssue({ code: 'custom', message });
+  if (name === 'host') {
+    fail('host takes the isolation of the network away: give --network host where it is needed');
+  } else if (name !== 'private' && name !== 'none' && parseLibvirtNetwork(name) === undefined) {
+    fail('not a network: write private, or the name of a libvirt network');
+  }
+});
+
+export const defaultsSchema = z.strictObject({
+  image: image.optional().describe('As -r and KILN_IMAGE'),
+  ...limitKeys,
+  disk: size.optional().describe('As --disk'),
+  timeout: time.optional().describe('As --timeout'),
+  'stall-timeout': time.optional().describe('As --stall-timeout'),
+  network: network.optional().describe('As --network of `kiln run`'),
+  parked: z
+    .int()
+    .min(0)
+    .max(100)
+    .optional()
+    .describe('How many sandboxes kilnd keeps parked, as KILN_PARKED; root’s file only'),
+});
+
+/** How many sandboxes kilnd keeps parked unless somebody says otherwise. */
+export const PARKED = 2;
+
+export type DefaultKey = keyof z.output<typeof defaultsSchema>;
+
+/** The last character is a slash: `https://a.example` is not the beginning of `https://a.example.org`. */
+const base = z.string().transform((text, context) => {
+  const url = URL.parse(text);
+  if (url !== null && /^https?:$/.test(url.protocol) && `${url.username}${url.search}` === '') {
+    return url.href.endsWith('/') ? url.href : `${url.href}/`;
+  }
+  const message = `not the beginning of URLs, as https://HOST/FOLDER/ without a login: ${text}`;
+  context.addIssue({ code: 'custom', message });
+  return z.NEVER;
+});
+
+const proxy = z
+  .string()
+  .refine((text) => /^https?:$/.test(URL.parse(text)?.protocol ?? ''), 'not a URL of a proxy')
+  .optional();
+
+export const repositoriesSchema = z.strictObject({
+  mirrors: z
+    .record(base, z.array(base).min(1, 'name a place, or leave it out').max(50))
+    .default({})
+    .describe('Where to download what lies below a URL: the places instead, tried in turn'),
+  proxy: z
+    .strictObject({
+      http: proxy,
+      https: proxy,
+      no_proxy: z.array(z.string().regex(/^[^\s,]+$/, 'a host, without , and space')).optional(),
+    })
+    .prefault({})
+    .describe('As http_proxy, https_proxy and no_proxy, which count first'),
+});
+
+export type Repositories = z.output<typeof repositoriesSchema>;

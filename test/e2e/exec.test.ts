@@ -1,0 +1,235 @@
+/** `kiln exec`, and `kiln shell ID`: further commands in sandboxes that run or were kept. */
+import { existsSync, readFileSync } from 'node:fs';
+import { mkdir, readFile, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import anyTest, { type TestFn } from 'ava';
+import { daemonPid } from '../support/daemon.ts';
+import { eventually } from '../support/eventually.ts';
+import { OTHER, USER, type UserState, userState } from '../support/second-user.ts';
+
+const test = anyTest as TestFn<UserState>;
+const IMAGE = ['-r', 'busybox'];
+const WAIT = 'until test -e /tmp/end; do sleep 0.1; done';
+
+test.before(async (t) => {
+  t.context = await userState('  limits:\n    sandboxes: 2\n');
+});
+test.after.always(async ({ context }) => {
+  await context[Symbol.asyncDispose]();
+});
+
+interface Listed {
+  readonly id: string;
+  readonly state: string;
+  readonly record: { readonly command?: readonly string[] };
+}
+
+async function sandboxes({ kiln }: UserState, ...words: string[]): Promise<Listed[]> {
+  return JSON.parse(String((await kiln(['ps', '--json', ...words])).stdout)) as Listed[];
+}
+
+/** The one whose command has this word. */
+async function running(state: UserState, word: string): Promise<string> {
+  return await eventually(async () => {
+    const all = await sandboxes(state);
+    return all.find(({ record }) => record.command?.some((one) => one.includes(word)))?.id;
+  });
+}
+
+test.serial('a detached job by its name: user, environment, input, status, policy', async (t) => {
+  const { kiln } = t.context;
+  const started = await kiln([
+    ...['run', ...IMAGE, '--detach', '--name', 'nightly', '-e', 'OF_RUN=1', '-w', '/tmp'],
+    ...['--', 'sh', '-c', `touch main; ${WAIT}`],
+  ]);
+  t.is(started.exitCode, 0, String(started.stderr));
+  t.regex(String((await kiln(['complete', 'sandbox'])).stdout), /^nightly\trunning run -r /m);
+  const script = 'echo $OF_RUN $MINE $FROM_IMAGE; id -u; pwd; ls; echo err >&2; exit 3';
+  const seen = await kiln(['exec', '-it', '-e', 'MINE=2', 'nightly', '--', 'sh', '-c', script]);
+  t.is(seen.exitCode, 3, String(seen.stderr));
+  t.deepEqual(String(seen.stdout).split(/\r?\n/), ['1 2 yes', '1000', '/tmp', 'main', 'err']);
+  const plain = await kiln(['exec', 'nightly', 'sh', '-c', 'echo out; echo err >&2']);
+  t.deepEqual([plain.stdout, plain.stderr], ['out', 'err']);
+  const echoed = await kiln(['exec', 'nightly', 'cat'], { input: 'in\n', stdin: 'pipe' });
+  t.is(echoed.stdout, 'in');
+  // /dev/null, which has ended before the command starts.
+  t.is((await kiln(['exec', 'nightly', 'cat'])).exitCode, 0, 'cat waits for input for ever');
+  const many = await kiln(['exec', 'nightly', '--', 'dd', 'if=/dev/zero', 'bs=1M', 'count=20'], {
+    encoding: 'buffer',
+  });
+  t.is((many.stdout as unknown as Buffer).length, 20 << 20);
+  const root = await kiln([
+    'exec',
+    '-u',
+    'root',
+    '-w',
+    '/',
+    'nightly',
+    '--',
+    'sh',
+    '-c',
+    'id -u; pwd',
+  ]);
+  t.is(root.stdout, '0\n/');
+  const status = ['grep', '-E', '^(Seccomp|NoNewPrivs|CapEff|CapBnd):', '/proc/self/status'];
+  const policy = String((await kiln(['exec', 'nightly', '--', ...status])).stdout);
+  t.regex(policy, /CapEff:\t0+\nCapBnd:\t0+\nNoNewPrivs:\t1\nSeccomp:\t2/);
+  t.regex(String((await kiln(['exec', 'nightly', '--', 'ls', '/proc'])).stdout), /^\d+$/m);
+  const net = ['exec', 'nightly', '--', 'sh', '-c', 'tail -n +3 /proc/net/dev | wc -l'];
+  t.is((await kiln(net)).stdout, '1', 'lo only');
+  const missing = await kiln(['exec', 'nightly', 'nothing-of-this-name']);
+  t.is(missing.exitCode, 127, String(missing.stderr));
+  const nobody = await kiln(['exec', '-u', 'nobody-here', 'nightly', 'true']);
+  t.regex(String(nobody.stderr), /has no user nobody-here/);
+  // It ends the command that it is beside, whose status is its own.
+  t.is((await kiln(['exec', 'nightly', 'touch', '/tmp/end'])).exitCode, 0);
+  t.is((await kiln(['wait', 'nightly'])).exitCode, 0);
+  t.regex(String((await kiln(['exec', 'nightly', 'true'])).stderr), /no sandbox nightly/);
+});
+
+test.serial('a run in the foreground, which ends its visitors with it', async (t) => {
+  const { kiln, beside } = t.context;
+  await mkdir(join(beside, 'out'), { recursive: true });
+  const run = kiln([
+    ...[
+      'run',
+      ...IMAGE,
+      '--artifact',
+      'late',
+      '--workdir',
+      '/tmp',
+      '--resultdir',
+      join(beside, 'out'),
+    ],
+    ...['--', 'sh', '-c', `echo first >late; : foreground; ${WAIT}`],
+  ]);
+  const id = await running(t.context, 'foreground');
+  const gone = kiln(['exec', id, '--', 'sh', '-c', 'touch /tmp/is-there; sleep 1000']);
+  await eventually(async () => {
+    return (await kiln(['exec', id, 'test', '-e', '/tmp/is-there'])).exitCode === 0;
+  });
+  // A caller that goes takes its command with it, and the ends of its pipes: the shell tells of signals.
+  const given = kiln([
+    'exec',
+    id,
+    '--',
+    'sh',
+    '-c',
+    'exec 2>/dev/null; trap "touch /tmp/hup; exit" HUP TERM; touch /tmp/b; while :; do sleep 0.1; done',
+  ]);
+  await eventually(async () => (await kiln(['exec', id, 'test', '-e', '/tmp/b'])).exitCode === 0);
+  given.kill('SIGKILL');
+  await given;
+  await eventually(async () => (await kiln(['exec', id, 'test', '-e', '/tmp/hup'])).exitCode === 0);
+  t.is((await kiln(['exec', id, '--', 'sh', '-c', 'echo last >late; touch /tmp/end'])).exitCode, 0);
+  t.is((await run).exitCode, 0);
+  t.is((await gone).exitCode, 137);
+  t.is(await readFile(join(beside, 'out/late'), 'utf8'), 'last\n');
+  t.false(existsSync(join(t.context.paths.sandboxes, id)));
+});
+
+/** Processor seconds and resident bytes of the daemon, whose thread holds sandboxes of runs. */
+function daemonUse({ paths }: UserState): { readonly seconds: number; readonly bytes: number } {
+  const pid = daemonPid(paths.root);
+  // utime and stime of proc_pid_stat(5), in ticks of 10 ms.
+  const stat = readFileSync(`/proc/${pid}/stat`, 'utf8').split(') ')[1]?.split(' ') ?? [];
+  const resident = /VmRSS:\s+(\d+)/.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1];
+  return { seconds: (Number(stat[11]) + Number(stat[12])) / 100, bytes: Number(resident) * 1024 };
+}
+
+test.serial('a gigabyte of output does not pass the daemon', async (t) => {
+  const { kiln } = t.context;
+  const run = kiln(['run', ...IMAGE, '--workdir', '/tmp', '--', 'sh', '-c', `: output; ${WAIT}`]);
+  const id = await running(t.context, 'output');
+  t.is((await kiln(['exec', id, 'true'])).exitCode, 0);
+  const before = daemonUse(t.context);
+  const dd = ['dd', 'if=/dev/zero', 'bs=1M', 'count=1024'];
+  const [counted] = await Promise.all([
+    kiln(['exec', id, '--', ...dd], { stdout: 'ignore' }),
+    kiln(['exec', id, '--', 'sh', '-c', `${dd.join(' ')} >&2`], { stderr: 'ignore' }),
+  ]);
+  t.regex(String(counted.stderr), /1024\+0 records out/);
+  const after = daemonUse(t.context);
+  const [seconds, bytes] = [after.seconds - before.seconds, after.bytes - before.bytes];
+  t.true(seconds < 0.5, `${seconds} s`);
+  t.true(bytes < 32 << 20, `${bytes} bytes`);
+  await kiln(['exec', id, 'touch', '/tmp/end']);
+  t.is((await run).exitCode, 0);
+});
+
+test.serial('a kept sandbox takes several at a time, and is kept again', async (t) => {
+  const { kiln } = t.context;
+  const kept = await kiln(['run', ...IMAGE, '--keep=1h', '--', 'touch', '/tmp/of-run']);
+  const [, id = ''] = /kept as (\w+)/.exec(String(kept.stderr)) ?? [];
+  const first = kiln(['exec', id, '--', 'sh', '-c', `touch /tmp/first; ${WAIT}; exit 4`]);
+  await eventually(
+    async () => (await kiln(['exec', id, 'test', '-e', '/tmp/first'])).exitCode === 0,
+  );
+  const shell = await kiln(['shell', id], { input: 'ls /tmp\n', stdin: 'pipe' });
+  t.is(shell.stdout, 'first\nof-run');
+  await kiln(['exec', id.slice(0, 5), 'touch', '/tmp/end']);
+  t.is((await first).exitCode, 4);
+  await eventually(async () => (await sandboxes(t.context))[0]?.state === 'kept');
+  t.is((await kiln(['exec', id, 'ls', '/tmp'])).stdout, 'end\nfirst\nof-run');
+  t.is((await kiln(['kill', id])).exitCode, 0);
+});
+
+test.serial('what cannot be entered says why', async (t) => {
+  const { kiln, beside } = t.context;
+  const refused = async (id: string, why: RegExp) => {
+    const { exitCode, stderr } = await kiln(['exec', id, 'true']);
+    t.is(exitCode, 125);
+    t.regex(String(stderr), why);
+  };
+  await refused('ffff', /no sandbox ffff: there is none/);
+  const parked = await eventually(async () =>
+    (await sandboxes(t.context, '-a')).find(({ state }) => state === 'parked'),
+  );
+  await refused(parked.id, /takes no further command: it is parked/);
+  await kiln(['service', 'create', ...IMAGE, 's1', '--', 'sleep', '1000']);
+  const service = await kiln(['service', 'start', 's1']);
+  t.is(service.exitCode, 0, String(service.stderr));
+  await refused(
+    await running(t.context, 's1'),
+    /service s1 \[E_\w+\]\n {2}hint: kiln service execute s1/,
+  );
+  await kiln(['service', 'stop', 's1']);
+  const recipe = join(beside, 'slow.yaml');
+  await writeFile(recipe, 'image: busybox\nsteps:\n  - touch /tmp/x; sleep 1000\n');
+  const build = kiln(['build', recipe, '--resultdir', join(beside, 'built')]);
+  const id = await eventually(
+    async () => (await sandboxes(t.context)).find(({ state }) => state === 'running')?.id,
+  );
+  await refused(id, /takes no further command: it is a build’s/);
+  build.kill('SIGTERM');
+  await build;
+});
+
+test.serial('users enter their own, which takes no room; others’ are not found', async (t) => {
+  const { as, kiln } = t.context;
+  const keep = ['run', ...IMAGE, '--keep', '--', 'true'];
+  const kept = await as(USER, keep);
+  const [, id = ''] = /kept as (\w+)/.exec(String(kept.stderr)) ?? [];
+  const job = await as(USER, ['run', ...IMAGE, '--detach', '--', 'sh', '-c', WAIT]);
+  t.is(job.exitCode, 0, String(job.stderr));
+  t.is((await as(USER, ['exec', id, 'id', '-u'])).stdout, '1000');
+  t.is((await as(USER, ['exec', String(job.stdout), 'id', '-u'])).stdout, '1000');
+  for (const one of [id, String(job.stdout)]) {
+    t.regex(String((await as(OTHER, ['exec', one, 'true'])).stderr), /there is none/);
+  }
+  // It counts as kept while somebody is in it.
+  const inside = as(USER, ['exec', id, '--', 'sh', '-c', WAIT]);
+  await eventually(async () =>
+    (await sandboxes(t.context)).every(({ state }) => state === 'running'),
+  );
+  await as(USER, ['exec', String(job.stdout), 'touch', '/tmp/end']);
+  t.is((await as(USER, ['wait', String(job.stdout)])).exitCode, 0);
+  t.is((await as(USER, keep)).exitCode, 0);
+  const shell = await as(USER, ['shell', '-rbusybox']);
+  t.regex(String(shell.stderr), /a further sandbox beside 2/, 'a new sandbox, in one word');
+  const third = await as(USER, keep);
+  t.regex(String(third.stderr), /E_FORBIDDEN|a further sandbox beside 2/);
+  t.is((await kiln(['kill', '--all'])).exitCode, 0);
+  // By SIGTERM, or with the sandbox.
+  t.true([137, 143].includes((await inside).exitCode ?? 0));
+});

@@ -1,0 +1,141 @@
+/** `kiln mcp`, driven by the client of the protocol's own SDK. */
+import { mkdirSync, symlinkSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { Client } from '@modelcontextprotocol/client';
+import { StdioClientTransport } from '@modelcontextprotocol/client/stdio';
+import anyTest, { type TestFn } from 'ava';
+import { KILN } from '../support/busybox-state.ts';
+import { eventually } from '../support/eventually.ts';
+import { type UserState, userState } from '../support/second-user.ts';
+
+const test = anyTest as TestFn<UserState>;
+
+test.before(async (t) => {
+  t.context = await userState();
+});
+test.after.always(async ({ context }) => {
+  await context[Symbol.asyncDispose]();
+});
+
+interface Served extends AsyncDisposable {
+  readonly pid: number;
+  tools(): Promise<string[]>;
+  /** The text of the result; `!` stands before that of an error. */
+  call(name: string, args: Record<string, unknown>): Promise<string>;
+}
+
+async function serve(
+  state: UserState,
+  cwd: string,
+  words: readonly string[],
+  { image = ['-r', 'busybox'], ...more }: { image?: string[]; XDG_CONFIG_HOME?: string } = {},
+): Promise<Served> {
+  const args = ['mcp', ...image, ...words];
+  const env = Object.fromEntries(
+    Object.entries({ ...state.env, ...more }).filter(
+      (pair): pair is [string, string] => pair[1] !== undefined,
+    ),
+  );
+  const client = new Client({ name: 'test', version: '1' });
+  const transport = new StdioClientTransport({ command: KILN, args, env, cwd });
+  await client.connect(transport);
+  return {
+    pid: transport.pid ?? 0,
+    tools: async () => (await client.listTools()).tools.map(({ name }) => name),
+    call: async (name, given) => {
+      const { content, isError } = await client.callTool({ name, arguments: given });
+      const [first] = content as { type: string; text?: string; resource?: { blob?: string } }[];
+      return `${isError === true ? '!' : ''}${first?.text ?? first?.resource?.blob}`;
+    },
+    [Symbol.asyncDispose]: async () => await client.close(),
+  };
+}
+
+test.serial('commands, files and artifacts, within what the server was started with', async (t) => {
+  const { kiln, beside } = t.context;
+  const place = join(beside, 'mcp');
+  mkdirSync(place);
+  await using served = await serve(t.context, place, ['--memory', '64M', '--env', 'GIVEN=yes']);
+  t.deepEqual((await served.tools()).sort(), [
+    ...['build_package', 'close_sandbox', 'exec_command', 'fetch_artifact'],
+    ...['open_sandbox', 'read_file', 'run_command', 'write_file'],
+  ]);
+  const command = 'cat; echo $GIVEN; tail -n +3 /proc/net/dev | wc -l; echo err >&2; exit 3';
+  const ran = await served.call('run_command', { command, stdin: 'in\n' });
+  t.is(ran, 'exit status 3\nstdout:\nin\nyes\n1\n\nstderr:\nerr\n');
+  // A recipe may name any file of whoever started the server.
+  writeFileSync(
+    join(place, 'evil.yaml'),
+    'packages: []\nfiles: [{ path: /x, source: /etc/shadow }]\n',
+  );
+  for (const image of ['evil.yaml', 'evil']) {
+    t.regex(
+      await served.call('run_command', { image, command: 'cat /x' }),
+      /^!there is no image evil/,
+    );
+  }
+  t.regex(
+    await served.call('run_command', { image: 'busybox', command: 'true' }),
+    /^exit status 0/,
+  );
+  const large = 'tail /dev/zero';
+  t.regex(await served.call('run_command', { command: large }), /the memory limit was reached/);
+  const id = await served.call('open_sandbox', {});
+  t.is(
+    await served.call('write_file', { sandbox: id, path: '/tmp/a/b', content: 'one\n' }),
+    '4 bytes',
+  );
+  t.regex(
+    await served.call('exec_command', { sandbox: id, command: 'cat /tmp/a/b' }),
+    /stdout:\none\n/,
+  );
+  t.is(await served.call('read_file', { sandbox: id, path: '/tmp/a/b' }), 'one\n');
+  t.regex(await served.call('read_file', { sandbox: id, path: '/tmp/none' }), /^!.*No such file/);
+  t.is(await served.call('close_sandbox', { sandbox: id }), 'closed');
+  t.regex(await served.call('exec_command', { sandbox: id, command: 'id' }), /^!.*no open sandbox/);
+  // One that the server did not open.
+  const other = await kiln(['run', '-r', 'busybox', '--keep', '--', 'true']);
+  const [, kept = ''] = /kept as (\w+)/.exec(String(other.stderr)) ?? [];
+  t.regex(
+    await served.call('exec_command', { sandbox: kept, command: 'id' }),
+    /^!.*no open sandbox/,
+  );
+  await kiln(['kill', kept]);
+  const make = 'cd /tmp; echo text >t; printf "\\377\\376" >b; ln -s /etc/passwd l';
+  const made = await served.call('run_command', { command: make, artifacts: ['/tmp/*'] });
+  const [, folder = ''] = /artifacts:\n(call-\w+)\//.exec(made) ?? [];
+  const at = (name: string) => made.split('\n').find((line) => line.endsWith(`/${name}`)) ?? '';
+  t.is(await served.call('fetch_artifact', { path: at('t') }), 'text\n', made);
+  t.is(await served.call('fetch_artifact', { path: at('b') }), '//4=');
+  symlinkSync('/etc/passwd', join(place, 'kiln-results', folder, 'out'));
+  for (const path of [`${folder}/out`, '/etc/passwd', '../../../etc/passwd']) {
+    t.regex(await served.call('fetch_artifact', { path }), /^!/, path);
+  }
+  writeFileSync(join(beside, 'outside.spec'), '');
+  const outside = await served.call('build_package', { source: '../outside.spec' });
+  t.regex(outside, /^!.*is not below/);
+});
+
+test.serial('its sandboxes end with it, however it ends', async (t) => {
+  const { beside, kiln } = t.context;
+  const served = await serve(t.context, beside, []);
+  await served.call('open_sandbox', {});
+  const running = async () => {
+    const { stdout } = await kiln(['ps', '--json']);
+    return (JSON.parse(String(stdout)) as { state: string }[]).length;
+  };
+  t.is(await running(), 1);
+  process.kill(served.pid, 'SIGKILL');
+  t.true(await eventually(async () => (await running()) === 0));
+});
+
+test.serial('what its options leave open is as kiln.yaml says', async (t) => {
+  const XDG_CONFIG_HOME = join(t.context.beside, 'config');
+  mkdirSync(XDG_CONFIG_HOME);
+  const text = 'defaults: { image: busybox, memory: 64M, timeout: 1s }\n';
+  writeFileSync(join(XDG_CONFIG_HOME, 'kiln.yaml'), text);
+  const words = ['--timeout', '50s'];
+  await using served = await serve(t.context, '/tmp', words, { image: [], XDG_CONFIG_HOME });
+  const ran = await served.call('run_command', { command: 'sleep 2; tail /dev/zero' });
+  t.regex(ran, /the memory limit was reached/);
+});

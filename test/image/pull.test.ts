@@ -1,0 +1,69 @@
+/** `kiln image pull`: what skopeo reads without a network. */
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import test from 'ava';
+import { execa } from 'execa';
+import { type BusyboxState, busyboxState } from '../support/busybox-state.ts';
+
+let state: BusyboxState;
+let layout: string;
+let digest: string;
+
+test.before(async () => {
+  state = await busyboxState();
+  layout = join(state.beside, 'tools');
+  const archive = join(state.beside, 'busybox.tar');
+  for (const words of [
+    ['export', 'busybox', '-o', archive],
+    ['import', archive, '--name', 'imported'],
+    ['export', 'imported', '-o', layout],
+  ]) {
+    const { exitCode, stderr } = await state.kiln(['image', ...words]);
+    if (exitCode !== 0) throw new Error(String(stderr));
+  }
+  digest = JSON.parse(readFileSync(join(layout, 'index.json'), 'utf8')).manifests[0].digest;
+});
+test.after.always(async () => {
+  await state[Symbol.asyncDispose]();
+});
+
+const pull = (...words: string[]) => state.kiln(['image', 'pull', ...words]);
+
+test.serial(
+  'a layout and a folder of skopeo’s become images that run, named by their digests',
+  async (t) => {
+    const pulled = await pull(`oci:${layout}`, '--digest', digest);
+    t.is(pulled.exitCode, 0, String(pulled.stderr));
+    t.true(
+      String(pulled.stderr).includes(`pulled oci:${layout} (${digest})`),
+      String(pulled.stderr),
+    );
+    const id = String(pulled.stdout);
+    t.is((await state.kiln(['run', '-r', id, '-u', '1000', '--', 'id', '-u'])).stdout, '1000');
+    const folder = join(state.beside, 'folder');
+    await execa('skopeo', ['copy', '--quiet', `oci:${layout}`, `dir:${folder}`]);
+    const named = await pull(`dir:${folder}`, '--name', 'mine');
+    t.is(named.exitCode, 0, String(named.stderr));
+    t.is((await state.kiln(['run', '-r', 'mine', '--', 'echo', 'runs'])).stdout, 'runs');
+  },
+);
+
+test.serial('another digest, nothing there, and no transport are refused', async (t) => {
+  const other = await pull(
+    `oci:${layout}`,
+    '--digest',
+    `sha256:${'0'.repeat(64)}`,
+    '--name',
+    'never',
+  );
+  t.is(other.exitCode, 125);
+  t.regex(String(other.stderr), new RegExp(`has the digest ${digest}, not sha256:0{64}`));
+  t.not((await state.kiln(['run', '-r', 'never', '--', 'true'])).exitCode, 0);
+  const none = await pull(`oci:${layout}-none`);
+  t.is(none.exitCode, 125);
+  t.regex(String(none.stderr), /kiln: skopeo: [\s\S]*no such file/);
+  const bare = await pull('alpine');
+  t.regex(String(bare.stderr), /hint: write docker:\/\/alpine for one of a registry/);
+  const unknown = await state.kiln(['run', '-r', 'alpine', '--', 'true']);
+  t.regex(String(unknown.stderr), /kiln image pull docker:\/\/alpine/);
+});

@@ -1,0 +1,207 @@
+/** The command that does a job again asks for what the first one asked for. */
+import test from 'ava';
+import { KilnCommand } from '../../src/cli/options/command.ts';
+import {
+  addSandboxOptions,
+  runRequest,
+  type SandboxOptions,
+} from '../../src/cli/options/sandbox-options.ts';
+import { chainRequest } from '../../src/cli/rpmbuild/build-chain.ts';
+import {
+  addBuildOptions,
+  addChainOptions,
+  addRecipeOptions,
+  type BuildOptions,
+  type ChainOptions,
+  type RecipeOptions,
+} from '../../src/cli/rpmbuild/build-options.ts';
+import { recipeRequest } from '../../src/cli/rpmbuild/build-recipe.ts';
+import { buildRequest } from '../../src/cli/rpmbuild/build-request.ts';
+import { chainJson } from '../../src/jobs/chain/request.ts';
+import { askedFor, resultOfFailedRecipe } from '../../src/jobs/recipe/request.ts';
+import { Timeline } from '../../src/jobs/run/timeline.ts';
+import { replayChain, replayCommand } from '../../src/report/replay.ts';
+import type { Result } from '../../src/result/schema.ts';
+import { shellWords } from '../../src/shell-words.ts';
+
+const variable = (name: string) => `${name}’s value`;
+const caller = { env: {}, cwd: () => '/', ids: { uid: 0, gid: 0 }, variable };
+
+function runRequestOf(words: readonly string[]) {
+  const command = addSandboxOptions(new KilnCommand('run').argument('[argv...]'), caller);
+  command.passThroughOptions().parse([...words], { from: 'user' });
+  const options = command.opts<SandboxOptions>();
+  return runRequest(options, options.image ?? '', command.args, command, caller);
+}
+
+function buildRequestOf(words: readonly string[]) {
+  const command = addBuildOptions(new KilnCommand('build').argument('[source]'), caller);
+  command.parse([...words], { from: 'user' });
+  return buildRequest(command.args[0], command.opts<BuildOptions>(), command, caller);
+}
+
+function replayed(request: object): string[] {
+  const result = { request: JSON.parse(JSON.stringify(request)), image: null };
+  return shellWords(replayCommand(result as unknown as Result) ?? '');
+}
+
+const RUNS: readonly (readonly string[])[] = [
+  ['-r', 'busybox', '--', 'true'],
+  [
+    ...['-r', 'busybox', '--env', 'A=A’s value', '--workdir', '/w', '--user', '7:8'],
+    ...['--bind', '/a b:/c', '--bind', '/d:/e:ro', '--bind', '/f:/g:ro,Z', '--bind', '/h:/i:z'],
+    ...['--allow-host-write', '--tmpfs', '/t', '--tmpfs', '/s:1M', '--hostname', 'me'],
+    ...['--copy-in', '/x:/y', '--secret', 'token=FILE', '--label', 'static:a_t'],
+    ...['--cap-add', 'NET_BIND_SERVICE', '--seccomp', 'strict', '--egress', 'example.com:443'],
+    ...['--memory', '1G', '--cpus', '1.5', '--pids', '9', '--io-read', '1M', '--io-write', '2M'],
+    ...['--disk', '3M', '--timeout', '1h30m', '--stall-timeout', '500ms', '--keep=2h'],
+    ...[
+      '--allow-missing',
+      'landlock',
+      '--artifact',
+      'a*',
+      '--artifact',
+      "it's",
+      '--resultdir',
+      '/o',
+    ],
+    ...['--', 'sh', '-c', 'echo "$A" > a'],
+  ],
+  ['-r', 'busybox', '--profile', 'nested', '--network', 'host', '--allow-host-network', '--', 'a'],
+  [
+    ...['-r', 'busybox', '--label', 'none', '--network'],
+    ...['net,address=192.168.122.7/24,gateway=192.168.122.1,mac=52:54:00:12:34:56', '--', 'a'],
+  ],
+];
+
+test('kiln run', (t) => {
+  for (const words of RUNS) {
+    const request = runRequestOf(words);
+    const { env, secrets } = request;
+    // As result.json has them.
+    const told = { env: Object.keys(env), secrets: secrets?.map(({ name }) => name) };
+    const [kiln, run, ...again] = replayed({ ...request, ...told });
+    t.deepEqual([kiln, run], ['kiln', 'run']);
+    t.deepEqual(runRequestOf(again), request);
+  }
+});
+
+const BUILDS: readonly (readonly string[])[] = [
+  ['-r', 'debian-build', '/a.src.rpm'],
+  [
+    ...['-r', 'debian-build', '--define', 'a b c', '--with', 'x', '--without', 'y', '--nocheck'],
+    ...['--target', 'noarch', '--rpmbuild-opts', "--quiet '--define=a b'", '--short-circuit'],
+    ...['install', '--enable-network=build', '--egress', 'example.com', '--postinstall'],
+    ...['--additional-package', 'gcc', '--addrepo', '/usr', '--cache', 'ccache:1G'],
+    ...['--addrepo', 'https://example.com/repo,gpgkey=/key', '--memory', '1G', '--io-read', '1M'],
+    ...['--disk', '1G', '--timeout', '60s', '--keep=1h', '--provenance-key', '/p', '--sign-key'],
+    ...['/s', '--sign-passphrase-file', '/f', '--builder-id', 'urn:x', '--offline', '--update'],
+    ...['--resultdir', '/o', '--spec', '/a.spec', '--sources', '/src'],
+  ],
+  ['--lock', '/lock.json', '--enable-network', '--network', 'net', '--spec', '/a.spec'],
+];
+
+test('kiln build', (t) => {
+  for (const words of BUILDS) {
+    const request = buildRequestOf(words);
+    const [kiln, build, ...again] = replayed(request);
+    t.deepEqual([kiln, build], ['kiln', 'build']);
+    t.deepEqual(buildRequestOf(again), request);
+  }
+});
+
+const RECIPES: readonly (readonly string[])[] = [
+  ['/r.yaml'],
+  [
+    ...[
+      '-r',
+      'debian-build',
+      '--param',
+      'version=VALUE',
+      '--param',
+      'b=VALUE',
+      '--bind',
+      '/a:/b:ro',
+    ],
+    ...['--allow-host', '--allow-host-write', '--sources', '/s', '--offline', '--memory', '1G'],
+    ...[
+      '--disk',
+      '2G',
+      '--timeout',
+      '1h',
+      '--stall-timeout',
+      '5m',
+      '--resultdir',
+      '/o',
+      '--keep=2h',
+    ],
+    '/a b/r.ts',
+  ],
+];
+
+function recipeRequestOf(words: readonly string[]) {
+  const command = new KilnCommand('build').argument('[source]');
+  addRecipeOptions(addBuildOptions(command, caller), caller).parse([...words], { from: 'user' });
+  const options = command.opts<BuildOptions & RecipeOptions>();
+  const { host: _, ...request } = recipeRequest(command.args[0] ?? '', options, {
+    ...caller,
+    environment: {},
+  });
+  return request;
+}
+
+test('kiln build of a recipe', (t) => {
+  for (const words of RECIPES) {
+    const request = recipeRequestOf(words);
+    const [kiln, build, ...again] = replayed({ recipe: { ...askedFor(request), steps: ['true'] } });
+    t.deepEqual([kiln, build], ['kiln', 'build']);
+    t.deepEqual(recipeRequestOf(again), request);
+  }
+  const { request } = resultOfFailedRecipe(
+    recipeRequestOf(['/r.ts', '--param', 'token=secret']),
+    ...([125, new Error('broken'), new Timeline()] as const),
+  );
+  t.notRegex(JSON.stringify(request), /secret/);
+  t.deepEqual(replayed(request).slice(2, 5), ['/r.ts', '--param', 'token=VALUE']);
+});
+
+const MEMBER = {
+  ...{ name: 'a', state: 'built' as const, reason: undefined, resultDirectory: '/o/a' },
+  ...{ needs: [], packages: [], durationMs: 1, report: undefined },
+};
+
+function chainRequestOf(words: readonly string[]) {
+  const command = new KilnCommand('build').argument('[source...]');
+  addChainOptions(addBuildOptions(command, caller)).parse([...words], { from: 'user' });
+  const options = command.opts<BuildOptions & ChainOptions>();
+  return { farm: options.farm, request: chainRequest(command.args, options, command, caller) };
+}
+
+test('kiln build --chain, also on a farm', (t) => {
+  const [first = [], second = []] = BUILDS.map((words) =>
+    words.filter(
+      (word) => !['/a.src.rpm', '--spec', '/a.spec', '--sources', '/src'].includes(word),
+    ),
+  );
+  const all = ['--chain', '/b.src.rpm', '/a b.src.rpm', '--jobs', '3', '--continue', '--recurse'];
+  for (const words of [
+    [...first, ...all],
+    [...second, ...all],
+    [...first, ...all, '--farm'],
+  ]) {
+    const { farm, request } = chainRequestOf(words);
+    const members = request.sources.map((source) => ({ ...MEMBER, source }));
+    const report = { startedAt: new Date(), members, repository: '/r', durationMs: 1 };
+    const json = chainJson(request, { ...report, exitStatus: 0, failure: undefined });
+    const told = JSON.parse(JSON.stringify({ ...json, ...(farm && { farm: { workers: {} } }) }));
+    const [kiln, build, ...again] = shellWords(replayChain(told) ?? '');
+    t.deepEqual([kiln, build], ['kiln', 'build']);
+    t.deepEqual(chainRequestOf(again), { farm, request });
+  }
+});
+
+test('what says nothing of its request has no such command', (t) => {
+  t.deepEqual(replayed({ ...runRequestOf(RUNS[0] ?? []), recipe: { path: '/r.yaml' } }), []);
+  t.deepEqual(replayed({}), []);
+  t.is(replayChain({ request: { image: 'x', jobs: 1 }, members: [] }), undefined);
+});
