@@ -145,10 +145,10 @@ test.serial('a link that takes the place of the socket of --listen leads to no f
   const slow = ['-D', '-f', '-qq', '-o', '/dev/null', '-e', 'inject=bind:delay_exit=1000000'];
   const line = [process.execPath, MAIN, 'metrics', '--listen', socket];
   const serving = execa('strace', [...slow, ...line], { env: state.env, reject: false });
+  const served = new Promise((resolve) => serving.stderr.once('data', resolve));
   await eventually(async () => existsSync(socket));
   await rename(socket, moved);
   await symlink(victim, socket);
-  const served = new Promise((resolve) => serving.stderr.once('data', resolve));
   t.regex(String(await served), /metrics are served/);
   serving.kill('SIGTERM');
   await serving;

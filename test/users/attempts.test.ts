@@ -488,10 +488,10 @@ test.serial(
   async (t) => {
     const { as, kiln } = t.context;
     const first = [0, 1].map(() => as(USER, [...RUN, '--', 'sh', '-c', 'echo up; sleep 600']));
-    for (const one of first) await once(one.stdout!, 'data');
+    await Promise.all(first.map((one) => once(one.stdout!, 'data')));
     const third = as(USER, [...RUN, '--', 'true']);
     const fourth = as(USER, [...RUN, '--', 'true']);
-    for (const one of [third, fourth]) await once(one.stderr!, 'data');
+    await Promise.all([third, fourth].map((one) => once(one.stderr!, 'data')));
     const other = await as(OTHER, [...RUN, '--', 'true']);
     t.is(other.exitCode, 0, String(other.stderr));
     t.is((await kiln([...RUN, '--', 'true'])).exitCode, 0);
