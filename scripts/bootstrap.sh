@@ -8,6 +8,13 @@
 say() { printf '%s\n' "==> $*"; }
 die() { printf '%s\n' "kiln: $*" >&2; exit 1; }
 
+# Prints what the script is for, the comment at its head, where that is asked for.
+explain() {
+  case ${1:-} in
+    -h | --help) sed -n '/^#!/d; /^#/!q; s/^# \{0,1\}//p' "$0"; exit 0 ;;
+  esac
+}
+
 top=$(cd "$(dirname "$0")/.." && pwd -P) || exit 1
 toolchain=$top/.cache/toolchain
 

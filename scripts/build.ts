@@ -19,7 +19,7 @@ import {
   utimes,
   writeFile,
 } from 'node:fs/promises';
-import { basename, join } from 'node:path';
+import { basename, join, resolve } from 'node:path';
 import { execa } from 'execa';
 import { rolldown } from 'rolldown';
 import { thirdPartyNotices } from './packaging/notices.ts';
@@ -80,7 +80,7 @@ async function modified(path: string): Promise<number> {
 async function upToDate(target: string, sources: readonly string[]): Promise<boolean> {
   const made = await modified(target);
   if (made === 0) return false;
-  for await (const changed of changeTimes(sources)) {
+  for await (const changed of changeTimes(sources.map((path) => resolve(top, path)))) {
     if (changed > made) return false;
   }
   return true;
@@ -119,13 +119,7 @@ async function bundle(directory: string): Promise<Set<string>> {
 async function buildFixtures(): Promise<boolean> {
   const target = join(dist, 'fixtures.mjs');
   const sources = ['src', 'fixtures/debian-rpms', 'package-lock.json', 'scripts/build.ts'];
-  if (
-    await upToDate(
-      target,
-      sources.map((path) => join(top, path)),
-    )
-  )
-    return false;
+  if (await upToDate(target, sources)) return false;
   const started = new Date();
   await using made = await rolldown({
     input: 'fixtures/debian-rpms/main.ts',
@@ -167,13 +161,7 @@ async function sweepChunks(current: ReadonlySet<string>, before: number): Promis
 async function buildBundles(): Promise<boolean> {
   const target = join(dist, MAIN);
   const sources = ['src', 'package-lock.json', 'scripts/build.ts'];
-  if (
-    await upToDate(
-      target,
-      sources.map((path) => join(top, path)),
-    )
-  )
-    return false;
+  if (await upToDate(target, sources)) return false;
   // What changes while we bundle must count as newer than the bundle.
   const started = new Date();
   const before = await modified(target);
@@ -198,7 +186,7 @@ async function buildGuestInit(): Promise<boolean> {
 async function buildAddon(): Promise<boolean> {
   const folder = join(top, 'src/host/calls/addon');
   const target = join(dist, 'kernel.node');
-  if (await upToDate(target, [folder, join(top, 'scripts/build.ts')])) return false;
+  if (await upToDate(target, [folder, 'scripts/build.ts'])) return false;
   const headers = join(await realpath(process.execPath), '../../include/node');
   await compile(target, folder, ['-fPIC', '-shared', `-I${headers}`, 'kernel.c']);
   return true;
@@ -211,7 +199,7 @@ async function buildClient(): Promise<boolean> {
 
 async function buildStatic(name: string, folder: string, more: string[]): Promise<boolean> {
   const target = join(dist, name);
-  if (await upToDate(target, [folder, WIRE, join(top, 'scripts/build.ts')])) return false;
+  if (await upToDate(target, [folder, WIRE, 'scripts/build.ts'])) return false;
   const sources = (await readdir(folder)).filter((file) => file.endsWith('.c')).sort();
   await compile(target, folder, ['-static', '-I.', `-I${WIRE}`, ...sources, ...more]);
   return true;
@@ -220,10 +208,7 @@ async function buildStatic(name: string, folder: string, more: string[]): Promis
 /** Writes the declarations of the library into dist/types, for who installs the package. */
 async function buildTypes(): Promise<boolean> {
   const target = join(dist, 'types/index.d.ts');
-  if (
-    await upToDate(target, [join(top, 'src'), join(top, 'scripts/packaging/tsconfig.types.json')])
-  )
-    return false;
+  if (await upToDate(target, ['src', 'scripts/packaging/tsconfig.types.json'])) return false;
   const started = new Date();
   await execa({
     cwd: top,
@@ -245,13 +230,7 @@ async function buildManPages(): Promise<boolean> {
   const folder = join(dist, 'man');
   const mark = join(folder, 'man1/kiln.1');
   const sources = ['src', 'scripts/write', 'scripts/build.ts', 'package.json'];
-  if (
-    await upToDate(
-      mark,
-      sources.map((path) => join(top, path)),
-    )
-  )
-    return false;
+  if (await upToDate(mark, sources)) return false;
   const started = new Date();
   const [{ describedByDefault }, { manPages }, { SHELLS }, { KILN_VERSION }] = await Promise.all([
     import('./write/reference.ts'),
@@ -300,8 +279,7 @@ async function copyReportFiles(): Promise<boolean> {
     'uplot.css': join(plots, 'uPlot.min.css'),
   };
   const folder = join(dist, 'report');
-  if (await upToDate(join(folder, 'report.js'), [own, join(top, 'package-lock.json')]))
-    return false;
+  if (await upToDate(join(folder, 'report.js'), [own, 'package-lock.json'])) return false;
   await mkdir(folder, { recursive: true });
   for (const [name, source] of Object.entries(files).reverse()) {
     const temporary = join(folder, `.${name}-${process.pid}`);

@@ -498,13 +498,10 @@ test.serial('--orphanskill ends what runs in the root, a build that goes on as w
       stdin: 'ignore',
       all: true,
     });
-  const runs = [
-    { call: start('--uniqueext', 'x', slow, '--resultdir', results('slow')), root: 'x' },
-  ];
-  if (isLong) {
-    runs.push({ call: start('--chroot', 'echo it is building; sleep 3600'), root: 'demo' });
-  }
-  for (const { call, root } of runs) {
+  const runs = [{ args: ['--uniqueext', 'x', slow, '--resultdir', results('slow')], root: 'x' }];
+  if (isLong) runs.push({ args: ['--chroot', 'echo it is building; sleep 3600'], root: 'demo' });
+  for (const { args, root } of runs) {
+    const call = start(...args);
     let ended = false;
     void call.then(() => {
       ended = true;

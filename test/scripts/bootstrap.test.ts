@@ -156,3 +156,18 @@ test('shellcheck finds nothing in the shell scripts', async (t) => {
   const { stdout, exitCode } = await execa('shellcheck', command, { cwd: top, reject: false });
   t.is(exitCode, 0, stdout);
 });
+
+test('a script says what it is for when it is asked with --help, and does nothing', async (t) => {
+  const folder = join(top, 'scripts');
+  let asked = 0;
+  for (const name of await readdir(folder)) {
+    const path = join(folder, name);
+    const text = await readFile(path, 'utf8').catch(() => '');
+    if (!text.includes('\nexplain "$@"\n')) continue;
+    asked++;
+    const { stdout } = await execa(path, ['--help'], { env: { PATH: '/usr/bin:/bin' } });
+    t.is(text.split('\n')[1], `# ${stdout.split('\n')[0]}`, name);
+    t.notRegex(stdout, /^#|set -/m, name);
+  }
+  t.true(asked > 5);
+});
