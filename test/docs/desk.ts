@@ -6,7 +6,7 @@ import { execa } from 'execa';
 import { ensureDebianRpms } from '../../fixtures/debian-rpms/ensure.ts';
 import { fixturesRoot } from '../../fixtures/debian-rpms/layout.ts';
 import { sourcePackage } from '../build/source-packages.ts';
-import { type BusyboxState, busyboxState } from '../support/busybox-state.ts';
+import { type BusyboxState, busyboxState, PATIENCE } from '../support/busybox-state.ts';
 import { QUICK_PASSPHRASES } from '../support/gnupg-home.ts';
 import { isLong } from '../support/long.ts';
 import { giveUnpackedPackages } from '../support/unpacked-packages.ts';
@@ -77,13 +77,13 @@ async function bash(state: BusyboxState, folder: string, script: string): Promis
       KILN_STATE,
       KILN_NODE,
       KILN_PARKED: '0',
-      KILN_IDLE: '60s',
+      KILN_IDLE: '10m',
     },
     extendEnv: false,
     stdin: 'ignore',
     all: true,
     reject: false,
-    timeout: 280_000,
+    timeout: 280_000 * PATIENCE,
   });
   if (failed) throw new Error(`${shortMessage}\n${all}`);
   return all;

@@ -30,7 +30,7 @@ function kiln(args: readonly string[]) {
     env: state.env,
     reject: false,
     stdin: 'ignore',
-    timeout: 60_000,
+    timeout: 60_000 * PATIENCE,
   });
 }
 

@@ -8,7 +8,7 @@ import { ensureDebianRpms } from '../../fixtures/debian-rpms/ensure.ts';
 import { fixturesRoot } from '../../fixtures/debian-rpms/layout.ts';
 import { stopEmbeddedDaemon } from '../../src/host/libvirt/embedded/daemon.ts';
 import { statePaths } from '../../src/host/state/paths.ts';
-import { KILN } from '../support/busybox-state.ts';
+import { KILN, PATIENCE } from '../support/busybox-state.ts';
 
 let directory: string;
 let env: NodeJS.ProcessEnv;
@@ -32,7 +32,7 @@ test.after.always(async () => {
 });
 
 const kiln = (...args: readonly string[]) =>
-  execa(KILN, args, { env, reject: false, stdin: 'ignore', timeout: 240_000 });
+  execa(KILN, args, { env, reject: false, stdin: 'ignore', timeout: 240_000 * PATIENCE });
 
 test.serial('packages in, a compile in a sandbox, the program out', async (t) => {
   const source = join(directory, 'hello.c');

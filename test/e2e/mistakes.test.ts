@@ -4,7 +4,13 @@ import { dirname, join } from 'node:path';
 import test, { type ExecutionContext } from 'ava';
 import { execa } from 'execa';
 import { processCaller } from '../../src/cli/caller/process-caller.ts';
-import { type BusyboxState, busyboxState, IMAGE, KILN } from '../support/busybox-state.ts';
+import {
+  type BusyboxState,
+  busyboxState,
+  IMAGE,
+  KILN,
+  PATIENCE,
+} from '../support/busybox-state.ts';
 import { openKiln } from '../support/kiln.ts';
 
 /** What a person is told who got a command line wrong: what is wrong, and what to do. */
@@ -24,7 +30,7 @@ async function refused(
   message: RegExp,
   { hint = /./, env = state.env }: { hint?: RegExp; env?: NodeJS.ProcessEnv } = {},
 ): Promise<void> {
-  const { exitCode, stderr } = await state.kiln(args, { env, timeout: 30_000 });
+  const { exitCode, stderr } = await state.kiln(args, { env, timeout: 30_000 * PATIENCE });
   const text = String(stderr);
   const lines = text.split('\n');
   const what = `kiln ${args.join(' ')}: ${exitCode}\n${text}`;
@@ -278,7 +284,7 @@ test.serial('a checkout that was not built says so before it fetches anything', 
   const { exitCode, stderr } = await execa(process.execPath, [main, ...recipe], {
     env,
     reject: false,
-    timeout: 60_000,
+    timeout: 60_000 * PATIENCE,
   });
   t.is(exitCode, 125);
   t.regex(
@@ -367,7 +373,7 @@ test.serial('users other than root are told so, where it needs root', async (t) 
     execa('setpriv', ['--reuid', '65534', '--regid', '65534', '--clear-groups', KILN, ...args], {
       env,
       reject: false,
-      timeout: 60_000,
+      timeout: 60_000 * PATIENCE,
     });
   // Another user may not even come to this checkout.
   if (/Permission denied/.test((await nobody(['--version'])).stderr)) {
@@ -429,7 +435,7 @@ test.serial('a machine without /proc is told so', async (t) => {
     execa('unshare', ['-m', 'sh', '-c', 'umount -l /proc && exec "$@"', 'sh', ...command], {
       env: state.env,
       reject: false,
-      timeout: 60_000,
+      timeout: 60_000 * PATIENCE,
     });
   const main = join(import.meta.dirname, '../../src/programs/command-line.ts');
   const direct = await without(process.execPath, main, 'ps');

@@ -3,7 +3,7 @@ import { mkdir, readFile, rm, symlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import test from 'ava';
 import { execa } from 'execa';
-import { type BusyboxState, busyboxState, IMAGE } from '../support/busybox-state.ts';
+import { type BusyboxState, busyboxState, IMAGE, PATIENCE } from '../support/busybox-state.ts';
 import { openKiln } from '../support/kiln.ts';
 import { createNetwork, virsh } from '../support/libvirt-network.ts';
 
@@ -27,7 +27,9 @@ const tree = () => join(state.paths.images, IMAGE, 'tree');
 const etc = (name = '') => join(tree(), 'etc', name);
 
 const kiln = (args: readonly string[], ...command: readonly string[]) =>
-  state.kiln(['run', '-r', IMAGE.slice(0, 12), ...args, '--', ...command], { timeout: 180_000 });
+  state.kiln(['run', '-r', IMAGE.slice(0, 12), ...args, '--', ...command], {
+    timeout: 180_000 * PATIENCE,
+  });
 
 const output = async (args: readonly string[], ...command: readonly string[]) => {
   const { stdout, stderr, exitCode } = await kiln(args, ...command);

@@ -29,7 +29,9 @@ const MORE = 8000 * PATIENCE;
 
 test.before(async () => {
   state = await busyboxState();
-  sleeper = state.kiln(['run', '-r', IMAGE, '--', 'sleep', '1000'], { timeout: 300_000 });
+  sleeper = state.kiln(['run', '-r', IMAGE, '--', 'sleep', '1000'], {
+    timeout: 300_000 * PATIENCE,
+  });
   for (let tries = 0; !String((await state.kiln(['ps'])).stdout).includes('sleep 1000'); tries++) {
     if (tries > 100) throw new Error('the sandbox did not start');
     await sleep(100);
@@ -104,7 +106,7 @@ for (const signal of ['SIGINT', 'SIGTERM'] as const) {
       env: { ...state.env, KILN_PATIENCE: '6' },
       reject: false,
       stdin: 'ignore',
-      timeout: 60_000,
+      timeout: 60_000 * PATIENCE,
       killSignal: 'SIGKILL',
     });
     const [said] = await once(command.stderr, 'data');

@@ -10,6 +10,7 @@ import { statePaths } from '../../src/host/state/paths.ts';
 import { type OpenImageOptions, openImage } from '../../src/image/open.ts';
 import type { LeasedImage } from '../../src/image/store/images.ts';
 import type { Engine } from '../../src/sandbox/open.ts';
+import { PATIENCE } from '../support/busybox-state.ts';
 import { endDaemon } from '../support/daemon.ts';
 import { ownCaller } from '../support/own-caller.ts';
 import { giveUnpackedPackages, type UnpackedSet } from '../support/unpacked-packages.ts';
@@ -90,7 +91,7 @@ export async function imageState({
         env,
         reject: false,
         stdin: 'ignore',
-        timeout: 240_000,
+        timeout: 240_000 * PATIENCE,
         killSignal: 'SIGKILL',
         ...options,
       }) as ResultPromise,

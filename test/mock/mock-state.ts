@@ -4,6 +4,7 @@ import { pathToFileURL } from 'node:url';
 import type { ExecutionContext } from 'ava';
 import { execa } from 'execa';
 import { debianRepository, type ImageState, imageState } from '../image/image-state.ts';
+import { PATIENCE } from '../support/busybox-state.ts';
 import { NOARCH_ROOT, type UnpackedSet } from '../support/unpacked-packages.ts';
 
 /** A state directory with a configuration directory of mock's beside it. */
@@ -73,7 +74,7 @@ gpgkey=${pathToFileURL(key ?? '')}
       env: { ...state.env, HOME: state.directory },
       reject: false,
       ...(input === undefined ? { stdin: 'ignore' } : { input }),
-      timeout: 240_000,
+      timeout: 240_000 * PATIENCE,
       killSignal: 'SIGKILL',
     });
     return { exitCode, stdout, stderr };

@@ -2,6 +2,7 @@ import { mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { ExecutionContext } from 'ava';
 import { execa } from 'execa';
+import { PATIENCE } from '../support/busybox-state.ts';
 
 const top = join(import.meta.dirname, '../..');
 
@@ -42,7 +43,7 @@ export async function kiln(...args: readonly string[]) {
     reject: false,
     env: { KILN_FROM_SOURCE: process.env.KILN_FROM_SOURCE ?? '1', KILN_NODE: process.execPath },
     maxBuffer: 256 * 1024 * 1024,
-    timeout: 120_000,
+    timeout: 120_000 * PATIENCE,
     killSignal: 'SIGKILL',
   });
 }

@@ -149,7 +149,12 @@ test.serial('a terminal has a size', async (t) => {
   const { stdout } = await execa(
     'script',
     ['-qec', `stty rows 33 cols 77; '${KILN}' service connect one`, '/dev/null'],
-    { env: state.env, input: 'stty size; tty; exit 5\n', reject: false, timeout: 60_000 },
+    {
+      env: state.env,
+      input: 'stty size; tty; exit 5\n',
+      reject: false,
+      timeout: 60_000 * PATIENCE,
+    },
   );
   t.true(stdout.includes('33 77'), stdout);
   t.regex(stdout, /\/dev\/pts\/\d/);

@@ -162,8 +162,20 @@ async function guardians(): Promise<number[]> {
   return [...found, ...children.flatMap((text) => text.split(' ').filter(Boolean).map(Number))];
 }
 
+/** Has an upgrade last until the first check, ten seconds after the start: it is to be killed before. */
+async function withHealthCheck(): Promise<AsyncDisposable> {
+  const set = await service('set', 'one', '--health', 'true');
+  if (set.exitCode !== 0) throw new Error(set.stderr);
+  return {
+    async [Symbol.asyncDispose]() {
+      await service('set', 'one', '--unset', 'health');
+    },
+  };
+}
+
 test.serial('an upgrade ends when its guardian is killed, and gives its lock back', async (t) => {
   await service('stop', 'one');
+  await using _ = await withHealthCheck();
   t.is((await service('start', 'one')).exitCode, 0);
   const before = await guardians();
   const upgrade = service('upgrade', 'one', '--to', await secondImage());
@@ -184,6 +196,7 @@ test.serial('an upgrade ends when its guardian is killed, and gives its lock bac
 test.serial('an upgrade undoes the one before it, whose maker was killed', async (t) => {
   const id = await secondImage();
   const files = instanceFiles(state.paths, 'one');
+  const check = await withHealthCheck();
   const upgrade = execa(KILN, ['service', 'upgrade', 'one', '--to', id], {
     env: state.env,
     reject: false,
@@ -195,6 +208,7 @@ test.serial('an upgrade undoes the one before it, whose maker was killed', async
   await upgrade;
   t.true(hasPrevious(files));
   await service('stop', 'one');
+  await check[Symbol.asyncDispose]();
   const again = await service('upgrade', 'one', '--to', id);
   t.is(again.exitCode, 0, again.stderr);
   t.false(hasPrevious(files));

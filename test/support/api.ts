@@ -1,7 +1,7 @@
 import { execFile } from 'node:child_process';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
-import { type BusyboxState, busyboxState } from './busybox-state.ts';
+import { type BusyboxState, busyboxState, PATIENCE } from './busybox-state.ts';
 
 const run = promisify(execFile);
 const top = join(import.meta.dirname, '../..');
@@ -17,7 +17,7 @@ export interface ApiState extends BusyboxState {
 export async function apiState(): Promise<ApiState> {
   const state = await busyboxState();
   const { PATH, HOME, KILN_STATE } = state.env;
-  const userEnv = { PATH, HOME, KILN_STATE, KILN_PARKED: '0', KILN_IDLE: '60s' };
+  const userEnv = { PATH, HOME, KILN_STATE, KILN_PARKED: '0', KILN_IDLE: '10m' };
   await run(join(top, 'dist/kiln'), ['ps'], { env: userEnv });
   return { ...state, userEnv, socket: join(state.paths.root, 'io.kiln') };
 }
@@ -36,7 +36,7 @@ export function program(
   options: { readonly env?: NodeJS.ProcessEnv; readonly cwd?: string; readonly uid?: number } = {},
 ): Promise<Ran> {
   return new Promise((resolve) => {
-    execFile(file, args, { ...options, timeout: 120_000 }, (error, stdout, stderr) => {
+    execFile(file, args, { ...options, timeout: 120_000 * PATIENCE }, (error, stdout, stderr) => {
       const code = error === null ? 0 : typeof error.code === 'number' ? error.code : -1;
       resolve({ code, stdout, stderr });
     });

@@ -2,11 +2,12 @@ import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { execa } from 'execa';
 import type { StatePaths } from '../../src/host/state/paths.ts';
+import { PATIENCE } from './busybox-state.ts';
 
 /** Calls virsh on the embedded libvirtd of a state, which has to run. Never rejects. */
 export function virsh(paths: StatePaths, ...args: readonly string[]) {
   const uri = `lxc+unix:///system?socket=${join(paths.run, 'libvirt/libvirt-sock')}`;
-  return execa('virsh', ['-q', '-c', uri, ...args], { reject: false, timeout: 60_000 });
+  return execa('virsh', ['-q', '-c', uri, ...args], { reject: false, timeout: 60_000 * PATIENCE });
 }
 
 /** What a network of a test is like. */

@@ -56,7 +56,9 @@ export async function userState(yaml = ''): Promise<UserState> {
   chownSync(home, USER.uid, USER.gid);
   chmodSync(home, 0o700);
   const { client, mock } = clientForUsers(join(state.beside, 'client'));
-  const env = { ...state.env, KILN_FROM_SOURCE: '', KILN_CONFIG: config, KILN_PARKED: '1' };
+  // Users start no daemon: one that ends between two calls, on a slow machine, would be missing.
+  const daemon = { KILN_CONFIG: config, KILN_PARKED: '1', KILN_IDLE: '10m' };
+  const env = { ...state.env, KILN_FROM_SOURCE: '', ...daemon };
   const run: UserState['run'] = (
     { uid, gid },
     argv,

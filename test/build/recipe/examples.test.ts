@@ -9,7 +9,7 @@ import { ensureSources } from '../../../fixtures/sources/ensure.ts';
 import { stopEmbeddedDaemon } from '../../../src/host/libvirt/embedded/daemon.ts';
 import { statePaths } from '../../../src/host/state/paths.ts';
 import type { Result } from '../../../src/result/schema.ts';
-import { KILN } from '../../support/busybox-state.ts';
+import { KILN, PATIENCE } from '../../support/busybox-state.ts';
 import { isLong, long } from '../../support/long.ts';
 import { giveUnpackedPackages } from '../../support/unpacked-packages.ts';
 
@@ -49,7 +49,7 @@ async function build(t: ExecutionContext, name: string, ...args: readonly string
       ...['build', join(recipes, name), '--sources', sources, '--offline'],
       ...['--resultdir', out, ...args],
     ],
-    { env, reject: false, stdin: 'ignore', timeout: 280_000 },
+    { env, reject: false, stdin: 'ignore', timeout: 280_000 * PATIENCE },
   );
   t.is(run.exitCode, 0, String(run.stderr).slice(-3000));
   const result: Result = JSON.parse(await readFile(join(out, 'result.json'), 'utf8'));
