@@ -1,6 +1,6 @@
 /** The form in which a confined child sends a package, and the store keeps it. */
 import test from 'ava';
-import { takePackage } from '../../src/packages/rpm/check.ts';
+import { takePackage } from '../../src/packages/rpm/package.ts';
 import { readRpms } from '../../src/packages/rpm/read.ts';
 import { packages } from './fixtures.ts';
 

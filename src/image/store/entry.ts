@@ -10,8 +10,7 @@ import { findRecord, writeRecord } from '../../host/state/checked-file.ts';
 import { tellDamage } from '../../host/state/damage.ts';
 import { pathsOfUser, type StatePaths } from '../../host/state/paths.ts';
 import type { Reach } from '../../packages/repository/transport/reach.ts';
-import { takePackage } from '../../packages/rpm/check.ts';
-import type { RpmPackage } from '../../packages/rpm/package.ts';
+import { type RpmPackage, takePackage } from '../../packages/rpm/package.ts';
 import { currentMoment, isDurable, type Moment } from './durability.ts';
 
 const ENTRY_FORMAT = 4;

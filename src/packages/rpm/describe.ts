@@ -121,7 +121,7 @@ function readFileTriggers(header: RpmHeader): RpmFileTrigger[] {
 export type RpmDescription = Omit<RpmPackage, 'digests' | 'signatures'>;
 
 export function describePackage(fd: number, sections: RpmSections): RpmDescription {
-  const { header, signature } = sections;
+  const { header } = sections;
   return {
     ...describeIdentity(fd, sections),
     dependencies: readAllDependencies(header),
@@ -130,7 +130,7 @@ export function describePackage(fd: number, sections: RpmSections): RpmDescripti
     fileTriggers: readFileTriggers(header),
     changelog: readChangelog(header),
     fileDigestAlgorithm: fileDigestAlgorithm(header),
-    files: readFiles(header, signature),
+    files: readFiles(header),
   };
 }
 
@@ -203,13 +203,10 @@ function describePayload(fd: number, { header, signature, ...at }: RpmSections):
     header.number(Tag.archiveSize) ??
     null;
   return {
-    format,
     compressor: compressorOf(fd, header, at.headerEnd),
-    compressorFlags: header.string(Tag.payloadFlags) ?? '',
     start: at.headerEnd,
     size: at.fileSize - at.headerEnd,
     archiveSize,
-    stripped: header.has(Tag.longFileSizes),
   };
 }
 

@@ -1,27 +1,6 @@
-import { constants } from 'node:fs';
 import type { RpmHeader } from './header.ts';
-import { type RpmFile, type RpmFileFlag, type RpmFileType, rpmError } from './package.ts';
-import { fileFlags, SigTag, Tag } from './tags.ts';
-
-const TYPES = new Map<number, RpmFileType>([
-  [constants.S_IFREG, 'file'],
-  [constants.S_IFDIR, 'directory'],
-  [constants.S_IFLNK, 'symlink'],
-  [constants.S_IFCHR, 'char'],
-  [constants.S_IFBLK, 'block'],
-  [constants.S_IFIFO, 'fifo'],
-  [constants.S_IFSOCK, 'socket'],
-]);
-
-export function fileTypeOf(mode: number): RpmFileType {
-  const type = TYPES.get(mode & constants.S_IFMT);
-  if (type !== undefined) return type;
-  throw rpmError('E_RPM_FORMAT', `the header is broken: a file has the mode ${mode}`);
-}
-
-export function isFileFlag(name: string): name is RpmFileFlag {
-  return Object.hasOwn(fileFlags, name);
-}
+import { fileTypeOf, type RpmFile, type RpmFileFlag, rpmError } from './package.ts';
+import { fileFlags, Tag } from './tags.ts';
 
 /** Hash algorithms by their OpenPGP number (RFC 9580, 9.5), named as node:crypto names them. */
 const HASHES: Readonly<Record<number, string>> = {
@@ -48,7 +27,7 @@ export function fileDigestAlgorithm(header: RpmHeader): string {
   throw rpmError('E_RPM_UNSUPPORTED', `its files are hashed with the unknown algorithm ${number}`);
 }
 
-export function readFiles(header: RpmHeader, signature: RpmHeader): RpmFile[] {
+export function readFiles(header: RpmHeader): RpmFile[] {
   const paths = readPaths(header);
   const column = <Value>(what: string, values: Value[] | undefined): Value[] | undefined => {
     if (values === undefined || values.length === paths.length) return values;
@@ -62,7 +41,6 @@ export function readFiles(header: RpmHeader, signature: RpmHeader): RpmFile[] {
   const modes = numbers('modes', Tag.fileModes);
   const mtimes = numbers('times', Tag.fileMtimes);
   const flags = numbers('flags', Tag.fileFlags);
-  const verify = numbers('verify flags', Tag.fileVerifyFlags);
   const devices = numbers('devices', Tag.fileDevices);
   const inodes = numbers('inodes', Tag.fileInodes);
   const rdevs = numbers('device numbers', Tag.fileRdevs);
@@ -70,11 +48,7 @@ export function readFiles(header: RpmHeader, signature: RpmHeader): RpmFile[] {
   const links = strings('link targets', Tag.fileLinkTos);
   const owners = strings('owners', Tag.fileUserName);
   const groups = strings('groups', Tag.fileGroupName);
-  const langs = strings('languages', Tag.fileLangs);
   const caps = strings('capabilities', Tag.fileCaps);
-  const ima =
-    strings('IMA signatures', Tag.fileSignatures) ??
-    column('IMA signatures', signature.strings(SigTag.fileSignatures));
 
   const linkCounts = countLinks(paths.length, inodes, devices, flags);
   return paths.map((path, i) => {
@@ -93,14 +67,11 @@ export function readFiles(header: RpmHeader, signature: RpmHeader): RpmFile[] {
       digest: digests?.[i] || null,
       linkTarget: type === 'symlink' ? (links?.[i] ?? '') : null,
       flags: flagNames(flags?.[i] ?? 0),
-      verifyFlags: verify?.[i] ?? 0xffffffff,
       caps: caps?.[i] || null,
       device,
       inode,
       nlink: type === 'file' ? (linkCounts.get(`${device}:${inode}`) ?? 1) : 1,
       rdev: rdevs?.[i] ?? 0,
-      lang: langs?.[i] ?? '',
-      imaSignature: ima?.[i] || null,
     };
   });
 }

@@ -1,178 +1,253 @@
 /**
  * What kiln knows of one .rpm file: plain JSON, which crosses the pipe from the confined child that read the file.
  * Strings are decoded as UTF-8; other bytes become lone surrogates (see filename.ts), so that paths survive unchanged.
+ *
+ * The child read hostile bytes, so what it says is checked: each shape is a type and a function that rebuilds a value
+ * from checked parts, without extra data, or throws a TypeError. No schema library does it, because that takes several
+ * times as long for every package of an image; test/rpm/check.test.ts compares the shapes with one.
  */
 import { closeSync, constants, fstatSync, openSync } from 'node:fs';
 import { KilnError } from '../../errors.ts';
-import type { dependencyTags, fileFlags, scriptletTags } from './tags.ts';
+import { DEPENDENCY_KINDS, type dependencyTags, fileFlags, scriptletTags } from './tags.ts';
 
-export interface RpmEvr {
-  readonly epoch: number | null;
-  readonly version: string;
-  readonly release: string;
+type Take<Value> = (value: unknown) => Value;
+type Shape = Readonly<Record<string, Take<unknown>>>;
+type Fields<Of extends Shape> = { readonly [Key in keyof Of]: ReturnType<Of[Key]> };
+
+const text: Take<string> = (value) => {
+  if (typeof value === 'string') return value;
+  throw new TypeError('a part of it is no text');
+};
+
+const count: Take<number> = (value) => {
+  if (Number.isSafeInteger(value) && (value as number) >= 0) return value as number;
+  throw new TypeError('expected a non-negative integer');
+};
+
+const flag: Take<boolean> = (value) => {
+  if (typeof value === 'boolean') return value;
+  throw new TypeError('a part of it is neither true nor false');
+};
+
+function list<Item>(take: Take<Item>): Take<readonly Item[]> {
+  return (value) => {
+    if (!Array.isArray(value)) throw new TypeError('a part of it is no list');
+    const items: Item[] = [];
+    for (const item of value as readonly unknown[]) items.push(take(item));
+    return items;
+  };
 }
 
-export interface RpmDependency {
-  /** A name, a path, a rich dependency `(a or b)`, or a namespaced one such as `rpmlib(X)`. */
-  readonly name: string;
-  readonly operator: '' | '<' | '<=' | '=' | '>=' | '>' | '<>' | '<>=';
-  readonly version: string;
-  /** Raw RPMSENSE_* bits (rpm/rpmds.h); the useful ones are named in dependency.ts. */
-  readonly flags: number;
+function orNull<Value>(take: Take<Value>): Take<Value | null> {
+  return (value) => (value === null ? null : take(value));
+}
+
+function oneOf<const Value extends string | number>(...values: readonly Value[]): Take<Value> {
+  return (value) => {
+    const found = values.indexOf(value as Value);
+    if (found >= 0) return values[found] as Value;
+    throw new TypeError('a part of it is none of what it may be');
+  };
+}
+
+function object<Of extends Shape>(shape: Of): Take<Fields<Of>> {
+  const takes = Object.entries(shape);
+  return (value) => {
+    if (typeof value !== 'object' || value === null || Array.isArray(value)) {
+      throw new TypeError('a part of it is no object');
+    }
+    const from = value as Readonly<Record<string, unknown>>;
+    const made: Record<string, unknown> = {};
+    for (const [key, take] of takes) made[key] = take(from[key]);
+    return made as Fields<Of>;
+  };
 }
 
 export type RpmDependencyKind = keyof typeof dependencyTags;
 
+const dependency = object({
+  /** A name, a path, a rich dependency `(a or b)`, or a namespaced one such as `rpmlib(X)`. */
+  name: text,
+  operator: oneOf('', '<', '<=', '=', '>=', '>', '<>', '<>='),
+  version: text,
+  /** Raw RPMSENSE_* bits (rpm/rpmds.h); the useful ones are named in dependency.ts. */
+  flags: count,
+});
+export type RpmDependency = ReturnType<typeof dependency>;
+
 export type RpmScriptletKind = keyof typeof scriptletTags;
 
-export interface RpmScript {
-  readonly interpreter: readonly string[];
-  readonly lua: boolean;
+const script = {
+  interpreter: list(text),
+  lua: flag,
   /** `''` for `%post -p /sbin/ldconfig` and the like: run the interpreter alone. */
-  readonly body: string;
+  body: text,
   /** `%post -e`: macros are expanded at install time. */
-  readonly expand: boolean;
+  expand: flag,
   /** `%post -q`: header query formats are expanded at install time. */
-  readonly queryFormat: boolean;
+  queryFormat: flag,
   /** `RPMSCRIPT_FLAG_CRITICAL`: a failure fails the transaction. */
-  readonly critical: boolean;
-}
+  critical: flag,
+};
+export type RpmScript = Fields<typeof script>;
 
-export interface RpmScriptlet extends RpmScript {
-  readonly kind: RpmScriptletKind;
-}
+const scriptlet = object({
+  kind: oneOf(...(Object.keys(scriptletTags) as RpmScriptletKind[])),
+  ...script,
+});
+export type RpmScriptlet = ReturnType<typeof scriptlet>;
 
-export interface RpmTrigger extends RpmScript {
-  readonly kind: 'triggerprein' | 'triggerin' | 'triggerun' | 'triggerpostun';
-  readonly conditions: readonly RpmDependency[];
-}
+const trigger = object({
+  kind: oneOf('triggerprein', 'triggerin', 'triggerun', 'triggerpostun'),
+  ...script,
+  conditions: list(dependency),
+});
+export type RpmTrigger = ReturnType<typeof trigger>;
 
-export interface RpmFileTrigger extends RpmScript {
-  readonly kind: 'filetriggerin' | 'filetriggerun' | 'filetriggerpostun';
-  readonly scope: 'package' | 'transaction';
+const fileTrigger = object({
+  kind: oneOf('filetriggerin', 'filetriggerun', 'filetriggerpostun'),
+  ...script,
+  scope: oneOf('package', 'transaction'),
   /** Higher runs first; rpm's default is 1000000. */
-  readonly priority: number;
-  readonly prefixes: readonly string[];
-}
+  priority: count,
+  prefixes: list(text),
+});
+export type RpmFileTrigger = ReturnType<typeof fileTrigger>;
 
 export type RpmFileFlag = keyof typeof fileFlags;
 
-export type RpmFileType = 'file' | 'directory' | 'symlink' | 'char' | 'block' | 'fifo' | 'socket';
+const fileFlag: Take<RpmFileFlag> = (value) => {
+  const name = text(value);
+  if (Object.hasOwn(fileFlags, name)) return name as RpmFileFlag;
+  throw new TypeError('a file has an unknown flag');
+};
 
-export interface RpmFile {
+const plainFile = object({
   /** Absolute and normal (`/usr/bin/gcc`); in a source package a bare name. */
-  readonly path: string;
-  readonly type: RpmFileType;
+  path: text,
   /** Full st_mode: type bits, set-id bits and permissions. */
-  readonly mode: number;
-  readonly owner: string;
-  readonly group: string;
+  mode: count,
+  owner: text,
+  group: text,
   /** Bytes; of a symbolic link those of its target; of a directory whatever the packager's file system said. */
-  readonly size: number;
-  readonly mtime: number;
+  size: count,
+  mtime: count,
   /** Lower-case hex; null for what is no regular file, and for ghosts. */
-  readonly digest: string | null;
-  readonly linkTarget: string | null;
-  readonly flags: readonly RpmFileFlag[];
-  /** RPMVERIFY_* bits to check (`rpm -V`); all ones by default. */
-  readonly verifyFlags: number;
+  digest: orNull(text),
+  flags: list(fileFlag),
   /** As cap_to_text(3) writes it (`cap_net_raw=ep`); null without, `'='` for the empty set. */
-  readonly caps: string | null;
+  caps: orNull(text),
   /** Files with the same (device, inode) and nlink > 1 are hard links of each other. */
-  readonly device: number;
-  readonly inode: number;
-  readonly nlink: number;
-  readonly rdev: number;
-  readonly lang: string;
-  readonly imaSignature: string | null;
+  device: count,
+  inode: count,
+  nlink: count,
+  rdev: count,
+});
+
+const TYPES = new Map([
+  [constants.S_IFREG, 'file'],
+  [constants.S_IFDIR, 'directory'],
+  [constants.S_IFLNK, 'symlink'],
+  [constants.S_IFCHR, 'char'],
+  [constants.S_IFBLK, 'block'],
+  [constants.S_IFIFO, 'fifo'],
+  [constants.S_IFSOCK, 'socket'],
+] as const);
+
+export function fileTypeOf(mode: number) {
+  const type = TYPES.get((mode & constants.S_IFMT) as never);
+  if (type !== undefined) return type;
+  throw rpmError('E_RPM_FORMAT', `the header is broken: a file has the mode ${mode}`);
+}
+
+export type RpmFile = ReturnType<typeof plainFile> & {
+  readonly type: ReturnType<typeof fileTypeOf>;
+  readonly linkTarget: string | null;
+};
+
+function file(value: unknown): RpmFile {
+  const plain = plainFile(value);
+  const type = fileTypeOf(plain.mode);
+  const { linkTarget } = value as { readonly linkTarget?: unknown };
+  if (linkTarget === undefined) throw new TypeError('a file does not say where it leads');
+  return { ...plain, type, linkTarget: type === 'symlink' ? text(linkTarget) : null };
 }
 
 export const RPM_COMPRESSORS = ['none', 'gzip', 'bzip2', 'xz', 'lzma', 'zstd'] as const;
 export type RpmCompressor = (typeof RPM_COMPRESSORS)[number];
 
-export interface RpmPayload {
-  readonly format: string;
-  readonly compressor: RpmCompressor;
-  /** Compression level and options as rpmbuild was told, e.g. `19`, `3T0`. */
-  readonly compressorFlags: string;
-  readonly start: number;
-  readonly size: number;
-  readonly archiveSize: number | null;
-  /** Entries are the stripped `07070X` form (RPMTAG_LONGFILESIZES or rpmlib(LargeFiles)). */
-  readonly stripped: boolean;
-}
+const payload = object({
+  compressor: oneOf(...RPM_COMPRESSORS),
+  start: count,
+  size: count,
+  archiveSize: orNull(count),
+});
+export type RpmPayload = ReturnType<typeof payload>;
 
-/** `missing`: the header has none of this kind; `unsupported`: an algorithm this Node has not. */
-type RpmDigestStatus = 'ok' | 'bad' | 'missing' | 'unsupported' | 'unchecked';
+const digest = object({
+  scope: oneOf('header', 'payload', 'header+payload', 'archive'),
+  algorithm: text,
+  expected: text,
+  actual: orNull(text),
+  /** `unsupported`: an algorithm this Node has not. */
+  status: oneOf('ok', 'bad', 'unsupported', 'unchecked'),
+});
+export type RpmDigest = ReturnType<typeof digest>;
 
-export interface RpmDigest {
-  readonly scope: 'header' | 'payload' | 'header+payload' | 'archive';
-  readonly algorithm: string;
-  readonly expected: string;
-  readonly actual: string | null;
-  readonly status: RpmDigestStatus;
-}
-
-/**
- * As rpm judges: `nokey`: no key of the keyring made it; `unsupported`: too weak for rpm, or unknown to it; `bad`: not
- * of this package, malformed, from the future, or of a key that was revoked or had expired.
- */
-type RpmSignatureStatus = 'ok' | 'bad' | 'nokey' | 'unsupported' | 'unchecked';
-
-export interface RpmSignature {
-  readonly scope: 'header' | 'header+payload';
-  readonly algorithm: string;
-  readonly version: number;
+const signature = object({
+  scope: oneOf('header', 'header+payload'),
+  algorithm: text,
+  version: count,
   /** 16 lower-case hex digits, or the whole fingerprint for version 6; `''` where it cannot be read. */
-  readonly keyId: string;
+  keyId: text,
   /** When it says it was made, seconds since 1970, or null. */
-  readonly created: number | null;
-  readonly status: RpmSignatureStatus;
-  readonly reason: string | null;
-  readonly signer: string | null;
+  created: orNull(count),
+  /**
+   * As rpm judges: `nokey`: no key of the keyring made it; `unsupported`: too weak for rpm, or unknown to it; `bad`:
+   * not of this package, malformed, from the future, or of a key that was revoked or had expired.
+   */
+  status: oneOf('ok', 'bad', 'nokey', 'unsupported', 'unchecked'),
+  reason: orNull(text),
+  signer: orNull(text),
   /** Of that key, or of the main key it belongs to: lower-case hex. */
-  readonly fingerprint: string | null;
-}
+  fingerprint: orNull(text),
+});
+export type RpmSignature = ReturnType<typeof signature>;
 
-export interface RpmIdentity extends RpmEvr {
-  readonly name: string;
-  readonly arch: string;
-  readonly os: string;
-  readonly isSource: boolean;
-  readonly summary: string;
-  readonly description: string;
-  readonly license: string;
-  readonly group: string;
-  readonly url: string;
-  readonly vendor: string;
-  readonly packager: string;
-  readonly sourceRpm: string | null;
-  readonly buildHost: string;
-  readonly buildTime: number | null;
-  readonly formatVersion: 3 | 4 | 6;
-  readonly installedSize: number;
-  readonly packageSize: number;
-  readonly headerRange: { readonly start: number; readonly end: number };
-  readonly payload: RpmPayload;
-  readonly digests: readonly RpmDigest[];
-  readonly signatures: readonly RpmSignature[];
-}
+const identity = {
+  ...{ name: text, epoch: orNull(count), version: text, release: text, arch: text, os: text },
+  ...{ isSource: flag, summary: text, description: text, license: text, group: text, url: text },
+  ...{ vendor: text, packager: text, sourceRpm: orNull(text), buildHost: text },
+  ...{ buildTime: orNull(count), formatVersion: oneOf(3, 4, 6) },
+  ...{ installedSize: count, packageSize: count },
+  headerRange: object({ start: count, end: count }),
+  payload,
+  digests: list(digest),
+  signatures: list(signature),
+};
+export type RpmIdentity = Fields<typeof identity>;
+export type RpmEvr = Pick<RpmIdentity, 'epoch' | 'version' | 'release'>;
 
-export interface RpmChangelogEntry {
-  readonly author: string;
-  readonly date: number;
-  readonly text: string;
-}
+/** @throws TypeError for anything else */
+export const takeIdentity: Take<RpmIdentity> = object(identity);
 
-export interface RpmPackage extends RpmIdentity {
-  readonly dependencies: Readonly<Record<RpmDependencyKind, readonly RpmDependency[]>>;
-  readonly scriptlets: readonly RpmScriptlet[];
-  readonly triggers: readonly RpmTrigger[];
-  readonly fileTriggers: readonly RpmFileTrigger[];
-  readonly changelog: readonly RpmChangelogEntry[];
-  readonly fileDigestAlgorithm: string;
-  readonly files: readonly RpmFile[];
-}
+const change = object({ author: text, date: count, text });
+export type RpmChangelogEntry = ReturnType<typeof change>;
+
+const dependencies = Object.fromEntries(DEPENDENCY_KINDS.map((kind) => [kind, list(dependency)]));
+
+/** @throws TypeError for anything else */
+export const takePackage = object({
+  ...identity,
+  files: list(file),
+  dependencies: object(dependencies as Record<RpmDependencyKind, Take<readonly RpmDependency[]>>),
+  scriptlets: list(scriptlet),
+  triggers: list(trigger),
+  fileTriggers: list(fileTrigger),
+  changelog: list(change),
+  fileDigestAlgorithm: text,
+});
+export type RpmPackage = ReturnType<typeof takePackage>;
 
 /**
  * What is wrong with an .rpm file:

@@ -4,9 +4,14 @@ import { KilnError } from '../../errors.ts';
 import { aboutFile, rebuildError } from '../../host/confine/frame.ts';
 import { runQueue } from '../../host/confine/queue.ts';
 import { defaultLimits, type HandedWork, MAX_FILES } from '../../host/confine/task.ts';
-import { takeIdentity, takePackage } from './check.ts';
 import type { DigestDepth } from './digests.ts';
-import { openFile, type RpmIdentity, type RpmPackage } from './package.ts';
+import {
+  openFile,
+  type RpmIdentity,
+  type RpmPackage,
+  takeIdentity,
+  takePackage,
+} from './package.ts';
 import type { ReadTaskInput } from './read-task.ts';
 
 /** A child costs 50 ms, a header 0.3 ms: fewer files than this do not earn another child. */

@@ -4,9 +4,8 @@ import { availableParallelism } from 'node:os';
 import { KilnError } from '../../errors.ts';
 import { runQueue } from '../../host/confine/queue.ts';
 import { defaultLimits } from '../../host/confine/task.ts';
-import { takePackage } from './check.ts';
 import type { SignaturePolicy } from './inspect.ts';
-import { openFile, type RpmPackage } from './package.ts';
+import { openFile, type RpmPackage, takePackage } from './package.ts';
 import type { UnpackTaskInput } from './unpack-task.ts';
 
 export interface UnpackJob {
