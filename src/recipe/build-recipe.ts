@@ -218,7 +218,7 @@ const MISSING = 'check the path; recipes/builds has examples';
 
 /** @throws RecipeError (`E_RECIPE`) with all its problems, each with line and column; KilnError `E_RECIPE_READ` */
 export async function loadBuildRecipe(path: string): Promise<BuildRecipe> {
-  const document = new RecipeDocument(path, await readRecipeText(path, MISSING));
+  const document = new RecipeDocument(path, readRecipeText(path, MISSING));
   const value = document.value();
   const recipe = value === undefined ? undefined : document.check(buildRecipeSchema, value);
   if (recipe === undefined || document.problems.length > 0) {

@@ -11,7 +11,7 @@ import type * as z from 'zod';
 import { defined } from '../defined.ts';
 import { KilnError } from '../errors.ts';
 import { formatPath } from '../host/calls/system-error.ts';
-import { readUserFile } from '../host/files/user-file.ts';
+import { readUserText } from '../host/files/user-file.ts';
 import { knownKeys, type RecipeProblem, suggest } from './problem.ts';
 
 export class RecipeDocument {
@@ -170,12 +170,12 @@ function kindOf(value: unknown): string {
 /** Bytes: a recipe is written by hand. */
 export const RECIPE_SIZE_LIMIT = 1024 * 1024;
 
-export async function readRecipeText(file: string, hint: string): Promise<string> {
-  try {
-    return readUserFile(file, RECIPE_SIZE_LIMIT).toString('utf8');
-  } catch (cause) {
-    throw new KilnError('E_RECIPE_READ', `cannot read the recipe ${file}`, { cause, hint });
-  }
+export function readRecipeText(file: string, hint: string): string {
+  return readUserText(
+    file,
+    RECIPE_SIZE_LIMIT,
+    (cause) => new KilnError('E_RECIPE_READ', `cannot read the recipe ${file}`, { cause, hint }),
+  );
 }
 
 /** For repository settings and `files[].source` only: shells use the same notation. */

@@ -136,7 +136,7 @@ async function loadChain(path: string, options: LoadOptions): Promise<Part[]> {
   let { files } = options;
   while (next !== undefined) {
     const file: string = resolve(next);
-    const text = await readRecipeText((await files?.file(file)) ?? file, MISSING);
+    const text = readRecipeText((await files?.file(file)) ?? file, MISSING);
     // Relative to a user's file is what the user's own kiln opens.
     const real = files === undefined ? await realpath(file) : file;
     const { document, recipe } = readPart(file, text, options);

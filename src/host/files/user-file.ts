@@ -52,6 +52,19 @@ export function readUserFile(path: string, limit: number, kind: UserFileKind = '
   throw new Error(`${path} is larger than ${limit} bytes`);
 }
 
+/** As {@link readUserFile}, but text; `refusal` makes the error that is thrown. */
+export function readUserText(
+  path: string,
+  limit: number,
+  refusal: (cause: unknown) => Error,
+): string {
+  try {
+    return readUserFile(path, limit).toString('utf8');
+  } catch (cause) {
+    throw refusal(cause);
+  }
+}
+
 /** How long a pipe may be silent, ms. */
 const PIPE_SILENCE = 5000;
 

@@ -1,7 +1,7 @@
 import { basename, resolve } from 'node:path';
 import { defined } from '../../defined.ts';
 import { KilnError } from '../../errors.ts';
-import { readUserFile } from '../../host/files/user-file.ts';
+import { readUserText } from '../../host/files/user-file.ts';
 import { hostArchitecture } from '../../image/key.ts';
 import { sizeInBytes } from '../../recipe/limit-keys.ts';
 import { shellWords } from '../../shell-words.ts';
@@ -65,9 +65,10 @@ export function mockBuildRequest(
     omit: chroot.omit,
     scan: chroot.scan,
     shownAs: rootCommand(chroot.root, [basename(source.path)]),
-    ...defined({ target, shortCircuit: shortCircuit as ShortCircuit | undefined }),
     ...(network ? { network: { use: 'host', phases: NETWORK_PHASES } } : {}),
     ...defined({
+      target,
+      shortCircuit: shortCircuit as ShortCircuit | undefined,
       time: timeout === undefined ? undefined : { timeout },
       hostname: chroot.hostname,
     }),
@@ -95,15 +96,12 @@ const MAX_MACROS = 2 ** 20;
 /** The macros of `--macro-file`: lines `%NAME VALUE`; a backslash at the end continues a line. */
 function macroFileDefines(path: string | undefined): string[] {
   if (path === undefined) return [];
-  let text: string;
-  try {
-    text = readUserFile(hostPath(path), MAX_MACROS).toString('utf8');
-  } catch (cause) {
-    throw new KilnError('E_MOCK_USAGE', `Input rpm macros file cannot be read: ${path}`, {
+  const refusal = (cause: unknown) =>
+    new KilnError('E_MOCK_USAGE', `Input rpm macros file cannot be read: ${path}`, {
       cause,
       hint: '--macro-file names a file with macros, as ~/.rpmmacros',
     });
-  }
+  const text = readUserText(hostPath(path), MAX_MACROS, refusal);
   const lines = text.replace(/\\\r?\n/g, ' ').split(/\r?\n/);
   return lines.filter((line) => /^\s*%/.test(line)).map((line) => definition(line.trim()));
 }

@@ -22,16 +22,8 @@ import {
 } from './config/language/values.ts';
 import { leftOutPlugins } from './config/left-out.ts';
 import { findConfig, type LoadedConfig, loadConfig, SYSTEM_CONFIG } from './config/load.ts';
-import {
-  bindMounts,
-  ccacheSize,
-  chrootScan,
-  omittedFiles,
-  type PluginSwitches,
-  signPlugin,
-  switchPlugins,
-} from './config/plugins.ts';
-import { type ConfigMeaning, configMeaning } from './config/recipe.ts';
+import { type PluginSwitches, switchPlugins } from './config/plugins.ts';
+import { buildSettings, type ConfigMeaning, configMeaning } from './config/recipe.ts';
 import type { RepositorySwitch } from './config/repositories.ts';
 
 export interface ChrootRequest {
@@ -183,31 +175,14 @@ async function recipeChroot(place: RecipePlace, request: ChrootRequest): Promise
   const { path, recipe } = await findRecipe(place, request);
   const root = rootOf(recipe, request);
   const options = new Templates(pluginOptions(paths, request));
-  const sign = signPlugin(options);
   return {
+    ...buildSettings(options),
     config: basename(path, '.yaml'),
     recipe: path,
     root,
     user: buildUser(recipe),
-    basedir: mockDirectory(paths),
     resultDirectory: request.resultDirectory ?? join(mockDirectory(paths), root, 'result'),
-    network: false,
-    hostname: undefined,
-    rpmbuildTimeout: 0,
-    clean: true,
-    cleanupOnSuccess: true,
-    cleanupOnFailure: true,
-    check: true,
-    postInstall: false,
-    rpmbuildOptions: '',
     target: request.target,
-    ccache: ccacheSize(options),
-    sign: sign === 'other' ? undefined : sign,
-    omit: omittedFiles(options),
-    scan: chrootScan(options),
-    binds: bindMounts(options),
-    publish: false,
-    moreBuildRequires: new Map(),
     switchedOn: [],
     warnings: leftOutPlugins(options, () => undefined),
   };

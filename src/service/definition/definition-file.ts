@@ -5,7 +5,7 @@ import { KilnError } from '../../errors.ts';
 import { closing } from '../../host/calls/descriptor.ts';
 import { hasErrno } from '../../host/calls/libc.ts';
 import { openat2, unlinkat } from '../../host/files/at.ts';
-import { readUserFile } from '../../host/files/user-file.ts';
+import { readUserText } from '../../host/files/user-file.ts';
 import { writeWholeSync } from '../../host/state/checked-file.ts';
 import { RECIPE_SIZE_LIMIT, RecipeDocument } from '../../recipe/document.ts';
 import { RecipeError } from '../../recipe/problem.ts';
@@ -64,11 +64,11 @@ function checked(document: RecipeDocument, value: unknown, kind: string): Servic
 }
 
 function readBounded(path: string, hint = 'give the path of a service definition (.yaml)'): string {
-  try {
-    return readUserFile(path, RECIPE_SIZE_LIMIT).toString('utf8');
-  } catch (cause) {
-    throw new KilnError('E_SERVICE_READ', `cannot read ${path}`, { cause, hint });
-  }
+  return readUserText(
+    path,
+    RECIPE_SIZE_LIMIT,
+    (cause) => new KilnError('E_SERVICE_READ', `cannot read ${path}`, { cause, hint }),
+  );
 }
 
 /** Replaces an entry of a directory, even a link, by a plain file of root's. */

@@ -1,3 +1,4 @@
+import { defaultOptions } from './defaults.ts';
 import type { Templates } from './language/template.ts';
 import {
   type ConfigOptions,
@@ -8,33 +9,15 @@ import {
 } from './language/values.ts';
 import { bindMounts, pluginSettings, signPlugin, wantsScanArchive } from './plugins.ts';
 
-const KNOWN = new Set(
-  `root basedir resultdir rootdir cache_topdir clean check post_install online chroothome chrootuser
-  chrootgroup chrootuid chrootgid rpmbuild_timeout host_arch target_arch rpmbuild_arch repo_arch
-  repo_arch_map legal_host_arches releasever cleanup_on_success cleanup_on_failure
-  rpmbuild_networking use_host_resolv hostname short_circuit rpmbuild_opts chroot_setup_cmd
-  chroot_additional_packages additional_packages more_buildreqs module_enable
-  module_install module_setup_commands dnf_vars description dnf.conf user_agent mirrored
-  files macros environment plugins plugin_conf config_path config_file chroot_name config_paths
-  dist package_manager isolation use_nspawn nspawn_args log_config_file build_log_fmt_name
-  root_log_fmt_name state_log_fmt_name print_main_output stderr_line_prefix
-  use_bootstrap use_bootstrap_container use_bootstrap_image bootstrap_image
-  bootstrap_image_skip_pull bootstrap_image_ready bootstrap_image_fallback
-  bootstrap_image_keep_getting bootstrap_image_assert_digest bootstrap_chroot_additional_packages
-  bootstrap_module_enable bootstrap_module_install bootstrap_module_setup_commands
-  bootstrap_expand_packages internal_dev_setup dev_loop_count extra_chroot_dirs
-  exclude_from_homedir_cleanup tar tar_binary backup_on_clean backup_base_dir
-  update_before_build package_manager_max_attempts package_manager_attempt_delay nosync nosync_force
-  dynamic_buildrequires dynamic_buildrequires_max_loops no-config seccomp opstimeout
-  dnf_warning dnf_disable_plugins dnf_common_opts yum_common_opts rpm_command rpmbuild_command
-  yum_command dnf_command dnf4_command dnf5_command microdnf_command yum_install_command
-  dnf_install_command dnf4_install_command dnf5_install_command yum_builddep_command
-  dnf_builddep_opts yum_builddep_opts system_yum_command system_dnf_command
-  dnf4_common_opts dnf5_common_opts dnf4_disable_plugins dnf5_disable_plugins
-  priorities.conf rhnplugin.conf subscription-manager.conf use_host_shadow_utils
-  use_container_host_hostname docker_unshare_warning ssl_copied_ca_trust_dirs recursion_limit
-  mock_run_uuid createrepo_on_rpms version plugin_dir cache_alterations createrepo_command sbom_generator
-  qemu_user_static_mapping copy_host_users useradd`.split(/\s+/),
+/** Options of mock's that have no default. */
+const WITHOUT_DEFAULT = new Set(
+  `root legal_host_arches config_path config_file chroot_name config_paths dist use_nspawn
+  log_config_file build_log_fmt_name root_log_fmt_name state_log_fmt_name print_main_output
+  stderr_line_prefix use_bootstrap_container internal_dev_setup dev_loop_count tar tar_binary
+  backup_on_clean backup_base_dir seccomp opstimeout use_host_shadow_utils
+  use_container_host_hostname docker_unshare_warning recursion_limit mock_run_uuid version
+  plugin_dir cache_alterations createrepo_command sbom_generator qemu_user_static_mapping
+  useradd`.split(/\s+/),
 );
 
 const OWN_ROOT =
@@ -89,8 +72,10 @@ export function leftOut(
   const placeOf = (plugin: string) =>
     enabledPlugins.includes(plugin) ? undefined : options.placeOf('plugin_conf');
   warnings.push(...leftOutPlugins(templates, placeOf));
+  const defaults = defaultOptions({ root: '' }, { arch: '' });
   for (const name of options.names()) {
-    if (KNOWN.has(name) || name in LEFT_OUT || options.placeOf(name) === undefined) continue;
+    if (defaults.has(name) || WITHOUT_DEFAULT.has(name) || name in LEFT_OUT) continue;
+    if (options.placeOf(name) === undefined) continue;
     if (/^(?:bootstrap_|dnf\d?_|yum_|microdnf_|system_)/.test(name)) continue;
     if (!isUsedElsewhere(name, options))
       warn(`${name} is left out: it is no option of mock's`, name);

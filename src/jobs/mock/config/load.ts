@@ -1,7 +1,7 @@
 import { existsSync } from 'node:fs';
 import { homedir } from 'node:os';
 import { basename, join, resolve } from 'node:path';
-import { readUserFile } from '../../../host/files/user-file.ts';
+import { readUserText } from '../../../host/files/user-file.ts';
 import type { StatePaths } from '../../../host/state/paths.ts';
 import { defaultOptions } from './defaults.ts';
 import { evaluate } from './language/evaluate.ts';
@@ -128,7 +128,9 @@ class Reader {
     if (this.files.length === MAX_FILES) {
       throw configError(`more than ${MAX_FILES} files are included`, from);
     }
-    const text = readText(path, from);
+    const text = readUserText(path, CONFIG_SIZE_LIMIT, (cause) =>
+      configError(`cannot read ${path}`, from, { cause }),
+    );
     this.files.push(path);
     this.#depth++;
     evaluate(parse(text, path), {
@@ -143,14 +145,6 @@ class Reader {
 
   #warn(message: string, place: Place | undefined): void {
     this.warnings.push({ message, place });
-  }
-}
-
-function readText(path: string, from: Place | undefined): string {
-  try {
-    return readUserFile(path, CONFIG_SIZE_LIMIT).toString('utf8');
-  } catch (cause) {
-    throw configError(`cannot read ${path}`, from, { cause });
   }
 }
 

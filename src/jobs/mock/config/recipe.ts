@@ -1,8 +1,6 @@
 import type { z } from 'zod';
 import { defined } from '../../../defined.ts';
 import type { imageRecipeSchema } from '../../../recipe/image-recipe.ts';
-import type { Bind } from '../../../sandbox/policy/specification.ts';
-import type { BuildRequest } from '../../rpmbuild/request.ts';
 import { Templates } from './language/template.ts';
 import {
   asText,
@@ -18,14 +16,7 @@ import {
 import { leftOut } from './left-out.ts';
 import type { LoadedConfig } from './load.ts';
 import { readModules, readSetupCommand, sortWords } from './modules.ts';
-import {
-  bindMounts,
-  ccacheSize,
-  chrootScan,
-  omittedFiles,
-  type SignPlugin,
-  signPlugin,
-} from './plugins.ts';
+import { bindMounts, ccacheSize, chrootScan, omittedFiles, signPlugin } from './plugins.ts';
 import {
   type DnfConf,
   parseDnfConf,
@@ -39,35 +30,18 @@ export type RecipeInput = z.input<typeof imageRecipeSchema>;
 /** Environment variables for interactive sessions; they do not affect builds. */
 const SESSION = new Set(['TERM', 'PROMPT_COMMAND', 'PS1', 'HOSTNAME']);
 
-export interface ConfigMeaning {
+export interface ConfigMeaning extends BuildSettings {
   readonly root: string;
   readonly recipe: RecipeInput;
   readonly user: string;
-  /** mock's folder of roots; results inside it belong to a root. */
-  readonly basedir: string;
   readonly resultDirectory: string;
-  readonly network: boolean;
-  readonly hostname: string | undefined;
-  /** The time limit of rpmbuild in seconds; 0 for none. */
-  readonly rpmbuildTimeout: number;
-  readonly clean: boolean;
-  readonly cleanupOnSuccess: boolean;
-  readonly cleanupOnFailure: boolean;
-  readonly check: boolean;
-  readonly postInstall: boolean;
-  readonly rpmbuildOptions: string;
   readonly target: string | undefined;
-  readonly ccache: string | undefined;
-  readonly sign: SignPlugin | undefined;
-  readonly omit: NonNullable<BuildRequest['omit']>;
-  readonly scan: BuildRequest['scan'];
-  readonly binds: readonly Bind[];
-  readonly publish: boolean;
-  /** more_buildreqs: packages that are installed for a source package's build, by its name. */
-  readonly moreBuildRequires: ReadonlyMap<string, readonly string[]>;
   readonly switchedOn: readonly string[];
   readonly warnings: readonly ConfigWarning[];
 }
+
+/** What options say of builds, whether they are a configuration's or the defaults. */
+type BuildSettings = Readonly<ReturnType<typeof buildSettings>>;
 
 interface MeaningSettings {
   readonly host: string;
@@ -80,19 +54,30 @@ export function configMeaning(config: LoadedConfig, settings: MeaningSettings): 
   const templates = new Templates(options);
   const warnings = [...config.warnings, ...leftOut(options, templates, settings.enabledPlugins)];
   const text = (name: string) => asText(templates.value(name) ?? '');
-  const flag = (name: string) => isTrue(templates.value(name));
-  const user = text('chrootuser');
   const target = text('rpmbuild_arch');
-  const sign = signPlugin(templates);
   const { arch } = targetArchitecture(options, templates, settings.host);
   return {
+    ...buildSettings(templates),
     root: rootName(text('root'), options),
     recipe: recipeOf(config, templates, settings, warnings),
-    user,
-    basedir: text('basedir'),
+    user: text('chrootuser'),
     resultDirectory: text('resultdir'),
+    target: [arch, text('target_arch')].includes(target) ? undefined : target,
+    switchedOn: switchedOn(dnfConf(templates), settings.switches),
+    warnings,
+  };
+}
+
+export function buildSettings(templates: Templates) {
+  const text = (name: string) => asText(templates.value(name) ?? '');
+  const flag = (name: string) => isTrue(templates.value(name));
+  const sign = signPlugin(templates);
+  return {
+    /** mock's folder of roots; results inside it belong to a root. */
+    basedir: text('basedir'),
     network: flag('rpmbuild_networking'),
     hostname: flag('hostname') ? text('hostname') : undefined,
+    /** The time limit of rpmbuild in seconds; 0 for none. */
     rpmbuildTimeout: number(templates.value('rpmbuild_timeout')),
     clean: flag('clean'),
     cleanupOnSuccess: flag('cleanup_on_success'),
@@ -100,7 +85,6 @@ export function configMeaning(config: LoadedConfig, settings: MeaningSettings): 
     check: flag('check'),
     postInstall: flag('post_install'),
     rpmbuildOptions: flag('rpmbuild_opts') ? text('rpmbuild_opts') : '',
-    target: [arch, text('target_arch')].includes(target) ? undefined : target,
     ccache: ccacheSize(templates),
     sign: sign === 'other' ? undefined : sign,
     omit: omittedFiles(templates),
@@ -108,8 +92,6 @@ export function configMeaning(config: LoadedConfig, settings: MeaningSettings): 
     binds: bindMounts(templates),
     publish: flag('createrepo_on_rpms'),
     moreBuildRequires: moreBuildRequires(templates),
-    switchedOn: switchedOn(dnfConf(templates), settings.switches),
-    warnings,
   };
 }
 
@@ -126,7 +108,8 @@ function number(value: ConfigValue): number {
   return Number.isFinite(read) && read > 0 ? read : 0;
 }
 
-function moreBuildRequires(templates: Templates): ConfigMeaning['moreBuildRequires'] {
+/** more_buildreqs: packages that are installed for a source package's build, by its name. */
+function moreBuildRequires(templates: Templates): ReadonlyMap<string, readonly string[]> {
   const more = templates.value('more_buildreqs');
   if (!isDict(more)) return new Map();
   const list = (value: ConfigValue) => (isList(value) ? value.map(asText) : [asText(value)]);

@@ -1,7 +1,7 @@
 import { fileURLToPath } from 'node:url';
 import { stripVTControlCharacters } from 'node:util';
 import { defined } from '../../../defined.ts';
-import { readUserFile } from '../../../host/files/user-file.ts';
+import { readUserText } from '../../../host/files/user-file.ts';
 import type { RepositoryInput } from '../../../packages/repository/configuration-schema.ts';
 import { configError, type Place } from './language/values.ts';
 
@@ -130,12 +130,9 @@ function mirrorListSource(
 ): Pick<RepositoryInput, 'mirrorlist' | 'baseurl'> {
   const path = written.startsWith('file://') ? fileURLToPath(written) : written;
   if (!path.startsWith('/')) return { mirrorlist: written };
-  let text: string;
-  try {
-    text = readUserFile(path, MIRRORLIST_LIMIT).toString('utf8');
-  } catch (cause) {
-    throw configError(`repository ${id}: cannot read the mirrorlist ${path}`, place, { cause });
-  }
+  const text = readUserText(path, MIRRORLIST_LIMIT, (cause) =>
+    configError(`repository ${id}: cannot read the mirrorlist ${path}`, place, { cause }),
+  );
   const urls = text.split('\n').map((line) => line.trim());
   const baseurl = urls.filter((line) => line !== '' && !line.startsWith('#'));
   if (baseurl.length > 0) return { baseurl };

@@ -40,12 +40,7 @@ const PACKAGES = 'packages.json';
 const SCRATCH = 'scratch';
 
 const takeRecord = withFields<RootRecord>({ format: 'number', image: 'string', changed: 'object' });
-const hasPackages = withFields<{ packages: LockedPackage[] }>({ packages: 'array' });
-
-/** An older kiln wrote only the list. */
-function takePackages(value: object): { readonly packages: LockedPackage[] } {
-  return Array.isArray(value) ? { packages: value as LockedPackage[] } : hasPackages(value);
-}
+const takePackages = withFields<{ packages: LockedPackage[] }>({ packages: 'array' });
 
 function readRecord(directory: string): RootRecord | undefined {
   const record = readRecordOrSetAside(join(directory, RECORD), takeRecord);

@@ -41,13 +41,12 @@ class Evaluator {
 
   run(statements: readonly Statement[]): void {
     for (const statement of statements) {
+      const { line } = statement;
       try {
         this.#do(statement);
       } catch (cause) {
-        if (!(cause instanceof RangeError)) throw cause;
-        throw configError(`this asks for too much: ${cause.message}`, this.#at(statement.line), {
-          cause,
-        });
+        if (!(cause instanceof RangeError)) throw this.#placed(cause, line);
+        throw configError(`this asks for too much: ${cause.message}`, this.#at(line), { cause });
       }
     }
   }
@@ -57,12 +56,10 @@ class Evaluator {
     if (statement.kind === 'import') {
       this.#context.warn(`\`${statement.text}\` is left out: nothing is imported`, this.#at(line));
     } else if (statement.kind === 'assign') {
-      const value = this.#value(statement.value);
       const { target, add } = statement;
-      const before = add ? this.#value(target) : undefined;
-      const whole = add ? this.#fit(line, () => operate('+', before, value)) : value;
-      this.#assign(target, whole, line);
-    } else if (statement.kind === 'delete') this.#delete(statement.target, line);
+      const value = this.#value(statement.value);
+      this.#assign(target, add ? operate('+', this.#value(target), value) : value, line);
+    } else if (statement.kind === 'delete') this.#delete(statement.target);
     else this.#effect(statement.expression, line);
   }
 
@@ -73,36 +70,37 @@ class Evaluator {
       return;
     }
     const [name] = expression.arguments.map((argument) => this.#value(argument));
-    if (typeof name !== 'string') throw this.#error('include() needs the name of a file', line);
+    if (typeof name !== 'string') throw new Unfit('include() needs the name of a file');
     this.#context.include(name, this.#at(line));
   }
 
   #assign(target: Expression, value: ConfigValue, line: number): void {
     if (target.kind === 'name') {
       if (target.name === 'config_opts') {
-        throw this.#error('config_opts as a whole cannot be replaced', line);
+        throw new Unfit('config_opts as a whole cannot be replaced');
       }
       this.#variables.set(target.name, value);
       return;
     }
-    const { owner, key } = this.#itemOf(target, line);
+    const { owner, key } = this.#itemOf(target);
     if (owner instanceof ConfigOptions) owner.set(String(key), value, this.#at(line));
-    else if (isDict(owner) && key !== undefined) owner.set(asText(key), value);
+    else if (isDict(owner)) owner.set(asText(key), value);
     else if (isList(owner) && typeof key === 'number' && key >= 0 && key < owner.length) {
       (owner as ConfigValue[])[key] = value;
-    } else throw this.#error('only items of dicts and lists can be assigned to', line);
+    } else throw new Unfit('only items of dicts and lists can be assigned to');
     this.#touch(target, line);
   }
 
-  #delete(target: Expression, line: number): void {
+  #delete(target: Expression): void {
     if (target.kind === 'name') {
       this.#variables.delete(target.name);
       return;
     }
-    const { owner, key } = this.#itemOf(target, line);
-    if (owner instanceof ConfigOptions) owner.delete(String(key));
-    else if (isDict(owner)) owner.delete(asText(key));
-    else throw this.#error('only items of dicts can be deleted', line);
+    const { owner, key } = this.#itemOf(target);
+    if (!(owner instanceof ConfigOptions) && !isDict(owner)) {
+      throw new Unfit('only items of dicts can be deleted');
+    }
+    owner.delete(asText(key));
   }
 
   #touch(expression: Expression, line: number): void {
@@ -118,7 +116,7 @@ class Evaluator {
     }
   }
 
-  #itemOf(target: Expression, line: number) {
+  #itemOf(target: Expression) {
     if (target.kind === 'item') {
       return { owner: this.#owner(target.of), key: this.#value(target.key) };
     }
@@ -126,7 +124,7 @@ class Evaluator {
       const owner = this.#owner(target.of);
       if (owner instanceof ConfigOptions) return { owner, key: target.name };
     }
-    throw this.#error('only names and items can be assigned to', line);
+    throw new Unfit('only names and items can be assigned to');
   }
 
   #owner(expression: Expression): ConfigValue | ConfigOptions {
@@ -137,6 +135,14 @@ class Evaluator {
   }
 
   #value(expression: Expression): ConfigValue {
+    try {
+      return this.#evaluate(expression);
+    } catch (error) {
+      throw 'line' in expression ? this.#placed(error, expression.line) : error;
+    }
+  }
+
+  #evaluate(expression: Expression): ConfigValue {
     switch (expression.kind) {
       case 'constant':
         return expression.value;
@@ -152,15 +158,13 @@ class Evaluator {
           '',
         );
       case 'name':
-        return this.#name(expression.name, expression.line);
+        return this.#name(expression.name);
       case 'item':
-        return this.#item(this.#owner(expression.of), this.#value(expression.key), expression.line);
+        return this.#item(this.#owner(expression.of), this.#value(expression.key));
       case 'attribute': {
         const owner = this.#owner(expression.of);
-        if (owner instanceof ConfigOptions) {
-          return this.#item(owner, expression.name, expression.line);
-        }
-        throw this.#error(`.${expression.name} is not understood`, expression.line);
+        if (owner instanceof ConfigOptions) return this.#item(owner, expression.name);
+        throw new Unfit(`.${expression.name} is not understood`);
       }
       case 'call':
         return this.#call(expression);
@@ -169,7 +173,7 @@ class Evaluator {
       case 'negative': {
         const value = this.#value(expression.of);
         if (typeof value === 'number') return -value;
-        throw this.#error('only numbers have a sign', expression.line);
+        throw new Unfit('only numbers have a sign');
       }
       case 'choice':
         return this.#value(
@@ -180,69 +184,57 @@ class Evaluator {
     }
   }
 
-  #name(name: string, line: number): ConfigValue {
+  #name(name: string): ConfigValue {
     if (this.#variables.has(name)) return this.#variables.get(name);
     if (name === 'config_opts') {
-      throw this.#error('config_opts is only understood with an item: config_opts[…]', line);
+      throw new Unfit('config_opts is only understood with an item: config_opts[…]');
     }
-    throw this.#error(`${name} is not understood: it was not set before`, line);
+    throw new Unfit(`${name} is not understood: it was not set before`);
   }
 
-  #item(owner: ConfigValue | ConfigOptions, key: ConfigValue, line: number): ConfigValue {
+  #item(owner: ConfigValue | ConfigOptions, key: ConfigValue): ConfigValue {
     if (owner instanceof ConfigOptions || isDict(owner)) {
       const name = asText(key);
       if (owner.has(name)) return owner.get(name);
-      throw this.#error(`there is no ${JSON.stringify(name)} yet`, line);
+      throw new Unfit(`there is no ${JSON.stringify(name)} yet`);
     }
     if ((isList(owner) || typeof owner === 'string') && typeof key === 'number') {
       const found = owner.at(key);
       if (found !== undefined) return found;
     }
-    throw this.#error('there is no such item', line);
+    throw new Unfit('there is no such item');
   }
 
   #binary(expression: Extract<Expression, { kind: 'binary' }>): ConfigValue {
-    const { operator, line } = expression;
+    const { operator } = expression;
     const left = this.#value(expression.left);
-    if (operator === 'and' && !isTrue(left)) return left;
-    if (operator === 'or' && isTrue(left)) return left;
-    const right = this.#value(expression.right);
-    if (operator === 'and' || operator === 'or') return right;
-    return this.#fit(line, () => operate(operator, left, right));
-  }
-
-  #fit(line: number, work: () => ConfigValue): ConfigValue {
-    try {
-      return work();
-    } catch (error) {
-      throw error instanceof Unfit ? this.#error(error.message, line) : error;
+    if (operator === 'and' || operator === 'or') {
+      return isTrue(left) === (operator === 'or') ? left : this.#value(expression.right);
     }
+    return operate(operator, left, this.#value(expression.right));
   }
 
-  #call(expression: Extract<Expression, { kind: 'call' }>): ConfigValue {
-    const { callee, line } = expression;
-    const values = expression.arguments.map((argument) => this.#value(argument));
-    if (callee.kind === 'name') return this.#fit(line, () => callFunction(callee.name, values));
-    if (callee.kind !== 'attribute') throw this.#error('this call is not understood', line);
+  #call({ callee, arguments: given, line }: Extract<Expression, { kind: 'call' }>): ConfigValue {
+    const values = given.map((argument) => this.#value(argument));
+    if (callee.kind === 'name') return callFunction(callee.name, values);
+    if (callee.kind !== 'attribute') throw new Unfit('this call is not understood');
     const owner = this.#owner(callee.of);
     const method = callee.name;
-    let result: { readonly value: ConfigValue } | undefined;
+    let result: ConfigValue;
     if (typeof owner === 'string') result = textMethod(owner, method, values);
-    else if (isList(owner as ConfigValue))
-      result = listMethod(owner as ConfigValue[], method, values);
     else if (owner instanceof ConfigOptions || isDict(owner)) {
       result = dictMethod(owner, method, values, this.#at(line));
-    }
-    if (result === undefined) throw this.#error(`.${method}() is not understood`, line);
+    } else if (isList(owner)) result = listMethod(owner as ConfigValue[], method, values);
+    if (result === undefined) throw new Unfit(`.${method}() is not understood`);
     if (CHANGING.has(method)) this.#touch(callee.of, line);
-    return result.value;
+    return result;
   }
 
   #at(line: number): Place {
     return { file: this.#context.file, line };
   }
 
-  #error(message: string, line: number) {
-    return configError(message, this.#at(line));
+  #placed(error: unknown, line: number): unknown {
+    return error instanceof Unfit ? configError(error.message, this.#at(line)) : error;
   }
 }

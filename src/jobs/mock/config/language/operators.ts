@@ -21,6 +21,7 @@ export function joinTexts(texts: readonly string[], between: string): string {
   return texts.join(between);
 }
 
+/** Something a configuration may not do; the evaluator knows the line. */
 export class Unfit extends Error {}
 
 /**
@@ -118,8 +119,6 @@ function format(left: ConfigValue, right: ConfigValue): string {
 
 export const CHANGING = new Set('append extend insert remove update setdefault pop'.split(' '));
 
-type MethodResult = { readonly value: ConfigValue } | undefined;
-
 export function callFunction(name: string, values: readonly ConfigValue[]): ConfigValue {
   const [value] = values;
   if (values.length !== 1 || !['int', 'str', 'bool', 'len'].includes(name)) {
@@ -141,36 +140,34 @@ function integer(value: ConfigValue): number {
   throw new Unfit(`int() of ${JSON.stringify(value)}: this is no whole number`);
 }
 
+/** The result of a method; undefined if kiln does not know it, or not with these arguments. */
 export function textMethod(
   text: string,
   method: string,
   values: readonly ConfigValue[],
-): MethodResult {
+): ConfigValue {
   const [first, second] = values;
   if (values.length === 0) {
-    if (method === 'strip') return { value: text.trim() };
-    if (method === 'lower') return { value: text.toLowerCase() };
-    if (method === 'upper') return { value: text.toUpperCase() };
-    if (method === 'split') return { value: text.split(/\s+/).filter(Boolean) };
+    if (method === 'strip') return text.trim();
+    if (method === 'lower') return text.toLowerCase();
+    if (method === 'upper') return text.toUpperCase();
+    if (method === 'split') return text.split(/\s+/).filter(Boolean);
   }
-  if (method === 'split' && typeof first === 'string' && first !== '') {
-    return { value: text.split(first) };
-  }
-  if (method === 'join' && isList(first)) return { value: joinTexts(first.map(asText), text) };
-  if (method === 'startswith' && typeof first === 'string')
-    return { value: text.startsWith(first) };
-  if (method === 'endswith' && typeof first === 'string') return { value: text.endsWith(first) };
-  if (method === 'replace' && typeof first === 'string' && typeof second === 'string') {
-    return { value: joinTexts(text.split(first), second) };
-  }
-  return undefined;
+  if (method === 'join' && isList(first)) return joinTexts(first.map(asText), text);
+  if (typeof first !== 'string') return undefined;
+  if (method === 'split' && first !== '') return text.split(first);
+  if (method === 'startswith') return text.startsWith(first);
+  if (method === 'endswith') return text.endsWith(first);
+  if (method !== 'replace' || typeof second !== 'string') return undefined;
+  return joinTexts(text.split(first), second);
 }
 
+/** As {@link textMethod}. */
 export function listMethod(
   list: ConfigValue[],
   method: string,
   values: readonly ConfigValue[],
-): MethodResult {
+): ConfigValue {
   const [first, second] = values;
   if (method === 'append' && values.length === 1) list.push(first);
   else if (method === 'extend' && isList(first)) list.push(...first);
@@ -179,32 +176,26 @@ export function listMethod(
     const at = list.findIndex((item) => equal(item, first));
     if (at !== -1) list.splice(at, 1);
   } else return undefined;
-  return { value: null };
+  return null;
 }
 
+/** As {@link textMethod}. */
 export function dictMethod(
   owner: ConfigOptions | ConfigDict,
   method: string,
   values: readonly ConfigValue[],
   place: Place,
-): MethodResult {
+): ConfigValue {
   const [first, second = null] = values;
   const set = (key: string, value: ConfigValue) =>
     owner instanceof ConfigOptions ? owner.set(key, value, place) : owner.set(key, value);
   if (method === 'update' && isDict(first)) {
     for (const [key, value] of first) set(key, value);
-    return { value: null };
+    return null;
   }
   if (typeof first !== 'string') return undefined;
-  if (method === 'get') return { value: owner.has(first) ? owner.get(first) : second };
-  if (method === 'setdefault') {
-    if (!owner.has(first)) set(first, second);
-    return { value: owner.get(first) };
-  }
-  if (method === 'pop') {
-    const value = owner.has(first) ? owner.get(first) : second;
-    owner.delete(first);
-    return { value };
-  }
-  return undefined;
+  const value = owner.has(first) ? owner.get(first) : second;
+  if (method === 'setdefault' && !owner.has(first)) set(first, second);
+  if (method === 'pop') owner.delete(first);
+  return ['get', 'setdefault', 'pop'].includes(method) ? value : undefined;
 }

@@ -4,7 +4,7 @@ export type Expression = Readonly<
   | { kind: 'constant'; value: string | number | boolean | null }
   | { kind: 'name'; name: string; line: number }
   | { kind: 'list'; items: readonly Expression[] }
-  | { kind: 'dict'; entries: readonly (readonly [Expression, Expression])[]; line: number }
+  | { kind: 'dict'; entries: readonly (readonly [Expression, Expression])[] }
   | { kind: 'join'; parts: readonly Expression[] }
   | { kind: 'item'; of: Expression; key: Expression; line: number }
   | { kind: 'attribute'; of: Expression; name: string; line: number }
@@ -37,7 +37,16 @@ const CONTROL = new Set(
   exec`.split(/\s+/),
 );
 
-const COMPARISONS = new Set(['==', '!=', '<', '<=', '>', '>=', 'in', 'not in']);
+/** From the weakest; `not`, which has one side, stands between the second and the third. */
+const OPERATORS: readonly (readonly string[])[] = [
+  ['or'],
+  ['and'],
+  ['==', '!=', '<', '<=', '>', '>=', 'in', 'not in'],
+  ['+', '%'],
+];
+const COMPARISON = 2;
+
+const CONSTANTS = new Map(Object.entries({ True: true, False: false, None: null }));
 
 /**
  * Parses a configuration file: assignments, calls and expressions. Executes nothing.
@@ -82,12 +91,8 @@ class Parser extends TokenCursor {
       for (; this.peek().kind !== 'newline'; this.at++) words.push(this.peek().text);
       return { kind: 'import', text: words.join(' '), line };
     }
-    if (kind === 'name' && text === 'pass') {
-      this.at++;
-      return undefined;
-    }
-    if (kind === 'name' && text === 'del') {
-      this.at++;
+    if (this.take('pass')) return undefined;
+    if (this.take('del')) {
       return { kind: 'delete', target: this.#target(this.#expression()), line };
     }
     const expression = this.#expression();
@@ -106,21 +111,20 @@ class Parser extends TokenCursor {
   }
 
   #expression(): Expression {
-    if (++this.#depth > MAX_DEPTH) throw this.error('this is nested too deeply');
-    try {
+    return this.#nested(() => {
       const then = this.#binary(0);
       if (!this.take('if')) return then;
       const condition = this.#binary(0);
       if (!this.take('else')) throw this.unexpected();
       return { kind: 'choice', condition, then, otherwise: this.#expression() };
-    } finally {
-      this.#depth--;
-    }
+    });
   }
 
   #binary(level: number): Expression {
-    if (level === 2) return this.#negation();
-    if (level === 5) return this.#unary();
+    if (level === COMPARISON && this.take('not')) {
+      return { kind: 'not', of: this.#nested(() => this.#binary(COMPARISON)) };
+    }
+    if (level === OPERATORS.length) return this.#unary();
     let left = this.#binary(level + 1);
     for (;;) {
       const operator = this.#operatorAt(level);
@@ -128,7 +132,7 @@ class Parser extends TokenCursor {
       const { line } = this.peek();
       this.at += operator === 'not in' ? 2 : 1;
       left = { kind: 'binary', operator, left, right: this.#binary(level + 1), line };
-      if (level === 3 && this.#operatorAt(3) !== undefined) {
+      if (level === COMPARISON && this.#operatorAt(level) !== undefined) {
         throw this.error('chained comparisons are not understood');
       }
     }
@@ -139,22 +143,7 @@ class Parser extends TokenCursor {
     if (kind !== 'name' && kind !== 'operator') return undefined;
     const next = this.tokens[this.at + 1]?.text;
     const operator = text === 'not' && next === 'in' ? 'not in' : text;
-    const here = [
-      operator === 'or',
-      operator === 'and',
-      false,
-      COMPARISONS.has(operator),
-      operator === '+' || operator === '%',
-    ];
-    return here[level] === true ? (operator as BinaryOperator) : undefined;
-  }
-
-  #negation(): Expression {
-    if (this.is('not')) {
-      this.at++;
-      return { kind: 'not', of: this.#nested(() => this.#negation()) };
-    }
-    return this.#binary(3);
+    return OPERATORS[level]?.includes(operator) ? (operator as BinaryOperator) : undefined;
   }
 
   #unary(): Expression {
@@ -189,21 +178,15 @@ class Parser extends TokenCursor {
   }
 
   #atom(): Expression {
-    const token = this.peek();
-    const { kind, text, line } = token;
+    const { kind, text, line } = this.peek();
     if (kind === 'string' || kind === 'format') return this.#strings();
+    if (this.take('[')) return { kind: 'list', items: this.#list(']') };
+    if (this.take('(')) return this.#parenthesis();
+    if (this.take('{')) return { kind: 'dict', entries: this.#items('}', () => this.#entry()) };
+    if (kind !== 'number' && (kind !== 'name' || CONTROL.has(text))) throw this.unexpected();
     this.at++;
-    if (kind === 'number') return { kind: 'constant', value: this.#number(text) };
-    if (kind === 'name') {
-      if (text === 'True' || text === 'False') return { kind: 'constant', value: text === 'True' };
-      if (text === 'None') return { kind: 'constant', value: null };
-      if (!CONTROL.has(text)) return { kind: 'name', name: text, line };
-    }
-    if (text === '[' && kind === 'operator') return { kind: 'list', items: this.#list(']') };
-    if (text === '(' && kind === 'operator') return this.#parenthesis();
-    if (text === '{' && kind === 'operator') return this.#dict(line);
-    this.at--;
-    throw this.unexpected();
+    const value = kind === 'number' ? this.#number(text) : CONSTANTS.get(text);
+    return value === undefined ? { kind: 'name', name: text, line } : { kind: 'constant', value };
   }
 
   #number(text: string): number {
@@ -220,27 +203,24 @@ class Parser extends TokenCursor {
   }
 
   #list(closing: string): Expression[] {
-    const items: Expression[] = [];
+    return this.#items(closing, () => this.#expression());
+  }
+
+  #entry(): [Expression, Expression] {
+    const key = this.#expression();
+    this.expect(':');
+    return [key, this.#expression()];
+  }
+
+  #items<Item>(closing: string, read: () => Item): Item[] {
+    const items: Item[] = [];
     while (!this.take(closing)) {
-      items.push(this.#expression());
+      items.push(read());
       if (this.take(',')) continue;
       this.expect(closing);
       break;
     }
     return items;
-  }
-
-  #dict(line: number): Expression {
-    const entries: [Expression, Expression][] = [];
-    while (!this.take('}')) {
-      const key = this.#expression();
-      this.expect(':');
-      entries.push([key, this.#expression()]);
-      if (this.take(',')) continue;
-      this.expect('}');
-      break;
-    }
-    return { kind: 'dict', entries, line };
   }
 
   #strings(): Expression {

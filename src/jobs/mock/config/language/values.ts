@@ -96,16 +96,16 @@ export function asLiteral(value: ConfigValue): string {
   return `{${entries.join(', ')}}`;
 }
 
+const ESCAPES: Readonly<Record<string, string>> = {
+  '\\': '\\\\',
+  '\n': '\\n',
+  '\r': '\\r',
+  '\t': '\\t',
+};
+
 function quote(text: string): string {
-  const escaped = text
-    .replace(/\\/g, '\\\\')
-    .replace(/\n/g, '\\n')
-    .replace(/\r/g, '\\r')
-    .replace(/\t/g, '\\t')
-    .replace(
-      /[\0-\x1f\x7f]/g,
-      (control) => `\\x${control.charCodeAt(0).toString(16).padStart(2, '0')}`,
-    );
+  const hex = (character: string) => character.charCodeAt(0).toString(16).padStart(2, '0');
+  const escaped = text.replace(/[\\\0-\x1f\x7f]/g, (it) => ESCAPES[it] ?? `\\x${hex(it)}`);
   if (escaped.includes("'") && !escaped.includes('"')) return `"${escaped}"`;
   return `'${escaped.replace(/'/g, "\\'")}'`;
 }
