@@ -3,18 +3,22 @@ import { RecipeDocument, readRecipeText } from './document.ts';
 import { environment, HOSTNAME, limitKeys, size, time } from './limit-keys.ts';
 import { RecipeError } from './problem.ts';
 
-const noNul = /^[^\0]*$/;
+function text(most: number) {
+  return z
+    .string()
+    .min(1)
+    .max(most)
+    .regex(/^[^\0]*$/, 'no NUL byte');
+}
+
 const absolutePath = z
   .string()
   .max(4095)
   .regex(/^\/(?!.*(?:^|\/)\.\.(?:\/|$))[^\0]*$/, 'an absolute path without ..');
 
-const sandboxPath = z
-  .string()
-  .min(1)
-  .max(4095)
-  .regex(noNul, 'no NUL byte')
-  .describe('Absolute, or relative to the working directory of the recipe');
+const sandboxPath = text(4095).describe(
+  'Absolute, or relative to the working directory of the recipe',
+);
 
 const user = z
   .string()
@@ -41,32 +45,19 @@ const source = z
       .union([url, z.array(url).min(1).max(16)])
       .optional()
       .describe('Where it is fetched from before the build; a list is tried in its order'),
-    file: z
-      .string()
-      .min(1)
-      .max(4095)
-      .regex(noNul, 'no NUL byte')
-      .optional()
-      .describe('A file beside the recipe or below'),
+    file: text(4095).optional().describe('A file beside the recipe or below'),
     sha256: sha256.optional().describe('Its digest; only a file beside the recipe may go without'),
     name: sourceName.optional().describe('What it is called in /sources; as in the URL by default'),
     'max-size': size.optional().describe('Bytes it may have; 4G by default'),
   })
-  .superRefine((value, context) => {
-    if (value.url !== undefined && value.file !== undefined) {
-      context.addIssue({ code: 'custom', message: 'url and file exclude each other' });
+  .superRefine(({ url, file, sha256, name }, context) => {
+    const refuse = (message: string) => context.addIssue({ code: 'custom', message });
+    if (url !== undefined && file !== undefined) refuse('url and file exclude each other');
+    if (file === undefined && sha256 === undefined) {
+      refuse('sha256 is missing: without it nobody knows what will be built');
     }
-    if (value.file === undefined && value.sha256 === undefined) {
-      context.addIssue({
-        code: 'custom',
-        message: 'sha256 is missing: without it nobody knows what will be built',
-      });
-    }
-    if (value.url === undefined && value.file === undefined && value.name === undefined) {
-      context.addIssue({
-        code: 'custom',
-        message: 'one of url, file and name is needed (name alone: the file comes by --sources)',
-      });
+    if (url === undefined && file === undefined && name === undefined) {
+      refuse('one of url, file and name is needed (name alone: the file comes by --sources)');
     }
   });
 
@@ -126,12 +117,9 @@ const stepShape = {
   network: z.boolean().default(false).describe("Whether it may use the sandbox's network"),
 };
 
-const script = z
-  .string()
-  .min(1)
-  .max(256 * 1024)
-  .regex(noNul, 'no NUL byte')
-  .describe('For bash -euo pipefail, or sh -eu where the image has no bash');
+const script = text(256 * 1024).describe(
+  'For bash -euo pipefail, or sh -eu where the image has no bash',
+);
 
 function recipe<Run extends z.ZodType>(run: Run) {
   return z
@@ -149,7 +137,7 @@ function recipe<Run extends z.ZodType>(run: Run) {
         .min(1)
         .max(1000),
       artifacts: z
-        .array(z.string().min(1).max(4095).regex(noNul, 'no NUL byte'))
+        .array(text(4095))
         .max(1000)
         .default([])
         .describe('Patterns of what is taken out; see docs/artifacts.md'),

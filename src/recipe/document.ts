@@ -26,14 +26,8 @@ export class RecipeDocument {
     this.#lines = new LineCounter();
     this.#document = parseDocument(text, { lineCounter: this.#lines, prettyErrors: false });
     for (const error of [...this.#document.errors, ...this.#document.warnings]) {
-      const position = this.#lines.linePos(error.pos[0]);
-      this.problems.push({
-        file,
-        line: position.line,
-        column: position.col,
-        path: '',
-        message: error.message,
-      });
+      const { message } = error;
+      this.problems.push({ file, ...this.#position(error.pos[0]), path: '', message });
     }
   }
 
@@ -51,7 +45,7 @@ export class RecipeDocument {
   report(
     path: readonly PropertyKey[],
     message: string,
-    options: { hint?: string; atKey?: boolean } = {},
+    options: { hint?: string | undefined; atKey?: boolean } = {},
   ): void {
     this.problems.push({
       file: this.file,
@@ -80,18 +74,15 @@ export class RecipeDocument {
     if (issue.code === 'unrecognized_keys') {
       for (const key of issue.keys) {
         const known = knownKeys(schema, path);
-        const near = suggest(key, known);
-        const hint = near === undefined ? listOf(known) : `did you mean "${near}"?`;
+        const hint = quotedSuggestion(key, known) ?? listOf(known);
         this.report([...path, key], 'unknown key', { hint, atKey: true });
       }
       return;
     }
     if (issue.code === 'invalid_value' && typeof issue.input === 'string') {
       const values = issue.values.map(String);
-      const near = suggest(issue.input, values);
-      this.report(path, `"${issue.input}" is not one of ${values.join(', ')}`, {
-        ...(near === undefined ? {} : { hint: `did you mean "${near}"?` }),
-      });
+      const hint = quotedSuggestion(issue.input, values);
+      this.report(path, `"${issue.input}" is not one of ${values.join(', ')}`, { hint });
       return;
     }
     if (issue.code === 'invalid_union' && issue.errors.length > 0) {
@@ -112,7 +103,7 @@ export class RecipeDocument {
     }
     if (issue.code === 'invalid_type') {
       this.report(path, `must be ${article(issue.expected)}, not ${kindOf(issue.input)}`, {
-        ...(issue.expected === 'string' ? { hint: 'put it in quotes' } : {}),
+        hint: issue.expected === 'string' ? 'put it in quotes' : undefined,
       });
       return;
     }
@@ -121,9 +112,12 @@ export class RecipeDocument {
 
   #place(path: readonly PropertyKey[], atKey: boolean): { line: number; column: number } {
     const offset = this.#offset(path, atKey);
-    if (offset === undefined) return { line: 0, column: 0 };
-    const position = this.#lines.linePos(offset);
-    return { line: position.line, column: position.col };
+    return offset === undefined ? { line: 0, column: 0 } : this.#position(offset);
+  }
+
+  #position(offset: number): { line: number; column: number } {
+    const { line, col: column } = this.#lines.linePos(offset);
+    return { line, column };
   }
 
   #offset(path: readonly PropertyKey[], atKey: boolean): number | undefined {
@@ -150,6 +144,11 @@ export class RecipeDocument {
 
 function isOtherKind(issues: readonly z.core.$ZodIssue[]): boolean {
   return issues.some(({ code, path }) => code === 'invalid_type' && path.length === 0);
+}
+
+function quotedSuggestion(word: string, known: readonly string[]): string | undefined {
+  const near = suggest(word, known);
+  return near && `did you mean "${near}"?`;
 }
 
 function listOf(keys: readonly string[]): string {
@@ -187,31 +186,22 @@ export interface RecipeVariables {
 
 const REPOSITORY_VARIABLES = ['arch', 'basearch', 'releasever'];
 
-export interface UnknownVariable {
-  readonly name: string;
-  readonly hint: string;
-}
-
 export function expandVariables(
   text: string,
   variables: RecipeVariables,
-): { readonly text: string; readonly unknown: readonly UnknownVariable[] } {
+  onUnknown: (name: string, hint: string) => void,
+): string {
   const values = new Map<string, string>(Object.entries(variables));
   const known = [...values.keys(), ...REPOSITORY_VARIABLES];
-  const unknown: UnknownVariable[] = [];
   const replace = (whole: string, braced: string | undefined, bare: string | undefined) => {
     const name = braced ?? bare ?? '';
     const value = values.get(name);
-    if (value !== undefined) return value;
-    if (!REPOSITORY_VARIABLES.includes(name)) {
-      const near = suggest(name, known);
-      const hint =
-        near === undefined ? `known variables: ${known.join(', ')}` : `did you mean $${near}?`;
-      unknown.push({ name, hint });
-    }
+    if (value !== undefined || REPOSITORY_VARIABLES.includes(name)) return value ?? whole;
+    const near = suggest(name, known);
+    onUnknown(name, near ? `did you mean $${near}?` : `known variables: ${known.join(', ')}`);
     return whole;
   };
-  return { text: text.replace(/\$(?:\{([^}]*)\}|(\w+))/g, replace), unknown };
+  return text.replace(/\$(?:\{([^}]*)\}|(\w+))/g, replace);
 }
 
 export function expandStrings(

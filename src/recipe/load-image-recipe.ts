@@ -194,13 +194,11 @@ function readPart(
   const value = document.value();
   if (value === undefined) return { document, recipe: undefined };
   const variables = { ...options.variables, recipe_dir: dirname(file) };
-  const expanded = expandStrings(value, [], (text, at) => {
-    const { text: result, unknown } = expandVariables(text, variables);
-    for (const { name, hint } of unknown) {
-      document.report(at, `unknown variable $${name}`, { hint });
-    }
-    return result;
-  });
+  const expanded = expandStrings(value, [], (text, at) =>
+    expandVariables(text, variables, (name, hint) =>
+      document.report(at, `unknown variable $${name}`, { hint }),
+    ),
+  );
   return { document, recipe: document.check(imageRecipeSchema, expanded) };
 }
 

@@ -62,12 +62,17 @@ export function suggest(word: string, candidates: Iterable<string>): string | un
   return best;
 }
 
+/** A hint for a name that is unknown: a similar one, or else `otherwise`. */
+export function suggestion(word: string, known: Iterable<string>, otherwise: string): string {
+  const near = suggest(word, known);
+  return near === undefined ? otherwise : `did you mean ${near}?`;
+}
+
 /** The keys that a schema knows at `path`; empty if it accepts any. Looks through wrappers and unions. */
 export function knownKeys(schema: z.core.$ZodType, path: readonly PropertyKey[]): string[] {
-  if (schema instanceof z.ZodOptional || schema instanceof z.ZodDefault) {
-    return knownKeys(schema.unwrap(), path);
+  for (const wrapper of [z.ZodOptional, z.ZodDefault, z.ZodPrefault]) {
+    if (schema instanceof wrapper) return knownKeys(schema.unwrap(), path);
   }
-  if (schema instanceof z.ZodPrefault) return knownKeys(schema.unwrap(), path);
   if (schema instanceof z.ZodPipe) return knownKeys(schema.in, path);
   if (schema instanceof z.ZodUnion) {
     return schema.options.flatMap((option: z.core.$ZodType) => knownKeys(option, path));

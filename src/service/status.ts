@@ -13,14 +13,11 @@ import {
 } from './lifecycle/store.ts';
 import { askSupervisor } from './supervisor/supervisor-client.ts';
 
-export type UnitState =
-  | 'inactive'
-  | 'activating'
-  | 'active'
-  | 'reloading'
-  | 'deactivating'
-  | 'restarting'
-  | 'failed';
+export const UNIT_STATES = [
+  ...(['inactive', 'activating', 'active', 'reloading'] as const),
+  ...(['deactivating', 'restarting', 'failed'] as const),
+];
+export type UnitState = (typeof UNIT_STATES)[number];
 
 export interface UnitStatus {
   readonly name: string;

@@ -2,7 +2,7 @@ import { Option } from 'commander';
 import { defined } from '../../defined.ts';
 import { KilnError } from '../../errors.ts';
 import { hasSystemd } from '../../host/process/process.ts';
-import { suggest } from '../../recipe/problem.ts';
+import { suggestion } from '../../recipe/problem.ts';
 import { hostUnitName } from '../../service/definition/host-units.ts';
 import { deleteService, startSupervisor, stopService } from '../../service/lifecycle/start-stop.ts';
 import { readService, serviceFiles } from '../../service/lifecycle/store.ts';
@@ -150,9 +150,8 @@ async function servicesRunning(unit: string, caller: Caller): Promise<string[]> 
   const unitsOf = ({ status }: ListedService) => (status?.units ?? []).map(({ name }) => name);
   const found = listed.filter((service) => unitsOf(service).includes(unit));
   if (found.length > 0) return found.map(({ name }) => name);
-  const near = suggest(unit, listed.flatMap(unitsOf));
   throw new KilnError('E_UNIT', `no running service has the unit ${unit}`, {
-    hint: near === undefined ? '`kiln service list` shows their units' : `did you mean ${near}?`,
+    hint: suggestion(unit, listed.flatMap(unitsOf), '`kiln service list` shows their units'),
   });
 }
 

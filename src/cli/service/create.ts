@@ -1,7 +1,7 @@
 import { resolve } from 'node:path';
 import { defined } from '../../defined.ts';
 import { KilnError } from '../../errors.ts';
-import { knownKeys, suggest } from '../../recipe/problem.ts';
+import { knownKeys, suggestion } from '../../recipe/problem.ts';
 import type { Bind } from '../../sandbox/policy/specification.ts';
 import { type ServiceFile, serviceSchema } from '../../service/definition/definition.ts';
 import {
@@ -261,8 +261,7 @@ async function set(
 function settingName(text: string): keyof ServiceFile {
   const known = knownKeys(serviceSchema, []);
   if (known.includes(text)) return text as keyof ServiceFile;
-  const near = suggest(text, known);
   throw new KilnError('E_ARGUMENT', `there is no setting ${text}`, {
-    hint: near === undefined ? `there are ${known.join(', ')}` : `did you mean ${near}?`,
+    hint: suggestion(text, known, `there are ${known.join(', ')}`),
   });
 }

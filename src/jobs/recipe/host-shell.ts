@@ -33,7 +33,7 @@ export function callerShell(
           env: { ...environment, ...env },
           stdio: ['pipe', 'pipe', 'pipe'],
           detached: true,
-          ...(process.geteuid?.() === 0 ? { uid, gid } : {}),
+          ...{ uid, gid },
         },
       );
       return await running(command);

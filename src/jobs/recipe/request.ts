@@ -9,7 +9,7 @@ import type { OnImageProgress } from '../../image/progress.ts';
 import type { OnProgress } from '../../packages/repository/transport/download.ts';
 import type { BuildRecipe } from '../../recipe/build-recipe.ts';
 import type { RecipeFolder } from '../../recipe/folder.ts';
-import { suggest } from '../../recipe/problem.ts';
+import { suggestion } from '../../recipe/problem.ts';
 import type { Result } from '../../result/schema.ts';
 import type { TimeLimits } from '../../sandbox/door/supervise.ts';
 import type { SandboxLimits } from '../../sandbox/policy/limits.ts';
@@ -159,12 +159,9 @@ export async function findBuildRecipe(name: string, cwd: string): Promise<string
   const found = candidates.find((path) => statSync(path, { throwIfNoEntry: false })?.isFile());
   if (found !== undefined) return found;
   const known = await recipeNames(folders);
-  const near = suggest(name, known);
+  const otherwise = `give the path of a .ts or .yaml file, or one of: ${known.join(', ')}`;
   throw new KilnError('E_RECIPE_MISSING', `there is no build recipe ${name}`, {
-    hint:
-      near === undefined
-        ? `give the path of a .ts or .yaml file, or one of: ${known.join(', ')}`
-        : `did you mean ${near}?`,
+    hint: suggestion(name, known, otherwise),
   });
 }
 

@@ -1,4 +1,5 @@
 import { constants } from 'node:os';
+import { posix } from 'node:path';
 import { KilnError } from '../../errors.ts';
 import { deferred } from '../../promise.ts';
 import { type BuildRecipe, type RecipeStep, stepsOf } from '../../recipe/build-recipe.ts';
@@ -167,7 +168,7 @@ async function runFunction(
   const message = {
     index,
     shell,
-    workdir: resolveIn(sandbox.workdir, step.workdir),
+    workdir: posix.resolve(sandbox.workdir, step.workdir ?? '.'),
     env: { ...sandbox.environment, ...step.env },
   };
   const failure = await Promise.race([session.runStep(message, start), givenUp.promise])
@@ -180,10 +181,6 @@ async function runFunction(
   const end = endOf(failure, clock.hit);
   if (failure === undefined && clock.hit === null) return { ...end, failure: undefined };
   return { ...end, failure: failedFunction(step, end, failure, failed) };
-}
-
-function resolveIn(base: string, path = '.'): string {
-  return path.startsWith('/') ? path : `${base}/${path}`;
 }
 
 /** An error that no command is behind counts as the exit status 1. */

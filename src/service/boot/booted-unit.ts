@@ -1,7 +1,7 @@
 import { KilnError } from '../../errors.ts';
 import { Output } from '../../sandbox/door/io.ts';
 import { endText } from '../failure.ts';
-import type { UnitState, UnitStatus } from '../status.ts';
+import { UNIT_STATES, type UnitState, type UnitStatus } from '../status.ts';
 import {
   outOfTime,
   ROOT_POLICY,
@@ -12,17 +12,6 @@ import {
 /** How long systemctl waits for a unit; the unit's own time-outs are shorter, ms. */
 const JOB_PATIENCE = 10 * 60_000;
 const LOOK_PATIENCE = 10_000;
-
-/** systemd's names of states (systemctl(1), org.freedesktop.systemd1(5)) and kiln's. */
-const STATES: Readonly<Record<string, UnitState>> = {
-  active: 'active',
-  reloading: 'reloading',
-  refreshing: 'reloading',
-  inactive: 'inactive',
-  failed: 'failed',
-  activating: 'activating',
-  deactivating: 'deactivating',
-};
 
 const PROPERTIES = [
   ...['Id', 'Description', 'ActiveState', 'SubState', 'MainPID', 'NRestarts', 'Result'],
@@ -42,7 +31,9 @@ export class BootedUnit implements RunningUnit {
 
   get state(): UnitState {
     if (this.#get('SubState').startsWith('auto-restart')) return 'restarting';
-    return STATES[this.#get('ActiveState')] ?? 'inactive';
+    // systemctl(1) and org.freedesktop.systemd1(5) have kiln's names, and one more.
+    const name = this.#get('ActiveState').replace('refreshing', 'reloading');
+    return UNIT_STATES.find((state) => state === name) ?? 'inactive';
   }
 
   status(): UnitStatus {

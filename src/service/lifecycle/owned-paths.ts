@@ -4,10 +4,10 @@ import { readStoredPackage } from '../../image/store/entry.ts';
 import { readContents } from '../../image/store/manifest.ts';
 import { readAccounts, readGroups } from '../../image/tree/accounts.ts';
 import type { RpmPackage } from '../../packages/rpm/package.ts';
-import { suggest } from '../../recipe/problem.ts';
+import { suggestion } from '../../recipe/problem.ts';
 import type { SandboxDirectory } from '../../sandbox/command/control.ts';
 import type { ServiceUnit } from '../unit/read-unit.ts';
-import { splitWords } from '../unit/unit-file.ts';
+import { plainWords } from '../unit/unit-file.ts';
 import type { Tree } from './tree.ts';
 
 async function* imagePackages(paths: StatePaths, image: string): AsyncGenerator<RpmPackage> {
@@ -61,9 +61,8 @@ export async function ownersOf(
   const known = all.map(({ name }) => name);
   const missing = packages.find((name) => !known.includes(name));
   if (missing !== undefined) {
-    const near = suggest(missing, known);
     throw new KilnError('E_NO_PACKAGE', `the image has no package ${missing}`, {
-      hint: near === undefined ? '`kiln image show` lists its packages' : `did you mean ${near}?`,
+      hint: suggestion(missing, known, '`kiln image show` lists its packages'),
     });
   }
   const unitsOf = ({ held }: Payload) =>
@@ -125,9 +124,7 @@ function declaredPaths(tree: Tree, files: readonly string[]): string[] {
     .flatMap((file) => {
       const [, kind] = /\/(tmpfiles|sysusers)\.d\/[^/]+\.conf$/.exec(file) ?? [];
       if (kind === undefined) return [];
-      const lines = configuredLines(tree, file).map((line) =>
-        (splitWords(line) ?? []).map(({ text }) => text),
-      );
+      const lines = configuredLines(tree, file).map(plainWords);
       return lines.map(kind === 'tmpfiles' ? madePath : home);
     })
     .filter((path) => path !== undefined)
@@ -172,17 +169,9 @@ export function tmpfilesPlan(tree: Tree): TmpfilesPlan {
   const accounts = readAccounts(tree.root);
   const groups = readGroups(tree.root);
   for (const { file, line } of configurationLines(tree)) {
-    const [type = '', rawPath = '', mode = '-', user = '-', group = '-'] = (
-      splitWords(line) ?? []
-    ).map((word) => word.text);
+    const [type = '', rawPath = '', mode = '-', user = '-', group = '-'] = plainWords(line);
     const path = rawPath.replace(/^\/var\/run\//, '/run/').replace(/\/+$/, '');
-    if (
-      !VOLATILE.test(path) ||
-      SYSTEMD.test(path) ||
-      path.includes('%') ||
-      path.split('/').includes('..')
-    )
-      continue;
+    if (!VOLATILE.test(path) || SYSTEMD.test(path) || /%|\/\.\.(?:\/|$)/.test(path)) continue;
     const kind = type.replace(/[!+=~^$-]/g, '');
     if (!DIRECTORY_TYPES.has(kind)) {
       if (!'rRxX'.includes(kind)) undone.push(`${file}: ${line}`);

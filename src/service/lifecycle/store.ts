@@ -13,37 +13,19 @@ import {
 } from '../../host/state/checked-file.ts';
 import type { StatePaths } from '../../host/state/paths.ts';
 import { copyFile, copyTree } from '../../image/tree/clone.ts';
-import { suggest } from '../../recipe/problem.ts';
+import { suggestion } from '../../recipe/problem.ts';
 import type { PlannedVolume } from '../../sandbox/door/plan.ts';
 import { SERVICE_NAME, type ServiceDefinition } from '../definition/definition.ts';
 import { readDefinition } from '../definition/definition-file.ts';
-
-/** The files of one service. Only root can reach them, except what the sandbox sees. */
-export interface InstanceFiles {
-  readonly directory: string;
-  readonly definition: string;
-  readonly image: string;
-  readonly outcome: string;
-  readonly etc: string;
-  readonly var: string;
-  readonly varImage: string;
-  readonly logs: string;
-  readonly log: string;
-  readonly run: string;
-  /**
-   * Held by the supervisor. Not on /run: a supervisor that reaches the same state by another name, or from
-   * another container, must not write the same /var.
-   */
-  readonly supervisorLock: string;
-  readonly wanted: string;
-  readonly socket: string;
-}
 
 export function instanceFiles(paths: StatePaths, name: string): InstanceFiles {
   return filesIn(join(paths.services, name), join(paths.runServices, name));
 }
 
-export function filesIn(directory: string, run: string): InstanceFiles {
+/** The files of one service. Only root can reach them, except what the sandbox sees. */
+export type InstanceFiles = Readonly<ReturnType<typeof filesIn>>;
+
+export function filesIn(directory: string, run: string) {
   const logs = join(directory, 'log');
   return {
     directory,
@@ -56,6 +38,10 @@ export function filesIn(directory: string, run: string): InstanceFiles {
     logs,
     log: join(logs, 'service.log'),
     run,
+    /**
+     * Held by the supervisor. Not on /run: a supervisor that reaches the same state by another name, or from
+     * another container, must not write the same /var.
+     */
     supervisorLock: join(directory, 'supervisor.lock'),
     wanted: join(run, 'wanted'),
     socket: join(run, 'control.sock'),
@@ -87,9 +73,8 @@ export async function serviceFiles(paths: StatePaths, name: string): Promise<Ins
   checkServiceName(name);
   const files = instanceFiles(paths, name);
   if (await stat(files.directory).catch(() => undefined)) return files;
-  const near = suggest(name, await serviceNames(paths));
   throw new KilnError('E_NO_SERVICE', `there is no service ${name}`, {
-    hint: near === undefined ? '`kiln service list` shows them' : `did you mean ${near}?`,
+    hint: suggestion(name, await serviceNames(paths), '`kiln service list` shows them'),
   });
 }
 

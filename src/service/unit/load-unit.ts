@@ -1,6 +1,6 @@
 import { KilnError } from '../../errors.ts';
 import { readAccounts, readGroups } from '../../image/tree/accounts.ts';
-import { suggest } from '../../recipe/problem.ts';
+import { suggestion } from '../../recipe/problem.ts';
 import type { Tree } from '../lifecycle/tree.ts';
 import { readUnit, type ServiceUnit } from './read-unit.ts';
 import { parseUnitFile, SettingList } from './unit-file.ts';
@@ -74,12 +74,8 @@ function findFragment(tree: Tree, name: string): UnitText {
     }
   }
   const known = listUnits(tree);
-  const near = suggest(name, known);
   throw new KilnError('E_UNIT', `the image has no unit ${name}`, {
-    hint:
-      near === undefined
-        ? `it has: ${known.slice(0, 20).join(', ') || 'none'}`
-        : `did you mean ${near}?`,
+    hint: suggestion(name, known, `it has: ${known.slice(0, 20).join(', ') || 'none'}`),
   });
 }
 

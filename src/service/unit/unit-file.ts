@@ -60,7 +60,7 @@ export function parseUnitFile(file: string, text: string): ParsedUnitFile {
   return { settings, complaints };
 }
 
-interface Word {
+export interface Word {
   readonly text: string;
   readonly quoted: boolean;
 }

@@ -1,5 +1,5 @@
 import { KilnError } from '../../errors.ts';
-import { plainWords, splitWords } from './unit-file.ts';
+import { plainWords, splitWords, type Word } from './unit-file.ts';
 
 /** The values of specifiers (systemd.unit(5), "Specifiers"). */
 export interface SpecifierContext {
@@ -156,14 +156,9 @@ function amount(text: string, name: string): number | undefined {
 /** The most bytes that variables may add: the kernel's own limit (2 MiB). */
 const ARGUMENTS_MAX = 2 * 2 ** 20;
 
-interface ArgumentWord {
-  readonly text: string;
-  readonly quoted: boolean;
-}
-
 export interface ExecCommand {
   readonly path: string;
-  readonly words: readonly ArgumentWord[];
+  readonly words: readonly Word[];
   /** `-`: its failure does not count. */
   readonly ignoreFailure: boolean;
   /** `+`, `!`, `!!`: as root, whatever User= says. */
@@ -177,7 +172,7 @@ export interface ExecCommand {
 export function parseExecLine(value: string, context: SpecifierContext): ExecCommand[] | undefined {
   const all = splitWords(value);
   if (all === undefined) return undefined;
-  let words: ArgumentWord[] = [];
+  let words: Word[] = [];
   const lines = [words];
   for (const { text, quoted } of all) {
     if (text === ';' && !quoted) {
@@ -190,7 +185,7 @@ export function parseExecLine(value: string, context: SpecifierContext): ExecCom
   return commands.every((command) => command !== undefined) ? commands : undefined;
 }
 
-function readCommand(words: readonly ArgumentWord[]): ExecCommand | undefined {
+function readCommand(words: readonly Word[]): ExecCommand | undefined {
   const [first, ...rest] = words;
   const [, prefixes = '', path = ''] = /^([-@:+!|]*)(.*)$/s.exec(first?.text ?? '') ?? [];
   if (path === '') return undefined;
