@@ -19,7 +19,6 @@ import {
   hostInvocation,
   removeHostUnit,
   sharedUnits,
-  templateUnit,
   writeHostUnits,
 } from '../../src/service/definition/host-units.ts';
 import { mergeAccounts, planMerge } from '../../src/service/lifecycle/merge-trees.ts';
@@ -236,17 +235,17 @@ test('a merge does to each file of /etc what rpm does', (t) => {
 
 test('host files keep words with spaces and signs of percentage whole', (t) => {
   const invocation = { command: ['/opt/my kiln/bin/kiln'], env: { KILN_STATE: '/srv/100% kiln' } };
+  const units = sharedUnits(invocation);
   t.regex(
-    templateUnit(invocation).text,
+    units['kiln@.service'] ?? '',
     /^ExecStart="\/opt\/my kiln\/bin\/kiln" service supervise/m,
   );
-  t.regex(templateUnit(invocation).text, /^Environment="KILN_STATE=\/srv\/100%% kiln"$/m);
+  t.regex(units['kiln@.service'] ?? '', /^Environment="KILN_STATE=\/srv\/100%% kiln"$/m);
   t.regex(
-    cronFile(invocation).text,
+    cronFile(invocation),
     /KILN_STATE='\/srv\/100\\% kiln' '\/opt\/my kiln\/bin\/kiln' service/,
   );
-  const rotate = sharedUnits(invocation).find(({ name }) => name === 'kiln-logrotate.service');
-  t.regex(rotate?.text ?? '', /^Environment="KILN_STATE=\/srv\/100%% kiln"$/m);
+  t.regex(units['kiln-logrotate.service'] ?? '', /^Environment="KILN_STATE=\/srv\/100%% kiln"$/m);
 });
 
 test('the host’s units find the state, the libvirt and the Node of whoever wrote them', (t) => {

@@ -5,7 +5,7 @@ import test from 'ava';
 import { execa } from 'execa';
 import { stopEmbeddedDaemon } from '../../src/host/libvirt/embedded/daemon.ts';
 import { DEFAULT_STATE, statePaths } from '../../src/host/state/paths.ts';
-import { hostInvocation, templateUnit } from '../../src/service/definition/host-units.ts';
+import { hostInvocation, sharedUnits } from '../../src/service/definition/host-units.ts';
 import { type ImageState, imageState } from '../image/image-state.ts';
 
 /** What shells, libvirtd.conf, fstab, XML, URIs, systemd and mountinfo each take for something else. */
@@ -82,7 +82,7 @@ test.serial('a state whose name has every odd character works', async (t) => {
 
 test('a unit of the host has an odd state in one line, as systemd reads it', (t) => {
   const { env } = hostInvocation({ ...statePaths({}), root: `/x/${ODD}` }, {});
-  const { text } = templateUnit({ command: ['/bin/kiln'], env });
+  const text = sharedUnits({ command: ['/bin/kiln'], env })['kiln@.service'] ?? '';
   const [line = ''] = text.split('\n').filter((line) => line.includes('KILN_STATE'));
   // systemd.syntax(7): C's escapes, and `%%` for a percent sign.
   const value = /^Environment="(.*)"$/.exec(line)?.[1] ?? '';

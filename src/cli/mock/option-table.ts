@@ -30,55 +30,44 @@ const SCM =
   'no version control runs on the host: get the sources first, then give --spec and --sources';
 const MOUNTS = 'nothing stays mounted between commands: use --copyin, --copyout and --chroot';
 
+function mode(name: Mode, help: string, more: OptionEntry = {}): Record<string, OptionEntry> {
+  return { [name]: { mode: name, help, ...more } };
+}
+
 const modes: Record<string, OptionEntry> = {
-  rebuild: {
-    mode: 'rebuild',
-    help: 'build source packages (the default), or a spec with --spec and --sources',
-  },
-  buildsrpm: { mode: 'buildsrpm', help: 'make a source package from --spec and --sources' },
-  chain: {
-    mode: 'chain',
-    help: 'build source packages; each can use the results of the ones before',
-  },
-  'calculate-build-dependencies': {
-    mode: 'calculate-build-dependencies',
-    help: 'write which packages a source package would be built with: buildroot_lock.json',
-  },
-  init: { mode: 'init', help: 'make the root again and build nothing' },
-  clean: { mode: 'clean', help: 'remove the root' },
+  ...mode('rebuild', 'build source packages (the default), or a spec with --spec and --sources'),
+  ...mode('buildsrpm', 'make a source package from --spec and --sources'),
+  ...mode('chain', 'build source packages; each can use the results of the ones before'),
+  ...mode(
+    'calculate-build-dependencies',
+    'write which packages a source package would be built with: buildroot_lock.json',
+  ),
+  ...mode('init', 'make the root again and build nothing'),
+  ...mode('clean', 'remove the root'),
   scrub: {
     value: 'WHAT',
     choices: SCRUB_CHOICES,
     help: 'remove the root (chroot, all); the caches belong to kiln and stay',
   },
-  shell: { mode: 'shell', help: 'open a shell in the root, or run a command line in one' },
-  chroot: {
-    mode: 'chroot',
-    help: 'run a command in the root: one argument through a shell, several as they are',
-  },
-  install: { short: 'i', mode: 'install', help: 'install packages (names or files) into the root' },
-  installdeps: {
-    mode: 'installdeps',
-    help: 'install what source packages, specs or packages require',
-  },
-  update: { mode: 'update', help: 'update packages of the root, all if none is named' },
-  remove: { mode: 'remove', help: 'remove packages from the root' },
-  copyin: { mode: 'copyin', help: 'copy files into the root: SOURCE… DESTINATION' },
-  copyout: { mode: 'copyout', help: 'copy files out of the root: SOURCE… DESTINATION' },
-  orphanskill: { mode: 'orphanskill', help: 'end all processes in the root' },
-  'scrub-all-chroots': { mode: 'scrub-all-chroots', help: 'remove all roots' },
-  'pm-cmd': {
-    mode: 'pm-cmd',
-    help: 'install, remove or update packages with the command line of a package manager',
-  },
+  ...mode('shell', 'open a shell in the root, or run a command line in one'),
+  ...mode('chroot', 'run a command in the root: one argument through a shell, several as they are'),
+  ...mode('install', 'install packages (names or files) into the root', { short: 'i' }),
+  ...mode('installdeps', 'install what source packages, specs or packages require'),
+  ...mode('update', 'update packages of the root, all if none is named'),
+  ...mode('remove', 'remove packages from the root'),
+  ...mode('copyin', 'copy files into the root: SOURCE… DESTINATION'),
+  ...mode('copyout', 'copy files out of the root: SOURCE… DESTINATION'),
+  ...mode('orphanskill', 'end all processes in the root'),
+  ...mode('scrub-all-chroots', 'remove all roots'),
+  ...mode(
+    'pm-cmd',
+    'install, remove or update packages with the command line of a package manager',
+  ),
   'dnf-cmd': { mode: 'pm-cmd', help: 'do the same as --pm-cmd' },
   'yum-cmd': { mode: 'pm-cmd', help: 'do the same as --pm-cmd' },
-  'list-chroots': { mode: 'list-chroots', help: 'list configurations and recipes' },
-  'debug-config': { mode: 'debug-config', help: 'print all options of the configuration' },
-  'debug-config-expanded': {
-    mode: 'debug-config-expanded',
-    help: 'print all options with their templates filled in',
-  },
+  ...mode('list-chroots', 'list configurations and recipes'),
+  ...mode('debug-config', 'print all options of the configuration'),
+  ...mode('debug-config-expanded', 'print all options with their templates filled in'),
 };
 
 const building: Record<string, OptionEntry> = {

@@ -211,7 +211,7 @@ export function installCommand(caller: Caller): KilnCommand {
       await using engine = caller.openEngine();
       const invocation = hostInvocation(engine.paths, caller.env);
       if (options.cron !== undefined) {
-        writeUserFile(options.cron, cronFile(invocation).text);
+        writeUserFile(options.cron, cronFile(invocation));
         caller.stdout.say(`${options.cron}\n`);
         return;
       }

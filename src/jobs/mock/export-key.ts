@@ -10,7 +10,7 @@ import {
   readFileSync,
   writeFileSync,
 } from 'node:fs';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { defined } from '../../defined.ts';
 import { KilnError } from '../../errors.ts';
 import { closing } from '../../host/calls/descriptor.ts';
@@ -34,7 +34,7 @@ interface KeyExport {
 const RINGS = ['pubring.kbx', 'pubring.gpg', 'secring.gpg'];
 
 /** The keyring of gpg's keyboxd, if common.conf says so. */
-const DATABASE = { folder: 'public-keys.d', file: 'pubring.db' };
+const DATABASE = 'public-keys.d/pubring.db';
 
 const SECRET = { folder: 'private-keys-v1.d', file: /^[0-9A-F]{40}\.key$/ };
 
@@ -81,7 +81,7 @@ async function runGpg({ name, passphrase, ...wanted }: KeyExport, home: string):
       : ['--pinentry-mode', 'loopback', '--passphrase-fd', '0']),
     ...['--export-secret-keys', '--', name],
   ];
-  const [program, ...args] = [...confinement(), ...gpg] as [string, ...string[]];
+  const [program, ...args] = [...CONFINEMENT, ...gpg] as [string, ...string[]];
   const { stdout, failure = '' } = await runTool(program, args, {
     cwd: '/',
     env: { ...ENVIRONMENT, HOME: home },
@@ -95,49 +95,34 @@ async function runGpg({ name, passphrase, ...wanted }: KeyExport, home: string):
   });
 }
 
-function confinement(): string[] {
-  if (process.geteuid?.() !== 0) return [];
-  return [
-    ...['unshare', '--mount', '--pid', '--net', '--ipc', '--mount-proc'],
-    ...['--fork', '--kill-child=KILL', '--'],
-    ...['setpriv', `--reuid=${GPG_ID}`, `--regid=${GPG_ID}`, '--clear-groups', '--no-new-privs'],
-    ...['--inh-caps=-all', '--bounding-set=-all', '--'],
-  ];
-}
+const CONFINEMENT = [
+  ...['unshare', '--mount', '--pid', '--net', '--ipc', '--mount-proc'],
+  ...['--fork', '--kill-child=KILL', '--'],
+  ...['setpriv', `--reuid=${GPG_ID}`, `--regid=${GPG_ID}`, '--clear-groups', '--no-new-privs'],
+  ...['--inh-caps=-all', '--bounding-set=-all', '--'],
+];
 
 function copyKeys(source: string, target: string): void {
-  const own = process.geteuid?.() === 0;
-  const give = (path: string) => {
-    if (own) chownSync(path, GPG_ID, GPG_ID);
-  };
   const put = (path: string, bytes: Buffer | string) => {
     writeFileSync(join(target, path), bytes, { flag: 'wx', mode: 0o600 });
-    give(join(target, path));
+    chownSync(join(target, path), GPG_ID, GPG_ID);
   };
-  const folder = (name: string) => {
-    mkdirSync(join(target, name), { mode: 0o700 });
-    give(join(target, name));
-  };
+  for (const folder of [SECRET.folder, dirname(DATABASE)]) {
+    mkdirSync(join(target, folder), { mode: 0o700 });
+    chownSync(join(target, folder), GPG_ID, GPG_ID);
+  }
   const from = openHome(source);
   using _from = closing(from);
-  for (const name of RINGS) {
-    const bytes = readBeneath(from, name, MAX_RING);
-    if (bytes !== undefined) put(name, bytes);
-  }
-  const database = readBeneath(from, `${DATABASE.folder}/${DATABASE.file}`, MAX_RING);
   const common = readBeneath(from, 'common.conf', MAX_CONF)?.toString('latin1') ?? '';
-  if (database !== undefined && /^\s*use-keyboxd\s*$/m.test(common)) {
-    folder(DATABASE.folder);
-    put(`${DATABASE.folder}/${DATABASE.file}`, database);
-    put('common.conf', 'use-keyboxd\n');
-  }
-  folder(SECRET.folder);
-  for (const name of secretKeys(from)) {
-    const path = `${SECRET.folder}/${name}`;
-    const bytes = readBeneath(from, path, MAX_SECRET);
+  const hasDatabase = /^\s*use-keyboxd\s*$/m.test(common);
+  if (hasDatabase) put('common.conf', 'use-keyboxd\n');
+  const copy = (path: string, limit: number) => {
+    const bytes = readBeneath(from, path, limit);
     if (bytes !== undefined) put(path, bytes);
-  }
-  give(target);
+  };
+  for (const name of hasDatabase ? [...RINGS, DATABASE] : RINGS) copy(name, MAX_RING);
+  for (const name of secretKeys(from)) copy(`${SECRET.folder}/${name}`, MAX_SECRET);
+  chownSync(target, GPG_ID, GPG_ID);
 }
 
 function openHome(path: string): number {

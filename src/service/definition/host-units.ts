@@ -11,10 +11,10 @@ import { shellWord } from '../../shell-words.ts';
 import { checkServiceName, type StoredService } from '../lifecycle/store.ts';
 import { unitName } from '../unit/load-unit.ts';
 
-interface HostFile {
-  readonly name: string;
-  readonly text: string;
-}
+/** Texts by the names of their files. */
+type HostFiles = Readonly<Record<string, string>>;
+
+const WRITTEN = '# Written by `kiln service install`.\n';
 
 export interface KilnInvocation {
   readonly command: readonly string[];
@@ -49,13 +49,11 @@ function environmentLines(env: KilnInvocation['env']): string {
     .join('');
 }
 
-/** The sandbox belongs to libvirt and dies with the supervisor's connection. */
-export function templateUnit({ command, env }: KilnInvocation): HostFile {
+/** The units that all services share. The sandbox belongs to libvirt and dies with the supervisor's connection. */
+export function sharedUnits({ command, env }: KilnInvocation): HostFiles {
   const kiln = command.map(quoted).join(' ');
   return {
-    name: 'kiln@.service',
-    text: `# Written by \`kiln service install\`.
-[Unit]
+    'kiln@.service': `${WRITTEN}[Unit]
 Description=kiln service %i
 After=network.target local-fs.target libvirtd.service virtlxcd.service
 PartOf=kiln-services.target
@@ -81,66 +79,17 @@ SyslogIdentifier=kiln-%i
 [Install]
 WantedBy=multi-user.target kiln-services.target
 `,
-  };
-}
-
-function unitTarget(unit: string): string {
-  return `kiln-unit-${unit.replace(/\.service$/, '')}.target`;
-}
-
-function serviceFiles({ name, definition }: StoredService): HostFile[] {
-  const units = definition.units.map(unitName);
-  const description = definition.description.replaceAll('%', '%%').replace(/[\r\n]+/g, ' ');
-  const lines = [
-    ...(description === '' ? [] : [`Description=kiln service %i: ${description}`]),
-    ...units.map((unit) => `ReloadPropagatedFrom=${unit}`),
-    ...units.map((unit) => `PartOf=${unitTarget(unit)}`),
-  ];
-  const written = '# Written by `kiln service install`.\n[Unit]\n';
-  return [
-    { name: `${hostUnitName(name)}.d/kiln.conf`, text: `${written}${lines.join('\n')}\n` },
-    ...units.flatMap((unit) => [
-      {
-        name: unitTarget(unit),
-        text: `${written}Description=All kiln services that run ${unit}\n`,
-      },
-      {
-        name: memberFile(unitTarget(unit), name),
-        text: `${written}Wants=${hostUnitName(name)}\n`,
-      },
-    ]),
-  ];
-}
-
-function memberFile(target: string, service: string): string {
-  return `${target}.d/${service}.conf`;
-}
-
-export function sharedUnits({ command, env }: KilnInvocation): HostFile[] {
-  const kiln = command.map(quoted).join(' ');
-  return [
-    {
-      name: 'kiln-services.target',
-      text: `# Written by \`kiln service install\`.
-[Unit]
+    'kiln-services.target': `${WRITTEN}[Unit]
 Description=All kiln services
 `,
-    },
-    {
-      name: 'kiln-logrotate.service',
-      text: `# Written by \`kiln service install\`.
-[Unit]
+    'kiln-logrotate.service': `${WRITTEN}[Unit]
 Description=Rotate the logs in kiln services
 
 [Service]
 Type=oneshot
 ${environmentLines(env)}ExecStart=${kiln} service logrotate
 `,
-    },
-    {
-      name: 'kiln-logrotate.timer',
-      text: `# Written by \`kiln service install\`.
-[Unit]
+    'kiln-logrotate.timer': `${WRITTEN}[Unit]
 Description=Rotate the logs in kiln services every day
 
 [Timer]
@@ -151,11 +100,36 @@ Persistent=true
 [Install]
 WantedBy=timers.target
 `,
-    },
-  ];
+  };
 }
 
-export function cronFile({ command, env }: KilnInvocation): HostFile {
+function unitTarget(unit: string): string {
+  return `kiln-unit-${unit.replace(/\.service$/, '')}.target`;
+}
+
+function serviceFiles({ name, definition }: StoredService): HostFiles {
+  const units = definition.units.map(unitName);
+  const description = definition.description.replaceAll('%', '%%').replace(/[\r\n]+/g, ' ');
+  const lines = [
+    ...(description === '' ? [] : [`Description=kiln service %i: ${description}`]),
+    ...units.map((unit) => `ReloadPropagatedFrom=${unit}`),
+    ...units.map((unit) => `PartOf=${unitTarget(unit)}`),
+  ];
+  const wants = `${WRITTEN}[Unit]\nWants=${hostUnitName(name)}\n`;
+  return Object.fromEntries([
+    [`${hostUnitName(name)}.d/kiln.conf`, `${WRITTEN}[Unit]\n${lines.join('\n')}\n`],
+    ...units.flatMap((unit) => [
+      [unitTarget(unit), `${WRITTEN}[Unit]\nDescription=All kiln services that run ${unit}\n`],
+      [memberFile(unitTarget(unit), name), wants],
+    ]),
+  ]);
+}
+
+function memberFile(target: string, service: string): string {
+  return `${target}.d/${service}.conf`;
+}
+
+export function cronFile({ command, env }: KilnInvocation): string {
   const line = [
     ...Object.entries(env).map(([name, value]) => `${name}=${shellWord(value)}`),
     ...command.map(shellWord),
@@ -166,10 +140,7 @@ export function cronFile({ command, env }: KilnInvocation): HostFile {
       hint: 'keep KILN_STATE in a directory without one in its name, or use the systemd timer',
     });
   }
-  return {
-    name: 'kiln',
-    text: `# Written by \`kiln service install --cron\`: the logs in kiln services, every day.\n17 3 * * * root ${line.replaceAll('%', '\\%')}\n`,
-  };
+  return `# Written by \`kiln service install --cron\`: the logs in kiln services, every day.\n17 3 * * * root ${line.replaceAll('%', '\\%')}\n`;
 }
 
 /**
@@ -198,20 +169,16 @@ export async function writeHostUnits(
   invocation: KilnInvocation,
   folder: string,
 ): Promise<string[]> {
-  const files: HostFile[] = [
-    templateUnit(invocation),
-    ...sharedUnits(invocation),
-    ...services.flatMap(serviceFiles),
-  ];
+  const files = Object.assign({}, sharedUnits(invocation), ...services.map(serviceFiles));
   // Units that the service ran when its files were written before may not be its own any more.
   for (const { name } of services) await removeHostUnit(name, folder);
-  for (const { name, text } of files) {
+  for (const [name, text] of Object.entries<string>(files)) {
     const path = join(folder, name);
     await mkdir(dirname(path), { recursive: true });
     await writeFile(`${path}.new`, text);
     await rename(`${path}.new`, path);
   }
-  return [...new Set(files.map(({ name }) => join(folder, name)))];
+  return Object.keys(files).map((name) => join(folder, name));
 }
 
 export async function removeHostUnit(service: string, folder: string): Promise<boolean> {

@@ -97,26 +97,24 @@ function readRepository(
     : mirrorlist
       ? mirrorListSource(fill(mirrorlist), id, settings)
       : { baseurl: urls.map((url) => (url.startsWith('/') ? `file://${url}` : url)) };
-  const exclude = [...lists(main, EXCLUDES), ...lists(section, EXCLUDES)].map(fill);
-  const include = lists(section, ['includepkgs']).map(fill);
-  const keys = listOption(option('gpgkey')).map(fill);
-  const hotfixes = booleanOption(option('module_hotfixes'));
-  const priority = integer(option('priority'));
-  const cost = integer(option('cost'));
-  const expire = metadataExpire(option('metadata_expire'));
+  const name = section.get('name');
+  const some = (words: readonly string[]) => (words.length > 0 ? words.map(fill) : undefined);
   return {
     id,
-    ...(section.get('name') ? { name: stripVTControlCharacters(fill(section.get('name')!)) } : {}),
+    ...defined({ name: name ? stripVTControlCharacters(fill(name)) : undefined }),
     ...source,
     gpgcheck: booleanOption(option('gpgcheck')) ?? false,
     repo_gpgcheck: booleanOption(option('repo_gpgcheck')) ?? false,
-    ...(keys.length > 0 ? { gpgkey: keys } : {}),
-    ...defined({ priority, cost }),
-    ...(exclude.length > 0 ? { excludepkgs: exclude } : {}),
-    ...(include.length > 0 ? { includepkgs: include } : {}),
-    ...(hotfixes === true ? { module_hotfixes: true } : {}),
+    ...defined({
+      gpgkey: some(listOption(option('gpgkey'))),
+      priority: integer(option('priority')),
+      cost: integer(option('cost')),
+      excludepkgs: some([...lists(main, EXCLUDES), ...lists(section, EXCLUDES)]),
+      includepkgs: some(lists(section, ['includepkgs'])),
+      module_hotfixes: booleanOption(option('module_hotfixes')) || undefined,
+    }),
     ...readAccess(option, fill),
-    ...defined({ metadata_expire: expire }),
+    ...defined({ metadata_expire: metadataExpire(option('metadata_expire')) }),
   };
 }
 

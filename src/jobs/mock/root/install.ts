@@ -5,7 +5,7 @@ import { KilnError } from '../../../errors.ts';
 import { fetchSignedFiles } from '../../../image/store/packages.ts';
 import { VERIFIED_BEFORE } from '../../../image/transaction/transaction-sandbox.ts';
 import { localRepository, type Repository } from '../../../packages/repository/configuration.ts';
-import type { Lock, LockedPackage } from '../../../packages/repository/lock/lock.ts';
+import type { Lock } from '../../../packages/repository/lock/lock.ts';
 import { openRepositories } from '../../../packages/repository/open.ts';
 import type { PooledPackage } from '../../../packages/repository/publish/pool.ts';
 import { publishRepository } from '../../../packages/repository/publish/snapshot.ts';
@@ -36,7 +36,7 @@ export interface PackageSources {
   readonly refresh: RefreshMode;
 }
 
-export interface InstallRequest {
+interface InstallRequest {
   readonly sources: PackageSources;
   readonly install: readonly string[];
   readonly requires?: readonly string[];
@@ -52,29 +52,24 @@ const UPGRADE = ['-U', '--oldpackage', ...VERIFIED_BEFORE];
 /**
  * Installs packages and their dependencies into a root: solved on the host, fetched and verified as for an image,
  * and installed by the root's own rpm in a sandbox.
- * @returns the installed packages in order
  * @throws KilnError of the solver and the repositories; E_MOCK_PACKAGES when rpm fails, or `renew` names a package
  * that is not installed
  */
-export async function installPackages(
-  root: MockRoot,
-  request: InstallRequest,
-): Promise<readonly LockedPackage[]> {
+export async function installPackages(root: MockRoot, request: InstallRequest): Promise<void> {
   const { signal, log } = request;
   const onOutput = (chunk: Buffer) => log(chunk.toString('utf8'));
-  return await withPackages(root, { signal, onOutput }, async (session) => {
+  await withPackages(root, { signal, onOutput }, async (session) => {
     const installed = await installedPackages(session.sandbox, signal);
     const lock = await solveFor(root, request, installed);
     const there = new Set(installed.map(({ nevra }) => nevra));
     const missing = lock.packages.filter(({ nevra }) => !there.has(nevra));
     if (missing.length === 0) {
       log('Nothing to do.\n');
-      return [];
+      return;
     }
     for (const { nevra, repository } of missing) log(`Installing ${nevra} (${repository})\n`);
     await upgrade(root, session, { ...lock, packages: missing }, request);
     root.setPackages(lock.packages);
-    return missing;
   });
 }
 

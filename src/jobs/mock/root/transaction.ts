@@ -129,15 +129,14 @@ const PROTECTED = 'rpm';
 
 /**
  * Removes packages and those that need them, as `dnf remove` does. The root's own rpm finds and removes them.
- * @returns the removed packages
  * @throws KilnError E_MOCK_PACKAGES: not installed, protected, or rpm fails
  */
 export async function removePackages(
   root: MockRoot,
   { packages, signal, log }: RemoveRequest,
-): Promise<readonly string[]> {
+): Promise<void> {
   const onOutput = () => undefined;
-  return await withPackages(root, { signal, onOutput }, async (session) => {
+  await withPackages(root, { signal, onOutput }, async (session) => {
     const wanted = new Set(packages);
     for (let round = 0; ; round++) {
       const test = await session.rpm(['-e', '--test', ...wanted]);
@@ -150,8 +149,7 @@ export async function removePackages(
     }
     const before = await installedPackages(session.sandbox, signal);
     for (const name of wanted) log(`Removing ${name}\n`);
-    const names = new Set(wanted);
-    if (before.some(({ name, nevra }) => name === PROTECTED && isOneOf(names, name, nevra))) {
+    if (before.some(({ name, nevra }) => name === PROTECTED && isOneOf(wanted, name, nevra))) {
       const what = `${PROTECTED} would be removed, and without it no package can be installed or removed`;
       throw new KilnError('E_MOCK_PACKAGES', what, {
         hint: 'make a root without it with --init from another configuration',
@@ -164,9 +162,7 @@ export async function removePackages(
       throw rpmFailed('the packages cannot be removed', result);
     });
     const left = new Set((await installedPackages(session.sandbox, signal)).map((it) => it.nevra));
-    const known = root.packages();
-    root.setPackages(known.filter(({ nevra }) => left.has(nevra)));
-    return before.map(({ nevra }) => nevra).filter((nevra) => !left.has(nevra));
+    root.setPackages(root.packages().filter(({ nevra }) => left.has(nevra)));
   });
 }
 
