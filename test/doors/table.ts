@@ -248,5 +248,4 @@ export const NO_DOORS: Readonly<Record<string, string>> = {
   'jobs/recipe/steps.ts': 'asks recipe-sandbox.ts, which is one',
   'jobs/mock/enter.ts': 'asks root-sandbox.ts, which is one',
   'doctor/checks/sandbox.ts': 'runs a command of kiln’s own in an empty sandbox',
-  'service/boot/booted-unit.ts': 'systemctl of a booted service: test/service/boot.test.ts',
 };

@@ -18,19 +18,12 @@ import { hostPath, type MockSession } from './session.ts';
 /** The most bytes of a source package at a URL. */
 const MAX_DOWNLOAD = 8 * 2 ** 30;
 
-export interface BuildSources extends AsyncDisposable {
-  readonly list: readonly BuildSource[];
-}
-
 /**
  * The sources on the command line: source packages as files or URLs, or a spec. A single source file gets a
  * directory of its own.
  * @throws KilnError E_MOCK_ARGUMENT, E_MOCK_USAGE; E_DOWNLOAD
  */
-export async function buildSources(
-  session: MockSession,
-  srpms: readonly string[],
-): Promise<BuildSources> {
+export async function buildSources(session: MockSession, srpms: readonly string[]) {
   const { line } = session;
   const spec = line.value('spec');
   await using stack = new AsyncDisposableStack();

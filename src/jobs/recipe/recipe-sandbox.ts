@@ -2,7 +2,6 @@ import { posix } from 'node:path';
 import type { Warning } from '../../artifacts/warning.ts';
 import { KilnError } from '../../errors.ts';
 import type { ImageManifest } from '../../image/store/manifest.ts';
-import type { SandboxProcess } from '../../sandbox/command/process.ts';
 import { type Executed, type Measured, Output } from '../../sandbox/door/io.ts';
 import { type CommandPlan, commandUser, type Plan } from '../../sandbox/door/plan.ts';
 import type { PlannedSandbox } from '../../sandbox/door/planned-sandbox.ts';
@@ -20,11 +19,6 @@ const FIND_SHELL = `IFS=:; for name in bash sh; do for directory in $PATH; do
 done; done`;
 
 const KEPT = 1 << 20;
-
-interface RecipeCommand {
-  readonly process: SandboxProcess;
-  readonly output: Output;
-}
 
 interface RecipeCommandOptions {
   readonly argv: readonly string[];
@@ -89,7 +83,7 @@ export class RecipeSandbox {
     return end;
   }
 
-  async start(command: RecipeCommandOptions): Promise<RecipeCommand> {
+  async start(command: RecipeCommandOptions) {
     const { process, measured } = await this.sandbox.start(this.#command(command));
     this.measured ??= measured;
     const output = new Output(KEPT);

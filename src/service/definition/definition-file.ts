@@ -91,15 +91,10 @@ export function replaceFileIn(directory: number, name: string, text: string): vo
  */
 const LIVE = ['memory', 'cpus', 'pids'] as const satisfies readonly (keyof LiveLimits)[];
 
-interface ChangeReport {
-  readonly inForce: readonly string[];
-  readonly atRestart: readonly string[];
-}
-
 export async function changeService(
   { files, definition }: StoredService,
   changes: { readonly [Key in keyof ServiceFile]?: ServiceFile[Key] | null },
-): Promise<ChangeReport> {
+) {
   const changed = changeDefinition(files.definition, (document) => {
     for (const [key, value] of Object.entries(changes)) {
       if (value === undefined) continue;
@@ -130,9 +125,7 @@ async function limit(
   keys: readonly (typeof LIVE)[number][],
 ): Promise<boolean> {
   const of = (definition: ServiceDefinition): LiveLimits =>
-    Object.fromEntries(
-      keys.map((key) => [key, definition[key]]).filter(([, value]) => value !== undefined),
-    );
+    defined(Object.fromEntries(keys.map((key) => [key, definition[key]])));
   try {
     const answer = await askSupervisor<null>(files, { do: 'limit', limits: of(wanted) });
     return answer !== undefined;
@@ -146,13 +139,7 @@ async function limit(
  * A `.sandbox` file of virt-sandbox-service (GVirSandboxConfig's key file, 2011-2018). It names no image,
  * because it ran the host's own files; its units were links in its private /etc.
  */
-export interface OldSandbox {
-  readonly name: string | undefined;
-  readonly file: Omit<ServiceFile, 'image'>;
-  readonly warnings: readonly string[];
-}
-
-export async function readOldSandbox(path: string): Promise<OldSandbox> {
+export async function readOldSandbox(path: string) {
   const text = readBounded(path, 'such files lie in /etc/libvirt-sandbox/services');
   const sections = new Map<string, Map<string, string>>();
   for (const { section, key, value } of parseUnitFile(path, text).settings) {
@@ -174,14 +161,13 @@ function unescaped(value: string): string {
   );
 }
 
-function translate(sections: ReadonlyMap<string, ReadonlyMap<string, string>>): OldSandbox {
+function translate(sections: ReadonlyMap<string, ReadonlyMap<string, string>>) {
   const warnings: string[] = [];
   const get = (section: string, key: string) => sections.get(section)?.get(key);
   const mounts: { source: string; target: string }[] = [];
   for (let index = 0; sections.has(`mount.${index}`); index++) {
-    const section = `mount.${index}`;
     const [type = '', source, target] = ['type', 'source', 'target'].map((key) =>
-      get(section, key),
+      get(`mount.${index}`, key),
     );
     if (target === undefined) continue;
     if (/^\/(?:etc|var|run|tmp)$/.test(target)) continue; // every service has its own

@@ -19,7 +19,6 @@ import {
   writeDefinition,
 } from '../definition/definition-file.ts';
 import { serviceUnits } from '../definition/service-units.ts';
-import type { ServiceUnit } from '../unit/read-unit.ts';
 import { mergeTrees } from './merge-trees.ts';
 import { type OwnedPaths, ownersOf } from './owned-paths.ts';
 import { requireStopped } from './start-stop.ts';
@@ -39,12 +38,6 @@ import {
 } from './store.ts';
 import { Tree, treeEntries } from './tree.ts';
 
-interface CreatedService {
-  readonly files: InstanceFiles;
-  readonly units: readonly ServiceUnit[];
-  readonly owners: readonly OwnedPaths[];
-}
-
 interface CreateOptions {
   /** True to copy the image's files in the owners' /var; otherwise only empty folders are made. */
   readonly copy: boolean;
@@ -62,7 +55,7 @@ export async function createService(
   file: ServiceFile,
   image: LeasedImage,
   options: CreateOptions,
-): Promise<CreatedService> {
+) {
   checkServiceName(name);
   const definition = checkDefinition(name, file);
   checkMounts(paths, definition);

@@ -157,13 +157,8 @@ const SYSTEMD = /^\/run\/(?:systemd|credstore|log|user|nologin|shm)/;
 /** The tree may be hostile, so the number is bounded. */
 const DIRECTORIES_MAX = 1000;
 
-export interface TmpfilesPlan {
-  readonly directories: readonly SandboxDirectory[];
-  readonly undone: readonly string[];
-}
-
 /** /run is empty at every start, and services expect directories there. */
-export function tmpfilesPlan(tree: Tree): TmpfilesPlan {
+export function tmpfilesPlan(tree: Tree) {
   const directories = new Map<string, SandboxDirectory>();
   const undone: string[] = [];
   const accounts = readAccounts(tree.root);

@@ -29,13 +29,6 @@ import { Tree, treeEntries } from './tree.ts';
 const SETTLE = 2000;
 const LOOK_PAUSE = 200;
 
-interface UpgradeReport {
-  readonly from: string | undefined;
-  readonly to: string;
-  readonly changed: boolean;
-  readonly notes: readonly string[];
-}
-
 /**
  * Merges changes in /etc, adds what is new in the image's /var, and restarts the service if it ran. If it
  * does not start or is not healthy, everything goes back, including data. Throws E_UPGRADE_ROLLED_BACK with
@@ -46,7 +39,7 @@ export async function upgradeService(
   name: string,
   image: LeasedImage,
   start: () => Promise<ServiceStatus>,
-): Promise<UpgradeReport> {
+) {
   const { files } = await readService(paths, name);
   await using _lock = await acquireLock(upgradeLock(files));
   let ran = await isSupervised(files);

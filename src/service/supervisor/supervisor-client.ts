@@ -75,13 +75,9 @@ export async function askSupervisor<Answer>(
   if (socket === undefined) return undefined;
   const pulse = within > ANSWER_PATIENCE ? keepAsking(files, { do: 'ping' }, PULSE) : undefined;
   const { promise: answered, resolve, reject } = deferred<Answer | undefined>();
-  const late = new KilnError(
-    'E_SERVICE_SILENT',
-    `${supervisorOf(files).name} does not answer in time`,
-    {
-      hint: 'its log may say what it does: `kiln service logs`',
-    },
-  );
+  const silent = `${supervisorOf(files).name} does not answer in time`;
+  const hint = 'its log may say what it does: `kiln service logs`';
+  const late = new KilnError('E_SERVICE_SILENT', silent, { hint });
   const timer = Number.isFinite(within) ? setTimeout(reject, within, late) : undefined;
   try {
     onFrames(socket, ({ kind, body }) => {
@@ -96,7 +92,7 @@ export async function askSupervisor<Answer>(
     return await waitFor(answered, {
       whom: () => supervisorOf(files),
       code: 'E_SERVICE_SILENT',
-      hint: 'its log may say what it does: `kiln service logs`; `kiln service stop` ends it',
+      hint: `${hint}; \`kiln service stop\` ends it`,
       endAfter: quiet,
       ...defined({ since: pulse?.last }),
     });
@@ -121,16 +117,11 @@ export function keepAsking(
   const ask = () => {
     if (asking) return;
     asking = true;
-    askSupervisor(files, request)
-      .then(
-        (answer) => {
-          if (answer !== undefined) last = performance.now();
-        },
-        () => undefined,
-      )
-      .finally(() => {
-        asking = false;
-      });
+    const over = (answer?: unknown) => {
+      asking = false;
+      if (answer !== undefined) last = performance.now();
+    };
+    askSupervisor(files, request).then(over, () => over());
   };
   ask();
   const timer = setInterval(ask, every);
@@ -157,18 +148,12 @@ export async function isSupervised(files: InstanceFiles): Promise<boolean> {
 /** How long units may take to reopen their logs, ms. */
 const RELOAD_PATIENCE = 120_000;
 
-interface LogrotateReport {
-  /** Images have neither systemctl nor invoke-rc.d, which some configurations call. */
-  readonly output: string;
-  readonly exitCode: number | null;
-  readonly reloaded: readonly string[];
-}
-
+/** Runs it as it is: images have neither systemctl nor invoke-rc.d, which some configurations call. */
 export async function logrotate(
   name: string,
   files: InstanceFiles,
-  options: { readonly force?: boolean } = {},
-): Promise<LogrotateReport> {
+  options: { readonly force?: boolean },
+) {
   const argv = ['logrotate', ...(options.force === true ? ['--force'] : [])];
   argv.push('--state', '/var/lib/logrotate/status', '/etc/logrotate.conf');
   const end = await runInService(files, { argv }).catch((error: unknown) => {
@@ -195,10 +180,7 @@ export async function logrotate(
 const OUTPUT_LIMIT = 1024 * 1024;
 
 /** Undefined where it does not run. */
-export async function runInService(
-  files: InstanceFiles,
-  request: ExecuteRequest,
-): Promise<Pick<LogrotateReport, 'output' | 'exitCode'> | undefined> {
+export async function runInService(files: InstanceFiles, request: ExecuteRequest) {
   const connection = await connectSupervisor(files);
   if (connection === undefined) return undefined;
   const { command } = await visit(connection, request);

@@ -3,29 +3,51 @@
  * systemd.exec(5), systemd.kill(5), systemd.resource-control(5)).
  */
 import type { UnitSetting } from './unit-file.ts';
+import { RESOURCE_NAMES } from './values.ts';
+
+export const PHASES = {
+  condition: 'ExecCondition',
+  startPre: 'ExecStartPre',
+  start: 'ExecStart',
+  startPost: 'ExecStartPost',
+  reload: 'ExecReload',
+  stop: 'ExecStop',
+  stopPost: 'ExecStopPost',
+} as const;
+export type ExecPhase = keyof typeof PHASES;
+
+export const KINDS = [
+  ...['PathExists', 'PathIsDirectory', 'PathIsSymbolicLink'],
+  ...['FileNotEmpty', 'FileIsExecutable', 'DirectoryNotEmpty'],
+];
+
+export const DIRECTORY_KINDS = [
+  { key: 'RuntimeDirectory', base: '/run', variable: 'RUNTIME_DIRECTORY' },
+  { key: 'StateDirectory', base: '/var/lib', variable: 'STATE_DIRECTORY' },
+  { key: 'CacheDirectory', base: '/var/cache', variable: 'CACHE_DIRECTORY' },
+  { key: 'LogsDirectory', base: '/var/log', variable: 'LOGS_DIRECTORY' },
+  { key: 'ConfigurationDirectory', base: '/etc', variable: 'CONFIGURATION_DIRECTORY' },
+] as const;
 
 function words(text: string): ReadonlySet<string> {
   return new Set(text.split(/\s+/));
 }
 
-export const HONOURED = words(`Description After Before Requires Wants BindsTo Requisite PartOf
+export const HONOURED: ReadonlySet<string> = new Set([
+  ...Object.values(PHASES),
+  ...KINDS.flatMap((kind) => [`Condition${kind}`, `Assert${kind}`]),
+  ...DIRECTORY_KINDS.flatMap(({ key }) => [key, `${key}Mode`]),
+  ...RESOURCE_NAMES.map((name) => `Limit${name}`),
+  ...words(`Description After Before Requires Wants BindsTo Requisite PartOf
   StartLimitIntervalSec StartLimitInterval StartLimitBurst
-  ConditionPathExists ConditionPathIsDirectory ConditionPathIsSymbolicLink ConditionFileNotEmpty
-  ConditionFileIsExecutable ConditionDirectoryNotEmpty
-  AssertPathExists AssertPathIsDirectory AssertPathIsSymbolicLink AssertFileNotEmpty
-  AssertFileIsExecutable AssertDirectoryNotEmpty
   Type RemainAfterExit PIDFile NotifyAccess GuessMainPID
-  ExecCondition ExecStartPre ExecStart ExecStartPost ExecReload ExecStop ExecStopPost
   Restart RestartSec SuccessExitStatus RestartPreventExitStatus RestartForceExitStatus
   TimeoutSec TimeoutStartSec TimeoutStopSec
   User Group Environment EnvironmentFile UnsetEnvironment UMask WorkingDirectory
-  RuntimeDirectory RuntimeDirectoryMode StateDirectory StateDirectoryMode CacheDirectory
-  CacheDirectoryMode LogsDirectory LogsDirectoryMode ConfigurationDirectory ConfigurationDirectoryMode
   CapabilityBoundingSet AmbientCapabilities
   KillMode KillSignal SendSIGKILL SendSIGHUP ReloadSignal
-  StandardOutput StandardError StandardInput SyslogIdentifier
-  LimitCPU LimitFSIZE LimitDATA LimitSTACK LimitCORE LimitRSS LimitNOFILE LimitAS LimitNPROC
-  LimitMEMLOCK LimitLOCKS LimitSIGPENDING LimitMSGQUEUE LimitNICE LimitRTPRIO LimitRTTIME`);
+  StandardOutput StandardError StandardInput SyslogIdentifier`),
+]);
 
 export const GIVEN =
   words(`Documentation SourcePath DefaultDependencies RequiresMountsFor WantsMountsFor Conflicts
@@ -88,27 +110,3 @@ export function undoneSettings(settings: readonly UnitSetting[]): string[] {
   if (unsupported.size > 0) warnings.push(`not done: ${[...unsupported].join('=, ')}=`);
   return warnings;
 }
-
-export const PHASES = {
-  condition: 'ExecCondition',
-  startPre: 'ExecStartPre',
-  start: 'ExecStart',
-  startPost: 'ExecStartPost',
-  reload: 'ExecReload',
-  stop: 'ExecStop',
-  stopPost: 'ExecStopPost',
-} as const;
-export type ExecPhase = keyof typeof PHASES;
-
-export const KINDS = [
-  ...['PathExists', 'PathIsDirectory', 'PathIsSymbolicLink'],
-  ...['FileNotEmpty', 'FileIsExecutable', 'DirectoryNotEmpty'],
-];
-
-export const DIRECTORY_KINDS = [
-  { key: 'RuntimeDirectory', base: '/run', variable: 'RUNTIME_DIRECTORY' },
-  { key: 'StateDirectory', base: '/var/lib', variable: 'STATE_DIRECTORY' },
-  { key: 'CacheDirectory', base: '/var/cache', variable: 'CACHE_DIRECTORY' },
-  { key: 'LogsDirectory', base: '/var/log', variable: 'LOGS_DIRECTORY' },
-  { key: 'ConfigurationDirectory', base: '/etc', variable: 'CONFIGURATION_DIRECTORY' },
-] as const;

@@ -10,11 +10,6 @@ export interface UnitSetting {
   readonly line: number;
 }
 
-interface ParsedUnitFile {
-  readonly settings: readonly UnitSetting[];
-  readonly complaints: readonly string[];
-}
-
 /** Continued lines are joined; comments are dropped, even between continued lines. */
 function* logicalLines(text: string): Generator<{ readonly line: number; readonly text: string }> {
   let pending = '';
@@ -34,7 +29,7 @@ function* logicalLines(text: string): Generator<{ readonly line: number; readonl
   if (pending.trim() !== '') yield { line: start, text: pending.trim() };
 }
 
-export function parseUnitFile(file: string, text: string): ParsedUnitFile {
+export function parseUnitFile(file: string, text: string) {
   const settings: UnitSetting[] = [];
   const complaints: string[] = [];
   let section: string | undefined;

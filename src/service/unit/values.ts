@@ -10,13 +10,9 @@ export interface SpecifierContext {
   readonly group: { readonly name: string; readonly gid: number };
 }
 
-interface UnitNameParts {
-  readonly prefix: string;
-  readonly instance: string | undefined;
-  readonly suffix: string;
-}
+type UnitNameParts = ReturnType<typeof unitNameParts>;
 
-export function unitNameParts(name: string): UnitNameParts {
+export function unitNameParts(name: string) {
   const dot = name.lastIndexOf('.');
   const stem = name.slice(0, dot);
   const at = stem.indexOf('@');

@@ -244,20 +244,11 @@ const BASEARCH: Readonly<Record<string, string>> = {
   armv7hl: 'armhfp',
 };
 
-interface TargetArchitecture {
-  readonly arch: string;
-  readonly repositoryArch: string;
-}
-
 /**
  * The architecture to build for, which this machine must run itself.
  * @throws KilnError E_MOCK_CONFIG for others, as mock with `legal_host_arches`.
  */
-function targetArchitecture(
-  options: ConfigOptions,
-  templates: Templates,
-  host: string,
-): TargetArchitecture {
+function targetArchitecture(options: ConfigOptions, templates: Templates, host: string) {
   const arch = asText(templates.value('target_arch'));
   const place = options.placeOf('target_arch');
   const legal = templates.value('legal_host_arches');
