@@ -38,6 +38,7 @@ interface LoadConfigOptions {
   readonly paths: Pick<StatePaths, 'root'>;
   readonly directory?: string | undefined;
   readonly arch: string;
+  readonly home?: string;
   readonly adjust?: (options: ConfigOptions) => void;
 }
 
@@ -50,7 +51,8 @@ export function findConfig(name: string, options: LoadConfigOptions): string | u
     const path = resolve(name);
     return existsSync(path) ? path : undefined;
   }
-  return [join(homedir(), '.config', 'mock'), options.directory ?? SYSTEM_CONFIG]
+  const home = options.home ?? homedir();
+  return [join(home, '.config', 'mock'), options.directory ?? SYSTEM_CONFIG]
     .map((directory) => resolve(directory, `${name}.cfg`))
     .find((path) => existsSync(path));
 }
@@ -64,6 +66,7 @@ export function loadConfig(path: string, settings: LoadConfigOptions): LoadedCon
   const options = defaultOptions(settings.paths, settings);
   const directory = resolve(settings.directory ?? SYSTEM_CONFIG);
   const reader = new Reader(options, directory);
+  const home = settings.home ?? homedir();
   const name = basename(path).replace(/\.cfg$/, '');
   options.set('config_path', directory);
   options.set('chroot_name', name);
@@ -72,8 +75,8 @@ export function loadConfig(path: string, settings: LoadConfigOptions): LoadedCon
     reader.readIfThere(join(directory, file));
   }
   reader.read(path);
-  reader.readIfThere(join(homedir(), '.mock', 'user.cfg'));
-  reader.readIfThere(join(homedir(), '.config', 'mock.cfg'));
+  reader.readIfThere(join(home, '.mock', 'user.cfg'));
+  reader.readIfThere(join(home, '.config', 'mock.cfg'));
   settings.adjust?.(options);
   completeArchitectures(options);
   if (!options.has('root')) {
