@@ -77,37 +77,25 @@ export class RecipeDocument {
         const hint = quotedSuggestion(key, known) ?? listOf(known);
         this.report([...path, key], 'unknown key', { hint, atKey: true });
       }
-      return;
-    }
-    if (issue.code === 'invalid_value' && typeof issue.input === 'string') {
+    } else if (issue.code === 'invalid_value' && typeof issue.input === 'string') {
       const values = issue.values.map(String);
       const hint = quotedSuggestion(issue.input, values);
       this.report(path, `"${issue.input}" is not one of ${values.join(', ')}`, { hint });
-      return;
-    }
-    if (issue.code === 'invalid_union' && issue.errors.length > 0) {
+    } else if (issue.code === 'invalid_union' && issue.errors.length > 0) {
       // The branch with the fewest problems is probably meant, unless it is for another kind of value.
       const nearest = [...issue.errors].sort(
         (a, b) => Number(isOtherKind(a)) - Number(isOtherKind(b)) || a.length - b.length,
       )[0]!;
       for (const inner of nearest) this.#reportIssue(schema, inner, path);
-      return;
-    }
-    if (issue.code === 'invalid_key') {
+    } else if (issue.code === 'invalid_key') {
       for (const { message } of issue.issues) this.report(path, message, { atKey: true });
-      return;
-    }
-    if (issue.code === 'invalid_type' && issue.input === undefined) {
+    } else if (issue.code === 'invalid_type' && issue.input === undefined) {
       this.report(path, 'is missing', { hint: `a ${issue.expected} is needed here` });
-      return;
-    }
-    if (issue.code === 'invalid_type') {
+    } else if (issue.code === 'invalid_type') {
       this.report(path, `must be ${article(issue.expected)}, not ${kindOf(issue.input)}`, {
         hint: issue.expected === 'string' ? 'put it in quotes' : undefined,
       });
-      return;
-    }
-    this.report(path, issue.message);
+    } else this.report(path, issue.message);
   }
 
   #place(path: readonly PropertyKey[], atKey: boolean): { line: number; column: number } {

@@ -123,9 +123,6 @@ async function runFunction(
   context: StepContext,
 ): Promise<StepEnd> {
   const { sandbox, shell, session } = context;
-  if (session === undefined) {
-    throw new KilnError('E_INTERNAL', `step ${step.name}: its recipe’s process does not run`);
-  }
   const onHost = new Set<CommandProcess>();
   const endOnHost = () => {
     for (const command of onHost) command.kill(constants.signals.SIGKILL);
@@ -169,7 +166,8 @@ async function runFunction(
     workdir: posix.resolve(sandbox.workdir, step.workdir ?? '.'),
     env: { ...sandbox.environment, ...step.env },
   };
-  const failure = await Promise.race([session.runStep(message, start), givenUp.promise])
+  // Only a script's recipe has functions, and it has a session.
+  const failure = await Promise.race([session!.runStep(message, start), givenUp.promise])
     .catch((error: unknown) => {
       // Commands in the sandbox end with it; kiln would wait for those on the host.
       endOnHost();

@@ -21,7 +21,7 @@ import {
   hostUnitName,
   systemctl,
 } from '../definition/host-units.ts';
-import { isKilnCode } from '../failure.ts';
+import { isKilnCode, reasonOf } from '../failure.ts';
 import { readLog } from '../log-file.ts';
 import { readOutcome, type ServiceStatus } from '../status.ts';
 import {
@@ -91,13 +91,19 @@ export async function startSupervisor(
     return await startInBackground(name, service.files);
   }
   const since = Date.now();
+  // The unit's start waits for the service, which reports its own failures better.
+  const over = settled(systemctl('restart', hostUnitName(name)));
+  return await waitUntilStarted(name, service.files, since, over);
+}
+
+/** Tells whether a promise has ended, in either way. */
+function settled(promise: Promise<unknown>): () => boolean {
   let over = false;
   const end = () => {
     over = true;
   };
-  // The unit's start waits for the service, which reports its own failures better.
-  systemctl('restart', hostUnitName(name)).then(end, end);
-  return await waitUntilStarted(name, service.files, since, () => over);
+  promise.then(end, end);
+  return () => over;
 }
 
 async function startInBackground(name: string, files: InstanceFiles): Promise<ServiceStatus> {
@@ -107,30 +113,18 @@ async function startInBackground(name: string, files: InstanceFiles): Promise<Se
   mkdirSync(files.run, { recursive: true, mode: 0o700 });
   writeFileSync(files.wanted, '');
   const output = openSync(join(files.logs, 'supervisor.log'), 'w', 0o600);
-  const guardian = startProgram(
-    '/bin/sh',
-    ['-c', guardianScript(), `kiln-${name}`, files.wanted, ...command],
-    {
-      detached: true,
-      cwd: '/',
-      stdio: ['ignore', output, output],
-    },
-  );
+  const words = ['-c', guardianScript(), `kiln-${name}`, files.wanted, ...command];
+  const guardian = startProgram('/bin/sh', words, {
+    detached: true,
+    cwd: '/',
+    stdio: ['ignore', output, output],
+  });
   closeSync(output);
-  let ended = false;
-  const end = () => {
-    ended = true;
-  };
-  once(guardian, 'exit').then(end, end);
+  const ended = settled(once(guardian, 'exit'));
   guardian.unref();
   try {
-    return await waitUntilStarted(
-      name,
-      files,
-      since,
-      () => ended,
-      () => existsSync(files.wanted),
-    );
+    const wanted = () => existsSync(files.wanted);
+    return await waitUntilStarted(name, files, since, ended, wanted);
   } catch (error) {
     // The guardian may retry failed units. A supervisor that could not start is not retried.
     if (!(await isSupervised(files))) rmSync(files.wanted, { force: true });
@@ -151,14 +145,11 @@ export async function waitUntilStarted(
     // Read before asking: if an ended supervisor answers, it is another one.
     const over = givenUp();
     const dropped = !wanted();
-    const status = await askSupervisor<ServiceStatus>(
-      files,
-      { do: 'started' },
-      Number.POSITIVE_INFINITY,
-    ).catch((error: unknown) => {
+    const asked = askSupervisor<ServiceStatus>(files, { do: 'started' }, Number.POSITIVE_INFINITY);
+    const status = await asked.catch((error: unknown) => {
       if (isKilnCode(error, 'E_SERVICE_STOPPED')) throw stopped(name);
       const hint = error instanceof KilnError ? error.hint : undefined;
-      throw failed(name, files, error instanceof Error ? error.message : String(error), hint);
+      throw failed(name, files, reasonOf(error), hint);
     });
     if (status !== undefined) return status;
     const outcome = readOutcome(files);

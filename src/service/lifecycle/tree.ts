@@ -26,18 +26,14 @@ const LIST_LIMIT = 4096;
 
 /** A hostile directory tree, read as a process sees it whose root it is: no link leads out of it. */
 export class Tree implements Disposable {
-  readonly #root: number;
+  readonly root: number;
 
   constructor(root: number) {
-    this.#root = root;
+    this.root = root;
   }
 
   static open(directory: string): Tree {
     return new Tree(openSync(directory, constants.O_RDONLY | constants.O_DIRECTORY));
-  }
-
-  get root(): number {
-    return this.#root;
   }
 
   readText(path: string): string | undefined {
@@ -67,7 +63,7 @@ export class Tree implements Disposable {
   }
 
   [Symbol.dispose](): void {
-    closeSync(this.#root);
+    closeSync(this.root);
   }
 
   #with<Result>(
@@ -75,7 +71,7 @@ export class Tree implements Disposable {
     flags: number,
     act: (fd: number, stats: Stats) => Result,
   ): Result | undefined {
-    const fd = openInTree(this.#root, path, flags);
+    const fd = openInTree(this.root, path, flags);
     if (fd === undefined) return undefined;
     try {
       return act(fd, fstatSync(fd));

@@ -1,4 +1,4 @@
-import { Agent, get } from 'node:http';
+import { get } from 'node:http';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { ServiceDefinition } from '../definition/definition.ts';
 import { endText, reasonOf } from '../failure.ts';
@@ -41,13 +41,11 @@ async function checkHttp(
 ): Promise<string | undefined> {
   const [, port = '80', path = '/'] = /^:(\d+)(\/\S*)?$/.exec(where) ?? [];
   const socket = await connectInside(host.control, Number(port));
-  const agent = new Agent();
-  agent.createConnection = () => socket;
   try {
     const status = await new Promise<number>((resolve, reject) => {
       const signal = AbortSignal.timeout(timeout);
-      const asked = { agent, path, host: 'localhost', signal, maxHeaderSize: 65536 };
-      const request = get(asked, (response) => {
+      const own = { createConnection: () => socket, host: 'localhost', maxHeaderSize: 65536 };
+      const request = get({ ...own, path, signal }, (response) => {
         response.resume();
         resolve(response.statusCode ?? 0);
       });

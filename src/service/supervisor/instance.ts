@@ -1,3 +1,4 @@
+import { defined } from '../../defined.ts';
 import { KilnError } from '../../errors.ts';
 import { domainPrefix } from '../../sandbox/domain/sandbox-record.ts';
 import { INTERFACE, type LeasedAddress, leaseAddress } from '../../sandbox/network/dhcp-client.ts';
@@ -215,13 +216,12 @@ export class Instance {
   async #usage(): Promise<ServiceStatus['usage']> {
     const { sandbox } = this.host;
     const { cpuMicroseconds, peakMemoryBytes, oomKills } = sandbox.usage();
-    const all = {
+    return defined({
       cpuMicroseconds,
       memoryBytes: sandbox.cgroups.memoryBytes(),
       peakMemoryBytes,
       pids: sandboxProcesses(this.host).length,
       oomKills,
-    };
-    return Object.fromEntries(Object.entries(all).filter(([, value]) => value !== undefined));
+    });
   }
 }

@@ -34,6 +34,13 @@ const RESTART_POLICIES = [
 ];
 export type RestartPolicy = (typeof RESTART_POLICIES)[number];
 
+const NOTIFY_ACCESS = ['none', 'main', 'exec', 'all'] as const;
+const KILL_MODES = ['mixed', 'process', 'none'] as const;
+
+function oneOf<Value extends string>(values: readonly Value[]) {
+  return (text: string | undefined) => values.find((value) => value === text);
+}
+
 interface UnitDirectory {
   readonly path: string;
   readonly mode: number;
@@ -159,27 +166,34 @@ class Reader {
     return Object.fromEntries(entries) as Record<ExecPhase, ExecCommand[]>;
   }
 
+  /** What a setting says; if it says nothing that is understood, there is a warning, and the fallback counts. */
+  #parsed<Value>(
+    value: string | undefined,
+    parse: (text: string) => Value | undefined,
+    fallback: Value,
+    warning: string,
+  ): Value {
+    if (value === undefined) return fallback;
+    const parsed = parse(value);
+    if (parsed === undefined) this.#warnings.push(warning);
+    return parsed ?? fallback;
+  }
+
   #type(starts: number): ServiceType {
     const wanted = this.#service.last('Type');
-    const found = SERVICE_TYPES.find((type) => type === wanted);
-    if (found !== undefined) return found;
-    if (wanted !== undefined) this.#warnings.push(`Type=${wanted} is not done: run as simple`);
-    return wanted === undefined && starts === 0 ? 'oneshot' : 'simple';
+    if (wanted === undefined) return starts === 0 ? 'oneshot' : 'simple';
+    const warning = `Type=${wanted} is not done: run as simple`;
+    return this.#parsed(wanted, oneOf(SERVICE_TYPES), 'simple', warning);
   }
 
   #restart(): RestartPolicy {
-    const wanted = this.#service.last('Restart') ?? 'no';
-    const found = RESTART_POLICIES.find((policy) => policy === wanted);
-    if (found !== undefined) return found;
-    this.#warnings.push(`Restart=${wanted} is no policy: never restarted`);
-    return 'no';
+    const wanted = this.#service.last('Restart');
+    const warning = `Restart=${wanted} is no policy: never restarted`;
+    return this.#parsed(wanted, oneOf(RESTART_POLICIES), 'no', warning);
   }
 
   #span(text: string | undefined, fallback: number): number {
-    if (text === undefined) return fallback;
-    const span = parseTimeSpan(text);
-    if (span === undefined) this.#warnings.push(`${text} is no time span`);
-    return span ?? fallback;
+    return this.#parsed(text, parseTimeSpan, fallback, `${text} is no time span`);
   }
 
   /** Zero means no time-out, as in systemd. */
@@ -206,10 +220,8 @@ class Reader {
   #limits() {
     return RESOURCE_NAMES.flatMap((name) => {
       const value = this.#service.last(`Limit${name}`);
-      if (value === undefined) return [];
-      const limit = parseResourceLimit(name, value);
-      if (limit === undefined) this.#warnings.push(`Limit${name}=${value} is no limit`);
-      return limit === undefined ? [] : [limit];
+      const parse = (text: string) => parseResourceLimit(name, text);
+      return this.#parsed(value, parse, undefined, `Limit${name}=${value} is no limit`) ?? [];
     });
   }
 
@@ -226,25 +238,18 @@ class Reader {
   }
 
   #notifyAccess(type: ServiceType) {
-    const wanted = this.#service.last('NotifyAccess');
-    const known = (['none', 'main', 'exec', 'all'] as const).find((access) => access === wanted);
+    const known = oneOf(NOTIFY_ACCESS)(this.#service.last('NotifyAccess'));
     const fallback = type.startsWith('notify') ? 'main' : 'none';
     return known === undefined || (known === 'none' && fallback === 'main') ? fallback : known;
   }
 
   #killMode() {
-    const wanted = this.#service.last('KillMode');
-    return (
-      (['mixed', 'process', 'none'] as const).find((mode) => mode === wanted) ?? 'control-group'
-    );
+    return oneOf(KILL_MODES)(this.#service.last('KillMode')) ?? 'control-group';
   }
 
   #signal(key: string, fallback: NodeJS.Signals): NodeJS.Signals {
     const value = this.#service.last(key);
-    if (value === undefined) return fallback;
-    const found = signalOf(value);
-    if (found === undefined) this.#warnings.push(`${key}=${value} is no signal`);
-    return found ?? fallback;
+    return this.#parsed(value, signalOf, fallback, `${key}=${value} is no signal`);
   }
 
   #conditions(): UnitCondition[] {

@@ -251,22 +251,13 @@ export function parseEnvironmentFile(text: string): [string, string][] {
   return variables;
 }
 
+/** A quote that is not closed ends with the line. */
+const QUOTED = /'([^']*)'?|"((?:[^"\\]|\\.)*)"?|\\(.)/gs;
+
 function unquoted(value: string): string {
-  let result = '';
-  let quote = '';
-  for (let at = 0; at < value.length; at++) {
-    const char = value[at]!;
-    if (quote === "'") {
-      if (char === "'") quote = '';
-      else result += char;
-    } else if (char === '\\' && at + 1 < value.length) {
-      const next = value[++at]!;
-      result += quote === '"' && !/["\\$`]/.test(next) ? `\\${next}` : next;
-    } else if (quote === '"') {
-      if (char === '"') quote = '';
-      else result += char;
-    } else if (char === '"' || char === "'") quote = char;
-    else result += char;
-  }
-  return result;
+  return value.replace(
+    QUOTED,
+    (_, single?: string, double?: string, escaped?: string) =>
+      single ?? escaped ?? (double ?? '').replace(/\\(["\\$`])/g, '$1'),
+  );
 }

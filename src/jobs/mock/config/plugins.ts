@@ -35,13 +35,11 @@ export function switchPlugins(options: ConfigOptions, switches: PluginSwitches):
     if (known.includes(name)) return;
     throw usageError(`${option}: there is no plugin ${name}`, `mock's are ${known.join(', ')}`);
   };
-  for (const name of switches.disabled) {
-    check(name, `--disable-plugin ${name}`);
-    conf.set(`${name}_enable`, false);
-  }
-  for (const name of switches.enabled) {
-    check(name, `--enable-plugin ${name}`);
-    conf.set(`${name}_enable`, true);
+  for (const how of ['disable', 'enable'] as const) {
+    for (const name of switches[`${how}d`]) {
+      check(name, `--${how}-plugin ${name}`);
+      conf.set(`${name}_enable`, how === 'enable');
+    }
   }
   for (const text of switches.settings) {
     const [, name, key, value = ''] = /^([^:]+):([^=]+)=(.*)$/s.exec(text) ?? [];

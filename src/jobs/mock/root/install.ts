@@ -115,11 +115,9 @@ async function solveFor(
   const packages = root.packages().filter(stays);
   const keep: Lock = { format: 1, arch, requested: [], repositories: [], packages };
   const ask = async (there: readonly string[]) => {
-    const install = [...there, ...request.install];
-    const { requires } = request;
-    const asked = { install, requires, exclude, modules, recommends, keep };
-    const question = { arch, ...asked, signal };
-    return (await solve(set, question)).lock;
+    const { requires, install } = request;
+    const asked = { requires, exclude, modules, recommends, keep };
+    return (await solve(set, { arch, install: [...there, ...install], ...asked, signal })).lock;
   };
   const exact = installed.map((it) => (stays(it) ? it.nevra : it.name));
   try {

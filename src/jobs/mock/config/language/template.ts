@@ -31,7 +31,10 @@ export class Templates {
     if (this.#done.has(name)) return this.#done.get(name);
     if (this.#active.includes(name)) {
       const cycle = [...this.#active.slice(this.#active.indexOf(name)), name].join(' → ');
-      throw configError(`the template of ${name} needs itself: ${cycle}`, this.#place(name));
+      throw configError(
+        `the template of ${name} needs itself: ${cycle}`,
+        this.#options.placeOf(name),
+      );
     }
     this.#active.push(name);
     try {
@@ -56,7 +59,7 @@ export class Templates {
     let result = text;
     for (let pass = 0; /\{[{%#]/.test(result); pass++) {
       if (pass === MAX_PASSES) {
-        throw configError(`the template of ${name} has no end`, this.#place(name));
+        throw configError(`the template of ${name} has no end`, this.#options.placeOf(name));
       }
       const next = this.#once(result, name);
       if (next === result) return result;
@@ -91,10 +94,14 @@ export class Templates {
     } catch (cause) {
       if (cause instanceof Error && cause.name === 'KilnError') throw cause;
       const what = cause instanceof Error ? cause.message : String(cause);
-      throw configError(`the template in ${name} is not understood: ${what}`, this.#place(name), {
-        cause,
-        hint: 'kiln knows the common part of Jinja: values, filters, if, for, set, macro',
-      });
+      throw configError(
+        `the template in ${name} is not understood: ${what}`,
+        this.#options.placeOf(name),
+        {
+          cause,
+          hint: 'kiln knows the common part of Jinja: values, filters, if, for, set, macro',
+        },
+      );
     }
   }
 
@@ -102,10 +109,6 @@ export class Templates {
     const tags = template.match(/\{\{[\s\S]*?\}\}|\{%[\s\S]*?%\}/g) ?? [];
     const words = tags.join(' ').match(/[A-Za-z_]\w*/g) ?? [];
     return new Set(words.filter((word) => this.#options.has(word)));
-  }
-
-  #place(name: string) {
-    return this.#options.placeOf(name);
   }
 }
 
