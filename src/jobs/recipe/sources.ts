@@ -85,15 +85,15 @@ export async function readySources(
   sources: readonly RecipeSource[],
   options: SourceOptions,
 ): Promise<ReadySource[]> {
-  const cache = new Cache(options.paths);
+  const fetching = { ...options, cache: new Cache(options.paths) };
   const ready: ReadySource[] = [];
   const names = new Set<string>();
   let room = options.room;
   for (const wanted of sources) {
     options.signal.throwIfAborted();
-    const largest = Math.min(limitOf(wanted), options.largest);
-    const source = { ...wanted, 'max-size': Math.min(largest, room) };
-    const name = source.name ?? nameOf(source);
+    const largest = Math.min(wanted['max-size'] ?? MAX_SOURCE, options.largest);
+    const name = wanted.name ?? nameOf(wanted);
+    const source = { ...wanted, name, limit: Math.min(largest, room) };
     if (names.has(name)) {
       throw new KilnError('E_SOURCE', `two sources are called ${name}`, {
         hint: 'give one of them another `name`',
@@ -102,18 +102,14 @@ export async function readySources(
     names.add(name);
     const found =
       source.file === undefined
-        ? await fetched(name, source, cache, options)
-        : await copied(source.file, source, cache, options);
+        ? await fetched(source, fetching)
+        : await copied(source.file, source, fetching);
     const bytes = (await stat(found.path)).size;
-    if (bytes > largest) throw tooLarge(name, source);
+    if (bytes > largest) throw tooLarge(source);
     if (found.from !== 'cache') room -= bytes;
     ready.push({ name, bytes, ...found });
   }
   return ready;
-}
-
-function limitOf(source: RecipeSource): number {
-  return source['max-size'] ?? MAX_SOURCE;
 }
 
 function nameOf(source: RecipeSource): string {
@@ -129,20 +125,21 @@ function nameOf(source: RecipeSource): string {
 
 type Found = Pick<ReadySource, 'path' | 'sha256' | 'from'>;
 
-async function fetched(
-  name: string,
-  source: RecipeSource,
-  cache: Cache,
-  options: SourceOptions,
-): Promise<Found> {
-  const sha256 = source.sha256 ?? '';
+/** A source with the bytes that it may have. */
+type Bounded = RecipeSource & { readonly name: string; readonly limit: number };
+
+type Fetching = SourceOptions & { readonly cache: Cache };
+
+async function fetched(source: Bounded, fetching: Fetching): Promise<Found> {
+  const { cache, offline } = fetching;
+  const { name, sha256 = '' } = source;
   const digest = `sha256:${sha256}`;
   const cached = await cache.find(digest);
   if (cached !== undefined) return { path: cached, sha256, from: 'cache' };
-  const offered = await findOffered(name, sha256, source, cache, options);
+  const offered = await findOffered(source, sha256, fetching);
   if (offered !== undefined) return { path: offered, sha256, from: 'folder' };
   const urls = [source.url ?? []].flat();
-  if (urls.length === 0 || options.offline) {
+  if (urls.length === 0 || offline) {
     const why =
       urls.length === 0 ? 'the recipe has no URL for it' : 'downloads are off (--offline)';
     throw new KilnError('E_SOURCE_MISSING', `source ${name} is not here, and ${why}`, {
@@ -153,16 +150,16 @@ async function fetched(
     {
       cache,
       transfer: defaultTransfer,
-      reach: options.allowHost ? 'named' : 'public',
-      signal: options.signal,
-      onProgress: options.onProgress,
+      reach: fetching.allowHost ? 'named' : 'public',
+      signal: fetching.signal,
+      onProgress: fetching.onProgress,
     },
     {
       repository: 'sources',
       mirrors: new Mirrors(urls, undefined),
       location: '',
       item: name,
-      maxSize: limitOf(source),
+      maxSize: source.limit,
       digest,
       size: undefined,
     },
@@ -171,11 +168,9 @@ async function fetched(
 }
 
 async function findOffered(
-  name: string,
+  source: Bounded,
   sha256: string,
-  source: RecipeSource,
-  cache: Cache,
-  { offered, signal }: SourceOptions,
+  { cache, offered, signal }: Fetching,
 ): Promise<string | undefined> {
   if (offered === undefined) return undefined;
   let entries: string[];
@@ -187,29 +182,25 @@ async function findOffered(
       hint: '--sources names a folder with source archives',
     });
   }
+  const { name, limit } = source;
   entries.sort((a, b) => Number(b === name) - Number(a === name));
   for (const entry of entries.slice(0, MAX_OFFERED)) {
     signal.throwIfAborted();
     const path = join(offered, entry);
     const info = await stat(path).catch(() => undefined);
-    if (!info?.isFile() || info.size > limitOf(source)) continue;
+    if (!info?.isFile() || info.size > limit) continue;
     const found = await digestFile(path, 'sha256');
     if (found === `sha256:${sha256}`) {
       // The copy in the cache is checked again: somebody may change the file meanwhile.
       const stream = createReadStream('', { fd: openUserFile(path) });
-      return (await keep(stream, name, { ...source, sha256 }, cache)).path;
+      return (await keep(stream, { ...source, sha256 }, cache)).path;
     }
     if (entry === name) throw wrongDigest(name, sha256, found.slice('sha256:'.length), path);
   }
   return undefined;
 }
 
-async function copied(
-  file: string,
-  source: RecipeSource,
-  cache: Cache,
-  { folder }: SourceOptions,
-): Promise<Found> {
+async function copied(file: string, source: Bounded, { cache, folder }: Fetching): Promise<Found> {
   const fd = openBeneath(folder, file);
   using _fd = closing(fd);
   if (!fstatSync(fd).isFile())
@@ -218,18 +209,13 @@ async function copied(
     });
   // A descriptor of its own, which ends with the stream.
   const stream = createReadStream(`/proc/self/fd/${fd}`);
-  return { ...(await keep(stream, file, source, cache)), from: 'recipe' };
+  return { ...(await keep(stream, { ...source, name: file }, cache)), from: 'recipe' };
 }
 
-async function keep(
-  stream: Readable,
-  name: string,
-  source: RecipeSource,
-  cache: Cache,
-): Promise<{ path: string; sha256: string }> {
+async function keep(stream: Readable, source: Bounded, cache: Cache) {
+  const { name, limit } = source;
   const temporary = join(cache.root, 'partial', `source-${process.pid}-${randomUUID()}`);
   await mkdir(dirname(temporary), { recursive: true });
-  const limit = limitOf(source);
   let received = 0;
   try {
     await pipeline(
@@ -237,7 +223,7 @@ async function keep(
       async function* (chunks: AsyncIterable<Buffer>) {
         for await (const chunk of chunks) {
           received += chunk.length;
-          if (received > limit) throw tooLarge(name, source);
+          if (received > limit) throw tooLarge(source);
           yield chunk;
         }
       },
@@ -258,8 +244,8 @@ async function keep(
   }
 }
 
-function tooLarge(name: string, source: RecipeSource): KilnError {
-  return new KilnError('E_SOURCE', `source ${name} is larger than ${limitOf(source)} bytes`, {
+function tooLarge({ name, limit }: Bounded): KilnError {
+  return new KilnError('E_SOURCE', `source ${name} is larger than ${limit} bytes`, {
     hint: 'raise its `max-size` in the recipe; for users `users.limits.disk` and what is left of `users.limits.storage` are the most',
   });
 }

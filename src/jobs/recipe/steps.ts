@@ -27,6 +27,12 @@ interface StepContext {
   readonly host: HostShell | undefined;
 }
 
+interface StepRun extends StepContext {
+  readonly step: RecipeStep;
+  readonly index: number;
+  readonly limits: TimeLimits;
+}
+
 /**
  * Runs the steps of a recipe up to the first that fails.
  * @param time `timeout` is for all steps together, `stallTimeout` for each
@@ -52,7 +58,7 @@ export async function runSteps(
       ? { timeout: shortest, stallTimeout }
       : { stallTimeout };
     const { failure, ...end } = await timeline.measure(`step ${name}`, () =>
-      runStep(step, index, limits, context),
+      runStep({ ...context, step, index, limits }),
     );
     const milliseconds = performance.now() - start;
     onStep?.({ ...event, event: failure === undefined ? 'finish' : 'fail', milliseconds });
@@ -61,22 +67,15 @@ export async function runSteps(
   return { end: { exitCode: 0, signal: null, timeLimit: null }, failedStep: undefined };
 }
 
-async function runStep(
-  step: RecipeStep,
-  index: number,
-  limits: TimeLimits,
-  context: StepContext,
-): Promise<StepEnd> {
-  context.signal.throwIfAborted();
-  const { sandbox, signal } = context;
+async function runStep(run: StepRun): Promise<StepEnd> {
+  const { sandbox, signal, step } = run;
+  signal.throwIfAborted();
   const kill = () => sandbox.sandbox.killAll();
   const abort = () => void kill().catch(() => undefined);
   signal.addEventListener('abort', abort, { once: true });
   try {
     const end =
-      step.script === undefined
-        ? await runFunction(step, index, limits, context)
-        : await runScript(step, step.script, limits, context);
+      step.script === undefined ? await runFunction(run) : await runScript(run, step.script);
     signal.throwIfAborted();
     return end;
   } finally {
@@ -85,12 +84,8 @@ async function runStep(
   }
 }
 
-async function runScript(
-  step: RecipeStep,
-  script: string,
-  limits: TimeLimits,
-  { sandbox, shell, onOutput }: StepContext,
-): Promise<StepEnd> {
+async function runScript(run: StepRun, script: string): Promise<StepEnd> {
+  const { sandbox, shell, onOutput, step, limits } = run;
   const end = await sandbox.execute(
     {
       // One pipe for both streams: in a log, an error belongs after what led to it.
@@ -116,13 +111,8 @@ interface FailedCommand {
   readonly signal: NodeJS.Signals | null;
 }
 
-async function runFunction(
-  step: RecipeStep,
-  index: number,
-  limits: TimeLimits,
-  context: StepContext,
-): Promise<StepEnd> {
-  const { sandbox, shell, session } = context;
+async function runFunction(run: StepRun): Promise<StepEnd> {
+  const { sandbox, shell, session, step, index, limits } = run;
   const onHost = new Set<CommandProcess>();
   const endOnHost = () => {
     for (const command of onHost) command.kill(constants.signals.SIGKILL);
@@ -142,7 +132,7 @@ async function runFunction(
   const start = async (message: SpawnMessage) => {
     if (message.where === 'host') {
       // The session refuses it where there is none.
-      const command = await context.host!.start(message);
+      const command = await run.host!.start(message);
       onHost.add(command);
       command.once('close', () => onHost.delete(command));
       return command;

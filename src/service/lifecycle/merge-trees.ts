@@ -93,31 +93,30 @@ export function mergeTrees(
   const to = openSync(target, flags);
   using _to = closing(to);
   for (const { path } of actions.filter((a) => a.do === 'remove').reverse()) remove(to, path);
-  return actions
-    .map((action) => carryOut(from, to, action, theirs))
-    .filter((note) => note !== undefined);
+  const merge = { from, to, theirs };
+  return actions.map((action) => carryOut(action, merge)).filter((note) => note !== undefined);
 }
 
-function carryOut(
-  from: number,
-  to: number,
-  action: MergeAction,
-  theirs: ReadonlyMap<string, TreeEntry>,
-): string | undefined {
-  const { path } = action;
+interface Merge {
+  readonly from: number;
+  readonly to: number;
+  readonly theirs: ReadonlyMap<string, TreeEntry>;
+}
+
+function carryOut({ do: what, path }: MergeAction, merge: Merge): string | undefined {
+  const { from, to, theirs } = merge;
   const name = basename(path);
-  switch (action.do) {
+  switch (what) {
     case 'take':
       remove(to, path);
-      if (copy(from, to, path, name, theirs)) return undefined;
-      return `${path}: could not be put in place`;
+      return copy(path, name, merge) ? undefined : `${path}: could not be put in place`;
     case 'rpmnew':
       remove(to, `${path}.rpmnew`);
-      copy(from, to, path, `${name}.rpmnew`, theirs);
+      copy(path, `${name}.rpmnew`, merge);
       return `${path}: yours is kept, the new one is ${path}.rpmnew`;
     case 'rpmsave':
       within(to, path, (folder) => renameat(folder, name, folder, `${name}.rpmsave`));
-      if (theirs.has(path)) copy(from, to, path, name, theirs);
+      if (theirs.has(path)) copy(path, name, merge);
       return `${path}: yours is now ${path}.rpmsave`;
     case 'accounts':
       mergeAccountFiles(from, to, path);
@@ -127,13 +126,7 @@ function carryOut(
   }
 }
 
-function copy(
-  from: number,
-  to: number,
-  path: string,
-  name: string,
-  theirs: ReadonlyMap<string, TreeEntry>,
-): boolean {
+function copy(path: string, name: string, { from, to, theirs }: Merge): boolean {
   const folder = dirname(path);
   const source = openat2(from, folder, FOLDER);
   using _source = closing(source);

@@ -11,20 +11,18 @@ const SHOWN = 400;
 
 type HealthCheck = NonNullable<ServiceDefinition['health']>;
 
+/** @returns what is wrong */
 async function checkHealth(host: UnitHost, check: HealthCheck): Promise<string | undefined> {
+  const { command, http = ':80/', timeout } = check;
   try {
-    if (check.command !== undefined) return await checkCommand(host, check.command, check.timeout);
-    return await checkHttp(host, check.http ?? ':80/', check.timeout);
+    if (command !== undefined) return await checkCommand(host, command, timeout);
+    return await checkHttp(host, http, timeout);
   } catch (error) {
     return reasonOf(error);
   }
 }
 
-async function checkCommand(
-  host: UnitHost,
-  argv: readonly string[],
-  timeout: number,
-): Promise<string | undefined> {
+async function checkCommand(host: UnitHost, argv: readonly string[], timeout: number) {
   const plan = { argv, env: host.environment, workdir: '/', policy: ROOT_POLICY } as const;
   const end = await host.sandbox.execute(
     { ...plan, time: { timeout }, leftovers: 'left' },
@@ -34,11 +32,7 @@ async function checkCommand(
   return end.exitCode === 0 ? undefined : `${endText(end)} ${end.output.text().trim()}`.trim();
 }
 
-async function checkHttp(
-  host: UnitHost,
-  where: string,
-  timeout: number,
-): Promise<string | undefined> {
+async function checkHttp(host: UnitHost, where: string, timeout: number) {
   const [, port = '80', path = '/'] = /^:(\d+)(\/\S*)?$/.exec(where) ?? [];
   const socket = await connectInside(host.control, Number(port));
   try {
