@@ -16,18 +16,17 @@ export async function shell(session: MockCommand): Promise<number> {
   const { line, log, caller } = session;
   const commandLine = line.args.length === 0 ? [] : [line.args.join(' ')];
   const tty = hasTerminal(caller);
-  return await withRoot(session, async (at) => {
-    log.start('shell');
-    const status = await runInRoot(
-      at,
-      [...SHELL, ...commandLine],
-      tty ? caller.windowSize : undefined,
-      (it, kill) => connectCommand(it, kill, caller, tty),
-      caller.handOver,
-    );
-    log.finish('shell');
-    return status;
-  });
+  return await withRoot(session, (at) =>
+    log.state('shell', () =>
+      runInRoot(
+        at,
+        [...SHELL, ...commandLine],
+        tty ? caller.windowSize : undefined,
+        (it, kill) => connectCommand(it, kill, caller, tty),
+        caller.handOver,
+      ),
+    ),
+  );
 }
 
 export async function chroot(session: MockCommand): Promise<number> {

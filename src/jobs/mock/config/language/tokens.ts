@@ -7,18 +7,17 @@ export interface Token {
   readonly line: number;
   /** The indentation of the statement: characters before the token in its line. */
   readonly column: number;
-  readonly raw?: boolean;
+  readonly raw: boolean;
 }
 
 /** Bytes of a configuration file; mock's largest have 20 KB. */
 export const CONFIG_SIZE_LIMIT = 1024 * 1024;
 
-const STRING = /([rRbBuUfF]{0,2})('''|"""|'|")/y;
+const STRING = /[rRbBuUfF]{0,2}(?:'''|"""|'|")/y;
 const NUMBER = /0[xX][0-9a-fA-F]+|0[oO]?[0-7]+|\d+(?:\.\d*)?(?:[eE][+-]?\d+)?/y;
 const NAME = /[A-Za-z_]\w*/y;
 const OPERATOR = /\+=|\*\*|==|!=|<=|>=|[-+*/%=<>()[\]{},:.;]/y;
-const COMMENT = /#[^\n]*/y;
-const BLANK = /(?:[ \t\f\r]|\\\r?\n)+/y;
+const SKIPPED = /(?:[ \t\f\r]|\\\r?\n)+|#[^\n]*/y;
 
 /**
  * Splits a configuration file into tokens by Python's rules. A line end inside brackets does not end a statement.
@@ -55,12 +54,13 @@ class Tokenizer {
   }
 
   #step(): void {
-    const skipped = this.#match(BLANK) ?? this.#match(COMMENT);
-    if (skipped !== undefined) this.#advance(skipped[0]);
+    const skipped = this.#match(SKIPPED);
+    const opening = this.#match(STRING);
+    if (skipped !== undefined) this.#advance(skipped);
     else if (this.#text[this.#at] === '\n') {
       if (this.#brackets.length === 0) this.#push('newline', '');
       this.#advance('\n');
-    } else if (this.#match(STRING) !== undefined) this.#string();
+    } else if (opening !== undefined) this.#string(opening);
     else this.#word();
   }
 
@@ -72,17 +72,18 @@ class Tokenizer {
     ] as const) {
       const found = this.#match(pattern);
       if (found === undefined) continue;
-      this.#push(kind, found[0]);
-      if ('([{'.includes(found[0])) this.#brackets.push(this.#line);
-      if (')]}'.includes(found[0])) this.#brackets.pop();
-      this.#advance(found[0]);
+      this.#push(kind, found);
+      if ('([{'.includes(found)) this.#brackets.push(this.#line);
+      if (')]}'.includes(found)) this.#brackets.pop();
+      this.#advance(found);
       return;
     }
     throw this.#error(`unexpected ${JSON.stringify(this.#text[this.#at])}`);
   }
 
-  #string(): void {
-    const [opening, prefix = '', quote = ''] = this.#match(STRING)!;
+  #string(opening: string): void {
+    const [quote = ''] = /['"]+$/.exec(opening) ?? [];
+    const kinds = opening.toLowerCase();
     const start = this.#at + opening.length;
     let end = start;
     for (; !this.#text.startsWith(quote, end); end++) {
@@ -92,21 +93,20 @@ class Tokenizer {
       if (this.#text[end] === '\\') end++;
     }
     const body = this.#text.slice(start, end);
-    const kinds = prefix.toLowerCase();
     const raw = kinds.includes('r');
     if (kinds.includes('f')) this.#push('format', body, raw);
     else this.#push('string', raw ? body : unescapeText(body));
     this.#advance(this.#text.slice(this.#at, end + quote.length));
   }
 
-  #push(kind: Token['kind'], text: string, raw?: boolean): void {
+  #push(kind: Token['kind'], text: string, raw = false): void {
     const column = this.#at - this.#lineStart;
-    this.#tokens.push({ kind, text, line: this.#line, column, ...(raw === true ? { raw } : {}) });
+    this.#tokens.push({ kind, text, line: this.#line, column, raw });
   }
 
-  #match(pattern: RegExp): RegExpExecArray | undefined {
+  #match(pattern: RegExp): string | undefined {
     pattern.lastIndex = this.#at;
-    return pattern.exec(this.#text) ?? undefined;
+    return pattern.exec(this.#text)?.[0];
   }
 
   #advance(text: string): void {
@@ -153,44 +153,4 @@ export function unescapeText(text: string): string {
       return ESCAPES[letter ?? ''] ?? whole;
     },
   );
-}
-
-export class TokenCursor {
-  readonly tokens: readonly Token[];
-  readonly file: string;
-  at = 0;
-
-  constructor(tokens: readonly Token[], file: string) {
-    this.tokens = tokens;
-    this.file = file;
-  }
-
-  peek(): Token {
-    return this.tokens[this.at] ?? this.tokens.at(-1)!;
-  }
-
-  is(text: string): boolean {
-    const token = this.peek();
-    return (token.kind === 'operator' || token.kind === 'name') && token.text === text;
-  }
-
-  take(text: string): boolean {
-    if (!this.is(text)) return false;
-    this.at++;
-    return true;
-  }
-
-  expect(text: string): void {
-    if (!this.take(text)) throw this.unexpected(` where ${text} was expected`);
-  }
-
-  unexpected(more = '') {
-    const { kind, text } = this.peek();
-    const what = kind === 'newline' || kind === 'end' ? 'the end of the line' : `\`${text}\``;
-    return this.error(`${what} is not understood${more}`);
-  }
-
-  error(message: string, more: { readonly hint?: string } = {}) {
-    return configError(message, { file: this.file, line: this.peek().line }, more);
-  }
 }
