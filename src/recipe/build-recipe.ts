@@ -167,18 +167,10 @@ export type BuildRecipe = z.output<typeof scriptRecipeSchema>;
 export type BuildRecipeInput = z.input<typeof buildRecipeSchema>;
 export type RecipeSource = BuildRecipe['sources'][number];
 
-export interface RecipeStep {
-  readonly name: string;
-  readonly script: string | undefined;
-  readonly workdir: string | undefined;
-  readonly env: Readonly<Record<string, string>>;
-  readonly user: string | undefined;
-  /** Milliseconds. */
-  readonly timeout: number | undefined;
-  readonly network: boolean;
-}
+/** Its time is milliseconds. */
+export type RecipeStep = Readonly<ReturnType<typeof stepsOf>[number]>;
 
-export function stepsOf({ steps }: BuildRecipe): RecipeStep[] {
+export function stepsOf({ steps }: BuildRecipe) {
   return steps.map((step, index) => {
     const isMap = typeof step === 'object' && 'run' in step;
     const run = isMap ? step.run : step;

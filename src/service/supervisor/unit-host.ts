@@ -2,7 +2,7 @@ import { readFileSync } from 'node:fs';
 import { KilnError } from '../../errors.ts';
 import { awaitedLater, deferred } from '../../promise.ts';
 import type { SandboxControl } from '../../sandbox/command/control.ts';
-import { endOf, type ProcessEnd, type SandboxProcess } from '../../sandbox/command/process.ts';
+import { endOf, type ProcessEnd } from '../../sandbox/command/process.ts';
 import type { PlannedSandbox } from '../../sandbox/door/planned-sandbox.ts';
 import type { PolicyRequest } from '../../sandbox/policy/policy.ts';
 import { type Capability, ROOT_CAPABILITIES } from '../../sandbox/policy/specification.ts';
@@ -121,18 +121,14 @@ export const NOTIFY_SOCKET = '/run/kiln/notify';
 /** systemd's own search path (systemd.exec(5), ExecSearchPath=). */
 const PATH = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin';
 
-export interface RunningCommand {
-  readonly pid: number;
-  readonly end: Promise<ProcessEnd>;
-  readonly process: SandboxProcess;
-}
+export type RunningCommand = Readonly<Awaited<ReturnType<typeof startCommand>>>;
 
 export async function startCommand(
   host: UnitHost,
   unit: ServiceUnit,
   command: ExecCommand,
   variables: Readonly<Record<string, string>>,
-): Promise<RunningCommand> {
+) {
   const env = unitEnvironment(host, unit, variables);
   const { process: started } = await host.sandbox.start({
     argv: commandArguments(command, env),
@@ -145,7 +141,7 @@ export async function startCommand(
     time: {},
     leftovers: 'left',
   });
-  const end = awaitedLater(endOf(started));
+  const end: Promise<ProcessEnd> = awaitedLater(endOf(started));
   started.stdin.end();
   const source = `${unit.name.replace(/\.service$/, '')}[${started.pid}]`;
   for (const stream of [started.stdout, started.stderr]) {

@@ -80,19 +80,12 @@ export async function terminate(
   await processes.gone(KILL_PATIENCE);
 }
 
-interface ProcessOfSandbox {
-  readonly pid: number;
-  readonly parent: number;
-  readonly session: number;
-  readonly zombie: boolean;
-}
-
 /** By their pids in the sandbox, which cannot mount: its /proc is the one that the init mounted. */
-export function sandboxProcesses({ sandbox }: UnitHost): ProcessOfSandbox[] {
+export function sandboxProcesses({ sandbox }: UnitHost) {
   const proc = `/proc/${sandbox.initPid}/root/proc`;
   return readdirSync(proc)
     .filter((name) => /^\d+$/.test(name))
-    .flatMap((name): ProcessOfSandbox[] => {
+    .flatMap((name) => {
       const pid = Number(name);
       const stat = statOf(pid, proc);
       if (stat === undefined) return [];
@@ -159,7 +152,7 @@ export async function findDaemon(
   return await adoptMain(host, only.pid, processes);
 }
 
-function orphansOf(host: UnitHost): ProcessOfSandbox[] {
+function orphansOf(host: UnitHost) {
   return sandboxProcesses(host).filter(({ parent, zombie }) => parent === 1 && !zombie);
 }
 

@@ -41,14 +41,6 @@ function oneOf<Value extends string>(values: readonly Value[]) {
   return (text: string | undefined) => values.find((value) => value === text);
 }
 
-interface UnitDirectory {
-  readonly path: string;
-  readonly mode: number;
-  readonly variable: string;
-  /** ConfigurationDirectory= is root's, the others are the user's. */
-  readonly rootOwned: boolean;
-}
-
 /** All tests without `|` must succeed. */
 export interface UnitCondition {
   readonly kind: string;
@@ -267,9 +259,10 @@ class Reader {
   }
 
   /** systemd.exec(5). A link after a colon is not made, and a path that leads elsewhere is left out. */
-  #directories(): UnitDirectory[] {
+  #directories() {
     return DIRECTORY_KINDS.flatMap(({ key, base, variable }) => {
       const mode = Number.parseInt(this.#service.last(`${key}Mode`) ?? '0755', 8) & 0o7777;
+      // The others are the user's.
       const rootOwned = key === 'ConfigurationDirectory';
       return this.#service
         .all(key)

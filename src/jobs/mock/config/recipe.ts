@@ -30,18 +30,7 @@ export type RecipeInput = z.input<typeof imageRecipeSchema>;
 /** Environment variables for interactive sessions; they do not affect builds. */
 const SESSION = new Set(['TERM', 'PROMPT_COMMAND', 'PS1', 'HOSTNAME']);
 
-export interface ConfigMeaning extends BuildSettings {
-  readonly root: string;
-  readonly recipe: RecipeInput;
-  readonly user: string;
-  readonly resultDirectory: string;
-  readonly target: string | undefined;
-  readonly switchedOn: readonly string[];
-  readonly warnings: readonly ConfigWarning[];
-}
-
-/** What options say of builds, whether they are a configuration's or the defaults. */
-type BuildSettings = Readonly<ReturnType<typeof buildSettings>>;
+export type ConfigMeaning = Readonly<ReturnType<typeof configMeaning>>;
 
 interface MeaningSettings {
   readonly host: string;
@@ -49,7 +38,7 @@ interface MeaningSettings {
   readonly enabledPlugins?: readonly string[];
 }
 
-export function configMeaning(config: LoadedConfig, settings: MeaningSettings): ConfigMeaning {
+export function configMeaning(config: LoadedConfig, settings: MeaningSettings) {
   const { options } = config;
   const templates = new Templates(options);
   const warnings = [...config.warnings, ...leftOut(options, templates, settings.enabledPlugins)];
@@ -68,6 +57,7 @@ export function configMeaning(config: LoadedConfig, settings: MeaningSettings): 
   };
 }
 
+/** What options say of builds, whether they are a configuration's or the defaults. */
 export function buildSettings(templates: Templates) {
   const text = (name: string) => asText(templates.value(name) ?? '');
   const flag = (name: string) => isTrue(templates.value(name));
