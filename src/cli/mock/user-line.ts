@@ -89,7 +89,13 @@ const PATHS: ReadonlyMap<string, PathKind> = new Map([
 
 const RESULTS = 'result';
 
-const PACKAGE = /^[^/-][^/]*$/;
+/** What values may be. In a configuration some are templates, which could read everything in root's configuration. */
+const VALUES: ReadonlyMap<string, readonly [pattern: RegExp, rule: string]> = new Map([
+  ['additional-package', [/^[^/-][^/]*$/, 'users name packages, not files']],
+  ['uniqueext', [/^[\w.-]*$/, 'it is letters, digits and _ . -']],
+  ['arch', [/^\w[\w.+-]*$/, 'it is letters, digits and _ . + -']],
+  ['target', [/^\w[\w.+-]*$/, 'it is letters, digits and _ . + -']],
+]);
 
 /**
  * The command line with copies in place of the user's files, and a root of the user's own.
@@ -111,16 +117,8 @@ export async function userLine(line: CommandLine, user: CallerUser): Promise<Com
         hint: `name one that root has in ${configdir}, without .cfg, or an image recipe`,
       });
     }
-    if (name === 'additional-package' && !PACKAGE.test(value)) {
-      throw forbidden(`--additional-package ${value}`, 'users name packages, not files');
-    }
-    if (name === 'uniqueext' && !/^[\w.-]*$/.test(value)) {
-      throw forbidden(`--uniqueext ${value}`, 'it is letters, digits and _ . -');
-    }
-    // In a configuration the value is a template, which could read everything in root's configuration.
-    if ((name === 'arch' || name === 'target') && !/^\w[\w.+-]*$/.test(value)) {
-      throw forbidden(`--${name} ${value}`, 'it is letters, digits and _ . + -');
-    }
+    const [pattern, rule = ''] = VALUES.get(name) ?? [];
+    if (pattern?.test(value) === false) throw forbidden(`--${name} ${value}`, rule);
     if (name === 'uniqueext') continue;
     given.push({ name, value: kind === undefined ? value : await fetched(kind, value, user) });
   }

@@ -228,34 +228,25 @@ export function setCommand(caller: Caller): KilnCommand {
       'kiln service set apache1 --memory 256M --cpus 0.5',
       'kiln service set apache1 --unset health',
     );
-  return addSettingOptions(it).action((name: string, options: SetOptions) =>
-    set(name, options, it, caller),
-  );
-}
-
-async function set(
-  name: string,
-  options: SetOptions,
-  it: KilnCommand,
-  caller: Caller,
-): Promise<void> {
-  await using engine = caller.openEngine();
-  const service = await readService(engine.paths, name);
-  const given = givenSettings(options);
-  const unset = options.unset.map(settingName);
-  const both = unset.find((key) => key in given);
-  if (both !== undefined) it.error(`kiln: ${both} can be set or removed, not both`);
-  if (Object.keys(given).length + unset.length === 0) {
-    it.error(
-      `kiln: give a setting to change, such as --memory 256M; or edit ${service.files.definition} and restart it`,
-    );
-  }
-  const nothing = Object.fromEntries(unset.map((key) => [key, null]));
-  const { inForce, atRestart } = await changeService(service, { ...given, ...nothing });
-  if (inForce.length > 0) caller.stdout.say(`in force: ${inForce.join(', ')}\n`);
-  if (atRestart.length > 0) {
-    caller.stdout.say(`after \`kiln service restart ${name}\`: ${atRestart.join(', ')}\n`);
-  }
+  return addSettingOptions(it).action(async (name: string, options: SetOptions) => {
+    await using engine = caller.openEngine();
+    const service = await readService(engine.paths, name);
+    const given = givenSettings(options);
+    const unset = options.unset.map(settingName);
+    const both = unset.find((key) => key in given);
+    if (both !== undefined) it.error(`kiln: ${both} can be set or removed, not both`);
+    if (Object.keys(given).length + unset.length === 0) {
+      it.error(
+        `kiln: give a setting to change, such as --memory 256M; or edit ${service.files.definition} and restart it`,
+      );
+    }
+    const nothing = Object.fromEntries(unset.map((key) => [key, null]));
+    const { inForce, atRestart } = await changeService(service, { ...given, ...nothing });
+    if (inForce.length > 0) caller.stdout.say(`in force: ${inForce.join(', ')}\n`);
+    if (atRestart.length > 0) {
+      caller.stdout.say(`after \`kiln service restart ${name}\`: ${atRestart.join(', ')}\n`);
+    }
+  });
 }
 
 function settingName(text: string): keyof ServiceFile {

@@ -39,6 +39,12 @@ export function filesIn(directory: string, run: string) {
     log: join(logs, 'service.log'),
     run,
     /**
+     * The copy of a service from before an upgrade. While it exists, the upgrade is not finished; if nobody holds
+     * the lock, the upgrading process died, and the service is restored.
+     */
+    previous: join(directory, 'previous'),
+    upgradeLock: join(directory, 'upgrade.lock'),
+    /**
      * Held by the supervisor. Not on /run: a supervisor that reaches the same state by another name, or from
      * another container, must not write the same /var.
      */

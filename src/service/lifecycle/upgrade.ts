@@ -41,7 +41,7 @@ export async function upgradeService(
   start: () => Promise<ServiceStatus>,
 ) {
   const { files } = await readService(paths, name);
-  await using _lock = await acquireLock(upgradeLock(files));
+  await using _lock = await acquireLock(files.upgradeLock);
   let ran = await isSupervised(files);
   if (hasPrevious(files)) {
     // This process holds the lock, so the one that made that upgrade died.
@@ -128,24 +128,12 @@ async function waitUntilHealthy(paths: StatePaths, name: string): Promise<void> 
   }
 }
 
-/**
- * The copy of a service from before an upgrade. While it exists, the upgrade is not finished; if nobody holds
- * the lock, the upgrading process died, and the service is restored.
- */
-function previousDirectory(files: InstanceFiles): string {
-  return join(files.directory, 'previous');
-}
-
-function upgradeLock(files: InstanceFiles): string {
-  return join(files.directory, 'upgrade.lock');
-}
-
 export function hasPrevious(files: InstanceFiles): boolean {
-  return existsSync(previousDirectory(files));
+  return existsSync(files.previous);
 }
 
 export async function keepPrevious(files: InstanceFiles): Promise<void> {
-  const previous = previousDirectory(files);
+  const { previous } = files;
   const half = `${previous}.half`;
   await removeTree(half);
   await mkdir(half, { mode: 0o700 });
@@ -159,7 +147,7 @@ export async function keepPrevious(files: InstanceFiles): Promise<void> {
 }
 
 async function forgetPrevious(files: InstanceFiles): Promise<void> {
-  const previous = previousDirectory(files);
+  const { previous } = files;
   const gone = `${previous}.gone`;
   await removeTree(gone);
   await rename(previous, gone);
@@ -168,8 +156,7 @@ async function forgetPrevious(files: InstanceFiles): Promise<void> {
 
 /** The service is stopped. Can be interrupted and repeated. */
 async function restorePrevious(files: InstanceFiles): Promise<void> {
-  const previous = previousDirectory(files);
-  const kept = filesIn(previous, '');
+  const kept = filesIn(files.previous, '');
   for (const part of ['etc', 'var', 'varImage'] as const) {
     if (!existsSync(kept[part])) continue;
     const failed = `${files[part]}.failed`;
@@ -181,12 +168,12 @@ async function restorePrevious(files: InstanceFiles): Promise<void> {
   const image = findImageId(kept.image).value?.image;
   if (image === undefined) setAside(files.image);
   else writeImageId(files.image, image);
-  await removeTree(previous);
+  await removeTree(files.previous);
 }
 
 export async function undoAbandonedUpgrade(files: InstanceFiles): Promise<boolean> {
   if (!hasPrevious(files)) return false;
-  await using lock = await tryLock(upgradeLock(files));
+  await using lock = await tryLock(files.upgradeLock);
   if (lock === undefined || !hasPrevious(files)) return false;
   await restorePrevious(files);
   return true;

@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto';
 import { once } from 'node:events';
 import { constants, openSync, readFileSync, readSync } from 'node:fs';
-import { createServer, type Server, Socket } from 'node:net';
+import { createServer, Socket } from 'node:net';
 import { hostname } from 'node:os';
 import { KilnError } from '../../errors.ts';
 import { closeDescriptor, closing } from '../../host/calls/descriptor.ts';
@@ -30,29 +30,22 @@ export async function publishPort(
   control: SandboxControl,
   port: PublishedPort,
 ): Promise<Publication> {
+  const { address, host, sandbox } = port;
   const open = new Set<Socket>();
   const server = createServer({ allowHalfOpen: true, pauseOnConnect: true }, (client) => {
     track(open, client);
-    passOn(control, port.sandbox, client, open).catch(() => client.destroy());
+    const connected = (inside: Socket) => {
+      track(open, inside);
+      inside.once('close', () => client.destroy());
+      client.once('close', () => inside.destroy());
+      client.pipe(inside);
+      inside.pipe(client);
+    };
+    connectInside(control, sandbox)
+      .then(connected)
+      .catch(() => client.destroy());
   });
   server.maxConnections = MAX_CONNECTIONS;
-  await listen(service, server, port);
-  return {
-    port,
-    [Symbol.asyncDispose]: async () => {
-      const closed = awaitedLater(once(server, 'close'));
-      server.close();
-      for (const socket of open) socket.destroy();
-      await closed;
-    },
-  };
-}
-
-async function listen(
-  service: string,
-  server: Server,
-  { address, host, sandbox }: PublishedPort,
-): Promise<void> {
   try {
     server.listen({ host: address, port: host });
     await once(server, 'listening');
@@ -62,20 +55,15 @@ async function listen(
       hint: `publish another port: \`kiln service set ${service} --publish HOSTPORT:${sandbox}\`, or stop the program that has the port`,
     });
   }
-}
-
-async function passOn(
-  control: SandboxControl,
-  port: number,
-  client: Socket,
-  open: Set<Socket>,
-): Promise<void> {
-  const inside = await connectInside(control, port);
-  track(open, inside);
-  inside.once('close', () => client.destroy());
-  client.once('close', () => inside.destroy());
-  client.pipe(inside);
-  inside.pipe(client);
+  return {
+    port,
+    [Symbol.asyncDispose]: async () => {
+      const closed = awaitedLater(once(server, 'close'));
+      server.close();
+      for (const socket of open) socket.destroy();
+      await closed;
+    },
+  };
 }
 
 export async function connectInside(control: SandboxControl, port: number): Promise<Socket> {
