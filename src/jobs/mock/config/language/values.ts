@@ -12,21 +12,22 @@ export type ConfigValue =
 export type ConfigDict = Map<string, ConfigValue>;
 
 /** Names of the same option; the first name is used (mock's `alias_spec`). */
-const ALIASES: ReadonlyMap<string, string> = new Map([
-  ...['yum.conf', 'dnf4.conf', 'dnf5.conf'].map((name) => [name, 'dnf.conf'] as const),
-  ...[
-    'command',
-    'common_opts',
-    'install_command',
-    'disable_plugins',
-    'avoid_opts',
-    'builddep_opts',
-  ].map((name) => [`dnf_${name}`, `dnf4_${name}`] as const),
-  ...['dnf4', 'dnf5', 'yum', 'microdnf'].map(
-    (name) => [`system_${name}_command`, `${name}_system_command`] as const,
-  ),
-  ['system_dnf_command', 'dnf4_system_command'],
-]);
+const ALIASES: Readonly<Record<string, string>> = {
+  'yum.conf': 'dnf.conf',
+  'dnf5.conf': 'dnf.conf',
+  'dnf4.conf': 'dnf.conf',
+  dnf_command: 'dnf4_command',
+  dnf_common_opts: 'dnf4_common_opts',
+  dnf_install_command: 'dnf4_install_command',
+  dnf_disable_plugins: 'dnf4_disable_plugins',
+  dnf_avoid_opts: 'dnf4_avoid_opts',
+  dnf_builddep_opts: 'dnf4_builddep_opts',
+  system_dnf_command: 'dnf4_system_command',
+  system_dnf4_command: 'dnf4_system_command',
+  system_dnf5_command: 'dnf5_system_command',
+  system_yum_command: 'yum_system_command',
+  system_microdnf_command: 'microdnf_system_command',
+};
 
 export class ConfigOptions {
   readonly #values: ConfigDict = new Map();
@@ -63,7 +64,7 @@ export class ConfigOptions {
 }
 
 function canonical(name: string): string {
-  return ALIASES.get(name) ?? name;
+  return ALIASES[name] ?? name;
 }
 
 export function isDict(value: ConfigValue): value is ConfigDict {
