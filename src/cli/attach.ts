@@ -1,8 +1,6 @@
 import { once } from 'node:events';
 import { fstatSync } from 'node:fs';
 import type { Writable } from 'node:stream';
-import { canRelayTo } from '../host/sockets/relay.ts';
-import type { RelayedOutput } from '../sandbox/command/command-request.ts';
 import type { SandboxProcess } from '../sandbox/command/process.ts';
 import { type Caller, FORWARDED } from './caller/caller.ts';
 import { commandStatus } from './output/errors.ts';
@@ -32,30 +30,16 @@ export function connectCommand(
   kill: () => void,
   caller: Caller,
   tty: boolean,
-  relayed?: RelayedOutput,
 ): Disposable {
   if (caller.handOver !== undefined) return forwardSignals(command, kill, caller);
-  return tty ? attachTerminal(command, kill, caller) : attach(command, kill, caller, relayed);
+  return tty ? attachTerminal(command, kill, caller) : attach(command, kill, caller);
 }
 
-export function relayableOutput(): RelayedOutput {
-  return {
-    ...(canRelayTo(1) ? { stdout: 1 } : {}),
-    ...(canRelayTo(2) ? { stderr: 2 } : {}),
-  };
-}
-
-function attach(
-  command: SandboxProcess,
-  kill: () => void,
-  caller: Caller,
-  relayed: RelayedOutput = {},
-): Disposable {
+function attach(command: SandboxProcess, kill: () => void, caller: Caller): Disposable {
   const attached = new DisposableStack();
   attached.use(forwardSignals(command, kill, caller));
-  // Making one of Node's streams takes milliseconds: make only the needed ones.
-  if (relayed.stdout === undefined) relay(command.stdout, caller.stdout.stream);
-  if (relayed.stderr === undefined) relay(command.stderr, caller.stderr.stream);
+  relay(command.stdout, caller.stdout.stream);
+  relay(command.stderr, caller.stderr.stream);
   if (hasNoInput()) {
     command.stdin.end();
     return attached;

@@ -18,7 +18,7 @@ import { Timeline } from '../jobs/run/timeline.ts';
 import type { Result } from '../result/schema.ts';
 import type { Engine } from '../sandbox/open.ts';
 import { shellWord } from '../shell-words.ts';
-import { connectCommand, relayableOutput } from './attach.ts';
+import { connectCommand } from './attach.ts';
 import { type Caller, listenForInterruption } from './caller/caller.ts';
 import { addDetachOptions, type DetachOptions, detach } from './job/detach.ts';
 import { KilnCommand } from './options/command.ts';
@@ -165,15 +165,10 @@ export async function runCommand(
       printLayers(engine, request, image.manifest, json, caller);
       return;
     }
-    const { handOver } = caller;
-    const own = handOver === undefined;
-    const isDetached = options.detach === true;
-    const relay = own && !isDetached && terminal === undefined ? relayableOutput() : undefined;
     const hooks: RunHooks = {
       signal: interruption.signal,
       terminal,
-      relay,
-      handOver,
+      handOver: caller.handOver,
       results: context.results,
       entered: (id) => {
         sandbox = id;
@@ -181,8 +176,7 @@ export async function runCommand(
       started: (started, kill) => {
         interruption[Symbol.dispose]();
         context.started?.(sandbox);
-        const isTerminal = terminal !== undefined;
-        attachment = connectCommand(started, kill, caller, isTerminal, relay);
+        attachment = connectCommand(started, kill, caller, terminal !== undefined);
       },
       ended: () => {
         attachment?.[Symbol.dispose]();

@@ -38,8 +38,20 @@ export function createPipe(owner: number): Pipe {
   return { read, write };
 }
 
-export function growPipe(fd: number): void {
+function growPipe(fd: number): void {
   tryCall('fcntl', fd, F_SETPIPE_SZ, PIPE_BYTES);
+}
+
+const POLLIN = 1;
+
+/** Whether a descriptor can be read, or is at its end, within so many milliseconds. Blocks. */
+export function isReadable(fd: number, milliseconds: number): boolean {
+  const entry = Buffer.alloc(8);
+  entry.writeInt32LE(fd, 0);
+  entry.writeInt16LE(POLLIN, 4);
+  const seconds = Math.floor(milliseconds / 1000);
+  const time = BigInt64Array.of(BigInt(seconds), BigInt(milliseconds % 1000) * 1_000_000n);
+  return tryCall('ppoll', entry, 1, time, null, 0) !== 0;
 }
 
 const FIRST = 3;

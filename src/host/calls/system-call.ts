@@ -13,7 +13,7 @@ type XattrCall =
   | 'getxattr'
   | 'setxattr';
 type FileCall = 'close' | 'close_range' | 'dup3' | 'fcntl' | 'flock' | 'ioctl' | 'lseek' | 'syncfs';
-type PipeCall = 'memfd_create' | 'pipe2' | 'ppoll' | 'splice';
+type PipeCall = 'memfd_create' | 'pipe2' | 'ppoll';
 type MountCall = 'fsconfig' | 'fsmount' | 'fsopen' | 'mount' | 'mount_setattr' | 'move_mount';
 type RootCall = 'fchdir' | 'open_tree' | 'pivot_root' | 'umount2';
 type SocketCall = 'accept4' | 'bind' | 'connect' | 'listen' | 'shutdown' | 'socket' | 'socketpair';

@@ -1,10 +1,10 @@
 import { closeSync, constants, openSync, readFileSync, writeSync } from 'node:fs';
 import { KilnError } from '../../errors.ts';
+import { isReadable } from '../calls/descriptor.ts';
 import { attachMount, changeRoot, mountTmpfs } from '../files/mount.ts';
 import { ownArguments } from '../process/own-node.ts';
 import { limitResource, setNoNewPrivileges } from '../process/process.ts';
 import { refuseSystemCalls, type SystemCallFilter } from '../process/seccomp.ts';
-import { isReady } from '../sockets/relay.ts';
 import { encodeFrame, FrameDecoder, flattenError } from './frame.ts';
 import {
   type ConfinedReply,
@@ -54,7 +54,7 @@ export async function serveConfined(tasks: TaskTable): Promise<void> {
 /** One that fails costs speed only. */
 function rehearse(task: QueueTask): void {
   try {
-    for (const _ of task.rehearse?.() ?? []) if (isReady(REQUEST_FD)) break;
+    for (const _ of task.rehearse?.() ?? []) if (isReadable(REQUEST_FD, 0)) break;
   } catch {}
 }
 

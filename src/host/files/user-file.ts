@@ -9,9 +9,8 @@ import {
   readSync,
   writeFileSync,
 } from 'node:fs';
-import { closing } from '../calls/descriptor.ts';
+import { closing, isReadable } from '../calls/descriptor.ts';
 import { hasErrno } from '../calls/libc.ts';
-import { tryCall } from '../calls/system-call.ts';
 import { callerMode } from '../process/own-umask.ts';
 
 /**
@@ -21,8 +20,6 @@ import { callerMode } from '../process/own-umask.ts';
 export type UserFileKind = 'file' | 'anything';
 
 const READ = constants.O_RDONLY | constants.O_NONBLOCK | constants.O_NOCTTY;
-
-const POLLIN = 1;
 
 const PIECE = 64 * 1024;
 
@@ -78,13 +75,8 @@ function readPiece(fd: number, piece: Buffer): number | undefined {
 }
 
 function awaitContent(fd: number, path: string): void {
-  const entry = Buffer.alloc(8);
-  entry.writeInt32LE(fd, 0);
-  entry.writeInt16LE(POLLIN, 4);
-  const time = BigInt64Array.of(BigInt(PIPE_SILENCE / 1000), 0n);
-  if (tryCall('ppoll', entry, 1, time, null, 0) === 0) {
-    throw new Error(`nothing comes from ${path}, which is a pipe`);
-  }
+  if (isReadable(fd, PIPE_SILENCE)) return;
+  throw new Error(`nothing comes from ${path}, which is a pipe`);
 }
 
 /** Without O_TRUNC: what is not a regular file must stay unchanged. */

@@ -57,7 +57,7 @@ export async function run(
   hooks: RunHooks,
   timeline: Timeline = new Timeline(),
 ): Promise<FinishedRun> {
-  const { signal, terminal, relay, handOver } = hooks;
+  const { signal, terminal, handOver } = hooks;
   const warnings: Warning[] = [];
   const warn = (warning: Warning) => {
     warnings.push(warning);
@@ -85,7 +85,7 @@ export async function run(
       await timeline.measure('copy-in', () => sandbox.copyIn(request.copyIn, warn, signal));
     }
     const started = await timeline.measure('start', () =>
-      sandbox.start(command, { terminal, relay, handOver }),
+      sandbox.start(command, { terminal, handOver }),
     );
     sandbox.receive(command, started.process);
     hooks.started(started.process, () => void sandbox.killAll().catch(() => undefined));

@@ -4,7 +4,6 @@ import { ReadStream } from 'node:tty';
 import { defined } from '../../defined.ts';
 import { KilnError } from '../../errors.ts';
 import { closeDescriptor, createPipe, type Pipe } from '../../host/calls/descriptor.ts';
-import type { Lane } from '../../host/sockets/relay.ts';
 import { receiveDescriptor, unixSocketPair } from '../../host/sockets/unix-socket.ts';
 import type { SandboxDomain } from '../domain/sandbox-domain.ts';
 import { PROC_RULES } from '../policy/filesystem.ts';
@@ -18,7 +17,6 @@ export interface SpawnOptions {
   readonly env?: Readonly<Record<string, string>> | undefined;
   readonly workdir?: string | undefined;
   readonly terminal?: { readonly rows: number; readonly columns: number } | undefined;
-  readonly relay?: RelayedOutput | undefined;
   readonly handOver?: HandOver | undefined;
   readonly limits?: readonly ResourceLimit[] | undefined;
   readonly umask?: number | undefined;
@@ -117,7 +115,7 @@ export class CommandRequest implements Disposable {
 
   #open(stdio: HostStdio): CommandStreams {
     try {
-      this.#streams = openStreams(stdio, this.options.relay ?? {});
+      this.#streams = openStreams(stdio);
       return this.#streams;
     } catch (error) {
       if ('terminal' in stdio) closeDescriptor(stdio.terminal);
@@ -189,11 +187,6 @@ export type HostStdio =
   | { readonly stdin: number; readonly stdout: number; readonly stderr: number }
   | { readonly terminal: number };
 
-export interface RelayedOutput {
-  readonly stdout?: number;
-  readonly stderr?: number;
-}
-
 /** Passes the host's ends of stdio to another process, which moves the bytes and owns the descriptors then. */
 export type HandOver = (stdio: HostStdio) => HandedStdio;
 
@@ -207,50 +200,38 @@ export interface CommandStreams {
   readonly stdout: Readable;
   readonly stderr: Readable;
   readonly read: readonly Readable[];
-  readonly lanes: readonly Lane[];
   readonly handed?: HandedStdio;
 }
 
 /** Whoever is handed a command's stdio owns the descriptors. */
 export function streamsOf(stdio: HostStdio, handOver: HandOver | undefined): CommandStreams {
-  return handOver === undefined ? openStreams(stdio, {}) : handedStreams(handOver(stdio));
+  return handOver === undefined ? openStreams(stdio) : handedStreams(handOver(stdio));
 }
 
 function handedStreams(handed: HandedStdio): CommandStreams {
   const stdin = new Writable();
   stdin.destroy();
   const [stdout, stderr] = [Readable.from([]), Readable.from([])];
-  return { stdin, stdout, stderr, read: [], lanes: [], handed };
+  return { stdin, stdout, stderr, read: [], handed };
 }
 
-function openStreams(stdio: HostStdio, relayed: RelayedOutput): CommandStreams {
+function openStreams(stdio: HostStdio): CommandStreams {
   if ('terminal' in stdio) {
     const terminal = new ReadStream(stdio.terminal);
     // A terminal without users answers EIO; that is its end of file.
     terminal.on('error', () => terminal.destroy());
     const stderr = Readable.from([]);
-    return { stdin: terminal, stdout: terminal, stderr, read: [terminal], lanes: [] };
+    return { stdin: terminal, stdout: terminal, stderr, read: [terminal] };
   }
   const stdin = new Socket({ fd: stdio.stdin, readable: false, writable: true });
   // The command may not read its input.
   stdin.on('error', () => stdin.destroy());
-  const read: Readable[] = [];
-  const lanes: Lane[] = [];
-  const output = (name: 'stdout' | 'stderr') => {
-    const to = relayed[name];
-    if (to !== undefined) {
-      lanes.push({ from: stdio[name], to });
-      return Readable.from([]);
-    }
-    const stream = new Socket({ fd: stdio[name], readable: true, writable: false });
-    read.push(stream);
-    return stream;
-  };
-  return { stdin, stdout: output('stdout'), stderr: output('stderr'), read, lanes };
+  const output = (fd: number) => new Socket({ fd, readable: true, writable: false });
+  const [stdout, stderr] = [output(stdio.stdout), output(stdio.stderr)];
+  return { stdin, stdout, stderr, read: [stdout, stderr] };
 }
 
-function abandonStreams({ stdin, read, lanes }: CommandStreams): void {
+function abandonStreams({ stdin, read }: CommandStreams): void {
   stdin.destroy();
   for (const stream of read) stream.destroy();
-  for (const { from } of lanes) closeDescriptor(from);
 }

@@ -2,7 +2,6 @@ import { EventEmitter } from 'node:events';
 import { constants } from 'node:os';
 import type { Readable, Writable } from 'node:stream';
 import { KilnError } from '../../errors.ts';
-import { relay } from '../../host/sockets/relay.ts';
 import type { AnswerOf, Parts } from '../wire/table.ts';
 import type { CommandStreams } from './command-request.ts';
 import type { CommandFacts } from './facts.ts';
@@ -83,9 +82,6 @@ export class SandboxProcess extends EventEmitter<SandboxProcessEvents> {
     this.stdout = streams.stdout;
     this.stderr = streams.stderr;
     for (const stream of streams.read) this.#count(stream);
-    if (streams.lanes.length > 0) {
-      this.#awaitOutput(relay(streams.lanes, () => this.emit('relayed')));
-    }
     if (streams.handed !== undefined) {
       streams.handed.onMoved(() => this.emit('relayed'));
       this.#awaitOutput(streams.handed.drained);

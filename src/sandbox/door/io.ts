@@ -1,5 +1,5 @@
 import type { CgroupUsage } from '../../host/cgroup/cgroup-usage.ts';
-import type { HandOver, RelayedOutput } from '../command/command-request.ts';
+import type { HandOver } from '../command/command-request.ts';
 import type { CommandFacts, SandboxFacts } from '../command/facts.ts';
 import type { RefusedCall, SandboxProcess } from '../command/process.ts';
 import type { Secret } from '../policy/specification.ts';
@@ -20,7 +20,6 @@ export interface UsageWatcher {
 
 export interface CommandStdio {
   readonly terminal?: { readonly rows: number; readonly columns: number } | undefined;
-  readonly relay?: RelayedOutput | undefined;
   readonly handOver?: HandOver | undefined;
 }
 

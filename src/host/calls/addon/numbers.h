@@ -40,7 +40,7 @@ static const struct {
     CALL(setsockopt),     CALL(setxattr),
     CALL(shutdown),
     CALL(socket),         CALL(socketpair),
-    CALL(splice),         CALL(statx),
+    CALL(statx),
     CALL(symlinkat),      CALL(syncfs),
     CALL(umount2),        CALL(unlinkat),
     CALL(utimensat),
