@@ -318,7 +318,7 @@ async function compile(
   const temporary = join(dist, `.${basename(target)}-${process.pid}`);
   const warnings = ['-Wall', '-Wextra'];
   const hardening = ['-fstack-protector-strong', '-D_FORTIFY_SOURCE=2'];
-  const options = ['-std=c17', '-O2', ...warnings, ...hardening, '-s', '-o', temporary];
+  const options = ['-std=c17', '-D_GNU_SOURCE', '-O2', ...warnings, ...hardening, '-s', '-o', temporary];
   try {
     const stdio = ['ignore', 'inherit', 'inherit'] as const;
     await execa({ cwd: folder, stdio })('cc', [...options, ...arguments_]);

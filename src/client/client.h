@@ -47,6 +47,9 @@ bool connection_send_raw(struct connection *connection, const void *bytes, size_
 uint32_t read_u32(const uint8_t *at);
 void write_u32(uint8_t *at, uint32_t value);
 
+/* Closes a descriptor and keeps errno. */
+void close_quietly(int fd);
+
 /* daemon.c: finding the daemon, and starting it. */
 
 const char *package_folder(void);

@@ -1,4 +1,3 @@
-#define _GNU_SOURCE
 #include "client.h"
 
 #include <errno.h>
@@ -19,6 +18,12 @@ void write_u32(uint8_t *at, uint32_t value) {
   at[1] = value >> 8 & 0xff;
   at[2] = value >> 16 & 0xff;
   at[3] = value >> 24 & 0xff;
+}
+
+void close_quietly(int fd) {
+  int error = errno;
+  close(fd);
+  errno = error;
 }
 
 static void forget(struct connection *connection) {

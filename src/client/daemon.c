@@ -1,4 +1,3 @@
-#define _GNU_SOURCE
 #include "client.h"
 
 #include <errno.h>
@@ -116,9 +115,7 @@ static int connect_to(const char *path) {
   int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
   if (fd == -1) return -1;
   if (connect(fd, (const struct sockaddr *)&address, sizeof address) == 0) return fd;
-  int error = errno;
-  close(fd);
-  errno = error;
+  close_quietly(fd);
   return -1;
 }
 
@@ -131,9 +128,7 @@ int daemon_connect(void) {
   char path[64];
   snprintf(path, sizeof path, "/proc/self/fd/%d/" SOCKET_NAME, directory);
   int fd = connect_to(path);
-  int error = errno;
-  close(directory);
-  errno = error;
+  close_quietly(directory);
   return fd;
 }
 

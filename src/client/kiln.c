@@ -3,7 +3,6 @@
  * descriptors to the daemon, moves stdio, handles terminal and signals, and ends as it is told. One file, for
  * all of it acts on the one client.
  */
-#define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 // One file, for the order of what happens between fork and exec decides what is in force.
-#define _GNU_SOURCE
 #include "init.h"
 
 #include <errno.h>
@@ -250,14 +249,6 @@ static int hear_start(int fd, pid_t pid, const struct command *command, struct r
   return out->kind == REPORT_FACTS ? 0 : -1;
 }
 
-static int refuse(int control, uint32_t id, int error, uint32_t code, const char *text) {
-  struct failure failure;
-  errno = error;
-  fail(&failure, code, text);
-  answer_failed(control, id, &failure);
-  return -1;
-}
-
 static struct command command;
 static struct user user;
 
@@ -287,9 +278,9 @@ static void close_open(int fd) {
 int exec_start(struct message *request, int control, struct execution *out) {
   parse(request, &command);
   if (request->nfds != (command.tty ? 1u : 3u))
-    return refuse(control, command.id, request->refused ? EACCES : EBADMSG, FAIL_STDIO, NULL);
+    return answer_refused(control, command.id, request->refused ? EACCES : EBADMSG, FAIL_STDIO, NULL);
   if (user_find(command.user, &user) != 0)
-    return refuse(control, command.id, errno, FAIL_USER, command.user);
+    return answer_refused(control, command.id, errno, FAIL_USER, command.user);
   complete_environment(&command, &user);
 
   int master = -1, slave = -1, fds[3] = {-1, -1, -1}, ends[2] = {-1, -1};
@@ -309,7 +300,7 @@ int exec_start(struct message *request, int control, struct execution *out) {
   if (failed != 0) {
     close_open(ends[0]);
     close_open(master);
-    return refuse(control, command.id, error, failed, NULL);
+    return answer_refused(control, command.id, error, failed, NULL);
   }
   int unstarted = hear_start(ends[0], pid, &command, &report);
   close(ends[0]);
@@ -317,7 +308,7 @@ int exec_start(struct message *request, int control, struct execution *out) {
     kill(pid, SIGKILL);
     close_open(master);
     const char *text = report.failure == FAIL_CHDIR ? command.cwd : NULL;
-    return refuse(control, command.id, report.number, report.failure, text);
+    return answer_refused(control, command.id, report.number, report.failure, text);
   }
   *out = (struct execution){.id = command.id, .pid = pid, .tty = master};
   struct writer *answer = answer_begin(MSG_STARTED);

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Two processes: the outer one is libvirt's init; the nested one is pid 1 of the pid namespace where commands
 // run, so that no command can see, signal or trace the outer one. One file, for each relies on what the other does.
-#define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/keyctl.h>
@@ -106,9 +105,8 @@ static _Noreturn void end_failed(int control, struct failure *failure, int statu
 }
 
 static _Noreturn void end_with(int control, uint32_t code, int status) {
-  struct failure failure;
-  fail(&failure, code, NULL);
-  end_failed(control, &failure, status);
+  answer_refused(control, 0, errno, code, NULL);
+  _exit(status);
 }
 
 static void start(struct message *message, int control) {
@@ -117,10 +115,7 @@ static void start(struct message *message, int control) {
       exec_start(message, control, &executions[i]);
       return;
     }
-  struct failure failure;
-  errno = EAGAIN;
-  fail(&failure, FAIL_TOO_MANY_COMMANDS, NULL);
-  answer_failed(control, id_of(message), &failure);
+  answer_refused(control, id_of(message), EAGAIN, FAIL_TOO_MANY_COMMANDS, NULL);
 }
 
 static uint32_t keep_seconds;
@@ -256,10 +251,7 @@ static _Noreturn void nested_init(struct message *prepare, int listener, int con
   struct failure failure;
   if (mounts_stage(prepare, &failure) != 0) end_failed(control, &failure, 105);
   mark("prepare");
-  struct writer *answer = answer_begin(MSG_DONE);
-  wire_put_id(answer, 0);
-  wire_put_value(answer, 0);
-  answer_send(control);
+  answer_done(control, 0, 0);
   struct field wait;
   uint32_t seconds = field_find(prepare, FIELD_WAIT, &wait) ? wire_get_wait(&wait) : 0;
   struct message setup;
@@ -276,7 +268,7 @@ static _Noreturn void nested_init(struct message *prepare, int listener, int con
   marks_append(facts, sizeof facts);
   label_measure("init_label", facts, sizeof facts);
   message_close_fds(&setup);
-  answer = answer_begin(MSG_READY);
+  struct writer *answer = answer_begin(MSG_READY);
   wire_put_facts(answer, facts);
   answer_send(control);
   serve(listener, control, signals);

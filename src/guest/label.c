@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: Apache-2.0
-#define _GNU_SOURCE
 #include "label.h"
 
 #include <errno.h>
@@ -50,10 +49,8 @@ int label_setup(const struct message *message) {
   }
   // The init's own label and that of its files must not change any more.
   if (prepared && (wanted.module != labels.module || strcmp(wanted.init, labels.init) != 0 ||
-                   strcmp(wanted.files, labels.files) != 0)) {
-    errno = EBADMSG;
-    return -1;
-  }
+                   strcmp(wanted.files, labels.files) != 0))
+    return failing(EBADMSG);
   labels = wanted;
   int becomes = !prepared && labels.module == LABEL_APPARMOR && !fault("init-label");
   prepared = 1;

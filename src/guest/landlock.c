@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: Apache-2.0
-#define _GNU_SOURCE
 #include "confine.h"
 
 #include <errno.h>
@@ -62,10 +61,8 @@ int landlock_rules(uint32_t flags) {
   int version = abi();
   if (version < 1) return -1;
   if (((flags & WALL_NO_TCP) && version < 4) ||
-      ((flags & WALL_ABSTRACT_SOCKETS) && version < 6)) {
-    errno = ENOSYS;
-    return -1;
-  }
+      ((flags & WALL_ABSTRACT_SOCKETS) && version < 6))
+    return failing(ENOSYS);
   struct attributes attributes = {
       .files = flags & WALL_FILES ? known(version) : 0,
       .tcp = flags & WALL_NO_TCP && !fault("landlock-tcp") ? TCP_ALL : 0,
@@ -94,9 +91,7 @@ static int can_connect(void) {
   if (fd < 0) return 0;
   struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(1)};
   address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  int refused = connect(fd, (struct sockaddr *)&address, sizeof address) != 0 && errno == EACCES;
-  close(fd);
-  return !refused;
+  return closing(fd, connect(fd, (struct sockaddr *)&address, sizeof address) == 0 || errno != EACCES);
 }
 
 // An abstract socket with a name from the kernel, foreign to processes behind the walls: it is made before.
@@ -113,9 +108,7 @@ static int abstract_socket(struct sockaddr_un *address, socklen_t *length) {
 static int can_reach(const struct sockaddr_un *address, socklen_t length) {
   int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
   if (fd < 0) return 0;
-  int reached = connect(fd, (const struct sockaddr *)address, length) == 0;
-  close(fd);
-  return reached;
+  return closing(fd, connect(fd, (const struct sockaddr *)address, length) == 0);
 }
 
 int landlock_enter(int rules, uint32_t flags, uint32_t *walls) {
@@ -132,7 +125,5 @@ int landlock_enter(int rules, uint32_t flags, uint32_t *walls) {
            (connected && !can_connect() ? WALL_NO_TCP : 0) |
            (reached && !can_reach(&address, length) ? WALL_ABSTRACT_SOCKETS : 0);
   if (other >= 0) close(other);
-  if (*walls == flags || fault("landlock-unchecked")) return abi();
-  errno = EPERM;
-  return -1;
+  return *walls == flags || fault("landlock-unchecked") ? abi() : failing(EPERM);
 }

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 // One file, for each step relies on the mounts of those before it.
-#define _GNU_SOURCE
 #include "mounts.h"
 
 #include <errno.h>
@@ -84,10 +83,7 @@ static int detached_tmpfs(uint32_t mode, uint64_t bytes, unsigned attributes) {
 
 static int make_parents(const char *path) {
   char part[4096];
-  if (strlen(path) >= sizeof part) {
-    errno = ENAMETOOLONG;
-    return -1;
-  }
+  if (strlen(path) >= sizeof part) return failing(ENAMETOOLONG);
   strcpy(part, path);
   for (char *slash = strchr(part + 1, '/'); slash != NULL; slash = strchr(slash + 1, '/')) {
     *slash = 0;

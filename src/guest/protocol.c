@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: Apache-2.0
-#define _GNU_SOURCE
 #include "protocol.h"
 
 #include <errno.h>
@@ -136,12 +135,9 @@ int message_receive(int fd, struct message *out) {
   out->type = head[1];
   current = !current;
   out->payload = requests[current];
-  int more = out->length > REQUEST_MAX ? 1 : read_whole(fd, out->payload, out->length);
-  if (more > 0 && (out->length > REQUEST_MAX || check(out) != 0)) {
-    errno = EBADMSG;
-    return -1;
-  }
-  return more;
+  if (out->length > REQUEST_MAX) return failing(EBADMSG);
+  int more = read_whole(fd, out->payload, out->length);
+  return more > 0 && check(out) != 0 ? failing(EBADMSG) : more;
 }
 
 void message_close_fds(struct message *message) {
@@ -216,6 +212,11 @@ int closing(int fd, int result) {
   return result;
 }
 
+int failing(int error) {
+  errno = error;
+  return -1;
+}
+
 int send_descriptor(int socket_fd, int fd) {
   union {
     struct cmsghdr header;
@@ -248,5 +249,20 @@ void answer_failed(int fd, uint32_t id, const struct failure *failure) {
   wire_put_id(out, id);
   wire_put_failure(out, (struct wire_failure){failure->code, (uint32_t)failure->error,
                                               failure->number, failure->text});
+  answer_send(fd);
+}
+
+int answer_refused(int fd, uint32_t id, int error, uint32_t code, const char *text) {
+  struct failure failure;
+  errno = error;
+  fail(&failure, code, text);
+  answer_failed(fd, id, &failure);
+  return -1;
+}
+
+void answer_done(int fd, uint32_t id, uint32_t value) {
+  struct writer *out = answer_begin(MSG_DONE);
+  wire_put_id(out, id);
+  wire_put_value(out, value);
   answer_send(fd);
 }

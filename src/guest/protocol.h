@@ -64,7 +64,10 @@ void writer_end(struct writer *out, size_t start);
 struct writer *answer_begin(uint32_t type);
 void answer_send(int fd);
 
+// Closes `fd` and keeps errno. Returns `result`.
 int closing(int fd, int result);
+// Sets errno. Returns -1.
+int failing(int error);
 int send_descriptor(int socket_fd, int fd);
 
 struct failure {
@@ -76,5 +79,8 @@ struct failure {
 // With errno; `text` may be NULL. Returns -1.
 int fail(struct failure *failure, uint32_t code, const char *text);
 void answer_failed(int fd, uint32_t id, const struct failure *failure);
+// The same for a failure with this errno. Returns -1.
+int answer_refused(int fd, uint32_t id, int error, uint32_t code, const char *text);
+void answer_done(int fd, uint32_t id, uint32_t value);
 
 #endif

@@ -1,10 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-#define _GNU_SOURCE
 #include "init.h"
 
 #include <dirent.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <net/if.h>
 #include <net/route.h>
 #include <netinet/in.h>
@@ -14,7 +12,6 @@
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 #include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
@@ -33,13 +30,6 @@ struct request {
   struct wire_address address;
 };
 
-static void done(int control, uint32_t id, uint32_t value) {
-  struct writer *answer = answer_begin(MSG_DONE);
-  wire_put_id(answer, id);
-  wire_put_value(answer, value);
-  answer_send(control);
-}
-
 static int make_directories(const struct message *message) {
   struct field field;
   size_t offset = 0;
@@ -53,55 +43,39 @@ static int make_directories(const struct message *message) {
 
 static int hand_over(const struct message *message, int made) {
   if (made < 0) return -1;
-  if (message->refused) {
-    close(made);
-    errno = EACCES;
-    return -1;
-  }
+  if (message->refused) return closing(made, failing(EACCES));
   return closing(made, send_descriptor(message->fds[0], made));
 }
 
 static int adopt(const struct request *request, struct execution *slots, int count) {
   pid_t pid = (pid_t)request->pid, session = getsid(pid);
-  if (pid <= 1 || session < 0) {
-    errno = ESRCH;
-    return -1;
-  }
+  if (pid <= 1 || session < 0) return failing(ESRCH);
   struct execution *slot = NULL;
   for (int i = 0; i < count && (slot == NULL || slot->pid != pid); i++)
     if (slots[i].pid == pid || (slots[i].pid == 0 && slot == NULL)) slot = &slots[i];
-  if (slot == NULL) {
-    errno = EAGAIN;
-    return -1;
-  }
+  if (slot == NULL) return failing(EAGAIN);
   if (slot->pid == 0) *slot = (struct execution){.pid = pid, .tty = -1};
   slot->id = request->id;
   return (int)session;
 }
 
 static int kill_session(const struct request *request) {
-  int directory = open("/proc", O_RDONLY | O_DIRECTORY | O_CLOEXEC), killed = 0;
-  if (directory < 0) return -1;
-  static char entries[16 << 10] __attribute__((aligned(8)));
-  long n;
-  while ((n = syscall(SYS_getdents64, directory, entries, sizeof entries)) > 0)
-    for (long at = 0; at < n;) {
-      struct dirent64 *entry = (struct dirent64 *)(entries + at);
-      at += entry->d_reclen;
-      pid_t pid = (pid_t)atoi(entry->d_name);
-      if (pid > 1 && getsid(pid) == (pid_t)request->pid && kill(pid, (int)request->signo) == 0)
-        killed++;
-    }
-  close(directory);
+  DIR *directory = opendir("/proc");
+  if (directory == NULL) return -1;
+  int killed = 0;
+  struct dirent *entry;
+  while ((entry = readdir(directory)) != NULL) {
+    pid_t pid = (pid_t)atoi(entry->d_name);
+    if (pid > 1 && getsid(pid) == (pid_t)request->pid && kill(pid, (int)request->signo) == 0)
+      killed++;
+  }
+  closedir(directory);
   return killed;
 }
 
 static int make_notify_socket(const char *path) {
   struct sockaddr_un address = {.sun_family = AF_UNIX};
-  if (notify_fd >= 0) {
-    errno = EINVAL;
-    return -1;
-  }
+  if (notify_fd >= 0) return failing(EINVAL);
   strcpy(address.sun_path, path);
   int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0), yes = 1;
   if (fd < 0) return -1;
@@ -219,13 +193,8 @@ int service_obey(struct message *message, int control, struct execution *slots, 
     break;
   default: return -1;
   }
-  if (result >= 0) {
-    done(control, request.id, (uint32_t)result);
-    return 0;
-  }
-  struct failure failure;
-  fail(&failure, code, NULL);
-  answer_failed(control, request.id, &failure);
+  if (result >= 0) answer_done(control, request.id, (uint32_t)result);
+  else answer_refused(control, request.id, errno, code, NULL);
   return 0;
 }
 

@@ -2,7 +2,6 @@
 // Makes files in the sandbox of what comes on stdin: src/artifacts/copy-in.ts sends it. It is a process of the
 // sandbox's, with the rights of the files' owner there: whatever others do to the tree meanwhile, no path leads out,
 // and what is written counts as the sandbox's own.
-#define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -23,7 +22,7 @@ enum { INTO = 1 << 16, CONTENT = 1 << 17, APPEND = 1 << 18 }; // of a mode
 
 struct step {
   uint32_t op, mode;
-  int64_t times[4]; // of access and change: seconds, nanoseconds
+  struct timespec times[2]; // of access and change
   uint32_t name, more; // bytes of the two texts that follow
 };
 
@@ -41,13 +40,14 @@ static unsigned depth;
 static char path[3 * PATH_MAX], placed[PATH_MAX], name_text[PATH_MAX], more_text[PATH_MAX];
 static unsigned char buffer[256 << 10];
 
-static _Noreturn void give_up(const char *name) {
-  int32_t error = errno;
+static _Noreturn void give_up_for(int32_t error, const char *name) {
   if (write(2, &error, sizeof error) > 0 && write(2, path, strlen(path)) >= 0 &&
       write(2, "/", 1) > 0 && write(2, name, strlen(name)) >= 0)
     _exit(1);
   _exit(2);
 }
+
+static _Noreturn void give_up(const char *name) { give_up_for(errno, name); }
 
 // 0 at the end, which is no failure only between two steps.
 static int take(void *to, size_t length) {
@@ -69,10 +69,7 @@ static void take_text(char *text, uint32_t length) {
 
 static void append(const char *name) {
   size_t length = strlen(path);
-  if (length + strlen(name) + 2 > sizeof path) {
-    errno = ENAMETOOLONG;
-    give_up("");
-  }
+  if (length + strlen(name) + 2 > sizeof path) give_up_for(ENAMETOOLONG, "");
   path[length] = '/';
   strcpy(path + length + 1, name);
 }
@@ -84,10 +81,8 @@ static int is_directory(int at, const char *name) {
 
 static void leave(void) {
   struct level *level = &levels[--depth];
-  const int64_t *given = level->step.times;
-  struct timespec times[2] = {{given[0], given[1]}, {given[2], given[3]}};
   if (level->made && (fchmod(level->fd, level->step.mode & KEPT_BITS) != 0 ||
-                      futimens(level->fd, times) != 0))
+                      futimens(level->fd, level->step.times) != 0))
     give_up("");
   path[level->path] = 0;
   close(level->fd);
@@ -128,14 +123,9 @@ static void enter(const struct step *step, int at, const char *name) {
   int fd = openat(at, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | (made ? O_NOFOLLOW : 0));
   if (fd < 0) give_up(name);
   struct stat st;
-  if (made && (fstat(fd, &st) != 0 || st.st_uid != geteuid() || (st.st_mode & 0777) != 0700)) {
-    errno = EBUSY; // somebody has put another in its place
-    give_up(name);
-  }
-  if (depth == DEPTH_MAX) {
-    errno = ELOOP;
-    give_up(name);
-  }
+  if (made && (fstat(fd, &st) != 0 || st.st_uid != geteuid() || (st.st_mode & 0777) != 0700))
+    give_up_for(EBUSY, name); // somebody has put another in its place
+  if (depth == DEPTH_MAX) give_up_for(ELOOP, name);
   levels[depth++] = (struct level){.fd = fd, .made = made, .path = strlen(path), .step = *step};
   append(name);
 }
@@ -173,17 +163,15 @@ static void make_file(const struct step *step, int at, const char *name) {
   int fd = openat(at, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
   if (fd < 0) give_up(name);
   take_content(fd, name, 1);
-  struct timespec times[2] = {{step->times[0], step->times[1]}, {step->times[2], step->times[3]}};
   // A folder may give its group to what is made in it.
   if (fchown(fd, (uid_t)-1, getegid()) != 0 || fchmod(fd, step->mode & KEPT_BITS) != 0 ||
-      futimens(fd, times) != 0 || close(fd) != 0)
+      futimens(fd, step->times) != 0 || close(fd) != 0)
     give_up(name);
 }
 
 static void make_link(const struct step *step, int at, const char *name, const char *target) {
   vacate(at, name);
-  struct timespec times[2] = {{step->times[0], step->times[1]}, {step->times[2], step->times[3]}};
-  if (symlinkat(target, at, name) != 0 || utimensat(at, name, times, AT_SYMLINK_NOFOLLOW) != 0)
+  if (symlinkat(target, at, name) != 0 || utimensat(at, name, step->times, AT_SYMLINK_NOFOLLOW) != 0)
     give_up(name);
 }
 
@@ -208,10 +196,7 @@ static int is_plain(int at, const char *name) {
 // Through links, into what is there.
 static void write_file(const struct step *step, int at, const char *name) {
   int more = (step->mode & APPEND) != 0;
-  if (!is_plain(at, name)) {
-    errno = EBADF;
-    give_up(name);
-  }
+  if (!is_plain(at, name)) give_up_for(EBADF, name);
   // Others may have put something in its place, or hold a lease on it (fcntl(2)): no wait for that.
   int flags = O_WRONLY | O_CREAT | O_NONBLOCK | O_NOCTTY | O_CLOEXEC | (more ? O_APPEND : O_TRUNC);
   int fd = openat(at, name, flags, step->mode & 0777);

@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: Apache-2.0
-#define _GNU_SOURCE
 #include "confine.h"
 
 #include <errno.h>
@@ -9,6 +8,8 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
+
+#include "protocol.h"
 
 static char text[1 << 20];
 
@@ -55,10 +56,7 @@ static void copy(char *to, size_t size, const char *from) { snprintf(to, size, "
 
 int user_find(const char *spec, struct user *out) {
   char buffer[256];
-  if (strlen(spec) >= sizeof buffer) {
-    errno = ENAMETOOLONG;
-    return -1;
-  }
+  if (strlen(spec) >= sizeof buffer) return failing(ENAMETOOLONG);
   copy(buffer, sizeof buffer, spec);
   char *group = strchr(buffer, ':');
   if (group != NULL) *group++ = 0;
@@ -81,10 +79,7 @@ int user_find(const char *spec, struct user *out) {
   }
   if (!found) {
     // An id needs no entry. A name does, but root exists in an empty image too.
-    if (!numeric && strcmp(buffer, "root") != 0) {
-      errno = ENOENT;
-      return -1;
-    }
+    if (!numeric && strcmp(buffer, "root") != 0) return failing(ENOENT);
     out->uid = out->gid = id;
   }
 
@@ -107,9 +102,5 @@ int user_find(const char *spec, struct user *out) {
       if (strcmp(member, out->name) == 0 && out->ngroups < GROUPS_MAX)
         out->groups[out->ngroups++] = gid;
   }
-  if (!group_done) {
-    errno = ENOENT;
-    return -1;
-  }
-  return 0;
+  return group_done ? 0 : failing(ENOENT);
 }

@@ -1,5 +1,6 @@
 import { openSync, statfsSync } from 'node:fs';
 import { KilnError } from '../errors.ts';
+import { attempt } from '../host/calls/attempt.ts';
 import { closing } from '../host/calls/descriptor.ts';
 import type { ProcessCgroups } from '../host/cgroup/cgroup-files.ts';
 import { O_PATH, openInTree } from '../host/files/at.ts';
@@ -151,14 +152,12 @@ export class Sandbox implements AsyncDisposable {
 
   /** @param more mount points of the sandbox beside those that every one has */
   diskIsFull(more: readonly string[] = []): boolean {
-    try {
-      const root = this.openRoot();
-      using _root = closing(root);
-      return ['/', '/tmp', '/dev/shm', ...more].some((path) => isFull(root, path));
-    } catch {
-      // The sandbox has ended.
-      return false;
-    }
+    const isAnyFull = () => {
+      using root = closing(this.openRoot());
+      return ['/', '/tmp', '/dev/shm', ...more].some((path) => isFull(root.fd, path));
+    };
+    // The sandbox may have ended.
+    return attempt(isAnyFull) ?? false;
   }
 
   /** A descriptor of the sandbox's root directory; the caller closes it. The tree is hostile. */

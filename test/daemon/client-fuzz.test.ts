@@ -29,6 +29,7 @@ test.before(() => {
   const sanitizers = ['-fsanitize=address,undefined', '-fno-sanitize-recover=all'];
   const options = [
     '-std=c17',
+    '-D_GNU_SOURCE',
     `-I${wire}`,
     '-g',
     '-O1',

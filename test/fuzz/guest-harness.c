@@ -2,7 +2,6 @@
 // Feeds the guest init's reader what comes on standard input: cases of { u32 descriptors, u32 length,
 // bytes[length] }, each one connection's worth of messages. Prints a line for each. Built with sanitizers,
 // which end it at the first mistake.
-#define _GNU_SOURCE
 #include <fcntl.h>
 #include <stdint.h>
 #include <stdio.h>

@@ -8,11 +8,13 @@ import {
   writeSync,
 } from 'node:fs';
 import { open } from 'node:fs/promises';
+import { unlessErrno } from './attempt.ts';
 import { cString, hasErrno } from './libc.ts';
 import { checked, tryCall, tryCallInThread } from './system-call.ts';
 
-export function closing(fd: number): Disposable {
-  return { [Symbol.dispose]: () => closeSync(fd) };
+/** An open descriptor that is closed when the block ends: `using file = closing(openSync(path))`. */
+export function closing(fd: number): Disposable & { readonly fd: number } {
+  return { fd, [Symbol.dispose]: () => closeSync(fd) };
 }
 
 export function closeDescriptor(fd: number): void {
@@ -85,13 +87,10 @@ function read(
   file: number | string,
   name: string,
 ): Buffer | undefined {
-  try {
+  return unlessErrno(['ENODATA', 'EOPNOTSUPP'], () => {
     const length = tryCall(call, file, cString(name), scratch, scratch.length);
     return Buffer.from(scratch.subarray(0, checked(call, length, name)));
-  } catch (error) {
-    if (hasErrno(error, 'ENODATA', 'EOPNOTSUPP')) return undefined;
-    throw error;
-  }
+  });
 }
 
 export function setXattr(fd: number, name: string, value: Buffer): void {
@@ -113,13 +112,9 @@ export function removeXattr(fd: number, name: string): void {
 }
 
 export function listXattrs(fd: number): string[] {
-  let length: number;
-  try {
-    length = checked('flistxattr', tryCall('flistxattr', fd, scratch, scratch.length));
-  } catch (error) {
-    if (hasErrno(error, 'EOPNOTSUPP')) return [];
-    throw error;
-  }
+  const length = unlessErrno(['EOPNOTSUPP'], () =>
+    checked('flistxattr', tryCall('flistxattr', fd, scratch, scratch.length)),
+  );
   return scratch.toString('utf8', 0, length).split('\0').slice(0, -1);
 }
 

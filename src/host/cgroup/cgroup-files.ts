@@ -3,6 +3,7 @@ import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { writeFile as writeFileInThread } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { KilnError } from '../../errors.ts';
+import { attempt, readText } from '../calls/attempt.ts';
 import { hasErrno } from '../calls/libc.ts';
 import {
   type CgroupHierarchy,
@@ -18,7 +19,6 @@ import {
   ioLimitFile,
   ioLimitLines,
   parseIoLimits,
-  readText,
   readUsage,
   word,
 } from './cgroup-usage.ts';
@@ -263,9 +263,6 @@ function limitError(name: string, value: number | string, cause: unknown): KilnE
 }
 
 function tryWrite(directory: string, name: string, value: number): void {
-  try {
-    write(directory, name, value);
-  } catch {
-    // Some kernels lack the file, for example those without swap accounting.
-  }
+  // Some kernels lack the file, for example those without swap accounting.
+  attempt(() => write(directory, name, value));
 }

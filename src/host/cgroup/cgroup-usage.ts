@@ -1,6 +1,8 @@
 /** What a cgroup has used, on v1 and v2. Sources: the kernel's admin-guide, proc_pid_io(5). */
 import { existsSync, readFileSync, statfsSync, statSync } from 'node:fs';
 import { join } from 'node:path';
+import { defined } from '../../defined.ts';
+import { readText } from '../calls/attempt.ts';
 
 export interface CgroupUsage {
   readonly cpuMicroseconds?: number;
@@ -27,12 +29,11 @@ export function readUsage(groups: UsageGroups): CgroupUsage {
     groups.version === 2 && groups.memory !== undefined
       ? usageV2(groups.memory)
       : usageV1(groups.memory, groups.cpuacct);
-  const all = {
+  return defined({
     ...usage,
     peakPids: scaled(read(groups.pids, 'pids.peak'), 1),
     pidsRefused: word(read(groups.pids, 'pids.events'), 'max'),
-  };
-  return Object.fromEntries(Object.entries(all).filter(([, value]) => value !== undefined));
+  });
 }
 
 function usageV1(memory: string | undefined, cpuacct: string | undefined) {
@@ -66,14 +67,6 @@ function usageV2(path: string) {
 
 function read(directory: string | undefined, name: string): string | undefined {
   return directory === undefined ? undefined : readText(join(directory, name));
-}
-
-export function readText(path: string): string | undefined {
-  try {
-    return readFileSync(path, 'utf8');
-  } catch {
-    return undefined;
-  }
 }
 
 function scaled(text: string | undefined, factor: number): number | undefined {

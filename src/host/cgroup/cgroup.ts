@@ -2,8 +2,8 @@ import { chownSync, mkdirSync, readdirSync, readFileSync, rmdirSync, writeFileSy
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { KilnError } from '../../errors.ts';
+import { readText, unlessErrno } from '../calls/attempt.ts';
 import { hasErrno } from '../calls/libc.ts';
-import { readText } from './cgroup-usage.ts';
 
 export interface CgroupHierarchy {
   readonly path: string;
@@ -166,11 +166,7 @@ export async function removeOwnCgroups(id: string): Promise<void> {
       if (left <= 0) throw new KilnError('E_STATE', `${join(parent, id)} is in use`);
       await sleep(PAUSE_MS);
     }
-    try {
-      rmdirSync(parent);
-    } catch (error) {
-      if (!hasErrno(error, 'ENOENT', 'EBUSY', 'ENOTEMPTY')) throw error;
-    }
+    unlessErrno(['ENOENT', 'EBUSY', 'ENOTEMPTY'], () => rmdirSync(parent));
   }
 }
 

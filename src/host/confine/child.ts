@@ -1,6 +1,7 @@
 import { closeSync, constants, openSync, readFileSync, writeSync } from 'node:fs';
 import { KilnError } from '../../errors.ts';
-import { isReadable } from '../calls/descriptor.ts';
+import { attempt } from '../calls/attempt.ts';
+import { closing, isReadable } from '../calls/descriptor.ts';
 import { attachMount, changeRoot, mountTmpfs } from '../files/mount.ts';
 import { ownArguments } from '../process/own-node.ts';
 import { limitResource, setNoNewPrivileges } from '../process/process.ts';
@@ -53,9 +54,9 @@ export async function serveConfined(tasks: TaskTable): Promise<void> {
 
 /** One that fails costs speed only. */
 function rehearse(task: QueueTask): void {
-  try {
+  attempt(() => {
     for (const _ of task.rehearse?.() ?? []) if (isReadable(REQUEST_FD, 0)) break;
-  } catch {}
+  });
 }
 
 function readRequest(): ConfinedRequest | undefined {
@@ -126,9 +127,8 @@ function enclose(request: ConfinedRequest, filter: SystemCallFilter): void {
     closeSync(DESTINATION_FD);
   } else {
     mountTmpfs(MOUNT_POINT, SEALED_MOUNT, 'size=4k,nr_inodes=2,mode=555');
-    const root = openSync(MOUNT_POINT, constants.O_RDONLY | constants.O_DIRECTORY);
-    changeRoot(root);
-    closeSync(root);
+    using root = closing(openSync(MOUNT_POINT, constants.O_RDONLY | constants.O_DIRECTORY));
+    changeRoot(root.fd);
   }
   process.umask(0);
   setNoNewPrivileges();

@@ -7,8 +7,8 @@
 import type { ChildProcess } from 'node:child_process';
 import { KilnError } from '../../errors.ts';
 import { awaitedLater, deferred } from '../../promise.ts';
+import { attempt, unlessErrno } from '../calls/attempt.ts';
 import { closeDescriptor } from '../calls/descriptor.ts';
-import { hasErrno } from '../calls/libc.ts';
 import { unixPacketPair } from '../sockets/unix-socket.ts';
 import { span } from '../trace/trace.ts';
 import { aboutFile, rebuildError } from './frame.ts';
@@ -107,9 +107,7 @@ class Worker<Work, Output> implements AsyncDisposable {
     }
     this.#sent.push(work);
     try {
-      sendWork(this.#socket, opened);
-    } catch (error) {
-      if (!hasErrno(error, 'EPIPE', 'ECONNRESET')) throw error;
+      unlessErrno(['EPIPE', 'ECONNRESET'], () => sendWork(this.#socket, opened));
     } finally {
       for (const fd of opened.fds) closeDescriptor(fd);
     }
@@ -212,12 +210,8 @@ function takeQueueChild(options: Omit<LaunchOptions, 'fds'>): QueueChild {
 export function startQueueChildren(): void {
   for (const [task, { spare, most }] of tasks) {
     while (spare.length < most) {
-      let child: QueueChild;
-      try {
-        child = start({ task });
-      } catch {
-        return;
-      }
+      const child = attempt(() => start({ task }));
+      if (child === undefined) return;
       spare.push(child);
       const forget = () => {
         const at = spare.indexOf(child);

@@ -6,8 +6,9 @@
  */
 import { constants } from 'node:fs';
 import { constants as os } from 'node:os';
+import { unlessErrno } from '../calls/attempt.ts';
 import { closing } from '../calls/descriptor.ts';
-import { cString, hasErrno } from '../calls/libc.ts';
+import { cString } from '../calls/libc.ts';
 import { checked, tryCall } from '../calls/system-call.ts';
 
 export const O_PATH = 0o10000000;
@@ -165,11 +166,10 @@ const PIECE = 32 * 1024;
  * @param fd a directory; O_PATH will do
  */
 export function readDirectory(fd: number, visit: (name: string, isFile: boolean) => void): void {
-  const directory = openat2(fd, '.', TO_LIST);
-  using _directory = closing(directory);
+  using directory = closing(openat2(fd, '.', TO_LIST));
   const piece = Buffer.allocUnsafe(PIECE);
   for (let length = 1; length > 0; ) {
-    length = readPiece(directory, piece);
+    length = readPiece(directory.fd, piece);
     for (let at = 0; at < length; at += piece.readUInt16LE(at + RECORD_LENGTH)) {
       const name = piece.toString('latin1', at + NAME, piece.indexOf(0, at + NAME));
       if (name !== '.' && name !== '..') visit(name, piece[at + TYPE] === DT_REG);
@@ -210,12 +210,8 @@ export class DirectoryReader {
 }
 
 function readPiece(directory: number, piece: Buffer): number {
-  try {
-    return checked('getdents64', tryCall('getdents64', directory, piece, piece.length));
-  } catch (error) {
-    if (hasErrno(error, 'ENOENT')) return 0;
-    throw error;
-  }
+  const read = () => checked('getdents64', tryCall('getdents64', directory, piece, piece.length));
+  return unlessErrno(['ENOENT'], read) ?? 0;
 }
 
 /**
@@ -223,15 +219,8 @@ function readPiece(directory: number, piece: Buffer): number {
  * Undefined if it does not exist. The caller closes the descriptor.
  */
 export function openInTree(root: number, path: Name, flags: number): number | undefined {
-  try {
-    // O_NONBLOCK: a fifo must not block kiln. With O_PATH nothing is opened, and the kernel refuses the flag.
-    const unblocked = (flags & O_PATH) === 0 ? flags | constants.O_NONBLOCK : flags;
-    return openat2(root, path, {
-      flags: unblocked,
-      resolve: RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS,
-    });
-  } catch (error) {
-    if (hasErrno(error, 'ENOENT', 'ENOTDIR', 'ELOOP', 'ENXIO')) return undefined;
-    throw error;
-  }
+  // O_NONBLOCK: a fifo must not block kiln. With O_PATH nothing is opened, and the kernel refuses the flag.
+  const unblocked = (flags & O_PATH) === 0 ? flags | constants.O_NONBLOCK : flags;
+  const how = { flags: unblocked, resolve: RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS };
+  return unlessErrno(['ENOENT', 'ENOTDIR', 'ELOOP', 'ENXIO'], () => openat2(root, path, how));
 }

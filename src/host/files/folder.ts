@@ -16,8 +16,8 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { dirname } from 'node:path';
+import { unlessErrno } from '../calls/attempt.ts';
 import { closing } from '../calls/descriptor.ts';
-import { hasErrno } from '../calls/libc.ts';
 import { callerMode } from '../process/own-umask.ts';
 import { mkdirat, openat2, openDirectory, renameat, unlinkat } from './at.ts';
 
@@ -50,15 +50,12 @@ export class Folder implements Disposable {
   }
 
   inner(name: string, owner?: FolderOwner): Folder {
-    let made = false;
-    try {
+    const made = unlessErrno(['EEXIST'], () => {
       mkdirat(this.#fd, name, 0o700);
-      made = true;
-    } catch (error) {
-      if (!hasErrno(error, 'EEXIST')) throw error;
-    }
+      return true;
+    });
     const fd = openDirectory(this.#fd, name);
-    if (made) {
+    if (made === true) {
       if (owner !== undefined) fchownSync(fd, owner.uid, owner.gid);
       fchmodSync(fd, callerMode(0o755));
     }
@@ -66,12 +63,8 @@ export class Folder implements Disposable {
   }
 
   existing(name: string): Folder | undefined {
-    try {
-      return new Folder(openDirectory(this.#fd, name));
-    } catch (error) {
-      if (hasErrno(error, 'ENOENT', 'ENOTDIR', 'ELOOP')) return undefined;
-      throw error;
-    }
+    const absent = ['ENOENT', 'ENOTDIR', 'ELOOP'];
+    return unlessErrno(absent, () => new Folder(openDirectory(this.#fd, name)));
   }
 
   names(): string[] {
@@ -88,13 +81,9 @@ export class Folder implements Disposable {
   replace(name: string, content: string | Buffer, owner?: FolderOwner): void {
     const temporary = `.${name}.${randomUUID()}`;
     try {
-      const fd = this.create(temporary, owner);
-      try {
-        writeFileSync(fd, content);
-        fsyncSync(fd);
-      } finally {
-        closeSync(fd);
-      }
+      using file = closing(this.create(temporary, owner));
+      writeFileSync(file.fd, content);
+      fsyncSync(file.fd);
       renameat(this.#fd, temporary, this.#fd, name);
     } catch (error) {
       this.remove(temporary);
@@ -103,13 +92,8 @@ export class Folder implements Disposable {
   }
 
   read(name: string, limit: number): string | undefined {
-    let fd: number;
-    try {
-      fd = openat2(this.#fd, name, READ);
-    } catch (error) {
-      if (hasErrno(error, 'ENOENT', 'ELOOP', 'ENXIO')) return undefined;
-      throw error;
-    }
+    const fd = unlessErrno(['ENOENT', 'ELOOP', 'ENXIO'], () => openat2(this.#fd, name, READ));
+    if (fd === undefined) return undefined;
     using _fd = closing(fd);
     const stats = fstatSync(fd);
     return stats.isFile() && stats.size <= limit ? readFileSync(fd, 'utf8') : undefined;
@@ -120,11 +104,7 @@ export class Folder implements Disposable {
   }
 
   remove(name: string): void {
-    try {
-      unlinkat(this.#fd, name);
-    } catch (error) {
-      if (!hasErrno(error, 'ENOENT')) throw error;
-    }
+    unlessErrno(['ENOENT'], () => unlinkat(this.#fd, name));
   }
 
   [Symbol.dispose](): void {
@@ -142,16 +122,13 @@ export function makeDirectory(path: string, owner?: FolderOwner): void {
   const missing: string[] = [];
   for (let at = path; !existsSync(at); at = dirname(at)) missing.unshift(at);
   for (const directory of missing) {
-    try {
+    const made = unlessErrno(['EEXIST'], () => {
       mkdirSync(directory, { mode: callerMode(0o755) });
-    } catch (error) {
-      if (hasErrno(error, 'EEXIST')) continue;
-      throw error;
-    }
-    if (owner === undefined) continue;
-    const fd = openSync(directory, constants.O_RDONLY | constants.O_DIRECTORY);
-    using _fd = closing(fd);
-    fchownSync(fd, owner.uid, owner.gid);
+      return true;
+    });
+    if (made === undefined || owner === undefined) continue;
+    using opened = closing(openSync(directory, constants.O_RDONLY | constants.O_DIRECTORY));
+    fchownSync(opened.fd, owner.uid, owner.gid);
   }
   Folder.open(path)[Symbol.dispose]();
 }

@@ -94,8 +94,8 @@ const TRIES = 50;
 export function mountLoopImage(path: string, type: string): number {
   const { name, device } = attachLoop(path);
   using _device = closing(device);
-  const fs = checked('fsopen', tryCall('fsopen', type, FSOPEN_CLOEXEC), type);
-  using _fs = closing(fs);
+  using opened = closing(checked('fsopen', tryCall('fsopen', type, FSOPEN_CLOEXEC), type));
+  const { fd: fs } = opened;
   checked('fsconfig', tryCall('fsconfig', fs, FSCONFIG_SET_STRING, 'source', name, 0), name);
   checked('fsconfig', tryCall('fsconfig', fs, FSCONFIG_CMD_CREATE, null, null, 0), path);
   const attributes = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV;
@@ -103,15 +103,13 @@ export function mountLoopImage(path: string, type: string): number {
 }
 
 function attachLoop(path: string): { readonly name: string; readonly device: number } {
-  const control = openSync('/dev/loop-control', constants.O_RDWR);
-  using _control = closing(control);
-  const file = openSync(path, constants.O_RDWR);
-  using _file = closing(file);
+  using control = closing(openSync('/dev/loop-control', constants.O_RDWR));
+  using file = closing(openSync(path, constants.O_RDWR));
   const config = Buffer.alloc(CONFIG_SIZE);
-  config.writeUInt32LE(file, 0);
+  config.writeUInt32LE(file.fd, 0);
   config.writeUInt32LE(LO_FLAGS_AUTOCLEAR, FLAGS_OFFSET);
   for (let tries = 1; ; tries++) {
-    const free = tryCall('ioctl', control, LOOP_CTL_GET_FREE);
+    const free = tryCall('ioctl', control.fd, LOOP_CTL_GET_FREE);
     const name = `/dev/loop${checked('ioctl', free, 'LOOP_CTL_GET_FREE')}`;
     const device = openSync(name, constants.O_RDWR);
     try {

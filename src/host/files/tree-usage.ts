@@ -1,8 +1,9 @@
 /** How much of a disk a tree uses. The tree may be hostile, and may change meanwhile. Source: statx(2). */
 import { constants } from 'node:fs';
 import { KilnError } from '../../errors.ts';
+import { unlessErrno } from '../calls/attempt.ts';
 import { closeDescriptor } from '../calls/descriptor.ts';
-import { cString, hasErrno } from '../calls/libc.ts';
+import { cString } from '../calls/libc.ts';
 import { checked, tryCall } from '../calls/system-call.ts';
 import { DirectoryReader, openat2, SAME_DISK_DIRECTORY } from './at.ts';
 
@@ -110,10 +111,5 @@ export function treeUsage(path: string, most: TreeUsage): TreeUsage {
 }
 
 function unlessGone<Result>(act: () => Result): Result | undefined {
-  try {
-    return act();
-  } catch (error) {
-    if (hasErrno(error, 'ENOENT', 'ENOTDIR', 'ELOOP', 'EXDEV')) return undefined;
-    throw error;
-  }
+  return unlessErrno(['ENOENT', 'ENOTDIR', 'ELOOP', 'EXDEV'], act);
 }

@@ -9,8 +9,8 @@ import {
   readSync,
   writeFileSync,
 } from 'node:fs';
+import { unlessErrno } from '../calls/attempt.ts';
 import { closing, isReadable } from '../calls/descriptor.ts';
-import { hasErrno } from '../calls/libc.ts';
 import { callerMode } from '../process/own-umask.ts';
 
 /**
@@ -31,13 +31,13 @@ export function openUserFile(path: string | Buffer): number {
 }
 
 export function readUserFile(path: string, limit: number, kind: UserFileKind = 'file'): Buffer {
-  const fd = kind === 'file' ? openUserFile(path) : openSync(path, READ);
-  using _fd = closing(fd);
+  using file = closing(kind === 'file' ? openUserFile(path) : openSync(path, READ));
+  const { fd } = file;
   if (fstatSync(fd).isFIFO()) awaitContent(fd, path);
   const pieces: Buffer[] = [];
   for (let length = 0; length <= limit; ) {
     const piece = Buffer.allocUnsafe(Math.min(PIECE, limit + 1 - length));
-    const count = readPiece(fd, piece);
+    const count = unlessErrno(['EAGAIN'], () => readSync(fd, piece));
     if (count === undefined) {
       awaitContent(fd, path);
       continue;
@@ -65,15 +65,6 @@ export function readUserText(
 /** How long a pipe may be silent, ms. */
 const PIPE_SILENCE = 5000;
 
-function readPiece(fd: number, piece: Buffer): number | undefined {
-  try {
-    return readSync(fd, piece);
-  } catch (error) {
-    if (hasErrno(error, 'EAGAIN')) return undefined;
-    throw error;
-  }
-}
-
 function awaitContent(fd: number, path: string): void {
   if (isReadable(fd, PIPE_SILENCE)) return;
   throw new Error(`nothing comes from ${path}, which is a pipe`);
@@ -84,9 +75,8 @@ const WRITE = constants.O_WRONLY | constants.O_CREAT | constants.O_NOFOLLOW | co
 
 /** The folder may be somebody else's: follows no link, writes regular files only. @throws Error */
 export function writeUserFile(path: string, content: string): void {
-  const fd = openSync(path, WRITE, callerMode(0o644));
-  using _fd = closing(fd);
-  if (!fstatSync(fd).isFile()) throw new Error(`${path} is not a regular file`);
-  ftruncateSync(fd);
-  writeFileSync(fd, content);
+  using file = closing(openSync(path, WRITE, callerMode(0o644)));
+  if (!fstatSync(file.fd).isFile()) throw new Error(`${path} is not a regular file`);
+  ftruncateSync(file.fd);
+  writeFileSync(file.fd, content);
 }

@@ -1,6 +1,6 @@
 import { readdirSync, readFileSync, readlinkSync } from 'node:fs';
 import { basename, join } from 'node:path';
-import { readText } from '../cgroup/cgroup-usage.ts';
+import { attempt, readText } from '../calls/attempt.ts';
 import { statOf } from '../process/process.ts';
 
 /** Whether the kernel lists a libvirtd that is connected to the domain's controller; see Domain.isWatched(). */
@@ -22,13 +22,9 @@ function socketsOf(domain: string): string[] {
 const OURS = 'kiln-';
 
 function controllerAt(pid: string): { readonly name: string | undefined } | undefined {
-  try {
-    const [program = '', ...args] = readFileSync(`/proc/${pid}/cmdline`, 'latin1').split('\0');
-    if (basename(program) !== 'libvirt_lxc') return undefined;
-    return { name: args[args.indexOf('--name') + 1] };
-  } catch {
-    return undefined;
-  }
+  const [program = '', ...args] = readText(`/proc/${pid}/cmdline`, 'latin1')?.split('\0') ?? [];
+  if (basename(program) !== 'libvirt_lxc') return undefined;
+  return { name: args[args.indexOf('--name') + 1] };
 }
 
 /** The running controller of a domain, by the pid file that libvirt keeps in `folder`. */
@@ -42,13 +38,10 @@ export function controllerPid(folder: string, domain: string): number | undefine
  * waits for ever for a message on a socket of which it holds both ends.
  */
 function isOrphan(pid: string, own: string): boolean {
-  try {
-    if (readlinkSync(`/proc/${pid}/ns/pid`) === own) return false;
-    const parent = statOf(Number(pid))?.[1];
-    return parent !== undefined && controllerAt(parent) === undefined;
-  } catch {
-    return false;
-  }
+  const namespace = attempt(() => readlinkSync(`/proc/${pid}/ns/pid`));
+  if (namespace === undefined || namespace === own) return false;
+  const parent = statOf(Number(pid))?.[1];
+  return parent !== undefined && controllerAt(parent) === undefined;
 }
 
 /**
@@ -64,12 +57,8 @@ export function endOrphans(prefix = OURS): number {
   for (const pid of readdirSync('/proc')) {
     if (!/^\d+$/.test(pid) || controllerAt(pid)?.name?.startsWith(prefix) !== true) continue;
     if (!isOrphan(pid, own)) continue;
-    try {
-      process.kill(Number(pid), 'SIGKILL');
-      ended++;
-    } catch {
-      // Gone meanwhile.
-    }
+    // It may be gone meanwhile.
+    if (attempt(() => process.kill(Number(pid), 'SIGKILL')) === true) ended++;
   }
   return ended;
 }

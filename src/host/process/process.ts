@@ -4,6 +4,7 @@
  */
 import { existsSync, readFileSync, statfsSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { attempt, readText } from '../calls/attempt.ts';
 import { checked, tryCall } from '../calls/system-call.ts';
 
 const PR_SET_PDEATHSIG = 1;
@@ -51,12 +52,8 @@ const LONGEST_PAUSE = 50;
  * namespace
  */
 export function statOf(pid: number, proc = '/proc'): string[] | undefined {
-  try {
-    const stat = readFileSync(`${proc}/${pid}/stat`, 'latin1');
-    return stat.slice(stat.lastIndexOf(')') + 2).split(' ');
-  } catch {
-    return undefined;
-  }
+  const stat = readText(`${proc}/${pid}/stat`, 'latin1');
+  return stat?.slice(stat.lastIndexOf(')') + 2).split(' ');
 }
 
 /** A zombie counts: in many containers pid 1 never reaps orphans. */
@@ -86,11 +83,7 @@ export async function waitForDeath(pid: number, within: number): Promise<boolean
 export const PROC_SUPER_MAGIC = 0x9fa0;
 
 export function hasProc(): boolean {
-  try {
-    return statfsSync('/proc').type === PROC_SUPER_MAGIC;
-  } catch {
-    return false;
-  }
+  return attempt(() => statfsSync('/proc').type) === PROC_SUPER_MAGIC;
 }
 
 export function hasSystemd(): boolean {

@@ -195,10 +195,10 @@ export function systemCallName(architecture: number, number: number): string {
 }
 
 function exported(write: (fd: number) => void): Buffer {
-  const fd = checked('memfd_create', tryCall('memfd_create', 'kiln-seccomp', MFD_CLOEXEC));
-  using _fd = closing(fd);
-  write(fd);
-  const bytes = Buffer.alloc(fstatSync(fd).size);
-  readSync(fd, bytes, 0, bytes.length, 0);
+  const made = tryCall('memfd_create', 'kiln-seccomp', MFD_CLOEXEC);
+  using file = closing(checked('memfd_create', made));
+  write(file.fd);
+  const bytes = Buffer.alloc(fstatSync(file.fd).size);
+  readSync(file.fd, bytes, 0, bytes.length, 0);
   return bytes;
 }

@@ -4,6 +4,7 @@
  */
 import { BlockList, isIP } from 'node:net';
 import { networkInterfaces } from 'node:os';
+import { unlessErrno } from '../calls/attempt.ts';
 import { closeDescriptor } from '../calls/descriptor.ts';
 import { hasErrno } from '../calls/libc.ts';
 import { addon, checked, tryCall } from '../calls/system-call.ts';
@@ -117,11 +118,9 @@ const BACKLOG = 128;
 /** The network is the non-blocking socket's own. The result shows at the first read or write. */
 export function connectLoopback(fd: number, family: 'ipv4' | 'ipv6', port: number): void {
   const address = loopback(family, port);
-  try {
-    checked('connect', tryCall('connect', fd, address, address.length), `port ${port}`);
-  } catch (error) {
-    if (!hasErrno(error, 'EINPROGRESS')) throw error;
-  }
+  unlessErrno(['EINPROGRESS'], () =>
+    checked('connect', tryCall('connect', fd, address, address.length), `port ${port}`),
+  );
 }
 
 /** SOL_SOCKET and SO_REUSEADDR of asm-generic/socket.h. */

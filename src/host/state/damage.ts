@@ -4,6 +4,7 @@
  */
 import { renameSync, statSync } from 'node:fs';
 import { KilnError } from '../../errors.ts';
+import { unlessErrno } from '../calls/attempt.ts';
 import { hasErrno } from '../calls/libc.ts';
 import { removeTreeNow } from '../files/remove-tree.ts';
 
@@ -61,13 +62,11 @@ export function asidePath(path: string): string {
 export function setAside(path: string): boolean {
   const aside = asidePath(path);
   removeTreeNow(aside);
-  try {
+  const renamed = unlessErrno(['ENOENT'], () => {
     renameSync(path, aside);
     return true;
-  } catch (error) {
-    if (hasErrno(error, 'ENOENT')) return false;
-    throw error;
-  }
+  });
+  return renamed === true;
 }
 
 /** A directory with that name is set aside: no file of kiln's is a directory. */

@@ -9,7 +9,7 @@ import { Worker } from 'node:worker_threads';
 import type { ErrorCode } from '../../error-codes.ts';
 import { KilnError } from '../../errors.ts';
 import { deferred } from '../../promise.ts';
-import { hasErrno } from '../calls/libc.ts';
+import { unlessErrno } from '../calls/attempt.ts';
 import { startOf } from '../process/process.ts';
 
 /** Bytes of a disk that stay free; of a small disk a share. */
@@ -207,9 +207,5 @@ export interface Victim {
 /** Unless it is gone: another process may have its pid by then. */
 export function killVictim(victim: Victim | undefined): void {
   if (victim?.start === undefined || startOf(victim.pid) !== victim.start) return;
-  try {
-    process.kill(victim.pid, 'SIGKILL');
-  } catch (error) {
-    if (!hasErrno(error, 'ESRCH')) throw error;
-  }
+  unlessErrno(['ESRCH'], () => process.kill(victim.pid, 'SIGKILL'));
 }

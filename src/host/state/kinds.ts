@@ -4,7 +4,7 @@
  */
 import { readdirSync, readFileSync, rmSync, statSync } from 'node:fs';
 import { join } from 'node:path';
-import { hasErrno } from '../calls/libc.ts';
+import { unlessErrno } from '../calls/attempt.ts';
 import { shortHashOf } from '../process/short-hash.ts';
 import { dropCached, findRecord, readRecord, readSealed } from './checked-file.ts';
 import { DamagedFileError, tellDamage } from './damage.ts';
@@ -221,10 +221,6 @@ function checkHeader(path: string): void {
 }
 
 function list(folder: string) {
-  try {
-    return readdirSync(folder, { withFileTypes: true });
-  } catch (error) {
-    if (hasErrno(error, 'ENOENT', 'ENOTDIR')) return [];
-    throw error;
-  }
+  const read = () => readdirSync(folder, { withFileTypes: true });
+  return unlessErrno(['ENOENT', 'ENOTDIR'], read) ?? [];
 }

@@ -11,6 +11,7 @@ import {
 } from 'node:fs';
 import { basename, dirname, join, resolve } from 'node:path';
 import { KilnError } from '../../errors.ts';
+import { unlessErrno } from '../calls/attempt.ts';
 import { hasErrno } from '../calls/libc.ts';
 import { PROC_SUPER_MAGIC } from '../process/process.ts';
 import { shortHash } from '../process/short-hash.ts';
@@ -89,17 +90,9 @@ function unusableState(root: string, why: string, cause?: unknown): KilnError {
 }
 
 export function linkState({ root, link }: Pick<StatePaths, 'root' | 'link'>): void {
-  try {
-    if (readlinkSync(link) === root) return;
-    rmSync(link);
-  } catch (error) {
-    if (!hasErrno(error, 'ENOENT')) throw error;
-  }
-  try {
-    symlinkSync(root, link);
-  } catch (error) {
-    if (!hasErrno(error, 'EEXIST')) throw error;
-  }
+  if (unlessErrno(['ENOENT'], () => readlinkSync(link)) === root) return;
+  rmSync(link, { force: true });
+  unlessErrno(['EEXIST'], () => symlinkSync(root, link));
 }
 
 /**

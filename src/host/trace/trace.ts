@@ -5,6 +5,7 @@
  */
 
 import { constants, openSync, writeFileSync } from 'node:fs';
+import { attempt } from '../calls/attempt.ts';
 import { closing } from '../calls/descriptor.ts';
 import { ownEnvironment, tellOwner } from '../process/own-process.ts';
 import { callerMode } from '../process/own-umask.ts';
@@ -71,15 +72,11 @@ function flush(tell: (text: string) => void = tellOwner): void {
   if (file === undefined || events.length === 0) return;
   const text = events.join('');
   events = [];
+  // If another process began the file, or it cannot be written, the next write reports that.
+  attempt(() => writeFileSync(file, '[\n', { flag: 'wx', mode: callerMode(0o644) }));
   try {
-    writeFileSync(file, '[\n', { flag: 'wx', mode: callerMode(0o644) });
-  } catch {
-    // Another process began the file, or it cannot be written; the next write reports that.
-  }
-  try {
-    const fd = openSync(file, APPEND);
-    using _fd = closing(fd);
-    writeFileSync(fd, text);
+    using opened = closing(openSync(file, APPEND));
+    writeFileSync(opened.fd, text);
   } catch (error) {
     tell(`kiln: warning: cannot write the trace: ${(error as Error).message} [no-trace]\n`);
   }

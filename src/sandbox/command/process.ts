@@ -2,6 +2,7 @@ import { EventEmitter } from 'node:events';
 import { constants } from 'node:os';
 import type { Readable, Writable } from 'node:stream';
 import { KilnError } from '../../errors.ts';
+import { attempt } from '../../host/calls/attempt.ts';
 import type { AnswerOf, Parts } from '../wire/table.ts';
 import type { CommandStreams } from './command-request.ts';
 import type { CommandFacts } from './facts.ts';
@@ -110,12 +111,11 @@ export class SandboxProcess extends EventEmitter<SandboxProcessEvents> {
    */
   #tell(act: () => void): boolean {
     if (this.#ended) return false;
-    try {
+    const told = attempt(() => {
       act();
       return true;
-    } catch {
-      return false;
-    }
+    });
+    return told === true;
   }
 
   #awaitOutput(moved: Promise<void>): void {

@@ -12,6 +12,7 @@ import {
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { KilnError } from '../../errors.ts';
+import { attempt, readText, unlessErrno } from '../../host/calls/attempt.ts';
 import { hasErrno } from '../../host/calls/libc.ts';
 import { withLock } from '../../host/files/flock.ts';
 import type { StatePaths } from '../../host/state/paths.ts';
@@ -27,12 +28,11 @@ export async function reserve(directory: string, name: string, owner: Owner): Pr
   mkdirSync(directory, { recursive: true, mode: 0o700 });
   const path = join(directory, name);
   for (;;) {
-    try {
+    const made = unlessErrno(['EEXIST'], () => {
       writeFileSync(path, owner, { flag: 'wx', mode: 0o600 });
       return true;
-    } catch (error) {
-      if (!hasErrno(error, 'EEXIST')) throw error;
-    }
+    });
+    if (made === true) return true;
     const owned = ownerOf(path);
     if (owned === 'living') return false;
     if (owned === 'gone') await locked(directory, () => removeAbandoned(path));
@@ -47,7 +47,7 @@ export async function releaseReservation(
   const path = join(directory, name);
   try {
     await locked(directory, () => {
-      if (read(path) === owner) rmSync(path, { force: true });
+      if (readText(path) === owner) rmSync(path, { force: true });
     });
   } catch (error) {
     if (!hasErrno(error, 'ENOENT')) throw error;
@@ -73,30 +73,14 @@ function removeAbandoned(path: string): void {
 }
 
 function ownerOf(path: string): 'living' | 'gone' | 'no reservation' {
-  const owner = read(path);
+  const owner = readText(path);
   if (owner === undefined) return 'no reservation';
   if (owner === '') {
     // It may be in the making: give it time before it counts as abandoned.
     const { mtimeMs } = statSync(path, { throwIfNoEntry: false }) ?? { mtimeMs: Date.now() };
     return Date.now() - mtimeMs > WRITING ? 'gone' : 'living';
   }
-  return exists(owner) ? 'living' : 'gone';
-}
-
-function exists(path: string): boolean {
-  try {
-    return statSync(path, { throwIfNoEntry: false }) !== undefined;
-  } catch {
-    return false;
-  }
-}
-
-function read(path: string): string | undefined {
-  try {
-    return readFileSync(path, 'utf8');
-  } catch {
-    return undefined;
-  }
+  return existsSync(owner) ? 'living' : 'gone';
 }
 
 /** Ids in one range: as many as distributions' images use (uid 65534 is nobody). */
@@ -141,12 +125,11 @@ export function firstIndex(total: number, namespace: string, boot: string): numb
 }
 
 function ownFirstIndex(total: number): number {
-  try {
+  const first = attempt(() => {
     const boot = readFileSync('/proc/sys/kernel/random/boot_id', 'utf8');
     return firstIndex(total, readlinkSync('/proc/self/ns/pid'), boot);
-  } catch {
-    return 1;
-  }
+  });
+  return first ?? 1;
 }
 
 function rangeDirectory(paths: StatePaths): string {

@@ -2,6 +2,7 @@ import { readdir } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { defined } from '../../defined.ts';
 import { KilnError } from '../../errors.ts';
+import { attempt } from '../../host/calls/attempt.ts';
 import { ProcessCgroups } from '../../host/cgroup/cgroup-files.ts';
 import { tryLock } from '../../host/files/flock.ts';
 import { controllerPid } from '../../host/libvirt/controllers.ts';
@@ -158,13 +159,9 @@ export function sandboxUsage(paths: StatePaths, { domain }: SandboxRecord): Sand
   const folders = [embeddedFiles(paths).domainRun, SYSTEM_LIBVIRT];
   const pid = folders.map((folder) => controllerPid(folder, domain)).find(Boolean);
   if (pid === undefined) return {};
-  try {
-    const cgroups = ProcessCgroups.of(pid);
-    return defined({ memoryBytes: cgroups.memoryBytes(), sizeBytes: cgroups.sharedBytes() });
-  } catch {
-    // It has ended meanwhile.
-    return {};
-  }
+  // It may have ended meanwhile.
+  const cgroups = attempt(() => ProcessCgroups.of(pid));
+  return defined({ memoryBytes: cgroups?.memoryBytes(), sizeBytes: cgroups?.sharedBytes() });
 }
 
 async function stateOf(directory: string, record: SandboxRecord): Promise<SandboxState> {

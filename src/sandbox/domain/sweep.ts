@@ -3,7 +3,7 @@ import { readdir, stat } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { KilnError } from '../../errors.ts';
-import { hasErrno } from '../../host/calls/libc.ts';
+import { unlessErrno } from '../../host/calls/attempt.ts';
 import { removeOwnCgroups } from '../../host/cgroup/cgroup.ts';
 import { tryLock } from '../../host/files/flock.ts';
 import { removeTree, removeTreeNow } from '../../host/files/remove-tree.ts';
@@ -168,11 +168,7 @@ function removeDomainFiles(paths: StatePaths, domain: string): void {
 function removeFolder(path: string): void {
   // Looking is far cheaper than an error.
   if (!existsSync(path)) return;
-  try {
-    rmdirSync(path);
-  } catch (error) {
-    if (!hasErrno(error, 'ENOENT', 'ENOTEMPTY', 'ENOTDIR')) throw error;
-  }
+  unlessErrno(['ENOENT', 'ENOTEMPTY', 'ENOTDIR'], () => rmdirSync(path));
 }
 
 /** Gives back ids, labels and folders of a sandbox whose processes are all dead. */
@@ -194,11 +190,7 @@ export async function removeSandbox(
   // Rename first: a sweep must not make a lock file in a half-removed folder.
   const removed = join(removedDirectory(paths), basename(directory));
   mkdirSync(removedDirectory(paths), { recursive: true, mode: 0o700 });
-  try {
-    renameSync(directory, removed);
-  } catch (error) {
-    if (!hasErrno(error, 'ENOENT')) throw error;
-  }
+  unlessErrno(['ENOENT'], () => renameSync(directory, removed));
   removeTreeNow(removed);
 }
 

@@ -313,9 +313,8 @@ export class PlannedSandbox implements AsyncDisposable {
 
   /** Calls `act` with a descriptor of the root directory. Its content is hostile. */
   async withRoot<Result>(act: (rootFd: number) => Promise<Result>): Promise<Result> {
-    const rootFd = this.openRoot();
-    using _root = closing(rootFd);
-    return await act(rootFd);
+    using root = closing(this.openRoot());
+    return await act(root.fd);
   }
 
   openRoot(): number {

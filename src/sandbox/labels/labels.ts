@@ -179,10 +179,9 @@ function numberIn(path: string): number {
 }
 
 function mayTransition(from: string, to: string): boolean {
-  const fd = openSync(`${SELINUX}/access`, 'r+');
-  using _fd = closing(fd);
-  writeSync(fd, `${from} ${to} ${numberIn('index')}`);
+  using file = closing(openSync(`${SELINUX}/access`, 'r+'));
+  writeSync(file.fd, `${from} ${to} ${numberIn('index')}`);
   const answer = Buffer.alloc(ANSWER_BYTES);
-  const [allowed = ''] = answer.toString('latin1', 0, readSync(fd, answer)).split(' ');
+  const [allowed = ''] = answer.toString('latin1', 0, readSync(file.fd, answer)).split(' ');
   return ((Number.parseInt(allowed, 16) >>> (numberIn('perms/transition') - 1)) & 1) === 1;
 }

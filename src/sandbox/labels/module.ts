@@ -1,4 +1,4 @@
-import { readFileSync } from 'node:fs';
+import { readText } from '../../host/calls/attempt.ts';
 import { layerMissing } from '../policy/layers.ts';
 import type { SandboxLabels } from './labels.ts';
 
@@ -8,11 +8,7 @@ const SELINUX = '/sys/fs/selinux';
 const APPARMOR_ENABLED = '/sys/module/apparmor/parameters/enabled';
 
 function read(path: string): string | undefined {
-  try {
-    return readFileSync(path, 'latin1').replace(/[\0\n]+$/, '');
-  } catch {
-    return undefined;
-  }
+  return readText(path, 'latin1')?.replace(/[\0\n]+$/, '');
 }
 
 let active: { readonly module: SecurityModule | undefined } | undefined;

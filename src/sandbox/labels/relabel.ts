@@ -11,8 +11,8 @@ import { mkdir } from 'node:fs/promises';
 import { homedir } from 'node:os';
 import { setImmediate as breathe } from 'node:timers/promises';
 import { KilnError } from '../../errors.ts';
+import { unlessErrno } from '../../host/calls/attempt.ts';
 import { closing, getXattrOf, setXattrOf } from '../../host/calls/descriptor.ts';
-import { hasErrno } from '../../host/calls/libc.ts';
 import {
   AT_FDCWD,
   O_PATH,
@@ -55,9 +55,8 @@ function contextOf(fd: number): string | undefined {
 }
 
 export function contextAt(path: string): string | undefined {
-  const fd = openPlace(realpathSync(path));
-  using _fd = closing(fd);
-  return contextOf(fd);
+  using file = closing(openPlace(realpathSync(path)));
+  return contextOf(file.fd);
 }
 
 function setContext(fd: number, context: string): void {
@@ -71,9 +70,8 @@ function openPlace(place: string | number): number {
 }
 
 export function labelFile(path: string, context: string): void {
-  const fd = openPlace(path);
-  using _fd = closing(fd);
-  setContext(fd, context);
+  using file = closing(openPlace(path));
+  setContext(file.fd, context);
 }
 
 /**
@@ -82,10 +80,9 @@ export function labelFile(path: string, context: string): void {
  */
 export async function relabelTree(place: string | number, context: string): Promise<void> {
   try {
-    const root = openPlace(place);
-    using _root = closing(root);
-    if (fstatSync(root).isDirectory()) await relabelBelow(root, context);
-    setContext(root, context);
+    using root = closing(openPlace(place));
+    if (fstatSync(root.fd).isDirectory()) await relabelBelow(root.fd, context);
+    setContext(root.fd, context);
   } catch (error) {
     if (error instanceof KilnError && error.code === 'E_RELABEL') throw error;
     throw new KilnError('E_RELABEL', `cannot give ${place} the context ${context}`, {
@@ -99,14 +96,11 @@ async function relabelBelow(root: number, context: string): Promise<void> {
   const directories: Buffer[] = [Buffer.from('.')];
   let count = 0;
   for (let path = directories.pop(); path !== undefined; path = directories.pop()) {
-    let fd: number;
-    try {
-      fd = openat2(root, path, BELOW);
-    } catch (error) {
-      // The entry is gone, or on another file system.
-      if (hasErrno(error, 'ENOENT', 'ENOTDIR', 'ELOOP', 'EXDEV')) continue;
-      throw error;
-    }
+    const folder = path;
+    // The entry may be gone, or on another file system.
+    const gone = ['ENOENT', 'ENOTDIR', 'ELOOP', 'EXDEV'];
+    const fd = unlessErrno(gone, () => openat2(root, folder, BELOW));
+    if (fd === undefined) continue;
     using _fd = closing(fd);
     for (const name of namesIn(fd)) {
       if (++count > MOST_FILES) throw tooMany();
@@ -119,13 +113,8 @@ async function relabelBelow(root: number, context: string): Promise<void> {
 }
 
 function labelEntry(directory: number, name: Buffer, context: string): boolean {
-  let fd: number;
-  try {
-    fd = openPath(directory, name);
-  } catch (error) {
-    if (hasErrno(error, 'ENOENT')) return false;
-    throw error;
-  }
+  const fd = unlessErrno(['ENOENT'], () => openPath(directory, name));
+  if (fd === undefined) return false;
   using _fd = closing(fd);
   setContext(fd, context);
   return fstatSync(fd).isDirectory();
@@ -149,9 +138,8 @@ function tooMany(): KilnError {
 }
 
 export function hasContext(path: string, context: string): boolean {
-  const fd = openPlace(path);
-  using _fd = closing(fd);
-  return contextOf(fd) === context;
+  using file = closing(openPlace(path));
+  return contextOf(file.fd) === context;
 }
 
 export function refuseSystemDirectory(path: string): void {

@@ -3,6 +3,7 @@ import { writeFileSync } from 'node:fs';
 import { readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { KilnError } from '../../errors.ts';
+import { attempt } from '../../host/calls/attempt.ts';
 import { packageRoot, type StatePaths } from '../../host/state/paths.ts';
 import { shellWord } from '../../shell-words.ts';
 import {
@@ -54,12 +55,11 @@ export function policyModule(): string {
 }
 
 export function isValidContext(context: string): boolean {
-  try {
+  const taken = attempt(() => {
     writeFileSync('/sys/fs/selinux/context', context, { flag: 'r+' });
     return true;
-  } catch {
-    return false;
-  }
+  });
+  return taken === true;
 }
 
 export function requireContext(context: string): void {

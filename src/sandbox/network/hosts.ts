@@ -1,4 +1,5 @@
-import { constants, fstatSync, openSync, readFileSync, readSync } from 'node:fs';
+import { constants, fstatSync, openSync, readSync } from 'node:fs';
+import { attempt, readText } from '../../host/calls/attempt.ts';
 import { closing } from '../../host/calls/descriptor.ts';
 import {
   type OpenHow,
@@ -17,12 +18,8 @@ const MOST = 3;
 const LARGEST = 64 * 1024;
 
 function read(path: string): string | undefined {
-  try {
-    const text = readFileSync(path, 'utf8');
-    return text.length <= LARGEST ? text : undefined;
-  } catch {
-    return undefined;
-  }
+  const text = readText(path);
+  return text !== undefined && text.length <= LARGEST ? text : undefined;
 }
 
 /** The host's /etc/resolv.conf, for a sandbox in the host's network, where a stub on loopback answers too. */
@@ -68,18 +65,15 @@ const HOSTS: OpenHow = {
 
 /** The image's /etc/hosts; empty if it is missing or is not a small plain file. The tree is hostile. */
 function imageHosts(root: string): string {
-  try {
-    const directory = openSync(root, constants.O_RDONLY | constants.O_DIRECTORY);
-    using _directory = closing(directory);
-    const file = openat2(directory, 'etc/hosts', HOSTS);
-    using _file = closing(file);
-    const status = fstatSync(file);
+  const read = () => {
+    using directory = closing(openSync(root, constants.O_RDONLY | constants.O_DIRECTORY));
+    using file = closing(openat2(directory.fd, 'etc/hosts', HOSTS));
+    const status = fstatSync(file.fd);
     if (!status.isFile() || status.size > LARGEST) return '';
     const bytes = Buffer.alloc(status.size);
-    return bytes.toString('utf8', 0, readSync(file, bytes));
-  } catch {
-    return '';
-  }
+    return bytes.toString('utf8', 0, readSync(file.fd, bytes));
+  };
+  return attempt(read) ?? '';
 }
 
 function entries(text: string): { readonly address: string; readonly names: readonly string[] }[] {

@@ -1,7 +1,7 @@
 import { constants, openSync, statSync } from 'node:fs';
 import { KilnError } from '../../errors.ts';
+import { unlessErrno } from '../../host/calls/attempt.ts';
 import { closeDescriptor, closing } from '../../host/calls/descriptor.ts';
-import { hasErrno } from '../../host/calls/libc.ts';
 import {
   cloneMount,
   loadFileSystem,
@@ -61,11 +61,7 @@ let overlayAsked = false;
 function loadOverlay(): void {
   if (overlayAsked) return;
   overlayAsked = true;
-  try {
-    loadFileSystem('overlay');
-  } catch (error) {
-    if (!hasErrno(error, 'ENODEV', 'EPERM', 'ENOSYS')) throw error;
-  }
+  unlessErrno(['ENODEV', 'EPERM', 'ENOSYS'], () => loadFileSystem('overlay'));
 }
 
 const SECRETS = '/run/secrets';
@@ -122,8 +118,8 @@ export function planFilesystem(
   operations.push({ op: 'hostname', name: specification.hostname });
   operations.push(...nameOperations(specification, network));
   loadOverlay();
-  const namespace = openSync(`/proc/${initPid}/ns/user`, constants.O_RDONLY);
-  using _namespace = closing(namespace);
+  using users = closing(openSync(`/proc/${initPid}/ns/user`, constants.O_RDONLY));
+  const { fd: namespace } = users;
   operations.push({ op: 'lower', fd: plan.add(detach(root, namespace, true), root) });
   if (scratch === undefined) operations.push({ op: 'scratch-tmpfs', bytes });
   else {
@@ -225,14 +221,13 @@ function addBind(
   check: (source: string, fd: number) => void,
 ): void {
   const { source, target: path, readonly, own } = bind;
-  const file = openBind(bind);
-  using _file = closing(file);
+  using opened = closing(openBind(bind));
   const access = readonly ? 'readonly' : own === true ? 'own' : 'host';
-  if (access === 'host') check(source, file);
+  if (access === 'host') check(source, opened.fd);
   // Binds the file that was checked, even if another has taken its place since.
-  const opened = `/proc/self/fd/${file}`;
-  const directory = statSync(opened).isDirectory();
-  const fd = plan.add(detach(opened, namespace, readonly, source), source);
+  const file = `/proc/self/fd/${opened.fd}`;
+  const directory = statSync(file).isDirectory();
+  const fd = plan.add(detach(file, namespace, readonly, source), source);
   plan.operations.push({ op: 'bind', fd, access, directory, path });
 }
 

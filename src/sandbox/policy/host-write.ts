@@ -1,6 +1,7 @@
 /** Folders that commands may write only if the caller confirms it: writing there controls the host or others. */
 import { constants, openSync, readFileSync, statSync } from 'node:fs';
 import { KilnError } from '../../errors.ts';
+import { attempt } from '../../host/calls/attempt.ts';
 import { closing } from '../../host/calls/descriptor.ts';
 import { isWithin, type MountedPath, MountTable, mountedPath } from '../../host/files/mount.ts';
 import type { StatePaths } from '../../host/state/paths.ts';
@@ -100,9 +101,8 @@ export function refuseHostWrites(
   if (allowHostWrite) return;
   for (const bind of binds) {
     if (bind.readonly || bind.own === true) continue;
-    const fd = openBind(bind);
-    using _fd = closing(fd);
-    refuseHostWrite(paths, bind.source, fd, caller);
+    using file = closing(openBind(bind));
+    refuseHostWrite(paths, bind.source, file.fd, caller);
   }
 }
 
@@ -156,12 +156,8 @@ function ownerOf(path: string): number | undefined {
 }
 
 function placeOf(path: string, mounts: MountTable): MountedPath | undefined {
-  let fd: number;
-  try {
-    fd = openSync(path, O_PATH | constants.O_DIRECTORY);
-  } catch {
-    return undefined;
-  }
+  const fd = attempt(() => openSync(path, O_PATH | constants.O_DIRECTORY));
+  if (fd === undefined) return undefined;
   using _fd = closing(fd);
   return mountedPath(fd, mounts);
 }

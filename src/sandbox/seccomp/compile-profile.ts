@@ -1,5 +1,7 @@
 import { z } from 'zod';
+import { defined } from '../../defined.ts';
 import { KilnError } from '../../errors.ts';
+import { attempt } from '../../host/calls/attempt.ts';
 import { compileFilter, FILTER_ACTIONS, FILTER_COMPARISONS } from '../../host/process/seccomp.ts';
 import type { Capability } from '../policy/specification.ts';
 
@@ -88,12 +90,9 @@ export function compileProfile(
   const fallback = { action: profile.defaultAction, errno: profile.defaultErrnoRet ?? EPERM };
   const architectures = others.map(libraryName);
   const plain = compileFilter(fallback, rules, architectures);
-  try {
-    return { plain, asking: compileFilter(fallback, rules, architectures, true) };
-  } catch {
-    // libseccomp before 2.5 refuses as reliably, but refusals cannot be counted.
-    return { plain };
-  }
+  // Where libseccomp or the kernel cannot ask, it refuses as reliably, but refusals cannot be counted.
+  const asking = attempt(() => compileFilter(fallback, rules, architectures, true));
+  return { plain, ...defined({ asking }) };
 }
 
 function parse(text: string, source: string): Profile {

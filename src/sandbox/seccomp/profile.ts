@@ -1,7 +1,8 @@
 import { createHash } from 'node:crypto';
-import { mkdir } from 'node:fs/promises';
+import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { KilnError } from '../../errors.ts';
+import { attempt } from '../../host/calls/attempt.ts';
 import { readUserFile } from '../../host/files/user-file.ts';
 import { shortHash } from '../../host/process/short-hash.ts';
 import { readCached, writeSealed } from '../../host/state/checked-file.ts';
@@ -98,17 +99,12 @@ async function findFilter(
   // Loaded late: the schema library takes longer than everything else here.
   const { compileProfile } = await import('./compile-profile.ts');
   const filter = compileProfile(text, nameOrPath, capabilities);
-  await keep(directory, file, pack(filter));
+  // Where it cannot be kept, it is compiled again next time.
+  attempt(() => {
+    mkdirSync(directory, { recursive: true, mode: 0o700 });
+    writeSealed(file, pack(filter));
+  });
   return { name: nameOrPath, ...filter };
-}
-
-async function keep(directory: string, file: string, content: Buffer): Promise<void> {
-  try {
-    await mkdir(directory, { recursive: true, mode: 0o700 });
-    writeSealed(file, content);
-  } catch {
-    // The profile is compiled again next time.
-  }
 }
 
 function cacheName(nameOrPath: string, text: string, capabilities: readonly Capability[]): string {

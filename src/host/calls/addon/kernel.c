@@ -5,7 +5,6 @@
  * Every function gives a call's result or -errno as one number. errno is read in the same C function
  * that made the call, so nothing that V8 or another library does in between can change it.
  */
-#define _GNU_SOURCE
 #define NAPI_VERSION 8
 #include <errno.h>
 #include <fcntl.h>

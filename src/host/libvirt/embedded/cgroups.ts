@@ -3,6 +3,7 @@ import { mkdir, readdir, readFile, readlink, rmdir, writeFile } from 'node:fs/pr
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { KilnError } from '../../../errors.ts';
+import { attempt } from '../../calls/attempt.ts';
 import { type CgroupHierarchy, cgroupHierarchies, cgroupMode } from '../../cgroup/cgroup.ts';
 
 /** The v1 controllers that libvirt knows (vircgroup.c), and `pids`, by which kiln limits sandboxes itself. */
@@ -171,11 +172,8 @@ export async function clearHome(home: CgroupHome): Promise<boolean> {
   const until = performance.now() + 5000;
   for (let pause = 1; ; pause = Math.min(pause * 2, 50)) {
     for (const pid of await processesBelow(home.joined)) {
-      try {
-        process.kill(pid, 'SIGKILL');
-      } catch {
-        // The process ended by itself.
-      }
+      // It may have ended by itself.
+      attempt(() => process.kill(pid, 'SIGKILL'));
     }
     await removeGroups(home.joined);
     const left = await Promise.all(home.joined.map((path) => readdir(path).catch(() => [])));

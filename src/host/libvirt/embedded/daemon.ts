@@ -3,6 +3,7 @@ import { mkdir, readFile, rm } from 'node:fs/promises';
 import { connect } from 'node:net';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { attempt, readText } from '../../calls/attempt.ts';
 import { hasErrno } from '../../calls/libc.ts';
 import { tryLock, withLock } from '../../files/flock.ts';
 import { removeTree } from '../../files/remove-tree.ts';
@@ -10,7 +11,7 @@ import { isStopped, waitForDeath } from '../../process/process.ts';
 import { linkState, type StatePaths } from '../../state/paths.ts';
 import { LibvirtError } from '../errors.ts';
 import { clearHome, homeNames, removeEmptyHome } from './cgroups.ts';
-import { daemonPid, type EmbeddedFiles, embeddedFiles, LOCK, read } from './files.ts';
+import { daemonPid, type EmbeddedFiles, embeddedFiles, LOCK } from './files.ts';
 import { homeOf, type Launched, launch } from './launch.ts';
 
 /** Seconds without a client and a running domain, after which the daemon ends. */
@@ -70,7 +71,9 @@ export async function ensureEmbeddedDaemon(
 export async function endDaemonOfDeletedState(paths: StatePaths): Promise<void> {
   const files = embeddedFiles(paths);
   const isDeleted = (pid = 0) =>
-    /^(?:\S+ ){3}\S+\/\/deleted \/var\/log\/libvirt /m.test(read(`/proc/${pid}/mountinfo`));
+    /^(?:\S+ ){3}\S+\/\/deleted \/var\/log\/libvirt /m.test(
+      readText(`/proc/${pid}/mountinfo`) ?? '',
+    );
   if (!isDeleted(daemonPid(files))) return;
   await withLock(files.lock, async () => {
     const pid = daemonPid(files);
@@ -156,11 +159,7 @@ function answers(socket: string): Promise<boolean> {
 
 async function endProcess(pid: number): Promise<void> {
   for (const signal of ['SIGTERM', 'SIGKILL'] as const) {
-    try {
-      process.kill(pid, signal);
-    } catch {
-      return;
-    }
+    if (attempt(() => process.kill(pid, signal)) === undefined) return;
     if (await waitForDeath(pid, STOP_MS)) return;
   }
   throw new LibvirtError('E_LIBVIRT_STOP', `libvirtd ${pid} cannot be killed`, {

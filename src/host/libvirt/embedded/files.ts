@@ -1,5 +1,5 @@
-import { readFileSync } from 'node:fs';
 import { basename, join, relative } from 'node:path';
+import { readText } from '../../calls/attempt.ts';
 import type { StatePaths } from '../../state/paths.ts';
 
 export const LOCK = 'libvirt.lock';
@@ -42,16 +42,8 @@ export function embeddedFiles(paths: StatePaths) {
 export type EmbeddedFiles = Readonly<ReturnType<typeof embeddedFiles>>;
 
 export function daemonPid(files: EmbeddedFiles): number | undefined {
-  const pid = Number(read(files.pid));
+  const pid = Number(readText(files.pid));
   if (!Number.isInteger(pid) || pid <= 0) return undefined;
-  return read(`/proc/${pid}/cmdline`).split('\0').includes(files.config) ? pid : undefined;
-}
-
-/** A small file; nothing where it cannot be read. */
-export function read(path: string): string {
-  try {
-    return readFileSync(path, 'utf8');
-  } catch {
-    return '';
-  }
+  const words = readText(`/proc/${pid}/cmdline`)?.split('\0');
+  return words?.includes(files.config) === true ? pid : undefined;
 }
