@@ -316,9 +316,10 @@ async function compile(
 ): Promise<void> {
   const started = new Date();
   const temporary = join(dist, `.${basename(target)}-${process.pid}`);
+  const language = ['-std=c17', '-D_GNU_SOURCE'];
   const warnings = ['-Wall', '-Wextra'];
   const hardening = ['-fstack-protector-strong', '-D_FORTIFY_SOURCE=2'];
-  const options = ['-std=c17', '-D_GNU_SOURCE', '-O2', ...warnings, ...hardening, '-s', '-o', temporary];
+  const options = [...language, '-O2', ...warnings, ...hardening, '-s', '-o', temporary];
   try {
     const stdio = ['ignore', 'inherit', 'inherit'] as const;
     await execa({ cwd: folder, stdio })('cc', [...options, ...arguments_]);

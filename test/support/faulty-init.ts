@@ -17,7 +17,8 @@ export async function installFaultyInit(paths: StatePaths): Promise<FaultyInit> 
   const faults = join(import.meta.dirname, 'faults.c');
   const built = join(paths.root, 'faulty-init');
   await execa({ cwd: guest })('cc', [
-    ...['-std=c17', '-D_GNU_SOURCE', '-O1', '-static', '-DKILN_FAULTS', '-I.', `-I${wire}`, '-o', built],
+    ...['-std=c17', '-D_GNU_SOURCE', '-O1', '-static', '-DKILN_FAULTS'],
+    ...['-I.', `-I${wire}`, '-o', built],
     ...sources,
     join(wire, 'wire.c'),
     faults,

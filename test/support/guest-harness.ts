@@ -40,7 +40,8 @@ export async function buildGuestHarness(directory: string): Promise<string> {
   const program = join(directory, 'harness');
   await writeFile(join(directory, 'look.h'), lookAtFields());
   await execa('cc', [
-    ...['-std=gnu17', '-D_GNU_SOURCE', '-O1', '-g', `-I${guest}`, `-I${wire}`, `-I${directory}`, '-o', program],
+    ...['-std=gnu17', '-D_GNU_SOURCE', '-O1', '-g'],
+    ...[`-I${guest}`, `-I${wire}`, `-I${directory}`, '-o', program],
     ...['-fsanitize=address,undefined', '-fno-sanitize-recover=all'],
     ...[join(import.meta.dirname, '../fuzz/guest-harness.c')],
     ...[join(guest, 'protocol.c'), join(wire, 'wire.c')],
