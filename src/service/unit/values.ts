@@ -101,19 +101,13 @@ const UNITS = new Map(
 export function parseTimeSpan(text: string): number | undefined {
   const trimmed = text.trim();
   if (trimmed === 'infinity') return Number.POSITIVE_INFINITY;
-  const part = /(\d+(?:\.\d+)?)\s*([A-Za-zµ]*)\s*/y;
   let sum = 0;
-  let at = 0;
-  while (at < trimmed.length) {
-    part.lastIndex = at;
-    const match = part.exec(trimmed);
-    if (match === null) return undefined;
-    const unit = match[2] === '' ? 1e6 : UNITS.get(match[2] ?? '');
-    if (unit === undefined) return undefined;
-    sum += Number(match[1]) * unit;
-    at = part.lastIndex;
+  let read = 0;
+  for (const [part, number, name = ''] of trimmed.matchAll(/(\d+(?:\.\d+)?)\s*([A-Za-zµ]*)\s*/gy)) {
+    sum += Number(number) * (name === '' ? 1e6 : (UNITS.get(name) ?? Number.NaN));
+    read += part.length;
   }
-  return at === 0 ? undefined : sum / 1e3;
+  return read === 0 || read < trimmed.length || Number.isNaN(sum) ? undefined : sum / 1e3;
 }
 
 /** In the order of their RLIMIT_ numbers (asm-generic/resource.h). */

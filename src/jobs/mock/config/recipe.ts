@@ -194,19 +194,17 @@ function files(options: ConfigOptions, templates: Templates): RecipeInput['files
       }))
     : [];
   const macros = macroFile(templates.value('macros'), options.placeOf('macros'));
-  return macros === undefined
-    ? written
-    : [...written, { path: '/etc/rpm/macros.mock', content: macros }];
+  return macros === '' ? written : [...written, { path: '/etc/rpm/macros.mock', content: macros }];
 }
 
 /** Macros for rpmbuild's folders, which kiln's builds choose themselves. */
 const OWN = new Set(['%_topdir', '%_rpmfilename', '%_platform_multiplier']);
 
 /**
- * The text of an rpm macro file for `config_opts['macros']`; undefined if there are no macros. A macro with the
+ * The text of an rpm macro file for `config_opts['macros']`, empty if there are no macros. A macro with the
  * value None is left to the image. @throws KilnError E_MOCK_CONFIG for an invalid name.
  */
-function macroFile(macros: ConfigValue, place: Place | undefined): string | undefined {
+function macroFile(macros: ConfigValue, place: Place | undefined): string {
   if (!isDict(macros)) throw configError('macros must be a dict', place);
   const lines: string[] = [];
   for (const [name, value] of macros) {
@@ -217,7 +215,7 @@ function macroFile(macros: ConfigValue, place: Place | undefined): string | unde
     if (value === null || OWN.has(full)) continue;
     lines.push(`${full} ${asText(value).replace(/\n/g, '\\\n')}\n`);
   }
-  return lines.length === 0 ? undefined : lines.join('');
+  return lines.join('');
 }
 
 const ALSO_RUNS: Readonly<Record<string, readonly string[]>> = {

@@ -44,7 +44,7 @@ export function readRepositories(conf: DnfConf, settings: RepositorySettings): R
   warnOfOptions('main', conf.main, settings);
   const repositories: RepositoryInput[] = [];
   for (const [id, section] of conf.repositories) {
-    if (!isEnabled(id, section, settings)) continue;
+    if (!isEnabled(id, section, settings.switches)) continue;
     warnOfOptions(id, section, settings);
     repositories.push(readRepository(id, section, conf.main, settings));
   }
@@ -62,21 +62,18 @@ export function readRepositories(conf: DnfConf, settings: RepositorySettings): R
 
 export function switchedOn(conf: DnfConf, switches: readonly RepositorySwitch[]): string[] {
   return [...conf.repositories]
-    .filter(([id, section]) => isEnabled(id, section, { switches }))
-    .filter(([id, section]) => !isEnabled(id, section, { switches: [] }))
+    .filter(([id, section]) => isEnabled(id, section, switches))
+    .filter(([id, section]) => !isEnabled(id, section, []))
     .map(([id]) => id);
 }
 
 function isEnabled(
   id: string,
   section: DnfSection,
-  settings: Pick<RepositorySettings, 'switches'>,
+  switches: readonly RepositorySwitch[],
 ): boolean {
-  const said = booleanOption(section.get('enabled')) ?? true;
-  return settings.switches.reduce(
-    (enabled, { pattern, enabled: wanted }) => (matchesGlob(id, pattern) ? wanted : enabled),
-    said,
-  );
+  const said = switches.findLast(({ pattern }) => matchesGlob(id, pattern));
+  return said?.enabled ?? booleanOption(section.get('enabled')) ?? true;
 }
 
 function readRepository(

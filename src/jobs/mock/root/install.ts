@@ -120,14 +120,12 @@ async function solveFor(
     return (await solve(set, { arch, install: [...there, ...install], ...asked, signal })).lock;
   };
   const exact = installed.map((it) => (stays(it) ? it.nevra : it.name));
+  const names = installed.map(({ name }) => name);
   try {
     return await askWhatIsKnown(ask, exact);
   } catch (error) {
     if (!(error instanceof KilnError) || error.code !== 'E_SOLVER_PROBLEM') throw error;
-    return await askWhatIsKnown(
-      ask,
-      installed.map(({ name }) => name),
-    );
+    return await askWhatIsKnown(ask, names);
   }
 }
 
