@@ -34,6 +34,11 @@ function mode(name: Mode, help: string, more: OptionEntry = {}): Record<string, 
   return { [name]: { mode: name, help, ...more } };
 }
 
+/** The same entry for several options. */
+function each(names: string, entry: OptionEntry): Record<string, OptionEntry> {
+  return Object.fromEntries(names.split(' ').map((name) => [name, entry]));
+}
+
 const modes: Record<string, OptionEntry> = {
   ...mode('rebuild', 'build source packages (the default), or a spec with --spec and --sources'),
   ...mode('buildsrpm', 'make a source package from --spec and --sources'),
@@ -63,8 +68,7 @@ const modes: Record<string, OptionEntry> = {
     'pm-cmd',
     'install, remove or update packages with the command line of a package manager',
   ),
-  'dnf-cmd': { mode: 'pm-cmd', help: 'do the same as --pm-cmd' },
-  'yum-cmd': { mode: 'pm-cmd', help: 'do the same as --pm-cmd' },
+  ...each('dnf-cmd yum-cmd', { mode: 'pm-cmd', help: 'do the same as --pm-cmd' }),
   ...mode('list-chroots', 'list configurations and recipes'),
   ...mode('debug-config', 'print all options of the configuration'),
   ...mode('debug-config-expanded', 'print all options with their templates filled in'),
@@ -153,20 +157,14 @@ const ISOLATION = 'every command runs in a libvirt-lxc sandbox';
 const MANAGER = 'no package manager runs: kiln solves and installs by itself';
 
 const withoutEffect: Record<string, OptionEntry> = {
-  'bootstrap-chroot': { noEffect: BOOTSTRAP },
-  'no-bootstrap-chroot': { noEffect: BOOTSTRAP },
-  'use-bootstrap-image': { noEffect: BOOTSTRAP },
-  'no-bootstrap-image': { noEffect: BOOTSTRAP },
-  'old-chroot': { noEffect: ISOLATION },
-  'new-chroot': { noEffect: ISOLATION },
+  ...each('bootstrap-chroot no-bootstrap-chroot', { noEffect: BOOTSTRAP }),
+  ...each('use-bootstrap-image no-bootstrap-image', { noEffect: BOOTSTRAP }),
+  ...each('old-chroot new-chroot', { noEffect: ISOLATION }),
   isolation: { value: 'HOW', choices: ['auto', 'simple', 'nspawn'], noEffect: ISOLATION },
   'cache-alterations': { noEffect: 'a root keeps what was changed in it, and images are cached' },
   trace: { noEffect: 'mock traces its Python functions' },
   tmp_prefix: { value: 'TEXT', noEffect: 'results of a chain go to --localrepo, or a new folder' },
-  yum: { noEffect: MANAGER },
-  dnf: { noEffect: MANAGER },
-  dnf4: { noEffect: MANAGER },
-  dnf5: { noEffect: MANAGER },
+  ...each('yum dnf dnf4 dnf5', { noEffect: MANAGER }),
 };
 
 const refused: Record<string, OptionEntry> = {
@@ -184,12 +182,9 @@ const refused: Record<string, OptionEntry> = {
     refused:
       'mock’s lock knows packages by MD5 only: use `kiln build --lock lock.json --offline`; each build and --calculate-build-dependencies write lock.json',
   },
-  snapshot: { refused: SNAPSHOTS },
-  'remove-snapshot': { refused: SNAPSHOTS },
-  'rollback-to': { refused: SNAPSHOTS },
+  ...each('snapshot remove-snapshot rollback-to', { refused: SNAPSHOTS }),
   'list-snapshots': { short: 'l', refused: SNAPSHOTS },
-  mount: { refused: MOUNTS },
-  umount: { refused: MOUNTS },
+  ...each('mount umount', { refused: MOUNTS }),
   'scm-enable': { refused: SCM },
   'scm-option': { value: 'KEY=VALUE', refused: SCM },
   'separate-check': {

@@ -106,19 +106,16 @@ export function leftOutPlugins(
 function activePlugins(templates: Templates): string[] {
   const conf = templates.value('plugin_conf');
   if (!isDict(conf)) return [];
-  const active: string[] = [];
-  for (const [key, enabled] of conf) {
-    const name = /^(.*)_enable$/.exec(key)?.[1];
-    if (name === undefined || OWN_WAY.has(name) || !isTrue(enabled)) continue;
-    if (name === 'sign' && signPlugin(templates) !== 'other') continue;
+  const enabled = [...conf].flatMap(([key, value]) =>
+    isTrue(value) ? (/^(.*)_enable$/.exec(key)?.slice(1) ?? []) : [],
+  );
+  return enabled.filter((name) => {
+    if (name === 'sign') return signPlugin(templates) === 'other';
+    if (name !== 'mount') return !OWN_WAY.has(name);
     // The plugin is enabled by default but has no effect without directories.
-    if (name === 'mount') {
-      const dirs = pluginSettings(templates, name)?.get('dirs');
-      if (!isList(dirs) || dirs.length === 0) continue;
-    }
-    active.push(name);
-  }
-  return active;
+    const dirs = pluginSettings(templates, name)?.get('dirs');
+    return isList(dirs) && dirs.length > 0;
+  });
 }
 
 function isUsedElsewhere(name: string, options: ConfigOptions): boolean {
