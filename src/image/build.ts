@@ -191,7 +191,7 @@ async function make(request: ImageRequest, inputs: ImageInputs, id: string): Pro
   const parts = {
     engine,
     scriptlets: { ...settings.scriptlets, disk },
-    fetchFiles: () => fetchSignedFiles(engine.paths, lock, request),
+    fetchFiles: () => fetchSignedFiles(engine.paths, lock, { ...request, disk }),
     work: work.path,
     onProgress,
     signal,

@@ -47,7 +47,7 @@ export async function buildNamed(
   return image;
 }
 
-export interface ImagePlan {
+interface ImagePlan {
   readonly lock: Lock;
   readonly settings: ImageSettings;
   readonly sources: readonly string[];
@@ -63,13 +63,34 @@ async function planFromLock(path: string): Promise<ImagePlan> {
   return { lock: packages, settings: lockedSettings(lock), sources, warnings: [] };
 }
 
+interface RecipePlan extends ImagePlan {
+  readonly recipe: LoadedImageRecipe;
+}
+
+/** A user's recipe is read and solved once for a job: all builds of a chain have one image. */
+const ownRecipes = new WeakMap<RecipeFiles, Map<string, LoadedImageRecipe>>();
+const ownPlans = new WeakMap<LoadedImageRecipe, RecipePlan>();
+
 export async function planFromRecipe(
   place: RecipePlace,
   path: string,
   options: OpenImageOptions,
-): Promise<ImagePlan & { readonly recipe: LoadedImageRecipe }> {
-  const { paths } = place;
+): Promise<RecipePlan> {
   const recipe = await readRecipe(place, path);
+  const known = ownPlans.get(recipe);
+  if (known !== undefined) return known;
+  const plan = await planRecipe(place, path, recipe, options);
+  if (plan.user !== undefined) ownPlans.set(recipe, plan);
+  return plan;
+}
+
+async function planRecipe(
+  place: RecipePlace,
+  path: string,
+  recipe: LoadedImageRecipe,
+  options: OpenImageOptions,
+): Promise<RecipePlan> {
+  const { paths } = place;
   const settings = await settingsOf(recipe);
   const files = usersFiles(place, path);
   const user = files && place.owner;
@@ -205,7 +226,14 @@ export async function readRecipe(place: RecipePlace, path: string): Promise<Load
   };
   const findByName = async (name: string) => findRecipe(name, cwd);
   const files = usersFiles(place, path);
-  return await loadImageRecipe(path, { variables, arch: hostArchitecture(), findByName, files });
+  const read = () =>
+    loadImageRecipe(path, { variables, arch: hostArchitecture(), findByName, files });
+  if (files === undefined) return await read();
+  const recipes = ownRecipes.get(files) ?? new Map<string, LoadedImageRecipe>();
+  ownRecipes.set(files, recipes);
+  const recipe = recipes.get(path) ?? (await read());
+  recipes.set(path, recipe);
+  return recipe;
 }
 
 /**

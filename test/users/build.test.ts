@@ -11,10 +11,10 @@ import {
   symlinkSync,
   writeFileSync,
 } from 'node:fs';
-import { basename, join } from 'node:path';
+import { join } from 'node:path';
 import anyTest, { type ExecutionContext, type TestFn } from 'ava';
 import { execa } from 'execa';
-import { type SpecParts, sourcePackage } from '../build/core/build-state.ts';
+import { sourcePackage } from '../build/core/build-state.ts';
 import { sourcePackage as plainSource } from '../build/source-packages.ts';
 import { commandBlocks } from '../docs/blocks.ts';
 import { isLong } from '../support/long.ts';
@@ -29,19 +29,9 @@ import {
   writeConfig,
 } from '../support/second-user.ts';
 import { giveUnpackedPackages, NOARCH_RECIPE } from '../support/unpacked-packages.ts';
+import { ownPackage } from './own-package.ts';
 
 const test = anyTest as TestFn<UserState & { readonly srpm: string }>;
-
-/** Makes a source package that only the user reads. */
-async function ownPackage(state: UserState, parts: SpecParts): Promise<string> {
-  const folder = join(state.beside, 'packages');
-  mkdirSync(folder, { recursive: true });
-  const made = await sourcePackage(folder, parts);
-  const path = join(state.home, basename(made));
-  const { uid, gid } = USER;
-  await execa('install', ['-m', '0600', '-o', String(uid), '-g', String(gid), made, path]);
-  return path;
-}
 
 test.before(async (t) => {
   const state = await userState();

@@ -62,10 +62,7 @@ export async function obtainPackages(
   options: ObtainOptions,
 ): Promise<StoredPackage[]> {
   ensureStore(paths);
-  const { user } = options;
-  // Root's recipes are trusted with what they download.
-  if (user !== undefined)
-    new Room(options.disk).take(lock.packages.reduce((sum, { size }) => sum + size, 0));
+  takeRoom(lock, options);
   const present = lock.packages.map((wanted) => readStoredPackage(paths, wanted.digest));
   const found = lock.packages.filter((_, index) => present[index] !== undefined);
   const check = (packages: readonly LockedPackage[]) =>
@@ -93,6 +90,11 @@ export async function obtainPackages(
     utimesSync(entryFile(packageDirectory(paths, wanted.digest)), now, now);
     return stored;
   });
+}
+
+/** Root's recipes are trusted with what they download. @throws KilnError E_DISK */
+function takeRoom({ packages }: Lock, { user, disk }: Pick<ObtainOptions, 'user' | 'disk'>): void {
+  if (user !== undefined) new Room(disk).take(packages.reduce((sum, { size }) => sum + size, 0));
 }
 
 /** Fetches packages that only others have brought from the source that the user's own recipe names. */
@@ -130,8 +132,9 @@ export function packagesLock(paths: StatePaths): string {
 export async function fetchSignedFiles(
   paths: StatePaths,
   lock: Lock,
-  options: Pick<ObtainOptions, 'user' | 'onProgress' | 'signal'>,
+  options: Pick<ObtainOptions, 'user' | 'disk' | 'onProgress' | 'signal'>,
 ): Promise<string[]> {
+  takeRoom(lock, options);
   const files = await fetchFiles(paths, lock, options);
   await checkFiles(lock, files, options.signal);
   return files;

@@ -148,7 +148,7 @@ async function inSandbox(
   prepared: PreparedBuild,
 ): Promise<void> {
   const { sandbox, prepDone } = prepared;
-  await writeInstalled(run, prepared);
+  await writeInstalled(run, base, prepared);
   const building =
     run.request.stopAfter === undefined
       ? awaitedLater(runRpmbuild(run, progress, sandbox, prepDone))

@@ -2,6 +2,7 @@ import { existsSync, realpathSync } from 'node:fs';
 import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { KilnError } from '../../../errors.ts';
+import { DEFAULT_DISK } from '../../../host/state/disk-watch.ts';
 import { fetchSignedFiles } from '../../../image/store/packages.ts';
 import { VERIFIED_BEFORE } from '../../../image/transaction/transaction-sandbox.ts';
 import { localRepository, type Repository } from '../../../packages/repository/configuration.ts';
@@ -79,7 +80,7 @@ async function upgrade(
   lock: Lock,
   { signal, sources }: InstallRequest,
 ): Promise<void> {
-  const files = await fetchSignedFiles(root.engine.paths, lock, { signal });
+  const files = await fetchSignedFiles(root.engine.paths, lock, { disk: DEFAULT_DISK, signal });
   const added = new Set([...sources.passing, ...sources.added.map(({ id }) => id)]);
   const foreign = files.filter((_, index) => added.has(lock.packages[index]!.repository));
   if (foreign.length > 0) await addOwnPackages(root, foreign, signal);

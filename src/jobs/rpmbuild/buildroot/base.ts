@@ -9,6 +9,7 @@ import { digestOf } from '../../../image/key.ts';
 import type { ImageLock } from '../../../image/lock.ts';
 import { openImage } from '../../../image/open.ts';
 import type { OnImageProgress } from '../../../image/progress.ts';
+import type { PackageUser } from '../../../image/store/entry.ts';
 import { type LeasedImage, leaseImage } from '../../../image/store/images.ts';
 import { readContents, readManifest } from '../../../image/store/manifest.ts';
 import { Cache } from '../../../packages/repository/cache.ts';
@@ -16,7 +17,6 @@ import type { Repository } from '../../../packages/repository/configuration.ts';
 import type { Lock, LockedPackage } from '../../../packages/repository/lock/lock.ts';
 import type { ImageModules } from '../../../recipe/load-image-recipe.ts';
 import type { Engine } from '../../../sandbox/open.ts';
-import { forbidden } from '../../../users/configuration.ts';
 
 export interface BaseDescription {
   /** Empty for an image that is known by its id only. */
@@ -32,6 +32,8 @@ export interface BaseDescription {
 export interface BuildBase extends BaseDescription, AsyncDisposable {
   readonly image: LeasedImage;
   readonly packages: readonly LockedPackage[];
+  /** Whose recipe it is, unless it is root's: then repositories are reached as that user's. */
+  readonly user?: PackageUser | undefined;
 }
 
 interface OpenBaseOptions {
@@ -55,17 +57,15 @@ export async function openBase(
 ): Promise<BuildBase> {
   const named = await resolveImage(engine, name, engine.cwd());
   const { update, offline = false, onProgress, signal } = options;
-  if (named.kind !== 'image' && engine.owner?.files?.nameOf(named.path) !== undefined) {
-    throw forbidden('an image recipe of your own, for a build of packages', 'it is not made yet', {
-      hint: 'make the image by `kiln image build`, and name it',
-    });
-  }
+  const { owner } = engine;
+  const isOwn = named.kind !== 'image' && owner?.files?.nameOf(named.path) !== undefined;
   const image = await openImage(engine, name, { update, offline, onProgress, signal });
   try {
     const { packages } = await readContents(engine.paths, image.manifest.id);
     const description = await describe(engine, named, image, packages);
     const dispose = () => image[Symbol.asyncDispose]();
-    return { image, packages, ...description, [Symbol.asyncDispose]: dispose };
+    const user = isOwn ? owner : undefined;
+    return { image, packages, user, ...description, [Symbol.asyncDispose]: dispose };
   } catch (error) {
     await image[Symbol.asyncDispose]();
     throw error;

@@ -1,7 +1,7 @@
 import { KilnError } from '../../../errors.ts';
 import { ensureImage, requestedImage } from '../../../image/build.ts';
 import type { OnImageProgress } from '../../../image/progress.ts';
-import type { PackageUser } from '../../../image/store/entry.ts';
+import { type PackageUser, reachOf } from '../../../image/store/entry.ts';
 import { type LeasedImage, leaseImage } from '../../../image/store/images.ts';
 import { ownersOf, ROOT } from '../../../image/store/manifest.ts';
 import type { Lock } from '../../../packages/repository/lock/lock.ts';
@@ -42,7 +42,7 @@ export async function buildRepositories(
   const taken = new Set(added.map(({ id }) => id));
   const repositories = [...base.repositories.filter(({ id }) => !taken.has(id)), ...added];
   return await openRepositories(repositories, {
-    paths: engine.paths,
+    ...reachOf(engine.paths, base.user),
     refresh: offline === true ? 'never' : update === true ? 'always' : 'auto',
     onProgress,
     signal,
@@ -128,14 +128,15 @@ export async function openLayer(context: LayerContext, layer: Layer): Promise<Le
     settings: { ...settings, name: `${base.image.manifest.name}+${lock.packages.length}` },
     ...(whole ? {} : { base: id }),
   };
-  const owner = ownerOf(context, lock);
+  const { user } = base;
+  const owner = user ?? ownerOf(context, lock);
   if (context.offline === true) {
     const lease = await leaseImage(engine.paths, await requestedImage(request));
     if (lease !== undefined && owner === undefined) return lease;
-    if (lease === undefined) assertCached(engine.paths, lock);
+    if (lease === undefined) assertCached(reachOf(engine.paths, user).paths, lock);
     await lease?.[Symbol.asyncDispose]();
   }
-  return await ensureImage({ engine, ...request, owner, onProgress, signal });
+  return await ensureImage({ engine, ...request, user, owner, onProgress, signal });
 }
 
 function ownerOf(

@@ -5,7 +5,9 @@ import { pathToFileURL } from 'node:url';
 import { z } from 'zod';
 import { KilnError } from '../../../errors.ts';
 import { SmallCache } from '../../../host/state/checked-file.ts';
+import type { StatePaths } from '../../../host/state/paths.ts';
 import { type ImageLock, imageLock, imageLockSchema } from '../../../image/lock.ts';
+import { reachOf } from '../../../image/store/entry.ts';
 import { fetchPackages, packageUrls } from '../../../packages/repository/fetch-packages.ts';
 import {
   type Lock,
@@ -31,10 +33,11 @@ const QUERY =
 /** Writes installed_pkgs.log from the image's own rpm. An image never changes, so each is asked once. */
 export async function writeInstalled(
   run: BuildRun,
+  base: BuildBase,
   { sandbox, image }: PreparedBuild,
 ): Promise<void> {
   if (run.request.omit?.includes('installed_pkgs.log') === true) return;
-  const cache = rootCache(run);
+  const cache = rootCache(reachOf(run.engine.paths, base.user).paths);
   const name = `${image.manifest.id}.installed`;
   let list = await cache.read(name);
   if (list === undefined) {
@@ -54,13 +57,14 @@ export async function writeLocks(
   base: BuildBase,
   { image, layer, requires }: PreparedBuild,
 ): Promise<void> {
-  const lock = serializeBuildLock(base, layer, requires);
+  const lock = buildLock(base, layer, requires);
   if (lock === undefined) {
     const message = 'no lock.json: it is not known where the packages of the image came from';
     run.warn({ code: 'no-lock', message });
     return;
   }
-  run.write('lock.json', lock);
+  const { owner } = run.engine;
+  run.write('lock.json', `${JSON.stringify(owner?.renamed(lock) ?? lock, undefined, 1)}\n`);
   try {
     run.write('buildroot_lock.json', await buildrootLock(run, base, image, layer));
   } catch (error) {
@@ -77,15 +81,17 @@ async function buildrootLock(
   image: PreparedBuild['image'],
   { lock, whole }: PreparedBuild['layer'],
 ): Promise<string> {
-  const cache = rootCache(run);
+  const { owner } = run.engine;
+  const { paths, reach } = reachOf(run.engine.paths, base.user);
+  const cache = rootCache(paths);
   const textOf = async (id: string, packages: Lock, below?: string) => {
     const known = await cache.read(`${id}.buildroot`);
     if (known !== undefined) return known;
     const others = below === undefined ? [] : (JSON.parse(below) as BuildrootLock).buildroot.rpms;
-    const options = { paths: run.engine.paths, signal: run.signal };
+    const options = { paths, reach, signal: run.signal };
     const files = await fetchPackages(packages, options);
     const root = await exportBuildrootLock(packages, files, options, others);
-    const text = `${JSON.stringify(root, undefined, 4)}\n`;
+    const text = `${JSON.stringify(owner?.renamed(root) ?? root, undefined, 4)}\n`;
     await cache.write(`${id}.buildroot`, text);
     return text;
   };
@@ -95,8 +101,8 @@ async function buildrootLock(
   return await textOf(image.manifest.id, lock, await textOf(base.image.manifest.id, below));
 }
 
-function rootCache(run: BuildRun): SmallCache {
-  return new SmallCache(join(run.engine.paths.cache, 'roots'), KEPT);
+function rootCache({ cache }: Pick<StatePaths, 'cache'>): SmallCache {
+  return new SmallCache(join(cache, 'roots'), KEPT);
 }
 
 export async function writeHardware(run: BuildRun): Promise<void> {
@@ -135,21 +141,20 @@ const buildLockSchema = z.strictObject({
 type BuildLock = z.output<typeof buildLockSchema>;
 
 /** Undefined where the repositories of the base are not known. Equal locks give equal bytes. */
-function serializeBuildLock(
+function buildLock(
   base: BuildBase,
   layer: Layer,
   buildRequires: readonly string[],
-): string | undefined {
+): BuildLock | undefined {
   const image = lockedImage(base, layer);
   if (image === undefined) return undefined;
-  const lock = buildLockSchema.parse({
+  return buildLockSchema.parse({
     kind: KIND,
     format: 1,
     image,
     buildRequires: [...buildRequires].sort(),
     layer: layer.whole ? null : layer.lock,
   });
-  return `${JSON.stringify(lock, undefined, 1)}\n`;
 }
 
 function lockedImage(base: BuildBase, { whole, lock }: Layer): ImageLock | undefined {
