@@ -299,6 +299,15 @@ export type Unmade =
   | { readonly cause: SyscallError; readonly path: string }
   | { readonly signal: NodeJS.Signals };
 
+const WHY_NOT = [
+  ['EISDIR', 'is a directory there'],
+  ['ENOTDIR', 'is not a directory'],
+  [
+    'ELOOP',
+    'leads through a symbolic link of another user of the sandbox’s, which is not followed',
+  ],
+] as const;
+
 export function cannotWrite(item: CopyInItem, unmade: Unmade): KilnError {
   if ('signal' in unmade) {
     const why = `the sandbox’s process that writes was ended by ${unmade.signal}`;
@@ -307,7 +316,6 @@ export function cannotWrite(item: CopyInItem, unmade: Unmade): KilnError {
   const { cause, path } = unmade;
   const full = hasErrno(cause, 'ENOSPC', 'EDQUOT');
   const hint = full ? 'give the sandbox more room: --disk, --tmpfs' : 'choose another target';
-  const isFolder = hasErrno(cause, 'EISDIR') ? 'is a directory there' : 'cannot be written';
-  const why = hasErrno(cause, 'ENOTDIR') ? 'is not a directory' : isFolder;
+  const why = WHY_NOT.find(([errno]) => hasErrno(cause, errno))?.[1] ?? 'cannot be written';
   return copyFailed(item, `${quoteName(fromText(path))} ${why}`, cause, hint);
 }

@@ -19,6 +19,7 @@ enum { PLACE = 1, DIRECTORY, LEAVE, REGULAR, SYMLINK, HARD_LINK, WRITE };
 enum { INTO = 1 << 16, CONTENT = 1 << 17, APPEND = 1 << 18 }; // of a mode
 #define KEPT_BITS 01777
 #define DEPTH_MAX 256
+#define LINKS_MAX 40
 
 struct step {
   uint32_t op, mode;
@@ -74,9 +75,67 @@ static void append(const char *name) {
   strcpy(path + length + 1, name);
 }
 
+// Follows links of root's and of this process's user; others' could send what is copied to where they may not write.
+// Returns the folder of what `name` leads to, and puts its name there into `last`.
+static int settle(int at, const char *name, char *last) {
+  char rest[2 * PATH_MAX], target[PATH_MAX];
+  int here = dup(at);
+  strcpy(rest, name);
+  for (int links = 0; here >= 0;) {
+    char *part = rest + strspn(rest, "/"), *more = part + strcspn(part, "/");
+    size_t length = (size_t)(more - part);
+    more += strspn(more, "/");
+    memcpy(last, length == 0 ? "." : part, length == 0 ? 1 : length);
+    last[length == 0 ? 1 : length] = 0;
+    int next = openat(here, last, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+    struct stat st;
+    if (next >= 0 && fstat(next, &st) == 0 && S_ISLNK(st.st_mode)) {
+      ssize_t bytes = readlinkat(next, "", target, sizeof target - 1);
+      close(next);
+      if (bytes < 0 || ++links > LINKS_MAX || (st.st_uid != 0 && st.st_uid != geteuid())) {
+        close(here);
+        errno = ELOOP;
+        return -1;
+      }
+      target[bytes] = 0;
+      memmove(rest + bytes + 1, more, strlen(more) + 1);
+      memcpy(rest, target, (size_t)bytes);
+      rest[bytes] = '/';
+      if (target[0] == '/') {
+        close(here);
+        here = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
+      }
+      continue;
+    }
+    if (*more == 0) {
+      if (next >= 0) close(next);
+      return here;
+    }
+    int error = errno;
+    close(here);
+    errno = error;
+    here = next;
+    memmove(rest, more, strlen(more) + 1);
+  }
+  return -1;
+}
+
+static int open_at(int at, const char *name, int flags, mode_t mode) {
+  char last[PATH_MAX];
+  int folder = settle(at, name, last);
+  if (folder < 0) return -1;
+  int fd = openat(folder, last, flags | O_NOFOLLOW | O_CLOEXEC, mode);
+  int error = errno;
+  close(folder);
+  errno = error;
+  return fd;
+}
+
 static int is_directory(int at, const char *name) {
-  struct stat st;
-  return fstatat(at, name, &st, 0) == 0 && S_ISDIR(st.st_mode);
+  int fd = open_at(at, name, O_PATH | O_DIRECTORY, 0);
+  if (fd < 0 && errno == ELOOP) give_up(name);
+  if (fd >= 0) close(fd);
+  return fd >= 0;
 }
 
 static void leave(void) {
@@ -88,8 +147,7 @@ static void leave(void) {
   close(level->fd);
 }
 
-// As docker cp: a target that is a folder, or ends in a slash, takes the source under its own name. Links on the way
-// are the sandbox's own, and lead to where they lead there.
+// As docker cp: a target that is a folder, or ends in a slash, takes the source under its own name.
 static void place(const struct step *step, char *target, const char *own) {
   while (depth > 0) leave();
   path[0] = 0;
@@ -104,7 +162,7 @@ static void place(const struct step *step, char *target, const char *own) {
       break;
     }
     if (mkdirat(at, part, 0755) != 0 && errno != EEXIST) give_up(part);
-    int entered = openat(at, part, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    int entered = open_at(at, part, O_PATH | O_DIRECTORY, 0);
     if (entered < 0) give_up(part);
     close(at);
     at = entered;
@@ -120,12 +178,13 @@ static void enter(const struct step *step, int at, const char *name) {
   int made = mkdirat(at, name, 0700) == 0;
   if (!made && errno != EEXIST) give_up(name);
   // An image's own links to folders (/lib) are followed; what was just made is no link.
-  int fd = openat(at, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | (made ? O_NOFOLLOW : 0));
+  int flags = O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC;
+  int fd = made ? openat(at, name, flags) : open_at(at, name, flags, 0);
   if (fd < 0) give_up(name);
   struct stat st;
   if (made && (fstat(fd, &st) != 0 || st.st_uid != geteuid() || (st.st_mode & 0777) != 0700))
     give_up_for(EBUSY, name); // somebody has put another in its place
-  if (depth == DEPTH_MAX) give_up_for(ELOOP, name);
+  if (depth == DEPTH_MAX) give_up_for(ENAMETOOLONG, name);
   levels[depth++] = (struct level){.fd = fd, .made = made, .path = strlen(path), .step = *step};
   append(name);
 }
@@ -183,12 +242,12 @@ static void make_hard_link(int at, const char *name, const char *old) {
 }
 
 static int is_plain(int at, const char *name) {
+  int fd = open_at(at, name, O_PATH, 0);
+  if (fd < 0) return errno == ENOENT;
   struct stat st;
-  if (fstatat(at, name, &st, 0) != 0) return errno == ENOENT;
-  int fd = openat(at, name, O_PATH | O_CLOEXEC);
   struct statfs fs;
-  int known = fd >= 0 && fstatfs(fd, &fs) == 0;
-  if (fd >= 0) close(fd);
+  int known = fstat(fd, &st) == 0 && fstatfs(fd, &fs) == 0;
+  close(fd);
   return known && S_ISREG(st.st_mode) && fs.f_type != PROC_SUPER_MAGIC &&
          fs.f_type != SYSFS_MAGIC && fs.f_type != CGROUP2_SUPER_MAGIC;
 }
@@ -198,8 +257,8 @@ static void write_file(const struct step *step, int at, const char *name) {
   int more = (step->mode & APPEND) != 0;
   if (!is_plain(at, name)) give_up_for(EBADF, name);
   // Others may have put something in its place, or hold a lease on it (fcntl(2)): no wait for that.
-  int flags = O_WRONLY | O_CREAT | O_NONBLOCK | O_NOCTTY | O_CLOEXEC | (more ? O_APPEND : O_TRUNC);
-  int fd = openat(at, name, flags, step->mode & 0777);
+  int flags = O_WRONLY | O_CREAT | O_NONBLOCK | O_NOCTTY | (more ? O_APPEND : O_TRUNC);
+  int fd = open_at(at, name, flags, step->mode & 0777);
   if (fd < 0) give_up(name);
   take_content(fd, name, 0);
   if (close(fd) != 0) give_up(name);
