@@ -126,6 +126,11 @@ export class CallerFiles implements AsyncDisposable {
     return await this.#copyFile(from, path);
   }
 
+  /** As the client has opened it, whatever it is. The asker looks at it, and closes it. @throws SyscallError */
+  async asOpened(path: string): Promise<number> {
+    return await this.#options.opener.open('file', path);
+  }
+
   /**
    * A folder or a regular file. Links `inside`: only those that lead to another copied file, for programs
    * that follow links; a warning tells of the others. @throws KilnError E_CALLER_FILE

@@ -2,10 +2,13 @@
  * Programs that kiln starts on the host for a user get the bounds of the user's client, and no more of the
  * host. Sources: proc_pid_limits(5), proc_pid_cgroup(5), proc_pid_status(5), namespaces(7).
  */
-import { readFileSync, readlinkSync, statSync } from 'node:fs';
+import { fstatSync, openSync, readFileSync, readlinkSync, readSync, statSync } from 'node:fs';
 import { join } from 'node:path';
+import { closing } from '../host/calls/descriptor.ts';
 import { knownHierarchies, pathOfGroup } from '../host/cgroup/cgroup.ts';
-import { forbidden } from './configuration.ts';
+import { startProgram } from '../host/process/child-process.ts';
+import type { UserIds } from '../host/process/user-namespace.ts';
+import { type CallerUser, forbidden } from './configuration.ts';
 
 export interface ProcessBounds {
   readonly cgroups: readonly string[];
@@ -93,13 +96,53 @@ function confinement(pid: number, uid: number): string | undefined {
     if (statSync(of(`ns/${name}`)).ino !== statSync(own(`ns/${name}`)).ino)
       return `it has a ${name} namespace of its own`;
   }
-  // Landlock shows nowhere, but who is not root needs this before it (landlock_restrict_self(2)).
   if (field('NoNewPrivs') !== '0') return 'it can gain no rights (no_new_privs), as in a sandbox';
   if (readlinkSync(of('root')) !== '/') return 'it has a root directory of its own';
   if (field('Seccomp') !== '0') return 'a filter of system calls confines it';
   if (label(of('attr/current')) !== label(own('attr/current')))
     return 'a security module has another label for it than for kilnd';
   return undefined;
+}
+
+/** Words before a command of a user's that root starts: the user's ids and groups, and no way to other rights. */
+export function withUsersRights({ uid, gid, groups }: UserIds): string[] {
+  return [
+    ...['setpriv', `--reuid=${uid}`, `--regid=${gid}`],
+    groups.length === 0 ? '--clear-groups' : `--groups=${groups.join()}`,
+    ...['--no-new-privs', '--bounding-set=-all', '--inh-caps=-all', '--pdeathsig=KILL', '--'],
+  ];
+}
+
+/**
+ * Landlock shows nowhere. But whom it confines may look into no process that is not confined with them (landlock(7)),
+ * of the same user either: so the client opens a file of such a process.
+ * @throws KilnError E_FORBIDDEN
+ */
+export async function refuseLandlock(user: CallerUser): Promise<void> {
+  const [program = '', ...words] = [...withUsersRights(user), '/bin/sh', '-c', 'echo; read -r _'];
+  const other = startProgram(program, words, {
+    ...{ cwd: '/', env: { PATH: '/usr/sbin:/usr/bin:/sbin:/bin' } },
+    stdio: ['pipe', 'pipe', 'ignore'],
+  });
+  try {
+    // What it says, it says as the user.
+    for await (const _ of other.stdout) break;
+    const path = `/proc/${other.pid}/environ`;
+    using wanted = closing(openSync(path, 'r'));
+    const given = await user.files?.asOpened(path);
+    if (given === undefined) throw new Error('its client opens nothing');
+    using _given = closing(given);
+    const [{ dev, ino }, theirs] = [fstatSync(wanted.fd), fstatSync(given)];
+    if (theirs.dev !== dev || theirs.ino !== ino) throw new Error('another file was opened');
+    // Fails for what was found without being opened (O_PATH).
+    readSync(given, Buffer.alloc(1), {});
+  } catch {
+    throw refused(
+      'it may not look into other processes of its user, as where Landlock confines it',
+    );
+  } finally {
+    other.kill('SIGKILL');
+  }
 }
 
 function label(path: string): string {

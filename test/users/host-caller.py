@@ -20,12 +20,18 @@ def call(name, *arguments):
     return result
 
 
-def landlock(argv):
-    """Runs a program that can make no folders."""
+def landlock(argv, user=None):
+    """Runs a program that can make no folders: as root a user's, which can have other rights."""
     ruleset = ctypes.c_uint64(MAKE_DIR)
     fd = call("landlock_create_ruleset", LANDLOCK_CREATE_RULESET, ctypes.byref(ruleset), 8, 0)
-    LIBC.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+    if user is None:
+        LIBC.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     call("landlock_restrict_self", LANDLOCK_RESTRICT_SELF, fd, 0)
+    if user is not None:
+        uid, gid, group = map(int, user.split(":"))
+        os.setgroups([group])
+        os.setgid(gid)
+        os.setuid(uid)
     os.execvp(argv[0], argv)
 
 
@@ -55,6 +61,8 @@ def numbered(pid, uid, argv):
 
 if sys.argv[1] == "landlock":
     landlock(sys.argv[2:])
+elif sys.argv[1] == "roots-landlock":
+    landlock(sys.argv[3:], sys.argv[2])
 elif sys.argv[1] == "key":
     key(sys.argv[2])
 else:

@@ -353,6 +353,14 @@ test.serial('$host is refused where Landlock alone confines the caller', async (
   });
   t.not(confined.exitCode, 0);
   t.regex(String(confined.stderr), /no_new_privs/);
+  // Root can confine without that.
+  const user = `${USER.uid}:${USER.gid}:${GROUP}`;
+  const byRoot = await execa('/usr/bin/python3', [helper, 'roots-landlock', user, ...argv], {
+    ...{ cwd: join(home, name), extendEnv: false, reject: false },
+    env: { PATH: process.env.PATH, KILN_STATE: paths.root },
+  });
+  t.not(byRoot.exitCode, 0);
+  t.regex(byRoot.stderr, /may not look into other processes of its user/);
   t.is(statSync(join(home, name, 'out-of-it'), { throwIfNoEntry: false }), undefined);
 });
 

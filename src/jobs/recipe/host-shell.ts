@@ -4,9 +4,9 @@ import type { Writable } from 'node:stream';
 import { checked, tryCall } from '../../host/calls/system-call.ts';
 import { startProgram } from '../../host/process/child-process.ts';
 import { withCallersUmask } from '../../host/process/own-umask.ts';
-import type { UserIds } from '../../host/process/user-namespace.ts';
 import { shellWord } from '../../shell-words.ts';
-import { boundsOfClient } from '../../users/client-process.ts';
+import { boundsOfClient, refuseLandlock, withUsersRights } from '../../users/client-process.ts';
+import type { CallerUser } from '../../users/configuration.ts';
 import type { CommandProcess } from './relayed-command.ts';
 import type { HostShell } from './request.ts';
 
@@ -54,22 +54,14 @@ const NAME = /^[A-Za-z_][A-Za-z0-9_]*$/;
  * For a user who is not root: commands have the user's ids and groups, no way to other rights, the bounds of the
  * process that called kiln, and only the variables given here.
  */
-export function userShell(
-  user: UserIds & { readonly process: number | undefined },
-  { cwd: start, environment }: ShellOptions,
-): HostShell {
+export function userShell(user: CallerUser, { cwd: start, environment }: ShellOptions): HostShell {
   return {
     cwd: start,
     start: async ({ argv, cwd, env }) => {
       const { cgroups, limits, oomScore } = boundsOfClient(user);
-      const { uid, gid, groups } = user;
-      const rights = [
-        ...['setpriv', `--reuid=${uid}`, `--regid=${gid}`],
-        groups.length === 0 ? '--clear-groups' : `--groups=${groups.join()}`,
-        ...['--no-new-privs', '--bounding-set=-all', '--inh-caps=-all', '--pdeathsig=KILL'],
-      ];
+      await refuseLandlock(user);
       const own = ['/bin/sh', '-c', AS_USER, cwd, ...withCallersUmask(argv)];
-      const bounded = ['prlimit', ...limits, '--', ...rights, '--', ...own];
+      const bounded = ['prlimit', ...limits, '--', ...withUsersRights(user), ...own];
       const words = ['-c', TAKE_BOUNDS, 'kiln', oomScore, ...cgroups, '--', ...bounded];
       joinNewSessionKeyring();
       const command = startProgram('/bin/sh', words, {
