@@ -84,9 +84,13 @@ const keep: Words = (value) => (typeof value === 'number' ? [`--keep=${value}s`]
 const image: Words = (value) => (value === '' ? [] : option('-r')(value));
 
 const binds = each('--bind', (value) => {
-  const { source, target, readonly, relabel } = fields(value);
+  const { source, target, readonly, relabel, noLinks } = fields(value);
   const letter = relabel === 'private' ? 'Z' : 'z';
-  const options = [readonly === true ? 'ro' : 'rw', ...(relabel === undefined ? [] : [letter])];
+  const options = [
+    readonly === true ? 'ro' : 'rw',
+    ...(relabel === undefined ? [] : [letter]),
+    ...(noLinks === true ? ['nolinks'] : []),
+  ];
   return `${source}:${target}:${options.join(',')}`;
 });
 

@@ -5,6 +5,7 @@
 import {
   chmodSync,
   chownSync,
+  lstatSync,
   mkdirSync,
   mkdtempSync,
   readFileSync,
@@ -220,3 +221,26 @@ test.serial('what a workflow must not choose is refused by its name', async (t) 
   t.regex(unknown.err, /what is on stdin is no request of a GitHub runner/);
   t.deepEqual(await sandboxes(t), []);
 });
+
+for (const user of [false, true]) {
+  test.serial(
+    `a link that a job of ${user ? 'a user’s' : 'root’s'} runner has left is not bound for the next one`,
+    async (t) => {
+      const it = runner(t, user);
+      const first = await it.prepare(containerOf(it));
+      t.is(first.status, 0, first.err);
+      const { state } = first.response();
+      const script =
+        'rm -rf /__w/_temp/_github_home; ln -s ../../externals /__w/_temp/_github_home';
+      const args = { entryPoint: 'sh', entryPointArgs: ['-c', script], workingDirectory: '/' };
+      const left = await it.hook({ command: 'run_script_step', state, args });
+      t.is(left.status, 0, left.err);
+      await it.hook({ command: 'cleanup_job', state });
+      t.true(lstatSync(join(it.work, '_temp/_github_home')).isSymbolicLink());
+      const next = await it.prepare(containerOf(it));
+      t.not(next.status, 0);
+      t.regex(next.err, /a part of that path is a symbolic link/);
+      t.deepEqual(await sandboxes(t), []);
+    },
+  );
+}

@@ -183,7 +183,8 @@ function surroundings(its: Container): string[] {
   return [
     ...mounts.flatMap(({ sourceVolumePath, targetVolumePath, readOnly }) => [
       '--bind',
-      `${sourceVolumePath}:${targetVolumePath}${readOnly ? ':ro' : ''}`,
+      // A job could have left a link in its place, for the next one, which would bind what it leads to.
+      `${sourceVolumePath}:${targetVolumePath}:${readOnly ? 'ro' : 'rw'},nolinks`,
     ]),
     ...environment(its, hasHome),
   ];

@@ -86,8 +86,8 @@ export function addSandboxOptions(
   const options = [
     imageOption('use', caller),
     repeated(
-      '-v, --bind <src:dst[:ro|rw][,z|Z]>',
-      'bind-mount a host path; z or Z relabels it for SELinux, see docs/labels.md',
+      '-v, --bind <src:dst[:ro|rw][,z|Z][,nolinks]>',
+      'bind-mount a host path; z or Z relabels it for SELinux, see docs/labels.md; nolinks refuses one with symbolic links in it',
       (text) => parseBind(text, caller.cwd()),
     ),
     hostWriteOption(),

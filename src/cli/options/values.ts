@@ -46,21 +46,26 @@ export function parseCpus(text: string): number {
   return Number(text);
 }
 
+const BIND_OPTIONS = ['ro', 'rw', 'z', 'Z', 'nolinks'];
+
 /** `SRC:DST[:ro|rw]`; SRC is relative to `cwd`, DST absolute in the sandbox. */
 export function parseBind(text: string, cwd: string): Bind {
   const [source, target, mode = 'rw', ...more] = text.split(':');
   if (!source || more.length > 0)
-    throw new InvalidArgumentError('write it as SRC:DST[:ro|rw][,z|Z].');
+    throw new InvalidArgumentError('write it as SRC:DST[:ro|rw][,z|Z][,nolinks].');
   const options = mode.split(',');
-  const unknown = options.find((option) => !['ro', 'rw', 'z', 'Z'].includes(option));
+  const unknown = options.find((option) => !BIND_OPTIONS.includes(option));
   if (unknown !== undefined) {
-    throw new InvalidArgumentError(`unknown option ${unknown}: there are ro, rw, z and Z.`);
+    throw new InvalidArgumentError(
+      `unknown option ${unknown}: there are ro, rw, z, Z and nolinks.`,
+    );
   }
   const absolute = resolve(cwd, source);
   return {
     source: absolute,
     target: mountTarget(target ?? absolute),
     readonly: options.includes('ro'),
+    ...(options.includes('nolinks') ? { noLinks: true } : {}),
     ...(options.includes('Z')
       ? { relabel: 'private' }
       : options.includes('z')

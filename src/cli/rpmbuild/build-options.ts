@@ -232,8 +232,10 @@ export function addRecipeOptions(command: KilnCommand, caller: Pick<Caller, 'cwd
       'recipes: set a parameter of a TypeScript recipe',
       parseParameter,
     ),
-    repeated('--bind <src:dst[:ro|rw][,z|Z]>', 'recipes: bind-mount a host path', (text) =>
-      parseBind(text, caller.cwd()),
+    repeated(
+      '--bind <src:dst[:ro|rw][,z|Z][,nolinks]>',
+      'recipes: bind-mount a host path',
+      (text) => parseBind(text, caller.cwd()),
     ),
     new Option('--allow-host', 'recipes: allow $host, binds and the network of the host'),
     new Option(

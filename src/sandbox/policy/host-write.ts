@@ -1,5 +1,5 @@
 /** Folders that commands may write only if the caller confirms it: writing there controls the host or others. */
-import { constants, openSync, readFileSync, statSync } from 'node:fs';
+import { closeSync, constants, openSync, readFileSync, readlinkSync, statSync } from 'node:fs';
 import { KilnError } from '../../errors.ts';
 import { attempt } from '../../host/calls/attempt.ts';
 import { closing } from '../../host/calls/descriptor.ts';
@@ -23,15 +23,21 @@ const PEOPLES = ['/dev/shm', '/run/media', '/run/user', '/usr/local/src', '/usr/
 const FIRST_PERSON = 1000;
 const NOBODY = 65534;
 
-export function openBind({ source, descriptor }: Pick<Bind, 'source' | 'descriptor'>): number {
+export function openBind({ source, descriptor, noLinks }: Omit<Bind, 'target'>): number {
+  let fd: number;
   try {
-    return openSync(descriptor === undefined ? source : `/proc/self/fd/${descriptor}`, O_PATH);
+    fd = openSync(descriptor === undefined ? source : `/proc/self/fd/${descriptor}`, O_PATH);
   } catch (error) {
     throw new KilnError('E_BIND', `cannot bind ${source}`, {
       hint: 'SRC of --bind SRC:DST is a file or folder of this host: make it first',
       cause: error,
     });
   }
+  if (noLinks === undefined || readlinkSync(`/proc/self/fd/${fd}`) === source) return fd;
+  closeSync(fd);
+  throw new KilnError('E_BIND', `cannot bind ${source}: a part of that path is a symbolic link`, {
+    hint: 'a job may have put the link there: name the folder by a path without links',
+  });
 }
 
 interface Kept {

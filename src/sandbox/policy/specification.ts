@@ -12,6 +12,8 @@ export interface Bind {
   readonly descriptor?: number;
   readonly target: string;
   readonly readonly: boolean;
+  /** Refused if a part of `source` is a symbolic link, which somebody else may have put there. */
+  readonly noLinks?: true;
   /**
    * SELinux: gives the files on the host the label of all sandboxes (`shared`, podman's `z`) or of this one
    * alone (`private`, `Z`). They keep it.
