@@ -262,8 +262,8 @@ export class ClientCaller implements Caller {
 function renaming(output: TextOutput, files: CallerFiles): TextOutput {
   return {
     ...output,
-    write: (text) => output.write(typeof text === 'string' ? files.rename(text) : text),
-    say: (text) => output.say(files.rename(text)),
+    write: (text) => output.write(typeof text === 'string' ? files.renamed(text) : text),
+    say: (text) => output.say(files.renamed(text)),
   };
 }
 

@@ -229,18 +229,16 @@ export class CallerFiles implements AsyncDisposable {
     return name === undefined ? undefined : resolve('/', this.#options.cwd, name);
   }
 
-  rename(text: string): string {
-    let renamed = text;
-    if (!renamed.includes(this.folder)) return renamed;
-    // Longer paths first, because they may lie in others.
-    for (const [copy, name] of [...this.#names].sort(([a], [b]) => b.length - a.length)) {
-      renamed = renamed.replaceAll(copy, name);
-    }
-    return renamed;
-  }
-
   renamed<Value>(value: Value): Value {
-    if (typeof value === 'string') return this.rename(value) as Value;
+    if (typeof value === 'string') {
+      if (!value.includes(this.folder)) return value;
+      // Longer paths first, because they may lie in others.
+      const names = [...this.#names].sort(([a], [b]) => b.length - a.length);
+      return names.reduce<string>(
+        (text, [copy, name]) => text.replaceAll(copy, name),
+        value,
+      ) as Value;
+    }
     if (Array.isArray(value)) return value.map((item) => this.renamed(item)) as Value;
     if (typeof value !== 'object' || value === null) return value;
     const entries = Object.entries(value).map(([key, item]) => [key, this.renamed(item)]);

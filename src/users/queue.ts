@@ -1,10 +1,12 @@
+import { deferred } from '../promise.ts';
+
 /** For all users together: root always finds a worker process (src/daemon/workers.ts). */
 const TOGETHER = 32;
 
 interface Waiting {
   readonly uid: number;
   readonly most: number;
-  readonly start: () => void;
+  readonly begins: PromiseWithResolvers<boolean>;
 }
 
 export class UserJobs {
@@ -73,24 +75,18 @@ export class UserJobs {
     this.#together += more;
   }
 
-  #wait(uid: number, most: number, signal: AbortSignal): Promise<boolean> {
-    if (signal.aborted) return Promise.resolve(false);
-    return new Promise((resolve) => {
-      const abort = () => {
-        this.#waiting.delete(waiting);
-        resolve(false);
-      };
-      const waiting: Waiting = {
-        uid,
-        most,
-        start: () => {
-          signal.removeEventListener('abort', abort);
-          resolve(true);
-        },
-      };
-      signal.addEventListener('abort', abort, { once: true });
-      this.#waiting.add(waiting);
-    });
+  async #wait(uid: number, most: number, signal: AbortSignal): Promise<boolean> {
+    const waiting = { uid, most, begins: deferred<boolean>() };
+    const abort = () => {
+      this.#waiting.delete(waiting);
+      waiting.begins.resolve(false);
+    };
+    this.#waiting.add(waiting);
+    signal.addEventListener('abort', abort, { once: true });
+    if (signal.aborted) abort();
+    const begins = await waiting.begins.promise;
+    signal.removeEventListener('abort', abort);
+    return begins;
   }
 
   #startWaiting(): void {
@@ -98,7 +94,7 @@ export class UserJobs {
       if (!this.#hasRoom(waiting.uid, waiting.most)) continue;
       this.#waiting.delete(waiting);
       this.#count(waiting.uid, 1);
-      waiting.start();
+      waiting.begins.resolve(true);
     }
   }
 }

@@ -57,7 +57,7 @@ export async function detach<
     name,
     tty,
     resultDirectory:
-      given && (files === undefined ? resolve(caller.cwd(), given) : files.rename(given)),
+      given && (files === undefined ? resolve(caller.cwd(), given) : files.renamed(given)),
   });
   const begin = (sandbox?: string) => {
     if (!job.hasBegun) job.begin(sandbox);

@@ -182,7 +182,7 @@ export class CiOutput {
     // A file of holes costs the user nothing, and this process its size.
     if (statSync(copy).size > SUMMARY_MAX) throw new Error(`${path} is full`);
     const before = readFileSync(copy);
-    const more = Buffer.from(files.rename(text));
+    const more = Buffer.from(files.renamed(text));
     if (before.length + more.length > SUMMARY_MAX) throw new Error(`${path} is full`);
     writeFileSync(await files.resultAt(path), Buffer.concat([before, more]));
   }

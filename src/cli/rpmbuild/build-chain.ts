@@ -90,7 +90,7 @@ export async function runChain(
     table[Symbol.dispose]();
     printChain(report, caller);
     const json = chainJson(request, report);
-    const rename = (text: string) => caller.user?.files?.rename(text) ?? text;
+    const rename = (text: string) => caller.user?.files?.renamed(text) ?? text;
     await writeChain(request.resultDirectory, json, request.build.caller, rename);
     await ci?.finishChain(report.members, request.resultDirectory);
     if (options.json === true) printJson(caller.stderr, json);

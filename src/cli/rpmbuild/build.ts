@@ -90,7 +90,7 @@ async function build(
   await using engine = caller.openEngine({ hurry: true });
   using interruption = listenForInterruption(caller);
   const given = options.spec ?? source ?? options.resume ?? '';
-  const shown = specPath(caller.user?.files?.rename(given) ?? given, caller);
+  const shown = specPath(caller.user?.files?.renamed(given) ?? given, caller);
   const output = new BuildOutput(
     { quiet: options.quiet === true, ci: options.ci, source: shown, begin },
     caller,

@@ -297,7 +297,7 @@ function contextOf(
   daemon: DaemonState | undefined,
 ): CallContext {
   const warns = tells(call.head.method.slice(KILN.length + 1), 'warning');
-  const rename = (text: string) => caller.user?.files?.rename(text) ?? text;
+  const rename = (text: string) => caller.user?.files?.renamed(text) ?? text;
   return {
     ...{ call, caller, daemon },
     openEngine: () => place.openEngine(caller.user),
@@ -331,7 +331,7 @@ function fail(
   place: Pick<AnsweringProcess, 'tell'>,
   user?: CallerUser,
 ): void {
-  const rename = (text: string) => user?.files?.rename(text) ?? text;
+  const rename = (text: string) => user?.files?.renamed(text) ?? text;
   if (error instanceof PartFailed) {
     call.fail(error.message, error.parameters);
     return;
