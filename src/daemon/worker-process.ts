@@ -3,6 +3,7 @@ import { isDeepStrictEqual } from 'node:util';
 import { KilnError } from '../errors.ts';
 import { closeDescriptor } from '../host/calls/descriptor.ts';
 import { addon, tryCall } from '../host/calls/system-call.ts';
+import { OUT_OF_MEMORY, OUT_OF_MEMORY_HINT } from '../host/cgroup/work-group.ts';
 import { startProgram } from '../host/process/child-process.ts';
 import { unixSocketPair } from '../host/sockets/unix-socket.ts';
 import { awaitedLater, deferred } from '../promise.ts';
@@ -34,16 +35,14 @@ export interface WorkersOptions {
   readonly env: Readonly<Record<string, string>>;
   readonly takeParked: () => Promise<{ readonly id: string; readonly lock: number } | undefined>;
   readonly crashed: (how: string) => void;
+  /** How often the kernel has killed what worked for a user, at the limit of memory. */
+  readonly memoryKills: (uid: number) => number;
 }
 
 /** Room for one sandbox more of a job's user, until disposed of; undefined if there is none. */
 export type TakeRoom = () => Promise<Disposable | undefined>;
 
 const SEE_LOG = 'kilnd.log in the state directory may say why';
-
-function ended(how: string): string {
-  return `the process that worked for this call ended ${how}, and its sandboxes with it`;
-}
 
 export interface LentWorker {
   /** The descriptors belong to the worker then. Throws E_WORKER if it dies. */
@@ -120,12 +119,15 @@ export class Worker implements LentWorker {
   /** Resolves with whether the worker can have another client afterwards. */
   async serve(
     { connection, payload, rest, descriptors }: ReleasedClient,
+    uid: number,
     takeRoom: TakeRoom | undefined,
   ): Promise<boolean> {
+    const whyEnded = this.#watchMemory(uid);
     // Kept until the client was told how to end, in case the worker dies.
     const copy = tryCall('fcntl', connection, F_DUPFD_CLOEXEC, DAEMON_FD);
     const crashed = (how: string) => {
-      const text = `kiln: ${ended(how)} [E_WORKER]\n  hint: ${SEE_LOG}\n`;
+      const { message, hint } = whyEnded(how);
+      const text = `kiln: ${message} [E_WORKER]\n  hint: ${hint}\n`;
       const frames = [
         encodeFrame(TO_CLIENT.text, Buffer.concat([Buffer.of(2), Buffer.from(text)])),
         encodeFrame(TO_CLIENT.exit, Buffer.concat([Buffer.of(0), u32s(KILN_FAILED)])),
@@ -150,18 +152,30 @@ export class Worker implements LentWorker {
   async call(call: Call): Promise<boolean> {
     const [ours, theirs] = unixSocketPair();
     const forwarded = awaitedLater(forwardCall(call, ours));
-    let how: string | undefined;
-    const crashed = (by: string) => {
-      how = by;
+    const whyEnded = this.#watchMemory(call.head.identity.uid);
+    let why: ReturnType<typeof whyEnded> | undefined;
+    const crashed = (how: string) => {
+      why = whyEnded(how);
     };
     const head = Buffer.from(JSON.stringify(call.head));
     const again = await this.#work(encodeFrame(TO_WORKER.call, head, 1), [theirs], crashed);
     await forwarded;
     if (!call.over) {
-      const failure = { code: 'E_WORKER', message: ended(how ?? 'early'), hint: SEE_LOG };
-      call.fail('io.kiln.Failed', { ...failure, causes: [] });
+      const failure = why ?? whyEnded('early');
+      call.fail('io.kiln.Failed', { code: 'E_WORKER', ...failure, causes: [] });
     }
     return again;
+  }
+
+  #watchMemory(uid: number): (how: string) => { readonly message: string; readonly hint: string } {
+    const kills = () => (uid === 0 ? 0 : this.#options.memoryKills(uid));
+    const before = kills();
+    return (how) => {
+      const what = 'the process that worked for this call ended';
+      const isFull = how === 'by SIGKILL' && kills() > before;
+      const [why, hint] = isFull ? [`: ${OUT_OF_MEMORY}`, OUT_OF_MEMORY_HINT] : ['', SEE_LOG];
+      return { message: `${what} ${how}, and its sandboxes with it${why}`, hint };
+    };
   }
 
   #work(

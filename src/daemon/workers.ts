@@ -45,7 +45,7 @@ export class Workers {
     await this.#work(
       env,
       () => line.gone,
-      (worker) => worker.serve(line.release(), takeRoom),
+      (worker) => worker.serve(line.release(), line.identity.uid, takeRoom),
     );
   }
 

@@ -30,6 +30,7 @@ import { Workers } from '../daemon/workers.ts';
 import { removeOldJobs } from '../detached/record.ts';
 import { openEngine } from '../engine.ts';
 import { checked, tryCall } from '../host/calls/system-call.ts';
+import { memoryKills, sweepWorkGroups, workGroup } from '../host/cgroup/work-group.ts';
 import { acquireLock, tryLock } from '../host/files/flock.ts';
 import { nodeCommand, ownArguments } from '../host/process/own-node.ts';
 import { clearPlace } from '../host/state/damage.ts';
@@ -129,6 +130,7 @@ async function main(): Promise<void> {
       const given = await parked.take();
       return given && { id: given.record.id, lock: given.lock.descriptor };
     },
+    memoryKills: (uid) => memoryKills(workGroup(paths, uid)),
     crashed: (how) => {
       errors.say(`kilnd: a worker ended ${how}\n`);
       sweep();
@@ -144,6 +146,7 @@ async function main(): Promise<void> {
   const quieter = new Quiet(QUIETER, () => {
     workers.prepare();
     sweep();
+    sweepWorkGroups(paths).catch(tell);
   });
   const end = async () => {
     if (ending) return;
@@ -152,6 +155,7 @@ async function main(): Promise<void> {
     quieter[Symbol.dispose]();
     server.stopListening();
     await Promise.all([parked.end(), workers.end(), sandboxes.closeAll()]);
+    await sweepWorkGroups(paths);
     await Promise.race([Promise.allSettled(removals), sleep(LAST_REMOVALS)]);
     await engine[Symbol.asyncDispose]();
     process.exit(0);
@@ -238,6 +242,7 @@ async function main(): Promise<void> {
     else endNow();
   }).unref();
   sweep();
+  sweepWorkGroups(paths).catch(tell);
   sweepJobs(paths).catch(tell);
   removeOldJobs(paths, undefined).catch(tell);
   if (passed.length === 0) sayReady(log);

@@ -1,4 +1,6 @@
+import { totalmem } from 'node:os';
 import type { PeerIdentity } from '../daemon/peer.ts';
+import type { CgroupLimits } from '../host/cgroup/cgroup-files.ts';
 import { listSandboxes } from '../sandbox/domain/sandbox-record.ts';
 import type { Engine, SandboxOwner } from '../sandbox/open.ts';
 import {
@@ -7,6 +9,7 @@ import {
   forbidden,
   seesImage,
   shareOf,
+  type UserPolicy,
 } from '../users/configuration.ts';
 import type { Shared } from './command-lines.ts';
 
@@ -20,6 +23,19 @@ export function ownerOf({ uid, gid, groups, policy, files }: CallerUser): Sandbo
   const renamed: SandboxOwner['renamed'] = (value) => files?.renamed(value) ?? value;
   const seesOfRoot: SandboxOwner['seesOfRoot'] = (image) => seesImage(policy, image);
   return { uid, gid, groups, files, renamed, seesOfRoot, share: shareOf(policy) };
+}
+
+/** Least memory of the processes that work for a user: reading a distribution's packages takes a quarter. */
+const WORK_MEMORY = 2 ** 31;
+
+/** What those may take, all of a user's together: as much as one sandbox, but enough to work. */
+export function workLimits(policy: UserPolicy): CgroupLimits {
+  const { memory, cpus } = shareOf(policy);
+  const least = Math.min(WORK_MEMORY, Math.floor(totalmem() / 2));
+  return {
+    memory: Math.max(memory, least),
+    ...(cpus === undefined ? {} : { cpus: Math.max(cpus, 1) }),
+  };
 }
 
 const WITHOUT_SANDBOX = ['ps', 'kill', 'gc', 'df', 'config', 'attach', 'wait', 'logs', 'results'];

@@ -11,7 +11,8 @@ import { type AdoptedCall, Daemon } from '../daemon/worker.ts';
 import { DetachedJob } from '../detached/job.ts';
 import { type EngineOptions, type OwnEngine, openEngine } from '../engine.ts';
 import { closeDescriptor } from '../host/calls/descriptor.ts';
-import { startQueueChildren } from '../host/confine/queue.ts';
+import { enterWorkGroup, workGroup } from '../host/cgroup/work-group.ts';
+import { endQueueChildren, startQueueChildren } from '../host/confine/queue.ts';
 import { heldLock } from '../host/files/flock.ts';
 import { actingAs } from '../host/process/user-namespace.ts';
 import { hasEndedWaits } from '../host/process/wait-for.ts';
@@ -28,7 +29,7 @@ import { type AnsweringProcess, answerAlone } from './calls/answer.ts';
 import { answerClient, isClientOfCalls } from './calls/client.ts';
 import { ClientCaller, type ServingProcess } from './client-caller.ts';
 import { serveAlone, wordsOf } from './command-lines.ts';
-import { ownerOf, userOf } from './users.ts';
+import { ownerOf, userOf, workLimits } from './users.ts';
 
 /** What a user's job has of who asked for it. */
 interface UserPlace {
@@ -216,7 +217,10 @@ export function runWorker(): void {
     setDownloadWays(async () => currentConfiguration(configuration).repositories);
     if (identity.uid === 0) return undefined;
     const user = userOf(identity, configuration);
-    files = await CallerFiles.make(statePaths(process.env), {
+    const paths = statePaths(process.env);
+    endQueueChildren();
+    enterWorkGroup(workGroup(paths, user.uid), workLimits(user.policy));
+    files = await CallerFiles.make(paths, {
       ...{ ...place, owner: user, bytes: user.policy.limits.disk },
       withRights: (act) => actingAs(user, act),
       warn: say,

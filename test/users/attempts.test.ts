@@ -16,10 +16,13 @@ import {
   symlinkSync,
   writeFileSync,
 } from 'node:fs';
+import { totalmem } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import anyTest, { type ExecutionContext, type TestFn } from 'ava';
 import { execa } from 'execa';
+import { ProcessCgroups } from '../../src/host/cgroup/cgroup-files.ts';
+import { workGroup } from '../../src/host/cgroup/work-group.ts';
 import { PATIENCE } from '../support/busybox-state.ts';
 import { daemonPid } from '../support/daemon.ts';
 import { until } from '../support/eventually.ts';
@@ -720,23 +723,62 @@ test.serial('a list of sandboxes to kill is looked up once', async (t) => {
 });
 
 /** Processes that work for the daemon. */
-function workersOf({ paths }: UserState): number {
+function workersOf({ paths }: UserState): number[] {
   const pid = daemonPid(paths.root);
   const children = readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').trim().split(' ');
-  return children.filter((child) => {
+  const isWorker = (child: string) => {
     const file = `/proc/${child}/cmdline`;
     return existsSync(file) && readFileSync(file, 'utf8').includes('--worker');
-  }).length;
+  };
+  return children.filter(isWorker).map(Number);
+}
+
+/** Groups that kiln has made, where those with limits of memory are. */
+function kilnGroups(): string[] {
+  const v1 = '/sys/fs/cgroup/memory';
+  const top = join(existsSync(`${v1}/cgroup.procs`) ? v1 : '/sys/fs/cgroup', 'kiln');
+  return existsSync(top) ? readdirSync(top) : [];
 }
 
 test.serial('commands whose output nobody reads leave workers for others', async (t) => {
   await whileHeld(t, 'unread', async () => {
     // Two of the user's, and one that waits.
-    t.true(workersOf(t.context) <= 3, String(workersOf(t.context)));
+    t.true(workersOf(t.context).length <= 3, String(workersOf(t.context)));
     t.is((await t.context.kiln(['image', 'ls'])).exitCode, 0);
     const own = await t.context.as(USER, ['ps']);
     t.is(own.exitCode, 0, String(own.stderr));
   });
+});
+
+test.serial('what kilnd does for a user has the user’s own limit of memory', async (t) => {
+  const { as, kiln, paths, home } = t.context;
+  const daemon = daemonPid(paths.root);
+  const group = workGroup(paths, USER.uid);
+  const script = 'echo up; read x; mkdir o; cd o; seq 3000 | while read n; do echo $n >$n; done';
+  const results = ['--workdir', '/tmp', '--artifact', 'o', '--resultdir', 'killed'];
+  const job = as(USER, [...RUN, ...results, '--', 'sh', '-c', script], { stdin: 'pipe' });
+  await once(job.stdout!, 'data');
+  const worker =
+    workersOf(t.context).find((pid) =>
+      readFileSync(`/proc/${pid}/cgroup`, 'utf8').includes(group),
+    ) ?? 0;
+  t.true(worker > 0, 'it is in a group of the user’s');
+  const groups = ProcessCgroups.of(worker);
+  const { memory } = groups.limits('');
+  t.is(memory, Math.min(2 ** 31, 4096 * Math.floor(totalmem() / 8192)));
+  // All that it has: what it needs for the results is too much.
+  groups.limit(worker, '', { memory: groups.memoryBytes() ?? 0 });
+  job.stdin?.end('\n');
+  const ended = await job;
+  t.is(ended.exitCode, 125);
+  t.regex(String(ended.stderr), /memory limit of what kiln does for you was reached/);
+  t.is(daemonPid(paths.root), daemon);
+  t.is((await kiln([...RUN, '--', 'true'])).exitCode, 0);
+  t.false(existsSync(join(home, 'killed/result.json')));
+  t.deepEqual(await leftOfJobs(t.context), []);
+  t.true(await until(() => !kilnGroups().includes(group)));
+  const again = await as(USER, [...RUN, ...results, '--', 'mkdir', 'o']);
+  t.is(again.exitCode, 0, String(again.stderr));
 });
 
 test.serial('questions without an end, whose answers nobody reads, take no memory', async (t) => {

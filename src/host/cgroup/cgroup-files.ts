@@ -8,10 +8,10 @@ import { hasErrno } from '../calls/libc.ts';
 import {
   type CgroupHierarchy,
   DELEGATED_GROUP,
+  kilnGroup,
   knownHierarchies,
   makePidsGroup,
   pathOfGroup,
-  pidsGroup,
 } from './cgroup.ts';
 import {
   type CgroupUsage,
@@ -193,7 +193,7 @@ export class ProcessCgroups {
   #pidsGroup(id: string): string | undefined {
     const hierarchy = this.#hierarchy('pids');
     if (hierarchy?.version !== 1) return undefined;
-    return pidsGroup(hierarchy.path, id);
+    return kilnGroup(hierarchy.path, id);
   }
 
   #hierarchy(controller: Controller): CgroupHierarchy | undefined {

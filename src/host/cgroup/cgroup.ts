@@ -91,7 +91,7 @@ export function cgroupMode(hierarchies: readonly CgroupHierarchy[]): CgroupMode 
 }
 
 /*
- * Cgroups that kiln makes where libvirt makes none, one for each sandbox. Sources: the kernel's
+ * Cgroups that kiln makes where libvirt makes none, one for each sandbox (and see work-group.ts). Sources: the kernel's
  * admin-guide/cgroup-v1/pids and cgroup-v2 ("Delegation"), systemd's CONTAINER_INTERFACE.
  */
 
@@ -107,7 +107,8 @@ const HANDED_OVER = ['', 'cgroup.procs', 'cgroup.threads', 'cgroup.subtree_contr
 const REMOVE_MS = 2000;
 const PAUSE_MS = 10;
 
-export function pidsGroup(hierarchy: string, id: string): string {
+/** Of a sandbox, or of all of them without `id`. */
+export function kilnGroup(hierarchy: string, id = ''): string {
   return join(hierarchy, PARENT, id);
 }
 
@@ -136,7 +137,7 @@ export function delegateCgroup(pid: number, id: string, owner: number): void {
       hint: 'mount it beside the others: mkdir /sys/fs/cgroup/unified && mount -t cgroup2 cgroup2 /sys/fs/cgroup/unified',
     });
   }
-  const own = hybrid ? join(unified.path, PARENT, id) : pathOfGroup(unified, unifiedPath(pid));
+  const own = hybrid ? kilnGroup(unified.path, id) : pathOfGroup(unified, unifiedPath(pid));
   if (own === undefined) {
     throw new KilnError('E_NO_CGROUP2', `the sandbox’s cgroup is not seen below ${unified.path}`, {
       hint: 'in a container: start it with a cgroup namespace of its own (podman: --cgroupns private)',
@@ -157,16 +158,13 @@ export function delegateCgroup(pid: number, id: string, owner: number): void {
 
 /** Removes the groups of `id`, whose processes must be dying, and parents that are empty. Missing ones are fine. */
 export async function removeOwnCgroups(id: string): Promise<void> {
-  const hierarchies = knownHierarchies();
-  const hybrid = cgroupMode(hierarchies) === 'hybrid';
-  for (const { path, version, controllers } of hierarchies) {
-    if (version === 1 ? !controllers.includes('pids') : !hybrid) continue;
-    const parent = join(path, PARENT);
-    for (let left = REMOVE_MS; !removeGroups(join(parent, id)); left -= PAUSE_MS) {
-      if (left <= 0) throw new KilnError('E_STATE', `${join(parent, id)} is in use`);
+  for (const { path } of knownHierarchies()) {
+    const group = kilnGroup(path, id);
+    for (let left = REMOVE_MS; !removeGroups(group); left -= PAUSE_MS) {
+      if (left <= 0) throw new KilnError('E_STATE', `${group} is in use`);
       await sleep(PAUSE_MS);
     }
-    unlessErrno(['ENOENT', 'EBUSY', 'ENOTEMPTY'], () => rmdirSync(parent));
+    unlessErrno(['ENOENT', 'EBUSY', 'ENOTEMPTY'], () => rmdirSync(kilnGroup(path)));
   }
 }
 

@@ -3,6 +3,7 @@ import { once } from 'node:events';
 import type { Readable } from 'node:stream';
 import { KilnError } from '../../errors.ts';
 import { reasonLine } from '../calls/system-error.ts';
+import { killedForMemory, OUT_OF_MEMORY, OUT_OF_MEMORY_HINT } from '../cgroup/work-group.ts';
 import { span } from '../trace/trace.ts';
 import { encodeFrame, FrameDecoder, rebuildError } from './frame.ts';
 import { launchConfined, stopConfined } from './launch.ts';
@@ -84,6 +85,15 @@ export class ConfinedChild implements AsyncDisposable {
     const child = this.#child;
     if (child.exitCode === null && child.signalCode === null) await once(child, 'exit');
     const how = child.signalCode ?? `exit status ${child.exitCode}`;
+    if (child.signalCode === 'SIGKILL' && killedForMemory()) {
+      return new KilnError(
+        'E_CONFINE_DIED',
+        `the confined child for '${task}' died: ${OUT_OF_MEMORY}`,
+        {
+          hint: OUT_OF_MEMORY_HINT,
+        },
+      );
+    }
     const text = this.#log.replace(/[^\n\x20-\x7e]/g, '?').trim();
     return new KilnError('E_CONFINE_DIED', `the confined child for '${task}' died (${how})`, {
       ...(text === '' ? {} : { cause: new Error(text) }),
