@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { Worker } from 'node:worker_threads';
 import test from 'ava';
 import koffi from 'koffi';
-import { addon, tryCall, tryCallInThread } from '../../src/host/calls/system-call.ts';
+import { addon, tryCall } from '../../src/host/calls/system-call.ts';
 import { receivePacket, sendPacket, unixPacketPair } from '../../src/host/sockets/unix-socket.ts';
 
 const AT_FDCWD = -100;
@@ -61,21 +61,6 @@ test('text, bytes, numbers and null reach the kernel', (t) => {
   }
   t.throws(() => tryCall('unlinkat', AT_FDCWD, 'a\0b', 0), { instanceOf: TypeError });
   t.throws(() => tryCall('unlinkat', AT_FDCWD, {} as never, 0), { instanceOf: TypeError });
-});
-
-test('a call in a thread keeps its arguments and does not hold up this one', async (t) => {
-  const twoSeconds = BigInt64Array.of(2n, 0n);
-  const started = performance.now();
-  const waiting = tryCallInThread('ppoll', null, 0, twoSeconds, null, 0);
-  let isOver = false;
-  const over = waiting.finally(() => {
-    isOver = true;
-  });
-  await new Promise((resolve) => setImmediate(resolve));
-  t.false(isOver);
-  t.is(await over, 0);
-  t.true(performance.now() - started >= 1990);
-  t.is(await tryCallInThread('syncfs', -1), -os.errno.EBADF);
 });
 
 test('of a message no more descriptors arrive than are asked for', (t) => {

@@ -1,16 +1,7 @@
-import {
-  closeSync,
-  constants,
-  fchownSync,
-  fstatSync,
-  ftruncateSync,
-  readSync,
-  writeSync,
-} from 'node:fs';
-import { open } from 'node:fs/promises';
+import { closeSync, fchownSync, fstatSync, ftruncateSync, readSync, writeSync } from 'node:fs';
 import { unlessErrno } from './attempt.ts';
 import { cString, hasErrno } from './libc.ts';
-import { checked, tryCall, tryCallInThread } from './system-call.ts';
+import { checked, tryCall } from './system-call.ts';
 
 /** An open descriptor that is closed when the block ends: `using file = closing(openSync(path))`. */
 export function closing(fd: number): Disposable & { readonly fd: number } {
@@ -66,11 +57,6 @@ const CLOSE_ON_EXEC = 4;
  */
 export function keepDescriptors(): void {
   checked('close_range', tryCall('close_range', FIRST, LAST, CLOSE_ON_EXEC));
-}
-
-export async function syncFileSystem(path: string): Promise<void> {
-  await using file = await open(path, constants.O_RDONLY);
-  checked('syncfs', await tryCallInThread('syncfs', file.fd), path);
 }
 
 /** XATTR_SIZE_MAX and XATTR_LIST_MAX of linux/limits.h. */

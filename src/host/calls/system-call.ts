@@ -3,43 +3,19 @@ import { createRequire } from 'node:module';
 import { KilnError } from '../../errors.ts';
 import { SyscallError } from './libc.ts';
 
-type EntryCall = 'fchownat' | 'getdents64' | 'linkat' | 'mkdirat' | 'mknodat' | 'openat2' | 'statx';
-type NameCall = 'readlinkat' | 'renameat2' | 'symlinkat' | 'unlinkat' | 'utimensat';
-type XattrCall =
-  | 'fgetxattr'
-  | 'flistxattr'
-  | 'fremovexattr'
-  | 'fsetxattr'
-  | 'getxattr'
-  | 'setxattr';
-type FileCall = 'close' | 'close_range' | 'dup3' | 'fcntl' | 'flock' | 'ioctl' | 'lseek' | 'syncfs';
-type PipeCall = 'memfd_create' | 'pipe2' | 'ppoll';
-type MountCall = 'fsconfig' | 'fsmount' | 'fsopen' | 'mount' | 'mount_setattr' | 'move_mount';
-type RootCall = 'fchdir' | 'open_tree' | 'pivot_root' | 'umount2';
-type SocketCall = 'accept4' | 'bind' | 'connect' | 'listen' | 'shutdown' | 'socket' | 'socketpair';
-type OptionCall = 'getsockopt' | 'setsockopt';
-type RightsCall = 'capget' | 'capset' | 'getgroups' | 'setfsgid' | 'setfsuid' | 'setgroups';
-type ProcessCall =
-  | 'exit_group'
-  | 'keyctl'
-  | 'landlock_create_ruleset'
-  | 'pidfd_open'
-  | 'prctl'
-  | 'prlimit64';
-
 /** src/host/calls/addon/numbers.h has the same. */
-type SystemCall =
-  | EntryCall
-  | NameCall
-  | XattrCall
-  | FileCall
-  | PipeCall
-  | MountCall
-  | RootCall
-  | SocketCall
-  | OptionCall
-  | RightsCall
-  | ProcessCall;
+const CALLS = [
+  ...['accept4', 'bind', 'capget', 'capset', 'close', 'close_range', 'connect', 'dup3'],
+  ...['exit_group', 'fchdir', 'fchownat', 'fcntl', 'fgetxattr', 'flistxattr', 'flock'],
+  ...['fremovexattr', 'fsconfig', 'fsetxattr', 'fsmount', 'fsopen', 'getdents64', 'getgroups'],
+  ...['getsockopt', 'getxattr', 'ioctl', 'keyctl', 'landlock_create_ruleset', 'linkat', 'listen'],
+  ...['lseek', 'memfd_create', 'mkdirat', 'mknodat', 'mount', 'mount_setattr', 'move_mount'],
+  ...['open_tree', 'openat2', 'pidfd_open', 'pipe2', 'pivot_root', 'ppoll', 'prctl', 'prlimit64'],
+  ...['readlinkat', 'renameat2', 'setfsgid', 'setfsuid', 'setgroups', 'setsockopt', 'setxattr'],
+  ...['shutdown', 'socket', 'socketpair', 'symlinkat', 'umount2', 'unlinkat', 'utimensat'],
+] as const;
+
+type SystemCall = (typeof CALLS)[number];
 
 /** Text gets its closing NUL, bytes do not: see cString(). `null` is a null pointer. */
 type Argument = number | bigint | string | NodeJS.TypedArray | null;
@@ -47,7 +23,6 @@ type Argument = number | bigint | string | NodeJS.TypedArray | null;
 interface Addon {
   readonly numbers: Readonly<Record<SystemCall, number>>;
   call(number: number, ...arguments_: readonly Argument[]): number;
-  callInThread(number: number, ...arguments_: readonly Argument[]): Promise<number>;
   sendMessage(socket: number, data: Buffer, fds: readonly number[], flags: number): number;
   receiveMessage(
     socket: number,
@@ -91,14 +66,6 @@ export function addon(): Addon {
 export function tryCall(name: SystemCall, ...arguments_: readonly Argument[]): number {
   const { call, numbers } = addon();
   return call(numbers[name], ...arguments_);
-}
-
-export function tryCallInThread(
-  name: SystemCall,
-  ...arguments_: readonly Argument[]
-): Promise<number> {
-  const { callInThread, numbers } = addon();
-  return callInThread(numbers[name], ...arguments_);
 }
 
 export function checked(call: string, result: number, subject?: Buffer | string): number {

@@ -83,14 +83,20 @@ export function runTool(
   const options = { cwd, env, timeout, maxBuffer: MAX_OUTPUT, killSignal: 'SIGKILL' } as const;
   return new Promise((resolve) => {
     const child = execFile(program, args, options, (error, out, err) => {
-      const [stdout, stderr] = [out, err].map((text) => text.replace(/\r?\n$/, '')) as [
-        string,
-        string,
-      ];
+      const [stdout = '', stderr = ''] = [out, err].map((text) => text.replace(/\r?\n$/, ''));
       if (error === null) resolve({ stdout, stderr });
       else resolve({ stdout, stderr, failure: stderr.trim() || failureText(error, timeout) });
     });
     child.stdin?.on('error', () => undefined).end(input);
+  });
+}
+
+/** Writes all that is unwritten of the file system that `path` lies on. @throws KilnError E_IO */
+export async function syncFileSystem(path: string): Promise<void> {
+  const { failure } = await runTool('sync', ['--file-system', path]);
+  if (failure === undefined) return;
+  throw new KilnError('E_IO', `cannot write ${path} to the disk: ${failure}`, {
+    hint: '`dmesg` tells more about the disk',
   });
 }
 

@@ -6,9 +6,9 @@ import { readFileSync } from 'node:fs';
 import { mkdir } from 'node:fs/promises';
 import { uptime } from 'node:os';
 import { join } from 'node:path';
-import { syncFileSystem } from '../../host/calls/descriptor.ts';
 import { hasErrno } from '../../host/calls/libc.ts';
 import { withLock } from '../../host/files/flock.ts';
+import { syncFileSystem } from '../../host/process/child-process.ts';
 import { dropCached, findRecord, withFields, writeRecord } from '../../host/state/checked-file.ts';
 import type { StatePaths } from '../../host/state/paths.ts';
 

@@ -138,62 +138,6 @@ static napi_value js_call(napi_env env, napi_callback_info info) {
   return number_value(env, result);
 }
 
-struct job {
-  napi_async_work work;
-  napi_deferred deferred;
-  /* Keeps the arguments' bytes where they are until the call is over. */
-  napi_ref kept;
-  long number;
-  struct arguments arguments;
-  long result;
-};
-
-static void job_execute(napi_env env, void *data) {
-  (void)env;
-  struct job *job = data;
-  job->result = call(job->number, job->arguments.values);
-}
-
-static void job_complete(napi_env env, napi_status status, void *data) {
-  struct job *job = data;
-  napi_value result = number_value(env, status == napi_ok ? job->result : -ECANCELED);
-  napi_resolve_deferred(env, job->deferred, result);
-  napi_delete_reference(env, job->kept);
-  napi_delete_async_work(env, job->work);
-  free_arguments(&job->arguments);
-  free(job);
-}
-
-static bool keep_arguments(napi_env env, napi_callback_info info, napi_ref *kept) {
-  napi_value given[1 + MAX_ARGUMENTS], array;
-  size_t count = 1 + MAX_ARGUMENTS;
-  if (napi_get_cb_info(env, info, &count, given, NULL, NULL) != napi_ok) return false;
-  if (napi_create_array(env, &array) != napi_ok) return false;
-  for (size_t i = 0; i < count && i <= MAX_ARGUMENTS; i++) {
-    if (napi_set_element(env, array, i, given[i]) != napi_ok) return false;
-  }
-  return napi_create_reference(env, array, 1, kept) == napi_ok;
-}
-
-static napi_value js_call_in_thread(napi_env env, napi_callback_info info) {
-  struct job *job = calloc(1, sizeof *job);
-  if (job == NULL) return NULL;
-  napi_value promise, name;
-  if (!read_call(env, info, &job->number, &job->arguments)) {
-    free(job);
-    return NULL;
-  }
-  if (!keep_arguments(env, info, &job->kept) ||
-      napi_create_string_utf8(env, "kiln system call", NAPI_AUTO_LENGTH, &name) != napi_ok ||
-      napi_create_promise(env, &job->deferred, &promise) != napi_ok ||
-      napi_create_async_work(env, NULL, name, job_execute, job_complete, job, &job->work) != napi_ok ||
-      napi_queue_async_work(env, job->work) != napi_ok) {
-    napi_throw_error(env, NULL, "a system call cannot be queued");
-    return NULL;
-  }
-  return promise;
-}
-
 static bool read_int(napi_env env, napi_value value, int *into) {
   int32_t number;
   if (napi_get_value_int32(env, value, &number) == napi_ok) {
@@ -204,13 +148,17 @@ static bool read_int(napi_env env, napi_value value, int *into) {
   return false;
 }
 
+static bool take_arguments(napi_env env, napi_callback_info info, size_t count, napi_value *given) {
+  return napi_get_cb_info(env, info, &count, given, NULL, NULL) == napi_ok;
+}
+
 static napi_value js_send_message(napi_env env, napi_callback_info info) {
   napi_value given[4];
-  size_t count = 4, length;
+  size_t length;
   int socket, flags;
   void *data;
   uint32_t descriptors;
-  if (napi_get_cb_info(env, info, &count, given, NULL, NULL) != napi_ok) return NULL;
+  if (!take_arguments(env, info, sizeof given / sizeof *given, given)) return NULL;
   if (!read_int(env, given[0], &socket) || !read_int(env, given[3], &flags)) return NULL;
   if (!read_bytes(env, given[1], &data, &length)) {
     throw_type(env, "sendMessage takes bytes");
@@ -254,10 +202,10 @@ static napi_value js_send_message(napi_env env, napi_callback_info info) {
  */
 static napi_value js_receive_message(napi_env env, napi_callback_info info) {
   napi_value given[5], answer;
-  size_t count = 5, length;
+  size_t length;
   int socket, most, flags;
   void *data;
-  if (napi_get_cb_info(env, info, &count, given, NULL, NULL) != napi_ok) return NULL;
+  if (!take_arguments(env, info, sizeof given / sizeof *given, given)) return NULL;
   if (!read_int(env, given[0], &socket) || !read_int(env, given[3], &most) ||
       !read_int(env, given[4], &flags)) {
     return NULL;
@@ -346,11 +294,10 @@ static long open_namespace(pid_t pid) {
  */
 static napi_value js_user_namespace(napi_env env, napi_callback_info info) {
   napi_value given[3];
-  size_t count = 3;
   bool deny;
   long users, groups, result;
   char *user_map = NULL, *group_map = NULL;
-  if (napi_get_cb_info(env, info, &count, given, NULL, NULL) != napi_ok) return NULL;
+  if (!take_arguments(env, info, sizeof given / sizeof *given, given)) return NULL;
   if (napi_get_value_bool(env, given[2], &deny) != napi_ok ||
       !read_text(env, given[0], &users, &user_map) || !read_text(env, given[1], &groups, &group_map)) {
     free(user_map);
@@ -438,10 +385,9 @@ static void watch_collected(napi_env env, void *data, void *hint) {
 /* watch(fd, callback): calls back with the events that have come (UV_READABLE 1, UV_WRITABLE 2) or -errno. */
 static napi_value js_watch(napi_env env, napi_callback_info info) {
   napi_value given[2], name, handle;
-  size_t count = 2;
   int fd;
   uv_loop_t *loop;
-  if (napi_get_cb_info(env, info, &count, given, NULL, NULL) != napi_ok) return NULL;
+  if (!take_arguments(env, info, sizeof given / sizeof *given, given)) return NULL;
   if (!read_int(env, given[0], &fd) || napi_get_uv_event_loop(env, &loop) != napi_ok) return NULL;
   struct watch *watch = calloc(1, sizeof *watch);
   if (watch == NULL) return NULL;
@@ -472,9 +418,8 @@ static struct watch *read_watch(napi_env env, napi_value value) {
 
 static napi_value js_set_events(napi_env env, napi_callback_info info) {
   napi_value given[2];
-  size_t count = 2;
   int mask;
-  if (napi_get_cb_info(env, info, &count, given, NULL, NULL) != napi_ok) return NULL;
+  if (!take_arguments(env, info, sizeof given / sizeof *given, given)) return NULL;
   struct watch *watch = read_watch(env, given[0]);
   if (watch == NULL || !read_int(env, given[1], &mask)) return NULL;
   if (watch->stopped) return number_value(env, -EBADF);
@@ -484,8 +429,7 @@ static napi_value js_set_events(napi_env env, napi_callback_info info) {
 
 static napi_value js_stop_watching(napi_env env, napi_callback_info info) {
   napi_value given[1];
-  size_t count = 1;
-  if (napi_get_cb_info(env, info, &count, given, NULL, NULL) != napi_ok) return NULL;
+  if (!take_arguments(env, info, sizeof given / sizeof *given, given)) return NULL;
   struct watch *watch = read_watch(env, given[0]);
   if (watch != NULL) watch_stop(watch);
   return NULL;
@@ -494,7 +438,6 @@ static napi_value js_stop_watching(napi_env env, napi_callback_info info) {
 static napi_value initialize(napi_env env, napi_value exports) {
   const napi_property_descriptor functions[] = {
       {"call", NULL, js_call, NULL, NULL, NULL, napi_enumerable, NULL},
-      {"callInThread", NULL, js_call_in_thread, NULL, NULL, NULL, napi_enumerable, NULL},
       {"sendMessage", NULL, js_send_message, NULL, NULL, NULL, napi_enumerable, NULL},
       {"receiveMessage", NULL, js_receive_message, NULL, NULL, NULL, napi_enumerable, NULL},
       {"userNamespace", NULL, js_user_namespace, NULL, NULL, NULL, napi_enumerable, NULL},
