@@ -54,8 +54,6 @@ function named(): string[] {
 /** Its type in C, and how many bytes it has; none for those that end by themselves. */
 function inC(part: Part): readonly [string, number?] {
   switch (part.kind) {
-    case 'u16':
-      return ['uint16_t ', 2];
     case 'i32':
       return ['int32_t ', 4];
     case 'u64':
@@ -138,7 +136,7 @@ ${enumeration([...requests, ...answers].map(([name, { type }]) => [`MSG_${upper(
 ${enumeration(fields.map(([name, { tag }]) => [`FIELD_${upper(name)}`, tag]))}
 ${named().join('\n')}
 // Failures, and what the init could not do.
-${enumeration(Object.entries(FAILURES).map(([name, { code, words }]) => [`FAIL_${upper(name)}`, code, words]))}
+${enumeration(Object.entries(FAILURES).map(([name, [code, words]]) => [`FAIL_${upper(name)}`, code, words]))}
 struct field {
   uint32_t tag, length;
   const unsigned char *data;
@@ -217,7 +215,6 @@ function partSpec(part: Part): string {
     return `0x${values.reduce((all, value) => all | (1n << BigInt(value)), 0n).toString(16)}`;
   };
   switch (part.kind) {
-    case 'u16':
     case 'u32':
       return `{PART_${upper(part.kind)}, 1, ${part.most}u}`;
     case 'i32':

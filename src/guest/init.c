@@ -2,16 +2,12 @@
 // Two processes: the outer one is libvirt's init; the nested one is pid 1 of the pid namespace where commands
 // run, so that no command can see, signal or trace the outer one. One file, for each relies on what the other does.
 #include <errno.h>
-#include <fcntl.h>
 #include <linux/keyctl.h>
 #include <linux/sched.h>
 #include <limits.h>
 #include <poll.h>
 #include <sched.h>
 #include <signal.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
@@ -30,7 +26,6 @@
 #include "label.h"
 #include "measure.h"
 #include "mounts.h"
-#include "protocol.h"
 
 #define EXECUTIONS_MAX 256
 #define SOCKET_PATH "/.kiln/init.sock"

@@ -32,7 +32,6 @@ static ssize_t check_part(const struct part_spec *part, const struct message *me
   const unsigned char *end;
   uint32_t number;
   switch (part->kind) {
-  case PART_U16: return left < 2 ? -1 : 2;
   case PART_U64: return left < 8 ? -1 : 8;
   case PART_BYTES:
     if (left > part->most || left % part->unit != 0 || (left == 0 && part->unit > 1)) return -1;

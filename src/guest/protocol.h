@@ -17,7 +17,6 @@ struct message {
 };
 
 enum part_kind {
-  PART_U16,
   PART_U32,
   PART_U64,
   PART_CHOICE,     // u32: a number of a bit that is set in `most`

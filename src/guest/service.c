@@ -156,46 +156,35 @@ static struct request read_request(const struct message *message) {
   return request;
 }
 
+// kiln connects it: connecting here would let a service with a full backlog block the init.
+static int unconnected(uint32_t family) {
+  return socket((int)family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+}
+
+static int answer(int control, uint32_t id, int result, uint32_t code) {
+  if (result >= 0) answer_done(control, id, (uint32_t)result);
+  else answer_refused(control, id, errno, code, NULL);
+  return 0;
+}
+
 int service_obey(struct message *message, int control, struct execution *slots, int count) {
   struct request request = read_request(message);
-  int result = -1;
-  uint32_t code;
+  uint32_t id = request.id;
   switch (message->type) {
   case MSG_DIRECTORY:
-    result = make_directories(message);
-    code = FAIL_MAKE_DIRECTORIES;
-    break;
+    return answer(control, id, make_directories(message), FAIL_MAKE_DIRECTORIES);
   case MSG_SOCKET:
-    // kiln connects it: connecting here would let a service with a full backlog block the init.
-    result = hand_over(
-        message, socket((int)request.family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
-    code = FAIL_SOCKET;
-    break;
-  case MSG_ADOPT:
-    result = adopt(&request, slots, count);
-    code = FAIL_ADOPT;
-    break;
-  case MSG_KILL_SESSION:
-    result = kill_session(&request);
-    code = FAIL_KILL_SESSION;
-    break;
+    return answer(control, id, hand_over(message, unconnected(request.family)), FAIL_SOCKET);
+  case MSG_ADOPT: return answer(control, id, adopt(&request, slots, count), FAIL_ADOPT);
+  case MSG_KILL_SESSION: return answer(control, id, kill_session(&request), FAIL_KILL_SESSION);
   case MSG_NOTIFY_SOCKET:
-    result = make_notify_socket(request.path);
-    code = FAIL_NOTIFY_SOCKET;
-    break;
+    return answer(control, id, make_notify_socket(request.path), FAIL_NOTIFY_SOCKET);
   case MSG_DHCP_SOCKET:
-    result = hand_over(message, dhcp_socket(request.interface));
-    code = FAIL_DHCP_SOCKET;
-    break;
+    return answer(control, id, hand_over(message, dhcp_socket(request.interface)), FAIL_DHCP_SOCKET);
   case MSG_ADDRESS:
-    result = set_address(request.interface, &request.address);
-    code = FAIL_ADDRESS;
-    break;
+    return answer(control, id, set_address(request.interface, &request.address), FAIL_ADDRESS);
   default: return -1;
   }
-  if (result >= 0) answer_done(control, request.id, (uint32_t)result);
-  else answer_refused(control, request.id, errno, code, NULL);
-  return 0;
 }
 
 int service_notify_fd(void) { return notify_fd; }

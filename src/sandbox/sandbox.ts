@@ -29,9 +29,9 @@ import {
   type Surroundings,
   surroundingsOf,
 } from './policy/specification.ts';
-import { encodeRequest } from './wire/encode.ts';
+import { encodeRequest, encodeSignal } from './wire/encode.ts';
 
-export class Sandbox implements AsyncDisposable {
+export class Sandbox {
   readonly facts: SandboxFacts;
   readonly surroundings: Surroundings;
   readonly #sandbox: SandboxDomain;
@@ -187,10 +187,6 @@ export class Sandbox implements AsyncDisposable {
     this.#lease?.close();
     await this.#sandbox.destroy();
   }
-
-  async [Symbol.asyncDispose](): Promise<void> {
-    await this.close();
-  }
 }
 
 /** Whether a file system of the sandbox is full; a link on the way leads to none of the host's. */
@@ -237,13 +233,7 @@ async function awaitStart(
   traceSandbox(channel.initPid, text);
   const facts = request.readFacts(text);
   const control = {
-    signal: (signal: number) =>
-      channel.send(
-        encodeRequest('signal', [
-          { op: 'id', id },
-          { op: 'signal', signal },
-        ]),
-      ),
+    signal: (signal: number) => channel.send(encodeSignal(id, signal)),
     resize: (rows: number, columns: number) =>
       channel.send(
         encodeRequest('winsize', [

@@ -17,7 +17,7 @@ import { type Damage, damagedMessages, wholeMessage } from '../support/wire-dama
 test('no number of the table is there twice', (t) => {
   const numbers = [
     Object.values(FIELDS).map(({ tag }) => tag),
-    Object.values(FAILURES).map(({ code }) => code),
+    Object.values(FAILURES).map(([code]) => code),
     [...Object.values(REQUESTS), ...Object.values(ANSWERS)].map(({ type }) => type),
   ];
   for (const all of numbers) t.is(new Set(all).size, all.length);

@@ -134,7 +134,7 @@ function withPart(name: FieldName, replaced: string, bytes: Buffer): Buffer {
   let at = 0;
   const whole = field(name).bytes;
   const pieces = partsOf(name).map(([key, part], index, all) => {
-    const fixed: Partial<Record<Part['kind'], number>> = { u16: 2, u64: 8, mask: 8 };
+    const fixed: Partial<Record<Part['kind'], number>> = { u64: 8, mask: 8 };
     const isText = part.kind === 'text' || part.kind === 'path' || part.kind === 'name';
     const end = isText
       ? whole.indexOf(0, at) + 1

@@ -81,11 +81,7 @@ export function renameOver(from: string, to: string): void {
 }
 
 export function clearPlace(path: string): void {
-  if (!isDirectory(path)) return;
+  if (statSync(path, { throwIfNoEntry: false })?.isDirectory() !== true) return;
   setAside(path);
   tellDamage({ path, why: 'it is a directory', done: `it lies in ${asidePath(path)} now` });
-}
-
-function isDirectory(path: string): boolean {
-  return statSync(path, { throwIfNoEntry: false })?.isDirectory() ?? false;
 }

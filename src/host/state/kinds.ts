@@ -4,6 +4,7 @@
  */
 import { readdirSync, readFileSync, rmSync, statSync } from 'node:fs';
 import { join } from 'node:path';
+import { defined } from '../../defined.ts';
 import { unlessErrno } from '../calls/attempt.ts';
 import { shortHashOf } from '../process/short-hash.ts';
 import { dropCached, findRecord, readRecord, readSealed } from './checked-file.ts';
@@ -35,100 +36,79 @@ interface StateKind {
 
 const HEX = '[0-9a-f]+';
 
+const UNPACKED_ANEW = 'the package is unpacked anew when it is wanted';
+
+/** The first that fits counts. */
 export const KINDS: readonly StateKind[] = [
-  {
-    pattern: kind(
-      `(store|store/references|store/roots/[^/]+|services/[^/]+|skeleton/[^/]+|cache/(?!builds/).*)/[^/]+\\.(tmp|new)`,
-    ),
-    care: 'half written',
-  },
-  {
-    pattern: kind(`store/packages/[^/]+/package.json`),
-    care: 'record',
-    mend: 'the package is unpacked anew when it is wanted',
-  },
-  {
-    pattern: kind(`store/packages/[^/]+/header.rpm`),
-    care: 'header',
-    mend: 'the package is unpacked anew when it is wanted',
-  },
-  { pattern: kind(`store/packages/[^/]+/checks.json`), care: 'cached record' },
-  { pattern: kind(`store/packages/[^/]+/(open|reader-\\d+)`), care: 'no content' },
-  { pattern: kind(`store/packages/[^/]+/tree/.*`), care: 'tree' },
-  {
-    pattern: kind(`store/images/${HEX}/image.json`),
-    care: 'record',
-    mend: 'the image is made anew when it is wanted',
-  },
-  {
-    pattern: kind(`store/images/${HEX}/contents.json`),
-    care: 'record',
-    mend: '`kiln image build` writes it anew',
-  },
-  {
-    pattern: kind(`store/images/${HEX}/owner-\\d+.json`),
-    care: 'record',
-    mend: 'whoever makes the image again owns it again',
-  },
-  { pattern: kind(`store/images/${HEX}/lease`), care: 'no content' },
-  { pattern: kind(`store/images/${HEX}(/tree|\\.replaced-${HEX})/.*`), care: 'tree' },
-  {
-    pattern: kind(`store/roots/[^/]+/(root|packages).json`),
-    care: 'record',
-    mend: 'the root is made anew when it is opened',
-  },
-  { pattern: kind(`store/roots/[^/]+/scratch/.*`), care: 'tree' },
-  { pattern: kind(`store/references/${HEX}.json`), care: 'cached record' },
-  { pattern: kind(`store/sync-points.json`), care: 'cached record' },
-  { pattern: kind(`store/locks/.*`), care: 'no content' },
-  { pattern: kind(`store/(trash|work)/.*`), care: 'not read' },
-  { pattern: kind(`cache/(bases|names|requires|roots)/[^/]+`), care: 'sealed' },
-  { pattern: kind(`cache/builds/.*`), care: 'tree' },
-  { pattern: kind(`mock/[^/]+/result/.*`), care: 'not read' },
-  { pattern: kind(`cache/seccomp/[^/]+.bpf`), care: 'sealed' },
-  { pattern: kind(`cache/solutions/${HEX}.json`), care: 'cached record' },
-  { pattern: kind(`cache/solv/[^/]+.groups.json`), care: 'cached record' },
-  { pattern: kind(`cache/solv/[^/]+.(?:solvx?|modules)`), care: 'checked when used' },
-  { pattern: kind(`cache/solv/[^/]+.lock`), care: 'no content' },
-  { pattern: kind(`cache/repositories/[^/]+/state.json`), care: 'cached record' },
-  { pattern: kind(`cache/repositories/[^/]+/lock`), care: 'no content' },
-  { pattern: kind(`cache/objects/[^/]+/[^/]+/${HEX}`), care: 'checked when used' },
-  { pattern: kind(`cache/partial/[^/]+`), care: 'checked when used' },
-  { pattern: kind(`skeleton/[^/]+/kiln-init(.json)?`), care: 'checked when used' },
-  { pattern: kind(`services/[^/.][^/]*/service.yaml`), care: 'definition' },
-  {
-    pattern: kind(`services/[^/.][^/]*/(previous/)?image.json`),
-    care: 'record',
-    mend: '`kiln service upgrade` gives the service an image again',
-  },
-  {
-    pattern: kind(`services/[^/.][^/]*/outcome.json`),
-    care: 'record',
-    mend: 'the next run of the service writes it anew',
-  },
-  { pattern: kind(`services/[^/.][^/]*/[^/]+.lock`), care: 'no content' },
-  { pattern: kind(`services/[^/.][^/]*/log/.*`), care: 'not read' },
-  { pattern: kind(`services/[^/.][^/]*/(previous/)?(var.ext4|(etc|var)/.*)`), care: 'tree' },
-  { pattern: kind(`services/\\..*`), care: 'not read' },
-  { pattern: kind(`libvirt/.*`), care: 'not read' },
-  { pattern: kind(`io.kiln|kilnd.log|kilnd.lock`), care: 'not read' },
-  { pattern: kind(`jobs/.*`), care: 'not read' },
-  {
-    pattern: kind(`detached/${HEX}/job.json`),
-    care: 'record',
-    mend: 'nobody finds this job any more, and `kiln gc` removes it',
-  },
-  { pattern: kind(`detached/${HEX}/lock`), care: 'no content' },
-  { pattern: kind(`detached/${HEX}/(output-[0-9]+|results/.*)`), care: 'not read' },
-  { pattern: kind(`mock/recipes/[^/]+/[^/]+.yaml`), care: 'checked when used' },
-  { pattern: kind(`.*\\.damaged(/.*)?`), care: 'not read' },
+  kind(
+    'half written',
+    '(store|store/references|store/roots/[^/]+|services/[^/]+|skeleton/[^/]+|cache/(?!builds/).*)/[^/]+\\.(tmp|new)',
+  ),
+  kind('record', 'store/packages/[^/]+/package.json', UNPACKED_ANEW),
+  kind('header', 'store/packages/[^/]+/header.rpm', UNPACKED_ANEW),
+  kind('cached record', 'store/packages/[^/]+/checks.json'),
+  kind('no content', 'store/packages/[^/]+/(open|reader-\\d+)'),
+  kind('tree', 'store/packages/[^/]+/tree/.*'),
+  kind('record', `store/images/${HEX}/image.json`, 'the image is made anew when it is wanted'),
+  kind('record', `store/images/${HEX}/contents.json`, '`kiln image build` writes it anew'),
+  kind(
+    'record',
+    `store/images/${HEX}/owner-\\d+.json`,
+    'whoever makes the image again owns it again',
+  ),
+  kind('no content', `store/images/${HEX}/lease`),
+  kind('tree', `store/images/${HEX}(/tree|\\.replaced-${HEX})/.*`),
+  kind(
+    'record',
+    'store/roots/[^/]+/(root|packages).json',
+    'the root is made anew when it is opened',
+  ),
+  kind('tree', 'store/roots/[^/]+/scratch/.*'),
+  kind('cached record', `store/references/${HEX}.json`),
+  kind('cached record', 'store/sync-points.json'),
+  kind('no content', 'store/locks/.*'),
+  kind('not read', 'store/(trash|work)/.*'),
+  kind('sealed', 'cache/(bases|names|requires|roots)/[^/]+'),
+  kind('tree', 'cache/builds/.*'),
+  kind('not read', 'mock/[^/]+/result/.*'),
+  kind('sealed', 'cache/seccomp/[^/]+.bpf'),
+  kind('cached record', `cache/solutions/${HEX}.json`),
+  kind('cached record', 'cache/solv/[^/]+.groups.json'),
+  kind('checked when used', 'cache/solv/[^/]+.(?:solvx?|modules)'),
+  kind('no content', 'cache/solv/[^/]+.lock'),
+  kind('cached record', 'cache/repositories/[^/]+/state.json'),
+  kind('no content', 'cache/repositories/[^/]+/lock'),
+  kind('checked when used', `cache/objects/[^/]+/[^/]+/${HEX}`),
+  kind('checked when used', 'cache/partial/[^/]+'),
+  kind('checked when used', 'skeleton/[^/]+/kiln-init(.json)?'),
+  kind('definition', 'services/[^/.][^/]*/service.yaml'),
+  kind(
+    'record',
+    'services/[^/.][^/]*/(previous/)?image.json',
+    '`kiln service upgrade` gives the service an image again',
+  ),
+  kind('record', 'services/[^/.][^/]*/outcome.json', 'the next run of the service writes it anew'),
+  kind('no content', 'services/[^/.][^/]*/[^/]+.lock'),
+  kind('not read', 'services/[^/.][^/]*/log/.*'),
+  kind('tree', 'services/[^/.][^/]*/(previous/)?(var.ext4|(etc|var)/.*)'),
+  kind('not read', 'services/\\..*'),
+  kind('not read', 'libvirt/.*'),
+  kind('not read', 'io.kiln|kilnd.log|kilnd.lock'),
+  kind('not read', 'jobs/.*'),
+  kind(
+    'record',
+    `detached/${HEX}/job.json`,
+    'nobody finds this job any more, and `kiln gc` removes it',
+  ),
+  kind('no content', `detached/${HEX}/lock`),
+  kind('not read', `detached/${HEX}/(output-[0-9]+|results/.*)`),
+  kind('checked when used', 'mock/recipes/[^/]+/[^/]+.yaml'),
+  kind('not read', '.*\\.damaged(/.*)?'),
 ];
 
-function kind(pattern: string): RegExp {
-  return new RegExp(
-    `^(?:users/\\d+/(?=cache/))?(?:${pattern.replaceAll('.json', '\\.json')})$`,
-    's',
-  );
+function kind(care: Care, pattern: string, mend?: string): StateKind {
+  const files = `^(?:users/\\d+/(?=cache/))?(?:${pattern.replaceAll('.json', '\\.json')})$`;
+  return { pattern: new RegExp(files, 's'), care, ...defined({ mend }) };
 }
 
 export function kindOf(path: string): StateKind | undefined {

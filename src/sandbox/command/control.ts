@@ -1,12 +1,11 @@
 import { KilnError } from '../../errors.ts';
 import { closeDescriptor } from '../../host/calls/descriptor.ts';
-import { errnoName } from '../../host/calls/libc.ts';
 import { receiveDescriptor, unixSocketPair } from '../../host/sockets/unix-socket.ts';
 import { awaitedLater } from '../../promise.ts';
-import { encodeRequest } from '../wire/encode.ts';
+import { encodeRequest, encodeSignal } from '../wire/encode.ts';
 import type { Parts, RequestField, RequestName } from '../wire/table.ts';
 import type { Channel } from './channel.ts';
-import { failureWords } from './failures.ts';
+import { couldNot } from './failures.ts';
 import { type ExitedAnswer, signalNumber } from './process.ts';
 
 type Asked = Exclude<
@@ -96,13 +95,7 @@ export class SandboxControl {
       pid,
       session,
       ended,
-      kill: (signal) =>
-        this.#channel.send(
-          encodeRequest('signal', [
-            { op: 'id', id },
-            { op: 'signal', signal: signalNumber(signal) },
-          ]),
-        ),
+      kill: (signal) => this.#channel.send(encodeSignal(id, signalNumber(signal))),
     };
   }
 
@@ -132,14 +125,7 @@ export class SandboxControl {
     const message = encodeRequest<Asked>(request, [{ op: 'id', id }, ...fields]);
     const answered = awaitedLater(
       this.#channel.ask((answer) => {
-        if (answer.type === 'failed' && answer.id === id) {
-          const errno = errnoName(answer.error);
-          throw new KilnError(
-            'E_SETUP',
-            `the sandbox could not ${failureWords(answer)}: ${errno}`,
-            { hint: '`kiln doctor` tells whether this host lacks something', details: { errno } },
-          );
-        }
+        if (answer.type === 'failed' && answer.id === id) throw couldNot(answer);
         return answer.type === 'done' && answer.id === id ? answer.value : undefined;
       }),
     );

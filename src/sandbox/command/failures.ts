@@ -4,7 +4,7 @@ import type { SandboxLabels } from '../labels/labels.ts';
 import { contextAt } from '../labels/relabel.ts';
 import { layerMissing } from '../policy/layers.ts';
 import type { Bind } from '../policy/specification.ts';
-import { type AnswerOf, FAILURES, type Failure, WIRE } from '../wire/table.ts';
+import { type AnswerOf, FAILURES, type FailureRow, WIRE } from '../wire/table.ts';
 
 export interface SetupContent {
   readonly sources: readonly string[];
@@ -20,24 +20,29 @@ const TOO_FEW_PROCESSES =
 const LOW_LIMITS =
   'the hard limit of core dumps must not be 0 where libvirtd is started: `ulimit -H -c unlimited`';
 
-const failures: Readonly<Record<Failure, { readonly words: string; readonly layer?: string }>> =
-  FAILURES;
-
 export function failureWords({ failure, error, number, text }: Failed): string {
   const values: Readonly<Record<string, unknown>> = { text, number, errno: errnoName(error) };
-  return failures[failure].words.replace(/\{(\w+)\}/g, (_, name: string) => String(values[name]));
+  const [, words] = FAILURES[failure];
+  return words.replace(/\{(\w+)\}/g, (_, name: string) => String(values[name]));
 }
 
 function openLayer(answer: Failed): KilnError | undefined {
-  const { layer } = failures[answer.failure];
+  const [, , layer] = FAILURES[answer.failure] as FailureRow;
   return layer === undefined ? undefined : layerMissing(layer, failureWords(answer));
 }
 
 export function setupFailed(answer: Failed, content: SetupContent): KilnError {
   const errno = errnoName(answer.error);
-  const known =
-    openLayer(answer) ?? keptBack(answer, errno, content) ?? mountRefused(answer, errno, content);
-  if (known !== undefined) return known;
+  return (
+    openLayer(answer) ??
+    keptBack(answer, errno, content) ??
+    mountRefused(answer, errno, content) ??
+    couldNot(answer)
+  );
+}
+
+export function couldNot(answer: Failed): KilnError {
+  const errno = errnoName(answer.error);
   return new KilnError('E_SETUP', `the sandbox could not ${failureWords(answer)}: ${errno}`, {
     hint: isForkRefused(answer)
       ? TOO_FEW_PROCESSES

@@ -29,6 +29,13 @@ export function encodeRequest<R extends RequestName>(
   );
 }
 
+export function encodeSignal(id: number, signal: number): Buffer {
+  return encodeRequest('signal', [
+    { op: 'id', id },
+    { op: 'signal', signal },
+  ]);
+}
+
 export function encodeMessage(
   message: Message,
   fields: readonly { readonly op: FieldName; readonly [part: string]: unknown }[],
@@ -82,8 +89,6 @@ function unfit(op: string, name: string, value: unknown): KilnError {
 
 function encodePart(part: Part, value: unknown): Buffer | undefined {
   switch (part.kind) {
-    case 'u16':
-      return isWhole(value, 0, part.most) ? Buffer.of(value & 0xff, value >> 8) : undefined;
     case 'u32':
       return isWhole(value, 0, part.most) ? u32(value) : undefined;
     case 'i32':
@@ -162,13 +167,14 @@ export type ResourceLimit = Parts<'rlimit'>;
 
 export type ProcRule = Parts<'boot'>;
 
-export interface ExecRequest {
-  readonly id: number;
+export interface ExecRequest
+  extends Parts<'id'>,
+    Parts<'workdir'>,
+    Parts<'user'>,
+    Parts<'capabilities'>,
+    Parts<'umask'> {
   readonly argv: readonly string[];
   readonly environment: readonly string[];
-  readonly workdir: string;
-  readonly user: string;
-  readonly capabilities: bigint;
   /** struct sock_filter[], or nothing for no filter. */
   readonly seccomp?: Buffer;
   readonly verdicts?: Buffer;
@@ -180,7 +186,6 @@ export interface ExecRequest {
   readonly openSockets: boolean;
   readonly limits: readonly ResourceLimit[];
   readonly terminal?: Parts<'terminal'>;
-  readonly umask: number;
   readonly boot?: readonly ProcRule[];
   readonly unpacks?: boolean | undefined;
 }

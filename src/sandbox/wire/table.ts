@@ -18,7 +18,7 @@ export const WIRE = {
 } as const;
 
 export type Part =
-  | { readonly kind: 'u16' | 'u32'; readonly most: number }
+  | { readonly kind: 'u32'; readonly most: number }
   | { readonly kind: 'i32' }
   /** A number up to 2^53; `Infinity` is the highest. */
   | { readonly kind: 'u64' }
@@ -50,7 +50,8 @@ interface Field {
   readonly parts: Readonly<Record<string, Part>>;
 }
 
-const u16 = { kind: 'u16', most: 0xffff } as const;
+/** struct winsize of ioctl_tty(2) */
+const cells = { kind: 'u32', most: 0xffff } as const;
 const u32 = { kind: 'u32', most: 0xffff_ffff } as const;
 const u64 = { kind: 'u64' } as const;
 const flag = { kind: 'flag' } as const;
@@ -67,126 +68,111 @@ const filter = { kind: 'bytes', unit: 8, most: 8 * 4096 } as const;
 const label = { kind: 'text', most: 1023 } as const;
 const lines = { kind: 'text', most: 48 << 10 } as const;
 
+export type FailureRow = readonly [code: number, words: string, layer?: string];
+
 /**
- * Failures of the init by number, as the end of "could not". `{text}` and `{number}` are details of the
- * failure. `layer` names the layer that is not in force.
+ * Failures of the init: the number, the end of "could not", and the layer that is not in force. `{text}` and
+ * `{number}` are details of the failure.
  */
 export const FAILURES = {
-  'session-keyring': { code: 1, words: 'join a new session keyring' },
-  'cgroup-namespace': { code: 2, words: 'unshare the cgroup namespace' },
-  'time-namespace': { code: 3, words: 'unshare the time namespace' },
-  'pid-namespace': { code: 4, words: 'unshare the pid namespace' },
-  'init-label': { code: 5, words: 'take on the init’s label' },
-  'other-labels': { code: 6, words: 'know the labels it was prepared with' },
-  fork: { code: 7, words: 'fork' },
-  'kept-back': { code: 8, words: 'receive descriptor {number}' },
-  'private-mounts': { code: 9, words: 'make mounts private' },
-  'fresh-proc': { code: 10, words: 'make a fresh /proc' },
-  mount: { code: 11, words: 'mount {text}' },
-  'attach-device': { code: 12, words: 'attach device {text}' },
-  'device-links': { code: 13, words: 'make links in /dev' },
-  'prepare-rules': { code: 14, words: 'close {text} before there is an image' },
-  hostname: { code: 15, words: 'set host name {text}' },
-  image: { code: 16, words: 'attach image' },
-  scratch: { code: 17, words: 'mount scratch space' },
-  'stat-image': { code: 18, words: 'stat image' },
-  upper: { code: 19, words: 'make upper directory' },
-  names: { code: 20, words: 'make a layer of names' },
-  overlay: { code: 21, words: 'mount overlay' },
-  pivot: { code: 22, words: 'pivot into the image' },
-  tmpfs: { code: 23, words: 'mount tmpfs on {text}' },
-  bind: { code: 24, words: 'bind {text}' },
-  mask: { code: 25, words: 'mask {text}' },
-  readonly: { code: 26, words: 'make read-only {text}' },
-  write: { code: 27, words: 'write {text}' },
-  directory: { code: 28, words: 'make directory {text}' },
-  'namespace-limit': { code: 29, words: 'limit {text}' },
-  'measure-files': { code: 30, words: 'get something to measure Landlock against' },
+  'session-keyring': [1, 'join a new session keyring'],
+  'cgroup-namespace': [2, 'unshare the cgroup namespace'],
+  'time-namespace': [3, 'unshare the time namespace'],
+  'pid-namespace': [4, 'unshare the pid namespace'],
+  'init-label': [5, 'take on the init’s label'],
+  'other-labels': [6, 'know the labels it was prepared with'],
+  fork: [7, 'fork'],
+  'kept-back': [8, 'receive descriptor {number}'],
+  'private-mounts': [9, 'make mounts private'],
+  'fresh-proc': [10, 'make a fresh /proc'],
+  mount: [11, 'mount {text}'],
+  'attach-device': [12, 'attach device {text}'],
+  'device-links': [13, 'make links in /dev'],
+  'prepare-rules': [14, 'close {text} before there is an image'],
+  hostname: [15, 'set host name {text}'],
+  image: [16, 'attach image'],
+  scratch: [17, 'mount scratch space'],
+  'stat-image': [18, 'stat image'],
+  upper: [19, 'make upper directory'],
+  names: [20, 'make a layer of names'],
+  overlay: [21, 'mount overlay'],
+  pivot: [22, 'pivot into the image'],
+  tmpfs: [23, 'mount tmpfs on {text}'],
+  bind: [24, 'bind {text}'],
+  mask: [25, 'mask {text}'],
+  readonly: [26, 'make read-only {text}'],
+  write: [27, 'write {text}'],
+  directory: [28, 'make directory {text}'],
+  'namespace-limit': [29, 'limit {text}'],
+  'measure-files': [30, 'get something to measure Landlock against'],
 
-  'open-users': { code: 40, layer: 'user-namespace', words: 'container root is the host’s root' },
-  'open-network': {
-    ...{ code: 41, layer: 'network' },
-    words: 'an interface that was not asked for is in the sandbox',
-  },
-  'open-pids': {
-    ...{ code: 42, layer: 'pid-namespace' },
-    words: 'the init is not pid 1 of a nested one, and alone there',
-  },
-  'open-cgroups': {
-    ...{ code: 43, layer: 'cgroup-namespace' },
-    words: 'the place in the host’s cgroups shows',
-  },
-  'open-mounts': {
-    ...{ code: 44, layer: 'mounts' },
-    words: 'one is the host’s (cgroup, sysfs, devices), or takes setuid or devices',
-  },
-  'open-devices': {
-    ...{ code: 45, layer: 'devices' },
-    words: 'one that is not on the list is in /dev',
-  },
-  unmasked: { code: 46, layer: 'masked-paths', words: '{text} shows what it should hide' },
-  writable: { code: 47, layer: 'read-only-paths', words: '{text} can be written to' },
-  'writable-bind': { code: 48, layer: 'binds', words: '{text} can be written to' },
-  'more-namespaces': {
-    ...{ code: 49, layer: 'namespace-limit' },
-    words: 'the sandbox could make more namespaces',
-  },
+  'open-users': [40, 'container root is the host’s root', 'user-namespace'],
+  'open-network': [41, 'an interface that was not asked for is in the sandbox', 'network'],
+  'open-pids': [42, 'the init is not pid 1 of a nested one, and alone there', 'pid-namespace'],
+  'open-cgroups': [43, 'the place in the host’s cgroups shows', 'cgroup-namespace'],
+  'open-mounts': [
+    44,
+    'one is the host’s (cgroup, sysfs, devices), or takes setuid or devices',
+    'mounts',
+  ],
+  'open-devices': [45, 'one that is not on the list is in /dev', 'devices'],
+  unmasked: [46, '{text} shows what it should hide', 'masked-paths'],
+  writable: [47, '{text} can be written to', 'read-only-paths'],
+  'writable-bind': [48, '{text} can be written to', 'binds'],
+  'more-namespaces': [49, 'the sandbox could make more namespaces', 'namespace-limit'],
 
-  'too-many-commands': { code: 60, words: 'start another command: too many are running' },
-  user: { code: 62, words: 'find user {text}' },
-  terminal: { code: 63, words: 'open a terminal' },
-  stdio: { code: 64, words: 'hand over stdio' },
-  setsid: { code: 66, words: 'setsid' },
-  'take-terminal': { code: 67, words: 'take the terminal' },
-  dup2: { code: 68, words: 'dup2' },
-  'oom-score': { code: 69, words: 'oom_score_adj' },
-  setrlimit: { code: 70, words: 'setrlimit' },
-  descriptors: { code: 71, words: 'close descriptors' },
-  privileges: { code: 72, words: 'drop privileges' },
-  chdir: { code: 73, words: 'chdir {text}' },
-  'command-label': { code: 74, words: 'take on the label' },
-  'no-new-privileges': { code: 75, words: 'no_new_privs' },
-  seccomp: { code: 76, words: 'seccomp' },
-  'seccomp-listener': { code: 77, words: 'seccomp listener' },
-  report: { code: 78, words: 'report' },
-  exec: { code: 80, words: 'exec' },
-  start: { code: 81, words: 'start' },
-  landlock: { code: 82, layer: 'landlock', words: 'not in force ({errno})' },
-  'system-proc': { code: 83, words: 'mount a /proc for the system' },
-  'system-rules': { code: 84, words: 'close /proc for the system' },
-  'system-cgroups': { code: 85, words: 'mount cgroups for the system' },
-  'system-console': { code: 86, words: 'make a console for the system' },
-  'open-system-proc': {
-    ...{ code: 87, layer: 'boot' },
-    words: 'the system’s /proc shows what it should hide',
-  },
-  'open-system-cgroups': { code: 88, layer: 'boot', words: 'the cgroup tree is the host’s' },
+  'too-many-commands': [60, 'start another command: too many are running'],
+  user: [62, 'find user {text}'],
+  terminal: [63, 'open a terminal'],
+  stdio: [64, 'hand over stdio'],
+  setsid: [66, 'setsid'],
+  'take-terminal': [67, 'take the terminal'],
+  dup2: [68, 'dup2'],
+  'oom-score': [69, 'oom_score_adj'],
+  setrlimit: [70, 'setrlimit'],
+  descriptors: [71, 'close descriptors'],
+  privileges: [72, 'drop privileges'],
+  chdir: [73, 'chdir {text}'],
+  'command-label': [74, 'take on the label'],
+  'no-new-privileges': [75, 'no_new_privs'],
+  seccomp: [76, 'seccomp'],
+  'seccomp-listener': [77, 'seccomp listener'],
+  report: [78, 'report'],
+  exec: [80, 'exec'],
+  start: [81, 'start'],
+  landlock: [82, 'not in force ({errno})', 'landlock'],
+  'system-proc': [83, 'mount a /proc for the system'],
+  'system-rules': [84, 'close /proc for the system'],
+  'system-cgroups': [85, 'mount cgroups for the system'],
+  'system-console': [86, 'make a console for the system'],
+  'open-system-proc': [87, 'the system’s /proc shows what it should hide', 'boot'],
+  'open-system-cgroups': [88, 'the cgroup tree is the host’s', 'boot'],
 
-  'has-limits': { code: 100, layer: 'limits', words: 'not in force on the command' },
-  'has-privileges': { code: 101, layer: 'no_new_privs', words: 'not in force on the command' },
-  'has-seccomp': { code: 102, layer: 'seccomp', words: 'not in force on the command' },
-  'has-user': { code: 103, layer: 'user', words: 'not in force on the command' },
-  'has-capabilities': { code: 104, layer: 'capabilities', words: 'not in force on the command' },
-  'has-set-id': { code: 105, layer: 'set-id', words: 'not in force on the command' },
-  'has-sockets': { code: 106, layer: 'abstract-sockets', words: 'not in force on the command' },
-  'has-descriptors': { code: 107, layer: 'descriptors', words: 'not in force on the command' },
-  'has-selinux': { code: 108, layer: 'selinux', words: 'not in force on the command' },
-  'has-apparmor': { code: 109, layer: 'apparmor', words: 'not in force on the command' },
-  'has-no-status': { code: 110, layer: 'status', words: 'not in force on the command' },
+  'has-limits': [100, 'not in force on the command', 'limits'],
+  'has-privileges': [101, 'not in force on the command', 'no_new_privs'],
+  'has-seccomp': [102, 'not in force on the command', 'seccomp'],
+  'has-user': [103, 'not in force on the command', 'user'],
+  'has-capabilities': [104, 'not in force on the command', 'capabilities'],
+  'has-set-id': [105, 'not in force on the command', 'set-id'],
+  'has-sockets': [106, 'not in force on the command', 'abstract-sockets'],
+  'has-descriptors': [107, 'not in force on the command', 'descriptors'],
+  'has-selinux': [108, 'not in force on the command', 'selinux'],
+  'has-apparmor': [109, 'not in force on the command', 'apparmor'],
+  'has-no-status': [110, 'not in force on the command', 'status'],
 
-  'make-directories': { code: 120, words: 'make directories' },
-  socket: { code: 121, words: 'make a socket' },
-  adopt: { code: 122, words: 'watch a process' },
-  'kill-session': { code: 123, words: 'signal a session' },
-  'notify-socket': { code: 124, words: 'make the notify socket' },
-  'dhcp-socket': { code: 125, words: 'make a socket for DHCP' },
-  address: { code: 126, words: 'set an address' },
-} as const satisfies Readonly<Record<string, { code: number; words: string; layer?: string }>>;
+  'make-directories': [120, 'make directories'],
+  socket: [121, 'make a socket'],
+  adopt: [122, 'watch a process'],
+  'kill-session': [123, 'signal a session'],
+  'notify-socket': [124, 'make the notify socket'],
+  'dhcp-socket': [125, 'make a socket for DHCP'],
+  address: [126, 'set an address'],
+} as const satisfies Readonly<Record<string, FailureRow>>;
 
 export type Failure = keyof typeof FAILURES;
 
 const failureCodes = Object.fromEntries(
-  Object.entries(FAILURES).map(([name, { code }]) => [name, code]),
+  Object.entries(FAILURES).map(([name, [code]]) => [name, code]),
 ) as Readonly<Record<Failure, number>>;
 
 export const FIELDS = {
@@ -239,7 +225,7 @@ export const FIELDS = {
   seccomp: { tag: 26, parts: { filter } },
   verdicts: { tag: 27, parts: { filter } },
   rlimit: { tag: 28, parts: { resource: { kind: 'u32', most: 15 }, soft: u64, hard: u64 } },
-  terminal: { tag: 29, parts: { rows: u16, columns: u16 } },
+  terminal: { tag: 29, parts: { rows: cells, columns: cells } },
   umask: { tag: 30, parts: { umask: { kind: 'u32', most: 0o777 } } },
   landlock: {
     tag: 31,
