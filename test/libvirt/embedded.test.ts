@@ -75,8 +75,8 @@ test('cgroups of a daemon that ended go with the next sweep, those of one that r
     const { joined } = await homeOf(embeddedFiles(paths));
     return joined.filter((path) => existsSync(path)).length;
   };
-  const daemon = await ensureEmbeddedDaemon(ended.paths, { idle: 1 });
-  await ensureEmbeddedDaemon(runs.paths, { idle: 600 });
+  const daemon = await ensureEmbeddedDaemon(ended.paths, 1);
+  await ensureEmbeddedDaemon(runs.paths, 600);
   t.true(await gone(daemon.pid));
   const before = await there(runs);
   t.true(before > 0);
@@ -86,13 +86,13 @@ test('cgroups of a daemon that ended go with the next sweep, those of one that r
   t.is(await there(runs), before);
   t.true((await embeddedDaemonStatus(runs.paths)).running);
   // What was removed is made again.
-  await ensureEmbeddedDaemon(ended.paths, { idle: 60 });
+  await ensureEmbeddedDaemon(ended.paths, 60);
   t.true((await there(ended)) > 0);
 });
 
 test('the parent of the domains’ cgroups is whole before there is a domain', async (t) => {
   const state = await privateState(t);
-  const { pid } = await ensureEmbeddedDaemon(state.paths, { idle: 60 });
+  const { pid } = await ensureEmbeddedDaemon(state.paths, 60);
   // As the kernel has it: the daemon’s own line of each hierarchy, below where that is mounted.
   const mounts = await readFile('/proc/self/mounts', 'latin1');
   const own = await readFile(`/proc/${pid}/cgroup`, 'latin1');
@@ -311,7 +311,8 @@ test.serial(
 
 test('an idle daemon ends by itself, one with a domain stays', async (t) => {
   const state = await privateState(t);
-  const options = { paths: state.paths, env: state.env, idle: 2 };
+  const options = { paths: state.paths, env: state.env };
+  await ensureEmbeddedDaemon(state.paths, 2);
   const connection = await connect(options);
   const domain = await connection.createDomain(state.xml('parked', WAITING));
   const { pid } = await embeddedDaemonStatus(state.paths);
@@ -346,12 +347,11 @@ test('a stale socket and a pid file that names a stranger are replaced, the stra
   t.true((await stat(state.files.socket)).isSocket());
 
   const daemon = await ensureEmbeddedDaemon(state.paths);
-  t.true(daemon.started);
   t.is((await state.virsh('list', '--name')).trim(), '');
   t.is(stranger.exitCode, null);
   t.is(stranger.signalCode, null);
   stranger.kill();
-  t.false((await ensureEmbeddedDaemon(state.paths)).started);
+  t.deepEqual(await ensureEmbeddedDaemon(state.paths), daemon);
   t.deepEqual(await state.cleared(), []);
 });
 

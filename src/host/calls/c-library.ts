@@ -26,14 +26,16 @@ type Arguments<C extends string> = C extends ''
     ? [Argument<First>, ...Arguments<Rest>]
     : [Argument<C>];
 
-/** libsolv's look-ups, and a key without a user, give NULL. */
-type Nullable = `const char *${string}_lookup_${string}` | 'const char *pgpDigParamsUserID';
+/** libsolv's look-ups, a key without a user and a domain that is gone give NULL. */
+type Nullable =
+  | `const char *${string}_lookup_${string}`
+  | `const char *${'pgpDigParamsUserID' | 'virDomainGetName'}`;
 
 type Result<C extends string> = C extends Nullable
   ? string | null
   : C extends `const char *${string}`
     ? string
-    : C extends 'void *fdopen'
+    : C extends 'void *fdopen' | `void *vir${string}`
       ? Pointer | null
       : C extends `void *${string}`
         ? Pointer
@@ -45,8 +47,13 @@ type Result<C extends string> = C extends Nullable
               ? number | bigint
               : number;
 
+/** `async` makes the call on a thread of the pool. */
+export type Native<Given extends unknown[], Got> = ((...given: Given) => Got) & {
+  async(...given: [...Given, (error: Error | null, result: Got) => void]): void;
+};
+
 type Call<Prototype> = Prototype extends `${infer Name}(${infer Parameters})`
-  ? (...given: Arguments<Parameters>) => Result<Name>
+  ? Native<Arguments<Parameters>, Result<Name>>
   : never;
 
 export function typed<const Prototypes extends Readonly<Record<string, string>>>(

@@ -3,15 +3,11 @@ import { isDead } from '../process/process.ts';
 import type { Awaited } from '../process/wait-for.ts';
 import type { StatePaths } from '../state/paths.ts';
 import { type Connection, openConnection } from './connection.ts';
-import {
-  type EmbeddedOptions,
-  endDaemonOfDeletedState,
-  ensureEmbeddedDaemon,
-} from './embedded/daemon.ts';
+import { endDaemonOfDeletedState, ensureEmbeddedDaemon } from './embedded/daemon.ts';
 import { daemonPid, embeddedFiles } from './embedded/files.ts';
 import { type Engine, pickEngine } from './pick-engine.ts';
 
-export interface ConnectOptions extends EmbeddedOptions {
+export interface ConnectOptions {
   readonly paths: StatePaths;
   readonly env: NodeJS.ProcessEnv;
   /** How long libvirtd may be silent, ms; {@link patience} by default. */
@@ -45,11 +41,10 @@ function systemPid(): number | undefined {
  * @throws LibvirtError E_LIBVIRT_MISSING, E_LIBVIRT_CONNECT, E_LIBVIRT_START, and those of {@link pickEngine};
  * KilnError E_LIBVIRT_SILENT
  */
-export async function connect(options: ConnectOptions): Promise<Connection> {
-  const { paths, env, endAfter } = options;
+export async function connect({ paths, env, endAfter }: ConnectOptions): Promise<Connection> {
   const engine = pickEngine(paths, env);
   if (engine.kind === 'embedded') await endDaemonOfDeletedState(paths);
-  const revive = async () => void (await ensureEmbeddedDaemon(paths, options));
+  const revive = async () => void (await ensureEmbeddedDaemon(paths));
   return openConnection(engine.uri, {
     whom: () => daemonOf(engine, paths),
     endAfter,

@@ -1,12 +1,9 @@
 import { setTimeout as sleep } from 'node:timers/promises';
+import type { Pointer } from '../calls/c-library.ts';
 import { isWatchedNow } from './controllers.ts';
 import { LibvirtError, VIR_ERR } from './errors.ts';
-import { type Libvirt, type Pointer, runAsync, takeArray, takeString } from './library.ts';
+import { type Libvirt, runAsync, takeArray, takeString } from './library.ts';
 import { ConnectionPool, type PoolOptions } from './pool.ts';
-
-export interface CreateOptions {
-  readonly autodestroy?: boolean;
-}
 
 const START_AUTODESTROY = 2;
 
@@ -23,8 +20,8 @@ export class Connection {
     this.#pool = pool;
   }
 
-  createDomain(xml: string, options: CreateOptions = {}): Promise<Domain> {
-    const flags = options.autodestroy === true ? START_AUTODESTROY : 0;
+  createDomain(xml: string, { autodestroy = false } = {}): Promise<Domain> {
+    const flags = autodestroy ? START_AUTODESTROY : 0;
     return this.#domain(
       'create a domain',
       (library, connection) => runAsync(library.virDomainCreateXML, connection, xml, flags),

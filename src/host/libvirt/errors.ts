@@ -45,17 +45,18 @@ export function failedCall(what: string, error: VirError | undefined, uri: strin
     });
   }
   const code = CODES.get(error.code) ?? 'E_LIBVIRT';
+  const hint = hintFor(error, uri);
   return new LibvirtError(code, `libvirt failed to ${what}: ${error.message}`, {
     libvirt: error,
-    ...(/guest failed to start|libvirt_lxc startup|controller '\w+' is not available/.test(
-      error.message,
-    )
-      ? { hint: '`kiln doctor` tells what this host, or the container that kiln is in, lacks' }
-      : {}),
-    ...(error.code === VIR_ERR.NO_NETWORK
-      ? {
-          hint: `\`virsh -c '${uri}' net-list\` lists libvirt’s networks, docs/engine.md has how to make one; without one, \`--egress HOST\` lets a command reach that host`,
-        }
-      : {}),
+    hint,
   });
+}
+
+const LACKING = /guest failed to start|libvirt_lxc startup|controller '\w+' is not available/;
+
+function hintFor({ code, message }: VirError, uri: string): string | undefined {
+  if (code === VIR_ERR.NO_NETWORK)
+    return `\`virsh -c '${uri}' net-list\` lists libvirt’s networks, docs/engine.md has how to make one; without one, \`--egress HOST\` lets a command reach that host`;
+  if (!LACKING.test(message)) return undefined;
+  return '`kiln doctor` tells what this host, or the container that kiln is in, lacks';
 }

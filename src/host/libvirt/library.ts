@@ -1,43 +1,9 @@
 import koffi from 'koffi';
 import { awaitedLater } from '../../promise.ts';
-import { libc } from '../calls/c-library.ts';
+import { libc, type Native, type Pointer, typed } from '../calls/c-library.ts';
 import { LibvirtError, type VirError } from './errors.ts';
 
-/** koffi represents pointers as BigInt; null is the null pointer. */
-export type Pointer = bigint;
-
-type Native<Args extends unknown[], Result> = ((...args: Args) => Result) & {
-  async(...args: [...Args, (error: Error | null, result: Result) => void]): void;
-};
-
-type Nullable = Pointer | null;
-
-export interface Libvirt {
-  readonly virInitialize: Native<[], number>;
-  readonly virGetLastError: Native<[], Nullable>;
-  readonly virConnGetLastError: Native<[Pointer], Nullable>;
-  readonly virConnectOpen: Native<[string], Nullable>;
-  readonly virConnectClose: Native<[Pointer], number>;
-  readonly virConnectIsAlive: Native<[Pointer], number>;
-  readonly virConnectGetLibVersion: Native<[Pointer, BigUint64Array], number>;
-  readonly virConnectGetCapabilities: Native<[Pointer], Nullable>;
-  readonly virConnectListAllDomains: Native<[Pointer, BigUint64Array, number], number>;
-  /** The domain's connection; not reference-counted, and not to be closed. */
-  readonly virDomainGetConnect: Native<[Pointer], Pointer>;
-  readonly virDomainGetName: Native<[Pointer], string | null>;
-  readonly virDomainGetUUIDString: Native<[Pointer, Uint8Array], number>;
-  readonly virDomainGetXMLDesc: Native<[Pointer, number], Nullable>;
-  readonly virDomainLookupByName: Native<[Pointer, string], Nullable>;
-  readonly virDomainLookupByUUIDString: Native<[Pointer, string], Nullable>;
-  readonly virDomainCreateXML: Native<[Pointer, string, number], Nullable>;
-  readonly virDomainDefineXML: Native<[Pointer, string], Nullable>;
-  readonly virDomainIsPersistent: Native<[Pointer], number>;
-  readonly virDomainUndefine: Native<[Pointer], number>;
-  readonly virDomainDestroy: Native<[Pointer], number>;
-  readonly virDomainFree: Native<[Pointer], number>;
-}
-
-const DECLARATIONS: Readonly<Record<keyof Libvirt, string>> = {
+const DECLARATIONS = {
   virInitialize: 'int virInitialize()',
   virGetLastError: 'void *virGetLastError()',
   virConnGetLastError: 'void *virConnGetLastError(void *conn)',
@@ -47,6 +13,7 @@ const DECLARATIONS: Readonly<Record<keyof Libvirt, string>> = {
   virConnectGetLibVersion: 'int virConnectGetLibVersion(void *conn, void *version)',
   virConnectGetCapabilities: 'void *virConnectGetCapabilities(void *conn)',
   virConnectListAllDomains: 'int virConnectListAllDomains(void *conn, void *list, uint flags)',
+  /** The domain's connection; not reference-counted, and not to be closed. */
   virDomainGetConnect: 'void *virDomainGetConnect(void *dom)',
   virDomainGetName: 'const char *virDomainGetName(void *dom)',
   virDomainGetUUIDString: 'int virDomainGetUUIDString(void *dom, void *buf)',
@@ -59,7 +26,9 @@ const DECLARATIONS: Readonly<Record<keyof Libvirt, string>> = {
   virDomainUndefine: 'int virDomainUndefine(void *dom)',
   virDomainDestroy: 'int virDomainDestroy(void *dom)',
   virDomainFree: 'int virDomainFree(void *dom)',
-};
+} as const;
+
+export type Libvirt = ReturnType<typeof typed<typeof DECLARATIONS>>;
 
 const SONAME = 'libvirt.so.0';
 
@@ -83,7 +52,7 @@ export function loadLibvirt(): Promise<Libvirt> {
 }
 
 async function load(): Promise<Libvirt> {
-  const dlopen: Native<[string, number], Nullable> = libc.func(
+  const dlopen: Native<[string, number], Pointer | null> = libc.func(
     'void *dlopen(const char *filename, int flags)',
   );
   freeNative = libc.func('void free(void *address)');
@@ -94,9 +63,7 @@ async function load(): Promise<Libvirt> {
     });
   }
   const library = koffi.load(SONAME);
-  const bound = Object.fromEntries(
-    Object.entries(DECLARATIONS).map(([name, declaration]) => [name, library.func(declaration)]),
-  ) as unknown as Libvirt;
+  const bound = typed(library, DECLARATIONS);
   if ((await runAsync(bound.virInitialize)) < 0) {
     throw new LibvirtError('E_LIBVIRT', 'libvirt cannot be initialized', {
       libvirt: lastError(bound),
@@ -146,7 +113,7 @@ const VIR_ERROR = koffi.struct({
   level: 'int',
 });
 
-function copyError(address: Nullable): VirError | undefined {
+function copyError(address: Pointer | null): VirError | undefined {
   if (address === null) return undefined;
   const raw = koffi.decode(address, VIR_ERROR);
   if (raw.code === 0) return undefined;

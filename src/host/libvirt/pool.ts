@@ -1,18 +1,12 @@
 import { defined } from '../../defined.ts';
 import { awaitedLater } from '../../promise.ts';
+import type { Pointer } from '../calls/c-library.ts';
 import { abandonCall } from '../calls/system-call.ts';
 import { ownEnvironment } from '../process/own-process.ts';
 import { type Awaited, patience, waitFor } from '../process/wait-for.ts';
 import { endOrphans } from './controllers.ts';
 import { failedCall, LibvirtError } from './errors.ts';
-import {
-  connectionError,
-  type Libvirt,
-  lastError,
-  loadLibvirt,
-  type Pointer,
-  runAsync,
-} from './library.ts';
+import { connectionError, type Libvirt, lastError, loadLibvirt, runAsync } from './library.ts';
 
 /**
  * How many libvirt calls one process makes at once. Each blocks a thread of libuv's pool; one is left for
@@ -99,10 +93,7 @@ export class ConnectionPool {
     repeatable = true,
     late?: (result: Result) => Promise<unknown>,
   ): Promise<Result> {
-    const refusal = this.#closed ? this.#refusal() : undefined;
-    const lease = awaitedLater(
-      refusal === undefined ? this.#patiently(work, repeatable, late) : Promise.reject(refusal),
-    );
+    const lease = awaitedLater(this.#patiently(work, repeatable, late));
     this.#leases.add(lease);
     const forget = (): void => void this.#leases.delete(lease);
     lease.then(forget, forget);
@@ -114,6 +105,7 @@ export class ConnectionPool {
     repeatable: boolean,
     late: ((result: Result) => Promise<unknown>) | undefined,
   ): Promise<Result> {
+    if (this.#closed) throw this.#refusal();
     if (this.#silence !== undefined) throw this.#silence;
     const call: CallState = { began: undefined, given: false };
     const done = awaitedLater(this.#run(work, repeatable, call));

@@ -132,7 +132,7 @@ function ownFirstIndex(total: number): number {
   return first ?? 1;
 }
 
-function rangeDirectory(paths: StatePaths): string {
+export function rangeDirectory(paths: StatePaths): string {
   return join(paths.hostRun, 'ranges');
 }
 
@@ -150,10 +150,6 @@ export async function allocateRange(paths: StatePaths, owner: Owner): Promise<Id
   throw new KilnError('E_NO_RANGE', `all ${total - 1} id ranges are taken by live sandboxes`, {
     hint: 'see `kiln ps`; `kiln gc` destroys what nobody owns any more',
   });
-}
-
-export async function releaseRangesOf(paths: StatePaths, owner: Owner): Promise<void> {
-  await releaseReservationsOf(rangeDirectory(paths), owner);
 }
 
 /** No process with its ids may be left. */

@@ -15,8 +15,8 @@ import { homeOf } from '../../host/libvirt/embedded/launch.ts';
 import { LibvirtError } from '../../host/libvirt/errors.ts';
 import type { StatePaths } from '../../host/state/paths.ts';
 import { releaseLabels } from '../labels/labels.ts';
-import { releasePairsOf } from '../labels/selinux.ts';
-import { releaseRange, releaseRangesOf } from './reservation.ts';
+import { pairDirectory } from '../labels/selinux.ts';
+import { rangeDirectory, releaseRange, releaseReservationsOf } from './reservation.ts';
 import {
   domainOf,
   domainPrefix,
@@ -104,38 +104,16 @@ export async function destroySandbox(
  */
 export async function sweepDomains(paths: StatePaths, connection: Connection): Promise<string[]> {
   const prefix = domainPrefix(paths);
-  const hasSandbox = async (name: string) => {
-    const id = name.slice(prefix.length);
-    return (await stat(join(paths.sandboxes, id)).catch(() => undefined)) !== undefined;
-  };
-  const destroyed: string[] = [];
-  for (const name of await connection.domainNames()) {
-    if (!name.startsWith(prefix) || (await hasSandbox(name))) continue;
-    await destroyDomain(connection, name);
-    destroyed.push(name);
-  }
-  await sweepDomainFiles(paths, hasSandbox);
-  const home = await homeOf(embeddedFiles(paths));
-  await removeDomainGroups(
-    home,
-    async (name) => !name.startsWith(prefix) || (await hasSandbox(name)),
-  );
+  const isOrphan = (name: string) =>
+    name.startsWith(prefix) && !existsSync(join(paths.sandboxes, name.slice(prefix.length)));
+  const destroyed = (await connection.domainNames()).filter(isOrphan);
+  for (const name of destroyed) await destroyDomain(connection, name);
+  const files = await readdir(embeddedFiles(paths).domainRun).catch(() => []);
+  const domains = new Set(files.map((name) => name.replace(/\.[a-z]+$/, '')));
+  for (const domain of domains) if (isOrphan(domain)) removeDomainFiles(paths, domain);
+  await removeDomainGroups(await homeOf(embeddedFiles(paths)), isOrphan);
   await sweepEndedDaemons(paths);
   return destroyed;
-}
-
-async function sweepDomainFiles(
-  paths: StatePaths,
-  hasSandbox: (domain: string) => Promise<boolean>,
-): Promise<void> {
-  const { domainRun } = embeddedFiles(paths);
-  const prefix = domainPrefix(paths);
-  const files = await readdir(domainRun).catch(() => []);
-  const domains = new Set(files.map((name) => name.replace(/\.[a-z]+$/, '')));
-  for (const domain of domains) {
-    if (!domain.startsWith(prefix) || (await hasSandbox(domain))) continue;
-    removeDomainFiles(paths, domain);
-  }
 }
 
 /** How long libvirt may fail to end a domain, ms. */
@@ -181,8 +159,9 @@ export async function removeSandbox(
   removeDomainFiles(paths, domainOf(paths, directory));
   const owner = sandboxOwner(paths, basename(directory));
   if (record === undefined) {
-    await releaseRangesOf(paths, owner);
-    await releasePairsOf(paths, owner);
+    for (const directory of [rangeDirectory(paths), pairDirectory(paths)]) {
+      await releaseReservationsOf(directory, owner);
+    }
   } else {
     await releaseRange(paths, record.range, owner);
     await releaseLabels(paths, record.labels, owner);

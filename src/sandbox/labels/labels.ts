@@ -2,7 +2,7 @@ import { openSync, readFileSync, readSync, writeSync } from 'node:fs';
 import { KilnError } from '../../errors.ts';
 import { closing } from '../../host/calls/descriptor.ts';
 import type { StatePaths } from '../../host/state/paths.ts';
-import type { Owner } from '../domain/reservation.ts';
+import { type Owner, releaseReservation, reserve } from '../domain/reservation.ts';
 import type { PrepareOperation } from '../wire/table.ts';
 import { ensureProfiles } from './apparmor.ts';
 import { ownLabel, type SecurityModule, securityModule, selinuxEnforces } from './module.ts';
@@ -13,11 +13,10 @@ import {
   fileContext,
   levelOf,
   type Pair,
+  pairDirectory,
   pairOf,
   processContext,
-  releasePair,
   requireContext,
-  reservePair,
 } from './selinux.ts';
 
 /** As in virt-sandbox; `auto` is `dynamic` where the host has labels, `none` what libvirt's domains have. */
@@ -107,7 +106,7 @@ async function selinuxLabels(
     requireContext(request.label);
     const pair = pairOf(request.label);
     // Another sandbox may have the pair; the caller asked for exactly this label.
-    const reserved = pair !== undefined && (await reservePair(paths, pair, owner));
+    const reserved = pair !== undefined && (await reserve(pairDirectory(paths), pair, owner));
     return {
       module: 'selinux',
       init: atLevel(processContext('init', ''), level),
@@ -160,7 +159,8 @@ export async function releaseLabels(
   labels: SandboxLabels | undefined,
   owner: Owner,
 ): Promise<void> {
-  if (labels?.pair !== undefined) await releasePair(paths, labels.pair, owner);
+  if (labels?.pair === undefined) return;
+  await releaseReservation(pairDirectory(paths), labels.pair, owner);
 }
 
 export function labelOperation(labels: SandboxLabels | undefined): PrepareOperation[] {

@@ -2,7 +2,6 @@ import {
   constants,
   fstatSync,
   mkdirSync,
-  opendirSync,
   readFileSync,
   realpathSync,
   writeFileSync,
@@ -15,6 +14,7 @@ import { unlessErrno } from '../../host/calls/attempt.ts';
 import { closing, getXattrOf, setXattrOf } from '../../host/calls/descriptor.ts';
 import {
   AT_FDCWD,
+  DirectoryReader,
   O_PATH,
   openat2,
   openPath,
@@ -102,7 +102,7 @@ async function relabelBelow(root: number, context: string): Promise<void> {
     const fd = unlessErrno(gone, () => openat2(root, folder, BELOW));
     if (fd === undefined) continue;
     using _fd = closing(fd);
-    for (const name of namesIn(fd)) {
+    for (const { name } of new DirectoryReader(fd)) {
       if (++count > MOST_FILES) throw tooMany();
       if (labelEntry(fd, name, context)) {
         directories.push(Buffer.concat([path, Buffer.from('/'), name]));
@@ -118,17 +118,6 @@ function labelEntry(directory: number, name: Buffer, context: string): boolean {
   using _fd = closing(fd);
   setContext(fd, context);
   return fstatSync(fd).isDirectory();
-}
-
-function* namesIn(fd: number): Generator<Buffer> {
-  const directory = opendirSync(`/proc/self/fd/${fd}`, { encoding: 'buffer' as BufferEncoding });
-  try {
-    for (let entry = directory.readSync(); entry !== null; entry = directory.readSync()) {
-      yield entry.name as unknown as Buffer;
-    }
-  } finally {
-    directory.closeSync();
-  }
 }
 
 function tooMany(): KilnError {

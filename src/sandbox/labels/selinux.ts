@@ -6,12 +6,7 @@ import { KilnError } from '../../errors.ts';
 import { attempt } from '../../host/calls/attempt.ts';
 import { packageRoot, type StatePaths } from '../../host/state/paths.ts';
 import { shellWord } from '../../shell-words.ts';
-import {
-  type Owner,
-  releaseReservation,
-  releaseReservationsOf,
-  reserve,
-} from '../domain/reservation.ts';
+import { type Owner, reserve } from '../domain/reservation.ts';
 
 /**
  * The types of kiln's policy module, policy/kiln.cil. `init` may mount and become one of the others. `command`
@@ -82,7 +77,7 @@ const ATTEMPTS = 10_000;
 /** Two categories, as in a level `s0:PAIR`: `c12,c345`, the smaller one first. */
 export type Pair = string;
 
-function pairDirectory(paths: StatePaths): string {
+export function pairDirectory(paths: StatePaths): string {
   return join(paths.hostRun, 'mcs');
 }
 
@@ -108,19 +103,6 @@ export async function allocatePair(paths: StatePaths, owner: Owner): Promise<Pai
   throw new KilnError('E_NO_MCS', `no pair of categories is free after ${ATTEMPTS} attempts`, {
     hint: 'see `kiln ps`; `kiln gc` destroys what nobody owns any more',
   });
-}
-
-export async function reservePair(paths: StatePaths, pair: Pair, owner: Owner): Promise<boolean> {
-  return await reserve(pairDirectory(paths), pair, owner);
-}
-
-/** Gives back all pairs of an owner. No process with them may be left. */
-export async function releasePairsOf(paths: StatePaths, owner: Owner): Promise<void> {
-  await releaseReservationsOf(pairDirectory(paths), owner);
-}
-
-export async function releasePair(paths: StatePaths, pair: Pair, owner: Owner): Promise<void> {
-  await releaseReservation(pairDirectory(paths), pair, owner);
 }
 
 export function pairOf(context: string): Pair | undefined {

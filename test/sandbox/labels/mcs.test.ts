@@ -5,12 +5,8 @@ import { join } from 'node:path';
 import test from 'ava';
 import { execa } from 'execa';
 import { type StatePaths, statePaths } from '../../../src/host/state/paths.ts';
-import {
-  allocatePair,
-  pairOf,
-  releasePair,
-  reservePair,
-} from '../../../src/sandbox/labels/selinux.ts';
+import { releaseReservation, reserve } from '../../../src/sandbox/domain/reservation.ts';
+import { allocatePair, pairDirectory, pairOf } from '../../../src/sandbox/labels/selinux.ts';
 
 const module = join(import.meta.dirname, '../../../src/sandbox/labels/selinux.ts');
 
@@ -70,9 +66,9 @@ test('many processes at once, killed at any moment, never have the same pair', a
 
   // What the killed ones had is nobody’s only once their homes are gone.
   const [pair] = pairs as [string];
-  t.false(await reservePair(paths, pair, paths.hostRun));
+  t.false(await reserve(pairDirectory(paths), pair, paths.hostRun));
   for (const { home } of takers) await rm(home, { recursive: true });
-  t.true(await reservePair(paths, pair, paths.hostRun));
+  t.true(await reserve(pairDirectory(paths), pair, paths.hostRun));
 });
 
 test('a pair goes back to all when its owner gives it back, and only then', async (t) => {
@@ -80,10 +76,10 @@ test('a pair goes back to all when its owner gives it back, and only then', asyn
   const [one, other] = [join(paths.hostRun, 'one'), join(paths.hostRun, 'other')] as const;
   for (const home of [one, other]) await mkdir(home);
   const pair = await allocatePair(paths, one);
-  await releasePair(paths, pair, other);
-  t.false(await reservePair(paths, pair, other));
-  await releasePair(paths, pair, one);
-  t.true(await reservePair(paths, pair, other));
+  await releaseReservation(pairDirectory(paths), pair, other);
+  t.false(await reserve(pairDirectory(paths), pair, other));
+  await releaseReservation(pairDirectory(paths), pair, one);
+  t.true(await reserve(pairDirectory(paths), pair, other));
 });
 
 test('the pair of a context', (t) => {

@@ -140,12 +140,12 @@ const DOMAIN_GROUP = /^lxc-\d+-(.+)\.libvirt-lxc$/;
 
 export async function removeDomainGroups(
   home: CgroupHome,
-  exists: (domain: string) => Promise<boolean>,
+  isOrphan: (domain: string) => boolean,
 ): Promise<void> {
   for (const parent of home.joined.map((path) => join(path, DOMAINS))) {
     for (const name of await readdir(parent).catch(() => [])) {
       const domain = DOMAIN_GROUP.exec(name)?.[1];
-      if (domain !== undefined && !(await exists(domain))) await removeGroups([join(parent, name)]);
+      if (domain !== undefined && isOrphan(domain)) await removeGroups([join(parent, name)]);
     }
   }
 }

@@ -26,11 +26,6 @@ const STOP_MS = 5000;
 
 export interface EmbeddedDaemon {
   readonly pid: number;
-  readonly started: boolean;
-}
-
-export interface EmbeddedOptions {
-  readonly idle?: number;
 }
 
 /**
@@ -40,11 +35,11 @@ export interface EmbeddedOptions {
  */
 export async function ensureEmbeddedDaemon(
   paths: StatePaths,
-  options: EmbeddedOptions = {},
+  idle = IDLE_SECONDS,
 ): Promise<EmbeddedDaemon> {
   const files = embeddedFiles(paths);
   const found = await reach(files);
-  if (found !== undefined) return { ...found, started: false };
+  if (found !== undefined) return found;
   await mkdir(files.run, { recursive: true, mode: 0o700 });
   // Sandboxes reach their root through the state directory, so it is traversable; libvirt's is 0700.
   await mkdir(paths.root, { recursive: true });
@@ -52,12 +47,12 @@ export async function ensureEmbeddedDaemon(
   linkState(paths);
   return withLock(files.lock, async () => {
     const other = await reach(files);
-    if (other !== undefined) return { ...other, started: false };
+    if (other !== undefined) return other;
     for (let attempt = 1; ; attempt++) {
       await endRemains(files);
-      const launched = await launch(files, options.idle ?? IDLE_SECONDS);
+      const launched = await launch(files, idle);
       const result = await ready(files, launched);
-      if (typeof result === 'object') return { ...result, started: true };
+      if (typeof result === 'object') return result;
       // Status 0: on a busy machine the daemon ended, idle, before this process looked.
       if (result !== 0 || attempt === START_ATTEMPTS) throw await failedStart(files, result);
     }
@@ -136,9 +131,7 @@ export async function sweepEndedDaemons(paths: StatePaths): Promise<string[]> {
   return removed;
 }
 
-type Found = Omit<EmbeddedDaemon, 'started'>;
-
-async function reach(files: EmbeddedFiles): Promise<Found | undefined> {
+async function reach(files: EmbeddedFiles): Promise<EmbeddedDaemon | undefined> {
   if (!(await answers(files.socket))) return undefined;
   const pid = daemonPid(files);
   return pid === undefined ? undefined : { pid };
@@ -184,7 +177,7 @@ async function endRemains(files: EmbeddedFiles): Promise<void> {
 async function ready(
   files: EmbeddedFiles,
   launched: Launched,
-): Promise<Found | number | undefined> {
+): Promise<EmbeddedDaemon | number | undefined> {
   const until = performance.now() + START_MS;
   for (let pause = 1; performance.now() < until; pause = Math.min(pause * 1.3, 50)) {
     const found = await reach(files);
