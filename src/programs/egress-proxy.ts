@@ -50,7 +50,7 @@ async function serveEgress(): Promise<void> {
 }
 
 function enclose(): void {
-  const filter = refuseSystemCalls(REFUSED);
+  const applyFilter = refuseSystemCalls(REFUSED);
   limitResource('core', 0);
   limitResource('fsize', 0);
   limitResource('nofile', 1024);
@@ -60,7 +60,7 @@ function enclose(): void {
   // Set after the change of ids, which would clear it.
   dieWithParent();
   setNoNewPrivileges();
-  filter.apply();
+  applyFilter();
 }
 
 serveEgress().then(

@@ -19,8 +19,7 @@ import { sweepSandboxes } from './domain/sweep.ts';
 import { labelsInside, requirePolicy } from './labels/labels.ts';
 import type { BindOwners } from './policy/filesystem.ts';
 import type { OptionalLayer } from './policy/layers.ts';
-import type { SandboxLimits } from './policy/limits.ts';
-import { limitSandbox } from './policy/limits.ts';
+import { limitSandbox, type SandboxLimits } from './policy/limits.ts';
 import type { SandboxSpecification } from './policy/specification.ts';
 import { Sandbox } from './sandbox.ts';
 
@@ -164,11 +163,6 @@ export async function reopenSandbox(
   if (record === undefined || session === undefined || keepUntil === undefined) {
     throw new KilnError('E_NO_SANDBOX', `there is no kept sandbox ${id}`, {
       hint: '`kiln ps` lists them; `kiln run --keep` keeps one',
-    });
-  }
-  if (session.surroundings === undefined) {
-    throw new KilnError('E_NO_SANDBOX', `sandbox ${id} was kept by an older version of kiln`, {
-      hint: '`kiln kill` ends it; its files cannot be entered any more',
     });
   }
   const lock = await tryLock(sandboxFiles.lock(directory));

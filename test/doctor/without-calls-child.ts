@@ -3,5 +3,5 @@ import { spawnSync } from 'node:child_process';
 import { refuseSystemCalls } from '../../src/host/process/seccomp.ts';
 
 const [calls = '', command = '', ...args] = process.argv.slice(2);
-refuseSystemCalls(calls.split(',')).apply();
+refuseSystemCalls(calls.split(','))();
 process.exitCode = spawnSync(command, args, { stdio: 'inherit' }).status ?? 1;

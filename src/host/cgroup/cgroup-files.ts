@@ -41,6 +41,15 @@ interface Group {
   readonly path: string;
 }
 
+/** A file of a controller, as v2 and v1 call it. */
+type Names = readonly [v2: string, v1: string];
+
+const MEMORY: Names = ['memory.max', 'memory.limit_in_bytes'];
+const MEMORY_NOW: Names = ['memory.current', 'memory.usage_in_bytes'];
+const CPU: Names = ['cpu.max', 'cpu.cfs_quota_us'];
+const PIDS: Names = ['pids.max', 'pids.max'];
+const IO: Names = [ioLimitFile(2), ioLimitFile(1)];
+
 export class ProcessCgroups {
   readonly #hierarchies: readonly CgroupHierarchy[];
   readonly #lines: readonly string[];
@@ -89,26 +98,23 @@ export class ProcessCgroups {
       version: memory?.version ?? 1,
       memory: memory?.path,
       cpuacct: this.#group('cpuacct')?.path,
-      pids: this.#pidsGroup(id) ?? this.#nearest('pids', 'pids.events', 'pids.events')?.path,
+      pids: this.#pidsGroup(id) ?? this.#nearest('pids', ['pids.events', 'pids.events'])?.path,
     });
   }
 
   limits(id: string): CgroupLimits {
     const text = (group: Group | undefined, name: string) =>
       group === undefined ? undefined : readText(join(group.path, name))?.trim();
-    const memory = this.#nearest('memory', 'memory.max', 'memory.limit_in_bytes');
-    const cpu = this.#nearest('cpu', 'cpu.max', 'cpu.cfs_quota_us');
-    const pids = this.#pidsGroup(id) ?? this.#nearest('pids', 'pids.max', 'pids.max')?.path;
-    const bytes = Number(
-      text(memory, memory?.version === 2 ? 'memory.max' : 'memory.limit_in_bytes'),
-    );
+    const cpu = this.#nearest('cpu', CPU);
+    const pids = this.#pidsGroup(id) ?? this.#nearest('pids', PIDS)?.path;
+    const bytes = this.#number('memory', MEMORY);
     const [quota, period] =
       cpu?.version === 2
         ? (text(cpu, 'cpu.max') ?? '').split(' ').map(Number)
         : [Number(text(cpu, 'cpu.cfs_quota_us')), Number(text(cpu, 'cpu.cfs_period_us'))];
     const most = Number(pids === undefined ? undefined : readText(join(pids, 'pids.max')));
     const share = (quota ?? 0) / (period ?? 0);
-    const io = this.#nearest(this.#ioController(), ioLimitFile(2), ioLimitFile(1));
+    const io = this.#nearest(this.#ioController(), IO);
     const disks = io === undefined ? [] : parseIoLimits(io.version, (file) => text(io, file));
     return {
       // v1 shows the largest possible number of pages where there is no limit.
@@ -120,23 +126,25 @@ export class ProcessCgroups {
   }
 
   memoryBytes(): number | undefined {
-    const group = this.#nearest('memory', 'memory.current', 'memory.usage_in_bytes');
-    if (group === undefined) return undefined;
-    const file = group.version === 2 ? 'memory.current' : 'memory.usage_in_bytes';
-    const bytes = Number(readText(join(group.path, file)));
+    const bytes = this.#number('memory', MEMORY_NOW);
     return Number.isNaN(bytes) ? undefined : bytes;
+  }
+
+  #number(controller: Controller, names: Names): number {
+    const group = this.#nearest(controller, names);
+    return Number(group && readText(join(group.path, nameIn(group, names))));
   }
 
   /** Files in tmpfs file systems, and other shared memory, of the group and those below. */
   sharedBytes(): number | undefined {
-    const group = this.#nearest('memory', 'memory.stat', 'memory.stat');
+    const group = this.#nearest('memory', ['memory.stat', 'memory.stat']);
     if (group === undefined) return undefined;
     const text = readText(join(group.path, 'memory.stat'));
     return word(text, group.version === 2 ? 'shmem' : 'total_shmem');
   }
 
   #limitMemory(bytes: number): void {
-    const group = this.#need('memory', 'memory.max', 'memory.limit_in_bytes');
+    const group = this.#need('memory', MEMORY);
     if (group.version === 2) {
       write(group.path, 'memory.max', bytes);
       // Without this, memory beyond the limit would go to swap.
@@ -151,7 +159,7 @@ export class ProcessCgroups {
   }
 
   #limitCpu(quota: number): void {
-    const group = this.#need('cpu', 'cpu.max', 'cpu.cfs_quota_us');
+    const group = this.#need('cpu', CPU);
     if (group.version === 2) {
       write(group.path, 'cpu.max', `${quota} ${CPU_PERIOD}`);
       return;
@@ -168,14 +176,14 @@ export class ProcessCgroups {
       write(own, 'pids.max', count);
       return;
     }
-    const { path } = this.#need('pids', 'pids.max', 'pids.max');
+    const { path } = this.#need('pids', PIDS);
     // libvirt's controller is in the group too, with as many threads as its libraries start.
     const others = Number(readText(join(path, 'pids.current')) ?? 1) - 1;
     write(path, 'pids.max', others + count);
   }
 
   #limitIo(limit: IoLimit): void {
-    const group = this.#need(this.#ioController(), ioLimitFile(2), ioLimitFile(1));
+    const group = this.#need(this.#ioController(), IO);
     for (const { file, line } of ioLimitLines(group.version, limit)) write(group.path, file, line);
   }
 
@@ -223,16 +231,16 @@ export class ProcessCgroups {
    * controller that the domain's group has: systemd-machined's scope has `pids`, which libvirt does not pass
    * on.
    */
-  #nearest(controller: Controller, v2File: string, v1File: string): Group | undefined {
+  #nearest(controller: Controller, names: Names): Group | undefined {
     const group = this.#group(controller);
     if (group === undefined) return undefined;
-    const file = group.version === 2 ? v2File : v1File;
+    const file = nameIn(group, names);
     const path = [group.path, dirname(group.path)].find((path) => existsSync(join(path, file)));
     return path === undefined ? undefined : { version: group.version, path };
   }
 
-  #need(controller: Controller, v2File: string, v1File: string): Group {
-    const found = this.#nearest(controller, v2File, v1File);
+  #need(controller: Controller, names: Names): Group {
+    const found = this.#nearest(controller, names);
     if (found !== undefined) return found;
     throw new KilnError(
       'E_LIMIT',
@@ -243,6 +251,10 @@ export class ProcessCgroups {
       },
     );
   }
+}
+
+function nameIn({ version }: Group, [v2, v1]: Names): string {
+  return version === 2 ? v2 : v1;
 }
 
 function write(directory: string, name: string, value: number | string): void {

@@ -5,7 +5,7 @@ import { closing, isReadable } from '../calls/descriptor.ts';
 import { attachMount, changeRoot, mountTmpfs } from '../files/mount.ts';
 import { ownArguments } from '../process/own-node.ts';
 import { limitResource, setNoNewPrivileges } from '../process/process.ts';
-import { refuseSystemCalls, type SystemCallFilter } from '../process/seccomp.ts';
+import { refuseSystemCalls } from '../process/seccomp.ts';
 import { encodeFrame, FrameDecoder, flattenError } from './frame.ts';
 import {
   type ConfinedReply,
@@ -35,11 +35,11 @@ export async function serveConfined(tasks: TaskTable): Promise<void> {
     }
     const { task } = await load();
     await task.prepare?.();
-    const filter = refuseSystemCalls(REFUSED);
+    const applyFilter = refuseSystemCalls(REFUSED);
     if ('rehearse' in task) rehearse(task);
     const request = readRequest();
     if (request === undefined) return;
-    enclose(request, filter);
+    enclose(request, applyFilter);
     const emit = (value: unknown) => reply({ type: 'message', value });
     if ('begin' in task) await serveQueue(task.begin(request.input), emit);
     else {
@@ -112,7 +112,7 @@ const REFUSED: readonly string[] = [
   ...['setfsuid', 'setfsgid', 'sethostname', 'setdomainname', 'vhangup', 'landlock_add_rule'],
 ];
 
-function enclose(request: ConfinedRequest, filter: SystemCallFilter): void {
+function enclose(request: ConfinedRequest, applyFilter: () => void): void {
   const { limits } = request;
   limitResource('core', 0);
   limitResource('cpu', limits.cpuSeconds);
@@ -132,5 +132,5 @@ function enclose(request: ConfinedRequest, filter: SystemCallFilter): void {
   }
   process.umask(0);
   setNoNewPrivileges();
-  filter.apply();
+  applyFilter();
 }

@@ -1,5 +1,5 @@
 import type { ChildProcess } from 'node:child_process';
-import { once } from 'node:events';
+import { addAbortListener, once } from 'node:events';
 import type { Readable } from 'node:stream';
 import { KilnError } from '../../errors.ts';
 import { reasonLine } from '../calls/system-error.ts';
@@ -30,7 +30,7 @@ export class ConfinedChild implements AsyncDisposable {
   readonly #child: ChildProcess;
   readonly #start: ConfinedStart;
   readonly #timer: NodeJS.Timeout;
-  readonly #onAbort: () => void;
+  readonly #abort: Disposable | undefined;
   #log = '';
   #reason: unknown;
 
@@ -42,9 +42,7 @@ export class ConfinedChild implements AsyncDisposable {
     const late = () =>
       new KilnError('E_CONFINE_TIMEOUT', `a confined child took longer than ${limits.wallMs} ms`);
     this.#timer = setTimeout(() => this.fail(late()), limits.wallMs);
-    this.#onAbort = () => this.fail(signal?.reason);
-    signal?.addEventListener('abort', this.#onAbort, { once: true });
-    if (signal?.aborted === true) this.#onAbort();
+    this.#abort = signal && addAbortListener(signal, () => this.fail(signal.reason));
     child.on('error', (error) => this.fail(error));
     child.stderr?.on('data', (chunk: Buffer) => {
       this.#log = (this.#log + chunk.toString('latin1')).slice(-MAX_LOG);
@@ -105,7 +103,7 @@ export class ConfinedChild implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     await stopConfined(this.#child);
     clearTimeout(this.#timer);
-    this.#start.signal?.removeEventListener('abort', this.#onAbort);
+    this.#abort?.[Symbol.dispose]();
   }
 }
 

@@ -204,6 +204,10 @@ export class DirectoryReader {
     return entries;
   }
 
+  *[Symbol.iterator](): Generator<DirectoryEntry, void, undefined> {
+    for (let some = this.next(); some !== undefined; some = this.next()) yield* some;
+  }
+
   rewind(): void {
     checked('lseek', tryCall('lseek', this.#fd, 0, SEEK_SET));
   }

@@ -7,8 +7,8 @@ import { closeDescriptor, closing } from '../calls/descriptor.ts';
 import { hasErrno } from '../calls/libc.ts';
 import { checked, tryCall } from '../calls/system-call.ts';
 import { unescapeOctal } from '../cgroup/cgroup.ts';
+import { AT_FDCWD } from './at.ts';
 
-const AT_FDCWD = -100;
 const AT_EMPTY_PATH = 0x1000;
 const OPEN_TREE_CLONE = 1;
 const OPEN_TREE_CLOEXEC = 0o2000000;
@@ -31,22 +31,17 @@ export function cloneMount(path: string): number {
 interface MountAttributes {
   readonly set: number;
   /** Owner ids on disk are ids *inside* this namespace (a descriptor). Once only, before the mount is attached. */
-  readonly userNamespace?: number;
+  readonly userNamespace: number;
 }
 
 /**
  * Also makes the mount private. The clone of a shared mount (under systemd all are) would stay shared, and
  * mounts that a sandbox makes below a bind would appear on the host.
  */
-export function setMountAttributes(mount: number, attributes: MountAttributes): void {
-  const idmap = attributes.userNamespace === undefined ? 0 : MOUNT_ATTR_IDMAP;
+export function setMountAttributes(mount: number, { set, userNamespace }: MountAttributes): void {
   // struct mount_attr: attr_set, attr_clr, propagation, userns_fd, each 64 bits.
-  const attr = BigUint64Array.of(
-    BigInt(attributes.set | idmap),
-    0n,
-    MS_PRIVATE,
-    BigInt(attributes.userNamespace ?? 0),
-  );
+  const all = BigInt(set | MOUNT_ATTR_IDMAP);
+  const attr = BigUint64Array.of(all, 0n, MS_PRIVATE, BigInt(userNamespace));
   const size = attr.byteLength;
   checked('mount_setattr', tryCall('mount_setattr', mount, '', AT_EMPTY_PATH, attr, size));
 }

@@ -15,16 +15,12 @@ import { checked, tryCall } from '../calls/system-call.ts';
 const SCMP_FLTATR_CTL_TSYNC = 4;
 const NR_SCMP_ERROR = -1;
 
-export interface SystemCallFilter {
-  /** Binds all threads of this process, for good. no_new_privs must be set. */
-  apply(): void;
-}
-
 /**
- * Refuses some system calls with EPERM; names that this libseccomp or architecture does not know are left out.
+ * Makes a filter that refuses some system calls with EPERM; names that this libseccomp or architecture does not know
+ * are left out. What it returns binds all threads of this process, for good; no_new_privs must be set.
  * @throws KilnError E_SECCOMP when libseccomp is missing or refuses.
  */
-export function refuseSystemCalls(names: readonly string[]): SystemCallFilter {
+export function refuseSystemCalls(names: readonly string[]): () => void {
   const seccomp = library();
   const context = seccomp.init(ACTIONS.SCMP_ACT_ALLOW);
   if (context === null) throw new KilnError('E_SECCOMP', 'libseccomp cannot make a filter');
@@ -35,7 +31,7 @@ export function refuseSystemCalls(names: readonly string[]): SystemCallFilter {
     if (number === NR_SCMP_ERROR) continue;
     done(`seccomp_rule_add ${name}`, seccomp.ruleAdd(context, action, number, 0, null));
   }
-  return { apply: () => done('seccomp_load', seccomp.load(context)) };
+  return () => done('seccomp_load', seccomp.load(context));
 }
 
 function done(call: string, result: number, ...accepted: readonly number[]): void {

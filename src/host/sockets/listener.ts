@@ -13,29 +13,26 @@ import { constants as os } from 'node:os';
 import { basename, dirname, join } from 'node:path';
 import { closeDescriptor } from '../calls/descriptor.ts';
 import { checked, tryCall } from '../calls/system-call.ts';
+import { SOCK_CLOEXEC, unixAddress, unixSocket } from './unix-socket.ts';
 import { READABLE, Watch } from './watch.ts';
 
-const AF_UNIX = 1;
-const SOCK_STREAM = 1;
 const SOCK_NONBLOCK = 0o4000;
-const SOCK_CLOEXEC = 0o2000000;
-/** sizeof(sun_path) of unix(7). */
-const SUN_PATH = 108;
 /** Beyond so many waiting connections, a connect that does not wait (Node's) fails. */
 const BACKLOG = 4096;
 
 const A_TURN = 16;
 
+interface Name {
+  readonly path: string;
+  readonly inode: bigint;
+}
+
 export class Listener implements Disposable {
   readonly #fd: number;
   readonly #watch: Watch;
-  readonly #name: { readonly path: string; readonly inode: bigint } | undefined;
+  readonly #name: Name | undefined;
 
-  private constructor(
-    fd: number,
-    connected: (fd: number) => void,
-    name?: { readonly path: string; readonly inode: bigint },
-  ) {
+  private constructor(fd: number, connected: (fd: number) => void, name?: Name) {
     this.#fd = fd;
     this.#name = name;
     this.#watch = new Watch(fd, () => this.#accept(connected));
@@ -47,16 +44,14 @@ export class Listener implements Disposable {
    * owns the descriptor that it is given @throws SyscallError, Node's own errors of the file system
    */
   static open(path: string, connected: (fd: number) => void, group?: number): Listener {
-    const fd = checked('socket', tryCall('socket', AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    const fd = unixSocket();
     const fresh = `.${basename(path)}.${process.pid}`;
     // Through a descriptor, because a socket's path may have only 107 bytes.
     const folder = openSync(dirname(path), constants.O_RDONLY | constants.O_DIRECTORY);
     const temporary = `/proc/self/fd/${folder}/${fresh}`;
     try {
       rmSync(temporary, { force: true });
-      const address = Buffer.alloc(2 + SUN_PATH);
-      address.writeUInt16LE(AF_UNIX, 0);
-      address.write(temporary, 2);
+      const address = unixAddress(temporary);
       checked('bind', tryCall('bind', fd, address, address.length), path);
       chmodSync(temporary, 0o600);
       if (group !== undefined) {

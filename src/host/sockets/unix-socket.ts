@@ -8,28 +8,36 @@ import { unlessErrno } from '../calls/attempt.ts';
 import { closeDescriptor } from '../calls/descriptor.ts';
 import { hasErrno } from '../calls/libc.ts';
 import { addon, checked, tryCall } from '../calls/system-call.ts';
-import { READABLE, Watch } from './watch.ts';
+import { MSG_DONTWAIT, MSG_NOSIGNAL, READABLE, Watch } from './watch.ts';
 
 const AF_UNIX = 1;
 const SOCK_STREAM = 1;
 const SOCK_SEQPACKET = 5;
-const SOCK_CLOEXEC = 0o2000000;
+export const SOCK_CLOEXEC = 0o2000000;
 const SOL_SOCKET = 1;
 const SO_PEERCRED = 17;
-const MSG_DONTWAIT = 0x40;
 const MSG_CTRUNC = 0x8;
 const MSG_TRUNC = 0x20;
-const MSG_NOSIGNAL = 0x4000;
 const SUN_PATH_MAX = 107;
 
-/** `path` has at most 107 bytes. The caller closes the descriptor. */
-export function connectUnixSocket(path: string): number {
+/** struct sockaddr_un of `path`, which has at most 107 bytes. */
+export function unixAddress(path: string): Buffer {
   const name = Buffer.from(path);
   if (name.length > SUN_PATH_MAX) throw new TypeError(`socket path too long: ${path}`);
   const address = Buffer.alloc(2 + SUN_PATH_MAX + 1);
   address.writeUInt16LE(AF_UNIX, 0);
   name.copy(address, 2);
-  const fd = checked('socket', tryCall('socket', AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  return address;
+}
+
+export function unixSocket(): number {
+  return checked('socket', tryCall('socket', AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+}
+
+/** The caller closes the descriptor. */
+export function connectUnixSocket(path: string): number {
+  const address = unixAddress(path);
+  const fd = unixSocket();
   try {
     checked('connect', tryCall('connect', fd, address, address.length), path);
   } catch (error) {

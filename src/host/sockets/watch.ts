@@ -37,8 +37,8 @@ export class Watch {
   }
 }
 
-const MSG_DONTWAIT = 0x40;
-const MSG_NOSIGNAL = 0x4000;
+export const MSG_DONTWAIT = 0x40;
+export const MSG_NOSIGNAL = 0x4000;
 const F_DUPFD_CLOEXEC = 1030;
 
 /** A peer with more unread bytes does not read at all. */

@@ -5,6 +5,7 @@
 import { readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { mkdir, readdir, stat, utimes } from 'node:fs/promises';
 import { join } from 'node:path';
+import { attempt } from '../calls/attempt.ts';
 import { hasErrno } from '../calls/libc.ts';
 import { removeTree, removeTreeNow } from '../files/remove-tree.ts';
 import { shortHash, shortHashOf } from '../process/short-hash.ts';
@@ -192,15 +193,10 @@ export class SmallCache {
 
   async read(name: string): Promise<string | undefined> {
     const path = join(this.#directory, name);
-    try {
-      const found = readCached(path);
-      if (found === undefined) return undefined;
-      const now = new Date();
-      await utimes(path, now, now);
-      return found.toString('utf8');
-    } catch {
-      return undefined;
-    }
+    const now = new Date();
+    const found = attempt(() => readCached(path));
+    if (found !== undefined) await utimes(path, now, now).catch(() => undefined);
+    return found?.toString('utf8');
   }
 
   async write(name: string, text: string): Promise<void> {

@@ -6,18 +6,17 @@ import { KilnError } from '../../errors.ts';
 import { closeDescriptor, createPipe, type Pipe } from '../../host/calls/descriptor.ts';
 import { receiveDescriptor, unixSocketPair } from '../../host/sockets/unix-socket.ts';
 import type { SandboxDomain } from '../domain/sandbox-domain.ts';
+import type { CommandStdio } from '../door/io.ts';
 import { PROC_RULES } from '../policy/filesystem.ts';
 import { type CommandPolicy, capabilityMask } from '../policy/specification.ts';
 import { encodeExec, type ResourceLimit } from '../wire/encode.ts';
 import { type CommandFacts, type CommandPlan, readCommandFacts } from './facts.ts';
 
-export interface SpawnOptions {
+export interface SpawnOptions extends CommandStdio {
   readonly policy: CommandPolicy;
   /** The whole environment; HOME, USER and LOGNAME are added from the image when missing. */
   readonly env?: Readonly<Record<string, string>> | undefined;
   readonly workdir?: string | undefined;
-  readonly terminal?: { readonly rows: number; readonly columns: number } | undefined;
-  readonly handOver?: HandOver | undefined;
   readonly limits?: readonly ResourceLimit[] | undefined;
   readonly umask?: number | undefined;
   readonly boot?: true | undefined;

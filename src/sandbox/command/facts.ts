@@ -119,16 +119,11 @@ function comparePlan(facts: SandboxFacts, operations: readonly SetupOperation[])
 }
 
 function factLines(facts: string): Map<string, string[]> {
-  const lines = new Map<string, string[]>();
-  for (const line of facts.split('\n')) {
-    const equals = line.indexOf('=');
-    if (equals < 0) continue;
-    const name = line.slice(0, equals);
-    const values = lines.get(name);
-    if (values === undefined) lines.set(name, [line.slice(equals + 1)]);
-    else values.push(line.slice(equals + 1));
-  }
-  return lines;
+  const lines = facts.split('\n').filter((line) => line.includes('='));
+  const named = Map.groupBy(lines, (line) => line.slice(0, line.indexOf('=')));
+  const values = ([name, all]: [string, string[]]) =>
+    [name, all.map((line) => line.slice(name.length + 1))] as const;
+  return new Map([...named].map(values));
 }
 
 export interface CommandFacts {

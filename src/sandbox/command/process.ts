@@ -82,7 +82,9 @@ export class SandboxProcess extends EventEmitter<SandboxProcessEvents> {
     this.stdin = streams.stdin;
     this.stdout = streams.stdout;
     this.stderr = streams.stderr;
-    for (const stream of streams.read) this.#count(stream);
+    for (const stream of streams.read.filter(({ closed }) => !closed)) {
+      this.#awaitOutput(new Promise((resolve) => stream.once('close', resolve)));
+    }
     if (streams.handed !== undefined) {
       streams.handed.onMoved(() => this.emit('relayed'));
       this.#awaitOutput(streams.handed.drained);
@@ -126,15 +128,6 @@ export class SandboxProcess extends EventEmitter<SandboxProcessEvents> {
       this.#closeWhenDone();
     };
     moved.then(() => end(), end);
-  }
-
-  #count(stream: Readable): void {
-    if (stream.closed) return;
-    this.#openStreams++;
-    stream.once('close', () => {
-      this.#openStreams--;
-      this.#closeWhenDone();
-    });
   }
 
   #onExited({ exitCode, signal, refused = [] }: CommandExit): void {

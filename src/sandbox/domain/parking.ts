@@ -1,5 +1,4 @@
 import { existsSync } from 'node:fs';
-import type { HeldLock } from '../../host/files/flock.ts';
 import type { Connection } from '../../host/libvirt/connection.ts';
 import { isListedNow } from '../../host/libvirt/controllers.ts';
 import type { StatePaths } from '../../host/state/paths.ts';
@@ -10,8 +9,8 @@ import type { Engine } from '../open.ts';
 import { procOperations } from '../policy/filesystem.ts';
 import { encodeRequest } from '../wire/encode.ts';
 import { SandboxDomain } from './sandbox-domain.ts';
-import { isExpired, PARKED_LIFETIME, type SandboxRecord, sandboxFiles } from './sandbox-record.ts';
-import { startDomain } from './start-domain.ts';
+import { isExpired, PARKED_LIFETIME, sandboxFiles } from './sandbox-record.ts';
+import { type StartedDomain, startDomain } from './start-domain.ts';
 import { destroyDomain, destroySandbox } from './sweep.ts';
 
 /** A sandbox with less time left is not claimed, milliseconds. */
@@ -26,11 +25,7 @@ const LOST_MAX = 5;
 /** libvirt gets three calls at most (pool.ts), and one is left for a run that needs a sandbox now. */
 const AT_ONCE = 2;
 
-export interface ParkedSandbox {
-  readonly directory: string;
-  readonly record: SandboxRecord;
-  readonly lock: HeldLock;
-}
+export type ParkedSandbox = Omit<StartedDomain, 'domain'>;
 
 export class ParkingLot {
   readonly #starter: Pick<Engine, 'paths' | 'connect'>;

@@ -42,10 +42,8 @@ export class SandboxDomain {
 
   constructor(
     paths: StatePaths,
-    directory: string,
-    record: SandboxRecord,
+    { directory, record, lock }: Omit<StartedDomain, 'domain'>,
     channel: Channel,
-    lock: HeldLock,
     connect: () => Promise<Connection>,
     prepared: boolean,
   ) {
@@ -78,7 +76,7 @@ export class SandboxDomain {
       shareOpenFiles(channel.initPid);
       await moveToItsGroup(channel.initPid, record.id);
       await domain;
-      return new SandboxDomain(paths, directory, record, channel, lock, connect, false);
+      return new SandboxDomain(paths, started, channel, connect, false);
     } catch (error) {
       await channel?.close();
       // If the domain failed to start, this throws the reason.
@@ -90,16 +88,16 @@ export class SandboxDomain {
 
   static async take(
     paths: StatePaths,
-    { directory, record, lock }: Omit<StartedDomain, 'domain'>,
+    found: Omit<StartedDomain, 'domain'>,
     connect: () => Promise<Connection>,
   ): Promise<SandboxDomain> {
     using _ = span('connect to the init');
     lowerOwnRange();
     try {
-      const channel = await openChannel(sandboxFiles.socket(directory));
-      return new SandboxDomain(paths, directory, record, channel, lock, connect, true);
+      const channel = await openChannel(sandboxFiles.socket(found.directory));
+      return new SandboxDomain(paths, found, channel, connect, true);
     } catch (error) {
-      await lock.release();
+      await found.lock.release();
       throw error;
     }
   }

@@ -98,8 +98,7 @@ export async function startDomain(
       created: Date.now(),
       skeleton,
       network: options.network,
-      ...defined({ parked: options.parked }),
-      ...defined({ labels }),
+      ...defined({ parked: options.parked, labels }),
     };
     writeSandboxRecord(directory, record);
     const socketDirectory = sandboxFiles.socketDirectory(directory);

@@ -2,7 +2,7 @@
  * Files that a process of the sandbox's makes (src/guest/unpack.c), not kiln's: the sandbox's limits count what it
  * writes, and whatever others do to the tree meanwhile, no path leads out of it.
  */
-import { once } from 'node:events';
+import { addAbortListener, once } from 'node:events';
 import type { Send, Unmade } from '../../artifacts/copy-in.ts';
 import { SyscallError } from '../../host/calls/libc.ts';
 import { awaitedLater } from '../../promise.ts';
@@ -27,7 +27,7 @@ export async function makeFiles(
   });
   maker.stdout.resume();
   const abort = () => void maker.kill('SIGKILL');
-  signal?.addEventListener('abort', abort, { once: true });
+  using _abort = signal && addAbortListener(signal, abort);
   const unread = new Error('nobody reads any more');
   const send: Send = (bytes) =>
     new Promise((resolve, reject) => {
@@ -40,7 +40,6 @@ export async function makeFiles(
     // It has ended early, and said why.
     if (error !== unread) throw error;
   } finally {
-    signal?.removeEventListener('abort', abort);
     if (!maker.stdin.writableEnded) abort();
     await closed;
   }

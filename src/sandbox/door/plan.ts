@@ -61,14 +61,10 @@ export interface PlannedImage {
 }
 
 /** A planned sandbox: frozen and serialisable. Secrets are not in the plan; they come with the opening. */
-export interface SandboxPlan {
+export interface SandboxPlan
+  extends Pick<SandboxJob, 'egress' | 'owner' | 'caller' | 'shownAs' | 'outlives'> {
   readonly sandbox: Omit<SandboxSpecification, 'secrets' | 'volumes'> & Pick<Isolation, 'volumes'>;
-  readonly egress: readonly string[] | undefined;
   readonly environment: Readonly<Record<string, string>>;
-  readonly owner: Ids;
-  readonly caller: Ids;
-  readonly shownAs: readonly string[];
-  readonly outlives: boolean;
 }
 
 export interface CommandPlan {

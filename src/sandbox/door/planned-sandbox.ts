@@ -2,6 +2,7 @@
  * The one door: every command that enters a sandbox passes this module. Long, because all that stands around a command
  * is put together here, and nowhere else.
  */
+import { addAbortListener } from 'node:events';
 import { join } from 'node:path';
 import type { CopyInItem, Send, Unmade, WrittenFile } from '../../artifacts/copy-in.ts';
 import type { Warning } from '../../artifacts/warning.ts';
@@ -247,21 +248,16 @@ export class PlannedSandbox implements AsyncDisposable {
       onOutput?.(chunk, stream);
     };
     const listener = listenToOutput(command.process, take, command.kill);
+    // Also called where the signal was aborted while the command started.
     const abort = () => void command.kill().catch(() => undefined);
-    signal?.addEventListener('abort', abort, { once: true });
-    // The signal may have been aborted while the command started.
-    if (signal?.aborted === true) abort();
+    using _abort = signal && addAbortListener(signal, abort);
     const ended = awaitedLater(command.ended());
     command.process.stdin.end(io.input);
-    try {
-      io.meanwhile?.();
-      const end = await ended;
-      signal?.throwIfAborted();
-      listener.rethrow();
-      return { ...end, output, stdout: Buffer.concat(stdout) };
-    } finally {
-      signal?.removeEventListener('abort', abort);
-    }
+    io.meanwhile?.();
+    const end = await ended;
+    signal?.throwIfAborted();
+    listener.rethrow();
+    return { ...end, output, stdout: Buffer.concat(stdout) };
   }
 
   /** The limit that hindered a command, by the kernel's counts; time limits are kiln's own. */

@@ -1,5 +1,6 @@
 import { randomInt } from 'node:crypto';
 import { createSocket, type Socket } from 'node:dgram';
+import { addAbortListener } from 'node:events';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { defined } from '../../defined.ts';
 import { KilnError } from '../../errors.ts';
@@ -157,19 +158,14 @@ export async function leaseAddress(
   signal?.throwIfAborted();
   const hardware = Buffer.from(mac.replaceAll(':', ''), 'hex');
   const client = new DhcpClient(await control.dhcpSocket(INTERFACE), { hardware, hostname });
-  const abort = () => client.close();
-  signal?.addEventListener('abort', abort, { once: true });
+  using _abort = signal && addAbortListener(signal, () => client.close());
   let inUse = '';
   let current: DhcpAnswer | undefined;
   const use = async (lease: DhcpAnswer): Promise<void> => {
     const { address, mask, gateway } = lease;
     const wanted = JSON.stringify([address, mask, gateway, lease.nameServers]);
     if (wanted === inUse) return;
-    await control.setAddress(INTERFACE, {
-      address,
-      mask,
-      ...defined({ gateway }),
-    });
+    await control.setAddress(INTERFACE, { address, mask, ...defined({ gateway }) });
     inUse = wanted;
     current = lease;
     onLease?.(lease);
@@ -192,7 +188,5 @@ export async function leaseAddress(
     client.close();
     signal?.throwIfAborted();
     throw error;
-  } finally {
-    signal?.removeEventListener('abort', abort);
   }
 }

@@ -32,8 +32,8 @@ function isLoopback(address: string): boolean {
   return address.startsWith('127.') || address === '::1' || address === '0.0.0.0';
 }
 
-function hostNameServers(files: readonly string[]): string[] {
-  for (const path of files) {
+function hostNameServers(): string[] {
+  for (const path of HOST_FILES) {
     const text = read(path) ?? '';
     const servers = [...text.matchAll(/^nameserver[ \t]+([\da-fA-F.:]+)[ \t]*$/gm)];
     // Servers with a zone (fe80::1%eth0) are on a link of the host's, so they are left out.
@@ -43,11 +43,8 @@ function hostNameServers(files: readonly string[]): string[] {
   return [];
 }
 
-export function networkResolver(
-  told: readonly string[],
-  files: readonly string[] = HOST_FILES,
-): string | undefined {
-  const servers = told.length > 0 ? told : hostNameServers(files);
+export function networkResolver(told: readonly string[]): string | undefined {
+  const servers = told.length > 0 ? told : hostNameServers();
   if (servers.length === 0) return undefined;
   return servers
     .slice(0, MOST)

@@ -3,12 +3,10 @@ import { closeSync, constants, openSync, readFileSync, readlinkSync, statSync } 
 import { KilnError } from '../../errors.ts';
 import { attempt } from '../../host/calls/attempt.ts';
 import { closing } from '../../host/calls/descriptor.ts';
+import { O_PATH } from '../../host/files/at.ts';
 import { isWithin, type MountedPath, MountTable, mountedPath } from '../../host/files/mount.ts';
 import type { StatePaths } from '../../host/state/paths.ts';
 import type { Bind, SandboxSpecification, Surroundings } from './specification.ts';
-
-/** O_PATH of open(2), which Node has no name for: finds a file without opening it. */
-const O_PATH = 0o10000000;
 
 const SYSTEM = [
   ...['/bin', '/boot', '/dev', '/etc', '/lib', '/lib32', '/lib64', '/libx32', '/proc', '/run'],

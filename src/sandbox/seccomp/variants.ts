@@ -66,7 +66,6 @@ const NOT_FOR_STRICT = [
   ...['get_mempolicy', 'mbind', 'mlock', 'mlock2', 'mlockall', 'munlock', 'munlockall'],
   ...['pkey_alloc', 'pkey_free', 'pkey_mprotect', 'remap_file_pages', 'set_mempolicy'],
   'modify_ldt',
-  ...['pkey_free', 'pkey_mprotect', 'remap_file_pages', 'set_mempolicy', 'modify_ldt'],
   ...['ioprio_set', 'sched_setattr', 'sched_setparam', 'sched_setscheduler', 'setpriority'],
   ...['adjtimex', 'clock_adjtime', 'clock_adjtime64'],
   ...['setfsgid', 'setfsgid32', 'setfsuid', 'setfsuid32', 'setgroups', 'setgroups32'],
