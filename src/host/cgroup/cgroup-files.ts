@@ -242,14 +242,11 @@ export class ProcessCgroups {
   #need(controller: Controller, names: Names): Group {
     const found = this.#nearest(controller, names);
     if (found !== undefined) return found;
-    throw new KilnError(
-      'E_LIMIT',
-      `no ${controller} limit can be set: the sandbox has no such cgroup`,
-      {
-        hint: '`kiln doctor` shows which controllers this host has',
-        details: { controller },
-      },
-    );
+    const what = `no ${controller} limit can be set: the sandbox has no such cgroup`;
+    throw new KilnError('E_LIMIT', what, {
+      hint: '`kiln doctor` shows which controllers this host has',
+      details: { controller },
+    });
   }
 }
 

@@ -10,11 +10,10 @@ const MAX_TREE_DEPTH = 1000;
 
 export function checkTreeDepth(depth: number): void {
   if (depth <= MAX_TREE_DEPTH) return;
-  throw new KilnError(
-    'E_TREE_DEPTH',
-    `a tree has more than ${MAX_TREE_DEPTH} directories within directories`,
-    { hint: 'what wrote it is at fault: remove the deep folders in the sandbox that made them' },
-  );
+  const what = `a tree has more than ${MAX_TREE_DEPTH} directories within directories`;
+  throw new KilnError('E_TREE_DEPTH', what, {
+    hint: 'what wrote it is at fault: remove the deep folders in the sandbox that made them',
+  });
 }
 
 /** The unit of st_blocks, whatever the block size of the file system. */

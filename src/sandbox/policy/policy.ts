@@ -28,13 +28,10 @@ export function userCapabilities(
   surroundings: Pick<Surroundings, 'hostFiles' | 'userNamespaces'>,
 ): Capability[] {
   if (withoutSetfcap(surroundings) && capAdd.includes('SETFCAP')) {
-    throw new KilnError(
-      'E_ARGUMENT',
-      'the capability SETFCAP cannot be combined with a writable bind',
-      {
-        hint: 'a file with capabilities would have them on the host, too: bind read-only (SRC:DST:ro)',
-      },
-    );
+    const what = 'the capability SETFCAP cannot be combined with a writable bind';
+    throw new KilnError('E_ARGUMENT', what, {
+      hint: 'a file with capabilities would have them on the host, too: bind read-only (SRC:DST:ro)',
+    });
   }
   return commandCapabilities([...(uid === 0 ? ROOT_CAPABILITIES : []), ...capAdd], surroundings);
 }

@@ -58,10 +58,6 @@ function native() {
   });
 }
 
-function libraryName(architecture: string): string {
-  return architecture.replace('SCMP_ARCH_', '').toLowerCase();
-}
-
 /** `source` names it in errors. `asking` is left out if this host cannot ask. Throws E_SECCOMP_PROFILE, E_SECCOMP. */
 export function compileProfile(
   text: string,
@@ -88,7 +84,7 @@ export function compileProfile(
     profile.architectures ??
     [];
   const fallback = { action: profile.defaultAction, errno: profile.defaultErrnoRet ?? EPERM };
-  const architectures = others.map(libraryName);
+  const architectures = others.map((name) => name.replace('SCMP_ARCH_', '').toLowerCase());
   const plain = compileFilter(fallback, rules, architectures);
   // Where libseccomp or the kernel cannot ask, it refuses as reliably, but refusals cannot be counted.
   const asking = attempt(() => compileFilter(fallback, rules, architectures, true));

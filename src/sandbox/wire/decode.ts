@@ -61,11 +61,8 @@ function decode(type: number, payload: Buffer): Answer {
     const count = (times.get(field) ?? 0) + 1;
     if (count > most) throw malformed(`${name}: ${field} more than ${most} times`);
     times.set(field, count);
-    const parts = decodeField(
-      `${name}: ${field}`,
-      field,
-      payload.subarray(at + 8, at + 8 + length),
-    );
+    const bytes = payload.subarray(at + 8, at + 8 + length);
+    const parts = decodeField(`${name}: ${field}`, field, bytes);
     if (most > 1) (found[field] as unknown[]).push(parts);
     else Object.assign(found, parts);
     at += 8 + length;

@@ -64,13 +64,8 @@ export function encodeMessage(
   for (const [op, [least, most]] of Object.entries<Times>(message.fields)) {
     const found = times.get(op as FieldName) ?? 0;
     if (found < least || found > most) {
-      throw new KilnError(
-        'E_ARGUMENT',
-        `${op}: ${found} are given, and a sandbox takes at most ${most}`,
-        {
-          hint: 'give fewer of them',
-        },
-      );
+      const what = `${op}: ${found} are given, and a sandbox takes at most ${most}`;
+      throw new KilnError('E_ARGUMENT', what, { hint: 'give fewer of them' });
     }
   }
   parts[0]?.writeUInt32LE(length, 0);

@@ -191,13 +191,9 @@ async function ready(
 
 async function failedStart(files: EmbeddedFiles, code: number | undefined): Promise<LibvirtError> {
   const why = code === undefined ? 'does not answer' : `ended with status ${code}`;
+  const log = await readFile(files.log, 'utf8').catch(() => '');
   return new LibvirtError('E_LIBVIRT_START', `the embedded libvirtd ${why}`, {
-    cause: new Error(await lastLines(files.log)),
+    cause: new Error(log.trimEnd().split('\n').slice(-8).join('\n')),
     hint: `look into ${files.log}; kiln doctor tells what is missing`,
   });
-}
-
-async function lastLines(path: string): Promise<string> {
-  const text = await readFile(path, 'utf8').catch(() => '');
-  return text.trimEnd().split('\n').slice(-8).join('\n');
 }
