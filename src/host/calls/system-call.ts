@@ -12,7 +12,7 @@ const CALLS = [
   ...['lseek', 'memfd_create', 'mkdirat', 'mknodat', 'mount', 'mount_setattr', 'move_mount'],
   ...['open_tree', 'openat2', 'pidfd_open', 'pipe2', 'pivot_root', 'ppoll', 'prctl', 'prlimit64'],
   ...['readlinkat', 'renameat2', 'setfsgid', 'setfsuid', 'setgroups', 'setsockopt', 'setxattr'],
-  ...['shutdown', 'socket', 'socketpair', 'symlinkat', 'umount2', 'unlinkat', 'utimensat'],
+  ...['shutdown', 'socket', 'socketpair', 'statx', 'symlinkat', 'umount2', 'unlinkat', 'utimensat'],
 ] as const;
 
 type SystemCall = (typeof CALLS)[number];

@@ -1,8 +1,10 @@
-/** How much of a disk a tree uses. The tree may be hostile, and may change meanwhile. */
-import { constants, lstatSync } from 'node:fs';
+/** How much of a disk a tree uses. The tree may be hostile, and may change meanwhile. Source: statx(2). */
+import { constants } from 'node:fs';
 import { KilnError } from '../../errors.ts';
 import { unlessErrno } from '../calls/attempt.ts';
 import { closeDescriptor } from '../calls/descriptor.ts';
+import { cString } from '../calls/libc.ts';
+import { checked, tryCall } from '../calls/system-call.ts';
 import { AT_FDCWD, DirectoryReader, openat2, SAME_DISK_DIRECTORY } from './at.ts';
 
 /** Trees that are copied or merged may be so deep: each level takes descriptors and stack. */
@@ -24,6 +26,39 @@ export interface TreeUsage {
   readonly entries: number;
 }
 
+const AT_SYMLINK_NOFOLLOW = 0x100;
+const STATX_BASIC_STATS = 0x7ff;
+const S_IFMT = 0o170000;
+const S_IFDIR = 0o040000;
+
+class EntryStatus {
+  /** struct statx of linux/stat.h, in words of 32 bits. */
+  readonly #words = new Uint32Array(64);
+
+  read(directory: number, name: Buffer): this {
+    const [flags, mask] = [AT_SYMLINK_NOFOLLOW, STATX_BASIC_STATS];
+    const result = tryCall('statx', directory, cString(name), flags, mask, this.#words);
+    checked('statx', result, name);
+    return this;
+  }
+
+  get links(): number {
+    return this.#words[4]!;
+  }
+
+  get isDirectory(): boolean {
+    return (this.#words[7]! & S_IFMT) === S_IFDIR;
+  }
+
+  get inode(): string {
+    return `${this.#words[8]}:${this.#words[9]}`;
+  }
+
+  get blocks(): number {
+    return this.#words[12]! + this.#words[13]! * 2 ** 32;
+  }
+}
+
 interface Level {
   readonly fd: number;
   readonly entries: DirectoryReader;
@@ -32,7 +67,8 @@ interface Level {
 
 /** Stops at more than `most`. Leaves out files without a name. @throws KilnError E_TREE_DEPTH; SyscallError */
 export function treeUsage(path: string, most: TreeUsage): TreeUsage {
-  const linked = new Set<bigint>();
+  const status = new EntryStatus();
+  const linked = new Set<string>();
   const levels: Level[] = [];
   let bytes = 0;
   let entries = 0;
@@ -55,16 +91,14 @@ export function treeUsage(path: string, most: TreeUsage): TreeUsage {
         continue;
       }
       for (const { name } of piece) {
-        const path = Buffer.concat([Buffer.from(`/proc/self/fd/${level.fd}/`), name]);
-        const status = unlessGone(() => lstatSync(path, { bigint: true }));
-        if (status === undefined) continue;
+        if (unlessGone(() => status.read(level.fd, name)) === undefined) continue;
         entries++;
-        if (status.isDirectory()) level.inner.push(name);
-        else if (status.nlink > 1n) {
-          if (linked.has(status.ino)) continue;
-          linked.add(status.ino);
+        if (status.isDirectory) level.inner.push(name);
+        else if (status.links > 1) {
+          if (linked.has(status.inode)) continue;
+          linked.add(status.inode);
         }
-        bytes += Number(status.blocks) * BLOCK;
+        bytes += status.blocks * BLOCK;
       }
     }
   } finally {

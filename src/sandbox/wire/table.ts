@@ -169,7 +169,7 @@ export const FAILURES = {
   address: [126, 'set an address'],
 } as const satisfies Readonly<Record<string, FailureRow>>;
 
-export type Failure = keyof typeof FAILURES;
+type Failure = keyof typeof FAILURES;
 
 const failureCodes = Object.fromEntries(
   Object.entries(FAILURES).map(([name, [code]]) => [name, code]),

@@ -20,5 +20,5 @@ static const struct {
     CALL(pidfd_open), CALL(pipe2), CALL(pivot_root), CALL(ppoll), CALL(prctl), CALL(prlimit64),
     CALL(readlinkat), CALL(renameat2), CALL(setfsgid), CALL(setfsuid), CALL(setgroups),
     CALL(setsockopt), CALL(setxattr), CALL(shutdown), CALL(socket), CALL(socketpair),
-    CALL(symlinkat), CALL(umount2), CALL(unlinkat), CALL(utimensat),
+    CALL(statx), CALL(symlinkat), CALL(umount2), CALL(unlinkat), CALL(utimensat),
 };
