@@ -70,14 +70,11 @@ export function launchConfined(options: LaunchOptions): ChildProcess {
   } catch (cause) {
     const passed: readonly ErrorCode[] = ['E_INSTALLATION', 'E_TOO_MANY_FILES'];
     if (cause instanceof KilnError && passed.includes(cause.code)) throw cause;
-    throw new KilnError(
-      'E_CONFINE_START',
-      'the process that reads untrusted files cannot be confined',
-      {
-        cause,
-        hint: '`kiln doctor` tells what this host lacks (user namespaces, ID-mapped mounts)',
-      },
-    );
+    const what = 'the process that reads untrusted files cannot be confined';
+    throw new KilnError('E_CONFINE_START', what, {
+      cause,
+      hint: '`kiln doctor` tells what this host lacks (user namespaces, ID-mapped mounts)',
+    });
   } finally {
     for (const fd of opened) closeSync(fd);
   }

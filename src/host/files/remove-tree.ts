@@ -193,14 +193,11 @@ class Removal {
       return `${shown(path)} (${why})`;
     });
     const more = this.#more ? ' and others' : '';
-    return new KilnError(
-      'E_REMOVE',
-      `${this.#path} is not removed whole: ${lines.join(', ')}${more}`,
-      {
-        hint: 'unmount what is mounted there (EBUSY, EXDEV), or clear `chattr +i` (EPERM); the next `kiln gc` tries again',
-        cause: first,
-      },
-    );
+    const what = `${this.#path} is not removed whole: ${lines.join(', ')}${more}`;
+    return new KilnError('E_REMOVE', what, {
+      hint: 'unmount what is mounted there (EBUSY, EXDEV), or clear `chattr +i` (EPERM); the next `kiln gc` tries again',
+      cause: first,
+    });
   }
 }
 

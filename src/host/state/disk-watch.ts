@@ -160,6 +160,7 @@ function diskError(
   bound: DiskBound = NO_BOUND,
 ): KilnError {
   const { who, bytes, hint } = bound;
+  const disk = `the disk that ${path} lies on`;
   switch (verdict) {
     case 'bytes':
       return diskExceeded(who, `more than ${bytes} bytes`, hint);
@@ -170,13 +171,9 @@ function diskError(
         hint: 'what wrote them is at fault',
       });
     case 'low':
-      return new KilnError(
-        'E_DISK_LOW',
-        `the disk that ${path} lies on is nearly full: what wrote to it was ended`,
-        {
-          hint: '`kiln gc --max-size` gives room back, `kiln-mock --clean` removes a root',
-        },
-      );
+      return new KilnError('E_DISK_LOW', `${disk} is nearly full: what wrote to it was ended`, {
+        hint: '`kiln gc --max-size` gives room back, `kiln-mock --clean` removes a root',
+      });
   }
 }
 

@@ -90,24 +90,18 @@ function keptBack(
   const details = { errno, source };
   if (errno === 'EMFILE') return tooManyMounts(source);
   if (labels?.module !== 'selinux') {
-    return new KilnError(
-      'E_BIND',
-      `this host’s security module keeps ${source} out of the sandbox`,
-      { hint: '`journalctl -k` shows what it denied', details },
-    );
+    const what = `this host’s security module keeps ${source} out of the sandbox`;
+    return new KilnError('E_BIND', what, { hint: '`journalctl -k` shows what it denied', details });
   }
   const context = contextAt(source) ?? 'without a label';
   const bound = binds.some((bind) => bind.source === source);
-  return new KilnError(
-    'E_BIND',
-    `SELinux keeps ${source} out of the sandbox: ${labels.init} may not use ${context}`,
-    {
-      hint: bound
-        ? 'let kiln label it: `--bind SRC:DST:Z` for this sandbox alone, `:z` for all of them'
-        : '`ausearch -m avc -ts recent` shows what it denied, `kiln doctor` whether the policy is whole',
-      details: { ...details, context, init: labels.init },
-    },
-  );
+  const what = `SELinux keeps ${source} out of the sandbox: ${labels.init} may not use ${context}`;
+  return new KilnError('E_BIND', what, {
+    hint: bound
+      ? 'let kiln label it: `--bind SRC:DST:Z` for this sandbox alone, `:z` for all of them'
+      : '`ausearch -m avc -ts recent` shows what it denied, `kiln doctor` whether the policy is whole',
+    details: { ...details, context, init: labels.init },
+  });
 }
 
 export function execFailed(answer: Failed, argv: readonly string[]): KilnError {

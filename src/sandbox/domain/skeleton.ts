@@ -188,11 +188,10 @@ function clearFile(path: string): void {
 function requirePassable(directory: string): void {
   for (let path = directory; ; path = dirname(path)) {
     if ((statSync(path).mode & 0o001) === 0) {
-      throw new KilnError(
-        'E_STATE_PRIVATE',
-        `${path} is closed to other users, but sandboxes must pass it`,
-        { hint: `chmod o+x ${path}, or set KILN_STATE to another directory` },
-      );
+      const what = `${path} is closed to other users, but sandboxes must pass it`;
+      throw new KilnError('E_STATE_PRIVATE', what, {
+        hint: `chmod o+x ${path}, or set KILN_STATE to another directory`,
+      });
     }
     if (path === dirname(path)) return;
   }

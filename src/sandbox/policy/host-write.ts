@@ -88,13 +88,10 @@ export function refuseCopyUp({
   allowHostWrite,
 }: Pick<Surroundings, 'hostFiles' | 'allowHostWrite'>): void {
   if (!hostFiles || allowHostWrite) return;
-  throw new KilnError(
-    'E_BIND',
-    'a command that may mount file systems cannot have a writable bind',
-    {
-      hint: 'it could put set-id files of the image into the bind, on the host: bind read-only (SRC:DST:ro), or confirm with --allow-host-write',
-    },
-  );
+  const what = 'a command that may mount file systems cannot have a writable bind';
+  throw new KilnError('E_BIND', what, {
+    hint: 'it could put set-id files of the image into the bind, on the host: bind read-only (SRC:DST:ro), or confirm with --allow-host-write',
+  });
 }
 
 export function refuseHostWrites(

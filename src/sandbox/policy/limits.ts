@@ -134,12 +134,10 @@ function disksBelow(path: string): string[] {
   }
   if (backing.kind === 'disk') return [backing.device];
   if (backing.kind === 'memory') return [];
-  throw new KilnError(
-    'E_LIMIT',
-    `${path} is on ${backing.fileSystem}, which does not tell the disk it is on: what is read and written there cannot be limited`,
-    {
-      hint: 'keep KILN_STATE, binds and volumes on a file system with a disk of its own, as ext4 or xfs',
-      details: { path, fileSystem: backing.fileSystem },
-    },
-  );
+  const { fileSystem } = backing;
+  const what = `${path} is on ${fileSystem}, which does not tell the disk it is on: what is read and written there cannot be limited`;
+  throw new KilnError('E_LIMIT', what, {
+    hint: 'keep KILN_STATE, binds and volumes on a file system with a disk of its own, as ext4 or xfs',
+    details: { path, fileSystem },
+  });
 }
