@@ -31,7 +31,7 @@ import {
 } from './policy/specification.ts';
 import { encodeRequest, encodeSignal } from './wire/encode.ts';
 
-export class Sandbox {
+export class Sandbox implements AsyncDisposable {
   readonly facts: SandboxFacts;
   readonly surroundings: Surroundings;
   readonly #sandbox: SandboxDomain;
@@ -186,6 +186,10 @@ export class Sandbox {
   async close(): Promise<void> {
     this.#lease?.close();
     await this.#sandbox.destroy();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.close();
   }
 }
 
