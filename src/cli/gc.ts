@@ -9,15 +9,9 @@ import { treeUsage } from '../host/files/tree-usage.ts';
 import { mendDamage } from '../host/state/kinds.ts';
 import { pathsOfUser, type StatePaths } from '../host/state/paths.ts';
 import { syncStore } from '../image/store/durability.ts';
-import { collectGarbage, storeUsage } from '../image/store/gc.ts';
+import { collectGarbage, removeUnusedPackages, storeUsage } from '../image/store/gc.ts';
 import { removeImage } from '../image/store/images.ts';
-import {
-  buildCachesOf,
-  imagesOf,
-  removeUnusedOf,
-  usageOf,
-  userStorage,
-} from '../image/store/user-storage.ts';
+import { buildCachesOf, imagesOf, usageOf, userStorage } from '../image/store/user-storage.ts';
 import { type VerifyReport, verifyPackages } from '../image/store/verify.ts';
 import { pruneRoots } from '../jobs/mock/root/root.ts';
 import { removeBuildCaches, rootsBuildCaches } from '../jobs/rpmbuild/buildroot/caches.ts';
@@ -137,7 +131,7 @@ async function removeOwn(
     if (tree !== undefined) await removeTree(tree);
     images.push(manifest.id);
   }
-  const packages = await removeUnusedOf(paths, user);
+  const packages = await removeUnusedPackages(paths, user);
   const downloads = await pruneOwn(paths, user, defined({ maxAge }));
   const text = () =>
     `removed ${sandboxes.length} sandboxes, ${jobs.length} ended jobs, ${images.length} images, ${packages.count} packages, ${downloads.files} downloads`;

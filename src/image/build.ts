@@ -14,7 +14,7 @@ import { requiredKeys } from '../packages/repository/trust/keys.ts';
 import type { LoadedImageRecipe } from '../recipe/load-image-recipe.ts';
 import type { Engine, SandboxOwner } from '../sandbox/open.ts';
 import { type AssembledTree, assembleTree, extendTree } from './assemble.ts';
-import { IMAGE_FORMAT, type ImageInputs, imageId } from './key.ts';
+import { digestOf, IMAGE_FORMAT, type ImageInputs } from './key.ts';
 import type { OnImageProgress } from './progress.ts';
 import { currentMoment } from './store/durability.ts';
 import type { PackageUser } from './store/entry.ts';
@@ -33,12 +33,13 @@ import {
   readManifest,
   writeImage,
 } from './store/manifest.ts';
-import { fetchSignedFiles, obtainPackages, packagesLock } from './store/packages.ts';
+import { fetchSignedFiles, obtainPackages } from './store/packages.ts';
 import { storageLeft } from './store/user-storage.ts';
 import {
+  callersLock,
   emptyTrash,
   ensureStore,
-  lockFile,
+  noteNeeded,
   openWorkDirectory,
   sweepWorkDirectories,
 } from './store/work-directory.ts';
@@ -67,7 +68,8 @@ export interface ImageRequest {
 }
 
 /**
- * Leases the image of a request, and makes it first if there is none, or waits for the process that does.
+ * Leases the image of a request, and makes it first if there is none, or waits for the same caller's process that
+ * does.
  * @throws KilnError of the repositories, E_DISK, E_DISK_FULL, E_DISK_LOW, E_FILE_CONFLICT, E_SCRIPTLET,
  * E_RPM_MISSING, E_IMAGE_USER
  */
@@ -75,19 +77,19 @@ export async function ensureImage(request: ImageRequest): Promise<LeasedImage> {
   const { engine, onProgress, signal } = request;
   const { paths } = engine;
   const inputs = await inputsOf(request);
-  const id = imageId(inputs);
+  const id = digestOf(inputs);
   refuseHostFiles(request);
   const ready = await leaseImage(paths, id);
   if (ready !== undefined && findContents(paths, id).value !== undefined)
     return await ownedImage(request, ready);
   await ready?.[Symbol.asyncDispose]();
   ensureStore(paths);
-  const lockPath = lockFile(paths, `image-${id}`);
-  let lock = await tryLock(lockPath);
-  if (lock === undefined) {
+  const lockPath = callersLock(paths, `image-${id}`, engine.owner?.uid);
+  const wait = () => {
     onProgress?.({ kind: 'wait', image: id });
-    lock = await acquireLock(lockPath, { signal });
-  }
+    return acquireLock(lockPath, { signal });
+  };
+  await using _lock = (await tryLock(lockPath)) ?? (await wait());
   try {
     const meanwhile = await leaseImage(paths, id);
     if (meanwhile !== undefined) {
@@ -100,8 +102,6 @@ export async function ensureImage(request: ImageRequest): Promise<LeasedImage> {
   } catch (error) {
     if (isDiskShort(error)) await emptyTrash(paths);
     throw namingFullDisk(error, paths.store);
-  } finally {
-    await lock.release();
   }
 }
 
@@ -151,7 +151,7 @@ async function ownedImage(request: ImageRequest, image: LeasedImage): Promise<Le
     if (user !== undefined && !owners.has(user.uid)) {
       ensureStore(paths);
       const disk = await diskFor(request);
-      await obtainPackages(paths, lock, { ...request, disk, apart: true });
+      await obtainPackages(paths, lock, { ...request, disk, apart: true, caller: user });
     }
     ownImage(paths, image.manifest.id, ownerId(request), owner);
     return { ...image, manifest: { ...image.manifest, name: owner.name } };
@@ -169,23 +169,32 @@ async function mendContents(request: ImageRequest, inputs: ImageInputs, id: stri
   const { paths } = request.engine;
   const { value, damage } = findContents(paths, id);
   if (value !== undefined) return;
-  const below = request.base === undefined ? undefined : await readContents(paths, request.base);
   const path = imageFiles.contents(imageDirectory(paths, id));
-  const packages = [...(below?.packages ?? []), ...request.lock.packages];
-  const linked = [...(below?.linked ?? []), ...request.lock.packages.map(({ digest }) => digest)];
-  writeRecord(path, { inputs, packages, linked, exactReasons: [] } satisfies ImageContents);
+  const linked = request.lock.packages.map(({ digest }) => digest);
+  writeRecord(path, await contentsOf(request, inputs, { linked, exactReasons: [] }));
   tellDamage({ path, why: damage?.why ?? 'it is gone', done: 'it is written anew' });
 }
 
+async function contentsOf(
+  { engine, lock, base }: ImageRequest,
+  inputs: ImageInputs,
+  { linked, exactReasons }: Pick<AssembledTree, 'linked' | 'exactReasons'>,
+): Promise<ImageContents> {
+  const below = base === undefined ? undefined : await readContents(engine.paths, base);
+  const packages = [...(below?.packages ?? []), ...lock.packages];
+  return { inputs, packages, linked: [...(below?.linked ?? []), ...linked], exactReasons };
+}
+
 export async function requestedImage(request: ImageParts): Promise<string> {
-  return imageId(await inputsOf(request));
+  return digestOf(await inputsOf(request));
 }
 
 async function make(request: ImageRequest, inputs: ImageInputs, id: string): Promise<LeasedImage> {
   using _ = span('make an image');
   const { engine, settings, lock, user, onProgress, signal } = request;
-  await using _packages = await acquireLock(packagesLock(engine.paths), { shared: true, signal });
   await using work = await openWorkDirectory(engine.paths);
+  const needed = lock.packages.map(({ digest }) => digest);
+  await noteNeeded(engine.paths, work, needed, signal);
   await using base = request.base === undefined ? undefined : await leaseBase(request);
   const disk = await diskFor(request);
   const parts = {
@@ -201,18 +210,12 @@ async function make(request: ImageRequest, inputs: ImageInputs, id: string): Pro
       ? await assembleTree({
           ...parts,
           packages: await obtainPackages(engine.paths, lock, {
-            ...{ user, disk, apart: ownerId(request) !== ROOT },
+            ...{ user, disk, apart: ownerId(request) !== ROOT, caller: engine.owner },
             ...{ onProgress, signal },
           }),
         })
       : await extendTree({ ...parts, base });
-  const below = base && (await readContents(engine.paths, base.manifest.id));
-  const contents: ImageContents = {
-    inputs,
-    packages: [...(below?.packages ?? []), ...lock.packages],
-    linked: [...(below?.linked ?? []), ...tree.linked],
-    exactReasons: tree.exactReasons,
-  };
+  const contents = await contentsOf(request, inputs, tree);
   const root = openSync(tree.path, constants.O_RDONLY | constants.O_DIRECTORY);
   using _root = closing(root);
   customizeTree(root, settings.users, settings.files);
@@ -222,7 +225,7 @@ async function make(request: ImageRequest, inputs: ImageInputs, id: string): Pro
   mkdirSync(directory, { mode: 0o700 });
   renameSync(tree.path, imageFiles.tree(directory));
   writeImage(directory, manifest, contents, ownerId(request), ownerIn(request));
-  return await publishImage(engine.paths, id, directory);
+  return await ownedImage(request, await publishImage(engine.paths, id, directory));
 }
 
 async function leaseBase({ engine, base }: ImageRequest): Promise<LeasedImage> {

@@ -150,10 +150,6 @@ interface Reference {
   readonly files: readonly Fingerprint[];
 }
 
-export function readReference(paths: StatePaths, path: string): string | undefined {
-  return currentReference(paths, path)?.image;
-}
-
 export function currentReference(paths: StatePaths, path: string): Reference | undefined {
   const { value: reference, damage } = findRecord(referenceFile(paths, path), takeReference);
   if (damage !== undefined) dropCached(damage);

@@ -30,17 +30,13 @@ export interface ImageInputs {
   readonly scriptlets: ScriptletPolicy['mode'];
 }
 
-export function imageId(inputs: ImageInputs): string {
-  return digestOf(inputs);
-}
-
 /** Independent of the order of an object's keys. @returns sha256, 64 hex digits */
 export function digestOf(value: unknown): string {
   return hash('sha256', canonicalJson(value), 'hex');
 }
 
 /** Sorts keys: equal values give equal text. */
-export function canonicalJson(value: unknown): string {
+function canonicalJson(value: unknown): string {
   return JSON.stringify(value, (_, part: unknown) => {
     if (typeof part !== 'object' || part === null || Array.isArray(part)) return part;
     return Object.fromEntries(Object.entries(part).sort(([a], [b]) => (a < b ? -1 : 1)));

@@ -1,4 +1,3 @@
-import { createHash } from 'node:crypto';
 import { z } from 'zod';
 import { defined } from '../defined.ts';
 import { DEFAULT_DISK } from '../host/state/disk-watch.ts';
@@ -6,7 +5,7 @@ import { lockSchema, readLockFile } from '../packages/repository/lock/lock.ts';
 import { moduleRequestSchema } from '../packages/solver/solve-input.ts';
 import type { ImageModules, LoadedImageRecipe } from '../recipe/load-image-recipe.ts';
 import type { ImageSettings } from './build.ts';
-import { canonicalJson } from './key.ts';
+import { digestOf } from './key.ts';
 
 const KIND = 'kiln-image-lock';
 
@@ -59,11 +58,10 @@ export type ImageLock = z.output<typeof imageLockSchema>;
 export function askedDigest(recipe: LoadedImageRecipe): string {
   const { arch, packages, groups, exclude, recommends, modules } = recipe;
   const repositories = recipe.repositories.map(({ id }) => id);
-  const asked = canonicalJson({
+  return digestOf({
     ...{ arch, packages, groups, exclude, recommends, repositories },
     ...defined({ modules }),
   });
-  return createHash('sha256').update(asked).digest('hex');
 }
 
 export function serializeImageLock(

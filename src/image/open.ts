@@ -1,6 +1,6 @@
 import { KilnError } from '../errors.ts';
 import type { Engine } from '../sandbox/open.ts';
-import { type NamedImage, readReference, resolveImage } from './find.ts';
+import { currentReference, type NamedImage, resolveImage } from './find.ts';
 import type { OnImageProgress } from './progress.ts';
 import { type ImagePlace, type LeasedImage, leaseImage, visibleImages } from './store/images.ts';
 import { findContents, nameFor } from './store/manifest.ts';
@@ -29,7 +29,7 @@ async function leaseExisting(
   { paths, owner }: ImagePlace,
   named: NamedImage,
 ): Promise<LeasedImage | undefined> {
-  const id = named.kind === 'image' ? named.id : readReference(paths, named.path);
+  const id = named.kind === 'image' ? named.id : currentReference(paths, named.path)?.image;
   const leased = id === undefined ? undefined : await leaseImage(paths, id);
   if (leased !== undefined && named.kind === 'image' && owner !== undefined) {
     const name = nameFor(paths, leased.manifest, owner) ?? '';
@@ -40,12 +40,6 @@ async function leaseExisting(
   if (findContents(paths, leased.manifest.id).value !== undefined) return leased;
   await leased[Symbol.asyncDispose]();
   return undefined;
-}
-
-function unusable(id: string): KilnError {
-  return new KilnError('E_IMAGE_MISSING', `image ${id} cannot be used any more`, {
-    hint: 'build it again from its recipe',
-  });
 }
 
 /** Leases an image by what it is known by, and calls `storeChanged` where it was made for that. */
@@ -71,7 +65,11 @@ export async function openImage(
   const named = await resolveImage(engine, name, engine.cwd());
   const existing = options.update === true ? undefined : await leaseExisting(engine, named);
   if (existing !== undefined) return existing;
-  if (named.kind === 'image') throw unusable(named.id);
+  if (named.kind === 'image') {
+    throw new KilnError('E_IMAGE_MISSING', `image ${named.id} cannot be used any more`, {
+      hint: 'build it again from its recipe',
+    });
+  }
   // Recipes, repositories and the solver are loaded only if an image must be made.
   const { buildNamed } = await import('./plan.ts');
   return await buildNamed(engine, named, options);

@@ -24,7 +24,7 @@ import {
   isDiskShort,
 } from '../../host/state/disk-watch.ts';
 import type { StatePaths } from '../../host/state/paths.ts';
-import { canonicalJson, IMAGE_FORMAT } from '../key.ts';
+import { digestOf, IMAGE_FORMAT } from '../key.ts';
 import { currentMoment } from '../store/durability.ts';
 import { type LeasedImage, leaseImage, publishImage } from '../store/images.ts';
 import {
@@ -35,7 +35,12 @@ import {
   ROOT,
   writeImage,
 } from '../store/manifest.ts';
-import { emptyTrash, ensureStore, lockFile, openWorkDirectory } from '../store/work-directory.ts';
+import {
+  callersLock,
+  emptyTrash,
+  ensureStore,
+  openWorkDirectory,
+} from '../store/work-directory.ts';
 import { type Account, ROOT_ACCOUNT, readAccounts } from '../tree/accounts.ts';
 import { blobPath, fromOciArchitecture, type OciConfig, readOciLayout } from './oci.ts';
 import type { UnpackLayersInput, UnpackLayersOutput } from './unpack-task.ts';
@@ -83,10 +88,9 @@ export async function importImage(
       ? await openOci(source, options, layers)
       : openTar(source, options, layers);
     const imported = { layers: layers.map(({ digest }) => digest), config: config.config ?? {} };
-    const key = canonicalJson({ format: IMAGE_FORMAT, imported });
-    const id = createHash('sha256').update(key).digest('hex');
+    const id = digestOf({ format: IMAGE_FORMAT, imported });
     return await withLock(
-      lockFile(paths, `image-${id}`),
+      callersLock(paths, `image-${id}`, options.uid),
       async () => {
         const name = nameOf(source, config, options);
         const image =
@@ -143,10 +147,10 @@ function openLayer(path: string): Layer {
       hint: IMPORTABLE,
     });
   }
-  return { fd, digest: digestOf(fd) };
+  return { fd, digest: contentDigest(fd) };
 }
 
-function digestOf(fd: number): string {
+function contentDigest(fd: number): string {
   const hash = createHash('sha256');
   const piece = Buffer.allocUnsafe(PIECE);
   for (let at = 0; ; ) {

@@ -1,8 +1,10 @@
 /** Signatures of packages that are not unpacked now: those in the store, and those that rpm installs. */
+import { availableParallelism } from 'node:os';
 import { KilnError } from '../../errors.ts';
 import { dropCached, findRecord, withFields, writeRecord } from '../../host/state/checked-file.ts';
 import type { StatePaths } from '../../host/state/paths.ts';
 import { span } from '../../host/trace/trace.ts';
+import { mapParallel } from '../../packages/repository/fetch-packages.ts';
 import type { Lock, LockedPackage } from '../../packages/repository/lock/lock.ts';
 import { readTrust, type Trust } from '../../packages/repository/trust/keys.ts';
 import { assertSigned, assertTrusted } from '../../packages/rpm/inspect.ts';
@@ -80,12 +82,28 @@ export function checkIdentity(locked: LockedPackage, found: RpmIdentity): void {
   );
 }
 
-type GetFiles = (packages: readonly LockedPackage[]) => Promise<readonly string[]>;
-
-interface CheckOptions {
-  /** Called only for old signatures, which cover the payload as well. */
-  readonly getFiles: GetFiles;
+export interface Confinement {
+  /**
+   * Each package has a confined child of its own: users' recipes and builds can put a package that takes its child over
+   * beside others, which root's images may have as well.
+   */
+  readonly apart?: boolean | undefined;
   readonly signal?: AbortSignal | undefined;
+}
+
+interface CheckOptions extends Confinement {
+  /** Called only for old signatures, which cover the payload as well. */
+  readonly getFiles: (packages: readonly LockedPackage[]) => Promise<readonly string[]>;
+}
+
+/** Hands all packages to the same children, or each to one of its own. */
+export async function confined<Item, Result>(
+  items: readonly Item[],
+  { apart = false, signal }: Confinement,
+  work: (items: readonly Item[], signal: AbortSignal) => Promise<Result>,
+): Promise<Result[]> {
+  const groups = apart ? items.map((item) => [item]) : [items];
+  return await mapParallel(groups, availableParallelism(), signal, work);
 }
 
 /**
@@ -99,7 +117,7 @@ export async function checkStored(
   paths: StatePaths,
   lock: Pick<Lock, 'repositories'>,
   packages: readonly LockedPackage[],
-  { getFiles, signal }: CheckOptions,
+  { getFiles, ...confinement }: CheckOptions,
 ): Promise<LockedPackage[]> {
   const damaged: LockedPackage[] = [];
   const directory = ({ digest }: LockedPackage) => packageDirectory(paths, digest);
@@ -108,24 +126,26 @@ export async function checkStored(
     if (unknown.length === 0) continue;
     using _ = span('check what is stored');
     const whole: LockedPackage[] = [];
-    const headers = unknown.map((wanted) => `${directory(wanted)}/header.rpm`);
-    for await (const result of readIdentities(headers, { keys: trust.keys, signal })) {
-      const wanted = unknown[result.index]!;
-      const { package: found } = result;
-      if (found === undefined) {
-        damaged.push(wanted);
-      } else if (coversPayload(found)) {
-        whole.push(wanted);
-      } else {
-        naming(wanted, () => assertSigned(found.signatures, trust.policy));
-        noteCheck(directory(wanted), trust, found.signatures);
+    await confined(unknown, confinement, async (members, signal) => {
+      const headers = members.map((wanted) => `${directory(wanted)}/header.rpm`);
+      for await (const result of readIdentities(headers, { keys: trust.keys, signal })) {
+        const wanted = members[result.index]!;
+        const { package: found } = result;
+        if (found === undefined) {
+          damaged.push(wanted);
+        } else if (coversPayload(found)) {
+          whole.push(wanted);
+        } else {
+          naming(wanted, () => assertSigned(found.signatures, trust.policy));
+          noteCheck(directory(wanted), trust, found.signatures);
+        }
       }
-    }
+    });
     if (whole.length === 0) continue;
-    const files = await getFiles(whole);
-    for await (const [wanted, found] of readTrusted(whole, files, trust, signal)) {
-      noteCheck(directory(wanted), trust, found.signatures);
-    }
+    const named = withFiles(whole, await getFiles(whole));
+    await checkTrusted(named, trust, confinement, (wanted, found) =>
+      noteCheck(directory(wanted), trust, found.signatures),
+    );
   }
   return damaged;
 }
@@ -138,13 +158,22 @@ export async function checkStored(
 export async function checkFiles(
   lock: Pick<Lock, 'repositories' | 'packages'>,
   files: readonly string[],
-  signal: AbortSignal | undefined,
+  confinement: Confinement,
 ): Promise<void> {
-  const places = new Map(lock.packages.map((wanted, index) => [wanted, files[index]!]));
+  const named = withFiles(lock.packages, files);
   for (const [trust, members] of await byTrust(lock, lock.packages)) {
-    const theirs = members.map((wanted) => places.get(wanted)!);
-    for await (const _ of readTrusted(members, theirs, trust, signal));
+    const theirs = named.filter(({ locked }) => members.includes(locked));
+    await checkTrusted(theirs, trust, confinement);
   }
+}
+
+export interface PackageFile {
+  readonly locked: LockedPackage;
+  readonly file: string;
+}
+
+function withFiles(packages: readonly LockedPackage[], files: readonly string[]): PackageFile[] {
+  return packages.map((locked, index) => ({ locked, file: files[index]! }));
 }
 
 async function byTrust(
@@ -168,32 +197,31 @@ function coversPayload({ signatures }: RpmIdentity): boolean {
   );
 }
 
-async function* readTrusted(
-  packages: readonly LockedPackage[],
-  files: readonly string[],
+async function checkTrusted(
+  packages: readonly PackageFile[],
   { keys, policy }: Trust,
-  signal: AbortSignal | undefined,
-): AsyncGenerator<[LockedPackage, RpmIdentity]> {
-  const named = packages.map((locked, index) => ({ locked, file: files[index]! }));
-  const results = readIdentities(files, { keys, depth: 'payload', signal });
-  for await (const result of namingPackages(results, named)) {
-    if (result.error !== undefined) throw aboutPackages(result.error, named);
-    const { package: found } = result;
-    const wanted = packages[result.index]!;
-    naming(wanted, () => assertTrusted(found, policy));
-    checkIdentity(wanted, found);
-    yield [wanted, found];
-  }
+  confinement: Confinement,
+  onChecked?: (wanted: LockedPackage, found: RpmIdentity) => void,
+): Promise<void> {
+  await confined(packages, confinement, async (named, signal) => {
+    const files = named.map(({ file }) => file);
+    const results = readIdentities(files, { keys, depth: 'payload', signal });
+    for await (const result of namingPackages(results, named)) {
+      if (result.error !== undefined) throw aboutPackages(result.error, named);
+      const { package: found } = result;
+      const wanted = named[result.index]!.locked;
+      naming(wanted, () => assertTrusted(found, policy));
+      checkIdentity(wanted, found);
+      onChecked?.(wanted, found);
+    }
+  });
 }
 
 function nameOf({ nevra, repository }: LockedPackage): string {
   return `${nevra} of repository ${repository}`;
 }
 
-export function aboutPackages(
-  error: unknown,
-  packages: readonly { readonly locked: LockedPackage; readonly file: string }[],
-): unknown {
+export function aboutPackages(error: unknown, packages: readonly PackageFile[]): unknown {
   if (!(error instanceof KilnError)) return error;
   const named = packages.filter(({ file }) => error.message.includes(file));
   if (named.length === 0) return error;
@@ -210,7 +238,7 @@ export function aboutPackages(
 
 export async function* namingPackages<Result>(
   results: AsyncIterable<Result>,
-  packages: Parameters<typeof aboutPackages>[1],
+  packages: readonly PackageFile[],
 ): AsyncGenerator<Result, void, undefined> {
   try {
     yield* results;

@@ -33,13 +33,8 @@ export function currentMoment(): Moment {
 }
 
 export function isDurable(paths: StatePaths, made: Moment): boolean {
-  return made.boot === currentBoot() || isSynced(paths, made);
-}
-
-function isSynced(paths: StatePaths, made: Moment): boolean {
-  return readSyncPoints(paths).some(
-    (point) => point.boot === made.boot && point.uptime >= made.uptime,
-  );
+  const covers = (point: Moment) => point.boot === made.boot && point.uptime >= made.uptime;
+  return made.boot === currentBoot() || readSyncPoints(paths).some(covers);
 }
 
 /** Writes the store to the disk and notes that. A store that is deleted meanwhile stays deleted. */

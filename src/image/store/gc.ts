@@ -1,15 +1,27 @@
 import { readdir, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { KilnError } from '../../errors.ts';
-import { tryLock } from '../../host/files/flock.ts';
+import { withLock } from '../../host/files/flock.ts';
 import { removeTree } from '../../host/files/remove-tree.ts';
 import { tellDamage } from '../../host/state/damage.ts';
 import type { StatePaths } from '../../host/state/paths.ts';
-import { entryFile, installedSize, packageDirectory } from './entry.ts';
+import {
+  broughtBy,
+  entryFile,
+  installedSize,
+  type PackageUser,
+  packageDirectory,
+} from './entry.ts';
 import { type ListedImage, listImages, removeImage, sweepImages } from './images.ts';
-import { readContents } from './manifest.ts';
-import { packagesLock } from './packages.ts';
-import { discard, emptyTrash, ensureStore, sweepWorkDirectories } from './work-directory.ts';
+import { findContents } from './manifest.ts';
+import {
+  discard,
+  emptyTrash,
+  ensureStore,
+  neededPackages,
+  packagesLock,
+  sweepWorkDirectories,
+} from './work-directory.ts';
 
 export interface GcLimits {
   /** Bytes of images and unpacked packages together; no limit by default. */
@@ -38,18 +50,17 @@ export async function collectGarbage(paths: StatePaths, limits: GcLimits): Promi
     await sweepWorkDirectories(paths);
     await sweepImages(paths);
   }
-  // The maker of an image holds this lock: its packages have no image yet that would keep them.
-  await using lock = await tryLock(packagesLock(paths));
-  const packages = lock === undefined ? [] : await listPackages(paths, { mends: !dryRun });
-  const collector = new Collector(paths, limits, packages, await listImages(paths));
-  await collector.collect();
-  const { images, packages: count, bytes } = collector.removed;
+  const { images, packages, bytes } = await withLock(packagesLock(paths), async () => {
+    const collector = new Collector(paths, limits, await listStore(paths, { mends: !dryRun }));
+    await collector.collect();
+    return collector.removed;
+  });
   const failures: KilnError[] = [];
   const trees = dryRun ? 0 : await emptyTrash(paths, (error) => failures.push(error));
-  return { images, packages: count, bytes, trees, failures };
+  return { images, packages, bytes, trees, failures };
 }
 
-interface Amount {
+export interface Amount {
   readonly count: number;
   readonly bytes: number;
 }
@@ -62,16 +73,19 @@ interface StoreUsage {
 }
 
 export async function storeUsage(paths: StatePaths): Promise<StoreUsage> {
-  const packages = await listPackages(paths, { mends: false });
-  const images = await listImages(paths);
-  const own = (listed: readonly ListedImage[]) =>
-    total(listed.map(({ manifest }) => ({ bytes: manifest.ownBytes })));
+  const store = await listStore(paths, { mends: false });
+  const images = store.images.map(ownFiles);
   return {
-    images: own(images),
-    imagesNotInUse: own(images.filter(({ inUse }) => !inUse)),
-    packages: total(packages),
-    packagesWithoutImage: total(await new Collector(paths, {}, packages, images).unusedPackages()),
+    images: total(images),
+    imagesNotInUse: total(images.filter(({ inUse }) => !inUse)),
+    packages: total(store.packages),
+    packagesWithoutImage: total(unusedIn(paths, store)),
   };
+}
+
+/** What an image takes beyond its packages. */
+export function ownFiles({ manifest, inUse }: ListedImage) {
+  return { bytes: manifest.ownBytes, inUse };
 }
 
 interface ListedPackage {
@@ -82,29 +96,54 @@ interface ListedPackage {
 }
 
 export async function unusedPackages(paths: StatePaths): Promise<Amount> {
-  return total(await listUnused(paths));
+  return total(unusedIn(paths, await listStore(paths, { mends: true })));
 }
 
-async function listUnused(paths: StatePaths): Promise<ListedPackage[]> {
-  const packages = await listPackages(paths, { mends: true });
-  return await new Collector(paths, {}, packages, await listImages(paths)).unusedPackages();
-}
-
-/** Unless an image is being made. Returns what was deleted. @throws KilnError E_REMOVE */
-export async function removeUnusedPackages(paths: StatePaths): Promise<Amount> {
+/** Packages that no image has: all, or a user's own. Returns what was deleted. @throws KilnError E_REMOVE */
+export async function removeUnusedPackages(paths: StatePaths, user?: PackageUser): Promise<Amount> {
   ensureStore(paths);
-  await using lock = await tryLock(packagesLock(paths));
-  if (lock === undefined) return total([]);
-  const unused = await listUnused(paths);
-  for (const { directory } of unused) {
-    const trashed = await discard(paths, directory);
-    if (trashed !== undefined) await removeTree(trashed);
-  }
+  await sweepWorkDirectories(paths);
+  const trees: (string | undefined)[] = [];
+  const unused = await withLock(packagesLock(paths), async () => {
+    const store = await listStore(paths, { mends: user === undefined });
+    const listed = unusedIn(paths, store).filter(
+      ({ directory }) => user === undefined || broughtBy(directory, user),
+    );
+    for (const { directory } of listed) trees.push(await discard(paths, directory));
+    return listed;
+  });
+  for (const tree of trees) if (tree !== undefined) await removeTree(tree);
   return total(unused);
 }
 
-function total(packages: readonly { readonly bytes: number }[]): Amount {
+export function total(packages: readonly { readonly bytes: number }[]): Amount {
   return { count: packages.length, bytes: packages.reduce((sum, { bytes }) => sum + bytes, 0) };
+}
+
+interface Store {
+  readonly packages: readonly ListedPackage[];
+  /** Digests of packages that images are being made of. */
+  readonly needed: readonly string[];
+  readonly images: readonly ListedImage[];
+}
+
+async function listStore(paths: StatePaths, how: { readonly mends: boolean }): Promise<Store> {
+  const packages = await listPackages(paths, how);
+  // Before the images, one of which it may become meanwhile.
+  const needed = await neededPackages(paths);
+  return { packages, needed, images: await listImages(paths) };
+}
+
+/** The packages that no image has or is being made of. */
+export function unusedIn<Listed extends { readonly directory: string }>(
+  paths: StatePaths,
+  { packages, needed, images }: Omit<Store, 'packages'> & { readonly packages: readonly Listed[] },
+): Listed[] {
+  const linked = images.flatMap(
+    ({ manifest }) => findContents(paths, manifest.id).value?.linked ?? [],
+  );
+  const used = new Set([...needed, ...linked].map((digest) => packageDirectory(paths, digest)));
+  return packages.filter(({ directory }) => !used.has(directory));
 }
 
 async function listPackages(
@@ -133,26 +172,21 @@ class Collector {
   readonly removed = { images: [] as string[], packages: 0, bytes: 0 };
   readonly #paths: StatePaths;
   readonly #limits: GcLimits;
-  #packages: readonly ListedPackage[];
-  #images: readonly ListedImage[];
+  #store: Store;
 
-  constructor(
-    paths: StatePaths,
-    limits: GcLimits,
-    packages: readonly ListedPackage[],
-    images: readonly ListedImage[],
-  ) {
+  constructor(paths: StatePaths, limits: GcLimits, store: Store) {
     this.#paths = paths;
     this.#limits = limits;
-    this.#packages = packages;
-    this.#images = [...images].reverse();
+    this.#store = store;
   }
 
   async collect(): Promise<void> {
     const { maxAge = Number.POSITIVE_INFINITY, maxSize = Number.POSITIVE_INFINITY } = this.#limits;
     const oldest = Date.now() - maxAge;
-    for (const image of this.#images) if (image.lastUse < oldest) await this.#removeImage(image);
-    for (const unused of await this.unusedPackages()) {
+    for (const image of this.#store.images.toReversed()) {
+      if (image.lastUse < oldest) await this.#removeImage(image);
+    }
+    for (const unused of unusedIn(this.#paths, this.#store)) {
       if (unused.lastUse < oldest) await this.#removePackage(unused);
     }
     await this.#shrink(maxSize);
@@ -161,42 +195,24 @@ class Collector {
   async #shrink(maxSize: number): Promise<void> {
     const stubborn = new Set<ListedImage>();
     while (this.#size() > maxSize) {
-      for (const unused of await this.unusedPackages()) {
+      for (const unused of unusedIn(this.#paths, this.#store)) {
         if (this.#size() > maxSize) await this.#removePackage(unused);
       }
-      const next = this.#images.find((image) => !stubborn.has(image));
+      const next = this.#store.images.findLast((image) => !stubborn.has(image));
       if (next === undefined || this.#size() <= maxSize) return;
       if (!(await this.#removeImage(next))) stubborn.add(next);
     }
   }
 
   #size(): number {
-    const own = this.#images.reduce((sum, { manifest }) => sum + manifest.ownBytes, 0);
-    return this.#packages.reduce((sum, { bytes }) => sum + bytes, own);
-  }
-
-  async unusedPackages(): Promise<ListedPackage[]> {
-    const used = new Set<string>();
-    for (const { manifest } of this.#images) {
-      for (const digest of await this.#linked(manifest.id)) {
-        used.add(packageDirectory(this.#paths, digest));
-      }
-    }
-    return this.#packages.filter(({ directory }) => !used.has(directory));
-  }
-
-  async #linked(id: string): Promise<readonly string[]> {
-    try {
-      return (await readContents(this.#paths, id)).linked;
-    } catch (error) {
-      if (error instanceof KilnError && error.code === 'E_IMAGE_MISSING') return [];
-      throw error;
-    }
+    const { packages, images } = this.#store;
+    return total(packages).bytes + total(images.map(ownFiles)).bytes;
   }
 
   async #removePackage(unused: ListedPackage): Promise<void> {
     if (this.#limits.dryRun !== true) await discard(this.#paths, unused.directory);
-    this.#packages = this.#packages.filter((other) => other !== unused);
+    const packages = this.#store.packages.filter((other) => other !== unused);
+    this.#store = { ...this.#store, packages };
     this.removed.packages++;
     this.removed.bytes += unused.bytes;
   }
@@ -209,7 +225,8 @@ class Collector {
       if (error instanceof KilnError && error.code === 'E_IMAGE_IN_USE') return false;
       if (!(error instanceof KilnError && error.code === 'E_IMAGE_MISSING')) throw error;
     }
-    this.#images = this.#images.filter((other) => other !== image);
+    const images = this.#store.images.filter((other) => other !== image);
+    this.#store = { ...this.#store, images };
     this.removed.images.push(image.manifest.id);
     this.removed.bytes += image.manifest.ownBytes;
     return true;

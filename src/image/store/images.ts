@@ -19,7 +19,7 @@ import {
   nameFor,
   readManifest,
 } from './manifest.ts';
-import { discard } from './work-directory.ts';
+import { discard, publishLock } from './work-directory.ts';
 
 const SHORTEST_PREFIX = 4;
 
@@ -172,12 +172,18 @@ export async function sweepImages(paths: StatePaths): Promise<void> {
   }
 }
 
-/** Leases the new image. A broken one in its place is kept under another name while a sandbox uses its files. */
+/**
+ * Leases the new image, or the one that another caller has made meanwhile. A broken one in its place is kept under
+ * another name while a sandbox uses its files.
+ */
 export async function publishImage(
   paths: StatePaths,
   id: string,
   made: string,
 ): Promise<LeasedImage> {
+  await using _published = await acquireLock(publishLock(paths));
+  const others = await leaseImage(paths, id);
+  if (others !== undefined) return others;
   const directory = imageDirectory(paths, id);
   const there = folderNames(paths).includes(id);
   if (

@@ -1,8 +1,7 @@
 import { chmodSync, lstatSync, mkdirSync, renameSync, utimesSync } from 'node:fs';
-import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
 import { KilnError } from '../../errors.ts';
-import { withLock } from '../../host/files/flock.ts';
+import { acquireLock, withLock } from '../../host/files/flock.ts';
 import { DiskWatch, diskExceeded } from '../../host/state/disk-watch.ts';
 import type { StatePaths } from '../../host/state/paths.ts';
 import { fetchPackages, localPackages } from '../../packages/repository/fetch-packages.ts';
@@ -19,11 +18,14 @@ import { awaitedLater, deferred } from '../../promise.ts';
 import type { OnImageProgress } from '../progress.ts';
 import {
   aboutPackages,
+  type Confinement,
   checkFiles,
   checkIdentity,
   checkStored,
+  confined,
   namingPackages,
   noteCheck,
+  type PackageFile,
 } from './check-signatures.ts';
 import {
   contentSize,
@@ -38,18 +40,21 @@ import {
   storedPackage,
   writeEntry,
 } from './entry.ts';
-import { discard, ensureStore, lockFile, openWorkDirectory } from './work-directory.ts';
+import {
+  callersLock,
+  discard,
+  ensureStore,
+  openWorkDirectory,
+  publishLock,
+} from './work-directory.ts';
 
-export interface ObtainOptions {
+export interface ObtainOptions extends Confinement {
+  /** Who is not root, and whose own recipe names the packages. */
   readonly user?: PackageUser | undefined;
+  /** Who waits for them; root by default. */
+  readonly caller?: PackageUser | undefined;
   readonly disk: number;
-  /**
-   * Each package has a confined child of its own: users' recipes and builds can put a package that takes its child over
-   * beside others, which root's images may have as well.
-   */
-  readonly apart?: boolean;
   readonly onProgress?: OnImageProgress | undefined;
-  readonly signal?: AbortSignal | undefined;
 }
 
 /**
@@ -63,32 +68,34 @@ export async function obtainPackages(
 ): Promise<StoredPackage[]> {
   ensureStore(paths);
   takeRoom(lock, options);
-  const present = lock.packages.map((wanted) => readStoredPackage(paths, wanted.digest));
-  const found = lock.packages.filter((_, index) => present[index] !== undefined);
+  const stored = new Map<string, StoredPackage>();
+  for (const { digest } of lock.packages) {
+    const found = readStoredPackage(paths, digest);
+    if (found !== undefined) stored.set(digest, found);
+  }
   const check = (packages: readonly LockedPackage[]) =>
     checkStored(paths, lock, packages, {
+      ...options,
       getFiles: (wanted) => fetchFiles(paths, { ...lock, packages: [...wanted] }, options),
-      signal: options.signal,
     });
   // Entries that another recipe let in are checked with the keys of this one.
-  const damaged = new Set(await check(found));
-  for (const { digest } of damaged) await discard(paths, packageDirectory(paths, digest));
-  for (const [index, wanted] of lock.packages.entries()) {
-    if (damaged.has(wanted)) present[index] = undefined;
+  for (const { digest } of await check(lock.packages.filter(({ digest }) => stored.has(digest)))) {
+    await discard(paths, packageDirectory(paths, digest));
+    stored.delete(digest);
   }
-  const missing = lock.packages.filter((_, index) => present[index] === undefined);
+  const missing = lock.packages.filter(({ digest }) => !stored.has(digest));
   const added = await addPackages(paths, lock, missing, options);
   const byOthers = missing.filter(({ digest }) => !added.has(digest));
   const [wrong] = byOthers.length === 0 ? [] : await check(byOthers);
   if (wrong !== undefined) throw wasDeleted(wrong);
   await proveReader(paths, lock, added, options);
   const now = new Date();
-  return lock.packages.map((wanted, index) => {
-    const stored =
-      present[index] ?? added.get(wanted.digest) ?? readStoredPackage(paths, wanted.digest);
-    if (stored === undefined) throw wasDeleted(wanted);
-    utimesSync(entryFile(packageDirectory(paths, wanted.digest)), now, now);
-    return stored;
+  return lock.packages.map((wanted) => {
+    const { digest } = wanted;
+    const found = stored.get(digest) ?? added.get(digest) ?? readStoredPackage(paths, digest);
+    if (found === undefined) throw wasDeleted(wanted);
+    utimesSync(entryFile(packageDirectory(paths, digest)), now, now);
+    return found;
   });
 }
 
@@ -119,11 +126,6 @@ function wasDeleted({ nevra }: LockedPackage): KilnError {
   });
 }
 
-/** Shared for makers of images, exclusive for garbage collection. */
-export function packagesLock(paths: StatePaths): string {
-  return lockFile(paths, 'packages');
-}
-
 /**
  * Returns files for rpm to install, in the lock's order. They are checked as the lock asks, because rpm is told
  * not to check.
@@ -136,7 +138,7 @@ export async function fetchSignedFiles(
 ): Promise<string[]> {
   takeRoom(lock, options);
   const files = await fetchFiles(paths, lock, options);
-  await checkFiles(lock, files, options.signal);
+  await checkFiles(lock, files, { apart: options.user !== undefined, signal: options.signal });
   return files;
 }
 
@@ -173,23 +175,19 @@ async function addPackages(
   using watch = new DiskWatch(paths.store);
   const given = options.signal ? [options.signal] : [];
   const signal = AbortSignal.any([stop.signal, watch.signal, ...given]);
-  let fetching: Promise<string[]> | undefined;
-  const fetched = () => {
-    const onPackage = (digest: string) => arrivals.get(digest)?.resolve();
-    // Those who wait for a package get the error; if all have given up, nobody does.
-    fetching ??= awaitedLater(fetchFiles(paths, part, { ...options, signal, onPackage }));
-    return fetching;
-  };
+  const onPackage = (digest: string) => arrivals.get(digest)?.resolve();
+  // Those who wait for a package get the error; if all have given up, nobody does.
+  const fetching = awaitedLater(fetchFiles(paths, part, { ...options, signal, onPackage }));
   const ready = async (digest: string) => {
-    await Promise.race([arrivals.get(digest)!.promise, fetched()]);
+    await Promise.race([arrivals.get(digest)!.promise, fetching]);
   };
   // Of local files only the content is checked, while the children unpack those already checked.
   const local = localPackages(part);
   const files =
-    local === undefined ? await fetched() : largestFirst.map(({ digest }) => local.get(digest)!);
+    local === undefined ? await fetching : largestFirst.map(({ digest }) => local.get(digest)!);
   const unpack = async () => {
     const wanted = largestFirst
-      .map((locked, index): Wanted => ({ locked, file: files[index]! }))
+      .map((locked, index): PackageFile => ({ locked, file: files[index]! }))
       .filter(({ locked }) => readStoredPackage(paths, locked.digest) === undefined);
     const room = new Room(options.disk);
     let done = 0;
@@ -202,47 +200,27 @@ async function addPackages(
         repository.source.kind !== 'directory' && lock.access?.get(repository.id) === undefined;
       const note = (directory: string) => noteReader(directory, options.user, isPublic);
       const trust = await readTrust(repository);
-      const parts = { trust, onDone, ready, room, note, signal };
-      const groups = options.apart === true ? part.map((one) => [one]) : [part];
-      await together(groups, stop, async (group) => {
-        for (const stored of await unpackPart(paths, group, parts)) {
-          added.set(stored.digest, stored);
-        }
-      });
+      const parts = { trust, onDone, ready, room, note };
+      const { apart } = options;
+      const groups = await confined(part, { apart, signal }, (group, signal) =>
+        unpackPart(paths, group, { ...parts, signal }),
+      );
+      for (const stored of groups.flat()) added.set(stored.digest, stored);
     }
   };
   try {
-    // One build at a time, so that two builds do not unpack the same packages twice.
-    await withLock(lockFile(paths, 'unpack'), unpack, { signal: options.signal });
+    // One of the caller's builds at a time, so that two do not unpack the same packages twice.
+    const lockPath = callersLock(paths, 'unpack', options.caller?.uid);
+    await withLock(lockPath, unpack, { signal: options.signal });
     // If another process unpacked them meanwhile, they are checked all the same.
     await fetching;
   } catch (error) {
     stop.abort(error);
     throw error;
   } finally {
-    await fetching?.catch(() => undefined);
+    await fetching.catch(() => undefined);
   }
   return added;
-}
-
-/** Works on as many at a time as there are processors; nothing runs any more when this ends. */
-async function together<Item>(
-  items: readonly Item[],
-  stop: AbortController,
-  work: (item: Item) => Promise<void>,
-): Promise<void> {
-  const queue = items.values();
-  const worker = async () => {
-    for (const item of queue) {
-      stop.signal.throwIfAborted();
-      await work(item);
-    }
-  };
-  const workers = Array.from({ length: Math.min(availableParallelism(), items.length) }, () =>
-    worker().catch((error) => stop.abort(error)),
-  );
-  await Promise.all(workers);
-  stop.signal.throwIfAborted();
 }
 
 interface UnpackPartOptions {
@@ -269,15 +247,10 @@ class Room {
   }
 }
 
-interface Wanted {
-  readonly locked: LockedPackage;
-  readonly file: string;
-}
-
 /** The packages are of one repository and have one queue: one that takes over its child can affect only these. */
 async function unpackPart(
   paths: StatePaths,
-  wanted: readonly Wanted[],
+  wanted: readonly PackageFile[],
   { trust, onDone, ready, room, note, signal }: UnpackPartOptions,
 ): Promise<StoredPackage[]> {
   await using work = await openWorkDirectory(paths);
@@ -316,8 +289,10 @@ async function unpackPart(
   }
   // The children are dead, so nobody else changes the trees any more.
   const added: StoredPackage[] = [];
+  await using _published = await acquireLock(publishLock(paths), { signal });
   for (const result of results) {
     const { locked } = wanted[Number(result.job.into)]!;
+    if (readStoredPackage(paths, locked.digest) !== undefined) continue;
     const directory = entryOf(result);
     const tree = join(directory, 'tree');
     renameSync(join(root, result.job.into), tree);

@@ -3,23 +3,16 @@ import { existsSync } from 'node:fs';
 import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { KilnError } from '../../errors.ts';
-import { tryLock } from '../../host/files/flock.ts';
-import { removeTree } from '../../host/files/remove-tree.ts';
 import { treeUsage } from '../../host/files/tree-usage.ts';
 import { bytesFor } from '../../host/state/disk-watch.ts';
 import { pathsOfUser, type StatePaths } from '../../host/state/paths.ts';
 import { BUILD_CACHES } from '../../packages/repository/cache.ts';
 import type { SandboxOwner } from '../../sandbox/open.ts';
-import { broughtBy, installedSize, packageDirectory } from './entry.ts';
+import { broughtBy, installedSize } from './entry.ts';
+import { type Amount, ownFiles, total, unusedIn } from './gc.ts';
 import { type ListedImage, listImages } from './images.ts';
-import { findContents, ownersOf, ROOT } from './manifest.ts';
-import { packagesLock } from './packages.ts';
-import { discard, ensureStore } from './work-directory.ts';
-
-interface Amount {
-  readonly count: number;
-  readonly bytes: number;
-}
+import { ownersOf, ROOT } from './manifest.ts';
+import { neededPackages } from './work-directory.ts';
 
 export interface UserStorage {
   /** Files of the user's images that lie in no package. */
@@ -46,20 +39,18 @@ export async function userStorage(
   paths: StatePaths,
   user: { readonly uid: number },
 ): Promise<UserStorage> {
-  const images = await imagesOf(paths, user);
-  const brought = await packagesOf(paths, user);
-  const unused = await withoutImage(paths, brought);
+  const images = (await imagesOf(paths, user)).map(ownFiles);
+  const packages = await packagesOf(paths, user);
+  const needed = await neededPackages(paths);
+  // What all images are made of is only read if it matters.
+  const all = packages.length === 0 ? [] : await listImages(paths);
+  const unused = unusedIn(paths, { packages, needed, images: all });
   const { cache } = pathsOfUser(paths, user);
-  const [all, caches] = [keptIn(cache), keptIn(buildCachesOf(paths, user))];
+  const [files, caches] = [keptIn(cache), keptIn(buildCachesOf(paths, user))];
   return {
-    images: {
-      ...total(images.map(({ manifest }) => manifest.ownBytes)),
-      unusedBytes: total(
-        images.filter(({ inUse }) => !inUse).map(({ manifest }) => manifest.ownBytes),
-      ).bytes,
-    },
-    packages: { ...total(brought.map(sizeOf)), unusedBytes: total(unused.map(sizeOf)).bytes },
-    downloads: { count: all.count - caches.count, bytes: all.bytes - caches.bytes },
+    images: { ...total(images), unusedBytes: total(images.filter(({ inUse }) => !inUse)).bytes },
+    packages: { ...total(packages), unusedBytes: total(unused).bytes },
+    downloads: { count: files.count - caches.count, bytes: files.bytes - caches.bytes },
     caches,
   };
 }
@@ -89,23 +80,6 @@ export async function storageLeft(
   });
 }
 
-/** Packages of the user's that no image has, unless an image is being made. */
-export async function removeUnusedOf(
-  paths: StatePaths,
-  user: { readonly uid: number },
-): Promise<Amount> {
-  ensureStore(paths);
-  await using lock = await tryLock(packagesLock(paths));
-  if (lock === undefined) return total([]);
-  const unused = await withoutImage(paths, await packagesOf(paths, user));
-  const sizes = unused.map(sizeOf);
-  for (const directory of unused) {
-    const trashed = await discard(paths, directory);
-    if (trashed !== undefined) await removeTree(trashed);
-  }
-  return total(sizes);
-}
-
 export async function imagesOf(
   paths: StatePaths,
   { uid }: { readonly uid: number },
@@ -116,21 +90,12 @@ export async function imagesOf(
   });
 }
 
-async function packagesOf(paths: StatePaths, user: { readonly uid: number }): Promise<string[]> {
+async function packagesOf(paths: StatePaths, user: { readonly uid: number }) {
   const names = await readdir(paths.packages).catch(() => []);
   return names
     .map((name) => join(paths.packages, name))
-    .filter((directory) => broughtBy(directory, user));
-}
-
-async function withoutImage(paths: StatePaths, directories: readonly string[]): Promise<string[]> {
-  if (directories.length === 0) return [];
-  const used = new Set<string>();
-  for (const { manifest } of await listImages(paths)) {
-    const { value } = findContents(paths, manifest.id);
-    for (const digest of value?.linked ?? []) used.add(packageDirectory(paths, digest));
-  }
-  return directories.filter((directory) => !used.has(directory));
+    .filter((directory) => broughtBy(directory, user))
+    .map((directory) => ({ directory, bytes: installedSize(directory) ?? 0 }));
 }
 
 /** Files with nothing in them take a disk, too. */
@@ -143,12 +108,4 @@ export function usageOf(folder: string): Amount {
   if (!existsSync(folder)) return { count: 0, bytes: 0 };
   const { bytes, entries } = treeUsage(folder, EVERYTHING);
   return { bytes, count: entries };
-}
-
-function sizeOf(directory: string): number {
-  return installedSize(directory) ?? 0;
-}
-
-function total(sizes: readonly number[]): Amount {
-  return { count: sizes.length, bytes: sizes.reduce((sum, bytes) => sum + bytes, 0) };
 }

@@ -16,8 +16,7 @@ import type { RpmFile } from '../../packages/rpm/package.ts';
 import { readStoredPackage, type StoredPackage } from './entry.ts';
 import { listImages, removeImage } from './images.ts';
 import { findContents } from './manifest.ts';
-import { packagesLock } from './packages.ts';
-import { discard, ensureStore } from './work-directory.ts';
+import { discard, ensureStore, neededPackages, packagesLock } from './work-directory.ts';
 
 export interface VerifyReport {
   readonly packages: number;
@@ -26,12 +25,13 @@ export interface VerifyReport {
 }
 
 /**
- * A package with a different file is removed, with the images that share its files; those in use stay and are
- * reported. Waits for images that are being made.
+ * A package with a different file is removed, with the images that share its files; those in use, or needed for an
+ * image that is being made, stay and are reported.
  */
 export async function verifyPackages(paths: StatePaths): Promise<VerifyReport> {
   ensureStore(paths);
   return await withLock(packagesLock(paths), async () => {
+    const needed = await neededPackages(paths);
     const damaged: string[] = [];
     let packages = 0;
     for (const name of await readdir(paths.packages)) {
@@ -42,7 +42,10 @@ export async function verifyPackages(paths: StatePaths): Promise<VerifyReport> {
       const found = await differingFile(stored);
       if (found === undefined) continue;
       const { path, why } = found;
-      tellDamage({ path, why, done: 'its package is thrown away' });
+      const isNeeded = needed.includes(digest);
+      const done = isNeeded ? 'it stays: an image is made of it' : 'its package is thrown away';
+      tellDamage({ path, why, done });
+      if (isNeeded) continue;
       await discard(paths, join(paths.packages, name));
       damaged.push(digest);
     }

@@ -4,8 +4,9 @@ import { readdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { KilnError } from '../../errors.ts';
 import { hasErrno } from '../../host/calls/libc.ts';
-import { acquireLock, tryLock } from '../../host/files/flock.ts';
+import { acquireLock, tryLock, withLock } from '../../host/files/flock.ts';
 import { removeTree } from '../../host/files/remove-tree.ts';
+import { findRecord, writeRecord } from '../../host/state/checked-file.ts';
 import type { StatePaths } from '../../host/state/paths.ts';
 
 /**
@@ -44,6 +45,8 @@ export async function emptyTrash(
   return deleted;
 }
 
+const NEEDED = 'needed.json';
+
 interface WorkDirectory extends AsyncDisposable {
   readonly path: string;
 }
@@ -51,6 +54,21 @@ interface WorkDirectory extends AsyncDisposable {
 /** A lock file may be missing at any time. */
 export function lockFile(paths: StatePaths, name: string): string {
   return join(paths.store, 'locks', name);
+}
+
+/** Of each caller a lock alone, for what takes long: nobody waits for another caller's servers and packages. */
+export function callersLock(paths: StatePaths, name: string, uid: number | undefined): string {
+  return lockFile(paths, `${name}-${uid ?? 0}`);
+}
+
+/** For a moment, while an image or a package comes to its name: another caller may have been faster. */
+export function publishLock(paths: StatePaths): string {
+  return lockFile(paths, 'publish');
+}
+
+/** Exclusive while packages are removed; shared, for a moment, while makers of images note which they need. */
+export function packagesLock(paths: StatePaths): string {
+  return lockFile(paths, 'packages');
 }
 
 /** Closed to all but root. Synchronous, because turns through Node's thread pool take far longer. */
@@ -79,6 +97,26 @@ export async function openWorkDirectory(paths: StatePaths): Promise<WorkDirector
       await lock.release();
     },
   };
+}
+
+/** Keeps packages from being removed until the work directory is gone: they have no image yet that would. */
+export async function noteNeeded(
+  paths: StatePaths,
+  { path }: WorkDirectory,
+  needed: readonly string[],
+  signal: AbortSignal | undefined,
+): Promise<void> {
+  const note = () => writeRecord(join(path, NEEDED), { needed });
+  await withLock(packagesLock(paths), note, { shared: true, signal });
+}
+
+/** The digests of packages that images are being made of. */
+export async function neededPackages(paths: StatePaths): Promise<string[]> {
+  const works = await readdir(workRoot(paths)).catch(() => []);
+  return works.flatMap((id) => {
+    const { value } = findRecord<{ needed?: string[] }>(join(workRoot(paths), id, NEEDED));
+    return value?.needed ?? [];
+  });
 }
 
 export async function sweepWorkDirectories(paths: StatePaths): Promise<void> {

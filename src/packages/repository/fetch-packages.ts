@@ -178,7 +178,7 @@ async function packageMirrors(
  * Runs `work` for every item, `limit` at a time. After the first failure nothing more starts, running work is
  * aborted, and the failure is thrown when all of it has ended.
  */
-async function mapParallel<Item, Result>(
+export async function mapParallel<Item, Result>(
   items: readonly Item[],
   limit: number,
   signal: AbortSignal | undefined,
