@@ -61,7 +61,7 @@ export interface ImageRequest {
   readonly base?: string | undefined;
   /** A user who is not root, who owns the image and whose own recipe names its packages. */
   readonly user?: PackageUser | undefined;
-  /** A user who is not root, who owns the image; its packages are fetched as root's are. */
+  /** A user who is not root, for whose build it is made; its packages are fetched as root's are. */
   readonly owner?: PackageUser | undefined;
   readonly onProgress?: OnImageProgress | undefined;
   readonly signal?: AbortSignal | undefined;
@@ -132,11 +132,13 @@ async function diskFor(request: ImageRequest): Promise<number> {
 }
 
 /** What the owner calls it. It is private like its base, which may be a user's alone. */
-function ownerIn({ engine, settings, lock, base }: ImageRequest): ImageOwner {
+function ownerIn({ engine, settings, lock, base, owner }: ImageRequest): ImageOwner {
   const below = base === undefined ? undefined : readManifest(engine.paths, base);
   const isOpen =
     base === undefined || (below && ownersOf(engine.paths, below).get(ROOT)?.private === false);
-  return { name: settings.name, private: lock.access !== undefined || isOpen !== true };
+  const isPrivate = lock.access !== undefined || isOpen !== true;
+  const { name } = settings;
+  return { name, private: isPrivate, ...(owner && { forBuilds: true }) };
 }
 
 async function ownedImage(request: ImageRequest, image: LeasedImage): Promise<LeasedImage> {

@@ -403,6 +403,44 @@ test.serial(
   },
 );
 
+test.serial(
+  'an image for a user’s build, of root’s packages, counts for that user, and makes room',
+  async (t) => {
+    const { as, config, kiln } = t.context;
+    const build = async (name: string, wanted: string) => {
+      const preamble = `%global _buildshell /bin/bash\nBuildRequires: file, patch, ${wanted}`;
+      const path = await ownPackage(t.context, { name, preamble });
+      const argv = ['build', '-r', 'debian-minimal', path, '--resultdir', name];
+      const built = await as(USER, argv, { timeout: 600_000 });
+      t.is(built.exitCode, 0, String(built.stderr));
+    };
+    const layers = async (who: typeof USER | typeof OTHER) =>
+      (await imagesOf(t.context, who)).filter(({ name }) => name.startsWith('debian-minimal+'));
+    const kept = async (): Promise<{ type: string; bytes: number }[]> =>
+      JSON.parse(String((await as(USER, ['df', '--json'])).stdout));
+    const images = async () => (await kept()).find(({ type }) => type === 'images')?.bytes ?? 0;
+    // Those of other tests here would make room first.
+    for (const { id, name } of await imagesOf(t.context, USER))
+      if (name.includes('+')) await as(USER, ['image', 'rm', id]);
+    const before = await images();
+    await build('first', 'lzip');
+    const [first, ...others] = await layers(USER);
+    t.deepEqual(others, []);
+    t.deepEqual(await layers(OTHER), []);
+    const roots = String((await kiln(['image', 'ls'])).stdout);
+    t.true(roots.includes(`user ${USER.uid}: ${first?.name}`), roots);
+    const size = (await images()) - before;
+    t.true(size > 1_000_000, `${size}`);
+    const all = (await kept()).reduce((sum, { bytes }) => sum + bytes, 0);
+    writeConfig(config, `  limits: { storage: ${Math.floor(all + size / 2)} }\n`);
+    t.teardown(() => writeConfig(config, ''));
+    await build('next', 'unzip');
+    const [next, ...rest] = await layers(USER);
+    t.deepEqual(rest, []);
+    t.not(next?.id, first?.id);
+  },
+);
+
 /** An account as useradd makes it, in the group that uses kiln; its home is `home`. Gone with the test. */
 async function newAccount(t: ExecutionContext, home: string): Promise<string> {
   const name = `kiln-tour-${process.pid}`;

@@ -113,6 +113,8 @@ export interface ImageOwner {
   readonly name: string;
   /** Made with a login or a certificate: not for others who may see its owner’s images. */
   readonly private: boolean;
+  /** kiln made it for a build of a user's, and makes it again: it may go when the user needs room. */
+  readonly forBuilds?: boolean;
 }
 
 export interface ImageViewer {

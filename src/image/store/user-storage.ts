@@ -3,6 +3,7 @@ import { existsSync } from 'node:fs';
 import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { KilnError } from '../../errors.ts';
+import { removeTree } from '../../host/files/remove-tree.ts';
 import { treeUsage } from '../../host/files/tree-usage.ts';
 import { bytesFor } from '../../host/state/disk-watch.ts';
 import { pathsOfUser, type StatePaths } from '../../host/state/paths.ts';
@@ -10,7 +11,7 @@ import { BUILD_CACHES } from '../../packages/repository/cache.ts';
 import type { SandboxOwner } from '../../sandbox/open.ts';
 import { broughtBy, installedSize } from './entry.ts';
 import { type Amount, ownFiles, total, unusedIn } from './gc.ts';
-import { type ListedImage, listImages } from './images.ts';
+import { type ListedImage, listImages, removeImage } from './images.ts';
 import { ownersOf, ROOT } from './manifest.ts';
 import { neededPackages } from './work-directory.ts';
 
@@ -56,7 +57,8 @@ export async function userStorage(
 }
 
 /**
- * The bytes that a user may still keep, none if `owner` is root. @param more what the caller is about to keep
+ * The bytes that a user may still keep, without a bound if `owner` is root. Images that kiln has made for the user's
+ * builds make room, the least recently used first. @param more what the caller is about to keep
  * @throws KilnError E_DISK
  */
 export async function storageLeft(
@@ -66,18 +68,32 @@ export async function storageLeft(
 ): Promise<number> {
   if (owner === undefined) return Number.POSITIVE_INFINITY;
   const { images, packages, downloads, caches } = await userStorage(paths, owner);
-  if (images.count >= IMAGES_MAX) {
+  const passing = (await imagesOf(paths, owner)).filter(
+    ({ manifest, inUse }) => !inUse && ownersOf(paths, manifest).get(owner.uid)?.forBuilds === true,
+  );
+  if (images.count - passing.length >= IMAGES_MAX) {
     throw new KilnError('E_DISK', `user ${owner.uid} has ${images.count} images already`, {
       hint: '`kiln image rm` and `kiln gc --max-age` remove some: their number counts, not only what they take',
     });
   }
   const { storage } = owner.share;
-  const left = storage - images.bytes - packages.bytes - downloads.bytes - caches.bytes - more;
-  if (left >= 0) return left;
-  const what = `user ${owner.uid} would keep ${storage - left} bytes of images, packages, downloads and caches, more than ${storage}`;
-  throw new KilnError('E_DISK', what, {
-    hint: '`kiln df` shows what takes them, `kiln image rm` and `kiln gc` give room back; root sets users.limits.storage in /etc/kiln/kiln.yaml',
-  });
+  let { count } = images;
+  let left = storage - images.bytes - packages.bytes - downloads.bytes - caches.bytes - more;
+  const room = left + total(passing.map(ownFiles)).bytes;
+  if (room < 0) {
+    const what = `user ${owner.uid} would keep ${storage - room} bytes of images, packages, downloads and caches, more than ${storage}`;
+    throw new KilnError('E_DISK', what, {
+      hint: '`kiln df` shows what takes them, `kiln image rm` and `kiln gc` give room back; root sets users.limits.storage in /etc/kiln/kiln.yaml',
+    });
+  }
+  for (const { manifest } of passing.reverse()) {
+    if (left >= 0 && count < IMAGES_MAX) break;
+    const tree = await removeImage(paths, manifest.id, owner.uid);
+    if (tree !== undefined) await removeTree(tree);
+    left += manifest.ownBytes;
+    count--;
+  }
+  return room;
 }
 
 export async function imagesOf(

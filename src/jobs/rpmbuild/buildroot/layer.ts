@@ -1,9 +1,9 @@
 import { KilnError } from '../../../errors.ts';
 import { ensureImage, requestedImage } from '../../../image/build.ts';
 import type { OnImageProgress } from '../../../image/progress.ts';
-import { type PackageUser, reachOf } from '../../../image/store/entry.ts';
+import { reachOf } from '../../../image/store/entry.ts';
 import { type LeasedImage, leaseImage } from '../../../image/store/images.ts';
-import { ownersOf, ROOT } from '../../../image/store/manifest.ts';
+import { readManifest } from '../../../image/store/manifest.ts';
 import type { Lock } from '../../../packages/repository/lock/lock.ts';
 import { openRepositories, type RepositorySet } from '../../../packages/repository/open.ts';
 import { type Solution, solve } from '../../../packages/solver/solve.ts';
@@ -129,33 +129,11 @@ export async function openLayer(context: LayerContext, layer: Layer): Promise<Le
     ...(whole ? {} : { base: id }),
   };
   const { user } = base;
-  const owner = user ?? ownerOf(context, lock);
   if (context.offline === true) {
-    const lease = await leaseImage(engine.paths, await requestedImage(request));
-    if (lease !== undefined && owner === undefined) return lease;
-    if (lease === undefined) assertCached(reachOf(engine.paths, user).paths, lock);
-    await lease?.[Symbol.asyncDispose]();
+    const isThere = readManifest(engine.paths, await requestedImage(request)) !== undefined;
+    if (!isThere) assertCached(reachOf(engine.paths, user).paths, lock);
   }
-  return await ensureImage({ engine, ...request, user, owner, onProgress, signal });
-}
-
-function ownerOf(
-  { engine: { owner, paths }, base }: LayerContext,
-  lock: Lock,
-): PackageUser | undefined {
-  const isRoots = ownersOf(paths, base.image.manifest).has(ROOT);
-  return isRoots && !hasOwnPackages(base, lock) ? undefined : owner;
-}
-
-/** Whether packages are from a folder of the request: kiln has published results of a chain there. */
-function hasOwnPackages(base: BuildBase, { repositories, packages }: Lock): boolean {
-  const folders = base.repositories.map(({ source }) =>
-    source.kind === 'directory' ? source.path : undefined,
-  );
-  const own = repositories.filter(
-    ({ source }) => source.kind === 'directory' && !folders.includes(source.path),
-  );
-  return packages.some(({ repository }) => own.some(({ id }) => id === repository));
+  return await ensureImage({ engine, ...request, user, owner: engine.owner, onProgress, signal });
 }
 
 const NOTHING = /^nothing provides (.+) needed by this request: /;
