@@ -9,24 +9,34 @@ import { exitStatus, printError, tellingDamage } from './output/errors.ts';
 import { plainText } from './output/print.ts';
 import type { CommandDescription } from './reference/describe.ts';
 
+type MakeCommand = (caller: Caller) => Command;
+
 /** A command. Its module is imported only when it is called, so that kiln starts quickly. */
 type CommandEntry = readonly [
   name: string,
   summary: string,
-  load: () => Promise<{ command(caller: Caller): Command }>,
+  load: () => Promise<{ readonly command: MakeCommand }>,
 ];
+
+/** One of the commands of a module that has several. */
+async function one<Name extends string>(
+  module: Promise<{ readonly [Each in Name]: MakeCommand }>,
+  name: Name,
+) {
+  return { command: (await module)[name] };
+}
+
+const shell = () => import('./shell.ts');
+const jobs = () => import('./job/commands.ts');
+const sandboxes = () => import('./sandboxes.ts');
 
 const commands: readonly CommandEntry[] = [
   ['run', 'run one command in a new sandbox', () => import('./run.ts')],
-  [
-    'shell',
-    'open a shell in a new sandbox, or in one that runs or was kept',
-    () => import('./shell.ts'),
-  ],
+  ['shell', 'open a shell in a new sandbox, or in one that runs or was kept', shell],
   [
     'exec',
     'run a further command in a sandbox that runs or was kept',
-    async () => ({ command: (await import('./shell.ts')).execCommand }),
+    () => one(shell(), 'execCommand'),
   ],
   ['build', 'build RPM packages, or what a recipe describes', () => import('./rpmbuild/build.ts')],
   ['farm', 'build chains on a pool of machines', () => import('./farm/command.ts')],
@@ -35,89 +45,23 @@ const commands: readonly CommandEntry[] = [
     'build, lock, list, show, remove, export and import images',
     () => import('./images/image.ts'),
   ],
-  [
-    'report',
-    'make report.html of a result directory anew',
-    async () => ({ command: (await import('./job/commands.ts')).reportCommand }),
-  ],
-  [
-    'ci',
-    'run the jobs of GitLab’s and GitHub’s runners',
-    async () => {
-      const { gitlabCommand } = await import('./ci/gitlab.ts');
-      const { githubCommand } = await import('./ci/github.ts');
-      const command = (caller: Caller) =>
-        new KilnCommand('ci')
-          .description('Run the jobs of CI runners in sandboxes; see docs/ci-runners.md.')
-          .enablePositionalOptions()
-          .addCommand(gitlabCommand(caller, runKiln))
-          .addCommand(githubCommand(caller, runKiln));
-      return { command };
-    },
-  ],
+  ['report', 'make report.html of a result directory anew', () => one(jobs(), 'reportCommand')],
+  ['ci', 'run the jobs of GitLab’s and GitHub’s runners', loadCi],
   ['rpm', 'query, verify and unpack RPM files', () => import('./rpm/command.ts')],
   ['service', 'run long-lived services', () => import('./service/command.ts')],
-  [
-    'attach',
-    'show what a detached job writes, and type to it',
-    async () => ({ command: (await import('./job/commands.ts')).attachCommand }),
-  ],
-  [
-    'wait',
-    'wait until detached jobs have ended',
-    async () => ({ command: (await import('./job/commands.ts')).waitCommand }),
-  ],
-  [
-    'logs',
-    'print what a detached job has written',
-    async () => ({ command: (await import('./job/commands.ts')).logsCommand }),
-  ],
-  [
-    'results',
-    'copy the results of a detached job',
-    async () => ({ command: (await import('./job/commands.ts')).resultsCommand }),
-  ],
-  [
-    'ps',
-    'list sandboxes and detached jobs',
-    async () => ({ command: (await import('./sandboxes.ts')).psCommand }),
-  ],
-  [
-    'kill',
-    'destroy sandboxes, end detached jobs',
-    async () => ({ command: (await import('./sandboxes.ts')).killCommand }),
-  ],
-  [
-    'park',
-    'park sandboxes for the next commands',
-    async () => ({ command: (await import('./sandboxes.ts')).parkCommand }),
-  ],
-  [
-    'metrics',
-    'print or serve numbers for Prometheus',
-    async () => ({ command: (await import('./metrics.ts')).metricsCommand }),
-  ],
-  [
-    'mcp',
-    'serve sandboxes to an assistant',
-    async () => ({ command: (await import('./mcp/command.ts')).mcpCommand }),
-  ],
-  ['df', 'show what takes space', async () => ({ command: (await import('./gc.ts')).dfCommand })],
-  [
-    'gc',
-    'remove what nobody uses any more',
-    async () => ({ command: (await import('./gc.ts')).gcCommand }),
-  ],
-  [
-    'config',
-    'show and check kiln.yaml',
-    async () => ({ command: (await import('./config.ts')).configCommand }),
-  ],
-  [
-    'doctor',
-    'check whether this host can run sandboxes',
-    async () => ({ command: (await import('./doctor.ts')).doctorCommand }),
-  ],
+  ['attach', 'show what a detached job writes, and type to it', () => one(jobs(), 'attachCommand')],
+  ['wait', 'wait until detached jobs have ended', () => one(jobs(), 'waitCommand')],
+  ['logs', 'print what a detached job has written', () => one(jobs(), 'logsCommand')],
+  ['results', 'copy the results of a detached job', () => one(jobs(), 'resultsCommand')],
+  ['ps', 'list sandboxes and detached jobs', () => one(sandboxes(), 'psCommand')],
+  ['kill', 'destroy sandboxes, end detached jobs', () => one(sandboxes(), 'killCommand')],
+  ['park', 'park sandboxes for the next commands', () => one(sandboxes(), 'parkCommand')],
+  ['metrics', 'print or serve numbers for Prometheus', () => import('./metrics.ts')],
+  ['mcp', 'serve sandboxes to an assistant', () => one(import('./mcp/command.ts'), 'mcpCommand')],
+  ['df', 'show what takes space', () => one(import('./gc.ts'), 'dfCommand')],
+  ['gc', 'remove what nobody uses any more', () => one(import('./gc.ts'), 'gcCommand')],
+  ['config', 'show and check kiln.yaml', () => import('./config.ts')],
+  ['doctor', 'check whether this host can run sandboxes', () => import('./doctor.ts')],
   [
     'completion',
     'print the completion script of a shell',
@@ -133,10 +77,22 @@ const hidden: readonly CommandEntry[] = [
   [
     'complete',
     'list what a shell completes a word to',
-    async () => ({ command: (await import('./completion.ts')).completeCommand }),
+    () => one(import('./completion.ts'), 'completeCommand'),
   ],
   ['varlink', 'carry calls of the API', async () => ({ command: varlinkCommand })],
 ];
+
+async function loadCi() {
+  const { gitlabCommand } = await import('./ci/gitlab.ts');
+  const { githubCommand } = await import('./ci/github.ts');
+  const command = (caller: Caller) =>
+    new KilnCommand('ci')
+      .description('Run the jobs of CI runners in sandboxes; see docs/ci-runners.md.')
+      .enablePositionalOptions()
+      .addCommand(gitlabCommand(caller, runKiln))
+      .addCommand(githubCommand(caller, runKiln));
+  return { command };
+}
 
 /** As many programs have it, beside `--version`. */
 function versionCommand({ stdout }: Caller): KilnCommand {

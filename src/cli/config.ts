@@ -174,7 +174,7 @@ Examples:
   kiln config show
   kiln config show --json | jq -r '.[] | select(.key == "defaults.image").value'`;
 
-export function configCommand(caller: Caller): KilnCommand {
+export function command(caller: Caller): KilnCommand {
   const it = new KilnCommand('config')
     .description('Show and check kiln.yaml: what users who are not root may do, and defaults.')
     .addHelpText('after', EXAMPLES);

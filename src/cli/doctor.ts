@@ -10,7 +10,7 @@ interface DoctorOptions {
   readonly files?: true;
 }
 
-export function doctorCommand(caller: Caller): KilnCommand {
+export function command(caller: Caller): KilnCommand {
   return new KilnCommand('doctor')
     .description('Check what kiln needs of this host, and tell how to mend what is wrong.')
     .argument('[check...]', 'names of checks to run, from the second column; all by default')

@@ -17,7 +17,7 @@ import { KilnCommand } from './options/command.ts';
 
 const TYPE = 'text/plain; version=0.0.4; charset=utf-8';
 
-export function metricsCommand(caller: Caller): KilnCommand {
+export function command(caller: Caller): KilnCommand {
   return new KilnCommand('metrics')
     .description('Print numbers of the daemon, sandboxes and services as Prometheus reads them.')
     .option('--listen <file>', 'serve them by HTTP on this unix socket until interrupted')
@@ -71,102 +71,83 @@ function removeSocket(folder: Folder, path: string): void {
   });
 }
 
+type Kind = 'gauge' | 'counter';
 type Sample = readonly [labels: Readonly<Record<string, string>>, value: number | undefined];
 
+type ServiceStatus = NonNullable<ListedService['status']>;
+type Value = (status: ServiceStatus) => number | undefined;
+
+/** What is told of each service that has a supervisor. */
+const OF_SERVICES: readonly (readonly [name: string, kind: Kind, help: string, value: Value])[] = [
+  [
+    'healthy',
+    'gauge',
+    'What the health check found last',
+    ({ health }) => (health ? Number(health.state === 'healthy') : undefined),
+  ],
+  ['start_time_seconds', 'gauge', 'When its sandbox was started', ({ started }) => started / 1000],
+  ['restarts_total', 'counter', 'Restarts of its units', ({ restarts }) => restarts],
+  ['memory_bytes', 'gauge', 'Memory of its control group', ({ usage }) => usage.memoryBytes],
+  [
+    'cpu_seconds_total',
+    'counter',
+    'Processor time of its sandbox',
+    ({ usage: { cpuMicroseconds: time } }) => time && time / 1e6,
+  ],
+  ['processes', 'gauge', 'Processes in its sandbox', ({ usage }) => usage.pids],
+  [
+    'oom_kills_total',
+    'counter',
+    'Processes that its memory limit has ended',
+    ({ usage }) => usage.oomKills,
+  ],
+];
+
 async function metricsOf(paths: StatePaths): Promise<string> {
-  const sandboxes = await listSandboxes(paths, { owner: undefined });
-  const jobs = await listJobs(paths, undefined);
+  const sandboxes = counted(
+    ['running', 'kept', 'parked', 'abandoned'],
+    await listSandboxes(paths, { owner: undefined }),
+  );
+  const jobs = counted(['running', 'ended', 'lost'], await listJobs(paths, undefined));
   const services = await listServices(paths);
   const daemon = daemonUsage(paths);
-  const of = (value: (one: ListedService) => number | undefined): Sample[] =>
-    services.map((one) => [{ service: one.name }, value(one)]);
-  const seconds = (microseconds: number | undefined) => microseconds && microseconds / 1e6;
+  const of = (value: (status: ListedService['status']) => number | undefined) =>
+    services.map(({ name, status }): Sample => [{ service: name }, value(status)]);
+  const running = of((status) => Number(status?.state === 'running'));
   return [
     metric('daemon_up', 'gauge', 'Whether kilnd runs', [[{}, Number(daemon !== undefined)]]),
     metric('daemon_resident_bytes', 'gauge', 'Memory of kilnd', [[{}, daemon?.bytes]]),
     metric('daemon_cpu_seconds_total', 'counter', 'Processor time of kilnd', [[{}, daemon?.cpu]]),
-    metric(
-      'sandboxes',
-      'gauge',
-      'Sandboxes by state',
-      counted(
-        ['running', 'kept', 'parked', 'abandoned'],
-        sandboxes.map(({ state }) => state),
+    metric('sandboxes', 'gauge', 'Sandboxes by state', sandboxes),
+    metric('jobs', 'gauge', 'Detached jobs by state', jobs),
+    metric('service_up', 'gauge', 'Whether the service runs and none of its units failed', running),
+    ...OF_SERVICES.map(([name, kind, help, value]) =>
+      metric(
+        `service_${name}`,
+        kind,
+        help,
+        of((status) => status && value(status)),
       ),
-    ),
-    metric(
-      'jobs',
-      'gauge',
-      'Detached jobs by state',
-      counted(
-        ['running', 'ended', 'lost'],
-        jobs.map(({ state }) => state),
-      ),
-    ),
-    metric(
-      'service_up',
-      'gauge',
-      'Whether the service runs and none of its units failed',
-      of(({ status }) => Number(status?.state === 'running')),
-    ),
-    metric(
-      'service_healthy',
-      'gauge',
-      'What the health check found last',
-      of(({ status }) => (status?.health ? Number(status.health.state === 'healthy') : undefined)),
-    ),
-    metric(
-      'service_start_time_seconds',
-      'gauge',
-      'When its sandbox was started',
-      of(({ status }) => status && status.started / 1000),
-    ),
-    metric(
-      'service_restarts_total',
-      'counter',
-      'Restarts of its units',
-      of(({ status }) => status?.restarts),
-    ),
-    metric(
-      'service_memory_bytes',
-      'gauge',
-      'Memory of its control group',
-      of(({ status }) => status?.usage.memoryBytes),
-    ),
-    metric(
-      'service_cpu_seconds_total',
-      'counter',
-      'Processor time of its sandbox',
-      of(({ status }) => seconds(status?.usage.cpuMicroseconds)),
-    ),
-    metric(
-      'service_processes',
-      'gauge',
-      'Processes in its sandbox',
-      of(({ status }) => status?.usage.pids),
-    ),
-    metric(
-      'service_oom_kills_total',
-      'counter',
-      'Processes that its memory limit has ended',
-      of(({ status }) => status?.usage.oomKills),
     ),
   ].join('');
 }
 
-function counted(states: readonly string[], found: readonly string[]): Sample[] {
-  return states.map((state) => [{ state }, found.filter((one) => one === state).length]);
+function counted(
+  states: readonly string[],
+  found: readonly { readonly state: string }[],
+): Sample[] {
+  return states.map((state) => [{ state }, found.filter((one) => one.state === state).length]);
 }
 
 /** Names of services and states have no sign that would have to be escaped in a label. */
-function metric(name: string, type: string, help: string, samples: readonly Sample[]): string {
+function metric(name: string, kind: Kind, help: string, samples: readonly Sample[]): string {
   const known = samples.filter(([, value]) => value !== undefined);
   if (known.length === 0) return '';
   const lines = known.map(([labels, value]) => {
     const pairs = Object.entries(labels).map(([label, text]) => `${label}="${text}"`);
     return `kiln_${name}${pairs.length === 0 ? '' : `{${pairs.join(',')}}`} ${value}`;
   });
-  return `# HELP kiln_${name} ${help}\n# TYPE kiln_${name} ${type}\n${lines.join('\n')}\n`;
+  return `# HELP kiln_${name} ${help}\n# TYPE kiln_${name} ${kind}\n${lines.join('\n')}\n`;
 }
 
 /** USER_HZ, the ticks of a second in proc_pid_stat(5): 100 on every architecture of Linux that kiln runs on. */

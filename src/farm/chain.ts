@@ -6,15 +6,13 @@ import { KilnError } from '../errors.ts';
 import { hasErrno } from '../host/calls/libc.ts';
 import { Folder, makeDirectory } from '../host/files/folder.ts';
 import { imageLockSchema } from '../image/lock.ts';
+import { capabilitySchema, sha256, text } from '../jobs/chain/records.ts';
 import {
   type BuildOutcome,
-  capabilitySchema,
   MAX_STEP,
   optionsSchema,
   parseBuildOutcome,
   parseJson,
-  sha256,
-  text,
 } from './step.ts';
 
 const memberSchema = z.strictObject({
@@ -59,6 +57,7 @@ export type FarmMember = FarmChain['members'][number];
 const CHAIN_FILE = 'chain.json';
 const STOP_FILE = 'stop';
 const OUTCOME = 'outcome.json';
+const TRIED_FILE = 'tried';
 
 function farmFolder(resultDirectory: string): string {
   return join(resultDirectory, '.kiln/farm');
@@ -124,6 +123,17 @@ export class FarmFiles implements Disposable {
 
   node(name: string): Folder {
     return this.#folder.inner(name);
+  }
+
+  /** The machines that could not do a step. */
+  tried(node: string): string[] {
+    using folder = this.node(node);
+    return (folder.read(TRIED_FILE, MAX_STEP) ?? '').split('\n').filter(Boolean);
+  }
+
+  keepTried(node: string, machines: readonly string[]): void {
+    using folder = this.node(node);
+    folder.replace(TRIED_FILE, machines.join('\n'));
   }
 
   outcome(node: string) {

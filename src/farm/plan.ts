@@ -10,7 +10,7 @@ import type { FarmChain, FarmFiles, FarmMember } from './chain.ts';
 import { copySnapshot, isDone, knownBuild, linkOrCopy, recordOf, resultsOf } from './prepare.ts';
 import {
   type KnownBuild,
-  MAX_OUTCOME,
+  MAX_STEP,
   OUTCOME_FILE,
   parseScanOutcome,
   type ScanOutcome,
@@ -189,7 +189,7 @@ async function scanStep(
   inner.replace(STEP_FILE, serializeStep(step));
   const status = await doStep(folder);
   using out = inner.existing('out');
-  const outcome = parseScanOutcome(out?.read(OUTCOME_FILE, MAX_OUTCOME) ?? '');
+  const outcome = parseScanOutcome(out?.read(OUTCOME_FILE, MAX_STEP) ?? '');
   if (status === 0 && outcome !== undefined) {
     await removeTree(folder);
     return outcome;
@@ -222,7 +222,8 @@ export async function isWorthAnother(
     const record = recordOf(chain, member, records);
     if (record === undefined || never.has(member.name)) return false;
     const unused = results
-      .makersOf(record.requires, member.name)
+      .chosen(record.requires, member.name)
+      .map((chosen) => chosen.member)
       .filter((name) => !record.uses.includes(name));
     if (unused.length === 0) return false;
     const waited = ancestors(byName, member.name);

@@ -40,8 +40,7 @@ export type Slot = z.output<typeof slotSchema>;
 
 /** Those that take jobs, of machines with and without kiln. @throws KilnError E_FARM_POOL */
 export async function slots(): Promise<Slot[]> {
-  const attributes =
-    'Name,Machine,State,Activity,Cpus,Memory,TotalSlotCpus,TotalSlotMemory,KilnVersion,KilnImages,KilnLayers,SlotType';
+  const attributes = [...Object.keys(slotSchema.shape), 'SlotType'].join();
   const text = await condor(
     'condor_status',
     ['-json', '-attributes', attributes, '-constraint', 'SlotType =!= "Dynamic"'],
@@ -61,7 +60,7 @@ const queuedSchema = z.looseObject({
 export type QueuedJob = z.output<typeof queuedSchema>;
 
 export async function queued(cluster: number): Promise<QueuedJob[]> {
-  const attributes = 'ClusterId,JobStatus,KilnMember,RemoteHost,HoldReason,DAGManJobId';
+  const attributes = Object.keys(queuedSchema.shape).join();
   const of = `ClusterId == ${cluster} || DAGManJobId == ${cluster}`;
   const args = ['-json', '-attributes', attributes, '-constraint', of];
   return rows(await condor('condor_q', args, { hint: NO_SCHEDD }), queuedSchema);

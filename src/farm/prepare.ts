@@ -38,7 +38,8 @@ export async function prepareStep(
     const avoid = await failedOn(files, node);
     await using results = await resultsOf(chain, records, (one) => isDone(files, one));
     await using inUse = await results.use();
-    const requires = recordOf(chain, member, records)?.requires ?? member.requires;
+    const known = recordOf(chain, member, records);
+    const requires = known?.requires ?? member.requires;
     const additionalPackages = [
       ...(chain.options.additionalPackages ?? []),
       ...results.chosenFor(requires, member.name),
@@ -49,7 +50,6 @@ export async function prepareStep(
     await linkOrCopy(member.path, join(folderIn, file));
     const { source } = inUse.repository ?? {};
     if (source?.kind === 'directory') await copySnapshot(source.path, join(folderIn, 'results'));
-    const known = recordOf(chain, member, records);
     const step: Step = {
       kind: 'kiln-farm-step',
       format: 1,
@@ -73,7 +73,7 @@ export async function prepareStep(
         version: KILN_VERSION,
         allowMissing,
         image: chain.image.id ?? '',
-        packages: results.chosenDigests(requires, member.name),
+        packages: results.chosen(requires, member.name).map(({ sha256 }) => sha256),
         avoid,
         options: chain.options,
       }),
@@ -124,17 +124,13 @@ const LOG_START = 4096;
 
 /** In this round, by what a step writes to its log at its beginning. */
 async function failedOn(files: FarmFiles, node: string): Promise<string[]> {
-  using folder = files.node(node);
-  const before = (folder.read(TRIED_FILE, MAX_TRIED) ?? '').split('\n').filter(Boolean);
-  const last = await workerOf(join(files.path, node, 'log'));
-  await rm(join(files.path, node, 'log'), { force: true });
-  const tried = [...new Set([...before, ...(last === undefined ? [] : [last])])];
-  folder.replace(TRIED_FILE, tried.join('\n'));
+  const log = join(files.path, node, 'log');
+  const last = await workerOf(log);
+  await rm(log, { force: true });
+  const tried = [...new Set([...files.tried(node), ...(last === undefined ? [] : [last])])];
+  files.keepTried(node, tried);
   return tried;
 }
-
-const TRIED_FILE = 'tried';
-const MAX_TRIED = 1 << 20;
 
 export async function workerOf(log: string): Promise<string | undefined> {
   const file = await open(log, constants.O_RDONLY | constants.O_NOFOLLOW).catch(() => undefined);

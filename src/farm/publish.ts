@@ -2,6 +2,7 @@
 import { existsSync, readdirSync } from 'node:fs';
 import { rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
+import type { Owner } from '../artifacts/destination.ts';
 import { writeText } from '../artifacts/staging.ts';
 import { withLock } from '../host/files/flock.ts';
 import { removeTree } from '../host/files/remove-tree.ts';
@@ -11,7 +12,7 @@ import { type FarmChain, FarmFiles, type FarmMember } from './chain.ts';
 import { changesLock, isDone, memberOf, recordOf, resultsOf } from './prepare.ts';
 import {
   type BuildOutcome,
-  MAX_OUTCOME,
+  MAX_STEP,
   OUTCOME_FILE,
   parseBuildOutcome,
   STEP_STATUS,
@@ -25,7 +26,7 @@ export async function publishStep(
   resultDirectory: string,
   node: string,
   status: number,
-  owner: { readonly uid: number; readonly gid: number },
+  owner: Owner,
 ): Promise<number> {
   using files = FarmFiles.open(resultDirectory);
   const chain = files.chain();
@@ -80,7 +81,7 @@ function refusedStep({ name }: FarmMember, status: number): BuildOutcome | undef
 function readOutcome(files: FarmFiles, node: string): BuildOutcome | undefined {
   using folder = files.node(node);
   using out = folder.existing('out');
-  return parseBuildOutcome(out?.read(OUTCOME_FILE, MAX_OUTCOME) ?? '');
+  return parseBuildOutcome(out?.read(OUTCOME_FILE, MAX_STEP) ?? '');
 }
 
 async function publishBuilt(
@@ -89,7 +90,7 @@ async function publishBuilt(
   outcome: BuildOutcome,
   made: string,
   records: Records,
-  owner: { readonly uid: number; readonly gid: number },
+  owner: Owner,
 ): Promise<boolean> {
   const { root, requires, packages, durationMs } = outcome;
   if (root === null || outcome.member !== member.name) return false;
@@ -129,7 +130,7 @@ async function take(
   { resultDirectory }: FarmChain,
   { name }: FarmMember,
   mark: 'success' | 'fail',
-  owner: { readonly uid: number; readonly gid: number },
+  owner: Owner,
 ): Promise<void> {
   await rm(join(made, OUTCOME_FILE), { force: true });
   await writeText(made, mark, '', owner);

@@ -1,41 +1,20 @@
 import { join } from 'node:path';
 import { defined } from '../defined.ts';
 import { KilnError } from '../errors.ts';
+import type { ChainMemberReport, ChainReport, ToldBuild } from '../jobs/chain/request.ts';
 import type { SuiteResult } from '../report/ci/provider.ts';
 import { resultIn } from '../report/write.ts';
 import type { FarmChain, FarmFiles, FarmMember } from './chain.ts';
 import type { BuildOutcome } from './step.ts';
 
-export interface FarmMemberReport {
-  readonly name: string;
-  readonly source: string;
-  readonly state: 'built' | 'unchanged' | 'failed' | 'skipped';
-  readonly reason: string | undefined;
-  readonly needs: readonly { readonly member: string; readonly capabilities: readonly string[] }[];
-  readonly resultDirectory: string;
-  readonly packages: readonly { readonly file: string; readonly sha256: string }[];
-  readonly durationMs: number;
+export interface FarmMemberReport extends ChainMemberReport<ToldBuild> {
   readonly exitStatus: number;
   readonly worker: string | undefined;
   readonly outcome: BuildOutcome | undefined;
-  readonly report:
-    | {
-        readonly exitStatus: number;
-        readonly failure: KilnError | undefined;
-        readonly failedPhase: string | undefined;
-        readonly lastLines: readonly string[];
-      }
-    | undefined;
 }
 
-export interface FarmReport {
+export interface FarmReport extends ChainReport<FarmMemberReport> {
   readonly id: string;
-  readonly startedAt: Date;
-  readonly members: readonly FarmMemberReport[];
-  readonly repository: string;
-  readonly exitStatus: number;
-  readonly failure: KilnError | undefined;
-  readonly durationMs: number;
 }
 
 const NO_MACHINE = 125;
@@ -101,15 +80,12 @@ export class Reporter {
       return skipped(`it needs ${what}${lost.member}, which is not there`);
     }
     if (node === null || this.#files.isStopped) return skipped('the chain had ended');
-    using folder = this.#files.node(node);
-    const tried = (folder.read('tried', MAX_TRIED) ?? '').split('\n').filter(Boolean);
+    const tried = this.#files.tried(node);
     if (tried.length === 0) return skipped('the chain had ended');
     const reason = `no machine could build it: ${tried.join(', ')} tried`;
     return { state: 'failed', reason, exitStatus: NO_MACHINE } as const;
   }
 }
-
-const MAX_TRIED = 1 << 20;
 
 function skipped(reason: string) {
   return { state: 'skipped', reason, exitStatus: 0 } as const;

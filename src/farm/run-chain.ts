@@ -2,14 +2,12 @@ import { randomBytes } from 'node:crypto';
 import { chmod, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { unusableResultDirectory } from '../artifacts/destination.ts';
 import { KilnError } from '../errors.ts';
 import { withLock } from '../host/files/flock.ts';
-import { makeDirectory } from '../host/files/folder.ts';
 import { KILN_VERSION } from '../host/state/paths.ts';
 import { optionsDigest } from '../jobs/chain/build-member.ts';
 import { readMembers } from '../jobs/chain/member.ts';
-import { Records } from '../jobs/chain/records.ts';
+import { Records, refuseBusy } from '../jobs/chain/records.ts';
 import type { OptionalLayer } from '../sandbox/policy/layers.ts';
 import { type FarmChain, FarmFiles, type FarmMember } from './chain.ts';
 import {
@@ -71,11 +69,8 @@ export async function buildFarmChain(
   const startedAt = new Date();
   const started = performance.now();
   const { resultDirectory } = request;
-  using records = await openRecords(request, context);
-  await using lock = await records.lock();
-  if (lock === undefined) {
-    throw busy(resultDirectory, 'wait for its end, or name another --resultdir');
-  }
+  using records = Records.make(resultDirectory, context.owner);
+  await using _lock = await records.lock();
   using files = FarmFiles.make(resultDirectory);
   let chain = await begin(request, files, goesOn);
   await context.onChain(chain.id);
@@ -147,28 +142,12 @@ export async function buildFarmChain(
   }
 }
 
-async function openRecords(
-  { resultDirectory }: FarmRequest,
-  { owner }: FarmContext,
-): Promise<Records> {
-  try {
-    makeDirectory(resultDirectory, owner);
-    return Records.open(resultDirectory);
-  } catch (cause) {
-    throw unusableResultDirectory(resultDirectory, cause);
-  }
-}
-
-function busy(resultDirectory: string, hint: string): KilnError {
-  return new KilnError('E_CHAIN_BUSY', `another chain works in ${resultDirectory}`, { hint });
-}
-
 async function begin(request: FarmRequest, files: FarmFiles, goesOn: boolean): Promise<FarmChain> {
   const before = files.existing();
   if (before !== undefined && before.cluster !== null) {
     const isQueued = (await queued(before.cluster)).length > 0;
     if (isQueued && goesOn) return before;
-    if (isQueued) throw busy(request.resultDirectory, `kiln farm resume ${before.id}`);
+    if (isQueued) refuseBusy(request.resultDirectory, `kiln farm resume ${before.id}`);
   }
   const id = goesOn ? before?.id : undefined;
   return await newChain(request, id ?? randomBytes(4).toString('hex'));

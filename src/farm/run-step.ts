@@ -11,6 +11,7 @@ import { type ImageLock, lockedSettings } from '../image/lock.ts';
 import { readRecipe } from '../image/plan.ts';
 import { plannedRoot, usedRoot } from '../jobs/chain/build-member.ts';
 import { type Member, readMembers, scanMembers } from '../jobs/chain/member.ts';
+import { failureJson } from '../jobs/chain/request.ts';
 import { resultsRepository } from '../jobs/chain/results.ts';
 import { buildPackage } from '../jobs/rpmbuild/build.ts';
 import { type BuildBase, openBase, openLockedBase } from '../jobs/rpmbuild/buildroot/base.ts';
@@ -156,10 +157,7 @@ async function described(
   return {
     state: failure === undefined ? 'built' : 'failed',
     exitStatus,
-    failure:
-      failure === undefined
-        ? null
-        : { code: failure.code, message: failure.message, hint: failure.hint ?? null },
+    failure: failure === undefined ? null : failureJson(failure),
     failedPhase: failedPhase ?? null,
     lastLines: [...lastLines],
     root: root === undefined ? null : { digest: root.digest, packages: [...root.packages] },

@@ -3,20 +3,12 @@ import { type ErrorCode, isErrorCode } from '../error-codes.ts';
 import { KilnError } from '../errors.ts';
 import { reasonLine } from '../host/calls/system-error.ts';
 import { imageLockSchema } from '../image/lock.ts';
+import { capabilitySchema, sha256, text } from '../jobs/chain/records.ts';
 import { LIMIT_NAMES } from '../sandbox/policy/limits.ts';
 
-export const sha256 = z.string().regex(/^[0-9a-f]{64}$/);
-/** Of rpm's headers; as long as chain records take them. */
-export const text = z.string().max(65_536);
 const texts = z.array(text).max(100_000);
 const name = z.string().regex(/^[A-Za-z0-9_][^/\s\0]{0,254}$/);
 const count = z.number().positive();
-
-export const capabilitySchema = z.strictObject({
-  name: text,
-  operator: z.enum(['', '<', '<=', '=', '>=', '>', '<>', '<>=']),
-  version: text,
-});
 
 export function isPackageName(value: string): boolean {
   return /^[^/-][^/]*$/.test(value);
@@ -80,7 +72,7 @@ export type Step = z.output<typeof stepSchema>;
 
 export const STEP_FILE = 'step.json';
 
-/** Bytes: a lock of 10,000 packages takes 5 MB. */
+/** Bytes, of an outcome as well: a lock of 10,000 packages takes 5 MB. */
 export const MAX_STEP = 256 * 2 ** 20;
 
 /** Equal steps give equal bytes. */
@@ -173,8 +165,6 @@ const scanSchema = z.strictObject({
 export type ScanOutcome = z.output<typeof scanSchema>;
 
 export const OUTCOME_FILE = 'farm.json';
-
-export const MAX_OUTCOME = 256 * 2 ** 20;
 
 export function parseBuildOutcome(content: string): BuildOutcome | undefined {
   return buildSchema.safeParse(parseJson(content)).data;

@@ -197,12 +197,7 @@ async function tellService(
 /** The caller's environment for DAGMan's scripts, which DAGMan does not pass on. */
 function hookEnvironment({ environment }: Caller): Record<string, string> {
   const names = ['PATH', 'KILN_STATE', 'KILN_ALLOW_MISSING', 'KILN_FROM_SOURCE', 'CONDOR_CONFIG'];
-  return Object.fromEntries(
-    names.flatMap((name) => {
-      const value = environment[name];
-      return value === undefined ? [] : [[name, value]];
-    }),
-  );
+  return Object.fromEntries(Object.entries(environment).filter(([name]) => names.includes(name)));
 }
 
 function stepHere(program: string, folder: string): Promise<number> {

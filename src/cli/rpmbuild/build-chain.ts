@@ -2,13 +2,13 @@ import { relative, resolve } from 'node:path';
 import { buildChain } from '../../jobs/chain/chain.ts';
 import {
   type ChainMemberReport,
-  type ChainReport,
   type ChainRequest,
   chainJson,
   type MemberState,
+  type ToldBuild,
+  type ToldChain,
 } from '../../jobs/chain/request.ts';
 import { buildStatus } from '../../jobs/rpmbuild/outcome/outcome.ts';
-import type { BuildReport } from '../../jobs/rpmbuild/outcome/report.ts';
 import { writeChainResult } from '../../report/write.ts';
 import { type Caller, listenForInterruption } from '../caller/caller.ts';
 import type { KilnCommand } from '../options/command.ts';
@@ -186,7 +186,7 @@ export class ChainTable implements Disposable {
 }
 
 export function noteMember(
-  { name, state, reason, durationMs, report, resultDirectory }: NotedMember,
+  { name, state, reason, durationMs, report, resultDirectory }: ChainMemberReport<ToldBuild>,
   note: (text: string) => void,
   caller: Caller,
   where = '',
@@ -204,16 +204,7 @@ export function noteMember(
   if (report.kept) note(`kept as ${report.sandbox}: kiln shell ${report.sandbox}`);
 }
 
-type NotedMember = Pick<
-  ChainMemberReport,
-  'name' | 'state' | 'reason' | 'durationMs' | 'resultDirectory'
-> & {
-  readonly report:
-    | Partial<Pick<BuildReport, 'lastLines' | 'egress' | 'kept' | 'sandbox' | 'failure'>>
-    | undefined;
-};
-
-export function printChain({ members, repository, failure }: ChainSummary, caller: Caller): void {
+export function printChain({ members, repository, failure }: ToldChain, caller: Caller): void {
   const rows = members.map((member) => [
     member.name,
     member.state,
@@ -232,13 +223,6 @@ export function printChain({ members, repository, failure }: ChainSummary, calle
     caller.stderr.say(`kiln: repository: ${near || repository}\n`);
   }
 }
-
-type ChainSummary = Pick<ChainReport, 'repository' | 'failure'> & {
-  readonly members: readonly Pick<
-    ChainMemberReport,
-    'name' | 'state' | 'durationMs' | 'packages' | 'needs'
-  >[];
-};
 
 function seconds(ms: number): string {
   return `${(ms / 1000).toFixed(1)} s`;

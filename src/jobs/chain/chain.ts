@@ -1,7 +1,5 @@
 import { join } from 'node:path';
-import { unusableResultDirectory } from '../../artifacts/destination.ts';
 import { KilnError } from '../../errors.ts';
-import { makeDirectory } from '../../host/files/folder.ts';
 import type { RepositoryFile } from '../../packages/repository/publish/snapshot.ts';
 import type { Engine } from '../../sandbox/open.ts';
 import { packageSigner } from '../provenance/sign.ts';
@@ -32,8 +30,8 @@ export async function buildChain(
   const { signal, onImageProgress: onProgress } = hooks;
   const signer = await packageSigner(engine, request.build);
   const members = await readMembers(request.sources, signal);
-  using records = openRecords(request);
-  await using _lock = await lockChain(records, request);
+  using records = Records.make(request.resultDirectory, request.build.caller);
+  await using _lock = await records.lock();
   await using base = await openBase(engine, request.build.image, {
     update: request.build.update ?? false,
     onProgress,
@@ -88,23 +86,6 @@ const INTERRUPTED = 130;
 function asInterruption(reason: unknown): KilnError {
   if (reason instanceof KilnError) return reason;
   return new KilnError('E_INTERRUPTED', 'interrupted', { cause: reason });
-}
-
-function openRecords({ resultDirectory, build }: ChainRequest): Records {
-  try {
-    makeDirectory(resultDirectory, build.caller);
-    return Records.open(resultDirectory);
-  } catch (cause) {
-    throw unusableResultDirectory(resultDirectory, cause);
-  }
-}
-
-async function lockChain(records: Records, { resultDirectory }: ChainRequest) {
-  const lock = await records.lock();
-  if (lock !== undefined) return lock;
-  throw new KilnError('E_CHAIN_BUSY', `another chain works in ${resultDirectory}`, {
-    hint: 'wait for its end, or name another --resultdir',
-  });
 }
 
 /** Members that need each other are an error; with --continue the others are built, with --recurse all. */

@@ -1,16 +1,18 @@
 import { lstatSync } from 'node:fs';
 import { join } from 'node:path';
 import { z } from 'zod';
+import { type Owner, unusableResultDirectory } from '../../artifacts/destination.ts';
 import { KilnError } from '../../errors.ts';
 import { type HeldLock, tryLock } from '../../host/files/flock.ts';
-import { Folder } from '../../host/files/folder.ts';
+import { Folder, makeDirectory } from '../../host/files/folder.ts';
 import { hasContent } from '../../packages/repository/cache.ts';
 
 const MAX_RECORD = 64 * 2 ** 20;
 
-const sha256 = z.string().regex(/^[0-9a-f]{64}$/);
-const text = z.string().max(65536);
-const capability = z.strictObject({
+export const sha256 = z.string().regex(/^[0-9a-f]{64}$/);
+/** Of rpm's headers. */
+export const text = z.string().max(65_536);
+export const capabilitySchema = z.strictObject({
   name: text,
   operator: z.enum(['', '<', '<=', '=', '>=', '>', '<>', '<>=']),
   version: text,
@@ -35,7 +37,7 @@ const scanSchema = z.strictObject({
   /** The digest of source package, options and base image. */
   key: sha256,
   requires: z.array(text),
-  provides: z.array(capability),
+  provides: z.array(capabilitySchema),
   problem: text.optional(),
 });
 
@@ -67,30 +69,35 @@ export class Records implements Disposable {
     return new Records(resultDirectory, top.inner('.kiln'));
   }
 
-  /** Locks the directory for one chain; undefined if another one has it. @throws KilnError E_RESULTDIR */
-  async lock(): Promise<HeldLock | undefined> {
-    const file = join(this.#folder.path, 'lock');
+  /** Opens the records of a result directory, which is made for `owner`. @throws KilnError E_RESULTDIR */
+  static make(resultDirectory: string, owner: Owner): Records {
     try {
-      return await tryLock(file);
-    } catch (error) {
+      makeDirectory(resultDirectory, owner);
+      return Records.open(resultDirectory);
+    } catch (cause) {
+      throw unusableResultDirectory(resultDirectory, cause);
+    }
+  }
+
+  /** Locks the directory for one chain. @throws KilnError E_CHAIN_BUSY, E_RESULTDIR */
+  async lock(): Promise<HeldLock> {
+    const file = join(this.#folder.path, 'lock');
+    const lock = await tryLock(file).catch((error) => {
       const found = lstatSync(file, { throwIfNoEntry: false });
       if (found === undefined || found.isFile()) throw error;
       const path = join(this.#directory, '.kiln/lock');
       throw new KilnError('E_RESULTDIR', `${path} cannot be locked: it is no plain file`, {
         hint: 'remove it: kiln makes it anew',
       });
-    }
-  }
-
-  built(member: string): MemberRecord | undefined {
-    return readJson(this.#built, member, recordSchema);
+    });
+    return lock ?? refuseBusy(this.#directory, 'wait for its end, or name another --resultdir');
   }
 
   builtFrom(
     { name, sha256: source }: { readonly name: string; readonly sha256: string },
     options: string,
   ): MemberRecord | undefined {
-    const record = this.built(name);
+    const record = readJson(this.#built, name, recordSchema);
     return record?.source === source && record.options === options ? record : undefined;
   }
 
@@ -113,6 +120,11 @@ export class Records implements Disposable {
   [Symbol.dispose](): void {
     for (const folder of [this.#built, this.#scanned, this.#folder]) folder[Symbol.dispose]();
   }
+}
+
+/** @throws KilnError E_CHAIN_BUSY */
+export function refuseBusy(resultDirectory: string, hint: string): never {
+  throw new KilnError('E_CHAIN_BUSY', `another chain works in ${resultDirectory}`, { hint });
 }
 
 export async function packagesAreThere(directory: string, record: MemberRecord): Promise<boolean> {

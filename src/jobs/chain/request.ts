@@ -36,7 +36,13 @@ export interface ChainHooks {
   readonly buildHooks?: (member: string) => Omit<BuildHooks, 'signal'>;
 }
 
-export interface ChainMemberReport {
+/** What a chain tells of a build, wherever it was. */
+export type ToldBuild = Pick<BuildReport, 'exitStatus' | 'failure' | 'lastLines'> &
+  Partial<Pick<BuildReport, 'egress' | 'kept' | 'sandbox'>> & {
+    readonly failedPhase: string | undefined;
+  };
+
+export interface ChainMemberReport<Build extends ToldBuild = BuildReport> {
   readonly name: string;
   readonly source: string;
   readonly state: MemberState;
@@ -46,26 +52,19 @@ export interface ChainMemberReport {
   readonly packages: readonly Pick<BuiltPackage, 'file' | 'sha256'>[];
   /** The time of the last build, milliseconds; 0 if there was none. */
   readonly durationMs: number;
-  readonly report: BuildReport | undefined;
+  readonly report: Build | undefined;
 }
 
-export interface ChainReport {
+export interface ChainReport<Member = ChainMemberReport> {
   readonly startedAt: Date;
-  readonly members: readonly ChainMemberReport[];
+  readonly members: readonly Member[];
   readonly repository: string;
   readonly exitStatus: number;
   readonly failure: KilnError | undefined;
   readonly durationMs: number;
 }
 
-type JsonMember = Omit<ChainMemberReport, 'report'> & {
-  readonly report:
-    | (Pick<BuildReport, 'exitStatus' | 'failure' | 'lastLines'> & {
-        readonly failedPhase: string | undefined;
-      })
-    | undefined;
-};
-type JsonReport = Omit<ChainReport, 'members'> & { readonly members: readonly JsonMember[] };
+export type ToldChain = ChainReport<ChainMemberReport<ToldBuild>>;
 type JsonRequest = Pick<ChainRequest, 'resultDirectory' | 'jobs' | 'recurse' | 'continue'> & {
   readonly build: Partial<ChainRequest['build']> & Pick<ChainRequest['build'], 'image'>;
 };
@@ -74,7 +73,7 @@ type JsonRequest = Pick<ChainRequest, 'resultDirectory' | 'jobs' | 'recurse' | '
 const CHAIN_VERSION = 1;
 
 /** chain.json, and what --json prints: docs/chains.md describes it. */
-export function chainJson(request: JsonRequest, report: JsonReport): Record<string, unknown> {
+export function chainJson(request: JsonRequest, report: ToldChain): Record<string, unknown> {
   const { jobs, recurse, continue: goOn, resultDirectory } = request;
   const { image, ...build } = request.build;
   return {
@@ -89,7 +88,7 @@ export function chainJson(request: JsonRequest, report: JsonReport): Record<stri
   };
 }
 
-function memberJson(member: JsonMember) {
+function memberJson(member: ChainMemberReport<ToldBuild>) {
   const { name, source, state, reason, needs, resultDirectory, packages, report } = member;
   return {
     ...{ name, source, state, reason: reason ?? null, needs, resultDirectory },
@@ -102,6 +101,6 @@ function memberJson(member: JsonMember) {
   };
 }
 
-function failureJson({ code, message, hint }: NonNullable<ChainReport['failure']>) {
+export function failureJson({ code, message, hint }: KilnError) {
   return { code, message, hint: hint ?? null };
 }

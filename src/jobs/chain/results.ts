@@ -142,25 +142,19 @@ export class Results implements AsyncDisposable {
 
   /** Requests for this chain's newest package that meets each of `requires`, whatever else is available. */
   chosenFor(requires: readonly string[], member: string): string[] {
-    return [...new Set(this.#choose(requires, member).flatMap(nevra))].sort();
+    return [...new Set(this.chosen(requires, member).map(nevra))].sort();
   }
 
-  chosenDigests(requires: readonly string[], member: string): string[] {
-    return [...new Set(this.#choose(requires, member).map(({ sha256 }) => sha256))];
-  }
-
-  makersOf(requires: readonly string[], member: string): string[] {
-    return [...new Set(this.#choose(requires, member).map((entry) => entry.member))];
-  }
-
-  #choose(requires: readonly string[], member: string): ResultPackage[] {
+  /** The newest package of other members that meets each of `requires`. */
+  chosen(requires: readonly string[], member: string): ResultPackage[] {
     const plain = requires.filter((text) => !text.startsWith('('));
-    return plain.flatMap(parseCapabilities).flatMap((required) =>
+    const chosen = plain.flatMap(parseCapabilities).flatMap((required) =>
       this.#providersOf(required)
         .filter((entry) => entry.member !== member)
         .sort((a, b) => compareEvr(b, a))
         .slice(0, 1),
     );
+    return [...new Set(chosen)];
   }
 
   #providersOf(required: Capability): ResultPackage[] {
