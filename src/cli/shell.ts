@@ -5,7 +5,7 @@ import { listJobs } from '../detached/record.ts';
 import type { OwnEngine } from '../engine.ts';
 import { KilnError } from '../errors.ts';
 import { closeDescriptor } from '../host/calls/descriptor.ts';
-import { hasErrno } from '../host/calls/libc.ts';
+import { unlessErrno } from '../host/calls/libc.ts';
 import { connectUnixSocket } from '../host/sockets/unix-socket.ts';
 import { findRecipe } from '../image/find.ts';
 import { readManifest } from '../image/store/manifest.ts';
@@ -49,7 +49,7 @@ export function command(caller: Caller): KilnCommand {
 
 /** A sandbox cannot change: refuse options, so that nobody believes they had an effect. */
 function refuseOptions(it: KilnCommand, id: string): void {
-  const given = it.options.filter((option) => it.isGiven(option.attributeName()));
+  const given = it.given();
   if (given.length === 0) return;
   const names = given.map(({ long }) => long).join(', ');
   throw new KilnError('E_ARGUMENT', `the sandbox ${id} takes no ${names}`, {
@@ -189,12 +189,8 @@ function userIn({ paths }: OwnEngine, image: string | undefined, user: string): 
 }
 
 function connectHolder(directory: string): number | undefined {
-  try {
-    return connectUnixSocket(sandboxFiles.visit(directory));
-  } catch (error) {
-    if (hasErrno(error, 'ENOENT', 'ECONNREFUSED')) return undefined;
-    throw error;
-  }
+  const path = sandboxFiles.visit(directory);
+  return unlessErrno(['ENOENT', 'ECONNREFUSED'], () => connectUnixSocket(path));
 }
 
 function closed({ id, state, record }: ListedSandbox): KilnError {

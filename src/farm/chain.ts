@@ -3,7 +3,7 @@ import { readdirSync, readlinkSync, rmSync, symlinkSync } from 'node:fs';
 import { isAbsolute, join, resolve } from 'node:path';
 import { z } from 'zod';
 import { KilnError } from '../errors.ts';
-import { hasErrno } from '../host/calls/libc.ts';
+import { unlessErrno } from '../host/calls/libc.ts';
 import { Folder, makeDirectory } from '../host/files/folder.ts';
 import { imageLockSchema } from '../image/lock.ts';
 import { capabilitySchema, sha256, text } from '../jobs/chain/records.ts';
@@ -179,25 +179,21 @@ export async function rememberChain(
   directory: string,
 ): Promise<void> {
   const folder = chainsFolder(env);
-  try {
+  unlessErrno(['EACCES', 'EROFS', 'ENOENT', 'ENOTDIR', 'EEXIST'], () => {
     makeDirectory(folder);
     rmSync(join(folder, id), { force: true });
     symlinkSync(directory, join(folder, id));
-  } catch (error) {
-    if (!hasErrno(error, 'EACCES', 'EROFS', 'ENOENT', 'ENOTDIR', 'EEXIST')) throw error;
-  }
+  });
 }
 
 export function knownChains(
   env: Environment,
 ): { readonly id: string; readonly directory: string }[] {
   const folder = chainsFolder(env);
-  try {
-    return readdirSync(folder).map((id) => ({ id, directory: readlinkSync(join(folder, id)) }));
-  } catch (error) {
-    if (hasErrno(error, 'ENOENT', 'ENOTDIR', 'EACCES')) return [];
-    throw error;
-  }
+  const known = unlessErrno(['ENOENT', 'ENOTDIR', 'EACCES'], () =>
+    readdirSync(folder).map((id) => ({ id, directory: readlinkSync(join(folder, id)) })),
+  );
+  return known ?? [];
 }
 
 /** By an id, its beginning, or a path. @throws KilnError E_FARM_CHAIN */

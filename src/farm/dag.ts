@@ -2,6 +2,7 @@
 
 import { KilnError } from '../errors.ts';
 import { OPTIONAL_LAYERS, type OptionalLayer } from '../sandbox/policy/layers.ts';
+import { shellWord } from '../shell-words.ts';
 import { type Slot, slots } from './pool.ts';
 import { STEP_STATUS, type StepOptions } from './step.ts';
 
@@ -204,15 +205,13 @@ export function hookScript(
   resultDirectory: string,
   env: Readonly<Record<string, string>>,
 ): string {
-  const variables = Object.entries(env).map(([name, value]) => `export ${name}=${word(value)}`);
+  const variables = Object.entries(env).map(
+    ([name, value]) => `export ${name}=${shellWord(value)}`,
+  );
   return `#!/bin/sh
 ${variables.join('\n')}
 task=$1
 shift
-exec ${word(program)} farm "$task" ${word(resultDirectory)} "$@"
+exec ${shellWord(program)} farm "$task" ${shellWord(resultDirectory)} "$@"
 `;
-}
-
-function word(text: string): string {
-  return `'${text.replaceAll("'", "'\\''")}'`;
 }

@@ -6,8 +6,9 @@ import { removeTree } from '../host/files/remove-tree.ts';
 import { cycleError, type Edges, edgesOf, findCycles, withoutCycles } from '../jobs/chain/graph.ts';
 import { scanKey } from '../jobs/chain/member.ts';
 import { packagesAreThere, type Records } from '../jobs/chain/records.ts';
+import type { ResultsInUse } from '../jobs/chain/results.ts';
 import type { FarmChain, FarmFiles, FarmMember } from './chain.ts';
-import { copySnapshot, isDone, knownBuild, linkOrCopy, recordOf, resultsOf } from './prepare.ts';
+import { bringInputs, isDone, knownBuild, recordOf, resultsOf } from './prepare.ts';
 import {
   type KnownBuild,
   MAX_STEP,
@@ -15,7 +16,6 @@ import {
   parseScanOutcome,
   type ScanOutcome,
   STEP_FILE,
-  type Step,
   serializeStep,
 } from './step.ts';
 
@@ -50,9 +50,7 @@ export async function planRound(chain: FarmChain, context: PlanContext): Promise
     return [knownBuild(member.name, record, wanted)];
   });
   await using inUse = await results.use();
-  const { source } = inUse.repository ?? {};
-  const snapshot = source?.kind === 'directory' ? source.path : undefined;
-  const scan = await scanned(chain, { known, snapshot, id: inUse.snapshot }, context);
+  const scan = await scanned(chain, { known, results: inUse }, context);
   const found = new Map(chain.members.map(({ name }) => [name, records.scanned(name)]));
   const members = chain.members.map((member) => {
     const { requires, provides } = found.get(member.name) ?? member;
@@ -124,8 +122,7 @@ function behind(members: readonly FarmMember[], first: ReadonlySet<string>): Set
 
 interface ScanInput {
   readonly known: KnownBuild[];
-  readonly snapshot: string | undefined;
-  readonly id: string | null;
+  readonly results: ResultsInUse;
 }
 
 /** What is known of a source package in the image, as it was when last looked at, is not asked again. */
@@ -159,32 +156,17 @@ async function scanned(
 async function scanStep(
   chain: FarmChain,
   asked: readonly FarmMember[],
-  { known, snapshot, id }: ScanInput,
+  { known, results }: ScanInput,
   { files, doStep }: PlanContext,
 ): Promise<ScanOutcome> {
   const folder = join(files.path, 'scan');
   await removeTree(folder);
   await mkdir(folder);
-  const members: Step['members'] = [];
-  for (const { name, path, sha256 } of asked) {
-    const file = `${name}.src.rpm`;
-    await linkOrCopy(path, join(folder, file));
-    members.push({ name, file, sha256 });
-  }
-  if (snapshot !== undefined) await copySnapshot(snapshot, join(folder, 'results'));
+  const inputs = await bringInputs(folder, asked, results);
   // Bounds are for builds: workers may be larger than this machine.
   const { limits: _limits, disk: _disk, time: _time, ...options } = chain.options;
-  const step: Step = {
-    kind: 'kiln-farm-step',
-    format: 1,
-    chain: chain.id,
-    task: 'scan',
-    image: { name: chain.image.name, id: null, lock: null },
-    members,
-    results: id === null ? null : { folder: 'results', snapshot: id },
-    options,
-    known,
-  };
+  const image = { name: chain.image.name, id: null, lock: null };
+  const step = { chain: chain.id, task: 'scan', image, ...inputs, options, known } as const;
   using inner = Folder.open(folder);
   inner.replace(STEP_FILE, serializeStep(step));
   const status = await doStep(folder);

@@ -9,7 +9,7 @@ import { removeTree } from '../host/files/remove-tree.ts';
 import { KILN_VERSION } from '../host/state/paths.ts';
 import { packageFiles } from '../jobs/chain/build-member.ts';
 import { type MemberRecord, packagesAreThere, Records } from '../jobs/chain/records.ts';
-import { Results } from '../jobs/chain/results.ts';
+import { Results, type ResultsInUse } from '../jobs/chain/results.ts';
 import { pooledFile } from '../packages/repository/publish/pool.ts';
 import type { OptionalLayer } from '../sandbox/policy/layers.ts';
 import { type FarmChain, FarmFiles, type FarmMember } from './chain.ts';
@@ -46,18 +46,9 @@ export async function prepareStep(
     ];
     const folderIn = join(folder, 'in');
     await mkdir(folderIn);
-    const file = `${member.name}.src.rpm`;
-    await linkOrCopy(member.path, join(folderIn, file));
-    const { source } = inUse.repository ?? {};
-    if (source?.kind === 'directory') await copySnapshot(source.path, join(folderIn, 'results'));
-    const step: Step = {
-      kind: 'kiln-farm-step',
-      format: 1,
-      chain: chain.id,
-      task: 'build',
-      image: chain.image,
-      members: [{ name: member.name, file, sha256: member.sha256 }],
-      results: inUse.snapshot === null ? null : { folder: 'results', snapshot: inUse.snapshot },
+    const step = {
+      ...({ chain: chain.id, task: 'build', image: chain.image } as const),
+      ...(await bringInputs(folderIn, [member], inUse)),
       options: { ...chain.options, additionalPackages },
       known: known === undefined ? [] : [knownBuild(member.name, known, additionalPackages)],
     };
@@ -98,8 +89,24 @@ export function knownBuild(
   return { member, requires: [...requires], additionalPackages: [...additionalPackages], root };
 }
 
+/** Puts the source packages of a step and the results of the chain beside it. */
+export async function bringInputs(
+  folder: string,
+  asked: readonly FarmMember[],
+  { path: snapshot, snapshot: id }: ResultsInUse,
+): Promise<Pick<Step, 'members' | 'results'>> {
+  const members: Step['members'] = [];
+  for (const { name, path, sha256 } of asked) {
+    const file = `${name}.src.rpm`;
+    await linkOrCopy(path, join(folder, file));
+    members.push({ name, file, sha256 });
+  }
+  if (snapshot !== undefined) await copySnapshot(snapshot, join(folder, 'results'));
+  return { members, results: id === null ? null : { folder: 'results', snapshot: id } };
+}
+
 /** What lies on another file system, or is somebody else's, is copied. */
-export async function linkOrCopy(from: string, to: string): Promise<void> {
+async function linkOrCopy(from: string, to: string): Promise<void> {
   try {
     await link(from, to);
   } catch (error) {
@@ -108,7 +115,7 @@ export async function linkOrCopy(from: string, to: string): Promise<void> {
   }
 }
 
-export async function copySnapshot(from: string, to: string): Promise<void> {
+async function copySnapshot(from: string, to: string): Promise<void> {
   await mkdir(to);
   for (const entry of await readdir(from, { withFileTypes: true })) {
     // The lease is for those that use the repository itself.

@@ -76,8 +76,9 @@ export const STEP_FILE = 'step.json';
 export const MAX_STEP = 256 * 2 ** 20;
 
 /** Equal steps give equal bytes. */
-export function serializeStep(step: Step): string {
-  return `${JSON.stringify(stepSchema.parse(step), undefined, 1)}\n`;
+export function serializeStep(step: Omit<Step, 'kind' | 'format'>): string {
+  const whole = stepSchema.parse({ kind: 'kiln-farm-step', format: 1, ...step });
+  return `${JSON.stringify(whole, undefined, 1)}\n`;
 }
 
 /** @param origin what messages call it @throws KilnError E_FARM_STEP with the first thing that is wrong */

@@ -27,6 +27,7 @@ import { callerEnvironment } from '../host/process/own-node.ts';
 import { FRAME, onFrames, sendMessage, wired } from '../host/sockets/frames.ts';
 import { KILN_VERSION, packageRoot } from '../host/state/paths.ts';
 import { awaitedLater, deferred } from '../promise.ts';
+import { signalNumber } from '../sandbox/command/process.ts';
 import { Results, send } from './pack.ts';
 import { unpacker } from './unpack.ts';
 import {
@@ -38,9 +39,6 @@ import {
   type RemoteStart,
   SILENCE_MAX,
 } from './wire.ts';
-
-/** Signals by which kiln ends, for its exit status as a shell has it. */
-const NUMBERS: Readonly<Record<string, number>> = { SIGHUP: 1, SIGINT: 2, SIGKILL: 9, SIGTERM: 15 };
 
 /** Where folders of jobs are: on a disk, for a gigabyte may come. */
 const PLACE = '/var/tmp';
@@ -222,7 +220,7 @@ class Far {
     );
     const ended = deferred<number>();
     child.once('error', ended.reject);
-    child.once('exit', (code, signal) => ended.resolve(code ?? 128 + (NUMBERS[signal ?? ''] ?? 0)));
+    child.once('exit', (code, signal) => ended.resolve(code ?? 128 + signalNumber(signal!)));
     using _looking = results.look();
     const status = await ended.promise;
     await over;

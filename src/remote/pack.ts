@@ -197,7 +197,7 @@ export class Results {
         await this.#takeFolder(to, settled);
         continue;
       }
-      const stats = attemptStat(from);
+      const stats = lstatSync(from, { throwIfNoEntry: false });
       if (stats === undefined || Date.now() - stats.mtimeMs < settled) continue;
       const state = `${stats.mtimeMs} ${stats.size} ${stats.ino}`;
       if (this.#sent.get(to) === state) continue;
@@ -208,13 +208,5 @@ export class Results {
         if (settled === 0) throw error;
       });
     }
-  }
-}
-
-function attemptStat(path: string) {
-  try {
-    return lstatSync(path);
-  } catch {
-    return undefined;
   }
 }

@@ -4,8 +4,8 @@ import type { Readable, Writable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import { type Extract, extract, type Header } from 'tar-stream';
 import { KilnError } from '../errors.ts';
-import { closeDescriptor } from '../host/calls/descriptor.ts';
-import { hasErrno } from '../host/calls/libc.ts';
+import { closeDescriptor, closing } from '../host/calls/descriptor.ts';
+import { unlessErrno } from '../host/calls/libc.ts';
 import {
   mkdirat,
   openat2,
@@ -80,53 +80,31 @@ async function place(
   const name = parts.at(-1);
   if (name === undefined) throw foreign('a file would be in place of a folder');
   const folder = openFolder(root, parts.slice(0, -1));
-  try {
-    const temporary = `.kiln-${process.pid}.new`;
-    remove(folder, temporary);
-    if (type === 'symlink') symlinkat(header.linkname ?? '', folder, temporary);
-    else if (type === 'file') {
-      const fd = openat2(folder, temporary, {
-        flags: constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW,
-        mode: 0o600,
-        resolve: BELOW,
-      });
-      const to = createWriteStream('', { fd, autoClose: false });
-      try {
-        await pipeline(content, to);
-        fchmodSync(fd, mode & 0o777);
-      } finally {
-        closeDescriptor(fd);
-      }
-    } else throw foreign(`it has a ${type}`);
-    renameat(folder, temporary, folder, name);
-  } finally {
-    closeDescriptor(folder);
-  }
-}
-
-function remove(folder: number, name: string): void {
-  try {
-    unlinkat(folder, name);
-  } catch (error) {
-    if (!hasErrno(error, 'ENOENT')) throw error;
-  }
+  using _folder = closing(folder);
+  const temporary = `.kiln-${process.pid}.new`;
+  unlessErrno(['ENOENT'], () => unlinkat(folder, temporary));
+  if (type === 'symlink') symlinkat(header.linkname ?? '', folder, temporary);
+  else if (type === 'file') {
+    const fd = openat2(folder, temporary, {
+      flags: constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW,
+      mode: 0o600,
+      resolve: BELOW,
+    });
+    using _fd = closing(fd);
+    await pipeline(content, createWriteStream('', { fd, autoClose: false }));
+    fchmodSync(fd, mode & 0o777);
+  } else throw foreign(`it has a ${type}`);
+  renameat(folder, temporary, folder, name);
 }
 
 function openFolder(root: number, parts: readonly string[]): number {
   const how = { flags: constants.O_RDONLY | constants.O_DIRECTORY, resolve: BELOW };
   let at = openat2(root, '.', how);
   for (const part of parts) {
-    const before = at;
-    try {
-      try {
-        mkdirat(before, part, 0o777);
-      } catch (error) {
-        if (!hasErrno(error, 'EEXIST')) throw error;
-      }
-      at = openat2(before, part, how);
-    } finally {
-      closeDescriptor(before);
-    }
+    const above = at;
+    using _above = closing(above);
+    unlessErrno(['EEXIST'], () => mkdirat(above, part, 0o777));
+    at = openat2(above, part, how);
   }
   return at;
 }

@@ -49,11 +49,9 @@ const STAYS = [
 
 function refuseWhatStays(command: KilnCommand): void {
   const given = (names: readonly string[]) =>
-    command.options
-      .filter((option) => {
-        const name = option.attributeName();
-        return names.includes(name) && command.isGiven(name);
-      })
+    command
+      .given()
+      .filter((option) => names.includes(option.attributeName()))
       .map(({ long }) => long)
       .join(', ');
   const refuse = (what: string, hint: string) => {

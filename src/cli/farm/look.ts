@@ -181,7 +181,7 @@ export function logsCommand(caller: Caller): KilnCommand {
         });
       }
       const path = join(files.path, found.node, 'log');
-      using view = new LogView(caller.stdout);
+      using view = new LogView(() => caller.stdout);
       for (let at = 0; ; ) {
         const isOver = files.outcome(found.node) !== undefined;
         const size = (await stat(path).catch(() => undefined))?.size ?? 0;

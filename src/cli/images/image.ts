@@ -123,13 +123,11 @@ async function build(name: string, options: BuildOptions, caller: Caller): Promi
   const { manifest } = image;
   for (const message of manifest.warnings) printWarning({ code: 'image', message }, caller.stderr);
   const seconds = ((Date.now() - started) / 1000).toFixed(1);
-  if (caller.isQuiet) {
-    printEither(caller.stdout, options, manifest, () => manifest.id);
-    return;
+  if (!caller.isQuiet) {
+    caller.stderr.say(
+      `kiln: ${manifest.name}: ${manifest.packageCount} packages, ${sizeText(manifest.bytes)}, ready after ${seconds} s\n`,
+    );
   }
-  caller.stderr.say(
-    `kiln: ${manifest.name}: ${manifest.packageCount} packages, ${sizeText(manifest.bytes)}, ready after ${seconds} s\n`,
-  );
   printEither(caller.stdout, options, manifest, () => manifest.id);
 }
 

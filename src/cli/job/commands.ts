@@ -1,4 +1,4 @@
-import { closeSync, constants, existsSync, mkdirSync, openSync } from 'node:fs';
+import { constants, existsSync, mkdirSync, openSync } from 'node:fs';
 import { resolve } from 'node:path';
 import { endOf, Follower } from '../../detached/follow.ts';
 import { readJobLog } from '../../detached/log.ts';
@@ -11,8 +11,10 @@ import {
   titleOf,
 } from '../../detached/record.ts';
 import { KilnError } from '../../errors.ts';
+import { closing } from '../../host/calls/descriptor.ts';
 import { type StatePaths, statePaths } from '../../host/state/paths.ts';
 import { deferred } from '../../promise.ts';
+import { roomIn } from '../../remote/wire.ts';
 import { renewReport } from '../../report/write.ts';
 import { copyResults } from '../../users/copy-results.ts';
 import { type Caller, listenForInterruption } from '../caller/caller.ts';
@@ -64,20 +66,16 @@ class JobOutput implements Disposable {
 
   constructor(caller: Caller) {
     this.#caller = caller;
-    this.#views = { 1: new LogView(caller.stdout), 2: new LogView(caller.stderr) };
+    this.#views = {
+      1: new LogView(() => caller.stdout),
+      2: new LogView(() => caller.stderr),
+    };
   }
 
   async write(output: 1 | 2, bytes: Buffer): Promise<void> {
     this.#views[output].write(bytes);
     const { stream } = output === 1 ? this.#caller.stdout : this.#caller.stderr;
-    if (!stream.writableNeedDrain) return;
-    await new Promise<void>((resolve) => {
-      const go = () => {
-        stream.off('drain', go).off('close', go);
-        resolve();
-      };
-      stream.on('drain', go).on('close', go);
-    });
+    if (stream.writableNeedDrain) await roomIn(stream);
   }
 
   pass(output: 1 | 2, bytes: Buffer, follower: Follower | undefined): void {
@@ -258,14 +256,11 @@ async function copyTo(from: string, directory: string, caller: Caller): Promise<
   const path = resolve(caller.cwd(), directory);
   mkdirSync(path, { recursive: true });
   const to = openSync(path, constants.O_RDONLY | constants.O_DIRECTORY);
-  try {
-    await copyResults(from, to, directory, {
-      owner: caller.ids,
-      warn: (warning) => printWarning(warning, caller.stderr),
-    });
-  } finally {
-    closeSync(to);
-  }
+  using _to = closing(to);
+  await copyResults(from, to, directory, {
+    owner: caller.ids,
+    warn: (warning) => printWarning(warning, caller.stderr),
+  });
 }
 
 const REPORT_EXAMPLES = `

@@ -2,7 +2,6 @@
 import { randomUUID } from 'node:crypto';
 import { once } from 'node:events';
 import {
-  closeSync,
   constants,
   fstatSync,
   lstatSync,
@@ -14,9 +13,11 @@ import {
   realpathSync,
 } from 'node:fs';
 import { join, relative, resolve } from 'node:path';
+import { closing } from '../../host/calls/descriptor.ts';
 import { startProgram } from '../../host/process/child-process.ts';
 import { packageRoot } from '../../host/state/paths.ts';
 import { awaitedLater } from '../../promise.ts';
+import type { ListedSandbox } from '../../sandbox/domain/sandbox-record.ts';
 import type { Caller } from '../caller/caller.ts';
 
 type Started = ReturnType<typeof startProgram>;
@@ -112,13 +113,10 @@ export class Kiln {
   artifact(name: string): Buffer {
     const file = inside(this.#resultFolder(), name);
     const fd = openSync(file, constants.O_RDONLY | constants.O_NONBLOCK | constants.O_NOFOLLOW);
-    try {
-      if (!fstatSync(fd).isFile()) throw new Error(`${name} is no file`);
-      const bytes = Buffer.alloc(FILE_MAX);
-      return bytes.subarray(0, readSync(fd, bytes, 0, FILE_MAX, 0));
-    } finally {
-      closeSync(fd);
-    }
+    using _fd = closing(fd);
+    if (!fstatSync(fd).isFile()) throw new Error(`${name} is no file`);
+    const bytes = Buffer.alloc(FILE_MAX);
+    return bytes.subarray(0, readSync(fd, bytes, 0, FILE_MAX, 0));
   }
 
   start(words: readonly string[]): Started {
@@ -157,7 +155,7 @@ export class Kiln {
     const ready = awaitedLater(once(child.stdout ?? child, 'data').then(() => true));
     if ((await Promise.race([ready, closed])) !== true) throw new Error(stderr());
     const { stdout } = await this.call(['ps', '--json'], { most: FILE_MAX });
-    const listed = JSON.parse(stdout) as ListedSandbox[];
+    const listed = JSON.parse(stdout) as Pick<ListedSandbox, 'id' | 'record'>[];
     // Anybody sees the mark among the words of a process; root sees everybody's sandboxes.
     const owner = process.getuid?.() || undefined;
     const mine = listed.find(
@@ -195,11 +193,6 @@ function inside(directory: string, name: string): string {
   const file = realpathSync(resolve(directory, name));
   if (file.startsWith(`${realpathSync(directory)}/`)) return file;
   throw new Error(`${name} is not below ${directory}`);
-}
-
-interface ListedSandbox {
-  readonly id: string;
-  readonly record: { readonly command?: readonly string[]; readonly owner?: number };
 }
 
 interface Calling {

@@ -11,7 +11,7 @@ export type Verbosity = 'quiet' | 'normal' | 'verbose';
 export class MockLog implements MockEvents {
   readonly verbosity: Verbosity;
   readonly #to: TextOutput;
-  #view: LogView | undefined;
+  readonly #view = new LogView(() => this.#to);
   readonly #tail = new LogTail();
 
   constructor(verbosity: Verbosity, to: TextOutput) {
@@ -64,7 +64,6 @@ export class MockLog implements MockEvents {
 
   output(chunk: string | Buffer): void {
     if (!this.showsLogs) return;
-    this.#view ??= new LogView(this.#to);
     this.#view.write(chunk);
     this.#tail.push(chunk);
   }
@@ -74,7 +73,7 @@ export class MockLog implements MockEvents {
   }
 
   #write(line: string): void {
-    this.#view?.[Symbol.dispose]();
+    this.#view[Symbol.dispose]();
     this.#to.say(`${line}\n`);
   }
 }

@@ -24,6 +24,11 @@ export class KilnCommand extends Command {
     return this.getOptionValueSource(name) === 'cli';
   }
 
+  /** Its options in the command line: those of the environment and of kiln.yaml do not count. */
+  given(): Option[] {
+    return this.options.filter((option) => this.isGiven(option.attributeName()));
+  }
+
   override parseOptions(argv: string[]): ReturnType<Command['parseOptions']> {
     return super.parseOptions(withPresets(this.options, argv, this.#passesThrough));
   }

@@ -63,10 +63,10 @@ export function keepOption(what: string): Option {
   return parsed('--keep [time]', what, parseTime).preset('1h');
 }
 
-export function hostWriteOption(): Option {
+export function hostWriteOption(where = ''): Option {
   return new Option(
     '--allow-host-write',
-    'allow writable binds of directories that the host itself needs; see docs/sandboxes.md',
+    `${where}allow writable binds of directories that the host itself needs; see docs/sandboxes.md`,
   );
 }
 

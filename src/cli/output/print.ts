@@ -54,30 +54,32 @@ const BEGUN = /\u001b(?:\[[0-9;:]{0,32})?$/;
  * control characters to a terminal.
  */
 export class LogView implements Disposable {
-  readonly #to: TextOutput;
+  readonly #output: () => TextOutput;
   readonly #decoder = new TextDecoder();
   #pending = '';
   #coloured = false;
 
-  constructor(to: TextOutput) {
-    this.#to = to;
+  /** @param output is called when there is output: Node takes a millisecond to make a stream */
+  constructor(output: () => TextOutput) {
+    this.#output = output;
   }
 
   write(chunk: Buffer | string): void {
-    if (!this.#to.isTTY) {
-      this.#to.write(chunk);
+    const to = this.#output();
+    if (!to.isTTY) {
+      to.write(chunk);
       return;
     }
     const decoded =
       typeof chunk === 'string' ? chunk : this.#decoder.decode(chunk, { stream: true });
     const text = this.#pending + decoded;
     this.#pending = BEGUN.exec(text)?.[0] ?? '';
-    this.#to.write(this.#plain(text.slice(0, text.length - this.#pending.length)));
+    to.write(this.#plain(text.slice(0, text.length - this.#pending.length)));
   }
 
   [Symbol.dispose](): void {
-    if (this.#pending !== '') this.#to.write(this.#plain(this.#pending));
-    if (this.#coloured) this.#to.write('\u001b[0m');
+    if (this.#pending !== '') this.#output().write(this.#plain(this.#pending));
+    if (this.#coloured) this.#output().write('\u001b[0m');
     this.#pending = '';
     this.#coloured = false;
   }
@@ -98,6 +100,11 @@ export class LogView implements Disposable {
 
 /** The end of a log that a person still sees, bytes: two screens of long lines. */
 const SEEN = 16 * 1024;
+
+/** Prints the last lines of what has failed. */
+export function printLines(lines: readonly string[], to: Pick<TextOutput, 'say'>): void {
+  for (const line of lines) to.say(`  | ${line}\n`);
+}
 
 export class LogTail {
   #end = Buffer.alloc(0);

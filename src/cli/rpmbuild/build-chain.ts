@@ -14,7 +14,7 @@ import { type Caller, listenForInterruption } from '../caller/caller.ts';
 import type { KilnCommand } from '../options/command.ts';
 import { CiOutput } from '../output/ci-output.ts';
 import { printEgressRefusals, printError, printWarning } from '../output/errors.ts';
-import { printJson } from '../output/print.ts';
+import { printJson, printLines } from '../output/print.ts';
 import {
   hasColours,
   imageProgress,
@@ -193,9 +193,7 @@ export function noteMember(
 ): void {
   if (caller.isQuiet && state !== 'failed' && state !== 'skipped') return;
   const { stderr } = caller;
-  if (state === 'failed') {
-    for (const line of report?.lastLines ?? []) stderr.say(`  | ${line}\n`);
-  }
+  if (state === 'failed') printLines(report?.lastLines ?? [], stderr);
   const time = state === 'built' ? ` in ${seconds(durationMs)}${where}` : '';
   note(`${name}: ${state}${time}${reason === undefined ? '' : `: ${reason}`}`);
   if (state === 'built' || state === 'failed') printEgressRefusals(report?.egress ?? [], stderr);

@@ -1,11 +1,11 @@
 import { availableParallelism } from 'node:os';
 import { InvalidArgumentError, Option } from 'commander';
 import {
+  type BuildRequest,
   type CacheMount,
   macroDefinition,
   NETWORK_PHASES,
   type NetworkPhase,
-  type ShortCircuit,
 } from '../../jobs/rpmbuild/request.ts';
 import { VARIATIONS, type Variation } from '../../jobs/verify/verify.ts';
 import { CI_CHOICES, type CiChoice } from '../../report/ci/provider.ts';
@@ -14,6 +14,7 @@ import { shellWords } from '../../shell-words.ts';
 import type { Caller } from '../caller/caller.ts';
 import type { KilnCommand } from '../options/command.ts';
 import {
+  hostWriteOption,
   imageOption,
   keepOption,
   type LimitValues,
@@ -23,7 +24,10 @@ import {
 } from '../options/shared-options.ts';
 import { parseBind, parseCount, parseEgress, parseSize, read } from '../options/values.ts';
 
-export interface BuildOptions extends LimitValues {
+/** Options that are called as what they are of a request. */
+type Same = 'nocheck' | 'target' | 'shortCircuit' | 'lock' | 'postinstall' | 'offline' | 'update';
+
+export interface BuildOptions extends LimitValues, Pick<BuildRequest, Same> {
   readonly image?: string;
   readonly spec?: string;
   readonly sources?: string;
@@ -31,10 +35,7 @@ export interface BuildOptions extends LimitValues {
   readonly define: readonly string[];
   readonly with: readonly string[];
   readonly without: readonly string[];
-  readonly nocheck?: boolean;
-  readonly target?: string;
   readonly rpmbuildOpts: readonly string[];
-  readonly shortCircuit?: ShortCircuit;
   readonly enableNetwork?: readonly NetworkPhase[];
   readonly network: string;
   readonly egress: readonly string[];
@@ -43,17 +44,13 @@ export interface BuildOptions extends LimitValues {
   readonly cache: readonly CacheMount[];
   /** Milliseconds. */
   readonly keep?: number;
-  readonly lock?: string;
   readonly resume?: string;
-  readonly postinstall?: boolean;
   readonly verify?: boolean;
   readonly vary: readonly Variation[];
   readonly provenanceKey?: string;
   readonly signKey?: string;
   readonly signPassphraseFile?: string;
   readonly builderId?: string;
-  readonly offline?: boolean;
-  readonly update?: boolean;
   readonly json?: boolean;
   readonly quiet?: boolean;
   readonly ci: CiChoice;
@@ -238,10 +235,7 @@ export function addRecipeOptions(command: KilnCommand, caller: Pick<Caller, 'cwd
       (text) => parseBind(text, caller.cwd()),
     ),
     new Option('--allow-host', 'recipes: allow $host, binds and the network of the host'),
-    new Option(
-      '--allow-host-write',
-      'recipes: allow writable binds of directories that the host itself needs; see docs/sandboxes.md',
-    ),
+    hostWriteOption('recipes: '),
     new Option('--schema', 'print the JSON Schema of YAML recipes and exit'),
   ];
   for (const option of options) command.addOption(option);

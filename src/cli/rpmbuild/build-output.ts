@@ -4,7 +4,7 @@ import type { CiChoice } from '../../report/ci/provider.ts';
 import type { Caller } from '../caller/caller.ts';
 import { CiOutput } from '../output/ci-output.ts';
 import { printEgressRefusals, printError, printWarning } from '../output/errors.ts';
-import { LogTail, LogView } from '../output/print.ts';
+import { LogTail, LogView, printLines } from '../output/print.ts';
 import { imageProgress } from '../output/progress.ts';
 
 const TOLD: ReadonlySet<string> = new Set([
@@ -35,13 +35,14 @@ export class BuildOutput {
   readonly #caller: Caller;
   readonly #ci: CiOutput | undefined;
   readonly #source: string;
-  #view: LogView | undefined;
+  readonly #view: LogView;
   readonly #tail = new LogTail();
 
   constructor({ quiet, ci, source, begin }: BuildOutputOptions, caller: Caller) {
     this.#caller = caller;
     this.#ci = CiOutput.for(ci, caller);
     this.#source = source;
+    this.#view = new LogView(() => caller.stdout);
     const progress = imageProgress(caller);
     this.hooks = {
       onImageProgress: progress.report,
@@ -58,16 +59,10 @@ export class BuildOutput {
         if (log !== 'build.log') return;
         this.#ci?.read(source, source, chunk);
         if (quiet) return;
-        this.#log().write(chunk);
+        this.#view.write(chunk);
         this.#tail.push(chunk);
       },
     };
-  }
-
-  /** Made with the first output, because Node takes a millisecond to make the stream. */
-  #log(): LogView {
-    this.#view ??= new LogView(this.#caller.stdout);
-    return this.#view;
   }
 
   #isSeen(lines: readonly string[]): boolean {
@@ -76,29 +71,26 @@ export class BuildOutput {
   }
 
   async finish(report: BuildReport): Promise<void> {
-    this.#view?.[Symbol.dispose]();
+    this.#view[Symbol.dispose]();
     await this.#ci?.finishBuild(report, this.#source);
+    const { stderr } = this.#caller;
     const { failure, failedPhase, lastLines, packages, sourcePackage, resultDirectory } = report;
     if (failure !== undefined) {
-      for (const line of this.#isSeen(lastLines) ? [] : lastLines) {
-        this.#caller.stderr.say(`  | ${line}\n`);
-      }
-      this.#caller.stderr.say(`kiln: ${report.name}: failed in ${failedPhase}\n`);
-      printError(failure, this.#caller.stderr);
+      if (!this.#isSeen(lastLines)) printLines(lastLines, stderr);
+      stderr.say(`kiln: ${report.name}: failed in ${failedPhase}\n`);
+      printError(failure, stderr);
       printWhereToLook(report, this.#caller);
     }
-    printEgressRefusals(report.egress, this.#caller.stderr);
+    printEgressRefusals(report.egress, stderr);
     for (const difference of report.differences?.slice(0, DIFFERENCES) ?? []) {
       const { package: name, path, what, detail = [] } = difference;
-      this.#caller.stderr.say(`  | ${[name, path, what].filter(Boolean).join(': ')}\n`);
-      for (const line of detail) this.#caller.stderr.say(`  |   ${line}\n`);
+      const title = [name, path, what].filter(Boolean).join(': ');
+      printLines([title, ...detail.map((line) => `  ${line}`)], stderr);
     }
-    if (report.differences?.length === 0)
-      this.#caller.stderr.say('kiln: both builds are the same\n');
+    if (report.differences?.length === 0) stderr.say('kiln: both builds are the same\n');
     const made = sourcePackage === undefined ? packages : [sourcePackage, ...packages];
-    for (const { file } of made) this.#caller.stderr.say(`kiln: ${resultDirectory}/${file}\n`);
-    if (report.kept)
-      this.#caller.stderr.say(`kiln: kept as ${report.sandbox}: kiln shell ${report.sandbox}\n`);
+    for (const { file } of made) stderr.say(`kiln: ${resultDirectory}/${file}\n`);
+    if (report.kept) stderr.say(`kiln: kept as ${report.sandbox}: kiln shell ${report.sandbox}\n`);
   }
 }
 

@@ -14,7 +14,7 @@ import {
   type StepEvent,
 } from '../../jobs/recipe/request.ts';
 import { runRecipe } from '../../jobs/recipe/run-recipe.ts';
-import { Timeline } from '../../jobs/run/timeline.ts';
+import { lengthOf, Timeline } from '../../jobs/run/timeline.ts';
 import { type BuildRecipe, buildRecipeJsonSchema } from '../../recipe/build-recipe.ts';
 import { limitsOf } from '../../sandbox/policy/limits.ts';
 import { forbidden } from '../../users/configuration.ts';
@@ -28,7 +28,7 @@ import {
   printError,
   printWarning,
 } from '../output/errors.ts';
-import { LogView, printJson } from '../output/print.ts';
+import { LogView, printJson, printLines } from '../output/print.ts';
 import { type ImageProgressView, imageProgress } from '../output/progress.ts';
 import { reportResult } from '../run.ts';
 import { admitRecipe } from '../users/user-guard.ts';
@@ -153,10 +153,11 @@ class RecipeOutput implements Disposable {
   readonly #quiet: boolean;
   readonly #progress: ImageProgressView;
   readonly #caller: Caller;
-  #view: LogView | undefined;
+  readonly #view: LogView;
 
   constructor(path: string, quiet: boolean, caller: Caller) {
     this.#caller = caller;
+    this.#view = new LogView(() => caller.stdout);
     this.#progress = imageProgress(caller);
     this.#name = basename(path);
     this.#quiet = quiet;
@@ -165,15 +166,10 @@ class RecipeOutput implements Disposable {
       onSourceProgress: this.#progress.report,
       onWarning: (warning) => printWarning(warning, caller.stderr),
       onOutput: (chunk) => {
-        if (!quiet) this.#log().write(chunk);
+        if (!quiet) this.#view.write(chunk);
       },
       onStep: (step) => this.#step(step),
     };
-  }
-
-  #log(): LogView {
-    this.#view ??= new LogView(this.#caller.stdout);
-    return this.#view;
   }
 
   interrupt(): void {
@@ -181,39 +177,34 @@ class RecipeOutput implements Disposable {
   }
 
   finish(report: RecipeReport): void {
-    this.#view?.[Symbol.dispose]();
+    this.#view[Symbol.dispose]();
     this.interrupt();
+    const { stderr } = this.#caller;
     const { failedStep, failure, collection, limitHit, kept, sandbox } = report;
+    const { resultDirectory } = report.request;
     if (failedStep !== undefined) {
       if (failedStep.command !== undefined) {
         const lines = failedStep.command.trim().split('\n');
-        for (const line of lines.slice(0, COMMAND_LINES)) this.#caller.stderr.say(`  $ ${line}\n`);
-        if (lines.length > COMMAND_LINES) this.#caller.stderr.say('  $ …\n');
+        for (const line of lines.slice(0, COMMAND_LINES)) stderr.say(`  $ ${line}\n`);
+        if (lines.length > COMMAND_LINES) stderr.say('  $ …\n');
       }
-      for (const line of failedStep.lastLines.slice(-LAST_LINES)) {
-        this.#caller.stderr.say(`  | ${line}\n`);
-      }
+      printLines(failedStep.lastLines.slice(-LAST_LINES), stderr);
     }
     if (limitHit !== null && limitHit !== 'timeout' && limitHit !== 'stall') {
-      this.#caller.stderr.say(`kiln: the limit of ${limitHit} was reached\n`);
+      stderr.say(`kiln: the limit of ${limitHit} was reached\n`);
     }
     if (failure !== undefined) {
-      printError(failure, this.#caller.stderr);
-      printWhereToLook(
-        { ...report, resultDirectory: report.request.resultDirectory },
-        this.#caller,
-      );
+      printError(failure, stderr);
+      printWhereToLook({ ...report, resultDirectory }, this.#caller);
     }
-    printEgressRefusals(report.egress ?? [], this.#caller.stderr);
-    const { resultDirectory } = report.request;
+    printEgressRefusals(report.egress ?? [], stderr);
     for (const { path, type } of collection?.artifacts ?? []) {
-      if (type === 'file') this.#caller.stderr.say(`kiln: ${resultDirectory}/${path}\n`);
+      if (type === 'file') stderr.say(`kiln: ${resultDirectory}/${path}\n`);
     }
-    if (kept) this.#caller.stderr.say(`kiln: kept as ${sandbox}: kiln shell ${sandbox}\n`);
+    if (kept) stderr.say(`kiln: kept as ${sandbox}: kiln shell ${sandbox}\n`);
     if (failure === undefined && !this.#quiet) {
-      const last = report.phases.at(-1);
-      const seconds = (((last?.start ?? 0) + (last?.duration ?? 0)) / 1000).toFixed(1);
-      this.#caller.stderr.say(`kiln: ${this.#name}: done after ${seconds} s\n`);
+      const seconds = (lengthOf(report.phases) / 1000).toFixed(1);
+      stderr.say(`kiln: ${this.#name}: done after ${seconds} s\n`);
     }
   }
 

@@ -219,11 +219,7 @@ export function isPackageOrSpec(source: string): boolean {
  */
 export function refuseUnused(mode: BuildMode, command: KilnCommand): void {
   const uses: ReadonlySet<string> = new Set(MODES[mode].uses);
-  // Values from the environment or a default are only for builds that use them.
-  const unused = command.options.filter((option) => {
-    const name = option.attributeName();
-    return command.isGiven(name) && !uses.has(name);
-  });
+  const unused = command.given().filter((option) => !uses.has(option.attributeName()));
   if (unused.length === 0) return;
   const names = unused.map(({ long }) => long).join(', ');
   throw new KilnError('E_ARGUMENT', `${MODES[mode].title} takes no ${names}`, {

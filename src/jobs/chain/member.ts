@@ -1,7 +1,7 @@
 import { KilnError } from '../../errors.ts';
 import { digestOf } from '../../image/key.ts';
 import { digestFile } from '../../packages/repository/cache.ts';
-import { formatDependency } from '../../packages/rpm/dependency.ts';
+import { formatDependency, formatEvr } from '../../packages/rpm/dependency.ts';
 import { readRpms } from '../../packages/rpm/read.ts';
 import type { Engine } from '../../sandbox/open.ts';
 import { BuildSandbox } from '../rpmbuild/build-sandbox.ts';
@@ -34,7 +34,7 @@ export async function readMembers(
     if (result.error !== undefined) throw notASource(path, 'is not a source package', result.error);
     const { package: rpm } = result;
     if (!rpm.isSource) throw notASource(path, 'is a binary package, not a source package');
-    const { name, epoch, version, release } = rpm;
+    const { name, version, release } = rpm;
     const id = `${name}-${version}-${release}`;
     if (!/^[A-Za-z0-9_][^/\s\0]*$/.test(id)) {
       throw notASource(path, 'has a name that cannot be that of a directory');
@@ -47,8 +47,7 @@ export async function readMembers(
       });
     }
     const requires = rpm.dependencies.requires.map(formatDependency);
-    const evr = `${epoch === null ? '' : `${epoch}:`}${version}-${release}`;
-    const provides = [{ name, operator: '=' as const, version: evr }];
+    const provides = [{ name, operator: '=' as const, version: formatEvr(rpm) }];
     members.set(id, { name: id, path, sha256, requires, provides });
   }
   // In the caller's order: the children answer in any order.

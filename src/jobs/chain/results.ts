@@ -6,7 +6,7 @@ import {
   type RepositoryFile,
   type Snapshot,
 } from '../../packages/repository/publish/snapshot.ts';
-import { compareEvr } from '../../packages/rpm/dependency.ts';
+import { compareEvr, formatEvr } from '../../packages/rpm/dependency.ts';
 import { awaitedLater } from '../../promise.ts';
 import { type Capability, parseCapabilities, provides } from './graph.ts';
 
@@ -23,7 +23,8 @@ interface ResultPackage extends PooledPackage {
 export interface ResultsInUse extends AsyncDisposable {
   readonly generation: number;
   readonly snapshot: string | null;
-  readonly repository: Repository | undefined;
+  /** The folder of the snapshot. */
+  readonly path: string | undefined;
 }
 
 export class Results implements AsyncDisposable {
@@ -117,7 +118,7 @@ export class Results implements AsyncDisposable {
       return {
         generation: this.#generation,
         snapshot: snapshot?.id ?? null,
-        repository: snapshot && resultsRepository(snapshot.path),
+        path: snapshot?.path,
         [Symbol.asyncDispose]: async () => snapshot?.[Symbol.asyncDispose](),
       };
     });
@@ -191,6 +192,6 @@ function digests(files: readonly RepositoryFile[]): string {
   return files.map(({ sha256 }) => sha256).join();
 }
 
-function nevra({ name, epoch, version, release, arch }: PooledPackage): string {
-  return `${name}-${epoch === null ? '' : `${epoch}:`}${version}-${release}.${arch}`;
+function nevra(entry: PooledPackage): string {
+  return `${entry.name}-${formatEvr(entry)}.${entry.arch}`;
 }

@@ -9,7 +9,7 @@ import { type Edges, Order, Progress } from './graph.ts';
 import type { Member, Scan } from './member.ts';
 import type { MemberRecord } from './records.ts';
 import type { ChainHooks, ChainMemberReport, ChainRequest, MemberState } from './request.ts';
-import type { ResultsInUse } from './results.ts';
+import { type ResultsInUse, resultsRepository } from './results.ts';
 
 /** Failures that another result may fix: a requirement of the build is missing. */
 export const MISSING: ReadonlySet<string> = new Set(['E_SOLVER_NO_MATCH', 'E_SOLVER_PROBLEM']);
@@ -176,7 +176,7 @@ export class ChainRun {
     }
   }
 
-  #requestFor(progress: Progress, { repository }: ResultsInUse): BuildRequest {
+  #requestFor(progress: Progress, { path }: ResultsInUse): BuildRequest {
     const { build } = this.#request;
     const chosen = this.#context.results.chosenFor(progress.requires, progress.name);
     return {
@@ -185,7 +185,7 @@ export class ChainRun {
       resultDirectory: progress.directory,
       repositories: [
         ...(build.repositories ?? []),
-        ...(repository === undefined ? [] : [repository]),
+        ...(path === undefined ? [] : [resultsRepository(path)]),
       ],
       additionalPackages: [...(build.additionalPackages ?? []), ...chosen],
       // The chain has refreshed the metadata once for all members.

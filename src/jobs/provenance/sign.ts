@@ -12,9 +12,9 @@ import { takeApart, writeSigned } from '../../packages/rpm/signature/sign.ts';
 import { openSigningKey, type PackageSigner } from '../../packages/rpm/signature/signing-key.ts';
 import type { Engine } from '../../sandbox/open.ts';
 import type { BuildRun } from '../rpmbuild/build-run.ts';
-import type { Progress } from '../rpmbuild/outcome/finish.ts';
-import type { BuildHooks, BuildReport, BuiltPackage } from '../rpmbuild/outcome/report.ts';
+import type { BuildReport, BuiltPackage } from '../rpmbuild/outcome/report.ts';
 import type { BuildRequest } from '../rpmbuild/request.ts';
+import { builtPackages } from './write.ts';
 
 export async function packageSigner(
   engine: Pick<Engine, 'signingPassphrase'>,
@@ -24,9 +24,8 @@ export async function packageSigner(
   return await openSigningKey(signing, engine.signingPassphrase());
 }
 
-export async function signCollected(run: BuildRun, progress: Progress): Promise<void> {
-  const { signer, request, signal } = run;
-  const { collected } = progress;
+export async function signCollected(run: BuildRun): Promise<void> {
+  const { signer, request, signal, collected } = run;
   if (signer === undefined || collected === undefined) return;
   await run.phase('sign', async () => {
     const { collection } = collected;
@@ -34,37 +33,17 @@ export async function signCollected(run: BuildRun, progress: Progress): Promise<
       { ...collected, artifacts: collection.artifacts },
       { directory: request.resultDirectory, owner: request.caller, signer, signal },
     );
-    progress.collected = { ...packages, collection: { ...collection, artifacts } };
+    run.collected = { ...packages, collection: { ...collection, artifacts } };
   });
-}
-
-export async function signReport(
-  report: BuildReport,
-  signer: PackageSigner,
-  { signal, onPhase }: BuildHooks,
-): Promise<BuildReport> {
-  const { resultDirectory: directory, request } = report;
-  const from = performance.now();
-  onPhase?.('sign', 'start');
-  try {
-    const signed = await signBuilt(report, { directory, owner: request.caller, signer, signal });
-    onPhase?.('sign', 'finish');
-    const duration = performance.now() - from;
-    const start = Date.now() - report.started.getTime() - duration;
-    return { ...report, ...signed, phases: [...report.phases, { name: 'sign', start, duration }] };
-  } catch (error) {
-    onPhase?.('sign', 'fail');
-    throw error;
-  }
 }
 
 type Built = Pick<BuildReport, 'packages' | 'sourcePackage' | 'artifacts'>;
 
-async function signBuilt(
+export async function signBuilt(
   { packages, sourcePackage, artifacts }: Built,
   where: Omit<SignRequest, 'packages'>,
 ): Promise<Built> {
-  const all = [...packages, ...(sourcePackage === undefined ? [] : [sourcePackage])];
+  const all = builtPackages({ packages, sourcePackage });
   const signed = await signPackages({ ...where, packages: all });
   const byFile = new Map(signed.map((entry) => [entry.file, entry]));
   return {

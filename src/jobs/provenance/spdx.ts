@@ -1,5 +1,10 @@
 import { createHash } from 'node:crypto';
 import parse from 'spdx-expression-parse';
+import type { LockedPackage } from '../../packages/repository/lock/lock.ts';
+import type { RpmIdentity } from '../../packages/rpm/package.ts';
+import type { BuiltPackage } from '../rpmbuild/outcome/report.ts';
+
+const NO_ASSERTION = 'NOASSERTION';
 
 interface SpdxLicense {
   /** An SPDX license expression (annex D of SPDX 2.3), or NOASSERTION. */
@@ -13,7 +18,7 @@ interface SpdxLicense {
  */
 export function spdxLicense(tag: string): SpdxLicense {
   const text = tag.toWellFormed().trim();
-  if (text === '') return { expression: 'NOASSERTION' };
+  if (text === '') return { expression: NO_ASSERTION };
   if (isExpression(text)) return { expression: text };
   const hash = createHash('sha256').update(text).digest('hex').slice(0, 16);
   const licenseId = `LicenseRef-kiln-${hash}`;
@@ -34,13 +39,7 @@ function isExpression(text: string): boolean {
   }
 }
 
-interface PackageVersion {
-  readonly name: string;
-  readonly epoch: number | null;
-  readonly version: string;
-  readonly release: string;
-  readonly arch: string;
-}
+type PackageVersion = Pick<RpmIdentity, 'name' | 'epoch' | 'version' | 'release' | 'arch'>;
 
 /**
  * The package URL of an RPM: `pkg:rpm/zlib@1.3.1-4?arch=x86_64&epoch=1`. Without a namespace, which
@@ -61,19 +60,8 @@ function encode(text: string): string {
 
 export const SBOM_FILE = 'sbom.spdx.json';
 
-interface SbomPackage extends PackageVersion {
-  readonly file: string;
-  readonly sha256: string;
-  readonly isSource: boolean;
-  readonly summary: string;
-  readonly license: string;
-  readonly vendor: string;
-  readonly url: string;
-}
-
-interface RootPackage extends PackageVersion {
-  readonly digest: string;
-}
+type SbomPackage = Omit<BuiltPackage, 'identity'> & BuiltPackage['identity'];
+type RootPackage = PackageVersion & Pick<LockedPackage, 'digest'>;
 
 interface SbomInput {
   readonly name: string;
@@ -84,7 +72,6 @@ interface SbomInput {
   readonly rootPackages: readonly RootPackage[];
 }
 
-const NOTHING = 'NOASSERTION';
 const ROOT_ID = 'SPDXRef-BuildRoot';
 
 /**
@@ -180,7 +167,7 @@ function common(entry: PackageVersion) {
   return {
     name: entry.name.toWellFormed(),
     versionInfo: fullVersion(entry).toWellFormed(),
-    downloadLocation: NOTHING,
+    downloadLocation: NO_ASSERTION,
     filesAnalyzed: false,
     externalRefs: [
       {
@@ -197,7 +184,7 @@ function rootImage({ root }: SbomInput) {
     SPDXID: ROOT_ID,
     name: root.name,
     versionInfo: root.id,
-    downloadLocation: NOTHING,
+    downloadLocation: NO_ASSERTION,
     filesAnalyzed: false,
     comment: 'The image in which the packages were built',
     primaryPackagePurpose: 'CONTAINER',

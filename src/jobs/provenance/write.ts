@@ -71,8 +71,11 @@ export async function signingKey({ provenance }: BuildRequest): Promise<SigningK
   return provenance?.key === undefined ? undefined : await readSigningKey(provenance.key);
 }
 
-function builtPackages({ packages, sourcePackage }: BuildReport): BuiltPackage[] {
-  return [...packages, ...(sourcePackage === undefined ? [] : [sourcePackage])];
+export function builtPackages({
+  packages,
+  sourcePackage,
+}: Pick<BuildReport, 'packages' | 'sourcePackage'>): BuiltPackage[] {
+  return sourcePackage === undefined ? [...packages] : [...packages, sourcePackage];
 }
 
 async function sha256Of(path: string): Promise<string> {

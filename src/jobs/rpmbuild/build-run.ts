@@ -1,3 +1,4 @@
+import type { Artifact } from '../../artifacts/manifest.ts';
 import type { Warning } from '../../artifacts/warning.ts';
 import { EgressLog } from '../../egress/rule.ts';
 import { describeProgress, type ImageProgress } from '../../image/progress.ts';
@@ -6,7 +7,8 @@ import type { Executed } from '../../sandbox/door/io.ts';
 import type { Engine } from '../../sandbox/open.ts';
 import { Timeline } from '../run/timeline.ts';
 import type { BuildCommand, BuildEgress, BuildSandbox } from './build-sandbox.ts';
-import type { BuildHooks, BuildPhase, LogName } from './outcome/report.ts';
+import type { CollectedPackages } from './outcome/collect.ts';
+import type { BuildHooks, BuildPhase, BuildReport, LogName } from './outcome/report.ts';
 import { logTime, type ResultFiles } from './outcome/result-files.ts';
 import { type BuildRequest, egressIn, type NetworkPhase } from './request.ts';
 import { commandLine } from './rpmbuild.ts';
@@ -18,11 +20,20 @@ export class BuildRun {
   readonly timeline = new Timeline();
   readonly warnings: Warning[] = [];
   readonly signal: AbortSignal;
+  signer: PackageSigner | undefined;
+  failedPhase: BuildPhase | undefined;
+  /** What has come of the build until now. */
   name: string | undefined;
   sourceDigest: string | undefined;
-  signer: PackageSigner | undefined;
+  base: BuildReport['base'];
+  image: BuildReport['image'];
+  requires: readonly string[] = [];
+  sandbox: BuildSandbox | undefined;
+  collected: CollectedPackages | undefined;
+  scanned: readonly Artifact[] = [];
+  end: BuildReport['end'];
+  usage: BuildReport['usage'] = {};
   kept: string | undefined;
-  failedPhase: BuildPhase | undefined;
   readonly egressLog = new EgressLog();
   #files: ResultFiles | undefined;
   readonly #broken = new AbortController();

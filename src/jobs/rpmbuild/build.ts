@@ -15,7 +15,7 @@ import {
 } from './buildroot/root-files.ts';
 import { type BuildInput, readInput } from './input.ts';
 import { scanRoot } from './outcome/collect.ts';
-import { finish, type Progress } from './outcome/finish.ts';
+import { finish } from './outcome/finish.ts';
 import type { BuildHooks, BuildReport } from './outcome/report.ts';
 import { ResultFiles } from './outcome/result-files.ts';
 import { checkInstall } from './postinstall.ts';
@@ -33,7 +33,6 @@ export async function buildPackage(
   hooks: BuildHooks = {},
 ): Promise<BuildReport> {
   const run = new BuildRun(engine, request, hooks);
-  const progress: Progress = {};
   let failure: unknown;
   try {
     using files = await ResultFiles.open(request.resultDirectory, request.caller);
@@ -41,22 +40,22 @@ export async function buildPackage(
     // A key that cannot sign is found here, before hours of building.
     await signingKey(request);
     run.signer = await packageSigner(engine, request);
-    await run.whole(() => build(run, progress));
+    await run.whole(() => build(run));
   } catch (error) {
     failure = error;
   }
-  return await finish(run, progress, failure);
+  return await finish(run, failure);
 }
 
-async function build(run: BuildRun, progress: Progress): Promise<void> {
+async function build(run: BuildRun): Promise<void> {
   const { request } = run;
   const lock = request.lock === undefined ? undefined : await readBuildLock(request.lock);
   const taken = awaitedLater(
     run.phase('image', () => takeBase(run, lock?.image ?? request.imageLock)),
   );
-  const input = await lookAtInput(run, progress, taken);
+  const input = await lookAtInput(run, taken);
   await using base = await taken;
-  progress.base = { id: base.image.manifest.id, name: base.image.manifest.name };
+  run.base = { id: base.image.manifest.id, name: base.image.manifest.name };
   await using caches = await Caches.open(run);
   const mustSolve = lock === undefined && request.scratch?.fresh !== false;
   const prepared = await prepareBuild(run, {
@@ -69,33 +68,29 @@ async function build(run: BuildRun, progress: Progress): Promise<void> {
     sourceOnly: request.stopAfter === 'srpm',
   });
   const { sandbox, image, requires } = prepared;
-  progress.sandbox = sandbox;
-  progress.image = { id: image.manifest.id, name: image.manifest.name };
-  progress.requires = requires;
+  run.sandbox = sandbox;
+  run.image = { id: image.manifest.id, name: image.manifest.name };
+  run.requires = requires;
   try {
     caches.lookAt(sandbox);
-    await inSandbox(run, progress, base, prepared);
-    progress.scanned = await scanRoot(run, sandbox, false);
+    await inSandbox(run, base, prepared);
+    run.scanned = await scanRoot(run, sandbox, false);
   } catch (error) {
-    progress.scanned = await scanRoot(run, sandbox, true);
-    progress.usage = sandbox.sandbox.usage();
+    run.scanned = await scanRoot(run, sandbox, true);
+    run.usage = sandbox.sandbox.usage();
     await prepared.close(error);
     throw error;
   }
-  progress.usage = sandbox.sandbox.usage();
+  run.usage = sandbox.sandbox.usage();
   await prepared.close();
-  const { packages } = progress.collected ?? { packages: [] };
+  const { packages } = run.collected ?? { packages: [] };
   if (request.postinstall === true && packages.length > 0) {
     await checkInstall(run, base, packages);
   }
-  await signCollected(run, progress);
+  await signCollected(run);
 }
 
-async function lookAtInput(
-  run: BuildRun,
-  progress: Progress,
-  base: Promise<BuildBase>,
-): Promise<BuildInput> {
+async function lookAtInput(run: BuildRun, base: Promise<BuildBase>): Promise<BuildInput> {
   const { request, signal } = run;
   try {
     const input = await run.phase('input', () =>
@@ -104,7 +99,6 @@ async function lookAtInput(
     run.sourceDigest = input.digest;
     input.name.then(
       (name) => {
-        progress.name = name;
         run.name = name;
       },
       () => {
@@ -141,22 +135,17 @@ function takeBase(run: BuildRun, lock: Parameters<typeof openLockedBase>[1] | un
     : openLockedBase(engine, lock, options);
 }
 
-async function inSandbox(
-  run: BuildRun,
-  progress: Progress,
-  base: BuildBase,
-  prepared: PreparedBuild,
-): Promise<void> {
+async function inSandbox(run: BuildRun, base: BuildBase, prepared: PreparedBuild): Promise<void> {
   const { sandbox, prepDone } = prepared;
   await writeInstalled(run, base, prepared);
   const building =
     run.request.stopAfter === undefined
-      ? awaitedLater(runRpmbuild(run, progress, sandbox, prepDone))
+      ? awaitedLater(runRpmbuild(run, sandbox, prepDone))
       : undefined;
   const describing = awaitedLater(describeRoot(run, base, prepared));
   const ends = await Promise.allSettled([building, describing]);
   for (const end of ends) if (end.status === 'rejected') throw end.reason;
-  await takePackages(run, progress, sandbox);
+  await takePackages(run, sandbox);
 }
 
 async function describeRoot(

@@ -13,7 +13,7 @@ import { packageSigner, signCollected } from '../provenance/sign.ts';
 import { BuildRun } from './build-run.ts';
 import { BuildSandbox } from './build-sandbox.ts';
 import { makeSrpm } from './input.ts';
-import { finish, type Progress } from './outcome/finish.ts';
+import { finish } from './outcome/finish.ts';
 import { BuildFailure } from './outcome/outcome.ts';
 import type { BuildHooks, BuildPhase, BuildReport } from './outcome/report.ts';
 import { ResultFiles } from './outcome/result-files.ts';
@@ -128,17 +128,17 @@ export async function resumeBuild(
   const run = new BuildRun(engine, request, hooks);
   run.name = kept.name;
   run.sourceDigest = kept.sourceDigest;
-  const progress: Progress = { ...imageOf(engine.paths, sandbox), name: kept.name };
+  run.image = imageOf(engine.paths, sandbox);
   let failure: unknown;
   try {
     using files = await ResultFiles.open(request.resultDirectory, request.caller);
     run.logTo(files);
     run.signer = await packageSigner(engine, request);
-    await goOn(run, progress, sandbox, kept);
+    await goOn(run, sandbox, kept);
   } catch (error) {
     failure = error;
   }
-  return await finish(run, progress, failure);
+  return await finish(run, failure);
 }
 
 /**
@@ -162,30 +162,28 @@ function requireFiles(
   });
 }
 
-async function goOn(run: BuildRun, progress: Progress, id: string, kept: KeptBuild): Promise<void> {
+async function goOn(run: BuildRun, id: string, kept: KeptBuild): Promise<void> {
   const { engine } = run;
   const sandbox = await run.phase('sandbox', () =>
     BuildSandbox.reopen(engine, id, kept.topDirectory),
   );
-  progress.sandbox = sandbox;
+  run.sandbox = sandbox;
   try {
-    const { requires } = await makeSrpm(run, sandbox, { unpack: false });
-    progress.requires = requires;
+    run.requires = (await makeSrpm(run, sandbox, { unpack: false })).requires;
     const prepDone = !BEFORE_COMPILE.has(kept.failedPhase);
-    await runRpmbuild(run, progress, sandbox, prepDone);
-    await takePackages(run, progress, sandbox);
+    await runRpmbuild(run, sandbox, prepDone);
+    await takePackages(run, sandbox);
   } catch (error) {
-    progress.usage = sandbox.sandbox.usage();
+    run.usage = sandbox.sandbox.usage();
     await leaveSandbox(run, sandbox, error);
     throw error;
   }
-  progress.usage = sandbox.sandbox.usage();
+  run.usage = sandbox.sandbox.usage();
   await leaveSandbox(run, sandbox, undefined);
-  await signCollected(run, progress);
+  await signCollected(run);
 }
 
-function imageOf(paths: StatePaths, sandbox: string): Pick<Progress, 'image'> {
+function imageOf(paths: StatePaths, sandbox: string): BuildReport['image'] {
   const id = readSandboxRecord(join(paths.sandboxes, sandbox))?.image;
-  if (id === undefined) return {};
-  return { image: { id, name: readManifest(paths, id)?.name ?? '' } };
+  return id === undefined ? undefined : { id, name: readManifest(paths, id)?.name ?? '' };
 }

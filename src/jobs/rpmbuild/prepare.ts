@@ -216,18 +216,9 @@ class Rounds {
   }
 
   #prepared(requires: readonly string[], prepDone: boolean): PreparedBuild {
-    const sandbox = this.#opened();
-    const image = this.#image!;
     return {
-      sandbox,
-      image,
-      layer: this.#layer,
-      prepDone,
-      requires,
-      close: async (failure) => {
-        await leaveSandbox(this.#run, sandbox, failure);
-        await image[Symbol.asyncDispose]();
-      },
+      ...{ sandbox: this.#opened(), image: this.#image!, layer: this.#layer, prepDone, requires },
+      close: (failure) => this.abandon(failure),
     };
   }
 }

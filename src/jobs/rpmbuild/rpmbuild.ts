@@ -4,7 +4,6 @@ import type { Timeline } from '../run/timeline.ts';
 import type { BuildRun } from './build-run.ts';
 import type { BuildSandbox } from './build-sandbox.ts';
 import { collectPackages } from './outcome/collect.ts';
-import type { Progress } from './outcome/finish.ts';
 import {
   BuildFailure,
   failedSection,
@@ -131,7 +130,6 @@ export function isDynamic(requires: readonly string[]): boolean {
  */
 export async function runRpmbuild(
   run: BuildRun,
-  progress: Progress,
   sandbox: BuildSandbox,
   prepDone: boolean,
 ): Promise<void> {
@@ -147,7 +145,7 @@ export async function runRpmbuild(
         stages.push(chunk);
       },
     });
-    progress.end = end;
+    run.end = end;
     const failed = end.exitCode !== 0;
     const limit = whichLimit(end);
     const { section } = stages;
@@ -175,15 +173,11 @@ export async function runRpmbuild(
  * Takes the packages out of the sandbox. A whole build without packages is a mistake in the spec.
  * @throws KilnError E_BUILD_OUTPUT, and what {@link collectPackages} throws
  */
-export async function takePackages(
-  run: BuildRun,
-  progress: Progress,
-  sandbox: BuildSandbox,
-): Promise<void> {
+export async function takePackages(run: BuildRun, sandbox: BuildSandbox): Promise<void> {
   const { shortCircuit, stopAfter } = run.request;
   await run.phase('collect', async () => {
     const collected = await collectPackages(run, sandbox);
-    progress.collected = collected;
+    run.collected = collected;
     const whole = shortCircuit === undefined || shortCircuit === 'binary';
     if (collected.packages.length > 0 || stopAfter !== undefined || !whole) return;
     throw new KilnError('E_BUILD_OUTPUT', 'rpmbuild succeeded, but made no package', {

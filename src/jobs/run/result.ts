@@ -25,11 +25,10 @@ export interface FailedRun extends Course {
 }
 
 export function resultOfRun(context: ResultContext, report: RunReport): Result {
-  const { end } = report;
   return {
     ...common(context, report),
     id: report.sandbox,
-    exit: end.signal === null ? { code: end.exitCode ?? 0 } : { signal: end.signal },
+    exit: exitOf(report.end),
     limitHit: report.limitHit,
     failure: report.failure === undefined ? null : failureOf(report.failure, 'artifacts'),
     image: report.image,
@@ -40,6 +39,10 @@ export function resultOfRun(context: ResultContext, report: RunReport): Result {
     artifacts: report.collection?.artifacts ?? [],
     warnings: report.warnings,
   };
+}
+
+export function exitOf({ exitCode, signal }: RunReport['end']): NonNullable<Result['exit']> {
+  return signal === null ? { code: exitCode ?? 0 } : { signal };
 }
 
 export function resultOfFailure(context: ResultContext, failed: FailedRun): Result {

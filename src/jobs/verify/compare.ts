@@ -2,7 +2,7 @@ import { constants, fstatSync, openSync, readFileSync } from 'node:fs';
 import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { closing } from '../../host/calls/descriptor.ts';
-import { hasErrno } from '../../host/calls/libc.ts';
+import { unlessErrno } from '../../host/calls/libc.ts';
 import { openat2, RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS } from '../../host/files/at.ts';
 import { formatDependency } from '../../packages/rpm/dependency.ts';
 import type { RpmFile, RpmPackage } from '../../packages/rpm/package.ts';
@@ -172,18 +172,16 @@ async function unpackPairs(
 function readBeneath(tree: string, path: string): Buffer | undefined {
   const root = openSync(tree, constants.O_RDONLY | constants.O_DIRECTORY);
   using _root = closing(root);
-  try {
-    const fd = openat2(root, path.replace(/^\/+/, ''), {
+  const fd = unlessErrno(['ENOENT', 'ENOTDIR', 'ELOOP', 'ENXIO'], () =>
+    openat2(root, path.replace(/^\/+/, ''), {
       flags: constants.O_RDONLY | constants.O_NONBLOCK | constants.O_NOFOLLOW,
       resolve: RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS,
-    });
-    using _fd = closing(fd);
-    const stats = fstatSync(fd);
-    return stats.isFile() && stats.size <= MAX_SIZE ? readFileSync(fd) : undefined;
-  } catch (error) {
-    if (hasErrno(error, 'ENOENT', 'ENOTDIR', 'ELOOP', 'ENXIO')) return undefined;
-    throw error;
-  }
+    }),
+  );
+  if (fd === undefined) return undefined;
+  using _fd = closing(fd);
+  const stats = fstatSync(fd);
+  return stats.isFile() && stats.size <= MAX_SIZE ? readFileSync(fd) : undefined;
 }
 
 export function contentDifference(first: Buffer, second: Buffer): string[] {

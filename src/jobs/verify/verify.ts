@@ -7,7 +7,7 @@ import { openWorkDirectory } from '../../image/store/work-directory.ts';
 import type { PackageSigner } from '../../packages/rpm/signature/signing-key.ts';
 import { writeResult } from '../../report/write.ts';
 import type { Engine } from '../../sandbox/open.ts';
-import { packageSigner, signReport } from '../provenance/sign.ts';
+import { packageSigner, signBuilt } from '../provenance/sign.ts';
 import { writeProvenance } from '../provenance/write.ts';
 import { buildPackage } from '../rpmbuild/build.ts';
 import { DEFAULT_DISK } from '../rpmbuild/build-sandbox.ts';
@@ -72,12 +72,20 @@ export async function verifyBuild(
 async function sign(
   report: BuildReport,
   signer: PackageSigner | undefined,
-  hooks: BuildHooks,
+  { signal, onPhase }: BuildHooks,
 ): Promise<BuildReport> {
   if (signer === undefined) return report;
+  const { resultDirectory: directory, request, phases } = report;
+  const from = performance.now();
+  onPhase?.('sign', 'start');
   try {
-    return await signReport(report, signer, hooks);
+    const signed = await signBuilt(report, { directory, owner: request.caller, signer, signal });
+    onPhase?.('sign', 'finish');
+    const duration = performance.now() - from;
+    const start = Date.now() - report.started.getTime() - duration;
+    return { ...report, ...signed, phases: [...phases, { name: 'sign', start, duration }] };
   } catch (error) {
+    onPhase?.('sign', 'fail');
     if (!(error instanceof KilnError)) throw error;
     return { ...failed(report, error), failedPhase: 'sign' };
   }

@@ -8,7 +8,7 @@ import { type ByteString, joinBytes, matchText, toBytes } from '../../../artifac
 import { FileSystems, listDirectory, listEntries } from '../../../artifacts/source.ts';
 import { KilnError } from '../../../errors.ts';
 import { closing } from '../../../host/calls/descriptor.ts';
-import { hasErrno } from '../../../host/calls/libc.ts';
+import { unlessErrno } from '../../../host/calls/libc.ts';
 import { asKilnError } from '../../../host/calls/system-error.ts';
 import { openDirectory, openInTree, openPath } from '../../../host/files/at.ts';
 import type { RpmIdentity } from '../../../packages/rpm/package.ts';
@@ -197,7 +197,9 @@ async function regularFiles(rootFd: number, signal: AbortSignal): Promise<ByteSt
         found.push(joinBytes(path, name));
         continue;
       }
-      const inner = openIfDirectory(fd, name);
+      const inner = unlessErrno(['ENOTDIR', 'ELOOP', 'ENOENT', 'EACCES'], () =>
+        openDirectory(fd, toBytes(name)),
+      );
       if (inner === undefined) continue;
       using _inner = closing(inner);
       await visit(inner, joinBytes(path, name), depth + 1);
@@ -205,15 +207,6 @@ async function regularFiles(rootFd: number, signal: AbortSignal): Promise<ByteSt
   };
   await visit(rootFd, '', 1);
   return found;
-}
-
-function openIfDirectory(dirfd: number, name: ByteString): number | undefined {
-  try {
-    return openDirectory(dirfd, toBytes(name));
-  } catch (error) {
-    if (hasErrno(error, 'ENOTDIR', 'ELOOP', 'ENOENT', 'EACCES')) return undefined;
-    throw error;
-  }
 }
 
 function matching(paths: readonly ByteString[], pattern: string): readonly ByteString[] {

@@ -1,41 +1,26 @@
 import { basename } from 'node:path';
-import type { Artifact } from '../../../artifacts/manifest.ts';
 import { defined } from '../../../defined.ts';
 import { asKilnError } from '../../../host/calls/system-error.ts';
-import type { CgroupUsage } from '../../../host/cgroup/cgroup-usage.ts';
 import { KILN_VERSION } from '../../../host/state/paths.ts';
 import { digestOf } from '../../../image/key.ts';
 import { writeResult } from '../../../report/write.ts';
 import type { Result } from '../../../result/schema.ts';
-import type { CommandEnd } from '../../../sandbox/door/supervise.ts';
 import { writeProvenance } from '../../provenance/write.ts';
-import { failureOf, measuredPolicy, resourcesOf, resultOfCourse } from '../../run/result.ts';
+import {
+  exitOf,
+  failureOf,
+  measuredPolicy,
+  resourcesOf,
+  resultOfCourse,
+} from '../../run/result.ts';
 import type { BuildRun } from '../build-run.ts';
-import type { BuildSandbox } from '../build-sandbox.ts';
 import type { BuildRequest } from '../request.ts';
-import type { CollectedPackages } from './collect.ts';
 import { BuildFailure, buildStatus } from './outcome.ts';
 import type { BuildPhase, BuildReport, BuiltPackage } from './report.ts';
 
-export interface Progress {
-  name?: string;
-  base?: BuildReport['base'];
-  image?: BuildReport['image'];
-  requires?: readonly string[];
-  sandbox?: BuildSandbox;
-  collected?: CollectedPackages;
-  scanned?: readonly Artifact[];
-  end?: CommandEnd;
-  usage?: CgroupUsage;
-}
-
-export async function finish(
-  run: BuildRun,
-  progress: Progress,
-  error: unknown,
-): Promise<BuildReport> {
+export async function finish(run: BuildRun, error: unknown): Promise<BuildReport> {
   const { request } = run;
-  const report = describe(run, progress, error);
+  const report = describe(run, error);
   if (report.failure?.code === 'E_RESULTDIR') return report;
   try {
     const result = resultOfBuild(report);
@@ -55,13 +40,12 @@ export async function finish(
   }
 }
 
-function describe(run: BuildRun, progress: Progress, error: unknown): BuildReport {
-  const { request, timeline, warnings } = run;
-  const { name, base, image, sandbox, collected, end } = progress;
+function describe(run: BuildRun, error: unknown): BuildReport {
+  const { request, timeline, sandbox, collected } = run;
   const failure = error === undefined ? undefined : asKilnError(error);
   const failedPhase: BuildPhase | undefined = failure && (run.failedPhase ?? 'input');
   return {
-    name: name ?? basename(request.source.path),
+    name: run.name ?? basename(request.source.path),
     exitStatus: buildStatus(failure),
     failure,
     failedPhase,
@@ -72,17 +56,17 @@ function describe(run: BuildRun, progress: Progress, error: unknown): BuildRepor
     sourceDigest: run.sourceDigest,
     packages: collected?.packages ?? [],
     sourcePackage: collected?.sourcePackage,
-    buildRequires: progress.requires ?? [],
-    base,
-    image,
+    buildRequires: run.requires,
+    base: run.base,
+    image: run.image,
     sandbox: run.kept ?? sandbox?.sandbox.id,
     kept: run.kept !== undefined,
-    end,
+    end: run.end,
     limitHit: failure instanceof BuildFailure ? failure.limitHit : null,
-    usage: progress.usage ?? {},
+    usage: run.usage,
     measured: sandbox?.sandbox.measured,
-    artifacts: [...(collected?.collection.artifacts ?? []), ...(progress.scanned ?? [])],
-    warnings,
+    artifacts: [...(collected?.collection.artifacts ?? []), ...run.scanned],
+    warnings: run.warnings,
     egress: run.egressLog.entries(),
   };
 }
@@ -94,7 +78,7 @@ export function resultOfBuild(report: BuildReport): Result {
     kiln: KILN_VERSION,
     id: report.sandbox ?? null,
     exitStatus: report.exitStatus,
-    exit: exitOf(end),
+    exit: end === undefined ? null : exitOf(end),
     limitHit: report.limitHit,
     failure:
       failure === undefined ? null : failureOf(failure, failedPhase ?? 'input', report.lastLines),
@@ -116,11 +100,6 @@ export function resultOfBuild(report: BuildReport): Result {
       ...defined({ differences: report.differences }),
     },
   };
-}
-
-function exitOf(end: BuildReport['end']): Result['exit'] {
-  if (end === undefined) return null;
-  return end.signal === null ? { code: end.exitCode ?? 0 } : { signal: end.signal };
 }
 
 function packageOf({ file, nevra, sha256, size }: BuiltPackage) {
