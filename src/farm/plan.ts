@@ -74,10 +74,11 @@ export async function planRound(chain: FarmChain, context: PlanContext): Promise
       durationMs: record?.durationMs ?? 0,
     };
   });
-  const build = changed(planned, ({ name, ...member }) => {
-    const record = recordOf(chain, { name, ...member }, records);
-    return !there.has(name) || roots.get(name) !== record?.root;
-  });
+  const changed = planned.filter(
+    (member) =>
+      !there.has(member.name) || roots.get(member.name) !== recordOf(chain, member, records)?.root,
+  );
+  const build = behind(planned, new Set(changed.map(({ name }) => name)));
   const never = behind(planned, new Set([...lost, ...refused]));
   let count = 0;
   const numbered = planned.map((member) => ({
@@ -102,13 +103,7 @@ function orderOf(
   throw cycleError(edges, cycles);
 }
 
-function changed(
-  members: readonly FarmMember[],
-  isChanged: (member: FarmMember) => boolean,
-): Set<string> {
-  return behind(members, new Set(members.filter(isChanged).map(({ name }) => name)));
-}
-
+/** The names in `first`, and those of all members that need them, directly or through others. */
 function behind(members: readonly FarmMember[], first: ReadonlySet<string>): Set<string> {
   const all = new Set(first);
   for (let before = -1; before < all.size; ) {
@@ -199,7 +194,6 @@ export async function isWorthAnother(
   );
   if (waits) return true;
   await using results = await resultsOf(chain, records, (one) => isDone(files, one));
-  const byName = new Map(chain.members.map((member) => [member.name, member]));
   return chain.members.some((member) => {
     const record = recordOf(chain, member, records);
     if (record === undefined || never.has(member.name)) return false;
@@ -207,21 +201,6 @@ export async function isWorthAnother(
       .chosen(record.requires, member.name)
       .map((chosen) => chosen.member)
       .filter((name) => !record.uses.includes(name));
-    if (unused.length === 0) return false;
-    const waited = ancestors(byName, member.name);
-    return unused.some((name) => !waited.has(name));
+    return unused.some((name) => !behind(chain.members, new Set([name])).has(member.name));
   });
-}
-
-function ancestors(byName: ReadonlyMap<string, FarmMember>, name: string): Set<string> {
-  const all = new Set<string>();
-  const open = [name];
-  for (let next = open.pop(); next !== undefined; next = open.pop()) {
-    for (const { member } of byName.get(next)?.needs ?? []) {
-      if (all.has(member)) continue;
-      all.add(member);
-      open.push(member);
-    }
-  }
-  return all;
 }

@@ -68,7 +68,7 @@ export function githubCommand(caller: Caller, kiln: Kiln): KilnCommand {
     )
     .examples('kiln ci github-hook -- -r debian-build --memory 4G --egress github.com')
     .action(async (options: string[], its: RunnerOptions) => {
-      caller.exitStatus = await new Hook(options, its, caller, kiln).answer(await read(caller));
+      caller.exitStatus = await answer(await read(caller), { options, its, caller, kiln });
     });
 }
 
@@ -90,83 +90,72 @@ async function read(caller: Caller): Promise<Request> {
   }
 }
 
-class Hook {
-  readonly #options: readonly string[];
-  readonly #its: RunnerOptions;
-  readonly #caller: Caller;
-  readonly #kiln: Kiln;
+/** What a hook works with: the options of root's command line, and kiln for its caller. */
+interface Hook {
+  readonly options: readonly string[];
+  readonly its: RunnerOptions;
+  readonly caller: Caller;
+  readonly kiln: Kiln;
+}
 
-  constructor(options: readonly string[], its: RunnerOptions, caller: Caller, kiln: Kiln) {
-    this.#options = options;
-    this.#its = its;
-    this.#caller = caller;
-    this.#kiln = kiln;
-  }
-
-  /** @returns the exit status; a step's is its command's @throws KilnError */
-  async answer(request: Request): Promise<number> {
-    switch (request.command) {
-      case 'prepare_job':
-        return await this.#prepare(request.args, request.responseFile);
-      case 'run_script_step': {
-        const { args } = request;
-        const options = ['-w', args.workingDirectory, ...environment(args, false)];
-        return await this.#job(request.state).execute(options, commandOf(args));
-      }
-      case 'run_container_step': {
-        const { args } = request;
-        const image = this.#imageOf(args);
-        const options = [...this.#options, ...image, '-w', args.workingDirectory];
-        await this.#kiln(
-          ['run', ...options, ...surroundings(args), '--', ...commandOf(args)],
-          this.#caller,
-        );
-        return this.#caller.exitStatus ?? 0;
-      }
-      case 'cleanup_job':
-        // Without a prepared job there is nothing to clean up.
-        if (request.state?.job) await this.#job(request.state).end();
-        return 0;
+/** @returns the exit status; a step's is its command's @throws KilnError */
+async function answer(request: Request, hook: Hook): Promise<number> {
+  const { caller, kiln } = hook;
+  switch (request.command) {
+    case 'prepare_job':
+      return await prepare(request.args, request.responseFile, hook);
+    case 'run_script_step': {
+      const { args } = request;
+      const options = ['-w', args.workingDirectory, ...environment(args, false)];
+      return await jobOf(request.state, hook).execute(options, commandOf(args));
     }
-  }
-
-  async #prepare(
-    { container: wanted, services }: Extract<Request, { command: 'prepare_job' }>['args'],
-    responseFile: string,
-  ): Promise<number> {
-    if (services?.length) throw refused('services', 'kiln runs no service containers for a job');
-    if (!wanted?.image) {
-      throw new KilnError('E_CI_JOB', 'the job names no container: it would run on the host', {
-        hint: 'write `container: IMAGE` into the job',
-      });
+    case 'run_container_step': {
+      const { args } = request;
+      const options = [...hook.options, ...imageOf(args, hook), '-w', args.workingDirectory];
+      await kiln(['run', ...options, ...surroundings(args), '--', ...commandOf(args)], caller);
+      return caller.exitStatus ?? 0;
     }
-    const options = [...this.#options, ...this.#imageOf(wanted), ...surroundings(wanted)];
-    const job = randomUUID();
-    const sandbox = new JobSandbox(job, this.#caller, this.#kiln);
-    const { isAlpine } = await sandbox.open(options);
-    try {
-      const response = {
-        state: { job },
-        context: { container: { id: job }, services: [] },
-        isAlpine,
-      };
-      await answerInFile(responseFile, JSON.stringify(response), this.#caller);
-    } catch (error) {
-      await sandbox.end();
-      throw error;
-    }
-    return 0;
+    case 'cleanup_job':
+      // Without a prepared job there is nothing to clean up.
+      if (request.state?.job) await jobOf(request.state, hook).end();
+      return 0;
   }
+}
 
-  #job(its: z.output<typeof state>): JobSandbox {
-    if (its?.job) return new JobSandbox(its.job, this.#caller, this.#kiln);
-    throw new KilnError('E_CI_JOB', 'the request names no job that prepare_job has prepared');
+async function prepare(
+  { container: wanted, services }: Extract<Request, { command: 'prepare_job' }>['args'],
+  responseFile: string,
+  hook: Hook,
+): Promise<number> {
+  if (services?.length) throw refused('services', 'kiln runs no service containers for a job');
+  if (!wanted?.image) {
+    throw new KilnError('E_CI_JOB', 'the job names no container: it would run on the host', {
+      hint: 'write `container: IMAGE` into the job',
+    });
   }
+  const { caller, kiln } = hook;
+  const job = randomUUID();
+  const sandbox = new JobSandbox(job, caller, kiln);
+  const options = [...hook.options, ...imageOf(wanted, hook), ...surroundings(wanted)];
+  const { isAlpine } = await sandbox.open(options);
+  try {
+    const context = { container: { id: job }, services: [] };
+    await answerInFile(responseFile, JSON.stringify({ state: { job }, context, isAlpine }), caller);
+  } catch (error) {
+    await sandbox.end();
+    throw error;
+  }
+  return 0;
+}
 
-  #imageOf({ image, dockerfile }: Container): readonly string[] {
-    if (dockerfile) throw refused(`the Dockerfile ${dockerfile}`, 'kiln builds no Docker images');
-    return imageOption(image, this.#its);
-  }
+function jobOf(its: z.output<typeof state>, { caller, kiln }: Hook): JobSandbox {
+  if (its?.job) return new JobSandbox(its.job, caller, kiln);
+  throw new KilnError('E_CI_JOB', 'the request names no job that prepare_job has prepared');
+}
+
+function imageOf({ image, dockerfile }: Container, { its }: Hook): readonly string[] {
+  if (dockerfile) throw refused(`the Dockerfile ${dockerfile}`, 'kiln builds no Docker images');
+  return imageOption(image, its);
 }
 
 /** @throws KilnError E_CI_JOB for what a workflow's author must not choose */

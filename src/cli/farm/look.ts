@@ -3,22 +3,9 @@ import { stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { KilnError } from '../../errors.ts';
-import {
-  type FarmChain,
-  FarmFiles,
-  type FarmMember,
-  findChain,
-  knownChains,
-} from '../../farm/chain.ts';
+import { type FarmChain, FarmFiles, findChain, knownChains } from '../../farm/chain.ts';
 import { whyStepsWait } from '../../farm/dag.ts';
-import {
-  type QueuedJob,
-  queued,
-  removeDag,
-  requirePool,
-  type Slot,
-  slots,
-} from '../../farm/pool.ts';
+import { queued, removeDag, requirePool, type Slot, slots } from '../../farm/pool.ts';
 import { workerOf } from '../../farm/prepare.ts';
 import { Reporter } from '../../farm/report.ts';
 import { KILN_VERSION } from '../../host/state/paths.ts';
@@ -126,8 +113,10 @@ async function show(directory: string, caller: Caller, json: boolean): Promise<v
     const report = reporter.reportOf(member);
     const job = jobOf.get(member.name);
     const isOpen = report.outcome === undefined && !member.current && jobs.length > 0;
-    const state = isOpen ? stateOf(job) : report.state;
-    const worker = report.worker ?? (isOpen ? await workerNow(files, member) : undefined);
+    const state = isOpen ? (JOB_STATES[job?.JobStatus ?? 0] ?? 'waiting') : report.state;
+    const { node } = member;
+    const log = isOpen && node !== null ? join(files.path, node, 'log') : undefined;
+    const worker = report.worker ?? (log && (await workerOf(log)));
     const waits = job?.JobStatus === IDLE ? missing : undefined;
     const reason = isOpen ? (job?.HoldReason ?? waits ?? '') : (report.reason ?? '');
     rows.push({ name: member.name, state, worker: worker ?? '', reason });
@@ -146,10 +135,6 @@ async function show(directory: string, caller: Caller, json: boolean): Promise<v
   );
 }
 
-async function workerNow(files: FarmFiles, { node }: FarmMember): Promise<string | undefined> {
-  return node === null ? undefined : await workerOf(join(files.path, node, 'log'));
-}
-
 const IDLE = 1;
 
 /** JobStatus of a job’s ClassAd. */
@@ -159,10 +144,6 @@ const JOB_STATES: Readonly<Record<number, string>> = {
   5: 'held',
   6: 'building',
 };
-
-function stateOf(job: QueuedJob | undefined): string {
-  return job === undefined ? 'waiting' : (JOB_STATES[job.JobStatus] ?? 'waiting');
-}
 
 export function logsCommand(caller: Caller): KilnCommand {
   return new KilnCommand('logs')

@@ -92,22 +92,27 @@ async function serve(kiln: Kiln, caller: Caller): Promise<void> {
 }
 
 function addTools(server: McpServer, kiln: Kiln): void {
-  server.registerTool(
+  const tool = <Shape extends z.core.$ZodLooseShape>(
+    name: string,
+    description: string,
+    shape: Shape,
+    act: (input: z.output<z.ZodObject<Shape>>, signal: AbortSignal) => Promise<CallToolResult>,
+  ) => {
+    const inputSchema = z.object(shape);
+    server.registerTool(name, { description, inputSchema }, (input, { mcpReq }) =>
+      act(input as z.output<typeof inputSchema>, mcpReq.signal),
+    );
+  };
+  tool(
     'run_command',
+    'Run one command in a new, locked-down sandbox, which is destroyed afterwards. Files are kept only if `artifacts` names them: fetch_artifact reads them.',
     {
-      description:
-        'Run one command in a new, locked-down sandbox, which is destroyed afterwards. Files are kept only if `artifacts` names them: fetch_artifact reads them.',
-      inputSchema: z.object({
-        command,
-        image,
-        stdin: z.string().optional(),
-        artifacts: z
-          .array(z.string())
-          .optional()
-          .describe('Patterns of files to keep, as out/*.rpm'),
-      }),
+      command,
+      image,
+      stdin: z.string().optional(),
+      artifacts: z.array(z.string()).optional().describe('Patterns of files to keep, as out/*.rpm'),
     },
-    async ({ command: line, image: named, stdin, artifacts = [] }, { mcpReq }) => {
+    async ({ command: line, image: named, stdin, artifacts = [] }, signal) => {
       const results = artifacts.length === 0 ? undefined : kiln.makeResults();
       const keeps = results === undefined ? [] : [`--resultdir=${results}`];
       for (const pattern of artifacts) keeps.push(`--artifact=${pattern}`);
@@ -120,36 +125,30 @@ function addTools(server: McpServer, kiln: Kiln): void {
         '-c',
         line,
       ];
-      const ended = await kiln.call(words, { input: stdin ?? '', signal: mcpReq.signal });
+      const ended = await kiln.call(words, { input: stdin ?? '', signal });
       return outcome(ended, results);
     },
   );
-  server.registerTool(
+  tool(
     'open_sandbox',
-    {
-      description: 'Open a sandbox for several commands and files. It ends with close_sandbox.',
-      inputSchema: z.object({ image }),
-    },
+    'Open a sandbox for several commands and files. It ends with close_sandbox.',
+    { image },
     async ({ image: named }) => text(await kiln.openSandbox(named)),
   );
-  server.registerTool(
+  tool(
     'exec_command',
-    {
-      description: 'Run a command in an open sandbox.',
-      inputSchema: z.object({ sandbox, command, stdin: z.string().optional() }),
-    },
-    async ({ sandbox: id, command: line, stdin }, { mcpReq }) => {
+    'Run a command in an open sandbox.',
+    { sandbox, command, stdin: z.string().optional() },
+    async ({ sandbox: id, command: line, stdin }, signal) => {
       kiln.own(id);
       const words = ['exec', id, '--', '/bin/sh', '-c', line];
-      return outcome(await kiln.call(words, { input: stdin ?? '', signal: mcpReq.signal }));
+      return outcome(await kiln.call(words, { input: stdin ?? '', signal }));
     },
   );
-  server.registerTool(
+  tool(
     'read_file',
-    {
-      description: 'Read a text file in an open sandbox, 1 MiB of it at most.',
-      inputSchema: z.object({ sandbox, path }),
-    },
+    'Read a text file in an open sandbox, 1 MiB of it at most.',
+    { sandbox, path },
     async ({ sandbox: id, path: file }) => {
       kiln.own(id);
       const { status, stdout, stderr } = await kiln.call(['exec', id, '--', 'cat', '--', file], {
@@ -158,12 +157,10 @@ function addTools(server: McpServer, kiln: Kiln): void {
       return status === 0 ? text(stdout) : failed(stderr);
     },
   );
-  server.registerTool(
+  tool(
     'write_file',
-    {
-      description: 'Write a text file in an open sandbox; its folder is made where it is missing.',
-      inputSchema: z.object({ sandbox, path, content: z.string() }),
-    },
+    'Write a text file in an open sandbox; its folder is made where it is missing.',
+    { sandbox, path, content: z.string() },
     async ({ sandbox: id, path: file, content }) => {
       kiln.own(id);
       const script = 'mkdir -p -- "$2" && cat >"$1"';
@@ -172,41 +169,34 @@ function addTools(server: McpServer, kiln: Kiln): void {
       return status === 0 ? text(`${Buffer.byteLength(content)} bytes`) : failed(stderr);
     },
   );
-  server.registerTool(
+  tool(
     'close_sandbox',
-    {
-      description: 'End an open sandbox with all that is in it.',
-      inputSchema: z.object({ sandbox }),
-    },
+    'End an open sandbox with all that is in it.',
+    { sandbox },
     async ({ sandbox: id }) => {
       await kiln.closeSandbox(id);
       return text('closed');
     },
   );
-  server.registerTool(
+  tool(
     'build_package',
+    'Build RPM packages of a source package or a spec file on the host, without a network. fetch_artifact reads what comes of it.',
     {
-      description:
-        'Build RPM packages of a source package or a spec file on the host, without a network. fetch_artifact reads what comes of it.',
-      inputSchema: z.object({
-        source: z.string().describe('A .src.rpm or .spec below the server’s source directory'),
-        image,
-      }),
+      source: z.string().describe('A .src.rpm or .spec below the server’s source directory'),
+      image,
     },
-    async ({ source, image: named }, { mcpReq }) => {
+    async ({ source, image: named }, signal) => {
       const file = kiln.sourceFile(source);
       const results = kiln.makeResults();
       const what = file.endsWith('.spec') ? ['--spec', file, '--sources', dirname(file)] : [file];
       const words = ['build', ...(await kiln.buildWords(named)), ...what, '--resultdir', results];
-      return outcome(await kiln.call(words, { signal: mcpReq.signal }), results);
+      return outcome(await kiln.call(words, { signal }), results);
     },
   );
-  server.registerTool(
+  tool(
     'fetch_artifact',
-    {
-      description: 'Read a file that run_command or build_package has kept, 1 MiB of it at most.',
-      inputSchema: z.object({ path: z.string().describe('As the call has listed it') }),
-    },
+    'Read a file that run_command or build_package has kept, 1 MiB of it at most.',
+    { path: z.string().describe('As the call has listed it') },
     async ({ path: file }) => {
       const bytes = kiln.artifact(file);
       if (isUtf8(bytes)) return text(bytes.toString());

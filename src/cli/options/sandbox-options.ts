@@ -4,17 +4,11 @@ import { defined } from '../../defined.ts';
 import { KilnError } from '../../errors.ts';
 import type { RunRequest } from '../../jobs/run/request.ts';
 import { type LibvirtNetwork, parseLibvirtNetwork } from '../../sandbox/domain/domain-xml.ts';
-import { type LabelRequest, parseLabelRequest } from '../../sandbox/labels/labels.ts';
-import {
-  allowedMissing,
-  OPTIONAL_LAYERS,
-  type OptionalLayer,
-  parseLayer,
-} from '../../sandbox/policy/layers.ts';
+import { parseLabelRequest } from '../../sandbox/labels/labels.ts';
+import { allowedMissing, OPTIONAL_LAYERS, parseLayer } from '../../sandbox/policy/layers.ts';
 import { limitsOf } from '../../sandbox/policy/limits.ts';
 import {
   type Bind,
-  type Capability,
   parseCapability,
   type SandboxSpecification,
 } from '../../sandbox/policy/specification.ts';
@@ -41,25 +35,20 @@ import {
   parseTmpfs,
 } from './values.ts';
 
-export interface SandboxOptions extends LimitValues {
+/** Options that are called as what they are of a request. */
+type Same = 'allowHostWrite' | 'tmpfs' | 'copyIn' | 'workdir' | 'user' | 'hostname' | 'capAdd';
+
+export interface SandboxOptions
+  extends LimitValues,
+    Pick<RunRequest, Same | 'seccomp' | 'label'>,
+    Required<Pick<RunRequest, 'egress' | 'allowMissing'>> {
   readonly image?: string;
   readonly bind: readonly Bind[];
-  readonly allowHostWrite?: boolean;
-  readonly tmpfs: readonly ReturnType<typeof parseTmpfs>[];
-  readonly copyIn: readonly ReturnType<typeof parseCopyIn>[];
   readonly env: readonly (readonly [string, string])[];
-  readonly workdir?: string;
-  readonly user?: string;
-  readonly hostname?: string;
   readonly network: string;
   readonly allowHostNetwork?: boolean;
-  readonly egress: readonly string[];
-  readonly capAdd: readonly Capability[];
   readonly profile: 'default' | 'nested';
-  readonly seccomp: string;
-  readonly label?: LabelRequest;
   readonly secret: readonly ReturnType<typeof parseSecret>[];
-  readonly allowMissing: readonly OptionalLayer[];
   readonly artifact: readonly string[];
   readonly resultdir?: string;
   /** Milliseconds. */
@@ -212,32 +201,26 @@ export function runRequest(
     command.error('kiln: --artifact needs --resultdir DIR, where the files go');
   }
   const nested = options.profile === 'nested';
-  const { timeout, stallTimeout } = options;
+  const { timeout, stallTimeout, capAdd, tmpfs, copyIn, label, allowHostWrite, disk } = options;
   return {
-    image,
-    argv,
+    ...{ image, argv, capAdd, tmpfs, copyIn },
     env: Object.fromEntries(options.env),
-    capAdd: options.capAdd,
     seccomp: nested && options.seccomp === 'default' ? 'nested' : profile(options.seccomp, caller),
     allowMissing: some(options.allowMissing) ?? allowedMissing(caller.env),
     network: network(options, command),
     binds: options.bind,
-    tmpfs: options.tmpfs,
     limits: limitsOf(options),
     time: defined({ timeout, stallTimeout }),
-    copyIn: options.copyIn,
     artifacts: options.artifact,
     caller: caller.ids,
     ...defined({
+      ...{ label, allowHostWrite, disk },
       nested: nested || undefined,
       workdir: options.workdir || undefined,
       user: options.user || undefined,
-      label: options.label,
       secrets: some(options.secret),
       egress: some(options.egress),
-      allowHostWrite: options.allowHostWrite,
       hostname: options.hostname || undefined,
-      disk: options.disk,
       resultDirectory: options.resultdir ? resolve(caller.cwd(), options.resultdir) : undefined,
       keepSeconds: options.keep && options.keep / 1000,
     }),

@@ -18,34 +18,22 @@ const BIND = CANNOT(
   'a bind shows files of the machine where the sandbox is: use --copy-in and --artifact',
 );
 
-/** Options that are root's, or nobody's, to users: a new one travels once it is here. */
+/** Options that are root's, or nobody's, to users: a new one travels once it is here or in the table below. */
+const AS_THEY_ARE: ReadonlySet<string> = new Set([
+  ...['allowHostNetwork', 'allowHostWrite', 'profile', 'label', 'allowMissing', 'cache', 'resume'],
+  ...['vary', 'jobs', 'param', 'allowHost', 'packages', 'disk', 'maxSize', 'verify', 'update'],
+  ...['number', 'none', 'name'],
+]);
+
 const OPTIONS: Readonly<Record<string, (value: unknown) => Way>> = {
-  ...asTheyAre('allowHostNetwork', 'allowHostWrite', 'profile', 'label', 'allowMissing'),
-  ...asTheyAre(
-    'cache',
-    'resume',
-    'vary',
-    'jobs',
-    'param',
-    'allowHost',
-    'packages',
-    'disk',
-    'maxSize',
-  ),
-  ...asTheyAre('verify', 'update', 'number', 'none'),
   bind: () => BIND,
   lock: () => FILE,
-  name: () => 'as it is',
   ci: () => CANNOT('what it writes for a CI service lies on the other machine'),
   addrepo: (value) =>
     list(value).every((item) => /^https?:/.test(item))
       ? 'as it is'
       : CANNOT('a repository in a folder does not travel: name its URL'),
 };
-
-function asTheyAre(...names: readonly string[]): Record<string, () => Way> {
-  return Object.fromEntries(names.map((name) => [name, () => 'as it is' as const]));
-}
 
 function list(value: unknown): readonly string[] {
   return (Array.isArray(value) ? value : [value]).map(String);
@@ -79,6 +67,7 @@ export function wayOfOption(words: string, name: string, value: unknown): Way {
   if (name === 'additionalPackage' && list(value).some((item) => item.includes('/'))) {
     return CANNOT('packages in files do not travel: name them, or build a chain');
   }
+  if (AS_THEY_ARE.has(name)) return 'as it is';
   const own = Object.hasOwn(OPTIONS, name) ? OPTIONS[name] : undefined;
   if (own !== undefined) return own(value);
   if (rule === undefined && Object.hasOwn(ROOT_COMMANDS, words)) return 'as it is';
@@ -87,9 +76,7 @@ export function wayOfOption(words: string, name: string, value: unknown): Way {
 
 function wayOf(rule: Rule | undefined): Way {
   if (rule === undefined) return CANNOT('it is not known whether it names files');
-  if (rule === 'open') return 'as it is';
-  if (rule === 'image') return 'as it is';
-  if (rule.kind === 'setting') return 'as it is';
+  if (rule === 'open' || rule === 'image' || rule.kind === 'setting') return 'as it is';
   if (rule.kind === 'root') return CANNOT('it is not made for other machines');
   if (rule.path === 'place') return BIND;
   return { path: rule.path === 'built' ? 'file' : rule.path };
