@@ -20,10 +20,10 @@ import { planRound } from '../../src/farm/plan.ts';
 import { prepareStep } from '../../src/farm/prepare.ts';
 import { publishStep } from '../../src/farm/publish.ts';
 import { Reporter } from '../../src/farm/report.ts';
-import { type BuildOutcome, OUTCOME_FILE, parseJson, type Step } from '../../src/farm/step.ts';
+import { type BuildOutcome, OUTCOME_FILE, type Step } from '../../src/farm/step.ts';
 import { makeDirectory } from '../../src/host/files/folder.ts';
 import { removeTree } from '../../src/host/files/remove-tree.ts';
-import { type MemberRecord, Records } from '../../src/jobs/chain/records.ts';
+import { type MemberRecord, parseJson, Records } from '../../src/jobs/chain/records.ts';
 import { sourcePackage } from '../../test/build/source-packages.ts';
 
 const OWNER = { uid: process.getuid?.() ?? 0, gid: process.getgid?.() ?? 0 };

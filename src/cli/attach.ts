@@ -86,9 +86,10 @@ function relay(from: NodeJS.ReadableStream & { destroy(): void }, to: Writable):
 function forwardSignals(command: SandboxProcess, kill: () => void, caller: Caller): Disposable {
   let last = 0;
   return caller.onSignal(FORWARDED, (signal) => {
-    const again = Date.now() - last < TWICE;
-    if (signal === 'SIGINT' || signal === 'SIGTERM') last = Date.now();
-    if (again && last > 0 && (signal === 'SIGINT' || signal === 'SIGTERM')) kill();
+    const ends = signal === 'SIGINT' || signal === 'SIGTERM';
+    const again = ends && Date.now() - last < TWICE;
+    if (ends) last = Date.now();
+    if (again) kill();
     else command.kill(signal);
   });
 }

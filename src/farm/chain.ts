@@ -6,14 +6,8 @@ import { KilnError } from '../errors.ts';
 import { unlessErrno } from '../host/calls/libc.ts';
 import { Folder, makeDirectory } from '../host/files/folder.ts';
 import { imageLockSchema } from '../image/lock.ts';
-import { capabilitySchema, sha256, text } from '../jobs/chain/records.ts';
-import {
-  type BuildOutcome,
-  MAX_STEP,
-  optionsSchema,
-  parseBuildOutcome,
-  parseJson,
-} from './step.ts';
+import { capabilitySchema, parseJson, sha256, text } from '../jobs/chain/records.ts';
+import { type BuildOutcome, MAX_STEP, optionsSchema, parseBuildOutcome } from './step.ts';
 
 const memberSchema = z.strictObject({
   name: text,
@@ -94,7 +88,7 @@ export class FarmFiles implements Disposable {
   }
 
   existing(): FarmChain | undefined {
-    return chainSchema.safeParse(parseJson(this.#folder.read(CHAIN_FILE, MAX_STEP) ?? '')).data;
+    return chainSchema.safeParse(parseJson(this.#folder.read(CHAIN_FILE, MAX_STEP))).data;
   }
 
   keep(chain: FarmChain): void {
@@ -138,7 +132,7 @@ export class FarmFiles implements Disposable {
 
   outcome(node: string) {
     using folder = this.#folder.existing(node);
-    return parseBuildOutcome(folder?.read(OUTCOME, MAX_STEP) ?? '');
+    return parseBuildOutcome(folder?.read(OUTCOME, MAX_STEP));
   }
 
   /** Without its root, which is long, and in the member's record. */

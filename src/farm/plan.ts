@@ -166,7 +166,7 @@ async function scanStep(
   inner.replace(STEP_FILE, serializeStep(step));
   const status = await doStep(folder);
   using out = inner.existing('out');
-  const outcome = parseScanOutcome(out?.read(OUTCOME_FILE, MAX_STEP) ?? '');
+  const outcome = parseScanOutcome(out?.read(OUTCOME_FILE, MAX_STEP));
   if (status === 0 && outcome !== undefined) {
     await removeTree(folder);
     return outcome;

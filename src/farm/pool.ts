@@ -3,7 +3,7 @@ import { z } from 'zod';
 import { defined } from '../defined.ts';
 import { KilnError } from '../errors.ts';
 import { runTool, type ToolResult } from '../host/process/child-process.ts';
-import { parseJson } from './step.ts';
+import { parseJson } from '../jobs/chain/records.ts';
 
 const TIMEOUT = 60_000;
 

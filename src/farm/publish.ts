@@ -81,7 +81,7 @@ function refusedStep({ name }: FarmMember, status: number): BuildOutcome | undef
 function readOutcome(files: FarmFiles, node: string): BuildOutcome | undefined {
   using folder = files.node(node);
   using out = folder.existing('out');
-  return parseBuildOutcome(out?.read(OUTCOME_FILE, MAX_STEP) ?? '');
+  return parseBuildOutcome(out?.read(OUTCOME_FILE, MAX_STEP));
 }
 
 async function publishBuilt(

@@ -3,7 +3,7 @@ import { type ErrorCode, isErrorCode } from '../error-codes.ts';
 import { KilnError } from '../errors.ts';
 import { reasonLine } from '../host/calls/system-error.ts';
 import { imageLockSchema } from '../image/lock.ts';
-import { capabilitySchema, sha256, text } from '../jobs/chain/records.ts';
+import { capabilitySchema, parseJson, sha256, text } from '../jobs/chain/records.ts';
 import { LIMIT_NAMES } from '../sandbox/policy/limits.ts';
 
 const texts = z.array(text).max(100_000);
@@ -93,14 +93,6 @@ export function parseStep(content: string, origin: string): Step {
   });
 }
 
-export function parseJson(content: string): unknown {
-  try {
-    return JSON.parse(content);
-  } catch {
-    return undefined;
-  }
-}
-
 /** What `kiln farm step` ends with, for whoever schedules steps: sysexits.h. */
 export const STEP_STATUS = {
   done: 0,
@@ -167,10 +159,10 @@ export type ScanOutcome = z.output<typeof scanSchema>;
 
 export const OUTCOME_FILE = 'farm.json';
 
-export function parseBuildOutcome(content: string): BuildOutcome | undefined {
+export function parseBuildOutcome(content: string | undefined): BuildOutcome | undefined {
   return buildSchema.safeParse(parseJson(content)).data;
 }
 
-export function parseScanOutcome(content: string): ScanOutcome | undefined {
+export function parseScanOutcome(content: string | undefined): ScanOutcome | undefined {
   return scanSchema.safeParse(parseJson(content)).data;
 }

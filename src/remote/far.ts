@@ -31,11 +31,11 @@ import { signalNumber } from '../sandbox/command/process.ts';
 import { Results, send } from './pack.ts';
 import { unpacker } from './unpack.ts';
 import {
+  ARCHIVE_FRAME,
   type FarMessage,
   type NearControl,
   PROTOCOL,
   pass,
-  REMOTE_FRAME,
   type RemoteStart,
   SILENCE_MAX,
 } from './wire.ts';
@@ -134,7 +134,7 @@ class Far {
 
   #receive(kind: number, body: Buffer): void {
     this.#alive();
-    if (kind === REMOTE_FRAME.archive) this.#unpack(body);
+    if (kind === ARCHIVE_FRAME) this.#unpack(body);
     else if (kind === FRAME.message)
       this.#started.resolve(JSON.parse(body.toString()) as RemoteStart);
     else if (kind === FRAME.data) this.#type(body);

@@ -11,12 +11,12 @@ import { Packer, sendArchive } from './pack.ts';
 import { type Root, unpacker } from './unpack.ts';
 import {
   ALIVE_EVERY,
+  ARCHIVE_FRAME,
   type FarMessage,
   INPUT_WINDOW,
   type NearControl,
   PROTOCOL,
   pass,
-  REMOTE_FRAME,
   type RemoteAddress,
   type RemoteStart,
   sshArguments,
@@ -113,7 +113,7 @@ export class Near {
     packing.catch((error) => packer.stream.destroy(error as Error));
     await sendArchive(packer, this.#ssh.stdin);
     await packing;
-    this.#ssh.stdin.write(encodeFrame(REMOTE_FRAME.archive));
+    this.#ssh.stdin.write(encodeFrame(ARCHIVE_FRAME));
   }
 
   #readInput(): void {
@@ -132,7 +132,7 @@ export class Near {
     const { stdout, stderr } = this.#options;
     if (kind === FRAME.data) pass(this.#ssh.stdout, body, stdout);
     else if (kind === FRAME.errorData) pass(this.#ssh.stdout, this.#renamed(body), stderr);
-    else if (kind === REMOTE_FRAME.archive) pass(this.#ssh.stdout, body, this.#results.stream);
+    else if (kind === ARCHIVE_FRAME) pass(this.#ssh.stdout, body, this.#results.stream);
     else if (kind === FRAME.message) {
       let message: FarMessage;
       try {

@@ -20,7 +20,7 @@ import { KilnError } from '../errors.ts';
 import { reasonLine } from '../host/calls/system-error.ts';
 import { encodeFrame } from '../host/sockets/frames.ts';
 import { awaitedLater } from '../promise.ts';
-import { PIECE, REMOTE_FRAME, roomIn } from './wire.ts';
+import { ARCHIVE_FRAME, PIECE, roomIn } from './wire.ts';
 
 type Links =
   | 'as they are'
@@ -151,7 +151,7 @@ export async function send(output: Writable, kind: number, bytes: Buffer): Promi
 
 export async function sendArchive({ stream }: Packer, output: Writable): Promise<void> {
   for await (const chunk of stream as AsyncIterable<Buffer>) {
-    await send(output, REMOTE_FRAME.archive, chunk);
+    await send(output, ARCHIVE_FRAME, chunk);
   }
 }
 

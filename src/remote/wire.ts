@@ -54,10 +54,8 @@ export function sshArguments({ host, user, port }: RemoteAddress, command: strin
 /** Changes with everything that the two ends could misunderstand. */
 export const PROTOCOL = 1;
 
-export const REMOTE_FRAME = {
-  /** A piece of a tar archive: files on their way; an empty one: the archive is whole. */
-  archive: 5,
-} as const;
+/** The frame of a piece of a tar archive: files on their way; an empty one: the archive is whole. */
+export const ARCHIVE_FRAME = 5;
 
 /** Bytes of standard input that the far end has not passed on yet. */
 export const INPUT_WINDOW = 1 << 20;
@@ -82,8 +80,7 @@ export function pass(from: Readable, bytes: Buffer, to: Writable): void {
   );
 }
 
-/** How often the near end says that it lives,
- and how long it may be silent, milliseconds. */
+/** How often the near end says that it lives, and how long it may be silent, milliseconds. */
 export const ALIVE_EVERY = 10_000;
 export const SILENCE_MAX = 45_000;
 

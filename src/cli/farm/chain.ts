@@ -10,21 +10,12 @@ import { Folder } from '../../host/files/folder.ts';
 import { startProgram } from '../../host/process/child-process.ts';
 import { packageRoot } from '../../host/state/paths.ts';
 import { type ChainRequest, chainJson } from '../../jobs/chain/request.ts';
-import { buildStatus } from '../../jobs/rpmbuild/outcome/outcome.ts';
 import type { CiChoice } from '../../report/ci/provider.ts';
 import { allowedMissing } from '../../sandbox/policy/layers.ts';
 import { type Caller, listenForInterruption } from '../caller/caller.ts';
 import type { KilnCommand } from '../options/command.ts';
 import { CiOutput } from '../output/ci-output.ts';
-import { printError } from '../output/errors.ts';
-import { printJson } from '../output/print.ts';
-import {
-  ChainTable,
-  chainRequest,
-  noteMember,
-  printChain,
-  writeChain,
-} from '../rpmbuild/build-chain.ts';
+import { ChainTable, chainRequest, noteMember, tellChain } from '../rpmbuild/build-chain.ts';
 import type { BuildOptions, ChainOptions } from '../rpmbuild/build-options.ts';
 import { isImageName } from '../users/user-rules.ts';
 
@@ -114,7 +105,8 @@ export async function run(
   using interruption = listenForInterruption(caller);
   using table = new ChainTable(request.sources.length, caller);
   const program = join(packageRoot(), 'bin/kiln');
-  try {
+  const { image, options, jobs, resultDirectory: directory } = request;
+  const build = async () => {
     await requirePool(caller.ids.uid);
     const context = {
       owner: caller.ids,
@@ -124,33 +116,22 @@ export async function run(
       allowMissing: allowedMissing(caller.env),
       signal: interruption.signal,
       ...farmHooks(table, caller),
-      onChain: (id: string) => rememberChain(caller.environment, id, request.resultDirectory),
+      onChain: (id: string) => rememberChain(caller.environment, id, directory),
     };
-    const report = await buildFarmChain(request, context, goesOn);
-    table[Symbol.dispose]();
-    printChain(report, caller);
-    const { image, options, jobs } = request;
-    const asked = { ...request, jobs: jobs ?? 0, build: { ...options, image } };
-    const value = {
-      ...chainJson(asked, report),
-      farm: {
-        id: report.id,
-        workers: Object.fromEntries(
-          report.members.map(({ name, worker }) => [name, worker ?? null]),
-        ),
-      },
-    };
-    await writeChain(request.resultDirectory, value, caller.ids);
-    await tellService(report, request.resultDirectory, CiOutput.for(ci, caller));
-    if (json) printJson(caller.stderr, value);
+    return await buildFarmChain(request, context, goesOn);
+  };
+  const asked = { ...request, jobs: jobs ?? 0, build: { ...options, image } };
+  const describe = (report: FarmReport) => {
+    const workers = report.members.map(({ name, worker }) => [name, worker ?? null]);
+    const farm = { id: report.id, workers: Object.fromEntries(workers) };
+    return { ...chainJson(asked, report), farm };
+  };
+  const told = async (report: FarmReport) => {
+    await tellService(report, directory, CiOutput.for(ci, caller));
     if (report.failure !== undefined)
       caller.stderr.say(`kiln: kiln farm resume ${report.id} goes on with what is left\n`);
-    caller.exitStatus = report.exitStatus;
-  } catch (error) {
-    table[Symbol.dispose]();
-    printError(error, caller.stderr);
-    caller.exitStatus = buildStatus(error);
-  }
+  };
+  await tellChain(build, { directory, json, describe, tellService: told }, table, caller);
 }
 
 /** How a chain on a pool is told: in place on a terminal that can show it, line by line elsewhere. */

@@ -135,6 +135,8 @@ async function list(options: ListOptions, caller: Caller): Promise<void> {
   await using engine = caller.openEngine();
   const images = await visibleImages(engine);
   const owner: Columns<ListedImage> = [['OWNER', ({ manifest }) => ownerShown(engine, manifest)]];
+  const owners = (manifest: ListedImage['manifest']) =>
+    [...ownersOf(engine.paths, manifest)].map(([uid, one]) => ({ uid, ...one }));
   const iso = (time: number) => new Date(time).toISOString();
   printRows(
     caller.stdout,
@@ -143,7 +145,7 @@ async function list(options: ListOptions, caller: Caller): Promise<void> {
     options,
     ({ manifest, lastUse, ...rest }) => ({
       ...{ ...manifest, ...rest, created: iso(manifest.created), lastUse: iso(lastUse) },
-      ...(engine.owner === undefined ? { owners: ownersShown(engine, manifest) } : {}),
+      ...(engine.owner === undefined ? { owners: owners(manifest) } : {}),
     }),
   );
 }
@@ -161,10 +163,6 @@ const COLUMNS: Columns<ListedImage> = [
 
 function minute(time: number): string {
   return new Date(time).toISOString().slice(0, 16).replace('T', ' ');
-}
-
-function ownersShown({ paths }: ImagePlace, manifest: ListedImage['manifest']) {
-  return [...ownersOf(paths, manifest)].map(([uid, owner]) => ({ uid, ...owner }));
 }
 
 function ownerShown({ paths, owner }: ImagePlace, manifest: ListedImage['manifest']): string {

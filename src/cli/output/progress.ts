@@ -6,7 +6,7 @@ import { describeProgress, type ImageProgress, progressCounts } from '../../imag
 import type { LeasedImage } from '../../image/store/images.ts';
 import type { Engine } from '../../sandbox/open.ts';
 import type { Caller, TextOutput } from '../caller/caller.ts';
-import { plainText } from './print.ts';
+import { cellText } from './print.ts';
 
 /** The pause between two updates on a terminal, and in a log, milliseconds. */
 const TERMINAL_EVERY = 250;
@@ -80,9 +80,7 @@ export class LiveTable implements Disposable {
   }
 
   #lines(rows: readonly LiveRow[]): string[] {
-    const all = rows.map(({ cells }) =>
-      cells.map((cell) => plainText(cell).replace(/[\t\n]/g, ' ')),
-    );
+    const all = rows.map(({ cells }) => cells.map(cellText));
     const count = Math.max(...all.map((cells) => cells.length));
     const widths = Array.from({ length: count }, (_, column) =>
       Math.max(...all.map((cells) => (cells.length > 1 ? (cells[column]?.length ?? 0) : 0))),

@@ -2,7 +2,7 @@ import { styleText } from 'node:util';
 import { KilnError } from '../../errors.ts';
 import type { TextOutput } from '../caller/caller.ts';
 import type { KilnCommand } from '../options/command.ts';
-import { plainText, printJson } from './print.ts';
+import { cellText, printJson } from './print.ts';
 
 export interface ListOptions {
   readonly json?: boolean;
@@ -64,7 +64,7 @@ export function printTable(
   rows: readonly (readonly string[])[],
   style?: (row: readonly string[]) => Parameters<typeof styleText>[0] | undefined,
 ): void {
-  const all = [headings, ...rows].map((row) => row.map(printable));
+  const all = [headings, ...rows].map((row) => row.map(cellText));
   const widths = headings.map((_, column) =>
     Math.max(...all.map((row) => row[column]?.length ?? 0)),
   );
@@ -75,10 +75,6 @@ export function printTable(
   });
   // In one write: a write for each row takes longer than making the table. The cells are plain already.
   to.write(lines.join(''));
-}
-
-function printable(cell: string): string {
-  return plainText(cell).replace(/[\t\n]/g, ' ');
 }
 
 /** Bytes as `12.5M` or `1.5G`, in powers of 1024. */

@@ -1,5 +1,6 @@
 /** `kiln --host ssh://USER@HOST[:PORT] COMMAND…`: runs a command on another machine as if it were this one. */
 import { type Command, CommanderError } from 'commander';
+import { defined } from '../../defined.ts';
 import { KilnError } from '../../errors.ts';
 import { Near } from '../../remote/near.ts';
 import { parseAddress } from '../../remote/wire.ts';
@@ -76,12 +77,8 @@ async function run({ host, argv }: RemoteCommandLine, caller: Caller): Promise<v
 }
 
 function variables(caller: Caller): Record<string, string> {
-  const env: Record<string, string> = {};
-  for (const name of VARIABLES) {
-    const value = caller.variable(name);
-    if (value !== undefined) env[name] = value;
-  }
-  return env;
+  const values = VARIABLES.map((name) => [name, caller.variable(name)] as const);
+  return defined(Object.fromEntries(values)) as Record<string, string>;
 }
 
 function listen(command: Command, given: GivenOption[]): void {

@@ -2,6 +2,7 @@ import { relative, resolve } from 'node:path';
 import { buildChain } from '../../jobs/chain/chain.ts';
 import {
   type ChainMemberReport,
+  type ChainReport,
   type ChainRequest,
   chainJson,
   type MemberState,
@@ -28,14 +29,44 @@ import type { BuildOptions, ChainOptions } from './build-options.ts';
 import { isAtWork, printWhereToLook } from './build-output.ts';
 import { buildRequest } from './build-request.ts';
 
+/** A user's files have the user's names. */
 export async function writeChain(
   directory: string,
-  json: object,
-  owner: Caller['ids'],
-  rename = (text: string) => text,
+  value: object,
+  { user, ids }: Pick<Caller, 'user' | 'ids'>,
 ): Promise<void> {
-  const text = `${JSON.stringify(json, undefined, 2)}\n`;
-  await writeChainResult(directory, rename(text), owner);
+  const text = `${JSON.stringify(value, undefined, 2)}\n`;
+  await writeChainResult(directory, user?.files?.renamed(text) ?? text, ids);
+}
+
+interface ToldAs<Report> {
+  readonly directory: string;
+  readonly json: boolean;
+  readonly describe: (report: Report) => object;
+  readonly tellService: (report: Report) => Promise<void>;
+}
+
+/** Builds a chain, tells what came of it, and takes its exit status. */
+export async function tellChain<Report extends ToldChain>(
+  build: () => Promise<Report>,
+  { directory, json, describe, tellService }: ToldAs<Report>,
+  table: ChainTable,
+  caller: Caller,
+): Promise<void> {
+  try {
+    const report = await build();
+    table[Symbol.dispose]();
+    printChain(report, caller);
+    const value = describe(report);
+    await writeChain(directory, value, caller);
+    await tellService(report);
+    if (json) printJson(caller.stderr, value);
+    caller.exitStatus = report.exitStatus;
+  } catch (error) {
+    table[Symbol.dispose]();
+    printError(error, caller.stderr);
+    caller.exitStatus = buildStatus(error);
+  }
 }
 
 export async function runChain(
@@ -62,8 +93,8 @@ export async function runChain(
   const ci = CiOutput.for(options.ci, caller);
   if (!caller.isQuiet)
     note(`chain of ${request.sources.length} packages, ${request.jobs} at a time`);
-  try {
-    const report = await buildChain(engine, request, {
+  const build = () =>
+    buildChain(engine, request, {
       signal: interruption.signal,
       onImageProgress: progress.report,
       takeRoom: caller.takeRoom,
@@ -87,19 +118,13 @@ export async function runChain(
         },
       }),
     });
-    table[Symbol.dispose]();
-    printChain(report, caller);
-    const json = chainJson(request, report);
-    const rename = (text: string) => caller.user?.files?.renamed(text) ?? text;
-    await writeChain(request.resultDirectory, json, request.build.caller, rename);
-    await ci?.finishChain(report.members, request.resultDirectory);
-    if (options.json === true) printJson(caller.stderr, json);
-    caller.exitStatus = report.exitStatus;
-  } catch (error) {
-    table[Symbol.dispose]();
-    printError(error, caller.stderr);
-    caller.exitStatus = buildStatus(error);
-  }
+  const { resultDirectory: directory } = request;
+  const told = {
+    ...{ directory, json: options.json === true },
+    describe: (report: ChainReport) => chainJson(request, report),
+    tellService: async ({ members }: ChainReport) => ci?.finishChain(members, directory),
+  };
+  await tellChain(build, told, table, caller);
 }
 
 export function chainRequest(

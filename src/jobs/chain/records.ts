@@ -97,7 +97,7 @@ export class Records implements Disposable {
     { name, sha256: source }: { readonly name: string; readonly sha256: string },
     options: string,
   ): MemberRecord | undefined {
-    const record = readJson(this.#built, name, recordSchema);
+    const record = recordSchema.safeParse(read(this.#built, name)).data;
     return record?.source === source && record.options === options ? record : undefined;
   }
 
@@ -110,7 +110,7 @@ export class Records implements Disposable {
   }
 
   scanned(member: string): ScanRecord | undefined {
-    return readJson(this.#scanned, member, scanSchema);
+    return scanSchema.safeParse(read(this.#scanned, member)).data;
   }
 
   keepScanned(member: string, record: ScanRecord): void {
@@ -134,13 +134,14 @@ export async function packagesAreThere(directory: string, record: MemberRecord):
   return true;
 }
 
-function readJson<Value>(
-  folder: Folder,
-  member: string,
-  schema: z.ZodType<Value>,
-): Value | undefined {
+function read(folder: Folder, member: string): unknown {
+  return parseJson(folder.read(`${member}.json`, MAX_RECORD));
+}
+
+/** Undefined where it is none. */
+export function parseJson(content: string | undefined): unknown {
   try {
-    return schema.safeParse(JSON.parse(folder.read(`${member}.json`, MAX_RECORD) ?? '')).data;
+    return JSON.parse(content ?? '');
   } catch {
     return undefined;
   }

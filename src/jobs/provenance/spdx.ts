@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto';
 import parse from 'spdx-expression-parse';
 import type { LockedPackage } from '../../packages/repository/lock/lock.ts';
+import { formatEvr } from '../../packages/rpm/dependency.ts';
 import type { RpmIdentity } from '../../packages/rpm/package.ts';
 import type { BuiltPackage } from '../rpmbuild/outcome/report.ts';
 
@@ -48,10 +49,6 @@ type PackageVersion = Pick<RpmIdentity, 'name' | 'epoch' | 'version' | 'release'
 export function rpmPurl({ name, epoch, version, release, arch }: PackageVersion): string {
   const qualifiers = [`arch=${encode(arch)}`, ...(epoch ? [`epoch=${epoch}`] : [])];
   return `pkg:rpm/${encode(name)}@${encode(`${version}-${release}`)}?${qualifiers.join('&')}`;
-}
-
-function fullVersion({ epoch, version, release }: PackageVersion): string {
-  return `${epoch ? `${epoch}:` : ''}${version}-${release}`;
 }
 
 function encode(text: string): string {
@@ -145,7 +142,9 @@ function builtPackage(entry: SbomPackage, id: string) {
     ...common(entry),
     packageFileName: entry.file.toWellFormed(),
     ...(entry.vendor === '' ? {} : { supplier: `Organization: ${entry.vendor.toWellFormed()}` }),
-    ...(isUrl(entry.url) ? { homepage: entry.url } : {}),
+    ...(/^https?:\/\/\S+$/.test(entry.url) && URL.canParse(entry.url)
+      ? { homepage: entry.url }
+      : {}),
     ...(entry.summary === '' ? {} : { summary: entry.summary.toWellFormed() }),
     checksums: [{ algorithm: 'SHA256', checksumValue: entry.sha256 }],
     licenseDeclared: spdxLicense(entry.license).expression,
@@ -166,7 +165,7 @@ function rootPackage(entry: RootPackage, id: string) {
 function common(entry: PackageVersion) {
   return {
     name: entry.name.toWellFormed(),
-    versionInfo: fullVersion(entry).toWellFormed(),
+    versionInfo: formatEvr({ ...entry, epoch: entry.epoch || null }).toWellFormed(),
     downloadLocation: NO_ASSERTION,
     filesAnalyzed: false,
     externalRefs: [
@@ -199,10 +198,6 @@ function builtId({ file, sha256 }: SbomPackage): string {
 function rootId({ name, arch, digest }: RootPackage): string {
   const short = digest.slice(digest.indexOf(':') + 1).slice(0, 12);
   return `SPDXRef-Root-${`${name}-${arch}`.replace(/[^A-Za-z0-9.-]/g, '-')}-${short}`;
-}
-
-function isUrl(text: string): boolean {
-  return /^https?:\/\/\S+$/.test(text) && URL.canParse(text);
 }
 
 export function compare(a: string, b: string): number {

@@ -93,11 +93,12 @@ async function neededFromOthers(paths: readonly string[], signal: AbortSignal): 
   const needed = packages
     .flatMap(({ dependencies }) => dependencies.requires)
     .filter(({ name }) => !name.startsWith('rpmlib(') && !provided.has(name))
-    .filter(({ name }) => !mentions(name, provided))
+    // A rich dependency on one of the packages themselves.
+    .filter(({ name }) => !(name.startsWith('(') && words(name).some((it) => provided.has(it))))
     .map(formatDependency);
   return [...new Set(needed)].sort();
 }
 
-function mentions(name: string, provided: ReadonlySet<string>): boolean {
-  return name.startsWith('(') && name.split(/[\s()]+/).some((word) => provided.has(word));
+function words(richDependency: string): string[] {
+  return richDependency.split(/[\s()]+/);
 }

@@ -44,7 +44,8 @@ export async function collectorFor(
       const signal = collectionEnd(request.time.timeout, interrupted);
       const to = { destination, owner, limits: defined({ bytes }) };
       // Root decides which disk of root's is filled.
-      const room = bytes === undefined ? undefined : roomOn(destination);
+      const check = (more: number) => refuseLowDisk(destination, more);
+      const room = bytes === undefined ? undefined : check;
       const wanted = { patterns, workdir, ...to, ...defined({ room }) };
       const collection = await sandbox.withRoot((rootFd) =>
         results.collect({ ...wanted, rootFd, onWarning, signal }),
@@ -74,10 +75,6 @@ function collectionEnd(
   );
   setTimeout(() => over.abort(error), time).unref();
   return AbortSignal.any([...signals, over.signal]);
-}
-
-function roomOn(folder: string): (bytes: number) => void {
-  return (bytes) => refuseLowDisk(folder, bytes);
 }
 
 export interface Results {

@@ -186,7 +186,8 @@ function readBeneath(tree: string, path: string): Buffer | undefined {
 
 export function contentDifference(first: Buffer, second: Buffer): string[] {
   const binary = [first, second].some((bytes) => bytes.subarray(0, 8192).includes(0));
-  const parts = (bytes: Buffer) => new Set(binary ? words(bytes) : lines(bytes));
+  const parts = (bytes: Buffer) =>
+    new Set(binary ? words(bytes) : bytes.toString('utf8').split('\n'));
   const [before, after] = [parts(first), parts(second)];
   const gone = [...before].filter((line) => !after.has(line)).slice(0, MAX_LINES);
   const come = [...after].filter((line) => !before.has(line)).slice(0, MAX_LINES);
@@ -196,10 +197,6 @@ export function contentDifference(first: Buffer, second: Buffer): string[] {
   let at = 0;
   while (at < end && first[at] === second[at]) at++;
   return [`the first byte that differs is ${at}, of ${first.length} and ${second.length}`];
-}
-
-function lines(bytes: Buffer): string[] {
-  return bytes.toString('utf8').split('\n');
 }
 
 /** Runs of printable ASCII, as strings(1) finds them. */

@@ -153,8 +153,7 @@ async function chain(
     buildHooks: () => hooks,
   });
   const json = chainJson(request, report);
-  const rename = (text: string) => user?.files?.renamed(text) ?? text;
-  await writeChain(request.resultDirectory, json, request.build.caller, rename);
+  await writeChain(request.resultDirectory, json, { user, ids: request.build.caller });
   const files = report.members.flatMap(({ name, packages: made }) =>
     made.map(({ file }) => join(name, file)),
   );

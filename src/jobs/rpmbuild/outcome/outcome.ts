@@ -80,6 +80,8 @@ const EPILOGUE = /^RPM build (errors|warnings):$/;
 const ERROR =
   /(^|[\s:])(fatal )?error( [A-Z]+\d+)?:|undefined reference to|ld returned \d|\*\*\* |command not found|No such file or directory|No space left on device|Cannot allocate memory|Resource temporarily unavailable|^Traceback |^FAIL(ED)?\b|Segmentation fault|(^|\W)Killed($|\W)|is needed by|nothing provides|File not found|Permission denied/;
 
+const EXECUTING = /^Executing\(%?\w+\): /;
+
 const SUMMARY = /^(error| {4})?:?\s*Bad exit status from /;
 
 /** A line of `set -x`, which every section of a spec has. */
@@ -88,20 +90,13 @@ const TRACE = /^\+{1,9} /;
 function relevantLines(lines: readonly string[]): string[] {
   const epilogue = lines.findIndex((line) => EPILOGUE.test(line));
   const told = (epilogue < 0 ? lines : lines.slice(0, epilogue)).filter((line) => line !== '');
-  const part = lastPart(told);
-  const first = part.findIndex((line) => isError(line));
+  const part = told.slice(told.findLastIndex((line) => EXECUTING.test(line)) + 1);
+  const first = part.findIndex(
+    (line) => ERROR.test(line) && !TRACE.test(line) && !SUMMARY.test(line),
+  );
   // The line above often has the context (“In function ‘main’”).
   const from = first < 0 ? part.length - LINES : Math.max(0, first - 2);
   return head(part.slice(Math.max(0, from))).map(shorten);
-}
-
-function isError(line: string): boolean {
-  return ERROR.test(line) && !TRACE.test(line) && !SUMMARY.test(line);
-}
-
-function lastPart(lines: readonly string[]): readonly string[] {
-  const start = lines.findLastIndex((line) => /^Executing\(%?\w+\): /.test(line));
-  return lines.slice(start + 1);
 }
 
 function head(lines: readonly string[]): string[] {
