@@ -252,16 +252,18 @@ export async function reportResult(
   }
 }
 
-function limitText(limit: string, { timeout = 0, stallTimeout = 0 }: RunOptions): string {
-  const texts: Readonly<Record<string, string>> = {
+function limitText(
+  limit: NonNullable<RunReport['limitHit']>,
+  { timeout = 0, stallTimeout = 0 }: RunOptions,
+): string {
+  const texts = {
     timeout: `the command was ended after ${timeout / 1000} s: the time limit was reached (--timeout)`,
     stall: `the command was ended: it wrote nothing for ${stallTimeout / 1000} s (--stall-timeout)`,
     memory: 'the kernel killed a process: the memory limit was reached (--memory)',
     pids: 'the command could not start a process: the limit was reached (--pids)',
+    disk: 'a file system of the sandbox is full: the disk limit was reached (--disk)',
   };
-  return (
-    texts[limit] ?? 'a file system of the sandbox is full: the disk limit was reached (--disk)'
-  );
+  return texts[limit];
 }
 
 export function printLayers(

@@ -16,33 +16,25 @@ interface Output {
   readonly only?: string | undefined;
 }
 
-export interface RemotePlan {
-  readonly argv: readonly string[];
-  /** Variables that the words there name: among the words, others on that machine could read their values. */
-  readonly env: Readonly<Record<string, string>>;
-  readonly outputs: readonly Output[];
-  readonly names: ReadonlyMap<string, string>;
-  readonly detaches: boolean;
-  readonly pack: (packer: Packer) => Promise<void>;
-}
-
 export interface GivenOption {
   readonly flag: string;
   readonly attribute: string;
   readonly text: string | null;
 }
 
+/** The words of the command there, the variables that they name, and what travels. */
 export async function planRemote(
   command: Command,
   given: readonly GivenOption[],
   caller: Pick<Caller, 'cwd' | 'variable'>,
-): Promise<RemotePlan> {
+) {
   const name = wordsOf(command);
   checkCommand(name);
   const plan = new Plan(caller.cwd());
   const options = command.opts();
   const detaches = options.detach === true;
   const argv: string[] = name.split(' ');
+  // Among the words, others on that machine could read the values of variables.
   const env: Record<string, string> = {};
   for (const { flag, attribute, text } of given) {
     if (detaches && attribute === 'resultdir') {
@@ -78,13 +70,8 @@ export async function planRemote(
   for (const [index, word] of args.entries()) {
     argv.push(isCommand ? word : await plan.word(word, wayOfArgument(name, index, word), word));
   }
-  return {
-    ...{ argv, env },
-    outputs: plan.outputs,
-    names: plan.names,
-    detaches,
-    pack: (packer) => plan.pack(packer),
-  };
+  const { outputs, names } = plan;
+  return { argv, env, outputs, names, detaches, pack: (packer: Packer) => plan.pack(packer) };
 }
 
 function partOf(attribute: string, text: string): readonly [number, number] {

@@ -85,7 +85,7 @@ export async function buildRecipe(
     output.finish(report);
     await reportResult(request, json, (status) => resultOfRecipe(report, status), caller);
   } catch (error) {
-    output.interrupt();
+    output[Symbol.dispose]();
     printError(error, caller.stderr);
     caller.exitStatus = exitStatus(error);
     const describe = (status: number) => resultOfFailedRecipe(request, status, error, timeline);
@@ -172,13 +172,9 @@ class RecipeOutput implements Disposable {
     };
   }
 
-  interrupt(): void {
-    this.#progress[Symbol.dispose]();
-  }
-
   finish(report: RecipeReport): void {
     this.#view[Symbol.dispose]();
-    this.interrupt();
+    this.#progress[Symbol.dispose]();
     const { stderr } = this.#caller;
     const { failedStep, failure, collection, limitHit, kept, sandbox } = report;
     const { resultDirectory } = report.request;
@@ -209,7 +205,7 @@ class RecipeOutput implements Disposable {
   }
 
   #step({ name, number, count, event, milliseconds = 0 }: StepEvent): void {
-    this.interrupt();
+    this.#progress[Symbol.dispose]();
     const title = name === String(number) ? '' : `: ${name}`;
     const step = `kiln: step ${number} of ${count}${title}`;
     if (!this.#quiet && event === 'start') this.#caller.stderr.say(`${step}\n`);
@@ -219,6 +215,6 @@ class RecipeOutput implements Disposable {
   }
 
   [Symbol.dispose](): void {
-    this.interrupt();
+    this.#progress[Symbol.dispose]();
   }
 }

@@ -107,17 +107,9 @@ async function scanAll(
   records: Records,
   signal: AbortSignal | undefined,
 ): Promise<Map<Member, Scan>> {
-  const [first] = members;
-  if (first === undefined) {
-    throw new KilnError('E_BUILD_SOURCE', 'a chain needs source packages', {
-      hint: 'name .src.rpm files',
-    });
-  }
-  const build: BuildRequest = {
-    ...request.build,
-    source: { kind: 'srpm', path: first.path },
-    resultDirectory: request.resultDirectory,
-  };
+  const { resultDirectory } = request;
+  const source = { kind: 'srpm', path: members[0]!.path } as const;
+  const build: BuildRequest = { ...request.build, source, resultDirectory };
   const key = (member: Member) => scanKey(member, base.image.manifest.id, build);
   const scans = new Map<Member, Scan>();
   for (const member of members) {

@@ -140,12 +140,9 @@ function richCapabilities(text: string): Capability[] {
 
 function trimParentheses(token: string): string {
   let word = token.replace(/^\(+/, '');
-  while (word.endsWith(')') && count(word, ')') > count(word, '(')) word = word.slice(0, -1);
+  const hasMore = () => word.split(')').length > word.split('(').length;
+  while (word.endsWith(')') && hasMore()) word = word.slice(0, -1);
   return word;
-}
-
-function count(text: string, character: string): number {
-  return text.split(character).length - 1;
 }
 
 export function provides(provided: Capability, required: Capability): boolean {

@@ -104,12 +104,14 @@ export async function scanMembers(
     binds: [],
     env: {},
   });
+  const options = specOptions(request);
   try {
     for (const [index, member] of members.entries()) {
       const top = `${BUILD_HOME}/scan${index}`;
       const copy = { source: member.path, target: `${top}/originals/` };
       await sandbox.sandbox.copyIn([copy], () => undefined, signal);
-      scans.set(member, await scan(sandbox, request, member, top, signal));
+      const ask = (script: string) => answer(sandbox, script, [top, ...options], signal);
+      scans.set(member, await scan(member, ask));
     }
   } finally {
     await sandbox.close();
@@ -117,14 +119,8 @@ export async function scanMembers(
   return scans;
 }
 
-async function scan(
-  sandbox: BuildSandbox,
-  request: BuildRequest,
-  member: Member,
-  top: string,
-  signal: AbortSignal | undefined,
-): Promise<Scan> {
-  const ask = (script: string) => answer(sandbox, script, top, specOptions(request), signal);
+/** @param ask runs a script with the folder of the package as `$top`, and `$@` for the options of its spec */
+async function scan(member: Member, ask: (script: string) => Promise<string[]>): Promise<Scan> {
   try {
     await ask('rpm -i --nodeps --define "_topdir $top" originals/*.rpm >&2');
     const query = 'rpmspec -q --define "_topdir $top" "$@"';
@@ -142,12 +138,11 @@ async function scan(
 async function answer(
   sandbox: BuildSandbox,
   script: string,
-  top: string,
-  options: readonly string[],
+  parameters: readonly string[],
   signal: AbortSignal | undefined,
 ): Promise<string[]> {
   const full = `exec 2>/dev/null; top=$1; cd "$top" && shift && ${script}`;
-  const argv = ['/bin/sh', '-c', full, 'scan', top, ...options];
+  const argv = ['/bin/sh', '-c', full, 'scan', ...parameters];
   const limits = { capture: MAX_ANSWER + 1, timeout: TIMEOUT_MS, signal };
   const result = await sandbox.run(argv, limits);
   if (result.exitCode !== 0 || result.stdout.length > MAX_ANSWER) {

@@ -36,7 +36,7 @@ export class Results implements AsyncDisposable {
   #packages: readonly ResultPackage[] = [];
   #byMember: ReadonlyMap<string, readonly ResultPackage[]> = new Map();
   /** By the name of each thing that they provide: a chain may have thousands. */
-  #byProvided: ReadonlyMap<string, readonly ResultPackage[]> = new Map();
+  #byProvided: ReadonlyMap<string, readonly { readonly entry: ResultPackage }[]> = new Map();
   #snapshot: Snapshot | undefined;
   #turn: Promise<unknown> = Promise.resolve();
   #generation = 0;
@@ -104,7 +104,10 @@ export class Results implements AsyncDisposable {
       member: owners.get(entry.sha256) ?? '',
     }));
     this.#byMember = Map.groupBy(this.#packages, ({ member }) => member);
-    this.#byProvided = byProvided(this.#packages);
+    const offers = this.#packages.flatMap((entry) =>
+      [...new Set(entry.provides.map(({ name }) => name))].map((name) => ({ name, entry })),
+    );
+    this.#byProvided = Map.groupBy(offers, ({ name }) => name);
     this.#revision++;
     // Removing packages cannot fix a failure.
     if (changed.length === 0) return;
@@ -159,7 +162,7 @@ export class Results implements AsyncDisposable {
   }
 
   #providersOf(required: Capability): ResultPackage[] {
-    const named = this.#byProvided.get(required.name) ?? [];
+    const named = (this.#byProvided.get(required.name) ?? []).map(({ entry }) => entry);
     return named.filter((entry) => entry.provides.some((one) => provides(one, required)));
   }
 
@@ -174,18 +177,6 @@ export class Results implements AsyncDisposable {
     this.#turn = result.catch(() => undefined);
     return await result;
   }
-}
-
-function byProvided(packages: readonly ResultPackage[]): Map<string, ResultPackage[]> {
-  const all = new Map<string, ResultPackage[]>();
-  for (const entry of packages) {
-    for (const name of new Set(entry.provides.map((one) => one.name))) {
-      const named = all.get(name);
-      if (named === undefined) all.set(name, [entry]);
-      else named.push(entry);
-    }
-  }
-  return all;
 }
 
 function digests(files: readonly RepositoryFile[]): string {

@@ -151,11 +151,6 @@ export class KnownRequires {
 
 const VERIFY = '`kiln rpm verify FILE` tells whether the file is damaged';
 
-interface SourceRequires {
-  readonly requires: readonly string[];
-  readonly dynamic: boolean;
-}
-
 /** Lines of an answer: no spec has that many BuildRequires. */
 const MAX_REQUIRES = 20_000;
 
@@ -169,7 +164,7 @@ export async function makeSrpm(
   run: BuildRun,
   sandbox: BuildSandbox,
   { unpack } = { unpack: run.request.source.kind === 'srpm' },
-): Promise<SourceRequires> {
+) {
   const { request } = run;
   const { topDirectory } = sandbox;
   await run.phase('srpm', async () => {

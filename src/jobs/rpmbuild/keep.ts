@@ -51,16 +51,11 @@ function buildDirectory(sandbox: BuildSandbox): string {
   using _root = closing(root);
   let path = `${sandbox.topDirectory}/BUILD`;
   for (let depth = 0; depth < 2; depth++) {
-    const below = onlyDirectory(root, path);
-    if (below === undefined) break;
-    path = `${path}/${below}`;
+    const names = (directories(root, path) ?? []).filter((name) => !RPMBUILD_OWN.has(name));
+    if (names.length !== 1) break;
+    path = `${path}/${names[0]}`;
   }
   return directories(root, path) === undefined ? sandbox.topDirectory : path;
-}
-
-function onlyDirectory(root: number, path: string): string | undefined {
-  const names = (directories(root, path) ?? []).filter((name) => !RPMBUILD_OWN.has(name));
-  return names.length === 1 ? names[0] : undefined;
 }
 
 function directories(root: number, path: string): string[] | undefined {
