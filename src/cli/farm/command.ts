@@ -20,7 +20,7 @@ import { type Caller, listenForInterruption } from '../caller/caller.ts';
 import { KilnCommand } from '../options/command.ts';
 import { exitStatusHelp } from '../options/exit-statuses.ts';
 import { printError } from '../output/errors.ts';
-import { BuildOutput } from '../rpmbuild/build-output.ts';
+import { buildOutput } from '../rpmbuild/build-output.ts';
 import { admitOptions, admitWorker, fetchPath } from '../users/user-guard.ts';
 import type { PathKind } from '../users/user-rules.ts';
 import { cancelCommand, checkCommand, logsCommand, resumeCommand, statusCommand } from './look.ts';
@@ -165,7 +165,7 @@ async function attempt(file: string, options: StepOptions, caller: Caller): Prom
   };
   using interruption = listenForInterruption(caller);
   const shown = step.members[0]?.name ?? '';
-  const output = new BuildOutput({ quiet: false, ci: 'none', source: shown }, caller);
+  const output = buildOutput({ quiet: false, ci: 'none', source: shown }, caller);
   const { samples } = step.options;
   const hooks = { ...output.hooks, signal: interruption.signal, ...defined({ samples }) };
   const { status, report } = await runStep(engine, step, places, hooks);

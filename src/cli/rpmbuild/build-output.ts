@@ -30,56 +30,45 @@ interface BuildOutputOptions {
   readonly begin?: () => void;
 }
 
-export class BuildOutput {
-  readonly hooks: BuildHooks;
-  readonly #caller: Caller;
-  readonly #ci: CiOutput | undefined;
-  readonly #source: string;
-  readonly #view: LogView;
-  readonly #tail = new LogTail();
-
-  constructor({ quiet, ci, source, begin }: BuildOutputOptions, caller: Caller) {
-    this.#caller = caller;
-    this.#ci = CiOutput.for(ci, caller);
-    this.#source = source;
-    this.#view = new LogView(() => caller.stdout);
-    const progress = imageProgress(caller);
-    this.hooks = {
-      onImageProgress: progress.report,
-      onWarning: (warning) => printWarning(warning, caller.stderr),
-      onPhase: (phase, event) => {
-        if (event === 'start') progress[Symbol.dispose]();
-        if (event !== 'start' || !isAtWork(phase)) return;
-        begin?.();
-        if (quiet) return;
-        if (this.#ci === undefined) caller.stderr.say(`kiln: ${phase}\n`);
-        else this.#ci.begin(phase);
-      },
-      onOutput: (log, chunk) => {
-        if (log !== 'build.log') return;
-        this.#ci?.read(source, source, chunk);
-        if (quiet) return;
-        this.#view.write(chunk);
-        this.#tail.push(chunk);
-      },
-    };
-  }
-
-  #isSeen(lines: readonly string[]): boolean {
-    const { stdout, stderr } = this.#caller;
-    return (stdout.isTTY || !stderr.isTTY) && this.#tail.has(lines);
-  }
-
-  async finish(report: BuildReport): Promise<void> {
-    this.#view[Symbol.dispose]();
-    await this.#ci?.finishBuild(report, this.#source);
-    const { stderr } = this.#caller;
+/** Tells of a build while it goes on, by its hooks, and what came of it. */
+export function buildOutput(
+  { quiet, ci: choice, source, begin }: BuildOutputOptions,
+  caller: Caller,
+) {
+  const ci = CiOutput.for(choice, caller);
+  const view = new LogView(() => caller.stdout);
+  const tail = new LogTail();
+  const progress = imageProgress(caller);
+  const hooks: BuildHooks = {
+    onImageProgress: progress.report,
+    onWarning: (warning) => printWarning(warning, caller.stderr),
+    onPhase: (phase, event) => {
+      if (event === 'start') progress[Symbol.dispose]();
+      if (event !== 'start' || !isAtWork(phase)) return;
+      begin?.();
+      if (quiet) return;
+      if (ci === undefined) caller.stderr.say(`kiln: ${phase}\n`);
+      else ci.begin(phase);
+    },
+    onOutput: (log, chunk) => {
+      if (log !== 'build.log') return;
+      ci?.read(source, source, chunk);
+      if (quiet) return;
+      view.write(chunk);
+      tail.push(chunk);
+    },
+  };
+  const finish = async (report: BuildReport): Promise<void> => {
+    view[Symbol.dispose]();
+    await ci?.finishBuild(report, source);
+    const { stdout, stderr } = caller;
     const { failure, failedPhase, lastLines, packages, sourcePackage, resultDirectory } = report;
     if (failure !== undefined) {
-      if (!this.#isSeen(lastLines)) printLines(lastLines, stderr);
+      const isSeen = (stdout.isTTY || !stderr.isTTY) && tail.has(lastLines);
+      if (!isSeen) printLines(lastLines, stderr);
       stderr.say(`kiln: ${report.name}: failed in ${failedPhase}\n`);
       printError(failure, stderr);
-      printWhereToLook(report, this.#caller);
+      printWhereToLook(report, caller);
     }
     printEgressRefusals(report.egress, stderr);
     for (const difference of report.differences?.slice(0, DIFFERENCES) ?? []) {
@@ -91,7 +80,8 @@ export class BuildOutput {
     const made = sourcePackage === undefined ? packages : [sourcePackage, ...packages];
     for (const { file } of made) stderr.say(`kiln: ${resultDirectory}/${file}\n`);
     if (report.kept) stderr.say(`kiln: kept as ${report.sandbox}: kiln shell ${report.sandbox}\n`);
-  }
+  };
+  return { hooks, finish };
 }
 
 type Failed = Partial<Pick<BuildReport, 'sandbox' | 'kept' | 'differences'>> & {

@@ -11,7 +11,6 @@ import {
   type RecipeRequest,
   resultOfFailedRecipe,
   resultOfRecipe,
-  type StepEvent,
 } from '../../jobs/recipe/request.ts';
 import { runRecipe } from '../../jobs/recipe/run-recipe.ts';
 import { lengthOf, Timeline } from '../../jobs/run/timeline.ts';
@@ -29,7 +28,7 @@ import {
   printWarning,
 } from '../output/errors.ts';
 import { LogView, printJson, printLines } from '../output/print.ts';
-import { type ImageProgressView, imageProgress } from '../output/progress.ts';
+import { imageProgress } from '../output/progress.ts';
 import { reportResult } from '../run.ts';
 import { admitRecipe } from '../users/user-guard.ts';
 import type { BuildOptions, RecipeOptions } from './build-options.ts';
@@ -70,16 +69,12 @@ export async function buildRecipe(
   const request = recipeRequest(path, options, caller);
   await using engine = caller.openEngine();
   using interruption = listenForInterruption(caller);
-  using output = new RecipeOutput(path, options.quiet === true, caller);
+  using output = recipeOutput(path, options.quiet === true, begin, caller);
   const timeline = new Timeline();
   timeline.samples.isOn = options.samples;
   const json = options.json === true;
   try {
-    const onStep: typeof output.hooks.onStep = (step) => {
-      begin();
-      output.hooks.onStep?.(step);
-    };
-    const hooks = { ...output.hooks, onStep, signal: interruption.signal };
+    const hooks = { ...output.hooks, signal: interruption.signal };
     const report = await runRecipe(engine, request, hooks, timeline);
     caller.exitStatus = recipeStatus(report);
     output.finish(report);
@@ -147,74 +142,56 @@ export function recipeStatus({ end, failure }: RecipeReport): number {
 const LAST_LINES = 12;
 const COMMAND_LINES = 8;
 
-class RecipeOutput implements Disposable {
-  readonly hooks: Omit<RecipeHooks, 'signal'>;
-  readonly #name: string;
-  readonly #quiet: boolean;
-  readonly #progress: ImageProgressView;
-  readonly #caller: Caller;
-  readonly #view: LogView;
-
-  constructor(path: string, quiet: boolean, caller: Caller) {
-    this.#caller = caller;
-    this.#view = new LogView(() => caller.stdout);
-    this.#progress = imageProgress(caller);
-    this.#name = basename(path);
-    this.#quiet = quiet;
-    this.hooks = {
-      onImageProgress: this.#progress.report,
-      onSourceProgress: this.#progress.report,
-      onWarning: (warning) => printWarning(warning, caller.stderr),
-      onOutput: (chunk) => {
-        if (!quiet) this.#view.write(chunk);
-      },
-      onStep: (step) => this.#step(step),
-    };
-  }
-
-  finish(report: RecipeReport): void {
-    this.#view[Symbol.dispose]();
-    this.#progress[Symbol.dispose]();
-    const { stderr } = this.#caller;
+function recipeOutput(path: string, quiet: boolean, begin: () => void, caller: Caller) {
+  const view = new LogView(() => caller.stdout);
+  const progress = imageProgress(caller);
+  const dispose = () => progress[Symbol.dispose]();
+  const hooks: Omit<RecipeHooks, 'signal'> = {
+    onImageProgress: progress.report,
+    onSourceProgress: progress.report,
+    onWarning: (warning) => printWarning(warning, caller.stderr),
+    onOutput: (chunk) => {
+      if (!quiet) view.write(chunk);
+    },
+    onStep: ({ name, number, count, event, milliseconds = 0 }) => {
+      begin();
+      dispose();
+      const title = name === String(number) ? '' : `: ${name}`;
+      const step = `kiln: step ${number} of ${count}${title}`;
+      if (!quiet && event === 'start') caller.stderr.say(`${step}\n`);
+      else if (quiet && event === 'fail') {
+        caller.stderr.say(`${step}: ${event}, ${(milliseconds / 1000).toFixed(1)} s\n`);
+      }
+    },
+  };
+  const finish = (report: RecipeReport): void => {
+    view[Symbol.dispose]();
+    dispose();
+    const { stderr } = caller;
     const { failedStep, failure, collection, limitHit, kept, sandbox } = report;
     const { resultDirectory } = report.request;
-    if (failedStep !== undefined) {
-      if (failedStep.command !== undefined) {
-        const lines = failedStep.command.trim().split('\n');
-        for (const line of lines.slice(0, COMMAND_LINES)) stderr.say(`  $ ${line}\n`);
-        if (lines.length > COMMAND_LINES) stderr.say('  $ …\n');
-      }
-      printLines(failedStep.lastLines.slice(-LAST_LINES), stderr);
+    if (failedStep?.command !== undefined) {
+      const lines = failedStep.command.trim().split('\n');
+      for (const line of lines.slice(0, COMMAND_LINES)) stderr.say(`  $ ${line}\n`);
+      if (lines.length > COMMAND_LINES) stderr.say('  $ …\n');
     }
+    printLines(failedStep?.lastLines.slice(-LAST_LINES) ?? [], stderr);
     if (limitHit !== null && limitHit !== 'timeout' && limitHit !== 'stall') {
       stderr.say(`kiln: the limit of ${limitHit} was reached\n`);
     }
     if (failure !== undefined) {
       printError(failure, stderr);
-      printWhereToLook({ ...report, resultDirectory }, this.#caller);
+      printWhereToLook({ ...report, resultDirectory }, caller);
     }
     printEgressRefusals(report.egress ?? [], stderr);
-    for (const { path, type } of collection?.artifacts ?? []) {
-      if (type === 'file') stderr.say(`kiln: ${resultDirectory}/${path}\n`);
+    for (const { path: file, type } of collection?.artifacts ?? []) {
+      if (type === 'file') stderr.say(`kiln: ${resultDirectory}/${file}\n`);
     }
     if (kept) stderr.say(`kiln: kept as ${sandbox}: kiln shell ${sandbox}\n`);
-    if (failure === undefined && !this.#quiet) {
+    if (failure === undefined && !quiet) {
       const seconds = (lengthOf(report.phases) / 1000).toFixed(1);
-      stderr.say(`kiln: ${this.#name}: done after ${seconds} s\n`);
+      stderr.say(`kiln: ${basename(path)}: done after ${seconds} s\n`);
     }
-  }
-
-  #step({ name, number, count, event, milliseconds = 0 }: StepEvent): void {
-    this.#progress[Symbol.dispose]();
-    const title = name === String(number) ? '' : `: ${name}`;
-    const step = `kiln: step ${number} of ${count}${title}`;
-    if (!this.#quiet && event === 'start') this.#caller.stderr.say(`${step}\n`);
-    else if (this.#quiet && event === 'fail') {
-      this.#caller.stderr.say(`${step}: ${event}, ${(milliseconds / 1000).toFixed(1)} s\n`);
-    }
-  }
-
-  [Symbol.dispose](): void {
-    this.#progress[Symbol.dispose]();
-  }
+  };
+  return { hooks, finish, [Symbol.dispose]: dispose };
 }

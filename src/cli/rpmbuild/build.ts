@@ -21,7 +21,7 @@ import {
   RECIPE_EXAMPLES,
   type RecipeOptions,
 } from './build-options.ts';
-import { BuildOutput } from './build-output.ts';
+import { buildOutput } from './build-output.ts';
 import { buildMode, buildRequest, refuseUnused, resumedRequest } from './build-request.ts';
 
 const EXAMPLES = `${exitStatusHelp('kiln build')}
@@ -91,7 +91,7 @@ async function build(
   using interruption = listenForInterruption(caller);
   const given = options.spec ?? source ?? options.resume ?? '';
   const shown = specPath(caller.user?.files?.renamed(given) ?? given, caller);
-  const output = new BuildOutput(
+  const output = buildOutput(
     { quiet: options.quiet === true, ci: options.ci, source: shown, begin },
     caller,
   );

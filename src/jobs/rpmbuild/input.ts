@@ -120,33 +120,34 @@ export function inputFiles(request: BuildRequest, top: string = TOP_DIRECTORY): 
   return [spec, { source: `${source.sources}/.`, target: `${top}/SOURCES`, leaveOut }];
 }
 
-export class KnownRequires {
-  readonly #cache: SmallCache;
-  readonly #name: string;
-  #known: string | undefined;
-
-  constructor(paths: StatePaths, input: BuildInput, request: BuildRequest, baseImage: string) {
-    this.#cache = new SmallCache(join(paths.cache, 'requires'), KEPT);
-    this.#name = digestOf([input.digest, baseImage, specOptions(request)]);
-  }
-
-  async read(): Promise<string[] | undefined> {
-    const text = await this.#cache.read(this.#name);
-    if (!text) return undefined;
-    this.#known = text;
-    try {
-      const requires: unknown = JSON.parse(text);
-      const whole = Array.isArray(requires) && requires.every((line) => typeof line === 'string');
-      return whole ? requires : undefined;
-    } catch {
-      return undefined;
-    }
-  }
-
-  async keep(requires: readonly string[]): Promise<void> {
-    const text = JSON.stringify(requires);
-    if (text !== this.#known) await this.#cache.write(this.#name, text);
-  }
+/** What the same source package required in the same image when it was built last. */
+export function knownRequires(
+  paths: StatePaths,
+  input: BuildInput,
+  request: BuildRequest,
+  baseImage: string,
+) {
+  const cache = new SmallCache(join(paths.cache, 'requires'), KEPT);
+  const name = digestOf([input.digest, baseImage, specOptions(request)]);
+  let known: string | undefined;
+  return {
+    async read(): Promise<string[] | undefined> {
+      const text = await cache.read(name);
+      if (!text) return undefined;
+      known = text;
+      try {
+        const requires: unknown = JSON.parse(text);
+        const whole = Array.isArray(requires) && requires.every((line) => typeof line === 'string');
+        return whole ? requires : undefined;
+      } catch {
+        return undefined;
+      }
+    },
+    async keep(requires: readonly string[]): Promise<void> {
+      const text = JSON.stringify(requires);
+      if (text !== known) await cache.write(name, text);
+    },
+  };
 }
 
 const VERIFY = '`kiln rpm verify FILE` tells whether the file is damaged';

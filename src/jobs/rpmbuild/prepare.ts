@@ -14,7 +14,7 @@ import {
   openLayer,
   solveLayer,
 } from './buildroot/layer.ts';
-import { type BuildInput, dynamicRequires, inputFiles, KnownRequires, makeSrpm } from './input.ts';
+import { type BuildInput, dynamicRequires, inputFiles, knownRequires, makeSrpm } from './input.ts';
 import { leaveSandbox } from './keep.ts';
 import { egressIn, type NetworkPhase, networkIn } from './request.ts';
 
@@ -72,7 +72,7 @@ class Rounds {
   async settle(): Promise<PreparedBuild> {
     const { engine, request } = this.#run;
     const { base, input } = this.#options;
-    const kept = new KnownRequires(engine.paths, input, request, base.image.manifest.id);
+    const kept = knownRequires(engine.paths, input, request, base.image.manifest.id);
     const known = this.#options.sourceOnly ? undefined : await kept.read();
     await this.#enter(await this.#firstLayer(known), 'buildrequires');
     await input.name;
