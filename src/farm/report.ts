@@ -109,15 +109,9 @@ function resultOf(member: FarmMemberReport): SuiteResult {
   }
   const { failure, failedPhase = 'input', lastLines = [] } = report ?? {};
   const { code = 'E_FARM_STEP', hint } = failure ?? {};
-  const said = {
-    code,
-    message: reason ?? '',
-    phase: failedPhase,
-    causes: [],
-    ...defined({ hint }),
-  };
+  const said = { code, message: reason ?? '', phase: failedPhase, causes: [], lastLines };
   return {
-    failure: { ...said, lastLines: [...lastLines] },
+    failure: { ...said, ...defined({ hint }) },
     phases: [],
     startedAt: new Date(outcome?.started ?? Date.now()).toISOString(),
     durationMs: 0,

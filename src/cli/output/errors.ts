@@ -5,7 +5,7 @@ import type { Warning } from '../../artifacts/warning.ts';
 import { type EgressEntry, parseEgressRule } from '../../egress/rule.ts';
 import { EXIT_STATUS } from '../../error-codes.ts';
 import { KilnError } from '../../errors.ts';
-import { DISK_FULL, knownFailure, reasonLine } from '../../host/calls/system-error.ts';
+import { DISK_FULL, knownFailure, reasonLines } from '../../host/calls/system-error.ts';
 import { damageText, onDamage } from '../../host/state/damage.ts';
 import { statePaths } from '../../host/state/paths.ts';
 import { signalNumber } from '../../sandbox/command/process.ts';
@@ -53,12 +53,8 @@ export function describeError(error: unknown): string {
 }
 
 export function reasonsOf(error: unknown, known: KilnError): string[] {
-  const reasons: string[] = [];
   // For a failure of the system, the message has the cause already.
-  let cause = known === error ? known.cause : undefined;
-  for (; cause instanceof Error && reasons.length < MAX_CAUSES; cause = cause.cause)
-    reasons.push(reasonLine(cause));
-  return reasons;
+  return known === error ? reasonLines(known.cause, MAX_CAUSES) : [];
 }
 
 /** The full file system of kiln's, because the kernel names no file for a failed write. */

@@ -227,6 +227,15 @@ export function reasonLine(cause: Error): string {
   return `${place === '' ? '' : `${place}: `}${issue.message ?? 'wrong'}${more}`.slice(0, 500);
 }
 
+/** Of an error's cause, its cause and so on, the nearest first. */
+export function reasonLines(cause: unknown, most: number): string[] {
+  const lines: string[] = [];
+  for (let at = cause; at instanceof Error && lines.length < most; at = at.cause) {
+    lines.push(reasonLine(at));
+  }
+  return lines;
+}
+
 export function workingDirectoryGone(cause?: unknown): KilnError {
   return new KilnError('E_PATH', 'the working directory does not exist any more', {
     hint: 'change to another one: `cd /`',

@@ -2,7 +2,7 @@
 import { defined } from '../../defined.ts';
 import { isErrorCode } from '../../error-codes.ts';
 import { KilnError } from '../../errors.ts';
-import { DISK_FULL, isDiskFull, knownFailure, reasonLine } from '../calls/system-error.ts';
+import { DISK_FULL, isDiskFull, knownFailure, reasonLines } from '../calls/system-error.ts';
 import type { FlatError } from './task.ts';
 
 /** Bytes. A package of 100,000 files takes about 35 MB. */
@@ -74,14 +74,7 @@ const MAX_TEXT = 4096;
 const MAX_CAUSES = 8;
 
 export function flattenError(error: unknown): FlatError {
-  const causes: string[] = [];
-  for (
-    let cause = error instanceof Error ? error.cause : undefined;
-    cause instanceof Error && causes.length < MAX_CAUSES;
-    cause = cause.cause
-  ) {
-    causes.push(reasonLine(cause));
-  }
+  const causes = reasonLines(error instanceof Error ? error.cause : undefined, MAX_CAUSES);
   const known = knownFailure(error);
   if (known === undefined) {
     if (isDiskFull(error)) {

@@ -257,17 +257,13 @@ export class Progress {
   }
 
   describe(edges: Edges): ChainMemberReport {
-    const needs = [...(edges.get(this.name) ?? [])];
+    const { name, state, reason, packages, durationMs, report } = this;
+    const needs = [...(edges.get(name) ?? [])];
     return {
-      name: this.name,
+      ...{ name, state, reason, packages, durationMs, report },
       source: this.member.path,
-      state: this.state,
-      reason: this.reason,
       needs: needs.map(([member, capabilities]) => ({ member, capabilities })),
       resultDirectory: this.directory,
-      packages: this.packages,
-      durationMs: this.durationMs,
-      report: this.report,
     };
   }
 }

@@ -103,21 +103,13 @@ export function spdxDocument(input: SbomInput): string {
   return `${JSON.stringify({ ...content, documentNamespace }, undefined, 2)}\n`;
 }
 
-interface Identified<Entry> {
-  readonly entry: Entry;
-  readonly id: string;
-}
-
-function identified<Entry>(
-  entries: readonly Entry[],
-  idOf: (entry: Entry) => string,
-): Identified<Entry>[] {
+function identified<Entry>(entries: readonly Entry[], idOf: (entry: Entry) => string) {
   return entries.map((entry) => ({ entry, id: idOf(entry) })).sort((a, b) => compare(a.id, b.id));
 }
 
 function relationships(
-  built: readonly Identified<SbomPackage>[],
-  root: readonly Identified<RootPackage>[],
+  built: readonly { readonly entry: SbomPackage; readonly id: string }[],
+  root: readonly { readonly id: string }[],
 ) {
   const relate = (spdxElementId: string, relationshipType: string, relatedSpdxElement: string) => ({
     spdxElementId,

@@ -142,21 +142,11 @@ async function inSandbox(run: BuildRun, base: BuildBase, prepared: PreparedBuild
     run.request.stopAfter === undefined
       ? awaitedLater(runRpmbuild(run, sandbox, prepDone))
       : undefined;
-  const describing = awaitedLater(describeRoot(run, base, prepared));
+  const describing = awaitedLater(
+    Promise.all([writeHardware(run), writeLocks(run, base, prepared)]),
+  );
+  describing.catch((error) => run.abort(error));
   const ends = await Promise.allSettled([building, describing]);
   for (const end of ends) if (end.status === 'rejected') throw end.reason;
   await takePackages(run, sandbox);
-}
-
-async function describeRoot(
-  run: BuildRun,
-  base: BuildBase,
-  prepared: PreparedBuild,
-): Promise<void> {
-  try {
-    await Promise.all([writeHardware(run), writeLocks(run, base, prepared)]);
-  } catch (error) {
-    run.abort(error);
-    throw error;
-  }
 }

@@ -1,6 +1,5 @@
 import { KilnError } from '../../errors.ts';
 import { shellWord } from '../../shell-words.ts';
-import type { Timeline } from '../run/timeline.ts';
 import type { BuildRun } from './build-run.ts';
 import type { BuildSandbox } from './build-sandbox.ts';
 import { collectPackages } from './outcome/collect.ts';
@@ -11,7 +10,7 @@ import {
   summedUp,
   whichLimit,
 } from './outcome/outcome.ts';
-import type { BuildHooks, BuildPhase } from './outcome/report.ts';
+import type { BuildPhase } from './outcome/report.ts';
 import type { BuildRequest } from './request.ts';
 
 /** The build user's home, as in mock: a file system of its own. */
@@ -133,9 +132,9 @@ export async function runRpmbuild(
   sandbox: BuildSandbox,
   prepDone: boolean,
 ): Promise<void> {
-  const { request, hooks, timeline } = run;
+  const { request } = run;
   await run.phase('build', async () => {
-    const stages = new Stages(timeline, (phase, event) => hooks.onPhase?.(phase, event));
+    const stages = new Stages(run);
     const command = run.command('build.log');
     const argv = buildPackages(sandbox.topDirectory, request, prepDone);
     const end = await run.logged(sandbox, argv, {
@@ -199,16 +198,14 @@ const LINE_LENGTH = 200;
 
 /** Tells the parts of rpmbuild's run, for people and times only: a package can write the same lines. */
 class Stages {
-  readonly #timeline: Timeline;
-  readonly #onPhase: BuildHooks['onPhase'];
+  readonly #run: BuildRun;
   current: BuildPhase | undefined;
   section: string | undefined;
   #since = 0;
   #line = '';
 
-  constructor(timeline: Timeline, onPhase: BuildHooks['onPhase']) {
-    this.#timeline = timeline;
-    this.#onPhase = onPhase;
+  constructor(run: BuildRun) {
+    this.#run = run;
   }
 
   push(chunk: Buffer): void {
@@ -237,13 +234,13 @@ class Stages {
     this.#leave('finish');
     this.current = phase;
     this.#since = performance.now();
-    this.#onPhase?.(phase, 'start');
+    this.#run.hooks.onPhase?.(phase, 'start');
   }
 
   #leave(event: 'finish' | 'fail'): void {
     if (this.current === undefined) return;
-    this.#timeline.note(this.current, this.#since);
-    this.#onPhase?.(this.current, event);
+    this.#run.timeline.note(this.current, this.#since);
+    this.#run.hooks.onPhase?.(this.current, event);
     this.current = undefined;
   }
 }

@@ -1,6 +1,6 @@
 import { defined } from '../../defined.ts';
 import { errnoName } from '../../host/calls/libc.ts';
-import { knownFailure, reasonLine } from '../../host/calls/system-error.ts';
+import { knownFailure, reasonLines } from '../../host/calls/system-error.ts';
 import type { CgroupUsage } from '../../host/cgroup/cgroup-usage.ts';
 import { systemCallName } from '../../host/process/seccomp.ts';
 import { KILN_VERSION } from '../../host/state/paths.ts';
@@ -116,25 +116,19 @@ export function measuredPolicy(measured: RunReport['measured']): Result['policy'
   };
 }
 
+const MAX_CAUSES = 20;
+
 export function failureOf(
   error: unknown,
   phase: string,
   lastLines: readonly string[] = [],
 ): Result['failure'] {
   const known = knownFailure(error);
-  const causes: string[] = [];
-  for (
-    let cause = error instanceof Error ? error.cause : undefined;
-    cause instanceof Error && causes.length < 20;
-    cause = cause.cause
-  ) {
-    causes.push(reasonLine(cause));
-  }
   return {
     code: known?.code ?? 'E_INTERNAL',
     message: known?.message ?? (error instanceof Error ? error.message : String(error)),
     phase,
-    causes,
+    causes: reasonLines(error instanceof Error ? error.cause : undefined, MAX_CAUSES),
     lastLines,
     hint: known?.hint,
     ...defined({ details: known?.details }),

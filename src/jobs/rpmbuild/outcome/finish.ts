@@ -42,31 +42,25 @@ export async function finish(run: BuildRun, error: unknown): Promise<BuildReport
 
 function describe(run: BuildRun, error: unknown): BuildReport {
   const { request, timeline, sandbox, collected } = run;
+  const { sourceDigest, base, image, end, usage, warnings } = run;
   const failure = error === undefined ? undefined : asKilnError(error);
   const failedPhase: BuildPhase | undefined = failure && (run.failedPhase ?? 'input');
+  const { lastLines, limitHit } =
+    failure instanceof BuildFailure ? failure : { lastLines: [], limitHit: null };
   return {
     name: run.name ?? basename(request.source.path),
     exitStatus: buildStatus(failure),
-    failure,
-    failedPhase,
-    lastLines: failure instanceof BuildFailure ? failure.lastLines : [],
-    request,
+    ...{ failure, failedPhase, lastLines, limitHit, request },
     resultDirectory: request.resultDirectory,
     ...timeline.course,
-    sourceDigest: run.sourceDigest,
+    ...{ sourceDigest, base, image, end, usage, warnings },
     packages: collected?.packages ?? [],
     sourcePackage: collected?.sourcePackage,
     buildRequires: run.requires,
-    base: run.base,
-    image: run.image,
     sandbox: run.kept ?? sandbox?.sandbox.id,
     kept: run.kept !== undefined,
-    end: run.end,
-    limitHit: failure instanceof BuildFailure ? failure.limitHit : null,
-    usage: run.usage,
     measured: sandbox?.sandbox.measured,
     artifacts: [...(collected?.collection.artifacts ?? []), ...run.scanned],
-    warnings: run.warnings,
     egress: run.egressLog.entries(),
   };
 }

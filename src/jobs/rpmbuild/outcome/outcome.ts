@@ -111,42 +111,26 @@ function shorten(line: string): string {
   return `${line.slice(0, half)} … ${line.slice(-half)}`;
 }
 
-/** Exit statuses of `kiln build`: see src/cli/options/exit-statuses.ts. */
-const BUILD_STATUS = {
-  failed: 1,
-  source: 3,
-  requires: 4,
-  check: 5,
-  timeout: 124,
-  kiln: 125,
-  interrupted: 130,
-} as const;
+/** Exit statuses of `kiln build`, and what is told by each: see src/cli/options/exit-statuses.ts. */
+const STATUSES: readonly (readonly [status: number, codes: readonly ErrorCode[]])[] = [
+  [1, ['E_BUILD_FAILED', 'E_BUILD_OUTPUT', 'E_BUILD_LOOP']],
+  [3, ['E_BUILD_ARCH', 'E_BUILD_SOURCE', 'E_BUILD_SRPM', 'E_BUILD_SPEC', 'E_CHAIN_DUPLICATE']],
+  [4, ['E_BUILD_REQUIRES', 'E_SOLVER_PROBLEM', 'E_SOLVER_NO_MATCH', 'E_SOLVER_REQUEST']],
+  [4, ['E_CHAIN_CYCLE']],
+  [5, ['E_BUILD_POSTINSTALL', 'E_BUILD_DIFFERS']],
+  [130, ['E_INTERRUPTED']],
+];
 
-const BY_CODE: Readonly<Partial<Record<ErrorCode, number>>> = {
-  E_BUILD_FAILED: BUILD_STATUS.failed,
-  E_BUILD_ARCH: BUILD_STATUS.source,
-  E_BUILD_OUTPUT: BUILD_STATUS.failed,
-  E_BUILD_LOOP: BUILD_STATUS.failed,
-  E_BUILD_SOURCE: BUILD_STATUS.source,
-  E_BUILD_SRPM: BUILD_STATUS.source,
-  E_CHAIN_DUPLICATE: BUILD_STATUS.source,
-  E_BUILD_SPEC: BUILD_STATUS.source,
-  E_BUILD_REQUIRES: BUILD_STATUS.requires,
-  E_SOLVER_PROBLEM: BUILD_STATUS.requires,
-  E_CHAIN_CYCLE: BUILD_STATUS.requires,
-  E_SOLVER_NO_MATCH: BUILD_STATUS.requires,
-  E_SOLVER_REQUEST: BUILD_STATUS.requires,
-  E_BUILD_POSTINSTALL: BUILD_STATUS.check,
-  E_BUILD_DIFFERS: BUILD_STATUS.check,
-  E_INTERRUPTED: BUILD_STATUS.interrupted,
-};
+const TIMED_OUT = 124;
+const KILN_FAILED = 125;
 
 export function buildStatus(failure: unknown): number {
   if (failure === undefined) return 0;
-  if (!(failure instanceof KilnError)) return BUILD_STATUS.kiln;
+  if (!(failure instanceof KilnError)) return KILN_FAILED;
   if (failure instanceof BuildFailure) {
     const { limitHit } = failure;
-    if (limitHit === 'timeout' || limitHit === 'stall') return BUILD_STATUS.timeout;
+    if (limitHit === 'timeout' || limitHit === 'stall') return TIMED_OUT;
   }
-  return BY_CODE[failure.code] ?? BUILD_STATUS.kiln;
+  const known = STATUSES.find(([, codes]) => codes.includes(failure.code));
+  return known?.[0] ?? KILN_FAILED;
 }
