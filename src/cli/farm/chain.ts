@@ -39,21 +39,18 @@ const STAYS = [
 ];
 
 function refuseWhatStays(command: KilnCommand): void {
-  const given = (names: readonly string[]) =>
-    command
-      .given()
-      .filter((option) => names.includes(option.attributeName()))
-      .map(({ long }) => long)
-      .join(', ');
-  const refuse = (what: string, hint: string) => {
-    if (what !== '') throw new KilnError('E_ARGUMENT', `--farm takes no ${what}`, { hint });
+  const refuse = (names: readonly string[], hint: string) => {
+    const given = command.given().filter((option) => names.includes(option.attributeName()));
+    if (given.length === 0) return;
+    const what = given.map(({ long }) => long).join(', ');
+    throw new KilnError('E_ARGUMENT', `--farm takes no ${what}`, { hint });
   };
   refuse(
-    given(STAYS),
+    STAYS,
     'keys, caches, networks and kept sandboxes are of one machine; sign the packages when they are back',
   );
   refuse(
-    given(['detach', 'name']),
+    ['detach', 'name'],
     'a chain on a pool goes on when kiln ends: `kiln farm status`, `kiln farm resume`',
   );
 }

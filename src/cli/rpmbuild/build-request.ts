@@ -92,7 +92,7 @@ export function buildRequest(
       return command.error('kiln: --egress has a network of its own: leave --network out');
     }
   }
-  const { timeout, stallTimeout } = options;
+  const { timeout, stallTimeout, target, shortCircuit, disk } = options;
   return {
     image: image ?? '',
     source: source(srpm, options, command),
@@ -104,11 +104,9 @@ export function buildRequest(
     nocheck: options.nocheck === true,
     rpmbuildOptions: options.rpmbuildOpts,
     ...defined({
+      ...{ target, shortCircuit, disk },
       lock: resolved(options.lock),
-      target: options.target,
-      shortCircuit: options.shortCircuit,
       network: phases && { use: networkUse(options, command), phases },
-      disk: options.disk,
       keepSeconds: options.keep && options.keep / 1000,
       signing: signing(options, command),
     }),

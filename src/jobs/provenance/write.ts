@@ -44,15 +44,11 @@ export async function writeProvenance(engine: Engine, report: BuildReport): Prom
   const there = BYPRODUCTS.filter((name) => existsSync(join(resultDirectory, name)));
   const byproducts = await digestFiles(resultDirectory, there);
   const { path, spec } = request.source;
-  const sources = [{ path, sha256: report.sourceDigest?.slice(7) ?? (await sha256Of(path)) }];
-  if (spec !== undefined) sources.push({ path: spec, sha256: await sha256Of(spec) });
+  const sha256 = report.sourceDigest?.slice(7) ?? (await sha256Of(path));
+  const sources = [{ name: basename(path), sha256 }];
+  if (spec !== undefined) sources.push({ name: basename(spec), sha256: await sha256Of(spec) });
   const attestations = attestBuild({
-    report,
-    root,
-    sources: sources.map((file) => ({ name: basename(file.path), sha256: file.sha256 })),
-    byproducts,
-    kiln: KILN_VERSION,
-    key,
+    ...{ report, root, sources, byproducts, key, kiln: KILN_VERSION },
     ...defined({ builder, sourceDateEpoch }),
   });
   const manifest = checksumManifest([

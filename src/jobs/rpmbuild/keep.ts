@@ -144,13 +144,12 @@ function requireFiles(
   { signing, provenance }: BuildRequest,
   given: Pick<Partial<BuildRequest>, 'signing' | 'provenance' | 'resultDirectory'>,
 ): void {
-  const missing = [
-    ...(given.resultDirectory === undefined ? ['--resultdir'] : []),
-    ...(signing !== undefined && given.signing === undefined ? ['--sign-key'] : []),
-    ...(provenance?.key !== undefined && given.provenance?.key === undefined
-      ? ['--provenance-key']
-      : []),
-  ];
+  const isMissing = {
+    '--resultdir': given.resultDirectory === undefined,
+    '--sign-key': signing !== undefined && given.signing === undefined,
+    '--provenance-key': provenance?.key !== undefined && given.provenance?.key === undefined,
+  };
+  const missing = Object.entries(isMissing).flatMap(([name, is]) => (is ? [name] : []));
   if (missing.length === 0) return;
   throw new KilnError('E_ARGUMENT', `a user’s build was kept without ${missing.join(', ')}`, {
     hint: 'name them again beside --resume',
