@@ -227,7 +227,7 @@ export function noteMember(
   if (report.kept) note(`kept as ${report.sandbox}: kiln shell ${report.sandbox}`);
 }
 
-export function printChain({ members, repository, failure }: ToldChain, caller: Caller): void {
+function printChain({ members, repository, failure }: ToldChain, caller: Caller): void {
   const rows = members.map((member) => [
     member.name,
     member.state,

@@ -64,7 +64,7 @@ export interface RecipeHooks {
   readonly onWarning: (warning: Warning) => void;
 }
 
-export interface StepEvent {
+interface StepEvent {
   readonly name: string;
   readonly number: number;
   readonly count: number;
