@@ -66,6 +66,7 @@ export function runWorker(): void {
   let current: CommandLine | undefined;
   const results = new ResultsServer();
   let putting = Promise.resolve();
+  let syncing = Promise.resolve();
   let jobs = 0;
   let changed = false;
   let files: CallerFiles | undefined;
@@ -90,8 +91,11 @@ export function runWorker(): void {
     },
     gone: () => {
       results.stop();
-      if (abort === undefined) putting.finally(() => process.exit()).catch(fail);
-      else abort();
+      if (abort === undefined) {
+        Promise.all([putting, syncing])
+          .finally(() => process.exit())
+          .catch(fail);
+      } else abort();
       setTimeout(() => process.exit(KILN_FAILED), LAST_MOMENTS).unref();
     },
   });
@@ -174,7 +178,8 @@ export function runWorker(): void {
   }
 
   async function done(): Promise<void> {
-    if (changed) await syncStore(statePaths(process.env));
+    // Disks may take seconds: the next client does not wait for that.
+    if (changed) syncing = awaitedLater(syncing.then(sync));
     process.chdir('/');
     // A process that has worked for a user works for nobody else.
     const wasUsers = files !== undefined;
@@ -191,6 +196,11 @@ export function runWorker(): void {
     setTimeout(() => {
       if (current === undefined) startQueueChildren();
     }, QUIET);
+  }
+
+  async function sync(): Promise<void> {
+    // What is not synced is made anew after a crash of the machine.
+    await syncStore(statePaths(process.env)).catch((error) => writeSync(2, describeError(error)));
   }
 
   /** Opens an engine whose connection is closed only after the client was told the outcome. */
