@@ -1,6 +1,6 @@
 /** The thread of a DiskWatch (src/host/state/disk-watch.ts). */
 import { statfsSync } from 'node:fs';
-import { parentPort, workerData } from 'node:worker_threads';
+import { parentPort } from 'node:worker_threads';
 import { KilnError } from '../errors.ts';
 import { type TreeUsage, treeUsage } from '../host/files/tree-usage.ts';
 import {
@@ -8,6 +8,7 @@ import {
   isLow,
   killVictim,
   type Victim,
+  type WatchAnswer,
   type WatchJob,
   type WatchRequest,
 } from '../host/state/disk-watch.ts';
@@ -26,12 +27,12 @@ const SHORTEST_COUNTING = 1000;
 
 const UNBOUNDED = { bytes: Number.POSITIVE_INFINITY, entries: Number.POSITIVE_INFINITY };
 
-const { path, reserve, bound } = workerData as WatchJob;
-
+let job: WatchJob;
+let number: number;
 let counted: { readonly usage: TreeUsage; readonly at: number; readonly took: number } & Free;
 let timer: NodeJS.Timeout | undefined;
 let victim: Victim | undefined;
-let ended = false;
+let ended: boolean;
 
 interface Free {
   readonly bytes: number;
@@ -41,6 +42,7 @@ interface Free {
 let before: TreeUsage | undefined;
 
 function free(): Free & { readonly low: boolean; readonly kept: number } {
+  const { path, reserve } = job;
   const stats = statfsSync(path);
   const { bavail, blocks, bsize, files, ffree } = stats;
   const kept = Math.min(reserve.bytes, blocks * bsize * reserve.share);
@@ -50,6 +52,7 @@ function free(): Free & { readonly low: boolean; readonly kept: number } {
 }
 
 function look(): number | undefined {
+  const { bound } = job;
   const now = free();
   if (now.low) {
     end('low');
@@ -83,6 +86,7 @@ function look(): number | undefined {
 }
 
 function count(): DiskVerdict | undefined {
+  const { bound } = job;
   if (bound === undefined) return undefined;
   const at = performance.now();
   const { bytes, files } = free();
@@ -105,13 +109,16 @@ function plus(a: TreeUsage, b: TreeUsage): TreeUsage {
   return { bytes: a.bytes + b.bytes, entries: a.entries + b.entries };
 }
 
+function answer(verdict: DiskVerdict): void {
+  parentPort?.postMessage({ number, verdict } satisfies WatchAnswer);
+}
+
 /** Kills at once what writes: the thread that has started it may be busy. */
 function end(verdict: DiskVerdict): void {
   clearTimeout(timer);
-  timer = undefined;
   ended = true;
   killVictim(victim);
-  parentPort?.postMessage({ verdict });
+  answer(verdict);
 }
 
 function turn(): void {
@@ -119,19 +126,26 @@ function turn(): void {
   if (pause !== undefined) timer = setTimeout(turn, pause);
 }
 
+function begin(): void {
+  before = undefined;
+  victim = undefined;
+  ended = false;
+  counted = { usage: { bytes: 0, entries: 0 }, at: performance.now(), took: 0, ...free() };
+  const first = count();
+  if (first === undefined) turn();
+  else end(first);
+  answer('ready');
+}
+
 parentPort?.on('message', (request: WatchRequest) => {
-  if ('victim' in request) {
+  if ('job' in request) {
+    ({ job, number } = request);
+    begin();
+  } else if ('victim' in request) {
     victim = request.victim;
     if (ended) killVictim(victim);
   } else {
     clearTimeout(timer);
-    parentPort?.postMessage({ verdict: count() ?? 'fine' });
-    parentPort?.close();
+    answer('forget' in request ? 'forgotten' : (count() ?? 'fine'));
   }
 });
-
-counted = { usage: { bytes: 0, entries: 0 }, at: performance.now(), took: 0, ...free() };
-const first = count();
-if (first === undefined) turn();
-else end(first);
-parentPort?.postMessage({ verdict: 'ready' });

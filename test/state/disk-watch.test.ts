@@ -1,6 +1,6 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdirSync, mkdtempSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readdirSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -136,4 +136,22 @@ test.serial('usage is what du says: without holes, each file once', async (t) =>
   const usage = treeUsage(directory, most);
   t.is(usage.bytes, Number(stdout.split('\t')[0]) - Number(own) * 512);
   t.is(usage.entries, 6);
+});
+
+test.serial('one thread serves watch after watch, each with a bound of its own', async (t) => {
+  const directory = mkdtempSync(join(tmpdir(), 'kiln-disk-'));
+  t.teardown(() => removeTree(directory));
+  const threads = () => readdirSync('/proc/self/task').length;
+  const counts: number[] = [];
+  for (const bytes of [20 * MIB, MIB, 20 * MIB]) {
+    using watch = new DiskWatch(directory, bound(directory, bytes));
+    await watch.ready();
+    counts.push(threads());
+    writeFileSync(join(directory, `of-${counts.length}`), Buffer.alloc(8 * MIB));
+    if (bytes > 8 * MIB) await watch.finish();
+    else t.is((await t.throwsAsync<KilnError>(watch.finish()))?.code, 'E_DISK');
+    watch[Symbol.dispose]();
+    await sleep(100);
+  }
+  t.is(new Set(counts).size, 1, counts.join());
 });

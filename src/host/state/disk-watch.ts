@@ -52,14 +52,29 @@ export interface WatchJob {
   readonly bound?: { readonly tree: string; readonly bytes: number; readonly entries: number };
 }
 
-export type WatchRequest = { readonly victim: Victim } | { readonly finish: true };
+export type WatchRequest =
+  | { readonly job: WatchJob; readonly number: number }
+  | { readonly victim: Victim }
+  | { readonly finish: true }
+  | { readonly forget: true };
 
-export type DiskVerdict = 'ready' | 'fine' | 'low' | 'bytes' | 'entries' | 'deep';
+export type DiskVerdict = 'ready' | 'fine' | 'low' | 'bytes' | 'entries' | 'deep' | 'forgotten';
+
+/** What the thread says of the watch that has this number. */
+export interface WatchAnswer {
+  readonly number: number;
+  readonly verdict: DiskVerdict;
+}
+
+/** A thread that has no watch now: to start one takes longer than to build a small package. */
+let idle: Worker | undefined;
+let watches = 0;
 
 export class DiskWatch implements Disposable {
   readonly #path: string;
   readonly #bound: DiskBound | undefined;
   readonly #thread: Worker;
+  readonly #number = ++watches;
   readonly #abort = new AbortController();
   #victim: Victim | undefined;
   readonly #ready = deferred<void>();
@@ -75,56 +90,66 @@ export class DiskWatch implements Disposable {
         bound: { tree: bound.tree, bytes: bound.bytes, entries: entriesOf(bound) },
       }),
     };
-    this.#thread = new Worker(threadEntry(), {
-      workerData: job,
-      // Otherwise Node would close descriptor numbers at the thread's end that others have by then.
-      trackUnmanagedFds: false,
-    });
-    this.#thread.unref();
-    this.#thread.on('message', ({ verdict }: { verdict: DiskVerdict }) => this.#take(verdict));
-    this.#thread.on('error', (cause) => {
-      // If the watch fails, writing must not go on.
-      const what = `the disk that ${path} lies on cannot be watched`;
-      this.#fail(
-        new KilnError('E_DISK_WATCH', what, {
-          cause,
-          hint: 'does the path still exist? Try again',
-        }),
-      );
-    });
+    this.#thread = idle ?? startThread();
+    idle = undefined;
+    this.#thread.on('message', this.#answered).on('error', this.#broke);
+    this.#ask({ job, number: this.#number });
   }
 
   get signal(): AbortSignal {
     return this.#abort.signal;
   }
 
-  async ready(): Promise<void> {
-    this.#thread.ref();
-    try {
-      await this.#ready.promise;
-    } finally {
-      this.#thread.unref();
-    }
+  ready(): Promise<void> {
+    return this.#referenced(this.#ready.promise);
   }
 
   /** As soon as a bound is exceeded. The process is a sandbox's init: the sandbox dies with it. */
   kills(pid: number): void {
     const victim = { pid, start: startOf(pid) };
     this.#victim = victim;
-    this.#thread.postMessage({ victim } satisfies WatchRequest);
+    this.#ask({ victim });
   }
 
   async finish(): Promise<void> {
     this.signal.throwIfAborted();
-    this.#thread.ref();
-    this.#thread.postMessage({ finish: true } satisfies WatchRequest);
-    await this.#finished.promise;
+    this.#ask({ finish: true });
+    await this.#referenced(this.#finished.promise);
   }
 
-  #take(verdict: DiskVerdict): void {
+  async #referenced(answer: Promise<void>): Promise<void> {
+    this.#thread.ref();
+    try {
+      await answer;
+    } finally {
+      this.#thread.unref();
+    }
+  }
+
+  #ask(request: WatchRequest): void {
+    this.#thread.postMessage(request);
+  }
+
+  readonly #answered = ({ number, verdict }: WatchAnswer): void => {
+    // An answer to the watch before may come late.
+    if (number !== this.#number) return;
     if (verdict === 'ready') this.#ready.resolve();
     else if (verdict === 'fine') this.#finished.resolve();
+    else if (verdict === 'forgotten') this.#leave();
     else this.#fail(diskError(verdict, this.#path, this.#bound));
+  };
+
+  /** If the watch fails, writing must not go on. */
+  readonly #broke = (cause: unknown): void => {
+    const what = `the disk that ${this.#path} lies on cannot be watched`;
+    const hint = 'does the path still exist? Try again';
+    this.#fail(new KilnError('E_DISK_WATCH', what, { cause, hint }));
+  };
+
+  #leave(): void {
+    this.#thread.off('message', this.#answered).off('error', this.#broke);
+    if (idle === undefined) idle = this.#thread;
+    else this.#thread.terminate().catch(() => undefined);
   }
 
   #fail(error: KilnError): void {
@@ -135,7 +160,7 @@ export class DiskWatch implements Disposable {
   }
 
   [Symbol.dispose](): void {
-    this.#thread.terminate().catch(() => undefined);
+    this.#ask({ forget: true });
   }
 }
 
@@ -155,7 +180,7 @@ export function bytesFor(files: number): number {
 const NO_BOUND: DiskBound = { tree: '', bytes: 0, who: 'a sandbox', hint: '' };
 
 function diskError(
-  verdict: Exclude<DiskVerdict, 'ready' | 'fine'>,
+  verdict: Exclude<DiskVerdict, 'ready' | 'fine' | 'forgotten'>,
   path: string,
   bound: DiskBound = NO_BOUND,
 ): KilnError {
@@ -175,6 +200,18 @@ function diskError(
         hint: '`kiln gc --max-size` gives room back, `kiln-mock --clean` removes a root',
       });
   }
+}
+
+function startThread(): Worker {
+  const thread = new Worker(threadEntry(), {
+    // Otherwise Node would close descriptor numbers at the thread's end that others have by then.
+    trackUnmanagedFds: false,
+  });
+  thread.on('error', () => {
+    if (idle === thread) idle = undefined;
+  });
+  thread.unref();
+  return thread;
 }
 
 function threadEntry(): string {
