@@ -2,6 +2,7 @@ import { randomBytes } from 'node:crypto';
 import { KilnError } from '../errors.ts';
 import { deferred } from '../promise.ts';
 import { Peer, type PeerIdentity } from './peer.ts';
+import { ThreadShare } from './thread-share.ts';
 
 /** Bytes of a message of Varlink (https://varlink.org/Method-Call): JSON that ends with a NUL byte. */
 export const MESSAGE_MAX = 4 << 20;
@@ -99,6 +100,7 @@ export type CallConnection = Pick<Peer, 'identity' | 'send' | 'unsentBytes' | 's
 
 export class Call {
   readonly head: CallHead;
+  readonly share: ThreadShare;
   readonly #peer: CallConnection;
   readonly #gone = new AbortController();
   readonly signal = this.#gone.signal;
@@ -110,6 +112,7 @@ export class Call {
   constructor(peer: CallConnection, head: CallHead) {
     this.#peer = peer;
     this.head = head;
+    this.share = ThreadShare.of(head.identity.uid);
   }
 
   static from(peer: CallConnection, message: CallMessage): Call {
@@ -133,11 +136,12 @@ export class Call {
   }
 
   get hasRoom(): boolean {
-    return this.#peer.unsentBytes <= WAITING_MAX;
+    return this.#peer.unsentBytes <= WAITING_MAX && !this.share.isUsedUp;
   }
 
   async room(): Promise<void> {
-    if (!this.hasRoom) await this.#peer.sent();
+    await this.#peer.sent();
+    if (this.share.isUsedUp) await this.share.room();
   }
 
   end(parameters: object): void {
@@ -190,13 +194,6 @@ export const CONTROLLED = '{"controlled":';
 export async function forwardCall(call: Call, connection: number): Promise<void> {
   const over = deferred<void>();
   const controls: PromiseWithResolvers<void>[] = [];
-  const wait = () => {
-    peer.paused = true;
-    const goOn = () => {
-      peer.paused = false;
-    };
-    call.room().then(goOn, goOn);
-  };
   const peer: Peer = new Peer(
     connection,
     {
@@ -211,7 +208,7 @@ export async function forwardCall(call: Call, connection: number): Promise<void>
           else control?.reject(call.noProcess());
         } else {
           call.forward(Buffer.from(reply));
-          if (!call.hasRoom) wait();
+          if (!call.hasRoom) peer.pause(call.room());
         }
         return reply.length;
       },

@@ -2,12 +2,11 @@ import { constants as os } from 'node:os';
 import { closeDescriptor } from '../host/calls/descriptor.ts';
 import { SyscallError } from '../host/calls/libc.ts';
 import { addon, tryCall } from '../host/calls/system-call.ts';
-import { READABLE, Watch, WRITABLE } from '../host/sockets/watch.ts';
+import { MSG_DONTWAIT, MSG_NOSIGNAL, READABLE, Watch, WRITABLE } from '../host/sockets/watch.ts';
 import { FRAME } from './frames.ts';
 import { closeStranger, lookAhead, seeAll } from './stranger.ts';
+import { ThreadShare } from './thread-share.ts';
 
-const MSG_DONTWAIT = 0x40;
-const MSG_NOSIGNAL = 0x4000;
 const SOL_SOCKET = 1;
 const SO_PEERCRED = 17;
 const SO_PEERGROUPS = 59;
@@ -18,6 +17,9 @@ const EMPTY = Buffer.alloc(0);
 
 /** Its content is copied at once, because most messages are a few bytes. */
 const piece = Buffer.allocUnsafeSlow(64 * 1024);
+
+/** Of a user: what lies in it is handled at once, and frames are small. */
+const userPiece = piece.subarray(0, 16 * 1024);
 
 /** A peer that reads nothing for that long is given up. */
 const UNSENT_MAX = 64 << 20;
@@ -59,6 +61,8 @@ export class Peer {
   readonly #fd: number;
   readonly #watch: Watch;
   readonly #events: PeerEvents;
+  /** Of a caller; other processes of the daemon's have none. */
+  readonly #share: ThreadShare | undefined;
   #whenSent: (() => void)[] = [];
   readonly #limit: number;
   readonly #takesDescriptors: boolean;
@@ -83,6 +87,7 @@ export class Peer {
     const isUser = this.identity.uid !== 0;
     this.#limit = isUser ? Math.min(limit, USER_LIMIT) : limit;
     this.#takesDescriptors = !isUser || trusted === 'everybody';
+    if (trusted === 'root') this.#share = ThreadShare.of(this.identity.uid);
     if (!this.#takesDescriptors) seeAll(fd);
     this.#watch = new Watch(fd, (ready) => this.#ready(ready));
     this.#watch.events = READABLE;
@@ -115,10 +120,15 @@ export class Peer {
     if (!this.ended && this.#received.length > 0) this.#deliver(Buffer.alloc(0));
   }
 
-  /** The end of the connection is not noticed then, either. */
-  set paused(paused: boolean) {
-    this.#paused = paused;
-    if (!this.ended) this.#watchOn();
+  /** Reads nothing until then; the end of the connection is not noticed, either. */
+  pause(until: Promise<void>): void {
+    const goOn = () => {
+      this.#paused = false;
+      this.#watchOn();
+    };
+    this.#paused = true;
+    this.#watchOn();
+    until.then(goOn, goOn);
   }
 
   release(): { readonly fd: number; readonly rest: Buffer } {
@@ -141,6 +151,7 @@ export class Peer {
       for (const fd of fds) closeDescriptor(fd);
       return;
     }
+    this.#share?.work();
     this.#unsent.push({ bytes, fds });
     this.unsentBytes += bytes.length;
     if (this.#unsent.length === 1) this.#flush();
@@ -167,10 +178,13 @@ export class Peer {
 
   #ready(events: number): void {
     if ((events & WRITABLE) !== 0) this.#flush();
-    if ((events & READABLE) !== 0 && !this.ended) this.#receive();
+    if ((events & READABLE) === 0 || this.ended) return;
+    if (this.#share?.isUsedUp === true) this.pause(this.#share.room());
+    else this.#receive();
   }
 
   #receive(): void {
+    this.#share?.work();
     const fds: number[] = [];
     const result = this.#takesDescriptors ? this.#receiveAll(fds) : this.#receiveHarmless();
     this.#descriptors.push(...fds);
@@ -187,7 +201,7 @@ export class Peer {
   }
 
   #receiveHarmless(): number {
-    const length = lookAhead(this.#fd, piece);
+    const length = lookAhead(this.#fd, userPiece);
     if (length === 'brings') return 0;
     // Not a byte more: a message with a descriptor may have arrived since.
     if (length > 0) {

@@ -12,6 +12,7 @@ import {
 } from './call.ts';
 import { CommandLine } from './command-line.ts';
 import { Peer } from './peer.ts';
+import { ThreadShare } from './thread-share.ts';
 
 const CONNECTIONS_MAX = 4096;
 
@@ -101,19 +102,15 @@ export class Server {
               clearTimeout(silence);
               const begun = Call.from(peer, called);
               call = begun;
-              // A caller that asks on without reading gets no more answers.
-              const over = async () => {
-                await peer.sent();
+              const over = () => {
                 call = undefined;
                 peer.again();
               };
               // In a later turn: the call may be over at once, while the bytes after it are being read.
-              setImmediate(() =>
-                this.#run(() => this.#options.call(begun, this.#serves(peer))).then(
-                  over,
-                  this.#options.failed,
-                ),
-              );
+              share
+                .room()
+                .then(() => this.#call(begun, peer))
+                .then(over, this.#options.failed);
             }
             return message.length + 1;
           }
@@ -126,7 +123,10 @@ export class Server {
           }
           line = begun;
           // In a later turn: it may take over the connection whose bytes are being read.
-          queueMicrotask(() => this.#serve(begun).catch(this.#options.failed));
+          share
+            .room()
+            .then(() => this.#serve(begun))
+            .catch(this.#options.failed);
           return bytes.readUInt32LE(0) + 8;
         },
         end: () => {
@@ -139,6 +139,7 @@ export class Server {
       },
       { trusted: 'root' },
     );
+    const share = ThreadShare.of(peer.identity.uid);
     this.#peers.add(peer);
     if (!this.#hasRoom(peer)) peer.destroy();
     this.#tellIdle();
@@ -177,18 +178,19 @@ export class Server {
   }
 
   async #serve(line: CommandLine): Promise<void> {
-    await this.#run(async () => {
-      try {
-        await this.#options.serve(line);
-      } finally {
-        line.abandon();
-      }
-    });
+    using _busy = this.hold();
+    try {
+      await this.#options.serve(line);
+    } finally {
+      line.abandon();
+    }
   }
 
-  async #run(job: () => Promise<void>): Promise<void> {
+  async #call(call: Call, peer: Peer): Promise<void> {
     using _busy = this.hold();
-    await job();
+    await this.#options.call(call, this.#serves(peer));
+    // A caller that asks on without reading gets no more answers.
+    await peer.sent();
   }
 
   hold(): Disposable {

@@ -6,6 +6,7 @@ import { addon, tryCall } from '../host/calls/system-call.ts';
 import { OUT_OF_MEMORY, OUT_OF_MEMORY_HINT } from '../host/cgroup/work-group.ts';
 import { startProgram } from '../host/process/child-process.ts';
 import { unixSocketPair } from '../host/sockets/unix-socket.ts';
+import { MSG_DONTWAIT, MSG_NOSIGNAL } from '../host/sockets/watch.ts';
 import { awaitedLater, deferred } from '../promise.ts';
 import { type Call, forwardCall } from './call.ts';
 import type { ReleasedClient } from './command-line.ts';
@@ -23,8 +24,6 @@ import { Peer } from './peer.ts';
 import { closeStranger } from './stranger.ts';
 
 const F_DUPFD_CLOEXEC = 1030;
-const MSG_DONTWAIT = 0x40;
-const MSG_NOSIGNAL = 0x4000;
 
 export const DAEMON_FD = 3;
 

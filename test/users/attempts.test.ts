@@ -16,6 +16,7 @@ import {
   symlinkSync,
   writeFileSync,
 } from 'node:fs';
+import { createConnection } from 'node:net';
 import { totalmem } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -775,6 +776,36 @@ test.serial('what kilnd does for a user has the user’s own limit of memory', a
   const again = await as(USER, [...RUN, ...results, '--', 'mkdir', 'o']);
   t.is(again.exitCode, 0, String(again.stderr));
 });
+
+/** What the daemon's thread works, ms, until it has answered many short calls of root's, each in a turn of its own. */
+async function worksForRoot({ paths }: UserState): Promise<number> {
+  const pid = daemonPid(paths.root);
+  // proc_pid_schedstat(5): the first number is nanoseconds on a processor.
+  const worked = () =>
+    Number(readFileSync(`/proc/${pid}/task/${pid}/schedstat`, 'utf8').split(' ')[0]) / 1e6;
+  let left = 200;
+  const connection = createConnection(join(paths.root, 'io.kiln'));
+  await once(connection, 'connect');
+  const before = worked();
+  connection.write('{"method":"io.kiln.GetVersion"}\0'.repeat(left));
+  for await (const piece of connection) {
+    left -= String(piece).split('\0').length - 1;
+    if (left === 0) break;
+  }
+  return worked() - before;
+}
+
+for (const what of ['calls', 'lines', 'signals', 'output']) {
+  test.serial(`${what} as fast as they come take a share of the daemon’s thread`, async (t) => {
+    await whileHeld(t, what, async () => {
+      const works = [];
+      for (let tries = 0; tries < 5; tries++) works.push(await worksForRoot(t.context));
+      t.log(works);
+      // Alone, root's calls are 20 ms of work.
+      t.true(Math.min(...works) < 150, `${works} ms`);
+    });
+  });
+}
 
 test.serial('questions without an end, whose answers nobody reads, take no memory', async (t) => {
   const memory = () => {

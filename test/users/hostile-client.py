@@ -1,5 +1,5 @@
 """Says to kilnd what no client of kiln's would: hostile-client.py SOCKET BUILD WHAT."""
-import array, os, socket, struct, sys, threading, time
+import array, json, os, select, socket, struct, sys, threading, time
 
 path, build, what = sys.argv[1:4]
 
@@ -242,3 +242,62 @@ elif what == "long":
     except OSError:
         pass
     print("sent")
+elif what in ("calls", "lines", "signals", "output"):
+    # As fast as they come, on as many connections as a user may have.
+    def call(method, more=False, **parameters):
+        return json.dumps({"method": "io.kiln." + method, "parameters": parameters, "more": more}).encode() + b"\0"
+
+    def begin():
+        peer = connect()
+        peer.setblocking(False)
+        peer.send(first)
+        peers[peer.fileno()] = [peer, 0]
+        poll.register(peer, select.POLLIN | (select.POLLOUT if again else 0))
+
+    again = b""
+    if what == "calls":
+        first = again = call("GetVersion") * 1000
+    elif what == "lines":
+        first = upgrade() + start(["kiln", "ps"])
+    elif what == "signals":
+        first = upgrade() + start(["kiln", "run", "-r", "busybox", "--", "sleep", "1000"])
+        again = frame(2, struct.pack("<I", 28)) * 5000
+    else:
+        control = connect()
+        control.sendall(call("OpenSandbox", image="busybox"))
+        said = b""
+        while not said.endswith(b"\0"):
+            said += control.recv(65536)
+        sandbox = json.loads(said[:-1])["parameters"]["sandbox"]
+        first = call("Execute", True, sandbox=sandbox, argv=["cat", "/dev/zero"])
+    peers = {}
+    poll = select.poll()
+    poll.register(sys.stdin, select.POLLIN)
+    for _ in range({"signals": 2, "output": 8}.get(what, 60)):
+        begin()
+    passed = 0
+    told = False
+    while True:
+        for fd, events in poll.poll():
+            if fd == sys.stdin.fileno():
+                sys.exit()
+            peer, at = peers[fd]
+            try:
+                if events & select.POLLOUT:
+                    sent = peer.send(again[at:])
+                    peers[fd][1] = (at + sent) % len(again)
+                    passed += sent
+                piece = peer.recv(1 << 18)
+            except BlockingIOError:
+                continue
+            except ConnectionError:
+                piece = b""
+            passed += len(piece)
+            if not piece:
+                poll.unregister(fd)
+                del peers[fd]
+                peer.close()
+                begin()
+        if passed > (1 << 22 if what == "output" else 10_000) and not told:
+            told = True
+            print("sent", flush=True)

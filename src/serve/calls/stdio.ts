@@ -30,7 +30,7 @@ export class CommandStdio implements Disposable {
   readonly #kill: () => void;
   readonly #collected = { stdout: [] as Buffer[], stderr: [] as Buffer[] };
   #truncated = false;
-  #replies = 0;
+  #chunks = 0;
   readonly #waiting = new Set<Promise<void>>();
 
   constructor(command: SandboxProcess, call: Call, kill: () => void, input: Input) {
@@ -51,16 +51,17 @@ export class CommandStdio implements Disposable {
     const call = this.#call;
     let bytes = 0;
     stream.on('data', (chunk: Buffer) => {
+      call.share.work();
+      this.#chunks++;
       if (call.head.more) {
-        this.#replies++;
         call.reply({ [name]: chunk.toString('base64') });
-        if (!call.hasRoom) this.#wait(stream);
-        return;
+      } else {
+        if (bytes < COLLECTED_MAX)
+          this.#collected[name].push(chunk.subarray(0, COLLECTED_MAX - bytes));
+        bytes += chunk.length;
+        this.#truncated ||= bytes > COLLECTED_MAX;
       }
-      if (bytes < COLLECTED_MAX)
-        this.#collected[name].push(chunk.subarray(0, COLLECTED_MAX - bytes));
-      bytes += chunk.length;
-      this.#truncated ||= bytes > COLLECTED_MAX;
+      if (!call.hasRoom) this.#wait(stream);
     });
   }
 
@@ -82,9 +83,9 @@ export class CommandStdio implements Disposable {
   async rest(): Promise<void> {
     while (this.#waiting.size > 0) {
       await Promise.all(this.#waiting);
-      const before = this.#replies;
+      const before = this.#chunks;
       await sleep(PIPE_PAUSE);
-      if (this.#replies === before) return;
+      if (this.#chunks === before) return;
     }
   }
 
