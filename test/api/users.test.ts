@@ -168,6 +168,10 @@ test.serial('an open sandbox is its user’s: another one finds none', async (t)
     (await call(state, who, 'ListSandboxes')).reply.sandboxes.map(({ id }: { id: string }) => id);
   t.deepEqual(await ids(OTHER), []);
   t.deepEqual(await ids(USER), [sandbox]);
+  const fill = ['dd', 'if=/dev/zero', 'of=/tmp/big', 'bs=1M', 'count=4'];
+  await call(state, USER, 'Execute', { sandbox, argv: fill });
+  const [listed] = (await call(state, USER, 'ListSandboxes')).reply.sandboxes;
+  t.true(listed.sizeBytes >= 4 << 20 && listed.memoryBytes >= listed.sizeBytes);
   t.falsy((await call(state, USER, 'CloseSandbox', { sandbox })).error);
   t.deepEqual(await ids(USER), []);
 });

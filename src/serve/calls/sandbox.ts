@@ -7,7 +7,7 @@ import { closing } from '../../host/calls/descriptor.ts';
 import { O_PATH, openat2, RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS } from '../../host/files/at.ts';
 import { openExistingImage } from '../../image/open.ts';
 import { planRun, readSecrets } from '../../jobs/run/plan.ts';
-import { findSandbox, listSandboxes } from '../../sandbox/domain/sandbox-record.ts';
+import { findSandbox, listSandboxes, sandboxUsage } from '../../sandbox/domain/sandbox-record.ts';
 import { destroySandbox } from '../../sandbox/domain/sweep.ts';
 import { PlannedSandbox } from '../../sandbox/door/planned-sandbox.ts';
 import type { Answer, CallContext } from './methods.ts';
@@ -198,6 +198,7 @@ export const answerListSandboxes: Answer<'ListSandboxes'> = async (_, context) =
       ...{ id, state, domain: record.domain, created: Math.round(record.created) },
       image: record.image,
       command: record.command ?? [],
+      ...sandboxUsage(engine.paths, record),
     })),
   };
 };
