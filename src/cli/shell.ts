@@ -168,7 +168,7 @@ async function sandboxOf(
   if (job === undefined) {
     return await findSandbox(engine, word).catch((error) => {
       if (findRecipe(word, engine.cwd()) === undefined) throw error;
-      throw new KilnError('E_NO_SANDBOX', `no sandbox ${word}: that is an image`, {
+      throw new KilnError('E_NO_SANDBOX', `there is no sandbox ${word}: that is an image`, {
         hint: `\`kiln shell -r ${word}\` opens a shell in a new sandbox`,
       });
     });

@@ -1,13 +1,13 @@
 import { randomBytes } from 'node:crypto';
 import { mkdirSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
-import { KilnError } from '../errors.ts';
 import { type HeldLock, tryLock } from '../host/files/flock.ts';
 import { removeTree } from '../host/files/remove-tree.ts';
 import { treeUsage } from '../host/files/tree-usage.ts';
 import { findRecord, withFields, writeRecord } from '../host/state/checked-file.ts';
 import { bytesFor, filesFor } from '../host/state/disk-watch.ts';
 import type { StatePaths } from '../host/state/paths.ts';
+import { onlyOne } from '../sandbox/domain/sandbox-record.ts';
 
 /** How long an ended job is kept, milliseconds: a week, so that Friday's is there on Monday. */
 const KEPT_MS = 7 * 24 * 3_600_000;
@@ -162,13 +162,7 @@ export function jobCalled(listed: readonly ListedJob[], word: string, owner: Own
   const jobs = listed.filter(({ state }) => state !== 'starting');
   const named = jobs.findLast(({ record }) => record.name === word && record.owner === owner?.uid);
   if (named !== undefined) return named;
-  const found = word === '' ? [] : jobs.filter(({ record }) => record.id.startsWith(word));
-  const [only] = found;
-  if (only !== undefined && found.length === 1) return only;
-  const why = found.length === 0 ? 'there is none' : `${found.length} begin so`;
-  throw new KilnError('E_NO_JOB', `no job ${word === '' ? '""' : word}: ${why}`, {
-    hint: '`kiln ps` lists those that go on, and those that have ended lately',
-  });
+  return onlyOne('job', word, jobs, ({ record }) => record.id);
 }
 
 export function titleOf({ id, name }: JobRecord): string {

@@ -94,7 +94,7 @@ test.serial('what does not begin is told to the caller, and is no job', async (t
   t.regex(String(unnamed.stderr), /--name is for a job that goes on by itself/);
   const none = await state.kiln(['wait', 'nobody']);
   t.is(none.exitCode, 125);
-  t.regex(String(none.stderr), /no job nobody: there is none/);
+  t.regex(String(none.stderr), /there is no job nobody \[/);
 });
 
 test.serial('a name is one job’s at a time; results wait until they are fetched', async (t) => {

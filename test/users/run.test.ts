@@ -165,7 +165,7 @@ test.serial('a user sees and ends sandboxes of their own, and no others', async 
     [USER, other],
   ] as const) {
     const refused = await as(who, ['kill', id]);
-    t.regex(String(refused.stderr), /there is none/);
+    t.regex(String(refused.stderr), /there is no sandbox/);
   }
   t.is(String((await as(OTHER, ['kill', '--all'])).stdout), '');
   succeeds(t, await as(USER, ['kill', '--all']));
@@ -180,12 +180,12 @@ test.serial('a kept sandbox is entered by whose it is', async (t) => {
   const id = /kiln shell (\w+)/.exec(String(kept.stderr))?.[1] ?? '';
   const enter = (user: typeof USER | typeof OTHER) =>
     as(user, ['shell', id], { input: 'ls /tmp\n', stdin: 'pipe' });
-  t.regex(String((await enter(OTHER)).stderr), /there is none/);
+  t.regex(String((await enter(OTHER)).stderr), /there is no sandbox/);
   t.is(String((await enter(USER)).stdout), 'mark');
   const mine = file(join(t.context.home, 'mine'), 'of the user', USER);
   const exec = (user: typeof USER | typeof OTHER) =>
     as(user, ['exec', '--copy-in', `${mine}:/tmp/mine`, id, '--', 'cat', '/tmp/mine']);
-  t.regex(String((await exec(OTHER)).stderr), /there is none|mine/);
+  t.regex(String((await exec(OTHER)).stderr), /there is no sandbox|mine/);
   t.is(String((await exec(USER)).stdout), 'of the user');
   succeeds(t, await as(USER, ['kill', id]));
 });

@@ -183,12 +183,23 @@ export async function findSandbox(
 
 /** @throws KilnError E_NO_SANDBOX */
 export function sandboxCalled(sandboxes: readonly ListedSandbox[], id: string): ListedSandbox {
-  // An empty beginning would match any sandbox.
-  const found = id === '' ? [] : sandboxes.filter((sandbox) => sandbox.id.startsWith(id));
+  return onlyOne('sandbox', id, sandboxes, (sandbox) => sandbox.id);
+}
+
+/** The one whose id begins with a word. @throws KilnError E_NO_SANDBOX, E_NO_JOB */
+export function onlyOne<One>(
+  kind: 'sandbox' | 'job',
+  word: string,
+  all: readonly One[],
+  idOf: (one: One) => string,
+): One {
+  // An empty beginning would match any.
+  const found = word === '' ? [] : all.filter((one) => idOf(one).startsWith(word));
   const [only] = found;
   if (only !== undefined && found.length === 1) return only;
-  const why = found.length === 0 ? 'there is none' : `${found.length} begin so`;
-  throw new KilnError('E_NO_SANDBOX', `no sandbox ${id === '' ? '""' : id}: ${why}`, {
-    hint: '`kiln ps` lists them',
-  });
+  const [message, hint] =
+    found.length > 1
+      ? [`${kind} ${word}: ${found.length} ids begin so`, 'give more of the id: `kiln ps` shows it']
+      : [`there is no ${kind} ${word || '""'}`, 'it may have ended: `kiln ps` lists what is there'];
+  throw new KilnError(kind === 'job' ? 'E_NO_JOB' : 'E_NO_SANDBOX', message, { hint });
 }

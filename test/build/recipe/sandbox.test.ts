@@ -283,7 +283,7 @@ test.serial('--keep keeps the sandbox of a step that failed, files and all', asy
   const none = await workshop.state.kiln(['shell', `${id}0`]);
   t.regex(
     String(none.stderr),
-    /no sandbox \w+: there is none \[E_NO_SANDBOX\]\n {2}hint: `kiln ps`/,
+    /there is no sandbox \w+ \[E_NO_SANDBOX\]\n {2}hint: .*`kiln ps`/,
   );
   await workshop.state.kiln(['kill', id]);
 });
