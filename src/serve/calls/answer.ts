@@ -31,7 +31,6 @@ import {
   type Name,
   type OptionCaller,
   progressTo,
-  USER_METHODS,
 } from './methods.ts';
 
 const SERVICE = 'org.varlink.service';
@@ -131,9 +130,9 @@ export async function answerCall(call: Call, daemon: AnsweringDaemon): Promise<v
 
 /** The words of the command line whose rules a method has for users. @throws KilnError E_FORBIDDEN */
 function rulesOf(name: keyof typeof methods): readonly string[] {
-  const words = USER_METHODS[name];
-  if (words === undefined) throw forbidden(name, 'it is root’s');
-  return words === '' ? [] : words.split(' ');
+  const { rules } = methods[name];
+  if (rules === undefined) throw forbidden(name, 'it is root’s');
+  return rules === '' ? [] : rules.split(' ');
 }
 
 /** One connection of `kiln varlink` counts as one sandbox, whatever it keeps. @throws KilnError E_FORBIDDEN */

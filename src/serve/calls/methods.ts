@@ -58,70 +58,52 @@ export function progressTo(call: Call): OnImageProgress {
 interface Entry<Method extends Name> {
   /** True if it is short enough for the daemon's own thread; it may still ask for a worker (RunElsewhere). */
   readonly isShort: boolean;
+  /**
+   * The command whose rules hold for users (src/cli/users/user-rules.ts); no word where the caller owns the sandbox or
+   * the command; undefined where the method is root's.
+   */
+  readonly rules: string | undefined;
   readonly load: () => Promise<Answer<Method>>;
 }
 
 type Table = { readonly [Method in Exclude<Name, 'CommandLine'>]: Entry<Method> };
 
-const short = <Method extends Name>(load: () => Promise<Answer<Method>>) => ({
-  isShort: true,
-  load,
-});
-const long = <Method extends Name>(load: () => Promise<Answer<Method>>) => ({
-  isShort: false,
-  load,
-});
-
-/**
- * What users may call, with the command whose rules hold (src/cli/users/user-rules.ts): none where the caller owns
- * the sandbox or the command. What is missing is root's.
- */
-export const USER_METHODS: { readonly [Method in Name]?: string } = {
-  GetVersion: '',
-  Run: 'run',
-  OpenSandbox: 'shell',
-  Execute: '',
-  SendInput: '',
-  SendSignal: '',
-  ResizeTerminal: '',
-  WriteFile: '',
-  ReadFile: '',
-  CloseSandbox: '',
-  Build: 'build',
-  BuildImage: 'image build',
-  LockImage: 'image lock',
-  ListImages: 'image ls',
-  RemoveImage: 'image rm',
-  ListSandboxes: 'ps',
-  KillSandbox: 'kill',
-  Doctor: 'doctor',
-};
+const entry =
+  (isShort: boolean) =>
+  <Method extends Name>(rules: string | undefined, load: Entry<Method>['load']) => ({
+    ...{ isShort, rules, load },
+  });
+const short = entry(true);
+const long = entry(false);
 
 export const methods: Table = {
-  GetVersion: short(async () => async () => ({ kiln: KILN_VERSION, interface: INTERFACE_VERSION })),
-  Run: short(async () => (await import('./run.ts')).answerRun),
-  OpenSandbox: short(async () => (await import('./sandbox.ts')).answerOpen),
-  Execute: short(async () => (await import('./sandbox.ts')).answerExecute),
-  SendInput: short(async () => (await import('./sandbox.ts')).answerInput),
-  SendSignal: short(async () => (await import('./sandbox.ts')).answerSignal),
-  ResizeTerminal: short(async () => (await import('./sandbox.ts')).answerResize),
-  WriteFile: short(async () => (await import('./sandbox.ts')).answerWrite),
-  ReadFile: short(async () => (await import('./sandbox.ts')).answerRead),
-  CloseSandbox: short(async () => (await import('./sandbox.ts')).answerClose),
-  Build: long(async () => (await import('./build.ts')).answerBuild),
-  BuildImage: long(async () => (await import('./image.ts')).answerBuildImage),
-  LockImage: long(async () => (await import('./image.ts')).answerLockImage),
-  ListImages: long(async () => (await import('./image.ts')).answerListImages),
-  RemoveImage: long(async () => (await import('./image.ts')).answerRemoveImage),
-  ListSandboxes: short(async () => (await import('./sandbox.ts')).answerListSandboxes),
-  KillSandbox: short(async () => (await import('./sandbox.ts')).answerKillSandbox),
-  ListServices: long(async () => (await import('./service.ts')).answerListServices),
-  CreateService: long(async () => (await import('./service.ts')).answerCreateService),
-  RestartService: long(async () => (await import('./service.ts')).answerRestartService),
-  StartService: long(async () => (await import('./service.ts')).answerStartService),
-  StopService: long(async () => (await import('./service.ts')).answerStopService),
-  DeleteService: long(async () => (await import('./service.ts')).answerDeleteService),
-  Doctor: long(async () => {
+  GetVersion: short('', async () => async () => ({
+    kiln: KILN_VERSION,
+    interface: INTERFACE_VERSION,
+  })),
+  Run: short('run', async () => (await import('./run.ts')).answerRun),
+  OpenSandbox: short('shell', async () => (await import('./sandbox.ts')).answerOpen),
+  Execute: short('', async () => (await import('./sandbox.ts')).answerExecute),
+  SendInput: short('', async () => (await import('./sandbox.ts')).answerInput),
+  SendSignal: short('', async () => (await import('./sandbox.ts')).answerSignal),
+  ResizeTerminal: short('', async () => (await import('./sandbox.ts')).answerResize),
+  WriteFile: short('', async () => (await import('./sandbox.ts')).answerWrite),
+  ReadFile: short('', async () => (await import('./sandbox.ts')).answerRead),
+  CloseSandbox: short('', async () => (await import('./sandbox.ts')).answerClose),
+  Build: long('build', async () => (await import('./build.ts')).answerBuild),
+  BuildImage: long('image build', async () => (await import('./image.ts')).answerBuildImage),
+  LockImage: long('image lock', async () => (await import('./image.ts')).answerLockImage),
+  ListImages: long('image ls', async () => (await import('./image.ts')).answerListImages),
+  RemoveImage: long('image rm', async () => (await import('./image.ts')).answerRemoveImage),
+  ListSandboxes: short('ps', async () => (await import('./sandbox.ts')).answerListSandboxes),
+  KillSandbox: short('kill', async () => (await import('./sandbox.ts')).answerKillSandbox),
+  ListServices: long(undefined, async () => (await import('./service.ts')).answerListServices),
+  CreateService: long(undefined, async () => (await import('./service.ts')).answerCreateService),
+  RestartService: long(undefined, async () => (await import('./service.ts')).answerRestartService),
+  StartService: long(undefined, async () => (await import('./service.ts')).answerStartService),
+  StopService: long(undefined, async () => (await import('./service.ts')).answerStopService),
+  DeleteService: long(undefined, async () => (await import('./service.ts')).answerDeleteService),
+  Doctor: long('doctor', async () => {
     const { checkNames, runChecks } = await import('../../doctor/checks.ts');
     const { readHost } = await import('../../doctor/host.ts');
     return async ({ names = [] }, context) => {
