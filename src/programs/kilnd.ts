@@ -154,7 +154,7 @@ async function main(): Promise<void> {
     quiet[Symbol.dispose]();
     quieter[Symbol.dispose]();
     server.stopListening();
-    await Promise.all([parked.end(), workers.end(), sandboxes.closeAll()]);
+    await Promise.all([parked.end(), workers.end(), sandboxes.closeAll(true)]);
     await sweepWorkGroups(paths);
     await Promise.race([Promise.allSettled(removals), sleep(LAST_REMOVALS)]);
     await engine[Symbol.asyncDispose]();
@@ -230,7 +230,8 @@ async function main(): Promise<void> {
     outdated = true;
     if (passed.length > 0) startSuccessor(passed).catch(tell);
     server.stopListening();
-    sandboxes.closeUnbound().catch(tell);
+    // No new connection can come for those without one.
+    sandboxes.closeAll(false).catch(tell);
     lock?.release().catch(fail);
     if (idle) endNow();
   }
@@ -240,6 +241,11 @@ async function main(): Promise<void> {
     if (outdated || server.isNamed) return;
     if (existsSync(state)) letGo();
     else endNow();
+  }).unref();
+  // Nothing starts without it: the next daemon makes it, and a libvirtd, anew.
+  mkdirSync(paths.run, { recursive: true, mode: 0o711 });
+  watch(paths.run, () => {
+    if (!existsSync(paths.run)) letGo();
   }).unref();
   sweep();
   sweepWorkGroups(paths).catch(tell);

@@ -71,14 +71,10 @@ export class OpenSandboxes {
     await this.#close(this.#find(id, uid));
   }
 
-  async closeAll(): Promise<void> {
-    await Promise.allSettled([...this.#all.values()].map((entry) => this.#close(entry)));
-  }
-
-  /** Closes sandboxes without a connection: no new connection can come. */
-  async closeUnbound(): Promise<void> {
-    const unbound = [...this.#all.values()].filter(({ bound }) => !bound);
-    await Promise.allSettled(unbound.map((entry) => this.#close(entry)));
+  /** @param bound those of connections, too */
+  async closeAll(bound: boolean): Promise<void> {
+    const chosen = [...this.#all.values()].filter((entry) => bound || !entry.bound);
+    await Promise.allSettled(chosen.map((entry) => this.#close(entry)));
   }
 
   #find(id: string, uid: number): Entry {

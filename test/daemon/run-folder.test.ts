@@ -1,0 +1,21 @@
+/** What becomes of kilnd where the folder of its sockets and sandboxes (/run/kiln/…) is removed under it. */
+import { rm } from 'node:fs/promises';
+import test from 'ava';
+import { waitForDeath } from '../../src/host/process/process.ts';
+import { busyboxState, PATIENCE } from '../support/busybox-state.ts';
+import { daemonPid } from '../support/daemon.ts';
+import { eventually } from '../support/eventually.ts';
+
+test('another daemon takes over, and makes it anew', async (t) => {
+  await using state = await busyboxState();
+  const env = { ...state.env, KILN_FROM_SOURCE: '', KILN_PARKED: '0' };
+  const run = async () =>
+    (await state.kiln(['run', '-r', 'busybox', '--', 'true'], { env })).exitCode;
+  t.is(await run(), 0);
+  const pid = daemonPid(state.paths.root) ?? 0;
+  await rm(state.paths.run, { recursive: true });
+  await eventually(async () => (await run()) === 0);
+  const next = daemonPid(state.paths.root);
+  t.true(next !== undefined && next !== pid);
+  t.true(await waitForDeath(pid, 20_000 * PATIENCE));
+});
