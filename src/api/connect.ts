@@ -6,8 +6,9 @@ import { closeSync, constants, openSync } from 'node:fs';
 import { createConnection, type Socket } from 'node:net';
 import { basename, dirname, join, resolve } from 'node:path';
 import type { Readable, Writable } from 'node:stream';
+import { promisify } from 'node:util';
 import { defined } from '../defined.ts';
-import { type ErrorCode, isErrorCode } from '../error-codes.ts';
+import type { ErrorCode } from '../error-codes.ts';
 import { KilnError } from '../errors.ts';
 import { packageRoot } from '../host/state/paths.ts';
 import { deferred } from '../promise.ts';
@@ -191,8 +192,7 @@ function failure(error: string, parameters: object): KilnError {
       undefined,
     );
     // Another version of kiln may have codes that this one does not know.
-    const known = isErrorCode(code) ? code : (code as ErrorCode);
-    return new KilnError(known, message, { hint, cause });
+    return new KilnError(code as ErrorCode, message, { hint, cause });
   }
   if (error === 'org.varlink.service.InvalidParameter') {
     return unusableParameter((parameters as { readonly parameter: string }).parameter);
@@ -257,14 +257,11 @@ function unreachable(socket: string, cause: NodeJS.ErrnoException): KilnError {
 async function startDaemon(state: string | undefined): Promise<void> {
   const env = { ...process.env, ...defined({ KILN_STATE: state }) };
   const program = join(packageRoot(), 'dist/kiln');
-  await new Promise<void>((done, failed) => {
-    execFile(program, ['ps'], { env }, (cause, _, stderr) => {
-      if (cause === null) done();
-      else {
-        const why = stderr.trim().replace(/^kiln: /, '') || cause.message;
-        const hint = '`kiln doctor` tells what is missing';
-        failed(new KilnError('E_NO_DAEMON', `kilnd cannot be started: ${why}`, { hint, cause }));
-      }
-    });
-  });
+  await promisify(execFile)(program, ['ps'], { env }).catch(
+    (cause: Error & { stderr?: string }) => {
+      const why = cause.stderr?.trim().replace(/^kiln: /, '') || cause.message;
+      const hint = '`kiln doctor` tells what is missing';
+      throw new KilnError('E_NO_DAEMON', `kilnd cannot be started: ${why}`, { hint, cause });
+    },
+  );
 }

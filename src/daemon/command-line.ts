@@ -258,7 +258,7 @@ export class CommandLine extends EventEmitter<CommandLineEvents> {
 
   sendElsewhere(): void {
     this.#peer.send(encodeFrame(TO_CLIENT.elsewhere, Buffer.alloc(0)));
-    this.#close();
+    this.abandon();
   }
 
   exit(end: { readonly status: number } | { readonly signal: NodeJS.Signals }): void {
@@ -266,10 +266,10 @@ export class CommandLine extends EventEmitter<CommandLineEvents> {
     const value = isSignal ? (constants.signals[end.signal] ?? 0) : end.status;
     const payload = Buffer.concat([Buffer.of(isSignal ? 1 : 0), u32s(value)]);
     this.#peer.send(encodeFrame(TO_CLIENT.exit, payload));
-    this.#close();
+    this.abandon();
   }
 
-  #close(): void {
+  abandon(): void {
     if (this.#closed) return;
     this.#closed = true;
     for (const fd of this.#open()) closeSync(fd);
@@ -283,9 +283,5 @@ export class CommandLine extends EventEmitter<CommandLineEvents> {
 
   abort(): void {
     this.#peer.destroy();
-  }
-
-  abandon(): void {
-    this.#close();
   }
 }
