@@ -281,10 +281,7 @@ test.serial('--keep keeps the sandbox of a step that failed, files and all', asy
   );
   t.regex(String(refused.stderr), /^ {2}hint: .*made with/m);
   const none = await workshop.state.kiln(['shell', `${id}0`]);
-  t.regex(
-    String(none.stderr),
-    /there is no sandbox \w+ \[E_NO_SANDBOX\]\n {2}hint: .*`kiln ps`/,
-  );
+  t.regex(String(none.stderr), /there is no sandbox \w+ \[E_NO_SANDBOX\]\n {2}hint: .*`kiln ps`/);
   await workshop.state.kiln(['kill', id]);
 });
 
