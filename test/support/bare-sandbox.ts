@@ -3,6 +3,7 @@ import { Socket } from 'node:net';
 import { text } from 'node:stream/consumers';
 import { closeDescriptor, createPipe } from '../../src/host/calls/descriptor.ts';
 import { connect } from '../../src/host/libvirt/connect.ts';
+import type { Capability } from '../../src/host/process/capabilities.ts';
 import { failureWords } from '../../src/sandbox/command/failures.ts';
 import { SandboxDomain } from '../../src/sandbox/domain/sandbox-domain.ts';
 import { startDomain } from '../../src/sandbox/domain/start-domain.ts';
@@ -10,11 +11,7 @@ import { type LabelRequest, labelOperation } from '../../src/sandbox/labels/labe
 import { securityModule } from '../../src/sandbox/labels/module.ts';
 import { labelFile } from '../../src/sandbox/labels/relabel.ts';
 import { planFilesystem } from '../../src/sandbox/policy/filesystem.ts';
-import {
-  type Capability,
-  capabilityMask,
-  capabilityNames,
-} from '../../src/sandbox/policy/specification.ts';
+import { capabilityMask, capabilityNames } from '../../src/sandbox/policy/specification.ts';
 import type { SeccompFilter } from '../../src/sandbox/seccomp/profile.ts';
 import {
   encodeExec,

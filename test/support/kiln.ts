@@ -1,5 +1,6 @@
 import { type EngineOptions, type OwnEngine, openEngine } from '../../src/engine.ts';
 import { KilnError } from '../../src/errors.ts';
+import type { Capability } from '../../src/host/process/capabilities.ts';
 import type { StatePaths } from '../../src/host/state/paths.ts';
 import { type ListedImage, leaseImage, listImages } from '../../src/image/store/images.ts';
 import { callerIds, type RunRequest } from '../../src/jobs/run/request.ts';
@@ -7,7 +8,7 @@ import { type FinishedRun, type RunHooks, run } from '../../src/jobs/run/run.ts'
 import type { SandboxProcess } from '../../src/sandbox/command/process.ts';
 import { type PlannedVolume, planCommand } from '../../src/sandbox/door/plan.ts';
 import { PlannedSandbox } from '../../src/sandbox/door/planned-sandbox.ts';
-import type { Capability, SandboxSpecification } from '../../src/sandbox/policy/specification.ts';
+import type { SandboxSpecification } from '../../src/sandbox/policy/specification.ts';
 
 /** A sandbox to open: only `image` (an id from {@link Kiln.images}) is needed. */
 export interface OpenOptions

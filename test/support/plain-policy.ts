@@ -1,7 +1,7 @@
+import type { Capability } from '../../src/host/process/capabilities.ts';
 import type { StatePaths } from '../../src/host/state/paths.ts';
 import type { SpawnOptions } from '../../src/sandbox/command/command-request.ts';
 import { commandPolicy } from '../../src/sandbox/policy/policy.ts';
-import type { Capability } from '../../src/sandbox/policy/specification.ts';
 import type { Sandbox } from '../../src/sandbox/sandbox.ts';
 
 /** How a command of root's is started that is about something else than its rights. */

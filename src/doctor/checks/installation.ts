@@ -2,6 +2,7 @@ import { closeSync, statSync } from 'node:fs';
 import { readFile, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { KilnError } from '../../errors.ts';
+import { CAPABILITIES, type Capability } from '../../host/process/capabilities.ts';
 import { runTool } from '../../host/process/child-process.ts';
 import { hasProc } from '../../host/process/process.ts';
 import { connectUnixSocket } from '../../host/sockets/unix-socket.ts';
@@ -15,20 +16,13 @@ import { type Check, type Finding, fail, ok, reason, warn } from '../check.ts';
 import { initPath } from '../host.ts';
 
 /**
- * Bits of linux/capability.h without which no sandbox can be made: a container, or a unit with a bounding
- * set, may lack them even for uid 0. Found by removing them one by one (test/e2e/containers.test.ts).
+ * Capabilities without which no sandbox can be made: a container, or a unit with a bounding set, may lack them even
+ * for uid 0. Found by removing them one by one (test/e2e/containers.test.ts).
  */
-const NEEDED: Readonly<Record<string, number>> = {
-  CHOWN: 0,
-  DAC_OVERRIDE: 1,
-  FOWNER: 3,
-  SETGID: 6,
-  SETUID: 7,
-  SETPCAP: 8,
-  SYS_PTRACE: 19,
-  SYS_ADMIN: 21,
-  MKNOD: 27,
-};
+const NEEDED: readonly Capability[] = [
+  ...(['CHOWN', 'DAC_OVERRIDE', 'FOWNER', 'SETGID', 'SETUID'] as const),
+  ...(['SETPCAP', 'SYS_PTRACE', 'SYS_ADMIN', 'MKNOD'] as const),
+];
 
 export const MOUNT_PROC = 'mount -t proc proc /proc';
 
@@ -55,9 +49,9 @@ export const privileges: Check = {
       );
     }
     const effective = BigInt(`0x${/^CapEff:\s*([0-9a-f]+)/m.exec(status)?.[1] ?? '0'}`);
-    const missing = Object.entries(NEEDED)
-      .filter(([, bit]) => (effective & (1n << BigInt(bit))) === 0n)
-      .map(([name]) => name);
+    const missing = NEEDED.filter(
+      (name) => (effective & (1n << BigInt(CAPABILITIES.indexOf(name)))) === 0n,
+    );
     if (missing.length === 0) return ok('root with all capabilities that kiln needs');
     return fail(
       `root without ${missing.join(', ')}`,
@@ -205,42 +199,38 @@ function socketFinding(socket: string, group: string | number, gid: number): Fin
   );
 }
 
-interface Block {
-  readonly start: number;
-  readonly count: number;
-}
-
 export const idRanges: Check = {
   name: 'id-ranges',
   async run() {
-    let block: Block;
+    let block: Awaited<ReturnType<typeof idBlock>>;
     try {
       block = await idBlock();
     } catch (error) {
       const hint = error instanceof KilnError ? error.hint : undefined;
       return fail(reason(error), 'sandboxes have no ids', hint ?? 'mend /etc/subuid');
     }
-    const last = block.start + block.count - 1;
-    const found = `${block.start} to ${last}, room for ${Math.floor(block.count / RANGE_SIZE) - 1} sandboxes`;
-    const accounts = [
-      ...(await accountsIn('/etc/passwd', block)),
-      ...(await accountsIn('/etc/group', block)),
-    ];
+    const { start, count } = block;
+    const end = start + count;
+    const found = `${start} to ${end - 1}, room for ${Math.floor(count / RANGE_SIZE) - 1} sandboxes`;
+    // passwd(5), group(5).
+    const accounts = await namesIn(['/etc/passwd', '/etc/group'], ([, , id]) => {
+      return Number(id) >= start && Number(id) < end;
+    });
     if (accounts.length > 0) {
       return fail(
         found,
-        `these ids belong to ${accounts.slice(0, 3).join(', ')}: a sandbox could act as them`,
+        `these ids belong to ${accounts.join(', ')}: a sandbox could act as them`,
         'give kiln a block of its own: echo kiln:START:COUNT >> /etc/subuid (and /etc/subgid)',
       );
     }
-    const others = [
-      ...(await delegationsIn('/etc/subuid', block)),
-      ...(await delegationsIn('/etc/subgid', block)),
-    ];
+    // subuid(5).
+    const others = await namesIn(['/etc/subuid', '/etc/subgid'], ([name, first, length]) => {
+      return name !== 'kiln' && Number(first) < end && Number(first) + Number(length) > start;
+    });
     if (others.length > 0) {
       return warn(
         found,
-        `${others.slice(0, 3).join(', ')} may use ids of this block as well`,
+        `${others.join(', ')} may use ids of this block as well`,
         'give one of the two a block of its own in /etc/subuid and /etc/subgid',
       );
     }
@@ -248,28 +238,16 @@ export const idRanges: Check = {
   },
 };
 
-/** passwd(5), group(5). */
-async function accountsIn(file: string, block: Block): Promise<string[]> {
-  const lines = await linesOf(file);
-  return lines
-    .filter((fields) => inside(Number(fields[2]), block))
-    .map(([name]) => `${name} (${file})`);
-}
-
-/** subuid(5). */
-async function delegationsIn(file: string, block: Block): Promise<string[]> {
-  const lines = await linesOf(file);
-  return lines
-    .filter(([name, start, count]) => {
-      const first = Number(start);
-      const meets = first < block.start + block.count && first + Number(count) > block.start;
-      return name !== 'kiln' && meets;
-    })
-    .map(([name]) => `${name} (${file})`);
-}
-
-function inside(id: number, block: Block): boolean {
-  return id >= block.start && id < block.start + block.count;
+/** The first three names of lines of these files that are meant. */
+async function namesIn(
+  files: readonly string[],
+  isMeant: (fields: readonly string[]) => boolean,
+): Promise<string[]> {
+  const found = files.map(async (file) => {
+    const lines = await linesOf(file);
+    return lines.filter(isMeant).map(([name]) => `${name} (${file})`);
+  });
+  return (await Promise.all(found)).flat().slice(0, 3);
 }
 
 async function linesOf(file: string): Promise<string[][]> {

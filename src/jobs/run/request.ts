@@ -1,8 +1,9 @@
+import type { Capability } from '../../host/process/capabilities.ts';
 import type { TimeLimits } from '../../sandbox/door/supervise.ts';
 import type { LabelRequest } from '../../sandbox/labels/labels.ts';
 import type { OptionalLayer } from '../../sandbox/policy/layers.ts';
 import type { SandboxLimits } from '../../sandbox/policy/limits.ts';
-import type { Bind, Capability, SandboxSpecification } from '../../sandbox/policy/specification.ts';
+import type { Bind, SandboxSpecification } from '../../sandbox/policy/specification.ts';
 
 export interface RunRequest {
   readonly image: string;

@@ -1,9 +1,10 @@
 import { readlinkSync } from 'node:fs';
+import type { Capability } from '../../host/process/capabilities.ts';
 import type { IdRange } from '../domain/reservation.ts';
 import type { SandboxLabels } from '../labels/labels.ts';
 import { type MeasuredLabel, measuredLabel, plannedLabel } from '../labels/module.ts';
 import { layerMissing } from '../policy/layers.ts';
-import { type Capability, capabilityNames } from '../policy/specification.ts';
+import { capabilityNames } from '../policy/specification.ts';
 import type { LandlockWall, ProcRule, ResourceLimit } from '../wire/encode.ts';
 import { FIELDS, type SetupOperation } from '../wire/table.ts';
 

@@ -7,6 +7,7 @@ import { ProcessCgroups } from '../../host/cgroup/cgroup-files.ts';
 import { tryLock } from '../../host/files/flock.ts';
 import { controllerPid } from '../../host/libvirt/controllers.ts';
 import { embeddedFiles } from '../../host/libvirt/embedded/files.ts';
+import type { Capability } from '../../host/process/capabilities.ts';
 import {
   type FoundRecord,
   findRecord,
@@ -18,7 +19,7 @@ import type { StatePaths } from '../../host/state/paths.ts';
 import type { SandboxFacts } from '../command/facts.ts';
 import type { SandboxLabels } from '../labels/labels.ts';
 import type { Engine, SandboxOwner } from '../open.ts';
-import type { Capability, Surroundings } from '../policy/specification.ts';
+import type { Surroundings } from '../policy/specification.ts';
 import type { DomainOptions } from './domain-xml.ts';
 import type { IdRange, Owner } from './reservation.ts';
 

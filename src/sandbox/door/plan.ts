@@ -1,13 +1,10 @@
 import { defined } from '../../defined.ts';
 import { checkEgress } from '../../egress/rule.ts';
 import { KilnError } from '../../errors.ts';
+import type { Capability } from '../../host/process/capabilities.ts';
 import type { ImageManifest } from '../../image/store/manifest.ts';
 import { type PolicyRequest, userCapabilities } from '../policy/policy.ts';
-import {
-  type Capability,
-  type SandboxSpecification,
-  surroundingsOf,
-} from '../policy/specification.ts';
+import { type SandboxSpecification, surroundingsOf } from '../policy/specification.ts';
 import { chosenProfile } from '../seccomp/profile.ts';
 import type { ResourceLimit } from '../wire/encode.ts';
 import type { TimeLimits } from './supervise.ts';

@@ -1,4 +1,5 @@
 import { KilnError } from '../../errors.ts';
+import type { Capability } from '../../host/process/capabilities.ts';
 import { landlockAbi } from '../../host/process/process.ts';
 import type { StatePaths } from '../../host/state/paths.ts';
 import { withCoreGuard, withSetIdGuard } from '../seccomp/guard.ts';
@@ -6,12 +7,7 @@ import { seccompFilter } from '../seccomp/profile.ts';
 import type { LandlockWall } from '../wire/encode.ts';
 import { refuseCopyUp } from './host-write.ts';
 import { layerMissing, requireLayer } from './layers.ts';
-import {
-  type Capability,
-  type CommandPolicy,
-  ROOT_CAPABILITIES,
-  type Surroundings,
-} from './specification.ts';
+import { type CommandPolicy, ROOT_CAPABILITIES, type Surroundings } from './specification.ts';
 
 export interface PolicyRequest {
   readonly user: string;

@@ -1,4 +1,5 @@
 import { KilnError } from '../../errors.ts';
+import { CAPABILITIES, type Capability } from '../../host/process/capabilities.ts';
 import type { LibvirtNetwork } from '../domain/domain-xml.ts';
 import type { LabelRequest } from '../labels/labels.ts';
 import type { SeccompFilter } from '../seccomp/profile.ts';
@@ -115,18 +116,6 @@ export function surroundingsOf(
   };
 }
 
-/** Capabilities by their number, from linux/capability.h (41 of them since Linux 5.9). */
-const NAMES = [
-  ...['CHOWN', 'DAC_OVERRIDE', 'DAC_READ_SEARCH', 'FOWNER', 'FSETID', 'KILL', 'SETGID', 'SETUID'],
-  ...['SETPCAP', 'LINUX_IMMUTABLE', 'NET_BIND_SERVICE', 'NET_BROADCAST', 'NET_ADMIN', 'NET_RAW'],
-  ...['IPC_LOCK', 'IPC_OWNER', 'SYS_MODULE', 'SYS_RAWIO', 'SYS_CHROOT', 'SYS_PTRACE', 'SYS_PACCT'],
-  ...['SYS_ADMIN', 'SYS_BOOT', 'SYS_NICE', 'SYS_RESOURCE', 'SYS_TIME', 'SYS_TTY_CONFIG', 'MKNOD'],
-  ...['LEASE', 'AUDIT_WRITE', 'AUDIT_CONTROL', 'SETFCAP', 'MAC_OVERRIDE', 'MAC_ADMIN', 'SYSLOG'],
-  ...['WAKE_ALARM', 'BLOCK_SUSPEND', 'AUDIT_READ', 'PERFMON', 'BPF', 'CHECKPOINT_RESTORE'],
-] as const;
-
-export type Capability = (typeof NAMES)[number];
-
 export const TRANSACTION_CAPABILITIES: readonly Capability[] = [
   ...(['CHOWN', 'FOWNER', 'FSETID', 'DAC_OVERRIDE', 'SETUID', 'SETGID'] as const),
   ...(['SETFCAP', 'SYS_CHROOT'] as const),
@@ -147,7 +136,7 @@ export const BOOT_CAPABILITIES: readonly Capability[] = ['SYS_ADMIN', 'SYS_BOOT'
 /** Reads `CAP_NET_ADMIN`, `net_admin`, …. Throws E_ARGUMENT for an unknown name. */
 export function parseCapability(text: string): Capability {
   const name = text.toUpperCase().replace(/^CAP_/, '');
-  const found = NAMES.find((candidate) => candidate === name);
+  const found = CAPABILITIES.find((candidate) => candidate === name);
   if (found !== undefined) return found;
   throw new KilnError('E_ARGUMENT', `no such capability: ${text}`, {
     hint: 'capabilities(7) lists the names, such as NET_BIND_SERVICE',
@@ -155,9 +144,9 @@ export function parseCapability(text: string): Capability {
 }
 
 export function capabilityMask(capabilities: readonly Capability[]): bigint {
-  return capabilities.reduce((mask, name) => mask | (1n << BigInt(NAMES.indexOf(name))), 0n);
+  return capabilities.reduce((mask, name) => mask | (1n << BigInt(CAPABILITIES.indexOf(name))), 0n);
 }
 
 export function capabilityNames(mask: bigint): Capability[] {
-  return NAMES.filter((_, index) => ((mask >> BigInt(index)) & 1n) === 1n);
+  return CAPABILITIES.filter((_, index) => ((mask >> BigInt(index)) & 1n) === 1n);
 }

@@ -2,8 +2,8 @@ import { z } from 'zod';
 import { defined } from '../../defined.ts';
 import { KilnError } from '../../errors.ts';
 import { attempt } from '../../host/calls/attempt.ts';
+import type { Capability } from '../../host/process/capabilities.ts';
 import { compileFilter, FILTER_ACTIONS, FILTER_COMPARISONS } from '../../host/process/seccomp.ts';
-import type { Capability } from '../policy/specification.ts';
 
 const condition = z.object({ caps: z.array(z.string()), arches: z.array(z.string()) }).partial();
 

@@ -4,10 +4,10 @@ import { join } from 'node:path';
 import { KilnError } from '../../errors.ts';
 import { attempt } from '../../host/calls/attempt.ts';
 import { readUserFile } from '../../host/files/user-file.ts';
+import type { Capability } from '../../host/process/capabilities.ts';
 import { shortHash } from '../../host/process/short-hash.ts';
 import { readCached, writeSealed } from '../../host/state/checked-file.ts';
 import type { StatePaths } from '../../host/state/paths.ts';
-import type { Capability } from '../policy/specification.ts';
 import defaultProfile from './default.json' with { type: 'json' };
 import {
   bootProfile,

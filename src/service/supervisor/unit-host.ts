@@ -1,11 +1,12 @@
 import { readFileSync } from 'node:fs';
 import { KilnError } from '../../errors.ts';
+import type { Capability } from '../../host/process/capabilities.ts';
 import { awaitedLater, deferred } from '../../promise.ts';
 import type { SandboxControl } from '../../sandbox/command/control.ts';
 import { endOf, type ProcessEnd } from '../../sandbox/command/process.ts';
 import type { PlannedSandbox } from '../../sandbox/door/planned-sandbox.ts';
 import type { PolicyRequest } from '../../sandbox/policy/policy.ts';
-import { type Capability, ROOT_CAPABILITIES } from '../../sandbox/policy/specification.ts';
+import { ROOT_CAPABILITIES } from '../../sandbox/policy/specification.ts';
 import type { ResourceLimit } from '../../sandbox/wire/encode.ts';
 import { isKilnCode } from '../failure.ts';
 import type { Tree } from '../lifecycle/tree.ts';

@@ -1,21 +1,12 @@
 import { createHash, type Hash, hash } from 'node:crypto';
 import { closeSync, constants, fchmodSync, futimesSync, openSync, writeSync } from 'node:fs';
 import { setXattr } from '../../../host/calls/descriptor.ts';
+import { CAPABILITIES } from '../../../host/process/capabilities.ts';
 import { showName } from '../filename.ts';
 import { rpmError } from '../package.ts';
 import type { PlannedFile } from './plan.ts';
 
 /* File capabilities. Sources: cap_from_text(3), linux/capability.h (struct vfs_cap_data, version 2). */
-
-/** Numbers of linux/capability.h; a name's place is its number. */
-const NAMES = [
-  ...['chown', 'dac_override', 'dac_read_search', 'fowner', 'fsetid', 'kill', 'setgid', 'setuid'],
-  ...['setpcap', 'linux_immutable', 'net_bind_service', 'net_broadcast', 'net_admin', 'net_raw'],
-  ...['ipc_lock', 'ipc_owner', 'sys_module', 'sys_rawio', 'sys_chroot', 'sys_ptrace', 'sys_pacct'],
-  ...['sys_admin', 'sys_boot', 'sys_nice', 'sys_resource', 'sys_time', 'sys_tty_config', 'mknod'],
-  ...['lease', 'audit_write', 'audit_control', 'setfcap', 'mac_override', 'mac_admin', 'syslog'],
-  ...['wake_alarm', 'block_suspend', 'audit_read', 'perfmon', 'bpf', 'checkpoint_restore'],
-];
 
 const CAPABILITY_XATTR = 'security.capability';
 
@@ -50,10 +41,12 @@ function apply(clause: string, sets: Record<'e' | 'p' | 'i', bigint>): void {
 }
 
 function maskOf(list: string): bigint {
-  if (list === '' || list.toLowerCase() === 'all') return (1n << BigInt(NAMES.length)) - 1n;
+  if (list === '' || list.toLowerCase() === 'all') return (1n << BigInt(CAPABILITIES.length)) - 1n;
   let mask = 0n;
   for (const name of list.toLowerCase().split(',')) {
-    const number = name.startsWith('cap_') ? NAMES.indexOf(name.slice(4)) : Number(name || NaN);
+    const number = name.startsWith('cap_')
+      ? CAPABILITIES.findIndex((known) => `cap_${known.toLowerCase()}` === name)
+      : Number(name || NaN);
     if (!Number.isInteger(number) || number < 0 || number > 63) throw unknown(name);
     mask |= 1n << BigInt(number);
   }
