@@ -101,7 +101,7 @@ test('primary.xml: libsolv reads it in its child, or it is refused; the child do
       };
       try {
         const task = runConfined({
-          ...{ task: 'solver-convert', input: { kind: 'primary', primary }, fds },
+          ...{ task: 'solver-convert', input: { kind: 'primary', file: primary }, fds },
           validate: (value) => value,
           limits: { wallMs: 20_000, cpuSeconds: 10 },
         });

@@ -156,3 +156,12 @@ export async function* runConfined<Output>(
     yield checked(task, () => validate(reply.value));
   }
 }
+
+/** The same for a task that sends one message: that one. @throws also E_CONFINE_PROTOCOL if there is none */
+export async function askConfined<Output>(options: ConfinedOptions<Output>): Promise<Output> {
+  let answer: { readonly value: Output } | undefined;
+  for await (const value of runConfined(options)) answer = { value };
+  if (answer !== undefined) return answer.value;
+  const message = `the confined child for '${options.task}' said nothing`;
+  throw new KilnError('E_CONFINE_PROTOCOL', message);
+}

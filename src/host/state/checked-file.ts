@@ -108,6 +108,13 @@ export function findRecord<Value>(
   }
 }
 
+/** A damaged one is deleted, reported, and counts as missing. */
+export function findCached<Value>(path: string, take: (value: object) => Value): Value | undefined {
+  const { value, damage } = findRecord(path, take);
+  if (damage !== undefined) dropCached(damage);
+  return value;
+}
+
 export function readRecordOrSetAside<Value>(
   path: string,
   take?: (value: object) => Value,

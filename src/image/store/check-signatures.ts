@@ -4,7 +4,7 @@ import { KilnError } from '../../errors.ts';
 import { dropCached, findRecord, withFields, writeRecord } from '../../host/state/checked-file.ts';
 import type { StatePaths } from '../../host/state/paths.ts';
 import { span } from '../../host/trace/trace.ts';
-import { mapParallel } from '../../packages/repository/fetch-packages.ts';
+import { mapParallel } from '../../packages/repository/open.ts';
 import type { Lock, LockedPackage } from '../../packages/repository/lock/lock.ts';
 import { readTrust, type Trust } from '../../packages/repository/trust/keys.ts';
 import { assertSigned, assertTrusted } from '../../packages/rpm/inspect.ts';

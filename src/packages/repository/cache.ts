@@ -5,10 +5,10 @@ import { dirname, join } from 'node:path';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { hasErrno } from '../../host/calls/libc.ts';
 import { openUserFile } from '../../host/files/user-file.ts';
-import { dropCached, findRecord, recordText, withFields } from '../../host/state/checked-file.ts';
+import { findCached, recordText, withFields } from '../../host/state/checked-file.ts';
 import { DamagedFileError, renameOver } from '../../host/state/damage.ts';
 import type { StatePaths } from '../../host/state/paths.ts';
-import type { Repository, RepositorySource } from './configuration.ts';
+import type { Repository } from './configuration.ts';
 import type { Repomd } from './metadata/repomd.ts';
 
 /** A folder beside the downloads, whose content sandboxes write. */
@@ -144,24 +144,19 @@ export async function writeWhole(path: string, content: string | Buffer): Promis
   await temporary.commit();
 }
 
-interface TemporaryFile extends AsyncDisposable {
-  readonly handle: FileHandle;
-  commit(): Promise<void>;
-}
-
-export async function createTemporary(path: string): Promise<TemporaryFile> {
+export async function createTemporary(path: string) {
   await mkdir(dirname(path), { recursive: true });
   const name = `${path}.${process.pid}.${randomUUID()}.tmp`;
   const handle = await open(name, 'wx+', 0o600);
   let committed = false;
   return {
     handle,
-    async commit() {
+    async commit(): Promise<void> {
       await handle.sync();
       renameOver(name, path);
       committed = true;
     },
-    async [Symbol.asyncDispose]() {
+    async [Symbol.asyncDispose](): Promise<void> {
       await handle.close();
       if (!committed) await rm(name, { force: true });
     },
@@ -180,7 +175,6 @@ export interface RepositoryState {
   /** When a server was last asked, milliseconds since 1970. */
   readonly checkedAt: number;
   readonly mirrors: readonly string[];
-  readonly allowed: readonly string[];
   /** The keys with which the signature of `index` was checked; undefined if no check was asked for. */
   readonly keys?: string | undefined;
   readonly index?: RepositoryIndex | undefined;
@@ -200,19 +194,12 @@ export function stateDirectory(
   repository: Pick<Repository, 'id' | 'source'> & Partial<Repository>,
 ): string {
   const trust = repository.repoGpgcheck ? repository.gpgkey : false;
-  const source = JSON.stringify([canonical(repository.source), trust]);
+  const source = JSON.stringify([Object.values(repository.source), trust]);
   return cache.repository(`${repository.id}-${hash('sha256', source, 'hex').slice(0, 16)}`);
 }
 
-function canonical(source: RepositorySource): readonly unknown[] {
-  return source.kind === 'directory'
-    ? [source.kind, source.path]
-    : [source.kind, source.kind === 'baseurl' ? source.urls : source.url];
-}
-
 export async function readState(directory: string): Promise<RepositoryState | undefined> {
-  const { value, damage } = findRecord(join(directory, 'state.json'), takeState);
-  if (damage !== undefined) dropCached(damage);
+  const value = findCached(join(directory, 'state.json'), takeState);
   return value?.format === STATE_FORMAT ? value : undefined;
 }
 
@@ -220,7 +207,6 @@ const takeState = withFields<RepositoryState>({
   format: 'number',
   checkedAt: 'number',
   mirrors: 'array',
-  allowed: 'array',
 });
 
 export async function writeState(

@@ -56,7 +56,7 @@ export function resolveRepository(
   configuration: RepositoryConfiguration,
   options: ResolveOptions,
 ): Repository {
-  const { id } = configuration;
+  const { id, name = id, priority, cost, excludepkgs, includepkgs } = configuration;
   const expand = (text: string) => expandVariables(id, text, options);
   const { baseDirectory, place = (path) => path } = options;
   const path = (text: string) => place(absolute(expand(text), baseDirectory), 'file');
@@ -76,16 +76,13 @@ export function resolveRepository(
   }
   return {
     id,
-    name: configuration.name ?? id,
+    name,
     source,
     access,
     gpgcheck,
     repoGpgcheck,
     gpgkey,
-    priority: configuration.priority,
-    cost: configuration.cost,
-    excludepkgs: configuration.excludepkgs,
-    includepkgs: configuration.includepkgs,
+    ...{ priority, cost, excludepkgs, includepkgs },
     moduleHotfixes: configuration.module_hotfixes,
     metadataExpire: configuration.metadata_expire,
   };
@@ -113,23 +110,17 @@ function resolveSource(
   return { kind: 'directory', path: folder(first) };
 }
 
-interface Login {
-  readonly username: string;
-  readonly password: string;
-}
+type Login = Pick<AccessOptions, 'username' | 'password'>;
 
 /** Removes `user:password@` from URLs, because URLs are written into locks and logs. */
-function withoutLogin(source: RepositorySource): {
-  source: RepositorySource;
-  login?: Login | undefined;
-} {
-  if (source.kind === 'directory') return { source };
+function withoutLogin(source: RepositorySource) {
+  if (source.kind === 'directory') return { source, login: undefined };
   const logins: Login[] = [];
   const strip = (text: string) => {
     const url = URL.parse(text);
     if (url === null || (url.username === '' && url.password === '')) return text;
     const [username, password] = [url.username, url.password].map(decodeURIComponent);
-    logins.push({ username: username ?? '', password: password ?? '' });
+    logins.push({ username, password });
     url.username = url.password = '';
     return url.href;
   };

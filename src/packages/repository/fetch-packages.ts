@@ -5,7 +5,7 @@ import { KilnError } from '../../errors.ts';
 import { awaitedLater } from '../../promise.ts';
 import { hasContent, readState, stateDirectory } from './cache.ts';
 import type { Lock, LockedPackage, LockedRepository } from './lock/lock.ts';
-import { downloadContext, type OpenOptions } from './open.ts';
+import { downloadContext, mapParallel, type OpenOptions } from './open.ts';
 import { findMirrors, namedBy } from './refresh.ts';
 import type { LockAccess } from './transport/access.ts';
 import { type DownloadContext, downloadObject } from './transport/download.ts';
@@ -167,41 +167,8 @@ async function packageMirrors(
   const { id, source } = repository;
   if (source.kind === 'directory') throw new TypeError('a directory has no mirrors');
   const access = accesses?.get(id);
-  if (source.kind === 'baseurl') return new Mirrors(source.urls, undefined, access);
   const state = await readState(stateDirectory(context.cache, repository));
   const usable = state !== undefined && Date.now() - state.checkedAt < MIRRORS_AGE;
   const bases = usable ? state.mirrors : (await findMirrors(id, source, access, context)).mirrors;
   return new Mirrors(bases, namedBy(source), access);
-}
-
-/**
- * Runs `work` for every item, `limit` at a time. After the first failure nothing more starts, running work is
- * aborted, and the failure is thrown when all of it has ended.
- */
-export async function mapParallel<Item, Result>(
-  items: readonly Item[],
-  limit: number,
-  signal: AbortSignal | undefined,
-  work: (item: Item, signal: AbortSignal) => Promise<Result>,
-): Promise<Result[]> {
-  const stop = new AbortController();
-  const combined = AbortSignal.any([stop.signal, ...(signal === undefined ? [] : [signal])]);
-  const results: Result[] = [];
-  const queue = items.entries();
-  const worker = async () => {
-    for (const [index, item] of queue) {
-      combined.throwIfAborted();
-      try {
-        results[index] = await work(item, combined);
-      } catch (error) {
-        stop.abort(error);
-        throw error;
-      }
-    }
-  };
-  const workers = Array.from({ length: Math.min(limit, items.length) }, worker);
-  await Promise.allSettled(workers);
-  // The first failure aborted the others, whose errors only follow from it.
-  combined.throwIfAborted();
-  return results;
 }

@@ -43,28 +43,41 @@ export interface OpenRepository extends RefreshedRepository {
   readonly repository: Repository;
 }
 
-export class RepositorySet {
+export interface RepositorySet {
   readonly context: DownloadContext;
-  readonly #members: OpenRepository[];
+  readonly members: OpenRepository[];
+}
 
-  constructor(context: DownloadContext, members: readonly OpenRepository[]) {
-    this.context = context;
-    this.#members = [...members];
-  }
-
-  get members(): readonly OpenRepository[] {
-    return this.#members;
-  }
-
-  async renew(id: string): Promise<OpenRepository> {
-    const index = this.#members.findIndex((member) => member.repository.id === id);
-    const old = this.#members[index];
-    if (old === undefined) throw new TypeError(`no repository ${id}`);
-    const { repository } = old;
-    const member = { repository, ...(await refreshRepository(repository, 'always', this.context)) };
-    this.#members[index] = member;
-    return member;
-  }
+/**
+ * Runs `work` for every item, `limit` at a time. After the first failure nothing more starts, running work is
+ * aborted, and the failure is thrown when all of it has ended.
+ */
+export async function mapParallel<Item, Result>(
+  items: readonly Item[],
+  limit: number,
+  signal: AbortSignal | undefined,
+  work: (item: Item, signal: AbortSignal) => Promise<Result>,
+): Promise<Result[]> {
+  const stop = new AbortController();
+  const combined = AbortSignal.any([stop.signal, ...(signal === undefined ? [] : [signal])]);
+  const results: Result[] = [];
+  const queue = items.entries();
+  const worker = async () => {
+    for (const [index, item] of queue) {
+      combined.throwIfAborted();
+      try {
+        results[index] = await work(item, combined);
+      } catch (error) {
+        stop.abort(error);
+        throw error;
+      }
+    }
+  };
+  const workers = Array.from({ length: Math.min(limit, items.length) }, worker);
+  await Promise.allSettled(workers);
+  // The first failure aborted the others, whose errors only follow from it.
+  combined.throwIfAborted();
+  return results;
 }
 
 /**
@@ -86,20 +99,14 @@ export async function openRepositories(
   // Otherwise a missing key would be noticed only after all downloads.
   const checked = repositories.filter(({ gpgcheck, repoGpgcheck }) => gpgcheck || repoGpgcheck);
   await Promise.all(checked.map((repository) => readKeys(repository)));
-  const failed = new AbortController();
-  const signal = AbortSignal.any([failed.signal, ...(options.signal ? [options.signal] : [])]);
-  const context = downloadContext({ ...options, signal });
+  const context = downloadContext(options);
   const mode = options.refresh ?? 'auto';
-  const members = await Promise.all(
-    repositories.map(async (repository) => ({
-      repository,
-      ...(await refreshRepository(repository, mode, context)),
-    })),
-  ).catch((error: unknown) => {
-    failed.abort(error);
-    throw error;
+  const open = async (repository: Repository, signal: AbortSignal) => ({
+    repository,
+    ...(await refreshRepository(repository, mode, { ...context, signal })),
   });
-  return new RepositorySet(downloadContext(options), members);
+  const members = await mapParallel(repositories, repositories.length, options.signal, open);
+  return { context, members };
 }
 
 export async function metadataPath(

@@ -5,15 +5,9 @@ import { KilnError } from '../../errors.ts';
 import { hasErrno } from '../../host/calls/libc.ts';
 import { withLock } from '../../host/files/flock.ts';
 import { readUserFile } from '../../host/files/user-file.ts';
-import {
-  type RepositoryIndex,
-  type RepositoryState,
-  readState,
-  stateDirectory,
-  writeState,
-} from './cache.ts';
+import { type RepositoryIndex, readState, stateDirectory, writeState } from './cache.ts';
 import type { Repository, RepositorySource } from './configuration.ts';
-import { readMetalink, readRepomd, verifyRepomd } from './metadata/read-index.ts';
+import { readIndex, verifyRepomd } from './metadata/read-index.ts';
 import type { RepositoryAccess } from './transport/access.ts';
 import { type DownloadContext, downloadFile } from './transport/download.ts';
 import { BrokenFileError, Mirrors } from './transport/mirrors.ts';
@@ -49,96 +43,76 @@ export async function refreshRepository(
   const directory = stateDirectory(context.cache, repository);
   await mkdir(directory, { recursive: true });
   const asked = Date.now();
-  const run = async () => {
+  const run = async (): Promise<RefreshedRepository> => {
+    const { id, source, access } = repository;
     const keys = repository.repoGpgcheck ? await readKeys(repository) : undefined;
-    const state = trustedPart(await readState(directory), keys);
-    const known = { directory, keys, state };
-    if (repository.source.kind === 'directory') {
-      return await refreshLocal(repository, repository.source.path, known, context);
+    const state = await readState(directory);
+    // Metadata that other keys signed, or that was not checked, counts as unknown.
+    const isTrusted = keys === undefined || state?.keys === keysDigest(keys);
+    const before = isTrusted ? state?.index : undefined;
+    const save = async (index: RepositoryIndex, mirrors: readonly string[]) => {
+      const digest = keys && keysDigest(keys);
+      await writeState(directory, { checkedAt: Date.now(), mirrors, keys: digest, index });
+      return index;
+    };
+    const known = { keys, before, save };
+    if (source.kind === 'directory') {
+      const index = await refreshLocal(repository, source.path, known, context);
+      return { index, mirrors: undefined };
     }
     const wanted = mode === 'auto' ? repository.metadataExpire * 1000 : Number.POSITIVE_INFINITY;
     const age = asked - (state?.checkedAt ?? Number.NEGATIVE_INFINITY);
     // If another process refreshed it while this one waited for the lock, that is enough.
     const fresh = mode === 'always' ? age <= 0 : age < wanted;
-    if (state?.index !== undefined && fresh) {
-      const mirrors = new Mirrors(state.mirrors, namedBy(repository.source), repository.access);
-      return { index: state.index, mirrors };
+    if (before !== undefined && state !== undefined && fresh) {
+      return { index: before, mirrors: new Mirrors(state.mirrors, namedBy(source), access) };
     }
     if (mode === 'never') {
       throw new KilnError(
         'E_REPOSITORY_OFFLINE',
-        `repository ${repository.id} has not been fetched yet, and --offline forbids it`,
+        `repository ${id} has not been fetched yet, and --offline forbids it`,
         { hint: 'run once without --offline' },
       );
     }
-    return await refreshRemote(repository, known, context);
+    const { mirrors: bases, allowed } = await findMirrors(id, source, access, context);
+    const mirrors = new Mirrors(bases, namedBy(source), access);
+    return { index: await refreshRemote(repository, mirrors, allowed, known, context), mirrors };
   };
   return await withLock(join(directory, 'lock'), run, { signal: context.signal });
 }
 
-/** Metadata that other keys signed, or that was not checked, counts as unknown. */
-function trustedPart(
-  state: RepositoryState | undefined,
-  keys: readonly string[] | undefined,
-): RepositoryState | undefined {
-  if (state === undefined || keys === undefined || state.keys === keysDigest(keys)) return state;
-  return { ...state, index: undefined };
-}
-
 interface Known {
-  readonly directory: string;
   readonly keys: readonly string[] | undefined;
-  readonly state: RepositoryState | undefined;
+  readonly before: RepositoryIndex | undefined;
+  save(index: RepositoryIndex, mirrors: readonly string[]): Promise<RepositoryIndex>;
 }
 
 async function refreshLocal(
   repository: Repository,
   path: string,
-  { directory, keys, state }: Known,
+  { keys, before, save }: Known,
   context: DownloadContext,
-): Promise<RefreshedRepository> {
+): Promise<RepositoryIndex> {
   const content = readLocal(repository, join(path, REPOMD), MAX_REPOMD);
-  if (state?.index?.digest === digestOf(content, 'sha256')) {
-    return { index: state.index, mirrors: undefined };
-  }
+  if (before?.digest === digestOf(content, 'sha256')) return before;
   if (keys !== undefined) {
     const signature = readLocal(repository, join(path, `${REPOMD}.asc`), MAX_SIGNATURE);
     await verifyRepomd(repository.id, content, signature, keys, context.signal);
   }
-  const index = await indexOf(repository, content, context);
-  await writeState(directory, {
-    checkedAt: Date.now(),
-    mirrors: [],
-    allowed: [],
-    keys: keys && keysDigest(keys),
-    index,
-  });
-  return { index, mirrors: undefined };
+  return await save(await indexOf(repository, content, context), []);
 }
 
 async function refreshRemote(
   repository: Repository,
-  { directory, keys, state }: Known,
+  mirrors: Mirrors,
+  allowed: readonly string[],
+  { keys, before, save }: Known,
   context: DownloadContext,
-): Promise<RefreshedRepository> {
-  const { id, source, access } = repository;
-  if (source.kind === 'directory') throw new TypeError('a directory is not remote');
-  const { mirrors: bases, allowed } = await findMirrors(id, source, access, context);
-  const mirrors = new Mirrors(bases, namedBy(source), access);
-  const before = state?.index;
-  const done = async (index: RepositoryIndex): Promise<RefreshedRepository> => {
-    await writeState(directory, {
-      mirrors: bases,
-      allowed,
-      keys: keys && keysDigest(keys),
-      checkedAt: Date.now(),
-      index,
-    });
-    return { index, mirrors };
-  };
+): Promise<RepositoryIndex> {
+  const { id } = repository;
   const [newest] = allowed;
   if (before !== undefined && newest !== undefined && hasDigest(before, newest)) {
-    return await done(before);
+    return await save(before, mirrors.bases);
   }
   const place = { repository: id, mirrors, location: REPOMD };
   const item = { ...place, item: 'repomd.xml', maxSize: MAX_REPOMD };
@@ -151,7 +125,7 @@ async function refreshRemote(
   });
   if (answer === undefined) {
     if (before === undefined) throw new TypeError('unchanged since nothing');
-    return await done(before);
+    return await save(before, mirrors.bases);
   }
   if (before?.digest !== digestOf(answer.content, 'sha256') && keys !== undefined) {
     const location = `${REPOMD}.asc`;
@@ -162,7 +136,7 @@ async function refreshRemote(
   }
   const index = await indexOf(repository, answer.content, context);
   const { etag, lastModified } = answer;
-  return await done({ ...index, etag, lastModified });
+  return await save({ ...index, etag, lastModified }, mirrors.bases);
 }
 
 async function indexOf(
@@ -170,7 +144,7 @@ async function indexOf(
   content: Buffer,
   context: DownloadContext,
 ): Promise<RepositoryIndex> {
-  const repomd = await readRepomd(repository.id, content, context.signal);
+  const repomd = await readIndex('repomd', repository.id, content, context.signal);
   return {
     digest: digestOf(content, 'sha256'),
     otherDigests: [digestOf(content, 'sha512')],
@@ -203,17 +177,12 @@ function readLocal(repository: Repository, path: string, limit: number): Buffer 
   }
 }
 
-interface FoundMirrors {
-  readonly mirrors: readonly string[];
-  readonly allowed: readonly string[];
-}
-
 export async function findMirrors(
   repository: string,
   source: Exclude<RepositorySource, { kind: 'directory' }>,
   access: RepositoryAccess | undefined,
   context: DownloadContext,
-): Promise<FoundMirrors> {
+): Promise<{ readonly mirrors: readonly string[]; readonly allowed: readonly string[] }> {
   if (source.kind === 'baseurl') return { mirrors: source.urls, allowed: [] };
   const item = {
     repository,
@@ -226,8 +195,8 @@ export async function findMirrors(
   const content = answer?.content ?? Buffer.alloc(0);
   if (source.kind === 'mirrorlist')
     return { mirrors: parseMirrorlist(repository, content), allowed: [] };
-  const { mirrors, repomds } = await readMetalink(repository, content, context.signal);
-  return { mirrors: mirrors.slice(0, MAX_MIRRORS), allowed: repomds.map(({ digest }) => digest) };
+  const { mirrors, repomds } = await readIndex('metalink', repository, content, context.signal);
+  return { mirrors: mirrors.slice(0, MAX_MIRRORS), allowed: repomds };
 }
 
 export function namedBy(source: RepositorySource): string | undefined {

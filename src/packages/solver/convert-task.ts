@@ -22,19 +22,21 @@ import { DELETE_CACHE } from './solve-input.ts';
 
 /**
  * `primary`: descriptors are the output, primary and, if `group` is given, comps.
- * `filelists`: descriptors are the output, the converted primary and filelists.
+ * `filelists`: descriptors are the output, filelists and the converted primary.
  * `modules`: descriptors are the output and modules.
  */
-const convertInputSchema = z.discriminatedUnion('kind', [
-  z.strictObject({
-    kind: z.literal('primary'),
-    primary: metadataFileSchema,
-    group: metadataFileSchema.optional(),
-  }),
-  z.strictObject({ kind: z.literal('filelists'), filelists: metadataFileSchema }),
-  z.strictObject({ kind: z.literal('modules'), modules: metadataFileSchema }),
-]);
+const convertInputSchema = z.strictObject({
+  kind: z.enum(['primary', 'filelists', 'modules']),
+  file: metadataFileSchema,
+  group: metadataFileSchema.optional(),
+});
 export type ConvertInput = z.output<typeof convertInputSchema>;
+
+const CONVERT = {
+  primary: convertPrimary,
+  filelists: convertFilelists,
+  modules: convertModules,
+};
 
 export const task: SingleTask = {
   prepare() {
@@ -43,35 +45,27 @@ export const task: SingleTask = {
   },
   async run(value, context) {
     const input = convertInputSchema.parse(value);
-    if (input.kind === 'primary') await convertPrimary(input, context);
-    else if (input.kind === 'filelists') await convertFilelists(input.filelists, context);
-    else await convertModules(input.modules, context);
+    await CONVERT[input.kind](input, context);
   },
 };
 
 async function convertPrimary(
-  input: Extract<ConvertInput, { kind: 'primary' }>,
+  { file, group }: ConvertInput,
   { fds, emit }: TaskContext,
 ): Promise<void> {
   const [output, primary, comps] = fds as [number, number, number?];
   const pool = new Pool('noarch', false);
   const repository = pool.addRepository('repository');
-  await addMetadata(pool, repository.address, primary, input.primary, 0);
+  await addMetadata(pool, repository.address, primary, file, 0);
   save(pool, output, (stream) => pool.library.repo.write(repository.address, stream));
   const groups = new CompsParser();
-  if (input.group !== undefined && comps !== undefined) {
-    for await (const chunk of readMetadata(comps, input.group)) groups.write(chunk);
-    emit(groups.end());
-  } else {
-    emit([]);
-  }
+  if (group === undefined || comps === undefined) return void emit([]);
+  for await (const chunk of readMetadata(comps, group)) groups.write(chunk);
+  emit(groups.end());
 }
 
-async function convertFilelists(
-  filelists: MetadataFile,
-  { fds, emit }: TaskContext,
-): Promise<void> {
-  const [output, base, source] = fds as [number, number, number];
+async function convertFilelists({ file }: ConvertInput, { fds, emit }: TaskContext): Promise<void> {
+  const [output, source, base] = fds as [number, number, number];
   const pool = new Pool('noarch', false);
   const repository = pool.addRepository('repository');
   if (!pool.load(repository, base)) {
@@ -80,16 +74,16 @@ async function convertFilelists(
     });
   }
   const flags = REPO_EXTEND_SOLVABLES | REPO_LOCALPOOL;
-  await addMetadata(pool, repository.address, source, filelists, flags);
+  await addMetadata(pool, repository.address, source, file, flags);
   const { repo } = pool.library;
   save(pool, output, (stream) => repo.writeData(repo.lastData(repository.address), stream));
   emit([]);
 }
 
-async function convertModules(modules: MetadataFile, { fds, emit }: TaskContext): Promise<void> {
+async function convertModules({ file }: ConvertInput, { fds, emit }: TaskContext): Promise<void> {
   const [output, source] = fds as [number, number];
   const parser = new ModulesParser();
-  for await (const chunk of readMetadata(source, modules)) parser.write(chunk);
+  for await (const chunk of readMetadata(source, file)) parser.write(chunk);
   await writeAll(output, Buffer.from(JSON.stringify(parser.end())));
   emit([]);
 }

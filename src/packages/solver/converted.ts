@@ -2,12 +2,13 @@ import { mkdir, open, rm, utimes } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { z } from 'zod';
 import { KilnError } from '../../errors.ts';
-import { runConfined } from '../../host/confine/run.ts';
+import { aboutFile } from '../../host/confine/frame.ts';
+import { askConfined } from '../../host/confine/run.ts';
 import { withLock } from '../../host/files/flock.ts';
-import { dropCached, findRecord, recordText } from '../../host/state/checked-file.ts';
+import { dropCached, findCached, recordText } from '../../host/state/checked-file.ts';
 import { DamagedFileError } from '../../host/state/damage.ts';
 import { createTemporary, isSealed, sealFile, writeWhole } from '../repository/cache.ts';
-import { type Group, groupSchema, type MetadataFile } from '../repository/metadata/repomd.ts';
+import { type Group, groupSchema } from '../repository/metadata/repomd.ts';
 import { metadataPath, type OpenRepository } from '../repository/open.ts';
 import type { DownloadContext } from '../repository/transport/download.ts';
 import type { ConvertInput } from './convert-task.ts';
@@ -19,7 +20,7 @@ const LIMITS = { memory: 4 * 2 ** 30, cpuSeconds: 300, wallMs: 900_000, fileSize
 
 const groupsSchema = z.array(groupSchema);
 
-export type ConvertedPart = 'primary' | 'filelists' | 'modules';
+export type ConvertedPart = ConvertInput['kind'];
 
 /**
  * The path of a repository's metadata in libsolv's form. One process makes it; the others wait.
@@ -40,7 +41,7 @@ export async function ensureConverted(
   const make = async () => {
     if (await isWhole(path)) return;
     context.onProgress?.({ kind: 'load', repository: member.repository.id });
-    await convert(member, await conversion(member, part, context), path, context);
+    await convert(member, part, path, context);
   };
   await withLock(`${path}.lock`, make, { signal: context.signal });
   return path;
@@ -50,7 +51,7 @@ export async function dropConverted(
   member: OpenRepository,
   context: DownloadContext,
 ): Promise<void> {
-  for (const part of ['primary', 'filelists', 'modules'] as const) {
+  for (const part of Object.keys(SUFFIXES) as ConvertedPart[]) {
     await rm(convertedPath(member, part, context), { force: true });
   }
 }
@@ -69,11 +70,7 @@ export async function readGroups(
 }
 
 function readGroupsFile(path: string): readonly Group[] | undefined {
-  const take = (value: object) =>
-    groupsSchema.parse((value as { readonly groups?: unknown }).groups);
-  const { value, damage } = findRecord(path, take);
-  if (damage !== undefined) dropCached(damage);
-  return value;
+  return findCached(path, (value) => groupsSchema.parse('groups' in value ? value.groups : null));
 }
 
 const SUFFIXES: Readonly<Record<ConvertedPart, string>> = {
@@ -95,59 +92,33 @@ function groupsPath(primary: string): string {
   return primary.replace(/\.solv$/, '.groups.json');
 }
 
-interface Conversion {
-  readonly input: ConvertInput;
-  readonly metadata: readonly MetadataFile[];
-  readonly bases: readonly string[];
-}
-
-async function conversion(
-  member: OpenRepository,
-  part: ConvertedPart,
-  context: DownloadContext,
-): Promise<Conversion> {
-  const { primary, group, filelists, modules } = member.index.repomd;
-  if (part === 'primary') {
-    const metadata = group === undefined ? [primary] : [primary, group];
-    return { input: { kind: part, primary, group }, metadata, bases: [] };
-  }
-  if (part === 'filelists' && filelists !== undefined) {
-    const base = await ensureConverted(member, 'primary', context);
-    return { input: { kind: part, filelists }, metadata: [filelists], bases: [base] };
-  }
-  if (part === 'modules' && modules !== undefined) {
-    return { input: { kind: part, modules }, metadata: [modules], bases: [] };
-  }
-  throw new TypeError(`the repository has no ${part}`);
-}
-
 async function convert(
   member: OpenRepository,
-  { input, metadata, bases }: Conversion,
+  part: ConvertedPart,
   path: string,
   context: DownloadContext,
 ): Promise<void> {
-  const { id } = member.repository;
-  const paths = await Promise.all(metadata.map((file) => metadataPath(member, file, context)));
+  const { repository, index } = member;
+  const file = index.repomd[part];
+  if (file === undefined) throw new TypeError(`the repository has no ${part}`);
+  const group = part === 'primary' ? index.repomd.group : undefined;
+  const metadata = group === undefined ? [file] : [file, group];
+  const sources = await Promise.all(metadata.map((each) => metadataPath(member, each, context)));
+  if (part === 'filelists') sources.push(await ensureConverted(member, 'primary', context));
   await using stack = new AsyncDisposableStack();
   const output = stack.use(await createTemporary(path));
   const fds = [output.handle.fd];
-  for (const source of [...bases, ...paths]) fds.push(stack.use(await open(source)).fd);
-  let groups: Group[] = [];
-  try {
-    const validate = (message: unknown) => groupsSchema.parse(message);
-    const { signal } = context;
-    const task = 'solver-convert';
-    const found = runConfined({ task, input, validate, fds, limits: LIMITS, signal });
-    for await (const value of found) groups = value;
-  } catch (cause) {
-    if (!(cause instanceof KilnError)) throw cause;
-    const { code, message, hint } = cause;
-    throw new KilnError(code, `repository ${id}: ${message}`, { cause, hint });
-  }
+  for (const source of sources) fds.push(stack.use(await open(source)).fd);
+  const input: ConvertInput = { kind: part, file, group };
+  const groups = await askConfined({
+    ...{ task: 'solver-convert', input, fds, limits: LIMITS, signal: context.signal },
+    validate: (message) => groupsSchema.parse(message),
+  }).catch((cause: unknown) => {
+    throw cause instanceof KilnError ? aboutFile(`repository ${repository.id}`, cause) : cause;
+  });
   await sealFile(output.handle);
   // Before the other file appears: whoever sees that one expects this one.
-  if (input.kind === 'primary') await writeWhole(groupsPath(path), recordText({ groups }));
+  if (part === 'primary') await writeWhole(groupsPath(path), recordText({ groups }));
   await output.commit();
 }
 

@@ -2,6 +2,7 @@
  * Which packages a text means, as dnf's `Subject` finds them: forms of a NEVRA from the most special to the least,
  * then what packages provide, then files. Source: libdnf's nevra.cpp and query.cpp (filterSubject).
  */
+import { parseEvr } from '../rpm/dependency.ts';
 import type { Id } from './libsolv/libsolv.ts';
 import type { Package, Packages } from './packages.ts';
 
@@ -60,8 +61,8 @@ export function matchNames(
   const expression = globExpression(text);
   const withEpoch = text.includes(':');
   const found = all.filter((candidate) => {
-    const { epoch, rest } = splitEpoch(packages.text(candidate.evr));
-    const evr = withEpoch ? `${epoch}:${rest}` : rest;
+    const { epoch, version, release } = parseEvr(packages.text(candidate.evr));
+    const evr = `${withEpoch ? `${epoch ?? 0}:` : ''}${version}-${release}`;
     const nevra = `${packages.text(candidate.name)}-${evr}.${packages.text(candidate.arch)}`;
     return expression.test(nevra);
   });
@@ -97,10 +98,9 @@ function testOf(packages: Packages, parts: Parts): (candidate: Package) => boole
   return (candidate) => {
     if (!isName(candidate.name) || !isArch(candidate.arch)) return false;
     if (epoch === undefined && version === undefined) return true;
-    const evr = splitEpoch(packages.text(candidate.evr));
+    const evr = parseEvr(packages.text(candidate.evr));
     if (epoch !== undefined && Number(epoch) !== Number(evr.epoch)) return false;
-    const dash = evr.rest.lastIndexOf('-');
-    return isVersion(evr.rest.slice(0, dash)) && isRelease(evr.rest.slice(dash + 1));
+    return isVersion(evr.version) && isRelease(evr.release);
   };
 }
 
@@ -121,14 +121,6 @@ function textTest(pattern: string | undefined): (text: string) => boolean {
   if (!isGlob(pattern)) return (text) => text === pattern;
   const expression = globExpression(pattern);
   return (text) => expression.test(text);
-}
-
-/** libsolv leaves epoch 0 out. */
-function splitEpoch(evr: string): { readonly epoch: string; readonly rest: string } {
-  const colon = evr.indexOf(':');
-  return colon < 0
-    ? { epoch: '0', rest: evr }
-    : { epoch: evr.slice(0, colon), rest: evr.slice(colon + 1) };
 }
 
 export function globExpression(glob: string): RegExp {

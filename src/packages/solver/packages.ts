@@ -86,17 +86,12 @@ export class Packages {
   }
 
   #readObsoletes() {
-    const map = new Map<Id, { by: Package; dependency: Id }[]>();
-    for (const by of this.all) {
-      if (by.obsoletes === 0) continue;
-      for (const dependency of readArray(by.repository.address, by.obsoletes)) {
-        const name = this.pool.dependencyName(dependency);
-        const list = map.get(name) ?? [];
-        list.push({ by, dependency });
-        map.set(name, list);
-      }
-    }
-    return map;
+    const all = this.all
+      .filter(({ obsoletes }) => obsoletes !== 0)
+      .flatMap((by) =>
+        readArray(by.repository.address, by.obsoletes).map((dependency) => ({ by, dependency })),
+      );
+    return Map.groupBy(all, ({ dependency }) => this.pool.dependencyName(dependency));
   }
 }
 

@@ -19,8 +19,10 @@ const SOLVER_FORCEBEST = 0x100000;
 const SOLVER_SETEVR = 0x02000000;
 const SOLVER_SETARCH = 0x04000000;
 
-/** The newest that is asked for, or a problem: never an older one in silence. */
-const INSTALL_BEST = SOLVER_INSTALL | SOLVER_FORCEBEST;
+/** @param best the newest that is asked for, or a problem: never an older one in silence */
+function install(best: boolean): number {
+  return SOLVER_INSTALL | (best ? SOLVER_FORCEBEST : 0);
+}
 
 const MAX_SIMILAR = 5;
 const MAX_TYPOS = 2;
@@ -77,13 +79,12 @@ export function providesJob(
   name: string,
   { best, weak }: { readonly best: boolean; readonly weak: boolean },
 ): Jobs {
-  const how = SOLVER_INSTALL | (best ? SOLVER_FORCEBEST : 0) | (weak ? SOLVER_WEAK : 0);
-  return [how | SOLVER_SOLVABLE_PROVIDES, pool.id(name)];
+  const how = install(best) | SOLVER_SOLVABLE_PROVIDES | (weak ? SOLVER_WEAK : 0);
+  return [how, pool.id(name)];
 }
 
 export function packagesJob(pool: Pool, candidates: readonly Package[], best: boolean): Jobs {
-  const install = best ? INSTALL_BEST : SOLVER_INSTALL;
-  const how = install | SOLVER_SOLVABLE_ONE_OF | SOLVER_SETEVR | SOLVER_SETARCH;
+  const how = install(best) | SOLVER_SOLVABLE_ONE_OF | SOLVER_SETEVR | SOLVER_SETARCH;
   return [how, pool.oneOf(candidates.map(({ id }) => id).sort((a, b) => a - b))];
 }
 
@@ -99,8 +100,8 @@ export function conditionalJobs(
   best: boolean,
 ): Jobs | undefined {
   if (named(packages, name).length === 0) return undefined;
-  const install = best ? INSTALL_BEST : SOLVER_INSTALL;
-  return [install | SOLVER_SOLVABLE_PROVIDES, packages.pool.dependency(`(${name} if ${requires})`)];
+  const dependency = packages.pool.dependency(`(${name} if ${requires})`);
+  return [install(best) | SOLVER_SOLVABLE_PROVIDES, dependency];
 }
 
 function named(packages: Packages, name: string): Package[] {
@@ -177,12 +178,7 @@ function disable({ pool }: Packages, some: readonly Package[]): void {
   pool.disable(some.map(({ id }) => id));
 }
 
-interface Answer {
-  readonly problems: string[][];
-  readonly solver: Pointer;
-}
-
-export function runSolver(pool: Pool, jobs: readonly Id[], recommends: boolean): Answer {
+export function runSolver(pool: Pool, jobs: readonly Id[], recommends: boolean) {
   const { solver: calls } = pool.library;
   const solver = calls.create(pool.address);
   for (const flag of [ALLOW_VENDORCHANGE, BEST_OBEY_POLICY, KEEP_ORPHANS, YUM_OBSOLETES]) {

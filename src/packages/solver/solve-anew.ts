@@ -1,10 +1,11 @@
 import { open } from 'node:fs/promises';
 import { KilnError } from '../../errors.ts';
-import { runConfined } from '../../host/confine/run.ts';
+import { askConfined } from '../../host/confine/run.ts';
 import { MAX_PACKAGE } from '../repository/fetch-packages.ts';
 import { LOCK_FORMAT, type Lock, type LockedPackage, lockOf } from '../repository/lock/lock.ts';
 import type { Group, GroupPackage } from '../repository/metadata/repomd.ts';
 import type { OpenRepository, RepositorySet } from '../repository/open.ts';
+import { refreshRepository } from '../repository/refresh.ts';
 import { lockAccess } from '../repository/transport/access.ts';
 import type { DownloadContext } from '../repository/transport/download.ts';
 import { resolveLocation } from '../repository/transport/location.ts';
@@ -98,8 +99,12 @@ async function convertOrRenew(
     // The repository was published anew since its repomd.xml was fetched: start over with it.
     const gone = error instanceof KilnError && error.code === 'E_DOWNLOAD';
     if (!gone || part !== 'primary' || context.signal?.aborted) throw error;
-    const renewed = await set.renew(member.repository.id).catch(() => undefined);
-    if (renewed === undefined || renewed.index.digest === member.index.digest) throw error;
+    const { repository } = member;
+    const fresh = await refreshRepository(repository, 'always', set.context).catch(() => undefined);
+    if (fresh === undefined) throw error;
+    const renewed = { repository, ...fresh };
+    set.members[set.members.indexOf(member)] = renewed;
+    if (fresh.index.digest === member.index.digest) throw error;
     return await ensureConverted(renewed, part, context);
   }
 }
@@ -149,7 +154,7 @@ async function runSolver(
       if (path !== undefined) fds.push(stack.use(await open(path)).fd);
     }
   }
-  const answers = runConfined({
+  return await askConfined({
     task: 'solver-solve',
     input,
     validate: (value) => solveOutputSchema.parse(value),
@@ -157,27 +162,20 @@ async function runSolver(
     limits: LIMITS,
     signal: context.signal,
   });
-  for await (const answer of answers) return answer;
-  const ids = set.members.map(({ repository }) => repository.id).join(', ');
-  throw new KilnError('E_SOLVER_PROBLEM', `repositories ${ids}: the solver gave no answer`, {
-    hint: 'this is a bug in kiln: please report it with what was to be installed',
-  });
 }
 
 /** What dnf installs of a group unless told otherwise (its `group_package_types`). */
 const INSTALLED: readonly GroupPackage['type'][] = ['mandatory', 'default', 'conditional'];
-
-interface GroupMembers {
-  readonly members: string[];
-  readonly conditional: { readonly name: string; readonly requires: string }[];
-}
 
 /**
  * Replaces `@group` and `@^environment` (ids or names, without the @) by their packages. A group that several
  * repositories know is the union of what they say.
  * @throws KilnError E_SOLVER_NO_MATCH for a group that no repository knows.
  */
-export function expandGroups(known: readonly Group[], wanted: readonly string[]): GroupMembers {
+export function expandGroups(
+  known: readonly Group[],
+  wanted: readonly string[],
+): Pick<SolveInput, 'members' | 'conditional'> {
   const members = new Set<string>();
   const conditional = new Map<string, { name: string; requires: string }>();
   for (const text of wanted) {

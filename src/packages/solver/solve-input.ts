@@ -44,8 +44,10 @@ export type SolveInput = z.output<typeof solveInputSchema>;
 export const solvedPackageSchema = z.strictObject({
   nevra: z.string().max(4096),
   name: z.string().min(1).max(1024),
+  /** `[epoch:]version-release`, epoch 0 left out. */
   evr: z.string().min(1).max(1024),
   arch: z.string().min(1).max(64),
+  /** `sha256:…`, or whatever algorithm the metadata has. */
   digest: z.string().max(256),
   size: z.number().min(0),
   location: z.string().min(1).max(4096),

@@ -6,7 +6,7 @@ import type { SingleTask, TaskContext } from '../../host/confine/task.ts';
 import { type ModuleMetadata, moduleMetadataSchema } from '../repository/metadata/modules.ts';
 import { transactionSteps } from './libsolv/layout.ts';
 import { type Id, loadLibsolv, REPO_EXTEND_SOLVABLES, REPO_LOCALPOOL } from './libsolv/libsolv.ts';
-import { Pool, type PoolPackage, type PoolRepository, REQUEST_PREFIX } from './libsolv/pool.ts';
+import { Pool, type PoolRepository, REQUEST_PREFIX } from './libsolv/pool.ts';
 import { chooseModules, type RepositoryModules } from './modules/modules.ts';
 import { MissingFiles, type Package, Packages, unlistedPath } from './packages.ts';
 import {
@@ -24,6 +24,7 @@ import {
   similarNames,
 } from './selection.ts';
 import {
+  type SolvedPackage,
   type SolveInput,
   type SolveOutput,
   solvedPackageSchema,
@@ -179,7 +180,7 @@ function supplementing(packages: Packages): Id[] {
 }
 
 /** kiln refuses such a package from this child; here the error can name it. */
-function checkSolved(found: PoolPackage): void {
+function checkSolved(found: SolvedPackage): void {
   const result = solvedPackageSchema.safeParse(found);
   if (result.success) return;
   const what = `${found.nevra.slice(0, 80)} of repository ${found.repository}`;
@@ -228,11 +229,8 @@ const MAX_DEPTH = 64;
 
 function isIdle(pool: Pool, dependency: Id, chosen: ReadonlySet<Id>): boolean {
   const relation = pool.relation(dependency);
-  if (relation === undefined) return false;
-  const { flags, evr } = relation;
-  if (flags !== REL_COND) return false;
-  if (pool.relation(evr)?.flags === REL_ELSE) return false;
-  return !isMet(pool, evr, chosen, 0);
+  if (relation?.flags !== REL_COND) return false;
+  return pool.relation(relation.evr)?.flags !== REL_ELSE && !isMet(pool, relation.evr, chosen, 0);
 }
 
 function isMet(pool: Pool, dependency: Id, chosen: ReadonlySet<Id>, depth: number): boolean {

@@ -1,6 +1,6 @@
 import { hash } from 'node:crypto';
 import { utimes } from 'node:fs/promises';
-import { dropCached, findRecord, recordText, withFields } from '../../host/state/checked-file.ts';
+import { findCached, recordText, withFields } from '../../host/state/checked-file.ts';
 import { writeWhole } from '../repository/cache.ts';
 import { LOCK_FORMAT, type Lock } from '../repository/lock/lock.ts';
 import type { RepositorySet } from '../repository/open.ts';
@@ -69,8 +69,7 @@ function solutionPath(set: RepositorySet, question: unknown): string {
 
 async function readSolution(path: string): Promise<Solution | undefined> {
   // Only the format is checked: kiln's own solver wrote the lock.
-  const { value, damage } = findRecord(path, takeSolution);
-  if (damage !== undefined) dropCached(damage);
+  const value = findCached(path, takeSolution);
   if (value?.lock.format !== LOCK_FORMAT) return undefined;
   const now = new Date();
   await utimes(path, now, now);

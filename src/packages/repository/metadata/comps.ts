@@ -63,21 +63,15 @@ export class CompsParser {
     this.#path.pop();
     const group = this.#current;
     if (group === undefined) return;
-    switch (opened) {
-      case `comps/${group.kind}/id`:
-        group.id = text;
-        break;
-      case `comps/${group.kind}/name`:
-        group.name = text;
-        break;
-      case 'comps/group/packagelist/packagereq':
-        this.#count();
-        group.packages.push({ ...this.#package, name: text });
-        break;
-      case 'comps/environment/grouplist/groupid':
-        this.#count();
-        group.groups.push(text);
-        break;
+    if (opened === `comps/${group.kind}/id`) group.id = text;
+    if (opened === `comps/${group.kind}/name`) group.name = text;
+    if (opened === 'comps/group/packagelist/packagereq') {
+      this.#count();
+      group.packages.push({ ...this.#package, name: text });
+    }
+    if (opened === 'comps/environment/grouplist/groupid') {
+      this.#count();
+      group.groups.push(text);
     }
     if (this.#path.length === 1 && name === group.kind) {
       if (this.#groups.length >= MAX_GROUPS) throw broken('it has too many groups');

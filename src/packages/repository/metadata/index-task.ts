@@ -49,7 +49,6 @@ export function parseRepomd(text: string): Repomd {
   const primary = data('primary');
   if (primary === undefined) throw badRepomd('it names no primary metadata');
   return {
-    revision: child(root, 'revision')?.text ?? '',
     primary,
     ...defined({
       filelists: data('filelists'),
@@ -107,7 +106,7 @@ function badRepomd(why: string): KilnError {
 
 const REPOMD = 'repodata/repomd.xml';
 
-export function parseMetalink(text: string): Metalink {
+function parseMetalink(text: string): Metalink {
   const root = parseXml(text, 'the metalink');
   const files = child(root, 'files');
   const file = children(files, 'file').find((element) => element.attributes.name === 'repomd.xml');
@@ -127,16 +126,14 @@ export function parseMetalink(text: string): Metalink {
   return { mirrors: [...new Set(urls.map((url) => url.base))], repomds };
 }
 
-function repomdDigest(element: XmlElement): Metalink['repomds'] {
+function repomdDigest(element: XmlElement): string[] {
   const hashes = children(child(element, 'verification'), 'hash');
   const of = (algorithm: string, length: number) => {
     const hex = hashes.find((hash) => hash.attributes.type === algorithm)?.text.toLowerCase();
     return hex?.length === length && /^[0-9a-f]+$/.test(hex) ? `${algorithm}:${hex}` : undefined;
   };
   const found = of('sha512', 128) ?? of('sha256', 64);
-  const size = child(element, 'size')?.text ?? '';
-  if (found === undefined) return [];
-  return [{ digest: found, ...(/^\d{1,9}$/.test(size) ? { size: Number(size) } : {}) }];
+  return found === undefined ? [] : [found];
 }
 
 function badMetalink(why: string): KilnError {
@@ -168,7 +165,7 @@ function parseXml(text: string, what: string): XmlElement {
   parser.on('opentag', (tag) => {
     if (++count > MAX_ELEMENTS || stack.length > MAX_DEPTH) fail('it has too many elements');
     const element = {
-      name: localName(tag.name),
+      name: tag.name.slice(tag.name.indexOf(':') + 1),
       attributes: tag.attributes,
       children: [],
       text: '',
@@ -194,8 +191,4 @@ function child(element: XmlElement, name: string): XmlElement | undefined {
 
 function children(element: XmlElement | undefined, name: string): readonly XmlElement[] {
   return element?.children.filter((candidate) => candidate.name === name) ?? [];
-}
-
-function localName(name: string): string {
-  return name.slice(name.indexOf(':') + 1);
 }

@@ -84,18 +84,10 @@ function decompressed(
   source: AsyncIterable<Buffer>,
   compression: Compression,
 ): AsyncIterable<Buffer> {
-  switch (compression) {
-    case 'none':
-      return source;
-    case 'bzip2':
-      return decodeNative('bzip2', source);
-    case 'gzip':
-      return through(source, createGunzip({ chunkSize: CHUNK }));
-    case 'zstd':
-      return through(source, createZstdDecompress({ chunkSize: CHUNK }));
-    case 'xz':
-      return decodeNative('xz', source);
-  }
+  if (compression === 'none') return source;
+  if (compression === 'gzip') return through(source, createGunzip({ chunkSize: CHUNK }));
+  if (compression === 'zstd') return through(source, createZstdDecompress({ chunkSize: CHUNK }));
+  return decodeNative(compression, source);
 }
 
 function through(source: AsyncIterable<Buffer>, decoder: Transform): AsyncIterable<Buffer> {

@@ -21,7 +21,6 @@ export const metadataFileSchema = z.strictObject({
 export type MetadataFile = z.output<typeof metadataFileSchema>;
 
 export const repomdSchema = z.strictObject({
-  revision: z.string().max(256),
   primary: metadataFileSchema,
   filelists: metadataFileSchema.optional(),
   group: metadataFileSchema.optional(),
@@ -48,7 +47,7 @@ export type Group = z.output<typeof groupSchema>;
 export const metalinkSchema = z.strictObject({
   mirrors: z.array(z.string().max(4096)).max(10_000),
   /** Digests of the repomd.xml files that may be served: the newest and a few before it. */
-  repomds: z.array(z.strictObject({ digest: z.string(), size: z.int().min(0).optional() })),
+  repomds: z.array(z.string()),
 });
 export type Metalink = z.output<typeof metalinkSchema>;
 

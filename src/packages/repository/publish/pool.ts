@@ -3,7 +3,7 @@
  * header. Snapshots contain links to them.
  */
 import { randomUUID } from 'node:crypto';
-import { closeSync, constants } from 'node:fs';
+import { closeSync, constants, existsSync } from 'node:fs';
 import { copyFile, lstat, open, readdir, rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { z } from 'zod';
@@ -65,7 +65,7 @@ export async function addToPool(
   for (const { path, sha256: told } of files) {
     signal?.throwIfAborted();
     const sha256 =
-      told !== undefined && (await hasFile(pool, told)) ? told : await copyIn(pool, path);
+      told !== undefined && existsSync(pooledFile(pool, told)) ? told : await copyIn(pool, path);
     digests.push(sha256);
     if (known.has(sha256) || fresh.includes(sha256)) continue;
     const pooled = await readPooled(pool, sha256);
@@ -105,17 +105,13 @@ function entryFile(pool: string, sha256: string): string {
   return join(pool, `${sha256}.json`);
 }
 
-async function hasFile(pool: string, sha256: string): Promise<boolean> {
-  return (await lstat(pooledFile(pool, sha256)).catch(() => undefined)) !== undefined;
-}
-
 async function copyIn(pool: string, file: string): Promise<string> {
   const fd = openFile(file);
   const temporary = join(pool, `${randomUUID()}.tmp`);
   try {
     const from = `/proc/self/fd/${fd}`;
     const before = hexOf(await digestFile(from, 'sha256'));
-    if (await hasFile(pool, before)) return before;
+    if (existsSync(pooledFile(pool, before))) return before;
     await copyFile(from, temporary, constants.COPYFILE_EXCL | constants.COPYFILE_FICLONE);
     await using copy = await open(temporary, constants.O_RDONLY | constants.O_NOFOLLOW);
     await copy.chmod(0o644);

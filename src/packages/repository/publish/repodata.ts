@@ -192,7 +192,12 @@ export async function writeRepodata(
   const head = `<repomd xmlns="${COMMON}/repo" xmlns:rpm="${COMMON}/rpm">`;
   const parts = [head, element('revision', {}, String(revision)), ...entries, '</repomd>\n'];
   await writeDurably(join(folder, 'repomd.xml'), Buffer.from(XML + parts.join('\n')));
-  await using handle = await open(folder, 'r');
+  await syncDirectory(folder);
+}
+
+/** Makes the names in a directory survive a power cut. */
+export async function syncDirectory(path: string): Promise<void> {
+  await using handle = await open(path, 'r');
   await handle.sync();
 }
 

@@ -6,16 +6,16 @@
  *     current                   link to the newest snapshot
  *     lock                      held by whoever publishes
  */
-import { createHash, randomUUID } from 'node:crypto';
+import { hash, randomUUID } from 'node:crypto';
 import { existsSync } from 'node:fs';
-import { link, mkdir, open, readdir, rename, rm, symlink, writeFile } from 'node:fs/promises';
+import { link, mkdir, readdir, rename, rm, symlink, writeFile } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { KilnError } from '../../../errors.ts';
 import { acquireLock, tryLock, withLock } from '../../../host/files/flock.ts';
 import { Folder, makeDirectory } from '../../../host/files/folder.ts';
 import { removeTree } from '../../../host/files/remove-tree.ts';
 import { addToPool, type PooledPackage, pooledFile, prunePool } from './pool.ts';
-import { writeRepodata } from './repodata.ts';
+import { syncDirectory, writeRepodata } from './repodata.ts';
 
 /** A state of a repository in use: it does not change until this is disposed of. */
 export interface Snapshot extends AsyncDisposable {
@@ -119,9 +119,8 @@ function distinct(packages: readonly PooledPackage[]): PooledPackage[] {
 }
 
 function snapshotId(packages: readonly PooledPackage[]): string {
-  const hash = createHash('sha256');
-  for (const { format, sha256 } of packages) hash.update(`${format} ${sha256}\n`);
-  return hash.digest('hex');
+  const lines = packages.map(({ format, sha256 }) => `${format} ${sha256}\n`);
+  return hash('sha256', lines.join(''), 'hex');
 }
 
 async function make(pool: string, path: string, packages: readonly PooledPackage[]): Promise<void> {
@@ -142,11 +141,6 @@ async function make(pool: string, path: string, packages: readonly PooledPackage
   } finally {
     await removeTree(temporary);
   }
-}
-
-async function syncDirectory(path: string): Promise<void> {
-  await using handle = await open(path, 'r');
-  await handle.sync();
 }
 
 async function point(directory: string, id: string): Promise<void> {

@@ -59,14 +59,11 @@ export interface Answer {
 
 const agentOptions = { keepAlive: true, maxSockets: 16 };
 
-/**
- * Clients by scheme, made when they are needed, because loading TLS takes Node milliseconds. Each reach has
- * connections of its own: one whose address was not checked must not be reused for others.
- */
+/** Each reach has connections of its own: one whose address was not checked must not be reused for others. */
 function clients(options: typeof agentOptions & { readonly proxyEnv: Record<string, string> }) {
   const make = () => ({
-    'http:': once(() => ({ request: http.request, agent: new http.Agent(options) })),
-    'https:': once(() => ({ request: https.request, agent: new https.Agent(options) })),
+    'http:': { request: http.request, agent: new http.Agent(options) },
+    'https:': { request: https.request, agent: new https.Agent(options) },
   });
   return { options, schemes: { named: make(), public: make() } };
 }
@@ -83,11 +80,6 @@ async function currentClients(): Promise<ReturnType<typeof clients>> {
     made = clients({ ...agentOptions, proxyEnv });
   }
   return made;
-}
-
-function once<Made>(make: () => Made): () => Made {
-  let made: Made | undefined;
-  return () => (made ??= make());
 }
 
 /**
@@ -139,7 +131,7 @@ async function ask(url: URL, options: GetOptions): Promise<Answer> {
     });
   }
   const { options: usualOptions, schemes } = await currentClients();
-  const { request, agent: usual } = schemes[reach][url.protocol as 'http:' | 'https:']();
+  const { request, agent: usual } = schemes[reach][url.protocol as 'http:' | 'https:'];
   const agent =
     (url.protocol === 'https:' ? access?.agent(reach, usualOptions) : undefined) ?? usual;
   const authorization = access?.authorization(url);

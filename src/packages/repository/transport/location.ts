@@ -27,11 +27,6 @@ export function locationUrl(base: string, location: string): string {
   return url.href;
 }
 
-interface NamedLocation {
-  readonly location: string;
-  readonly base: string;
-}
-
 /**
  * The place of a repository's file: relative to the repository's folder, or an absolute URL.
  * @param local whether the repository is a folder of this host: only such a one may name files of it
@@ -39,7 +34,7 @@ interface NamedLocation {
  * @throws KilnError E_REPOSITORY_METADATA if `location` leaves the repository, or is none.
  */
 export function resolveLocation(
-  { location, base }: NamedLocation,
+  { location, base }: { readonly location: string; readonly base: string },
   local: boolean,
   what: string,
 ): string {

@@ -44,12 +44,8 @@ export class Mirrors {
   }
 
   best(except: ReadonlySet<string>): string | undefined {
-    let best: string | undefined;
-    for (const base of this.bases) {
-      if (except.has(base)) continue;
-      if (best === undefined || this.failures(base) < this.failures(best)) best = base;
-    }
-    return best;
+    const usable = this.bases.filter((base) => !except.has(base));
+    return usable.sort((a, b) => this.failures(a) - this.failures(b))[0];
   }
 
   failures(base: string): number {

@@ -34,7 +34,8 @@ export async function checkHost(url: URL): Promise<void> {
     if (!isPublicAddress(host)) throw new AddressRefused(host, host);
     return;
   }
-  if (!(await hasProxy(url))) return;
+  const proxy = `${url.protocol.slice(0, -1)}_proxy`;
+  if ((await proxyEnvironment())[proxy] === undefined) return;
   for (const { address } of await lookupAll(host, { all: true }).catch(() => [])) {
     if (!isPublicAddress(address)) throw new AddressRefused(host, address);
   }
@@ -66,7 +67,9 @@ export function publicLookup(host: string): LookupFunction {
  * @param address where the server answered from, if that is known; it may be a proxy
  */
 export async function reachThrough(url: URL, address: string | undefined): Promise<Reach> {
-  if (address !== undefined && isPublicAddress(plain(address))) return 'public';
+  // A socket for both versions reports an IPv4 address in an IPv6 form.
+  const from = address?.replace(/^::ffff:(?=\d+\.)/, '');
+  if (from !== undefined && isPublicAddress(from)) return 'public';
   const host = hostOf(url);
   if (isIP(host) !== 0) return isPublicAddress(host) ? 'public' : 'named';
   const found = await lookupAll(host, { all: true }).catch(() => []);
@@ -79,16 +82,6 @@ function isPublic({ address }: LookupAddress): boolean {
 
 export function hostOf(url: URL): string {
   return url.hostname.replace(/^\[(.*)\]$/, '$1');
-}
-
-/** An IPv4 address in the IPv6 form that a socket for both versions reports. */
-function plain(address: string): string {
-  return address.replace(/^::ffff:(?=\d+\.)/, '');
-}
-
-async function hasProxy({ protocol }: URL): Promise<boolean> {
-  const name = `${protocol.slice(0, -1)}_proxy`;
-  return (await proxyEnvironment())[name] !== undefined;
 }
 
 /** What kiln.yaml says of downloads. */
@@ -107,10 +100,7 @@ let ways: () => Promise<DownloadWays> = async () => ({ mirrors: {}, proxy: {} })
 /** Of this process, which serves one caller at a time. `read` is called when something is downloaded. */
 export function setDownloadWays(read: () => Promise<DownloadWays>): void {
   let found: Promise<DownloadWays> | undefined;
-  ways = () => {
-    found ??= awaitedLater(read());
-    return found;
-  };
+  ways = () => (found ??= awaitedLater(read()));
 }
 
 /** Variables of the environment count first, whatever their letters. */

@@ -5,7 +5,7 @@ import { hasErrno } from '../../../host/calls/libc.ts';
 import { readUserFile } from '../../../host/files/user-file.ts';
 import { shellWord } from '../../../shell-words.ts';
 import type { SignaturePolicy } from '../../rpm/inspect.ts';
-import type { Lock } from '../lock/lock.ts';
+import type { Lock, LockedRepository } from '../lock/lock.ts';
 
 /** Debian's and Fedora's package with the keys of most RPM distributions. */
 const KEY_PACKAGE = 'distribution-gpg-keys';
@@ -30,10 +30,7 @@ export function fixturesHint(path: string): string | undefined {
 /** True if a file is not there; a message that says so needs no cause. */
 export const isGone = (error: unknown): boolean => hasErrno(error, 'ENOENT', 'ENOTDIR');
 
-interface KeyRequirement {
-  readonly id: string;
-  readonly gpgkey: readonly string[];
-}
+type KeyRequirement = Pick<LockedRepository, 'id'> & { readonly gpgkey: readonly string[] };
 
 export async function readKeys({ id, gpgkey }: KeyRequirement): Promise<string[]> {
   return gpgkey.map((path) => readKey(id, path));

@@ -94,14 +94,10 @@ interface PoolFields {
   readonly id2arch: Pointer | null;
   readonly lastarch: number;
   readonly rels: Pointer;
-  readonly nrels: number;
   readonly urepos: number;
   readonly solvables: Pointer;
   readonly nsolvables: number;
   readonly disttype: number;
-  readonly whatprovides: Pointer;
-  readonly whatprovides_rel: Pointer;
-  readonly whatprovidesdata: Pointer;
 }
 
 export function readPool(pool: Pointer): PoolFields {

@@ -50,7 +50,6 @@ const POOL = {
   stringToId: 'int pool_str2id(void *pool, const char *text, int create)',
   relationToId: 'int pool_rel2id(void *pool, int name, int evr, int flags, int create)',
   idToString: 'const char *pool_id2str(void *pool, int id)',
-  dependencyToString: 'const char *pool_dep2str(void *pool, int dep)',
   lookupId: 'int pool_lookup_id(void *pool, int solvable, int key)',
   lookupString: 'const char *pool_lookup_str(void *pool, int solvable, int key)',
   lookupNumber:
@@ -78,7 +77,6 @@ const REPO = {
   addSolvable: 'int repo_add_solvable(void *repo)',
   setId: 'void repo_set_id(void *repo, int solvable, int key, int id)',
   addDependency: 'void repo_add_deparray(void *repo, int solvable, int key, int dep, int marker)',
-  internalize: 'void repo_internalize(void *repo)',
 } as const;
 
 const SOLVER = {
@@ -116,7 +114,6 @@ function bind() {
     ...typed(libc, {
       fdopen: 'void *fdopen(int fd, const char *mode)',
       fclose: 'int fclose(void *stream)',
-      fflush: 'int fflush(void *stream)',
     }),
   };
 }

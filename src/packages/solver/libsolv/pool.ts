@@ -1,5 +1,6 @@
 import { KilnError } from '../../../errors.ts';
 import type { Pointer } from '../../../host/calls/c-library.ts';
+import type { SolvedPackage } from '../solve-input.ts';
 import {
   checkLayout,
   collectIds,
@@ -46,20 +47,6 @@ interface MadeSolvable {
   readonly provides?: readonly Id[];
   readonly requires?: readonly Id[];
   readonly conflicts?: readonly Id[];
-}
-
-export interface PoolPackage {
-  readonly nevra: string;
-  readonly name: string;
-  /** `[epoch:]version-release` */
-  readonly evr: string;
-  readonly arch: string;
-  /** `sha256:…`, or whatever algorithm the metadata has. */
-  readonly digest: string;
-  readonly size: number;
-  readonly location: string;
-  readonly base: string;
-  readonly repository: string;
 }
 
 /** All packages of all repositories. Made once in a child that ends afterwards, so nothing is ever freed. */
@@ -208,18 +195,12 @@ export class Pool {
     return collectIds((queue) => pool.lookupArray(this.address, solvable, this.id(key), queue));
   }
 
-  name(solvable: Id): string {
-    const { pool } = this.library;
-    const id = pool.lookupId(this.address, solvable, this.id('solvable:name'));
-    return pool.idToString(this.address, id);
-  }
-
   nevra(solvable: Id): string {
     const address = solvableAddress(readPool(this.address), solvable);
     return this.library.pool.solvableToString(this.address, address);
   }
 
-  describe(solvable: Id): PoolPackage {
+  describe(solvable: Id): SolvedPackage {
     const { pool } = this.library;
     const fields = readPool(this.address);
     const text = (key: string) =>

@@ -38,9 +38,8 @@ export function chooseModules(all: readonly RepositoryModules[], settings: Setti
   for (const spec of [...request.enable, ...request.install]) modules.enable(spec);
   if (modules.streams.length === 0) return { filtered: new Map(), profiles: [], warnings };
   warnings.push(...modules.applyObsoletes(request.obsoletes));
-  const { arch, multilib } = settings;
   const platform = request.platform ?? releasePlatform(settings);
-  const active = solveModules(modules, { arch, multilib, platform });
+  const active = solveModules(modules, settings, platform);
   const filtered = filteredPackages(modules.streams, active, settings);
   const profiles = request.install.flatMap((spec) =>
     profilePackages(modules, active, filtered, spec, settings),
@@ -163,12 +162,6 @@ function profilePackages(
   });
 }
 
-interface ModulePlatform {
-  readonly arch: string;
-  readonly multilib: boolean;
-  readonly platform: string | undefined;
-}
-
 /**
  * Names of the active streams, as {@link solvableName} makes them. As libdnf decides it (ModulePackageContainer.cpp):
  * every stream is a package of a pool of its own, and a solver picks.
@@ -176,7 +169,8 @@ interface ModulePlatform {
  */
 function solveModules(
   modules: Modules,
-  { arch, multilib, platform }: ModulePlatform,
+  { arch, multilib }: Settings,
+  platform: string | undefined,
 ): ReadonlySet<string> {
   const pool = new Pool(arch, multilib);
   const repository = pool.addRepository('modules');
