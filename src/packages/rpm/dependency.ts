@@ -8,50 +8,32 @@ import { DEPENDENCY_KINDS, dependencyTags } from './tags.ts';
 
 type Order = -1 | 0 | 1;
 
-const SEPARATORS = /^[^A-Za-z0-9~^]+/;
-const DIGITS = /^[0-9]+/;
-const LETTERS = /^[A-Za-z]+/;
+/** Everything else separates. */
+const SEGMENT = /[0-9]+|[A-Za-z]+|[~^]/g;
+
+/** The kinds of segments, in their order; an empty one is the end. */
+const KINDS = [/^~/, /^$/, /^\^/, /^[A-Za-z]/, /^[0-9]/];
+const NUMBER = 4;
+
+function kindOf(segment: string): number {
+  return KINDS.findIndex((kind) => kind.test(segment));
+}
 
 /**
  * rpmvercmp, of two versions or two releases. `~` sorts before everything, even the end (`1.0~rc1 < 1.0`); `^` after
  * the end, but before any further segment (`1.0 < 1.0^git1 < 1.0.1`).
  */
 export function compareVersions(one: string, two: string): Order {
-  if (one === two) return 0;
-  let a = one;
-  let b = two;
-  for (;;) {
-    a = a.replace(SEPARATORS, '');
-    b = b.replace(SEPARATORS, '');
-    if (a.startsWith('~') || b.startsWith('~')) {
-      if (!a.startsWith('~')) return 1;
-      if (!b.startsWith('~')) return -1;
-      a = a.slice(1);
-      b = b.slice(1);
-      continue;
-    }
-    if (a.startsWith('^') || b.startsWith('^')) {
-      if (a === '') return -1;
-      if (b === '') return 1;
-      if (!a.startsWith('^')) return 1;
-      if (!b.startsWith('^')) return -1;
-      a = a.slice(1);
-      b = b.slice(1);
-      continue;
-    }
-    if (a === '' || b === '') break;
-    const kind = DIGITS.test(a) ? DIGITS : LETTERS;
-    const segmentA = kind.exec(a)![0];
-    const segmentB = kind.exec(b)?.[0];
-    if (segmentB === undefined) return kind === DIGITS ? 1 : -1;
-    const order =
-      kind === DIGITS ? compareNumbers(segmentA, segmentB) : ordered(segmentA, segmentB);
+  const a = one.match(SEGMENT) ?? [];
+  const b = two.match(SEGMENT) ?? [];
+  for (let at = 0; at < Math.max(a.length, b.length); at++) {
+    const [x = '', y = ''] = [a[at], b[at]];
+    const kinds = kindOf(x) - kindOf(y);
+    if (kinds !== 0) return kinds < 0 ? -1 : 1;
+    const order = kindOf(x) === NUMBER ? compareNumbers(x, y) : ordered(x, y);
     if (order !== 0) return order;
-    a = a.slice(segmentA.length);
-    b = b.slice(segmentB.length);
   }
-  if (a === '' && b === '') return 0;
-  return a === '' ? -1 : 1;
+  return 0;
 }
 
 /** Compares decimal numbers of any length, which may exceed any integer type. */

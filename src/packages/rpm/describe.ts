@@ -59,13 +59,7 @@ function readScriptlets(header: RpmHeader): RpmScriptlet[] {
   return scriptlets;
 }
 
-interface Triggered {
-  readonly script: RpmScript;
-  readonly conditions: readonly RpmDependency[];
-  readonly priority: number;
-}
-
-function readTriggered(header: RpmHeader, tags: TriggerTags): Triggered[] {
+function readTriggered(header: RpmHeader, tags: TriggerTags) {
   const bodies = header.strings(tags.scripts) ?? [];
   const programs = header.strings(tags.programs);
   const flags = header.numbers(tags.scriptFlags);
@@ -86,7 +80,7 @@ function readTriggered(header: RpmHeader, tags: TriggerTags): Triggered[] {
   }));
 }
 
-function triggerKind({ conditions }: Triggered): RpmTrigger['kind'] {
+function triggerKind(conditions: readonly RpmDependency[]): RpmTrigger['kind'] {
   const flags = conditions[0]?.flags ?? 0;
   if ((flags & Sense.triggerPrein) !== 0) return 'triggerprein';
   if ((flags & Sense.triggerIn) !== 0) return 'triggerin';
@@ -96,7 +90,7 @@ function triggerKind({ conditions }: Triggered): RpmTrigger['kind'] {
 
 function readTriggers(header: RpmHeader): RpmTrigger[] {
   return readTriggered(header, triggerTags).map((trigger) => ({
-    kind: triggerKind(trigger),
+    kind: triggerKind(trigger.conditions),
     ...trigger.script,
     conditions: trigger.conditions,
   }));
@@ -109,7 +103,7 @@ function readFileTriggers(header: RpmHeader): RpmFileTrigger[] {
   ] as const;
   return families.flatMap(([scope, tags]) =>
     readTriggered(header, tags).map((trigger) => ({
-      kind: `file${triggerKind(trigger)}` as RpmFileTrigger['kind'],
+      kind: `file${triggerKind(trigger.conditions)}` as RpmFileTrigger['kind'],
       ...trigger.script,
       scope,
       priority: trigger.priority,

@@ -15,24 +15,15 @@ type Expected = Pick<RpmDigest, 'scope' | 'algorithm' | 'expected'>;
 /** What is checked. `payload`: the header, and the payload by its strongest digest; `all`: every digest there is. */
 export type DigestDepth = 'header' | 'payload' | 'all';
 
-let hashes: ReadonlySet<string> | undefined;
-
-/** Loads Node's cryptography ahead of time, which takes milliseconds. */
-export function loadHashes(): void {
-  isAvailable('sha256');
-}
-
-function isAvailable(algorithm: string): boolean {
-  hashes ??= new Set(getHashes());
-  return hashes.has(algorithm);
-}
+/** Loads Node's cryptography with this module, which takes milliseconds: a confined child needs it soon. */
+const HASHES: ReadonlySet<string> = new Set(getHashes());
 
 export function checkDigests(fd: number, sections: RpmSections, depth: DigestDepth): RpmDigest[] {
   const expected = expectedDigests(sections);
   const wanted = new Set(expected.filter((digest) => isWanted(digest, expected, depth)));
   const running = new Map<Expected, Hash>();
   for (const digest of wanted) {
-    if (digest.scope === 'header' || !isAvailable(digest.algorithm)) continue;
+    if (digest.scope === 'header' || !HASHES.has(digest.algorithm)) continue;
     const state = createHash(digest.algorithm);
     if (digest.scope === 'header+payload') state.update(sections.header.bytes);
     running.set(digest, state);
@@ -44,7 +35,7 @@ export function checkDigests(fd: number, sections: RpmSections, depth: DigestDep
   }
   return expected.map((digest): RpmDigest => {
     if (!wanted.has(digest)) return { ...digest, actual: null, status: 'unchecked' };
-    if (!isAvailable(digest.algorithm)) return { ...digest, actual: null, status: 'unsupported' };
+    if (!HASHES.has(digest.algorithm)) return { ...digest, actual: null, status: 'unsupported' };
     const actual =
       running.get(digest)?.digest('hex') ?? hash(digest.algorithm, sections.header.bytes, 'hex');
     return { ...digest, actual, status: actual === digest.expected ? 'ok' : 'bad' };
@@ -52,39 +43,28 @@ export function checkDigests(fd: number, sections: RpmSections, depth: DigestDep
 }
 
 function expectedDigests({ signature, header }: RpmSections): Expected[] {
-  const list: Expected[] = [];
-  const add = (
-    scope: RpmDigest['scope'],
-    algorithm: string | undefined,
-    expected: string | undefined,
-  ) => {
-    if (expected === undefined || expected === '') return;
-    list.push({ scope, algorithm: algorithm ?? 'unknown', expected: expected.toLowerCase() });
-  };
   const payloadAlgorithm = hashName(header.number(Tag.payloadDigestAlgo) ?? 8);
-  add('header', 'sha1', signature.string(SigTag.sha1Header));
-  add('header', 'sha256', signature.string(SigTag.sha256Header));
-  add('header', 'sha3-256', signature.string(SigTag.sha3Header));
-  add('payload', payloadAlgorithm, header.string(Tag.payloadSha256));
-  add('payload', 'sha512', header.string(Tag.payloadSha512));
-  add('payload', 'sha3-256', header.string(Tag.payloadSha3));
-  add('archive', payloadAlgorithm, header.string(Tag.payloadSha256Alt));
-  add('archive', 'sha512', header.string(Tag.payloadSha512Alt));
-  add('archive', 'sha3-256', header.string(Tag.payloadSha3Alt));
-  add('header+payload', 'md5', signature.binary(SigTag.md5)?.toString('hex'));
-  return list;
+  const found: [RpmDigest['scope'], string | undefined, string | undefined][] = [
+    ['header', 'sha1', signature.string(SigTag.sha1Header)],
+    ['header', 'sha256', signature.string(SigTag.sha256Header)],
+    ['header', 'sha3-256', signature.string(SigTag.sha3Header)],
+    ['payload', payloadAlgorithm, header.string(Tag.payloadSha256)],
+    ['payload', 'sha512', header.string(Tag.payloadSha512)],
+    ['payload', 'sha3-256', header.string(Tag.payloadSha3)],
+    ['archive', payloadAlgorithm, header.string(Tag.payloadSha256Alt)],
+    ['archive', 'sha512', header.string(Tag.payloadSha512Alt)],
+    ['archive', 'sha3-256', header.string(Tag.payloadSha3Alt)],
+    ['header+payload', 'md5', signature.binary(SigTag.md5)?.toString('hex')],
+  ];
+  return found.flatMap(([scope, algorithm = 'unknown', expected = '']) =>
+    expected === '' ? [] : [{ scope, algorithm, expected: expected.toLowerCase() }],
+  );
 }
 
 function isWanted(digest: Expected, all: readonly Expected[], depth: DigestDepth): boolean {
-  switch (digest.scope) {
-    case 'header':
-      return true;
-    case 'archive':
-      return false;
-    default:
-      if (depth === 'header') return false;
-      return depth === 'all' || digest === strongest(all);
-  }
+  if (digest.scope === 'header') return true;
+  if (digest.scope === 'archive' || depth === 'header') return false;
+  return depth === 'all' || digest === strongest(all);
 }
 
 function strongest(all: readonly Expected[]): Expected | undefined {

@@ -22,12 +22,6 @@ export interface HeaderLimits {
   readonly store: number;
 }
 
-export interface HeaderIntro {
-  readonly entries: number;
-  readonly storeSize: number;
-  readonly size: number;
-}
-
 interface Entry {
   readonly type: number;
   readonly offset: number;
@@ -41,7 +35,7 @@ export interface RawEntry {
   readonly data: Buffer;
 }
 
-export function readIntro(bytes: Buffer, what: string, limits: HeaderLimits): HeaderIntro {
+export function readIntro(bytes: Buffer, what: string, limits: HeaderLimits) {
   if (!bytes.subarray(0, MAGIC.length).equals(MAGIC)) {
     throw rpmError('E_RPM_FORMAT', `the ${what} does not begin as a header does`);
   }
@@ -139,19 +133,12 @@ export class RpmHeader {
   }
 
   #number(tag: number, type: number, at: number): number {
-    switch (type) {
-      case Type.int8:
-        return this.#store.readUInt8(at);
-      case Type.int16:
-        return this.#store.readUInt16BE(at);
-      case Type.int32:
-        return this.#store.readUInt32BE(at);
-      default: {
-        const value = Number(this.#store.readBigUInt64BE(at));
-        if (!Number.isSafeInteger(value)) throw this.#broken(tag, 'holds too large a number');
-        return value;
-      }
-    }
+    if (type === Type.int8) return this.#store.readUInt8(at);
+    if (type === Type.int16) return this.#store.readUInt16BE(at);
+    if (type === Type.int32) return this.#store.readUInt32BE(at);
+    const value = Number(this.#store.readBigUInt64BE(at));
+    if (!Number.isSafeInteger(value)) throw this.#broken(tag, 'holds too large a number');
+    return value;
   }
 
   #entry(tag: number, ...types: number[]): Entry | undefined {

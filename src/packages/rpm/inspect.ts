@@ -1,11 +1,9 @@
 /** One package, read and checked. Runs in the confined child. */
 import { formatDependency } from './dependency.ts';
-import { describeIdentity, describePackage } from './describe.ts';
 import { checkDigests, type DigestDepth, digestFaults } from './digests.ts';
 import {
   type RpmDependencyKind,
   type RpmFile,
-  type RpmIdentity,
   type RpmPackage,
   type RpmSignature,
   rpmError,
@@ -19,25 +17,21 @@ interface InspectOptions {
   readonly keyring: Keyring;
 }
 
-/** What is wrong with digests and signatures is in the result; a file that cannot be read at all throws. */
-export function inspectPackage(fd: number, options: InspectOptions): RpmPackage {
+/**
+ * What is wrong with digests and signatures is in the result; a file that cannot be read at all throws.
+ * @param describe {@link describePackage}, or {@link describeIdentity} where that is enough
+ */
+export function inspect<Description>(
+  fd: number,
+  { depth, keyring }: InspectOptions,
+  describe: (fd: number, sections: RpmSections) => Description,
+): Description & Pick<RpmPackage, 'digests' | 'signatures'> {
   const sections = readSections(fd);
-  const checks = check(fd, sections, options);
-  return { ...describePackage(fd, sections), ...checks };
-}
-
-export function inspectIdentity(fd: number, options: InspectOptions): RpmIdentity {
-  const sections = readSections(fd);
-  const checks = check(fd, sections, options);
-  return { ...describeIdentity(fd, sections), ...checks };
-}
-
-function check(fd: number, sections: RpmSections, { depth, keyring }: InspectOptions) {
   const digests = checkDigests(fd, sections, depth);
   const wrongHeader = digests.some(({ scope, status }) => scope === 'header' && status === 'bad');
   if (wrongHeader) throw rpmError('E_RPM_DIGEST', digestFaults(digests)[0]!);
   const signatures = checkSignatures(fd, sections, keyring, depth !== 'header');
-  return { digests, signatures };
+  return { ...describe(fd, sections), digests, signatures };
 }
 
 /** `allow-unsigned`: unsigned, or signed by unknown keys, is good enough; a wrong signature never is. */

@@ -5,8 +5,9 @@ import { closing } from '../../host/calls/descriptor.ts';
 import { flattenError } from '../../host/confine/frame.ts';
 import type { QueueTask } from '../../host/confine/task.ts';
 import { packageRoot } from '../../host/state/paths.ts';
-import { type DigestDepth, loadHashes } from './digests.ts';
-import { inspectIdentity, inspectPackage } from './inspect.ts';
+import { describeIdentity, describePackage } from './describe.ts';
+import type { DigestDepth } from './digests.ts';
+import { inspect } from './inspect.ts';
 import { Keyring } from './signature/keyring.ts';
 import { loadLibrpmio } from './signature/librpmio.ts';
 
@@ -22,21 +23,18 @@ const SAMPLE = join(packageRoot(), 'dist/sample.rpm');
 /** So many make the code fast: some 50 ms of work. */
 const REHEARSALS = 300;
 
-loadHashes();
-
 export const task: QueueTask = {
   prepare() {
     loadLibrpmio();
   },
 
   *rehearse() {
-    const fd = openSync(SAMPLE, 'r');
-    using _fd = closing(fd);
+    using sample = closing(openSync(SAMPLE, 'r'));
     const options = { depth: 'header', keyring: new Keyring(loadLibrpmio(), []) } as const;
     for (let step = 0; step < REHEARSALS; step++) {
-      inspectIdentity(fd, options);
+      inspect(sample.fd, options, describeIdentity);
       yield;
-      inspectPackage(fd, options);
+      inspect(sample.fd, options, describePackage);
       yield;
     }
   },
@@ -45,12 +43,11 @@ export const task: QueueTask = {
     const { depth, identityOnly, keys } = input as ReadTaskInput;
     const keyring = new Keyring(loadLibrpmio(), keys);
     const options = { depth, keyring };
-    const look = (fd: number) =>
-      identityOnly ? inspectIdentity(fd, options) : inspectPackage(fd, options);
+    const describe = identityOnly ? describeIdentity : describePackage;
     return ({ fds }) =>
       fds.map((fd) => {
         try {
-          return { package: look(fd) };
+          return { package: inspect(fd, options, describe) };
         } catch (error) {
           return { error: flattenError(error) };
         }

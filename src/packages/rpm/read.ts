@@ -39,18 +39,18 @@ export interface ReadOptions {
  * `files`). A file that is broken or missing is a result, not an exception.
  * @throws KilnError E_KEYRING, E_CONFINE_START; the signal's reason.
  */
-export async function* readRpms(
+export function readRpms(
   files: readonly string[],
   options: ReadOptions = {},
 ): AsyncGenerator<ReadResult, void, undefined> {
-  yield* readAll(files, options, takePackage, false);
+  return readAll(files, options, takePackage, false);
 }
 
-export async function* readIdentities(
+export function readIdentities(
   files: readonly string[],
   options: ReadOptions = {},
 ): AsyncGenerator<ReadResult<RpmIdentity>, void, undefined> {
-  yield* readAll(files, options, takeIdentity, true);
+  return readAll(files, options, takeIdentity, true);
 }
 
 async function* readAll<Read>(
@@ -73,7 +73,7 @@ async function* readAll<Read>(
     name: nameOf,
     open: openAll,
     take: (value, group) => takeAll(value, group, take),
-    fail: (error, { entries }) => entries.map(({ file, index }) => ({ file, index, error })),
+    fail: (error, entries) => entries.map(({ file, index }) => ({ file, index, error })),
   });
   for await (const some of results) yield* some;
 }
@@ -85,25 +85,23 @@ interface Entry {
 }
 
 /** Headers are read so fast that to hand over each by itself took a fifth of the time. */
-interface Group {
-  readonly entries: readonly Entry[];
-}
+type Group = readonly Entry[];
 
 async function* inGroups(
   files: readonly string[],
   size: number,
 ): AsyncGenerator<Group, void, undefined> {
   const entries = files.map((file, index) => ({ file, index }));
-  for (let at = 0; at < files.length; at += size) yield { entries: entries.slice(at, at + size) };
+  for (let at = 0; at < files.length; at += size) yield entries.slice(at, at + size);
 }
 
-function nameOf({ entries }: Group): string {
+function nameOf(entries: Group): string {
   const [first, ...others] = entries.map(({ file }) => file);
   const last = others.at(-1);
   return last === undefined ? first! : `one of ${entries.length} files from ${first} to ${last}`;
 }
 
-function openAll({ entries }: Group): HandedWork {
+function openAll(entries: Group): HandedWork {
   const fds: number[] = [];
   for (const entry of entries) {
     try {
@@ -118,7 +116,7 @@ function openAll({ entries }: Group): HandedWork {
 
 function takeAll<Read>(
   value: unknown,
-  { entries }: Group,
+  entries: Group,
   take: (value: unknown) => Read,
 ): ReadResult<Read>[] {
   const answers = value as { package?: unknown; error?: unknown }[];

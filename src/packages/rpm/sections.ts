@@ -38,31 +38,28 @@ export function readSections(fd: number): RpmSections {
     });
   }
   checkLead(reader.bytes(0, LEAD_SIZE, 'lead'));
-  const what = 'signature header';
-  const intro = reader.bytes(LEAD_SIZE, INTRO_SIZE, what);
-  const signatureSize = readIntro(intro, what, SIGNATURE_LIMITS).size;
-  const signature = new RpmHeader(
-    reader.bytes(LEAD_SIZE, signatureSize, what),
-    what,
-    SigTag.region,
-  );
-
+  const signature = readHeader(reader, LEAD_SIZE, 'signature header', SIGNATURE_LIMITS);
   // The signature header is padded to a multiple of 8 bytes.
-  const headerStart = LEAD_SIZE + Math.ceil(signatureSize / 8) * 8;
-  const mainIntro = reader.bytes(headerStart, INTRO_SIZE, 'header');
-  const headerSize = readIntro(mainIntro, 'header', HEADER_LIMITS).size;
-  const header = new RpmHeader(
-    reader.bytes(headerStart, headerSize, 'header'),
-    'header',
-    Tag.region,
-  );
+  const headerStart = LEAD_SIZE + Math.ceil(signature.bytes.length / 8) * 8;
+  const header = readHeader(reader, headerStart, 'header', HEADER_LIMITS);
   return {
     signature,
     header,
     headerStart,
-    headerEnd: headerStart + headerSize,
+    headerEnd: headerStart + header.bytes.length,
     fileSize: stat.size,
   };
+}
+
+function readHeader(
+  reader: StartOfFile,
+  start: number,
+  what: 'signature header' | 'header',
+  limits: HeaderLimits,
+): RpmHeader {
+  const { size } = readIntro(reader.bytes(start, INTRO_SIZE, what), what, limits);
+  const region = what === 'header' ? Tag.region : SigTag.region;
+  return new RpmHeader(reader.bytes(start, size, what), what, region);
 }
 
 function checkLead(lead: Buffer): void {

@@ -2,7 +2,7 @@
 import { mkdirSync, rmdirSync } from 'node:fs';
 import type { QueueTask } from '../../host/confine/task.ts';
 import { describePackage } from './describe.ts';
-import { checkDigests, loadHashes } from './digests.ts';
+import { checkDigests } from './digests.ts';
 import { assertTrusted, type SignaturePolicy } from './inspect.ts';
 import type { RpmPackage } from './package.ts';
 import { CpioParser } from './payload/cpio.ts';
@@ -22,8 +22,6 @@ export interface UnpackTaskInput {
 }
 
 const PROGRESS_STEP = 8 * 1024 * 1024;
-
-loadHashes();
 
 export const task: QueueTask = {
   prepare() {

@@ -123,23 +123,12 @@ export async function* decompressPayload(
   fd: number,
   { compressor, start }: Pick<RpmPayload, 'compressor' | 'start'>,
 ): AsyncGenerator<Buffer, void, undefined> {
-  switch (compressor) {
-    case 'none':
-      yield* filePieces(fd, start);
-      break;
-    case 'gzip':
-      // A decoder's thread reads a piece later than it is given: each has memory of its own.
-      yield* through(
-        filePieces(fd, start, () => Buffer.allocUnsafe(READ)),
-        createGunzip({ chunkSize: PIECE }),
-      );
-      break;
-    case 'zstd':
-      yield* decodeZstd(filePieces(fd, start));
-      break;
-    default:
-      yield* decodeNative(compressor, filePieces(fd, start));
-  }
+  // A decoder's thread reads a piece later than it is given: each has memory of its own.
+  const ownMemory = () => Buffer.allocUnsafe(READ);
+  if (compressor === 'none') yield* filePieces(fd, start);
+  else if (compressor === 'zstd') yield* decodeZstd(filePieces(fd, start));
+  else if (compressor !== 'gzip') yield* decodeNative(compressor, filePieces(fd, start));
+  else yield* through(filePieces(fd, start, ownMemory), createGunzip({ chunkSize: PIECE }));
 }
 
 async function* through(pieces: Iterable<Buffer>, decoder: Duplex): AsyncGenerator<Buffer> {

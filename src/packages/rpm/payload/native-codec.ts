@@ -13,6 +13,9 @@ const LZMA_CONCATENATED = 8;
 const LZMA_RUN = 0;
 const LZMA_FINISH = 3;
 
+/** BZ_OK, LZMA_OK. */
+const OK = 0;
+
 /** Byte offsets in a stream struct of either library on a 64-bit system. */
 const Field = { nextIn: 0, availIn: 8, nextOut: 24, availOut: 32 };
 
@@ -22,7 +25,6 @@ interface Codec {
   start(stream: Buffer): number;
   step(stream: Buffer, last: boolean): number;
   end(stream: Buffer): void;
-  readonly okCode: number;
   readonly endCode: number;
   /** Further streams may follow the end of one (as pbzip2 writes them). */
   readonly restarts: boolean;
@@ -70,7 +72,6 @@ function bzip2Codec(library: LibraryHandle): Codec {
     start: (stream) => init(stream, 0, 0),
     step: (stream) => step(stream),
     end: (stream) => end(stream),
-    okCode: 0,
     endCode: 4,
     restarts: true,
   };
@@ -85,7 +86,6 @@ function lzmaCodec(library: LibraryHandle, start: Codec['start']): Codec {
     start,
     step: (stream, last) => step(stream, last ? LZMA_FINISH : LZMA_RUN),
     end: (stream) => end(stream),
-    okCode: 0,
     endCode: 1,
     restarts: false,
   };
@@ -138,7 +138,7 @@ class Decoder {
       if (code === this.#codec.endCode) {
         this.end();
         if (!this.#codec.restarts) return;
-      } else if (code !== this.#codec.okCode || (count === 0 && (left > 0 || last))) {
+      } else if (code !== OK || (count === 0 && (left > 0 || last))) {
         throw rpmError('E_RPM_FORMAT', `its ${this.#name} content is damaged (code ${code})`);
       } else if (left === 0 && count < WINDOW && !last) {
         return;
@@ -155,7 +155,7 @@ class Decoder {
     if (this.#open) return;
     this.#stream.fill(0);
     const code = this.#codec.start(this.#stream);
-    if (code !== this.#codec.okCode) throw new Error(`${this.#name} cannot start: code ${code}`);
+    if (code !== OK) throw new Error(`${this.#name} cannot start: code ${code}`);
     this.#open = true;
   }
 

@@ -22,7 +22,7 @@ const SYSTEM_POLICIES = ['/etc', '/usr/share'].map(
 const POLICY_VARIABLE = 'RPM_SEQUOIA_CRYPTO_POLICY';
 
 /** rpmRC of rpmtypes.h. */
-export const Verdict = { ok: 0, fail: 2, notTrusted: 3, noKey: 4 } as const;
+export const Verdict = { ok: 0, fail: 2, notTrusted: 3 } as const;
 
 /** pgpTag of rpmpgp.h. */
 export const Tag = { signature: 2, publicKey: 6 } as const;

@@ -19,12 +19,6 @@ const writeAt = promisify(write);
 
 const PIECE = 1024 * 1024;
 
-interface SignedCopy {
-  readonly from: string;
-  readonly sha256: string;
-  readonly size: number;
-}
-
 /**
  * Copies the package that `source` has open into the empty file `target`, with a new signature in place of all that it
  * had. What is signed are the very bytes that are written.
@@ -36,7 +30,7 @@ export async function writeSigned(
   parts: SignableParts,
   signer: PackageSigner,
   signal?: AbortSignal,
-): Promise<SignedCopy> {
+) {
   const { headerStart, headerEnd, format, entries } = parts;
   const lead = await readWhole(source, 0, LEAD_SIZE);
   const length = headerEnd - headerStart;

@@ -80,14 +80,8 @@ export function readOuterPacket(bytes: Buffer): OuterPacket | undefined {
   }
 }
 
-interface Packet {
-  readonly tag: number;
-  readonly body: Buffer;
-  readonly end: number;
-}
-
 /** Old and new packet headers; there are no partial lengths in a signature. */
-function readPacket(bytes: Buffer): Packet | undefined {
+function readPacket(bytes: Buffer) {
   try {
     const first = bytes.readUInt8(0);
     if ((first & 0x80) === 0) return undefined;
