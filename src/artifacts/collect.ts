@@ -6,10 +6,8 @@ import {
   O_PATH,
   openat2,
   openPath,
-  RESOLVE_BENEATH,
   RESOLVE_IN_ROOT,
   RESOLVE_NO_MAGICLINKS,
-  RESOLVE_NO_SYMLINKS,
 } from '../host/files/at.ts';
 import { Budget, type CopyLimits, type Room } from './budget.ts';
 import { Destination, type Owner } from './destination.ts';
@@ -74,7 +72,6 @@ export async function collectArtifacts(request: CollectRequest): Promise<Collect
   await using staging = await openStaging(request.destination, request.owner);
   const destination = new Destination({
     root: staging.fd,
-    resolve: RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS,
     owner: request.owner,
     replace: false,
     failure: (path, cause) => cannotWrite(staging.destination, path, cause),
@@ -105,7 +102,11 @@ export async function collectArtifacts(request: CollectRequest): Promise<Collect
   request.signal?.throwIfAborted();
   staging.publish();
   const artifacts = [...inventory.values()].map(describe);
-  return { artifacts: artifacts.sort(byPath), warnings: warnings.finish(), missing };
+  return {
+    artifacts: artifacts.sort((a, b) => (a.path < b.path ? -1 : 1)),
+    warnings: warnings.finish(),
+    missing,
+  };
 }
 
 export function missingArtifacts(collection: Collection): KilnError | undefined {
@@ -135,10 +136,6 @@ function cannotWrite(directory: string, path: ByteString, cause: unknown): KilnE
   const hint = full ? `make room on the file system of ${directory}` : 'check the result directory';
   const what = `artifact ${quoteName(path)} cannot be written in ${directory}`;
   return new KilnError('E_ARTIFACT_WRITE', what, { hint, cause });
-}
-
-function byPath(a: Artifact, b: Artifact): number {
-  return a.path < b.path ? -1 : Number(a.path > b.path);
 }
 
 interface WalkOptions {
@@ -229,9 +226,8 @@ class PatternWalk {
     if (isFile) return !this.#pattern.directoriesOnly;
     const fd = openEntry(frame.fd, name);
     if (fd === undefined) return false;
-    const wanted = !this.#pattern.directoriesOnly || fstatSync(fd).isDirectory();
-    closeSync(fd);
-    return wanted;
+    using _fd = closing(fd);
+    return !this.#pattern.directoriesOnly || fstatSync(fd).isDirectory();
   }
 
   async #descend(frame: Frame, name: ByteString, state: PatternState): Promise<void> {

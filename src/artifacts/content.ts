@@ -32,6 +32,11 @@ export class ReadFailed extends Error {
 let smallBuffer: Buffer | undefined;
 let zeros: Buffer | undefined;
 
+/** Whether a file has holes: `blocks` is its `st_blocks`. */
+export function isSparse(size: number, blocks: number | bigint): boolean {
+  return Number(blocks) * STAT_BLOCK < size;
+}
+
 /**
  * Copies the first `size` bytes of `from` into the empty file `to`; holes stay holes.
  * @param blocks `st_blocks` of the source: fewer than `size` needs means there are holes
@@ -44,7 +49,7 @@ export function copyContent(
   blocks: number,
   budget: Budget,
 ): CopiedContent | Promise<CopiedContent> {
-  const sparse = blocks * STAT_BLOCK < size;
+  const sparse = isSparse(size, blocks);
   if (size <= SMALL && !sparse) return copySmall(from, to, size, budget);
   return copyLarge(from, to, size, sparse, budget);
 }

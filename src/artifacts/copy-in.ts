@@ -10,6 +10,7 @@ import { closing, dataExtents } from '../host/calls/descriptor.ts';
 import { hasErrno, type SyscallError } from '../host/calls/libc.ts';
 import { O_PATH, openPath, readlinkat, writeTimespec } from '../host/files/at.ts';
 import { Budget } from './budget.ts';
+import { isSparse } from './content.ts';
 import { keptMode } from './destination.ts';
 import { type ByteString, fromBytes, fromText, joinBytes, quoteName, toBytes } from './pattern.ts';
 import { FileSystems, listEntries, reopenFile, specialKind } from './source.ts';
@@ -26,9 +27,6 @@ const PIECE_HEADER = 16;
 
 /** Bytes of content at once. */
 const PIECE = 256 * 1024;
-
-/** st_blocks counts these. */
-const STAT_BLOCK = 512;
 
 const readAt = promisify(read);
 
@@ -60,11 +58,10 @@ export async function sendFiles(
   const warnings = new Warnings(onWarning);
   const source = findSource(item);
   await send(placing(item, source));
-  const from = openSync(dirname(source.path), constants.O_RDONLY | constants.O_DIRECTORY);
-  using _from = closing(from);
+  using from = closing(openSync(dirname(source.path), constants.O_RDONLY | constants.O_DIRECTORY));
   const sender = new Sender(item, send, new Budget({}, signal), warnings);
   const name = Buffer.from(basename(source.path));
-  await sender.entry({ from, name, source: fromText(source.path), path: '', depth: 1 });
+  await sender.entry({ from: from.fd, name, source: fromText(source.path), path: '', depth: 1 });
   warnings.finish();
 }
 
@@ -155,19 +152,18 @@ class Sender {
     const { source } = entry;
     if (this.#leaveOut.has(source)) return;
     if (this.#budget.due) await this.#budget.breathe();
-    const fd = this.#reading(source, () => openPath(entry.from, entry.name));
-    using _fd = closing(fd);
-    const stats = fstatSync(fd, { bigint: true });
+    using opened = closing(this.#reading(source, () => openPath(entry.from, entry.name)));
+    const stats = fstatSync(opened.fd, { bigint: true });
     const name = fromBytes(entry.name);
-    if (this.#fileSystems.isPseudo(fd, stats)) {
+    if (this.#fileSystems.isPseudo(opened.fd, stats)) {
       this.#warnings.add('pseudo-filesystem', source, 'is in a pseudo file system: skipped');
     } else if (stats.isDirectory()) {
-      await this.#directory(entry, name, fd, stats);
+      await this.#directory(entry, name, opened.fd, stats);
     } else if (stats.isFile()) {
-      await this.#file(entry, name, fd, stats);
+      await this.#file(entry, name, opened.fd, stats);
     } else if (stats.isSymbolicLink()) {
       this.#budget.spend('entries', 1);
-      const more = fromBytes(this.#reading(source, () => readlinkat(fd, '')));
+      const more = fromBytes(this.#reading(source, () => readlinkat(opened.fd, '')));
       await this.#send(step(STEP.link, { name, more, stats }));
     } else {
       this.#warnings.add('special-file', source, `is ${specialKind(stats)}: skipped`);
@@ -179,7 +175,7 @@ class Sender {
     this.#budget.spend('entries', 1);
     this.#budget.checkDepth(depth);
     const entries = this.#reading(source, () => listEntries(fd, this.#budget));
-    this.#warnOfDroppedBits(source, stats);
+    this.#warnings.addDroppedBits(source, stats);
     await this.#send(step(STEP.directory, { name, stats }));
     for (const one of entries) {
       await this.entry({
@@ -198,18 +194,17 @@ class Sender {
       await this.#send(step(STEP.hardLink, { name, more: twin }));
       return;
     }
-    this.#warnOfDroppedBits(source, stats);
-    const from = this.#reading(source, () => reopenFile(fd));
-    using _from = closing(from);
+    this.#warnings.addDroppedBits(source, stats);
+    using from = closing(this.#reading(source, () => reopenFile(fd)));
     const size = Number(stats.size);
-    const sparse = Number(stats.blocks) * STAT_BLOCK < size;
     let head = step(STEP.file, { name, stats });
-    const extents = sparse ? dataExtents(from, size) : [{ offset: 0, length: size }];
+    const sparse = isSparse(size, stats.blocks);
+    const extents = sparse ? dataExtents(from.fd, size) : [{ offset: 0, length: size }];
     for (const { offset, length } of extents) {
       this.#budget.spend('bytes', length);
       for (let at = offset; at < offset + length; ) {
         const piece = this.#buffer.subarray(0, offset + length - at);
-        const bytes = await this.#read(source, from, piece, at);
+        const bytes = await this.#read(source, from.fd, piece, at);
         await this.#send(Buffer.concat([head, pieceHeader(at, bytes), piece.subarray(0, bytes)]));
         head = Buffer.alloc(0);
         at += bytes;
@@ -217,7 +212,7 @@ class Sender {
       }
     }
     await this.#send(Buffer.concat([head, pieceHeader(size, 0)]));
-    const after = fstatSync(from, { bigint: true });
+    const after = fstatSync(from.fd, { bigint: true });
     if (after.mtimeNs !== stats.mtimeNs || after.size !== stats.size) {
       throw this.#unreadable(source, 'changed while being read');
     }
@@ -246,13 +241,6 @@ class Sender {
   #unreadable(source: ByteString, why: string, cause?: unknown): KilnError {
     return copyFailed(this.#item, `${quoteName(source)} ${why}`, cause);
   }
-
-  #warnOfDroppedBits(source: ByteString, stats: BigIntStats): void {
-    const mode = Number(stats.mode) & 0o7777;
-    if ((mode & 0o6000) === 0) return;
-    const what = `was copied without its setuid or setgid bit (mode 0${mode.toString(8)})`;
-    this.#warnings.add('mode-bits-dropped', source, what);
-  }
 }
 
 interface Source {
@@ -268,9 +256,8 @@ function findSource(item: CopyInItem): Source {
   } catch (cause) {
     throw copyFailed(item, 'there is no such file', cause);
   }
-  const fd = openSync(path, O_PATH | constants.O_NOFOLLOW);
-  using _fd = closing(fd);
-  const stats = fstatSync(fd);
+  using opened = closing(openSync(path, O_PATH | constants.O_NOFOLLOW));
+  const stats = fstatSync(opened.fd);
   if (!stats.isFile() && !stats.isDirectory()) {
     throw copyFailed(item, 'it is neither a file nor a directory');
   }

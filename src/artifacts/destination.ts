@@ -1,11 +1,13 @@
-import { type BigIntStats, constants, fchmodSync, fchownSync } from 'node:fs';
+import { type BigIntStats, fchmodSync, fchownSync } from 'node:fs';
 import { KilnError } from '../errors.ts';
 import { closing } from '../host/calls/descriptor.ts';
 import { hasErrno, SyscallError } from '../host/calls/libc.ts';
 import {
+  DIRECTORY_BELOW,
   lchownat,
   linkat,
   mkdirat,
+  NEW_FILE,
   openat2,
   openDirectory,
   setTimes,
@@ -23,7 +25,6 @@ export type WithRights = <Result>(act: () => Result) => Result;
 
 interface DestinationOptions {
   readonly root: number;
-  readonly resolve: number;
   readonly owner: Owner;
   readonly writing?: WithRights;
   readonly replace: boolean;
@@ -37,11 +38,6 @@ export interface DestinationStep {
 
 /** Bits that survive: rwx for all, and sticky. Setuid and setgid mean nothing good elsewhere. */
 const KEPT_BITS = 0o1777;
-
-const NEW_FILE = {
-  flags: constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW,
-  mode: 0o600,
-};
 
 export function keptMode(stats: BigIntStats): number {
   return Number(stats.mode) & KEPT_BITS;
@@ -84,12 +80,7 @@ export class Destination {
   }
 
   openDirectory(step: DestinationStep): number {
-    return this.#attempt(step.path, () =>
-      // An image's own links to directories (/lib) are followed, inside its root.
-      this.#options.replace
-        ? this.#resolve(step.path)
-        : openDirectory(step.to, lastComponent(step.path)),
-    );
+    return this.#attempt(step.path, () => openDirectory(step.to, lastComponent(step.path)));
   }
 
   linkFile(step: DestinationStep, existing: ByteString): boolean {
@@ -126,9 +117,8 @@ export class Destination {
     // Backwards: children were made after their parents, which may be closed to us once they are dressed.
     for (const { path, stats } of this.#directories.reverse()) {
       this.#attempt(path, () => {
-        const fd = this.#resolve(path);
-        using _fd = closing(fd);
-        this.#dress(fd, stats);
+        using directory = closing(this.#resolve(path));
+        this.#dress(directory.fd, stats);
       });
     }
   }
@@ -158,16 +148,12 @@ export class Destination {
   }
 
   #resolve(path: ByteString): number {
-    return openat2(this.#options.root, path === '' ? '.' : toBytes(path), {
-      flags: constants.O_RDONLY | constants.O_DIRECTORY,
-      resolve: this.#options.resolve,
-    });
+    return openat2(this.#options.root, path === '' ? '.' : toBytes(path), DIRECTORY_BELOW);
   }
 
   #inParent(path: ByteString, act: (parent: number, name: Buffer) => void): void {
-    const parent = this.#resolve(path.slice(0, Math.max(0, path.lastIndexOf('/'))));
-    using _parent = closing(parent);
-    act(parent, lastComponent(path));
+    using parent = closing(this.#resolve(path.slice(0, Math.max(0, path.lastIndexOf('/')))));
+    act(parent.fd, lastComponent(path));
   }
 }
 
@@ -176,6 +162,7 @@ function lastComponent(path: ByteString): Buffer {
 }
 
 export function unusableResultDirectory(path: string, cause: unknown): KilnError {
+  if (cause instanceof KilnError && cause.code === 'E_RESULTDIR') return cause;
   return new KilnError('E_RESULTDIR', `the result directory ${path} cannot be used`, {
     hint: 'name a directory that can be written, with room for the artifacts',
     cause,

@@ -76,7 +76,12 @@ export class Inventory {
     }
     const both = there.type === 'directory' && entry.type === 'directory';
     if (both || there.source === entry.source) return false;
-    throw collision(there, entry);
+    const [first, second] = [quoteName(there.source), quoteName(entry.source)];
+    throw new KilnError(
+      'E_ARTIFACT_COLLISION',
+      `${first} and ${second} would both become ${quoteName(there.path)}`,
+      { hint: 'a match keeps its path from the first wildcard on: start the wildcard higher up' },
+    );
   }
 
   add(entry: CopiedEntry): void {
@@ -107,17 +112,5 @@ function pathTooLong(source: ByteString, limit: number): KilnError {
       hint: 'pack the deep folder into an archive in the sandbox: `tar -cf`',
       details: { limit: 'path', value: limit },
     },
-  );
-}
-
-function collision(
-  there: Pick<CopiedEntry, 'path' | 'source'>,
-  entry: Pick<CopiedEntry, 'source'>,
-): KilnError {
-  const [first, second] = [quoteName(there.source), quoteName(entry.source)];
-  return new KilnError(
-    'E_ARTIFACT_COLLISION',
-    `${first} and ${second} would both become ${quoteName(there.path)}`,
-    { hint: 'a match keeps its path from the first wildcard on: start the wildcard higher up' },
   );
 }

@@ -142,12 +142,7 @@ export function literalNames(state: PatternState): ReadonlySet<string> | undefin
   return names;
 }
 
-interface Step {
-  readonly matched: boolean;
-  readonly below: PatternState;
-}
-
-export function step(state: PatternState, name: string): Step {
+export function step(state: PatternState, name: string) {
   const below: Position[] = [];
   let matched = false;
   const pending = [...state];

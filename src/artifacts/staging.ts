@@ -16,8 +16,15 @@ import {
 import { join, resolve } from 'node:path';
 import { KilnError } from '../errors.ts';
 import { closing } from '../host/calls/descriptor.ts';
-import { hasErrno } from '../host/calls/libc.ts';
-import { mkdirat, openat2, openDirectory, openPath, renameat, unlinkat } from '../host/files/at.ts';
+import {
+  mkdirat,
+  NEW_FILE,
+  openat2,
+  openDirectory,
+  renameat,
+  statAt,
+  unlinkat,
+} from '../host/files/at.ts';
 import { tryLockDescriptor } from '../host/files/flock.ts';
 import { makeDirectory } from '../host/files/folder.ts';
 import { removeTree } from '../host/files/remove-tree.ts';
@@ -50,7 +57,7 @@ export async function openStaging(destination: string, owner: Owner): Promise<St
     await removeDeadStaging(path);
     return startStaging(path);
   } catch (error) {
-    throw unusable(path, error);
+    throw unusableResultDirectory(path, error);
   }
 }
 
@@ -76,39 +83,31 @@ function openIfDirectory(path: string): number | undefined {
   }
 }
 
-function unusable(path: string, cause: unknown): unknown {
-  if (cause instanceof KilnError && cause.code === 'E_RESULTDIR') return cause;
-  return unusableResultDirectory(path, cause);
-}
-
 function startStaging(destination: string): Staging {
-  const parent = openSync(destination, constants.O_RDONLY | constants.O_DIRECTORY);
-  try {
-    for (;;) {
-      const name = `${PREFIX}${randomUUID()}`;
-      mkdirat(parent, name, 0o700);
-      const fd = openDirectory(parent, name);
-      // Another collection may have removed the directory before it was locked: try again.
-      if (tryLockDescriptor(fd) && fstatSync(fd).nlink > 0) {
-        return {
-          destination,
-          fd,
-          publish: () => publish(destination, fd, parent),
-          [Symbol.asyncDispose]: async () => {
-            try {
-              await removeTree(join(descriptorPath(parent), name));
-            } finally {
-              closeSync(fd);
-              closeSync(parent);
-            }
-          },
-        };
-      }
+  using stack = new DisposableStack();
+  const parent = stack.use(
+    closing(openSync(destination, constants.O_RDONLY | constants.O_DIRECTORY)),
+  );
+  for (;;) {
+    const name = `${PREFIX}${randomUUID()}`;
+    mkdirat(parent.fd, name, 0o700);
+    const fd = openDirectory(parent.fd, name);
+    // Another collection may have removed the directory before it was locked: try again.
+    if (!tryLockDescriptor(fd) || fstatSync(fd).nlink === 0) {
       closeSync(fd);
+      continue;
     }
-  } catch (error) {
-    closeSync(parent);
-    throw error;
+    stack.use(closing(fd));
+    const held = stack.move();
+    return {
+      destination,
+      fd,
+      publish: () => publish(destination, fd, parent.fd),
+      [Symbol.asyncDispose]: async () => {
+        using _ = held;
+        await removeTree(join(descriptorPath(parent.fd), name));
+      },
+    };
   }
 }
 
@@ -117,23 +116,14 @@ function publish(destination: string, from: number, to: number): void {
     checkRoom(from, to, '');
     move(from, to);
   } catch (error) {
-    throw unusable(destination, error);
+    throw unusableResultDirectory(destination, error);
   }
 }
 
 function kindAt(dirfd: number, name: Buffer): 'none' | 'directory' | 'other' {
-  let fd: number;
-  try {
-    fd = openPath(dirfd, name);
-  } catch (error) {
-    if (hasErrno(error, 'ENOENT')) return 'none';
-    throw error;
-  }
-  try {
-    return fstatSync(fd).isDirectory() ? 'directory' : 'other';
-  } finally {
-    closeSync(fd);
-  }
+  const stats = statAt(dirfd, name);
+  if (stats === undefined) return 'none';
+  return stats.isDirectory() ? 'directory' : 'other';
 }
 
 function namesIn(fd: number): Buffer[] {
@@ -141,11 +131,9 @@ function namesIn(fd: number): Buffer[] {
 }
 
 function inBoth(from: number, to: number, name: Buffer, act: (a: number, b: number) => void) {
-  const inner = openDirectory(from, name);
-  using _inner = closing(inner);
-  const outer = openDirectory(to, name);
-  using _outer = closing(outer);
-  act(inner, outer);
+  using inner = closing(openDirectory(from, name));
+  using outer = closing(openDirectory(to, name));
+  act(inner.fd, outer.fd);
 }
 
 function checkRoom(from: number, to: number, below: string): void {
@@ -179,8 +167,6 @@ function move(from: number, to: number): void {
   }
 }
 
-const FLAGS = constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW;
-
 export interface TextFile {
   readonly name: string;
   readonly content: string | Buffer;
@@ -207,13 +193,12 @@ export async function writeTexts(
   owner: Owner,
 ): Promise<string> {
   await using staging = await openStaging(directory, owner);
-  const how = { flags: FLAGS, mode: callerMode(0o644) };
+  const how = { ...NEW_FILE, mode: callerMode(0o644) };
   try {
     for (const { name, content } of files) {
-      const fd = openat2(staging.fd, name, how);
-      using _fd = closing(fd);
-      writeFileSync(fd, content);
-      fchownSync(fd, owner.uid, owner.gid);
+      using file = closing(openat2(staging.fd, name, how));
+      writeFileSync(file.fd, content);
+      fchownSync(file.fd, owner.uid, owner.gid);
     }
   } catch (cause) {
     throw unusableResultDirectory(staging.destination, cause);

@@ -75,21 +75,18 @@ export class TreeCopy {
     if (budget.due) await budget.breathe();
     const fd = this.#openSource(step);
     if (fd === undefined) return;
-    try {
-      const stats = fstatSync(fd, { bigint: true });
-      if (this.isPseudo(fd, stats)) {
-        warnings.add('pseudo-filesystem', step.source, 'is in a pseudo file system: skipped');
-      } else if (stats.isDirectory()) {
-        await this.#copyDirectory(step, fd, stats);
-      } else if (stats.isFile()) {
-        if (inventory.isNew({ ...step, type: 'file' })) await this.#copyFile(step, fd, stats);
-      } else if (stats.isSymbolicLink()) {
-        if (inventory.isNew({ ...step, type: 'symlink' })) this.#copyLink(step, fd, stats);
-      } else {
-        warnings.add('special-file', step.source, `is ${specialKind(stats)}: skipped`);
-      }
-    } finally {
-      closeSync(fd);
+    using _fd = closing(fd);
+    const stats = fstatSync(fd, { bigint: true });
+    if (this.isPseudo(fd, stats)) {
+      warnings.add('pseudo-filesystem', step.source, 'is in a pseudo file system: skipped');
+    } else if (stats.isDirectory()) {
+      await this.#copyDirectory(step, fd, stats);
+    } else if (stats.isFile()) {
+      if (inventory.isNew({ ...step, type: 'file' })) await this.#copyFile(step, fd, stats);
+    } else if (stats.isSymbolicLink()) {
+      if (inventory.isNew({ ...step, type: 'symlink' })) this.#copyLink(step, fd, stats);
+    } else {
+      warnings.add('special-file', step.source, `is ${specialKind(stats)}: skipped`);
     }
   }
 
@@ -101,7 +98,7 @@ export class TreeCopy {
     const { inventory, destination } = this.#options;
     if (inventory.isNew({ ...made, type: 'directory' })) {
       destination.makeDirectory(made, stats);
-      this.#warnOfDroppedBits(made, stats);
+      this.#options.warnings.addDroppedBits(made.source, stats);
       this.#record(made, stats, { type: 'directory', size: 0 });
     }
     return destination.openDirectory(made);
@@ -155,10 +152,9 @@ export class TreeCopy {
       this.#unreadable(step.source, error);
       return;
     }
-    const to = this.makeDirectory(step, stats);
-    using _to = closing(to);
+    using to = closing(this.makeDirectory(step, stats));
     const { source, path, depth } = step;
-    await this.copyEntries({ from: fd, to, source, path, depth: depth + 1 }, entries);
+    await this.copyEntries({ from: fd, to: to.fd, source, path, depth: depth + 1 }, entries);
   }
 
   async #copyFile(step: CopyStep, pathFd: number, stats: BigIntStats): Promise<void> {
@@ -176,17 +172,14 @@ export class TreeCopy {
       this.#unreadable(step.source, error);
       return;
     }
-    try {
-      const content = await this.#copyContent(step, from, stats);
-      if (content === undefined) return;
-      const changed = this.#warnIfChanged(step, from, stats, content);
-      this.#warnOfDroppedBits(step, stats);
-      const rest = { type: 'file', ...content, ...(changed && { changed }) } as const;
-      const entry = this.#record(step, stats, rest);
-      if (inode !== undefined) this.#inodes.set(inode, entry);
-    } finally {
-      closeSync(from);
-    }
+    using _from = closing(from);
+    const content = await this.#copyContent(step, from, stats);
+    if (content === undefined) return;
+    const changed = this.#warnIfChanged(step, from, stats, content);
+    this.#options.warnings.addDroppedBits(step.source, stats);
+    const rest = { type: 'file', ...content, ...(changed && { changed }) } as const;
+    const entry = this.#record(step, stats, rest);
+    if (inode !== undefined) this.#inodes.set(inode, entry);
   }
 
   async #copyContent(
@@ -245,14 +238,6 @@ export class TreeCopy {
     const entry = this.#record(step, stats, { type: 'symlink', size: target.length, target });
     if (this.#options.links === 'later') this.#links.push({ entry, stats });
     else this.#options.destination.makeSymlink(step, target, stats);
-  }
-
-  #warnOfDroppedBits(made: MadeEntry, stats: BigIntStats): void {
-    const mode = Number(stats.mode) & 0o7777;
-    if ((mode & 0o6000) === 0) return;
-    const which = `mode 0${mode.toString(8)}`;
-    const what = `was copied without its setuid or setgid bit (${which})`;
-    this.#options.warnings.add('mode-bits-dropped', made.source, what);
   }
 
   #record(

@@ -1,3 +1,4 @@
+import type { BigIntStats } from 'node:fs';
 import { defined } from '../defined.ts';
 import type { WarningCode } from '../error-codes.ts';
 import { type ByteString, quoteName, reportName } from './pattern.ts';
@@ -25,6 +26,13 @@ export class Warnings {
     this.#notify = notify;
   }
 
+  addDroppedBits(path: ByteString, { mode }: BigIntStats): void {
+    const bits = Number(mode) & 0o7777;
+    if ((bits & 0o6000) === 0) return;
+    const what = `was copied without its setuid or setgid bit (mode 0${bits.toString(8)})`;
+    this.add('mode-bits-dropped', path, what);
+  }
+
   add(code: WarningCode, path: ByteString, what: string): void {
     if (this.#kept.length >= MAX_WARNINGS || this.#text > MAX_TEXT) {
       this.#dropped += 1;
@@ -37,10 +45,6 @@ export class Warnings {
       ...defined({ pathBytes: name.bytes }),
       message: `${quoteName(path)} ${what}`,
     });
-  }
-
-  get all(): readonly Warning[] {
-    return this.#kept;
   }
 
   finish(): readonly Warning[] {

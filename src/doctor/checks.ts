@@ -92,15 +92,14 @@ function judged(check: Check, finding: Finding): Finding {
 }
 
 async function runCheck(check: Check, context: CheckContext): Promise<CheckResult> {
-  try {
-    const finding = await check.run(context);
-    return { name: check.name, ...judged(check, finding) };
-  } catch (error) {
-    const finding = fail(
-      `the check itself failed: ${reason(error)}`,
-      'this host could not be looked at, or the check has a fault',
-      'report it, with the output of kiln doctor --json',
+  const finding = await check
+    .run(context)
+    .catch((error: unknown) =>
+      fail(
+        `the check itself failed: ${reason(error)}`,
+        'this host could not be looked at, or the check has a fault',
+        'report it, with the output of kiln doctor --json',
+      ),
     );
-    return { name: check.name, ...judged(check, finding) };
-  }
+  return { name: check.name, ...judged(check, finding) };
 }

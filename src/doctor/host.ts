@@ -10,15 +10,9 @@ import { hasSystemd } from '../host/process/process.ts';
 import { patience } from '../host/process/wait-for.ts';
 import { packageRoot, type StatePaths } from '../host/state/paths.ts';
 
-type Family = 'debian' | 'fedora' | 'suse';
+const INSTALL = { debian: 'apt-get install', fedora: 'dnf install', suse: 'zypper install' };
 
-const COLUMNS: readonly Family[] = ['debian', 'fedora', 'suse'];
-
-const INSTALL: Readonly<Record<Family, string>> = {
-  debian: 'apt-get install',
-  fedora: 'dnf install',
-  suse: 'zypper install',
-};
+type Family = keyof typeof INSTALL;
 
 /** Of os-release's ID and ID_LIKE (os-release(5)). */
 const FAMILY_WORDS: Readonly<Record<string, Family>> = {
@@ -36,14 +30,9 @@ interface MissingNeed {
   readonly package: string | undefined;
 }
 
-export interface Host {
-  readonly name: string;
-  readonly family: Family;
-  missing(uses: readonly string[]): Promise<MissingNeed[]>;
-  install(packages: readonly string[]): string;
-}
+export type Host = Awaited<ReturnType<typeof readHost>>;
 
-export async function readHost(env: NodeJS.ProcessEnv): Promise<Host> {
+export async function readHost(env: NodeJS.ProcessEnv) {
   const text = await readFile('/etc/os-release', 'utf8').catch(() => '');
   const field = (name: string) => new RegExp(`^${name}="?([^"\n]*)`, 'm').exec(text)?.[1] ?? '';
   const words = `${field('ID')} ${field('ID_LIKE')}`.split(/[\s-]+/);
@@ -52,8 +41,8 @@ export async function readHost(env: NodeJS.ProcessEnv): Promise<Host> {
   return {
     name: field('PRETTY_NAME') || 'unknown Linux',
     family: known,
-    missing: (uses) => missingNeeds(uses, known, env),
-    install: (packages) => `${INSTALL[known]} ${packages.join(' ')}`,
+    missing: (uses: readonly string[]) => missingNeeds(uses, known, env),
+    install: (packages: readonly string[]) => `${INSTALL[known]} ${packages.join(' ')}`,
   };
 }
 
@@ -79,17 +68,12 @@ async function missingNeeds(
   for (const line of table.split('\n')) {
     const [use = '', need = '', ...packages] = line.trim().split(/\s+/);
     if (!uses.includes(use)) continue;
-    const [kind, what = ''] = splitOnce(need, ':');
+    const [, kind = '', what = ''] = /^([^:]*):?(.*)$/.exec(need) ?? [];
     if (await isMet(kind, what, libraries, env)) continue;
-    const name = packages[COLUMNS.indexOf(family)];
-    missing.push({ what: splitOnce(what, ',')[0], package: name === '-' ? undefined : name });
+    const name = packages[Object.keys(INSTALL).indexOf(family)];
+    missing.push({ what: what.split(',', 1).join(), package: name === '-' ? undefined : name });
   }
   return missing;
-}
-
-function splitOnce(text: string, separator: string): [string, string | undefined] {
-  const at = text.indexOf(separator);
-  return at < 0 ? [text, undefined] : [text.slice(0, at), text.slice(at + 1)];
 }
 
 async function isMet(

@@ -65,12 +65,13 @@ async function start(listener: number, rules: readonly string[]): Promise<Egress
   });
   stdin.on('error', () => undefined);
   const ended = awaitedLater(once(child, 'exit'));
-  const lines = linesOf(stdout);
+  const lines = createInterface({ input: stdout })[Symbol.asyncIterator]();
   stdin.write(`${JSON.stringify(rules)}\n`);
-  const line = async () => {
+  const line = async (): Promise<string | undefined> => {
     const timer = setTimeout(() => child.kill('SIGKILL'), PATIENCE);
     try {
-      return await lines.next();
+      const { value, done } = await lines.next();
+      return done === true || value.length > MAX_LINE ? undefined : value;
     } finally {
       clearTimeout(timer);
     }
@@ -90,10 +91,7 @@ async function start(listener: number, rules: readonly string[]): Promise<Egress
   };
   return {
     environment: proxyEnvironment(rules),
-    close: () => {
-      closed ??= awaitedLater(close());
-      return closed;
-    },
+    close: () => (closed ??= awaitedLater(close())),
   };
 }
 
@@ -101,16 +99,6 @@ function entry(): string {
   const here = import.meta.url;
   const path = here.endsWith('.ts') ? '../programs/egress-proxy.ts' : './egress-proxy.cjs';
   return fileURLToPath(new URL(path, here));
-}
-
-function linesOf(stream: Readable) {
-  const reader = createInterface({ input: stream })[Symbol.asyncIterator]();
-  return {
-    async next(): Promise<string | undefined> {
-      const { value, done } = await reader.next();
-      return done === true || value.length > MAX_LINE ? undefined : value;
-    },
-  };
 }
 
 /** In lower case, and in upper case for programs that know only that; curl ignores HTTP_PROXY in upper case. */

@@ -24,13 +24,8 @@ process.on('beforeExit', () => {
 });
 
 const argv = ownArguments();
-if (
-  argv[0] !== 'run' ||
-  argv.includes('--help') ||
-  argv.includes('-h') ||
-  argv.includes('--explain')
-)
-  watchStdout();
+const tells = ['--help', '-h', '--explain'].some((option) => argv.includes(option));
+if (argv[0] !== 'run' || tells) watchStdout();
 
 function settle(): void {
   settled = true;

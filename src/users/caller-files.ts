@@ -30,7 +30,7 @@ import type { ErrorCode } from '../error-codes.ts';
 import { KilnError } from '../errors.ts';
 import { closing } from '../host/calls/descriptor.ts';
 import { reasonLine } from '../host/calls/system-error.ts';
-import { openat2, RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS } from '../host/files/at.ts';
+import { openat2 } from '../host/files/at.ts';
 import { type HeldLock, tryLock } from '../host/files/flock.ts';
 import { mountOf } from '../host/files/mount.ts';
 import { removeTree } from '../host/files/remove-tree.ts';
@@ -262,7 +262,6 @@ export class CallerFiles implements AsyncDisposable {
     const budget = this.#budgets.in;
     const destination = new Destination({
       root: to,
-      resolve: RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS,
       owner: { uid: 0, gid: 0 },
       replace: false,
       failure: (name, cause) =>

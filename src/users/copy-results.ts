@@ -9,7 +9,6 @@ import { type Warning, Warnings } from '../artifacts/warning.ts';
 import { defined } from '../defined.ts';
 import { KilnError } from '../errors.ts';
 import { closing } from '../host/calls/descriptor.ts';
-import { RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS } from '../host/files/at.ts';
 
 interface ResultsOptions {
   readonly owner: { readonly uid: number; readonly gid: number };
@@ -28,7 +27,6 @@ export async function copyResults(
   using _source = closing(source);
   const destination = new Destination({
     root: to,
-    resolve: RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS,
     owner,
     ...defined({ writing }),
     replace: true,

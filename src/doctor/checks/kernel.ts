@@ -83,15 +83,7 @@ export function landlockFinding(abi: number, allowed: boolean): Finding {
   );
 }
 
-const KINDS: Readonly<Record<string, string>> = {
-  user: '--user',
-  mnt: '--mount',
-  pid: '--pid',
-  net: '--net',
-  ipc: '--ipc',
-  uts: '--uts',
-  cgroup: '--cgroup',
-};
+const KINDS = ['user', 'mnt', 'pid', 'net', 'ipc', 'uts', 'cgroup'];
 
 /** With fewer user namespaces, ten sandboxes at once may not all start. */
 const FEW = 64;
@@ -100,14 +92,14 @@ export const namespaces: Check = {
   name: 'namespaces',
   async run() {
     const limits: string[] = [];
-    for (const kind of Object.keys(KINDS)) {
+    for (const kind of KINDS) {
       const file = `/proc/sys/user/max_${kind}_namespaces`;
       const limit = Number(await readFile(file, 'utf8').catch(() => 'NaN'));
-      if (limit === 0) return tooFew(kind, limit, 'fail');
-      if (limit < FEW) return tooFew(kind, limit, 'warn');
+      if (limit < FEW) return tooFew(kind, limit);
       if (kind === 'user') limits.push(`at most ${limit} user namespaces`);
     }
-    const made = await runTool('unshare', ['--fork', ...Object.values(KINDS), 'true']);
+    const flags = KINDS.map((kind) => `--${kind === 'mnt' ? 'mount' : kind}`);
+    const made = await runTool('unshare', ['--fork', ...flags, 'true']);
     if (made.failure !== undefined) {
       return fail(
         `unshare: ${reason(made.failure)}`,
@@ -128,11 +120,11 @@ async function restrictsOthers(): Promise<boolean> {
   return apparmor.trim() === '1' || debian.trim() === '0';
 }
 
-function tooFew(kind: string, limit: number, status: 'warn' | 'fail'): Finding {
+function tooFew(kind: string, limit: number): Finding {
   const name = `user.max_${kind}_namespaces`;
   const found = `${name} is ${limit}`;
   const remedy = `sysctl -w ${name}=100000`;
-  if (status === 'fail') return fail(found, 'sandboxes cannot be made', remedy);
+  if (limit === 0) return fail(found, 'sandboxes cannot be made', remedy);
   const few = `no more than a few sandboxes can run at a time (kiln wants ${FEW})`;
   return warn(found, few, remedy);
 }

@@ -38,13 +38,15 @@ export const libvirt: Check = {
       }
       return ok(`libvirt ${version}, ${was}`);
     } catch (error) {
-      const cause = error instanceof KilnError && error.cause !== undefined ? error.cause : error;
-      const hint = error instanceof KilnError ? error.hint : undefined;
-      const missing = error instanceof KilnError && error.code === 'E_LIBVIRT_MISSING';
-      return fail(reason(error), reason(cause), missing ? install : (hint ?? install));
+      const { code, cause = error, hint = install } = asKnown(error);
+      return fail(reason(error), reason(cause), code === 'E_LIBVIRT_MISSING' ? install : hint);
     }
   },
 };
+
+function asKnown(error: unknown): Partial<KilnError> {
+  return error instanceof KilnError ? error : {};
+}
 
 /** No image need know the user. */
 const USER = { spec: '65534:65534', uid: 65534, gid: 65534 };
@@ -80,8 +82,7 @@ async function tried(context: CheckContext): Promise<Finding> {
       step = next;
     });
   } catch (error) {
-    const hint = error instanceof KilnError ? error.hint : undefined;
-    const cause = error instanceof KilnError ? error.cause : undefined;
+    const { hint, cause } = asKnown(error);
     return fail(
       `cannot ${step}: ${reason(error)}${cause === undefined ? '' : `: ${reason(cause)}`}`,
       'no command and no build can start',

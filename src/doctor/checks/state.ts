@@ -152,11 +152,11 @@ export const idMappedMounts: Check = {
     const { type } = await mountOfPath(directory);
     try {
       const { start } = await idBlock();
-      const userNamespace = createUserNamespace([{ inside: 0, outside: start, count: RANGE_SIZE }]);
-      using _userNamespace = closing(userNamespace);
-      const mount = cloneMount(directory);
-      using _mount = closing(mount);
-      setMountAttributes(mount, { set: MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV, userNamespace });
+      const ids = [{ inside: 0, outside: start, count: RANGE_SIZE }];
+      using user = closing(createUserNamespace(ids));
+      using mount = closing(cloneMount(directory));
+      const set = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV;
+      setMountAttributes(mount.fd, { set, userNamespace: user.fd });
       return ok(`${type} below ${directory} takes an ID map`);
     } catch (error) {
       const unsupported = hasErrno(error, 'EINVAL');
@@ -190,10 +190,9 @@ export const overlay: Check = {
     // own could be mapped only with CAP_SETFCAP.
     const { start } = await idBlock();
     const ids = [{ inside: 0, outside: start, count: RANGE_SIZE }];
-    const userNamespace = createUserNamespace(ids);
-    using _userNamespace = closing(userNamespace);
+    using userNamespace = closing(createUserNamespace(ids));
     const enter = [
-      ...[`--user=/proc/${process.pid}/fd/${userNamespace}`, 'unshare', '--mount'],
+      ...[`--user=/proc/${process.pid}/fd/${userNamespace.fd}`, 'unshare', '--mount'],
       ...['--propagation', 'private', 'sh', '-c', TRIAL, 'sh', '/sys'],
     ];
     // A lower layer must have no mount below it, which the state's parent may have (/var/lib with containers).
@@ -213,12 +212,11 @@ export const overlay: Check = {
 export const openat2Call: Check = {
   name: 'openat2',
   async run({ paths }) {
-    const root = openSync(await nearestExisting(paths.root), constants.O_RDONLY);
-    using _root = closing(root);
+    using root = closing(openSync(await nearestExisting(paths.root), constants.O_RDONLY));
     try {
       // If `..` left the root, this would open another directory, or none.
       const flags = constants.O_RDONLY | constants.O_DIRECTORY;
-      closeSync(openat2(root, '../../../..', { flags, resolve: RESOLVE_IN_ROOT }));
+      closeSync(openat2(root.fd, '../../../..', { flags, resolve: RESOLVE_IN_ROOT }));
       return ok('openat2 works: paths can be kept inside a tree');
     } catch (error) {
       return fail(

@@ -4,7 +4,7 @@
  * Names are single components as bytes unless said otherwise. All throw a SyscallError. Sources: openat2(2),
  * mkdirat(2), linkat(2), symlinkat(2), readlinkat(2), renameat(2), unlinkat(2), utimensat(2), getdents64(2).
  */
-import { constants } from 'node:fs';
+import { type BigIntStats, constants, fstatSync } from 'node:fs';
 import { constants as os } from 'node:os';
 import { unlessErrno } from '../calls/attempt.ts';
 import { closing } from '../calls/descriptor.ts';
@@ -62,15 +62,34 @@ const ENTRY_ITSELF: OpenHow = { flags: O_PATH | constants.O_NOFOLLOW };
 const REAL_DIRECTORY: OpenHow = {
   flags: constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW,
 };
+/** Never what is there already. */
+export const NEW_FILE: OpenHow = {
+  flags: constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW,
+  mode: 0o600,
+};
 /** Never on another file system, and never through a link. */
 export const SAME_DISK_DIRECTORY: OpenHow = {
   ...REAL_DIRECTORY,
   resolve: RESOLVE_NO_XDEV | RESOLVE_NO_SYMLINKS,
 };
 
+/** A directory below the given one, through no link. */
+export const DIRECTORY_BELOW: OpenHow = {
+  flags: constants.O_RDONLY | constants.O_DIRECTORY,
+  resolve: RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS,
+};
+
 /** Opens the name only (O_PATH): a fifo does not block, a device does not act, a link is not followed. */
 export function openPath(dirfd: number, name: Name): number {
   return openat2(dirfd, name, ENTRY_ITSELF);
+}
+
+/** What is there; undefined if nothing is. */
+export function statAt(dirfd: number, name: Name): BigIntStats | undefined {
+  return unlessErrno(['ENOENT'], () => {
+    using entry = closing(openPath(dirfd, name));
+    return fstatSync(entry.fd, { bigint: true });
+  });
 }
 
 export function openDirectory(dirfd: number, name: Name): number {

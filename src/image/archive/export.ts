@@ -1,5 +1,5 @@
 import { createHash, type Hash } from 'node:crypto';
-import { constants, createWriteStream, openSync } from 'node:fs';
+import { createWriteStream } from 'node:fs';
 import { mkdir, readdir, rename, rm, stat, writeFile } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import { type Readable, Transform, type Writable } from 'node:stream';
@@ -7,6 +7,7 @@ import { pipeline } from 'node:stream/promises';
 import { createGzip, createZstdCompress } from 'node:zlib';
 import { KilnError } from '../../errors.ts';
 import { closing } from '../../host/calls/descriptor.ts';
+import { AT_FDCWD, openDirectory } from '../../host/files/at.ts';
 import { makeDirectory } from '../../host/files/folder.ts';
 import { callerMode } from '../../host/process/own-umask.ts';
 import type { LeasedImage } from '../store/images.ts';
@@ -165,10 +166,9 @@ function hashing(hash: Hash): Transform {
 }
 
 function ownerNames(image: LeasedImage): OwnerNames {
-  const root = openSync(image.tree, constants.O_RDONLY | constants.O_DIRECTORY);
-  using _root = closing(root);
+  using root = closing(openDirectory(AT_FDCWD, image.tree));
   return {
     users: new Map(image.manifest.accounts.map(({ uid, name }) => [uid, name])),
-    groups: new Map(readGroups(root).map(({ gid, name }) => [gid, name])),
+    groups: new Map(readGroups(root.fd).map(({ gid, name }) => [gid, name])),
   };
 }

@@ -7,14 +7,14 @@ import {
   fstatSync,
   mkdirSync,
   openSync,
-  readSync,
 } from 'node:fs';
 import { basename, join } from 'node:path';
 import { z } from 'zod';
 import { KilnError } from '../../errors.ts';
 import { closing } from '../../host/calls/descriptor.ts';
 import { namingFullDisk } from '../../host/calls/system-error.ts';
-import { runConfined } from '../../host/confine/run.ts';
+import { askConfined } from '../../host/confine/run.ts';
+import { AT_FDCWD, openDirectory } from '../../host/files/at.ts';
 import { withLock } from '../../host/files/flock.ts';
 import {
   bytesFor,
@@ -24,6 +24,7 @@ import {
   isDiskShort,
 } from '../../host/state/disk-watch.ts';
 import type { StatePaths } from '../../host/state/paths.ts';
+import { filePieces } from '../../packages/rpm/digests.ts';
 import { digestOf, IMAGE_FORMAT } from '../key.ts';
 import { currentMoment } from '../store/durability.ts';
 import { type LeasedImage, leaseImage, publishImage } from '../store/images.ts';
@@ -43,9 +44,8 @@ import {
 } from '../store/work-directory.ts';
 import { type Account, ROOT_ACCOUNT, readAccounts } from '../tree/accounts.ts';
 import { blobPath, fromOciArchitecture, type OciConfig, readOciLayout } from './oci.ts';
-import type { UnpackLayersInput, UnpackLayersOutput } from './unpack-task.ts';
+import type { UnpackLayersInput } from './unpack-task.ts';
 
-const PIECE = 1024 * 1024;
 const TITLE_MAX = 200;
 
 export interface ImportOptions {
@@ -64,7 +64,8 @@ const outputSchema = z.strictObject({
   bytes: z.number().min(0),
   entries: z.number().min(0),
   warnings: z.array(z.string().max(10_000)).max(100),
-}) satisfies z.ZodType<UnpackLayersOutput>;
+});
+export type UnpackLayersOutput = Readonly<z.output<typeof outputSchema>>;
 
 interface Layer {
   readonly fd: number;
@@ -84,9 +85,11 @@ export async function importImage(
   ensureStore(paths);
   const layers: Layer[] = [];
   try {
-    const config = existsSync(join(source, 'oci-layout'))
+    const isOci = existsSync(join(source, 'oci-layout'));
+    if (!isOci) layers.push(openLayer(source));
+    const config: OciConfig = isOci
       ? await openOci(source, options, layers)
-      : openTar(source, options, layers);
+      : { architecture: options.arch };
     const imported = { layers: layers.map(({ digest }) => digest), config: config.config ?? {} };
     const id = digestOf({ format: IMAGE_FORMAT, imported });
     return await withLock(
@@ -95,7 +98,7 @@ export async function importImage(
         const name = nameOf(source, config, options);
         const image =
           (await leaseImage(paths, id)) ??
-          (await unpack(paths, id, source, config, layers, { ...options, name }));
+          (await unpack(paths, id, config, layers, { ...options, name }));
         // A user who has the archive has everything that is in the image, so may own it.
         ownImage(paths, id, options.uid ?? ROOT, { name, private: false });
         return { ...image, manifest: { ...image.manifest, name } };
@@ -128,11 +131,6 @@ async function openOci(
   return image.config;
 }
 
-function openTar(source: string, options: ImportOptions, layers: Layer[]): OciConfig {
-  layers.push(openLayer(source));
-  return { architecture: options.arch };
-}
-
 function openLayer(path: string): Layer {
   let fd: number;
   try {
@@ -147,24 +145,14 @@ function openLayer(path: string): Layer {
       hint: IMPORTABLE,
     });
   }
-  return { fd, digest: contentDigest(fd) };
-}
-
-function contentDigest(fd: number): string {
   const hash = createHash('sha256');
-  const piece = Buffer.allocUnsafe(PIECE);
-  for (let at = 0; ; ) {
-    const count = readSync(fd, piece, 0, PIECE, at);
-    if (count === 0) return hash.digest('hex');
-    hash.update(piece.subarray(0, count));
-    at += count;
-  }
+  for (const piece of filePieces(fd, 0)) hash.update(piece);
+  return { fd, digest: hash.digest('hex') };
 }
 
 async function unpack(
   paths: StatePaths,
   id: string,
-  source: string,
   config: OciConfig,
   layers: readonly Layer[],
   options: ImportOptions & { readonly name: string },
@@ -174,7 +162,7 @@ async function unpack(
   const tree = imageFiles.tree(directory);
   mkdirSync(tree, { recursive: true });
   chmodSync(tree, 0o755);
-  const output = await unpackLayers(layers, source, tree, options);
+  const output = await unpackLayers(layers, tree, options);
   const manifest = manifestOf(id, tree, config, output, options.name);
   const contents: ImageContents = { inputs: null, packages: [], linked: [], exactReasons: [] };
   const owner = { name: options.name, private: false };
@@ -184,15 +172,13 @@ async function unpack(
 
 async function unpackLayers(
   layers: readonly Layer[],
-  source: string,
   destination: string,
   { maxBytes = DEFAULT_DISK, signal }: Pick<ImportOptions, 'maxBytes' | 'signal'>,
 ): Promise<UnpackLayersOutput> {
   const input: UnpackLayersInput = { maxBytes, maxEntries: filesFor(maxBytes) };
   using watch = new DiskWatch(destination);
   const given = signal === undefined ? [] : [signal];
-  let output: UnpackLayersOutput | undefined;
-  const messages = runConfined({
+  return await askConfined({
     task: 'image-unpack',
     input,
     fds: layers.map(({ fd }) => fd),
@@ -200,9 +186,6 @@ async function unpackLayers(
     validate: (value) => outputSchema.parse(value),
     signal: AbortSignal.any([watch.signal, ...given]),
   });
-  for await (const message of messages) output = message;
-  if (output !== undefined) return output;
-  throw new KilnError('E_ARCHIVE', `${source} could not be unpacked`, { hint: IMPORTABLE });
 }
 
 /**
@@ -218,7 +201,7 @@ export async function unpackArchive(
 ): Promise<readonly string[]> {
   const { fd, digest } = openLayer(source);
   using _fd = closing(fd);
-  const { warnings } = await unpackLayers([{ fd, digest }], source, destination, { maxBytes });
+  const { warnings } = await unpackLayers([{ fd, digest }], destination, { maxBytes });
   return warnings;
 }
 
@@ -229,7 +212,8 @@ function manifestOf(
   { bytes, entries, warnings }: UnpackLayersOutput,
   name: string,
 ): ImageManifest {
-  const accounts = accountsOf(tree);
+  using root = closing(openDirectory(AT_FDCWD, tree));
+  const accounts = readAccounts(root.fd);
   const labels = config?.Labels ?? {};
   const user = userOf(config?.User ?? '', accounts);
   return {
@@ -258,12 +242,6 @@ function nameOf(source: string, { config }: OciConfig, options: ImportOptions): 
   const title = config?.Labels?.['org.opencontainers.image.title'] ?? '';
   // It is as long as who made the image likes.
   return options.name ?? (title !== '' && title.length <= TITLE_MAX ? title : basename(source));
-}
-
-function accountsOf(tree: string): Account[] {
-  const root = openSync(tree, constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW);
-  using _root = closing(root);
-  return readAccounts(root);
 }
 
 function environmentOf(entries: readonly string[]): Record<string, string> {

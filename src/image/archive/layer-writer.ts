@@ -23,8 +23,9 @@ import { KilnError } from '../../errors.ts';
 import { setXattr } from '../../host/calls/descriptor.ts';
 import { removeTreeNow } from '../../host/files/remove-tree.ts';
 import { diskExceeded } from '../../host/state/disk-watch.ts';
+import type { UnpackLayersOutput } from './import.ts';
 import { type PaxRecords, XATTR_PREFIX } from './pax.ts';
-import type { UnpackLayersInput, UnpackLayersOutput } from './unpack-task.ts';
+import type { UnpackLayersInput } from './unpack-task.ts';
 
 /** The only extended attribute that is kept: it changes what a file may do. */
 const CAPABILITY = 'security.capability';
@@ -68,7 +69,9 @@ export class LayerWriter {
   }
 
   begin(header: Header, pax: PaxRecords | undefined): EntryTarget {
-    this.#count();
+    if (++this.#entries > this.#limits.maxEntries) {
+      throw tooLarge(`more than ${this.#limits.maxEntries} files`);
+    }
     const name = pax?.get('path')?.toString('latin1') ?? header.name;
     const path = this.#normal(name);
     if (path === '/') {
@@ -109,11 +112,6 @@ export class LayerWriter {
     return { bytes: this.#bytes, entries: this.#entries, warnings: this.#warnings };
   }
 
-  #count(): void {
-    if (++this.#entries <= this.#limits.maxEntries) return;
-    throw tooLarge(`more than ${this.#limits.maxEntries} files`);
-  }
-
   #normal(name: string): string {
     const parts = name.split('/').filter((part) => part !== '' && part !== '.');
     if (parts.includes('..') || name.includes('\0')) throw hostile(`it has the name ${name}`);
@@ -133,7 +131,7 @@ export class LayerWriter {
     const target = join(folder, base.slice(WHITEOUT.length));
     if (target === folder || basename(target) === '..') throw hostile(`it has the name ${path}`);
     // Look first: an impossible name is the archive's mistake, not a failed removal.
-    if (!this.#layer.has(target) && find(target) !== undefined) remove(target);
+    if (!this.#layer.has(target) && find(target) !== undefined) removeTreeNow(bytes(target));
     return NOTHING;
   }
 
@@ -143,20 +141,20 @@ export class LayerWriter {
     this.#makeParents(folder);
     const present = find(folder);
     // A link to a folder serves as the folder; anything else in the way is replaced by this layer.
-    if (present !== undefined) remove(folder);
+    if (present !== undefined) removeTreeNow(bytes(folder));
     mkdirSync(bytes(folder), 0o755);
   }
 
   #replace(path: string, present: Stats, header: Header): void {
     // A hard link to itself: some archives have it for the second name of a pair.
     if (header.type === 'link' && header.linkname && this.#normal(header.linkname) === path) return;
-    if (present.isDirectory()) remove(path);
+    if (present.isDirectory()) removeTreeNow(bytes(path));
     else unlinkSync(bytes(path));
   }
 
   #directory(path: string, header: Header, present: Stats | undefined): EntryTarget {
     if (present?.isDirectory() !== true) {
-      if (present !== undefined) remove(path);
+      if (present !== undefined) removeTreeNow(bytes(path));
       mkdirSync(bytes(path), 0o700);
     }
     const { uid, gid } = owner(header);
@@ -169,15 +167,12 @@ export class LayerWriter {
   #file(path: string, header: Header, capability: Buffer | undefined): EntryTarget {
     const flags = constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW;
     const fd = openSync(bytes(path), flags, 0o600);
-    const add = (size: number) => {
-      this.#bytes += size;
-      if (this.#bytes > this.#limits.maxBytes) {
-        throw tooLarge(`more than ${this.#limits.maxBytes} bytes`);
-      }
-    };
     return {
       write: (piece) => {
-        add(piece.length);
+        this.#bytes += piece.length;
+        if (this.#bytes > this.#limits.maxBytes) {
+          throw tooLarge(`more than ${this.#limits.maxBytes} bytes`);
+        }
         for (let at = 0; at < piece.length; ) at += writeSync(fd, piece, at);
       },
       end: () => {
@@ -222,10 +217,6 @@ function isDirectory(path: string): boolean {
   } catch {
     return false;
   }
-}
-
-function remove(path: string): void {
-  removeTreeNow(bytes(path));
 }
 
 function owner({ uid = 0, gid = 0 }: Header): { uid: number; gid: number } {

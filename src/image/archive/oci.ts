@@ -43,12 +43,10 @@ const configSchema = z.object({
 export type OciDescriptor = z.output<typeof descriptorSchema>;
 export type OciConfig = z.output<typeof configSchema>;
 
+/** Those that have two names. */
 const ARCHITECTURES: readonly (readonly [string, string])[] = [
   ['x86_64', 'amd64'],
   ['aarch64', 'arm64'],
-  ['ppc64le', 'ppc64le'],
-  ['s390x', 's390x'],
-  ['riscv64', 'riscv64'],
   ['i686', '386'],
 ];
 
@@ -60,12 +58,7 @@ export function fromOciArchitecture(arch: string): string {
   return ARCHITECTURES.find(([, oci]) => oci === arch)?.[0] ?? arch;
 }
 
-export interface OciImage {
-  readonly config: OciConfig;
-  readonly layers: readonly OciDescriptor[];
-}
-
-export async function readOciLayout(directory: string, arch: string): Promise<OciImage> {
+export async function readOciLayout(directory: string, arch: string) {
   const index = await readJson(join(directory, 'index.json'), indexSchema);
   const wanted = toOciArchitecture(arch);
   const fitting = index.manifests.filter(

@@ -11,7 +11,7 @@ import {
 import type { Readable } from 'node:stream';
 import type { Pack } from 'tar-stream';
 import { closing, getXattr } from '../../host/calls/descriptor.ts';
-import { openDirectory, openPath, readlinkat } from '../../host/files/at.ts';
+import { AT_FDCWD, openDirectory, openPath, readlinkat } from '../../host/files/at.ts';
 import { encodePaxHeader, XATTR_PREFIX } from './pax.ts';
 
 const CAPABILITY = 'security.capability';
@@ -57,40 +57,31 @@ class TreePacker {
   }
 
   async pack(tree: string): Promise<void> {
-    const root = openSync(tree, constants.O_RDONLY | constants.O_DIRECTORY);
-    using _root = closing(root);
-    await this.#entry(Buffer.from('./'), fstatSync(root, { bigint: true }), {
+    using root = closing(openDirectory(AT_FDCWD, tree));
+    await this.#entry(Buffer.from('./'), fstatSync(root.fd, { bigint: true }), {
       type: 'directory',
     });
-    await this.#children(root, Buffer.alloc(0));
+    await this.#children(root.fd, Buffer.alloc(0));
   }
 
   async #children(directory: number, prefix: Buffer): Promise<void> {
     const names = readdirSync(`/proc/self/fd/${directory}`, { encoding: 'buffer' });
     for (const name of names.sort(Buffer.compare)) {
       const path = Buffer.concat([prefix, name]);
-      const entry = openPath(directory, name);
-      using _entry = closing(entry);
-      const stat = fstatSync(entry, { bigint: true });
+      using entry = closing(openPath(directory, name));
+      const stat = fstatSync(entry.fd, { bigint: true });
       if (stat.isDirectory()) {
         const inside = Buffer.concat([path, Buffer.from('/')]);
         await this.#entry(inside, stat, { type: 'directory' });
-        const inner = openDirectory(directory, name);
-        using _inner = closing(inner);
-        await this.#children(inner, inside);
+        using inner = closing(openDirectory(directory, name));
+        await this.#children(inner.fd, inside);
       } else {
-        await this.#leaf(path, stat, directory, name, entry);
+        await this.#leaf(path, stat, entry.fd);
       }
     }
   }
 
-  async #leaf(
-    path: Buffer,
-    stat: BigIntStats,
-    directory: number,
-    name: Buffer,
-    entry: number,
-  ): Promise<void> {
+  async #leaf(path: Buffer, stat: BigIntStats, entry: number): Promise<void> {
     const inode = `${stat.dev}:${stat.ino}`;
     const first = stat.nlink > 1n ? this.#links.get(inode) : undefined;
     if (first !== undefined) {
@@ -99,14 +90,13 @@ class TreePacker {
     }
     if (stat.nlink > 1n) this.#links.set(inode, path);
     if (stat.isSymbolicLink()) {
-      await this.#entry(path, stat, { type: 'symlink', target: readlinkat(directory, name) });
+      await this.#entry(path, stat, { type: 'symlink', target: readlinkat(entry, '') });
     } else if (stat.isFIFO()) {
       await this.#entry(path, stat, { type: 'fifo' });
     } else if (stat.isFile()) {
-      const file = openSync(`/proc/self/fd/${entry}`, constants.O_RDONLY);
-      using _file = closing(file);
-      const capability = getXattr(file, CAPABILITY);
-      await this.#entry(path, stat, { type: 'file', file, capability });
+      using file = closing(openSync(`/proc/self/fd/${entry}`, constants.O_RDONLY));
+      const capability = getXattr(file.fd, CAPABILITY);
+      await this.#entry(path, stat, { type: 'file', file: file.fd, capability });
     } else {
       this.skipped.push(path.toString());
     }

@@ -6,18 +6,14 @@ import type { Extract, extract as extractType, Header } from 'tar-stream';
 import { KilnError } from '../../errors.ts';
 import { knownFailure } from '../../host/calls/system-error.ts';
 import type { SingleTask } from '../../host/confine/task.ts';
+import { filePieces } from '../../packages/rpm/digests.ts';
+import type { UnpackLayersOutput } from './import.ts';
 import { LayerWriter } from './layer-writer.ts';
 import { PaxTap } from './pax.ts';
 
 export interface UnpackLayersInput {
   readonly maxBytes: number;
   readonly maxEntries: number;
-}
-
-export interface UnpackLayersOutput {
-  readonly bytes: number;
-  readonly entries: number;
-  readonly warnings: readonly string[];
 }
 
 const PIECE = 1024 * 1024;
@@ -81,7 +77,7 @@ async function takeEntries(archive: Extract, tap: PaxTap, writer: LayerWriter): 
 }
 
 function decompressed(fd: number): AsyncIterable<Buffer> {
-  const source = Readable.from(pieces(fd));
+  const source = Readable.from(filePieces(fd, 0, () => Buffer.allocUnsafe(PIECE)));
   const magic = Buffer.alloc(4);
   readSync(fd, magic, 0, 4, 0);
   const gzip = magic.readUInt16BE(0) === 0x1f8b;
@@ -91,14 +87,4 @@ function decompressed(fd: number): AsyncIterable<Buffer> {
     : createZstdDecompress({ chunkSize: PIECE });
   // The reader of the decoder gets errors of both sides.
   return pipeline(source, decoder, () => {});
-}
-
-function* pieces(fd: number): Generator<Buffer> {
-  for (let at = 0; ; ) {
-    const piece = Buffer.allocUnsafe(PIECE);
-    const count = readSync(fd, piece, 0, PIECE, at);
-    if (count === 0) return;
-    yield piece.subarray(0, count);
-    at += count;
-  }
 }

@@ -1,9 +1,9 @@
-import { chmodSync, constants, mkdirSync, openSync, writeFileSync } from 'node:fs';
+import { chmodSync, mkdirSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { KilnError } from '../../errors.ts';
 import { closing } from '../../host/calls/descriptor.ts';
 import { hasErrno } from '../../host/calls/libc.ts';
-import { openDirectory, unlinkat } from '../../host/files/at.ts';
+import { AT_FDCWD, openDirectory, unlinkat } from '../../host/files/at.ts';
 import type { TreeOptions } from '../assemble.ts';
 import { failure } from './run-steps.ts';
 import { ControlDirectory, SOLVED_BEFORE, TransactionSandbox } from './transaction-sandbox.ts';
@@ -48,13 +48,11 @@ export async function installIntoEmptyRoot(
 
 /** Removes /dev, too, unless a package brings it. The tree is hostile by now. */
 function removeDevNull(root: string, keepDev: boolean): void {
-  const fd = openSync(root, constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW);
-  using _fd = closing(fd);
+  using top = closing(openDirectory(AT_FDCWD, root));
   try {
-    const dev = openDirectory(fd, 'dev');
-    using _dev = closing(dev);
-    unlinkat(dev, 'null');
-    if (!keepDev) unlinkat(fd, 'dev', { directory: true });
+    using dev = closing(openDirectory(top.fd, 'dev'));
+    unlinkat(dev.fd, 'null');
+    if (!keepDev) unlinkat(top.fd, 'dev', { directory: true });
   } catch (error) {
     if (!hasErrno(error, 'ENOENT', 'ENOTDIR', 'ELOOP', 'EISDIR', 'ENOTEMPTY')) throw error;
   }

@@ -1,4 +1,4 @@
-import { compareVersions, parseEvr } from '../../packages/rpm/dependency.ts';
+import { compareEvr, parseEvr, Sense } from '../../packages/rpm/dependency.ts';
 import type {
   RpmDependency,
   RpmFile,
@@ -101,14 +101,16 @@ class Planner {
       }
     }
     const done = new Set<RpmTrigger>();
-    for (const { name, trigger: named } of triggerNames(added)) {
-      if (done.has(named)) continue;
-      const sources = this.#installed.filter((source) => source.name === name);
-      for (const source of sources) {
-        const trigger = firstTrigger(added, source, kind);
-        if (trigger === undefined || done.has(trigger)) continue;
-        done.add(trigger);
-        this.#run(added, kind, trigger, [this.#count(added.name), sources.length]);
+    for (const named of added.triggers) {
+      for (const { name } of named.conditions) {
+        if (done.has(named)) break;
+        const sources = this.#installed.filter((source) => source.name === name);
+        for (const source of sources) {
+          const trigger = firstTrigger(added, source, kind);
+          if (trigger === undefined || done.has(trigger)) continue;
+          done.add(trigger);
+          this.#run(added, kind, trigger, [this.#count(added.name), sources.length]);
+        }
       }
     }
   }
@@ -118,7 +120,6 @@ class Planner {
     const instances = this.#count(added.name);
     const fired = this.#withFileTriggers
       .flatMap((owner) => fileTriggersOf(owner, 'package').map((trigger) => ({ owner, trigger })))
-      .filter(({ trigger }) => packageFires(added, trigger))
       .sort((a, b) => b.trigger.priority - a.trigger.priority);
     for (const { owner, trigger } of fired) {
       if (!wanted(trigger.priority)) continue;
@@ -174,12 +175,6 @@ function firstTrigger(
   );
 }
 
-function triggerNames(of: RpmPackage): { readonly name: string; readonly trigger: RpmTrigger }[] {
-  return of.triggers.flatMap((trigger) =>
-    trigger.conditions.map((condition) => ({ name: condition.name, trigger })),
-  );
-}
-
 function fileTriggersOf(of: RpmPackage, scope: RpmFileTrigger['scope']): RpmFileTrigger[] {
   return of.fileTriggers.filter(
     (trigger) => trigger.kind === 'filetriggerin' && trigger.scope === scope,
@@ -204,22 +199,16 @@ export function meetsCondition(provided: RpmDependency, condition: RpmDependency
 function compareWhereGiven(one: string, two: string): number {
   const a = parseEvr(one);
   const b = parseEvr(two);
-  const epochs = (a.epoch ?? 0) - (b.epoch ?? 0);
-  if (epochs !== 0) return epochs;
-  const versions = compareVersions(a.version, b.version);
-  if (versions !== 0 || a.release === '' || b.release === '') return versions;
-  return compareVersions(a.release, b.release);
+  if (a.release !== '' && b.release !== '') return compareEvr(a, b);
+  return compareEvr({ ...a, release: '' }, { ...b, release: '' });
 }
-
-/** RPMSENSE_EQUAL of rpm/rpmds.h. */
-const RPMSENSE_EQUAL = 8;
 
 /** Since rpm 4.19: base64 versions of `user(NAME)`, `group(NAME)`, `groupmember(USER/GROUP)` provides. */
 export function sysusersLines(of: RpmPackage): string[] {
   return of.dependencies.provides
     .filter(
       ({ name, flags }) =>
-        /^(?:user|group|groupmember)\(/.test(name) && (flags & RPMSENSE_EQUAL) !== 0,
+        /^(?:user|group|groupmember)\(/.test(name) && (flags & Sense.equal) !== 0,
     )
     .map(({ version }) => decode(version))
     .filter((line) => line !== undefined);
@@ -261,10 +250,6 @@ function filesInDatabase(
     }
   }
   return { files, lastPackage };
-}
-
-function packageFires(of: RpmPackage, trigger: RpmFileTrigger): boolean {
-  return trigger.prefixes.some((prefix) => of.files.some((file) => file.path.startsWith(prefix)));
 }
 
 function dirName(file: RpmFile): string {

@@ -93,27 +93,19 @@ export class TransactionSandbox implements AsyncDisposable {
       },
       { tree, id: undefined, environment: {} },
     );
-    const disk = new DiskWatch(options.scratch, {
-      tree: options.scratch,
-      bytes: options.disk,
-      who: 'the packages and their scriptlets',
-      hint: MORE_DISK,
-    });
-    try {
-      const planned = await PlannedSandbox.open(engine, plan);
-      const sandbox = new TransactionSandbox(planned, scratch, disk);
-      try {
-        disk.kills(planned.initPid);
-        await disk.ready();
-        return sandbox;
-      } catch (error) {
-        await sandbox[Symbol.asyncDispose]();
-        throw error;
-      }
-    } catch (error) {
-      disk[Symbol.dispose]();
-      throw error;
-    }
+    await using stack = new AsyncDisposableStack();
+    const disk = stack.use(
+      new DiskWatch(scratch, {
+        ...{ tree: scratch, bytes: options.disk, hint: MORE_DISK },
+        who: 'the packages and their scriptlets',
+      }),
+    );
+    const planned = await PlannedSandbox.open(engine, plan);
+    const sandbox = stack.use(new TransactionSandbox(planned, scratch, disk));
+    disk.kills(planned.initPid);
+    await disk.ready();
+    stack.move();
+    return sandbox;
   }
 
   /** However the command ends is a result, not an exception. @throws KilnError E_DISK, E_DISK_LOW */

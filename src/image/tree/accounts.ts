@@ -1,7 +1,7 @@
-import { constants, fchmodSync, fchownSync, fstatSync, openSync, readFileSync } from 'node:fs';
+import { constants, fchmodSync, fchownSync, fstatSync, readFileSync } from 'node:fs';
 import { posix } from 'node:path';
 import { closing, setXattr } from '../../host/calls/descriptor.ts';
-import { lchownat, openInTree } from '../../host/files/at.ts';
+import { AT_FDCWD, lchownat, openDirectory, openInTree } from '../../host/files/at.ts';
 import { encodeName } from '../../packages/rpm/filename.ts';
 import type { DeferredOwner } from './compose.ts';
 
@@ -69,48 +69,42 @@ function isId(text: string | undefined): boolean {
  */
 export function settleOwners(tree: string, deferred: readonly DeferredOwner[]): string[] {
   const warnings = new Set<string>();
-  withRoot(tree, (root) => {
-    const users = new Map(readAccounts(root).map((account) => [account.name, account.uid]));
-    const groups = new Map(readGroups(root).map((group) => [group.name, group.gid]));
-    for (const { path, file, capability } of deferred) {
-      const uid = file.owner === 'root' ? 0 : users.get(file.owner);
-      const gid = file.group === 'root' ? 0 : groups.get(file.group);
-      if (uid === undefined) warnings.add(`user ${file.owner} does not exist - using root`);
-      if (gid === undefined) warnings.add(`group ${file.group} does not exist - using root`);
-      const lost = (uid === undefined ? 0o4000 : 0) | (gid === undefined ? 0o2000 : 0);
-      if (file.type === 'symlink') {
-        chownLink(root, path, uid ?? 0, gid ?? 0);
-      } else if (file.type === 'file' || file.type === 'directory') {
-        withEntry(root, path, (fd) => {
-          fchownSync(fd, uid ?? 0, gid ?? 0);
-          fchmodSync(fd, file.mode & 0o7777 & ~lost);
-          if (capability !== undefined) setXattr(fd, 'security.capability', capability);
-        });
-      }
+  using root = closing(openDirectory(AT_FDCWD, tree));
+  const users = new Map(readAccounts(root.fd).map((account) => [account.name, account.uid]));
+  const groups = new Map(readGroups(root.fd).map((group) => [group.name, group.gid]));
+  for (const { path, file, capability } of deferred) {
+    const uid = file.owner === 'root' ? 0 : users.get(file.owner);
+    const gid = file.group === 'root' ? 0 : groups.get(file.group);
+    if (uid === undefined) warnings.add(`user ${file.owner} does not exist - using root`);
+    if (gid === undefined) warnings.add(`group ${file.group} does not exist - using root`);
+    const lost = (uid === undefined ? 0o4000 : 0) | (gid === undefined ? 0o2000 : 0);
+    if (file.type === 'symlink') {
+      withEntry(root.fd, posix.dirname(path), (folder) => {
+        lchownat(folder, encodeName(posix.basename(path)), uid ?? 0, gid ?? 0);
+      });
+    } else if (file.type === 'file' || file.type === 'directory') {
+      withEntry(root.fd, path, (fd) => {
+        fchownSync(fd, uid ?? 0, gid ?? 0);
+        fchmodSync(fd, file.mode & 0o7777 & ~lost);
+        if (capability !== undefined) setXattr(fd, 'security.capability', capability);
+      });
     }
-  });
+  }
   return [...warnings];
 }
 
 export function restoreCapabilities(tree: string, deferred: readonly DeferredOwner[]): void {
   const capable = deferred.filter((entry) => entry.capability !== undefined);
   if (capable.length === 0) return;
-  withRoot(tree, (root) => {
-    for (const { path, file, capability } of capable) {
-      withEntry(root, path, (fd) => {
-        const { mtimeMs, size } = fstatSync(fd);
-        // A scriptlet may have replaced the file: the new one has no capabilities.
-        const same = size === file.size && Math.floor(mtimeMs / 1000) === file.mtime;
-        if (same) setXattr(fd, 'security.capability', capability!);
-      });
-    }
-  });
-}
-
-function withRoot(tree: string, act: (root: number) => void): void {
-  const root = openSync(tree, constants.O_RDONLY | constants.O_DIRECTORY);
-  using _root = closing(root);
-  act(root);
+  using root = closing(openDirectory(AT_FDCWD, tree));
+  for (const { path, file, capability } of capable) {
+    withEntry(root.fd, path, (fd) => {
+      const { mtimeMs, size } = fstatSync(fd);
+      // A scriptlet may have replaced the file: the new one has no capabilities.
+      const same = size === file.size && Math.floor(mtimeMs / 1000) === file.mtime;
+      if (same) setXattr(fd, 'security.capability', capability!);
+    });
+  }
 }
 
 function withEntry(root: number, path: string, act: (fd: number) => void): void {
@@ -118,10 +112,4 @@ function withEntry(root: number, path: string, act: (fd: number) => void): void 
   if (fd === undefined) return;
   using _fd = closing(fd);
   act(fd);
-}
-
-function chownLink(root: number, path: string, uid: number, gid: number): void {
-  withEntry(root, posix.dirname(path), (folder) => {
-    lchownat(folder, encodeName(posix.basename(path)), uid, gid);
-  });
 }

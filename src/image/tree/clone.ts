@@ -1,4 +1,5 @@
 import {
+  type BigIntStats,
   constants,
   type Dirent,
   fchmodSync,
@@ -18,9 +19,11 @@ import {
 import { hasErrno } from '../../host/calls/libc.ts';
 import { checked, tryCall } from '../../host/calls/system-call.ts';
 import {
+  AT_FDCWD,
   lchownat,
   linkat,
   mkdirat,
+  NEW_FILE,
   openat2,
   openDirectory,
   openPath,
@@ -51,12 +54,9 @@ type MakeEntry = (from: number, to: number, name: Buffer, entry: Dirent<Buffer>)
 
 function makeTree(source: string, destination: string, make: MakeEntry): void {
   mkdirSync(destination, { mode: 0o700 });
-  const flags = constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW;
-  const from = openSync(source, flags);
-  using _from = closing(from);
-  const to = openSync(destination, flags);
-  using _to = closing(to);
-  makeDirectory(from, to, make, 0);
+  using from = closing(openDirectory(AT_FDCWD, source));
+  using to = closing(openDirectory(AT_FDCWD, destination));
+  makeDirectory(from.fd, to.fd, make, 0);
 }
 
 function makeDirectory(from: number, to: number, make: MakeEntry, depth: number): void {
@@ -66,16 +66,14 @@ function makeDirectory(from: number, to: number, make: MakeEntry, depth: number)
     const name = entry.name;
     if (entry.isDirectory()) {
       mkdirat(to, name, 0o700);
-      const inner = openDirectory(from, name);
-      using _inner = closing(inner);
-      const made = openDirectory(to, name);
-      using _made = closing(made);
-      makeDirectory(inner, made, make, depth + 1);
+      using inner = closing(openDirectory(from, name));
+      using made = closing(openDirectory(to, name));
+      makeDirectory(inner.fd, made.fd, make, depth + 1);
     } else {
       make(from, to, name, entry);
     }
   }
-  copyDirectoryMetadata(from, to);
+  copyMetadata(from, to, fstatSync(from, { bigint: true }));
 }
 
 function linkEntry(from: number, to: number, name: Buffer, entry: Dirent<Buffer>): void {
@@ -93,44 +91,36 @@ function copyEntry(from: number, to: number, name: Buffer, entry: Dirent<Buffer>
 }
 
 export function copyEntryAt(from: number, name: Buffer, to: number, as: Buffer): void {
-  const entry = openPath(from, name);
-  using _entry = closing(entry);
-  const stat = fstatSync(entry);
+  using entry = closing(openPath(from, name));
+  const stat = fstatSync(entry.fd);
   if (stat.isSymbolicLink()) copyLink(from, to, name, as);
   else if (stat.isFile()) copyPlainFile(from, to, name, as);
 }
 
-function copyDirectoryMetadata(from: number, to: number): void {
-  const stat = fstatSync(from, { bigint: true });
+/** Owner, permissions, extended attributes and times. */
+function copyMetadata(from: number, to: number, stat: BigIntStats): void {
   fchownSync(to, Number(stat.uid), Number(stat.gid));
   fchmodSync(to, Number(stat.mode) & 0o7777);
-  copyXattrs(from, to);
+  for (const name of listXattrs(from)) {
+    setXattr(to, name, getXattr(from, name) ?? Buffer.alloc(0));
+  }
   setTimes(to, stat);
 }
 
 function copyLink(from: number, to: number, name: Buffer, as: Buffer = name): void {
-  const entry = openPath(from, name);
-  using _entry = closing(entry);
-  const stat = fstatSync(entry, { bigint: true });
+  using entry = closing(openPath(from, name));
+  const stat = fstatSync(entry.fd, { bigint: true });
   symlinkat(readlinkat(from, name), to, as);
   lchownat(to, as, Number(stat.uid), Number(stat.gid));
   setTimes(to, stat, as);
 }
 
 function copyPlainFile(from: number, to: number, name: Buffer, as: Buffer = name): void {
-  const input = openat2(from, name, { flags: constants.O_RDONLY | constants.O_NOFOLLOW });
-  using _input = closing(input);
-  const output = openat2(to, as, {
-    flags: constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL,
-    mode: 0o600,
-  });
-  using _output = closing(output);
-  const stat = fstatSync(input, { bigint: true });
-  copyContent(input, output);
-  fchownSync(output, Number(stat.uid), Number(stat.gid));
-  fchmodSync(output, Number(stat.mode) & 0o7777);
-  copyXattrs(input, output);
-  setTimes(output, stat);
+  using input = closing(openat2(from, name, { flags: constants.O_RDONLY | constants.O_NOFOLLOW }));
+  using output = closing(openat2(to, as, NEW_FILE));
+  const stat = fstatSync(input.fd, { bigint: true });
+  copyContent(input.fd, output.fd);
+  copyMetadata(input.fd, output.fd, stat);
 }
 
 function copyContent(from: number, to: number): void {
@@ -143,19 +133,7 @@ function copyContent(from: number, to: number): void {
 }
 
 export function copyFile(source: string, destination: string): void {
-  const from = openSync(source, constants.O_RDONLY);
-  using _from = closing(from);
-  const to = openSync(
-    destination,
-    constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL,
-    0o600,
-  );
-  using _to = closing(to);
-  copyContent(from, to);
-}
-
-function copyXattrs(from: number, to: number): void {
-  for (const name of listXattrs(from)) {
-    setXattr(to, name, getXattr(from, name) ?? Buffer.alloc(0));
-  }
+  using from = closing(openSync(source, constants.O_RDONLY));
+  using to = closing(openat2(AT_FDCWD, destination, NEW_FILE));
+  copyContent(from.fd, to.fd);
 }

@@ -6,21 +6,20 @@ import {
   fchmodSync,
   futimesSync,
   mkdirSync,
-  openSync,
 } from 'node:fs';
 import { closing, getXattr, setXattr } from '../../host/calls/descriptor.ts';
 import { hasErrno } from '../../host/calls/libc.ts';
 import {
+  AT_FDCWD,
+  DIRECTORY_BELOW,
   type FileTimes,
   linkat,
   mkdirat,
   mkfifoat,
-  type OpenHow,
+  NEW_FILE,
   openat2,
   openDirectory,
   openPath,
-  RESOLVE_BENEATH,
-  RESOLVE_NO_SYMLINKS,
   setTimes,
   symlinkat,
 } from '../../host/files/at.ts';
@@ -37,9 +36,6 @@ export interface DeferredOwner {
 }
 
 export interface Composition {
-  readonly directories: number;
-  readonly linked: number;
-  readonly copied: number;
   readonly bytes: number;
   readonly copiedBytes: number;
   readonly warnings: readonly string[];
@@ -59,34 +55,22 @@ export function composeTree(
 ): Composition {
   using _ = span('compose the tree');
   mkdirSync(destination, { mode: 0o755 });
-  const composer = new Composer(treeOf);
-  try {
-    composer.fill(plan.root, openSync(destination, constants.O_RDONLY | constants.O_DIRECTORY));
-  } finally {
-    composer.close();
-  }
+  using composer = new Composer(treeOf);
+  composer.fill(plan.root, openDirectory(AT_FDCWD, destination));
   return composer;
 }
 
 type Sources = Map<RpmPackage, readonly { readonly directory: string; readonly fd: number }[]>;
 
-/** No link is followed, so nothing from outside gets in even if unpacking went wrong. */
-const INSIDE: OpenHow = {
-  flags: constants.O_RDONLY | constants.O_DIRECTORY,
-  resolve: RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS,
-};
-
-class Composer implements Composition {
-  directories = 1;
-  linked = 0;
-  copied = 0;
+class Composer implements Composition, Disposable {
   bytes = 0;
   copiedBytes = 0;
   readonly warnings: string[] = [];
   readonly deferred: DeferredOwner[] = [];
   readonly #treeOf: (of: RpmPackage) => string;
   readonly #roots = new Map<RpmPackage, number>();
-  readonly #copies = new Copies();
+  readonly #opened = new DisposableStack();
+  readonly #copies = new Copies(this.#opened);
 
   constructor(treeOf: (of: RpmPackage) => string) {
     this.#treeOf = treeOf;
@@ -106,7 +90,6 @@ class Composer implements Composition {
           continue;
         }
         mkdirat(target, entry, 0o700);
-        this.directories++;
         this.fill(child, openDirectory(target, entry));
       }
       // Set last, because making entries needs rights and changes the time.
@@ -119,9 +102,8 @@ class Composer implements Composition {
     }
   }
 
-  close(): void {
-    for (const root of this.#roots.values()) closeSync(root);
-    this.#copies.close();
+  [Symbol.dispose](): void {
+    this.#opened.dispose();
   }
 
   #place(leaf: PlannedLeaf, name: Buffer | string, target: number, sources: Sources): void {
@@ -132,14 +114,12 @@ class Composer implements Composition {
     }
     const source = this.#source(from, file, sources);
     if (file.type === 'file') this.bytes += file.size / file.nlink;
-    if (!needsOwner(file) && link(source, target, name)) this.linked++;
-    else this.#copyLeaf(leaf, source, target, name);
+    if (needsOwner(file) || !link(source, target, name)) this.#copyLeaf(leaf, source, target, name);
   }
 
   #copyLeaf(leaf: PlannedLeaf, source: number, target: number, name: Buffer | string): void {
     const { package: from, file } = leaf.owner;
     const capability = this.#copies.copy(file, from, source, target, name);
-    this.copied++;
     if (file.type === 'file') this.copiedBytes += file.size / file.nlink;
     if (!needsOwner(file)) return;
     const caps = capability === undefined ? {} : { capability };
@@ -153,10 +133,9 @@ class Composer implements Composition {
       return;
     }
     mkfifoat(target, name, 0o600);
-    const made = openPath(target, name);
-    using _made = closing(made);
+    using made = closing(openPath(target, name));
     // An O_PATH descriptor has no fchmod; the umask does not apply here either.
-    chmodSync(`/proc/self/fd/${made}`, file.mode & 0o777);
+    chmodSync(`/proc/self/fd/${made.fd}`, file.mode & 0o777);
     if (needsOwner(file)) this.deferred.push({ path: leaf.path, ...leaf.owner });
   }
 
@@ -170,11 +149,12 @@ class Composer implements Composition {
     if (found !== undefined) return found.fd;
     let root = this.#roots.get(from);
     if (root === undefined) {
-      root = openSync(this.#treeOf(from), constants.O_RDONLY | constants.O_DIRECTORY);
+      root = this.#opened.adopt(openDirectory(AT_FDCWD, this.#treeOf(from)), closeSync);
       this.#roots.set(from, root);
     }
     const directory = file.path.slice(1, end);
-    const fd = openat2(root, callName(directory === '' ? '.' : directory), INSIDE);
+    // No link is followed, so nothing from outside gets in even if unpacking went wrong.
+    const fd = openat2(root, callName(directory === '' ? '.' : directory), DIRECTORY_BELOW);
     sources.set(from, [...(known ?? []), { directory, fd }]);
     return fd;
   }
@@ -213,7 +193,11 @@ interface Copy {
 
 class Copies {
   readonly #copies = new Map<string, Copy>();
-  readonly #kept: number[] = [];
+  readonly #opened: DisposableStack;
+
+  constructor(opened: DisposableStack) {
+    this.#opened = opened;
+  }
 
   copy(
     file: RpmFile,
@@ -237,15 +221,10 @@ class Copies {
     }
     const capability = copyFile(source, target, name, file, times);
     if (file.nlink > 1) {
-      const directory = openDirectory(target, '.');
-      this.#kept.push(directory);
+      const directory = this.#opened.adopt(openDirectory(target, '.'), closeSync);
       this.#copies.set(inode, { directory, name, capability });
     }
     return capability;
-  }
-
-  close(): void {
-    for (const directory of this.#kept) closeSync(directory);
   }
 }
 
@@ -256,18 +235,19 @@ function copyFile(
   file: RpmFile,
   times: FileTimes,
 ): Buffer | undefined {
-  const input = openat2(source, name, { flags: constants.O_RDONLY | constants.O_NOFOLLOW });
-  using _input = closing(input);
-  const output = openat2(target, name, {
-    flags: constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL,
-    mode: 0o600,
-  });
-  using _output = closing(output);
+  using input = closing(
+    openat2(source, name, { flags: constants.O_RDONLY | constants.O_NOFOLLOW }),
+  );
+  using output = closing(openat2(target, name, NEW_FILE));
   // Shares the blocks where the file system can (btrfs, xfs); otherwise copies them.
-  copyFileSync(`/proc/self/fd/${input}`, `/proc/self/fd/${output}`, constants.COPYFILE_FICLONE);
-  fchmodSync(output, file.mode & PERMISSIONS & ~SET_ID_BITS);
-  const capability = getXattr(input, 'security.capability');
-  if (capability !== undefined) setXattr(output, 'security.capability', capability);
-  setTimes(output, times);
+  copyFileSync(
+    `/proc/self/fd/${input.fd}`,
+    `/proc/self/fd/${output.fd}`,
+    constants.COPYFILE_FICLONE,
+  );
+  fchmodSync(output.fd, file.mode & PERMISSIONS & ~SET_ID_BITS);
+  const capability = getXattr(input.fd, 'security.capability');
+  if (capability !== undefined) setXattr(output.fd, 'security.capability', capability);
+  setTimes(output.fd, times);
   return capability;
 }

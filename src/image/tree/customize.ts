@@ -10,14 +10,14 @@ import {
 import { posix } from 'node:path';
 import { KilnError } from '../../errors.ts';
 import { closing } from '../../host/calls/descriptor.ts';
-import { hasErrno } from '../../host/calls/libc.ts';
 import {
   mkdirat,
+  NEW_FILE,
   openat2,
   openDirectory,
   openInTree,
-  openPath,
   renameat,
+  statAt,
   unlinkat,
 } from '../../host/files/at.ts';
 import type { RecipeUser } from '../../recipe/image-recipe.ts';
@@ -152,20 +152,19 @@ function writeTreeFile(
   content: Buffer | string,
   ownership: Ownership,
 ): void {
-  const folder = makeTreeDirectories(root, posix.dirname(path));
-  using _folder = closing(folder);
+  using folder = closing(makeTreeDirectories(root, posix.dirname(path)));
   const name = posix.basename(path);
-  refuseDirectory(folder, name, path);
-  removeIfThere(folder, TEMPORARY);
-  const file = openat2(folder, TEMPORARY, {
-    flags: constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW,
-    mode: 0o600,
-  });
-  using _file = closing(file);
-  writeFileSync(file, content);
-  fchownSync(file, ownership.uid, ownership.gid);
-  fchmodSync(file, ownership.mode);
-  renameat(folder, TEMPORARY, folder, name);
+  if (statAt(folder.fd, name)?.isDirectory()) {
+    throw new KilnError('E_IMAGE_TREE', `${path} is a folder in the image, not a file`, {
+      hint: IN_THE_WAY,
+    });
+  }
+  if (statAt(folder.fd, TEMPORARY) !== undefined) unlinkat(folder.fd, TEMPORARY);
+  using file = closing(openat2(folder.fd, TEMPORARY, NEW_FILE));
+  writeFileSync(file.fd, content);
+  fchownSync(file.fd, ownership.uid, ownership.gid);
+  fchmodSync(file.fd, ownership.mode);
+  renameat(folder.fd, TEMPORARY, folder.fd, name);
 }
 
 function changeTreeFile(root: number, path: string, change: (text: string) => string): boolean {
@@ -191,12 +190,11 @@ function makeTreeDirectories(
 ): number {
   const found = openInTree(root, path, constants.O_RDONLY | constants.O_DIRECTORY);
   if (found !== undefined) return found;
-  const parent = makeTreeDirectories(root, posix.dirname(path));
-  using _parent = closing(parent);
+  using parent = closing(makeTreeDirectories(root, posix.dirname(path)));
   const name = posix.basename(path);
   try {
-    mkdirat(parent, name, 0o700);
-    const made = openDirectory(parent, name);
+    mkdirat(parent.fd, name, 0o700);
+    const made = openDirectory(parent.fd, name);
     fchownSync(made, ownership.uid, ownership.gid);
     fchmodSync(made, ownership.mode);
     return made;
@@ -205,28 +203,5 @@ function makeTreeDirectories(
       cause,
       hint: IN_THE_WAY,
     });
-  }
-}
-
-function refuseDirectory(folder: number, name: string, path: string): void {
-  let fd: number;
-  try {
-    fd = openPath(folder, name);
-  } catch (error) {
-    if (hasErrno(error, 'ENOENT')) return;
-    throw error;
-  }
-  using _fd = closing(fd);
-  if (!fstatSync(fd).isDirectory()) return;
-  throw new KilnError('E_IMAGE_TREE', `${path} is a folder in the image, not a file`, {
-    hint: IN_THE_WAY,
-  });
-}
-
-function removeIfThere(folder: number, name: string): void {
-  try {
-    unlinkat(folder, name);
-  } catch (error) {
-    if (!hasErrno(error, 'ENOENT')) throw error;
   }
 }

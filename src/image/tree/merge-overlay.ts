@@ -14,21 +14,20 @@ import {
   removeXattr,
   setXattr,
 } from '../../host/calls/descriptor.ts';
-import { hasErrno } from '../../host/calls/libc.ts';
 import {
+  AT_FDCWD,
   type FileTimes,
   openDirectory,
   openPath,
   renameat,
   setTimes,
+  statAt,
   unlinkat,
 } from '../../host/files/at.ts';
 import { checkTreeDepth } from '../../host/files/tree-usage.ts';
 import { decodeName } from '../../packages/rpm/filename.ts';
 
 const BLOCK = 512;
-
-const DIRECTORY = constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW;
 
 /** Overlayfs's own; `user.` for mounts with `userxattr`, which a user namespace needs. */
 const MARKS = ['user.overlay.', 'trusted.overlay.'];
@@ -53,22 +52,16 @@ export interface ClampTimes {
  */
 export function mergeOverlay(upper: string, tree: string, trash: number, clamp: ClampTimes): Merge {
   const merger = new Merger(trash, clamp);
-  const from = openSync(upper, DIRECTORY);
-  using _from = closing(from);
-  const to = openSync(tree, DIRECTORY);
-  using _to = closing(to);
-  merger.merge(from, to, '', 0);
+  using from = closing(openDirectory(AT_FDCWD, upper));
+  using to = closing(openDirectory(AT_FDCWD, tree));
+  merger.merge(from.fd, to.fd, '', 0);
   return merger;
 }
 
-export function cleanUpperTree(
-  tree: string,
-  clamp: ClampTimes,
-): Pick<Merge, 'bytes' | 'directories'> {
+export function cleanUpperTree(tree: string, clamp: ClampTimes): Merge {
   const merger = new Merger(-1, clamp);
-  const root = openSync(tree, DIRECTORY);
-  using _root = closing(root);
-  merger.clean(root, '', 0);
+  using root = closing(openDirectory(AT_FDCWD, tree));
+  merger.clean(root.fd, '', 0);
   return merger;
 }
 
@@ -89,8 +82,8 @@ class Merger implements Merge {
     this.directories.add(path === '' ? '/' : path);
     const before = fstatSync(to, { bigint: true });
     for (const name of namesIn(from)) {
-      const stat = entryOf(from, name)!;
-      const there = entryOf(to, name);
+      const stat = statAt(from, name)!;
+      const there = statAt(to, name);
       if (isWhiteout(stat)) {
         if (there !== undefined) this.#remove(to, name, there);
       } else if (stat.isDirectory()) {
@@ -112,16 +105,14 @@ class Merger implements Merge {
     path: string,
     depth: number,
   ): void {
-    const inner = openDirectory(from, name);
-    using _inner = closing(inner);
-    if (there?.isDirectory() && !isOpaque(inner)) {
-      const target = openDirectory(to, name);
-      using _target = closing(target);
-      this.merge(inner, target, path, depth + 1);
+    using inner = closing(openDirectory(from, name));
+    if (there?.isDirectory() && !isOpaque(inner.fd)) {
+      using target = closing(openDirectory(to, name));
+      this.merge(inner.fd, target.fd, path, depth + 1);
       return;
     }
     if (there !== undefined) this.#remove(to, name, there);
-    this.clean(inner, path, depth + 1);
+    this.clean(inner.fd, path, depth + 1);
     renameat(from, name, to, name);
   }
 
@@ -130,13 +121,12 @@ class Merger implements Merge {
     this.directories.add(path === '' ? '/' : path);
     clearMarks(directory);
     for (const name of namesIn(directory)) {
-      const stat = entryOf(directory, name)!;
+      const stat = statAt(directory, name)!;
       if (isWhiteout(stat)) {
         unlinkat(directory, name);
       } else if (stat.isDirectory()) {
-        const inner = openDirectory(directory, name);
-        using _inner = closing(inner);
-        this.clean(inner, `${path}/${decodeName(name)}`, depth + 1);
+        using inner = closing(openDirectory(directory, name));
+        this.clean(inner.fd, `${path}/${decodeName(name)}`, depth + 1);
       } else {
         this.#entry(directory, name, stat);
       }
@@ -147,7 +137,10 @@ class Merger implements Merge {
 
   #entry(directory: number, name: Buffer, stat: BigIntStats): void {
     if (stat.isFile()) {
-      withFile(directory, name, clearMarks);
+      using path = closing(openPath(directory, name));
+      // It is known to be a regular file, so opening it neither blocks nor acts.
+      using file = closing(openSync(`/proc/self/fd/${path.fd}`, constants.O_RDONLY));
+      clearMarks(file.fd);
       this.bytes += Number(stat.blocks) * BLOCK;
     }
     const times = clampTimes(stat, this.#clamp);
@@ -164,18 +157,6 @@ function namesIn(directory: number): Buffer[] {
   return readdirSync(`/proc/self/fd/${directory}`, { encoding: 'buffer' });
 }
 
-function entryOf(directory: number, name: Buffer): BigIntStats | undefined {
-  let fd: number;
-  try {
-    fd = openPath(directory, name);
-  } catch (error) {
-    if (hasErrno(error, 'ENOENT')) return undefined;
-    throw error;
-  }
-  using _fd = closing(fd);
-  return fstatSync(fd, { bigint: true });
-}
-
 /** Overlayfs marks a deleted entry with a character device 0/0. */
 function isWhiteout(stat: BigIntStats): boolean {
   return stat.isCharacterDevice() && stat.rdev === 0n;
@@ -189,15 +170,6 @@ function clearMarks(fd: number): void {
   for (const name of listXattrs(fd)) {
     if (MARKS.some((mark) => name.startsWith(mark))) removeXattr(fd, name);
   }
-}
-
-function withFile(directory: number, name: Buffer, act: (fd: number) => void): void {
-  const path = openPath(directory, name);
-  using _path = closing(path);
-  // It is known to be a regular file, so opening it neither blocks nor acts.
-  const fd = openSync(`/proc/self/fd/${path}`, constants.O_RDONLY);
-  using _fd = closing(fd);
-  act(fd);
 }
 
 function copyMetadata(from: number, to: number, before: BigIntStats, clamp: ClampTimes): void {

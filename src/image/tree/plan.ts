@@ -47,8 +47,9 @@ export class TreePlan {
   }
 
   find(path: string): PlannedNode | undefined {
-    const [parent, name] = split(path);
-    const holder = this.#directoryAt(parent, false);
+    const at = path.lastIndexOf('/');
+    const name = path.slice(at + 1);
+    const holder = this.#directoryAt(path.slice(0, Math.max(at, 1)), false);
     return name === '' ? holder : holder?.children.get(name);
   }
 
@@ -70,7 +71,8 @@ export class TreePlan {
       holder.children.set(name, planned(holder, name, owner));
       if (needsOwner(owner.file)) this.needsOwners = true;
     } else if (present.owner !== null && filesConflict(present.owner, owner)) {
-      this.#conflict(present.owner, owner);
+      const both = `${nevra(owner.package)} and ${nevra(present.owner.package)}`;
+      this.problems.push(`file ${owner.file.path} conflicts between attempted installs of ${both}`);
     } else if (present.owner !== null) {
       this.shared.add(owner.file);
     } else if (present.kind === 'directory' && owner.file.type === 'directory') {
@@ -83,13 +85,6 @@ export class TreePlan {
   #own(directory: PlannedDirectory, owner: OwnedFile): void {
     directory.owner = owner;
     if (needsOwner(owner.file)) this.needsOwners = true;
-  }
-
-  #conflict(first: OwnedFile, second: OwnedFile): void {
-    this.problems.push(
-      `file ${second.file.path} conflicts between attempted installs of ` +
-        `${nevra(second.package)} and ${nevra(first.package)}`,
-    );
   }
 
   #directoryAt(path: string, make: boolean): PlannedDirectory | undefined {
@@ -154,11 +149,6 @@ function join(directoryPath: string, name: string): string {
   return directoryPath === '/' ? `/${name}` : `${directoryPath}/${name}`;
 }
 
-function split(path: string): [string, string] {
-  const at = path.lastIndexOf('/');
-  return [at === 0 ? '/' : path.slice(0, at), path.slice(at + 1)];
-}
-
 export interface OwnedFile {
   readonly package: RpmPackage;
   readonly file: RpmFile;
@@ -171,10 +161,7 @@ function filesConflict(a: OwnedFile, b: OwnedFile): boolean {
   if (!bothLinks && a.file.mode !== b.file.mode) return true;
   if (a.file.owner !== b.file.owner || a.file.group !== b.file.group) return true;
   if (bothLinks) return a.file.linkTarget !== b.file.linkTarget;
-  if (a.file.type === 'file') {
-    if (a.file.size !== b.file.size) return true;
-    return digestOf(a) !== digestOf(b);
-  }
+  if (a.file.type === 'file') return a.file.size !== b.file.size || digestOf(a) !== digestOf(b);
   if (a.file.type === 'char' || a.file.type === 'block') return a.file.rdev !== b.file.rdev;
   return false;
 }
