@@ -124,6 +124,7 @@ async function removeOwn(
   const sandboxes = await removeKept(engine, maxAge);
   const jobs = await removeOldJobs(paths, user, maxAge ?? 0);
   const oldest = maxAge === undefined ? Number.NEGATIVE_INFINITY : Date.now() - maxAge;
+  const roots = maxAge === undefined ? [] : await pruneRoots(engine, maxAge);
   const images: string[] = [];
   for (const { manifest, lastUse, inUse } of await imagesOf(paths, user)) {
     if (inUse || lastUse >= oldest) continue;
@@ -134,8 +135,8 @@ async function removeOwn(
   const packages = await removeUnusedPackages(paths, user);
   const downloads = await pruneOwn(paths, user, defined({ maxAge }));
   const text = () =>
-    `removed ${sandboxes.length} sandboxes, ${jobs.length} ended jobs, ${images.length} images, ${packages.count} packages, ${downloads.files} downloads`;
-  const report = { sandboxes, jobs, images, packages: packages.count, downloads };
+    `removed ${sandboxes.length} sandboxes, ${jobs.length} ended jobs, ${roots.length} roots, ${images.length} images, ${packages.count} packages, ${downloads.files} downloads`;
+  const report = { sandboxes, jobs, roots, images, packages: packages.count, downloads };
   printEither(stdout, how, report, text);
 }
 
@@ -216,7 +217,7 @@ Examples:
   kiln df --json | jq '.[] | {type, bytes}'`;
 
 interface Usage {
-  readonly type: 'images' | 'packages' | 'downloads' | 'caches' | 'services';
+  readonly type: 'images' | 'packages' | 'downloads' | 'caches' | 'roots' | 'services';
   readonly count: number;
   readonly bytes: number;
   readonly unusedBytes: number;
@@ -282,12 +283,13 @@ async function showOwn(
   options: ListOptions,
   { stdout, stderr }: Caller,
 ): Promise<void> {
-  const { images, packages, downloads, caches } = await userStorage(paths, user);
+  const { images, packages, downloads, caches, roots } = await userStorage(paths, user);
   const rows: Usage[] = [
     { type: 'images', ...images },
     { type: 'packages', ...packages },
     { type: 'downloads', ...downloads, unusedBytes: downloads.bytes },
     { type: 'caches', ...caches, unusedBytes: caches.bytes },
+    { type: 'roots', ...roots, unusedBytes: 0 },
   ];
   printRows(stdout, COLUMNS, rows, options);
   const bytes = rows.reduce((sum, row) => sum + row.bytes, 0);

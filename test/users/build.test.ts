@@ -501,8 +501,8 @@ for (const [what, options] of [
   ['the host’s network', ['--enable-network']],
   ['a plugin', ['--enable-plugin', 'sign']],
   ['a template of configurations', ['--target', "{{ config_opts['dnf.conf'] }}"]],
-  ['a root of others', ['--no-clean']],
-  ['a shell in a root', ['--shell']],
+  ['a build in a root that stays', ['--no-clean']],
+  ['files of the host’s as packages', ['--install', '/etc/x.rpm']],
 ] as const) {
   test.serial(`kiln-mock refuses a user ${what}`, async (t) => {
     const { as, srpm } = t.context;

@@ -3,6 +3,7 @@ import {
   chmodSync,
   chownSync,
   existsSync,
+  mkdirSync,
   readdirSync,
   readFileSync,
   statSync,
@@ -12,8 +13,10 @@ import {
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
+import { pathToFileURL } from 'node:url';
 import anyTest, { type ExecutionContext, type TestFn } from 'ava';
 import { execa } from 'execa';
+import { debianRepository } from '../image/image-state.ts';
 import {
   leftOfJobs,
   OTHER,
@@ -22,20 +25,47 @@ import {
   userState,
   writeConfig,
 } from '../support/second-user.ts';
-import { giveUnpackedPackages, NOARCH_RECIPE } from '../support/unpacked-packages.ts';
+import { giveUnpackedPackages, NOARCH_RECIPE, NOARCH_ROOT } from '../support/unpacked-packages.ts';
 import { ownPackage, ownRepository } from './own-package.ts';
 
 const test = anyTest as TestFn<UserState & { readonly cwd: string; readonly srpm: string }>;
 const LONG = { timeout: 600_000 };
-const DISK = '  limits: { disk: 1G }\n';
+
+/** The configuration of a state, with limits of users. */
+function limit({ config, beside }: UserState, limits = 'disk: 1G'): void {
+  const configs = join(beside, 'mock-configs');
+  writeConfig(config, `  mockConfigs: ${configs}\n  limits: { ${limits} }\n`);
+}
 
 /** A recipe of a user's own: an image of debian-minimal, and a repository with the package `tool`. */
 function recipe(repository = '{ id: own, directory: repo }'): string {
   return `${NOARCH_RECIPE}repositories: [${repository}]\n`;
 }
 
+async function writeMockConfigs(folder: string): Promise<void> {
+  mkdirSync(folder);
+  const { directory, key } = await debianRepository();
+  const demo = `config_opts['root'] = 'demo'
+config_opts['chroot_setup_cmd'] = 'install ${NOARCH_ROOT.join(' ')}'
+config_opts['macros']['%_buildshell'] = '/bin/bash'
+config_opts['dnf.conf'] = """
+[debian]
+baseurl=${pathToFileURL(directory)}
+gpgcheck=1
+gpgkey=${pathToFileURL(key ?? '')}
+"""
+`;
+  writeFileSync(join(folder, 'demo.cfg'), demo);
+  writeFileSync(join(folder, 'net.cfg'), `${demo}config_opts['rpmbuild_networking'] = True\n`);
+  const bind = "config_opts['plugin_conf']['bind_mount_opts']['dirs'].append(('/etc', '/mnt'))";
+  const on = "config_opts['plugin_conf']['bind_mount_enable'] = True";
+  writeFileSync(join(folder, 'bind.cfg'), `${demo}${on}\n${bind}\n`);
+}
+
 test.before(async (t) => {
-  const state = await userState(DISK);
+  const state = await userState();
+  limit(state);
+  await writeMockConfigs(join(state.beside, 'mock-configs'));
   const fixtures = process.env.KILN_FIXTURES ?? join(import.meta.dirname, '../../.cache/fixtures');
   symlinkSync(fixtures, join(state.paths.root, 'fixtures'));
   await giveUnpackedPackages(state.paths, 'noarch');
@@ -143,7 +173,7 @@ test.serial('a chain in a recipe of the user’s own reads it once', async (t) =
 test.serial(
   'what such a build may not have: others’ files, servers, more than the share',
   async (t) => {
-    const { as, beside, cwd, srpm, config } = t.context;
+    const { as, beside, cwd, srpm } = t.context;
     const build = (name: string) =>
       as(USER, ['build', '-r', name, srpm, '--resultdir', 'evil'], { cwd, ...LONG });
     const others = join(beside, 'others');
@@ -189,10 +219,156 @@ test.serial(
     t.regex(String(failed.stderr), /not a public address/);
     t.false(existsSync(join(cwd, 'evil/lock.json')));
     // What is made counts.
-    writeConfig(config, '  limits: { disk: 1G, storage: 1M }\n');
-    t.teardown(() => writeConfig(config, DISK));
+    limit(t.context, 'disk: 1G, storage: 1M');
+    t.teardown(() => limit(t.context));
     write(join(cwd, 'more.yaml'), `${recipe()}environment: { MORE: x }\n`);
     await refused(t, build('more.yaml'), /users\.limits\.storage/);
     t.deepEqual(await leftOfJobs(t.context), []);
   },
 );
+
+type Who = typeof USER | typeof OTHER;
+
+/** Calls kiln-mock with the configuration `demo`, in a folder of the user's. */
+function mock(
+  { as, mock: program, home }: UserState,
+  who: Who,
+  ...args: readonly string[]
+): ReturnType<UserState['as']> {
+  const cwd = who === USER ? home : '/';
+  return as(who, ['-r', 'demo', ...args], { program, cwd, ...LONG });
+}
+
+async function succeeds(t: ExecutionContext, call: ReturnType<UserState['as']>): Promise<string> {
+  const { exitCode, stdout, stderr } = await call;
+  t.is(exitCode, 0, String(stderr));
+  t.notRegex(String(stderr), /.*\/jobs\/.*/);
+  return String(stdout);
+}
+
+/** A folder of another user's, and links of the user's to it. */
+function othersFolder({ beside, home }: UserState): string {
+  const folder = join(beside, 'elsewhere');
+  mkdirSync(folder, { recursive: true });
+  chownSync(folder, OTHER.uid, OTHER.gid);
+  chmodSync(folder, 0o700);
+  symlinkSync(folder, join(home, 'link'));
+  return folder;
+}
+
+test.serial('kiln-mock --chain builds with the results before, which are the user’s', async (t) => {
+  const { home } = t.context;
+  const first = await ownPackage(t.context, {
+    name: 'first',
+    install: 'echo text-of-first >%{buildroot}/usr/share/first/text',
+  });
+  const second = await ownPackage(t.context, {
+    name: 'second',
+    preamble: 'BuildRequires: first',
+    build: 'cat /usr/share/first/text',
+  });
+  const chain = (...more: string[]) => mock(t.context, USER, '--chain', ...more);
+  await succeeds(t, chain('--recurse', second, first, '--localrepo', 'mine'));
+  const results = join(home, 'mine/results/demo');
+  for (const name of ['first-1-1', 'second-1-1']) {
+    for (const file of readdirSync(join(results, name)))
+      t.is(statSync(join(results, name, file)).uid, USER.uid, file);
+    t.true(existsSync(join(results, name, 'success')));
+  }
+  t.regex(readFileSync(join(results, 'second-1-1/build.log'), 'utf8'), /text-of-first/);
+  const own = (await imagesOf(t.context, USER)).filter(({ name }) => name === 'demo+1');
+  t.is(own.length, 1);
+  t.false((await imagesOf(t.context, OTHER)).some(({ name }) => name === 'demo+1'));
+  // Results go nowhere but where the user may write.
+  const elsewhere = othersFolder(t.context);
+  await refused(t, chain(first, '--localrepo', elsewhere), /you cannot use/);
+  await refused(t, chain(first, '--localrepo', 'link'), /you cannot use/);
+  await refused(t, chain(join(elsewhere, 'x.src.rpm')), /you cannot use/);
+  mkdirSync(join(home, 'trap'));
+  symlinkSync(elsewhere, join(home, 'trap/results'));
+  await execa('chown', ['-hR', `${USER.uid}:${USER.gid}`, join(home, 'trap')]);
+  await chain(first, '--localrepo', 'trap');
+  t.deepEqual(readdirSync(elsewhere), []);
+  t.deepEqual(await leftOfJobs(t.context), []);
+});
+
+test.serial('a root of a user’s stays, and is nobody else’s', async (t) => {
+  const { home, paths, kiln, as } = t.context;
+  const own = (...args: string[]) => mock(t.context, USER, ...args);
+  const others = (...args: string[]) => mock(t.context, OTHER, ...args);
+  await succeeds(t, own('--init'));
+  await succeeds(t, own('--shell', 'echo text-of-root >/kept; ln -s /etc/shadow /evil'));
+  t.is(await succeeds(t, own('--shell', 'cat /kept')), 'text-of-root');
+  t.is(await succeeds(t, own('--chroot', 'id -u')), '0');
+  t.is(await succeeds(t, own('--unpriv', '--cwd', '/tmp', '--chroot', 'id -u; pwd')), '1000\n/tmp');
+  // Others have roots of their own, whatever they call them.
+  t.not((await others('--chroot', 'cat /kept')).exitCode, 0);
+  for (const name of [`@${USER.uid}-demo`, `../@${USER.uid}-demo`, `x/../../@${USER.uid}-demo`])
+    await refused(t, others('--uniqueext', name, '--chroot', 'cat /kept'), /not for users/, name);
+  const roots = () => readdirSync(paths.roots).sort();
+  t.deepEqual(roots(), [`@${USER.uid}-demo`, `@${OTHER.uid}-demo`]);
+  await succeeds(t, others('--orphanskill'));
+  await succeeds(t, others('--scrub-all-chroots'));
+  t.deepEqual(roots(), [`@${USER.uid}-demo`]);
+  await succeeds(t, others('--clean'));
+  t.is(await succeeds(t, own('--shell', 'cat /kept')), 'text-of-root');
+  // Packages of the configuration.
+  await succeeds(t, own('--install', 'gnu-which'));
+  await succeeds(t, own('--chroot', '--', 'rpm', '-q', 'gnu-which'));
+  await succeeds(t, own('--remove', 'gnu-which'));
+  t.not((await own('--chroot', '--', 'rpm', '-q', 'gnu-which')).exitCode, 0);
+  const needs = await ownPackage(t.context, {
+    name: 'needs',
+    preamble: 'BuildRequires: gnu-which',
+  });
+  await succeeds(t, own('--installdeps', needs));
+  await succeeds(t, own('--chroot', '--', 'rpm', '-q', 'gnu-which'));
+  for (const file of ['/etc/x.rpm', './x.rpm'])
+    await refused(t, own('--install', file), /users name packages, not files/, file);
+  // Files of the user's go in, and come out as the user's.
+  writeFileSync(join(home, 'mine.txt'), 'text of mine', { mode: 0o600 });
+  chownSync(join(home, 'mine.txt'), USER.uid, USER.gid);
+  await succeeds(t, own('--copyin', 'mine.txt', '/root/'));
+  await succeeds(t, own('--copyout', '/root/mine.txt', 'taken'));
+  await refused(t, own('--copyout', '/evil', 'taken'), /not found in the root: \/evil/);
+  t.is(readFileSync(join(home, 'taken/mine.txt'), 'utf8'), 'text of mine');
+  t.is(statSync(join(home, 'taken/mine.txt')).uid, USER.uid);
+  t.deepEqual(readdirSync(join(home, 'taken')), ['mine.txt']);
+  await refused(
+    t,
+    own('--copyin', join(t.context.beside, 'elsewhere'), '/root/'),
+    /you cannot use/,
+  );
+  await refused(
+    t,
+    own('--copyout', '/kept', join(t.context.beside, 'elsewhere')),
+    /you cannot use/,
+  );
+  // What is the host's.
+  for (const [name, why] of [
+    ['net', /the host's network for demo is not for users/],
+    ['bind', /bind_mount is not for users/],
+  ] as const) {
+    const { mock: program } = t.context;
+    await refused(t, as(USER, ['-r', name, '--shell', 'true'], { program, ...LONG }), why, name);
+  }
+  for (const options of [['--enable-network'], ['--no-clean'], ['--short-circuit', 'install']])
+    await refused(t, own(...options, '--rebuild', t.context.srpm), /is not for users/, options[0]);
+  // It is a part of the user's share.
+  const { stdout } = await as(USER, ['df', '--json'], { cwd: '/' });
+  const kept = JSON.parse(String(stdout)).find(({ type }: { type: string }) => type === 'roots');
+  t.is(kept.count, 1);
+  t.true(kept.bytes > 0);
+  t.teardown(() => limit(t.context));
+  limit(t.context, 'disk: 1G, storage: 1M');
+  await refused(t, own('--shell', 'true'), /users\.limits\.storage/);
+  limit(t.context, 'disk: 64M');
+  const fill = 'dd if=/dev/zero of=/big bs=1M count=200; sleep 5';
+  await refused(t, own('--shell', fill), /more than 67108864 bytes on the disk/);
+  t.deepEqual(roots(), []);
+  await succeeds(t, own('--init'));
+  await succeeds(t, own('--clean'));
+  t.deepEqual(roots(), []);
+  t.notRegex(String((await kiln(['ps', '--json'])).stdout), /kiln-mock/);
+  t.deepEqual(await leftOfJobs(t.context), []);
+});

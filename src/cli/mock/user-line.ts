@@ -5,38 +5,45 @@ import { isImageName, type PathKind } from '../users/user-rules.ts';
 import { type CommandLine, commandLine } from './command-line.ts';
 import { type Mode, OPTIONS } from './option-table.ts';
 
-/** Modes that build and leave nothing in a root, and the one that removes what no user's root has. */
-const OPEN_MODES: ReadonlySet<Mode> = new Set([
-  'rebuild',
-  'buildsrpm',
-  'calculate-build-dependencies',
-  'list-chroots',
-  'clean',
-]);
+type Arguments = 'files' | 'packages' | 'words' | 'copyin' | 'copyout';
 
-const NO_ROOTS = 'a root that stays has no quota; each build of a user has a fresh one';
-const SHELL =
-  '`kiln shell -r IMAGE` opens a shell in a sandbox of yours, `kiln run` runs a command';
+/** What the arguments of each mode are. A mode that is not here is refused. */
+const MODES: Readonly<Partial<Record<Mode, Arguments>>> = {
+  rebuild: 'files',
+  buildsrpm: 'files',
+  chain: 'files',
+  'calculate-build-dependencies': 'files',
+  installdeps: 'files',
+  init: 'words',
+  clean: 'words',
+  orphanskill: 'words',
+  'scrub-all-chroots': 'words',
+  'list-chroots': 'words',
+  shell: 'words',
+  chroot: 'words',
+  install: 'packages',
+  remove: 'packages',
+  update: 'packages',
+  'pm-cmd': 'packages',
+  copyin: 'copyin',
+  copyout: 'copyout',
+};
+
+/** Where results go unless the option says so. */
+const RESULTS: Readonly<Partial<Record<Mode, string>>> = {
+  rebuild: 'resultdir',
+  buildsrpm: 'resultdir',
+  'calculate-build-dependencies': 'resultdir',
+  chain: 'localrepo',
+};
+
 const AS_WRITTEN = 'users take configurations as root has written them';
 
 const REFUSED: readonly (readonly [names: readonly string[], why: string, instead: string])[] = [
   [
     ['no-clean', 'no-cleanup-after', 'short-circuit'],
-    NO_ROOTS,
+    'nothing watches what a build writes to a root that stays; each build of a user has a fresh one',
     '`kiln build --keep 1h` keeps the sandbox of a build that failed, for `kiln shell`',
-  ],
-  [['shell', 'chroot', 'cwd', 'unpriv'], NO_ROOTS, SHELL],
-  [
-    ['init', 'install', 'remove', 'update', 'pm-cmd', 'copyin', 'copyout', 'orphanskill'],
-    NO_ROOTS,
-    'name packages in BuildRequires or --additional-package; results come to --resultdir',
-  ],
-  [['scrub-all-chroots'], 'it removes roots of others', '--clean is for what is yours'],
-  [['installdeps'], NO_ROOTS, '--calculate-build-dependencies lists what a build would have'],
-  [
-    ['chain', 'localrepo', 'continue', 'recurse'],
-    'it goes on from what lies in the result directory, which kilnd does not read',
-    '`kiln build --chain`',
   ],
   [
     ['addrepo'],
@@ -78,6 +85,7 @@ const OPEN: ReadonlySet<string> = new Set([
   ...['define', 'with', 'without', 'nocheck', 'target', 'rpmbuild-opts', 'rpmbuild_timeout'],
   ...['postinstall', 'arch', 'verbose', 'quiet', 'help', 'version', 'offline'],
   ...['cleanup-after', 'uniqueext', 'root', 'additional-package', 'scrub'],
+  ...['continue', 'recurse', 'cwd', 'unpriv'],
 ]);
 
 const PATHS: ReadonlyMap<string, PathKind> = new Map([
@@ -85,14 +93,13 @@ const PATHS: ReadonlyMap<string, PathKind> = new Map([
   ['macro-file', 'file'],
   ['sources', 'sources'],
   ['resultdir', 'results'],
+  ['localrepo', 'results'],
 ]);
-
-const RESULTS = 'result';
 
 /** What values may be. In a configuration some are templates, which could read everything in root's configuration. */
 const VALUES: ReadonlyMap<string, readonly [pattern: RegExp, rule: string]> = new Map([
   ['additional-package', [/^[^/-][^/]*$/, 'users name packages, not files']],
-  ['uniqueext', [/^[\w.-]*$/, 'it is letters, digits and _ . -']],
+  ['uniqueext', [/^[\w.-]{0,64}$/, 'it is at most 64 letters, digits and _ . -']],
   ['arch', [/^\w[\w.+-]*$/, 'it is letters, digits and _ . + -']],
   ['target', [/^\w[\w.+-]*$/, 'it is letters, digits and _ . + -']],
 ]);
@@ -104,13 +111,13 @@ const VALUES: ReadonlyMap<string, readonly [pattern: RegExp, rule: string]> = ne
 export async function userLine(line: CommandLine, user: CallerUser): Promise<CommandLine> {
   const { mode } = line;
   const { mockConfigs: configdir } = user.policy;
-  if (!OPEN_MODES.has(mode)) refuse(mode);
+  const kind = MODES[mode] ?? refuse(mode);
   const given: { name: string; value: string | undefined }[] = [];
   for (const { name, value = '' } of line.given) {
     const { noEffect, mode: isMode } = OPTIONS.get(name) ?? {};
-    const kind = PATHS.get(name);
+    const path = PATHS.get(name);
     const isOpen =
-      OPEN.has(name) || kind !== undefined || noEffect !== undefined || isMode !== undefined;
+      OPEN.has(name) || path !== undefined || noEffect !== undefined || isMode !== undefined;
     if (!isOpen) refuse(name);
     if (name === 'root' && !isConfigName(value)) {
       throw forbidden(`the configuration ${value}`, 'it is none of root’s', {
@@ -119,19 +126,35 @@ export async function userLine(line: CommandLine, user: CallerUser): Promise<Com
     }
     const [pattern, rule = ''] = VALUES.get(name) ?? [];
     if (pattern?.test(value) === false) throw forbidden(`--${name} ${value}`, rule);
-    if (name === 'uniqueext') continue;
-    given.push({ name, value: kind === undefined ? value : await fetched(kind, value, user) });
+    given.push({ name, value: path === undefined ? value : await fetched(path, value, user) });
   }
-  const extension = line.value('uniqueext');
-  const own = `user-${user.uid}${extension === undefined ? '' : `-${extension}`}`;
-  given.push({ name: 'uniqueext', value: own }, { name: 'configdir', value: configdir });
-  const builds = mode !== 'list-chroots' && mode !== 'clean';
-  if (builds && line.value('resultdir') === undefined && line.args.length < 2) {
-    given.push({ name: 'resultdir', value: await fetched('results', RESULTS, user) });
+  given.push({ name: 'configdir', value: configdir });
+  const results = RESULTS[mode];
+  const isOne = mode === 'chain' || line.args.length < 2;
+  if (results !== undefined && line.value(results) === undefined && isOne) {
+    given.push({ name: results, value: await fetched('results', 'result', user) });
   }
   const args: string[] = [];
-  for (const path of line.args) args.push(builds ? await fetched('file', path, user) : path);
+  for (const [index, word] of line.args.entries()) {
+    const isLast = index === line.args.length - 1;
+    args.push(await argument(kind, word, isLast, user));
+  }
   return commandLine(mode, args, given);
+}
+
+async function argument(
+  kind: Arguments,
+  word: string,
+  isLast: boolean,
+  user: CallerUser,
+): Promise<string> {
+  if (kind === 'files') return await fetched('file', word, user);
+  if (kind === 'copyin' && !isLast) return await fetched('tree', word, user);
+  if (kind === 'copyout' && isLast) return await fetched('results', word, user);
+  if (kind === 'packages' && word.includes('/')) {
+    throw forbidden(`the package ${word}`, 'users name packages, not files');
+  }
+  return word;
 }
 
 async function fetched(kind: PathKind, path: string, user: CallerUser): Promise<string> {

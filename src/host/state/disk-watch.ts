@@ -38,7 +38,7 @@ export function refuseLowDisk(path: string, bytes: number): void {
   if (isLow(statfsSync(path), reserve, bytes)) throw diskError('low', path);
 }
 
-interface DiskBound {
+export interface DiskBound {
   readonly tree: string;
   readonly bytes: number;
   readonly entries?: number;

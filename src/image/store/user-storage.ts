@@ -1,7 +1,7 @@
 /** What of the state directory's disk is a user's: the bound is `users.limits.storage`. */
 import { existsSync } from 'node:fs';
 import { readdir } from 'node:fs/promises';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { KilnError } from '../../errors.ts';
 import { removeTree } from '../../host/files/remove-tree.ts';
 import { treeUsage } from '../../host/files/tree-usage.ts';
@@ -24,6 +24,28 @@ export interface UserStorage {
   readonly downloads: Amount;
   /** Of builds, with `--cache`. */
   readonly caches: Amount;
+  /** Of kiln-mock. */
+  readonly roots: Amount;
+}
+
+/** The folder of a root of kiln-mock; root's own names do not begin with that sign. */
+export function rootFolder(
+  paths: StatePaths,
+  owner: { readonly uid: number } | undefined,
+  name: string,
+): string {
+  return join(paths.roots, owner === undefined ? name : `@${owner.uid}-${name}`);
+}
+
+/** Names of the owner's roots; root sees all, users' with the sign. */
+export async function rootNames(
+  paths: StatePaths,
+  owner: { readonly uid: number } | undefined,
+): Promise<string[]> {
+  const prefix = basename(rootFolder(paths, owner, ''));
+  const names = await readdir(paths.roots).catch(() => []);
+  if (owner === undefined) return names;
+  return names.filter((name) => name.startsWith(prefix)).map((name) => name.slice(prefix.length));
 }
 
 export function buildCachesOf(paths: StatePaths, user: { readonly uid: number }): string {
@@ -53,6 +75,9 @@ export async function userStorage(
     packages: { ...total(packages), unusedBytes: total(unused).bytes },
     downloads: { count: files.count - caches.count, bytes: files.bytes - caches.bytes },
     caches,
+    roots: total(
+      (await rootNames(paths, user)).map((name) => keptIn(rootFolder(paths, user, name))),
+    ),
   };
 }
 
@@ -67,21 +92,21 @@ export async function storageLeft(
   more = 0,
 ): Promise<number> {
   if (owner === undefined) return Number.POSITIVE_INFINITY;
-  const { images, packages, downloads, caches } = await userStorage(paths, owner);
+  const kept = await userStorage(paths, owner);
   const passing = (await imagesOf(paths, owner)).filter(
     ({ manifest, inUse }) => !inUse && ownersOf(paths, manifest).get(owner.uid)?.forBuilds === true,
   );
-  if (images.count - passing.length >= IMAGES_MAX) {
-    throw new KilnError('E_DISK', `user ${owner.uid} has ${images.count} images already`, {
+  if (kept.images.count - passing.length >= IMAGES_MAX) {
+    throw new KilnError('E_DISK', `user ${owner.uid} has ${kept.images.count} images already`, {
       hint: '`kiln image rm` and `kiln gc --max-age` remove some: their number counts, not only what they take',
     });
   }
   const { storage } = owner.share;
-  let { count } = images;
-  let left = storage - images.bytes - packages.bytes - downloads.bytes - caches.bytes - more;
+  let { count } = kept.images;
+  let left = Object.values(kept).reduce((rest, { bytes }) => rest - bytes, storage - more);
   const room = left + total(passing.map(ownFiles)).bytes;
   if (room < 0) {
-    const what = `user ${owner.uid} would keep ${storage - room} bytes of images, packages, downloads and caches, more than ${storage}`;
+    const what = `user ${owner.uid} would keep ${storage - room} bytes of images, packages, downloads, caches and roots, more than ${storage}`;
     throw new KilnError('E_DISK', what, {
       hint: '`kiln df` shows what takes them, `kiln image rm` and `kiln gc` give room back; root sets users.limits.storage in /etc/kiln/kiln.yaml',
     });

@@ -4,7 +4,6 @@ import { Folder } from '../../host/files/folder.ts';
 import { DiskWatch } from '../../host/state/disk-watch.ts';
 import { openWorkDirectory } from '../../image/store/work-directory.ts';
 import { publishRepository } from '../../packages/repository/publish/snapshot.ts';
-import { forbidden } from '../../users/configuration.ts';
 import { buildPackage } from '../rpmbuild/build.ts';
 import type { BuildReport } from '../rpmbuild/outcome/report.ts';
 import type { BuildRequest, BuildSource } from '../rpmbuild/request.ts';
@@ -57,15 +56,6 @@ async function buildAll(
   await using root = await MockRoot.lock(session.engine, chroot.root);
   const at = { ...within, root };
   await using sources = await buildSources(session, srpms);
-  // The key is root's, so a user's build is not signed with it.
-  if (session.engine.owner !== undefined && chroot.sign !== undefined) {
-    throw forbidden('a configuration with the plugin sign', 'its key is root’s', {
-      hint: `build without it, and sign with a key of your own: \`kiln build --sign-key\``,
-    });
-  }
-  if (session.engine.owner !== undefined && chroot.binds.length > 0) {
-    throw forbidden('a configuration with the plugin bind_mount', 'it shows what root may read');
-  }
   using key = await hostKey(chroot.sign, session.caller);
   for (const source of sources.list) {
     const what = basename(source.path);
@@ -113,7 +103,10 @@ async function buildInRoot(
   more: Partial<BuildRequest>,
 ): Promise<BuildReport> {
   const { log, line, chroot, root } = at;
-  const clean = chroot.clean && !line.has('no-clean') && line.value('short-circuit') === undefined;
+  // Nothing watches what a build writes to a root that stays, so a user's has none.
+  const isOwn = at.engine.owner !== undefined;
+  const asked = chroot.clean && !line.has('no-clean') && line.value('short-circuit') === undefined;
+  const clean = isOwn || asked;
   const after = cleanup(at);
   const request = { ...mockBuildRequest(at, source, resolve(chroot.resultDirectory)), ...more };
   const opened = clean

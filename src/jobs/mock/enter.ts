@@ -6,12 +6,12 @@ import { collectArtifacts } from '../../artifacts/collect.ts';
 import { defined } from '../../defined.ts';
 import { openInTree } from '../../host/files/at.ts';
 import { removeTree } from '../../host/files/remove-tree.ts';
-import { DiskWatch } from '../../host/state/disk-watch.ts';
 import type { HandOver } from '../../sandbox/command/command-request.ts';
 import type { SandboxProcess } from '../../sandbox/command/process.ts';
 import type { CommandStdio } from '../../sandbox/door/io.ts';
 import { argumentError, commandStatus } from './outcome.ts';
 import { RootSandbox } from './root/root-sandbox.ts';
+import { watched } from './root/transaction.ts';
 import { hostPath, type MockSession, type RootSession, withRoot } from './session.ts';
 
 export async function copyin(session: MockSession): Promise<number> {
@@ -23,6 +23,7 @@ export async function copyin(session: MockSession): Promise<number> {
     }
   }
   return await withRoot(session, async ({ root }) => {
+    const bound = await root.bound();
     await root.note({ pristine: false });
     await using sandbox = await RootSandbox.open(root, { command: ['--copyin'] });
     await sandbox.sandbox.withRoot(async (rootFd) => {
@@ -40,7 +41,9 @@ export async function copyin(session: MockSession): Promise<number> {
       }
     });
     const items = sources.map((source) => ({ source: hostPath(source), target: destination }));
-    await sandbox.sandbox.copyIn(items, (warning) => log.warning(warning), signal);
+    await watched(root, sandbox, bound, () =>
+      sandbox.sandbox.copyIn(items, (warning) => log.warning(warning), signal),
+    );
     return 0;
   });
 }
@@ -119,6 +122,7 @@ export async function runInRoot(
   handOver?: HandOver,
 ): Promise<number> {
   const { TERM } = caller.env;
+  const bound = await root.bound();
   await root.note({ pristine: false });
   await using sandbox = await RootSandbox.open(root, {
     network: chroot.network || line.has('enable-network'),
@@ -126,26 +130,21 @@ export async function runInRoot(
     binds: chroot.binds,
     command: [...argv.slice(-3)],
   });
-  const command = await sandbox.start(
-    argv,
-    {
-      user: line.has('unpriv') ? chroot.user : undefined,
-      workdir: line.value('cwd'),
-      env: {
-        PS1: '<mock-chroot> \\s-\\v\\$ ',
-        ...(terminal !== undefined && TERM ? { TERM } : {}),
+  return await watched(root, sandbox, bound, async () => {
+    const command = await sandbox.start(
+      argv,
+      {
+        user: line.has('unpriv') ? chroot.user : undefined,
+        workdir: line.value('cwd'),
+        env: {
+          PS1: '<mock-chroot> \\s-\\v\\$ ',
+          ...(terminal !== undefined && TERM ? { TERM } : {}),
+        },
       },
-    },
-    { ...defined({ terminal }), handOver },
-  );
-  using disk = new DiskWatch(root.directory);
-  disk.kills(sandbox.sandbox.initPid);
-  const attachment = connect(command.process, () => void command.kill().catch(() => undefined));
-  try {
+      { ...defined({ terminal }), handOver },
+    );
+    const kill = () => void command.kill().catch(() => undefined);
+    using _ = connect(command.process, kill);
     return commandStatus(await command.ended());
-  } finally {
-    attachment[Symbol.dispose]();
-    // The watch kills the whole sandbox, so the disk is the reason, not the command's end.
-    disk.signal.throwIfAborted();
-  }
+  });
 }

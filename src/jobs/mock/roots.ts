@@ -4,6 +4,7 @@ import { basename, join } from 'node:path';
 import { removeTree } from '../../host/files/remove-tree.ts';
 import { recipeNames } from '../../image/find.ts';
 import { hostArchitecture } from '../../image/key.ts';
+import { rootNames } from '../../image/store/user-storage.ts';
 import { listSandboxes } from '../../sandbox/domain/sandbox-record.ts';
 import { destroySandbox, sweepSandboxes } from '../../sandbox/domain/sweep.ts';
 import { chrootOptions } from './chroot.ts';
@@ -60,7 +61,8 @@ export async function orphanskill(session: MockSession): Promise<number> {
   const abandoned = await sweepSandboxes(engine.paths, engine.connect);
   let ended = 0;
   for (const { state, directory, record } of await listSandboxes(engine.paths, engine)) {
-    if (state !== 'running' || !runsInRoot(record.command, root)) continue;
+    const isOwn = record.owner === engine.owner?.uid;
+    if (state !== 'running' || !isOwn || !runsInRoot(record.command, root)) continue;
     await destroySandbox(engine.paths, directory, record, engine.connect);
     ended += 1;
   }
@@ -71,7 +73,7 @@ export async function orphanskill(session: MockSession): Promise<number> {
 export async function scrubAll(session: MockSession): Promise<number> {
   const { engine, log } = session;
   let status = 0;
-  for (const name of await readdir(engine.paths.roots).catch(() => [])) {
+  for (const name of await rootNames(engine.paths, engine.owner)) {
     try {
       await using root = await MockRoot.lock(engine, name);
       await log.state(`scrub ${name}`, () => removeForGood(root));

@@ -7,6 +7,7 @@ import { readRecipe } from '../../image/plan.ts';
 import { describeProgress, type OnImageProgress } from '../../image/progress.ts';
 import type { LeasedImage } from '../../image/store/images.ts';
 import type { Repository } from '../../packages/repository/configuration.ts';
+import { forbidden } from '../../users/configuration.ts';
 import { addedRepository } from '../rpmbuild/request.ts';
 import { type Chroot, type ChrootRequest, openChroot } from './chroot.ts';
 import { formatPlace } from './config/language/values.ts';
@@ -94,7 +95,26 @@ export async function withChroot(session: MockSession): Promise<ChrootSession> {
     const where = place === undefined ? '' : `${formatPlace(place)}: `;
     session.log.warning({ code: 'mock-config', message: `${where}${message}` });
   }
+  if (session.engine.owner !== undefined) refuseRoots(chroot);
   return { ...session, chroot };
+}
+
+/** What a configuration gives to root's calls only. @throws KilnError E_FORBIDDEN */
+export function refuseRoots({
+  root,
+  network,
+  sign,
+  binds,
+}: Pick<Chroot, 'root' | 'network' | 'sign' | 'binds'>): void {
+  if (network) throw forbidden(`the host's network for ${root}`, 'the configuration asks for it');
+  if (sign !== undefined) {
+    throw forbidden('a configuration with the plugin sign', 'its key is root’s', {
+      hint: `build without it, and sign with a key of your own: \`kiln build --sign-key\``,
+    });
+  }
+  if (binds.length > 0) {
+    throw forbidden('a configuration with the plugin bind_mount', 'it shows what root may read');
+  }
 }
 
 export async function initRoot(at: RootSession): Promise<MockRoot> {

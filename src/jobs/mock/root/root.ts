@@ -1,12 +1,14 @@
 /** Persistent roots as in mock: an image, and an overlay's upper directory that is kept by name. */
-import { mkdir, readdir, rename, stat } from 'node:fs/promises';
-import { join } from 'node:path';
+import { mkdir, rename, stat } from 'node:fs/promises';
+import { basename, join } from 'node:path';
 import { KilnError } from '../../../errors.ts';
 import { type HeldLock, tryLock } from '../../../host/files/flock.ts';
 import { readRecordOrSetAside, withFields, writeRecord } from '../../../host/state/checked-file.ts';
+import type { DiskBound } from '../../../host/state/disk-watch.ts';
 import { currentMoment, isDurable, type Moment } from '../../../image/store/durability.ts';
 import { type LeasedImage, leaseImage } from '../../../image/store/images.ts';
 import { readContents } from '../../../image/store/manifest.ts';
+import { rootFolder, rootNames, storageLeft, usageOf } from '../../../image/store/user-storage.ts';
 import {
   discard,
   ensureStore,
@@ -19,7 +21,7 @@ import type { Engine } from '../../../sandbox/open.ts';
 import { pruneRecipes } from '../chroot.ts';
 
 /** A valid name: it is also a folder, and part of a lock's name. */
-const NAME = /^[A-Za-z0-9_][A-Za-z0-9_.+@:~-]{0,254}$/;
+const NAME = /^(?:@\d+-)?[A-Za-z0-9_][A-Za-z0-9_.+@:~-]{0,254}$/;
 
 const FORMAT = 1;
 
@@ -69,7 +71,8 @@ export class MockRoot implements AsyncDisposable {
    * @throws KilnError E_MOCK_ROOT_LOCKED while another process has it, E_MOCK_ROOT_NAME
    */
   static async lock(engine: Engine, name: string): Promise<MockRoot> {
-    if (!NAME.test(name)) {
+    const key = basename(rootFolder(engine.paths, engine.owner, name));
+    if (!NAME.test(key)) {
       const what = `${JSON.stringify(name)} cannot be the name of a root`;
       throw new KilnError('E_MOCK_ROOT_NAME', what, {
         hint: 'letters, digits and _ . + - @ : ~ only',
@@ -77,7 +80,7 @@ export class MockRoot implements AsyncDisposable {
     }
     ensureStore(engine.paths);
     await mkdir(engine.paths.roots, { recursive: true, mode: 0o700 });
-    const lock = await tryLock(lockFile(engine.paths, `root-${name}`));
+    const lock = await tryLock(lockFile(engine.paths, `root-${key}`));
     if (lock === undefined) {
       throw new KilnError('E_MOCK_ROOT_LOCKED', 'Build root is locked by another process.', {
         hint: `wait until it is done with ${name}, or use another one with --uniqueext`,
@@ -88,7 +91,7 @@ export class MockRoot implements AsyncDisposable {
 
   /** The lock lies elsewhere, so that the folder can be removed. */
   get directory(): string {
-    return join(this.engine.paths.roots, this.name);
+    return rootFolder(this.engine.paths, this.engine.owner, this.name);
   }
 
   get image(): LeasedImage {
@@ -200,6 +203,19 @@ export class MockRoot implements AsyncDisposable {
     writeRecord(join(this.directory, PACKAGES), { packages });
   }
 
+  /** What a user may write to it; nothing bounds root's. @throws KilnError E_DISK */
+  async bound(): Promise<DiskBound | undefined> {
+    const { owner, paths } = this.engine;
+    if (owner === undefined) return undefined;
+    const left = (await storageLeft(paths, owner)) + usageOf(this.directory).bytes;
+    return {
+      tree: this.scratch,
+      bytes: Math.min(owner.share.disk, left),
+      who: `what runs in the root ${this.name}`,
+      hint: 'the root is removed; root sets users.limits.disk and users.limits.storage',
+    };
+  }
+
   /** Ends sandboxes of a process that died with the root: two overlays must not share it. */
   async #endSandboxes(): Promise<void> {
     await sweepSandboxes(this.engine.paths, this.engine.connect);
@@ -214,10 +230,11 @@ export class MockRoot implements AsyncDisposable {
 
 /** Removes roots and recipes that were not used for `maxAge` ms, except roots in use, and returns the roots' names. */
 export async function pruneRoots(engine: Engine, maxAge: number): Promise<string[]> {
-  await pruneRecipes(engine.paths, maxAge);
+  const { paths, owner } = engine;
+  if (owner === undefined) await pruneRecipes(paths, maxAge);
   const removed: string[] = [];
-  for (const name of await readdir(engine.paths.roots).catch(() => [])) {
-    const record = join(engine.paths.roots, name, RECORD);
+  for (const name of await rootNames(paths, owner)) {
+    const record = join(rootFolder(paths, owner, name), RECORD);
     const used = await stat(record).catch(() => undefined);
     if (used !== undefined && Date.now() - used.mtimeMs < maxAge) continue;
     try {

@@ -1,6 +1,6 @@
 import { join } from 'node:path';
 import { KilnError } from '../../../errors.ts';
-import { DEFAULT_DISK, DiskWatch } from '../../../host/state/disk-watch.ts';
+import { DEFAULT_DISK, type DiskBound, DiskWatch } from '../../../host/state/disk-watch.ts';
 import { emptyTrash, openWorkDirectory } from '../../../image/store/work-directory.ts';
 import { CONTROL, ControlDirectory } from '../../../image/transaction/transaction-sandbox.ts';
 import type { MockRoot } from './root.ts';
@@ -29,6 +29,7 @@ export async function withPackages<Result>(
   options: SessionOptions,
   act: (session: PackageSession) => Promise<Result>,
 ): Promise<Result> {
+  const bound = await root.bound();
   await using work = await openWorkDirectory(root.engine.paths);
   const control = new ControlDirectory(join(work.path, 'control'));
   await using sandbox = await RootSandbox.open(root, {
@@ -36,31 +37,53 @@ export async function withPackages<Result>(
     binds: [{ source: control.path, target: CONTROL, readonly: true }],
     command: ['rpm'],
   });
-  using disk = new DiskWatch(root.scratch, {
-    tree: root.scratch,
-    bytes: options.disk ?? DEFAULT_DISK,
-    who: 'the packages and their scriptlets',
-    hint: 'packages that large belong in the image that the root is made on, whose recipe says `disk: 64G`',
-  });
+  const session: PackageSession = {
+    sandbox,
+    lend: (file) => control.addFile(file),
+    rpm: (argv) =>
+      sandbox.capture(['rpm', '--define', '__transaction_unshare %{nil}', ...argv], {
+        transaction: true,
+        signal: options.signal,
+        onOutput: options.onOutput,
+      }),
+  };
+  return await watched(
+    root,
+    sandbox,
+    bound ?? {
+      tree: root.scratch,
+      bytes: options.disk ?? DEFAULT_DISK,
+      who: 'the packages and their scriptlets',
+      hint: 'packages that large belong in the image that the root is made on, whose recipe says `disk: 64G`',
+    },
+    () => act(session),
+  );
+}
+
+/**
+ * Calls `act`, and ends the sandbox when the disk becomes full. A root that takes more than its bound is removed.
+ * @throws KilnError E_DISK, E_DISK_LOW
+ */
+export async function watched<Result>(
+  root: MockRoot,
+  sandbox: RootSandbox,
+  bound: DiskBound | undefined,
+  act: () => Promise<Result>,
+): Promise<Result> {
+  using disk = new DiskWatch(root.scratch, bound);
   disk.kills(sandbox.sandbox.initPid);
-  await disk.ready();
+  if (bound !== undefined) await disk.ready();
   try {
-    const result = await act({
-      sandbox,
-      lend: (file) => control.addFile(file),
-      rpm: (argv) =>
-        sandbox.capture(['rpm', '--define', '__transaction_unshare %{nil}', ...argv], {
-          transaction: true,
-          signal: options.signal,
-          onOutput: options.onOutput,
-        }),
-    });
+    const result = await act();
+    // The watch kills the whole sandbox, so the disk is the reason, not the command's end.
+    disk.signal.throwIfAborted();
+    if (bound === undefined) return result;
     await sandbox.sandbox.killAll();
     await disk.finish();
     return result;
   } catch (error) {
     if (!disk.signal.aborted) throw error;
-    // The disk has no room for the files of the packages.
+    if (bound === undefined) throw disk.signal.reason;
     await sandbox.close();
     await root.remove();
     await emptyTrash(root.engine.paths);
