@@ -289,6 +289,7 @@ export type Unmade =
 const WHY_NOT = [
   ['EISDIR', 'is a directory there'],
   ['ENOTDIR', 'is not a directory'],
+  ['ENAMETOOLONG', 'is too long, or leads through symbolic links that are'],
   [
     'ELOOP',
     'leads through a symbolic link of another user of the sandbox’s, which is not followed',

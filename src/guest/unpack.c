@@ -96,6 +96,12 @@ static int settle(int at, const char *name, char *last) {
         return -1;
       }
       target[bytes] = 0;
+      // Each link of a chain may add a whole path to what is left.
+      if ((size_t)bytes + 2 + strlen(more) > sizeof rest) {
+        close(here);
+        errno = ENAMETOOLONG;
+        return -1;
+      }
       memmove(rest + bytes + 1, more, strlen(more) + 1);
       memcpy(rest, target, (size_t)bytes);
       rest[bytes] = '/';

@@ -149,6 +149,14 @@ test('links of the image lead to where they lead in the sandbox', async (t) => {
   t.deepEqual(bashIn(join(to.host, 'outside'), 'find . -mindepth 1'), '');
 });
 
+test('a chain of links whose targets are too long together is an error', async (t) => {
+  await using to = await tree(t, 'echo mine > f');
+  // Three of them need more than two paths' worth of room.
+  to.within(`long=$(printf '/.%.0s' $(seq 2000)); ln -s "b$long" a; ln -s "c$long" b; ln -s "d$long" c
+    mkdir d`);
+  await t.throwsAsync(to.into(['f', '/a/f']), { code: 'E_COPY_IN', message: /"\/a" is too long/ });
+});
+
 test('what cannot be copied is an error that says why', async (t) => {
   await using to = await tree(
     t,
