@@ -30,6 +30,7 @@ const TEXT_MAX = 64 * 1024;
 const SINCE_MAX = 64 * 1024;
 
 interface CommandLineEvents {
+  newListener: [event: string];
   signal: [signal: NodeJS.Signals];
   moved: [];
   drained: [error: string | undefined];
@@ -59,6 +60,8 @@ export class CommandLine extends EventEmitter<CommandLineEvents> {
   readonly #peer: Peer;
   readonly #payload: Buffer;
   #since: Buffer[] | undefined = [];
+  /** Signals that no listener has heard yet, each once, as the kernel keeps them. */
+  readonly #early = new Set<NodeJS.Signals>();
   #sinceBytes = 0;
   #closed = false;
   readonly #opening: PromiseWithResolvers<number>[] = [];
@@ -70,6 +73,13 @@ export class CommandLine extends EventEmitter<CommandLineEvents> {
     this.#payload = Buffer.from(payload);
     this.start = readStart(payload, peer.identity.uid !== 0);
     this.descriptors = descriptors;
+    this.on('newListener', (event) => {
+      if (event === 'signal') process.nextTick(() => this.#tellEarly());
+    });
+  }
+
+  #tellEarly(): void {
+    for (const signal of this.#early) if (this.emit('signal', signal)) this.#early.delete(signal);
   }
 
   get identity(): Peer['identity'] {
@@ -211,7 +221,7 @@ export class CommandLine extends EventEmitter<CommandLineEvents> {
     switch (type) {
       case TO_DAEMON.signal: {
         const signal = payload.length === 4 ? signalNames.get(payload.readUInt32LE(0)) : undefined;
-        if (signal !== undefined) this.emit('signal', signal);
+        if (signal !== undefined && !this.emit('signal', signal)) this.#early.add(signal);
         return signal !== undefined;
       }
       case TO_DAEMON.moved:

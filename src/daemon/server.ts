@@ -180,7 +180,8 @@ export class Server {
   async #serve(line: CommandLine): Promise<void> {
     using _busy = this.hold();
     try {
-      await this.#options.serve(line);
+      // It may have left while this line waited for room.
+      if (!line.gone) await this.#options.serve(line);
     } finally {
       line.abandon();
     }

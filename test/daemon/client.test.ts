@@ -199,6 +199,29 @@ test('the third ^C ends the client even if the daemon does nothing', async (t) =
   t.regex(result.stderr.toString(), /interrupted/);
 });
 
+test('a signal that comes before anybody listens is kept for the first listener', async (t) => {
+  const heard = deferred<NodeJS.Signals[]>();
+  const { env } = serve(t, async (line) => {
+    line.write(2, 'served\n');
+    // The last of the client: what it sent before has come.
+    await once(line, 'gone');
+    const signals: NodeJS.Signals[] = [];
+    line.on('signal', (signal) => signals.push(signal));
+    await sleep(0);
+    line.on('signal', (signal) => signals.push(signal));
+    await sleep(0);
+    heard.resolve(signals);
+  });
+  const { child, ended } = start(env, ['x']);
+  await once(child.stderr!, 'data');
+  while (child.exitCode === null) {
+    child.kill('SIGINT');
+    await sleep(50);
+  }
+  await ended;
+  t.deepEqual(await heard.promise, ['SIGINT']);
+});
+
 test('the daemon hears at once that a client was killed', async (t) => {
   let gone = 0;
   const { env, idle } = serve(t, async (line) => {
