@@ -2,13 +2,19 @@
  * Programs that kiln starts on the host for a user get the bounds of the user's client, and no more of the
  * host. Sources: proc_pid_limits(5), proc_pid_cgroup(5), proc_pid_status(5), namespaces(7).
  */
+import type { ChildProcess, StdioOptions } from 'node:child_process';
 import { fstatSync, openSync, readFileSync, readlinkSync, readSync, statSync } from 'node:fs';
+import { constants } from 'node:os';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { closing } from '../host/calls/descriptor.ts';
+import { checked, tryCall } from '../host/calls/system-call.ts';
 import { knownHierarchies, pathOfGroup } from '../host/cgroup/cgroup.ts';
 import { startProgram } from '../host/process/child-process.ts';
 import type { UserIds } from '../host/process/user-namespace.ts';
-import { type CallerUser, forbidden } from './configuration.ts';
+import { awaitedLater } from '../promise.ts';
+import type { CallerFiles } from './caller-files.ts';
+import { forbidden } from './configuration.ts';
 
 export interface ProcessBounds {
   readonly cgroups: readonly string[];
@@ -104,32 +110,80 @@ function confinement(pid: number, uid: number): string | undefined {
   return undefined;
 }
 
-/** Words before a command of a user's that root starts: the user's ids and groups, and no way to other rights. */
-export function withUsersRights({ uid, gid, groups }: UserIds): string[] {
-  return [
+/** Runs as root, on words that only kiln wrote: takes the bounds of another process, then runs the rest. */
+const TAKE_BOUNDS =
+  'echo "$1" >/proc/self/oom_score_adj && shift && while [ "$1" != -- ]; do echo $$ >"$1" || exit 126; shift; done && shift && exec "$@"';
+
+/**
+ * Starts a program with a user's ids and groups, no way to other rights, the given bounds, and a session and a keyring
+ * of its own. Its only variable is PATH.
+ */
+export function startAsUser(
+  { uid, gid, groups }: UserIds,
+  { cgroups, limits, oomScore }: ProcessBounds,
+  words: readonly string[],
+  stdio: StdioOptions,
+): ChildProcess {
+  const rights = [
     ...['setpriv', `--reuid=${uid}`, `--regid=${gid}`],
     groups.length === 0 ? '--clear-groups' : `--groups=${groups.join()}`,
     ...['--no-new-privs', '--bounding-set=-all', '--inh-caps=-all', '--pdeathsig=KILL', '--'],
   ];
+  const bounded = ['prlimit', ...limits, '--', ...rights, ...words];
+  joinNewSessionKeyring();
+  return startProgram(
+    '/bin/sh',
+    ['-c', TAKE_BOUNDS, 'kiln', oomScore, ...cgroups, '--', ...bounded],
+    {
+      ...{ cwd: '/', env: { PATH: '/usr/sbin:/usr/bin:/sbin:/bin' } },
+      ...{ stdio, detached: true },
+    },
+  );
 }
+
+/** keyctl(2): KEYCTL_JOIN_SESSION_KEYRING. */
+const JOIN_SESSION_KEYRING = 1;
+
+/** What is started next inherits it, instead of the keys of those who started kilnd or of the user's other commands. */
+function joinNewSessionKeyring(): void {
+  const result = tryCall('keyctl', JOIN_SESSION_KEYRING, null);
+  // A kernel without keys has nothing to keep apart.
+  if (result < 0 && result !== -constants.errno.ENOSYS) checked('keyctl', result);
+}
+
+/** How long a client may take to open a file, ms. */
+const ANSWER_MAX = 10_000;
+
+type Client = UserIds & { readonly files: Pick<CallerFiles, 'asOpened'> | undefined };
 
 /**
  * Landlock shows nowhere. But whom it confines may look into no process that is not confined with them (landlock(7)),
- * of the same user either: so the client opens a file of such a process.
+ * of the same user either: so the client opens a file of such a process. The user can do with that process whatever
+ * the user's own processes can do, so it has the bounds of the command that comes after it.
  * @throws KilnError E_FORBIDDEN
  */
-export async function refuseLandlock(user: CallerUser): Promise<void> {
-  const [program = '', ...words] = [...withUsersRights(user), '/bin/sh', '-c', 'echo; read -r _'];
-  const other = startProgram(program, words, {
-    ...{ cwd: '/', env: { PATH: '/usr/sbin:/usr/bin:/sbin:/bin' } },
-    stdio: ['pipe', 'pipe', 'ignore'],
-  });
+export async function refuseLandlock(user: Client, bounds: ProcessBounds): Promise<void> {
+  const words = ['/bin/sh', '-c', 'echo; read -r _'];
+  const other = startAsUser(user, bounds, words, ['pipe', 'pipe', 'ignore']);
+  other.on('error', () => undefined);
+  try {
+    const late = awaitedLater(sleep(ANSWER_MAX, 'late', { ref: false }));
+    const answer = await Promise.race([awaitedLater(lookInto(other, user)), late]);
+    if (answer === 'late') throw refused('it does not answer');
+  } finally {
+    other.kill('SIGKILL');
+  }
+}
+
+async function lookInto(other: ChildProcess, { files }: Client): Promise<void> {
   try {
     // What it says, it says as the user.
-    for await (const _ of other.stdout) break;
+    for await (const _ of other.stdout ?? []) break;
     const path = `/proc/${other.pid}/environ`;
     using wanted = closing(openSync(path, 'r'));
-    const given = await user.files?.asOpened(path);
+    // The user may have ended it, and another process may have its number.
+    if (other.exitCode !== null || other.signalCode !== null) throw new Error('it is gone');
+    const given = await files?.asOpened(path);
     if (given === undefined) throw new Error('its client opens nothing');
     using _given = closing(given);
     const [{ dev, ino }, theirs] = [fstatSync(wanted.fd), fstatSync(given)];
@@ -140,8 +194,6 @@ export async function refuseLandlock(user: CallerUser): Promise<void> {
     throw refused(
       'it may not look into other processes of its user, as where Landlock confines it',
     );
-  } finally {
-    other.kill('SIGKILL');
   }
 }
 

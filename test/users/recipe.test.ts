@@ -9,6 +9,7 @@ import {
   closeSync,
   copyFileSync,
   mkdirSync,
+  openSync,
   readFileSync,
   statSync,
   symlinkSync,
@@ -18,8 +19,9 @@ import { join } from 'node:path';
 import anyTest, { type ExecutionContext, type TestFn } from 'ava';
 import { execa } from 'execa';
 import { checked, tryCall } from '../../src/host/calls/system-call.ts';
-import { boundsOfClient } from '../../src/users/client-process.ts';
+import { boundsOfClient, refuseLandlock } from '../../src/users/client-process.ts';
 import { eventually } from '../support/eventually.ts';
+import { isLong } from '../support/long.ts';
 import {
   GROUP,
   leftOfJobs,
@@ -362,6 +364,37 @@ test.serial('$host is refused where Landlock alone confines the caller', async (
   t.not(byRoot.exitCode, 0);
   t.regex(byRoot.stderr, /may not look into other processes of its user/);
   t.is(statSync(join(home, name, 'out-of-it'), { throwIfNoEntry: false }), undefined);
+});
+
+test.serial('$host’s caller looks into a process with its own bounds', async (t) => {
+  const { uid, gid } = USER;
+  const client = spawn('sh', ['-c', 'ulimit -n 300; echo; exec sleep 1h'], { uid, gid });
+  await once(client.stdout, 'data');
+  const descriptor = checked('pidfd_open', tryCall('pidfd_open', client.pid ?? 0, 0));
+  t.teardown(() => {
+    closeSync(descriptor);
+    client.kill('SIGKILL');
+  });
+  const { limits, ...bounds } = boundsOfClient({ process: descriptor, uid });
+  t.true(limits.includes('--nofile=300:300'));
+  let seen = '';
+  const asOpened = async (path: string) => {
+    const of = (name: string) => readFileSync(path.replace('environ', name), 'latin1');
+    seen = of('oom_score_adj') + of('limits') + of('status') + of('stat');
+    return openSync(path, 'r');
+  };
+  const user = { ...{ uid, gid, groups: [GROUP] }, files: { asOpened } };
+  await refuseLandlock(user, { ...bounds, limits, oomScore: '777' });
+  t.regex(seen, /^777$/m);
+  t.regex(seen, /^Max open files +300 +300 /m);
+  t.regex(seen, new RegExp(`^Uid:\\s${uid}\\s${uid}\\s${uid}\\s${uid}$`, 'm'));
+  // Process, parent, group and session.
+  t.regex(seen, /^(\d+) \(sh\) \S \d+ \1 \1 /m);
+  const silent = { ...user, files: { asOpened: () => new Promise<number>(() => undefined) } };
+  if (isLong) {
+    const refusal = refuseLandlock(silent, { ...bounds, limits });
+    await t.throwsAsync(refusal, { code: 'E_FORBIDDEN', message: /it does not answer/ });
+  }
 });
 
 test.serial('$host takes no process for its caller that has got the number of it', async (t) => {

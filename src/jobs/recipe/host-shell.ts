@@ -1,11 +1,9 @@
 import { once } from 'node:events';
-import { constants } from 'node:os';
 import type { Writable } from 'node:stream';
-import { checked, tryCall } from '../../host/calls/system-call.ts';
 import { startProgram } from '../../host/process/child-process.ts';
 import { withCallersUmask } from '../../host/process/own-umask.ts';
 import { shellWord } from '../../shell-words.ts';
-import { boundsOfClient, refuseLandlock, withUsersRights } from '../../users/client-process.ts';
+import { boundsOfClient, refuseLandlock, startAsUser } from '../../users/client-process.ts';
 import type { CallerUser } from '../../users/configuration.ts';
 import type { CommandProcess } from './relayed-command.ts';
 import type { HostShell } from './request.ts';
@@ -41,10 +39,6 @@ export function callerShell(
   };
 }
 
-/** Runs as root, on words that only kiln wrote: takes the bounds of another process, then runs the rest. */
-const TAKE_BOUNDS =
-  'echo "$1" >/proc/self/oom_score_adj && shift && while [ "$1" != -- ]; do echo $$ >"$1" || exit 126; shift; done && shift && exec "$@"';
-
 /** Runs as the user: variables come by descriptor 3, so that no program of root's has them, and `ps` shows none. */
 const AS_USER = 'eval "$(cat <&3)"; exec 3<&-; cd -- "$0" && exec "$@"';
 
@@ -58,34 +52,16 @@ export function userShell(user: CallerUser, { cwd: start, environment }: ShellOp
   return {
     cwd: start,
     start: async ({ argv, cwd, env }) => {
-      const { cgroups, limits, oomScore } = boundsOfClient(user);
-      await refuseLandlock(user);
-      const own = ['/bin/sh', '-c', AS_USER, cwd, ...withCallersUmask(argv)];
-      const bounded = ['prlimit', ...limits, '--', ...withUsersRights(user), ...own];
-      const words = ['-c', TAKE_BOUNDS, 'kiln', oomScore, ...cgroups, '--', ...bounded];
-      joinNewSessionKeyring();
-      const command = startProgram('/bin/sh', words, {
-        cwd: '/',
-        env: { PATH: '/usr/sbin:/usr/bin:/sbin:/bin' },
-        stdio: ['pipe', 'pipe', 'pipe', 'pipe'],
-        detached: true,
-      });
+      const bounds = boundsOfClient(user);
+      await refuseLandlock(user, bounds);
+      const words = ['/bin/sh', '-c', AS_USER, cwd, ...withCallersUmask(argv)];
+      const command = startAsUser(user, bounds, words, ['pipe', 'pipe', 'pipe', 'pipe']);
       const variables = command.stdio[3] as Writable;
       variables.on('error', () => variables.destroy());
       variables.end(exports({ ...environment, ...env }));
       return await running(command);
     },
   };
-}
-
-/** keyctl(2): KEYCTL_JOIN_SESSION_KEYRING. */
-const JOIN_SESSION_KEYRING = 1;
-
-/** What is started next inherits it, instead of the keys of those who started kilnd or of the user's other commands. */
-function joinNewSessionKeyring(): void {
-  const result = tryCall('keyctl', JOIN_SESSION_KEYRING, null);
-  // A kernel without keys has nothing to keep apart.
-  if (result < 0 && result !== -constants.errno.ENOSYS) checked('keyctl', result);
 }
 
 function exports(variables: Readonly<Record<string, string>>): string {
