@@ -1,6 +1,6 @@
 import { readdir, stat } from 'node:fs/promises';
 import { join } from 'node:path';
-import { KilnError } from '../../errors.ts';
+import type { KilnError } from '../../errors.ts';
 import { withLock } from '../../host/files/flock.ts';
 import { removeTree } from '../../host/files/remove-tree.ts';
 import { tellDamage } from '../../host/state/damage.ts';
@@ -12,8 +12,8 @@ import {
   type PackageUser,
   packageDirectory,
 } from './entry.ts';
-import { type ListedImage, listImages, removeImage, sweepImages } from './images.ts';
-import { findContents } from './manifest.ts';
+import { imageIds, type ListedImage, listImages, removeIdleImage, sweepImages } from './images.ts';
+import { findContents, type ImageManifest } from './manifest.ts';
 import {
   discard,
   emptyTrash,
@@ -50,11 +50,9 @@ export async function collectGarbage(paths: StatePaths, limits: GcLimits): Promi
     await sweepWorkDirectories(paths);
     await sweepImages(paths);
   }
-  const { images, packages, bytes } = await withLock(packagesLock(paths), async () => {
-    const collector = new Collector(paths, limits, await listStore(paths, { mends: !dryRun }));
-    await collector.collect();
-    return collector.removed;
-  });
+  const collector = new Collector(paths, limits, await listStore(paths, { mends: !dryRun }));
+  await collector.collect();
+  const { images, packages, bytes } = collector.removed;
   const failures: KilnError[] = [];
   const trees = dryRun ? 0 : await emptyTrash(paths, (error) => failures.push(error));
   return { images, packages, bytes, trees, failures };
@@ -103,17 +101,39 @@ export async function unusedPackages(paths: StatePaths): Promise<Amount> {
 export async function removeUnusedPackages(paths: StatePaths, user?: PackageUser): Promise<Amount> {
   ensureStore(paths);
   await sweepWorkDirectories(paths);
-  const trees: (string | undefined)[] = [];
-  const unused = await withLock(packagesLock(paths), async () => {
-    const store = await listStore(paths, { mends: user === undefined });
-    const listed = unusedIn(paths, store).filter(
-      ({ directory }) => user === undefined || broughtBy(directory, user),
-    );
-    for (const { directory } of listed) trees.push(await discard(paths, directory));
-    return listed;
+  const store = await listStore(paths, { mends: user === undefined });
+  const unused = unusedIn(paths, store).filter(
+    ({ directory }) => user === undefined || broughtBy(directory, user),
+  );
+  const discarded = await discardUnused(paths, unused, store.images);
+  for (const { tree } of discarded) await removeTree(tree);
+  return total(discarded);
+}
+
+/**
+ * Listing the store takes long, so it is done without the lock, for which all makers of images wait. Packages that
+ * are needed since then stay. @param listed images that have none of them
+ */
+async function discardUnused(
+  paths: StatePaths,
+  unused: readonly ListedPackage[],
+  listed: readonly ListedImage[],
+): Promise<(ListedPackage & { readonly tree: string })[]> {
+  if (unused.length === 0) return [];
+  const known = new Set(listed.map(({ manifest }) => manifest.id));
+  return await withLock(packagesLock(paths), async () => {
+    // Before the images, one of which it may become meanwhile.
+    const needed = await neededPackages(paths);
+    const images = imageIds(paths)
+      .filter((id) => !known.has(id))
+      .map((id) => ({ manifest: { id } }));
+    const discarded: (ListedPackage & { readonly tree: string })[] = [];
+    for (const found of unusedIn(paths, { packages: unused, needed, images })) {
+      const tree = await discard(paths, found.directory);
+      if (tree !== undefined) discarded.push({ ...found, tree });
+    }
+    return discarded;
   });
-  for (const tree of trees) if (tree !== undefined) await removeTree(tree);
-  return total(unused);
 }
 
 export function total(packages: readonly { readonly bytes: number }[]): Amount {
@@ -137,7 +157,14 @@ async function listStore(paths: StatePaths, how: { readonly mends: boolean }): P
 /** The packages that no image has or is being made of. */
 export function unusedIn<Listed extends { readonly directory: string }>(
   paths: StatePaths,
-  { packages, needed, images }: Omit<Store, 'packages'> & { readonly packages: readonly Listed[] },
+  {
+    packages,
+    needed,
+    images,
+  }: Pick<Store, 'needed'> & {
+    readonly packages: readonly Listed[];
+    readonly images: readonly { readonly manifest: Pick<ImageManifest, 'id'> }[];
+  },
 ): Listed[] {
   const linked = images.flatMap(
     ({ manifest }) => findContents(paths, manifest.id).value?.linked ?? [],
@@ -186,18 +213,22 @@ class Collector {
     for (const image of this.#store.images.toReversed()) {
       if (image.lastUse < oldest) await this.#removeImage(image);
     }
-    for (const unused of unusedIn(this.#paths, this.#store)) {
-      if (unused.lastUse < oldest) await this.#removePackage(unused);
-    }
+    const unused = unusedIn(this.#paths, this.#store);
+    await this.#removePackages(unused.filter(({ lastUse }) => lastUse < oldest));
     await this.#shrink(maxSize);
   }
 
   async #shrink(maxSize: number): Promise<void> {
     const stubborn = new Set<ListedImage>();
     while (this.#size() > maxSize) {
+      let excess = this.#size() - maxSize;
+      const going: ListedPackage[] = [];
       for (const unused of unusedIn(this.#paths, this.#store)) {
-        if (this.#size() > maxSize) await this.#removePackage(unused);
+        if (excess <= 0) break;
+        going.push(unused);
+        excess -= unused.bytes;
       }
+      await this.#removePackages(going);
       const next = this.#store.images.findLast((image) => !stubborn.has(image));
       if (next === undefined || this.#size() <= maxSize) return;
       if (!(await this.#removeImage(next))) stubborn.add(next);
@@ -209,21 +240,23 @@ class Collector {
     return total(packages).bytes + total(images.map(ownFiles)).bytes;
   }
 
-  async #removePackage(unused: ListedPackage): Promise<void> {
-    if (this.#limits.dryRun !== true) await discard(this.#paths, unused.directory);
-    const packages = this.#store.packages.filter((other) => other !== unused);
+  async #removePackages(unused: readonly ListedPackage[]): Promise<void> {
+    const removed =
+      this.#limits.dryRun === true
+        ? unused
+        : await discardUnused(this.#paths, unused, this.#store.images);
+    const directories = new Set(removed.map(({ directory }) => directory));
+    const packages = this.#store.packages.filter(({ directory }) => !directories.has(directory));
     this.#store = { ...this.#store, packages };
-    this.removed.packages++;
-    this.removed.bytes += unused.bytes;
+    this.removed.packages += removed.length;
+    this.removed.bytes += total(removed).bytes;
   }
 
   async #removeImage(image: ListedImage): Promise<boolean> {
     if (this.#limits.dryRun === true && image.inUse) return false;
-    try {
-      if (this.#limits.dryRun !== true) await removeImage(this.#paths, image.manifest.id);
-    } catch (error) {
-      if (error instanceof KilnError && error.code === 'E_IMAGE_IN_USE') return false;
-      if (!(error instanceof KilnError && error.code === 'E_IMAGE_MISSING')) throw error;
+    if (this.#limits.dryRun !== true) {
+      const { gone } = await removeIdleImage(this.#paths, image.manifest.id);
+      if (!gone) return false;
     }
     const images = this.#store.images.filter((other) => other !== image);
     this.#store = { ...this.#store, images };

@@ -156,6 +156,24 @@ export async function removeImage(
   }
 }
 
+/**
+ * Removes an image that was idle when it was listed, unless it is in use by now. Another call may be faster.
+ * @returns whether the image is gone, and where its tree lies in the trash
+ */
+export async function removeIdleImage(
+  paths: StatePaths,
+  id: string,
+  uid?: number,
+): Promise<{ readonly gone: boolean; readonly tree?: string | undefined }> {
+  try {
+    return { gone: true, tree: await removeImage(paths, id, uid) };
+  } catch (error) {
+    const code = error instanceof KilnError ? error.code : undefined;
+    if (code !== 'E_IMAGE_IN_USE' && code !== 'E_IMAGE_MISSING') throw error;
+    return { gone: code === 'E_IMAGE_MISSING' };
+  }
+}
+
 export async function sweepImages(paths: StatePaths): Promise<void> {
   const broken = imageIds(paths).filter((id) => readManifest(paths, id) === undefined);
   const replaced = folderNames(paths).filter((name) => REPLACED.test(name));
@@ -252,7 +270,7 @@ const ID_LENGTH = 64;
 const ID = /^[0-9a-f]{64}$/;
 const REPLACED = /^[0-9a-f]{64}\.replaced-[0-9a-f]+$/;
 
-function imageIds(paths: StatePaths): string[] {
+export function imageIds(paths: StatePaths): string[] {
   return folderNames(paths).filter((name) => ID.test(name));
 }
 

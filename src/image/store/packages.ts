@@ -288,19 +288,23 @@ async function unpackPart(
     onDone();
   }
   // The children are dead, so nobody else changes the trees any more.
-  const added: StoredPackage[] = [];
-  await using _published = await acquireLock(publishLock(paths), { signal });
-  for (const result of results) {
-    const { locked } = wanted[Number(result.job.into)]!;
-    if (readStoredPackage(paths, locked.digest) !== undefined) continue;
-    const directory = entryOf(result);
-    const tree = join(directory, 'tree');
+  const digestOf = ({ job }: Unpacked) => wanted[Number(job.into)]!.locked.digest;
+  const isMissing = (result: Unpacked) => readStoredPackage(paths, digestOf(result)) === undefined;
+  // What another caller has unpacked meanwhile is read before the lock, for which everybody waits.
+  const missing = results.filter(isMissing);
+  for (const result of missing) {
+    const tree = join(entryOf(result), 'tree');
     renameSync(join(root, result.job.into), tree);
     if (!lstatSync(tree).isDirectory()) throw new TypeError(`${tree} is no directory`);
-    const target = packageDirectory(paths, locked.digest);
+  }
+  const added: StoredPackage[] = [];
+  await using _published = await acquireLock(publishLock(paths), { signal });
+  for (const result of missing) {
+    if (!isMissing(result)) continue;
+    const target = packageDirectory(paths, digestOf(result));
     await discard(paths, target);
-    renameSync(directory, target);
-    added.push(storedPackage(target, locked.digest, result.package, result.warnings));
+    renameSync(entryOf(result), target);
+    added.push(storedPackage(target, digestOf(result), result.package, result.warnings));
   }
   return added;
 }
