@@ -10,7 +10,7 @@ import { mendDamage } from '../host/state/kinds.ts';
 import { pathsOfUser, type StatePaths } from '../host/state/paths.ts';
 import { syncStore } from '../image/store/durability.ts';
 import { collectGarbage, removeUnusedPackages, storeUsage } from '../image/store/gc.ts';
-import { removeImage } from '../image/store/images.ts';
+import { removeIdleImage } from '../image/store/images.ts';
 import { buildCachesOf, imagesOf, usageOf, userStorage } from '../image/store/user-storage.ts';
 import { type VerifyReport, verifyPackages } from '../image/store/verify.ts';
 import { pruneRoots } from '../jobs/mock/root/root.ts';
@@ -128,9 +128,9 @@ async function removeOwn(
   const images: string[] = [];
   for (const { manifest, lastUse, inUse } of await imagesOf(paths, user)) {
     if (inUse || lastUse >= oldest) continue;
-    const tree = await removeImage(paths, manifest.id, user.uid);
+    const { gone, tree } = await removeIdleImage(paths, manifest.id, user.uid);
     if (tree !== undefined) await removeTree(tree);
-    images.push(manifest.id);
+    if (gone) images.push(manifest.id);
   }
   const packages = await removeUnusedPackages(paths, user);
   const downloads = await pruneOwn(paths, user, defined({ maxAge }));

@@ -11,7 +11,7 @@ import { BUILD_CACHES } from '../../packages/repository/cache.ts';
 import type { SandboxOwner } from '../../sandbox/open.ts';
 import { broughtBy, installedSize } from './entry.ts';
 import { type Amount, ownFiles, total, unusedIn } from './gc.ts';
-import { type ListedImage, listImages, removeImage } from './images.ts';
+import { imageIds, type ListedImage, listImages, removeIdleImage } from './images.ts';
 import { ownersOf, ROOT } from './manifest.ts';
 import { neededPackages } from './work-directory.ts';
 
@@ -66,13 +66,26 @@ export async function userStorage(
   const packages = await packagesOf(paths, user);
   const needed = await neededPackages(paths);
   // What all images are made of is only read if it matters.
-  const all = packages.length === 0 ? [] : await listImages(paths);
+  const all = packages.length === 0 ? [] : imageIds(paths).map((id) => ({ manifest: { id } }));
   const unused = unusedIn(paths, { packages, needed, images: all });
+  return {
+    ...(await keptBy(paths, user, images, packages)),
+    images: { ...total(images), unusedBytes: total(images.filter(({ inUse }) => !inUse)).bytes },
+    packages: { ...total(packages), unusedBytes: total(unused).bytes },
+  };
+}
+
+async function keptBy(
+  paths: StatePaths,
+  user: { readonly uid: number },
+  images: readonly { readonly bytes: number }[],
+  packages: readonly { readonly bytes: number }[],
+): Promise<Record<keyof UserStorage, Amount>> {
   const { cache } = pathsOfUser(paths, user);
   const [files, caches] = [keptIn(cache), keptIn(buildCachesOf(paths, user))];
   return {
-    images: { ...total(images), unusedBytes: total(images.filter(({ inUse }) => !inUse)).bytes },
-    packages: { ...total(packages), unusedBytes: total(unused).bytes },
+    images: total(images),
+    packages: total(packages),
     downloads: { count: files.count - caches.count, bytes: files.bytes - caches.bytes },
     caches,
     roots: total(
@@ -92,8 +105,9 @@ export async function storageLeft(
   more = 0,
 ): Promise<number> {
   if (owner === undefined) return Number.POSITIVE_INFINITY;
-  const kept = await userStorage(paths, owner);
-  const passing = (await imagesOf(paths, owner)).filter(
+  const images = await imagesOf(paths, owner);
+  const kept = await keptBy(paths, owner, images.map(ownFiles), await packagesOf(paths, owner));
+  const passing = images.filter(
     ({ manifest, inUse }) => !inUse && ownersOf(paths, manifest).get(owner.uid)?.forBuilds === true,
   );
   if (kept.images.count - passing.length >= IMAGES_MAX) {
@@ -113,11 +127,14 @@ export async function storageLeft(
   }
   for (const { manifest } of passing.reverse()) {
     if (left >= 0 && count < IMAGES_MAX) break;
-    const tree = await removeImage(paths, manifest.id, owner.uid);
+    const { gone, tree } = await removeIdleImage(paths, manifest.id, owner.uid);
     if (tree !== undefined) await removeTree(tree);
+    if (!gone) continue;
     left += manifest.ownBytes;
     count--;
   }
+  // Another build of the user's uses or removes one of the images since they were listed.
+  if (left < 0 || count >= IMAGES_MAX) return await storageLeft(paths, owner, more);
   return room;
 }
 
