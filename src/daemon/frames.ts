@@ -82,6 +82,8 @@ export const FROM_WORKER = {
   /** A user's job wants a further sandbox beside its one. */
   wantsRoom: 68,
   leavesRoom: 69,
+  /** The client of `job` is the worker's affair from now on. */
+  taken: 70,
 } as const;
 
 export interface Start {

@@ -41,6 +41,12 @@ export interface WorkersOptions {
 /** Room for one sandbox more of a job's user, until disposed of; undefined if there is none. */
 export type TakeRoom = () => Promise<Disposable | undefined>;
 
+interface ServeOptions {
+  readonly uid: number;
+  readonly takeRoom?: TakeRoom | undefined;
+  readonly isLast: boolean;
+}
+
 const SEE_LOG = 'kilnd.log in the state directory may say why';
 
 export interface LentWorker {
@@ -64,6 +70,7 @@ export class Worker implements LentWorker {
   #job:
     | {
         readonly crashed: (how: string) => void;
+        readonly taken?: (() => void) | undefined;
         readonly done: PromiseWithResolvers<boolean>;
         readonly takeRoom?: TakeRoom | undefined;
         readonly rooms: Disposable[];
@@ -115,16 +122,27 @@ export class Worker implements LentWorker {
     return isDeepStrictEqual(env, this.#env);
   }
 
-  /** Resolves with whether the worker can have another client afterwards. */
+  /**
+   * Resolves with whether the worker can have another client afterwards; with the client itself where the worker
+   * died before it took that, unless it is the client's last try.
+   */
   async serve(
     { connection, payload, rest, descriptors }: ReleasedClient,
-    uid: number,
-    takeRoom: TakeRoom | undefined,
-  ): Promise<boolean> {
+    { uid, takeRoom, isLast }: ServeOptions,
+  ): Promise<boolean | ReleasedClient> {
     const whyEnded = this.#watchMemory(uid);
-    // Kept until the client was told how to end, in case the worker dies.
-    const copy = tryCall('fcntl', connection, F_DUPFD_CLOEXEC, DAEMON_FD);
+    const fds = [connection, ...descriptors];
+    // Kept until the client was told how to end, and the others until they are taken, in case the worker dies.
+    const [copy = -1, ...others] = fds.map((fd) =>
+      tryCall('fcntl', fd, F_DUPFD_CLOEXEC, DAEMON_FD),
+    );
+    let isTaken = false;
+    const taken = () => {
+      isTaken = true;
+      for (const fd of others.splice(0)) closeDescriptor(fd);
+    };
     const crashed = (how: string) => {
+      if (!isTaken && !isLast) return;
       const { message, hint } = whyEnded(how);
       const text = `kiln: ${message} [E_WORKER]\n  hint: ${hint}\n`;
       const frames = [
@@ -133,19 +151,14 @@ export class Worker implements LentWorker {
       ];
       addon().sendMessage(copy, Buffer.concat(frames), [], MSG_DONTWAIT | MSG_NOSIGNAL);
     };
-    const fds = [connection, ...descriptors];
     const bytes = Buffer.concat([u32s(payload.length), payload, rest]);
-    try {
-      return await this.#work(
-        encodeFrame(TO_WORKER.job, bytes, fds.length),
-        fds,
-        crashed,
-        takeRoom,
-      );
-    } finally {
-      // This may be the last copy, with whatever the client has sent meanwhile.
-      closeStranger(copy);
-    }
+    const frame = encodeFrame(TO_WORKER.job, bytes, fds.length);
+    const again = await this.#work(frame, fds, { crashed, taken, takeRoom });
+    if (!isTaken && !isLast) return { connection: copy, payload, rest, descriptors: others };
+    taken();
+    // This may be the last copy, with whatever the client has sent meanwhile.
+    closeStranger(copy);
+    return again;
   }
 
   async call(call: Call): Promise<boolean> {
@@ -157,7 +170,7 @@ export class Worker implements LentWorker {
       why = whyEnded(how);
     };
     const head = Buffer.from(JSON.stringify(call.head));
-    const again = await this.#work(encodeFrame(TO_WORKER.call, head, 1), [theirs], crashed);
+    const again = await this.#work(encodeFrame(TO_WORKER.call, head, 1), [theirs], { crashed });
     await forwarded;
     if (!call.over) {
       const failure = why ?? whyEnded('early');
@@ -180,11 +193,14 @@ export class Worker implements LentWorker {
   #work(
     frame: Buffer,
     fds: readonly number[],
-    crashed: (how: string) => void,
-    takeRoom?: TakeRoom,
+    job: {
+      readonly crashed: (how: string) => void;
+      readonly taken?: () => void;
+      readonly takeRoom?: TakeRoom | undefined;
+    },
   ): Promise<boolean> {
     const done = deferred<boolean>();
-    this.#job = { crashed, done, takeRoom, rooms: [] };
+    this.#job = { ...job, done, rooms: [] };
     this.#peer.send(frame, fds);
     return done.promise;
   }
@@ -220,6 +236,7 @@ export class Worker implements LentWorker {
     }
     for (const fd of frame.fds) closeDescriptor(fd);
     if (frame.type === FROM_WORKER.done) this.#finish(frame.payload[0] === 1);
+    else if (frame.type === FROM_WORKER.taken) this.#job?.taken?.();
     else if (frame.type === FROM_WORKER.wantsParked) this.#giveParked();
     else if (frame.type === FROM_WORKER.wantsRoom) this.#giveRoom();
     else if (frame.type === FROM_WORKER.leavesRoom) this.#job?.rooms.pop()?.[Symbol.dispose]();

@@ -45,8 +45,10 @@ export class Daemon {
             return bytes.length;
           }
           const { type, payload, fds } = frame;
-          if (type === TO_WORKER.job) job(readJob(payload, fds));
-          else if (type === TO_WORKER.call) call(readCall(payload, fds));
+          if (type === TO_WORKER.job) {
+            peer.send(encodeFrame(FROM_WORKER.taken, Buffer.alloc(0)));
+            job(readJob(payload, fds));
+          } else if (type === TO_WORKER.call) call(readCall(payload, fds));
           else if (type === TO_WORKER.results) results(payload, fds[0]);
           else if (type === TO_WORKER.stop) stop();
           else if (type === TO_WORKER.over) over();

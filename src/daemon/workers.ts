@@ -3,7 +3,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { awaitedLater } from '../promise.ts';
 import type { Call } from './call.ts';
-import type { CommandLine } from './command-line.ts';
+import type { CommandLine, ReleasedClient } from './command-line.ts';
 import {
   type LentWorker,
   resultsLost,
@@ -42,11 +42,18 @@ export class Workers {
     env: Readonly<Record<string, string>>,
     takeRoom?: TakeRoom,
   ): Promise<void> {
-    await this.#work(
-      env,
-      () => line.gone,
-      (worker) => worker.serve(line.release(), line.identity.uid, takeRoom),
-    );
+    const { uid } = line.identity;
+    let client: ReleasedClient | undefined;
+    // A spare worker may be dead already, though its end is not known yet.
+    for (const isLast of [false, true]) {
+      const gone = () => client === undefined && line.gone;
+      await this.#work(env, gone, async (worker) => {
+        const left = await worker.serve(client ?? line.release(), { uid, takeRoom, isLast });
+        client = typeof left === 'boolean' ? undefined : left;
+        return left === true;
+      });
+      if (client === undefined) return;
+    }
   }
 
   async call(call: Call): Promise<void> {

@@ -337,6 +337,21 @@ function serves(worker: number, client: ChildProcess): boolean {
   });
 }
 
+test.serial('a worker that dies before it takes its client: another one serves it', async (t) => {
+  await kiln(['image', 'ls']);
+  t.true(await until(() => workers().length === 1));
+  const [spare] = workers();
+  process.kill(Number(spare), 'SIGSTOP');
+  const listed = kiln(['image', 'ls', '--json']);
+  // It has the client, and does nothing for it.
+  t.false(await Promise.race([listed.then(() => true), sleep(1000, false)]));
+  t.deepEqual(workers(), [Number(spare)]);
+  process.kill(Number(spare), 'SIGKILL');
+  const { stdout } = await listed;
+  t.is(JSON.parse(stdout)[0].id, IMAGE);
+  t.false(workers().includes(Number(spare)));
+});
+
 test.serial('kill -9 of the client ends what its worker does', async (t) => {
   const { client, pid } = await lasting(7663);
   client.kill('SIGKILL');
