@@ -95,7 +95,9 @@ export function runWorker(): void {
         Promise.all([putting, syncing])
           .finally(() => process.exit())
           .catch(fail);
-      } else abort();
+        return;
+      }
+      abort();
       setTimeout(() => process.exit(KILN_FAILED), LAST_MOMENTS).unref();
     },
   });
@@ -179,7 +181,7 @@ export function runWorker(): void {
 
   async function done(): Promise<void> {
     // Disks may take seconds: the next client does not wait for that.
-    if (changed) syncing = awaitedLater(syncing.then(sync));
+    if (changed) syncing = awaitedLater(syncing.then(sync, sync));
     process.chdir('/');
     // A process that has worked for a user works for nobody else.
     const wasUsers = files !== undefined;

@@ -92,7 +92,7 @@ test.serial('a sequence that comes in pieces is found; colours end with the log'
   await writeFile(
     script,
     `import { LogView } from ${JSON.stringify(join(import.meta.dirname, '../../src/cli/output/print.ts'))};
-    const view = new LogView(process.stdout);
+    const view = new LogView(() => process.stdout);
     for (const byte of Buffer.from('\\u001b[1;31mred\\u001b[2J\\u001b]0;x\\u0007é\\u009b\\n\\u001b[4'))
       view.write(Buffer.from([byte]));
     view[Symbol.dispose]();`,

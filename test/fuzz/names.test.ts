@@ -138,6 +138,12 @@ test('tar: no name, link or whiteout leads out of the image; the host’s find h
       examples: [
         [[{ kind: 'file', name: 'a', target: 'a' }]],
         [[{ kind: 'file', name: `${'x'.repeat(256)}/.wh.a`, target: 'a' }]],
+        [
+          [
+            { kind: 'directory', name: 'proc/a', target: 'a' },
+            { kind: 'file', name: 'proc', target: 'a' },
+          ],
+        ],
       ],
     },
   );

@@ -292,6 +292,25 @@ test.serial('kiln-mock --chain builds with the results before, which are the use
   t.deepEqual(await leftOfJobs(t.context), []);
 });
 
+test.serial('results lie in no folder of a configuration, which is root’s', async (t) => {
+  const { home, paths } = t.context;
+  const spec = 'Name: plain\nVersion: 1\nRelease: 1\nSummary: x\nLicense: MIT\n%description\nx\n';
+  mkdirSync(join(home, 'sources'));
+  for (const [name, text] of [
+    ['plain.spec', spec],
+    ['a', ''],
+    ['b', ''],
+  ] as const) {
+    writeFileSync(join(home, name), text);
+    chownSync(join(home, name), USER.uid, USER.gid);
+  }
+  chownSync(join(home, 'sources'), USER.uid, USER.gid);
+  const sources = ['--spec', 'plain.spec', '--sources', 'sources'];
+  await succeeds(t, mock(t.context, USER, '--buildsrpm', ...sources, 'a', 'b'));
+  t.true(existsSync(join(home, 'result/plain-1-1.src.rpm')));
+  t.false(existsSync(join(paths.root, 'mock/demo')));
+});
+
 test.serial('a root of a user’s stays, and is nobody else’s', async (t) => {
   const { home, paths, kiln, as } = t.context;
   const own = (...args: string[]) => mock(t.context, USER, ...args);
@@ -363,8 +382,21 @@ test.serial('a root of a user’s stays, and is nobody else’s', async (t) => {
   limit(t.context, 'disk: 1G, storage: 1M');
   await refused(t, own('--shell', 'true'), /users\.limits\.storage/);
   limit(t.context, 'disk: 64M');
-  const fill = 'dd if=/dev/zero of=/big bs=1M count=200; sleep 5';
-  await refused(t, own('--shell', fill), /more than 67108864 bytes on the disk/);
+  const fill = (size: number) => `dd if=/dev/zero of=/of-${size} bs=1M count=${size}; sleep 2`;
+  const tooMuch = /more than \d{8} bytes on the disk/;
+  await refused(t, own('--shell', fill(200)), tooMuch);
+  t.deepEqual(roots(), []);
+  // What the calls before have written counts.
+  await succeeds(t, own('--shell', fill(40)));
+  await refused(t, own('--shell', fill(41)), tooMuch);
+  t.deepEqual(roots(), []);
+  // A spec is a program, too.
+  writeFileSync(
+    join(home, 'large.spec'),
+    `%(${fill(200).replace('/of-', '/var/tmp/of-')})\nName: x\n`,
+  );
+  chownSync(join(home, 'large.spec'), USER.uid, USER.gid);
+  await refused(t, own('--installdeps', 'large.spec'), tooMuch);
   t.deepEqual(roots(), []);
   await succeeds(t, own('--init'));
   await succeeds(t, own('--clean'));

@@ -130,8 +130,9 @@ export async function userLine(line: CommandLine, user: CallerUser): Promise<Com
   }
   given.push({ name: 'configdir', value: configdir });
   const results = RESULTS[mode];
-  const isOne = mode === 'chain' || line.args.length < 2;
-  if (results !== undefined && line.value(results) === undefined && isOne) {
+  // A configuration's own folder of results is root's. mock refuses several packages without --resultdir.
+  const isRefused = mode === 'rebuild' && line.args.length > 1;
+  if (results !== undefined && line.value(results) === undefined && !isRefused) {
     given.push({ name: results, value: await fetched('results', 'result', user) });
   }
   const args: string[] = [];

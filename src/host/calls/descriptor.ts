@@ -98,9 +98,8 @@ export function removeXattr(fd: number, name: string): void {
 }
 
 export function listXattrs(fd: number): string[] {
-  const length = unlessErrno(['EOPNOTSUPP'], () =>
-    checked('flistxattr', tryCall('flistxattr', fd, scratch, scratch.length)),
-  );
+  const list = () => checked('flistxattr', tryCall('flistxattr', fd, scratch, scratch.length));
+  const length = unlessErrno(['EOPNOTSUPP'], list) ?? 0;
   return scratch.toString('utf8', 0, length).split('\0').slice(0, -1);
 }
 

@@ -32,19 +32,6 @@ export function hasErrno(error: unknown, ...names: readonly string[]): boolean {
   return error instanceof Error && names.includes((error as NodeJS.ErrnoException).code ?? '');
 }
 
-/** What `act` returns; undefined where it fails with one of these errors. */
-export function unlessErrno<Result>(
-  names: readonly string[],
-  act: () => Result,
-): Result | undefined {
-  try {
-    return act();
-  } catch (error) {
-    if (hasErrno(error, ...names)) return undefined;
-    throw error;
-  }
-}
-
 /** A file name, as bytes or text, for C. @throws TypeError for a NUL inside: in C it would name another file */
 export function cString(name: Buffer | string): Buffer | string {
   if (name.includes('\0')) throw new TypeError('a file name holds a NUL byte');

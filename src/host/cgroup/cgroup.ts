@@ -1,4 +1,12 @@
-import { chownSync, mkdirSync, readdirSync, readFileSync, rmdirSync, writeFileSync } from 'node:fs';
+import {
+  chownSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  rmdirSync,
+  writeFileSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { KilnError } from '../../errors.ts';
@@ -159,6 +167,8 @@ export function delegateCgroup(pid: number, id: string, owner: number): void {
 /** Removes the groups of `id`, whose processes must be dying, and parents that are empty. Missing ones are fine. */
 export async function removeOwnCgroups(id: string): Promise<void> {
   for (const { path } of knownHierarchies()) {
+    // A hierarchy may be mounted read-only, where kiln has nothing.
+    if (!existsSync(kilnGroup(path))) continue;
     const group = kilnGroup(path, id);
     for (let left = REMOVE_MS; !removeGroups(group); left -= PAUSE_MS) {
       if (left <= 0) throw new KilnError('E_STATE', `${group} is in use`);

@@ -77,6 +77,7 @@ export class DiskWatch implements Disposable {
   readonly #number = ++watches;
   readonly #abort = new AbortController();
   #victim: Victim | undefined;
+  #isOver = false;
   readonly #ready = deferred<void>();
   readonly #finished = deferred<void>();
 
@@ -127,7 +128,8 @@ export class DiskWatch implements Disposable {
   }
 
   #ask(request: WatchRequest): void {
-    this.#thread.postMessage(request);
+    // The thread may be another watch's by then.
+    if (!this.#isOver) this.#thread.postMessage(request);
   }
 
   readonly #answered = ({ number, verdict }: WatchAnswer): void => {
@@ -161,6 +163,7 @@ export class DiskWatch implements Disposable {
 
   [Symbol.dispose](): void {
     this.#ask({ forget: true });
+    this.#isOver = true;
   }
 }
 

@@ -20,6 +20,7 @@ import {
 import { basename, dirname, join } from 'node:path';
 import type { Header } from 'tar-stream';
 import { KilnError } from '../../errors.ts';
+import { unlessErrno } from '../../host/calls/attempt.ts';
 import { setXattr } from '../../host/calls/descriptor.ts';
 import { removeTreeNow } from '../../host/files/remove-tree.ts';
 import { diskExceeded } from '../../host/state/disk-watch.ts';
@@ -104,7 +105,9 @@ export class LayerWriter {
 
   finish(): void {
     for (const [path, time] of this.#times) {
-      if (find(path)?.isDirectory()) utimesSync(bytes(path), time, time);
+      // A later entry may have put a file in the place of a folder above.
+      const now = unlessErrno(['ENOTDIR'], () => find(path));
+      if (now?.isDirectory()) utimesSync(bytes(path), time, time);
     }
   }
 

@@ -4,6 +4,7 @@ import { Folder } from '../../host/files/folder.ts';
 import { DiskWatch } from '../../host/state/disk-watch.ts';
 import { openWorkDirectory } from '../../image/store/work-directory.ts';
 import { publishRepository } from '../../packages/repository/publish/snapshot.ts';
+import { forbidden } from '../../users/configuration.ts';
 import { buildPackage } from '../rpmbuild/build.ts';
 import type { BuildReport } from '../rpmbuild/outcome/report.ts';
 import type { BuildRequest, BuildSource } from '../rpmbuild/request.ts';
@@ -50,7 +51,10 @@ async function buildAll(
   srpms: readonly string[],
   more: Partial<BuildRequest>,
 ): Promise<number> {
-  const { log } = session;
+  const { engine, line, log } = session;
+  if (engine.owner !== undefined && line.value('resultdir') === undefined) {
+    throw forbidden('the folder of results of a configuration', 'it is root’s: name --resultdir');
+  }
   const within = await withChroot(session);
   const { chroot } = within;
   await using root = await MockRoot.lock(session.engine, chroot.root);

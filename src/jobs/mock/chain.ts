@@ -4,6 +4,8 @@ import { tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
 import { unusableResultDirectory } from '../../artifacts/destination.ts';
 import { Folder, makeDirectory } from '../../host/files/folder.ts';
+import { diskExceeded } from '../../host/state/disk-watch.ts';
+import { usageOf } from '../../image/store/user-storage.ts';
 import { localRepository } from '../../packages/repository/configuration.ts';
 import { publishRepository, type Snapshot } from '../../packages/repository/publish/snapshot.ts';
 import { build } from './build.ts';
@@ -144,6 +146,12 @@ class ChainRun implements AsyncDisposable {
   }
 
   async #publish(): Promise<void> {
+    const { owner } = this.#session.engine;
+    // What one build adds is within the share already.
+    if (owner !== undefined && usageOf(this.#results).bytes > owner.share.disk) {
+      const hint = 'build fewer packages at a time; root sets users.limits.disk';
+      throw diskExceeded('the chain', `more than ${owner.share.disk} bytes`, hint);
+    }
     const files: { path: string }[] = [];
     using results = Folder.open(this.#results);
     for (const name of results.names()) {

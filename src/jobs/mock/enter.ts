@@ -6,6 +6,7 @@ import { collectArtifacts } from '../../artifacts/collect.ts';
 import { defined } from '../../defined.ts';
 import { openInTree } from '../../host/files/at.ts';
 import { removeTree } from '../../host/files/remove-tree.ts';
+import { refuseLowDisk } from '../../host/state/disk-watch.ts';
 import type { HandOver } from '../../sandbox/command/command-request.ts';
 import type { SandboxProcess } from '../../sandbox/command/process.ts';
 import type { CommandStdio } from '../../sandbox/door/io.ts';
@@ -53,6 +54,7 @@ export async function copyout(session: MockSession): Promise<number> {
   const { sources, destination } = operands(line.args, 'copyout');
   const target = hostPath(destination);
   const isDirectory = statSync(target, { throwIfNoEntry: false })?.isDirectory() ?? false;
+  const user = session.engine.owner;
   return await withRoot(session, async ({ root }) => {
     const home = root.image.manifest.user.home;
     await using sandbox = await RootSandbox.open(root, { command: ['--copyout'] });
@@ -70,6 +72,10 @@ export async function copyout(session: MockSession): Promise<number> {
           workdir: '/',
           destination: staging,
           owner: session.caller.ids,
+          ...(user && {
+            limits: { bytes: user.share.disk },
+            room: (more: number) => refuseLowDisk(staging, more),
+          }),
           onWarning: (warning) => log.warning(warning),
           signal,
         }),

@@ -12,7 +12,7 @@ import { mockBuildRequest } from './build-request.ts';
 import { argumentError, buildHooks, usageError } from './outcome.ts';
 import { addOwnPackages, installPackages } from './root/install.ts';
 import { RootSandbox } from './root/root-sandbox.ts';
-import { removePackages } from './root/transaction.ts';
+import { removePackages, watched } from './root/transaction.ts';
 import {
   type ChrootSession,
   hostPath,
@@ -172,13 +172,17 @@ const QUERY =
 async function specRequires(at: RootSession, path: string): Promise<readonly string[]> {
   const input = readSpec(path);
   const request = mockBuildRequest(at, { kind: 'spec', path }, '/');
+  const bound = await at.root.bound();
   await using sandbox = await RootSandbox.open(at.root, { command: ['rpmspec'] });
-  const result = await sandbox.capture(['/bin/sh', '-c', QUERY, 'sh', ...specOptions(request)], {
-    user: at.chroot.user,
-    env: { TMPDIR: '/tmp' },
-    input,
-    signal: at.signal,
-  });
+  const query = ['/bin/sh', '-c', QUERY, 'sh', ...specOptions(request)];
+  const result = await watched(at.root, sandbox, bound, () =>
+    sandbox.capture(query, {
+      user: at.chroot.user,
+      env: { TMPDIR: '/tmp' },
+      input,
+      signal: at.signal,
+    }),
+  );
   if (result.exitCode !== 0) {
     throw new KilnError('E_BUILD_SPEC', `rpmspec cannot read ${path}: ${result.output.trim()}`);
   }

@@ -95,7 +95,9 @@ export async function withChroot(session: MockSession): Promise<ChrootSession> {
     const where = place === undefined ? '' : `${formatPlace(place)}: `;
     session.log.warning({ code: 'mock-config', message: `${where}${message}` });
   }
-  if (session.engine.owner !== undefined) refuseRoots(chroot);
+  // Who only removes may, whatever root has given the configuration since.
+  const removes = ['clean', 'orphanskill'].includes(session.line.mode);
+  if (session.engine.owner !== undefined && !removes) refuseRoots(chroot);
   return { ...session, chroot };
 }
 

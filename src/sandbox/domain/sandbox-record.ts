@@ -202,5 +202,6 @@ export function onlyOne<One>(
     found.length > 1
       ? [`${kind} ${word}: ${found.length} ids begin so`, 'give more of the id: `kiln ps` shows it']
       : [`there is no ${kind} ${word || '""'}`, 'it may have ended: `kiln ps` lists what is there'];
-  throw new KilnError(kind === 'job' ? 'E_NO_JOB' : 'E_NO_SANDBOX', message, { hint });
+  if (kind === 'job') throw new KilnError('E_NO_JOB', message, { hint });
+  throw new KilnError('E_NO_SANDBOX', message, { hint });
 }

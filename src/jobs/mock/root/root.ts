@@ -20,8 +20,12 @@ import { sweepSandboxes } from '../../../sandbox/domain/sweep.ts';
 import type { Engine } from '../../../sandbox/open.ts';
 import { pruneRecipes } from '../chroot.ts';
 
-/** A valid name: it is also a folder, and part of a lock's name. */
-const NAME = /^(?:@\d+-)?[A-Za-z0-9_][A-Za-z0-9_.+@:~-]{0,254}$/;
+/** A valid name: it is also a folder, and part of a lock's name. Root names users' roots with their owner. */
+const NAME = /^[A-Za-z0-9_][A-Za-z0-9_.+@:~-]{0,199}$/;
+const OWNED = /^@\d+-/;
+
+/** Of one user: whoever lists images reads the records of all roots. */
+const ROOTS_MAX = 50;
 
 const FORMAT = 1;
 
@@ -71,8 +75,7 @@ export class MockRoot implements AsyncDisposable {
    * @throws KilnError E_MOCK_ROOT_LOCKED while another process has it, E_MOCK_ROOT_NAME
    */
   static async lock(engine: Engine, name: string): Promise<MockRoot> {
-    const key = basename(rootFolder(engine.paths, engine.owner, name));
-    if (!NAME.test(key)) {
+    if (!NAME.test(engine.owner === undefined ? name.replace(OWNED, '') : name)) {
       const what = `${JSON.stringify(name)} cannot be the name of a root`;
       throw new KilnError('E_MOCK_ROOT_NAME', what, {
         hint: 'letters, digits and _ . + - @ : ~ only',
@@ -80,6 +83,7 @@ export class MockRoot implements AsyncDisposable {
     }
     ensureStore(engine.paths);
     await mkdir(engine.paths.roots, { recursive: true, mode: 0o700 });
+    const key = basename(rootFolder(engine.paths, engine.owner, name));
     const lock = await tryLock(lockFile(engine.paths, `root-${key}`));
     if (lock === undefined) {
       throw new KilnError('E_MOCK_ROOT_LOCKED', 'Build root is locked by another process.', {
@@ -134,8 +138,16 @@ export class MockRoot implements AsyncDisposable {
   }
 
   async make(image: LeasedImage): Promise<this> {
-    const { paths } = this.engine;
+    const { paths, owner } = this.engine;
     await this.remove();
+    if (owner !== undefined) {
+      await storageLeft(paths, owner);
+      if ((await rootNames(paths, owner)).length >= ROOTS_MAX) {
+        throw new KilnError('E_DISK', `user ${owner.uid} has ${ROOTS_MAX} roots already`, {
+          hint: '`kiln-mock --clean` removes one, `kiln-mock --scrub-all-chroots` all of yours',
+        });
+      }
+    }
     const { id } = image.manifest;
     const { packages } = await readContents(paths, id);
     await using work = await openWorkDirectory(paths);
@@ -207,10 +219,12 @@ export class MockRoot implements AsyncDisposable {
   async bound(): Promise<DiskBound | undefined> {
     const { owner, paths } = this.engine;
     if (owner === undefined) return undefined;
-    const left = (await storageLeft(paths, owner)) + usageOf(this.directory).bytes;
+    const left = await storageLeft(paths, owner);
+    const room = Math.min(owner.share.disk - usageOf(this.directory).bytes, left);
     return {
       tree: this.scratch,
-      bytes: Math.min(owner.share.disk, left),
+      // The watch counts what comes from now on.
+      bytes: Math.max(room, 0),
       who: `what runs in the root ${this.name}`,
       hint: 'the root is removed; root sets users.limits.disk and users.limits.storage',
     };
