@@ -86,13 +86,14 @@ async function convert(work: string, options: DnfRepository): Promise<Converted>
   };
   const file = ({ location }: MetadataFile) => join(directory, location);
   const groups = await run(
-    { kind: 'primary', primary, ...(group === undefined ? {} : { group }) },
+    { kind: 'primary', file: primary, ...(group === undefined ? {} : { group }) },
     path('solv'),
     [file(primary!), ...(group === undefined ? [] : [file(group)])],
   );
-  await run({ kind: 'filelists', filelists }, path('solvx'), [path('solv'), file(filelists!)]);
+  const input = { kind: 'filelists', file: filelists };
+  await run(input, path('solvx'), [file(filelists!), path('solv')]);
   if (modules !== undefined)
-    await run({ kind: 'modules', modules }, path('modules'), [file(modules)]);
+    await run({ kind: 'modules', file: modules }, path('modules'), [file(modules)]);
   return {
     options,
     groups: groups as Group[],

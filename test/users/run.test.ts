@@ -197,7 +197,7 @@ test.serial('gc of a user removes what the user keeps, and nothing of others', a
   t.regex(String((await as(USER, ['gc'])).stdout), /^removed 0 sandboxes, 0 ended jobs/);
   t.regex(
     String((await as(USER, ['gc', '--max-age', '0s'])).stdout),
-    /^removed 1 sandboxes, 0 ended jobs, 0 images, 0 packages/,
+    /^removed 1 sandboxes, 0 ended jobs, 0 roots, 0 images, 0 packages/,
   );
   t.is(JSON.parse(String((await as(USER, ['ps', '--json'])).stdout)).length, 0);
   t.is(JSON.parse(String((await as(OTHER, ['ps', '--json'])).stdout)).length, 1);
