@@ -20,6 +20,8 @@ const TESTS = [
   'gcc',
   'libc6-dev',
   'libcap2-bin',
+  // test/users has a hostile client.
+  'python3-minimal',
 ];
 
 /** Bytes of the root file system; sparse, so that only what is in it takes room. */

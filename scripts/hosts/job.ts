@@ -120,6 +120,9 @@ async function onEngine(engine: string, uri: string): Promise<void> {
   if (wanted('escape')) {
     await withBarePolicy(() => runTests(engine, ['test/escape/escape.test.ts']));
   }
+  if (wanted('users')) {
+    await runTests(engine, ['test/users/run.test.ts', 'test/users/attempts.test.ts']);
+  }
   if (wanted('image')) {
     await check(`${engine}: an image from the fixture repository compiles a program`, () =>
       checkImage(`/var/lib/kiln-${engine}`),

@@ -22,7 +22,7 @@ const USAGE = `usage: scripts/test-hosts [--host a|b] [--engine embedded|system]
 
 Boots machines as users have them, emulated, and tests this checkout there: docs/hosts.md. --match is ava's.
 
-checks: doctor, labels, limits, session, daemon, e2e, escape, image, services, package`;
+checks: doctor, labels, limits, session, daemon, e2e, escape, users, image, services, package`;
 
 const { values } = parseArgs({
   options: {
