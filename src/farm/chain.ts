@@ -3,7 +3,7 @@ import { readdirSync, readlinkSync, rmSync, symlinkSync } from 'node:fs';
 import { isAbsolute, join, resolve } from 'node:path';
 import { z } from 'zod';
 import { KilnError } from '../errors.ts';
-import { unlessErrno } from '../host/calls/attempt.ts';
+import { unlessErrno } from '../host/calls/libc.ts';
 import { Folder, makeDirectory } from '../host/files/folder.ts';
 import { imageLockSchema } from '../image/lock.ts';
 import { capabilitySchema, parseJson, sha256, text } from '../jobs/chain/records.ts';

@@ -4,8 +4,8 @@ import type { Readable, Writable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import { type Extract, extract, type Header } from 'tar-stream';
 import { KilnError } from '../errors.ts';
-import { unlessErrno } from '../host/calls/attempt.ts';
 import { closeDescriptor, closing } from '../host/calls/descriptor.ts';
+import { unlessErrno } from '../host/calls/libc.ts';
 import {
   mkdirat,
   openat2,

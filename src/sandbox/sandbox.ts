@@ -1,7 +1,7 @@
 import { openSync, statfsSync } from 'node:fs';
 import { KilnError } from '../errors.ts';
-import { attempt } from '../host/calls/attempt.ts';
 import { closing } from '../host/calls/descriptor.ts';
+import { attempt } from '../host/calls/libc.ts';
 import type { ProcessCgroups } from '../host/cgroup/cgroup-files.ts';
 import { O_PATH, openInTree } from '../host/files/at.ts';
 import { span, traceSandbox } from '../host/trace/trace.ts';

@@ -1,6 +1,5 @@
 import { closeSync, fchownSync, fstatSync, ftruncateSync, readSync, writeSync } from 'node:fs';
-import { unlessErrno } from './attempt.ts';
-import { cString, hasErrno } from './libc.ts';
+import { cString, hasErrno, unlessErrno } from './libc.ts';
 import { checked, tryCall } from './system-call.ts';
 
 /** An open descriptor that is closed when the block ends: `using file = closing(openSync(path))`. */

@@ -1,3 +1,4 @@
+import { readFileSync } from 'node:fs';
 import { constants } from 'node:os';
 import { KilnError } from '../../errors.ts';
 
@@ -30,6 +31,33 @@ export function errnoName(errno: number): string {
 export function hasErrno(error: unknown, ...names: readonly string[]): boolean {
   if (error instanceof SyscallError) return names.includes(error.errnoName);
   return error instanceof Error && names.includes((error as NodeJS.ErrnoException).code ?? '');
+}
+
+/** What `act` returns; undefined if it throws. */
+export function attempt<Result>(act: () => Result): Result | undefined {
+  try {
+    return act();
+  } catch {
+    return undefined;
+  }
+}
+
+/** What `act` returns; undefined if it fails with one of these errnos. @throws any other error */
+export function unlessErrno<Result>(
+  names: readonly string[],
+  act: () => Result,
+): Result | undefined {
+  try {
+    return act();
+  } catch (error) {
+    if (hasErrno(error, ...names)) return undefined;
+    throw error;
+  }
+}
+
+/** A small file, such as one of the kernel's; undefined if it cannot be read. */
+export function readText(path: string, encoding: BufferEncoding = 'utf8'): string | undefined {
+  return attempt(() => readFileSync(path, encoding));
 }
 
 /** A file name, as bytes or text, for C. @throws TypeError for a NUL inside: in C it would name another file */

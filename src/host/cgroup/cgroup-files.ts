@@ -3,8 +3,7 @@ import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { writeFile as writeFileInThread } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { KilnError } from '../../errors.ts';
-import { attempt, readText } from '../calls/attempt.ts';
-import { hasErrno } from '../calls/libc.ts';
+import { attempt, hasErrno, readText } from '../calls/libc.ts';
 import {
   type CgroupHierarchy,
   DELEGATED_GROUP,

@@ -2,7 +2,7 @@
 import { existsSync, readFileSync, statfsSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { defined } from '../../defined.ts';
-import { readText } from '../calls/attempt.ts';
+import { readText } from '../calls/libc.ts';
 
 export interface CgroupUsage {
   readonly cpuMicroseconds?: number;

@@ -10,8 +10,7 @@ import {
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { KilnError } from '../../errors.ts';
-import { readText, unlessErrno } from '../calls/attempt.ts';
-import { hasErrno } from '../calls/libc.ts';
+import { hasErrno, readText, unlessErrno } from '../calls/libc.ts';
 
 export interface CgroupHierarchy {
   readonly path: string;

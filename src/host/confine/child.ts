@@ -1,7 +1,7 @@
 import { closeSync, constants, openSync, readFileSync, writeSync } from 'node:fs';
 import { KilnError } from '../../errors.ts';
-import { attempt } from '../calls/attempt.ts';
 import { closing, isReadable } from '../calls/descriptor.ts';
+import { attempt } from '../calls/libc.ts';
 import { attachMount, changeRoot, mountTmpfs } from '../files/mount.ts';
 import { ownArguments } from '../process/own-node.ts';
 import { limitResource, setNoNewPrivileges } from '../process/process.ts';

@@ -7,8 +7,8 @@
 import type { ChildProcess } from 'node:child_process';
 import { KilnError } from '../../errors.ts';
 import { awaitedLater, deferred } from '../../promise.ts';
-import { attempt, unlessErrno } from '../calls/attempt.ts';
 import { closeDescriptor } from '../calls/descriptor.ts';
+import { attempt, unlessErrno } from '../calls/libc.ts';
 import { unixPacketPair } from '../sockets/unix-socket.ts';
 import { span } from '../trace/trace.ts';
 import { aboutFile, rebuildError } from './frame.ts';

@@ -6,9 +6,8 @@
  */
 import { type BigIntStats, constants, fstatSync } from 'node:fs';
 import { constants as os } from 'node:os';
-import { unlessErrno } from '../calls/attempt.ts';
 import { closing } from '../calls/descriptor.ts';
-import { cString } from '../calls/libc.ts';
+import { cString, unlessErrno } from '../calls/libc.ts';
 import { checked, tryCall } from '../calls/system-call.ts';
 
 export const O_PATH = 0o10000000;

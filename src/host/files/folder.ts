@@ -16,8 +16,8 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { dirname } from 'node:path';
-import { unlessErrno } from '../calls/attempt.ts';
 import { closing } from '../calls/descriptor.ts';
+import { unlessErrno } from '../calls/libc.ts';
 import { callerMode } from '../process/own-umask.ts';
 import { mkdirat, openat2, openDirectory, renameat, unlinkat } from './at.ts';
 

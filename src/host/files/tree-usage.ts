@@ -1,9 +1,8 @@
 /** How much of a disk a tree uses. The tree may be hostile, and may change meanwhile. Source: statx(2). */
 import { constants } from 'node:fs';
 import { KilnError } from '../../errors.ts';
-import { unlessErrno } from '../calls/attempt.ts';
 import { closeDescriptor } from '../calls/descriptor.ts';
-import { cString } from '../calls/libc.ts';
+import { cString, unlessErrno } from '../calls/libc.ts';
 import { checked, tryCall } from '../calls/system-call.ts';
 import { AT_FDCWD, DirectoryReader, openat2, SAME_DISK_DIRECTORY } from './at.ts';
 

@@ -9,8 +9,8 @@ import {
   readSync,
   writeFileSync,
 } from 'node:fs';
-import { unlessErrno } from '../calls/attempt.ts';
 import { closing, isReadable } from '../calls/descriptor.ts';
+import { unlessErrno } from '../calls/libc.ts';
 import { callerMode } from '../process/own-umask.ts';
 
 /**

@@ -1,6 +1,6 @@
 import { readdirSync, readFileSync, readlinkSync } from 'node:fs';
 import { basename, join } from 'node:path';
-import { attempt, readText } from '../calls/attempt.ts';
+import { attempt, readText } from '../calls/libc.ts';
 import { statOf } from '../process/process.ts';
 
 /** Whether the kernel lists a libvirtd that is connected to the domain's controller; see Domain.isWatched(). */

@@ -4,7 +4,7 @@
  */
 import { existsSync, readFileSync, statfsSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { attempt, readText } from '../calls/attempt.ts';
+import { attempt, readText } from '../calls/libc.ts';
 import { checked, tryCall } from '../calls/system-call.ts';
 
 const PR_SET_PDEATHSIG = 1;

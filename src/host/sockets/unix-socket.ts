@@ -4,9 +4,8 @@
  */
 import { BlockList, isIP } from 'node:net';
 import { networkInterfaces } from 'node:os';
-import { unlessErrno } from '../calls/attempt.ts';
 import { closeDescriptor } from '../calls/descriptor.ts';
-import { hasErrno } from '../calls/libc.ts';
+import { hasErrno, unlessErrno } from '../calls/libc.ts';
 import { addon, checked, tryCall } from '../calls/system-call.ts';
 import { MSG_DONTWAIT, MSG_NOSIGNAL, READABLE, Watch } from './watch.ts';
 

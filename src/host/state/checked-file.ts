@@ -5,8 +5,7 @@
 import { readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { mkdir, readdir, stat, utimes } from 'node:fs/promises';
 import { join } from 'node:path';
-import { attempt } from '../calls/attempt.ts';
-import { hasErrno } from '../calls/libc.ts';
+import { attempt, hasErrno } from '../calls/libc.ts';
 import { removeTree, removeTreeNow } from '../files/remove-tree.ts';
 import { shortHash, shortHashOf } from '../process/short-hash.ts';
 import { asidePath, DamagedFileError, renameOver, setAside, tellDamage } from './damage.ts';

@@ -4,8 +4,7 @@
  */
 import { renameSync, statSync } from 'node:fs';
 import { KilnError } from '../../errors.ts';
-import { unlessErrno } from '../calls/attempt.ts';
-import { hasErrno } from '../calls/libc.ts';
+import { hasErrno, unlessErrno } from '../calls/libc.ts';
 import { removeTreeNow } from '../files/remove-tree.ts';
 
 export class DamagedFileError extends KilnError {

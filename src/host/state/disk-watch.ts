@@ -9,7 +9,7 @@ import { Worker } from 'node:worker_threads';
 import type { ErrorCode } from '../../error-codes.ts';
 import { KilnError } from '../../errors.ts';
 import { deferred } from '../../promise.ts';
-import { unlessErrno } from '../calls/attempt.ts';
+import { unlessErrno } from '../calls/libc.ts';
 import { startOf } from '../process/process.ts';
 
 /** Bytes of a disk that stay free; of a small disk a share. */

@@ -5,7 +5,7 @@
 import { readdirSync, readFileSync, rmSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { defined } from '../../defined.ts';
-import { unlessErrno } from '../calls/attempt.ts';
+import { unlessErrno } from '../calls/libc.ts';
 import { shortHashOf } from '../process/short-hash.ts';
 import { dropCached, findRecord, readRecord, readSealed } from './checked-file.ts';
 import { DamagedFileError, tellDamage } from './damage.ts';

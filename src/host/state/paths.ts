@@ -11,8 +11,7 @@ import {
 } from 'node:fs';
 import { basename, dirname, join, resolve } from 'node:path';
 import { KilnError } from '../../errors.ts';
-import { unlessErrno } from '../calls/attempt.ts';
-import { hasErrno } from '../calls/libc.ts';
+import { hasErrno, unlessErrno } from '../calls/libc.ts';
 import { PROC_SUPER_MAGIC } from '../process/process.ts';
 import { shortHash } from '../process/short-hash.ts';
 

@@ -5,8 +5,8 @@
  */
 
 import { constants, openSync, writeFileSync } from 'node:fs';
-import { attempt } from '../calls/attempt.ts';
 import { closing } from '../calls/descriptor.ts';
+import { attempt } from '../calls/libc.ts';
 import { ownEnvironment, tellOwner } from '../process/own-process.ts';
 import { callerMode } from '../process/own-umask.ts';
 

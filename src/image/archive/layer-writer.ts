@@ -20,8 +20,8 @@ import {
 import { basename, dirname, join } from 'node:path';
 import type { Header } from 'tar-stream';
 import { KilnError } from '../../errors.ts';
-import { unlessErrno } from '../../host/calls/attempt.ts';
 import { setXattr } from '../../host/calls/descriptor.ts';
+import { unlessErrno } from '../../host/calls/libc.ts';
 import { removeTreeNow } from '../../host/files/remove-tree.ts';
 import { diskExceeded } from '../../host/state/disk-watch.ts';
 import type { UnpackLayersOutput } from './import.ts';

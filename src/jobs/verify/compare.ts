@@ -1,8 +1,8 @@
 import { constants, fstatSync, openSync, readFileSync } from 'node:fs';
 import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
-import { unlessErrno } from '../../host/calls/attempt.ts';
 import { closing } from '../../host/calls/descriptor.ts';
+import { unlessErrno } from '../../host/calls/libc.ts';
 import { openat2, RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS } from '../../host/files/at.ts';
 import { formatDependency } from '../../packages/rpm/dependency.ts';
 import type { RpmFile, RpmPackage } from '../../packages/rpm/package.ts';

@@ -2,7 +2,7 @@ import { EventEmitter } from 'node:events';
 import { constants } from 'node:os';
 import type { Readable, Writable } from 'node:stream';
 import { KilnError } from '../../errors.ts';
-import { attempt } from '../../host/calls/attempt.ts';
+import { attempt } from '../../host/calls/libc.ts';
 import type { AnswerOf, Parts } from '../wire/table.ts';
 import type { CommandStreams } from './command-request.ts';
 import type { CommandFacts } from './facts.ts';

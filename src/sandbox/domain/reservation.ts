@@ -12,8 +12,7 @@ import {
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { KilnError } from '../../errors.ts';
-import { attempt, readText, unlessErrno } from '../../host/calls/attempt.ts';
-import { hasErrno } from '../../host/calls/libc.ts';
+import { attempt, hasErrno, readText, unlessErrno } from '../../host/calls/libc.ts';
 import { withLock } from '../../host/files/flock.ts';
 import type { StatePaths } from '../../host/state/paths.ts';
 

@@ -2,7 +2,7 @@ import { readdir } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { defined } from '../../defined.ts';
 import { KilnError } from '../../errors.ts';
-import { attempt } from '../../host/calls/attempt.ts';
+import { attempt } from '../../host/calls/libc.ts';
 import { ProcessCgroups } from '../../host/cgroup/cgroup-files.ts';
 import { tryLock } from '../../host/files/flock.ts';
 import { controllerPid } from '../../host/libvirt/controllers.ts';

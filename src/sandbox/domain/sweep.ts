@@ -3,7 +3,7 @@ import { readdir, stat } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { KilnError } from '../../errors.ts';
-import { unlessErrno } from '../../host/calls/attempt.ts';
+import { unlessErrno } from '../../host/calls/libc.ts';
 import { removeOwnCgroups } from '../../host/cgroup/cgroup.ts';
 import { tryLock } from '../../host/files/flock.ts';
 import { removeTree, removeTreeNow } from '../../host/files/remove-tree.ts';

@@ -1,4 +1,4 @@
-import { readText } from '../../host/calls/attempt.ts';
+import { readText } from '../../host/calls/libc.ts';
 import { layerMissing } from '../policy/layers.ts';
 import type { SandboxLabels } from './labels.ts';
 

@@ -10,8 +10,8 @@ import { mkdir } from 'node:fs/promises';
 import { homedir } from 'node:os';
 import { setImmediate as breathe } from 'node:timers/promises';
 import { KilnError } from '../../errors.ts';
-import { unlessErrno } from '../../host/calls/attempt.ts';
 import { closing, getXattrOf, setXattrOf } from '../../host/calls/descriptor.ts';
+import { unlessErrno } from '../../host/calls/libc.ts';
 import {
   AT_FDCWD,
   DirectoryReader,

@@ -3,7 +3,7 @@ import { writeFileSync } from 'node:fs';
 import { readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { KilnError } from '../../errors.ts';
-import { attempt } from '../../host/calls/attempt.ts';
+import { attempt } from '../../host/calls/libc.ts';
 import { packageRoot, type StatePaths } from '../../host/state/paths.ts';
 import { shellWord } from '../../shell-words.ts';
 import { type Owner, reserve } from '../domain/reservation.ts';

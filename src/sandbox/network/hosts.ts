@@ -1,6 +1,6 @@
 import { constants, fstatSync, openSync, readSync } from 'node:fs';
-import { attempt, readText } from '../../host/calls/attempt.ts';
 import { closing } from '../../host/calls/descriptor.ts';
+import { attempt, readText } from '../../host/calls/libc.ts';
 import {
   type OpenHow,
   openat2,

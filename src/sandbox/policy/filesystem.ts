@@ -1,7 +1,7 @@
 import { constants, openSync, statSync } from 'node:fs';
 import { KilnError } from '../../errors.ts';
-import { unlessErrno } from '../../host/calls/attempt.ts';
 import { closeDescriptor, closing } from '../../host/calls/descriptor.ts';
+import { unlessErrno } from '../../host/calls/libc.ts';
 import {
   cloneMount,
   loadFileSystem,

@@ -1,8 +1,8 @@
 /** Folders that commands may write only if the caller confirms it: writing there controls the host or others. */
 import { closeSync, constants, openSync, readFileSync, readlinkSync, statSync } from 'node:fs';
 import { KilnError } from '../../errors.ts';
-import { attempt } from '../../host/calls/attempt.ts';
 import { closing } from '../../host/calls/descriptor.ts';
+import { attempt } from '../../host/calls/libc.ts';
 import { O_PATH } from '../../host/files/at.ts';
 import { isWithin, type MountedPath, MountTable, mountedPath } from '../../host/files/mount.ts';
 import type { StatePaths } from '../../host/state/paths.ts';

@@ -1,7 +1,7 @@
 import { z } from 'zod';
 import { defined } from '../../defined.ts';
 import { KilnError } from '../../errors.ts';
-import { attempt } from '../../host/calls/attempt.ts';
+import { attempt } from '../../host/calls/libc.ts';
 import type { Capability } from '../../host/process/capabilities.ts';
 import { compileFilter, FILTER_ACTIONS, FILTER_COMPARISONS } from '../../host/process/seccomp.ts';
 

@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto';
 import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { KilnError } from '../../errors.ts';
-import { attempt } from '../../host/calls/attempt.ts';
+import { attempt } from '../../host/calls/libc.ts';
 import { readUserFile } from '../../host/files/user-file.ts';
 import type { Capability } from '../../host/process/capabilities.ts';
 import { shortHash } from '../../host/process/short-hash.ts';

@@ -3,7 +3,7 @@ import { mkdir, readdir, readFile, readlink, rmdir, writeFile } from 'node:fs/pr
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { KilnError } from '../../../errors.ts';
-import { attempt } from '../../calls/attempt.ts';
+import { attempt } from '../../calls/libc.ts';
 import { type CgroupHierarchy, cgroupHierarchies, cgroupMode } from '../../cgroup/cgroup.ts';
 
 /** The v1 controllers that libvirt knows (vircgroup.c), and `pids`, by which kiln limits sandboxes itself. */

@@ -1,5 +1,5 @@
 import { basename, join, relative } from 'node:path';
-import { readText } from '../../calls/attempt.ts';
+import { readText } from '../../calls/libc.ts';
 import type { StatePaths } from '../../state/paths.ts';
 
 export const LOCK = 'libvirt.lock';
