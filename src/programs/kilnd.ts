@@ -144,7 +144,12 @@ async function main(): Promise<void> {
     sweepSandboxes(paths, engine.connect).catch(tell);
   };
   const quieter = new Quiet(QUIETER, () => {
-    workers.prepare();
+    try {
+      workers.prepare();
+    } catch (error) {
+      // There may be no descriptor now: whoever needs a worker is told.
+      tell(error);
+    }
     sweep();
     sweepWorkGroups(paths).catch(tell);
   });

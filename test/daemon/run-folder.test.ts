@@ -14,8 +14,8 @@ test('another daemon takes over, and makes it anew', async (t) => {
   t.is(await run(), 0);
   const pid = daemonPid(state.paths.root) ?? 0;
   await rm(state.paths.run, { recursive: true });
+  t.true(await waitForDeath(pid, 60_000 * PATIENCE));
   await eventually(async () => (await run()) === 0);
   const next = daemonPid(state.paths.root);
   t.true(next !== undefined && next !== pid);
-  t.true(await waitForDeath(pid, 20_000 * PATIENCE));
 });
