@@ -318,7 +318,7 @@ test.serial('a connection that breaks ends the command there', async (t) => {
     });
     t.true(await until(() => processesCalled('sleep', seconds).length === 1), said);
     if (whose === 'client') child.kill('SIGKILL');
-    else if (whose === 'sshd') for (const pid of server.sessions()) process.kill(pid, 'SIGKILL');
+    else if (whose === 'sshd') server.killSessions();
     else {
       const children = readFileSync(`/proc/${child.pid}/task/${child.pid}/children`, 'utf8');
       process.kill(Number(children.trim().split(' ')[0]), 'SIGKILL');

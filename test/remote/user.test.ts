@@ -119,7 +119,7 @@ test.serial('what root runs there is not seen; a broken connection ends the user
     listed.map(({ record }) => record.command),
     [['sleep', seconds]],
   );
-  for (const pid of world.server.sessions()) process.kill(pid, 'SIGKILL');
+  world.server.killSessions();
   t.is((await running).exitCode, 125);
   t.true(await until(() => processesCalled('sleep', seconds).length === 0));
   t.is(processesCalled('sleep', `${seconds}0`).length, 1);

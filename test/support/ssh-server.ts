@@ -6,6 +6,7 @@ import { connect } from 'node:net';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { execa } from 'execa';
+import { readText, unlessErrno } from '../../src/host/calls/libc.ts';
 import { freePort } from '../service/free-port.ts';
 
 export interface SshServer extends AsyncDisposable {
@@ -16,8 +17,8 @@ export interface SshServer extends AsyncDisposable {
   /** What ssh knows of host keys. */
   readonly knownHosts: string;
   readonly hostKey: string;
-  /** Pids of the processes that serve one connection each. */
-  sessions(): number[];
+  /** Kills the processes that serve one connection each. */
+  killSessions(): void;
 }
 
 /**
@@ -81,7 +82,12 @@ export async function sshServer(
     bin: join(folder, 'bin'),
     knownHosts,
     hostKey,
-    sessions: () => sessionsBelow(server.pid ?? 0),
+    killSessions: () => {
+      // The end of one may be the end of others.
+      for (const pid of sessionsBelow(server.pid ?? 0)) {
+        unlessErrno(['ESRCH'], () => process.kill(pid, 'SIGKILL'));
+      }
+    },
     [Symbol.asyncDispose]: async () => {
       if (server.exitCode !== null) return;
       server.kill('SIGKILL');
@@ -92,11 +98,11 @@ export async function sshServer(
 
 /** sshd's own processes below one: a monitor, and whoever has the connection. */
 function sessionsBelow(pid: number): number[] {
-  const children = readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').split(' ');
+  const children = (readText(`/proc/${pid}/task/${pid}/children`) ?? '').split(' ');
   return children
     .filter(Boolean)
     .map(Number)
-    .filter((child) => readFileSync(`/proc/${child}/comm`, 'utf8').startsWith('sshd'))
+    .filter((child) => readText(`/proc/${child}/comm`)?.startsWith('sshd') === true)
     .flatMap((child) => [child, ...sessionsBelow(child)]);
 }
 
