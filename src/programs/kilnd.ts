@@ -12,6 +12,7 @@ import {
   openSync,
   readFileSync,
   realpathSync,
+  rmdirSync,
   statSync,
   watch,
   writeSync,
@@ -29,6 +30,7 @@ import { Server } from '../daemon/server.ts';
 import { Workers } from '../daemon/workers.ts';
 import { removeOldJobs } from '../detached/record.ts';
 import { openEngine } from '../engine.ts';
+import { attempt } from '../host/calls/libc.ts';
 import { checked, tryCall } from '../host/calls/system-call.ts';
 import { memoryKills, sweepWorkGroups, workGroup } from '../host/cgroup/work-group.ts';
 import { acquireLock, tryLock } from '../host/files/flock.ts';
@@ -163,6 +165,8 @@ async function main(): Promise<void> {
     await sweepWorkGroups(paths);
     await Promise.race([Promise.allSettled(removals), sleep(LAST_REMOVALS)]);
     await engine[Symbol.asyncDispose]();
+    // It stays while a libvirtd or sandboxes are in it, and for a daemon that has taken over.
+    if (!outdated) attempt(() => rmdirSync(paths.run));
     process.exit(0);
   };
   const endNow = () => {
