@@ -18,7 +18,7 @@ import {
   writeSync,
 } from 'node:fs';
 import { homedir } from 'node:os';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { outputOf } from '../cli/caller/caller.ts';
 import { describeError, KILN_FAILED, printError } from '../cli/output/errors.ts';
@@ -62,7 +62,6 @@ const IDLE = '10m';
 const ASIDES = 16;
 /** And so many for further commands in sandboxes. */
 const VISITS = 8;
-
 const WORKER = '--worker';
 
 /** When sandboxes are parked: a command's own has started a second after its begin. */
@@ -83,7 +82,8 @@ async function main(): Promise<void> {
   const log = join(paths.root, 'kilnd.log');
   const passed = passedSockets(process.env);
   // Whoever passes sockets on knows of no other daemon: one that is there lets go when it sees them.
-  const lock = await (passed.length > 0 ? acquireLock : tryLock)(join(paths.root, 'kilnd.lock'));
+  const locked = join(paths.root, 'kilnd.lock');
+  const lock = await (passed.length > 0 ? acquireLock : tryLock)(locked);
   if (lock === undefined) return sayReady(log);
   const state = realpathSync(paths.root);
   const names = [join(state, SOCKET)];
@@ -166,7 +166,8 @@ async function main(): Promise<void> {
     await Promise.race([Promise.allSettled(removals), sleep(LAST_REMOVALS)]);
     await engine[Symbol.asyncDispose]();
     // It stays while a libvirtd or sandboxes are in it, and for a daemon that has taken over.
-    if (!outdated) attempt(() => rmdirSync(paths.run));
+    const mine = outdated ? await tryLock(locked, { existing: true }).catch(() => 'gone') : lock;
+    if (mine !== undefined) attempt(() => rmdirSync(paths.run));
     process.exit(0);
   };
   const endNow = () => {
@@ -251,10 +252,12 @@ async function main(): Promise<void> {
     if (existsSync(state)) letGo();
     else endNow();
   }).unref();
-  // Nothing starts without it: the next daemon makes it, and a libvirtd, anew.
+  // Nothing starts without it: the next daemon makes it, and a libvirtd, anew. Its parent is told at once, itself only
+  // when nothing has it open; the removal of a sandbox may make another one.
   mkdirSync(paths.run, { recursive: true, mode: 0o711 });
-  watch(paths.run, () => {
-    if (!existsSync(paths.run)) letGo();
+  const made = statSync(paths.run).ino;
+  watch(dirname(paths.run), () => {
+    if (statSync(paths.run, { throwIfNoEntry: false })?.ino !== made) letGo();
   }).unref();
   sweep();
   sweepWorkGroups(paths).catch(tell);
