@@ -29,7 +29,6 @@ const PIECE_HEADER = 16;
 const PIECE = 256 * 1024;
 
 const readAt = promisify(read);
-
 /** Resolves once the bytes are with the sandbox; they may be changed then. */
 export type Send = (bytes: Buffer) => Promise<void>;
 
@@ -37,11 +36,6 @@ export interface CopyInItem {
   readonly source: string;
   readonly target: string;
   readonly leaveOut?: readonly string[];
-}
-
-interface CopyInOptions {
-  readonly signal?: AbortSignal;
-  readonly onWarning?: (warning: Warning) => void;
 }
 
 /**
@@ -53,7 +47,7 @@ interface CopyInOptions {
 export async function sendFiles(
   item: CopyInItem,
   send: Send,
-  { signal, onWarning }: CopyInOptions,
+  { signal, onWarning }: { signal?: AbortSignal; onWarning?: (warning: Warning) => void },
 ): Promise<void> {
   const warnings = new Warnings(onWarning);
   const source = findSource(item);
@@ -290,10 +284,7 @@ const WHY_NOT = [
   ['EISDIR', 'is a directory there'],
   ['ENOTDIR', 'is not a directory'],
   ['ENAMETOOLONG', 'is too long, or leads through symbolic links that are'],
-  [
-    'ELOOP',
-    'leads through a symbolic link of another user of the sandbox’s, which is not followed',
-  ],
+  ['ELOOP', 'leads through a symbolic link of another user’s, which is not followed'],
 ] as const;
 
 export function cannotWrite(item: CopyInItem, unmade: Unmade): KilnError {

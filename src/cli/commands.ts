@@ -1,3 +1,4 @@
+/** All commands, and how a command line finds its own. Long, because each has its row here. */
 import { type Command, CommanderError } from 'commander';
 import { KilnError } from '../errors.ts';
 import { KILN_VERSION } from '../host/state/paths.ts';

@@ -123,9 +123,8 @@ function publishOption(): Option {
   return new Option('-p, --publish <port>', 'refuse, and name kiln service')
     .hideHelp()
     .argParser(() => {
-      throw new InvalidArgumentError(
-        'A command has no ports; a service has: kiln service create --publish.',
-      );
+      const why = 'A command has no ports; a service has: kiln service create --publish.';
+      throw new InvalidArgumentError(why);
     });
 }
 
@@ -143,8 +142,8 @@ export async function runCommand(
   let request = runRequest({ ...options, env }, options.image ?? '', argv, it, caller);
   // Loading and connecting libvirt takes thirty milliseconds and depends on nothing below. Its error is
   // reported where the connection is needed.
-  if (options.explain !== true && engine.takeParked === undefined)
-    engine.connect().catch(() => undefined);
+  const startsOne = options.explain !== true && engine.takeParked === undefined;
+  if (startsOne) engine.connect().catch(() => undefined);
   const terminal = options.tty === true ? caller.windowSize : undefined;
   let attachment: Disposable | undefined;
   const timeline = new Timeline();
@@ -217,8 +216,7 @@ function announce(report: RunReport, options: RunOptions, caller: Caller): void 
     printError(report.failure, caller.stderr);
     if (caller.exitStatus === 0) caller.exitStatus = KILN_FAILED;
   }
-  const { refused = [] } = report;
-  const calls = refused.map(describeRefusal).filter(mayExplainFailure);
+  const calls = (report.refused ?? []).map(describeRefusal).filter(mayExplainFailure);
   if (caller.exitStatus !== 0 && calls.length > 0) {
     const text = calls.map(({ syscall, action }) => `${syscall} (${action})`).join(', ');
     caller.stderr.say(`kiln: refused system calls, which may be why: ${text}\n`);
@@ -274,11 +272,9 @@ export function printLayers(
   caller: Caller,
 ): void {
   const layers = explainLayers(engine, request, image);
+  const rows = layers.map(({ layer, state, detail }) => [layer, state, detail]);
   if (json) printJson(caller.stdout, { planned: layers });
-  else {
-    const rows = layers.map(({ layer, state, detail }) => [layer, state, detail]);
-    printTable(caller.stdout, ['LAYER', 'STATE', 'PLANNED'], rows);
-  }
+  else printTable(caller.stdout, ['LAYER', 'STATE', 'PLANNED'], rows);
 }
 
 /** The error of `kiln run IMAGE COMMAND`, podman’s habit, where the first word is an image or a recipe. */

@@ -292,12 +292,9 @@ export function forbidden(what: string, why: string, { hint }: { hint?: string }
 }
 
 /** Other variables of kiln's decide which state and libvirt the process uses, and where it traces to. */
-const OPEN_VARIABLES: ReadonlySet<string> = new Set(['KILN_IMAGE', 'KILN_BUILDER_ID']);
+const OPEN = new Set(['TERM', 'LANG', 'TZ', 'SOURCE_DATE_EPOCH', 'KILN_IMAGE', 'KILN_BUILDER_ID']);
 
 /** Commands in sandboxes get any variable that the caller names. */
 export function userEnvironment(env: Readonly<Record<string, string>>): Record<string, string> {
-  const open = ['TERM', 'LANG', 'TZ', 'SOURCE_DATE_EPOCH', ...OPEN_VARIABLES];
-  return Object.fromEntries(
-    open.flatMap((name) => (env[name] === undefined ? [] : [[name, env[name]]])),
-  );
+  return Object.fromEntries(Object.entries(env).filter(([name]) => OPEN.has(name)));
 }

@@ -144,6 +144,7 @@ test('tar: no name, link or whiteout leads out of the image; the host’s find h
             { kind: 'file', name: 'proc', target: 'a' },
           ],
         ],
+        [[{ kind: 'link', name: 'b/a', target: 'b' }]],
       ],
     },
   );

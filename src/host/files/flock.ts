@@ -105,6 +105,13 @@ function holderOf(path: string): Awaited {
   return { name: `process ${pid}, which holds the lock ${path}`, pid };
 }
 
+/** Whether somebody holds a lock now, or nobody can tell. */
+export async function isLocked(path: string): Promise<boolean> {
+  const lock = await tryLock(path).catch(() => undefined);
+  await lock?.release();
+  return lock === undefined;
+}
+
 export async function tryLock(
   path: string,
   options: Pick<LockOptions, 'shared' | 'existing'> = {},

@@ -227,6 +227,25 @@ export function diskExceeded(who: string, what: string, hint: string): KilnError
   return new KilnError('E_DISK', `${who} put ${what} on the disk`, { hint });
 }
 
+/** Counts what is written against a number of bytes. */
+export class DiskRoom {
+  readonly bytes: number;
+  readonly #told: Pick<DiskBound, 'who' | 'hint'>;
+  #used = 0;
+
+  constructor(bytes: number, told: Pick<DiskBound, 'who' | 'hint'>) {
+    this.bytes = bytes;
+    this.#told = told;
+  }
+
+  /** @throws KilnError E_DISK */
+  take(bytes: number): void {
+    this.#used += bytes;
+    if (this.#used <= this.bytes) return;
+    throw diskExceeded(this.#told.who, `more than ${this.bytes} bytes`, this.#told.hint);
+  }
+}
+
 /** Full, nearly full, or over a bound. Then unfinished work is removed at once. */
 export function isDiskShort(error: unknown): boolean {
   const codes: readonly ErrorCode[] = ['E_DISK', 'E_DISK_LOW', 'E_DISK_FULL', 'E_TREE_DEPTH'];

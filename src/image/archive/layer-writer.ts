@@ -94,7 +94,10 @@ export class LayerWriter {
         return this.#symlink(path, header, pax);
       case 'link': {
         const target = pax?.get('linkpath')?.toString('latin1') ?? header.linkname ?? '';
-        linkSync(bytes(this.#normal(target)), bytes(path));
+        const first = this.#normal(target);
+        // Maybe one that the link's own name has just made.
+        if (find(first)?.isDirectory()) throw hostile(`its hard link ${path} is of a directory`);
+        linkSync(bytes(first), bytes(path));
         return NOTHING;
       }
       default:

@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { KilnError } from '../../errors.ts';
 import { hasErrno } from '../../host/calls/libc.ts';
-import { acquireLock, type HeldLock, tryLock } from '../../host/files/flock.ts';
+import { acquireLock, type HeldLock, isLocked, tryLock } from '../../host/files/flock.ts';
 import { findRecord } from '../../host/state/checked-file.ts';
 import { tellDamage } from '../../host/state/damage.ts';
 import type { StatePaths } from '../../host/state/paths.ts';
@@ -97,9 +97,8 @@ export async function findImage(
   if (!/^[0-9a-f]+$/.test(prefix) || prefix.length < SHORTEST_PREFIX) return undefined;
   const found = imageIds(paths).filter((id) => {
     if (!id.startsWith(prefix)) return false;
-    if (owner === undefined) return true;
-    const manifest = readManifest(paths, id);
-    return manifest !== undefined && seenBy({ paths, owner }, manifest) !== undefined;
+    const manifest = owner && readManifest(paths, id);
+    return owner === undefined || (manifest && seenBy({ paths, owner }, manifest) !== undefined);
   });
   if (found.length > 1) {
     throw new KilnError('E_IMAGE_AMBIGUOUS', `${found.length} images begin with ${prefix}`, {
@@ -203,11 +202,9 @@ export async function publishImage(
   const others = await leaseImage(paths, id);
   if (others !== undefined) return others;
   const directory = imageDirectory(paths, id);
-  const there = folderNames(paths).includes(id);
-  if (
-    there &&
-    ((await heldImages(paths)).inSandbox(id) || (await isLocked(imageFiles.lease(directory))))
-  ) {
+  const isUsed = async () =>
+    (await heldImages(paths)).inSandbox(id) || (await isLocked(imageFiles.lease(directory)));
+  if (folderNames(paths).includes(id) && (await isUsed())) {
     await rename(directory, `${directory}.replaced-${randomBytes(4).toString('hex')}`);
   } else {
     await discard(paths, directory);
@@ -280,12 +277,6 @@ function folderNames(paths: StatePaths): string[] {
   } catch {
     return [];
   }
-}
-
-async function isLocked(path: string): Promise<boolean> {
-  const lock = await tryLock(path).catch(() => undefined);
-  await lock?.release();
-  return lock === undefined;
 }
 
 /** Undefined without an image. An exclusive lock means that it is being deleted: a shared one waits. */

@@ -2,7 +2,7 @@ import { chmodSync, lstatSync, mkdirSync, renameSync, utimesSync } from 'node:fs
 import { join } from 'node:path';
 import { KilnError } from '../../errors.ts';
 import { acquireLock, withLock } from '../../host/files/flock.ts';
-import { DiskWatch, diskExceeded } from '../../host/state/disk-watch.ts';
+import { DiskRoom, DiskWatch } from '../../host/state/disk-watch.ts';
 import type { StatePaths } from '../../host/state/paths.ts';
 import { fetchPackages, localPackages } from '../../packages/repository/fetch-packages.ts';
 import type { Lock, LockedPackage } from '../../packages/repository/lock/lock.ts';
@@ -47,6 +47,8 @@ import {
   openWorkDirectory,
   publishLock,
 } from './work-directory.ts';
+
+const ROOM = { who: 'unpacking the packages', hint: MORE_DISK };
 
 export interface ObtainOptions extends Confinement {
   /** Who is not root, and whose own recipe names the packages. */
@@ -101,7 +103,8 @@ export async function obtainPackages(
 
 /** Root's recipes are trusted with what they download. @throws KilnError E_DISK */
 function takeRoom({ packages }: Lock, { user, disk }: Pick<ObtainOptions, 'user' | 'disk'>): void {
-  if (user !== undefined) new Room(disk).take(packages.reduce((sum, { size }) => sum + size, 0));
+  if (user !== undefined)
+    new DiskRoom(disk, ROOM).take(packages.reduce((sum, { size }) => sum + size, 0));
 }
 
 /** Fetches packages that only others have brought from the source that the user's own recipe names. */
@@ -189,7 +192,7 @@ async function addPackages(
     const wanted = largestFirst
       .map((locked, index): PackageFile => ({ locked, file: files[index]! }))
       .filter(({ locked }) => readStoredPackage(paths, locked.digest) === undefined);
-    const room = new Room(options.disk);
+    const room = new DiskRoom(options.disk, ROOM);
     let done = 0;
     const onDone = () =>
       options.onProgress?.({ kind: 'unpack', done: ++done, count: wanted.length });
@@ -227,24 +230,9 @@ interface UnpackPartOptions {
   readonly trust: Trust;
   readonly onDone: () => void;
   readonly ready: (digest: string) => Promise<void>;
-  readonly room: Room;
+  readonly room: DiskRoom;
   readonly note: (directory: string) => void;
   readonly signal: AbortSignal | undefined;
-}
-
-class Room {
-  readonly bytes: number;
-  #used = 0;
-
-  constructor(bytes: number) {
-    this.bytes = bytes;
-  }
-
-  take(bytes: number): void {
-    this.#used += bytes;
-    if (this.#used <= this.bytes) return;
-    throw diskExceeded('unpacking the packages', `more than ${this.bytes} bytes`, MORE_DISK);
-  }
 }
 
 /** The packages are of one repository and have one queue: one that takes over its child can affect only these. */
