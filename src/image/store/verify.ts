@@ -7,13 +7,13 @@ import { join } from 'node:path';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { KilnError } from '../../errors.ts';
 import { closing } from '../../host/calls/descriptor.ts';
-import { SyscallError } from '../../host/calls/libc.ts';
+import { SyscallError, unlessErrno } from '../../host/calls/libc.ts';
 import { openat2, RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS } from '../../host/files/at.ts';
 import { withLock } from '../../host/files/flock.ts';
 import { tellDamage } from '../../host/state/damage.ts';
 import type { StatePaths } from '../../host/state/paths.ts';
 import type { RpmFile } from '../../packages/rpm/package.ts';
-import { readStoredPackage, type StoredPackage } from './entry.ts';
+import { readStoredPackage } from './entry.ts';
 import { listImages, removeImage } from './images.ts';
 import { findContents } from './manifest.ts';
 import { discard, ensureStore, neededPackages, packagesLock } from './work-directory.ts';
@@ -30,34 +30,41 @@ export interface VerifyReport {
  */
 export async function verifyPackages(paths: StatePaths): Promise<VerifyReport> {
   ensureStore(paths);
-  return await withLock(packagesLock(paths), async () => {
-    const needed = await neededPackages(paths);
-    const damaged: string[] = [];
-    let packages = 0;
-    for (const name of await readdir(paths.packages)) {
-      const digest = `sha256:${name}`;
-      const stored = readStoredPackage(paths, digest);
-      if (stored === undefined) continue;
-      packages++;
-      const found = await differingFile(stored);
-      if (found === undefined) continue;
+  const damaged: string[] = [];
+  let packages = 0;
+  for (const name of await readdir(paths.packages)) {
+    const digest = `sha256:${name}`;
+    if (readStoredPackage(paths, digest) === undefined) continue;
+    packages++;
+    // Without the lock, for which all who make images wait: `kiln gc` may remove it meanwhile.
+    if ((await differingFile(paths, digest)) === undefined) continue;
+    await withLock(packagesLock(paths), async () => {
+      const found = await differingFile(paths, digest);
+      if (found === undefined) return;
       const { path, why } = found;
-      const isNeeded = needed.includes(digest);
+      const isNeeded = (await neededPackages(paths)).includes(digest);
       const done = isNeeded ? 'it stays: an image is made of it' : 'its package is thrown away';
       tellDamage({ path, why, done });
-      if (isNeeded) continue;
+      if (isNeeded) return;
       await discard(paths, join(paths.packages, name));
       damaged.push(digest);
-    }
-    return { packages, damaged, images: await removeSharing(paths, damaged) };
-  });
+    });
+  }
+  return { packages, damaged, images: await removeSharing(paths, damaged) };
 }
 
-async function differingFile({
-  tree,
-  package: { files, fileDigestAlgorithm },
-}: StoredPackage): Promise<{ readonly path: string; readonly why: string } | undefined> {
-  const root = openSync(tree, constants.O_RDONLY | constants.O_DIRECTORY);
+async function differingFile(
+  paths: StatePaths,
+  digest: string,
+): Promise<{ readonly path: string; readonly why: string } | undefined> {
+  const stored = readStoredPackage(paths, digest);
+  if (stored === undefined) return undefined;
+  const { tree } = stored;
+  const { files, fileDigestAlgorithm } = stored.package;
+  const root = unlessErrno(['ENOENT'], () =>
+    openSync(tree, constants.O_RDONLY | constants.O_DIRECTORY),
+  );
+  if (root === undefined) return { path: tree, why: 'it is missing' };
   using _root = closing(root);
   for (const file of files) {
     if (file.digest === null || file.type !== 'file' || file.flags.includes('ghost')) continue;
