@@ -45,7 +45,7 @@ const JOBS_MAX = 50;
 /** A larger worker serves nobody else, bytes: it gives its memory back by ending. */
 const MEMORY_MAX = 256 << 20;
 
-/** After this time without work, milliseconds, spare children are started. */
+/** After this time without work, milliseconds, spare children are started, and all code is loaded. */
 const QUIET = 50;
 
 /** Of calls on the socket: they bring no files, and kilnd opens none by a path of a user's. */
@@ -71,17 +71,22 @@ export function runWorker(): void {
   let changed = false;
   let files: CallerFiles | undefined;
   const left: OwnEngine[] = [];
+  // Not at once: whoever waits for a worker to start needs the code of one command.
+  const loading = setTimeout(() => void loadCommands().catch(fail), QUIET);
   const daemon = new Daemon({
     job: (line) => {
+      clearTimeout(loading);
       current = line;
       abort = () => line.abort();
       serve(line).catch(fail);
     },
     call: (adopted) => {
+      clearTimeout(loading);
       abort = () => adopted.call.gone();
       answer(adopted).catch(fail);
     },
     results: (payload, root) => {
+      clearTimeout(loading);
       putting = awaitedLater(put(payload, root).catch(fail));
     },
     stop: () => results.stop(),
@@ -279,5 +284,4 @@ export function runWorker(): void {
   }
 
   process.on('uncaughtException', fail);
-  loadCommands().catch(fail);
 }
