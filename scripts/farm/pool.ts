@@ -169,6 +169,8 @@ export class Pool implements AsyncDisposable {
       KILN_STATE: state,
       KILN_CONFIG: this.#kilnYaml,
       KILN_PARKED: '1',
+      // Here root starts it once, where kiln.socket starts it on demand.
+      KILN_IDLE: '6h',
       KILN_FROM_SOURCE: '',
     };
   }

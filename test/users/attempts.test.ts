@@ -561,7 +561,8 @@ async function unharmed(t: ExecutionContext<UserState>, act: () => Promise<unkno
   t.is((await kiln(['ps'])).exitCode, 0);
   t.is(daemonPid(paths.root), pid);
   const are = () => `${descriptors()} descriptors, ${before} before`;
-  t.true(await until(() => descriptors() <= before + 2), are());
+  // A sandbox may have been parked meanwhile: three of them. An attempt brings eight at least.
+  t.true(await until(() => descriptors() <= before + 4), are());
 }
 
 test.serial('descriptors that nobody asked for do not come to be the daemon’s', async (t) => {

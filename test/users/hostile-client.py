@@ -264,11 +264,12 @@ elif what in ("calls", "lines", "signals", "output"):
         again = frame(2, struct.pack("<I", 28)) * 5000
     else:
         control = connect()
-        control.sendall(call("OpenSandbox", image="busybox"))
+        # With `more` it ends with the connection.
+        control.sendall(call("OpenSandbox", True, image="busybox"))
         said = b""
-        while not said.endswith(b"\0"):
+        while b'"sandbox"' not in said or not said.endswith(b"\0"):
             said += control.recv(65536)
-        sandbox = json.loads(said[:-1])["parameters"]["sandbox"]
+        sandbox = json.loads(said.split(b"\0")[-2])["parameters"]["sandbox"]
         first = call("Execute", True, sandbox=sandbox, argv=["cat", "/dev/zero"])
     peers = {}
     poll = select.poll()
