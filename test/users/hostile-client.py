@@ -250,7 +250,11 @@ elif what in ("calls", "lines", "signals", "output"):
     def begin():
         peer = connect()
         peer.setblocking(False)
-        peer.send(first)
+        try:
+            peer.send(first)
+        except ConnectionError:
+            # There are too many already: it reads the end of it, and begins again.
+            pass
         peers[peer.fileno()] = [peer, 0]
         poll.register(peer, select.POLLIN | (select.POLLOUT if again else 0))
 
