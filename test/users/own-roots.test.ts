@@ -6,12 +6,14 @@ import {
   mkdirSync,
   readdirSync,
   readFileSync,
+  rmSync,
   statSync,
   symlinkSync,
   writeFileSync,
 } from 'node:fs';
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
+import { userInfo } from 'node:os';
 import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import anyTest, { type ExecutionContext, type TestFn } from 'ava';
@@ -311,6 +313,38 @@ test.serial('results lie in no folder of a configuration, which is root’s', as
   t.false(existsSync(join(paths.root, 'mock/demo')));
 });
 
+test.serial('names of roots leave nothing behind, and others do not see them', async (t) => {
+  const { paths, run } = t.context;
+  for (const mode of ['--clean', '--orphanskill']) {
+    await succeeds(t, mock(t.context, USER, mode, '--uniqueext', 'once'));
+  }
+  const left = [join(paths.store, 'locks'), join(paths.root, 'mock')].flatMap((folder) =>
+    readdirSync(folder, { recursive: true, encoding: 'utf8' }),
+  );
+  t.true(left.some((name) => name.endsWith('/demo.yaml')));
+  t.deepEqual(
+    left.filter((name) => name.includes('once')),
+    [],
+  );
+  const looked = await run(OTHER, ['ls', '-R', join(paths.root, 'mock')], { cwd: '/' });
+  t.notRegex(String(looked.stdout), /demo/);
+});
+
+test.serial('configurations of root’s home are not for users', async (t) => {
+  const { as, beside, mock: program } = t.context;
+  const folder = join(userInfo().homedir, '.config/mock');
+  const name = `kiln-test-${process.pid}`;
+  const made = mkdirSync(folder, { recursive: true });
+  t.teardown(() => rmSync(made ?? join(folder, `${name}.cfg`), { recursive: true }));
+  const demo = readFileSync(join(beside, 'mock-configs/demo.cfg'), 'utf8');
+  const described = `${demo}config_opts['description'] = 'text-of-root'\n`;
+  writeFileSync(join(folder, `${name}.cfg`), described, { mode: 0o600 });
+  const { stdout } = await as(USER, ['--list-chroots'], { program });
+  t.regex(String(stdout), /^demo$/m);
+  t.notRegex(String(stdout), /text-of-root|kiln-test/);
+  await refused(t, as(USER, ['-r', name, '--clean'], { program }), /Could not find/);
+});
+
 test.serial('a root of a user’s stays, and is nobody else’s', async (t) => {
   const { home, paths, kiln, as } = t.context;
   const own = (...args: string[]) => mock(t.context, USER, ...args);
@@ -327,7 +361,8 @@ test.serial('a root of a user’s stays, and is nobody else’s', async (t) => {
   const roots = () => readdirSync(paths.roots).sort();
   t.deepEqual(roots(), [`@${USER.uid}-demo`, `@${OTHER.uid}-demo`]);
   await succeeds(t, others('--orphanskill'));
-  await succeeds(t, others('--scrub-all-chroots'));
+  const { stderr } = await others('--scrub-all-chroots');
+  t.notRegex(String(stderr), /configdir/);
   t.deepEqual(roots(), [`@${USER.uid}-demo`]);
   await succeeds(t, others('--clean'));
   t.is(await succeeds(t, own('--shell', 'cat /kept')), 'text-of-root');

@@ -80,7 +80,11 @@ async function run(line: CommandLine, log: MockLog, caller: Caller): Promise<num
     if (why !== undefined) log.info(`--${name} changes nothing: ${why}`);
   }
   const status = await log.state('run', () => act(session));
-  for (const name of unheeded(line)) log.info(`--${name} changes nothing with --${line.mode}`);
+  for (const name of unheeded(line)) {
+    // The folder of configurations is root's word, not the user's.
+    if (caller.user !== undefined && name === 'configdir') continue;
+    log.info(`--${name} changes nothing with --${line.mode}`);
+  }
   if (CHANGING.includes(line.mode)) caller.storeChanged();
   return status;
 }

@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
-import { mkdir, readdir, stat, utimes } from 'node:fs/promises';
+import { chmod, mkdir, readdir, stat, utimes } from 'node:fs/promises';
+import { homedir } from 'node:os';
 import { basename, join, resolve } from 'node:path';
 import { defined } from '../../defined.ts';
 import { KilnError } from '../../errors.ts';
@@ -45,15 +46,19 @@ export interface Chroot extends Omit<ConfigMeaning, 'recipe' | 'warnings'> {
 }
 
 export async function openChroot(place: RecipePlace, request: ChrootRequest): Promise<Chroot> {
-  const { paths } = place;
-  const config = loadChrootConfig(paths, request);
+  const { paths, owner } = place;
+  const config = loadChrootConfig(place, request);
   if (config !== undefined) {
     const { recipe, ...meaning } = configMeaning(config, {
       host: hostArchitecture(),
       switches: request.switches,
       enabledPlugins: request.plugins.enabled,
     });
-    const path = await writeRecipe(paths, { root: meaning.root, recipe });
+    // Nobody removes these at once: all roots of users that differ by --uniqueext have one.
+    const { uniqueext } = request;
+    const isShared = owner !== undefined && uniqueext !== undefined;
+    const root = isShared ? meaning.root.slice(0, -uniqueext.length - 1) : meaning.root;
+    const path = await writeRecipe(paths, { root, recipe });
     return { ...meaning, config: config.name, recipe: path };
   }
   return await recipeChroot(place, request);
@@ -63,12 +68,17 @@ export async function chrootOptions(
   place: RecipePlace,
   request: ChrootRequest,
 ): Promise<ConfigOptions> {
-  return loadChrootConfig(place.paths, request)?.options ?? (await recipeOptions(place, request));
+  return loadChrootConfig(place, request)?.options ?? (await recipeOptions(place, request));
 }
 
-function loadChrootConfig(paths: StatePaths, request: ChrootRequest): LoadedConfig | undefined {
+function loadChrootConfig(
+  { paths, owner }: RecipePlace,
+  request: ChrootRequest,
+): LoadedConfig | undefined {
   const settings = {
     paths,
+    // What lies in root's home is for root's calls.
+    home: owner === undefined ? homedir() : undefined,
     directory: request.configDirectory,
     arch: hostArchitecture(),
     adjust: (options: ConfigOptions) => adjustOptions(options, request),
@@ -135,8 +145,12 @@ export async function writeRecipe(
   // JSON is valid YAML.
   const text = JSON.stringify(recipe, undefined, 2);
   const digest = createHash('sha256').update(text).digest('hex').slice(0, 16);
-  const directory = join(recipesDirectory(paths), digest);
+  const recipes = recipesDirectory(paths);
+  const directory = join(recipes, digest);
   const path = join(directory, `${root}.yaml`);
+  await mkdir(recipes, { recursive: true, mode: 0o755 });
+  // Names of roots are nobody else's business.
+  await chmod(recipes, 0o700);
   if (readText(path) === text) {
     // When it was last used; the file's own time says whether its image is current.
     const now = new Date();

@@ -93,8 +93,10 @@ export async function listChroots(session: MockSession): Promise<number> {
   const directory = session.line.value('configdir') ?? SYSTEM_CONFIG;
   const lines = [entry('config name', 'description'), 'Global configs:'];
   lines.push(...(await describeAll(session, directory, directory)));
-  lines.push('Custom configs:');
-  lines.push(...(await describeAll(session, join(homedir(), '.config', 'mock'), directory)));
+  if (session.engine.owner === undefined) {
+    lines.push('Custom configs:');
+    lines.push(...(await describeAll(session, join(homedir(), '.config', 'mock'), directory)));
+  }
   lines.push('kiln recipes:');
   for (const name of await recipeNames(session.engine.cwd())) lines.push(entry(name, ''));
   session.print(`${lines.join('\n')}\n`);
@@ -110,7 +112,8 @@ async function describeAll(
   return names
     .filter((name) => name.endsWith('.cfg') && !NO_CHROOTS.has(name))
     .map((name) => {
-      const settings = { paths: engine.paths, directory, arch: hostArchitecture() };
+      const home = engine.owner === undefined ? homedir() : undefined;
+      const settings = { paths: engine.paths, directory, arch: hostArchitecture(), home };
       const label = basename(name, '.cfg');
       try {
         return entry(label, description(loadConfig(join(folder, name), settings)));

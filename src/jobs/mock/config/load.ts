@@ -1,5 +1,4 @@
 import { existsSync } from 'node:fs';
-import { homedir } from 'node:os';
 import { basename, join, resolve } from 'node:path';
 import { readUserText } from '../../../host/files/user-file.ts';
 import type { StatePaths } from '../../../host/state/paths.ts';
@@ -38,7 +37,8 @@ interface LoadConfigOptions {
   readonly paths: Pick<StatePaths, 'root'>;
   readonly directory?: string | undefined;
   readonly arch: string;
-  readonly home?: string;
+  /** Where the caller's own configurations are; without it, none are read. */
+  readonly home?: string | undefined;
   readonly adjust?: (options: ConfigOptions) => void;
 }
 
@@ -51,8 +51,8 @@ export function findConfig(name: string, options: LoadConfigOptions): string | u
     const path = resolve(name);
     return existsSync(path) ? path : undefined;
   }
-  const home = options.home ?? homedir();
-  return [join(home, '.config', 'mock'), options.directory ?? SYSTEM_CONFIG]
+  const { home, directory = SYSTEM_CONFIG } = options;
+  return [...(home === undefined ? [] : [join(home, '.config', 'mock')]), directory]
     .map((directory) => resolve(directory, `${name}.cfg`))
     .find((path) => existsSync(path));
 }
@@ -66,7 +66,7 @@ export function loadConfig(path: string, settings: LoadConfigOptions): LoadedCon
   const options = defaultOptions(settings.paths, settings);
   const directory = resolve(settings.directory ?? SYSTEM_CONFIG);
   const reader = new Reader(options, directory);
-  const home = settings.home ?? homedir();
+  const { home } = settings;
   const name = basename(path).replace(/\.cfg$/, '');
   options.set('config_path', directory);
   options.set('chroot_name', name);
@@ -75,8 +75,10 @@ export function loadConfig(path: string, settings: LoadConfigOptions): LoadedCon
     reader.readIfThere(join(directory, file));
   }
   reader.read(path);
-  reader.readIfThere(join(home, '.mock', 'user.cfg'));
-  reader.readIfThere(join(home, '.config', 'mock.cfg'));
+  if (home !== undefined) {
+    reader.readIfThere(join(home, '.mock', 'user.cfg'));
+    reader.readIfThere(join(home, '.config', 'mock.cfg'));
+  }
   settings.adjust?.(options);
   completeArchitectures(options);
   if (!options.has('root')) {

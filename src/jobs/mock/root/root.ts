@@ -1,10 +1,12 @@
 /** Persistent roots as in mock: an image, and an overlay's upper directory that is kept by name. */
-import { mkdir, rename, stat } from 'node:fs/promises';
+import { existsSync } from 'node:fs';
+import { mkdir, rename, rm, stat } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { KilnError } from '../../../errors.ts';
 import { type HeldLock, tryLock } from '../../../host/files/flock.ts';
 import { readRecordOrSetAside, withFields, writeRecord } from '../../../host/state/checked-file.ts';
 import type { DiskBound } from '../../../host/state/disk-watch.ts';
+import type { StatePaths } from '../../../host/state/paths.ts';
 import { currentMoment, isDurable, type Moment } from '../../../image/store/durability.ts';
 import { type LeasedImage, leaseImage } from '../../../image/store/images.ts';
 import { readContents } from '../../../image/store/manifest.ts';
@@ -83,8 +85,7 @@ export class MockRoot implements AsyncDisposable {
     }
     ensureStore(engine.paths);
     await mkdir(engine.paths.roots, { recursive: true, mode: 0o700 });
-    const key = basename(rootFolder(engine.paths, engine.owner, name));
-    const lock = await tryLock(lockFile(engine.paths, `root-${key}`));
+    const lock = await tryLock(lockOf(engine.paths, engine.owner, name));
     if (lock === undefined) {
       throw new KilnError('E_MOCK_ROOT_LOCKED', 'Build root is locked by another process.', {
         hint: `wait until it is done with ${name}, or use another one with --uniqueext`,
@@ -238,8 +239,17 @@ export class MockRoot implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#image?.[Symbol.asyncDispose]();
     this.#image = undefined;
+    const { paths, owner } = this.engine;
+    // Users could leave locks behind without number: a name of theirs costs nothing.
+    if (owner !== undefined && !existsSync(this.directory)) {
+      await rm(lockOf(paths, owner, this.name), { force: true });
+    }
     await this.#lock.release();
   }
+}
+
+function lockOf(paths: StatePaths, owner: Engine['owner'], name: string): string {
+  return lockFile(paths, `root-${basename(rootFolder(paths, owner, name))}`);
 }
 
 /** Removes roots and recipes that were not used for `maxAge` ms, except roots in use, and returns the roots' names. */
