@@ -72,7 +72,9 @@ export function runWorker(): void {
   let files: CallerFiles | undefined;
   const left: OwnEngine[] = [];
   // Not at once: whoever waits for a worker to start needs the code of one command.
-  const loading = setTimeout(() => void loadCommands().catch(fail), QUIET);
+  const loading = setTimeout(() => {
+    loadCommands().catch(fail);
+  }, QUIET);
   const daemon = new Daemon({
     job: (line) => {
       clearTimeout(loading);
