@@ -50,9 +50,13 @@ export function submitFile(node: string): string {
   return `${node}.sub`;
 }
 
-/** DAGMan looks once a second, and does not wait between submissions: steps may take seconds. */
+/**
+ * DAGMan looks once a second, and does not wait between submissions: steps may take seconds. Its warnings are no
+ * errors: one of them is that the chain's folder is below /tmp.
+ */
 export function dagmanConfig(): string {
-  return ['DAGMAN_USER_LOG_SCAN_INTERVAL = 1', 'DAGMAN_SUBMIT_DELAY = 0', ''].join('\n');
+  const lines = ['USER_LOG_SCAN_INTERVAL = 1', 'SUBMIT_DELAY = 0', 'USE_STRICT = 0'];
+  return lines.map((line) => `DAGMAN_${line}\n`).join('');
 }
 
 export interface SubmitPlan {

@@ -91,6 +91,7 @@ export async function buildFarmChain(
     const end = await follow(chain, files, reports, context);
     chain = { ...chain, cluster: null };
     files.keep(chain);
+    if (end === 'ended') refuseUnbegun(files);
     tell(chain, files, reports, context);
     if (end === 'removed') failure = interruption(chain.id, context.signal.reason);
     if (end === 'removed' || files.isStopped) break;
@@ -228,6 +229,17 @@ async function follow(
     }
     await sleep(LOOK_EVERY);
   }
+}
+
+/** @throws KilnError E_FARM_POOL where DAGMan has begun no step, with what it says of that */
+function refuseUnbegun(files: FarmFiles): void {
+  if (/^\d+ s\d+ /m.test(files.read(JOBSTATE_FILE) ?? '')) return;
+  const log = `${DAG_FILE}.dagman.out`;
+  const [, why] = /.* ERROR: (.*)/.exec(files.read(log) ?? '') ?? [];
+  const what = 'HTCondor’s DAGMan ended before the first step of the chain';
+  throw new KilnError('E_FARM_POOL', why === undefined ? what : `${what}: ${why}`, {
+    hint: `${join(files.path, log)} says more`,
+  });
 }
 
 /** The last digit of a job's event 009, “Job was aborted”; 005 is “Job terminated”. */
