@@ -10,6 +10,7 @@ import {
   mkdirSync,
   readdirSync,
   readFileSync,
+  readlinkSync,
   renameSync,
   rmSync,
   statSync,
@@ -22,6 +23,7 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import anyTest, { type ExecutionContext, type TestFn } from 'ava';
 import { execa } from 'execa';
+import { attempt } from '../../src/host/calls/libc.ts';
 import { ProcessCgroups } from '../../src/host/cgroup/cgroup-files.ts';
 import { workGroup } from '../../src/host/cgroup/work-group.ts';
 import { PATIENCE } from '../support/busybox-state.ts';
@@ -556,13 +558,19 @@ async function unharmed(t: ExecutionContext<UserState>, act: () => Promise<unkno
   const pid = daemonPid(paths.root);
   // Each worker is one of them, and kilnd has as many as were needed at once.
   const descriptors = () => readdirSync(`/proc/${pid}/fd`).length - workersOf(t.context).length;
+  // A parked sandbox has some, too: it is there before, and another one in its place afterwards.
+  const hasParked = () =>
+    readdirSync(`/proc/${pid}/fd`).some(
+      (fd) =>
+        attempt(() => readlinkSync(`/proc/${pid}/fd/${fd}`))?.endsWith('/owner.lock') === true,
+    );
+  t.true(await until(hasParked));
   const before = descriptors();
   await act();
   t.is((await kiln(['ps'])).exitCode, 0);
   t.is(daemonPid(paths.root), pid);
   const are = () => `${descriptors()} descriptors, ${before} before`;
-  // A sandbox may have been parked meanwhile: three of them. An attempt brings eight at least.
-  t.true(await until(() => descriptors() <= before + 4), are());
+  t.true(await until(() => descriptors() <= before + 2), are());
 }
 
 test.serial('descriptors that nobody asked for do not come to be the daemon’s', async (t) => {
@@ -799,12 +807,17 @@ async function worksForRoot({ paths }: UserState): Promise<number> {
 
 for (const what of ['calls', 'lines', 'signals', 'output']) {
   test.serial(`${what} as fast as they come take a share of the daemon’s thread`, async (t) => {
-    await whileHeld(t, what, async () => {
+    const least = async () => {
       const works = [];
       for (let tries = 0; tries < 5; tries++) works.push(await worksForRoot(t.context));
-      t.log(works);
-      // Alone, root's calls are 20 ms of work.
-      t.true(Math.min(...works) < 150 * PATIENCE, `${works} ms`);
+      return Math.min(...works);
+    };
+    // By what it works without them, since machines differ: about 10 ms, and two seconds with them unbounded.
+    const alone = await least();
+    await whileHeld(t, what, async () => {
+      const works = await least();
+      t.log(works, alone);
+      t.true(works < 8 * alone, `${works} ms, alone ${alone}`);
     });
   });
 }
