@@ -2,7 +2,7 @@ import { join } from 'node:path';
 import { defined } from '../defined.ts';
 import { KilnError } from '../errors.ts';
 import { delegateCgroup } from '../host/cgroup/cgroup.ts';
-import { tryLock } from '../host/files/flock.ts';
+import { lockUnlessHeld } from '../host/files/flock.ts';
 import type { Connection } from '../host/libvirt/connection.ts';
 import type { UserIds } from '../host/process/user-namespace.ts';
 import type { StatePaths } from '../host/state/paths.ts';
@@ -165,7 +165,7 @@ export async function reopenSandbox(
       hint: '`kiln ps` lists them; `kiln run --keep` keeps one',
     });
   }
-  const lock = await tryLock(sandboxFiles.lock(directory));
+  const lock = await lockUnlessHeld(sandboxFiles.lock(directory));
   if (lock === undefined) {
     throw new KilnError('E_SANDBOX_BUSY', `sandbox ${id} is in use by another command`, {
       hint: 'wait until that command has ended',

@@ -4,7 +4,7 @@ import { mkdtemp, rm, unlink } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import test from 'ava';
-import { acquireLock, tryLock, withLock } from '../../src/host/files/flock.ts';
+import { acquireLock, lockUnlessHeld, tryLock, withLock } from '../../src/host/files/flock.ts';
 
 async function lockFile(t: { teardown: (fn: () => Promise<void>) => void }): Promise<string> {
   const directory = await mkdtemp(join(tmpdir(), 'kiln-flock-'));
@@ -80,4 +80,17 @@ test('waiting ends with the signal', async (t) => {
   await t.throwsAsync(acquireLock(path, { signal: AbortSignal.timeout(30) }), {
     name: 'TimeoutError',
   });
+});
+
+test('a look at a lock, by whoever it is, counts as free; a holder does not', async (t) => {
+  const path = await lockFile(t);
+  const look = await otherHolder(path, '--shared');
+  t.is(await tryLock(path), undefined);
+  const locking = lockUnlessHeld(path);
+  await new Promise((resolve) => setTimeout(resolve, 20));
+  look.kill('SIGKILL');
+  const held = await locking;
+  t.truthy(held);
+  t.is(await lockUnlessHeld(path), undefined);
+  await held?.release();
 });

@@ -1,3 +1,4 @@
+import { once } from 'node:events';
 import { cp, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -71,6 +72,17 @@ test.serial('a service is stopped at any moment of its start', async (t) => {
     t.false(await runs());
   }
   t.deepEqual(JSON.parse(String((await state.kiln(['ps', '--json'])).stdout)), []);
+});
+
+test.serial('a look at the lock by another process is no supervisor', async (t) => {
+  const { supervisorLock } = instanceFiles(state.paths, 'one');
+  const args = ['--shared', '--no-fork', supervisorLock, 'sh', '-c', 'echo; exec sleep 60'];
+  const look = execa('flock', args, { reject: false });
+  await once(look.stdout, 'data');
+  t.false(await runs());
+  t.is((await service('stop', 'one')).stdout, 'one did not run');
+  look.kill('SIGKILL');
+  await look;
 });
 
 test.serial('a stop is heard before the sandbox of a service is open', async (t) => {

@@ -105,6 +105,22 @@ function holderOf(path: string): Awaited {
   return { name: `process ${pid}, which holds the lock ${path}`, pid };
 }
 
+/** How long {@link lockUnlessHeld} tries, ms: a process that looks may be held up where processors are few. */
+const LOOK = 500;
+
+/**
+ * Locks `path`; undefined if another process keeps it locked. Whoever only looks whether it is locked holds it for a
+ * moment: that counts as free.
+ */
+export async function lockUnlessHeld(path: string): Promise<HeldLock | undefined> {
+  const end = performance.now() + LOOK;
+  for (let pause = POLL_FIRST; ; pause = Math.min(pause * 2, POLL_LAST)) {
+    const held = await tryLock(path);
+    if (held !== undefined || performance.now() > end) return held;
+    await sleep(pause);
+  }
+}
+
 /** Whether somebody holds a lock now, or nobody can tell. */
 export async function isLocked(path: string): Promise<boolean> {
   const lock = await tryLock(path).catch(() => undefined);

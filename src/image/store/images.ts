@@ -5,7 +5,13 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { KilnError } from '../../errors.ts';
 import { hasErrno } from '../../host/calls/libc.ts';
-import { acquireLock, type HeldLock, isLocked, tryLock } from '../../host/files/flock.ts';
+import {
+  acquireLock,
+  type HeldLock,
+  isLocked,
+  lockUnlessHeld,
+  tryLock,
+} from '../../host/files/flock.ts';
 import { findRecord } from '../../host/state/checked-file.ts';
 import { tellDamage } from '../../host/state/damage.ts';
 import type { StatePaths } from '../../host/state/paths.ts';
@@ -138,7 +144,7 @@ export async function removeImage(
   if (!ID.test(id)) throw noImage(id);
   const directory = imageDirectory(paths, id);
   const lock = await lockLease(directory, async (path) => {
-    const held = await tryLock(path);
+    const held = await lockUnlessHeld(path);
     if (held === undefined) throw inUse(id, 'a running command');
     return held;
   });

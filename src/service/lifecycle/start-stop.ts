@@ -4,6 +4,7 @@ import { rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { KilnError } from '../../errors.ts';
+import { hasErrno } from '../../host/calls/libc.ts';
 import { removeTree } from '../../host/files/remove-tree.ts';
 import { startProgram } from '../../host/process/child-process.ts';
 import { kilnProgram } from '../../host/process/own-node.ts';
@@ -196,8 +197,14 @@ const KILL_PATIENCE = 10_000;
  * sign of life is killed; its sandbox ends with it. Throws E_SERVICE_SILENT if even that does not help.
  */
 export async function stopService(files: InstanceFiles): Promise<boolean> {
-  const wanted = existsSync(files.wanted);
-  await rm(files.wanted, { force: true });
+  // Whether it was there is told by the removal itself: a start may write it at any moment.
+  const wanted = await rm(files.wanted).then(
+    () => true,
+    (error: unknown) => {
+      if (hasErrno(error, 'ENOENT')) return false;
+      throw error;
+    },
+  );
   if (!(await isSupervised(files))) return wanted;
   const began = performance.now();
   const asking = keepAsking(files, { do: 'stop' }, ASK_AGAIN);

@@ -3,7 +3,7 @@ import { mkdir, rm } from 'node:fs/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { ErrorCode } from '../../error-codes.ts';
 import { KilnError } from '../../errors.ts';
-import { tryLock } from '../../host/files/flock.ts';
+import { lockUnlessHeld } from '../../host/files/flock.ts';
 import { runProgram } from '../../host/process/child-process.ts';
 import { ownEnvironment } from '../../host/process/own-process.ts';
 import { withWaits } from '../../host/process/wait-for.ts';
@@ -59,7 +59,7 @@ export async function supervise(
   try {
     const service = await readService(engine.paths, name);
     await mkdir(files.run, { recursive: true, mode: 0o700 });
-    await using lock = await tryLock(files.supervisorLock);
+    await using lock = await lockUnlessHeld(files.supervisorLock);
     if (lock === undefined) {
       throw new KilnError('E_SERVICE_RUNS', `${name} has a supervisor already`, {
         hint: `\`kiln service stop ${name}\` ends it`,

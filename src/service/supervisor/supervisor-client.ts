@@ -136,7 +136,8 @@ export function notRunning(name: string): KilnError {
 
 export async function isSupervised(files: InstanceFiles): Promise<boolean> {
   try {
-    const lock = await tryLock(files.supervisorLock);
+    // Shared: two that look at once must not take each other for a supervisor.
+    const lock = await tryLock(files.supervisorLock, { shared: true });
     await lock?.release();
     return lock === undefined;
   } catch (error) {
