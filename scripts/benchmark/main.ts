@@ -4,29 +4,19 @@ import { spawnSync } from 'node:child_process';
 import { mkdir, readFile, writeFile } from 'node:fs/promises';
 import { cpus, loadavg, release, totalmem } from 'node:os';
 import { join } from 'node:path';
-import { parseArgs } from 'node:util';
+import { scriptOptions } from '../testing/options.ts';
 import { makeBed, top } from './bed.ts';
 import { checkLayers } from './layers.ts';
 import { interleave } from './measure.ts';
 import { markdownTable, type Outcome, outcomeOf, svgPlot } from './report.ts';
 import { rows } from './rows.ts';
 
-const USAGE = `usage: scripts/bench [--only ROW[,ROW…]] [--quick] [--runs N] [--recipe NAME] [--list]
-
-Measures kiln against its peers, both in turn, and writes bench/results.json, bench/results.svg and
-the table in docs/performance.md. --quick: few runs, nothing written.
-
-rows: ${rows.map((row) => row.id).join(', ')}`;
-
-const { values } = parseArgs({
-  options: {
-    only: { type: 'string' },
-    quick: { type: 'boolean', default: false },
-    recipe: { type: 'string', default: 'debian-build' },
-    runs: { type: 'string' },
-    list: { type: 'boolean', default: false },
-    help: { type: 'boolean', default: false },
-  },
+const values = scriptOptions({
+  only: { type: 'string' },
+  quick: { type: 'boolean', default: false },
+  recipe: { type: 'string', default: 'debian-build' },
+  runs: { type: 'string' },
+  list: { type: 'boolean', default: false },
 });
 
 /** Runs a side. */
@@ -103,8 +93,7 @@ async function write(outcomes: readonly Outcome[]): Promise<void> {
   );
 }
 
-if (values.help) process.stdout.write(`${USAGE}\n`);
-else if (values.list) process.stdout.write(`${rows.map((row) => row.id).join('\n')}\n`);
+if (values.list) process.stdout.write(`${rows.map((row) => row.id).join('\n')}\n`);
 else {
   const outcomes = await measureAll(
     values.only === undefined ? undefined : new Set(values.only.split(',')),

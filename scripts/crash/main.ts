@@ -1,30 +1,20 @@
 /** scripts/crash-test: see docs/testing.md. */
 import { createHash } from 'node:crypto';
 import { join } from 'node:path';
-import { parseArgs } from 'node:util';
 import { buildState, sourcePackage } from '../../test/build/core/build-state.ts';
 import { debianRepository } from '../../test/image/image-state.ts';
 import { snapshotTree } from '../../test/image/tree-snapshot.ts';
+import { scriptOptions } from '../testing/options.ts';
 import { crash, describeTally } from './campaign.ts';
 import { buildJob, daemonJob, type Ground, imageJob, kiln, runJob } from './jobs.ts';
 import { TARGETS } from './victim.ts';
 
-const USAGE = `usage: scripts/crash-test [--count N] [--each N] [--minutes N] [--phase PHASE] [--target WHAT]
-
-Kills kiln, its daemon, a worker, its libvirtd, a sandbox's controller or its init with SIGKILL at random moments of kiln run,
-kiln build and kiln image build, while other runs go on, and looks for anything left or half made.
-Exit status 1 if there is any. --count: kills, at least (500). --each: kills in each phase, at least
-(20). --minutes: end sooner. --phase: only in this one. --target: only kill this one, ${TARGETS.join(', ')}.`;
-
-const { values } = parseArgs({
-  options: {
-    count: { type: 'string', default: '500' },
-    each: { type: 'string', default: '20' },
-    phase: { type: 'string' },
-    target: { type: 'string' },
-    minutes: { type: 'string' },
-    help: { type: 'boolean', default: false },
-  },
+const values = scriptOptions({
+  count: { type: 'string', default: '500' },
+  each: { type: 'string', default: '20' },
+  phase: { type: 'string' },
+  target: { type: 'string' },
+  minutes: { type: 'string' },
 });
 
 /**
@@ -36,7 +26,8 @@ const SMALL =
 
 async function main(): Promise<number> {
   const target = TARGETS.find((name) => name === values.target);
-  if (values.target !== undefined && target === undefined) throw new Error(USAGE);
+  if (values.target !== undefined && target === undefined)
+    throw new Error(`--target ${values.target}: it is one of ${TARGETS.join(', ')}`);
   // What is not killed starts in a third of the time from the bundle.
   process.env.KILN_FROM_SOURCE = '';
   // No sandbox but those of the jobs.
@@ -95,5 +86,4 @@ async function main(): Promise<number> {
   return tally.wrong.length === 0 ? 0 : 1;
 }
 
-if (values.help) process.stdout.write(`${USAGE}\n`);
-else process.exitCode = await main();
+process.exitCode = await main();

@@ -1,16 +1,14 @@
 /** Prints what a chain would take on a pool: scripts/farm-simulation. */
 import { readFileSync } from 'node:fs';
-import { parseArgs } from 'node:util';
+import { scriptOptions } from '../testing/options.ts';
 import { type Scenario, simulate } from './simulation.ts';
 
-const { values } = parseArgs({
-  options: {
-    packages: { type: 'string', default: '10000' },
-    workers: { type: 'string', default: '1000' },
-    // The chain.json of a real chain: its times, over and over.
-    times: { type: 'string' },
-    seed: { type: 'string', default: '1' },
-  },
+const values = scriptOptions({
+  packages: { type: 'string', default: '10000' },
+  workers: { type: 'string', default: '1000' },
+  // The chain.json of a real chain: its times, over and over.
+  times: { type: 'string' },
+  seed: { type: 'string', default: '1' },
 });
 
 /**

@@ -5,26 +5,16 @@ import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
-import { parseArgs } from 'node:util';
+import { scriptOptions } from '../testing/options.ts';
 import { type Batch, STAGES } from './rpm/worker.ts';
-
-const USAGE = `usage: scripts/fuzz [--count N] [--first SEED] [--minutes N] [--corpus FOLDER]…
-
-Takes mutants of RPM packages through kiln's reader and unpacker, half of them with right digests, and
-reports how far they came. Exit status 1 if one crashes it, hangs it, leaves something behind or
-writes outside of its destination. --count: mutants (1000000). --first: seed of the first (0): the
-same seed and corpus make the same mutant. --minutes: end sooner. --corpus: fixtures/rpms and below.`;
 
 const top = join(import.meta.dirname, '../..');
 
-const { values } = parseArgs({
-  options: {
-    count: { type: 'string', default: '1000000' },
-    first: { type: 'string', default: '0' },
-    minutes: { type: 'string' },
-    corpus: { type: 'string', multiple: true, default: [join(top, 'fixtures/rpms')] },
-    help: { type: 'boolean', default: false },
-  },
+const values = scriptOptions({
+  count: { type: 'string', default: '1000000' },
+  first: { type: 'string', default: '0' },
+  minutes: { type: 'string' },
+  corpus: { type: 'string', multiple: true, default: [join(top, 'fixtures/rpms')] },
 });
 
 /** A batch takes about a second, more on a busy machine; one that takes this long hangs. Milliseconds. */
@@ -177,5 +167,4 @@ async function main(): Promise<number> {
   return report.wrong.length === 0 ? 0 : 1;
 }
 
-if (values.help) say(USAGE);
-else process.exitCode = await main();
+process.exitCode = await main();

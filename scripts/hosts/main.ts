@@ -4,9 +4,9 @@
  */
 import { mkdir, readFile, rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
-import { parseArgs } from 'node:util';
 import { execa } from 'execa';
 import { acquireLock } from '../../src/host/files/flock.ts';
+import { scriptOptions } from '../testing/options.ts';
 import { TapReader } from '../testing/tap.ts';
 import { ensureHostDisk } from './base.ts';
 import { type HostKind, hostKinds } from './kinds.ts';
@@ -18,25 +18,12 @@ const cache = join(top, '.cache/hosts');
 const folder = join(cache, 'machine');
 const fixtures = process.env.KILN_FIXTURES ?? join(top, '.cache/fixtures');
 
-const USAGE = `usage: scripts/test-hosts [--host a|b] [--engine embedded|system] [--only CHECK[,CHECK…]] [--match PATTERN]…
-
-Boots machines as users have them, emulated, and tests this checkout there: docs/hosts.md. --match is ava's.
-
-checks: doctor, labels, limits, session, daemon, e2e, escape, users, image, services, package`;
-
-const { values } = parseArgs({
-  options: {
-    host: { type: 'string' },
-    engine: { type: 'string' },
-    only: { type: 'string' },
-    match: { type: 'string', multiple: true, default: [] },
-    help: { type: 'boolean', default: false },
-  },
+const values = scriptOptions({
+  host: { type: 'string' },
+  engine: { type: 'string' },
+  only: { type: 'string' },
+  match: { type: 'string', multiple: true, default: [] },
 });
-if (values.help) {
-  process.stdout.write(`${USAGE}\n`);
-  process.exit();
-}
 
 /** How many results a host had. */
 interface Counts {

@@ -1,20 +1,12 @@
 /** scripts/solver-campaign: see docs/testing.md. */
-import { parseArgs } from 'node:util';
+
+import { scriptOptions } from '../testing/options.ts';
 import { campaign, describeCampaign } from './campaign.ts';
 
-const USAGE = `usage: scripts/solver-campaign [--count N] [--first SEED] [--confined]
-
-Makes random repositories, and asks kiln and dnf the same random questions (1000) about them. Prints
-where they differ. With --confined kiln is asked as recipes ask it, in confined children, which takes
-a second each. Exit status 1 if a difference is none of those that docs/repositories.md lists.`;
-
-const { values } = parseArgs({
-  options: {
-    count: { type: 'string', default: '1000' },
-    first: { type: 'string', default: '1' },
-    confined: { type: 'boolean', default: false },
-    help: { type: 'boolean', default: false },
-  },
+const values = scriptOptions({
+  count: { type: 'string', default: '1000' },
+  first: { type: 'string', default: '1' },
+  confined: { type: 'boolean', default: false },
 });
 
 async function main(): Promise<number> {
@@ -28,5 +20,4 @@ async function main(): Promise<number> {
   return report.unexplained.length === 0 ? 0 : 1;
 }
 
-if (values.help) process.stdout.write(`${USAGE}\n`);
-else process.exitCode = await main();
+process.exitCode = await main();
