@@ -95,8 +95,9 @@ async function write(outcomes: readonly Outcome[]): Promise<void> {
 
 if (values.list) process.stdout.write(`${rows.map((row) => row.id).join('\n')}\n`);
 else {
-  const outcomes = await measureAll(
-    values.only === undefined ? undefined : new Set(values.only.split(',')),
-  );
+  const only = values.only?.split(',');
+  const unknown = (only ?? []).filter((id) => !rows.some((row) => row.id === id));
+  if (unknown.length > 0) throw new Error(`no such row: ${unknown.join(', ')} (see --list)`);
+  const outcomes = await measureAll(only && new Set(only));
   if (!values.quick && outcomes.length > 0) await write(outcomes);
 }
