@@ -25,12 +25,10 @@ const test = anyTest as TestFn<{ state: BusyboxState }>;
 let state: BusyboxState;
 
 /** How many processes, zombies aside, run with the ids of a sandbox. */
-async function processesOf(base: number): Promise<number> {
-  const { stdout } = await execa('ps', ['-o', 'uid=,stat=', '-e']);
-  return stdout.split('\n').filter((line) => {
-    const [uid = '', state = ''] = line.trim().split(/\s+/);
-    return Number(uid) >= base && Number(uid) < base + 65536 && !state.startsWith('Z');
-  }).length;
+/** By their cgroups: a range of ids may be another sandbox's as soon as this one is gone. */
+async function processesOf(sandbox: string): Promise<number> {
+  const { stdout } = await execa('ps', ['-o', 'stat=,cgroup=', '-ww', '-e']);
+  return stdout.split('\n').filter((line) => line.includes(sandbox) && !/^\s*Z/.test(line)).length;
 }
 
 test.before(async () => {
@@ -400,18 +398,15 @@ test.serial('kill -9 of kiln ends the sandbox; the next run cleans up its folder
     },
   );
   await once(command.stdout as NodeJS.ReadableStream, 'data');
-  const [id] = await readdir(state.paths.sandboxes);
-  const record = JSON.parse(
-    await readFile(join(state.paths.sandboxes, String(id), 'sandbox.json'), 'utf8'),
-  );
+  const [id = ''] = await readdir(state.paths.sandboxes);
+  t.true((await processesOf(id)) > 0);
   command.kill('SIGKILL');
   await command;
-  for (let i = 0; i < 50 * PATIENCE && (await processesOf(record.range.base)) > 0; i++)
-    await sleep(100);
-  t.is(await processesOf(record.range.base), 0, 'processes with the ids of the sandbox');
+  for (let i = 0; i < 50 * PATIENCE && (await processesOf(id)) > 0; i++) await sleep(100);
+  t.is(await processesOf(id), 0, 'processes of the sandbox');
   t.is((await sh('true')).exitCode, 0);
   // In the background.
-  t.true(await until(() => !existsSync(join(state.paths.sandboxes, String(id)))));
+  t.true(await until(() => !existsSync(join(state.paths.sandboxes, id))));
 });
 
 test.serial('ten at once do not disturb each other', async (t) => {

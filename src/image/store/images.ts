@@ -257,8 +257,8 @@ async function heldImages(paths: StatePaths): Promise<HeldImages> {
   };
 }
 
-/** Milliseconds that a sweep may hold a sandbox's lock while it removes the sandbox. */
-const REMOVAL = 3000;
+/** Milliseconds that a sweep may hold a sandbox's lock while it removes the sandbox, on a machine that is busy. */
+const REMOVAL = 15_000;
 
 async function staysOwned(sandbox: string): Promise<boolean> {
   const end = performance.now() + REMOVAL;

@@ -1,10 +1,9 @@
 import { once } from 'node:events';
-import { closeSync, existsSync, mkdirSync, openSync, rmSync, writeFileSync } from 'node:fs';
-import { rename, rm } from 'node:fs/promises';
+import { closeSync, existsSync, mkdirSync, openSync } from 'node:fs';
+import { rename } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { KilnError } from '../../errors.ts';
-import { hasErrno } from '../../host/calls/libc.ts';
 import { removeTree } from '../../host/files/remove-tree.ts';
 import { startProgram } from '../../host/process/child-process.ts';
 import { kilnProgram } from '../../host/process/own-node.ts';
@@ -24,7 +23,7 @@ import {
 } from '../definition/host-units.ts';
 import { isKilnCode, reasonOf } from '../failure.ts';
 import { readLog } from '../log-file.ts';
-import { readOutcome, type ServiceStatus } from '../status.ts';
+import { readOutcome, type ServiceStatus, writeOutcome } from '../status.ts';
 import {
   askSupervisor,
   isSupervised,
@@ -39,6 +38,7 @@ import {
   sweepServices,
   workDirectory,
 } from './store.ts';
+import { unwant, want } from './wanted.ts';
 
 /** A failure after a run of so many seconds has another cause: the restart delay begins anew. */
 const STEADY = 60;
@@ -112,7 +112,7 @@ async function startInBackground(name: string, files: InstanceFiles): Promise<Se
   const since = Date.now();
   mkdirSync(files.logs, { recursive: true, mode: 0o700 });
   mkdirSync(files.run, { recursive: true, mode: 0o700 });
-  writeFileSync(files.wanted, '');
+  const wanted = want(files.wanted);
   const output = openSync(join(files.logs, 'supervisor.log'), 'w', 0o600);
   const words = ['-c', guardianScript(), `kiln-${name}`, files.wanted, ...command];
   const guardian = startProgram('/bin/sh', words, {
@@ -121,14 +121,14 @@ async function startInBackground(name: string, files: InstanceFiles): Promise<Se
     stdio: ['ignore', output, output],
   });
   closeSync(output);
+  if (guardian.pid !== undefined) wanted.name(guardian.pid);
   const ended = settled(once(guardian, 'exit'));
   guardian.unref();
   try {
-    const wanted = () => existsSync(files.wanted);
-    return await waitUntilStarted(name, files, since, ended, wanted);
+    return await waitUntilStarted(name, files, since, ended, wanted.isStill);
   } catch (error) {
     // The guardian may retry failed units. A supervisor that could not start is not retried.
-    if (!(await isSupervised(files))) rmSync(files.wanted, { force: true });
+    if (!(await isSupervised(files))) wanted.drop();
     throw error;
   }
 }
@@ -193,19 +193,20 @@ const ASK_AGAIN = 500;
 const KILL_PATIENCE = 10_000;
 
 /**
- * Waits until the sandbox is gone. False if the service neither ran nor was starting. A supervisor without a
+ * Waits until the sandbox is gone. False if the service neither ran nor was starting. A start that has no supervisor
+ * yet is ended with its guardian: it would come up later, beside the next one. A supervisor without a
  * sign of life is killed; its sandbox ends with it. Throws E_SERVICE_SILENT if even that does not help.
  */
 export async function stopService(files: InstanceFiles): Promise<boolean> {
-  // Whether it was there is told by the removal itself: a start may write it at any moment.
-  const wanted = await rm(files.wanted).then(
-    () => true,
-    (error: unknown) => {
-      if (hasErrno(error, 'ENOENT')) return false;
-      throw error;
-    },
-  );
-  if (!(await isSupervised(files))) return wanted;
+  const endGuardian = await unwant(files.wanted);
+  if (!(await isSupervised(files))) {
+    if (endGuardian === undefined) return false;
+    await endGuardian();
+    if (!(await isSupervised(files))) {
+      writeOutcome(files, 'stopped', '');
+      return true;
+    }
+  }
   const began = performance.now();
   const asking = keepAsking(files, { do: 'stop' }, ASK_AGAIN);
   let untell: (() => void) | undefined;
@@ -234,6 +235,7 @@ export async function stopService(files: InstanceFiles): Promise<boolean> {
     asking.end();
     untell?.();
   }
+  await endGuardian?.();
   return true;
 }
 

@@ -68,7 +68,10 @@ export async function supervise(
     using log = new LogFile(files.log, options);
     try {
       // `kiln service stop` removes the file first and looks for this process afterwards.
-      if (options.whileWanted && !existsSync(files.wanted)) return await endStopped(files, log);
+      if (options.whileWanted && !existsSync(files.wanted)) {
+        log.write('kiln', 'stopped before it began');
+        return SUPERVISOR_EXIT.done;
+      }
       return await superviseLocked(engine, service, log);
     } catch (error) {
       const reason = reasonOf(error);
@@ -79,7 +82,8 @@ export async function supervise(
   } catch (error) {
     if (!isKilnCode(error, ...LASTING)) throw error;
     options.onFailure(error);
-    await rm(files.wanted, { force: true });
+    // The file is of the one that runs.
+    if (!isKilnCode(error, 'E_SERVICE_RUNS')) await rm(files.wanted, { force: true });
     return SUPERVISOR_EXIT.failed;
   }
 }

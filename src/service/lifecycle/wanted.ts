@@ -1,0 +1,84 @@
+import {
+  closeSync,
+  fstatSync,
+  ftruncateSync,
+  lstatSync,
+  openSync,
+  readFileSync,
+  rmSync,
+  unlinkSync,
+  writeSync,
+} from 'node:fs';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { closing } from '../../host/calls/descriptor.ts';
+import { hasErrno } from '../../host/calls/libc.ts';
+import { startOf, waitForDeath } from '../../host/process/process.ts';
+
+/**
+ * On a host without systemd a file says that a service is to run: its guardian goes on only while it is there. It
+ * names the guardian, a shell in a process group of its own (`PID START`, see startOf), so that a stop finds a start
+ * that has no supervisor yet.
+ */
+export interface Wanted {
+  /** Writes the guardian's name; nothing, where the service was stopped meanwhile. */
+  name(guardian: number): void;
+  /** Whether nobody has stopped the service, or stopped and started it, since. */
+  isStill(): boolean;
+  /** Removes the file if it is still this one. */
+  drop(): void;
+}
+
+export function want(path: string): Wanted {
+  const fd = openSync(path, 'w', 0o600);
+  const { ino } = fstatSync(fd);
+  const isStill = () => lstatSync(path, { throwIfNoEntry: false })?.ino === ino;
+  return {
+    name(guardian) {
+      // By the descriptor: a file that a stop has removed stays removed.
+      ftruncateSync(fd);
+      writeSync(fd, `${guardian} ${startOf(guardian) ?? ''}`);
+      closeSync(fd);
+    },
+    isStill,
+    drop: () => {
+      if (isStill()) rmSync(path, { force: true });
+    },
+  };
+}
+
+/** How long a start may take from the file to its guardian, ms. An older kiln wrote no name. */
+const NAMING = 1000;
+const PAUSE = 10;
+
+/** How long a guardian and what it starts may take to die of SIGTERM, ms. */
+const ENDING = 2000;
+
+/** Removes the file. @returns what ends the guardian that it names; undefined where there was no file */
+export async function unwant(path: string): Promise<(() => Promise<void>) | undefined> {
+  let guardian = '';
+  try {
+    using file = closing(openSync(path, 'r'));
+    unlinkSync(path);
+    for (let waited = 0; guardian === '' && waited < NAMING; waited += PAUSE) {
+      if (waited > 0) await sleep(PAUSE);
+      guardian = readFileSync(file.fd, 'utf8');
+    }
+  } catch (error) {
+    if (hasErrno(error, 'ENOENT')) return undefined;
+    throw error;
+  }
+  return () => endGroup(guardian);
+}
+
+async function endGroup(guardian: string): Promise<void> {
+  const [name = '', start] = guardian.split(' ');
+  const pid = Number(name);
+  // The pid may be another's by now, and 0 would be this process's own group.
+  if (!(pid > 1) || startOf(pid) !== start) return;
+  try {
+    process.kill(-pid, 'SIGTERM');
+  } catch (error) {
+    if (!hasErrno(error, 'ESRCH')) throw error;
+  }
+  await waitForDeath(pid, ENDING);
+}
