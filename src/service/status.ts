@@ -107,11 +107,17 @@ export async function listServices(
   paths: StatePaths,
   names?: readonly string[],
 ): Promise<ListedService[]> {
-  const wanted = names === undefined || names.length === 0 ? await serviceNames(paths) : names;
-  return await Promise.all(
+  const all = names === undefined || names.length === 0;
+  const wanted = all ? await serviceNames(paths) : names;
+  const listed = await Promise.all(
     wanted.map(async (name) => {
       const files = instanceFiles(paths, name);
-      const { service, problem } = await readOrComplain(paths, name);
+      const found = await readOrComplain(paths, name).catch((error: unknown) => {
+        // It was deleted meanwhile.
+        if (!all || !isKilnCode(error, 'E_NO_SERVICE')) throw error;
+      });
+      if (found === undefined) return [];
+      const { service, problem } = found;
       let silence: KilnError | undefined;
       const asked = askSupervisor<ServiceStatus>(files, { do: 'status' });
       const status = await asked.catch((error: unknown) => {
@@ -120,9 +126,10 @@ export async function listServices(
         return undefined;
       });
       const outcome = readOutcome(files);
-      return { name, service, problem: problem ?? silence, status, outcome };
+      return [{ name, service, problem: problem ?? silence, status, outcome }];
     }),
   );
+  return listed.flat();
 }
 
 async function readOrComplain(

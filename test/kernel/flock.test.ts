@@ -4,7 +4,13 @@ import { mkdtemp, rm, unlink } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import test from 'ava';
-import { acquireLock, lockUnlessHeld, tryLock, withLock } from '../../src/host/files/flock.ts';
+import {
+  acquireLock,
+  lockHolder,
+  lockUnlessHeld,
+  tryLock,
+  withLock,
+} from '../../src/host/files/flock.ts';
 
 async function lockFile(t: { teardown: (fn: () => Promise<void>) => void }): Promise<string> {
   const directory = await mkdtemp(join(tmpdir(), 'kiln-flock-'));
@@ -47,6 +53,18 @@ test('shared holders meet, an exclusive one waits', async (t) => {
   t.truthy(shared);
   t.is(await tryLock(path), undefined);
   other.kill('SIGKILL');
+});
+
+test('who keeps others out is told from who looks', async (t) => {
+  const path = await lockFile(t);
+  const look = await otherHolder(path, '--shared');
+  t.is(lockHolder(path), look.pid);
+  t.is(lockHolder(path, { exclusive: true }), undefined);
+  look.kill('SIGKILL');
+  await once(look, 'exit');
+  const keeps = await otherHolder(path);
+  t.is(lockHolder(path, { exclusive: true }), keeps.pid);
+  keeps.kill('SIGKILL');
 });
 
 test('callers of one process take turns', async (t) => {

@@ -4,15 +4,16 @@ import { KilnError } from '../../errors.ts';
 import { hasSystemd } from '../../host/process/process.ts';
 import { suggestion } from '../../recipe/problem.ts';
 import { hostUnitName } from '../../service/definition/host-units.ts';
-import { deleteService, startSupervisor, stopService } from '../../service/lifecycle/start-stop.ts';
+import {
+  deleteService,
+  runsAlready,
+  startSupervisor,
+  stopService,
+} from '../../service/lifecycle/start-stop.ts';
 import { readService, serviceFiles } from '../../service/lifecycle/store.ts';
 import { type ListedService, listServices } from '../../service/status.ts';
 import { supervise } from '../../service/supervisor/supervise.ts';
-import {
-  askSupervisor,
-  isSupervised,
-  notRunning,
-} from '../../service/supervisor/supervisor-client.ts';
+import { askSupervisor, notRunning } from '../../service/supervisor/supervisor-client.ts';
 import { unitName } from '../../service/unit/load-unit.ts';
 import { type Caller, hasTerminal } from '../caller/caller.ts';
 import { KilnCommand } from '../options/command.ts';
@@ -76,7 +77,7 @@ function startCommand(caller: Caller): KilnCommand {
 async function start(name: string, caller: Caller): Promise<void> {
   await using engine = caller.openEngine();
   const { files, definition } = await readService(engine.paths, name);
-  if (await isSupervised(files)) {
+  if (await runsAlready(files)) {
     caller.stdout.say(`${name} runs already\n`);
     return;
   }

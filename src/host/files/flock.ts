@@ -203,7 +203,10 @@ function lockNow(fd: number, path: string, shared: boolean): boolean {
  * A holder by /proc/locks (proc_locks(5)). Undefined if there is none or the kernel does not tell, as for a
  * process in another pid namespace, or for a file system whose device numbers differ from stat(2)'s.
  */
-export function lockHolder(path: string): number | undefined {
+export function lockHolder(
+  path: string,
+  { exclusive = false }: { readonly exclusive?: boolean } = {},
+): number | undefined {
   const file = statSync(path, { bigint: true, throwIfNoEntry: false });
   if (file === undefined) return undefined;
   // 1: FLOCK ADVISORY WRITE 708 00:13:16478 0 EOF; kiln never waits in the kernel, which shows `->`.
@@ -212,8 +215,9 @@ export function lockHolder(path: string): number | undefined {
   const hex = (number: number) => number.toString(16).padStart(2, '0');
   const name = `${hex(major)}:${hex(minor | rest)}:${file.ino}`;
   for (const line of readFileSync('/proc/locks', 'latin1').split('\n')) {
-    const [, kind, , , pid, where] = line.split(/ +/);
-    if (kind === 'FLOCK' && where === name && Number(pid) > 0) return Number(pid);
+    const [, kind, , how, pid, where] = line.split(/ +/);
+    if (kind !== 'FLOCK' || where !== name || !(Number(pid) > 0)) continue;
+    if (!exclusive || how === 'WRITE') return Number(pid);
   }
   return undefined;
 }

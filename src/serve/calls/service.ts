@@ -5,10 +5,14 @@ import { pickImage } from '../../image/open.ts';
 import type { Engine } from '../../sandbox/open.ts';
 import type { ServiceFile } from '../../service/definition/definition.ts';
 import { createService } from '../../service/lifecycle/create.ts';
-import { deleteService, startSupervisor, stopService } from '../../service/lifecycle/start-stop.ts';
+import {
+  deleteService,
+  runsAlready,
+  startSupervisor,
+  stopService,
+} from '../../service/lifecycle/start-stop.ts';
 import { serviceFiles } from '../../service/lifecycle/store.ts';
 import { type ListedService, listServices, serviceState } from '../../service/status.ts';
-import { isSupervised } from '../../service/supervisor/supervisor-client.ts';
 import type { Answer, CallContext } from './methods.ts';
 
 export const answerListServices: Answer<'ListServices'> = async ({ names }, context) => {
@@ -52,7 +56,7 @@ export const answerRestartService: Answer<'RestartService'> = async ({ name }, c
 
 async function start(engine: Engine, name: string, { caller }: CallContext): Promise<Service> {
   const { paths } = engine;
-  if (!(await isSupervised(await serviceFiles(paths, name)))) {
+  if (!(await runsAlready(await serviceFiles(paths, name)))) {
     await startSupervisor(paths, name, caller.env);
   }
   return await lookAt(engine, name);

@@ -63,7 +63,10 @@ export async function backupService(
   hook: string | undefined,
 ): Promise<readonly string[]> {
   const { files } = await readService(paths, name);
-  if (hook !== undefined && (await isSupervised(files))) {
+  const running = hook !== undefined && (await isSupervised(files));
+  const otherwise = ', or give --hook, a command that makes its data consistent';
+  await using _stopped = running ? undefined : await requireStopped(name, files, otherwise);
+  if (running) {
     const end = await runInService(files, { argv: ['/bin/sh', '-c', hook] });
     if (end === undefined) throw notRunning(name);
     if (end.exitCode !== 0) {
@@ -71,8 +74,6 @@ export async function backupService(
         hint: `nothing was written. It said: ${end.output.slice(-1000)}`,
       });
     }
-  } else {
-    await requireStopped(name, files, ', or give --hook, a command that makes its data consistent');
   }
   const [, compression = ''] = /\.tar(?:\.(gz|zst))?$/.exec(output) ?? [];
   const how = compression === 'gz' ? 'gzip' : compression === 'zst' ? 'zstd' : 'none';

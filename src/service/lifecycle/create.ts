@@ -161,7 +161,7 @@ export async function cloneService(
   const image = knownImage(model);
   return await appear(paths, name, async (files) => {
     // A running service could change files while they are copied.
-    await requireStopped(from, model.files);
+    await using _stopped = await requireStopped(from, model.files);
     copyTree(model.files.etc, files.etc);
     copyVar(model.files, files);
     giveIdentity(files.etc, name);

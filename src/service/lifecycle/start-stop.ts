@@ -4,6 +4,7 @@ import { rename } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { KilnError } from '../../errors.ts';
+import { type HeldLock, lockHolder, tryLock } from '../../host/files/flock.ts';
 import { removeTree } from '../../host/files/remove-tree.ts';
 import { startProgram } from '../../host/process/child-process.ts';
 import { kilnProgram } from '../../host/process/own-node.ts';
@@ -239,22 +240,52 @@ export async function stopService(files: InstanceFiles): Promise<boolean> {
   return true;
 }
 
+/** Whether it runs, or is starting. One that is being stopped is waited for. @throws KilnError E_SERVICE_SILENT */
+export async function runsAlready(files: InstanceFiles): Promise<boolean> {
+  const began = performance.now();
+  let untell: (() => void) | undefined;
+  try {
+    for (; await isSupervised(files); await sleep(PAUSE)) {
+      const status = await askSupervisor<ServiceStatus>(files, { do: 'status' });
+      if (status !== undefined && status.state !== 'stopping') return true;
+      // While its sandbox opens it answers this alone; at its end, nothing.
+      if (status === undefined && (await askSupervisor(files, { do: 'ping' })) !== undefined) {
+        return true;
+      }
+      if (performance.now() - began > sayAfter()) {
+        untell ??= sayWaiting(supervisorOf(files), 'which stops its units');
+      }
+    }
+    return false;
+  } finally {
+    untell?.();
+  }
+}
+
 function killSupervisor(files: InstanceFiles): void {
-  const { name, pid } = supervisorOf(files);
+  // Whoever only looks, or copies the service, has it shared.
+  const pid = lockHolder(files.supervisorLock, { exclusive: true });
   if (pid === undefined) return;
+  const { name } = supervisorOf(files);
   sayToWaiting(`kiln: ${name} does not answer: it is killed, and its sandbox with it\n`);
   try {
     process.kill(pid, 'SIGKILL');
   } catch {}
 }
 
-/** `otherwise` is what to do about it without stopping it. */
+/**
+ * A supervisor waits until the lock is released. `otherwise` is what to do about it without stopping it.
+ * @throws KilnError E_SERVICE_RUNS
+ */
 export async function requireStopped(
   name: string,
   files: InstanceFiles,
   otherwise = '',
-): Promise<void> {
-  if (!existsSync(files.wanted) && !(await isSupervised(files))) return;
+): Promise<HeldLock> {
+  if (!existsSync(files.wanted)) {
+    const lock = await tryLock(files.supervisorLock, { shared: true });
+    if (lock !== undefined) return lock;
+  }
   throw new KilnError('E_SERVICE_RUNS', `service ${name} is running`, {
     hint: `\`kiln service stop ${name}\` first${otherwise}`,
   });
@@ -264,7 +295,7 @@ export async function deleteService(paths: StatePaths, name: string): Promise<vo
   await using _lock = await lockServices(paths);
   // A service with a broken file must be deletable as well.
   const files = await serviceFiles(paths, name);
-  await requireStopped(name, files);
+  await using _stopped = await requireStopped(name, files);
   const work = await workDirectory(paths, name);
   await rename(files.directory, `${work}/deleted`);
   await removeTree(files.run);

@@ -14,7 +14,7 @@ import type { ServiceStatus } from '../status.ts';
 import { askSupervisor, isSupervised } from '../supervisor/supervisor-client.ts';
 import { mergeTrees, planMerge } from './merge-trees.ts';
 import { replacedConfiguration } from './owned-paths.ts';
-import { stopService } from './start-stop.ts';
+import { requireStopped, stopService } from './start-stop.ts';
 import {
   copyVar,
   filesIn,
@@ -54,7 +54,9 @@ export async function upgradeService(
     if (ran && !(await isSupervised(files))) await start();
     return { ...report, changed: false, notes: [] };
   }
-  if (ran) await stopService(files);
+  // One that is to be started again, after a pause, ran as well.
+  if (await stopService(files)) ran = true;
+  await using _stopped = ran ? undefined : await requireStopped(name, files);
   await keepPrevious(files);
   try {
     const notes = await moveToImage(paths, name, image);

@@ -1,5 +1,6 @@
 import { defined } from '../../defined.ts';
 import { KilnError } from '../../errors.ts';
+import { attempt } from '../../host/calls/libc.ts';
 import { domainPrefix } from '../../sandbox/domain/sandbox-record.ts';
 import { INTERFACE, type LeasedAddress, leaseAddress } from '../../sandbox/network/dhcp-client.ts';
 import type { Engine } from '../../sandbox/open.ts';
@@ -220,7 +221,8 @@ export class Instance {
       cpuMicroseconds,
       memoryBytes: sandbox.cgroups.memoryBytes(),
       peakMemoryBytes,
-      pids: sandboxProcesses(this.host).length,
+      // While it is being stopped they may be gone, and their /proc with them.
+      pids: attempt(() => sandboxProcesses(this.host).length),
       oomKills,
     });
   }

@@ -20,6 +20,7 @@ import { undoAbandonedUpgrade } from '../lifecycle/upgrade.ts';
 import { LogFile } from '../log-file.ts';
 import { writeOutcome } from '../status.ts';
 import { Instance } from './instance.ts';
+import { isSupervised } from './supervisor-client.ts';
 import { SupervisorServer } from './supervisor-server.ts';
 
 /** Only `again` asks the guardian for a restart. */
@@ -59,7 +60,12 @@ export async function supervise(
   try {
     const service = await readService(engine.paths, name);
     await mkdir(files.run, { recursive: true, mode: 0o700 });
-    await using lock = await lockUnlessHeld(files.supervisorLock);
+    let lock = await lockUnlessHeld(files.supervisorLock);
+    // Somebody copies its files, and will be done.
+    while (lock === undefined && !(await isSupervised(files))) {
+      lock = await lockUnlessHeld(files.supervisorLock);
+    }
+    await using _lock = lock;
     if (lock === undefined) {
       throw new KilnError('E_SERVICE_RUNS', `${name} has a supervisor already`, {
         hint: `\`kiln service stop ${name}\` ends it`,

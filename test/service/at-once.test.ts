@@ -1,0 +1,142 @@
+import { once } from 'node:events';
+import { existsSync } from 'node:fs';
+import { cp, readFile, rm, symlink, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import test from 'ava';
+import { execa } from 'execa';
+import { isDead } from '../../src/host/process/process.ts';
+import { instanceFiles } from '../../src/service/lifecycle/store.ts';
+import type { ServiceStatus } from '../../src/service/status.ts';
+import { processesWith } from '../libvirt/private-state.ts';
+import { type BusyboxState, busyboxState, IMAGE, PATIENCE } from '../support/busybox-state.ts';
+import { eventually } from '../support/eventually.ts';
+import { stopped } from '../support/stopped.ts';
+
+/** Several processes that do something with one service at once. Each test holds one of them up where it matters. */
+let state: BusyboxState;
+
+/** Its end takes two seconds. */
+const SLOW_END = 'trap "sleep 2; exit 0" TERM; while true; do sleep 0.1; done';
+
+test.before(async () => {
+  state = await busyboxState();
+  const made = await service('create', '-r', IMAGE, 'one', '--', '/bin/sh', '-c', SLOW_END);
+  if (made.exitCode !== 0) throw new Error(made.stderr);
+});
+
+test.after.always(async () => {
+  await service('stop', 'one');
+  await state[Symbol.asyncDispose]();
+});
+
+async function service(...args: readonly string[]) {
+  const env = { ...state.env, KILN_PATIENCE: String(20 * PATIENCE) };
+  const { exitCode, stdout, stderr } = await state.kiln(['service', ...args], { env });
+  return { exitCode, stdout: String(stdout), stderr: String(stderr) };
+}
+
+const filesOf = () => instanceFiles(state.paths, 'one');
+
+async function statusOf(): Promise<ServiceStatus | undefined> {
+  const [listed] = JSON.parse((await service('list', '--json', 'one')).stdout) as {
+    status?: ServiceStatus;
+  }[];
+  return listed?.status;
+}
+
+/** The supervisor dies, and its guardian is held up before it starts another one. */
+async function betweenTwoRuns(): Promise<{ readonly guardian: number } & Disposable> {
+  const { supervisorPid } = (await statusOf())!;
+  const found = await processesWith(filesOf().wanted);
+  const [guardian] = found.filter((pid) => pid !== supervisorPid);
+  const held = await stopped(guardian!);
+  process.kill(supervisorPid, 'SIGKILL');
+  // Its parent is held up and takes no notice: it stays a zombie, which holds no lock.
+  await eventually(async () => (await statusOf()) === undefined);
+  return { guardian: guardian!, [Symbol.dispose]: () => held[Symbol.dispose]() };
+}
+
+test.serial('a guardian that wakes late leaves the next one its service', async (t) => {
+  t.is((await service('start', 'one')).exitCode, 0);
+  using late = await betweenTwoRuns();
+  t.is((await service('stop', 'one')).exitCode, 0);
+  const started = await service('start', 'one');
+  t.is(started.exitCode, 0, started.stderr);
+  const { supervisorPid } = (await statusOf())!;
+  late[Symbol.dispose]();
+  await eventually(async () => isDead(late.guardian));
+  t.is((await statusOf())?.supervisorPid, supervisorPid);
+  process.kill(supervisorPid, 'SIGKILL');
+  const again = await eventually(statusOf);
+  t.truthy(again, 'nobody starts it again');
+});
+
+test.serial(
+  'an upgrade takes a service that is to be started again for one that runs',
+  async (t) => {
+    const id = 'c'.repeat(64);
+    const target = join(state.paths.images, id);
+    await cp(join(state.paths.images, IMAGE), target, { recursive: true, verbatimSymlinks: true });
+    const manifest = JSON.parse(await readFile(join(target, 'image.json'), 'utf8')) as object;
+    await writeFile(join(target, 'image.json'), JSON.stringify({ ...manifest, id }));
+    await service('start', 'one');
+    using _late = await betweenTwoRuns();
+    const { exitCode, stderr } = await service('upgrade', 'one', '--to', id);
+    t.is(exitCode, 0, stderr);
+    t.is((await statusOf())?.image, id);
+  },
+);
+
+test.serial('a start while the service is being stopped starts it anew', async (t) => {
+  await service('start', 'one');
+  const before = (await statusOf())!;
+  const stop = service('stop', 'one');
+  await eventually(async () => (await statusOf())?.state === 'stopping');
+  const started = await service('start', 'one');
+  t.is((await stop).exitCode, 0);
+  t.is(started.exitCode, 0, started.stderr);
+  const after = await statusOf();
+  t.is(after?.state, 'running', started.stdout);
+  t.not(after?.supervisorPid, before.supervisorPid);
+  t.is((await service('start', 'one')).stdout, 'one runs already');
+});
+
+test.serial('a service does not start while it is copied', async (t) => {
+  await service('stop', 'one');
+  const { supervisorLock, var: data } = filesOf();
+  await execa('dd', ['if=/dev/urandom', `of=${join(data, 'large')}`, 'bs=1M', 'count=100']);
+  const output = join(state.beside, 'one.tar.gz');
+  const backup = service('backup', 'one', '-o', output);
+  while (!existsSync(`${output}.part`)) await sleep(10);
+  const free = await execa('flock', ['-n', supervisorLock, 'true'], { reject: false });
+  t.true(existsSync(`${output}.part`), 'the backup is over already');
+  t.is(free.exitCode, 1, 'a supervisor would get the lock');
+  t.is((await backup).exitCode, 0);
+  await rm(join(data, 'large'));
+
+  const copying = ['--shared', '--no-fork', supervisorLock, 'sh', '-c', 'echo; exec sleep 60'];
+  const copy = execa('flock', copying, { reject: false });
+  await once(copy.stdout, 'data');
+  const start = service('start', 'one');
+  const early = await Promise.race([start, sleep(4000 * PATIENCE)]);
+  copy.kill('SIGKILL');
+  t.is(early, undefined, 'it ended or began before the copy was made');
+  const started = await start;
+  t.is(started.exitCode, 0, started.stderr);
+  t.is((await statusOf())?.state, 'running');
+});
+
+test.serial('a service that is deleted while services are listed is left out', async (t) => {
+  // What a listing finds: the name is there, and what it names no more.
+  const gone = join(state.paths.services, 'gone');
+  await symlink('nowhere', gone);
+  try {
+    const { exitCode, stdout, stderr } = await service('list');
+    t.is(exitCode, 0, stderr);
+    t.regex(stdout, /^one /m);
+    t.is((await service('list', 'gone')).exitCode, 125, 'who names it is told');
+  } finally {
+    await rm(gone);
+  }
+});
