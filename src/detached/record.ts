@@ -197,6 +197,8 @@ export async function removeOldJobs(
 
 async function removeUnbegun(paths: Pick<StatePaths, 'root'>): Promise<void> {
   for (const folder of foldersOf(paths)) {
+    // Not looked at under the lock: whoever lists jobs would take a lost one for one that runs.
+    if (readJob(folder)?.began !== undefined) continue;
     const lock = await tryLock(jobFiles.lock(folder), { existing: true }).catch(() => undefined);
     if (lock === undefined) continue;
     if (readJob(folder)?.began === undefined) await removeTree(folder);

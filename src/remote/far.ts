@@ -53,13 +53,21 @@ interface FarEnds {
 
 export async function serveFar(ends: FarEnds): Promise<void> {
   await sweepFolders();
-  const folder = mkdtempSync(join(PLACE, PREFIX));
-  const lock = await tryLock(join(folder, LOCK));
+  const { folder, lock } = await makeFolder();
   const far = new Far(ends, folder, lock);
   try {
     await far.serve();
   } finally {
     await far.close();
+  }
+}
+
+async function makeFolder(): Promise<{ readonly folder: string; readonly lock: HeldLock }> {
+  for (;;) {
+    const folder = mkdtempSync(join(PLACE, PREFIX));
+    const lock = await tryLock(join(folder, LOCK));
+    // Somebody who sweeps may have been faster.
+    if (lock !== undefined) return { folder, lock };
   }
 }
 
@@ -80,7 +88,7 @@ async function sweepFolders(): Promise<void> {
 class Far {
   readonly #ends: FarEnds;
   readonly #folder: string;
-  readonly #lock: HeldLock | undefined;
+  readonly #lock: HeldLock;
   readonly #gone = deferred<'gone'>();
   readonly #started = deferred<RemoteStart>();
   readonly #unpacked: ReturnType<typeof unpacker>;
@@ -93,7 +101,7 @@ class Far {
   /** A process removes the folder when a job has ended that goes on. */
   #left = false;
 
-  constructor(ends: FarEnds, folder: string, lock: HeldLock | undefined) {
+  constructor(ends: FarEnds, folder: string, lock: HeldLock) {
     this.#ends = ends;
     this.#folder = folder;
     this.#lock = lock;
@@ -242,7 +250,6 @@ class Far {
   }
 
   #leave(kiln: string, id: string, env: NodeJS.ProcessEnv): void {
-    if (this.#lock === undefined) return;
     this.#left = true;
     const script = '"$0" wait "$1" >/dev/null 2>&1; rm -rf -- "$2"';
     // It holds the lock as long as it lives.
@@ -263,7 +270,7 @@ class Far {
     });
     this.#ends.input.destroy();
     if (!this.#left) await removeTree(this.#folder);
-    await this.#lock?.release();
+    await this.#lock.release();
   }
 }
 

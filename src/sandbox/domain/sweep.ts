@@ -71,11 +71,15 @@ async function sweepSandbox(
   keptSince: number,
 ): Promise<boolean> {
   const directory = join(paths.sandboxes, id);
+  const stays = (record: SandboxRecord | undefined) =>
+    record !== undefined && isKept(record, now) && record.created >= keptSince;
+  // Not looked at under the lock: whoever lists sandboxes would take a kept one for one that runs.
+  if (stays(findSandboxRecord(directory).value)) return false;
   const lock = await tryLock(sandboxFiles.lock(directory)).catch(() => undefined);
   if (lock === undefined) return false;
   await using _lock = lock;
   const record = readSandboxRecord(directory);
-  if (record !== undefined && isKept(record, now) && record.created >= keptSince) return false;
+  if (stays(record)) return false;
   await destroySandbox(paths, directory, record, connect);
   return true;
 }
