@@ -1,11 +1,57 @@
+import { hash } from 'node:crypto';
+import { utimesSync } from 'node:fs';
 import { mkdir, readdir, stat, utimes, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
+import { setImmediate as nextTurn } from 'node:timers/promises';
 import test from 'ava';
 import { acquireLock } from '../../src/host/files/flock.ts';
+import { Cache } from '../../src/packages/repository/cache.ts';
 import { pruneCache } from '../../src/packages/repository/prune.ts';
 import { temporaryDirectory } from './rpm-repository.ts';
 
 const HOUR = 3600_000;
+
+test('what a build finds while others are removed stays', async (t) => {
+  const root = await temporaryDirectory(t);
+  const cache = new Cache({ cache: root });
+  const digests = ['one', 'two'].map((text) => `sha256:${hash('sha256', text, 'hex')}`);
+  for (const [index, text] of ['one', 'two'].entries()) {
+    const path = cache.object(digests[index]!);
+    await mkdir(dirname(path), { recursive: true });
+    await writeFile(path, text);
+    const used = new Date(Date.now() - (100 - index) * HOUR);
+    await utimes(path, used, used);
+  }
+  // Asked between the listing and each removal: a build finds both meanwhile.
+  const { signal } = new AbortController();
+  const now = new Date();
+  const found = () => {
+    for (const digest of digests) utimesSync(cache.object(digest), now, now);
+  };
+  Object.defineProperty(signal, 'throwIfAborted', { value: found });
+  const removed = await pruneCache({ cache: root }, { maxAge: 0, signal });
+  t.deepEqual(removed, { files: 0, bytes: 0 });
+  for (const digest of digests) t.truthy(await cache.find(digest));
+});
+
+test('a file counts as used from the moment that it is looked for', async (t) => {
+  const root = await temporaryDirectory(t);
+  const cache = new Cache({ cache: root });
+  const content = Buffer.alloc(64 << 20);
+  const digest = `sha256:${hash('sha256', content, 'hex')}`;
+  const path = cache.object(digest);
+  await mkdir(dirname(path), { recursive: true });
+  await writeFile(path, content);
+  const used = new Date(Date.now() - 100 * HOUR);
+  await utimes(path, used, used);
+  let over = false;
+  const found = cache.find(digest).finally(() => {
+    over = true;
+  });
+  while ((await stat(path)).mtimeMs <= used.getTime() && !over) await nextTurn();
+  t.false(over, 'gc could have removed it while it was read');
+  t.is(await found, path);
+});
 
 test('old files go, then the least recently used; recent ones and running downloads stay', async (t) => {
   const cache = await temporaryDirectory(t);

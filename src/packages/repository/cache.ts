@@ -58,12 +58,10 @@ export class Cache {
    */
   async find(digest: string, size?: number): Promise<string | undefined> {
     const path = this.object(digest);
-    if (await hasContent(path, digest, size)) {
-      const now = new Date();
-      await utimes(path, now, now).catch(() => {});
-      return path;
-    }
-    return undefined;
+    const now = new Date();
+    // First: a large file takes long to read, and gc could remove it meanwhile.
+    await utimes(path, now, now).catch(() => {});
+    return (await hasContent(path, digest, size)) ? path : undefined;
   }
 }
 

@@ -44,8 +44,11 @@ export async function pruneCache(
   const { maxSize = Number.POSITIVE_INFINITY, maxAge = Number.POSITIVE_INFINITY } = options;
   const now = Date.now();
   const removed = { files: 0, bytes: 0 };
-  const remove = async ({ path, bytes }: CachedFile) => {
+  const remove = async ({ path, bytes, used }: CachedFile) => {
     options.signal?.throwIfAborted();
+    // A large cache takes long: a build may have found the file since it was listed.
+    const found = await stat(path).catch(() => undefined);
+    if (found === undefined || found.mtimeMs > used) return;
     if (options.dryRun !== true) await rm(path, { force: true });
     removed.files++;
     removed.bytes += bytes;
