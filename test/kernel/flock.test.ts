@@ -6,6 +6,7 @@ import { join } from 'node:path';
 import test from 'ava';
 import {
   acquireLock,
+  isLocked,
   lockHolder,
   lockUnlessHeld,
   tryLock,
@@ -53,6 +54,17 @@ test('shared holders meet, an exclusive one waits', async (t) => {
   t.truthy(shared);
   t.is(await tryLock(path), undefined);
   other.kill('SIGKILL');
+});
+
+test('two that look at once take each other for no holder', async (t) => {
+  const path = await lockFile(t);
+  const look = await tryLock(path);
+  const other = isLocked(path);
+  await look?.release();
+  t.false(await other);
+  const holder = await otherHolder(path, '--shared');
+  t.true(await isLocked(path));
+  holder.kill('SIGKILL');
 });
 
 test('who keeps others out is told from who looks', async (t) => {

@@ -107,13 +107,15 @@ function holderOf(path: string): Awaited {
 
 /** How long {@link lockUnlessHeld} tries, ms: a process that looks may be held up where processors are few. */
 const LOOK = 500;
+/** How long who looks itself does so. */
+const GLANCE = 5;
 
 /**
  * Locks `path`; undefined if another process keeps it locked. Whoever only looks whether it is locked holds it for a
  * moment: that counts as free.
  */
-export async function lockUnlessHeld(path: string): Promise<HeldLock | undefined> {
-  const end = performance.now() + LOOK;
+export async function lockUnlessHeld(path: string, patience = LOOK): Promise<HeldLock | undefined> {
+  const end = performance.now() + patience;
   for (let pause = POLL_FIRST; ; pause = Math.min(pause * 2, POLL_LAST)) {
     const held = await tryLock(path);
     if (held !== undefined || performance.now() > end) return held;
@@ -121,9 +123,9 @@ export async function lockUnlessHeld(path: string): Promise<HeldLock | undefined
   }
 }
 
-/** Whether somebody holds a lock now, or nobody can tell. */
+/** Whether somebody holds a lock now, not only to look as this does, or nobody can tell. */
 export async function isLocked(path: string): Promise<boolean> {
-  const lock = await tryLock(path).catch(() => undefined);
+  const lock = await lockUnlessHeld(path, GLANCE).catch(() => undefined);
   await lock?.release();
   return lock === undefined;
 }

@@ -95,6 +95,7 @@ export const KINDS: readonly StateKind[] = [
   kind('not read', 'libvirt/.*'),
   kind('not read', 'io.kiln|kilnd.log|kilnd.lock'),
   kind('not read', 'jobs/.*'),
+  kind('no content', 'detached.lock'),
   kind(
     'record',
     `detached/${HEX}/job.json`,
