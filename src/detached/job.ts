@@ -14,6 +14,7 @@ import {
   type JobRecord,
   jobFiles,
   listJobs,
+  lockNames,
   makeJobFolder,
   removeOldJobs,
   shortened,
@@ -92,6 +93,8 @@ export class DetachedJob extends EventEmitter<JobEvents> {
       });
     }
     await removeOldJobs(paths, undefined);
+    // Until it has a record: another one may ask for the same name.
+    await using _names = name === undefined ? undefined : await lockNames(paths);
     const uid = owner === undefined ? undefined : { uid: owner };
     const taken = (name === undefined ? [] : await listJobs(paths, uid)).find(
       ({ state, record }) =>

@@ -4,6 +4,7 @@
  */
 import { closeSync, openSync, readdirSync, readSync, rmSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
+import { unlessErrno } from '../host/calls/libc.ts';
 
 /** Two files are kept: most builds' logs are shorter, and fifty kept jobs take less than a gigabyte. */
 const LOG_FILE_BYTES = 8 << 20;
@@ -69,8 +70,11 @@ export function* readJobLog(
   folder: string,
   until: number = Number.POSITIVE_INFINITY,
 ): Generator<LogPiece> {
-  // Open before anything is given: the oldest may be removed meanwhile.
-  const files = logFiles(folder).map(({ path, start }) => ({ start, fd: openSync(path, 'r') }));
+  // Open before anything is given: the oldest may be removed meanwhile, or was since it was listed.
+  const files = logFiles(folder).flatMap(({ path, start }) => {
+    const fd = unlessErrno(['ENOENT'], () => openSync(path, 'r'));
+    return fd === undefined ? [] : [{ start, fd }];
+  });
   try {
     for (const { fd, start } of files) {
       const header = Buffer.alloc(HEADER);

@@ -1,7 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import { mkdirSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
-import { type HeldLock, tryLock } from '../host/files/flock.ts';
+import { acquireLock, type HeldLock, tryLock } from '../host/files/flock.ts';
 import { removeTree } from '../host/files/remove-tree.ts';
 import { treeUsage } from '../host/files/tree-usage.ts';
 import { findRecord, withFields, writeRecord } from '../host/state/checked-file.ts';
@@ -96,6 +96,11 @@ export function writeJob(folder: string, record: JobRecord): void {
 
 function readJob(folder: string): JobRecord | undefined {
   return findRecord(jobFiles.record(folder), takeRecord).value;
+}
+
+export async function lockNames(paths: Pick<StatePaths, 'root'>): Promise<HeldLock> {
+  mkdirSync(folderOfAll(paths), { recursive: true, mode: 0o700 });
+  return await acquireLock(`${folderOfAll(paths)}.lock`);
 }
 
 /** Only root enters the folder, which is locked. */

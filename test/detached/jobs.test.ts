@@ -8,12 +8,14 @@ import {
   readdirSync,
   readFileSync,
   statSync,
+  symlinkSync,
   writeFileSync,
 } from 'node:fs';
 import { connect } from 'node:net';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import anyTest, { type TestFn } from 'ava';
+import { readJobLog } from '../../src/detached/log.ts';
 import { waitForDeath } from '../../src/host/process/process.ts';
 import { IMAGE, KILN } from '../support/busybox-state.ts';
 import { daemonPid } from '../support/daemon.ts';
@@ -120,6 +122,17 @@ test.serial('a name is one job’s at a time; results wait until they are fetche
   const next = await says(state, [...DETACHED, '--name', 'nightly', '--', 'true']);
   t.not(next, id);
   t.is((await state.kiln(['wait', 'nightly'])).exitCode, 0);
+});
+
+test.serial('a log is read though its oldest file goes meanwhile', (t) => {
+  const folder = join(t.context.beside, 'log');
+  mkdirSync(folder);
+  // What is listed, and gone when it is opened.
+  symlinkSync('nowhere', join(folder, 'output-0'));
+  const late = Buffer.from('late');
+  const header = Buffer.of(1, late.length, 0, 0, 0);
+  writeFileSync(join(folder, 'output-100'), Buffer.concat([header, late]));
+  t.deepEqual([...readJobLog(folder)], [{ output: 1, bytes: late }]);
 });
 
 test.serial('who follows sees all of it, and ends with it; several are waited for', async (t) => {

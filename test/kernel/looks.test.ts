@@ -54,6 +54,27 @@ test('a lost job is lost while others look for jobs to remove', async (t) => {
   t.deepEqual(await saidMeanwhile(program, states), { status: 0, said: ['lost'] });
 });
 
+test('of two that ask for one name at once, one gets it', async (t) => {
+  const paths = await emptyState(t);
+  // A job that goes on: whoever lists jobs looks at its lock.
+  const { id, folder, lock } = await makeJobFolder(paths);
+  const now = Date.now();
+  writeJob(folder, { id, command: ['true'], tty: false, created: now, began: now });
+  const job = { name: 'same', command: ['true'], tty: false, rows: 0, columns: 0 };
+  const program = `import { DetachedJob } from '${SRC}/detached/job.ts';
+    await DetachedJob.make(${JSON.stringify(paths)}, ${JSON.stringify(job)}).then(
+      () => console.log('made'), (error) => console.log(error.code));
+    process.stdin.resume();`;
+  const both = [1, 2].map(() => held('delay_exit', 400, '--input-type=module', '-e', program));
+  const said = await Promise.all(
+    both.map(async ({ stdout }) => String(await once(stdout, 'data'))),
+  );
+  for (const one of both) one.stdin.end();
+  await Promise.all(both.map((one) => once(one, 'exit')));
+  await lock.release();
+  t.deepEqual(said.sort(), ['E_JOB_NAME\n', 'made\n']);
+});
+
 test('a kept sandbox is kept while others look for sandboxes to end', async (t) => {
   const paths = await emptyState(t);
   const directory = join(paths.sandboxes, '0'.repeat(12));
