@@ -1,5 +1,5 @@
 /** What `.kiln/farm` of a result directory keeps of a chain that was given to a pool. */
-import { readdirSync, readlinkSync, rmSync, symlinkSync } from 'node:fs';
+import { readdirSync, readlinkSync, renameSync, rmSync, symlinkSync } from 'node:fs';
 import { isAbsolute, join, resolve } from 'node:path';
 import { z } from 'zod';
 import { KilnError } from '../errors.ts';
@@ -175,9 +175,16 @@ export async function rememberChain(
   const folder = chainsFolder(env);
   unlessErrno(['EACCES', 'EROFS', 'ENOENT', 'ENOTDIR', 'EEXIST'], () => {
     makeDirectory(folder);
-    rmSync(join(folder, id), { force: true });
-    symlinkSync(directory, join(folder, id));
+    // Others list the folder meanwhile.
+    const temporary = join(folder, `.${id}.${process.pid}`);
+    rmSync(temporary, { force: true });
+    symlinkSync(directory, temporary);
+    renameSync(temporary, join(folder, id));
   });
+}
+
+function idsIn(folder: string): string[] {
+  return readdirSync(folder).filter((name) => !name.startsWith('.'));
 }
 
 export function knownChains(
@@ -185,7 +192,7 @@ export function knownChains(
 ): { readonly id: string; readonly directory: string }[] {
   const folder = chainsFolder(env);
   const known = unlessErrno(['ENOENT', 'ENOTDIR', 'EACCES'], () =>
-    readdirSync(folder).map((id) => ({ id, directory: readlinkSync(join(folder, id)) })),
+    idsIn(folder).map((id) => ({ id, directory: readlinkSync(join(folder, id)) })),
   );
   return known ?? [];
 }

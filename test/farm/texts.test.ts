@@ -13,6 +13,7 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import test from 'ava';
 import { execa } from 'execa';
+import { knownChains, rememberChain } from '../../src/farm/chain.ts';
 import {
   dagText,
   hookScript,
@@ -29,6 +30,21 @@ import { KILN } from '../support/busybox-state.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'kiln-farm-'));
 test.after.always(() => rmSync(folder, { recursive: true }));
+
+test('a chain that is given to the pool again is known all the time', async (t) => {
+  const env = { XDG_STATE_HOME: join(folder, 'known') };
+  await rememberChain(env, 'abcd', '/first');
+  const link = join(env.XDG_STATE_HOME, 'kiln/farm/abcd');
+  const script = 'while test ! -e stop; do test -h "$0" || echo gone; done';
+  const look = execa('sh', ['-c', script, link], { cwd: folder });
+  // The shell's own test(1) looks some hundred thousand times a second.
+  for (const end = Date.now() + 2000; Date.now() < end; await sleep(1)) {
+    for (let times = 0; times < 50; times++) await rememberChain(env, 'abcd', '/again');
+  }
+  writeFileSync(join(folder, 'stop'), '');
+  t.is((await look).stdout, '');
+  t.deepEqual(knownChains(env), [{ id: 'abcd', directory: '/again' }]);
+});
 
 /** Commands of a DAG input file, as HTCondor's manual has them: “DAG File Basics”, “DAG Script Basics”. */
 const DAG_COMMANDS = [
