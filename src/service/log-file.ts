@@ -93,17 +93,22 @@ const TAIL_BYTES = 4 * 2 ** 20;
 /** File events may be lost, so the file is looked at after this time, ms. */
 const LOOK_PAUSE = 1000;
 
-export function readLog(files: InstanceFiles, count: number): string[] {
-  const lines = tailLines(files.log);
+/** @param end bytes of the newest file after which nothing is read */
+export function readLog(
+  files: InstanceFiles,
+  count: number,
+  end = Number.POSITIVE_INFINITY,
+): string[] {
+  const lines = tailLines(files.log, end);
   if (lines.length < count) lines.unshift(...tailLines(`${files.log}.1`));
   return lines.slice(-count);
 }
 
-function tailLines(path: string): string[] {
+function tailLines(path: string, end = Number.POSITIVE_INFINITY): string[] {
   if (!statSync(path, { throwIfNoEntry: false })?.isFile()) return [];
   const fd = openSync(path, 'r');
   using _fd = closing(fd);
-  const { size } = fstatSync(fd);
+  const size = Math.min(fstatSync(fd).size, end);
   const start = Math.max(0, size - TAIL_BYTES);
   const bytes = Buffer.alloc(size - start);
   const count = readSync(fd, bytes, 0, bytes.length, start);
@@ -112,13 +117,16 @@ function tailLines(path: string): string[] {
   return lines.filter((line) => line !== '');
 }
 
+/** Writes the last `count` lines, and all that follow. */
 export async function followLog(
   files: InstanceFiles,
+  count: number,
   write: (text: string) => void,
   signal: AbortSignal,
 ): Promise<void> {
   let fd = openSync(files.log, 'r');
   let at = fstatSync(fd).size;
+  for (const line of readLog(files, count, at)) write(`${line}\n`);
   const buffer = Buffer.alloc(65536);
   const drain = () => {
     for (;;) {
@@ -132,6 +140,8 @@ export async function followLog(
     drain();
     const now = statSync(files.log, { throwIfNoEntry: false });
     if (now === undefined || now.ino === fstatSync(fd).ino) return;
+    // What came before the file was renamed.
+    drain();
     closeSync(fd);
     fd = openSync(files.log, 'r');
     at = 0;

@@ -9,7 +9,13 @@ import { isDead } from '../../src/host/process/process.ts';
 import { instanceFiles } from '../../src/service/lifecycle/store.ts';
 import type { ServiceStatus } from '../../src/service/status.ts';
 import { processesWith } from '../libvirt/private-state.ts';
-import { type BusyboxState, busyboxState, IMAGE, PATIENCE } from '../support/busybox-state.ts';
+import {
+  type BusyboxState,
+  busyboxState,
+  IMAGE,
+  KILN,
+  PATIENCE,
+} from '../support/busybox-state.ts';
 import { eventually } from '../support/eventually.ts';
 import { stopped } from '../support/stopped.ts';
 
@@ -125,6 +131,31 @@ test.serial('a service does not start while it is copied', async (t) => {
   const started = await start;
   t.is(started.exitCode, 0, started.stderr);
   t.is((await statusOf())?.state, 'running');
+});
+
+test.serial('a log that is followed lacks no line', async (t) => {
+  const count = 'i=0; while true; do echo line $i; i=$((i + 1)); sleep 0.001; done';
+  t.is((await service('create', '-r', IMAGE, 'two', '--', '/bin/sh', '-c', count)).exitCode, 0);
+  t.is((await service('start', 'two')).exitCode, 0);
+  for (let times = 0; times < 10; times++) {
+    const { env } = state;
+    const follow = execa(KILN, ['service', 'logs', '-f', '-n', '20', 'two'], {
+      env,
+      reject: false,
+    });
+    let said = '';
+    follow.stdout.on('data', (chunk: Buffer) => {
+      said += chunk.toString('latin1');
+    });
+    await eventually(async () => said.split('\n').length > 100);
+    follow.kill('SIGTERM');
+    await follow;
+    const numbers = [...said.matchAll(/line (\d+)$/gm)].map(([, number]) => Number(number));
+    const gaps = numbers.filter((number, index) => index > 0 && number !== numbers[index - 1]! + 1);
+    t.deepEqual(gaps, [], `lines are missing before these, of ${numbers.length}`);
+  }
+  t.is((await service('stop', 'two')).exitCode, 0);
+  t.is((await service('delete', '--volumes', 'two')).exitCode, 0);
 });
 
 test.serial('a service that is deleted while services are listed is left out', async (t) => {

@@ -171,11 +171,14 @@ export function logsCommand(caller: Caller): KilnCommand {
     .action(async (name: string, options: { follow?: boolean; lines: number }) => {
       await using engine = caller.openEngine();
       const { files } = await readService(engine.paths, name);
-      for (const line of readLog(files, options.lines)) caller.stdout.say(`${line}\n`);
-      if (options.follow !== true) return;
+      if (options.follow !== true) {
+        for (const line of readLog(files, options.lines)) caller.stdout.say(`${line}\n`);
+        return;
+      }
       const interrupted = new AbortController();
       process.once('SIGINT', () => interrupted.abort());
       process.once('SIGTERM', () => interrupted.abort());
-      await followLog(files, (text) => caller.stdout.say(text), interrupted.signal);
+      const write = (text: string) => caller.stdout.say(text);
+      await followLog(files, options.lines, write, interrupted.signal);
     });
 }
