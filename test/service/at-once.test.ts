@@ -7,6 +7,7 @@ import test from 'ava';
 import { execa } from 'execa';
 import { isDead } from '../../src/host/process/process.ts';
 import { instanceFiles } from '../../src/service/lifecycle/store.ts';
+import { hasPrevious } from '../../src/service/lifecycle/upgrade.ts';
 import type { ServiceStatus } from '../../src/service/status.ts';
 import { processesWith } from '../libvirt/private-state.ts';
 import {
@@ -93,6 +94,25 @@ test.serial(
     t.is((await statusOf())?.image, id);
   },
 );
+
+test.serial('the image to which an upgrade may go back is in use meanwhile', async (t) => {
+  const { image: before } = (await statusOf())!;
+  const check = 'until test -e /var/go; do sleep 0.1; done';
+  t.is((await service('set', 'one', '--health', check)).exitCode, 0);
+  const { image } = filesOf();
+  const upgrade = service('upgrade', 'one', '--to', IMAGE);
+  await eventually(async () => (await readFile(image, 'utf8')).includes(IMAGE));
+  await eventually(async () => (await statusOf())?.image === IMAGE);
+  const removal = await state.kiln(['image', 'rm', before]);
+  t.true(hasPrevious(filesOf()), 'the upgrade is over already');
+  t.is(removal.exitCode, 125);
+  t.regex(String(removal.stderr), /is in use by the service one/);
+  t.is((await service('execute', 'one', '--', 'touch', '/var/go')).exitCode, 0);
+  const { exitCode, stderr } = await upgrade;
+  t.is(exitCode, 0, stderr);
+  t.is((await service('set', 'one', '--unset', 'health')).exitCode, 0);
+  t.is((await state.kiln(['image', 'rm', before])).exitCode, 0);
+});
 
 test.serial('a start while the service is being stopped starts it anew', async (t) => {
   await service('start', 'one');

@@ -251,6 +251,8 @@ async function heldImages(paths: StatePaths): Promise<HeldImages> {
   await note(paths.roots, 'root.json', 'the root');
   await note(paths.sandboxes, 'sandbox.json', 'the sandbox');
   await note(paths.services, 'image.json', 'the service');
+  // An upgrade that fails, or whose maker died, goes back to it.
+  await note(paths.services, 'previous/image.json', 'the service');
   return {
     holder: (id) => holders.get(id) ?? unknown,
     inSandbox: (id) => sandboxed.has(id) || unknown !== undefined,
