@@ -231,5 +231,6 @@ test.serial('users enter their own, which takes no room; others’ are not found
   t.regex(String(third.stderr), /E_FORBIDDEN|a further sandbox beside 2/);
   t.is((await kiln(['kill', '--all'])).exitCode, 0);
   // By SIGTERM, or with the sandbox.
-  t.true([137, 143].includes((await inside).exitCode ?? 0));
+  const { exitCode, stderr } = await inside;
+  t.true([137, 143].includes(exitCode ?? 0), `${exitCode} ${stderr}`);
 });
