@@ -25,8 +25,11 @@ function held(when: 'delay_exit' | 'delay_enter', late: number, ...args: readonl
 
 async function emptyState(t: ExecutionContext) {
   const root = await mkdtemp(join(tmpdir(), 'kiln-looks-'));
-  t.teardown(() => removeTree(root));
-  return statePaths({ KILN_STATE: root });
+  const paths = statePaths({ KILN_STATE: root });
+  t.teardown(async () => {
+    for (const folder of [root, paths.run]) await removeTree(folder);
+  });
+  return paths;
 }
 
 /** What `look` says while another process runs a program with slow looks. */
