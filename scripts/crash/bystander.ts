@@ -5,11 +5,12 @@ import { join } from 'node:path';
 import { execa } from 'execa';
 import type { StatePaths } from '../../src/host/state/paths.ts';
 import { listSandboxes } from '../../src/sandbox/domain/sandbox-record.ts';
-import { MAIN } from '../../test/support/busybox-state.ts';
 
 /** What a bystander writes at its end, and its status. */
 const LAST = 'counted up to the end';
 const STATUS = 7;
+
+const KILN = join(import.meta.dirname, '../../src/programs/command-line.ts');
 
 /** A run that lives until it is told to end. */
 export interface Bystander {
@@ -31,7 +32,7 @@ export async function startBystander(
   const script = `echo up; n=0; while [ ! -e /b/stop ]; do n=$((n+1)); sleep 0.2; done; echo ${LAST}; exit ${STATUS}`;
   const running = execa(
     process.execPath,
-    [MAIN, 'run', '-r', image, '--bind', `${directory}:/b`, '--', 'sh', '-c', script, name],
+    [KILN, 'run', '-r', image, '--bind', `${directory}:/b`, '--', 'sh', '-c', script, name],
     { env, reject: false, stdin: 'ignore' },
   );
   await Promise.race([once(running.stdout, 'data'), running]);

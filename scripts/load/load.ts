@@ -4,7 +4,6 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { execa } from 'execa';
 import type { StatePaths } from '../../src/host/state/paths.ts';
-import { MAIN } from '../../test/support/busybox-state.ts';
 import { type Kiln, openKiln } from '../../test/support/kiln.ts';
 import { clientsAtOnce, clientsOneByOne } from './clients.ts';
 import { type Counts, measure } from './measure.ts';
@@ -34,6 +33,8 @@ export interface LoadGround {
   readonly env: NodeJS.ProcessEnv;
   readonly image: string;
 }
+
+const KILN = join(import.meta.dirname, '../../src/programs/command-line.ts');
 
 /** Sandboxes before the first measurement: libraries are loaded, pools filled, caches written. */
 const WARM_UP = 10;
@@ -76,7 +77,7 @@ export async function load(ground: LoadGround, options: LoadOptions): Promise<Lo
   wrong.push(...(await clientsOneByOne(ground, WARM_UP)));
   // The store's folders are made when it is first looked through, that of sandboxes on their way out by
   // the next sandbox.
-  await execa(process.execPath, [MAIN, 'gc'], { env });
+  await execa(process.execPath, [KILN, 'gc'], { env });
   wrong.push(...(await oneByOne(kiln, image, 1)));
   const before = await take('before');
   if (before.domains > 0) wrong.push(`${before.domains} domains are left of those before`);
@@ -121,7 +122,7 @@ async function week(
   await makeMess({ ...ground, count });
   const mess = await measure(ground.paths, temporary);
   columns.push({ name: 'a bad week', counts: mess });
-  const gc = await execa(process.execPath, [MAIN, 'gc'], { env: ground.env, reject: false });
+  const gc = await execa(process.execPath, [KILN, 'gc'], { env: ground.env, reject: false });
   const wrong = gc.exitCode === 0 ? [] : [`kiln gc: ${gc.stderr}`];
   // What cannot be seen to be there cannot be seen to go.
   if (mess['files in /run'] < count || mess['files on disk'] < 3 * count) {

@@ -7,8 +7,9 @@ import { execa } from 'execa';
 import { embeddedFiles } from '../../src/host/libvirt/embedded/files.ts';
 import type { StatePaths } from '../../src/host/state/paths.ts';
 import { domainPrefix } from '../../src/sandbox/domain/sandbox-record.ts';
-import { MAIN } from '../../test/support/busybox-state.ts';
 import { controllers, signal } from '../crash/processes.ts';
+
+const KILN = join(import.meta.dirname, '../../src/programs/command-line.ts');
 
 /** Where and with what. */
 export interface Week {
@@ -33,14 +34,14 @@ export async function makeMess(week: Week): Promise<void> {
 }
 
 async function run({ env }: Week, args: readonly string[]): Promise<void> {
-  await execa(process.execPath, [MAIN, ...args], { env, stdin: 'ignore', reject: false });
+  await execa(process.execPath, [KILN, ...args], { env, stdin: 'ignore', reject: false });
 }
 
 /** Sandboxes that run, as many as there are to be; their runners. */
 async function start({ env, image, count }: Week) {
   const script = ['run', '-r', image, '--', 'sh', '-c', 'echo up; sleep 1000'];
   const runs = Array.from({ length: count }, () =>
-    execa(process.execPath, [MAIN, ...script], { env, stdin: 'ignore', reject: false }),
+    execa(process.execPath, [KILN, ...script], { env, stdin: 'ignore', reject: false }),
   );
   await Promise.all(runs.map((one) => Promise.race([once(one.stdout, 'data'), one])));
   return runs;

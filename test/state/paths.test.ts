@@ -1,5 +1,11 @@
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { existsSync, mkdtempSync, realpathSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import test from 'ava';
 import { statePaths } from '../../src/host/state/paths.ts';
+import { until } from '../support/eventually.ts';
 
 test('a unix socket below the run directory fits in sun_path whatever KILN_STATE is', (t) => {
   const paths = statePaths({ KILN_STATE: `/very/${'long/'.repeat(60)}state` });
@@ -8,4 +14,19 @@ test('a unix socket below the run directory fits in sun_path whatever KILN_STATE
 
 test('two state directories have two run directories', (t) => {
   t.not(statePaths({ KILN_STATE: '/a' }).run, statePaths({ KILN_STATE: '/b' }).run);
+});
+
+test('a state directory that is made meanwhile is no link to what is not there', async (t) => {
+  const above = realpathSync(mkdtempSync(join(tmpdir(), 'kiln-paths-')));
+  const state = join(above, 'state');
+  const args = ['-e', 'while (1) { mkdir $ARGV[0]; rmdir $ARGV[0] }', state];
+  const maker = spawn('perl', args, { stdio: 'ignore' });
+  t.teardown(async () => {
+    maker.kill('SIGKILL');
+    await once(maker, 'exit');
+    rmSync(above, { recursive: true });
+  });
+  t.true(await until(() => existsSync(state)));
+  const roots = Array.from({ length: 30_000 }, () => statePaths({ KILN_STATE: state }).root);
+  t.deepEqual([...new Set(roots)], [state]);
 });

@@ -71,9 +71,12 @@ function realDirectory(path: string): string {
     return realpathSync(path);
   } catch (error) {
     if (hasErrno(error, 'ENOENT')) {
-      if (lstatSync(path, { throwIfNoEntry: false }) !== undefined) {
+      const found = lstatSync(path, { throwIfNoEntry: false });
+      if (found?.isSymbolicLink() === true) {
         throw unusableState(path, 'it is a symbolic link to what is not there', error);
       }
+      // Another kiln has made it in between.
+      if (found !== undefined) return realDirectory(path);
       return join(realDirectory(dirname(path)), basename(path));
     }
     if (hasErrno(error, 'ENOTDIR')) return path;
