@@ -75,7 +75,7 @@ async function latency(recipe: string, count: number): Promise<number> {
 }
 
 test('while images are built and a gigabyte is collected, the daemon answers and runs', async (t) => {
-  t.timeout(300_000);
+  t.timeout(300_000 * PATIENCE);
   const recipe = await state.recipe('small', 'packages: [coreutils, dash]');
   await kiln('image', 'build', recipe);
   const rest = await latency(recipe, 9);

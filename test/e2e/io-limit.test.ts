@@ -41,6 +41,14 @@ async function timed(args: readonly string[], command: string) {
   return { seconds: to - from, io: resultOf(stderr).policy.limits.io };
 }
 
+/** Whether a command takes less at times: the disk is also others', and a limit holds each time. */
+async function isQuicker(seconds: number, args: readonly string[], command: string) {
+  for (let attempt = 0; attempt < 5; attempt++) {
+    if ((await timed(args, command)).seconds < seconds) return true;
+  }
+  return false;
+}
+
 /** The number of the whole disk that the data is on, as the tools of the host know it. */
 async function disk(): Promise<string> {
   const source = (await execa('findmnt', ['-nvo', 'SOURCE', '-T', data])).stdout;
@@ -61,15 +69,13 @@ async function inKernel(rates: string): Promise<string[]> {
 }
 
 test.serial('--io-write slows down what is written to a disk, and nothing else', async (t) => {
-  const free = await timed([], WRITE);
-  t.is(free.io, undefined);
+  t.is((await timed([], WRITE)).io, undefined);
   const limited = await timed(['--io-write', '1M'], WRITE);
   // 3 MB; a first moment's worth is let through at once.
   t.true(limited.seconds >= 2, `${limited.seconds} s`);
-  t.true(free.seconds < limited.seconds, `${free.seconds} s`);
   t.deepEqual(limited.io, [{ device: await disk(), write: 2 ** 20 }]);
-  const reading = await timed(['--io-write', '1M'], READ);
-  t.true(reading.seconds < limited.seconds, `${reading.seconds} s`);
+  t.true(await isQuicker(limited.seconds, [], WRITE));
+  t.true(await isQuicker(limited.seconds, ['--io-write', '1M'], READ));
 });
 
 test.serial('--io-read slows down what is read; the kernel has what the result says', async (t) => {
@@ -92,8 +98,7 @@ test.serial('--io-read slows down what is read; the kernel has what the result s
   t.deepEqual(result.policy.limits.io, [{ device, read: 1048577, write: 9999999 }]);
   const phase = result.phases.find(({ name }: { name: string }) => name === 'command');
   t.true(phase.durationMs >= 2000, `${phase.durationMs} of ${performance.now() - started} ms`);
-  const free = await timed([], READ);
-  t.true(free.seconds * 1000 < phase.durationMs, `${free.seconds} s`);
+  t.true(await isQuicker(phase.durationMs / 1000, [], READ));
 });
 
 test.serial('a file system that hides its disk is refused, and so is no rate', async (t) => {

@@ -14,6 +14,8 @@ import {
   PATIENCE,
 } from '../support/busybox-state.ts';
 import { endDaemon } from '../support/daemon.ts';
+import { until } from '../support/eventually.ts';
+import { processesCalled } from '../support/processes.ts';
 
 /** What another user of the host, without any right, can do to a kiln that runs. */
 let state: BusyboxState;
@@ -165,7 +167,8 @@ test.serial('what others must not read of commands and services, they cannot', a
   const env = `--env=TOKEN=${secret}`;
   const kept = await state.kiln(['run', '-r', IMAGE, env, '--keep=5m', '--', 'true']);
   t.is(kept.exitCode, 0, String(kept.stderr));
-  const running = state.kiln(['run', '-r', IMAGE, '--', 'sh', '-c', `: ${secret}; sleep 30`]);
+  const running = state.kiln(['run', '-r', IMAGE, '--', 'sh', '-c', `: ${secret}; sleep 4721`]);
+  t.true(await until(() => processesCalled('sleep', '4721').length > 0));
   const service = [
     'service',
     'create',

@@ -120,7 +120,9 @@ test.serial('a result has what was used over time', async (t) => {
     end=$(($(date +%s) + 3)); while [ $(date +%s) -lt $end ]; do i=$((i+1)); done`;
   const { result, directory } = await run(t, script);
   const { samples = [], resources } = result;
-  t.true(samples.length >= 5 && samples.length <= 20, `${samples.length} samples in 3 s`);
+  const { durationMs = 0 } = result.phases.find(({ name }) => name === 'command') ?? {};
+  const most = durationMs / 190 + 2;
+  t.true(samples.length >= 5 && samples.length <= most, `${samples.length} in ${durationMs} ms`);
   const last = samples.at(-1)!;
   t.true(last.cpuMs <= (resources.cpuMs ?? 0), 'no more than in the end');
   t.true(last.cpuMs > (resources.cpuMs ?? 0) / 4, `${last.cpuMs} of ${resources.cpuMs}`);

@@ -1,6 +1,6 @@
 import { createHash, randomBytes } from 'node:crypto';
 import { once } from 'node:events';
-import { existsSync, readdirSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { mkdir, readdir, readFile, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { Readable } from 'node:stream';
@@ -20,6 +20,7 @@ import {
 import { until } from '../support/eventually.ts';
 import { openKiln } from '../support/kiln.ts';
 import { long } from '../support/long.ts';
+import { processesCalled } from '../support/processes.ts';
 
 const test = anyTest as TestFn<{ state: BusyboxState }>;
 let state: BusyboxState;
@@ -29,6 +30,13 @@ let state: BusyboxState;
 async function processesOf(sandbox: string): Promise<number> {
   const { stdout } = await execa('ps', ['-o', 'stat=,cgroup=', '-ww', '-e']);
   return stdout.split('\n').filter((line) => line.includes(sandbox) && !/^\s*Z/.test(line)).length;
+}
+
+/** The only sandbox there is, once those of earlier runs are gone: the daemon removes them in the background. */
+async function onlySandbox(): Promise<string> {
+  const all = () => readdirSync(state.paths.sandboxes);
+  if (!(await until(() => all().length === 1))) throw new Error(`not one: ${all().join()}`);
+  return String(all()[0]);
 }
 
 test.before(async () => {
@@ -182,17 +190,17 @@ test.serial(
     await once(command.stdout as NodeJS.ReadableStream, 'data');
     const uri = process.env.KILN_URI || embeddedFiles(state.paths).uri;
     const { stdout: names } = await execa('virsh', ['-c', uri, 'list', '--name']);
-    const [id] = await readdir(state.paths.sandboxes);
+    const id = await onlySandbox();
     t.true(names.split('\n').some((name) => name.endsWith(`-${id}`)));
     const record = JSON.parse(
-      await readFile(join(state.paths.sandboxes, String(id), 'sandbox.json'), 'utf8'),
+      await readFile(join(state.paths.sandboxes, id, 'sandbox.json'), 'utf8'),
     );
     const { stdout: pids } = await execa('ps', ['-o', 'pid=,uid=,comm=', '-e']);
     const line = pids.split('\n').find((text) => text.includes(` ${record.range.base + 1000} `));
     t.truthy(line, 'the command runs as a mapped id');
     const pid = String(line).trim().split(/\s+/)[0];
     const cgroups = await readFile(`/proc/${pid}/cgroup`, 'utf8');
-    t.true(cgroups.includes(String(id)), cgroups);
+    t.true(cgroups.includes(id), cgroups);
     for (const name of ['cgroup', 'ipc', 'mnt', 'net', 'pid', 'user', 'uts']) {
       const [theirs, ours] = await Promise.all(
         [pid, 'self'].map(async (of) => (await stat(`/proc/${of}/ns/${name}`)).ino),
@@ -326,30 +334,30 @@ test.serial('nothing is left: processes in the background, mounts, folders, rang
   await sh('true');
   const system = (state.env.KILN_URI ?? '') !== '';
   const domainLogs = system ? '/var/log/libvirt/lxc' : embeddedFiles(state.paths).domainLogs;
-  const before = await readdir(state.paths.sandboxes);
-  const logs = await readdir(domainLogs);
+  t.true(await until(() => readdirSync(state.paths.sandboxes).length === 0));
+  const before = readdirSync(state.paths.sandboxes);
+  const logs = readdirSync(domainLogs);
   // Others of this machine mount, too.
-  const mountsOfState = async () => {
-    const lines = (await readFile('/proc/self/mountinfo', 'utf8')).split('\n');
+  const mountsOfState = () => {
+    const lines = readFileSync('/proc/self/mountinfo', 'utf8').split('\n');
     const { root, run } = state.paths;
     return lines.filter((line) => line.includes(root) || line.includes(run));
   };
-  const mounts = await mountsOfState();
+  const mounts = mountsOfState();
   const run = await sh('(sleep 300; touch /tmp/late) & echo done');
   t.is(run.stdout, 'done');
   t.is(run.exitCode, 0, String(run.stderr));
   // Nobody waits for its output: only the end of the sandbox ends it.
   const silent = 'sleep 3011.5';
   await sh(`setsid ${silent} </dev/null >/dev/null 2>&1 & sleep 0.2`);
-  t.is((await execa('pgrep', ['-f', silent], { reject: false })).stdout, '');
-  t.deepEqual(await mountsOfState(), mounts);
-  const after = await readdir(state.paths.sandboxes);
-  t.deepEqual(
-    after.filter((id) => !before.includes(id)),
-    [],
-  );
-  const left = (await readdir(domainLogs)).filter((name) => !logs.includes(name));
-  t.deepEqual(left, [], 'libvirt keeps no log of it');
+  // The daemon removes a sandbox after it has told the caller.
+  t.true(await until(() => processesCalled(...silent.split(' ')).length === 0));
+  const newIn = (folder: string, known: readonly string[]) =>
+    readdirSync(folder).filter((name) => !known.includes(name));
+  t.true(await until(() => newIn(state.paths.sandboxes, before).length === 0));
+  t.true(await until(() => mountsOfState().join() === mounts.join()), mountsOfState().join('\n'));
+  const left = () => newIn(domainLogs, logs);
+  t.true(await until(() => left().length === 0), `libvirt keeps no log of it: ${left().join()}`);
 });
 
 test.serial('^C reaches the command; twice ends it whatever it does', async (t) => {
@@ -398,7 +406,7 @@ test.serial('kill -9 of kiln ends the sandbox; the next run cleans up its folder
     },
   );
   await once(command.stdout as NodeJS.ReadableStream, 'data');
-  const [id = ''] = await readdir(state.paths.sandboxes);
+  const id = await onlySandbox();
   t.true((await processesOf(id)) > 0);
   command.kill('SIGKILL');
   await command;

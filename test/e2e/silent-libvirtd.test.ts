@@ -1,6 +1,5 @@
 import { once } from 'node:events';
 import { readFile } from 'node:fs/promises';
-import { setTimeout as sleep } from 'node:timers/promises';
 import test from 'ava';
 import { execa } from 'execa';
 import { embeddedFiles } from '../../src/host/libvirt/embedded/files.ts';
@@ -11,6 +10,7 @@ import {
   KILN,
   PATIENCE,
 } from '../support/busybox-state.ts';
+import { eventually } from '../support/eventually.ts';
 import { stopped } from '../support/stopped.ts';
 
 /**
@@ -32,10 +32,7 @@ test.before(async () => {
   sleeper = state.kiln(['run', '-r', IMAGE, '--', 'sleep', '1000'], {
     timeout: 300_000 * PATIENCE,
   });
-  for (let tries = 0; !String((await state.kiln(['ps'])).stdout).includes('sleep 1000'); tries++) {
-    if (tries > 100) throw new Error('the sandbox did not start');
-    await sleep(100);
-  }
+  await eventually(async () => String((await state.kiln(['ps'])).stdout).includes('sleep 1000'));
   libvirtd = Number(await readFile(embeddedFiles(state.paths).pid, 'utf8'));
 });
 
