@@ -23,6 +23,10 @@ const service = (...args: readonly string[]) => state.service(...args);
 const inside = (...command: readonly string[]) => state.inside('whole', ...command);
 const statusOf = (name: string) => state.statusOf(name);
 
+/** Waits until the log has a line: the journal writes to the console by and by. */
+const logHas = (line: RegExp) =>
+  eventually(async () => line.test((await service('logs', 'whole')).stdout));
+
 const answer = async () =>
   (await execa('curl', ['-s', '-o', '/dev/null', '-w', '%{http_code}', `http://127.0.0.1:${port}`]))
     .stdout;
@@ -49,7 +53,7 @@ test.serial(
       [['apache2.service', 'active', main]],
     );
     // Its journal is kiln's log.
-    t.regex((await service('logs', 'whole')).stdout, /console: .*Started apache2\.service/);
+    await logHas(/console: .*Started apache2\.service/);
   },
 );
 
@@ -118,7 +122,7 @@ test.serial('units are reloaded, restarted and come back as systemd has it', asy
   const before = (await statusOf('whole'))!;
   t.is((await service('reload', '--unit', 'apache2.service')).stdout, 'whole: reloaded');
   t.is((await statusOf('whole'))?.units[0]?.mainPid, before.units[0]?.mainPid);
-  t.regex((await service('logs', 'whole')).stdout, /Reloaded apache2\.service/);
+  await logHas(/Reloaded apache2\.service/);
   t.is((await service('restart', '--unit', 'apache2.service', 'whole')).exitCode, 0);
   const restarted = (await statusOf('whole'))!;
   t.not(restarted.units[0]?.mainPid, before.units[0]?.mainPid);

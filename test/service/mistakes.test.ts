@@ -4,6 +4,7 @@ import test from 'ava';
 import { changeService } from '../../src/service/definition/definition-file.ts';
 import { readService } from '../../src/service/lifecycle/store.ts';
 import { type BusyboxState, busyboxState, IMAGE } from '../support/busybox-state.ts';
+import { eventually } from '../support/eventually.ts';
 import { freePort } from './free-port.ts';
 
 let state: BusyboxState;
@@ -118,7 +119,10 @@ test.serial(
     t.regex(text, /relabel: shared/);
     for (const told of [await ok('create', '--help'), await ok('schema')]) t.regex(told, /inherit/);
     t.regex(text, /^label: none$/m);
+    // The service's command writes it once the service runs.
+    const shown = () => readFile(join(folder, 'pwd'), 'utf8');
     await ok('start', 'given');
+    await eventually(async () => (await shown()) === '/var/tmp\n');
     t.is(
       await ok('execute', 'given', '--', 'cat', '/etc/hostname', '/shown/pwd'),
       'called\n/var/tmp',
@@ -135,6 +139,7 @@ test.serial(
     await ok('set', 'given', '--disk', '6M', '--workdir', '/etc');
     await ok('restart', 'given');
     t.is(await ok('execute', 'given', '--', 'stat', '-fc', '%b*%S', '/tmp'), '1536*4096');
+    await eventually(async () => (await shown()) === '/etc\n');
     t.is(await ok('execute', 'given', '--', 'cat', '/shown/pwd'), '/etc');
   },
 );

@@ -16,6 +16,7 @@ import {
   KILN,
   PATIENCE,
 } from '../support/busybox-state.ts';
+import { eventually, until } from '../support/eventually.ts';
 import { stopped } from '../support/stopped.ts';
 
 /** Stopping a service at any moment of its start, and supervisors that are stopped (SIGSTOP). */
@@ -95,8 +96,7 @@ test.serial('a stop is heard before the sandbox of a service is open', async (t)
   const patient = { env: { ...state.env, KILN_PATIENCE: String(60 * PATIENCE) } };
   try {
     const start = state.kiln(['service', 'start', 'one'], patient);
-    for (let tries = 0; !(await runs()) && tries < 1000; tries++) await sleep(10);
-    t.true(await runs());
+    await eventually(runs);
     const stop = state.kiln(['service', 'stop', 'one'], patient);
     await sleep(2000 * PATIENCE);
     held[Symbol.dispose]();
@@ -148,12 +148,19 @@ test.serial('a start ends when its supervisor is stopped meanwhile', async (t) =
   const { supervisorPid } = (await statusOf('one'))!;
   using _ = await stopped(supervisorPid);
   const { waitUntilStarted } = await import('../../src/service/lifecycle/start-stop.ts');
-  process.env.KILN_PATIENCE = '2';
   const files = instanceFiles(state.paths, 'one');
-  await t.throwsAsync(
-    waitUntilStarted('one', files, Date.now(), () => false),
-    { message: /gave up waiting for the supervisor of one \(pid \d+\), which is stopped/ },
-  );
+  const before = process.env.KILN_PATIENCE;
+  process.env.KILN_PATIENCE = '2';
+  try {
+    await t.throwsAsync(
+      waitUntilStarted('one', files, Date.now(), () => false),
+      { message: /gave up waiting for the supervisor of one \(pid \d+\), which is stopped/ },
+    );
+  } finally {
+    // What the following tests start has it from here.
+    if (before === undefined) delete process.env.KILN_PATIENCE;
+    else process.env.KILN_PATIENCE = before;
+  }
 });
 
 /** The image under another id. */
@@ -192,12 +199,11 @@ test.serial('an upgrade ends when its guardian is killed, and gives its lock bac
   const before = await guardian();
   t.truthy(before);
   const upgrade = service('upgrade', 'one', '--to', await secondImage());
-  let next = await guardian();
-  for (let tries = 0; (next === undefined || next === before) && tries < 2000; tries++) {
-    await sleep(20);
-    next = await guardian();
-  }
-  process.kill(-next!, 'SIGKILL');
+  const next = await eventually(async () => {
+    const pid = await guardian();
+    return pid !== before && pid;
+  });
+  process.kill(-next, 'SIGKILL');
   const { exitCode, signal, stderr } = await upgrade;
   t.is(signal, undefined, 'it hung');
   t.is(exitCode, 125, stderr);
@@ -214,8 +220,7 @@ test.serial('an upgrade undoes the one before it, whose maker was killed', async
     reject: false,
     stdin: 'ignore',
   });
-  for (let tries = 0; !hasPrevious(files) && tries < 5000; tries++) await sleep(5);
-  t.true(hasPrevious(files));
+  t.true(await until(() => hasPrevious(files)));
   upgrade.kill('SIGKILL');
   await upgrade;
   t.true(hasPrevious(files));
