@@ -1,9 +1,12 @@
 /** The API as systemd's client sees it: nothing of it is kiln's. */
-import { readFileSync } from 'node:fs';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import test from 'ava';
 import { type ApiState, apiState, program } from '../support/api.ts';
 import { IMAGE } from '../support/busybox-state.ts';
+import { until } from '../support/eventually.ts';
 
 let state: ApiState;
 
@@ -21,12 +24,16 @@ async function call(method: string, parameters: object, ...options: string[]) {
   const text = JSON.stringify(parameters);
   const ran = await varlinkctl('-j', ...options, 'call', state.socket, method, text);
   const error = /failed: (\S+)/.exec(ran.stderr)?.[1];
-  const replies = ran.stdout
+  const replies = repliesIn(ran.stdout);
+  return { error, replies, reply: replies.at(-1) };
+}
+
+/** What `varlinkctl -j` has written. */
+const repliesIn = (text: string) =>
+  text
     .split(/[\n\x1e]/)
     .filter((line) => line.trim() !== '')
     .map((line) => JSON.parse(line));
-  return { error, replies, reply: replies.at(-1) };
-}
 
 const kiln = (method: string, parameters: object = {}, ...options: string[]) =>
   call(`io.kiln.${method}`, parameters, ...options);
@@ -63,8 +70,27 @@ test('a command runs, with its output and how it ended in one reply', async (t) 
 });
 
 test('with more, what happens comes as it happens', async (t) => {
-  const argv = ['sh', '-c', 'echo one; sleep 0.3; echo two; kill -9 $$'];
-  const { replies } = await kiln('Run', { image: 'busybox', argv }, '--more');
+  const gate = join(state.beside, 'gate');
+  mkdirSync(gate);
+  const wait = 'until test -e /gate/open; do sleep 0.1; done';
+  const parameters = {
+    image: 'busybox',
+    argv: ['sh', '-c', `echo one; ${wait}; echo two; kill -9 $$`],
+    surroundings: { binds: [{ source: gate, target: '/gate', readonly: true }] },
+  };
+  const args = ['--no-pager', '-j', '--more', 'call', state.socket, 'io.kiln.Run'];
+  const running = spawn('varlinkctl', [...args, JSON.stringify(parameters)], {
+    stdio: ['ignore', 'pipe', 'inherit'],
+  });
+  let said = '';
+  running.stdout.on('data', (chunk: Buffer) => {
+    said += String(chunk);
+  });
+  const closed = once(running, 'close');
+  t.true(await until(() => said.includes('"stdout"')), said);
+  writeFileSync(join(gate, 'open'), '');
+  await closed;
+  const replies = repliesIn(said);
   t.deepEqual(
     replies.map((reply) => Object.keys(reply)[0]),
     ['started', 'stdout', 'stdout', 'result'],

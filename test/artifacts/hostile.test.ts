@@ -1,9 +1,11 @@
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
+import { lstatSync } from 'node:fs';
 import { join } from 'node:path';
-import { setTimeout as sleep } from 'node:timers/promises';
 import test, { type ExecutionContext } from 'ava';
 import type { Artifact } from '../../src/artifacts/manifest.ts';
+import { PATIENCE } from '../support/busybox-state.ts';
+import { until } from '../support/eventually.ts';
 import { BASE, bashIn, CHILD, type SandboxTree, sandboxTree } from './sandbox-tree.ts';
 
 /** Number of renameat2(2), which swaps two names at once. */
@@ -50,10 +52,11 @@ test.serial(`links swapped in while the tree is walked lead nowhere`, async (t) 
     { stdio: 'ignore' },
   );
   t.teardown(() => child.kill('SIGKILL'));
-  await sleep(100);
+  t.true(await until(() => lstatSync(`${tree.root}/out/g`).isSymbolicLink()));
   let [asFile, inside, round] = [0, 0, 0];
   const enough = (seen: number) => seen >= 5 && round - seen >= 5;
-  for (; round < 300 && !(enough(asFile) && enough(inside)); round += 1) {
+  const end = Date.now() + 60_000 * PATIENCE;
+  for (; Date.now() < end && !(enough(asFile) && enough(inside)); round += 1) {
     const destination = `${tree.out}/${round}`;
     const { artifacts } = await tree.collect(['out', 'out/**/f'], { destination });
     asFile += artifacts.filter((a) => a.path === 'out/g').length;

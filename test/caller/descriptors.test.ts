@@ -1,4 +1,5 @@
 /** What the caller has open is kiln's own at most: nothing that kiln starts has it. */
+
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { readdirSync, readFileSync, readlinkSync } from 'node:fs';
@@ -13,6 +14,7 @@ import {
   KILN,
   PATIENCE,
 } from '../support/busybox-state.ts';
+import { until } from '../support/eventually.ts';
 
 let state: BusyboxState;
 let secret: string;
@@ -73,9 +75,15 @@ async function appear(...patterns: RegExp[]): Promise<Process[]> {
   }
 }
 
-/** Those that hold the secret, but the one that was called. */
-const others = (called: ChildProcess) =>
-  processes().filter(({ pid, holds }) => holds && pid !== called.pid);
+/**
+ * Those that hold the secret, but the one that was called. What it starts has all of its descriptors for a moment,
+ * until it becomes another program.
+ */
+async function others(called: ChildProcess): Promise<Process[]> {
+  const found = () => processes().filter(({ pid, holds }) => holds && pid !== called.pid);
+  await until(() => found().length === 0);
+  return found();
+}
 
 test.serial('a command, libvirtd, the controller and the proxy', async (t) => {
   const kiln = call(['run', '-r', IMAGE, '--egress', 'a.example', '--', 'sleep', '4712']);
@@ -85,7 +93,7 @@ test.serial('a command, libvirtd, the controller and the proxy', async (t) => {
     /egress-proxy/,
     /^sleep 4712 $/,
   );
-  t.deepEqual(others(kiln), []);
+  t.deepEqual(await others(kiln), []);
   // The test sees such things: kiln itself was given them.
   t.true(processes().some(({ pid, holds }) => pid === kiln.pid && holds));
   kiln.kill('SIGTERM');
@@ -96,7 +104,7 @@ test.serial('the daemon, and what it starts', async (t) => {
   // The client leaves it to a process of its own where that is set.
   const kiln = call(['run', '-r', IMAGE, '--', 'sleep', '4717'], { KILN_FROM_SOURCE: '' });
   await appear(/^sleep 4717 $/, /kilnd\.cjs $/);
-  t.deepEqual(others(kiln), []);
+  t.deepEqual(await others(kiln), []);
   t.true(processes().some(({ pid, holds }) => pid === kiln.pid && holds));
   kiln.kill('SIGTERM');
   await once(kiln, 'exit');
@@ -125,7 +133,7 @@ export default defineRecipe({ image: '${IMAGE.slice(0, 12)}', sandbox: { workdir
     // A recipe's command on the host is waited for when kiln is asked to end.
     t.teardown(() => kiln.kill('SIGKILL'));
     await appear(/:recipe-script $/, /sleep 4713 $/, /^sleep 4714 $/);
-    t.deepEqual(others(kiln), []);
+    t.deepEqual(await others(kiln), []);
     kiln.kill('SIGKILL');
     await once(kiln, 'exit');
     // kilnd's worker ends the job by itself, and writes what came of it meanwhile.
@@ -139,7 +147,7 @@ test.serial('a supervisor, its guardian and what it runs', async (t) => {
   t.is(made.exitCode, 0, String(made.stderr));
   const kiln = call(['service', 'start', 'holder']);
   await appear(/^\/bin\/sleep 4715 $/, /:supervise .*:holder $/, /kiln-holder /);
-  t.deepEqual(others(kiln), []);
+  t.deepEqual(await others(kiln), []);
   if (kiln.exitCode === null) await once(kiln, 'exit');
-  t.deepEqual(others(kiln), []);
+  t.deepEqual(await others(kiln), []);
 });

@@ -2,6 +2,7 @@
  * The container hooks, driven as GitHub's runner does it: a program that gets JSON on stdin and writes a response file.
  * The requests are those of the documentation, with paths that exist here.
  */
+
 import {
   chmodSync,
   chownSync,
@@ -15,6 +16,7 @@ import {
 } from 'node:fs';
 import { join } from 'node:path';
 import anyTest, { type ExecutionContext, type TestFn } from 'ava';
+import { eventually } from '../support/eventually.ts';
 import { USER, type UserState, userState } from '../support/second-user.ts';
 
 const test = anyTest as TestFn<UserState>;
@@ -106,8 +108,10 @@ const containerOf = ({ mounts }: Runner, more: object = {}) => ({
   ...more,
 });
 
-async function sandboxes(t: ExecutionContext<UserState>): Promise<unknown[]> {
-  return JSON.parse(String((await t.context.kiln(['ps', '--json'])).stdout));
+/** Waits until there are so many: the daemon removes some after it has told the caller. */
+async function sandboxesAre(t: ExecutionContext<UserState>, count: number): Promise<void> {
+  const listed = async () => JSON.parse(String((await t.context.kiln(['ps', '--json'])).stdout));
+  t.true(await eventually(async () => (await listed()).length === count));
 }
 
 for (const user of [false, true]) {
@@ -124,7 +128,7 @@ for (const user of [false, true]) {
       };
       t.false(isAlpine);
       t.regex(context.container.id, /./);
-      t.is((await sandboxes(t)).length, 1);
+      await sandboxesAre(t, 1);
       const step = (args: object) =>
         it.hook({ command: 'run_script_step', responseFile: null, state, args });
       // The runner writes the script of a step into a folder that it has mounted.
@@ -171,7 +175,7 @@ for (const user of [false, true]) {
       t.is(action.out, 'made');
       const cleanup = { command: 'cleanup_job', responseFile: null, state, args: {} };
       t.is((await it.hook(cleanup)).status, 0);
-      t.deepEqual(await sandboxes(t), []);
+      await sandboxesAre(t, 0);
       t.is((await it.hook(cleanup)).status, 0);
       t.is((await step({ ...plain, entryPointArgs: ['-c', 'true'] })).status, 125);
     },
@@ -192,7 +196,7 @@ test.serial('a link that a job left in the way of the runner’s file is not fol
   t.is(status, 125, err);
   t.regex(err, /_temp\/response\.json is behind a symbolic link/);
   t.is(readFileSync(join(elsewhere, 'response.json'), 'utf8'), 'precious');
-  t.deepEqual(await sandboxes(t), []);
+  await sandboxesAre(t, 0);
 });
 
 test.serial('what a workflow must not choose is refused by its name', async (t) => {
@@ -219,7 +223,7 @@ test.serial('what a workflow must not choose is refused by its name', async (t) 
   const unknown = await it.hook({ command: 'something_else' });
   t.is(unknown.status, 125);
   t.regex(unknown.err, /what is on stdin is no request of a GitHub runner/);
-  t.deepEqual(await sandboxes(t), []);
+  await sandboxesAre(t, 0);
 });
 
 for (const user of [false, true]) {
@@ -240,7 +244,7 @@ for (const user of [false, true]) {
       const next = await it.prepare(containerOf(it));
       t.not(next.status, 0);
       t.regex(next.err, /a part of that path is a symbolic link/);
-      t.deepEqual(await sandboxes(t), []);
+      await sandboxesAre(t, 0);
     },
   );
 }

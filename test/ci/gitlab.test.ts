@@ -2,9 +2,11 @@
  * The custom executor, driven as GitLab's documentation says a runner does it: stages as programs of their own, scripts
  * as files, variables of the job with CUSTOM_ENV_ before their names, the runner's own exit codes in the environment.
  */
+
 import { chownSync, mkdtempSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import anyTest, { type ExecutionContext, type TestFn } from 'ava';
+import { eventually } from '../support/eventually.ts';
 import { USER, type UserState, userState } from '../support/second-user.ts';
 
 const test = anyTest as TestFn<UserState>;
@@ -67,8 +69,10 @@ async function job(
   return { folder, stage, script, config };
 }
 
-async function sandboxes(t: ExecutionContext<UserState>): Promise<unknown[]> {
-  return JSON.parse(String((await t.context.kiln(['ps', '--json'])).stdout));
+/** Waits until there are so many: the daemon removes some after it has told the caller. */
+async function sandboxesAre(t: ExecutionContext<UserState>, count: number): Promise<void> {
+  const listed = async () => JSON.parse(String((await t.context.kiln(['ps', '--json'])).stdout));
+  t.true(await eventually(async () => (await listed()).length === count));
 }
 
 for (const user of [false, true]) {
@@ -78,7 +82,7 @@ for (const user of [false, true]) {
       const { stage, script, config, folder } = await job(t, { user });
       const prepared = await stage('prepare', '--', '-r', 'busybox', '-e', 'FROM_RUNNER=set');
       t.is(prepared.status, 0, prepared.err);
-      t.is((await sandboxes(t)).length, 1);
+      await sandboxesAre(t, 1);
       const sources = await script(
         `mkdir -p ${config.builds_dir}/group/project ${config.cache_dir}/x; cd ${config.builds_dir}/group/project; echo code > file`,
         'get_sources',
@@ -99,7 +103,7 @@ for (const user of [false, true]) {
       t.is((await script('cat /builds/group/project/file', 'after_script')).out, 'code');
       t.is((await stage('run', join(folder, 'nowhere'), 'after_script')).status, SYSTEM_FAILURE);
       t.is((await stage('cleanup')).status, 0);
-      t.deepEqual(await sandboxes(t), []);
+      await sandboxesAre(t, 0);
       // A runner cleans up after each job, also after one that was never prepared.
       t.is((await stage('cleanup')).status, 0);
       t.is((await script('true', 'after_script')).status, SYSTEM_FAILURE);
@@ -151,7 +155,7 @@ test.serial('a job names an image that the runner has listed, and no other', asy
   const refused = await recipe.stage('prepare', '--allow-image', 'busybox', '--', '-r', 'busybox');
   t.is(refused.status, SYSTEM_FAILURE);
   t.regex(refused.err, /the job names the image \/tmp\/evil\.ts, which this runner has not/);
-  t.deepEqual(await sandboxes(t), []);
+  await sandboxesAre(t, 0);
 });
 
 test.serial('what kiln cannot do is a failure of the system', async (t) => {
@@ -165,7 +169,7 @@ test.serial('what kiln cannot do is a failure of the system', async (t) => {
     t.is(status, SYSTEM_FAILURE, err);
     t.notRegex(err, /internal error/);
   }
-  t.deepEqual(await sandboxes(t), []);
+  await sandboxesAre(t, 0);
   // Without the configuration's token, nothing is touched.
   const { exitCode, stderr } = await t.context.kiln(['ci', 'gitlab', 'cleanup']);
   t.is(exitCode, 125);

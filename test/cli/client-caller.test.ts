@@ -5,6 +5,7 @@ import { hasColours, isLive } from '../../src/cli/output/progress.ts';
 import type { CommandLine } from '../../src/daemon/command-line.ts';
 import type { HandOver } from '../../src/sandbox/command/command-request.ts';
 import { ClientCaller, type ServingProcess } from '../../src/serve/client-caller.ts';
+import { PATIENCE } from '../support/busybox-state.ts';
 
 /** A connection as a caller sees it; its client may be gone. */
 function connection(gone: boolean, more = {}): CommandLine {
@@ -29,7 +30,7 @@ const handOverOf = (line: CommandLine): HandOver => {
 
 test('output that is handed to a client which was killed before is not waited for', async (t) => {
   const { drained } = handOverOf(connection(true))({ stdin: 0, stdout: 1, stderr: 2 });
-  t.is(await Promise.race([drained.then(() => 'ended'), sleep(5000, 'waits')]), 'ended');
+  t.is(await Promise.race([drained.then(() => 'ended'), sleep(5000 * PATIENCE, 'waits')]), 'ended');
 });
 
 test('output that is handed to a client is waited for until the client has it, or is gone', async (t) => {

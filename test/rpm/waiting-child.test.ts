@@ -1,4 +1,5 @@
 /** Confined children that are started before anybody has packages for them. */
+
 import { execFileSync } from 'node:child_process';
 import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -8,6 +9,7 @@ import { startQueueChildren } from '../../src/host/confine/queue.ts';
 import { waitForDeath } from '../../src/host/process/process.ts';
 import { readIdentities, readRpm } from '../../src/packages/rpm/read.ts';
 import { PATIENCE } from '../support/busybox-state.ts';
+import { until } from '../support/eventually.ts';
 import { packages } from './fixtures.ts';
 
 /** The children of this process that read packages. */
@@ -22,7 +24,7 @@ function readers(): number[] {
 
 /** The only one. The kernel may leave out a child while others end (proc_pid_task(5)). */
 async function oneReader(): Promise<number> {
-  for (let i = 0; i < 100; i++) {
+  for (let i = 0; i < 100 * PATIENCE; i++) {
     const [one, ...more] = readers();
     if (more.length > 0) throw new Error(`${more.length + 1} readers wait`);
     if (one !== undefined) return one;
@@ -60,7 +62,7 @@ test.serial('one that waits is used once, and gone with its queue', async (t) =>
     t.true(await waitForDeath(waiting, 1000 * PATIENCE));
     t.deepEqual(readers(), [], 'nothing else was started');
   }
-  t.true(descriptors() <= before, `${descriptors()} instead of ${before}`);
+  t.true(await until(() => descriptors() <= before), `${descriptors()} instead of ${before}`);
 });
 
 test.serial('one that dies while it waits is not used', async (t) => {
@@ -69,9 +71,8 @@ test.serial('one that dies while it waits is not used', async (t) => {
   startQueueChildren();
   const waiting = await oneReader();
   process.kill(waiting, 'SIGKILL');
-  for (let i = 0; i < 500 && descriptors() > before; i++) await sleep(20);
+  t.true(await until(() => descriptors() <= before));
   t.deepEqual(readers(), []);
-  t.true(descriptors() <= before);
   t.deepEqual(await names(), expected);
 });
 

@@ -16,6 +16,7 @@ import { packagesLock } from '../../src/image/store/work-directory.ts';
 import { sourcePackage } from '../build/source-packages.ts';
 import { debianRepository, type ImageState, imageState } from '../image/image-state.ts';
 import { MirrorServer } from '../repository/mirror-server.ts';
+import { PATIENCE } from '../support/busybox-state.ts';
 import { isLong } from '../support/long.ts';
 import { NOARCH_RECIPE } from '../support/unpacked-packages.ts';
 
@@ -49,7 +50,7 @@ async function ok(...args: readonly string[]): Promise<string> {
 }
 
 test.before(async (t) => {
-  t.timeout(300_000);
+  t.timeout(300_000 * PATIENCE);
   state = await imageState();
   const { KILN_FROM_SOURCE = '' } = process.env;
   env = { ...state.env, KILN_FROM_SOURCE };
@@ -240,7 +241,7 @@ function damages(): {
 for (const { title, garbling, kinds } of damages()) {
   const garble = GARBLINGS[garbling]!;
   test.serial(title, async (t) => {
-    t.timeout(120_000);
+    t.timeout(120_000 * PATIENCE);
     const all = files();
     const damaged = kinds.map((kind) => ({
       kind,
@@ -315,7 +316,7 @@ function ownerOf(range: string): string {
 
 for (const [title, garble] of garblingsOf(0)) {
   test.serial(`sandbox.json of a sandbox that waits, and of a kept one: ${title}`, async (t) => {
-    t.timeout(120_000);
+    t.timeout(120_000 * PATIENCE);
     const { sandboxes } = state.engine.paths;
     await ok('run', '-r', recipe, '--keep', '--', 'true');
     // The run may have taken the one that waited.
@@ -359,7 +360,7 @@ for (const [title, garble] of garblingsOf(0)) {
 }
 
 test.serial('a changed byte in an unpacked package is found by gc --verify', async (t) => {
-  t.timeout(120_000);
+  t.timeout(120_000 * PATIENCE);
   const id = (await ok('image', 'build', await freshRecipe())).trim();
   const good = await ok('gc', '--verify');
   t.regex(good, /^compared \d+ packages: 0 damaged, 0 images had their files; removed/);

@@ -11,6 +11,7 @@ import { attempt } from '../../src/host/calls/libc.ts';
 import { removeTree } from '../../src/host/files/remove-tree.ts';
 import { treeUsage } from '../../src/host/files/tree-usage.ts';
 import { DiskWatch } from '../../src/host/state/disk-watch.ts';
+import { PATIENCE } from '../support/busybox-state.ts';
 import { makeDeepTree, perl } from '../support/deep-tree.ts';
 import { until } from '../support/eventually.ts';
 
@@ -149,6 +150,12 @@ test.serial('one thread serves watch after watch, each with a bound of its own',
         attempt(() => readFileSync(`/proc/self/task/${thread}/comm`, 'latin1')) ===
         'WorkerThread\n',
     );
+  // A thread is free again when it has answered, which nobody else hears; of two that are free, one ends.
+  const areFree = async () => {
+    await sleep(200 * PATIENCE);
+    return await until(() => workers().length <= 1);
+  };
+  t.true(await areFree(), 'those of the tests before');
   const seen: string[] = [];
   for (const bytes of [20 * MIB, MIB, 20 * MIB]) {
     using watch = new DiskWatch(directory, bound(directory, bytes));
@@ -158,7 +165,7 @@ test.serial('one thread serves watch after watch, each with a bound of its own',
     if (bytes > 8 * MIB) await watch.finish();
     else t.is((await t.throwsAsync<KilnError>(watch.finish()))?.code, 'E_DISK');
     watch[Symbol.dispose]();
-    await sleep(100);
+    t.true(await areFree());
   }
   t.regex(seen[0] ?? '', /^\d+$/);
   t.deepEqual(seen, [seen[0], seen[0], seen[0]]);

@@ -7,6 +7,7 @@ import { stopEmbeddedDaemon } from '../../src/host/libvirt/embedded/daemon.ts';
 import { DEFAULT_STATE, statePaths } from '../../src/host/state/paths.ts';
 import { hostInvocation, sharedUnits } from '../../src/service/definition/host-units.ts';
 import { type ImageState, imageState } from '../image/image-state.ts';
+import { PATIENCE } from '../support/busybox-state.ts';
 
 /** What shells, libvirtd.conf, fstab, XML, URIs, systemd and mountinfo each take for something else. */
 const ODD = 'a b"c\'d\\e%f$g\nh#i,j:k;l<m&n>o\tpü`q*r';
@@ -55,7 +56,7 @@ function named(root: string): NamedState {
 }
 
 test.serial('a state whose name has every odd character works', async (t) => {
-  t.timeout(300_000);
+  t.timeout(300_000 * PATIENCE);
   const root = join(state.directory, ODD);
   await using odd = named(root);
   t.is(odd.paths.root, root);
@@ -95,7 +96,7 @@ test('a unit of the host has an odd state in one line, as systemd reads it', (t)
 });
 
 test.serial('one state by two names has one supervisor for each service', async (t) => {
-  t.timeout(300_000);
+  t.timeout(300_000 * PATIENCE);
   const real = join(state.directory, 'real');
   const [link, alias] = [join(state.directory, 'link'), join(state.directory, 'alias')];
   await mkdir(real, { mode: 0o755 });
