@@ -13,10 +13,10 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { join } from 'node:path';
-import { setTimeout as sleep } from 'node:timers/promises';
 import test, { type ExecutionContext } from 'ava';
 import type { KilnError } from '../../src/errors.ts';
 import { type ConfinedOptions, runConfined } from '../../src/host/confine/run.ts';
+import { until } from '../support/eventually.ts';
 
 const entry = join(import.meta.dirname, 'probe-entry.ts');
 
@@ -224,8 +224,6 @@ for (const how of ['sleep', 'spin']) {
     t.is(held.length, 1);
     parent.kill('SIGKILL');
     await once(parent, 'exit');
-    const alive = () => held.filter((pid) => existsSync(`/proc/${pid}`));
-    for (let waited = 0; alive().length > 0 && waited < 5000; waited += 50) await sleep(50);
-    t.deepEqual(alive(), []);
+    t.true(await until(() => !held.some((pid) => existsSync(`/proc/${pid}`))));
   });
 }

@@ -5,7 +5,7 @@ import test from 'ava';
 import { execa } from 'execa';
 import { crash, describeTally, type Tally, targetsOf } from '../../scripts/crash/campaign.ts';
 import { daemonJob, runJob } from '../../scripts/crash/jobs.ts';
-import { busyboxState, IMAGE } from '../support/busybox-state.ts';
+import { busyboxState, IMAGE, PATIENCE } from '../support/busybox-state.ts';
 
 /** In how many phases something was killed. */
 function phasesOf(tally: Tally): number {
@@ -13,7 +13,7 @@ function phasesOf(tally: Tally): number {
 }
 
 test('kiln, its daemon and workers, libvirtd, controller and init killed in every phase of a run: nothing is left', async (t) => {
-  t.timeout(600_000);
+  t.timeout(600_000 * PATIENCE);
   await using state = await busyboxState();
   const directory = await mkdtemp(join(tmpdir(), 'kiln-crash-'));
   t.teardown(() => rm(directory, { recursive: true, force: true }));
@@ -32,7 +32,7 @@ test('kiln, its daemon and workers, libvirtd, controller and init killed in ever
     ...{ kills: 11, every: 11 },
     // What is to be killed may be there no more when its turn comes, and phases end too soon.
     until: (it) => [...targetsOf(it).values()].every((n) => n > 0) && phasesOf(it) >= 5,
-    deadline: Date.now() + 420_000,
+    deadline: Date.now() + 420_000 * PATIENCE,
     say: (line) => t.log(line),
   });
   t.deepEqual(tally.wrong, [], describeTally(tally));

@@ -15,6 +15,7 @@ import {
   PATIENCE,
 } from '../support/busybox-state.ts';
 import { endDaemon } from '../support/daemon.ts';
+import { until } from '../support/eventually.ts';
 
 const KILND = join(import.meta.dirname, '../../bin/kilnd');
 
@@ -38,7 +39,7 @@ function proc(pid: string, name: string): string {
   }
 }
 
-/** The daemons of the state. */
+/** The daemons of the state, and for a moment what they have forked and is to become another program. */
 function daemons(): number[] {
   return readdirSync('/proc')
     .filter((pid) => proc(pid, 'cmdline').endsWith('kilnd.cjs\0'))
@@ -58,7 +59,7 @@ async function activate(t: ExecutionContext, idle = '60s'): Promise<ChildProcess
   );
   t.teardown(async () => {
     for (const pid of daemons()) process.kill(pid, 'SIGTERM');
-    for (const pid of daemons()) await waitForDeath(pid, 20_000);
+    for (const pid of daemons()) await waitForDeath(pid, 20_000 * PATIENCE);
     child.kill();
   });
   // "Listening on …"
@@ -82,11 +83,11 @@ async function lasting(): Promise<{ ended: ReturnType<typeof kiln> }> {
 test.serial(
   'a connection starts the daemon, which ends when idle and leaves the socket',
   async (t) => {
-    const child = await activate(t, '1s');
+    const child = await activate(t, '3s');
     const exit = once(child, 'exit');
     t.deepEqual(daemons(), []);
     t.is((await kiln('echo', 'on')).stdout, 'on');
-    t.deepEqual(daemons(), [child.pid!]);
+    t.true(await until(() => daemons().join() === `${child.pid}`));
     t.deepEqual(await exit, [0, null]);
     t.true(existsSync(socket));
   },

@@ -8,6 +8,7 @@ import { join } from 'node:path';
 import test from 'ava';
 import { Random } from '../../scripts/fuzzing/random.ts';
 import { encodeFrame, TO_CLIENT, TO_DAEMON, u32s } from '../../src/daemon/frames.ts';
+import { PATIENCE } from '../support/busybox-state.ts';
 
 const source = join(import.meta.dirname, '../../src/client');
 const wire = join(import.meta.dirname, '../../dist/wire');
@@ -120,7 +121,7 @@ test('no message of a daemon makes the client do what C does not define', async 
       });
       const said: Buffer[] = [];
       child.stderr.on('data', (chunk: Buffer) => said.push(chunk));
-      const timer = setTimeout(() => child.kill('SIGKILL'), 20_000);
+      const timer = setTimeout(() => child.kill('SIGKILL'), 20_000 * PATIENCE);
       const [code, signal] = (await once(child, 'close')) as [number | null, string | null];
       clearTimeout(timer);
       const text = Buffer.concat(said).toString('latin1');

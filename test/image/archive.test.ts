@@ -8,6 +8,7 @@ import { ensureEdgePackages } from '../../fixtures/edge-packages/ensure.ts';
 import { KilnError } from '../../src/errors.ts';
 import { importImage } from '../../src/image/archive/import.ts';
 import type { LeasedImage } from '../../src/image/store/images.ts';
+import { PATIENCE } from '../support/busybox-state.ts';
 import { debianRepository, type ImageState, imageState } from './image-state.ts';
 import { differences, snapshotTree } from './tree-snapshot.ts';
 
@@ -15,7 +16,7 @@ let state: ImageState;
 let image: LeasedImage;
 
 test.before(async (t) => {
-  t.timeout(300_000);
+  t.timeout(300_000 * PATIENCE);
   state = await imageState();
   const edge = await ensureEdgePackages();
   // Capabilities, hard links, links, set-id bits, owners, and names that are no UTF-8.
@@ -46,7 +47,7 @@ const place = async (name: string): Promise<string> => {
 };
 
 test.serial('GNU tar unpacks an export into the very tree', async (t) => {
-  t.timeout(120_000);
+  t.timeout(120_000 * PATIENCE);
   for (const name of ['odd.tar', 'odd.tar.gz', 'odd.tar.zst']) {
     const archive = join(state.directory, name);
     await kiln('export', image.manifest.id, '-o', archive);
@@ -87,7 +88,7 @@ test.serial('bsdtar lists the same archive on stdout', async (t) => {
 });
 
 test.serial('skopeo reads an exported layout, copies it, and kiln reads the copy', async (t) => {
-  t.timeout(120_000);
+  t.timeout(120_000 * PATIENCE);
   const layout = join(state.directory, 'layout');
   await kiln('export', image.manifest.id, '-o', layout, '--compress', 'none');
   const zstd = join(state.directory, 'layout-zstd');
@@ -239,7 +240,7 @@ t.close()`;
 }
 
 test.serial('nothing in an archive reaches out of the image', async (t) => {
-  t.timeout(120_000);
+  t.timeout(120_000 * PATIENCE);
   const { paths } = state.engine;
   const victim = join(state.directory, 'victim');
   await writeFile(victim, 'untouched');

@@ -9,6 +9,7 @@ import { readContents } from '../../src/image/store/manifest.ts';
 import { obtainPackages } from '../../src/image/store/packages.ts';
 import { openSandbox } from '../../src/sandbox/open.ts';
 import { rpmIn } from '../fixtures/roots.ts';
+import { PATIENCE } from '../support/busybox-state.ts';
 import { asRoot } from '../support/plain-policy.ts';
 import { sandboxSpecification } from '../support/specification.ts';
 import { debianRepository, type ImageState, imageState } from './image-state.ts';
@@ -19,7 +20,7 @@ let image: LeasedImage;
 let storeBefore: Map<string, string>;
 
 test.before(async (t) => {
-  t.timeout(300_000);
+  t.timeout(300_000 * PATIENCE);
   // By the same code: only once in a run of all tests.
   state = await imageState({ unpacked: 'all' });
   const recipe = await state.recipe('debian-build', 'groups: [buildsys-build]');
@@ -41,7 +42,7 @@ const EXCEPTIONS: Readonly<Record<string, string>> = {
 };
 
 test.serial('the tree is what rpm makes of the same packages', async (t) => {
-  t.timeout(300_000);
+  t.timeout(300_000 * PATIENCE);
   t.is(image.manifest.transaction, 'fast');
   t.deepEqual(image.manifest.warnings, []);
   const { directory } = await debianRepository();
@@ -92,7 +93,7 @@ test.serial('folders are as old as their packages say', async (t) => {
 });
 
 test.serial('rpm -Va, run inside, finds every file as its package says', async (t) => {
-  t.timeout(120_000);
+  t.timeout(120_000 * PATIENCE);
   const { stdout, stderr } = await inImage(['rpm', '-Va']);
   t.is(stderr, '');
   // A sandbox has a /proc of its own there.

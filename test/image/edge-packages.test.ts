@@ -9,6 +9,7 @@ import { planFromRecipe } from '../../src/image/plan.ts';
 import type { LeasedImage } from '../../src/image/store/images.ts';
 import { readContents } from '../../src/image/store/manifest.ts';
 import { rpmIn } from '../fixtures/roots.ts';
+import { PATIENCE } from '../support/busybox-state.ts';
 import { isLong, long } from '../support/long.ts';
 import {
   debianRepository,
@@ -27,7 +28,7 @@ const BASE =
   'base-files, base-passwd, bash, coreutils, dash, grep, sed, findutils, passwd, rpm, gawk, tar';
 
 test.before(async (t) => {
-  t.timeout(300_000);
+  t.timeout(300_000 * PATIENCE);
   state = await imageState({ unpacked: 'noarch' });
   edge = await ensureEdgePackages();
   repositories = [
@@ -74,7 +75,7 @@ function relevant(theirs: string, ours: string): string[] {
 const traceOf = (tree: string) => readFile(join(tree, 'var/log/edge-trace'), 'utf8');
 
 test.serial('payloads first gives what rpm gives, wherever it is chosen', async (t) => {
-  t.timeout(300_000);
+  t.timeout(300_000 * PATIENCE);
   const needRpm = /^edge-(?:scriptlets|triggers|trigger-target|lua|order|program)/;
   const names = namesOf('installs').filter((name) => !needRpm.test(name));
   const recipe = await state.recipe(
@@ -91,7 +92,7 @@ test.serial('payloads first gives what rpm gives, wherever it is chosen', async 
 });
 
 test.serial('where it would matter, rpm itself installs everything, in a sandbox', async (t) => {
-  t.timeout(300_000);
+  t.timeout(300_000 * PATIENCE);
   // Their %pretrans need a shell, which an empty root has not: rpm itself fails there.
   const impossible = new Set(['edge-scriptlets', 'edge-lua']);
   const names = namesOf('installs').filter((name) => !impossible.has(name));
@@ -111,7 +112,7 @@ test.serial('where it would matter, rpm itself installs everything, in a sandbox
 
 // In each run, builds whose requirements are installed on top of an image: test/build/core/build.test.ts.
 long('packages on top of an image: the image’s own rpm installs them', async (t) => {
-  t.timeout(300_000);
+  t.timeout(300_000 * PATIENCE);
   const { engine } = state;
   const base = await state.open(await state.recipe('base', `packages: [${BASE}]`, repositories));
   const whole = await planFromRecipe(

@@ -9,7 +9,7 @@ import { parse } from 'yaml';
 import { ensureDebianRpms } from '../../fixtures/debian-rpms/ensure.ts';
 import { fixturesRoot } from '../../fixtures/debian-rpms/layout.ts';
 import { packageSets } from '../../fixtures/debian-rpms/sets.ts';
-import { type BusyboxState, busyboxState } from '../support/busybox-state.ts';
+import { type BusyboxState, busyboxState, PATIENCE } from '../support/busybox-state.ts';
 import { isLong, long } from '../support/long.ts';
 import { giveUnpackedPackages } from '../support/unpacked-packages.ts';
 
@@ -19,7 +19,7 @@ let state: BusyboxState;
 
 test.before(async (t) => {
   if (!isLong) return;
-  t.timeout(600_000);
+  t.timeout(600_000 * PATIENCE);
   await ensureDebianRpms('tools');
   state = await busyboxState();
   await symlink(fixturesRoot(), join(state.paths.root, 'fixtures'));

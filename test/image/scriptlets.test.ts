@@ -4,6 +4,9 @@ import { join } from 'node:path';
 import test from 'ava';
 import { execa } from 'execa';
 import { KilnError } from '../../src/errors.ts';
+import { PATIENCE } from '../support/busybox-state.ts';
+import { until } from '../support/eventually.ts';
+import { processesCalled } from '../support/processes.ts';
 import {
   debianRepository,
   type FixtureRepository,
@@ -60,7 +63,7 @@ rm -rf /home; ln -s ../../../../../../../../../tmp /home
 };
 
 test.before(async (t) => {
-  t.timeout(300_000);
+  t.timeout(300_000 * PATIENCE);
   state = await imageState({ unpacked: 'noarch' });
   const directory = join(state.directory, 'repository');
   const outside = join(state.directory, 'outside');
@@ -98,7 +101,7 @@ const recipe = (name: string, more = '') =>
 test.serial(
   'a scriptlet has the rights it needs and no others, and the store is out of reach',
   async (t) => {
-    t.timeout(120_000);
+    t.timeout(120_000 * PATIENCE);
     // Unpacked before anything runs.
     await state.open(
       await state.recipe(
@@ -128,7 +131,7 @@ test.serial(
 test.serial(
   'scriptlets that fill the disk end at their bound, and nothing of it is left',
   async (t) => {
-    t.timeout(180_000);
+    t.timeout(180_000 * PATIENCE);
     const { paths } = state.engine;
     const path = await recipe('fill', 'disk: 200M');
     const error = await t.throwsAsync(state.open(path), { instanceOf: KilnError });
@@ -141,7 +144,7 @@ test.serial(
 );
 
 test.serial('packages that unpack to more than the bound are refused', async (t) => {
-  t.timeout(180_000);
+  t.timeout(180_000 * PATIENCE);
   const { paths } = state.engine;
   const own = await imageState();
   t.teardown(() => own[Symbol.asyncDispose]());
@@ -154,7 +157,7 @@ test.serial('packages that unpack to more than the bound are refused', async (t)
 });
 
 test.serial('a scriptlet cannot reserve space without writing it', async (t) => {
-  t.timeout(180_000);
+  t.timeout(180_000 * PATIENCE);
   const path = await state.recipe(
     'reserve',
     `packages: [${BASE}, perl-base, reserve]`,
@@ -169,8 +172,8 @@ test.serial('a scriptlet cannot reserve space without writing it', async (t) => 
 });
 
 test.serial('a scriptlet that hangs is killed, and the message says which', async (t) => {
-  t.timeout(120_000);
-  const path = await recipe('slow', 'scriptlets: { timeout: 2s }');
+  t.timeout(120_000 * PATIENCE);
+  const path = await recipe('slow', `scriptlets: { timeout: ${2 * PATIENCE}s }`);
   const error = await t.throwsAsync(state.open(path), { instanceOf: KilnError });
   t.is((error as KilnError).code, 'E_SCRIPTLET');
   t.regex(error!.message, /%post\(slow-1-1\.noarch\) scriptlet took too long and was killed/);
@@ -179,12 +182,11 @@ test.serial('a scriptlet that hangs is killed, and the message says which', asyn
 test.serial('what a scriptlet leaves running ends with the transaction', async (t) => {
   const image = await state.open(await recipe('daemon'));
   t.false(existsSync(join(image.tree, 'etc/late')));
-  const { stdout } = await execa('ps', ['-eo', 'args']);
-  t.false(stdout.includes('sleep 3014.5'));
+  t.true(await until(() => processesCalled('sleep', '3014.5').length === 0));
 });
 
 test.serial('nobody waits for a process that holds a scriptlet’s output open', async (t) => {
-  t.timeout(60_000);
+  t.timeout(60_000 * PATIENCE);
   const image = await state.open(await recipe('holder'));
   t.true(existsSync(join(image.tree, 'etc/held')));
   t.deepEqual(image.manifest.warnings, []);

@@ -4,7 +4,6 @@ import { existsSync, mkdirSync, readdirSync, statSync, utimesSync, writeFileSync
 import { mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { setTimeout as sleep } from 'node:timers/promises';
 import test from 'ava';
 import { execa } from 'execa';
 import { KilnError } from '../../src/errors.ts';
@@ -29,6 +28,7 @@ import {
 } from '../../src/image/store/manifest.ts';
 import { cloneTree, copyTree } from '../../src/image/tree/clone.ts';
 import { cleanUpperTree } from '../../src/image/tree/merge-overlay.ts';
+import { PATIENCE } from '../support/busybox-state.ts';
 import { makeDeepTree } from '../support/deep-tree.ts';
 import { eventually } from '../support/eventually.ts';
 import { debianRepository, type ImageState, imageState } from './image-state.ts';
@@ -65,7 +65,7 @@ test('two builds of one image at once are one build, and both get it', (t) =>
   }));
 
 test('a disk that fills is named, and what was begun goes on when there is room', async (t) => {
-  t.timeout(120_000);
+  t.timeout(120_000 * PATIENCE);
   const disk = await mkdtemp(join(tmpdir(), 'kiln-full-'));
   await execa('mount', ['-t', 'tmpfs', '-o', 'size=1m,mode=711', 'tmpfs', disk]);
   t.teardown(async () => {
@@ -121,7 +121,7 @@ async function buildAndKill(
 
 test('a build that is killed anywhere leaves nothing that the next one trips over', (t) =>
   withState(async (state) => {
-    t.timeout(300_000);
+    t.timeout(300_000 * PATIENCE);
     const { paths } = state.engine;
     const recipe = await state.recipe(
       'killed',
@@ -147,7 +147,7 @@ test('a build that is killed anywhere leaves nothing that the next one trips ove
 
 test('a build that is killed in its sandbox takes the sandbox with it', (t) =>
   withState(async (state) => {
-    t.timeout(300_000);
+    t.timeout(300_000 * PATIENCE);
     const { paths } = state.engine;
     const recipe = await state.recipe(
       'sandboxed',
@@ -170,7 +170,7 @@ test('a build that is killed in its sandbox takes the sandbox with it', (t) =>
     }
     t.true(killed > 0);
     t.is((await state.kiln(['gc'])).exitCode, 0);
-    t.deepEqual(await readdir(paths.sandboxes), []);
+    t.true(await eventually(async () => (await readdir(paths.sandboxes)).length === 0));
     await workRemoved(state);
   }));
 
@@ -310,8 +310,7 @@ test('after a crash of the machine only what had reached the disk is used', (t) 
     const syncPoints = join(paths.store, 'sync-points.json');
     // What the command has begun in the background must not end in the midst of this. It waits
     // for whatever anybody has written to this file system.
-    const deadline = Date.now() + 120_000;
-    while (!existsSync(syncPoints) && Date.now() < deadline) await sleep(20);
+    await eventually(async () => existsSync(syncPoints));
     await rm(syncPoints);
     t.not(readManifest(paths, id), undefined);
 

@@ -18,6 +18,7 @@ import {
 import { embeddedFiles } from '../../src/host/libvirt/embedded/files.ts';
 import { homeOf } from '../../src/host/libvirt/embedded/launch.ts';
 import { LibvirtError } from '../../src/host/libvirt/errors.ts';
+import { PATIENCE } from '../support/busybox-state.ts';
 import { type PrivateState, privateState, processesWith, WAITING } from './private-state.ts';
 
 const CHILD = join(import.meta.dirname, 'fixture-child.ts');
@@ -48,7 +49,7 @@ async function crash(state: PrivateState): Promise<number> {
 
 /** Waits until `condition` holds; false after `within` milliseconds. */
 async function becomes(condition: () => Promise<boolean>, within = 10_000): Promise<boolean> {
-  const until = performance.now() + within;
+  const until = performance.now() + within * PATIENCE;
   while (!(await condition())) {
     if (performance.now() > until) return false;
     await sleep(20);
@@ -153,7 +154,7 @@ test('the end of a domain is noticed, reasons reach the caller', async (t) => {
   {
     await using connection = await connect({ paths: state.paths, env: state.env });
     const start = async (name: string): Promise<string> => {
-      const made = await connection.createDomain(state.xml(name, 'sleep 3'));
+      const made = await connection.createDomain(state.xml(name, WAITING));
       // True may have come too early, false is for ever.
       if (await made.isWatched()) await sleep(500);
       if (isWatchedNow(name)) return name;
@@ -163,6 +164,9 @@ test('the end of a domain is noticed, reasons reach the caller', async (t) => {
     };
     const ends = await start(`ending-${process.pid}`);
     t.deepEqual(await connection.domainNames(), [ends]);
+    const controller = await idOf(state, ends);
+    const children = await readFile(`/proc/${controller}/task/${controller}/children`, 'latin1');
+    process.kill(Number(children.trim()), 'SIGKILL');
     t.true(await becomes(async () => (await connection.domainNames()).length === 0));
     t.false(isWatchedNow(ends));
 

@@ -7,6 +7,7 @@ import test from 'ava';
 import { execa } from 'execa';
 import { connect } from '../../src/host/libvirt/connect.ts';
 import { endOrphans } from '../../src/host/libvirt/controllers.ts';
+import { PATIENCE } from '../support/busybox-state.ts';
 import { long } from '../support/long.ts';
 import { privateState, processesWith, WAITING } from './private-state.ts';
 
@@ -53,7 +54,11 @@ test('only who waits for a dead controller, in a namespace of its own, is ended'
   };
   for (const what of ['orphan', 'ours', 'child', 'controller']) {
     const over = () => what === 'ours' && (ours!.exitCode ?? ours!.signalCode) !== null;
-    for (const end = Date.now() + 30_000; !(await runs(what)) && !over(); await sleep(20)) {
+    for (
+      const end = Date.now() + 30_000 * PATIENCE;
+      !(await runs(what)) && !over();
+      await sleep(20)
+    ) {
       if (Date.now() > end) throw new Error(`${what} did not start`);
     }
   }
@@ -68,7 +73,7 @@ test('only who waits for a dead controller, in a namespace of its own, is ended'
 });
 
 long('controllers killed as their containers begin: libvirtd answers on', async (t) => {
-  t.timeout(600_000);
+  t.timeout(600_000 * PATIENCE);
   const state = await privateState(t);
   const folder = join(state.paths.root, '..');
   const sniper = join(folder, 'sniper');
@@ -89,7 +94,7 @@ long('controllers killed as their containers begin: libvirtd answers on', async 
     } catch (error) {
       t.regex((error as Error).message, /failed to|broke/);
     }
-    t.true(performance.now() - began < 30_000);
+    t.true(performance.now() - began < 30_000 * PATIENCE);
   }
   await shooting;
   t.is((await state.virsh('list', '--name')).trim(), '');

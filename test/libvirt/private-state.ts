@@ -2,11 +2,13 @@ import { execFile } from 'node:child_process';
 import { copyFile, glob, mkdir, mkdtemp, readdir, readFile, rm, symlink } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { promisify } from 'node:util';
 import type { ExecutionContext } from 'ava';
 import { stopEmbeddedDaemon } from '../../src/host/libvirt/embedded/daemon.ts';
 import { type EmbeddedFiles, embeddedFiles } from '../../src/host/libvirt/embedded/files.ts';
 import { type StatePaths, statePaths } from '../../src/host/state/paths.ts';
+import { PATIENCE } from '../support/busybox-state.ts';
 
 const run = promisify(execFile);
 
@@ -65,7 +67,7 @@ export async function privateState(t: ExecutionContext): Promise<PrivateState> {
   const root = join(top, 'root');
   await makeRoot(root);
   const mounts = await readFile('/proc/self/mountinfo', 'utf8');
-  const remains = async (): Promise<string[]> => {
+  const found = async (): Promise<string[]> => {
     const found = [
       ...(await processesWith(files.name)).map((pid) => `process ${pid}`),
       ...(await processesWith(files.config)).map((pid) => `libvirtd ${pid}`),
@@ -82,9 +84,16 @@ export async function privateState(t: ExecutionContext): Promise<PrivateState> {
         found.push(`mount ${line}`);
       }
     }
+    return found;
+  };
+  const remains = async (): Promise<string[]> => {
+    // What was told to end ends by and by.
+    const end = Date.now() + 10_000 * PATIENCE;
+    let left = await found();
+    for (; left.length > 0 && Date.now() < end; left = await found()) await sleep(100);
     await rm(paths.run, { recursive: true, force: true });
     await rm(top, { recursive: true, force: true });
-    return found;
+    return left;
   };
   let clearing: Promise<string[]> | undefined;
   const cleared = (): Promise<string[]> => {

@@ -10,6 +10,7 @@ import { type Mode, OPTIONS } from '../../src/cli/mock/option-table.ts';
 import { type SourceSpec, sourcePackage } from '../build/source-packages.ts';
 import { MirrorServer } from '../repository/mirror-server.ts';
 import { buildPackages, createRepository } from '../repository/rpm-repository.ts';
+import { eventually } from '../support/eventually.ts';
 import { isLong, long } from '../support/long.ts';
 import { ends, KILN_MOCK, type MockResult, type MockState, mockState } from './mock-state.ts';
 
@@ -518,8 +519,8 @@ test.serial('--orphanskill ends what runs in the root, a build that goes on as w
     }
     t.not((await call).exitCode, 0);
   }
-  const { stdout } = await state.kiln(['ps']);
-  t.notRegex(String(stdout), /sleep|slow-1-1/);
+  const listed = async () => String((await state.kiln(['ps'])).stdout);
+  t.true(await eventually(async () => !/sleep|slow-1-1/.test(await listed())));
 });
 
 test.serial('logs have what tools for packagers look for', async (t) => {

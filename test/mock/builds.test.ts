@@ -17,6 +17,7 @@ import { execa } from 'execa';
 import { makeKey, rpmkeys } from '../build/signing-keys.ts';
 import { type SourceSpec, sourcePackage } from '../build/source-packages.ts';
 import { debianRepository } from '../image/image-state.ts';
+import { eventually } from '../support/eventually.ts';
 import { QUICK_PASSPHRASES } from '../support/gnupg-home.ts';
 import { long } from '../support/long.ts';
 import { ends, type MockState, mockState } from './mock-state.ts';
@@ -505,8 +506,14 @@ config_opts['plugin_conf']['sign_opts'] = {'cmd': 'rpmsign', 'opts': '${opts}'}
     await execa('mkfifo', [join(home, 'pubring.kbx')]);
     ends(t, await signed('open', home, 'evil-fifo'), 1, /no secret key called open/);
     t.false(existsSync(marker), 'a program of the home was started');
-    const left = (await readdir('/dev/shm')).filter((name) => name.startsWith('kiln-gpg-'));
-    t.deepEqual(left, []);
+    // Others of this machine sign at the same time; theirs go, too.
+    const left = async () =>
+      (await readdir('/dev/shm')).filter((name) => name.startsWith('kiln-gpg-'));
+    const suspects = await left();
+    t.true(
+      await eventually(async () => !(await left()).some((name) => suspects.includes(name))),
+      suspects.join(),
+    );
   },
 );
 

@@ -52,7 +52,11 @@ test('what a command leaves running writes to a bind no more once its result is 
   t.teardown(() => rm(folder, { recursive: true }));
   const request: RunRequest = {
     image: IMAGE,
-    argv: ['sh', '-c', '(while :; do date >>/shared/x; done) >/dev/null 2>&1 & sleep 0.2'],
+    argv: [
+      'sh',
+      '-c',
+      '(while :; do date >>/shared/x; done) >/dev/null 2>&1 & until test -s /shared/x; do sleep 0.1; done',
+    ],
     binds: [{ source: folder, target: '/shared', readonly: false }],
     ...{ env: {}, capAdd: [], tmpfs: [], copyIn: [], artifacts: [], limits: {}, time: {} },
     ...{ seccomp: 'default', network: 'private', caller: { uid: 0, gid: 0 } },

@@ -178,7 +178,7 @@ test.serial('whoever claims a parked sandbox and says nothing has ended it', asy
   const directory = await oneParked();
   const channel = await openChannel(sandboxFiles.socket(directory));
   await channel.close();
-  t.true(await waitForDeath(channel.initPid, 10_000));
+  t.true(await waitForDeath(channel.initPid, 10_000 * PATIENCE));
   // The next one does not take it for a parked one.
   await using sandbox = await open();
   t.regex(await said(sandbox, 'hostname'), /^kiln$/m);

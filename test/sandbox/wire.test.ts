@@ -11,6 +11,7 @@ import { Channel } from '../../src/sandbox/command/channel.ts';
 import { AnswerDecoder } from '../../src/sandbox/wire/decode.ts';
 import { encodeExec, encodeMessage, encodeRequest } from '../../src/sandbox/wire/encode.ts';
 import { ANSWERS, FAILURES, FIELDS, type Message, REQUESTS } from '../../src/sandbox/wire/table.ts';
+import { PATIENCE } from '../support/busybox-state.ts';
 import { buildGuestHarness, readByGuest } from '../support/guest-harness.ts';
 import { type Damage, damagedMessages, wholeMessage } from '../support/wire-damage.ts';
 
@@ -41,7 +42,7 @@ test('every field of every answer is as the table says, or kiln refuses it', (t)
 });
 
 test('every field of every request is as the table says, or the init refuses it', async (t) => {
-  t.timeout(120_000);
+  t.timeout(120_000 * PATIENCE);
   const directory = await mkdtemp(join(tmpdir(), 'kiln-wire-'));
   t.teardown(() => rm(directory, { recursive: true }));
   const program = await buildGuestHarness(directory);

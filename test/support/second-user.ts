@@ -11,9 +11,9 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { dirname, join } from 'node:path';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { execa, type Options, type ResultPromise } from 'execa';
 import { type BusyboxState, busyboxState, PATIENCE } from './busybox-state.ts';
+import { until } from './eventually.ts';
 
 /** Of users, and of what they share: beyond what /etc/passwd of a host usually has. */
 export const USER = { uid: 61_001, gid: 61_001 } as const;
@@ -144,6 +144,6 @@ export function writeConfig(file: string, yaml: string): void {
 /** What is left of jobs, once the process of the last one has had time to remove it: the client ends before. */
 export async function leftOfJobs({ paths }: UserState): Promise<string[]> {
   const jobs = () => readdirSync(join(paths.root, 'jobs'));
-  for (let tries = 0; jobs().length > 0 && tries < 50; tries++) await sleep(100);
+  await until(() => jobs().length === 0);
   return jobs();
 }

@@ -8,6 +8,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { execa } from 'execa';
 import { readText, unlessErrno } from '../../src/host/calls/libc.ts';
 import { freePort } from '../service/free-port.ts';
+import { PATIENCE } from './busybox-state.ts';
 
 export interface SshServer extends AsyncDisposable {
   /** Its address, as `kiln --host` takes it. */
@@ -74,7 +75,7 @@ export async function sshServer(
   const server: ChildProcess = spawn(program, args, { stdio: ['ignore', 'ignore', 'ignore'] });
   const isThere = async () => (within.length === 0 ? await answers(port) : existsSync(pidFile));
   for (let tries = 0; !(await isThere()); tries++) {
-    if (tries > 100 || server.exitCode !== null) throw new Error('sshd does not listen');
+    if (tries > 100 * PATIENCE || server.exitCode !== null) throw new Error('sshd does not listen');
     await sleep(100);
   }
   return {

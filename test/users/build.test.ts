@@ -89,7 +89,7 @@ test.serial('the second build of --verify writes to the disk, within the share',
   t.teardown(() => writeConfig(config, ''));
   // Only that one has this host name. What writes less than the machine has would go on.
   const build =
-    'case $(uname -n) in another*) dd if=/dev/zero of=big bs=1M count=300; sleep 9;; esac';
+    'case $(uname -n) in another*) dd if=/dev/zero of=big bs=1M count=300; sleep 600;; esac';
   const install = 'touch %{buildroot}/usr/share/large/file';
   const srpm = await ownPackage(t.context, { name: 'large', build, install });
   const argv = ['build', '-r', 'debian-build', srpm, '--verify', '--resultdir', 'large'];

@@ -1,4 +1,5 @@
 /** Users build and work in roots of their own: of their own recipes, and those of kiln-mock. */
+
 import {
   chmodSync,
   chownSync,
@@ -19,6 +20,7 @@ import { pathToFileURL } from 'node:url';
 import anyTest, { type ExecutionContext, type TestFn } from 'ava';
 import { execa } from 'execa';
 import { debianRepository } from '../image/image-state.ts';
+import { eventually } from '../support/eventually.ts';
 import {
   leftOfJobs,
   OTHER,
@@ -436,6 +438,7 @@ test.serial('a root of a user’s stays, and is nobody else’s', async (t) => {
   await succeeds(t, own('--init'));
   await succeeds(t, own('--clean'));
   t.deepEqual(roots(), []);
-  t.notRegex(String((await kiln(['ps', '--json'])).stdout), /kiln-mock/);
+  const listed = async () => String((await kiln(['ps', '--json'])).stdout);
+  t.true(await eventually(async () => !/kiln-mock/.test(await listed())));
   t.deepEqual(await leftOfJobs(t.context), []);
 });

@@ -439,5 +439,6 @@ test.serial('commands of $host end with the recipe', async (t) => {
     cwd: join(home, name),
   });
   t.is(built.exitCode, 124, String(built.stderr));
-  t.not((await run(USER, ['pgrep', '-f', 'sleep 54321'])).exitCode, 0);
+  const sleeps = async () => (await run(USER, ['pgrep', '-f', 'sleep 54321'])).exitCode === 0;
+  t.true(await eventually(async () => !(await sleeps())));
 });

@@ -1,10 +1,12 @@
-import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { existsSync, readdirSync } from 'node:fs';
+import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { execa } from 'execa';
 import { buildPackage } from '../../../src/jobs/rpmbuild/build.ts';
 import type { BuildHooks, BuildReport } from '../../../src/jobs/rpmbuild/outcome/report.ts';
 import type { BuildRequest } from '../../../src/jobs/rpmbuild/request.ts';
 import { debianRepository, type ImageState, imageState } from '../../image/image-state.ts';
+import { until } from '../../support/eventually.ts';
 import { NOARCH_ROOT, type UnpackedSet } from '../../support/unpacked-packages.ts';
 
 /** What a spec has; every part is optional. */
@@ -121,12 +123,18 @@ export async function buildState(set: UnpackedSet): Promise<BuildState> {
   };
 }
 
-/** What is left of builds: names of sandboxes, and of folders for what is half made. */
+/**
+ * What is left of builds: names of sandboxes, and of folders for what is half made. The daemon removes them after it
+ * has told the caller.
+ */
 export async function leftovers(state: BuildState): Promise<string[]> {
   const { paths } = state.images.engine;
-  const sandboxes = await readdir(paths.sandboxes).catch(() => []);
-  const work = await readdir(join(paths.store, 'work')).catch(() => []);
-  return [...sandboxes, ...work];
+  const left = () =>
+    [paths.sandboxes, join(paths.store, 'work')].flatMap((folder) =>
+      existsSync(folder) ? readdirSync(folder) : [],
+    );
+  await until(() => left().length === 0);
+  return left();
 }
 
 /** A file of a result directory. */

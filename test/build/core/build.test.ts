@@ -13,6 +13,7 @@ import type { BuildReport } from '../../../src/jobs/rpmbuild/outcome/report.ts';
 import { addedRepository } from '../../../src/jobs/rpmbuild/request.ts';
 import { resultJsonSchema } from '../../../src/result/schema.ts';
 import { debianRepository } from '../../image/image-state.ts';
+import { PATIENCE } from '../../support/busybox-state.ts';
 import { createNetwork, virsh } from '../../support/libvirt-network.ts';
 import { long } from '../../support/long.ts';
 import { makeKey, rpmkeys } from '../signing-keys.ts';
@@ -28,7 +29,7 @@ import {
 let state: BuildState;
 
 test.before(async (t) => {
-  t.timeout(300_000);
+  t.timeout(300_000 * PATIENCE);
   state = await buildState('all');
 });
 test.after.always(() => state[Symbol.asyncDispose]());
@@ -61,7 +62,7 @@ async function query(report: BuildReport, file: string, format: string): Promise
 test.serial(
   'a source package becomes packages, in a layer that has what it requires',
   async (t) => {
-    t.timeout(300_000);
+    t.timeout(300_000 * PATIENCE);
     const phases: string[] = [];
     const report = await state.build(
       HELLO,
@@ -161,7 +162,7 @@ test.serial('dynamic requirements are met in rounds, and known the next time', a
 });
 
 long('a package that asks for one more each time is ended', async (t) => {
-  t.timeout(300_000);
+  t.timeout(300_000 * PATIENCE);
   const steps = await state.fresh();
   const spec = join(steps, 'steps.spec');
   const numbers = Array.from({ length: 24 }, (_, n) => n);
@@ -314,7 +315,7 @@ test.serial('a base that was not changed is not read again, one that was is', as
 });
 
 long('eight builds at once make one image, and the same as one after another', async (t) => {
-  t.timeout(300_000);
+  t.timeout(300_000 * PATIENCE);
   const { paths } = state.images.engine;
   const before = new Set(await readdir(paths.images));
   const parts = {

@@ -21,7 +21,7 @@ import {
 let state: BuildState;
 
 test.before(async (t) => {
-  t.timeout(300_000);
+  t.timeout(300_000 * PATIENCE);
   state = await buildState('all');
 });
 test.after.always(() => state[Symbol.asyncDispose]());

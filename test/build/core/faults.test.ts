@@ -22,7 +22,7 @@ const MINUTE = 60_000;
 let state: BuildState;
 
 test.before(async (t) => {
-  t.timeout(300_000);
+  t.timeout(300_000 * PATIENCE);
   state = await buildState('noarch');
 });
 test.after.always(() => state[Symbol.asyncDispose]());
@@ -33,7 +33,7 @@ function kiln(args: readonly string[]) {
     env: state.images.env,
     reject: false,
     stdin: 'ignore',
-    timeout: 4 * MINUTE,
+    timeout: 4 * MINUTE * PATIENCE,
   });
 }
 
@@ -109,7 +109,7 @@ long('kill -9 in a build, and again while that is cleaned up: the next one finis
 
 /** Waits until state.log tells that a phase has begun. */
 async function phaseStarted(resultdir: string, phase: string): Promise<void> {
-  for (const end = Date.now() + 2 * MINUTE; Date.now() < end; await sleep(2)) {
+  for (const end = Date.now() + 2 * MINUTE * PATIENCE; Date.now() < end; await sleep(2)) {
     const log = await readFile(join(resultdir, 'state.log'), 'utf8').catch(() => '');
     if (log.includes(` - Start: ${phase}\n`)) return;
   }

@@ -8,6 +8,7 @@ import { ensureDebianRpms } from '../../../fixtures/debian-rpms/ensure.ts';
 import { ensureSources } from '../../../fixtures/sources/ensure.ts';
 import { specSources } from '../../../fixtures/sources/wanted.ts';
 import { debianRepository, type ImageState, imageState } from '../../image/image-state.ts';
+import { PATIENCE } from '../../support/busybox-state.ts';
 import { isLong, long } from '../../support/long.ts';
 
 const specs = join(import.meta.dirname, '../../../fixtures/sources/specs');
@@ -45,7 +46,7 @@ let recipe: string;
 let sources: string;
 
 test.before(async (t) => {
-  t.timeout(600_000);
+  t.timeout(600_000 * PATIENCE);
   sources = await ensureSources(specSources);
   images = await imageState({ unpacked: 'all' });
   const repositories = [await debianRepository()];
@@ -153,12 +154,12 @@ async function builtAlike(t: ExecutionContext, name: string): Promise<void> {
 }
 
 test.serial('a Perl module is built as rpmbuild builds it', async (t) => {
-  t.timeout(300_000);
+  t.timeout(300_000 * PATIENCE);
   await builtAlike(t, 'perl-Try-Tiny');
 });
 
 long('eight packages are built as rpmbuild builds them, alone and in a chain', async (t) => {
-  t.timeout(1_800_000);
+  t.timeout(1_800_000 * PATIENCE);
   t.deepEqual(
     (await readdir(specs)).sort(),
     Object.keys(PACKAGES)

@@ -4,6 +4,7 @@ import test from 'ava';
 import { execa } from 'execa';
 import { ensureSources } from '../../../fixtures/sources/ensure.ts';
 import { verifyBuild } from '../../../src/jobs/verify/verify.ts';
+import { PATIENCE } from '../../support/busybox-state.ts';
 import { long } from '../../support/long.ts';
 import { makeKey, rpmkeys } from '../signing-keys.ts';
 import {
@@ -17,7 +18,7 @@ import {
 let state: BuildState;
 
 test.before(async (t) => {
-  t.timeout(300_000);
+  t.timeout(300_000 * PATIENCE);
   state = await buildState('all');
 });
 test.after.always(() => state[Symbol.asyncDispose]());

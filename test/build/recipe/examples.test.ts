@@ -18,7 +18,7 @@ let env: NodeJS.ProcessEnv;
 let sources: string;
 
 test.before(async (t) => {
-  t.timeout(600_000);
+  t.timeout(600_000 * PATIENCE);
   for (const set of isLong ? ['extras', 'tools'] : ['build']) await ensureDebianRpms(set);
   sources = await ensureSources();
   directory = await mkdtemp(join(tmpdir(), 'kiln-recipes-'));
