@@ -75,7 +75,8 @@ export default {
   extensions: ['ts'],
   files: files[process.env.KILN_TEST_PART] ?? ['test/**/*.test.ts'],
   require: ['./scripts/testing/test-file.ts'],
-  timeout: '5m',
+  // As long as nothing ends.
+  timeout: `${5 * Number(process.env.KILN_TEST_PATIENCE || 1)}m`,
   // A file waits for two thirds of its time, for what it tests or for the disk.
   concurrency:
     process.env.KILN_TEST_PART === 'alone' ? 1 : Math.min(3 * availableParallelism(), 12),

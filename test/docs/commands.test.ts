@@ -1,5 +1,6 @@
 /** Every command block of the pages runs, as it stands there. */
 import test from 'ava';
+import { PATIENCE } from '../support/busybox-state.ts';
 import { long } from '../support/long.ts';
 import { type Block, commandBlocks, exchanges, pages, pattern } from './blocks.ts';
 import { type Desk, openDesk } from './desk.ts';
@@ -29,14 +30,14 @@ for (const [page, blocks = []] of Object.entries(Object.groupBy(runnable, (it) =
   const quick = blocks.filter((block) => !block.long);
   if (quick.length > 0) {
     test.serial(`commands of ${page}`, async (t) => {
-      t.timeout(600_000);
+      t.timeout(600_000 * PATIENCE);
       t.deepEqual(await run(quick, (text) => t.log(text)), []);
     });
   }
   // A block may need what blocks before it made.
   if (quick.length < blocks.length) {
     long(`commands of ${page}, the slow ones as well`, async (t) => {
-      t.timeout(1_800_000);
+      t.timeout(1_800_000 * PATIENCE);
       t.deepEqual(await run(blocks, (text) => t.log(text)), []);
     });
   }

@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import test from 'ava';
 import { Random } from '../../scripts/fuzzing/random.ts';
 import { REQUESTS } from '../../src/sandbox/wire/table.ts';
+import { PATIENCE } from '../support/busybox-state.ts';
 import { buildGuestHarness, readByGuest } from '../support/guest-harness.ts';
 import { wholeMessage } from '../support/wire-damage.ts';
 
@@ -30,7 +31,7 @@ function damaged(random: Random): Buffer {
 }
 
 test('the init’s reader takes whatever comes, under sanitizers', async (t) => {
-  t.timeout(120_000);
+  t.timeout(120_000 * PATIENCE);
   const directory = await mkdtemp(join(tmpdir(), 'kiln-fuzz-guest-'));
   t.teardown(() => rm(directory, { recursive: true }));
   const program = await buildGuestHarness(directory);

@@ -13,6 +13,7 @@ import {
   moduleMetadataSchema,
 } from '../../src/packages/repository/metadata/modules.ts';
 import { repomdSchema } from '../../src/packages/repository/metadata/repomd.ts';
+import { PATIENCE } from '../support/busybox-state.ts';
 import { damagedText } from './damage.ts';
 
 /** What lengthens, closes and opens: where parsers of XML break. */
@@ -84,7 +85,7 @@ const EXAMPLES: readonly string[] = [
 ];
 
 test('primary.xml: libsolv reads it in its child, or it is refused; the child does not crash', async (t) => {
-  t.timeout(240_000);
+  t.timeout(240_000 * PATIENCE);
   const directory = await mkdtemp(join(tmpdir(), 'kiln-fuzz-primary-'));
   t.teardown(() => rm(directory, { recursive: true }));
   let read = 0;

@@ -9,6 +9,7 @@ import { pack } from 'tar-stream';
 import { KilnError } from '../../src/errors.ts';
 import { runConfined } from '../../src/host/confine/run.ts';
 import { type CpioEntry, CpioParser } from '../../src/packages/rpm/payload/cpio.ts';
+import { PATIENCE } from '../support/busybox-state.ts';
 
 /** Parts of names that lead somewhere else, or end early. */
 const part = fc.oneof(
@@ -81,7 +82,7 @@ function stock(directory: string): string {
 }
 
 test('tar: no name, link or whiteout leads out of the image; the host’s find has not seen anything', async (t) => {
-  t.timeout(240_000);
+  t.timeout(240_000 * PATIENCE);
   const directory = await mkdtemp(join(tmpdir(), 'kiln-fuzz-names-'));
   t.teardown(() => rm(directory, { recursive: true }));
   mkdirSync(join(directory, 'canary/inner'), { recursive: true });

@@ -5,6 +5,7 @@ import test from 'ava';
 import fc from 'fast-check';
 import { KilnError } from '../../src/errors.ts';
 import { buildRecipeSchema, loadBuildRecipe } from '../../src/recipe/build-recipe.ts';
+import { PATIENCE } from '../support/busybox-state.ts';
 import { damagedText } from './damage.ts';
 
 const RECIPE = `# a recipe with something of everything
@@ -33,7 +34,7 @@ const recipe = fc.oneof(
 );
 
 test('a recipe is one that its schema knows, or is refused with the places of its problems', async (t) => {
-  t.timeout(120_000);
+  t.timeout(120_000 * PATIENCE);
   const directory = await mkdtemp(join(tmpdir(), 'kiln-fuzz-recipe-'));
   t.teardown(() => rm(directory, { recursive: true }));
   const path = join(directory, 'it.yaml');

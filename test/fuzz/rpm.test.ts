@@ -1,11 +1,12 @@
 import { join } from 'node:path';
 import test from 'ava';
 import { execa } from 'execa';
+import { PATIENCE } from '../support/busybox-state.ts';
 
 const FUZZ = join(import.meta.dirname, '../../scripts/fuzzing/main.ts');
 
 test('mutated packages: none crashes, hangs, leaves or escapes; many come to their payload', async (t) => {
-  t.timeout(180_000);
+  t.timeout(180_000 * PATIENCE);
   const first = String(Math.floor(Math.random() * 2 ** 30));
   const { exitCode, stdout } = await execa(
     process.execPath,

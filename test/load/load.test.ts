@@ -1,9 +1,9 @@
 import test from 'ava';
 import { describeLoad, load } from '../../scripts/load/load.ts';
-import { busyboxState, IMAGE } from '../support/busybox-state.ts';
+import { busyboxState, IMAGE, PATIENCE } from '../support/busybox-state.ts';
 
 test('sandboxes at once, one by one, and the remains of crashes: all is as before', async (t) => {
-  t.timeout(600_000);
+  t.timeout(600_000 * PATIENCE);
   await using state = await busyboxState();
   const report = await load(
     { paths: state.paths, env: state.env, image: IMAGE },

@@ -14,7 +14,7 @@ import {
 } from '../../scripts/packaging/dependencies.ts';
 import { stopEmbeddedDaemon } from '../../src/host/libvirt/embedded/daemon.ts';
 import { statePaths } from '../../src/host/state/paths.ts';
-import { type BusyboxState, busyboxState } from '../support/busybox-state.ts';
+import { type BusyboxState, busyboxState, PATIENCE } from '../support/busybox-state.ts';
 import { LEAVE_ROOT, removeStorage, runContainer } from '../support/container.ts';
 import { endDaemon } from '../support/daemon.ts';
 import { long } from '../support/long.ts';
@@ -100,7 +100,7 @@ async function inContainer(commands: PackageCommands): Promise<string> {
 }
 
 long('packages are the same when they are built again', async (t) => {
-  t.timeout(600_000);
+  t.timeout(600_000 * PATIENCE);
   const names = await release('one');
   t.is(names.length, 3, names.join(' '));
   t.deepEqual(await release('two'), names);
@@ -114,7 +114,7 @@ long('packages are the same when they are built again', async (t) => {
 });
 
 long('the .deb: installed, upgraded, removed and purged', async (t) => {
-  t.timeout(600_000);
+  t.timeout(600_000 * PATIENCE);
   const output = await inContainer({
     install: 'dpkg -i /packages/before/kiln.deb',
     upgrade: 'dpkg -i /packages/one/*.deb',
@@ -130,7 +130,7 @@ long('the .deb: installed, upgraded, removed and purged', async (t) => {
 });
 
 long('the .rpm: installed, upgraded and removed', async (t) => {
-  t.timeout(600_000);
+  t.timeout(600_000 * PATIENCE);
   const output = await inContainer({
     // The libraries that it requires are there, and were not installed by rpm.
     install: 'rpm -i --nodeps /packages/before/*.rpm',
@@ -142,7 +142,7 @@ long('the .rpm: installed, upgraded and removed', async (t) => {
 });
 
 long('the .rpm in an image of RPMs, as a sandbox has it', async (t) => {
-  t.timeout(600_000);
+  t.timeout(600_000 * PATIENCE);
   // No RPM of libvirt can be had here: it is installed, looked at by rpm, and removed. rpm's plugin `unshare` asks
   // for what a sandbox may not.
   const script = `exec 2>&1
@@ -163,7 +163,7 @@ long('the .rpm in an image of RPMs, as a sandbox has it', async (t) => {
 });
 
 long('the tarball: installed by npm, upgraded and removed', async (t) => {
-  t.timeout(600_000);
+  t.timeout(600_000 * PATIENCE);
   const prefix = join(folder, 'npm');
   const npm = (...words: string[]) =>
     execa('npm', [...words, '--global', '--prefix', prefix, '--no-audit', '--no-fund']);

@@ -1,9 +1,10 @@
 import test from 'ava';
 import { campaign, describeCampaign } from '../../scripts/solver/campaign.ts';
+import { PATIENCE } from '../support/busybox-state.ts';
 import { long } from '../support/long.ts';
 
 test('random repositories and questions: dnf finds the same packages', async (t) => {
-  t.timeout(600_000);
+  t.timeout(600_000 * PATIENCE);
   const report = await campaign({
     first: 20_000,
     count: 150,
@@ -17,7 +18,7 @@ test('random repositories and questions: dnf finds the same packages', async (t)
 });
 
 test('questions at which campaigns found something', async (t) => {
-  t.timeout(600_000);
+  t.timeout(600_000 * PATIENCE);
   // Files that only file lists know, needed by all that a package could require, or by what it would; defaults of
   // modules; the order of repositories, and the names of streams, where two answers are equally good.
   for (const first of [70_389, 110_104, 70_016, 30_030, 110_187]) {
@@ -27,7 +28,7 @@ test('questions at which campaigns found something', async (t) => {
 });
 
 test('a few of them as recipes ask, in confined children', async (t) => {
-  t.timeout(600_000);
+  t.timeout(600_000 * PATIENCE);
   const report = await campaign({
     first: 25_000,
     count: 9,
@@ -38,7 +39,7 @@ test('a few of them as recipes ask, in confined children', async (t) => {
 });
 
 long('more random repositories and questions', async (t) => {
-  t.timeout(3_600_000);
+  t.timeout(3_600_000 * PATIENCE);
   const report = await campaign({
     first: 30_000,
     count: 1000,
