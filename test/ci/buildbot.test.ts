@@ -2,13 +2,13 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
-import { type AddressInfo, createServer } from 'node:net';
 import { delimiter, dirname, join } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
 import test from 'ava';
 import { execa } from 'execa';
 import { fixturesRoot } from '../../fixtures/debian-rpms/layout.ts';
 import { type ImageState, imageState } from '../image/image-state.ts';
+import { freePort } from '../service/free-port.ts';
 import { KILN } from '../support/busybox-state.ts';
 import { eventually } from '../support/eventually.ts';
 import { long } from '../support/long.ts';
@@ -49,15 +49,6 @@ test('master.cfg of the docs is Python', async (t) => {
   const { stderr } = await execa('python3', ['-c', program], { input, reject: false });
   t.is(stderr, '');
 });
-
-async function freePort(): Promise<number> {
-  const server = createServer().listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  const { port } = server.address() as AddressInfo;
-  server.close();
-  await once(server, 'close');
-  return port;
-}
 
 async function stop(child: ChildProcess): Promise<void> {
   if (child.exitCode !== null || child.signalCode !== null) return;
