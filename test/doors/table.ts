@@ -2,7 +2,7 @@
  * What stands around a command, for every way into a sandbox and every layer: what doors.test.ts measures from
  * inside, and what docs/doors.md says (scripts/write/doors.ts).
  */
-import type { Capability } from '../../src/host/process/capabilities.ts';
+import type { Capability } from '../../src/host/process/process.ts';
 
 /** Layers that are the same behind every door, and what the probe finds of them. */
 export const EVERYWHERE = {

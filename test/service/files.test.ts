@@ -21,8 +21,9 @@ import {
   sharedUnits,
   writeHostUnits,
 } from '../../src/service/definition/host-units.ts';
+import { guardianScript } from '../../src/service/lifecycle/guardian.ts';
 import { mergeAccounts, planMerge } from '../../src/service/lifecycle/merge-trees.ts';
-import { deleteService, guardianScript } from '../../src/service/lifecycle/start-stop.ts';
+import { deleteService } from '../../src/service/lifecycle/start-stop.ts';
 import type { StoredService } from '../../src/service/lifecycle/store.ts';
 import type { TreeEntry } from '../../src/service/lifecycle/tree.ts';
 import { readUnit } from '../../src/service/unit/read-unit.ts';

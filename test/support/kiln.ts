@@ -1,6 +1,6 @@
 import { type EngineOptions, type OwnEngine, openEngine } from '../../src/engine.ts';
 import { KilnError } from '../../src/errors.ts';
-import type { Capability } from '../../src/host/process/capabilities.ts';
+import type { Capability } from '../../src/host/process/process.ts';
 import type { StatePaths } from '../../src/host/state/paths.ts';
 import { type ListedImage, leaseImage, listImages } from '../../src/image/store/images.ts';
 import { callerIds, type RunRequest } from '../../src/jobs/run/request.ts';

@@ -1,4 +1,4 @@
-import type { Capability } from '../../src/host/process/capabilities.ts';
+import type { Capability } from '../../src/host/process/process.ts';
 import type { StatePaths } from '../../src/host/state/paths.ts';
 import type { SpawnOptions } from '../../src/sandbox/command/command-request.ts';
 import { commandPolicy } from '../../src/sandbox/policy/policy.ts';

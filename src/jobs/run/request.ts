@@ -1,4 +1,4 @@
-import type { Capability } from '../../host/process/capabilities.ts';
+import type { Capability } from '../../host/process/process.ts';
 import type { TimeLimits } from '../../sandbox/door/supervise.ts';
 import type { LabelRequest } from '../../sandbox/labels/labels.ts';
 import type { OptionalLayer } from '../../sandbox/policy/layers.ts';

@@ -1,5 +1,5 @@
 import { readlinkSync } from 'node:fs';
-import type { Capability } from '../../host/process/capabilities.ts';
+import type { Capability } from '../../host/process/process.ts';
 import type { IdRange } from '../domain/reservation.ts';
 import type { SandboxLabels } from '../labels/labels.ts';
 import { type MeasuredLabel, measuredLabel, plannedLabel } from '../labels/module.ts';

@@ -7,7 +7,7 @@ import { ProcessCgroups } from '../../host/cgroup/cgroup-files.ts';
 import { tryLock } from '../../host/files/flock.ts';
 import { controllerPid } from '../../host/libvirt/controllers.ts';
 import { embeddedFiles } from '../../host/libvirt/embedded/files.ts';
-import type { Capability } from '../../host/process/capabilities.ts';
+import type { Capability } from '../../host/process/process.ts';
 import {
   type FoundRecord,
   findRecord,

@@ -1,7 +1,7 @@
 import { defined } from '../../defined.ts';
 import { checkEgress } from '../../egress/rule.ts';
 import { KilnError } from '../../errors.ts';
-import type { Capability } from '../../host/process/capabilities.ts';
+import type { Capability } from '../../host/process/process.ts';
 import type { ImageManifest } from '../../image/store/manifest.ts';
 import { type PolicyRequest, userCapabilities } from '../policy/policy.ts';
 import { type SandboxSpecification, surroundingsOf } from '../policy/specification.ts';

@@ -1,5 +1,5 @@
 import { KilnError } from '../../errors.ts';
-import type { Capability } from '../../host/process/capabilities.ts';
+import type { Capability } from '../../host/process/process.ts';
 import { landlockAbi } from '../../host/process/process.ts';
 import type { StatePaths } from '../../host/state/paths.ts';
 import { withCoreGuard, withSetIdGuard } from '../seccomp/guard.ts';

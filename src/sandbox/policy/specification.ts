@@ -1,5 +1,5 @@
 import { KilnError } from '../../errors.ts';
-import { CAPABILITIES, type Capability } from '../../host/process/capabilities.ts';
+import { CAPABILITIES, type Capability } from '../../host/process/process.ts';
 import type { LibvirtNetwork } from '../domain/domain-xml.ts';
 import type { LabelRequest } from '../labels/labels.ts';
 import type { SeccompFilter } from '../seccomp/profile.ts';

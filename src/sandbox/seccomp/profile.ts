@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { KilnError } from '../../errors.ts';
 import { attempt } from '../../host/calls/libc.ts';
 import { readUserFile } from '../../host/files/user-file.ts';
-import type { Capability } from '../../host/process/capabilities.ts';
+import type { Capability } from '../../host/process/process.ts';
 import { shortHash } from '../../host/process/short-hash.ts';
 import { readCached, writeSealed } from '../../host/state/checked-file.ts';
 import type { StatePaths } from '../../host/state/paths.ts';

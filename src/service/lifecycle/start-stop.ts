@@ -31,6 +31,7 @@ import {
   keepAsking,
   supervisorOf,
 } from '../supervisor/supervisor-client.ts';
+import { guardianScript, unwant, want } from './guardian.ts';
 import {
   type InstanceFiles,
   lockServices,
@@ -39,31 +40,6 @@ import {
   sweepServices,
   workDirectory,
 } from './store.ts';
-import { unwant, want } from './wanted.ts';
-
-/** A failure after a run of so many seconds has another cause: the restart delay begins anew. */
-const STEADY = 60;
-
-/**
- * The guardian of a supervisor on a host without systemd: a shell (1 MB, as long as the service lives) that
- * restarts it after a delay, which grows by a second each time up to 30 s. It stops if the supervisor is done
- * (0), or if a restart would not help (78, EX_CONFIG of sysexits.h). Its clock is /proc/uptime, which nobody
- * can set.
- */
-export function guardianScript(steady = STEADY): string {
-  return `n=0
-wanted=$1
-shift
-now() { read -r up rest </proc/uptime; echo "\${up%.*}"; }
-while [ -e "$wanted" ]; do
-  began=$(now)
-  "$@" && exit 0
-  status=$?
-  [ "$status" = 78 ] && exit 78
-  [ $(($(now) - began)) -lt ${steady} ] || n=0
-  n=$((n < 30 ? n + 1 : n)); sleep "$n"
-done`;
-}
 
 /** The pause between two attempts to reach a supervisor, ms. */
 const UP_PAUSE = 30;

@@ -1,6 +1,6 @@
 import { readFileSync } from 'node:fs';
 import { KilnError } from '../../errors.ts';
-import type { Capability } from '../../host/process/capabilities.ts';
+import type { Capability } from '../../host/process/process.ts';
 import { awaitedLater, deferred } from '../../promise.ts';
 import type { SandboxControl } from '../../sandbox/command/control.ts';
 import { endOf, type ProcessEnd } from '../../sandbox/command/process.ts';

@@ -1,7 +1,7 @@
 import { createHash, type Hash, hash } from 'node:crypto';
 import { closeSync, constants, fchmodSync, futimesSync, openSync, writeSync } from 'node:fs';
 import { setXattr } from '../../../host/calls/descriptor.ts';
-import { CAPABILITIES } from '../../../host/process/capabilities.ts';
+import { CAPABILITIES } from '../../../host/process/process.ts';
 import { showName } from '../filename.ts';
 import { rpmError } from '../package.ts';
 import type { PlannedFile } from './plan.ts';

@@ -14,6 +14,30 @@ import { closing } from '../../host/calls/descriptor.ts';
 import { hasErrno } from '../../host/calls/libc.ts';
 import { startOf, waitForDeath } from '../../host/process/process.ts';
 
+/** A failure after a run of so many seconds has another cause: the restart delay begins anew. */
+const STEADY = 60;
+
+/**
+ * The guardian of a supervisor on a host without systemd: a shell (1 MB, as long as the service lives) that
+ * restarts it after a delay, which grows by a second each time up to 30 s. It stops if the supervisor is done
+ * (0), or if a restart would not help (78, EX_CONFIG of sysexits.h). Its clock is /proc/uptime, which nobody
+ * can set.
+ */
+export function guardianScript(steady = STEADY): string {
+  return `n=0
+wanted=$1
+shift
+now() { read -r up rest </proc/uptime; echo "\${up%.*}"; }
+while [ -e "$wanted" ]; do
+  began=$(now)
+  "$@" && exit 0
+  status=$?
+  [ "$status" = 78 ] && exit 78
+  [ $(($(now) - began)) -lt ${steady} ] || n=0
+  n=$((n < 30 ? n + 1 : n)); sleep "$n"
+done`;
+}
+
 /**
  * On a host without systemd a file says that a service is to run: its guardian goes on only while it is there. It
  * names the guardian, a shell in a process group of its own (`PID START`, see startOf), so that a stop finds a start
