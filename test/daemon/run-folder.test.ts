@@ -18,7 +18,8 @@ test('another daemon takes over, and makes it anew', async (t) => {
     (await state.kiln(['run', '-r', 'busybox', '--', 'true'], { env })).exitCode;
   t.is(await run(), 0);
   const pid = daemonPid(state.paths.root) ?? 0;
-  await rm(state.paths.run, { recursive: true });
+  // libvirtd may still write there.
+  await rm(state.paths.run, { recursive: true, maxRetries: 10, retryDelay: 20 });
   t.true(await waitForDeath(pid, 60_000 * PATIENCE));
   await eventually(async () => (await run()) === 0);
   const next = daemonPid(state.paths.root);

@@ -67,7 +67,7 @@ test.serial(
     } finally {
       await stopEmbeddedDaemon(paths);
       await rm(state, { recursive: true, force: true });
-      await rm(paths.run, { recursive: true, force: true });
+      await rm(paths.run, { recursive: true, force: true, maxRetries: 5, retryDelay: 100 });
     }
   },
 );

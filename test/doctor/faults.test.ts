@@ -451,7 +451,7 @@ for (const fault of faults) {
       const paths = statePaths({ KILN_STATE: join(folder, 'state') });
       await stopEmbeddedDaemon(paths);
       await rm(folder, { recursive: true, force: true });
-      await rm(paths.run, { recursive: true, force: true });
+      await rm(paths.run, { recursive: true, force: true, maxRetries: 5, retryDelay: 100 });
     }
   });
 }

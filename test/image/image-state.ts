@@ -105,7 +105,7 @@ export async function imageState({
       await execa('rm', ['-rf', directory], { reject: false });
       // A build leaves a process behind that writes the store to the disk.
       await rm(directory, { recursive: true, force: true, maxRetries: 50, retryDelay: 100 });
-      await rm(paths.run, { recursive: true, force: true });
+      await rm(paths.run, { recursive: true, force: true, maxRetries: 5, retryDelay: 100 });
     },
   };
 }

@@ -91,7 +91,7 @@ export async function privateState(t: ExecutionContext): Promise<PrivateState> {
     const end = Date.now() + 10_000 * PATIENCE;
     let left = await found();
     for (; left.length > 0 && Date.now() < end; left = await found()) await sleep(100);
-    await rm(paths.run, { recursive: true, force: true });
+    await rm(paths.run, { recursive: true, force: true, maxRetries: 5, retryDelay: 100 });
     await rm(top, { recursive: true, force: true });
     return left;
   };

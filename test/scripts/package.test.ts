@@ -43,7 +43,7 @@ test.after.always(async () => {
   // kiln doctor has started a libvirtd.
   const paths = statePaths({ KILN_STATE: join(folder, 'state') });
   await stopEmbeddedDaemon(paths);
-  await rm(paths.run, { recursive: true, force: true });
+  await rm(paths.run, { recursive: true, force: true, maxRetries: 5, retryDelay: 100 });
   await rm(folder, { recursive: true, force: true });
 });
 

@@ -33,7 +33,7 @@ test.after.always(async () => {
   const paths = statePaths({ KILN_STATE: join(folder, 'state') });
   await endDaemon(paths.root);
   await stopEmbeddedDaemon(paths);
-  await rm(paths.run, { recursive: true, force: true });
+  await rm(paths.run, { recursive: true, force: true, maxRetries: 5, retryDelay: 100 });
   await state?.[Symbol.asyncDispose]();
   await removeStorage(join(folder, 'podman'));
   await execa('rm', ['-rf', folder]);

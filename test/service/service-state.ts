@@ -64,7 +64,7 @@ export async function serviceState(): Promise<ServiceState> {
       const names = (JSON.parse(stdout) as { name: string }[]).map(({ name }) => name);
       if (names.length > 0) await service('stop', ...names);
       await stopEmbeddedDaemon(paths);
-      await rm(paths.run, { recursive: true, force: true });
+      await rm(paths.run, { recursive: true, force: true, maxRetries: 5, retryDelay: 100 });
       await rm(directory, { recursive: true, force: true });
     },
   };

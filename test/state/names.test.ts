@@ -50,7 +50,7 @@ function named(root: string): NamedState {
     },
     async [Symbol.asyncDispose]() {
       await stopEmbeddedDaemon(paths);
-      await rm(paths.run, { recursive: true, force: true });
+      await rm(paths.run, { recursive: true, force: true, maxRetries: 5, retryDelay: 100 });
     },
   };
 }
