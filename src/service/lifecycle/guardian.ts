@@ -43,8 +43,8 @@ done`;
  * names the guardian, a shell in a process group of its own (`PID START`, see startOf), so that a stop finds a start
  * that has no supervisor yet.
  */
-export interface Wanted {
-  /** Writes the guardian's name; nothing, where the service was stopped meanwhile. */
+export interface Wanted extends Disposable {
+  /** Writes the guardian's name, for a stop to read that has removed the file meanwhile, too. */
   name(guardian: number): void;
   /** Whether nobody has stopped the service, or stopped and started it, since. */
   isStill(): boolean;
@@ -61,12 +61,12 @@ export function want(path: string): Wanted {
       // By the descriptor: a file that a stop has removed stays removed.
       ftruncateSync(fd);
       writeSync(fd, `${guardian} ${startOf(guardian) ?? ''}`);
-      closeSync(fd);
     },
     isStill,
     drop: () => {
       if (isStill()) rmSync(path, { force: true });
     },
+    [Symbol.dispose]: () => closeSync(fd),
   };
 }
 

@@ -1,9 +1,10 @@
 import { once } from 'node:events';
-import { closeSync, existsSync, mkdirSync, openSync } from 'node:fs';
+import { existsSync, mkdirSync, openSync } from 'node:fs';
 import { rename } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { KilnError } from '../../errors.ts';
+import { closing } from '../../host/calls/descriptor.ts';
 import { type HeldLock, lockHolder, tryLock } from '../../host/files/flock.ts';
 import { removeTree } from '../../host/files/remove-tree.ts';
 import { startProgram } from '../../host/process/child-process.ts';
@@ -31,7 +32,7 @@ import {
   keepAsking,
   supervisorOf,
 } from '../supervisor/supervisor-client.ts';
-import { guardianScript, unwant, want } from './guardian.ts';
+import { guardianScript, unwant, type Wanted, want } from './guardian.ts';
 import {
   type InstanceFiles,
   lockServices,
@@ -89,25 +90,35 @@ async function startInBackground(name: string, files: InstanceFiles): Promise<Se
   const since = Date.now();
   mkdirSync(files.logs, { recursive: true, mode: 0o700 });
   mkdirSync(files.run, { recursive: true, mode: 0o700 });
-  const wanted = want(files.wanted);
-  const output = openSync(join(files.logs, 'supervisor.log'), 'w', 0o600);
-  const words = ['-c', guardianScript(), `kiln-${name}`, files.wanted, ...command];
-  const guardian = startProgram('/bin/sh', words, {
-    detached: true,
-    cwd: '/',
-    stdio: ['ignore', output, output],
-  });
-  closeSync(output);
-  if (guardian.pid !== undefined) wanted.name(guardian.pid);
-  const ended = settled(once(guardian, 'exit'));
-  guardian.unref();
+  using wanted = want(files.wanted);
   try {
+    const ended = startGuardian(name, files, command, wanted);
     return await waitUntilStarted(name, files, since, ended, wanted.isStill);
   } catch (error) {
     // The guardian may retry failed units. A supervisor that could not start is not retried.
     if (!(await isSupervised(files))) wanted.drop();
     throw error;
   }
+}
+
+/** @returns whether it has ended */
+function startGuardian(
+  name: string,
+  files: InstanceFiles,
+  command: readonly string[],
+  wanted: Wanted,
+): () => boolean {
+  const output = openSync(join(files.logs, 'supervisor.log'), 'w', 0o600);
+  using _output = closing(output);
+  const words = ['-c', guardianScript(), `kiln-${name}`, files.wanted, ...command];
+  const guardian = startProgram('/bin/sh', words, {
+    detached: true,
+    cwd: '/',
+    stdio: ['ignore', output, output],
+  });
+  if (guardian.pid !== undefined) wanted.name(guardian.pid);
+  guardian.unref();
+  return settled(once(guardian, 'exit'));
 }
 
 export async function waitUntilStarted(
