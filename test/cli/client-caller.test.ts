@@ -30,7 +30,13 @@ const handOverOf = (line: CommandLine): HandOver => {
 
 test('output that is handed to a client which was killed before is not waited for', async (t) => {
   const { drained } = handOverOf(connection(true))({ stdin: 0, stdout: 1, stderr: 2 });
-  t.is(await Promise.race([drained.then(() => 'ended'), sleep(5000 * PATIENCE, 'waits')]), 'ended');
+  t.is(
+    await Promise.race([
+      drained.then(() => 'ended'),
+      sleep(5000 * PATIENCE, 'waits', { ref: false }),
+    ]),
+    'ended',
+  );
 });
 
 test('output that is handed to a client is waited for until the client has it, or is gone', async (t) => {
