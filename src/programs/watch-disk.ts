@@ -113,12 +113,12 @@ function answer(verdict: DiskVerdict): void {
   parentPort?.postMessage({ number, verdict } satisfies WatchAnswer);
 }
 
-/** Kills at once what writes: the thread that has started it may be busy. */
+/** Kills at once what writes: the thread that has started it may be busy. It is told first, and so knows why. */
 function end(verdict: DiskVerdict): void {
   clearTimeout(timer);
   ended = true;
-  killVictim(victim);
   answer(verdict);
+  killVictim(victim);
 }
 
 function turn(): void {

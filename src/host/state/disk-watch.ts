@@ -4,6 +4,7 @@
  * (src/sandbox/seccomp/variants.ts), the only call that takes space faster than memory can be copied.
  */
 import { type StatsFs, statfsSync } from 'node:fs';
+import { setImmediate } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { Worker } from 'node:worker_threads';
 import type { ErrorCode } from '../../error-codes.ts';
@@ -110,6 +111,17 @@ export class DiskWatch implements Disposable {
     const victim = { pid, start: startOf(pid) };
     this.#victim = victim;
     this.#ask({ victim });
+  }
+
+  /**
+   * Whether it is the watch that killed, asked of a sandbox that has ended: what the thread said before may not have
+   * been heard. @throws KilnError E_DISK, E_DISK_LOW, E_TREE_DEPTH
+   */
+  async throwIfKilled(): Promise<void> {
+    // Between two turns of the event loop it hears everything that was said before the first.
+    await setImmediate();
+    await setImmediate();
+    this.signal.throwIfAborted();
   }
 
   async finish(): Promise<void> {

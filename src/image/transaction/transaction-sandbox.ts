@@ -126,11 +126,10 @@ export class TransactionSandbox implements AsyncDisposable {
       const { exitCode: status, signal: killedBy, timeLimit, output } = end;
       return { status, killedBy, timedOut: timeLimit !== null, output: output.text() };
     } catch (error) {
-      this.#disk.signal.throwIfAborted();
       return startFailure(error);
     } finally {
       // The watch kills the whole sandbox, so the disk is the reason, not the command's end.
-      this.#disk.signal.throwIfAborted();
+      await this.#disk.throwIfKilled();
     }
   }
 

@@ -76,12 +76,13 @@ export async function watched<Result>(
   try {
     const result = await act();
     // The watch kills the whole sandbox, so the disk is the reason, not the command's end.
-    disk.signal.throwIfAborted();
+    await disk.throwIfKilled();
     if (bound === undefined) return result;
     await sandbox.sandbox.killAll();
     await disk.finish();
     return result;
   } catch (error) {
+    await disk.throwIfKilled().catch(() => undefined);
     if (!disk.signal.aborted) throw error;
     if (bound === undefined) throw disk.signal.reason;
     await sandbox.close();
