@@ -1,5 +1,4 @@
-import { createWriteStream } from 'node:fs';
-import { mkdtemp, rename, rm } from 'node:fs/promises';
+import { mkdtemp } from 'node:fs/promises';
 import { join } from 'node:path';
 import { Option } from 'commander';
 import { defined } from '../../defined.ts';
@@ -151,7 +150,7 @@ async function skopeo(args: readonly string[]): Promise<{ readonly stdout: strin
 }
 
 async function exportImage(name: string, options: ExportOptions, caller: Caller): Promise<void> {
-  const { exportOci, exportTar } = await import('../../image/archive/export.ts');
+  const { exportOci, exportTar, writeWhole } = await import('../../image/archive/export.ts');
   await using engine = caller.openEngine();
   await using image = await withProgress(caller, (onProgress) =>
     openImage(engine, name, { onProgress }),
@@ -172,22 +171,8 @@ async function exportImage(name: string, options: ExportOptions, caller: Caller)
     return;
   }
   const byName: Compression = named[1] === 'gz' ? 'gzip' : named[1] === 'zst' ? 'zstd' : 'none';
-  // A temporary name, so that nobody takes an unfinished archive for a complete one.
-  const temporary = `${output}.part`;
-  try {
-    // Remove what another export left, or a link that somebody put there: never write into it.
-    await rm(temporary, { force: true });
-    const file = createWriteStream(temporary, { flags: 'wx', mode: callerMode(0o644) });
-    warn(await exportTar(image, file, options.compress ?? byName), caller);
-    await rename(temporary, output);
-  } catch (cause) {
-    await rm(temporary, { force: true });
-    if (cause instanceof KilnError) throw cause;
-    throw new KilnError('E_EXPORT', `cannot write ${output}`, {
-      cause,
-      hint: 'name a file in a folder that exists and can be written',
-    });
-  }
+  const how = options.compress ?? byName;
+  warn(await writeWhole(output, callerMode(0o644), (file) => exportTar(image, file, how)), caller);
 }
 
 function warn(skipped: readonly string[], caller: Caller): void {

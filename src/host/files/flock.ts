@@ -189,7 +189,8 @@ function closeToOthers(fd: number): void {
   fchmodSync(fd, mode & 0o700);
 }
 
-function isStill(fd: number, path: string): boolean {
+/** Whether the path still names the file that is open. */
+export function isStill(fd: number, path: string): boolean {
   const mine = fstatSync(fd, { bigint: true });
   const named = lstatSync(path, { bigint: true, throwIfNoEntry: false });
   return named !== undefined && mine.ino === named.ino && mine.dev === named.dev;

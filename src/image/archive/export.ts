@@ -1,13 +1,24 @@
 import { createHash, type Hash } from 'node:crypto';
-import { createWriteStream } from 'node:fs';
-import { mkdir, readdir, rename, rm, stat, writeFile } from 'node:fs/promises';
+import { constants, createWriteStream } from 'node:fs';
+import {
+  type FileHandle,
+  mkdir,
+  open,
+  readdir,
+  rename,
+  rm,
+  stat,
+  writeFile,
+} from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import { type Readable, Transform, type Writable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import { createGzip, createZstdCompress } from 'node:zlib';
 import { KilnError } from '../../errors.ts';
 import { closing } from '../../host/calls/descriptor.ts';
+import { hasErrno } from '../../host/calls/libc.ts';
 import { AT_FDCWD, openDirectory } from '../../host/files/at.ts';
+import { isStill, tryLockDescriptor } from '../../host/files/flock.ts';
 import { makeDirectory } from '../../host/files/folder.ts';
 import { callerMode } from '../../host/process/own-umask.ts';
 import type { LeasedImage } from '../store/images.ts';
@@ -171,4 +182,69 @@ function ownerNames(image: LeasedImage): OwnerNames {
     users: new Map(image.manifest.accounts.map(({ uid, name }) => [uid, name])),
     groups: new Map(readGroups(root.fd).map(({ gid, name }) => [gid, name])),
   };
+}
+
+/** Made anew, so that nothing is written into what another put there, or into what a link leads to. */
+const NEW = constants.O_RDWR | constants.O_CREAT | constants.O_EXCL;
+const FOUND = constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK;
+
+/**
+ * Lets `write` write a file that appears as a whole: it is called `OUTPUT.part` until then, and locked, so that a
+ * second writer takes its name from nobody. What a killed one left is written anew.
+ * @param mode of the file, as open(2) takes it
+ * @throws KilnError E_EXPORT when it cannot be written, or another process writes it; those of `write`
+ */
+export async function writeWhole<Result>(
+  output: string,
+  mode: number,
+  write: (file: Writable) => Promise<Result>,
+): Promise<Result> {
+  const temporary = `${output}.part`;
+  try {
+    await using file = await openPart(temporary, mode);
+    try {
+      // By a descriptor of its own, which its stream closes: the lock goes with this one, after the rename.
+      const result = await write(createWriteStream(`/proc/self/fd/${file.fd}`, { flags: 'r+' }));
+      await rename(temporary, output);
+      return result;
+    } catch (error) {
+      await rm(temporary, { force: true });
+      throw error;
+    }
+  } catch (cause) {
+    if (cause instanceof KilnError) throw cause;
+    throw new KilnError('E_EXPORT', `cannot write ${output}`, {
+      cause,
+      hint: 'name a file in a folder that exists and can be written',
+    });
+  }
+}
+
+async function openPart(path: string, mode: number): Promise<FileHandle> {
+  await removeAbandoned(path);
+  const file = await open(path, NEW, mode).catch((error) => {
+    throw hasErrno(error, 'EEXIST') ? beingWritten(path) : error;
+  });
+  if (tryLockDescriptor(file.fd)) return file;
+  await file.close();
+  throw beingWritten(path);
+}
+
+/** Removes what nobody writes any more; a link is nobody's. */
+async function removeAbandoned(path: string): Promise<void> {
+  try {
+    await using file = await open(path, FOUND);
+    if (!tryLockDescriptor(file.fd) || !isStill(file.fd, path)) throw beingWritten(path);
+    await rm(path);
+  } catch (error) {
+    if (hasErrno(error, 'ENOENT')) return;
+    if (!hasErrno(error, 'ELOOP')) throw error;
+    await rm(path, { force: true });
+  }
+}
+
+function beingWritten(path: string): KilnError {
+  return new KilnError('E_EXPORT', `${path} is being written by another process`, {
+    hint: 'wait for its end, or name another file',
+  });
 }

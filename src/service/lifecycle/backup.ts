@@ -2,7 +2,6 @@
 import {
   chmodSync,
   chownSync,
-  createWriteStream,
   existsSync,
   lstatSync,
   mkdirSync,
@@ -10,13 +9,12 @@ import {
   renameSync,
   rmSync,
 } from 'node:fs';
-import { rename, rm } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { pipeline } from 'node:stream/promises';
 import { KilnError } from '../../errors.ts';
 import { removeTree } from '../../host/files/remove-tree.ts';
 import type { StatePaths } from '../../host/state/paths.ts';
-import { compressors } from '../../image/archive/export.ts';
+import { compressors, writeWhole } from '../../image/archive/export.ts';
 import { unpackArchive } from '../../image/archive/import.ts';
 import { packTree } from '../../image/archive/pack-tree.ts';
 import { findImage } from '../../image/store/images.ts';
@@ -77,22 +75,12 @@ export async function backupService(
   }
   const [, compression = ''] = /\.tar(?:\.(gz|zst))?$/.exec(output) ?? [];
   const how = compression === 'gz' ? 'gzip' : compression === 'zst' ? 'zstd' : 'none';
-  const temporary = `${output}.part`;
-  try {
-    await rm(temporary, { force: true });
+  // It has what only the service may read.
+  return await writeWhole(output, 0o600, async (file) => {
     const { stream, skipped } = await packTree(files.directory, NAMELESS);
-    // It has what only the service may read.
-    const file = createWriteStream(temporary, { flags: 'wx', mode: 0o600 });
     await pipeline([stream, ...compressors(how), file]);
-    await rename(temporary, output);
     return skipped;
-  } catch (cause) {
-    await rm(temporary, { force: true });
-    throw new KilnError('E_EXPORT', `cannot write ${output}`, {
-      cause,
-      hint: 'name a file in a folder that exists and can be written',
-    });
-  }
+  });
 }
 
 export interface RestoreOptions {
