@@ -33,7 +33,7 @@ import { openEngine } from '../engine.ts';
 import { attempt } from '../host/calls/libc.ts';
 import { checked, tryCall } from '../host/calls/system-call.ts';
 import { memoryKills, sweepWorkGroups, workGroup } from '../host/cgroup/work-group.ts';
-import { acquireLock, tryLock } from '../host/files/flock.ts';
+import { acquireLock, lockUnlessHeld, tryLock } from '../host/files/flock.ts';
 import { nodeCommand, ownArguments } from '../host/process/own-node.ts';
 import { clearPlace } from '../host/state/damage.ts';
 import { packageRoot, requireState, statePaths } from '../host/state/paths.ts';
@@ -166,7 +166,8 @@ async function main(): Promise<void> {
     await Promise.race([Promise.allSettled(removals), sleep(LAST_REMOVALS)]);
     await engine[Symbol.asyncDispose]();
     // It stays while a libvirtd or sandboxes are in it, and for a daemon that has taken over.
-    const mine = outdated ? await tryLock(locked, { existing: true }).catch(() => 'gone') : lock;
+    const free = async () => await lockUnlessHeld(locked, { existing: true }).catch(() => 'gone');
+    const mine = outdated ? await free() : lock;
     if (mine !== undefined) attempt(() => rmdirSync(paths.run));
     process.exit(0);
   };

@@ -112,12 +112,15 @@ const GLANCE = 5;
 
 /**
  * Locks `path`; undefined if another process keeps it locked. Whoever only looks whether it is locked holds it for a
- * moment: that counts as free.
+ * moment, and so does what a killed holder was just starting, until its execve(2): that counts as free.
  */
-export async function lockUnlessHeld(path: string, patience = LOOK): Promise<HeldLock | undefined> {
+export async function lockUnlessHeld(
+  path: string,
+  { patience = LOOK, existing = false } = {},
+): Promise<HeldLock | undefined> {
   const end = performance.now() + patience;
   for (let pause = POLL_FIRST; ; pause = Math.min(pause * 2, POLL_LAST)) {
-    const held = await tryLock(path);
+    const held = await tryLock(path, { existing });
     if (held !== undefined || performance.now() > end) return held;
     await sleep(pause);
   }
@@ -125,7 +128,7 @@ export async function lockUnlessHeld(path: string, patience = LOOK): Promise<Hel
 
 /** Whether somebody holds a lock now, not only to look as this does, or nobody can tell. */
 export async function isLocked(path: string): Promise<boolean> {
-  const lock = await lockUnlessHeld(path, GLANCE).catch(() => undefined);
+  const lock = await lockUnlessHeld(path, { patience: GLANCE }).catch(() => undefined);
   await lock?.release();
   return lock === undefined;
 }
