@@ -19,6 +19,7 @@ import { join } from 'node:path';
 import { execa } from 'execa';
 import { changedTests } from './changed.ts';
 import { hostThings, leftovers } from './leftovers.ts';
+import { mountMemory, unmountMemory } from './memory.ts';
 import { readSkipList, type SkipList, skipProblems } from './skips.ts';
 import { describeDescendants, killTree, StallWatch } from './stall.ts';
 import { runStep, type Step } from './steps.ts';
@@ -149,6 +150,9 @@ const problems: string[] = [];
 const started = performance.now();
 // One folder for everything temporary: what is in it at the end was left behind.
 const temporary = mkdtempSync(join(tmpdir(), 'kiln-test-'));
+// --long is the disk's turn, and who names a folder has chosen.
+const isLong = process.argv.includes('--long');
+const inMemory = !isLong && process.env.TMPDIR === undefined && mountMemory(temporary);
 // Sandboxes reach their images through it with ids of their own.
 chmodSync(temporary, 0o711);
 // Where a test that names no state of its own keeps it: never in the machine's.
@@ -161,6 +165,7 @@ const before = hostThings(temporary);
 const times = mkdtempSync(join(tmpdir(), 'kiln-times-'));
 process.once('exit', () => {
   rmSync(times, { recursive: true, force: true });
+  if (inMemory) unmountMemory(temporary);
   rmSync(temporary, { recursive: true, force: true });
 });
 // execa ends the step or the tests that are running when this process exits.
@@ -184,7 +189,7 @@ const reader = new TapReader();
 const chosen = options.filter((option) => !['--long', '--changed'].includes(option));
 if (options.includes('--changed')) chosen.push(...changedTests(top));
 const env = {
-  ...(options.includes('--long') ? { KILN_TEST_LONG: '1' } : {}),
+  ...(isLong ? { KILN_TEST_LONG: '1' } : {}),
   TMPDIR: temporary,
   // The bundle, built above: what users run, and faster.
   KILN_FROM_SOURCE: '',
