@@ -10,7 +10,7 @@ import { listSandboxes } from '../../src/sandbox/domain/sandbox-record.ts';
 const LAST = 'counted up to the end';
 const STATUS = 7;
 
-const KILN = join(import.meta.dirname, '../../src/programs/command-line.ts');
+const KILN = join(import.meta.dirname, '../../dist/kiln.cjs');
 
 /** A run that lives until it is told to end. */
 export interface Bystander {

@@ -34,7 +34,7 @@ export interface LoadGround {
   readonly image: string;
 }
 
-const KILN = join(import.meta.dirname, '../../src/programs/command-line.ts');
+const KILN = join(import.meta.dirname, '../../dist/kiln.cjs');
 
 /** Sandboxes before the first measurement: libraries are loaded, pools filled, caches written. */
 const WARM_UP = 10;

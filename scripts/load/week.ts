@@ -9,7 +9,7 @@ import type { StatePaths } from '../../src/host/state/paths.ts';
 import { domainPrefix } from '../../src/sandbox/domain/sandbox-record.ts';
 import { controllers, signal } from '../crash/processes.ts';
 
-const KILN = join(import.meta.dirname, '../../src/programs/command-line.ts');
+const KILN = join(import.meta.dirname, '../../dist/kiln.cjs');
 
 /** Where and with what. */
 export interface Week {

@@ -21,7 +21,9 @@ test('kiln, its daemon and workers, libvirtd, controller and init killed in ever
   const contents = { inputs: null, packages: [], linked: [], exactReasons: [] };
   await writeFile(join(state.paths.images, IMAGE, 'contents.json'), JSON.stringify(contents));
   // From the bundle, through the daemon; no sandbox but those of the jobs.
-  const env = { ...state.env, KILN_FROM_SOURCE: '', KILN_PARKED: '0' };
+  const own = { ...state.env, KILN_FROM_SOURCE: '', KILN_PARKED: '0' };
+  // Those that tell their phases run from source, whose modules are compiled once.
+  const env = { ...own, NODE_COMPILE_CACHE: join(directory, 'compiled') };
   const ground = { paths: state.paths, env, directory, image: IMAGE };
   const jobs = [
     await runJob(ground, 'run by a worker'),
