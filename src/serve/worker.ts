@@ -45,8 +45,11 @@ const JOBS_MAX = 50;
 /** A larger worker serves nobody else, bytes: it gives its memory back by ending. */
 const MEMORY_MAX = 256 << 20;
 
-/** After this time without work, milliseconds, spare children are started, and all code is loaded. */
+/** After this time without work, milliseconds, spare children are started. */
 const QUIET = 50;
+
+/** After this time, milliseconds, a spare worker loads all code. Where jobs come fast, each loads what it needs. */
+const LOADING = 2000;
 
 /** Of calls on the socket: they bring no files, and kilnd opens none by a path of a user's. */
 const NO_OPENER: Opener = {
@@ -74,7 +77,7 @@ export function runWorker(): void {
   // Not at once: whoever waits for a worker to start needs the code of one command.
   const loading = setTimeout(() => {
     loadCommands().catch(fail);
-  }, QUIET);
+  }, LOADING);
   const daemon = new Daemon({
     job: (line) => {
       clearTimeout(loading);
