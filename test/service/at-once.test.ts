@@ -1,14 +1,16 @@
 import { once } from 'node:events';
 import { existsSync } from 'node:fs';
-import { cp, readFile, rm, symlink, writeFile } from 'node:fs/promises';
+import { cp, mkdir, readFile, rm, symlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import test from 'ava';
 import { execa } from 'execa';
+import { acquireLock } from '../../src/host/files/flock.ts';
 import { isDead } from '../../src/host/process/process.ts';
 import { instanceFiles } from '../../src/service/lifecycle/store.ts';
 import { hasPrevious } from '../../src/service/lifecycle/upgrade.ts';
 import type { ServiceStatus } from '../../src/service/status.ts';
+import { SupervisorServer } from '../../src/service/supervisor/supervisor-server.ts';
 import { processesWith } from '../libvirt/private-state.ts';
 import {
   type BusyboxState,
@@ -126,6 +128,39 @@ test.serial('a start while the service is being stopped starts it anew', async (
   t.is(after?.state, 'running', started.stdout);
   t.not(after?.supervisorPid, before.supervisorPid);
   t.is((await service('start', 'one')).stdout, 'one runs already');
+});
+
+test.serial('a start that a stop has cancelled is none that runs already', async (t) => {
+  await service('stop', 'one');
+  const files = filesOf();
+  await mkdir(files.run, { recursive: true });
+  // As a supervisor whose sandbox opens, and whose opening takes its time to be undone.
+  const lock = await acquireLock(files.supervisorLock);
+  let stopping = false;
+  const stop = () => {
+    stopping = true;
+  };
+  const server = new SupervisorServer(files.socket, {
+    instance: () => undefined,
+    started: new Promise(() => undefined),
+    ...{ stop, isStopping: () => stopping },
+  });
+  t.teardown(async () => {
+    await server.close();
+    await lock.release();
+  });
+  t.is((await service('start', 'one')).stdout, 'one runs already');
+  const stopped = service('stop', 'one');
+  await eventually(async () => stopping);
+  const start = service('start', 'one');
+  t.is(await Promise.race([start, sleep(1000, 'waits')]), 'waits');
+  await server.close();
+  await lock.release();
+  t.is((await stopped).exitCode, 0);
+  const { exitCode, stdout, stderr } = await start;
+  t.is(exitCode, 0, stderr);
+  t.notRegex(stdout, /already/);
+  t.is((await statusOf())?.state, 'running');
 });
 
 test.serial('a service does not start while it is copied', async (t) => {

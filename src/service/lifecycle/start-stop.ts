@@ -32,6 +32,7 @@ import {
   keepAsking,
   supervisorOf,
 } from '../supervisor/supervisor-client.ts';
+import type { SupervisorPong } from '../supervisor/supervisor-server.ts';
 import { guardianScript, unwant, type Wanted, want } from './guardian.ts';
 import {
   type InstanceFiles,
@@ -236,8 +237,9 @@ export async function runsAlready(files: InstanceFiles): Promise<boolean> {
       const status = await askSupervisor<ServiceStatus>(files, { do: 'status' });
       if (status !== undefined && status.state !== 'stopping') return true;
       // While its sandbox opens it answers this alone; at its end, nothing.
-      if (status === undefined && (await askSupervisor(files, { do: 'ping' })) !== undefined) {
-        return true;
+      if (status === undefined) {
+        const pong = await askSupervisor<SupervisorPong>(files, { do: 'ping' });
+        if (pong !== undefined && pong?.stopping !== true) return true;
       }
       if (performance.now() - began > sayAfter()) {
         untell ??= sayWaiting(supervisorOf(files), 'which stops its units');

@@ -127,7 +127,11 @@ async function superviseLocked(
     process.once('SIGTERM', stop);
     process.once('SIGINT', stop);
     // Listens before the sandbox opens, so that requests to stop are heard from the beginning.
-    server = new SupervisorServer(files.socket, { instance: () => instance, started, stop });
+    const isStopping = () => stopping.signal.aborted;
+    server = new SupervisorServer(files.socket, {
+      instance: () => instance,
+      ...{ started, stop, isStopping },
+    });
     const opening = awaitedLater(
       withWaits({ signal: stopping.signal }, () => Instance.open(engine, service, log)),
     );

@@ -24,7 +24,11 @@ interface Supervised {
   readonly instance: () => Instance | undefined;
   readonly started: Promise<void>;
   readonly stop: () => void;
+  readonly isStopping: () => boolean;
 }
+
+/** What it answers at any time. An older one, of a kiln before an upgrade, says null. */
+export type SupervisorPong = { readonly stopping: boolean } | null;
 
 /** Returned instead of an answer: without a sandbox, a service counts as not running. */
 const NO_SANDBOX = Symbol('no sandbox');
@@ -67,7 +71,7 @@ function serve(client: Socket, fd: number, supervised: Supervised): void {
     const request = JSON.parse(body.toString('utf8')) as SupervisorRequest;
     if (request.do === 'ping' || request.do === 'stop') {
       if (request.do === 'stop') supervised.stop();
-      return reply({ ok: null });
+      return reply({ ok: { stopping: supervised.isStopping() } satisfies SupervisorPong });
     }
     if (request.do === 'execute') {
       const instance = supervised.instance();
