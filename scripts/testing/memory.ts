@@ -1,4 +1,4 @@
-import { execFileSync } from 'node:child_process';
+import { execFileSync, spawnSync } from 'node:child_process';
 import { existsSync, readFileSync, rmdirSync } from 'node:fs';
 import { freemem } from 'node:os';
 
@@ -17,8 +17,8 @@ export function mountMemory(folder: string): boolean {
   unmountAbandoned();
   if (process.geteuid?.() !== 0 || freemem() < FREE) return false;
   const options = `size=${SIZE},mode=711`;
-  execFileSync('mount', ['-t', 'tmpfs', '-o', options, `kiln-test-${process.pid}`, folder]);
-  return true;
+  const mount = ['-t', 'tmpfs', '-o', options, `kiln-test-${process.pid}`, folder];
+  return spawnSync('mount', mount, { stdio: 'inherit' }).status === 0;
 }
 
 export function unmountMemory(folder: string): void {

@@ -202,12 +202,14 @@ export async function writeWhole<Result>(
   const temporary = `${output}.part`;
   try {
     await using file = await openPart(temporary, mode);
+    // By a descriptor of its own, which it closes: the lock goes with the other one, after the rename.
+    const stream = createWriteStream(`/proc/self/fd/${file.fd}`, { flags: 'r+' });
     try {
-      // By a descriptor of its own, which its stream closes: the lock goes with this one, after the rename.
-      const result = await write(createWriteStream(`/proc/self/fd/${file.fd}`, { flags: 'r+' }));
+      const result = await write(stream);
       await rename(temporary, output);
       return result;
     } catch (error) {
+      stream.destroy();
       await rm(temporary, { force: true });
       throw error;
     }
