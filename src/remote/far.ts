@@ -13,12 +13,14 @@ import {
   mkdtempSync,
   openSync,
   readdirSync,
+  rmdirSync,
 } from 'node:fs';
 import { Socket } from 'node:net';
 import { join } from 'node:path';
 import type { Readable, Writable } from 'node:stream';
 import { ReadStream } from 'node:tty';
 import { closeDescriptor } from '../host/calls/descriptor.ts';
+import { attempt } from '../host/calls/libc.ts';
 import { checked, tryCall } from '../host/calls/system-call.ts';
 import { type HeldLock, tryLock } from '../host/files/flock.ts';
 import { removeTree } from '../host/files/remove-tree.ts';
@@ -45,6 +47,9 @@ const PLACE = '/var/tmp';
 const PREFIX = 'kiln-remote-';
 const LOCK = 'lock';
 export const INPUTS = 'in';
+
+/** Longer than a maker needs to lock its folder, milliseconds. */
+const MAKING = 60_000;
 
 interface FarEnds {
   readonly input: Readable & { destroy(): unknown };
@@ -79,7 +84,11 @@ async function sweepFolders(): Promise<void> {
     const stats = lstatSync(folder, { throwIfNoEntry: false });
     if (stats?.isDirectory() !== true || stats.uid !== process.geteuid?.()) continue;
     const lock = await tryLock(join(folder, LOCK), { existing: true }).catch(() => undefined);
-    if (lock === undefined) continue;
+    if (lock === undefined) {
+      // One whose maker was killed before it had locked it is empty.
+      if (Date.now() - stats.mtimeMs > MAKING) attempt(() => rmdirSync(folder));
+      continue;
+    }
     await removeTree(folder);
     await lock.release();
   }

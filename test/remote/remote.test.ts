@@ -9,9 +9,11 @@ import {
   readdirSync,
   readFileSync,
   rmdirSync,
+  rmSync,
   statSync,
   symlinkSync,
   unlinkSync,
+  utimesSync,
   writeFileSync,
 } from 'node:fs';
 import { dirname, join } from 'node:path';
@@ -443,3 +445,21 @@ test.serial('what others put beside the far end’s folders keeps nobody from it
     rmdirSync(victim);
   }
 });
+
+test.serial(
+  'a folder whose maker was killed before it had locked it goes with the next call',
+  async (t) => {
+    const old = `/var/tmp/kiln-remote-old-${process.pid}`;
+    const young = `/var/tmp/kiln-remote-young-${process.pid}`;
+    for (const folder of [old, young]) mkdirSync(folder, { mode: 0o700 });
+    const before = Date.now() / 1000 - 3600;
+    utimesSync(old, before, before);
+    try {
+      const { exitCode, stderr } = await there(t.context, [...RUN, '--', 'true']);
+      t.is(exitCode, 0, stderr);
+      t.deepEqual([existsSync(old), existsSync(young)], [false, true]);
+    } finally {
+      for (const folder of [old, young]) rmSync(folder, { recursive: true, force: true });
+    }
+  },
+);
