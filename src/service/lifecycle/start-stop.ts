@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { KilnError } from '../../errors.ts';
 import { closing } from '../../host/calls/descriptor.ts';
+import { unlessErrno } from '../../host/calls/libc.ts';
 import { type HeldLock, lockHolder, tryLock } from '../../host/files/flock.ts';
 import { removeTree } from '../../host/files/remove-tree.ts';
 import { startProgram } from '../../host/process/child-process.ts';
@@ -89,7 +90,8 @@ function settled(promise: Promise<unknown>): () => boolean {
 async function startInBackground(name: string, files: InstanceFiles): Promise<ServiceStatus> {
   const command = supervisorCommand(name);
   const since = Date.now();
-  mkdirSync(files.logs, { recursive: true, mode: 0o700 });
+  // That alone: a service that was deleted meanwhile does not come back as a folder.
+  unlessErrno(['EEXIST'], () => mkdirSync(files.logs, { mode: 0o700 }));
   mkdirSync(files.run, { recursive: true, mode: 0o700 });
   using wanted = want(files.wanted);
   try {
