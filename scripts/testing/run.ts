@@ -105,6 +105,21 @@ function processorTicks(): { readonly idle: number; readonly all: number } {
   return { idle: idle + wait, all: busy + idle + wait };
 }
 
+/** A folder for everything temporary: what is in it at the end was left behind. */
+function makeFolder(mount?: (folder: string) => void): string {
+  const folder = mkdtempSync(join(tmpdir(), 'kiln-test-'));
+  mount?.(folder);
+  // Sandboxes reach their images through it with ids of their own.
+  chmodSync(folder, 0o711);
+  // Where a test that names no state of its own keeps it: never in the machine's.
+  mkdirSync(join(folder, 'state'));
+  // Where tools that turn on Node's compile cache (npm, tsc) have it: theirs, not a test's.
+  mkdirSync(join(folder, 'node-compile-cache'));
+  // Where packages of the fixtures are unpacked once for all (test/support/unpacked-packages.ts).
+  mkdirSync(join(folder, 'unpacked'));
+  return folder;
+}
+
 /** Prints what more files at once could gain. */
 function printIdle(before: { readonly idle: number; readonly all: number }): void {
   const now = processorTicks();
@@ -148,25 +163,19 @@ function printFailures(reader: TapReader): void {
 
 const problems: string[] = [];
 const started = performance.now();
-// One folder for everything temporary: what is in it at the end was left behind.
-const temporary = mkdtempSync(join(tmpdir(), 'kiln-test-'));
 // --long is the disk's turn, and who names a folder has chosen.
 const isLong = process.argv.includes('--long');
-const inMemory = !isLong && process.env.TMPDIR === undefined && mountMemory(temporary);
-// Sandboxes reach their images through it with ids of their own.
-chmodSync(temporary, 0o711);
-// Where a test that names no state of its own keeps it: never in the machine's.
-mkdirSync(join(temporary, 'state'));
-// Where tools that turn on Node's compile cache (npm, tsc) have it: theirs, not a test's.
-mkdirSync(join(temporary, 'node-compile-cache'));
-// Where packages of the fixtures are unpacked once for all (test/support/unpacked-packages.ts).
-mkdirSync(join(temporary, 'unpacked'));
-const before = hostThings(temporary);
+let isMounted = false;
+const temporary = makeFolder((folder) => {
+  isMounted = !isLong && process.env.TMPDIR === undefined && mountMemory(folder);
+});
+// What measures times does so on a disk, as users have it.
+const onDisk = isMounted ? makeFolder() : temporary;
+const before = new Map([temporary, onDisk].map((folder) => [folder, hostThings(folder)]));
 const times = mkdtempSync(join(tmpdir(), 'kiln-times-'));
 process.once('exit', () => {
-  rmSync(times, { recursive: true, force: true });
-  if (inMemory) unmountMemory(temporary);
-  rmSync(temporary, { recursive: true, force: true });
+  if (isMounted) unmountMemory(temporary);
+  for (const folder of [times, ...before.keys()]) rmSync(folder, { recursive: true, force: true });
 });
 // execa ends the step or the tests that are running when this process exits.
 process.once('SIGINT', () => process.exit(130)).once('SIGTERM', () => process.exit(143));
@@ -188,21 +197,22 @@ const options = process.argv.slice(2);
 const reader = new TapReader();
 const chosen = options.filter((option) => !['--long', '--changed'].includes(option));
 if (options.includes('--changed')) chosen.push(...changedTests(top));
-const env = {
+const envIn = (folder: string) => ({
   ...(isLong ? { KILN_TEST_LONG: '1' } : {}),
-  TMPDIR: temporary,
+  TMPDIR: folder,
   // The bundle, built above: what users run, and faster.
   KILN_FROM_SOURCE: '',
   // A daemon for each test's state: none parks by itself, none stays for long.
   KILN_PARKED: '0',
   KILN_IDLE: '20s',
-  KILN_STATE: join(temporary, 'state'),
+  KILN_STATE: join(folder, 'state'),
   KILN_FIXTURES: fixtures,
   KILN_TEST_TIMES: times,
-  KILN_TEST_UNPACKED: join(temporary, 'unpacked'),
-};
+  KILN_TEST_UNPACKED: join(folder, 'unpacked'),
+});
 // Three files at once share a core (ava.config.js).
-const shared = { ...env, KILN_TEST_PATIENCE: process.env.KILN_TEST_PATIENCE ?? '3' };
+const patience = { KILN_TEST_PATIENCE: process.env.KILN_TEST_PATIENCE ?? '3' };
+const shared = { ...envIn(temporary), ...patience };
 const ticks = processorTicks();
 if (chosen.length > 0) await runTests(reader, chosen, shared);
 else {
@@ -210,12 +220,15 @@ else {
   printIdle(ticks);
   // What measures times has the machine for itself.
   const alone = globSync('test/**/*.alone.test.ts', { cwd: top });
-  if (alone.length > 0) await runTests(reader, [], { ...env, KILN_TEST_PART: 'alone' });
+  if (alone.length > 0) await runTests(reader, [], { ...envIn(onDisk), KILN_TEST_PART: 'alone' });
 }
 const list = readSkipList(top);
 problems.push(...skipProblems(reader.results, list));
-const left = await leftovers(before, temporary);
-problems.push(...left.map((thing) => `left behind: ${thing}`));
+const left = new Set<string>();
+for (const [folder, things] of before) {
+  for (const thing of await leftovers(things, folder)) left.add(thing);
+}
+problems.push(...[...left].map((thing) => `left behind: ${thing}`));
 
 printSlowest(times);
 printSkips(reader, list);
