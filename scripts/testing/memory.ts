@@ -1,6 +1,5 @@
 import { execFileSync, spawnSync } from 'node:child_process';
 import { existsSync, readFileSync, rmdirSync } from 'node:fs';
-import { freemem } from 'node:os';
 
 /** What the tests' files may take, and what must be free before that, bytes. They take 2 GiB, and sandboxes as much. */
 const SIZE = 12 * 2 ** 30;
@@ -14,8 +13,9 @@ const SOURCE = /^kiln-test-(\d+) (\S+) tmpfs /gm;
  * tenth of the processors' time goes to its journal. Returns whether it did.
  */
 export function mountMemory(folder: string): boolean {
+  if (process.geteuid?.() !== 0) return false;
   unmountAbandoned();
-  if (process.geteuid?.() !== 0 || freemem() < FREE) return false;
+  if (process.availableMemory() < FREE) return false;
   const options = `size=${SIZE},mode=711`;
   const mount = ['-t', 'tmpfs', '-o', options, `kiln-test-${process.pid}`, folder];
   return spawnSync('mount', mount, { stdio: 'inherit' }).status === 0;
