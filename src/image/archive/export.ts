@@ -227,7 +227,8 @@ async function openPart(path: string, mode: number): Promise<FileHandle> {
   const file = await open(path, NEW, mode).catch((error) => {
     throw hasErrno(error, 'EEXIST') ? beingWritten(path) : error;
   });
-  if (tryLockDescriptor(file.fd)) return file;
+  // One that came in between may have taken it for abandoned.
+  if (tryLockDescriptor(file.fd) && isStill(file.fd, path)) return file;
   await file.close();
   throw beingWritten(path);
 }
