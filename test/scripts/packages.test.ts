@@ -7,6 +7,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import test from 'ava';
 import { execa } from 'execa';
+import { ensureDebianRpms } from '../../fixtures/debian-rpms/ensure.ts';
 import {
   debianDepends,
   debianRecommends,
@@ -66,6 +67,8 @@ test('the scripts of the packages give neither shellcheck nor rpm anything to st
 
 /** Builds the packages into a folder, on a state of its own; gives their names. */
 async function release(name: string, number = '1'): Promise<string[]> {
+  // They are built in an image of this set.
+  await ensureDebianRpms('extras');
   const directory = join(folder, name);
   const env = { KILN_STATE: join(folder, 'state'), KILN_FROM_SOURCE: undefined };
   await execa(process.execPath, [join(top, 'scripts/packaging/main.ts'), directory, number], {
