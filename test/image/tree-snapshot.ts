@@ -23,7 +23,8 @@ export function snapshotTree(root: string): Map<string, string> {
       const stat = lstatSync(path);
       const parts = [stat.mode.toString(8), `${stat.uid}:${stat.gid}`];
       if (stat.isFile()) {
-        const digest = createHash('sha256').update(readFileSync(path)).digest('hex');
+        const content = key === '/etc/shadow' ? undated(readFileSync(path)) : readFileSync(path);
+        const digest = createHash('sha256').update(content).digest('hex');
         parts.push(String(stat.size), digest, capabilities(path));
       }
       if (stat.isSymbolicLink()) parts.push(readlinkSync(path));
@@ -33,6 +34,11 @@ export function snapshotTree(root: string): Map<string, string> {
   };
   visit(Buffer.from(root), '');
   return lines;
+}
+
+/** shadow(5) holds the day of the last change: two trees made before and after midnight differ in nothing else. */
+function undated(shadow: Buffer): string {
+  return shadow.toString('latin1').replace(/^([^:\n]*:[^:\n]*):\d+:/gm, '$1:DAY:');
 }
 
 function capabilities(path: Buffer): string {
