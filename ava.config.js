@@ -74,6 +74,7 @@ const files = {
 export default {
   extensions: ['ts'],
   files: files[process.env.KILN_TEST_PART] ?? ['test/**/*.test.ts'],
+  nodeArguments: ['--require', './scripts/testing/compile-cache.cjs'],
   require: ['./scripts/testing/test-file.ts'],
   // As long as nothing ends.
   timeout: `${5 * Number(process.env.KILN_TEST_PATIENCE || 1)}m`,

@@ -6,7 +6,6 @@
 import './bundled-programs.ts';
 import { randomUUID } from 'node:crypto';
 import { writeFileSync } from 'node:fs';
-import { enableCompileCache } from 'node:module';
 import { join, relative } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import test from 'ava';
@@ -16,8 +15,6 @@ process.title = `ava ${file}`;
 
 const folder = process.env.KILN_TEST_TIMES;
 if (folder !== undefined) {
-  // In the run's own temporary folder: most files load the same sources of kiln, and to compile them takes half of that.
-  enableCompileCache();
   process.once('exit', () => {
     const record = { file, seconds: performance.now() / 1000 };
     writeFileSync(join(folder, `${randomUUID()}.json`), JSON.stringify(record));
