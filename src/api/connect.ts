@@ -222,13 +222,25 @@ export async function connect({ state, start = true }: ConnectOptions = {}): Pro
   const place = state ?? (process.env.KILN_STATE || undefined);
   const socket = place === undefined ? DEFAULT_SOCKET : join(resolve(place), 'io.kiln');
   const open = async () => await Connection.open(socket);
-  const connection = await open().catch(async (error: NodeJS.ErrnoException) => {
-    const isMissing = error.code === 'ENOENT' || error.code === 'ECONNREFUSED';
-    if (!isMissing || !start || process.getuid?.() !== 0) throw unreachable(socket, error);
-    await startDaemon(place);
-    return await open();
-  });
-  const { interface: version, kiln } = await connection.call('GetVersion', {});
+  const ask = async () => {
+    const connection = await open();
+    return { connection, ...(await connection.call('GetVersion', {})) };
+  };
+  const again = async (error: NodeJS.ErrnoException) => {
+    const { code = '' } = error;
+    // One that is replaced, or that had nothing to do, may end before it answers.
+    const isEnded = ['ECONNRESET', 'E_NO_DAEMON'].includes(code);
+    if (!isEnded && !['ENOENT', 'ECONNREFUSED'].includes(code)) throw error;
+    if (start && process.getuid?.() === 0) await startDaemon(place);
+    else if (!isEnded) throw error;
+    return await ask();
+  };
+  const first = await ask()
+    .catch(again)
+    .catch((error: Error) => {
+      throw error instanceof KilnError ? error : unreachable(socket, error);
+    });
+  const { connection, interface: version, kiln } = first;
   if (version !== INTERFACE_VERSION) {
     connection.close();
     throw new KilnError('E_PROTOCOL', `kilnd ${kiln} has version ${version} of the interface`, {

@@ -6,7 +6,7 @@ import type { OwnEngine } from '../engine.ts';
 import { KilnError } from '../errors.ts';
 import { closeDescriptor } from '../host/calls/descriptor.ts';
 import { unlessErrno } from '../host/calls/libc.ts';
-import { connectUnixSocket } from '../host/sockets/unix-socket.ts';
+import { connectUnixSocket, NOBODY_LISTENS } from '../host/sockets/unix-socket.ts';
 import { findRecipe } from '../image/find.ts';
 import { readManifest } from '../image/store/manifest.ts';
 import { findSandbox, type ListedSandbox, sandboxFiles } from '../sandbox/domain/sandbox-record.ts';
@@ -190,7 +190,7 @@ function userIn({ paths }: OwnEngine, image: string | undefined, user: string): 
 
 function connectHolder(directory: string): number | undefined {
   const path = sandboxFiles.visit(directory);
-  return unlessErrno(['ENOENT', 'ECONNREFUSED'], () => connectUnixSocket(path));
+  return unlessErrno(NOBODY_LISTENS, () => connectUnixSocket(path));
 }
 
 function closed({ id, state, record }: ListedSandbox): KilnError {

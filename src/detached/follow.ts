@@ -4,6 +4,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { KilnError } from '../errors.ts';
 import { hasErrno } from '../host/calls/libc.ts';
 import { encodeFrame, FRAME, onFrames, sendMessage } from '../host/sockets/frames.ts';
+import { NOBODY_LISTENS } from '../host/sockets/unix-socket.ts';
 import type { StatePaths } from '../host/state/paths.ts';
 import { deferred } from '../promise.ts';
 import type { JobControl, JobMessage } from './job.ts';
@@ -49,7 +50,7 @@ export class Follower implements Disposable {
     try {
       await once(socket, 'connect');
     } catch (error) {
-      if (hasErrno(error, 'ENOENT', 'ECONNREFUSED')) return undefined;
+      if (hasErrno(error, ...NOBODY_LISTENS)) return undefined;
       throw error;
     }
     const follower = new Follower(socket, output);

@@ -8,6 +8,7 @@ import test from 'ava';
 import { connect, ExecError, type Kiln, KilnError } from '../../src/index.ts';
 import { type BusyboxState, busyboxState, IMAGE } from '../support/busybox-state.ts';
 import { daemonPid } from '../support/daemon.ts';
+import { endingListener } from '../support/ending-listener.ts';
 import { until } from '../support/eventually.ts';
 
 let state: BusyboxState;
@@ -21,7 +22,11 @@ test.before(async () => {
   process.env.KILN_PARKED = '0';
   const none = connect({ state: state.paths.root, start: false });
   noDaemon = await none.catch((error: KilnError) => error);
-  kiln = await connect({ state: state.paths.root });
+  // A daemon that ends before it accepts is as good as none.
+  const kill = await endingListener(join(state.paths.root, 'io.kiln'));
+  const connecting = connect({ state: state.paths.root });
+  kill();
+  kiln = await connecting;
 });
 test.after.always(async () => {
   kiln?.close();

@@ -15,10 +15,13 @@ import { connect } from 'node:net';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import anyTest, { type TestFn } from 'ava';
+import { Follower } from '../../src/detached/follow.ts';
 import { readJobLog } from '../../src/detached/log.ts';
+import { jobFiles } from '../../src/detached/record.ts';
 import { waitForDeath } from '../../src/host/process/process.ts';
 import { IMAGE, KILN, PATIENCE } from '../support/busybox-state.ts';
 import { daemonPid } from '../support/daemon.ts';
+import { endingListener } from '../support/ending-listener.ts';
 import { eventually, until } from '../support/eventually.ts';
 import { processesCalled } from '../support/processes.ts';
 import { OTHER, USER, type UserState, userState } from '../support/second-user.ts';
@@ -313,6 +316,14 @@ test.serial('a job outlives the replacement of its daemon, and is lost with it',
   t.true(await until(() => processesCalled('sleep', '7672').length === 0));
   t.is((await jobs(state)).find((job) => job.id === lost)?.state, 'lost');
   t.is(await says(state, ['logs', lost]), 'seen');
+});
+
+test.serial('a job whose process ends while somebody connects to it has ended', async (t) => {
+  const { paths } = t.context;
+  const kill = await endingListener(jobFiles.socket(paths, 'ending'));
+  const opened = Follower.open(paths, 'ending');
+  kill();
+  t.is(await opened, undefined);
 });
 
 test.serial('gc removes jobs that have ended, a user only their own', async (t) => {

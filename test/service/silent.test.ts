@@ -1,5 +1,5 @@
 import { once } from 'node:events';
-import { cp, readFile, writeFile } from 'node:fs/promises';
+import { cp, readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import test from 'ava';
@@ -16,6 +16,7 @@ import {
   KILN,
   PATIENCE,
 } from '../support/busybox-state.ts';
+import { endingListener } from '../support/ending-listener.ts';
 import { eventually, until } from '../support/eventually.ts';
 import { stopped } from '../support/stopped.ts';
 
@@ -50,6 +51,16 @@ async function runs(): Promise<boolean> {
   const { isSupervised } = await import('../../src/service/supervisor/supervisor-client.ts');
   return await isSupervised(instanceFiles(state.paths, 'one'));
 }
+
+test.serial('a supervisor that ends while somebody connects to it does not run', async (t) => {
+  const { askSupervisor } = await import('../../src/service/supervisor/supervisor-client.ts');
+  const files = instanceFiles(state.paths, 'ending');
+  const kill = await endingListener(files.socket);
+  const asked = askSupervisor(files, { do: 'ping' });
+  kill();
+  t.is(await asked, undefined);
+  await rm(files.socket);
+});
 
 test.serial('a service is stopped at any moment of its start', async (t) => {
   const delays = [0, 200, 400, 500, 600, 800, 1000, 1500];

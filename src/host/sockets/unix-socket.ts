@@ -19,6 +19,12 @@ const MSG_CTRUNC = 0x8;
 const MSG_TRUNC = 0x20;
 const SUN_PATH_MAX = 107;
 
+/**
+ * How a connection fails where nobody listens, or no more: ECONNRESET where who listened ended before it accepted.
+ * Node asks for that (SO_ERROR) when connect(2) has succeeded.
+ */
+export const NOBODY_LISTENS = ['ENOENT', 'ENOTDIR', 'ECONNREFUSED', 'ECONNRESET'] as const;
+
 /** struct sockaddr_un of `path`, which has at most 107 bytes. */
 export function unixAddress(path: string): Buffer {
   const name = Buffer.from(path);

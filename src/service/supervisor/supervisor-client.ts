@@ -13,7 +13,7 @@ import {
   unwired,
   type WiredError,
 } from '../../host/sockets/frames.ts';
-import { connectUnixSocket } from '../../host/sockets/unix-socket.ts';
+import { connectUnixSocket, NOBODY_LISTENS } from '../../host/sockets/unix-socket.ts';
 import { deferred } from '../../promise.ts';
 import { type ExecuteRequest, visit } from '../../sandbox/door/visitors.ts';
 import { isKilnCode } from '../failure.ts';
@@ -40,7 +40,7 @@ export async function connectSupervisor(files: InstanceFiles): Promise<number | 
   try {
     return connectUnixSocket(files.socket);
   } catch (error) {
-    if (hasErrno(error, 'ENOENT', 'ECONNREFUSED', 'ENOTDIR')) return undefined;
+    if (hasErrno(error, ...NOBODY_LISTENS)) return undefined;
     throw error;
   }
 }
@@ -51,7 +51,7 @@ async function openSocket(files: InstanceFiles): Promise<Socket | undefined> {
     await once(socket, 'connect');
     return socket;
   } catch (error) {
-    if (hasErrno(error, 'ENOENT', 'ECONNREFUSED', 'ENOTDIR')) return undefined;
+    if (hasErrno(error, ...NOBODY_LISTENS)) return undefined;
     if (!hasErrno(error, 'EAGAIN')) throw error;
     const { name, pid } = supervisorOf(files);
     throw new KilnError('E_SERVICE_SILENT', `the supervisor of ${name} accepts no connections`, {
