@@ -218,8 +218,14 @@ static bool send_start(const char *build, char *const *argv, char *const *enviro
   return sent;
 }
 
+/* A daemon that has closed the connection is no failure yet: what it said before that is still to be read. */
+static bool send_with(uint8_t type, const void *payload, uint32_t length, const int *fds, uint8_t fd_count) {
+  return connection_send(&client.connection, type, payload, length, fds, fd_count) || errno == EPIPE ||
+         errno == ECONNRESET;
+}
+
 static bool send_frame(uint8_t type, const void *payload, uint32_t length) {
-  return connection_send(&client.connection, type, payload, length, NULL, 0);
+  return send_with(type, payload, length, NULL, 0);
 }
 
 /* Text of kiln's own for stdout or stderr: the first byte says which. */
@@ -301,7 +307,7 @@ static bool open_file(const struct frame *frame) {
   int error = fd != -1 ? 0 : making != 0 ? making : errno;
   uint8_t payload[4];
   write_u32(payload, (uint32_t)error);
-  bool sent = connection_send(&client.connection, FRAME_OPENED, payload, sizeof payload, &fd, fd == -1 ? 0 : 1);
+  bool sent = send_with(FRAME_OPENED, payload, sizeof payload, &fd, fd == -1 ? 0 : 1);
   if (fd != -1) close(fd);
   return sent;
 }

@@ -79,10 +79,12 @@ async function workerOf(work: (worker: number) => Promise<void>): Promise<number
 /** Starts a command that lasts in a sandbox, by a worker, and gives its process and the client. */
 async function lasting(
   number: number,
+  under: readonly string[] = [],
 ): Promise<{ client: ChildProcess; pid: number; said: Buffer[] }> {
   const args = ['run', '-r', IMAGE, '--copy-in', '/etc/passwd:/tmp/x', '--'];
   args.push('sleep', String(number));
-  const client = spawn(KILN, args, { env: environment(), stdio: ['ignore', 'ignore', 'pipe'] });
+  const [program = KILN, ...words] = [...under, KILN, ...args];
+  const client = spawn(program, words, { env: environment(), stdio: ['ignore', 'ignore', 'pipe'] });
   const said: Buffer[] = [];
   client.stderr.on('data', (chunk: Buffer) => said.push(chunk));
   const find = () => processes(new RegExp(`^sleep ${number} $`))[0];
@@ -330,6 +332,23 @@ test.serial('kill -9 of a worker: its client fails with 125, and nobody else', a
   t.true(await until(() => readdirSync(state.paths.sandboxes).length === 0));
   t.is((await kiln(['ps'])).stdout.split('\n').length, 2);
 });
+
+test.serial(
+  'a client that is slow to say that all is out still hears why its worker died',
+  async (t) => {
+    // It says so after the call and the start; kilnd has closed the connection by then.
+    const slow = ['-e', 'trace=sendmsg', '-e', 'inject=sendmsg:delay_enter=1500000:when=3+'];
+    const { client, said } = await lasting(7664, ['strace', '-qq', '-o', '/dev/null', ...slow]);
+    const [worker] = workers().filter((one) => existsSync(`/proc/${one}`) && serves(one, client));
+    process.kill(Number(worker), 'SIGKILL');
+    t.deepEqual(await once(client, 'close'), [125, null]);
+    t.regex(
+      Buffer.concat(said).toString(),
+      /^kiln: the process that worked for this call ended by/,
+    );
+    t.true(await until(() => readdirSync(state.paths.sandboxes).length === 0));
+  },
+);
 
 /** Whether a worker has the client's stderr open, which nobody else has. */
 function serves(worker: number, client: ChildProcess): boolean {
