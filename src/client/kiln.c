@@ -207,21 +207,26 @@ static bool send_start(const char *build, char *const *argv, char *const *enviro
   }
   /* Descriptors travel with the first byte of their own frame. */
   bool sent = connection_send_raw(&client.connection, message.data, header, NULL, 0);
+  int error = errno;
   int fds[4] = {0, 1, 2, open(".", O_PATH | O_DIRECTORY | O_CLOEXEC)};
   /* Of a user the daemon takes none: it would hear no more of us. */
   uint8_t count = geteuid() != 0 ? 0 : fds[3] == -1 ? 3 : 4;
   message.data[header + 5] = count;
-  sent = sent && connection_send_raw(&client.connection, message.data + header,
-                                     message.length - header, fds, count);
+  if (sent) {
+    sent = connection_send_raw(&client.connection, message.data + header, message.length - header, fds, count);
+    error = errno;
+  }
   if (fds[3] != -1) close(fds[3]);
   free(message.data);
+  errno = error;
   return sent;
 }
 
-/* A daemon that has closed the connection is no failure yet: what it said before that is still to be read. */
+/* No failure yet, where sending fails so: what the daemon said before it closed the connection is still to be read. */
+static bool has_hung_up(void) { return errno == EPIPE || errno == ECONNRESET; }
+
 static bool send_with(uint8_t type, const void *payload, uint32_t length, const int *fds, uint8_t fd_count) {
-  return connection_send(&client.connection, type, payload, length, fds, fd_count) || errno == EPIPE ||
-         errno == ECONNRESET;
+  return connection_send(&client.connection, type, payload, length, fds, fd_count) || has_hung_up();
 }
 
 static bool send_frame(uint8_t type, const void *payload, uint32_t length) {
@@ -515,7 +520,7 @@ static void begin(char **argv, char **environment) {
     }
     client.connection = (struct connection){.socket = fd};
     const char *answer = NULL;
-    if (send_start(build, argv, environment)) {
+    if (send_start(build, argv, environment) || has_hung_up()) {
       wait_for_daemon(fd);
       answer = connection_answer(&client.connection);
     }

@@ -1,8 +1,9 @@
-import { EventEmitter } from 'node:events';
+import { EventEmitter, once } from 'node:events';
 import { mkdirSync, rmSync } from 'node:fs';
 import { createServer, type Server, type Socket } from 'node:net';
 import { dirname } from 'node:path';
 import { PassThrough } from 'node:stream';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { defined } from '../defined.ts';
 import { KilnError } from '../errors.ts';
 import type { HeldLock } from '../host/files/flock.ts';
@@ -23,6 +24,9 @@ import {
 
 /** Output that may wait for one who is attached, bytes: more is left out for them, and the job goes on. */
 const WAITING_MAX = 4 << 20;
+
+/** How long, in milliseconds, an ended job waits for those who still read its output. */
+const LAST_WORDS = 10_000;
 
 /** Input that may wait for the command, bytes: whoever sends more waits. */
 const INPUT_MAX = 64 * 1024;
@@ -208,10 +212,16 @@ export class DetachedJob extends EventEmitter<JobEvents> {
     this.#server?.close();
     rmSync(jobFiles.socket(this.#paths, this.record.id), { force: true });
     await this.#lock.release();
-    for (const client of this.#clients) {
+    // This process may end next, and with it what a slow reader has not taken yet.
+    const leave = async (client: Socket) => {
       if (!lost) say(client, { ended: status });
       client.end();
-    }
+      await once(client, 'close');
+    };
+    await Promise.race([
+      Promise.allSettled([...this.#clients].map(leave)),
+      sleep(LAST_WORDS, undefined, { ref: false }),
+    ]);
   }
 }
 

@@ -107,6 +107,9 @@ class Far {
   #stdin: Writable | undefined;
   /** Input that came before the command was there; undefined: its end. */
   readonly #early: (Buffer | undefined)[] = [];
+  readonly #earlySignals: NodeJS.Signals[] = [];
+  /** Nobody is there any more for whom something could begin. */
+  #isOver = false;
   /** A process removes the folder when a job has ended that goes on. */
   #left = false;
 
@@ -134,6 +137,7 @@ class Far {
     try {
       const work = awaitedLater(this.#work());
       await Promise.race([work, this.#gone.promise]);
+      this.#isOver = true;
       if (this.#child !== undefined && this.#child.exitCode === null) this.#child.kill('SIGKILL');
     } catch (error) {
       this.#say({ failed: wired(error) });
@@ -182,7 +186,8 @@ class Far {
   }
 
   #control(wanted: NearControl): void {
-    if (wanted.do === 'signal') this.#child?.kill(wanted.signal);
+    if (wanted.do === 'signal' && this.#child === undefined) this.#earlySignals.push(wanted.signal);
+    else if (wanted.do === 'signal') this.#child?.kill(wanted.signal);
     else if (wanted.do === 'resize' && this.#terminal !== undefined)
       resizeTerminal(this.#terminal, wanted.rows, wanted.columns);
   }
@@ -190,6 +195,7 @@ class Far {
   async #work(): Promise<void> {
     const start = await this.#started.promise;
     await this.#unpacked.over;
+    if (this.#isOver) return;
     const outputs = start.outputs.map((name) => join(this.#folder, name));
     for (const output of outputs) mkdirSync(output, { recursive: true, mode: 0o700 });
     const results = new Results(start.outputs, this.#folder, this.#ends.output);
@@ -229,6 +235,7 @@ class Far {
       from = child.stdout!;
     }
     this.#child = child;
+    for (const signal of this.#earlySignals) child.kill(signal);
     const over = awaitedLater(
       Promise.all([
         this.#pass(from, FRAME.data, said),

@@ -1,4 +1,4 @@
-import { openSync, statfsSync } from 'node:fs';
+import { statfsSync } from 'node:fs';
 import { KilnError } from '../errors.ts';
 import { closing } from '../host/calls/descriptor.ts';
 import { attempt } from '../host/calls/libc.ts';
@@ -160,9 +160,9 @@ export class Sandbox implements AsyncDisposable {
     return attempt(isAnyFull) ?? false;
   }
 
-  /** A descriptor of the sandbox's root directory; the caller closes it. The tree is hostile. */
+  /** See {@link Channel.openRoot}. */
   openRoot(): number {
-    return openSync(`/proc/${this.#sandbox.channel.initPid}/root`, 'r');
+    return this.#sandbox.channel.openRoot();
   }
 
   async keep(

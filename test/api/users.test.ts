@@ -211,6 +211,28 @@ test.serial('a lease on a file that is asked for does not hold up the daemon', a
   await holding.running;
 });
 
+test.serial('a sandbox that root has ended is gone for who has it open', async (t) => {
+  const state = t.context;
+  const { sandbox } = (await call(state, USER, 'OpenSandbox', { image })).reply;
+  const killed = await state.kiln(['kill', sandbox]);
+  t.is(killed.exitCode, 0, String(killed.stderr));
+  for (const [method, more] of [
+    ['ReadFile', { path: '/etc/passwd' }],
+    ['WriteFile', { path: '/tmp/in', data: '' }],
+    ['Execute', { argv: ['true'] }],
+  ] as const) {
+    const { reply } = await call(state, USER, method, { sandbox, ...more });
+    t.regex(reply.code, /^E_(?:SANDBOX_GONE|NO_SANDBOX)$/, method);
+  }
+  // It is forgotten, and takes no room from the next one.
+  const read = { sandbox, path: '/etc/passwd' };
+  await eventually(
+    async () => (await call(state, USER, 'ReadFile', read)).reply.code === 'E_NO_SANDBOX',
+  );
+  const next = (await call(state, USER, 'OpenSandbox', { image })).reply;
+  t.falsy((await call(state, USER, 'CloseSandbox', { sandbox: next.sandbox })).error);
+});
+
 test.serial('a user sees root’s images and removes none', async (t) => {
   const { images } = (await call(t.context, USER, 'ListImages')).reply;
   t.deepEqual(

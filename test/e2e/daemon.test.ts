@@ -183,7 +183,7 @@ test.serial('parked sandboxes are taken once each, and replaced', async (t) => {
 });
 
 test.serial('an idle daemon ends, and leaves neither sandbox nor socket', async (t) => {
-  await kiln(['--', 'true'], { KILN_IDLE: '1s' });
+  await kiln(['--', 'true'], { KILN_IDLE: `${PATIENCE}s` });
   const pid = pidOfDaemon();
   t.true(await waitForDeath(pid, 20_000 * PATIENCE));
   t.is(parkedIds(state.paths).length, 0);

@@ -366,6 +366,8 @@ test.serial('a worker that dies before it takes its client: another one serves i
   await kiln(['image', 'ls']);
   t.true(await until(() => workers().length === 1));
   const [spare] = workers();
+  // A client hears of its end before its worker waits for the next one.
+  t.true(await until(() => readlinkSync(`/proc/${spare}/cwd`) === '/'));
   process.kill(Number(spare), 'SIGSTOP');
   const listed = kiln(['image', 'ls', '--json']);
   // It has the client, and does nothing for it.

@@ -316,13 +316,13 @@ test.serial(
 test('an idle daemon ends by itself, one with a domain stays', async (t) => {
   const state = await privateState(t);
   const options = { paths: state.paths, env: state.env };
-  await ensureEmbeddedDaemon(state.paths, 2);
+  await ensureEmbeddedDaemon(state.paths, 2 * PATIENCE);
   const connection = await connect(options);
   const domain = await connection.createDomain(state.xml('parked', WAITING));
   const { pid } = await embeddedDaemonStatus(state.paths);
   await connection.close();
   await t.throwsAsync(domain.destroy(), { code: 'E_LIBVIRT_CLOSED' });
-  await sleep(4500);
+  await sleep(4500 * PATIENCE);
   t.is((await embeddedDaemonStatus(state.paths)).pid, pid);
   {
     await using again = await connect(options);

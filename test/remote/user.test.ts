@@ -1,5 +1,12 @@
 /** `kiln --host` with a login that is not root: a new account of this machine, in the group that uses kiln. */
-import { existsSync, mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
+import {
+  existsSync,
+  lstatSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  writeFileSync,
+} from 'node:fs';
 import { dirname, join } from 'node:path';
 import anyTest, { type TestFn } from 'ava';
 import { execa } from 'execa';
@@ -78,7 +85,9 @@ test.serial('files go there and results come back, with no rights but the loginâ
   t.is(daemonPid(world.near.paths.root), undefined);
   const left = () =>
     readdirSync('/var/tmp').filter(
-      (name) => name.startsWith('kiln-remote-') && statSync(join('/var/tmp', name)).uid === UID,
+      (name) =>
+        name.startsWith('kiln-remote-') &&
+        lstatSync(join('/var/tmp', name), { throwIfNoEntry: false })?.uid === UID,
     );
   t.true(await until(() => left().length === 0));
   const recipe = { image: 'busybox', steps: [{ run: 'echo step' }], artifacts: [] };

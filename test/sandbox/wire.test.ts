@@ -1,13 +1,18 @@
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { PassThrough } from 'node:stream';
 import test from 'ava';
+import { execa } from 'execa';
 import fc from 'fast-check';
 import { KilnError } from '../../src/errors.ts';
 import { closeDescriptor } from '../../src/host/calls/descriptor.ts';
 import { unixSocketPair } from '../../src/host/sockets/unix-socket.ts';
 import { MessageSender } from '../../src/host/sockets/watch.ts';
+import { deferred } from '../../src/promise.ts';
 import { Channel } from '../../src/sandbox/command/channel.ts';
+import type { CommandFacts } from '../../src/sandbox/command/facts.ts';
+import { type ProcessEnd, SandboxProcess } from '../../src/sandbox/command/process.ts';
 import { AnswerDecoder } from '../../src/sandbox/wire/decode.ts';
 import { encodeExec, encodeMessage, encodeRequest } from '../../src/sandbox/wire/encode.ts';
 import { ANSWERS, FAILURES, FIELDS, type Message, REQUESTS } from '../../src/sandbox/wire/table.ts';
@@ -70,6 +75,55 @@ test('a sandbox whose init says what it must not is gone, and kiln says why', as
   await failed;
   t.true(channel.ended);
   closeDescriptor(theirs);
+});
+
+test('what an init says before it hangs up is heard, though kiln is still sending', async (t) => {
+  const [ours, theirs] = unixSocketPair();
+  const channel = new Channel(ours);
+  const ended = new Promise((resolve) => channel.once('end', resolve));
+  const asked = channel.wait((answer) => (answer.type === 'failed' ? answer.failure : undefined));
+  // More than the socket has room for: the rest waits.
+  for (let sent = 0; sent < 8; sent++) channel.send(Buffer.alloc(256 * 1024, 1));
+  const why = { failure: 'exec', error: 2, number: 3, text: 'x' };
+  const failed = encodeMessage(ANSWERS.failed, [
+    { op: 'id', id: 7 },
+    { op: 'failure', ...why },
+  ]);
+  new MessageSender(theirs, () => undefined).send(failed, []);
+  closeDescriptor(theirs);
+  t.is(await asked, 'exec');
+  // The kernel calls it a reset where something was not read: the end is an end.
+  t.is(await ended, undefined);
+});
+
+test('a second failure of a command, which nobody waits for any more, harms nobody', async (t) => {
+  const gone = deferred<ProcessEnd>();
+  const drained = deferred<void>();
+  const [stdin, stdout, stderr] = [new PassThrough(), new PassThrough(), new PassThrough()];
+  const streams = { stdin, stdout, stderr, read: [] };
+  const handed = { onMoved: () => undefined, drained: drained.promise };
+  const control = { signal: () => undefined, resize: () => undefined };
+  const started = { pid: 1, facts: {} as CommandFacts };
+  const command = new SandboxProcess(control, started, { ...streams, handed }, gone.promise);
+  const heard: Error[] = [];
+  command.once('error', (error) => heard.push(error));
+  // Not by once() of node:events, which listens to errors itself.
+  const exit = new Promise((resolve) => command.once('exit', resolve));
+  const close = new Promise((resolve) => command.once('close', resolve));
+  gone.reject(new KilnError('E_SANDBOX_GONE', 'gone', { cause: new Error('reset') }));
+  await exit;
+  drained.reject(new Error('no room'));
+  await close;
+  t.like(heard, { length: 1, 0: { code: 'E_SANDBOX_GONE' } });
+});
+
+test('a process that has the number of an init that ended is not taken for it', async (t) => {
+  const directory = await mkdtemp(join(tmpdir(), 'kiln-stale-'));
+  t.teardown(() => rm(directory, { recursive: true }));
+  const child = join(import.meta.dirname, 'stale-init-child.ts');
+  const command = [process.execPath, '--disable-warning=ExperimentalWarning', child];
+  const alone = ['--pid', '--fork', '--mount-proc', ...command, join(directory, 'socket')];
+  t.is((await execa('unshare', alone)).stdout, 'E_SANDBOX_GONE');
 });
 
 test('answers are found however the stream is cut', (t) => {

@@ -25,8 +25,8 @@ import { stopped } from '../support/stopped.ts';
 /** Several processes that do something with one service at once. Each test holds one of them up where it matters. */
 let state: BusyboxState;
 
-/** Its end takes two seconds. */
-const SLOW_END = 'trap "sleep 2; exit 0" TERM; while true; do sleep 0.1; done';
+/** Its end takes two seconds, or more on a slow machine. */
+const SLOW_END = `trap "sleep ${2 * PATIENCE}; exit 0" TERM; while true; do sleep 0.1; done`;
 
 test.before(async () => {
   state = await busyboxState();

@@ -1,8 +1,11 @@
 import { EventEmitter, once } from 'node:events';
+import { openSync } from 'node:fs';
 import { Socket } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { KilnError } from '../../errors.ts';
-import { hasErrno } from '../../host/calls/libc.ts';
+import { closeDescriptor } from '../../host/calls/descriptor.ts';
+import { attempt, hasErrno } from '../../host/calls/libc.ts';
+import { startOf } from '../../host/process/process.ts';
 import { waitFor } from '../../host/process/wait-for.ts';
 import { connectUnixSocket, peerPid } from '../../host/sockets/unix-socket.ts';
 import { MessageSender } from '../../host/sockets/watch.ts';
@@ -24,6 +27,7 @@ export class Channel extends EventEmitter<ChannelEvents> {
    * process passes on to its children does not reach them from here.
    */
   readonly initPid: number;
+  readonly #initStart: string | undefined;
   readonly #socket: Socket;
   readonly #sender: MessageSender;
   readonly #decoder = new AnswerDecoder();
@@ -33,10 +37,14 @@ export class Channel extends EventEmitter<ChannelEvents> {
     super();
     this.setMaxListeners(0);
     this.initPid = peerPid(fd);
+    this.#initStart = startOf(this.initPid);
     this.#socket = new Socket({ fd, readable: true, writable: true });
-    this.#sender = new MessageSender(fd, (error) => this.#socket.destroy(error));
+    this.#sender = new MessageSender(fd, (error) => {
+      // An init that hangs up may have said why: that is still to be read, and then the end.
+      if (!isHangUp(error)) this.#socket.destroy(error);
+    });
     this.#socket.on('data', (chunk) => this.#receive(chunk));
-    this.#socket.on('error', (error) => this.#end(error));
+    this.#socket.on('error', (error) => this.#end(isHangUp(error) ? undefined : error));
     this.#socket.on('close', () => this.#end(undefined));
   }
 
@@ -53,7 +61,7 @@ export class Channel extends EventEmitter<ChannelEvents> {
     try {
       this.#sender.send(message, fds);
     } catch (error) {
-      if (hasErrno(error, 'EPIPE', 'ECONNRESET')) throw sandboxGone(error);
+      if (isHangUp(error)) throw sandboxGone(error);
       throw error;
     }
   }
@@ -87,6 +95,19 @@ export class Channel extends EventEmitter<ChannelEvents> {
     });
   }
 
+  /**
+   * A descriptor of the sandbox's root directory; the caller closes it. The tree is hostile.
+   * @throws KilnError E_SANDBOX_GONE
+   */
+  openRoot(): number {
+    const root = attempt(() => openSync(`/proc/${this.initPid}/root`, 'r'));
+    if (root === undefined) throw sandboxGone();
+    // Another process may have the number of an init that has ended: its root would be the host's.
+    if (this.#initStart !== undefined && startOf(this.initPid) === this.#initStart) return root;
+    closeDescriptor(root);
+    throw sandboxGone();
+  }
+
   /** Closes the connection: the init kills everything and the domain ends by itself. */
   async close(): Promise<void> {
     if (this.#ended) return;
@@ -110,6 +131,11 @@ export class Channel extends EventEmitter<ChannelEvents> {
     this.#sender.stop();
     this.emit('end', error);
   }
+}
+
+/** ECONNRESET where what kiln has sent was not read before the end. */
+function isHangUp(error: unknown): boolean {
+  return hasErrno(error, 'EPIPE', 'ECONNRESET');
 }
 
 function sandboxGone(cause?: unknown): KilnError {

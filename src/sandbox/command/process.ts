@@ -76,6 +76,8 @@ export class SandboxProcess extends EventEmitter<SandboxProcessEvents> {
     ended: Promise<CommandExit>,
   ) {
     super();
+    // There may be a second one when nobody waits any more: the sandbox is gone, and its output cannot be written.
+    this.on('error', () => undefined);
     this.#control = control;
     this.pid = pid;
     this.facts = facts;
@@ -164,7 +166,6 @@ export class SandboxProcess extends EventEmitter<SandboxProcessEvents> {
 /** When the command itself has ended; output may still come. */
 export function endOf(command: SandboxProcess): Promise<ProcessEnd> {
   return new Promise((resolve) => {
-    command.on('error', () => undefined);
     command.once('exit', (exitCode, signal) => resolve({ exitCode, signal }));
   });
 }

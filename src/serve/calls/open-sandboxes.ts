@@ -44,6 +44,14 @@ export class OpenSandboxes {
     const entry: Entry = { sandbox, plan, uid, closed, close, bound, ...state };
     this.#all.set(sandbox.id, entry);
     this.#wait(entry);
+    // Whoever ends it otherwise makes room for the user's next one, too.
+    const forget = async () => {
+      if (this.#all.get(sandbox.id) === entry) await this.#close(entry);
+    };
+    sandbox
+      .control()
+      .gone.then(forget)
+      .catch(() => undefined);
     return entry;
   }
 

@@ -1,6 +1,7 @@
 import { readdirSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { KilnError } from '../../errors.ts';
+import { closing } from '../../host/calls/descriptor.ts';
 import { statOf } from '../../host/process/process.ts';
 import { awaitedLater } from '../../promise.ts';
 import type { ProcessEnd } from '../../sandbox/command/process.ts';
@@ -80,9 +81,13 @@ export async function terminate(
   await processes.gone(KILL_PATIENCE);
 }
 
-/** By their pids in the sandbox, which cannot mount: its /proc is the one that the init mounted. */
+/**
+ * By their pids in the sandbox, which cannot mount: its /proc is the one that the init mounted.
+ * @throws KilnError E_SANDBOX_GONE
+ */
 export function sandboxProcesses({ sandbox }: UnitHost) {
-  const proc = `/proc/${sandbox.initPid}/root/proc`;
+  using root = closing(sandbox.openRoot());
+  const proc = `/proc/self/fd/${root.fd}/proc`;
   return readdirSync(proc)
     .filter((name) => /^\d+$/.test(name))
     .flatMap((name) => {

@@ -1,5 +1,6 @@
 /** Long, because each method changes the state that all others look at. */
 import { KilnError } from '../../errors.ts';
+import { attempt } from '../../host/calls/libc.ts';
 import { awaitedLater, deferred } from '../../promise.ts';
 import type { ProcessEnd } from '../../sandbox/command/process.ts';
 import {
@@ -264,7 +265,8 @@ export class UnitRunner implements RunningUnit {
     const main = await findDaemon(this.#host, this.unit, running, before, this.#processes);
     if (main !== undefined) return this.#watchMain(main);
     this.#watch = setInterval(() => {
-      if (this.#processes.living) return;
+      // Whoever holds the sandbox tells of its end.
+      if (attempt(() => this.#processes.living) ?? true) return;
       clearInterval(this.#watch);
       if (this.#state !== 'active') return;
       this.#afterEnd('success', ENDED_WELL, 'all processes ended').catch((error) =>
