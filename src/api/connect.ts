@@ -224,7 +224,12 @@ export async function connect({ state, start = true }: ConnectOptions = {}): Pro
   const open = async () => await Connection.open(socket);
   const ask = async () => {
     const connection = await open();
-    return { connection, ...(await connection.call('GetVersion', {})) };
+    try {
+      return { connection, ...(await connection.call('GetVersion', {})) };
+    } catch (error) {
+      connection.close();
+      throw error;
+    }
   };
   const again = async (error: NodeJS.ErrnoException) => {
     const { code = '' } = error;
