@@ -1,7 +1,7 @@
 /** Finds the daemon, starts it if root calls, and makes calls of its API, one after the other. */
 
 import { execFile, spawn } from 'node:child_process';
-import { once } from 'node:events';
+import { addAbortListener, once } from 'node:events';
 import { closeSync, constants, openSync } from 'node:fs';
 import { createConnection, type Socket } from 'node:net';
 import { basename, dirname, join, resolve } from 'node:path';
@@ -125,12 +125,8 @@ export class Connection {
       this.#end = signal?.reason;
       this.#carrier.destroy();
     };
-    signal?.addEventListener('abort', abort, { once: true });
-    try {
-      return (await last.promise) as Methods[Name]['reply'];
-    } finally {
-      signal?.removeEventListener('abort', abort);
-    }
+    using _abort = signal && addAbortListener(signal, abort);
+    return (await last.promise) as Methods[Name]['reply'];
   }
 
   set paused(paused: boolean) {

@@ -1,3 +1,4 @@
+import { addAbortListener } from 'node:events';
 import { KilnError } from '../errors.ts';
 import { awaitedLater, deferred } from '../promise.ts';
 import { SandboxCommand, type SpawnOptions } from './command.ts';
@@ -76,7 +77,7 @@ export class Sandbox implements AsyncDisposable {
       opened.reject(signal?.reason);
       own.close();
     };
-    signal?.addEventListener('abort', abort, { once: true });
+    using _abort = signal && addAbortListener(signal, abort);
     const gone = awaitedLater(
       own
         .call('OpenSandbox', parameters, {
@@ -89,13 +90,9 @@ export class Sandbox implements AsyncDisposable {
         .finally(() => own.close()),
     );
     gone.catch(opened.reject);
-    try {
-      const result = await opened.promise;
-      own.isBackground = true;
-      return new Sandbox(result, open, connection, own, gone);
-    } finally {
-      signal?.removeEventListener('abort', abort);
-    }
+    const result = await opened.promise;
+    own.isBackground = true;
+    return new Sandbox(result, open, connection, own, gone);
   }
 
   /** Starts a command, as child_process.spawn() does; failures come as its event `error`. */

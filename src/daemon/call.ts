@@ -1,4 +1,5 @@
 import { randomBytes } from 'node:crypto';
+import { addAbortListener } from 'node:events';
 import { KilnError } from '../errors.ts';
 import { deferred } from '../promise.ts';
 import { Peer, type PeerIdentity } from './peer.ts';
@@ -226,13 +227,7 @@ export async function forwardCall(call: Call, connection: number): Promise<void>
     peer.send(Buffer.from(`${JSON.stringify(control)}\0`));
     await done.promise;
   });
-  const gone = () => peer.destroy();
-  call.signal.addEventListener('abort', gone);
-  if (call.signal.aborted) gone();
-  try {
-    await over.promise;
-  } finally {
-    call.signal.removeEventListener('abort', gone);
-    call.onControl(undefined);
-  }
+  using _gone = addAbortListener(call.signal, () => peer.destroy());
+  await over.promise;
+  call.onControl(undefined);
 }

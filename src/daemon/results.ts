@@ -2,6 +2,7 @@
  * Results of runs in the daemon's own thread: a worker copies, hashes and writes, which may take long, and
  * holds the list of artifacts, which may be long.
  */
+import { addAbortListener } from 'node:events';
 import type { Collection, CollectRequest } from '../artifacts/collect.ts';
 import type { Owner } from '../artifacts/destination.ts';
 import type { Artifact } from '../artifacts/manifest.ts';
@@ -49,19 +50,14 @@ export class WorkerResults implements Results, Disposable {
     const { rootFd, patterns, workdir, destination, owner, signal, onWarning } = request;
     const worker = await this.#lent();
     signal?.throwIfAborted();
-    const stop = () => worker.stop();
-    signal?.addEventListener('abort', stop, { once: true });
-    try {
-      const root = checked('fcntl', tryCall('fcntl', rootFd, F_DUPFD_CLOEXEC, 0));
-      const collect = { patterns, workdir, destination, owner };
-      const { missing, warnings, error } = await this.#ask(worker, { collect }, [root]);
-      for (const warning of warnings) onWarning?.(warning);
-      if (error === undefined) return { artifacts: [], warnings, missing };
-      signal?.throwIfAborted();
-      throw rebuildError(error);
-    } finally {
-      signal?.removeEventListener('abort', stop);
-    }
+    using _stop = signal && addAbortListener(signal, () => worker.stop());
+    const root = checked('fcntl', tryCall('fcntl', rootFd, F_DUPFD_CLOEXEC, 0));
+    const collect = { patterns, workdir, destination, owner };
+    const { missing, warnings, error } = await this.#ask(worker, { collect }, [root]);
+    for (const warning of warnings) onWarning?.(warning);
+    if (error === undefined) return { artifacts: [], warnings, missing };
+    signal?.throwIfAborted();
+    throw rebuildError(error);
   }
 
   async write(directory: string, result: Result, owner: Owner): Promise<void> {

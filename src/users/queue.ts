@@ -1,3 +1,4 @@
+import { addAbortListener } from 'node:events';
 import { deferred } from '../promise.ts';
 
 /** For all users together: root always finds a worker process (src/daemon/workers.ts). */
@@ -77,16 +78,12 @@ export class UserJobs {
 
   async #wait(uid: number, most: number, signal: AbortSignal): Promise<boolean> {
     const waiting = { uid, most, begins: deferred<boolean>() };
-    const abort = () => {
+    this.#waiting.add(waiting);
+    using _abort = addAbortListener(signal, () => {
       this.#waiting.delete(waiting);
       waiting.begins.resolve(false);
-    };
-    this.#waiting.add(waiting);
-    signal.addEventListener('abort', abort, { once: true });
-    if (signal.aborted) abort();
-    const begins = await waiting.begins.promise;
-    signal.removeEventListener('abort', abort);
-    return begins;
+    });
+    return await waiting.begins.promise;
   }
 
   #startWaiting(): void {

@@ -1,6 +1,6 @@
 /** Calls of `kiln`, as whoever started `kiln mcp`, and the sandboxes that it holds open. */
 import { randomUUID } from 'node:crypto';
-import { once } from 'node:events';
+import { addAbortListener, once } from 'node:events';
 import {
   constants,
   fstatSync,
@@ -134,13 +134,11 @@ export class Kiln {
     { input = '', signal, most = SHOWN }: Calling = {},
   ): Promise<Ended> {
     const child = this.start(words);
-    const end = () => child.kill('SIGTERM');
-    signal?.addEventListener('abort', end);
+    using _end = signal && addAbortListener(signal, () => child.kill('SIGTERM'));
     const [stdout, stderr] = [kept(child.stdout, most), kept(child.stderr, SHOWN)];
     // The command may not read its input.
     child.stdin?.on('error', () => undefined).end(input);
     const [status, by] = (await once(child, 'close')) as [number | null, string | null];
-    signal?.removeEventListener('abort', end);
     return { status: status ?? (by === null ? 125 : 137), stdout: stdout(), stderr: stderr() };
   }
 

@@ -1,3 +1,4 @@
+import { addAbortListener } from 'node:events';
 import { runInRoot } from '../../jobs/mock/enter.ts';
 import { argumentError } from '../../jobs/mock/outcome.ts';
 import { withRoot } from '../../jobs/mock/session.ts';
@@ -43,8 +44,7 @@ export async function chroot(session: MockCommand): Promise<number> {
       command.stdin.end();
       command.stdout.pipe(caller.stdout.stream, { end: false });
       command.stderr.pipe(caller.stderr.stream, { end: false });
-      signal.addEventListener('abort', kill, { once: true });
-      return { [Symbol.dispose]: () => signal.removeEventListener('abort', kill) };
+      return addAbortListener(signal, kill);
     });
     signal.throwIfAborted();
     if (status !== 0) log.error(`Command failed: \n # ${line.args.join(' ')}`);

@@ -1,3 +1,4 @@
+import { addAbortListener } from 'node:events';
 import { closeSync, fstatSync, readSync } from 'node:fs';
 import { FileSystems, reopenFile } from '../../artifacts/source.ts';
 import { runRequest } from '../../cli/options/sandbox-options.ts';
@@ -49,11 +50,9 @@ export const answerOpen: Answer<'OpenSandbox'> = async (parameters, context) => 
   context.hold(open.closed);
   const opened = { sandbox: sandbox.id, image: { id, name } };
   if (!more) return opened;
-  const close = () => {
+  using _gone = addAbortListener(call.signal, () => {
     sandboxes.close(sandbox.id, identity.uid).catch(() => undefined);
-  };
-  call.signal.addEventListener('abort', close);
-  if (call.signal.aborted) close();
+  });
   call.reply(opened);
   await open.closed;
   return {};

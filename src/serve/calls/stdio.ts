@@ -1,5 +1,5 @@
 /** Stdio of a command of a call: output in replies, input and signals through other calls. */
-import { once } from 'node:events';
+import { addAbortListener, once } from 'node:events';
 import { constants } from 'node:os';
 import type { Readable, Writable } from 'node:stream';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -27,7 +27,7 @@ export interface CollectedOutput {
 
 export class CommandStdio implements Disposable {
   readonly #call: Call;
-  readonly #kill: () => void;
+  readonly #gone: Disposable;
   readonly #collected = { stdout: [] as Buffer[], stderr: [] as Buffer[] };
   #truncated = false;
   #chunks = 0;
@@ -35,9 +35,7 @@ export class CommandStdio implements Disposable {
 
   constructor(command: SandboxProcess, call: Call, kill: () => void, input: Input) {
     this.#call = call;
-    this.#kill = kill;
-    call.signal.addEventListener('abort', kill, { once: true });
-    if (call.signal.aborted) kill();
+    this.#gone = addAbortListener(call.signal, kill);
     const terminal = command.stdout === (command.stdin as Readable | Writable);
     this.#pass('stdout', command.stdout);
     if (!terminal) this.#pass('stderr', command.stderr);
@@ -101,7 +99,7 @@ export class CommandStdio implements Disposable {
 
   [Symbol.dispose](): void {
     this.#call.onControl(undefined);
-    this.#call.signal.removeEventListener('abort', this.#kill);
+    this.#gone[Symbol.dispose]();
   }
 }
 
