@@ -4,6 +4,7 @@ import { closeSync } from 'node:fs';
 import { constants } from 'node:os';
 import { errnoName, SyscallError } from '../host/calls/libc.ts';
 import { deferred } from '../promise.ts';
+import { signalNames, signalNumber } from '../sandbox/command/process.ts';
 import {
   encodeFrame,
   FRAME,
@@ -19,10 +20,6 @@ import {
   u32s,
 } from './frames.ts';
 import { Peer } from './peer.ts';
-
-const signalNames = new Map<number, NodeJS.Signals>(
-  Object.entries(constants.signals).map(([name, number]) => [number, name as NodeJS.Signals]),
-);
 
 const TEXT_MAX = 64 * 1024;
 
@@ -273,7 +270,7 @@ export class CommandLine extends EventEmitter<CommandLineEvents> {
 
   exit(end: { readonly status: number } | { readonly signal: NodeJS.Signals }): void {
     const isSignal = 'signal' in end;
-    const value = isSignal ? (constants.signals[end.signal] ?? 0) : end.status;
+    const value = isSignal ? signalNumber(end.signal) : end.status;
     const payload = Buffer.concat([Buffer.of(isSignal ? 1 : 0), u32s(value)]);
     this.#peer.send(encodeFrame(TO_CLIENT.exit, payload));
     this.abandon();

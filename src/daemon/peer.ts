@@ -1,14 +1,13 @@
 import { constants as os } from 'node:os';
 import { closeDescriptor } from '../host/calls/descriptor.ts';
-import { SyscallError } from '../host/calls/libc.ts';
-import { addon, tryCall } from '../host/calls/system-call.ts';
+import { addon, checked, tryCall } from '../host/calls/system-call.ts';
+import { peerCredentials } from '../host/sockets/unix-socket.ts';
 import { MSG_DONTWAIT, MSG_NOSIGNAL, READABLE, Watch, WRITABLE } from '../host/sockets/watch.ts';
 import { FRAME } from './frames.ts';
 import { closeStranger, lookAhead, seeAll } from './stranger.ts';
 import { ThreadShare } from './thread-share.ts';
 
 const SOL_SOCKET = 1;
-const SO_PEERCRED = 17;
 const SO_PEERGROUPS = 59;
 /** Since Linux 6.5. */
 const SO_PEERPIDFD = 77;
@@ -264,17 +263,8 @@ export class Peer {
 }
 
 function peerIdentity(fd: number): PeerIdentity {
-  const credentials = Buffer.alloc(12); // struct ucred { pid, uid, gid }
-  const length = Uint32Array.of(credentials.length);
-  const result = tryCall('getsockopt', fd, SOL_SOCKET, SO_PEERCRED, credentials, length);
-  if (result < 0) throw new SyscallError('getsockopt', -result);
-  const uid = credentials.readUInt32LE(4);
-  return {
-    pid: credentials.readInt32LE(0),
-    uid,
-    gid: credentials.readUInt32LE(8),
-    groups: uid === 0 ? [] : peerGroups(fd),
-  };
+  const credentials = peerCredentials(fd);
+  return { ...credentials, groups: credentials.uid === 0 ? [] : peerGroups(fd) };
 }
 
 function peerGroups(fd: number): number[] {
@@ -286,6 +276,6 @@ function peerGroups(fd: number): number[] {
     groups = new Uint32Array((length[0] ?? 0) / groups.BYTES_PER_ELEMENT);
     result = tryCall('getsockopt', fd, SOL_SOCKET, SO_PEERGROUPS, groups, length);
   }
-  if (result < 0) throw new SyscallError('getsockopt', -result);
+  checked('getsockopt', result);
   return [...groups.subarray(0, (length[0] ?? 0) / groups.BYTES_PER_ELEMENT)];
 }

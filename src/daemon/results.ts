@@ -7,16 +7,14 @@ import type { Collection, CollectRequest } from '../artifacts/collect.ts';
 import type { Owner } from '../artifacts/destination.ts';
 import type { Artifact } from '../artifacts/manifest.ts';
 import type { Warning } from '../artifacts/warning.ts';
-import { checked, tryCall } from '../host/calls/system-call.ts';
 import { flattenError, rebuildError } from '../host/confine/frame.ts';
 import type { FlatError } from '../host/confine/task.ts';
 import { takeCallersUmask } from '../host/process/own-umask.ts';
+import { duplicate } from '../host/sockets/watch.ts';
 import { ownResults, type Results } from '../jobs/run/collect.ts';
 import type { Result } from '../result/schema.ts';
 import type { LentWorker } from './worker-process.ts';
 import type { Workers } from './workers.ts';
-
-const F_DUPFD_CLOEXEC = 1030;
 
 type Collecting = Pick<CollectRequest, 'patterns' | 'workdir' | 'destination' | 'owner'>;
 
@@ -51,9 +49,9 @@ export class WorkerResults implements Results, Disposable {
     const worker = await this.#lent();
     signal?.throwIfAborted();
     using _stop = signal && addAbortListener(signal, () => worker.stop());
-    const root = checked('fcntl', tryCall('fcntl', rootFd, F_DUPFD_CLOEXEC, 0));
     const collect = { patterns, workdir, destination, owner };
-    const { missing, warnings, error } = await this.#ask(worker, { collect }, [root]);
+    const fds = [duplicate(rootFd)];
+    const { missing, warnings, error } = await this.#ask(worker, { collect }, fds);
     for (const warning of warnings) onWarning?.(warning);
     if (error === undefined) return { artifacts: [], warnings, missing };
     signal?.throwIfAborted();

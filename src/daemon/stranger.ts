@@ -9,10 +9,10 @@ import { constants as os } from 'node:os';
 import { closeDescriptor } from '../host/calls/descriptor.ts';
 import { addon, tryCall } from '../host/calls/system-call.ts';
 import { startProgram } from '../host/process/child-process.ts';
+import { MSG_DONTWAIT } from '../host/sockets/watch.ts';
 
 const MSG_PEEK = 0x2;
 const MSG_CTRUNC = 0x8;
-const MSG_DONTWAIT = 0x40;
 const SHUT_RD = 0;
 const SOL_SOCKET = 1;
 const SO_OOBINLINE = 10;

@@ -1,7 +1,7 @@
 import { closeSync, existsSync, realpathSync } from 'node:fs';
 import { join } from 'node:path';
 import { waitForDeath } from '../../src/host/process/process.ts';
-import { connectUnixSocket, peerPid } from '../../src/host/sockets/unix-socket.ts';
+import { connectUnixSocket, peerCredentials } from '../../src/host/sockets/unix-socket.ts';
 import { PATIENCE } from './busybox-state.ts';
 
 /** The process that listens on a state directory's socket; undefined where none does. */
@@ -9,7 +9,7 @@ export function daemonPid(state: string): number | undefined {
   try {
     const socket = connectUnixSocket(join(realpathSync(state), 'io.kiln'));
     try {
-      return peerPid(socket);
+      return peerCredentials(socket).pid;
     } finally {
       closeSync(socket);
     }

@@ -52,12 +52,13 @@ export function connectUnixSocket(path: string): number {
   return fd;
 }
 
-export function peerPid(fd: number): number {
-  const credentials = Buffer.alloc(12); // struct ucred { pid, uid, gid }
-  const length = Uint32Array.of(credentials.length);
-  const result = tryCall('getsockopt', fd, SOL_SOCKET, SO_PEERCRED, credentials, length);
-  checked('getsockopt', result);
-  return credentials.readInt32LE(0);
+/** As the kernel reports it (SO_PEERCRED of unix(7)): `struct ucred`, whose ids have no sign. */
+export function peerCredentials(fd: number) {
+  const ucred = new Uint32Array(3);
+  const length = Uint32Array.of(ucred.byteLength);
+  checked('getsockopt', tryCall('getsockopt', fd, SOL_SOCKET, SO_PEERCRED, ucred, length));
+  const [pid = 0, uid = 0, gid = 0] = ucred;
+  return { pid, uid, gid };
 }
 
 export function unixSocketPair(): [number, number] {

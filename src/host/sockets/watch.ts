@@ -136,6 +136,6 @@ export class MessageSender {
   }
 }
 
-function duplicate(fd: number): number {
+export function duplicate(fd: number): number {
   return checked('fcntl', tryCall('fcntl', fd, F_DUPFD_CLOEXEC, 0));
 }

@@ -7,7 +7,7 @@ import { closeDescriptor } from '../../host/calls/descriptor.ts';
 import { attempt, hasErrno } from '../../host/calls/libc.ts';
 import { startOf } from '../../host/process/process.ts';
 import { waitFor } from '../../host/process/wait-for.ts';
-import { connectUnixSocket, peerPid } from '../../host/sockets/unix-socket.ts';
+import { connectUnixSocket, peerCredentials } from '../../host/sockets/unix-socket.ts';
 import { MessageSender } from '../../host/sockets/watch.ts';
 import { awaitedLater } from '../../promise.ts';
 import { AnswerDecoder } from '../wire/decode.ts';
@@ -36,7 +36,7 @@ export class Channel extends EventEmitter<ChannelEvents> {
   constructor(fd: number) {
     super();
     this.setMaxListeners(0);
-    this.initPid = peerPid(fd);
+    this.initPid = peerCredentials(fd).pid;
     this.#initStart = startOf(this.initPid);
     this.#socket = new Socket({ fd, readable: true, writable: true });
     this.#sender = new MessageSender(fd, (error) => {

@@ -13,7 +13,7 @@ export function signalNumber(signal: NodeJS.Signals): number {
   return signalNumbers[signal] ?? 0;
 }
 
-const signalNames = new Map<number, NodeJS.Signals>(
+export const signalNames = new Map<number, NodeJS.Signals>(
   Object.entries(constants.signals).map(([name, number]) => [number, name as NodeJS.Signals]),
 );
 
