@@ -32,12 +32,13 @@ export class ParkedSandboxes {
 
   refill(): void {
     clearTimeout(this.#timer);
-    if (this.#ended) return;
-    this.#refilling ??= awaitedLater(
-      this.#refill().finally(() => {
-        this.#refilling = undefined;
-      }),
-    );
+    if (!this.#ended) this.#refilling ??= awaitedLater(this.#untilOver(this.#refill()));
+  }
+
+  #untilOver(filling: Promise<void>): Promise<void> {
+    return filling.finally(() => {
+      this.#refilling = undefined;
+    });
   }
 
   get count(): number {
@@ -64,15 +65,8 @@ export class ParkedSandboxes {
   async fill(): Promise<void> {
     // One after the other, because starting ones count.
     await this.#refilling?.catch(() => undefined);
-    const filling = awaitedLater(
-      this.#lot
-        .fill(() => this.target)
-        .finally(() => {
-          this.#refilling = undefined;
-        }),
-    );
-    this.#refilling = filling;
-    await filling;
+    this.#refilling = awaitedLater(this.#untilOver(this.#lot.fill(() => this.target)));
+    await this.#refilling;
   }
 
   async none(): Promise<void> {

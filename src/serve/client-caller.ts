@@ -78,7 +78,7 @@ export class ClientCaller implements Caller {
     this.ids = callerIds(env, line.identity);
     this.inputIsTTY = terminals[0];
     const output = (fd: 1 | 2) => {
-      const stream = new ClientOutput(line, fd, () => this.#jobOf(fd));
+      const stream = clientOutput(line, fd, () => this.#jobOf(fd));
       const own = outputOf(stream, { isTTY: terminals[fd], columns: columns || 80 });
       const named = user?.files === undefined ? own : renaming(own, user.files);
       // A log is no terminal.
@@ -267,34 +267,23 @@ function renaming(output: TextOutput, files: CallerFiles): TextOutput {
   };
 }
 
-class ClientOutput extends Writable {
-  readonly #line: CommandLine;
-  readonly #fd: 1 | 2;
-  readonly #job: () => DetachedJob | undefined;
-
-  constructor(line: CommandLine, fd: 1 | 2, job: () => DetachedJob | undefined) {
-    super({ highWaterMark: WAITING_MAX });
-    this.#line = line;
-    this.#fd = fd;
-    this.#job = job;
-    // The client reports the error itself.
-    this.on('error', () => undefined);
-    line.on('unwritable', (which) => {
-      if (which === fd) {
-        this.destroy(Object.assign(new Error('EPIPE: nobody reads this'), { code: 'EPIPE' }));
-      }
-    });
-  }
-
-  override _write(chunk: Buffer, _: BufferEncoding, done: (error?: Error) => void): void {
-    const job = this.#job();
-    if (job !== undefined) {
-      job.write(this.#fd, chunk);
-      done();
-      return;
-    }
-    this.#line.write(this.#fd, chunk);
-    if (this.#line.waiting < WAITING_MAX) done();
-    else this.#line.sent().then(() => done(), done);
-  }
+function clientOutput(
+  line: CommandLine,
+  fd: 1 | 2,
+  jobOf: () => DetachedJob | undefined,
+): Writable {
+  const write = (chunk: Buffer, _: BufferEncoding, done: (error?: Error) => void) => {
+    const job = jobOf();
+    (job ?? line).write(fd, chunk);
+    if (job !== undefined || line.waiting < WAITING_MAX) done();
+    else line.sent().then(() => done(), done);
+  };
+  const output = new Writable({ highWaterMark: WAITING_MAX, write });
+  // The client reports the error itself.
+  output.on('error', () => undefined);
+  line.on('unwritable', (which) => {
+    if (which !== fd) return;
+    output.destroy(Object.assign(new Error('EPIPE: nobody reads this'), { code: 'EPIPE' }));
+  });
+  return output;
 }

@@ -1,11 +1,12 @@
 /** Stdio of a command of a call: output in replies, input and signals through other calls. */
-import { addAbortListener, once } from 'node:events';
+import { addAbortListener } from 'node:events';
 import { constants } from 'node:os';
 import type { Readable, Writable } from 'node:stream';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Call, Control } from '../../daemon/call.ts';
 import { KilnError } from '../../errors.ts';
 import { awaitedLater } from '../../promise.ts';
+import { roomIn } from '../../remote/wire.ts';
 import type { SandboxProcess } from '../../sandbox/command/process.ts';
 
 /** The most bytes of each output in the one reply of a call without `more`. */
@@ -108,11 +109,7 @@ async function act(command: SandboxProcess, { data, end, signal, size }: Control
   if (data !== undefined) {
     if (stdin.destroyed || stdin.writableEnded) throw notRead();
     if (!stdin.write(Buffer.from(data, 'base64'))) {
-      const over = new AbortController();
-      const options = { signal: over.signal };
-      await Promise.race([once(stdin, 'drain', options), once(stdin, 'close', options)]).finally(
-        () => over.abort(),
-      );
+      await roomIn(stdin);
       if (stdin.destroyed) throw notRead();
     }
   }
