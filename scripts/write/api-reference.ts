@@ -1,7 +1,7 @@
 /** docs/reference/api.md, made from the comments of the interface, for scripts/write/wire.ts. */
 import { join } from 'node:path';
 import {
-  interfaceVersion,
+  INTERFACE_VERSION,
   parseInterface,
   type Struct,
   type Type,
@@ -63,7 +63,7 @@ export function apiPage(text: string): string {
   );
   const types = [...of.types].map(([name, { doc, type }]) => typeSection(name, doc, type));
   return `${HEADING}
-Version ${interfaceVersion(of)}. Written by \`npm run write-wire\` from \`src/api/io.kiln.varlink\`. \\* marks what is always there.
+Version ${INTERFACE_VERSION}. Written by \`npm run write-wire\` from \`src/api/io.kiln.varlink\`. \\* marks what is always there.
 
 ${rules.slice(rules.findIndex((text) => text.startsWith('- '))).join('\n')}
 

@@ -1,6 +1,5 @@
 /** Man pages of kiln's commands, in the macros of man(7). */
 import type { CommandDescription, OptionDescription } from '../../src/cli/reference/describe.ts';
-import { noteBlocks } from '../../src/cli/reference/describe.ts';
 
 const SIGNS: Readonly<Record<string, string>> = {
   '\\': '\\e',
@@ -67,6 +66,31 @@ function option({ flags: text, help, value, preset }: OptionDescription): string
     value === undefined || value.choices.length === 0 ? '' : ` (${value.choices.join(', ')})`;
   const byDefault = preset === undefined ? '' : `; by default ${preset}`;
   return `.TP\n${flags(text)}\n${prose(`${help}${choices}${byDefault}`)}\n`;
+}
+
+interface NoteBlock {
+  readonly title: string;
+  readonly lines: readonly string[];
+  readonly isVerbatim: boolean;
+}
+
+/** Splits notes at empty lines; a line that ends with a colon is the title of the indented lines below it. */
+export function noteBlocks(notes: string): NoteBlock[] {
+  const paragraphs = notes
+    .trim()
+    .split(/\n{2,}/)
+    .filter((text) => text !== '');
+  return paragraphs.map((paragraph) => {
+    const [first = '', ...rest] = paragraph.split('\n');
+    const isTitled =
+      first.endsWith(':') && rest.length > 0 && rest.every((line) => /^ {2}/.test(line));
+    if (isTitled) {
+      const lines = rest.map((line) => line.slice(2));
+      return { title: first.slice(0, -1), lines, isVerbatim: true };
+    }
+    const lines = [first, ...rest];
+    return { title: '', lines, isVerbatim: lines.some((line) => line.startsWith(' ')) };
+  });
 }
 
 /** Notes of a command: examples have a heading of their own where the command has a page of its own. */

@@ -1,10 +1,6 @@
 /** docs/reference: a page for each of kiln's commands. */
-import {
-  type CommandDescription,
-  noteBlocks,
-  type OptionDescription,
-} from '../../src/cli/reference/describe.ts';
-import { pageName, withPages } from './man.ts';
+import type { CommandDescription, OptionDescription } from '../../src/cli/reference/describe.ts';
+import { noteBlocks, pageName, withPages } from './man.ts';
 
 const HEAD =
   '<!-- Written by scripts/write/reference.ts from the options of the command line. Do not edit. -->\n';

@@ -163,10 +163,6 @@ export function kilnInterface(): Interface {
 /** The version of the interface: its comment names it, too. */
 export const INTERFACE_VERSION = 1;
 
-export function interfaceVersion({ doc }: Interface): number {
-  return Number(/^Version (\d+)$/m.exec(doc)?.[1]);
-}
-
 /** `parameter` is the field, such as `surroundings.binds`. */
 export class InvalidParameter extends Error {
   readonly parameter: string;

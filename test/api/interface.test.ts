@@ -8,7 +8,6 @@ import {
   INTERFACE_VERSION,
   InvalidParameter,
   interfaceText,
-  interfaceVersion,
   kilnInterface,
   parseInterface,
   type Struct,
@@ -18,7 +17,7 @@ import {
 const of = kilnInterface();
 
 test('its version is that of its comment', (t) => {
-  t.is(INTERFACE_VERSION, interfaceVersion(of));
+  t.is(/^Version (\d+)$/m.exec(of.doc)?.[1], String(INTERFACE_VERSION));
 });
 
 test('the reference is what the comments of the interface say', (t) => {
@@ -47,7 +46,7 @@ function text(type: Type): string {
 
 test('a change of the interface is seen: programs depend on it', (t) => {
   const lines = [
-    `version ${interfaceVersion(of)}`,
+    `version ${INTERFACE_VERSION}`,
     ...[...of.types].map(([name, { type }]) => `type ${name} ${text(type)}`),
     ...[...of.methods].map(
       ([name, { input, output }]) => `method ${name}${text(input)} -> ${text(output)}`,

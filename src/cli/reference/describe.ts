@@ -147,31 +147,6 @@ function notesOf(command: Command): string {
   return text.slice(command.helpInformation().length);
 }
 
-export interface NoteBlock {
-  readonly title: string;
-  readonly lines: readonly string[];
-  readonly isVerbatim: boolean;
-}
-
-/** Splits notes at empty lines; a line that ends with a colon is the title of the indented lines below it. */
-export function noteBlocks(notes: string): NoteBlock[] {
-  const paragraphs = notes
-    .trim()
-    .split(/\n{2,}/)
-    .filter((text) => text !== '');
-  return paragraphs.map((paragraph) => {
-    const [first = '', ...rest] = paragraph.split('\n');
-    const isTitled =
-      first.endsWith(':') && rest.length > 0 && rest.every((line) => /^ {2}/.test(line));
-    if (isTitled) {
-      const lines = rest.map((line) => line.slice(2));
-      return { title: first.slice(0, -1), lines, isVerbatim: true };
-    }
-    const lines = [first, ...rest];
-    return { title: '', lines, isVerbatim: lines.some((line) => line.startsWith(' ')) };
-  });
-}
-
 export function quoted(text: string): string {
   return `'${text.replaceAll("'", "'\\''")}'`;
 }
