@@ -10,7 +10,6 @@ import {
   openSync,
   readdirSync,
   readlinkSync,
-  type Stats,
   statSync,
 } from 'node:fs';
 import { join } from 'node:path';
@@ -84,16 +83,6 @@ export class Packer {
       closeSync(fd);
       throw unusable(path, 'it is not a regular file');
     }
-    await this.#content(fd, stats, path, name);
-  }
-
-  async #link(path: string, name: string, links: Links): Promise<void> {
-    const target = statSync(path, { throwIfNoEntry: false });
-    if (links === 'followed' && target?.isFile() === true) await this.file(path, name);
-    else await this.#entry({ name, type: 'symlink', linkname: readlinkSync(path) });
-  }
-
-  async #content(fd: number, stats: Stats, path: string, name: string): Promise<void> {
     const { size, mode, mtime } = stats;
     this.#count(path);
     const header = { name, size, mode: mode & 0o777, mtime };
@@ -108,6 +97,12 @@ export class Packer {
     }
     if (sent < size) throw unusable(path, 'it became shorter while it was read');
     entry.end();
+  }
+
+  async #link(path: string, name: string, links: Links): Promise<void> {
+    const target = statSync(path, { throwIfNoEntry: false });
+    if (links === 'followed' && target?.isFile() === true) await this.file(path, name);
+    else await this.#entry({ name, type: 'symlink', linkname: readlinkSync(path) });
   }
 
   async #entry(header: Parameters<Pack['entry']>[0]): Promise<void> {

@@ -49,12 +49,9 @@ async function take(stream: Extract, roots: Roots): Promise<void> {
       if (++entries > ENTRIES_MAX || bytes > BYTES_MAX) throw foreign('it has too many files');
       const [first = '', ...rest] = header.name.replace(/\/+$/, '').split('/');
       const root = roots(first);
-      if (root === undefined) throw foreign(`it has ${JSON.stringify(header.name)}`);
-      const isOther = root.only !== undefined && rest.length > 0 && rest[0] !== root.only;
-      if (
-        isOther ||
-        rest.some((part) => part === '' || part === '.' || part === '..' || part.includes('\0'))
-      ) {
+      const isOther = root?.only !== undefined && rest.length > 0 && rest[0] !== root.only;
+      const isOdd = rest.some((part) => ['', '.', '..'].includes(part) || part.includes('\0'));
+      if (root === undefined || isOther || isOdd) {
         throw foreign(`it has ${JSON.stringify(header.name)}`);
       }
       await place(entry as unknown as Readable, header, root.folder, rest);

@@ -23,11 +23,6 @@ export function plainText(text: string): string {
   return text.replace(FOREIGN, escaped);
 }
 
-/** For a cell of a table, which is one line. */
-export function cellText(text: string): string {
-  return plainText(text).replace(/[\t\n]/g, ' ');
-}
-
 export function jsonText(value: unknown, indent?: number): string {
   // JSON escapes everything below U+0020 itself, except the line ends of indented text.
   return JSON.stringify(value, undefined, indent).replace(

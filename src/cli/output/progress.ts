@@ -6,7 +6,7 @@ import { describeProgress, type ImageProgress, progressCounts } from '../../imag
 import type { LeasedImage } from '../../image/store/images.ts';
 import type { Engine } from '../../sandbox/open.ts';
 import type { Caller, TextOutput } from '../caller/caller.ts';
-import { cellText } from './print.ts';
+import { aligned } from './table.ts';
 
 /** The pause between two updates on a terminal, and in a log, milliseconds. */
 const TERMINAL_EVERY = 250;
@@ -80,14 +80,8 @@ export class LiveTable implements Disposable {
   }
 
   #lines(rows: readonly LiveRow[]): string[] {
-    const all = rows.map(({ cells }) => cells.map(cellText));
-    const count = Math.max(...all.map((cells) => cells.length));
-    const widths = Array.from({ length: count }, (_, column) =>
-      Math.max(...all.map((cells) => (cells.length > 1 ? (cells[column]?.length ?? 0) : 0))),
-    );
-    return all.map((cells, at) => {
-      const line = cells.map((cell, column) => cell.padEnd(widths[column] ?? 0)).join('  ');
-      const shown = line.trimEnd().slice(0, this.#to.columns - 1);
+    return aligned(rows.map(({ cells }) => cells)).map((line, at) => {
+      const shown = line.slice(0, this.#to.columns - 1);
       const style = rows[at]?.style;
       if (style === undefined || !this.#hasColours) return shown;
       return styleText(style, shown, { validateStream: false });

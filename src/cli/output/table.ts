@@ -2,7 +2,7 @@ import { styleText } from 'node:util';
 import { KilnError } from '../../errors.ts';
 import type { TextOutput } from '../caller/caller.ts';
 import type { KilnCommand } from '../options/command.ts';
-import { cellText, printJson } from './print.ts';
+import { plainText, printJson } from './print.ts';
 
 export interface ListOptions {
   readonly json?: boolean;
@@ -64,17 +64,24 @@ export function printTable(
   rows: readonly (readonly string[])[],
   style?: (row: readonly string[]) => Parameters<typeof styleText>[0] | undefined,
 ): void {
-  const all = [headings, ...rows].map((row) => row.map(cellText));
-  const widths = headings.map((_, column) =>
-    Math.max(...all.map((row) => row[column]?.length ?? 0)),
-  );
-  const lines = all.map((row) => {
-    const line = row.map((cell, column) => cell.padEnd(widths[column] ?? 0)).join('  ');
-    const how = style?.(row);
-    return `${how === undefined ? line.trimEnd() : styleText(how, line.trimEnd(), { validateStream: false })}\n`;
+  const all = [headings, ...rows];
+  const lines = aligned(all).map((line, at) => {
+    const how = style?.(all[at] ?? []);
+    return `${how === undefined ? line : styleText(how, line, { validateStream: false })}\n`;
   });
   // In one write: a write for each row takes longer than making the table. The cells are plain already.
   to.write(lines.join(''));
+}
+
+/** A plain line for each row, with the cells of a column below each other; a row of one cell has no columns. */
+export function aligned(rows: readonly (readonly string[])[]): string[] {
+  const all = rows.map((row) => row.map((cell) => plainText(cell).replace(/[\t\n]/g, ' ')));
+  const widths: number[] = [];
+  for (const row of all.filter(({ length }) => length > 1)) {
+    for (const [at, cell] of row.entries()) widths[at] = Math.max(widths[at] ?? 0, cell.length);
+  }
+  const padded = (cell: string, at: number) => cell.padEnd(widths[at] ?? 0);
+  return all.map((row) => row.map(padded).join('  ').trimEnd());
 }
 
 /** Bytes as `12.5M` or `1.5G`, in powers of 1024. */
