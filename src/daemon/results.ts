@@ -13,7 +13,7 @@ import { takeCallersUmask } from '../host/process/own-umask.ts';
 import { duplicate } from '../host/sockets/watch.ts';
 import { ownResults, type Results } from '../jobs/run/collect.ts';
 import type { Result } from '../result/schema.ts';
-import type { LentWorker } from './worker-process.ts';
+import type { Worker } from './worker-process.ts';
 import type { Workers } from './workers.ts';
 
 type Collecting = Pick<CollectRequest, 'patterns' | 'workdir' | 'destination' | 'owner'>;
@@ -37,7 +37,7 @@ interface ResultsAnswer {
 export class WorkerResults implements Results, Disposable {
   readonly #workers: Workers;
   readonly #umask: number;
-  #worker: LentWorker | undefined;
+  #worker: Worker | undefined;
 
   constructor(workers: Workers, umask: number) {
     this.#workers = workers;
@@ -64,13 +64,13 @@ export class WorkerResults implements Results, Disposable {
     if (error !== undefined) throw rebuildError(error);
   }
 
-  async #lent(): Promise<LentWorker> {
+  async #lent(): Promise<Worker> {
     this.#worker ??= await this.#workers.lend();
     return this.#worker;
   }
 
   async #ask(
-    worker: LentWorker,
+    worker: Worker,
     request: Omit<ResultsRequest, 'umask'>,
     fds: readonly number[],
   ): Promise<ResultsAnswer> {

@@ -49,11 +49,10 @@ interface ServeOptions {
 
 const SEE_LOG = 'kilnd.log in the state directory may say why';
 
-export interface LentWorker {
-  /** The descriptors belong to the worker then. Throws E_WORKER if it dies. */
-  ask(request: Buffer, fds: readonly number[]): Promise<Buffer>;
-  stop(): void;
-  giveBack(): void;
+interface Job {
+  readonly crashed: (how: string) => void;
+  readonly taken?: () => void;
+  readonly takeRoom?: TakeRoom | undefined;
 }
 
 export function resultsLost(how: string): KilnError {
@@ -61,20 +60,14 @@ export function resultsLost(how: string): KilnError {
   return new KilnError('E_WORKER', message, { hint: SEE_LOG });
 }
 
-export class Worker implements LentWorker {
+export class Worker {
   readonly #process: ChildProcess;
   readonly #peer: Peer;
   readonly #options: WorkersOptions;
   readonly #env: Readonly<Record<string, string>>;
   #ending = false;
   #job:
-    | {
-        readonly crashed: (how: string) => void;
-        readonly taken?: (() => void) | undefined;
-        readonly done: PromiseWithResolvers<boolean>;
-        readonly takeRoom?: TakeRoom | undefined;
-        readonly rooms: Disposable[];
-      }
+    | (Job & { readonly done: PromiseWithResolvers<boolean>; readonly rooms: Disposable[] })
     | undefined;
   #asked: PromiseWithResolvers<Buffer> | undefined;
   readonly over: Promise<void>;
@@ -190,27 +183,22 @@ export class Worker implements LentWorker {
     };
   }
 
-  #work(
-    frame: Buffer,
-    fds: readonly number[],
-    job: {
-      readonly crashed: (how: string) => void;
-      readonly taken?: () => void;
-      readonly takeRoom?: TakeRoom | undefined;
-    },
-  ): Promise<boolean> {
+  #work(frame: Buffer, fds: readonly number[], job: Job): Promise<boolean> {
+    this.#peer.send(frame, fds);
+    return this.#begin(job);
+  }
+
+  #begin(job: Job): Promise<boolean> {
     const done = deferred<boolean>();
     this.#job = { ...job, done, rooms: [] };
-    this.#peer.send(frame, fds);
     return done.promise;
   }
 
   lend(): Promise<boolean> {
-    const done = deferred<boolean>();
-    this.#job = { crashed: (how) => this.#asked?.reject(resultsLost(how)), done, rooms: [] };
-    return done.promise;
+    return this.#begin({ crashed: (how) => this.#asked?.reject(resultsLost(how)) });
   }
 
+  /** Of a lent worker, which owns the descriptors then. Throws E_WORKER if it dies. */
   ask(request: Buffer, fds: readonly number[]): Promise<Buffer> {
     const asked = deferred<Buffer>();
     this.#asked = asked;

@@ -4,13 +4,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { awaitedLater } from '../promise.ts';
 import type { Call } from './call.ts';
 import type { CommandLine, ReleasedClient } from './command-line.ts';
-import {
-  type LentWorker,
-  resultsLost,
-  type TakeRoom,
-  Worker,
-  type WorkersOptions,
-} from './worker-process.ts';
+import { resultsLost, type TakeRoom, Worker, type WorkersOptions } from './worker-process.ts';
 
 const WORKERS_MAX = 64;
 
@@ -83,7 +77,7 @@ export class Workers {
     }
   }
 
-  async lend(): Promise<LentWorker> {
+  async lend(): Promise<Worker> {
     while (this.#all.size >= WORKERS_MAX && this.#spare === undefined) await this.#room();
     if (this.#ended) throw resultsLost('with its daemon');
     const worker = this.#spare ?? this.#start(this.#usual);
