@@ -1,7 +1,7 @@
+import { shellWord } from '../../shell-words.ts';
 import {
   type ArgumentDescription,
   type CommandDescription,
-  quoted,
   type ValueDescription,
   valueKind,
   withSubcommands,
@@ -90,13 +90,13 @@ function argumentKinds(all: readonly ArgumentDescription[]): string[] {
 }
 
 function row(command: CommandDescription): string {
-  const words = (list: readonly string[]) => list.map(quoted).join(' ');
+  const words = (list: readonly string[]) => list.map(shellWord).join(' ');
   const values = command.options.flatMap(({ names, value }) =>
     value === undefined || value.isOptional
       ? []
-      : names.map((name) => `[${name}]=${quoted(kindOf(value))}`),
+      : names.map((name) => `[${name}]=${shellWord(kindOf(value))}`),
   );
-  return `    ${quoted(command.words.join(' '))})
+  return `    ${shellWord(command.words.join(' '))})
       options=(${command.options.flatMap(({ names }) => names).join(' ')})
       commands=(${command.commands.map(({ words: all }) => all.at(-1)).join(' ')})
       arguments=(${words(argumentKinds(command.arguments))})

@@ -147,10 +147,6 @@ function notesOf(command: Command): string {
   return text.slice(command.helpInformation().length);
 }
 
-export function quoted(text: string): string {
-  return `'${text.replaceAll("'", "'\\''")}'`;
-}
-
 export function withSubcommands(command: CommandDescription): CommandDescription[] {
   return [command, ...command.commands.flatMap(withSubcommands)];
 }

@@ -1,7 +1,7 @@
+import { shellWord } from '../../shell-words.ts';
 import {
   type CommandDescription,
   type OptionDescription,
-  quoted,
   type ValueDescription,
   valueKind,
   withSubcommands,
@@ -45,7 +45,7 @@ function optionSpecs({ names, help, value, isRepeatable }: OptionDescription): s
     const isLong = name.startsWith('--');
     const form = value === undefined ? '' : value.isOptional ? '=-' : isLong ? '=' : '+';
     const taken = value === undefined ? '' : `:${value.isOptional ? ':' : ''}${action(value)}`;
-    return quoted(`${others}${name}${form}[${plain(help)}]${taken}`);
+    return shellWord(`${others}${name}${form}[${plain(help)}]${taken}`);
   });
 }
 
@@ -55,8 +55,8 @@ function functionName({ words }: CommandDescription): string {
 
 function argumentSpecs({ arguments: all }: CommandDescription): string[] {
   return all.map((argument, at) => {
-    if (valueKind(argument) === 'command') return quoted('*:::command:_files');
-    return quoted(`${argument.isVariadic ? '*' : at + 1}:${action(argument)}`);
+    if (valueKind(argument) === 'command') return shellWord('*:::command:_files');
+    return shellWord(`${argument.isVariadic ? '*' : at + 1}:${action(argument)}`);
   });
 }
 
@@ -74,7 +74,7 @@ function leaf(command: CommandDescription): string {
 function group(command: CommandDescription): string {
   const name = functionName(command);
   const commands = command.commands.map(({ words, summary }) =>
-    quoted(`${words.at(-1)}:${summary}`),
+    shellWord(`${words.at(-1)}:${summary}`),
   );
   const calls = command.commands.map(
     (sub) => `        ${sub.words.at(-1)}) ${functionName(sub)} ;;`,
