@@ -48,18 +48,15 @@ interface Carrier {
 }
 
 export class Connection {
-  readonly #carrier: Omit<Carrier, 'input' | 'output'>;
-  readonly #input: Readable;
-  readonly #output: Writable;
+  readonly #carrier: Carrier;
   readonly #pending: Pending[] = [];
   #parts: Buffer[] = [];
   #end: Error | undefined;
   #isBackground = false;
 
-  private constructor({ input, output, ...carrier }: Carrier) {
+  private constructor(carrier: Carrier) {
     this.#carrier = carrier;
-    this.#input = input;
-    this.#output = output;
+    const { input, output } = carrier;
     input.on('data', (bytes) => this.#receive(bytes));
     input.on('error', (error) => this.#ended(error));
     if (output !== (input as unknown)) output.on('error', () => undefined);
@@ -96,7 +93,7 @@ export class Connection {
     client.on('error', (error) => stdout.destroy(error));
     // At run time all three are sockets.
     const all = [client, stdout, stderr] as unknown as Pick<Socket, 'ref' | 'unref'>[];
-    const carrier: Carrier = {
+    return new Connection({
       ...{ input: stdout, output: stdin },
       ref: () => void all.forEach((each) => void each.ref()),
       unref: () => void all.forEach((each) => void each.unref()),
@@ -105,8 +102,7 @@ export class Connection {
         stdout.destroy();
       },
       why: () => said,
-    };
-    return new Connection(carrier);
+    });
   }
 
   async call<Name extends keyof Methods>(
@@ -120,7 +116,8 @@ export class Connection {
     this.#pending.push({ onReply: onReply as Pending['onReply'], last });
     if (!this.#isBackground) this.#carrier.ref();
     const more = onReply === undefined ? {} : { more: true };
-    this.#output.write(`${JSON.stringify({ method: `io.kiln.${method}`, parameters, ...more })}\0`);
+    const { output } = this.#carrier;
+    output.write(`${JSON.stringify({ method: `io.kiln.${method}`, parameters, ...more })}\0`);
     const abort = () => {
       this.#end = signal?.reason;
       this.#carrier.destroy();
@@ -130,8 +127,8 @@ export class Connection {
   }
 
   set paused(paused: boolean) {
-    if (paused) this.#input.pause();
-    else this.#input.resume();
+    if (paused) this.#carrier.input.pause();
+    else this.#carrier.input.resume();
   }
 
   set isBackground(isBackground: boolean) {
@@ -218,6 +215,8 @@ export async function connect({ state, start = true }: ConnectOptions = {}): Pro
   const place = state ?? (process.env.KILN_STATE || undefined);
   const socket = place === undefined ? DEFAULT_SOCKET : join(resolve(place), 'io.kiln');
   const open = async () => await Connection.open(socket);
+  const program = join(packageRoot(), 'dist/kiln');
+  const env = { ...process.env, ...defined({ KILN_STATE: place }) };
   const ask = async () => {
     const connection = await open();
     try {
@@ -232,7 +231,7 @@ export async function connect({ state, start = true }: ConnectOptions = {}): Pro
     // One that is replaced, or that had nothing to do, may end before it answers.
     const isEnded = ['ECONNRESET', 'E_NO_DAEMON'].includes(code);
     if (!isEnded && !['ENOENT', 'ECONNREFUSED'].includes(code)) throw error;
-    if (start && process.getuid?.() === 0) await startDaemon(place);
+    if (start && process.getuid?.() === 0) await startDaemon(program, env);
     else if (!isEnded) throw error;
     return await ask();
   };
@@ -248,8 +247,7 @@ export async function connect({ state, start = true }: ConnectOptions = {}): Pro
       hint: `this library is for version ${INTERFACE_VERSION}: install the same kiln`,
     });
   }
-  const env = { ...process.env, ...defined({ KILN_STATE: place }) };
-  const withFiles = async () => Connection.through(join(packageRoot(), 'dist/kiln'), env);
+  const withFiles = async () => Connection.through(program, env);
   // kilnd opens root's files itself.
   return new Kiln(connection, { open, withFiles: process.getuid?.() === 0 ? open : withFiles });
 }
@@ -267,9 +265,7 @@ function unreachable(socket: string, cause: NodeJS.ErrnoException): KilnError {
   });
 }
 
-async function startDaemon(state: string | undefined): Promise<void> {
-  const env = { ...process.env, ...defined({ KILN_STATE: state }) };
-  const program = join(packageRoot(), 'dist/kiln');
+async function startDaemon(program: string, env: NodeJS.ProcessEnv): Promise<void> {
   await promisify(execFile)(program, ['ps'], { env }).catch(
     (cause: Error & { stderr?: string }) => {
       const why = cause.stderr?.trim().replace(/^kiln: /, '') || cause.message;
