@@ -36,7 +36,7 @@ export interface ServingProcess {
   readonly isOnly: boolean;
   readonly parking: Parking | undefined;
   openEngine(caller: Caller, options?: EngineOptions): OwnEngine;
-  storeChanged(): void;
+  readonly storeChanged: () => void;
   readonly detach?: (options: DetachRequest, caller: Caller) => Promise<DetachedJob>;
   readonly takeRoom?: Caller['takeRoom'];
   interrupted(): void;
@@ -56,6 +56,7 @@ export class ClientCaller implements Caller {
   readonly parking: Parking | undefined;
   readonly detach: Caller['detach'];
   readonly takeRoom: Caller['takeRoom'];
+  readonly storeChanged: Caller['storeChanged'];
   exitStatus: number | undefined;
   isQuiet = false;
   readonly #line: CommandLine;
@@ -70,6 +71,7 @@ export class ClientCaller implements Caller {
     this.#process = process;
     this.isOnly = process.isOnly;
     this.parking = process.parking;
+    this.storeChanged = process.storeChanged;
     this.user = user;
     this.configuration = { file: process.configuration, own };
     this.takeRoom = user && process.takeRoom;
@@ -252,10 +254,6 @@ export class ClientCaller implements Caller {
 
   openEngine(options?: EngineOptions): OwnEngine {
     return this.#process.openEngine(this, options);
-  }
-
-  storeChanged(): void {
-    this.#process.storeChanged();
   }
 }
 

@@ -84,7 +84,7 @@ export interface Caller {
   /** True if this process serves nobody else. */
   readonly isOnly: boolean;
   /** Notes a change of the store: it is flushed to the disk once nobody waits. */
-  storeChanged(): void;
+  readonly storeChanged: () => void;
 }
 
 export interface Parking {

@@ -193,8 +193,8 @@ async function importPath(path: string, options: ImportOptions, caller: Caller):
     ...defined({ name: options.name, maxBytes: maxBytes ?? most }),
     uid: owner?.uid,
   };
-  const storeChanged = () => caller.storeChanged();
-  await using image = await noting(storeChanged, () => importImage(engine.paths, path, wanted));
+  const imported = () => importImage(engine.paths, path, wanted);
+  await using image = await noting(caller.storeChanged, imported);
   const { manifest } = image;
   for (const message of manifest.warnings) printWarning({ code: 'image', message }, caller.stderr);
   printEither(caller.stdout, options, manifest, () => manifest.id);

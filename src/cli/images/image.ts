@@ -115,10 +115,7 @@ async function build(name: string, options: BuildOptions, caller: Caller): Promi
   const started = Date.now();
   const update = options.update === true;
   await using image = await withProgress(caller, (onProgress) =>
-    noting(
-      () => caller.storeChanged(),
-      () => renewImage(engine, name, { update, onProgress }),
-    ),
+    noting(caller.storeChanged, () => renewImage(engine, name, { update, onProgress })),
   );
   const { manifest } = image;
   for (const message of manifest.warnings) printWarning({ code: 'image', message }, caller.stderr);

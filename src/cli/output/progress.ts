@@ -185,8 +185,7 @@ export async function pickImageFor(
   wanted: string | undefined,
   signal?: AbortSignal,
 ): Promise<LeasedImage> {
-  const storeChanged = () => caller.storeChanged();
   return await withProgress(caller, (onProgress) =>
-    pickImage(engine, wanted, { onProgress, signal, storeChanged }),
+    pickImage(engine, wanted, { onProgress, signal, storeChanged: caller.storeChanged }),
   );
 }

@@ -101,11 +101,9 @@ async function upgrade(name: string, to: string | undefined, caller: Caller): Pr
   await using engine = caller.openEngine();
   const { definition } = await readService(engine.paths, name);
   const wanted = to ?? definition.image;
+  const update = to === undefined;
   await using image = await withProgress(caller, (onProgress) =>
-    noting(
-      () => caller.storeChanged(),
-      () => openImage(engine, wanted, { update: to === undefined, onProgress }),
-    ),
+    noting(caller.storeChanged, () => openImage(engine, wanted, { update, onProgress })),
   );
   const report = await upgradeService(engine.paths, name, image, () =>
     startSupervisor(engine.paths, name, caller.env),

@@ -79,7 +79,7 @@ const UMASK = 0o022;
 export interface AnsweringProcess {
   readonly env: OptionCaller['env'];
   openEngine(user: CallerUser | undefined): OwnEngine;
-  storeChanged(): void;
+  readonly storeChanged: () => void;
   tell(error: unknown): void;
 }
 
@@ -300,7 +300,7 @@ function contextOf(
   return {
     ...{ call, caller, daemon },
     openEngine: () => place.openEngine(caller.user),
-    storeChanged: () => place.storeChanged(),
+    storeChanged: place.storeChanged,
     hold: () => undefined,
     warn: (text) => {
       if (warns) call.reply({ warning: rename(text).replace(/^kiln: |\n$/g, '') });

@@ -24,10 +24,8 @@ export const answerBuildImage: Answer<'BuildImage'> = async (
   await using engine = context.openEngine();
   const wanted = { update, onProgress, signal: call.signal };
   const admitted = await admittedImage(name, context);
-  await using image = await noting(
-    () => context.storeChanged(),
-    () => renewImage(engine, admitted, wanted),
-  );
+  const renewed = () => renewImage(engine, admitted, wanted);
+  await using image = await noting(context.storeChanged, renewed);
   return { result: imageOf(image.manifest, Date.now(), true) };
 };
 

@@ -25,7 +25,7 @@ export interface CallContext {
   /** The caller's share is used until then, after the call if need be. */
   hold(until: Promise<void>): void;
   openEngine(): OwnEngine;
-  storeChanged(): void;
+  readonly storeChanged: () => void;
   readonly warn: (text: string) => void;
   readonly onProgress: OnImageProgress;
 }

@@ -121,8 +121,7 @@ export async function takeImage(
   context: CallContext,
 ): Promise<LeasedImage> {
   if (context.daemon === undefined) {
-    const { onProgress, call } = context;
-    const storeChanged = () => context.storeChanged();
+    const { onProgress, call, storeChanged } = context;
     return await pickImage(engine, wanted, { onProgress, signal: call.signal, storeChanged });
   }
   const image = wanted === undefined ? undefined : await openExistingImage(engine, wanted, '/');

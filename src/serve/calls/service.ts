@@ -22,18 +22,14 @@ export const answerListServices: Answer<'ListServices'> = async ({ names }, cont
 
 export const answerCreateService: Answer<'CreateService'> = async (parameters, context) => {
   const { name, copy = false, imageSize, definition } = parameters;
-  const { call, onProgress } = context;
+  const { onProgress, storeChanged } = context;
+  const { signal } = context.call;
   await using engine = context.openEngine();
   const { image: wanted } = definition;
   if (typeof wanted !== 'string') {
     throw new KilnError('E_ARGUMENT', 'definition: it has no image', { hint: 'name one: image' });
   }
-  const storeChanged = () => context.storeChanged();
-  await using image = await pickImage(engine, wanted, {
-    onProgress,
-    signal: call.signal,
-    storeChanged,
-  });
+  await using image = await pickImage(engine, wanted, { onProgress, signal, storeChanged });
   const begin = { copy, ...defined({ imageSize }) };
   // The definition is checked there, with all its mistakes.
   const file = definition as unknown as ServiceFile;
