@@ -9,56 +9,33 @@ import {
   reason,
 } from './check.ts';
 import { cgroups } from './checks/cgroups.ts';
-import {
-  guestInit,
-  idRanges,
-  MOUNT_PROC,
-  packages,
-  privileges,
-  signatures,
-  users,
-} from './checks/installation.ts';
-import {
-  devices,
-  kernel,
-  landlock,
-  namespaces,
-  procAndSys,
-  securityModules,
-  systemCalls,
-} from './checks/kernel.ts';
+import * as installation from './checks/installation.ts';
+import * as kernel from './checks/kernel.ts';
 import { libvirt, sandbox } from './checks/sandbox.ts';
-import {
-  idMappedMounts,
-  openat2Call,
-  overlay,
-  runDirectory,
-  stateDirectory,
-  stateFiles,
-} from './checks/state.ts';
+import * as state from './checks/state.ts';
 
 /** In the order for readers: an earlier fault explains later ones. */
 const CHECKS: readonly Check[] = [
-  privileges,
-  users,
-  packages,
-  guestInit,
-  kernel,
-  landlock,
-  namespaces,
-  systemCalls,
-  procAndSys,
-  devices,
-  openat2Call,
-  signatures,
-  stateDirectory,
-  stateFiles,
-  idMappedMounts,
-  overlay,
-  idRanges,
+  installation.privileges,
+  installation.users,
+  installation.packages,
+  installation.guestInit,
+  kernel.kernel,
+  kernel.landlock,
+  kernel.namespaces,
+  kernel.systemCalls,
+  kernel.procAndSys,
+  kernel.devices,
+  state.openat2Call,
+  installation.signatures,
+  state.stateDirectory,
+  state.stateFiles,
+  state.idMappedMounts,
+  state.overlay,
+  installation.idRanges,
   cgroups,
-  securityModules,
-  runDirectory,
+  kernel.securityModules,
+  state.runDirectory,
   libvirt,
   sandbox,
 ];
@@ -83,6 +60,7 @@ export function runChecks(
 
 /** Without root or /proc most checks fail for that reason alone. */
 function judged(check: Check, finding: Finding): Finding {
+  const { privileges, users, MOUNT_PROC } = installation;
   if (finding.status === 'ok' || check === privileges || check === users) return finding;
   const problem = (what: string) => `this cannot be judged without ${what}`;
   if (!hasProc()) return { ...finding, problem: problem('/proc'), mend: MOUNT_PROC };
