@@ -156,14 +156,7 @@ class Viewer {
   rowOf(number) {
     const part = this.partList.findIndex(({ from, to }) => from < number && number < to);
     if (this.folded.delete(part)) this.fold();
-    if (this.shown === undefined) return number;
-    let [low, high] = [0, this.shown.length - 1];
-    while (low < high) {
-      const middle = (low + high) >> 1;
-      if (this.shown[middle] < number) low = middle + 1;
-      else high = middle;
-    }
-    return low;
+    return this.shown?.findLastIndex((shown) => shown <= number) ?? number;
   }
 
   /** The first line that is seen. Where there are too many lines for pixels, scrolling is coarser. */

@@ -130,25 +130,11 @@ function testIn(line: string): Omit<CheckedTest, 'at'> | undefined {
 /** rpmbuild says so before each part of a spec that it executes. */
 const PART = '\nExecuting(%';
 
-/** Errors and failed tests of a failed build: those of the last part of the spec, because that is the one that failed. */
-function failuresIn(log: Buffer, spec: string): Pick<LogReader, 'findings' | 'tests'> {
-  const start = Math.max(0, log.lastIndexOf(PART));
-  let before = 0;
-  for (let at = log.indexOf(10); at !== -1 && at < start; at = log.indexOf(10, at + 1)) before++;
-  const reader = new LogReader(spec, before);
-  reader.push(log.subarray(start));
-  reader.push(Buffer.from('\n'));
-  return {
-    findings: reader.findings.filter(({ severity }) => severity === 'error'),
-    tests: reader.tests.filter(({ outcome }) => outcome === 'failed'),
-  };
-}
-
 /** Bytes of a log in a report: its end, if it is longer. */
 const LOG_MAX = 128 << 20;
 const END_LINES = 200;
 
-export type LogFailures = ReturnType<typeof failuresIn>;
+export type LogFailures = Pick<LogReader, 'findings' | 'tests'>;
 
 interface LogBytes {
   readonly bytes: Buffer;
@@ -174,15 +160,19 @@ export function readLog(folder: Folder, name: string): LogBytes | undefined {
   return { bytes: bytes.subarray(0, length), leftOut };
 }
 
-/** With the numbers that the viewer gives lines: a note about what was left out is its first. */
-export function failuresOf({ bytes, leftOut }: LogBytes, name: string): LogFailures {
-  const { findings, tests } = failuresIn(bytes, name);
-  const by = leftOut > 0 ? 1 : 0;
-  const moved = <Line extends { readonly at: number }>(line: Line) => ({
-    ...line,
-    at: line.at + by,
-  });
-  return { findings: findings.map(moved), tests: tests.map(moved) };
+/** Errors and failed tests of a failed build: those of the last part of the spec, because that is the one that failed. */
+export function failuresOf({ bytes: log, leftOut }: LogBytes, spec: string): LogFailures {
+  const start = Math.max(0, log.lastIndexOf(PART));
+  // As the viewer counts lines: a note about what was left out is its first.
+  let before = leftOut > 0 ? 1 : 0;
+  for (let at = log.indexOf(10); at !== -1 && at < start; at = log.indexOf(10, at + 1)) before++;
+  const reader = new LogReader(spec, before);
+  reader.push(log.subarray(start));
+  reader.push(Buffer.from('\n'));
+  return {
+    findings: reader.findings.filter(({ severity }) => severity === 'error'),
+    tests: reader.tests.filter(({ outcome }) => outcome === 'failed'),
+  };
 }
 
 /** For paper and for browsers without scripts. */
