@@ -1,4 +1,4 @@
-import { addAbortListener } from 'node:events';
+import { addAbortListener, once } from 'node:events';
 import { KilnError } from '../errors.ts';
 import { awaitedLater, deferred } from '../promise.ts';
 import { SandboxCommand, type SpawnOptions } from './command.ts';
@@ -108,8 +108,7 @@ export class Sandbox implements AsyncDisposable {
     { input, ...options }: ExecOptions = {},
   ): Promise<ExecResult> {
     const command = this.spawn(file, args, options);
-    const { promise: ended, resolve, reject } = deferred<void>();
-    command.once('close', () => resolve()).once('error', reject);
+    const ended = awaitedLater(once(command, 'close'));
     const [stdout, stderr]: [Buffer[], Buffer[]] = [[], []];
     command.stdout.on('data', (chunk: Buffer) => stdout.push(chunk));
     command.stderr.on('data', (chunk: Buffer) => stderr.push(chunk));

@@ -52,7 +52,7 @@ export const INPUTS = 'in';
 const MAKING = 60_000;
 
 interface FarEnds {
-  readonly input: Readable & { destroy(): unknown };
+  readonly input: Readable;
   readonly output: Writable;
 }
 

@@ -1,3 +1,4 @@
+import { once } from 'node:events';
 import { join } from 'node:path';
 import { defined } from '../../defined.ts';
 import { KilnError } from '../../errors.ts';
@@ -15,6 +16,7 @@ import { allowedMissing } from '../../sandbox/policy/layers.ts';
 import { type Caller, listenForInterruption } from '../caller/caller.ts';
 import type { KilnCommand } from '../options/command.ts';
 import { CiOutput } from '../output/ci-output.ts';
+import { KILN_FAILED } from '../output/errors.ts';
 import { ChainTable, chainRequest, noteMember, tellChain } from '../rpmbuild/build-chain.ts';
 import type { BuildOptions, ChainOptions } from '../rpmbuild/build-options.ts';
 import { isImageName } from '../users/user-rules.ts';
@@ -176,13 +178,12 @@ function hookEnvironment({ environment }: Caller): Record<string, string> {
   return Object.fromEntries(Object.entries(environment).filter(([name]) => names.includes(name)));
 }
 
-function stepHere(program: string, folder: string): Promise<number> {
+async function stepHere(program: string, folder: string): Promise<number> {
   const argv = ['farm', 'step', STEP_FILE, '--resultdir', 'out'];
   const child = startProgram(program, argv, {
     cwd: folder,
     stdio: ['ignore', 'ignore', 'inherit'],
   });
-  return new Promise((resolve, reject) => {
-    child.on('error', reject).on('exit', (code) => resolve(code ?? 125));
-  });
+  const [code] = (await once(child, 'exit')) as [number | null];
+  return code ?? KILN_FAILED;
 }

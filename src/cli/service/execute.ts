@@ -6,13 +6,7 @@ import { runAttached, SHELL } from '../attach.ts';
 import { type Caller, hasTerminal } from '../caller/caller.ts';
 import { KilnCommand } from '../options/command.ts';
 import { envOption } from '../options/shared-options.ts';
-
-interface ExecuteOptions {
-  readonly user?: string;
-  readonly workdir?: string;
-  readonly env: readonly (readonly [string, string])[];
-  readonly tty?: boolean;
-}
+import type { ExecOptions } from '../shell.ts';
 
 function withOptions(command: KilnCommand, caller: Caller): KilnCommand {
   return command
@@ -36,7 +30,7 @@ export function executeCommand(caller: Caller): KilnCommand {
       'kiln service execute apache1 -- ip addr',
       'kiln service execute db -- mariadb -e "show databases"',
     );
-  return withOptions(it, caller).action((name: string, argv: string[], options: ExecuteOptions) =>
+  return withOptions(it, caller).action((name: string, argv: string[], options: ExecOptions) =>
     execute(name, argv, options, caller),
   );
 }
@@ -46,7 +40,7 @@ export function connectCommand(caller: Caller): KilnCommand {
     .description('Open a shell in a running service.')
     .argument('<service>', 'the name of the service')
     .examples('kiln service connect apache1', 'kiln service connect --user postgres pg');
-  return withOptions(it, caller).action((name: string, options: ExecuteOptions) => {
+  return withOptions(it, caller).action((name: string, options: ExecOptions) => {
     const tty = hasTerminal(caller);
     return execute(name, SHELL, { ...options, tty }, caller);
   });
@@ -55,7 +49,7 @@ export function connectCommand(caller: Caller): KilnCommand {
 async function execute(
   name: string,
   argv: readonly string[],
-  options: ExecuteOptions,
+  options: ExecOptions,
   caller: Caller,
 ): Promise<void> {
   await using engine = caller.openEngine();
