@@ -58,7 +58,7 @@ function refuseWhatStays(command: KilnCommand): void {
 }
 
 function farmRequest(request: ChainRequest, jobs: number | null, samples: boolean): FarmRequest {
-  const { build } = request;
+  const { build, ...chain } = request;
   if (!isImageName(build.image)) {
     throw new KilnError('E_ARGUMENT', `--farm takes no image by its path: ${build.image}`, {
       hint: 'name a recipe that comes with kiln: workers look for it under its name; docs/farm.md',
@@ -79,15 +79,7 @@ function farmRequest(request: ChainRequest, jobs: number | null, samples: boolea
     samples,
     provenance: defined({ builder, sourceDateEpoch }),
   };
-  return {
-    sources: request.sources,
-    resultDirectory: request.resultDirectory,
-    image: build.image,
-    options: defined(options) as StepOptions,
-    jobs,
-    continue: request.continue,
-    recurse: request.recurse,
-  };
+  return { ...chain, jobs, image: build.image, options: defined(options) as StepOptions };
 }
 
 interface RunOptions {

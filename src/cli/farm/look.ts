@@ -215,9 +215,7 @@ export function resumeCommand(caller: Caller): KilnCommand {
         using files = FarmFiles.open(directory);
         return files.chain();
       })();
-      const { sources, resultDirectory, options, jobs, recurse, continue: goesOn } = chain;
-      const request = { sources, resultDirectory, options, jobs, recurse, continue: goesOn };
-      const image = chain.image.name;
-      await run({ ...request, image }, caller, { json: json === true, ci: 'auto', goesOn: true });
+      const request = { ...chain, image: chain.image.name };
+      await run(request, caller, { json: json === true, ci: 'auto', goesOn: true });
     });
 }

@@ -60,16 +60,15 @@ export function logsCommand(caller: Caller): KilnCommand {
 
 /** Where a job's output goes: as it is, but on a terminal without what a terminal acts on. */
 class JobOutput implements Disposable {
-  readonly #views: { readonly 1: LogView; readonly 2: LogView };
   readonly #caller: Caller;
+  readonly #views = {
+    1: new LogView(() => this.#caller.stdout),
+    2: new LogView(() => this.#caller.stderr),
+  };
   #held: (readonly [1 | 2, Buffer])[] | undefined;
 
   constructor(caller: Caller) {
     this.#caller = caller;
-    this.#views = {
-      1: new LogView(() => caller.stdout),
-      2: new LogView(() => caller.stderr),
-    };
   }
 
   async write(output: 1 | 2, bytes: Buffer): Promise<void> {

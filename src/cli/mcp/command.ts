@@ -116,15 +116,7 @@ function addTools(server: McpServer, kiln: Kiln): void {
       const results = artifacts.length === 0 ? undefined : kiln.makeResults();
       const keeps = results === undefined ? [] : [`--resultdir=${results}`];
       for (const pattern of artifacts) keeps.push(`--artifact=${pattern}`);
-      const words = [
-        'run',
-        ...(await kiln.sandboxWords(named)),
-        ...keeps,
-        '--',
-        '/bin/sh',
-        '-c',
-        line,
-      ];
+      const words = ['run', ...(await kiln.sandboxWords(named)), ...keeps, ...inShell(line)];
       const ended = await kiln.call(words, { input: stdin ?? '', signal });
       return outcome(ended, results);
     },
@@ -141,7 +133,7 @@ function addTools(server: McpServer, kiln: Kiln): void {
     { sandbox, command, stdin: z.string().optional() },
     async ({ sandbox: id, command: line, stdin }, signal) => {
       kiln.own(id);
-      const words = ['exec', id, '--', '/bin/sh', '-c', line];
+      const words = ['exec', id, ...inShell(line)];
       return outcome(await kiln.call(words, { input: stdin ?? '', signal }));
     },
   );
@@ -206,6 +198,10 @@ function addTools(server: McpServer, kiln: Kiln): void {
       };
     },
   );
+}
+
+function inShell(line: string): string[] {
+  return ['--', '/bin/sh', '-c', line];
 }
 
 function text(content: string): CallToolResult {

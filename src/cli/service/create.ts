@@ -196,9 +196,8 @@ export function cloneCommand(caller: Caller): KilnCommand {
     .examples('kiln service clone apache1 apache2 --publish 8082:80')
     .action(async (from: string, name: string, { publish, network }: CloneOptions) => {
       await using engine = caller.openEngine();
-      const left = await cloneService(engine.paths, from, name, {
-        ...defined({ publish: some(publish), network }),
-      });
+      const changes = defined({ publish: some(publish), network });
+      const left = await cloneService(engine.paths, from, name, changes);
       caller.stdout.say(`${name}: ${instanceFiles(engine.paths, name).definition}\n`);
       if (left.includes('publish')) {
         caller.stderr.say(
