@@ -11,6 +11,7 @@ import {
 } from './interface.ts';
 import type {
   BuildParameters,
+  BuildReply,
   BuildResult,
   Check,
   Image,
@@ -53,9 +54,7 @@ export interface OpenOptions extends OpenSandboxParameters, JobOptions {}
 export interface BuildOptions extends BuildParameters, JobOptions {
   readonly onPhase?: ((phase: string) => void) | undefined;
   readonly onOutput?: ((chunk: Buffer) => void) | undefined;
-  readonly onMember?:
-    | ((member: { readonly name: string; readonly state: string }) => void)
-    | undefined;
+  readonly onMember?: ((member: NonNullable<BuildReply['member']>) => void) | undefined;
 }
 
 export interface BuildImageOptions extends JobOptions {

@@ -48,7 +48,7 @@ interface JobEvents {
   begun: [];
 }
 
-interface JobOptions {
+export interface JobOptions {
   readonly name: string | undefined;
   readonly owner: number | undefined;
   readonly command: readonly string[];

@@ -42,8 +42,6 @@ export interface ServingProcess {
   interrupted(): void;
 }
 
-export type ClientEnd = { readonly status: number } | { readonly signal: NodeJS.Signals };
-
 export class ClientCaller implements Caller {
   readonly env: Caller['env'];
   readonly ids: Caller['ids'];
@@ -175,7 +173,7 @@ export class ClientCaller implements Caller {
     else this.#begun.end('lost');
   }
 
-  end(end: ClientEnd): void {
+  end(end: Parameters<CommandLine['exit']>[0]): void {
     if (this.#over) return;
     this.#over = true;
     this.#line.exit(end);

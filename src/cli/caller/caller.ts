@@ -1,5 +1,6 @@
 import type { Readable, Writable } from 'node:stream';
-import type { DetachedJob } from '../../detached/job.ts';
+import type { ParkedSandboxes } from '../../daemon/parked.ts';
+import type { DetachedJob, JobOptions } from '../../detached/job.ts';
 import type { EngineOptions, OwnEngine } from '../../engine.ts';
 import { KilnError } from '../../errors.ts';
 import { hasProc } from '../../host/process/process.ts';
@@ -25,11 +26,7 @@ export interface TextInput extends Disposable {
   readonly stream: Readable;
 }
 
-export interface DetachRequest {
-  readonly name: string | undefined;
-  readonly tty: boolean;
-  readonly resultDirectory: string | undefined;
-}
+export type DetachRequest = Pick<JobOptions, 'name' | 'tty' | 'resultDirectory'>;
 
 /** Everything of a command line beside its options. It is explicit because a daemon has many callers at a time. */
 export interface Caller {
@@ -87,14 +84,7 @@ export interface Caller {
   readonly storeChanged: () => void;
 }
 
-export interface Parking {
-  readonly count: number;
-  readonly target: number;
-  readonly room: number;
-  keep(count: number): Promise<void>;
-  fill(): Promise<void>;
-  none(): Promise<void>;
-}
+export type Parking = Pick<ParkedSandboxes, 'count' | 'target' | 'room' | 'keep' | 'fill' | 'none'>;
 
 export const FORWARDED: readonly NodeJS.Signals[] = [
   ...(['SIGINT', 'SIGTERM', 'SIGHUP', 'SIGQUIT', 'SIGUSR1', 'SIGUSR2'] as const),

@@ -115,10 +115,6 @@ export function watchProgress(caller: Watcher, text: () => string): Disposable {
   return { [Symbol.dispose]: () => clearInterval(timer) };
 }
 
-export interface ImageProgressView extends Disposable {
-  readonly report: (progress: ImageProgress) => void;
-}
-
 /** What is being done, with counts where there are any. */
 export function progressText(progress: ImageProgress): string {
   const { done = 0, total } = progressCounts(progress);
@@ -135,7 +131,7 @@ interface Stage {
 }
 
 /** A table of the stages on a terminal, a line for each elsewhere. It can be reported to again after its disposal. */
-export function imageProgress(caller: Watcher): ImageProgressView {
+export function imageProgress(caller: Watcher) {
   const to = caller.stderr;
   const seen = new Set<string>();
   const stages = new Map<ImageProgress['kind'], Stage>();

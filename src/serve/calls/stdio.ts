@@ -3,6 +3,7 @@ import { addAbortListener } from 'node:events';
 import { constants } from 'node:os';
 import type { Readable, Writable } from 'node:stream';
 import { setTimeout as sleep } from 'node:timers/promises';
+import type { RunParameters, RunReply } from '../../api/io-kiln.ts';
 import type { Call, Control } from '../../daemon/call.ts';
 import { KilnError } from '../../errors.ts';
 import { awaitedLater } from '../../promise.ts';
@@ -15,16 +16,7 @@ const COLLECTED_MAX = 1 << 20;
 /** How long a resumed pipe may take to show that it has more, milliseconds. */
 const PIPE_PAUSE = 50;
 
-export interface Input {
-  readonly input?: string | undefined;
-  readonly interactive?: boolean | undefined;
-}
-
-export interface CollectedOutput {
-  readonly stdout?: string;
-  readonly stderr?: string;
-  readonly truncated?: boolean;
-}
+type Input = Pick<RunParameters, 'input' | 'interactive'>;
 
 export class CommandStdio implements Disposable {
   readonly #call: Call;
@@ -88,7 +80,7 @@ export class CommandStdio implements Disposable {
     }
   }
 
-  get collected(): CollectedOutput {
+  get collected(): Pick<RunReply, 'stdout' | 'stderr' | 'truncated'> {
     if (this.#call.head.more) return {};
     const { stdout, stderr } = this.#collected;
     return {
