@@ -26,7 +26,6 @@ export const SERVICE_ERROR = {
   methodNotFound: 'org.varlink.service.MethodNotFound',
   invalidParameter: 'org.varlink.service.InvalidParameter',
   permissionDenied: 'org.varlink.service.PermissionDenied',
-  expectedMore: 'org.varlink.service.ExpectedMore',
 } as const;
 
 export interface CallMessage {

@@ -32,7 +32,13 @@ export class UserJobs {
     const at = this.tryBegin({ uid, most });
     if (at !== undefined) return at;
     waits();
-    return (await this.#wait(uid, most, signal)) ? this.#begun(uid) : undefined;
+    const waiting = { uid, most, begins: deferred<boolean>() };
+    this.#waiting.add(waiting);
+    using _abort = addAbortListener(signal, () => {
+      this.#waiting.delete(waiting);
+      waiting.begins.resolve(false);
+    });
+    return (await waiting.begins.promise) ? this.#begun(uid) : undefined;
   }
 
   /** Like begin(), for what does not wait: whoever waits already comes first. */
@@ -74,16 +80,6 @@ export class UserJobs {
     if (count > 0) this.#running.set(uid, count);
     else this.#running.delete(uid);
     this.#together += more;
-  }
-
-  async #wait(uid: number, most: number, signal: AbortSignal): Promise<boolean> {
-    const waiting = { uid, most, begins: deferred<boolean>() };
-    this.#waiting.add(waiting);
-    using _abort = addAbortListener(signal, () => {
-      this.#waiting.delete(waiting);
-      waiting.begins.resolve(false);
-    });
-    return await waiting.begins.promise;
   }
 
   #startWaiting(): void {

@@ -186,10 +186,8 @@ const TEXTS: ReadonlySet<string> = new Set(
 );
 
 /** What a value is. @throws Error for a name that is in neither list: add it to one of them */
-export function valueKind({
-  name,
-  choices = [],
-}: Pick<ValueDescription, 'name'> & Partial<ValueDescription>): ValueKind {
+export function valueKind(value: Pick<ValueDescription, 'name' | 'choices'>): ValueKind {
+  const { name, choices } = value;
   const [word = ''] = /[a-z]+/.exec(name.toLowerCase()) ?? [];
   if (name === 'name=file' || choices.length > 0) return 'text';
   const kind = KINDS[word] ?? (TEXTS.has(word) ? 'text' : undefined);
