@@ -3,8 +3,9 @@ import { EventEmitter } from 'node:events';
 import { closeSync } from 'node:fs';
 import { constants } from 'node:os';
 import { errnoName, SyscallError } from '../host/calls/libc.ts';
+import { signalName } from '../host/process/process.ts';
 import { deferred } from '../promise.ts';
-import { signalNames, signalNumber } from '../sandbox/command/process.ts';
+import { signalNumber } from '../sandbox/command/process.ts';
 import {
   encodeFrame,
   FRAME,
@@ -217,7 +218,7 @@ export class CommandLine extends EventEmitter<CommandLineEvents> {
     if (fds.length > 0) return false;
     switch (type) {
       case TO_DAEMON.signal: {
-        const signal = payload.length === 4 ? signalNames.get(payload.readUInt32LE(0)) : undefined;
+        const signal = payload.length === 4 ? signalName(payload.readUInt32LE(0)) : undefined;
         if (signal !== undefined && !this.emit('signal', signal)) this.#early.add(signal);
         return signal !== undefined;
       }

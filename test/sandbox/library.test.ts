@@ -33,6 +33,8 @@ test('a sandbox runs any number of commands, shaped as child processes, and is g
     const sleeper = await sandbox.spawn('sleep', ['100']);
     t.true(sleeper.kill('SIGTERM'));
     t.deepEqual(await once(sleeper, 'exit'), [null, 'SIGTERM']);
+    const aborted = await sandbox.spawn('sh', ['-c', 'kill -ABRT $$']);
+    t.deepEqual(await once(aborted, 'exit'), [null, 'SIGABRT']);
     await t.throwsAsync(sandbox.spawn('nothing-here'), { code: 'E_COMMAND_NOT_FOUND' });
     const parallel = await Promise.all(
       Array.from({ length: 8 }, async (_, i) => {

@@ -3,6 +3,7 @@
  * Sources: prctl(2), prlimit(2), linux/prctl.h, asm-generic/resource.h.
  */
 import { existsSync, readFileSync, statfsSync } from 'node:fs';
+import { constants } from 'node:os';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { attempt, readText } from '../calls/libc.ts';
 import { checked, tryCall } from '../calls/system-call.ts';
@@ -43,6 +44,12 @@ export function setNoNewPrivileges(): void {
 /** The kernel kills this process when its parent ends. Forgotten when ids change (prctl(2)). */
 export function dieWithParent(): void {
   checked('prctl', tryCall('prctl', PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0), 'parent death signal');
+}
+
+/** The first of its names: SIGABRT, not SIGIOT. */
+export function signalName(number: number): NodeJS.Signals | undefined {
+  const found = Object.entries(constants.signals).find(([, known]) => known === number);
+  return found?.[0] as NodeJS.Signals | undefined;
 }
 
 const LONGEST_PAUSE = 50;

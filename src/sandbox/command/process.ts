@@ -3,6 +3,7 @@ import { constants } from 'node:os';
 import type { Readable, Writable } from 'node:stream';
 import { KilnError } from '../../errors.ts';
 import { attempt } from '../../host/calls/libc.ts';
+import { signalName } from '../../host/process/process.ts';
 import type { AnswerOf, Parts } from '../wire/table.ts';
 import type { CommandStreams } from './command-request.ts';
 import type { CommandFacts } from './facts.ts';
@@ -12,10 +13,6 @@ const signalNumbers: Readonly<Record<string, number>> = constants.signals;
 export function signalNumber(signal: NodeJS.Signals): number {
   return signalNumbers[signal] ?? 0;
 }
-
-export const signalNames = new Map<number, NodeJS.Signals>(
-  Object.entries(constants.signals).map(([name, number]) => [number, name as NodeJS.Signals]),
-);
 
 export type ExitedAnswer = AnswerOf<'exited'>;
 
@@ -33,7 +30,7 @@ interface CommandExit extends ProcessEnd {
 export function exitOf({ status, refused }: ExitedAnswer): CommandExit {
   const signal = status & 0x7f;
   if (signal === 0) return { exitCode: (status >> 8) & 0xff, signal: null, refused };
-  return { exitCode: null, signal: signalNames.get(signal) ?? 'SIGKILL', refused };
+  return { exitCode: null, signal: signalName(signal) ?? 'SIGKILL', refused };
 }
 
 export interface StartedCommand {

@@ -4,11 +4,11 @@ import { KilnError } from '../../errors.ts';
 import { closing } from '../../host/calls/descriptor.ts';
 import { statOf } from '../../host/process/process.ts';
 import { awaitedLater } from '../../promise.ts';
-import type { ProcessEnd } from '../../sandbox/command/process.ts';
+import { exitOf, type ProcessEnd } from '../../sandbox/command/process.ts';
 import { endText, LOGS_HINT } from '../failure.ts';
 import { accountOf } from '../unit/load-unit.ts';
 import type { ServiceUnit, UnitCondition } from '../unit/read-unit.ts';
-import { signalOf } from '../unit/unit-file.ts';
+
 import { type RunningCommand, type UnitHost, within } from './unit-host.ts';
 
 /** The pause between two looks whether processes are gone, ms. */
@@ -119,16 +119,10 @@ export async function adoptMain(
 ): Promise<MainProcess> {
   const { session, ended, kill } = await host.control.adopt(pid);
   processes.join(pid, session);
-  return { pid, kill, end: awaitedLater(ended.then(endFromStatus, () => killed)) };
+  return { pid, kill, end: awaitedLater(ended.then(exitOf, () => killed)) };
 }
 
 const killed: ProcessEnd = { exitCode: null, signal: 'SIGKILL' };
-
-function endFromStatus({ status }: { readonly status: number }): ProcessEnd {
-  const number = status & 0x7f;
-  if (number === 0) return { exitCode: (status >> 8) & 0xff, signal: null };
-  return { exitCode: null, signal: signalOf(String(number)) ?? 'SIGKILL' };
-}
 
 /**
  * The daemon of Type=forking: by its PID file, or as the one new orphan of the sandbox; undefined if several

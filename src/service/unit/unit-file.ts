@@ -1,4 +1,5 @@
 import { constants } from 'node:os';
+import { signalName } from '../../host/process/process.ts';
 
 export type ExitStatusSet = ReadonlySet<number | string>;
 
@@ -135,11 +136,9 @@ export function withoutPrefix(capability: string): string {
 }
 
 export function signalOf(text: string): NodeJS.Signals | undefined {
-  const signals: Readonly<Record<string, number>> = constants.signals;
-  const name = /^\d+$/.test(text)
-    ? Object.keys(signals).find((key) => signals[key] === Number(text))
-    : `SIG${text.toUpperCase().replace(/^SIG/, '')}`;
-  return name !== undefined && name in signals ? (name as NodeJS.Signals) : undefined;
+  if (/^\d+$/.test(text)) return signalName(Number(text));
+  const name = `SIG${text.toUpperCase().replace(/^SIG/, '')}`;
+  return name in constants.signals ? (name as NodeJS.Signals) : undefined;
 }
 
 export function exitStatusSet(values: readonly string[]): ExitStatusSet {
