@@ -29,8 +29,23 @@ export type CgroupMode = 'unified' | 'legacy' | 'hybrid' | 'none';
 
 const V1_OPTIONS = new Set(['rw', 'ro', 'clone_children', 'noprefix', 'xattr', 'cpuset_v2_mode']);
 
-/** Blanks, line breaks and backslashes of mountinfo are octal numbers (proc_pid_mountinfo(5)). */
-export function unescapeOctal(field: string): string {
+/** A line of mountinfo: blanks, line breaks and backslashes are octal numbers (proc_pid_mountinfo(5)). */
+export function parseMount(line: string) {
+  // 36 35 98:0 /root /mountpoint rw,noatime shared:1 - type source rw,superoptions
+  const [left = '', right = ''] = line.split(' - ');
+  const [, , device = '', root = '/', path = '', own = ''] = left.split(' ').map(unescapeOctal);
+  const [type = '', , superOptions = ''] = right.split(' ');
+  return {
+    device,
+    root,
+    path,
+    type,
+    options: own.split(','),
+    superOptions: superOptions.split(','),
+  };
+}
+
+function unescapeOctal(field: string): string {
   return field.replace(/\\([0-7]{3})/g, (_, octal: string) =>
     String.fromCharCode(Number.parseInt(octal, 8)),
   );
@@ -39,15 +54,12 @@ export function unescapeOctal(field: string): string {
 export function parseCgroupMounts(mountinfo: string): CgroupHierarchy[] {
   const found = new Map<string, CgroupHierarchy>();
   for (const line of mountinfo.split('\n')) {
-    // 36 35 98:0 /root /mountpoint rw,noatime shared:1 - type source rw,superoptions
-    const [left, right] = line.split(' - ');
-    const [, , , root = '/', path = ''] = (left ?? '').split(' ').map(unescapeOctal);
-    const [type, , options] = right?.split(' ') ?? [];
+    const { path, root, type, superOptions } = parseMount(line);
     if (type === 'cgroup2') found.set(path, { path, root, version: 2, controllers: [] });
     if (type !== 'cgroup') continue;
-    const controllers = (options ?? '')
-      .split(',')
-      .filter((option) => !V1_OPTIONS.has(option) && !option.startsWith('release_agent='));
+    const controllers = superOptions.filter(
+      (option) => !V1_OPTIONS.has(option) && !option.startsWith('release_agent='),
+    );
     found.set(path, { path, root, version: 1, controllers });
   }
   return [...found.values()];

@@ -6,7 +6,7 @@ import { closeSync, constants, openSync, readFileSync, readlinkSync } from 'node
 import { closeDescriptor, closing } from '../calls/descriptor.ts';
 import { hasErrno } from '../calls/libc.ts';
 import { checked, tryCall } from '../calls/system-call.ts';
-import { unescapeOctal } from '../cgroup/cgroup.ts';
+import { parseMount } from '../cgroup/cgroup.ts';
 import { AT_FDCWD } from './at.ts';
 
 const AT_EMPTY_PATH = 0x1000;
@@ -117,14 +117,6 @@ function attachLoop(path: string): { readonly name: string; readonly device: num
   }
 }
 
-interface MountPoint {
-  readonly path: string;
-  readonly device: string;
-  readonly root: string;
-  readonly type: string;
-  readonly options: readonly string[];
-}
-
 export class MountTable {
   #lines = readMountLines();
 
@@ -143,18 +135,12 @@ function readMountLines(): Map<string, string> {
  * The mount of an open file, by the mount's id (proc_pid_fdinfo(5)): right even where several are stacked on
  * one mount point. @throws the error of reading /proc
  */
-export function mountOf(fd: number, mounts: MountTable = new MountTable()): MountPoint {
+export function mountOf(fd: number, mounts: MountTable = new MountTable()) {
   const id = /^mnt_id:\s*(\d+)$/m.exec(readFileSync(`/proc/self/fdinfo/${fd}`, 'utf8'))?.[1] ?? '';
   const line = mounts.line(id);
   if (line === undefined) throw new Error(`mount ${id} is not listed in /proc/self/mountinfo`);
-  // 36 35 98:0 /root /mount/point rw,noatime shared:1 - type source rw,superoptions
-  const [own = '', fileSystem = ''] = line.split(' - ');
-  const [, , device = '', root = '', path = '', options = ''] = own.split(' ');
-  const [type = '', , superOptions = ''] = fileSystem.split(' ');
-  return {
-    ...{ path: unescapeOctal(path), device, root: unescapeOctal(root), type },
-    options: [...options.split(','), ...superOptions.split(',')],
-  };
+  const { options, superOptions, ...mount } = parseMount(line);
+  return { ...mount, options: [...options, ...superOptions] };
 }
 
 export interface MountedPath {
