@@ -9,6 +9,16 @@ export function awaitedLater<Kept extends Promise<unknown>>(promise: Kept): Kept
   return promise;
 }
 
+/** Tells whether a promise has ended, in either way. */
+export function settled(promise: Promise<unknown>): () => boolean {
+  let over = false;
+  const end = () => {
+    over = true;
+  };
+  promise.then(end, end);
+  return () => over;
+}
+
 export function deferred<Value>(): PromiseWithResolvers<Value> {
   const made = Promise.withResolvers<Value>();
   made.promise.catch(() => undefined);

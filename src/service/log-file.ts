@@ -106,12 +106,11 @@ export function readLog(
 
 function tailLines(path: string, end = Number.POSITIVE_INFINITY): string[] {
   if (!statSync(path, { throwIfNoEntry: false })?.isFile()) return [];
-  const fd = openSync(path, 'r');
-  using _fd = closing(fd);
-  const size = Math.min(fstatSync(fd).size, end);
+  using file = closing(openSync(path, 'r'));
+  const size = Math.min(fstatSync(file.fd).size, end);
   const start = Math.max(0, size - TAIL_BYTES);
   const bytes = Buffer.alloc(size - start);
-  const count = readSync(fd, bytes, 0, bytes.length, start);
+  const count = readSync(file.fd, bytes, 0, bytes.length, start);
   const lines = bytes.toString('utf8', 0, count).split('\n');
   if (start > 0) lines.shift();
   return lines.filter((line) => line !== '');

@@ -1,5 +1,5 @@
 import { defined } from '../../defined.ts';
-import { awaitedLater } from '../../promise.ts';
+import { awaitedLater, settled } from '../../promise.ts';
 import type { Pointer } from '../calls/c-library.ts';
 import { abandonCall } from '../calls/system-call.ts';
 import { ownEnvironment } from '../process/own-process.ts';
@@ -110,11 +110,7 @@ export class ConnectionPool {
     const call: CallState = { began: undefined, given: false };
     const done = awaitedLater(this.#run(work, repeatable, call));
     const waitStarted = performance.now();
-    let over = false;
-    const settle = (): void => {
-      over = true;
-    };
-    done.then(settle, settle);
+    const isOver = settled(done);
     try {
       return await waitFor(done, {
         whom: () => this.#whom(),
@@ -125,7 +121,7 @@ export class ConnectionPool {
         since: () => call.began ?? Math.max(waitStarted, lastEnd),
       });
     } catch (error) {
-      if (!over) this.#abandon(done, call, error, late);
+      if (!isOver()) this.#abandon(done, call, error, late);
       throw error;
     }
   }
@@ -230,8 +226,7 @@ export class ConnectionPool {
   }
 
   async close(): Promise<void> {
-    this.#closed = true;
-    await Promise.allSettled([...this.#leases]);
+    await this.leave();
     if (this.#idle.length === 0 || this.#silence !== undefined) return;
     const library = await loadLibvirt();
     const connections = this.#idle.splice(0);

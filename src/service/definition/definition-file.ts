@@ -1,10 +1,10 @@
-import { constants, fchmodSync, writeSync } from 'node:fs';
+import { fchmodSync, writeSync } from 'node:fs';
 import { Document, parse, parseDocument } from 'yaml';
 import { defined } from '../../defined.ts';
 import { KilnError } from '../../errors.ts';
 import { closing } from '../../host/calls/descriptor.ts';
-import { hasErrno } from '../../host/calls/libc.ts';
-import { openat2, unlinkat } from '../../host/files/at.ts';
+import { unlessErrno } from '../../host/calls/libc.ts';
+import { NEW_FILE, openat2, unlinkat } from '../../host/files/at.ts';
 import { readUserText } from '../../host/files/user-file.ts';
 import { writeWholeSync } from '../../host/state/checked-file.ts';
 import { RECIPE_SIZE_LIMIT, RecipeDocument } from '../../recipe/document.ts';
@@ -73,16 +73,10 @@ function readBounded(path: string, hint = 'give the path of a service definition
 
 /** Replaces an entry of a directory, even a link, by a plain file of root's. */
 export function replaceFileIn(directory: number, name: string, text: string): void {
-  try {
-    unlinkat(directory, name);
-  } catch (error) {
-    if (!hasErrno(error, 'ENOENT')) throw error;
-  }
-  const flags = constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW;
-  const fd = openat2(directory, name, { flags, mode: 0o600 });
-  using _fd = closing(fd);
-  fchmodSync(fd, 0o644);
-  writeSync(fd, text);
+  unlessErrno(['ENOENT'], () => unlinkat(directory, name));
+  using file = closing(openat2(directory, name, NEW_FILE));
+  fchmodSync(file.fd, 0o644);
+  writeSync(file.fd, text);
 }
 
 /**

@@ -117,11 +117,10 @@ function emptyOwned(varDirectory: string, owners: readonly OwnedPaths[]): void {
 }
 
 function giveIdentity(etc: string, hostname: string): void {
-  const directory = openSync(etc, constants.O_RDONLY | constants.O_DIRECTORY);
-  using _directory = closing(directory);
-  replaceFileIn(directory, 'machine-id', `${randomBytes(16).toString('hex')}\n`);
-  replaceFileIn(directory, 'hostname', `${hostname}\n`);
-  replaceFileIn(directory, 'hosts', `127.0.0.1 localhost ${hostname}\n::1 localhost ${hostname}\n`);
+  using folder = closing(openSync(etc, constants.O_RDONLY | constants.O_DIRECTORY));
+  replaceFileIn(folder.fd, 'machine-id', `${randomBytes(16).toString('hex')}\n`);
+  replaceFileIn(folder.fd, 'hostname', `${hostname}\n`);
+  replaceFileIn(folder.fd, 'hosts', `127.0.0.1 localhost ${hostname}\n::1 localhost ${hostname}\n`);
 }
 
 /** @throws KilnError E_BIND */

@@ -11,7 +11,7 @@ import {
 } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { closing } from '../../host/calls/descriptor.ts';
-import { hasErrno } from '../../host/calls/libc.ts';
+import { hasErrno, unlessErrno } from '../../host/calls/libc.ts';
 import { startOf, waitForDeath } from '../../host/process/process.ts';
 
 /** A failure after a run of so many seconds has another cause: the restart delay begins anew. */
@@ -43,26 +43,22 @@ done`;
  * names the guardian, a shell in a process group of its own (`PID START`, see startOf), so that a stop finds a start
  * that has no supervisor yet.
  */
-export interface Wanted extends Disposable {
-  /** Writes the guardian's name, for a stop to read that has removed the file meanwhile, too. */
-  name(guardian: number): void;
-  /** Whether nobody has stopped the service, or stopped and started it, since. */
-  isStill(): boolean;
-  /** Removes the file if it is still this one. */
-  drop(): void;
-}
+export type Wanted = ReturnType<typeof want>;
 
-export function want(path: string): Wanted {
+export function want(path: string) {
   const fd = openSync(path, 'w', 0o600);
   const { ino } = fstatSync(fd);
+  /** Whether nobody has stopped the service, or stopped and started it, since. */
   const isStill = () => lstatSync(path, { throwIfNoEntry: false })?.ino === ino;
   return {
-    name(guardian) {
+    /** Writes the guardian's name, for a stop to read that has removed the file meanwhile, too. */
+    name(guardian: number) {
       // By the descriptor: a file that a stop has removed stays removed.
       ftruncateSync(fd);
       writeSync(fd, `${guardian} ${startOf(guardian) ?? ''}`);
     },
     isStill,
+    /** Removes the file if it is still this one. */
     drop: () => {
       if (isStill()) rmSync(path, { force: true });
     },
@@ -99,10 +95,6 @@ async function endGroup(guardian: string): Promise<void> {
   const pid = Number(name);
   // The pid may be another's by now, and 0 would be this process's own group.
   if (!(pid > 1) || startOf(pid) !== start) return;
-  try {
-    process.kill(-pid, 'SIGTERM');
-  } catch (error) {
-    if (!hasErrno(error, 'ESRCH')) throw error;
-  }
+  unlessErrno(['ESRCH'], () => process.kill(-pid, 'SIGTERM'));
   await waitForDeath(pid, ENDING);
 }

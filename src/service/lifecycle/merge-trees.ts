@@ -1,18 +1,13 @@
-import {
-  constants,
-  fchmodSync,
-  fchownSync,
-  fstatSync,
-  openSync,
-  readFileSync,
-  writeFileSync,
-} from 'node:fs';
+import { constants, fchmodSync, fchownSync, fstatSync, readFileSync, writeFileSync } from 'node:fs';
 import { basename, dirname } from 'node:path';
 import { closing } from '../../host/calls/descriptor.ts';
-import { hasErrno } from '../../host/calls/libc.ts';
+import { hasErrno, unlessErrno } from '../../host/calls/libc.ts';
 import {
+  AT_FDCWD,
+  DIRECTORY_BELOW,
   mkdirat,
   openat2,
+  openDirectory,
   RESOLVE_BENEATH,
   RESOLVE_NO_SYMLINKS,
   renameat,
@@ -76,24 +71,16 @@ export function mergeAccounts(mine: string, theirs: string): string {
 }
 
 /** No component of a path may be a link: the plan does not know what lies behind one. */
-const FOLDER = {
-  flags: constants.O_RDONLY | constants.O_DIRECTORY,
-  resolve: RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS,
-};
-
 export function mergeTrees(
   source: string,
   target: string,
   actions: readonly MergeAction[],
   theirs: ReadonlyMap<string, TreeEntry>,
 ): string[] {
-  const flags = constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW;
-  const from = openSync(source, flags);
-  using _from = closing(from);
-  const to = openSync(target, flags);
-  using _to = closing(to);
-  for (const { path } of actions.filter((a) => a.do === 'remove').reverse()) remove(to, path);
-  const merge = { from, to, theirs };
+  using from = closing(openDirectory(AT_FDCWD, source));
+  using to = closing(openDirectory(AT_FDCWD, target));
+  for (const { path } of actions.filter((a) => a.do === 'remove').reverse()) remove(to.fd, path);
+  const merge = { from: from.fd, to: to.fd, theirs };
   return actions.map((action) => carryOut(action, merge)).filter((note) => note !== undefined);
 }
 
@@ -128,33 +115,23 @@ function carryOut({ do: what, path }: MergeAction, merge: Merge): string | undef
 
 function copy(path: string, name: string, { from, to, theirs }: Merge): boolean {
   const folder = dirname(path);
-  const source = openat2(from, folder, FOLDER);
-  using _source = closing(source);
-  try {
-    const target = openat2(to, folder, FOLDER);
-    using _target = closing(target);
-    if (theirs.get(path)?.kind === 'directory') makeDirectory(source, target, basename(path));
-    else copyEntryAt(source, Buffer.from(basename(path)), target, Buffer.from(name));
+  using source = closing(openat2(from, folder, DIRECTORY_BELOW));
+  const copied = unlessErrno(['ENOENT', 'ENOTDIR', 'ELOOP', 'EEXIST'], () => {
+    using target = closing(openat2(to, folder, DIRECTORY_BELOW));
+    if (theirs.get(path)?.kind === 'directory') makeDirectory(source.fd, target.fd, basename(path));
+    else copyEntryAt(source.fd, Buffer.from(basename(path)), target.fd, Buffer.from(name));
     return true;
-  } catch (error) {
-    if (hasErrno(error, 'ENOENT', 'ENOTDIR', 'ELOOP', 'EEXIST')) return false;
-    throw error;
-  }
+  });
+  return copied === true;
 }
 
 function makeDirectory(source: number, target: number, name: string): void {
-  try {
-    mkdirat(target, name, 0o700);
-  } catch (error) {
-    if (!hasErrno(error, 'EEXIST')) throw error;
-  }
-  const model = openat2(source, name, FOLDER);
-  using _model = closing(model);
-  const made = openat2(target, name, FOLDER);
-  using _made = closing(made);
-  const stat = fstatSync(model);
-  fchownSync(made, stat.uid, stat.gid);
-  fchmodSync(made, stat.mode & 0o7777);
+  unlessErrno(['EEXIST'], () => mkdirat(target, name, 0o700));
+  using model = closing(openat2(source, name, DIRECTORY_BELOW));
+  using made = closing(openat2(target, name, DIRECTORY_BELOW));
+  const stat = fstatSync(model.fd);
+  fchownSync(made.fd, stat.uid, stat.gid);
+  fchmodSync(made.fd, stat.mode & 0o7777);
 }
 
 function remove(root: number, path: string): void {
@@ -164,34 +141,22 @@ function remove(root: number, path: string): void {
     } catch (error) {
       if (hasErrno(error, 'ENOENT')) return;
       if (!hasErrno(error, 'EISDIR', 'EPERM')) throw error;
-      try {
-        unlinkat(folder, name, { directory: true });
-      } catch (failure) {
-        if (!hasErrno(failure, 'ENOTEMPTY', 'EEXIST')) throw failure;
-      }
+      unlessErrno(['ENOTEMPTY', 'EEXIST'], () => unlinkat(folder, name, { directory: true }));
     }
   });
 }
 
 function within(root: number, path: string, act: (folder: number, name: string) => void): void {
-  let folder: number;
-  try {
-    folder = openat2(root, dirname(path), FOLDER);
-  } catch (error) {
-    if (hasErrno(error, 'ENOENT', 'ENOTDIR', 'ELOOP')) return;
-    throw error;
-  }
-  using _folder = closing(folder);
-  act(folder, basename(path));
+  const open = () => closing(openat2(root, dirname(path), DIRECTORY_BELOW));
+  using folder = unlessErrno(['ENOENT', 'ENOTDIR', 'ELOOP'], open);
+  if (folder !== undefined) act(folder.fd, basename(path));
 }
 
 function mergeAccountFiles(from: number, to: number, path: string): void {
   const plain = { resolve: RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS };
-  const theirs = openat2(from, path, { ...plain, flags: constants.O_RDONLY });
-  using _theirs = closing(theirs);
-  const mine = openat2(to, path, { ...plain, flags: constants.O_RDWR });
-  using _mine = closing(mine);
+  using theirs = closing(openat2(from, path, { ...plain, flags: constants.O_RDONLY }));
+  using mine = closing(openat2(to, path, { ...plain, flags: constants.O_RDWR }));
   // The plan says that both are plain files. The target is a copy, so a partial write does no harm.
-  const text = mergeAccounts(readFileSync(mine, 'utf8'), readFileSync(theirs, 'utf8'));
-  writeFileSync(`/proc/self/fd/${mine}`, text);
+  const text = mergeAccounts(readFileSync(mine.fd, 'utf8'), readFileSync(theirs.fd, 'utf8'));
+  writeFileSync(`/proc/self/fd/${mine.fd}`, text);
 }

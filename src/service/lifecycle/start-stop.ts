@@ -18,6 +18,7 @@ import {
   stoppedSince,
 } from '../../host/process/wait-for.ts';
 import type { StatePaths } from '../../host/state/paths.ts';
+import { settled } from '../../promise.ts';
 import {
   ensureHostUnit,
   hostInvocation,
@@ -77,16 +78,6 @@ export async function startSupervisor(
   return await waitUntilStarted(name, service.files, since, over);
 }
 
-/** Tells whether a promise has ended, in either way. */
-function settled(promise: Promise<unknown>): () => boolean {
-  let over = false;
-  const end = () => {
-    over = true;
-  };
-  promise.then(end, end);
-  return () => over;
-}
-
 async function startInBackground(name: string, files: InstanceFiles): Promise<ServiceStatus> {
   const command = supervisorCommand(name);
   const since = Date.now();
@@ -111,13 +102,12 @@ function startGuardian(
   command: readonly string[],
   wanted: Wanted,
 ): () => boolean {
-  const output = openSync(join(files.logs, 'supervisor.log'), 'w', 0o600);
-  using _output = closing(output);
+  using output = closing(openSync(join(files.logs, 'supervisor.log'), 'w', 0o600));
   const words = ['-c', guardianScript(), `kiln-${name}`, files.wanted, ...command];
   const guardian = startProgram('/bin/sh', words, {
     detached: true,
     cwd: '/',
-    stdio: ['ignore', output, output],
+    stdio: ['ignore', output.fd, output.fd],
   });
   if (guardian.pid !== undefined) wanted.name(guardian.pid);
   guardian.unref();

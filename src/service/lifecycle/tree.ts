@@ -10,6 +10,7 @@ import {
 } from 'node:fs';
 import { closing } from '../../host/calls/descriptor.ts';
 import {
+  AT_FDCWD,
   O_PATH,
   openat2,
   openDirectory,
@@ -73,11 +74,8 @@ export class Tree implements Disposable {
   ): Result | undefined {
     const fd = openInTree(this.root, path, flags);
     if (fd === undefined) return undefined;
-    try {
-      return act(fd, fstatSync(fd));
-    } finally {
-      closeSync(fd);
-    }
+    using _fd = closing(fd);
+    return act(fd, fstatSync(fd));
   }
 }
 
@@ -95,12 +93,8 @@ const MAX_DEPTH = 64;
  */
 export function treeEntries(directory: string): Map<string, TreeEntry> {
   const entries = new Map<string, TreeEntry>();
-  const root = openSync(
-    directory,
-    constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW,
-  );
-  using _root = closing(root);
-  collect(root, '', 0, entries);
+  using root = closing(openDirectory(AT_FDCWD, directory));
+  collect(root.fd, '', 0, entries);
   return entries;
 }
 
@@ -116,16 +110,14 @@ function collect(
     const entry = entryOf(directory, name);
     into.set(path, entry);
     if (entry.kind !== 'directory' || depth === MAX_DEPTH) continue;
-    const inner = openDirectory(directory, name);
-    using _inner = closing(inner);
-    collect(inner, `${path}/`, depth + 1, into);
+    using inner = closing(openDirectory(directory, name));
+    collect(inner.fd, `${path}/`, depth + 1, into);
   }
 }
 
 function entryOf(directory: number, name: string): TreeEntry {
-  const fd = openPath(directory, name);
-  using _fd = closing(fd);
-  const stat = fstatSync(fd);
+  using entry = closing(openPath(directory, name));
+  const stat = fstatSync(entry.fd);
   const owner = `${stat.uid}:${stat.gid}`;
   const mode = (stat.mode & 0o7777).toString(8);
   if (stat.isDirectory()) return { kind: 'directory', identity: `directory ${mode} ${owner}` };
@@ -137,12 +129,12 @@ function entryOf(directory: number, name: string): TreeEntry {
 }
 
 function digest(directory: number, name: string): string {
-  const fd = openat2(directory, name, { flags: constants.O_RDONLY | constants.O_NOFOLLOW });
-  using _fd = closing(fd);
+  const flags = constants.O_RDONLY | constants.O_NOFOLLOW;
+  using file = closing(openat2(directory, name, { flags }));
   const hash = createHash('sha256');
   const buffer = Buffer.alloc(65536);
   for (let count = -1; count !== 0; ) {
-    count = readSync(fd, buffer, 0, buffer.length, null);
+    count = readSync(file.fd, buffer, 0, buffer.length, null);
     hash.update(buffer.subarray(0, count));
   }
   return hash.digest('hex');

@@ -1,11 +1,11 @@
 import { createHash } from 'node:crypto';
 import { once } from 'node:events';
-import { constants, openSync, readFileSync, readSync } from 'node:fs';
+import { constants, openSync, readSync } from 'node:fs';
 import { createServer, Socket } from 'node:net';
 import { hostname } from 'node:os';
 import { KilnError } from '../../errors.ts';
 import { closeDescriptor, closing } from '../../host/calls/descriptor.ts';
-import { hasErrno } from '../../host/calls/libc.ts';
+import { hasErrno, readText } from '../../host/calls/libc.ts';
 import { openat2, RESOLVE_IN_ROOT } from '../../host/files/at.ts';
 import { connectLoopback } from '../../host/sockets/unix-socket.ts';
 import { awaitedLater } from '../../promise.ts';
@@ -17,19 +17,13 @@ import type { InstanceFiles } from '../lifecycle/store.ts';
 
 const MAX_CONNECTIONS = 4096;
 
-export interface Publication extends AsyncDisposable {
-  readonly port: PublishedPort;
-}
+export type Publication = Awaited<ReturnType<typeof publishPort>>;
 
 /**
  * Forwards each connection to the sandbox's loopback, through a socket that the sandbox's init made: the
  * sandbox needs no interface and can connect to nobody. Throws E_PUBLISH.
  */
-export async function publishPort(
-  service: string,
-  control: SandboxControl,
-  port: PublishedPort,
-): Promise<Publication> {
+export async function publishPort(service: string, control: SandboxControl, port: PublishedPort) {
   const { address, host, sandbox } = port;
   const open = new Set<Socket>();
   const server = createServer({ allowHalfOpen: true, pauseOnConnect: true }, (client) => {
@@ -87,20 +81,18 @@ const MARK = '# Made by kiln from what DHCP said.\n';
 
 /** Unless a person wrote one. The tree is hostile. */
 export function writeNameServers(etc: string, servers: readonly string[]): void {
-  const directory = openSync(etc, constants.O_RDONLY | constants.O_DIRECTORY);
-  using _directory = closing(directory);
-  if (servers.length === 0 || !isOurs(directory)) return;
+  using directory = closing(openSync(etc, constants.O_RDONLY | constants.O_DIRECTORY));
+  if (servers.length === 0 || !isOurs(directory.fd)) return;
   const lines = servers.slice(0, 3).map((server) => `nameserver ${server}\n`);
-  replaceFileIn(directory, 'resolv.conf', MARK + lines.join(''));
+  replaceFileIn(directory.fd, 'resolv.conf', MARK + lines.join(''));
 }
 
 function isOurs(directory: number): boolean {
   try {
     const flags = constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK;
-    const fd = openat2(directory, 'resolv.conf', { flags, resolve: RESOLVE_IN_ROOT });
-    using _fd = closing(fd);
+    using file = closing(openat2(directory, 'resolv.conf', { flags, resolve: RESOLVE_IN_ROOT }));
     const begin = Buffer.alloc(MARK.length);
-    const length = readSync(fd, begin);
+    const length = readSync(file.fd, begin);
     return length === 0 || begin.toString('utf8', 0, length) === MARK;
   } catch (error) {
     return hasErrno(error, 'ENOENT');
@@ -110,14 +102,6 @@ function isOurs(directory: number): boolean {
 /** The same at each start, because networks identify a service by it, but different on each host. */
 export function networkMac({ mac }: ServiceNetwork, { directory }: InstanceFiles): string {
   if (mac !== undefined) return mac;
-  const identity = [hostMachineId(), hostname(), directory].join('\n');
+  const identity = [readText('/etc/machine-id') ?? '', hostname(), directory].join('\n');
   return virtualMac(createHash('sha256').update(identity).digest().subarray(0, 3));
-}
-
-function hostMachineId(): string {
-  try {
-    return readFileSync('/etc/machine-id', 'utf8');
-  } catch {
-    return '';
-  }
 }

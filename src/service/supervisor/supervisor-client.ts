@@ -3,7 +3,7 @@ import { connect, type Socket } from 'node:net';
 import { basename } from 'node:path';
 import { defined } from '../../defined.ts';
 import { KilnError } from '../../errors.ts';
-import { hasErrno } from '../../host/calls/libc.ts';
+import { hasErrno, unlessErrno } from '../../host/calls/libc.ts';
 import { lockHolder, tryLock } from '../../host/files/flock.ts';
 import { type Awaited, patience, waitFor } from '../../host/process/wait-for.ts';
 import {
@@ -37,12 +37,7 @@ export function supervisorOf(files: InstanceFiles): Awaited {
 export async function connectSupervisor(files: InstanceFiles): Promise<number | undefined> {
   // Ask it first: the kernel accepts connections even for a stopped process.
   if ((await askSupervisor(files, { do: 'ping' })) === undefined) return undefined;
-  try {
-    return connectUnixSocket(files.socket);
-  } catch (error) {
-    if (hasErrno(error, ...NOBODY_LISTENS)) return undefined;
-    throw error;
-  }
+  return unlessErrno(NOBODY_LISTENS, () => connectUnixSocket(files.socket));
 }
 
 async function openSocket(files: InstanceFiles): Promise<Socket | undefined> {
