@@ -1,7 +1,7 @@
 import { type BigIntStats, closeSync, constants, fstatSync } from 'node:fs';
 import { KilnError } from '../errors.ts';
 import { closing } from '../host/calls/descriptor.ts';
-import { hasErrno, SyscallError } from '../host/calls/libc.ts';
+import { hasErrno, SyscallError, unlessErrno } from '../host/calls/libc.ts';
 import {
   O_PATH,
   openat2,
@@ -83,11 +83,8 @@ export async function collectArtifacts(request: CollectRequest): Promise<Collect
   const matches = new Map<string, readonly ByteString[]>();
   for (const pattern of patterns) {
     const walk = new PatternWalk(pattern, { copy, budget, warnings, staging: staging.fd });
-    const base = openBase(request.rootFd, pattern.base);
-    if (base !== undefined) {
-      using _base = closing(base);
-      await walk.run(base);
-    }
+    using base = openBase(request.rootFd, pattern.base);
+    if (base !== undefined) await walk.run(base.fd);
     matches.set(pattern.source, walk.matches);
   }
   copy.makeLinks();
@@ -119,16 +116,13 @@ export function missingArtifacts(collection: Collection): KilnError | undefined 
 }
 
 /** The tree's own links on the way (/lib, /var/run) are followed as from inside: none leads out of it. */
-function openBase(rootFd: number, path: string): number | undefined {
-  try {
-    return openat2(rootFd, path, {
-      flags: O_PATH | constants.O_DIRECTORY,
-      resolve: RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS,
-    });
-  } catch (error) {
-    if (hasErrno(error, 'ENOENT', 'ENOTDIR', 'ELOOP', 'ENAMETOOLONG', 'EACCES')) return undefined;
-    throw error;
-  }
+function openBase(rootFd: number, path: string) {
+  const how = {
+    flags: O_PATH | constants.O_DIRECTORY,
+    resolve: RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS,
+  };
+  const absent = ['ENOENT', 'ENOTDIR', 'ELOOP', 'ENAMETOOLONG', 'EACCES'];
+  return unlessErrno(absent, () => closing(openat2(rootFd, path, how)));
 }
 
 function cannotWrite(directory: string, path: ByteString, cause: unknown): KilnError {
@@ -224,18 +218,17 @@ class PatternWalk {
 
   #isWanted(frame: Frame, { name, isFile }: DirectoryEntry): boolean {
     if (isFile) return !this.#pattern.directoriesOnly;
-    const fd = openEntry(frame.fd, name);
-    if (fd === undefined) return false;
-    using _fd = closing(fd);
-    return !this.#pattern.directoriesOnly || fstatSync(fd).isDirectory();
+    using entry = openEntry(frame.fd, name);
+    if (entry === undefined) return false;
+    return !this.#pattern.directoriesOnly || fstatSync(entry.fd).isDirectory();
   }
 
   async #descend(frame: Frame, name: ByteString, state: PatternState): Promise<void> {
-    const fd = openEntry(frame.fd, name);
-    if (fd === undefined) return;
+    using entry = openEntry(frame.fd, name);
+    if (entry === undefined) return;
     const inner: Frame = {
-      fd,
-      stats: fstatSync(fd, { bigint: true }),
+      fd: entry.fd,
+      stats: fstatSync(entry.fd, { bigint: true }),
       source: `${frame.source}/${name}`,
       path: joinBytes(frame.path, name),
       parent: frame,
@@ -245,7 +238,6 @@ class PatternWalk {
     try {
       if (inner.stats.isDirectory()) await this.#visit(inner, state);
     } finally {
-      closeSync(fd);
       if (inner.copy !== undefined) closeSync(inner.copy);
     }
   }
@@ -260,11 +252,7 @@ class PatternWalk {
   }
 }
 
-function openEntry(dirfd: number, name: ByteString): number | undefined {
-  try {
-    return openPath(dirfd, toBytes(name));
-  } catch (error) {
-    if (hasErrno(error, 'ENOENT', 'ENOTDIR', 'ENAMETOOLONG', 'EACCES')) return undefined;
-    throw error;
-  }
+function openEntry(dirfd: number, name: ByteString) {
+  const absent = ['ENOENT', 'ENOTDIR', 'ENAMETOOLONG', 'EACCES'];
+  return unlessErrno(absent, () => closing(openPath(dirfd, toBytes(name))));
 }

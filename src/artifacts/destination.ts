@@ -1,7 +1,7 @@
 import { type BigIntStats, fchmodSync, fchownSync } from 'node:fs';
 import { KilnError } from '../errors.ts';
 import { closing } from '../host/calls/descriptor.ts';
-import { hasErrno, SyscallError } from '../host/calls/libc.ts';
+import { hasErrno, SyscallError, unlessErrno } from '../host/calls/libc.ts';
 import {
   DIRECTORY_BELOW,
   lchownat,
@@ -85,14 +85,12 @@ export class Destination {
 
   linkFile(step: DestinationStep, existing: ByteString): boolean {
     return this.#attempt(step.path, () => {
-      try {
+      const linked = unlessErrno(['EMLINK', 'EPERM', 'EOPNOTSUPP', 'ENOSYS'], () => {
         const name = this.#vacate(step);
         this.#inParent(existing, (from, oldName) => linkat(from, oldName, step.to, name));
         return true;
-      } catch (error) {
-        if (hasErrno(error, 'EMLINK', 'EPERM', 'EOPNOTSUPP', 'ENOSYS')) return false;
-        throw error;
-      }
+      });
+      return linked === true;
     });
   }
 
@@ -139,11 +137,7 @@ export class Destination {
   #vacate(step: DestinationStep): Buffer {
     const name = lastComponent(step.path);
     if (!this.#options.replace) return name;
-    try {
-      unlinkat(step.to, name);
-    } catch (error) {
-      if (!hasErrno(error, 'ENOENT')) throw error;
-    }
+    unlessErrno(['ENOENT'], () => unlinkat(step.to, name));
     return name;
   }
 

@@ -31,12 +31,7 @@ export function matchText(name: ByteString): string {
   return bytes === undefined ? text : name;
 }
 
-interface ReportedName {
-  readonly text: string;
-  readonly bytes?: string;
-}
-
-export function reportName(name: ByteString): ReportedName {
+export function reportName(name: ByteString): { readonly text: string; readonly bytes?: string } {
   if (/^[\x00-\x7f]*$/.test(name)) return { text: name };
   const bytes = toBytes(name);
   const text = bytes.toString('utf8');

@@ -16,7 +16,9 @@ import {
 import { join, resolve } from 'node:path';
 import { KilnError } from '../errors.ts';
 import { closing } from '../host/calls/descriptor.ts';
+import { attempt } from '../host/calls/libc.ts';
 import {
+  AT_FDCWD,
   mkdirat,
   NEW_FILE,
   openat2,
@@ -35,22 +37,12 @@ import { descriptorPath } from './source.ts';
 
 const PREFIX = '.kiln-collecting-';
 
-interface Staging extends AsyncDisposable {
-  readonly destination: string;
-  readonly fd: number;
-  /**
-   * Moves everything into the result directory: files are replaced one at a time, directories merged.
-   * @throws KilnError E_RESULTDIR before anything has moved, where one is a directory and the other is not
-   */
-  publish(): void;
-}
-
 /**
  * Makes the result directory if it is missing (then it is `owner`'s), removes what dead collections left in it, and
  * starts a new one. Disposing removes what was not published.
  * @throws KilnError E_RESULTDIR
  */
-export async function openStaging(destination: string, owner: Owner): Promise<Staging> {
+export async function openStaging(destination: string, owner: Owner) {
   const path = resolve(destination);
   try {
     makeDirectory(path, owner);
@@ -65,25 +57,16 @@ async function removeDeadStaging(destination: string): Promise<void> {
   for (const name of readdirSync(destination)) {
     if (!name.startsWith(PREFIX)) continue;
     const path = join(destination, name);
-    const fd = openIfDirectory(path);
-    if (fd === undefined) continue;
-    using _fd = closing(fd);
+    using folder = attempt(() => closing(openDirectory(AT_FDCWD, path)));
+    if (folder === undefined) continue;
     // Only what is ours and closed to others: nobody can have put anything else there.
-    const { uid, mode } = fstatSync(fd);
+    const { uid, mode } = fstatSync(folder.fd);
     const ours = uid === process.geteuid?.() && (mode & 0o077) === 0;
-    if (ours && tryLockDescriptor(fd)) await removeTree(path);
+    if (ours && tryLockDescriptor(folder.fd)) await removeTree(path);
   }
 }
 
-function openIfDirectory(path: string): number | undefined {
-  try {
-    return openSync(path, constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW);
-  } catch {
-    return undefined;
-  }
-}
-
-function startStaging(destination: string): Staging {
+function startStaging(destination: string) {
   using stack = new DisposableStack();
   const parent = stack.use(
     closing(openSync(destination, constants.O_RDONLY | constants.O_DIRECTORY)),
@@ -111,6 +94,10 @@ function startStaging(destination: string): Staging {
   }
 }
 
+/**
+ * Moves everything into the result directory: files are replaced one at a time, directories merged.
+ * @throws KilnError E_RESULTDIR before anything has moved, where one is a directory and the other is not
+ */
 function publish(destination: string, from: number, to: number): void {
   try {
     checkRoom(from, to, '');

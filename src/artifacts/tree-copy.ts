@@ -1,4 +1,5 @@
 import { type BigIntStats, closeSync, fstatSync } from 'node:fs';
+import { KilnError } from '../errors.ts';
 import { closing } from '../host/calls/descriptor.ts';
 import { hasErrno, SyscallError } from '../host/calls/libc.ts';
 import { openPath, readlinkat } from '../host/files/at.ts';
@@ -73,9 +74,9 @@ export class TreeCopy {
   async copy(step: CopyStep): Promise<void> {
     const { budget, warnings, inventory } = this.#options;
     if (budget.due) await budget.breathe();
-    const fd = this.#openSource(step);
-    if (fd === undefined) return;
-    using _fd = closing(fd);
+    using opened = this.#read(step.source, () => closing(openPath(step.from, step.name)));
+    if (opened === undefined) return;
+    const { fd } = opened;
     const stats = fstatSync(fd, { bigint: true });
     if (this.isPseudo(fd, stats)) {
       warnings.add('pseudo-filesystem', step.source, 'is in a pseudo file system: skipped');
@@ -124,14 +125,16 @@ export class TreeCopy {
     }
   }
 
-  #openSource(step: CopyStep): number | undefined {
+  /** Undefined, after a warning, for what cannot be read. @throws KilnError E_ARTIFACT_LIMIT */
+  #read<Result>(source: ByteString, act: () => Result): Result | undefined {
     try {
-      return this.#reading(() => openPath(step.from, step.name));
+      return this.#reading(act);
     } catch (error) {
+      if (error instanceof KilnError && !(error instanceof SyscallError)) throw error;
       if (hasErrno(error, 'ENOENT')) {
-        this.#options.warnings.add('vanished', step.source, 'was gone before it could be read');
+        this.#options.warnings.add('vanished', source, 'was gone before it could be read');
       } else {
-        this.#unreadable(step.source, error);
+        this.#unreadable(source, error);
       }
       return undefined;
     }
@@ -144,14 +147,8 @@ export class TreeCopy {
 
   async #copyDirectory(step: CopyStep, fd: number, stats: BigIntStats): Promise<void> {
     this.#options.budget.checkDepth(step.depth);
-    let entries: DirectoryEntry[];
-    try {
-      entries = this.#reading(() => listEntries(fd, this.#options.budget));
-    } catch (error) {
-      if (!(error instanceof SyscallError)) throw error;
-      this.#unreadable(step.source, error);
-      return;
-    }
+    const entries = this.#read(step.source, () => listEntries(fd, this.#options.budget));
+    if (entries === undefined) return;
     using to = closing(this.makeDirectory(step, stats));
     const { source, path, depth } = step;
     await this.copyEntries({ from: fd, to: to.fd, source, path, depth: depth + 1 }, entries);
@@ -165,17 +162,11 @@ export class TreeCopy {
       this.#options.inventory.add({ ...twin, path, source, hardLinkTo: twin.path });
       return;
     }
-    let from: number;
-    try {
-      from = this.#reading(() => reopenFile(pathFd));
-    } catch (error) {
-      this.#unreadable(step.source, error);
-      return;
-    }
-    using _from = closing(from);
-    const content = await this.#copyContent(step, from, stats);
+    using from = this.#read(step.source, () => closing(reopenFile(pathFd)));
+    if (from === undefined) return;
+    const content = await this.#copyContent(step, from.fd, stats);
     if (content === undefined) return;
-    const changed = this.#warnIfChanged(step, from, stats, content);
+    const changed = this.#warnIfChanged(step, from.fd, stats, content);
     this.#options.warnings.addDroppedBits(step.source, stats);
     const rest = { type: 'file', ...content, ...(changed && { changed }) } as const;
     const entry = this.#record(step, stats, rest);
@@ -228,13 +219,8 @@ export class TreeCopy {
   }
 
   #copyLink(step: CopyStep, fd: number, stats: BigIntStats): void {
-    let target: ByteString;
-    try {
-      target = fromBytes(this.#reading(() => readlinkat(fd, '')));
-    } catch (error) {
-      this.#unreadable(step.source, error);
-      return;
-    }
+    const target = this.#read(step.source, () => fromBytes(readlinkat(fd, '')));
+    if (target === undefined) return;
     const entry = this.#record(step, stats, { type: 'symlink', size: target.length, target });
     if (this.#options.links === 'later') this.#links.push({ entry, stats });
     else this.#options.destination.makeSymlink(step, target, stats);
