@@ -52,13 +52,13 @@ export async function acquireLock(path: string, options: LockOptions = {}): Prom
   const given = new AbortController();
   const signal =
     options.signal === undefined ? given.signal : AbortSignal.any([given.signal, options.signal]);
-  const acquired = awaitedLater(pollLock(path, { ...options, signal }));
+  const acquired = awaitedLater(pollLock(path, { ...options, signal }, Number.POSITIVE_INFINITY));
   let holder: Awaited | undefined;
   let since = performance.now();
   let said: (() => void) | undefined;
   const began = performance.now();
   try {
-    return await waitFor(acquired, {
+    const lock = await waitFor(acquired, {
       whom: () => holder ?? holderOf(path),
       code: 'E_LOCKED',
       hint: 'look what it does, and end it if it hangs',
@@ -73,10 +73,11 @@ export async function acquireLock(path: string, options: LockOptions = {}): Prom
         return since;
       },
     });
+    return lock!;
   } catch (error) {
     given.abort(error);
     acquired.then(
-      (lock) => lock.release(),
+      (lock) => lock?.release(),
       () => undefined,
     );
     throw error;
@@ -85,17 +86,18 @@ export async function acquireLock(path: string, options: LockOptions = {}): Prom
   }
 }
 
+/** Undefined if others have it at the time `end`. @throws the signal's reason when aborted */
 async function pollLock(
   path: string,
-  options: LockOptions & { readonly signal: AbortSignal },
-): Promise<HeldLock> {
+  options: LockOptions,
+  end: number,
+): Promise<HeldLock | undefined> {
+  const { signal } = options;
   for (let pause = POLL_FIRST; ; pause = Math.min(pause * 2, POLL_LAST)) {
-    options.signal.throwIfAborted();
+    signal?.throwIfAborted();
     const held = await tryLock(path, options);
-    if (held !== undefined) return held;
-    await sleep(pause, undefined, { signal: options.signal }).catch(() =>
-      options.signal.throwIfAborted(),
-    );
+    if (held !== undefined || performance.now() > end) return held;
+    await sleep(pause, undefined, { signal }).catch(() => signal?.throwIfAborted());
   }
 }
 
@@ -118,12 +120,7 @@ export async function lockUnlessHeld(
   path: string,
   { patience = LOOK, existing = false } = {},
 ): Promise<HeldLock | undefined> {
-  const end = performance.now() + patience;
-  for (let pause = POLL_FIRST; ; pause = Math.min(pause * 2, POLL_LAST)) {
-    const held = await tryLock(path, { existing });
-    if (held !== undefined || performance.now() > end) return held;
-    await sleep(pause);
-  }
+  return await pollLock(path, { existing }, performance.now() + patience);
 }
 
 /** Whether somebody holds a lock now, not only to look as this does, or nobody can tell. */
