@@ -16,11 +16,8 @@ static struct writer answer = {.data = answer_data, .size = sizeof answer_data};
 static int read_whole(int fd, unsigned char *to, size_t length) {
   while (length > 0) {
     ssize_t n = read(fd, to, length);
-    if (n == 0) return 0;
-    if (n < 0) {
-      if (errno == EINTR) continue;
-      return -1;
-    }
+    if (n < 0 && errno == EINTR) continue;
+    if (n <= 0) return (int)n;
     to += n;
     length -= (size_t)n;
   }
@@ -196,10 +193,8 @@ void answer_send(int fd) {
   memcpy(answer.data, &length, 4);
   for (size_t done = 0; done < answer.length;) {
     ssize_t n = send(fd, answer.data + done, answer.length - done, MSG_NOSIGNAL);
-    if (n < 0) {
-      if (errno == EINTR) continue;
-      return; // the runner is gone: the main loop sees the end of file
-    }
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) return; // the runner is gone: the main loop sees the end of file
     done += (size_t)n;
   }
 }

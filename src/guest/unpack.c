@@ -90,18 +90,12 @@ static int settle(int at, const char *name, char *last) {
     if (next >= 0 && fstat(next, &st) == 0 && S_ISLNK(st.st_mode)) {
       ssize_t bytes = readlinkat(next, "", target, sizeof target - 1);
       close(next);
-      if (bytes < 0 || ++links > LINKS_MAX || (st.st_uid != 0 && st.st_uid != geteuid())) {
-        close(here);
-        errno = ELOOP;
-        return -1;
-      }
+      if (bytes < 0 || ++links > LINKS_MAX || (st.st_uid != 0 && st.st_uid != geteuid()))
+        return closing(here, failing(ELOOP));
       target[bytes] = 0;
       // Each link of a chain may add a whole path to what is left.
-      if ((size_t)bytes + 2 + strlen(more) > sizeof rest) {
-        close(here);
-        errno = ENAMETOOLONG;
-        return -1;
-      }
+      if ((size_t)bytes + 2 + strlen(more) > sizeof rest)
+        return closing(here, failing(ENAMETOOLONG));
       memmove(rest + bytes + 1, more, strlen(more) + 1);
       memcpy(rest, target, (size_t)bytes);
       rest[bytes] = '/';
@@ -115,10 +109,7 @@ static int settle(int at, const char *name, char *last) {
       if (next >= 0) close(next);
       return here;
     }
-    int error = errno;
-    close(here);
-    errno = error;
-    here = next;
+    here = closing(here, next);
     memmove(rest, more, strlen(more) + 1);
   }
   return -1;
@@ -128,11 +119,7 @@ static int open_at(int at, const char *name, int flags, mode_t mode) {
   char last[PATH_MAX];
   int folder = settle(at, name, last);
   if (folder < 0) return -1;
-  int fd = openat(folder, last, flags | O_NOFOLLOW | O_CLOEXEC, mode);
-  int error = errno;
-  close(folder);
-  errno = error;
-  return fd;
+  return closing(folder, openat(folder, last, flags | O_NOFOLLOW | O_CLOEXEC, mode));
 }
 
 static int is_directory(int at, const char *name) {
