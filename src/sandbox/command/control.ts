@@ -6,7 +6,7 @@ import { encodeRequest, encodeSignal } from '../wire/encode.ts';
 import type { Parts, RequestField, RequestName } from '../wire/table.ts';
 import type { Channel } from './channel.ts';
 import { couldNot } from './failures.ts';
-import { type ExitedAnswer, signalNumber } from './process.ts';
+import { signalNumber } from './process.ts';
 
 type Asked = Exclude<
   RequestName,
@@ -17,19 +17,6 @@ type Asked = Exclude<
 const FIRST_ID = 2 ** 30;
 
 export type SandboxDirectory = Parts<'directory'>;
-
-export interface SandboxAddress {
-  readonly address: string;
-  readonly mask: string;
-  readonly gateway?: string;
-}
-
-export interface AdoptedProcess {
-  readonly pid: number;
-  readonly session: number;
-  readonly ended: Promise<ExitedAnswer>;
-  kill(signal: NodeJS.Signals): void;
-}
 
 export class SandboxControl {
   readonly #channel: Channel;
@@ -62,10 +49,10 @@ export class SandboxControl {
     return this.#socket('dhcp-socket', [{ op: 'interface', interface: name }]);
   }
 
-  async setAddress(name: string, { address, mask, gateway }: SandboxAddress): Promise<void> {
+  async setAddress(name: string, address: Parts<'address'>): Promise<void> {
     await this.#ask('address', [
       { op: 'interface', interface: name },
-      { op: 'address', address, mask, gateway: gateway ?? '0.0.0.0' },
+      { op: 'address', ...address },
     ]);
   }
 
@@ -82,7 +69,7 @@ export class SandboxControl {
     }
   }
 
-  async adopt(pid: number): Promise<AdoptedProcess> {
+  async adopt(pid: number) {
     const id = this.#nextId;
     // The id of the request below. Listen before sending: the process may end at once.
     const ended = awaitedLater(
@@ -91,12 +78,9 @@ export class SandboxControl {
       ),
     );
     const session = await this.#ask('adopt', [{ op: 'process', pid }]);
-    return {
-      pid,
-      session,
-      ended,
-      kill: (signal) => this.#channel.send(encodeSignal(id, signalNumber(signal))),
-    };
+    const kill = (signal: NodeJS.Signals) =>
+      this.#channel.send(encodeSignal(id, signalNumber(signal)));
+    return { session, ended, kill };
   }
 
   killSession(session: number, signal: NodeJS.Signals): Promise<number> {

@@ -2,7 +2,7 @@ import { randomInt } from 'node:crypto';
 import { createSocket, type Socket } from 'node:dgram';
 import { addAbortListener } from 'node:events';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { defined } from '../../defined.ts';
+
 import { KilnError } from '../../errors.ts';
 import { awaitedLater, deferred } from '../../promise.ts';
 import type { SandboxControl } from '../command/control.ts';
@@ -43,21 +43,13 @@ class DhcpClient {
   async lease(): Promise<DhcpAnswer> {
     const deadline = Date.now() + PATIENCE;
     while (Date.now() < deadline) {
-      const offer = await this.#ask(
-        { type: DHCP.discover },
-        EVERYBODY,
-        deadline,
-        ({ type, lease }) => type === DHCP.offer && lease > 0,
-      );
+      const isOffer = ({ type, lease }: DhcpAnswer) => type === DHCP.offer && lease > 0;
+      const offer = await this.#ask({ type: DHCP.discover }, EVERYBODY, deadline, isOffer);
       if (offer === undefined) break;
       const { address: requested, server } = offer;
-      const answer = await this.#ask(
-        { type: DHCP.request, requested, server },
-        EVERYBODY,
-        Math.min(deadline, Date.now() + 4 * FIRST_PAUSE),
-        ({ type }) => type === DHCP.ack || type === DHCP.nak,
-      );
-      if (answer?.type === DHCP.ack && answer.lease > 0) return answer;
+      const until = Math.min(deadline, Date.now() + 4 * FIRST_PAUSE);
+      const lease = await this.#request({ requested, server }, EVERYBODY, until);
+      if (lease !== undefined) return lease;
     }
     throw new KilnError('E_NO_LEASE', `nobody gave an address within ${PATIENCE / 1000} s`, {
       hint: 'has the network DHCP? `virsh net-dumpxml NAME` shows it; address= gives a fixed one',
@@ -68,9 +60,10 @@ class DhcpClient {
     for (let lease = first; ; ) {
       const begun = Date.now();
       await this.#sleep(Math.max(lease.renewal * 1000, LEAST_RENEWAL));
+      const current = lease.address;
       const next =
-        (await this.#renew(lease, lease.server, begun + lease.rebinding * 1000)) ??
-        (await this.#renew(lease, EVERYBODY, begun + lease.lease * 1000));
+        (await this.#request({ current }, lease.server, begun + lease.rebinding * 1000)) ??
+        (await this.#request({ current }, EVERYBODY, begun + lease.lease * 1000));
       if (next === undefined || this.#over.signal.aborted) return;
       await renewed(next);
       lease = next;
@@ -83,13 +76,13 @@ class DhcpClient {
     this.#socket.close();
   }
 
-  async #renew(lease: DhcpAnswer, to: string, deadline: number): Promise<DhcpAnswer | undefined> {
-    const answer = await this.#ask(
-      { type: DHCP.request, current: lease.address },
-      to,
-      deadline,
-      ({ type }) => type === DHCP.ack || type === DHCP.nak,
-    );
+  async #request(
+    what: Pick<DhcpRequest, 'current' | 'requested' | 'server'>,
+    to: string,
+    deadline: number,
+  ): Promise<DhcpAnswer | undefined> {
+    const isAnswer = ({ type }: DhcpAnswer) => type === DHCP.ack || type === DHCP.nak;
+    const answer = await this.#ask({ type: DHCP.request, ...what }, to, deadline, isAnswer);
     return answer?.type === DHCP.ack && answer.lease > 0 ? answer : undefined;
   }
 
@@ -162,10 +155,10 @@ export async function leaseAddress(
   let inUse = '';
   let current: DhcpAnswer | undefined;
   const use = async (lease: DhcpAnswer): Promise<void> => {
-    const { address, mask, gateway } = lease;
+    const { address, mask, gateway = '0.0.0.0' } = lease;
     const wanted = JSON.stringify([address, mask, gateway, lease.nameServers]);
     if (wanted === inUse) return;
-    await control.setAddress(INTERFACE, { address, mask, ...defined({ gateway }) });
+    await control.setAddress(INTERFACE, { address, mask, gateway });
     inUse = wanted;
     current = lease;
     onLease?.(lease);
