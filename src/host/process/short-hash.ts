@@ -5,16 +5,11 @@ const PRIME = 0x01000193;
 /**
  * FNV-1a: eight hexadecimal digits, for kiln's own texts. Not for text that others choose: two with the same
  * hash are easily made. (node:crypto takes five milliseconds to load.)
- */
-export function shortHash(text: string): string {
-  return shortHashOf(Buffer.from(text));
-}
-
-/**
  * Inputs that differ in one byte never have the same hash, because each step can be inverted. A megabyte takes
  * a millisecond.
  */
-export function shortHashOf(bytes: Uint8Array): string {
+export function shortHash(content: string | Uint8Array): string {
+  const bytes = typeof content === 'string' ? Buffer.from(content) : content;
   let hash = OFFSET;
   for (let at = 0; at < bytes.length; at++) hash = Math.imul(hash ^ (bytes[at] as number), PRIME);
   return (hash >>> 0).toString(16).padStart(8, '0');

@@ -7,7 +7,7 @@ import { mkdir, readdir, stat, utimes } from 'node:fs/promises';
 import { join } from 'node:path';
 import { attempt, hasErrno } from '../calls/libc.ts';
 import { removeTree, removeTreeNow } from '../files/remove-tree.ts';
-import { shortHash, shortHashOf } from '../process/short-hash.ts';
+import { shortHash } from '../process/short-hash.ts';
 import { asidePath, DamagedFileError, renameOver, setAside, tellDamage } from './damage.ts';
 
 /** The last key of a record; no other key has this name. */
@@ -137,7 +137,7 @@ const SEAL = '\nkiln-check ';
 /** As a whole or not at all. Not flushed: if the disk loses it, reading detects that. */
 export function writeSealed(path: string, content: string | Buffer): void {
   const bytes = typeof content === 'string' ? Buffer.from(content) : content;
-  writeWholeSync(path, Buffer.concat([bytes, Buffer.from(`${SEAL}${shortHashOf(bytes)}`)]));
+  writeWholeSync(path, Buffer.concat([bytes, Buffer.from(`${SEAL}${shortHash(bytes)}`)]));
 }
 
 export function readSealed(path: string): Buffer | undefined {
@@ -149,7 +149,7 @@ export function readSealed(path: string): Buffer | undefined {
     throw new DamagedFileError(path, 'its end is missing');
   }
   const content = bytes.subarray(0, end);
-  if (bytes.toString('latin1', end + SEAL.length) === shortHashOf(content)) return content;
+  if (bytes.toString('latin1', end + SEAL.length) === shortHash(content)) return content;
   throw new DamagedFileError(path, 'its checksum is another one');
 }
 

@@ -6,7 +6,7 @@ import { readdirSync, readFileSync, rmSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { defined } from '../../defined.ts';
 import { unlessErrno } from '../calls/libc.ts';
-import { shortHashOf } from '../process/short-hash.ts';
+import { shortHash } from '../process/short-hash.ts';
 import { dropCached, findRecord, readRecord, readSealed } from './checked-file.ts';
 import { DamagedFileError, tellDamage } from './damage.ts';
 import type { StatePaths } from './paths.ts';
@@ -116,18 +116,11 @@ export function kindOf(path: string): StateKind | undefined {
   return KINDS.find(({ pattern }) => pattern.test(path));
 }
 
-interface FoundDamage {
-  readonly kind: StateKind;
-  readonly error: DamagedFileError;
-}
-
-export function findDamage(paths: Pick<StatePaths, 'root'>): FoundDamage[] {
-  const found: FoundDamage[] = [];
-  for (const { path, kind, isDirectory } of entries(paths.root, '')) {
+export function findDamage(paths: Pick<StatePaths, 'root'>) {
+  return [...entries(paths.root, '')].flatMap(({ path, kind, isDirectory }) => {
     const error = damageOf(kind.care, path, isDirectory);
-    if (error !== undefined) found.push({ kind, error });
-  }
-  return found;
+    return error === undefined ? [] : [{ kind, error }];
+  });
 }
 
 interface KnownEntry {
@@ -197,7 +190,7 @@ function checkHeader(path: string): void {
   }
   const entry = path.replace(/header\.rpm$/, 'package.json');
   const { header } = findRecord<{ readonly header?: string }>(entry).value ?? {};
-  if (header === undefined || shortHashOf(readFileSync(path)) === header) return;
+  if (header === undefined || shortHash(readFileSync(path)) === header) return;
   throw new DamagedFileError(path, 'its checksum is another one');
 }
 

@@ -5,7 +5,7 @@ import { defined } from '../../defined.ts';
 import { KilnError } from '../../errors.ts';
 import { closing } from '../../host/calls/descriptor.ts';
 import { hasErrno } from '../../host/calls/libc.ts';
-import { shortHashOf } from '../../host/process/short-hash.ts';
+import { shortHash } from '../../host/process/short-hash.ts';
 import { findRecord, writeRecord } from '../../host/state/checked-file.ts';
 import { tellDamage } from '../../host/state/damage.ts';
 import { pathsOfUser, type StatePaths } from '../../host/state/paths.ts';
@@ -97,7 +97,7 @@ function hasWholeHeader(directory: string, { header }: Entry): boolean {
 
 function checksumOf(path: string): string | undefined {
   try {
-    return shortHashOf(readFileSync(path));
+    return shortHash(readFileSync(path));
   } catch (error) {
     if (hasErrno(error, 'ENOENT', 'ENOTDIR', 'EISDIR')) return undefined;
     throw error;
