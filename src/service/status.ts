@@ -1,5 +1,6 @@
 import { defined } from '../defined.ts';
 import { KilnError } from '../errors.ts';
+import type { CgroupUsage } from '../host/cgroup/cgroup-usage.ts';
 import { readRecordOrSetAside, withFields, writeRecord } from '../host/state/checked-file.ts';
 import type { StatePaths } from '../host/state/paths.ts';
 import type { PublishedPort } from './definition/definition.ts';
@@ -55,13 +56,10 @@ export interface ServiceStatus {
   readonly usage: ServiceUsage;
 }
 
-interface ServiceUsage {
-  readonly cpuMicroseconds?: number;
-  readonly memoryBytes?: number;
-  readonly peakMemoryBytes?: number;
-  readonly pids?: number;
-  readonly oomKills?: number;
-}
+type ServiceUsage = Pick<
+  CgroupUsage,
+  'cpuMicroseconds' | 'memoryBytes' | 'peakMemoryBytes' | 'oomKills'
+> & { readonly pids?: number };
 
 interface Outcome {
   /** `stopped`: by a person. `finished`: its units are done. `failed`: its units cannot go on. */

@@ -25,13 +25,9 @@ export function createPipe(owner: number): Pipe {
   const pair = new Int32Array(2);
   checked('pipe2', tryCall('pipe2', pair, O_CLOEXEC));
   const [read, write] = pair as unknown as [number, number];
-  growPipe(write);
+  tryCall('fcntl', write, F_SETPIPE_SZ, PIPE_BYTES);
   fchownSync(write, owner, owner);
   return { read, write };
-}
-
-function growPipe(fd: number): void {
-  tryCall('fcntl', fd, F_SETPIPE_SZ, PIPE_BYTES);
 }
 
 const POLLIN = 1;

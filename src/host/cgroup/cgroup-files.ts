@@ -35,10 +35,7 @@ export interface CgroupLimits {
 /** The kernel's default for cpu bandwidth control, microseconds. */
 const CPU_PERIOD = 100_000;
 
-interface Group {
-  readonly version: 1 | 2;
-  readonly path: string;
-}
+type Group = Pick<CgroupHierarchy, 'version' | 'path'>;
 
 /** A file of a controller, as v2 and v1 call it. */
 type Names = readonly [v2: string, v1: string];

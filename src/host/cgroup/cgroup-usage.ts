@@ -107,11 +107,6 @@ export interface IoLimit {
   readonly write?: number;
 }
 
-export interface CgroupLine {
-  readonly file: string;
-  readonly line: string;
-}
-
 const V1_FILES = {
   read: 'blkio.throttle.read_bps_device',
   write: 'blkio.throttle.write_bps_device',
@@ -124,7 +119,7 @@ export function ioLimitFile(version: 1 | 2): string {
   return version === 2 ? V2_FILE : V1_FILES.write;
 }
 
-export function ioLimitLines(version: 1 | 2, limit: IoLimit): CgroupLine[] {
+export function ioLimitLines(version: 1 | 2, limit: IoLimit) {
   const asked = WAYS.flatMap((way) => {
     const rate = limit[way];
     return rate === undefined ? [] : [{ way, rate }];

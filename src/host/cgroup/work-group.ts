@@ -8,7 +8,7 @@ import { basename, join } from 'node:path';
 import { KilnError } from '../../errors.ts';
 import { attempt, hasErrno } from '../calls/libc.ts';
 import type { StatePaths } from '../state/paths.ts';
-import { kilnGroup, knownHierarchies, removeOwnCgroups } from './cgroup.ts';
+import { type CgroupHierarchy, kilnGroup, knownHierarchies, removeOwnCgroups } from './cgroup.ts';
 import { type CgroupLimits, ProcessCgroups } from './cgroup-files.ts';
 import { readUsage } from './cgroup-usage.ts';
 
@@ -47,10 +47,7 @@ export function enterWorkGroup(name: string, limits: CgroupLimits): void {
   entered = { name, killsBefore: memoryKills(name) };
 }
 
-function enter(
-  { path, version }: { readonly path: string; readonly version: 1 | 2 },
-  name: string,
-): void {
+function enter({ path, version }: CgroupHierarchy, name: string): void {
   const group = kilnGroup(path, name);
   const [pid, procs] = [String(process.pid), join(group, 'cgroup.procs')];
   for (let attempt = 1; ; attempt++) {

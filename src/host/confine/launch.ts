@@ -1,11 +1,12 @@
 import type { ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
-import { closeSync, statSync } from 'node:fs';
+import { statSync } from 'node:fs';
 import { dirname, join, relative } from 'node:path';
 import type { Readable } from 'node:stream';
 import { fileURLToPath } from 'node:url';
 import type { ErrorCode } from '../../error-codes.ts';
 import { KilnError } from '../../errors.ts';
+import { closing } from '../calls/descriptor.ts';
 import {
   cloneMount,
   MOUNT_ATTR_NODEV,
@@ -48,15 +49,14 @@ export interface LaunchOptions {
  * it when kiln dies.
  */
 export function launchConfined(options: LaunchOptions): ChildProcess {
-  const opened: number[] = [];
+  using opened = new DisposableStack();
+  const open = (fd: number) => opened.use(closing(fd)).fd;
   try {
     const users = mapping(process.geteuid?.());
-    const userNamespace = createUserNamespace([users], [mapping(process.getegid?.())]);
-    opened.push(userNamespace);
+    const userNamespace = open(createUserNamespace([users], [mapping(process.getegid?.())]));
     let destination: number | 'ignore' = 'ignore';
     if (options.destination !== undefined) {
-      destination = cloneMount(options.destination);
-      opened.push(destination);
+      destination = open(cloneMount(options.destination));
       const set = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC;
       setMountAttributes(destination, { set, userNamespace });
     }
@@ -75,8 +75,6 @@ export function launchConfined(options: LaunchOptions): ChildProcess {
       cause,
       hint: '`kiln doctor` tells what this host lacks (user namespaces, ID-mapped mounts)',
     });
-  } finally {
-    for (const fd of opened) closeSync(fd);
   }
 }
 
@@ -154,21 +152,12 @@ shift 3
 # The shell has put variables of its own into the environment.
 exec env -i PATH="$PATH" "$@"`;
 
-interface Passage {
-  readonly prefix: readonly string[];
-  readonly node: string;
-  readonly entry: string;
-}
-
 /**
  * How ids that own no file start `entry`, a module of kiln's. Takes five milliseconds where not everybody may
  * read it.
  * @public test/confine/passage.test.ts calls it by name in a process of its own
  */
-export function passageTo(
-  entry: string,
-  ids: { readonly base: number; readonly count: number },
-): Passage {
+export function passageTo(entry: string, ids: { readonly base: number; readonly count: number }) {
   const root = packageRoot();
   const node = nodePath();
   if (process.geteuid?.() !== 0 || [entry, node].every(mayRead)) return { prefix: [], node, entry };

@@ -83,17 +83,14 @@ export class ConfinedChild implements AsyncDisposable {
     const child = this.#child;
     if (child.exitCode === null && child.signalCode === null) await once(child, 'exit');
     const how = child.signalCode ?? `exit status ${child.exitCode}`;
+    const died = `the confined child for '${task}' died`;
     if (child.signalCode === 'SIGKILL' && killedForMemory()) {
-      return new KilnError(
-        'E_CONFINE_DIED',
-        `the confined child for '${task}' died: ${OUT_OF_MEMORY}`,
-        {
-          hint: OUT_OF_MEMORY_HINT,
-        },
-      );
+      return new KilnError('E_CONFINE_DIED', `${died}: ${OUT_OF_MEMORY}`, {
+        hint: OUT_OF_MEMORY_HINT,
+      });
     }
     const text = this.#log.replace(/[^\n\x20-\x7e]/g, '?').trim();
-    return new KilnError('E_CONFINE_DIED', `the confined child for '${task}' died (${how})`, {
+    return new KilnError('E_CONFINE_DIED', `${died} (${how})`, {
       ...(text === '' ? {} : { cause: new Error(text) }),
       hint: 'the file is probably broken or hostile; KILN_DEBUG=1 shows more',
       details: { task, exitCode: child.exitCode, signal: child.signalCode },

@@ -19,17 +19,13 @@ import { dirname } from 'node:path';
 import { closing } from '../calls/descriptor.ts';
 import { unlessErrno } from '../calls/libc.ts';
 import { callerMode } from '../process/own-umask.ts';
-import { mkdirat, openat2, openDirectory, renameat, unlinkat } from './at.ts';
+import { mkdirat, NEW_FILE, openat2, openDirectory, renameat, unlinkat } from './at.ts';
 
 interface FolderOwner {
   readonly uid: number;
   readonly gid: number;
 }
 
-const CREATE = {
-  flags: constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW,
-  mode: 0o600,
-};
 const READ = { flags: constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK };
 
 export class Folder implements Disposable {
@@ -72,7 +68,7 @@ export class Folder implements Disposable {
   }
 
   create(name: string, owner?: FolderOwner): number {
-    const fd = openat2(this.#fd, name, CREATE);
+    const fd = openat2(this.#fd, name, NEW_FILE);
     if (owner !== undefined) fchownSync(fd, owner.uid, owner.gid);
     fchmodSync(fd, callerMode(0o644));
     return fd;
@@ -92,11 +88,11 @@ export class Folder implements Disposable {
   }
 
   read(name: string, limit: number): string | undefined {
-    const fd = unlessErrno(['ENOENT', 'ELOOP', 'ENXIO'], () => openat2(this.#fd, name, READ));
-    if (fd === undefined) return undefined;
-    using _fd = closing(fd);
-    const stats = fstatSync(fd);
-    return stats.isFile() && stats.size <= limit ? readFileSync(fd, 'utf8') : undefined;
+    const open = () => closing(openat2(this.#fd, name, READ));
+    using file = unlessErrno(['ENOENT', 'ELOOP', 'ENXIO'], open);
+    if (file === undefined) return undefined;
+    const stats = fstatSync(file.fd);
+    return stats.isFile() && stats.size <= limit ? readFileSync(file.fd, 'utf8') : undefined;
   }
 
   has(name: string): boolean {

@@ -1,17 +1,8 @@
 /** Listening sockets: made under another name and renamed, so that nobody finds one that does not listen. */
-import {
-  chmodSync,
-  chownSync,
-  closeSync,
-  constants,
-  openSync,
-  renameSync,
-  rmSync,
-  statSync,
-} from 'node:fs';
+import { chmodSync, chownSync, constants, openSync, renameSync, rmSync, statSync } from 'node:fs';
 import { constants as os } from 'node:os';
 import { basename, dirname, join } from 'node:path';
-import { closeDescriptor } from '../calls/descriptor.ts';
+import { closeDescriptor, closing } from '../calls/descriptor.ts';
 import { checked, tryCall } from '../calls/system-call.ts';
 import { SOCK_CLOEXEC, unixAddress, unixSocket } from './unix-socket.ts';
 import { READABLE, Watch } from './watch.ts';
@@ -47,8 +38,8 @@ export class Listener implements Disposable {
     const fd = unixSocket();
     const fresh = `.${basename(path)}.${process.pid}`;
     // Through a descriptor, because a socket's path may have only 107 bytes.
-    const folder = openSync(dirname(path), constants.O_RDONLY | constants.O_DIRECTORY);
-    const temporary = `/proc/self/fd/${folder}/${fresh}`;
+    using folder = closing(openSync(dirname(path), constants.O_RDONLY | constants.O_DIRECTORY));
+    const temporary = `/proc/self/fd/${folder.fd}/${fresh}`;
     try {
       rmSync(temporary, { force: true });
       const address = unixAddress(temporary);
@@ -60,14 +51,12 @@ export class Listener implements Disposable {
       }
       checked('listen', tryCall('listen', fd, BACKLOG), path);
       const { ino: inode } = statSync(temporary, { bigint: true });
-      renameSync(temporary, `/proc/self/fd/${folder}/${basename(path)}`);
+      renameSync(temporary, `/proc/self/fd/${folder.fd}/${basename(path)}`);
       return new Listener(fd, connected, { path, inode });
     } catch (error) {
       closeDescriptor(fd);
       rmSync(join(dirname(path), fresh), { force: true });
       throw error;
-    } finally {
-      closeSync(folder);
     }
   }
 

@@ -61,15 +61,11 @@ export function peerCredentials(fd: number) {
   return { pid, uid, gid };
 }
 
-export function unixSocketPair(): [number, number] {
-  return socketPair(SOCK_STREAM);
-}
-
 export function unixPacketPair(): [number, number] {
-  return socketPair(SOCK_SEQPACKET);
+  return unixSocketPair(SOCK_SEQPACKET);
 }
 
-function socketPair(type: number): [number, number] {
+export function unixSocketPair(type = SOCK_STREAM): [number, number] {
   const pair = new Int32Array(2);
   checked('socketpair', tryCall('socketpair', AF_UNIX, type | SOCK_CLOEXEC, 0, pair));
   return [pair[0] as number, pair[1] as number];
@@ -91,17 +87,12 @@ interface Packet {
   readonly whole: boolean;
 }
 
-/** Up to `size` bytes and `count` descriptors (1 to 253); undefined when no more can come. Blocks. */
-export function receivePacket(fd: number, size: number, count: number): Packet | undefined {
-  return receive(fd, size, count, 0);
-}
-
 /** As receivePacket(), but the wait does not block this thread. */
 export function nextPacket(fd: number, size: number, count: number): Promise<Packet | undefined> {
   return new Promise((resolve, reject) => {
     const watch = new Watch(fd, () => {
       try {
-        const packet = receive(fd, size, count, MSG_DONTWAIT);
+        const packet = receivePacket(fd, size, count, MSG_DONTWAIT);
         watch.stop();
         resolve(packet);
       } catch (error) {
@@ -114,7 +105,13 @@ export function nextPacket(fd: number, size: number, count: number): Promise<Pac
   });
 }
 
-function receive(fd: number, size: number, count: number, how: number): Packet | undefined {
+/** Up to `size` bytes and `count` descriptors (1 to 253); undefined when no more can come. Blocks, unless `how` says. */
+export function receivePacket(
+  fd: number,
+  size: number,
+  count: number,
+  how = 0,
+): Packet | undefined {
   const data = Buffer.alloc(size);
   const fds: number[] = [];
   const [result, flags] = addon().receiveMessage(fd, data, fds, count, how);

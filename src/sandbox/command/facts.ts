@@ -5,7 +5,7 @@ import type { SandboxLabels } from '../labels/labels.ts';
 import { type MeasuredLabel, measuredLabel, plannedLabel } from '../labels/module.ts';
 import { layerMissing } from '../policy/layers.ts';
 import { capabilityNames } from '../policy/specification.ts';
-import type { LandlockWall, ProcRule, ResourceLimit } from '../wire/encode.ts';
+import type { ExecRequest, LandlockWall, ProcRule } from '../wire/encode.ts';
 import { FIELDS, type SetupOperation } from '../wire/table.ts';
 
 interface MeasuredMount {
@@ -145,12 +145,8 @@ export interface CommandFacts {
 
 const WALLS: readonly LandlockWall[] = ['files', 'no-tcp', 'abstract-sockets'];
 
-export interface CommandPlan {
-  readonly user: string;
-  readonly capabilities: bigint;
-  readonly landlock: readonly LandlockWall[];
-  readonly openSockets: boolean;
-  readonly limits: readonly ResourceLimit[];
+export interface CommandPlan
+  extends Pick<ExecRequest, 'user' | 'capabilities' | 'landlock' | 'openSockets' | 'limits'> {
   readonly labels: SandboxLabels | undefined;
   readonly boot: readonly ProcRule[];
 }

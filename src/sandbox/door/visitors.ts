@@ -175,22 +175,12 @@ export function attend(
 /** Of a first answer at once. */
 const PIECE = 64 * 1024;
 
-export interface Visit {
-  readonly command: SandboxProcess;
-  /** Ends the command as if its visitor had gone. */
-  leave(): void;
-}
-
 /**
  * Has a command started by whoever holds its sandbox. It ends with this connection.
  * @param fd of a connection to the holder; the visit owns it
  * @throws KilnError as starting it does, and E_SANDBOX_GONE
  */
-export async function visit(
-  fd: number,
-  request: ExecuteRequest,
-  handOver?: HandOver,
-): Promise<Visit> {
+export async function visit(fd: number, request: ExecuteRequest, handOver?: HandOver) {
   const message: ExecuteMessage = { do: 'execute', command: request };
   const { started, stdio } = await ask(fd, message).catch((error) => {
     closeDescriptor(fd);
@@ -212,7 +202,9 @@ export async function visit(
   };
   const streams = streamsOf(stdio, handOver);
   const command = new SandboxProcess(control, started, streams, ended.promise);
-  return { command, leave: () => socket.destroy() };
+  /** Ends the command as if its visitor had gone. */
+  const leave = () => void socket.destroy();
+  return { command, leave };
 }
 
 async function ask(

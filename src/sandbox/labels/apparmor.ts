@@ -1,4 +1,4 @@
-import { createHash } from 'node:crypto';
+import { hash } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
 import { KilnError } from '../../errors.ts';
 import { runTool } from '../../host/process/child-process.ts';
@@ -14,7 +14,7 @@ async function loadedProfiles(): Promise<Set<string>> {
   return new Set(text.split('\n').map((line) => line.replace(/ \(\w+\)$/, '')));
 }
 
-export async function ensureProfiles(label?: string): Promise<Omit<ProfileSet, 'text'>> {
+export async function ensureProfiles(label?: string) {
   const loaded = await loadedProfiles();
   if (label !== undefined && !loaded.has(label)) {
     throw missing(`AppArmor has no profile ${label}`, '`aa-status` lists those that are loaded');
@@ -41,13 +41,6 @@ async function load(text: string): Promise<void> {
 
 function missing(what: string, hint: string, cause?: unknown): KilnError {
   return new KilnError('E_LAYER_MISSING', what, { hint, cause, details: { layer: 'apparmor' } });
-}
-
-interface ProfileSet {
-  readonly init: string;
-  readonly command: string;
-  readonly nested: string;
-  readonly text: string;
 }
 
 /**
@@ -113,7 +106,7 @@ ${changes}
 }
 
 /** Names contain a digest of the content: sandboxes of another version keep theirs. @param target one more to become */
-export function profileSet(target?: string): ProfileSet {
+export function profileSet(target?: string) {
   const build = (init: string, command: string, nested: string) =>
     [
       '@{PROC}=/proc/',
@@ -123,10 +116,7 @@ export function profileSet(target?: string): ProfileSet {
       commandRules(nested, '  mount,\n  remount,\n  umount,\n  pivot_root,\n'),
       '',
     ].join('\n');
-  const digest = createHash('sha256')
-    .update(build('i', 'c', 'n'))
-    .digest('hex')
-    .slice(0, 8);
+  const digest = hash('sha256', build('i', 'c', 'n')).slice(0, 8);
   // Debian's profile of libvirtd lets it signal and trace `libvirt-*`: it must be able to destroy sandboxes.
   const names = {
     init: `libvirt-kiln-init-${digest}`,

@@ -86,12 +86,7 @@ function decodeField(whose: string, field: FieldName, bytes: Buffer): Record<str
   return found;
 }
 
-interface Decoded {
-  readonly value: unknown;
-  readonly length: number;
-}
-
-function decodePart(part: Part, bytes: Buffer): Decoded | undefined {
+function decodePart(part: Part, bytes: Buffer) {
   switch (part.kind) {
     case 'u32': {
       if (bytes.length < 4) return undefined;

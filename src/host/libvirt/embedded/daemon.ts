@@ -11,7 +11,7 @@ import { linkState, type StatePaths } from '../../state/paths.ts';
 import { LibvirtError } from '../errors.ts';
 import { clearHome, homeNames, removeEmptyHome } from './cgroups.ts';
 import { daemonPid, type EmbeddedFiles, embeddedFiles, LOCK } from './files.ts';
-import { homeOf, type Launched, launch } from './launch.ts';
+import { homeOf, launch } from './launch.ts';
 
 /** Seconds without a client and a running domain, after which the daemon ends. */
 const IDLE_SECONDS = 120;
@@ -49,8 +49,7 @@ export async function ensureEmbeddedDaemon(
     if (other !== undefined) return other;
     for (let attempt = 1; ; attempt++) {
       await endRemains(files);
-      const launched = await launch(files, idle);
-      const result = await ready(files, launched);
+      const result = await ready(files, await launch(files, idle));
       if (typeof result === 'object') return result;
       // Status 0: on a busy machine the daemon ended, idle, before this process looked.
       if (result !== 0 || attempt === START_ATTEMPTS) throw await failedStart(files, result);
@@ -175,13 +174,13 @@ async function endRemains(files: EmbeddedFiles): Promise<void> {
 
 async function ready(
   files: EmbeddedFiles,
-  launched: Launched,
+  exitCode: () => number | undefined,
 ): Promise<EmbeddedDaemon | number | undefined> {
   const until = performance.now() + START_MS;
   for (let pause = 1; performance.now() < until; pause = Math.min(pause * 1.3, 50)) {
     const found = await reach(files);
     if (found !== undefined) return found;
-    const code = launched.exitCode();
+    const code = exitCode();
     if (code !== undefined) return code;
     await sleep(pause);
   }

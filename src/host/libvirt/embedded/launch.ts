@@ -32,12 +32,6 @@ const DRIVERS = [
   'libvirt_driver_nwfilter.so',
 ];
 
-/** The caller's environment does not reach the daemon. */
-const ENVIRONMENT = {
-  PATH: '/usr/sbin:/usr/bin:/sbin:/bin',
-  LANG: 'C.UTF-8',
-};
-
 export function homeOf(files: EmbeddedFiles): Promise<CgroupHome> {
   return cgroupHome(files.name, hasSystemd() ? unitOf(files).cgroup : undefined);
 }
@@ -65,16 +59,21 @@ async function selectDrivers(files: EmbeddedFiles): Promise<void> {
   }
 }
 
-function environment(files: EmbeddedFiles): Record<string, string> {
-  return { ...ENVIRONMENT, LIBVIRT_DRIVER_DIR: files.drivers };
+/** The caller's environment does not reach the daemon. */
+function environment({ drivers }: EmbeddedFiles): Record<string, string> {
+  const PATH = '/usr/sbin:/usr/bin:/sbin:/bin';
+  return { PATH, LANG: 'C.UTF-8', LIBVIRT_DRIVER_DIR: drivers };
 }
 
-export interface Launched {
-  exitCode(): number | undefined;
-}
-
-/** The caller holds the lock. libvirtd is ready when its socket answers. @param idle seconds */
-export async function launch(files: EmbeddedFiles, idle: number): Promise<Launched> {
+/**
+ * The caller holds the lock. libvirtd is ready when its socket answers.
+ * @param idle seconds
+ * @returns its exit status, once it has ended
+ */
+export async function launch(
+  files: EmbeddedFiles,
+  idle: number,
+): Promise<() => number | undefined> {
   const libvirtd = findLibvirtd();
   // The sandbox's mapped root must reach its devpts; libvirt's own directories above it are 0700.
   for (const folder of [...files.binds.map(([source]) => source), files.noBus]) {
@@ -107,7 +106,7 @@ export async function launch(files: EmbeddedFiles, idle: number): Promise<Launch
     ended = code ?? 128;
   });
   child.unref();
-  return { exitCode: () => (systemd && ended === 0 ? undefined : ended) };
+  return () => (systemd && ended === 0 ? undefined : ended);
 }
 
 const SYSTEM_BUS = '/run/dbus';
