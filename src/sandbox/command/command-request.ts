@@ -34,7 +34,8 @@ function withoutCore(limits: readonly ResourceLimit[] = []): ResourceLimit[] {
   return [...limits.filter(({ resource }) => resource !== NO_CORE.resource), NO_CORE];
 }
 
-const DEFAULT_PATH = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin';
+/** systemd's own search path, too (systemd.exec(5), ExecSearchPath=). */
+export const DEFAULT_PATH = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin';
 
 export class CommandRequest implements Disposable {
   readonly id: number;

@@ -84,11 +84,8 @@ export function findSandboxRecord(directory: string): FoundRecord<SandboxRecord>
 export function readSandboxRecord(directory: string): SandboxRecord | undefined {
   const { value, damage } = findSandboxRecord(directory);
   if (damage === undefined) return value;
-  tellDamage({
-    path: damage.path,
-    why: damage.why,
-    done: `nobody can use the sandbox ${basename(directory)} any more, and it goes when its command ends`,
-  });
+  const done = `nobody can use the sandbox ${basename(directory)} any more, and it goes when its command ends`;
+  tellDamage({ path: damage.path, why: damage.why, done });
   return undefined;
 }
 
@@ -105,6 +102,10 @@ const SET_BACK = 60_000;
 export function isExpired(record: SandboxRecord, now: number): boolean {
   const age = now - record.created;
   return age >= PARKED_LIFETIME || age < -SET_BACK;
+}
+
+export function isKept({ keepUntil }: SandboxRecord, now: number): boolean {
+  return keepUntil !== undefined && keepUntil > now;
 }
 
 /** Only root can read it: it contains arguments and variables of commands. */
@@ -152,12 +153,12 @@ export interface SandboxUsage {
   readonly sizeBytes?: number;
 }
 
-/** libvirt's own, where kiln has none of its own. */
-const SYSTEM_LIBVIRT = '/run/libvirt/lxc';
+/** Where a system libvirtd's controllers have sockets, and folders to mount on. It never removes them. */
+export const SYSTEM_DOMAIN_RUN = '/run/libvirt/lxc';
 
 /** Of the kernel's counters: nothing of the sandbox's files is looked at. Nothing where it does not run. */
 export function sandboxUsage(paths: StatePaths, { domain }: SandboxRecord): SandboxUsage {
-  const folders = [embeddedFiles(paths).domainRun, SYSTEM_LIBVIRT];
+  const folders = [embeddedFiles(paths).domainRun, SYSTEM_DOMAIN_RUN];
   const pid = folders.map((folder) => controllerPid(folder, domain)).find(Boolean);
   if (pid === undefined) return {};
   // It may have ended meanwhile.
@@ -172,7 +173,7 @@ async function stateOf(directory: string, record: SandboxRecord): Promise<Sandbo
     return isExpired(record, Date.now()) ? 'abandoned' : 'parked';
   }
   await lock.release();
-  return record.keepUntil !== undefined && record.keepUntil > Date.now() ? 'kept' : 'abandoned';
+  return isKept(record, Date.now()) ? 'kept' : 'abandoned';
 }
 
 export async function findSandbox(

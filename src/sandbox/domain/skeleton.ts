@@ -1,4 +1,4 @@
-import { createHash } from 'node:crypto';
+import { hash } from 'node:crypto';
 import { chmodSync, existsSync, readFileSync, type Stats, statSync } from 'node:fs';
 import { copyFile, mkdir, readFile, rename } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
@@ -52,12 +52,7 @@ function skeletonOf(paths: StatePaths, { size, mtimeMs }: Stats): string {
   return join(paths.skeleton, `${size}-${Math.floor(mtimeMs)}-${LAYOUT}`);
 }
 
-interface InitRecord {
-  readonly size: number;
-  readonly sha256: string;
-}
-
-const takeInit = withFields<InitRecord>({ size: 'number', sha256: 'string' });
+const takeInit = withFields<{ size: number; sha256: string }>({ size: 'number', sha256: 'string' });
 
 function initRecordFile(skeleton: string): string {
   return join(skeleton, 'kiln-init.json');
@@ -65,7 +60,7 @@ function initRecordFile(skeleton: string): string {
 
 export function noteInit(skeleton: string): void {
   const bytes = readFileSync(join(skeleton, INIT_PATH));
-  writeRecord(initRecordFile(skeleton), { size: bytes.length, sha256: sha256(bytes) });
+  writeRecord(initRecordFile(skeleton), { size: bytes.length, sha256: hash('sha256', bytes) });
 }
 
 function isMade(skeleton: string): boolean {
@@ -126,7 +121,7 @@ function hasDigest(init: string, digest: string): boolean {
   const { ino, ctimeNs } = statSync(init, { bigint: true });
   const seen = `${ino} ${ctimeNs} ${digest}`;
   if (checked.get(init) === seen) return true;
-  if (sha256(readFileSync(init)) !== digest) return false;
+  if (hash('sha256', readFileSync(init)) !== digest) return false;
   checked.set(init, seen);
   return true;
 }
@@ -147,7 +142,7 @@ export async function ensureSkeleton(paths: StatePaths): Promise<string> {
 }
 
 async function makeSkeleton(paths: StatePaths, source: string, target: string): Promise<string> {
-  const digest = sha256(await readFile(source)).slice(0, 12);
+  const digest = hash('sha256', await readFile(source)).slice(0, 12);
   const half = join(paths.skeleton, `.${digest}.${process.pid}`);
   await mkdir(half, { recursive: true });
   for (const point of MOUNT_POINTS) await mkdir(join(half, point), { recursive: true });
@@ -175,10 +170,6 @@ async function mend(whole: string, target: string): Promise<void> {
   }
   await rename(join(whole, INIT_PATH), join(target, INIT_PATH));
   renameOver(initRecordFile(whole), initRecordFile(target));
-}
-
-function sha256(bytes: Buffer): string {
-  return createHash('sha256').update(bytes).digest('hex');
 }
 
 function clearFile(path: string): void {

@@ -21,8 +21,10 @@ import {
   domainOf,
   domainPrefix,
   findSandboxRecord,
+  isKept,
   readSandboxRecord,
   type SandboxRecord,
+  SYSTEM_DOMAIN_RUN,
   sandboxFiles,
   sandboxOwner,
 } from './sandbox-record.ts';
@@ -84,10 +86,6 @@ async function sweepSandbox(
   return true;
 }
 
-function isKept({ keepUntil }: SandboxRecord, now: number): boolean {
-  return keepUntil !== undefined && keepUntil > now;
-}
-
 export async function destroySandbox(
   paths: StatePaths,
   directory: string,
@@ -125,9 +123,6 @@ const DESTROY_DEADLINE = 6000;
 
 /** Where a system libvirtd writes a log for each domain. It never deletes them. */
 const SYSTEM_DOMAIN_LOGS = '/var/log/libvirt/lxc';
-
-/** Where a system libvirtd's controllers have sockets, and folders to mount on. It never removes them. */
-const SYSTEM_DOMAIN_RUN = '/run/libvirt/lxc';
 
 /** Of a domain in libvirt's folder on /run. They are empty: mounts exist only in the controller's namespace. */
 const DOMAIN_FOLDERS = ['dev', 'devpts', 'fuse'];

@@ -99,12 +99,11 @@ async function relabelBelow(root: number, context: string): Promise<void> {
     const folder = path;
     // The entry may be gone, or on another file system.
     const gone = ['ENOENT', 'ENOTDIR', 'ELOOP', 'EXDEV'];
-    const fd = unlessErrno(gone, () => openat2(root, folder, BELOW));
-    if (fd === undefined) continue;
-    using _fd = closing(fd);
-    for (const { name } of new DirectoryReader(fd)) {
+    using opened = unlessErrno(gone, () => closing(openat2(root, folder, BELOW)));
+    if (opened === undefined) continue;
+    for (const { name } of new DirectoryReader(opened.fd)) {
       if (++count > MOST_FILES) throw tooMany();
-      if (labelEntry(fd, name, context)) {
+      if (labelEntry(opened.fd, name, context)) {
         directories.push(Buffer.concat([path, Buffer.from('/'), name]));
       }
       if (count % BATCH === 0) await breathe();
@@ -113,11 +112,10 @@ async function relabelBelow(root: number, context: string): Promise<void> {
 }
 
 function labelEntry(directory: number, name: Buffer, context: string): boolean {
-  const fd = unlessErrno(['ENOENT'], () => openPath(directory, name));
-  if (fd === undefined) return false;
-  using _fd = closing(fd);
-  setContext(fd, context);
-  return fstatSync(fd).isDirectory();
+  using entry = unlessErrno(['ENOENT'], () => closing(openPath(directory, name)));
+  if (entry === undefined) return false;
+  setContext(entry.fd, context);
+  return fstatSync(entry.fd).isDirectory();
 }
 
 function tooMany(): KilnError {

@@ -157,8 +157,6 @@ function ownerOf(path: string): number | undefined {
 }
 
 function placeOf(path: string, mounts: MountTable): MountedPath | undefined {
-  const fd = attempt(() => openSync(path, O_PATH | constants.O_DIRECTORY));
-  if (fd === undefined) return undefined;
-  using _fd = closing(fd);
-  return mountedPath(fd, mounts);
+  using folder = attempt(() => closing(openSync(path, O_PATH | constants.O_DIRECTORY)));
+  return folder && mountedPath(folder.fd, mounts);
 }

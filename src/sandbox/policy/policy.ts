@@ -1,6 +1,5 @@
 import { KilnError } from '../../errors.ts';
-import type { Capability } from '../../host/process/process.ts';
-import { landlockAbi } from '../../host/process/process.ts';
+import { type Capability, landlockAbi } from '../../host/process/process.ts';
 import type { StatePaths } from '../../host/state/paths.ts';
 import { withCoreGuard, withSetIdGuard } from '../seccomp/guard.ts';
 import { seccompFilter } from '../seccomp/profile.ts';
@@ -17,11 +16,13 @@ export interface PolicyRequest {
   readonly seccompCapabilities?: readonly Capability[];
 }
 
+type Writing = Pick<Surroundings, 'hostFiles' | 'userNamespaces'>;
+
 /** Root's defaults and the added ones. Throws E_ARGUMENT for SETFCAP if the command can write to the host. */
 export function userCapabilities(
   uid: number,
   capAdd: readonly Capability[],
-  surroundings: Pick<Surroundings, 'hostFiles' | 'userNamespaces'>,
+  surroundings: Writing,
 ): Capability[] {
   if (withoutSetfcap(surroundings) && capAdd.includes('SETFCAP')) {
     const what = 'the capability SETFCAP cannot be combined with a writable bind';
@@ -32,10 +33,7 @@ export function userCapabilities(
   return commandCapabilities([...(uid === 0 ? ROOT_CAPABILITIES : []), ...capAdd], surroundings);
 }
 
-function commandCapabilities(
-  wanted: readonly Capability[],
-  surroundings: Pick<Surroundings, 'hostFiles' | 'userNamespaces'>,
-): Capability[] {
+function commandCapabilities(wanted: readonly Capability[], surroundings: Writing): Capability[] {
   const without = withoutSetfcap(surroundings);
   return [...new Set(wanted)].filter((name) => !(without && name === 'SETFCAP'));
 }
@@ -45,10 +43,7 @@ function commandCapabilities(
  * its own a command has SETFCAP again, and root needs it to make one (user_namespaces(7)); there the seccomp
  * filter refuses extended attributes instead.
  */
-function withoutSetfcap({
-  hostFiles,
-  userNamespaces,
-}: Pick<Surroundings, 'hostFiles' | 'userNamespaces'>): boolean {
+function withoutSetfcap({ hostFiles, userNamespaces }: Writing): boolean {
   return hostFiles && !userNamespaces;
 }
 

@@ -98,11 +98,7 @@ export function formatPublish({ address, host, sandbox }: PublishedPort): string
   return address === '127.0.0.1' ? `${host}:${sandbox}` : `${shown}:${host}:${sandbox}`;
 }
 
-interface IssueContext {
-  addIssue(issue: { code: 'custom'; message: string; path: string[] }): void;
-}
-
-function refuse(context: IssueContext, message: string, ...path: string[]): typeof z.NEVER {
+function refuse(context: z.RefinementCtx, message: string, ...path: string[]): typeof z.NEVER {
   context.addIssue({ code: 'custom', message, path });
   return z.NEVER;
 }

@@ -160,16 +160,12 @@ export function copyVar(from: VarFiles, to: VarFiles): void {
   else copyFile(from.varImage, to.varImage);
 }
 
-export async function moveVarToImage(files: VarFiles, bytes: number): Promise<void> {
-  await makeExt4Image(files.varImage, files.var, bytes);
-  await removeTree(files.var);
-}
-
 /** The smallest size (bytes) in which ext4 has room for its own data. */
 const SMALLEST = 16 * 2 ** 20;
 
 /** Without mounting: mke2fs copies owners, modes, attributes. Throws E_IMAGE_SIZE if the tree does not fit. */
-async function makeExt4Image(path: string, tree: string, bytes: number): Promise<void> {
+export async function moveVarToImage(files: VarFiles, bytes: number): Promise<void> {
+  const { var: tree, varImage: path } = files;
   if (bytes < SMALLEST) {
     throw new KilnError('E_IMAGE_SIZE', `an image of ${bytes} bytes is too small`, {
       hint: 'give it at least 16M',
@@ -189,4 +185,5 @@ async function makeExt4Image(path: string, tree: string, bytes: number): Promise
       hint: 'a larger one, or is e2fsprogs installed?',
     });
   }
+  await removeTree(tree);
 }

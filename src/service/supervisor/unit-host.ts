@@ -2,6 +2,7 @@ import { readFileSync } from 'node:fs';
 import { KilnError } from '../../errors.ts';
 import type { Capability } from '../../host/process/process.ts';
 import { awaitedLater, deferred } from '../../promise.ts';
+import { DEFAULT_PATH } from '../../sandbox/command/command-request.ts';
 import type { SandboxControl } from '../../sandbox/command/control.ts';
 import { endOf, type ProcessEnd } from '../../sandbox/command/process.ts';
 import type { PlannedSandbox } from '../../sandbox/door/planned-sandbox.ts';
@@ -119,8 +120,7 @@ export function outOfTime(milliseconds: number): KilnError {
 
 export const NOTIFY_SOCKET = '/run/kiln/notify';
 
-/** systemd's own search path (systemd.exec(5), ExecSearchPath=). */
-const PATH = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin';
+const DEFAULTS = { PATH: DEFAULT_PATH, LANG: 'C.UTF-8' };
 
 export type RunningCommand = Readonly<Awaited<ReturnType<typeof startCommand>>>;
 
@@ -179,7 +179,7 @@ function unitEnvironment(
   unit: ServiceUnit,
   variables: Readonly<Record<string, string>>,
 ): Record<string, string> {
-  const environment: Record<string, string> = { ...host.environment, PATH, LANG: 'C.UTF-8' };
+  const environment: Record<string, string> = { ...host.environment, ...DEFAULTS };
   for (const [name, value] of unit.environment) environment[name] = value;
   for (const { path, optional } of unit.environmentFiles) {
     const text = host.tree.readText(path);
