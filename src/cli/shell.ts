@@ -16,7 +16,7 @@ import { type ExecuteRequest, visit } from '../sandbox/door/visitors.ts';
 import { isKilnCode } from '../service/failure.ts';
 import { runAttached, SHELL } from './attach.ts';
 import { type Caller, hasTerminal } from './caller/caller.ts';
-import { KilnCommand } from './options/command.ts';
+import { KilnCommand, refuseOptions } from './options/command.ts';
 import { addSandboxOptions, copyInOption, type SandboxOptions } from './options/sandbox-options.ts';
 import { envOption } from './options/shared-options.ts';
 import { printEgressRefusals } from './output/errors.ts';
@@ -32,6 +32,8 @@ Examples:
 
 const ID = 'the id of a sandbox, or a name of a job, as `kiln ps` shows it; the first digits do';
 
+const AS_MADE = 'it has the options that it was made with; without an id, a new sandbox takes them';
+
 export function command(caller: Caller): KilnCommand {
   const it = new KilnCommand('shell')
     .description('Open a shell in a new sandbox, or in one that runs or was kept.')
@@ -40,21 +42,11 @@ export function command(caller: Caller): KilnCommand {
   return addSandboxOptions(it, caller)
     .addHelpText('after', EXAMPLES)
     .action(async (id: string | undefined, options: SandboxOptions) => {
-      if (id !== undefined) refuseOptions(it, id);
+      if (id !== undefined) refuseOptions(it.given(), `the sandbox ${id}`, AS_MADE);
       const tty = hasTerminal(caller);
       if (id === undefined) await runCommand(SHELL, { ...options, tty }, it, ownContext(caller));
       else await enter(id, SHELL, { tty, env: [] }, caller);
     });
-}
-
-/** A sandbox cannot change: refuse options, so that nobody believes they had an effect. */
-function refuseOptions(it: KilnCommand, id: string): void {
-  const given = it.given();
-  if (given.length === 0) return;
-  const names = given.map(({ long }) => long).join(', ');
-  throw new KilnError('E_ARGUMENT', `the sandbox ${id} takes no ${names}`, {
-    hint: 'it has the options that it was made with; without an id, a new sandbox takes them',
-  });
 }
 
 export interface ExecOptions {

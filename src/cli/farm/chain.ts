@@ -14,7 +14,7 @@ import { type ChainRequest, chainJson } from '../../jobs/chain/request.ts';
 import type { CiChoice } from '../../report/ci/provider.ts';
 import { allowedMissing } from '../../sandbox/policy/layers.ts';
 import { type Caller, listenForInterruption } from '../caller/caller.ts';
-import type { KilnCommand } from '../options/command.ts';
+import { type KilnCommand, refuseOptions } from '../options/command.ts';
 import { CiOutput } from '../output/ci-output.ts';
 import { KILN_FAILED } from '../output/errors.ts';
 import { ChainTable, chainRequest, noteMember, tellChain } from '../rpmbuild/build-chain.ts';
@@ -43,9 +43,7 @@ const STAYS = [
 function refuseWhatStays(command: KilnCommand): void {
   const refuse = (names: readonly string[], hint: string) => {
     const given = command.given().filter((option) => names.includes(option.attributeName()));
-    if (given.length === 0) return;
-    const what = given.map(({ long }) => long).join(', ');
-    throw new KilnError('E_ARGUMENT', `--farm takes no ${what}`, { hint });
+    refuseOptions(given, '--farm', hint);
   };
   refuse(
     STAYS,

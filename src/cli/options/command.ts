@@ -1,4 +1,5 @@
 import { Command, type Option } from 'commander';
+import { KilnError } from '../../errors.ts';
 
 /**
  * A command of kiln's. An optional value must follow `=` (`--keep`, `--keep=10m`): commander would take the next
@@ -67,6 +68,13 @@ function takesNext(options: readonly Option[], option: Option | undefined, word:
     (letter) => options.find(({ short }) => short === `-${letter}`)?.required === true,
   );
   return first !== -1 && first === letters.length - 1;
+}
+
+/** Refuses options, so that nobody believes they had an effect. @throws KilnError E_ARGUMENT */
+export function refuseOptions(options: readonly Option[], by: string, hint: string): void {
+  if (options.length === 0) return;
+  const names = options.map(({ long }) => long).join(', ');
+  throw new KilnError('E_ARGUMENT', `${by} takes no ${names}`, { hint });
 }
 
 /** Its names, without the program's: `image build`. */

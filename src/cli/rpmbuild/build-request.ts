@@ -1,7 +1,6 @@
 import { resolve } from 'node:path';
 import type { Option } from 'commander';
 import { defined } from '../../defined.ts';
-import { KilnError } from '../../errors.ts';
 import { hostArchitecture } from '../../image/key.ts';
 import {
   addedRepository,
@@ -11,7 +10,7 @@ import {
 import { LIMIT_NAMES, limitsOf } from '../../sandbox/policy/limits.ts';
 import type { Caller } from '../caller/caller.ts';
 import type { DetachOptions } from '../job/detach.ts';
-import type { KilnCommand } from '../options/command.ts';
+import { type KilnCommand, refuseOptions } from '../options/command.ts';
 import { libvirtNetwork } from '../options/sandbox-options.ts';
 import type { BuildOptions, ChainOptions, RecipeOptions } from './build-options.ts';
 
@@ -211,18 +210,12 @@ export function isPackageOrSpec(source: string): boolean {
   return /\.(?:rpm|spec)$/.test(source);
 }
 
-/**
- * Refuses options that this kind of build ignores, so that nobody believes they had an effect.
- * @throws KilnError E_ARGUMENT
- */
+/** Refuses options that this kind of build ignores. @throws KilnError E_ARGUMENT */
 export function refuseUnused(mode: BuildMode, command: KilnCommand): void {
   const uses: ReadonlySet<string> = new Set(MODES[mode].uses);
   const unused = command.given().filter((option) => !uses.has(option.attributeName()));
-  if (unused.length === 0) return;
-  const names = unused.map(({ long }) => long).join(', ');
-  throw new KilnError('E_ARGUMENT', `${MODES[mode].title} takes no ${names}`, {
-    hint: unused.map((option) => `${option.long} is for ${whatFor(option)}`).join('; '),
-  });
+  const hint = unused.map((option) => `${option.long} is for ${whatFor(option)}`).join('; ');
+  refuseOptions(unused, MODES[mode].title, hint);
 }
 
 function whatFor(option: Option): string {
