@@ -141,14 +141,14 @@ async function removeOwn(
 }
 
 async function pruneCaches(paths: StatePaths, limits: PruneOptions): Promise<Pruned> {
-  const users = await readdir(join(paths.root, 'users')).catch(() => []);
-  return await sumOf([
-    () => pruneCache(paths, limits),
-    ...(await rootsBuildCaches(paths)).map(
-      (folder) => () => removeBuildCaches(paths, folder, limits),
-    ),
-    ...users.map((uid) => () => pruneOwn(paths, { uid: Number(uid) }, limits)),
-  ]);
+  const pruned = [await pruneCache(paths, limits)];
+  for (const folder of await rootsBuildCaches(paths)) {
+    pruned.push(await removeBuildCaches(paths, folder, limits));
+  }
+  for (const uid of await readdir(join(paths.root, 'users')).catch(() => [])) {
+    pruned.push(await pruneOwn(paths, { uid: Number(uid) }, limits));
+  }
+  return sumOf(pruned);
 }
 
 async function pruneOwn(
@@ -156,20 +156,15 @@ async function pruneOwn(
   user: { readonly uid: number },
   limits: PruneOptions,
 ): Promise<Pruned> {
-  return await sumOf([
-    () => pruneCache(pathsOfUser(paths, user), limits),
-    () => removeBuildCaches(paths, buildCachesOf(paths, user), limits),
+  return sumOf([
+    await pruneCache(pathsOfUser(paths, user), limits),
+    await removeBuildCaches(paths, buildCachesOf(paths, user), limits),
   ]);
 }
 
-async function sumOf(parts: readonly (() => Promise<Pruned>)[]): Promise<Pruned> {
-  const all = { files: 0, bytes: 0 };
-  for (const part of parts) {
-    const { files, bytes } = await part();
-    all.files += files;
-    all.bytes += bytes;
-  }
-  return all;
+function sumOf(parts: readonly Pruned[]): Pruned {
+  const sum = (field: keyof Pruned) => parts.reduce((all, part) => all + part[field], 0);
+  return { files: sum('files'), bytes: sum('bytes') };
 }
 
 async function removeKept(engine: Engine, maxAge = Number.POSITIVE_INFINITY): Promise<string[]> {
