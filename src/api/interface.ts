@@ -1,5 +1,6 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { defined } from '../defined.ts';
 import { KilnError } from '../errors.ts';
 import { packageRoot } from '../host/state/paths.ts';
 
@@ -193,10 +194,12 @@ function checked(type: Type, value: unknown, place: string, of: Interface): unkn
     case 'array':
       if (!Array.isArray(value)) return fail(place);
       return value.map((item) => checked(type.of, item, place, of));
-    case 'map':
-      return copied(Object.entries(object(value, place)), (item, name) =>
-        checked(type.of, item, `${place}.${name}`, of),
-      );
+    case 'map': {
+      const entries = Object.entries(object(value, place)).map(([name, item]) => {
+        return [name, checked(type.of, item, `${place}.${name}`, of)];
+      });
+      return defined(Object.fromEntries(entries));
+    }
     case 'struct':
       return checkedFields(type, object(value, place), place, of);
     case 'enum':
@@ -225,24 +228,12 @@ function checkedFields(
   const known = new Set(fields.map(({ name }) => name));
   const unknown = Object.keys(value).find((name) => !known.has(name));
   if (unknown !== undefined) fail(inside(unknown));
-  return copied(
-    fields.map((field) => [field.name, field] as const),
-    ({ type }, name) =>
-      checked(type, Object.hasOwn(value, name) ? value[name] : undefined, inside(name), of),
-  );
-}
-
-/** Without undefined values; no name has a special meaning to JavaScript. */
-function copied<Value>(
-  entries: readonly (readonly [string, Value])[],
-  copy: (value: Value, name: string) => unknown,
-): object {
-  return Object.fromEntries(
-    entries.flatMap(([name, value]) => {
-      const made = copy(value, name);
-      return made === undefined ? [] : [[name, made] as const];
-    }),
-  );
+  const entries = fields.map(({ name, type }) => {
+    // No name has a special meaning to JavaScript.
+    const given = Object.hasOwn(value, name) ? value[name] : undefined;
+    return [name, checked(type, given, inside(name), of)];
+  });
+  return defined(Object.fromEntries(entries));
 }
 
 function object(value: unknown, place: string): Readonly<Record<string, unknown>> {

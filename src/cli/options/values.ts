@@ -1,5 +1,6 @@
 import { resolve } from 'node:path';
 import { InvalidArgumentError } from 'commander';
+import { defined } from '../../defined.ts';
 import { parseEgressRule } from '../../egress/rule.ts';
 import { HOSTNAME, sizeInBytes, timeInMilliseconds } from '../../recipe/limit-keys.ts';
 import { MINIMUM_MEMORY } from '../../sandbox/policy/limits.ts';
@@ -61,16 +62,13 @@ export function parseBind(text: string, cwd: string): Bind {
     );
   }
   const absolute = resolve(cwd, source);
+  const relabel = options.includes('Z') ? 'private' : options.includes('z') ? 'shared' : undefined;
   return {
     source: absolute,
     target: mountTarget(target ?? absolute),
     readonly: options.includes('ro'),
     ...(options.includes('nolinks') ? { noLinks: true } : {}),
-    ...(options.includes('Z')
-      ? { relabel: 'private' }
-      : options.includes('z')
-        ? { relabel: 'shared' }
-        : {}),
+    ...defined({ relabel }),
   };
 }
 
