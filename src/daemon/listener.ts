@@ -1,9 +1,9 @@
 /** Whether somebody listens already, and sockets that systemd passes. */
-import { closeSync, constants, openSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import { KilnError } from '../errors.ts';
 import { closeDescriptor, keepDescriptors } from '../host/calls/descriptor.ts';
 import { tryCall } from '../host/calls/system-call.ts';
+import { Folder } from '../host/files/folder.ts';
 import { runProgram, startProgram } from '../host/process/child-process.ts';
 import { ownEnvironment } from '../host/process/own-process.ts';
 import { connectUnixSocket } from '../host/sockets/unix-socket.ts';
@@ -11,14 +11,12 @@ import { packageRoot } from '../host/state/paths.ts';
 
 /** By systemd, whose socket must not be replaced. @throws Node's own errors of the file system */
 export function isTaken(path: string): boolean {
-  const folder = openSync(dirname(path), constants.O_RDONLY | constants.O_DIRECTORY);
+  using folder = Folder.open(dirname(path));
   try {
-    closeDescriptor(connectUnixSocket(`/proc/self/fd/${folder}/${basename(path)}`));
+    closeDescriptor(connectUnixSocket(join(folder.path, basename(path))));
     return true;
   } catch {
     return false;
-  } finally {
-    closeSync(folder);
   }
 }
 

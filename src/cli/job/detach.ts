@@ -1,4 +1,4 @@
-import { chownSync, closeSync, constants, mkdirSync, openSync } from 'node:fs';
+import { chownSync, constants, mkdirSync, openSync } from 'node:fs';
 import { resolve } from 'node:path';
 import { jobFiles, keptBytes } from '../../detached/record.ts';
 import { KilnError } from '../../errors.ts';
@@ -69,14 +69,9 @@ export async function detach<
     return { options: { ...options, resultdir: folder }, begin };
   }
   // Written with the user's rights; nobody but root comes by its path.
+  chownSync(folder, caller.user.uid, caller.user.gid);
   const fd = openSync(folder, constants.O_RDONLY | constants.O_DIRECTORY);
-  try {
-    chownSync(folder, caller.user.uid, caller.user.gid);
-    return { options: { ...options, resultdir: files.resultsTo(fd, 'results') }, begin };
-  } catch (error) {
-    closeSync(fd);
-    throw error;
-  }
+  return { options: { ...options, resultdir: files.resultsTo(fd, 'results') }, begin };
 }
 
 /** What is kept of a user's jobs counts together as what one of them may write. @throws KilnError E_FORBIDDEN */

@@ -1,5 +1,5 @@
 import { addAbortListener } from 'node:events';
-import { closeSync, fstatSync, readSync } from 'node:fs';
+import { fstatSync, readSync } from 'node:fs';
 import { FileSystems, reopenFile } from '../../artifacts/source.ts';
 import { runRequest } from '../../cli/options/sandbox-options.ts';
 import { defined } from '../../defined.ts';
@@ -137,15 +137,11 @@ export const answerRead: Answer<'ReadFile'> = async ({ sandbox: id, path, offset
     context,
     async ({ sandbox }) =>
       await sandbox.withRoot(async (root) => {
-        const file = openFile(root, path);
-        try {
-          const { size } = fstatSync(file);
-          const bytes = Buffer.alloc(Math.max(0, Math.min(READ_MAX, size - offset)));
-          const read = bytes.length === 0 ? 0 : readSync(file, bytes, 0, bytes.length, offset);
-          return { data: bytes.toString('base64', 0, read), size };
-        } finally {
-          closeSync(file);
-        }
+        using file = closing(openFile(root, path));
+        const { size } = fstatSync(file.fd);
+        const bytes = Buffer.alloc(Math.max(0, Math.min(READ_MAX, size - offset)));
+        const read = bytes.length === 0 ? 0 : readSync(file.fd, bytes, 0, bytes.length, offset);
+        return { data: bytes.toString('base64', 0, read), size };
       }),
   );
 
