@@ -31,23 +31,24 @@ export function connectCommand(
   caller: Caller,
   tty: boolean,
 ): Disposable {
-  if (caller.handOver !== undefined) return forwardSignals(command, kill, caller);
-  return tty ? attachTerminal(command, kill, caller) : attach(command, kill, caller);
-}
-
-function attach(command: SandboxProcess, kill: () => void, caller: Caller): Disposable {
   const attached = new DisposableStack();
   attached.use(forwardSignals(command, kill, caller));
+  if (caller.handOver !== undefined) return attached;
+  if (tty) attachTerminal(command, caller, attached);
+  else attach(command, caller, attached);
+  return attached;
+}
+
+function attach(command: SandboxProcess, caller: Caller, attached: DisposableStack): void {
   relay(command.stdout, caller.stdout.stream);
   relay(command.stderr, caller.stderr.stream);
   if (hasNoInput()) {
     command.stdin.end();
-    return attached;
+    return;
   }
   const { stream } = attached.use(caller.readInput({ raw: false }));
   stream.pipe(command.stdin);
   attached.defer(() => stream.unpipe(command.stdin));
-  return attached;
 }
 
 /** The major and minor number of /dev/null, as st_rdev has them (the kernel's devices.txt, makedev(3)). */
@@ -62,9 +63,7 @@ function hasNoInput(): boolean {
   }
 }
 
-function attachTerminal(command: SandboxProcess, kill: () => void, caller: Caller): Disposable {
-  const attached = new DisposableStack();
-  attached.use(forwardSignals(command, kill, caller));
+function attachTerminal(command: SandboxProcess, caller: Caller, attached: DisposableStack): void {
   const { stream } = attached.use(caller.readInput({ raw: true }));
   const resize = () => command.resize(caller.windowSize.rows, caller.windowSize.columns);
   attached.use(caller.onSignal(['SIGWINCH'], resize));
@@ -73,7 +72,6 @@ function attachTerminal(command: SandboxProcess, kill: () => void, caller: Calle
     if (!command.stdin.destroyed) command.stdin.write(chunk);
   });
   relay(command.stdout, caller.stdout.stream);
-  return attached;
 }
 
 function relay(from: NodeJS.ReadableStream & { destroy(): void }, to: Writable): void {

@@ -38,11 +38,8 @@ Examples:
   kiln image export debian-build -o debian-build.tar.zst
   kiln image import oci-folder --name from-elsewhere`;
 
-interface JsonOption {
+interface BuildOptions {
   readonly json?: boolean;
-}
-
-interface BuildOptions extends JsonOption {
   readonly update?: boolean;
 }
 
