@@ -341,15 +341,11 @@ export const WARNINGS_BY_PAGE = {
   },
 } as const satisfies Readonly<Record<string, Readonly<Record<string, string>>>>;
 
-type WarningPages = typeof WARNINGS_BY_PAGE;
+type CodeOf<Pages> = { [Page in keyof Pages]: keyof Pages[Page] }[keyof Pages];
 
-export type WarningCode = {
-  [Page in keyof WarningPages]: keyof WarningPages[Page];
-}[keyof WarningPages];
+export type WarningCode = CodeOf<typeof WARNINGS_BY_PAGE>;
 
-type Pages = typeof CODES_BY_PAGE;
-
-export type ErrorCode = { [Page in keyof Pages]: keyof Pages[Page] }[keyof Pages];
+export type ErrorCode = CodeOf<typeof CODES_BY_PAGE>;
 
 export const EXIT_STATUS: Readonly<Partial<Record<ErrorCode, number>>> = {
   E_COMMAND_NOT_EXECUTABLE: 126,

@@ -78,7 +78,8 @@ export class ClientCaller implements Caller {
     this.ids = callerIds(env, line.identity);
     this.inputIsTTY = terminals[0];
     const output = (fd: 1 | 2) => {
-      const stream = clientOutput(line, fd, () => this.#jobOf(fd));
+      // From a job's start on, its id alone is on the client's stdout.
+      const stream = clientOutput(line, fd, () => (fd === 1 ? this.#job : this.#begun));
       const own = outputOf(stream, { isTTY: terminals[fd], columns: columns || 80 });
       const named = user?.files === undefined ? own : renaming(own, user.files);
       // A log is no terminal.
@@ -112,11 +113,6 @@ export class ClientCaller implements Caller {
         });
         return job;
       });
-  }
-
-  /** Where an output goes that is not the client's: from a job's start, whose id alone is on its stdout. */
-  #jobOf(fd: 1 | 2): DetachedJob | undefined {
-    return fd === 1 ? this.#job : this.#begun;
   }
 
   get #begun(): DetachedJob | undefined {

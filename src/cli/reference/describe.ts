@@ -52,13 +52,12 @@ export function describe(
 ): CommandDescription {
   const help = command.createHelp();
   const program = ['kiln', ...words].join(' ');
-  const [own = '', ...others] = `${program} ${command.usage()}`.trim().split('\n');
   return {
     words,
     program,
     summary: summary || asSummary(command.description()),
     description: command.description(),
-    usage: [own, ...others],
+    usage: `${program} ${command.usage()}`.trim().split('\n'),
     arguments: command.registeredArguments.map((argument) => ({
       name: argument.name(),
       help: argument.description,
