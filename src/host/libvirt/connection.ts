@@ -13,13 +13,8 @@ const UUID_BUFFER = 37;
 /** How long a controller may take to accept the daemon's connection, which then shows in /proc/net/unix. */
 const WATCH_MS = 250;
 
-export class Connection {
-  readonly #pool: ConnectionPool;
-
-  constructor(pool: ConnectionPool) {
-    this.#pool = pool;
-  }
-
+/** The calls that kiln makes; the pool knows how. */
+export class Connection extends ConnectionPool {
   createDomain(xml: string, { autodestroy = false } = {}): Promise<Domain> {
     const flags = autodestroy ? START_AUTODESTROY : 0;
     return this.#domain(
@@ -37,7 +32,7 @@ export class Connection {
   }
 
   domainNames(): Promise<string[]> {
-    return this.#pool.run(async (library, connection, failure) => {
+    return this.run(async (library, connection, failure) => {
       const list = new BigUint64Array(1);
       const count = await runAsync(library.virConnectListAllDomains, connection, list, 0);
       if (count < 0) throw failure('list the domains');
@@ -50,7 +45,7 @@ export class Connection {
   }
 
   version(): Promise<string> {
-    return this.#pool.run(async (library, connection, failure) => {
+    return this.run(async (library, connection, failure) => {
       const version = new BigUint64Array(1);
       if ((await runAsync(library.virConnectGetLibVersion, connection, version)) < 0) {
         throw failure('read the version');
@@ -61,19 +56,11 @@ export class Connection {
   }
 
   capabilities(): Promise<string> {
-    return this.#pool.run(async (library, connection, failure) => {
+    return this.run(async (library, connection, failure) => {
       const text = await runAsync(library.virConnectGetCapabilities, connection);
       if (text === null) throw failure('read the capabilities');
       return takeString(text);
     });
-  }
-
-  async close(): Promise<void> {
-    await this.#pool.close();
-  }
-
-  async leave(): Promise<void> {
-    await this.#pool.leave();
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -86,13 +73,13 @@ export class Connection {
     repeatable = true,
     late?: (domain: Domain) => Promise<unknown>,
   ): Promise<Domain> {
-    return this.#pool.run(
+    return this.run(
       async (library, connection, failure) => {
         const native = await call(library, connection);
         if (native === null) throw failure(what);
         try {
           const { name, uuid } = identify(library, native);
-          return new Domain(this.#pool, name, uuid);
+          return new Domain(this, name, uuid);
         } finally {
           library.virDomainFree(native);
         }
@@ -104,9 +91,9 @@ export class Connection {
 }
 
 export async function openConnection(uri: string, options: PoolOptions = {}): Promise<Connection> {
-  const pool = new ConnectionPool(uri, options);
-  await pool.run(async () => {});
-  return new Connection(pool);
+  const connection = new Connection(uri, options);
+  await connection.run(async () => {});
+  return connection;
 }
 
 /** Holds no native handle: each call looks the domain up by its uuid, which takes 0.1 ms. */

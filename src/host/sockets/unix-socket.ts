@@ -105,7 +105,7 @@ export function nextPacket(fd: number, size: number, count: number): Promise<Pac
   });
 }
 
-/** Up to `size` bytes and `count` descriptors (1 to 253); undefined when no more can come. Blocks, unless `how` says. */
+/** Up to `size` bytes and `count` descriptors (1 to 253); undefined when no more can come. By itself it blocks. */
 export function receivePacket(
   fd: number,
   size: number,
