@@ -1,3 +1,4 @@
+import type { Owner } from '../../artifacts/destination.ts';
 import { defined } from '../../defined.ts';
 import { checkEgress } from '../../egress/rule.ts';
 import { KilnError } from '../../errors.ts';
@@ -8,11 +9,6 @@ import { type SandboxSpecification, surroundingsOf } from '../policy/specificati
 import { chosenProfile } from '../seccomp/profile.ts';
 import type { ResourceLimit } from '../wire/encode.ts';
 import type { TimeLimits } from './supervise.ts';
-
-interface Ids {
-  readonly uid: number;
-  readonly gid: number;
-}
 
 /** The fields that decide isolation. A job must name each: a default would hide one that was forgotten. */
 type Isolation = Pick<
@@ -44,8 +40,8 @@ type Optional<Value> = { readonly [Key in keyof Value]?: Value[Key] | undefined 
 export interface SandboxJob extends Isolation, Optional<Interior> {
   readonly egress: readonly string[] | undefined;
   /** The ids in the sandbox that stand for the caller in binds, and that own copied files. */
-  readonly owner: Ids;
-  readonly caller: Ids;
+  readonly owner: Owner;
+  readonly caller: Owner;
   readonly shownAs: readonly string[];
   /** True if the sandbox may outlive this process: a kept one, or a service's. */
   readonly outlives: boolean;
@@ -144,7 +140,7 @@ export function planCommand(
   });
 }
 
-function ids({ uid, gid }: Ids): Ids {
+function ids({ uid, gid }: Owner): Owner {
   return { uid, gid };
 }
 
@@ -161,10 +157,8 @@ function freeze<Value extends object>(value: Value): Value {
 
 const LAST_ID = 65535;
 
-export interface CommandUser {
+export interface CommandUser extends Owner {
   readonly spec: string;
-  readonly uid: number;
-  readonly gid: number;
 }
 
 /** By the accounts that the image had when it was built; by default its own user. Throws E_NO_USER. */
