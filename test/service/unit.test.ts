@@ -178,6 +178,9 @@ ProtectSystem=strict
     'etc/systemd/system/web@.service.d/20-b.conf': '[Service]\nExecStart=\nExecStart=/bin/new %n\n',
     'etc/systemd/system/web@one.service.d/30-c.conf': '[Service]\nUMask=077\nLimitNOFILE=100:200\n',
     'usr/lib/systemd/system/service.d/05-all.conf': '[Service]\nKillSignal=INT\n',
+    // A link to /dev/null hides those that count less.
+    'etc/systemd/system/web@one.service.d/40-d.conf': '->/dev/null',
+    'usr/lib/systemd/system/service.d/40-d.conf': '[Service]\nUMask=0\n',
     'etc/systemd/system/masked.service': '->/dev/null',
     'usr/lib/systemd/system/masked.service': '[Service]\nExecStart=/bin/true\n',
     'etc/passwd': 'www-data:x:33:33::/var/www:/bin/sh\n',

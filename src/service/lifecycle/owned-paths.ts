@@ -143,7 +143,7 @@ function isOwnable(path: string): boolean {
   return /^\/(?:etc|var)\/[^/*?[%]/.test(path) && !/[*?[%]|\/\.{1,2}(?:\/|$)/.test(path);
 }
 
-/** The first file of a name counts (tmpfiles.d(5)). */
+/** Of tmpfiles.d(5), in order. */
 const FOLDERS = ['/etc/tmpfiles.d', '/run/tmpfiles.d', '/usr/lib/tmpfiles.d'];
 
 /** Types that make a directory; `e` only changes an existing one. */
@@ -190,13 +190,7 @@ function idOf(text: string, named: number | undefined): number | undefined {
 }
 
 function* configurationLines(tree: Tree): Generator<{ file: string; line: string }> {
-  const files = new Map<string, string>();
-  for (const folder of FOLDERS) {
-    for (const name of tree.list(folder)) {
-      if (name.endsWith('.conf') && !files.has(name)) files.set(name, `${folder}/${name}`);
-    }
-  }
-  for (const [, file] of [...files].sort(([a], [b]) => (a < b ? -1 : 1))) {
+  for (const file of tree.configuration(FOLDERS)) {
     for (const line of configuredLines(tree, file)) yield { file, line };
   }
 }

@@ -63,6 +63,17 @@ export class Tree implements Disposable {
     return (names ?? []).sort().slice(0, LIST_LIMIT);
   }
 
+  /** The files `*.conf` of some folders, by name. The first of a name counts, even if it is empty or cannot be read. */
+  configuration(folders: readonly string[]): string[] {
+    const found = new Map<string, string>();
+    for (const folder of folders) {
+      for (const name of this.list(folder)) {
+        if (name.endsWith('.conf') && !found.has(name)) found.set(name, `${folder}/${name}`);
+      }
+    }
+    return [...found].sort(([a], [b]) => (a < b ? -1 : 1)).map(([, path]) => path);
+  }
+
   [Symbol.dispose](): void {
     closeSync(this.root);
   }

@@ -103,23 +103,15 @@ function dropIns(tree: Tree, name: string): UnitText[] {
     ...dashes.reverse().map((dash) => `${prefix.slice(0, dash + 1)}.${suffix}`),
     suffix,
   ];
-  const found = new Map<string, UnitText>();
-  for (const owner of owners) {
-    for (const folder of UNIT_FOLDERS) {
-      const directory = `${folder}/${owner}.d`;
-      for (const file of tree.list(directory)) {
-        if (!file.endsWith('.conf') || found.has(file)) continue;
-        if (found.size === DROP_INS_MAX) {
-          throw new KilnError('E_UNIT', `${name} has more than ${DROP_INS_MAX} drop-ins`, {
-            hint: 'join some of them',
-          });
-        }
-        const text = tree.readText(`${directory}/${file}`);
-        if (text !== undefined) found.set(file, { path: `${directory}/${file}`, text });
-      }
-    }
+  const files = tree.configuration(
+    owners.flatMap((owner) => UNIT_FOLDERS.map((folder) => `${folder}/${owner}.d`)),
+  );
+  if (files.length <= DROP_INS_MAX) {
+    return files.map((path) => ({ path, text: tree.readText(path) ?? '' }));
   }
-  return [...found].sort(([a], [b]) => (a < b ? -1 : 1)).map(([, text]) => text);
+  throw new KilnError('E_UNIT', `${name} has more than ${DROP_INS_MAX} drop-ins`, {
+    hint: 'join some of them',
+  });
 }
 
 export function accountOf(
