@@ -15,6 +15,7 @@ import {
 } from '../../host/sockets/frames.ts';
 import { connectUnixSocket, NOBODY_LISTENS } from '../../host/sockets/unix-socket.ts';
 import { deferred } from '../../promise.ts';
+import { Output } from '../../sandbox/door/io.ts';
 import { type ExecuteRequest, visit } from '../../sandbox/door/visitors.ts';
 import { isKilnCode } from '../failure.ts';
 import type { InstanceFiles } from '../lifecycle/store.ts';
@@ -172,7 +173,7 @@ export async function logrotate(
   return { output: end.output, exitCode: end.exitCode, reloaded };
 }
 
-/** More output is dropped, bytes. */
+/** Bytes of output that are kept, the last ones. */
 const OUTPUT_LIMIT = 1024 * 1024;
 
 /** Undefined where it does not run. */
@@ -180,15 +181,11 @@ export async function runInService(files: InstanceFiles, request: ExecuteRequest
   const connection = await connectSupervisor(files);
   if (connection === undefined) return undefined;
   const { command } = await visit(connection, request);
-  const chunks: Buffer[] = [];
-  let kept = 0;
+  const output = new Output(OUTPUT_LIMIT);
   for (const stream of [command.stdout, command.stderr]) {
-    stream.on('data', (chunk: Buffer) => {
-      if (kept < OUTPUT_LIMIT) chunks.push(chunk);
-      kept += chunk.length;
-    });
+    stream.on('data', (chunk: Buffer) => output.push(chunk));
   }
   command.stdin.end();
   await once(command, 'close');
-  return { exitCode: command.exitCode, output: Buffer.concat(chunks).toString('utf8') };
+  return { exitCode: command.exitCode, output: output.text() };
 }
