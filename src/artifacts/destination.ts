@@ -1,7 +1,7 @@
 import { type BigIntStats, fchmodSync, fchownSync } from 'node:fs';
 import { KilnError } from '../errors.ts';
 import { closing } from '../host/calls/descriptor.ts';
-import { hasErrno, SyscallError, unlessErrno } from '../host/calls/libc.ts';
+import { SyscallError, succeeds, unlessErrno } from '../host/calls/libc.ts';
 import {
   DIRECTORY_BELOW,
   lchownat,
@@ -68,15 +68,10 @@ export class Destination {
   }
 
   makeDirectory(step: DestinationStep, stats: BigIntStats): void {
-    this.#attempt(step.path, () => {
-      try {
-        mkdirat(step.to, lastComponent(step.path), 0o700);
-      } catch (error) {
-        if (this.#options.replace && hasErrno(error, 'EEXIST')) return;
-        throw error;
-      }
-      this.#directories.push({ path: step.path, stats });
-    });
+    const make = () => mkdirat(step.to, lastComponent(step.path), 0o700);
+    const kept = this.#options.replace ? ['EEXIST'] : [];
+    const made = this.#attempt(step.path, () => succeeds(kept, make));
+    if (made) this.#directories.push({ path: step.path, stats });
   }
 
   openDirectory(step: DestinationStep): number {
@@ -84,14 +79,12 @@ export class Destination {
   }
 
   linkFile(step: DestinationStep, existing: ByteString): boolean {
-    return this.#attempt(step.path, () => {
-      const linked = unlessErrno(['EMLINK', 'EPERM', 'EOPNOTSUPP', 'ENOSYS'], () => {
-        const name = this.#vacate(step);
-        this.#inParent(existing, (from, oldName) => linkat(from, oldName, step.to, name));
-        return true;
-      });
-      return linked === true;
-    });
+    const link = () => {
+      const name = this.#vacate(step);
+      this.#inParent(existing, (from, oldName) => linkat(from, oldName, step.to, name));
+    };
+    const refused = ['EMLINK', 'EPERM', 'EOPNOTSUPP', 'ENOSYS'];
+    return this.#attempt(step.path, () => succeeds(refused, link));
   }
 
   makeSymlink(step: DestinationStep, target: ByteString, stats: BigIntStats): void {

@@ -55,6 +55,15 @@ export function unlessErrno<Result>(
   }
 }
 
+/** Whether `act` succeeds; false if it fails with one of these errnos. @throws any other error */
+export function succeeds(names: readonly string[], act: () => void): boolean {
+  const done = unlessErrno(names, () => {
+    act();
+    return true;
+  });
+  return done === true;
+}
+
 /** A small file, such as one of the kernel's; undefined if it cannot be read. */
 export function readText(path: string, encoding: BufferEncoding = 'utf8'): string | undefined {
   return attempt(() => readFileSync(path, encoding));

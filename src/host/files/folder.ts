@@ -17,7 +17,7 @@ import {
 } from 'node:fs';
 import { dirname } from 'node:path';
 import { closing } from '../calls/descriptor.ts';
-import { unlessErrno } from '../calls/libc.ts';
+import { succeeds, unlessErrno } from '../calls/libc.ts';
 import { callerMode } from '../process/own-umask.ts';
 import { mkdirat, NEW_FILE, openat2, openDirectory, renameat, unlinkat } from './at.ts';
 
@@ -46,12 +46,9 @@ export class Folder implements Disposable {
   }
 
   inner(name: string, owner?: FolderOwner): Folder {
-    const made = unlessErrno(['EEXIST'], () => {
-      mkdirat(this.#fd, name, 0o700);
-      return true;
-    });
+    const made = succeeds(['EEXIST'], () => mkdirat(this.#fd, name, 0o700));
     const fd = openDirectory(this.#fd, name);
-    if (made === true) {
+    if (made) {
       if (owner !== undefined) fchownSync(fd, owner.uid, owner.gid);
       fchmodSync(fd, callerMode(0o755));
     }
@@ -118,11 +115,8 @@ export function makeDirectory(path: string, owner?: FolderOwner): void {
   const missing: string[] = [];
   for (let at = path; !existsSync(at); at = dirname(at)) missing.unshift(at);
   for (const directory of missing) {
-    const made = unlessErrno(['EEXIST'], () => {
-      mkdirSync(directory, { mode: callerMode(0o755) });
-      return true;
-    });
-    if (made === undefined || owner === undefined) continue;
+    const made = succeeds(['EEXIST'], () => mkdirSync(directory, { mode: callerMode(0o755) }));
+    if (!made || owner === undefined) continue;
     using opened = closing(openSync(directory, constants.O_RDONLY | constants.O_DIRECTORY));
     fchownSync(opened.fd, owner.uid, owner.gid);
   }

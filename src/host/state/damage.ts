@@ -4,7 +4,7 @@
  */
 import { renameSync, statSync } from 'node:fs';
 import { KilnError } from '../../errors.ts';
-import { hasErrno, unlessErrno } from '../calls/libc.ts';
+import { hasErrno, succeeds } from '../calls/libc.ts';
 import { removeTreeNow } from '../files/remove-tree.ts';
 
 export class DamagedFileError extends KilnError {
@@ -61,11 +61,7 @@ export function asidePath(path: string): string {
 export function setAside(path: string): boolean {
   const aside = asidePath(path);
   removeTreeNow(aside);
-  const renamed = unlessErrno(['ENOENT'], () => {
-    renameSync(path, aside);
-    return true;
-  });
-  return renamed === true;
+  return succeeds(['ENOENT'], () => renameSync(path, aside));
 }
 
 /** A directory with that name is set aside: no file of kiln's is a directory. */

@@ -12,7 +12,7 @@ import {
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { KilnError } from '../../errors.ts';
-import { attempt, hasErrno, readText, unlessErrno } from '../../host/calls/libc.ts';
+import { attempt, hasErrno, readText, succeeds } from '../../host/calls/libc.ts';
 import { withLock } from '../../host/files/flock.ts';
 import type { StatePaths } from '../../host/state/paths.ts';
 
@@ -27,11 +27,8 @@ export async function reserve(directory: string, name: string, owner: Owner): Pr
   mkdirSync(directory, { recursive: true, mode: 0o700 });
   const path = join(directory, name);
   for (;;) {
-    const made = unlessErrno(['EEXIST'], () => {
-      writeFileSync(path, owner, { flag: 'wx', mode: 0o600 });
-      return true;
-    });
-    if (made === true) return true;
+    const make = () => writeFileSync(path, owner, { flag: 'wx', mode: 0o600 });
+    if (succeeds(['EEXIST'], make)) return true;
     const owned = ownerOf(path);
     if (owned === 'living') return false;
     if (owned === 'gone') await locked(directory, () => removeAbandoned(path));

@@ -1,7 +1,7 @@
 import { constants, fchmodSync, fchownSync, fstatSync, readFileSync, writeFileSync } from 'node:fs';
 import { basename, dirname } from 'node:path';
 import { closing } from '../../host/calls/descriptor.ts';
-import { hasErrno, unlessErrno } from '../../host/calls/libc.ts';
+import { hasErrno, succeeds, unlessErrno } from '../../host/calls/libc.ts';
 import {
   AT_FDCWD,
   DIRECTORY_BELOW,
@@ -116,13 +116,11 @@ function carryOut({ do: what, path }: MergeAction, merge: Merge): string | undef
 function copy(path: string, name: string, { from, to, theirs }: Merge): boolean {
   const folder = dirname(path);
   using source = closing(openat2(from, folder, DIRECTORY_BELOW));
-  const copied = unlessErrno(['ENOENT', 'ENOTDIR', 'ELOOP', 'EEXIST'], () => {
+  return succeeds(['ENOENT', 'ENOTDIR', 'ELOOP', 'EEXIST'], () => {
     using target = closing(openat2(to, folder, DIRECTORY_BELOW));
     if (theirs.get(path)?.kind === 'directory') makeDirectory(source.fd, target.fd, basename(path));
     else copyEntryAt(source.fd, Buffer.from(basename(path)), target.fd, Buffer.from(name));
-    return true;
   });
-  return copied === true;
 }
 
 function makeDirectory(source: number, target: number, name: string): void {
