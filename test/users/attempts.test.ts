@@ -834,6 +834,17 @@ for (const what of ['calls', 'lines', 'signals', 'output']) {
   });
 }
 
+test.serial('a client that ends unread takes its sandbox with it', async (t) => {
+  const daemon = daemonPid(t.context.paths.root);
+  await whileHeld(t, 'deaf', async () => {
+    t.true(await until(() => processesCalled('sleep', '1003').length > 0));
+    // So that all of it has come when kilnd reads again.
+    process.kill(daemon, 'SIGSTOP');
+    setTimeout(() => process.kill(daemon, 'SIGCONT'), 1000);
+  });
+  t.true(await until(() => processesCalled('sleep', '1003').length === 0));
+});
+
 test.serial('questions without an end, whose answers nobody reads, take no memory', async (t) => {
   const memory = () => {
     const status = readFileSync(`/proc/${daemonPid(t.context.paths.root)}/status`, 'utf8');

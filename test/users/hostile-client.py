@@ -306,3 +306,14 @@ elif what in ("calls", "lines", "signals", "output"):
         if passed > (1 << 22 if what == "output" else 10_000) and not told:
             told = True
             print("sent", flush=True)
+
+elif what == "deaf":
+    # It ends with kilnd's words unread, and with more of its own than kilnd takes at a time.
+    peer = connect()
+    peer.send(upgrade() + start(["kiln", "run", "-r", "busybox", "--", "sleep", "1003"]))
+    while len(peer.recv(16, socket.MSG_PEEK)) < 16:
+        pass
+    print("sent", flush=True)
+    sys.stdin.read()
+    peer.setblocking(False)
+    peer.send(frame(2, struct.pack("<I", 28)) * 5000)

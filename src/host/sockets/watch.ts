@@ -18,7 +18,10 @@ export class Watch {
 
   constructor(fd: number, ready: (events: number) => void) {
     const handle = addon().watch(fd, (events) => {
-      if (!this.#stopped) ready(events < 0 ? READABLE | WRITABLE : events);
+      if (this.#stopped) return;
+      // libuv has stopped it, though there may be more to read before the error (uv__poll_io() in its poll.c).
+      if (events < 0) checked('watch a descriptor', addon().setEvents(handle, this.#events));
+      ready(events < 0 ? READABLE | WRITABLE : events);
     });
     if (typeof handle === 'number') checked('watch a descriptor', handle);
     this.#handle = handle;
