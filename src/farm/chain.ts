@@ -183,16 +183,14 @@ export async function rememberChain(
   });
 }
 
-function idsIn(folder: string): string[] {
-  return readdirSync(folder).filter((name) => !name.startsWith('.'));
-}
-
 export function knownChains(
   env: Environment,
 ): { readonly id: string; readonly directory: string }[] {
   const folder = chainsFolder(env);
   const known = unlessErrno(['ENOENT', 'ENOTDIR', 'EACCES'], () =>
-    idsIn(folder).map((id) => ({ id, directory: readlinkSync(join(folder, id)) })),
+    readdirSync(folder)
+      .filter((id) => !id.startsWith('.'))
+      .map((id) => ({ id, directory: readlinkSync(join(folder, id)) })),
   );
   return known ?? [];
 }

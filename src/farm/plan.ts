@@ -8,7 +8,7 @@ import { scanKey } from '../jobs/chain/member.ts';
 import { packagesAreThere, type Records } from '../jobs/chain/records.ts';
 import type { ResultsInUse } from '../jobs/chain/results.ts';
 import type { FarmChain, FarmFiles, FarmMember } from './chain.ts';
-import { bringInputs, isDone, knownBuild, recordOf, resultsOf } from './prepare.ts';
+import { bringInputs, isDone, knownBuild, resultsOf } from './prepare.ts';
 import {
   type KnownBuild,
   MAX_STEP,
@@ -35,15 +35,16 @@ export interface PlanContext {
  */
 export async function planRound(chain: FarmChain, context: PlanContext): Promise<FarmChain> {
   const { records, files, lost } = context;
+  const recordOf = (member: FarmMember) => records.builtFrom(member, chain.optionsDigest);
   const there = new Set<string>();
   for (const member of chain.members) {
-    const record = recordOf(chain, member, records);
+    const record = recordOf(member);
     const directory = join(chain.resultDirectory, member.name);
     if (record !== undefined && (await packagesAreThere(directory, record))) there.add(member.name);
   }
   await using results = await resultsOf(chain, records, ({ name }) => there.has(name));
   const known: KnownBuild[] = chain.members.flatMap((member) => {
-    const record = there.has(member.name) ? recordOf(chain, member, records) : undefined;
+    const record = there.has(member.name) ? recordOf(member) : undefined;
     if (record === undefined) return [];
     const chosen = results.chosenFor(record.requires, member.name);
     const wanted = [...(chain.options.additionalPackages ?? []), ...chosen];
@@ -56,14 +57,14 @@ export async function planRound(chain: FarmChain, context: PlanContext): Promise
     const { requires, provides } = found.get(member.name) ?? member;
     return {
       ...member,
-      requires: [...(recordOf(chain, member, records)?.requires ?? requires)],
+      requires: [...(recordOf(member)?.requires ?? requires)],
       provides: [...(results.providesOf(member.name) ?? provides)],
     };
   });
   const { edges, refused } = orderOf(chain, members);
   const roots = new Map(scan.roots.map(({ member, root }) => [member, root]));
   const planned = members.map((member) => {
-    const record = recordOf(chain, member, records);
+    const record = recordOf(member);
     const own = edges.get(member.name) ?? new Map<string, readonly string[]>();
     const used = (record?.uses ?? []).filter((name) => found.has(name) && !own.has(name));
     const needs = [...own, ...used.map((name) => [name, []] as const)];
@@ -75,8 +76,7 @@ export async function planRound(chain: FarmChain, context: PlanContext): Promise
     };
   });
   const changed = planned.filter(
-    (member) =>
-      !there.has(member.name) || roots.get(member.name) !== recordOf(chain, member, records)?.root,
+    (member) => !there.has(member.name) || roots.get(member.name) !== recordOf(member)?.root,
   );
   const build = behind(planned, new Set(changed.map(({ name }) => name)));
   const never = behind(planned, new Set([...lost, ...refused]));
@@ -195,7 +195,7 @@ export async function isWorthAnother(
   if (waits) return true;
   await using results = await resultsOf(chain, records, (one) => isDone(files, one));
   return chain.members.some((member) => {
-    const record = recordOf(chain, member, records);
+    const record = records.builtFrom(member, chain.optionsDigest);
     if (record === undefined || never.has(member.name)) return false;
     const unused = results
       .chosen(record.requires, member.name)

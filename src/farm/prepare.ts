@@ -38,7 +38,7 @@ export async function prepareStep(
     const avoid = await failedOn(files, node);
     await using results = await resultsOf(chain, records, (one) => isDone(files, one));
     await using inUse = await results.use();
-    const known = recordOf(chain, member, records);
+    const known = records.builtFrom(member, chain.optionsDigest);
     const requires = known?.requires ?? member.requires;
     const additionalPackages = [
       ...(chain.options.additionalPackages ?? []),
@@ -147,14 +147,6 @@ export async function workerOf(log: string): Promise<string | undefined> {
   return /^kiln: worker ([\w.-]{1,255})$/m.exec(buffer.toString('utf8', 0, bytesRead))?.[1];
 }
 
-export function recordOf(
-  { optionsDigest }: Pick<FarmChain, 'optionsDigest'>,
-  { name, sha256 }: Pick<FarmMember, 'name' | 'sha256'>,
-  records: Records,
-): MemberRecord | undefined {
-  return records.builtFrom({ name, sha256 }, optionsDigest);
-}
-
 export function isDone(files: FarmFiles, { node, current }: FarmMember): boolean {
   if (node === null) return current;
   const outcome = files.outcome(node);
@@ -167,7 +159,7 @@ export async function resultsOf(
   done: (member: FarmMember) => boolean,
 ): Promise<Results> {
   const all = chain.members.flatMap((member) => {
-    const record = recordOf(chain, member, records);
+    const record = records.builtFrom(member, chain.optionsDigest);
     return record === undefined ? [] : [{ member, record }];
   });
   const keep = all.flatMap(({ record }) => record.snapshot ?? []);

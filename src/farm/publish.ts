@@ -9,7 +9,7 @@ import { removeTree } from '../host/files/remove-tree.ts';
 import { type MemberRecord, packagesAreThere, Records } from '../jobs/chain/records.ts';
 import { MISSING } from '../jobs/chain/run.ts';
 import { type FarmChain, FarmFiles, type FarmMember } from './chain.ts';
-import { changesLock, isDone, memberOf, recordOf, resultsOf } from './prepare.ts';
+import { changesLock, isDone, memberOf, resultsOf } from './prepare.ts';
 import {
   type BuildOutcome,
   MAX_STEP,
@@ -43,7 +43,7 @@ export async function publishStep(
       if (!chain.continue && !mayBeMended(chain, outcome)) files.stop();
       return STEP_STATUS.package;
     }
-    const known = recordOf(chain, member, records);
+    const known = records.builtFrom(member, chain.optionsDigest);
     if (outcome.state === 'unchanged') {
       if (known === undefined) return STEP_STATUS.machine;
     } else if (!(await publishBuilt(chain, member, outcome, made, records, owner))) {
@@ -97,7 +97,9 @@ async function publishBuilt(
   const used = new Set(root.packages);
   const isUsed = (other: FarmMember) =>
     other !== member &&
-    recordOf(chain, other, records)?.packages.some(({ sha256 }) => used.has(`sha256:${sha256}`));
+    records
+      .builtFrom(other, chain.optionsDigest)
+      ?.packages.some(({ sha256 }) => used.has(`sha256:${sha256}`));
   const record: MemberRecord = {
     format: 1,
     source: member.sha256,

@@ -27,16 +27,11 @@ import { queued, removeDag, submitDag } from './pool.ts';
 import { changesLock, isDone, resultsOf, workerOf } from './prepare.ts';
 import { mayBeMended } from './publish.ts';
 import { type FarmMemberReport, type FarmReport, Reporter } from './report.ts';
-import type { StepOptions } from './step.ts';
 
-export interface FarmRequest {
+export interface FarmRequest
+  extends Pick<FarmChain, 'resultDirectory' | 'options' | 'jobs' | 'continue' | 'recurse'> {
   readonly sources: readonly string[];
-  readonly resultDirectory: string;
   readonly image: string;
-  readonly options: StepOptions;
-  readonly jobs: number | null;
-  readonly continue: boolean;
-  readonly recurse: boolean;
 }
 
 export interface FarmContext {
@@ -155,22 +150,16 @@ async function begin(request: FarmRequest, files: FarmFiles, goesOn: boolean): P
 }
 
 export async function newChain(request: FarmRequest, id: string): Promise<FarmChain> {
-  const members = await readMembers(request.sources, undefined);
+  const { sources, image, options } = request;
+  const members = await readMembers(sources, undefined);
   return {
+    ...request,
     kind: 'kiln-farm-chain',
     format: 1,
     id,
-    sources: [...request.sources],
-    resultDirectory: request.resultDirectory,
-    image: { name: request.image, id: null, lock: null },
-    options: request.options,
-    optionsDigest: optionsDigest(
-      { build: { ...request.options, image: request.image, caller: NOBODY } },
-      undefined,
-    ),
-    jobs: request.jobs,
-    continue: request.continue,
-    recurse: request.recurse,
+    sources: [...sources],
+    image: { name: image, id: null, lock: null },
+    optionsDigest: optionsDigest({ build: { ...options, image, caller: NOBODY } }, undefined),
     members: members.map(({ name, path, sha256, requires, provides }) => ({
       ...{ name, path, sha256, node: null, current: false, needs: [], packages: [], durationMs: 0 },
       requires: [...requires],
