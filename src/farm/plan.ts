@@ -138,12 +138,10 @@ async function scanned(
   const scan = isOther ? await scanStep(chain, chain.members, input, context) : first;
   const found = new Map(scan.members.map((member) => [member.name, member]));
   for (const member of chain.members) {
-    const { requires, provides, problem } = found.get(member.name) ?? {};
-    if (requires === undefined || provides === undefined) continue;
-    records.keepScanned(member.name, {
-      ...{ format: 1, key: key(member, scan.image.id), requires, provides },
-      problem: problem ?? undefined,
-    });
+    const one = found.get(member.name);
+    if (one === undefined) continue;
+    const problem = one.problem ?? undefined;
+    records.keepScanned(member.name, key(member, scan.image.id), { ...one, problem });
   }
   return scan;
 }

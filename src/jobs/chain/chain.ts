@@ -119,14 +119,7 @@ async function scanAll(
   const fresh = members.filter((member) => !scans.has(member));
   for (const [member, scan] of await scanMembers(engine, base, build, fresh, signal)) {
     scans.set(member, scan);
-    const { requires, provides, problem } = scan;
-    records.keepScanned(member.name, {
-      format: 1,
-      key: key(member),
-      requires: [...requires],
-      provides: [...provides],
-      problem,
-    });
+    records.keepScanned(member.name, key(member), scan);
   }
   return new Map(members.map((member) => [member, scans.get(member)!]));
 }

@@ -6,6 +6,7 @@ import { KilnError } from '../../errors.ts';
 import { type HeldLock, tryLock } from '../../host/files/flock.ts';
 import { Folder, makeDirectory } from '../../host/files/folder.ts';
 import { hasContent } from '../../packages/repository/cache.ts';
+import type { Scan } from './member.ts';
 
 const MAX_RECORD = 64 * 2 ** 20;
 
@@ -41,7 +42,7 @@ const scanSchema = z.strictObject({
   problem: text.optional(),
 });
 
-export type ScanRecord = z.output<typeof scanSchema>;
+type ScanRecord = z.output<typeof scanSchema>;
 
 /**
  * What a chain remembers in its result directory, one file for each fact, each replaced as a whole:
@@ -113,8 +114,9 @@ export class Records implements Disposable {
     return scanSchema.safeParse(read(this.#scanned, member)).data;
   }
 
-  keepScanned(member: string, record: ScanRecord): void {
-    this.#scanned.replace(`${member}.json`, JSON.stringify(scanSchema.parse(record)));
+  keepScanned(member: string, key: string, { requires, provides, problem }: Scan): void {
+    const record = scanSchema.parse({ format: 1, key, requires, provides, problem });
+    this.#scanned.replace(`${member}.json`, JSON.stringify(record));
   }
 
   [Symbol.dispose](): void {
