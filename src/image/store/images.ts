@@ -4,7 +4,7 @@ import { readdir, rename, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { KilnError } from '../../errors.ts';
-import { hasErrno } from '../../host/calls/libc.ts';
+import { attempt, hasErrno } from '../../host/calls/libc.ts';
 import {
   acquireLock,
   type HeldLock,
@@ -280,11 +280,7 @@ export function imageIds(paths: StatePaths): string[] {
 }
 
 function folderNames(paths: StatePaths): string[] {
-  try {
-    return readdirSync(paths.images);
-  } catch {
-    return [];
-  }
+  return attempt(() => readdirSync(paths.images)) ?? [];
 }
 
 /** Undefined without an image. An exclusive lock means that it is being deleted: a shared one waits. */

@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import { z } from 'zod';
 import { type Owner, unusableResultDirectory } from '../../artifacts/destination.ts';
 import { KilnError } from '../../errors.ts';
+import { attempt } from '../../host/calls/libc.ts';
 import { type HeldLock, tryLock } from '../../host/files/flock.ts';
 import { Folder, makeDirectory } from '../../host/files/folder.ts';
 import { hasContent } from '../../packages/repository/cache.ts';
@@ -142,9 +143,5 @@ function read(folder: Folder, member: string): unknown {
 
 /** Undefined where it is none. */
 export function parseJson(content: string | undefined): unknown {
-  try {
-    return JSON.parse(content ?? '');
-  } catch {
-    return undefined;
-  }
+  return attempt(() => JSON.parse(content ?? ''));
 }

@@ -1,10 +1,10 @@
 import { createHash } from 'node:crypto';
-import { readFileSync } from 'node:fs';
 import { chmod, mkdir, readdir, stat, utimes } from 'node:fs/promises';
 import { homedir } from 'node:os';
 import { basename, join, resolve } from 'node:path';
 import { defined } from '../../defined.ts';
 import { KilnError } from '../../errors.ts';
+import { readText } from '../../host/calls/libc.ts';
 import { removeTree } from '../../host/files/remove-tree.ts';
 import { writeWholeSync } from '../../host/state/checked-file.ts';
 import type { StatePaths } from '../../host/state/paths.ts';
@@ -160,14 +160,6 @@ export async function writeRecipe(
   await mkdir(directory, { recursive: true, mode: 0o755 });
   writeWholeSync(path, text);
   return path;
-}
-
-function readText(path: string): string | undefined {
-  try {
-    return readFileSync(path, 'utf8');
-  } catch {
-    return undefined;
-  }
 }
 
 function recipesDirectory(paths: Pick<StatePaths, 'root'>): string {

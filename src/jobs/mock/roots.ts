@@ -1,6 +1,7 @@
 import { readdir } from 'node:fs/promises';
 import { homedir } from 'node:os';
 import { basename, join } from 'node:path';
+import { attempt } from '../../host/calls/libc.ts';
 import { removeTree } from '../../host/files/remove-tree.ts';
 import { recipeNames } from '../../image/find.ts';
 import { hostArchitecture } from '../../image/key.ts';
@@ -114,12 +115,8 @@ async function describeAll(
     .map((name) => {
       const home = engine.owner === undefined ? homedir() : undefined;
       const settings = { paths: engine.paths, directory, arch: hostArchitecture(), home };
-      const label = basename(name, '.cfg');
-      try {
-        return entry(label, description(loadConfig(join(folder, name), settings)));
-      } catch {
-        return entry(label, 'error during parsing the config file');
-      }
+      const text = attempt(() => description(loadConfig(join(folder, name), settings)));
+      return entry(basename(name, '.cfg'), text ?? 'error during parsing the config file');
     });
 }
 

@@ -1,5 +1,6 @@
 import { createHash } from 'node:crypto';
 import parse from 'spdx-expression-parse';
+import { attempt } from '../../host/calls/libc.ts';
 import type { LockedPackage } from '../../packages/repository/lock/lock.ts';
 import { formatEvr } from '../../packages/rpm/dependency.ts';
 import type { RpmIdentity } from '../../packages/rpm/package.ts';
@@ -30,14 +31,9 @@ export function spdxLicense(tag: string): SpdxLicense {
 const LONGEST = 2000;
 
 function isExpression(text: string): boolean {
-  if (text.length > LONGEST) return false;
-  try {
-    parse(text);
-    // A reference must lead to a text in the document, and the tag has none.
-    return !/LicenseRef-|DocumentRef-/.test(text);
-  } catch {
-    return false;
-  }
+  // A reference must lead to a text in the document, and the tag has none.
+  if (text.length > LONGEST || /LicenseRef-|DocumentRef-/.test(text)) return false;
+  return attempt(() => parse(text)) !== undefined;
 }
 
 type PackageVersion = Pick<RpmIdentity, 'name' | 'epoch' | 'version' | 'release' | 'arch'>;

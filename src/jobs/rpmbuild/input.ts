@@ -3,6 +3,7 @@ import { basename, join } from 'node:path';
 import type { CopyInItem } from '../../artifacts/copy-in.ts';
 import type { ErrorCode } from '../../error-codes.ts';
 import { KilnError } from '../../errors.ts';
+import { attempt } from '../../host/calls/libc.ts';
 import { SmallCache } from '../../host/state/checked-file.ts';
 import type { StatePaths } from '../../host/state/paths.ts';
 import { digestOf } from '../../image/key.ts';
@@ -132,16 +133,10 @@ export function knownRequires(
   let known: string | undefined;
   return {
     async read(): Promise<string[] | undefined> {
-      const text = await cache.read(name);
-      if (!text) return undefined;
-      known = text;
-      try {
-        const requires: unknown = JSON.parse(text);
-        const whole = Array.isArray(requires) && requires.every((line) => typeof line === 'string');
-        return whole ? requires : undefined;
-      } catch {
-        return undefined;
-      }
+      known = await cache.read(name);
+      const requires: unknown = attempt(() => JSON.parse(known ?? ''));
+      const whole = Array.isArray(requires) && requires.every((line) => typeof line === 'string');
+      return whole ? requires : undefined;
     },
     async keep(requires: readonly string[]): Promise<void> {
       const text = JSON.stringify(requires);

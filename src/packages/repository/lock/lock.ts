@@ -1,5 +1,6 @@
 import { z } from 'zod';
 import { KilnError } from '../../../errors.ts';
+import { attempt } from '../../../host/calls/libc.ts';
 import { reasonLine } from '../../../host/calls/system-error.ts';
 import { readUserFile } from '../../../host/files/user-file.ts';
 import { LockAccess } from '../transport/access.ts';
@@ -134,12 +135,8 @@ export function readLockFile<Schema extends z.ZodType>(
   } catch (cause) {
     throw new KilnError('E_LOCK_READ', `cannot read the lock ${path}`, { hint, cause });
   }
-  let value: unknown;
-  try {
-    value = JSON.parse(text);
-  } catch {
-    throw invalid(': it is not JSON');
-  }
+  const value: unknown = attempt(() => JSON.parse(text));
+  if (value === undefined) throw invalid(': it is not JSON');
   const result = schema.safeParse(value);
   if (result.success) return result.data;
   const other = KINDS.find(({ is }) => is(Object(value) as Record<string, unknown>));

@@ -8,6 +8,7 @@ import { copyFile, lstat, open, readdir, rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { z } from 'zod';
 import { KilnError } from '../../../errors.ts';
+import { attempt } from '../../../host/calls/libc.ts';
 import { readUserFile } from '../../../host/files/user-file.ts';
 import { openFile, type RpmPackage } from '../../rpm/package.ts';
 import { readRpms } from '../../rpm/read.ts';
@@ -68,7 +69,7 @@ export async function addToPool(
       told !== undefined && existsSync(pooledFile(pool, told)) ? told : await copyIn(pool, path);
     digests.push(sha256);
     if (known.has(sha256) || fresh.includes(sha256)) continue;
-    const pooled = await readPooled(pool, sha256);
+    const pooled = readPooled(pool, sha256);
     if (pooled === undefined) fresh.push(sha256);
     else known.set(sha256, pooled);
   }
@@ -129,15 +130,10 @@ function hexOf(digest: string): string {
   return digest.slice('sha256:'.length);
 }
 
-async function readPooled(pool: string, sha256: string): Promise<PooledPackage | undefined> {
-  try {
-    const content = readUserFile(entryFile(pool, sha256), MAX_ENTRY);
-    const value: unknown = JSON.parse(content.toString('utf8'));
-    const pooled = pooledSchema.safeParse(value).data;
-    return pooled?.sha256 === sha256 ? pooled : undefined;
-  } catch {
-    return undefined;
-  }
+function readPooled(pool: string, sha256: string): PooledPackage | undefined {
+  const read = () => readUserFile(entryFile(pool, sha256), MAX_ENTRY).toString('utf8');
+  const pooled = pooledSchema.safeParse(attempt(() => JSON.parse(read()))).data;
+  return pooled?.sha256 === sha256 ? pooled : undefined;
 }
 
 function describe(rpm: RpmPackage, sha256: string, file: string): PooledPackage {

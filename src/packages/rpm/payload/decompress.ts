@@ -2,6 +2,7 @@ import { type Duplex, Readable } from 'node:stream';
 import { createGunzip } from 'node:zlib';
 import koffi from 'koffi';
 import { type Pointer, typed } from '../../../host/calls/c-library.ts';
+import { attempt } from '../../../host/calls/libc.ts';
 import { filePieces } from '../digests.ts';
 import { type RpmPayload, rpmError } from '../package.ts';
 import { decodeNative } from './native-codec.ts';
@@ -31,11 +32,8 @@ let library: Library | undefined;
 
 /** Loads the library if it is installed. A confined child must do it before it shuts itself in. */
 export function loadZstd(): void {
-  try {
-    library = bind();
-  } catch {
-    // E_RPM_UNSUPPORTED when a package needs it.
-  }
+  // Without it: E_RPM_UNSUPPORTED when a package needs it.
+  library = attempt(bind);
 }
 
 function bind() {

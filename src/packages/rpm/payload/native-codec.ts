@@ -3,6 +3,7 @@
  * input and an output window. Sources: bzlib.h; lzma/base.h, lzma/container.h.
  */
 import koffi, { type LibraryHandle } from 'koffi';
+import { attempt } from '../../../host/calls/libc.ts';
 import { rpmError } from '../package.ts';
 
 const WINDOW = 1024 * 1024;
@@ -53,12 +54,10 @@ export function loadNativeCodecs(): void {
 
 function load(...names: readonly string[]): LibraryHandle | undefined {
   for (const name of names) {
-    try {
-      return koffi.load(name);
-    } catch {
-      // The next name, or E_RPM_UNSUPPORTED when a package needs it.
-    }
+    const library = attempt(() => koffi.load(name));
+    if (library !== undefined) return library;
   }
+  // E_RPM_UNSUPPORTED when a package needs it.
   return undefined;
 }
 
