@@ -10,7 +10,7 @@ import {
 import { join } from 'node:path';
 import { KilnError } from '../errors.ts';
 import { closing } from '../host/calls/descriptor.ts';
-import { hasErrno } from '../host/calls/libc.ts';
+import { unlessErrno } from '../host/calls/libc.ts';
 import { openInTree, unlinkat } from '../host/files/at.ts';
 import { span } from '../host/trace/trace.ts';
 import { encodeName } from '../packages/rpm/filename.ts';
@@ -196,11 +196,8 @@ function removeMountPoints(upper: string, exists: (name: string) => boolean): vo
   using _root = closing(root);
   for (const name of ['proc', 'dev']) {
     if (exists(name)) continue;
-    try {
-      unlinkat(root, name, { directory: true });
-    } catch (error) {
-      if (!hasErrno(error, 'ENOENT', 'ENOTEMPTY', 'ENOTDIR')) throw error;
-    }
+    const remove = () => unlinkat(root, name, { directory: true });
+    unlessErrno(['ENOENT', 'ENOTEMPTY', 'ENOTDIR'], remove);
   }
 }
 

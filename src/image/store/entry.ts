@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { defined } from '../../defined.ts';
 import { KilnError } from '../../errors.ts';
 import { closing } from '../../host/calls/descriptor.ts';
-import { hasErrno } from '../../host/calls/libc.ts';
+import { unlessErrno } from '../../host/calls/libc.ts';
 import { shortHash } from '../../host/process/short-hash.ts';
 import { findRecord, writeRecord } from '../../host/state/checked-file.ts';
 import { tellDamage } from '../../host/state/damage.ts';
@@ -96,12 +96,7 @@ function hasWholeHeader(directory: string, { header }: Entry): boolean {
 }
 
 function checksumOf(path: string): string | undefined {
-  try {
-    return shortHash(readFileSync(path));
-  } catch (error) {
-    if (hasErrno(error, 'ENOENT', 'ENOTDIR', 'EISDIR')) return undefined;
-    throw error;
-  }
+  return unlessErrno(['ENOENT', 'ENOTDIR', 'EISDIR'], () => shortHash(readFileSync(path)));
 }
 
 export function storedPackage(

@@ -3,7 +3,7 @@ import { lstatSync, mkdirSync, renameSync } from 'node:fs';
 import { readdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { KilnError } from '../../errors.ts';
-import { hasErrno } from '../../host/calls/libc.ts';
+import { unlessErrno } from '../../host/calls/libc.ts';
 import { acquireLock, tryLock, withLock } from '../../host/files/flock.ts';
 import { removeTree } from '../../host/files/remove-tree.ts';
 import { findRecord, writeRecord } from '../../host/state/checked-file.ts';
@@ -17,14 +17,11 @@ export async function discard(paths: StatePaths, path: string): Promise<string |
   // Called for each package of an image: a turn through Node's thread pool takes longer than this call.
   if (lstatSync(path, { throwIfNoEntry: false }) === undefined) return undefined;
   mkdirSync(paths.trash, { recursive: true, mode: 0o700 });
-  try {
+  return unlessErrno(['ENOENT'], () => {
     const trashed = join(paths.trash, randomBytes(8).toString('hex'));
     renameSync(path, trashed);
     return trashed;
-  } catch (error) {
-    if (!hasErrno(error, 'ENOENT')) throw error;
-    return undefined;
-  }
+  });
 }
 
 /** Returns how many. Several calls may run at once. `onFailure` is called for each tree that cannot be deleted. */

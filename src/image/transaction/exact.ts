@@ -2,7 +2,7 @@ import { chmodSync, mkdirSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { KilnError } from '../../errors.ts';
 import { closing } from '../../host/calls/descriptor.ts';
-import { hasErrno } from '../../host/calls/libc.ts';
+import { unlessErrno } from '../../host/calls/libc.ts';
 import { AT_FDCWD, openDirectory, unlinkat } from '../../host/files/at.ts';
 import type { TreeOptions } from '../assemble.ts';
 import { failure } from './run-steps.ts';
@@ -49,13 +49,11 @@ export async function installIntoEmptyRoot(
 /** Removes /dev, too, unless a package brings it. The tree is hostile by now. */
 function removeDevNull(root: string, keepDev: boolean): void {
   using top = closing(openDirectory(AT_FDCWD, root));
-  try {
+  unlessErrno(['ENOENT', 'ENOTDIR', 'ELOOP', 'EISDIR', 'ENOTEMPTY'], () => {
     using dev = closing(openDirectory(top.fd, 'dev'));
     unlinkat(dev.fd, 'null');
     if (!keepDev) unlinkat(top.fd, 'dev', { directory: true });
-  } catch (error) {
-    if (!hasErrno(error, 'ENOENT', 'ENOTDIR', 'ELOOP', 'EISDIR', 'ENOTEMPTY')) throw error;
-  }
+  });
 }
 
 /**

@@ -8,7 +8,7 @@ import {
   mkdirSync,
 } from 'node:fs';
 import { closing, getXattr, setXattr } from '../../host/calls/descriptor.ts';
-import { hasErrno } from '../../host/calls/libc.ts';
+import { unlessErrno } from '../../host/calls/libc.ts';
 import {
   AT_FDCWD,
   DIRECTORY_BELOW,
@@ -172,13 +172,11 @@ function directoryMode(planned: PlannedDirectory): number {
 }
 
 function link(source: number, target: number, name: Buffer | string): boolean {
-  try {
+  const linked = unlessErrno(['EMLINK'], () => {
     linkat(source, name, target, name);
     return true;
-  } catch (error) {
-    if (hasErrno(error, 'EMLINK')) return false;
-    throw error;
-  }
+  });
+  return linked === true;
 }
 
 const NANOSECONDS = 1_000_000_000n;

@@ -14,7 +14,7 @@ import { dirname, join } from 'node:path';
 import { defined } from '../../defined.ts';
 import { KilnError } from '../../errors.ts';
 import { closing } from '../../host/calls/descriptor.ts';
-import { hasErrno } from '../../host/calls/libc.ts';
+import { unlessErrno } from '../../host/calls/libc.ts';
 import {
   openat2,
   openDirectory,
@@ -138,15 +138,11 @@ function openHome(path: string): number {
 }
 
 function secretKeys(home: number): string[] {
-  let folder: number;
-  try {
-    folder = openDirectory(home, SECRET.folder);
-  } catch (error) {
-    if (hasErrno(error, 'ENOENT', 'ENOTDIR', 'ELOOP')) return [];
-    throw error;
-  }
-  using _folder = closing(folder);
-  const names = readdirSync(`/proc/self/fd/${folder}`).filter((name) => SECRET.file.test(name));
+  using folder = unlessErrno(['ENOENT', 'ENOTDIR', 'ELOOP'], () =>
+    closing(openDirectory(home, SECRET.folder)),
+  );
+  if (folder === undefined) return [];
+  const names = readdirSync(`/proc/self/fd/${folder.fd}`).filter((it) => SECRET.file.test(it));
   if (names.length <= MAX_SECRETS) return names;
   throw new KilnError('E_SIGN_KEY', `${SECRET.folder} holds more than ${MAX_SECRETS} keys`, {
     hint: 'use a home of gpg for this key alone: %_gpg_path',
@@ -155,17 +151,13 @@ function secretKeys(home: number): string[] {
 
 /** A plain file of the home, if it exists; links are not followed. */
 function readBeneath(home: number, path: string, limit: number): Buffer | undefined {
-  let fd: number;
-  try {
-    fd = openat2(home, path, READ);
-  } catch (error) {
-    if (hasErrno(error, 'ENOENT', 'ENOTDIR', 'ELOOP', 'ENXIO')) return undefined;
-    throw error;
-  }
-  using _fd = closing(fd);
-  const stats = fstatSync(fd);
+  using file = unlessErrno(['ENOENT', 'ENOTDIR', 'ELOOP', 'ENXIO'], () =>
+    closing(openat2(home, path, READ)),
+  );
+  if (file === undefined) return undefined;
+  const stats = fstatSync(file.fd);
   if (!stats.isFile()) return undefined;
-  if (stats.size <= limit) return readFileSync(fd);
+  if (stats.size <= limit) return readFileSync(file.fd);
   throw new KilnError('E_SIGN_KEY', `${path} in the home of gpg is larger than ${limit} bytes`, {
     hint: 'use a home of gpg for this key alone: %_gpg_path',
   });
