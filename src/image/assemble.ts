@@ -1,17 +1,9 @@
-import {
-  closeSync,
-  constants,
-  futimesSync,
-  lstatSync,
-  mkdirSync,
-  openSync,
-  renameSync,
-} from 'node:fs';
+import { constants, futimesSync, lstatSync, mkdirSync, openSync, renameSync } from 'node:fs';
 import { join } from 'node:path';
 import { KilnError } from '../errors.ts';
 import { closing } from '../host/calls/descriptor.ts';
 import { unlessErrno } from '../host/calls/libc.ts';
-import { openInTree, unlinkat } from '../host/files/at.ts';
+import { AT_FDCWD, existsInTree, openDirectory, openInTree, unlinkat } from '../host/files/at.ts';
 import { span } from '../host/trace/trace.ts';
 import { encodeName } from '../packages/rpm/filename.ts';
 import type { ScriptletPolicy } from '../recipe/load-image-recipe.ts';
@@ -108,8 +100,7 @@ function withoutScripts({ options, composed, composition }: Parts): AssembledTre
 async function fast({ options, plan, composed, composition }: Parts): Promise<AssembledTree> {
   const { packages } = options;
   const clamp = clampTimes(newest(packages));
-  const trash = openSync(subdirectory(options.work, 'displaced'), constants.O_DIRECTORY);
-  using _trash = closing(trash);
+  using trash = closing(openSync(subdirectory(options.work, 'displaced'), constants.O_DIRECTORY));
   const { upper, warnings } = await runFastTransaction({
     ...options,
     tree: composed,
@@ -118,7 +109,7 @@ async function fast({ options, plan, composed, composition }: Parts): Promise<As
     deferred: composition.deferred,
   });
   removeMountPoints(upper, (name) => plan.find(`/${name}`) !== undefined);
-  const merge = mergeOverlay(upper, composed, trash, clamp);
+  const merge = mergeOverlay(upper, composed, trash.fd, clamp);
   restoreCapabilities(composed, composition.deferred);
   setDirectoryTimes(plan, composed, merge.directories);
   return {
@@ -178,13 +169,12 @@ function newest(packages: readonly StoredPackage[]): number {
 }
 
 function setDirectoryTimes(plan: TreePlan, tree: string, changed: ReadonlySet<string>): void {
-  const root = openSync(tree, constants.O_RDONLY | constants.O_DIRECTORY);
-  using _root = closing(root);
+  using root = closing(openSync(tree, constants.O_RDONLY | constants.O_DIRECTORY));
   for (const planned of plan.directories()) {
     const time = packagedTime(planned);
     if (time === null || !changed.has(planned.path)) continue;
     const path = encodeName(planned.path);
-    const fd = openInTree(root, path, constants.O_RDONLY | constants.O_DIRECTORY);
+    const fd = openInTree(root.fd, path, constants.O_RDONLY | constants.O_DIRECTORY);
     if (fd === undefined) continue;
     using _fd = closing(fd);
     futimesSync(fd, time, time);
@@ -192,11 +182,10 @@ function setDirectoryTimes(plan: TreePlan, tree: string, changed: ReadonlySet<st
 }
 
 function removeMountPoints(upper: string, exists: (name: string) => boolean): void {
-  const root = openSync(upper, constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW);
-  using _root = closing(root);
+  using root = closing(openDirectory(AT_FDCWD, upper));
   for (const name of ['proc', 'dev']) {
     if (exists(name)) continue;
-    const remove = () => unlinkat(root, name, { directory: true });
+    const remove = () => unlinkat(root.fd, name, { directory: true });
     unlessErrno(['ENOENT', 'ENOTEMPTY', 'ENOTDIR'], remove);
   }
 }
@@ -247,9 +236,8 @@ export async function extendTree(
     upper,
     (name) => lstatSync(join(base.tree, name), { throwIfNoEntry: false }) !== undefined,
   );
-  const trash = openSync(subdirectory(work, 'displaced'), constants.O_DIRECTORY);
-  using _trash = closing(trash);
-  const { bytes } = mergeOverlay(upper, path, trash, clamp);
+  using trash = closing(openSync(subdirectory(work, 'displaced'), constants.O_DIRECTORY));
+  const { bytes } = mergeOverlay(upper, path, trash.fd, clamp);
   return {
     path,
     transaction: 'exact',
@@ -263,11 +251,6 @@ export async function extendTree(
 }
 
 function findInstalledRpm(tree: string): string | undefined {
-  const root = openSync(tree, constants.O_RDONLY | constants.O_DIRECTORY);
-  using _root = closing(root);
-  return RPM_PATHS.find((path) => {
-    const fd = openInTree(root, path, constants.O_RDONLY);
-    if (fd !== undefined) closeSync(fd);
-    return fd !== undefined;
-  });
+  using root = closing(openSync(tree, constants.O_RDONLY | constants.O_DIRECTORY));
+  return RPM_PATHS.find((path) => existsInTree(root.fd, path));
 }

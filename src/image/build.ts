@@ -218,10 +218,9 @@ async function make(request: ImageRequest, inputs: ImageInputs, id: string): Pro
         })
       : await extendTree({ ...parts, base });
   const contents = await contentsOf(request, inputs, tree);
-  const root = openSync(tree.path, constants.O_RDONLY | constants.O_DIRECTORY);
-  using _root = closing(root);
-  customizeTree(root, settings.users, settings.files);
-  const manifest = manifestOf(request, id, tree, contents, root);
+  using root = closing(openSync(tree.path, constants.O_RDONLY | constants.O_DIRECTORY));
+  customizeTree(root.fd, settings.users, settings.files);
+  const manifest = manifestOf(request, id, tree, contents, root.fd);
   await storageLeft(engine.paths, keeperOf(request), manifest.ownBytes);
   const directory = join(work.path, 'image');
   mkdirSync(directory, { mode: 0o700 });

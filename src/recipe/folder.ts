@@ -17,9 +17,8 @@ export const BENEATH: OpenHow = {
 export function hostFolder(folder: string): RecipeFolder {
   return {
     open: (path) => {
-      const base = openSync(folder, constants.O_RDONLY | constants.O_DIRECTORY);
-      using _base = closing(base);
-      return openat2(base, path, BENEATH);
+      using base = closing(openSync(folder, constants.O_RDONLY | constants.O_DIRECTORY));
+      return openat2(base.fd, path, BENEATH);
     },
   };
 }

@@ -4,7 +4,7 @@
  * Names are single components as bytes unless said otherwise. All throw a SyscallError. Sources: openat2(2),
  * mkdirat(2), linkat(2), symlinkat(2), readlinkat(2), renameat(2), unlinkat(2), utimensat(2), getdents64(2).
  */
-import { type BigIntStats, constants, fstatSync } from 'node:fs';
+import { type BigIntStats, closeSync, constants, fstatSync } from 'node:fs';
 import { constants as os } from 'node:os';
 import { closing } from '../calls/descriptor.ts';
 import { cString, unlessErrno } from '../calls/libc.ts';
@@ -75,6 +75,12 @@ export const SAME_DISK_DIRECTORY: OpenHow = {
 /** A directory below the given one, through no link. */
 export const DIRECTORY_BELOW: OpenHow = {
   flags: constants.O_RDONLY | constants.O_DIRECTORY,
+  resolve: RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS,
+};
+
+/** A file below a directory, through no link; a fifo does not block. */
+export const FILE_BELOW: OpenHow = {
+  flags: constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK,
   resolve: RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS,
 };
 
@@ -245,4 +251,11 @@ export function openInTree(root: number, path: Name, flags: number): number | un
   const unblocked = (flags & O_PATH) === 0 ? flags | constants.O_NONBLOCK : flags;
   const how = { flags: unblocked, resolve: RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS };
   return unlessErrno(['ENOENT', 'ENOTDIR', 'ELOOP', 'ENXIO'], () => openat2(root, path, how));
+}
+
+/** @param flags O_DIRECTORY where only a directory counts */
+export function existsInTree(root: number, path: Name, flags = 0): boolean {
+  const fd = openInTree(root, path, O_PATH | flags);
+  if (fd !== undefined) closeSync(fd);
+  return fd !== undefined;
 }

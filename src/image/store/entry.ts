@@ -135,10 +135,9 @@ export function writeEntry(
 
 function copyHeader(from: string, to: string, end: number): void {
   const bytes = Buffer.alloc(end);
-  const fd = openSync(from, 'r');
-  using _fd = closing(fd);
+  using file = closing(openSync(from, 'r'));
   for (let at = 0; at < end; ) {
-    const count = readSync(fd, bytes, at, end - at, at);
+    const count = readSync(file.fd, bytes, at, end - at, at);
     if (count === 0)
       throw new KilnError('E_STORE', `${from} became shorter while it was copied`, {
         hint: 'is its disk or network share at fault? Try again',

@@ -1,17 +1,18 @@
 /** Compares unpacked files with the digests in their headers, which no run has time for. */
 
 import { createHash } from 'node:crypto';
-import { constants, openSync, readSync } from 'node:fs';
+import { constants, openSync } from 'node:fs';
 import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { KilnError } from '../../errors.ts';
 import { closing } from '../../host/calls/descriptor.ts';
 import { SyscallError, unlessErrno } from '../../host/calls/libc.ts';
-import { openat2, RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS } from '../../host/files/at.ts';
+import { FILE_BELOW, openat2 } from '../../host/files/at.ts';
 import { withLock } from '../../host/files/flock.ts';
 import { tellDamage } from '../../host/state/damage.ts';
 import type { StatePaths } from '../../host/state/paths.ts';
+import { filePieces } from '../../packages/rpm/digests.ts';
 import type { RpmFile } from '../../packages/rpm/package.ts';
 import { readStoredPackage } from './entry.ts';
 import { listImages, removeImage } from './images.ts';
@@ -75,27 +76,17 @@ async function differingFile(
   return undefined;
 }
 
-const PIECE = Buffer.allocUnsafe(2 ** 20);
-
-const ITSELF = {
-  flags: constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK,
-  resolve: RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS,
-};
-
 function differs(root: number, { path, digest }: RpmFile, algorithm: string): string | undefined {
   let fd: number;
   try {
-    fd = openat2(root, path.replace(/^\/+/, ''), ITSELF);
+    fd = openat2(root, path.replace(/^\/+/, ''), FILE_BELOW);
   } catch (error) {
     if (error instanceof SyscallError) return `it cannot be opened (${error.errnoName})`;
     throw error;
   }
   using _fd = closing(fd);
   const hash = createHash(algorithm);
-  for (let count = 1; count > 0; ) {
-    count = readSync(fd, PIECE, 0, PIECE.length, null);
-    hash.update(PIECE.subarray(0, count));
-  }
+  for (const piece of filePieces(fd, 0)) hash.update(piece);
   return hash.digest('hex') === digest ? undefined : `its ${algorithm} is another one`;
 }
 

@@ -1,10 +1,10 @@
 /** What goes into a root and comes out of it: commands and copies. */
-import { closeSync, constants, lstatSync, statSync } from 'node:fs';
+import { constants, lstatSync, statSync } from 'node:fs';
 import { mkdtemp, readdir, rename } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { collectArtifacts } from '../../artifacts/collect.ts';
 import { defined } from '../../defined.ts';
-import { openInTree } from '../../host/files/at.ts';
+import { existsInTree } from '../../host/files/at.ts';
 import { removeTree } from '../../host/files/remove-tree.ts';
 import { refuseLowDisk } from '../../host/state/disk-watch.ts';
 import type { HandOver } from '../../sandbox/command/command-request.ts';
@@ -28,14 +28,14 @@ export async function copyin(session: MockSession): Promise<number> {
     await root.note({ pristine: false });
     await using sandbox = await RootSandbox.open(root, { command: ['--copyin'] });
     await sandbox.sandbox.withRoot(async (rootFd) => {
-      const into = existsIn(rootFd, destination, constants.O_DIRECTORY);
+      const into = existsInTree(rootFd, destination, constants.O_DIRECTORY);
       if (sources.length > 1 && !into) {
         throw argumentError(`multiple source files and ${destination} is not a directory!`);
       }
       for (const source of sources) {
         const target = into ? join(destination, basename(hostPath(source))) : destination;
         const isTree = statSync(hostPath(source)).isDirectory();
-        if (isTree && existsIn(rootFd, target)) {
+        if (isTree && existsInTree(rootFd, target)) {
           throw argumentError(`Destination ${target} already exists!`);
         }
         log.info(`copying ${source} to ${destination}`);
@@ -107,13 +107,6 @@ function operands(args: readonly string[], mode: string) {
     throw argumentError(`Must have source and destinations for ${mode}`);
   }
   return { sources: args.slice(0, -1), destination };
-}
-
-function existsIn(rootFd: number, path: string, flags = 0): boolean {
-  const fd = openInTree(rootFd, path, constants.O_RDONLY | constants.O_NONBLOCK | flags);
-  if (fd === undefined) return false;
-  closeSync(fd);
-  return true;
 }
 
 /**

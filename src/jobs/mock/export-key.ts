@@ -15,12 +15,7 @@ import { defined } from '../../defined.ts';
 import { KilnError } from '../../errors.ts';
 import { closing } from '../../host/calls/descriptor.ts';
 import { unlessErrno } from '../../host/calls/libc.ts';
-import {
-  openat2,
-  openDirectory,
-  RESOLVE_BENEATH,
-  RESOLVE_NO_SYMLINKS,
-} from '../../host/files/at.ts';
+import { FILE_BELOW, openat2, openDirectory } from '../../host/files/at.ts';
 import { removeTreeNow } from '../../host/files/remove-tree.ts';
 import { runTool } from '../../host/process/child-process.ts';
 
@@ -49,11 +44,6 @@ const PATIENCE_MS = 60_000;
 
 /** An id that nothing else has, of those for confined children (src/host/confine/launch.ts). */
 const GPG_ID = 1879048192 + 65532;
-
-const READ = {
-  flags: constants.O_RDONLY | constants.O_NONBLOCK | constants.O_NOFOLLOW,
-  resolve: RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS,
-};
 
 const ENVIRONMENT = { PATH: '/usr/sbin:/usr/bin:/sbin:/bin', LC_ALL: 'C.UTF-8' };
 
@@ -152,7 +142,7 @@ function secretKeys(home: number): string[] {
 /** A plain file of the home, if it exists; links are not followed. */
 function readBeneath(home: number, path: string, limit: number): Buffer | undefined {
   using file = unlessErrno(['ENOENT', 'ENOTDIR', 'ELOOP', 'ENXIO'], () =>
-    closing(openat2(home, path, READ)),
+    closing(openat2(home, path, FILE_BELOW)),
   );
   if (file === undefined) return undefined;
   const stats = fstatSync(file.fd);

@@ -6,7 +6,7 @@ import { openStaging } from '../../artifacts/staging.ts';
 import { KilnError } from '../../errors.ts';
 import { closing } from '../../host/calls/descriptor.ts';
 import { aboutFile } from '../../host/confine/frame.ts';
-import { openat2, RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS } from '../../host/files/at.ts';
+import { FILE_BELOW, NEW_FILE, openat2 } from '../../host/files/at.ts';
 import { MAX_FDS } from '../../packages/rpm/package.ts';
 import { takeApart, writeSigned } from '../../packages/rpm/signature/sign.ts';
 import { openSigningKey, type PackageSigner } from '../../packages/rpm/signature/signing-key.ts';
@@ -56,8 +56,6 @@ export async function signBuilt(
   };
 }
 
-const READ = constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK;
-const CREATE = constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW;
 const PERMISSIONS = 0o777;
 
 interface SignRequest {
@@ -78,12 +76,11 @@ export async function signPackages(request: SignRequest): Promise<BuiltPackage[]
   const { directory, owner, packages } = request;
   if (packages.length === 0) return [];
   await using staging = await openStaging(directory, owner);
-  const from = openSync(directory, constants.O_RDONLY | constants.O_DIRECTORY);
-  using _from = closing(from);
+  using from = closing(openSync(directory, constants.O_RDONLY | constants.O_DIRECTORY));
   const signed: BuiltPackage[] = [];
   for (let at = 0; at < packages.length; at += MAX_FDS) {
     const batch = packages.slice(at, at + MAX_FDS);
-    signed.push(...(await signBatch({ ...request, packages: batch }, from, staging.fd)));
+    signed.push(...(await signBatch({ ...request, packages: batch }, from.fd, staging.fd)));
   }
   staging.publish();
   return signed;
@@ -94,44 +91,36 @@ async function signBatch(
   from: number,
   to: number,
 ): Promise<BuiltPackage[]> {
-  const fds: number[] = [];
-  try {
-    for (const { file } of packages) fds.push(openPackage(from, file));
-    const signed = new Map<string, BuiltPackage>();
-    for await (const { index, parts, error } of takeApart(fds, signal)) {
-      const before = packages[index]!;
-      const { file } = before;
-      if (error !== undefined) throw aboutFile(file, error);
-      const fd = fds[index]!;
-      let target: number | undefined;
-      try {
-        target = openat2(to, file, { flags: CREATE, mode: 0o600 });
-        const copy = await writeSigned(fd, target, parts, signer, signal);
-        if (copy.from !== before.sha256) throw changed(file);
-        fchownSync(target, owner.uid, owner.gid);
-        fchmodSync(target, fstatSync(fd).mode & PERMISSIONS);
-        signed.set(file, { ...before, sha256: copy.sha256, size: copy.size });
-      } catch (cause) {
-        if (signal?.aborted || cause instanceof KilnError) throw cause;
-        throw unusableResultDirectory(directory, cause);
-      } finally {
-        if (target !== undefined) closeSync(target);
-      }
+  using opened = new DisposableStack();
+  const fds = packages.map(({ file }) => opened.adopt(openPackage(from, file), closeSync));
+  const signed = new Map<string, BuiltPackage>();
+  for await (const { index, parts, error } of takeApart(fds, signal)) {
+    const before = packages[index]!;
+    const { file } = before;
+    if (error !== undefined) throw aboutFile(file, error);
+    const fd = fds[index]!;
+    try {
+      using target = closing(openat2(to, file, NEW_FILE));
+      const copy = await writeSigned(fd, target.fd, parts, signer, signal);
+      if (copy.from !== before.sha256) throw changed(file);
+      fchownSync(target.fd, owner.uid, owner.gid);
+      fchmodSync(target.fd, fstatSync(fd).mode & PERMISSIONS);
+      signed.set(file, { ...before, sha256: copy.sha256, size: copy.size });
+    } catch (cause) {
+      if (signal?.aborted || cause instanceof KilnError) throw cause;
+      throw unusableResultDirectory(directory, cause);
     }
-    return packages.map(({ file }) => {
-      const entry = signed.get(file);
-      if (entry !== undefined) return entry;
-      throw new KilnError('E_CONFINE_PROTOCOL', `${file}: the confined child said nothing of it`);
-    });
-  } finally {
-    for (const fd of fds) closeSync(fd);
   }
+  return packages.map(({ file }) => {
+    const entry = signed.get(file);
+    if (entry !== undefined) return entry;
+    throw new KilnError('E_CONFINE_PROTOCOL', `${file}: the confined child said nothing of it`);
+  });
 }
 
 function openPackage(directory: number, file: string): number {
   try {
-    const resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS;
-    return openat2(directory, file, { flags: READ, resolve });
+    return openat2(directory, file, FILE_BELOW);
   } catch (cause) {
     throw changed(file, cause);
   }

@@ -26,12 +26,11 @@ const MODULE = /\.(?:m?[tj]s|json)$/;
 /** The text of a module below `folder`; links may not lead out of it. @throws KilnError E_RECIPE_READ */
 export function readModule(folder: RecipeFolder, path: string): string {
   if (!MODULE.test(path)) throw unreadable(path, 'modules end in .ts, .mts, .js, .mjs or .json');
-  const fd = openBeneath(folder, path);
-  using _fd = closing(fd);
-  const stats = fstatSync(fd);
+  using file = closing(openBeneath(folder, path));
+  const stats = fstatSync(file.fd);
   if (!stats.isFile()) throw unreadable(path, 'it is no file');
   if (stats.size > RECIPE_SIZE_LIMIT) throw unreadable(path, 'it is too large for a module');
-  return readFileSync(fd, 'utf8');
+  return readFileSync(file.fd, 'utf8');
 }
 
 function openBeneath(folder: RecipeFolder, path: string): number {
@@ -201,14 +200,13 @@ async function findOffered(
 }
 
 async function copied(file: string, source: Bounded, { cache, folder }: Fetching): Promise<Found> {
-  const fd = openBeneath(folder, file);
-  using _fd = closing(fd);
-  if (!fstatSync(fd).isFile())
+  using opened = closing(openBeneath(folder, file));
+  if (!fstatSync(opened.fd).isFile())
     throw new KilnError('E_SOURCE', `source ${file} is not a file`, {
       hint: 'name a regular file',
     });
   // A descriptor of its own, which ends with the stream.
-  const stream = createReadStream(`/proc/self/fd/${fd}`);
+  const stream = createReadStream(`/proc/self/fd/${opened.fd}`);
   return { ...(await keep(stream, { ...source, name: file }, cache)), from: 'recipe' };
 }
 

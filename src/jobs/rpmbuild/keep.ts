@@ -47,15 +47,14 @@ export async function leaveSandbox(
 }
 
 function buildDirectory(sandbox: BuildSandbox): string {
-  const root = sandbox.sandbox.openRoot();
-  using _root = closing(root);
+  using root = closing(sandbox.sandbox.openRoot());
   let path = `${sandbox.topDirectory}/BUILD`;
   for (let depth = 0; depth < 2; depth++) {
-    const names = (directories(root, path) ?? []).filter((name) => !RPMBUILD_OWN.has(name));
+    const names = (directories(root.fd, path) ?? []).filter((name) => !RPMBUILD_OWN.has(name));
     if (names.length !== 1) break;
     path = `${path}/${names[0]}`;
   }
-  return directories(root, path) === undefined ? sandbox.topDirectory : path;
+  return directories(root.fd, path) === undefined ? sandbox.topDirectory : path;
 }
 
 function directories(root: number, path: string): string[] | undefined {

@@ -3,7 +3,7 @@ import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { closing } from '../../host/calls/descriptor.ts';
 import { unlessErrno } from '../../host/calls/libc.ts';
-import { openat2, RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS } from '../../host/files/at.ts';
+import { FILE_BELOW, openat2 } from '../../host/files/at.ts';
 import { formatDependency } from '../../packages/rpm/dependency.ts';
 import type { RpmFile, RpmPackage } from '../../packages/rpm/package.ts';
 import { readRpms } from '../../packages/rpm/read.ts';
@@ -170,13 +170,9 @@ async function unpackPairs(
 
 /** A plain file below `tree`; undefined for links, anything that is no file, and files that are too large. */
 function readBeneath(tree: string, path: string): Buffer | undefined {
-  const root = openSync(tree, constants.O_RDONLY | constants.O_DIRECTORY);
-  using _root = closing(root);
+  using root = closing(openSync(tree, constants.O_RDONLY | constants.O_DIRECTORY));
   const fd = unlessErrno(['ENOENT', 'ENOTDIR', 'ELOOP', 'ENXIO'], () =>
-    openat2(root, path.replace(/^\/+/, ''), {
-      flags: constants.O_RDONLY | constants.O_NONBLOCK | constants.O_NOFOLLOW,
-      resolve: RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS,
-    }),
+    openat2(root.fd, path.replace(/^\/+/, ''), FILE_BELOW),
   );
   if (fd === undefined) return undefined;
   using _fd = closing(fd);

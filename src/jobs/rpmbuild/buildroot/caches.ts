@@ -1,9 +1,9 @@
-import { closeSync, existsSync } from 'node:fs';
+import { existsSync } from 'node:fs';
 import { chown, mkdir, readdir, stat, utimes } from 'node:fs/promises';
 import { join } from 'node:path';
 import { KilnError } from '../../../errors.ts';
 import { closing } from '../../../host/calls/descriptor.ts';
-import { O_PATH, openInTree } from '../../../host/files/at.ts';
+import { existsInTree } from '../../../host/files/at.ts';
 import { acquireLock, type HeldLock, tryLock } from '../../../host/files/flock.ts';
 import { removeTree } from '../../../host/files/remove-tree.ts';
 import { treeUsage } from '../../../host/files/tree-usage.ts';
@@ -88,13 +88,8 @@ export class Caches implements AsyncDisposable {
 
   lookAt(sandbox: BuildSandbox): void {
     if (!this.#open.some(({ mount }) => mount.name === CCACHE)) return;
-    const root = sandbox.sandbox.openRoot();
-    using _root = closing(root);
-    const program = openInTree(root, '/usr/bin/ccache', O_PATH);
-    if (program !== undefined) {
-      closeSync(program);
-      return;
-    }
+    using root = closing(sandbox.sandbox.openRoot());
+    if (existsInTree(root.fd, '/usr/bin/ccache')) return;
     const message =
       'the image has no ccache, so its cache stays empty: add --additional-package ccache';
     this.#run.warn({ code: 'no-ccache', message });

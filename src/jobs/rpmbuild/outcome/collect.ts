@@ -10,7 +10,7 @@ import { KilnError } from '../../../errors.ts';
 import { closing } from '../../../host/calls/descriptor.ts';
 import { unlessErrno } from '../../../host/calls/libc.ts';
 import { asKilnError } from '../../../host/calls/system-error.ts';
-import { openDirectory, openInTree, openPath } from '../../../host/files/at.ts';
+import { openDirectory, openInTree, statAt } from '../../../host/files/at.ts';
 import type { RpmIdentity } from '../../../packages/rpm/package.ts';
 import { readIdentities } from '../../../packages/rpm/read.ts';
 import { compare } from '../../provenance/spdx.ts';
@@ -43,12 +43,11 @@ export async function collectPackages(
   sandbox: BuildSandbox,
 ): Promise<CollectedPackages> {
   const { request, signal, warn } = run;
-  const rootFd = sandbox.sandbox.openRoot();
-  using _root = closing(rootFd);
+  using root = closing(sandbox.sandbox.openRoot());
   const folders = [`${sandbox.topDirectory}/RPMS`, `${sandbox.topDirectory}/SRPMS`];
-  const found = await findPackages(rootFd, folders, run);
+  const found = await findPackages(root.fd, folders, run);
   const collection = await collectArtifacts({
-    rootFd,
+    rootFd: root.fd,
     patterns: folders
       .filter((folder) => found.some((entry) => entry.folder === folder))
       .map((folder) => `${folder}/*.rpm`),
@@ -76,41 +75,35 @@ async function findPackages(
   run: BuildRun,
 ): Promise<Found[]> {
   const budget = new Budget(undefined, run.signal);
-  const fds: number[] = [];
-  try {
-    const files: { readonly folder: string; readonly file: string; readonly path: string }[] = [];
-    for (const folder of folders) {
-      const fd = openInTree(rootFd, folder, constants.O_RDONLY | constants.O_DIRECTORY);
-      if (fd === undefined) continue;
-      fds.push(fd);
-      for (const name of listDirectory(fd, budget)) {
-        const file = name.toString();
-        if (!file.endsWith('.rpm') || !isFile(fd, name, folder)) continue;
-        files.push({ folder, file, path: `/proc/self/fd/${fd}/${file}` });
-      }
+  using opened = new DisposableStack();
+  const files: { readonly folder: string; readonly file: string; readonly path: string }[] = [];
+  for (const folder of folders) {
+    const fd = openInTree(rootFd, folder, constants.O_RDONLY | constants.O_DIRECTORY);
+    if (fd === undefined) continue;
+    opened.adopt(fd, closeSync);
+    for (const name of listDirectory(fd, budget)) {
+      const file = name.toString();
+      if (!file.endsWith('.rpm') || !isFile(fd, name, folder)) continue;
+      files.push({ folder, file, path: `/proc/self/fd/${fd}/${file}` });
     }
-    if (files.length > MAX_PACKAGES) {
-      throw new KilnError('E_BUILD_OUTPUT', `the build made ${files.length} packages`, {
-        hint: `${MAX_PACKAGES} are the most that kiln takes`,
-      });
-    }
-    const found: Found[] = [];
-    const paths = files.map(({ path }) => path);
-    for await (const result of readIdentities(paths, { signal: run.signal })) {
-      const { folder, file } = files[result.index]!;
-      if (result.error !== undefined) throw notAPackage(file, result.error);
-      found.push({ folder, file, identity: result.package });
-    }
-    return found;
-  } finally {
-    for (const fd of fds) closeSync(fd);
   }
+  if (files.length > MAX_PACKAGES) {
+    throw new KilnError('E_BUILD_OUTPUT', `the build made ${files.length} packages`, {
+      hint: `${MAX_PACKAGES} are the most that kiln takes`,
+    });
+  }
+  const found: Found[] = [];
+  const paths = files.map(({ path }) => path);
+  for await (const result of readIdentities(paths, { signal: run.signal })) {
+    const { folder, file } = files[result.index]!;
+    if (result.error !== undefined) throw notAPackage(file, result.error);
+    found.push({ folder, file, identity: result.package });
+  }
+  return found;
 }
 
 function isFile(folder: number, name: Buffer, path: string): boolean {
-  const fd = openPath(folder, name);
-  using _fd = closing(fd);
-  const stats = fstatSync(fd);
+  const stats = statAt(folder, name)!;
   if (stats.isDirectory()) throw notAPackage(`${path}/${name}`, new Error('it is a directory'));
   return stats.isFile();
 }
