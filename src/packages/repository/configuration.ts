@@ -184,20 +184,23 @@ function absolute(path: string, baseDirectory: string): string {
   return isAbsolute(path) ? resolve(path) : resolve(baseDirectory, path);
 }
 
+/** A repository of a lock, with dnf's defaults for everything that a lock does not have. */
+export function unlockedRepository({
+  id,
+  source,
+  gpgcheck,
+  gpgkey,
+}: Pick<Repository, 'id' | 'source' | 'gpgcheck' | 'gpgkey'>): Repository {
+  return {
+    ...{ id, name: id, source, gpgcheck, repoGpgcheck: false, gpgkey },
+    ...{ priority: 99, cost: 1000, excludepkgs: [], includepkgs: [] },
+    ...{ moduleHotfixes: false, metadataExpire: 6 * 3600 },
+  };
+}
+
 /** A repository that kiln published: among equal packages its own are preferred, as in mock's chains. */
 export function localRepository(id: string, path: string, name = id): Repository {
-  return {
-    id,
-    name,
-    source: { kind: 'directory', path },
-    gpgcheck: false,
-    repoGpgcheck: false,
-    gpgkey: [],
-    priority: 99,
-    cost: 1,
-    excludepkgs: [],
-    includepkgs: [],
-    moduleHotfixes: false,
-    metadataExpire: 0,
-  };
+  const source = { kind: 'directory', path } as const;
+  const usual = unlockedRepository({ id, source, gpgcheck: false, gpgkey: [] });
+  return { ...usual, name, cost: 1, metadataExpire: 0 };
 }

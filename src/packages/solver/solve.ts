@@ -2,7 +2,7 @@ import { hash } from 'node:crypto';
 import { utimes } from 'node:fs/promises';
 import { findCached, recordText, withFields } from '../../host/state/checked-file.ts';
 import { writeWhole } from '../repository/cache.ts';
-import { LOCK_FORMAT, type Lock } from '../repository/lock/lock.ts';
+import { LOCK_FORMAT, type Lock, type LockedPackage } from '../repository/lock/lock.ts';
 import type { RepositorySet } from '../repository/open.ts';
 import { lockAccess } from '../repository/transport/access.ts';
 import type { DownloadContext, OnProgress } from '../repository/transport/download.ts';
@@ -24,7 +24,7 @@ export interface SolveRequest {
   readonly exclude?: readonly string[] | undefined;
   readonly modules?: Partial<ModuleRequest> | undefined;
   readonly recommends?: boolean | undefined;
-  readonly keep?: Lock | undefined;
+  readonly keep?: { readonly packages: readonly LockedPackage[] } | undefined;
   readonly signal?: AbortSignal | undefined;
   readonly onProgress?: OnProgress | undefined;
 }

@@ -113,8 +113,7 @@ async function solveFor(
   const set = await openRepositories(repositories, { paths, refresh, signal });
   const renewed = namesOf(installed, request.renew ?? []);
   const stays = ({ name }: { name: string }) => !renewed.has(name);
-  const packages = root.packages().filter(stays);
-  const keep: Lock = { format: 1, arch, requested: [], repositories: [], packages };
+  const keep = { packages: root.packages().filter(stays) };
   const ask = async (there: readonly string[]) => {
     const { requires, install } = request;
     const asked = { requires, exclude, modules, recommends, keep };

@@ -2,12 +2,11 @@ import { DEFAULT_DISK } from '../../../host/state/disk-watch.ts';
 import { askedDigest, type ImageLock, imageLock, lockedSettings } from '../../../image/lock.ts';
 import { settingsOf } from '../../../image/plan.ts';
 import type { LeasedImage } from '../../../image/store/images.ts';
-import type { Repository } from '../../../packages/repository/configuration.ts';
+import { type Repository, unlockedRepository } from '../../../packages/repository/configuration.ts';
 import {
   LOCK_FORMAT,
   type Lock,
   type LockedPackage,
-  type LockedRepository,
 } from '../../../packages/repository/lock/lock.ts';
 import type { LoadedImageRecipe } from '../../../recipe/load-image-recipe.ts';
 import type { BaseDescription } from './base.ts';
@@ -75,7 +74,9 @@ function lockOf(
   repositories: readonly Repository[],
 ): Lock | undefined {
   const used = new Set(packages.map(({ repository }) => repository));
-  const known = repositories.filter(({ id }) => used.has(id)).map(lockedRepository);
+  const known = repositories
+    .filter(({ id }) => used.has(id))
+    .map(({ id, source, gpgcheck, gpgkey }) => ({ id, source, gpgcheck, gpgkey: [...gpgkey] }));
   if (known.length < used.size) return undefined;
   return {
     format: LOCK_FORMAT,
@@ -83,32 +84,5 @@ function lockOf(
     requested: [...requested],
     repositories: known,
     packages: [...packages],
-  };
-}
-
-function lockedRepository({ id, source, gpgcheck, gpgkey }: Repository): LockedRepository {
-  return {
-    id,
-    source: source.kind === 'baseurl' ? { kind: 'baseurl', urls: [...source.urls] } : source,
-    gpgcheck,
-    gpgkey: [...gpgkey],
-  };
-}
-
-/** A repository of a lock, with dnf's defaults for everything that a lock does not have. */
-function unlockedRepository({ id, source, gpgcheck, gpgkey }: LockedRepository): Repository {
-  return {
-    id,
-    name: id,
-    source,
-    gpgcheck,
-    repoGpgcheck: false,
-    gpgkey,
-    priority: 99,
-    cost: 1000,
-    excludepkgs: [],
-    includepkgs: [],
-    moduleHotfixes: false,
-    metadataExpire: 6 * 3600,
   };
 }

@@ -61,13 +61,6 @@ export async function solveLayer(
 ): Promise<Layer> {
   const { arch } = base.image.manifest;
   if (set.members.length === 0) throw unknownRepositories();
-  const keep: Lock = {
-    format: 1,
-    arch,
-    requested: [],
-    repositories: [],
-    packages: [...base.packages],
-  };
   const { lock, warnings } = await solve(set, {
     arch,
     install: [...base.install, ...additionalPackages],
@@ -75,7 +68,7 @@ export async function solveLayer(
     exclude: base.exclude,
     modules: base.modules,
     recommends: base.recommends,
-    keep,
+    keep: { packages: base.packages },
     onProgress,
     signal,
   }).catch(async (error: unknown) => {
