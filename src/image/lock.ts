@@ -64,15 +64,6 @@ export function askedDigest(recipe: LoadedImageRecipe): string {
   });
 }
 
-export function serializeImageLock(
-  settings: ImageSettings,
-  packages: ImageLock['packages'],
-  asked: string,
-  modules?: ImageModules,
-): string {
-  return `${JSON.stringify(imageLock(settings, packages, asked, modules), undefined, 2)}\n`;
-}
-
 export function imageLock(
   settings: ImageSettings,
   packages: ImageLock['packages'],

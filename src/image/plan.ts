@@ -257,13 +257,13 @@ export async function lockRecipe(
   const file = output ?? (await files?.resultAt(beside)) ?? beside;
   await checkOutput(file);
   const plan = await planFromRecipe(engine, named.path, { update: true, onProgress });
-  const { askedDigest, serializeImageLock } = await import('./lock.ts');
+  const { askedDigest, imageLock } = await import('./lock.ts');
   const asked = askedDigest(plan.recipe);
   const { lock, settings } = plan;
   const repositories = engine.owner?.renamed(lock.repositories) ?? lock.repositories;
-  const text = serializeImageLock(settings, { ...lock, repositories }, asked, plan.recipe.modules);
+  const made = imageLock(settings, { ...lock, repositories }, asked, plan.recipe.modules);
   try {
-    writeUserFile(file, text);
+    writeUserFile(file, `${JSON.stringify(made, undefined, 2)}\n`);
   } catch (cause) {
     throw unwritable(file, cause);
   }

@@ -7,7 +7,7 @@ import { execa } from 'execa';
 import { writeRepository } from '../../scripts/solver/metadata.ts';
 import type { WorldPackage, WorldRepository, WorldStream } from '../../scripts/solver/world.ts';
 import type { KilnError } from '../../src/errors.ts';
-import { askedDigest, readImageLock, serializeImageLock } from '../../src/image/lock.ts';
+import { askedDigest, imageLock, readImageLock } from '../../src/image/lock.ts';
 import { settingsOf } from '../../src/image/plan.ts';
 import { ModulesParser } from '../../src/packages/repository/metadata/modules.ts';
 import { openRepositories } from '../../src/packages/repository/open.ts';
@@ -402,9 +402,9 @@ modules: { enable: [perl:5.32], platform: el9 }
     repositories: [],
     packages: [],
   };
-  const text = serializeImageLock(await settingsOf(loaded), packages, 'asked', loaded.modules);
+  const made = imageLock(await settingsOf(loaded), packages, 'asked', loaded.modules);
   const path = join(directory, 'top.lock.json');
-  await writeFile(path, text);
+  await writeFile(path, JSON.stringify(made));
   t.deepEqual((await readImageLock(path)).modules, expected);
   const asked = askedDigest(loaded);
   await writeFile(recipe, 'extends: ./base.yaml\n');
