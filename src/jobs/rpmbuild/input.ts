@@ -1,7 +1,6 @@
 import { stat } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import type { CopyInItem } from '../../artifacts/copy-in.ts';
-import type { ErrorCode } from '../../error-codes.ts';
 import { KilnError } from '../../errors.ts';
 import { attempt } from '../../host/calls/libc.ts';
 import { SmallCache } from '../../host/state/checked-file.ts';
@@ -13,7 +12,7 @@ import { awaitedLater } from '../../promise.ts';
 import type { Executed } from '../../sandbox/door/io.ts';
 import type { BuildRun } from './build-run.ts';
 import type { BuildSandbox } from './build-sandbox.ts';
-import { BuildFailure, failedSection, notForThisMachine, whichLimit } from './outcome/outcome.ts';
+import { BuildFailure, failedSection, notForThisMachine } from './outcome/outcome.ts';
 import { resultPaths } from './outcome/result-files.ts';
 import type { BuildRequest, BuildSource } from './request.ts';
 import {
@@ -166,13 +165,13 @@ export async function makeSrpm(
   await run.phase('srpm', async () => {
     if (unpack) {
       const end = await run.logged(sandbox, unpackSource(topDirectory));
-      if (end.exitCode !== 0)
-        throw failure('E_BUILD_SRPM', 'the source package cannot be unpacked', end, VERIFY);
+      const what = 'the source package cannot be unpacked';
+      if (end.exitCode !== 0) throw new BuildFailure('E_BUILD_SRPM', what, end, VERIFY);
     }
     const end = await run.logged(sandbox, makeSourcePackage(topDirectory, specOptions(request)));
     if (end.exitCode === 0) return;
     const what = 'rpmbuild cannot make the source package';
-    throw notForThisMachine(end) ?? failure('E_BUILD_SPEC', what, end, specHint(end));
+    throw notForThisMachine(end) ?? new BuildFailure('E_BUILD_SPEC', what, end, specHint(end));
   });
   return await run.phase('buildrequires', async () => {
     const answer = await query(run, sandbox, querySource(topDirectory));
@@ -191,7 +190,7 @@ export async function dynamicRequires(run: BuildRun, sandbox: BuildSandbox): Pro
     const end = await run.logged(sandbox, argv);
     if (end.exitCode !== MISSING_BUILDREQUIRES) {
       const section = failedSection(end.output.lines()) ?? '%generate_buildrequires';
-      throw failure('E_BUILD_FAILED', `${section} failed`, end);
+      throw new BuildFailure('E_BUILD_FAILED', `${section} failed`, end);
     }
     return withoutRpmlib(await query(run, sandbox, queryGenerated(topDirectory)));
   });
@@ -205,7 +204,7 @@ async function query(
   const command = { ...run.command('build.log'), capture: MAX_REQUIRES * 200 };
   const end = await run.logged(sandbox, argv, command);
   if (end.exitCode !== 0)
-    throw failure('E_BUILD_SRPM', 'rpm cannot read the source package', end, VERIFY);
+    throw new BuildFailure('E_BUILD_SRPM', 'rpm cannot read the source package', end, VERIFY);
   const lines = end.stdout.toString('utf8').split('\n');
   // rpm writes warnings between the lines of the answer.
   return lines
@@ -242,8 +241,4 @@ function specHint(end: Executed): string {
   const place = lines.find((line) => /^error: .*\bline \d+: /.test(line));
   if (place !== undefined) return `mend the spec: ${place.slice('error: '.length, 200)}`;
   return 'mend the spec; build.log has all that rpmbuild said';
-}
-
-function failure(code: ErrorCode, what: string, end: Executed, hint?: string): BuildFailure {
-  return new BuildFailure(code, what, end, whichLimit(end), hint);
 }

@@ -7,7 +7,7 @@ import type { BuildRun } from './build-run.ts';
 import { BuildSandbox } from './build-sandbox.ts';
 import type { BuildBase } from './buildroot/base.ts';
 import { buildRepositories, openLayer, solveLayer } from './buildroot/layer.ts';
-import { BuildFailure, whichLimit } from './outcome/outcome.ts';
+import { BuildFailure } from './outcome/outcome.ts';
 import type { BuiltPackage } from './outcome/report.ts';
 import { networkIn } from './request.ts';
 import { BUILD_HOME } from './rpmbuild.ts';
@@ -63,7 +63,7 @@ export async function checkInstall(
       if (end.exitCode === 0) return;
       const what = 'the built packages cannot be installed';
       const hint = 'root.log has all that rpm said';
-      throw new BuildFailure('E_BUILD_POSTINSTALL', what, end, whichLimit(end), hint);
+      throw new BuildFailure('E_BUILD_POSTINSTALL', what, end, hint);
     } finally {
       await sandbox.close();
     }

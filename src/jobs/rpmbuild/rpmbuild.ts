@@ -155,7 +155,7 @@ export async function runRpmbuild(
       run.failedPhase = 'build';
       const hint = 'the lines above name it; a lock is good only for what it was made for';
       const what = 'the image lacks what the package requires';
-      throw new BuildFailure('E_BUILD_REQUIRES', what, end, limit, hint);
+      throw new BuildFailure('E_BUILD_REQUIRES', what, end, hint);
     }
     const elsewhere = limit === null ? notForThisMachine(end) : undefined;
     if (elsewhere !== undefined) throw elsewhere;
@@ -164,7 +164,7 @@ export async function runRpmbuild(
     const what = scriptlet ?? section ?? 'rpmbuild';
     const mistake = scriptlet === undefined ? summedUp(lines) : undefined;
     const hint = mistake === undefined ? undefined : `mend the spec: ${mistake}`;
-    throw new BuildFailure('E_BUILD_FAILED', `${what} failed`, end, limit, hint);
+    throw new BuildFailure('E_BUILD_FAILED', `${what} failed`, end, hint);
   });
 }
 

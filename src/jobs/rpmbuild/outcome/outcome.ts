@@ -16,7 +16,6 @@ const LIMITS: Readonly<Record<NonNullable<BuildReport['limitHit']>, readonly [st
 };
 
 export class BuildFailure extends KilnError {
-  readonly end: Executed;
   readonly limitHit: BuildReport['limitHit'];
   readonly lastLines: readonly string[];
 
@@ -24,8 +23,8 @@ export class BuildFailure extends KilnError {
     code: ErrorCode,
     what: string,
     end: Executed,
-    limitHit: BuildReport['limitHit'],
     hint?: string,
+    limitHit = whichLimit(end),
   ) {
     const limit = limitHit === null ? undefined : LIMITS[limitHit];
     const { exitCode, signal } = end;
@@ -34,7 +33,6 @@ export class BuildFailure extends KilnError {
       hint: limit?.[1] ?? hint,
       details: { exitCode, signal, limitHit },
     });
-    this.end = end;
     this.limitHit = limitHit;
     this.lastLines = relevantLines(end.output.lines());
   }
@@ -49,7 +47,7 @@ export function notForThisMachine(end: Executed): BuildFailure | undefined {
     if (arch === undefined) continue;
     const what = `the package is not for ${arch}: its ExclusiveArch or ExcludeArch says so`;
     const hint = 'build it where it is for, or for another architecture with --target';
-    return new BuildFailure('E_BUILD_ARCH', what, end, null, hint);
+    return new BuildFailure('E_BUILD_ARCH', what, end, hint, null);
   }
   return undefined;
 }
