@@ -1,17 +1,10 @@
 import { hash } from 'node:crypto';
 import type { RecipeUser } from '../recipe/image-recipe.ts';
 import type { ScriptletPolicy } from '../recipe/load-image-recipe.ts';
+import type { FileToWrite } from './tree/customize.ts';
 
 /** Raised when the same inputs give another tree, so that images of an older kiln are not used. */
 export const IMAGE_FORMAT = 1;
-
-interface ImageFile {
-  readonly path: string;
-  readonly digest: string;
-  readonly mode: number;
-  readonly owner: string;
-  readonly group: string;
-}
 
 /** Everything that decides an image: its digest is the image's id. */
 export interface ImageInputs {
@@ -22,7 +15,7 @@ export interface ImageInputs {
   /** For each package, the digest of the keys that must have signed it; null if none need. */
   readonly keys: readonly (string | null)[];
   readonly base: string | null;
-  readonly files: readonly ImageFile[];
+  readonly files: readonly (Omit<FileToWrite, 'content'> & { readonly digest: string })[];
   readonly users: readonly RecipeUser[];
   readonly environment: Readonly<Record<string, string>>;
   readonly user: string;

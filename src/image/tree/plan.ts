@@ -156,7 +156,6 @@ export interface OwnedFile {
 
 /** rpm's own rule (rpmfilesCompare in lib/rpmfi.c). A link may lead from one path to the other. */
 function filesConflict(a: OwnedFile, b: OwnedFile): boolean {
-  if (a.file.flags.includes('ghost') || b.file.flags.includes('ghost')) return false;
   const bothLinks = a.file.type === 'symlink' && b.file.type === 'symlink';
   if (!bothLinks && a.file.mode !== b.file.mode) return true;
   if (a.file.owner !== b.file.owner || a.file.group !== b.file.group) return true;

@@ -61,7 +61,7 @@ class RemoteProcess extends EventEmitter<RemoteEvents> {
   ref(): void {}
   unref(): void {}
 
-  receive(message: Exclude<ParentMessage, { type: 'step' | 'quit' }>): void {
+  receive(message: Exclude<ParentMessage, { type: 'step' }>): void {
     switch (message.type) {
       case 'started':
         this.emit('spawn');

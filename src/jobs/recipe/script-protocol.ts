@@ -75,7 +75,6 @@ export type ParentMessage = Readonly<
   | { type: 'output'; id: number; stream: 'stdout' | 'stderr'; data: string | null }
   | { type: 'drained'; id: number }
   | { type: 'exit'; id: number; code: number | null; signal: NodeJS.Signals | null }
-  | { type: 'quit' }
 >;
 
 export type FileAnswer = { readonly content: string } | { readonly problem: string };

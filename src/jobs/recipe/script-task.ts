@@ -212,7 +212,6 @@ async function serve(
   for await (const chunk of parent) {
     for (const value of decoder.push(chunk as Buffer)) {
       const message = value as ParentMessage;
-      if (message.type === 'quit') return;
       if (message.type === 'step') {
         onStep(message).catch((error: Error) => parent.destroy(error));
       } else processes.find(message.id)?.receive(message);
