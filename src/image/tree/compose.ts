@@ -26,12 +26,16 @@ import {
 import { span } from '../../host/trace/trace.ts';
 import { callName, encodeName } from '../../packages/rpm/filename.ts';
 import type { RpmFile, RpmPackage } from '../../packages/rpm/package.ts';
-import { needsOwner, type PlannedDirectory, type PlannedLeaf, type TreePlan } from './plan.ts';
+import {
+  needsOwner,
+  type OwnedFile,
+  type PlannedDirectory,
+  type PlannedLeaf,
+  type TreePlan,
+} from './plan.ts';
 
-export interface DeferredOwner {
+export interface DeferredOwner extends OwnedFile {
   readonly path: string;
-  readonly file: RpmFile;
-  readonly package: RpmPackage;
   readonly capability?: Buffer;
 }
 
@@ -70,7 +74,7 @@ class Composer implements Composition, Disposable {
   readonly #treeOf: (of: RpmPackage) => string;
   readonly #roots = new Map<RpmPackage, number>();
   readonly #opened = new DisposableStack();
-  readonly #copies = new Copies(this.#opened);
+  readonly #copies = new Map<string, Copy>();
 
   constructor(treeOf: (of: RpmPackage) => string) {
     this.#treeOf = treeOf;
@@ -118,12 +122,40 @@ class Composer implements Composition, Disposable {
   }
 
   #copyLeaf(leaf: PlannedLeaf, source: number, target: number, name: Buffer | string): void {
-    const { package: from, file } = leaf.owner;
-    const capability = this.#copies.copy(file, from, source, target, name);
+    const { file } = leaf.owner;
+    const capability = this.#copy(leaf.owner, source, target, name);
     if (file.type === 'file') this.copiedBytes += file.size / file.nlink;
     if (!needsOwner(file)) return;
     const caps = capability === undefined ? {} : { capability };
     this.deferred.push({ path: leaf.path, ...leaf.owner, ...caps });
+  }
+
+  /** @returns the file's capabilities */
+  #copy(
+    { package: from, file }: OwnedFile,
+    source: number,
+    target: number,
+    name: Buffer | string,
+  ): Buffer | undefined {
+    const time = BigInt(file.mtime) * NANOSECONDS;
+    const times = { atimeNs: time, mtimeNs: time };
+    if (file.type === 'symlink') {
+      symlinkat(encodeName(file.linkTarget ?? ''), target, name);
+      setTimes(target, times, name);
+      return undefined;
+    }
+    const inode = `${from.name} ${from.arch} ${file.device} ${file.inode}`;
+    const twin = file.nlink > 1 ? this.#copies.get(inode) : undefined;
+    if (twin !== undefined) {
+      linkat(twin.directory, twin.name, target, name);
+      return twin.capability;
+    }
+    const capability = copyFile(source, target, name, file, times);
+    if (file.nlink > 1) {
+      const directory = this.#opened.adopt(openDirectory(target, '.'), closeSync);
+      this.#copies.set(inode, { directory, name, capability });
+    }
+    return capability;
   }
 
   #special(leaf: PlannedLeaf, name: Buffer | string, target: number): void {
@@ -187,43 +219,6 @@ interface Copy {
   readonly directory: number;
   readonly name: Buffer | string;
   readonly capability: Buffer | undefined;
-}
-
-class Copies {
-  readonly #copies = new Map<string, Copy>();
-  readonly #opened: DisposableStack;
-
-  constructor(opened: DisposableStack) {
-    this.#opened = opened;
-  }
-
-  copy(
-    file: RpmFile,
-    from: RpmPackage,
-    source: number,
-    target: number,
-    name: Buffer | string,
-  ): Buffer | undefined {
-    const time = BigInt(file.mtime) * NANOSECONDS;
-    const times = { atimeNs: time, mtimeNs: time };
-    if (file.type === 'symlink') {
-      symlinkat(encodeName(file.linkTarget ?? ''), target, name);
-      setTimes(target, times, name);
-      return undefined;
-    }
-    const inode = `${from.name} ${from.arch} ${file.device} ${file.inode}`;
-    const twin = file.nlink > 1 ? this.#copies.get(inode) : undefined;
-    if (twin !== undefined) {
-      linkat(twin.directory, twin.name, target, name);
-      return twin.capability;
-    }
-    const capability = copyFile(source, target, name, file, times);
-    if (file.nlink > 1) {
-      const directory = this.#opened.adopt(openDirectory(target, '.'), closeSync);
-      this.#copies.set(inode, { directory, name, capability });
-    }
-    return capability;
-  }
 }
 
 function copyFile(
