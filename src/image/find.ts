@@ -4,7 +4,7 @@ import { basename, dirname, join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { KilnError } from '../errors.ts';
 import { shortHash } from '../host/process/short-hash.ts';
-import { dropCached, findRecord, withFields, writeRecord } from '../host/state/checked-file.ts';
+import { findCached, withFields, writeRecord } from '../host/state/checked-file.ts';
 import type { StatePaths } from '../host/state/paths.ts';
 import { suggest } from '../recipe/problem.ts';
 import { findImage, type ImagePlace, imagesNamed } from './store/images.ts';
@@ -151,8 +151,7 @@ interface Reference {
 }
 
 export function currentReference(paths: StatePaths, path: string): Reference | undefined {
-  const { value: reference, damage } = findRecord(referenceFile(paths, path), takeReference);
-  if (damage !== undefined) dropCached(damage);
+  const reference = findCached(referenceFile(paths, path), takeReference);
   if (reference?.format !== FORMAT || reference.path !== path) return undefined;
   const same = reference.files.every((file) => fingerprint(file.path).stat === file.stat);
   return same ? reference : undefined;

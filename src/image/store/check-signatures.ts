@@ -1,7 +1,7 @@
 /** Signatures of packages that are not unpacked now: those in the store, and those that rpm installs. */
 import { availableParallelism } from 'node:os';
 import { KilnError } from '../../errors.ts';
-import { dropCached, findRecord, withFields, writeRecord } from '../../host/state/checked-file.ts';
+import { findCached, withFields, writeRecord } from '../../host/state/checked-file.ts';
 import type { StatePaths } from '../../host/state/paths.ts';
 import { span } from '../../host/trace/trace.ts';
 import type { Lock, LockedPackage } from '../../packages/repository/lock/lock.ts';
@@ -55,8 +55,7 @@ export function noteCheck(
 }
 
 function readChecks(directory: string): readonly KeyCheck[] {
-  const { value, damage } = findRecord(checksFile(directory), takeChecks);
-  if (damage !== undefined) dropCached(damage);
+  const value = findCached(checksFile(directory), takeChecks);
   return value?.format === FORMAT ? value.checks.filter(isCheck) : [];
 }
 

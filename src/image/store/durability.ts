@@ -9,7 +9,7 @@ import { join } from 'node:path';
 import { hasErrno } from '../../host/calls/libc.ts';
 import { withLock } from '../../host/files/flock.ts';
 import { syncFileSystem } from '../../host/process/child-process.ts';
-import { dropCached, findRecord, withFields, writeRecord } from '../../host/state/checked-file.ts';
+import { findCached, withFields, writeRecord } from '../../host/state/checked-file.ts';
 import type { StatePaths } from '../../host/state/paths.ts';
 
 /** Boots whose sync points are remembered. Older entries that were never used again are dropped. */
@@ -64,7 +64,5 @@ const takePoints = withFields<{ readonly points: Moment[] }>({ points: 'array' }
 
 /** If the file cannot be read, nothing counts as synced, which is always safe. */
 function readSyncPoints(paths: StatePaths): Moment[] {
-  const { value, damage } = findRecord(syncPointFile(paths), takePoints);
-  if (damage !== undefined) dropCached(damage);
-  return value?.points ?? [];
+  return findCached(syncPointFile(paths), takePoints)?.points ?? [];
 }

@@ -178,13 +178,10 @@ function luaString(text: string): string {
 
 /** As rpm: an unknown owner becomes root, and set-id bits go (rpmfilesStat in rpm's lib/rpmfi.c). */
 function ownersScript(deferred: readonly DeferredOwner[]): string {
-  const groups = new Map<string, DeferredOwner[]>();
-  for (const entry of deferred) {
-    const { owner, group, mode, type } = entry.file;
+  const groups = Map.groupBy(deferred, ({ file: { owner, group, mode, type } }) => {
     const wanted = type === 'symlink' ? '' : (mode & 0o7777).toString(8);
-    const key = [wanted, owner, group].map(shellWord).join(' ');
-    groups.set(key, [...(groups.get(key) ?? []), entry]);
-  }
+    return [wanted, owner, group].map(shellWord).join(' ');
+  });
   const calls = [...groups].map(
     ([key, entries]) => `own ${key} ${entries.map((entry) => shellWord(entry.path)).join(' ')}\n`,
   );
