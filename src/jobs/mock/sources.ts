@@ -6,9 +6,8 @@ import { KilnError } from '../../errors.ts';
 import { removeTreeNow } from '../../host/files/remove-tree.ts';
 import { runTool } from '../../host/process/child-process.ts';
 import { openWorkDirectory } from '../../image/store/work-directory.ts';
-import { Cache } from '../../packages/repository/cache.ts';
-import { defaultTransfer, downloadUnknown } from '../../packages/repository/transport/download.ts';
-import { Mirrors } from '../../packages/repository/transport/mirrors.ts';
+import { downloadContext } from '../../packages/repository/open.ts';
+import { downloadUnknown } from '../../packages/repository/transport/download.ts';
 import type { BuildRequest, BuildSource } from '../rpmbuild/request.ts';
 import type { SignPlugin } from './config/plugins.ts';
 import { exportSecretKey } from './export-key.ts';
@@ -80,17 +79,11 @@ async function localPackage(
     );
   }
   log.info(`Fetching remote file ${srpm}`);
-  const file = await downloadUnknown(
-    { cache: new Cache(engine.paths), transfer: defaultTransfer, reach: 'named', signal },
-    {
-      repository: 'source package',
-      mirrors: new Mirrors([srpm], undefined),
-      location: '',
-      item: name,
-      maxSize: MAX_DOWNLOAD,
-    },
-    srpm,
-  );
+  const file = await downloadUnknown(downloadContext({ paths: engine.paths, signal }), srpm, {
+    repository: 'source package',
+    item: name,
+    maxSize: MAX_DOWNLOAD,
+  });
   const work = stack.use(await openWorkDirectory(engine.paths));
   const path = join(work.path, name);
   await symlink(file, path);

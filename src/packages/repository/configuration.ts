@@ -47,6 +47,10 @@ const BASEARCH: Readonly<Record<string, string>> = {
   armv7hnl: 'armhfp',
 };
 
+export function basearchOf(arch: string): string {
+  return BASEARCH[arch] ?? arch;
+}
+
 /**
  * Fills in variables, makes paths absolute, and applies defaults that depend on the repository's place.
  * @throws KilnError E_REPOSITORY_CONFIGURATION for an unknown variable, E_REPOSITORY_KEYS when keys
@@ -164,7 +168,7 @@ function resolveAccess(
 function expandVariables(id: string, text: string, options: ResolveOptions): string {
   const values: Readonly<Record<string, string | undefined>> = {
     arch: options.arch,
-    basearch: BASEARCH[options.arch] ?? options.arch,
+    basearch: basearchOf(options.arch),
     releasever: options.releasever,
   };
   return text.replace(/\$(?:\{(\w+)\}|(\w+))/g, (_, braced: string | undefined, bare: string) => {

@@ -1,5 +1,6 @@
 import type { z } from 'zod';
 import { defined } from '../../../defined.ts';
+import { basearchOf } from '../../../packages/repository/configuration.ts';
 import type { imageRecipeSchema } from '../../../recipe/image-recipe.ts';
 import { Templates } from './language/template.ts';
 import {
@@ -224,14 +225,6 @@ const ALSO_RUNS: Readonly<Record<string, readonly string[]>> = {
   s390x: ['s390'],
 };
 
-/** dnf's `$basearch` where it differs from the architecture. */
-const BASEARCH: Readonly<Record<string, string>> = {
-  i486: 'i386',
-  i586: 'i386',
-  i686: 'i386',
-  armv7hl: 'armhfp',
-};
-
 /**
  * The architecture to build for, which this machine must run itself.
  * @throws KilnError E_MOCK_CONFIG for others, as mock with `legal_host_arches`.
@@ -252,6 +245,6 @@ function targetArchitecture(options: ConfigOptions, templates: Templates, host: 
   const said = asText(templates.value('repo_arch'));
   return {
     arch: arch === 'i386' ? 'i686' : arch,
-    repositoryArch: said === arch ? (BASEARCH[arch] ?? arch) : said,
+    repositoryArch: said === arch ? basearchOf(arch) : said,
   };
 }

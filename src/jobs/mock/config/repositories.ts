@@ -3,6 +3,7 @@ import { stripVTControlCharacters } from 'node:util';
 import { defined } from '../../../defined.ts';
 import { readUserText } from '../../../host/files/user-file.ts';
 import type { RepositoryInput } from '../../../packages/repository/configuration-schema.ts';
+import { globExpression } from '../../../packages/solver/match.ts';
 import { configError, type Place } from './language/values.ts';
 
 interface RepositorySettings {
@@ -50,7 +51,7 @@ export function readRepositories(conf: DnfConf, settings: RepositorySettings): R
   }
   const ids = [...conf.repositories.keys()];
   for (const { pattern, enabled } of settings.switches) {
-    if (ids.some((id) => matchesGlob(id, pattern))) continue;
+    if (ids.some((id) => globExpression(pattern).test(id))) continue;
     throw configError(
       `no repository is called ${pattern} (--${enabled ? 'enable' : 'disable'}repo)`,
       settings.place,
@@ -72,7 +73,7 @@ function isEnabled(
   section: DnfSection,
   switches: readonly RepositorySwitch[],
 ): boolean {
-  const said = switches.findLast(({ pattern }) => matchesGlob(id, pattern));
+  const said = switches.findLast(({ pattern }) => globExpression(pattern).test(id));
   return said?.enabled ?? booleanOption(section.get('enabled')) ?? true;
 }
 
@@ -184,11 +185,6 @@ function warnOfOptions(id: string, section: DnfSection, settings: RepositorySett
   if (booleanOption(section.get('skip_if_unavailable')) === true) {
     settings.warn(`[${id}] skip_if_unavailable is left out: what is configured must be there`);
   }
-}
-
-export function matchesGlob(name: string, pattern: string): boolean {
-  const escaped = pattern.replace(/[.+^${}()|[\]\\]/g, '\\$&');
-  return new RegExp(`^${escaped.replace(/\*/g, '.*').replace(/\?/g, '.')}$`).test(name);
 }
 
 export type DnfSection = ReadonlyMap<string, string>;

@@ -5,7 +5,7 @@ import { defined } from '../../../defined.ts';
 import { acquireLock } from '../../../host/files/flock.ts';
 import { removeTree } from '../../../host/files/remove-tree.ts';
 import { type Cache, digestFile, hasContent, publish } from '../cache.ts';
-import { BrokenFileError, type Mirrors, tryMirrors } from './mirrors.ts';
+import { BrokenFileError, Mirrors, tryMirrors } from './mirrors.ts';
 import type { Reach } from './reach.ts';
 import { type ResumeState, receiveBuffer, receiveFile } from './receive.ts';
 
@@ -131,10 +131,11 @@ async function usable(path: string, size: number | undefined): Promise<number> {
 
 export async function downloadUnknown(
   context: DownloadContext,
-  item: DownloadItem,
   url: string,
+  what: Omit<DownloadItem, 'mirrors' | 'location'>,
 ): Promise<string> {
   const { cache } = context;
+  const item = { ...what, mirrors: new Mirrors([url], undefined), location: '' };
   const partial = cache.partial(`url:${hash('sha256', url, 'hex')}`);
   await makePlace(partial);
   await using _held = await acquireLock(partial, { signal: context.signal });
