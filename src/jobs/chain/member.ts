@@ -1,6 +1,6 @@
 import { KilnError } from '../../errors.ts';
 import { digestOf } from '../../image/key.ts';
-import { digestFile } from '../../packages/repository/cache.ts';
+import { sha256Of } from '../../packages/repository/cache.ts';
 import { formatDependency, formatEvr } from '../../packages/rpm/dependency.ts';
 import { readRpms } from '../../packages/rpm/read.ts';
 import type { Engine } from '../../sandbox/open.ts';
@@ -39,7 +39,7 @@ export async function readMembers(
     if (!/^[A-Za-z0-9_][^/\s\0]*$/.test(id)) {
       throw notASource(path, 'has a name that cannot be that of a directory');
     }
-    const sha256 = (await digestFile(path, 'sha256')).slice('sha256:'.length);
+    const sha256 = await sha256Of(path);
     const other = members.get(id);
     if (other !== undefined && other.sha256 !== sha256) {
       throw new KilnError('E_CHAIN_DUPLICATE', `${other.path} and ${path} are both ${id}`, {

@@ -3,7 +3,7 @@ import { basename } from 'node:path';
 import { KilnError } from '../../errors.ts';
 import { readUserFile } from '../../host/files/user-file.ts';
 import { openWorkDirectory } from '../../image/store/work-directory.ts';
-import { digestFile } from '../../packages/repository/cache.ts';
+import { sha256Of } from '../../packages/repository/cache.ts';
 import { readRpm } from '../../packages/rpm/read.ts';
 import { buildPackage } from '../rpmbuild/build.ts';
 import type { BuildSource } from '../rpmbuild/request.ts';
@@ -39,10 +39,10 @@ export async function installArguments(
   const { log, root, signal } = at;
   const sources = await packageSources(at);
   const files = args.filter(isPackageFile).map(hostPath);
-  const digests = await Promise.all(files.map((file) => digestFile(file, 'sha256')));
+  const digests = await Promise.all(files.map((file) => sha256Of(file)));
   const own = files.length === 0 ? [] : await addOwnPackages(root, files, signal);
   const names = own
-    .filter(({ sha256 }) => digests.includes(`sha256:${sha256}`))
+    .filter(({ sha256 }) => digests.includes(sha256))
     .map(({ location }) => location.replace(/\.rpm$/, ''));
   await log.state('install', () =>
     installPackages(root, {

@@ -6,7 +6,7 @@ import { defined } from '../../defined.ts';
 import { KilnError } from '../../errors.ts';
 import { KILN_VERSION } from '../../host/state/paths.ts';
 import { readContents } from '../../image/store/manifest.ts';
-import { digestFile } from '../../packages/repository/cache.ts';
+import { sha256Of } from '../../packages/repository/cache.ts';
 import type { LockedPackage } from '../../packages/repository/lock/lock.ts';
 import type { Engine } from '../../sandbox/open.ts';
 import type { BuildReport, BuiltPackage } from '../rpmbuild/outcome/report.ts';
@@ -72,10 +72,6 @@ export function builtPackages({
   sourcePackage,
 }: Pick<BuildReport, 'packages' | 'sourcePackage'>): BuiltPackage[] {
   return sourcePackage === undefined ? [...packages] : [...packages, sourcePackage];
-}
-
-async function sha256Of(path: string): Promise<string> {
-  return (await digestFile(path, 'sha256')).slice('sha256:'.length);
 }
 
 export interface AttestInput extends Pick<ProvenanceOptions, 'builder' | 'sourceDateEpoch'> {

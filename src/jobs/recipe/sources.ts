@@ -1,7 +1,7 @@
 /** Brings the sources of a recipe onto this machine and checks their digests, before anything runs. */
 import { randomUUID } from 'node:crypto';
 import { createReadStream, createWriteStream, fstatSync, readFileSync } from 'node:fs';
-import { mkdir, open, readdir, rename, rm, stat } from 'node:fs/promises';
+import { mkdir, open, readdir, rm, stat } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import type { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
@@ -9,7 +9,7 @@ import { KilnError } from '../../errors.ts';
 import { closing } from '../../host/calls/descriptor.ts';
 import { openUserFile } from '../../host/files/user-file.ts';
 import type { StatePaths } from '../../host/state/paths.ts';
-import { Cache, digestFile } from '../../packages/repository/cache.ts';
+import { Cache, publish, sha256Of } from '../../packages/repository/cache.ts';
 import {
   defaultTransfer,
   downloadObject,
@@ -188,13 +188,13 @@ async function findOffered(
     const path = join(offered, entry);
     const info = await stat(path).catch(() => undefined);
     if (!info?.isFile() || info.size > limit) continue;
-    const found = await digestFile(path, 'sha256');
-    if (found === `sha256:${sha256}`) {
+    const found = await sha256Of(path);
+    if (found === sha256) {
       // The copy in the cache is checked again: somebody may change the file meanwhile.
       const stream = createReadStream('', { fd: openUserFile(path) });
       return (await keep(stream, { ...source, sha256 }, cache)).path;
     }
-    if (entry === name) throw wrongDigest(name, sha256, found.slice('sha256:'.length), path);
+    if (entry === name) throw wrongDigest(name, sha256, found, path);
   }
   return undefined;
 }
@@ -227,15 +227,14 @@ async function keep(stream: Readable, source: Bounded, cache: Cache) {
       },
       createWriteStream(temporary, { flags: 'wx', mode: 0o600 }),
     );
-    const sha256 = (await digestFile(temporary, 'sha256')).slice('sha256:'.length);
+    const sha256 = await sha256Of(temporary);
     if (source.sha256 !== undefined && source.sha256 !== sha256) {
       throw wrongDigest(name, source.sha256, sha256, name);
     }
     const path = cache.object(`sha256:${sha256}`);
-    await mkdir(dirname(path), { recursive: true });
     await using handle = await open(temporary);
     await handle.sync();
-    await rename(temporary, path);
+    await publish(temporary, path);
     return { path, sha256 };
   } finally {
     await rm(temporary, { force: true });

@@ -104,14 +104,18 @@ export async function digestFile(
   }
 }
 
+/** The digest of a file as `sha256sum` writes it. */
+export async function sha256Of(path: string): Promise<string> {
+  return (await digestFile(path, 'sha256')).slice('sha256:'.length);
+}
+
 const SEAL = '\nkiln-sha256 ';
 const SEAL_LENGTH = SEAL.length + 64;
 
 /** Ends a large cache file, which is open for reading and writing, with the digest of its content. */
 export async function sealFile(file: FileHandle): Promise<void> {
   const { size } = await file.stat();
-  const digest = await digestFile(`/proc/self/fd/${file.fd}`, 'sha256');
-  const seal = Buffer.from(SEAL + digest.slice('sha256:'.length));
+  const seal = Buffer.from(SEAL + (await sha256Of(`/proc/self/fd/${file.fd}`)));
   await file.write(seal, 0, seal.length, size);
 }
 

@@ -12,7 +12,7 @@ import { attempt } from '../../../host/calls/libc.ts';
 import { readUserFile } from '../../../host/files/user-file.ts';
 import { openFile, type RpmPackage } from '../../rpm/package.ts';
 import { readRpms } from '../../rpm/read.ts';
-import { digestFile, writeWhole } from '../cache.ts';
+import { sha256Of, writeWhole } from '../cache.ts';
 import { locationFault } from '../transport/location.ts';
 import { packageElements } from './repodata.ts';
 
@@ -111,23 +111,19 @@ async function copyIn(pool: string, file: string): Promise<string> {
   const temporary = join(pool, `${randomUUID()}.tmp`);
   try {
     const from = `/proc/self/fd/${fd}`;
-    const before = hexOf(await digestFile(from, 'sha256'));
+    const before = await sha256Of(from);
     if (existsSync(pooledFile(pool, before))) return before;
     await copyFile(from, temporary, constants.COPYFILE_EXCL | constants.COPYFILE_FICLONE);
     await using copy = await open(temporary, constants.O_RDONLY | constants.O_NOFOLLOW);
     await copy.chmod(0o644);
     await copy.sync();
-    const sha256 = hexOf(await digestFile(temporary, 'sha256'));
+    const sha256 = await sha256Of(temporary);
     await rename(temporary, pooledFile(pool, sha256));
     return sha256;
   } finally {
     closeSync(fd);
     await rm(temporary, { force: true });
   }
-}
-
-function hexOf(digest: string): string {
-  return digest.slice('sha256:'.length);
 }
 
 function readPooled(pool: string, sha256: string): PooledPackage | undefined {
