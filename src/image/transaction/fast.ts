@@ -1,10 +1,10 @@
 import { join } from 'node:path';
-import { compareVersions } from '../../packages/rpm/dependency.ts';
+import { compareVersions, nevra } from '../../packages/rpm/dependency.ts';
 import type { RpmPackage } from '../../packages/rpm/package.ts';
 import type { AssembleOptions } from '../assemble.ts';
 import type { StoredPackage } from '../store/entry.ts';
 import type { DeferredOwner } from '../tree/compose.ts';
-import { nevra, type TreePlan } from '../tree/plan.ts';
+import type { TreePlan } from '../tree/plan.ts';
 import { planTransaction, sysusersLines } from './plan.ts';
 import { failure, runSteps } from './run-steps.ts';
 import {

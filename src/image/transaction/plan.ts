@@ -1,4 +1,4 @@
-import { compareEvr, parseEvr, Sense } from '../../packages/rpm/dependency.ts';
+import { compareEvr, nevra, parseEvr, Sense } from '../../packages/rpm/dependency.ts';
 import type {
   RpmDependency,
   RpmFile,
@@ -8,7 +8,6 @@ import type {
   RpmScriptletKind,
   RpmTrigger,
 } from '../../packages/rpm/package.ts';
-import { nevra } from '../tree/plan.ts';
 
 /** File triggers of at least this priority run before %post, the others after it. */
 const EARLY_PRIORITY = 10_000;

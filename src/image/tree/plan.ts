@@ -1,3 +1,4 @@
+import { nevra } from '../../packages/rpm/dependency.ts';
 import type { RpmFile, RpmPackage } from '../../packages/rpm/package.ts';
 
 /** The kernel's own number (MAXSYMLINKS): more count as a loop. */
@@ -167,9 +168,4 @@ function filesConflict(a: OwnedFile, b: OwnedFile): boolean {
 
 function digestOf({ package: from, file }: OwnedFile): string {
   return `${from.fileDigestAlgorithm}:${file.digest ?? ''}`;
-}
-
-export function nevra(of: RpmPackage): string {
-  const epoch = of.epoch === null || of.epoch === 0 ? '' : `${of.epoch}:`;
-  return `${of.name}-${epoch}${of.version}-${of.release}.${of.arch}`;
 }

@@ -6,7 +6,7 @@ import {
   type RepositoryFile,
   type Snapshot,
 } from '../../packages/repository/publish/snapshot.ts';
-import { compareEvr, formatEvr } from '../../packages/rpm/dependency.ts';
+import { compareEvr, nevra } from '../../packages/rpm/dependency.ts';
 import { awaitedLater } from '../../promise.ts';
 import { type Capability, parseCapabilities, provides } from './graph.ts';
 
@@ -181,8 +181,4 @@ export class Results implements AsyncDisposable {
 
 function digests(files: readonly RepositoryFile[]): string {
   return files.map(({ sha256 }) => sha256).join();
-}
-
-function nevra(entry: PooledPackage): string {
-  return `${entry.name}-${formatEvr(entry)}.${entry.arch}`;
 }

@@ -71,6 +71,11 @@ export function formatEvr({ epoch, version, release }: RpmEvr): string {
   return `${epoch === null ? '' : `${epoch}:`}${version}${release === '' ? '' : `-${release}`}`;
 }
 
+/** As name-epoch:version-release.arch, where epoch 0 is left out. */
+export function nevra(of: RpmEvr & { readonly name: string; readonly arch: string }): string {
+  return `${of.name}-${formatEvr({ ...of, epoch: of.epoch || null })}.${of.arch}`;
+}
+
 /** RPMSENSE_ bits of `RpmDependency.flags`. */
 export const Sense = {
   less: 1 << 1,

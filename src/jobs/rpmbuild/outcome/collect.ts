@@ -11,6 +11,7 @@ import { closing } from '../../../host/calls/descriptor.ts';
 import { unlessErrno } from '../../../host/calls/libc.ts';
 import { asKilnError } from '../../../host/calls/system-error.ts';
 import { openDirectory, openInTree, statAt } from '../../../host/files/at.ts';
+import { nevra } from '../../../packages/rpm/dependency.ts';
 import type { RpmIdentity } from '../../../packages/rpm/package.ts';
 import { readIdentities } from '../../../packages/rpm/read.ts';
 import { compare } from '../../provenance/spdx.ts';
@@ -118,10 +119,9 @@ function notAPackage(name: string, cause: Error): KilnError {
 function describe({ file, identity }: Found, artifact: Artifact | undefined): BuiltPackage {
   const { name, epoch, version, release, arch, isSource } = identity;
   const { summary, license, vendor, url } = identity;
-  const evr = `${epoch === null || epoch === 0 ? '' : `${epoch}:`}${version}-${release}`;
   return {
     file,
-    nevra: `${name}-${evr}.${arch}`,
+    nevra: nevra(identity),
     isSource,
     sha256: artifact?.sha256 ?? '',
     size: artifact?.size ?? 0,
