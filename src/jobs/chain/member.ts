@@ -101,8 +101,6 @@ export async function scanMembers(
     request: oneShot,
     image: base.image,
     network: 'private',
-    binds: [],
-    env: {},
   });
   const options = specOptions(request);
   try {

@@ -26,8 +26,8 @@ interface BuildSandboxOptions {
   readonly image: LeasedImage;
   readonly network: SandboxSpecification['network'];
   readonly egress?: BuildEgress | undefined;
-  readonly binds: readonly Bind[];
-  readonly env: Readonly<Record<string, string>>;
+  readonly binds?: readonly Bind[];
+  readonly env?: Readonly<Record<string, string>>;
   readonly installer?: boolean;
   readonly signal?: AbortSignal | undefined;
   readonly samples?: UsageWatcher | undefined;
@@ -72,7 +72,7 @@ export class BuildSandbox {
     const hostname = request.hostname ?? 'kiln';
     const home = request.surroundings?.home;
     if (home !== undefined) await makeHome(home, user);
-    const { network, binds } = options;
+    const { network, binds = [] } = options;
     const inMemory = request.scratch === undefined && home === undefined;
     const onDisk = !inMemory || binds.some(({ readonly }) => !readonly);
     const macros = rpmMacros(topDirectory, hostname);

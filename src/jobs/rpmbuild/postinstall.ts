@@ -47,8 +47,6 @@ export async function checkInstall(
       image,
       network: networkIn(request, 'postinstall'),
       egress: run.egress('postinstall'),
-      binds: [],
-      env: {},
       installer: true,
       signal,
     });
