@@ -96,23 +96,19 @@ export async function scanMembers(
   const scans = new Map<Member, Scan>();
   if (members.length === 0) return scans;
   const { keepSeconds: _, ...oneShot } = request;
-  const sandbox = await BuildSandbox.open({
+  await using sandbox = await BuildSandbox.open({
     engine,
     request: oneShot,
     image: base.image,
     network: 'private',
   });
   const options = specOptions(request);
-  try {
-    for (const [index, member] of members.entries()) {
-      const top = `${BUILD_HOME}/scan${index}`;
-      const copy = { source: member.path, target: `${top}/originals/` };
-      await sandbox.sandbox.copyIn([copy], () => undefined, signal);
-      const ask = (script: string) => answer(sandbox, script, [top, ...options], signal);
-      scans.set(member, await scan(member, ask));
-    }
-  } finally {
-    await sandbox.close();
+  for (const [index, member] of members.entries()) {
+    const top = `${BUILD_HOME}/scan${index}`;
+    const copy = { source: member.path, target: `${top}/originals/` };
+    await sandbox.sandbox.copyIn([copy], () => undefined, signal);
+    const ask = (script: string) => answer(sandbox, script, [top, ...options], signal);
+    scans.set(member, await scan(member, ask));
   }
   return scans;
 }

@@ -44,7 +44,7 @@ export interface BuildCommand extends Pick<CommandIo, 'capture' | 'signal'>, Tim
 }
 
 /** Builds packages: an unprivileged user, no capability, by default no network. No command leaves processes behind. */
-export class BuildSandbox {
+export class BuildSandbox implements AsyncDisposable {
   readonly sandbox: PlannedSandbox;
   readonly #command: KeptCommand;
   readonly topDirectory: string;
@@ -135,6 +135,10 @@ export class BuildSandbox {
     } finally {
       await this.sandbox.close();
     }
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.close();
   }
 
   async #noteEgress(): Promise<void> {

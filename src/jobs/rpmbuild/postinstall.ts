@@ -41,7 +41,7 @@ export async function checkInstall(
       },
     );
     await using image = await openLayer(context, layer);
-    const sandbox = await BuildSandbox.open({
+    await using sandbox = await BuildSandbox.open({
       engine,
       request,
       image,
@@ -50,21 +50,17 @@ export async function checkInstall(
       installer: true,
       signal,
     });
-    try {
-      const items = paths.map((source) => ({ source, target: `${PACKAGES}/` }));
-      await sandbox.sandbox.copyIn(items, run.warn, signal);
-      const end = await sandbox.run(installCommand(), run.command('root.log'));
-      // rpm warns of scriptlets that failed, and calls the transaction a success.
-      for (const line of end.output.lines().filter((it) => FAILED_SCRIPTLET.test(it))) {
-        run.warn({ code: 'scriptlet', message: line.replace(/^(?:warning|error): /, '') });
-      }
-      if (end.exitCode === 0) return;
-      const what = 'the built packages cannot be installed';
-      const hint = 'root.log has all that rpm said';
-      throw new BuildFailure('E_BUILD_POSTINSTALL', what, end, hint);
-    } finally {
-      await sandbox.close();
+    const items = paths.map((source) => ({ source, target: `${PACKAGES}/` }));
+    await sandbox.sandbox.copyIn(items, run.warn, signal);
+    const end = await sandbox.run(installCommand(), run.command('root.log'));
+    // rpm warns of scriptlets that failed, and calls the transaction a success.
+    for (const line of end.output.lines().filter((it) => FAILED_SCRIPTLET.test(it))) {
+      run.warn({ code: 'scriptlet', message: line.replace(/^(?:warning|error): /, '') });
     }
+    if (end.exitCode === 0) return;
+    const what = 'the built packages cannot be installed';
+    const hint = 'root.log has all that rpm said';
+    throw new BuildFailure('E_BUILD_POSTINSTALL', what, end, hint);
   });
 }
 
