@@ -1,8 +1,9 @@
 import { createHash, hash, randomUUID } from 'node:crypto';
-import { closeSync, readSync } from 'node:fs';
+import { readSync } from 'node:fs';
 import { type FileHandle, mkdir, open, rm, stat, utimes } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { setImmediate as nextTurn } from 'node:timers/promises';
+import { closing } from '../../host/calls/descriptor.ts';
 import { hasErrno } from '../../host/calls/libc.ts';
 import { openUserFile } from '../../host/files/user-file.ts';
 import { findCached, recordText, withFields } from '../../host/state/checked-file.ts';
@@ -89,18 +90,14 @@ export async function digestFile(
 ): Promise<string> {
   const hash = createHash(algorithm);
   memory ??= Buffer.allocUnsafeSlow(PIECE);
-  const fd = openUserFile(path);
-  try {
-    for (let left = length; ; ) {
-      // Not through Node's thread pool, where a turn costs more than reading such a piece.
-      const count = readSync(fd, memory, 0, Math.min(PIECE, left), null);
-      left -= count;
-      if (count === 0) return `${algorithm}:${hash.digest('hex')}`;
-      hash.update(memory.subarray(0, count));
-      await nextTurn();
-    }
-  } finally {
-    closeSync(fd);
+  using file = closing(openUserFile(path));
+  for (let left = length; ; ) {
+    // Not through Node's thread pool, where a turn costs more than reading such a piece.
+    const count = readSync(file.fd, memory, 0, Math.min(PIECE, left), null);
+    left -= count;
+    if (count === 0) return `${algorithm}:${hash.digest('hex')}`;
+    hash.update(memory.subarray(0, count));
+    await nextTurn();
   }
 }
 
