@@ -835,7 +835,7 @@ for (const what of ['calls', 'lines', 'signals', 'output']) {
 }
 
 test.serial('a client that ends unread takes its sandbox with it', async (t) => {
-  const daemon = daemonPid(t.context.paths.root);
+  const daemon = Number(daemonPid(t.context.paths.root));
   await whileHeld(t, 'deaf', async () => {
     t.true(await until(() => processesCalled('sleep', '1003').length > 0));
     // So that all of it has come when kilnd reads again.
