@@ -83,14 +83,10 @@ async function sweepFolders(): Promise<void> {
     const folder = join(PLACE, name);
     const stats = lstatSync(folder, { throwIfNoEntry: false });
     if (stats?.isDirectory() !== true || stats.uid !== process.geteuid?.()) continue;
-    const lock = await tryLock(join(folder, LOCK), { existing: true }).catch(() => undefined);
-    if (lock === undefined) {
-      // One whose maker was killed before it had locked it is empty.
-      if (Date.now() - stats.mtimeMs > MAKING) attempt(() => rmdirSync(folder));
-      continue;
-    }
-    await removeTree(folder);
-    await lock.release();
+    await using lock = await tryLock(join(folder, LOCK), { existing: true }).catch(() => undefined);
+    if (lock !== undefined) await removeTree(folder);
+    // One whose maker was killed before it had locked it is empty.
+    else if (Date.now() - stats.mtimeMs > MAKING) attempt(() => rmdirSync(folder));
   }
 }
 

@@ -73,11 +73,10 @@ export async function sweepJobs(paths: Pick<StatePaths, 'root'>): Promise<void> 
   for (const name of await readdir(jobs).catch(() => [])) {
     if (!name.endsWith(LOCKED)) continue;
     const file = join(jobs, name);
-    const lock = await tryLock(file, { existing: true }).catch(() => undefined);
+    await using lock = await tryLock(file, { existing: true }).catch(() => undefined);
     if (lock === undefined) continue;
     await removeTree(file.slice(0, -LOCKED.length));
     rmSync(file, { force: true });
-    await lock.release();
   }
 }
 

@@ -9,7 +9,7 @@ import { prepareStep } from '../../farm/prepare.ts';
 import { publishStep } from '../../farm/publish.ts';
 import { runStep, type StepPlaces } from '../../farm/run-step.ts';
 import { MAX_STEP, parseStep, STEP_STATUS, type Step, stepStatus } from '../../farm/step.ts';
-import { readUserFile } from '../../host/files/user-file.ts';
+import { readUserText } from '../../host/files/user-file.ts';
 import { KILN_VERSION } from '../../host/state/paths.ts';
 import { visibleImages } from '../../image/store/images.ts';
 import { findContents } from '../../image/store/manifest.ts';
@@ -174,16 +174,12 @@ async function attempt(file: string, options: StepOptions, caller: Caller): Prom
 }
 
 function readStep(path: string, shown: string): Step {
-  let content: string;
-  try {
-    content = readUserFile(path, MAX_STEP).toString('utf8');
-  } catch (cause) {
-    throw new KilnError('E_FARM_STEP', `cannot read the step ${shown}`, {
+  const refusal = (cause: unknown) =>
+    new KilnError('E_FARM_STEP', `cannot read the step ${shown}`, {
       cause,
       hint: 'name a step.json that `kiln build --chain --farm` wrote',
     });
-  }
-  return parseStep(content, shown);
+  return parseStep(readUserText(path, MAX_STEP, refusal), shown);
 }
 
 function optionsOf({ options }: Step): Readonly<Record<string, unknown>> {
