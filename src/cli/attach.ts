@@ -1,6 +1,7 @@
 import { once } from 'node:events';
 import { fstatSync } from 'node:fs';
 import type { Writable } from 'node:stream';
+import { attempt } from '../host/calls/libc.ts';
 import type { SandboxProcess } from '../sandbox/command/process.ts';
 import { type Caller, FORWARDED } from './caller/caller.ts';
 import { commandStatus } from './output/errors.ts';
@@ -55,12 +56,8 @@ function attach(command: SandboxProcess, caller: Caller, attached: DisposableSta
 const NULL_DEVICE = 0x103;
 
 function hasNoInput(): boolean {
-  try {
-    const stdin = fstatSync(0);
-    return stdin.isCharacterDevice() && stdin.rdev === NULL_DEVICE;
-  } catch {
-    return false;
-  }
+  const stdin = attempt(() => fstatSync(0));
+  return stdin?.isCharacterDevice() === true && stdin.rdev === NULL_DEVICE;
 }
 
 function attachTerminal(command: SandboxProcess, caller: Caller, attached: DisposableStack): void {

@@ -1,6 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import { addAbortListener } from 'node:events';
 import { KilnError } from '../errors.ts';
+import { attempt } from '../host/calls/libc.ts';
 import { deferred } from '../promise.ts';
 import { Peer, type PeerIdentity } from './peer.ts';
 import { ThreadShare } from './thread-share.ts';
@@ -43,12 +44,7 @@ export function firstMessage(bytes: Buffer, looked = 0): Buffer | undefined {
 }
 
 export function parseCall(message: Buffer): CallMessage | undefined {
-  let value: unknown;
-  try {
-    value = JSON.parse(message.toString('utf8'));
-  } catch {
-    return undefined;
-  }
+  const value: unknown = attempt(() => JSON.parse(message.toString('utf8')));
   if (!isObject(value) || typeof value.method !== 'string') return undefined;
   const { method, more, oneway, upgrade } = value;
   // systemd and others write null for missing fields.

@@ -2,6 +2,7 @@
 import { basename, dirname, join } from 'node:path';
 import { KilnError } from '../errors.ts';
 import { closeDescriptor, keepDescriptors } from '../host/calls/descriptor.ts';
+import { attempt } from '../host/calls/libc.ts';
 import { tryCall } from '../host/calls/system-call.ts';
 import { Folder } from '../host/files/folder.ts';
 import { runProgram, startProgram } from '../host/process/child-process.ts';
@@ -12,12 +13,9 @@ import { packageRoot } from '../host/state/paths.ts';
 /** By systemd, whose socket must not be replaced. @throws Node's own errors of the file system */
 export function isTaken(path: string): boolean {
   using folder = Folder.open(dirname(path));
-  try {
-    closeDescriptor(connectUnixSocket(join(folder.path, basename(path))));
-    return true;
-  } catch {
-    return false;
-  }
+  const socket = attempt(() => connectUnixSocket(join(folder.path, basename(path))));
+  if (socket !== undefined) closeDescriptor(socket);
+  return socket !== undefined;
 }
 
 /** SD_LISTEN_FDS_START of sd-daemon.h. */

@@ -1,7 +1,8 @@
 /** Keeps sandboxes parked for the next runs. They are started while nothing else starts. */
-import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { mkdirSync, writeFileSync } from 'node:fs';
 import { freemem } from 'node:os';
 import { join } from 'node:path';
+import { readText } from '../host/calls/libc.ts';
 import type { StatePaths } from '../host/state/paths.ts';
 import { awaitedLater } from '../promise.ts';
 import { type ParkedSandbox, ParkingLot } from '../sandbox/domain/parking.ts';
@@ -100,11 +101,8 @@ function targetFile(paths: StatePaths): string {
 }
 
 function readTarget(paths: StatePaths): number | undefined {
-  try {
-    return Number(readFileSync(targetFile(paths), 'utf8')) || 0;
-  } catch {
-    return undefined;
-  }
+  const text = readText(targetFile(paths));
+  return text === undefined ? undefined : Number(text) || 0;
 }
 
 function writeTarget(paths: StatePaths, count: number): void {

@@ -278,11 +278,7 @@ function configuredBy(file: string): Configuration | undefined {
 }
 
 function sayReady(log: string): void {
-  try {
-    fstatSync(READY_FD);
-  } catch {
-    return;
-  }
+  if (attempt(() => fstatSync(READY_FD)) === undefined) return;
   clearPlace(log);
   const file = openSync(log, constants.O_WRONLY | constants.O_CREAT | constants.O_APPEND, 0o600);
   checked('dup3', tryCall('dup3', file, 2, 0));

@@ -5,6 +5,7 @@
  */
 import type { Readable, Writable } from 'node:stream';
 import { KilnError } from '../errors.ts';
+import { attempt } from '../host/calls/libc.ts';
 
 export interface RemoteAddress {
   readonly host: string;
@@ -15,7 +16,7 @@ export interface RemoteAddress {
 export function parseAddress(text: string): RemoteAddress {
   const url = URL.parse(text);
   const host = url?.hostname.replace(/^\[(.*)\]$/, '$1') ?? '';
-  const user = decoded(url?.username ?? '');
+  const user = attempt(() => decodeURIComponent(url?.username ?? '')) ?? '\0';
   const isRight =
     url?.protocol === 'ssh:' &&
     url.password === '' &&
@@ -31,14 +32,6 @@ export function parseAddress(text: string): RemoteAddress {
     });
   }
   return { host, user: user || undefined, port: url.port || undefined };
-}
-
-function decoded(text: string): string {
-  try {
-    return decodeURIComponent(text);
-  } catch {
-    return '\0';
-  }
 }
 
 export function sshArguments({ host, user, port }: RemoteAddress, command: string): string[] {

@@ -1,6 +1,7 @@
 /** A chain's report.html, made of chain.json and the result directories of its members. */
 import { z } from 'zod';
 import { KilnError } from '../errors.ts';
+import { attempt } from '../host/calls/libc.ts';
 import type { Folder } from '../host/files/folder.ts';
 import { failuresOf, type LogFailures, readLog } from './ci/findings.ts';
 import { criticalPath, drawing, needsOf } from './graph.ts';
@@ -109,11 +110,8 @@ function withResult(
 }
 
 function timesOf(folder: Folder): z.output<typeof resultSchema> | undefined {
-  try {
-    return resultSchema.parse(JSON.parse(folder.read('result.json', RESULT_MAX) ?? ''));
-  } catch {
-    return undefined;
-  }
+  const read = () => folder.read('result.json', RESULT_MAX) ?? '';
+  return attempt(() => resultSchema.parse(JSON.parse(read())));
 }
 
 function chainPage(chain: Chain, members: readonly ChainMember[], files: BrowserFiles): string {

@@ -6,6 +6,7 @@ import { z } from 'zod';
 import { type Owner, unusableResultDirectory } from '../artifacts/destination.ts';
 import { type TextFile, writeTexts } from '../artifacts/staging.ts';
 import { KilnError } from '../errors.ts';
+import { attempt } from '../host/calls/libc.ts';
 import { Folder } from '../host/files/folder.ts';
 import { packageRoot } from '../host/state/paths.ts';
 import { type Result, readResult } from '../result/schema.ts';
@@ -129,19 +130,13 @@ const lockSchema = z.object({
 function addedPackages(folder: Folder): string[] | undefined {
   const text = folder.read('lock.json', RESULT_MAX);
   if (text === undefined) return undefined;
-  try {
-    return lockSchema.parse(JSON.parse(text)).layer?.packages.map(({ nevra }) => nevra);
-  } catch {
-    return undefined;
-  }
+  return attempt(() =>
+    lockSchema.parse(JSON.parse(text)).layer?.packages.map(({ nevra }) => nevra),
+  );
 }
 
 function openExisting(directory: string): Folder | undefined {
-  try {
-    return Folder.open(directory);
-  } catch {
-    return undefined;
-  }
+  return attempt(() => Folder.open(directory));
 }
 
 export interface BrowserFiles {

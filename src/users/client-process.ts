@@ -8,6 +8,7 @@ import { constants } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { closing } from '../host/calls/descriptor.ts';
+import { readText } from '../host/calls/libc.ts';
 import { checked, tryCall } from '../host/calls/system-call.ts';
 import { knownHierarchies, pathOfGroup } from '../host/cgroup/cgroup.ts';
 import { startProgram } from '../host/process/child-process.ts';
@@ -105,7 +106,7 @@ function confinement(pid: number, uid: number): string | undefined {
   if (field('NoNewPrivs') !== '0') return 'it can gain no rights (no_new_privs), as in a sandbox';
   if (readlinkSync(of('root')) !== '/') return 'it has a root directory of its own';
   if (field('Seccomp') !== '0') return 'a filter of system calls confines it';
-  if (label(of('attr/current')) !== label(own('attr/current')))
+  if (readText(of('attr/current')) !== readText(own('attr/current')))
     return 'a security module has another label for it than for kilnd';
   return undefined;
 }
@@ -194,14 +195,6 @@ async function lookInto(other: ChildProcess, { files }: Client): Promise<void> {
     throw refused(
       'it may not look into other processes of its user, as where Landlock confines it',
     );
-  }
-}
-
-function label(path: string): string {
-  try {
-    return readFileSync(path, 'latin1');
-  } catch {
-    return '';
   }
 }
 

@@ -8,6 +8,7 @@ import { whyStepsWait } from '../../farm/dag.ts';
 import { queued, removeDag, requirePool, type Slot, slots } from '../../farm/pool.ts';
 import { workerOf } from '../../farm/prepare.ts';
 import { Reporter } from '../../farm/report.ts';
+import { attempt } from '../../host/calls/libc.ts';
 import { KILN_VERSION } from '../../host/state/paths.ts';
 import { allowedMissing } from '../../sandbox/policy/layers.ts';
 import type { Caller } from '../caller/caller.ts';
@@ -76,7 +77,10 @@ const CHAINS: Columns<ListedChain> = [
 async function list(caller: Caller, json: boolean): Promise<void> {
   const chains: ListedChain[] = [];
   for (const { id, directory } of knownChains(caller.environment)) {
-    const chain = existing(directory);
+    const chain = attempt(() => {
+      using files = FarmFiles.open(directory);
+      return files.existing();
+    });
     if (chain?.id !== id) continue;
     const isRunning = chain.cluster !== null && (await queued(chain.cluster)).length > 0;
     const state = isRunning ? 'running' : 'over';
@@ -84,15 +88,6 @@ async function list(caller: Caller, json: boolean): Promise<void> {
   }
   chains.sort((a, b) => b.started - a.started);
   printRows(caller.stdout, CHAINS, chains, { json });
-}
-
-function existing(directory: string) {
-  try {
-    using files = FarmFiles.open(directory);
-    return files.existing();
-  } catch {
-    return undefined;
-  }
 }
 
 async function show(directory: string, caller: Caller, json: boolean): Promise<void> {

@@ -5,6 +5,7 @@ import type { Warning } from '../../artifacts/warning.ts';
 import { type EgressEntry, parseEgressRule } from '../../egress/rule.ts';
 import { EXIT_STATUS } from '../../error-codes.ts';
 import { KilnError } from '../../errors.ts';
+import { attempt } from '../../host/calls/libc.ts';
 import { DISK_FULL, knownFailure, reasonLines } from '../../host/calls/system-error.ts';
 import { damageText, onDamage } from '../../host/state/damage.ts';
 import { statePaths } from '../../host/state/paths.ts';
@@ -62,13 +63,8 @@ function fullPlace({ code, details }: KilnError): string | undefined {
   if (code !== DISK_FULL || details?.call !== 'write' || details.path !== undefined)
     return undefined;
   const { root, hostRun } = statePaths(process.env);
-  return [root, hostRun, tmpdir()].find((path) => {
-    try {
-      return statfsSync(path).bavail === 0;
-    } catch {
-      return false;
-    }
-  });
+  const isFull = (path: string) => attempt(() => statfsSync(path))?.bavail === 0;
+  return [root, hostRun, tmpdir()].find(isFull);
 }
 
 /** The status of kiln's own failures, as with podman and docker. */

@@ -4,7 +4,7 @@ import { constants, fstatSync, openSync, readSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { stripVTControlCharacters } from 'node:util';
 import { closing } from '../../host/calls/descriptor.ts';
-import { hasErrno } from '../../host/calls/libc.ts';
+import { unlessErrno } from '../../host/calls/libc.ts';
 import type { Folder } from '../../host/files/folder.ts';
 
 export interface Finding {
@@ -143,14 +143,10 @@ interface LogBytes {
 }
 
 export function readLog(folder: Folder, name: string): LogBytes | undefined {
-  let fd: number;
-  try {
-    const flags = constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK;
-    fd = openSync(join(folder.path, name), flags);
-  } catch (error) {
-    if (hasErrno(error, 'ENOENT', 'ELOOP', 'ENXIO')) return undefined;
-    throw error;
-  }
+  const flags = constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK;
+  const opened = () => openSync(join(folder.path, name), flags);
+  const fd = unlessErrno(['ENOENT', 'ELOOP', 'ENXIO'], opened);
+  if (fd === undefined) return undefined;
   using _fd = closing(fd);
   const stats = fstatSync(fd);
   if (!stats.isFile() || stats.size === 0) return undefined;
