@@ -2,12 +2,12 @@ import type { ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import { createInterface } from 'node:readline';
 import type { Readable, Writable } from 'node:stream';
-import { fileURLToPath } from 'node:url';
 import { KilnError } from '../errors.ts';
 import { closeDescriptor } from '../host/calls/descriptor.ts';
 import { startProgram } from '../host/process/child-process.ts';
 import { nodeCommand } from '../host/process/own-node.ts';
 import { listenLoopback } from '../host/sockets/unix-socket.ts';
+import { programPath } from '../host/state/paths.ts';
 import { awaitedLater } from '../promise.ts';
 import type { Sandbox } from '../sandbox/sandbox.ts';
 import { type EgressEntry, EgressLog, MAX_ENTRIES, parseEgressRules } from './rule.ts';
@@ -47,7 +47,7 @@ export async function openEgress(sandbox: Sandbox, rules: readonly string[]): Pr
 async function start(listener: number, rules: readonly string[]): Promise<Egress> {
   const [node, ...args] = nodeCommand({
     options: ['--max-old-space-size=256', '--disable-warning=ExperimentalWarning'],
-    program: entry(),
+    program: programPath('egress-proxy'),
   });
   const child = startProgram(node, args, {
     env: { PATH: '/usr/sbin:/usr/bin:/sbin:/bin' },
@@ -93,12 +93,6 @@ async function start(listener: number, rules: readonly string[]): Promise<Egress
     environment: proxyEnvironment(rules),
     close: () => (closed ??= awaitedLater(close())),
   };
-}
-
-function entry(): string {
-  const here = import.meta.url;
-  const path = here.endsWith('.ts') ? '../programs/egress-proxy.ts' : './egress-proxy.cjs';
-  return fileURLToPath(new URL(path, here));
 }
 
 /** In lower case, and in upper case for programs that know only that; curl ignores HTTP_PROXY in upper case. */

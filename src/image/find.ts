@@ -1,11 +1,10 @@
 import { existsSync, statSync } from 'node:fs';
 import { mkdir, readdir } from 'node:fs/promises';
 import { basename, dirname, join, resolve } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import { KilnError } from '../errors.ts';
 import { shortHash } from '../host/process/short-hash.ts';
 import { findCached, withFields, writeRecord } from '../host/state/checked-file.ts';
-import type { StatePaths } from '../host/state/paths.ts';
+import { packageRoot, type StatePaths } from '../host/state/paths.ts';
 import { suggest } from '../recipe/problem.ts';
 import { findImage, type ImagePlace, imagesNamed } from './store/images.ts';
 import { type ImageManifest, ownersOf } from './store/manifest.ts';
@@ -16,10 +15,7 @@ export type NamedImage =
   | { readonly kind: 'lock'; readonly path: string };
 
 function ownRecipes(): string {
-  const here = import.meta.url;
-  return fileURLToPath(
-    new URL(here.endsWith('.ts') ? '../../recipes/images' : '../recipes/images', here),
-  );
+  return join(packageRoot(), 'recipes/images');
 }
 
 export function isOwnRecipe(path: string): boolean {

@@ -3,7 +3,6 @@ import { once } from 'node:events';
 import { statSync } from 'node:fs';
 import { dirname, join, relative } from 'node:path';
 import type { Readable } from 'node:stream';
-import { fileURLToPath } from 'node:url';
 import type { ErrorCode } from '../../error-codes.ts';
 import { KilnError } from '../../errors.ts';
 import { closing } from '../calls/descriptor.ts';
@@ -17,7 +16,7 @@ import {
 import { startProgram } from '../process/child-process.ts';
 import { nodeCommand, nodePath } from '../process/own-node.ts';
 import { createUserNamespace } from '../process/user-namespace.ts';
-import { packageRoot } from '../state/paths.ts';
+import { packageRoot, programPath } from '../state/paths.ts';
 import { USER_NAMESPACE_FD } from './task.ts';
 
 /**
@@ -60,7 +59,7 @@ export function launchConfined(options: LaunchOptions): ChildProcess {
       const set = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC;
       setMountAttributes(destination, { set, userNamespace });
     }
-    const { task, entry = confinedEntry() } = options;
+    const { task, entry = programPath('confined') } = options;
     const [program = 'nsenter', ...args] = confinedCommand(entry, task);
     return startProgram(program, args, {
       env: { PATH: '/usr/sbin:/usr/bin:/sbin:/bin' },
@@ -116,12 +115,6 @@ export async function stopConfined(child: ChildProcess): Promise<void> {
   if (!pipe.closed) await once(pipe, 'close');
   child.stderr?.destroy();
   if (child.exitCode === null && child.signalCode === null) await once(child, 'exit');
-}
-
-function confinedEntry(): string {
-  const here = import.meta.url;
-  const entry = here.endsWith('.ts') ? '../../programs/confined.ts' : './confined.cjs';
-  return fileURLToPath(new URL(entry, here));
 }
 
 const PLACE = '/run';

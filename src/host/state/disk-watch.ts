@@ -5,13 +5,13 @@
  */
 import { type StatsFs, statfsSync } from 'node:fs';
 import { setImmediate } from 'node:timers/promises';
-import { fileURLToPath } from 'node:url';
 import { Worker } from 'node:worker_threads';
 import type { ErrorCode } from '../../error-codes.ts';
 import { KilnError } from '../../errors.ts';
 import { deferred } from '../../promise.ts';
 import { unlessErrno } from '../calls/libc.ts';
 import { startOf } from '../process/process.ts';
+import { programPath } from './paths.ts';
 
 /** Bytes of a disk that stay free; of a small disk a share. */
 const RESERVE_BYTES = 2 * 2 ** 30;
@@ -218,7 +218,7 @@ function diskError(
 }
 
 function startThread(): Worker {
-  const thread = new Worker(threadEntry(), {
+  const thread = new Worker(programPath('watch-disk'), {
     // Otherwise Node would close descriptor numbers at the thread's end that others have by then.
     trackUnmanagedFds: false,
   });
@@ -227,12 +227,6 @@ function startThread(): Worker {
   });
   thread.unref();
   return thread;
-}
-
-function threadEntry(): string {
-  const here = import.meta.url;
-  const path = here.endsWith('.ts') ? '../../programs/watch-disk.ts' : './watch-disk.cjs';
-  return fileURLToPath(new URL(path, here));
 }
 
 export function diskExceeded(who: string, what: string, hint: string): KilnError {

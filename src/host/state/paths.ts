@@ -134,4 +134,10 @@ export function packageRoot(): string {
   });
 }
 
+/** A program of src/programs, as a file of dist/ where this runs from there. */
+export function programPath(name: 'confined' | 'egress-proxy' | 'watch-disk'): string {
+  const isSource = import.meta.url.endsWith('.ts');
+  return join(packageRoot(), isSource ? `src/programs/${name}.ts` : `dist/${name}.cjs`);
+}
+
 export const KILN_VERSION = '0.1.0';

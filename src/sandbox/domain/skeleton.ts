@@ -2,14 +2,13 @@ import { hash } from 'node:crypto';
 import { chmodSync, existsSync, readFileSync, type Stats, statSync } from 'node:fs';
 import { copyFile, mkdir, readFile, rename } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import { KilnError } from '../../errors.ts';
 import { hasErrno } from '../../host/calls/libc.ts';
 import { removeTree } from '../../host/files/remove-tree.ts';
 import { shortHash } from '../../host/process/short-hash.ts';
 import { findRecord, withFields, writeRecord } from '../../host/state/checked-file.ts';
 import { clearPlace, renameOver, setAside, tellDamage } from '../../host/state/damage.ts';
-import type { StatePaths } from '../../host/state/paths.ts';
+import { packageRoot, type StatePaths } from '../../host/state/paths.ts';
 import { awaitedLater } from '../../promise.ts';
 
 /**
@@ -24,18 +23,12 @@ const MOUNT_POINTS = [
 
 const LAYOUT = shortHash(MOUNT_POINTS.join('\n'));
 
-/** Where the build puts the guest init, relative to the source and to the bundle. */
-const INIT_CANDIDATES = ['../../../dist/kiln-init', './kiln-init'];
-
 export const INIT_PATH = '/kiln-init';
 
 function findInit(): { readonly path: string; readonly stat: Stats } {
-  const here = dirname(fileURLToPath(import.meta.url));
-  for (const candidate of INIT_CANDIDATES) {
-    const path = join(here, candidate);
-    const found = statSync(path, { throwIfNoEntry: false });
-    if (found !== undefined) return { path, stat: found };
-  }
+  const path = join(packageRoot(), 'dist', INIT_PATH);
+  const stat = statSync(path, { throwIfNoEntry: false });
+  if (stat !== undefined) return { path, stat };
   throw new KilnError('E_NO_GUEST_INIT', 'the guest init has not been compiled', {
     hint: 'run `scripts/quickstart`, or `npm run build` where a C compiler and a static C library are',
   });
