@@ -12,7 +12,7 @@ import type { RecipeFiles } from '../recipe/folder.ts';
 import { randomMac } from './domain/domain-xml.ts';
 import type { ParkedSandbox } from './domain/parking.ts';
 import { SandboxDomain } from './domain/sandbox-domain.ts';
-import { readSandboxRecord, type SandboxSession, sandboxFiles } from './domain/sandbox-record.ts';
+import { readSandboxRecord, sandboxFiles } from './domain/sandbox-record.ts';
 import { knownSkeleton } from './domain/skeleton.ts';
 import { startDomain } from './domain/start-domain.ts';
 import { sweepSandboxes } from './domain/sweep.ts';
@@ -153,10 +153,7 @@ async function claimParked({
   return undefined;
 }
 
-export async function reopenSandbox(
-  engine: Engine,
-  id: string,
-): Promise<{ sandbox: Sandbox; session: SandboxSession; keepUntil: number }> {
+export async function reopenSandbox(engine: Engine, id: string) {
   const directory = join(engine.paths.sandboxes, id);
   const record = readSandboxRecord(directory);
   const { session, keepUntil } = record ?? {};

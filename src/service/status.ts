@@ -130,10 +130,7 @@ export async function listServices(
   return listed.flat();
 }
 
-async function readOrComplain(
-  paths: StatePaths,
-  name: string,
-): Promise<Pick<ListedService, 'service' | 'problem'>> {
+async function readOrComplain(paths: StatePaths, name: string) {
   try {
     const service = await readService(paths, name);
     return { service, problem: service.imageProblem };

@@ -30,10 +30,6 @@ export interface SpawnOptions extends CommandStdio {
  */
 const NO_CORE: ResourceLimit = { resource: 4, soft: 1, hard: 1 };
 
-function withoutCore(limits: readonly ResourceLimit[] = []): ResourceLimit[] {
-  return [...limits.filter(({ resource }) => resource !== NO_CORE.resource), NO_CORE];
-}
-
 /** systemd's own search path, too (systemd.exec(5), ExecSearchPath=). */
 export const DEFAULT_PATH = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin';
 
@@ -58,7 +54,8 @@ export class CommandRequest implements Disposable {
     const boot = options.boot === true ? PROC_RULES : [];
     const capabilities = capabilityMask(policy.capabilities);
     const { plain, asking } = policy.seccomp;
-    const limits = withoutCore(options.limits);
+    const others = options.limits?.filter(({ resource }) => resource !== NO_CORE.resource) ?? [];
+    const limits = [...others, NO_CORE];
     this.#wanted = { user, capabilities, landlock, openSockets, limits, boot };
     this.#message = encodeExec({
       id,

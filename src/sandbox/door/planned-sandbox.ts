@@ -99,16 +99,13 @@ export class PlannedSandbox implements AsyncDisposable {
     }
   }
 
-  static async reopen(
-    engine: Engine,
-    id: string,
-  ): Promise<{ sandbox: PlannedSandbox; kept: KeptCommand; keepUntil: number }> {
+  static async reopen(engine: Engine, id: string) {
     const { sandbox, session, keepUntil } = await reopenSandbox(engine, id);
     const { user, capabilities, seccomp, env, workdir, egress } = session;
     const [uid = 0, gid = 0] = user.split(':').map(Number);
     const policies = policiesOf(engine.paths, session.surroundings);
     const plan = { owner: { uid, gid }, environment: {}, egress };
-    const kept = { policy: { user, capabilities, seccomp }, env, workdir };
+    const kept: KeptCommand = { policy: { user, capabilities, seccomp }, env, workdir };
     const reopened = new PlannedSandbox(engine.paths, sandbox, policies, plan);
     try {
       await reopened.#openEgress();

@@ -207,10 +207,7 @@ export async function visit(fd: number, request: ExecuteRequest, handOver?: Hand
   return { command, leave };
 }
 
-async function ask(
-  fd: number,
-  message: ExecuteMessage,
-): Promise<{ readonly started: StartedCommand; readonly stdio: HostStdio }> {
+async function ask(fd: number, message: ExecuteMessage) {
   const sender = new MessageSender(fd, () => undefined);
   const fds: number[] = [];
   try {
@@ -226,10 +223,11 @@ async function ask(
       if ('error' in answer) throw unwired(answer.error);
       const [first, stdout, stderr] = fds.splice(0);
       if (first === undefined || !('started' in answer)) throw holderGone();
-      if (stdout === undefined || stderr === undefined) {
-        return { started: answer.started, stdio: { terminal: first } };
-      }
-      return { started: answer.started, stdio: { stdin: first, stdout, stderr } };
+      const stdio: HostStdio =
+        stdout === undefined || stderr === undefined
+          ? { terminal: first }
+          : { stdin: first, stdout, stderr };
+      return { started: answer.started, stdio };
     }
   } catch (error) {
     throw hasErrno(error, 'EPIPE', 'ECONNRESET') ? holderGone(error) : error;

@@ -38,6 +38,8 @@ export function openBind({ source, descriptor, noLinks }: Omit<Bind, 'target'>):
   });
 }
 
+type Folders = Pick<StatePaths, 'root' | 'hostRun'>;
+
 interface Kept {
   readonly path: string;
   readonly why: string;
@@ -52,7 +54,7 @@ interface Kept {
  * @param source as the caller named it
  */
 export function refuseHostWrite(
-  paths: Pick<StatePaths, 'root' | 'hostRun'>,
+  paths: Folders,
   source: string,
   fd: number,
   caller: { readonly uid: number },
@@ -95,7 +97,7 @@ export function refuseCopyUp({
 }
 
 export function refuseHostWrites(
-  paths: Pick<StatePaths, 'root' | 'hostRun'>,
+  paths: Folders,
   { binds, allowHostWrite }: Pick<SandboxSpecification, 'binds' | 'allowHostWrite'>,
   caller: { readonly uid: number },
 ): void {
@@ -112,13 +114,9 @@ function isIn(place: MountedPath, folder: MountedPath): boolean {
   return place.device === folder.device && isWithin(place.inside, folder.inside);
 }
 
-function keptFolders(
-  paths: Pick<StatePaths, 'root' | 'hostRun'>,
-  place: string,
-  uid: number,
-): Kept[] {
+function keptFolders({ root, hostRun }: Folders, place: string, uid: number): Kept[] {
   return [
-    ...[paths.root, paths.hostRun].map((path) => ({ path, why: 'kiln keeps its state there' })),
+    ...[root, hostRun].map((path) => ({ path, why: 'kiln keeps its state there' })),
     ...SYSTEM.map((path) => ({ path, why: 'the host lives on it' })),
     { path: '/home', why: 'it has home directories', only: true },
     ...homes(uid),

@@ -41,10 +41,7 @@ export function writeDefinition(path: string, file: ServiceFile): void {
 const HEADER = ` A service of kiln. Edit it and restart the service; \`kiln service schema\` prints what can stand here.`;
 
 /** `store` writes the changed file. A person's comments are kept. Throws as {@link readDefinition}. */
-export function changeDefinition(
-  path: string,
-  change: (document: Document.Parsed) => void,
-): { readonly definition: ServiceDefinition; readonly store: () => void } {
+export function changeDefinition(path: string, change: (document: Document.Parsed) => void) {
   const document = parseDocument(readBounded(path));
   change(document);
   const text = document.toString({ lineWidth: 0 });

@@ -103,11 +103,7 @@ export async function askSupervisor<Answer>(
  * Asks every so many ms. `last` is the time of the last answer, by performance.now(). The supervisor may not
  * listen yet, and may be replaced by another one.
  */
-export function keepAsking(
-  files: InstanceFiles,
-  request: SupervisorRequest,
-  every: number,
-): { last: () => number; end: () => void } {
+export function keepAsking(files: InstanceFiles, request: SupervisorRequest, every: number) {
   let last = performance.now();
   let asking = false;
   const ask = () => {

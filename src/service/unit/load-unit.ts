@@ -114,11 +114,7 @@ function dropIns(tree: Tree, name: string): UnitText[] {
   });
 }
 
-export function accountOf(
-  tree: Tree,
-  wanted = 'root',
-  wantedGroup?: string,
-): Pick<SpecifierContext, 'user' | 'group'> {
+export function accountOf(tree: Tree, wanted = 'root', wantedGroup?: string) {
   const accounts = readAccounts(tree.root);
   const found = accounts.find(({ name, uid }) => name === wanted || String(uid) === wanted);
   const user = found ?? { name: wanted, uid: 0, gid: 0, home: '/root' };

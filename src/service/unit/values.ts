@@ -121,10 +121,7 @@ const COUNTS = ['NPROC', 'NOFILE', 'LOCKS', 'SIGPENDING', 'NICE', 'RTPRIO'];
 const POWERS = 'KMGTPE';
 
 /** systemd.exec(5): `VALUE` or `SOFT:HARD`. Undefined for anything else. */
-export function parseResourceLimit(
-  name: string,
-  value: string,
-): { resource: number; soft: number; hard: number } | undefined {
+export function parseResourceLimit(name: string, value: string) {
   const resource = RESOURCE_NAMES.indexOf(name);
   if (resource < 0) return undefined;
   const [soft, hard = soft] = value.split(':').map((part) => amount(part.trim(), name));

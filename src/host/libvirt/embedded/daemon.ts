@@ -76,9 +76,7 @@ export async function endDaemonOfDeletedState(paths: StatePaths): Promise<void> 
   });
 }
 
-export async function embeddedDaemonStatus(
-  paths: StatePaths,
-): Promise<{ readonly running: boolean; readonly pid: number | undefined }> {
+export async function embeddedDaemonStatus(paths: StatePaths) {
   const found = await reach(embeddedFiles(paths));
   return { running: found !== undefined, pid: found?.pid };
 }
