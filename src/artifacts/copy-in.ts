@@ -7,7 +7,7 @@ import { basename, dirname, resolve } from 'node:path';
 import { promisify } from 'node:util';
 import { KilnError } from '../errors.ts';
 import { closing, dataExtents } from '../host/calls/descriptor.ts';
-import { hasErrno, type SyscallError } from '../host/calls/libc.ts';
+import { hasErrno, SyscallError } from '../host/calls/libc.ts';
 import { O_PATH, openPath, readlinkat, writeTimespec } from '../host/files/at.ts';
 import { Budget } from './budget.ts';
 import { isSparse } from './content.ts';
@@ -226,7 +226,7 @@ class Sender {
     try {
       return act();
     } catch (cause) {
-      if (cause instanceof KilnError) throw cause;
+      if (cause instanceof KilnError && !(cause instanceof SyscallError)) throw cause;
       const why = hasErrno(cause, 'ENOENT') ? 'was gone before it could be read' : 'cannot be read';
       throw this.#unreadable(source, why, cause);
     }

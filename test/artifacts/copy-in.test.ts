@@ -1,9 +1,10 @@
 /** Files that come into a sandbox, made by a process of its own (src/guest/unpack.c). */
 import { execFileSync } from 'node:child_process';
-import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import anyTest, { type ExecutionContext, type TestFn } from 'ava';
+import { sendFiles } from '../../src/artifacts/copy-in.ts';
 import type { Warning } from '../../src/artifacts/warning.ts';
 import { type BusyboxState, busyboxState, IMAGE } from '../support/busybox-state.ts';
 import { type Kiln, type OpenOptions, type OpenSandbox, openKiln } from '../support/kiln.ts';
@@ -81,6 +82,22 @@ test('a tree arrives as cp -a would copy it, owned by the command’s user', asy
   t.is(bashIn(copy, 'stat -c %b hole'), '0\n');
   const owner = to.sandbox.facts.uidMap[1] + 1000;
   t.is(bashIn(copy, `find . -printf '%U:%G\\n' | sort -u`), `${owner}:${owner}\n`);
+});
+
+test('a file that goes while its folder is copied is told as such', async (t) => {
+  const source = mkdtempSync(join(tmpdir(), 'kiln-copy-in-'));
+  t.teardown(() => rmSync(source, { recursive: true, force: true }));
+  const file = join(source, 'going');
+  writeFileSync(file, 'x');
+  let sent = 0;
+  // The place, then the folder, whose entries have been listed by then.
+  const send = async () => {
+    if (++sent === 2) rmSync(file);
+  };
+  await t.throwsAsync(sendFiles({ source, target: '/tmp' }, send, {}), {
+    code: 'E_COPY_IN',
+    message: /going" was gone before it could be read$/,
+  });
 });
 
 test('where it goes follows docker cp', async (t) => {
