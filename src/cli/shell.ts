@@ -19,7 +19,7 @@ import { type Caller, hasTerminal } from './caller/caller.ts';
 import { KilnCommand, refuseOptions } from './options/command.ts';
 import { addSandboxOptions, copyInOption, type SandboxOptions } from './options/sandbox-options.ts';
 import { envOption } from './options/shared-options.ts';
-import { printEgressRefusals } from './output/errors.ts';
+import { printEgressRefusals, printWarning } from './output/errors.ts';
 import { ownContext, runCommand } from './run.ts';
 
 const EXAMPLES = `
@@ -210,9 +210,7 @@ async function enterKept(
   const { sandbox, kept, keepUntil } = await PlannedSandbox.reopen(engine, id);
   try {
     if (request.copyIn.length > 0) {
-      await sandbox.copyIn(request.copyIn, ({ message }) =>
-        caller.stderr.say(`kiln: warning: ${message}\n`),
-      );
+      await sandbox.copyIn(request.copyIn, (warning) => printWarning(warning, caller.stderr));
     }
     const visitors = sandbox.receive(kept);
     const { terminal } = request;

@@ -454,6 +454,11 @@ test.serial('a kept sandbox is entered again as it was left, then destroyed', as
     '/tmp/new',
   ]);
   t.is(copied.stdout, 'state\ncopied');
+  const folder = join(state.beside, 'with-fifo');
+  await mkdir(folder);
+  await execa('mkfifo', [join(folder, 'fifo')]);
+  const warned = await state.kiln(['exec', '--copy-in', `${folder}:/tmp`, id, '--', 'true']);
+  t.regex(String(warned.stderr), /^kiln: warning: .*fifo.* is a fifo: skipped \[special-file\]$/m);
   t.is((await state.kiln(['kill', id])).exitCode, 0);
   t.is((await state.kiln(['ps', '--json'])).stdout, '[]');
   await sh('true', ['--keep=5m']);

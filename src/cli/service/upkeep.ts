@@ -139,7 +139,8 @@ export function backupCommand(caller: Caller): KilnCommand {
       await using engine = caller.openEngine();
       const skipped = await backupService(engine.paths, name, resolve(caller.cwd(), output), hook);
       for (const path of skipped) {
-        caller.stderr.say(`kiln: warning: /${path} is a device or a socket: left out\n`);
+        const message = `/${path} is a device or a socket: left out`;
+        printWarning({ code: 'special-file', message }, caller.stderr);
       }
       caller.stdout.say(`${output}\n`);
     });
