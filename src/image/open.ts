@@ -66,6 +66,11 @@ export async function openImage(
   const existing = options.update === true ? undefined : await leaseExisting(engine, named);
   if (existing !== undefined) return existing;
   if (named.kind === 'image') {
+    if (options.update === true) {
+      throw new KilnError('E_ARGUMENT', `${name} means an image itself, which does not change`, {
+        hint: 'name the recipe that it was made of, or an image that was made since: `kiln image ls`',
+      });
+    }
     throw new KilnError('E_IMAGE_MISSING', `image ${named.id} cannot be used any more`, {
       hint: 'build it again from its recipe',
     });

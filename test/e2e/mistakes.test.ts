@@ -243,6 +243,7 @@ test.serial('files and names that are not there', async (t) => {
     [['help', 'frobnicate'], /unknown command 'frobnicate'/, /`kiln --help`/],
     [['image', 'rm', ''], /there is no image ""/, /image ls/],
     [['image', 'rm', '../packages'], /there is no image \.\.\/packages/, /image ls/],
+    [['image', 'build', '--update', IMAGE], /means an image itself/, /name the recipe/],
     [['image', 'lock', '/nope.yaml'], /no file \/nope\.yaml/, /\.yaml/],
     [['image', 'import', '/nope'], /cannot read \/nope/, /OCI layout/],
     [['image', 'import', '/dev/null'], /neither an archive/, /OCI layout/],
