@@ -4,7 +4,7 @@ import { spawnSync } from 'node:child_process';
 import { mkdir, readFile, writeFile } from 'node:fs/promises';
 import { cpus, loadavg, release, totalmem } from 'node:os';
 import { join } from 'node:path';
-import { scriptOptions } from '../testing/options.ts';
+import { refuseCall, scriptOptions } from '../testing/options.ts';
 import { makeBed, top } from './bed.ts';
 import { checkLayers } from './layers.ts';
 import { interleave } from './measure.ts';
@@ -93,11 +93,13 @@ async function write(outcomes: readonly Outcome[]): Promise<void> {
   );
 }
 
-if (values.list) process.stdout.write(`${rows.map((row) => row.id).join('\n')}\n`);
+const ids = rows.map((row) => row.id);
+if (values.list) process.stdout.write(`${ids.join('\n')}\n`);
 else {
   const only = values.only?.split(',');
-  const unknown = (only ?? []).filter((id) => !rows.some((row) => row.id === id));
-  if (unknown.length > 0) throw new Error(`no such row: ${unknown.join(', ')} (see --list)`);
+  const unknown = (only ?? []).filter((id) => !ids.includes(id));
+  if (unknown.length > 0)
+    refuseCall(`--only: no row is called ${unknown.join(', ')}; the rows: ${ids.join(', ')}`);
   const outcomes = await measureAll(only && new Set(only));
   if (!values.quick && outcomes.length > 0) await write(outcomes);
 }

@@ -9,7 +9,12 @@ export function scriptOptions<Options extends ParseArgsOptionsConfig>(options: O
   try {
     return parseArgs({ options }).values;
   } catch (error) {
-    process.stderr.write(`${(error as Error).message}; --help says what there is\n`);
-    process.exit(USAGE_STATUS);
+    refuseCall(`${(error as Error).message}; --help says what there is`);
   }
+}
+
+/** Says what is wrong with a call, and ends the process. */
+export function refuseCall(why: string): never {
+  process.stderr.write(`${why}\n`);
+  process.exit(USAGE_STATUS);
 }
