@@ -115,6 +115,10 @@ const questions: Record<string, Omit<DnfQuestion, 'directories'> & { readonly bo
   'recommended packages': { install: ['app'], weak: true },
   'two repositories': { install: ['tool', 'extra-only'], both: true },
   'an excluded version': { install: ['app'], exclude: ['app-2*'] },
+  'ranges that end before they begin': {
+    install: ['ap[!z-a]'],
+    exclude: ['[z-a]*', 'app-[9-12]*'],
+  },
 };
 
 test.before(async (t) => {

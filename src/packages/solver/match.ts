@@ -125,10 +125,19 @@ function textTest(pattern: string | undefined): (text: string) => boolean {
 
 export function globExpression(glob: string): RegExp {
   const source = glob.replace(/\[(!|\^)?([^\]]+)\]|[*?]|[^*?[]+|\[/g, (part, not, set) => {
-    if (set !== undefined) return `[${not ? '^' : ''}${set.replace(/[\\\]^]/g, '\\$&')}]`;
+    if (set !== undefined) return `[${not ? '^' : ''}${membersOf(set)}]`;
     if (part === '*') return '.*';
     if (part === '?') return '.';
     return part.replace(/[\\^$.|+(){}]/g, '\\$&').replaceAll('[', '\\[');
   });
   return new RegExp(`^${source}$`, 's');
+}
+
+/** What stands between brackets, for JavaScript's: a range that ends before it begins has no member, as for fnmatch(3). */
+function membersOf(set: string): string {
+  const plain = (character: string) => character.replace(/[\\\]^-]/, '\\$&');
+  return set.replace(/(.)-(.)|./gs, (part: string, from?: string, to?: string) => {
+    if (from === undefined || to === undefined) return plain(part);
+    return from > to ? '' : `${plain(from)}-${plain(to)}`;
+  });
 }
