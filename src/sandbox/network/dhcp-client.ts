@@ -2,7 +2,6 @@ import { randomInt } from 'node:crypto';
 import { createSocket, type Socket } from 'node:dgram';
 import { addAbortListener } from 'node:events';
 import { setTimeout as sleep } from 'node:timers/promises';
-
 import { KilnError } from '../../errors.ts';
 import { awaitedLater, deferred } from '../../promise.ts';
 import type { SandboxControl } from '../command/control.ts';

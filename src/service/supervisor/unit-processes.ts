@@ -8,7 +8,6 @@ import { exitOf, type ProcessEnd } from '../../sandbox/command/process.ts';
 import { endText, LOGS_HINT } from '../failure.ts';
 import { accountOf } from '../unit/load-unit.ts';
 import type { ServiceUnit, UnitCondition } from '../unit/read-unit.ts';
-
 import { type RunningCommand, type UnitHost, within } from './unit-host.ts';
 
 /** The pause between two looks whether processes are gone, ms. */

@@ -104,9 +104,10 @@ async function findPackages(
 }
 
 function isFile(folder: number, name: Buffer, path: string): boolean {
-  const stats = statAt(folder, name)!;
-  if (stats.isDirectory()) throw notAPackage(`${path}/${name}`, new Error('it is a directory'));
-  return stats.isFile();
+  const stats = statAt(folder, name);
+  if (stats?.isDirectory() === true)
+    throw notAPackage(`${path}/${name}`, new Error('it is a directory'));
+  return stats?.isFile() === true;
 }
 
 function notAPackage(name: string, cause: Error): KilnError {
