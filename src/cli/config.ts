@@ -14,7 +14,12 @@ import {
   groupNumber,
   readConfiguration,
 } from '../users/configuration.ts';
-import { type DefaultKey, defaultsSchema, PARKED, type Repositories } from '../users/defaults.ts';
+import {
+  type DefaultKey,
+  defaultsSchema,
+  type Repositories,
+  usuallyParked,
+} from '../users/defaults.ts';
 import type { Caller } from './caller/caller.ts';
 import { KilnCommand, wordsOf } from './options/command.ts';
 import { printError, printWarning } from './output/errors.ts';
@@ -43,7 +48,7 @@ const ENVIRONMENT: Readonly<Record<string, string>> = {
 const BUILT_IN: Readonly<Record<string, unknown>> = {
   disk: '8G',
   network: 'private',
-  parked: PARKED,
+  parked: usuallyParked(),
 };
 
 /** The caller's own file comes first. @throws RecipeError for one with mistakes */

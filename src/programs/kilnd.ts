@@ -48,7 +48,7 @@ import { runWorker } from '../serve/worker.ts';
 import { sweepJobs } from '../users/caller-files.ts';
 import { type Configuration, groupNumber, readConfiguration } from '../users/configuration.ts';
 import { configurationFile } from '../users/configuration-file.ts';
-import { PARKED } from '../users/defaults.ts';
+import { usuallyParked } from '../users/defaults.ts';
 import { UserJobs } from '../users/queue.ts';
 
 const READY_FD = 3;
@@ -109,7 +109,7 @@ async function main(): Promise<void> {
   let outdated = false;
   let idle = false;
   const idleTime = timeInMilliseconds(process.env.KILN_IDLE || IDLE) ?? 0;
-  const usual = Number(process.env.KILN_PARKED || (configured?.defaults.parked ?? PARKED));
+  const usual = Number(process.env.KILN_PARKED || (configured?.defaults.parked ?? usuallyParked()));
   const engine = openEngine(
     { KILN_STATE: state },
     { takeParked: () => parked.take(), hurry: true },

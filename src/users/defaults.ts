@@ -1,5 +1,6 @@
 /** What kiln.yaml says beside `users:`: values of options that nobody gives, and where downloads come from. */
 import { z } from 'zod';
+import { HOST_PIDS, pidNamespace } from '../host/process/process.ts';
 import { limitKeys, size, time } from '../recipe/limit-keys.ts';
 import { parseLibvirtNetwork } from '../sandbox/domain/domain-xml.ts';
 
@@ -35,8 +36,14 @@ export const defaultsSchema = z.strictObject({
     .describe('How many sandboxes kilnd keeps parked, as KILN_PARKED; root’s file only'),
 });
 
-/** How many sandboxes kilnd keeps parked unless somebody says otherwise. */
-export const PARKED = 2;
+/**
+ * How many sandboxes kilnd keeps parked unless somebody says otherwise: none in a container, where all ends at once
+ * with the first process. A controller of libvirt's that dies while its domain asks it for /proc/meminfo leaves a
+ * process that nobody can kill, and the container never ends.
+ */
+export function usuallyParked(): number {
+  return pidNamespace() === HOST_PIDS ? 2 : 0;
+}
 
 export type DefaultKey = keyof z.output<typeof defaultsSchema>;
 

@@ -101,6 +101,16 @@ test.serial(
   },
 );
 
+test.serial('nothing is parked that would be half begun when the container ends', async (t) => {
+  const options = ['--privileged', '--cgroupns', 'private'];
+  // kilnd parks half a second after a command's end.
+  const script = `${LEAVE_ROOT}\n${RUN}; sleep 3; '${KILN}' ps -a; '${KILN}' park -n 1; '${KILN}' ps -a`;
+  const { stdout, stderr } = await inContainer(options, script);
+  const [, before = '', after = ''] = stdout.split(/^ID .*$/m);
+  t.notRegex(before, /^\w+ +parked /m, stdout + stderr);
+  t.regex(after, /^\w+ +parked /m, stdout + stderr);
+});
+
 test.serial('sandboxes of two containers have ids of their own', async (t) => {
   const options = ['--privileged', '--cgroupns', 'private'];
   // One state each: what is shared is the kernel alone.

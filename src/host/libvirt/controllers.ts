@@ -1,7 +1,7 @@
 import { readdirSync, readFileSync, readlinkSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { attempt, readText } from '../calls/libc.ts';
-import { statOf } from '../process/process.ts';
+import { pidNamespace, statOf } from '../process/process.ts';
 
 /** Whether the kernel lists a libvirtd that is connected to the domain's controller; see Domain.isWatched(). */
 export function isWatchedNow(domain: string): boolean {
@@ -52,7 +52,7 @@ function isOrphan(pid: string, own: string): boolean {
  * @returns how many were killed
  */
 export function endOrphans(prefix = OURS): number {
-  const own = readlinkSync('/proc/self/ns/pid');
+  const own = pidNamespace();
   let ended = 0;
   for (const pid of readdirSync('/proc')) {
     if (!/^\d+$/.test(pid) || controllerAt(pid)?.name?.startsWith(prefix) !== true) continue;

@@ -4,7 +4,6 @@ import {
   mkdirSync,
   readdirSync,
   readFileSync,
-  readlinkSync,
   rmSync,
   statSync,
   writeFileSync,
@@ -14,6 +13,7 @@ import { join } from 'node:path';
 import { KilnError } from '../../errors.ts';
 import { attempt, hasErrno, readText, succeeds } from '../../host/calls/libc.ts';
 import { withLock } from '../../host/files/flock.ts';
+import { HOST_PIDS, pidNamespace } from '../../host/process/process.ts';
 import type { StatePaths } from '../../host/state/paths.ts';
 
 /** How long a maker may take to write the owner into its reservation, ms. */
@@ -88,9 +88,6 @@ export const RANGE_SIZE = 65536;
  */
 const DEFAULT_BLOCK = { start: 0x7000_0000, count: 0x1000_0000 };
 
-/** The initial pid namespace: PROC_PID_INIT_INO of linux/proc_ns.h. */
-const HOST_PIDS = 'pid:[4026531836]';
-
 export interface IdRange {
   readonly base: number;
   readonly count: number;
@@ -123,7 +120,7 @@ export function firstIndex(total: number, namespace: string, boot: string): numb
 function ownFirstIndex(total: number): number {
   const first = attempt(() => {
     const boot = readFileSync('/proc/sys/kernel/random/boot_id', 'utf8');
-    return firstIndex(total, readlinkSync('/proc/self/ns/pid'), boot);
+    return firstIndex(total, pidNamespace(), boot);
   });
   return first ?? 1;
 }
