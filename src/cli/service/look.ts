@@ -176,8 +176,8 @@ export function logsCommand(caller: Caller): KilnCommand {
         return;
       }
       const interrupted = new AbortController();
-      process.once('SIGINT', () => interrupted.abort());
-      process.once('SIGTERM', () => interrupted.abort());
+      const end = () => interrupted.abort();
+      using _ending = caller.onSignal(['SIGINT', 'SIGTERM', 'SIGHUP'], end);
       const write = (text: string) => caller.stdout.say(text);
       await followLog(files, options.lines, write, interrupted.signal);
     });
