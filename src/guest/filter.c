@@ -174,6 +174,8 @@ void filter_answer(void) {
     if (events[i].events & EPOLLIN) {
       answer(filter);
     } else {
+      // Closing does not end the watch: a command that starts has a copy of the descriptor until it executes.
+      epoll_ctl(waiting, EPOLL_CTL_DEL, filter->listener, NULL);
       close(filter->listener);
       filter->listener = 0;
     }
