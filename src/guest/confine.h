@@ -69,10 +69,12 @@ int landlock_enter(int rules, uint32_t flags, uint32_t *walls);
 // In the command's process: loads a filter. Returns the listener if `asking`, otherwise 0; -1 (errno).
 int filter_load(struct sock_fprog *enforced, int asking);
 // In the init: answers the listener `number` of process `pid` by `verdicts`. 0, or -1 (errno).
-int filter_take(int pid, int number, const struct sock_fprog *verdicts, uint32_t id);
+int filter_take(int pid, int number, const struct sock_fprog *verdicts);
 // Readable while a question waits; -1 before the first filter_take.
 int filter_fd(void);
 void filter_answer(void);
-uint32_t filter_refused(uint32_t id, const struct wire_refused **out);
+// What the filter taken of process `pid` has refused, and the number of kinds; kept until filter_reported().
+uint32_t filter_refused(int pid, const struct wire_refused **out);
+void filter_reported(int pid);
 
 #endif

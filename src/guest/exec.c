@@ -229,7 +229,7 @@ static int hear_start(int fd, pid_t pid, const struct command *command, struct r
   while ((more = next_report(fd, &report)) > 0) {
     if (report.kind == REPORT_LISTENER) {
       // If that fails, the child may know the reason better, and must not go on.
-      if (filter_take(pid, report.number, &command->confinement.verdicts, command->id) != 0)
+      if (filter_take(pid, report.number, &command->confinement.verdicts) != 0)
         untaken = errno;
       else if (write(fd, "", 1) != 1) untaken = errno;
       continue;

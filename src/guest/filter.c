@@ -27,8 +27,8 @@ int filter_load(struct sock_fprog *enforced, int asking) {
 }
 
 struct filter {
-  uint32_t id;
-  int listener; // 0: a free place
+  int pid;      // 0: its end has been reported
+  int listener; // 0: no process has the filter any more
   struct sock_fprog verdicts;
   struct wire_refused refused[REFUSED_MAX];
   uint32_t kinds;
@@ -44,12 +44,12 @@ int filter_fd(void) { return waiting; }
 
 static struct filter *free_place(void) {
   for (int i = 0; i < FILTERS_MAX; i++)
-    if (filters[i].listener == 0) return &filters[i];
+    if (filters[i].listener == 0 && filters[i].pid == 0) return &filters[i];
   errno = EAGAIN;
   return NULL;
 }
 
-int filter_take(int pid, int number, const struct sock_fprog *verdicts, uint32_t id) {
+int filter_take(int pid, int number, const struct sock_fprog *verdicts) {
   struct filter *filter = free_place();
   if (filter == NULL) return -1;
   if (waiting < 0 && (waiting = epoll_create1(EPOLL_CLOEXEC)) < 0) return -1;
@@ -59,23 +59,24 @@ int filter_take(int pid, int number, const struct sock_fprog *verdicts, uint32_t
   if (listener < 0) return -1;
   struct epoll_event event = {.events = EPOLLIN, .data.ptr = filter};
   if (epoll_ctl(waiting, EPOLL_CTL_ADD, listener, &event) != 0) return closing(listener, -1);
-  // An earlier runner with this id may have left processes. Its filter goes on answering them, but loses the id, so
-  // that filter_refused() finds the new one.
-  for (int i = 0; i < FILTERS_MAX; i++)
-    if (filters[i].id == id) filters[i].id = 0;
   struct sock_filter *program = programs[filter - filters];
   memcpy(program, verdicts->filter, verdicts->len * sizeof *program);
-  *filter = (struct filter){.id = id, .listener = listener, .verdicts = {verdicts->len, program}};
+  *filter = (struct filter){.pid = pid, .listener = listener, .verdicts = {verdicts->len, program}};
   return 0;
 }
 
-uint32_t filter_refused(uint32_t id, const struct wire_refused **out) {
+uint32_t filter_refused(int pid, const struct wire_refused **out) {
   for (int i = 0; i < FILTERS_MAX; i++)
-    if (filters[i].id == id) {
+    if (filters[i].pid == pid) {
       *out = filters[i].refused;
       return filters[i].kinds;
     }
   return 0;
+}
+
+void filter_reported(int pid) {
+  for (int i = 0; i < FILTERS_MAX; i++)
+    if (filters[i].pid == pid) filters[i].pid = 0;
 }
 
 // The classic BPF of seccomp(2), linux/filter.h. An unknown instruction refuses the call with ENOSYS.

@@ -66,6 +66,7 @@ static uint64_t microseconds(struct timeval time) {
 static void report_exit(int control, struct execution *execution, int status,
                         const struct rusage *usage) {
   if (execution->tty >= 0) close(execution->tty);
+  pid_t pid = execution->pid;
   execution->pid = 0;
   if (control < 0) return;
   struct writer *answer = answer_begin(MSG_EXITED);
@@ -75,7 +76,7 @@ static void report_exit(int control, struct execution *execution, int status,
                                              microseconds(usage->ru_stime),
                                              (uint64_t)usage->ru_maxrss * 1024u});
   const struct wire_refused *refused;
-  uint32_t kinds = filter_refused(execution->id, &refused);
+  uint32_t kinds = filter_refused(pid, &refused);
   for (uint32_t i = 0; i < kinds; i++) wire_put_refused(answer, refused[i]);
   answer_send(control);
 }
@@ -83,9 +84,11 @@ static void report_exit(int control, struct execution *execution, int status,
 static int reap(int control, int flags) {
   int status, last;
   struct rusage usage;
-  while ((last = wait4(-1, &status, flags | __WALL, &usage)) > 0)
+  while ((last = wait4(-1, &status, flags | __WALL, &usage)) > 0) {
     for (int i = 0; i < EXECUTIONS_MAX; i++)
       if (executions[i].pid == last) report_exit(control, &executions[i], status, &usage);
+    filter_reported(last);
+  }
   return last;
 }
 

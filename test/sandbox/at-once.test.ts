@@ -2,6 +2,7 @@ import { once } from 'node:events';
 import { readdirSync, readFileSync, readlinkSync } from 'node:fs';
 import { join } from 'node:path';
 import test from 'ava';
+import type { SandboxProcess } from '../../src/sandbox/command/process.ts';
 import { openSandbox } from '../../src/sandbox/open.ts';
 import { type BusyboxState, busyboxState, IMAGE } from '../support/busybox-state.ts';
 import { openKiln } from '../support/kiln.ts';
@@ -22,7 +23,7 @@ function descriptors(pid: number): string[] {
   return readdirSync(folder).map((fd) => `${fd} ${readlinkSync(join(folder, fd))}`);
 }
 
-test('commands that end while others start all run, and leave the init no descriptor', async (t) => {
+test('commands that end while others start: each runs, and what it was refused is told', async (t) => {
   await using kiln = openKiln({ env: state.env });
   const root = join(state.paths.images, IMAGE, 'tree');
   const ids = { uid: 0, gid: 0 };
@@ -31,11 +32,23 @@ test('commands that end while others start all run, and leave the init no descri
   const { initPid } = sandbox;
   const nested = Number(readFileSync(`/proc/${initPid}/task/${initPid}/children`, 'latin1'));
   const policy = await asRoot(kiln.paths, sandbox);
-  const start = async () => await sandbox.spawn(['true'], policy);
-  await once(await start(), 'close');
+  /** Resolves when the command runs. */
+  const start = async (): Promise<{ readonly ended: Promise<SandboxProcess> }> => {
+    const command = await sandbox.spawn(['mount', '-t', 'tmpfs', 'none', '/tmp'], policy);
+    command.stdout.resume();
+    command.stderr.resume();
+    return { ended: once(command, 'close').then(() => command) };
+  };
+  await (await start()).ended;
   const before = descriptors(nested);
-  const ended: Promise<unknown[]>[] = [];
-  for (let count = 0; count < 200; count++) ended.push(once(await start(), 'close'));
-  for (const end of await Promise.all(ended)) t.deepEqual(end, [0, null]);
+  const started = [];
+  for (let count = 0; count < 200; count++) started.push(await start());
+  for (const command of await Promise.all(started.map(({ ended }) => ended))) {
+    t.is(command.exitCode, 1);
+    t.deepEqual(
+      command.refused.map(({ count }) => count),
+      [1],
+    );
+  }
   t.deepEqual(descriptors(nested), before);
 });
