@@ -36,6 +36,11 @@ export interface PeerIdentity {
   readonly groups: readonly number[];
 }
 
+/** Of two callers with the same one, each may have what is left of the other in a process's memory. */
+export function idsOf({ uid, gid, groups }: PeerIdentity): string {
+  return [uid, gid, ...groups].join(':');
+}
+
 type Trusted = 'everybody' | 'root';
 
 interface PeerEvents {

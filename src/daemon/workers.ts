@@ -4,6 +4,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { awaitedLater } from '../promise.ts';
 import type { Call } from './call.ts';
 import type { CommandLine, ReleasedClient } from './command-line.ts';
+import { idsOf, type PeerIdentity } from './peer.ts';
 import { resultsLost, type TakeRoom, Worker, type WorkersOptions } from './worker-process.ts';
 
 const WORKERS_MAX = 64;
@@ -12,11 +13,18 @@ const WORKERS_MAX = 64;
 const LAST_JOBS = 10_000;
 const LAST_MOMENTS = 2000;
 
+/** How long a worker waits for the user it has served, ms: what it takes counts as that user's. */
+const KEPT = 10_000;
+
 export class Workers {
   readonly #options: WorkersOptions;
   readonly #all = new Set<Worker>();
   readonly #waiting: (() => void)[] = [];
   #spare: Worker | undefined;
+  /** Has served the last user: nobody else gets it. */
+  #users:
+    | { readonly worker: Worker; readonly ids: string; readonly timer: NodeJS.Timeout }
+    | undefined;
   /** The last client's part of the environment: the next client is likely to be the same person. */
   #usual: Readonly<Record<string, string>> = {};
   #ended = false;
@@ -36,12 +44,13 @@ export class Workers {
     env: Readonly<Record<string, string>>,
     takeRoom?: TakeRoom,
   ): Promise<void> {
-    const { uid } = line.identity;
+    const { identity } = line;
+    const { uid } = identity;
     let client: ReleasedClient | undefined;
     // A spare worker may be dead already, though its end is not known yet.
     for (const isLast of [false, true]) {
       const gone = () => client === undefined && line.gone;
-      await this.#work(env, gone, async (worker) => {
+      await this.#work(identity, env, gone, async (worker) => {
         const left = await worker.serve(client ?? line.release(), { uid, takeRoom, isLast });
         client = typeof left === 'boolean' ? undefined : left;
         return left === true;
@@ -52,6 +61,7 @@ export class Workers {
 
   async call(call: Call): Promise<void> {
     await this.#work(
+      call.head.identity,
       {},
       () => call.signal.aborted,
       (worker) => worker.call(call),
@@ -59,22 +69,42 @@ export class Workers {
   }
 
   async #work(
+    identity: PeerIdentity,
     env: Readonly<Record<string, string>>,
     gone: () => boolean,
     job: (worker: Worker) => Promise<boolean>,
   ): Promise<void> {
-    while (this.#all.size >= WORKERS_MAX && this.#spare?.isFor(env) !== true) await this.#room();
-    if (gone() || this.#ended) return;
+    const ids = identity.uid === 0 ? undefined : idsOf(identity);
+    let spare = this.#takeSpare(ids, env);
+    while (spare === undefined && this.#all.size >= WORKERS_MAX) {
+      await this.#room();
+      spare = this.#takeSpare(ids, env);
+    }
+    if (gone() || this.#ended) {
+      spare?.end();
+      return;
+    }
     this.#usual = env;
-    const spare = this.#spare?.isFor(env) === true ? this.#spare : undefined;
-    if (spare !== undefined) this.#spare = undefined;
     const worker = spare ?? this.#start(env);
     let again = false;
     try {
       again = await job(worker);
     } finally {
-      this.#put(worker, again);
+      this.#put(worker, again, ids);
     }
+  }
+
+  #takeSpare(ids: string | undefined, env: Readonly<Record<string, string>>): Worker | undefined {
+    if (ids !== undefined && this.#users?.ids === ids && this.#users.worker.isFor(env)) {
+      const { worker, timer } = this.#users;
+      clearTimeout(timer);
+      this.#users = undefined;
+      return worker;
+    }
+    if (this.#spare?.isFor(env) !== true) return undefined;
+    const spare = this.#spare;
+    this.#spare = undefined;
+    return spare;
   }
 
   async lend(): Promise<Worker> {
@@ -90,10 +120,18 @@ export class Workers {
   }
 
   #room(): Promise<void> {
+    this.#endUsers();
     return new Promise<void>((resolve) => this.#waiting.push(resolve));
   }
 
-  #put(worker: Worker, again: boolean): void {
+  #put(worker: Worker, again: boolean, ids?: string): void {
+    if (again && ids !== undefined && !this.#ended) {
+      this.#endUsers();
+      const timer = setTimeout(() => this.#endUsers(), KEPT);
+      this.#users = { worker, ids, timer };
+      this.#waiting.shift()?.();
+      return;
+    }
     // V8 has its code ready: it is faster than a spare one that has served nobody.
     const stays = this.#spare === undefined || worker.isFor(this.#usual);
     if (again && stays && !this.#ended) {
@@ -103,12 +141,19 @@ export class Workers {
     this.#waiting.shift()?.();
   }
 
+  #endUsers(): void {
+    clearTimeout(this.#users?.timer);
+    this.#users?.worker.end();
+    this.#users = undefined;
+  }
+
   #start(env: Readonly<Record<string, string>>): Worker {
     const worker = new Worker(this.#options, env);
     this.#all.add(worker);
     const forget = () => {
       this.#all.delete(worker);
       if (this.#spare === worker) this.#spare = undefined;
+      if (this.#users?.worker === worker) this.#endUsers();
       this.#waiting.shift()?.();
     };
     worker.over.then(forget, forget);
@@ -117,6 +162,7 @@ export class Workers {
 
   async end(): Promise<void> {
     this.#ended = true;
+    this.#endUsers();
     const all = [...this.#all];
     for (const worker of all) worker.end();
     const deadline = setTimeout(() => {

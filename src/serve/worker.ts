@@ -5,7 +5,7 @@ import type { Caller } from '../cli/caller/caller.ts';
 import { loadCommands } from '../cli/commands.ts';
 import { describeError, describeWarning, KILN_FAILED, printError } from '../cli/output/errors.ts';
 import type { CommandLine } from '../daemon/command-line.ts';
-import type { PeerIdentity } from '../daemon/peer.ts';
+import { idsOf, type PeerIdentity } from '../daemon/peer.ts';
 import { ResultsServer } from '../daemon/results.ts';
 import { type AdoptedCall, Daemon } from '../daemon/worker.ts';
 import { DetachedJob } from '../detached/job.ts';
@@ -73,6 +73,9 @@ export function runWorker(): void {
   let jobs = 0;
   let changed = false;
   let files: CallerFiles | undefined;
+  let client: number | undefined;
+  /** The user that this process has worked for: it works for nobody else. */
+  let served: string | undefined;
   const left: OwnEngine[] = [];
   // Not at once: whoever waits for a worker to start needs the code of one command.
   const loading = setTimeout(() => {
@@ -123,7 +126,7 @@ export function runWorker(): void {
   async function serve(line: CommandLine): Promise<void> {
     const { cwd } = line.descriptors;
     const say = (warning: Warning) => line.write(2, describeWarning(warning));
-    const client = line.identity.uid === 0 ? undefined : line.openProcess();
+    client = line.identity.uid === 0 ? undefined : line.openProcess();
     const opened = { opener: line, cwd: line.start.cwd, say, client };
     const user = await userOfJob(line.identity, opened);
     // By descriptor, so that a directory that was renamed, or that this process could not find, works.
@@ -193,18 +196,18 @@ export function runWorker(): void {
     // Disks may take seconds: the next client does not wait for that.
     if (changed) syncing = awaitedLater(syncing.then(sync, sync));
     process.chdir('/');
-    // A process that has worked for a user works for nobody else.
-    const wasUsers = files !== undefined;
     await files?.[Symbol.asyncDispose]();
     files = undefined;
+    if (client !== undefined) closeDescriptor(client);
+    client = undefined;
     current = undefined;
     abort = undefined;
     jobs++;
-    const again = !wasUsers && !hasEndedWaits() && jobs < JOBS_MAX && isSmall();
+    const again = !hasEndedWaits() && jobs < JOBS_MAX && isSmall();
     daemon.done(again);
     closeLeft().catch((error) => writeSync(2, describeError(error)));
-    if (!again) return;
-    // A caller that read packages is likely to read more.
+    // A caller that read packages is likely to read more. Of a user's memory, spare children would take a part.
+    if (!again || served !== undefined) return;
     setTimeout(() => {
       if (current === undefined) startQueueChildren();
     }, QUIET);
@@ -237,7 +240,10 @@ export function runWorker(): void {
     const configuration = configurationFile(process.env);
     // A command line has its caller's own besides: see runCommandLine().
     setDownloadWays(async () => currentConfiguration(configuration).repositories);
-    if (identity.uid === 0) return undefined;
+    const ids = identity.uid === 0 ? undefined : idsOf(identity);
+    if (served !== undefined && ids !== served) throw new Error('a worker of another user’s');
+    served = ids;
+    if (ids === undefined) return undefined;
     const user = userOf(identity, configuration);
     const paths = statePaths(process.env);
     endQueueChildren();

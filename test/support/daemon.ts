@@ -1,7 +1,9 @@
-import { closeSync, existsSync, realpathSync } from 'node:fs';
+import { closeSync, existsSync, readFileSync, realpathSync } from 'node:fs';
 import { join } from 'node:path';
+import { workGroup } from '../../src/host/cgroup/work-group.ts';
 import { waitForDeath } from '../../src/host/process/process.ts';
 import { connectUnixSocket, peerCredentials } from '../../src/host/sockets/unix-socket.ts';
+import type { StatePaths } from '../../src/host/state/paths.ts';
 import { PATIENCE } from './busybox-state.ts';
 
 /** The process that listens on a state directory's socket; undefined where none does. */
@@ -16,6 +18,25 @@ export function daemonPid(state: string): number | undefined {
   } catch {
     return undefined;
   }
+}
+
+/** Processes that work for the daemon of a state directory. */
+export function workersOf(state: string): number[] {
+  const pid = daemonPid(state);
+  const children = readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').trim().split(' ');
+  const isWorker = (child: string) => {
+    const file = `/proc/${child}/cmdline`;
+    return existsSync(file) && readFileSync(file, 'utf8').includes('--worker');
+  };
+  return children.filter(isWorker).map(Number);
+}
+
+/** Those that count as a user's. */
+export function workersFor(paths: StatePaths, uid: number): number[] {
+  const group = workGroup(paths, uid);
+  return workersOf(paths.root).filter((pid) =>
+    readFileSync(`/proc/${pid}/cgroup`, 'utf8').includes(group),
+  );
 }
 
 /** Has the daemon of a state directory end, and waits until it has. */

@@ -27,7 +27,7 @@ import { attempt } from '../../src/host/calls/libc.ts';
 import { ProcessCgroups } from '../../src/host/cgroup/cgroup-files.ts';
 import { workGroup } from '../../src/host/cgroup/work-group.ts';
 import { PATIENCE } from '../support/busybox-state.ts';
-import { daemonPid } from '../support/daemon.ts';
+import { daemonPid, workersFor, workersOf } from '../support/daemon.ts';
 import { eventually, until } from '../support/eventually.ts';
 import { processesCalled } from '../support/processes.ts';
 import {
@@ -560,7 +560,8 @@ async function unharmed(t: ExecutionContext<UserState>, act: () => Promise<unkno
   const { paths, kiln } = t.context;
   const pid = daemonPid(paths.root);
   // Each worker is one of them, and kilnd has as many as were needed at once.
-  const descriptors = () => readdirSync(`/proc/${pid}/fd`).length - workersOf(t.context).length;
+  const descriptors = () =>
+    readdirSync(`/proc/${pid}/fd`).length - workersOf(t.context.paths.root).length;
   // A parked sandbox has some, too: it is there before, and another one in its place afterwards.
   const hasParked = () =>
     readdirSync(`/proc/${pid}/fd`).some(
@@ -732,17 +733,6 @@ test.serial('a list of sandboxes to kill is looked up once', async (t) => {
   t.true(reads() - before < 900, `${reads() - before} reads`);
 });
 
-/** Processes that work for the daemon. */
-function workersOf({ paths }: UserState): number[] {
-  const pid = daemonPid(paths.root);
-  const children = readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').trim().split(' ');
-  const isWorker = (child: string) => {
-    const file = `/proc/${child}/cmdline`;
-    return existsSync(file) && readFileSync(file, 'utf8').includes('--worker');
-  };
-  return children.filter(isWorker).map(Number);
-}
-
 /** Groups that kiln has made, where those with limits of memory are. */
 function kilnGroups(): string[] {
   const v1 = '/sys/fs/cgroup/memory';
@@ -753,7 +743,7 @@ function kilnGroups(): string[] {
 test.serial('commands whose output nobody reads leave workers for others', async (t) => {
   await whileHeld(t, 'unread', async () => {
     // Two of the user's, and one that waits.
-    t.true(workersOf(t.context).length <= 3, String(workersOf(t.context)));
+    t.true(workersOf(t.context.paths.root).length <= 3, String(workersOf(t.context.paths.root)));
     t.is((await t.context.kiln(['image', 'ls'])).exitCode, 0);
     const own = await t.context.as(USER, ['ps']);
     t.is(own.exitCode, 0, String(own.stderr));
@@ -765,16 +755,14 @@ test.serial('what kilnd does for a user has the user’s own limit of memory', a
   const daemon = daemonPid(paths.root);
   const group = workGroup(paths, USER.uid);
   const isGone = () => !kilnGroups().includes(group);
-  // A worker of the test before, which ends beside this job, would leave it room below the limit.
+  // The worker that waits for this user would do its job with what is left of its memory.
+  t.is((await as(OTHER, ['image', 'ls'])).exitCode, 0);
   t.true(await until(isGone));
   const script = 'echo up; read x; mkdir o; cd o; seq 3000 | while read n; do echo $n >$n; done';
   const results = ['--workdir', '/tmp', '--artifact', 'o', '--resultdir', 'killed'];
   const job = as(USER, [...RUN, ...results, '--', 'sh', '-c', script], { stdin: 'pipe' });
   await once(job.stdout!, 'data');
-  const worker =
-    workersOf(t.context).find((pid) =>
-      readFileSync(`/proc/${pid}/cgroup`, 'utf8').includes(group),
-    ) ?? 0;
+  const [worker = 0] = workersFor(paths, USER.uid);
   t.true(worker > 0, 'it is in a group of the user’s');
   const groups = ProcessCgroups.of(worker);
   const { memory } = groups.limits('');

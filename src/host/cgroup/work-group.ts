@@ -30,13 +30,13 @@ function hierarchiesOf(controllers: readonly string[]) {
 let entered: { readonly name: string; readonly killsBefore: number } | undefined;
 
 /**
- * Moves this process to the group `name`; what it starts from now on begins there. @throws KilnError E_LIMIT,
- * E_NO_CGROUPS
+ * Moves this process to the group `name`, unless it is there, and sets the group's limits. What it starts from now on
+ * begins there. @throws KilnError E_LIMIT, E_NO_CGROUPS
  */
 export function enterWorkGroup(name: string, limits: CgroupLimits): void {
-  if (entered !== undefined) return;
   try {
-    for (const hierarchy of hierarchiesOf(CONTROLLERS)) enter(hierarchy, name);
+    const hierarchies = entered?.name === name ? [] : hierarchiesOf(CONTROLLERS);
+    for (const hierarchy of hierarchies) enter(hierarchy, name);
   } catch (cause) {
     throw new KilnError('E_NO_CGROUPS', `no cgroup can be made for a user’s work: ${name}`, {
       cause,

@@ -1,0 +1,82 @@
+/** Who gets the worker that has worked for a user. */
+import { readdirSync, readlinkSync } from 'node:fs';
+import anyTest, { type TestFn } from 'ava';
+import { ProcessCgroups } from '../../src/host/cgroup/cgroup-files.ts';
+import { waitForDeath } from '../../src/host/process/process.ts';
+import { PATIENCE } from '../support/busybox-state.ts';
+import { workersFor } from '../support/daemon.ts';
+import { until } from '../support/eventually.ts';
+import {
+  GROUP,
+  OTHER,
+  SHARED,
+  USER,
+  type UserState,
+  userState,
+  writeConfig,
+} from '../support/second-user.ts';
+
+const test = anyTest as TestFn<UserState>;
+
+test.before(async (t) => {
+  t.context = await userState();
+});
+test.after.always(async ({ context }) => {
+  await context[Symbol.asyncDispose]();
+});
+
+/** Serves a user, and returns the worker that waits for that user then. */
+async function workerOf(
+  { as, paths }: UserState,
+  user: typeof USER | typeof OTHER,
+  groups = [GROUP, SHARED],
+): Promise<number> {
+  const { exitCode, stderr } = await as(user, ['image', 'ls'], { groups });
+  if (exitCode !== 0) throw new Error(String(stderr));
+  const workers = () => workersFor(paths, user.uid);
+  // The client ends before its worker has left what it did, and before one that is not needed has ended.
+  const waits = () => workers().length === 1 && readlinkSync(`/proc/${workers()[0]}/cwd`) === '/';
+  if (!(await until(waits))) throw new Error(`workers: ${workers()}`);
+  return workers()[0] ?? 0;
+}
+
+test.serial('it takes the same user’s next job, with the limits of that time', async (t) => {
+  const worker = await workerOf(t.context, USER);
+  t.is(await workerOf(t.context, USER), worker);
+  t.is((await t.context.kiln(['image', 'ls'])).exitCode, 0);
+  t.is(await workerOf(t.context, USER), worker, 'root had another');
+  const limit = () => ProcessCgroups.of(worker).limits('').memory;
+  const before = limit();
+  writeConfig(t.context.config, '  limits: { sandboxes: 1, memory: 3G }\n');
+  t.is(await workerOf(t.context, USER), worker);
+  t.not(before, 3 * 2 ** 30);
+  t.is(limit(), 3 * 2 ** 30);
+});
+
+test.serial('another user gets another, and so does the same user with other groups', async (t) => {
+  const worker = await workerOf(t.context, USER);
+  const fewer = await workerOf(t.context, USER, [GROUP]);
+  t.not(fewer, worker);
+  t.true(await waitForDeath(worker, 5000 * PATIENCE));
+  const others = await workerOf(t.context, OTHER);
+  t.true(await waitForDeath(fewer, 5000 * PATIENCE));
+  t.deepEqual(workersFor(t.context.paths, OTHER.uid), [others]);
+});
+
+test.serial('it keeps nothing open of what it has done, and ends when nobody comes', async (t) => {
+  const work = async () => {
+    const results = ['--artifact', '/etc/passwd', '--resultdir', 'open'];
+    const words = ['run', '-r', 'busybox', ...results, '--copy-in', '/etc/passwd:/tmp/x'];
+    const { exitCode, stderr } = await t.context.as(USER, [...words, '--', 'true']);
+    t.is(exitCode, 0, String(stderr));
+  };
+  await work();
+  await work();
+  const worker = await workerOf(t.context, USER);
+  const open = () => readdirSync(`/proc/${worker}/fd`).length;
+  const before = open();
+  for (let count = 0; count < 6; count++) await work();
+  t.is(await workerOf(t.context, USER), worker);
+  t.true(await until(() => open() <= before), `${before} descriptors, now ${open()}`);
+  t.true(await waitForDeath(worker, 15_000 * PATIENCE));
+});
