@@ -44,7 +44,7 @@ import { answerCall } from '../serve/calls/answer.ts';
 import { OpenSandboxes } from '../serve/calls/open-sandboxes.ts';
 import { type Shared, serveCommandLine } from '../serve/command-lines.ts';
 import { ownerOf } from '../serve/users.ts';
-import { runWorker } from '../serve/worker.ts';
+import { AHEAD, runWorker } from '../serve/worker.ts';
 import { sweepJobs } from '../users/caller-files.ts';
 import { type Configuration, groupNumber, readConfiguration } from '../users/configuration.ts';
 import { configurationFile } from '../users/configuration-file.ts';
@@ -122,7 +122,8 @@ async function main(): Promise<void> {
       // MiB, half of what V8 takes by itself: a worker that stays is to stay small. Less makes reading packages slow.
       options: ['--max-semi-space-size=8'],
       program: join(packageRoot(), 'dist/kilnd.cjs'),
-      words: [WORKER],
+      // Whoever wants no parked sandboxes wants nothing else either that may not be needed.
+      words: usual > 0 ? [WORKER, AHEAD] : [WORKER],
     }),
     env: {
       ...{ PATH: process.env.PATH ?? '', HOME: homedir(), KILN_STATE: state },
@@ -147,7 +148,7 @@ async function main(): Promise<void> {
   };
   const quieter = new Quiet(QUIETER, () => {
     try {
-      workers.prepare();
+      if (usual > 0) workers.prepare();
     } catch (error) {
       // There may be no descriptor now: whoever needs a worker is told.
       tell(error);

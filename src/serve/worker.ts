@@ -14,6 +14,7 @@ import { closeDescriptor } from '../host/calls/descriptor.ts';
 import { enterWorkGroup, workGroup } from '../host/cgroup/work-group.ts';
 import { endQueueChildren, startQueueChildren } from '../host/confine/queue.ts';
 import { heldLock } from '../host/files/flock.ts';
+import { ownArguments } from '../host/process/own-node.ts';
 import { actingAs } from '../host/process/user-namespace.ts';
 import { hasEndedWaits } from '../host/process/wait-for.ts';
 import { type StatePaths, statePaths } from '../host/state/paths.ts';
@@ -63,8 +64,12 @@ const NO_OPENER: Opener = {
 /** How long a worker's job may take to end once its daemon is gone, milliseconds. */
 const LAST_MOMENTS = 20_000;
 
+/** A word of a worker's: it starts children for the next client. */
+export const AHEAD = '--ahead';
+
 export function runWorker(): void {
   const { root } = statePaths(process.env);
+  const isAhead = ownArguments().includes(AHEAD);
   let abort: (() => void) | undefined;
   let current: CommandLine | undefined;
   const results = new ResultsServer();
@@ -207,7 +212,7 @@ export function runWorker(): void {
     daemon.done(again);
     closeLeft().catch((error) => writeSync(2, describeError(error)));
     // A caller that read packages is likely to read more. Of a user's memory, spare children would take a part.
-    if (!again || served !== undefined) return;
+    if (!isAhead || !again || served !== undefined) return;
     setTimeout(() => {
       if (current === undefined) startQueueChildren();
     }, QUIET);
