@@ -8,6 +8,7 @@
 #include <poll.h>
 #include <sched.h>
 #include <signal.h>
+#include <stdio.h>
 #include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
@@ -29,6 +30,7 @@
 
 #define EXECUTIONS_MAX 256
 #define SOCKET_PATH "/.kiln/init.sock"
+#define NEW_SOCKET_PATH "/.kiln/new.sock"
 
 static struct execution executions[EXECUTIONS_MAX];
 
@@ -39,8 +41,10 @@ static void on_terminate(int signo) {
 
 static int listen_for_runner(void) {
   int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-  struct sockaddr_un address = {.sun_family = AF_UNIX, .sun_path = SOCKET_PATH};
-  if (fd < 0 || bind(fd, (struct sockaddr *)&address, sizeof address) != 0 || listen(fd, 1) != 0)
+  struct sockaddr_un address = {.sun_family = AF_UNIX, .sun_path = NEW_SOCKET_PATH};
+  // Whoever sees it can connect.
+  if (fd < 0 || bind(fd, (struct sockaddr *)&address, sizeof address) != 0 || listen(fd, 1) != 0 ||
+      rename(NEW_SOCKET_PATH, SOCKET_PATH) != 0)
     _exit(101);
   return fd;
 }

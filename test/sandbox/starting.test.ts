@@ -32,7 +32,7 @@ async function isConnected(paths: StatePaths): Promise<boolean> {
       readlinkSync(`/proc/${stdout}/fd/${fd}`),
     );
     const inodes = open.flatMap((name) => /^socket:\[(\d+)\]$/.exec(name)?.[1] ?? []);
-    return own.includes('/.kiln/init.sock') && inodes.some((inode) => !own.includes(` ${inode} `));
+    return own.includes('/.kiln/new.sock') && inodes.some((inode) => !own.includes(` ${inode} `));
   } catch {
     return false;
   }

@@ -7,6 +7,7 @@ import {
   rmdirSync,
   writeFileSync,
 } from 'node:fs';
+import { rmdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { KilnError } from '../../errors.ts';
@@ -181,7 +182,7 @@ export async function removeOwnCgroups(id: string): Promise<void> {
     // A hierarchy may be mounted read-only, where kiln has nothing.
     if (!existsSync(kilnGroup(path))) continue;
     const group = kilnGroup(path, id);
-    for (let left = REMOVE_MS; !removeGroups(group); left -= PAUSE_MS) {
+    for (let left = REMOVE_MS; !(await removeGroups(group)); left -= PAUSE_MS) {
       if (left <= 0) throw new KilnError('E_STATE', `${group} is in use`);
       await sleep(PAUSE_MS);
     }
@@ -194,12 +195,13 @@ function unifiedPath(pid: number): string {
   return lines.find((line) => line.startsWith('0::'))?.slice('0::'.length) ?? '/';
 }
 
-function removeGroups(group: string): boolean {
+async function removeGroups(group: string): Promise<boolean> {
   try {
     for (const entry of readdirSync(group, { withFileTypes: true })) {
-      if (entry.isDirectory() && !removeGroups(join(group, entry.name))) return false;
+      if (entry.isDirectory() && !(await removeGroups(join(group, entry.name)))) return false;
     }
-    rmdirSync(group);
+    // Not in this thread: the kernel waits for other processors.
+    await rmdir(group);
     return true;
   } catch (error) {
     if (hasErrno(error, 'ENOENT')) return true;

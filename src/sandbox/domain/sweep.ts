@@ -1,9 +1,9 @@
-import { existsSync, mkdirSync, renameSync, rmdirSync, rmSync } from 'node:fs';
-import { readdir, stat } from 'node:fs/promises';
+import { existsSync, mkdirSync, renameSync, rmSync } from 'node:fs';
+import { readdir, rmdir, stat } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { KilnError } from '../../errors.ts';
-import { unlessErrno } from '../../host/calls/libc.ts';
+import { hasErrno, unlessErrno } from '../../host/calls/libc.ts';
 import { removeOwnCgroups } from '../../host/cgroup/cgroup.ts';
 import { tryLock } from '../../host/files/flock.ts';
 import { removeTree, removeTreeNow } from '../../host/files/remove-tree.ts';
@@ -112,7 +112,7 @@ export async function sweepDomains(paths: StatePaths, connection: Connection): P
   for (const name of destroyed) await destroyDomain(connection, name);
   const files = await readdir(embeddedFiles(paths).domainRun).catch(() => []);
   const domains = new Set(files.map((name) => name.replace(/\.[a-z]+$/, '')));
-  for (const domain of domains) if (isOrphan(domain)) removeDomainFiles(paths, domain);
+  for (const domain of domains) if (isOrphan(domain)) await removeDomainFiles(paths, domain);
   await removeDomainGroups(await homeOf(embeddedFiles(paths)), isOrphan);
   await sweepEndedDaemons(paths);
   return destroyed;
@@ -131,21 +131,24 @@ function removedDirectory(paths: StatePaths): string {
   return join(paths.run, 'removed');
 }
 
-function removeDomainFiles(paths: StatePaths, domain: string): void {
+async function removeDomainFiles(paths: StatePaths, domain: string): Promise<void> {
   const { domainLogs, domainRun } = embeddedFiles(paths);
   for (const logs of [domainLogs, SYSTEM_DOMAIN_LOGS]) {
     rmSync(join(logs, `${domain}.log`), { force: true });
   }
   for (const run of [domainRun, SYSTEM_DOMAIN_RUN]) {
-    for (const kind of DOMAIN_FOLDERS) removeFolder(join(run, `${domain}.${kind}`));
+    for (const kind of DOMAIN_FOLDERS) await removeFolder(join(run, `${domain}.${kind}`));
     rmSync(join(run, `${domain}.sock`), { force: true });
   }
 }
 
-function removeFolder(path: string): void {
+/** Not in this thread: the kernel first takes off what the ending controller has mounted there, half a millisecond each. */
+async function removeFolder(path: string): Promise<void> {
   // Looking is far cheaper than an error.
   if (!existsSync(path)) return;
-  unlessErrno(['ENOENT', 'ENOTEMPTY', 'ENOTDIR'], () => rmdirSync(path));
+  await rmdir(path).catch((error) => {
+    if (!hasErrno(error, 'ENOENT', 'ENOTEMPTY', 'ENOTDIR')) throw error;
+  });
 }
 
 /** Gives back ids, labels and folders of a sandbox whose processes are all dead. */
@@ -155,7 +158,7 @@ export async function removeSandbox(
   record: SandboxRecord | undefined,
 ): Promise<void> {
   await removeOwnCgroups(basename(directory));
-  removeDomainFiles(paths, domainOf(paths, directory));
+  await removeDomainFiles(paths, domainOf(paths, directory));
   const owner = sandboxOwner(paths, basename(directory));
   if (record === undefined) {
     for (const directory of [rangeDirectory(paths), pairDirectory(paths)]) {
