@@ -34,6 +34,8 @@ export interface WorkersOptions {
   readonly env: Readonly<Record<string, string>>;
   readonly takeParked: () => Promise<{ readonly id: string; readonly lock: number } | undefined>;
   readonly crashed: (how: string) => void;
+  /** A worker is gone, in whatever way. */
+  readonly ended: () => void;
   /** How often the kernel has killed what worked for a user, at the limit of memory. */
   readonly memoryKills: (uid: number) => number;
 }

@@ -47,8 +47,8 @@ export class Workers {
     const { identity } = line;
     const { uid } = identity;
     let client: ReleasedClient | undefined;
-    // A spare worker may be dead already, though its end is not known yet.
-    for (const isLast of [false, true]) {
+    // A spare worker may be dead already, though its end is not known yet, and so may the one that waits for this user.
+    for (const isLast of [false, false, true]) {
       const gone = () => client === undefined && line.gone;
       await this.#work(identity, env, gone, async (worker) => {
         const left = await worker.serve(client ?? line.release(), { uid, takeRoom, isLast });
@@ -75,14 +75,16 @@ export class Workers {
     job: (worker: Worker) => Promise<boolean>,
   ): Promise<void> {
     const ids = identity.uid === 0 ? undefined : idsOf(identity);
-    let spare = this.#takeSpare(ids, env);
-    while (spare === undefined && this.#all.size >= WORKERS_MAX) {
-      await this.#room();
+    let spare: Worker | undefined;
+    for (;;) {
+      if (gone() || this.#ended) {
+        // Whoever waits behind it may have what it was woken for.
+        this.#waiting.shift()?.();
+        return;
+      }
       spare = this.#takeSpare(ids, env);
-    }
-    if (gone() || this.#ended) {
-      spare?.end();
-      return;
+      if (spare !== undefined || this.#all.size < WORKERS_MAX) break;
+      await this.#room();
     }
     this.#usual = env;
     const worker = spare ?? this.#start(env);
@@ -155,6 +157,7 @@ export class Workers {
       if (this.#spare === worker) this.#spare = undefined;
       if (this.#users?.worker === worker) this.#endUsers();
       this.#waiting.shift()?.();
+      this.#options.ended();
     };
     worker.over.then(forget, forget);
     return worker;

@@ -133,6 +133,9 @@ async function main(): Promise<void> {
       const given = await parked.take();
       return given && { id: given.record.id, lock: given.lock.descriptor };
     },
+    ended: () => {
+      sweepWorkGroups(paths, 'leave').catch(tell);
+    },
     memoryKills: (uid) => memoryKills(workGroup(paths, uid)),
     crashed: (how) => {
       errors.say(`kilnd: a worker ended ${how}\n`);
@@ -154,7 +157,7 @@ async function main(): Promise<void> {
       tell(error);
     }
     sweep();
-    sweepWorkGroups(paths).catch(tell);
+    sweepWorkGroups(paths, 'leave').catch(tell);
   });
   const end = async () => {
     if (ending) return;

@@ -214,7 +214,8 @@ export function runWorker(): void {
     // A caller that read packages is likely to read more. Of a user's memory, spare children would take a part.
     if (!isAhead || !again || served !== undefined) return;
     setTimeout(() => {
-      if (current === undefined) startQueueChildren();
+      // The next job may have been a user's, or be one.
+      if (abort === undefined && served === undefined) startQueueChildren();
     }, QUIET);
   }
 

@@ -1,7 +1,11 @@
 /** Who gets the worker that has worked for a user. */
-import { readdirSync, readlinkSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync, readlinkSync } from 'node:fs';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import anyTest, { type TestFn } from 'ava';
+import { kilnGroup, knownHierarchies } from '../../src/host/cgroup/cgroup.ts';
 import { ProcessCgroups } from '../../src/host/cgroup/cgroup-files.ts';
+import { workGroup } from '../../src/host/cgroup/work-group.ts';
 import { waitForDeath } from '../../src/host/process/process.ts';
 import { PATIENCE } from '../support/busybox-state.ts';
 import { workersFor } from '../support/daemon.ts';
@@ -53,6 +57,16 @@ test.serial('it takes the same user’s next job, with the limits of that time',
   t.is(limit(), 3 * 2 ** 30);
 });
 
+test.serial('a limit of processors that root takes back is no limit any more', async (t) => {
+  writeConfig(t.context.config, '  limits: { sandboxes: 1, cpus: 1 }\n');
+  const worker = await workerOf(t.context, USER);
+  const limit = () => ProcessCgroups.of(worker).limits('').cpus;
+  t.is(limit(), 1);
+  writeConfig(t.context.config, '');
+  t.is(await workerOf(t.context, USER), worker);
+  t.is(limit(), undefined);
+});
+
 test.serial('another user gets another, and so does the same user with other groups', async (t) => {
   const worker = await workerOf(t.context, USER);
   const fewer = await workerOf(t.context, USER, [GROUP]);
@@ -79,4 +93,22 @@ test.serial('it keeps nothing open of what it has done, and ends when nobody com
   t.is(await workerOf(t.context, USER), worker);
   t.true(await until(() => open() <= before), `${before} descriptors, now ${open()}`);
   t.true(await waitForDeath(worker, 15_000 * PATIENCE));
+  // And nobody comes: it is its end that removes the group.
+  const group = workGroup(t.context.paths, USER.uid);
+  const isGone = () => !knownHierarchies().some(({ path }) => existsSync(kilnGroup(path, group)));
+  t.true(await until(isGone));
+});
+
+test.serial('it starts no children that a job of root’s would have wanted', async (t) => {
+  const { paths } = t.context;
+  await workerOf(t.context, OTHER);
+  // None of the variables with which root has a worker of its own.
+  const env = { PATH: process.env.PATH, KILN_STATE: paths.root, KILN_FROM_SOURCE: '' };
+  const sample = join(import.meta.dirname, '../../dist/sample.rpm');
+  const read = await t.context.kiln(['rpm', 'query', sample], { env, extendEnv: false });
+  t.is(read.exitCode, 0, String(read.stderr));
+  const worker = await workerOf(t.context, USER);
+  // They would come within 50 ms.
+  await sleep(500);
+  t.is(readFileSync(`/proc/${worker}/task/${worker}/children`, 'utf8'), '');
 });

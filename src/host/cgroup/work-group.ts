@@ -6,7 +6,7 @@ import { mkdirSync, readdirSync, writeFileSync } from 'node:fs';
 import { writeFile as writeFileInThread } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { KilnError } from '../../errors.ts';
-import { attempt, hasErrno } from '../calls/libc.ts';
+import { attempt, hasErrno, readText } from '../calls/libc.ts';
 import type { StatePaths } from '../state/paths.ts';
 import { type CgroupHierarchy, kilnGroup, knownHierarchies, removeOwnCgroups } from './cgroup.ts';
 import { type CgroupLimits, ProcessCgroups } from './cgroup-files.ts';
@@ -44,6 +44,7 @@ export function enterWorkGroup(name: string, limits: CgroupLimits): void {
     });
   }
   ProcessCgroups.of(process.pid).limit(process.pid, name, limits);
+  if (limits.cpus === undefined) freeProcessors(name);
   entered = { name, killsBefore: memoryKills(name) };
 }
 
@@ -67,6 +68,15 @@ function enter({ path, version }: CgroupHierarchy, name: string): void {
       // Somebody may have removed it while it was empty.
       if (!hasErrno(error, 'ENOENT', 'ENODEV') || attempt === 10) throw error;
     }
+  }
+}
+
+/** The group may have been there before, with a limit that root has taken back. */
+function freeProcessors(name: string): void {
+  for (const { path, version } of hierarchiesOf(['cpu'])) {
+    const [file, none] = version === 2 ? ['cpu.max', 'max'] : ['cpu.cfs_quota_us', '-1'];
+    // Without the file there was no limit.
+    attempt(() => writeFileSync(join(kilnGroup(path, name), file), none));
   }
 }
 
@@ -95,12 +105,22 @@ export const OUT_OF_MEMORY = 'the memory limit of what kiln does for you was rea
 export const OUT_OF_MEMORY_HINT =
   'do less at the same time; root can raise users.limits.memory (docs/administration.md)';
 
-/** Removes groups of all users without a process. */
-export async function sweepWorkGroups(of: Place): Promise<void> {
+/**
+ * Removes groups of all users without a process.
+ * @param busy those with one: whether it is dying, so that they are awaited, or has work, so that looking on costs time
+ */
+export async function sweepWorkGroups(of: Place, busy: 'await' | 'leave' = 'await'): Promise<void> {
   const names = hierarchiesOf(CONTROLLERS).flatMap(
     ({ path }) => attempt(() => readdirSync(kilnGroup(path))) ?? [],
   );
   const own = new Set(names.filter((name) => name.startsWith(workGroup(of))));
   // Another daemon of the state may still use some.
-  await Promise.allSettled([...own].map(removeOwnCgroups));
+  const swept = [...own].filter((name) => busy === 'await' || isEmpty(name));
+  await Promise.allSettled(swept.map(removeOwnCgroups));
+}
+
+function isEmpty(name: string): boolean {
+  return hierarchiesOf(CONTROLLERS).every(
+    ({ path }) => !readText(join(kilnGroup(path, name), 'cgroup.procs')),
+  );
 }

@@ -1,0 +1,108 @@
+/** Who gets a worker: where there are as many as there may be, and where some have died. */
+import { readFileSync } from 'node:fs';
+import { homedir } from 'node:os';
+import { join } from 'node:path';
+import { setImmediate } from 'node:timers/promises';
+import test from 'ava';
+import { Call } from '../../src/daemon/call.ts';
+import { Server } from '../../src/daemon/server.ts';
+import type { WorkersOptions } from '../../src/daemon/worker-process.ts';
+import { Workers } from '../../src/daemon/workers.ts';
+import { endDaemon } from '../support/daemon.ts';
+import { until } from '../support/eventually.ts';
+import { processesCalled } from '../support/processes.ts';
+import { GROUP, USER, userState } from '../support/second-user.ts';
+
+const MOST = 64;
+/** Processes that never answer. */
+const TIME = String(1e6 + process.pid);
+const DIST = join(import.meta.dirname, '../../dist');
+
+function workersWith(options: Pick<WorkersOptions, 'command' | 'env'>): Workers {
+  return new Workers({
+    ...options,
+    takeParked: async () => undefined,
+    crashed: () => undefined,
+    ended: () => undefined,
+    memoryKills: () => 0,
+  });
+}
+
+test('callers who are gone keep none from who waits behind them', async (t) => {
+  const env = { PATH: process.env.PATH ?? '' };
+  const workers = workersWith({ command: ['sleep', TIME], env });
+  t.teardown(() => workers.end());
+  const running = () => processesCalled('sleep', TIME);
+  const calls: Promise<void>[] = [];
+  const work = () => {
+    const identity = { uid: 0, gid: 0, pid: process.pid, groups: [] };
+    const peer = { identity, send: () => undefined, unsentBytes: 0, sent: async () => undefined };
+    const head = { method: 'io.kiln.X', parameters: {}, more: false, oneway: false };
+    const call = new Call(peer, { ...head, identity, process: '' });
+    calls.push(workers.call(call));
+    return call;
+  };
+  for (let count = 0; count < MOST; count++) work();
+  t.true(await until(() => running().length === MOST));
+  for (const call of [work(), work(), work()]) call.gone();
+  work();
+  await setImmediate();
+  t.is(running().length, MOST);
+  const [first = 0] = running();
+  process.kill(first, 'SIGKILL');
+  t.true(await until(() => running().length === MOST && !running().includes(first)));
+  for (const pid of running()) process.kill(pid, 'SIGKILL');
+  await Promise.all(calls);
+});
+
+test('a user is served though the worker that waits for the user and the spare one die', async (t) => {
+  const state = await userState();
+  t.teardown(() => state[Symbol.asyncDispose]());
+  const { root } = state.paths;
+  await endDaemon(root);
+  const workers = workersWith({
+    command: [process.execPath, join(DIST, 'kilnd.cjs'), '--worker'],
+    env: {
+      ...{ PATH: process.env.PATH ?? '', HOME: homedir() },
+      ...{ KILN_STATE: root, KILN_CONFIG: state.config },
+    },
+  });
+  t.teardown(() => workers.end());
+  const ours = () =>
+    readFileSync(`/proc/self/task/${process.pid}/children`, 'utf8')
+      .trim()
+      .split(' ')
+      .filter((pid) => readFileSync(`/proc/${pid}/cmdline`, 'utf8').includes('kilnd.cjs'))
+      .map(Number);
+  let before = (): void => undefined;
+  const server = new Server({
+    sockets: [join(root, 'io.kiln')],
+    group: GROUP,
+    build: readFileSync(join(DIST, 'build-id'), 'utf8').trim(),
+    serve: async (line) => {
+      before();
+      await workers.serve(line, {});
+      served++;
+    },
+    call: async () => undefined,
+    failed: (error) => t.fail(String(error)),
+    outdated: () => undefined,
+    idle: () => undefined,
+  });
+  t.teardown(() => server.stopListening());
+  let served = 0;
+  t.is((await state.as(USER, ['image', 'ls'])).exitCode, 0);
+  t.true(await until(() => served === 1));
+  workers.prepare();
+  t.is(ours().length, 2);
+  before = () => {
+    // In one turn of the event loop: nobody has heard of their ends when the client comes.
+    for (const pid of ours()) {
+      process.kill(pid, 'SIGKILL');
+      while (!/\) Z /.test(readFileSync(`/proc/${pid}/stat`, 'utf8')));
+    }
+  };
+  const { exitCode, stderr } = await state.as(USER, ['image', 'ls']);
+  t.is(exitCode, 0, String(stderr));
+  t.true(await until(() => served === 2));
+});
