@@ -8,6 +8,7 @@ import { Call } from '../../src/daemon/call.ts';
 import { Server } from '../../src/daemon/server.ts';
 import type { WorkersOptions } from '../../src/daemon/worker-process.ts';
 import { Workers } from '../../src/daemon/workers.ts';
+import { sweepWorkGroups } from '../../src/host/cgroup/work-group.ts';
 import { endDaemon } from '../support/daemon.ts';
 import { until } from '../support/eventually.ts';
 import { processesCalled } from '../support/processes.ts';
@@ -67,7 +68,11 @@ test('a user is served though the worker that waits for the user and the spare o
       ...{ KILN_STATE: root, KILN_CONFIG: state.config },
     },
   });
-  t.teardown(() => workers.end());
+  t.teardown(async () => {
+    await workers.end();
+    // There is no kilnd that would.
+    await sweepWorkGroups(state.paths);
+  });
   const ours = () =>
     readFileSync(`/proc/self/task/${process.pid}/children`, 'utf8')
       .trim()
