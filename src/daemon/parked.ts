@@ -126,6 +126,7 @@ export class Quiet implements Disposable {
   #starting = 0;
   #timer: NodeJS.Timeout | undefined;
   #latest: NodeJS.Timeout | undefined;
+  readonly #pauses: (() => void)[] = [];
 
   constructor(times: Quietness, listener: () => void) {
     this.#times = times;
@@ -142,6 +143,7 @@ export class Quiet implements Disposable {
     const over = () => {
       if (counts) this.#starting--;
       counts = false;
+      if (this.#starting === 0) this.#endPauses();
       // Also after a long command line, which may have taken a sandbox late.
       this.#wait();
     };
@@ -154,11 +156,22 @@ export class Quiet implements Disposable {
     };
   }
 
+  /** For what would hold up whoever begins something. Resolves at once where nothing is begun. */
+  async pause(): Promise<void> {
+    if (this.#starting === 0 || this.#starting === Number.POSITIVE_INFINITY) return;
+    await new Promise<void>((resolve) => this.#pauses.push(resolve));
+  }
+
+  #endPauses(): void {
+    for (const end of this.#pauses.splice(0)) end();
+  }
+
   [Symbol.dispose](): void {
     clearTimeout(this.#timer);
     clearTimeout(this.#latest);
     this.#starting = Number.POSITIVE_INFINITY;
     this.#listener = () => undefined;
+    this.#endPauses();
   }
 
   #wait(): void {
@@ -169,6 +182,7 @@ export class Quiet implements Disposable {
   #act(): void {
     clearTimeout(this.#latest);
     this.#latest = undefined;
+    this.#endPauses();
     this.#listener();
   }
 }

@@ -189,8 +189,8 @@ async function main(): Promise<void> {
       visits: new UserJobs(VISITS),
     },
     results: (umask) => new WorkerResults(workers, umask),
-    removing: (removal) => {
-      const over = awaitedLater(removal.catch(tell));
+    removeLater: (remove) => {
+      const over = awaitedLater(quiet.pause().then(remove).catch(tell));
       removals.add(over);
       over.finally(() => removals.delete(over)).catch(fail);
     },
@@ -223,7 +223,7 @@ async function main(): Promise<void> {
         storeChanged: () => undefined,
         ...{ engine, isServed, users: shared.users },
         tell,
-        state: { sandboxes, calls, removing: shared.removing },
+        state: { sandboxes, calls, removeLater: shared.removeLater },
         work: (long) => {
           starting[Symbol.dispose]();
           return workers.call(long);

@@ -43,7 +43,8 @@ export interface Shared {
     readonly asides: UserJobs;
     readonly visits: UserJobs;
   };
-  removing(removal: Promise<void>): void;
+  /** When nothing else starts. */
+  removeLater(remove: () => Promise<void>): void;
   results(umask: number): Results & Disposable;
   started(): void;
   work(
@@ -244,7 +245,7 @@ async function runHere(
 function contextOf(
   caller: Caller,
   line: CommandLine,
-  { removing, started }: Shared,
+  { removeLater, started }: Shared,
   results: Results,
 ): RunContext {
   return {
@@ -263,7 +264,7 @@ function contextOf(
       try {
         await tell();
       } finally {
-        removing(remove());
+        removeLater(remove);
       }
     },
   };

@@ -17,7 +17,7 @@ import type { Answer } from '../wire/table.ts';
 const INIT_DEADLINE = 60_000;
 
 /** How long to wait for the socket of an init until the next look, milliseconds: where a change is told, and where not. */
-const RARELY = 20;
+const RARELY = 100;
 const OFTEN = 1;
 
 interface ChannelEvents {

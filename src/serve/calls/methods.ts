@@ -14,7 +14,8 @@ export interface DaemonState {
   readonly sandboxes: OpenSandboxes;
   readonly calls: Map<string, Call>;
   makeImage(call: Call, image: string): Promise<void>;
-  removing(removal: Promise<void>): void;
+  /** When nothing else starts. */
+  removeLater(remove: () => Promise<void>): void;
 }
 
 export interface CallContext {

@@ -60,7 +60,7 @@ export const answerRun: Answer<'Run'> = async (parameters, context) => {
     };
     const report = await run(engine, request, hooks, timeline);
     if (daemon === undefined) await report.remove();
-    else daemon.removing(report.remove());
+    else daemon.removeLater(report.remove);
     return { ...stdio?.collected, result: await resultOf(request, report, renamed) };
   } catch (error) {
     if (!(error instanceof RunElsewhere) && request.resultDirectory !== undefined) {
