@@ -120,7 +120,8 @@ async function main(): Promise<void> {
   const workers = new Workers({
     command: nodeCommand({
       // MiB, half of what V8 takes by itself: a worker that stays is to stay small. Less makes reading packages slow.
-      options: ['--max-semi-space-size=8'],
+      // Other processors are for its children.
+      options: ['--max-semi-space-size=8', '--single-threaded-gc'],
       program: join(packageRoot(), 'dist/kilnd.cjs'),
       // Whoever wants no parked sandboxes wants nothing else either that may not be needed.
       words: usual > 0 ? [WORKER, AHEAD] : [WORKER],

@@ -125,7 +125,8 @@ test('a build that is killed anywhere leaves nothing that the next one trips ove
     const { paths } = state.engine;
     const recipe = await state.recipe(
       'killed',
-      'packages: [base-files, libc6, perl-base]\nscriptlets: { mode: none }',
+      // With many files, so that composing takes long enough to be killed.
+      'packages: [base-files, libc6, perl-base, perl, tzdata]\nscriptlets: { mode: none }',
     );
     for (const moment of ['unpacking', 'composing']) {
       // A small image may be done before the signal arrives: then it gets another chance.

@@ -102,6 +102,8 @@ function confinedCommand(path: string, task: string): string[] {
     '--disable-warning=ExperimentalWarning',
     // With these options no signal opens a debugger, and no thread waits for one.
     '--disable-sigusr1',
+    // There is a child for each processor.
+    '--single-threaded-gc',
   ];
   const child = nodeCommand({ node, options, program: entry, words: [task] });
   return [...prefix, 'nsenter', ...enter, ...restrict, ...isolate, ...child];
