@@ -73,6 +73,8 @@ export class Worker {
     | undefined;
   #asked: PromiseWithResolvers<Buffer> | undefined;
   readonly over: Promise<void>;
+  /** How many it has begun. */
+  jobs = 0;
 
   constructor(options: WorkersOptions, env: Readonly<Record<string, string>>) {
     this.#options = options;
@@ -192,6 +194,7 @@ export class Worker {
 
   #begin(job: Job): Promise<boolean> {
     const done = deferred<boolean>();
+    this.jobs++;
     this.#job = { ...job, done, rooms: [] };
     return done.promise;
   }

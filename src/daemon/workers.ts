@@ -127,7 +127,9 @@ export class Workers {
   }
 
   #put(worker: Worker, again: boolean, ids?: string): void {
-    if (again && ids !== undefined && !this.#ended) {
+    // Of two for the same user the one that has served more: V8 has more of its code ready.
+    const before = this.#users?.ids === ids ? (this.#users?.worker.jobs ?? 0) : 0;
+    if (again && ids !== undefined && worker.jobs > before && !this.#ended) {
       this.#endUsers();
       const timer = setTimeout(() => this.#endUsers(), KEPT);
       this.#users = { worker, ids, timer };
@@ -136,7 +138,7 @@ export class Workers {
     }
     // V8 has its code ready: it is faster than a spare one that has served nobody.
     const stays = this.#spare === undefined || worker.isFor(this.#usual);
-    if (again && stays && !this.#ended) {
+    if (again && ids === undefined && stays && !this.#ended) {
       this.#spare?.end();
       this.#spare = worker;
     } else worker.end();
