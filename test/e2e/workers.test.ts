@@ -153,7 +153,6 @@ test.serial('what is short is traced as well', async (t) => {
 test.serial('who reads packages finds a confined child that waits, and has it alone', async (t) => {
   const waiting = (worker: number) => startedBy(worker, processes(/^unshare .* :rpm-read $/));
   // A daemon that parks nothing has no children wait either.
-  await endDaemon(state.paths.root);
   const env = { KILN_PARKED: '1' };
   const query = async () => (await kiln(['rpm', 'query', '--json', ...packages], { env })).stdout;
   const first = await query();
