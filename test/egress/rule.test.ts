@@ -8,7 +8,7 @@ import {
   MAX_ENTRIES,
   parseEgressRule,
 } from '../../src/egress/rule.ts';
-import { isPublicAddress } from '../../src/host/sockets/unix-socket.ts';
+import { isPublicAddress } from '../../src/host/sockets/public-address.ts';
 
 const listed = (rules: readonly string[], host: string, port: number) => {
   const parsed = rules.map(parseEgressRule).filter((rule) => rule !== undefined);

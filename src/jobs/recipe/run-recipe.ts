@@ -5,7 +5,7 @@ import type { Warning } from '../../artifacts/warning.ts';
 import { defined } from '../../defined.ts';
 import { parseEgressRules } from '../../egress/rule.ts';
 import { KilnError } from '../../errors.ts';
-import { isPublicAddress } from '../../host/sockets/unix-socket.ts';
+import { isPublicAddress } from '../../host/sockets/public-address.ts';
 import { pathsOfUser } from '../../host/state/paths.ts';
 import { isOwnRecipe, resolveImage } from '../../image/find.ts';
 import { openImage } from '../../image/open.ts';

@@ -7,7 +7,7 @@ import { lookup as lookupAll } from 'node:dns/promises';
 import { isIP, type LookupFunction } from 'node:net';
 import { defined } from '../../../defined.ts';
 import { ownEnvironment } from '../../../host/process/own-process.ts';
-import { isPublicAddress } from '../../../host/sockets/unix-socket.ts';
+import { isPublicAddress } from '../../../host/sockets/public-address.ts';
 import { awaitedLater } from '../../../promise.ts';
 
 /**
