@@ -7,15 +7,16 @@ import { openSync } from 'node:fs';
 import { mkdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { SingleTask } from '../../src/host/confine/task.ts';
-import type { Group, MetadataFile } from '../../src/packages/repository/metadata/repomd.ts';
+import { task as modulesTask } from '../../src/packages/repository/metadata/modules-task.ts';
+import type { Group, MetadataFile } from '../../src/packages/repository/metadata/repomd-schema.ts';
 import { task as convertTask } from '../../src/packages/solver/convert-task.ts';
 import { expandGroups } from '../../src/packages/solver/solve-anew.ts';
+import type { SolveInput } from '../../src/packages/solver/solve-input.ts';
 import {
-  type SolveInput,
   type SolveOutput,
-  solveOutputSchema,
   solverError,
-} from '../../src/packages/solver/solve-input.ts';
+  takeSolveOutput,
+} from '../../src/packages/solver/solve-output.ts';
 import { task as solveTask } from '../../src/packages/solver/solve-task.ts';
 import type { DnfAnswer, DnfQuestion, DnfRepository } from '../../test/solver/dnf.ts';
 
@@ -65,8 +66,8 @@ export class SolverInProcess {
 let converting: Promise<unknown> = Promise.resolve();
 
 /** One after the other: each blocks a thread of Node's pool until other threads have fed it. */
-function convertNext(input: object, fds: readonly number[]): Promise<unknown> {
-  const next = converting.then(() => runTask(convertTask, input, fds));
+function convertNext(task: SingleTask, input: object, fds: readonly number[]): Promise<unknown> {
+  const next = converting.then(() => runTask(task, input, fds));
   converting = next.catch(() => undefined);
   return next;
 }
@@ -82,7 +83,7 @@ async function convert(work: string, options: DnfRepository): Promise<Converted>
   );
   const run = async (input: object, output: string, sources: readonly string[]) => {
     const fds = [openSync(output, 'w+'), ...sources.map((source) => openSync(source, 'r'))];
-    return await convertNext(input, fds);
+    return await convertNext('kind' in input ? convertTask : modulesTask, input, fds);
   };
   const file = ({ location }: MetadataFile) => join(directory, location);
   const groups = await run(
@@ -92,8 +93,7 @@ async function convert(work: string, options: DnfRepository): Promise<Converted>
   );
   const input = { kind: 'filelists', file: filelists };
   await run(input, path('solvx'), [file(filelists!), path('solv')]);
-  if (modules !== undefined)
-    await run({ kind: 'modules', file: modules }, path('modules'), [file(modules)]);
+  if (modules !== undefined) await run({ file: modules }, path('modules'), [file(modules)]);
   return {
     options,
     groups: groups as Group[],
@@ -151,7 +151,7 @@ async function solveOnce(
     ...(one.modules === undefined ? [] : [one.modules]),
   ]);
   const fds = paths.map((path) => openSync(path, 'r'));
-  return solveOutputSchema.parse(await runTask(solveTask, input, fds));
+  return takeSolveOutput(await runTask(solveTask, input, fds));
 }
 
 async function runTask(task: SingleTask, input: object, fds: readonly number[]): Promise<unknown> {

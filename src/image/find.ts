@@ -5,7 +5,7 @@ import { KilnError } from '../errors.ts';
 import { shortHash } from '../host/process/short-hash.ts';
 import { findCached, withFields, writeRecord } from '../host/state/checked-file.ts';
 import { packageRoot, type StatePaths } from '../host/state/paths.ts';
-import { suggest } from '../recipe/problem.ts';
+import { suggest } from '../suggest.ts';
 import { findImage, type ImagePlace, imagesNamed } from './store/images.ts';
 import { type ImageManifest, ownersOf } from './store/manifest.ts';
 

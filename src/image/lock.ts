@@ -2,7 +2,7 @@ import { z } from 'zod';
 import { defined } from '../defined.ts';
 import { DEFAULT_DISK } from '../host/state/disk-watch.ts';
 import { lockSchema, readLockFile } from '../packages/repository/lock/lock.ts';
-import { moduleRequestSchema } from '../packages/solver/solve-input.ts';
+import type { ModuleRequest } from '../packages/solver/solve-input.ts';
 import type { ImageModules, LoadedImageRecipe } from '../recipe/load-image-recipe.ts';
 import type { ImageSettings } from './build.ts';
 import { digestOf } from './key.ts';
@@ -42,6 +42,14 @@ const settingsSchema = z.strictObject({
   ),
 });
 
+const modulesSchema: z.ZodType<ModuleRequest> = z.strictObject({
+  enable: z.array(z.string()),
+  disable: z.array(z.string()),
+  install: z.array(z.string()),
+  obsoletes: z.boolean(),
+  platform: z.string().optional(),
+});
+
 /** A whole image, pinned: building from it needs neither the recipe nor a solver. */
 export const imageLockSchema = z.strictObject({
   kind: z.literal(KIND),
@@ -49,7 +57,7 @@ export const imageLockSchema = z.strictObject({
   asked: z.string(),
   image: settingsSchema,
   packages: lockSchema,
-  modules: moduleRequestSchema.optional(),
+  modules: modulesSchema.optional(),
 });
 
 export type ImageLock = z.output<typeof imageLockSchema>;

@@ -7,6 +7,7 @@ const tasks: TaskTable = {
   'image-unpack': () => import('../image/archive/unpack-task.ts'),
   'recipe-script': () => import('../jobs/recipe/script-task.ts'),
   'repository-index': () => import('../packages/repository/metadata/index-task.ts'),
+  'repository-modules': () => import('../packages/repository/metadata/modules-task.ts'),
   'repository-signature': () => import('../packages/repository/trust/signature-task.ts'),
   'rpm-read': () => import('../packages/rpm/read-task.ts'),
   'rpm-sign': () => import('../packages/rpm/signature/sign-task.ts'),

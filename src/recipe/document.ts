@@ -12,7 +12,8 @@ import { defined } from '../defined.ts';
 import { KilnError } from '../errors.ts';
 import { formatPath } from '../host/calls/system-error.ts';
 import { readUserText } from '../host/files/user-file.ts';
-import { knownKeys, type RecipeProblem, suggest } from './problem.ts';
+import { suggest } from '../suggest.ts';
+import { knownKeys, type RecipeProblem } from './problem.ts';
 
 export class RecipeDocument {
   readonly file: string;

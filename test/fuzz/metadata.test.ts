@@ -12,7 +12,7 @@ import {
   ModulesParser,
   moduleMetadataSchema,
 } from '../../src/packages/repository/metadata/modules.ts';
-import { repomdSchema } from '../../src/packages/repository/metadata/repomd.ts';
+import { repomdSchema } from '../../src/packages/repository/metadata/repomd-schema.ts';
 import { PATIENCE } from '../support/busybox-state.ts';
 import { damagedText } from './damage.ts';
 

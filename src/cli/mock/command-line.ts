@@ -3,7 +3,7 @@ import { defined } from '../../defined.ts';
 import type { KilnError } from '../../errors.ts';
 import { usageError } from '../../jobs/mock/outcome.ts';
 import type { MockLine } from '../../jobs/mock/session.ts';
-import { suggest } from '../../recipe/problem.ts';
+import { suggest } from '../../suggest.ts';
 import { MODES, type Mode, OPTIONS } from './option-table.ts';
 
 export interface CommandLine extends MockLine {

@@ -2,7 +2,6 @@ import { Option } from 'commander';
 import { defined } from '../../defined.ts';
 import { KilnError } from '../../errors.ts';
 import { hasSystemd } from '../../host/process/process.ts';
-import { suggestion } from '../../recipe/problem.ts';
 import { hostUnitName } from '../../service/definition/host-units.ts';
 import {
   deleteService,
@@ -15,6 +14,7 @@ import { type ListedService, listServices } from '../../service/status.ts';
 import { supervise } from '../../service/supervisor/supervise.ts';
 import { askSupervisor, notRunning } from '../../service/supervisor/supervisor-client.ts';
 import { unitName } from '../../service/unit/load-unit.ts';
+import { suggestion } from '../../suggest.ts';
 import { type Caller, hasTerminal } from '../caller/caller.ts';
 import { KilnCommand } from '../options/command.ts';
 import { forEach, printError } from '../output/errors.ts';

@@ -1,7 +1,7 @@
 import { resolve } from 'node:path';
 import { defined } from '../../defined.ts';
 import { KilnError } from '../../errors.ts';
-import { knownKeys, suggestion } from '../../recipe/problem.ts';
+import { knownKeys } from '../../recipe/problem.ts';
 import type { Bind } from '../../sandbox/policy/specification.ts';
 import { type ServiceFile, serviceSchema } from '../../service/definition/definition.ts';
 import {
@@ -11,6 +11,7 @@ import {
 } from '../../service/definition/definition-file.ts';
 import { cloneService, createService } from '../../service/lifecycle/create.ts';
 import { instanceFiles, readService } from '../../service/lifecycle/store.ts';
+import { suggestion } from '../../suggest.ts';
 import type { Caller } from '../caller/caller.ts';
 import { KilnCommand } from '../options/command.ts';
 import {

@@ -1,7 +1,8 @@
 import { EventEmitter } from 'node:events';
 import { constants } from 'node:os';
 import { Readable, Writable } from 'node:stream';
-import { CHUNK_BYTES, type ChildMessage, type ParentMessage } from './script-protocol.ts';
+import type { ChildMessage } from './script-messages.ts';
+import { CHUNK_BYTES, type ParentMessage } from './script-protocol.ts';
 
 const signalNumbers: Readonly<Record<string, number>> = constants.signals;
 

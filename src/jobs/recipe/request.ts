@@ -9,17 +9,17 @@ import type { OnImageProgress } from '../../image/progress.ts';
 import type { OnProgress } from '../../packages/repository/transport/download.ts';
 import type { BuildRecipe } from '../../recipe/build-recipe.ts';
 import type { RecipeFolder } from '../../recipe/folder.ts';
-import { suggestion } from '../../recipe/problem.ts';
 import type { Result } from '../../result/schema.ts';
 import type { TimeLimits } from '../../sandbox/door/supervise.ts';
 import type { SandboxLimits } from '../../sandbox/policy/limits.ts';
 import type { Bind } from '../../sandbox/policy/specification.ts';
+import { suggestion } from '../../suggest.ts';
 import type { RunRequest } from '../run/request.ts';
 import { resultOfFailure, resultOfRun } from '../run/result.ts';
 import type { RunReport } from '../run/run.ts';
 import type { Timeline } from '../run/timeline.ts';
 import type { CommandProcess } from './relayed-command.ts';
-import type { SpawnMessage } from './script-protocol.ts';
+import type { SpawnMessage } from './script-messages.ts';
 import type { ReadySource } from './sources.ts';
 
 export interface RecipeRequest {

@@ -11,12 +11,10 @@ import { type CommandProcess, RelayedCommand } from './relayed-command.ts';
 import {
   type ChildMessage,
   childMessageSchema,
-  type FileAnswer,
-  type ParentMessage,
-  type ScriptInput,
   type SpawnMessage,
   type StepFailure,
-} from './script-protocol.ts';
+} from './script-messages.ts';
+import type { FileAnswer, ParentMessage, ScriptInput } from './script-protocol.ts';
 import { readModule } from './sources.ts';
 
 /** Commands of one recipe at a time; the init of a sandbox has room for 256. */

@@ -13,15 +13,14 @@ import { shellWord } from '../../shell-words.ts';
 import { defineRecipe, type RecipeHost, recipeHost } from './api.ts';
 import { RECIPE_SCHEME, serveModules } from './recipe-modules.ts';
 import { RemoteProcesses } from './remote-process.ts';
+import type { ChildMessage, StepFailure } from './script-messages.ts';
 import {
   ANSWERS_FD_INDEX,
   CHUNK_BYTES,
-  type ChildMessage,
   type FileAnswer,
   MESSAGES_FD_INDEX,
   type ParentMessage,
   type ScriptInput,
-  type StepFailure,
 } from './script-protocol.ts';
 
 type Zx = typeof import('zx');

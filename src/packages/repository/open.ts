@@ -5,7 +5,8 @@ import { KilnError } from '../../errors.ts';
 import type { StatePaths } from '../../host/state/paths.ts';
 import { Cache } from './cache.ts';
 import type { Repository } from './configuration.ts';
-import { MAX_METADATA, type MetadataFile } from './metadata/repomd.ts';
+import { MAX_METADATA } from './metadata/repomd.ts';
+import type { MetadataFile } from './metadata/repomd-schema.ts';
 import { type RefreshedRepository, type RefreshMode, refreshRepository } from './refresh.ts';
 import {
   type DownloadContext,

@@ -1,20 +1,15 @@
 /** Confined task `solver-convert`: turns XML metadata into libsolv's own form, which loads twenty times as fast. */
 import { closeSync, write as writeCallback } from 'node:fs';
 import { promisify } from 'node:util';
-import { z } from 'zod';
 import { KilnError } from '../../errors.ts';
 import type { Pointer } from '../../host/calls/c-library.ts';
 import { createPipe } from '../../host/calls/descriptor.ts';
 import type { SingleTask, TaskContext } from '../../host/confine/task.ts';
 import { deferred } from '../../promise.ts';
 import { CompsParser } from '../repository/metadata/comps.ts';
-import { ModulesParser } from '../repository/metadata/modules.ts';
 import { readMetadata } from '../repository/metadata/read-metadata.ts';
-import {
-  brokenMetadata,
-  type MetadataFile,
-  metadataFileSchema,
-} from '../repository/metadata/repomd.ts';
+import { brokenMetadata } from '../repository/metadata/repomd.ts';
+import type { MetadataFile } from '../repository/metadata/repomd-schema.ts';
 import { loadNativeCodecs } from '../rpm/payload/native-codec.ts';
 import { loadLibsolv, REPO_EXTEND_SOLVABLES, REPO_LOCALPOOL } from './libsolv/libsolv.ts';
 import { Pool } from './libsolv/pool.ts';
@@ -23,20 +18,14 @@ import { DELETE_CACHE } from './solve-input.ts';
 /**
  * `primary`: descriptors are the output, primary and, if `group` is given, comps.
  * `filelists`: descriptors are the output, filelists and the converted primary.
- * `modules`: descriptors are the output and modules.
  */
-const convertInputSchema = z.strictObject({
-  kind: z.enum(['primary', 'filelists', 'modules']),
-  file: metadataFileSchema,
-  group: metadataFileSchema.optional(),
-});
-export type ConvertInput = z.output<typeof convertInputSchema>;
+export interface ConvertInput {
+  readonly kind: 'primary' | 'filelists';
+  readonly file: MetadataFile;
+  readonly group?: MetadataFile | undefined;
+}
 
-const CONVERT = {
-  primary: convertPrimary,
-  filelists: convertFilelists,
-  modules: convertModules,
-};
+const CONVERT = { primary: convertPrimary, filelists: convertFilelists };
 
 export const task: SingleTask = {
   prepare() {
@@ -44,7 +33,7 @@ export const task: SingleTask = {
     loadNativeCodecs();
   },
   async run(value, context) {
-    const input = convertInputSchema.parse(value);
+    const input = value as ConvertInput;
     await CONVERT[input.kind](input, context);
   },
 };
@@ -77,14 +66,6 @@ async function convertFilelists({ file }: ConvertInput, { fds, emit }: TaskConte
   await addMetadata(pool, repository.address, source, file, flags);
   const { repo } = pool.library;
   save(pool, output, (stream) => repo.writeData(repo.lastData(repository.address), stream));
-  emit([]);
-}
-
-async function convertModules({ file }: ConvertInput, { fds, emit }: TaskContext): Promise<void> {
-  const [output, source] = fds as [number, number];
-  const parser = new ModulesParser();
-  for await (const chunk of readMetadata(source, file)) parser.write(chunk);
-  await writeAll(output, Buffer.from(JSON.stringify(parser.end())));
   emit([]);
 }
 

@@ -8,7 +8,8 @@ import { withLock } from '../../host/files/flock.ts';
 import { dropCached, findCached, recordText } from '../../host/state/checked-file.ts';
 import { DamagedFileError } from '../../host/state/damage.ts';
 import { createTemporary, isSealed, sealFile, writeWhole } from '../repository/cache.ts';
-import { type Group, groupSchema } from '../repository/metadata/repomd.ts';
+import type { ModulesInput } from '../repository/metadata/modules-task.ts';
+import { type Group, groupSchema } from '../repository/metadata/repomd-schema.ts';
 import { metadataPath, type OpenRepository } from '../repository/open.ts';
 import type { DownloadContext } from '../repository/transport/download.ts';
 import type { ConvertInput } from './convert-task.ts';
@@ -20,7 +21,7 @@ const LIMITS = { memory: 4 * 2 ** 30, cpuSeconds: 300, wallMs: 900_000, fileSize
 
 const groupsSchema = z.array(groupSchema);
 
-export type ConvertedPart = ConvertInput['kind'];
+export type ConvertedPart = ConvertInput['kind'] | 'modules';
 
 /**
  * The path of a repository's metadata in libsolv's form. One process makes it; the others wait.
@@ -109,9 +110,9 @@ async function convert(
   const output = stack.use(await createTemporary(path));
   const fds = [output.handle.fd];
   for (const source of sources) fds.push(stack.use(await open(source)).fd);
-  const input: ConvertInput = { kind: part, file, group };
+  const work = part === 'modules' ? readsModules({ file }) : converts({ kind: part, file, group });
   const groups = await askConfined({
-    ...{ task: 'solver-convert', input, fds, limits: LIMITS, signal: context.signal },
+    ...{ ...work, fds, limits: LIMITS, signal: context.signal },
     validate: (message) => groupsSchema.parse(message),
   }).catch((cause: unknown) => {
     throw cause instanceof KilnError ? aboutFile(`repository ${repository.id}`, cause) : cause;
@@ -121,6 +122,9 @@ async function convert(
   if (part === 'primary') await writeWhole(groupsPath(path), recordText({ groups }));
   await output.commit();
 }
+
+const converts = (input: ConvertInput) => ({ task: 'solver-convert', input });
+const readsModules = (input: ModulesInput) => ({ task: 'repository-modules', input });
 
 async function isWhole(path: string): Promise<boolean> {
   try {

@@ -1,5 +1,5 @@
 import type { Pointer } from '../../host/calls/c-library.ts';
-import { editDistance } from '../../recipe/problem.ts';
+import { editDistance } from '../../suggest.ts';
 import { collectIds, IdQueue } from './libsolv/layout.ts';
 import type { Id } from './libsolv/libsolv.ts';
 import type { Pool, PoolRepository } from './libsolv/pool.ts';

@@ -3,7 +3,7 @@ import { KilnError } from '../../errors.ts';
 import { askConfined } from '../../host/confine/run.ts';
 import { MAX_PACKAGE } from '../repository/fetch-packages.ts';
 import { LOCK_FORMAT, type Lock, type LockedPackage, lockOf } from '../repository/lock/lock.ts';
-import type { Group, GroupPackage } from '../repository/metadata/repomd.ts';
+import type { Group, GroupPackage } from '../repository/metadata/repomd-schema.ts';
 import type { OpenRepository, RepositorySet } from '../repository/open.ts';
 import { refreshRepository } from '../repository/refresh.ts';
 import { lockAccess } from '../repository/transport/access.ts';
@@ -11,13 +11,13 @@ import type { DownloadContext } from '../repository/transport/download.ts';
 import { resolveLocation } from '../repository/transport/location.ts';
 import { type ConvertedPart, dropConverted, ensureConverted, readGroups } from './converted.ts';
 import type { Solution, SolveRequest } from './solve.ts';
+import type { SolveInput } from './solve-input.ts';
 import {
   type SolvedPackage,
-  type SolveInput,
   type SolveOutput,
-  solveOutputSchema,
   solverError,
-} from './solve-input.ts';
+  takeSolveOutput,
+} from './solve-output.ts';
 
 /** 60,000 packages take 150 MB; a hostile problem may take any time. */
 const LIMITS = { memory: 4 * 2 ** 30, cpuSeconds: 300, wallMs: 600_000, fileSize: 0 };
@@ -122,8 +122,8 @@ function solveInput(
       id: repository.id,
       priority: repository.priority,
       cost: repository.cost,
-      excludepkgs: [...repository.excludepkgs],
-      includepkgs: [...repository.includepkgs],
+      excludepkgs: repository.excludepkgs,
+      includepkgs: repository.includepkgs,
       filelists: filelists?.has(repository.id) ?? false,
       modules: modules.has(repository.id),
       moduleHotfixes: repository.moduleHotfixes,
@@ -132,8 +132,8 @@ function solveInput(
     install: request.install.filter((spec) => !spec.startsWith('@')),
     members: expanded.members,
     conditional: expanded.conditional,
-    requires: [...(request.requires ?? [])],
-    exclude: [...(request.exclude ?? [])],
+    requires: request.requires ?? [],
+    exclude: request.exclude ?? [],
     modules: { enable: [], disable: [], install: [], obsoletes: false, ...request.modules },
     recommends: request.recommends ?? false,
     keep: (request.keep?.packages ?? []).map(({ nevra, digest }) => ({ nevra, digest })),
@@ -157,7 +157,7 @@ async function runSolver(
   return await askConfined({
     task: 'solver-solve',
     input,
-    validate: (value) => solveOutputSchema.parse(value),
+    validate: takeSolveOutput,
     fds,
     limits: LIMITS,
     signal: context.signal,

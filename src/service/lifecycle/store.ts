@@ -13,8 +13,8 @@ import {
 } from '../../host/state/checked-file.ts';
 import type { StatePaths } from '../../host/state/paths.ts';
 import { copyFile, copyTree } from '../../image/tree/clone.ts';
-import { suggestion } from '../../recipe/problem.ts';
 import type { PlannedVolume } from '../../sandbox/door/plan.ts';
+import { suggestion } from '../../suggest.ts';
 import { SERVICE_NAME, type ServiceDefinition } from '../definition/definition.ts';
 import { readDefinition } from '../definition/definition-file.ts';
 

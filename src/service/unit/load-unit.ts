@@ -1,6 +1,6 @@
 import { KilnError } from '../../errors.ts';
 import { readAccounts, readGroups } from '../../image/tree/accounts.ts';
-import { suggestion } from '../../recipe/problem.ts';
+import { suggestion } from '../../suggest.ts';
 import type { Tree } from '../lifecycle/tree.ts';
 import { readUnit, type ServiceUnit } from './read-unit.ts';
 import { parseUnitFile, SettingList } from './unit-file.ts';

@@ -1,28 +1,20 @@
 /** Confined task `repository-index`: reads the small XML files that say what a repository is. */
 import { SaxesParser } from 'saxes';
-import { z } from 'zod';
 import { defined } from '../../../defined.ts';
 import { KilnError } from '../../../errors.ts';
 import type { SingleTask } from '../../../host/confine/task.ts';
 import { isAbsoluteUrl, resolveLocation } from '../transport/location.ts';
-import {
-  brokenMetadata,
-  type Compression,
-  MAX_METADATA,
-  MAX_OPEN_METADATA,
-  type MetadataFile,
-  type Metalink,
-  type Repomd,
-} from './repomd.ts';
+import { brokenMetadata, type Compression, MAX_METADATA, MAX_OPEN_METADATA } from './repomd.ts';
+import type { MetadataFile, Metalink, Repomd } from './repomd-schema.ts';
 
-const inputSchema = z.strictObject({
-  kind: z.enum(['metalink', 'repomd']),
-  text: z.string(),
-});
+export interface IndexInput {
+  readonly kind: 'metalink' | 'repomd';
+  readonly text: string;
+}
 
 export const task: SingleTask = {
   run(input, { emit }) {
-    const { kind, text } = inputSchema.parse(input);
+    const { kind, text } = input as IndexInput;
     emit(kind === 'metalink' ? parseMetalink(text) : parseRepomd(text));
   },
 };

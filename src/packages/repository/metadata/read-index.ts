@@ -2,7 +2,9 @@ import { z } from 'zod';
 import { KilnError } from '../../../errors.ts';
 import { aboutFile } from '../../../host/confine/frame.ts';
 import { askConfined } from '../../../host/confine/run.ts';
-import { metalinkSchema, repomdSchema } from './repomd.ts';
+import type { SignatureInput } from '../trust/signature-task.ts';
+import type { IndexInput } from './index-task.ts';
+import { metalinkSchema, repomdSchema } from './repomd-schema.ts';
 
 /** The limits for documents of a few MiB: a document that needs more is hostile. */
 const LIMITS = { memory: 1 << 30, cpuSeconds: 30, wallMs: 60_000, fileSize: 0 };
@@ -16,7 +18,7 @@ export async function readIndex<Kind extends keyof typeof SCHEMAS>(
   content: Buffer,
   signal: AbortSignal | undefined,
 ): Promise<z.output<(typeof SCHEMAS)[Kind]>> {
-  const input = { kind, text: content.toString('utf8') };
+  const input: IndexInput = { kind, text: content.toString('utf8') };
   const validate = (value: unknown) =>
     SCHEMAS[kind].parse(value) as z.output<(typeof SCHEMAS)[Kind]>;
   try {
@@ -35,7 +37,7 @@ export async function verifyRepomd(
   signal?: AbortSignal,
 ): Promise<void> {
   const armored = signature.toString('latin1').trimStart();
-  const input = {
+  const input: SignatureInput = {
     keys,
     content: content.toString('base64'),
     signature: armored.startsWith('-----BEGIN') ? armored : signature.toString('base64'),

@@ -58,3 +58,11 @@ export function resolveLocation(
   }
   return place;
 }
+
+/** A URL for messages and files, which are read by many. */
+export function withoutCredentials(url: string): string {
+  const parsed = new URL(url);
+  parsed.username = '';
+  parsed.password = '';
+  return parsed.href;
+}

@@ -3,7 +3,7 @@ import { KilnError } from '../../../errors.ts';
 import type { RepositoryAccess } from './access.ts';
 import type { DownloadContext, DownloadItem, TransferOptions } from './download.ts';
 import { TransferError } from './http.ts';
-import { locationUrl } from './location.ts';
+import { locationUrl, withoutCredentials } from './location.ts';
 import { AddressRefused, mirrorsFor, type Reach, reachThrough } from './reach.ts';
 
 const MAX_PAUSE = 30_000;
@@ -119,14 +119,6 @@ function refusalHint(reach: Reach): string {
 async function reachOf(reach: Reach, namedBy: string | undefined): Promise<Reach> {
   if (reach === 'public' || namedBy === undefined) return reach;
   return await reachThrough(new URL(namedBy), undefined);
-}
-
-/** A URL for messages and files, which are read by many. */
-export function withoutCredentials(url: string): string {
-  const parsed = new URL(url);
-  parsed.username = '';
-  parsed.password = '';
-  return parsed.href;
 }
 
 function patience(error: TransferError, transfer: TransferOptions): number {

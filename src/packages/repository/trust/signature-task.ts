@@ -1,18 +1,17 @@
 /** Confined task `repository-signature`: checks repomd.xml's detached OpenPGP signature as rpm does. */
-import { z } from 'zod';
 import { KilnError } from '../../../errors.ts';
 import type { SingleTask } from '../../../host/confine/task.ts';
 import { type JudgedSignature, Keyring } from '../../rpm/signature/keyring.ts';
 import { Armor, loadLibrpmio } from '../../rpm/signature/librpmio.ts';
 import { splitPackets } from '../../rpm/signature/signature-packet.ts';
 
-export const signatureInputSchema = z.strictObject({
-  keys: z.array(z.string()),
+export interface SignatureInput {
+  readonly keys: readonly string[];
   /** Base64 of the signed bytes. */
-  content: z.string(),
+  readonly content: string;
   /** Armored, or base64 of the binary form if it does not begin with dashes. */
-  signature: z.string(),
-});
+  readonly signature: string;
+}
 
 /** The most signatures that are checked: a distribution that changes its key has two. */
 const MOST_SIGNATURES = 16;
@@ -22,11 +21,11 @@ export const task: SingleTask = {
     loadLibrpmio();
   },
   run(value, { emit }) {
-    emit(checkSignature(signatureInputSchema.parse(value)));
+    emit(checkSignature(value as SignatureInput));
   },
 };
 
-function checkSignature({ keys, content, signature }: z.output<typeof signatureInputSchema>) {
+function checkSignature({ keys, content, signature }: SignatureInput) {
   const keyring = new Keyring(loadLibrpmio(), keys);
   const signed = Buffer.from(content, 'base64');
   const packets = [...splitPackets(binary(signature))].slice(0, MOST_SIGNATURES);

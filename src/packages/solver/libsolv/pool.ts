@@ -1,6 +1,6 @@
 import { KilnError } from '../../../errors.ts';
 import type { Pointer } from '../../../host/calls/c-library.ts';
-import type { SolvedPackage } from '../solve-input.ts';
+import type { SolvedPackage } from '../solve-output.ts';
 import {
   checkLayout,
   collectIds,
