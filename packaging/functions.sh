@@ -43,7 +43,7 @@ set_up() {
 # Processes of this installation's daemon.
 daemons() {
   for process in /proc/[0-9]*; do
-    if grep -qzx "$lib/dist/kilnd.cjs" "$process/cmdline" 2>/dev/null; then echo "${process#/proc/}"; fi
+    if grep -qzx -e "$lib/dist/kilnd.cjs" -e "$lib/dist/kilnd-worker.cjs" "$process/cmdline" 2>/dev/null; then echo "${process#/proc/}"; fi
   done
 }
 
@@ -85,7 +85,7 @@ clean_up() {
   # Only where nothing is in it.
   rmdir /var/lib/kiln 2>/dev/null || :
   for _ in 1 2 3 4 5 6 7 8 9 10; do
-    if ! grep -qsz -e /run/kiln/ -e kilnd.cjs /proc/[0-9]*/cmdline; then
+    if ! grep -qsz -e /run/kiln/ -e 'kilnd[a-z-]*\.cjs' /proc/[0-9]*/cmdline; then
       rm -rf /run/kiln || :
       unload_profiles
       break

@@ -44,6 +44,7 @@ const CHUNK = /-[A-Za-z0-9_-]{8}\.c?js$/;
 const entries: Readonly<Record<string, string>> = {
   kiln: 'src/programs/command-line.ts',
   kilnd: 'src/programs/kilnd.ts',
+  'kilnd-worker': 'src/programs/kilnd-worker.ts',
   confined: 'src/programs/confined.ts',
   'egress-proxy': 'src/programs/egress-proxy.ts',
   'watch-disk': 'src/programs/watch-disk.ts',

@@ -64,6 +64,7 @@ export async function killServed(options: VictimOptions): Promise<Kill> {
 function pidOf(target: Target, paths: StatePaths): number | undefined {
   const daemon = target === 'runner' ? undefined : daemonPid(paths.root);
   if (target === 'daemon' || daemon === undefined) return daemon;
-  return processes().find(({ parent, command }) => parent === daemon && /:--worker$/.test(command))
-    ?.pid;
+  return processes().find(
+    ({ parent, command }) => parent === daemon && /kilnd-worker\.cjs/.test(command),
+  )?.pid;
 }

@@ -4,7 +4,7 @@ import { resolve } from 'node:path';
 import type { Command } from 'commander';
 import { Document } from 'yaml';
 import { KilnError } from '../errors.ts';
-import { withoutCredentials } from '../packages/repository/transport/mirrors.ts';
+import { withoutCredentials } from '../packages/repository/transport/location.ts';
 import {
   asConfigured,
   type Configuration,

@@ -19,7 +19,7 @@ import type { Result } from '../result/schema.ts';
 import type { Engine } from '../sandbox/open.ts';
 import { shellWord } from '../shell-words.ts';
 import { connectCommand } from './attach.ts';
-import { type Caller, listenForInterruption } from './caller/caller.ts';
+import { type Caller, listenForInterruption, RunElsewhere } from './caller/caller.ts';
 import { addDetachOptions, type DetachOptions, detach } from './job/detach.ts';
 import { KilnCommand } from './options/command.ts';
 import { exitStatusHelp } from './options/exit-statuses.ts';
@@ -56,9 +56,6 @@ export interface RunContext {
   started?(sandbox: string | undefined): void;
   end(remove: () => Promise<void>, tell: () => Promise<void>): Promise<void>;
 }
-
-/** Thrown before anything has happened: this run needs a process of its own. */
-export class RunElsewhere extends Error {}
 
 export function ownContext(caller: Caller): RunContext {
   return {

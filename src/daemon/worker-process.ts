@@ -11,9 +11,11 @@ import { awaitedLater, deferred } from '../promise.ts';
 import { type Call, forwardCall } from './call.ts';
 import type { ReleasedClient } from './command-line.ts';
 import {
+  DAEMON_FD,
   encodeFrame,
   FRAME,
   FROM_WORKER,
+  JOB_MAX,
   KILN_FAILED,
   readFrame,
   TO_CLIENT,
@@ -24,10 +26,6 @@ import { Peer } from './peer.ts';
 import { closeStranger } from './stranger.ts';
 
 const F_DUPFD_CLOEXEC = 1030;
-
-export const DAEMON_FD = 3;
-
-export const JOB_MAX = FRAME.max + (1 << 20);
 
 export interface WorkersOptions {
   readonly command: readonly [string, ...string[]];

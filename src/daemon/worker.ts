@@ -4,9 +4,16 @@ import { closeDescriptor } from '../host/calls/descriptor.ts';
 import { deferred } from '../promise.ts';
 import { Call, type CallHead, CONTROLLED, type Control, firstMessage } from './call.ts';
 import { CommandLine } from './command-line.ts';
-import { encodeFrame, FRAME, FROM_WORKER, readFrame, TO_WORKER } from './frames.ts';
+import {
+  DAEMON_FD,
+  encodeFrame,
+  FRAME,
+  FROM_WORKER,
+  JOB_MAX,
+  readFrame,
+  TO_WORKER,
+} from './frames.ts';
 import { Peer } from './peer.ts';
-import { DAEMON_FD, JOB_MAX } from './worker-process.ts';
 
 export interface GivenSandbox {
   readonly id: string;

@@ -23,6 +23,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { outputOf } from '../cli/caller/caller.ts';
 import { describeError, KILN_FAILED, printError } from '../cli/output/errors.ts';
 import type { Call } from '../daemon/call.ts';
+import { AHEAD } from '../daemon/frames.ts';
 import { isTaken, passedSockets, startSuccessor } from '../daemon/listener.ts';
 import { ParkedSandboxes, Quiet } from '../daemon/parked.ts';
 import { WorkerResults } from '../daemon/results.ts';
@@ -34,7 +35,7 @@ import { attempt } from '../host/calls/libc.ts';
 import { checked, tryCall } from '../host/calls/system-call.ts';
 import { memoryKills, sweepWorkGroups, workGroup } from '../host/cgroup/work-group.ts';
 import { acquireLock, lockUnlessHeld, tryLock } from '../host/files/flock.ts';
-import { nodeCommand, ownArguments } from '../host/process/own-node.ts';
+import { nodeCommand } from '../host/process/own-node.ts';
 import { clearPlace } from '../host/state/damage.ts';
 import { packageRoot, requireState, statePaths } from '../host/state/paths.ts';
 import { awaitedLater } from '../promise.ts';
@@ -44,7 +45,6 @@ import { answerCall } from '../serve/calls/answer.ts';
 import { OpenSandboxes } from '../serve/calls/open-sandboxes.ts';
 import { type Shared, serveCommandLine } from '../serve/command-lines.ts';
 import { ownerOf } from '../serve/users.ts';
-import { AHEAD, runWorker } from '../serve/worker.ts';
 import { sweepJobs } from '../users/caller-files.ts';
 import { type Configuration, groupNumber, readConfiguration } from '../users/configuration.ts';
 import { configurationFile } from '../users/configuration-file.ts';
@@ -62,7 +62,6 @@ const IDLE = '10m';
 const ASIDES = 16;
 /** And so many for further commands in sandboxes. */
 const VISITS = 8;
-const WORKER = '--worker';
 
 /** When sandboxes are parked: a command's own has started a second after its begin. */
 const QUIET = { after: 30, noise: 1000, most: 300 };
@@ -122,9 +121,9 @@ async function main(): Promise<void> {
       // MiB, half of what V8 takes by itself: a worker that stays is to stay small. Less makes reading packages slow.
       // Other processors are for its children.
       options: ['--max-semi-space-size=8', '--single-threaded-gc'],
-      program: join(packageRoot(), 'dist/kilnd.cjs'),
+      program: join(packageRoot(), 'dist/kilnd-worker.cjs'),
       // Whoever wants no parked sandboxes wants nothing else either that may not be needed.
-      words: usual > 0 ? [WORKER, AHEAD] : [WORKER],
+      words: usual > 0 ? [AHEAD] : [],
     }),
     env: {
       ...{ PATH: process.env.PATH ?? '', HOME: homedir(), KILN_STATE: state },
@@ -298,5 +297,4 @@ function fail(error: unknown): never {
   process.exit(KILN_FAILED);
 }
 
-if (ownArguments()[0] === WORKER) runWorker();
-else main().catch(fail);
+main().catch(fail);

@@ -1,9 +1,8 @@
 /** Runs clients' command lines: short ones in the daemon's own thread, all others in a worker. */
 
 import { homedir } from 'node:os';
-import { basename } from 'node:path';
 import { CommanderError } from 'commander';
-import type { Caller, Parking } from '../cli/caller/caller.ts';
+import { type Caller, type Parking, RunElsewhere } from '../cli/caller/caller.ts';
 import { prepare, runCommandLine } from '../cli/commands.ts';
 import { fillDefaults } from '../cli/config.ts';
 import { KilnCommand } from '../cli/options/command.ts';
@@ -15,13 +14,11 @@ import {
   printError,
   tellingDamage,
 } from '../cli/output/errors.ts';
-import { commandIn, type RunContext, RunElsewhere } from '../cli/run.ts';
+import { commandIn, type RunContext } from '../cli/run.ts';
 import { guard } from '../cli/users/user-guard.ts';
 import type { CommandLine } from '../daemon/command-line.ts';
 import type { TakeRoom } from '../daemon/worker-process.ts';
-import { takeCallersUmask } from '../host/process/own-umask.ts';
 import { withWaits } from '../host/process/wait-for.ts';
-import { endTrace } from '../host/trace/trace.ts';
 import { openExistingImage } from '../image/open.ts';
 import type { Results } from '../jobs/run/collect.ts';
 import type { Engine } from '../sandbox/open.ts';
@@ -30,7 +27,8 @@ import { jobsFolder } from '../users/caller-files.ts';
 import type { CallerUser } from '../users/configuration.ts';
 import type { UserJobs } from '../users/queue.ts';
 import { ClientCaller, type ServingProcess } from './client-caller.ts';
-import { beginJob, furtherRoom, ownerOf, userOf } from './users.ts';
+import { wordsOf } from './serve-alone.ts';
+import { beginJob, furtherRoom, ownerOf, SHORT_TEXT, userOf } from './users.ts';
 
 export interface Shared {
   readonly engine: Engine;
@@ -142,9 +140,8 @@ async function beginLine(
   }
 }
 
-/** A user's longer command line, or call, goes to a worker, because reading it may take long. */
+/** A user's longer command line goes to a worker, as {@link SHORT_TEXT} says. */
 const SHORT_WORDS = 1000;
-export const SHORT_TEXT = 128 * 1024;
 
 const PLAIN_TEXT = 1024;
 const PLAIN_LINES = 32;
@@ -163,11 +160,6 @@ function isShort({ start }: CommandLine, name: string): boolean {
   if (!Object.hasOwn(SHORT, name) || cwd === '' || argv.length > SHORT_WORDS) return false;
   if (name === 'run' && configuration !== undefined && !isPlain(configuration.text)) return false;
   return argv.reduce((sum, word) => sum + word.length, 0) <= SHORT_TEXT;
-}
-
-export function wordsOf({ start: { argv } }: CommandLine): readonly string[] {
-  const [program = '', ...words] = argv;
-  return basename(program) === 'kiln-mock' ? ['mock', ...words] : words;
 }
 
 async function serveHere(
@@ -268,19 +260,4 @@ function contextOf(
       }
     },
   };
-}
-
-export async function serveAlone(line: CommandLine, caller: ClientCaller): Promise<void> {
-  const { user } = caller;
-  const say = (text: string) => caller.stderr.say(text);
-  takeCallersUmask(line.start.umask);
-  await withWaits({ say }, () => runCommandLine(wordsOf(line), caller));
-  try {
-    await user?.files?.deliver();
-  } catch (error) {
-    printError(error, caller.stderr);
-    caller.exitStatus ||= KILN_FAILED;
-  }
-  endTrace(say);
-  await caller.finish();
 }

@@ -38,6 +38,9 @@ export function workLimits(policy: UserPolicy): CgroupLimits {
   };
 }
 
+/** Characters: a user's longer command line, or call, goes to a worker, because reading it may take long. */
+export const SHORT_TEXT = 128 * 1024;
+
 const WITHOUT_SANDBOX = ['ps', 'kill', 'gc', 'df', 'config', 'attach', 'wait', 'logs', 'results'];
 
 /** Jobs without a sandbox that each user may have at a time. */

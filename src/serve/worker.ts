@@ -5,6 +5,7 @@ import type { Caller } from '../cli/caller/caller.ts';
 import { loadCommands } from '../cli/commands.ts';
 import { describeError, describeWarning, KILN_FAILED, printError } from '../cli/output/errors.ts';
 import type { CommandLine } from '../daemon/command-line.ts';
+import { AHEAD } from '../daemon/frames.ts';
 import { idsOf, type PeerIdentity } from '../daemon/peer.ts';
 import { ResultsServer } from '../daemon/results.ts';
 import { type AdoptedCall, Daemon } from '../daemon/worker.ts';
@@ -29,7 +30,7 @@ import { configurationFile } from '../users/configuration-file.ts';
 import { type AnsweringProcess, answerAlone } from './calls/answer.ts';
 import { answerClient, isClientOfCalls } from './calls/client.ts';
 import { ClientCaller, type ServingProcess } from './client-caller.ts';
-import { serveAlone, wordsOf } from './command-lines.ts';
+import { serveAlone, wordsOf } from './serve-alone.ts';
 import { ownerOf, userOf, workLimits } from './users.ts';
 
 /** What a user's job has of who asked for it. */
@@ -63,9 +64,6 @@ const NO_OPENER: Opener = {
 
 /** How long a worker's job may take to end once its daemon is gone, milliseconds. */
 const LAST_MOMENTS = 20_000;
-
-/** A word of a worker's: it starts children for the next client. */
-export const AHEAD = '--ahead';
 
 export function runWorker(): void {
   const { root } = statePaths(process.env);

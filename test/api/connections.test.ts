@@ -295,7 +295,7 @@ function workers(): number[] {
         const stat = readFileSync(`/proc/${pid}/stat`, 'utf8');
         const parent = Number(stat.slice(stat.lastIndexOf(')') + 2).split(' ')[1]);
         return (
-          parent === daemon && readFileSync(`/proc/${pid}/cmdline`, 'utf8').includes('--worker')
+          parent === daemon && readFileSync(`/proc/${pid}/cmdline`, 'utf8').includes('kilnd-worker')
         );
       } catch {
         return false;

@@ -64,7 +64,7 @@ test('a user is served though the worker that waits for the user and the spare o
   const { root } = state.paths;
   await endDaemon(root);
   const workers = workersWith({
-    command: [process.execPath, join(DIST, 'kilnd.cjs'), '--worker'],
+    command: [process.execPath, join(DIST, 'kilnd-worker.cjs')],
     env: {
       ...{ PATH: process.env.PATH ?? '', HOME: homedir() },
       ...{ KILN_STATE: root, KILN_CONFIG: state.config },
@@ -79,7 +79,7 @@ test('a user is served though the worker that waits for the user and the spare o
     readFileSync(`/proc/self/task/${process.pid}/children`, 'utf8')
       .trim()
       .split(' ')
-      .filter((pid) => readFileSync(`/proc/${pid}/cmdline`, 'utf8').includes('kilnd.cjs'))
+      .filter((pid) => readFileSync(`/proc/${pid}/cmdline`, 'utf8').includes('kilnd-worker.cjs'))
       .map(Number);
   let before = (): void => undefined;
   const server = new Server({

@@ -59,7 +59,7 @@ function startedBy(parent: number | undefined, pids: readonly number[]): number[
 
 /** The daemon's worker processes. */
 function workers(): number[] {
-  return startedBy(daemonPid(state.paths.root), processes(/kilnd\.cjs :--worker/));
+  return startedBy(daemonPid(state.paths.root), processes(/kilnd-worker\.cjs/));
 }
 
 /**

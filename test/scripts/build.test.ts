@@ -19,7 +19,7 @@ async function chunksOf(file: string, found = new Set<string>()): Promise<Set<st
 
 test('every chunk of the bundle can be loaded, those that are rarely needed, too', async (t) => {
   await execa(process.execPath, [join(top, 'scripts/build.ts')]);
-  const entries = ['kiln.cjs', 'kilnd.cjs', 'confined.cjs', 'index.cjs'];
+  const entries = ['kiln.cjs', 'kilnd.cjs', 'kilnd-worker.cjs', 'confined.cjs', 'index.cjs'];
   const chunks = new Set<string>();
   for (const entry of entries) for (const chunk of await chunksOf(entry)) chunks.add(chunk);
   const texts = await Promise.all([...chunks].map((name) => readFile(join(dist, name), 'utf8')));

@@ -26,7 +26,7 @@ export function workersOf(state: string): number[] {
   const children = readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').trim().split(' ');
   const isWorker = (child: string) => {
     const file = `/proc/${child}/cmdline`;
-    return existsSync(file) && readFileSync(file, 'utf8').includes('--worker');
+    return existsSync(file) && readFileSync(file, 'utf8').includes('kilnd-worker');
   };
   return children.filter(isWorker).map(Number);
 }

@@ -136,3 +136,6 @@ export function requireHost(): void {
     });
   }
 }
+
+/** Thrown before anything has happened: this run needs a process of its own. */
+export class RunElsewhere extends Error {}

@@ -7,11 +7,11 @@ import type { BuildRecipe } from '../../recipe/build-recipe.ts';
 import type { Bind } from '../../sandbox/policy/specification.ts';
 import type { CallerFiles } from '../../users/caller-files.ts';
 import { type CallerUser, forbidden } from '../../users/configuration.ts';
+import { RunElsewhere } from '../caller/caller.ts';
 import { wordsOf } from '../options/command.ts';
 import type { RecipeOptions } from '../rpmbuild/build-options.ts';
 import type { SharedOptions } from '../rpmbuild/build-recipe.ts';
 import { isPackageOrSpec } from '../rpmbuild/build-request.ts';
-import { RunElsewhere } from '../run.ts';
 import {
   EGRESS,
   isImageName,

@@ -46,7 +46,7 @@ export function kilnProgram(
   words: readonly string[],
   options: readonly string[] = [],
 ): [string, ...string[]] | undefined {
-  const program = process.argv[1]?.replace(/\/kilnd\.cjs$/, '/kiln.cjs');
+  const program = process.argv[1]?.replace(/\/kilnd(?:-worker)?\.cjs$/, '/kiln.cjs');
   if (program === undefined) return undefined;
   return nodeCommand({ options: [...options, ...process.execArgv], program, words });
 }

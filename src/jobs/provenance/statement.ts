@@ -3,7 +3,7 @@ import { basename } from 'node:path';
 import { KilnError } from '../../errors.ts';
 import { readUserFile } from '../../host/files/user-file.ts';
 import type { Repository } from '../../packages/repository/configuration.ts';
-import { withoutCredentials } from '../../packages/repository/transport/mirrors.ts';
+import { withoutCredentials } from '../../packages/repository/transport/location.ts';
 import type { BuildRequest } from '../rpmbuild/request.ts';
 import { compare } from './spdx.ts';
 

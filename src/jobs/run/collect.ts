@@ -4,7 +4,6 @@ import type { Warning } from '../../artifacts/warning.ts';
 import { defined } from '../../defined.ts';
 import { KilnError } from '../../errors.ts';
 import { refuseLowDisk } from '../../host/state/disk-watch.ts';
-import { writeResult } from '../../report/write.ts';
 import type { Result } from '../../result/schema.ts';
 import type { PlannedSandbox } from '../../sandbox/door/planned-sandbox.ts';
 import type { RunRequest } from './request.ts';
@@ -87,6 +86,8 @@ export const ownResults: Results = {
   collect: async (request) =>
     (await import('../../artifacts/collect.ts')).collectArtifacts(request),
   write: async (directory, result, owner) => {
+    // Loaded late: a process that starts has no result yet.
+    const { writeResult } = await import('../../report/write.ts');
     await writeResult(directory, result, owner);
   },
 };

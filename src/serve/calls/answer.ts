@@ -10,8 +10,8 @@ import {
   interfaceText,
   kilnInterface,
 } from '../../api/interface.ts';
+import { RunElsewhere } from '../../cli/caller/caller.ts';
 import { reasonsOf } from '../../cli/output/errors.ts';
-import { RunElsewhere } from '../../cli/run.ts';
 import { type Call, SERVICE_ERROR } from '../../daemon/call.ts';
 import type { OwnEngine } from '../../engine.ts';
 import { knownFailure } from '../../host/calls/system-error.ts';
@@ -21,8 +21,8 @@ import { KILN_VERSION } from '../../host/state/paths.ts';
 import { endTrace } from '../../host/trace/trace.ts';
 import type { Engine } from '../../sandbox/open.ts';
 import { type CallerUser, forbidden } from '../../users/configuration.ts';
-import { SHORT_TEXT, type Shared } from '../command-lines.ts';
-import { beginJob, userOf } from '../users.ts';
+import type { Shared } from '../command-lines.ts';
+import { beginJob, SHORT_TEXT, userOf } from '../users.ts';
 import {
   type Answer,
   type CallContext,

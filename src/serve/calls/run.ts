@@ -1,7 +1,7 @@
 import type { Ended as EndedReply, Failure, RunParameters, RunReply } from '../../api/io-kiln.ts';
+import { RunElsewhere } from '../../cli/caller/caller.ts';
 import { isProfileFile, runRequest } from '../../cli/options/sandbox-options.ts';
 import { commandStatus, exitStatus, KILN_FAILED } from '../../cli/output/errors.ts';
-import { RunElsewhere } from '../../cli/run.ts';
 import type { Call } from '../../daemon/call.ts';
 import { KilnError } from '../../errors.ts';
 import { openExistingImage, pickImage } from '../../image/open.ts';
