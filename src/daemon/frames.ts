@@ -91,7 +91,7 @@ export const FROM_WORKER = {
   /** A user's job wants a further sandbox beside its one. */
   wantsRoom: 68,
   leavesRoom: 69,
-  /** The client of `job` is the worker's affair from now on. */
+  /** What `job`, `call` or `results` asks for is the worker's affair from now on. */
   taken: 70,
 } as const;
 

@@ -13,7 +13,7 @@ import { takeCallersUmask } from '../host/process/own-umask.ts';
 import { duplicate } from '../host/sockets/watch.ts';
 import { ownResults, type Results } from '../jobs/run/collect.ts';
 import type { Result } from '../result/schema.ts';
-import type { Worker } from './worker-process.ts';
+import { resultsLost, type Worker } from './worker-process.ts';
 import type { Workers } from './workers.ts';
 
 type Collecting = Pick<CollectRequest, 'patterns' | 'workdir' | 'destination' | 'owner'>;
@@ -46,12 +46,9 @@ export class WorkerResults implements Results, Disposable {
 
   async collect(request: CollectRequest): Promise<Collection> {
     const { rootFd, patterns, workdir, destination, owner, signal, onWarning } = request;
-    const worker = await this.#lent();
-    signal?.throwIfAborted();
-    using _stop = signal && addAbortListener(signal, () => worker.stop());
     const collect = { patterns, workdir, destination, owner };
-    const fds = [duplicate(rootFd)];
-    const { missing, warnings, error } = await this.#ask(worker, { collect }, fds);
+    const root = () => [duplicate(rootFd)];
+    const { missing, warnings, error } = await this.#ask({ collect }, root, signal);
     for (const warning of warnings) onWarning?.(warning);
     if (error === undefined) return { artifacts: [], warnings, missing };
     signal?.throwIfAborted();
@@ -60,28 +57,31 @@ export class WorkerResults implements Results, Disposable {
 
   async write(directory: string, result: Result, owner: Owner): Promise<void> {
     const write = { directory, result, owner };
-    const { error } = await this.#ask(await this.#lent(), { write }, []);
+    const { error } = await this.#ask({ write });
     if (error !== undefined) throw rebuildError(error);
   }
 
-  async #lent(): Promise<Worker> {
-    this.#worker ??= await this.#workers.lend();
-    return this.#worker;
-  }
-
   async #ask(
-    worker: Worker,
     request: Omit<ResultsRequest, 'umask'>,
-    fds: readonly number[],
+    descriptors: () => readonly number[] = () => [],
+    signal?: AbortSignal,
   ): Promise<ResultsAnswer> {
     const text = JSON.stringify({ umask: this.#umask, ...request } satisfies ResultsRequest);
-    try {
-      return JSON.parse((await worker.ask(Buffer.from(text), fds)).toString());
-    } catch (error) {
-      // The worker is gone; the next request goes to another.
+    // A worker may be dead already, though its end is not known yet. One that has collected holds the list.
+    for (const isLast of [this.#worker !== undefined, true]) {
+      this.#worker ??= await this.#workers.lend();
+      const worker = this.#worker;
+      signal?.throwIfAborted();
+      using _stop = signal && addAbortListener(signal, () => worker.stop());
+      const answer = await worker.ask(Buffer.from(text), descriptors()).catch((error: unknown) => {
+        this.#worker = undefined;
+        throw error;
+      });
+      if (answer !== undefined) return JSON.parse(answer.toString());
       this.#worker = undefined;
-      throw error;
+      if (isLast) break;
     }
+    throw resultsLost('before it was asked');
   }
 
   [Symbol.dispose](): void {

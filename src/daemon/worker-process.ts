@@ -69,7 +69,8 @@ export class Worker {
   #job:
     | (Job & { readonly done: PromiseWithResolvers<boolean>; readonly rooms: Disposable[] })
     | undefined;
-  #asked: PromiseWithResolvers<Buffer> | undefined;
+  #asked: PromiseWithResolvers<Buffer | undefined> | undefined;
+  #hasTaken = false;
   readonly over: Promise<void>;
   /** How many it has begun. */
   jobs = 0;
@@ -156,7 +157,8 @@ export class Worker {
     return again;
   }
 
-  async call(call: Call): Promise<boolean> {
+  /** As {@link serve}; undefined where the worker died before it took the call, unless it is the call's last try. */
+  async call(call: Call, isLast: boolean): Promise<boolean | undefined> {
     const [ours, theirs] = unixSocketPair();
     const forwarded = awaitedLater(forwardCall(call, ours));
     const whyEnded = this.#watchMemory(call.head.identity.uid);
@@ -164,9 +166,15 @@ export class Worker {
     const crashed = (how: string) => {
       why = whyEnded(how);
     };
+    let isTaken = false;
+    const taken = () => {
+      isTaken = true;
+    };
     const head = Buffer.from(JSON.stringify(call.head));
-    const again = await this.#work(encodeFrame(TO_WORKER.call, head, 1), [theirs], { crashed });
+    const frame = encodeFrame(TO_WORKER.call, head, 1);
+    const again = await this.#work(frame, [theirs], { crashed, taken });
     await forwarded;
+    if (!isTaken && !isLast) return undefined;
     if (!call.over) {
       const failure = why ?? whyEnded('early');
       call.fail('io.kiln.Failed', { code: 'E_WORKER', ...failure, causes: [] });
@@ -198,15 +206,27 @@ export class Worker {
   }
 
   lend(): Promise<boolean> {
-    return this.#begin({ crashed: (how) => this.#asked?.reject(resultsLost(how)) });
+    return this.#begin({
+      crashed: (how) => {
+        if (this.#hasTaken) this.#asked?.reject(resultsLost(how));
+        else this.#asked?.resolve(undefined);
+      },
+      taken: () => {
+        this.#hasTaken = true;
+      },
+    });
   }
 
-  /** Of a lent worker, which owns the descriptors then. Throws E_WORKER if it dies. */
-  ask(request: Buffer, fds: readonly number[]): Promise<Buffer> {
-    const asked = deferred<Buffer>();
+  /**
+   * Of a lent worker, which owns the descriptors then. Undefined where the worker died before it took the request.
+   * @throws KilnError E_WORKER if it dies after
+   */
+  ask(request: Buffer, fds: readonly number[]): Promise<Buffer | undefined> {
+    const asked = deferred<Buffer | undefined>();
     this.#asked = asked;
+    this.#hasTaken = false;
     this.#peer.send(encodeFrame(TO_WORKER.results, request, fds.length), fds);
-    if (this.#peer.ended) asked.reject(resultsLost('before it was asked'));
+    if (this.#peer.ended) asked.resolve(undefined);
     return asked.promise;
   }
 

@@ -15,6 +15,8 @@ import {
 } from './frames.ts';
 import { Peer } from './peer.ts';
 
+const WORK: readonly number[] = [TO_WORKER.job, TO_WORKER.call, TO_WORKER.results];
+
 export interface GivenSandbox {
   readonly id: string;
   readonly lock: number;
@@ -52,10 +54,9 @@ export class Daemon {
             return bytes.length;
           }
           const { type, payload, fds } = frame;
-          if (type === TO_WORKER.job) {
-            peer.send(encodeFrame(FROM_WORKER.taken, Buffer.alloc(0)));
-            job(readJob(payload, fds));
-          } else if (type === TO_WORKER.call) call(readCall(payload, fds));
+          if (WORK.includes(type)) peer.send(encodeFrame(FROM_WORKER.taken, Buffer.alloc(0)));
+          if (type === TO_WORKER.job) job(readJob(payload, fds));
+          else if (type === TO_WORKER.call) call(readCall(payload, fds));
           else if (type === TO_WORKER.results) results(payload, fds[0]);
           else if (type === TO_WORKER.stop) stop();
           else if (type === TO_WORKER.over) over();

@@ -60,12 +60,18 @@ export class Workers {
   }
 
   async call(call: Call): Promise<void> {
-    await this.#work(
-      call.head.identity,
-      {},
-      () => call.signal.aborted,
-      (worker) => worker.call(call),
-    );
+    const { identity } = call.head;
+    let isServed = false;
+    // As in serve().
+    for (const isLast of [false, false, true]) {
+      const gone = () => call.signal.aborted;
+      await this.#work(identity, {}, gone, async (worker) => {
+        const again = await worker.call(call, isLast);
+        isServed = again !== undefined;
+        return again === true;
+      });
+      if (isServed || gone()) return;
+    }
   }
 
   async #work(

@@ -1,16 +1,19 @@
 /** Who gets a worker: where there are as many as there may be, and where some have died. */
-import { readFileSync } from 'node:fs';
+import { existsSync, readFileSync } from 'node:fs';
 import { homedir } from 'node:os';
 import { join } from 'node:path';
 import { setImmediate } from 'node:timers/promises';
 import test from 'ava';
+import { execa } from 'execa';
 import { Call } from '../../src/daemon/call.ts';
+import { WorkerResults } from '../../src/daemon/results.ts';
 import { Server } from '../../src/daemon/server.ts';
 import type { WorkersOptions } from '../../src/daemon/worker-process.ts';
 import { Workers } from '../../src/daemon/workers.ts';
 import { sweepWorkGroups } from '../../src/host/cgroup/work-group.ts';
 import { endDaemon } from '../support/daemon.ts';
 import { until } from '../support/eventually.ts';
+import { failed } from '../support/failed-run.ts';
 import { processesCalled } from '../support/processes.ts';
 import { GROUP, USER, userState } from '../support/second-user.ts';
 
@@ -54,8 +57,16 @@ test('callers who are gone keep none from who waits behind them', async (t) => {
   // One look: the first may end between two.
   const isReplaced = (pids: readonly number[]) => pids.length === MOST && !pids.includes(first);
   t.true(await until(() => isReplaced(running())));
-  for (const pid of running()) process.kill(pid, 'SIGKILL');
-  await Promise.all(calls);
+  // Each call is tried with two further workers.
+  let areOver = false;
+  const over = Promise.all(calls).then(() => {
+    areOver = true;
+  });
+  await until(() => {
+    for (const pid of running()) process.kill(pid, 'SIGKILL');
+    return areOver;
+  });
+  await over;
 });
 
 test('a user is served though the worker that waits for the user and the spare one die', async (t) => {
@@ -91,7 +102,10 @@ test('a user is served though the worker that waits for the user and the spare o
       await workers.serve(line, {});
       served++;
     },
-    call: async () => undefined,
+    call: async (call) => {
+      before();
+      await workers.call(call);
+    },
     failed: (error) => t.fail(String(error)),
     outdated: () => undefined,
     idle: () => undefined,
@@ -112,4 +126,19 @@ test('a user is served though the worker that waits for the user and the spare o
   const { exitCode, stderr } = await state.as(USER, ['image', 'ls']);
   t.is(exitCode, 0, String(stderr));
   t.true(await until(() => served === 2));
+  // A call of root's, which has the spare one.
+  workers.prepare();
+  const socket = join(root, 'io.kiln');
+  const called = await execa('varlinkctl', ['call', socket, 'io.kiln.ListImages', '{}'], {
+    reject: false,
+  });
+  t.is(called.exitCode, 0, called.stderr);
+  t.regex(called.stdout, /"images"/);
+  // Results of a run in the daemon's own thread.
+  workers.prepare();
+  const folder = join(root, '../results');
+  using results = new WorkerResults(workers, 0o022);
+  before();
+  await results.write(folder, failed(new Error('it is only tried')), { uid: 0, gid: 0 });
+  t.true(existsSync(join(folder, 'result.json')));
 });

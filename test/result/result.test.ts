@@ -13,41 +13,13 @@ import type { RunRequest } from '../../src/jobs/run/request.ts';
 import { resultOfFailure } from '../../src/jobs/run/result.ts';
 import { writeResult } from '../../src/report/write.ts';
 import { type Result, resultJsonSchema } from '../../src/result/schema.ts';
+import { failed, request } from '../support/failed-run.ts';
 
 const top = join(import.meta.dirname, '../..');
 const published = readFileSync(join(top, 'docs/result.schema.json'), 'utf8');
 const validate = new Ajv2020({ strict: false, validateFormats: false }).compile(
   JSON.parse(published),
 );
-
-const request: RunRequest = {
-  image: 'i'.repeat(64),
-  argv: ['make'],
-  env: { TOKEN: 'hush' },
-  capAdd: [],
-  seccomp: 'default',
-  network: 'private',
-  binds: [],
-  tmpfs: [],
-  limits: {},
-  time: {},
-  copyIn: [],
-  artifacts: ['*.o'],
-  caller: { uid: 0, gid: 0 },
-};
-
-function failed(error: unknown): Result {
-  return resultOfFailure(
-    { request, exitStatus: 125 },
-    {
-      error,
-      started: new Date('2026-01-02T03:04:05.678Z'),
-      phases: [{ name: 'image', start: 0.5, duration: 12 }],
-      phase: 'image',
-      lastLines: ['the end'],
-    },
-  );
-}
 
 function temporary(t: { teardown(after: () => void): void }): string {
   const directory = mkdtempSync(join(tmpdir(), 'kiln-result-'));
