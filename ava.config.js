@@ -74,7 +74,8 @@ const files = {
 export default {
   extensions: ['ts'],
   files: files[process.env.KILN_TEST_PART] ?? ['test/**/*.test.ts'],
-  nodeArguments: ['--require', './scripts/testing/compile-cache.cjs'],
+  // Other processors have other files.
+  nodeArguments: ['--single-threaded-gc', '--require', './scripts/testing/compile-cache.cjs'],
   require: ['./scripts/testing/test-file.ts'],
   // As long as nothing ends.
   timeout: `${5 * Number(process.env.KILN_TEST_PATIENCE || 1)}m`,

@@ -39,6 +39,9 @@ const STALL =
 /** Built once and kept: tests find it by KILN_FIXTURES. */
 const fixtures = process.env.KILN_FIXTURES ?? join(top, '.cache/fixtures');
 
+/** Threads of rpmbuild (OpenMP) that wait leave the processor to others: a thousand rpmbuilds are run. */
+const PASSIVE = { OMP_WAIT_POLICY: 'passive' };
+
 const build: Step = { title: 'build', command: [process.execPath, 'scripts/build.ts'] };
 
 const checks: readonly Step[] = [
@@ -52,7 +55,7 @@ const checks: readonly Step[] = [
 const makeFixtures: Step = {
   title: 'fixtures: a repository of RPMs made of Debian packages',
   command: [process.execPath, 'fixtures/debian-rpms/main.ts'],
-  env: { KILN_FIXTURES: fixtures },
+  env: { KILN_FIXTURES: fixtures, ...PASSIVE },
 };
 
 /** Runs ava and passes its results on, to `reader` as well; the closing counts of TAP are ours to print. */
@@ -189,9 +192,8 @@ async function run(
     if (!(await runStep(step, top, options))) problems.push(`${step.title} failed`);
   }
 }
-await run([build]);
 // Fixtures are mostly waited for: they are downloaded, where this machine has none.
-await Promise.all([run([makeFixtures]), run(checks, { isBeside: true })]);
+await Promise.all([run([makeFixtures]), run([build, ...checks], { isBeside: true })]);
 process.stdout.write('==> tests (ava)\n');
 const options = process.argv.slice(2);
 const reader = new TapReader();
@@ -209,6 +211,7 @@ const envIn = (folder: string) => ({
   KILN_FIXTURES: fixtures,
   KILN_TEST_TIMES: times,
   KILN_TEST_UNPACKED: join(folder, 'unpacked'),
+  ...PASSIVE,
 });
 // Three files at once share a core (ava.config.js).
 const patience = { KILN_TEST_PATIENCE: process.env.KILN_TEST_PATIENCE ?? '3' };
