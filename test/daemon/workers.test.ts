@@ -136,7 +136,7 @@ test('a user is served though the worker that waits for the user and the spare o
   t.regex(called.stdout, /"images"/);
   // Results of a run in the daemon's own thread.
   workers.prepare();
-  const folder = join(root, '../results');
+  const folder = join(root, 'results');
   using results = new WorkerResults(workers, 0o022);
   before();
   await results.write(folder, failed(new Error('it is only tried')), { uid: 0, gid: 0 });
