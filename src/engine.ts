@@ -31,7 +31,7 @@ export function openEngine(env: NodeJS.ProcessEnv, options: EngineOptions = {}):
   let connection: Promise<Connection> | undefined;
 
   const connect = async () => {
-    const { connect } = await import('./host/libvirt/connect.ts');
+    const { connect } = await import('./host/libvirt/connection.ts');
     try {
       return await withWaits({ signal: unneeded.signal }, () => connect({ paths, env }));
     } catch (error) {

@@ -8,7 +8,7 @@ import { mkdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { SingleTask } from '../../src/host/confine/task.ts';
 import { task as modulesTask } from '../../src/packages/repository/metadata/modules-task.ts';
-import type { Group, MetadataFile } from '../../src/packages/repository/metadata/repomd-schema.ts';
+import type { Group, MetadataFile } from '../../src/packages/repository/metadata/read-index.ts';
 import { task as convertTask } from '../../src/packages/solver/convert-task.ts';
 import { expandGroups } from '../../src/packages/solver/solve-anew.ts';
 import type { SolveInput } from '../../src/packages/solver/solve-input.ts';

@@ -2,6 +2,7 @@
 import { EventEmitter } from 'node:events';
 import { closeSync } from 'node:fs';
 import { constants } from 'node:os';
+import { basename } from 'node:path';
 import { errnoName, SyscallError } from '../host/calls/libc.ts';
 import { signalName } from '../host/process/process.ts';
 import { deferred } from '../promise.ts';
@@ -78,6 +79,12 @@ export class CommandLine extends EventEmitter<CommandLineEvents> {
 
   #tellEarly(): void {
     for (const signal of this.#early) if (this.emit('signal', signal)) this.#early.delete(signal);
+  }
+
+  /** The words behind `kiln`; those of `kiln-mock` begin with `mock`. */
+  get words(): readonly string[] {
+    const [program = '', ...words] = this.start.argv;
+    return basename(program) === 'kiln-mock' ? ['mock', ...words] : words;
   }
 
   get identity(): Peer['identity'] {

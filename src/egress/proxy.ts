@@ -16,8 +16,13 @@ import {
 import { connect, isIP, type Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
 import { defined } from '../defined.ts';
-import { isPublicAddress } from '../host/sockets/public-address.ts';
-import { canonicalHost, type EgressLog, type EgressRule, isListed } from './rule.ts';
+import {
+  canonicalHost,
+  type EgressLog,
+  type EgressRule,
+  isListed,
+  isPublicAddress,
+} from './rule.ts';
 
 const MAX_CONNECTIONS = 256;
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "boot.h"
+#include "init.h"
 
 #include <errno.h>
 #include <sched.h>

@@ -15,7 +15,6 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include "faults.h"
 #include "label.h"
 #include "measure.h"
 

@@ -16,9 +16,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include "boot.h"
 #include "confine.h"
-#include "faults.h"
 #include "label.h"
 #include "measure.h"
 

@@ -22,7 +22,6 @@
 #include <unistd.h>
 
 #include "confine.h"
-#include "faults.h"
 #include "init.h"
 #include "label.h"
 #include "measure.h"

@@ -20,6 +20,20 @@ int service_obey(struct message *message, int control, struct execution *slots, 
 int service_notify_fd(void);
 void service_notify(int control);
 
+// An own system (systemd), boot.c: a pid namespace below the init's, so that it cannot see or signal the init.
+#define BOOT_RULES_MAX 64u
+
+struct boot {
+  unsigned count; // 0: an ordinary command
+  struct wire_boot rules[BOOT_RULES_MAX];
+};
+
+pid_t boot_fork(const struct boot *boot);
+// Keeps a system console's other end open: it is opened now and then, and its reader must see no end.
+void boot_hold(const struct boot *boot, int slave);
+// In the child: /proc, a /sys with only its cgroups, console. `terminal`: master, or -1. 0, or FAIL_….
+uint32_t boot_prepare(const struct boot *boot, int terminal, char *facts, size_t size);
+
 // What a command does in place of executing a program, if its request says so. An exit status.
 int unpack(void);
 

@@ -7,7 +7,6 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "faults.h"
 #include "measure.h"
 
 #define LABEL_MAX 1024

@@ -12,7 +12,6 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-#include "faults.h"
 #include "protocol.h"
 
 // Rights of newer kernels that some headers lack (linux/landlock.h); an older kernel refuses them.

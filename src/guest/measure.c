@@ -15,7 +15,6 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "faults.h"
 
 #define MARKS_MAX 16
 

@@ -1,5 +1,325 @@
-/** A worker of kilnd's, which starts it and hands it jobs. A program by itself: it loads half as much. */
+/**
+ * A worker of kilnd's, which starts it and hands it jobs: a program by itself, since it loads half as much. Long,
+ * because its whole life is here.
+ */
 import '../plain-schemas.ts'; // First: zod looks when a schema is made.
-import { runWorker } from '../serve/worker.ts';
+import { writeSync } from 'node:fs';
+import { join } from 'node:path';
+import type { Warning } from '../artifacts/warning.ts';
+import type { Caller } from '../cli/caller/caller.ts';
+import { loadCommands, runCommandLine } from '../cli/commands.ts';
+import { describeError, describeWarning, KILN_FAILED, printError } from '../cli/output/errors.ts';
+import type { CommandLine } from '../daemon/command-line.ts';
+import { AHEAD } from '../daemon/frames.ts';
+import { idsOf, type PeerIdentity } from '../daemon/peer.ts';
+import { ResultsServer } from '../daemon/results.ts';
+import { type AdoptedCall, Daemon } from '../daemon/worker.ts';
+import { DetachedJob } from '../detached/job.ts';
+import { type EngineOptions, type OwnEngine, openEngine } from '../engine.ts';
+import { closeDescriptor } from '../host/calls/descriptor.ts';
+import { enterWorkGroup, workGroup } from '../host/cgroup/work-group.ts';
+import { endQueueChildren, startQueueChildren } from '../host/confine/queue.ts';
+import { heldLock } from '../host/files/flock.ts';
+import { ownArguments } from '../host/process/own-node.ts';
+import { takeCallersUmask } from '../host/process/own-umask.ts';
+import { actingAs } from '../host/process/user-namespace.ts';
+import { hasEndedWaits, withWaits } from '../host/process/wait-for.ts';
+import { type StatePaths, statePaths } from '../host/state/paths.ts';
+import { endTrace } from '../host/trace/trace.ts';
+import { syncStore } from '../image/store/durability.ts';
+import { setDownloadWays } from '../packages/repository/transport/reach.ts';
+import { awaitedLater } from '../promise.ts';
+import type { ParkedSandbox } from '../sandbox/domain/parking.ts';
+import { readSandboxRecord } from '../sandbox/domain/sandbox-record.ts';
+import { type AnsweringProcess, answerAlone } from '../serve/calls/answer.ts';
+import { answerClient, isClientOfCalls } from '../serve/calls/client.ts';
+import { ClientCaller, type ServingProcess } from '../serve/client-caller.ts';
+import { ownerOf, userOf, workLimits } from '../serve/users.ts';
+import { CallerFiles, type Opener } from '../users/caller-files.ts';
+import { type CallerUser, currentConfiguration, forbidden } from '../users/configuration.ts';
+import { configurationFile } from '../users/configuration-file.ts';
+
+/** What a user's job has of who asked for it. */
+interface UserPlace {
+  readonly opener: Opener;
+  readonly cwd: string;
+  readonly say: (warning: Warning) => void;
+  /** A descriptor of the process that called; the API's callers have none. */
+  readonly client?: number | undefined;
+}
+
+const JOBS_MAX = 50;
+
+/** A larger worker serves nobody else, bytes: it gives its memory back by ending. */
+const MEMORY_MAX = 256 << 20;
+
+/** After this time without work, milliseconds, spare children are started. */
+const QUIET = 50;
+
+/** After this time, milliseconds, a spare worker loads all code. Where jobs come fast, each loads what it needs. */
+const LOADING = 2000;
+
+/** Of calls on the socket: they bring no files, and kilnd opens none by a path of a user's. */
+const NO_OPENER: Opener = {
+  open: async (_, path) => {
+    throw forbidden(`the path ${path} in a call on the socket`, 'kilnd opens no files for them', {
+      hint: 'make the call through `kiln varlink`, which opens files with your rights, as the library does: docs/api.md',
+    });
+  },
+};
+
+/** How long a worker's job may take to end once its daemon is gone, milliseconds. */
+const LAST_MOMENTS = 20_000;
+
+function runWorker(): void {
+  const { root } = statePaths(process.env);
+  const isAhead = ownArguments().includes(AHEAD);
+  let abort: (() => void) | undefined;
+  let current: CommandLine | undefined;
+  const results = new ResultsServer();
+  let putting = Promise.resolve();
+  let syncing = Promise.resolve();
+  let jobs = 0;
+  let changed = false;
+  let files: CallerFiles | undefined;
+  let client: number | undefined;
+  /** The user that this process has worked for: it works for nobody else. */
+  let served: string | undefined;
+  const left: OwnEngine[] = [];
+  // Not at once: whoever waits for a worker to start needs the code of one command.
+  const loading = setTimeout(() => {
+    loadCommands().catch(fail);
+  }, LOADING);
+  const daemon = new Daemon({
+    job: (line) => {
+      clearTimeout(loading);
+      current = line;
+      abort = () => line.abort();
+      serve(line).catch(fail);
+    },
+    call: (adopted) => {
+      clearTimeout(loading);
+      abort = () => adopted.call.gone();
+      answer(adopted).catch(fail);
+    },
+    results: (payload, root) => {
+      clearTimeout(loading);
+      putting = awaitedLater(put(payload, root).catch(fail));
+    },
+    stop: () => results.stop(),
+    over: () => {
+      results.forget();
+      daemon.done(isSmall());
+    },
+    gone: () => {
+      results.stop();
+      if (abort === undefined) {
+        Promise.all([putting, syncing])
+          .finally(() => process.exit())
+          .catch(fail);
+        return;
+      }
+      abort();
+      setTimeout(() => process.exit(KILN_FAILED), LAST_MOMENTS).unref();
+    },
+  });
+
+  async function put(payload: Buffer, root: number | undefined): Promise<void> {
+    try {
+      daemon.answer(await results.answer(payload, root));
+    } finally {
+      if (root !== undefined) closeDescriptor(root);
+    }
+  }
+
+  async function serve(line: CommandLine): Promise<void> {
+    const { cwd } = line.descriptors;
+    const say = (warning: Warning) => line.write(2, describeWarning(warning));
+    client = line.identity.uid === 0 ? undefined : line.openProcess();
+    const opened = { opener: line, cwd: line.start.cwd, say, client };
+    const user = await userOfJob(line.identity, opened);
+    // By descriptor, so that a directory that was renamed, or that this process could not find, works.
+    const place = cwd === undefined ? '/' : `/proc/self/fd/${cwd}`;
+    process.chdir(user?.files?.folder ?? place);
+    changed = false;
+    const serving: ServingProcess = {
+      state: root,
+      configuration: configurationFile(process.env),
+      isOnly: true,
+      parking: undefined,
+      openEngine: (caller, options) => openWithoutWait(caller.env, caller.user, options),
+      storeChanged: () => {
+        changed = true;
+      },
+      detach: (options, { windowSize }) =>
+        DetachedJob.make(statePaths(process.env), {
+          ...options,
+          ...windowSize,
+          owner: user?.uid,
+          command: line.words,
+        }),
+      takeRoom: () => daemon.takeRoom(),
+      interrupted: () => leave(line, 0),
+    };
+    const caller = new ClientCaller(line, serving, user);
+    abort = () => caller.abort();
+    if (isClientOfCalls(line)) {
+      const userOfCall = async () => {
+        await files?.[Symbol.asyncDispose]();
+        const next = await userOfJob(line.identity, opened);
+        process.chdir(next?.files?.folder ?? '/');
+        return next;
+      };
+      await answerClient(line, caller, answering(caller.env), userOfCall).catch((error) => {
+        printError(error, caller.stderr);
+        caller.exitStatus = KILN_FAILED;
+      });
+      await caller.finish();
+    } else await serveAlone(line, caller);
+    await line.sent();
+    await done();
+  }
+
+  async function answer({ call, close }: AdoptedCall): Promise<void> {
+    changed = false;
+    const say = ({ message }: Warning) => call.reply({ warning: message });
+    const user = await userOfJob(call.head.identity, { opener: NO_OPENER, cwd: '/', say });
+    process.chdir(user?.files?.folder ?? '/');
+    await answerAlone(call, answering(process.env), user);
+    await close();
+    await done();
+  }
+
+  function answering(env: Caller['env']): AnsweringProcess {
+    return {
+      env,
+      openEngine: (user) => openWithoutWait(env, user, { hurry: true }),
+      storeChanged: () => {
+        changed = true;
+      },
+      tell: (error) => writeSync(2, describeError(error)),
+    };
+  }
+
+  async function done(): Promise<void> {
+    // Disks may take seconds: the next client does not wait for that.
+    if (changed) syncing = awaitedLater(syncing.then(sync, sync));
+    process.chdir('/');
+    await files?.[Symbol.asyncDispose]();
+    files = undefined;
+    if (client !== undefined) closeDescriptor(client);
+    client = undefined;
+    current = undefined;
+    abort = undefined;
+    jobs++;
+    const again = !hasEndedWaits() && jobs < JOBS_MAX && isSmall();
+    daemon.done(again);
+    closeLeft().catch((error) => writeSync(2, describeError(error)));
+    // A caller that read packages is likely to read more. Of a user's memory, spare children would take a part.
+    if (!isAhead || !again || served !== undefined) return;
+    setTimeout(() => {
+      // The next job may have been a user's, or be one.
+      if (abort === undefined && served === undefined) startQueueChildren();
+    }, QUIET);
+  }
+
+  async function sync(): Promise<void> {
+    // What is not synced is made anew after a crash of the machine.
+    await syncStore(statePaths(process.env)).catch((error) => writeSync(2, describeError(error)));
+  }
+
+  /** Opens an engine whose connection is closed only after the client was told the outcome. */
+  function openWithoutWait(
+    env: Caller['env'],
+    user: Caller['user'],
+    options: EngineOptions = {},
+  ): OwnEngine {
+    const owner = user && ownerOf(user);
+    const own = openEngine(env, { ...options, hurry: false, owner });
+    // Parked sandboxes are domains of the daemon's own libvirt.
+    const engine = env.KILN_URI ? own : { ...own, takeParked: () => takeParked(own.paths) };
+    if (options.hurry !== true) return engine;
+    return { ...engine, [Symbol.asyncDispose]: async () => void left.push(engine) };
+  }
+
+  /** A user with a folder for this job's files, which come only from the user's own client. Root has none. */
+  async function userOfJob(
+    identity: PeerIdentity,
+    { client, say, ...place }: UserPlace,
+  ): Promise<CallerUser | undefined> {
+    const configuration = configurationFile(process.env);
+    // A command line has its caller's own besides: see runCommandLine().
+    setDownloadWays(async () => currentConfiguration(configuration).repositories);
+    const ids = identity.uid === 0 ? undefined : idsOf(identity);
+    if (served !== undefined && ids !== served) throw new Error('a worker of another user’s');
+    served = ids;
+    if (ids === undefined) return undefined;
+    const user = userOf(identity, configuration);
+    const paths = statePaths(process.env);
+    endQueueChildren();
+    enterWorkGroup(workGroup(paths, user.uid), workLimits(user.policy));
+    files = await CallerFiles.make(paths, {
+      ...{ ...place, owner: user, bytes: user.policy.limits.disk },
+      withRights: (act) => actingAs(user, act),
+      warn: say,
+    });
+    return { ...user, files, process: client };
+  }
+
+  async function closeLeft(): Promise<void> {
+    for (const engine of left.splice(0)) await engine[Symbol.asyncDispose]();
+  }
+
+  async function takeParked(paths: StatePaths): Promise<ParkedSandbox | undefined> {
+    const given = await daemon.takeParked();
+    if (given === undefined) return undefined;
+    const lock = heldLock(given.lock);
+    const directory = join(paths.sandboxes, given.id);
+    const record = readSandboxRecord(directory);
+    if (record !== undefined) return { directory, record, lock };
+    await lock.release();
+    return undefined;
+  }
+
+  function isSmall(): boolean {
+    return process.memoryUsage.rss() < MEMORY_MAX;
+  }
+
+  function fail(error: unknown): void {
+    const text = describeError(error);
+    writeSync(2, text);
+    const line = current;
+    if (line === undefined) process.exit(KILN_FAILED);
+    line.write(2, text);
+    line.exit({ status: KILN_FAILED });
+    leave(line, KILN_FAILED);
+  }
+
+  function leave(line: CommandLine, status: number): void {
+    const end = () => {
+      daemon.done(false);
+      process.exit(status);
+    };
+    const finish = () => (files?.[Symbol.asyncDispose]() ?? Promise.resolve()).then(end, end);
+    line.sent().then(finish, finish);
+  }
+
+  process.on('uncaughtException', fail);
+}
+
+async function serveAlone(line: CommandLine, caller: ClientCaller): Promise<void> {
+  const { user } = caller;
+  const say = (text: string) => caller.stderr.say(text);
+  takeCallersUmask(line.start.umask);
+  await withWaits({ say }, () => runCommandLine(line.words, caller));
+  try {
+    await user?.files?.deliver();
+  } catch (error) {
+    printError(error, caller.stderr);
+    caller.exitStatus ||= KILN_FAILED;
+  }
+  endTrace(say);
+  await caller.finish();
+}
 
 runWorker();

@@ -27,7 +27,6 @@ import { jobsFolder } from '../users/caller-files.ts';
 import type { CallerUser } from '../users/configuration.ts';
 import type { UserJobs } from '../users/queue.ts';
 import { ClientCaller, type ServingProcess } from './client-caller.ts';
-import { wordsOf } from './serve-alone.ts';
 import { beginJob, furtherRoom, ownerOf, SHORT_TEXT, userOf } from './users.ts';
 
 export interface Shared {
@@ -93,7 +92,7 @@ export async function serveCommandLine(line: CommandLine, shared: Shared): Promi
     const value = start.env[name];
     if (value && !(name === 'HOME' && value === USUAL_HOME)) env[name] = value;
   }
-  const [name = '', ...rest] = wordsOf(line);
+  const [name = '', ...rest] = line.words;
   const unusual = Object.hasOwn(SHORT, name) ? SHORT[name] : undefined;
   const isShort =
     unusual?.every((variable) => env[variable] === undefined) === true && start.cwd !== '';
@@ -103,7 +102,7 @@ export async function serveCommandLine(line: CommandLine, shared: Shared): Promi
 
 /** Serves a user's client: no process of kiln's gets the user's environment. */
 async function serveUser(line: CommandLine, shared: Shared): Promise<void> {
-  const [name = '', ...rest] = wordsOf(line);
+  const [name = '', ...rest] = line.words;
   try {
     const user = userOf(line.identity, shared.users.configuration);
     const short = isShort(line, name);

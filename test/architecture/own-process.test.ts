@@ -34,7 +34,7 @@ const OWN_USERS = [
 
 /** Of the command line: what enters it, and a caller that is this process. */
 const OWN_CALLER =
-  /^(?:programs\/command-line|cli\/output\/errors|cli\/caller\/process-caller|serve\/worker)\.ts$/;
+  /^(?:programs\/command-line|cli\/output\/errors|cli\/caller\/process-caller|programs\/kilnd-worker)\.ts$/;
 
 async function modules(): Promise<(readonly [string, string])[]> {
   const names = await readdir(source, { recursive: true });

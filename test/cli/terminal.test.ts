@@ -117,6 +117,6 @@ test('no command prints to its own process: the caller may be another one', asyn
       found.push(name);
   }
   // errors.ts: which state this process has, in the daemon as elsewhere.
-  const own = ['cli/caller/process-caller.ts', 'cli/output/errors.ts', 'serve/worker.ts'];
+  const own = ['cli/caller/process-caller.ts', 'cli/output/errors.ts'];
   t.deepEqual(found.sort(), own);
 });

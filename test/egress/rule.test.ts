@@ -5,10 +5,10 @@ import {
   checkEgress,
   EgressLog,
   isListed,
+  isPublicAddress,
   MAX_ENTRIES,
   parseEgressRule,
 } from '../../src/egress/rule.ts';
-import { isPublicAddress } from '../../src/host/sockets/public-address.ts';
 
 const listed = (rules: readonly string[], host: string, port: number) => {
   const parsed = rules.map(parseEgressRule).filter((rule) => rule !== undefined);

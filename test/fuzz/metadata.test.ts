@@ -11,8 +11,8 @@ import { parseRepomd } from '../../src/packages/repository/metadata/index-task.t
 import {
   ModulesParser,
   moduleMetadataSchema,
-} from '../../src/packages/repository/metadata/modules.ts';
-import { repomdSchema } from '../../src/packages/repository/metadata/repomd-schema.ts';
+} from '../../src/packages/repository/metadata/modules-task.ts';
+import { repomdSchema } from '../../src/packages/repository/metadata/read-index.ts';
 import { PATIENCE } from '../support/busybox-state.ts';
 import { damagedText } from './damage.ts';
 

@@ -7,8 +7,7 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import test from 'ava';
 import { execa } from 'execa';
-import { connect } from '../../src/host/libvirt/connect.ts';
-import { openConnection } from '../../src/host/libvirt/connection.ts';
+import { connect, openConnection } from '../../src/host/libvirt/connection.ts';
 import { isWatchedNow } from '../../src/host/libvirt/controllers.ts';
 import {
   embeddedDaemonStatus,

@@ -1,7 +1,7 @@
 // A kiln of its own, for tests that need several processes or one that dies.
 //   connect            connects to the engine, prints the daemon's pid, closes
 //   autodestroy XML    starts a domain that ends with this process, prints its name, waits
-import { connect } from '../../src/host/libvirt/connect.ts';
+import { connect } from '../../src/host/libvirt/connection.ts';
 import { embeddedDaemonStatus } from '../../src/host/libvirt/embedded/daemon.ts';
 import { statePaths } from '../../src/host/state/paths.ts';
 

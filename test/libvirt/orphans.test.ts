@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import test from 'ava';
 import { execa } from 'execa';
-import { connect } from '../../src/host/libvirt/connect.ts';
+import { connect } from '../../src/host/libvirt/connection.ts';
 import { endOrphans } from '../../src/host/libvirt/controllers.ts';
 import { PATIENCE } from '../support/busybox-state.ts';
 import { long } from '../support/long.ts';

@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { text } from 'node:stream/consumers';
 import test from 'ava';
 import { cgroupHierarchies } from '../../src/host/cgroup/cgroup.ts';
-import { connect } from '../../src/host/libvirt/connect.ts';
+import { connect } from '../../src/host/libvirt/connection.ts';
 import type { SandboxProcess } from '../../src/sandbox/command/process.ts';
 import { type Engine, openSandbox } from '../../src/sandbox/open.ts';
 import { ROOT_CAPABILITIES } from '../../src/sandbox/policy/specification.ts';

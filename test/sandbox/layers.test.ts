@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import test, { type ExecutionContext } from 'ava';
 import { execa } from 'execa';
 import { KilnError } from '../../src/errors.ts';
-import { connect } from '../../src/host/libvirt/connect.ts';
+import { connect } from '../../src/host/libvirt/connection.ts';
 import { SandboxDomain } from '../../src/sandbox/domain/sandbox-domain.ts';
 import { startDomain } from '../../src/sandbox/domain/start-domain.ts';
 import { destroySandbox } from '../../src/sandbox/domain/sweep.ts';

@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import test from 'ava';
 import { execa } from 'execa';
-import { connect } from '../../src/host/libvirt/connect.ts';
+import { connect } from '../../src/host/libvirt/connection.ts';
 import { LibvirtError } from '../../src/host/libvirt/errors.ts';
 import type { StatePaths } from '../../src/host/state/paths.ts';
 import { SandboxDomain } from '../../src/sandbox/domain/sandbox-domain.ts';

@@ -9,7 +9,7 @@ import type { WorldPackage, WorldRepository, WorldStream } from '../../scripts/s
 import type { KilnError } from '../../src/errors.ts';
 import { askedDigest, imageLock, readImageLock } from '../../src/image/lock.ts';
 import { settingsOf } from '../../src/image/plan.ts';
-import { ModulesParser } from '../../src/packages/repository/metadata/modules.ts';
+import { ModulesParser } from '../../src/packages/repository/metadata/modules-task.ts';
 import { openRepositories } from '../../src/packages/repository/open.ts';
 import type { SolveRequest } from '../../src/packages/solver/solve.ts';
 import { solve } from '../../src/packages/solver/solve.ts';

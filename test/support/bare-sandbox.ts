@@ -2,7 +2,7 @@ import { closeSync } from 'node:fs';
 import { Socket } from 'node:net';
 import { text } from 'node:stream/consumers';
 import { closeDescriptor, createPipe } from '../../src/host/calls/descriptor.ts';
-import { connect } from '../../src/host/libvirt/connect.ts';
+import { connect } from '../../src/host/libvirt/connection.ts';
 import type { Capability } from '../../src/host/process/process.ts';
 import { failureWords } from '../../src/sandbox/command/failures.ts';
 import { SandboxDomain } from '../../src/sandbox/domain/sandbox-domain.ts';

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-// Linked with the guest init when it is compiled with KILN_FAULTS: see src/guest/faults.h.
+// Linked with the guest init when it is compiled with KILN_FAULTS: see src/guest/protocol.h.
 #define _GNU_SOURCE
 #include <fcntl.h>
 #include <string.h>
 #include <unistd.h>
 
-#include "faults.h"
+#include "protocol.h"
 
 static char names[256];
 

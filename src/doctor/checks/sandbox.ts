@@ -2,7 +2,7 @@ import { copyFileSync, mkdirSync } from 'node:fs';
 import { chmod } from 'node:fs/promises';
 import { join } from 'node:path';
 import { KilnError } from '../../errors.ts';
-import { connect } from '../../host/libvirt/connect.ts';
+import { connect } from '../../host/libvirt/connection.ts';
 import { embeddedDaemonStatus } from '../../host/libvirt/embedded/daemon.ts';
 import { pickEngine } from '../../host/libvirt/pick-engine.ts';
 import { openWorkDirectory } from '../../image/store/work-directory.ts';

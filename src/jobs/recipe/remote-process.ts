@@ -1,8 +1,8 @@
 import { EventEmitter } from 'node:events';
 import { constants } from 'node:os';
 import { Readable, Writable } from 'node:stream';
-import type { ChildMessage } from './script-messages.ts';
 import { CHUNK_BYTES, type ParentMessage } from './script-protocol.ts';
+import type { ChildMessage } from './script-session.ts';
 
 const signalNumbers: Readonly<Record<string, number>> = constants.signals;
 

@@ -19,7 +19,7 @@ import { resultOfFailure, resultOfRun } from '../run/result.ts';
 import type { RunReport } from '../run/run.ts';
 import type { Timeline } from '../run/timeline.ts';
 import type { CommandProcess } from './relayed-command.ts';
-import type { SpawnMessage } from './script-messages.ts';
+import type { SpawnMessage } from './script-session.ts';
 import type { ReadySource } from './sources.ts';
 
 export interface RecipeRequest {

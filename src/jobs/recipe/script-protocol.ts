@@ -1,4 +1,4 @@
-/** What kiln and the confined child of a TypeScript recipe say to each other; the child's words are in script-messages.ts. */
+/** What kiln and the confined child of a TypeScript recipe say to each other; the child's words are in script-session.ts. */
 
 export const MESSAGES_FD_INDEX = 0;
 export const ANSWERS_FD_INDEX = 1;

@@ -1,6 +1,7 @@
 import { closeSync } from 'node:fs';
 import { Socket } from 'node:net';
 import { basename } from 'node:path';
+import { z } from 'zod';
 import { KilnError } from '../../errors.ts';
 import { createPipe } from '../../host/calls/descriptor.ts';
 import { encodeFrame } from '../../host/confine/frame.ts';
@@ -9,12 +10,11 @@ import { awaitedLater, deferred } from '../../promise.ts';
 import type { RecipeFolder } from '../../recipe/folder.ts';
 import { type CommandProcess, RelayedCommand } from './relayed-command.ts';
 import {
-  type ChildMessage,
-  childMessageSchema,
-  type SpawnMessage,
-  type StepFailure,
-} from './script-messages.ts';
-import type { FileAnswer, ParentMessage, ScriptInput } from './script-protocol.ts';
+  CHUNK_BYTES,
+  type FileAnswer,
+  type ParentMessage,
+  type ScriptInput,
+} from './script-protocol.ts';
 import { readModule } from './sources.ts';
 
 /** Commands of one recipe at a time; the init of a sandbox has room for 256. */
@@ -33,6 +33,55 @@ const CPU_SECONDS = 3600;
 
 /** Time-outs of the build end a recipe earlier; this is the last resort. */
 const WALL_MS = 7 * 24 * 3600 * 1000;
+
+// What the child may say. It is hostile.
+const MAX_TEXT = 64 * 1024;
+/** As Linux has it for one argument (MAX_ARG_STRLEN). */
+const MAX_ARGUMENT = 128 * 1024;
+
+const id = z.int().min(1).max(0x80000000);
+const text = z.string().max(MAX_TEXT);
+const argument = z
+  .string()
+  .max(MAX_ARGUMENT)
+  .regex(/^[^\0]*$/);
+const variable = z
+  .string()
+  .max(4096)
+  .regex(/^[^=\0]+$/);
+const signalName = z.string().regex(/^SIG[A-Z0-9]{1,12}$/);
+const data = z.base64().max(Math.ceil((CHUNK_BYTES * 4) / 3) + 4);
+
+const stepFailure = z.object({
+  message: text,
+  stack: text.optional(),
+  exitCode: z.int().min(0).max(255).nullish(),
+  signal: signalName.nullish(),
+  isCommand: z.boolean(),
+});
+
+const childMessageSchema = z.discriminatedUnion('type', [
+  z.object({ type: z.literal('recipe'), value: z.unknown() }),
+  /** Answered on the second pipe, for which the child waits synchronously. */
+  z.object({ type: z.literal('read'), path: z.string().max(4096) }),
+  z.object({
+    type: z.literal('spawn'),
+    id,
+    where: z.enum(['sandbox', 'host']),
+    argv: z.array(argument).min(1).max(10_000),
+    cwd: argument.max(4096),
+    env: z.record(variable, argument),
+  }),
+  z.object({ type: z.literal('stdin'), id, data }),
+  z.object({ type: z.literal('stdin-end'), id }),
+  z.object({ type: z.literal('kill'), id, signal: z.int().min(0).max(64) }),
+  z.object({ type: z.literal('log'), data }),
+  z.object({ type: z.literal('step-done'), failure: stepFailure.optional() }),
+]);
+
+export type ChildMessage = z.output<typeof childMessageSchema>;
+export type SpawnMessage = Extract<ChildMessage, { type: 'spawn' }>;
+export type StepFailure = z.output<typeof stepFailure>;
 
 interface ScriptOptions {
   readonly path: string;

@@ -13,7 +13,6 @@ import { shellWord } from '../../shell-words.ts';
 import { defineRecipe, type RecipeHost, recipeHost } from './api.ts';
 import { RECIPE_SCHEME, serveModules } from './recipe-modules.ts';
 import { RemoteProcesses } from './remote-process.ts';
-import type { ChildMessage, StepFailure } from './script-messages.ts';
 import {
   ANSWERS_FD_INDEX,
   CHUNK_BYTES,
@@ -22,6 +21,7 @@ import {
   type ParentMessage,
   type ScriptInput,
 } from './script-protocol.ts';
+import type { ChildMessage, StepFailure } from './script-session.ts';
 
 type Zx = typeof import('zx');
 type StepMessage = Extract<ParentMessage, { type: 'step' }>;

@@ -8,9 +8,8 @@ import type { Timeline } from '../run/timeline.ts';
 import type { RecipeSandbox } from './recipe-sandbox.ts';
 import type { CommandProcess } from './relayed-command.ts';
 import type { FailedStep, HostShell, RecipeHooks } from './request.ts';
-import type { SpawnMessage, StepFailure } from './script-messages.ts';
 import type { SandboxShell } from './script-protocol.ts';
-import type { ScriptSession } from './script-session.ts';
+import type { ScriptSession, SpawnMessage, StepFailure } from './script-session.ts';
 
 const SHOWN_LINES = 40;
 

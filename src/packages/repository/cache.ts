@@ -10,7 +10,7 @@ import { findCached, recordText, withFields } from '../../host/state/checked-fil
 import { DamagedFileError, renameOver } from '../../host/state/damage.ts';
 import type { StatePaths } from '../../host/state/paths.ts';
 import type { Repository } from './configuration.ts';
-import type { Repomd } from './metadata/repomd-schema.ts';
+import type { Repomd } from './metadata/read-index.ts';
 
 /** A folder beside the downloads, whose content sandboxes write. */
 export const BUILD_CACHES = 'builds';

@@ -5,8 +5,8 @@ import { KilnError } from '../../errors.ts';
 import type { StatePaths } from '../../host/state/paths.ts';
 import { Cache } from './cache.ts';
 import type { Repository } from './configuration.ts';
+import type { MetadataFile } from './metadata/read-index.ts';
 import { MAX_METADATA } from './metadata/repomd.ts';
-import type { MetadataFile } from './metadata/repomd-schema.ts';
 import { type RefreshedRepository, type RefreshMode, refreshRepository } from './refresh.ts';
 import {
   type DownloadContext,

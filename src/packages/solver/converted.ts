@@ -9,7 +9,7 @@ import { dropCached, findCached, recordText } from '../../host/state/checked-fil
 import { DamagedFileError } from '../../host/state/damage.ts';
 import { createTemporary, isSealed, sealFile, writeWhole } from '../repository/cache.ts';
 import type { ModulesInput } from '../repository/metadata/modules-task.ts';
-import { type Group, groupSchema } from '../repository/metadata/repomd-schema.ts';
+import { type Group, groupSchema } from '../repository/metadata/read-index.ts';
 import { metadataPath, type OpenRepository } from '../repository/open.ts';
 import type { DownloadContext } from '../repository/transport/download.ts';
 import type { ConvertInput } from './convert-task.ts';

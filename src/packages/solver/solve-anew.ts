@@ -3,7 +3,7 @@ import { KilnError } from '../../errors.ts';
 import { askConfined } from '../../host/confine/run.ts';
 import { MAX_PACKAGE } from '../repository/fetch-packages.ts';
 import { LOCK_FORMAT, type Lock, type LockedPackage, lockOf } from '../repository/lock/lock.ts';
-import type { Group, GroupPackage } from '../repository/metadata/repomd-schema.ts';
+import type { Group, GroupPackage } from '../repository/metadata/read-index.ts';
 import type { OpenRepository, RepositorySet } from '../repository/open.ts';
 import { refreshRepository } from '../repository/refresh.ts';
 import { lockAccess } from '../repository/transport/access.ts';

@@ -1,7 +1,7 @@
 /** Confined task `solver-solve`: from names to packages in the order of installation. */
 import { readFileSync } from 'node:fs';
 import type { SingleTask, TaskContext } from '../../host/confine/task.ts';
-import type { ModuleMetadata } from '../repository/metadata/modules.ts';
+import type { ModuleMetadata } from '../repository/metadata/modules-task.ts';
 import { transactionSteps } from './libsolv/layout.ts';
 import { type Id, loadLibsolv, REPO_EXTEND_SOLVABLES, REPO_LOCALPOOL } from './libsolv/libsolv.ts';
 import { Pool, type PoolRepository, REQUEST_PREFIX } from './libsolv/pool.ts';

@@ -1,7 +1,7 @@
 import { SaxesParser } from 'saxes';
 import { defined } from '../../../defined.ts';
+import type { Group, GroupPackage } from './read-index.ts';
 import { brokenMetadata } from './repomd.ts';
-import type { Group, GroupPackage } from './repomd-schema.ts';
 
 const TYPES = ['mandatory', 'default', 'optional', 'conditional'] as const;
 

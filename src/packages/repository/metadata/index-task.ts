@@ -4,8 +4,8 @@ import { defined } from '../../../defined.ts';
 import { KilnError } from '../../../errors.ts';
 import type { SingleTask } from '../../../host/confine/task.ts';
 import { isAbsoluteUrl, resolveLocation } from '../transport/location.ts';
+import type { MetadataFile, Metalink, Repomd } from './read-index.ts';
 import { brokenMetadata, type Compression, MAX_METADATA, MAX_OPEN_METADATA } from './repomd.ts';
-import type { MetadataFile, Metalink, Repomd } from './repomd-schema.ts';
 
 export interface IndexInput {
   readonly kind: 'metalink' | 'repomd';

@@ -4,8 +4,8 @@ import { pipeline, type Transform } from 'node:stream';
 import { createGunzip, createZstdDecompress } from 'node:zlib';
 import { KilnError } from '../../../errors.ts';
 import { decodeNative } from '../../rpm/payload/native-codec.ts';
+import type { MetadataFile } from './read-index.ts';
 import { brokenMetadata, type Compression, MAX_METADATA, MAX_OPEN_METADATA } from './repomd.ts';
-import type { MetadataFile } from './repomd-schema.ts';
 
 const CHUNK = 1 << 20;
 

@@ -6,8 +6,8 @@ import { type LookupAddress, type LookupOptions, lookup } from 'node:dns';
 import { lookup as lookupAll } from 'node:dns/promises';
 import { isIP, type LookupFunction } from 'node:net';
 import { defined } from '../../../defined.ts';
+import { isPublicAddress } from '../../../egress/rule.ts';
 import { ownEnvironment } from '../../../host/process/own-process.ts';
-import { isPublicAddress } from '../../../host/sockets/public-address.ts';
 import { awaitedLater } from '../../../promise.ts';
 
 /**

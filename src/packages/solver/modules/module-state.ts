@@ -4,7 +4,7 @@ import type {
   ModuleMetadata,
   ModuleObsoletes,
   ModuleStream,
-} from '../../repository/metadata/modules.ts';
+} from '../../repository/metadata/modules-task.ts';
 import { globExpression, isGlob } from '../match.ts';
 
 export class Modules {

@@ -1,4 +1,4 @@
-import type { ModuleMetadata, ModuleStream } from '../../repository/metadata/modules.ts';
+import type { ModuleMetadata, ModuleStream } from '../../repository/metadata/modules-task.ts';
 import { transactionSteps } from '../libsolv/layout.ts';
 import type { Id } from '../libsolv/libsolv.ts';
 import { Pool, type PoolRepository } from '../libsolv/pool.ts';
