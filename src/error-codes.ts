@@ -236,7 +236,8 @@ export const CODES_BY_PAGE = {
   'artifacts.md': {
     E_ARTIFACT_COLLISION: 'Two artifacts would get the same path in the result directory.',
     E_ARTIFACT_LIMIT: 'The artifacts are more, or larger, than may be copied.',
-    E_ARTIFACT_MISSING: 'No file matches an artifact pattern.',
+    E_ARTIFACT_MISSING:
+      'No file matches an artifact pattern, or what matches was left out with a warning.',
     E_ARTIFACT_PATTERN: 'The artifact pattern is not written correctly.',
     E_ARTIFACT_TIMEOUT: 'Collecting the artifacts took too long.',
     E_ARTIFACT_WRITE: 'An artifact cannot be written to the result directory.',
@@ -293,7 +294,8 @@ export const CODES_BY_PAGE = {
 export const WARNINGS_BY_PAGE = {
   'artifacts.md': {
     'no-match': 'A pattern gave nothing; this also is the failure `E_ARTIFACT_MISSING`.',
-    'link-outside': 'A symbolic link is not relative, or leads to nothing that is copied: skipped.',
+    'link-outside':
+      'A symbolic link is not relative, leads above the artifacts, or to nothing that is copied: skipped.',
     'special-file': 'A device, socket or fifo: left out.',
     'pseudo-filesystem': 'Something in /proc, /sys or the like: skipped.',
     vanished: 'A file was listed, and gone before it could be read: skipped.',

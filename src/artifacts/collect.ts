@@ -110,7 +110,9 @@ export function missingArtifacts(collection: Collection): KilnError | undefined 
   if (collection.missing.length === 0) return undefined;
   const which = collection.missing.map((source) => JSON.stringify(source)).join(', ');
   return new KilnError('E_ARTIFACT_MISSING', `no artifact for ${which}`, {
-    hint: 'patterns are relative to the working directory in the sandbox; quote them from the shell',
+    hint: collection.warnings.some(({ code }) => code !== 'no-match')
+      ? 'the warnings say what was left out, and why'
+      : 'patterns are relative to the working directory in the sandbox; quote them from the shell',
     details: { patterns: collection.missing, warnings: collection.warnings },
   });
 }

@@ -11,7 +11,7 @@ import {
   keptMode,
   type WithRights,
 } from './destination.ts';
-import { staysInside } from './link-policy.ts';
+import { whyLeftOut } from './link-policy.ts';
 import type { CopiedEntry, Inventory } from './manifest.ts';
 import { type ByteString, fromBytes, joinBytes, quoteName, toBytes } from './pattern.ts';
 import {
@@ -108,17 +108,15 @@ export class TreeCopy {
   /** Makes the links kept for later that stay inside; the others leave the inventory, with a warning. */
   makeLinks(): void {
     const { inventory, destination, warnings } = this.#options;
-    const accepted = this.#links.filter(({ entry }) => staysInside(entry, inventory));
-    const kept = new Set(accepted);
-    for (const link of this.#links) {
-      if (kept.has(link)) continue;
-      const { path, source, target = '' } = link.entry;
-      const rule = 'only relative links to other copied files are copied (docs/artifacts.md)';
-      const what = `is a symbolic link to ${quoteName(target)}: ${rule}: skipped`;
+    const links = this.#links.map((link) => ({ ...link, why: whyLeftOut(link.entry, inventory) }));
+    for (const { entry, why } of links) {
+      if (why === undefined) continue;
+      const { path, source, target = '' } = entry;
+      const what = `is a symbolic link to ${quoteName(target)}, ${why}: skipped (docs/artifacts.md)`;
       warnings.add('link-outside', source, what);
       inventory.remove(path);
     }
-    for (const { entry, stats } of accepted) {
+    for (const { entry, stats } of links.filter(({ why }) => why === undefined)) {
       destination.inDirectoryOf(entry.path, (to) => {
         destination.makeSymlink({ to, path: entry.path }, entry.target ?? '', stats);
       });
