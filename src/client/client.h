@@ -74,7 +74,7 @@ void daemon_start(void);
 
 _Noreturn void fail(const char *code, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
-/* lane.c: bytes on their way from one descriptor to another. */
+/* lane.c: a lane moves bytes from one descriptor to another, of the sandbox and of the caller. */
 
 struct lane {
   int from, to;

@@ -86,7 +86,7 @@ static size_t step(struct lane *lane) {
       lane->wants_input = !has_input;
       return moved;
     } else if (errno != EINTR) {
-      /* Nobody reads it any more: the writer is to notice, as it would without us. */
+      /* Nobody reads it any more: closing our end tells the writer, as if it wrote to the reader itself. */
       if (errno != EPIPE) lane->error = errno;
       lane_close(lane);
     }

@@ -64,7 +64,7 @@ export class ParkedSandboxes {
   }
 
   async fill(): Promise<void> {
-    // One after the other, because starting ones count.
+    // After the filling before: sandboxes that it is starting are not counted yet.
     await this.#refilling?.catch(() => undefined);
     this.#refilling = awaitedLater(this.#untilOver(this.#lot.fill(() => this.target)));
     await this.#refilling;

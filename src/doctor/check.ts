@@ -5,9 +5,10 @@ import type { Host } from './host.ts';
 /** `fail`: no job can run. `warn`: a part of kiln does not work, or soon will not. */
 type Status = 'ok' | 'warn' | 'fail';
 
-/** A check never reads the environment itself. */
+/** What a check may look at: it never reads the environment of its own process (os.tmpdir() does). */
 export interface CheckContext {
   readonly paths: StatePaths;
+  /** Of the caller; of kilnd, for a call of the API. */
   readonly env: NodeJS.ProcessEnv;
   readonly host: Host;
   /** The user who asked: what a check starts is theirs, and within their share. */
@@ -24,6 +25,11 @@ export interface Finding {
 export interface Check {
   /** Stable, for scripts: lower case, words joined by `-`. */
   readonly name: string;
+  /**
+   * What it finds is true without root and without /proc, too. Of any other check such a finding only says that
+   * the host cannot be judged, and to run it as root.
+   */
+  readonly isForAnybody?: true;
   /** Never throws for a fault of the host, which is a finding. */
   readonly run: (context: CheckContext) => Promise<Finding>;
 }

@@ -60,10 +60,9 @@ export function runChecks(
 
 /** Without root or /proc most checks fail for that reason alone. */
 function judged(check: Check, finding: Finding): Finding {
-  const { privileges, users, MOUNT_PROC } = installation;
-  if (finding.status === 'ok' || check === privileges || check === users) return finding;
+  if (finding.status === 'ok' || check.isForAnybody === true) return finding;
   const problem = (what: string) => `this cannot be judged without ${what}`;
-  if (!hasProc()) return { ...finding, problem: problem('/proc'), mend: MOUNT_PROC };
+  if (!hasProc()) return { ...finding, problem: problem('/proc'), mend: installation.MOUNT_PROC };
   if (process.geteuid?.() === 0) return finding;
   const mend = 'run `kiln doctor` as root';
   return { ...finding, status: 'warn', problem: problem('root'), mend };

@@ -51,7 +51,7 @@ static int allow_below(int rules, const char *path, uint64_t access) {
 }
 
 int landlock_prepare(void) {
-  // Detached, so it lies below nobody's root, like a descriptor that leaked in from the host.
+  // A detached mount, below nobody's root: it stands for a descriptor that leaked in from the host.
   outside = (int)syscall(SYS_open_tree, AT_FDCWD, "/dev", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
   return outside < 0 ? -1 : 0;
 }
@@ -93,7 +93,8 @@ static int can_connect(void) {
   return closing(fd, connect(fd, (struct sockaddr *)&address, sizeof address) == 0 || errno != EACCES);
 }
 
-// An abstract socket with a name from the kernel, foreign to processes behind the walls: it is made before.
+// An abstract socket with a name from the kernel. It is made before Landlock confines this process, so that it belongs
+// to no confined one.
 static int abstract_socket(struct sockaddr_un *address, socklen_t *length) {
   *address = (struct sockaddr_un){.sun_family = AF_UNIX};
   int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);

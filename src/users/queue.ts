@@ -41,9 +41,9 @@ export class UserJobs {
     return (await waiting.begins.promise) ? this.#begun(uid) : undefined;
   }
 
-  /** Like begin(), for what does not wait: whoever waits already comes first. */
+  /** Like begin(), for what does not wait: a job of the same user that waits already comes first. */
   tryBegin({ uid, most }: { readonly uid: number; readonly most: number }): Disposable | undefined {
-    if (!this.#hasRoom(uid, most) || this.#othersWait(uid)) return undefined;
+    if (!this.#hasRoom(uid, most) || this.#waits(uid)) return undefined;
     this.#count(uid, 1);
     return this.#begun(uid);
   }
@@ -64,7 +64,7 @@ export class UserJobs {
     return this.#running.get(uid) ?? 0;
   }
 
-  #othersWait(uid: number): boolean {
+  #waits(uid: number): boolean {
     return [...this.#waiting].some((waiting) => waiting.uid === uid);
   }
 

@@ -422,7 +422,7 @@ const faults: readonly Fault[] = [
 ];
 
 for (const fault of faults) {
-  // One at a time: thirty at once would starve what runs beside them.
+  // One at a time: all at once would starve what runs beside them.
   test.serial(`${fault.check}: ${fault.title}`, async (t) => {
     const folder = await mkdtemp(join(tmpdir(), 'kiln-fault-'));
     try {

@@ -426,7 +426,7 @@ test.serial('users other than root are told so, where it needs root', async (t) 
   const { checks } = JSON.parse(doctor.stdout) as {
     checks: { name: string; status: string; mend?: string }[];
   };
-  // Whatever fails is mended by being root, and by nothing else.
+  // Whatever fails is mended by being root, and by nothing else. (A check with isForAnybody may fail otherwise.)
   for (const { name, status, mend } of checks) {
     if (status !== 'ok') t.regex(mend ?? '', /as root/, name);
   }

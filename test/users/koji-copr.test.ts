@@ -104,7 +104,7 @@ test.serial('Koji: builds and roots, but no builds in roots that stay', async (t
     t.is(done.exitCode, 0, done.stderr);
   }
   for (const [args, words] of [
-    [['--no-clean', '--rebuild', srpm], /--no-clean is not for users: nothing watches/],
+    [['--no-clean', '--rebuild', srpm], /--no-clean is not for users: a root that stays could grow/],
     [['--print-root-path'], /hint: a root is mounted in a sandbox only/],
   ] as const) {
     const refused = await koji(...args);
@@ -142,7 +142,7 @@ test.serial('Copr: all of its command lines, with a configuration that root has'
   t.not(own.exitCode, 0);
   t.regex(
     own.stderr,
-    /child\.cfg is not for users: it is none of root’s\n.*name one that root has in/,
+    /child\.cfg is not for users: users can use configurations of root’s only\n.*name one that root has in/,
   );
   for (const name of ['../demo', 'copr/../demo', '/etc/passwd', 'copr//child', './demo']) {
     const outside = await mock(

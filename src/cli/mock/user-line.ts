@@ -37,17 +37,17 @@ const RESULTS: Readonly<Partial<Record<Mode, string>>> = {
   chain: 'localrepo',
 };
 
-const AS_WRITTEN = 'users take configurations as root has written them';
+const AS_WRITTEN = 'users can use root’s configurations, but not change what is in them';
 
 const REFUSED: readonly (readonly [names: readonly string[], why: string, instead: string])[] = [
   [
     ['no-clean', 'no-cleanup-after', 'short-circuit'],
-    'nothing watches what a build writes to a root that stays; each build of a user has a fresh one',
+    'a root that stays could grow beyond the user’s share of the disk; each build of a user has a fresh root',
     '`kiln build --keep 1h` keeps the sandbox of a build that failed, for `kiln shell`',
   ],
   [
     ['addrepo'],
-    'kilnd itself would ask whatever server it names',
+    'kilnd, which is root, would fetch from whatever server the option names',
     'root adds it to the configuration',
   ],
   [
@@ -66,7 +66,7 @@ const REFUSED: readonly (readonly [names: readonly string[], why: string, instea
       ...['enable-plugin', 'disable-plugin', 'plugin-option'],
     ],
     AS_WRITTEN,
-    'root writes another one',
+    'ask root for a configuration that has it',
   ],
 ];
 
@@ -120,7 +120,7 @@ export async function userLine(line: CommandLine, user: CallerUser): Promise<Com
       OPEN.has(name) || path !== undefined || noEffect !== undefined || isMode !== undefined;
     if (!isOpen) refuse(name);
     if (name === 'root' && !isConfigName(value)) {
-      throw forbidden(`the configuration ${value}`, 'it is none of root’s', {
+      throw forbidden(`the configuration ${value}`, 'users can use configurations of root’s only', {
         hint: `name one that root has in ${configdir}, without .cfg, or an image recipe`,
       });
     }

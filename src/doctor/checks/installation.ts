@@ -27,6 +27,7 @@ export const MOUNT_PROC = 'mount -t proc proc /proc';
 
 export const privileges: Check = {
   name: 'privileges',
+  isForAnybody: true,
   async run() {
     if (!hasProc())
       return fail('/proc is not mounted', 'kiln cannot look at processes', MOUNT_PROC);
@@ -116,6 +117,7 @@ export const signatures: Check = {
 
 export const users: Check = {
   name: 'users',
+  isForAnybody: true,
   run: async ({ paths, env }) => {
     const file = configurationFile(env);
     const own = process.geteuid?.() ?? 0;

@@ -18,8 +18,9 @@ import { idBlock, RANGE_SIZE } from '../../sandbox/domain/reservation.ts';
 import { type Check, fail, ok, reason, warn } from '../check.ts';
 
 const GIB = 2 ** 30;
-/** Room for a build root's image, its packages, and a build in it. */
+/** Free bytes of the state directory: room for a build root's image, its packages, and a build in it. */
 const NEEDED = 2 * GIB;
+/** With less, there is a warning. */
 const COMFORTABLE = 10 * GIB;
 /** Inodes for two such images. */
 const NEEDED_FILES = 50_000;

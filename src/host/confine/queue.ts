@@ -19,6 +19,7 @@ import { type HandedWork, sendWork } from './task.ts';
 export interface QueueOptions<Work, Output> extends Omit<ConfinedStart, 'fds'> {
   readonly children: number;
   readonly works: AsyncIterable<Work>;
+  /** How many pieces may wait at each child, beside the one that it works on. */
   readonly ahead: number;
   readonly name: (work: Work) => string;
   /** The queue closes the files. @throws KilnError that is the result of this work */
@@ -30,7 +31,7 @@ export interface QueueOptions<Work, Output> extends Omit<ConfinedStart, 'fds'> {
 
 /**
  * Yields what comes of each piece, in no particular order. All children are dead when the iteration ends in any
- * way. `wallMs` is for one piece.
+ * way. `wallMs` is from one message of a child's to the next.
  * @throws what `works` throws; what {@link runConfined} throws, with the name of the work; the signal's reason
  */
 export async function* runQueue<Work, Output>(
@@ -206,7 +207,7 @@ function takeQueueChild(options: Omit<LaunchOptions, 'fds'>): QueueChild {
   return child;
 }
 
-/** As many as were needed at the same time before. A failure is reported by the call that needs the child. */
+/** Starts spare children of each task, as many as were in use at the same time before. A failure is reported by the call that needs the child. */
 export function startQueueChildren(): void {
   for (const [task, { spare, most }] of tasks) {
     while (spare.length < most) {
@@ -224,7 +225,7 @@ export function startQueueChildren(): void {
   }
 }
 
-/** They were started for somebody else: what they take would not count for whom this process works for now. */
+/** Ends the spare children: this process works for somebody else now, whose control group they are not in. */
 export function endQueueChildren(): void {
   for (const child of [...tasks.values()].flatMap(({ spare }) => spare.splice(0))) {
     child.process.kill('SIGKILL');

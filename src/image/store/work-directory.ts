@@ -53,12 +53,12 @@ export function lockFile(paths: StatePaths, name: string): string {
   return join(paths.store, 'locks', name);
 }
 
-/** Of each caller a lock alone, for what takes long: nobody waits for another caller's servers and packages. */
+/** Each caller has a lock of its own for what takes long: nobody waits for another caller's servers and packages. */
 export function callersLock(paths: StatePaths, name: string, uid: number | undefined): string {
   return lockFile(paths, `${name}-${uid ?? 0}`);
 }
 
-/** For a moment, while an image or a package comes to its name: another caller may have been faster. */
+/** Held for a moment, while an image or a package is given its name: another caller may have made the same one. */
 export function publishLock(paths: StatePaths): string {
   return lockFile(paths, 'publish');
 }
@@ -96,7 +96,7 @@ export async function openWorkDirectory(paths: StatePaths): Promise<WorkDirector
   };
 }
 
-/** Keeps packages from being removed until the work directory is gone: they have no image yet that would. */
+/** Keeps packages from being removed until the work directory is gone: no image needs them yet, which would keep them. */
 export async function noteNeeded(
   paths: StatePaths,
   { path }: WorkDirectory,

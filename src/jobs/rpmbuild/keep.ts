@@ -34,7 +34,7 @@ export async function leaveSandbox(
     return;
   }
   const kept: KeptBuild = {
-    // A user's copies go with the job: what is kept names the user's own files.
+    // The copies that kiln made of a user's files are removed with the job, so the user's own paths are kept.
     request: run.engine.owner?.renamed(run.request) ?? run.request,
     name: run.name ?? basename(run.request.source.path),
     ...defined({ sourceDigest: run.sourceDigest }),
@@ -136,7 +136,7 @@ export async function resumeBuild(
 }
 
 /**
- * Of a user's build only the names of files are kept: what they name now was opened by nobody with the user's rights.
+ * Of a user's build only the names of files are kept. The user's client has not opened what they name now.
  * @throws KilnError E_ARGUMENT
  */
 function requireFiles(

@@ -79,7 +79,7 @@ export async function cacheUsage(paths: Pick<StatePaths, 'cache'>): Promise<Prun
   return { files: files.length, bytes: files.reduce((sum, { bytes }) => sum + bytes, 0) };
 }
 
-/** Without the caches that sandboxes write (buildroot/caches.ts): paths there could lead anywhere meanwhile. */
+/** Without the caches that sandboxes write (buildroot/caches.ts): a sandbox may swap a folder for a link meanwhile. */
 async function cachedFiles(root: string): Promise<CachedFile[]> {
   const names = await readdir(root).catch(() => []);
   const own = names.filter((name) => name !== BUILD_CACHES);

@@ -17,12 +17,12 @@ import { destroyDomain, destroySandbox } from './sweep.ts';
 const LAST_MOMENT = 5000;
 
 /**
- * A parked sandbox must be able to end without kiln, so one that libvirt lost sight of is destroyed
- * (Domain.isWatched()). After five such sandboxes in a row, one is parked all the same.
+ * A parked sandbox must be able to end without kiln: libvirt has to watch its controller (Domain.isWatched()), which
+ * it sometimes fails to do. Such a sandbox is destroyed; after five in a row, one is parked all the same.
  */
 const LOST_MAX = 5;
 
-/** libvirt gets three calls at most (pool.ts), and one is left for a run that needs a sandbox now. */
+/** libvirt gets three calls at most at a time (src/host/libvirt/pool.ts), and one is left for a run that needs a sandbox now. */
 const AT_ONCE = 2;
 
 export type ParkedSandbox = Omit<StartedDomain, 'domain'>;
@@ -138,7 +138,7 @@ async function park(
   const domain = await started.domain;
   if (mustBeWatched && !(await domain.isWatched()) && isListedNow(domain.name)) {
     try {
-      // Through libvirt, because the init has parked already.
+      // Through libvirt: the channel to the init is closed already, which would have ended it.
       await destroyDomain(connection, domain.name);
     } finally {
       await sandbox.destroy();

@@ -157,7 +157,10 @@ const SYSTEMD = /^\/run\/(?:systemd|credstore|log|user|nologin|shm)/;
 /** The tree may be hostile, so the number is bounded. */
 const DIRECTORIES_MAX = 1000;
 
-/** /run is empty at every start, and services expect directories there. */
+/**
+ * Directories that the image's tmpfiles.d makes in /run and /tmp, which are empty at every start of a service; `undone`
+ * are the lines that are not obeyed.
+ */
 export function tmpfilesPlan(tree: Tree) {
   const directories = new Map<string, SandboxDirectory>();
   const undone: string[] = [];
