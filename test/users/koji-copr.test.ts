@@ -104,7 +104,10 @@ test.serial('Koji: builds and roots, but no builds in roots that stay', async (t
     t.is(done.exitCode, 0, done.stderr);
   }
   for (const [args, words] of [
-    [['--no-clean', '--rebuild', srpm], /--no-clean is not for users: a root that stays could grow/],
+    [
+      ['--no-clean', '--rebuild', srpm],
+      /--no-clean is not for users: a root that stays could grow/,
+    ],
     [['--print-root-path'], /hint: a root is mounted in a sandbox only/],
   ] as const) {
     const refused = await koji(...args);
