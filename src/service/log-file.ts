@@ -80,10 +80,16 @@ export class LineSplitter {
     const lines = (this.#pending + this.#decoder.decode(chunk, { stream: true })).split('\n');
     this.#pending = lines.pop() ?? '';
     for (const line of lines) this.#line(line.replace(/\r$/, ''));
-    if (this.#pending.length > MAX_LINE) this.end();
+    if (this.#pending.length > MAX_LINE) this.#tell();
   }
 
   end(): void {
+    // A character that was cut is told as one that cannot be read.
+    this.#pending += this.#decoder.decode();
+    this.#tell();
+  }
+
+  #tell(): void {
     if (this.#pending !== '') this.#line(this.#pending);
     this.#pending = '';
   }
