@@ -1,4 +1,4 @@
-/** Every limit of a sandbox gets from each command line to what is asked of the sandbox. */
+/** Every option, and every limit of a sandbox, gets from each command line to what is asked of the sandbox. */
 import test from 'ava';
 import { KilnCommand } from '../../src/cli/options/command.ts';
 import {
@@ -16,6 +16,26 @@ const caller = { env: {}, cwd: () => '/', ids: { uid: 0, gid: 0 }, variable: () 
 const VALUE = 2 ** 23;
 const GIVEN = LIMIT_NAMES.flatMap((name) => [`--${LIMITS[name].key}`, String(VALUE)]);
 const WANTED = Object.fromEntries(LIMIT_NAMES.map((name) => [name, VALUE]));
+
+/** What becomes of them before there is a request: the image that is looked for, what is said meanwhile. */
+const BEFORE = ['image', 'quiet'];
+
+test('no option of a sandbox is forgotten in the request', (t) => {
+  const command = addSandboxOptions(new KilnCommand('run'), caller);
+  // --allow-host-network is looked at for the host's network alone.
+  command.parse(['--network', 'host', '--allow-host-network'], { from: 'user' });
+  const read = new Set<string>();
+  const options = new Proxy(command.opts<SandboxOptions>(), {
+    get: (target, name, self) => {
+      read.add(String(name));
+      return Reflect.get(target, name, self);
+    },
+  });
+  runRequest(options, 'image', ['true'], command, caller);
+  const names = command.options.map((option) => option.attributeName());
+  t.true(names.length > 20);
+  t.deepEqual(names.filter((name) => !read.has(name)).sort(), BEFORE);
+});
 
 test('kiln run passes every limit on', (t) => {
   const command = addSandboxOptions(new KilnCommand('run'), caller);
