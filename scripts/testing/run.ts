@@ -45,11 +45,11 @@ const PASSIVE = { OMP_WAIT_POLICY: 'passive' };
 const build: Step = { title: 'build', command: [process.execPath, 'scripts/build.ts'] };
 
 const checks: readonly Step[] = [
-  { title: 'types (tsc)', command: ['npm', 'run', '--silent', 'check:types'] },
-  { title: 'format and lint (biome)', command: ['npm', 'run', '--silent', 'check:lint'] },
-  { title: 'kept promises', command: ['npm', 'run', '--silent', 'check:promises'] },
-  { title: 'dead code (knip)', command: ['npm', 'run', '--silent', 'check:dead'] },
-  { title: 'messages of new commits', command: ['npm', 'run', '--silent', 'check:commits'] },
+  { title: 'types (tsc)', command: [process.execPath, '--run', 'check:types'] },
+  { title: 'format and lint (biome)', command: [process.execPath, '--run', 'check:lint'] },
+  { title: 'kept promises', command: [process.execPath, '--run', 'check:promises'] },
+  { title: 'dead code (knip)', command: [process.execPath, '--run', 'check:dead'] },
+  { title: 'messages of new commits', command: [process.execPath, '--run', 'check:commits'] },
 ];
 
 const makeFixtures: Step = {

@@ -22,7 +22,10 @@ function optionRow({ flags, help, value, preset }: OptionDescription): string {
   return `| ${code(flags)} | ${cell(help)}${choices} | ${preset === undefined ? '' : cell(preset)} |\n`;
 }
 
-function body(command: CommandDescription, heading: string): string {
+/** Lines of a page: longer ones have their subcommands on pages of their own. */
+const LONGEST = 250;
+
+function body(command: CommandDescription, heading: string, hasOwnPages = false): string {
   const { arguments: taken, options } = command;
   const notes = noteBlocks(command.notes).map(({ title, lines, isVerbatim }) => {
     const above = title === '' || title === 'Examples' ? '' : `${title}:\n\n`;
@@ -41,26 +44,39 @@ function body(command: CommandDescription, heading: string): string {
     `${cell(command.description)}\n`,
     ...(table.length === 0 ? [] : [`| | | default |\n| --- | --- | --- |\n${table.join('')}`]),
     ...notes,
-    ...command.commands.map((sub) => `${heading} ${sub.program}\n\n${body(sub, `${heading}#`)}`),
+    ...(hasOwnPages
+      ? [listOf(command.commands)]
+      : command.commands.map((sub) => `${heading} ${sub.program}\n\n${body(sub, `${heading}#`)}`)),
   ].join('\n');
+}
+
+function listOf(commands: readonly CommandDescription[]): string {
+  const rows = commands.map(
+    (command) => `| [${command.program}](${pageName(command)}.md) | ${cell(command.summary)} |\n`,
+  );
+  return `| | |\n| --- | --- |\n${rows.join('')}`;
+}
+
+type Page = readonly [name: string, text: string];
+
+function pagesOf(command: CommandDescription): readonly Page[] {
+  const page = (hasOwnPages: boolean): Page => [
+    `${pageName(command)}.md`,
+    `${HEAD}# ${command.program}\n\n${body(command, '##', hasOwnPages)}`,
+  ];
+  const whole = page(false);
+  if (whole[1].split('\n').length <= LONGEST) return [whole];
+  return [page(true), ...command.commands.flatMap(pagesOf)];
 }
 
 /** The pages by their file names; README.md lists them. */
 export function referencePages(kiln: CommandDescription): ReadonlyMap<string, string> {
   const commands = withPages(kiln);
-  const list = commands.map(
-    (command) => `| [${command.program}](${pageName(command)}.md) | ${cell(command.summary)} |\n`,
-  );
-  const pages = commands.map(
-    (command) =>
-      [`${pageName(command)}.md`, `${HEAD}# ${command.program}\n\n${body(command, '##')}`] as const,
-  );
+  const pages = commands.flatMap(pagesOf);
   const index = `${HEAD}# Commands and their options
 
 The same pages are \`man kiln\`, \`man kiln-run\` and so on where a package of kiln is installed.
 
-| | |
-| --- | --- |
-${list.join('')}`;
+${listOf(commands)}`;
   return new Map([['README.md', index], ...pages]);
 }

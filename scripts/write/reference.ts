@@ -9,8 +9,8 @@ import { referencePages } from './markdown.ts';
 
 export const REFERENCE = join(import.meta.dirname, '../../docs/reference');
 
-/** Written by scripts/write/api-reference.ts. */
-export const API_PAGE = 'api.md';
+/** Those that scripts/write/api-reference.ts writes. */
+export const API_PAGES = /^api(?:-\w+)?\.md$/;
 
 /** The commands as they are by default, whatever the environment says here. */
 export async function describedByDefault(): Promise<CommandDescription> {
@@ -21,7 +21,7 @@ if (import.meta.main) {
   mkdirSync(REFERENCE, { recursive: true });
   const pages = referencePages(await describedByDefault());
   for (const name of readdirSync(REFERENCE)) {
-    if (name !== API_PAGE && !pages.has(name)) rmSync(join(REFERENCE, name));
+    if (!API_PAGES.test(name) && !pages.has(name)) rmSync(join(REFERENCE, name));
   }
   for (const [name, text] of pages) writeFileSync(join(REFERENCE, name), text);
   const file = join(REFERENCE, '../../package.json');

@@ -1,14 +1,14 @@
 /**
  * Writes what is made from tables: dist/wire/frames.h from src/daemon/frames.ts, dist/wire/wire.h and wire.c from
  * src/sandbox/wire/table.ts, and src/api/io-kiln.ts from the API's interface. The build does it first, and
- * `npm run check`. With --docs it writes docs/reference/api.md, too, which a test compares.
+ * `npm run check`. With --docs it writes docs/reference/api*.md, too, which a test compares.
  */
 import { mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import { interfaceText } from '../../src/api/interface.ts';
 import { FRAME, OPEN, TO_CLIENT, TO_DAEMON } from '../../src/daemon/frames.ts';
 import { CONFIGURATION_MAX } from '../../src/users/configuration-file.ts';
-import { API_PAGE, apiPage } from './api-reference.ts';
+import { apiPages } from './api-reference.ts';
 import { apiTypes } from './api-types.ts';
 import { guestHeader, guestSource } from './guest-wire.ts';
 
@@ -68,5 +68,7 @@ export function writeGenerated(): void {
 
 if (import.meta.main) {
   writeGenerated();
-  if (process.argv.includes('--docs')) writeFileSync(API_PAGE, apiPage(interfaceText()));
+  if (process.argv.includes('--docs')) {
+    for (const [path, text] of apiPages(interfaceText())) writeFileSync(path, text);
+  }
 }

@@ -177,7 +177,9 @@ export class InvalidParameter extends Error {
 /** For the library: the daemon's answer, or what the library finds before it asks. */
 export function unusableParameter(parameter: string): KilnError {
   const message = `${parameter || 'the parameters'}: missing, unknown, or not of its type`;
-  return new KilnError('E_ARGUMENT', message, { hint: 'docs/reference/api.md lists the fields' });
+  return new KilnError('E_ARGUMENT', message, {
+    hint: 'docs/reference/api.md leads to the fields',
+  });
 }
 
 /** A checked copy without null fields. @throws InvalidParameter */

@@ -20,7 +20,7 @@ const prose = (page: string): string =>
     .replaceAll(/`[^`\n]*`/g, '``');
 
 test(`no page is longer than ${LONGEST} lines`, (t) => {
-  const long = written().filter((page) => read(page).trimEnd().split('\n').length > LONGEST);
+  const long = pages().filter((page) => read(page).trimEnd().split('\n').length > LONGEST);
   t.deepEqual(long, []);
 });
 

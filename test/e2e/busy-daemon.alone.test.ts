@@ -78,7 +78,7 @@ test('while images are built and a gigabyte is collected, the daemon answers and
   t.timeout(300_000 * PATIENCE);
   const recipe = await state.recipe('small', 'packages: [coreutils, dash]');
   await kiln('image', 'build', recipe);
-  const rest = await latency(recipe, 9);
+  const rest = await latency(recipe, 7);
   const results = join(state.directory, 'results');
   await mkdir(results);
   let busy = true;
@@ -96,7 +96,7 @@ test('while images are built and a gigabyte is collected, the daemon answers and
   };
   const [daemon = [], beside = []] = await asking(async () => {
     const work = [images(), artifacts()];
-    meanwhile = await latency(recipe, 15);
+    meanwhile = await latency(recipe, 11);
     busy = false;
     await Promise.all(work);
   });

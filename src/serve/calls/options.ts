@@ -45,7 +45,7 @@ export class OptionSetter {
     } catch (error) {
       if (!(error instanceof InvalidArgumentError)) throw error;
       throw new KilnError('E_ARGUMENT', `${field}: ${error.message}`, {
-        hint: 'docs/reference/api.md says what each field is',
+        hint: 'docs/reference/api.md leads to what each field is',
       });
     }
   }
