@@ -56,7 +56,7 @@ function typeSection(name: string, doc: string, type: Type): string {
 }
 
 const page = (title: string, sections: readonly string[]): string =>
-  `# The API: ${title}\n\n[api.md](api.md) has what all of it has in common. \\* marks what is always there.\n\n${sections.join('').trimEnd()}\n`;
+  `# The API: ${title}\n\nRules that hold for all methods are in [api.md](api.md). \\* marks what is always there.\n\n${sections.join('').trimEnd()}\n`;
 
 /** The pages for an interface description, by their paths. */
 export function apiPages(text: string): ReadonlyMap<string, string> {
