@@ -1,6 +1,7 @@
-/** Finds the name that somebody may have meant. */
-
-/** Undefined if none is similar: at most a third of the length may differ, ignoring case. */
+/**
+ * The name that somebody may have meant. Undefined if none is similar: at most a third of the length may differ,
+ * ignoring case.
+ */
 export function suggest(word: string, candidates: Iterable<string>): string | undefined {
   const wanted = word.toLowerCase();
   let best: string | undefined;

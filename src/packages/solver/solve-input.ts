@@ -1,5 +1,6 @@
 import type { SolvedPackage } from './solve-output.ts';
 
+/** What is asked of modules: each a `NAME` or `NAME:STREAM`, those to install with `/PROFILE` as well. */
 export interface ModuleRequest {
   enable: string[];
   disable: string[];
@@ -27,6 +28,7 @@ export interface SolveInput {
   readonly keep: readonly Pick<SolvedPackage, 'nevra' | 'digest'>[];
 }
 
+/** A repository as the solver takes it; one with a lower priority, and then a lower cost, comes first. */
 export interface SolveRepository {
   readonly id: string;
   readonly priority: number;

@@ -64,7 +64,7 @@ export function takeSolveOutput(value: unknown): SolveOutput {
   const [key, index] = answer.error.issues[0]?.path ?? [];
   const found = key === 'packages' && toldOf.safeParse(value).data?.packages[Number(index)];
   if (!found) throw answer.error;
-  const what = `${found.nevra.slice(0, 80)} of repository ${found.repository}`;
+  const what = `${found.nevra.slice(0, 80)} of repository ${found.repository.slice(0, 80)}`;
   throw new KilnError('E_REPOSITORY_METADATA', `${what} is not a package that rpm could install`, {
     cause: new Error(reasonLine(answer.error)),
     hint: 'the metadata of the repository is broken or hostile: leave the package out by `exclude`',
