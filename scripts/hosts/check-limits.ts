@@ -24,8 +24,15 @@ async function controllerThreads(path: string): Promise<number> {
   return Number.parseInt(line ?? '0', 10);
 }
 
-/** The files of the kernel say what `kiln run --memory --cpus --pids` asked for. */
+/** The files of the kernel say what `kiln run --memory --cpus --pids` asked for, parked before or not. */
 export async function checkLimits(state: BusyboxState): Promise<void> {
+  for (const park of [['--none'], ['-n', '1']]) {
+    await state.kiln(['park', ...park]);
+    await checkRun(state);
+  }
+}
+
+async function checkRun(state: BusyboxState): Promise<void> {
   const limits = ['--memory', '100M', '--cpus', '0.5', '--pids', '50'];
   const command = state.kiln([
     'run',

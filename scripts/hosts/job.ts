@@ -69,7 +69,11 @@ async function runTests(engine: string, files: readonly string[]): Promise<void>
   const ava = execa(
     process.execPath,
     ['node_modules/ava/entrypoints/cli.js', '--tap', '--timeout=60m', ...match, ...files],
-    { stdin: 'ignore', stderr: 'inherit', buffer: false, reject: false },
+    {
+      ...({ stdin: 'ignore', stderr: 'inherit', buffer: false, reject: false } as const),
+      // As scripts/testing/run.ts: a test with another init wants no sandbox that was parked before.
+      env: { KILN_PARKED: '0', KILN_IDLE: '20s' },
+    },
   );
   for await (const line of ava) {
     const test = reader.line(line);

@@ -4,6 +4,7 @@ import { writeFile as writeFileInThread } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { KilnError } from '../../errors.ts';
 import { attempt, hasErrno, readText } from '../calls/libc.ts';
+import { statOf } from '../process/process.ts';
 import {
   type CgroupHierarchy,
   DELEGATED_GROUP,
@@ -173,9 +174,7 @@ export class ProcessCgroups {
       return;
     }
     const { path } = this.#need('pids', PIDS);
-    // libvirt's controller is in the group too, with as many threads as its libraries start.
-    const others = Number(readText(join(path, 'pids.current')) ?? 1) - 1;
-    write(path, 'pids.max', others + count);
+    write(path, 'pids.max', controllerThreads(pid) + count);
   }
 
   #limitIo(limit: IoLimit): void {
@@ -244,6 +243,12 @@ export class ProcessCgroups {
       details: { controller },
     });
   }
+}
+
+/** Of libvirt's controller, which started the init and is in its group; how many is up to its libraries. */
+function controllerThreads(initPid: number): number {
+  const controller = statOf(initPid)?.[1];
+  return Number(statOf(Number(controller))?.[17] ?? 0);
 }
 
 function nameIn({ version }: Group, [v2, v1]: Names): string {
