@@ -133,7 +133,7 @@ function recipe<Run extends z.ZodType>(run: Run) {
       sandbox: sandbox.default(() => sandbox.parse({})),
       sources: z.array(source).max(1000).default([]).describe('Files that lie in /sources'),
       steps: z
-        .array(z.union([run, z.strictObject({ ...stepShape, run })]))
+        .array(z.union([script, z.strictObject({ ...stepShape, run })]))
         .min(1)
         .max(1000),
       artifacts: z
@@ -158,7 +158,10 @@ function recipe<Run extends z.ZodType>(run: Run) {
 export const buildRecipeSchema = recipe(script);
 
 /** Stands for a function when a recipe leaves its process. */
-const functionMark = z.strictObject({ function: z.literal(true) });
+const functionMark = z.custom<{ readonly function: true }>(
+  (value) => (value as { function?: unknown } | null)?.function === true,
+  'must be a script (a string) or a function',
+);
 
 const scriptRecipeSchema = recipe(z.union([script, functionMark]));
 

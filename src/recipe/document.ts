@@ -5,6 +5,7 @@ import {
   LineCounter,
   type Node,
   parseDocument,
+  type YAMLError,
   type Document as YamlDocument,
 } from 'yaml';
 import type * as z from 'zod';
@@ -14,6 +15,12 @@ import { formatPath } from '../host/calls/system-error.ts';
 import { readUserText } from '../host/files/user-file.ts';
 import { suggest } from '../suggest.ts';
 import { knownKeys, type RecipeProblem } from './problem.ts';
+
+/** In place of those that name functions of the library, which a reader does not call. */
+const MESSAGES: Readonly<Partial<Record<YAMLError['code'], string>>> = {
+  RESOURCE_EXHAUSTION: 'lists and maps are nested too deeply here',
+  MULTIPLE_DOCS: 'a second document begins here: a file has one',
+};
 
 export class RecipeDocument {
   readonly file: string;
@@ -27,7 +34,7 @@ export class RecipeDocument {
     this.#lines = new LineCounter();
     this.#document = parseDocument(text, { lineCounter: this.#lines, prettyErrors: false });
     for (const error of [...this.#document.errors, ...this.#document.warnings]) {
-      const { message } = error;
+      const message = MESSAGES[error.code] ?? error.message;
       this.problems.push({ file, ...this.#position(error.pos[0]), path: '', message });
     }
   }
@@ -91,10 +98,10 @@ export class RecipeDocument {
     } else if (issue.code === 'invalid_key') {
       for (const { message } of issue.issues) this.report(path, message, { atKey: true });
     } else if (issue.code === 'invalid_type' && issue.input === undefined) {
-      this.report(path, 'is missing', { hint: `a ${issue.expected} is needed here` });
+      this.report(path, 'is missing', { hint: `${article(issue.expected)} is needed here` });
     } else if (issue.code === 'invalid_type') {
       this.report(path, `must be ${article(issue.expected)}, not ${kindOf(issue.input)}`, {
-        hint: issue.expected === 'string' ? 'put it in quotes' : undefined,
+        hint: isQuotable(issue) ? 'put it in quotes' : undefined,
       });
     } else this.report(path, issue.message);
   }
@@ -147,6 +154,10 @@ function listOf(keys: readonly string[]): string {
 function article(noun: string): string {
   const name = noun === 'record' || noun === 'object' ? 'map' : noun === 'array' ? 'list' : noun;
   return /^[aeiou]/.test(name) ? `an ${name}` : `a ${name}`;
+}
+
+function isQuotable({ expected, input }: z.core.$ZodIssueInvalidType): boolean {
+  return expected === 'string' && ['number', 'boolean'].includes(typeof input);
 }
 
 function kindOf(value: unknown): string {

@@ -101,7 +101,11 @@ export async function loadImageRecipe(
     }
   }
   const main = parts[0]!;
-  checkWhole(merged, repositories.size, main.document);
+  // What a recipe lacks may be in the one that was not found.
+  const isCut = parts.some(({ document }) =>
+    document.problems.some((one) => one.path === 'extends'),
+  );
+  if (!isCut) checkWhole(merged, repositories.size, main.document);
   checkUsers(ordered);
   const problems = parts.flatMap((part) => part.document.problems);
   if (problems.length > 0) throw new RecipeError(path, problems);

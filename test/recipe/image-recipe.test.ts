@@ -117,6 +117,19 @@ test('recipes that extend one another in a circle are refused', async (t) => {
   });
   const error = await t.throwsAsync(recipes.load('a.yaml'), { instanceOf: RecipeError });
   t.regex(error!.message, /extends itself/);
+  const one = error!.problems.map(({ path }) => path);
+  t.deepEqual(one, ['extends'], 'what b lacks may be in what it cannot extend');
+});
+
+test('a recipe whose ancestor is missing, or itself, has that one problem', async (t) => {
+  await using recipes = await folder({ 'a.yaml': 'extends: nobody\n', 'b.yaml': 'extends: b\n' });
+  for (const name of ['a.yaml', 'b.yaml']) {
+    const error = await t.throwsAsync(recipes.load(name), { instanceOf: RecipeError });
+    t.deepEqual(
+      error!.problems.map(({ path }) => path),
+      ['extends'],
+    );
+  }
 });
 
 test('the same user in a recipe and in what it extends is a problem', async (t) => {

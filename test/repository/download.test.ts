@@ -224,6 +224,8 @@ test('a mirror without the file is asked once, and all tries are told', async (t
   t.regex(error?.message ?? '', /repository repo: thing-1-1\.noarch.*2 tries/s);
   t.regex(error?.message ?? '', /nowhere\/thing\.rpm: 404 Not Found/);
   t.is(it.server.requests.length, 2);
+  const again = it.events.filter(({ kind }) => kind === 'retry');
+  t.is(again.length, 1, 'after the last one there is no other try');
 });
 
 test('a file with another content is refused, and another mirror is asked', async (t) => {

@@ -1,5 +1,6 @@
 /** Files whose path somebody else chose: a fifo must not block kiln, and a device must not fill its memory. */
 
+import { isUtf8 } from 'node:buffer';
 import {
   closeSync,
   constants,
@@ -49,17 +50,25 @@ export function readUserFile(path: string, limit: number, kind: UserFileKind = '
   throw new Error(`${path} is larger than ${limit} bytes`);
 }
 
-/** As {@link readUserFile}, but text; `refusal` makes the error that is thrown. */
+/** As {@link readUserFile}, but text in UTF-8; `refusal` makes the error that is thrown. */
 export function readUserText(
   path: string,
   limit: number,
   refusal: (cause: unknown) => Error,
 ): string {
   try {
-    return readUserFile(path, limit).toString('utf8');
+    return utf8Text(readUserFile(path, limit), path);
   } catch (cause) {
     throw refusal(cause);
   }
+}
+
+/** Other bytes are refused: as text, they would silently become others. @throws Error */
+export function utf8Text(bytes: Buffer, path: string): string {
+  if (isUtf8(bytes)) return bytes.toString('utf8');
+  const lines = bytes.toString('latin1').split('\n');
+  const line = lines.findIndex((text) => !isUtf8(Buffer.from(text, 'latin1')));
+  throw new Error(`line ${line + 1} of ${path} is not UTF-8`);
 }
 
 /** How long a pipe may be silent, ms. */

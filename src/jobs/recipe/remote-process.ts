@@ -139,6 +139,8 @@ interface RemoteSpawnOptions {
 }
 
 export class RemoteProcesses {
+  /** False while the recipe is loaded: nobody reads kiln's answers yet, so a command would never end. */
+  areAnswered = false;
   readonly #running = new Map<number, RemoteProcess>();
   readonly #send: (message: ChildMessage) => void;
   #next = FIRST_ID;
@@ -169,6 +171,11 @@ export class RemoteProcesses {
       this.#running.delete(pid);
       signal?.removeEventListener('abort', abort);
     });
+    if (!this.areAnswered) {
+      const message = 'commands can be run in steps only, not while the recipe is loaded';
+      setImmediate(() => remote.receive({ type: 'failed', id: pid, message }));
+      return remote;
+    }
     this.#send({
       type: 'spawn',
       id: pid,

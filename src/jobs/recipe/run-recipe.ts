@@ -221,7 +221,7 @@ function sandboxRequest(
 
 function refuseHost(path: string, { sandbox }: BuildRecipe): void {
   const wanted = [
-    ...(sandbox.network === 'host' ? ["the host's network"] : []),
+    ...(sandbox.network === 'host' ? ['the network'] : []),
     ...parseEgressRules(sandbox.egress ?? [])
       .filter(({ host }) => isIP(host) !== 0 && !isPublicAddress(host))
       .map(({ host, ports }) => `${host} port ${ports.join(' and ')}`),

@@ -206,6 +206,7 @@ async function serve(
   processes: RemoteProcesses,
   onStep: (message: StepMessage) => Promise<void>,
 ): Promise<void> {
+  processes.areAnswered = true;
   const decoder = new FrameDecoder();
   const parent = new Socket({ fd, readable: true, writable: false });
   for await (const chunk of parent) {

@@ -7,7 +7,7 @@ import type { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import { KilnError } from '../../errors.ts';
 import { closing } from '../../host/calls/descriptor.ts';
-import { openUserFile } from '../../host/files/user-file.ts';
+import { openUserFile, utf8Text } from '../../host/files/user-file.ts';
 import type { StatePaths } from '../../host/state/paths.ts';
 import { Cache, publish, sha256Of } from '../../packages/repository/cache.ts';
 import {
@@ -30,7 +30,7 @@ export function readModule(folder: RecipeFolder, path: string): string {
   const stats = fstatSync(file.fd);
   if (!stats.isFile()) throw unreadable(path, 'it is no file');
   if (stats.size > RECIPE_SIZE_LIMIT) throw unreadable(path, 'it is too large for a module');
-  return readFileSync(file.fd, 'utf8');
+  return utf8Text(readFileSync(file.fd), path);
 }
 
 function openBeneath(folder: RecipeFolder, path: string): number {

@@ -193,6 +193,7 @@ test.serial('a recipe has what lies in its folder, and nothing else of the host'
   }
   const network = await workshop.build({ 'it.yaml': recipe('sandbox: {network: host}') });
   t.is(network.result?.failure?.code, 'E_HOST_NOT_ALLOWED');
+  t.regex(network.stderr, /asks for the network of the host/);
 });
 
 test.serial(

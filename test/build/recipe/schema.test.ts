@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { Ajv2020 } from 'ajv/dist/2020.js';
 import test from 'ava';
 import { parse } from 'yaml';
+import type { KilnError } from '../../../src/errors.ts';
 import {
   buildRecipeJsonSchema,
   checkScriptRecipe,
@@ -14,7 +15,7 @@ import { RecipeError } from '../../../src/recipe/problem.ts';
 
 const recipes = join(import.meta.dirname, '../../../recipes/builds');
 
-async function load(text: string) {
+async function load(text: string | Buffer) {
   const folder = await mkdtemp(join(tmpdir(), 'kiln-recipe-'));
   try {
     const file = join(folder, 'it.yaml');
@@ -65,6 +66,29 @@ artifacts: x
   t.is(found.length, expected.length, found.join('\n'));
 });
 
+const problemsOf = (error: RecipeError | undefined) =>
+  error?.problems.map(({ path, message, hint }) => `${path}: ${message} | ${hint}`);
+
+test('messages are kiln’s own, and hint at what helps', async (t) => {
+  const cases: readonly (readonly [string, RegExp])[] = [
+    ['image: [a]\nsteps: [a]', /^image: must be a string, not a list \| undefined$/],
+    ['image: 5\nsteps: [a]', /^image: must be a string, not a number \| put it in quotes$/],
+    ['image: a', /^steps: is missing \| a list is needed here$/],
+    ['image: a\nsteps: [a]\n---\nimage: b', /^: a second document begins here: a file has one/],
+    [`image: a\nsteps: ${'['.repeat(9e4)}${']'.repeat(9e4)}`, /nested too deeply here/],
+  ];
+  for (const [text, message] of cases) {
+    const error = await t.throwsAsync(load(text), { instanceOf: RecipeError });
+    t.regex(problemsOf(error)?.[0] ?? '', message);
+  }
+});
+
+test('a recipe in another encoding than UTF-8 is refused, not changed', async (t) => {
+  const latin = Buffer.from('image: x\nsteps:\n  - echo gr\u00fcn\n', 'latin1');
+  const error = await t.throwsAsync<KilnError>(load(latin), { code: 'E_RECIPE_READ' });
+  t.regex(String(error?.cause), /line 3 of \S+it\.yaml is not UTF-8/);
+});
+
 test('what a program exports goes through the same schema, functions as marks', (t) => {
   const recipe = checkScriptRecipe('x.ts', {
     image: 'i',
@@ -76,6 +100,14 @@ test('what a program exports goes through the same schema, functions as marks', 
   const [first, second] = stepsOf(recipe);
   t.deepEqual([first?.name, first?.script], ['1', 'true']);
   t.deepEqual([second?.name, second?.script, second?.timeout], ['two', undefined, 5000]);
+  for (const run of [5, undefined, { a: 1 }]) {
+    const error = t.throws(() => checkScriptRecipe('x.ts', { image: 'i', steps: [{ run }] }), {
+      instanceOf: RecipeError,
+    });
+    t.deepEqual(problemsOf(error), [
+      'steps[0].run: must be a script (a string) or a function | undefined',
+    ]);
+  }
   t.throws(() => checkScriptRecipe('x.ts', { steps: [] }), { code: 'E_RECIPE' });
   t.throws(() => checkScriptRecipe('x.ts', undefined), { message: /default export/ });
 });

@@ -76,7 +76,8 @@ export async function tryMirrors<Result>(
   const attempts: { url: string; reason: string }[] = [];
   let hint =
     'see whether the URL is right and the server up; what is already cached can be used offline';
-  while (attempts.length < transfer.attempts * MIRROR_FACTOR) {
+  const most = transfer.attempts * MIRROR_FACTOR;
+  while (attempts.length < most) {
     const base = mirrors.best(hopeless);
     if (base === undefined) break;
     if (!mirrors.isConfigured(base)) reach ??= await reachOf(context.reach, mirrors.namedBy);
@@ -91,11 +92,13 @@ export async function tryMirrors<Result>(
       if (error.cause instanceof AddressRefused) hint = refusalHint(context.reach);
       if (error.unauthorized) hint = loginHint(mirrors.access !== undefined);
       attempts.push({ url: withoutCredentials(url), reason: error.message });
-      const reason = `${new URL(url).host}: ${error.message}`;
-      context.onProgress?.({ kind: 'retry', repository, item: item.item, reason });
       mirrors.failed(base);
       lastRound.set(base, before + 1);
       if (before + 1 >= patience(error, transfer)) hopeless.add(base);
+      if (attempts.length < most && mirrors.best(hopeless) !== undefined) {
+        const reason = `${new URL(url).host}: ${error.message}`;
+        context.onProgress?.({ kind: 'retry', repository, item: item.item, reason });
+      }
       if (error.retryAfter !== undefined && mirrors.bases.length === 1) {
         await sleep(Math.min(error.retryAfter, MAX_PAUSE), undefined, { signal });
       }
