@@ -57,6 +57,7 @@ function inC(part: Part): readonly [string, number?] {
     case 'i32':
       return ['int32_t ', 4];
     case 'u64':
+    case 'size':
     case 'mask':
       return ['uint64_t ', 8];
     case 'text':
@@ -223,6 +224,8 @@ function partSpec(part: Part): string {
     case 'u64':
     case 'mask':
       return '{PART_U64, 1, 0}';
+    case 'size':
+      return '{PART_SIZE, 1, 0}';
     case 'flag':
       return `{PART_CHOICE, 1, ${bits([0, 1])}}`;
     case 'choice':

@@ -22,6 +22,7 @@ import {
   type PruneOptions,
   pruneCache,
 } from '../packages/repository/prune.ts';
+import { sizeInBytes, timeInMilliseconds } from '../recipe/limit-keys.ts';
 import { listSandboxes } from '../sandbox/domain/sandbox-record.ts';
 import { destroySandbox, sweepDomains, sweepSandboxes } from '../sandbox/domain/sweep.ts';
 import type { Engine } from '../sandbox/open.ts';
@@ -29,7 +30,7 @@ import { instanceFiles, serviceNames } from '../service/lifecycle/store.ts';
 import type { CallerUser } from '../users/configuration.ts';
 import type { Caller } from './caller/caller.ts';
 import { KilnCommand } from './options/command.ts';
-import { parseSize, parseTime } from './options/values.ts';
+import { read } from './options/values.ts';
 import { printError } from './output/errors.ts';
 import { printEither } from './output/print.ts';
 import {
@@ -65,12 +66,13 @@ export function gcCommand(caller: Caller): KilnCommand {
     .option(
       '--max-age <time>',
       'remove images, packages and downloads unused for this time, such as 4w, and sandboxes kept longer',
-      parseTime,
+      // 0: all of them.
+      (text) => read(timeInMilliseconds(text), 'not a duration: write it as 90s, 10m or 1h30m.'),
     )
     .option(
       '--max-size <size>',
       'remove the least recently used images, packages and downloads until the rest is this small',
-      parseSize,
+      (text) => read(sizeInBytes(text), 'not a size: write it as 512M or 2G.'),
     )
     .option('--verify', 'first compare the files of all unpacked packages with their checksums')
     .option(

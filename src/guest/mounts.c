@@ -75,7 +75,7 @@ static int detached_tmpfs(uint32_t mode, uint64_t bytes, unsigned attributes) {
   char mode_text[16], size_text[32];
   snprintf(mode_text, sizeof mode_text, "%o", mode & 07777);
   snprintf(size_text, sizeof size_text, "%llu", (unsigned long long)bytes);
-  const char *options[] = {"mode", mode_text, bytes == 0 ? NULL : "size", size_text, NULL};
+  const char *options[] = {"mode", mode_text, "size", size_text, NULL};
   return detached("tmpfs", attributes, options);
 }
 

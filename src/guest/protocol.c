@@ -28,8 +28,13 @@ static ssize_t check_part(const struct part_spec *part, const struct message *me
                           const unsigned char *data, size_t left) {
   const unsigned char *end;
   uint32_t number;
+  uint64_t size;
   switch (part->kind) {
   case PART_U64: return left < 8 ? -1 : 8;
+  case PART_SIZE:
+    if (left < 8) return -1;
+    memcpy(&size, data, 8);
+    return size == 0 || size > 1ull << 53 ? -1 : 8;
   case PART_BYTES:
     if (left > part->most || left % part->unit != 0 || (left == 0 && part->unit > 1)) return -1;
     return (ssize_t)left;

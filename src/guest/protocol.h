@@ -19,6 +19,7 @@ struct message {
 enum part_kind {
   PART_U32,
   PART_U64,
+  PART_SIZE,       // u64: 1 to 2^53
   PART_CHOICE,     // u32: a number of a bit that is set in `most`
   PART_SET,        // u32: bits of `most`
   PART_DESCRIPTOR, // u32: one of the message's

@@ -116,7 +116,7 @@ const RUN: Readonly<Record<keyof RunRequest, Words>> = {
   allowHostWrite: flag('--allow-host-write'),
   tmpfs: each('--tmpfs', (value) => {
     const { target, bytes } = fields(value);
-    return typeof bytes === 'number' && bytes > 0 ? `${target}:${bytes}` : String(target);
+    return typeof bytes === 'number' ? `${target}:${bytes}` : String(target);
   }),
   hostname: option('--hostname'),
   limits,

@@ -89,6 +89,9 @@ function withinShare(
   return {
     ...wanted,
     disk: Math.min(wanted.disk, disk),
+    tmpfs: wanted.tmpfs.map(({ target, bytes = wanted.disk }) => {
+      return { target, bytes: Math.min(bytes, disk) };
+    }),
     limits: {
       ...limits,
       memory: Math.min(limits.memory ?? memory, memory),

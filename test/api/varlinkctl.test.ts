@@ -158,6 +158,12 @@ test('errors have a code, a message and a hint; unknown and missing fields are e
   t.is((await call('io.other.Fly', {})).error, 'org.varlink.service.InterfaceNotFound');
   const values: readonly object[] = [
     { surroundings: { memory: 1 } },
+    { surroundings: { disk: 0 } },
+    { surroundings: { tmpfs: [{ target: '/x', size: 0 }] } },
+    { surroundings: { tmpfs: [{ target: '/x', size: -1 }] } },
+    { timeout: 0 },
+    { stallTimeout: -1 },
+    { keep: 0 },
     { surroundings: { network: 'host' } },
     { surroundings: { binds: [{ source: 'relative', target: '/x' }] } },
     { surroundings: { binds: [{ source: '/', target: '/proc' }] } },
@@ -191,6 +197,10 @@ test('several commands share an open sandbox, and files go in and out', async (t
     listed.find(({ id }: { id: string }) => id === sandbox),
     { state: 'running', image: IMAGE },
   );
+  for (const value of [{ timeout: 0 }, { stallTimeout: -1 }]) {
+    const { reply: said } = await kiln('Execute', { sandbox, argv: ['true'], ...value });
+    t.is(said.code, 'E_ARGUMENT', JSON.stringify(value));
+  }
   // No link leads out, and nothing but a plain file is opened.
   await kiln('Execute', {
     sandbox,

@@ -131,6 +131,8 @@ test.serial('output into files and pipes is whole, and counts against a stall', 
   const expected = await execa('sh', ['-c', '(seq 10; seq 400000) | sha256sum']);
   t.is(both.stdout, expected.stdout);
   t.is(await readFile(`${file}.err`, 'utf8'), `${(await execa('seq', ['300000'])).stdout}\n`);
+  const patient = ['--timeout', '30d', '--stall-timeout', '30d'];
+  t.is((await sh('sleep 1; echo b', patient)).stdout, 'b');
   const stalled = await execa('sh', ['-c', `${run} 'echo a; sleep 60' >${file}`], {
     env: state.env,
     reject: false,

@@ -28,6 +28,16 @@ for (const [request, message] of Object.entries<Message>(REQUESTS)) {
   });
 }
 
+test.serial('a file system that would have no bound ends the sandbox', async (t) => {
+  const damages = [...damagedMessages(REQUESTS.setup)];
+  const unbounded = damages.filter(({ name }) => /tmpfs: bytes: \d+ bytes$/.test(name));
+  t.is(unbounded.length, 6);
+  for (const { name, bytes } of unbounded) {
+    await using sandbox = await BareSandbox.open(state, join(state.paths.images, IMAGE, 'tree'));
+    t.is(((await sandbox.endWith(bytes)) as KilnError).code, 'E_SANDBOX_GONE', name);
+  }
+});
+
 for (const request of ['prepare', 'setup'] as const) {
   test.serial(`a ${request} that comes too late ends the sandbox`, async (t) => {
     await using sandbox = await BareSandbox.open(state, join(state.paths.images, IMAGE, 'tree'));

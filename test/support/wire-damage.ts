@@ -88,6 +88,10 @@ function wrongParts(part: Part, last: boolean): (readonly [string, Buffer])[] {
   switch (part.kind) {
     case 'u32':
       return part.most === 0xffff_ffff ? [] : [['too high', u32(part.most + 1)]];
+    case 'size':
+      return [0n, 2n ** 53n + 1n, 2n ** 64n - 1n].map((n) => {
+        return [`${n} bytes`, Buffer.from(BigUint64Array.of(n).buffer)] as const;
+      });
     case 'flag':
       return [['2', u32(2)]];
     case 'choice': {
@@ -134,7 +138,7 @@ function withPart(name: FieldName, replaced: string, bytes: Buffer): Buffer {
   let at = 0;
   const whole = field(name).bytes;
   const pieces = partsOf(name).map(([key, part], index, all) => {
-    const fixed: Partial<Record<Part['kind'], number>> = { u64: 8, mask: 8 };
+    const fixed: Partial<Record<Part['kind'], number>> = { u64: 8, size: 8, mask: 8 };
     const isText = part.kind === 'text' || part.kind === 'path' || part.kind === 'name';
     const end = isText
       ? whole.indexOf(0, at) + 1

@@ -460,6 +460,40 @@ test.serial('a sandbox gets no more than its share of memory and processes', asy
   t.regex(String(asked.stderr), /users\.limits\.memory/);
 });
 
+test.serial('no file system of a sandbox holds more than its share of the disk', async (t) => {
+  const { as, home } = t.context;
+  for (const [options, why] of [
+    [['--disk', '0'], /'--disk <size>'/],
+    [['--disk', '0M'], /'--disk <size>'/],
+    [['--disk', '65M'], /users\.limits\.disk/],
+    [['--tmpfs', '/x:0'], /'--tmpfs /],
+    [['--tmpfs', '/x:65M'], /users\.limits\.disk/],
+  ] as const) {
+    const refused = await as(USER, [...RUN, ...options, '--', 'df', '/tmp']);
+    t.is(refused.exitCode, 125, options.join(' '));
+    t.regex(String(refused.stderr), why, options.join(' '));
+  }
+  const sizes = ['sh', '-c', 'df -Pk / /tmp /dev/shm /x | awk "NR > 1 { print \\$2 }"'];
+  const held = await as(USER, [...RUN, '--tmpfs', '/x', '--', ...sizes]);
+  t.is(
+    String(held.stdout),
+    Array(4)
+      .fill(64 << 10)
+      .join('\n'),
+    String(held.stderr),
+  );
+  // What a recipe asks for is not refused, but cut.
+  const recipe = {
+    image: 'busybox',
+    sandbox: { disk: '1G', tmpfs: [{ target: '/x', size: '1G' }] },
+    steps: [{ run: 'df -Pk /tmp /x' }],
+  };
+  writeFileSync(join(home, 'large.yaml'), JSON.stringify(recipe));
+  const built = await as(USER, ['build', 'large.yaml', '--resultdir', 'large-results']);
+  t.is(built.exitCode, 0, String(built.stderr));
+  t.is([...`${built.stdout}${built.stderr}`.matchAll(/\b65536 +0 +65536 /g)].length, 2);
+});
+
 test.serial('more than may be copied in is refused, and nothing of it stays', async (t) => {
   const { as, home } = t.context;
   const big = join(home, 'big');

@@ -4,16 +4,16 @@ import { defined } from '../../defined.ts';
 import { parseEgressRule } from '../../egress/rule.ts';
 import { HOSTNAME, sizeInBytes, timeInMilliseconds } from '../../recipe/limit-keys.ts';
 import { MINIMUM_MEMORY } from '../../sandbox/policy/limits.ts';
-import type { Bind } from '../../sandbox/policy/specification.ts';
+import type { Bind, Tmpfs } from '../../sandbox/policy/specification.ts';
 
 export function read<Value>(value: Value | undefined, how: string): Value {
   if (value !== undefined) return value;
   throw new InvalidArgumentError(how);
 }
 
-/** Bytes of `512M`, `2G`, `1.5GiB`, `4096`: powers of 1024. */
+/** Bytes of `512M`, `2G`, `1.5GiB`, `4096`: powers of 1024. Not 0, which is no limit to some who are told it. */
 export function parseSize(text: string): number {
-  return read(sizeInBytes(text), 'not a size: write it as 512M or 2G.');
+  return read(sizeInBytes(text) || undefined, 'not a size: write it as 512M or 2G.');
 }
 
 export function parseMemory(text: string): number {
@@ -27,9 +27,12 @@ export function parseRate(text: string): number {
   return read(sizeInBytes(text) || undefined, how);
 }
 
-/** Milliseconds of `90s`, `10m`, `1h30m`, `500ms`; a plain number is seconds. */
+/** Milliseconds of `90s`, `10m`, `1h30m`, `500ms`; a plain number is seconds. Not 0. */
 export function parseTime(text: string): number {
-  return read(timeInMilliseconds(text), 'not a duration: write it as 90s, 10m or 1h30m.');
+  return read(
+    timeInMilliseconds(text) || undefined,
+    'not a duration: write it as 90s, 10m or 1h30m.',
+  );
 }
 
 export function parseCount(text: string): number {
@@ -82,10 +85,10 @@ export function parseCopyIn(text: string, cwd: string): { source: string; target
   return { source: source.startsWith('/') ? source : `${cwd}/${source}`, target };
 }
 
-export function parseTmpfs(text: string): { target: string; bytes: number } {
+export function parseTmpfs(text: string): Tmpfs {
   const [target = '', size, ...more] = text.split(':');
   if (more.length > 0) throw new InvalidArgumentError('write it as DST[:SIZE].');
-  return { target: mountTarget(target), bytes: size === undefined ? 0 : parseSize(size) };
+  return { target: mountTarget(target), ...(size === undefined ? {} : { bytes: parseSize(size) }) };
 }
 
 /** `NAME=VALUE`, or `NAME` for the caller's own value of it. */

@@ -4,6 +4,7 @@
  */
 import { defined } from '../../defined.ts';
 import { isListed, parseEgressRule } from '../../egress/rule.ts';
+import type { Tmpfs } from '../../sandbox/policy/specification.ts';
 import type { UserPolicy } from '../../users/configuration.ts';
 import type { DetachOptions } from '../job/detach.ts';
 import type { SandboxOptions } from '../options/sandbox-options.ts';
@@ -113,7 +114,10 @@ const SANDBOX: Readonly<Record<keyof SandboxOptions, Rule>> = {
   bind: path('place', 'source'),
   allowHostWrite: CONFIRMS,
   copyIn: path('tree', 'source'),
-  ...open('tmpfs', 'env', 'workdir', 'user', 'hostname', 'artifact'),
+  tmpfs: setting('limits.disk', (value, { limits }) =>
+    every<Tmpfs>(value, ({ bytes = 0 }) => bytes <= limits.disk),
+  ),
+  ...open('env', 'workdir', 'user', 'hostname', 'artifact'),
   network: NETWORK,
   allowHostNetwork: CONFIRMS,
   egress: EGRESS,

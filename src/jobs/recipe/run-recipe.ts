@@ -203,7 +203,7 @@ function sandboxRequest(
     ...defined({ egress: sandbox.egress }),
     binds: [...binds, ...(request.binds ?? [])],
     ...defined({ allowHostWrite: request.allowHostWrite }),
-    tmpfs: sandbox.tmpfs.map(({ target, size = 0 }) => ({ target, bytes: size })),
+    tmpfs: sandbox.tmpfs.map(({ target, size }) => ({ target, ...defined({ bytes: size }) })),
     limits: { ...limitsOf(usual), ...limitsOfKeys(sandbox), ...request.limits },
     ...defined({ disk }),
     time: defined({ timeout, stallTimeout }),

@@ -6,6 +6,7 @@ import { KilnError } from '../../errors.ts';
 import { refuseLowDisk } from '../../host/state/disk-watch.ts';
 import type { Result } from '../../result/schema.ts';
 import type { PlannedSandbox } from '../../sandbox/door/planned-sandbox.ts';
+import { LONGEST_WAIT } from '../../sandbox/door/supervise.ts';
 import type { RunRequest } from './request.ts';
 
 /** What `--timeout` leaves for the artifacts at least, ms. */
@@ -72,7 +73,7 @@ function collectionEnd(
     `the artifacts could not be collected within ${time / 1000} s`,
     { hint: 'give a longer --timeout: as long again, and a minute at least, is for the artifacts' },
   );
-  setTimeout(() => over.abort(error), time).unref();
+  setTimeout(() => over.abort(error), Math.min(time, LONGEST_WAIT)).unref();
   return AbortSignal.any([...signals, over.signal]);
 }
 

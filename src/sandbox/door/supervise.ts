@@ -20,6 +20,9 @@ export interface CommandEnd {
   readonly timeLimit: 'timeout' | 'stall' | null;
 }
 
+/** What a timer can wait for, 24 days: with more it would not wait at all. */
+export const LONGEST_WAIT = 2 ** 31 - 1;
+
 /** The time limits of some commands. All get SIGTERM when the time is over and are killed two seconds later. */
 export class Clock implements Disposable {
   hit: CommandEnd['timeLimit'] = null;
@@ -63,7 +66,7 @@ export class Clock implements Disposable {
   }
 
   #after(milliseconds: number, act: () => void): NodeJS.Timeout {
-    const timer = setTimeout(act, milliseconds);
+    const timer = setTimeout(act, Math.min(milliseconds, LONGEST_WAIT));
     this.#timers.push(timer);
     return timer;
   }

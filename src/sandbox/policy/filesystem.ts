@@ -154,7 +154,10 @@ export function planFilesystem(
   );
   for (const mount of wanted) {
     if ('source' in mount) addBind(plan, mount, binds ?? -1, check);
-    else operations.push({ op: 'tmpfs', path: mount.target, mode: 0o1777, bytes: mount.bytes });
+    else {
+      const { target: path, bytes: own = bytes } = mount;
+      operations.push({ op: 'tmpfs', path, mode: 0o1777, bytes: own });
+    }
   }
   for (const { path, mode, content } of specification.files) {
     operations.push({ op: 'file', mode, uid: 0, gid: 0, path, content: Buffer.from(content) });

@@ -24,6 +24,12 @@ export interface Bind {
   readonly own?: true;
 }
 
+/** An empty file system in memory; `disk` of the sandbox says what it may hold where `bytes` is missing. */
+export interface Tmpfs {
+  readonly target: string;
+  readonly bytes?: number;
+}
+
 interface Volume {
   readonly source: string | number;
   readonly target: string;
@@ -48,7 +54,7 @@ export interface SandboxSpecification {
   readonly allowHostWrite: boolean;
   readonly volumes: readonly Volume[];
   readonly readonlyPaths: readonly string[];
-  readonly tmpfs: readonly { readonly target: string; readonly bytes: number }[];
+  readonly tmpfs: readonly Tmpfs[];
   readonly files: readonly {
     readonly path: string;
     readonly mode: number;

@@ -91,6 +91,8 @@ function encodePart(part: Part, value: unknown): Buffer | undefined {
     case 'u64':
       if (value === Infinity) return u64(0xffff_ffff_ffff_ffffn);
       return isWhole(value, 0, Number.MAX_SAFE_INTEGER) ? u64(BigInt(value)) : undefined;
+    case 'size':
+      return isWhole(value, 1, Number.MAX_SAFE_INTEGER) ? u64(BigInt(value)) : undefined;
     case 'mask':
       return u64(value as bigint);
     case 'flag':

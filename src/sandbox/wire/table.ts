@@ -22,6 +22,8 @@ export type Part =
   | { readonly kind: 'i32' }
   /** A number up to 2^53; `Infinity` is the highest. */
   | { readonly kind: 'u64' }
+  /** Bytes of a tmpfs, 1 to 2^53: one that is told 0, or more than it can count, has no bound (tmpfs(5)). */
+  | { readonly kind: 'size' }
   | { readonly kind: 'mask' }
   | { readonly kind: 'flag' }
   | {
@@ -54,6 +56,7 @@ interface Field {
 const cells = { kind: 'u32', most: 0xffff } as const;
 const u32 = { kind: 'u32', most: 0xffff_ffff } as const;
 const u64 = { kind: 'u64' } as const;
+const size = { kind: 'size' } as const;
 const flag = { kind: 'flag' } as const;
 const descriptor = { kind: 'descriptor' } as const;
 const ipv4 = { kind: 'ipv4' } as const;
@@ -178,11 +181,11 @@ const failureCodes = Object.fromEntries(
 export const FIELDS = {
   hostname: { tag: 1, parts: { name: { kind: 'text', most: 64 } } },
   lower: { tag: 2, parts: { fd: descriptor } },
-  /** Upper and work directory on a tmpfs of this many bytes (0: half of the memory). */
-  'scratch-tmpfs': { tag: 3, parts: { bytes: u64 } },
+  /** Upper and work directory on a tmpfs of this many bytes. */
+  'scratch-tmpfs': { tag: 3, parts: { bytes: size } },
   scratch: { tag: 4, parts: { fd: descriptor } },
   network: { tag: 5, parts: {} },
-  tmpfs: { tag: 6, parts: { mode, bytes: u64, path } },
+  tmpfs: { tag: 6, parts: { mode, bytes: size, path } },
   bind: {
     tag: 7,
     parts: {

@@ -7,10 +7,11 @@ import { InvalidArgumentError } from 'commander';
 import type { RunParameters, Bind as WantedBind } from '../../api/io-kiln.ts';
 import { KilnCommand } from '../../cli/options/command.ts';
 import { addSandboxOptions, type SandboxOptions } from '../../cli/options/sandbox-options.ts';
-import { absoluteTarget, mountTarget } from '../../cli/options/values.ts';
+import { absoluteTarget, mountTarget, parseSize } from '../../cli/options/values.ts';
 import { admit, check, fetchImage } from '../../cli/users/user-guard.ts';
 import { defined } from '../../defined.ts';
 import { KilnError } from '../../errors.ts';
+import type { TimeLimits } from '../../sandbox/door/supervise.ts';
 import type { CallContext, OptionCaller } from './methods.ts';
 
 type Value = string | number | boolean | readonly string[] | undefined;
@@ -57,6 +58,17 @@ export class OptionSetter {
 
 export function time(milliseconds: number | undefined): string | undefined {
   return milliseconds === undefined ? undefined : `${milliseconds}ms`;
+}
+
+/** @throws KilnError E_ARGUMENT for what the command line has no such time for */
+export function timeLimits({ timeout, stallTimeout }: TimeLimits): TimeLimits {
+  for (const [name, milliseconds] of Object.entries(defined({ timeout, stallTimeout }))) {
+    if (milliseconds > 0) continue;
+    throw new KilnError('E_ARGUMENT', `${name}: ${milliseconds} is no time`, {
+      hint: 'give milliseconds, 1 or more, or leave it out',
+    });
+  }
+  return defined({ timeout, stallTimeout });
 }
 
 export function hostPath(name: string, path: string): string;
@@ -118,7 +130,10 @@ export function sandboxOptions(
   // A path may have a colon here.
   setter.give('bind', 'binds', () => binds.map(bindOf));
   setter.give('tmpfs', 'tmpfs', () =>
-    tmpfs.map(({ target, size = 0 }) => ({ target: mountTarget(target), bytes: size })),
+    tmpfs.map(({ target, size }) => ({
+      target: mountTarget(target),
+      ...(size === undefined ? {} : { bytes: parseSize(`${size}`) }),
+    })),
   );
   setter.give('copyIn', 'copyIn', () =>
     copyIn.map(({ source, target }) => ({

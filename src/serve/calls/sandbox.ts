@@ -2,7 +2,6 @@ import { addAbortListener } from 'node:events';
 import { fstatSync, readSync } from 'node:fs';
 import { FileSystems, reopenFile } from '../../artifacts/source.ts';
 import { runRequest } from '../../cli/options/sandbox-options.ts';
-import { defined } from '../../defined.ts';
 import { KilnError } from '../../errors.ts';
 import { closing } from '../../host/calls/descriptor.ts';
 import { O_PATH, openat2, RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS } from '../../host/files/at.ts';
@@ -13,7 +12,7 @@ import { destroySandbox } from '../../sandbox/domain/sweep.ts';
 import { PlannedSandbox } from '../../sandbox/door/planned-sandbox.ts';
 import type { Answer, CallContext } from './methods.ts';
 import type { OpenSandbox } from './open-sandboxes.ts';
-import { admitOptions, admittedImage, sandboxOptions } from './options.ts';
+import { admitOptions, admittedImage, sandboxOptions, timeLimits } from './options.ts';
 import { endOf, needCommand, needMore } from './run.ts';
 import { CommandStdio, checkSignal } from './stdio.ts';
 
@@ -60,7 +59,7 @@ export const answerOpen: Answer<'OpenSandbox'> = async (parameters, context) => 
 
 export const answerExecute: Answer<'Execute'> = async (parameters, context) => {
   const { call } = context;
-  const { argv, env = {}, workdir, terminal, timeout, stallTimeout } = parameters;
+  const { argv, env = {}, workdir, terminal } = parameters;
   needCommand(argv);
   needMore(call, parameters);
   return await use(parameters.sandbox, context, async ({ sandbox, plan }) => {
@@ -71,7 +70,7 @@ export const answerExecute: Answer<'Execute'> = async (parameters, context) => {
         argv,
         env: { ...command.env, ...env },
         workdir: workdir ?? command.workdir,
-        time: defined({ timeout, stallTimeout }),
+        time: timeLimits(parameters),
         leftovers: 'left',
       },
       { terminal },
