@@ -18,20 +18,24 @@ export function describeProgress(progress: ImageProgress): string {
     case 'retry':
       return `trying again: ${progress.item} from ${progress.repository}: ${progress.reason}`;
     case 'packages':
-      return `fetching ${progress.count} packages`;
+      return `fetching ${packageCount(progress.count)}`;
     case 'load':
       return `reading the metadata of ${progress.repository}`;
     case 'wait':
       return `waiting for another kiln that makes image ${progress.image.slice(0, 12)}`;
     case 'unpack':
-      return `unpacking ${progress.count} packages`;
+      return `unpacking ${packageCount(progress.count)}`;
     case 'compose':
-      return `composing a tree of ${progress.packages} packages`;
+      return `composing a tree of ${packageCount(progress.packages)}`;
     case 'script':
       return `running ${progress.label}`;
     case 'exact':
       return `installing with the image’s own rpm: ${progress.reasons.join(', ')}`;
   }
+}
+
+export function packageCount(count: number): string {
+  return count === 1 ? '1 package' : `${count} packages`;
 }
 
 export function progressCounts(progress: ImageProgress): {

@@ -48,7 +48,8 @@ interface ReplayedChain {
 export function replayChain({ request, members, farm }: ReplayedChain): string | undefined {
   const { image, jobs, build, resultDirectory } = request;
   const sources = members.flatMap(({ source }) => source ?? []);
-  if (build === undefined || sources.length < members.length) return undefined;
+  const isWhole = sources.length > 0 && sources.length === members.length;
+  if (build === undefined || !isWhole) return undefined;
   return command('build', [
     '--chain',
     ...(farm === undefined ? [] : ['--farm']),
@@ -170,6 +171,7 @@ const BUILD: Readonly<Record<keyof BuildRequest, Words>> = {
   }),
   caches: each('--cache', (value) => `${fields(value).name}:${fields(value).bytes}`),
   binds: nothing,
+  environment: nothing,
   limits,
   disk: option('--disk'),
   time,

@@ -326,11 +326,24 @@ test.serial(
 );
 
 test.serial('what is no chain', async (t) => {
-  const { make, run } = workshop('wrong');
+  const { make, run, out, report } = workshop('wrong');
   const good = await make({ name: 'good' });
   const missing = await run([good, '/nowhere.src.rpm']);
   t.is(missing.exitCode, 3);
   t.regex(String(missing.stderr), /nowhere\.src\.rpm is not a source package/);
+  // What an earlier chain left there is not taken for its result.
+  await writeFile(join(out, 'chain.json'), '{"exitStatus": 0}');
+  const told = await run([good, '/nowhere.src.rpm'], '--json');
+  const chain = JSON.parse(String(told.stderr).split('\n').at(-1) ?? '');
+  t.like(chain, { exitStatus: 3, members: [], failure: { code: 'E_BUILD_SOURCE' } });
+  t.deepEqual(await report(), chain);
+  const cycle = [
+    await make({ name: 'one', buildRequires: ['two-devel'] }),
+    await make({ name: 'two', buildRequires: ['one-devel'] }),
+  ];
+  const round = await run(cycle, '--json');
+  t.is(JSON.parse(String(round.stderr).split('\n').at(-1) ?? '').failure.code, 'E_CHAIN_CYCLE');
+  t.is((await report()).exitStatus, 4);
   const several = await state.kiln(['build', '-r', recipe, good, good]);
   t.not(several.exitCode, 0);
   t.regex(String(several.stderr), /--chain/);

@@ -286,7 +286,7 @@ test.serial('more_buildreqs, --macro-file, and plugins that are switched off', a
   const good = await srpm({
     name: 'good',
     build:
-      'rpm -q extra; echo "macro %{from_file}"; echo "cache $CCACHE_MAXSIZE $CCACHE_DIR"; rpm -q ccache',
+      'rpm -q extra; echo "macro %{from_file} %{from_lua}"; echo "cache $CCACHE_MAXSIZE $CCACHE_DIR"; rpm -q ccache',
   });
   const cfg = await config(
     'more',
@@ -295,7 +295,10 @@ config_opts['plugin_conf']['ccache_enable'] = True
 config_opts['plugin_conf']['ccache_opts']['max_cache_size'] = '64M'`,
   );
   const macros = join(state.directory, 'macros');
-  await writeFile(macros, '# a comment\n%from_file of two \\\n  lines\n');
+  await writeFile(
+    macros,
+    `# a comment\n%from_file of two \\\n  lines \\\n# and this\n%from_lua %{lua:\nprint("lua")\n}\n`,
+  );
   const out = results('more');
   const result = await state.mock([
     ...['-r', cfg, '--rebuild', good, '--resultdir', out, '--addrepo', directory],
@@ -304,7 +307,7 @@ config_opts['plugin_conf']['ccache_opts']['max_cache_size'] = '64M'`,
   passes(t, result);
   const log = await readFile(join(out, 'build.log'), 'utf8');
   t.regex(log, /^extra-1-1\.noarch$/m);
-  t.regex(log, /^macro of two {4}lines$/m);
+  t.regex(log, /^macro of two \n {2}lines \n# and this lua$/m);
   t.regex(log, /^cache 65536Ki \/builddir\/\.cache\/ccache$/m);
   t.regex(log, /^ccache-1-1\.noarch$/m);
   const names = await readdir(out);
@@ -326,6 +329,11 @@ test.serial('source packages at URLs, and a mirrorlist that is a path', async (t
   passes(t, await state.mock(['--rebuild', url, '--resultdir', results('url')]));
   t.true(existsSync(join(results('url'), 'good-1-1.noarch.rpm')));
   if (isLong) passes(t, await state.mock(['--chain', '--localrepo', results('url-chain'), url]));
+  const there = pathToFileURL(good).href;
+  passes(t, await state.mock(['--rebuild', there, '--resultdir', results('file-url')]));
+  t.true(existsSync(join(results('file-url'), 'good-1-1.noarch.rpm')));
+  const gone = await state.mock([there.replace('good', 'gone'), '--resultdir', results('url')]);
+  ends(t, gone, 40, /cannot read the source package \/\S+\/gone-1-1\.src\.rpm: it does not exist/);
   const missing = await state.mock([
     `${server.url}none-1-1.src.rpm`,
     '--resultdir',

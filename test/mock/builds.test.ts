@@ -128,6 +128,12 @@ test.serial('a package that does not build, and what else can go wrong', async (
   const bad = await srpm({ name: 'bad', build: 'echo the compiler is cross >&2; exit 1' });
   const failed = await state.mock(['--rebuild', bad, '--resultdir', results('bad')]);
   ends(t, failed, 1, /ERROR: %build failed[\s\S]*the compiler is cross/);
+  const generates = await srpm({
+    name: 'generates',
+    sections: '%generate_buildrequires\nexit 3',
+  });
+  const generated = await state.mock([generates, '--resultdir', results('generates')]);
+  ends(t, generated, 1, /%generate_buildrequires failed/);
   const needs = await srpm({ name: 'needs', buildRequires: ['nobody-provides-this'] });
   ends(t, await state.mock([needs, '--resultdir', results('needs')]), 30, /nobody-provides-this/);
   const slow = await srpm({ name: 'slow', build: 'sleep 3600' });
@@ -177,6 +183,35 @@ exit 7
 /usr/share/spec
 `;
 
+test.serial('a root that stays: what is mistyped does not touch it', async (t) => {
+  const good = await srpm({ name: 'good', build: 'echo "DEMO is $DEMO"' });
+  t.is((await state.mock(['--init'])).exitCode, 0);
+  t.is((await state.mock(['--chroot', 'touch /mark'])).exitCode, 0);
+  const out = results('mistyped');
+  const mistyped = await state.mock([good, 'good.src.rpn', '--resultdir', out]);
+  ends(t, mistyped, 40, /cannot read the source package \S+good\.src\.rpn: it does not exist/);
+  t.false((await readdir(out)).includes('good-1-1.noarch.rpm'));
+  t.is((await state.mock(['--chroot', 'ls /mark'])).stdout, '/mark');
+
+  // What the configuration says of the environment counts now, in a root that was made before.
+  const cfg = join(state.configs, 'later.cfg');
+  const later = "include('demo.cfg')\nconfig_opts['environment']['DEMO'] = 'later'\n";
+  await writeFile(cfg, later);
+  t.is((await state.mock(['-r', cfg, '--chroot', 'echo $DEMO'])).stdout, 'later');
+  const built = await state.mock(['-r', cfg, '-n', '--postinstall', good]);
+  t.is(built.exitCode, 0, built.stderr);
+  const log = `${state.engine.paths.root}/mock/demo-x86_64/result/build.log`;
+  t.regex(await readFile(log, 'utf8'), /^DEMO is later$/m);
+  const left = await state.mock(['--chroot', 'rpm -q good; ls /mark']);
+  t.is(left.stdout, 'good-1-1.noarch\n/mark');
+
+  const asks = await srpm({ name: 'asks-more', preamble: 'Requires: nobody-has-this' });
+  ends(t, await state.mock(['-n', '--postinstall', asks]), 30, /nobody-has-this/);
+  const result = JSON.parse(await readFile(log.replace('build.log', 'result.json'), 'utf8'));
+  t.is(result.failure?.phase, 'postinstall');
+  t.is((await state.mock(['--clean'])).exitCode, 0);
+});
+
 test.serial('--buildsrpm, and --rebuild of a spec with options', async (t) => {
   const sources = join(state.directory, 'sources');
   await mkdir(sources);
@@ -196,6 +231,12 @@ test.serial('--buildsrpm, and --rebuild of a spec with options', async (t) => {
   t.is(made.exitCode, 0, made.stderr);
   t.is(await query(join(out, 'spec-1-1.src.rpm'), '%{name} %{sourcepackage}'), 'spec 1');
   t.false((await readdir(out)).includes('spec-1-1.noarch.rpm'));
+  const elsewhere = join(sources, 'elsewhere.spec');
+  await writeFile(elsewhere, SPEC.replace('BuildArch: noarch', 'ExclusiveArch: s390x'));
+  const foreign = ['--buildsrpm', '--spec', elsewhere, '--sources', sources];
+  const away = await state.mock([...foreign, '--resultdir', results('elsewhere')]);
+  t.is(away.exitCode, 0, away.stderr);
+  t.true((await readdir(results('elsewhere'))).includes('spec-1-1.src.rpm'));
 
   const options = [
     '--nocheck',

@@ -139,6 +139,7 @@ test('an option that the mode would not heed is refused', (t) => {
     [['--chain', '--spec', 'x.spec', 'a'], /--spec is for --buildsrpm, --rebuild, not for --chain/],
     [['--target', 'i386,x86_64', 'x'], /accepts only one arch. Invalid: i386,x86_64/],
     [['--rebuild', '--macro-file'], /needs a value/],
+    [['--rebuild', 'x', '--resultdir', ''], /--resultdir: a path cannot be empty/],
   ];
   for (const [argv, message] of wrong) {
     const error = t.throws(() => parseCommandLine(argv), { instanceOf: KilnError }, argv.join(' '));

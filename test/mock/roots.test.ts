@@ -433,6 +433,8 @@ test.serial('configurations are listed and shown, and what there is not is said'
     /Could not find required config file: \S+nowhere\.cfg/,
   );
   ends(t, await state.mock(['-r', 'broken', '--init']), 3, /broken\.cfg:1: `if` is not understood/);
+  const dict = ['--config-opts', 'environment={"A":"b"}', '--init'];
+  ends(t, await state.mock(dict), 3, /--config-opts environment: it is a dict/);
   ends(t, await state.mock(['--initt']), 5, /no option --initt/);
   t.is((await stat(KILN_MOCK)).mode & 0o111, 0o111);
 });

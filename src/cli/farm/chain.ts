@@ -17,7 +17,13 @@ import { type Caller, listenForInterruption } from '../caller/caller.ts';
 import { type KilnCommand, refuseOptions } from '../options/command.ts';
 import { CiOutput } from '../output/ci-output.ts';
 import { KILN_FAILED } from '../output/errors.ts';
-import { ChainTable, chainRequest, noteMember, tellChain } from '../rpmbuild/build-chain.ts';
+import {
+  ChainTable,
+  chainRequest,
+  noteMember,
+  tellChain,
+  type UnbuiltChain,
+} from '../rpmbuild/build-chain.ts';
 import type { BuildOptions, ChainOptions } from '../rpmbuild/build-options.ts';
 import { isImageName } from '../users/user-rules.ts';
 
@@ -110,9 +116,10 @@ export async function run(
     return await buildFarmChain(request, context, goesOn);
   };
   const asked = { ...request, jobs: jobs ?? 0, build: { ...options, image } };
-  const describe = (report: FarmReport) => {
-    const workers = report.members.map(({ name, worker }) => [name, worker ?? null]);
-    const farm = { id: report.id, workers: Object.fromEntries(workers) };
+  const describe = (report: FarmReport | UnbuiltChain) => {
+    const members: FarmReport['members'] = report.members;
+    const workers = members.map(({ name, worker }) => [name, worker ?? null]);
+    const farm = { id: 'id' in report ? report.id : null, workers: Object.fromEntries(workers) };
     return { ...chainJson(asked, report), farm };
   };
   const told = async (report: FarmReport) => {

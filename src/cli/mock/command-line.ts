@@ -97,6 +97,9 @@ function check(rawName: string, name: string, value: string | undefined): void {
   if (metavar === undefined && value !== undefined) {
     throw usageError(`${rawName} takes no value, and was given ${JSON.stringify(value)}`);
   }
+  if (value === '' && ['DIR', 'FILE', 'PATH'].includes(metavar ?? '')) {
+    throw usageError(`${rawName}: a path cannot be empty`);
+  }
   if (refused !== undefined) throw usageError(`${rawName} is nothing that kiln does`, refused);
   if (name === 'target' && value?.includes(',') === true) {
     throw usageError(`--target option accepts only one arch. Invalid: ${value}`);

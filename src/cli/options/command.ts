@@ -1,4 +1,4 @@
-import { Command, type Option } from 'commander';
+import { Command, InvalidArgumentError, type Option } from 'commander';
 import { KilnError } from '../../errors.ts';
 
 /**
@@ -15,6 +15,18 @@ export class KilnCommand extends Command {
 
   override createCommand(name: string): KilnCommand {
     return new KilnCommand(name);
+  }
+
+  /** An empty path, of a variable that is not set, would be the caller's folder. */
+  override addOption(option: Option): this {
+    const { parseArg } = option;
+    if (/<(?:dir|file|path)>$/.test(option.flags)) {
+      option.argParser((text: string, before: unknown) => {
+        if (text === '') throw new InvalidArgumentError('a path cannot be empty.');
+        return parseArg === undefined ? text : parseArg(text, before);
+      });
+    }
+    return super.addOption(option);
   }
 
   examples(...lines: readonly string[]): this {

@@ -1,4 +1,7 @@
-import { relative, resolve } from 'node:path';
+import { join, relative, resolve } from 'node:path';
+import { asKilnError } from '../../host/calls/system-error.ts';
+import { makeDirectory } from '../../host/files/folder.ts';
+import { packageCount } from '../../image/progress.ts';
 import { buildChain } from '../../jobs/chain/chain.ts';
 import {
   type ChainMemberReport,
@@ -36,13 +39,17 @@ export async function writeChain(
   { user, ids }: Pick<Caller, 'user' | 'ids'>,
 ): Promise<void> {
   const text = `${JSON.stringify(value, undefined, 2)}\n`;
+  makeDirectory(directory, ids);
   await writeChainResult(directory, user?.files?.renamed(text) ?? text, ids);
 }
+
+/** Of a chain that ended before it began. */
+export type UnbuiltChain = ChainReport<never>;
 
 interface ToldAs<Report> {
   readonly directory: string;
   readonly json: boolean;
-  readonly describe: (report: Report) => object;
+  readonly describe: (report: Report | UnbuiltChain) => object;
   readonly tellService: (report: Report) => Promise<void>;
 }
 
@@ -53,6 +60,7 @@ export async function tellChain<Report extends ToldChain>(
   table: ChainTable,
   caller: Caller,
 ): Promise<void> {
+  const startedAt = new Date();
   try {
     const report = await build();
     table[Symbol.dispose]();
@@ -65,9 +73,21 @@ export async function tellChain<Report extends ToldChain>(
   } catch (error) {
     table[Symbol.dispose]();
     printError(error, caller.stderr);
-    caller.exitStatus = buildStatus(error);
+    const exitStatus = buildStatus(error);
+    caller.exitStatus = exitStatus;
+    const failure = asKilnError(error);
+    const repository = join(directory, 'repository/current');
+    const durationMs = Date.now() - startedAt.getTime();
+    const value = describe({
+      ...{ startedAt, durationMs, members: [], repository, exitStatus, failure },
+    });
+    if (!KEPT.has(failure.code)) await writeChain(directory, value, caller).catch(() => undefined);
+    if (json) printJson(caller.stderr, value);
   }
 }
+
+/** Failures after which chain.json stays: another chain writes it, or it cannot be written. */
+const KEPT: ReadonlySet<string> = new Set(['E_CHAIN_BUSY', 'E_RESULTDIR']);
 
 export async function runChain(
   sources: readonly string[],
@@ -92,7 +112,7 @@ export async function runChain(
   };
   const ci = CiOutput.for(options.ci, caller);
   if (!caller.isQuiet)
-    note(`chain of ${request.sources.length} packages, ${request.jobs} at a time`);
+    note(`chain of ${packageCount(request.sources.length)}, ${request.jobs} at a time`);
   const build = () =>
     buildChain(engine, request, {
       signal: interruption.signal,
@@ -121,7 +141,7 @@ export async function runChain(
   const { resultDirectory: directory } = request;
   const told = {
     ...{ directory, json: options.json === true },
-    describe: (report: ChainReport) => chainJson(request, report),
+    describe: (report: ChainReport | UnbuiltChain) => chainJson(request, report),
     tellService: async ({ members }: ChainReport) => ci?.finishChain(members, directory),
   };
   await tellChain(build, told, table, caller);

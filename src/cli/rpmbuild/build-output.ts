@@ -1,3 +1,5 @@
+import { existsSync } from 'node:fs';
+import { join } from 'node:path';
 import type { KilnError } from '../../errors.ts';
 import type { BuildHooks, BuildReport } from '../../jobs/rpmbuild/outcome/report.ts';
 import type { CiChoice } from '../../report/ci/provider.ts';
@@ -94,7 +96,9 @@ export function printWhereToLook(
   { resultDirectory, sandbox, kept, failure, differences }: Failed,
   { stderr }: Caller,
 ): void {
-  if (resultDirectory !== undefined)
+  const isUsable = (directory: string) =>
+    failure?.code !== 'E_RESULTDIR' || existsSync(join(directory, 'report.html'));
+  if (resultDirectory !== undefined && isUsable(resultDirectory))
     stderr.say(`  see ${resultDirectory}/report.html, or the logs beside it\n`);
   const isOver = sandbox === undefined || kept === true || differences !== undefined;
   if (isOver || failure?.code === 'E_INTERRUPTED') return;

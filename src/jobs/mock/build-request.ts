@@ -89,7 +89,7 @@ function moreRequires({ moreBuildRequires }: Chroot, { path }: BuildSource): rea
 /** The most bytes of a file of macros. */
 const MAX_MACROS = 2 ** 20;
 
-/** The macros of `--macro-file`: lines `%NAME VALUE`; a backslash at the end continues a line. */
+/** The macros of `--macro-file`, as rpm reads its own files. */
 function macroFileDefines(path: string | undefined): string[] {
   if (path === undefined) return [];
   const refusal = (cause: unknown) =>
@@ -98,8 +98,27 @@ function macroFileDefines(path: string | undefined): string[] {
       hint: '--macro-file names a file with macros, as ~/.rpmmacros',
     });
   const text = readUserText(hostPath(path), MAX_MACROS, refusal);
-  const lines = text.replace(/\\\r?\n/g, ' ').split(/\r?\n/);
-  return lines.filter((line) => /^\s*%/.test(line)).map((line) => definition(line.trim()));
+  const macros = wholeLines(text).filter((line) => /^\s*%/.test(line));
+  return macros.map((line) => definition(line.trim()));
+}
+
+/** A line goes on after a backslash, and within the brackets of a `%{` or `%(`; rpm removes the backslashes. */
+function wholeLines(text: string): string[] {
+  const whole: string[] = [];
+  let isOpen = false;
+  let [braces, parentheses] = [0, 0];
+  for (const line of text.split(/\r?\n/)) {
+    for (const [token] of line.matchAll(/\\.|%%|%?[{(]|[})]/g)) {
+      if (token === '%{' || (token === '{' && braces > 0)) braces++;
+      else if (token === '%(' || (token === '(' && parentheses > 0)) parentheses++;
+      else if (token === '}' && braces > 0) braces--;
+      else if (token === ')' && parentheses > 0) parentheses--;
+    }
+    if (isOpen) whole.push(`${whole.pop()}\n${line}`);
+    else whole.push(line);
+    isOpen = braces + parentheses > 0 || line.endsWith('\\');
+  }
+  return whole;
 }
 
 function definition(text: string): string {

@@ -1,11 +1,16 @@
 import { readdir, readFile } from 'node:fs/promises';
 import { basename, join, resolve } from 'node:path';
+import { asKilnError } from '../../host/calls/system-error.ts';
 import { Folder } from '../../host/files/folder.ts';
 import { DiskWatch } from '../../host/state/disk-watch.ts';
 import { openWorkDirectory } from '../../image/store/work-directory.ts';
 import { publishRepository } from '../../packages/repository/publish/snapshot.ts';
+import { writeResult } from '../../report/write.ts';
 import { forbidden } from '../../users/configuration.ts';
 import { buildPackage } from '../rpmbuild/build.ts';
+import { readInput } from '../rpmbuild/input.ts';
+import { resultOfBuild } from '../rpmbuild/outcome/finish.ts';
+import { buildStatus } from '../rpmbuild/outcome/outcome.ts';
 import type { BuildReport } from '../rpmbuild/outcome/report.ts';
 import type { BuildRequest, BuildSource } from '../rpmbuild/request.ts';
 import { BUILD_HOME } from '../rpmbuild/rpmbuild.ts';
@@ -61,6 +66,12 @@ async function buildAll(
   const at = { ...within, root };
   await using sources = await buildSources(session, srpms);
   using key = await hostKey(chroot.sign, session.caller);
+  const mistaken = await unreadable(session, sources.list);
+  if (mistaken !== undefined) {
+    const request = mockBuildRequest(at, mistaken, resolve(chroot.resultDirectory));
+    const report = await build(at, { ...request, ...more });
+    return finishBuild(log, report, basename(mistaken.path), chroot.root);
+  }
   for (const source of sources.list) {
     const what = basename(source.path);
     log.info(`Start(${what})  Config(${chroot.root})`);
@@ -73,6 +84,22 @@ async function buildAll(
     if (status !== 0) return status;
   }
   return 0;
+}
+
+/** The first that no build can read: it must cost neither the root nor the builds before it. */
+async function unreadable(
+  { engine, signal }: MockSession,
+  sources: readonly BuildSource[],
+): Promise<BuildSource | undefined> {
+  for (const source of sources) {
+    const input = readInput(source, engine.paths, signal).then(({ name }) => name);
+    const isReadable = await input.then(
+      () => true,
+      () => false,
+    );
+    if (!isReadable) return source;
+  }
+  return undefined;
 }
 
 /**
@@ -117,24 +144,29 @@ async function buildInRoot(
     ? undefined
     : await root.open((message) => log.warning({ code: 'mock-root', message }));
   if (clean) await log.state('clean chroot', () => root.remove());
-  const report =
-    opened !== undefined && !opened.record.pristine
-      ? await buildThere(at, request)
-      : await buildFresh(at, request, after.onSuccess && after.onFailure);
-  if (report.failure === undefined && request.postinstall === true && !after.onSuccess) {
-    await installBuilt(at, report);
-  }
-  return report;
+  const isThere = opened !== undefined && !opened.record.pristine;
+  const report = isThere
+    ? await buildThere(at, request)
+    : await buildFresh(at, request, after.onSuccess && after.onFailure);
+  const installs = request.postinstall === true && (isThere || !after.onSuccess);
+  return installs && report.failure === undefined ? await installBuilt(at, report) : report;
 }
 
-async function installBuilt(
-  at: RootSession,
-  { packages, resultDirectory }: BuildReport,
-): Promise<void> {
+async function installBuilt(at: RootSession, report: BuildReport): Promise<BuildReport> {
+  const { packages, resultDirectory, request } = report;
   const kept = await at.root.open(() => undefined);
-  if (kept === undefined) return;
+  if (kept === undefined) return report;
   const files = packages.map(({ file }) => join(resultDirectory, file));
-  await installArguments({ ...at, root: kept }, files);
+  try {
+    await installArguments({ ...at, root: kept }, files);
+    return report;
+  } catch (error) {
+    const failure = asKilnError(error);
+    const exitStatus = buildStatus(failure);
+    const failed = { ...report, failure, failedPhase: 'postinstall', exitStatus } as const;
+    await writeResult(resultDirectory, resultOfBuild(failed), request.caller);
+    return failed;
+  }
 }
 
 async function cleanAfter(at: RootSession, succeeded: boolean): Promise<void> {
@@ -182,6 +214,9 @@ async function buildThere(at: RootSession, request: BuildRequest): Promise<Build
   const report = await build(at, {
     ...request,
     image: root.image.manifest.id,
+    environment: at.chroot.environment,
+    // In the root itself, afterwards: its image does not tell where packages come from.
+    postinstall: false,
     scratch: { path: root.scratch, fresh: false },
   });
   await root.note({ inUse: false });

@@ -15,11 +15,13 @@ import type { LoadedImageRecipe } from '../../recipe/load-image-recipe.ts';
 import { defaultOptions, mockDirectory } from './config/defaults.ts';
 import { Templates } from './config/language/template.ts';
 import {
+  asLiteral,
   asText,
   type ConfigOptions,
   type ConfigValue,
   type ConfigWarning,
   configError,
+  isDict,
 } from './config/language/values.ts';
 import { leftOutPlugins } from './config/left-out.ts';
 import { findConfig, type LoadedConfig, loadConfig, SYSTEM_CONFIG } from './config/load.ts';
@@ -42,6 +44,8 @@ export interface ChrootRequest {
 export interface Chroot extends Omit<ConfigMeaning, 'recipe' | 'warnings'> {
   readonly config: string;
   readonly recipe: string;
+  /** As it is said now: a root was made with what was said then. */
+  readonly environment: Readonly<Record<string, string>>;
   readonly warnings: readonly ConfigWarning[];
 }
 
@@ -59,7 +63,7 @@ export async function openChroot(place: RecipePlace, request: ChrootRequest): Pr
     const isShared = owner !== undefined && uniqueext !== undefined;
     const root = isShared ? meaning.root.slice(0, -uniqueext.length - 1) : meaning.root;
     const path = await writeRecipe(paths, { root, recipe });
-    return { ...meaning, config: config.name, recipe: path };
+    return { ...meaning, config: config.name, recipe: path, environment: recipe.environment ?? {} };
   }
   return await recipeChroot(place, request);
 }
@@ -124,7 +128,18 @@ function overrideOptions(options: ConfigOptions, texts: readonly string[]): void
       values.set(key, written === '' ? list : [...list, read(written)]);
     }
   }
-  for (const [key, value] of values) options.set(key, value);
+  for (const [key, value] of values) {
+    if (isDict(options.get(key))) {
+      throw configError(
+        `--config-opts ${key}: it is a dict, and cannot be given on a command line`,
+        undefined,
+        {
+          hint: `write config_opts[${asLiteral(key)}] into the configuration`,
+        },
+      );
+    }
+    options.set(key, value);
+  }
 }
 
 function read(text: string): ConfigValue {
@@ -185,6 +200,7 @@ async function recipeChroot(place: RecipePlace, request: ChrootRequest): Promise
     ...buildSettings(options),
     config: basename(path, '.yaml'),
     recipe: path,
+    environment: recipe.environment,
     root,
     user: buildUser(recipe),
     resultDirectory: request.resultDirectory ?? join(mockDirectory(paths), root, 'result'),

@@ -126,6 +126,7 @@ export async function runInRoot(
   await using sandbox = await RootSandbox.open(root, {
     network: chroot.network || line.has('enable-network'),
     hostname: chroot.hostname,
+    environment: chroot.environment,
     binds: chroot.binds,
     command: [...argv.slice(-3)],
   });

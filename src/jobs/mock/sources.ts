@@ -1,8 +1,10 @@
 import { closeSync, existsSync, mkdtempSync, openSync, statSync, writeFileSync } from 'node:fs';
 import { copyFile, mkdir, symlink } from 'node:fs/promises';
 import { basename, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
 import { defined } from '../../defined.ts';
 import { KilnError } from '../../errors.ts';
+import { attempt } from '../../host/calls/libc.ts';
 import { removeTreeNow } from '../../host/files/remove-tree.ts';
 import { runTool } from '../../host/process/child-process.ts';
 import { openWorkDirectory } from '../../image/store/work-directory.ts';
@@ -71,8 +73,10 @@ async function localPackage(
   stack: AsyncDisposableStack,
 ): Promise<string> {
   if (!/^[a-z]+:\/\//.test(srpm)) return hostPath(srpm);
+  const local = attempt(() => fileURLToPath(srpm));
+  if (local !== undefined) return local;
   const name = URL.canParse(srpm) ? basename(new URL(srpm).pathname) : '';
-  if (!/^(?:https?|file):/.test(srpm) || !/^[\w.+~^%-]+\.rpm$/.test(name)) {
+  if (!/^https?:/.test(srpm) || !/^[\w.+~^%-]+\.rpm$/.test(name)) {
     throw argumentError(
       `${srpm} is no URL of a source package`,
       'it begins with https://, http:// or file://, and ends with the name of the package',

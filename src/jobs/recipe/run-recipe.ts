@@ -16,7 +16,7 @@ import { PlannedSandbox } from '../../sandbox/door/planned-sandbox.ts';
 import type { Engine } from '../../sandbox/open.ts';
 import { limitsOf } from '../../sandbox/policy/limits.ts';
 import type { Bind, SandboxSpecification } from '../../sandbox/policy/specification.ts';
-import { ResultFiles } from '../rpmbuild/outcome/result-files.ts';
+import { lockResults, ResultFiles } from '../rpmbuild/outcome/result-files.ts';
 import { collectorFor } from '../run/collect.ts';
 import { planRun } from '../run/plan.ts';
 import { Timeline } from '../run/timeline.ts';
@@ -46,6 +46,7 @@ export async function runRecipe(
 ): Promise<RecipeReport> {
   hooks.signal?.throwIfAborted();
   const { resultDirectory, caller } = request;
+  using _lock = resultDirectory === undefined ? undefined : lockResults(resultDirectory, caller);
   using files =
     resultDirectory === undefined
       ? undefined

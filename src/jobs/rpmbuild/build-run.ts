@@ -54,6 +54,11 @@ export class BuildRun {
     this.#files?.write(name, content);
   }
 
+  /** Whether there is a result directory to write to. */
+  get isOpen(): boolean {
+    return this.#files !== undefined;
+  }
+
   logTo(files: ResultFiles): void {
     this.#files = files;
   }

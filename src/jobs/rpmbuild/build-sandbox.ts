@@ -65,6 +65,7 @@ export class BuildSandbox implements AsyncDisposable {
   static async open(options: BuildSandboxOptions): Promise<BuildSandbox> {
     const { engine, request, image, egress, topDirectory = TOP_DIRECTORY, signal } = options;
     const { manifest } = image;
+    const { environment = manifest.environment } = request;
     const installer = options.installer === true;
     const builder = manifest.user.uid === 0 ? BUILDER : undefined;
     const user = commandUser(manifest, installer ? '0:0' : builder);
@@ -95,7 +96,7 @@ export class BuildSandbox implements AsyncDisposable {
         shownAs: request.shownAs ?? ['kiln build', request.source.path],
         outlives: request.keepSeconds !== undefined && !installer,
       },
-      { tree: image.tree, id: manifest.id, environment: manifest.environment },
+      { tree: image.tree, id: manifest.id, environment },
     );
     const command = {
       policy: {

@@ -17,7 +17,7 @@ import { type BuildInput, readInput } from './input.ts';
 import { scanRoot } from './outcome/collect.ts';
 import { finish } from './outcome/finish.ts';
 import type { BuildHooks, BuildReport } from './outcome/report.ts';
-import { ResultFiles } from './outcome/result-files.ts';
+import { lockResults, ResultFiles } from './outcome/result-files.ts';
 import { checkInstall } from './postinstall.ts';
 import { type PreparedBuild, prepareBuild } from './prepare.ts';
 import type { BuildRequest } from './request.ts';
@@ -34,7 +34,9 @@ export async function buildPackage(
 ): Promise<BuildReport> {
   const run = new BuildRun(engine, request, hooks);
   let failure: unknown;
+  using held = new DisposableStack();
   try {
+    held.use(lockResults(request.resultDirectory, request.caller));
     using files = await ResultFiles.open(request.resultDirectory, request.caller);
     run.logTo(files);
     // A key that cannot sign is found here, before hours of building.
@@ -56,13 +58,14 @@ async function build(run: BuildRun): Promise<void> {
   const input = await lookAtInput(run, taken);
   await using base = await taken;
   run.base = { id: base.image.manifest.id, name: base.image.manifest.name };
+  const { environment = base.image.manifest.environment } = request;
   await using caches = await Caches.open(run);
   const mustSolve = lock === undefined && request.scratch?.fresh !== false;
   const prepared = await prepareBuild(run, {
     base,
     input,
     binds: [...caches.binds, ...(request.binds ?? [])],
-    env: { ...caches.environment(base.image.manifest.environment), ...environmentOf(request) },
+    env: { ...caches.environment(environment), ...environmentOf(request) },
     topDirectory: request.surroundings?.topDirectory,
     layer: mustSolve ? undefined : { ...NO_LAYER, lock: lock?.layer ?? null },
     sourceOnly: request.stopAfter === 'srpm',

@@ -1,3 +1,4 @@
+import { lstatSync } from 'node:fs';
 import { stat } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import type { CopyInItem } from '../../artifacts/copy-in.ts';
@@ -93,7 +94,9 @@ async function checkSources(sources: string | undefined): Promise<void> {
   if (sources === undefined) return;
   const found = await stat(sources).catch(() => undefined);
   if (found?.isDirectory()) return;
-  throw new KilnError('E_BUILD_SOURCE', `there is no directory ${sources}`, {
+  const what =
+    found === undefined ? `there is no directory ${sources}` : `${sources} is no directory`;
+  throw new KilnError('E_BUILD_SOURCE', what, {
     hint: '--sources names the directory with the files that the spec lists as Source and Patch',
   });
 }
@@ -112,12 +115,20 @@ export function inputFiles(request: BuildRequest, top: string = TOP_DIRECTORY): 
   if (source.kind === 'srpm') {
     const originals = { source: source.path, target: `${top}/originals/` };
     if (source.spec === undefined) return [originals];
-    return [originals, { source: source.spec, target: `${top}/replacement/` }];
+    return [
+      originals,
+      { source: source.spec, target: `${top}/replacement/${specName(source.spec)}` },
+    ];
   }
-  const spec = { source: source.path, target: `${top}/SPECS/` };
+  const spec = { source: source.path, target: `${top}/SPECS/${specName(source.path)}` };
   if (source.sources === undefined) return [spec];
   const leaveOut = resultPaths(resultDirectory, source.sources);
   return [spec, { source: `${source.sources}/.`, target: `${top}/SOURCES`, leaveOut }];
+}
+
+/** Whatever the file is called. */
+function specName(path: string): string {
+  return `${basename(path, '.spec')}.spec`;
 }
 
 /** What the same source package required in the same image when it was built last. */
@@ -171,14 +182,18 @@ export async function makeSrpm(
     const end = await run.logged(sandbox, makeSourcePackage(topDirectory, specOptions(request)));
     if (end.exitCode === 0) return;
     const what = 'rpmbuild cannot make the source package';
-    throw notForThisMachine(end) ?? new BuildFailure('E_BUILD_SPEC', what, end, specHint(end));
+    throw (
+      notForThisMachine(end) ??
+      new BuildFailure('E_BUILD_SPEC', what, end, specHint(end, request.source))
+    );
   });
   return await run.phase('buildrequires', async () => {
     const answer = await query(run, sandbox, querySource(topDirectory));
     const lines = answer.filter(
       (line) => !line.startsWith(ONLY_FOR) && !line.startsWith(BUILT_FOR),
     );
-    checkArchitecture(answer, request.target);
+    // A source package can be made anywhere.
+    if (request.stopAfter !== 'srpm') checkArchitecture(answer, request.target);
     return { requires: withoutRpmlib(lines), dynamic: isDynamic(lines) };
   });
 }
@@ -189,6 +204,7 @@ export async function dynamicRequires(run: BuildRun, sandbox: BuildSandbox): Pro
     const argv = generateBuildRequires(topDirectory, specOptions(run.request));
     const end = await run.logged(sandbox, argv);
     if (end.exitCode !== MISSING_BUILDREQUIRES) {
+      run.end = end;
       const section = failedSection(end.output.lines()) ?? '%generate_buildrequires';
       throw new BuildFailure('E_BUILD_FAILED', `${section} failed`, end);
     }
@@ -229,13 +245,23 @@ function checkArchitecture(lines: readonly string[], target: string | undefined)
 /** The most files that a hint names. */
 const NAMES = 5;
 
-function specHint(end: Executed): string {
+function isLink(path: string): boolean {
+  return lstatSync(path, { throwIfNoEntry: false })?.isSymbolicLink() ?? false;
+}
+
+function specHint(end: Executed, source: BuildSource): string {
   const lines = end.output.lines();
   const missing = lines.flatMap(
     (line) => /^error: Bad (?:file|source): (\S+): /.exec(line)?.[1] ?? [],
   );
   if (missing.length > 0) {
-    const names = [...new Set(missing.map((path) => basename(path)))].slice(0, NAMES).join(', ');
+    const files = [...new Set(missing.map((path) => basename(path)))];
+    const { sources } = { sources: undefined, ...source };
+    const links = sources === undefined ? [] : files.filter((name) => isLink(join(sources, name)));
+    const names = (links.length > 0 ? links : files).slice(0, NAMES).join(', ');
+    if (links.length > 0) {
+      return `a Source or Patch is a link to what is not in the directory of --sources (${names}), and links are not followed out of it: put the file itself there`;
+    }
     return `a Source or Patch of the spec is missing (${names}): --sources names the directory that has it, such as \`--sources .\``;
   }
   const place = lines.find((line) => /^error: .*\bline \d+: /.test(line));

@@ -238,6 +238,12 @@ test.serial('from a spec and its sources', async (t) => {
   t.regex(String(stdout), /^Executing\(%build\)/m);
   t.regex(String(stderr), /^kiln: check$/m);
   t.true((await readdir(result)).includes('hello-1-1.src.rpm'));
+
+  // A spec is what --spec names, whatever it is called.
+  await writeFile(join(directory, 'spec.in'), specText({ name: 'other' }));
+  const words = ['build', '-q', '-r', state.recipe, '--spec', join(directory, 'spec.in')];
+  const other = await state.images.kiln([...words, '--resultdir', await state.fresh()]);
+  t.is(other.exitCode, 0, String(other.stderr));
 });
 
 test.serial('additional packages, and repositories that are added', async (t) => {

@@ -1,4 +1,4 @@
-import { readdir, readFile, stat, truncate, writeFile } from 'node:fs/promises';
+import { mkdir, readdir, readFile, stat, symlink, truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import test from 'ava';
 import { execa } from 'execa';
@@ -229,6 +229,27 @@ test.serial('a result directory that cannot be written', async (t) => {
     t.is(report.failure?.code, 'E_RESULTDIR');
     t.is(report.exitStatus, 125);
   }
+  const words = ['build', '-r', state.recipe, path, '--resultdir'];
+  const unusable = await state.images.kiln([...words, file]);
+  t.notRegex(String(unusable.stderr), /report\.html/);
+  const empty = await state.images.kiln([...words, '']);
+  t.is(empty.exitCode, 125);
+  t.regex(String(empty.stderr), /--resultdir.*a path cannot be empty/);
+});
+
+test.serial('a directory in the place of a package: the result says so', async (t) => {
+  const path = await sourcePackage(await state.fresh(), { name: 'plain' });
+  const resultDirectory = await state.fresh();
+  const { stdout: arch } = await execa('uname', ['-m']);
+  await mkdir(join(resultDirectory, `plain-1-1.${arch}.rpm`));
+  const report = await buildPackage(
+    state.images.engine,
+    await state.request(path, { resultDirectory }),
+  );
+  t.is(report.failure?.code, 'E_RESULTDIR');
+  const result = JSON.parse(await readFile(join(resultDirectory, 'result.json'), 'utf8'));
+  t.is(result.failure.code, 'E_RESULTDIR');
+  t.true((await readdir(resultDirectory)).includes('report.html'));
 });
 
 test.serial('links, pipes and directories among the packages', async (t) => {
@@ -358,6 +379,19 @@ test.serial(
     t.regex(
       missing.text,
       /hint: .* is missing \((?:none-1\.tar\.gz, none\.patch|none\.patch, none-1\.tar\.gz)\): --sources names/,
+    );
+    const sources = join(directory, 'sources');
+    await mkdir(sources);
+    await writeFile(join(directory, 'none-1.tar.gz'), 'x');
+    await symlink('../none-1.tar.gz', join(sources, 'none-1.tar.gz'));
+    const [away, patch] = [{ name: 'away', preamble: 'Source0: none-1.tar.gz' }, '--sources'];
+    t.regex(
+      (await build('away', away, patch, sources)).text,
+      /hint: a Source or Patch is a link to .* \(none-1\.tar\.gz\)/,
+    );
+    t.regex(
+      (await build('away', away, patch, join(directory, 'none-1.tar.gz'))).text,
+      /kiln: \S+\/none-1\.tar\.gz is no directory/,
     );
   },
 );

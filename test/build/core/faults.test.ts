@@ -243,7 +243,7 @@ test('what was used longest ago goes first, and no link is followed', async (t) 
   t.is((await stat(outside)).size, 50_000);
 });
 
-test.serial('two builds of one result directory do not mix halves', async (t) => {
+test.serial('of two builds of one result directory, one is refused', async (t) => {
   t.timeout(2 * MINUTE * PATIENCE);
   const resultDirectory = await state.fresh();
   const path = await sourcePackage(await state.fresh(), { name: 'twice' });
@@ -252,7 +252,12 @@ test.serial('two builds of one result directory do not mix halves', async (t) =>
       buildPackage(state.images.engine, await state.request(path, { resultDirectory })),
     ),
   );
-  for (const report of reports) t.is(report.exitStatus, 0, report.failure?.stack);
+  const failures = reports.map(({ failure }) => failure?.code);
+  t.deepEqual(failures.sort(), ['E_RESULTDIR', undefined]);
+  const [refused] = reports.filter(({ failure }) => failure !== undefined);
+  t.regex(String(refused?.failure), /another build writes to the result directory/);
+  const result = JSON.parse(await readFile(join(resultDirectory, 'result.json'), 'utf8'));
+  t.is(result.exitStatus, 0);
   const rpms = (await readdir(resultDirectory)).filter((name) => name.endsWith('.rpm'));
   t.is(rpms.length, 2);
   for (const name of rpms) await execa('rpm', ['-K', '--nosignature', join(resultDirectory, name)]);

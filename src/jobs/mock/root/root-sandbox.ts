@@ -13,6 +13,8 @@ interface RootSandboxOptions {
   readonly network?: boolean | undefined;
   readonly hostname?: string | undefined;
   readonly binds?: readonly Bind[];
+  /** In place of that of the root's image. */
+  readonly environment?: Readonly<Record<string, string>>;
   readonly command: readonly string[];
 }
 
@@ -55,7 +57,7 @@ export class RootSandbox implements AsyncDisposable {
     const { image, engine } = root;
     await root.note({ inUse: true });
     const owner = { uid: 0, gid: 0 };
-    const { environment } = image.manifest;
+    const { environment = image.manifest.environment } = options;
     const plan = planSandbox(
       {
         network: options.network === true ? 'host' : 'private',

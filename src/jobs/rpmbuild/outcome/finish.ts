@@ -21,7 +21,8 @@ import type { BuildPhase, BuildReport, BuiltPackage } from './report.ts';
 export async function finish(run: BuildRun, error: unknown): Promise<BuildReport> {
   const { request } = run;
   const report = describe(run, error);
-  if (report.failure?.code === 'E_RESULTDIR') return report;
+  // It could not be opened, or is another job's.
+  if (!run.isOpen) return report;
   try {
     const result = resultOfBuild(report);
     const renamed = run.engine.owner?.renamed(result) ?? result;
@@ -105,7 +106,11 @@ function planOf(request: BuildRequest): Partial<BuildRequest> {
   return withoutLock(plan);
 }
 
-/** The image's id stands for its lock, which is long. */
-function withoutLock({ imageLock: _, ...request }: Partial<BuildRequest>): Partial<BuildRequest> {
+/** The image's id stands for its lock, which is long. Values of environment variables are in no result. */
+function withoutLock({
+  imageLock: _lock,
+  environment: _environment,
+  ...request
+}: Partial<BuildRequest>): Partial<BuildRequest> {
   return request;
 }

@@ -2,6 +2,7 @@ import { closeSync, readdirSync, realpathSync, writeSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { gzipSync } from 'node:zlib';
 import { type Owner, unusableResultDirectory } from '../../../artifacts/destination.ts';
+import { KilnError } from '../../../errors.ts';
 import { Folder, makeDirectory } from '../../../host/files/folder.ts';
 import { SBOM_FILE } from '../../provenance/spdx.ts';
 import { ENVELOPE_FILE, STATEMENT_FILE } from '../../provenance/statement.ts';
@@ -40,6 +41,25 @@ export function resultPaths(resultDirectory: string, sources: string): string[] 
   if (results !== directory) return [results];
   const packages = readdirSync(results).filter((name) => name.endsWith('.rpm'));
   return [...LOGS, 'hw_info.log', ...STALE, ...packages].map((name) => join(results, name));
+}
+
+/**
+ * Makes a result directory, and keeps other builds out of it: their files would be mixed.
+ * @throws KilnError E_RESULTDIR
+ */
+export function lockResults(path: string, owner: Owner): Disposable {
+  const directory = resolve(path);
+  try {
+    makeDirectory(directory, owner);
+    const folder = Folder.open(directory);
+    if (folder.lock()) return folder;
+    folder[Symbol.dispose]();
+  } catch (cause) {
+    throw unusableResultDirectory(directory, cause);
+  }
+  throw new KilnError('E_RESULTDIR', `another build writes to the result directory ${directory}`, {
+    hint: 'wait for its end, or name another --resultdir',
+  });
 }
 
 interface OpenLog {
