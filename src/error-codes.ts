@@ -187,6 +187,7 @@ export const CODES_BY_PAGE = {
     E_RECIPE_MISSING: 'There is no build recipe with this name.',
     E_RECIPE_READ: 'The recipe, or a file that it names, cannot be read.',
     E_RECIPE_SCRIPT: 'The TypeScript recipe failed, or broke the rules for recipes.',
+    E_RECIPE_TIMEOUT: 'The TypeScript recipe was not loaded within --timeout.',
     E_RECIPE_SHELL: 'A step needs a shell, and the image has none.',
     E_SOURCE: 'A source of the recipe is described wrongly, or is larger than it may be.',
     E_SOURCE_DIGEST: 'A source is not the file whose checksum the recipe names.',
@@ -353,6 +354,7 @@ export const EXIT_STATUS: Readonly<Partial<Record<ErrorCode, number>>> = {
   E_COMMAND_NOT_EXECUTABLE: 126,
   E_COMMAND_NOT_FOUND: 127,
   E_INTERRUPTED: 130,
+  E_RECIPE_TIMEOUT: 124,
 };
 
 const codes: ReadonlySet<unknown> = new Set(Object.values(CODES_BY_PAGE).flatMap(Object.keys));

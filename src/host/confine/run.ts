@@ -89,7 +89,8 @@ export class ConfinedChild implements AsyncDisposable {
         hint: OUT_OF_MEMORY_HINT,
       });
     }
-    const text = this.#log.replace(/[^\n\x20-\x7e]/g, '?').trim();
+    const log = Buffer.from(this.#log, 'latin1').toString();
+    const text = log.replace(/[^\n\P{C}]/gu, '?').trim();
     return new KilnError('E_CONFINE_DIED', `${died} (${how})`, {
       ...(text === '' ? {} : { cause: new Error(text) }),
       hint: 'the file is probably broken or hostile; KILN_DEBUG=1 shows more',

@@ -61,7 +61,7 @@ export async function runRecipe(
       unwritable.abort(error);
     }
   };
-  const { path, folder = hostFolder(dirname(path)), parameters = {}, host } = request;
+  const { path, folder = hostFolder(dirname(path)), parameters = {}, host, time, usual } = request;
   const hostCwd = host?.cwd;
   await using session = isScript(path)
     ? new ScriptSession({ path, folder, parameters, hostCwd, signal, onLog: onOutput })
@@ -69,7 +69,7 @@ export async function runRecipe(
   const recipe = await timeline.measure('recipe', async () =>
     session === undefined
       ? await loadBuildRecipe(path)
-      : checkScriptRecipe(path, await session.recipe),
+      : checkScriptRecipe(path, await session.load(time?.timeout ?? usual?.timeout)),
   );
   const binds = (await request.admit?.(recipe)) ?? recipe.sandbox.bind;
   if (resultDirectory !== undefined) checkPatterns(recipe.artifacts);

@@ -8,6 +8,7 @@ import { encodeFrame } from '../../host/confine/frame.ts';
 import { runConfined } from '../../host/confine/run.ts';
 import { awaitedLater, deferred } from '../../promise.ts';
 import type { RecipeFolder } from '../../recipe/folder.ts';
+import { LONGEST_WAIT } from '../../sandbox/door/supervise.ts';
 import { type CommandProcess, RelayedCommand } from './relayed-command.ts';
 import {
   CHUNK_BYTES,
@@ -97,7 +98,6 @@ type StartCommand = (message: SpawnMessage) => Promise<CommandProcess>;
 type StepMessage = Omit<Extract<ParentMessage, { type: 'step' }>, 'type'>;
 
 export class ScriptSession implements AsyncDisposable {
-  readonly recipe: Promise<unknown>;
   readonly #options: ScriptOptions;
   readonly #stop = new AbortController();
   readonly #messages: Socket;
@@ -111,7 +111,6 @@ export class ScriptSession implements AsyncDisposable {
 
   constructor(options: ScriptOptions) {
     this.#options = options;
-    this.recipe = this.#loaded.promise;
     const [messages, answers] = [createPipe(0), createPipe(0)];
     this.#messages = writer(messages.write);
     this.#answers = writer(answers.write);
@@ -135,6 +134,28 @@ export class ScriptSession implements AsyncDisposable {
         for (const fd of readers) closeSync(fd);
       }),
     );
+  }
+
+  /**
+   * What the recipe's file exports.
+   * @throws KilnError E_RECIPE_TIMEOUT after so many milliseconds, E_RECIPE_SCRIPT; the signal's reason
+   */
+  async load(timeout?: number): Promise<unknown> {
+    if (timeout === undefined) return await this.#loaded.promise;
+    const { path } = this.#options;
+    const late = new KilnError(
+      'E_RECIPE_TIMEOUT',
+      `${path} was not loaded in ${timeout / 1000} s`,
+      {
+        hint: 'what stands outside of its steps runs when it is loaded; --timeout gives it more time',
+      },
+    );
+    const timer = setTimeout(() => this.#stop.abort(late), Math.min(timeout, LONGEST_WAIT));
+    try {
+      return await this.#loaded.promise;
+    } finally {
+      clearTimeout(timer);
+    }
   }
 
   /**

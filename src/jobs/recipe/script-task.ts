@@ -61,6 +61,12 @@ function notAllowed(): never {
   throw new Error('$host is not allowed: kiln build --allow-host allows it');
 }
 
+class SynchronousCommand extends Error {
+  constructor() {
+    super('a command in a sandbox cannot be waited for synchronously: use await $`…`');
+  }
+}
+
 class SandboxShellState {
   readonly #zx: Zx;
   readonly #processes: RemoteProcesses;
@@ -72,8 +78,12 @@ class SandboxShellState {
     const { $ } = loaded;
     $.spawn = this.#spawn('sandbox');
     $.spawnSync = () => {
-      throw new Error('a command in a sandbox cannot be waited for synchronously: use await $`…`');
+      throw new SynchronousCommand();
     };
+    // zx throws it, and rejects a promise that nobody has seen with it.
+    process.on('unhandledRejection', (error) => {
+      if (!(Object(error).cause instanceof SynchronousCommand)) throw error;
+    });
     $.kill = async (pid, signal = 'SIGTERM') => {
       processes.find(Number(pid))?.kill(signal);
     };

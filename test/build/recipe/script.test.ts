@@ -135,6 +135,30 @@ test.serial(
       'it.ts': recipe('for (;;);', time.more).replace("sandbox: { workdir: '/tmp' }, ", ''),
     });
     t.is(spinning.exitCode, 124, spinning.stderr);
+    // What stands outside of steps has the time that the caller gives: the recipe's own is not known yet.
+    for (const outside of [
+      'for (;;);',
+      'setInterval(() => {}, 50); await new Promise(() => {});',
+    ]) {
+      const text = `${outside}\n${recipe('await $`true`;')}`;
+      const endless = await workshop.build({ 'it.ts': text }, ['--timeout', '2s']);
+      t.is(endless.exitCode, 124, endless.stderr);
+      t.is(endless.result?.failure?.code, 'E_RECIPE_TIMEOUT');
+      t.regex(endless.stderr, /it\.ts was not loaded in 2 s/);
+    }
+    const synchronous = await workshop.build({
+      'it.ts': recipe(
+        'try { $.sync`true`; } catch (error: any) { console.log("said", error.cause.message); }',
+        'sources: [], ',
+      ).replace('steps: [', 'steps: [async function first() { try { $.sync`true`; } catch {} }, '),
+    });
+    t.is(synchronous.exitCode, 0, synchronous.stderr);
+    t.regex(synchronous.stdout, /^said a command .* synchronously: use await \$`…`$/m);
+    const forgotten = await workshop.build({
+      'it.ts': recipe('Promise.reject(new Error("für …")); await sleep(500);'),
+    });
+    t.is(forgotten.exitCode, 125);
+    t.regex(forgotten.stderr, /für …/);
     const gone = await workshop.build({ 'it.ts': recipe('process.exit(0);') });
     t.is(gone.exitCode, 125);
     t.is(gone.result?.failure?.code, 'E_RECIPE_SCRIPT');
