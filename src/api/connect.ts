@@ -195,6 +195,12 @@ function failure(error: string, parameters: object): KilnError {
       hint: 'root puts you into the group kiln: `kiln doctor users` says what is missing',
     });
   }
+  if (error === 'org.varlink.service.MethodNotFound') {
+    const { method } = parameters as { readonly method: string };
+    return new KilnError('E_PROTOCOL', `kilnd has no method ${method}`, {
+      hint: 'docs/reference/api.md lists them; a kilnd of another version has others',
+    });
+  }
   return new KilnError('E_PROTOCOL', `kilnd answered with the unknown error ${error}`, {
     hint: 'kilnd may be of another version than this library: compare `kiln --version`',
     details: { ...parameters },

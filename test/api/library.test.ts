@@ -82,6 +82,25 @@ test('what is left out or wrong is a typed error', async (t) => {
     code: 'E_NO_USER',
   });
   await t.throwsAsync(kiln.open({} as never), { code: 'E_ARGUMENT' });
+  await t.throwsAsync(kiln.call('Foo' as 'GetVersion', {}), {
+    code: 'E_PROTOCOL',
+    message: 'kilnd has no method io.kiln.Foo',
+  });
+  // In words of the API: its numbers are JSON's.
+  const wrong: readonly [object, string][] = [
+    [{ timeout: -1 }, 'timeout: not a duration'],
+    [{ surroundings: { memory: -1 } }, 'memory: not a size'],
+    [{ artifacts: ['x'] }, 'artifacts: there is no resultDirectory for them'],
+    [{ argv: [''] }, 'argv: it names no program'],
+  ];
+  for (const [options, message] of wrong) {
+    const run = kiln.run({ image, argv: ['true'], ...options });
+    await t.throwsAsync(run, { code: 'E_ARGUMENT', message });
+  }
+  await using sandbox = await kiln.open({ image });
+  const read = await t.throwsAsync<KilnError>(sandbox.readFile('/nope'), { code: 'E_PATH' });
+  t.is(read?.message, 'path: /nope: it does not exist');
+  t.notRegex(read?.hint ?? '', /another program/);
   const sources = ['./none.src.rpm'];
   const { failure } = await kiln.build({ sources, image, resultDirectory: state.beside });
   t.regex(failure?.code ?? '', /^E_/);

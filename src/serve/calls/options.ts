@@ -45,7 +45,9 @@ export class OptionSetter {
       this.#give(name, parse());
     } catch (error) {
       if (!(error instanceof InvalidArgumentError)) throw error;
-      throw new KilnError('E_ARGUMENT', `${field}: ${error.message}`, {
+      // How it is written on a command line is nothing to a caller whose numbers are JSON's.
+      const what = error.message.replace(/: write .*$/, '');
+      throw new KilnError('E_ARGUMENT', `${field}: ${what}`, {
         hint: 'docs/reference/api.md leads to what each field is',
       });
     }
@@ -114,6 +116,11 @@ export function sandboxOptions(
   const command = addSandboxOptions(new KilnCommand('run'), caller);
   const { surroundings = {}, env = {}, copyIn = [], artifacts, resultDirectory } = wanted;
   const { binds = [], tmpfs = [], secrets = [], capabilities, ...others } = surroundings;
+  if (artifacts !== undefined && artifacts.length > 0 && resultDirectory === undefined) {
+    throw new KilnError('E_ARGUMENT', 'artifacts: there is no resultDirectory for them', {
+      hint: 'name the folder where they go',
+    });
+  }
   const setter = new OptionSetter(command).set({
     ...others,
     capAdd: capabilities,

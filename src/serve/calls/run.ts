@@ -131,7 +131,7 @@ export async function takeImage(
 
 export function needCommand([program]: readonly string[]): void {
   if (program) return;
-  throw new KilnError('E_ARGUMENT', 'argv: the list is empty', {
+  throw new KilnError('E_ARGUMENT', 'argv: it names no program', {
     hint: 'name a program first',
   });
 }

@@ -4,6 +4,7 @@ import { FileSystems, reopenFile } from '../../artifacts/source.ts';
 import { runRequest } from '../../cli/options/sandbox-options.ts';
 import { KilnError } from '../../errors.ts';
 import { closing } from '../../host/calls/descriptor.ts';
+import { unlessErrno } from '../../host/calls/libc.ts';
 import { O_PATH, openat2, RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS } from '../../host/files/at.ts';
 import { openExistingImage } from '../../image/open.ts';
 import { planRun, readSecrets } from '../../jobs/run/plan.ts';
@@ -153,7 +154,14 @@ const RESOLVE = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS;
  */
 function openFile(root: number, path: string): number {
   if (!path.startsWith('/')) throw notFile(path, 'it is not an absolute path');
-  const found = openat2(root, path, { flags: O_PATH, resolve: RESOLVE });
+  const found = unlessErrno(['ENOENT'], () =>
+    openat2(root, path, { flags: O_PATH, resolve: RESOLVE }),
+  );
+  if (found === undefined) {
+    throw new KilnError('E_PATH', `path: ${path}: it does not exist`, {
+      hint: 'name a file in the sandbox',
+    });
+  }
   using _found = closing(found);
   const stats = fstatSync(found, { bigint: true });
   if (!stats.isFile() || new FileSystems().isPseudo(found, stats)) {
