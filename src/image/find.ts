@@ -14,6 +14,11 @@ export type NamedImage =
   | { readonly kind: 'recipe'; readonly path: string }
   | { readonly kind: 'lock'; readonly path: string };
 
+/** What `-r` takes for a name, not for a path, a recipe or a lock. */
+export function isImageName(text: string): boolean {
+  return /^[\p{L}\p{N}_][\p{L}\p{N}_.+@:~-]{0,199}$/u.test(text) && !/\.(?:ya?ml|json)$/.test(text);
+}
+
 function ownRecipes(): string {
   return join(packageRoot(), 'recipes/images');
 }

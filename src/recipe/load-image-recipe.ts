@@ -107,6 +107,7 @@ export async function loadImageRecipe(
   );
   if (!isCut) checkWhole(merged, repositories.size, main.document);
   checkUsers(ordered);
+  for (const part of parts) checkFiles(part);
   const problems = parts.flatMap((part) => part.document.problems);
   if (problems.length > 0) throw new RecipeError(path, problems);
   const written: RecipeFile[] = [];
@@ -257,6 +258,15 @@ function checkUsers(parts: readonly Part[]): void {
         seen.add(value);
       }
     }
+  }
+}
+
+/** What a recipe extends may have a file that this one has otherwise. */
+function checkFiles({ recipe: { files }, document }: Part): void {
+  const paths = files.map(({ path }) => path);
+  for (const [index, path] of paths.entries()) {
+    if (paths.indexOf(path) === index) continue;
+    document.report(['files', index, 'path'], `${path} is written twice`);
   }
 }
 

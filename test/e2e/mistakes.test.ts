@@ -214,7 +214,9 @@ test.serial('options of a sandbox that cannot be', async (t) => {
     [['--timeout', '0'], /'--timeout <time>'.*not a duration/, /--help/],
     [['--stall-timeout', '0ms'], /'--stall-timeout <time>'.*not a duration/, /--help/],
     [['--keep=0'], /'--keep \[time\]'.*not a duration/, /--help/],
-    [['--workdir', '/nope'], /cannot enter \/nope/, /--workdir/],
+    [['--tmpfs', '/x', '--bind', '/etc:/x:ro'], /two mounts are for \/x/, /--help/],
+    [['--bind', '/etc:/x:ro', '-v', '/usr:/x:ro'], /two mounts are for \/x/, /--help/],
+    [['--workdir', '/nope'], /cannot enter \/nope/, /--workdir.*image’s own workdir/],
     [['--network', 'nonet'], /no network .*'nonet'/, /virsh -c '.*libvirt-sock' net-list.*engine/],
     [['--user', '99999:1'], /no user 99999:1/, /up to 65535/],
     [['--frob'], /unknown option '--frob'/, /`kiln run --help`/],
@@ -254,6 +256,16 @@ test.serial('files and names that are not there', async (t) => {
     [['image', 'lock', '/nope.yaml'], /no file \/nope\.yaml/, /\.yaml/],
     [['image', 'import', '/nope'], /cannot read \/nope/, /OCI layout/],
     [['image', 'import', '/dev/null'], /neither an archive/, /OCI layout/],
+    ...['', 'A B/..', 'a\nb', '\x1b[31m', 'x.yaml'].map((name): [string[], RegExp, RegExp] => [
+      ['image', 'import', '/dev/null', '--name', name],
+      /'--name <name>' argument/,
+      /--help/,
+    ]),
+    [
+      ['image', 'export', IMAGE, '-o', place('x.zip')],
+      /x\.zip is called like an archive/,
+      /\.tar\.zst/,
+    ],
     [['rpm', 'query', '--keyring', '/nope', '/x.rpm'], /the keyring \/nope cannot/, /--keyring/],
     [
       ['rpm', 'query', '--keyring', '/etc/passwd', '/x'],

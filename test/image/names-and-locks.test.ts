@@ -31,8 +31,21 @@ test.serial('an id that begins like two images, and a name of two, are neither',
     String(removed.stderr),
     /^kiln: 2 images are called busybox \[E_IMAGE_AMBIGUOUS\]\n.*give an id: /,
   );
-  t.is((await state.kiln(['image', 'rm', other.slice(0, 21)])).stdout, other);
+  const all = await state.kiln(['image', 'rm', 'nope', other.slice(0, 21), 'nor-this']);
+  t.is(all.stdout, other, 'one that is not there does not stop the others');
+  t.is(all.exitCode, 125);
+  for (const name of ['nope', 'nor-this'])
+    t.true(String(all.stderr).includes(`there is no image ${name} [E_IMAGE_MISSING]`));
   t.deepEqual(await readdir(state.paths.images), [IMAGE]);
+});
+
+test.serial('what comes from elsewhere never gets a name that -r cannot take', async (t) => {
+  const archive = join(state.beside, 'my image.tar');
+  const exported = await state.kiln(['image', 'export', IMAGE, '-o', archive]);
+  t.is(exported.exitCode, 0, String(exported.stderr));
+  const imported = await state.kiln(['image', 'import', archive, '--json']);
+  t.is(JSON.parse(String(imported.stdout)).name, 'imported');
+  t.is((await state.kiln(['image', 'rm', 'imported'])).exitCode, 0);
 });
 
 test.serial(

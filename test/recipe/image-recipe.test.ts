@@ -141,6 +141,18 @@ test('the same user in a recipe and in what it extends is a problem', async (t) 
   t.regex(error!.message, /child\.yaml:2:17: users\[0\]\.name: build is used twice/);
 });
 
+test('a file of a recipe is written once; one of what it extends may be replaced', async (t) => {
+  await using recipes = await folder({
+    'base.yaml': `${repository}\npackages: [bash]\nfiles: [{ path: /etc/x, content: a }]\n`,
+    'child.yaml': 'extends: base\nfiles: [{ path: /etc/x, content: b }]\n',
+    'twice.yaml':
+      'extends: base\nfiles:\n  - { path: /etc/y, content: b }\n  - { path: /etc//y, content: c }\n',
+  });
+  t.is((await recipes.load('child.yaml')).files.at(-1)?.content, 'b');
+  const error = await t.throwsAsync(recipes.load('twice.yaml'), { instanceOf: RecipeError });
+  t.regex(error!.message, /twice\.yaml:4:13: files\[1\]\.path: \/etc\/y is written twice/);
+});
+
 test('the JSON Schema knows every key and refuses others', (t) => {
   const schema = imageRecipeJsonSchema() as {
     properties: Record<string, unknown>;

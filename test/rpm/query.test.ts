@@ -192,6 +192,10 @@ test('a file that is missing or no package is an error for itself alone', async 
   t.is(passwd.error.code, 'E_RPM_FORMAT');
   t.is(query.file, good);
   t.regex(nope.error.message, /\/nope/);
+  const short = put(scratch(t), 'short', Buffer.from('hi\n'));
+  const told = await kiln('rpm', 'query', short);
+  t.regex(told.stderr, /it is no RPM package/);
+  t.notRegex(told.stderr, /download it again/);
 });
 
 test('docs/rpm.md has every field', async (t) => {

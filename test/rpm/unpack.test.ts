@@ -172,6 +172,15 @@ test('with a keyring, only what its keys signed is unpacked', async (t) => {
   t.regex((await run(unsigned, 'c')).stderr, /it is not signed/);
 });
 
+test('--max-size is hinted at where it says how much may be unpacked', async (t) => {
+  const files = [{ path: '/a', mode: 0o100644, data: Buffer.from('two') }];
+  const file = put(scratch(t), 'a.rpm', buildRpm({ files }));
+  const words = ['unpack', '-C', scratch(t), '--max-size', '1', file];
+  const { exitCode, stderr } = await kiln('rpm', ...words);
+  t.is(exitCode, 1);
+  t.regex(stderr, /1 bytes are allowed; --max-size allows more/);
+});
+
 test('an aborted unpack ends at once, and its children with it', async (t) => {
   const root = scratch(t);
   const controller = new AbortController();

@@ -83,7 +83,7 @@ async function unpack(
   // What the parent gets of it.
   JSON.stringify({ ...description, digests, signatures });
   reached('plan');
-  const plan = planUnpack(description, UNPACKED_SIZE);
+  const plan = planUnpack(description, { unpackedSize: UNPACKED_SIZE, moreBy: '' });
   reached('decompression');
   mkdirSync(DESTINATION, 0o755);
   const writer = new PackageWriter(plan, DESTINATION, {

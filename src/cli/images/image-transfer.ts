@@ -8,13 +8,14 @@ import { removeTree } from '../../host/files/remove-tree.ts';
 import { runTool } from '../../host/process/child-process.ts';
 import { callerMode } from '../../host/process/own-umask.ts';
 import type { Compression } from '../../image/archive/export.ts';
+import { isImageName } from '../../image/find.ts';
 import { hostArchitecture } from '../../image/key.ts';
 import { noting, openImage } from '../../image/open.ts';
 import { storageLeft } from '../../image/store/user-storage.ts';
 import type { Caller } from '../caller/caller.ts';
 import type { KilnCommand } from '../options/command.ts';
 import { quietOption } from '../options/shared-options.ts';
-import { parseSize } from '../options/values.ts';
+import { parseSize, read } from '../options/values.ts';
 import { printWarning } from '../output/errors.ts';
 import { printEither } from '../output/print.ts';
 import { withProgress } from '../output/progress.ts';
@@ -57,6 +58,11 @@ interface ImportOptions {
   readonly disk?: number;
 }
 
+function parseName(text: string): string {
+  const how = 'write up to 200 letters, digits and _.+@:~-, and no .yaml or .json at its end.';
+  return read(isImageName(text) ? text : undefined, how);
+}
+
 export function addTransferCommands(image: KilnCommand, caller: Caller): void {
   image
     .command('export')
@@ -80,7 +86,7 @@ export function addTransferCommands(image: KilnCommand, caller: Caller): void {
       'where it is: docker://HOST/NAME[:TAG] or @sha256:DIGEST, oci:DIR, dir:DIR, docker-archive:FILE',
     )
     .option('--digest <digest>', 'refuse any other content: sha256:…')
-    .option('--name <name>', 'give the image this name')
+    .option('--name <name>', 'give the image this name', parseName)
     .option('--disk <size>', 'refuse to unpack more than this, 16G by default', parseSize)
     .option('--json', 'print the manifest of the image as JSON instead of its id')
     .addHelpText('after', PULL_EXAMPLES)
@@ -89,7 +95,7 @@ export function addTransferCommands(image: KilnCommand, caller: Caller): void {
     .command('import')
     .description('Make an image from an OCI layout or a tar archive (plain, gzip or zstd).')
     .argument('<path>', 'the folder of an OCI layout, or a tar archive')
-    .option('--name <name>', 'give the image this name')
+    .option('--name <name>', 'give the image this name', parseName)
     .option('--disk <size>', 'refuse to unpack more than this, 16G by default', parseSize)
     .option('--json', 'print the manifest of the image as JSON instead of its id')
     .addHelpText('after', IMPORT_EXAMPLES)
@@ -149,14 +155,26 @@ async function skopeo(args: readonly string[]): Promise<{ readonly stdout: strin
   });
 }
 
+/** Endings of archives that kiln does not write: such a name is not meant for a folder. */
+const OTHER_ARCHIVE = /\.(?:zip|7z|t[gbxz]z2?|tzst|tar\.[^./]+)$/;
+
 async function exportImage(name: string, options: ExportOptions, caller: Caller): Promise<void> {
+  const { output } = options;
+  const named = /\.tar(?:\.(gz|zst))?$/.exec(output);
+  if (named === null && OTHER_ARCHIVE.test(output)) {
+    throw new KilnError(
+      'E_ARGUMENT',
+      `${output} is called like an archive that kiln cannot write`,
+      {
+        hint: 'it writes .tar, .tar.gz and .tar.zst, and otherwise the folder of an OCI layout',
+      },
+    );
+  }
   const { exportOci, exportTar, writeWhole } = await import('../../image/archive/export.ts');
   await using engine = caller.openEngine();
   await using image = await withProgress(caller, (onProgress) =>
     openImage(engine, name, { onProgress }),
   );
-  const { output } = options;
-  const named = /\.tar(?:\.(gz|zst))?$/.exec(output);
   if (output === '-') {
     try {
       warn(await exportTar(image, caller.stdout.stream, options.compress ?? 'none'), caller);

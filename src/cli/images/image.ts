@@ -14,7 +14,7 @@ import { forbidden } from '../../users/configuration.ts';
 import type { Caller } from '../caller/caller.ts';
 import { KilnCommand } from '../options/command.ts';
 import { quietOption } from '../options/shared-options.ts';
-import { printWarning } from '../output/errors.ts';
+import { inTurn, printWarning } from '../output/errors.ts';
 import { printEither, printJson } from '../output/print.ts';
 import { withProgress } from '../output/progress.ts';
 import {
@@ -175,9 +175,10 @@ async function remove(
   await using engine = caller.openEngine();
   const { paths } = engine;
   let freed = 0;
-  for (const wanted of ids) {
+  const removeOne = async (wanted: string) => {
     freed += await removeNamed(engine, wanted, (id) => caller.stdout.say(`${id}\n`));
-  }
+  };
+  await inTurn(ids, removeOne, caller);
   // The rest of the store belongs to root.
   if (engine.owner !== undefined) return;
   if (options.packages === true) freed += (await removeUnusedPackages(paths)).bytes;

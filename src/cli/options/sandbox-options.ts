@@ -202,6 +202,11 @@ export function runRequest(
   }
   const nested = options.profile === 'nested';
   const { timeout, stallTimeout, capAdd, tmpfs, copyIn, label, allowHostWrite, disk } = options;
+  const targets = [...options.bind, ...tmpfs].map(({ target }) => target);
+  const twice = targets.find((target, index) => targets.indexOf(target) < index);
+  if (twice !== undefined) {
+    command.error(`kiln: two mounts are for ${twice}: the second would hide the first`);
+  }
   return {
     ...{ image, argv, capAdd, tmpfs, copyIn },
     env: Object.fromEntries(options.env),

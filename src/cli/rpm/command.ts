@@ -86,6 +86,7 @@ Examples:
           keys,
           policy: keys.length > 0 ? 'require' : 'allow-unsigned',
           ...defined({ unpackedSize: options.maxSize }),
+          moreBy: '--max-size allows more',
           // Packages share directories, so they are unpacked one after the other: each can be taken back alone.
           concurrency: 1,
         },

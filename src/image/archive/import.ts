@@ -25,6 +25,7 @@ import {
 } from '../../host/state/disk-watch.ts';
 import type { StatePaths } from '../../host/state/paths.ts';
 import { filePieces } from '../../packages/rpm/digests.ts';
+import { isImageName } from '../find.ts';
 import { digestOf, IMAGE_FORMAT } from '../key.ts';
 import { currentMoment } from '../store/durability.ts';
 import { type LeasedImage, leaseImage, publishImage } from '../store/images.ts';
@@ -45,8 +46,6 @@ import {
 import { type Account, ROOT_ACCOUNT, readAccounts } from '../tree/accounts.ts';
 import { blobPath, fromOciArchitecture, type OciConfig, readOciLayout } from './oci.ts';
 import type { UnpackLayersInput } from './unpack-task.ts';
-
-const TITLE_MAX = 200;
 
 export interface ImportOptions {
   readonly name?: string;
@@ -239,9 +238,9 @@ function manifestOf(
 }
 
 function nameOf(source: string, { config }: OciConfig, options: ImportOptions): string {
+  // It is what who made the image likes.
   const title = config?.Labels?.['org.opencontainers.image.title'] ?? '';
-  // It is as long as who made the image likes.
-  return options.name ?? (title !== '' && title.length <= TITLE_MAX ? title : basename(source));
+  return options.name ?? [title, basename(source)].find(isImageName) ?? 'imported';
 }
 
 function environmentOf(entries: readonly string[]): Record<string, string> {

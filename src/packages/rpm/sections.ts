@@ -32,7 +32,8 @@ export function readSections(fd: number): RpmSections {
   if (!stat.isFile()) throw rpmError('E_RPM_FORMAT', 'it is not a regular file');
   const reader = new StartOfFile(fd, stat.size);
 
-  if (!reader.bytes(0, LEAD_MAGIC.length, 'lead').equals(LEAD_MAGIC)) {
+  const magic = reader.bytes(0, Math.min(stat.size, LEAD_MAGIC.length), 'lead');
+  if (!magic.equals(LEAD_MAGIC.subarray(0, magic.length))) {
     throw rpmError('E_RPM_FORMAT', 'it is no RPM package (wrong first bytes)', {
       hint: '`file FILE` tells what it is',
     });

@@ -8,17 +8,16 @@ import type { RpmPackage } from './package.ts';
 import { CpioParser } from './payload/cpio.ts';
 import { decompressPayload, loadZstd } from './payload/decompress.ts';
 import { loadNativeCodecs } from './payload/native-codec.ts';
-import { planUnpack } from './payload/plan.ts';
+import { planUnpack, type UnpackRoom } from './payload/plan.ts';
 import { PackageWriter } from './payload/writer.ts';
 import { readSections } from './sections.ts';
 import { Keyring } from './signature/keyring.ts';
 import { loadLibrpmio } from './signature/librpmio.ts';
 import { checkSignatures } from './signature/signature-packet.ts';
 
-export interface UnpackTaskInput {
+export interface UnpackTaskInput extends UnpackRoom {
   readonly keys: readonly string[];
   readonly policy: SignaturePolicy;
-  readonly unpackedSize: number;
 }
 
 const PROGRESS_STEP = 8 * 1024 * 1024;
@@ -45,7 +44,7 @@ async function unpack(
   fd: number,
   into: string,
   keyring: Keyring,
-  { policy, unpackedSize }: UnpackTaskInput,
+  { policy, ...room }: UnpackTaskInput,
   onProgress: (bytes: number) => void,
 ): Promise<{ package: RpmPackage; warnings: readonly string[] }> {
   const sections = readSections(fd);
@@ -53,11 +52,11 @@ async function unpack(
   const signatures = checkSignatures(fd, sections, keyring, true);
   assertTrusted({ digests, signatures }, policy);
   const description = describePackage(fd, sections);
-  const plan = planUnpack(description, unpackedSize);
+  const plan = planUnpack(description, room);
 
   if (into !== '.') mkdirSync(into, 0o755);
   const { fileDigestAlgorithm: algorithm } = description;
-  const writer = new PackageWriter(plan, into, { algorithm, unpackedSize });
+  const writer = new PackageWriter(plan, into, { algorithm, unpackedSize: room.unpackedSize });
   try {
     const parser = new CpioParser(writer);
     let reported = 0;

@@ -6,6 +6,7 @@ import { runQueue } from '../../host/confine/queue.ts';
 import { defaultLimits } from '../../host/confine/task.ts';
 import type { SignaturePolicy } from './inspect.ts';
 import { openFile, type RpmPackage, takePackage } from './package.ts';
+import { MORE_DISK } from './payload/plan.ts';
 import type { UnpackTaskInput } from './unpack-task.ts';
 
 export interface UnpackJob {
@@ -23,6 +24,8 @@ export interface UnpackOptions {
   readonly policy: SignaturePolicy;
   /** Bytes one package may unpack to; default 64 GiB. */
   readonly unpackedSize?: number;
+  /** Says how it may unpack to more; by a recipe's `disk` unless given. */
+  readonly moreBy?: string;
   readonly concurrency?: number;
   readonly entry?: string;
   readonly signal?: AbortSignal | undefined;
@@ -72,7 +75,12 @@ export async function* unpackRpms(
   const children = Math.min(Math.max(concurrency, 1), MOST_CHILDREN, jobs.length);
   if (children === 0) return;
   const { keys = [], policy, entry, unpackedSize = DEFAULT_UNPACKED_SIZE } = options;
-  const input: UnpackTaskInput = { keys, policy, unpackedSize };
+  const input: UnpackTaskInput = {
+    keys,
+    policy,
+    unpackedSize,
+    moreBy: options.moreBy ?? MORE_DISK,
+  };
   const cpuSeconds = defaultLimits.cpuSeconds * Math.ceil(jobs.length / JOBS_PER_LIMIT);
   yield* runQueue<UnpackJob, UnpackResult>({
     task: 'rpm-unpack',

@@ -134,7 +134,7 @@ export function execFailed(answer: Failed, argv: readonly string[]): KilnError {
   if (answer.failure === 'chdir') {
     return new KilnError('E_WORKDIR', `cannot enter ${answer.text}: ${errno}`, {
       details,
-      hint: '--workdir names a folder of the image, or one that is bound or copied into the sandbox',
+      hint: '--workdir, or else the image’s own workdir, names a folder of the image, or one that is bound or copied into the sandbox',
     });
   }
   const open = openLayer(answer);

@@ -8,6 +8,13 @@ import { type RpmFile, rpmError } from '../package.ts';
 export const MORE_DISK =
   '`disk` in the recipe of an image allows more, as `disk: 64G`, to users at most users.limits.disk and what is left of users.limits.storage';
 
+export interface UnpackRoom {
+  /** Bytes. */
+  readonly unpackedSize: number;
+  /** A hint. */
+  readonly moreBy: string;
+}
+
 export interface PlannedFile extends RpmFile {
   readonly relative: string;
   readonly links: readonly PlannedFile[] | undefined;
@@ -36,7 +43,7 @@ const NAME_MAX = 255;
 const TARGET_MAX = 4095;
 const PATH_MAX = TARGET_MAX - 95;
 
-export function planUnpack(rpm: RpmDescription, unpackedSize: number): UnpackPlan {
+export function planUnpack(rpm: RpmDescription, room: UnpackRoom): UnpackPlan {
   checkFeatures(rpm);
   const byPath = new Map<string, PlannedFile>();
   const groups = new Map<string, PlannedFile[]>();
@@ -53,7 +60,7 @@ export function planUnpack(rpm: RpmDescription, unpackedSize: number): UnpackPla
     byPath.set(relative, planned);
     return planned;
   });
-  checkSize(files, unpackedSize);
+  checkSize(files, room);
   checkParents(files, byPath);
   return { files, byPath };
 }
@@ -66,7 +73,7 @@ function groupOf(groups: Map<string, PlannedFile[]>, file: RpmFile): PlannedFile
   return group;
 }
 
-function checkSize(files: readonly PlannedFile[], unpackedSize: number): void {
+function checkSize(files: readonly PlannedFile[], { unpackedSize, moreBy }: UnpackRoom): void {
   let total = 0;
   for (const file of files) {
     const later = file.links !== undefined && file.links[0] !== file;
@@ -74,7 +81,7 @@ function checkSize(files: readonly PlannedFile[], unpackedSize: number): void {
   }
   if (total > unpackedSize) {
     throw new KilnError('E_DISK', `it would put ${total} bytes on the disk`, {
-      hint: `${unpackedSize} bytes are allowed; ${MORE_DISK}`,
+      hint: `${unpackedSize} bytes are allowed; ${moreBy}`,
     });
   }
 }
