@@ -49,6 +49,25 @@ test.serial('what comes from elsewhere never gets a name that -r cannot take', a
 });
 
 test.serial(
+  'an archive that is imported again keeps its first name, and commands start in /',
+  async (t) => {
+    const archive = join(state.beside, 'root.tar');
+    await execa('tar', ['-cf', archive, '-C', join(state.paths.images, IMAGE, 'tree'), '.']);
+    const first = await state.kiln(['image', 'import', archive, '--name', 'first']);
+    t.is(first.exitCode, 0, String(first.stderr));
+    const second = await state.kiln(['image', 'import', archive, '--name', 'second']);
+    t.is(second.stdout, first.stdout);
+    for (const name of ['first', 'second']) {
+      const ran = await state.kiln(['run', '-r', name, '--user', 'build', '--', 'busybox', 'pwd']);
+      t.is(ran.stdout, '/', String(ran.stderr));
+    }
+    t.regex(String((await state.kiln(['image', 'ls'])).stdout), / second, first /);
+    t.is((await state.kiln(['image', 'rm', 'first'])).stdout, first.stdout);
+    t.not((await state.kiln(['image', 'show', 'second'])).exitCode, 0);
+  },
+);
+
+test.serial(
   'image lock pins what the repository has, and is stale for another recipe',
   async (t) => {
     const { directory, key } = await debianRepository();

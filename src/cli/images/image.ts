@@ -9,7 +9,14 @@ import {
   removeImage,
   visibleImages,
 } from '../../image/store/images.ts';
-import { nameFor, ownersOf, ROOT, readContents, readManifest } from '../../image/store/manifest.ts';
+import {
+  nameFor,
+  namesFor,
+  ownersOf,
+  ROOT,
+  readContents,
+  readManifest,
+} from '../../image/store/manifest.ts';
 import { forbidden } from '../../users/configuration.ts';
 import type { Caller } from '../caller/caller.ts';
 import { KilnCommand } from '../options/command.ts';
@@ -128,25 +135,31 @@ async function build(name: string, options: BuildOptions, caller: Caller): Promi
 async function list(options: ListOptions, caller: Caller): Promise<void> {
   await using engine = caller.openEngine();
   const images = await visibleImages(engine);
+  const names = (manifest: ListedImage['manifest']) =>
+    namesFor(engine.paths, manifest, engine.owner);
+  const name: Columns<ListedImage> = [
+    ['NAME', ({ manifest }) => names(manifest).join(', ') || manifest.name],
+  ];
   const owner: Columns<ListedImage> = [['OWNER', ({ manifest }) => ownerShown(engine, manifest)]];
   const owners = (manifest: ListedImage['manifest']) =>
     [...ownersOf(engine.paths, manifest)].map(([uid, one]) => ({ uid, ...one }));
   const iso = (time: number) => new Date(time).toISOString();
   printRows(
     caller.stdout,
-    [...COLUMNS, ...owner],
+    [...ID, ...name, ...COLUMNS, ...owner],
     images,
     options,
     ({ manifest, lastUse, ...rest }) => ({
       ...{ ...manifest, ...rest, created: iso(manifest.created), lastUse: iso(lastUse) },
+      names: names(manifest),
       ...(engine.owner === undefined ? { owners: owners(manifest) } : {}),
     }),
   );
 }
 
+const ID: Columns<ListedImage> = [['ID', ({ manifest }) => manifest.id.slice(0, 12)]];
+
 const COLUMNS: Columns<ListedImage> = [
-  ['ID', ({ manifest }) => manifest.id.slice(0, 12)],
-  ['NAME', ({ manifest }) => manifest.name],
   ['PACKAGES', ({ manifest }) => String(manifest.packageCount)],
   ['SIZE', ({ manifest }) => sizeText(manifest.bytes)],
   ['OWN', ({ manifest }) => sizeText(manifest.ownBytes)],

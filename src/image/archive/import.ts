@@ -223,7 +223,7 @@ function manifestOf(
     arch: fromOciArchitecture(architecture),
     environment: environmentOf(config?.Env ?? []),
     user,
-    workdir: config?.WorkingDir?.startsWith('/') ? config.WorkingDir : user.home,
+    workdir: config?.WorkingDir?.startsWith('/') ? config.WorkingDir : '/',
     accounts,
     packageCount: 0,
     bytes,

@@ -23,6 +23,7 @@ import {
   imageDirectory,
   imageFiles,
   nameFor,
+  namesFor,
   readManifest,
 } from './manifest.ts';
 import { discard, publishLock } from './work-directory.ts';
@@ -123,7 +124,7 @@ function noImage(id: string): KilnError {
 export async function imagesNamed(place: ImagePlace, name: string): Promise<ImageManifest[]> {
   const named = imageIds(place.paths).flatMap((id) => {
     // Without its manifest, which is larger: others may have many images.
-    if (nameFor(place.paths, { id }, place.owner) !== name) return [];
+    if (!namesFor(place.paths, { id }, place.owner).includes(name)) return [];
     const manifest = readManifest(place.paths, id);
     return manifest === undefined ? [] : [{ ...manifest, name }];
   });

@@ -103,7 +103,7 @@ export async function readContents(paths: StatePaths, id: string): Promise<Image
 
 /*
  * Whose images are. Their files are shared by all who have made or brought them, and so proved to have the
- * content. A name is its owner's alone.
+ * content. Names are their owner's alone: an image has each that its owner gave it.
  * `owner-UID.json` in an image's folder is one owner. An image without any is root's: it is older than these.
  */
 
@@ -111,6 +111,8 @@ export const ROOT = 0;
 
 export interface ImageOwner {
   readonly name: string;
+  /** Names that the owner gave it before, the newest first: they mean it as well. */
+  readonly earlierNames?: readonly string[];
   /** Made with a login or a certificate: not for others who may see its owner’s images. */
   readonly private: boolean;
   /** kiln made it for a build of a user's, and makes it again: it may go when the user needs room. */
@@ -121,6 +123,9 @@ export interface ImageViewer {
   readonly uid: number;
   seesOfRoot(image: ImageOwner): boolean;
 }
+
+/** Names of an image for one owner: kilnd's own thread reads them all. */
+const NAMES_MAX = 20;
 
 const FILE = /^owner-(\d+)\.json$/;
 
@@ -180,11 +185,24 @@ export function nameFor(
   image: NamedImage,
   viewer: ImageViewer | undefined,
 ): string | undefined {
+  return namesFor(paths, image, viewer)[0];
+}
+
+/** All names that mean the image to whoever looks, the newest first; none if it is not to be seen. */
+export function namesFor(
+  paths: StatePaths,
+  image: NamedImage,
+  viewer: ImageViewer | undefined,
+): readonly string[] {
   const owners = ownersOf(paths, image);
+  const own = viewer === undefined ? undefined : owners.get(viewer.uid);
   const roots = owners.get(ROOT);
-  if (viewer === undefined) return roots?.name;
-  const own = owners.get(viewer.uid)?.name;
-  return own ?? (roots !== undefined && viewer.seesOfRoot(roots) ? roots.name : undefined);
+  const seen = namesOf(roots).filter((name) => viewer?.seesOfRoot({ ...roots!, name }) ?? true);
+  return [...new Set([...namesOf(own), ...seen])];
+}
+
+function namesOf(owner: ImageOwner | undefined): readonly string[] {
+  return owner === undefined ? [] : [owner.name, ...(owner.earlierNames ?? [])];
 }
 
 export function ownImage(paths: StatePaths, id: string, uid: number, owner: ImageOwner): void {
@@ -198,7 +216,13 @@ export function ownImage(paths: StatePaths, id: string, uid: number, owner: Imag
     writeRecord(ownerFile(directory, ROOT), roots);
   const known = owners.get(uid);
   if (known?.name === owner.name && known.private === owner.private) return;
-  writeRecord(ownerFile(directory, uid), owner);
+  const earlierNames = namesOf(known)
+    .filter((name) => name !== owner.name)
+    .slice(0, NAMES_MAX - 1);
+  writeRecord(ownerFile(directory, uid), {
+    ...owner,
+    ...(earlierNames.length > 0 ? { earlierNames } : {}),
+  });
 }
 
 export function disownImage(paths: StatePaths, manifest: ImageManifest, uid: number): boolean {
