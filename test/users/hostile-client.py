@@ -219,14 +219,15 @@ elif what == "asks":
     time.sleep(2)
     print("sent", flush=True)
     sys.stdin.read()
-elif what == "drips":
-    # Long messages, the last of which comes byte by byte.
+elif what in ("drips", "long drips"):
+    # Messages whose last bytes come one by one.
+    length = 1_800_000 if what == "long drips" else 1
     held = []
     for _ in range(60):
         peer = connect()
         peer.sendall(b'{"method":"io.kiln.GetVersion","parameters":{}}\0')
         peer.recv(1000)
-        peer.sendall(b"x" * 1_800_000)
+        peer.sendall(b"x" * length)
         held.append(peer)
     for _ in range(200):
         for peer in held:
