@@ -2,6 +2,7 @@ import { once } from 'node:events';
 import {
   closeSync,
   fstatSync,
+  ftruncateSync,
   mkdirSync,
   openSync,
   readSync,
@@ -15,6 +16,7 @@ import { stripVTControlCharacters } from 'node:util';
 import { closing } from '../host/calls/descriptor.ts';
 import { echoToOwner } from '../host/process/own-process.ts';
 import { clearPlace } from '../host/state/damage.ts';
+import { reasonOf } from './failure.ts';
 import type { InstanceFiles } from './lifecycle/store.ts';
 
 /** A log file is renamed at this size, and this many old ones are kept. */
@@ -29,6 +31,8 @@ export class LogFile implements Disposable {
   readonly #echo: boolean;
   #fd: number;
   #bytes: number;
+  #missing = 0;
+  #why = '';
 
   /** With `echo`, lines also go to standard output, without the time: a journal adds one. */
   constructor(path: string, options: { readonly echo?: boolean } = {}) {
@@ -40,21 +44,46 @@ export class LogFile implements Disposable {
     this.#bytes = fstatSync(this.#fd).size;
   }
 
+  /** Never throws: a service goes on, and can be stopped, where its log has no room. */
   write(source: string, text: string): void {
     const clean = printable(text.length > MAX_LINE ? `${text.slice(0, MAX_LINE)}…` : text);
     const line = `${source}: ${clean}\n`;
     if (this.#echo) echoToOwner(line);
-    if (this.#bytes > MAX_BYTES) this.rotate();
-    this.#bytes += writeSync(this.#fd, `${new Date().toISOString()} ${line}`);
+    try {
+      if (this.#bytes > MAX_BYTES) this.rotate();
+      if (this.#missing > 0) {
+        this.#append(`kiln: ${this.#missing} lines are missing: ${this.#why}\n`);
+        this.#missing = 0;
+      }
+      this.#append(line);
+    } catch (error) {
+      this.#missing++;
+      this.#why = reasonOf(error);
+    }
+  }
+
+  #append(line: string): void {
+    const bytes = Buffer.from(`${new Date().toISOString()} ${line}`);
+    const written = writeSync(this.#fd, bytes);
+    if (written < bytes.length) {
+      // What comes when there is room again begins a line.
+      ftruncateSync(this.#fd, this.#bytes);
+      throw new Error('no space was left');
+    }
+    this.#bytes += written;
   }
 
   rotate(): void {
-    closeSync(this.#fd);
+    // First what may fail: nothing is renamed then.
+    const next = `${this.#path}.next`;
+    const fd = openSync(next, 'a', 0o600);
     for (let age = KEPT; age > 0; age--) {
       const from = age === 1 ? this.#path : `${this.#path}.${age - 1}`;
       if (statSync(from, { throwIfNoEntry: false })) renameSync(from, `${this.#path}.${age}`);
     }
-    this.#fd = openSync(this.#path, 'a', 0o600);
+    renameSync(next, this.#path);
+    closeSync(this.#fd);
+    this.#fd = fd;
     this.#bytes = 0;
   }
 

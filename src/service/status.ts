@@ -1,5 +1,6 @@
 import { defined } from '../defined.ts';
 import { KilnError } from '../errors.ts';
+import { isDiskFull } from '../host/calls/system-error.ts';
 import type { CgroupUsage } from '../host/cgroup/cgroup-usage.ts';
 import { readRecordOrSetAside, withFields, writeRecord } from '../host/state/checked-file.ts';
 import type { StatePaths } from '../host/state/paths.ts';
@@ -77,13 +78,21 @@ export function writeOutcome(
   hint?: string,
 ): void {
   const outcome = { state, reason, ...defined({ hint }), time: Date.now() };
-  writeRecord(files.outcome, outcome satisfies Outcome, { flush: true });
+  try {
+    writeRecord(files.outcome, outcome satisfies Outcome, { flush: true });
+  } catch (error) {
+    if (!isDiskFull(error)) throw error;
+    writeRecord(files.volatileOutcome, outcome);
+  }
 }
 
 const takeOutcome = withFields<Outcome>({ state: 'string', reason: 'string', time: 'number' });
 
 export function readOutcome(files: InstanceFiles): Outcome | undefined {
-  return readRecordOrSetAside(files.outcome, takeOutcome);
+  const written = [files.outcome, files.volatileOutcome].flatMap(
+    (path) => readRecordOrSetAside(path, takeOutcome) ?? [],
+  );
+  return written.sort((a, b) => a.time - b.time).at(-1);
 }
 
 export interface ListedService {

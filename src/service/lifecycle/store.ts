@@ -38,6 +38,8 @@ export function filesIn(directory: string, run: string) {
     logs,
     log: join(logs, 'service.log'),
     run,
+    /** What came of a run whose outcome had no room on the disk. */
+    volatileOutcome: join(run, 'outcome.json'),
     /**
      * The copy of a service from before an upgrade. While it exists, the upgrade is not finished; if nobody holds
      * the lock, the upgrading process died, and the service is restored.

@@ -140,11 +140,15 @@ export class Instance {
     this.#health?.stop();
     this.#lease?.close();
     this.#lease = undefined;
-    for (const publication of this.#publications) await publication[Symbol.asyncDispose]();
-    this.#publications = [];
-    await this.#manager.stop();
-    this.host.tree[Symbol.dispose]();
-    await this.host.sandbox.close();
+    try {
+      for (const publication of this.#publications) await publication[Symbol.asyncDispose]();
+      this.#publications = [];
+      await this.#manager.stop();
+    } finally {
+      // Whatever went wrong: a service without a supervisor counts as stopped.
+      this.host.tree[Symbol.dispose]();
+      await this.host.sandbox.close();
+    }
   }
 
   chosen(name: string | undefined): readonly RunningUnit[] {

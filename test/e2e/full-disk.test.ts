@@ -1,0 +1,83 @@
+/** What goes on while the disk of the state is full, and what is told about it. */
+import { mkdtempSync, rmSync } from 'node:fs';
+import { rm } from 'node:fs/promises';
+import { createServer } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import test from 'ava';
+import { execa } from 'execa';
+import { isDead, waitForDeath } from '../../src/host/process/process.ts';
+import type { ServiceStatus } from '../../src/service/status.ts';
+import { freePort } from '../service/free-port.ts';
+import { type BusyboxState, busyboxState, IMAGE, PATIENCE } from '../support/busybox-state.ts';
+import { eventually } from '../support/eventually.ts';
+
+const disk = mkdtempSync(join(tmpdir(), 'kiln-full-'));
+let state: BusyboxState;
+
+test.before(async () => {
+  await execa('mount', ['-t', 'tmpfs', '-o', 'size=64m,mode=755', 'tmpfs', disk]);
+  state = await busyboxState(disk);
+});
+
+test.after.always(async () => {
+  await makeRoom();
+  await service('stop', 'loud');
+  await state[Symbol.asyncDispose]();
+  await execa('umount', [disk]);
+  rmSync(disk, { recursive: true });
+});
+
+const filling = join(disk, 'filling');
+const service = (...args: readonly string[]) => state.kiln(['service', ...args]);
+
+/** All but so many bytes. */
+async function fill(left = 0): Promise<void> {
+  await execa('dd', ['if=/dev/zero', `of=${filling}`, 'bs=64k'], { reject: false });
+  await execa('truncate', ['-s', `-${left}`, filling]);
+}
+
+const makeRoom = () => rm(filling, { force: true });
+
+async function statusOf(name: string): Promise<ServiceStatus | undefined> {
+  const { stdout } = await service('list', '--json', name);
+  const [listed] = JSON.parse(String(stdout)) as { status?: ServiceStatus }[];
+  return listed?.status;
+}
+
+test.serial('a service runs on where its log has no room, and stopped means gone', async (t) => {
+  const script = 'while :; do seq 2000; sleep 0.2; done';
+  await service('create', '-r', IMAGE, 'loud', '--', 'sh', '-c', script);
+  t.is((await service('start', 'loud')).exitCode, 0);
+  await fill();
+  await sleep(2000);
+  const full = (await statusOf('loud'))!;
+  t.is(full.state, 'running');
+  const stopped = await service('stop', 'loud');
+  t.is(stopped.exitCode, 0, String(stopped.stderr));
+  t.true(isDead(full.initPid), 'its sandbox is gone');
+  t.true(await waitForDeath(full.supervisorPid, 5000 * PATIENCE));
+  t.regex(String((await service('list')).stdout), /^loud +stopped /m);
+  // Whoever starts one that cannot run is told why, at once.
+  const port = await freePort();
+  const server = createServer().listen(port, '127.0.0.1');
+  await makeRoom();
+  await service('set', 'loud', '--publish', `${port}:80`);
+  await fill();
+  const failed = await service('start', 'loud');
+  t.is(failed.exitCode, 125);
+  t.regex(String(failed.stderr), /cannot listen on 127.0.0.1 port/);
+  server.close();
+  await makeRoom();
+  t.is((await service('start', 'loud')).exitCode, 0);
+  await fill();
+  await sleep(1000);
+  await makeRoom();
+  const log = await eventually(async () => {
+    const { stdout } = await service('logs', '-n', '100000', 'loud');
+    return /kiln: \d+ lines are missing/.test(String(stdout)) && String(stdout);
+  });
+  t.regex(log, /kiln: \d+ lines are missing: no space was left/);
+  t.is((await service('restart', 'loud')).exitCode, 0);
+});
