@@ -9,8 +9,6 @@ import type { BrowserFiles } from './write.ts';
 export interface ReportLog {
   readonly name: string;
   readonly gzip: Buffer;
-  /** Bytes of its beginning; 0: it is whole. */
-  readonly leftOut: number;
   /** For paper and for browsers without scripts. */
   readonly end: readonly string[];
 }
@@ -41,7 +39,7 @@ ${policyOf(result)}
 ${warnings(result)}
 ${request(result)}
 </main>
-${logs.map(({ name, gzip, leftOut }) => html`<script type="application/gzip" class="log" data-name="${name}" data-left-out="${leftOut}">${gzip.toString('base64')}</script>`)}`;
+${logs.map(({ name, gzip }) => html`<script type="application/gzip" class="log" data-name="${name}">${gzip.toString('base64')}</script>`)}`;
   return documentOf({ title, body, samples: result.samples }, files);
 }
 

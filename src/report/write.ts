@@ -108,11 +108,7 @@ async function materials(directory: string, result: Result): Promise<ReportParts
     if (log === undefined) continue;
     if (exitStatus !== 0 && name === 'build.log')
       failures = failuresOf(log, build?.name ?? 'the recipe');
-    const { bytes, leftOut } = log;
-    logs.push({
-      ...{ name, leftOut, end: lastLines(bytes) },
-      gzip: await compress(bytes, { level: 6 }),
-    });
+    logs.push({ name, end: lastLines(log), gzip: await compress(log, { level: 6 }) });
   }
   if (build === undefined) return { result, logs, failures, packages: [] };
   const packages = folder.read('installed_pkgs.log', RESULT_MAX)?.trim();

@@ -17,7 +17,7 @@ test('a log that is too long goes on compressed, and gzip has the rest', async (
   const directory = await folder(t);
   const line = `${'x'.repeat(99)}\n`;
   {
-    using files = await ResultFiles.open(directory, owner, undefined, { plain: 1000, rest: 1e6 });
+    using files = await ResultFiles.open(directory, owner, { plain: 1000, rest: 1e6 });
     for (let count = 0; count < 50; count++) files.append('build.log', Buffer.from(line));
     files.append('root.log', Buffer.from(line));
   }
@@ -34,7 +34,7 @@ test('a log that is too long goes on compressed, and gzip has the rest', async (
 test('the rest of a log has an end, which is said', async (t) => {
   const directory = await folder(t);
   {
-    using files = await ResultFiles.open(directory, owner, undefined, { plain: 10, rest: 1000 });
+    using files = await ResultFiles.open(directory, owner, { plain: 10, rest: 1000 });
     for (let count = 0; count < 40; count++) {
       files.append('build.log', Buffer.alloc(100_000, `line ${count} `));
     }

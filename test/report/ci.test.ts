@@ -27,6 +27,8 @@ not ok 2 - delta
 ok 3 - epsilon # SKIP no network
 `;
 
+const PATIENCE = Number(process.env.KILN_TEST_PATIENCE ?? 1);
+
 function read(text: string, pieces = 1): LogReader {
   const log = new LogReader('hello.spec');
   const bytes = Buffer.from(text);
@@ -107,6 +109,19 @@ test('a log without end is read within bounds', (t) => {
   for (let n = 0; n < 50; n++) log.push(line);
   for (let n = 0; n < 3000; n++) log.push(Buffer.from(`\na.c:${n}:1: error: e${n}\nPASS: t${n}\n`));
   t.is(log.findings.length, 1000);
+});
+
+test('lines that are almost a finding, or a test, take no time', (t) => {
+  const lines = ['x'.repeat(4096), `ok 1 ${' '.repeat(4000)}x#y`, `not ok 1 -${' #'.repeat(2000)}`];
+  const log = Buffer.from(`${lines.join('\n')}\n`.repeat(2000));
+  const began = performance.now();
+  read(log.toString());
+  // A pattern that begins anew at each letter takes a minute.
+  t.true(performance.now() - began < 3000 * PATIENCE);
+  t.deepEqual(read('ok 1 - one  # SKIP not here\nok 2 two \n').tests, [
+    { at: 1, name: 'one', outcome: 'skipped' },
+    { at: 2, name: 'two', outcome: 'passed' },
+  ]);
 });
 
 test('junit.xml is XML, and counts what is in it', (t) => {

@@ -1,7 +1,10 @@
 /** report.html in Debian's Chromium, without a window. */
+
+import { randomBytes } from 'node:crypto';
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { gunzipSync } from 'node:zlib';
 import test from 'ava';
 import { renewReport } from '../../src/report/write.ts';
 import type { Result } from '../../src/result/schema.ts';
@@ -199,6 +202,31 @@ async function opens(name: string, count: number) {
   const page = await inBrowser(path);
   return { page, ms: performance.now() - from };
 }
+
+test.serial(
+  'of an endless log the beginning and the end are there, and the page stays small',
+  async (t) => {
+    // Hardly compressed.
+    const noise = randomBytes(12 << 20)
+      .toString('hex')
+      .replaceAll(/.{100}/g, '$&\n');
+    const log = `a.c:1:1: error: first\n${noise.repeat(2)}\nb.c:2:2: error: last\n`;
+    const path = await report('endless', result(), log);
+    const page = readFileSync(path, 'utf8');
+    t.true(page.length < 45 << 20, `${page.length}`);
+    const [, packed = ''] = /data-name="build\.log">([^<]*)</.exec(page) ?? [];
+    const lines = gunzipSync(Buffer.from(packed, 'base64')).toString().split('\n');
+    const note = lines.findIndex((line) => line.startsWith('['));
+    const [, leftOut] =
+      /^\[(\d+) bytes of build\.log are not in this report\]$/.exec(lines[note] ?? '') ?? [];
+    const kept = lines.toSpliced(note, 1).join('\n').length;
+    t.is(Number(leftOut), log.length - kept);
+    t.true(kept > 31 << 20 && kept <= 32 << 20, `${kept}`);
+    // Both lead to their lines in the page.
+    t.regex(page, /first <a href="#build\.log:1">/);
+    t.regex(page, new RegExp(`last <a href="#build\\.log:${lines.length - 1}">`));
+  },
+);
 
 test.serial('only what is seen of a log is in the document', async (t) => {
   const { page } = await opens('some', 50_000);

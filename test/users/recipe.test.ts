@@ -29,6 +29,7 @@ import {
   USER,
   type UserState,
   userState,
+  writeConfig,
 } from '../support/second-user.ts';
 
 const test = anyTest as TestFn<UserState & { readonly closed: UserState }>;
@@ -99,6 +100,23 @@ test.serial(
     t.deepEqual(await leftOfJobs(t.context), []);
   },
 );
+
+test.serial('what a recipe writes to its log keeps within the user’s share', async (t) => {
+  const { closed } = t.context;
+  const name = folder(closed, {
+    'loud.yaml': yaml([], "['yes | head -c 20m; seq 600000; exit 3']"),
+  });
+  writeConfig(closed.config, '  limits: { disk: 8M }\n');
+  t.teardown(() => writeConfig(closed.config, ''));
+  const built = await closed.as(USER, ['build', `${name}/loud.yaml`, '--resultdir', `${name}/out`]);
+  t.is(built.exitCode, 3, String(built.stderr));
+  const out = join(closed.home, name, 'out');
+  const sizes = ['build.log', 'build.log.rest.gz'].map((file) => statSync(join(out, file)).size);
+  for (const size of sizes) t.true(size > 2 ** 17 && size < 2 ** 20 + 2 ** 18, sizes.join(' '));
+  t.regex(readFileSync(join(out, 'build.log'), 'utf8').slice(-100), /goes on in build.log.rest.gz/);
+  const { stdout: rest } = await execa('gzip', ['-dc', join(out, 'build.log.rest.gz')]);
+  t.true(rest.endsWith(`[kiln: the log ends here: its rest is ${2 ** 20} bytes long]`));
+});
 
 test.serial('a recipe in TypeScript has its modules, and runs in the sandbox', async (t) => {
   const step = `async () => { await $\`echo said: \${text}\`; }`;

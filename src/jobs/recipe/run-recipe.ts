@@ -16,7 +16,7 @@ import { PlannedSandbox } from '../../sandbox/door/planned-sandbox.ts';
 import type { Engine } from '../../sandbox/open.ts';
 import { limitsOf } from '../../sandbox/policy/limits.ts';
 import type { Bind, SandboxSpecification } from '../../sandbox/policy/specification.ts';
-import { lockResults, ResultFiles } from '../rpmbuild/outcome/result-files.ts';
+import { lockResults, logLimits, ResultFiles } from '../rpmbuild/outcome/result-files.ts';
 import { collectorFor } from '../run/collect.ts';
 import { planRun } from '../run/plan.ts';
 import { Timeline } from '../run/timeline.ts';
@@ -47,10 +47,11 @@ export async function runRecipe(
   hooks.signal?.throwIfAborted();
   const { resultDirectory, caller } = request;
   using _lock = resultDirectory === undefined ? undefined : lockResults(resultDirectory, caller);
+  const limits = logLimits(engine.owner?.share.disk);
   using files =
     resultDirectory === undefined
       ? undefined
-      : await ResultFiles.open(resultDirectory, caller, ['build.log']);
+      : await ResultFiles.open(resultDirectory, caller, limits, ['build.log']);
   const unwritable = new AbortController();
   const signal = AbortSignal.any([...(hooks.signal ? [hooks.signal] : []), unwritable.signal]);
   const onOutput = (chunk: Buffer) => {

@@ -17,7 +17,7 @@ import { type BuildInput, readInput } from './input.ts';
 import { scanRoot } from './outcome/collect.ts';
 import { finish } from './outcome/finish.ts';
 import type { BuildHooks, BuildReport } from './outcome/report.ts';
-import { lockResults, ResultFiles } from './outcome/result-files.ts';
+import { lockResults, logLimits, ResultFiles } from './outcome/result-files.ts';
 import { checkInstall } from './postinstall.ts';
 import { type PreparedBuild, prepareBuild } from './prepare.ts';
 import type { BuildRequest } from './request.ts';
@@ -37,7 +37,8 @@ export async function buildPackage(
   using held = new DisposableStack();
   try {
     held.use(lockResults(request.resultDirectory, request.caller));
-    using files = await ResultFiles.open(request.resultDirectory, request.caller);
+    const limits = logLimits(engine.owner?.share.disk);
+    using files = await ResultFiles.open(request.resultDirectory, request.caller, limits);
     run.logTo(files);
     // A key that cannot sign is found here, before hours of building.
     await signingKey(request);

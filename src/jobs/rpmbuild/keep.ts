@@ -16,7 +16,7 @@ import { makeSrpm } from './input.ts';
 import { finish } from './outcome/finish.ts';
 import { BuildFailure } from './outcome/outcome.ts';
 import type { BuildHooks, BuildPhase, BuildReport } from './outcome/report.ts';
-import { ResultFiles } from './outcome/result-files.ts';
+import { logLimits, ResultFiles } from './outcome/result-files.ts';
 import type { BuildRequest } from './request.ts';
 import { runRpmbuild, takePackages } from './rpmbuild.ts';
 
@@ -125,7 +125,8 @@ export async function resumeBuild(
   run.image = imageOf(engine.paths, sandbox);
   let failure: unknown;
   try {
-    using files = await ResultFiles.open(request.resultDirectory, request.caller);
+    const limits = logLimits(engine.owner?.share.disk);
+    using files = await ResultFiles.open(request.resultDirectory, request.caller, limits);
     run.logTo(files);
     run.signer = await packageSigner(engine, request);
     await goOn(run, sandbox, kept);

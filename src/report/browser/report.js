@@ -83,9 +83,6 @@ class Viewer {
     const text = await unpack(element.textContent);
     lines = text.split('\n');
     if (lines.at(-1) === '') lines.pop();
-    const leftOut = Number(element.dataset.leftOut);
-    if (leftOut > 0)
-      lines.unshift(`[the first ${leftOut} bytes of ${name} are not in this report]`);
     this.logs.set(name, lines);
     return lines;
   }

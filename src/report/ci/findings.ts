@@ -33,9 +33,11 @@ const LINE_MAX = 4096;
 /** Where rpmbuild unpacks sources: topdir/BUILD, with a folder of the package's own since rpm 4.20. */
 const BUILD_FOLDER = /^\/builddir\/build\/BUILD\/(?:[^/]+-build\/)?(?:[^/]+\/)?(?=[^/])/;
 
+// Logs are hostile: the time that a pattern takes grows no faster than the line.
+
 /** gcc, clang, ld: `file:line[:column]: error: text`. */
 const COMPILER =
-  /^(?<file>[^\s:]*[^\s:\d][^\s:]*):(?<line>\d{1,7}):(?:(?<column>\d{1,5}):)? (?:fatal )?(?<severity>error|warning): (?<message>.+)$/;
+  /^(?<file>(?!\d*:)[^\s:]+):(?<line>\d{1,7}):(?:(?<column>\d{1,5}):)? (?:fatal )?(?<severity>error|warning): (?<message>.+)$/;
 /** GNU make: `make: *** [Makefile:12: all] Error 2`. */
 const MAKE = /^make(?:\[\d+\])?: \*\*\* \[(?<file>[^\s:]+):(?<line>\d{1,7}): (?<message>.+)$/;
 /** rpmlint 2: `name.arch: E: check-name details`, also `no-%prep-section`; a spec is named with its line. */
@@ -56,8 +58,7 @@ const AUTOMAKE = /^(?<outcome>PASS|FAIL|XFAIL|XPASS|SKIP|ERROR): (?<name>\S.*)$/
 /** CTest: ` 3/12 Test  #3: name ......   Passed    0.01 sec`. */
 const CTEST = /^\s*\d+\/\d+ Test\s+#\d+: (?<name>\S+) \.*\s*(?<outcome>Passed|\*\*\*\w+)/;
 /** TAP (testanything.org): `not ok 3 - name # SKIP why`. */
-const TAP =
-  /^(?<outcome>ok|not ok) \d+(?: -)? (?<name>[^#]+?)(?:\s*#\s*(?<directive>SKIP|TODO).*)?$/i;
+const TAP = /^(?<outcome>ok|not ok) \d+(?: -)? (?<name>[^#]+)(?:#\s*(?<directive>SKIP|TODO).*)?$/i;
 
 export class LogReader {
   readonly tests: CheckedTest[] = [];
@@ -124,25 +125,21 @@ function testIn(line: string): Omit<CheckedTest, 'at'> | undefined {
   if (outcome === undefined || name === undefined) return undefined;
   const skipped = directive !== undefined || outcome === 'SKIP';
   const passed = ['PASS', 'XFAIL', 'Passed', 'ok'].includes(outcome);
-  return { name, outcome: skipped ? 'skipped' : passed ? 'passed' : 'failed' };
+  return { name: name.trimEnd(), outcome: skipped ? 'skipped' : passed ? 'passed' : 'failed' };
 }
 
 /** rpmbuild says so before each part of a spec that it executes. */
 const PART = '\nExecuting(%';
 
-/** Bytes of a log in a report: its end, if it is longer. */
-const LOG_MAX = 128 << 20;
+/** Bytes of a log in a report: its beginning and its end, if it is longer. A page with more is slow to make and to open. */
+const HEAD = 8 << 20;
+const TAIL = 24 << 20;
 const END_LINES = 200;
 
 export type LogFailures = Pick<LogReader, 'findings' | 'tests'>;
 
-interface LogBytes {
-  readonly bytes: Buffer;
-  /** Bytes before them. */
-  readonly leftOut: number;
-}
-
-export function readLog(folder: Folder, name: string): LogBytes | undefined {
+/** As the report has it: a line says how much is left out. */
+export function readLog(folder: Folder, name: string): Buffer | undefined {
   const flags = constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK;
   const opened = () => openSync(join(folder.path, name), flags);
   const fd = unlessErrno(['ENOENT', 'ELOOP', 'ENXIO'], opened);
@@ -150,17 +147,25 @@ export function readLog(folder: Folder, name: string): LogBytes | undefined {
   using _fd = closing(fd);
   const stats = fstatSync(fd);
   if (!stats.isFile() || stats.size === 0) return undefined;
-  const leftOut = Math.max(0, stats.size - LOG_MAX);
-  const bytes = Buffer.alloc(stats.size - leftOut);
-  const length = readSync(fd, bytes, 0, bytes.length, leftOut);
-  return { bytes: bytes.subarray(0, length), leftOut };
+  if (stats.size <= HEAD + TAIL) return readPart(fd, 0, stats.size);
+  const read = readPart(fd, 0, HEAD);
+  const head = read.subarray(0, read.lastIndexOf(10) + 1 || read.length);
+  const end = readPart(fd, stats.size - TAIL, TAIL);
+  const tail = end.subarray(end.indexOf(10) + 1);
+  const leftOut = stats.size - head.length - tail.length;
+  const note = `[${leftOut} bytes of ${name} are not in this report]\n`;
+  return Buffer.concat([head, Buffer.from(note), tail]);
+}
+
+function readPart(fd: number, from: number, length: number): Buffer {
+  const bytes = Buffer.alloc(length);
+  return bytes.subarray(0, readSync(fd, bytes, 0, length, from));
 }
 
 /** Errors and failed tests of a failed build: those of the last part of the spec, because that is the one that failed. */
-export function failuresOf({ bytes: log, leftOut }: LogBytes, spec: string): LogFailures {
+export function failuresOf(log: Buffer, spec: string): LogFailures {
   const start = Math.max(0, log.lastIndexOf(PART));
-  // As the viewer counts lines: a note about what was left out is its first.
-  let before = leftOut > 0 ? 1 : 0;
+  let before = 0;
   for (let at = log.indexOf(10); at !== -1 && at < start; at = log.indexOf(10, at + 1)) before++;
   const reader = new LogReader(spec, before);
   reader.push(log.subarray(start));

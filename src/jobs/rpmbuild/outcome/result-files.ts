@@ -110,6 +110,15 @@ interface LogLimits {
   readonly rest: number;
 }
 
+/** Of what a user's command may write, for a log and once more for its rest: artifacts, two logs and a report have room. */
+const LOG_SHARE = 1 / 8;
+
+/** @param disk bytes that the command may write, and that are copied out for it */
+export function logLimits(disk: number = Number.POSITIVE_INFINITY): LogLimits {
+  const share = Math.floor(disk * LOG_SHARE);
+  return { plain: Math.min(LOG_LIMIT, share), rest: Math.min(REST_LIMIT, share) };
+}
+
 /** Now in the format of mock's logs: `2026-11-24 18:16:54,678`. */
 export function logTime(): string {
   return new Date().toISOString().replace('T', ' ').replace('.', ',').replace('Z', '');
@@ -132,8 +141,8 @@ export class ResultFiles implements Disposable {
   static async open(
     path: string,
     owner: Owner,
+    limits: LogLimits = logLimits(),
     logs: readonly (LogName | 'state.log')[] = LOGS,
-    limits: LogLimits = { plain: LOG_LIMIT, rest: REST_LIMIT },
   ): Promise<ResultFiles> {
     const directory = resolve(path);
     let files: ResultFiles | undefined;
