@@ -5,6 +5,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { KilnError } from '../errors.ts';
 import { withLock } from '../host/files/flock.ts';
 import { KILN_VERSION } from '../host/state/paths.ts';
+import { packageCount } from '../image/progress.ts';
 import { optionsDigest } from '../jobs/chain/build-member.ts';
 import { readMembers } from '../jobs/chain/member.ts';
 import { Records, refuseBusy } from '../jobs/chain/records.ts';
@@ -69,7 +70,7 @@ export async function buildFarmChain(
   using files = FarmFiles.make(resultDirectory);
   let chain = await begin(request, files, goesOn);
   await context.onChain(chain.id);
-  context.onNote(`chain ${chain.id} of ${chain.members.length} packages`);
+  context.onNote(`chain ${chain.id} of ${packageCount(chain.members.length)}`);
   let failure: KilnError | undefined;
   const lost = new Set<string>();
   const reports = new Map<string, FarmMemberReport>();

@@ -115,6 +115,7 @@ test.serial('kiln build refuses options that the build asked for would not heed'
     ],
     [['x.src.rpm', '--sources', '/tmp'], /a source package takes no --sources/, /a spec/],
     [['x.src.rpm', '--lock', '/x', '--update'], /a build by a lock takes no --update/, /./],
+    [['--chain', '--spec', 'x.spec'], /a chain takes no --spec/, /a chain is of source packages/],
     [['--chain', 'x.src.rpm', '--verify'], /a chain takes no --verify/, /a source package/],
     [['--chain', '--spec', 'x.spec'], /a chain takes no --spec/, /a spec/],
     [

@@ -168,6 +168,10 @@ test.serial(
     t.is((await state.mock(['--chroot', '--', 'bash', '-c', 'exit 5'])).exitCode, 5);
     t.is((await state.mock(['--chroot', 'kill -TERM $$'])).exitCode, 143);
     ends(t, await state.mock(['--chroot', 'no-such-command']), 127, /ERROR: Command failed/);
+    // Hints are of mock's options.
+    ends(t, await state.mock(['--chroot', 'no-such', 'x']), 127, /hint: --install .* --copyin/);
+    ends(t, await state.mock(['--chroot', '--cwd', '/none', 'ls']), 20, /hint: --cwd names/);
+    ends(t, await state.mock(['--copyout', '/dev/null', '.']), 50, /hint: the warnings say/);
     await inRoot(t, 'touch /var/tmp/{foo,bar}');
     t.is((await state.mock(['--chroot', 'touch', '/var/tmp/{a,b}'])).exitCode, 0);
     t.is(await inRoot(t, 'ls /var/tmp'), 'bar\nfoo\n{a,b}');
@@ -261,6 +265,18 @@ test.serial('packages are installed, updated and removed by the root’s own rpm
   const unmet = await simple('unmet', 1, 'Requires: nobody-has-this');
   ends(t, await state.mock(['--install', unmet]), 30, /nobody-has-this/);
   ends(t, await state.mock(['--install', 'nobody-is-called-this']), 30, /nobody-is-called-this/);
+  for (const [argument, why] of [
+    ['./nothere.rpm', /nothere\.rpm does not exist/],
+    ['file:///x-1-1.noarch.rpm', /is a URL/],
+    ['x-1-1.src.rpm', /is a source package/],
+  ] as const) {
+    ends(t, await state.mock(['--install', argument]), 30, why);
+  }
+  const needs = join(state.directory, 'needs.spec');
+  const head = 'Name: needs\nVersion: 1\nRelease: 1\nSummary: x\nLicense: MIT\n';
+  await writeFile(needs, `${head}BuildRequires: libnobody-dev\n%description\nx\n`);
+  const none = await state.mock(['--installdeps', needs]);
+  ends(t, none, 30, /ERROR: no package provides:\n {2}libnobody-dev\n/);
   ends(t, await state.mock(['--install']), 50, /You must specify a package list/);
 
   // What needs it goes with it, and nothing else does.

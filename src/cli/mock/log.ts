@@ -1,4 +1,5 @@
 import type { Warning } from '../../artifacts/warning.ts';
+import type { ErrorCode } from '../../error-codes.ts';
 import { knownFailure } from '../../host/calls/system-error.ts';
 import type { MockEvents } from '../../jobs/mock/session.ts';
 import type { TextOutput } from '../caller/caller.ts';
@@ -6,6 +7,16 @@ import { reasonsOf } from '../output/errors.ts';
 import { LogTail, LogView } from '../output/print.ts';
 
 export type Verbosity = 'quiet' | 'normal' | 'verbose';
+
+/** Where kiln's own hint is of options that mock has not. */
+const HINTS: Readonly<Partial<Record<ErrorCode, string>>> = {
+  E_WORKDIR: '--cwd names a folder of the root',
+  E_COMMAND_NOT_FOUND:
+    '--install installs the package that has it, --copyin copies a file of this host into the root',
+  E_RPM_MISSING:
+    'add rpm to chroot_setup_cmd of the configuration, or to the packages of the recipe',
+  E_SCRIPTLET: 'the package is at fault, or needs more than a sealed sandbox gives',
+};
 
 /** mock's messages about its own work: on stderr, in the form that scripts look for. */
 export class MockLog implements MockEvents {
@@ -43,7 +54,7 @@ export class MockLog implements MockEvents {
     }
     this.error(known.message);
     for (const reason of reasonsOf(error, known)) this.error(`  because: ${reason}`);
-    const hint = known.hint?.replace('--timeout', '--rpmbuild_timeout');
+    const hint = HINTS[known.code] ?? known.hint?.replace('--timeout', '--rpmbuild_timeout');
     if (hint !== undefined) this.error(`  hint: ${hint}`);
   }
 

@@ -214,12 +214,18 @@ export function isPackageOrSpec(source: string): boolean {
 export function refuseUnused(mode: BuildMode, command: KilnCommand): void {
   const uses: ReadonlySet<string> = new Set(MODES[mode].uses);
   const unused = command.given().filter((option) => !uses.has(option.attributeName()));
-  const hint = unused.map((option) => `${option.long} is for ${whatFor(option)}`).join('; ');
-  refuseOptions(unused, MODES[mode].title, hint);
+  const hints = unused.map((option) => `${option.long} is for ${whatFor(option)}`);
+  if (mode === 'chain' && unused.some((option) => option.attributeName() === 'spec')) {
+    hints.push('a chain is of source packages: `kiln build --spec FILE` makes one as well');
+  }
+  refuseOptions(unused, MODES[mode].title, hints.join('; '));
 }
 
 function whatFor(option: Option): string {
   const name = option.attributeName();
   const modes = Object.values(MODES).filter(({ uses }) => uses.some((used) => used === name));
-  return modes.map(({ title }) => title).join(', ');
+  return modes
+    .map(({ title }) => title)
+    .join(', ')
+    .replace(/, ([^,]*)$/, ' or $1');
 }

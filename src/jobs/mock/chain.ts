@@ -128,8 +128,9 @@ class ChainRun implements AsyncDisposable {
     const own = localRepository('kiln-mock-chain', this.#snapshot!.path);
     const repositories = [...(request.repositories ?? []), own];
     const report = await build(this.#session, { ...request, ...this.#key.request, repositories });
-    const done = finishBuild(log, report, what, chroot.root) === 0;
+    // Whoever ends all of it is told so once.
     signal.throwIfAborted();
+    const done = finishBuild(log, report, what, chroot.root) === 0;
     folder.remove(done ? MARKS.failed : MARKS.done);
     folder.replace(done ? MARKS.done : MARKS.failed, '', this.#session.caller.ids);
     if (done) await this.#publish();

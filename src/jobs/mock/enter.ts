@@ -81,9 +81,12 @@ export async function copyout(session: MockSession): Promise<number> {
         }),
       );
       if (collection.missing.length > 0) {
+        const isLeftOut = collection.warnings.some(({ code }) => code !== 'no-match');
         throw argumentError(
-          `not found in the root: ${collection.missing.join(', ')}`,
-          'sources are absolute paths of the root, or globs, quoted from the shell',
+          `${isLeftOut ? 'left out, or not found' : 'not found'} in the root: ${collection.missing.join(', ')}`,
+          isLeftOut
+            ? 'the warnings say what was left out, and why'
+            : 'sources are absolute paths of the root, or globs, quoted from the shell',
         );
       }
       for (const source of sources) log.info(`copying ${source} to ${destination}`);

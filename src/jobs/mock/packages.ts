@@ -37,6 +37,7 @@ export async function installArguments(
   requires: readonly string[] = [],
 ): Promise<void> {
   const { log, root, signal } = at;
+  for (const arg of args) refuseFile(arg);
   const sources = await packageSources(at);
   const files = args.filter(isPackageFile).map(hostPath);
   const digests = await Promise.all(files.map((file) => sha256Of(file)));
@@ -53,6 +54,22 @@ export async function installArguments(
       requires,
     }),
   );
+}
+
+/** What is no name of a package, and no file of one either. @throws KilnError E_MOCK_PACKAGES */
+function refuseFile(argument: string): void {
+  const refuse = (why: string, hint: string): never => {
+    throw new KilnError('E_MOCK_PACKAGES', `${argument} ${why}`, { hint });
+  };
+  if (/^[a-z]+:\/\//.test(argument)) {
+    refuse('is a URL, and not fetched', 'name a package or a file; --addrepo adds a repository');
+  }
+  if (/\.(?:no)?src\.rpm$/.test(argument)) {
+    refuse('is a source package', '--installdeps installs what it requires, --rebuild builds it');
+  }
+  if (argument.endsWith('.rpm') && !existsSync(hostPath(argument))) {
+    refuse('does not exist', 'a name that ends in .rpm is the path of a file of this host');
+  }
 }
 
 export async function update(session: MockSession): Promise<number> {

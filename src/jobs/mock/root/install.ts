@@ -14,6 +14,7 @@ import type { RefreshMode } from '../../../packages/repository/refresh.ts';
 import { globExpression } from '../../../packages/solver/match.ts';
 import { solve } from '../../../packages/solver/solve.ts';
 import type { ImageModules } from '../../../recipe/load-image-recipe.ts';
+import { missingRequires } from '../../rpmbuild/buildroot/layer.ts';
 import type { MockRoot } from './root.ts';
 import {
   changing,
@@ -125,7 +126,9 @@ async function solveFor(
     return await askWhatIsKnown(ask, exact);
   } catch (error) {
     if (!(error instanceof KilnError) || error.code !== 'E_SOLVER_PROBLEM') throw error;
-    return await askWhatIsKnown(ask, names);
+    return await askWhatIsKnown(ask, names).catch(async (cause: unknown) => {
+      throw await missingRequires(cause, set, { arch, signal });
+    });
   }
 }
 

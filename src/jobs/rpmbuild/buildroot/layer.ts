@@ -136,7 +136,8 @@ interface Question {
   readonly signal?: AbortSignal | undefined;
 }
 
-async function missingRequires(
+/** The error in words about what no package provides, where that is all that is wrong. */
+export async function missingRequires(
   error: unknown,
   set: RepositorySet,
   question: Question,
