@@ -143,6 +143,13 @@ function recipe<Run extends z.ZodType>(run: Run) {
         .describe('Patterns of what is taken out; see docs/artifacts.md'),
     })
     .superRefine((value, context) => {
+      const { bind: binds, tmpfs } = value.sandbox;
+      const targets = [...tmpfs, ...binds].map(({ target }) => target);
+      const twice = targets.find((target, index) => targets.indexOf(target) < index);
+      if (twice !== undefined) {
+        const message = `two mounts are for ${twice}: the second would hide the first`;
+        context.addIssue({ code: 'custom', message, path: ['sandbox'] });
+      }
       if (value.sandbox.network !== 'private' || value.sandbox.egress !== undefined) return;
       for (const [index, step] of value.steps.entries()) {
         if (typeof step !== 'object' || step === null || !('network' in step) || !step.network)

@@ -73,6 +73,10 @@ test('messages are kiln’s own, and hint at what helps', async (t) => {
   const cases: readonly (readonly [string, RegExp])[] = [
     ['image: [a]\nsteps: [a]', /^image: must be a string, not a list \| undefined$/],
     ['image: 5\nsteps: [a]', /^image: must be a string, not a number \| put it in quotes$/],
+    [
+      'image: a\nsteps: [a]\nsandbox: { tmpfs: [{ target: /x }], bind: [{ source: /a, target: /x }] }',
+      /^sandbox: two mounts are for \/x: the second would hide the first/,
+    ],
     ['image: a', /^steps: is missing \| a list is needed here$/],
     ['image: a\nsteps: [a]\n---\nimage: b', /^: a second document begins here: a file has one/],
     [`image: a\nsteps: ${'['.repeat(9e4)}${']'.repeat(9e4)}`, /nested too deeply here/],
