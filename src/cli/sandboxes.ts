@@ -1,6 +1,6 @@
 import { setImmediate } from 'node:timers/promises';
 import { Follower } from '../detached/follow.ts';
-import { type ListedJob, listJobs } from '../detached/record.ts';
+import { type ListedJob, listJobs, sandboxOfJob } from '../detached/record.ts';
 import { KilnError } from '../errors.ts';
 import { requireState, type StatePaths, statePaths } from '../host/state/paths.ts';
 import { readManifest } from '../image/store/manifest.ts';
@@ -166,7 +166,8 @@ export function killCommand(caller: Caller): KilnCommand {
       // A user's job may be called as root's, or as the id of a sandbox.
       const isMeant = (word: string, { record: { id, name, owner } }: ListedJob) =>
         (name === word && owner === caller.user?.uid) || (word !== '' && id.startsWith(word));
-      const jobs = (await listJobs(paths, caller.user)).filter(
+      const known = await listJobs(paths, caller.user);
+      const jobs = known.filter(
         (job) => job.state === 'running' && (all || ids.some((word) => isMeant(word, job))),
       );
       for (const { record } of jobs) {
@@ -175,7 +176,11 @@ export function killCommand(caller: Caller): KilnCommand {
       }
       const others = ids.filter((word) => !jobs.some((job) => isMeant(word, job)));
       const listed = await listSandboxes(paths, engine);
-      const chosen = all ? listed : others.map((id) => sandboxCalled(listed, id));
+      const chosen = all
+        ? listed
+        : others.map((word) =>
+            sandboxCalled(listed, sandboxOfJob(known, word, caller.user, listed) ?? word),
+          );
       for (const { id, directory, record } of chosen) {
         await destroySandbox(paths, directory, record, connect);
         caller.stdout.say(`${id}\n`);

@@ -1,7 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { CopyInItem } from '../artifacts/copy-in.ts';
 import { defined } from '../defined.ts';
-import { listJobs } from '../detached/record.ts';
+import { listJobs, sandboxOfJob } from '../detached/record.ts';
 import type { OwnEngine } from '../engine.ts';
 import { KilnError } from '../errors.ts';
 import { closeDescriptor } from '../host/calls/descriptor.ts';
@@ -9,7 +9,12 @@ import { unlessErrno } from '../host/calls/libc.ts';
 import { connectUnixSocket, NOBODY_LISTENS } from '../host/sockets/unix-socket.ts';
 import { findRecipe } from '../image/find.ts';
 import { readManifest } from '../image/store/manifest.ts';
-import { findSandbox, type ListedSandbox, sandboxFiles } from '../sandbox/domain/sandbox-record.ts';
+import {
+  findSandbox,
+  type ListedSandbox,
+  listSandboxes,
+  sandboxFiles,
+} from '../sandbox/domain/sandbox-record.ts';
 import { commandUser } from '../sandbox/door/plan.ts';
 import { type KeptCommand, PlannedSandbox } from '../sandbox/door/planned-sandbox.ts';
 import { type ExecuteRequest, visit } from '../sandbox/door/visitors.ts';
@@ -70,7 +75,7 @@ export function execCommand(caller: Caller): KilnCommand {
     .addOption(
       envOption(
         '-e, --env <name=value>',
-        'set an environment variable; NAME alone copies it from the caller',
+        'set an environment variable; NAME alone copies it from the caller, if it is set there',
         caller,
       ),
     )
@@ -158,7 +163,9 @@ async function sandboxOf(
     return state === 'running' && (isNamed || (word.length > 3 && id.startsWith(word)));
   });
   if (job === undefined) {
-    return await findSandbox(engine, word).catch((error) => {
+    const sandboxes = await listSandboxes(engine.paths, engine);
+    const left = sandboxOfJob(jobs, word, engine.owner, sandboxes);
+    return await findSandbox(engine, left ?? word).catch((error) => {
       if (findRecipe(word, engine.cwd()) === undefined) throw error;
       throw new KilnError('E_NO_SANDBOX', `there is no sandbox ${word}: that is an image`, {
         hint: `\`kiln shell -r ${word}\` opens a shell in a new sandbox`,
@@ -191,7 +198,10 @@ function closed({ id, state, record }: ListedSandbox): KilnError {
     state === 'parked'
       ? ['it is parked, and has no image yet', '`kiln shell -r IMAGE` opens a new one']
       : state === 'abandoned'
-        ? ['its kiln has ended', '`kiln gc` removes it; `kiln run --keep` keeps one for later']
+        ? [
+            record.keepUntil === undefined ? 'its kiln was killed' : 'its time is over',
+            '`kiln gc` removes it; `kiln run --keep` keeps one for later',
+          ]
         : first === 'service'
           ? [`it is that of the service ${name}`, `kiln service execute ${name} -- COMMAND`]
           : [

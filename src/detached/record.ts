@@ -170,6 +170,23 @@ export function jobCalled(listed: readonly ListedJob[], word: string, owner: Own
   return onlyOne('job', word, jobs, ({ record }) => record.id);
 }
 
+/**
+ * The sandbox of the newest such job, among those with these ids: what `--keep` left of one that has ended can be
+ * entered and destroyed by the job's id or name.
+ */
+export function sandboxOfJob(
+  listed: readonly ListedJob[],
+  word: string,
+  owner: Owner,
+  sandboxes: readonly { readonly id: string }[],
+): string | undefined {
+  const left = new Set(sandboxes.map(({ id }) => id));
+  return listed.findLast(({ record: { id, name, owner: whose, sandbox = '' } }) => {
+    const isMeant = (name === word && whose === owner?.uid) || (word !== '' && id.startsWith(word));
+    return isMeant && left.has(sandbox);
+  })?.record.sandbox;
+}
+
 export function titleOf({ id, name }: JobRecord): string {
   return name ?? id;
 }

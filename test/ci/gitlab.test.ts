@@ -83,6 +83,10 @@ for (const user of [false, true]) {
       const prepared = await stage('prepare', '--', '-r', 'busybox', '-e', 'FROM_RUNNER=set');
       t.is(prepared.status, 0, prepared.err);
       await sandboxesAre(t, 1);
+      // A runner that could not tell how it ended prepares again.
+      const again = await stage('prepare', '--', '-r', 'busybox', '-e', 'FROM_RUNNER=set');
+      t.is(again.status, 0, again.err);
+      await sandboxesAre(t, 1);
       const sources = await script(
         `mkdir -p ${config.builds_dir}/group/project ${config.cache_dir}/x; cd ${config.builds_dir}/group/project; echo code > file`,
         'get_sources',

@@ -76,10 +76,10 @@ test('a variable without a value is the caller’s, also where the caller is a c
   }
   const caller = Object.assign(new Client(), { env: {}, cwd: () => '/' }) as unknown as Caller;
   for (const [command, ...argv] of [
-    [runCommand(caller), '--env', 'NAME', 'true'],
-    [createCommand(caller), '--env', 'NAME', 'one'],
-    [executeCommand(caller), '--env', 'NAME', 'one', 'true'],
-    [connectCommand(caller), '--env', 'NAME', 'one'],
+    [runCommand(caller), '--env', 'NAME', '--env', 'UNSET', 'true'],
+    [createCommand(caller), '--env', 'NAME', '--env', 'UNSET', 'one'],
+    [executeCommand(caller), '--env', 'NAME', '--env', 'UNSET', 'one', 'true'],
+    [connectCommand(caller), '--env', 'NAME', '--env', 'UNSET', 'one'],
   ] as const) {
     t.deepEqual((await parse(command, argv))?.options.env, [['NAME', 'value']], command.name());
   }

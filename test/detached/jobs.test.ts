@@ -127,6 +127,29 @@ test.serial('a name is one job’s at a time; results wait until they are fetche
   t.is((await state.kiln(['wait', 'nightly'])).exitCode, 0);
 });
 
+test.serial(
+  'the sandbox that a job keeps is entered and destroyed by its id and its name',
+  async (t) => {
+    const keeps = [
+      ...DETACHED,
+      '--keep',
+      '--name',
+      'keeper',
+      '--',
+      'sh',
+      '-c',
+      'echo left > /tmp/x',
+    ];
+    const id = await says(t.context, keeps);
+    await says(t.context, ['wait', id]);
+    for (const word of [id, 'keeper', id.slice(0, 6)]) {
+      t.is(await says(t.context, ['exec', word, '--', 'cat', '/tmp/x']), 'left');
+    }
+    await says(t.context, ['kill', 'keeper']);
+    t.not((await t.context.kiln(['exec', id, '--', 'true'])).exitCode, 0);
+  },
+);
+
 test.serial('a log is read though its oldest file goes meanwhile', (t) => {
   const folder = join(t.context.beside, 'log');
   mkdirSync(folder);

@@ -98,6 +98,13 @@ test.serial('the limit that was hit is named', async (t) => {
   t.true((result.resources.oomKills ?? 0) > 0);
   t.true((result.resources.peakMemoryBytes ?? 0) > 40 * 2 ** 20);
   t.true((result.resources.peakMemoryBytes ?? 0) <= 48 * 2 ** 20);
+  // The kernel counts what it refused, however the command ended.
+  const forks = await run(t, '(sleep 1 & sleep 1 & sleep 1 & sleep 1 &) || true', ['--pids', '4']);
+  t.like(forks.result, { exitStatus: 0, limitHit: 'pids' });
+  // That a file system is full is looked at when the command failed.
+  const full = 'cat /dev/zero > /tmp/x; exit';
+  t.is((await run(t, `${full} 1`, ['--disk', '1M'])).result.limitHit, 'disk');
+  t.is((await run(t, `${full} 0`, ['--disk', '1M'])).result.limitHit, null);
 });
 
 test.serial('what kiln could not do is told with its phase', async (t) => {

@@ -36,6 +36,8 @@ export class JobSandbox {
 
   /** @param options of `kiln run` @throws KilnError E_CI_JOB; why, has been printed */
   async open(options: readonly string[]): Promise<{ readonly isAlpine: boolean }> {
+    // A runner that tries again must not leave the first one behind.
+    await this.end();
     const command = ['/bin/sh', '-c', OPENING, MARK, this.#token];
     await this.#kiln(['run', KEEP, ...options, '--', ...command], this.#caller);
     const status = this.#caller.exitStatus;
@@ -48,7 +50,7 @@ export class JobSandbox {
 
   /** @param options of `kiln exec` @returns the command's exit status @throws what `kiln exec` throws */
   async execute(options: readonly string[], argv: readonly string[]): Promise<number> {
-    const id = await this.#find();
+    const [id] = await this.#find();
     if (id === undefined) {
       throw new KilnError('E_CI_JOB', 'the sandbox of the job is not there any more', {
         hint: 'it is kept for 7h: give --keep=TIME for longer jobs; `kiln ps` shows which are kept',
@@ -58,21 +60,22 @@ export class JobSandbox {
     return this.#caller.exitStatus ?? 0;
   }
 
-  /** Ends the sandbox, if there is one. */
+  /** Ends the sandbox, if there is one: two that were opened at once are two. */
   async end(): Promise<void> {
-    const id = await this.#find();
-    if (id !== undefined) await this.#kiln(['kill', id], this.#caller);
+    const ids = await this.#find();
+    if (ids.length > 0) await this.#kiln(['kill', ...ids], this.#caller);
   }
 
-  async #find(): Promise<string | undefined> {
+  async #find(): Promise<readonly string[]> {
     requireHost();
     const { env, user } = this.#caller;
     const sandboxes = await listSandboxes(statePaths(env), { owner: user });
-    return sandboxes.find(({ record: { command = [], owner } }) => {
+    const own = sandboxes.filter(({ record: { command = [], owner } }) => {
       const [mark, token] = command.slice(-2);
       // Anybody sees the token among the words of a process; root sees everybody's sandboxes.
       return mark === MARK && token === this.#token && owner === user?.uid;
-    })?.id;
+    });
+    return own.map(({ id }) => id);
   }
 }
 

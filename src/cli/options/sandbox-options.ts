@@ -84,7 +84,7 @@ export function addSandboxOptions(
     copyInOption(caller),
     envOption(
       '-e, --env <name=value>',
-      'set an environment variable; NAME alone copies it from the caller',
+      'set an environment variable; NAME alone copies it from the caller, if it is set there',
       caller,
     ),
     new Option('-w, --workdir <dir>', 'start the command in this directory of the sandbox'),

@@ -22,9 +22,17 @@ export function parsed(flags: string, description: string, parse: Parse<unknown>
   return new Option(flags, description).argParser(parse);
 }
 
-export function repeated<Value>(flags: string, description: string, parse: Parse<Value>): Option {
+/** @param parse undefined for what counts for nothing */
+export function repeated<Value>(
+  flags: string,
+  description: string,
+  parse: Parse<Value | undefined>,
+): Option {
   return new Option(flags, description)
-    .argParser((text: string, before: Value[] | undefined) => [...(before ?? []), parse(text)])
+    .argParser((text: string, before: Value[] = []) => {
+      const value = parse(text);
+      return value === undefined ? before : [...before, value];
+    })
     .default([] as Value[], 'none');
 }
 

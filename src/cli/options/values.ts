@@ -91,17 +91,18 @@ export function parseTmpfs(text: string): Tmpfs {
   return { target: mountTarget(target), ...(size === undefined ? {} : { bytes: parseSize(size) }) };
 }
 
-/** `NAME=VALUE`, or `NAME` for the caller's own value of it. */
+/** `NAME=VALUE`, or `NAME` for the caller's own value of it: undefined where the caller has none. */
 export function parseEnvironment(
   text: string,
   variable: (name: string) => string | undefined,
-): [string, string] {
+): [string, string] | undefined {
   const equals = text.indexOf('=');
   const name = equals < 0 ? text : text.slice(0, equals);
   if (!/^[A-Za-z_][A-Za-z0-9_]*$/.test(name)) {
     throw new InvalidArgumentError('write it as NAME=VALUE.');
   }
-  return [name, equals < 0 ? (variable(name) ?? '') : text.slice(equals + 1)];
+  const value = equals < 0 ? variable(name) : text.slice(equals + 1);
+  return value === undefined ? undefined : [name, value];
 }
 
 export function parseHostname(text: string): string {

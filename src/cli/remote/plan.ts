@@ -48,8 +48,10 @@ export async function planRemote(
       if (typeof way === 'object' && 'refused' in way) throw refused(flag, way.refused);
       argv.push(flag);
     } else if (attribute === 'env' && !text.includes('=')) {
+      const value = caller.variable(text);
+      if (value === undefined) continue;
       argv.push(`${flag}=${text}`);
-      env[asideName(text)] = caller.variable(text) ?? '';
+      env[asideName(text)] = value;
     } else argv.push(`${flag}=${await plan.word(flag, way, text, partOf(attribute, text))}`);
   }
   // What is so by default names a folder here as well, or an image.

@@ -261,8 +261,9 @@ export class PlannedSandbox implements AsyncDisposable {
   limitHit(end: CommandEnd, usage: CgroupUsage, disks?: readonly string[]): LimitHit | null {
     if (end.timeLimit !== null) return end.timeLimit;
     if ((usage.oomKills ?? 0) > 0) return 'memory';
-    if (end.exitCode === 0) return null;
     if ((usage.pidsRefused ?? 0) > 0) return 'pids';
+    // That a file system is full tells only of a command that failed what it failed of.
+    if (end.exitCode === 0) return null;
     return this.#sandbox.diskIsFull(disks) ? 'disk' : null;
   }
 
