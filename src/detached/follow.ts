@@ -84,7 +84,7 @@ export async function endOf(paths: StatePaths, { record }: ListedJob): Promise<n
     const isLost = now === undefined || now.state === 'lost';
     if (!isLost && Date.now() - began < LAST_WORDS) continue;
     throw new KilnError('E_JOB_LOST', `the job ${titleOf(record)} is lost: its process ended`, {
-      hint: 'kilnd was ended or killed, and its sandboxes with it; `kiln logs` has what it wrote',
+      hint: 'kilnd was ended or killed, and its sandboxes with it, or the disk is full; `kiln logs` has what it wrote',
     });
   }
 }

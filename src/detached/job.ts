@@ -6,6 +6,8 @@ import { PassThrough } from 'node:stream';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { defined } from '../defined.ts';
 import { KilnError } from '../errors.ts';
+import { attempt } from '../host/calls/libc.ts';
+import { DISK_FULL, isDiskFull, namingFullDisk } from '../host/calls/system-error.ts';
 import type { HeldLock } from '../host/files/flock.ts';
 import { removeTree } from '../host/files/remove-tree.ts';
 import { encodeFrame, FRAME, onFrames, sendMessage } from '../host/sockets/frames.ts';
@@ -30,6 +32,9 @@ const LAST_WORDS = 10_000;
 
 /** Input that may wait for the command, bytes: whoever sends more waits. */
 const INPUT_MAX = 64 * 1024;
+
+/** The exit status of a job that kiln could not go on with. */
+const KILN_FAILED = 125;
 
 const NAME = /^[A-Za-z][\w.-]{0,62}$/;
 
@@ -68,6 +73,8 @@ export class DetachedJob extends EventEmitter<JobEvents> {
   record: JobRecord;
   windowSize: { readonly rows: number; readonly columns: number };
   #lost = false;
+  /** Its output has no room: the job is ended for that, and no more of it is kept. */
+  #isFull = false;
   #server: Server | undefined;
   readonly input = new PassThrough({ highWaterMark: INPUT_MAX });
 
@@ -114,8 +121,14 @@ export class DetachedJob extends EventEmitter<JobEvents> {
       ...{ id, command: shortened(command), tty, created: Date.now() },
       ...defined({ name, owner, resultDirectory }),
     };
-    writeJob(made.folder, record);
-    return new DetachedJob(paths, made, record, { rows, columns });
+    try {
+      writeJob(made.folder, record);
+      return new DetachedJob(paths, made, record, { rows, columns });
+    } catch (error) {
+      await removeTree(made.folder);
+      await made.lock.release();
+      throw namingFullDisk(error, made.folder);
+    }
   }
 
   get hasBegun(): boolean {
@@ -140,7 +153,28 @@ export class DetachedJob extends EventEmitter<JobEvents> {
         this.write(output, bytes.subarray(at, at + PIECE));
       return;
     }
-    this.#log.write(output, bytes);
+    if (this.#isFull) return;
+    try {
+      this.#log.write(output, bytes);
+    } catch (error) {
+      if (!isDiskFull(error)) throw error;
+      this.#endFull();
+      return;
+    }
+    this.#pass(output, bytes);
+  }
+
+  #endFull(): void {
+    this.#isFull = true;
+    const what = `no room is left for what the job ${this.record.id} writes: it is ended`;
+    const bytes = Buffer.from(`kiln: ${what} [${DISK_FULL}]\n`);
+    this.#log.giveRoom();
+    attempt(() => this.#log.write(2, bytes));
+    this.#pass(2, bytes);
+    this.end();
+  }
+
+  #pass(output: 1 | 2, bytes: Buffer): void {
     const frame = encodeFrame(output === 1 ? FRAME.data : FRAME.errorData, bytes);
     for (const [client, state] of this.#followers) {
       if (client.writableLength > WAITING_MAX) {
@@ -196,8 +230,10 @@ export class DetachedJob extends EventEmitter<JobEvents> {
     this.emit('signal', 'SIGTERM');
   }
 
-  async over(status: number): Promise<void> {
+  async over(given: number): Promise<void> {
     const lost = this.#lost;
+    const status = this.#isFull ? KILN_FAILED : given;
+    this.#log.giveRoom();
     if (!this.hasBegun) {
       this.#log[Symbol.dispose]();
       await removeTree(this.folder);

@@ -2,7 +2,16 @@
  * What a detached job writes: pieces of { u8 1 or 2 for stdout or stderr, u32 length, bytes }, in files named
  * by how many bytes were written before them. The newest are kept.
  */
-import { closeSync, openSync, readdirSync, readSync, rmSync, writeSync } from 'node:fs';
+import {
+  closeSync,
+  ftruncateSync,
+  openSync,
+  readdirSync,
+  readSync,
+  rmSync,
+  writeFileSync,
+  writeSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import { unlessErrno } from '../host/calls/libc.ts';
 
@@ -12,6 +21,9 @@ const LOG_FILE_BYTES = 8 << 20;
 export const PIECE = 64 * 1024;
 
 const HEADER = 5;
+
+/** Bytes that a job has on the disk from its start, for its last words and its record where nothing else has room. */
+const RESERVE = 64 * 1024;
 
 const PREFIX = 'output-';
 
@@ -33,17 +45,35 @@ export class JobLog implements Disposable {
   constructor(folder: string) {
     this.#folder = folder;
     this.#open();
+    writeFileSync(this.#reserve, Buffer.alloc(RESERVE, '.'), { mode: 0o600 });
   }
 
-  /** @param piece {@link PIECE} bytes at the most */
+  get #reserve(): string {
+    return join(this.#folder, 'reserve');
+  }
+
+  giveRoom(): void {
+    rmSync(this.#reserve, { force: true });
+  }
+
+  /** All of it is written, or nothing. @param piece {@link PIECE} bytes at the most @throws the system's error */
   write(output: 1 | 2, piece: Buffer): void {
     const header = Buffer.alloc(HEADER);
     header.writeUInt8(output, 0);
     header.writeUInt32LE(piece.length, 1);
     if (this.at - this.#start + HEADER + piece.length > LOG_FILE_BYTES) this.#open();
     if (this.#fd === undefined) return;
-    writeSync(this.#fd, Buffer.concat([header, piece]));
-    this.at += HEADER + piece.length;
+    const bytes = Buffer.concat([header, piece]);
+    const from = this.at - this.#start;
+    try {
+      for (let at = 0; at < bytes.length; ) {
+        at += writeSync(this.#fd, bytes, at, bytes.length - at, from + at);
+      }
+    } catch (error) {
+      ftruncateSync(this.#fd, from);
+      throw error;
+    }
+    this.at += bytes.length;
   }
 
   #open(): void {

@@ -81,3 +81,29 @@ test.serial('a service runs on where its log has no room, and stopped means gone
   t.regex(log, /kiln: \d+ lines are missing: no space was left/);
   t.is((await service('restart', 'loud')).exitCode, 0);
 });
+
+test.serial('a detached job whose output has no room is ended, and says so', async (t) => {
+  await makeRoom();
+  // Its daemon, with all that it makes, was there before.
+  await state.kiln(['run', '-r', 'busybox', '--detach', '--', 'true']);
+  await fill(300_000);
+  const script = 'echo first; seq 1000000; sleep 1000';
+  const begun = await state.kiln(
+    ['run', '-r', 'busybox', '--detach', '--name', 'loud', '--', 'sh', '-c', script],
+    { timeout: 60_000 },
+  );
+  t.is(begun.exitCode, 0, String(begun.stderr));
+  const waited = await state.kiln(['wait', 'loud']);
+  const logs = await state.kiln(['logs', 'loud']);
+  t.is(waited.exitCode, 125);
+  t.notRegex(String(waited.stderr), /lost/);
+  t.regex(String(logs.stdout), /^first\n1\n2\n/);
+  t.regex(String(logs.stderr), /^kiln: no room is left for what the job .* \[E_DISK_FULL\]$/);
+  const [job] = JSON.parse(String((await state.kiln(['ps', '--jobs', '--json'])).stdout)).slice(-1);
+  t.is(`${job.state} ${job.exitStatus}`, 'ended 125');
+  // One that begins has room for its last words.
+  await fill();
+  const refused = await state.kiln(['run', '-r', 'busybox', '--detach', '--', 'true']);
+  t.is(refused.exitCode, 125);
+  t.regex(String(refused.stderr), /E_DISK_FULL/);
+});
