@@ -42,6 +42,25 @@ test.serial('a command gets a terminal where kiln itself has none', async (t) =>
   t.regex(String(stdout), /^\/dev\/pts\/\d+\r?\n24 80/);
 });
 
+test.serial('a service whose file has a mistake is not stopped for a restart', async (t) => {
+  const file = join(state.paths.services, 'idle/service.yaml');
+  const text = await readFile(file, 'utf8');
+  await writeFile(file, `${text}memory: lots\n`);
+  for (const args of [['restart'], ['restart', '--unit', 'command'], ['reload'], ['upgrade']]) {
+    const { exitCode, stdout, stderr } = await service(...args, 'idle');
+    t.is(`${exitCode}${stdout}`, '125', args.join(' '));
+    t.regex(String(stderr), /memory: "lots" is no size/);
+  }
+  await writeFile(file, text);
+  const image = join(state.paths.services, 'idle/image.json');
+  const known = await readFile(image, 'utf8');
+  await writeFile(image, '{');
+  t.regex(String((await service('restart', 'idle')).stderr), /E_SERVICE_IMAGE/);
+  await writeFile(image, known);
+  t.regex(await ok('list'), /^idle +running /m);
+  t.regex(await ok('restart', 'idle'), /^idle is stopped\nidle is running /);
+});
+
 test.serial('one service without logrotate, or with another mistake, stops no other', async (t) => {
   const tools = join(state.paths.root, 'tools');
   await mkdir(tools);

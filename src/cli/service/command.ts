@@ -8,6 +8,7 @@ import {
   runsAlready,
   startSupervisor,
   stopService,
+  stopToRestart,
 } from '../../service/lifecycle/start-stop.ts';
 import { readService, serviceFiles } from '../../service/lifecycle/store.ts';
 import { type ListedService, listServices } from '../../service/status.ts';
@@ -103,12 +104,15 @@ function stopCommand(caller: Caller): KilnCommand {
     .description('Stop services: first their units, then all other processes.')
     .argument('<service...>', 'names of services')
     .examples('kiln service stop apache1 apache2')
-    .action((names: string[]) => forEach(names, stop, caller));
+    .action((names: string[]) => forEach(names, (name) => stop(name, caller), caller));
 }
 
-async function stop(name: string, caller: Caller): Promise<void> {
+async function stop(name: string, caller: Caller, isRestart = false): Promise<void> {
   await using engine = caller.openEngine();
-  const ran = await stopService(await serviceFiles(engine.paths, name));
+  const { paths } = engine;
+  const ran = await (isRestart
+    ? stopToRestart(paths, name)
+    : stopService(await serviceFiles(paths, name)));
   caller.stdout.say(`${name} ${ran ? 'is stopped' : 'did not run'}\n`);
 }
 
@@ -120,7 +124,7 @@ function restartCommand(caller: Caller): KilnCommand {
     .examples('kiln service restart apache1', 'kiln service restart --unit apache2.service apache1')
     .action(async (names: string[], { unit }: { unit?: string }) => {
       const restart = async (name: string) => {
-        await stop(name, caller);
+        await stop(name, caller, true);
         await start(name, caller);
       };
       const restartUnit = async (name: string) =>

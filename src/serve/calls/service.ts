@@ -10,6 +10,7 @@ import {
   runsAlready,
   startSupervisor,
   stopService,
+  stopToRestart,
 } from '../../service/lifecycle/start-stop.ts';
 import { serviceFiles } from '../../service/lifecycle/store.ts';
 import { type ListedService, listServices, serviceState } from '../../service/status.ts';
@@ -46,7 +47,7 @@ export const answerStartService: Answer<'StartService'> = async ({ name }, conte
 
 export const answerRestartService: Answer<'RestartService'> = async ({ name }, context) => {
   await using engine = context.openEngine();
-  await stopService(await serviceFiles(engine.paths, name));
+  await stopToRestart(engine.paths, name);
   return { service: await start(engine, name, context) };
 };
 

@@ -28,6 +28,7 @@ import {
 import { isKilnCode, reasonOf } from '../failure.ts';
 import { readLog } from '../log-file.ts';
 import { readOutcome, type ServiceStatus, writeOutcome } from '../status.ts';
+import { serviceImage } from '../supervisor/service-sandbox.ts';
 import {
   askSupervisor,
   isSupervised,
@@ -218,6 +219,16 @@ export async function stopService(files: InstanceFiles): Promise<boolean> {
   }
   await endGuardian?.();
   return true;
+}
+
+/**
+ * Of a service that is to be started again: while it cannot be, it runs on.
+ * @returns as {@link stopService} does @throws KilnError E_RECIPE, E_SERVICE_READ, E_SERVICE_IMAGE, E_IMAGE_MISSING
+ */
+export async function stopToRestart(paths: StatePaths, name: string): Promise<boolean> {
+  const service = await readService(paths, name);
+  await using _image = await serviceImage(paths, service);
+  return await stopService(service.files);
 }
 
 /** Whether it runs, or is starting. One that is being stopped is waited for. @throws KilnError E_SERVICE_SILENT */

@@ -1,6 +1,7 @@
 import { defined } from '../../defined.ts';
 import { KilnError } from '../../errors.ts';
 import { LibvirtError } from '../../host/libvirt/errors.ts';
+import type { StatePaths } from '../../host/state/paths.ts';
 import { type LeasedImage, leaseImage } from '../../image/store/images.ts';
 import type { ImageManifest } from '../../image/store/manifest.ts';
 import { limitsOfKeys } from '../../recipe/limit-keys.ts';
@@ -18,9 +19,12 @@ import { networkMac } from './publish.ts';
 /** Namespaces of each kind for units of a booted service: PrivateTmp=, PrivateNetwork= and so on. */
 const BOOT_NAMESPACES = 256;
 
-export async function serviceImage(engine: Engine, service: StoredService): Promise<LeasedImage> {
+export async function serviceImage(
+  paths: StatePaths,
+  service: StoredService,
+): Promise<LeasedImage> {
   const id = knownImage(service);
-  const image = await leaseImage(engine.paths, id);
+  const image = await leaseImage(paths, id);
   if (image !== undefined) return image;
   throw new KilnError('E_IMAGE_MISSING', `the image of ${service.name} is gone: ${id}`, {
     hint: `\`kiln service upgrade ${service.name}\` makes it anew from ${service.definition.image}`,
