@@ -68,10 +68,7 @@ class RemoteProcess extends EventEmitter<RemoteEvents> {
         this.emit('spawn');
         break;
       case 'failed':
-        this.#finish(null, null);
-        this.emit('error', new Error(message.message));
-        this.stdout.push(null);
-        this.stderr.push(null);
+        this.fail(new Error(message.message));
         break;
       case 'output':
         this[message.stream].push(
@@ -87,6 +84,13 @@ class RemoteProcess extends EventEmitter<RemoteEvents> {
         this.#closeWhenDone();
         break;
     }
+  }
+
+  fail(error: Error): void {
+    this.#finish(null, null);
+    this.emit('error', error);
+    this.stdout.push(null);
+    this.stderr.push(null);
   }
 
   #write(chunk: Buffer, callback: () => void): void {
@@ -172,8 +176,8 @@ export class RemoteProcesses {
       signal?.removeEventListener('abort', abort);
     });
     if (!this.areAnswered) {
-      const message = 'commands can be run in steps only, not while the recipe is loaded';
-      setImmediate(() => remote.receive({ type: 'failed', id: pid, message }));
+      const error = new Error('commands can be run in steps only, not while the recipe is loaded');
+      setImmediate(() => remote.fail(error));
       return remote;
     }
     this.#send({

@@ -195,8 +195,10 @@ async function importRecipe(url: string): Promise<{ default?: unknown }> {
   try {
     return await import(url);
   } catch (cause) {
-    throw new KilnError('E_RECIPE_SCRIPT', `the recipe cannot be loaded: ${describe(cause)}`, {
-      hint: 'docs/recipes.md says what a TypeScript recipe may import and do',
+    // zx's own words for a command that did not start have no errno to tell.
+    const why = cause instanceof zx!.ProcessOutput && cause.cause ? cause.cause : cause;
+    throw new KilnError('E_RECIPE_SCRIPT', `the recipe cannot be loaded: ${describe(why)}`, {
+      hint: 'docs/recipes-typescript.md says what a recipe may import and do',
     });
   }
 }

@@ -174,7 +174,7 @@ test.serial('a program that cannot be loaded says where and why', async (t) => {
     ['throw new Error("at once");', /cannot be loaded: at once \[E_\w+\]\n.*it\.ts:1/],
     [
       "import { $ } from 'zx'; await $`echo top`;",
-      /cannot be loaded: commands can be run in steps only/,
+      /cannot be loaded: commands can be run in steps only, .* \[E_\w+\]\n.*it\.ts:1/,
     ],
     ['export const a = 1;', /must have a default export/],
     ["export default { image: 'x', stps: [] };", /stps: unknown key \(did you mean "steps"\?\)/],
