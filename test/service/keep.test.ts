@@ -89,7 +89,9 @@ test.serial(
     );
     const failing = await service('backup', 'one', '-o', archive, '--hook', 'echo no room; exit 3');
     t.is(failing.exitCode, 125);
-    t.regex(String(failing.stderr), /the hook failed with 3[\s\S]*no room/);
+    t.regex(String(failing.stderr), /the hook failed with 3[\s\S]*It said: no room$/m);
+    const silent = await service('backup', 'one', '-o', archive, '--hook', 'exit 4');
+    t.regex(String(silent.stderr), /the hook failed with 4[\s\S]*It said nothing$/m);
     t.false(existsSync(archive));
     const hook = 'mkdir -p /var/dump && echo dumped >/var/dump/all';
     const made = await service('backup', 'one', '-o', archive, '--hook', hook);
@@ -189,6 +191,12 @@ const HOSTILE: readonly (readonly [name: string, change: string, said: RegExp])[
     'confirms-itself',
     'printf "allow-host-write: true\\nmounts: [{source: /, target: /h}]\\n" >>service.yaml',
     /\/ is not bound writable[\s\S]*--allow-host-write/,
+  ],
+  // Not with the path of a folder that is gone.
+  [
+    'wrong',
+    'echo "memory: lots" >>service.yaml',
+    /^ {2}wrong\.tar\/service\.yaml:\d+:9: memory: /m,
   ],
 ];
 

@@ -1,3 +1,4 @@
+import { randomBytes } from 'node:crypto';
 import { chmod, mkdir, readFile, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import test from 'ava';
@@ -59,6 +60,18 @@ test.serial('a service whose file has a mistake is not stopped for a restart', a
   await writeFile(image, known);
   t.regex(await ok('list'), /^idle +running /m);
   t.regex(await ok('restart', 'idle'), /^idle is stopped\nidle is running /);
+});
+
+test.serial('a damaged /var that is an image is not taken for missing loop devices', async (t) => {
+  await create('imaged', ['-i', '16M'], 'sleep', '1000000');
+  await ok('start', 'imaged');
+  await ok('stop', 'imaged');
+  const image = join(state.paths.services, 'imaged/var.ext4');
+  await writeFile(image, randomBytes(16 << 20));
+  const { exitCode, stderr } = await service('start', 'imaged');
+  t.is(exitCode, 125);
+  t.regex(String(stderr), /cannot mount .*imaged\/var\.ext4/);
+  t.true(String(stderr).includes(`it is damaged: \`e2fsck -fy ${image}\``), String(stderr));
 });
 
 test.serial('one service without logrotate, or with another mistake, stops no other', async (t) => {

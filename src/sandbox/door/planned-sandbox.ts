@@ -11,7 +11,7 @@ import type { Egress } from '../../egress/open.ts';
 import type { EgressEntry } from '../../egress/rule.ts';
 import { KilnError } from '../../errors.ts';
 import { closing } from '../../host/calls/descriptor.ts';
-import { hasErrno } from '../../host/calls/libc.ts';
+import { hasErrno, SyscallError } from '../../host/calls/libc.ts';
 import type { CgroupLimits, ProcessCgroups } from '../../host/cgroup/cgroup-files.ts';
 import type { CgroupUsage } from '../../host/cgroup/cgroup-usage.ts';
 import { mountLoopImage } from '../../host/files/mount.ts';
@@ -356,7 +356,10 @@ function mountImage(path: string): number {
   } catch (cause) {
     throw new KilnError('E_IMAGE_MOUNT', `cannot mount ${path}`, {
       cause,
-      hint: 'the host needs loop devices: is there a /dev/loop-control?',
+      hint:
+        cause instanceof SyscallError && cause.call === 'fsconfig'
+          ? `it is damaged: \`e2fsck -fy ${path}\` may mend it, or a backup brings it back`
+          : 'the host needs loop devices: is there a /dev/loop-control?',
     });
   }
 }

@@ -40,12 +40,19 @@ export function writeDefinition(path: string, file: ServiceFile): void {
 
 const HEADER = ` A service of kiln. Edit it and restart the service; \`kiln service schema\` prints what can stand here.`;
 
-/** `store` writes the changed file. A person's comments are kept. Throws as {@link readDefinition}. */
-export function changeDefinition(path: string, change: (document: Document.Parsed) => void) {
+/**
+ * `store` writes the changed file. A person's comments are kept. Throws as {@link readDefinition}.
+ * @param title what mistakes are said to be in
+ */
+export function changeDefinition(
+  path: string,
+  change: (document: Document.Parsed) => void,
+  title = path,
+) {
   const document = parseDocument(readBounded(path));
   change(document);
   const text = document.toString({ lineWidth: 0 });
-  const definition = checkText(path, text);
+  const definition = checkText(title, text);
   return { definition, store: () => writeWholeSync(path, text, { flush: true }) };
 }
 

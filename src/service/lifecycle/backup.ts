@@ -11,6 +11,7 @@ import {
 } from 'node:fs';
 import { basename, join } from 'node:path';
 import { pipeline } from 'node:stream/promises';
+import type { Document } from 'yaml';
 import { KilnError } from '../../errors.ts';
 import { removeTree } from '../../host/files/remove-tree.ts';
 import type { StatePaths } from '../../host/state/paths.ts';
@@ -68,8 +69,9 @@ export async function backupService(
     const end = await runInService(files, { argv: ['/bin/sh', '-c', hook] });
     if (end === undefined) throw notRunning(name);
     if (end.exitCode !== 0) {
+      const said = end.output.slice(-1000).trim();
       throw new KilnError('E_HOOK', `${name}: the hook failed with ${end.exitCode}: ${hook}`, {
-        hint: `nothing was written. It said: ${end.output.slice(-1000)}`,
+        hint: `nothing was written. It said${said === '' ? ' nothing' : `: ${said}`}`,
       });
     }
   }
@@ -125,9 +127,12 @@ export async function restoreService(
     const { image } = findImageId(files.image).value ?? {};
     if (image === undefined || !(await isRoots(paths, image))) rmSync(files.image);
     else writeImageId(files.image, image);
-    const checked = changeDefinition(files.definition, (document) => {
+    // The folder that it lies in is gone when somebody reads of its mistakes.
+    const title = `${basename(archive)}/service.yaml`;
+    const confirm = (document: Document.Parsed) => {
       if (!allowHostWrite) document.delete('allow-host-write');
-    });
+    };
+    const checked = changeDefinition(files.definition, confirm, title);
     checkMounts(paths, checked.definition);
     checked.store();
     for (const text of asksOfHost(checked.definition)) warn(`its definition has ${text}`);
