@@ -74,10 +74,14 @@ test.serial('commands, files and artifacts, within what the server was started w
       /^!there is no image evil/,
     );
   }
-  t.regex(
-    await served.call('run_command', { image: 'busybox', command: 'true' }),
-    /^exit status 0/,
-  );
+  // The second import gives the image another name; both mean it.
+  const archive = join(place, 'root.tar');
+  await kiln(['image', 'export', 'busybox', '-o', archive]);
+  for (const name of ['one', 'two']) await kiln(['image', 'import', archive, '--name', name]);
+  for (const image of ['busybox', 'one', 'two']) {
+    const used = await served.call('run_command', { image, command: 'true' });
+    t.regex(used, /^exit status 0/, image);
+  }
   const large = 'tail /dev/zero';
   t.regex(await served.call('run_command', { command: large }), /the memory limit was reached/);
   const id = await served.call('open_sandbox', {});
@@ -114,6 +118,21 @@ test.serial('commands, files and artifacts, within what the server was started w
   writeFileSync(join(beside, 'outside.spec'), '');
   const outside = await served.call('build_package', { source: '../outside.spec' });
   t.regex(outside, /^!.*is not below/);
+});
+
+test.serial('a limit of time ends a command, not the sandbox that it is in', async (t) => {
+  await using served = await serve(t.context, '/tmp', ['--timeout', '2s']);
+  const sandbox = await served.call('open_sandbox', {});
+  for (const command of [
+    'echo begun; sleep 60',
+    'trap "" TERM; echo begun; while :; do stay=1; done',
+  ]) {
+    const ended = await served.call('exec_command', { sandbox, command });
+    t.regex(ended, /^exit status 124\nstdout:\nbegun\n[\s\S]*ended after 2 s.*\(--timeout\)/);
+  }
+  const left = async () =>
+    await served.call('exec_command', { sandbox, command: 'ps | grep -c "[s]tay=1"' });
+  t.true(await eventually(async () => /^exit status 1\nstdout:\n0\n/.test(await left())));
 });
 
 test.serial('its sandboxes end with it, however it ends', async (t) => {

@@ -1,4 +1,4 @@
-import { cp, readdir, readFile, writeFile } from 'node:fs/promises';
+import { cp, mkdir, readdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import test from 'ava';
 import { execa } from 'execa';
@@ -101,3 +101,24 @@ test.serial(
     t.is(built.exitCode, 0, String(built.stderr));
   },
 );
+
+test.serial('a recipe’s name means its image, whatever another recipe calls that', async (t) => {
+  const { directory, key } = await debianRepository();
+  const cwd = join(state.beside, 'names');
+  await mkdir(cwd);
+  const repository = `{ id: debian, directory: ${directory}, gpgcheck: true, gpgkey: ${key} }`;
+  const text = `repositories: [${repository}]\npackages: [tzdata]\nscriptlets: { mode: none }\n`;
+  await writeFile(join(cwd, 'first.yaml'), text);
+  await writeFile(join(cwd, 'second.yaml'), `description: mine\n${text}`);
+  const done = async (...args: string[]) => {
+    const { exitCode, stdout, stderr } = await state.kiln(['image', ...args], { cwd });
+    t.is(exitCode, 0, String(stderr));
+    return String(stdout);
+  };
+  const id = await done('build', 'first');
+  t.is(await done('build', 'second'), id);
+  for (const name of ['first', 'second']) t.is(JSON.parse(await done('show', name)).id, id, name);
+  t.is(await done('rm', 'first'), id);
+  const gone = await state.kiln(['image', 'show', 'first'], { cwd });
+  t.regex(String(gone.stderr), /there is no image first \[E_IMAGE_MISSING\]/);
+});

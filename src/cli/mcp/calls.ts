@@ -18,6 +18,7 @@ import { startProgram } from '../../host/process/child-process.ts';
 import { packageRoot } from '../../host/state/paths.ts';
 import { awaitedLater } from '../../promise.ts';
 import type { ListedSandbox } from '../../sandbox/domain/sandbox-record.ts';
+import { GRACE, LONGEST_WAIT } from '../../sandbox/door/supervise.ts';
 import type { Caller } from '../caller/caller.ts';
 
 type Started = ReturnType<typeof startProgram>;
@@ -32,10 +33,15 @@ export const FILE_MAX = 1 << 20;
 /** Sandboxes that are open at a time. */
 const OPEN_MAX = 8;
 
+/** Longer than any assistant's session; kiln.yaml may have a shorter one. */
+const NO_TIMEOUT = '--timeout=24d';
+
 export interface McpOptions {
   readonly image?: string;
   readonly resultdir: string;
   readonly sources: string;
+  /** Of each command, also of one in an open sandbox. Milliseconds. */
+  readonly timeout?: number;
 }
 
 export interface Ended {
@@ -51,13 +57,16 @@ export class Kiln {
   readonly #results: string;
   #realResults: string | undefined;
   readonly #sources: string;
+  readonly #timeout: number | undefined;
   readonly #open = new Map<string, Started>();
   readonly #running = new Set<Started>();
 
-  constructor(caller: Caller, words: readonly string[], { image, resultdir, sources }: McpOptions) {
+  constructor(caller: Caller, words: readonly string[], options: McpOptions) {
+    const { image, resultdir, sources, timeout } = options;
     this.#env = { ...caller.environment };
     this.#words = words;
     this.#image = image;
+    this.#timeout = timeout;
     this.#results = resolve(caller.cwd(), resultdir);
     this.#sources = resolve(caller.cwd(), sources);
   }
@@ -87,8 +96,8 @@ export class Kiln {
       return this.#image === undefined ? [] : ['-r', this.#image];
     }
     const { stdout } = await this.call(['image', 'ls', '--json'], { most: FILE_MAX });
-    const images = JSON.parse(stdout) as { id: string; name: string }[];
-    const found = images.find(({ id, name }) => name === image || id === image);
+    const images = JSON.parse(stdout) as { id: string; names: string[] }[];
+    const found = images.find(({ id, names }) => names.includes(image) || id === image);
     if (found === undefined) throw new Error(`there is no image ${image}`);
     return ['-r', found.id];
   }
@@ -134,12 +143,35 @@ export class Kiln {
     { input = '', signal, most = SHOWN }: Calling = {},
   ): Promise<Ended> {
     const child = this.start(words);
-    using _end = signal && addAbortListener(signal, () => child.kill('SIGTERM'));
+    let ending: NodeJS.Timeout | undefined;
+    using _end =
+      signal &&
+      addAbortListener(signal, () => {
+        child.kill('SIGTERM');
+        // kilnd ends the command of a client that is gone.
+        ending = setTimeout(() => child.kill('SIGKILL'), GRACE);
+      });
     const [stdout, stderr] = [kept(child.stdout, most), kept(child.stderr, SHOWN)];
     // The command may not read its input.
     child.stdin?.on('error', () => undefined).end(input);
     const [status, by] = (await once(child, 'close')) as [number | null, string | null];
+    clearTimeout(ending);
     return { status: status ?? (by === null ? 125 : 137), stdout: stdout(), stderr: stderr() };
+  }
+
+  /** A command in an open sandbox, of which `kiln exec` limits nothing. */
+  async execute(words: readonly string[], calling: Calling): Promise<Ended> {
+    const timeout = this.#timeout;
+    if (timeout === undefined) return await this.call(words, calling);
+    const late = new AbortController();
+    const timer = setTimeout(() => late.abort(), Math.min(timeout, LONGEST_WAIT));
+    const { signal } = calling;
+    const either = signal === undefined ? late.signal : AbortSignal.any([late.signal, signal]);
+    const ended = await this.call(words, { ...calling, signal: either });
+    clearTimeout(timer);
+    if (!late.signal.aborted) return ended;
+    const why = `kiln: the command was ended after ${timeout / 1000} s: the time limit was reached (--timeout)\n`;
+    return { ...ended, status: 124, stderr: `${ended.stderr}${why}` };
   }
 
   /** The sandbox lives as long as its command, whose input this process has: it ends when this process does. */
@@ -147,7 +179,9 @@ export class Kiln {
     if (this.#open.size >= OPEN_MAX) throw new Error(`${OPEN_MAX} sandboxes are open: close one`);
     const mark = `kiln-mcp-${randomUUID()}`;
     const holding = ['sh', '-c', 'echo ready; while read -r line; do :; done', mark];
-    const child = this.start(['run', ...(await this.sandboxWords(image)), '--', ...holding]);
+    const words = await this.sandboxWords(image);
+    if (this.#timeout !== undefined) words.push(NO_TIMEOUT);
+    const child = this.start(['run', ...words, '--', ...holding]);
     const stderr = kept(child.stderr, SHOWN);
     const closed = awaitedLater(once(child, 'close').then(() => undefined));
     const ready = awaitedLater(once(child.stdout ?? child, 'data').then(() => true));

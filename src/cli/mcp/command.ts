@@ -134,7 +134,7 @@ function addTools(server: McpServer, kiln: Kiln): void {
     async ({ sandbox: id, command: line, stdin }, signal) => {
       kiln.own(id);
       const words = ['exec', id, ...inShell(line)];
-      return outcome(await kiln.call(words, { input: stdin ?? '', signal }));
+      return outcome(await kiln.execute(words, { input: stdin ?? '', signal }));
     },
   );
   tool(
