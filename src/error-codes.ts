@@ -208,6 +208,7 @@ export const CODES_BY_PAGE = {
     E_BUILD_SOURCE: 'The file to build is not a source package, or cannot be read.',
     E_BUILD_SPEC: 'The spec cannot be read, or no source package can be made of it.',
     E_BUILD_SRPM: 'rpm cannot read or unpack the source package.',
+    E_RESULTDIR_BUSY: 'Another build writes to the same result directory.',
   },
   'chains.md': {
     E_CHAIN_BUSY: 'Another chain works in the same result directory.',

@@ -97,7 +97,8 @@ export function printWhereToLook(
   { stderr }: Caller,
 ): void {
   const isUsable = (directory: string) =>
-    failure?.code !== 'E_RESULTDIR' || existsSync(join(directory, 'report.html'));
+    failure?.code !== 'E_RESULTDIR_BUSY' &&
+    (failure?.code !== 'E_RESULTDIR' || existsSync(join(directory, 'report.html')));
   if (resultDirectory !== undefined && isUsable(resultDirectory))
     stderr.say(`  see ${resultDirectory}/report.html, or the logs beside it\n`);
   const isOver = sandbox === undefined || kept === true || differences !== undefined;

@@ -13,6 +13,7 @@ import {
   resultOfRecipe,
 } from '../../jobs/recipe/request.ts';
 import { runRecipe } from '../../jobs/recipe/run-recipe.ts';
+import { lockResults } from '../../jobs/rpmbuild/outcome/result-files.ts';
 import { lengthOf, Timeline } from '../../jobs/run/timeline.ts';
 import { type BuildRecipe, buildRecipeJsonSchema } from '../../recipe/build-recipe.ts';
 import { limitsOf } from '../../sandbox/policy/limits.ts';
@@ -73,7 +74,9 @@ export async function buildRecipe(
   const timeline = new Timeline();
   timeline.samples.isOn = options.samples;
   const json = options.json === true;
+  using held = new DisposableStack();
   try {
+    held.use(lockResults(options.resultdir, request.caller));
     const hooks = { ...output.hooks, signal: interruption.signal };
     const report = await runRecipe(engine, request, hooks, timeline);
     caller.exitStatus = recipeStatus(report);
@@ -84,7 +87,9 @@ export async function buildRecipe(
     printError(error, caller.stderr);
     caller.exitStatus = exitStatus(error);
     const describe = (status: number) => resultOfFailedRecipe(request, status, error, timeline);
-    await reportResult(request, json, describe, caller);
+    const isBusy = error instanceof KilnError && error.code === 'E_RESULTDIR_BUSY';
+    const where = isBusy ? { caller: request.caller } : request;
+    await reportResult(where, json, describe, caller);
   }
 }
 

@@ -36,7 +36,7 @@ const BY_CODE: ReadonlyMap<ErrorCode, number> = new Map(
       [MOCK_STATUS.arguments, 'E_MOCK_ARGUMENT', 'E_ARGUMENT', 'E_COPY_IN'],
       [MOCK_STATUS.locked, 'E_MOCK_ROOT_LOCKED'],
       [MOCK_STATUS.interrupted, 'E_INTERRUPTED'],
-      [MOCK_STATUS.resultdir, 'E_RESULTDIR', 'E_ARTIFACT_WRITE'],
+      [MOCK_STATUS.resultdir, 'E_RESULTDIR', 'E_RESULTDIR_BUSY', 'E_ARTIFACT_WRITE'],
       [MOCK_STATUS.srpm, 'E_BUILD_SOURCE', 'E_BUILD_SRPM'],
       [MOCK_STATUS.build, 'E_BUILD_ARCH', 'E_BUILD_OUTPUT'],
       [MOCK_STATUS.packages, 'E_MOCK_PACKAGES', 'E_BUILD_LOOP', 'E_BUILD_POSTINSTALL'],

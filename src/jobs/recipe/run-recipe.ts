@@ -16,7 +16,7 @@ import { PlannedSandbox } from '../../sandbox/door/planned-sandbox.ts';
 import type { Engine } from '../../sandbox/open.ts';
 import { limitsOf } from '../../sandbox/policy/limits.ts';
 import type { Bind, SandboxSpecification } from '../../sandbox/policy/specification.ts';
-import { lockResults, logLimits, ResultFiles } from '../rpmbuild/outcome/result-files.ts';
+import { logLimits, ResultFiles } from '../rpmbuild/outcome/result-files.ts';
 import { collectorFor } from '../run/collect.ts';
 import { planRun } from '../run/plan.ts';
 import { Timeline } from '../run/timeline.ts';
@@ -46,7 +46,6 @@ export async function runRecipe(
 ): Promise<RecipeReport> {
   hooks.signal?.throwIfAborted();
   const { resultDirectory, caller } = request;
-  using _lock = resultDirectory === undefined ? undefined : lockResults(resultDirectory, caller);
   const limits = logLimits(engine.owner?.share.disk);
   using files =
     resultDirectory === undefined

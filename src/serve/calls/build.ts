@@ -19,6 +19,7 @@ import { findBuildRecipe, resultOfRecipe } from '../../jobs/recipe/request.ts';
 import { runRecipe } from '../../jobs/recipe/run-recipe.ts';
 import { buildPackage } from '../../jobs/rpmbuild/build.ts';
 import { resultOfBuild } from '../../jobs/rpmbuild/outcome/finish.ts';
+import { lockResults } from '../../jobs/rpmbuild/outcome/result-files.ts';
 import { verifyBuild } from '../../jobs/verify/verify.ts';
 import { writeResult } from '../../report/write.ts';
 import type { Engine } from '../../sandbox/open.ts';
@@ -121,6 +122,7 @@ async function packages(
 async function recipe(name: string, { engine, options, context }: Job): Promise<BuildReply> {
   const path = await findBuildRecipe(name, context.caller.user?.files?.folder ?? '/');
   const request = recipeRequest(path, options, context.caller);
+  using _lock = lockResults(options.resultdir, request.caller);
   const report = await runRecipe(engine, request, {
     ...hooksOf(context),
     onSourceProgress: context.onProgress,

@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto';
 import { once } from 'node:events';
-import { mkdir, readFile, symlink, writeFile } from 'node:fs/promises';
+import { mkdir, readdir, readFile, symlink, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
@@ -285,6 +285,25 @@ test.serial('--keep keeps the sandbox of a step that failed, files and all', asy
   const none = await workshop.state.kiln(['shell', `${id}0`]);
   t.regex(String(none.stderr), /there is no sandbox \w+ \[E_NO_SANDBOX\]\n {2}hint: .*`kiln ps`/);
   await workshop.state.kiln(['kill', id]);
+});
+
+test.serial('a result directory has one build at a time', async (t) => {
+  const folder = await workshop.folder({
+    'slow.yaml': `image: ${BUSYBOX}\nsteps: ["echo begun; sleep 3"]\n`,
+  });
+  const out = join(folder, 'out');
+  const build = () =>
+    workshop.state.kiln(['build', join(folder, 'slow.yaml'), '--resultdir', out, '--json']);
+  const first = build();
+  const log = () => readFile(join(out, 'build.log'), 'utf8').catch(() => '');
+  t.true(await eventually(async () => (await log()).includes('begun')));
+  const second = await build();
+  t.is(second.exitCode, 125);
+  t.regex(String(second.stderr), /another build writes to \S+out \[E_RESULTDIR_BUSY\]/);
+  t.notRegex(String(second.stderr), /report\.html/);
+  t.deepEqual(await readdir(out), ['build.log']);
+  t.is((await first).exitCode, 0);
+  t.true((await readdir(out)).includes('result.json'));
 });
 
 test.serial('only steps that ask for it have the network of the sandbox', async (t) => {

@@ -45,7 +45,7 @@ export function resultPaths(resultDirectory: string, sources: string): string[] 
 
 /**
  * Makes a result directory, and keeps other builds out of it: their files would be mixed.
- * @throws KilnError E_RESULTDIR
+ * @throws KilnError E_RESULTDIR_BUSY, E_RESULTDIR
  */
 export function lockResults(path: string, owner: Owner): Disposable {
   const directory = resolve(path);
@@ -57,7 +57,7 @@ export function lockResults(path: string, owner: Owner): Disposable {
   } catch (cause) {
     throw unusableResultDirectory(directory, cause);
   }
-  throw new KilnError('E_RESULTDIR', `another build writes to the result directory ${directory}`, {
+  throw new KilnError('E_RESULTDIR_BUSY', `another build writes to ${directory}`, {
     hint: 'wait for its end, or name another --resultdir',
   });
 }
