@@ -1,4 +1,14 @@
-import { type BigIntStats, fchmodSync, fchownSync } from 'node:fs';
+import {
+  accessSync,
+  type BigIntStats,
+  constants,
+  existsSync,
+  fchmodSync,
+  fchownSync,
+  fstatSync,
+  openSync,
+} from 'node:fs';
+import { dirname } from 'node:path';
 import { KilnError } from '../errors.ts';
 import { closing } from '../host/calls/descriptor.ts';
 import { SyscallError, succeeds, unlessErrno } from '../host/calls/libc.ts';
@@ -15,6 +25,7 @@ import {
   unlinkat,
 } from '../host/files/at.ts';
 import { type ByteString, toBytes } from './pattern.ts';
+import { FileSystems } from './source.ts';
 
 export interface Owner {
   readonly uid: number;
@@ -146,6 +157,23 @@ export class Destination {
 
 function lastComponent(path: ByteString): Buffer {
   return toBytes(path.slice(path.lastIndexOf('/') + 1));
+}
+
+/**
+ * Looks, before there is work to lose, whether a result directory is there or can be made. It makes nothing.
+ * @throws KilnError E_RESULTDIR
+ */
+export function checkResultDirectory(path: string): void {
+  let existing = path;
+  while (!existsSync(existing)) existing = dirname(existing);
+  try {
+    using folder = closing(openSync(existing, constants.O_RDONLY | constants.O_DIRECTORY));
+    accessSync(existing, constants.W_OK);
+    if (!new FileSystems().isPseudo(folder.fd, fstatSync(folder.fd, { bigint: true }))) return;
+  } catch (cause) {
+    throw unusableResultDirectory(path, cause);
+  }
+  throw unusableResultDirectory(path, new Error(`${existing} is the kernel’s`));
 }
 
 export function unusableResultDirectory(path: string, cause: unknown): KilnError {

@@ -15,8 +15,10 @@ import {
 } from '../jobs/run/result.ts';
 import { type RunHooks, type RunReport, run } from '../jobs/run/run.ts';
 import { Timeline } from '../jobs/run/timeline.ts';
+import { timeInMilliseconds } from '../recipe/limit-keys.ts';
 import type { Result } from '../result/schema.ts';
 import type { Engine } from '../sandbox/open.ts';
+import { isKilnCode } from '../service/failure.ts';
 import { shellWord } from '../shell-words.ts';
 import { connectCommand } from './attach.ts';
 import { type Caller, listenForInterruption, RunElsewhere } from './caller/caller.ts';
@@ -190,13 +192,18 @@ export async function runCommand(
     );
   } catch (error) {
     if (error instanceof RunElsewhere) throw error;
-    const told = it.isGiven('image') ? error : await imageFirst(error, engine, argv);
+    const mistaken = timeForCommand(error, options, argv);
+    const told = mistaken ?? (it.isGiven('image') ? error : await imageFirst(error, engine, argv));
     printError(told, caller.stderr);
     caller.exitStatus = exitStatus(error);
     const { course, current, failed: phase = current } = timeline;
     const failure = { error, ...course, phase, sandbox, image: used };
     const describe = (status: number) => resultOfFailure({ request, exitStatus: status }, failure);
-    await reportResult(request, json, describe, caller, context.results);
+    const { resultDirectory: to, caller: owner } = request;
+    // It has been told that nothing can be written there.
+    const isUsable = to !== undefined && !isKilnCode(error, 'E_RESULTDIR');
+    const where = { caller: owner, ...(isUsable ? { resultDirectory: to } : {}) };
+    await reportResult(where, json, describe, caller, context.results);
   } finally {
     interruption[Symbol.dispose]();
     collecting?.[Symbol.dispose]();
@@ -272,6 +279,18 @@ export function printLayers(
   const rows = layers.map(({ layer, state, detail }) => [layer, state, detail]);
   if (json) printJson(caller.stdout, { planned: layers });
   else printTable(caller.stdout, ['LAYER', 'STATE', 'PLANNED'], rows);
+}
+
+/** The error of `--keep 5m -- COMMAND`: an optional value is one only behind `=`. */
+function timeForCommand(
+  error: unknown,
+  { keep }: RunOptions,
+  [first = '']: readonly string[],
+): KilnError | undefined {
+  if (keep === undefined || !isKilnCode(error, 'E_COMMAND_NOT_FOUND')) return undefined;
+  if (timeInMilliseconds(first) === undefined) return undefined;
+  const what = `${first} is taken for the command, not for the time of --keep`;
+  return new KilnError('E_COMMAND_NOT_FOUND', what, { hint: `write --keep=${first}` });
 }
 
 /** The error of `kiln run IMAGE COMMAND`, podman’s habit, where the first word is an image or a recipe. */

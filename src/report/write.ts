@@ -6,7 +6,7 @@ import { z } from 'zod';
 import { type Owner, unusableResultDirectory } from '../artifacts/destination.ts';
 import { type TextFile, writeTexts } from '../artifacts/staging.ts';
 import { KilnError } from '../errors.ts';
-import { attempt } from '../host/calls/libc.ts';
+import { attempt, hasErrno } from '../host/calls/libc.ts';
 import { Folder } from '../host/files/folder.ts';
 import { packageRoot } from '../host/state/paths.ts';
 import { type Result, readResult } from '../result/schema.ts';
@@ -56,6 +56,7 @@ export async function renewReport(directory: string, owner: Owner): Promise<stri
     using folder = Folder.open(directory);
     for (const name of [RESULT_FILE, CHAIN_FILE]) texts.push(folder.read(name, RESULT_MAX));
   } catch (cause) {
+    if (hasErrno(cause, 'ENOENT')) throw noResult(directory);
     throw unusableResultDirectory(directory, cause);
   }
   const [job, chain] = texts;
@@ -65,11 +66,15 @@ export async function renewReport(directory: string, owner: Owner): Promise<stri
   } else if (chain !== undefined) {
     await writeTexts(directory, [await makeChainReport(directory, chain)], owner);
   } else {
-    throw new KilnError('E_RESULT', `${join(directory, RESULT_FILE)} does not exist`, {
-      hint: 'name the directory that --resultdir named',
-    });
+    throw noResult(join(directory, RESULT_FILE));
   }
   return join(directory, REPORT_FILE);
+}
+
+function noResult(path: string): KilnError {
+  return new KilnError('E_RESULT', `${path} does not exist`, {
+    hint: 'name the directory that --resultdir named',
+  });
 }
 
 /** @param content of chain.json @throws KilnError E_RESULTDIR, E_RESULT */

@@ -218,17 +218,18 @@ async function awaitStart(
 ): Promise<SandboxProcess> {
   using _ = request;
   const { id, argv } = request;
+  const { name: profile } = request.options.policy.seccomp;
   const { channel } = sandbox;
   // Listen before it starts: its end may arrive together with its start.
   const ended = awaitedLater(
     channel.wait((answer) => {
-      if (answer.type === 'failed' && answer.id === id) throw execFailed(answer, argv);
+      if (answer.type === 'failed' && answer.id === id) throw execFailed(answer, argv, profile);
       return answer.type === 'exited' && answer.id === id ? exitOf(answer) : undefined;
     }),
   );
   const started = awaitedLater(
     channel.ask((answer) => {
-      if (answer.type === 'failed' && answer.id === id) throw execFailed(answer, argv);
+      if (answer.type === 'failed' && answer.id === id) throw execFailed(answer, argv, profile);
       return answer.type === 'started' && answer.id === id ? answer : undefined;
     }),
   );

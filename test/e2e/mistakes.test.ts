@@ -220,6 +220,13 @@ test.serial('options of a sandbox that cannot be', async (t) => {
     [['--workdir', '/nope'], /cannot enter \/nope/, /--workdir.*image’s own workdir/],
     [['--network', 'nonet'], /no network .*'nonet'/, /virsh -c '.*libvirt-sock' net-list.*engine/],
     [['--user', '99999:1'], /no user 99999:1/, /up to 65535/],
+    [['--user', 'root:root'], /the group of user root:root is no number/, /such as root:0;/],
+    [
+      ['--resultdir', '/dev/null'],
+      /directory \/dev\/null cannot be used \[E_RESULTDIR\]/,
+      /name a/,
+    ],
+    [['--resultdir', '/proc/x/y'], /\/proc\/x\/y cannot be used \[E_R.*\n.*kernel’s/, /name a/],
     [['--frob'], /unknown option '--frob'/, /`kiln run --help`/],
     [['--memry', '1G'], /unknown option '--memry'/, /did you mean --memory\?/],
   ];
@@ -228,8 +235,19 @@ test.serial('options of a sandbox that cannot be', async (t) => {
   t.is(script.exitCode, 126);
   t.regex(
     String(script.stderr),
-    /cannot be executed: EACCES \[E_COMMAND_NOT_EXECUTABLE\]\n {2}hint: .*chmod \+x/,
+    /cannot be executed: EACCES \[E_COMMAND_NOT_EXECUTABLE\]\n {2}hint: .*not a folder.*chmod \+x/,
   );
+  const kept = await state.kiln(['run', '-r', IMAGE, '--keep', '5m', '--', 'true']);
+  t.is(kept.exitCode, 127);
+  t.regex(String(kept.stderr), /5m is taken for the command.*\n {2}hint: write --keep=5m$/m);
+  const unused = ['--resultdir', '/proc/x', '--artifact', 'x', '--', 'echo', 'has run'];
+  t.is((await state.kiln(['run', '-r', IMAGE, ...unused])).stdout, '', 'looked at before');
+  // No call is allowed, so that execve(2) cannot even be refused.
+  const profile = place('none.json');
+  await writeFile(profile, '{"defaultAction":"SCMP_ACT_TRAP","syscalls":[]}');
+  await refused(t, run('--seccomp', profile), /cannot start true: start/, {
+    hint: RegExp(`profile ${profile} may refuse what a start takes`),
+  });
 });
 
 test.serial('a limit whose value is at fault is none that the host lacks', async (t) => {
@@ -250,6 +268,7 @@ test.serial('files and names that are not there', async (t) => {
     [['kill'], /say which sandbox/, /kiln ps/],
     [['kill', '--all', 'abc'], /--all destroys every sandbox: it takes no abc/, /leave out/],
     [['kill', ''], /no sandbox ""/, /kiln ps/],
+    [['report', '/nonexistent'], /\/nonexistent does not exist \[E_RESULT\]/, /--resultdir/],
     [['help', 'frobnicate'], /unknown command 'frobnicate'/, /`kiln --help`/],
     [['image', 'rm', ''], /there is no image ""/, /image ls/],
     [['image', 'rm', '../packages'], /there is no image \.\.\/packages/, /image ls/],

@@ -104,7 +104,7 @@ function keptBack(
   });
 }
 
-export function execFailed(answer: Failed, argv: readonly string[]): KilnError {
+export function execFailed(answer: Failed, argv: readonly string[], seccomp: string): KilnError {
   const errno = errnoName(answer.error);
   const command = argv[0] ?? '';
   const details = { errno, command };
@@ -121,7 +121,7 @@ export function execFailed(answer: Failed, argv: readonly string[]): KilnError {
       details,
       hint:
         errno === 'EACCES'
-          ? 'it needs the permission (`chmod +x`); a script also runs by its interpreter: `sh FILE`'
+          ? 'it must be a file, not a folder, with the permission (`chmod +x`); a script also runs by its interpreter: `sh FILE`'
           : 'it must be a program for this processor, or a script that begins with #!',
     });
   }
@@ -143,6 +143,12 @@ export function execFailed(answer: Failed, argv: readonly string[]): KilnError {
     details,
     ...(isForkRefused(answer) ? { hint: TOO_FEW_PROCESSES } : {}),
     ...(answer.failure === 'setrlimit' ? { hint: LOW_LIMITS } : {}),
+    // Behind its filter a start still makes calls. The profiles that come with kiln are no paths.
+    ...(answer.failure === 'start' && seccomp.includes('/')
+      ? {
+          hint: `the seccomp profile ${seccomp} may refuse what a start takes, such as read, write, openat and execve`,
+        }
+      : {}),
   });
 }
 
