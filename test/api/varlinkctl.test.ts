@@ -172,6 +172,12 @@ test('errors have a code, a message and a hint; unknown and missing fields are e
     { artifacts: ['x'] },
     { resultDirectory: 'relative' },
     { interactive: true },
+    { input: '!!!' },
+    { env: { 'A=B': 'a' } },
+    { env: { '': 'a' } },
+    { surroundings: { seccomp: 'strict.json' } },
+    { image: 'var/tmp/relative.yaml' },
+    { image: 'relative.lock.json' },
   ];
   for (const value of values) {
     const { error, reply } = await kiln('Run', { image: 'busybox', argv: ['true'], ...value });
@@ -197,10 +203,24 @@ test('several commands share an open sandbox, and files go in and out', async (t
     listed.find(({ id }: { id: string }) => id === sandbox),
     { state: 'running', image: IMAGE },
   );
-  for (const value of [{ timeout: 0 }, { stallTimeout: -1 }]) {
+  const argument = async (method: string, parameters: object) => {
+    const { reply: said } = await kiln(method, { sandbox, path: '/tmp/in', ...parameters });
+    t.is(said.code, 'E_ARGUMENT', JSON.stringify(parameters));
+  };
+  for (const value of [
+    { timeout: 0 },
+    { stallTimeout: -1 },
+    { input: 'a' },
+    { env: { 'A=B': '' } },
+  ]) {
     const { reply: said } = await kiln('Execute', { sandbox, argv: ['true'], ...value });
     t.is(said.code, 'E_ARGUMENT', JSON.stringify(value));
   }
+  t.is((await kiln('SendInput', { process: 'x', data: 'a b' })).reply.code, 'E_ARGUMENT');
+  await argument('ReadFile', { offset: -1 });
+  await argument('WriteFile', { data: '%%%' });
+  await argument('WriteFile', { data: 'aGk', mode: -1 });
+  await argument('WriteFile', { data: 'aGk', mode: 99_999 });
   // No link leads out, and nothing but a plain file is opened.
   await kiln('Execute', {
     sandbox,

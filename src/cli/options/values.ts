@@ -91,6 +91,8 @@ export function parseTmpfs(text: string): Tmpfs {
   return { target: mountTarget(target), ...(size === undefined ? {} : { bytes: parseSize(size) }) };
 }
 
+export const VARIABLE = /^[A-Za-z_][A-Za-z0-9_]*$/;
+
 /** `NAME=VALUE`, or `NAME` for the caller's own value of it: undefined where the caller has none. */
 export function parseEnvironment(
   text: string,
@@ -98,7 +100,7 @@ export function parseEnvironment(
 ): [string, string] | undefined {
   const equals = text.indexOf('=');
   const name = equals < 0 ? text : text.slice(0, equals);
-  if (!/^[A-Za-z_][A-Za-z0-9_]*$/.test(name)) {
+  if (!VARIABLE.test(name)) {
     throw new InvalidArgumentError('write it as NAME=VALUE.');
   }
   const value = equals < 0 ? variable(name) : text.slice(equals + 1);

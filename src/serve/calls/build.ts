@@ -15,7 +15,7 @@ import { buildMode, buildRequest, refuseUnused } from '../../cli/rpmbuild/build-
 import { KilnError } from '../../errors.ts';
 import { buildChain } from '../../jobs/chain/chain.ts';
 import { chainJson } from '../../jobs/chain/request.ts';
-import { findBuildRecipe, resultOfRecipe } from '../../jobs/recipe/request.ts';
+import { findBuildRecipe, isRecipeName, resultOfRecipe } from '../../jobs/recipe/request.ts';
 import { runRecipe } from '../../jobs/recipe/run-recipe.ts';
 import { buildPackage } from '../../jobs/rpmbuild/build.ts';
 import { resultOfBuild } from '../../jobs/rpmbuild/outcome/finish.ts';
@@ -24,7 +24,7 @@ import { verifyBuild } from '../../jobs/verify/verify.ts';
 import { writeResult } from '../../report/write.ts';
 import type { Engine } from '../../sandbox/open.ts';
 import type { Answer, CallContext } from './methods.ts';
-import { admitOptions, hostPath, OptionSetter, time } from './options.ts';
+import { admitOptions, hostImage, hostPath, OptionSetter, time } from './options.ts';
 import { failureOf, filesOf } from './run.ts';
 
 type Options = BuildOptions & ChainOptions & RecipeOptions;
@@ -79,6 +79,7 @@ function optionsOf(
     timeout: time(timeout),
     stallTimeout: time(stallTimeout),
     keep: time(keep),
+    image: hostImage('image', same.image),
     lock: hostPath('lock', same.lock),
     signKey: hostPath('signKey', same.signKey),
     signPassphraseFile: hostPath('signPassphraseFile', same.signPassphraseFile),
@@ -120,7 +121,8 @@ async function packages(
 }
 
 async function recipe(name: string, { engine, options, context }: Job): Promise<BuildReply> {
-  const path = await findBuildRecipe(name, context.caller.user?.files?.folder ?? '/');
+  const given = isRecipeName(name) ? hostPath('sources', name) : name;
+  const path = await findBuildRecipe(given, context.caller.user?.files?.folder ?? '/');
   const request = recipeRequest(path, options, context.caller);
   using _lock = lockResults(options.resultdir, request.caller);
   const report = await runRecipe(engine, request, {

@@ -6,7 +6,7 @@ import { lockRecipe } from '../../image/plan.ts';
 import { visibleImages } from '../../image/store/images.ts';
 import type { ImageManifest } from '../../image/store/manifest.ts';
 import type { Answer } from './methods.ts';
-import { admittedImage, hostPath } from './options.ts';
+import { admittedImage, hostImage, hostPath } from './options.ts';
 
 export const answerListImages: Answer<'ListImages'> = async (_, context) => {
   await using engine = context.openEngine();
@@ -34,7 +34,7 @@ export const answerLockImage: Answer<'LockImage'> = async ({ recipe, output }, c
   await using engine = context.openEngine();
   const opened = async (kind: 'file' | 'result', path: string) =>
     caller.user === undefined ? path : String(await fetchPath(kind, path, caller.user));
-  const own = await opened('file', recipe);
+  const own = await opened('file', hostImage('recipe', recipe));
   const place = hostPath('output', output);
   const to = place === undefined ? undefined : await opened('result', place);
   const { file, warnings } = await lockRecipe(engine, own, to, onProgress);

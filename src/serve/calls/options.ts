@@ -6,8 +6,12 @@
 import { InvalidArgumentError } from 'commander';
 import type { RunParameters, Bind as WantedBind } from '../../api/io-kiln.ts';
 import { KilnCommand } from '../../cli/options/command.ts';
-import { addSandboxOptions, type SandboxOptions } from '../../cli/options/sandbox-options.ts';
-import { absoluteTarget, mountTarget, parseSize } from '../../cli/options/values.ts';
+import {
+  addSandboxOptions,
+  isProfileFile,
+  type SandboxOptions,
+} from '../../cli/options/sandbox-options.ts';
+import { absoluteTarget, mountTarget, parseSize, VARIABLE } from '../../cli/options/values.ts';
 import { admit, check, fetchImage } from '../../cli/users/user-guard.ts';
 import { defined } from '../../defined.ts';
 import { KilnError } from '../../errors.ts';
@@ -82,6 +86,29 @@ export function hostPath(name: string, path: string | undefined): string | undef
   });
 }
 
+/** An image is a name or an id, or the path of a recipe or lock. */
+export function hostImage(name: string, image: string): string;
+export function hostImage(name: string, image: string | undefined): string | undefined;
+export function hostImage(name: string, image: string | undefined): string | undefined {
+  return image !== undefined && /\/|\.(?:ya?ml|json)$/.test(image) ? hostPath(name, image) : image;
+}
+
+/** @throws KilnError E_ARGUMENT for what is no base64: Node would take what it can of it */
+export function checkBase64(name: string, text = ''): void {
+  const digits = text.replace(/={1,2}$/, '');
+  if (digits.length % 4 !== 1 && !/[^A-Za-z0-9+/]/.test(digits)) return;
+  throw new KilnError('E_ARGUMENT', `${name}: it is not base64`, { hint: 'bytes are base64' });
+}
+
+/** @throws KilnError E_ARGUMENT for a name that no variable has */
+export function checkVariables(env: Readonly<Record<string, string>> = {}): void {
+  const wrong = Object.keys(env).find((name) => !VARIABLE.test(name));
+  if (wrong === undefined) return;
+  throw new KilnError('E_ARGUMENT', `env: ${wrong || 'an empty name'} is the name of no variable`, {
+    hint: 'letters, digits and _',
+  });
+}
+
 type Admitted = Pick<CallContext, 'caller'>;
 
 /**
@@ -102,6 +129,7 @@ export async function admittedImage(
   image: string,
   { caller: { user } }: Admitted,
 ): Promise<string> {
+  hostImage('image', image);
   if (user === undefined) return image;
   check('image', 'image', image, user, {});
   return await fetchImage(image, user);
@@ -115,7 +143,9 @@ export function sandboxOptions(
 ): { readonly options: SandboxOptions; readonly command: KilnCommand } {
   const command = addSandboxOptions(new KilnCommand('run'), caller);
   const { surroundings = {}, env = {}, copyIn = [], artifacts, resultDirectory } = wanted;
-  const { binds = [], tmpfs = [], secrets = [], capabilities, ...others } = surroundings;
+  const { binds = [], tmpfs = [], secrets = [], capabilities, seccomp, ...others } = surroundings;
+  checkVariables(env);
+  const profile = seccomp !== undefined && isProfileFile(seccomp);
   if (artifacts !== undefined && artifacts.length > 0 && resultDirectory === undefined) {
     throw new KilnError('E_ARGUMENT', 'artifacts: there is no resultDirectory for them', {
       hint: 'name the folder where they go',
@@ -124,6 +154,7 @@ export function sandboxOptions(
   const setter = new OptionSetter(command).set({
     ...others,
     capAdd: capabilities,
+    seccomp: profile ? hostPath('seccomp', seccomp) : seccomp,
     secret: secrets.map(({ name, file }) => `${name}=${hostPath('secrets', file)}`),
     env: Object.entries(env).map(([name, value]) => `${name}=${value}`),
     workdir: wanted.workdir,

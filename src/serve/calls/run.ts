@@ -15,7 +15,7 @@ import type { Ended } from '../../sandbox/door/io.ts';
 import type { CommandEnd } from '../../sandbox/door/supervise.ts';
 import type { Engine } from '../../sandbox/open.ts';
 import type { Answer, CallContext } from './methods.ts';
-import { admitOptions, admittedImage, sandboxOptions } from './options.ts';
+import { admitOptions, admittedImage, checkBase64, sandboxOptions } from './options.ts';
 import { CommandStdio } from './stdio.ts';
 
 /** Runs one command. @throws RunElsewhere before anything has happened where it is work for a worker */
@@ -24,6 +24,7 @@ export const answerRun: Answer<'Run'> = async (parameters, context) => {
   const { argv, terminal, surroundings } = parameters;
   needCommand(argv);
   needMore(call, parameters);
+  checkBase64('input', parameters.input);
   const { copyIn, resultDirectory, keep } = parameters;
   const long = [copyIn, resultDirectory, keep, surroundings?.egress];
   if (daemon !== undefined && long.some((value) => value !== undefined)) throw new RunElsewhere();

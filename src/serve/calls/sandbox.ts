@@ -13,7 +13,14 @@ import { destroySandbox } from '../../sandbox/domain/sweep.ts';
 import { PlannedSandbox } from '../../sandbox/door/planned-sandbox.ts';
 import type { Answer, CallContext } from './methods.ts';
 import type { OpenSandbox } from './open-sandboxes.ts';
-import { admitOptions, admittedImage, sandboxOptions, timeLimits } from './options.ts';
+import {
+  admitOptions,
+  admittedImage,
+  checkBase64,
+  checkVariables,
+  sandboxOptions,
+  timeLimits,
+} from './options.ts';
 import { endOf, needCommand, needMore } from './run.ts';
 import { CommandStdio, checkSignal } from './stdio.ts';
 
@@ -63,6 +70,8 @@ export const answerExecute: Answer<'Execute'> = async (parameters, context) => {
   const { argv, env = {}, workdir, terminal } = parameters;
   needCommand(argv);
   needMore(call, parameters);
+  checkBase64('input', parameters.input);
+  checkVariables(env);
   return await use(parameters.sandbox, context, async ({ sandbox, plan }) => {
     const { command } = plan;
     const started = await sandbox.start(
@@ -90,6 +99,7 @@ export const answerExecute: Answer<'Execute'> = async (parameters, context) => {
 };
 
 export const answerInput: Answer<'SendInput'> = async ({ process, data, end }, context) => {
+  checkBase64('data', data);
   await commandOf(process, context).control({ data, end });
   return {};
 };
@@ -124,6 +134,8 @@ export const answerClose: Answer<'CloseSandbox'> = async ({ sandbox }, context) 
 export const answerWrite: Answer<'WriteFile'> = async (parameters, context) => {
   const { path, data, append = false, mode = 0o644 } = parameters;
   if (!path.startsWith('/')) throw notFile(path, 'it is not an absolute path');
+  if (mode < 0 || mode > 0o777) throw notFile(path, `mode ${mode} is not from 0 to 0777 (511)`);
+  checkBase64('data', data);
   const bytes = Buffer.from(data, 'base64');
   await use(parameters.sandbox, context, async ({ sandbox }) => {
     await sandbox.putFile({ path, bytes, append, mode });
@@ -131,8 +143,12 @@ export const answerWrite: Answer<'WriteFile'> = async (parameters, context) => {
   return {};
 };
 
-export const answerRead: Answer<'ReadFile'> = async ({ sandbox: id, path, offset = 0 }, context) =>
-  await use(
+export const answerRead: Answer<'ReadFile'> = async (
+  { sandbox: id, path, offset = 0 },
+  context,
+) => {
+  if (offset < 0) throw notFile(path, `offset ${offset} is before its beginning`);
+  return await use(
     id,
     context,
     async ({ sandbox }) =>
@@ -144,6 +160,7 @@ export const answerRead: Answer<'ReadFile'> = async ({ sandbox: id, path, offset
         return { data: bytes.toString('base64', 0, read), size };
       }),
   );
+};
 
 const RESOLVE = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS;
 
