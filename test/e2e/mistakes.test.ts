@@ -242,6 +242,10 @@ test.serial('options of a sandbox that cannot be', async (t) => {
   t.regex(String(kept.stderr), /5m is taken for the command.*\n {2}hint: write --keep=5m$/m);
   const unused = ['--resultdir', '/proc/x', '--artifact', 'x', '--', 'echo', 'has run'];
   t.is((await state.kiln(['run', '-r', IMAGE, ...unused])).stdout, '', 'looked at before');
+  const recipe = place('unusable.yaml');
+  await writeFile(recipe, `image: ${IMAGE}\nsteps: ['true']\n`);
+  const build = ['build', recipe, '--resultdir', '/dev/null'];
+  await refused(t, build, /^kiln: the result directory \/dev\/null cannot be used/);
   // No call is allowed, so that execve(2) cannot even be refused.
   const profile = place('none.json');
   await writeFile(profile, '{"defaultAction":"SCMP_ACT_TRAP","syscalls":[]}');

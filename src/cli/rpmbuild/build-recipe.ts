@@ -17,6 +17,7 @@ import { lockResults } from '../../jobs/rpmbuild/outcome/result-files.ts';
 import { lengthOf, Timeline } from '../../jobs/run/timeline.ts';
 import { type BuildRecipe, buildRecipeJsonSchema } from '../../recipe/build-recipe.ts';
 import { limitsOf } from '../../sandbox/policy/limits.ts';
+import { isKilnCode } from '../../service/failure.ts';
 import { forbidden } from '../../users/configuration.ts';
 import { type Caller, listenForInterruption } from '../caller/caller.ts';
 import type { LimitValues } from '../options/shared-options.ts';
@@ -87,8 +88,9 @@ export async function buildRecipe(
     printError(error, caller.stderr);
     caller.exitStatus = exitStatus(error);
     const describe = (status: number) => resultOfFailedRecipe(request, status, error, timeline);
-    const isBusy = error instanceof KilnError && error.code === 'E_RESULTDIR_BUSY';
-    const where = isBusy ? { caller: request.caller } : request;
+    // It has been told why nothing is written there.
+    const isUsable = !isKilnCode(error, 'E_RESULTDIR_BUSY') && !isKilnCode(error, 'E_RESULTDIR');
+    const where = isUsable ? request : { caller: request.caller };
     await reportResult(where, json, describe, caller);
   }
 }
