@@ -7,7 +7,7 @@ import { findCached, withFields, writeRecord } from '../host/state/checked-file.
 import { packageRoot, type StatePaths } from '../host/state/paths.ts';
 import { suggest } from '../suggest.ts';
 import { findImage, type ImagePlace, imagesNamed } from './store/images.ts';
-import { type ImageManifest, ownersOf } from './store/manifest.ts';
+import { type ImageManifest, namesOf, ownersOf } from './store/manifest.ts';
 
 export type NamedImage =
   | { readonly kind: 'image'; readonly id: string }
@@ -87,7 +87,8 @@ export async function findStoredImage(
   const images = await imagesNamed(place, name);
   const { paths, owner } = place;
   if (owner !== undefined) {
-    const isOwn = (image: ImageManifest) => ownersOf(paths, image).has(owner.uid);
+    const isOwn = (image: ImageManifest) =>
+      namesOf(ownersOf(paths, image).get(owner.uid)).includes(name);
     const [own, roots] = [images.find(isOwn), images.find((image) => !isOwn(image))];
     if (own !== undefined && roots !== undefined) {
       throw new KilnError('E_IMAGE_AMBIGUOUS', `you and root each have an image called ${name}`, {

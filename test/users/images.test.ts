@@ -406,6 +406,16 @@ test.serial('a name of root’s stays root’s', async (t) => {
   const own = (await list(t.context, USER)).find(
     ({ id, name }) => name === 'busybox' && id !== IMAGE,
   );
+  // Of one image that is both of theirs, each finds it by the own name, the user by root's as well.
+  const mine = join(t.context.home, 'mine.tar');
+  succeeds(t, await kiln(['image', 'import', mine, '--name', 'of-root']));
+  succeeds(t, await as(USER, ['image', 'import', 'mine.tar', '--name', 'of-user']));
+  const found = async (name: string) =>
+    JSON.parse(String((await as(USER, ['image', 'show', name])).stdout)).id;
+  for (const name of ['of-root', 'of-user']) t.is(await found(name), own?.id, name);
+  await refused(t, kiln(['image', 'show', 'of-user']), /no image of-user/);
+  succeeds(t, await kiln(['image', 'import', mine, '--name', 'mine-too']));
+  t.is(await found('of-root'), own?.id, 'an earlier name of root’s');
   succeeds(t, await as(USER, ['image', 'rm', own?.id ?? '']));
   succeeds(t, await as(USER, ['run', '-r', 'busybox', '--', 'true']));
 });

@@ -201,7 +201,7 @@ export function namesFor(
   return [...new Set([...namesOf(own), ...seen])];
 }
 
-function namesOf(owner: ImageOwner | undefined): readonly string[] {
+export function namesOf(owner: ImageOwner | undefined): readonly string[] {
   return owner === undefined ? [] : [owner.name, ...(owner.earlierNames ?? [])];
 }
 
