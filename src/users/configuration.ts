@@ -1,5 +1,5 @@
 /** kiln.yaml: root's in /etc/kiln says who beside root may use kiln, and for what; both have defaults. */
-import { fstatSync, readFileSync, statSync } from 'node:fs';
+import { fstatSync, readFileSync, type Stats, statSync } from 'node:fs';
 import { totalmem } from 'node:os';
 import { z } from 'zod';
 import { parseEgressRule } from '../egress/rule.ts';
@@ -75,7 +75,12 @@ const usersSchema = z.strictObject({
     .default([])
     .describe('Hosts that --egress may name, as HOST[:PORT] or *.HOST'),
   networks: z
-    .array(z.string().regex(/^[\w.-]+$/, 'the name of a libvirt network'))
+    .array(
+      z
+        .string()
+        .regex(/^[\w.-]+$/, 'the name of a libvirt network')
+        .refine((name) => name !== 'host', 'the host’s own network is not for users'),
+    )
     .default([])
     .describe('libvirt networks that --network may name'),
   capabilities: z.array(capability).default([]).describe('Capabilities that --cap-add may name'),
@@ -88,6 +93,9 @@ const usersSchema = z.strictObject({
   mockConfigs: z
     .string()
     .startsWith('/', 'an absolute path')
+    .refine((path) => !isOthersToWrite(statSync(path, { throwIfNoEntry: false })), {
+      message: 'others than root can write there',
+    })
     .default('/etc/mock')
     .describe(
       'The folder of configurations of mock that users name with -r; only root may write there',
@@ -118,10 +126,11 @@ export interface UserPolicy extends Omit<Users, 'limits'> {
   readonly limits: Omit<Users['limits'], 'memory'> & { readonly memory: number };
 }
 
-const SIZES = { G: 2 ** 30, M: 2 ** 20, K: 2 ** 10 };
-const TIMES = { h: 3_600_000, m: 60_000, s: 1000, ms: 1 };
+export const SIZES = { G: 2 ** 30, M: 2 ** 20, K: 2 ** 10 };
+export const TIMES = { h: 3_600_000, m: 60_000, s: 1000, ms: 1 };
 
-function inUnits(value: number, units: Readonly<Record<string, number>>): string | number {
+/** As options and kiln.yaml have it. */
+export function inUnits(value: number, units: Readonly<Record<string, number>>): string | number {
   const fitting = Object.entries(units).find(([, unit]) => value % unit === 0);
   return fitting === undefined ? value : `${value / fitting[1]}${fitting[0]}`;
 }
@@ -247,12 +256,17 @@ function readText(file: string, isInForce: boolean): string {
     throw problem(file, `cannot be read: ${(error as Error).message}`);
   }
   using _fd = closing(fd);
-  const { uid, mode, size: bytes } = fstatSync(fd);
-  if (isInForce && (uid !== 0 || (mode & 0o022) !== 0)) {
+  const stats = fstatSync(fd);
+  const { size: bytes } = stats;
+  if (isInForce && isOthersToWrite(stats)) {
     throw problem(file, `others than root can write it: chown root ${file}; chmod go-w ${file}`);
   }
   if (bytes > SIZE_LIMIT) throw problem(file, `it is larger than ${SIZE_LIMIT} bytes`);
   return readFileSync(fd, 'utf8');
+}
+
+function isOthersToWrite(stats: Stats | undefined): boolean {
+  return stats !== undefined && (stats.uid !== 0 || (stats.mode & 0o022) !== 0);
 }
 
 function problem(file: string, message: string): RecipeError {

@@ -38,7 +38,7 @@ async function withStore(task: (paths: StatePaths) => Promise<void>): Promise<vo
 function addImage(paths: StatePaths, digit: string, linked: readonly string[] = []): string {
   const id = digit.repeat(64);
   const directory = imageDirectory(paths, id);
-  mkdirSync(directory);
+  mkdirSync(join(directory, 'tree'), { recursive: true });
   const manifest = {
     ...{ format: IMAGE_FORMAT, id, made: currentMoment(), created: 1, ownBytes: IMAGE_BYTES },
     ...{ environment: {}, user: { uid: 0, gid: 0 }, accounts: [] },

@@ -190,7 +190,7 @@ test.serial('every kind of file that commands make is known', (t) => {
 });
 
 const GARBLED: ReadonlySet<string> = new Set([
-  ...['cached record', 'sealed', 'checked when used', 'record', 'header', 'definition'],
+  ...['cached record', 'sealed', 'checked when used', 'record', 'image', 'header', 'definition'],
   'no content',
 ]);
 
@@ -358,6 +358,21 @@ for (const [title, garble] of garblingsOf(0)) {
     t.notRegex(await everything(t), /damaged:/);
   });
 }
+
+test.serial('an image whose tree is gone is damaged, and made anew', async (t) => {
+  const path = await freshRecipe();
+  const id = (await ok('image', 'build', path)).trim();
+  const tree = full(`store/images/${id}/tree`);
+  await rm(tree, { recursive: true });
+  t.regex(await ok('doctor', 'state-files'), /tree is damaged: it is gone; the image is made anew/);
+  const run = await kiln('run', '-r', id, '--', 'true');
+  t.is(run.exitCode, 125);
+  t.regex(String(run.stderr), /tree is damaged: it is gone; .* made anew when it is wanted/);
+  t.regex(String(run.stderr), /E_IMAGE_MISSING.*\n.*build it again from its recipe/);
+  t.is((await ok('image', 'build', path)).trim(), id);
+  t.true(existsSync(tree));
+  await ok('image', 'rm', id);
+});
 
 test.serial('a changed byte in an unpacked package is found by gc --verify', async (t) => {
   t.timeout(120_000 * PATIENCE);

@@ -86,6 +86,13 @@ sandbox: {}
   t.deepEqual(lines, [2, 3, 4, 6, 7, 8], found.join('\n'));
 });
 
+test('what users cannot have is refused where it is written', (t) => {
+  const text = (more: string) => written('unsafe', `users: { ${more} }\n`);
+  t.regex(problems(text('networks: [lan, host]')).join(), /host’s own network is not for users/);
+  t.regex(problems(text('mockConfigs: /tmp')).join(), /others than root can write there/);
+  t.deepEqual(problems(text('networks: [lan], mockConfigs: /usr')), []);
+});
+
 test('one that others can write is not believed', (t) => {
   t.regex(problems(written('open', 'users: {}\n', 0o666)).join(), /others than root can write it/);
 });

@@ -477,6 +477,51 @@ test.serial('images, packages and caches count against users.limits.storage', as
   t.true(((await kept(OTHER)).packages?.bytes ?? 0) < busybox + (before.packages?.bytes ?? 0));
 });
 
+test.serial('packages of root’s images and of others’ are no user’s share', async (t) => {
+  const { as, kiln, beside } = t.context;
+  const packages = async (who: Who) => {
+    const rows = JSON.parse(String((await as(who, ['df', '--json'], { cwd: '/' })).stdout));
+    return rows.find(({ type }: { type: string }) => type === 'packages');
+  };
+  const workshopOf = async (who: Who, name: string) => {
+    const cwd = join(beside, name);
+    cpSync(join(beside, 'common'), cwd, { recursive: true });
+    await give(cwd, who);
+    return cwd;
+  };
+  const afterGc = async (who: Who) => {
+    succeeds(t, await as(who, ['gc'], { cwd: '/' }));
+    return await packages(who);
+  };
+  for (const who of [USER, OTHER]) await as(who, ['image', 'rm', 'mine'], { cwd: '/' });
+  const [before, others] = [await afterGc(USER), await afterGc(OTHER)];
+  await workshop(t.context, { uid: 0, gid: 0 } as unknown as Who, 'common', 'common');
+  const cwd = await workshopOf(USER, 'common-1');
+  succeeds(t, await as(USER, ['image', 'build', 'mine.yaml'], { cwd }));
+  const { count, bytes } = await packages(USER);
+  t.is(count, before.count + 1);
+  // Another user's image of the package keeps it, but not as a part of this user's share.
+  const second = await workshopOf(OTHER, 'common-2');
+  succeeds(t, await as(OTHER, ['image', 'build', 'mine.yaml'], { cwd: second }));
+  const removed = await as(USER, ['image', 'rm', 'mine'], { cwd: '/' });
+  t.regex(
+    String(removed.stderr),
+    /^kiln: freed 0\.0M; 1 packages that no image of yours uses \(\d+\.\dM\) are kept; `kiln gc` removes them$/,
+  );
+  t.deepEqual(await afterGc(USER), before);
+  t.is((await packages(OTHER)).bytes - others.bytes, bytes - before.bytes);
+  // Nor does an image of root's, made of what users have brought.
+  const roots = await kiln(['image', 'build', join(beside, 'common/mine.yaml')]);
+  succeeds(t, roots);
+  t.deepEqual(await packages(OTHER), others);
+  succeeds(t, await as(USER, ['image', 'build', 'mine.yaml'], { cwd }));
+  t.deepEqual(await packages(USER), before);
+  // Root removes it for all.
+  succeeds(t, await kiln(['image', 'rm', String(roots.stdout).trim()]));
+  t.is((await packages(OTHER)).count, others.count + 1);
+  t.deepEqual(await afterGc(OTHER), others);
+});
+
 /** Packs a folder with these files, which is the user's, into an archive. */
 async function archive(
   { beside }: UserState,
@@ -545,7 +590,7 @@ test.serial('images without number, of little, and files with nothing in them', 
   });
   const { check: _, ...same } = manifest;
   for (const copy of many) {
-    mkdirSync(join(paths.images, copy));
+    mkdirSync(join(paths.images, copy, 'tree'), { recursive: true });
     for (const name of ['contents.json', `owner-${USER.uid}.json`, 'lease'])
       cpSync(join(paths.images, id, name), join(paths.images, copy, name));
     const text = JSON.stringify({ ...same, id: copy, ownBytes: 0 });

@@ -17,6 +17,7 @@ import {
   readContents,
   readManifest,
 } from '../../image/store/manifest.ts';
+import { unusedPackagesOf } from '../../image/store/user-storage.ts';
 import { forbidden } from '../../users/configuration.ts';
 import type { Caller } from '../caller/caller.ts';
 import { KilnCommand } from '../options/command.ts';
@@ -192,14 +193,15 @@ async function remove(
     freed += await removeNamed(engine, wanted, (id) => caller.stdout.say(`${id}\n`));
   };
   await inTurn(ids, removeOne, caller);
-  // The rest of the store belongs to root.
-  if (engine.owner !== undefined) return;
+  const { owner } = engine;
   if (options.packages === true) freed += (await removeUnusedPackages(paths)).bytes;
-  const left = await unusedPackages(paths);
+  const left = await (owner === undefined ? unusedPackages(paths) : unusedPackagesOf(paths, owner));
+  const whose = owner === undefined ? 'no image uses' : 'no image of yours uses';
+  const how = owner === undefined ? '--packages removes them' : '`kiln gc` removes them';
   const rest =
     left.count === 0
       ? ''
-      : `; ${left.count} packages that no image uses (${sizeText(left.bytes)}) are kept; --packages removes them`;
+      : `; ${left.count} packages that ${whose} (${sizeText(left.bytes)}) are kept; ${how}`;
   caller.stderr.say(`kiln: freed ${sizeText(freed)}${rest}\n`);
 }
 

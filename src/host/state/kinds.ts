@@ -2,7 +2,7 @@
  * Every kind of file below KILN_STATE that kiln reads back, and what is done about a damaged one. A test makes
  * a state with real commands and fails on files of no known kind.
  */
-import { readdirSync, readFileSync, rmSync, statSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync, rmSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { defined } from '../../defined.ts';
 import { unlessErrno } from '../calls/libc.ts';
@@ -18,6 +18,8 @@ type Care =
   /** Compared with its digest at each use, and made anew if it differs. */
   | 'checked when used'
   | 'record'
+  /** A record, with the image's tree beside it. */
+  | 'image'
   /** header.rpm, whose checksum is in the package.json beside it. */
   | 'header'
   | 'definition'
@@ -49,7 +51,7 @@ export const KINDS: readonly StateKind[] = [
   kind('cached record', 'store/packages/[^/]+/checks.json'),
   kind('no content', 'store/packages/[^/]+/(open|reader-\\d+)'),
   kind('tree', 'store/packages/[^/]+/tree/.*'),
-  kind('record', `store/images/${HEX}/image.json`, 'the image is made anew when it is wanted'),
+  kind('image', `store/images/${HEX}/image.json`, 'the image is made anew when it is wanted'),
   kind('record', `store/images/${HEX}/contents.json`, '`kiln image build` writes it anew'),
   kind(
     'record',
@@ -172,7 +174,8 @@ function isTree(folder: string): boolean {
 function damageOf(care: Care, path: string, isDirectory: boolean): DamagedFileError | undefined {
   try {
     if (care === 'sealed') readSealed(path);
-    if (care === 'record' || care === 'cached record') readRecord(path);
+    if (care === 'record' || care === 'cached record' || care === 'image') readRecord(path);
+    if (care === 'image') checkTree(path.replace(/image\.json$/, 'tree'));
     if (care === 'header') checkHeader(path);
     if (care === 'checked when used' && isDirectory) {
       throw new DamagedFileError(path, 'it is a directory');
@@ -182,6 +185,10 @@ function damageOf(care: Care, path: string, isDirectory: boolean): DamagedFileEr
     if (error instanceof DamagedFileError) return error;
     throw error;
   }
+}
+
+function checkTree(path: string): void {
+  if (!existsSync(path)) throw new DamagedFileError(path, 'it is gone');
 }
 
 function checkHeader(path: string): void {

@@ -1,5 +1,5 @@
 /** The package store: each entry is a folder with an unpacked package, its header, and a record. */
-import { existsSync, openSync, readFileSync, readSync, writeFileSync } from 'node:fs';
+import { existsSync, openSync, readFileSync, readSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { defined } from '../../defined.ts';
 import { KilnError } from '../../errors.ts';
@@ -174,6 +174,10 @@ function readerFile({ uid }: PackageUser): string {
 export function mayRead(paths: StatePaths, digest: string, user: PackageUser): boolean {
   const directory = packageDirectory(paths, digest);
   return [OPEN, readerFile(user)].some((name) => existsSync(join(directory, name)));
+}
+
+export function forgetReader(directory: string, user: PackageUser): void {
+  rmSync(join(directory, readerFile(user)), { force: true });
 }
 
 /** Whether this user has it, and root’s recipes have not said that anybody may. */

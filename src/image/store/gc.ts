@@ -8,12 +8,13 @@ import type { StatePaths } from '../../host/state/paths.ts';
 import {
   broughtBy,
   entryFile,
+  forgetReader,
   installedSize,
   type PackageUser,
   packageDirectory,
 } from './entry.ts';
 import { imageIds, type ListedImage, listImages, removeIdleImage, sweepImages } from './images.ts';
-import { findContents, type ImageManifest } from './manifest.ts';
+import { findContents, type ImageManifest, ownersOf } from './manifest.ts';
 import {
   discard,
   emptyTrash,
@@ -97,28 +98,57 @@ export async function unusedPackages(paths: StatePaths): Promise<Amount> {
   return total(unusedIn(paths, await listStore(paths, { mends: true })));
 }
 
-/** Packages that no image has: all, or a user's own. Returns what was deleted. @throws KilnError E_REMOVE */
+/**
+ * Packages that no image has: all, or a user's own. Those that only others' images have are the user's no more.
+ * Returns what was deleted. @throws KilnError E_REMOVE
+ */
 export async function removeUnusedPackages(paths: StatePaths, user?: PackageUser): Promise<Amount> {
   ensureStore(paths);
   await sweepWorkDirectories(paths);
-  const store = await listStore(paths, { mends: user === undefined });
-  const unused = unusedIn(paths, store).filter(
-    ({ directory }) => user === undefined || broughtBy(directory, user),
-  );
-  const discarded = await discardUnused(paths, unused, store.images);
+  const { packages: all, ...store } = await listStore(paths, { mends: user === undefined });
+  const packages = all.filter(({ directory }) => user === undefined || broughtBy(directory, user));
+  const discarded = await discardUnused(paths, unusedIn(paths, { ...store, packages }), store);
   for (const { tree } of discarded) await removeTree(tree);
+  if (user === undefined) return total(discarded);
+  const needless = unusedIn(paths, { ...store, packages, images: imagesOwnedBy(paths, user) });
+  await stillUnused(paths, needless, store, async (left) => {
+    for (const { directory } of left) forgetReader(directory, user);
+    return [];
+  });
   return total(discarded);
+}
+
+/** Their ids, as {@link unusedIn} takes them. */
+export function imagesOwnedBy(paths: StatePaths, { uid }: PackageUser) {
+  const ids = imageIds(paths).filter((id) => ownersOf(paths, { id }).has(uid));
+  return ids.map((id) => ({ manifest: { id } }));
+}
+
+async function discardUnused(
+  paths: StatePaths,
+  unused: readonly ListedPackage[],
+  listed: Pick<Store, 'images'>,
+): Promise<(ListedPackage & { readonly tree: string })[]> {
+  return await stillUnused(paths, unused, listed, async (packages) => {
+    const discarded: (ListedPackage & { readonly tree: string })[] = [];
+    for (const found of packages) {
+      const tree = await discard(paths, found.directory);
+      if (tree !== undefined) discarded.push({ ...found, tree });
+    }
+    return discarded;
+  });
 }
 
 /**
  * Listing the store takes long, so it is done without the lock, for which all makers of images wait. Packages that
- * are needed since then stay. @param listed images that have none of them
+ * are needed since then stay; the images that were listed have none of them.
  */
-async function discardUnused(
+async function stillUnused<Done>(
   paths: StatePaths,
   unused: readonly ListedPackage[],
-  listed: readonly ListedImage[],
-): Promise<(ListedPackage & { readonly tree: string })[]> {
+  { images: listed }: Pick<Store, 'images'>,
+  act: (packages: ListedPackage[]) => Promise<Done[]>,
+): Promise<Done[]> {
   if (unused.length === 0) return [];
   const known = new Set(listed.map(({ manifest }) => manifest.id));
   return await withLock(packagesLock(paths), async () => {
@@ -127,12 +157,7 @@ async function discardUnused(
     const images = imageIds(paths)
       .filter((id) => !known.has(id))
       .map((id) => ({ manifest: { id } }));
-    const discarded: (ListedPackage & { readonly tree: string })[] = [];
-    for (const found of unusedIn(paths, { packages: unused, needed, images })) {
-      const tree = await discard(paths, found.directory);
-      if (tree !== undefined) discarded.push({ ...found, tree });
-    }
-    return discarded;
+    return await act(unusedIn(paths, { packages: unused, needed, images }));
   });
 }
 
@@ -166,6 +191,8 @@ export function unusedIn<Listed extends { readonly directory: string }>(
     readonly images: readonly { readonly manifest: Pick<ImageManifest, 'id'> }[];
   },
 ): Listed[] {
+  // What images are made of is only read if it matters.
+  if (packages.length === 0) return [];
   const linked = images.flatMap(
     ({ manifest }) => findContents(paths, manifest.id).value?.linked ?? [],
   );
@@ -242,9 +269,7 @@ class Collector {
 
   async #removePackages(unused: readonly ListedPackage[]): Promise<void> {
     const removed =
-      this.#limits.dryRun === true
-        ? unused
-        : await discardUnused(this.#paths, unused, this.#store.images);
+      this.#limits.dryRun === true ? unused : await discardUnused(this.#paths, unused, this.#store);
     const directories = new Set(removed.map(({ directory }) => directory));
     const packages = this.#store.packages.filter(({ directory }) => !directories.has(directory));
     this.#store = { ...this.#store, packages };

@@ -7,7 +7,7 @@ import {
   withFields,
   writeRecord,
 } from '../../host/state/checked-file.ts';
-import { tellDamage } from '../../host/state/damage.ts';
+import { type Damage, tellDamage } from '../../host/state/damage.ts';
 import type { StatePaths } from '../../host/state/paths.ts';
 import type { Lock } from '../../packages/repository/lock/lock.ts';
 import { IMAGE_FORMAT, type ImageInputs } from '../key.ts';
@@ -52,19 +52,18 @@ export function imageDirectory(paths: StatePaths, id: string): string {
   return join(paths.images, id);
 }
 
-/** Undefined for another format, or if the machine went down before the disk had all of it. */
+/** Undefined for another format, without a tree, or if the machine went down before the disk had all of it. */
 export function readManifest(paths: StatePaths, id: string): ImageManifest | undefined {
-  const { value, damage } = findRecord(
-    imageFiles.manifest(imageDirectory(paths, id)),
-    takeManifest,
-  );
-  if (damage !== undefined) {
-    const done = 'the image cannot be used, and is made anew when it is wanted';
-    tellDamage({ path: damage.path, why: damage.why, done });
-    return undefined;
-  }
+  const directory = imageDirectory(paths, id);
+  const { value, damage } = findRecord(imageFiles.manifest(directory), takeManifest);
+  if (damage !== undefined) return unusable(damage);
   if (value?.format !== IMAGE_FORMAT || !isDurable(paths, value.made)) return undefined;
-  return value;
+  const tree = imageFiles.tree(directory);
+  return existsSync(tree) ? value : unusable({ path: tree, why: 'it is gone' });
+}
+
+function unusable({ path, why }: Pick<Damage, 'path' | 'why'>): undefined {
+  tellDamage({ path, why, done: 'the image cannot be used, and is made anew when it is wanted' });
 }
 
 const takeManifest = withFields<ImageManifest>({

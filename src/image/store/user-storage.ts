@@ -9,16 +9,17 @@ import { bytesFor } from '../../host/state/disk-watch.ts';
 import { pathsOfUser, type StatePaths } from '../../host/state/paths.ts';
 import { BUILD_CACHES } from '../../packages/repository/cache.ts';
 import type { SandboxOwner } from '../../sandbox/open.ts';
+import { inUnits, SIZES } from '../../users/configuration.ts';
 import { broughtBy, installedSize } from './entry.ts';
-import { type Amount, ownFiles, total, unusedIn } from './gc.ts';
-import { imageIds, type ListedImage, listImages, removeIdleImage } from './images.ts';
+import { type Amount, imagesOwnedBy, ownFiles, total, unusedIn } from './gc.ts';
+import { type ListedImage, listImages, removeIdleImage } from './images.ts';
 import { ownersOf, ROOT } from './manifest.ts';
 import { neededPackages } from './work-directory.ts';
 
 export interface UserStorage {
   /** Files of the user's images that lie in no package. */
   readonly images: Amount & { readonly unusedBytes: number };
-  /** That nobody but users has brought; those of several count for each. */
+  /** That the user has brought, and no image of root's has; those of several users count for each. */
   readonly packages: Amount & { readonly unusedBytes: number };
   /** Of the user's recipes, and what is known of their repositories. */
   readonly downloads: Amount;
@@ -64,15 +65,23 @@ export async function userStorage(
 ): Promise<UserStorage> {
   const images = (await imagesOf(paths, user)).map(ownFiles);
   const packages = await packagesOf(paths, user);
-  const needed = await neededPackages(paths);
-  // What all images are made of is only read if it matters.
-  const all = packages.length === 0 ? [] : imageIds(paths).map((id) => ({ manifest: { id } }));
-  const unused = unusedIn(paths, { packages, needed, images: all });
+  const { bytes: unusedBytes } = await unusedPackagesOf(paths, user, packages);
   return {
     ...(await keptBy(paths, user, images, packages)),
     images: { ...total(images), unusedBytes: total(images.filter(({ inUse }) => !inUse)).bytes },
-    packages: { ...total(packages), unusedBytes: total(unused).bytes },
+    packages: { ...total(packages), unusedBytes },
   };
+}
+
+/** Packages of the user's share that no image of the user's has. */
+export async function unusedPackagesOf(
+  paths: StatePaths,
+  user: { readonly uid: number },
+  given?: Awaited<ReturnType<typeof packagesOf>>,
+): Promise<Amount> {
+  const packages = given ?? (await packagesOf(paths, user));
+  const needed = await neededPackages(paths);
+  return total(unusedIn(paths, { packages, needed, images: imagesOwnedBy(paths, user) }));
 }
 
 async function keptBy(
@@ -120,7 +129,8 @@ export async function storageLeft(
   let left = Object.values(kept).reduce((rest, { bytes }) => rest - bytes, storage - more);
   const room = left + total(passing.map(ownFiles)).bytes;
   if (room < 0) {
-    const what = `user ${owner.uid} would keep ${storage - room} bytes of images, packages, downloads, caches and roots, more than ${storage}`;
+    const wanted = Math.ceil((storage - room) / SIZES.M) * SIZES.M;
+    const what = `user ${owner.uid} would keep ${inUnits(wanted, SIZES)} of images, packages, downloads, caches and roots, more than ${inUnits(storage, SIZES)}`;
     throw new KilnError('E_DISK', what, {
       hint: '`kiln df` shows what takes them, `kiln image rm` and `kiln gc` give room back; root sets users.limits.storage in /etc/kiln/kiln.yaml',
     });
@@ -148,12 +158,14 @@ export async function imagesOf(
   });
 }
 
+/** Without those of root's images, which the user cannot give back. */
 async function packagesOf(paths: StatePaths, user: { readonly uid: number }) {
   const names = await readdir(paths.packages).catch(() => []);
-  return names
+  const packages = names
     .map((name) => join(paths.packages, name))
     .filter((directory) => broughtBy(directory, user))
     .map((directory) => ({ directory, bytes: installedSize(directory) ?? 0 }));
+  return unusedIn(paths, { packages, needed: [], images: imagesOwnedBy(paths, { uid: ROOT }) });
 }
 
 /** Files with nothing in them take a disk, too. */
