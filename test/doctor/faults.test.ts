@@ -48,6 +48,9 @@ function asUser(groups = '--clear-groups', setup = ':'): string[] {
   return ['unshare', '--mount', 'sh', '-c', script, 'sh', ...user];
 }
 
+/** A state that is not there. */
+const ELSEWHERE = '/srv/no-kiln';
+
 const faults: readonly Fault[] = [
   {
     title: 'a user who is not root',
@@ -272,6 +275,21 @@ const faults: readonly Fault[] = [
     says: /writable by others.*chmod o-w/s,
   },
   {
+    title: 'folders of the store that others may write to',
+    check: 'state-directory',
+    setup: `mount -t tmpfs -o size=20g,mode=755 tmpfs $D; mkdir -p $D/state/store/images $D/state/jobs
+      chmod 777 $D/state/store $D/state/store/images; chmod 770 $D/state/jobs`,
+    status: 'fail',
+    says: /others may replace .*chmod go-w (\S+\/state\/(jobs|store|store\/images)( |$)){3}/s,
+  },
+  {
+    title: 'a state directory of another user',
+    check: 'state-directory',
+    setup: 'mount -t tmpfs -o size=20g,mode=755 tmpfs $D; mkdir $D/state; chown 1000 $D/state',
+    status: 'fail',
+    says: /belongs to uid 1000.*chown root: \S+\/state$/s,
+  },
+  {
     title: 'a file system without ID-mapped mounts',
     check: 'id-mapped-mounts',
     setup: `mkdir $D/all $D/state; mount -t tmpfs tmpfs $D/all
@@ -378,6 +396,15 @@ const faults: readonly Fault[] = [
     says: /mode 777.*chmod 755/s,
   },
   {
+    title: 'folders of the run directory in which everybody may write',
+    check: 'run-directory',
+    setup: `mount -t tmpfs -o mode=755 tmpfs /run
+      KILN_STATE=${ELSEWHERE}; run=${statePaths({ KILN_STATE: ELSEWHERE }).run}
+      mkdir -p $run/sandboxes; chmod 777 $run $run/sandboxes`,
+    status: 'fail',
+    says: /others may replace .*chmod go-w \/run\/kiln\/\w+ \/run\/kiln\/\w+\/sandboxes$/s,
+  },
+  {
     title: 'a run directory that survives a boot',
     check: 'run-directory',
     setup: 'mount -t ramfs -o mode=755 ramfs /run',
@@ -420,6 +447,15 @@ const faults: readonly Fault[] = [
     says: /LXC driver is not installed.*install .*libvirt-daemon-driver-lxc/s,
   },
 ];
+
+test.serial('a command of a member of the group says that no kilnd listens', async (t) => {
+  const setup = `${withGroup('nobody')}; mount -t tmpfs tmpfs /run`;
+  const [file = '', ...args] = asUser('--groups=4711', setup);
+  const env = { KILN_STATE: undefined };
+  const ps = await execa(file, [...args, kiln, 'ps'], { env, reject: false });
+  t.is(ps.exitCode, 125);
+  t.regex(ps.stderr, /^kiln: kilnd does not listen at \/run\/kiln\/io\.kiln \[E_NO_DAEMON\]\n/);
+});
 
 for (const fault of faults) {
   // One at a time: all at once would starve what runs beside them.

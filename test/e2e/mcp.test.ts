@@ -51,6 +51,22 @@ async function serve(
   };
 }
 
+test.serial('it ends with its input, of whatever kind that is', async (t) => {
+  const { kiln, env, beside } = t.context;
+  const ping = '{"jsonrpc":"2.0","id":1,"method":"ping"}\n';
+  const file = join(beside, 'asked.json');
+  writeFileSync(file, ping);
+  for (const [from, said] of [
+    [{ stdin: { file: '/dev/null' } }, /^$/],
+    [{ stdin: { file } }, /"id":1/],
+    [{ stdin: 'pipe', input: ping }, /"id":1/],
+  ] as const) {
+    const { exitCode, stdout, stderr } = await kiln(['mcp'], { env, ...from });
+    t.is(exitCode, 0, String(stderr));
+    t.regex(String(stdout), said);
+  }
+});
+
 test.serial('commands, files and artifacts, within what the server was started with', async (t) => {
   const { kiln, beside } = t.context;
   const place = join(beside, 'mcp');

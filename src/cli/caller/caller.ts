@@ -1,13 +1,16 @@
+import { closeSync } from 'node:fs';
 import type { Readable, Writable } from 'node:stream';
 import type { ParkedSandboxes } from '../../daemon/parked.ts';
 import type { DetachedJob, JobOptions } from '../../detached/job.ts';
 import type { EngineOptions, OwnEngine } from '../../engine.ts';
 import { KilnError } from '../../errors.ts';
+import { attempt } from '../../host/calls/libc.ts';
 import { hasProc } from '../../host/process/process.ts';
 import { endWaits } from '../../host/process/wait-for.ts';
+import { connectUnixSocket } from '../../host/sockets/unix-socket.ts';
 import type { HandOver } from '../../sandbox/command/command-request.ts';
-import type { CallerUser } from '../../users/configuration.ts';
-import type { CallersConfiguration } from '../../users/configuration-file.ts';
+import { type CallerUser, groupNumber, readConfiguration } from '../../users/configuration.ts';
+import { type CallersConfiguration, configurationFile } from '../../users/configuration-file.ts';
 import { plainText } from '../output/print.ts';
 
 export interface TextOutput {
@@ -121,10 +124,15 @@ export function listenForInterruption(
 /**
  * Refuses a caller or host on which every command would fail. Without this check each command fails in its own
  * way, or shows an empty list of what it cannot read.
- * @throws KilnError E_NOT_ROOT, E_NO_PROC
+ * @throws KilnError E_NOT_ROOT, E_NO_DAEMON, E_NO_PROC
  */
 export function requireHost(): void {
   const uid = process.geteuid?.() ?? 0;
+  if (uid !== 0 && lacksDaemon()) {
+    throw new KilnError('E_NO_DAEMON', `kilnd does not listen at ${DEFAULT_SOCKET}`, {
+      hint: 'you are in the group that it serves; root’s first `kiln ps` starts it, or `systemctl enable --now kiln.socket`',
+    });
+  }
   if (uid !== 0) {
     throw new KilnError('E_NOT_ROOT', `only root can do this, and kiln runs as user ${uid}`, {
       hint: 'run it as root, for example with sudo, or have root put you into the group kiln, and leave KILN_STATE unset: `kiln doctor users` says what is missing; `kiln rpm query` and `verify` need no root',
@@ -135,6 +143,22 @@ export function requireHost(): void {
       hint: 'mount it: mount -t proc proc /proc',
     });
   }
+}
+
+const DEFAULT_SOCKET = '/run/kiln/io.kiln';
+
+/** Whether kilnd would serve this user, and is not there. */
+function lacksDaemon(): boolean {
+  if (process.env.KILN_STATE) return false;
+  const gid = attempt(() => {
+    const { policy } = readConfiguration(configurationFile(process.env));
+    return groupNumber(policy.group);
+  });
+  const groups = [process.getegid?.(), ...(process.getgroups?.() ?? [])];
+  if (gid === undefined || !groups.includes(gid)) return false;
+  const connection = attempt(() => connectUnixSocket(DEFAULT_SOCKET));
+  if (connection !== undefined) closeSync(connection);
+  return connection === undefined;
 }
 
 /** Thrown before anything has happened: this run needs a process of its own. */

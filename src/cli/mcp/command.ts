@@ -85,7 +85,10 @@ async function serve(kiln: Kiln, caller: Caller): Promise<void> {
     return server;
   };
   using input = caller.readInput({ raw: false });
-  const over = awaitedLater(once(input.stream, 'close'));
+  // A file, as /dev/null, ends but is not closed.
+  const over = awaitedLater(
+    Promise.race(['end', 'close'].map((event) => once(input.stream, event))),
+  );
   const served = serveStdio(make);
   await over;
   await served.close();

@@ -1,5 +1,15 @@
 import { closeSync, openSync } from 'node:fs';
-import { access, chmod, constants, mkdtemp, open, rmdir, stat, statfs } from 'node:fs/promises';
+import {
+  access,
+  chmod,
+  constants,
+  mkdtemp,
+  open,
+  readdir,
+  rmdir,
+  stat,
+  statfs,
+} from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { closing } from '../../host/calls/descriptor.ts';
 import { hasErrno } from '../../host/calls/libc.ts';
@@ -51,9 +61,15 @@ export const stateDirectory: Check = {
         );
       }
       if (folder === root && root === paths.root && uid !== (process.geteuid?.() ?? uid)) {
-        return fail(found, `${root} belongs to uid ${uid}`, `chown -R root: ${root}`);
+        // What lies below has owners of its own: services' files, and those of images.
+        return fail(found, `${root} belongs to uid ${uid}`, `chown root: ${root}`);
       }
       if (folder === '/') break;
+    }
+    const exposed = root === paths.root ? await writableFolders([root, paths.store]) : [];
+    if (exposed.length > 0) {
+      const problem = `others may replace what is in ${exposed.join(', ')}`;
+      return fail(found, problem, `chmod go-w ${exposed.join(' ')}`);
     }
     const refused = await access(root, constants.W_OK).then(
       () => undefined,
@@ -85,6 +101,20 @@ export const stateDirectory: Check = {
     return ok(found);
   },
 };
+
+/** These and the folders in them, of which others than the owner may write to. */
+async function writableFolders(folders: readonly string[]): Promise<string[]> {
+  const found = new Set<string>();
+  for (const folder of folders) {
+    const entries = await readdir(folder, { withFileTypes: true }).catch(() => []);
+    const inner = entries.filter((entry) => entry.isDirectory()).map(({ name }) => name);
+    for (const path of [folder, ...inner.map((name) => join(folder, name))]) {
+      const mode = (await stat(path).catch(() => undefined))?.mode ?? 0;
+      if ((mode & 0o022) !== 0 && (mode & 0o1000) === 0) found.add(path);
+    }
+  }
+  return [...found];
+}
 
 async function mountOfPath(path: string) {
   await using file = await open(path);
@@ -134,6 +164,11 @@ export const runDirectory: Check = {
         'others could put a socket where kiln looks for its own',
         `chown root:root ${existing} && chmod 755 ${existing}`,
       );
+    }
+    const exposed = await writableFolders([paths.run]);
+    if (exposed.length > 0) {
+      const problem = `others may replace the sockets and records in ${exposed.join(', ')}`;
+      return fail(found, problem, `chmod go-w ${exposed.join(' ')}`);
     }
     if (type !== 'tmpfs') {
       return warn(
