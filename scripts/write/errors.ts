@@ -46,6 +46,9 @@ one of kiln's statuses, \`failure\` in [result.json](result.md) tells the differ
 \`kiln shell\`, \`kiln exec\`, \`kiln service execute\` and \`kiln service connect\` have the statuses of \`kiln run\`.
 \`kiln wait\` and \`kiln attach\` have that of the job.
 
+Where nobody reads standard output any more (\`… | head -1\`), \`kiln run\` ends with 141, as SIGPIPE ends a program; a
+build goes on without a reader.
+
 | command | status | meaning |
 | --- | --- | --- |
 `;

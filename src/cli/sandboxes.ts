@@ -40,6 +40,7 @@ interface ShownSandbox extends ListedSandbox {
 const COLUMNS: Columns<ShownSandbox> = [
   ['ID', ({ id }) => id],
   ['STATE', ({ state }) => state],
+  ['OWNER', ({ record }) => ownerText(record)],
   ['AGE', ({ record }) => age(record.created)],
   ['IMAGE', ({ imageName, record }) => imageName ?? record.image?.slice(0, 12) ?? ''],
   ['MEMORY', ({ usage }) => bytesText(usage.memoryBytes)],
@@ -113,11 +114,12 @@ function iso(milliseconds: number | undefined): string | undefined {
 function printJobs(jobs: readonly ListedJob[], caller: Caller): void {
   printTable(
     caller.stdout,
-    ['JOB', 'NAME', 'STATE', 'AGE', 'COMMAND'],
+    ['JOB', 'NAME', 'STATE', 'OWNER', 'AGE', 'COMMAND'],
     jobs.map(({ state, record }) => [
       record.id,
       record.name ?? '',
       record.ended === undefined ? state : `ended ${record.ended.status}`,
+      ownerText(record),
       age(record.created),
       record.command.join(' ').slice(0, 60),
     ]),
@@ -130,6 +132,11 @@ function jobJson({ state, record }: ListedJob) {
     ...{ id, name, state, owner, command, created: iso(created), resultDirectory },
     ...{ endedAt: iso(ended?.at), exitStatus: ended?.status },
   };
+}
+
+/** As `kiln image ls` has it. */
+function ownerText({ owner }: { readonly owner?: number }): string {
+  return owner === undefined ? 'root' : `user ${owner}`;
 }
 
 function age(since: number): string {

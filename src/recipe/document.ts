@@ -33,7 +33,11 @@ export class RecipeDocument {
     this.file = file;
     this.#lines = new LineCounter();
     this.#document = parseDocument(text, { lineCounter: this.#lines, prettyErrors: false });
+    // One mistake may have many consequences: of a thousand lists that nobody closes, all end in one place.
+    const places = new Set<number>();
     for (const error of [...this.#document.errors, ...this.#document.warnings]) {
+      if (places.has(error.pos[0])) continue;
+      places.add(error.pos[0]);
       const message = MESSAGES[error.code] ?? error.message;
       this.problems.push({ file, ...this.#position(error.pos[0]), path: '', message });
     }

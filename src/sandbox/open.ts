@@ -65,6 +65,8 @@ export async function openSandbox(
   const { labels } = sandbox.record;
   const mounts = specification.nested || specification.boot;
   sandbox.describe({
+    // One that was parked waited for this.
+    created: Date.now(),
     ...defined({ image: specification.image, command: use.command, owner: engine.owner?.uid }),
     ...(labels === undefined ? {} : { labels: labelsInside(labels, mounts) }),
   });

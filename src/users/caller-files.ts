@@ -181,7 +181,8 @@ export class CallerFiles implements AsyncDisposable {
     const stats = fstatSync(place, { bigint: true });
     const isFile = stats.isFile() || stats.isDirectory();
     if (isFile && !new FileSystems().isPseudo(place, stats)) return place;
-    throw new KilnError('E_BIND', `cannot bind ${path}: it is neither a file nor a folder`, {
+    const why = isFile ? 'it lies in /proc or /sys' : 'it is neither a file nor a folder';
+    throw new KilnError('E_BIND', `cannot bind ${path}: ${why}`, {
       hint: 'devices, sockets, and what lies in /proc or /sys, are root’s to bind',
     });
   }
@@ -316,6 +317,10 @@ export class CallerFiles implements AsyncDisposable {
   }
 
   async #open(how: 'file' | 'place' | 'made', path: string, code?: ErrorCode): Promise<number> {
+    if (path === '') {
+      const hint = 'name a file or folder';
+      throw new KilnError(code ?? 'E_CALLER_FILE', 'a path is empty', { hint });
+    }
     try {
       return await this.#options.opener.open(how, path);
     } catch (cause) {
@@ -354,9 +359,11 @@ function nameOf(path: string): string {
 }
 
 function unreadable(path: string, cause: unknown, code: ErrorCode = 'E_CALLER_FILE'): KilnError {
-  const why = cause instanceof Error ? reasonLine(cause) : String(cause);
+  const said = cause instanceof Error ? reasonLine(cause) : String(cause);
+  // What the client has opened is reopened here by its number.
+  const why = said.replace(/'\/proc\/self\/fd\/\d+'/, 'it');
   return new KilnError(code, `you cannot use ${path}: ${why}`, {
     hint: 'kiln opens files with your rights: look at it with `ls -ld`',
-    cause,
+    cause: why === said ? cause : undefined,
   });
 }

@@ -174,6 +174,15 @@ for (const [fault, layer] of [
   });
 }
 
+test.serial('a sandbox is as old as its command, however long it was parked', async (t) => {
+  const directory = await oneParked();
+  const { created } = readSandboxRecord(directory)!;
+  const claimed = Date.now();
+  await using _sandbox = await open();
+  t.true(created < claimed);
+  t.true((readSandboxRecord(directory)?.created ?? 0) >= claimed);
+});
+
 test.serial('whoever claims a parked sandbox and says nothing has ended it', async (t) => {
   const directory = await oneParked();
   const channel = await openChannel(sandboxFiles.socket(directory));

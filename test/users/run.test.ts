@@ -204,6 +204,7 @@ test.serial('gc of a user removes what the user keeps, and nothing of others', a
   );
   t.is(JSON.parse(String((await as(USER, ['ps', '--json'])).stdout)).length, 0);
   t.is(JSON.parse(String((await as(OTHER, ['ps', '--json'])).stdout)).length, 1);
+  t.regex(String((await kiln(['ps'])).stdout), new RegExp(`\\bkept +user ${OTHER.uid}\\b`));
   succeeds(t, await kiln(['kill', '--all']));
 });
 
@@ -213,6 +214,7 @@ const REFUSED: readonly (readonly [string, readonly string[], RegExp])[] = [
     ['--network', 'host', '--allow-host-network'],
     /--network host is not for users/,
   ],
+  ['that network by itself', ['--network', 'host'], /--network host is not for users/],
   ['a libvirt network', ['--network', 'default'], /users\.networks/],
   ['a capability', ['--cap-add', 'NET_ADMIN'], /--cap-add .*NET_ADMIN.*users\.capabilities/s],
   ['a profile of one’s own', ['--seccomp', './x.json'], /--seccomp/],
@@ -220,9 +222,19 @@ const REFUSED: readonly (readonly [string, readonly string[], RegExp])[] = [
   ['a label', ['--label', 'none'], /--label/],
   ['a missing layer', ['--allow-missing', 'landlock'], /--allow-missing/],
   ['a writable bind of the host', ['--allow-host-write'], /--allow-host-write/],
-  ['a host to reach', ['--egress', 'example.org'], /users\.egress/],
-  ['more memory than there is for users', ['--memory', '100000G'], /users\.limits\.memory/],
-  ['a sandbox kept for ever', ['--keep=9999h'], /users\.limits\.keep/],
+  [
+    'a writable bind, which no user confirms',
+    ['--bind', '/etc:/b'],
+    /not bound writable(?!.*--allow-host-write)/s,
+  ],
+  ['a bind of the kernel’s', ['--bind', '/proc:/p:ro'], /cannot bind \/proc: it lies in \/proc or/],
+  ['a host to reach', ['--egress', 'example.org'], /--egress example\.org is .*users\.egress/s],
+  [
+    'more memory than there is for users',
+    ['--memory', '100000G'],
+    /--memory 100000G is .*users\.limits\.memory/s,
+  ],
+  ['a sandbox kept for ever', ['--keep=9999h'], /--keep 9999h is .*users\.limits\.keep/s],
   ['a lock', ['-r', './x.json'], /the image \.\/x\.json is not for users/],
   ['a recipe without its ending', ['-r', 'recipes/x'], /the image recipes\/x is not for users/],
 ];
@@ -234,6 +246,17 @@ for (const [what, options, expected] of REFUSED) {
     t.regex(String(refused.stderr), expected);
   });
 }
+
+test.serial('what cannot be opened is called as its user calls it', async (t) => {
+  const { as, home } = t.context;
+  symlinkSync('/etc/shadow', join(home, 'link'));
+  const copied = await as(USER, ['run', ...IMAGE, '--copy-in', 'link:/x', '--', 'true']);
+  t.is(copied.exitCode, 125);
+  t.regex(String(copied.stderr), /you cannot use \S+\/link: EACCES: permission denied, open it \[/);
+  t.notRegex(String(copied.stderr), /\/proc\//);
+  const built = await as(USER, ['build', '']);
+  t.regex(String(built.stderr), /^kiln: a path is empty \[/);
+});
 
 for (const argv of [
   ['service', 'list'],

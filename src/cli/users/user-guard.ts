@@ -6,7 +6,7 @@ import { isRecipeName } from '../../jobs/recipe/request.ts';
 import type { BuildRecipe } from '../../recipe/build-recipe.ts';
 import type { Bind } from '../../sandbox/policy/specification.ts';
 import type { CallerFiles } from '../../users/caller-files.ts';
-import { type CallerUser, forbidden } from '../../users/configuration.ts';
+import { type CallerUser, forbidden, inUnits } from '../../users/configuration.ts';
 import { RunElsewhere } from '../caller/caller.ts';
 import { wordsOf } from '../options/command.ts';
 import type { RecipeOptions } from '../rpmbuild/build-options.ts';
@@ -140,13 +140,24 @@ export function check(
   }
   if (rule.kind === 'root') throw forbidden(what, rule.why);
   if (rule.allows(value, policy, options)) return;
-  throw forbidden(`${what} ${shown(value)}`, 'root has not allowed it', {
+  if (rule === NETWORK && value === 'host')
+    throw forbidden(`${what} host`, 'it takes the network’s isolation away');
+  throw forbidden(`${what} ${shown(value, rule.units)}`, 'root has not allowed it', {
     hint: `in /etc/kiln/kiln.yaml: ${rule.setting}; \`kiln config show\` shows what is allowed`,
   });
 }
 
-function shown(value: unknown): string {
-  return typeof value === 'string' ? value : JSON.stringify(value);
+/** As the caller has written it. */
+function shown(value: unknown, units: Readonly<Record<string, number>> = {}): string {
+  if (typeof value === 'number') return String(inUnits(value, units));
+  if (!Array.isArray(value)) return String(value);
+  const items = value.map((item) => {
+    if (typeof item !== 'object' || item === null) return item;
+    return Object.values(item)
+      .map((part) => shown(part, units))
+      .join(':');
+  });
+  return items.join(', ');
 }
 
 async function fetchAll<Value>(value: Value, fetching: Fetching): Promise<Value> {

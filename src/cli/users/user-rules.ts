@@ -5,7 +5,7 @@
 import { defined } from '../../defined.ts';
 import { isListed, parseEgressRule } from '../../egress/rule.ts';
 import type { Tmpfs } from '../../sandbox/policy/specification.ts';
-import type { UserPolicy } from '../../users/configuration.ts';
+import { SIZES, TIMES, type UserPolicy } from '../../users/configuration.ts';
 import type { DetachOptions } from '../job/detach.ts';
 import type { SandboxOptions } from '../options/sandbox-options.ts';
 import type { BuildOptions, ChainOptions, RecipeOptions } from '../rpmbuild/build-options.ts';
@@ -28,6 +28,8 @@ export type Rule =
   | {
       readonly kind: 'setting';
       readonly setting: string;
+      /** In which its numbers are written. */
+      readonly units?: Readonly<Record<string, number>>;
       readonly allows: (value: unknown, policy: UserPolicy, options: Values) => boolean;
     }
   | { readonly kind: 'path'; readonly path: PathKind; readonly field?: 'source' | 'file' }
@@ -46,8 +48,9 @@ function open<Name extends string>(...names: readonly Name[]): Readonly<Record<N
 function setting(
   name: string,
   allows: (value: unknown, policy: UserPolicy, options: Values) => boolean,
+  units?: Readonly<Record<string, number>>,
 ): Rule {
-  return { kind: 'setting', setting: `users.${name}`, allows };
+  return { kind: 'setting', setting: `users.${name}`, allows, ...defined({ units }) };
 }
 
 function every<Item>(value: unknown, holds: (item: Item) => boolean): boolean {
@@ -84,18 +87,20 @@ export const NETWORK = setting(
     value === 'private' || value === 'none' || networks.some((name) => name === value),
 );
 
-const KEEP = setting('limits.keep', (value, { limits }) => Number(value) <= limits.keep);
+const KEEP = setting('limits.keep', (value, { limits }) => Number(value) <= limits.keep, TIMES);
 
 /**
  * A user may ask for a value that the setting allows to all of the user's sandboxes together; the setting of the
  * disk is for each sandbox. Without the setting any value is allowed: the machine is the only limit then.
  */
 function within(limit: 'memory' | 'cpus' | 'pids' | 'disk'): Rule {
-  return setting(`limits.${limit}`, (value, { limits }) => {
+  const allows = (value: unknown, { limits }: UserPolicy) => {
     const most = limits[limit];
     const share = limit === 'disk' ? 1 : limits.sandboxes;
     return most === undefined || Number(value) * share <= most;
-  });
+  };
+  const isSize = limit === 'memory' || limit === 'disk';
+  return setting(`limits.${limit}`, allows, isSize ? SIZES : undefined);
 }
 
 const LIMITS = {
@@ -188,14 +193,22 @@ const BUILD: Readonly<
     allows: (value) => every<string>(value, (name) => /^[^/-][^/]*$/.test(name)),
   },
   addrepo: { kind: 'root', why: 'kilnd itself would ask whatever server it names' },
-  cache: setting('limits.disk, and no --keep', (value, { limits }, { keep }) => {
-    // What is done in a kept sandbox has no watch on what it writes to a cache.
-    return keep === undefined && bytesOf(value) <= limits.disk;
-  }),
-  keep: setting('limits.keep, and no --chain', (value, { limits }, { chain }) => {
-    // Every package of a chain would keep a sandbox.
-    return chain !== true && Number(value) <= limits.keep;
-  }),
+  cache: setting(
+    'limits.disk, and no --keep',
+    (value, { limits }, { keep }) => {
+      // What is done in a kept sandbox has no watch on what it writes to a cache.
+      return keep === undefined && bytesOf(value) <= limits.disk;
+    },
+    SIZES,
+  ),
+  keep: setting(
+    'limits.keep, and no --chain',
+    (value, { limits }, { chain }) => {
+      // Every package of a chain would keep a sandbox.
+      return chain !== true && Number(value) <= limits.keep;
+    },
+    TIMES,
+  ),
   lock: { kind: 'root', why: 'kilnd itself would ask whatever server it names' },
   // Ids of others' sandboxes mean nothing to their own.
   resume: 'open',

@@ -212,7 +212,7 @@ function diskError(
       });
     case 'low':
       return new KilnError('E_DISK_LOW', `${disk} is nearly full: what wrote to it was ended`, {
-        hint: '`kiln gc --max-size` gives room back, `kiln-mock --clean` removes a root',
+        hint: '`kiln gc --max-age 1d` gives room back, root’s `kiln gc --max-size` as well; `kiln-mock --clean` removes a root',
       });
   }
 }

@@ -75,7 +75,9 @@ class SandboxShellState {
   constructor(loaded: Zx, processes: RemoteProcesses) {
     this.#zx = loaded;
     this.#processes = processes;
-    const { $ } = loaded;
+    const { $, ProcessOutput } = loaded;
+    // kiln says why a command cannot start: what zx adds is of Node's own processes.
+    ProcessOutput.getErrorMessage = ({ message }) => message;
     $.spawn = this.#spawn('sandbox');
     $.spawnSync = () => {
       throw new SynchronousCommand();

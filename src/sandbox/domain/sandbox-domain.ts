@@ -108,7 +108,8 @@ export class SandboxDomain {
   }
 
   describe(
-    use: Pick<SandboxRecord, 'image' | 'command' | 'owner' | 'keepUntil' | 'labels' | 'session'>,
+    use: Pick<SandboxRecord, 'image' | 'command' | 'owner' | 'keepUntil' | 'labels' | 'session'> &
+      Partial<Pick<SandboxRecord, 'created'>>,
   ): void {
     this.record = { ...this.record, ...use };
   }

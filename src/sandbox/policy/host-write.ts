@@ -74,8 +74,12 @@ export function refuseHostWrite(
     const what = place.path === source ? source : `${source} (${place.path})`;
     const where =
       place.path === kept.path ? '' : inIt ? ` in ${kept.path},` : ` with ${kept.path} in it,`;
+    const confirm =
+      caller.uid === 0
+        ? '; if the command may change this part of the host, confirm with --allow-host-write'
+        : '';
     throw new KilnError('E_BIND', `${what} is not bound writable:${where} ${kept.why}`, {
-      hint: 'bind read-only (SRC:DST:ro) or a folder of its own; if the command may change this part of the host, confirm with --allow-host-write',
+      hint: `bind read-only (SRC:DST:ro) or a folder of its own${confirm}`,
     });
   }
 }

@@ -85,6 +85,12 @@ test('messages are kiln’s own, and hint at what helps', async (t) => {
     const error = await t.throwsAsync(load(text), { instanceOf: RecipeError });
     t.regex(problemsOf(error)?.[0] ?? '', message);
   }
+  // Those of one place are told once.
+  for (const depth of [100, 9e4]) {
+    const open = load(`image: a\nsteps: ${'['.repeat(depth)}`);
+    const error = await t.throwsAsync(open, { instanceOf: RecipeError });
+    t.true((error?.problems.length ?? 9) <= 2, problemsOf(error)?.join('\n'));
+  }
 });
 
 test('a recipe in another encoding than UTF-8 is refused, not changed', async (t) => {
