@@ -1,8 +1,8 @@
-import { once } from 'node:events';
 import { fstatSync } from 'node:fs';
 import type { Writable } from 'node:stream';
 import { attempt } from '../host/calls/libc.ts';
 import type { SandboxProcess } from '../sandbox/command/process.ts';
+import { endOfFurther } from '../sandbox/door/supervise.ts';
 import { type Caller, FORWARDED } from './caller/caller.ts';
 import { commandStatus } from './output/errors.ts';
 
@@ -13,7 +13,10 @@ export const SHELL = [
 /** A second ^C within this time kills at once. Milliseconds. */
 const TWICE = 3000;
 
-/** Connects a further command in a sandbox to its caller, and waits for its end. */
+/**
+ * Connects a further command in a sandbox to its caller, and waits for its end, but not for that of what it leaves
+ * running.
+ */
 export async function runAttached(
   command: SandboxProcess,
   kill: () => void,
@@ -21,9 +24,9 @@ export async function runAttached(
   tty: boolean,
 ): Promise<void> {
   using _attached = connectCommand(command, kill, caller, tty);
-  await once(command, 'close');
-  const { exitCode, signalCode } = command;
-  caller.exitStatus = commandStatus({ exitCode, signal: signalCode, timeLimit: null });
+  caller.exitStatus = commandStatus(await endOfFurther(command));
+  // An open pipe would keep a process running that is kiln's own.
+  for (const stream of [command.stdout, command.stderr]) stream.destroy();
 }
 
 export function connectCommand(

@@ -82,6 +82,9 @@ struct lane {
   /* The sandbox's end is `from`: closing the lane closes it. Otherwise `to` is. */
   bool from_sandbox;
   bool wants_input;
+  /* No more than `rest` bytes are moved from now on. */
+  bool ends;
+  size_t rest;
   /* Used once splice(2) has refused: it cannot do terminals and files that are appended to. */
   uint8_t *buffer;
   size_t begin, end;
@@ -96,6 +99,9 @@ void lane_wait(const struct lane *lane, struct pollfd *entry);
 
 /* Moves what can be moved without waiting: the bytes. Closes a lane whose reader is gone: the writer notices. */
 size_t lane_go(struct lane *lane, const struct pollfd *entry);
+
+/* What is there now is the last that is moved: others than the command may still write. */
+void lane_end(struct lane *lane);
 
 void lane_close(struct lane *lane);
 

@@ -276,6 +276,15 @@ static bool take_terminal(const struct frame *frame) {
   return true;
 }
 
+static bool take_rest(const struct frame *frame) {
+  if (frame->fd_count != 0 || frame->length != 0) return false;
+  /* All may have been written meanwhile. */
+  if (!client.draining) return true;
+  lane_end(&client.output);
+  lane_end(&client.error);
+  return true;
+}
+
 static bool take_input(const struct frame *frame) {
   if (frame->fd_count != 1 || frame->length != 1) return false;
   lane_close(&client.input);
@@ -354,6 +363,7 @@ static bool act(const struct frame *frame, char **argv) {
     case FRAME_TEXT: write_text(frame); return true;
     case FRAME_STDIO: return take_stdio(frame);
     case FRAME_TERMINAL: return take_terminal(frame);
+    case FRAME_REST: return take_rest(frame);
     case FRAME_INPUT: return take_input(frame);
     case FRAME_OPEN: return open_file(frame);
     case FRAME_ELSEWHERE: run_elsewhere(argv);
@@ -378,7 +388,7 @@ static bool pass_signal(void) {
     client.last_interrupt = now;
     if (++client.interrupts > 2) {
       restore_terminal();
-      fputs("kiln: interrupted; the daemon ends the sandbox\n", stderr);
+      fputs("kiln: interrupted; the daemon ends the command\n", stderr);
       _exit(128 + number);
     }
   }

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -31,6 +32,15 @@ void lane_close(struct lane *lane) {
   lane->buffer = NULL;
 }
 
+void lane_end(struct lane *lane) {
+  int waiting = 0;
+  if (!lane->open) return;
+  if (ioctl(lane->from, FIONREAD, &waiting) == -1) waiting = 0;
+  lane->ends = true;
+  lane->rest = (size_t)waiting + (lane->end - lane->begin);
+  if (lane->rest == 0) lane_close(lane);
+}
+
 static bool ready(int fd, short events) {
   struct pollfd entry = {.fd = fd, .events = events};
   return poll(&entry, 1, 0) > 0;
@@ -47,6 +57,10 @@ static ssize_t write_now(int fd, const uint8_t *bytes, size_t length, bool is_fi
   return write(fd, bytes, length < SMALL ? length : SMALL);
 }
 
+static size_t limit(const struct lane *lane, size_t most) {
+  return lane->ends && lane->rest < most ? lane->rest : most;
+}
+
 static ssize_t copy(struct lane *lane) {
   if (lane->begin == lane->end) {
     if (!ready(lane->from, POLLIN)) {
@@ -58,7 +72,8 @@ static ssize_t copy(struct lane *lane) {
     lane->begin = 0;
     lane->end = got;
   }
-  ssize_t put = write_now(lane->to, lane->buffer + lane->begin, lane->end - lane->begin, lane->to_file);
+  size_t length = limit(lane, lane->end - lane->begin);
+  ssize_t put = write_now(lane->to, lane->buffer + lane->begin, length, lane->to_file);
   if (put > 0) lane->begin += put;
   return put;
 }
@@ -66,11 +81,13 @@ static ssize_t copy(struct lane *lane) {
 static size_t step(struct lane *lane) {
   size_t moved = 0;
   while (lane->open && moved < CHUNK) {
+    size_t most = limit(lane, CHUNK);
     ssize_t bytes = lane->buffer != NULL
                         ? copy(lane)
-                        : splice(lane->from, NULL, lane->to, NULL, CHUNK, SPLICE_F_MOVE | SPLICE_F_NONBLOCK);
+                        : splice(lane->from, NULL, lane->to, NULL, most, SPLICE_F_MOVE | SPLICE_F_NONBLOCK);
     if (bytes > 0) {
       moved += bytes;
+      if (lane->ends && (lane->rest -= (size_t)bytes) == 0) lane_close(lane);
       continue;
     }
     int error = errno;

@@ -266,6 +266,10 @@ export class CommandLine extends EventEmitter<CommandLineEvents> {
     this.#peer.send(encodeFrame(TO_CLIENT.terminal, Buffer.alloc(0), 1), [master]);
   }
 
+  endStdio(): void {
+    this.#peer.send(encodeFrame(TO_CLIENT.rest, Buffer.alloc(0)));
+  }
+
   /** The client writes its stdin into the pipe, and owns it from now on. */
   passInput(pipe: number, raw: boolean): void {
     this.#peer.send(encodeFrame(TO_CLIENT.input, Buffer.of(raw ? 1 : 0), 1), [pipe]);

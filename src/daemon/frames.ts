@@ -37,6 +37,8 @@ export const TO_CLIENT = {
   /** The sandbox's stdin, stdout and stderr as descriptors: move bytes until they end. */
   stdio: 67,
   terminal: 68,
+  /** The command has ended, and others hold its stdio: move what is there now, and no more. */
+  rest: 73,
   /** A pipe for the client's stdin as a descriptor; u8 1: set the terminal raw. */
   input: 71,
   elsewhere: 69,

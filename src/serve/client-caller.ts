@@ -220,6 +220,7 @@ export class ClientCaller implements Caller {
     else line.passStdio(stdio.stdin, stdio.stdout, stdio.stderr);
     return {
       onMoved: (listener) => void line.on('moved', listener),
+      end: () => line.endStdio(),
       drained: awaitedLater(
         new Promise((resolve, reject) => {
           // A client that is gone has closed its ends.

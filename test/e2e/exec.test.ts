@@ -3,6 +3,7 @@ import { existsSync, readFileSync } from 'node:fs';
 import { mkdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import anyTest, { type TestFn } from 'ava';
+import { PATIENCE } from '../support/busybox-state.ts';
 import { daemonPid } from '../support/daemon.ts';
 import { eventually } from '../support/eventually.ts';
 import { OTHER, USER, type UserState, userState } from '../support/second-user.ts';
@@ -126,6 +127,29 @@ test.serial('a run in the foreground, which ends its visitors with it', async (t
   t.is((await gone).exitCode, 137);
   t.is(await readFile(join(beside, 'out/late'), 'utf8'), 'last\n');
   t.false(existsSync(join(t.context.paths.sandboxes, id)));
+});
+
+test.serial('a command is not awaited for what it leaves running with its output', async (t) => {
+  const { kiln } = t.context;
+  const kept = await kiln(['run', ...IMAGE, '--keep=1h', '--', 'true']);
+  const id = /kept as (\w+)/.exec(String(kept.stderr))?.[1] ?? '';
+  const exec = (words: readonly string[], more = {}) =>
+    kiln(['exec', ...words], { timeout: 20_000 * PATIENCE, ...more });
+  const script = 'sleep 900 & dd if=/dev/zero bs=1M count=3; echo err >&2; exit 3';
+  const seen = await exec([id, '--', 'sh', '-c', script]);
+  t.is(seen.exitCode, 3, 'it waits for sleep');
+  t.is(String(seen.stdout).length, 3 << 20);
+  t.regex(String(seen.stderr), /^err$/m);
+  // It writes for ever, more than anybody reads.
+  const busy = await exec([id, '--', 'sh', '-c', 'yes & exit 4'], { stdout: 'ignore' });
+  t.is(busy.exitCode, 4);
+  const held = 'trap "" HUP; sleep 901 & echo out; exit 5';
+  const terminal = await exec(['-t', id, '--', 'sh', '-c', held]);
+  t.deepEqual([terminal.exitCode, terminal.stdout], [5, 'out']);
+  const ps = String((await kiln(['exec', id, 'ps'])).stdout);
+  t.regex(ps, /sleep 900/);
+  t.regex(ps, /sleep 901/);
+  t.is((await kiln(['kill', id])).exitCode, 0);
 });
 
 /** What the daemon, whose thread holds sandboxes of runs, has read and written, and has in memory: bytes. */

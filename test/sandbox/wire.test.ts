@@ -101,7 +101,7 @@ test('a second failure of a command, which nobody waits for any more, harms nobo
   const drained = deferred<void>();
   const [stdin, stdout, stderr] = [new PassThrough(), new PassThrough(), new PassThrough()];
   const streams = { stdin, stdout, stderr, read: [] };
-  const handed = { onMoved: () => undefined, drained: drained.promise };
+  const handed = { onMoved: () => undefined, end: () => undefined, drained: drained.promise };
   const control = { signal: () => undefined, resize: () => undefined };
   const started = { pid: 1, facts: {} as CommandFacts };
   const command = new SandboxProcess(control, started, { ...streams, handed }, gone.promise);

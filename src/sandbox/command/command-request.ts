@@ -189,6 +189,8 @@ export type HandOver = (stdio: HostStdio) => HandedStdio;
 
 export interface HandedStdio {
   readonly onMoved: (listener: () => void) => void;
+  /** What is in the pipes now is the last that is moved: whoever still holds them is not waited for. */
+  readonly end: () => void;
   readonly drained: Promise<void>;
 }
 

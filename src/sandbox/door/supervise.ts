@@ -103,12 +103,22 @@ export async function supervise(
       return;
     }
     clock[Symbol.dispose]();
-    // Output that arrived while this process was busy is read first.
-    late = setTimeout(() => setImmediate(over), LATE_OUTPUT);
+    late = setTimeout(() => {
+      // Output that arrived while this process was busy is read first.
+      if (!command.endOutput()) setImmediate(over);
+    }, LATE_OUTPUT);
   });
   try {
     return await ended;
   } finally {
     clearTimeout(late);
   }
+}
+
+/**
+ * Waits for a further command, which somebody else may hold, and for its output, which what it leaves running may
+ * still have: it has no limits of time.
+ */
+export function endOfFurther(command: SandboxProcess): Promise<CommandEnd> {
+  return supervise(command, {}, 'left', async () => undefined);
 }

@@ -138,7 +138,7 @@ export function attend(
   const handOver = (given: HostStdio) => {
     if ('terminal' in given) stdio.push(given.terminal);
     else stdio.push(given.stdin, given.stdout, given.stderr);
-    return { onMoved: () => undefined, drained: Promise.resolve() };
+    return { onMoved: () => undefined, end: () => undefined, drained: Promise.resolve() };
   };
   const begin = async () => {
     const started = await start(handOver);
