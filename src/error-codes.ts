@@ -298,6 +298,7 @@ export const WARNINGS_BY_PAGE = {
     'no-match': 'A pattern gave nothing; this also is the failure `E_ARTIFACT_MISSING`.',
     'link-outside':
       'A symbolic link is not relative, leads above the artifacts, or to nothing that is copied: skipped.',
+    'reserved-name': 'A file of kiln’s own has that name in the result directory: skipped.',
     'special-file': 'A device, socket or fifo: left out.',
     'pseudo-filesystem': 'Something in /proc, /sys or the like: skipped.',
     vanished: 'A file was listed, and gone before it could be read: skipped.',

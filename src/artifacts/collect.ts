@@ -36,6 +36,8 @@ export interface CollectRequest {
   readonly patterns: readonly (string | ArtifactPattern)[];
   readonly workdir: string;
   readonly destination: string;
+  /** Names at the top of the destination that kiln's own files have: an artifact would be lost, or be in their place. */
+  readonly reserved?: readonly string[] | undefined;
   readonly owner: Owner;
   readonly limits?: Partial<CopyLimits>;
   readonly room?: Room;
@@ -80,9 +82,16 @@ export async function collectArtifacts(request: CollectRequest): Promise<Collect
   const inventory = new Inventory(budget, room);
   const copy = new TreeCopy({ destination, inventory, budget, warnings, links: 'later' });
 
+  const reserved = new Set(request.reserved?.map(fromText));
   const matches = new Map<string, readonly ByteString[]>();
   for (const pattern of patterns) {
-    const walk = new PatternWalk(pattern, { copy, budget, warnings, staging: staging.fd });
+    const walk = new PatternWalk(pattern, {
+      copy,
+      budget,
+      warnings,
+      reserved,
+      staging: staging.fd,
+    });
     using base = openBase(request.rootFd, pattern.base);
     if (base !== undefined) await walk.run(base.fd);
     matches.set(pattern.source, walk.matches);
@@ -138,6 +147,7 @@ interface WalkOptions {
   readonly copy: TreeCopy;
   readonly budget: Budget;
   readonly warnings: Warnings;
+  readonly reserved: ReadonlySet<ByteString>;
   readonly staging: number;
 }
 
@@ -180,11 +190,22 @@ class PatternWalk {
     const inner: { readonly name: ByteString; readonly state: PatternState }[] = [];
     for (const entry of this.#candidates(frame, state)) {
       const { matched, below } = step(state, matchText(entry.name));
+      if (!matched && below.length === 0) continue;
+      if (this.#isReserved(frame, entry.name, matched)) continue;
       if (matched) matches.push(entry);
-      else if (below.length > 0) inner.push({ name: entry.name, state: below });
+      else inner.push({ name: entry.name, state: below });
     }
     await this.#take(frame, matches);
     for (const { name, state: below } of inner) await this.#descend(frame, name, below);
+  }
+
+  #isReserved({ fd, source, parent }: Frame, name: ByteString, isWhole: boolean): boolean {
+    if (parent !== undefined || !this.#options.reserved.has(name)) return false;
+    using entry = openEntry(fd, name);
+    if (entry === undefined || !(isWhole || fstatSync(entry.fd).isDirectory())) return false;
+    const what = 'has the name of a file of kiln’s own in the result directory: skipped';
+    this.#options.warnings.add('reserved-name', `${source}/${name}`, what);
+    return true;
   }
 
   #candidates(frame: Frame, state: PatternState): readonly DirectoryEntry[] {

@@ -242,16 +242,17 @@ export async function reportResult(
   caller: Caller,
   results = ownResults,
 ): Promise<void> {
-  if (!json && resultDirectory === undefined) return;
-  try {
+  const result = () => {
     const described = describe(caller.exitStatus ?? 0);
-    const result = caller.user?.files?.renamed(described) ?? described;
-    if (json) caller.stderr.write(`${jsonText(result)}\n`);
-    if (resultDirectory !== undefined) await results.write(resultDirectory, result, owner);
+    return caller.user?.files?.renamed(described) ?? described;
+  };
+  try {
+    if (resultDirectory !== undefined) await results.write(resultDirectory, result(), owner);
   } catch (error) {
     printError(error, caller.stderr);
     if (!caller.exitStatus) caller.exitStatus = KILN_FAILED;
   }
+  if (json) caller.stderr.write(`${jsonText(result())}\n`);
 }
 
 function limitText(

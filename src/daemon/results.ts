@@ -16,7 +16,10 @@ import type { Result } from '../result/schema.ts';
 import { resultsLost, type Worker } from './worker-process.ts';
 import type { Workers } from './workers.ts';
 
-type Collecting = Pick<CollectRequest, 'patterns' | 'workdir' | 'destination' | 'owner'>;
+type Collecting = Pick<
+  CollectRequest,
+  'patterns' | 'workdir' | 'destination' | 'reserved' | 'owner'
+>;
 
 interface ResultsRequest {
   readonly umask: number;
@@ -45,8 +48,8 @@ export class WorkerResults implements Results, Disposable {
   }
 
   async collect(request: CollectRequest): Promise<Collection> {
-    const { rootFd, patterns, workdir, destination, owner, signal, onWarning } = request;
-    const collect = { patterns, workdir, destination, owner };
+    const { rootFd, patterns, workdir, destination, reserved, owner, signal, onWarning } = request;
+    const collect = { patterns, workdir, destination, reserved, owner };
     const root = () => [duplicate(rootFd)];
     const { missing, warnings, error } = await this.#ask({ collect }, root, signal);
     for (const warning of warnings) onWarning?.(warning);

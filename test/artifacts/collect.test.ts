@@ -107,6 +107,37 @@ test(`devices, fifos and sockets are skipped with a warning, and nothing blocks`
   ]);
 });
 
+test('what would have a name of kiln’s own files is left out, and told', async (t) => {
+  const tree = sandboxTree(t);
+  tree.bash(`mkdir -p out/result.json out/sub; echo x > out/result.json/x; echo evil > report.html
+    echo kept > out/sub/result.json; echo page > out/report.html; ln -s report.html out/page`);
+  const collect = (...patterns: string[]) =>
+    tree.collect(patterns, { reserved: ['result.json', 'report.html', 'build.log'] });
+  const { artifacts, warnings, missing } = await collect(
+    ...['report.html', 'build.log', 'out/*', 'out/*/x', 'out'],
+  );
+  t.deepEqual(
+    artifacts.map(({ path }) => path),
+    [
+      'out',
+      ...['page', 'report.html', 'result.json', 'result.json/x', 'sub'].map(
+        (name) => `out/${name}`,
+      ),
+    ].concat('out/sub/result.json', 'sub', 'sub/result.json'),
+  );
+  t.deepEqual(
+    warnings.map(({ code, path }) => `${code} ${path}`),
+    [
+      ...['report.html', 'out/report.html', 'out/result.json', 'out/result.json'].map(
+        (path) => `reserved-name /${path}`,
+      ),
+      'link-outside /out/page',
+      ...['report.html', 'build.log', 'out/*/x'].map((pattern) => `no-match ${pattern}`),
+    ],
+  );
+  t.deepEqual(missing, ['report.html', 'build.log', 'out/*/x']);
+});
+
 test(`setuid and setgid bits do not come out`, async (t) => {
   const tree = sandboxTree(t);
   tree.bash(`mkdir out; cp /bin/true out/su; cp /bin/true out/sg; mkdir out/dir

@@ -75,6 +75,23 @@ test.serial('files go in and come out, and result.json says what happened', asyn
   t.true((result.resources.peakMemoryBytes ?? 0) > 100_000);
 });
 
+test.serial('a job cannot be in the way of its result', async (t) => {
+  const script = 'mkdir result.json; echo evil >report.html; echo x >x';
+  const options = ['--json', '--workdir', '/tmp', '--artifact', '.'];
+  const { result, stderr, directory } = await run(t, script, options);
+  t.is(result.exitStatus, 0, stderr);
+  t.deepEqual(
+    result.artifacts.map(({ path }) => path),
+    ['x'],
+  );
+  t.deepEqual(
+    result.warnings.map(({ code }) => code),
+    ['reserved-name', 'reserved-name'],
+  );
+  t.regex(readFileSync(join(directory, 'report.html'), 'utf8'), /^<!doctype html>/i);
+  t.deepEqual(JSON.parse(stderr.split('\n').at(-1) ?? ''), result);
+});
+
 test.serial('the command’s own failure is not kiln’s', async (t) => {
   const { result } = await run(t, 'exit 7');
   t.like(result, { exit: { code: 7 }, exitStatus: 7, failure: null, limitHit: null });

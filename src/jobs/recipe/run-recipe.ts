@@ -93,7 +93,7 @@ export async function runRecipe(
   );
   const run = sandboxRequest(request, recipe, sources, binds, image.manifest.id);
   const plan = planRun(engine, run, image);
-  const collect = await collectorFor(run);
+  const collect = await collectorFor(run, undefined, undefined, ['build.log', 'build.log.rest.gz']);
   const sandbox = await timeline.measure('sandbox', () =>
     PlannedSandbox.open(engine, plan, { signal, samples: timeline.samples }),
   );

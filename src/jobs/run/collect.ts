@@ -24,14 +24,19 @@ type Collector = (
   interrupted: AbortSignal | undefined,
 ) => Promise<Collected>;
 
+/** What kiln itself writes into the result directory of a run. */
+const OWN_FILES = ['result.json', 'report.html'];
+
 /**
  * Checks the patterns of a request; the answer collects what they name, up to `bytes` of it.
+ * @param logs further files of kiln's own in the result directory
  * @throws KilnError E_ARTIFACT_PATTERN
  */
 export async function collectorFor(
   request: Pick<RunRequest, 'artifacts' | 'resultDirectory' | 'caller' | 'time'>,
   results: Pick<Results, 'collect'> = ownResults,
   bytes?: number,
+  logs: readonly string[] = [],
 ): Promise<Collector> {
   const { artifacts: patterns, resultDirectory: destination, caller: owner } = request;
   const none = { collection: undefined, failure: undefined };
@@ -42,7 +47,8 @@ export async function collectorFor(
   return async (sandbox, workdir, onWarning, interrupted) => {
     try {
       const signal = collectionEnd(request.time.timeout, interrupted);
-      const to = { destination, owner, limits: defined({ bytes }) };
+      const reserved = [...OWN_FILES, ...logs];
+      const to = { destination, reserved, owner, limits: defined({ bytes }) };
       // Root decides which disk of root's is filled.
       const check = (more: number) => refuseLowDisk(destination, more);
       const room = bytes === undefined ? undefined : check;
