@@ -144,7 +144,9 @@ async function claimParked({
   using _ = span('claim a parked sandbox');
   for (let next = await takeParked(); next !== undefined; next = await takeParked()) {
     const { directory, lock } = next;
-    const { parked: _waits, ...record } = next.record;
+    const { parked: _waits, ...waited } = next.record;
+    // Its age is that of its command: `kiln gc --max-age` removes what was kept long ago.
+    const record = { ...waited, created: Date.now() };
     if (record.skeleton !== knownSkeleton(paths)) {
       await lock.release();
       continue;

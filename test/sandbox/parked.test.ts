@@ -231,6 +231,18 @@ test.serial(
   },
 );
 
+test.serial('the age of a sandbox is that of its command, not of its waiting', async (t) => {
+  await noneParked();
+  await oneParked();
+  const [one] = parked.lot.parked;
+  const long = Date.now() - PARKED_LIFETIME / 2;
+  Object.assign(one!, { record: { ...one!.record, created: long } });
+  await using sandbox = await open();
+  t.is(sandbox.id, one!.record.id);
+  const [listed] = await listSandboxes(state.paths, { owner: undefined });
+  t.true(listed!.record.created > long + PARKED_LIFETIME / 4);
+});
+
 test.serial('a sandbox that is being parked counts as parked, not as running', async (t) => {
   await noneParked();
   const filling = parked.lot.fill(() => 1);
