@@ -24,6 +24,7 @@ import {
   symlinkat,
   unlinkat,
 } from '../host/files/at.ts';
+import { makeDirectory } from '../host/files/folder.ts';
 import { type ByteString, toBytes } from './pattern.ts';
 import { FileSystems } from './source.ts';
 
@@ -174,6 +175,15 @@ export function checkResultDirectory(path: string): void {
     throw unusableResultDirectory(path, cause);
   }
   throw unusableResultDirectory(path, new Error(`${existing} is the kernel’s`));
+}
+
+/** @param path absolute @throws KilnError E_RESULTDIR */
+export function makeResultDirectory(path: string, owner?: Owner): void {
+  try {
+    makeDirectory(path, owner);
+  } catch (cause) {
+    throw unusableResultDirectory(path, cause);
+  }
 }
 
 export function unusableResultDirectory(path: string, cause: unknown): KilnError {

@@ -117,6 +117,9 @@ test.serial('a name is one job’s at a time; results wait until they are fetche
   end.open();
   t.is((await state.kiln(['wait', 'nightly'])).exitCode, 0);
   const out = join(state.beside, 'out');
+  // Node's own recursive mkdir would go on for ever.
+  const nowhere = await state.kiln(['results', 'nightly', '/proc/x']);
+  t.regex(String(nowhere.stderr), /the result directory \/proc\/x cannot be used/);
   await says(state, ['results', 'nightly', out]);
   t.is(readFileSync(join(out, 'o/d/f'), 'utf8'), 'made\n');
   const result = JSON.parse(readFileSync(join(out, 'result.json'), 'utf8')) as { status: string };

@@ -1,5 +1,6 @@
-import { constants, existsSync, mkdirSync, openSync } from 'node:fs';
+import { constants, existsSync, openSync } from 'node:fs';
 import { resolve } from 'node:path';
+import { makeResultDirectory } from '../../artifacts/destination.ts';
 import { endOf, Follower } from '../../detached/follow.ts';
 import { readJobLog } from '../../detached/log.ts';
 import {
@@ -253,7 +254,7 @@ async function copyTo(from: string, directory: string, caller: Caller): Promise<
     return;
   }
   const path = resolve(caller.cwd(), directory);
-  mkdirSync(path, { recursive: true });
+  makeResultDirectory(path, caller.ids);
   const to = openSync(path, constants.O_RDONLY | constants.O_DIRECTORY);
   using _to = closing(to);
   await copyResults(from, to, directory, {

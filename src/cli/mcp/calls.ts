@@ -5,7 +5,6 @@ import {
   constants,
   fstatSync,
   lstatSync,
-  mkdirSync,
   mkdtempSync,
   openSync,
   readdirSync,
@@ -13,6 +12,7 @@ import {
   realpathSync,
 } from 'node:fs';
 import { join, relative, resolve } from 'node:path';
+import { makeResultDirectory } from '../../artifacts/destination.ts';
 import { closing } from '../../host/calls/descriptor.ts';
 import { startProgram } from '../../host/process/child-process.ts';
 import { packageRoot } from '../../host/state/paths.ts';
@@ -81,7 +81,7 @@ export class Kiln {
 
   /** A folder of its own for what a call leaves. */
   makeResults(): string {
-    mkdirSync(this.#results, { recursive: true });
+    makeResultDirectory(this.#results);
     return mkdtempSync(join(this.#resultFolder(), 'call-'));
   }
 
