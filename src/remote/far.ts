@@ -101,6 +101,7 @@ class Far {
   #child: ChildProcess | undefined;
   #terminal: number | undefined;
   #stdin: Writable | undefined;
+  #outputs: Partial<Record<1 | 2, Readable>> = {};
   /** Input that came before the command was there; undefined: its end. */
   readonly #early: (Buffer | undefined)[] = [];
   readonly #earlySignals: NodeJS.Signals[] = [];
@@ -182,7 +183,9 @@ class Far {
   }
 
   #control(wanted: NearControl): void {
-    if (wanted.do === 'signal' && this.#child === undefined) this.#earlySignals.push(wanted.signal);
+    if (wanted.do === 'close') this.#outputs[wanted.output]?.destroy();
+    else if (wanted.do === 'signal' && this.#child === undefined)
+      this.#earlySignals.push(wanted.signal);
     else if (wanted.do === 'signal') this.#child?.kill(wanted.signal);
     else if (wanted.do === 'resize' && this.#terminal !== undefined)
       resizeTerminal(this.#terminal, wanted.rows, wanted.columns);
@@ -231,6 +234,7 @@ class Far {
       from = child.stdout!;
     }
     this.#child = child;
+    this.#outputs = { 1: from, ...(child.stderr === null ? {} : { 2: child.stderr }) };
     for (const signal of this.#earlySignals) child.kill(signal);
     const over = awaitedLater(
       Promise.all([

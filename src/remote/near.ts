@@ -1,6 +1,7 @@
 import type { ChildProcessWithoutNullStreams } from 'node:child_process';
-import { closeSync, constants, mkdirSync, openSync } from 'node:fs';
+import { closeSync, constants, openSync } from 'node:fs';
 import type { Readable, Writable } from 'node:stream';
+import { makeResultDirectory } from '../artifacts/destination.ts';
 import type { ErrorCode } from '../error-codes.ts';
 import { KilnError } from '../errors.ts';
 import { startProgram } from '../host/process/child-process.ts';
@@ -55,7 +56,7 @@ export class Near {
     this.#options = options;
     const { address, places, start } = options;
     this.#roots = places.map(({ place, only }) => {
-      mkdirSync(place, { recursive: true });
+      makeResultDirectory(place);
       return { folder: openSync(place, constants.O_RDONLY | constants.O_DIRECTORY), only };
     });
     this.#results = unpacker((first) => this.#roots[start.outputs.indexOf(first)]);
@@ -72,6 +73,13 @@ export class Near {
     onFrames(this.#ssh.stdout, ({ kind, body }) => this.#receive(kind, body));
   }
 
+  #watchOutputs(): void {
+    const { stdout, stderr } = this.#options;
+    for (const [output, stream] of [[1, stdout] as const, [2, stderr] as const]) {
+      stream.on('error', () => this.control({ do: 'close', output }));
+    }
+  }
+
   async run(): Promise<number> {
     const { start, address } = this.#options;
     const alive = setInterval(() => this.control({ do: 'alive' }), ALIVE_EVERY);
@@ -83,6 +91,7 @@ export class Near {
       await Promise.race([packing, this.#status.promise]);
       sendMessage(this.#ssh.stdin, start);
       this.hasStarted = true;
+      this.#watchOutputs();
       this.#readInput();
       return await this.#status.promise;
     } finally {

@@ -1,7 +1,7 @@
 /** Files that come from the other end of a connection: whatever that says, they stay in their folder. */
-import { constants, createWriteStream, fchmodSync } from 'node:fs';
+import { constants, fchmodSync, ftruncateSync, write } from 'node:fs';
 import type { Readable, Writable } from 'node:stream';
-import { pipeline } from 'node:stream/promises';
+import { promisify } from 'node:util';
 import { type Extract, extract, type Header } from 'tar-stream';
 import { KilnError } from '../errors.ts';
 import { closeDescriptor, closing } from '../host/calls/descriptor.ts';
@@ -88,10 +88,29 @@ async function place(
       resolve: BELOW,
     });
     using _fd = closing(fd);
-    await pipeline(content, createWriteStream('', { fd, autoClose: false }));
+    await fill(fd, content);
     fchmodSync(fd, mode & 0o777);
   } else throw foreign(`it has a ${type}`);
   renameat(folder, temporary, folder, name);
+}
+
+const writeAt = promisify(write);
+const ZEROS = Buffer.alloc(64 * 1024);
+
+/** Zeros become holes: an archive has none, and those of a file can be more than this machine's disk has room for. */
+async function fill(fd: number, content: Readable): Promise<void> {
+  let size = 0;
+  for await (const chunk of content as AsyncIterable<Buffer>) {
+    for (let from = 0; from < chunk.length; from += ZEROS.length) {
+      const piece = chunk.subarray(from, from + ZEROS.length);
+      const isHole = piece.equals(ZEROS.subarray(0, piece.length));
+      for (let at = isHole ? piece.length : 0; at < piece.length; ) {
+        at += (await writeAt(fd, piece, at, piece.length - at, size + at)).bytesWritten;
+      }
+      size += piece.length;
+    }
+  }
+  ftruncateSync(fd, size);
 }
 
 function openFolder(root: number, parts: readonly string[]): number {

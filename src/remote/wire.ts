@@ -93,6 +93,8 @@ export interface RemoteStart {
 
 export type NearControl =
   | { readonly do: 'alive' }
+  /** Nobody reads this output any more. */
+  | { readonly do: 'close'; readonly output: 1 | 2 }
   | { readonly do: 'signal'; readonly signal: NodeJS.Signals }
   | { readonly do: 'resize'; readonly rows: number; readonly columns: number };
 

@@ -302,6 +302,24 @@ test.serial('signals and terminals', async (t) => {
   t.is(terminal.exitCode, 4, String(terminal.stdout));
   t.regex(String(terminal.stdout), /33 111/);
   t.regex(String(terminal.stdout), /got typed/);
+  const raw = `exec "$0" --host ${server.url} run -r busybox -t -- sh -c 'stty raw -echo -opost; printf "a\\nb\\n"'`;
+  const plain = await execa(
+    'script',
+    ['-qefc', `sh -c ${quote(raw)} ${quote(KILN)}`, '/dev/null'],
+    {
+      ...{ env: { ...env, TERM: 'xterm' }, cwd, extendEnv: false, stripFinalNewline: false },
+      timeout: 60_000 * PATIENCE,
+    },
+  );
+  t.regex(String(plain.stdout), /a\nb\n$/);
+});
+
+test.serial('a reader that has seen enough ends the command there', async (t) => {
+  const { server, env, cwd } = t.context;
+  const pipe = `"$0" --host ${server.url} run -r busybox -- yes | head -n 2; echo "\${PIPESTATUS[0]}"`;
+  const options = { env, cwd, extendEnv: false, timeout: 60_000 * PATIENCE };
+  const { stdout } = await execa('bash', ['-c', pipe, KILN], options);
+  t.is(stdout, 'y\ny\n141');
 });
 
 function quote(text: string): string {
@@ -355,6 +373,9 @@ test.serial('a detached job goes on there, and is found again', async (t) => {
   t.is((await there(world, ['logs', begun.stdout])).stdout, 'said');
   const fetched = await there(world, ['results', 'apart', 'fetched']);
   t.is(fetched.exitCode, 0, fetched.stderr);
+  t.is(fetched.stdout, 'fetched');
+  const nowhere = await there(world, ['results', 'apart', '/proc/x']);
+  t.regex(nowhere.stderr, /the result directory \/proc\/x cannot be used/);
   t.true(existsSync(join(world.cwd, 'fetched/result.json')));
   t.true(await allFoldersGo());
 });

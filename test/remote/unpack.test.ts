@@ -19,7 +19,7 @@ import { type Header, pack } from 'tar-stream';
 import { unpacker } from '../../src/remote/unpack.ts';
 import { parseAddress } from '../../src/remote/wire.ts';
 
-type Entry = Partial<Header> & { readonly name: string; readonly content?: string };
+type Entry = Partial<Header> & { readonly name: string; readonly content?: string | Buffer };
 
 /** Unpacks entries into a folder with another one beside it; what was said of it. */
 async function unpack(
@@ -68,6 +68,21 @@ test('files, folders and links come as they are, without set-id bits', async (t)
   t.is(statSync(join(top, 'out/d/f')).mode & 0o7777, 0o755);
   t.true(lstatSync(join(top, 'out/l')).isSymbolicLink());
   t.is(readFileSync(join(top, 'out/old'), 'utf8'), 'new\n');
+});
+
+test('long zeros become holes, and every byte is as it was', async (t) => {
+  const bytes = Buffer.alloc(30 << 20);
+  for (const at of [0, 5_000_001, (20 << 20) - 1]) bytes.write('not zero', at);
+  const zeros = Buffer.alloc(10 << 20);
+  const { top, error } = await unpack(t, [
+    { name: 'out0/some', content: bytes },
+    { name: 'out0/all', content: zeros },
+  ]);
+  t.is(error, undefined);
+  t.true(readFileSync(join(top, 'out/some')).equals(bytes));
+  t.true(readFileSync(join(top, 'out/all')).equals(zeros));
+  const blocks = ['some', 'all'].map((name) => statSync(join(top, 'out', name)).blocks * 512);
+  t.true(blocks[0]! < 1 << 20 && blocks[1]! < 1 << 16, String(blocks));
 });
 
 for (const [title, entries] of [

@@ -1,4 +1,5 @@
 import { openEngine } from '../../engine.ts';
+import { tryCall } from '../../host/calls/system-call.ts';
 import { startDetached } from '../../host/process/child-process.ts';
 import { callerEnvironment, callerVariable, kilnProgram } from '../../host/process/own-node.ts';
 import { callerIds } from '../../jobs/run/request.ts';
@@ -53,7 +54,10 @@ export const processCaller: Caller = {
   readInput: ({ raw }) => {
     const { stdin } = process;
     const makesRaw = raw && stdin.isTTY === true;
-    if (makesRaw) stdin.setRawMode(true);
+    if (makesRaw) {
+      stdin.setRawMode(true);
+      leaveOutputAlone(stdin.fd);
+    }
     return {
       stream: stdin,
       [Symbol.dispose]: () => {
@@ -77,4 +81,19 @@ export const processCaller: Caller = {
 
 function ownOutput(stream: NodeJS.WriteStream) {
   return outputOf(stream, { isTTY: stream.isTTY === true, columns: stream.columns || 80 });
+}
+
+/** asm-generic/ioctls.h; struct termios of asm-generic/termbits.h has c_oflag behind c_iflag, u32 each. */
+const TCGETS = 0x5401;
+const TCSETS = 0x5402;
+const TERMIOS = 64;
+const C_OFLAG = 4;
+const OPOST = 1;
+
+/** Node's raw mode has the terminal write \n as \r\n, which the terminal of the command does where it is to be done. */
+function leaveOutputAlone(fd: number): void {
+  const settings = Buffer.alloc(TERMIOS);
+  if (tryCall('ioctl', fd, TCGETS, settings) !== 0) return;
+  settings.writeUInt32LE((settings.readUInt32LE(C_OFLAG) & ~OPOST) >>> 0, C_OFLAG);
+  tryCall('ioctl', fd, TCSETS, settings);
 }

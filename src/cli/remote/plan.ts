@@ -73,7 +73,9 @@ export async function planRemote(
     argv.push(isCommand ? word : await plan.word(word, wayOfArgument(name, index, word), word));
   }
   const { outputs, names } = plan;
-  return { argv, env, outputs, names, detaches, pack: (packer: Packer) => plan.pack(packer) };
+  // There, the folder has another name.
+  const says = name === 'results' ? args[1] : undefined;
+  return { argv, env, outputs, names, detaches, says, pack: (packer: Packer) => plan.pack(packer) };
 }
 
 function partOf(attribute: string, text: string): readonly [number, number] {

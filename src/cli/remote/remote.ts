@@ -1,4 +1,5 @@
 /** `kiln --host ssh://USER@HOST[:PORT] COMMAND…`: runs a command on another machine as if it were this one. */
+import { Writable } from 'node:stream';
 import { type Command, CommanderError } from 'commander';
 import { defined } from '../../defined.ts';
 import { KilnError } from '../../errors.ts';
@@ -51,7 +52,7 @@ async function run({ host, argv }: RemoteCommandLine, caller: Caller): Promise<v
       input = caller.readInput({ raw: inputIsTTY && stdout.isTTY });
       return input.stream;
     },
-    stdout: stdout.stream,
+    stdout: plan.says === undefined ? stdout.stream : nowhere(),
     stderr: stderr.stream,
   });
   let [interrupts, last] = [0, 0];
@@ -70,10 +71,16 @@ async function run({ host, argv }: RemoteCommandLine, caller: Caller): Promise<v
     near.control({ do: 'resize', ...caller.windowSize }),
   );
   try {
-    caller.exitStatus = await near.run();
+    const status = await near.run();
+    if (plan.says !== undefined && status === 0) stdout.say(`${plan.says}\n`);
+    caller.exitStatus = status;
   } finally {
     input?.[Symbol.dispose]();
   }
+}
+
+function nowhere(): Writable {
+  return new Writable({ write: (_chunk, _encoding, done) => done() });
 }
 
 function variables(caller: Caller): Record<string, string> {
