@@ -153,8 +153,15 @@ export class Connection {
 
   #take({ error, parameters = {}, continues = false }: ReplyMessage): void {
     const [pending] = this.#pending;
+    if (this.#end !== undefined) return;
     if (continues) {
-      pending?.onReply?.(parameters);
+      try {
+        pending?.onReply?.(parameters);
+      } catch (error) {
+        // Whoever awaits the call hears of it: here it would end the process.
+        this.#end = error as Error;
+        this.#carrier.destroy();
+      }
       return;
     }
     this.#pending.shift();

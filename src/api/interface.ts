@@ -182,6 +182,35 @@ export function unusableParameter(parameter: string): KilnError {
   });
 }
 
+/** What a program gives as parameters of a method. @throws KilnError E_ARGUMENT */
+export function checkTypes(method: string, parameters: object): void {
+  const all = kilnInterface();
+  const input = all.methods.get(method)?.input;
+  try {
+    if (input !== undefined) checkParameters(input, parameters, all);
+  } catch (error) {
+    throw error instanceof InvalidParameter ? unusableParameter(error.parameter) : error;
+  }
+}
+
+/** What a program gives beside the parameters of a method, and is no JSON. @throws KilnError E_ARGUMENT */
+export function checkOptions(options: unknown): void {
+  if (typeof options !== 'object' || options === null) throw unusableParameter('options');
+  for (const [name, value] of Object.entries(options)) {
+    const fits =
+      name === 'signal'
+        ? value instanceof AbortSignal
+        : name === 'input'
+          ? isContent(value)
+          : !/^on[A-Z]/.test(name) || typeof value === 'function';
+    if (value !== undefined && !fits) throw unusableParameter(name);
+  }
+}
+
+export function isContent(value: unknown): value is string | Uint8Array {
+  return typeof value === 'string' || value instanceof Uint8Array;
+}
+
 /** A checked copy without null fields. @throws InvalidParameter */
 export function checkParameters(type: Struct, value: unknown, of: Interface): object {
   return checked(type, value, '', of) as object;

@@ -3,12 +3,7 @@ import { resolve } from 'node:path';
 import { defined } from '../defined.ts';
 import { KilnError } from '../errors.ts';
 import type { Connection } from './connect.ts';
-import {
-  checkParameters,
-  InvalidParameter,
-  kilnInterface,
-  unusableParameter,
-} from './interface.ts';
+import { checkOptions, checkTypes } from './interface.ts';
 import type {
   BuildParameters,
   BuildReply,
@@ -25,6 +20,9 @@ import type {
   Surroundings,
 } from './io-kiln.ts';
 import { Sandbox } from './sandbox.ts';
+
+/** Bytes of input in one message, which has 4 MiB at most. */
+const PIECE = 2 << 20;
 
 export interface JobOptions {
   /** Ends the job; the signal's reason is thrown. */
@@ -79,6 +77,7 @@ export class Kiln implements AsyncDisposable {
   }
 
   async run(options: RunOptions): Promise<RunOutcome> {
+    checkOptions(options);
     const { signal, onProgress, onWarning, onStdout, onStderr, input, ...parameters } = options;
     const output = { stdout: [] as Buffer[], stderr: [] as Buffer[] };
     const take = (name: 'stdout' | 'stderr', data: string | undefined) => {
@@ -88,12 +87,21 @@ export class Kiln implements AsyncDisposable {
       if (on === undefined) output[name].push(chunk);
       else on(chunk);
     };
-    const base64 = input === undefined ? undefined : Buffer.from(input).toString('base64');
+    const bytes = input === undefined ? undefined : Buffer.from(input);
+    const first = bytes?.toString('base64', 0, PIECE);
+    const rest = bytes?.subarray(PIECE) ?? Buffer.alloc(0);
+    const more = rest.length > 0 ? { interactive: true } : {};
+    const wanted = { ...withPaths('Run', parameters), ...defined({ input: first }), ...more };
+    if (rest.length > 0 && namesFiles(wanted) && this.#withFiles !== this.#open) throw tooLong();
+    const lost = new AbortController();
+    const signals = signal === undefined ? [lost.signal] : [signal, lost.signal];
     const { result } = await this.#job(
       'Run',
-      { ...withPaths('Run', parameters), ...defined({ input: base64 }) },
-      { signal, onProgress, onWarning },
-      ({ stdout, stderr }) => {
+      wanted,
+      { signal: AbortSignal.any(signals), onProgress, onWarning },
+      ({ started, stdout, stderr }) => {
+        if (started !== undefined && rest.length > 0)
+          this.#feed(started.process, rest).catch((error) => lost.abort(error));
         take('stdout', stdout);
         take('stderr', stderr);
       },
@@ -104,6 +112,7 @@ export class Kiln implements AsyncDisposable {
 
   /** For any number of commands, and files in and out. It ends with this process at the latest. */
   async open(options: OpenOptions): Promise<Sandbox> {
+    checkOptions(options);
     const { signal, onProgress, onWarning, ...parameters } = options;
     return await Sandbox.open(this.#open, this.#connection, withPaths('OpenSandbox', parameters), {
       ...{ signal, onProgress, onWarning },
@@ -112,6 +121,7 @@ export class Kiln implements AsyncDisposable {
 
   /** Builds a source package, a spec, a recipe, or a chain. A failed build is no error: see `exitStatus`. */
   async build(options: BuildOptions): Promise<BuildResult> {
+    checkOptions(options);
     const { signal, onProgress, onWarning, onPhase, onOutput, onMember, ...parameters } = options;
     const { result } = await this.#job(
       'Build',
@@ -131,6 +141,7 @@ export class Kiln implements AsyncDisposable {
   }
 
   async buildImage(image: string, options: BuildImageOptions = {}): Promise<Image> {
+    checkOptions(options);
     const { update, ...job } = options;
     checkTypes('BuildImage', { image, update });
     const { result } = await this.#job('BuildImage', { image: imagePath(image), update }, job);
@@ -139,6 +150,7 @@ export class Kiln implements AsyncDisposable {
 
   /** Solves a recipe and writes its lock; returns the lock's path. */
   async lockImage(recipe: string, output?: string, job: JobOptions = {}): Promise<string> {
+    checkOptions(job);
     checkTypes('LockImage', { recipe, output });
     const lock = output === undefined ? undefined : resolve(output);
     const parameters = { recipe: imagePath(recipe), output: lock };
@@ -182,6 +194,22 @@ export class Kiln implements AsyncDisposable {
     this.close();
   }
 
+  /** What one message has no room for. A command that has ended, or reads no more, does without. */
+  async #feed(process: string, bytes: Buffer): Promise<void> {
+    const connection = await this.#open();
+    try {
+      for (let at = 0; at < bytes.length; at += PIECE) {
+        const data = bytes.toString('base64', at, at + PIECE);
+        await connection.call('SendInput', { process, data, end: at + PIECE >= bytes.length });
+      }
+    } catch (error) {
+      const code = error instanceof KilnError ? error.code : '';
+      if (code !== 'E_INPUT' && code !== 'E_NO_PROCESS') throw error;
+    } finally {
+      connection.close();
+    }
+  }
+
   /** On a connection of its own: ending it ends the job. */
   async #job<Name extends 'Run' | 'Build' | 'BuildImage' | 'LockImage'>(
     method: Name,
@@ -204,6 +232,13 @@ export class Kiln implements AsyncDisposable {
       connection.close();
     }
   }
+}
+
+/** kilnd does not know what `kiln varlink` has started. */
+function tooLong(): KilnError {
+  return new KilnError('E_ARGUMENT', 'input: more than 2 MiB, in a call that names files', {
+    hint: 'bind a file with it, or copy one in: copyIn',
+  });
 }
 
 function needed<Result>(result: Result | undefined): Result {
@@ -259,16 +294,6 @@ function withPaths<Parameters extends Paths>(
       sources: sources?.map((source) => (/[/.]/.test(source) ? resolve(source) : source)),
     }),
   };
-}
-
-function checkTypes(method: keyof Methods, parameters: object): void {
-  const all = kilnInterface();
-  const input = all.methods.get(method)?.input;
-  try {
-    if (input !== undefined) checkParameters(input, parameters, all);
-  } catch (error) {
-    throw error instanceof InvalidParameter ? unusableParameter(error.parameter) : error;
-  }
 }
 
 /** A trailing slash or `/.` has a meaning. */

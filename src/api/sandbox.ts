@@ -3,6 +3,7 @@ import { KilnError } from '../errors.ts';
 import { awaitedLater, deferred } from '../promise.ts';
 import { SandboxCommand, type SpawnOptions } from './command.ts';
 import type { Connection } from './connect.ts';
+import { checkOptions, isContent, unusableParameter } from './interface.ts';
 import type { OpenSandboxParameters } from './io-kiln.ts';
 import type { JobOptions } from './kiln.ts';
 
@@ -97,6 +98,8 @@ export class Sandbox implements AsyncDisposable {
 
   /** Starts a command, as child_process.spawn() does; failures come as its event `error`. */
   spawn(command: string, args: readonly string[] = [], options: SpawnOptions = {}): SandboxCommand {
+    checkOptions(options);
+    if (!Array.isArray(args)) throw unusableParameter('args');
     const argv = [command, ...args];
     return new SandboxCommand(this.#open, { ...options, sandbox: this.id, argv });
   }
@@ -105,8 +108,10 @@ export class Sandbox implements AsyncDisposable {
   async execFile(
     file: string,
     args: readonly string[] = [],
-    { input, ...options }: ExecOptions = {},
+    given: ExecOptions = {},
   ): Promise<ExecResult> {
+    checkOptions(given);
+    const { input, ...options } = given;
     const command = this.spawn(file, args, options);
     const ended = awaitedLater(once(command, 'close'));
     const [stdout, stderr]: [Buffer[], Buffer[]] = [[], []];
@@ -142,8 +147,11 @@ export class Sandbox implements AsyncDisposable {
   async writeFile(
     path: string,
     content: string | Uint8Array,
-    { mode }: { readonly mode?: number } = {},
+    options: { readonly mode?: number } = {},
   ): Promise<void> {
+    checkOptions(options);
+    if (!isContent(content)) throw unusableParameter('content');
+    const { mode } = options;
     const bytes = Buffer.from(content);
     for (let at = 0; at === 0 || at < bytes.length; at += PIECE) {
       const data = bytes.toString('base64', at, at + PIECE);

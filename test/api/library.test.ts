@@ -53,6 +53,31 @@ test('bytes pass as they are, in both directions', async (t) => {
   t.true(stdout.equals(input));
 });
 
+test('input is as long as it likes, for a command that reads it and one that does not', async (t) => {
+  const input = Buffer.alloc(9_000_001, 'abcdefg');
+  const { stdout } = await kiln.run({ image, argv: ['cat'], input });
+  t.true(stdout.equals(input));
+  const unread = await kiln.run({ image, argv: ['sh', '-c', 'head -c 3; exit 4'], input });
+  t.deepEqual([`${unread.stdout}`, unread.ended.exitCode], ['abc', 4]);
+  const text = 'ü'.repeat(2_000_000);
+  const resultDirectory = join(state.beside, 'counted');
+  const inWorker = await kiln.run({ image, argv: ['wc', '-c'], input: text, resultDirectory });
+  t.is(`${inWorker.stdout}`.trim(), '4000000');
+});
+
+test('what a listener throws is the call’s failure, and ends its command', async (t) => {
+  const argv = ['sh', '-c', 'echo one; sleep 60; echo two'];
+  const onStdout = () => {
+    throw new RangeError('not this');
+  };
+  await t.throwsAsync(kiln.run({ image, argv, onStdout }), {
+    instanceOf: RangeError,
+    message: 'not this',
+  });
+  await until(() => readdirSync(state.paths.sandboxes).length === 0);
+  t.is(`${(await kiln.run({ image, argv: ['echo', 'next'] })).stdout}`, 'next\n');
+});
+
 test('relative paths are the program’s; a result directory gets the artifacts', async (t) => {
   writeFileSync(join(state.beside, 'in'), 'hello');
   const before = process.cwd();
@@ -97,7 +122,22 @@ test('what is left out or wrong is a typed error', async (t) => {
     const run = kiln.run({ image, argv: ['true'], ...options });
     await t.throwsAsync(run, { code: 'E_ARGUMENT', message });
   }
+  const types: readonly [unknown, string][] = [
+    [undefined, 'options'],
+    [{ image, argv: ['true'], input: 5 }, 'input'],
+    [{ image, argv: ['true'], signal: 5 }, 'signal'],
+    [{ image, argv: ['true'], onStdout: 'x' }, 'onStdout'],
+  ];
+  const ofType = (field: string) =>
+    ({ code: 'E_ARGUMENT', message: new RegExp(`^${field}: .*type`) }) as const;
+  for (const [options, field] of types)
+    await t.throwsAsync(kiln.run(options as never), ofType(field), field);
+  await t.throwsAsync(kiln.build(undefined as never), ofType('options'));
+  await t.throwsAsync(kiln.buildImage(image, { signal: 'x' } as never), ofType('signal'));
   await using sandbox = await kiln.open({ image });
+  await t.throwsAsync(sandbox.writeFile('/tmp/x', 5 as never), ofType('content'));
+  await t.throwsAsync(sandbox.execFile('cat', [], { input: {} } as never), ofType('input'));
+  t.throws(() => sandbox.spawn('cat', 5 as never), ofType('args'));
   const read = await t.throwsAsync<KilnError>(sandbox.readFile('/nope'), { code: 'E_PATH' });
   t.is(read?.message, 'path: /nope: it does not exist');
   t.notRegex(read?.hint ?? '', /another program/);

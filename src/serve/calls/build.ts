@@ -74,7 +74,9 @@ function optionsOf(
     define: defines,
     enableNetwork: networkPhases?.join(','),
     additionalPackage: packages,
-    addrepo: repositories,
+    addrepo: repositories?.map((text) =>
+      /^[a-z]+:\/\//.test(text) ? text : hostPath('repositories', text),
+    ),
     cache: caches,
     timeout: time(timeout),
     stallTimeout: time(stallTimeout),
