@@ -38,7 +38,9 @@ const modeSchema = z
 
 const fileSchema = z
   .strictObject({
-    path: absolutePath.describe('Where it goes in the image; missing folders are made'),
+    path: absolutePath
+      .refine((path) => path !== '/', 'a file, not the root of the image')
+      .describe('Where it goes in the image; missing folders are made'),
     content: z.string().optional().describe('The content itself'),
     source: z
       .string()

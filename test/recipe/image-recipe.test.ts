@@ -38,6 +38,8 @@ files:
   - path: /etc/x
     source: a
     content: b
+  - path: /
+    content: c
 users:
   - name: build
     uid: many
@@ -55,8 +57,9 @@ scriptlets:
     /^6:11 files\[0\]\.path: an absolute path/,
     /^8:11 files\[0\]\.mode: "?644"? is no file mode: write it in quotes/,
     /^9:5 files\[1\]: exactly one of content and source is needed/,
-    /^14:10 users\[0\]\.uid: must be a number, not a string/,
-    /^16:9 scriptlets\.mode: "atuo" is not one of auto, exact, none \| did you mean "auto"\?/,
+    /^12:11 files\[2\]\.path: a file, not the root of the image/,
+    /^16:10 users\[0\]\.uid: must be a number, not a string/,
+    /^18:9 scriptlets\.mode: "atuo" is not one of auto, exact, none \| did you mean "auto"\?/,
   ];
   t.is(found.length, expected.length, found.join('\n'));
   for (const pattern of expected)

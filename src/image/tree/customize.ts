@@ -154,7 +154,7 @@ function writeTreeFile(
 ): void {
   using folder = closing(makeTreeDirectories(root, posix.dirname(path)));
   const name = posix.basename(path);
-  if (statAt(folder.fd, name)?.isDirectory()) {
+  if (name === '' || statAt(folder.fd, name)?.isDirectory()) {
     throw new KilnError('E_IMAGE_TREE', `${path} is a folder in the image, not a file`, {
       hint: IN_THE_WAY,
     });
