@@ -65,7 +65,7 @@ export async function openSandbox(
   const { labels } = sandbox.record;
   const mounts = specification.nested || specification.boot;
   sandbox.describe({
-    // One that was parked waited for this.
+    // One that was parked waited for this: its age, by which `kiln gc` removes kept ones, is its command's.
     created: Date.now(),
     ...defined({ image: specification.image, command: use.command, owner: engine.owner?.uid }),
     ...(labels === undefined ? {} : { labels: labelsInside(labels, mounts) }),
@@ -144,9 +144,7 @@ async function claimParked({
   using _ = span('claim a parked sandbox');
   for (let next = await takeParked(); next !== undefined; next = await takeParked()) {
     const { directory, lock } = next;
-    const { parked: _waits, ...waited } = next.record;
-    // Its age is that of its command: `kiln gc --max-age` removes what was kept long ago.
-    const record = { ...waited, created: Date.now() };
+    const { parked: _waits, ...record } = next.record;
     if (record.skeleton !== knownSkeleton(paths)) {
       await lock.release();
       continue;
