@@ -104,11 +104,11 @@ function versionCommand({ stdout }: Caller): KilnCommand {
 }
 
 /** A daemon's worker answers it before commands are looked for: src/serve/calls/client.ts. */
-function varlinkCommand(): KilnCommand {
+function varlinkCommand({ env }: Caller): KilnCommand {
   return new KilnCommand('varlink')
     .description('Carry calls of the API (Varlink) on stdin and stdout, for programs: docs/api.md.')
     .action(() => {
-      requireHost();
+      requireHost(env);
       throw new KilnError('E_NO_DAEMON', 'no kilnd answers these calls', {
         hint: 'call it without KILN_FROM_SOURCE, in the mount namespace of kilnd',
       });

@@ -27,7 +27,7 @@ export function command(caller: Caller): KilnCommand {
       'curl --unix-socket /run/kiln/metrics.sock http://kiln/metrics',
     )
     .action(async ({ listen }: { listen?: string }) => {
-      requireHost();
+      requireHost(caller.env);
       const paths = statePaths(caller.env);
       if (listen === undefined) caller.stdout.say(await metricsOf(paths));
       else await serve(paths, resolve(caller.cwd(), listen), caller);

@@ -66,7 +66,7 @@ export function psCommand(caller: Caller): KilnCommand {
       'kiln ps --jobs',
     )
     .action(async (options: PsOptions) => {
-      requireHost();
+      requireHost(caller.env);
       const paths = statePaths(caller.env);
       requireState(paths.root);
       const jobs = await listJobs(paths, caller.user);

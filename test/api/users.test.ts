@@ -81,7 +81,7 @@ test.serial(
     writeFileSync(secret, 'secret', { mode: 0o600 });
     const refused: readonly (readonly [object, RegExp])[] = [
       [{ memory: 700 << 20 }, /--memory.*users\.limits\.memory/],
-      [{ network: 'host' }, /--network host.*users\.networks/],
+      [{ network: 'host' }, /--network host is not for users: it takes/],
       [{ network: 'default' }, /--network.*users\.networks/],
       [{ capabilities: ['NET_ADMIN'] }, /--cap-add.*users\.capabilities/],
       [{ egress: ['example.org'] }, /--egress.*users\.egress/],

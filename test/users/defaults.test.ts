@@ -194,7 +194,8 @@ test.serial('hostile files are refused in time, and never read with root’s rig
       /:1:\d+: defaults\.memory.*defaults\.cpus.*defaults\.pids/s,
     ],
     [`${bomb.join('')}defaults: { image: *h }\n`, /resource exhaustion/],
-    ['['.repeat(30_000), /and \d+ more/],
+    ['['.repeat(30_000), /nested too deeply here/],
+    [`a: ${'1\na: '.repeat(9_000)}1\n`, /and \d+ more/],
     [`#${'x'.repeat(65_536)}`, /larger than 65536 bytes/],
     ['defaults: {}\0\n', /no text file/],
   ] as const;

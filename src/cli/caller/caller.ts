@@ -126,9 +126,9 @@ export function listenForInterruption(
  * way, or shows an empty list of what it cannot read.
  * @throws KilnError E_NOT_ROOT, E_NO_DAEMON, E_NO_PROC
  */
-export function requireHost(): void {
+export function requireHost(env: Caller['env']): void {
   const uid = process.geteuid?.() ?? 0;
-  if (uid !== 0 && lacksDaemon()) {
+  if (uid !== 0 && lacksDaemon(env)) {
     throw new KilnError('E_NO_DAEMON', `kilnd does not listen at ${DEFAULT_SOCKET}`, {
       hint: 'you are in the group that it serves; root’s first `kiln ps` starts it, or `systemctl enable --now kiln.socket`',
     });
@@ -148,10 +148,10 @@ export function requireHost(): void {
 const DEFAULT_SOCKET = '/run/kiln/io.kiln';
 
 /** Whether kilnd would serve this user, and is not there. */
-function lacksDaemon(): boolean {
-  if (process.env.KILN_STATE) return false;
+function lacksDaemon(env: Caller['env']): boolean {
+  if (env.KILN_STATE) return false;
   const gid = attempt(() => {
-    const { policy } = readConfiguration(configurationFile(process.env));
+    const { policy } = readConfiguration(configurationFile(env));
     return groupNumber(policy.group);
   });
   const groups = [process.getegid?.(), ...(process.getgroups?.() ?? [])];

@@ -70,7 +70,7 @@ export const processCaller: Caller = {
   parking: undefined,
   isOnly: true,
   openEngine: (options) => {
-    if (options?.anybody !== true) requireHost();
+    if (options?.anybody !== true) requireHost(process.env);
     return openEngine(process.env, options);
   },
   storeChanged: () => {

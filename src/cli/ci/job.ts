@@ -67,8 +67,8 @@ export class JobSandbox {
   }
 
   async #find(): Promise<readonly string[]> {
-    requireHost();
     const { env, user } = this.#caller;
+    requireHost(env);
     const sandboxes = await listSandboxes(statePaths(env), { owner: user });
     const own = sandboxes.filter(({ record: { command = [], owner } }) => {
       const [mark, token] = command.slice(-2);
