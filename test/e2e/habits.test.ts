@@ -98,7 +98,7 @@ test.serial(
     const [, id = ''] = /kept as (\w+)/.exec(String(kept.stderr)) ?? [];
     t.regex(
       String((await state.kiln(['ps'])).stdout),
-      new RegExp(`^${id} +kept +\\d+s +busybox `, 'm'),
+      new RegExp(`^${id} +kept +root +\\d+s +busybox `, 'm'),
     );
     const [listed] = JSON.parse(String((await state.kiln(['ps', '--json'])).stdout));
     const left = Date.parse(listed.keepUntil) - Date.now();

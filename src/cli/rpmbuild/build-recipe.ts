@@ -77,7 +77,7 @@ export async function buildRecipe(
   const json = options.json === true;
   using held = new DisposableStack();
   try {
-    held.use(lockResults(options.resultdir, request.caller));
+    held.use(await lockResults(options.resultdir, request.caller));
     const hooks = { ...output.hooks, signal: interruption.signal };
     const report = await runRecipe(engine, request, hooks, timeline);
     caller.exitStatus = recipeStatus(report);

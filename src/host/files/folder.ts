@@ -20,7 +20,6 @@ import { closing } from '../calls/descriptor.ts';
 import { succeeds, unlessErrno } from '../calls/libc.ts';
 import { callerMode } from '../process/own-umask.ts';
 import { mkdirat, NEW_FILE, openat2, openDirectory, renameat, unlinkat } from './at.ts';
-import { tryLockDescriptor } from './flock.ts';
 
 interface FolderOwner {
   readonly uid: number;
@@ -59,11 +58,6 @@ export class Folder implements Disposable {
   existing(name: string): Folder | undefined {
     const absent = ['ENOENT', 'ENOTDIR', 'ELOOP'];
     return unlessErrno(absent, () => new Folder(openDirectory(this.#fd, name)));
-  }
-
-  /** Until it is closed; false where somebody else has it. */
-  lock(): boolean {
-    return tryLockDescriptor(this.#fd);
   }
 
   names(): string[] {

@@ -36,7 +36,7 @@ export async function buildPackage(
   let failure: unknown;
   using held = new DisposableStack();
   try {
-    held.use(lockResults(request.resultDirectory, request.caller));
+    held.use(await lockResults(request.resultDirectory, request.caller));
     const limits = logLimits(engine.owner?.share.disk);
     using files = await ResultFiles.open(request.resultDirectory, request.caller, limits);
     run.logTo(files);

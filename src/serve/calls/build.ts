@@ -126,7 +126,7 @@ async function recipe(name: string, { engine, options, context }: Job): Promise<
   const given = isRecipeName(name) ? hostPath('sources', name) : name;
   const path = await findBuildRecipe(given, context.caller.user?.files?.folder ?? '/');
   const request = recipeRequest(path, options, context.caller);
-  using _lock = lockResults(options.resultdir, request.caller);
+  using _lock = await lockResults(options.resultdir, request.caller);
   const report = await runRecipe(engine, request, {
     ...hooksOf(context),
     onSourceProgress: context.onProgress,

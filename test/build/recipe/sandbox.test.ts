@@ -301,8 +301,9 @@ test.serial('a result directory has one build at a time', async (t) => {
   t.is(second.exitCode, 125);
   t.regex(String(second.stderr), /another build writes to \S+out \[E_RESULTDIR_BUSY\]/);
   t.notRegex(String(second.stderr), /report\.html/);
-  t.deepEqual(await readdir(out), ['build.log']);
+  t.deepEqual((await readdir(out)).sort(), ['.kiln.lock', 'build.log']);
   t.is((await first).exitCode, 0);
+  t.false((await readdir(out)).includes('.kiln.lock'));
   t.true((await readdir(out)).includes('result.json'));
 });
 

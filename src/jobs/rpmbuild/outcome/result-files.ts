@@ -3,6 +3,8 @@ import { join, resolve } from 'node:path';
 import { gzipSync } from 'node:zlib';
 import { type Owner, unusableResultDirectory } from '../../../artifacts/destination.ts';
 import { KilnError } from '../../../errors.ts';
+import { attempt } from '../../../host/calls/libc.ts';
+import { type HeldLock, tryLock } from '../../../host/files/flock.ts';
 import { Folder, makeDirectory } from '../../../host/files/folder.ts';
 import { SBOM_FILE } from '../../provenance/spdx.ts';
 import { ENVELOPE_FILE, STATEMENT_FILE } from '../../provenance/statement.ts';
@@ -40,23 +42,34 @@ export function resultPaths(resultDirectory: string, sources: string): string[] 
   const [results, directory] = [realpathSync(resultDirectory), realpathSync(sources)];
   if (results !== directory) return [results];
   const packages = readdirSync(results).filter((name) => name.endsWith('.rpm'));
-  return [...LOGS, 'hw_info.log', ...STALE, ...packages].map((name) => join(results, name));
+  const own = [...LOGS, 'hw_info.log', LOCK, ...STALE];
+  return [...own, ...packages].map((name) => join(results, name));
 }
+
+/** Not the directory itself, which others may open: whoever can, could lock it. */
+const LOCK = '.kiln.lock';
 
 /**
  * Makes a result directory, and keeps other builds out of it: their files would be mixed.
  * @throws KilnError E_RESULTDIR_BUSY, E_RESULTDIR
  */
-export function lockResults(path: string, owner: Owner): Disposable {
+export async function lockResults(path: string, owner: Owner): Promise<Disposable> {
   const directory = resolve(path);
+  using held = new DisposableStack();
+  let lock: HeldLock | undefined;
   try {
     makeDirectory(directory, owner);
-    const folder = Folder.open(directory);
-    if (folder.lock()) return folder;
-    folder[Symbol.dispose]();
+    const folder = held.use(Folder.open(directory));
+    lock = await tryLock(join(folder.path, LOCK));
+    if (lock !== undefined) {
+      const { descriptor } = lock;
+      held.defer(() => closeSync(descriptor));
+      held.defer(() => attempt(() => folder.remove(LOCK)));
+    }
   } catch (cause) {
     throw unusableResultDirectory(directory, cause);
   }
+  if (lock !== undefined) return held.move();
   throw new KilnError('E_RESULTDIR_BUSY', `another build writes to ${directory}`, {
     hint: 'wait for its end, or name another --resultdir',
   });
