@@ -181,8 +181,10 @@ export function sandboxOfJob(
   sandboxes: readonly { readonly id: string }[],
 ): string | undefined {
   const left = new Set(sandboxes.map(({ id }) => id));
+  // The beginning of a sandbox's own id means that one.
+  const isFree = word !== '' && !sandboxes.some(({ id }) => id.startsWith(word));
   return listed.findLast(({ record: { id, name, owner: whose, sandbox = '' } }) => {
-    const isMeant = (name === word && whose === owner?.uid) || (word !== '' && id.startsWith(word));
+    const isMeant = (name === word && whose === owner?.uid) || (isFree && id.startsWith(word));
     return isMeant && left.has(sandbox);
   })?.record.sandbox;
 }
