@@ -78,7 +78,8 @@ test.serial('a service runs on where its log has no room, and stopped means gone
     const { stdout } = await service('logs', '-n', '100000', 'loud');
     return /kiln: \d+ lines are missing/.test(String(stdout)) && String(stdout);
   });
-  t.regex(log, /kiln: \d+ lines are missing: no space was left/);
+  // The last of them was cut, or not begun.
+  t.regex(log, /kiln: \d+ lines are missing: (?:no space was left|ENOSPC: no space left)/);
   t.is((await service('restart', 'loud')).exitCode, 0);
 });
 
