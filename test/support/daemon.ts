@@ -24,19 +24,23 @@ export function daemonPid(state: string): number | undefined {
 export function workersOf(state: string): number[] {
   const pid = daemonPid(state);
   const children = readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').trim().split(' ');
-  const isWorker = (child: string) => {
-    const file = `/proc/${child}/cmdline`;
-    return existsSync(file) && readFileSync(file, 'utf8').includes('kilnd-worker');
-  };
+  const isWorker = (child: string) => processFile(child, 'cmdline').includes('kilnd-worker');
   return children.filter(isWorker).map(Number);
 }
 
 /** Those that count as a user's. */
 export function workersFor(paths: StatePaths, uid: number): number[] {
   const group = workGroup(paths, uid);
-  return workersOf(paths.root).filter((pid) =>
-    readFileSync(`/proc/${pid}/cgroup`, 'utf8').includes(group),
-  );
+  return workersOf(paths.root).filter((pid) => processFile(pid, 'cgroup').includes(group));
+}
+
+/** Empty for a process that has ended in this moment. */
+function processFile(pid: number | string, name: string): string {
+  try {
+    return readFileSync(`/proc/${pid}/${name}`, 'utf8');
+  } catch {
+    return '';
+  }
 }
 
 /** Has the daemon of a state directory end, and waits until it has. */
