@@ -68,6 +68,8 @@ int landlock_enter(int rules, uint32_t flags, uint32_t *walls);
 
 // In the command's process: loads a filter. Returns the listener if `asking`, otherwise 0; -1 (errno).
 int filter_load(struct sock_fprog *enforced, int asking);
+// Whether a filter that asks nobody allows write(2) of this.
+int filter_lets_write(const struct sock_fprog *program, int fd, const void *bytes, size_t length);
 // In the init: answers the listener `number` of process `pid` by `verdicts`. 0, or -1 (errno).
 int filter_take(int pid, int number, const struct sock_fprog *verdicts);
 // Readable while a question waits; -1 before the first filter_take.

@@ -137,10 +137,17 @@ static _Noreturn void die(int socket_fd, uint32_t failure) {
 // Loaded last: the filter must allow every later call. If it asks, the init takes the listener.
 static int load_filter(struct confinement *confinement, int socket_fd) {
   if (confinement->filter.len == 0) return 0;
-  int listener = filter_load(&confinement->filter, confinement->verdicts.len > 0);
-  if (listener < 0) die(socket_fd, FAIL_SECCOMP);
-  if (confinement->verdicts.len == 0 || listener == 0) return 0;
   static struct report report = {.kind = REPORT_LISTENER};
+  int asks = confinement->verdicts.len > 0;
+  const struct sock_fprog *answers = asks ? &confinement->verdicts : &confinement->filter;
+  // Nobody would answer for a report that the filter asks about, nor hear one that it refuses.
+  if (!filter_lets_write(answers, socket_fd, &report, sizeof report)) {
+    errno = EPERM;
+    die(socket_fd, FAIL_START);
+  }
+  int listener = filter_load(&confinement->filter, asks);
+  if (listener < 0) die(socket_fd, FAIL_SECCOMP);
+  if (!asks || listener == 0) return 0;
   report.number = listener;
   if (write(socket_fd, &report, sizeof report) < 0) _exit(127);
   return 1;
