@@ -1,5 +1,6 @@
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { KilnError } from '../errors.ts';
+import { sizeInWords } from '../host/calls/system-error.ts';
 
 export interface CopyLimits {
   readonly entries: number;
@@ -67,17 +68,17 @@ export class Budget {
   }
 }
 
-const WHAT = {
-  entries: 'files and directories',
-  visited: 'directory entries looked at',
-  paths: 'bytes of paths',
-  bytes: 'bytes',
-  holes: 'bytes of holes in sparse files',
-  depth: 'directories deep',
+const WHAT: Readonly<Record<keyof CopyLimits, (limit: number) => string>> = {
+  entries: (limit) => `${limit} files and directories`,
+  visited: (limit) => `${limit} directory entries looked at`,
+  paths: (limit) => `${sizeInWords(limit)} of paths`,
+  bytes: sizeInWords,
+  holes: (limit) => `${sizeInWords(limit)} of holes in sparse files`,
+  depth: (limit) => `${limit} directories deep`,
 };
 
 function limitExceeded(kind: keyof CopyLimits, limit: number): KilnError {
-  return new KilnError('E_ARTIFACT_LIMIT', `more than ${limit} ${WHAT[kind]} would be copied`, {
+  return new KilnError('E_ARTIFACT_LIMIT', `more than ${WHAT[kind](limit)} would be copied`, {
     hint:
       kind === 'holes'
         ? 'pack sparse files into an archive inside the sandbox: `tar -S`'

@@ -4,6 +4,7 @@ import { Option } from 'commander';
 import { defined } from '../defined.ts';
 import { removeOldJobs } from '../detached/record.ts';
 import { KilnError } from '../errors.ts';
+import { sizeText } from '../host/calls/system-error.ts';
 import { removeTree } from '../host/files/remove-tree.ts';
 import { treeUsage } from '../host/files/tree-usage.ts';
 import { mendDamage } from '../host/state/kinds.ts';
@@ -33,13 +34,7 @@ import { KilnCommand } from './options/command.ts';
 import { read } from './options/values.ts';
 import { printError } from './output/errors.ts';
 import { printEither } from './output/print.ts';
-import {
-  addListOptions,
-  type Columns,
-  type ListOptions,
-  printRows,
-  sizeText,
-} from './output/table.ts';
+import { addListOptions, type Columns, type ListOptions, printRows } from './output/table.ts';
 
 const EXAMPLES = `
 Without limits, only broken and abandoned things are removed. Nothing that is in use is removed.

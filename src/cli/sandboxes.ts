@@ -2,6 +2,7 @@ import { setImmediate } from 'node:timers/promises';
 import { Follower } from '../detached/follow.ts';
 import { type ListedJob, listJobs, sandboxOfJob } from '../detached/record.ts';
 import { KilnError } from '../errors.ts';
+import { sizeText } from '../host/calls/system-error.ts';
 import { requireState, type StatePaths, statePaths } from '../host/state/paths.ts';
 import { readManifest } from '../image/store/manifest.ts';
 import {
@@ -24,7 +25,6 @@ import {
   type ListOptions,
   printRows,
   printTable,
-  sizeText,
 } from './output/table.ts';
 
 interface PsOptions extends ListOptions {

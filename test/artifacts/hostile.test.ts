@@ -167,13 +167,13 @@ test.serial(`limits end a collection at once, and nothing is left of it`, async 
   tree.bash(`mkdir many; cd many; seq 6000 | xargs touch; cd ..; truncate -s 8T huge
     head -c 3M /dev/urandom > data; mkdir -p wide/{1..200}`);
   const cases: [string, object, RegExp][] = [
-    ['huge', {}, /bytes of holes/],
-    ['huge', { limits: { holes: 2 ** 43 - 1 } }, /8796093022207 bytes of holes/],
+    ['huge', {}, /16\.0G of holes/],
+    ['huge', { limits: { holes: 2 ** 43 - 1 } }, /8192\.0G of holes/],
     ['many', { limits: { entries: 5000 } }, /5000 files and directories/],
     ['many/*', { limits: { visited: 3000 } }, /3000 directory entries/],
     ['**/none', { limits: { visited: 100 } }, /100 directory entries/],
     ['many', { limits: { paths: 3000 } }, /3000 bytes of paths/],
-    ['data', { limits: { bytes: 2 ** 20 } }, /1048576 bytes/],
+    ['data', { limits: { bytes: 2 ** 20 } }, /more than 1\.0M would/],
   ];
   for (const [pattern, more, message] of cases) {
     await t.throwsAsync(

@@ -501,7 +501,7 @@ test.serial('more than may be copied in is refused, and nothing of it stays', as
   chownSync(big, USER.uid, USER.gid);
   const refused = await as(USER, [...RUN, '--copy-in', 'big:/tmp/x', '--', 'true']);
   t.is(refused.exitCode, 125);
-  t.regex(String(refused.stderr), /bytes would be copied/);
+  t.regex(String(refused.stderr), /more than 64\.0M would be copied/);
   t.deepEqual(await leftOfJobs(t.context), []);
 });
 
@@ -513,7 +513,7 @@ test.serial('copies are counted together', async (t) => {
   const twice = ['--copy-in', 'half:/tmp/a', '--copy-in', 'half:/tmp/b'];
   const refused = await as(USER, [...RUN, ...twice, '--', 'true']);
   t.is(refused.exitCode, 125);
-  t.regex(String(refused.stderr), /bytes would be copied/);
+  t.regex(String(refused.stderr), /more than 64\.0M would be copied/);
   t.deepEqual(await leftOfJobs(t.context), []);
 });
 
@@ -525,7 +525,7 @@ test.serial('artifacts from what is bound are no more than allowed', async (t) =
   const argv = ['--bind', 'much:/b:ro', '--artifact', '/b/*', '--resultdir', 'too-much'];
   const refused = await as(USER, [...RUN, ...argv, '--', 'true']);
   t.not(refused.exitCode, 0);
-  t.regex(String(refused.stderr), /than 67108864 bytes would be copied/);
+  t.regex(String(refused.stderr), /than 64\.0M would be copied/);
   // Found while they were collected, not when they were there.
   t.regex(readFileSync(join(home, 'too-much/result.json'), 'utf8'), /E_ARTIFACT_LIMIT/);
   t.deepEqual(await leftOfJobs(t.context), []);

@@ -420,7 +420,7 @@ test.serial('a root of a user’s stays, and is nobody else’s', async (t) => {
   await refused(t, own('--shell', 'true'), /users\.limits\.storage/);
   limit(t.context, 'disk: 64M');
   const fill = (size: number) => `dd if=/dev/zero of=/of-${size} bs=1M count=${size}; sleep 2`;
-  const tooMuch = /more than \d{8} bytes on the disk/;
+  const tooMuch = /more than \d\d\.\dM on the disk/;
   await refused(t, own('--shell', fill(200)), tooMuch);
   t.deepEqual(roots(), []);
   // What the calls before have written counts.

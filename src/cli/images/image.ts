@@ -1,4 +1,5 @@
 import { KilnError } from '../../errors.ts';
+import { sizeText } from '../../host/calls/system-error.ts';
 import { removeTree } from '../../host/files/remove-tree.ts';
 import { findStoredImage, imageToRemove } from '../../image/find.ts';
 import { noting, renewImage } from '../../image/open.ts';
@@ -25,13 +26,7 @@ import { quietOption } from '../options/shared-options.ts';
 import { inTurn, printWarning } from '../output/errors.ts';
 import { printEither, printJson } from '../output/print.ts';
 import { withProgress } from '../output/progress.ts';
-import {
-  addListOptions,
-  type Columns,
-  type ListOptions,
-  printRows,
-  sizeText,
-} from '../output/table.ts';
+import { addListOptions, type Columns, type ListOptions, printRows } from '../output/table.ts';
 import { addTransferCommands } from './image-transfer.ts';
 
 const EXAMPLES = `

@@ -83,9 +83,3 @@ export function aligned(rows: readonly (readonly string[])[]): string[] {
   const padded = (cell: string, at: number) => cell.padEnd(widths[at] ?? 0);
   return all.map((row) => row.map(padded).join('  ').trimEnd());
 }
-
-/** Bytes as `12.5M` or `1.5G`, in powers of 1024. */
-export function sizeText(bytes: number): string {
-  const mebibytes = bytes / 2 ** 20;
-  return mebibytes < 1024 ? `${mebibytes.toFixed(1)}M` : `${(mebibytes / 1024).toFixed(1)}G`;
-}

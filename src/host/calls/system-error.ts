@@ -210,6 +210,17 @@ export function asKilnError(error: unknown, subject?: string): KilnError {
   });
 }
 
+/** Bytes as `12.5M` or `1.5G`, in powers of 1024. */
+export function sizeText(bytes: number): string {
+  const mebibytes = bytes / 2 ** 20;
+  return mebibytes < 1024 ? `${mebibytes.toFixed(1)}M` : `${(mebibytes / 1024).toFixed(1)}G`;
+}
+
+/** The same in a sentence, where few bytes are counted. */
+export function sizeInWords(bytes: number): string {
+  return bytes < 2 ** 20 ? `${bytes} bytes` : sizeText(bytes);
+}
+
 export function formatPath(path: readonly PropertyKey[]): string {
   return path.reduce<string>((text, key) => {
     if (typeof key === 'number') return `${text}[${key}]`;

@@ -10,6 +10,7 @@ import type { ErrorCode } from '../../error-codes.ts';
 import { KilnError } from '../../errors.ts';
 import { deferred } from '../../promise.ts';
 import { unlessErrno } from '../calls/libc.ts';
+import { sizeInWords } from '../calls/system-error.ts';
 import { startOf } from '../process/process.ts';
 import { programPath } from './paths.ts';
 
@@ -203,7 +204,7 @@ function diskError(
   const disk = `the disk that ${path} lies on`;
   switch (verdict) {
     case 'bytes':
-      return diskExceeded(who, `more than ${bytes} bytes`, hint);
+      return diskExceeded(who, `more than ${sizeInWords(bytes)}`, hint);
     case 'entries':
       return diskExceeded(who, `more than ${entriesOf(bound)} files`, hint);
     case 'deep':
@@ -248,7 +249,7 @@ export class DiskRoom {
   take(bytes: number): void {
     this.#used += bytes;
     if (this.#used <= this.bytes) return;
-    throw diskExceeded(this.#told.who, `more than ${this.bytes} bytes`, this.#told.hint);
+    throw diskExceeded(this.#told.who, `more than ${sizeInWords(this.bytes)}`, this.#told.hint);
   }
 }
 

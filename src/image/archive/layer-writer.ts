@@ -22,6 +22,7 @@ import type { Header } from 'tar-stream';
 import { KilnError } from '../../errors.ts';
 import { setXattr } from '../../host/calls/descriptor.ts';
 import { unlessErrno } from '../../host/calls/libc.ts';
+import { sizeInWords } from '../../host/calls/system-error.ts';
 import { removeTreeNow } from '../../host/files/remove-tree.ts';
 import { diskExceeded } from '../../host/state/disk-watch.ts';
 import type { UnpackLayersOutput } from './import.ts';
@@ -177,7 +178,7 @@ export class LayerWriter {
       write: (piece) => {
         this.#bytes += piece.length;
         if (this.#bytes > this.#limits.maxBytes) {
-          throw tooLarge(`more than ${this.#limits.maxBytes} bytes`);
+          throw tooLarge(`more than ${sizeInWords(this.#limits.maxBytes)}`);
         }
         for (let at = 0; at < piece.length; ) at += writeSync(fd, piece, at);
       },

@@ -3,6 +3,7 @@ import { mkdtemp } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
 import { unusableResultDirectory } from '../../artifacts/destination.ts';
+import { sizeInWords } from '../../host/calls/system-error.ts';
 import { Folder, makeDirectory } from '../../host/files/folder.ts';
 import { diskExceeded } from '../../host/state/disk-watch.ts';
 import { usageOf } from '../../image/store/user-storage.ts';
@@ -151,7 +152,7 @@ class ChainRun implements AsyncDisposable {
     // What one build adds is within the share already.
     if (owner !== undefined && usageOf(this.#results).bytes > owner.share.disk) {
       const hint = 'build fewer packages at a time; root sets users.limits.disk';
-      throw diskExceeded('the chain', `more than ${owner.share.disk} bytes`, hint);
+      throw diskExceeded('the chain', `more than ${sizeInWords(owner.share.disk)}`, hint);
     }
     const files: { path: string }[] = [];
     using results = Folder.open(this.#results);

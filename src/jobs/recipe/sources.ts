@@ -7,6 +7,7 @@ import type { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import { KilnError } from '../../errors.ts';
 import { closing } from '../../host/calls/descriptor.ts';
+import { sizeInWords } from '../../host/calls/system-error.ts';
 import { openUserFile, utf8Text } from '../../host/files/user-file.ts';
 import type { StatePaths } from '../../host/state/paths.ts';
 import { Cache, publish, sha256Of } from '../../packages/repository/cache.ts';
@@ -242,7 +243,7 @@ async function keep(stream: Readable, source: Bounded, cache: Cache) {
 }
 
 function tooLarge({ name, limit }: Bounded): KilnError {
-  return new KilnError('E_SOURCE', `source ${name} is larger than ${limit} bytes`, {
+  return new KilnError('E_SOURCE', `source ${name} is larger than ${sizeInWords(limit)}`, {
     hint: 'raise its `max-size` in the recipe; for users `users.limits.disk` and what is left of `users.limits.storage` are the most',
   });
 }

@@ -1,6 +1,7 @@
 import { defined } from '../../defined.ts';
 import { KilnError } from '../../errors.ts';
 import { hasErrno } from '../../host/calls/libc.ts';
+import { sizeInWords } from '../../host/calls/system-error.ts';
 import type { CgroupLimits, ProcessCgroups } from '../../host/cgroup/cgroup-files.ts';
 import { backingOf } from '../../host/cgroup/cgroup-usage.ts';
 import type { SandboxDomain } from '../domain/sandbox-domain.ts';
@@ -53,10 +54,14 @@ export const MINIMUM_MEMORY = 4 << 20;
 
 function requireMemory(memory: number | undefined): void {
   if (memory === undefined || memory >= MINIMUM_MEMORY) return;
-  throw new KilnError('E_LIMIT', `a memory limit of ${memory} bytes is less than a sandbox takes`, {
-    hint: 'give 4M or more, as 512M or 2G',
-    details: { layer: 'memory-limit' },
-  });
+  throw new KilnError(
+    'E_LIMIT',
+    `a memory limit of ${sizeInWords(memory)} is less than a sandbox takes`,
+    {
+      hint: 'give 4M or more, as 512M or 2G',
+      details: { layer: 'memory-limit' },
+    },
+  );
 }
 
 /** libvirt reports no limit that it could not set, and a container may hide the group with the limit. */

@@ -2,6 +2,7 @@ import { existsSync } from 'node:fs';
 import { mkdir, open, readdir, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { KilnError } from '../../errors.ts';
+import { sizeInWords } from '../../host/calls/system-error.ts';
 import { acquireLock, type HeldLock } from '../../host/files/flock.ts';
 import { removeTree } from '../../host/files/remove-tree.ts';
 import { runProgram } from '../../host/process/child-process.ts';
@@ -169,7 +170,7 @@ const SMALLEST = 16 * 2 ** 20;
 export async function moveVarToImage(files: VarFiles, bytes: number): Promise<void> {
   const { var: tree, varImage: path } = files;
   if (bytes < SMALLEST) {
-    throw new KilnError('E_IMAGE_SIZE', `an image of ${bytes} bytes is too small`, {
+    throw new KilnError('E_IMAGE_SIZE', `an image of ${sizeInWords(bytes)} is too small`, {
       hint: 'give it at least 16M',
     });
   }
@@ -182,7 +183,7 @@ export async function moveVarToImage(files: VarFiles, bytes: number): Promise<vo
     });
   } catch (cause) {
     await rm(path, { force: true });
-    throw new KilnError('E_IMAGE_SIZE', `cannot make an ext4 image of ${bytes} bytes`, {
+    throw new KilnError('E_IMAGE_SIZE', `cannot make an ext4 image of ${sizeInWords(bytes)}`, {
       cause,
       hint: 'a larger one, or is e2fsprogs installed?',
     });

@@ -208,7 +208,7 @@ long('a build that fills its cache is ended', async (t) => {
     { caches: [{ name: 'narrow', bytes: 2 ** 20 }] },
   );
   t.is(report.failure?.code, 'E_BUILD_CACHE_FULL');
-  t.regex(report.failure?.hint ?? '', /its size is 1048576 bytes/);
+  t.regex(report.failure?.hint ?? '', /its size is 1\.0M:/);
   const folder = join(state.images.engine.paths.cache, 'builds', '0', 'narrow');
   t.true(Number((await execa('du', ['-sk', folder])).stdout.split('\t')[0]) <= 1028);
 });

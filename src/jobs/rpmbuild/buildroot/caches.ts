@@ -3,6 +3,7 @@ import { chown, mkdir, readdir, stat, utimes } from 'node:fs/promises';
 import { join } from 'node:path';
 import { KilnError } from '../../../errors.ts';
 import { closing } from '../../../host/calls/descriptor.ts';
+import { sizeInWords } from '../../../host/calls/system-error.ts';
 import { existsInTree } from '../../../host/files/at.ts';
 import { acquireLock, type HeldLock, tryLock } from '../../../host/files/flock.ts';
 import { removeTree } from '../../../host/files/remove-tree.ts';
@@ -204,7 +205,7 @@ function fullError(mount: CacheMount, { signal }: DiskWatch): unknown {
   const { reason } = signal;
   if (!(reason instanceof KilnError) || reason.code === 'E_DISK_LOW') return reason;
   return new KilnError('E_BUILD_CACHE_FULL', `the build filled the cache ${mount.name}`, {
-    hint: `its size is ${mount.bytes} bytes: give more with --cache NAME:SIZE`,
+    hint: `its size is ${sizeInWords(mount.bytes)}: give more with --cache NAME:SIZE`,
     cause: reason,
   });
 }

@@ -4,6 +4,7 @@ import { gzipSync } from 'node:zlib';
 import { type Owner, unusableResultDirectory } from '../../../artifacts/destination.ts';
 import { KilnError } from '../../../errors.ts';
 import { attempt } from '../../../host/calls/libc.ts';
+import { sizeInWords } from '../../../host/calls/system-error.ts';
 import { type HeldLock, tryLock } from '../../../host/files/flock.ts';
 import { Folder, makeDirectory } from '../../../host/files/folder.ts';
 import { SBOM_FILE } from '../../provenance/spdx.ts';
@@ -108,7 +109,7 @@ class LogRest {
     writeAll(this.#fd, packed);
     this.#written += packed.length;
     if (this.#written <= this.#limit) return;
-    const last = `\n[kiln: the log ends here: its rest is ${this.#limit} bytes long]\n`;
+    const last = `\n[kiln: the log ends here: its rest is ${sizeInWords(this.#limit)} long]\n`;
     writeAll(this.#fd, gzipSync(last));
   }
 

@@ -1,6 +1,7 @@
 /** What unpacking a package will write, refused as a whole when any of it could do harm. */
 
 import { KilnError } from '../../../errors.ts';
+import { sizeInWords } from '../../../host/calls/system-error.ts';
 import type { RpmDescription } from '../describe.ts';
 import { encodeName, showName } from '../filename.ts';
 import { type RpmFile, rpmError } from '../package.ts';
@@ -80,8 +81,8 @@ function checkSize(files: readonly PlannedFile[], { unpackedSize, moreBy }: Unpa
     if (file.type === 'file' && !file.ghost && !later) total += file.size;
   }
   if (total > unpackedSize) {
-    throw new KilnError('E_DISK', `it would put ${total} bytes on the disk`, {
-      hint: `${unpackedSize} bytes are allowed; ${moreBy}`,
+    throw new KilnError('E_DISK', `it would put ${sizeInWords(total)} on the disk`, {
+      hint: `${sizeInWords(unpackedSize)} are allowed; ${moreBy}`,
     });
   }
 }

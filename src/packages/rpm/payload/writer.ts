@@ -15,6 +15,7 @@ import {
   utimesSync,
 } from 'node:fs';
 import { hasErrno } from '../../../host/calls/libc.ts';
+import { sizeInWords } from '../../../host/calls/system-error.ts';
 import { callName, decodeName, encodeName, showName } from '../filename.ts';
 import { rpmError } from '../package.ts';
 import type { CpioEntry, CpioVisitor } from './cpio.ts';
@@ -81,7 +82,7 @@ export class PackageWriter implements CpioVisitor {
     this.written += piece.length;
     const { unpackedSize } = this.#options;
     if (this.written > unpackedSize) {
-      throw rpmError('E_RPM_HOSTILE', `it unpacks to more than ${unpackedSize} bytes`);
+      throw rpmError('E_RPM_HOSTILE', `it unpacks to more than ${sizeInWords(unpackedSize)}`);
     }
     this.#target?.write(piece);
     this.#link?.pieces.push(Buffer.from(piece));
