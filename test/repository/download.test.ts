@@ -86,7 +86,6 @@ test('a package is downloaded once', async (t) => {
     kind: 'packages',
     done: 1,
     count: 1,
-    receivedBytes: 0,
   });
 });
 

@@ -48,7 +48,7 @@ test.before(async () => {
     const files = [...new Set([...list, '/var/lib'])].map((path) => ({ ...real.files[0]!, path }));
     const stored = { ...real, name, version: '1', release: '2', files };
     await mkdir(dirname(entry), { recursive: true });
-    writeEntry(dirname(entry), fixture('payload-test-0.1-w3'), stored, []);
+    writeEntry(dirname(entry), fixture('payload-test-0.1-w3'), stored);
   }
 });
 test.after.always(() => state[Symbol.asyncDispose]());

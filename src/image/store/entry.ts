@@ -1,7 +1,6 @@
 /** The package store: each entry is a folder with an unpacked package, its header, and a record. */
 import { existsSync, openSync, readFileSync, readSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { defined } from '../../defined.ts';
 import { KilnError } from '../../errors.ts';
 import { closing } from '../../host/calls/descriptor.ts';
 import { unlessErrno } from '../../host/calls/libc.ts';
@@ -22,16 +21,14 @@ export interface StoredPackage {
   readonly tree: string;
   /** Lead, signature and header, for `rpm --justdb`. */
   readonly header: string;
-  readonly warnings: readonly string[];
 }
 
 interface Entry {
   readonly format: number;
   readonly made: Moment;
   readonly package: RpmPackage;
-  readonly warnings: readonly string[];
-  /** The checksum of header.rpm; older entries have none. */
-  readonly header?: string;
+  /** The checksum of header.rpm. */
+  readonly header: string | undefined;
 }
 
 export function packageDirectory(paths: StatePaths, digest: string): string {
@@ -73,7 +70,7 @@ export function readStoredPackage(paths: StatePaths, digest: string): StoredPack
   if (value === undefined || !isDurable(paths, value.made) || !hasWholeHeader(directory, value)) {
     return undefined;
   }
-  return storedPackage(directory, digest, value.package, value.warnings);
+  return storedPackage(directory, digest, value.package);
 }
 
 const UNPACKED_ANEW = 'the package is unpacked anew';
@@ -86,10 +83,9 @@ function takeEntry(value: object): Entry | undefined {
 
 /** If not, the package is unpacked again, because rpm's database is made from headers. */
 function hasWholeHeader(directory: string, { header }: Entry): boolean {
-  if (header === undefined) return true;
   const path = `${directory}/header.rpm`;
   const found = checksumOf(path);
-  if (found === header) return true;
+  if (found !== undefined && found === header) return true;
   const why = found === undefined ? 'it cannot be read' : 'its checksum is another one';
   tellDamage({ path, why, done: UNPACKED_ANEW });
   return false;
@@ -99,36 +95,22 @@ function checksumOf(path: string): string | undefined {
   return unlessErrno(['ENOENT', 'ENOTDIR', 'EISDIR'], () => shortHash(readFileSync(path)));
 }
 
-export function storedPackage(
-  directory: string,
-  digest: string,
-  of: RpmPackage,
-  warnings: readonly string[],
-): StoredPackage {
+export function storedPackage(directory: string, digest: string, of: RpmPackage): StoredPackage {
   return {
     digest,
     package: of,
     tree: `${directory}/tree`,
     header: `${directory}/header.rpm`,
-    warnings,
   };
 }
 
-export function writeEntry(
-  directory: string,
-  file: string,
-  of: RpmPackage,
-  warnings: readonly string[],
-): void {
+export function writeEntry(directory: string, file: string, of: RpmPackage): void {
   copyHeader(file, `${directory}/header.rpm`, of.headerRange.end);
-  const made = currentMoment();
-  const header = checksumOf(`${directory}/header.rpm`);
   const entry: Entry = {
     format: ENTRY_FORMAT,
-    made,
+    made: currentMoment(),
     package: of,
-    warnings,
-    ...defined({ header }),
+    header: checksumOf(`${directory}/header.rpm`),
   };
   writeRecord(entryFile(directory), entry);
 }

@@ -269,7 +269,7 @@ async function unpackPart(
     checkIdentity(locked, result.package);
     const directory = entryOf(result);
     mkdirSync(directory, { mode: 0o700 });
-    writeEntry(directory, file, result.package, result.warnings);
+    writeEntry(directory, file, result.package);
     note(directory);
     noteCheck(directory, trust, result.package.signatures);
     results.push(result);
@@ -292,7 +292,7 @@ async function unpackPart(
     const target = packageDirectory(paths, digestOf(result));
     await discard(paths, target);
     renameSync(entryOf(result), target);
-    added.push(storedPackage(target, digestOf(result), result.package, result.warnings));
+    added.push(storedPackage(target, digestOf(result), result.package));
   }
   return added;
 }

@@ -16,7 +16,6 @@ export interface Account {
 export interface Group {
   readonly name: string;
   readonly gid: number;
-  readonly members: readonly string[];
 }
 
 /** Bytes; larger databases are not read: they come from a package or a scriptlet. */
@@ -44,9 +43,8 @@ export function readAccounts(root: number): Account[] {
 
 export function readGroups(root: number): Group[] {
   return lines(root, '/etc/group').flatMap((line) => {
-    const [name, , gid, members] = line.split(':');
-    if (!name || !isId(gid)) return [];
-    return [{ name, gid: Number(gid), members: (members ?? '').split(',').filter(Boolean) }];
+    const [name, , gid] = line.split(':');
+    return name && isId(gid) ? [{ name, gid: Number(gid) }] : [];
   });
 }
 

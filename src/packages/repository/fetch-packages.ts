@@ -36,16 +36,7 @@ export async function fetchPackages(
   const mirrors = new Map<string, Promise<Mirrors>>();
   // Two names in a lock may mean the same file.
   const entries = [...new Map(lock.packages.map((entry) => [entry.digest, entry])).values()];
-  const received = new Map<string, number>();
   let done = 0;
-  const watched = ({ digest }: LockedPackage, signal: AbortSignal): DownloadContext => ({
-    ...context,
-    signal,
-    onProgress: (progress) => {
-      if (progress.kind === 'download') received.set(digest, progress.received);
-      context.onProgress?.(progress);
-    },
-  });
   // Checking takes a processor, so it is done in turn: the first files are ready before the last ones begin.
   let turn: Promise<unknown> = Promise.resolve();
   const checkInTurn = (path: string, entry: LockedPackage, signal: AbortSignal) => {
@@ -64,11 +55,10 @@ export async function fetchPackages(
     const local = localPath(repository, entry);
     const path =
       local === undefined
-        ? await remotePackage(lock, repository, entry, mirrors, watched(entry, signal))
+        ? await remotePackage(lock, repository, entry, mirrors, { ...context, signal })
         : await checkInTurn(local, entry, signal);
     done++;
-    const receivedBytes = [...received.values()].reduce((sum, bytes) => sum + bytes, 0);
-    context.onProgress?.({ kind: 'packages', done, count: entries.length, receivedBytes });
+    context.onProgress?.({ kind: 'packages', done, count: entries.length });
     options.onPackage?.(entry.digest);
     return [entry.digest, path] as const;
   };

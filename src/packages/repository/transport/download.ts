@@ -47,13 +47,8 @@ export type RepositoryProgress =
       readonly item: string;
       readonly reason: string;
     }
-  /** Packages that are on this machine so far. Bytes count what came over the network. */
-  | {
-      readonly kind: 'packages';
-      readonly done: number;
-      readonly count: number;
-      readonly receivedBytes: number;
-    }
+  /** Packages that are on this machine so far. */
+  | { readonly kind: 'packages'; readonly done: number; readonly count: number }
   | { readonly kind: 'load'; readonly repository: string };
 
 export type OnProgress = (progress: RepositoryProgress) => void;
