@@ -1,4 +1,4 @@
-import type { CallersConfiguration } from '../users/configuration-file.ts';
+import { type CallersConfiguration, callersText } from '../users/configuration-file.ts';
 import type { Peer } from './peer.ts';
 
 /**
@@ -131,11 +131,16 @@ class PayloadReader {
   }
 
   text(): string {
+    return this.bytes().toString('utf8');
+  }
+
+  /** Of a text, as they came. */
+  bytes(): Buffer {
     const end = this.#payload.indexOf(0, this.#at);
     if (end === -1) throw new RangeError('a text has no end');
-    const text = this.#payload.toString('utf8', this.#at, end);
+    const bytes = this.#payload.subarray(this.#at, end);
     this.#at = end + 1;
-    return text;
+    return bytes;
   }
 
   /** @throws RangeError, and TooManyTexts before anything is allocated */
@@ -183,7 +188,7 @@ export function readStart(payload: Buffer, isUser = false): Start {
     if (equals !== -1) env[name] ??= entry.slice(equals + 1);
   }
   const cwd = reader.text();
-  const [file, problem, text] = [reader.text(), reader.u32(), reader.text()];
+  const own = callersText(reader.text(), reader.u32(), reader.bytes());
   reader.end();
   const terminal = (fd: number) => (terminals & (1 << fd)) !== 0;
   return {
@@ -195,7 +200,7 @@ export function readStart(payload: Buffer, isUser = false): Start {
     argv,
     env,
     cwd,
-    configuration: file === '' ? undefined : { file, problem, text },
+    configuration: own.file === '' ? undefined : own,
   };
 }
 

@@ -12,7 +12,7 @@ import type * as z from 'zod';
 import { defined } from '../defined.ts';
 import { KilnError } from '../errors.ts';
 import { formatPath } from '../host/calls/system-error.ts';
-import { readUserText } from '../host/files/user-file.ts';
+import { NotUtf8, readUserText } from '../host/files/user-file.ts';
 import { suggest } from '../suggest.ts';
 import { knownKeys, type RecipeProblem } from './problem.ts';
 
@@ -177,7 +177,11 @@ export function readRecipeText(file: string, hint: string): string {
   return readUserText(
     file,
     RECIPE_SIZE_LIMIT,
-    (cause) => new KilnError('E_RECIPE_READ', `cannot read the recipe ${file}`, { cause, hint }),
+    (cause) =>
+      new KilnError('E_RECIPE_READ', `cannot read the recipe ${file}`, {
+        cause,
+        hint: cause instanceof NotUtf8 ? NotUtf8.hint : hint,
+      }),
   );
 }
 

@@ -1,9 +1,10 @@
 /** Where kiln.yaml lies: root's, and a caller's own. Light, because each process of kiln's loads it. */
+import { isUtf8 } from 'node:buffer';
 import { fstatSync, readFileSync } from 'node:fs';
 import { constants } from 'node:os';
 import { closing } from '../host/calls/descriptor.ts';
 import { errnoName, hasErrno } from '../host/calls/libc.ts';
-import { openUserFile } from '../host/files/user-file.ts';
+import { lineNotUtf8, NotUtf8, openUserFile } from '../host/files/user-file.ts';
 
 export const ROOTS_FILE = '/etc/kiln/kiln.yaml';
 
@@ -23,7 +24,7 @@ export interface CallersConfiguration {
   readonly text: string;
 }
 
-const { EPERM, EFBIG, EINVAL } = constants.errno;
+const { EPERM, EFBIG, EINVAL, EILSEQ } = constants.errno;
 
 const PROBLEMS: Readonly<Record<number, string>> = {
   [EPERM]: 'it is somebody else’s, or others can write it: chown it to yourself, and chmod go-w',
@@ -31,8 +32,20 @@ const PROBLEMS: Readonly<Record<number, string>> = {
   [EINVAL]: 'it is no text file',
 };
 
-export function problemOf({ problem }: CallersConfiguration): string | undefined {
+export function problemOf({ problem, text }: CallersConfiguration): string | undefined {
+  if (problem === EILSEQ) return notUtf8(text);
   return problem === 0 ? undefined : (PROBLEMS[problem] ?? `cannot be read: ${errnoName(problem)}`);
+}
+
+/** @param text as {@link lineNotUtf8} takes it */
+export function notUtf8(text: string): string {
+  return `line ${lineNotUtf8(text)} is not UTF-8; ${NotUtf8.hint}`;
+}
+
+/** What a caller's own file has, as text only if it is UTF-8. */
+export function callersText(file: string, problem: number, bytes: Buffer): CallersConfiguration {
+  const found = problem === 0 && !isUtf8(bytes) ? EILSEQ : problem;
+  return { file, problem: found, text: bytes.toString('utf8') };
 }
 
 /** Reads a caller's own file in the caller's own process, as append_configuration() of the client does. */
@@ -55,6 +68,6 @@ export function readCallersConfiguration(
   const isForeign = stats.uid !== 0 && stats.uid !== uid;
   if (isForeign || (stats.mode & (uid === 0 ? 0o022 : 0o002)) !== 0) return failed(EPERM);
   if (stats.size > CONFIGURATION_MAX) return failed(EFBIG);
-  const text = readFileSync(fd, 'utf8');
-  return text.includes('\0') ? failed(EINVAL) : { file, problem: 0, text };
+  const bytes = readFileSync(fd);
+  return bytes.includes(0) ? failed(EINVAL) : callersText(file, 0, bytes);
 }

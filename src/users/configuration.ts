@@ -1,4 +1,5 @@
 /** kiln.yaml: root's in /etc/kiln says who beside root may use kiln, and for what; both have defaults. */
+import { isUtf8 } from 'node:buffer';
 import { fstatSync, readFileSync, type Stats, statSync } from 'node:fs';
 import { totalmem } from 'node:os';
 import { z } from 'zod';
@@ -15,7 +16,7 @@ import type { SandboxOwner } from '../sandbox/open.ts';
 import { MINIMUM_MEMORY } from '../sandbox/policy/limits.ts';
 import { parseCapability } from '../sandbox/policy/specification.ts';
 import type { CallerFiles } from './caller-files.ts';
-import { type CallersConfiguration, problemOf, ROOTS_FILE } from './configuration-file.ts';
+import { type CallersConfiguration, notUtf8, problemOf, ROOTS_FILE } from './configuration-file.ts';
 import { defaultsSchema, type Repositories, repositoriesSchema } from './defaults.ts';
 
 /** Of the machine, for all sandboxes of one user. */
@@ -262,7 +263,10 @@ function readText(file: string, isInForce: boolean): string {
     throw problem(file, `others than root can write it: chown root ${file}; chmod go-w ${file}`);
   }
   if (bytes > SIZE_LIMIT) throw problem(file, `it is larger than ${SIZE_LIMIT} bytes`);
-  return readFileSync(fd, 'utf8');
+  const content = readFileSync(fd);
+  const text = content.toString('utf8');
+  if (!isUtf8(content)) throw problem(file, notUtf8(text));
+  return text;
 }
 
 function isOthersToWrite(stats: Stats | undefined): boolean {

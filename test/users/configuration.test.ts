@@ -14,7 +14,7 @@ const folder = mkdtempSync(join(tmpdir(), 'kiln-config-'));
 
 test.after.always(() => rmSync(folder, { recursive: true }));
 
-function written(name: string, text: string, mode = 0o644): string {
+function written(name: string, text: string | Buffer, mode = 0o644): string {
   const file = join(folder, name);
   writeFileSync(file, text);
   chmodSync(file, mode);
@@ -138,4 +138,12 @@ repositories:
   const good = 'repositories: { mirrors: { "HTTPS://A.example/x/../y": [http://b.example] } }';
   const { mirrors } = readConfiguration(written('good', good)).repositories;
   t.deepEqual(mirrors, { 'https://a.example/y/': ['http://b.example/'] });
+});
+
+test('a file that is not UTF-8 is refused with its line, and nothing of it counts', (t) => {
+  const latin = Buffer.from('defaults:\n  image: gr\u00fcn\n', 'latin1');
+  const [problem = '', ...more] = problems(written('latin', latin));
+  t.regex(problem, /: line 2 is not UTF-8; save it as UTF-8: `iconv/);
+  t.deepEqual(more, []);
+  t.deepEqual(problems(written('utf8', 'defaults:\n  image: gr\u00fcn\ufffd\n')), []);
 });

@@ -198,6 +198,7 @@ test.serial('hostile files are refused in time, and never read with root’s rig
     [`a: ${'1\na: '.repeat(9_000)}1\n`, /and \d+ more/],
     [`#${'x'.repeat(65_536)}`, /larger than 65536 bytes/],
     ['defaults: {}\0\n', /no text file/],
+    [Buffer.from('defaults:\n  image: gr\u00fcn\n', 'latin1'), /kiln\.yaml: line 2 is not UTF-8/],
   ] as const;
   for (const [text, said] of texts) {
     put(own, text, USER.uid);

@@ -63,12 +63,21 @@ export function readUserText(
   }
 }
 
-/** Other bytes are refused: as text, they would silently become others. @throws Error */
+/** What is wrong is no path: hints about one would mislead. */
+export class NotUtf8 extends Error {
+  static readonly hint =
+    'save it as UTF-8: `iconv -f ISO-8859-1 -t UTF-8 FILE` writes it so, if it is Latin-1';
+}
+
+/** Other bytes are refused: as text, they would silently become others. @throws NotUtf8 */
 export function utf8Text(bytes: Buffer, path: string): string {
   if (isUtf8(bytes)) return bytes.toString('utf8');
-  const lines = bytes.toString('latin1').split('\n');
-  const line = lines.findIndex((text) => !isUtf8(Buffer.from(text, 'latin1')));
-  throw new Error(`line ${line + 1} of ${path} is not UTF-8`);
+  throw new NotUtf8(`line ${lineNotUtf8(bytes.toString('utf8'))} of ${path} is not UTF-8`);
+}
+
+/** @param text of bytes that are not UTF-8, in place of which it has another character */
+export function lineNotUtf8(text: string): number {
+  return text.slice(0, text.indexOf('\ufffd')).split('\n').length;
 }
 
 /** How long a pipe may be silent, ms. */

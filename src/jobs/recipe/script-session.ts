@@ -6,6 +6,7 @@ import { KilnError } from '../../errors.ts';
 import { createPipe } from '../../host/calls/descriptor.ts';
 import { encodeFrame } from '../../host/confine/frame.ts';
 import { runConfined } from '../../host/confine/run.ts';
+import { NotUtf8 } from '../../host/files/user-file.ts';
 import { awaitedLater, deferred } from '../../promise.ts';
 import type { RecipeFolder } from '../../recipe/folder.ts';
 import { LONGEST_WAIT } from '../../sandbox/door/supervise.ts';
@@ -230,7 +231,8 @@ export class ScriptSession implements AsyncDisposable {
     try {
       return { content: readModule(this.#options.folder, path) };
     } catch (error) {
-      return { problem: error instanceof Error ? error.message : String(error) };
+      const hint = error instanceof NotUtf8 ? `; ${NotUtf8.hint}` : '';
+      return { problem: `${error instanceof Error ? error.message : String(error)}${hint}` };
     }
   }
 

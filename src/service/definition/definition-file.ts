@@ -5,7 +5,7 @@ import { KilnError } from '../../errors.ts';
 import { closing } from '../../host/calls/descriptor.ts';
 import { unlessErrno } from '../../host/calls/libc.ts';
 import { NEW_FILE, openat2, unlinkat } from '../../host/files/at.ts';
-import { readUserText } from '../../host/files/user-file.ts';
+import { NotUtf8, readUserText } from '../../host/files/user-file.ts';
 import { writeWholeSync } from '../../host/state/checked-file.ts';
 import { RECIPE_SIZE_LIMIT, RecipeDocument } from '../../recipe/document.ts';
 import { RecipeError } from '../../recipe/problem.ts';
@@ -71,7 +71,11 @@ function readBounded(path: string, hint = 'give the path of a service definition
   return readUserText(
     path,
     RECIPE_SIZE_LIMIT,
-    (cause) => new KilnError('E_SERVICE_READ', `cannot read ${path}`, { cause, hint }),
+    (cause) =>
+      new KilnError('E_SERVICE_READ', `cannot read ${path}`, {
+        cause,
+        hint: cause instanceof NotUtf8 ? NotUtf8.hint : hint,
+      }),
   );
 }
 

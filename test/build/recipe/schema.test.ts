@@ -97,6 +97,7 @@ test('a recipe in another encoding than UTF-8 is refused, not changed', async (t
   const latin = Buffer.from('image: x\nsteps:\n  - echo gr\u00fcn\n', 'latin1');
   const error = await t.throwsAsync<KilnError>(load(latin), { code: 'E_RECIPE_READ' });
   t.regex(String(error?.cause), /line 3 of \S+it\.yaml is not UTF-8/);
+  t.regex(error?.hint ?? '', /^save it as UTF-8/);
 });
 
 test('what a program exports goes through the same schema, functions as marks', (t) => {

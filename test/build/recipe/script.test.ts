@@ -166,7 +166,11 @@ test.serial(
 );
 
 test.serial('a program that cannot be loaded says where and why', async (t) => {
-  const cases: readonly (readonly [string, RegExp])[] = [
+  const cases: readonly (readonly [string | Buffer, RegExp])[] = [
+    [
+      Buffer.from('// ok\n// gr\u00fcn', 'latin1'),
+      /line 2 of it\.ts is not UTF-8; save it as UTF-8/,
+    ],
     ['const x: number = ;', /it\.ts:1\b[\s\S]*Expression expected/],
     ["import 'lodash';", /a recipe cannot import 'lodash': only zx/],
     ["import '../other.ts';", /the recipe cannot have other\.ts/],
@@ -181,7 +185,7 @@ test.serial('a program that cannot be loaded says where and why', async (t) => {
   ];
   for (const [text, message] of cases) {
     const built = await workshop.build({ 'it.ts': text });
-    t.is(built.exitCode, 125, text);
+    t.is(built.exitCode, 125, String(text));
     t.regex(built.stderr, message);
   }
 });

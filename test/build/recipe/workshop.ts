@@ -21,10 +21,10 @@ interface BuildOutcome {
 export interface Workshop extends AsyncDisposable {
   readonly state: BusyboxState;
   /** Writes files below a new folder, and gives that. */
-  folder(files: Readonly<Record<string, string>>): Promise<string>;
+  folder(files: Readonly<Record<string, string | Buffer>>): Promise<string>;
   /** Writes a recipe and what it needs, and builds it. */
   build(
-    files: Readonly<Record<string, string>>,
+    files: Readonly<Record<string, string | Buffer>>,
     args?: readonly string[],
     options?: Options,
   ): Promise<BuildOutcome>;
@@ -34,7 +34,7 @@ export async function openWorkshop(): Promise<Workshop> {
   const state = await busyboxState();
   const top = join(state.beside, 'workshop');
   await mkdir(top, { mode: 0o755 });
-  const folder = async (files: Readonly<Record<string, string>>) => {
+  const folder = async (files: Readonly<Record<string, string | Buffer>>) => {
     const path = await mkdtemp(join(top, 'recipe-'));
     for (const [name, text] of Object.entries(files)) {
       await mkdir(dirname(join(path, name)), { recursive: true });
