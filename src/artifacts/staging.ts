@@ -162,7 +162,6 @@ export interface TextFile {
 /**
  * Writes one file into a result directory, made if missing. Readers see the old one or the new one, whole; it
  * reaches the disk when the kernel likes, as artifacts do.
- * @returns the file's absolute path
  * @throws KilnError E_RESULTDIR
  */
 export async function writeText(
@@ -170,8 +169,8 @@ export async function writeText(
   name: string,
   content: string | Buffer,
   owner: Owner,
-): Promise<string> {
-  return join(await writeTexts(directory, [{ name, content }], owner), name);
+): Promise<void> {
+  await writeTexts(directory, [{ name, content }], owner);
 }
 
 export async function writeTexts(

@@ -66,7 +66,7 @@ export function want(path: string) {
   };
 }
 
-/** How long a start may take from the file to its guardian, ms. An older kiln wrote no name. */
+/** How long a start may take from the file to its guardian, ms. */
 const NAMING = 1000;
 const PAUSE = 10;
 

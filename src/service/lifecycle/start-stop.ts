@@ -242,7 +242,7 @@ export async function runsAlready(files: InstanceFiles): Promise<boolean> {
       // While its sandbox opens it answers this alone; at its end, nothing.
       if (status === undefined) {
         const pong = await askSupervisor<SupervisorPong>(files, { do: 'ping' });
-        if (pong !== undefined && pong?.stopping !== true) return true;
+        if (pong !== undefined && !pong.stopping) return true;
       }
       if (performance.now() - began > sayAfter()) {
         untell ??= sayWaiting(supervisorOf(files), 'which stops its units');

@@ -27,8 +27,8 @@ interface Supervised {
   readonly isStopping: () => boolean;
 }
 
-/** What it answers at any time. An older one, of a kiln before an upgrade, says null. */
-export type SupervisorPong = { readonly stopping: boolean } | null;
+/** What it answers at any time. */
+export type SupervisorPong = { readonly stopping: boolean };
 
 /** Returned instead of an answer: without a sandbox, a service counts as not running. */
 const NO_SANDBOX = Symbol('no sandbox');

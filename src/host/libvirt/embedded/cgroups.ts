@@ -1,4 +1,3 @@
-import { existsSync } from 'node:fs';
 import { mkdir, readdir, readFile, readlink, rmdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -160,12 +159,10 @@ export async function homeNames(): Promise<string[]> {
   return [...new Set((await Promise.all(lists)).flat())];
 }
 
-/** Keeps cgroups with a process. True if all are gone. */
-export async function removeEmptyHome(name: string): Promise<boolean> {
+/** Keeps cgroups with a process. */
+export async function removeEmptyHome(name: string): Promise<void> {
   const tops = cgroupHierarchies().map(({ path }) => join(path, name));
-  if ((await processesBelow(tops)).length > 0) return false;
-  await removeGroups(tops);
-  return tops.every((path) => !existsSync(path));
+  if ((await processesBelow(tops)).length === 0) await removeGroups(tops);
 }
 
 export async function clearHome(home: CgroupHome): Promise<boolean> {

@@ -109,22 +109,20 @@ const HOME_NAME = /^kiln-([0-9a-f]+)$/;
 
 /**
  * Removes cgroups that daemons of other states left (a daemon cannot remove its own), but none with a process,
- * nor of a daemon that is starting. @returns their names
+ * nor of a daemon that is starting.
  */
-export async function sweepEndedDaemons(paths: StatePaths): Promise<string[]> {
+export async function sweepEndedDaemons(paths: StatePaths): Promise<void> {
   const own = embeddedFiles(paths).name;
   const names = (await homeNames()).filter((name) => HOME_NAME.test(name) && name !== own);
-  const removed: string[] = [];
   for (const name of names) {
     const run = join(paths.hostRun, HOME_NAME.exec(name)?.[1] ?? '');
     if (!existsSync(run)) {
-      if (await removeEmptyHome(name)) removed.push(name);
+      await removeEmptyHome(name);
       continue;
     }
     await using lock = await tryLock(join(run, LOCK)).catch(() => undefined);
-    if (lock !== undefined && (await removeEmptyHome(name))) removed.push(name);
+    if (lock !== undefined) await removeEmptyHome(name);
   }
-  return removed;
 }
 
 async function reach(files: EmbeddedFiles): Promise<EmbeddedDaemon | undefined> {

@@ -93,14 +93,10 @@ export async function watched<Result>(
 }
 
 /** Runs `act`, which changes packages. A root is incomplete after a kill, but not after a failure of rpm. */
-export async function changing<Result>(
-  root: MockRoot,
-  act: () => Promise<Result>,
-): Promise<Result> {
+export async function changing(root: MockRoot, act: () => Promise<void>): Promise<void> {
   await root.note({ changing: true, pristine: false });
-  const result = await act();
+  await act();
   await root.note({ changing: false });
-  return result;
 }
 
 export function rpmFailed(what: string, { output, exitCode, signal }: Captured): KilnError {
