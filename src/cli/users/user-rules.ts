@@ -119,8 +119,10 @@ const SANDBOX: Readonly<Record<keyof SandboxOptions, Rule>> = {
   bind: path('place', 'source'),
   allowHostWrite: CONFIRMS,
   copyIn: path('tree', 'source'),
-  tmpfs: setting('limits.disk', (value, { limits }) =>
-    every<Tmpfs>(value, ({ bytes = 0 }) => bytes <= limits.disk),
+  tmpfs: setting(
+    'limits.disk',
+    (value, { limits }) => every<Tmpfs>(value, ({ bytes = 0 }) => bytes <= limits.disk),
+    SIZES,
   ),
   ...open('env', 'workdir', 'user', 'hostname', 'artifact'),
   network: NETWORK,
