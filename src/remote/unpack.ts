@@ -79,7 +79,10 @@ async function place(
   const folder = openFolder(root, parts.slice(0, -1));
   using _folder = closing(folder);
   const temporary = `.kiln-${process.pid}.new`;
-  unlessErrno(['ENOENT'], () => unlinkat(folder, temporary));
+  const remove = () => unlessErrno(['ENOENT'], () => unlinkat(folder, temporary));
+  remove();
+  using rest = new DisposableStack();
+  rest.defer(remove);
   if (type === 'symlink') symlinkat(header.linkname ?? '', folder, temporary);
   else if (type === 'file') {
     const fd = openat2(folder, temporary, {

@@ -6,6 +6,7 @@ import {
   mkdirSync,
   mkdtempSync,
   openSync,
+  readdirSync,
   readFileSync,
   rmSync,
   statSync,
@@ -14,6 +15,7 @@ import {
 } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { buffer } from 'node:stream/consumers';
 import test, { type ExecutionContext } from 'ava';
 import { type Header, pack } from 'tar-stream';
 import { unpacker } from '../../src/remote/unpack.ts';
@@ -105,6 +107,21 @@ for (const [title, entries] of [
     t.false(existsSync(join(top, 'out/n')));
   });
 }
+
+test('of a file that does not come whole, nothing is left', async (t) => {
+  const top = mkdtempSync(join(tmpdir(), 'kiln-unpack-'));
+  t.teardown(() => rmSync(top, { recursive: true }));
+  const root = openSync(top, 'r');
+  const { stream, over } = unpacker(() => ({ folder: root }));
+  const archive = pack();
+  archive.entry({ name: 'out0/f' }, Buffer.alloc(1 << 20, 'x'));
+  archive.finalize();
+  const bytes = await buffer(archive);
+  stream.end(bytes.subarray(0, 100_000));
+  await t.throwsAsync(over, { code: 'E_REMOTE_ARCHIVE' });
+  t.deepEqual(readdirSync(top), []);
+  closeSync(root);
+});
 
 test('a link that is there already is replaced, not followed', async (t) => {
   const { top, error } = await unpack(t, [{ name: 'out0/f', content: 'new\n' }], (folder) => {
