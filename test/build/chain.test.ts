@@ -1,5 +1,5 @@
 /** Chains of real packages, built by rpmbuild in sandboxes. */
-import { readdir, readFile, stat, writeFile } from 'node:fs/promises';
+import { mkdir, readdir, readFile, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import test, { type ExecutionContext } from 'ava';
@@ -324,6 +324,17 @@ test.serial(
     t.is((await report()).members[1]?.failure?.code, 'E_BUILD_REPOSITORIES');
   },
 );
+
+test.serial('what was built is told, too, where a CI service cannot be', async (t) => {
+  const { make, run, out } = workshop('untold');
+  const source = await make({ name: 'alone' });
+  await mkdir(join(out, 'junit.xml'), { recursive: true });
+  const { exitCode, stderr } = await run([source], '--json', '--ci', 'github');
+  t.is(exitCode, 125);
+  const chain: Chain = JSON.parse(String(stderr).split('\n').at(-1) ?? '');
+  t.like(chain, { exitStatus: 125, failure: { code: 'E_RESULTDIR' } });
+  t.deepEqual(states(chain), { 'alone-1-1': 'built' });
+});
 
 test.serial('what is no chain', async (t) => {
   const { make, run, out, report } = workshop('wrong');

@@ -61,8 +61,9 @@ export async function tellChain<Report extends ToldChain>(
   caller: Caller,
 ): Promise<void> {
   const startedAt = new Date();
+  let report: Report | undefined;
   try {
-    const report = await build();
+    report = await build();
     table[Symbol.dispose]();
     printChain(report, caller);
     const value = describe(report);
@@ -78,9 +79,8 @@ export async function tellChain<Report extends ToldChain>(
     const failure = asKilnError(error);
     const repository = join(directory, 'repository/current');
     const durationMs = Date.now() - startedAt.getTime();
-    const value = describe({
-      ...{ startedAt, durationMs, members: [], repository, exitStatus, failure },
-    });
+    const ended = report ?? { startedAt, durationMs, members: [], repository };
+    const value = describe({ ...ended, exitStatus, failure });
     if (!KEPT.has(failure.code)) await writeChain(directory, value, caller).catch(() => undefined);
     if (json) printJson(caller.stderr, value);
   }
