@@ -1,4 +1,5 @@
 import { z } from 'zod';
+import { sharedTarget } from '../sandbox/policy/specification.ts';
 import { RecipeDocument, readRecipeText } from './document.ts';
 import { environment, HOSTNAME, limitKeys, size, time } from './limit-keys.ts';
 import { RecipeError } from './problem.ts';
@@ -143,9 +144,7 @@ function recipe<Run extends z.ZodType>(run: Run) {
         .describe('Patterns of what is taken out; see docs/artifacts.md'),
     })
     .superRefine((value, context) => {
-      const { bind: binds, tmpfs } = value.sandbox;
-      const targets = [...tmpfs, ...binds].map(({ target }) => target);
-      const twice = targets.find((target, index) => targets.indexOf(target) < index);
+      const twice = sharedTarget([...value.sandbox.tmpfs, ...value.sandbox.bind]);
       if (twice !== undefined) {
         const message = `two mounts are for ${twice}: the second would hide the first`;
         context.addIssue({ code: 'custom', message, path: ['sandbox'] });

@@ -217,6 +217,7 @@ test.serial('options of a sandbox that cannot be', async (t) => {
     [['--keep=0'], /'--keep \[time\]'.*not a duration/, /--help/],
     [['--tmpfs', '/x', '--bind', '/etc:/x:ro'], /two mounts are for \/x/, /--help/],
     [['--bind', '/etc:/x:ro', '-v', '/usr:/x:ro'], /two mounts are for \/x/, /--help/],
+    [['--tmpfs', '/x', '--tmpfs', '//x/./'], /two mounts are for \/x/, /--help/],
     [['--workdir', '/nope'], /cannot enter \/nope/, /--workdir.*image’s own workdir/],
     [['--network', 'nonet'], /no network .*'nonet'/, /virsh -c '.*libvirt-sock' net-list.*engine/],
     [['--user', '99999:1'], /no user 99999:1/, /up to 65535/],

@@ -11,6 +11,7 @@ import {
   type Bind,
   parseCapability,
   type SandboxSpecification,
+  sharedTarget,
 } from '../../sandbox/policy/specification.ts';
 import type { Caller } from '../caller/caller.ts';
 import type { KilnCommand } from './command.ts';
@@ -202,8 +203,7 @@ export function runRequest(
   }
   const nested = options.profile === 'nested';
   const { timeout, stallTimeout, capAdd, tmpfs, copyIn, label, allowHostWrite, disk } = options;
-  const targets = [...options.bind, ...tmpfs].map(({ target }) => target);
-  const twice = targets.find((target, index) => targets.indexOf(target) < index);
+  const twice = sharedTarget([...options.bind, ...tmpfs]);
   if (twice !== undefined) {
     command.error(`kiln: two mounts are for ${twice}: the second would hide the first`);
   }

@@ -1,3 +1,4 @@
+import { resolve } from 'node:path';
 import { KilnError } from '../../errors.ts';
 import { CAPABILITIES, type Capability } from '../../host/process/process.ts';
 import type { LibvirtNetwork } from '../domain/domain-xml.ts';
@@ -28,6 +29,12 @@ export interface Bind {
 export interface Tmpfs {
   readonly target: string;
   readonly bytes?: number;
+}
+
+/** What two are for: the second would hide the first. */
+export function sharedTarget(mounts: readonly { readonly target: string }[]): string | undefined {
+  const targets = mounts.map(({ target }) => resolve(target));
+  return targets.find((target, index) => targets.indexOf(target) < index);
 }
 
 interface Volume {

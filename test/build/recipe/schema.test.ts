@@ -74,7 +74,7 @@ test('messages are kiln’s own, and hint at what helps', async (t) => {
     ['image: [a]\nsteps: [a]', /^image: must be a string, not a list \| undefined$/],
     ['image: 5\nsteps: [a]', /^image: must be a string, not a number \| put it in quotes$/],
     [
-      'image: a\nsteps: [a]\nsandbox: { tmpfs: [{ target: /x }], bind: [{ source: /a, target: /x }] }',
+      'image: a\nsteps: [a]\nsandbox: { tmpfs: [{ target: /x }], bind: [{ source: /a, target: /x/ }] }',
       /^sandbox: two mounts are for \/x: the second would hide the first/,
     ],
     ['image: a', /^steps: is missing \| a list is needed here$/],
