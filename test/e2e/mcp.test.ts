@@ -146,6 +146,10 @@ test.serial('a limit of time ends a command, not the sandbox that it is in', asy
     const ended = await served.call('exec_command', { sandbox, command });
     t.regex(ended, /^exit status 124\nstdout:\nbegun\n[\s\S]*ended after 2 s.*\(--timeout\)/);
   }
+  await served.call('exec_command', { sandbox, command: 'mknod /tmp/fifo p' });
+  const [file, content] = [{ sandbox, path: '/tmp/fifo' }, 'x'];
+  t.regex(await served.call('read_file', file), /^!.*ended after 2 s/);
+  t.regex(await served.call('write_file', { ...file, content }), /^!.*ended after 2 s/);
   const left = async () =>
     await served.call('exec_command', { sandbox, command: 'ps | grep -c "[s]tay=1"' });
   t.true(await eventually(async () => /^exit status 1\nstdout:\n0\n/.test(await left())));

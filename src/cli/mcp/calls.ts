@@ -159,8 +159,10 @@ export class Kiln {
     return { status: status ?? (by === null ? 125 : 137), stdout: stdout(), stderr: stderr() };
   }
 
-  /** A command in an open sandbox, of which `kiln exec` limits nothing. */
-  async execute(words: readonly string[], calling: Calling): Promise<Ended> {
+  /** A command in an open sandbox, of which `kiln exec` limits nothing. @throws what {@link own} throws */
+  async execute(id: string, argv: readonly string[], calling: Calling): Promise<Ended> {
+    this.own(id);
+    const words = ['exec', id, '--', ...argv];
     const timeout = this.#timeout;
     if (timeout === undefined) return await this.call(words, calling);
     const late = new AbortController();

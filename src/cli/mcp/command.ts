@@ -119,7 +119,7 @@ function addTools(server: McpServer, kiln: Kiln): void {
       const results = artifacts.length === 0 ? undefined : kiln.makeResults();
       const keeps = results === undefined ? [] : [`--resultdir=${results}`];
       for (const pattern of artifacts) keeps.push(`--artifact=${pattern}`);
-      const words = ['run', ...(await kiln.sandboxWords(named)), ...keeps, ...inShell(line)];
+      const words = ['run', ...(await kiln.sandboxWords(named)), ...keeps, '--', ...inShell(line)];
       const ended = await kiln.call(words, { input: stdin ?? '', signal });
       return outcome(ended, results);
     },
@@ -134,21 +134,16 @@ function addTools(server: McpServer, kiln: Kiln): void {
     'exec_command',
     'Run a command in an open sandbox.',
     { sandbox, command, stdin: z.string().optional() },
-    async ({ sandbox: id, command: line, stdin }, signal) => {
-      kiln.own(id);
-      const words = ['exec', id, ...inShell(line)];
-      return outcome(await kiln.execute(words, { input: stdin ?? '', signal }));
-    },
+    async ({ sandbox: id, command: line, stdin }, signal) =>
+      outcome(await kiln.execute(id, inShell(line), { input: stdin ?? '', signal })),
   );
   tool(
     'read_file',
     'Read a text file in an open sandbox, 1 MiB of it at most.',
     { sandbox, path },
-    async ({ sandbox: id, path: file }) => {
-      kiln.own(id);
-      const { status, stdout, stderr } = await kiln.call(['exec', id, '--', 'cat', '--', file], {
-        most: FILE_MAX,
-      });
+    async ({ sandbox: id, path: file }, signal) => {
+      const calling = { most: FILE_MAX, signal };
+      const { status, stdout, stderr } = await kiln.execute(id, ['cat', '--', file], calling);
       return status === 0 ? text(stdout) : failed(stderr);
     },
   );
@@ -156,11 +151,9 @@ function addTools(server: McpServer, kiln: Kiln): void {
     'write_file',
     'Write a text file in an open sandbox; its folder is made where it is missing.',
     { sandbox, path, content: z.string() },
-    async ({ sandbox: id, path: file, content }) => {
-      kiln.own(id);
-      const script = 'mkdir -p -- "$2" && cat >"$1"';
-      const words = ['exec', id, '--', '/bin/sh', '-c', script, 'sh', file, dirname(file)];
-      const { status, stderr } = await kiln.call(words, { input: content });
+    async ({ sandbox: id, path: file, content }, signal) => {
+      const argv = [...inShell('mkdir -p -- "$2" && cat >"$1"'), 'sh', file, dirname(file)];
+      const { status, stderr } = await kiln.execute(id, argv, { input: content, signal });
       return status === 0 ? text(`${Buffer.byteLength(content)} bytes`) : failed(stderr);
     },
   );
@@ -204,7 +197,7 @@ function addTools(server: McpServer, kiln: Kiln): void {
 }
 
 function inShell(line: string): string[] {
-  return ['--', '/bin/sh', '-c', line];
+  return ['/bin/sh', '-c', line];
 }
 
 function text(content: string): CallToolResult {
