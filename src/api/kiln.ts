@@ -152,7 +152,7 @@ export class Kiln implements AsyncDisposable {
   async lockImage(recipe: string, output?: string, job: JobOptions = {}): Promise<string> {
     checkOptions(job);
     checkTypes('LockImage', { recipe, output });
-    const lock = output === undefined ? undefined : resolve(output);
+    const lock = output && absolute(output);
     const parameters = { recipe: imagePath(recipe), output: lock };
     return needed((await this.#job('LockImage', parameters, job)).result);
   }
@@ -282,7 +282,7 @@ function withPaths<Parameters extends Paths>(
   const { image, surroundings, copyIn, sources } = parameters;
   const paths = SINGLE.flatMap((name) => {
     const path = parameters[name];
-    return path === undefined ? [] : [[name, resolve(path)] as const];
+    return path === undefined ? [] : [[name, absolute(path)] as const];
   });
   return {
     ...parameters,
@@ -296,9 +296,14 @@ function withPaths<Parameters extends Paths>(
   };
 }
 
+/** An empty path, as of a variable that is not set, is left for kilnd to refuse. */
+function absolute(path: string): string {
+  return path && resolve(path);
+}
+
 /** A trailing slash or `/.` has a meaning. */
 function keptEnd(path: string): string {
-  return path.startsWith('/') ? path : `${process.cwd()}/${path}`;
+  return path === '' || path.startsWith('/') ? path : `${process.cwd()}/${path}`;
 }
 
 function surroundingPaths(surroundings: Surroundings): Surroundings {
@@ -306,8 +311,8 @@ function surroundingPaths(surroundings: Surroundings): Surroundings {
   return {
     ...surroundings,
     ...defined({
-      binds: binds?.map((bind) => ({ ...bind, source: resolve(bind.source) })),
-      secrets: secrets?.map(({ name, file }) => ({ name, file: resolve(file) })),
+      binds: binds?.map((bind) => ({ ...bind, source: absolute(bind.source) })),
+      secrets: secrets?.map(({ name, file }) => ({ name, file: absolute(file) })),
       seccomp: seccomp !== undefined && /[./]/.test(seccomp) ? resolve(seccomp) : undefined,
     }),
   };

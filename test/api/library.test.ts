@@ -117,6 +117,13 @@ test('what is left out or wrong is a typed error', async (t) => {
     [{ surroundings: { memory: -1 } }, 'memory: not a size'],
     [{ artifacts: ['x'] }, 'artifacts: there is no resultDirectory for them'],
     [{ argv: [''] }, 'argv: it names no program'],
+    // As of a variable that is not set: it is not the folder of this process.
+    [{ resultDirectory: '' }, 'resultDirectory: an empty path is not an absolute path'],
+    [
+      { surroundings: { binds: [{ source: '', target: '/x' }] } },
+      'binds: an empty path is not an absolute path',
+    ],
+    [{ copyIn: [{ source: '', target: '/x' }] }, 'copyIn: an empty path is not an absolute path'],
   ];
   for (const [options, message] of wrong) {
     const run = kiln.run({ image, argv: ['true'], ...options });

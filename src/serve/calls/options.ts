@@ -81,7 +81,7 @@ export function hostPath(name: string, path: string): string;
 export function hostPath(name: string, path: string | undefined): string | undefined;
 export function hostPath(name: string, path: string | undefined): string | undefined {
   if (path === undefined || path.startsWith('/')) return path;
-  throw new KilnError('E_ARGUMENT', `${name}: ${path} is not an absolute path`, {
+  throw new KilnError('E_ARGUMENT', `${name}: ${path || 'an empty path'} is not an absolute path`, {
     hint: 'a call has no working directory: give the whole path',
   });
 }
