@@ -124,10 +124,15 @@ test('what is left out or wrong is a typed error', async (t) => {
       'binds: an empty path is not an absolute path',
     ],
     [{ copyIn: [{ source: '', target: '/x' }] }, 'copyIn: an empty path is not an absolute path'],
+    [
+      { surroundings: { tmpfs: [{ target: '/x' }, { target: '/x/' }] } },
+      'two mounts are for /x: the second would hide the first',
+    ],
   ];
   for (const [options, message] of wrong) {
     const run = kiln.run({ image, argv: ['true'], ...options });
-    await t.throwsAsync(run, { code: 'E_ARGUMENT', message });
+    const { hint } = await t.throwsAsync<KilnError>(run, { code: 'E_ARGUMENT', message });
+    t.truthy(hint, message);
   }
   const types: readonly [unknown, string][] = [
     [undefined, 'options'],

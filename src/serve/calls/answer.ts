@@ -32,6 +32,7 @@ import {
   type OptionCaller,
   progressTo,
 } from './methods.ts';
+import { FIELDS } from './options.ts';
 
 const SERVICE = 'org.varlink.service';
 const KILN = 'io.kiln';
@@ -341,7 +342,7 @@ function fail(
   }
   if (error instanceof CommanderError) {
     const message = error.message.replace(/^(?:kiln|error): /, '');
-    call.fail(FAILED, { code: 'E_ARGUMENT', message: rename(message), causes: [] });
+    call.fail(FAILED, { code: 'E_ARGUMENT', message: rename(message), hint: FIELDS, causes: [] });
     return;
   }
   const known = knownFailure(error);

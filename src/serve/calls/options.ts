@@ -18,6 +18,9 @@ import { KilnError } from '../../errors.ts';
 import type { TimeLimits } from '../../sandbox/door/supervise.ts';
 import type { CallContext, OptionCaller } from './methods.ts';
 
+/** A hint. */
+export const FIELDS = 'docs/reference/api.md leads to what each field is';
+
 type Value = string | number | boolean | readonly string[] | undefined;
 
 export class OptionSetter {
@@ -52,7 +55,7 @@ export class OptionSetter {
       // How it is written on a command line is nothing to a caller whose numbers are JSON's.
       const what = error.message.replace(/: write .*$/, '');
       throw new KilnError('E_ARGUMENT', `${field}: ${what}`, {
-        hint: 'docs/reference/api.md leads to what each field is',
+        hint: FIELDS,
       });
     }
   }
