@@ -71,6 +71,8 @@ const QUIETER = { after: 200, noise: 5000 };
 
 /** How long a sandbox's removal may take at the daemon's own end, milliseconds. */
 const LAST_REMOVALS = 5000;
+/** How long whoever lists sandboxes waits for it. */
+const LISTED_REMOVALS = 1000;
 
 async function main(): Promise<void> {
   process.on('uncaughtException', fail).on('unhandledRejection', fail);
@@ -145,6 +147,13 @@ async function main(): Promise<void> {
     },
   });
   const removals = new Set<Promise<void>>();
+  const removed = (most: number) =>
+    Promise.race([Promise.allSettled(removals), sleep(most, undefined, { ref: false })]);
+  const removedFor = (starting: Disposable) => async () => {
+    // Removals wait for what starts: whoever lists sandboxes starts none.
+    starting[Symbol.dispose]();
+    await removed(LISTED_REMOVALS);
+  };
   let ending = false;
   const quiet = new Quiet(QUIET, () => parked.refill());
   const sweep = () => {
@@ -168,7 +177,7 @@ async function main(): Promise<void> {
     server.stopListening();
     await Promise.all([parked.end(), workers.end(), sandboxes.closeAll(true)]);
     await sweepWorkGroups(paths);
-    await Promise.race([Promise.allSettled(removals), sleep(LAST_REMOVALS)]);
+    await removed(LAST_REMOVALS);
     await engine[Symbol.asyncDispose]();
     // It stays while a libvirtd or sandboxes are in it, and for a daemon that has taken over.
     const free = async () => await lockUnlessHeld(locked, { existing: true }).catch(() => 'gone');
@@ -179,7 +188,7 @@ async function main(): Promise<void> {
   const endNow = () => {
     end().catch(fail);
   };
-  const shared: Omit<Shared, 'work' | 'started'> = {
+  const shared: Omit<Shared, 'work' | 'started' | 'removed'> = {
     engine,
     parking: parked,
     mountNamespace: statSync('/proc/self/ns/mnt').ino,
@@ -209,7 +218,7 @@ async function main(): Promise<void> {
         return workers.serve(handed, env, takeRoom);
       };
       const started = () => starting[Symbol.dispose]();
-      await serveCommandLine(line, { ...shared, work, started });
+      await serveCommandLine(line, { ...shared, work, started, removed: removedFor(starting) });
     },
     call: async (call, isServed) => {
       using _workers = quieter.begin();
@@ -224,7 +233,10 @@ async function main(): Promise<void> {
         storeChanged: () => undefined,
         ...{ engine, isServed, users: shared.users },
         tell,
-        state: { sandboxes, calls, removeLater: shared.removeLater },
+        state: {
+          ...{ sandboxes, calls, removeLater: shared.removeLater },
+          removed: removedFor(starting),
+        },
         work: (long) => {
           starting[Symbol.dispose]();
           return workers.call(long);

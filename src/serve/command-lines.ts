@@ -42,6 +42,8 @@ export interface Shared {
   };
   /** When nothing else starts. */
   removeLater(remove: () => Promise<void>): void;
+  /** Resolves when that is done, or takes long. */
+  removed(): Promise<void>;
   results(umask: number): Results & Disposable;
   started(): void;
   work(
@@ -191,6 +193,8 @@ async function serveHere(
   const isDone = await withWaits({ say, patience: caller.env.KILN_PATIENCE }, async () => {
     if (name === 'run') return await runHere(words, caller, line, shared);
     line.keep();
+    // Its caller knows that they have ended.
+    if (name === 'ps') await shared.removed();
     await runCommandLine([name, ...words], caller);
     return true;
   });

@@ -161,6 +161,20 @@ test.serial('another build replaces the daemon, whose jobs come to their end', a
   t.true(await waitForDeath(old, 20_000 * PATIENCE));
 });
 
+test.serial(
+  'a sandbox whose run has ended is not listed, though it is removed later',
+  async (t) => {
+    // With fixtures a worker would run it, which removes the sandbox first.
+    const env = environment({ KILN_FIXTURES: '' });
+    // Memory that takes long to be given back.
+    const fills = ['sh', '-c', 'dd if=/dev/zero of=/tmp/x bs=1M count=200'];
+    for (let i = 0; i < 3; i++) {
+      await run(KILN, ['run', '-r', IMAGE, '--', ...fills], { env });
+      t.is((await run(KILN, ['ps', '--format', '{{.ID}} {{.State}}'], { env })).stdout, '');
+    }
+  },
+);
+
 test.serial('parked sandboxes are taken once each, and replaced', async (t) => {
   const park = (...args: string[]) => run(KILN, ['park', ...args], { env: environment() });
   const both = await Promise.all([1, 2].map(() => park('-n', '2')));

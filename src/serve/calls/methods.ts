@@ -16,6 +16,8 @@ export interface DaemonState {
   makeImage(call: Call, image: string): Promise<void>;
   /** When nothing else starts. */
   removeLater(remove: () => Promise<void>): void;
+  /** Resolves when that is done, or takes long. */
+  removed(): Promise<void>;
 }
 
 export interface CallContext {

@@ -211,6 +211,8 @@ function notFile(path: string, why: string): KilnError {
 
 export const answerListSandboxes: Answer<'ListSandboxes'> = async (_, context) => {
   await using engine = context.openEngine();
+  // Their callers know that they have ended.
+  await context.daemon?.removed();
   const sandboxes = await listSandboxes(engine.paths, engine);
   return {
     sandboxes: sandboxes.map(({ id, state, record }) => ({
