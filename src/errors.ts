@@ -27,3 +27,11 @@ export class KilnError extends Error {
     this.details = options.details;
   }
 }
+
+export function isKilnCode(error: unknown, ...codes: readonly ErrorCode[]): error is KilnError {
+  return error instanceof KilnError && codes.includes(error.code);
+}
+
+export function reasonOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}

@@ -1,5 +1,5 @@
 import { addAbortListener, once } from 'node:events';
-import { KilnError } from '../errors.ts';
+import { isKilnCode } from '../errors.ts';
 import { awaitedLater, deferred } from '../promise.ts';
 import { SandboxCommand, type SpawnOptions } from './command.ts';
 import type { Connection } from './connect.ts';
@@ -165,7 +165,7 @@ export class Sandbox implements AsyncDisposable {
     try {
       await this.#connection.call('CloseSandbox', { sandbox: this.id });
     } catch (error) {
-      if (!(error instanceof KilnError) || error.code !== 'E_NO_SANDBOX') throw error;
+      if (!isKilnCode(error, 'E_NO_SANDBOX')) throw error;
     }
     this.#own.isBackground = false;
     await this.#gone.catch(() => undefined);

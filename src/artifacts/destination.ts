@@ -9,7 +9,7 @@ import {
   openSync,
 } from 'node:fs';
 import { dirname } from 'node:path';
-import { KilnError } from '../errors.ts';
+import { isKilnCode, KilnError } from '../errors.ts';
 import { closing } from '../host/calls/descriptor.ts';
 import { SyscallError, succeeds, unlessErrno } from '../host/calls/libc.ts';
 import {
@@ -187,7 +187,7 @@ export function makeResultDirectory(path: string, owner?: Owner): void {
 }
 
 export function unusableResultDirectory(path: string, cause: unknown): KilnError {
-  if (cause instanceof KilnError && cause.code === 'E_RESULTDIR') return cause;
+  if (isKilnCode(cause, 'E_RESULTDIR')) return cause;
   return new KilnError('E_RESULTDIR', `the result directory ${path} cannot be used`, {
     hint: 'name a directory that can be written, with room for the artifacts',
     cause,

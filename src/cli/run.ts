@@ -1,6 +1,6 @@
 import { InvalidArgumentError, Option } from 'commander';
 import type { OwnEngine } from '../engine.ts';
-import { KilnError } from '../errors.ts';
+import { isKilnCode, KilnError } from '../errors.ts';
 import { findRecipe, findStoredImage } from '../image/find.ts';
 import type { LeasedImage } from '../image/store/images.ts';
 import type { ImageManifest } from '../image/store/manifest.ts';
@@ -18,7 +18,6 @@ import { Timeline } from '../jobs/run/timeline.ts';
 import { timeInMilliseconds } from '../recipe/limit-keys.ts';
 import type { Result } from '../result/schema.ts';
 import type { Engine } from '../sandbox/open.ts';
-import { isKilnCode } from '../service/failure.ts';
 import { shellWord } from '../shell-words.ts';
 import { connectCommand } from './attach.ts';
 import { type Caller, listenForInterruption, RunElsewhere } from './caller/caller.ts';

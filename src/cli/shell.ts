@@ -3,7 +3,7 @@ import type { CopyInItem } from '../artifacts/copy-in.ts';
 import { defined } from '../defined.ts';
 import { listJobs, sandboxOfJob } from '../detached/record.ts';
 import type { OwnEngine } from '../engine.ts';
-import { KilnError } from '../errors.ts';
+import { isKilnCode, KilnError } from '../errors.ts';
 import { closeDescriptor } from '../host/calls/descriptor.ts';
 import { unlessErrno } from '../host/calls/libc.ts';
 import { connectUnixSocket, NOBODY_LISTENS } from '../host/sockets/unix-socket.ts';
@@ -18,7 +18,6 @@ import {
 import { commandUser } from '../sandbox/door/plan.ts';
 import { type KeptCommand, PlannedSandbox } from '../sandbox/door/planned-sandbox.ts';
 import { type ExecuteRequest, visit } from '../sandbox/door/visitors.ts';
-import { isKilnCode } from '../service/failure.ts';
 import { runAttached, SHELL } from './attach.ts';
 import { type Caller, hasTerminal } from './caller/caller.ts';
 import { KilnCommand, refuseOptions } from './options/command.ts';

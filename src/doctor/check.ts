@@ -1,3 +1,4 @@
+import { reasonOf } from '../errors.ts';
 import type { StatePaths } from '../host/state/paths.ts';
 import type { Engine } from '../sandbox/open.ts';
 import type { Host } from './host.ts';
@@ -51,5 +52,5 @@ export function warn(found: string, problem: string, mend: string): Finding {
 }
 
 export function reason(error: unknown): string {
-  return (error instanceof Error ? error.message : String(error)).split('\n')[0] ?? '';
+  return reasonOf(error).split('\n')[0] ?? '';
 }

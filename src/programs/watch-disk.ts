@@ -1,7 +1,7 @@
 /** The thread of a DiskWatch (src/host/state/disk-watch.ts). */
 import { statfsSync } from 'node:fs';
 import { parentPort } from 'node:worker_threads';
-import { KilnError } from '../errors.ts';
+import { isKilnCode } from '../errors.ts';
 import { type TreeUsage, treeUsage } from '../host/files/tree-usage.ts';
 import {
   type DiskVerdict,
@@ -94,7 +94,7 @@ function count(): DiskVerdict | undefined {
   try {
     all = treeUsage(bound.tree, before === undefined ? UNBOUNDED : plus(before, bound));
   } catch (error) {
-    if (error instanceof KilnError && error.code === 'E_TREE_DEPTH') return 'deep';
+    if (isKilnCode(error, 'E_TREE_DEPTH')) return 'deep';
     throw error;
   }
   before ??= all;

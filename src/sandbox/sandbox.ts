@@ -1,5 +1,5 @@
 import { statfsSync } from 'node:fs';
-import { KilnError } from '../errors.ts';
+import { isKilnCode } from '../errors.ts';
 import { closing } from '../host/calls/descriptor.ts';
 import { attempt } from '../host/calls/libc.ts';
 import type { ProcessCgroups } from '../host/cgroup/cgroup-files.ts';
@@ -98,7 +98,7 @@ export class Sandbox implements AsyncDisposable {
         try {
           sandbox.channel.send(message, fds);
         } catch (error) {
-          if (!(error instanceof KilnError && error.code === 'E_SANDBOX_GONE')) throw error;
+          if (!isKilnCode(error, 'E_SANDBOX_GONE')) throw error;
         }
       };
       if (prepare !== undefined && lease === undefined) send(prepare);

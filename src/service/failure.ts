@@ -1,5 +1,4 @@
-import type { ErrorCode } from '../error-codes.ts';
-import { KilnError } from '../errors.ts';
+import { isKilnCode, KilnError } from '../errors.ts';
 import type { ProcessEnd } from '../sandbox/command/process.ts';
 import type { RestartPolicy, ServiceUnit } from './unit/read-unit.ts';
 import type { ExitStatusSet } from './unit/unit-file.ts';
@@ -20,10 +19,6 @@ const CORE = new Set<NodeJS.Signals>([
   ...(['SIGQUIT', 'SIGILL', 'SIGTRAP', 'SIGABRT', 'SIGBUS', 'SIGFPE', 'SIGSEGV'] as const),
   ...(['SIGXCPU', 'SIGXFSZ', 'SIGSYS'] as const),
 ]);
-
-export function isKilnCode(error: unknown, ...codes: readonly ErrorCode[]): error is KilnError {
-  return error instanceof KilnError && codes.includes(error.code);
-}
 
 export function endText({ exitCode, signal }: ProcessEnd): string {
   return signal === null ? `status ${exitCode}` : `signal ${signal}`;
@@ -71,8 +66,4 @@ export function resultOfStart(error: unknown): UnitResult {
   if (error instanceof StartEnded && error.end.signal !== null) return 'signal';
   if (isKilnCode(error, 'E_UNIT_LIMIT')) return 'start-limit-hit';
   return isKilnCode(error, 'E_UNIT_TIMEOUT') ? 'timeout' : 'exit-code';
-}
-
-export function reasonOf(error: unknown): string {
-  return error instanceof Error ? error.message : String(error);
 }

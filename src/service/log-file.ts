@@ -13,10 +13,10 @@ import {
 } from 'node:fs';
 import { dirname } from 'node:path';
 import { stripVTControlCharacters } from 'node:util';
+import { reasonOf } from '../errors.ts';
 import { closing } from '../host/calls/descriptor.ts';
 import { echoToOwner } from '../host/process/own-process.ts';
 import { clearPlace } from '../host/state/damage.ts';
-import { reasonOf } from './failure.ts';
 import type { InstanceFiles } from './lifecycle/store.ts';
 
 /** A log file is renamed at this size, and this many old ones are kept. */

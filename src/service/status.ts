@@ -1,11 +1,10 @@
 import { defined } from '../defined.ts';
-import { KilnError } from '../errors.ts';
+import { isKilnCode, KilnError } from '../errors.ts';
 import { isDiskFull } from '../host/calls/system-error.ts';
 import type { CgroupUsage } from '../host/cgroup/cgroup-usage.ts';
 import { readRecordOrSetAside, withFields, writeRecord } from '../host/state/checked-file.ts';
 import type { StatePaths } from '../host/state/paths.ts';
 import type { PublishedPort } from './definition/definition.ts';
-import { isKilnCode } from './failure.ts';
 import {
   type InstanceFiles,
   instanceFiles,

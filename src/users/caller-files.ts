@@ -27,7 +27,7 @@ import { descriptorPath, FileSystems, listEntries } from '../artifacts/source.ts
 import { TreeCopy } from '../artifacts/tree-copy.ts';
 import { type Warning, Warnings } from '../artifacts/warning.ts';
 import type { ErrorCode } from '../error-codes.ts';
-import { KilnError } from '../errors.ts';
+import { isKilnCode, KilnError } from '../errors.ts';
 import { closing } from '../host/calls/descriptor.ts';
 import { reasonLine } from '../host/calls/system-error.ts';
 import { openat2 } from '../host/files/at.ts';
@@ -325,7 +325,7 @@ export class CallerFiles implements AsyncDisposable {
       return await this.#options.opener.open(how, path);
     } catch (cause) {
       // An opener that opens nothing says why itself.
-      if (cause instanceof KilnError && cause.code === 'E_FORBIDDEN') throw cause;
+      if (isKilnCode(cause, 'E_FORBIDDEN')) throw cause;
       throw unreadable(path, cause, code);
     }
   }

@@ -3,7 +3,7 @@ import { readdir, stat } from 'node:fs/promises';
 import { hostname } from 'node:os';
 import { dirname, join, resolve } from 'node:path';
 import { defined } from '../../defined.ts';
-import { KilnError } from '../../errors.ts';
+import { isKilnCode, KilnError } from '../../errors.ts';
 import { DIGEST_DIGITS } from '../../farm/dag.ts';
 import { prepareStep } from '../../farm/prepare.ts';
 import { publishStep } from '../../farm/publish.ts';
@@ -137,7 +137,7 @@ async function doStep(file: string, options: StepOptions, caller: Caller): Promi
     caller.exitStatus = await attempt(file, options, caller);
   } catch (error) {
     printError(error, caller.stderr);
-    const isWrong = error instanceof KilnError && error.code === 'E_FARM_STEP';
+    const isWrong = isKilnCode(error, 'E_FARM_STEP');
     caller.exitStatus = isWrong ? STEP_STATUS.package : stepStatus(buildStatus(error));
   }
 }

@@ -1,7 +1,7 @@
 import { constants, fstatSync, readFileSync, statSync, writeFileSync, writeSync } from 'node:fs';
 import { basename } from 'node:path';
 import { writeText } from '../../artifacts/staging.ts';
-import { KilnError } from '../../errors.ts';
+import { KilnError, reasonOf } from '../../errors.ts';
 import { closing } from '../../host/calls/descriptor.ts';
 import { hasErrno } from '../../host/calls/libc.ts';
 import { AT_FDCWD, openat2, RESOLVE_NO_SYMLINKS } from '../../host/files/at.ts';
@@ -168,7 +168,7 @@ export class CiOutput {
       if (this.#caller.user === undefined) writeServiceFile(path, 'at its end', text);
       else await this.#appendAsUser(path, text);
     } catch (error) {
-      const reason = error instanceof Error ? error.message : String(error);
+      const reason = reasonOf(error);
       const message = `the summary of the step cannot be written: ${reason}`;
       printWarning({ code: 'no-summary', message }, this.#caller.stderr);
     }

@@ -1,6 +1,6 @@
 import { basename, dirname, resolve } from 'node:path';
 import { defined } from '../../defined.ts';
-import { KilnError } from '../../errors.ts';
+import { isKilnCode, KilnError } from '../../errors.ts';
 import { callerShell, userShell } from '../../jobs/recipe/host-shell.ts';
 import {
   findBuildRecipe,
@@ -17,7 +17,6 @@ import { lockResults } from '../../jobs/rpmbuild/outcome/result-files.ts';
 import { lengthOf, Timeline } from '../../jobs/run/timeline.ts';
 import { type BuildRecipe, buildRecipeJsonSchema } from '../../recipe/build-recipe.ts';
 import { limitsOf } from '../../sandbox/policy/limits.ts';
-import { isKilnCode } from '../../service/failure.ts';
 import { forbidden } from '../../users/configuration.ts';
 import { type Caller, listenForInterruption } from '../caller/caller.ts';
 import type { LimitValues } from '../options/shared-options.ts';

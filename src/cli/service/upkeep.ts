@@ -1,5 +1,5 @@
 import { resolve } from 'node:path';
-import { KilnError } from '../../errors.ts';
+import { isKilnCode, KilnError } from '../../errors.ts';
 import { writeUserFile } from '../../host/files/user-file.ts';
 import { hasSystemd } from '../../host/process/process.ts';
 import { noting, openImage } from '../../image/open.ts';
@@ -13,7 +13,6 @@ import {
   UNIT_FOLDER,
   writeHostUnits,
 } from '../../service/definition/host-units.ts';
-import { isKilnCode } from '../../service/failure.ts';
 import { backupService, restoreService } from '../../service/lifecycle/backup.ts';
 import { startSupervisor } from '../../service/lifecycle/start-stop.ts';
 import {

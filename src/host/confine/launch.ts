@@ -4,7 +4,7 @@ import { statSync } from 'node:fs';
 import { dirname, join, relative } from 'node:path';
 import type { Readable } from 'node:stream';
 import type { ErrorCode } from '../../error-codes.ts';
-import { KilnError } from '../../errors.ts';
+import { isKilnCode, KilnError } from '../../errors.ts';
 import { closing } from '../calls/descriptor.ts';
 import {
   cloneMount,
@@ -68,7 +68,7 @@ export function launchConfined(options: LaunchOptions): ChildProcess {
     });
   } catch (cause) {
     const passed: readonly ErrorCode[] = ['E_INSTALLATION', 'E_TOO_MANY_FILES'];
-    if (cause instanceof KilnError && passed.includes(cause.code)) throw cause;
+    if (isKilnCode(cause, ...passed)) throw cause;
     const what = 'the process that reads untrusted files cannot be confined';
     throw new KilnError('E_CONFINE_START', what, {
       cause,

@@ -6,7 +6,7 @@
 import type { Readable, Writable } from 'node:stream';
 import { defined } from '../../defined.ts';
 import type { ErrorCode } from '../../error-codes.ts';
-import { KilnError } from '../../errors.ts';
+import { KilnError, reasonOf } from '../../errors.ts';
 
 export const FRAME = {
   message: 0,
@@ -80,7 +80,7 @@ export function wired(error: unknown): WiredError {
     const { code, message, hint } = error;
     return { code, message, ...defined({ hint }) };
   }
-  return { code: 'E_INTERNAL', message: error instanceof Error ? error.message : String(error) };
+  return { code: 'E_INTERNAL', message: reasonOf(error) };
 }
 
 export function unwired({ code, message, hint }: WiredError): KilnError {

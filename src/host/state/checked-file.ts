@@ -5,6 +5,7 @@
 import { readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { mkdir, readdir, stat, utimes } from 'node:fs/promises';
 import { join } from 'node:path';
+import { reasonOf } from '../../errors.ts';
 import { attempt, hasErrno } from '../calls/libc.ts';
 import { removeTree, removeTreeNow } from '../files/remove-tree.ts';
 import { shortHash } from '../process/short-hash.ts';
@@ -72,7 +73,7 @@ export function readRecord<Value>(
   try {
     return take(value);
   } catch (error) {
-    throw new DamagedFileError(path, error instanceof Error ? error.message : String(error));
+    throw new DamagedFileError(path, reasonOf(error));
   }
 }
 

@@ -2,7 +2,7 @@ import { randomBytes } from 'node:crypto';
 import { lstatSync, mkdirSync, renameSync } from 'node:fs';
 import { readdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
-import { KilnError } from '../../errors.ts';
+import { isKilnCode, type KilnError } from '../../errors.ts';
 import { unlessErrno } from '../../host/calls/libc.ts';
 import { acquireLock, tryLock, withLock } from '../../host/files/flock.ts';
 import { removeTree } from '../../host/files/remove-tree.ts';
@@ -35,7 +35,7 @@ export async function emptyTrash(
       await removeTree(join(paths.trash, name));
       deleted++;
     } catch (error) {
-      if (!(error instanceof KilnError && error.code === 'E_REMOVE')) throw error;
+      if (!isKilnCode(error, 'E_REMOVE')) throw error;
       onFailure?.(error);
     }
   }

@@ -1,4 +1,4 @@
-import { KilnError } from '../../errors.ts';
+import { isKilnCode, KilnError } from '../../errors.ts';
 import { digestOf } from '../../image/key.ts';
 import { sha256Of } from '../../packages/repository/cache.ts';
 import { formatDependency, formatEvr } from '../../packages/rpm/dependency.ts';
@@ -123,7 +123,7 @@ async function scan(member: Member, ask: (script: string) => Promise<string[]>):
     await ask('rm -rf -- "$top"');
     return { requires, provides: [...member.provides, ...provides], problem: undefined };
   } catch (error) {
-    if (!(error instanceof KilnError) || error.code !== 'E_CHAIN_SCAN') throw error;
+    if (!isKilnCode(error, 'E_CHAIN_SCAN')) throw error;
     const { requires, provides } = member;
     return { requires: withoutRpmlib(requires), provides, problem: error.message };
   }

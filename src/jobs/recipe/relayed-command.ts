@@ -1,5 +1,5 @@
 import type { Readable, Writable } from 'node:stream';
-import { KilnError } from '../../errors.ts';
+import { KilnError, reasonOf } from '../../errors.ts';
 import { awaitedLater } from '../../promise.ts';
 import { CHUNK_BYTES, type ParentMessage } from './script-protocol.ts';
 
@@ -82,7 +82,7 @@ export class RelayedCommand {
         command.once('close', resolve);
       });
     } catch (error) {
-      const message = error instanceof Error ? error.message : String(error);
+      const message = reasonOf(error);
       this.#pipe.send({ type: 'failed', id, message });
     }
   }

@@ -1,5 +1,5 @@
 import { join } from 'node:path';
-import { KilnError } from '../../errors.ts';
+import { isKilnCode, KilnError } from '../../errors.ts';
 import { formatDependency } from '../../packages/rpm/dependency.ts';
 import type { RpmPackage } from '../../packages/rpm/package.ts';
 import { readRpms } from '../../packages/rpm/read.ts';
@@ -32,7 +32,7 @@ export async function checkInstall(
     const set = await buildRepositories(context, request);
     const layer = await solveLayer(set, context, { requires, additionalPackages: [] }).catch(
       (error: unknown) => {
-        if (!(error instanceof KilnError && error.code === 'E_SOLVER_PROBLEM')) throw error;
+        if (!isKilnCode(error, 'E_SOLVER_PROBLEM')) throw error;
         const what = 'the built packages require something that no repository has';
         throw new KilnError('E_BUILD_POSTINSTALL', what, {
           cause: error,

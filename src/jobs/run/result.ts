@@ -1,4 +1,5 @@
 import { defined } from '../../defined.ts';
+import { reasonOf } from '../../errors.ts';
 import { errnoName } from '../../host/calls/libc.ts';
 import { knownFailure, reasonLines } from '../../host/calls/system-error.ts';
 import type { CgroupUsage } from '../../host/cgroup/cgroup-usage.ts';
@@ -126,7 +127,7 @@ export function failureOf(
   const known = knownFailure(error);
   return {
     code: known?.code ?? 'E_INTERNAL',
-    message: known?.message ?? (error instanceof Error ? error.message : String(error)),
+    message: known?.message ?? reasonOf(error),
     phase,
     causes: reasonLines(error instanceof Error ? error.cause : undefined, MAX_CAUSES),
     lastLines,

@@ -1,5 +1,5 @@
 import { open } from 'node:fs/promises';
-import { KilnError } from '../../errors.ts';
+import { isKilnCode, KilnError } from '../../errors.ts';
 import { askConfined } from '../../host/confine/run.ts';
 import { MAX_PACKAGE } from '../repository/fetch-packages.ts';
 import { LOCK_FORMAT, type Lock, type LockedPackage, lockOf } from '../repository/lock/lock.ts';
@@ -97,7 +97,7 @@ async function convertOrRenew(
     return await ensureConverted(member, part, context);
   } catch (error) {
     // The repository was published anew since its repomd.xml was fetched: start over with it.
-    const gone = error instanceof KilnError && error.code === 'E_DOWNLOAD';
+    const gone = isKilnCode(error, 'E_DOWNLOAD');
     if (!gone || part !== 'primary' || context.signal?.aborted) throw error;
     const { repository } = member;
     const fresh = await refreshRepository(repository, 'always', set.context).catch(() => undefined);

@@ -1,7 +1,7 @@
 import { EventEmitter } from 'node:events';
 import { constants } from 'node:os';
 import type { Readable, Writable } from 'node:stream';
-import { KilnError } from '../../errors.ts';
+import { isKilnCode, KilnError } from '../../errors.ts';
 import { attempt } from '../../host/calls/libc.ts';
 import { signalName } from '../../host/process/process.ts';
 import type { AnswerOf, Parts } from '../wire/table.ts';
@@ -150,7 +150,7 @@ export class SandboxProcess extends EventEmitter<SandboxProcessEvents> {
   #onGone(error: Error): void {
     // The sandbox is gone, and everything in it was killed.
     this.signalCode = 'SIGKILL';
-    const plain = error instanceof KilnError && error.code === 'E_SANDBOX_GONE';
+    const plain = isKilnCode(error, 'E_SANDBOX_GONE');
     if (!plain || error.cause !== undefined) this.emit('error', error);
     this.#finish();
   }

@@ -1,4 +1,4 @@
-import { KilnError } from '../../errors.ts';
+import { isKilnCode } from '../../errors.ts';
 import { deferred } from '../../promise.ts';
 import type { SandboxProcess } from '../command/process.ts';
 
@@ -87,7 +87,7 @@ export async function supervise(
   using clock = new Clock(limits, () =>
     kill().catch((error: unknown) => {
       // An init that does not answer cannot end anything; if the sandbox is gone, everything has ended.
-      if (error instanceof KilnError && error.code === 'E_INIT_SILENT') reject(error);
+      if (isKilnCode(error, 'E_INIT_SILENT')) reject(error);
     }),
   );
   clock.watch(command);

@@ -9,7 +9,7 @@ import {
 import { mkdir } from 'node:fs/promises';
 import { homedir } from 'node:os';
 import { setImmediate as breathe } from 'node:timers/promises';
-import { KilnError } from '../../errors.ts';
+import { isKilnCode, KilnError } from '../../errors.ts';
 import { closing, getXattrOf, setXattrOf } from '../../host/calls/descriptor.ts';
 import { unlessErrno } from '../../host/calls/libc.ts';
 import {
@@ -84,7 +84,7 @@ export async function relabelTree(place: string | number, context: string): Prom
     if (fstatSync(root.fd).isDirectory()) await relabelBelow(root.fd, context);
     setContext(root.fd, context);
   } catch (error) {
-    if (error instanceof KilnError && error.code === 'E_RELABEL') throw error;
+    if (isKilnCode(error, 'E_RELABEL')) throw error;
     throw new KilnError('E_RELABEL', `cannot give ${place} the context ${context}`, {
       cause: error,
       hint: 'its file system must keep labels of its own: not NFS, not one mounted with context=',

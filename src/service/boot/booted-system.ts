@@ -1,4 +1,4 @@
-import { KilnError } from '../../errors.ts';
+import { isKilnCode, KilnError, reasonOf } from '../../errors.ts';
 import { awaitedLater, deferred } from '../../promise.ts';
 import { endOf, type ProcessEnd, type SandboxProcess } from '../../sandbox/command/process.ts';
 import { Output } from '../../sandbox/door/io.ts';
@@ -7,7 +7,7 @@ import {
   ROOT_CAPABILITIES,
   type SandboxSpecification,
 } from '../../sandbox/policy/specification.ts';
-import { endText, isKilnCode, LOGS_HINT, reasonOf } from '../failure.ts';
+import { endText, LOGS_HINT } from '../failure.ts';
 import type { Tree } from '../lifecycle/tree.ts';
 import { LineSplitter } from '../log-file.ts';
 import { UNIT_STATES, type UnitState, type UnitStatus } from '../status.ts';

@@ -3,7 +3,7 @@ import { existsSync, mkdirSync, openSync } from 'node:fs';
 import { rename } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { KilnError } from '../../errors.ts';
+import { isKilnCode, KilnError, reasonOf } from '../../errors.ts';
 import { closing } from '../../host/calls/descriptor.ts';
 import { unlessErrno } from '../../host/calls/libc.ts';
 import { type HeldLock, lockHolder, tryLock } from '../../host/files/flock.ts';
@@ -25,7 +25,6 @@ import {
   hostUnitName,
   systemctl,
 } from '../definition/host-units.ts';
-import { isKilnCode, reasonOf } from '../failure.ts';
 import { readLog } from '../log-file.ts';
 import { readOutcome, type ServiceStatus, writeOutcome } from '../status.ts';
 import { serviceImage } from '../supervisor/service-sandbox.ts';

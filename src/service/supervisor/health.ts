@@ -1,7 +1,8 @@
 import { get } from 'node:http';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { reasonOf } from '../../errors.ts';
 import type { ServiceDefinition } from '../definition/definition.ts';
-import { endText, reasonOf } from '../failure.ts';
+import { endText } from '../failure.ts';
 import type { ServiceHealth } from '../status.ts';
 import { connectInside } from './publish.ts';
 import { ROOT_POLICY, type UnitHost } from './unit-host.ts';

@@ -1,5 +1,5 @@
 import { defined } from '../../defined.ts';
-import { KilnError } from '../../errors.ts';
+import { KilnError, reasonOf } from '../../errors.ts';
 import { attempt } from '../../host/calls/libc.ts';
 import { domainPrefix } from '../../sandbox/domain/sandbox-record.ts';
 import { INTERFACE, type LeasedAddress, leaseAddress } from '../../sandbox/network/dhcp-client.ts';
@@ -7,7 +7,6 @@ import type { Engine } from '../../sandbox/open.ts';
 import type { SandboxLimits } from '../../sandbox/policy/limits.ts';
 import { parseCapability } from '../../sandbox/policy/specification.ts';
 import { unitManager } from '../definition/service-units.ts';
-import { reasonOf } from '../failure.ts';
 import { tmpfilesPlan } from '../lifecycle/owned-paths.ts';
 import { knownImage, type StoredService } from '../lifecycle/store.ts';
 import { Tree } from '../lifecycle/tree.ts';

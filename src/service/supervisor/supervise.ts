@@ -2,14 +2,13 @@ import { existsSync } from 'node:fs';
 import { mkdir, rm } from 'node:fs/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { ErrorCode } from '../../error-codes.ts';
-import { KilnError } from '../../errors.ts';
+import { isKilnCode, KilnError, reasonOf } from '../../errors.ts';
 import { lockUnlessHeld } from '../../host/files/flock.ts';
 import { runProgram } from '../../host/process/child-process.ts';
 import { ownEnvironment } from '../../host/process/own-process.ts';
 import { withWaits } from '../../host/process/wait-for.ts';
 import { awaitedLater, deferred } from '../../promise.ts';
 import type { Engine } from '../../sandbox/open.ts';
-import { isKilnCode, reasonOf } from '../failure.ts';
 import {
   type InstanceFiles,
   instanceFiles,

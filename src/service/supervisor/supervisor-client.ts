@@ -2,7 +2,7 @@ import { once } from 'node:events';
 import { connect, type Socket } from 'node:net';
 import { basename } from 'node:path';
 import { defined } from '../../defined.ts';
-import { KilnError } from '../../errors.ts';
+import { isKilnCode, KilnError } from '../../errors.ts';
 import { hasErrno, unlessErrno } from '../../host/calls/libc.ts';
 import { lockHolder, tryLock } from '../../host/files/flock.ts';
 import { type Awaited, patience, waitFor } from '../../host/process/wait-for.ts';
@@ -17,7 +17,6 @@ import { connectUnixSocket, NOBODY_LISTENS } from '../../host/sockets/unix-socke
 import { deferred } from '../../promise.ts';
 import { Output } from '../../sandbox/door/io.ts';
 import { type ExecuteRequest, visit } from '../../sandbox/door/visitors.ts';
-import { isKilnCode } from '../failure.ts';
 import type { InstanceFiles } from '../lifecycle/store.ts';
 import type { ServiceStatus } from '../status.ts';
 import type { SupervisorRequest } from './supervisor-server.ts';

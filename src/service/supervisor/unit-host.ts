@@ -1,5 +1,5 @@
 import { readFileSync } from 'node:fs';
-import { KilnError } from '../../errors.ts';
+import { isKilnCode, KilnError } from '../../errors.ts';
 import type { Capability } from '../../host/process/process.ts';
 import { awaitedLater, deferred } from '../../promise.ts';
 import { DEFAULT_PATH } from '../../sandbox/command/command-request.ts';
@@ -9,7 +9,6 @@ import type { PlannedSandbox } from '../../sandbox/door/planned-sandbox.ts';
 import type { PolicyRequest } from '../../sandbox/policy/policy.ts';
 import { ROOT_CAPABILITIES } from '../../sandbox/policy/specification.ts';
 import type { ResourceLimit } from '../../sandbox/wire/encode.ts';
-import { isKilnCode } from '../failure.ts';
 import type { Tree } from '../lifecycle/tree.ts';
 import { LineSplitter, type LogFile } from '../log-file.ts';
 import type { UnitState, UnitStatus } from '../status.ts';

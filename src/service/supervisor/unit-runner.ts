@@ -1,5 +1,5 @@
 /** Long, because each method changes the state that all others look at. */
-import { KilnError } from '../../errors.ts';
+import { KilnError, reasonOf } from '../../errors.ts';
 import { attempt } from '../../host/calls/libc.ts';
 import { awaitedLater, deferred } from '../../promise.ts';
 import type { ProcessEnd } from '../../sandbox/command/process.ts';
@@ -7,7 +7,6 @@ import {
   endText,
   isRestarted,
   LOGS_HINT,
-  reasonOf,
   resultOf,
   resultOfStart,
   StartEnded,

@@ -1,7 +1,7 @@
 import { existsSync, realpathSync } from 'node:fs';
 import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
-import { KilnError } from '../../../errors.ts';
+import { isKilnCode, KilnError } from '../../../errors.ts';
 import { DEFAULT_DISK } from '../../../host/state/disk-watch.ts';
 import { fetchSignedFiles } from '../../../image/store/packages.ts';
 import { VERIFIED_BEFORE } from '../../../image/transaction/transaction-sandbox.ts';
@@ -125,7 +125,7 @@ async function solveFor(
   try {
     return await askWhatIsKnown(ask, exact);
   } catch (error) {
-    if (!(error instanceof KilnError) || error.code !== 'E_SOLVER_PROBLEM') throw error;
+    if (!isKilnCode(error, 'E_SOLVER_PROBLEM')) throw error;
     return await askWhatIsKnown(ask, names).catch(async (cause: unknown) => {
       throw await missingRequires(cause, set, { arch, signal });
     });
@@ -164,7 +164,7 @@ async function askWhatIsKnown(
 }
 
 function unknownNames(error: unknown): string[] {
-  if (!(error instanceof KilnError) || error.code !== 'E_SOLVER_NO_MATCH') return [];
+  if (!isKilnCode(error, 'E_SOLVER_NO_MATCH')) return [];
   const names = error.details?.names;
   return Array.isArray(names) ? names.map(String) : [];
 }

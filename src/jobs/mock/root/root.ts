@@ -2,7 +2,7 @@
 import { existsSync } from 'node:fs';
 import { mkdir, rename, rm, stat } from 'node:fs/promises';
 import { basename, join } from 'node:path';
-import { KilnError } from '../../../errors.ts';
+import { isKilnCode, KilnError } from '../../../errors.ts';
 import { type HeldLock, tryLock } from '../../../host/files/flock.ts';
 import { readRecordOrSetAside, withFields, writeRecord } from '../../../host/state/checked-file.ts';
 import type { DiskBound } from '../../../host/state/disk-watch.ts';
@@ -266,7 +266,7 @@ export async function pruneRoots(engine: Engine, maxAge: number): Promise<string
       await root.remove();
       removed.push(name);
     } catch (error) {
-      if (!(error instanceof KilnError) || error.code !== 'E_MOCK_ROOT_LOCKED') throw error;
+      if (!isKilnCode(error, 'E_MOCK_ROOT_LOCKED')) throw error;
     }
   }
   return removed;

@@ -1,4 +1,4 @@
-import { KilnError } from '../../../errors.ts';
+import { isKilnCode, KilnError } from '../../../errors.ts';
 import { ensureImage, requestedImage } from '../../../image/build.ts';
 import type { OnImageProgress } from '../../../image/progress.ts';
 import { reachOf } from '../../../image/store/entry.ts';
@@ -73,7 +73,7 @@ export async function solveLayer(
     signal,
   }).catch(async (error: unknown) => {
     // What a chain or --addrepo adds need not have what the image is made of.
-    const isUnknown = error instanceof KilnError && error.code === 'E_SOLVER_NO_MATCH';
+    const isUnknown = isKilnCode(error, 'E_SOLVER_NO_MATCH');
     if (isUnknown && base.repositories.length === 0) throw unknownRepositories();
     throw await missingRequires(error, set, { arch, signal });
   });
@@ -142,7 +142,7 @@ export async function missingRequires(
   set: RepositorySet,
   question: Question,
 ): Promise<unknown> {
-  if (!(error instanceof KilnError) || error.code !== 'E_SOLVER_PROBLEM') return error;
+  if (!isKilnCode(error, 'E_SOLVER_PROBLEM')) return error;
   const missing = missingOf(error.details?.problems);
   if (missing.length === 0) return error;
   const alike = await namesAlike(missing, set, question);
@@ -179,7 +179,7 @@ async function namesAlike(
 }
 
 function wrongName(error: Error): string | undefined {
-  if (!(error instanceof KilnError) || error.code !== 'E_SOLVER_NO_MATCH') return undefined;
+  if (!isKilnCode(error, 'E_SOLVER_NO_MATCH')) return undefined;
   return / \(did you mean .*\?\)$/m.exec(error.message)?.[0];
 }
 

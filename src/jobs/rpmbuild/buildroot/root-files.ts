@@ -3,7 +3,7 @@ import { arch, cpus, freemem, release, totalmem } from 'node:os';
 import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { z } from 'zod';
-import { KilnError } from '../../../errors.ts';
+import { KilnError, reasonOf } from '../../../errors.ts';
 import { SmallCache } from '../../../host/state/checked-file.ts';
 import type { StatePaths } from '../../../host/state/paths.ts';
 import { type ImageLock, imageLock, imageLockSchema } from '../../../image/lock.ts';
@@ -69,7 +69,7 @@ export async function writeLocks(
     run.write('buildroot_lock.json', await buildrootLock(run, base, image, layer));
   } catch (error) {
     run.signal.throwIfAborted();
-    const why = error instanceof Error ? error.message : String(error);
+    const why = reasonOf(error);
     run.warn({ code: 'no-buildroot-lock', message: `no buildroot_lock.json: ${why}` });
   }
 }

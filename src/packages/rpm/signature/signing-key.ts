@@ -1,6 +1,6 @@
 /** The OpenPGP secret key that signs packages: read and tried before anything is built. */
 import type { PrivateKey } from 'openpgp';
-import { KilnError } from '../../../errors.ts';
+import { KilnError, reasonOf } from '../../../errors.ts';
 import { readUserFile } from '../../../host/files/user-file.ts';
 import { ELEMENT_SIZE, ENTRY_SIZE, INTRO_SIZE, MAGIC, type RawEntry, Type } from '../header.ts';
 import { SigTag } from '../tags.ts';
@@ -57,7 +57,7 @@ export async function openSigningKey(
     await sign(Buffer.alloc(0));
     return { fingerprint: part.getFingerprint(), sign };
   } catch (cause) {
-    throw new KilnError('E_SIGN_KEY', `${files.key} cannot sign: ${messageOf(cause)}`, {
+    throw new KilnError('E_SIGN_KEY', `${files.key} cannot sign: ${reasonOf(cause)}`, {
       cause,
       hint: 'it may have expired or be revoked, be too short (RSA: 2048 bits), or not be for signing',
     });
@@ -68,7 +68,7 @@ async function readText(path: string, what: string): Promise<string> {
   try {
     return readUserFile(path, MAX_KEY, 'anything').toString('utf8');
   } catch (cause) {
-    throw new KilnError('E_SIGN_KEY', `${what} ${path} cannot be read: ${messageOf(cause)}`, {
+    throw new KilnError('E_SIGN_KEY', `${what} ${path} cannot be read: ${reasonOf(cause)}`, {
       cause,
       hint: 'give the path of a file that whoever runs kiln may read',
     });
@@ -109,10 +109,6 @@ async function unlock(
   } catch (cause) {
     throw new KilnError('E_SIGN_KEY', `the passphrase does not open ${path}`, { cause, hint });
   }
-}
-
-function messageOf(error: unknown): string {
-  return error instanceof Error ? error.message : String(error);
 }
 
 /*

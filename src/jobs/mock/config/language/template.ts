@@ -1,4 +1,5 @@
 import { Environment, Interpreter, parse, tokenize } from '@huggingface/jinja';
+import { reasonOf } from '../../../../errors.ts';
 import { joinTexts } from './operators.ts';
 import {
   asText,
@@ -93,7 +94,7 @@ export class Templates {
       return template.endsWith('\n') ? `${text}\n` : text;
     } catch (cause) {
       if (cause instanceof Error && cause.name === 'KilnError') throw cause;
-      const what = cause instanceof Error ? cause.message : String(cause);
+      const what = reasonOf(cause);
       throw configError(
         `the template in ${name} is not understood: ${what}`,
         this.#options.placeOf(name),
