@@ -1,6 +1,6 @@
 import { setImmediate } from 'node:timers/promises';
 import { Follower } from '../detached/follow.ts';
-import { type ListedJob, listJobs, sandboxOfJob } from '../detached/record.ts';
+import { jobCalled, type ListedJob, listJobs, sandboxOfJob } from '../detached/record.ts';
 import { KilnError } from '../errors.ts';
 import { sizeText } from '../host/calls/system-error.ts';
 import { requireState, type StatePaths, statePaths } from '../host/state/paths.ts';
@@ -174,14 +174,14 @@ export function killCommand(caller: Caller): KilnCommand {
       const isMeant = (word: string, { record: { id, name, owner } }: ListedJob) =>
         (name === word && owner === caller.user?.uid) || (word !== '' && id.startsWith(word));
       const known = await listJobs(paths, caller.user);
-      const jobs = known.filter(
-        (job) => job.state === 'running' && (all || ids.some((word) => isMeant(word, job))),
-      );
-      for (const { record } of jobs) {
+      const running = known.filter(({ state }) => state === 'running');
+      const isJob = (word: string) => running.some((job) => isMeant(word, job));
+      const named = ids.filter(isJob).map((word) => jobCalled(running, word, caller.user));
+      for (const { record } of all ? running : new Set(named)) {
         await endJob(paths, record.id);
         caller.stdout.say(`${record.id}\n`);
       }
-      const others = ids.filter((word) => !jobs.some((job) => isMeant(word, job)));
+      const others = ids.filter((word) => !isJob(word));
       const listed = await listSandboxes(paths, engine);
       const chosen = all
         ? listed

@@ -171,8 +171,8 @@ export function jobCalled(listed: readonly ListedJob[], word: string, owner: Own
 }
 
 /**
- * The sandbox of the newest such job, among those with these ids: what `--keep` left of one that has ended can be
- * entered and destroyed by the job's id or name.
+ * The sandbox of such a job, among those with these ids: what `--keep` left of one that has ended can be entered and
+ * destroyed by the job's id or name. @throws KilnError E_NO_JOB where the ids of several begin so
  */
 export function sandboxOfJob(
   listed: readonly ListedJob[],
@@ -180,13 +180,12 @@ export function sandboxOfJob(
   owner: Owner,
   sandboxes: readonly { readonly id: string }[],
 ): string | undefined {
-  const left = new Set(sandboxes.map(({ id }) => id));
+  const left = listed.filter(({ record }) => sandboxes.some(({ id }) => id === record.sandbox));
   // The beginning of a sandbox's own id means that one.
   const isFree = word !== '' && !sandboxes.some(({ id }) => id.startsWith(word));
-  return listed.findLast(({ record: { id, name, owner: whose, sandbox = '' } }) => {
-    const isMeant = (name === word && whose === owner?.uid) || (isFree && id.startsWith(word));
-    return isMeant && left.has(sandbox);
-  })?.record.sandbox;
+  const isMeant = ({ record: { id, name, owner: whose } }: ListedJob) =>
+    (name === word && whose === owner?.uid) || (isFree && id.startsWith(word));
+  return left.some(isMeant) ? jobCalled(left, word, owner).record.sandbox : undefined;
 }
 
 export function titleOf({ id, name }: JobRecord): string {

@@ -7,6 +7,7 @@ import {
   mkdirSync,
   readdirSync,
   readFileSync,
+  rmSync,
   statSync,
   symlinkSync,
   writeFileSync,
@@ -17,7 +18,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import anyTest, { type TestFn } from 'ava';
 import { Follower } from '../../src/detached/follow.ts';
 import { readJobLog } from '../../src/detached/log.ts';
-import { jobFiles } from '../../src/detached/record.ts';
+import { jobFiles, makeJobFolder, sandboxOfJob, writeJob } from '../../src/detached/record.ts';
 import { waitForDeath } from '../../src/host/process/process.ts';
 import { IMAGE, KILN, PATIENCE } from '../support/busybox-state.ts';
 import { daemonPid } from '../support/daemon.ts';
@@ -152,6 +153,29 @@ test.serial(
     t.not((await t.context.kiln(['exec', id, '--', 'true'])).exitCode, 0);
   },
 );
+
+test.serial('the beginning of several jobs’ ids ends none of them', async (t) => {
+  const { paths } = t.context;
+  const command = ['run'];
+  const record = (id: string) => ({ id, command, created: Date.now(), began: 1, tty: false });
+  const records = ['fffff00001', 'fffff00002'].map(record);
+  const made = await Promise.all(records.map(() => makeJobFolder(paths)));
+  for (const [index, { folder }] of made.entries()) writeJob(folder, records[index]!);
+  const killed = await t.context.kiln(['kill', 'fffff']);
+  t.is(killed.exitCode, 125);
+  t.regex(String(killed.stderr), /^kiln: job fffff: 2 ids begin so/);
+  t.is(await says(t.context, ['kill', 'fffff00002']), 'fffff00002');
+  for (const { folder, lock } of made) {
+    await lock.release();
+    rmSync(folder, { recursive: true });
+  }
+  const ended = records.map((one, index) => {
+    return { state: 'ended', folder: '', record: { ...one, sandbox: `a${index}` } } as const;
+  });
+  const sandboxes = [{ id: 'a0' }, { id: 'a1' }];
+  t.throws(() => sandboxOfJob(ended, 'fffff', undefined, sandboxes), { code: 'E_NO_JOB' });
+  t.is(sandboxOfJob(ended, 'fffff', undefined, sandboxes.slice(1)), 'a1');
+});
 
 test.serial('a log is read though its oldest file goes meanwhile', (t) => {
   const folder = join(t.context.beside, 'log');
