@@ -44,8 +44,9 @@ export class JobLog implements Disposable {
 
   constructor(folder: string) {
     this.#folder = folder;
-    this.#open();
+    // First what may fail: nothing is open then.
     writeFileSync(this.#reserve, Buffer.alloc(RESERVE, '.'), { mode: 0o600 });
+    this.#open();
   }
 
   get #reserve(): string {

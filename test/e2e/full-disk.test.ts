@@ -1,5 +1,5 @@
 /** What goes on while the disk of the state is full, and what is told about it. */
-import { mkdtempSync, rmSync } from 'node:fs';
+import { mkdtempSync, readdirSync, readlinkSync, rmSync } from 'node:fs';
 import { rm } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
@@ -7,6 +7,7 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import test from 'ava';
 import { execa } from 'execa';
+import { attempt } from '../../src/host/calls/libc.ts';
 import { isDead, waitForDeath } from '../../src/host/process/process.ts';
 import type { ServiceStatus } from '../../src/service/status.ts';
 import { freePort } from '../service/free-port.ts';
@@ -107,4 +108,21 @@ test.serial('a detached job whose output has no room is ended, and says so', asy
   const refused = await state.kiln(['run', '-r', 'busybox', '--detach', '--', 'true']);
   t.is(refused.exitCode, 125);
   t.regex(String(refused.stderr), /E_DISK_FULL/);
+  // Its record has room, and its last words have none.
+  await makeRoom();
+  await fill(32_000);
+  t.is((await state.kiln(['run', '-r', 'busybox', '--detach', '--', 'true'])).exitCode, 125);
+  t.deepEqual(openFiles(join(state.paths.root, 'detached')), []);
 });
+
+/** Of all processes, below a folder. */
+function openFiles(folder: string): string[] {
+  const processes = readdirSync('/proc').filter((name) => /^\d+$/.test(name));
+  const links = (pid: string) =>
+    attempt(() => readdirSync(`/proc/${pid}/fd`))?.map((fd) =>
+      attempt(() => readlinkSync(`/proc/${pid}/fd/${fd}`)),
+    ) ?? [];
+  return processes
+    .flatMap(links)
+    .filter((path) => path?.startsWith(`${folder}/`) === true) as string[];
+}

@@ -104,7 +104,7 @@ export const KINDS: readonly StateKind[] = [
     'nobody finds this job any more, and `kiln gc` removes it',
   ),
   kind('no content', `detached/${HEX}/lock`),
-  kind('not read', `detached/${HEX}/(output-[0-9]+|results/.*)`),
+  kind('not read', `detached/${HEX}/(output-[0-9]+|reserve|results/.*)`),
   kind('checked when used', 'mock/recipes/[^/]+/[^/]+.yaml'),
   kind('not read', '.*\\.damaged(/.*)?'),
 ];
