@@ -77,11 +77,16 @@ export class LogFile implements Disposable {
     // First what may fail: nothing is renamed then.
     const next = `${this.#path}.next`;
     const fd = openSync(next, 'a', 0o600);
-    for (let age = KEPT; age > 0; age--) {
-      const from = age === 1 ? this.#path : `${this.#path}.${age - 1}`;
-      if (statSync(from, { throwIfNoEntry: false })) renameSync(from, `${this.#path}.${age}`);
+    try {
+      for (let age = KEPT; age > 0; age--) {
+        const from = age === 1 ? this.#path : `${this.#path}.${age - 1}`;
+        if (statSync(from, { throwIfNoEntry: false })) renameSync(from, `${this.#path}.${age}`);
+      }
+      renameSync(next, this.#path);
+    } catch (error) {
+      closeSync(fd);
+      throw error;
     }
-    renameSync(next, this.#path);
     closeSync(this.#fd);
     this.#fd = fd;
     this.#bytes = 0;

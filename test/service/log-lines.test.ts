@@ -1,6 +1,9 @@
-/** Lines of a log, from what comes in pieces. */
+/** Lines of a log, from what comes in pieces, and the files that they are in. */
+import { mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import test from 'ava';
-import { LineSplitter } from '../../src/service/log-file.ts';
+import { LineSplitter, LogFile } from '../../src/service/log-file.ts';
 
 test('a character in two pieces is one, and one that was cut at the end is not lost', (t) => {
   const lines: string[] = [];
@@ -9,4 +12,17 @@ test('a character in two pieces is one, and one that was cut at the end is not l
   for (const byte of bytes.subarray(0, -1)) splitter.push(Buffer.of(byte));
   splitter.end();
   t.deepEqual(lines, ['one', 'zwei\ufffd']);
+});
+
+test('a log whose files cannot be renamed goes on, and opens no more of them', (t) => {
+  const folder = mkdtempSync(join(tmpdir(), 'kiln-log-'));
+  t.teardown(() => rmSync(folder, { recursive: true }));
+  const path = join(folder, 'service.log');
+  using log = new LogFile(path);
+  writeFileSync(`${path}.3`, '');
+  mkdirSync(`${path}.4/x`, { recursive: true });
+  const open = () => readdirSync('/proc/self/fd').length;
+  const before = open();
+  for (let i = 0; i < 20; i++) t.throws(() => log.rotate(), { code: 'EISDIR' });
+  t.is(open(), before);
 });
