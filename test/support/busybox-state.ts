@@ -74,6 +74,7 @@ export async function busyboxState(parent = tmpdir()): Promise<BusyboxState> {
   );
   await writeFile(join(tree, 'etc/group'), 'root:x:0:\nbuild:x:1000:\nextra:x:50:build\n');
   await writeFile(join(image, 'lease'), '');
+  await writeFile(join(image, 'owner-0.json'), '{"name":"busybox","private":false}');
   const boot = (await readFile('/proc/sys/kernel/random/boot_id', 'utf8')).trim();
   await writeFile(
     join(image, 'image.json'),

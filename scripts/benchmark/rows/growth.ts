@@ -43,6 +43,7 @@ const growStore: Grow = async (bed, count) => {
     await mkdir(join(image, 'tree'), { recursive: true });
     await writeFile(join(image, 'contents.json'), '{"inputs":null,"packages":[],"linked":[]}');
     await writeFile(join(image, 'lease'), '');
+    await writeFile(join(image, 'owner-0.json'), `{"name":"${id}","private":false}`);
     await writeFile(join(image, 'image.json'), JSON.stringify({ ...manifest, id, name: id }));
     const target = join(packages, id);
     await mkdir(join(target, 'tree'), { recursive: true });

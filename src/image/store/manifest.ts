@@ -103,7 +103,7 @@ export async function readContents(paths: StatePaths, id: string): Promise<Image
 /*
  * Whose images are. Their files are shared by all who have made or brought them, and so proved to have the
  * content. Names are their owner's alone: an image has each that its owner gave it.
- * `owner-UID.json` in an image's folder is one owner. An image without any is root's: it is older than these.
+ * `owner-UID.json` in an image's folder is one owner.
  */
 
 export const ROOT = 0;
@@ -156,32 +156,28 @@ export function writeImage(
   writeRecord(ownerFile(directory, uid), owner);
 }
 
+type StoredImage = Pick<ImageManifest, 'id'>;
+
 const takeOwner = withFields<ImageOwner>({ name: 'string', private: 'boolean' });
 
-type NamedImage = Pick<ImageManifest, 'id'> & Partial<Pick<ImageManifest, 'name'>>;
-
 /** The keys are uids. A damaged file counts for nothing: nobody learns whose it was. */
-export function ownersOf(paths: StatePaths, { id, name }: NamedImage): Map<number, ImageOwner> {
+export function ownersOf(paths: StatePaths, { id }: StoredImage): Map<number, ImageOwner> {
   const owners = new Map<number, ImageOwner>();
-  let files = 0;
   for (const file of readdirSync(imageDirectory(paths, id))) {
     const uid = FILE.exec(file)?.[1];
     if (uid === undefined) continue;
-    files++;
     const path = join(imageDirectory(paths, id), file);
     const { value, damage } = findRecord(path, takeOwner);
     if (damage !== undefined)
       tellDamage({ path, why: damage.why, done: 'the image has an owner less' });
     if (value !== undefined) owners.set(Number(uid), value);
   }
-  const old = files === 0 ? (name ?? readManifest(paths, id)?.name) : undefined;
-  if (old !== undefined) owners.set(ROOT, { name: old, private: false });
   return owners;
 }
 
 export function nameFor(
   paths: StatePaths,
-  image: NamedImage,
+  image: StoredImage,
   viewer: ImageViewer | undefined,
 ): string | undefined {
   return namesFor(paths, image, viewer)[0];
@@ -190,7 +186,7 @@ export function nameFor(
 /** All names that mean the image to whoever looks, the newest first; none if it is not to be seen. */
 export function namesFor(
   paths: StatePaths,
-  image: NamedImage,
+  image: StoredImage,
   viewer: ImageViewer | undefined,
 ): readonly string[] {
   const owners = ownersOf(paths, image);
@@ -205,20 +201,13 @@ export function namesOf(owner: ImageOwner | undefined): readonly string[] {
 }
 
 export function ownImage(paths: StatePaths, id: string, uid: number, owner: ImageOwner): void {
-  const manifest = readManifest(paths, id);
-  if (manifest === undefined) return;
-  const owners = ownersOf(paths, manifest);
-  // One without a file is root's, and stays so.
-  const roots = owners.get(ROOT);
-  const directory = imageDirectory(paths, id);
-  if (uid !== ROOT && roots !== undefined && !existsSync(ownerFile(directory, ROOT)))
-    writeRecord(ownerFile(directory, ROOT), roots);
-  const known = owners.get(uid);
+  if (readManifest(paths, id) === undefined) return;
+  const known = ownersOf(paths, { id }).get(uid);
   if (known?.name === owner.name && known.private === owner.private) return;
   const earlierNames = namesOf(known)
     .filter((name) => name !== owner.name)
     .slice(0, NAMES_MAX - 1);
-  writeRecord(ownerFile(directory, uid), {
+  writeRecord(ownerFile(imageDirectory(paths, id), uid), {
     ...owner,
     ...(earlierNames.length > 0 ? { earlierNames } : {}),
   });
