@@ -223,7 +223,7 @@ function checkFiles(wanted: string | undefined, caller: Caller): void {
     const found = existsSync(file) ? FINE : 'there is none; all is as by default';
     roots = tryFile(file, found, () => readConfiguration(file));
   } else if (name !== own?.file) {
-    roots = tryFile(wanted, FINE, () => checkConfiguration(wanted));
+    roots = tryFile(wanted, FINE, () => checkConfiguration(wanted, caller.user === undefined));
   }
   if (own !== undefined && (wanted === undefined || name === own.file)) {
     tryFile(own.file, FINE, () => callersConfiguration(own, caller.user === undefined));

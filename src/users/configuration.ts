@@ -6,7 +6,7 @@ import { z } from 'zod';
 import { parseEgressRule } from '../egress/rule.ts';
 import { KilnError } from '../errors.ts';
 import { closing } from '../host/calls/descriptor.ts';
-import { hasErrno } from '../host/calls/libc.ts';
+import { attempt, hasErrno } from '../host/calls/libc.ts';
 import { openUserFile } from '../host/files/user-file.ts';
 import type { UserIds } from '../host/process/user-namespace.ts';
 import { RecipeDocument } from '../recipe/document.ts';
@@ -94,9 +94,6 @@ const usersSchema = z.strictObject({
   mockConfigs: z
     .string()
     .startsWith('/', 'an absolute path')
-    .refine((path) => !isOthersToWrite(statSync(path, { throwIfNoEntry: false })), {
-      message: 'others than root can write there',
-    })
     .default('/etc/mock')
     .describe(
       'The folder of configurations of mock that users name with -r; only root may write there',
@@ -163,7 +160,7 @@ export interface Configuration {
 
 /** Root's file; without it, all is as by default. @throws RecipeError with all mistakes */
 export function readConfiguration(file: string): Configuration {
-  return checked(file, readText(file, true));
+  return checked(file, readText(file, true), { isRoots: true });
 }
 
 /** What a caller's own file cannot say. */
@@ -174,13 +171,18 @@ const NOT_USERS = [...NOT_OWN, ['repositories']];
 function checked(
   file: string,
   text: string,
-  forbidden: readonly (readonly string[])[] = [],
+  { isRoots = false, forbidden = [] as readonly (readonly string[])[] },
 ): Configuration {
   const document = new RecipeDocument(file, text);
   const value = document.value();
   const written: Configuration['written'] = (path) =>
     path.reduce((at: unknown, key) => (Object(at) as Record<string, unknown>)[key], value);
   const read = value === undefined ? undefined : document.check(configurationSchema, value);
+  const configs = written(['users', 'mockConfigs']);
+  // For nobody else: what root can see would tell them of folders that they cannot enter.
+  if (isRoots && typeof configs === 'string' && isOthersToWrite(configs)) {
+    document.report(['users', 'mockConfigs'], 'others than root can write there');
+  }
   for (const path of forbidden.filter((each) => written(each) !== undefined)) {
     document.report(path, 'is root’s to say', { hint: `in ${ROOTS_FILE}`, atKey: true });
   }
@@ -203,7 +205,7 @@ export function callersConfiguration(given: CallersConfiguration, isRoot: boolea
   if (why !== undefined) throw problem(file, why);
   const key = `${isRoot} ${file} ${text}`;
   if (own === undefined || ownText !== key) {
-    own = checked(file, text, isRoot ? NOT_OWN : NOT_USERS);
+    own = checked(file, text, { forbidden: isRoot ? NOT_OWN : NOT_USERS });
     ownText = key;
   }
   return own;
@@ -243,9 +245,9 @@ export function shareOf({ limits }: UserPolicy): SandboxOwner['share'] {
   };
 }
 
-/** A file that may become root's. @throws RecipeError with all mistakes */
-export function checkConfiguration(file: string): Configuration {
-  return checked(file, readText(file, false));
+/** A file that may become root's. @param isRoots root wants to know @throws RecipeError with all mistakes */
+export function checkConfiguration(file: string, isRoots: boolean): Configuration {
+  return checked(file, readText(file, false), { isRoots });
 }
 
 function readText(file: string, isInForce: boolean): string {
@@ -259,7 +261,7 @@ function readText(file: string, isInForce: boolean): string {
   using _fd = closing(fd);
   const stats = fstatSync(fd);
   const { size: bytes } = stats;
-  if (isInForce && isOthersToWrite(stats)) {
+  if (isInForce && isLoose(stats)) {
     throw problem(file, `others than root can write it: chown root ${file}; chmod go-w ${file}`);
   }
   if (bytes > SIZE_LIMIT) throw problem(file, `it is larger than ${SIZE_LIMIT} bytes`);
@@ -269,8 +271,12 @@ function readText(file: string, isInForce: boolean): string {
   return text;
 }
 
-function isOthersToWrite(stats: Stats | undefined): boolean {
-  return stats !== undefined && (stats.uid !== 0 || (stats.mode & 0o022) !== 0);
+function isLoose({ uid, mode }: Stats): boolean {
+  return uid !== 0 || (mode & 0o022) !== 0;
+}
+
+function isOthersToWrite(path: string): boolean {
+  return attempt(() => isLoose(statSync(path))) ?? false;
 }
 
 function problem(file: string, message: string): RecipeError {

@@ -277,6 +277,17 @@ test.serial('config check takes a file, and looks at both where none is named', 
   const found = await user(['config', 'check', 'next.yaml']);
   refuses(t, found, /next\.yaml:2:\d+: users\.groups/);
   t.notRegex(String(found.stderr), /parked|\/jobs\//);
+  // What only root can see, it says to root alone.
+  const hidden = join(beside, 'hidden');
+  mkdirSync(join(hidden, 'open'), { recursive: true });
+  chmodSync(join(hidden, 'open'), 0o777);
+  chmodSync(hidden, 0o700);
+  put(next, `users: { mockConfigs: ${hidden}/open }\n`, USER.uid);
+  t.is((await user(['config', 'check', 'next.yaml'])).exitCode, 0);
+  put(own, `users: { mockConfigs: ${hidden}/open }\n`, USER.uid);
+  t.notRegex(String((await user(['config', 'check'])).stderr), /others than root/);
+  refuses(t, await root(['config', 'check', next]), /others than root can write there/);
+  rmSync(own);
   writeConfig(config, '  limits: { memory: 1G }\ndefaults: { memory: 900M, network: lab }\n');
   const warned = await root(['config', 'check']);
   t.is(warned.exitCode, 0);
