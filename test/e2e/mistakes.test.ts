@@ -278,6 +278,8 @@ test.serial('files and names that are not there', async (t) => {
     [['kill', ''], /no sandbox ""/, /kiln ps/],
     [['report', '/nonexistent'], /\/nonexistent does not exist \[E_RESULT\]/, /--resultdir/],
     [['help', 'frobnicate'], /unknown command 'frobnicate'/, /`kiln --help`/],
+    [['results', 'nightly', ''], /'dir'.*a path cannot be empty/, /--help/],
+    [['report', ''], /'directory'.*a path cannot be empty/, /--help/],
     [['image', 'rm', ''], /there is no image ""/, /image ls/],
     [['image', 'rm', '../packages'], /there is no image \.\.\/packages/, /image ls/],
     [['image', 'build', '--update', IMAGE], /means an image itself/, /name the recipe/],

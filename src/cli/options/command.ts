@@ -1,5 +1,14 @@
-import { Command, InvalidArgumentError, type Option } from 'commander';
+import { type Argument, Command, InvalidArgumentError, type Option } from 'commander';
 import { KilnError } from '../../errors.ts';
+
+/** An empty path, of a variable that is not set, would be the caller's folder. */
+function refuseEmpty(given: Option | Argument): void {
+  const { parseArg } = given;
+  given.argParser((text: string, before: unknown) => {
+    if (text === '') throw new InvalidArgumentError('a path cannot be empty.');
+    return parseArg === undefined ? text : parseArg(text, before);
+  });
+}
 
 /**
  * A command of kiln's. An optional value must follow `=` (`--keep`, `--keep=10m`): commander would take the next
@@ -17,16 +26,15 @@ export class KilnCommand extends Command {
     return new KilnCommand(name);
   }
 
-  /** An empty path, of a variable that is not set, would be the caller's folder. */
   override addOption(option: Option): this {
-    const { parseArg } = option;
-    if (/<(?:dir|file|path)>$/.test(option.flags)) {
-      option.argParser((text: string, before: unknown) => {
-        if (text === '') throw new InvalidArgumentError('a path cannot be empty.');
-        return parseArg === undefined ? text : parseArg(text, before);
-      });
-    }
+    if (/<(?:dir|file|path)>$/.test(option.flags)) refuseEmpty(option);
     return super.addOption(option);
+  }
+
+  override addArgument(argument: Argument): this {
+    if (!argument.variadic && /^(?:dir|directory|file|path)$/.test(argument.name()))
+      refuseEmpty(argument);
+    return super.addArgument(argument);
   }
 
   examples(...lines: readonly string[]): this {
