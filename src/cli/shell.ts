@@ -13,6 +13,7 @@ import {
   findSandbox,
   type ListedSandbox,
   listSandboxes,
+  sandboxCalled,
   sandboxFiles,
 } from '../sandbox/domain/sandbox-record.ts';
 import { commandUser } from '../sandbox/door/plan.ts';
@@ -163,13 +164,14 @@ async function sandboxOf(
   });
   if (job === undefined) {
     const sandboxes = await listSandboxes(engine.paths, engine);
-    const left = sandboxOfJob(jobs, word, engine.owner, sandboxes);
-    return await findSandbox(engine, left ?? word).catch((error) => {
+    try {
+      return sandboxCalled(sandboxes, sandboxOfJob(jobs, word, engine.owner, sandboxes) ?? word);
+    } catch (error) {
       if (findRecipe(word, engine.cwd()) === undefined) throw error;
       throw new KilnError('E_NO_SANDBOX', `there is no sandbox ${word}: that is an image`, {
         hint: `\`kiln shell -r ${word}\` opens a shell in a new sandbox`,
       });
-    });
+    }
   }
   const { sandbox } = job.record;
   if (sandbox !== undefined) return await findSandbox(engine, sandbox);
