@@ -24,7 +24,8 @@ XFAIL: test-four
  2/2 Test  #2: beta .............................***Failed    0.02 sec
 ok 1 - gamma
 not ok 2 - delta
-ok 3 - epsilon # SKIP no network
+ok 3 - epsilon # Skip no network
+OK 12 tests
 `;
 
 const PATIENCE = Number(process.env.KILN_TEST_PATIENCE ?? 1);

@@ -58,7 +58,8 @@ const AUTOMAKE = /^(?<outcome>PASS|FAIL|XFAIL|XPASS|SKIP|ERROR): (?<name>\S.*)$/
 /** CTest: ` 3/12 Test  #3: name ......   Passed    0.01 sec`. */
 const CTEST = /^\s*\d+\/\d+ Test\s+#\d+: (?<name>\S+) \.*\s*(?<outcome>Passed|\*\*\*\w+)/;
 /** TAP (testanything.org): `not ok 3 - name # SKIP why`. */
-const TAP = /^(?<outcome>ok|not ok) \d+(?: -)? (?<name>[^#]+)(?:#\s*(?<directive>SKIP|TODO).*)?$/i;
+const TAP =
+  /^(?<outcome>ok|not ok) \d+(?: -)? (?<name>[^#]+)(?:#\s*(?<directive>(?i:SKIP|TODO)).*)?$/;
 
 export class LogReader {
   readonly tests: CheckedTest[] = [];
