@@ -249,13 +249,16 @@ test.serial('options of a sandbox that cannot be', async (t) => {
   await refused(t, build, /^kiln: the result directory \/dev\/null cannot be used/);
   // No call is allowed, so that execve(2) cannot even be refused.
   const profile = place('none.json');
+  const hint = RegExp(`profile ${profile} may refuse what a start takes`);
   for (const action of ['TRAP', 'ERRNO', 'KILL_PROCESS']) {
     await writeFile(profile, `{"defaultAction":"SCMP_ACT_${action}","syscalls":[]}`);
-    const hint = RegExp(`profile ${profile} may refuse what a start takes`);
     const began = performance.now();
     await refused(t, run('--seccomp', profile), /cannot start true: start/, { hint });
     t.true(performance.now() - began < 15_000, 'it is not waited for');
   }
+  const writes = { names: ['write'], action: 'SCMP_ACT_ALLOW' };
+  await writeFile(profile, JSON.stringify({ defaultAction: 'SCMP_ACT_ERRNO', syscalls: [writes] }));
+  await refused(t, run('--seccomp', profile), /not in force on the command/, { hint });
 });
 
 test.serial('a limit whose value is at fault is none that the host lacks', async (t) => {

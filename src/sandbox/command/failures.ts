@@ -137,18 +137,23 @@ export function execFailed(answer: Failed, argv: readonly string[], seccomp: str
       hint: '--workdir, or else the image’s own workdir, names a folder of the image, or one that is bound or copied into the sandbox',
     });
   }
+  // Behind its filter a start still makes calls. The profiles that come with kiln are no paths.
+  const refusal = seccomp.includes('/')
+    ? {
+        hint: `the seccomp profile ${seccomp} may refuse what a start takes, such as read, write, openat and execve`,
+      }
+    : undefined;
   const open = openLayer(answer);
-  if (open !== undefined) return open;
+  if (open !== undefined) {
+    return refusal === undefined
+      ? open
+      : new KilnError(open.code, open.message, { details: open.details, ...refusal });
+  }
   return new KilnError('E_EXEC', `cannot start ${command}: ${failureWords(answer)}: ${errno}`, {
     details,
     ...(isForkRefused(answer) ? { hint: TOO_FEW_PROCESSES } : {}),
     ...(answer.failure === 'setrlimit' ? { hint: LOW_LIMITS } : {}),
-    // Behind its filter a start still makes calls. The profiles that come with kiln are no paths.
-    ...(answer.failure === 'start' && seccomp.includes('/')
-      ? {
-          hint: `the seccomp profile ${seccomp} may refuse what a start takes, such as read, write, openat and execve`,
-        }
-      : {}),
+    ...(answer.failure === 'start' ? refusal : {}),
   });
 }
 
