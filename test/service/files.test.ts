@@ -1,3 +1,4 @@
+import { closeSync, fstatSync, openSync } from 'node:fs';
 import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -25,7 +26,7 @@ import { guardianScript } from '../../src/service/lifecycle/guardian.ts';
 import { mergeAccounts, planMerge } from '../../src/service/lifecycle/merge-trees.ts';
 import { deleteService } from '../../src/service/lifecycle/start-stop.ts';
 import type { StoredService } from '../../src/service/lifecycle/store.ts';
-import type { TreeEntry } from '../../src/service/lifecycle/tree.ts';
+import { Tree, type TreeEntry } from '../../src/service/lifecycle/tree.ts';
 import { readUnit } from '../../src/service/unit/read-unit.ts';
 import { parseUnitFile } from '../../src/service/unit/unit-file.ts';
 import {
@@ -307,4 +308,15 @@ test('the host’s systemd starts and stops all services that run a unit, and no
   } finally {
     await rm(folder, { recursive: true });
   }
+});
+
+// Before the others, which may take the number.
+test.serial('a tree that is closed twice closes nobody else’s descriptor', (t) => {
+  const tree = Tree.open('/');
+  tree[Symbol.dispose]();
+  const next = openSync('/dev/null', 'r');
+  t.is(next, tree.root, 'the number is used again');
+  tree[Symbol.dispose]();
+  t.notThrows(() => fstatSync(next));
+  closeSync(next);
 });

@@ -28,6 +28,7 @@ const LIST_LIMIT = 4096;
 /** A hostile directory tree, read as a process sees it whose root it is: no link leads out of it. */
 export class Tree implements Disposable {
   readonly root: number;
+  #isOpen = true;
 
   constructor(root: number) {
     this.root = root;
@@ -75,7 +76,9 @@ export class Tree implements Disposable {
   }
 
   [Symbol.dispose](): void {
-    closeSync(this.root);
+    // Of an instance that is closed twice: the number may be another's by then.
+    if (this.#isOpen) closeSync(this.root);
+    this.#isOpen = false;
   }
 
   #with<Result>(
