@@ -19,10 +19,7 @@ import type {
   Service,
   Surroundings,
 } from './io-kiln.ts';
-import { Sandbox } from './sandbox.ts';
-
-/** Bytes of input in one message, which has 4 MiB at most. */
-const PIECE = 2 << 20;
+import { PIECE, Sandbox } from './sandbox.ts';
 
 export interface JobOptions {
   /** Ends the job; the signal's reason is thrown. */
@@ -236,7 +233,7 @@ export class Kiln implements AsyncDisposable {
 
 /** kilnd does not know what `kiln varlink` has started. */
 function tooLong(): KilnError {
-  return new KilnError('E_ARGUMENT', 'input: more than 2 MiB, in a call that names files', {
+  return new KilnError('E_ARGUMENT', 'input: more than 1 MiB, in a call that names files', {
     hint: 'bind a file with it, or copy one in: copyIn',
   });
 }

@@ -7,8 +7,8 @@ import { checkOptions, isContent, unusableParameter } from './interface.ts';
 import type { OpenSandboxParameters } from './io-kiln.ts';
 import type { JobOptions } from './kiln.ts';
 
-/** The most bytes of a file in one call. */
-const PIECE = 1 << 20;
+/** The most bytes of a file or of input in one call: a message has 2 MiB at most where a user who is not root sends it. */
+export const PIECE = 1 << 20;
 
 export interface ExecOptions extends Omit<SpawnOptions, 'terminal'> {
   readonly input?: string | Uint8Array;

@@ -5,7 +5,14 @@ import anyTest, { type TestFn } from 'ava';
 import { execa } from 'execa';
 import { IMAGE } from '../support/busybox-state.ts';
 import { eventually } from '../support/eventually.ts';
-import { leftOfJobs, OTHER, USER, type UserState, userState } from '../support/second-user.ts';
+import {
+  kilnForUsers,
+  leftOfJobs,
+  OTHER,
+  USER,
+  type UserState,
+  userState,
+} from '../support/second-user.ts';
 
 const test = anyTest as TestFn<UserState>;
 const image = 'busybox';
@@ -187,6 +194,20 @@ test.serial('a command’s input and signals are its caller’s', async (t) => {
   t.falsy((await call(state, USER, 'SendSignal', end)).error);
   await running;
   t.regex(said(), /"signal":"SIGKILL"/);
+});
+
+test.serial('the library sends more input than a user’s message has room for', async (t) => {
+  const place = join(t.context.beside, 'library');
+  const node = kilnForUsers(place);
+  const script = `
+    const { connect } = require(${JSON.stringify(join(place, 'dist/index.cjs'))});
+    (async () => {
+      await using kiln = await connect();
+      const run = { image: 'busybox', argv: ['wc', '-c'], input: Buffer.alloc(5_000_000) };
+      process.stdout.write((await kiln.run(run)).stdout);
+    })();`;
+  const { stdout, stderr } = await t.context.run(USER, [node, '-e', script]);
+  t.is(String(stdout), '5000000', String(stderr));
 });
 
 test.serial('a lease on a file that is asked for does not hold up the daemon', async (t) => {
