@@ -15,9 +15,8 @@ import {
 } from './buildroot/root-files.ts';
 import { type BuildInput, readInput } from './input.ts';
 import { scanRoot } from './outcome/collect.ts';
-import { finish } from './outcome/finish.ts';
+import { finished } from './outcome/finish.ts';
 import type { BuildHooks, BuildReport } from './outcome/report.ts';
-import { lockResults, logLimits, ResultFiles } from './outcome/result-files.ts';
 import { checkInstall } from './postinstall.ts';
 import { type PreparedBuild, prepareBuild } from './prepare.ts';
 import type { BuildRequest } from './request.ts';
@@ -33,21 +32,12 @@ export async function buildPackage(
   hooks: BuildHooks = {},
 ): Promise<BuildReport> {
   const run = new BuildRun(engine, request, hooks);
-  let failure: unknown;
-  using held = new DisposableStack();
-  try {
-    held.use(await lockResults(request.resultDirectory, request.caller));
-    const limits = logLimits(engine.owner?.share.disk);
-    using files = await ResultFiles.open(request.resultDirectory, request.caller, limits);
-    run.logTo(files);
+  return await finished(run, async () => {
     // A key that cannot sign is found here, before hours of building.
     await signingKey(request);
     run.signer = await packageSigner(engine, request);
     await run.whole(() => build(run));
-  } catch (error) {
-    failure = error;
-  }
-  return await finish(run, failure);
+  });
 }
 
 async function build(run: BuildRun): Promise<void> {

@@ -13,10 +13,9 @@ import { packageSigner, signCollected } from '../provenance/sign.ts';
 import { BuildRun } from './build-run.ts';
 import { BuildSandbox } from './build-sandbox.ts';
 import { makeSrpm } from './input.ts';
-import { finish } from './outcome/finish.ts';
+import { finished } from './outcome/finish.ts';
 import { BuildFailure } from './outcome/outcome.ts';
 import type { BuildHooks, BuildPhase, BuildReport } from './outcome/report.ts';
-import { logLimits, ResultFiles } from './outcome/result-files.ts';
 import type { BuildRequest } from './request.ts';
 import { runRpmbuild, takePackages } from './rpmbuild.ts';
 
@@ -123,17 +122,10 @@ export async function resumeBuild(
   run.name = kept.name;
   run.sourceDigest = kept.sourceDigest;
   run.image = imageOf(engine.paths, sandbox);
-  let failure: unknown;
-  try {
-    const limits = logLimits(engine.owner?.share.disk);
-    using files = await ResultFiles.open(request.resultDirectory, request.caller, limits);
-    run.logTo(files);
+  return await finished(run, async () => {
     run.signer = await packageSigner(engine, request);
     await goOn(run, sandbox, kept);
-  } catch (error) {
-    failure = error;
-  }
-  return await finish(run, failure);
+  });
 }
 
 /**

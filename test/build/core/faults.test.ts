@@ -6,6 +6,7 @@ import { execa } from 'execa';
 import { buildPackage } from '../../../src/jobs/rpmbuild/build.ts';
 import { thinOut } from '../../../src/jobs/rpmbuild/buildroot/cache-tree.ts';
 import { resumeBuild } from '../../../src/jobs/rpmbuild/keep.ts';
+import { lockResults } from '../../../src/jobs/rpmbuild/outcome/result-files.ts';
 import { sweepSandboxes } from '../../../src/sandbox/domain/sweep.ts';
 import { MAIN, PATIENCE } from '../../support/busybox-state.ts';
 import { long } from '../../support/long.ts';
@@ -138,6 +139,12 @@ test.serial('a failed build is kept, entered, mended and resumed', async (t) => 
     'CapBnd:\t0000000000000000',
   ]);
   const resultDirectory = await state.fresh();
+  {
+    using _other = await lockResults(resultDirectory, { uid: 0, gid: 0 });
+    const refused = await kiln(['build', '--resume', id, '--resultdir', resultDirectory]);
+    t.is(refused.exitCode, 125);
+    t.regex(refused.stderr, /another build writes to .* \[E_RESULTDIR_BUSY\]/);
+  }
   const resumed = await kiln(['build', '--resume', id, '--resultdir', resultDirectory]);
   t.is(resumed.exitCode, 0, resumed.stderr);
   const names = await readdir(resultDirectory);

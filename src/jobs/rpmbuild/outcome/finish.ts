@@ -17,8 +17,26 @@ import type { BuildRun } from '../build-run.ts';
 import type { BuildRequest } from '../request.ts';
 import { BuildFailure, buildStatus } from './outcome.ts';
 import type { BuildPhase, BuildReport, BuiltPackage } from './report.ts';
+import { lockResults, logLimits, ResultFiles } from './result-files.ts';
 
-export async function finish(run: BuildRun, error: unknown): Promise<BuildReport> {
+/** Does the work of a build, whose result directory no other build uses meanwhile. It does not throw. */
+export async function finished(run: BuildRun, work: () => Promise<void>): Promise<BuildReport> {
+  const { resultDirectory, caller } = run.request;
+  let failure: unknown;
+  using held = new DisposableStack();
+  try {
+    held.use(await lockResults(resultDirectory, caller));
+    const limits = logLimits(run.engine.owner?.share.disk);
+    using files = await ResultFiles.open(resultDirectory, caller, limits);
+    run.logTo(files);
+    await work();
+  } catch (error) {
+    failure = error;
+  }
+  return await finish(run, failure);
+}
+
+async function finish(run: BuildRun, error: unknown): Promise<BuildReport> {
   const { request } = run;
   const report = describe(run, error);
   // It could not be opened, or is another job's.
