@@ -246,7 +246,7 @@ function checkArchitecture(lines: readonly string[], target: string | undefined)
 const NAMES = 5;
 
 function isLink(path: string): boolean {
-  return lstatSync(path, { throwIfNoEntry: false })?.isSymbolicLink() ?? false;
+  return attempt(() => lstatSync(path).isSymbolicLink()) ?? false;
 }
 
 function specHint(end: Executed, source: BuildSource): string {

@@ -393,6 +393,10 @@ test.serial(
       (await build('away', away, patch, join(directory, 'none-1.tar.gz'))).text,
       /kiln: \S+\/none-1\.tar\.gz is no directory/,
     );
+    const long = { name: 'long', preamble: `Source0: ${'n'.repeat(300)}` };
+    const tooLong = await build('long', long, patch, sources);
+    t.is(tooLong.exitCode, 3, tooLong.text);
+    t.regex(tooLong.text, /hint: a Source or Patch of the spec is missing \(n+\)/);
   },
 );
 
