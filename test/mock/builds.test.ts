@@ -10,7 +10,7 @@ import {
   symlink,
   writeFile,
 } from 'node:fs/promises';
-import { basename, join } from 'node:path';
+import { basename, dirname, join } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import test from 'ava';
 import { execa } from 'execa';
@@ -209,6 +209,9 @@ test.serial('a root that stays: what is mistyped does not touch it', async (t) =
   ends(t, await state.mock(['-n', '--postinstall', asks]), 30, /nobody-has-this/);
   const result = JSON.parse(await readFile(log.replace('build.log', 'result.json'), 'utf8'));
   t.is(result.failure?.phase, 'postinstall');
+  const names = await readdir(dirname(log));
+  t.true(names.includes('asks-more-1-1.noarch.rpm'));
+  for (const name of ['SHA256SUMS', 'provenance.json']) t.false(names.includes(name), name);
   t.is((await state.mock(['--clean'])).exitCode, 0);
 });
 

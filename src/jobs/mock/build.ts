@@ -7,6 +7,7 @@ import { openWorkDirectory } from '../../image/store/work-directory.ts';
 import { publishRepository } from '../../packages/repository/publish/snapshot.ts';
 import { writeResult } from '../../report/write.ts';
 import { forbidden } from '../../users/configuration.ts';
+import { PROVENANCE_FILES } from '../provenance/write.ts';
 import { buildPackage } from '../rpmbuild/build.ts';
 import { readInput } from '../rpmbuild/input.ts';
 import { resultOfBuild } from '../rpmbuild/outcome/finish.ts';
@@ -92,12 +93,11 @@ async function unreadable(
   sources: readonly BuildSource[],
 ): Promise<BuildSource | undefined> {
   for (const source of sources) {
-    const input = readInput(source, engine.paths, signal).then(({ name }) => name);
-    const isReadable = await input.then(
-      () => true,
-      () => false,
-    );
-    if (!isReadable) return source;
+    try {
+      await (await readInput(source, engine.paths, signal)).name;
+    } catch {
+      return source;
+    }
   }
   return undefined;
 }
@@ -164,6 +164,8 @@ async function installBuilt(at: RootSession, report: BuildReport): Promise<Build
     const failure = asKilnError(error);
     const exitStatus = buildStatus(failure);
     const failed = { ...report, failure, failedPhase: 'postinstall', exitStatus } as const;
+    using folder = Folder.open(resultDirectory);
+    for (const name of PROVENANCE_FILES) folder.remove(name);
     await writeResult(resultDirectory, resultOfBuild(failed), request.caller);
     return failed;
   }

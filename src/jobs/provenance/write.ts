@@ -24,7 +24,10 @@ import {
   signedEnvelope,
 } from './statement.ts';
 
-export const CHECKSUMS_FILE = 'SHA256SUMS';
+const CHECKSUMS_FILE = 'SHA256SUMS';
+
+/** Files that only a build that succeeded has. */
+export const PROVENANCE_FILES = [SBOM_FILE, STATEMENT_FILE, ENVELOPE_FILE, CHECKSUMS_FILE];
 
 const BYPRODUCTS = [
   ...['build.log', 'root.log', 'state.log', 'hw_info.log', 'installed_pkgs.log'],

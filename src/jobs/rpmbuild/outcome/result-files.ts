@@ -7,9 +7,7 @@ import { attempt } from '../../../host/calls/libc.ts';
 import { sizeInWords } from '../../../host/calls/system-error.ts';
 import { type HeldLock, tryLock } from '../../../host/files/flock.ts';
 import { Folder, makeDirectory } from '../../../host/files/folder.ts';
-import { SBOM_FILE } from '../../provenance/spdx.ts';
-import { ENVELOPE_FILE, STATEMENT_FILE } from '../../provenance/statement.ts';
-import { CHECKSUMS_FILE } from '../../provenance/write.ts';
+import { PROVENANCE_FILES } from '../../provenance/write.ts';
 import type { LogName } from './report.ts';
 
 /** Bytes of one log; the rest is compressed. */
@@ -25,7 +23,7 @@ const STALE = [
   ...['result.json', 'report.html', 'junit.xml', 'gl-code-quality-report.json'],
   ...['lock.json', 'buildroot_lock.json', 'installed_pkgs.log'],
   ...['build.log.rest.gz', 'root.log.rest.gz'],
-  ...[SBOM_FILE, STATEMENT_FILE, ENVELOPE_FILE, CHECKSUMS_FILE],
+  ...PROVENANCE_FILES,
 ];
 
 function isHalfWritten(name: string): boolean {
@@ -48,7 +46,7 @@ export function resultPaths(resultDirectory: string, sources: string): string[] 
 }
 
 /** Not the directory itself, which others may open: whoever can, could lock it. */
-const LOCK = '.kiln.lock';
+export const LOCK = '.kiln.lock';
 
 /**
  * Makes a result directory, and keeps other builds out of it: their files would be mixed.
