@@ -16,7 +16,7 @@ import { PlannedSandbox } from '../../sandbox/door/planned-sandbox.ts';
 import type { Engine } from '../../sandbox/open.ts';
 import { limitsOf } from '../../sandbox/policy/limits.ts';
 import type { Bind, SandboxSpecification } from '../../sandbox/policy/specification.ts';
-import { logLimits, ResultFiles } from '../rpmbuild/outcome/result-files.ts';
+import { LOCK, logLimits, ResultFiles } from '../rpmbuild/outcome/result-files.ts';
 import { collectorFor } from '../run/collect.ts';
 import { planRun } from '../run/plan.ts';
 import { Timeline } from '../run/timeline.ts';
@@ -93,7 +93,8 @@ export async function runRecipe(
   );
   const run = sandboxRequest(request, recipe, sources, binds, image.manifest.id);
   const plan = planRun(engine, run, image);
-  const collect = await collectorFor(run, undefined, undefined, ['build.log', 'build.log.rest.gz']);
+  const own = ['build.log', 'build.log.rest.gz', LOCK];
+  const collect = await collectorFor(run, undefined, undefined, own);
   const sandbox = await timeline.measure('sandbox', () =>
     PlannedSandbox.open(engine, plan, { signal, samples: timeline.samples }),
   );

@@ -29,14 +29,14 @@ const OWN_FILES = ['result.json', 'report.html'];
 
 /**
  * Checks the patterns of a request; the answer collects what they name, up to `bytes` of it.
- * @param logs further files of kiln's own in the result directory
+ * @param more further files of kiln's own in the result directory
  * @throws KilnError E_ARTIFACT_PATTERN
  */
 export async function collectorFor(
   request: Pick<RunRequest, 'artifacts' | 'resultDirectory' | 'caller' | 'time'>,
   results: Pick<Results, 'collect'> = ownResults,
   bytes?: number,
-  logs: readonly string[] = [],
+  more: readonly string[] = [],
 ): Promise<Collector> {
   const { artifacts: patterns, resultDirectory: destination, caller: owner } = request;
   const none = { collection: undefined, failure: undefined };
@@ -47,10 +47,10 @@ export async function collectorFor(
   return async (sandbox, workdir, onWarning, interrupted) => {
     try {
       const signal = collectionEnd(request.time.timeout, interrupted);
-      const reserved = [...OWN_FILES, ...logs];
+      const reserved = [...OWN_FILES, ...more];
       const to = { destination, reserved, owner, limits: defined({ bytes }) };
       // Root decides which disk of root's is filled.
-      const check = (more: number) => refuseLowDisk(destination, more);
+      const check = (size: number) => refuseLowDisk(destination, size);
       const room = bytes === undefined ? undefined : check;
       const wanted = { patterns, workdir, ...to, ...defined({ room }) };
       const collection = await sandbox.withRoot((rootFd) =>

@@ -307,6 +307,22 @@ test.serial('a result directory has one build at a time', async (t) => {
   t.true((await readdir(out)).includes('result.json'));
 });
 
+test.serial('an artifact cannot take the place of the lock of a result directory', async (t) => {
+  const { stderr, result, resultDirectory } = await workshop.build({
+    'it.yaml': `image: ${BUSYBOX}
+sandbox: { workdir: /tmp }
+steps: ["touch .kiln.lock other"]
+artifacts: [.kiln.lock, other]
+`,
+  });
+  t.regex(stderr, /reserved-name/);
+  t.deepEqual(
+    result?.artifacts.map(({ path }) => path),
+    ['other'],
+  );
+  t.true((await readdir(resultDirectory)).includes('other'));
+});
+
 test.serial('only steps that ask for it have the network of the sandbox', async (t) => {
   const server = createServer((_request, response) => response.end('from outside\n')).listen(
     0,
