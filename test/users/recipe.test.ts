@@ -118,6 +118,37 @@ test.serial('what a recipe writes to its log keeps within the user’s share', a
   t.true(rest.endsWith(`[kiln: the log ends here: its rest is ${2 ** 20} bytes long]`));
 });
 
+test.serial(
+  'artifacts of a recipe keep within the user’s share, also those of binds',
+  async (t) => {
+    const { closed } = t.context;
+    const name = folder(closed, {
+      'r.yaml': yaml(['artifacts: [/b/large]']),
+      large: 'x'.repeat(9 << 20),
+    });
+    writeConfig(closed.config, '  limits: { disk: 8M }\n');
+    t.teardown(() => writeConfig(closed.config, ''));
+    const bind = ['--bind', `${name}:/b`, '--resultdir', `${name}/out`];
+    const built = await closed.as(USER, ['build', `${name}/r.yaml`, ...bind]);
+    t.is(built.exitCode, 125, String(built.stderr));
+    t.regex(String(built.stderr), /E_ARTIFACT_LIMIT/);
+    // It was refused where it is collected, on root's disk, not only where it comes out.
+    const result = readFileSync(join(closed.home, name, 'out/result.json'), 'utf8');
+    t.is(JSON.parse(result).failure.code, 'E_ARTIFACT_LIMIT');
+    const ran = await closed.as(USER, [
+      'run',
+      '-r',
+      'busybox',
+      ...bind,
+      '--artifact',
+      '/b/large',
+      '--',
+      'true',
+    ]);
+    t.regex(String(ran.stderr), /E_ARTIFACT_LIMIT/);
+  },
+);
+
 test.serial('a recipe in TypeScript has its modules, and runs in the sandbox', async (t) => {
   const step = `async () => { await $\`echo said: \${text}\`; }`;
   const name = folder(t.context, {

@@ -94,7 +94,7 @@ export async function runRecipe(
   const run = sandboxRequest(request, recipe, sources, binds, image.manifest.id);
   const plan = planRun(engine, run, image);
   const own = ['build.log', 'build.log.rest.gz', LOCK];
-  const collect = await collectorFor(run, undefined, undefined, own);
+  const collect = await collectorFor(run, undefined, engine.owner?.share.disk, own);
   const sandbox = await timeline.measure('sandbox', () =>
     PlannedSandbox.open(engine, plan, { signal, samples: timeline.samples }),
   );
