@@ -2,6 +2,7 @@ import { cp, mkdir, readdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import test from 'ava';
 import { execa } from 'execa';
+import { ownersOf } from '../../src/image/store/manifest.ts';
 import { type BusyboxState, busyboxState, IMAGE } from '../support/busybox-state.ts';
 import { debianRepository } from './image-state.ts';
 
@@ -37,6 +38,10 @@ test.serial('an id that begins like two images, and a name of two, are neither',
   for (const name of ['nope', 'nor-this'])
     t.true(String(all.stderr).includes(`there is no image ${name} [E_IMAGE_MISSING]`));
   t.deepEqual(await readdir(state.paths.images), [IMAGE]);
+});
+
+test.serial('an image that is removed while images are listed is nobody’s', (t) => {
+  t.is(ownersOf(state.paths, { id: 'f'.repeat(64) }).size, 0);
 });
 
 test.serial('what comes from elsewhere never gets a name that -r cannot take', async (t) => {

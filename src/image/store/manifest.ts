@@ -1,6 +1,7 @@
 import { existsSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { KilnError } from '../../errors.ts';
+import { unlessErrno } from '../../host/calls/libc.ts';
 import {
   type FoundRecord,
   findRecord,
@@ -163,10 +164,12 @@ const takeOwner = withFields<ImageOwner>({ name: 'string', private: 'boolean' })
 /** The keys are uids. A damaged file counts for nothing: nobody learns whose it was. */
 export function ownersOf(paths: StatePaths, { id }: StoredImage): Map<number, ImageOwner> {
   const owners = new Map<number, ImageOwner>();
-  for (const file of readdirSync(imageDirectory(paths, id))) {
+  const directory = imageDirectory(paths, id);
+  // Whoever has listed it may be slower than whoever removes it.
+  for (const file of unlessErrno(['ENOENT'], () => readdirSync(directory)) ?? []) {
     const uid = FILE.exec(file)?.[1];
     if (uid === undefined) continue;
-    const path = join(imageDirectory(paths, id), file);
+    const path = join(directory, file);
     const { value, damage } = findRecord(path, takeOwner);
     if (damage !== undefined)
       tellDamage({ path, why: damage.why, done: 'the image has an owner less' });
