@@ -151,8 +151,7 @@ function recipe<Run extends z.ZodType>(run: Run) {
       }
       if (value.sandbox.network !== 'private' || value.sandbox.egress !== undefined) return;
       for (const [index, step] of value.steps.entries()) {
-        if (typeof step !== 'object' || step === null || !('network' in step) || !step.network)
-          continue;
+        if (typeof step === 'string' || !step.network) continue;
         const message =
           'the sandbox has no network: sandbox.network or sandbox.egress says which it is to have';
         context.addIssue({ code: 'custom', message, path: ['steps', index, 'network'] });
@@ -181,7 +180,7 @@ export type RecipeStep = Readonly<ReturnType<typeof stepsOf>[number]>;
 
 export function stepsOf({ steps }: BuildRecipe) {
   return steps.map((step, index) => {
-    const isMap = typeof step === 'object' && 'run' in step;
+    const isMap = typeof step !== 'string';
     const run = isMap ? step.run : step;
     const { name, workdir, env = {}, user: who, timeout, network = false } = isMap ? step : {};
     return {

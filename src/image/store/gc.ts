@@ -111,10 +111,7 @@ export async function removeUnusedPackages(paths: StatePaths, user?: PackageUser
   for (const { tree } of discarded) await removeTree(tree);
   if (user === undefined) return total(discarded);
   const needless = unusedIn(paths, { ...store, packages, images: imagesOwnedBy(paths, user) });
-  await stillUnused(paths, needless, store, async (left) => {
-    for (const { directory } of left) forgetReader(directory, user);
-    return [];
-  });
+  await eachUnused(paths, needless, store, ({ directory }) => forgetReader(directory, user));
   return total(discarded);
 }
 
@@ -129,35 +126,33 @@ async function discardUnused(
   unused: readonly ListedPackage[],
   listed: Pick<Store, 'images'>,
 ): Promise<(ListedPackage & { readonly tree: string })[]> {
-  return await stillUnused(paths, unused, listed, async (packages) => {
-    const discarded: (ListedPackage & { readonly tree: string })[] = [];
-    for (const found of packages) {
-      const tree = await discard(paths, found.directory);
-      if (tree !== undefined) discarded.push({ ...found, tree });
-    }
-    return discarded;
+  const discarded: (ListedPackage & { readonly tree: string })[] = [];
+  await eachUnused(paths, unused, listed, async (found) => {
+    const tree = await discard(paths, found.directory);
+    if (tree !== undefined) discarded.push({ ...found, tree });
   });
+  return discarded;
 }
 
 /**
  * Listing the store takes long, so it is done without the lock, for which all makers of images wait. Packages that
  * are needed since then stay; the images that were listed have none of them.
  */
-async function stillUnused<Done>(
+async function eachUnused(
   paths: StatePaths,
   unused: readonly ListedPackage[],
   { images: listed }: Pick<Store, 'images'>,
-  act: (packages: ListedPackage[]) => Promise<Done[]>,
-): Promise<Done[]> {
-  if (unused.length === 0) return [];
+  act: (found: ListedPackage) => Promise<void> | void,
+): Promise<void> {
+  if (unused.length === 0) return;
   const known = new Set(listed.map(({ manifest }) => manifest.id));
-  return await withLock(packagesLock(paths), async () => {
+  await withLock(packagesLock(paths), async () => {
     // Before the images, one of which it may become meanwhile.
     const needed = await neededPackages(paths);
     const images = imageIds(paths)
       .filter((id) => !known.has(id))
       .map((id) => ({ manifest: { id } }));
-    return await act(unusedIn(paths, { packages: unused, needed, images }));
+    for (const found of unusedIn(paths, { packages: unused, needed, images })) await act(found);
   });
 }
 

@@ -241,5 +241,5 @@ function networkOf(name: string): SandboxSpecification['network'] {
 
 /** Values of the environment may be secrets; result.json is often shown around. */
 function withoutValues(step: BuildRecipe['steps'][number]): unknown {
-  return typeof step === 'object' && 'env' in step ? { ...step, env: Object.keys(step.env) } : step;
+  return typeof step === 'string' ? step : { ...step, env: Object.keys(step.env) };
 }
