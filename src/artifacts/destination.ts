@@ -2,10 +2,10 @@ import {
   accessSync,
   type BigIntStats,
   constants,
-  existsSync,
   fchmodSync,
   fchownSync,
   fstatSync,
+  lstatSync,
   openSync,
 } from 'node:fs';
 import { dirname } from 'node:path';
@@ -166,8 +166,10 @@ function lastComponent(path: ByteString): Buffer {
  */
 export function checkResultDirectory(path: string): void {
   let existing = path;
-  while (!existsSync(existing)) existing = dirname(existing);
   try {
+    // A link that leads nowhere is there: mkdir(2) makes nothing in its place.
+    while (lstatSync(existing, { throwIfNoEntry: false }) === undefined)
+      existing = dirname(existing);
     using folder = closing(openSync(existing, constants.O_RDONLY | constants.O_DIRECTORY));
     accessSync(existing, constants.W_OK);
     if (!new FileSystems().isPseudo(folder.fd, fstatSync(folder.fd, { bigint: true }))) return;

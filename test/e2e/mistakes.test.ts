@@ -241,8 +241,12 @@ test.serial('options of a sandbox that cannot be', async (t) => {
   const kept = await state.kiln(['run', '-r', IMAGE, '--keep', '5m', '--', 'true']);
   t.is(kept.exitCode, 127);
   t.regex(String(kept.stderr), /5m is taken for the command.*\n {2}hint: write --keep=5m$/m);
-  const unused = ['--resultdir', '/proc/x', '--artifact', 'x', '--', 'echo', 'has run'];
-  t.is((await state.kiln(['run', '-r', IMAGE, ...unused])).stdout, '', 'looked at before');
+  const nowhere = place('to-nowhere');
+  await symlink('nowhere', nowhere);
+  for (const unusable of ['/proc/x', nowhere, place('n'.repeat(256))]) {
+    const unused = ['--resultdir', unusable, '--artifact', 'x', '--', 'echo', 'has run'];
+    t.is((await state.kiln(['run', '-r', IMAGE, ...unused])).stdout, '', 'looked at before');
+  }
   const recipe = place('unusable.yaml');
   await writeFile(recipe, `image: ${IMAGE}\nsteps: ['true']\n`);
   const build = ['build', recipe, '--resultdir', '/dev/null'];
