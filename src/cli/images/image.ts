@@ -133,27 +133,21 @@ async function list(options: ListOptions, caller: Caller): Promise<void> {
   const images = await visibleImages(engine);
   const names = (manifest: ListedImage['manifest']) =>
     namesFor(engine.paths, manifest, engine.owner);
-  const name: Columns<ListedImage> = [
+  const columns: Columns<ListedImage> = [
+    ['ID', ({ manifest }) => manifest.id.slice(0, 12)],
     ['NAME', ({ manifest }) => names(manifest).join(', ') || manifest.name],
+    ...COLUMNS,
+    ['OWNER', ({ manifest }) => ownerShown(engine, manifest)],
   ];
-  const owner: Columns<ListedImage> = [['OWNER', ({ manifest }) => ownerShown(engine, manifest)]];
   const owners = (manifest: ListedImage['manifest']) =>
     [...ownersOf(engine.paths, manifest)].map(([uid, one]) => ({ uid, ...one }));
   const iso = (time: number) => new Date(time).toISOString();
-  printRows(
-    caller.stdout,
-    [...ID, ...name, ...COLUMNS, ...owner],
-    images,
-    options,
-    ({ manifest, lastUse, ...rest }) => ({
-      ...{ ...manifest, ...rest, created: iso(manifest.created), lastUse: iso(lastUse) },
-      names: names(manifest),
-      ...(engine.owner === undefined ? { owners: owners(manifest) } : {}),
-    }),
-  );
+  printRows(caller.stdout, columns, images, options, ({ manifest, lastUse, ...rest }) => ({
+    ...{ ...manifest, ...rest, created: iso(manifest.created), lastUse: iso(lastUse) },
+    names: names(manifest),
+    ...(engine.owner === undefined ? { owners: owners(manifest) } : {}),
+  }));
 }
-
-const ID: Columns<ListedImage> = [['ID', ({ manifest }) => manifest.id.slice(0, 12)]];
 
 const COLUMNS: Columns<ListedImage> = [
   ['PACKAGES', ({ manifest }) => String(manifest.packageCount)],

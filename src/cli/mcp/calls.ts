@@ -165,13 +165,10 @@ export class Kiln {
     const words = ['exec', id, '--', ...argv];
     const timeout = this.#timeout;
     if (timeout === undefined) return await this.call(words, calling);
-    const late = new AbortController();
-    const timer = setTimeout(() => late.abort(), Math.min(timeout, LONGEST_WAIT));
-    const { signal } = calling;
-    const either = signal === undefined ? late.signal : AbortSignal.any([late.signal, signal]);
-    const ended = await this.call(words, { ...calling, signal: either });
-    clearTimeout(timer);
-    if (!late.signal.aborted) return ended;
+    const late = AbortSignal.timeout(Math.min(timeout, LONGEST_WAIT));
+    const { signal = late } = calling;
+    const ended = await this.call(words, { ...calling, signal: AbortSignal.any([late, signal]) });
+    if (!late.aborted) return ended;
     const why = `kiln: the command was ended after ${timeout / 1000} s: the time limit was reached (--timeout)\n`;
     return { ...ended, status: 124, stderr: `${ended.stderr}${why}` };
   }

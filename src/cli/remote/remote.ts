@@ -1,5 +1,5 @@
 /** `kiln --host ssh://USER@HOST[:PORT] COMMAND…`: runs a command on another machine as if it were this one. */
-import { Writable } from 'node:stream';
+import { PassThrough } from 'node:stream';
 import { type Command, CommanderError } from 'commander';
 import { defined } from '../../defined.ts';
 import { KilnError } from '../../errors.ts';
@@ -52,7 +52,7 @@ async function run({ host, argv }: RemoteCommandLine, caller: Caller): Promise<v
       input = caller.readInput({ raw: inputIsTTY && stdout.isTTY });
       return input.stream;
     },
-    stdout: plan.says === undefined ? stdout.stream : nowhere(),
+    stdout: plan.says === undefined ? stdout.stream : new PassThrough().resume(),
     stderr: stderr.stream,
   });
   let [interrupts, last] = [0, 0];
@@ -77,10 +77,6 @@ async function run({ host, argv }: RemoteCommandLine, caller: Caller): Promise<v
   } finally {
     input?.[Symbol.dispose]();
   }
-}
-
-function nowhere(): Writable {
-  return new Writable({ write: (_chunk, _encoding, done) => done() });
 }
 
 function variables(caller: Caller): Record<string, string> {

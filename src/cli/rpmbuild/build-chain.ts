@@ -1,4 +1,5 @@
 import { join, relative, resolve } from 'node:path';
+import { isKilnCode } from '../../errors.ts';
 import { asKilnError } from '../../host/calls/system-error.ts';
 import { makeDirectory } from '../../host/files/folder.ts';
 import { packageCount } from '../../image/progress.ts';
@@ -81,13 +82,12 @@ export async function tellChain<Report extends ToldChain>(
     const durationMs = Date.now() - startedAt.getTime();
     const ended = report ?? { startedAt, durationMs, members: [], repository };
     const value = describe({ ...ended, exitStatus, failure });
-    if (!KEPT.has(failure.code)) await writeChain(directory, value, caller).catch(() => undefined);
+    // Another chain writes it, or it cannot be written.
+    if (!isKilnCode(failure, 'E_CHAIN_BUSY', 'E_RESULTDIR'))
+      await writeChain(directory, value, caller).catch(() => undefined);
     if (json) printJson(caller.stderr, value);
   }
 }
-
-/** Failures after which chain.json stays: another chain writes it, or it cannot be written. */
-const KEPT: ReadonlySet<string> = new Set(['E_CHAIN_BUSY', 'E_RESULTDIR']);
 
 export async function runChain(
   sources: readonly string[],
