@@ -1,4 +1,4 @@
-import { createHash } from 'node:crypto';
+import { hash } from 'node:crypto';
 import { constants, mkdirSync, openSync, renameSync } from 'node:fs';
 import { join } from 'node:path';
 import { KilnError } from '../errors.ts';
@@ -288,7 +288,7 @@ async function inputsOf({ lock, settings, base }: ImageParts): Promise<ImageInpu
     base: base ?? null,
     files: settings.files.map(({ content, ...rest }) => ({
       ...rest,
-      digest: createHash('sha256').update(content).digest('hex'),
+      digest: hash('sha256', content, 'hex'),
     })),
     users: settings.users,
     environment: settings.environment,

@@ -1,5 +1,5 @@
 /** HTML of values that strangers wrote, and what all reports have in common. */
-import { createHash } from 'node:crypto';
+import { hash } from 'node:crypto';
 import type { BrowserFiles } from './write.ts';
 
 export interface Html {
@@ -82,7 +82,7 @@ function scriptJson(value: unknown): string {
 }
 
 function sourceDigest(text: string): string {
-  return `'sha256-${createHash('sha256').update(text).digest('base64')}'`;
+  return `'sha256-${hash('sha256', text, 'base64')}'`;
 }
 
 export function duration(ms: number): string {

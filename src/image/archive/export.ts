@@ -1,4 +1,4 @@
-import { createHash, type Hash } from 'node:crypto';
+import { createHash, type Hash, hash } from 'node:crypto';
 import { constants, createWriteStream } from 'node:fs';
 import {
   type FileHandle,
@@ -136,7 +136,7 @@ async function writeLayer(
 
 async function writeJson(blobs: string, mediaType: string, value: unknown): Promise<Descriptor> {
   const bytes = Buffer.from(JSON.stringify(value));
-  const digest = createHash('sha256').update(bytes).digest('hex');
+  const digest = hash('sha256', bytes, 'hex');
   await writeFile(join(blobs, digest), bytes, { flag: 'wx' });
   return { mediaType, digest: `sha256:${digest}`, size: bytes.length };
 }

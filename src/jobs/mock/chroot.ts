@@ -1,4 +1,4 @@
-import { createHash } from 'node:crypto';
+import { hash } from 'node:crypto';
 import { chmod, mkdir, readdir, stat, utimes } from 'node:fs/promises';
 import { homedir } from 'node:os';
 import { basename, join, resolve } from 'node:path';
@@ -159,7 +159,7 @@ export async function writeRecipe(
 ): Promise<string> {
   // JSON is valid YAML.
   const text = JSON.stringify(recipe, undefined, 2);
-  const digest = createHash('sha256').update(text).digest('hex').slice(0, 16);
+  const digest = hash('sha256', text, 'hex').slice(0, 16);
   const recipes = recipesDirectory(paths);
   const directory = join(recipes, digest);
   const path = join(directory, `${root}.yaml`);

@@ -1,4 +1,4 @@
-import { createHash } from 'node:crypto';
+import { hash } from 'node:crypto';
 import parse from 'spdx-expression-parse';
 import { attempt } from '../../host/calls/libc.ts';
 import type { LockedPackage } from '../../packages/repository/lock/lock.ts';
@@ -22,8 +22,7 @@ export function spdxLicense(tag: string): SpdxLicense {
   const text = tag.toWellFormed().trim();
   if (text === '') return { expression: NO_ASSERTION };
   if (isExpression(text)) return { expression: text };
-  const hash = createHash('sha256').update(text).digest('hex').slice(0, 16);
-  const licenseId = `LicenseRef-kiln-${hash}`;
+  const licenseId = `LicenseRef-kiln-${hash('sha256', text, 'hex').slice(0, 16)}`;
   return { expression: licenseId, extracted: { licenseId, extractedText: text } };
 }
 
@@ -94,7 +93,7 @@ export function spdxDocument(input: SbomInput): string {
     ...(extracted.length === 0 ? {} : { hasExtractedLicensingInfos: extracted }),
     relationships: relationships(built, root),
   };
-  const digest = createHash('sha256').update(JSON.stringify(content)).digest('hex');
+  const digest = hash('sha256', JSON.stringify(content), 'hex');
   const documentNamespace = `https://kiln.invalid/spdx/${encodeURIComponent(input.name)}-${digest}`;
   return `${JSON.stringify({ ...content, documentNamespace }, undefined, 2)}\n`;
 }

@@ -1,4 +1,4 @@
-import { createHash, createPrivateKey, createPublicKey, type KeyObject, sign } from 'node:crypto';
+import { createPrivateKey, createPublicKey, hash, type KeyObject, sign } from 'node:crypto';
 import { basename } from 'node:path';
 import { KilnError } from '../../errors.ts';
 import { readUserFile } from '../../host/files/user-file.ts';
@@ -134,7 +134,7 @@ export async function readSigningKey(path: string): Promise<SigningKey> {
   }
   const spki = createPublicKey(key).export({ type: 'spki', format: 'der' });
   return {
-    keyId: createHash('sha256').update(spki).digest('hex'),
+    keyId: hash('sha256', spki, 'hex'),
     sign: (message) => sign(digest, message, key),
   };
 }

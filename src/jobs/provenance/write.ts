@@ -1,4 +1,4 @@
-import { createHash } from 'node:crypto';
+import { hash } from 'node:crypto';
 import { existsSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { type TextFile, writeTexts } from '../../artifacts/staging.ts';
@@ -59,7 +59,7 @@ export async function writeProvenance(engine: Engine, report: BuildReport): Prom
     ...byproducts,
     ...attestations.map(({ name, content }) => ({
       path: name,
-      sha256: createHash('sha256').update(content).digest('hex'),
+      sha256: hash('sha256', content, 'hex'),
     })),
   ]);
   const files = [...attestations, { name: CHECKSUMS_FILE, content: manifest }];

@@ -1,5 +1,5 @@
 /** What logs of builds say: errors of compilers and tools, and tests. */
-import { createHash } from 'node:crypto';
+import { hash } from 'node:crypto';
 import { constants, fstatSync, openSync, readSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { stripVTControlCharacters } from 'node:util';
@@ -194,7 +194,7 @@ export function codeQuality(findings: readonly Finding[]): string {
     return {
       description: message,
       check_name: checkName(tool, message),
-      fingerprint: createHash('sha256').update(`${identity}${count}`).digest('hex'),
+      fingerprint: hash('sha256', `${identity}${count}`, 'hex'),
       severity: severity === 'error' ? 'major' : 'minor',
       location: { path: file, lines: { begin: line } },
     };

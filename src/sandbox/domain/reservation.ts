@@ -1,4 +1,4 @@
-import { createHash } from 'node:crypto';
+import { hash } from 'node:crypto';
 import {
   existsSync,
   mkdirSync,
@@ -113,8 +113,8 @@ export async function idBlock(subuid = '/etc/subuid'): Promise<{ start: number; 
  */
 export function firstIndex(total: number, namespace: string, boot: string): number {
   if (namespace === HOST_PIDS || total < 2) return 1;
-  const hash = createHash('sha256').update(`${boot}\n${namespace}`).digest();
-  return 1 + (hash.readUInt32LE() % (total - 1));
+  const digest = hash('sha256', `${boot}\n${namespace}`, 'buffer');
+  return 1 + (digest.readUInt32LE() % (total - 1));
 }
 
 function ownFirstIndex(total: number): number {

@@ -1,4 +1,4 @@
-import { createHash } from 'node:crypto';
+import { hash } from 'node:crypto';
 import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { KilnError } from '../../errors.ts';
@@ -110,7 +110,7 @@ async function findFilter(
 function cacheName(nameOrPath: string, text: string, capabilities: readonly Capability[]): string {
   const inputs = JSON.stringify([CACHE_FORMAT, text, process.arch, [...capabilities].sort()]);
   if (SHIPPED[nameOrPath] !== undefined) return `${nameOrPath}-${shortHash(inputs)}.bpf`;
-  return `${createHash('sha256').update(inputs).digest('hex').slice(0, 32)}.bpf`;
+  return `${hash('sha256', inputs, 'hex').slice(0, 32)}.bpf`;
 }
 
 const CACHE_FORMAT = 3;

@@ -1,4 +1,4 @@
-import { createHash } from 'node:crypto';
+import { hash } from 'node:crypto';
 import { once } from 'node:events';
 import { constants, openSync, readSync } from 'node:fs';
 import { createServer, Socket } from 'node:net';
@@ -103,5 +103,5 @@ function isOurs(directory: number): boolean {
 export function networkMac({ mac }: ServiceNetwork, { directory }: InstanceFiles): string {
   if (mac !== undefined) return mac;
   const identity = [readText('/etc/machine-id') ?? '', hostname(), directory].join('\n');
-  return virtualMac(createHash('sha256').update(identity).digest().subarray(0, 3));
+  return virtualMac(hash('sha256', identity, 'buffer').subarray(0, 3));
 }
