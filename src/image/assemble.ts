@@ -174,10 +174,8 @@ function setDirectoryTimes(plan: TreePlan, tree: string, changed: ReadonlySet<st
     const time = packagedTime(planned);
     if (time === null || !changed.has(planned.path)) continue;
     const path = encodeName(planned.path);
-    const fd = openInTree(root.fd, path, constants.O_RDONLY | constants.O_DIRECTORY);
-    if (fd === undefined) continue;
-    using _fd = closing(fd);
-    futimesSync(fd, time, time);
+    using directory = openInTree(root.fd, path, constants.O_RDONLY | constants.O_DIRECTORY);
+    if (directory !== undefined) futimesSync(directory.fd, time, time);
   }
 }
 

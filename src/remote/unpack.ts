@@ -8,6 +8,7 @@ import { closeDescriptor, closing } from '../host/calls/descriptor.ts';
 import { unlessErrno } from '../host/calls/libc.ts';
 import {
   mkdirat,
+  NEW_FILE,
   openat2,
   RESOLVE_BENEATH,
   RESOLVE_NO_SYMLINKS,
@@ -76,8 +77,8 @@ async function place(
   }
   const name = parts.at(-1);
   if (name === undefined) throw foreign('a file would be in place of a folder');
-  const folder = openFolder(root, parts.slice(0, -1));
-  using _folder = closing(folder);
+  using opened = closing(openFolder(root, parts.slice(0, -1)));
+  const folder = opened.fd;
   const temporary = `.kiln-${process.pid}.new`;
   const remove = () => unlessErrno(['ENOENT'], () => unlinkat(folder, temporary));
   remove();
@@ -85,14 +86,9 @@ async function place(
   rest.defer(remove);
   if (type === 'symlink') symlinkat(header.linkname ?? '', folder, temporary);
   else if (type === 'file') {
-    const fd = openat2(folder, temporary, {
-      flags: constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW,
-      mode: 0o600,
-      resolve: BELOW,
-    });
-    using _fd = closing(fd);
-    await fill(fd, content);
-    fchmodSync(fd, mode & 0o777);
+    using file = closing(openat2(folder, temporary, { ...NEW_FILE, resolve: BELOW }));
+    await fill(file.fd, content);
+    fchmodSync(file.fd, mode & 0o777);
   } else throw foreign(`it has a ${type}`);
   renameat(folder, temporary, folder, name);
 }

@@ -195,10 +195,8 @@ export class Sandbox implements AsyncDisposable {
 
 /** Whether a file system of the sandbox is full; a link on the way leads to none of the host's. */
 function isFull(root: number, path: string): boolean {
-  const found = openInTree(root, path, O_PATH);
-  if (found === undefined) return false;
-  using _found = closing(found);
-  return statfsSync(`/proc/self/fd/${found}`).bavail === 0;
+  using found = openInTree(root, path, O_PATH);
+  return found !== undefined && statfsSync(`/proc/self/fd/${found.fd}`).bavail === 0;
 }
 
 function leaseRequest({ network, hostname }: SandboxSpecification): LeaseRequest | undefined {

@@ -120,9 +120,8 @@ export class CallerFiles implements AsyncDisposable {
   }
 
   async file(path: string): Promise<string> {
-    const from = await this.#open('file', path);
-    using _from = closing(from);
-    return await this.#copyFile(from, path);
+    using from = closing(await this.#open('file', path));
+    return await this.#copyFile(from.fd, path);
   }
 
   /** As the client has opened it, whatever it is. The asker looks at it, and closes it. @throws SyscallError */
@@ -135,14 +134,12 @@ export class CallerFiles implements AsyncDisposable {
    * that follow links; a warning tells of the others. @throws KilnError E_CALLER_FILE
    */
   async tree(path: string, links: 'as they are' | 'inside'): Promise<string> {
-    const place = await this.#open('place', path);
-    using _place = closing(place);
-    const isFolder = fstatSync(place).isDirectory();
+    using place = closing(await this.#open('place', path));
+    const isFolder = fstatSync(place.fd).isDirectory();
     const type = isFolder ? constants.O_DIRECTORY : constants.O_NONBLOCK | constants.O_NOCTTY;
-    const from = this.#reopen(path, place, type);
-    using _from = closing(from);
-    if (isFolder) return await this.#copyFolder(from, path, links);
-    return await this.#copyFile(from, path);
+    using from = closing(this.#reopen(path, place.fd, type));
+    if (isFolder) return await this.#copyFolder(from.fd, path, links);
+    return await this.#copyFile(from.fd, path);
   }
 
   async recipe(path: string): Promise<string> {
@@ -216,9 +213,8 @@ export class CallerFiles implements AsyncDisposable {
         hint: 'write the path with the name at its end, not with . or ..',
       });
     }
-    const place = await this.#open('place', parent);
-    using _place = closing(place);
-    const folder = this.resultsTo(this.#reopen(parent, place, constants.O_DIRECTORY), parent);
+    using place = closing(await this.#open('place', parent));
+    const folder = this.resultsTo(this.#reopen(parent, place.fd, constants.O_DIRECTORY), parent);
     const inside = join(folder, name);
     this.#names.set(inside, path);
     return inside;
@@ -293,13 +289,13 @@ export class CallerFiles implements AsyncDisposable {
     }
     const copy = join(this.#newFolder(), nameOf(path));
     this.#names.set(copy, path);
-    const to = openSync(copy, constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL, 0o600);
-    using _to = closing(to);
+    const flags = constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL;
+    using to = closing(openSync(copy, flags, 0o600));
     try {
       const budget = this.#budgets.in;
       budget.spend('entries', 1);
-      await copyContent(from, to, Number(stats.size), Number(stats.blocks), budget);
-      fchmodSync(to, Number(stats.mode) & 0o777);
+      await copyContent(from, to.fd, Number(stats.size), Number(stats.blocks), budget);
+      fchmodSync(to.fd, Number(stats.mode) & 0o777);
       return copy;
     } catch (error) {
       throw error instanceof ReadFailed ? unreadable(path, error.cause) : error;

@@ -23,8 +23,7 @@ export async function copyResults(
   path: string,
   { owner, writing, budget = new Budget(), warn }: ResultsOptions,
 ): Promise<void> {
-  const source = openSync(from, constants.O_RDONLY | constants.O_DIRECTORY);
-  using _source = closing(source);
+  using source = closing(openSync(from, constants.O_RDONLY | constants.O_DIRECTORY));
   const destination = new Destination({
     root: to,
     owner,
@@ -41,7 +40,7 @@ export async function copyResults(
     inventory: new Inventory(budget, LONGEST_PATH),
     warnings: new Warnings(warn),
   });
-  const pair = { from: source, to, source: fromText(path), path: '', depth: 1 };
-  await copy.copyEntries(pair, listEntries(source, budget));
+  const pair = { from: source.fd, to, source: fromText(path), path: '', depth: 1 };
+  await copy.copyEntries(pair, listEntries(source.fd, budget));
   destination.finish();
 }

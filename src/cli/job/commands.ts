@@ -255,9 +255,8 @@ async function copyTo(from: string, directory: string, caller: Caller): Promise<
   }
   const path = resolve(caller.cwd(), directory);
   makeResultDirectory(path, caller.ids);
-  const to = openSync(path, constants.O_RDONLY | constants.O_DIRECTORY);
-  using _to = closing(to);
-  await copyResults(from, to, directory, {
+  using to = closing(openSync(path, constants.O_RDONLY | constants.O_DIRECTORY));
+  await copyResults(from, to.fd, directory, {
     owner: caller.ids,
     warn: (warning) => printWarning(warning, caller.stderr),
   });

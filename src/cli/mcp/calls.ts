@@ -121,11 +121,11 @@ export class Kiln {
 
   artifact(name: string): Buffer {
     const file = inside(this.#resultFolder(), name);
-    const fd = openSync(file, constants.O_RDONLY | constants.O_NONBLOCK | constants.O_NOFOLLOW);
-    using _fd = closing(fd);
-    if (!fstatSync(fd).isFile()) throw new Error(`${name} is no file`);
+    const flags = constants.O_RDONLY | constants.O_NONBLOCK | constants.O_NOFOLLOW;
+    using opened = closing(openSync(file, flags));
+    if (!fstatSync(opened.fd).isFile()) throw new Error(`${name} is no file`);
     const bytes = Buffer.alloc(FILE_MAX);
-    return bytes.subarray(0, readSync(fd, bytes, 0, FILE_MAX, 0));
+    return bytes.subarray(0, readSync(opened.fd, bytes, 0, FILE_MAX, 0));
   }
 
   start(words: readonly string[]): Started {

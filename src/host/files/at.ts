@@ -4,7 +4,7 @@
  * Names are single components as bytes unless said otherwise. All throw a SyscallError. Sources: openat2(2),
  * mkdirat(2), linkat(2), symlinkat(2), readlinkat(2), renameat(2), unlinkat(2), utimensat(2), getdents64(2).
  */
-import { type BigIntStats, closeSync, constants, fstatSync } from 'node:fs';
+import { type BigIntStats, constants, fstatSync } from 'node:fs';
 import { constants as os } from 'node:os';
 import { closing } from '../calls/descriptor.ts';
 import { cString, unlessErrno } from '../calls/libc.ts';
@@ -244,18 +244,19 @@ function readPiece(directory: number, piece: Buffer): number {
 
 /**
  * Opens `path` as a process whose root is the open directory `root`: links are followed, and none leads out.
- * Undefined if it does not exist. The caller closes the descriptor.
+ * Undefined if it does not exist.
  */
-export function openInTree(root: number, path: Name, flags: number): number | undefined {
+export function openInTree(root: number, path: Name, flags: number) {
   // O_NONBLOCK: a fifo must not block kiln. With O_PATH nothing is opened, and the kernel refuses the flag.
   const unblocked = (flags & O_PATH) === 0 ? flags | constants.O_NONBLOCK : flags;
   const how = { flags: unblocked, resolve: RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS };
-  return unlessErrno(['ENOENT', 'ENOTDIR', 'ELOOP', 'ENXIO'], () => openat2(root, path, how));
+  return unlessErrno(['ENOENT', 'ENOTDIR', 'ELOOP', 'ENXIO'], () =>
+    closing(openat2(root, path, how)),
+  );
 }
 
 /** @param flags O_DIRECTORY where only a directory counts */
 export function existsInTree(root: number, path: Name, flags = 0): boolean {
-  const fd = openInTree(root, path, O_PATH | flags);
-  if (fd !== undefined) closeSync(fd);
-  return fd !== undefined;
+  using found = openInTree(root, path, O_PATH | flags);
+  return found !== undefined;
 }

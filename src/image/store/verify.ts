@@ -62,14 +62,13 @@ async function differingFile(
   if (stored === undefined) return undefined;
   const { tree } = stored;
   const { files, fileDigestAlgorithm } = stored.package;
-  const root = unlessErrno(['ENOENT'], () =>
-    openSync(tree, constants.O_RDONLY | constants.O_DIRECTORY),
+  using root = unlessErrno(['ENOENT'], () =>
+    closing(openSync(tree, constants.O_RDONLY | constants.O_DIRECTORY)),
   );
   if (root === undefined) return { path: tree, why: 'it is missing' };
-  using _root = closing(root);
   for (const file of files) {
     if (file.digest === null || file.type !== 'file' || file.flags.includes('ghost')) continue;
-    const why = differs(root, file, fileDigestAlgorithm);
+    const why = differs(root.fd, file, fileDigestAlgorithm);
     if (why !== undefined) return { path: `${tree}${file.path}`, why };
     await nextTurn();
   }

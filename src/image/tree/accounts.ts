@@ -50,11 +50,10 @@ export function readGroups(root: number): Group[] {
 
 /** Links are resolved inside the tree; no lines if there is no such plain file. */
 function lines(root: number, path: string): string[] {
-  const fd = openInTree(root, path, constants.O_RDONLY);
-  if (fd === undefined) return [];
-  using _fd = closing(fd);
-  const stat = fstatSync(fd);
-  return stat.isFile() && stat.size <= SIZE_LIMIT ? readFileSync(fd, 'utf8').split('\n') : [];
+  using file = openInTree(root, path, constants.O_RDONLY);
+  if (file === undefined) return [];
+  const stat = fstatSync(file.fd);
+  return stat.isFile() && stat.size <= SIZE_LIMIT ? readFileSync(file.fd, 'utf8').split('\n') : [];
 }
 
 function isId(text: string | undefined): boolean {
@@ -106,8 +105,6 @@ export function restoreCapabilities(tree: string, deferred: readonly DeferredOwn
 }
 
 function withEntry(root: number, path: string, act: (fd: number) => void): void {
-  const fd = openInTree(root, encodeName(path), constants.O_RDONLY | constants.O_NOFOLLOW);
-  if (fd === undefined) return;
-  using _fd = closing(fd);
-  act(fd);
+  using entry = openInTree(root, encodeName(path), constants.O_RDONLY | constants.O_NOFOLLOW);
+  if (entry !== undefined) act(entry.fd);
 }

@@ -168,17 +168,16 @@ function writeTreeFile(
 }
 
 function changeTreeFile(root: number, path: string, change: (text: string) => string): boolean {
-  const fd = openInTree(root, path, constants.O_RDONLY);
-  if (fd === undefined) return false;
-  using _fd = closing(fd);
-  const stat = fstatSync(fd);
+  using file = openInTree(root, path, constants.O_RDONLY);
+  if (file === undefined) return false;
+  const stat = fstatSync(file.fd);
   if (!stat.isFile()) {
     throw new KilnError('E_IMAGE_TREE', `${path} of the image is not a plain file`, {
       hint: IN_THE_WAY,
     });
   }
   const { mode, uid, gid } = stat;
-  const text = change(readFileSync(fd, 'utf8'));
+  const text = change(readFileSync(file.fd, 'utf8'));
   writeTreeFile(root, path, text, { mode: mode & 0o7777, uid, gid });
   return true;
 }
@@ -189,7 +188,7 @@ function makeTreeDirectories(
   ownership: Ownership = PLAIN_DIRECTORY,
 ): number {
   const found = openInTree(root, path, constants.O_RDONLY | constants.O_DIRECTORY);
-  if (found !== undefined) return found;
+  if (found !== undefined) return found.fd;
   using parent = closing(makeTreeDirectories(root, posix.dirname(path)));
   const name = posix.basename(path);
   try {

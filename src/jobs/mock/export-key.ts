@@ -101,17 +101,16 @@ function copyKeys(source: string, target: string): void {
     mkdirSync(join(target, folder), { mode: 0o700 });
     chownSync(join(target, folder), GPG_ID, GPG_ID);
   }
-  const from = openHome(source);
-  using _from = closing(from);
-  const common = readBeneath(from, 'common.conf', MAX_CONF)?.toString('latin1') ?? '';
+  using from = closing(openHome(source));
+  const common = readBeneath(from.fd, 'common.conf', MAX_CONF)?.toString('latin1') ?? '';
   const hasDatabase = /^\s*use-keyboxd\s*$/m.test(common);
   if (hasDatabase) put('common.conf', 'use-keyboxd\n');
   const copy = (path: string, limit: number) => {
-    const bytes = readBeneath(from, path, limit);
+    const bytes = readBeneath(from.fd, path, limit);
     if (bytes !== undefined) put(path, bytes);
   };
   for (const name of hasDatabase ? [...RINGS, DATABASE] : RINGS) copy(name, MAX_RING);
-  for (const name of secretKeys(from)) copy(`${SECRET.folder}/${name}`, MAX_SECRET);
+  for (const name of secretKeys(from.fd)) copy(`${SECRET.folder}/${name}`, MAX_SECRET);
   chownSync(target, GPG_ID, GPG_ID);
 }
 

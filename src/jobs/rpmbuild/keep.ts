@@ -57,10 +57,9 @@ function buildDirectory(sandbox: BuildSandbox): string {
 }
 
 function directories(root: number, path: string): string[] | undefined {
-  const fd = openInTree(root, path, constants.O_RDONLY | constants.O_DIRECTORY);
-  if (fd === undefined) return undefined;
-  using _fd = closing(fd);
-  const entries = readdirSync(`/proc/self/fd/${fd}`, { withFileTypes: true });
+  using folder = openInTree(root, path, constants.O_RDONLY | constants.O_DIRECTORY);
+  if (folder === undefined) return undefined;
+  const entries = readdirSync(`/proc/self/fd/${folder.fd}`, { withFileTypes: true });
   return entries.filter((entry) => entry.isDirectory()).map(({ name }) => name);
 }
 

@@ -171,13 +171,12 @@ async function unpackPairs(
 /** A plain file below `tree`; undefined for links, anything that is no file, and files that are too large. */
 function readBeneath(tree: string, path: string): Buffer | undefined {
   using root = closing(openSync(tree, constants.O_RDONLY | constants.O_DIRECTORY));
-  const fd = unlessErrno(['ENOENT', 'ENOTDIR', 'ELOOP', 'ENXIO'], () =>
-    openat2(root.fd, path.replace(/^\/+/, ''), FILE_BELOW),
+  using file = unlessErrno(['ENOENT', 'ENOTDIR', 'ELOOP', 'ENXIO'], () =>
+    closing(openat2(root.fd, path.replace(/^\/+/, ''), FILE_BELOW)),
   );
-  if (fd === undefined) return undefined;
-  using _fd = closing(fd);
-  const stats = fstatSync(fd);
-  return stats.isFile() && stats.size <= MAX_SIZE ? readFileSync(fd) : undefined;
+  if (file === undefined) return undefined;
+  const stats = fstatSync(file.fd);
+  return stats.isFile() && stats.size <= MAX_SIZE ? readFileSync(file.fd) : undefined;
 }
 
 export function contentDifference(first: Buffer, second: Buffer): string[] {

@@ -142,10 +142,10 @@ export type LogFailures = Pick<LogReader, 'findings' | 'tests'>;
 /** As the report has it: a line says how much is left out. */
 export function readLog(folder: Folder, name: string): Buffer | undefined {
   const flags = constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK;
-  const opened = () => openSync(join(folder.path, name), flags);
-  const fd = unlessErrno(['ENOENT', 'ELOOP', 'ENXIO'], opened);
-  if (fd === undefined) return undefined;
-  using _fd = closing(fd);
+  const opened = () => closing(openSync(join(folder.path, name), flags));
+  using file = unlessErrno(['ENOENT', 'ELOOP', 'ENXIO'], opened);
+  if (file === undefined) return undefined;
+  const { fd } = file;
   const stats = fstatSync(fd);
   if (!stats.isFile() || stats.size === 0) return undefined;
   if (stats.size <= HEAD + TAIL) return readPart(fd, 0, stats.size);

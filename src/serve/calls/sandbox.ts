@@ -171,21 +171,20 @@ const RESOLVE = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS;
  */
 function openFile(root: number, path: string): number {
   if (!path.startsWith('/')) throw notFile(path, 'it is not an absolute path');
-  const found = unlessErrno(['ENOENT'], () =>
-    openat2(root, path, { flags: O_PATH, resolve: RESOLVE }),
+  using found = unlessErrno(['ENOENT'], () =>
+    closing(openat2(root, path, { flags: O_PATH, resolve: RESOLVE })),
   );
   if (found === undefined) {
     throw new KilnError('E_PATH', `path: ${path}: it does not exist`, {
       hint: 'name a file in the sandbox',
     });
   }
-  using _found = closing(found);
-  const stats = fstatSync(found, { bigint: true });
-  if (!stats.isFile() || new FileSystems().isPseudo(found, stats)) {
+  const stats = fstatSync(found.fd, { bigint: true });
+  if (!stats.isFile() || new FileSystems().isPseudo(found.fd, stats)) {
     throw notFile(path, 'it is not a plain file');
   }
   // Does not wait for the end of a lease that a command may hold on the file (fcntl(2)).
-  return reopenFile(found);
+  return reopenFile(found.fd);
 }
 
 async function use<Result>(

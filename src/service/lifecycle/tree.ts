@@ -86,10 +86,8 @@ export class Tree implements Disposable {
     flags: number,
     act: (fd: number, stats: Stats) => Result,
   ): Result | undefined {
-    const fd = openInTree(this.root, path, flags);
-    if (fd === undefined) return undefined;
-    using _fd = closing(fd);
-    return act(fd, fstatSync(fd));
+    using file = openInTree(this.root, path, flags);
+    return file && act(file.fd, fstatSync(file.fd));
   }
 }
 

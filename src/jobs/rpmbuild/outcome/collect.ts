@@ -1,4 +1,4 @@
-import { closeSync, constants, fstatSync } from 'node:fs';
+import { constants, fstatSync } from 'node:fs';
 import { join } from 'node:path';
 import { runInNewContext } from 'node:vm';
 import { Budget } from '../../../artifacts/budget.ts';
@@ -79,9 +79,9 @@ async function findPackages(
   using opened = new DisposableStack();
   const files: { readonly folder: string; readonly file: string; readonly path: string }[] = [];
   for (const folder of folders) {
-    const fd = openInTree(rootFd, folder, constants.O_RDONLY | constants.O_DIRECTORY);
+    const flags = constants.O_RDONLY | constants.O_DIRECTORY;
+    const fd = opened.use(openInTree(rootFd, folder, flags))?.fd;
     if (fd === undefined) continue;
-    opened.adopt(fd, closeSync);
     for (const name of listDirectory(fd, budget)) {
       const file = name.toString();
       if (!file.endsWith('.rpm') || !isFile(fd, name, folder)) continue;
@@ -191,12 +191,10 @@ async function regularFiles(rootFd: number, signal: AbortSignal): Promise<ByteSt
         found.push(joinBytes(path, name));
         continue;
       }
-      const inner = unlessErrno(['ENOTDIR', 'ELOOP', 'ENOENT', 'EACCES'], () =>
-        openDirectory(fd, toBytes(name)),
+      using inner = unlessErrno(['ENOTDIR', 'ELOOP', 'ENOENT', 'EACCES'], () =>
+        closing(openDirectory(fd, toBytes(name))),
       );
-      if (inner === undefined) continue;
-      using _inner = closing(inner);
-      await visit(inner, joinBytes(path, name), depth + 1);
+      if (inner !== undefined) await visit(inner.fd, joinBytes(path, name), depth + 1);
     }
   };
   await visit(rootFd, '', 1);
