@@ -395,6 +395,21 @@ test.serial('a user imports an archive and a layout, within bounds', async (t) =
     await refused(t, as(USER, ['image', 'import', 'mine.tar', `--name=${name}`]), /--name/, name);
 });
 
+test.serial('a name that root can give an image is one for users, too', async (t) => {
+  const { as, home, paths, kiln } = t.context;
+  const tar = join(home, 'größe~1:a.tar');
+  await execa('tar', ['-cf', tar, '-C', join(paths.images, IMAGE, 'tree'), '.']);
+  await give(tar, USER);
+  succeeds(t, await kiln(['image', 'import', tar, '--name', 'roots:1']));
+  succeeds(t, await as(USER, ['run', '-r', 'roots:1', '--', 'true']));
+  // Without --name it is called as the file is.
+  const imported = await as(USER, ['image', 'import', 'größe~1:a.tar', '--json']);
+  succeeds(t, imported);
+  const { name } = JSON.parse(String(imported.stdout));
+  succeeds(t, await as(USER, ['run', '-r', name, '--', 'true']));
+  succeeds(t, await as(USER, ['image', 'rm', name]));
+});
+
 test.serial('a name of root’s stays root’s', async (t) => {
   const { as, kiln } = t.context;
   succeeds(t, await as(USER, ['image', 'import', 'mine.tar', '--name', 'busybox']));

@@ -10,6 +10,7 @@ import { isPackageName, STEP_FILE, type StepOptions } from '../../farm/step.ts';
 import { Folder } from '../../host/files/folder.ts';
 import { startProgram } from '../../host/process/child-process.ts';
 import { packageRoot } from '../../host/state/paths.ts';
+import { isImageName } from '../../image/find.ts';
 import { type ChainRequest, chainJson } from '../../jobs/chain/request.ts';
 import type { CiChoice } from '../../report/ci/provider.ts';
 import { allowedMissing } from '../../sandbox/policy/layers.ts';
@@ -25,7 +26,6 @@ import {
   type UnbuiltChain,
 } from '../rpmbuild/build-chain.ts';
 import type { BuildOptions, ChainOptions } from '../rpmbuild/build-options.ts';
-import { isImageName } from '../users/user-rules.ts';
 
 export async function runFarmChain(
   sources: readonly string[],

@@ -1,7 +1,7 @@
 import { defined } from '../../defined.ts';
 import { type CallerUser, forbidden } from '../../users/configuration.ts';
 import { fetchPath } from '../users/user-guard.ts';
-import { isImageName, type PathKind } from '../users/user-rules.ts';
+import type { PathKind } from '../users/user-rules.ts';
 import { type CommandLine, commandLine } from './command-line.ts';
 import { type Mode, OPTIONS } from './option-table.ts';
 
@@ -78,7 +78,9 @@ function refuse(name: string): never {
 
 /** The name of a configuration, which may lie in a folder of its own: `koji/f44-build-1-2`. */
 function isConfigName(text: string): boolean {
-  return text.split('/').every(isImageName);
+  const isName = (part: string) =>
+    /^[A-Za-z0-9][\w.+-]*$/.test(part) && !/\.(?:ya?ml|json|cfg)$/.test(part);
+  return text.split('/').every(isName);
 }
 
 const OPEN: ReadonlySet<string> = new Set([

@@ -3,8 +3,9 @@
  * once, by the rules for users; here is what those leave open because it is root's, or not made for users.
  */
 import { KilnError } from '../../errors.ts';
+import { isImageName } from '../../image/find.ts';
 import { isProfileFile } from '../options/sandbox-options.ts';
-import { isImageName, type PathKind, type Rule, USER_COMMANDS } from '../users/user-rules.ts';
+import { type PathKind, type Rule, USER_COMMANDS } from '../users/user-rules.ts';
 
 export type Way =
   | 'as it is'

@@ -2,6 +2,7 @@
 import type { Command } from 'commander';
 import { defined } from '../../defined.ts';
 import { KilnError } from '../../errors.ts';
+import { isImageName } from '../../image/find.ts';
 import { isRecipeName } from '../../jobs/recipe/request.ts';
 import type { BuildRecipe } from '../../recipe/build-recipe.ts';
 import type { Bind } from '../../sandbox/policy/specification.ts';
@@ -14,7 +15,6 @@ import type { SharedOptions } from '../rpmbuild/build-recipe.ts';
 import { isPackageOrSpec } from '../rpmbuild/build-request.ts';
 import {
   EGRESS,
-  isImageName,
   isOwnImageRecipe,
   NETWORK,
   type PathKind,

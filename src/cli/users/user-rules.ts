@@ -227,16 +227,6 @@ const BUILD: Readonly<
   bind: path('place', 'source'),
 };
 
-const NAME: Rule = {
-  kind: 'setting',
-  setting: 'no setting: a name is letters, digits and . _ + -',
-  allows: (value) => isImageName(String(value)),
-};
-
-export function isImageName(text: string): boolean {
-  return /^[A-Za-z0-9][\w.+-]*$/.test(text) && !/\.(?:ya?ml|json|cfg)$/.test(text);
-}
-
 export function isOwnImageRecipe(text: string): boolean {
   return /\.ya?ml$/.test(text);
 }
@@ -274,7 +264,7 @@ export const USER_COMMANDS: Readonly<Record<string, CommandRules>> = {
   // Only the user's own: others' images are not found, root's are not removed.
   'image rm': { options: {}, arguments: 'image' },
   'image import': {
-    options: { name: NAME, disk: LIMITS.disk, json: 'open' },
+    options: { name: 'open', disk: LIMITS.disk, json: 'open' },
     arguments: path('sources'),
   },
   'image export': {
