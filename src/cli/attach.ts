@@ -25,8 +25,6 @@ export async function runAttached(
 ): Promise<void> {
   using _attached = connectCommand(command, kill, caller, tty);
   caller.exitStatus = commandStatus(await endOfFurther(command));
-  // An open pipe would keep a process running that is kiln's own.
-  for (const stream of [command.stdout, command.stderr]) stream.destroy();
 }
 
 export function connectCommand(

@@ -3,7 +3,8 @@ import { existsSync, readFileSync } from 'node:fs';
 import { mkdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import anyTest, { type TestFn } from 'ava';
-import { PATIENCE } from '../support/busybox-state.ts';
+import { execa } from 'execa';
+import { MAIN, PATIENCE } from '../support/busybox-state.ts';
 import { daemonPid } from '../support/daemon.ts';
 import { eventually } from '../support/eventually.ts';
 import { OTHER, USER, type UserState, userState } from '../support/second-user.ts';
@@ -146,6 +147,14 @@ test.serial('a command is not awaited for what it leaves running with its output
   const held = 'trap "" HUP; sleep 901 & echo out; exit 5';
   const terminal = await exec(['-t', id, '--', 'sh', '-c', held]);
   t.deepEqual([terminal.exitCode, terminal.stdout], [5, 'out']);
+  // Without the daemon, to a reader that is slow: all that was written before the end.
+  const much = ['exec', id, '--', 'sh', '-c', 'sleep 902 & yes | head -c 900000; exit 6'];
+  const slow = '"$@" | { sleep 3; wc -c; }';
+  const direct = await execa('sh', ['-c', slow, 'sh', process.execPath, MAIN, ...much], {
+    env: t.context.env,
+    timeout: 20_000 * PATIENCE,
+  });
+  t.is(direct.stdout.trim(), '900000');
   const ps = String((await kiln(['exec', id, 'ps'])).stdout);
   t.regex(ps, /sleep 900/);
   t.regex(ps, /sleep 901/);

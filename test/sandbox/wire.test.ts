@@ -100,8 +100,9 @@ test('a second failure of a command, which nobody waits for any more, harms nobo
   const gone = deferred<ProcessEnd>();
   const drained = deferred<void>();
   const [stdin, stdout, stderr] = [new PassThrough(), new PassThrough(), new PassThrough()];
-  const streams = { stdin, stdout, stderr, read: [] };
-  const handed = { onMoved: () => undefined, end: () => undefined, drained: drained.promise };
+  const end = () => undefined;
+  const streams = { stdin, stdout, stderr, read: [], end };
+  const handed = { onMoved: () => undefined, end, drained: drained.promise };
   const control = { signal: () => undefined, resize: () => undefined };
   const started = { pid: 1, facts: {} as CommandFacts };
   const command = new SandboxProcess(control, started, { ...streams, handed }, gone.promise);

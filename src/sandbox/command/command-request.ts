@@ -4,6 +4,7 @@ import { ReadStream } from 'node:tty';
 import { defined } from '../../defined.ts';
 import { KilnError } from '../../errors.ts';
 import { closeDescriptor, createPipe, type Pipe } from '../../host/calls/descriptor.ts';
+import { tryCall } from '../../host/calls/system-call.ts';
 import { receiveDescriptor, unixSocketPair } from '../../host/sockets/unix-socket.ts';
 import type { SandboxDomain } from '../domain/sandbox-domain.ts';
 import type { CommandStdio } from '../door/io.ts';
@@ -199,6 +200,8 @@ export interface CommandStreams {
   readonly stdout: Readable;
   readonly stderr: Readable;
   readonly read: readonly Readable[];
+  /** As {@link HandedStdio} has it. */
+  readonly end: () => void;
   readonly handed?: HandedStdio;
 }
 
@@ -211,7 +214,7 @@ function handedStreams(handed: HandedStdio): CommandStreams {
   const stdin = new Writable();
   stdin.destroy();
   const [stdout, stderr] = [Readable.from([]), Readable.from([])];
-  return { stdin, stdout, stderr, read: [], handed };
+  return { stdin, stdout, stderr, read: [], end: handed.end, handed };
 }
 
 function openStreams(stdio: HostStdio): CommandStreams {
@@ -220,14 +223,35 @@ function openStreams(stdio: HostStdio): CommandStreams {
     // A terminal without users answers EIO; that is its end of file.
     terminal.on('error', () => terminal.destroy());
     const stderr = Readable.from([]);
-    return { stdin: terminal, stdout: terminal, stderr, read: [terminal] };
+    const end = () => endStream(terminal, stdio.terminal);
+    return { stdin: terminal, stdout: terminal, stderr, read: [terminal], end };
   }
   const stdin = new Socket({ fd: stdio.stdin, readable: false, writable: true });
   // The command may not read its input.
   stdin.on('error', () => stdin.destroy());
   const output = (fd: number) => new Socket({ fd, readable: true, writable: false });
   const [stdout, stderr] = [output(stdio.stdout), output(stdio.stderr)];
-  return { stdin, stdout, stderr, read: [stdout, stderr] };
+  const end = () => {
+    endStream(stdout, stdio.stdout);
+    endStream(stderr, stdio.stderr);
+  };
+  return { stdin, stdout, stderr, read: [stdout, stderr], end };
+}
+
+/** asm-generic/ioctls.h */
+const FIONREAD = 0x541b;
+
+function endStream(stream: Readable, fd: number): void {
+  if (stream.destroyed) return;
+  const waiting = Buffer.alloc(4);
+  tryCall('ioctl', fd, FIONREAD, waiting);
+  let rest = waiting.readInt32LE() + stream.readableLength;
+  const take = ({ length }: { readonly length: number }) => {
+    rest -= length;
+    if (rest <= 0) stream.destroy();
+  };
+  stream.on('data', take);
+  take({ length: 0 });
 }
 
 function abandonStreams({ stdin, read }: CommandStreams): void {

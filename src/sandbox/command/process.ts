@@ -5,7 +5,7 @@ import { isKilnCode, KilnError } from '../../errors.ts';
 import { attempt } from '../../host/calls/libc.ts';
 import { signalName } from '../../host/process/process.ts';
 import type { AnswerOf, Parts } from '../wire/table.ts';
-import type { CommandStreams, HandedStdio } from './command-request.ts';
+import type { CommandStreams } from './command-request.ts';
 import type { CommandFacts } from './facts.ts';
 
 const signalNumbers: Readonly<Record<string, number>> = constants.signals;
@@ -62,8 +62,11 @@ export class SandboxProcess extends EventEmitter<SandboxProcessEvents> {
   signalCode: NodeJS.Signals | null = null;
   refused: readonly RefusedCall[] = [];
 
+  /** Its output was handed on. */
+  readonly isHanded: boolean;
+  /** What others than the ended command have written until now is the last that is passed on. */
+  readonly endOutput: () => void;
   readonly #control: CommandControl;
-  readonly #handed: HandedStdio | undefined;
   #openStreams = 0;
   #ended = false;
 
@@ -85,7 +88,8 @@ export class SandboxProcess extends EventEmitter<SandboxProcessEvents> {
     for (const stream of streams.read.filter(({ closed }) => !closed)) {
       this.#awaitOutput(new Promise((resolve) => stream.once('close', resolve)));
     }
-    this.#handed = streams.handed;
+    this.isHanded = streams.handed !== undefined;
+    this.endOutput = streams.end;
     if (streams.handed !== undefined) {
       streams.handed.onMoved(() => this.emit('relayed'));
       this.#awaitOutput(streams.handed.drained);
@@ -106,15 +110,6 @@ export class SandboxProcess extends EventEmitter<SandboxProcessEvents> {
 
   resize(rows: number, columns: number): void {
     this.#tell(() => this.#control.resize(rows, columns));
-  }
-
-  /**
-   * Waits no longer for processes that hold the output of the ended command. False where its output was not handed
-   * on: what has come was read, and there may be no `close`.
-   */
-  endOutput(): boolean {
-    this.#handed?.end();
-    return this.#handed !== undefined;
   }
 
   /**

@@ -74,12 +74,13 @@ export class Clock implements Disposable {
 
 /**
  * Waits for a command and all its output. Where leftover processes may stay, their output is awaited for half a
- * second only. Throws errors of the output, and E_INIT_SILENT if nothing ends the command.
+ * second only; where it is cut, what comes later is for nobody. Throws errors of the output, and E_INIT_SILENT if
+ * nothing ends the command.
  */
 export async function supervise(
   command: SandboxProcess,
   limits: TimeLimits,
-  leftovers: 'ended' | 'left',
+  leftovers: 'ended' | 'left' | 'cut',
   kill: () => Promise<void>,
 ): Promise<CommandEnd> {
   const { promise: ended, resolve, reject } = deferred<CommandEnd>();
@@ -104,8 +105,9 @@ export async function supervise(
     }
     clock[Symbol.dispose]();
     late = setTimeout(() => {
+      if (leftovers === 'cut' || command.isHanded) command.endOutput();
       // Output that arrived while this process was busy is read first.
-      if (!command.endOutput()) setImmediate(over);
+      else setImmediate(over);
     }, LATE_OUTPUT);
   });
   try {
@@ -120,5 +122,5 @@ export async function supervise(
  * still have: it has no limits of time.
  */
 export function endOfFurther(command: SandboxProcess): Promise<CommandEnd> {
-  return supervise(command, {}, 'left', async () => undefined);
+  return supervise(command, {}, 'cut', async () => undefined);
 }
