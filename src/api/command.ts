@@ -1,6 +1,7 @@
 import { EventEmitter } from 'node:events';
 import { constants } from 'node:os';
 import { Readable, Writable } from 'node:stream';
+import { signalName } from '../host/process/process.ts';
 import { awaitedLater, deferred } from '../promise.ts';
 import type { Connection } from './connect.ts';
 import type { Ended, ExecuteParameters } from './io-kiln.ts';
@@ -139,7 +140,7 @@ export class SandboxCommand extends EventEmitter<SandboxCommandEvents> {
 
   /** To its process group. False if it has ended. Throws TypeError for an unknown signal. */
   kill(signal: NodeJS.Signals | number = 'SIGTERM'): boolean {
-    const name = typeof signal === 'number' ? nameOf(signal) : signal;
+    const name = typeof signal === 'number' ? signalName(signal) : signal;
     if (name === undefined || !(name in constants.signals))
       throw new TypeError(`unknown signal ${signal}`);
     if (this.ended !== undefined) return false;
@@ -171,9 +172,4 @@ export class SandboxCommand extends EventEmitter<SandboxCommandEvents> {
     this.#control ??= awaitedLater(this.#open());
     await act(await this.#control, process);
   }
-}
-
-function nameOf(signal: number): NodeJS.Signals | undefined {
-  const found = Object.entries(constants.signals).find(([, number]) => number === signal);
-  return found?.[0] as NodeJS.Signals | undefined;
 }

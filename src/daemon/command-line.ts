@@ -4,9 +4,8 @@ import { closeSync } from 'node:fs';
 import { constants } from 'node:os';
 import { basename } from 'node:path';
 import { errnoName, SyscallError } from '../host/calls/libc.ts';
-import { signalName } from '../host/process/process.ts';
+import { signalName, signalNumber } from '../host/process/process.ts';
 import { deferred } from '../promise.ts';
-import { signalNumber } from '../sandbox/command/process.ts';
 import {
   encodeFrame,
   FRAME,

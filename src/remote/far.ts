@@ -26,10 +26,10 @@ import { type HeldLock, tryLock } from '../host/files/flock.ts';
 import { removeTree } from '../host/files/remove-tree.ts';
 import { startProgram } from '../host/process/child-process.ts';
 import { callerEnvironment } from '../host/process/own-node.ts';
+import { signalNumber } from '../host/process/process.ts';
 import { FRAME, onFrames, sendMessage, wired } from '../host/sockets/frames.ts';
 import { KILN_VERSION, packageRoot } from '../host/state/paths.ts';
 import { awaitedLater, deferred } from '../promise.ts';
-import { signalNumber } from '../sandbox/command/process.ts';
 import { Results, send } from './pack.ts';
 import { unpacker } from './unpack.ts';
 import {

@@ -53,6 +53,15 @@ export function dieWithParent(): void {
   checked('prctl', tryCall('prctl', PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0), 'parent death signal');
 }
 
+const signalNumbers: Readonly<Record<string, number>> = constants.signals;
+
+/** @throws TypeError for an unknown name, as Node's own kill() does */
+export function signalNumber(signal: NodeJS.Signals | number): number {
+  const number = typeof signal === 'number' ? signal : signalNumbers[signal];
+  if (number === undefined) throw new TypeError(`unknown signal ${signal}`);
+  return number;
+}
+
 /** The first of its names: SIGABRT, not SIGIOT. */
 export function signalName(number: number): NodeJS.Signals | undefined {
   const found = Object.entries(constants.signals).find(([, known]) => known === number);

@@ -1,10 +1,8 @@
 import { EventEmitter } from 'node:events';
-import { constants } from 'node:os';
 import { Readable, Writable } from 'node:stream';
+import { signalNumber } from '../../host/process/process.ts';
 import { CHUNK_BYTES, type ParentMessage } from './script-protocol.ts';
 import type { ChildMessage } from './script-session.ts';
-
-const signalNumbers: Readonly<Record<string, number>> = constants.signals;
 
 /** Above any pid of Linux (PID_MAX_LIMIT is 2^22): zx signals process groups by `pid` to abort a command. */
 const FIRST_ID = 10_000_000;
@@ -48,8 +46,7 @@ class RemoteProcess extends EventEmitter<RemoteEvents> {
 
   kill(signal: NodeJS.Signals | number = 'SIGTERM'): boolean {
     if (this.#ended) return false;
-    const number = typeof signal === 'number' ? signal : signalNumbers[signal];
-    if (number === undefined) throw new TypeError(`unknown signal ${signal}`);
+    const number = signalNumber(signal);
     this.#send({ type: 'kill', id: this.pid, signal: number });
     this.killed = true;
     return true;

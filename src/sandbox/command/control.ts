@@ -1,12 +1,12 @@
 import { KilnError } from '../../errors.ts';
 import { closeDescriptor } from '../../host/calls/descriptor.ts';
+import { signalNumber } from '../../host/process/process.ts';
 import { receiveDescriptor, unixSocketPair } from '../../host/sockets/unix-socket.ts';
 import { awaitedLater } from '../../promise.ts';
 import { encodeRequest, encodeSignal } from '../wire/encode.ts';
 import type { Parts, RequestField, RequestName } from '../wire/table.ts';
 import type { Channel } from './channel.ts';
 import { couldNot } from './failures.ts';
-import { signalNumber } from './process.ts';
 
 type Asked = Exclude<
   RequestName,

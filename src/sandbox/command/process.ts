@@ -1,18 +1,11 @@
 import { EventEmitter } from 'node:events';
-import { constants } from 'node:os';
 import type { Readable, Writable } from 'node:stream';
 import { isKilnCode, KilnError } from '../../errors.ts';
 import { attempt } from '../../host/calls/libc.ts';
-import { signalName } from '../../host/process/process.ts';
+import { signalName, signalNumber } from '../../host/process/process.ts';
 import type { AnswerOf, Parts } from '../wire/table.ts';
 import type { CommandStreams } from './command-request.ts';
 import type { CommandFacts } from './facts.ts';
-
-const signalNumbers: Readonly<Record<string, number>> = constants.signals;
-
-export function signalNumber(signal: NodeJS.Signals): number {
-  return signalNumbers[signal] ?? 0;
-}
 
 export type ExitedAnswer = AnswerOf<'exited'>;
 
@@ -103,8 +96,7 @@ export class SandboxProcess extends EventEmitter<SandboxProcessEvents> {
 
   /** Sends a signal to the command's process group, as a terminal does. False if the command has ended. */
   kill(signal: NodeJS.Signals | number = 'SIGTERM'): boolean {
-    const number = typeof signal === 'number' ? signal : signalNumbers[signal];
-    if (number === undefined) throw new TypeError(`unknown signal ${signal}`);
+    const number = signalNumber(signal);
     return this.#tell(() => this.#control.signal(number));
   }
 
