@@ -251,6 +251,9 @@ test('files go in and out, however large', async (t) => {
   t.is(stdout, '2500000\nbuild 600\n');
   t.true((await sandbox.readFile('/tmp/large')).equals(bytes));
   await sandbox.writeFile('/tmp/empty', '');
+  const setuid = sandbox.writeFile('/tmp/empty', '', { mode: 0o4755 });
+  const { message, hint } = await t.throwsAsync<KilnError>(setuid, { code: 'E_ARGUMENT' });
+  t.deepEqual([message, hint?.includes('420')], ['mode: 2541 is not from 0 to 511', true]);
   t.is((await sandbox.readFile('/tmp/empty')).length, 0);
   await t.throwsAsync(sandbox.readFile('/tmp/none'), { code: 'E_PATH' });
 });

@@ -2,6 +2,7 @@ import { addAbortListener } from 'node:events';
 import { fstatSync, readSync } from 'node:fs';
 import { FileSystems, reopenFile } from '../../artifacts/source.ts';
 import { runRequest } from '../../cli/options/sandbox-options.ts';
+import type { ErrorCode } from '../../error-codes.ts';
 import { KilnError } from '../../errors.ts';
 import { closing } from '../../host/calls/descriptor.ts';
 import { unlessErrno } from '../../host/calls/libc.ts';
@@ -134,7 +135,10 @@ export const answerClose: Answer<'CloseSandbox'> = async ({ sandbox }, context) 
 export const answerWrite: Answer<'WriteFile'> = async (parameters, context) => {
   const { path, data, append = false, mode = 0o644 } = parameters;
   if (!path.startsWith('/')) throw notFile(path, 'it is not an absolute path');
-  if (mode < 0 || mode > 0o777) throw notFile(path, `mode ${mode} is not from 0 to 0777 (511)`);
+  if (mode < 0 || mode > 0o777) {
+    const hint = 'it is in decimal: 420 is 0644';
+    throw new KilnError('E_ARGUMENT', `mode: ${mode} is not from 0 to 511`, { hint });
+  }
   checkBase64('data', data);
   const bytes = Buffer.from(data, 'base64');
   await use(parameters.sandbox, context, async ({ sandbox }) => {
@@ -147,7 +151,10 @@ export const answerRead: Answer<'ReadFile'> = async (
   { sandbox: id, path, offset = 0 },
   context,
 ) => {
-  if (offset < 0) throw notFile(path, `offset ${offset} is before its beginning`);
+  if (offset < 0) {
+    const hint = 'give 0 or more';
+    throw new KilnError('E_ARGUMENT', `offset: ${offset} is before the beginning`, { hint });
+  }
   return await use(
     id,
     context,
@@ -174,11 +181,7 @@ function openFile(root: number, path: string): number {
   using found = unlessErrno(['ENOENT'], () =>
     closing(openat2(root, path, { flags: O_PATH, resolve: RESOLVE })),
   );
-  if (found === undefined) {
-    throw new KilnError('E_PATH', `path: ${path}: it does not exist`, {
-      hint: 'name a file in the sandbox',
-    });
-  }
+  if (found === undefined) throw notFile(path, 'it does not exist', 'E_PATH');
   const stats = fstatSync(found.fd, { bigint: true });
   if (!stats.isFile() || new FileSystems().isPseudo(found.fd, stats)) {
     throw notFile(path, 'it is not a plain file');
@@ -202,10 +205,8 @@ function daemonOf({ daemon }: CallContext): NonNullable<CallContext['daemon']> {
   });
 }
 
-function notFile(path: string, why: string): KilnError {
-  return new KilnError('E_ARGUMENT', `path: ${path}: ${why}`, {
-    hint: 'name a file in the sandbox',
-  });
+function notFile(path: string, why: string, code: ErrorCode = 'E_ARGUMENT'): KilnError {
+  return new KilnError(code, `path: ${path}: ${why}`, { hint: 'name a file in the sandbox' });
 }
 
 export const answerListSandboxes: Answer<'ListSandboxes'> = async (_, context) => {
