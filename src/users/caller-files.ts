@@ -31,7 +31,7 @@ import { isKilnCode, KilnError } from '../errors.ts';
 import { closing } from '../host/calls/descriptor.ts';
 import { reasonLine } from '../host/calls/system-error.ts';
 import { openat2 } from '../host/files/at.ts';
-import { type HeldLock, tryLock } from '../host/files/flock.ts';
+import { type HeldLock, lockUnlessHeld, tryLock } from '../host/files/flock.ts';
 import { mountOf } from '../host/files/mount.ts';
 import { removeTree } from '../host/files/remove-tree.ts';
 import { refuseLowDisk } from '../host/state/disk-watch.ts';
@@ -84,6 +84,7 @@ export class CallerFiles implements AsyncDisposable {
   readonly folder: string;
   readonly #options: CallerFilesOptions;
   readonly #lock: HeldLock;
+  readonly #lone: { readonly file: string; readonly lock: HeldLock }[] = [];
   readonly #places: number[] = [];
   readonly #results: { readonly from: string; readonly to: number; readonly path: string }[] = [];
   readonly #folders = new Map<string, RecipeFolder>();
@@ -186,6 +187,28 @@ export class CallerFiles implements AsyncDisposable {
 
   async results(path: string): Promise<string> {
     return this.resultsTo(await this.#open('made', path, 'E_RESULTDIR'), path);
+  }
+
+  /**
+   * Like results(), for builds: the files of two at once would be mixed.
+   * @throws KilnError E_RESULTDIR_BUSY
+   */
+  async loneResults(path: string): Promise<string> {
+    const to = await this.#open('made', path, 'E_RESULTDIR');
+    const from = this.resultsTo(to, path);
+    const { dev, ino } = fstatSync(to, { bigint: true });
+    // With the user's rights, a file in the folder would be the user's. For this user alone: whoever can open a
+    // folder would otherwise keep others from it.
+    const name = `results-${this.#options.owner.uid}-${dev}-${ino}`;
+    const file = lockOf(join(dirname(this.folder), name));
+    const lock = await lockUnlessHeld(file);
+    if (lock === undefined) {
+      throw new KilnError('E_RESULTDIR_BUSY', `another build of yours writes to ${path}`, {
+        hint: 'wait for its end, or name another --resultdir',
+      });
+    }
+    this.#lone.push({ file, lock });
+    return from;
   }
 
   /**
@@ -343,6 +366,10 @@ export class CallerFiles implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     for (const { to } of this.#results.splice(0)) closeSync(to);
     for (const place of this.#places.splice(0)) closeSync(place);
+    for (const { file, lock } of this.#lone.splice(0)) {
+      rmSync(file, { force: true });
+      await lock.release();
+    }
     await removeTree(this.folder);
     rmSync(lockOf(this.folder), { force: true });
     await this.#lock.release();

@@ -10,7 +10,9 @@ import {
   copyFileSync,
   mkdirSync,
   openSync,
+  readdirSync,
   readFileSync,
+  rmSync,
   statSync,
   symlinkSync,
   writeFileSync,
@@ -25,6 +27,7 @@ import { isLong } from '../support/long.ts';
 import {
   GROUP,
   leftOfJobs,
+  OTHER,
   SHARED,
   USER,
   type UserState,
@@ -115,7 +118,44 @@ test.serial('what a recipe writes to its log keeps within the user’s share', a
   for (const size of sizes) t.true(size > 2 ** 17 && size < 2 ** 20 + 2 ** 18, sizes.join(' '));
   t.regex(readFileSync(join(out, 'build.log'), 'utf8').slice(-100), /goes on in build.log.rest.gz/);
   const { stdout: rest } = await execa('gzip', ['-dc', join(out, 'build.log.rest.gz')]);
-  t.true(rest.endsWith(`[kiln: the log ends here: its rest is 1.0M long]`));
+  t.true(rest.endsWith('[kiln: the log ends here: its rest is 1.0M long]'));
+});
+
+test.serial('a result directory has one build of a user’s at a time', async (t) => {
+  const { as, beside } = t.context;
+  // Of everybody's, with recipes that everybody reads.
+  const shared = join(beside, 'shared');
+  mkdirSync(join(shared, 'out'), { recursive: true });
+  for (const [file, text] of [
+    ['slow.yaml', yaml([], "['sleep 5']")],
+    ['quick.yaml', yaml([])],
+  ] as const) {
+    writeFileSync(join(shared, file), text);
+    chmodSync(join(shared, file), 0o644);
+  }
+  // By another name it is the same folder.
+  symlinkSync('out', join(shared, 'link'));
+  chmodSync(shared, 0o755);
+  chmodSync(join(shared, 'out'), 0o777);
+  const build = (user: typeof USER | typeof OTHER, recipe: string, out: string) =>
+    as(user, ['build', recipe, '--resultdir', out], { cwd: shared });
+  const first = build(USER, 'slow.yaml', 'out');
+  const jobs = join(t.context.paths.root, 'jobs');
+  t.true(
+    await eventually(async () => readdirSync(jobs).some((each) => each.startsWith('results-'))),
+  );
+  for (const out of ['out', 'link']) {
+    const second = await build(USER, 'quick.yaml', out);
+    t.is(second.exitCode, 125, String(second.stderr));
+    t.regex(String(second.stderr), /another build of yours writes to \w+ \[E_RESULTDIR_BUSY\]/);
+  }
+  t.deepEqual(readdirSync(join(shared, 'out')), []);
+  // Nobody keeps another user from a folder.
+  succeeds(t, await build(OTHER, 'quick.yaml', 'out'));
+  for (const file of readdirSync(join(shared, 'out'))) rmSync(join(shared, 'out', file));
+  succeeds(t, await first);
+  succeeds(t, await build(USER, 'quick.yaml', 'link'));
+  t.deepEqual(await leftOfJobs(t.context), []);
 });
 
 test.serial(

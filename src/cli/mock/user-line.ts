@@ -94,8 +94,8 @@ const PATHS: ReadonlyMap<string, PathKind> = new Map([
   ['spec', 'file'],
   ['macro-file', 'file'],
   ['sources', 'sources'],
-  ['resultdir', 'results'],
-  ['localrepo', 'results'],
+  ['resultdir', 'lone results'],
+  ['localrepo', 'lone results'],
 ]);
 
 /** What values may be. In a configuration some are templates, which could read everything in root's configuration. */
@@ -135,7 +135,7 @@ export async function userLine(line: CommandLine, user: CallerUser): Promise<Com
   // A configuration's own folder of results is root's. mock refuses several packages without --resultdir.
   const isRefused = mode === 'rebuild' && line.args.length > 1;
   if (results !== undefined && line.value(results) === undefined && !isRefused) {
-    given.push({ name: results, value: await fetched('results', 'result', user) });
+    given.push({ name: results, value: await fetched('lone results', 'result', user) });
   }
   const args: string[] = [];
   for (const [index, word] of line.args.entries()) {

@@ -116,7 +116,7 @@ class Plan {
     path: string,
   ): Promise<string> {
     const near = resolve(this.#cwd, path);
-    if (kind === 'results') return this.#output(path, near);
+    if (kind === 'results' || kind === 'lone results') return this.#output(path, near);
     if (kind === 'result') {
       return path === '-'
         ? path

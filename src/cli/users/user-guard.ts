@@ -202,6 +202,8 @@ export async function fetchPath(
       return await files.place(path);
     case 'results':
       return await files.results(path);
+    case 'lone results':
+      return await files.loneResults(path);
     case 'result':
       return path === '-' ? path : await files.resultAt(path);
   }

@@ -17,9 +17,17 @@ export type Values = Readonly<Record<string, unknown>>;
 /**
  * How a caller's path is used. `file`: read. `built`: read as the source of a build. `sources`: a folder whose
  * links are followed. `tree`: a file or folder, copied with its links. `place`: bound. `results`: a folder that
- * is written to. `result`: one file or folder that is written.
+ * is written to; `lone results`: by one build at a time. `result`: one file or folder that is written.
  */
-export type PathKind = 'file' | 'built' | 'sources' | 'tree' | 'place' | 'results' | 'result';
+export type PathKind =
+  | 'file'
+  | 'built'
+  | 'sources'
+  | 'tree'
+  | 'place'
+  | 'results'
+  | 'lone results'
+  | 'result';
 
 export type Rule =
   /** Allowed: it affects only the user's own sandbox, within its share. */
@@ -166,7 +174,7 @@ const BUILD: Readonly<
   image: 'image',
   spec: path('file'),
   sources: path('sources'),
-  resultdir: path('results'),
+  resultdir: path('lone results'),
   ...open('define', 'with', 'without', 'nocheck', 'target', 'rpmbuildOpts', 'shortCircuit'),
   ...open(
     'postinstall',
