@@ -24,7 +24,7 @@ import {
   pruneCache,
 } from '../packages/repository/prune.ts';
 import { sizeInBytes, timeInMilliseconds } from '../recipe/limit-keys.ts';
-import { listSandboxes } from '../sandbox/domain/sandbox-record.ts';
+import { isOver, listSandboxes } from '../sandbox/domain/sandbox-record.ts';
 import { destroySandbox, sweepDomains, sweepSandboxes } from '../sandbox/domain/sweep.ts';
 import type { Engine } from '../sandbox/open.ts';
 import { instanceFiles, serviceNames } from '../service/lifecycle/store.ts';
@@ -37,7 +37,7 @@ import { printEither } from './output/print.ts';
 import { addListOptions, type Columns, type ListOptions, printRows } from './output/table.ts';
 
 const EXAMPLES = `
-Without limits, only broken and abandoned things are removed. Nothing that is in use is removed.
+Without limits, only broken, expired and abandoned things are removed. Nothing that is in use is removed.
 
 Examples:
   kiln gc
@@ -56,7 +56,7 @@ interface GcOptions {
 export function gcCommand(caller: Caller): KilnCommand {
   return new KilnCommand('gc')
     .description(
-      'Remove abandoned sandboxes and unfinished images, and what exceeds the given limits.',
+      'Remove expired and abandoned sandboxes and unfinished images, and what exceeds the given limits.',
     )
     .option(
       '--max-age <time>',
@@ -181,7 +181,7 @@ async function tellWhatWouldGo(
   const sandboxes = (await listSandboxes(paths, { owner: undefined }))
     .filter(
       ({ state, record }) =>
-        state === 'abandoned' || (state === 'kept' && Date.now() - record.created >= maxAge),
+        isOver(state) || (state === 'kept' && Date.now() - record.created >= maxAge),
     )
     .map(({ id }) => id);
   const limits = { ...defined({ maxSize }), maxAge, dryRun: true };

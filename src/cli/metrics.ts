@@ -105,7 +105,7 @@ const OF_SERVICES: readonly (readonly [name: string, kind: Kind, help: string, v
 
 async function metricsOf(paths: StatePaths): Promise<string> {
   const sandboxes = counted(
-    ['running', 'kept', 'parked', 'abandoned'],
+    ['running', 'kept', 'parked', 'expired', 'abandoned'],
     await listSandboxes(paths, { owner: undefined }),
   );
   const jobs = counted(['running', 'ended', 'lost'], await listJobs(paths, undefined));

@@ -52,7 +52,7 @@ const COLUMNS: Columns<ShownSandbox> = [
 export function psCommand(caller: Caller): KilnCommand {
   const it = new KilnCommand('ps')
     .description(
-      'List sandboxes: running, kept (for `kiln shell`) and, with -a, parked (ready for the next command); and detached jobs. SIZE is what a sandbox has written to its own file systems, which are in memory; MEMORY is all that it takes now.',
+      'List sandboxes: running, kept (for `kiln shell`), expired or abandoned (`kiln gc` removes them) and, with -a, parked (ready for the next command); and detached jobs. SIZE is what a sandbox has written to its own file systems, which are in memory; MEMORY is all that it takes now.',
     )
     .option('-a, --all', 'list parked sandboxes as well')
     .option('--jobs', 'list detached jobs only');

@@ -11,6 +11,7 @@ import { findRecipe } from '../image/find.ts';
 import { readManifest } from '../image/store/manifest.ts';
 import {
   findSandbox,
+  isOver,
   type ListedSandbox,
   listSandboxes,
   sandboxCalled,
@@ -198,9 +199,9 @@ function closed({ id, state, record }: ListedSandbox): KilnError {
   const [why, hint] =
     state === 'parked'
       ? ['it is parked, and has no image yet', '`kiln shell -r IMAGE` opens a new one']
-      : state === 'abandoned'
+      : isOver(state)
         ? [
-            record.keepUntil === undefined ? 'its kiln was killed' : 'its time is over',
+            state === 'abandoned' ? 'its kiln was killed' : 'its time is over',
             '`kiln gc` removes it; `kiln run --keep` keeps one for later',
           ]
         : first === 'service'

@@ -7,6 +7,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import test, { type ExecutionContext } from 'ava';
+import { execa } from 'execa';
 import { listJobs, makeJobFolder, writeJob } from '../../src/detached/record.ts';
 import { removeTree } from '../../src/host/files/remove-tree.ts';
 import { statePaths } from '../../src/host/state/paths.ts';
@@ -92,6 +93,28 @@ test('a kept sandbox is kept while others look for sandboxes to end', async (t) 
   const states = async () =>
     (await listSandboxes(paths, { owner: undefined })).map(({ state }) => state);
   t.deepEqual(await saidMeanwhile(program, states), { status: 0, said: ['kept'] });
+});
+
+test('a kept sandbox whose time is over is expired, one whose kiln was killed is abandoned', async (t) => {
+  const paths = await emptyState(t);
+  const created = Date.now() - 10_000;
+  const whose = { domain: 'none', range: {}, skeleton: '', created };
+  const ids = { expired: '0'.repeat(12), abandoned: '1'.repeat(12), kept: '2'.repeat(12) };
+  const times = { expired: created + 1000, abandoned: undefined, kept: created + 3_600_000 };
+  for (const [state, keepUntil] of Object.entries(times)) {
+    const id = ids[state as keyof typeof ids];
+    const directory = join(paths.sandboxes, id);
+    mkdirSync(directory, { recursive: true });
+    writeFileSync(sandboxFiles.record(directory), JSON.stringify({ ...whose, id, keepUntil }));
+  }
+  const listed = await listSandboxes(paths, { owner: undefined });
+  t.deepEqual(Object.fromEntries(listed.map(({ id, state }) => [state, id])), ids);
+  const { stdout } = await execa(process.execPath, [MAIN, 'metrics'], {
+    env: { KILN_STATE: paths.root },
+  });
+  for (const state of Object.keys(ids)) {
+    t.true(stdout.includes(`kiln_sandboxes{state="${state}"} 1`), stdout);
+  }
 });
 
 test('the far end of a command has a folder, whoever removes folders meanwhile', async (t) => {

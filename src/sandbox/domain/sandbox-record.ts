@@ -118,10 +118,16 @@ export function sandboxOwner(paths: StatePaths, id: string): Owner {
 }
 
 /**
- * `running`: its owner lives. `kept`: it can be entered again. `parked`: it waits for a claim. `abandoned`: its
- * owner died or its time is over; the next sweep destroys it.
+ * `running`: its owner lives. `kept`: it can be entered again. `parked`: it waits for a claim. `expired`: the time
+ * that it was kept for is over. `abandoned`: its owner died, or it was parked for too long. The next
+ * sweep destroys either.
  */
-type SandboxState = 'running' | 'kept' | 'parked' | 'abandoned';
+type SandboxState = 'running' | 'kept' | 'parked' | 'expired' | 'abandoned';
+
+/** What nobody uses or can use. */
+export function isOver(state: SandboxState): boolean {
+  return state === 'expired' || state === 'abandoned';
+}
 
 export interface ListedSandbox {
   readonly id: string;
@@ -173,7 +179,8 @@ async function stateOf(directory: string, record: SandboxRecord): Promise<Sandbo
     return isExpired(record, Date.now()) ? 'abandoned' : 'parked';
   }
   await lock.release();
-  return isKept(record, Date.now()) ? 'kept' : 'abandoned';
+  if (isKept(record, Date.now())) return 'kept';
+  return record.keepUntil === undefined ? 'abandoned' : 'expired';
 }
 
 export async function findSandbox(
