@@ -195,6 +195,7 @@ const BUILD: Readonly<Record<keyof BuildRequest, Words>> = {
   omit: nothing,
   scan: nothing,
   shownAs: nothing,
+  logSharers: nothing,
   resultDirectory: option('--resultdir'),
   caller: nothing,
 };

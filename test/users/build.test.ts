@@ -11,7 +11,7 @@ import {
   symlinkSync,
   writeFileSync,
 } from 'node:fs';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import anyTest, { type ExecutionContext, type TestFn } from 'ava';
 import { execa } from 'execa';
 import { sourcePackage } from '../build/core/build-state.ts';
@@ -222,6 +222,26 @@ test.serial('a chain: each package is built with what came of the others', async
   t.regex(page, /<a href="second-1-1\/report\.html">/);
   t.true(existsSync(join(home, 'chain/second-1-1/report.html')));
   await ownImage(t, before, 'debian-build+1');
+});
+
+test.serial('the logs of a chain keep together within what one build’s may be', async (t) => {
+  const { as, home, config } = t.context;
+  writeConfig(config, '  limits: { disk: 64M }\n');
+  t.teardown(() => writeConfig(config, ''));
+  const packages = [];
+  for (const name of ['loud1', 'loud2', 'loud3', 'loud4']) {
+    packages.push(await ownPackage(t.context, { name, build: 'seq 2000000; exit 1' }));
+  }
+  const argv = ['build', '--chain', '--continue', '-r', 'debian-build', '--resultdir', 'loud'];
+  const built = await as(USER, [...argv, ...packages], { timeout: 600_000 });
+  t.not(built.exitCode, 0);
+  const logs = packages.map((path) =>
+    join(home, 'loud', basename(path).replace(/\.src\.rpm$/, ''), 'build.log'),
+  );
+  const sizes = logs.map((log) => statSync(log).size);
+  // An eighth for all, and a last piece of output for each.
+  for (const size of sizes) t.true(size >= 2 ** 21 && size < 2 ** 21 + 2 ** 18, sizes.join(' '));
+  for (const log of logs) t.true(statSync(`${log}.rest.gz`).size < 2 ** 21 + 2 ** 18);
 });
 
 /** Notes in a cache when a package is being built, and by whom something was noted before. */

@@ -183,6 +183,7 @@ export class ChainRun {
       ...build,
       source: { kind: 'srpm', path: progress.member.path },
       resultDirectory: progress.directory,
+      logSharers: this.#members.length,
       repositories: [
         ...(build.repositories ?? []),
         ...(path === undefined ? [] : [resultsRepository(path)]),

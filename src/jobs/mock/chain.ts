@@ -128,7 +128,10 @@ class ChainRun implements AsyncDisposable {
     const request = mockBuildRequest(this.#session, source, directory);
     const own = localRepository('kiln-mock-chain', this.#snapshot!.path);
     const repositories = [...(request.repositories ?? []), own];
-    const report = await build(this.#session, { ...request, ...this.#key.request, repositories });
+    const report = await build(this.#session, {
+      ...{ ...request, ...this.#key.request, repositories },
+      logSharers: this.#session.line.args.length,
+    });
     // Whoever ends all of it is told so once.
     signal.throwIfAborted();
     const done = finishBuild(log, report, what, chroot.root) === 0;

@@ -82,6 +82,8 @@ export interface BuildRequest {
   readonly omit?: readonly ('hw_info.log' | 'installed_pkgs.log')[];
   readonly scan?: { readonly pattern: string; readonly onlyFailed: boolean } | undefined;
   readonly shownAs?: readonly string[];
+  /** Builds whose logs have the room of one's together: a chain's. */
+  readonly logSharers?: number;
   /** In place of that of the image. */
   readonly environment?: Readonly<Record<string, string>>;
 }

@@ -26,7 +26,7 @@ export async function finished(run: BuildRun, work: () => Promise<void>): Promis
   using held = new DisposableStack();
   try {
     held.use(await lockResults(resultDirectory, caller));
-    const limits = logLimits(run.engine.owner?.share.disk);
+    const limits = logLimits(run.engine.owner?.share.disk, run.request.logSharers);
     using files = await ResultFiles.open(resultDirectory, caller, limits);
     run.logTo(files);
     await work();

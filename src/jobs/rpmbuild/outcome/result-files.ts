@@ -125,9 +125,12 @@ interface LogLimits {
 /** Of what a user's command may write, for a log and once more for its rest: artifacts, two logs and a report have room. */
 const LOG_SHARE = 1 / 8;
 
-/** @param disk bytes that the command may write, and that are copied out for it */
-export function logLimits(disk: number = Number.POSITIVE_INFINITY): LogLimits {
-  const share = Math.floor(disk * LOG_SHARE);
+/**
+ * @param disk bytes that the command may write, and that are copied out for it
+ * @param sharers builds of the command, all of whose logs are kept
+ */
+export function logLimits(disk: number = Number.POSITIVE_INFINITY, sharers = 1): LogLimits {
+  const share = Math.floor((disk * LOG_SHARE) / sharers);
   return { plain: Math.min(LOG_LIMIT, share), rest: Math.min(REST_LIMIT, share) };
 }
 
