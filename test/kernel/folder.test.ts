@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import test, { type ExecutionContext } from 'ava';
 import { execa } from 'execa';
 import { tryLock } from '../../src/host/files/flock.ts';
-import { Folder } from '../../src/host/files/folder.ts';
+import { Folder, makeDirectory } from '../../src/host/files/folder.ts';
 import { writeUserFile } from '../../src/host/files/user-file.ts';
 
 /** A folder in which somebody put links to a file and a folder beside it, and a fifo. */
@@ -56,5 +56,22 @@ test('a lock, and a file that a person names: links and fifos are errors', async
     t.throws(() => writeUserFile(file, 'x'), { message: /ELOOP|ENXIO|not a regular/ }, name);
   }
   t.throws(() => writeUserFile('/dev/null', 'x'), { message: /not a regular/ });
+  await untouched();
+});
+
+test('folders that are missing are made with owner and mode, never through a link', async (t) => {
+  const { path, untouched } = await planted(t);
+  await execa('chmod', ['2775', path]);
+  const owner = { uid: 1234, gid: 1235 };
+  makeDirectory(join(path, 'a/b'), owner);
+  makeDirectory(join(path, 'a/b'), { uid: 0, gid: 0 });
+  for (const made of ['a', 'a/b']) {
+    const { stdout } = await execa('stat', ['-c', '%u:%g %a', join(path, made)]);
+    t.is(stdout, '1234:1235 2755', made);
+  }
+  t.throws(() => makeDirectory(join(path, 'dangling/x'), owner), { message: /ENOTDIR|ELOOP/ });
+  await untouched();
+  // A folder that a person names may be a link.
+  makeDirectory(join(path, 'inner'), owner);
   await untouched();
 });

@@ -9,13 +9,12 @@ import {
   fstatSync,
   fsyncSync,
   lstatSync,
-  mkdirSync,
   openSync,
   readdirSync,
   readFileSync,
   writeFileSync,
 } from 'node:fs';
-import { dirname } from 'node:path';
+import { basename, dirname } from 'node:path';
 import { closing } from '../calls/descriptor.ts';
 import { succeeds, unlessErrno } from '../calls/libc.ts';
 import { callerMode } from '../process/own-umask.ts';
@@ -25,6 +24,9 @@ interface FolderOwner {
   readonly uid: number;
   readonly gid: number;
 }
+
+/** S_ISGID: what is made in such a folder gets it, and its group. */
+const SET_GROUP = 0o2000;
 
 const READ = { flags: constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK };
 
@@ -50,7 +52,7 @@ export class Folder implements Disposable {
     const fd = openDirectory(this.#fd, name);
     if (made) {
       if (owner !== undefined) fchownSync(fd, owner.uid, owner.gid);
-      fchmodSync(fd, callerMode(0o755));
+      fchmodSync(fd, callerMode(0o755) | (fstatSync(fd).mode & SET_GROUP));
     }
     return new Folder(fd);
   }
@@ -113,12 +115,13 @@ export class Folder implements Disposable {
  */
 export function makeDirectory(path: string, owner?: FolderOwner): void {
   const missing: string[] = [];
-  for (let at = path; !existsSync(at); at = dirname(at)) missing.unshift(at);
-  for (const directory of missing) {
-    const made = succeeds(['EEXIST'], () => mkdirSync(directory, { mode: callerMode(0o755) }));
-    if (!made || owner === undefined) continue;
-    using opened = closing(openSync(directory, constants.O_RDONLY | constants.O_DIRECTORY));
-    fchownSync(opened.fd, owner.uid, owner.gid);
+  let there = path;
+  for (; !existsSync(there); there = dirname(there)) missing.unshift(basename(there));
+  let folder = Folder.open(there);
+  for (const name of missing) {
+    // By descriptor: whoever may write there could put a link in the place of what was made.
+    using above = folder;
+    folder = above.inner(name, owner);
   }
-  Folder.open(path)[Symbol.dispose]();
+  folder[Symbol.dispose]();
 }
