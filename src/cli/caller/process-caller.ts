@@ -1,14 +1,14 @@
 import { openEngine } from '../../engine.ts';
 import { tryCall } from '../../host/calls/system-call.ts';
 import { startDetached } from '../../host/process/child-process.ts';
-import { callerEnvironment, callerVariable, kilnProgram } from '../../host/process/own-node.ts';
+import { callerEnvironment, callersOwn, kilnProgram } from '../../host/process/own-node.ts';
 import { callerIds } from '../../jobs/run/request.ts';
 import { configurationFile, readCallersConfiguration } from '../../users/configuration-file.ts';
 import { type Caller, outputOf, requireHost } from './caller.ts';
 
 export const processCaller: Caller = {
   env: process.env,
-  variable: callerVariable,
+  variable: (name) => callersOwn(process.env, name),
   get environment() {
     return callerEnvironment();
   },

@@ -38,7 +38,8 @@ export function gitlabCommand(caller: Caller, kiln: Kiln): KilnCommand {
     )
     .action(async (options: string[], its: RunnerOptions) => {
       await stage(caller, kiln, async (job) => {
-        await job.open([...options, ...folders(options), ...imageOption(jobImage(caller), its)]);
+        const image = caller.variable('CUSTOM_ENV_CI_JOB_IMAGE');
+        await job.open([...options, ...folders(options), ...imageOption(image, its)]);
         return 0;
       });
     });
@@ -78,10 +79,6 @@ function folders(options: readonly string[]): readonly string[] {
     const isGiven = options.some((word) => word.split(/[:=]/).includes(folder));
     return isGiven ? [] : ['--tmpfs', folder];
   });
-}
-
-function jobImage(caller: Caller): string | undefined {
-  return caller.variable('CUSTOM_ENV_CI_JOB_IMAGE');
 }
 
 async function runScript(job: JobSandbox, script: string): Promise<number> {

@@ -74,10 +74,6 @@ export function asideName(name: string): string {
   return `${ASIDE}${name}`;
 }
 
-export function callerVariable(name: string): string | undefined {
-  return callersOwn(ownEnvironment, name);
-}
-
 export function callerEnvironment(): Record<string, string> {
   const back = Object.entries(ownEnvironment).map(([name, value]) => [
     name.startsWith(ASIDE) ? name.slice(ASIDE.length) : name,

@@ -25,17 +25,13 @@ const LAYOUT = shortHash(MOUNT_POINTS.join('\n'));
 
 export const INIT_PATH = '/kiln-init';
 
-function findInit(): { readonly path: string; readonly stat: Stats } {
+export function requireInit(): { readonly path: string; readonly stat: Stats } {
   const path = join(packageRoot(), 'dist', INIT_PATH);
   const stat = statSync(path, { throwIfNoEntry: false });
   if (stat !== undefined) return { path, stat };
   throw new KilnError('E_NO_GUEST_INIT', 'the guest init has not been compiled', {
     hint: 'run `scripts/quickstart`, or `npm run build` where a C compiler and a static C library are',
   });
-}
-
-export function requireInit(): void {
-  findInit();
 }
 
 const making = new Map<string, Promise<string>>();
@@ -92,7 +88,7 @@ function openFor(paths: StatePaths, skeleton: string): string {
 }
 
 export function knownSkeleton(paths: StatePaths): string | undefined {
-  const skeleton = skeletonOf(paths, findInit().stat);
+  const skeleton = skeletonOf(paths, requireInit().stat);
   return isMade(skeleton) ? openFor(paths, skeleton) : undefined;
 }
 
@@ -120,7 +116,7 @@ function hasDigest(init: string, digest: string): boolean {
 }
 
 export async function ensureSkeleton(paths: StatePaths): Promise<string> {
-  const source = findInit();
+  const source = requireInit();
   const quick = skeletonOf(paths, source.stat);
   const why = damageOf(quick);
   if (why !== undefined) tellDamage({ path: quick, why, done: 'it is made anew' });
