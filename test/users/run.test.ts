@@ -217,7 +217,11 @@ const REFUSED: readonly (readonly [string, readonly string[], RegExp])[] = [
   ['that network by itself', ['--network', 'host'], /--network host is not for users/],
   ['a libvirt network', ['--network', 'default'], /users\.networks/],
   ['a capability', ['--cap-add', 'NET_ADMIN'], /--cap-add .*NET_ADMIN.*users\.capabilities/s],
-  ['a profile of one’s own', ['--seccomp', './x.json'], /--seccomp/],
+  [
+    'a profile of one’s own',
+    ['--seccomp', './x.json'],
+    /--seccomp.*hint: users have the profiles default/s,
+  ],
   ['nested sandboxes', ['--profile', 'nested'], /--profile/],
   ['a label', ['--label', 'none'], /--label/],
   ['a missing layer', ['--allow-missing', 'landlock'], /--allow-missing/],

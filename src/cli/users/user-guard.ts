@@ -142,8 +142,9 @@ export function check(
   if (rule.allows(value, policy, options)) return;
   if (rule === NETWORK && value === 'host')
     throw forbidden(`${what} host`, 'it takes the network’s isolation away');
+  const allowed = `in /etc/kiln/kiln.yaml: ${rule.setting}; \`kiln config show\` shows what is allowed`;
   throw forbidden(`${what} ${shown(value, rule.units)}`, 'root has not allowed it', {
-    hint: `in /etc/kiln/kiln.yaml: ${rule.setting}; \`kiln config show\` shows what is allowed`,
+    hint: rule.instead ?? allowed,
   });
 }
 

@@ -35,7 +35,9 @@ export type Rule =
   | { readonly kind: 'root'; readonly why: string }
   | {
       readonly kind: 'setting';
-      readonly setting: string;
+      readonly setting?: string;
+      /** What users have instead, where no setting of root's allows it. */
+      readonly instead?: string;
       /** In which its numbers are written. */
       readonly units?: Readonly<Record<string, number>>;
       readonly allows: (value: unknown, policy: UserPolicy, options: Values) => boolean;
@@ -142,7 +144,7 @@ const SANDBOX: Readonly<Record<keyof SandboxOptions, Rule>> = {
   profile: { kind: 'root', why: 'sandboxes in a sandbox need its whole /proc' },
   seccomp: {
     kind: 'setting',
-    setting: 'no setting: users have the profiles default, build and strict',
+    instead: 'users have the profiles default, build and strict',
     allows: (value) => SHIPPED_PROFILES.includes(value),
   },
   label: { kind: 'root', why: 'a label says what the host’s security module lets it do' },
@@ -199,7 +201,7 @@ const BUILD: Readonly<
   egress: EGRESS,
   additionalPackage: {
     kind: 'setting',
-    setting: 'no setting: users name packages, not files',
+    instead: 'users name packages, not files',
     allows: (value) => every<string>(value, (name) => /^[^/-][^/]*$/.test(name)),
   },
   addrepo: { kind: 'root', why: 'kilnd itself would ask whatever server it names' },
