@@ -374,26 +374,6 @@ test.serial('an image whose tree is gone is damaged, and made anew', async (t) =
   await ok('image', 'rm', id);
 });
 
-test.serial('a file that is missing in the tree of an image is found by gc --verify', async (t) => {
-  t.timeout(120_000 * PATIENCE);
-  const path = await freshRecipe();
-  const id = (await ok('image', 'build', path)).trim();
-  t.notRegex(await ok('gc', '--verify'), /lacked files/);
-  const env = full(`store/images/${id}/tree/usr/bin/env`);
-  await rm(env);
-  const { exitCode, stdout, stderr } = await kiln('gc', '--verify');
-  t.is(exitCode, 0, String(stderr));
-  // The package is whole: the image is made anew of it.
-  t.regex(String(stdout), /: 0 damaged, 0 images had their files; 1 images lacked files; removed/);
-  t.regex(
-    String(stderr),
-    new RegExp(`${id}/tree is damaged: 1 of its \\d+ files and folders are missing; .*thrown away`),
-  );
-  t.is((await ok('image', 'build', path)).trim(), id);
-  t.true(existsSync(env));
-  await ok('image', 'rm', id);
-});
-
 test.serial('a changed byte in an unpacked package is found by gc --verify', async (t) => {
   t.timeout(120_000 * PATIENCE);
   const id = (await ok('image', 'build', await freshRecipe())).trim();

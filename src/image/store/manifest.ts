@@ -2,7 +2,6 @@ import { existsSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { KilnError } from '../../errors.ts';
 import { unlessErrno } from '../../host/calls/libc.ts';
-import { treeUsage } from '../../host/files/tree-usage.ts';
 import {
   type FoundRecord,
   findRecord,
@@ -82,8 +81,6 @@ export interface ImageContents {
   readonly packages: Lock['packages'];
   readonly linked: readonly string[];
   readonly exactReasons: readonly string[];
-  /** What its tree has when it is made, folders included. An older image's was not counted. */
-  readonly entries?: number;
 }
 
 const takeContents = withFields<ImageContents>({
@@ -154,17 +151,10 @@ export function writeImage(
       hint: 'it has too many accounts (/etc/passwd), variables or words of description',
     });
   }
-  const entries = countEntries(directory);
-  writeRecord(imageFiles.contents(directory), { ...contents, entries });
+  writeRecord(imageFiles.contents(directory), contents);
   writeFileSync(imageFiles.lease(directory), '', { mode: 0o600 });
   writeRecord(imageFiles.manifest(directory), manifest);
   writeRecord(ownerFile(directory, uid), owner);
-}
-
-/** Of the tree of the image in a folder. */
-export function countEntries(directory: string): number {
-  const [bytes, most] = [Number.POSITIVE_INFINITY, Number.POSITIVE_INFINITY];
-  return treeUsage(imageFiles.tree(directory), { bytes, entries: most }).entries;
 }
 
 type StoredImage = Pick<ImageManifest, 'id'>;

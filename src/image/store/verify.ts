@@ -16,15 +16,13 @@ import { filePieces } from '../../packages/rpm/digests.ts';
 import type { RpmFile } from '../../packages/rpm/package.ts';
 import { readStoredPackage } from './entry.ts';
 import { listImages, removeImage } from './images.ts';
-import { countEntries, findContents, imageDirectory, imageFiles } from './manifest.ts';
+import { findContents } from './manifest.ts';
 import { discard, ensureStore, neededPackages, packagesLock } from './work-directory.ts';
 
 export interface VerifyReport {
   readonly packages: number;
   readonly damaged: readonly string[];
   readonly images: readonly string[];
-  /** Images whose trees had lost files, without those that stay. */
-  readonly incomplete: readonly string[];
 }
 
 /**
@@ -53,8 +51,7 @@ export async function verifyPackages(paths: StatePaths): Promise<VerifyReport> {
       damaged.push(digest);
     });
   }
-  const images = await removeSharing(paths, damaged);
-  return { packages, damaged, images, incomplete: await removeIncomplete(paths) };
+  return { packages, damaged, images: await removeSharing(paths, damaged) };
 }
 
 async function differingFile(
@@ -98,41 +95,17 @@ async function removeSharing(paths: StatePaths, damaged: readonly string[]): Pro
   for (const { manifest } of await listImages(paths)) {
     const { linked = [] } = findContents(paths, manifest.id).value ?? {};
     if (!linked.some((digest) => damaged.includes(digest))) continue;
-    const kept = await removeUnlessUsed(paths, manifest.id);
-    if (kept === undefined) removed.push(manifest.id);
-    else {
-      const path = join(paths.images, manifest.id);
-      tellDamage({ path, why: 'it shares files with a damaged package', done: kept });
+    try {
+      await removeImage(paths, manifest.id);
+      removed.push(manifest.id);
+    } catch (error) {
+      if (!(error instanceof KilnError)) throw error;
+      tellDamage({
+        path: join(paths.images, manifest.id),
+        why: 'it shares files with a damaged package',
+        done: `it stays: ${error.message}`,
+      });
     }
   }
   return removed;
-}
-
-/** Scriptlets may remove what a package has, so only their number tells that files are missing. */
-async function removeIncomplete(paths: StatePaths): Promise<string[]> {
-  const removed: string[] = [];
-  for (const { manifest } of await listImages(paths)) {
-    const directory = imageDirectory(paths, manifest.id);
-    const { entries = 0 } = findContents(paths, manifest.id).value ?? {};
-    const missing = entries - (unlessErrno(['ENOENT'], () => countEntries(directory)) ?? entries);
-    await nextTurn();
-    if (missing <= 0) continue;
-    const kept = await removeUnlessUsed(paths, manifest.id);
-    if (kept === undefined) removed.push(manifest.id);
-    const why = `${missing} of its ${entries} files and folders are missing`;
-    const done = kept ?? 'the image is thrown away';
-    tellDamage({ path: imageFiles.tree(directory), why, done });
-  }
-  return removed;
-}
-
-/** @returns why it stays */
-async function removeUnlessUsed(paths: StatePaths, id: string): Promise<string | undefined> {
-  try {
-    await removeImage(paths, id);
-    return undefined;
-  } catch (error) {
-    if (!(error instanceof KilnError)) throw error;
-    return `it stays: ${error.message}`;
-  }
 }
