@@ -109,7 +109,7 @@ export async function load(ground: LoadGround, options: LoadOptions): Promise<Lo
     wrong.push(...(await week({ paths, env, image }, options.week, kiln, columns, temporary)));
     // A new daemon: what it takes is to be compared with nothing.
     const end = await take('after gc', before);
-    wrong.push(...judge('the week', before, end, PEAK_SLACK));
+    wrong.push(...judge('the week', sequence, end, PEAK_SLACK));
   }
   return { columns, wrong };
 }
