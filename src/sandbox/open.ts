@@ -2,6 +2,7 @@ import { join } from 'node:path';
 import { defined } from '../defined.ts';
 import { KilnError } from '../errors.ts';
 import { delegateCgroup } from '../host/cgroup/cgroup.ts';
+import { ProcessCgroups } from '../host/cgroup/cgroup-files.ts';
 import { lockUnlessHeld } from '../host/files/flock.ts';
 import type { Connection } from '../host/libvirt/connection.ts';
 import type { UserIds } from '../host/process/user-namespace.ts';
@@ -121,6 +122,8 @@ async function takeSandbox(
     if (parked !== undefined) return parked;
   }
   const connection = await engine.connect();
+  // Meanwhile: libvirt moves the new init 20 ms after it was asked.
+  void ProcessCgroups.moveNowhere();
   const started = await startDomain(engine.paths, connection, {
     network,
     label,

@@ -1,4 +1,5 @@
 import { existsSync } from 'node:fs';
+import { ProcessCgroups } from '../../host/cgroup/cgroup-files.ts';
 import type { Connection } from '../../host/libvirt/connection.ts';
 import { isListedNow } from '../../host/libvirt/controllers.ts';
 import type { StatePaths } from '../../host/state/paths.ts';
@@ -119,6 +120,8 @@ async function park(
   mustBeWatched: boolean,
 ): Promise<ParkedSandbox | undefined> {
   using _ = span('park a sandbox');
+  // As in takeSandbox(): a run may wait for this one.
+  void ProcessCgroups.moveNowhere();
   const started = await startDomain(paths, connection, {
     network: 'private',
     label: { kind: 'auto' },
