@@ -123,7 +123,7 @@ async function takeSandbox(
   }
   const connection = await engine.connect();
   // Meanwhile: libvirt moves the new init 20 ms after it was asked.
-  void ProcessCgroups.moveNowhere();
+  ProcessCgroups.moveNowhere().catch(() => undefined);
   const started = await startDomain(engine.paths, connection, {
     network,
     label,

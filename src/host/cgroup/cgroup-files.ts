@@ -67,15 +67,13 @@ export class ProcessCgroups {
   /**
    * Moves this process to where it is. Before the kernel moves a process it waits for all processors, 5 to 20 ms,
    * unless it has just done so for another: for as long afterwards, others are moved without a wait. Source: the
-   * kernel's cgroup_attach_lock() and rcu_sync_enter(). Never rejects.
+   * kernel's cgroup_attach_lock() and rcu_sync_enter(). Rejects where it may not; nothing is lost but that time.
    */
   static async moveNowhere(): Promise<void> {
-    const own = attempt(() => ProcessCgroups.of(process.pid));
-    const group = own && (own.#group('pids') ?? own.#group('memory'));
+    const own = ProcessCgroups.of(process.pid);
+    const group = own.#group('pids') ?? own.#group('memory');
     if (group === undefined) return;
-    // Where it may not, nothing is lost but that time.
-    const file = join(group.path, 'cgroup.procs');
-    await writeFileInThread(file, String(process.pid)).catch(() => undefined);
+    await writeFileInThread(join(group.path, 'cgroup.procs'), String(process.pid));
   }
 
   /**
