@@ -246,7 +246,7 @@ static void write_text(const struct frame *frame) {
       struct pollfd writable = {.fd = fd, .events = POLLOUT};
       poll(&writable, 1, -1);
     } else if (written == -1 && errno != EINTR) {
-      if (fd == 1) client.output_error = errno;
+      if (fd == 1) client.output_error = errno == ECONNRESET ? EPIPE : errno;
       uint8_t which = fd;
       send_frame(FRAME_UNWRITABLE, &which, 1);
       return;

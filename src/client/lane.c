@@ -103,8 +103,9 @@ static size_t step(struct lane *lane) {
       lane->wants_input = !has_input;
       return moved;
     } else if (errno != EINTR) {
-      /* Nobody reads it any more: closing our end tells the writer, as if it wrote to the reader itself. */
-      if (errno != EPIPE) lane->error = errno;
+      /* Nobody reads it any more (ECONNRESET: a socket whose reader left some unread): closing our end tells the
+       * writer, as if it wrote to the reader itself. */
+      if (errno != EPIPE && errno != ECONNRESET) lane->error = errno;
       lane_close(lane);
     }
   }
