@@ -7,40 +7,43 @@ import { daemonPid } from './daemon.ts';
  * started, or what they started; those that started others of these come first.
  */
 export function startedByKiln(state: string, client: number | undefined, word: RegExp): number[] {
-  const roots = [client, daemonPid(state)];
-  const all = new Map(readdirSync('/proc').flatMap(describe));
-  const depth = (pid: number | undefined): number => {
-    if (roots.includes(pid)) return 0;
-    const parent = pid === undefined ? undefined : all.get(pid)?.parent;
-    return parent === undefined ? Number.NaN : 1 + depth(parent);
-  };
-  return [...all]
-    .filter(([pid, { words }]) => words.some((it) => word.test(it)) && depth(pid) > 0)
-    .map(([pid]) => pid)
-    .sort((one, other) => depth(one) - depth(other));
+  const found: number[] = [];
+  let level = [client, daemonPid(state)].filter((pid) => pid !== undefined);
+  while (level.length > 0) {
+    level = level.flatMap(childrenOf);
+    found.push(...level.filter((pid) => wordsOf(pid).some((it) => word.test(it))));
+  }
+  return found;
 }
 
-function describe(name: string): [number, { parent: number; words: readonly string[] }][] {
+/** From parent to child, since a look at all processes takes longer than some of these live. */
+function childrenOf(pid: number): number[] {
+  const threads = orNone(() => readdirSync(`/proc/${pid}/task`));
+  return threads.flatMap((thread) =>
+    orNone(
+      () => readFileSync(`/proc/${pid}/task/${thread}/children`, 'utf8').match(/\d+/g) ?? [],
+    ).map(Number),
+  );
+}
+
+function wordsOf(pid: number): string[] {
+  return orNone(() => readFileSync(`/proc/${pid}/cmdline`, 'utf8').split('\0'));
+}
+
+/** Nothing of a process that has ended. */
+function orNone(read: () => string[]): string[] {
   try {
-    const [, parent] = /^PPid:\t(\d+)$/m.exec(readFileSync(`/proc/${name}/status`, 'latin1')) ?? [];
-    const words = readFileSync(`/proc/${name}/cmdline`, 'utf8').split('\0');
-    return parent === undefined ? [] : [[Number(name), { parent: Number(parent), words }]];
+    return read();
   } catch {
-    // No process, or one that has ended.
     return [];
   }
 }
 
 /** Processes of this machine's with exactly these arguments. */
 export function processesCalled(...words: readonly string[]): number[] {
+  const wanted = `${words.join('\0')}\0`;
   return readdirSync('/proc')
     .filter((name) => /^\d+$/.test(name))
-    .filter((name) => {
-      try {
-        return readFileSync(`/proc/${name}/cmdline`, 'utf8') === `${words.join('\0')}\0`;
-      } catch {
-        return false;
-      }
-    })
-    .map(Number);
+    .map(Number)
+    .filter((pid) => wordsOf(pid).join('\0') === wanted);
 }
