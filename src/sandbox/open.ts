@@ -122,7 +122,7 @@ async function takeSandbox(
     if (parked !== undefined) return parked;
   }
   const connection = await engine.connect();
-  // Meanwhile: libvirt moves the new init 20 ms after it was asked.
+  // libvirt moves the new init into a cgroup 20 ms from now, and need not wait for the kernel then.
   ProcessCgroups.moveNowhere().catch(() => undefined);
   const started = await startDomain(engine.paths, connection, {
     network,

@@ -13,8 +13,9 @@ const ROUNDS = 9;
 const NOTICEABLE = 2;
 
 test.serial('a process is moved without a wait, soon after one moved nowhere', async (t) => {
-  const { path } = knownHierarchies().find(({ controllers }) => controllers.includes('pids')) ?? {};
-  const groups = ['a', 'b'].map((name) => join(path ?? '', `kiln-test-move-${name}`));
+  const hierarchy = knownHierarchies().find(({ controllers }) => controllers.includes('pids'));
+  if (hierarchy === undefined) throw new Error('no cgroups with a pids controller');
+  const groups = ['a', 'b'].map((name) => join(hierarchy.path, `kiln-test-move-${name}`));
   for (const group of groups) mkdirSync(group, { recursive: true });
   const child = spawn('sleep', ['600']);
   t.teardown(async () => {
