@@ -3,12 +3,19 @@
  * show, with each engine. Writes TAP to results/tap.txt and, for whoever watches, to the second
  * serial line. It may ask for a reboot (see payload.ts), and goes on after it with `--booted`.
  */
-import { appendFileSync, createWriteStream, readFileSync, writeFileSync } from 'node:fs';
+import {
+  appendFileSync,
+  chmodSync,
+  createWriteStream,
+  mkdirSync,
+  readFileSync,
+  writeFileSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { execa } from 'execa';
 import { type BusyboxState, busyboxState } from '../../test/support/busybox-state.ts';
-import { hostThings, leftovers } from '../testing/leftovers.ts';
+import { Leftovers } from '../testing/leftovers.ts';
 import { TapReader } from '../testing/tap.ts';
 import { checkDaemon } from './check-daemon.ts';
 import { checkImage } from './check-image.ts';
@@ -24,6 +31,9 @@ const RESULTS = '/srv/results';
 /** Whoever finds it reboots the host when the job has ended. */
 const REBOOT = '/srv/reboot';
 const LIVE = '/dev/ttyS1';
+
+/** Where everything temporary is. */
+const TEMPORARY = '/tmp/kiln-hosts';
 
 const engines: Readonly<Record<string, string>> = { embedded: '', system: 'lxc:///system' };
 
@@ -98,7 +108,8 @@ async function onEngine(engine: string, uri: string): Promise<void> {
       if (exitCode !== 0) throw new Error(`kiln doctor ended with status ${exitCode}`);
     });
   }
-  const before = hostThings('/tmp');
+  const state = `/var/lib/kiln-${engine}`;
+  using left = new Leftovers([TEMPORARY, state]);
   if (wanted('limits')) {
     await check(`${engine}: limits are in force in the cgroups of the sandbox`, () =>
       onState(checkLimits),
@@ -129,15 +140,15 @@ async function onEngine(engine: string, uri: string): Promise<void> {
   }
   if (wanted('image')) {
     await check(`${engine}: an image from the fixture repository compiles a program`, () =>
-      checkImage(`/var/lib/kiln-${engine}`),
+      checkImage(state),
     );
   }
   if (wanted('services') && values.host === 'a') {
     await check(`${engine}: services run under the host’s systemd`, checkServices);
   }
   await check(`${engine}: nothing is left behind`, async () => {
-    const left = await leftovers(before, '/tmp/kiln-');
-    if (left.length > 0) throw new Error(left.join('\n'));
+    const found = await left.find();
+    if (found.length > 0) throw new Error(found.join('\n'));
   });
 }
 
@@ -156,6 +167,10 @@ function resultsSoFar(): number {
 // A wait that nothing can end any more is to show as hanging, not as the end of the job.
 const alive = setInterval(() => undefined, 1 << 30);
 process.env.KILN_FROM_SOURCE = '';
+process.env.TMPDIR = TEMPORARY;
+mkdirSync(TEMPORARY, { recursive: true });
+// Sandboxes reach their images through it with ids of their own.
+chmodSync(TEMPORARY, 0o711);
 let over = true;
 if (values.booted) {
   count = resultsSoFar();

@@ -1,110 +1,174 @@
-import { existsSync, readdirSync, readFileSync, readlinkSync } from 'node:fs';
-import { dirname, join } from 'node:path';
+import { existsSync, globSync, readdirSync, readFileSync, readlinkSync } from 'node:fs';
+import { basename, dirname, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { memorySource } from './memory.ts';
+import { RUN, States } from './states.ts';
 
 /** How long sandboxes and daemons that are being torn down may take to be gone. */
 const GRACE_MS = 10_000;
+
+const CGROUPS = '/sys/fs/cgroup';
 
 /**
  * Id ranges and pairs of categories in use, a file each, which names the folder of its sandbox. A test that deletes
  * a state just when its daemon was ended has deleted what would have given back the reservations: whoever needs one
  * takes it then (src/sandbox/domain/reservation.ts).
  */
-const RESERVATIONS = ['/run/kiln/ranges', '/run/kiln/mcs'];
+const RESERVATIONS = ['ranges', 'mcs'].map((name) => join(RUN, name));
 
-/** What of kiln's is on a host and would be there still after its makers are gone. */
-export interface HostThings {
-  readonly mounts: ReadonlySet<string>;
-  readonly cgroups: ReadonlySet<string>;
-  readonly runDirectories: ReadonlySet<string>;
-  readonly temporaryFiles: ReadonlySet<string>;
-}
+/** Kilns of this host share them. */
+const SHARED = [...RESERVATIONS, join(RUN, 'io.kiln')];
 
-/** Takes stock of a host, before a run that keeps its temporary files in `folder`. */
-export function hostThings(folder: string): HostThings {
-  return {
-    mounts: new Set(mountPoints().filter((path) => path.includes('kiln'))),
-    cgroups: new Set(kilnCgroups('/sys/fs/cgroup', 6)),
-    runDirectories: new Set([
-      ...entriesOf('/run/kiln'),
-      ...RESERVATIONS.flatMap(entriesOf).filter(hasState),
-    ]),
-    temporaryFiles: new Set(entriesOf(folder)),
-  };
-}
+/** The folder of a run of the tests, ours or another. */
+const FOLDER_OF_RUN = /\/kiln-test-\w{6}(?:\/|$)/;
 
 /**
- * What a run has left behind, a line each. A process belongs to the run if its command line, its
- * environment or its mounts name `folder`, the run's own temporary folder, so that other users of
- * the machine are not taken for leftovers. Waits until nothing is left, at most ten seconds.
+ * Finds what a run leaves behind. Other kilns of the machine may be busy meanwhile, and other runs: theirs is not
+ * looked for. What nobody has a claim to is taken for the run's, if it was not there before and stays.
  */
-export async function leftovers(before: HostThings, folder: string): Promise<string[]> {
-  const deadline = Date.now() + GRACE_MS;
-  for (;;) {
-    const found = findLeftovers(before, folder);
-    if (found.length === 0 || Date.now() > deadline) return found;
-    await sleep(250);
+export class Leftovers implements Disposable {
+  readonly #folders: readonly string[];
+  readonly #states: States;
+  readonly #before: ReadonlySet<string>;
+
+  /** Takes stock, before a run that keeps all its files in `folders` (without links in their paths). */
+  constructor(folders: readonly string[]) {
+    this.#folders = folders;
+    this.#states = new States(folders);
+    this.#before = new Set(this.#present());
+  }
+
+  /** What has been left behind, a line each. Waits until nothing is left, for at most `grace` milliseconds. */
+  async find(grace = GRACE_MS): Promise<string[]> {
+    const deadline = Date.now() + grace;
+    let found = this.#added();
+    while (found.length > 0 && Date.now() < deadline) {
+      await sleep(250);
+      const still = new Set(this.#added());
+      found = found.filter((line) => still.has(line));
+    }
+    return found;
+  }
+
+  #added(): string[] {
+    return this.#present().filter((line) => !this.#before.has(line));
+  }
+
+  #present(): string[] {
+    this.#states.look();
+    const named = (what: string, paths: readonly string[]) =>
+      paths.map((path) => `${what} ${path}`);
+    return [
+      ...this.#processes(),
+      ...named('mount', this.#mounts()),
+      ...named('cgroup', this.#cgroups()),
+      ...named('run directory', this.#runFolders()),
+      ...named('reservation', RESERVATIONS.flatMap(entriesOf).filter(this.#isReserved)),
+      ...named('temporary file', this.#folders.flatMap(entriesOf)),
+    ];
+  }
+
+  #processes(): string[] {
+    return pids()
+      .filter((pid) => pid !== String(process.pid) && this.#isOurs(pid))
+      .map((pid) => `process ${pid}: ${commandLine(pid).slice(0, 160)}`);
+  }
+
+  /** Whether a process has to do with the run's folders, or is in a cgroup of a state of the run. */
+  #isOurs(pid: string): boolean {
+    const links = ['cwd', 'root', 'exe'].map((name) => readLink(`/proc/${pid}/${name}`));
+    const texts = [commandLine(pid), read(`/proc/${pid}/environ`), ...links];
+    return (
+      texts.some((text) => this.#folders.some((folder) => text.includes(folder))) ||
+      this.#hasOurFiles(pid) ||
+      read(`/proc/${pid}/cgroup`)
+        .split('\n')
+        .some((group) => this.#states.whose(group) === 'ours')
+    );
+  }
+
+  /**
+   * Whether a mount in a process's own table is of files of the run's: so are sandboxes', and libvirtd's. Where those
+   * are mounted says nothing: a table begins as a copy of the host's, other kilns' too.
+   */
+  #hasOurFiles(pid: string): boolean {
+    if (readLink(`/proc/${pid}/ns/mnt`) === readLink('/proc/self/ns/mnt')) return false;
+    const names = this.#folders.map((folder) => `/${basename(folder)}/`);
+    return read(`/proc/${pid}/mountinfo`)
+      .split('\n')
+      .some((line) => {
+        const root = `${line.split(' ')[3] ?? '/'}/`;
+        const isInMemory = root !== '//' && line.includes(` ${memorySource()} `);
+        return isInMemory || names.some((name) => root.includes(name));
+      });
+  }
+
+  #mounts(): string[] {
+    return read('/proc/self/mountinfo')
+      .split('\n')
+      .map((line) => line.split(' ')[4] ?? '')
+      .filter((path) => {
+        const whose = this.#states.whose(path);
+        if (whose !== 'unknown') return whose === 'ours';
+        return path.includes('kiln') && !FOLDER_OF_RUN.test(path);
+      });
+  }
+
+  /** Control groups that kiln or libvirt's LXC driver made, as paths, not their descendants. */
+  #cgroups(folder = CGROUPS, depth = 6): string[] {
+    if (depth === 0) return [];
+    return foldersIn(folder).flatMap((name) => {
+      const path = join(folder, name);
+      // All states have their groups of sandboxes and of users in one of this name.
+      const isShared = name === 'kiln' && foldersIn(path).length > 0;
+      const isKilns = /kiln|libvirt-lxc|lxc-/.test(name) || basename(folder) === 'kiln';
+      if (!isKilns || isShared) return this.#cgroups(path, depth - 1);
+      return this.#isOthers(path) ? [] : [path];
+    });
+  }
+
+  #isOthers(cgroup: string): boolean {
+    const name = basename(cgroup);
+    const whose = this.#states.whose(name);
+    if (whose !== 'unknown') return whose === 'others';
+    // Groups of sandboxes are called like their folders.
+    const [folder] = globSync(`${RUN}/*/sandboxes/${name}`);
+    if (folder !== undefined) return this.#states.whose(folder) === 'others';
+    const inside = processesIn(cgroup);
+    return inside.length > 0 && !inside.some((pid) => this.#isOurs(pid));
+  }
+
+  #runFolders(): string[] {
+    return entriesOf(RUN).filter(
+      (path) => !SHARED.includes(path) && this.#states.whose(path) !== 'others',
+    );
+  }
+
+  /** Not of a state whose folder on /run is gone. */
+  #isReserved = (reservation: string): boolean => {
+    const [sandbox = ''] = read(reservation).split('\n');
+    return existsSync(dirname(dirname(sandbox))) && this.#states.whose(sandbox) !== 'others';
+  };
+
+  [Symbol.dispose](): void {
+    this.#states[Symbol.dispose]();
   }
 }
 
-function findLeftovers(before: HostThings, folder: string): string[] {
-  const now = hostThings(folder);
-  const added = (what: string, old: ReadonlySet<string>, present: ReadonlySet<string>) =>
-    [...present].filter((path) => !old.has(path)).map((path) => `${what} ${path}`);
-  return [
-    ...processesOf(folder),
-    ...added('mount', before.mounts, now.mounts),
-    ...added('cgroup', before.cgroups, now.cgroups),
-    ...added('run directory', before.runDirectories, now.runDirectories),
-    ...added('temporary file', before.temporaryFiles, now.temporaryFiles),
-  ];
+function pids(): string[] {
+  return list('/proc').filter((name) => /^\d+$/.test(name));
 }
 
-/** Whether the run directory is there of the state that a reservation's sandbox is of. */
-function hasState(reservation: string): boolean {
-  const [sandbox = ''] = read(reservation).split('\n');
-  return existsSync(dirname(dirname(sandbox)));
+function commandLine(pid: string): string {
+  return read(`/proc/${pid}/cmdline`).replaceAll('\0', ' ').trim();
 }
 
-function processesOf(folder: string): string[] {
-  const found: string[] = [];
-  for (const pid of list('/proc').filter((name) => /^\d+$/.test(name))) {
-    if (Number(pid) === process.pid) continue;
-    const commandLine = read(`/proc/${pid}/cmdline`).replaceAll('\0', ' ').trim();
-    const belongs =
-      commandLine.includes(folder) ||
-      read(`/proc/${pid}/environ`).includes(folder) ||
-      // A sandbox outlives the daemon that started it; the daemon's private mounts are in its table.
-      (!sharesOurMounts(pid) && read(`/proc/${pid}/mountinfo`).includes(folder));
-    if (belongs) found.push(`process ${pid}: ${commandLine.slice(0, 160)}`);
-  }
-  return found;
+function processesIn(cgroup: string): string[] {
+  const own = read(join(cgroup, 'cgroup.procs')).split('\n').filter(Boolean);
+  return [...own, ...foldersIn(cgroup).flatMap((name) => processesIn(join(cgroup, name)))];
 }
 
-function sharesOurMounts(pid: string): boolean {
-  try {
-    return readlinkSync(`/proc/${pid}/ns/mnt`) === readlinkSync('/proc/self/ns/mnt');
-  } catch {
-    return true;
-  }
-}
-
-function mountPoints(): string[] {
-  return read('/proc/self/mountinfo')
-    .split('\n')
-    .map((line) => line.split(' ')[4] ?? '');
-}
-
-/** Control groups that kiln or libvirt's LXC driver made, as paths, not their descendants. */
-function kilnCgroups(folder: string, depth: number): string[] {
-  if (depth === 0) return [];
-  return readdirSafe(folder).flatMap((name) => {
-    const path = join(folder, name);
-    return /kiln|libvirt-lxc|lxc-/.test(name) ? [path] : kilnCgroups(path, depth - 1);
-  });
-}
-
-function readdirSafe(folder: string): string[] {
+function foldersIn(folder: string): string[] {
   try {
     return readdirSync(folder, { withFileTypes: true })
       .filter((entry) => entry.isDirectory())
@@ -115,9 +179,7 @@ function readdirSafe(folder: string): string[] {
 }
 
 function entriesOf(folder: string): string[] {
-  return list(folder)
-    .map((name) => join(folder, name))
-    .filter((path) => !RESERVATIONS.includes(path));
+  return list(folder).map((name) => join(folder, name));
 }
 
 function list(folder: string): string[] {
@@ -132,6 +194,14 @@ function list(folder: string): string[] {
 function read(path: string): string {
   try {
     return readFileSync(path, 'utf8');
+  } catch {
+    return '';
+  }
+}
+
+function readLink(path: string): string {
+  try {
+    return readlinkSync(path);
   } catch {
     return '';
   }

@@ -12,13 +12,14 @@ import {
   mkdtempSync,
   readdirSync,
   readFileSync,
+  realpathSync,
   rmSync,
 } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { execa } from 'execa';
 import { changedTests } from './changed.ts';
-import { hostThings, leftovers } from './leftovers.ts';
+import { Leftovers } from './leftovers.ts';
 import { mountMemory, unmountMemory } from './memory.ts';
 import { readSkipList, type SkipList, skipProblems } from './skips.ts';
 import { describeDescendants, killTree, StallWatch } from './stall.ts';
@@ -109,8 +110,8 @@ function processorTicks(): { readonly idle: number; readonly all: number } {
 }
 
 /** A folder for everything temporary: what is in it at the end was left behind. */
-function makeFolder(mount?: (folder: string) => void): string {
-  const folder = mkdtempSync(join(tmpdir(), 'kiln-test-'));
+function makeFolder(parent: string, mount?: (folder: string) => void): string {
+  const folder = mkdtempSync(join(realpathSync(parent), 'kiln-test-'));
   mount?.(folder);
   // Sandboxes reach their images through it with ids of their own.
   chmodSync(folder, 0o711);
@@ -169,16 +170,16 @@ const started = performance.now();
 // --long is the disk's turn, and who names a folder has chosen.
 const isLong = process.argv.includes('--long');
 let isMounted = false;
-const temporary = makeFolder((folder) => {
+const temporary = makeFolder(tmpdir(), (folder) => {
   isMounted = !isLong && process.env.TMPDIR === undefined && mountMemory(folder);
 });
-// What measures times does so on a disk, as users have it.
-const onDisk = isMounted ? makeFolder() : temporary;
-const before = new Map([temporary, onDisk].map((folder) => [folder, hostThings(folder)]));
+// Not /tmp, which is in memory on many hosts.
+const onDisk = makeFolder('/var/tmp');
+const left = new Leftovers([temporary, onDisk]);
 const times = mkdtempSync(join(tmpdir(), 'kiln-times-'));
 process.once('exit', () => {
   if (isMounted) unmountMemory(temporary);
-  for (const folder of [times, ...before.keys()]) rmSync(folder, { recursive: true, force: true });
+  for (const folder of [times, temporary, onDisk]) rmSync(folder, { recursive: true, force: true });
 });
 // execa ends the step or the tests that are running when this process exits.
 process.once('SIGINT', () => process.exit(130)).once('SIGTERM', () => process.exit(143));
@@ -211,6 +212,7 @@ const envIn = (folder: string) => ({
   KILN_STATE: join(folder, 'state'),
   KILN_FIXTURES: fixtures,
   KILN_TEST_TIMES: times,
+  KILN_TEST_DISK: onDisk,
   KILN_TEST_UNPACKED: join(folder, 'unpacked'),
   ...PASSIVE,
 });
@@ -222,17 +224,17 @@ if (chosen.length > 0) await runTests(reader, chosen, shared);
 else {
   await runTests(reader, [], { ...shared, KILN_TEST_PART: 'together' });
   printIdle(ticks);
-  // What measures times has the machine for itself.
+  // What measures times has the machine for itself, and a disk, as users have.
   const alone = globSync('test/**/*.alone.test.ts', { cwd: top });
-  if (alone.length > 0) await runTests(reader, [], { ...envIn(onDisk), KILN_TEST_PART: 'alone' });
+  if (alone.length > 0)
+    await runTests(reader, [], {
+      ...envIn(isMounted ? onDisk : temporary),
+      KILN_TEST_PART: 'alone',
+    });
 }
 const list = readSkipList(top);
 problems.push(...skipProblems(reader.results, list));
-const left = new Set<string>();
-for (const [folder, things] of before) {
-  for (const thing of await leftovers(things, folder)) left.add(thing);
-}
-problems.push(...[...left].map((thing) => `left behind: ${thing}`));
+problems.push(...(await left.find()).map((thing) => `left behind: ${thing}`));
 
 printSlowest(times);
 printSkips(reader, list);

@@ -1,9 +1,9 @@
 /** Keeps sandboxes parked for the next runs. They are started while nothing else starts. */
-import { mkdirSync, writeFileSync } from 'node:fs';
+import { writeFileSync } from 'node:fs';
 import { freemem } from 'node:os';
 import { join } from 'node:path';
 import { readText } from '../host/calls/libc.ts';
-import type { StatePaths } from '../host/state/paths.ts';
+import { makeRunFolder, type StatePaths } from '../host/state/paths.ts';
 import { awaitedLater } from '../promise.ts';
 import { type ParkedSandbox, ParkingLot } from '../sandbox/domain/parking.ts';
 import type { Engine } from '../sandbox/open.ts';
@@ -106,7 +106,7 @@ function readTarget(paths: StatePaths): number | undefined {
 }
 
 function writeTarget(paths: StatePaths, count: number): void {
-  mkdirSync(paths.run, { recursive: true, mode: 0o711 });
+  makeRunFolder(paths);
   writeFileSync(targetFile(paths), String(count));
 }
 

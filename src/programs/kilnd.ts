@@ -13,7 +13,6 @@ import {
   openSync,
   readFileSync,
   realpathSync,
-  rmdirSync,
   statSync,
   watch,
   writeSync,
@@ -38,7 +37,13 @@ import { memoryKills, sweepWorkGroups, workGroup } from '../host/cgroup/work-gro
 import { acquireLock, lockUnlessHeld, tryLock } from '../host/files/flock.ts';
 import { nodeCommand } from '../host/process/own-node.ts';
 import { clearPlace } from '../host/state/damage.ts';
-import { packageRoot, requireState, statePaths } from '../host/state/paths.ts';
+import {
+  makeRunFolder,
+  packageRoot,
+  removeEmptyRunFolder,
+  requireState,
+  statePaths,
+} from '../host/state/paths.ts';
 import { awaitedLater } from '../promise.ts';
 import { timeInMilliseconds } from '../recipe/limit-keys.ts';
 import { sweepSandboxes } from '../sandbox/domain/sweep.ts';
@@ -182,7 +187,7 @@ async function main(): Promise<void> {
     // It stays while a libvirtd or sandboxes are in it, and for a daemon that has taken over.
     const free = async () => await lockUnlessHeld(locked, { existing: true }).catch(() => 'gone');
     const mine = outdated ? await free() : lock;
-    if (mine !== undefined) attempt(() => rmdirSync(paths.run));
+    if (mine !== undefined) attempt(() => removeEmptyRunFolder(paths));
     process.exit(0);
   };
   const endNow = () => {
@@ -272,7 +277,7 @@ async function main(): Promise<void> {
   }).unref();
   // Nothing starts without it: the next daemon makes it, and a libvirtd, anew. Its parent is told at once, itself only
   // when nothing has it open; the removal of a sandbox may make another one.
-  mkdirSync(paths.run, { recursive: true, mode: 0o711 });
+  makeRunFolder(paths);
   const made = statSync(paths.run).ino;
   watch(dirname(paths.run), () => {
     if (statSync(paths.run, { throwIfNoEntry: false })?.ino !== made) letGo();

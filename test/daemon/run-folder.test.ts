@@ -1,7 +1,7 @@
 /** What becomes of kilnd where the folder of its sockets and sandboxes (/run/kiln/…) is removed under it. */
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync, readdirSync } from 'node:fs';
+import { existsSync, readdirSync, readlinkSync } from 'node:fs';
 import { rm } from 'node:fs/promises';
 import { connect } from 'node:net';
 import { join } from 'node:path';
@@ -30,7 +30,7 @@ test('a daemon that ends takes the folder along, unless something is in it', asy
   await using state = await busyboxState();
   const env = { ...state.env, KILN_FROM_SOURCE: '', KILN_PARKED: '0' };
   t.is((await state.kiln(['ps'], { env })).exitCode, 0);
-  t.true(existsSync(state.paths.run));
+  t.is(readlinkSync(join(state.paths.run, 'state')), state.paths.root, 'it says whose it is');
   await endDaemon(state.paths.root);
   t.false(existsSync(state.paths.run));
 });

@@ -8,7 +8,7 @@ let state: BusyboxState;
 let data: string;
 test.before(async () => {
   // Not /tmp, which is in memory on many hosts.
-  state = await busyboxState('/var/tmp');
+  state = await busyboxState(process.env.KILN_TEST_DISK ?? '/var/tmp');
   data = join(state.beside, 'data');
   mkdirSync(data);
   chmodSync(data, 0o777);

@@ -31,10 +31,7 @@ async function runIn(
     for (const [name, text] of Object.entries(files)) {
       await writeFile(join(checkout, 'test', name), `import test from 'ava';\n${text}\n`);
     }
-    // Cgroups and run directories of others on this machine are not this run's leftovers.
-    const script = 'mount -t tmpfs t /sys/fs/cgroup; mount -t tmpfs t /run; exec "$0" "$@"';
-    const runner = [process.execPath, 'scripts/testing/run.ts'];
-    const result = await execa('unshare', ['--mount', 'sh', '-c', script, ...runner], {
+    const result = await execa(process.execPath, ['scripts/testing/run.ts'], {
       cwd: checkout,
       reject: false,
       env: { NODE_ENV: undefined, ...env },

@@ -1,9 +1,12 @@
 import {
+  chmodSync,
   existsSync,
   lstatSync,
   mkdirSync,
+  readdirSync,
   readlinkSync,
   realpathSync,
+  rmdirSync,
   rmSync,
   statfsSync,
   statSync,
@@ -11,7 +14,7 @@ import {
 } from 'node:fs';
 import { basename, dirname, join, resolve } from 'node:path';
 import { KilnError } from '../../errors.ts';
-import { hasErrno, unlessErrno } from '../calls/libc.ts';
+import { hasErrno, succeeds, unlessErrno } from '../calls/libc.ts';
 import { PROC_SUPER_MAGIC } from '../process/process.ts';
 import { shortHash } from '../process/short-hash.ts';
 
@@ -91,10 +94,27 @@ function unusableState(root: string, why: string, cause?: unknown): KilnError {
   });
 }
 
-export function linkState({ root, link }: Pick<StatePaths, 'root' | 'link'>): void {
+type RunFolder = Pick<StatePaths, 'root' | 'hostRun' | 'run' | 'link'>;
+
+/** Makes the state's folder on /run. The link tells everybody whose it is, as long as it is there. */
+export function makeRunFolder({ root, hostRun, run, link }: RunFolder): void {
+  for (const folder of [hostRun, run]) {
+    mkdirSync(folder, { recursive: true });
+    // Ids of sandboxes pass through it, whatever the umask.
+    chmodSync(folder, 0o711);
+  }
   if (unlessErrno(['ENOENT'], () => readlinkSync(link)) === root) return;
   rmSync(link, { force: true });
   unlessErrno(['EEXIST'], () => symlinkSync(root, link));
+}
+
+/** Removes it if nothing but the link is in it. */
+export function removeEmptyRunFolder(paths: RunFolder): void {
+  const names = unlessErrno(['ENOENT'], () => readdirSync(paths.run));
+  if (names === undefined || names.some((name) => name !== basename(paths.link))) return;
+  rmSync(paths.link, { force: true });
+  // Somebody has just put something in.
+  if (!succeeds(['ENOTEMPTY', 'ENOENT'], () => rmdirSync(paths.run))) makeRunFolder(paths);
 }
 
 /**

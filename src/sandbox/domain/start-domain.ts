@@ -7,7 +7,7 @@ import { acquireLock, type HeldLock } from '../../host/files/flock.ts';
 import { removeTree } from '../../host/files/remove-tree.ts';
 import type { Connection, Domain } from '../../host/libvirt/connection.ts';
 import { LibvirtError } from '../../host/libvirt/errors.ts';
-import { linkState, type StatePaths } from '../../host/state/paths.ts';
+import { makeRunFolder, type StatePaths } from '../../host/state/paths.ts';
 import { span } from '../../host/trace/trace.ts';
 import { awaitedLater } from '../../promise.ts';
 import {
@@ -29,11 +29,9 @@ import {
 import { ensureSkeleton } from './skeleton.ts';
 
 function ensureSandboxDirectories(paths: StatePaths): void {
-  for (const directory of [paths.hostRun, paths.run, paths.sandboxes]) {
-    mkdirSync(directory, { recursive: true });
-    chmodSync(directory, 0o711);
-  }
-  linkState(paths);
+  makeRunFolder(paths);
+  mkdirSync(paths.sandboxes, { recursive: true });
+  chmodSync(paths.sandboxes, 0o711);
 }
 
 /** Folders of sandboxes that are being made, for a few system calls each. A sweep does not look there. */

@@ -17,7 +17,7 @@ import {
   sayWaiting,
   stoppedSince,
 } from '../../host/process/wait-for.ts';
-import type { StatePaths } from '../../host/state/paths.ts';
+import { makeRunFolder, type StatePaths } from '../../host/state/paths.ts';
 import { settled } from '../../promise.ts';
 import {
   ensureHostUnit,
@@ -70,6 +70,7 @@ export async function startSupervisor(
 ): Promise<ServiceStatus> {
   const service = await readService(paths, name);
   if (!(await ensureHostUnit(service, hostInvocation(paths, env)))) {
+    makeRunFolder(paths);
     return await startInBackground(name, service.files);
   }
   const since = Date.now();

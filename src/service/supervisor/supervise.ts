@@ -7,6 +7,7 @@ import { lockUnlessHeld } from '../../host/files/flock.ts';
 import { runProgram } from '../../host/process/child-process.ts';
 import { ownEnvironment } from '../../host/process/own-process.ts';
 import { withWaits } from '../../host/process/wait-for.ts';
+import { makeRunFolder } from '../../host/state/paths.ts';
 import { awaitedLater, deferred } from '../../promise.ts';
 import type { Engine } from '../../sandbox/open.ts';
 import {
@@ -58,6 +59,7 @@ export async function supervise(
   const files = instanceFiles(engine.paths, name);
   try {
     const service = await readService(engine.paths, name);
+    makeRunFolder(engine.paths);
     await mkdir(files.run, { recursive: true, mode: 0o700 });
     let lock = await lockUnlessHeld(files.supervisorLock);
     // Somebody copies its files, and will be done.

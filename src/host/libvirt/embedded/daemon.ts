@@ -7,7 +7,7 @@ import { attempt, hasErrno, readText } from '../../calls/libc.ts';
 import { tryLock, withLock } from '../../files/flock.ts';
 import { removeTree } from '../../files/remove-tree.ts';
 import { isStopped, waitForDeath } from '../../process/process.ts';
-import { linkState, type StatePaths } from '../../state/paths.ts';
+import { makeRunFolder, removeEmptyRunFolder, type StatePaths } from '../../state/paths.ts';
 import { LibvirtError } from '../errors.ts';
 import { clearHome, homeNames, removeEmptyHome } from './cgroups.ts';
 import { daemonPid, type EmbeddedFiles, embeddedFiles, LOCK } from './files.ts';
@@ -39,11 +39,11 @@ export async function ensureEmbeddedDaemon(
   const files = embeddedFiles(paths);
   const found = await reach(files);
   if (found !== undefined) return found;
+  makeRunFolder(paths);
   await mkdir(files.run, { recursive: true, mode: 0o700 });
   // Sandboxes reach their root through the state directory, so it is traversable; libvirt's is 0700.
   await mkdir(paths.root, { recursive: true });
   await mkdir(paths.libvirt, { recursive: true, mode: 0o700 });
-  linkState(paths);
   return withLock(files.lock, async () => {
     const other = await reach(files);
     if (other !== undefined) return other;
@@ -87,7 +87,7 @@ export async function embeddedDaemonStatus(paths: StatePaths) {
  */
 export async function stopEmbeddedDaemon(paths: StatePaths): Promise<void> {
   const files = embeddedFiles(paths);
-  await mkdir(paths.run, { recursive: true, mode: 0o700 });
+  makeRunFolder(paths);
   await withLock(files.lock, async () => {
     const pid = daemonPid(files);
     if (pid !== undefined) await endProcess(pid);
@@ -99,10 +99,10 @@ export async function stopEmbeddedDaemon(paths: StatePaths): Promise<void> {
       );
     }
     await removeTree(files.run);
-    await rm(paths.link, { force: true });
     // Deleted while the lock is held: those who wait for the lock take a new file.
     await rm(files.lock, { force: true });
   });
+  removeEmptyRunFolder(paths);
 }
 
 const HOME_NAME = /^kiln-([0-9a-f]+)$/;
