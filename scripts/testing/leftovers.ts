@@ -1,4 +1,4 @@
-import { existsSync, globSync, readdirSync, readFileSync, readlinkSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync, readlinkSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { memorySource } from './memory.ts';
@@ -63,7 +63,7 @@ export class Leftovers implements Disposable {
       ...named('mount', this.#mounts()),
       ...named('cgroup', this.#cgroups()),
       ...named('run directory', this.#runFolders()),
-      ...named('reservation', RESERVATIONS.flatMap(entriesOf).filter(this.#isReserved)),
+      ...named('reservation', this.#reservations()),
       ...named('temporary file', this.#folders.flatMap(entriesOf)),
     ];
   }
@@ -128,12 +128,8 @@ export class Leftovers implements Disposable {
   }
 
   #isOthers(cgroup: string): boolean {
-    const name = basename(cgroup);
-    const whose = this.#states.whose(name);
+    const whose = this.#states.whose(basename(cgroup));
     if (whose !== 'unknown') return whose === 'others';
-    // Groups of sandboxes are called like their folders.
-    const [folder] = globSync(`${RUN}/*/sandboxes/${name}`);
-    if (folder !== undefined) return this.#states.whose(folder) === 'others';
     const inside = processesIn(cgroup);
     return inside.length > 0 && !inside.some((pid) => this.#isOurs(pid));
   }
@@ -144,11 +140,14 @@ export class Leftovers implements Disposable {
     );
   }
 
-  /** Not of a state whose folder on /run is gone. */
-  #isReserved = (reservation: string): boolean => {
-    const [sandbox = ''] = read(reservation).split('\n');
-    return existsSync(dirname(dirname(sandbox))) && this.#states.whose(sandbox) !== 'others';
-  };
+  /** But those of a state whose folder on /run is gone. */
+  #reservations(): string[] {
+    return RESERVATIONS.flatMap(entriesOf).flatMap((path) => {
+      const [sandbox = ''] = read(path).split('\n');
+      const isOurs = this.#states.whose(sandbox) !== 'others';
+      return isOurs && existsSync(dirname(dirname(sandbox))) ? [`${path} of ${sandbox}`] : [];
+    });
+  }
 
   [Symbol.dispose](): void {
     this.#states[Symbol.dispose]();

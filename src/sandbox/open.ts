@@ -73,7 +73,8 @@ export async function openSandbox(
   });
   try {
     await limitSandbox(sandbox, specification);
-    if (specification.boot) delegateCgroup(sandbox.channel.initPid, sandbox.id, sandbox.range.base);
+    if (specification.boot)
+      delegateCgroup(sandbox.channel.initPid, sandbox.record.domain, sandbox.range.base);
   } catch (error) {
     await sandbox.destroy();
     throw error;

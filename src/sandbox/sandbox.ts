@@ -122,6 +122,11 @@ export class Sandbox implements AsyncDisposable {
     }
   }
 
+  /** The name of what has its limits: of its domain, and of its cgroups. */
+  get domain(): string {
+    return this.#sandbox.record.domain;
+  }
+
   get id(): string {
     return this.#sandbox.id;
   }

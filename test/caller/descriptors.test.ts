@@ -7,6 +7,7 @@ import { mkdir, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import test from 'ava';
+import { domainPrefix } from '../../src/sandbox/domain/sandbox-record.ts';
 import {
   type BusyboxState,
   busyboxState,
@@ -14,7 +15,9 @@ import {
   KILN,
   PATIENCE,
 } from '../support/busybox-state.ts';
+import { daemonPid } from '../support/daemon.ts';
 import { until } from '../support/eventually.ts';
+import { ownSeconds } from '../support/processes.ts';
 
 let state: BusyboxState;
 let secret: string;
@@ -34,6 +37,11 @@ interface Process {
   readonly command: string;
   readonly holds: boolean;
 }
+
+/** Of the commands: others may sleep on this machine. */
+const SECONDS = ownSeconds();
+
+const sleeping = (seconds: string) => new RegExp(`^(?:/bin/)?sleep ${seconds} $`);
 
 /** Every process of the host, and whether it has the secret open. */
 function processes(): Process[] {
@@ -86,12 +94,12 @@ async function others(called: ChildProcess): Promise<Process[]> {
 }
 
 test.serial('a command, libvirtd, the controller and the proxy', async (t) => {
-  const kiln = call(['run', '-r', IMAGE, '--egress', 'a.example', '--', 'sleep', '4712']);
+  const kiln = call(['run', '-r', IMAGE, '--egress', 'a.example', '--', 'sleep', SECONDS]);
   await appear(
     new RegExp(`libvirtd.*${state.paths.run}/`),
-    /libvirt_lxc/,
+    new RegExp(`libvirt_lxc .*${domainPrefix(state.paths)}`),
     /egress-proxy/,
-    /^sleep 4712 $/,
+    sleeping(SECONDS),
   );
   t.deepEqual(await others(kiln), []);
   // The test sees such things: kiln itself was given them.
@@ -102,8 +110,9 @@ test.serial('a command, libvirtd, the controller and the proxy', async (t) => {
 
 test.serial('the daemon, and what it starts', async (t) => {
   // The client leaves it to a process of its own where that is set.
-  const kiln = call(['run', '-r', IMAGE, '--', 'sleep', '4717'], { KILN_FROM_SOURCE: '' });
-  await appear(/^sleep 4717 $/, /kilnd\.cjs $/);
+  const kiln = call(['run', '-r', IMAGE, '--', 'sleep', SECONDS], { KILN_FROM_SOURCE: '' });
+  await appear(sleeping(SECONDS));
+  t.truthy(daemonPid(state.paths.root));
   t.deepEqual(await others(kiln), []);
   t.true(processes().some(({ pid, holds }) => pid === kiln.pid && holds));
   kiln.kill('SIGTERM');
@@ -113,6 +122,7 @@ test.serial('the daemon, and what it starts', async (t) => {
 test.serial(
   'a recipe that is a program, and its commands on the host and in the sandbox',
   async (t) => {
+    const onHost = ownSeconds();
     const folder = join(state.paths.root, 'recipe');
     await mkdir(folder);
     await writeFile(
@@ -120,7 +130,7 @@ test.serial(
       `import { defineRecipe, $host } from 'kiln';
 import { $ } from 'zx';
 export default defineRecipe({ image: '${IMAGE.slice(0, 12)}', sandbox: { workdir: '/tmp' },
-  steps: [async function work() { await Promise.all([$\`sleep 4713\`, $host\`exec sleep 4714\`]); }] });`,
+  steps: [async function work() { await Promise.all([$\`sleep ${SECONDS}\`, $host\`exec sleep ${onHost}\`]); }] });`,
     );
     const args = [
       'build',
@@ -132,7 +142,7 @@ export default defineRecipe({ image: '${IMAGE.slice(0, 12)}', sandbox: { workdir
     const kiln = call(args);
     // A recipe's command on the host is waited for when kiln is asked to end.
     t.teardown(() => kiln.kill('SIGKILL'));
-    await appear(/:recipe-script $/, /sleep 4713 $/, /^sleep 4714 $/);
+    await appear(/:recipe-script $/, new RegExp(`sleep ${SECONDS} $`), sleeping(onHost));
     t.deepEqual(await others(kiln), []);
     kiln.kill('SIGKILL');
     await once(kiln, 'exit');
@@ -142,11 +152,11 @@ export default defineRecipe({ image: '${IMAGE.slice(0, 12)}', sandbox: { workdir
 );
 
 test.serial('a supervisor, its guardian and what it runs', async (t) => {
-  const command = ['holder', '--', '/bin/sleep', '4715'];
+  const command = ['holder', '--', '/bin/sleep', SECONDS];
   const made = await state.kiln(['service', 'create', '-r', IMAGE, ...command]);
   t.is(made.exitCode, 0, String(made.stderr));
   const kiln = call(['service', 'start', 'holder']);
-  await appear(/^\/bin\/sleep 4715 $/, /:supervise .*:holder $/, /kiln-holder /);
+  await appear(sleeping(SECONDS), /:supervise .*:holder $/, /kiln-holder /);
   t.deepEqual(await others(kiln), []);
   if (kiln.exitCode === null) await once(kiln, 'exit');
   t.deepEqual(await others(kiln), []);

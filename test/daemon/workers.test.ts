@@ -14,12 +14,12 @@ import { sweepWorkGroups } from '../../src/host/cgroup/work-group.ts';
 import { endDaemon } from '../support/daemon.ts';
 import { until } from '../support/eventually.ts';
 import { failed } from '../support/failed-run.ts';
-import { processesCalled } from '../support/processes.ts';
+import { ownSeconds, processesCalled } from '../support/processes.ts';
 import { GROUP, USER, userState } from '../support/second-user.ts';
 
 const MOST = 64;
 /** Processes that never answer. */
-const TIME = String(1e6 + process.pid);
+const TIME = ownSeconds();
 const DIST = join(import.meta.dirname, '../../dist');
 
 function workersWith(options: Pick<WorkersOptions, 'command' | 'env'>): Workers {

@@ -24,7 +24,7 @@ import { IMAGE, KILN, PATIENCE } from '../support/busybox-state.ts';
 import { daemonPid } from '../support/daemon.ts';
 import { endingListener } from '../support/ending-listener.ts';
 import { eventually, until } from '../support/eventually.ts';
-import { processesCalled } from '../support/processes.ts';
+import { ownSeconds, processesCalled } from '../support/processes.ts';
 import { OTHER, USER, type UserState, userState } from '../support/second-user.ts';
 
 const test = anyTest as TestFn<UserState>;
@@ -228,7 +228,8 @@ test.serial(
   },
 );
 
-const SLEEPER = 'sleep 7671 & while sleep 0.2; do echo up; done';
+const SECONDS = ownSeconds();
+const SLEEPER = `sleep ${SECONDS} & while sleep 0.2; do echo up; done`;
 
 test.serial('^C leaves a job, which `kill` ends', async (t) => {
   const state = t.context;
@@ -241,9 +242,9 @@ test.serial('^C leaves a job, which `kill` ends', async (t) => {
   const [code] = (await once(attached, 'close')) as [number];
   t.is(code, 0);
   t.regex(Buffer.concat(said).toString(), /the job long goes on/);
-  t.true(await until(() => processesCalled('sleep', '7671').length === 1));
+  t.true(await until(() => processesCalled('sleep', SECONDS).length === 1));
   t.is(await says(state, ['kill', 'long']), id);
-  t.true(await until(() => processesCalled('sleep', '7671').length === 0));
+  t.true(await until(() => processesCalled('sleep', SECONDS).length === 0));
   t.true([137, 143].includes(Number((await state.kiln(['wait', id])).exitCode)));
 });
 
@@ -356,14 +357,20 @@ test.serial('a job outlives the replacement of its daemon, and is lost with it',
   t.not(daemonPid(state.paths.root), old);
   t.is(await says(state, ['logs', id]), 'begun\ndone');
   t.true(await waitForDeath(old, 10_000 * PATIENCE));
-  const lost = await says(state, [...DETACHED, '--', 'sh', '-c', 'echo seen; exec sleep 7672']);
-  t.true(await until(() => processesCalled('sleep', '7672').length === 1));
+  const lost = await says(state, [
+    ...DETACHED,
+    '--',
+    'sh',
+    '-c',
+    `echo seen; exec sleep ${SECONDS}`,
+  ]);
+  t.true(await until(() => processesCalled('sleep', SECONDS).length === 1));
   await eventually(async () => (await says(state, ['logs', lost])) === 'seen');
   process.kill(daemonPid(state.paths.root)!, 'SIGKILL');
   const waited = await state.kiln(['wait', lost]);
   t.is(waited.exitCode, 125);
   t.regex(String(waited.stderr), /the job .* is lost/);
-  t.true(await until(() => processesCalled('sleep', '7672').length === 0));
+  t.true(await until(() => processesCalled('sleep', SECONDS).length === 0));
   t.is((await jobs(state)).find((job) => job.id === lost)?.state, 'lost');
   t.is(await says(state, ['logs', lost]), 'seen');
 });

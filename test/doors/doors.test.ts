@@ -19,7 +19,7 @@ let world: World;
 let host: Measured;
 /** Of each door what was found, or why nothing was. */
 const found = new Map<Door, Measured | Error>();
-const outside = new OutsideWatch();
+let outside: OutsideWatch;
 
 /** What the probe finds where nothing is around it. */
 async function onTheHost(): Promise<Measured> {
@@ -54,11 +54,12 @@ async function visitAll(): Promise<void> {
 test.before(async (t) => {
   t.timeout(600_000 * PATIENCE);
   world = await openWorld();
+  outside = new OutsideWatch(world.mark);
   host = await onTheHost();
   await visitAll();
 });
 test.after.always(async () => {
-  outside[Symbol.dispose]();
+  outside?.[Symbol.dispose]();
   await world?.[Symbol.asyncDispose]();
 });
 

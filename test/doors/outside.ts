@@ -40,14 +40,20 @@ function letGo(pid: number): void {
 /** Whatever probes run until it is disposed of, by door. */
 export class OutsideWatch implements Disposable {
   readonly seen = new Map<string, Outside>();
+  readonly #mark: string;
   readonly #timer = setInterval(() => this.#look(), 50);
+
+  /** @param mark what the words of its probes have; other runs of the test have probes of their own */
+  constructor(mark: string) {
+    this.#mark = mark;
+  }
 
   /** Without a pause: a process that was listed may be gone after one. */
   #look(): void {
     for (const pid of readdirSync('/proc')) {
       if (!/^\d+$/.test(pid)) continue;
-      const [program, door] = read(`/proc/${pid}/cmdline`).split('\0');
-      if (!program?.endsWith('/kiln-probe') || door === undefined) continue;
+      const [program, door, mark] = read(`/proc/${pid}/cmdline`).split('\0');
+      if (!program?.endsWith('/kiln-probe') || door === undefined || mark !== this.#mark) continue;
       const groups = read(`/proc/${pid}/cgroup`);
       if (groups === '' || !takesSignal(pid)) continue;
       if (!this.seen.has(door)) this.seen.set(door, limitsOf(groups));

@@ -15,6 +15,8 @@ export interface World extends AsyncDisposable {
   readonly recipe: string;
   /** The probe on the host. */
   readonly probe: string;
+  /** What is in the words of each probe of this world, and of no other's. */
+  readonly mark: string;
   /** The command line that measures a door. @param directory where it makes files, /tmp by default */
   measure(door: string, directory?: string): string[];
   /** The same, for a shell. */
@@ -60,6 +62,7 @@ export async function openWorld(): Promise<World> {
   const env = { ...images.env, KILN_FROM_SOURCE, KILN_TEST_CALLER: 'seen' };
   const world: World = {
     ...{ images, directory, recipe, probe, measure, line },
+    mark: socket.name,
     async call(program, args, { input, status = 0, env: more = {} } = {}) {
       const { exitCode, all } = await execa(join(bin, program), args, {
         cwd: directory,

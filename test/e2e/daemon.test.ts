@@ -18,7 +18,7 @@ import {
 import { daemonPid, endDaemon } from '../support/daemon.ts';
 import { eventually, until } from '../support/eventually.ts';
 import { parkedIds } from '../support/parking.ts';
-import { processesCalled } from '../support/processes.ts';
+import { ownSeconds, processesCalled } from '../support/processes.ts';
 
 const run = promisify(execFile);
 let state: BusyboxState;
@@ -111,11 +111,12 @@ test.serial('the daemon has nothing of its first caller', async (t) => {
 });
 
 test.serial('kill -9 of the client ends its sandbox; the daemon goes on', async (t) => {
-  const child = spawn(KILN, ['run', '-r', IMAGE.slice(0, 12), '--', 'sleep', '7654'], {
+  const seconds = ownSeconds();
+  const child = spawn(KILN, ['run', '-r', IMAGE.slice(0, 12), '--', 'sleep', seconds], {
     env: environment(),
     stdio: 'ignore',
   });
-  const found = () => processesCalled('sleep', '7654');
+  const found = () => processesCalled('sleep', seconds);
   t.true(await until(() => found().length > 0));
   const [pid] = found();
   child.kill('SIGKILL');
@@ -125,9 +126,10 @@ test.serial('kill -9 of the client ends its sandbox; the daemon goes on', async 
 
 test.serial('kill -9 of the daemon ends its sandboxes; the next one cleans up', async (t) => {
   await kiln(['--', 'true']);
+  const seconds = ownSeconds();
   const child = spawn(
     KILN,
-    ['run', '-r', IMAGE.slice(0, 12), '--', 'sh', '-c', 'echo up; exec sleep 7655'],
+    ['run', '-r', IMAGE.slice(0, 12), '--', 'sh', '-c', `echo up; exec sleep ${seconds}`],
     {
       env: environment(),
       stdio: ['ignore', 'pipe', 'pipe'],
@@ -141,7 +143,7 @@ test.serial('kill -9 of the daemon ends its sandboxes; the next one cleans up', 
   t.is(code, 125);
   t.regex(Buffer.concat(said).toString(), /the daemon has ended, and the sandbox with it/);
   t.is((await kiln(['--', 'echo', 'again'])).stdout, 'again\n');
-  t.true(await until(() => processesCalled('sleep', '7655').length === 0));
+  t.true(await until(() => processesCalled('sleep', seconds).length === 0));
 });
 
 test.serial('another build replaces the daemon, whose jobs come to their end', async (t) => {

@@ -1,5 +1,5 @@
 import { chmodSync, mkdirSync, writeFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import test from 'ava';
 import { execa, type Options } from 'execa';
 import { type BusyboxState, busyboxState, IMAGE, KILN } from '../support/busybox-state.ts';
@@ -58,14 +58,18 @@ async function disk(): Promise<string> {
   return await lsblk('MAJ:MIN', isPart ? `/dev/${await lsblk('PKNAME', source)}` : source);
 }
 
-/** Lines of the kernel's files of limits, of whatever group, that have one of these rates. */
+/** Lines of the kernel's files of limits, of whatever group of this state's, that have one of these rates. */
 async function inKernel(rates: string): Promise<string[]> {
   const names = ['io.max', 'blkio.throttle.read_bps_device', 'blkio.throttle.write_bps_device'];
   const files = names.map((name) => `--include=${name}`);
-  const found = await execa('grep', ['-rhsE', ...files, `[ =](${rates})`, '/sys/fs/cgroup'], {
+  const found = await execa('grep', ['-rsE', ...files, `[ =](${rates})`, '/sys/fs/cgroup'], {
     reject: false,
   });
-  return found.stdout.split('\n').sort();
+  return found.stdout
+    .split('\n')
+    .filter((line) => line.includes(basename(state.paths.run)))
+    .map((line) => line.slice(line.indexOf(':') + 1))
+    .sort();
 }
 
 test.serial('--io-write slows down what is written to a disk, and nothing else', async (t) => {

@@ -15,7 +15,7 @@ import {
 } from '../support/busybox-state.ts';
 import { endDaemon } from '../support/daemon.ts';
 import { until } from '../support/eventually.ts';
-import { processesCalled } from '../support/processes.ts';
+import { ownSeconds, processesCalled } from '../support/processes.ts';
 
 /** What another user of the host, without any right, can do to a kiln that runs. */
 let state: BusyboxState;
@@ -167,8 +167,10 @@ test.serial('what others must not read of commands and services, they cannot', a
   const env = `--env=TOKEN=${secret}`;
   const kept = await state.kiln(['run', '-r', IMAGE, env, '--keep=5m', '--', 'true']);
   t.is(kept.exitCode, 0, String(kept.stderr));
-  const running = state.kiln(['run', '-r', IMAGE, '--', 'sh', '-c', `: ${secret}; sleep 4721`]);
-  t.true(await until(() => processesCalled('sleep', '4721').length > 0));
+  const seconds = ownSeconds();
+  const line = `: ${secret}; sleep ${seconds}`;
+  const running = state.kiln(['run', '-r', IMAGE, '--', 'sh', '-c', line]);
+  t.true(await until(() => processesCalled('sleep', seconds).length > 0));
   const service = [
     'service',
     'create',

@@ -20,7 +20,7 @@ import {
 import { until } from '../support/eventually.ts';
 import { openKiln } from '../support/kiln.ts';
 import { long } from '../support/long.ts';
-import { processesCalled } from '../support/processes.ts';
+import { ownSeconds, processesCalled } from '../support/processes.ts';
 
 const test = anyTest as TestFn<{ state: BusyboxState }>;
 let state: BusyboxState;
@@ -350,7 +350,7 @@ test.serial('nothing is left: processes in the background, mounts, folders, rang
   t.is(run.stdout, 'done');
   t.is(run.exitCode, 0, String(run.stderr));
   // Nobody waits for its output: only the end of the sandbox ends it.
-  const silent = 'sleep 3011.5';
+  const silent = `sleep ${ownSeconds()}`;
   await sh(`setsid ${silent} </dev/null >/dev/null 2>&1 & sleep 0.2`);
   // The daemon removes a sandbox after it has told the caller.
   t.true(await until(() => processesCalled(...silent.split(' ')).length === 0));

@@ -18,6 +18,7 @@ import {
 } from '../support/busybox-state.ts';
 import { daemonPid, endDaemon, plainEnvironment } from '../support/daemon.ts';
 import { eventually, until } from '../support/eventually.ts';
+import { ownSeconds, processesCalled } from '../support/processes.ts';
 
 const run = promisify(execFile);
 let state: BusyboxState;
@@ -78,16 +79,16 @@ async function workerOf(work: (worker: number) => Promise<void>): Promise<number
 
 /** Starts a command that lasts in a sandbox, by a worker, and gives its process and the client. */
 async function lasting(
-  number: number,
+  seconds: string,
   under: readonly string[] = [],
 ): Promise<{ client: ChildProcess; pid: number; said: Buffer[] }> {
   const args = ['run', '-r', IMAGE, '--copy-in', '/etc/passwd:/tmp/x', '--'];
-  args.push('sleep', String(number));
+  args.push('sleep', seconds);
   const [program = KILN, ...words] = [...under, KILN, ...args];
   const client = spawn(program, words, { env: environment(), stdio: ['ignore', 'ignore', 'pipe'] });
   const said: Buffer[] = [];
   client.stderr.on('data', (chunk: Buffer) => said.push(chunk));
-  const find = () => processes(new RegExp(`^sleep ${number} $`))[0];
+  const find = () => processesCalled('sleep', seconds)[0];
   if (!(await until(() => find() !== undefined))) throw new Error(Buffer.concat(said).toString());
   return { client, pid: Number(find()), said };
 }
@@ -317,8 +318,8 @@ test.serial(
 );
 
 test.serial('kill -9 of a worker: its client fails with 125, and nobody else', async (t) => {
-  const { client, pid, said } = await lasting(7661);
-  const other = await lasting(7662);
+  const { client, pid, said } = await lasting(ownSeconds());
+  const other = await lasting(ownSeconds());
   const [worker] = workers().filter((one) => existsSync(`/proc/${one}`) && serves(one, client));
   process.kill(Number(worker), 'SIGKILL');
   const [code] = (await once(client, 'close')) as [number];
@@ -340,7 +341,13 @@ test.serial(
   async (t) => {
     // It says so after the call and the start; kilnd has closed the connection by then.
     const slow = ['-e', 'trace=sendmsg', '-e', 'inject=sendmsg:delay_enter=1500000:when=3+'];
-    const { client, said } = await lasting(7664, ['strace', '-qq', '-o', '/dev/null', ...slow]);
+    const { client, said } = await lasting(ownSeconds(), [
+      'strace',
+      '-qq',
+      '-o',
+      '/dev/null',
+      ...slow,
+    ]);
     const [worker] = workers().filter((one) => existsSync(`/proc/${one}`) && serves(one, client));
     process.kill(Number(worker), 'SIGKILL');
     t.deepEqual(await once(client, 'close'), [125, null]);
@@ -386,7 +393,7 @@ test.serial('a worker that dies before it takes its client: another one serves i
 });
 
 test.serial('kill -9 of the client ends what its worker does', async (t) => {
-  const { client, pid } = await lasting(7663);
+  const { client, pid } = await lasting(ownSeconds());
   client.kill('SIGKILL');
   t.true(await waitForDeath(pid, 10_000 * PATIENCE));
   t.true(await until(() => readdirSync(state.paths.sandboxes).length === 0));
@@ -394,7 +401,7 @@ test.serial('kill -9 of the client ends what its worker does', async (t) => {
 });
 
 test.serial('kill -9 of the daemon ends its workers and their sandboxes', async (t) => {
-  const { client, pid } = await lasting(7664);
+  const { client, pid } = await lasting(ownSeconds());
   const all = workers();
   t.true(all.length > 0);
   process.kill(Number(daemonPid(state.paths.root)), 'SIGKILL');
@@ -406,8 +413,7 @@ test.serial('kill -9 of the daemon ends its workers and their sandboxes', async 
 });
 
 test.serial('a daemon of another build goes on until its workers are done', async (t) => {
-  // No other test's: it is looked for on the whole machine.
-  const { client } = await lasting(3.7665);
+  const { client } = await lasting(`3.${ownSeconds()}`);
   const exit = once(client, 'exit');
   const old = Number(daemonPid(state.paths.root));
   const { connect } = await import('node:net');

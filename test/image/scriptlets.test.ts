@@ -6,7 +6,7 @@ import { execa } from 'execa';
 import { KilnError } from '../../src/errors.ts';
 import { PATIENCE } from '../support/busybox-state.ts';
 import { until } from '../support/eventually.ts';
-import { processesCalled } from '../support/processes.ts';
+import { ownSeconds, processesCalled } from '../support/processes.ts';
 import {
   debianRepository,
   type FixtureRepository,
@@ -19,6 +19,9 @@ let state: ImageState;
 let repositories: readonly FixtureRepository[];
 
 const BASE = 'base-files, base-passwd, dash, coreutils, grep, util-linux';
+
+/** What a scriptlet leaves running sleeps. */
+const SECONDS = ownSeconds();
 
 /** Packages of which only the scriptlets matter, by name. */
 const SPECS: Readonly<Record<string, string>> = {
@@ -36,7 +39,7 @@ exit 0
 %files
 /usr/share/probe/file`,
   slow: '%post\nsleep 300\n%files',
-  daemon: '%post\n(sleep 3014.5; touch /etc/late) </dev/null >/dev/null 2>&1 &\n%files',
+  daemon: `%post\n(sleep ${SECONDS}; touch /etc/late) </dev/null >/dev/null 2>&1 &\n%files`,
   holder: '%post\nsleep 600 &\necho >/etc/held\n%files',
   fill: '%post\nwhile head -c 20M /dev/zero >>/var/fill; do :; done\nexit 0\n%files',
   reserve: `%post
@@ -182,7 +185,7 @@ test.serial('a scriptlet that hangs is killed, and the message says which', asyn
 test.serial('what a scriptlet leaves running ends with the transaction', async (t) => {
   const image = await state.open(await recipe('daemon'));
   t.false(existsSync(join(image.tree, 'etc/late')));
-  t.true(await until(() => processesCalled('sleep', '3014.5').length === 0));
+  t.true(await until(() => processesCalled('sleep', SECONDS).length === 0));
 });
 
 test.serial('nobody waits for a process that holds a scriptlet’s output open', async (t) => {

@@ -1,7 +1,14 @@
 /** Who only looks at a lock is taken for nobody who keeps it. Each look is held up by strace(1) where it has the lock. */
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import {
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { mkdtemp } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -9,6 +16,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import test, { type ExecutionContext } from 'ava';
 import { execa } from 'execa';
 import { listJobs, makeJobFolder, writeJob } from '../../src/detached/record.ts';
+import { attempt } from '../../src/host/calls/libc.ts';
 import { removeTree } from '../../src/host/files/remove-tree.ts';
 import { statePaths } from '../../src/host/state/paths.ts';
 import { listSandboxes, sandboxFiles } from '../../src/sandbox/domain/sandbox-record.ts';
@@ -118,15 +126,21 @@ test('a kept sandbox whose time is over is expired, one whose kiln was killed is
 });
 
 test('the far end of a command has a folder, whoever removes folders meanwhile', async (t) => {
-  const folders = () => readdirSync('/var/tmp').filter((name) => name.startsWith('kiln-remote-'));
-  const before = new Set(folders());
   // Late: the lock is there, and nobody holds it.
   const far = held('delay_enter', 1500 * PATIENCE, MAIN, 'remote-stdio');
   let said = '';
   far.stdout.on('data', (chunk: Buffer) => {
     said += chunk.toString('latin1');
   });
-  const mine = () => folders().find((name) => !before.has(name));
+  // Others on this machine may be the far end of something, too.
+  const mine = () => {
+    const [child] = readFileSync(`/proc/${far.pid}/task/${far.pid}/children`, 'utf8').split(' ');
+    const open = attempt(() => readdirSync(`/proc/${child}/fd`)) ?? [];
+    return open
+      .map((fd) => attempt(() => readlinkSync(`/proc/${child}/fd/${fd}`)) ?? '')
+      .map((path) => /^\/var\/tmp\/(kiln-remote-[^/]+)\//.exec(path)?.[1])
+      .find((name) => name !== undefined);
+  };
   for (let tries = 0; !existsSync(`/var/tmp/${mine()}/lock`); tries++) {
     t.true(tries < 2000, 'it makes no folder');
     await sleep(10);

@@ -11,7 +11,7 @@ import { withPackages } from '../../src/jobs/mock/root/transaction.ts';
 import { MirrorServer } from '../repository/mirror-server.ts';
 import { until } from '../support/eventually.ts';
 import { long } from '../support/long.ts';
-import { processesCalled } from '../support/processes.ts';
+import { ownSeconds, processesCalled } from '../support/processes.ts';
 import { ends, KILN_MOCK, type MockState, mockState } from './mock-state.ts';
 
 let state: MockState;
@@ -180,7 +180,7 @@ test.serial(
     t.is(both.stdout, 'out');
     t.true(both.stderr.endsWith('err'));
     // What it leaves in the background is ended, and sees no process but its own.
-    const marker = `sleep 86400.${process.pid}`;
+    const marker = `sleep ${ownSeconds()}`;
     t.is(await inRoot(t, `${marker} </dev/null & sleep 0.1; echo done`), 'done');
     t.true(await until(() => processesCalled(...marker.split(' ')).length === 0));
     t.true(Number(await inRoot(t, 'ls -d /proc/[0-9]* | wc -l')) < 8);

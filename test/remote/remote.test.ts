@@ -29,7 +29,7 @@ import {
 } from '../support/busybox-state.ts';
 import { daemonPid } from '../support/daemon.ts';
 import { until } from '../support/eventually.ts';
-import { processesCalled } from '../support/processes.ts';
+import { ownSeconds, processesCalled } from '../support/processes.ts';
 import { type SshServer, sshServer } from '../support/ssh-server.ts';
 import { giveUnpackedPackages, NOARCH_RECIPE } from '../support/unpacked-packages.ts';
 
@@ -244,7 +244,7 @@ test.serial('packages and chains are built there, and come as they are made', as
   t.is(image.exitCode, 0, image.stderr);
   const first = await sourcePackage(world.cwd, { name: 'first' });
   // Ended below, when the first has come.
-  const seconds = `${process.pid}9`;
+  const seconds = ownSeconds();
   const install = `sleep ${seconds} || :`;
   const second = await sourcePackage(world.cwd, { name: 'second', install });
   const chain = there(world, [
@@ -330,7 +330,7 @@ test.serial('a connection that breaks ends the command there', async (t) => {
   const world = t.context;
   const { server, env, cwd } = world;
   for (const whose of ['ssh', 'client', 'sshd']) {
-    const seconds = `${process.pid}${whose.length}`;
+    const seconds = ownSeconds();
     const child = spawn(KILN, ['--host', server.url, ...RUN, '--', 'sleep', seconds], { env, cwd });
     let said = '';
     child.stderr.on('data', (chunk: Buffer) => {

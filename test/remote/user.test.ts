@@ -13,7 +13,7 @@ import { execa } from 'execa';
 import { type BusyboxState, busyboxState, KILN, PATIENCE } from '../support/busybox-state.ts';
 import { daemonPid } from '../support/daemon.ts';
 import { eventually, until } from '../support/eventually.ts';
-import { processesCalled } from '../support/processes.ts';
+import { ownSeconds, processesCalled } from '../support/processes.ts';
 import { GROUP, kilnForUsers, type UserState, userState } from '../support/second-user.ts';
 import { type SshServer, sshServer } from '../support/ssh-server.ts';
 
@@ -115,10 +115,10 @@ test.serial('the far kiln refuses what a user may not there', async (t) => {
 
 test.serial('what root runs there is not seen; a broken connection ends the user’s', async (t) => {
   const world = t.context;
-  const seconds = `88${process.pid % 1000}1`;
+  const [seconds, rootsSeconds] = [ownSeconds(), ownSeconds()];
   const argv = [...RUN, '--', 'sleep', seconds];
-  const roots = world.far.kiln([...RUN, '--', 'sleep', `${seconds}0`]);
-  t.true(await until(() => processesCalled('sleep', `${seconds}0`).length === 1));
+  const roots = world.far.kiln([...RUN, '--', 'sleep', rootsSeconds]);
+  t.true(await until(() => processesCalled('sleep', rootsSeconds).length === 1));
   const running = there(world, argv);
   t.true(await until(() => processesCalled('sleep', seconds).length === 1));
   const listed = async () => {
@@ -132,8 +132,8 @@ test.serial('what root runs there is not seen; a broken connection ends the user
   world.server.killSessions();
   t.is((await running).exitCode, 125);
   t.true(await until(() => processesCalled('sleep', seconds).length === 0));
-  t.is(processesCalled('sleep', `${seconds}0`).length, 1);
-  for (const pid of processesCalled('sleep', `${seconds}0`)) process.kill(pid, 'SIGKILL');
+  t.is(processesCalled('sleep', rootsSeconds).length, 1);
+  for (const pid of processesCalled('sleep', rootsSeconds)) process.kill(pid, 'SIGKILL');
   await roots;
 });
 

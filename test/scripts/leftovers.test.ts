@@ -66,7 +66,7 @@ test('what a run leaves is found, and what another kiln does meanwhile is not', 
       new RegExp(`^process \\d+: \\S*libvirtd .*${hash}`, 'm'),
       new RegExp(`^cgroup /\\S*kiln-${hash}`, 'm'),
       new RegExp(`^run directory ${state.paths.run}$`, 'm'),
-      /^reservation \/run\/kiln\/ranges\/\d+$/m,
+      new RegExp(`^reservation /run/kiln/ranges/\\d+ of \\S+/${id}$`, 'm'),
       new RegExp(`^temporary file ${state.paths.root}$`, 'm'),
     ]) {
       t.regex(found.join('\n'), pattern);
@@ -93,6 +93,7 @@ test('a cgroup is found when the folder of its state is gone', async (t) => {
     const hash = basename(state.paths.run);
     make(`kiln-${hash}`);
     make(`kiln/work-${hash}-1000`);
+    make(`kiln/kiln-${hash}-0123456789`);
     // Nobody has a claim to that.
     make(`kiln/${process.pid}abcdef`);
     const found = about(await left.find(GRACE), ...groups);

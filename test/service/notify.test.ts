@@ -15,7 +15,7 @@ import { processesCalled } from '../support/processes.ts';
 const UNIT = `[Service]
 Type=notify
 ExecStartPre=/bin/sh -c 'until test -e /run/go; do sleep 0.1; done'
-ExecStart=/bin/at-once
+ExecStart=/bin/at-once ${process.pid}
 TimeoutStartSec=${40 * PATIENCE}
 `;
 
@@ -55,7 +55,7 @@ test.serial('a program that is ready at once is not waited for', async (t) => {
   await once(strace.stderr, 'data');
   const enter = ['-t', String(initPid), '-U', '-m', '-S', '0', '-G', '0'];
   await execa('nsenter', [...enter, '/bin/touch', '/run/go']);
-  await eventually(async () => processesCalled('/bin/at-once').length > 0);
+  await eventually(async () => processesCalled('/bin/at-once', String(process.pid)).length > 0);
   await sleep(1000);
   strace.kill();
   const { exitCode, stderr } = await start;

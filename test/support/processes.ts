@@ -39,6 +39,17 @@ function orNone(read: () => string[]): string[] {
   }
 }
 
+let asked = 0;
+
+/**
+ * How long a command sleeps that is looked for on the whole machine: long, and as no other process does, since other
+ * kilns run the same tests.
+ */
+export function ownSeconds(): string {
+  asked++;
+  return `${process.pid}${String(asked).padStart(3, '0')}`;
+}
+
 /** Processes of this machine's with exactly these arguments. */
 export function processesCalled(...words: readonly string[]): number[] {
   const wanted = `${words.join('\0')}\0`;

@@ -29,7 +29,7 @@ import { workGroup } from '../../src/host/cgroup/work-group.ts';
 import { PATIENCE } from '../support/busybox-state.ts';
 import { daemonPid, workersFor, workersOf } from '../support/daemon.ts';
 import { eventually, until } from '../support/eventually.ts';
-import { processesCalled } from '../support/processes.ts';
+import { ownSeconds, processesCalled } from '../support/processes.ts';
 import {
   GROUP,
   leftOfJobs,
@@ -578,13 +578,16 @@ test.serial(
 
 const build = readFileSync(join(import.meta.dirname, '../../dist/build-id'), 'utf8').trim();
 
+/** What commands of the hostile client sleep. */
+const SECONDS = ownSeconds();
+
 function hostile({ run, paths }: UserState, what: string, input?: 'pipe') {
   // As text: a checkout may lie where users cannot go.
   const script = readFileSync(join(import.meta.dirname, 'hostile-client.py'), 'utf8');
   const socket = join(paths.root, 'io.kiln');
   return run(
     USER,
-    ['/usr/bin/python3', '-c', script, socket, build, what],
+    ['/usr/bin/python3', '-c', script, socket, build, what, SECONDS],
     input === undefined ? {} : { stdin: input },
   );
 }
@@ -866,12 +869,12 @@ for (const what of ['calls', 'lines', 'signals', 'output']) {
 test.serial('a client that ends unread takes its sandbox with it', async (t) => {
   const daemon = Number(daemonPid(t.context.paths.root));
   await whileHeld(t, 'deaf', async () => {
-    t.true(await until(() => processesCalled('sleep', '1003').length > 0));
+    t.true(await until(() => processesCalled('sleep', SECONDS).length > 0));
     // So that all of it has come when kilnd reads again.
     process.kill(daemon, 'SIGSTOP');
     setTimeout(() => process.kill(daemon, 'SIGCONT'), 1000);
   });
-  t.true(await until(() => processesCalled('sleep', '1003').length === 0));
+  t.true(await until(() => processesCalled('sleep', SECONDS).length === 0));
 });
 
 test.serial('questions without an end, whose answers nobody reads, take no memory', async (t) => {
@@ -895,8 +898,8 @@ test.serial('a signal for a command whose sandbox ends in the same moment', asyn
       client.stdout?.once('data', (data: Buffer) => resolve(String(data)));
     });
   t.is(await next(), 'started\n');
-  t.true(await until(() => processesCalled('sleep', '98765').length > 0));
-  const [command = 0] = processesCalled('sleep', '98765');
+  t.true(await until(() => processesCalled('sleep', SECONDS).length > 0));
+  const [command = 0] = processesCalled('sleep', SECONDS);
   const [, init] = /^PPid:\t(\d+)$/m.exec(readFileSync(`/proc/${command}/status`, 'utf8')) ?? [];
   t.true(Number(init) > 1);
   // The daemon reads of the signal first, and when it passes that on, nobody is there.
@@ -905,7 +908,7 @@ test.serial('a signal for a command whose sandbox ends in the same moment', asyn
     client.stdin?.write('now\n');
     t.is(await next(), 'sent\n');
     process.kill(Number(init), 'SIGKILL');
-    t.true(await until(() => processesCalled('sleep', '98765').length === 0));
+    t.true(await until(() => processesCalled('sleep', SECONDS).length === 0));
   } finally {
     process.kill(daemon, 'SIGCONT');
   }

@@ -1,7 +1,7 @@
 """Says to kilnd what no client of kiln's would: hostile-client.py SOCKET BUILD WHAT."""
 import array, json, os, select, socket, struct, sys, threading, time
 
-path, build, what = sys.argv[1:4]
+path, build, what, seconds = sys.argv[1:5]
 
 
 def connect():
@@ -111,7 +111,7 @@ elif what == "wrong-file":
 elif what == "late-signal":
     # A signal for a command whose sandbox ends in the same moment: it is sent when the test says so.
     peer = connect()
-    peer.sendall(upgrade() + start(["kiln", "run", "-r", "busybox", "--", "sleep", "98765"]))
+    peer.sendall(upgrade() + start(["kiln", "run", "-r", "busybox", "--", "sleep", seconds]))
     peer.settimeout(60)
     seen = b""
     while frame(67, fds=3) not in seen:
@@ -311,7 +311,7 @@ elif what in ("calls", "lines", "signals", "output"):
 elif what == "deaf":
     # It ends with kilnd's words unread, and with more of its own than kilnd takes at a time.
     peer = connect()
-    peer.send(upgrade() + start(["kiln", "run", "-r", "busybox", "--", "sleep", "1003"]))
+    peer.send(upgrade() + start(["kiln", "run", "-r", "busybox", "--", "sleep", seconds]))
     while len(peer.recv(16, socket.MSG_PEEK)) < 16:
         pass
     print("sent", flush=True)

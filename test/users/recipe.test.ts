@@ -24,6 +24,7 @@ import { checked, tryCall } from '../../src/host/calls/system-call.ts';
 import { boundsOfClient, refuseLandlock } from '../../src/users/client-process.ts';
 import { eventually } from '../support/eventually.ts';
 import { isLong } from '../support/long.ts';
+import { ownSeconds } from '../support/processes.ts';
 import {
   GROUP,
   leftOfJobs,
@@ -71,6 +72,7 @@ function yaml(lines: readonly string[], steps = "['true']"): string {
 function script(steps: string, more = ''): string {
   return `import { $host, defineRecipe } from 'kiln';
 import { $ } from 'zx';
+import { ownSeconds } from '../support/processes.ts';
 export default defineRecipe({ image: 'busybox', ${more} steps: [${steps}] });
 `;
 }
@@ -526,13 +528,14 @@ test.serial('$host has a keyring of its own', async (t) => {
 
 test.serial('commands of $host end with the recipe', async (t) => {
   const { as, home, run } = t.context;
+  const line = `sleep ${ownSeconds()}`;
   const name = folder(t.context, {
-    'r.ts': script('async () => { await $host`sleep 54321`; }', "sandbox: { timeout: '3s' },"),
+    'r.ts': script(`async () => { await $host\`${line}\`; }`, "sandbox: { timeout: '3s' },"),
   });
   const built = await as(USER, ['build', 'r.ts', '--resultdir', 'out', '--allow-host'], {
     cwd: join(home, name),
   });
   t.is(built.exitCode, 124, String(built.stderr));
-  const sleeps = async () => (await run(USER, ['pgrep', '-f', 'sleep 54321'])).exitCode === 0;
+  const sleeps = async () => (await run(USER, ['pgrep', '-f', line])).exitCode === 0;
   t.true(await eventually(async () => !(await sleeps())));
 });

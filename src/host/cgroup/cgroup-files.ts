@@ -77,12 +77,12 @@ export class ProcessCgroups {
   }
 
   /**
-   * Makes the pids group for `id` ahead of time on v1 and moves the process into it. That takes ten
+   * Makes the pids group `name` ahead of time on v1 and moves the process into it. That takes ten
    * milliseconds, because the kernel waits for all processors; this thread can do other work meanwhile. @throws
    * KilnError E_LIMIT
    */
-  async prepare(pid: number, id: string): Promise<void> {
-    const path = this.#newPidsGroup(id);
+  async prepare(pid: number, name: string): Promise<void> {
+    const path = this.#newPidsGroup(name);
     if (path === undefined) return;
     const file = join(path, 'cgroup.procs');
     await writeFileInThread(file, String(pid)).catch((cause) => {
@@ -91,31 +91,31 @@ export class ProcessCgroups {
   }
 
   /**
-   * Sets limits. libvirt makes no pids group on v1, so kiln makes one for `id` and moves the process into it;
+   * Sets limits. libvirt makes no pids group on v1, so kiln makes one, `name`, and moves the process into it;
    * removeOwnCgroups() removes it. @throws KilnError E_LIMIT
    */
-  limit(pid: number, id: string, limits: CgroupLimits): void {
+  limit(pid: number, name: string, limits: CgroupLimits): void {
     if (limits.memory !== undefined) this.#limitMemory(limits.memory);
     if (limits.cpus !== undefined) this.#limitCpu(Math.round(limits.cpus * CPU_PERIOD));
-    if (limits.pids !== undefined) this.#limitPids(pid, id, limits.pids);
+    if (limits.pids !== undefined) this.#limitPids(pid, name, limits.pids);
     for (const limit of limits.io ?? []) this.#limitIo(limit);
   }
 
-  usage(id: string): CgroupUsage {
+  usage(name: string): CgroupUsage {
     const memory = this.#group('memory');
     return readUsage({
       version: memory?.version ?? 1,
       memory: memory?.path,
       cpuacct: this.#group('cpuacct')?.path,
-      pids: this.#pidsGroup(id) ?? this.#nearest('pids', ['pids.events', 'pids.events'])?.path,
+      pids: this.#pidsGroup(name) ?? this.#nearest('pids', ['pids.events', 'pids.events'])?.path,
     });
   }
 
-  limits(id: string): CgroupLimits {
+  limits(name: string): CgroupLimits {
     const text = (group: Group | undefined, name: string) =>
       group === undefined ? undefined : readText(join(group.path, name))?.trim();
     const cpu = this.#nearest('cpu', CPU);
-    const pids = this.#pidsGroup(id) ?? this.#nearest('pids', PIDS)?.path;
+    const pids = this.#pidsGroup(name) ?? this.#nearest('pids', PIDS)?.path;
     const bytes = this.#number('memory', MEMORY);
     const [quota, period] =
       cpu?.version === 2
@@ -177,10 +177,10 @@ export class ProcessCgroups {
     write(group.path, 'cpu.cfs_quota_us', quota);
   }
 
-  #limitPids(pid: number, id: string, count: number): void {
-    const own = this.#pidsGroup(id);
+  #limitPids(pid: number, name: string, count: number): void {
+    const own = this.#pidsGroup(name);
     if (own !== undefined) {
-      const path = this.#newPidsGroup(id);
+      const path = this.#newPidsGroup(name);
       if (path !== undefined) write(path, 'cgroup.procs', pid);
       write(own, 'pids.max', count);
       return;
@@ -198,17 +198,17 @@ export class ProcessCgroups {
     return this.#hierarchy('blkio') === undefined ? 'io' : 'blkio';
   }
 
-  #newPidsGroup(id: string): string | undefined {
-    const path = this.#pidsGroup(id);
+  #newPidsGroup(name: string): string | undefined {
+    const path = this.#pidsGroup(name);
     if (path === undefined || this.#group('pids')?.path === path) return undefined;
     makePidsGroup(path);
     return path;
   }
 
-  #pidsGroup(id: string): string | undefined {
+  #pidsGroup(name: string): string | undefined {
     const hierarchy = this.#hierarchy('pids');
     if (hierarchy?.version !== 1) return undefined;
-    return kilnGroup(hierarchy.path, id);
+    return kilnGroup(hierarchy.path, name);
   }
 
   #hierarchy(controller: Controller): CgroupHierarchy | undefined {

@@ -127,9 +127,9 @@ const HANDED_OVER = ['', 'cgroup.procs', 'cgroup.threads', 'cgroup.subtree_contr
 const REMOVE_MS = 2000;
 const PAUSE_MS = 10;
 
-/** Of a sandbox, or of all of them without `id`. */
-export function kilnGroup(hierarchy: string, id = ''): string {
-  return join(hierarchy, PARENT, id);
+/** @param name a sandbox's domain's, or a user's work's: both have the state in them; without it, the one of all */
+export function kilnGroup(hierarchy: string, name = ''): string {
+  return join(hierarchy, PARENT, name);
 }
 
 export function makePidsGroup(path: string): void {
@@ -148,7 +148,7 @@ export function makePidsGroup(path: string): void {
  * It has no controllers: limits stay on the group above. The process makes its cgroup namespace afterwards, so
  * that this begins there. @throws KilnError E_NO_CGROUP2
  */
-export function delegateCgroup(pid: number, id: string, owner: number): void {
+export function delegateCgroup(pid: number, name: string, owner: number): void {
   const hierarchies = knownHierarchies();
   const unified = hierarchies.find(({ version }) => version === 2);
   const hybrid = cgroupMode(hierarchies) === 'hybrid';
@@ -157,7 +157,7 @@ export function delegateCgroup(pid: number, id: string, owner: number): void {
       hint: 'mount it beside the others: mkdir /sys/fs/cgroup/unified && mount -t cgroup2 cgroup2 /sys/fs/cgroup/unified',
     });
   }
-  const own = hybrid ? kilnGroup(unified.path, id) : pathOfGroup(unified, unifiedPath(pid));
+  const own = hybrid ? kilnGroup(unified.path, name) : pathOfGroup(unified, unifiedPath(pid));
   if (own === undefined) {
     throw new KilnError('E_NO_CGROUP2', `the sandbox’s cgroup is not seen below ${unified.path}`, {
       hint: 'in a container: start it with a cgroup namespace of its own (podman: --cgroupns private)',
@@ -176,12 +176,12 @@ export function delegateCgroup(pid: number, id: string, owner: number): void {
   }
 }
 
-/** Removes the groups of `id`, whose processes must be dying, and parents that are empty. Missing ones are fine. */
-export async function removeOwnCgroups(id: string): Promise<void> {
+/** Removes the groups of that name, whose processes must be dying, and parents that are empty. Missing ones are fine. */
+export async function removeOwnCgroups(name: string): Promise<void> {
   for (const { path } of knownHierarchies()) {
     // A hierarchy may be mounted read-only, where kiln has nothing.
     if (!existsSync(kilnGroup(path))) continue;
-    const group = kilnGroup(path, id);
+    const group = kilnGroup(path, name);
     for (let left = REMOVE_MS; !(await removeGroups(group)); left -= PAUSE_MS) {
       if (left <= 0) throw new KilnError('E_STATE', `${group} is in use`);
       await sleep(PAUSE_MS);

@@ -18,10 +18,10 @@ import { destroyDomain, removeSandbox } from './sweep.ts';
 /** How long an init may take to die after its socket was closed, before libvirt is asked to kill it, ms. */
 const DEATH_DEADLINE = 3000;
 
-async function moveToItsGroup(initPid: number, id: string): Promise<void> {
+async function moveToItsGroup(initPid: number, group: string): Promise<void> {
   try {
     // Uses fresh cgroups, because the sandbox's own are looked up once and the process moves now.
-    await ProcessCgroups.of(initPid).prepare(initPid, id);
+    await ProcessCgroups.of(initPid).prepare(initPid, group);
   } catch {
     // Setting the limits tries again.
   }
@@ -74,7 +74,7 @@ export class SandboxDomain {
     try {
       channel = await openChannel(sandboxFiles.socket(directory), domain);
       shareOpenFiles(channel.initPid);
-      await moveToItsGroup(channel.initPid, record.id);
+      await moveToItsGroup(channel.initPid, record.domain);
       await domain;
       return new SandboxDomain(paths, started, channel, connect, false);
     } catch (error) {

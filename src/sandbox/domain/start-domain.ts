@@ -75,13 +75,14 @@ export async function startDomain(
   await ensureStoreContext(paths);
   const skeleton = await ensureSkeleton(paths);
   const id = randomBytes(5).toString('hex');
+  const domain = `${domainPrefix(paths)}${id}`;
   const directory = join(paths.sandboxes, id);
   const lock = await makeFolder(paths, id);
   const owner = sandboxOwner(paths, id);
   const range = await allocateRange(paths, owner);
   let labels: SandboxLabels | undefined;
   const giveBack = async () => {
-    await removeOwnCgroups(id);
+    await removeOwnCgroups(domain);
     await releaseRange(paths, range, owner);
     await releaseLabels(paths, labels, owner);
     await lock.release();
@@ -91,7 +92,7 @@ export async function startDomain(
     labels = await reserveLabels(paths, options.label, owner);
     const record: SandboxRecord = {
       id,
-      domain: `${domainPrefix(paths)}${id}`,
+      domain,
       range,
       created: Date.now(),
       skeleton,

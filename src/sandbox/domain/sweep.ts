@@ -157,8 +157,9 @@ export async function removeSandbox(
   directory: string,
   record: SandboxRecord | undefined,
 ): Promise<void> {
-  await removeOwnCgroups(basename(directory));
-  await removeDomainFiles(paths, domainOf(paths, directory));
+  const domain = domainOf(paths, directory);
+  await removeOwnCgroups(domain);
+  await removeDomainFiles(paths, domain);
   const owner = sandboxOwner(paths, basename(directory));
   if (record === undefined) {
     for (const directory of [rangeDirectory(paths), pairDirectory(paths)]) {

@@ -128,6 +128,10 @@ export class PlannedSandbox implements AsyncDisposable {
     return this.#sandbox.id;
   }
 
+  get domain(): string {
+    return this.#sandbox.domain;
+  }
+
   get facts(): SandboxFacts {
     return this.#sandbox.facts;
   }
@@ -141,11 +145,11 @@ export class PlannedSandbox implements AsyncDisposable {
   }
 
   limits(): CgroupLimits {
-    return this.cgroups.limits(this.id);
+    return this.cgroups.limits(this.#sandbox.domain);
   }
 
   usage(): CgroupUsage {
-    return this.cgroups.usage(this.id);
+    return this.cgroups.usage(this.#sandbox.domain);
   }
 
   control(): SandboxControl {

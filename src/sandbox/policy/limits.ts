@@ -67,10 +67,10 @@ function requireMemory(memory: number | undefined): void {
 /** libvirt reports no limit that it could not set, and a container may hide the group with the limit. */
 function requireDefaultMemory(
   cgroups: ProcessCgroups,
-  id: string,
+  group: string,
   allowMissing: readonly OptionalLayer[],
 ): void {
-  if (allowMissing.includes('memory-limit') || cgroups.limits(id).memory !== undefined) return;
+  if (allowMissing.includes('memory-limit') || cgroups.limits(group).memory !== undefined) return;
   throw layerMissing('memory-limit', 'no group of the sandbox’s with the default limit is seen');
 }
 
@@ -80,14 +80,14 @@ function isRefusedValue(error: unknown): error is KilnError {
 }
 
 export async function limitSandbox(
-  { id, cgroups, channel: { initPid } }: SandboxDomain,
+  { record: { domain: group }, cgroups, channel: { initPid } }: SandboxDomain,
   specification: SandboxSpecification,
 ): Promise<void> {
   const { limits, allowMissing } = specification;
   requireMemory(limits.memory);
   const put = (layer: OptionalLayer, limit: () => CgroupLimits) => {
     try {
-      cgroups.limit(initPid, id, limit());
+      cgroups.limit(initPid, group, limit());
     } catch (error) {
       if (isRefusedValue(error)) {
         const { code, message, hint, cause } = error;
@@ -102,7 +102,7 @@ export async function limitSandbox(
   if (memory !== undefined) put('memory-limit', () => ({ memory }));
   if (cpus !== undefined) put('cpu-limit', () => ({ cpus }));
   put('pids-limit', () => ({ pids: pids ?? DEFAULT_PIDS }));
-  if (memory === undefined) requireDefaultMemory(cgroups, id, allowMissing);
+  if (memory === undefined) requireDefaultMemory(cgroups, group, allowMissing);
   if (read === undefined && write === undefined) return;
   const rates = defined({ read, write });
   put('io-limit', () => ({

@@ -1,7 +1,6 @@
 import { defined } from '../../defined.ts';
 import { KilnError, reasonOf } from '../../errors.ts';
 import { attempt } from '../../host/calls/libc.ts';
-import { domainPrefix } from '../../sandbox/domain/sandbox-record.ts';
 import { INTERFACE, type LeasedAddress, leaseAddress } from '../../sandbox/network/dhcp-client.ts';
 import type { Engine } from '../../sandbox/open.ts';
 import type { SandboxLimits } from '../../sandbox/policy/limits.ts';
@@ -22,7 +21,6 @@ import { sandboxProcesses } from './unit-processes.ts';
 export type LiveLimits = Pick<SandboxLimits, 'memory' | 'cpus' | 'pids'>;
 
 export class Instance {
-  readonly #engine: Engine;
   readonly #service: StoredService;
   readonly host: UnitHost;
   readonly #manager: UnitManager;
@@ -33,8 +31,7 @@ export class Instance {
   #restarting = 0;
   #health: HealthWatch | undefined;
 
-  private constructor(engine: Engine, service: StoredService, host: UnitHost) {
-    this.#engine = engine;
+  private constructor(service: StoredService, host: UnitHost) {
     this.#service = service;
     this.host = host;
     this.#manager = unitManager(host, service);
@@ -53,7 +50,7 @@ export class Instance {
         environment: { ...image.manifest.environment, ...service.definition.environment },
         capabilities: service.definition.capabilities.map(parseCapability),
       };
-      const instance = new Instance(engine, service, host);
+      const instance = new Instance(service, host);
       await instance.#prepare();
       return instance;
     } catch (error) {
@@ -178,7 +175,7 @@ export class Instance {
 
   async limit(limits: LiveLimits): Promise<void> {
     const { sandbox } = this.host;
-    sandbox.cgroups.limit(sandbox.initPid, sandbox.id, limits);
+    sandbox.cgroups.limit(sandbox.initPid, sandbox.domain, limits);
   }
 
   async status(): Promise<ServiceStatus> {
@@ -190,7 +187,7 @@ export class Instance {
       state: this.#state(),
       image: knownImage(this.#service),
       sandbox: sandbox.id,
-      domain: `${domainPrefix(this.#engine.paths)}${sandbox.id}`,
+      domain: sandbox.domain,
       supervisorPid: process.pid,
       initPid: sandbox.initPid,
       started: this.#started,

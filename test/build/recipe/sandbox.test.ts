@@ -7,7 +7,7 @@ import { join } from 'node:path';
 import test from 'ava';
 import { execa } from 'execa';
 import { eventually, until } from '../../support/eventually.ts';
-import { processesCalled } from '../../support/processes.ts';
+import { ownSeconds, processesCalled } from '../../support/processes.ts';
 import { BUSYBOX, openWorkshop, type Workshop } from './workshop.ts';
 
 let workshop: Workshop;
@@ -217,7 +217,7 @@ test.serial(
 
     for (const signal of ['SIGINT', 'SIGKILL'] as const) {
       // No other's on this machine.
-      const seconds = String(1_000_000 + process.pid);
+      const seconds = ownSeconds();
       const path = await workshop.folder({
         'it.yaml': `image: ${BUSYBOX}\nsteps: [echo started; sleep ${seconds}]`,
       });

@@ -6,7 +6,7 @@ import test from 'ava';
 import { execa } from 'execa';
 import { PATIENCE } from '../../support/busybox-state.ts';
 import { eventually, until } from '../../support/eventually.ts';
-import { startedByKiln } from '../../support/processes.ts';
+import { ownSeconds, processesCalled, startedByKiln } from '../../support/processes.ts';
 import { BUSYBOX, openWorkshop, type Workshop } from './workshop.ts';
 
 let workshop: Workshop;
@@ -323,9 +323,11 @@ test.serial(
 );
 
 test.serial('what $host runs ends when kiln is asked to end, and in time', async (t) => {
-  const sleeps = async () =>
-    (await execa('pgrep', ['-fx', 'sleep 4716'], { reject: false })).stdout !== '';
-  const folder = await workshop.folder({ 'it.ts': recipe('await $host`sleep 4716; true`;') });
+  const seconds = ownSeconds();
+  const sleeps = async () => processesCalled('sleep', seconds).length > 0;
+  const folder = await workshop.folder({
+    'it.ts': recipe(`await $host\`sleep ${seconds}; true\`;`),
+  });
   const args = ['build', `${folder}/it.ts`, '--allow-host', '--resultdir', folder];
   const run = workshop.state.kiln(args);
   for (let tries = 0; tries < 600 * PATIENCE && !(await sleeps()); tries++) await sleep(50);
