@@ -3,6 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import test from 'ava';
 import { execa } from 'execa';
+import { PATIENCE } from '../support/busybox-state.ts';
 
 const top = join(import.meta.dirname, '../..');
 
@@ -116,12 +117,15 @@ test('a test that hangs, though ava would wait for ever, ends the run and is nam
       process.on('SIGTERM', () => {});
       await new Promise((resolve) => setTimeout(resolve, 3600_000));
     });`;
+  // Longer than ava takes to start them.
+  const stall = 10 * PATIENCE;
   const run = await runIn(
     { 'hangs.test.ts': hangs, 'passes.test.ts': passes },
     {},
-    { KILN_TEST_STALL: '20' },
+    { KILN_TEST_STALL: String(stall) },
   );
-  t.regex(run.out, /no test has ended for 20 s; what ran then:\n.*\n* .*ava test\/hangs\.test\.ts/);
+  t.regex(run.out, new RegExp(`no test has ended for ${stall} s; what ran then:\\n`));
+  t.regex(run.out, /what ran then:\n.*\n* .*ava test\/hangs\.test\.ts/);
   t.regex(run.out, /\d+ S \S+ sleep 4711/);
   t.is(run.exitCode, 1);
   t.regex(run.last ?? '', /^1 passed, [1-9]\d* failed$/, run.out);

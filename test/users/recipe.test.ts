@@ -72,7 +72,6 @@ function yaml(lines: readonly string[], steps = "['true']"): string {
 function script(steps: string, more = ''): string {
   return `import { $host, defineRecipe } from 'kiln';
 import { $ } from 'zx';
-import { ownSeconds } from '../support/processes.ts';
 export default defineRecipe({ image: 'busybox', ${more} steps: [${steps}] });
 `;
 }
