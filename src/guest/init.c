@@ -48,6 +48,14 @@ static int listen_for_runner(void) {
   return fd;
 }
 
+// Whoever has started this may have died before it could connect.
+#define RUNNER_MS 60000
+
+static void await_runner(int listener) {
+  struct pollfd polled = {.fd = listener, .events = POLLIN};
+  if (poll(&polled, 1, RUNNER_MS) == 0) _exit(102);
+}
+
 static int accept_runner(int listener) {
   int fd;
   do fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
@@ -286,6 +294,7 @@ int main(int argc, char **argv) {
 
   if (mounts_seal("/") != 0) _exit(100);
   int listener = listen_for_runner();
+  await_runner(listener);
   int control = accept_runner(listener);
   struct message prepare;
   if (message_receive(control, &prepare) <= 0 || prepare.type != MSG_PREPARE) _exit(103);

@@ -50,7 +50,6 @@ export interface Engine {
 export interface SandboxUse extends Omit<BindOwners, 'groups'> {
   readonly command?: readonly string[];
   readonly signal?: AbortSignal | undefined;
-  readonly outlives?: boolean;
 }
 
 export async function openSandbox(
@@ -62,7 +61,7 @@ export async function openSandbox(
     ...withinShare(wanted, engine.owner),
     network: knownInterface(wanted.network),
   };
-  const sandbox = await takeSandbox(engine, specification, use.outlives ?? false);
+  const sandbox = await takeSandbox(engine, specification);
   const { labels } = sandbox.record;
   const mounts = specification.nested || specification.boot;
   sandbox.describe({
@@ -114,7 +113,6 @@ function knownInterface(network: SandboxSpecification['network']): SandboxSpecif
 async function takeSandbox(
   engine: Engine,
   { network, label, boot }: Pick<SandboxSpecification, 'network' | 'label' | 'boot'>,
-  outlives: boolean,
 ): Promise<SandboxDomain> {
   requirePolicy(label);
   // A parked sandbox has the host's default label and knows its cgroups, which differ for a booted system.
@@ -125,11 +123,7 @@ async function takeSandbox(
   const connection = await engine.connect();
   // libvirt moves the new init into a cgroup 20 ms from now, and need not wait for the kernel then.
   ProcessCgroups.moveNowhere().catch(() => undefined);
-  const started = await startDomain(engine.paths, connection, {
-    network,
-    label,
-    autodestroy: !outlives,
-  });
+  const started = await startDomain(engine.paths, connection, { network, label });
   const sandbox = await SandboxDomain.own(engine.paths, started, engine.connect);
   // The daemon, which has the parked ones, sweeps when nothing starts. Others do it here, in the background.
   if (engine.takeParked === undefined) {

@@ -22,6 +22,5 @@ setImmediate(look);
 const { domain } = await startDomain(paths, connection, {
   network: 'private',
   label: { kind: 'auto' },
-  autodestroy: true,
 });
 await domain;

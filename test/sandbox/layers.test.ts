@@ -217,8 +217,8 @@ for (const domain of domains) {
     const { paths, env } = state;
     await using connection = await connect({ paths, env });
     const create = connection.createDomain.bind(connection);
-    connection.createDomain = (xml, options) => create(change(xml), options);
-    const options = { network, label: { kind: 'auto' }, autodestroy: true } as const;
+    connection.createDomain = (xml) => create(change(xml));
+    const options = { network, label: { kind: 'auto' } } as const;
     const started = await startDomain(paths, connection, options);
     const owned = SandboxDomain.own(paths, started, async () => connection);
     if (code === 'E_INIT_SILENT') {

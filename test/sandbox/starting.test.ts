@@ -19,7 +19,7 @@ async function controllers(paths: StatePaths): Promise<string[]> {
   return stdout.split('\n').filter(Boolean);
 }
 
-const USUAL = { network: 'private', label: { kind: 'auto' }, autodestroy: true } as const;
+const USUAL = { network: 'private', label: { kind: 'auto' } } as const;
 
 /** Whether kiln is connected to the init of the one sandbox: such a socket is of kiln's network, not of the sandbox's. */
 async function isConnected(paths: StatePaths): Promise<boolean> {

@@ -82,7 +82,7 @@ export class BareSandbox implements AsyncDisposable {
     { without = [], network = 'private' }: BareSandboxOptions = {},
   ): Promise<BareSandbox> {
     const connection = await connect({ paths, env });
-    const options = { network, autodestroy: true, label: bareLabel() } as const;
+    const options = { network, label: bareLabel() } as const;
     const started = await startDomain(paths, connection, options);
     const sandbox = await SandboxDomain.own(paths, started, async () => connection);
     const ids = { uid: 0, gid: 0 };

@@ -97,7 +97,7 @@ export class Kiln implements AsyncDisposable {
         {
           ...{ network: 'private', binds: [], volumes: [], allowHostWrite: false, boot: false },
           ...{ privateTmp: true, namespaces: 0, nested: false, label: { kind: 'auto' } },
-          ...{ allowMissing: this.engine.allowMissing(), egress: undefined, outlives: false },
+          ...{ allowMissing: this.engine.allowMissing(), egress: undefined },
           ...{ argv: [], env: {}, workdir: undefined, time: {}, caller: callerIds(this.#env) },
           ...{ user, capAdd, seccomp },
           ...rest,

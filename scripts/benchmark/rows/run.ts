@@ -71,7 +71,7 @@ async function eightAtATime(work: () => Promise<unknown>): Promise<undefined> {
 /** What libvirt does for every sandbox: it is started, and destroyed. Returns how long the start took, milliseconds. */
 async function bareSandbox({ engine }: Kiln, connection: Connection): Promise<number> {
   const { paths, connect } = engine;
-  const options = { network: 'private', label: { kind: 'auto' }, autodestroy: true } as const;
+  const options = { network: 'private', label: { kind: 'auto' } } as const;
   const start = performance.now();
   const started = await startDomain(paths, connection, options);
   await started.domain;

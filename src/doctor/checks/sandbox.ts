@@ -108,7 +108,7 @@ async function trial(
     {
       ...{ network: 'private', binds: [], volumes: [], allowHostWrite: false, egress: undefined },
       ...{ privateTmp: true, namespaces: 0, nested: false, boot: false, label: { kind: 'auto' } },
-      ...{ allowMissing, outlives: false, shownAs: ['kiln doctor'] },
+      ...{ allowMissing, shownAs: ['kiln doctor'] },
       ...{ owner: USER, caller: { uid: 0, gid: 0 } },
     },
     { tree: root, id: undefined, environment: {} },

@@ -12,8 +12,6 @@ import { type Libvirt, runAsync, takeArray, takeString } from './library.ts';
 import { type Engine, pickEngine } from './pick-engine.ts';
 import { ConnectionPool, type PoolOptions } from './pool.ts';
 
-const START_AUTODESTROY = 2;
-
 /** VIR_UUID_STRING_BUFLEN of libvirt/libvirt-host.h: 36 characters and the terminator. */
 const UUID_BUFFER = 37;
 
@@ -22,11 +20,10 @@ const WATCH_MS = 250;
 
 /** The calls that kiln makes; the pool knows how. */
 export class Connection extends ConnectionPool {
-  createDomain(xml: string, { autodestroy = false } = {}): Promise<Domain> {
-    const flags = autodestroy ? START_AUTODESTROY : 0;
+  createDomain(xml: string): Promise<Domain> {
     return this.#domain(
       'create a domain',
-      (library, connection) => runAsync(library.virDomainCreateXML, connection, xml, flags),
+      (library, connection) => runAsync(library.virDomainCreateXML, connection, xml, 0),
       false,
       (domain) => domain.destroy(),
     );

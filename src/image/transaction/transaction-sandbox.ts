@@ -88,7 +88,7 @@ export class TransactionSandbox implements AsyncDisposable {
         binds: [{ source: options.control, target: CONTROL, readonly: true }],
         ...{ network: 'private', volumes: [], allowHostWrite: false, namespaces: 0 },
         ...{ nested: false, boot: false, label: { kind: 'auto' }, egress: undefined },
-        ...{ allowMissing: engine.allowMissing(), outlives: false },
+        allowMissing: engine.allowMissing(),
         ...{ owner: ROOT, caller: ROOT, shownAs: ['kiln image build'] },
       },
       { tree, id: undefined, environment: {} },

@@ -94,7 +94,6 @@ export class BuildSandbox implements AsyncDisposable {
         files: [{ path: `${BUILD_HOME}/.rpmmacros`, mode: 0o644, content: macros }],
         ...{ owner: user, caller: request.caller },
         shownAs: request.shownAs ?? ['kiln build', request.source.path],
-        outlives: request.keepSeconds !== undefined && !installer,
       },
       { tree: image.tree, id: manifest.id, environment },
     );

@@ -21,7 +21,6 @@ export function planRun(
       label: request.label ?? { kind: 'auto' },
       allowMissing: request.allowMissing ?? engine.allowMissing(),
       allowHostWrite: request.allowHostWrite === true,
-      outlives: request.keepSeconds !== undefined,
       ...{ volumes: [], privateTmp: true, namespaces: 0, boot: false },
     },
     image,

@@ -125,7 +125,6 @@ async function park(
   const started = await startDomain(paths, connection, {
     network: 'private',
     label: { kind: 'auto' },
-    autodestroy: false,
     parked: true,
   });
   const sandbox = await SandboxDomain.own(paths, started, async () => connection);

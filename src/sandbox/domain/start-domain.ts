@@ -66,7 +66,6 @@ export async function startDomain(
   options: {
     readonly network: DomainOptions['network'];
     readonly label: LabelRequest;
-    readonly autodestroy: boolean;
     /** It is to wait for a claim. */
     readonly parked?: true;
   },
@@ -116,7 +115,7 @@ export async function startDomain(
     const create = async () => {
       using _ = span('start a domain');
       try {
-        return await connection.createDomain(xml, { autodestroy: options.autodestroy });
+        return await connection.createDomain(xml);
       } catch (error) {
         if (isRefusal(error)) await giveBack();
         // The domain may exist, or appear later: its folder tells the sweep about it.

@@ -43,8 +43,6 @@ export interface SandboxJob extends Isolation, Optional<Interior> {
   readonly owner: Owner;
   readonly caller: Owner;
   readonly shownAs: readonly string[];
-  /** True if the sandbox may outlive this process: a kept one, or a service's. */
-  readonly outlives: boolean;
 }
 
 export interface PlannedImage {
@@ -54,8 +52,7 @@ export interface PlannedImage {
 }
 
 /** A planned sandbox: frozen and serialisable. Secrets are not in the plan; they come with the opening. */
-export interface SandboxPlan
-  extends Pick<SandboxJob, 'egress' | 'owner' | 'caller' | 'shownAs' | 'outlives'> {
+export interface SandboxPlan extends Pick<SandboxJob, 'egress' | 'owner' | 'caller' | 'shownAs'> {
   readonly sandbox: Omit<SandboxSpecification, 'secrets' | 'volumes'> & Pick<Isolation, 'volumes'>;
   readonly environment: Readonly<Record<string, string>>;
 }
@@ -96,7 +93,7 @@ export interface CommandJob extends Omit<SandboxJob, 'owner' | 'shownAs'> {
 const DEFAULT_DISK = 8 * 2 ** 30;
 
 export function planSandbox(job: SandboxJob, image: PlannedImage): SandboxPlan {
-  const { egress, owner, caller, shownAs, outlives, ...wanted } = job;
+  const { egress, owner, caller, shownAs, ...wanted } = job;
   return frozen({
     sandbox: {
       root: image.tree,
@@ -112,7 +109,7 @@ export function planSandbox(job: SandboxJob, image: PlannedImage): SandboxPlan {
     },
     egress,
     environment: image.environment,
-    ...{ owner: ids(owner), caller: ids(caller), shownAs, outlives },
+    ...{ owner: ids(owner), caller: ids(caller), shownAs },
   });
 }
 

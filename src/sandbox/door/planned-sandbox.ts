@@ -83,9 +83,9 @@ export class PlannedSandbox implements AsyncDisposable {
       target,
     }));
     const specification = { ...plan.sandbox, secrets, volumes };
-    const { owner: user, caller, shownAs: command, outlives } = plan;
+    const { owner: user, caller, shownAs: command } = plan;
     const sandbox = await openSandbox(engine, specification, {
-      ...{ user, caller, command, outlives },
+      ...{ user, caller, command },
       ...io,
     });
     const opened = new PlannedSandbox(engine.paths, sandbox, policies, plan);

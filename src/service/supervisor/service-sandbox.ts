@@ -61,7 +61,6 @@ export async function openServiceSandbox(
       ...{ allowMissing: engine.allowMissing(), owner: bindOwner(image.manifest, user) },
       shownAs: ['service', name],
       // The sandbox ends with its supervisor's connection, not with a restart of libvirtd.
-      outlives: true,
     },
     // systemd sets the environment of the units.
     { tree: image.tree, id: image.manifest.id, environment: {} },

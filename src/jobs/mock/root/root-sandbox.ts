@@ -68,7 +68,6 @@ export class RootSandbox implements AsyncDisposable {
         ...{ label: { kind: 'auto' }, allowMissing: engine.allowMissing(), egress: undefined },
         ...{ scratch: root.scratch, hostname: options.hostname ?? 'mock' },
         ...{ owner, caller: owner, shownAs: rootCommand(root.name, options.command) },
-        outlives: false,
       },
       { tree: image.tree, id: image.manifest.id, environment },
     );
