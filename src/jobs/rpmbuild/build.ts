@@ -130,11 +130,11 @@ function takeBase(run: BuildRun, lock: Parameters<typeof openLockedBase>[1] | un
 }
 
 async function inSandbox(run: BuildRun, base: BuildBase, prepared: PreparedBuild): Promise<void> {
-  const { sandbox, prepDone } = prepared;
+  const { sandbox } = prepared;
   await writeInstalled(run, base, prepared);
   const building =
     run.request.stopAfter === undefined
-      ? awaitedLater(runRpmbuild(run, sandbox, prepDone))
+      ? awaitedLater(runRpmbuild(run, sandbox, prepared))
       : undefined;
   const describing = awaitedLater(
     Promise.all([writeHardware(run), writeLocks(run, base, prepared)]),

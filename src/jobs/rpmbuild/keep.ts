@@ -154,9 +154,10 @@ async function goOn(run: BuildRun, id: string, kept: KeptBuild): Promise<void> {
   );
   run.sandbox = sandbox;
   try {
-    run.requires = (await makeSrpm(run, sandbox, { unpack: false })).requires;
+    const { requires, dynamic } = await makeSrpm(run, sandbox, { unpack: false });
+    run.requires = requires;
     const prepDone = !BEFORE_COMPILE.has(kept.failedPhase);
-    await runRpmbuild(run, sandbox, prepDone);
+    await runRpmbuild(run, sandbox, { prepDone, dynamic });
     await takePackages(run, sandbox);
   } catch (error) {
     run.usage = sandbox.sandbox.usage();

@@ -25,6 +25,7 @@ export interface PreparedBuild {
   readonly image: LeasedImage;
   readonly layer: Layer;
   readonly prepDone: boolean;
+  readonly dynamic: boolean;
   readonly requires: readonly string[];
   close(failure?: unknown): Promise<void>;
 }
@@ -79,20 +80,23 @@ class Rounds {
     const seen = new Set<string>();
     for (let round = 0; round < MAX_ROUNDS; round++) {
       const asked = await makeSrpm(this.#run, this.#opened());
-      if (this.#options.sourceOnly) return this.#prepared(asked.requires, false);
+      const { dynamic } = asked;
+      if (this.#options.sourceOnly)
+        return this.#prepared(asked.requires, { dynamic, prepDone: false });
       for (const name of asked.requires) seen.add(name);
       let next = await this.#solved([...seen]);
-      if (asked.dynamic && this.#hasAll(next)) {
-        const dynamic = await dynamicRequires(this.#run, this.#opened());
-        for (const name of dynamic) seen.add(name);
+      if (dynamic && this.#hasAll(next)) {
+        for (const name of await dynamicRequires(this.#run, this.#opened())) seen.add(name);
         next = await this.#solved([...seen]);
       }
       if (this.#isHere(next)) {
         await kept.keep([...seen]);
-        if (this.#sameNetwork()) return this.#prepared([...seen], asked.dynamic);
+        if (this.#sameNetwork()) {
+          return this.#prepared([...seen], { dynamic, prepDone: dynamic });
+        }
         await this.#enter(next, 'build');
         await makeSrpm(this.#run, this.#opened());
-        return this.#prepared([...seen], false);
+        return this.#prepared([...seen], { dynamic, prepDone: false });
       }
       await this.#enter(next, 'buildrequires');
     }
@@ -215,9 +219,12 @@ class Rounds {
     return this.#sandbox;
   }
 
-  #prepared(requires: readonly string[], prepDone: boolean): PreparedBuild {
+  #prepared(
+    requires: readonly string[],
+    start: Pick<PreparedBuild, 'dynamic' | 'prepDone'>,
+  ): PreparedBuild {
     return {
-      ...{ sandbox: this.#opened(), image: this.#image!, layer: this.#layer, prepDone, requires },
+      ...{ sandbox: this.#opened(), image: this.#image!, layer: this.#layer, requires, ...start },
       close: (failure) => this.abandon(failure),
     };
   }

@@ -98,13 +98,21 @@ export function queryGenerated(top: string): string[] {
 
 const SHORT_CIRCUIT = { build: '-bc', install: '-bi', binary: '-bb' } as const;
 
+interface BuildStart {
+  /** %prep has run in this sandbox. */
+  readonly prepDone: boolean;
+  /** The spec has %generate_buildrequires. */
+  readonly dynamic: boolean;
+}
+
 function buildPackages(
   top: string,
   request: Pick<BuildRequest, 'shortCircuit' | 'scratch'> & Parameters<typeof specOptions>[0],
-  prepared: boolean,
+  { prepDone, dynamic }: BuildStart,
 ): string[] {
   const { shortCircuit, scratch } = request;
-  const whole = prepared ? ['-bb', '--noprep'] : ['-bb'];
+  // Only -ba writes generated requirements into the source package.
+  const whole = [dynamic ? '-ba' : '-bb', ...(prepDone ? ['--noprep'] : [])];
   const stage =
     shortCircuit === undefined ? whole : [SHORT_CIRCUIT[shortCircuit], '--short-circuit'];
   // In a root that stays, the unpacked and installed files stay as well.
@@ -123,20 +131,20 @@ export function isDynamic(requires: readonly string[]): boolean {
 }
 
 /**
- * Makes the binary packages in a sandbox that has all requirements.
- * @param prepDone %prep has run in this sandbox
+ * Makes the binary packages in a sandbox that has all requirements, and the source package anew where requirements are
+ * generated.
  * @throws BuildFailure E_BUILD_FAILED, E_BUILD_REQUIRES, E_BUILD_ARCH
  */
 export async function runRpmbuild(
   run: BuildRun,
   sandbox: BuildSandbox,
-  prepDone: boolean,
+  start: BuildStart,
 ): Promise<void> {
   const { request } = run;
   await run.phase('build', async () => {
     const stages = new Stages(run);
     const command = run.command('build.log');
-    const argv = buildPackages(sandbox.topDirectory, request, prepDone);
+    const argv = buildPackages(sandbox.topDirectory, request, start);
     const end = await run.logged(sandbox, argv, {
       ...command,
       onOutput: (chunk) => {

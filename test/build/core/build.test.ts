@@ -23,6 +23,7 @@ import {
   leftovers,
   resultFile,
   sourcePackage,
+  specText,
   WANTED,
 } from './build-state.ts';
 
@@ -161,6 +162,40 @@ test.serial('dynamic requirements are met in rounds, and known the next time', a
   t.deepEqual([...second.buildRequires].sort(), ['tool-a', 'tool-b']);
 });
 
+test.serial(
+  'generated requirements are in the source package, as rpmbuild -ba writes it',
+  async (t) => {
+    const parts = {
+      name: 'generated',
+      preamble: 'BuildArch: noarch\nBuildRequires: gcc',
+      buildrequires: "echo 'tool-a >= 1'\necho tool-b",
+    };
+    const work = await state.fresh();
+    await writeFile(join(work, 'generated.spec'), specText(parts));
+    const options = ['-ba', '--quiet', '--nodeps', '--define', `_topdir ${work}`];
+    await execa('rpmbuild', [...options, join(work, 'generated.spec')]);
+    const format = ['[%{REQUIRENAME}', '%{REQUIREFLAGS:hex}', '%{REQUIREVERSION}\\n]'].join(' ');
+    const file = 'generated-1-1.src.rpm';
+    const of = async (path: string) =>
+      (await execa('rpm', ['-qp', '--nosignature', '--qf', format, path])).stdout;
+    const expected = await of(join(work, 'SRPMS', file));
+    t.regex(expected, /^tool-a .* 1$/m);
+
+    const path = await sourcePackage(await state.fresh(), parts);
+    t.not(await of(path), expected);
+    const built = await buildPackage(state.images.engine, await state.request(path));
+    passed(t, built);
+    t.is(await of(join(built.resultDirectory, file)), expected);
+    // A network for one of the phases only: %prep and the rest run in sandboxes of their own.
+    const network = await state.request(path, {
+      network: { phases: ['buildrequires'], use: 'host' },
+    });
+    const apart = await buildPackage(state.images.engine, network);
+    passed(t, apart);
+    t.is(await of(join(apart.resultDirectory, file)), expected);
+  },
+);
+
 long('a package that asks for one more each time is ended', async (t) => {
   t.timeout(300_000 * PATIENCE);
   const steps = await state.fresh();
@@ -211,8 +246,6 @@ test.serial('options reach rpmbuild, as macros of the image do', async (t) => {
 
 test.serial('from a spec and its sources', async (t) => {
   const directory = await state.fresh();
-  const { writeFile } = await import('node:fs/promises');
-  const { specText } = await import('./build-state.ts');
   await writeFile(join(directory, 'hello.spec'), specText(HELLO));
   await writeFile(join(directory, 'hello.c'), HELLO.sources['hello.c']);
   const result = await state.fresh();

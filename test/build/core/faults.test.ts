@@ -120,7 +120,12 @@ async function phaseStarted(resultdir: string, phase: string): Promise<void> {
 test.serial('a failed build is kept, entered, mended and resumed', async (t) => {
   t.timeout(2 * MINUTE * PATIENCE);
   const failed = await state.build(
-    { name: 'broken', prep: 'echo made by prep > prepared', build: 'test -e mended' },
+    {
+      name: 'broken',
+      prep: 'echo made by prep > prepared',
+      buildrequires: 'echo "coreutils > 0"',
+      build: 'test -e mended',
+    },
     { keepSeconds: 300 },
   );
   t.is(failed.exitStatus, 1);
@@ -149,6 +154,9 @@ test.serial('a failed build is kept, entered, mended and resumed', async (t) => 
   t.is(resumed.exitCode, 0, resumed.stderr);
   const names = await readdir(resultDirectory);
   t.is(names.filter((name) => /^broken-1-1\.(?!src)\w+\.rpm$/.test(name)).length, 1);
+  const source = join(resultDirectory, 'broken-1-1.src.rpm');
+  const { stdout: requires } = await execa('rpm', ['-qp', '--nosignature', '--requires', source]);
+  t.regex(requires, /^coreutils > 0$/m);
   const log = await readFile(join(resultDirectory, 'build.log'), 'utf8');
   t.regex(log, /Executing\(%build\)/);
   t.notRegex(log, /Executing\(%prep\)/);

@@ -106,8 +106,7 @@ async function rpmbuild(image: string, sourcePackage: string, out: string): Prom
     set -e
     cd /builddir/build
     rpm -i --nodeps originals/*.rpm
-    rpmbuild -bs --nodeps SPECS/*.spec
-    exec rpmbuild -bb SPECS/*.spec`;
+    exec rpmbuild -ba SPECS/*.spec`;
   const outside = `
     set -e
     mount -t overlay overlay -o "lowerdir=$1,upperdir=$2/upper,workdir=$2/work" "$2/mounted"
