@@ -269,6 +269,21 @@ async function copySample(): Promise<boolean> {
   return true;
 }
 
+/** Puts what evaluates mock's configurations into dist/mock. */
+async function copyMockFiles(): Promise<boolean> {
+  const source = join(top, 'src/jobs/mock/config/python');
+  const folder = join(dist, 'mock');
+  const names = (await readdir(source)).filter((name) => name.endsWith('.py'));
+  if (await upToDate(join(folder, names[0] ?? ''), [source])) return false;
+  await mkdir(folder, { recursive: true });
+  for (const name of names.reverse()) {
+    const temporary = join(folder, `.${name}-${process.pid}`);
+    await writeFile(temporary, await readFile(join(source, name)));
+    await rename(temporary, join(folder, name));
+  }
+  return true;
+}
+
 /** Puts what report.html is made of into dist/report, with uPlot for its plots. */
 async function copyReportFiles(): Promise<boolean> {
   const own = join(top, 'src/report/browser');
@@ -345,6 +360,7 @@ const results = await Promise.allSettled([
     buildClient(),
     copyReportFiles(),
     copySample(),
+    copyMockFiles(),
     buildTypes(),
     buildManPages(),
   ],

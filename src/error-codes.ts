@@ -227,6 +227,7 @@ export const CODES_BY_PAGE = {
     E_MOCK_ARGUMENT: 'An argument of kiln-mock cannot be used.',
     E_MOCK_CONFIG: 'The mock configuration has a mistake.',
     E_MOCK_PACKAGES: 'Packages of a mock root cannot be listed, installed or removed.',
+    E_MOCK_PYTHON: 'The host lacks what evaluates configurations of mock: Python and Jinja.',
     E_MOCK_ROOT_LOCKED: 'Another kiln-mock works in the root.',
     E_MOCK_ROOT_NAME: 'A mock root cannot have this name.',
     E_MOCK_USAGE: 'The command line of kiln-mock has a mistake.',

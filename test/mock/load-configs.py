@@ -1,117 +1,143 @@
-"""Loads mock configurations as mock does, by executing them, and prints what they come to as JSON.
+"""Evaluates mock configurations as mock does, and prints what they come to as JSON: the second opinion for kiln, which
+does it behind a wall. Only for files that a test wrote, or that whoever runs the test named.
 
-The second opinion for what kiln reads without executing. Only for files that a test wrote, or that
-whoever runs the test named. Usage: load-configs.py CONFIGDIR
+Usage: load-configs.py CONFIGDIR DEFAULTS.py HOST_ARCH [FILE…]
 """
 
+import contextlib
 import glob
+import io
 import json
 import os
 import re
 import sys
+from ast import literal_eval  # noqa: F401 - mock executes configurations where it is imported
+from collections.abc import MutableMapping
 
-import jinja2
+from jinja2.sandbox import SandboxedEnvironment
 
-DIRECTORY = os.path.abspath(sys.argv[1])
-DNF = ["command", "common_opts", "install_command", "disable_plugins", "avoid_opts", "builddep_opts"]
-ALIASES = {f"dnf_{name}": f"dnf4_{name}" for name in DNF}
-ALIASES.update({name: "dnf.conf" for name in ["yum.conf", "dnf4.conf", "dnf5.conf"]})
+directory, defaults, arch, *files = sys.argv[1:]
+names = {}
+exec(open(defaults).read(), names)
+environment = SandboxedEnvironment(keep_trailing_newline=True)
 
 
-class Options(dict):
-    """mock's TemplatedDictionary, as far as configurations use it."""
+class Dictionary(MutableMapping):
+    """What mock has its options in: the package templated-dictionary."""
 
-    def __getitem__(self, name):
-        return super().__getitem__(ALIASES.get(name, name))
+    def __init__(self, values):
+        vars(self).update(values, _aliases=names["ALIASES"])
 
-    def __setitem__(self, name, value):
-        super().__setitem__(ALIASES.get(name, name), value)
+    def __setitem__(self, key, value):
+        vars(self)[self._aliases.get(key, key)] = value
 
-    def __contains__(self, name):
-        return super().__contains__(ALIASES.get(name, name))
+    def __getitem__(self, key):
+        value = vars(self)[self._aliases.get(key, key)]
+        return self.render(value) if vars(self).get("__jinja_expand") else value
 
-    def __getattr__(self, name):
-        return self[name]
+    def __delitem__(self, key):
+        del vars(self)[key]
 
-    def get(self, name, default=None):
-        return super().get(ALIASES.get(name, name), default)
+    def __iter__(self):
+        return iter(vars(self))
 
-    def rendered(self, name):
-        value = self.get(name)
-        for _ in range(6):
-            if not isinstance(value, str):
-                return value
-            text = jinja2.Template(value, keep_trailing_newline=True).render(dict(self))
+    def __len__(self):
+        return len(vars(self))
+
+    def render(self, value):
+        if isinstance(value, list):
+            for index, item in enumerate(value):
+                value[index] = self.render(item)
+        if isinstance(value, dict):
+            for key in value.keys():
+                value[key] = self.render(value[key])
+        if not isinstance(value, str):
+            return value
+        for _ in range(vars(self).get("jinja_max_recursion", 5)):
+            text = environment.from_string(value).render(vars(self), func=lambda: None)
             if text == value:
                 return text
             value = text
-        raise ValueError(f"{name} has no end")
+        raise ValueError("too deep")
 
 
-def defaults():
-    options = Options()
-    for name, value in {
-        "repo_arch": None,
-        "repo_arch_map": {},
-        "target_arch": "i386",
-        "releasever": None,
-        "package_manager": "dnf",
-        "user_agent": "Mock ({{ root }}; {{ target_arch }})",
-        "yum_install_command": "install yum yum-utils",
-        "dnf4_install_command": "install python3-dnf python3-dnf-plugins-core",
-        "dnf5_install_command": "install dnf5 dnf5-plugins",
-        "dnf4_common_opts": [],
-        "chroot_setup_cmd": ("groupinstall", "buildsys-build"),
-        "chroot_additional_packages": [],
-        "dnf_vars": {},
-        "macros": {},
-        "files": {},
-        "environment": {},
-        "plugin_conf": {"tmpfs_opts": {}},
-        "no-config": {},
-        "module_setup_commands": [],
-        "description": "",
-    }.items():
-        options[name] = value
-    return options
+INCLUDE = re.compile(r"^\s*include\((.*)\)", re.MULTILINE)
 
 
-def include(path, seen):
+def include(path, search_path, paths):
     if not os.path.isabs(path):
-        path = os.path.join(DIRECTORY, path)
-    if path in seen:
+        path = os.path.join(search_path, path)
+    if path in paths:
         return ""
-    seen.add(path)
-    with open(path, encoding="utf-8") as file:
-        text = file.read()
-    for argument in re.findall(r"^\s*include\((.*)\)", text, re.MULTILINE):
-        inner = include(eval(argument), seen)
-        text = re.sub(r"^\s*include\((.*)\)", lambda _: inner, text, count=1, flags=re.MULTILINE)
-    return text
+    paths.add(path)
+    with open(path) as file:
+        content = file.read()
+    for argument in INCLUDE.findall(content):
+        inner = include(eval(argument), search_path, paths)
+        content = INCLUDE.sub(inner, content, count=1)
+    return content
+
+
+def update(config_opts, path):
+    content = include(path, directory, set())
+    exec(content)
+    for name in list(config_opts["macros"]):
+        value = config_opts["macros"][name]
+        if len(name.split()) != 1 or (not value and value is not None):
+            raise ValueError(f"bad macro {name}")
+        if not name.startswith("%"):
+            del config_opts["macros"][name]
+            config_opts["macros"]["%" + name] = value
 
 
 def load(path):
-    options = defaults()
-    for file in [os.path.join(DIRECTORY, name) for name in ["site-defaults.cfg", "chroot-aliases.cfg"]]:
-        if os.path.exists(file):
-            exec(include(file, set()), {"config_opts": options})
-    exec(include(os.path.realpath(path), set()), {"config_opts": options})
-    if not options["repo_arch"]:
-        target = options["target_arch"]
-        options["repo_arch"] = options["repo_arch_map"].get(target, target)
-    names = ["root", "target_arch", "repo_arch", "description", "package_manager", "chroot_setup_cmd", "dnf.conf"]
-    return {name: options.rendered(name) for name in names}
+    given = {
+        "basedir": "/var/lib/kiln-test/mock",
+        "cache_topdir": "/var/lib/kiln-test/mock/cache",
+        "chrootuid": 1000,
+        "chrootgid": 135,
+        "host_arch": arch,
+        "target_arch": "i386",
+        "config_path": directory,
+        "config_file": path,
+        "chroot_name": os.path.splitext(os.path.basename(path))[0],
+    }
+    config_opts = Dictionary(names["default_options"](given))
+    for name in ["site-defaults.cfg", "chroot-aliases.cfg"]:
+        if os.path.exists(os.path.join(directory, name)):
+            update(config_opts, os.path.join(directory, name))
+    update(config_opts, path)
+    config_opts["__jinja_expand"] = True
+    if config_opts["rpmbuild_arch"] is None:
+        config_opts["rpmbuild_arch"] = config_opts["target_arch"]
+    if not config_opts["repo_arch"]:
+        target = config_opts["target_arch"]
+        config_opts["repo_arch"] = config_opts["repo_arch_map"].get(target, target)
+    return {name: shown(config_opts, name) for name in config_opts if name not in ["_aliases", "__jinja_expand", "config_paths"]}
+
+
+def shown(config_opts, name):
+    """Its repr() as it is written, and filled in."""
+    result = []
+    for expand in [False, True]:
+        config_opts["__jinja_expand"] = expand
+        try:
+            result.append(repr(config_opts[name]))
+        except Exception:
+            result.append(None)
+    return result
 
 
 def main():
     result = {}
-    for path in sorted(glob.glob(os.path.join(DIRECTORY, "*.cfg"))):
+    for path in files or sorted(glob.glob(os.path.join(directory, "*.cfg"))):
         name = os.path.basename(path)[: -len(".cfg")]
         if name in ["site-defaults", "chroot-aliases"]:
             continue
         try:
-            result[name] = load(path)
-        except Exception as error:
+            with contextlib.redirect_stdout(io.StringIO()):
+                result[name] = load(path)
+        except (Exception, SystemExit) as error:
             result[name] = {"error": repr(error)}
     json.dump(result, sys.stdout)
 

@@ -394,7 +394,7 @@ test.serial('--clean and --scrub remove it; --init makes it anew', async (t) => 
 });
 
 test.serial('configurations are listed and shown, and what there is not is said', async (t) => {
-  await writeFile(join(state.configs, 'broken.cfg'), 'if True: pass\n');
+  await writeFile(join(state.configs, 'broken.cfg'), "open('/etc/passwd')\n");
   await symlink('demo.cfg', join(state.configs, 'default.cfg'));
   const list = (await state.mock(['--list-chroots'])).stdout;
   t.regex(list, /^config name {24}description$/m);
@@ -448,7 +448,7 @@ test.serial('configurations are listed and shown, and what there is not is said'
     3,
     /Could not find required config file: \S+nowhere\.cfg/,
   );
-  ends(t, await state.mock(['-r', 'broken', '--init']), 3, /broken\.cfg:1: `if` is not understood/);
+  ends(t, await state.mock(['-r', 'broken', '--init']), 3, /broken\.cfg:1: open\(\) is not there/);
   const dict = ['--config-opts', 'environment={"A":"b"}', '--init'];
   ends(t, await state.mock(dict), 3, /--config-opts environment: it is a dict/);
   ends(t, await state.mock(['--initt']), 5, /no option --initt/);

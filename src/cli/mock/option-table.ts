@@ -223,7 +223,7 @@ export const MOCK_USAGE = `Usage: kiln-mock [options] [--rebuild] SRPM…
 
 export const MOCK_ABOUT = `
 Builds packages in kiln's sandboxes with the command line of mock, for scripts that call mock. CONFIG
-is a mock configuration, which kiln reads but never executes, or a recipe of kiln.
+is a mock configuration or a recipe of kiln.
 `;
 
 export const MOCK_AFTER = `

@@ -40,6 +40,8 @@ export interface LaunchOptions {
   readonly destination?: string | undefined;
   readonly fds: readonly number[];
   readonly entry?: string | undefined;
+  /** Another program than kiln's own: it speaks as kiln's do, and encloses itself as they do (child.ts). */
+  readonly command?: readonly string[] | undefined;
 }
 
 /**
@@ -59,8 +61,7 @@ export function launchConfined(options: LaunchOptions): ChildProcess {
       const set = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC;
       setMountAttributes(destination, { set, userNamespace });
     }
-    const { task, entry = programPath('confined') } = options;
-    const [program = 'nsenter', ...args] = confinedCommand(entry, task);
+    const [program = 'nsenter', ...args] = confinedCommand(options);
     return startProgram(program, args, {
       env: { PATH: '/usr/sbin:/usr/bin:/sbin:/bin' },
       cwd: '/',
@@ -84,8 +85,10 @@ function mapping(own = 0) {
     : { inside: 0, outside: own, count: 1 };
 }
 
-function confinedCommand(path: string, task: string): string[] {
-  const { prefix, node, entry } = passageTo(path, { base: ID_BASE, count: ID_COUNT });
+function confinedCommand(options: LaunchOptions): string[] {
+  const { prefix, command } = options.command
+    ? { prefix: [], command: options.command }
+    : ownProgram(options);
   const keepCredentials = process.geteuid?.() === 0 ? [] : ['--preserve-credentials'];
   const enter = [`--user=/proc/self/fd/${USER_NAMESPACE_FD}`, ...keepCredentials, '--'];
   const bounding = ['-all', ...CAPABILITIES.map((name) => `+${name}`)].join(',');
@@ -97,6 +100,11 @@ function confinedCommand(path: string, task: string): string[] {
     ...['unshare', '--mount', '--pid', '--net', '--ipc', '--uts', '--cgroup'],
     ...['--fork', '--kill-child=KILL', '--'],
   ];
+  return [...prefix, 'nsenter', ...enter, ...restrict, ...isolate, ...command];
+}
+
+function ownProgram({ task, entry: path = programPath('confined') }: LaunchOptions) {
+  const { prefix, node, entry } = passageTo(path, { base: ID_BASE, count: ID_COUNT });
   const options = [
     `--max-old-space-size=${HEAP_MB}`,
     '--disable-warning=ExperimentalWarning',
@@ -105,8 +113,7 @@ function confinedCommand(path: string, task: string): string[] {
     // There is a child for each processor.
     '--single-threaded-gc',
   ];
-  const child = nodeCommand({ node, options, program: entry, words: [task] });
-  return [...prefix, 'nsenter', ...enter, ...restrict, ...isolate, ...child];
+  return { prefix, command: nodeCommand({ node, options, program: entry, words: [task] }) };
 }
 
 export async function stopConfined(child: ChildProcess): Promise<void> {

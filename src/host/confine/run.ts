@@ -19,6 +19,7 @@ export interface ConfinedStart {
   readonly longestMessage?: number;
   readonly signal?: AbortSignal | undefined;
   readonly entry?: string;
+  readonly command?: readonly string[];
 }
 
 type ChildReply =

@@ -51,7 +51,9 @@ export function library() {
   return {
     init: lib.func('void *seccomp_init(uint32_t action)'),
     attrSet: lib.func('int seccomp_attr_set(void *context, int attribute, uint32_t value)'),
-    resolve: lib.func('int seccomp_syscall_resolve_name(const char *name)'),
+    resolve: lib.func('int seccomp_syscall_resolve_name(const char *name)') as (
+      name: string,
+    ) => number,
     resolveNumber: lib.func(
       'str seccomp_syscall_resolve_num_arch(uint32_t architecture, int number)',
     ) as (architecture: number, number: number) => string | null,
@@ -184,6 +186,11 @@ export function compileFilter(
   } finally {
     seccomp.release(context);
   }
+}
+
+/** Of this machine. */
+export function callNumber(name: string): number {
+  return library().resolve(name);
 }
 
 export function systemCallName(architecture: number, number: number): string {

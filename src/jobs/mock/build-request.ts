@@ -13,7 +13,7 @@ import {
   type ShortCircuit,
 } from '../rpmbuild/request.ts';
 import type { Chroot } from './chroot.ts';
-import { configError } from './config/language/values.ts';
+import { configError } from './config/values.ts';
 import { usageError } from './outcome.ts';
 import { rootCommand } from './root/root-sandbox.ts';
 import { addedRepositories, type ChrootSession, hostPath } from './session.ts';

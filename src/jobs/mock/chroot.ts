@@ -2,7 +2,6 @@ import { hash } from 'node:crypto';
 import { chmod, mkdir, readdir, stat, utimes } from 'node:fs/promises';
 import { homedir } from 'node:os';
 import { basename, join, resolve } from 'node:path';
-import { defined } from '../../defined.ts';
 import { KilnError } from '../../errors.ts';
 import { readText } from '../../host/calls/libc.ts';
 import { removeTree } from '../../host/files/remove-tree.ts';
@@ -12,22 +11,30 @@ import { resolveImage } from '../../image/find.ts';
 import { hostArchitecture } from '../../image/key.ts';
 import { type RecipePlace, readRecipe } from '../../image/plan.ts';
 import type { LoadedImageRecipe } from '../../recipe/load-image-recipe.ts';
-import { defaultOptions, mockDirectory } from './config/defaults.ts';
-import { Templates } from './config/language/template.ts';
+import type { ConfigChange } from './config/evaluate.ts';
+import { leftOutPlugins } from './config/left-out.ts';
 import {
-  asLiteral,
-  asText,
+  type ConfigPlace,
+  findConfig,
+  type LoadedConfig,
+  loadConfig,
+  mockDirectory,
+  SYSTEM_CONFIG,
+} from './config/load.ts';
+import { checkPlugins, type PluginSwitches, pluginChanges } from './config/plugins.ts';
+import {
+  buildSettings,
+  type ConfigMeaning,
+  configMeaning,
+  defaultSettings,
+} from './config/recipe.ts';
+import type { RepositorySwitch } from './config/repositories.ts';
+import {
   type ConfigOptions,
   type ConfigValue,
   type ConfigWarning,
   configError,
-  isDict,
-} from './config/language/values.ts';
-import { leftOutPlugins } from './config/left-out.ts';
-import { findConfig, type LoadedConfig, loadConfig, SYSTEM_CONFIG } from './config/load.ts';
-import { type PluginSwitches, switchPlugins } from './config/plugins.ts';
-import { buildSettings, type ConfigMeaning, configMeaning } from './config/recipe.ts';
-import type { RepositorySwitch } from './config/repositories.ts';
+} from './config/values.ts';
 
 export interface ChrootRequest {
   readonly name: string;
@@ -51,7 +58,7 @@ export interface Chroot extends Omit<ConfigMeaning, 'recipe' | 'warnings'> {
 
 export async function openChroot(place: RecipePlace, request: ChrootRequest): Promise<Chroot> {
   const { paths, owner } = place;
-  const config = loadChrootConfig(place, request);
+  const config = await loadChrootConfig(place, request);
   if (config !== undefined) {
     const { recipe, ...meaning } = configMeaning(config, {
       host: hostArchitecture(),
@@ -72,21 +79,15 @@ export async function chrootOptions(
   place: RecipePlace,
   request: ChrootRequest,
 ): Promise<ConfigOptions> {
-  return loadChrootConfig(place, request)?.options ?? (await recipeOptions(place, request));
+  const config = await loadChrootConfig(place, request);
+  return config?.options ?? (await recipeOptions(place, request));
 }
 
-function loadChrootConfig(
-  { paths, owner }: RecipePlace,
+async function loadChrootConfig(
+  place: RecipePlace,
   request: ChrootRequest,
-): LoadedConfig | undefined {
-  const settings = {
-    paths,
-    // What lies in root's home is for root's calls.
-    home: owner === undefined ? homedir() : undefined,
-    directory: request.configDirectory,
-    arch: hostArchitecture(),
-    adjust: (options: ConfigOptions) => adjustOptions(options, request),
-  };
+): Promise<LoadedConfig | undefined> {
+  const settings = configPlace(place, request.configDirectory);
   const path = findConfig(request.name, settings);
   if (path === undefined) {
     if (request.name.endsWith('.cfg')) {
@@ -94,26 +95,50 @@ function loadChrootConfig(
     }
     return undefined;
   }
-  return loadConfig(path, settings);
+  const config = await loadConfig(path, settings, [
+    ...overrides(request.overrides),
+    ...pluginChanges(request.plugins),
+    ...given({
+      target_arch: request.arch,
+      rpmbuild_arch: request.target,
+      resultdir: request.resultDirectory,
+    }),
+    ...(request.uniqueext === undefined ? [] : [['append', 'root', request.uniqueext] as const]),
+  ]);
+  checkPlugins(config.options, request.plugins);
+  return config;
 }
 
-function adjustOptions(options: ConfigOptions, request: ChrootRequest): void {
-  overrideOptions(options, request.overrides);
-  switchPlugins(options, request.plugins);
-  if (request.arch !== undefined) options.set('target_arch', request.arch);
-  if (request.target !== undefined) options.set('rpmbuild_arch', request.target);
-  if (request.resultDirectory !== undefined) options.set('resultdir', request.resultDirectory);
-  if (request.uniqueext !== undefined && options.has('root')) {
-    options.set('root', `${asText(options.get('root'))}-${request.uniqueext}`);
-  }
+export function configPlace(
+  { paths, owner }: Pick<RecipePlace, 'paths' | 'owner'>,
+  directory: string | undefined,
+): ConfigPlace {
+  return {
+    paths,
+    // What lies in root's home is for root's calls.
+    home: owner === undefined ? homedir() : undefined,
+    directory,
+    // Users have the configurations of one folder, which is root's (`users.mockConfigs`).
+    trusted:
+      owner === undefined
+        ? [SYSTEM_CONFIG, join(homedir(), '.mock'), join(homedir(), '.config')]
+        : [directory ?? SYSTEM_CONFIG],
+    arch: hostArchitecture(),
+  };
+}
+
+function given(values: Readonly<Record<string, ConfigValue>>): ConfigChange[] {
+  return Object.entries(values).flatMap(([name, value]) =>
+    value === undefined ? [] : [['set', name, value] as const],
+  );
 }
 
 /**
- * Applies `--config-opts KEY=VALUE`: `true`, `false`, `none` and whole numbers become such values; a repeated
- * key becomes a list.
+ * `--config-opts KEY=VALUE`: `true`, `false`, `none` and whole numbers become such values; a repeated key becomes a
+ * list.
  * @throws KilnError E_MOCK_CONFIG
  */
-function overrideOptions(options: ConfigOptions, texts: readonly string[]): void {
+function overrides(texts: readonly string[]): ConfigChange[] {
   const values = new Map<string, ConfigValue>();
   for (const text of texts) {
     const [, key, written = ''] = /^([^=]+)=(.*)$/s.exec(text) ?? [];
@@ -128,18 +153,7 @@ function overrideOptions(options: ConfigOptions, texts: readonly string[]): void
       values.set(key, written === '' ? list : [...list, read(written)]);
     }
   }
-  for (const [key, value] of values) {
-    if (isDict(options.get(key))) {
-      throw configError(
-        `--config-opts ${key}: it is a dict, and cannot be given on a command line`,
-        undefined,
-        {
-          hint: `write config_opts[${asLiteral(key)}] into the configuration`,
-        },
-      );
-    }
-    options.set(key, value);
-  }
+  return [...values].map(([key, value]) => ['override', key, value] as const);
 }
 
 function read(text: string): ConfigValue {
@@ -195,9 +209,11 @@ async function recipeChroot(place: RecipePlace, request: ChrootRequest): Promise
   const { paths } = place;
   const { path, recipe } = await findRecipe(place, request);
   const root = rootOf(recipe, request);
-  const options = new Templates(pluginOptions(paths, request));
+  // A recipe does without Python, unless plugins are said something of.
+  const changes = pluginChanges(request.plugins);
+  const options = changes.length === 0 ? undefined : await defaults(place, request, changes);
   return {
-    ...buildSettings(options),
+    ...(options === undefined ? defaultSettings(mockDirectory(paths)) : buildSettings(options)),
     config: basename(path, '.yaml'),
     recipe: path,
     environment: recipe.environment,
@@ -206,32 +222,47 @@ async function recipeChroot(place: RecipePlace, request: ChrootRequest): Promise
     resultDirectory: request.resultDirectory ?? join(mockDirectory(paths), root, 'result'),
     target: request.target,
     switchedOn: [],
-    warnings: leftOutPlugins(options, () => undefined),
+    warnings: options === undefined ? [] : leftOutPlugins(options, () => undefined),
   };
 }
 
 /** A recipe as mock's options, for `--debug-config`, without repositories, which have more settings than a dnf.conf. */
 async function recipeOptions(place: RecipePlace, request: ChrootRequest): Promise<ConfigOptions> {
-  const { paths } = place;
   const { path, recipe } = await findRecipe(place, request);
-  const options = pluginOptions(paths, request);
   const user = buildUser(recipe);
   const account = recipe.users.find(({ name }) => name === user);
-  const values = {
-    chroot_name: basename(path, '.yaml'),
-    config_file: path,
-    root: rootOf(recipe, request),
-    description: recipe.description,
-    target_arch: recipe.arch,
-    chroot_setup_cmd: ['install', ...recipe.packages, ...recipe.groups.map((name) => `@${name}`)],
-    chrootuser: user,
-    environment: new Map(Object.entries(recipe.environment)),
-    macros: new Map(),
-    ...(account === undefined ? {} : { chrootuid: account.uid, chroothome: account.home }),
-    ...defined({ rpmbuild_arch: request.target, resultdir: request.resultDirectory }),
-  };
-  for (const [name, value] of Object.entries(values)) options.set(name, value);
-  options.delete('dnf.conf');
+  const groups = recipe.groups.map((name) => `@${name}`);
+  return await defaults(place, request, [
+    ...pluginChanges(request.plugins),
+    ...given({
+      chroot_name: basename(path, '.yaml'),
+      config_file: path,
+      root: rootOf(recipe, request),
+      description: recipe.description,
+      target_arch: recipe.arch,
+      chroot_setup_cmd: ['install', ...recipe.packages, ...groups],
+      chrootuser: user,
+      chrootuid: account?.uid,
+      chroothome: account?.home,
+      rpmbuild_arch: request.target,
+      resultdir: request.resultDirectory,
+    }),
+    ['set', 'environment', recipe.environment],
+    ['set', 'macros', {}],
+  ]);
+}
+
+async function defaults(
+  place: RecipePlace,
+  request: ChrootRequest,
+  changes: readonly ConfigChange[],
+): Promise<ConfigOptions> {
+  const { options } = await loadConfig(
+    undefined,
+    configPlace(place, request.configDirectory),
+    changes,
+  );
+  checkPlugins(options, request.plugins);
   return options;
 }
 
@@ -262,12 +293,6 @@ async function findRecipe(
     throw configError(`${name} is for ${recipe.arch}, not for ${request.arch} (--arch)`);
   }
   return { path: named.path, recipe };
-}
-
-function pluginOptions(paths: StatePaths, request: ChrootRequest): ConfigOptions {
-  const options = defaultOptions(paths, { arch: hostArchitecture() });
-  switchPlugins(options, request.plugins);
-  return options;
 }
 
 function rootOf({ name }: LoadedImageRecipe, { uniqueext }: ChrootRequest): string {

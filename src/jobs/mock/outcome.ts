@@ -32,7 +32,7 @@ const BY_CODE: ReadonlyMap<ErrorCode, number> = new Map(
       [127, 'E_COMMAND_NOT_FOUND'],
       [126, 'E_COMMAND_NOT_EXECUTABLE'],
       [MOCK_STATUS.usage, 'E_MOCK_USAGE'],
-      [MOCK_STATUS.config, 'E_MOCK_CONFIG', 'E_MOCK_ROOT_NAME'],
+      [MOCK_STATUS.config, 'E_MOCK_CONFIG', 'E_MOCK_PYTHON', 'E_MOCK_ROOT_NAME'],
       [MOCK_STATUS.arguments, 'E_MOCK_ARGUMENT', 'E_ARGUMENT', 'E_COPY_IN'],
       [MOCK_STATUS.locked, 'E_MOCK_ROOT_LOCKED'],
       [MOCK_STATUS.interrupted, 'E_INTERRUPTED'],

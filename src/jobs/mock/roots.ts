@@ -1,16 +1,13 @@
 import { readdir } from 'node:fs/promises';
 import { homedir } from 'node:os';
 import { basename, join } from 'node:path';
-import { attempt } from '../../host/calls/libc.ts';
 import { removeTree } from '../../host/files/remove-tree.ts';
 import { recipeNames } from '../../image/find.ts';
-import { hostArchitecture } from '../../image/key.ts';
 import { rootNames } from '../../image/store/user-storage.ts';
 import { listSandboxes } from '../../sandbox/domain/sandbox-record.ts';
 import { destroySandbox, sweepSandboxes } from '../../sandbox/domain/sweep.ts';
-import { chrootOptions } from './chroot.ts';
-import { asLiteral, type ConfigOptions } from './config/language/values.ts';
-import { description, expandAll, loadConfig, SYSTEM_CONFIG } from './config/load.ts';
+import { chrootOptions, configPlace } from './chroot.ts';
+import { describeConfigs, SYSTEM_CONFIG } from './config/load.ts';
 import { mockStatus } from './outcome.ts';
 import { MockRoot } from './root/root.ts';
 import { runsInRoot } from './root/root-sandbox.ts';
@@ -110,14 +107,14 @@ async function describeAll(
   directory: string,
 ): Promise<string[]> {
   const names = (await readdir(folder).catch(() => [])).sort();
-  return names
-    .filter((name) => name.endsWith('.cfg') && !NO_CHROOTS.has(name))
-    .map((name) => {
-      const home = engine.owner === undefined ? homedir() : undefined;
-      const settings = { paths: engine.paths, directory, arch: hostArchitecture(), home };
-      const text = attempt(() => description(loadConfig(join(folder, name), settings)));
-      return entry(basename(name, '.cfg'), text ?? 'error during parsing the config file');
-    });
+  const configs = names.filter((name) => name.endsWith('.cfg') && !NO_CHROOTS.has(name));
+  const files = configs.map((name) => join(folder, name));
+  const lines: string[] = [];
+  for await (const text of describeConfigs(files, configPlace(engine, directory))) {
+    const name = basename(configs[lines.length] ?? '', '.cfg');
+    lines.push(entry(name, text ?? 'error during parsing the config file'));
+  }
+  return lines;
 }
 
 function entry(name: string, text: string): string {
@@ -127,12 +124,11 @@ function entry(name: string, text: string): string {
 export async function debugConfig(session: MockSession): Promise<number> {
   const request = chrootRequest(session);
   const options = await chrootOptions(session.engine, request);
-  const isExpanded = session.line.mode === 'debug-config-expanded';
-  const values: Pick<ConfigOptions, 'get'> = isExpanded ? expandAll(options) : options;
+  const expanded = session.line.mode === 'debug-config-expanded';
   const lines = options
     .names()
     .sort()
-    .map((name) => `config_opts[${asLiteral(name)}] = ${asLiteral(values.get(name))}\n`);
+    .map((name) => `config_opts['${name}'] = ${options.literal(name, { expanded })}\n`);
   session.print(lines.join(''));
   return 0;
 }

@@ -10,7 +10,7 @@ import type { Repository } from '../../packages/repository/configuration.ts';
 import { forbidden } from '../../users/configuration.ts';
 import { addedRepository } from '../rpmbuild/request.ts';
 import { type Chroot, type ChrootRequest, openChroot } from './chroot.ts';
-import { formatPlace } from './config/language/values.ts';
+import { formatPlace } from './config/values.ts';
 import type { PackageSources } from './root/install.ts';
 import { MockRoot } from './root/root.ts';
 

@@ -1,17 +1,9 @@
-import { defaultOptions } from './defaults.ts';
-import type { Templates } from './language/template.ts';
-import {
-  type ConfigOptions,
-  type ConfigWarning,
-  isDict,
-  isList,
-  isTrue,
-} from './language/values.ts';
 import { bindMounts, pluginSettings, signPlugin, wantsScanArchive } from './plugins.ts';
+import { type ConfigOptions, type ConfigWarning, isDict, isList, isTrue } from './values.ts';
 
 /** Options of mock's that have no default. */
 const WITHOUT_DEFAULT = new Set(
-  `root legal_host_arches config_path config_file chroot_name config_paths dist use_nspawn
+  `root description dnf.conf legal_host_arches config_path config_file chroot_name config_paths dist use_nspawn
   log_config_file build_log_fmt_name root_log_fmt_name state_log_fmt_name print_main_output
   stderr_line_prefix use_bootstrap_container internal_dev_setup dev_loop_count tar tar_binary
   backup_on_clean backup_base_dir seccomp opstimeout use_host_shadow_utils
@@ -59,7 +51,6 @@ const PLUGINS_LEFT_OUT: Readonly<Record<string, string>> = {
 
 export function leftOut(
   options: ConfigOptions,
-  templates: Templates,
   enabledPlugins: readonly string[] = [],
 ): ConfigWarning[] {
   const warnings: ConfigWarning[] = [];
@@ -67,14 +58,13 @@ export function leftOut(
     warnings.push({ message, place: options.placeOf(name) });
   };
   for (const [name, instead] of Object.entries(LEFT_OUT)) {
-    if (isTrue(options.get(name))) warn(`${name} is left out: ${instead}`, name);
+    if (isTrue(options.value(name))) warn(`${name} is left out: ${instead}`, name);
   }
   const placeOf = (plugin: string) =>
     enabledPlugins.includes(plugin) ? undefined : options.placeOf('plugin_conf');
-  warnings.push(...leftOutPlugins(templates, placeOf));
-  const defaults = defaultOptions({ root: '' }, { arch: '' });
+  warnings.push(...leftOutPlugins(options, placeOf));
   for (const name of options.names()) {
-    if (defaults.has(name) || WITHOUT_DEFAULT.has(name) || name in LEFT_OUT) continue;
+    if (options.isMocks(name) || WITHOUT_DEFAULT.has(name) || name in LEFT_OUT) continue;
     if (options.placeOf(name) === undefined) continue;
     if (/^(?:bootstrap_|dnf\d?_|yum_|microdnf_|system_)/.test(name)) continue;
     if (!isUsedElsewhere(name, options))
@@ -84,14 +74,14 @@ export function leftOut(
 }
 
 export function leftOutPlugins(
-  templates: Templates,
+  options: ConfigOptions,
   placeOf: (plugin: string) => ConfigWarning['place'],
 ): ConfigWarning[] {
-  const left = activePlugins(templates).map((plugin) => ({
+  const left = activePlugins(options).map((plugin) => ({
     message: `the plugin ${plugin} is left out: ${PLUGINS_LEFT_OUT[plugin] ?? 'kiln has nothing like it'}`,
     place: placeOf(plugin),
   }));
-  const binds = bindMounts(templates).map(({ source }) => ({
+  const binds = bindMounts(options).map(({ source }) => ({
     message: `the plugin bind_mount: ${source} is read-only in the root`,
     place: placeOf('bind_mount'),
   }));
@@ -100,20 +90,20 @@ export function leftOutPlugins(
       'write_tar of the plugin chroot_scan is left out: the files are in the folder chroot_scan',
     place: placeOf('chroot_scan'),
   };
-  return [...left, ...binds, ...(wantsScanArchive(templates) ? [archive] : [])];
+  return [...left, ...binds, ...(wantsScanArchive(options) ? [archive] : [])];
 }
 
-function activePlugins(templates: Templates): string[] {
-  const conf = templates.value('plugin_conf');
+function activePlugins(options: ConfigOptions): string[] {
+  const conf = options.value('plugin_conf');
   if (!isDict(conf)) return [];
   const enabled = [...conf].flatMap(([key, value]) =>
     isTrue(value) ? (/^(.*)_enable$/.exec(key)?.slice(1) ?? []) : [],
   );
   return enabled.filter((name) => {
-    if (name === 'sign') return signPlugin(templates) === 'other';
+    if (name === 'sign') return signPlugin(options) === 'other';
     if (name !== 'mount') return !OWN_WAY.has(name);
     // The plugin is enabled by default but has no effect without directories.
-    const dirs = pluginSettings(templates, name)?.get('dirs');
+    const dirs = pluginSettings(options, name)?.get('dirs');
     return isList(dirs) && dirs.length > 0;
   });
 }
@@ -121,7 +111,7 @@ function activePlugins(templates: Templates): string[] {
 function isUsedElsewhere(name: string, options: ConfigOptions): boolean {
   const word = new RegExp(`\\{[{%][^}]*\\b${name.replace(/\W/g, '\\$&')}\\b`);
   return options.names().some((other) => {
-    const value = options.get(other);
+    const value = options.raw(other);
     return other !== name && typeof value === 'string' && word.test(value);
   });
 }

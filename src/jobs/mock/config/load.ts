@@ -1,160 +1,229 @@
-import { existsSync } from 'node:fs';
-import { basename, join, resolve } from 'node:path';
-import { readUserText } from '../../../host/files/user-file.ts';
+import { existsSync, readlinkSync, realpathSync } from 'node:fs';
+import { userInfo } from 'node:os';
+import { basename, dirname, join, resolve } from 'node:path';
+import { KilnError } from '../../../errors.ts';
+import { closing } from '../../../host/calls/descriptor.ts';
+import { attempt, hasErrno } from '../../../host/calls/libc.ts';
+import { openUserFile, readUserText } from '../../../host/files/user-file.ts';
 import type { StatePaths } from '../../../host/state/paths.ts';
-import { defaultOptions } from './defaults.ts';
-import { evaluate } from './language/evaluate.ts';
-import { parse } from './language/parse.ts';
-import { Templates } from './language/template.ts';
-import { CONFIG_SIZE_LIMIT } from './language/tokens.ts';
 import {
-  asText,
-  type ConfigOptions,
-  type ConfigValue,
-  type ConfigWarning,
-  configError,
-  isDict,
-  isTrue,
-  type Place,
-} from './language/values.ts';
+  type ConfigChange,
+  type ConfigJob,
+  type EvaluatedConfig,
+  evaluateConfigs,
+} from './evaluate.ts';
+import { configError } from './values.ts';
 
 export const SYSTEM_CONFIG = '/etc/mock';
 
-const MAX_INCLUDES = 16;
+/** Bytes of a configuration file; mock's largest have 20 KB. */
+const CONFIG_SIZE_LIMIT = 1024 * 1024;
 
 /** Files of one configuration; mock's have four. */
 const MAX_FILES = 256;
 
-export interface LoadedConfig {
+/** Of all files of one configuration. */
+const MAX_BYTES = 16 * 2 ** 20;
+
+export interface LoadedConfig extends EvaluatedConfig {
   /** mock's `chroot_name`: the file's name without `.cfg`. */
   readonly name: string;
-  readonly options: ConfigOptions;
-  readonly files: readonly string[];
-  readonly warnings: ConfigWarning[];
 }
 
-interface LoadConfigOptions {
+/** Where configurations are, for one caller. */
+export interface ConfigPlace {
   readonly paths: Pick<StatePaths, 'root'>;
   readonly directory?: string | undefined;
   readonly arch: string;
   /** Where the caller's own configurations are; without it, none are read. */
   readonly home?: string | undefined;
-  readonly adjust?: (options: ConfigOptions) => void;
+  /** Folders that nobody but root writes to. */
+  readonly trusted?: readonly string[];
+}
+
+/** The counterpart of /var/lib/mock, for result directories. */
+export function mockDirectory(paths: Pick<StatePaths, 'root'>): string {
+  return join(paths.root, 'mock');
 }
 
 /**
  * The file of `-r NAME`: a path if it ends in `.cfg`, otherwise NAME.cfg of ~/.config/mock or of the
  * configuration directory. Undefined if there is none.
  */
-export function findConfig(name: string, options: LoadConfigOptions): string | undefined {
+export function findConfig(
+  name: string,
+  { home, directory = SYSTEM_CONFIG }: Pick<ConfigPlace, 'home' | 'directory'>,
+): string | undefined {
   if (name.endsWith('.cfg')) {
     const path = resolve(name);
     return existsSync(path) ? path : undefined;
   }
-  const { home, directory = SYSTEM_CONFIG } = options;
   return [...(home === undefined ? [] : [join(home, '.config', 'mock')]), directory]
-    .map((directory) => resolve(directory, `${name}.cfg`))
+    .map((folder) => resolve(folder, `${name}.cfg`))
     .find((path) => existsSync(path));
 }
 
 /**
- * Reads a configuration in mock's order: the defaults, site-defaults.cfg and chroot-aliases.cfg, the file
- * itself, then the user's files (~/.mock/user.cfg, ~/.config/mock.cfg).
- * @throws KilnError E_MOCK_CONFIG for an unreadable or unknown part
+ * Evaluates a configuration in mock's order: the defaults, site-defaults.cfg and chroot-aliases.cfg, the file itself,
+ * then root's files (~/.mock/user.cfg, ~/.config/mock.cfg) and the changes. Without a path: the defaults and changes.
+ * @throws KilnError E_MOCK_CONFIG, E_MOCK_PYTHON
  */
-export function loadConfig(path: string, settings: LoadConfigOptions): LoadedConfig {
-  const options = defaultOptions(settings.paths, settings);
-  const directory = resolve(settings.directory ?? SYSTEM_CONFIG);
-  const reader = new Reader(options, directory);
-  const { home } = settings;
-  const name = basename(path).replace(/\.cfg$/, '');
-  options.set('config_path', directory);
-  options.set('chroot_name', name);
-  options.set('config_file', path);
-  for (const file of ['site-defaults.cfg', 'chroot-aliases.cfg']) {
-    reader.readIfThere(join(directory, file));
-  }
-  reader.read(path);
-  if (home !== undefined) {
-    reader.readIfThere(join(home, '.mock', 'user.cfg'));
-    reader.readIfThere(join(home, '.config', 'mock.cfg'));
-  }
-  settings.adjust?.(options);
-  completeArchitectures(options);
-  if (!options.has('root')) {
+export async function loadConfig(
+  path: string | undefined,
+  place: ConfigPlace,
+  changes: readonly ConfigChange[] = [],
+): Promise<LoadedConfig> {
+  const name = basename(path ?? '', '.cfg');
+  for await (const config of evaluated([configJob(path, place, { changes })])) {
+    if (config instanceof KilnError) throw config;
+    if (path === undefined || config.options.has('root')) return { ...config, name };
     throw configError(`${path} does not set config_opts['root']`, undefined, {
       hint: "every configuration names its root: config_opts['root'] = 'name'",
     });
   }
-  return { name, options, files: reader.files, warnings: reader.warnings };
+  throw new TypeError('no answer about a configuration');
 }
 
-/** Sets `rpmbuild_arch` and `repo_arch` for templates, as mock does after reading all files and the command line. */
-function completeArchitectures(options: ConfigOptions): void {
-  const templates = new Templates(options);
-  const target = asText(templates.value('target_arch'));
-  if (options.get('rpmbuild_arch') === null) options.set('rpmbuild_arch', target);
-  if (isTrue(options.get('repo_arch'))) return;
-  const map = templates.value('repo_arch_map');
-  options.set('repo_arch', (isDict(map) ? map.get(target) : undefined) ?? target);
+/** What each configuration says of itself; undefined for one that cannot be evaluated. @throws KilnError E_MOCK_PYTHON */
+export async function* describeConfigs(
+  files: readonly string[],
+  place: ConfigPlace,
+): AsyncGenerator<string | undefined> {
+  for await (const config of loadConfigs(files, place, ['description'])) {
+    const text = attempt(() => (config as EvaluatedConfig).options.value('description'));
+    yield typeof text === 'string' ? text : undefined;
+  }
 }
 
-class Reader {
-  readonly files: string[] = [];
-  readonly warnings: ConfigWarning[] = [];
-  readonly #options: ConfigOptions;
-  readonly #directory: string;
-  /** The files included so far, and the file itself: mock reads each once. */
-  readonly #included = new Set<string>();
-  #depth = 0;
-
-  constructor(options: ConfigOptions, directory: string) {
-    this.#options = options;
-    this.#directory = directory;
+/** The options `only` of each configuration, or why there are none. */
+export async function* loadConfigs(
+  files: readonly string[],
+  place: ConfigPlace,
+  only?: readonly string[],
+): AsyncGenerator<EvaluatedConfig | KilnError> {
+  const waiting = files.map((path) => configJob(path, place, { only }));
+  // A child that has died is replaced: the other configurations are still wanted.
+  while (waiting.length > 0) {
+    for await (const config of evaluated(waiting)) {
+      waiting.shift();
+      yield config;
+    }
   }
+}
 
-  readIfThere(path: string): void {
-    if (existsSync(path)) this.read(path);
-  }
+/** All together may take a minute of the processor. */
+const JOBS_OF_CHILD = 250;
 
-  read(path: string, from?: Place): void {
-    if (from === undefined) this.#included.clear();
-    if (this.#included.has(path)) {
-      this.#warn(`${path} is included more than once: it is read once, as by mock`, from);
-      return;
-    }
-    this.#included.add(path);
-    if (this.#depth === MAX_INCLUDES) {
-      throw configError(`more than ${MAX_INCLUDES} files include one another`, from);
-    }
-    if (this.files.length === MAX_FILES) {
-      throw configError(`more than ${MAX_FILES} files are included`, from);
-    }
-    const text = readUserText(path, CONFIG_SIZE_LIMIT, (cause) =>
-      configError(`cannot read ${path}`, from, { cause }),
-    );
-    this.files.push(path);
-    this.#depth++;
-    evaluate(parse(text, path), {
-      options: this.#options,
-      file: path,
-      // Included files lie in the configuration directory, wherever the including file is.
-      include: (name, place) => this.read(resolve(this.#directory, name), place),
-      warn: (message, place) => this.#warn(message, place),
+/** As evaluateConfigs(), but the death of a child is the fault of the configuration that it has: the first one. */
+async function* evaluated(jobs: readonly ConfigJob[]) {
+  try {
+    yield* evaluateConfigs(jobs.slice(0, JOBS_OF_CHILD));
+  } catch (cause) {
+    if (!(cause instanceof KilnError) || !/^E_CONFINE_(?!START)/.test(cause.code)) throw cause;
+    yield configError(`${jobs[0]?.given.config_file} cannot be evaluated`, undefined, {
+      cause,
+      hint: 'it may take a minute of the processor and 512 MiB of memory',
     });
-    this.#depth--;
-  }
-
-  #warn(message: string, place: Place | undefined): void {
-    this.warnings.push({ message, place });
   }
 }
 
-export function expandAll(options: ConfigOptions): Map<string, ConfigValue> {
-  const templates = new Templates(options);
-  return new Map(options.names().map((name) => [name, templates.value(name)]));
+function configJob(
+  path: string | undefined,
+  place: ConfigPlace,
+  { changes = [], only }: Partial<Pick<ConfigJob, 'changes' | 'only'>>,
+): ConfigJob {
+  const { paths, arch, home, trusted = [] } = place;
+  const directory = resolve(place.directory ?? SYSTEM_CONFIG);
+  const { uid, gid } = userInfo();
+  const files =
+    path === undefined
+      ? []
+      : [
+          ...['site-defaults.cfg', 'chroot-aliases.cfg'].map((name) => join(directory, name)),
+          path,
+          ...(home === undefined
+            ? []
+            : [join(home, '.mock/user.cfg'), join(home, '.config/mock.cfg')]),
+        ];
+  const folders = [directory, ...(path === undefined ? [] : [dirname(path)])];
+  const reader = new ConfigFiles(files, { folders, trusted });
+  const basedir = mockDirectory(paths);
+  return {
+    given: {
+      basedir,
+      cache_topdir: join(basedir, 'cache'),
+      // mock uses the caller's ids. Here the caller is root, and the build user must not be.
+      chrootuid: uid === 0 ? 1000 : uid,
+      chrootgid: gid === 0 ? 135 : gid,
+      host_arch: arch,
+      target_arch: 'i386',
+      config_path: directory,
+      config_file: path ?? '',
+      chroot_name: basename(path ?? '', '.cfg'),
+    },
+    directory,
+    files: files.map((file) => [file, file === path]),
+    changes,
+    only,
+    read: (file) => reader.read(file),
+  };
 }
 
-export function description({ options }: LoadedConfig): string {
-  return asText(new Templates(options).value('description') ?? '');
+/**
+ * The files of one configuration, which is hostile: with the content of any file that kiln reads for it, it makes an
+ * image. So it includes files that lie in the configuration directory or beside it; only where root wrote all that was
+ * read so far, it includes what root can read.
+ */
+class ConfigFiles {
+  readonly #named: ReadonlySet<string>;
+  readonly #folders: readonly string[];
+  readonly #trusted: readonly string[];
+  #isTrusted = true;
+  #count = 0;
+  #bytes = 0;
+
+  constructor(
+    named: readonly string[],
+    { folders, trusted }: Readonly<Record<'folders' | 'trusted', readonly string[]>>,
+  ) {
+    this.#named = new Set(named);
+    this.#folders = folders.map(real);
+    this.#trusted = trusted.map(real);
+  }
+
+  read(path: string): string | undefined {
+    this.#count += 1;
+    if (this.#count > MAX_FILES) throw new Error(`it includes more than ${MAX_FILES} files`);
+    let opened: number;
+    try {
+      opened = openUserFile(path);
+    } catch (error) {
+      if (hasErrno(error, 'ENOENT', 'ENOTDIR')) return undefined;
+      throw cannotRead(path, error);
+    }
+    using file = closing(opened);
+    const link = `/proc/self/fd/${file.fd}`;
+    const place = readlinkSync(link);
+    const lies = (folder: string) => place.startsWith(`${folder}/`);
+    if (!this.#named.has(path) && !this.#isTrusted && !this.#folders.some(lies)) {
+      throw new Error(
+        `${path} is not included: it lies neither in the configuration directory nor beside the configuration`,
+      );
+    }
+    this.#isTrusted &&= this.#trusted.some(lies);
+    const text = readUserText(link, CONFIG_SIZE_LIMIT, (cause) => cannotRead(path, cause));
+    this.#bytes += text.length;
+    if (this.#bytes > MAX_BYTES) throw new Error(`its files have more than ${MAX_BYTES} bytes`);
+    return text;
+  }
+}
+
+function cannotRead(path: string, cause: unknown): Error {
+  const why =
+    cause instanceof Error ? cause.message.replaceAll(/\/proc\/self\/fd\/\d+/g, path) : cause;
+  return new Error(`cannot read ${path}: ${why}`);
+}
+
+function real(folder: string): string {
+  return attempt(() => realpathSync(folder)) ?? folder;
 }

@@ -1,7 +1,13 @@
-import type { Templates } from './language/template.ts';
-import { asText, type ConfigValue, configError, isList, type Place } from './language/values.ts';
 import type { RecipeInput } from './recipe.ts';
 import { booleanOption, type DnfSection } from './repositories.ts';
+import {
+  asText,
+  type ConfigOptions,
+  type ConfigValue,
+  configError,
+  isList,
+  type Place,
+} from './values.ts';
 
 type Command = readonly [action: string, specs: readonly string[]];
 
@@ -12,17 +18,17 @@ type Command = readonly [action: string, specs: readonly string[]];
  * @throws KilnError E_MOCK_CONFIG for an unknown action
  */
 export function readModules(
-  templates: Templates,
+  options: ConfigOptions,
   main: DnfSection,
   place: Place | undefined,
 ): RecipeInput['modules'] {
-  const setup = list(templates.value('module_setup_commands')).map((command): Command => {
+  const setup = list(options.value('module_setup_commands')).map((command): Command => {
     const [action = '', ...specs] = words(command);
     return [action, specs];
   });
   const plain: Command[] = [
-    ['enable', words(templates.value('module_enable'))],
-    ['install', words(templates.value('module_install'))],
+    ['enable', words(options.value('module_enable'))],
+    ['install', words(options.value('module_install'))],
   ];
   const wanted = {
     enable: new Set<string>(),

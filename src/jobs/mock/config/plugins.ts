@@ -3,19 +3,17 @@ import { KilnError } from '../../../errors.ts';
 import type { Bind } from '../../../sandbox/policy/specification.ts';
 import { shellWords } from '../../../shell-words.ts';
 import type { BuildRequest } from '../../rpmbuild/request.ts';
-import { evaluate } from './language/evaluate.ts';
-import { parse } from './language/parse.ts';
-import type { Templates } from './language/template.ts';
+import type { ConfigChange } from './evaluate.ts';
 import {
   asText,
   type ConfigDict,
-  ConfigOptions,
+  type ConfigOptions,
   type ConfigValue,
   configError,
   isDict,
   isList,
   isTrue,
-} from './language/values.ts';
+} from './values.ts';
 
 export interface PluginSwitches {
   readonly disabled: readonly string[];
@@ -24,64 +22,50 @@ export interface PluginSwitches {
 }
 
 /**
- * Applies `--disable-plugin`, `--enable-plugin` and `--plugin-option` in mock's order: enabling wins over
- * disabling, and an option alone enables nothing. @throws KilnError E_MOCK_USAGE for an unknown plugin.
+ * What `--disable-plugin`, `--enable-plugin` and `--plugin-option` change, in mock's order: enabling wins over
+ * disabling, and an option alone enables nothing. @throws KilnError E_MOCK_USAGE
  */
-export function switchPlugins(options: ConfigOptions, switches: PluginSwitches): void {
-  const conf = pluginConf(options);
-  const plugins = options.get('plugins');
+export function pluginChanges({ disabled, enabled, settings }: PluginSwitches): ConfigChange[] {
+  return [
+    ...disabled.map((name) => ['plugin', name, false] as const),
+    ...enabled.map((name) => ['plugin', name, true] as const),
+    ...settings.map((text) => {
+      const { name, key, value } = pluginOption(text);
+      return ['plugin-option', name, key, value] as const;
+    }),
+  ];
+}
+
+function pluginOption(text: string) {
+  const [, name, key, value = ''] = /^([^:]+):([^=]+)=(.*)$/s.exec(text) ?? [];
+  if (name !== undefined && key !== undefined) return { name, key, value };
+  throw usageError(`--plugin-option ${text}: it is written PLUGIN:KEY=VALUE`);
+}
+
+/** @throws KilnError E_MOCK_USAGE for a plugin that the configuration does not know */
+export function checkPlugins(
+  options: ConfigOptions,
+  { disabled, enabled, settings }: PluginSwitches,
+): void {
+  const plugins = options.value('plugins');
   const known = isList(plugins) ? plugins.map(asText) : [];
-  const check = (name: string, option: string) => {
-    if (known.includes(name)) return;
+  const given = [
+    ...disabled.map((name) => [name, `--disable-plugin ${name}`] as const),
+    ...enabled.map((name) => [name, `--enable-plugin ${name}`] as const),
+    ...settings.map((text) => [pluginOption(text).name, `--plugin-option ${text}`] as const),
+  ];
+  for (const [name, option] of given) {
+    if (known.includes(name)) continue;
     throw usageError(`${option}: there is no plugin ${name}`, `mock's are ${known.join(', ')}`);
-  };
-  for (const how of ['disable', 'enable'] as const) {
-    for (const name of switches[`${how}d`]) {
-      check(name, `--${how}-plugin ${name}`);
-      conf.set(`${name}_enable`, how === 'enable');
-    }
   }
-  for (const text of switches.settings) {
-    const [, name, key, value = ''] = /^([^:]+):([^=]+)=(.*)$/s.exec(text) ?? [];
-    if (name === undefined || key === undefined) {
-      throw usageError(`--plugin-option ${text}: it is written PLUGIN:KEY=VALUE`);
-    }
-    check(name, `--plugin-option ${text}`);
-    const before = conf.get(`${name}_opts`);
-    const settings = new Map(isDict(before) ? before : []);
-    conf.set(`${name}_opts`, settings.set(key, literal(value)));
-  }
-}
-
-function pluginConf(options: ConfigOptions) {
-  const conf = options.get('plugin_conf');
-  if (isDict(conf)) return conf;
-  const made = new Map<string, ConfigValue>();
-  options.set('plugin_conf', made);
-  return made;
-}
-
-function literal(text: string): ConfigValue {
-  const options = new ConfigOptions();
-  try {
-    evaluate(parse(`config_opts['value'] = ${text}`, ''), {
-      options,
-      file: '',
-      include: () => undefined,
-      warn: () => undefined,
-    });
-  } catch {
-    return text;
-  }
-  return options.get('value');
 }
 
 function usageError(message: string, hint?: string): KilnError {
   return new KilnError('E_MOCK_USAGE', message, { hint });
 }
 
-export function pluginSettings(templates: Templates, name: string): ConfigDict | undefined {
-  const conf = templates.value('plugin_conf');
+export function pluginSettings(options: ConfigOptions, name: string): ConfigDict | undefined {
+  const conf = options.value('plugin_conf');
   if (!isDict(conf) || !isTrue(conf.get(`${name}_enable`))) return undefined;
   const settings = conf.get(`${name}_opts`);
   return isDict(settings) ? settings : new Map();
@@ -92,8 +76,8 @@ export function pluginSettings(templates: Templates, name: string): ConfigDict |
  * they are read-only, because a build must not change the host.
  * @throws KilnError E_MOCK_CONFIG for anything but pairs of absolute paths
  */
-export function bindMounts(templates: Templates): Bind[] {
-  const dirs = pluginSettings(templates, 'bind_mount')?.get('dirs');
+export function bindMounts(options: ConfigOptions): Bind[] {
+  const dirs = pluginSettings(options, 'bind_mount')?.get('dirs');
   return isList(dirs) ? dirs.map(bindMount) : [];
 }
 
@@ -122,8 +106,8 @@ const PLAIN = new Set(['--addsign', '--resign', '%(rpms)s']);
  * The plugin's key. The command does not run, because kiln signs itself; only rpmsign with a key is supported.
  * @returns undefined if it is off; `other` for any other command
  */
-export function signPlugin(templates: Templates): SignPlugin | 'other' | undefined {
-  const settings = pluginSettings(templates, 'sign');
+export function signPlugin(options: ConfigOptions): SignPlugin | 'other' | undefined {
+  const settings = pluginSettings(options, 'sign');
   if (settings === undefined) return undefined;
   const command = asText(settings.get('cmd') ?? 'rpmsign');
   if (!/^(?:\/usr\/bin\/)?(?:rpmsign|rpm)$/.test(command)) return 'other';
@@ -150,8 +134,8 @@ export function signPlugin(templates: Templates): SignPlugin | 'other' | undefin
   return { name, home };
 }
 
-export function omittedFiles(templates: Templates): NonNullable<BuildRequest['omit']> {
-  const conf = templates.value('plugin_conf');
+export function omittedFiles(options: ConfigOptions): NonNullable<BuildRequest['omit']> {
+  const conf = options.value('plugin_conf');
   const isOff = (name: string) => isDict(conf) && !isTrue(conf.get(`${name}_enable`));
   return [
     ...(isOff('hw_info') ? (['hw_info.log'] as const) : []),
@@ -159,8 +143,8 @@ export function omittedFiles(templates: Templates): NonNullable<BuildRequest['om
   ];
 }
 
-export function ccacheSize(templates: Templates): string | undefined {
-  const settings = pluginSettings(templates, 'ccache');
+export function ccacheSize(options: ConfigOptions): string | undefined {
+  const settings = pluginSettings(options, 'ccache');
   return settings && asText(settings.get('max_cache_size') ?? '4G');
 }
 
@@ -171,8 +155,8 @@ const ONLY_PYTHON = /\\[AZ]|\(\?(?:P|#|\(|[aiLmsux]+[):-])/;
  * The plugin chroot_scan: which files of a build's root are copied, by their names; undefined if it is off.
  * @throws KilnError E_MOCK_CONFIG for a regular expression that cannot be read
  */
-export function chrootScan(templates: Templates): BuildRequest['scan'] {
-  const settings = pluginSettings(templates, 'chroot_scan');
+export function chrootScan(options: ConfigOptions): BuildRequest['scan'] {
+  const settings = pluginSettings(options, 'chroot_scan');
   const regexes = settings?.get('regexes');
   if (settings === undefined || !isList(regexes) || regexes.length === 0) return undefined;
   // Python writes True on a command line; mock compares the text.
@@ -180,9 +164,9 @@ export function chrootScan(templates: Templates): BuildRequest['scan'] {
   return { pattern: regexes.map(asText).map(readable).join('|'), onlyFailed };
 }
 
-export function wantsScanArchive(templates: Templates): boolean {
-  const archive = pluginSettings(templates, 'chroot_scan')?.get('write_tar');
-  return chrootScan(templates) !== undefined && isTrue(archive);
+export function wantsScanArchive(options: ConfigOptions): boolean {
+  const archive = pluginSettings(options, 'chroot_scan')?.get('write_tar');
+  return chrootScan(options) !== undefined && isTrue(archive);
 }
 
 function readable(source: string): string {

@@ -2,18 +2,6 @@ import type { z } from 'zod';
 import { defined } from '../../../defined.ts';
 import { basearchOf } from '../../../packages/repository/configuration.ts';
 import type { imageRecipeSchema } from '../../../recipe/image-recipe.ts';
-import { Templates } from './language/template.ts';
-import {
-  asText,
-  type ConfigOptions,
-  type ConfigValue,
-  type ConfigWarning,
-  configError,
-  isDict,
-  isList,
-  isTrue,
-  type Place,
-} from './language/values.ts';
 import { leftOut } from './left-out.ts';
 import type { LoadedConfig } from './load.ts';
 import { readModules, readSetupCommand, sortWords } from './modules.ts';
@@ -25,6 +13,17 @@ import {
   readRepositories,
   switchedOn,
 } from './repositories.ts';
+import {
+  asText,
+  type ConfigOptions,
+  type ConfigValue,
+  type ConfigWarning,
+  configError,
+  isDict,
+  isList,
+  isTrue,
+  type Place,
+} from './values.ts';
 
 export type RecipeInput = z.input<typeof imageRecipeSchema>;
 
@@ -41,48 +40,70 @@ interface MeaningSettings {
 
 export function configMeaning(config: LoadedConfig, settings: MeaningSettings) {
   const { options } = config;
-  const templates = new Templates(options);
-  const warnings = [...config.warnings, ...leftOut(options, templates, settings.enabledPlugins)];
-  const text = (name: string) => asText(templates.value(name) ?? '');
+  const warnings = [...config.warnings, ...leftOut(options, settings.enabledPlugins)];
+  const text = (name: string) => asText(options.value(name) ?? '');
   const target = text('rpmbuild_arch');
-  const { arch } = targetArchitecture(options, templates, settings.host);
+  const { arch } = targetArchitecture(options, settings.host);
   return {
-    ...buildSettings(templates),
+    ...buildSettings(options),
     root: rootName(text('root'), options),
-    recipe: recipeOf(config, templates, settings, warnings),
+    recipe: recipeOf(config, settings, warnings),
     user: text('chrootuser'),
     resultDirectory: text('resultdir'),
     target: [arch, text('target_arch')].includes(target) ? undefined : target,
-    switchedOn: switchedOn(dnfConf(templates), settings.switches),
+    switchedOn: switchedOn(dnfConf(options), settings.switches),
     warnings,
   };
 }
 
+/** What mock's defaults say of builds. */
+export function defaultSettings(basedir: string): ReturnType<typeof buildSettings> {
+  return {
+    basedir,
+    network: false,
+    hostname: undefined,
+    rpmbuildTimeout: 0,
+    clean: true,
+    cleanupOnSuccess: true,
+    cleanupOnFailure: true,
+    check: true,
+    postInstall: false,
+    rpmbuildOptions: '',
+    ccache: undefined,
+    sign: undefined,
+    omit: [],
+    scan: undefined,
+    binds: [],
+    publish: false,
+    moreBuildRequires: new Map(),
+  };
+}
+
 /** What options say of builds, whether they are a configuration's or the defaults. */
-export function buildSettings(templates: Templates) {
-  const text = (name: string) => asText(templates.value(name) ?? '');
-  const flag = (name: string) => isTrue(templates.value(name));
-  const sign = signPlugin(templates);
+export function buildSettings(options: ConfigOptions) {
+  const text = (name: string) => asText(options.value(name) ?? '');
+  const flag = (name: string) => isTrue(options.value(name));
+  const sign = signPlugin(options);
   return {
     /** mock's folder of roots; results inside it belong to a root. */
     basedir: text('basedir'),
     network: flag('rpmbuild_networking'),
     hostname: flag('hostname') ? text('hostname') : undefined,
     /** The time limit of rpmbuild in seconds; 0 for none. */
-    rpmbuildTimeout: number(templates.value('rpmbuild_timeout')),
+    rpmbuildTimeout: number(options.value('rpmbuild_timeout')),
     clean: flag('clean'),
     cleanupOnSuccess: flag('cleanup_on_success'),
     cleanupOnFailure: flag('cleanup_on_failure'),
     check: flag('check'),
     postInstall: flag('post_install'),
     rpmbuildOptions: flag('rpmbuild_opts') ? text('rpmbuild_opts') : '',
-    ccache: ccacheSize(templates),
+    ccache: ccacheSize(options),
     sign: sign === 'other' ? undefined : sign,
-    omit: omittedFiles(templates),
-    scan: chrootScan(templates),
-    binds: bindMounts(templates),
+    omit: omittedFiles(options),
+    scan: chrootScan(options),
+    binds: bindMounts(options),
     publish: flag('createrepo_on_rpms'),
-    moreBuildRequires: moreBuildRequires(templates),
+    moreBuildRequires: moreBuildRequires(options),
   };
 }
 
@@ -100,35 +121,34 @@ function number(value: ConfigValue): number {
 }
 
 /** more_buildreqs: packages that are installed for a source package's build, by its name. */
-function moreBuildRequires(templates: Templates): ReadonlyMap<string, readonly string[]> {
-  const more = templates.value('more_buildreqs');
+function moreBuildRequires(options: ConfigOptions): ReadonlyMap<string, readonly string[]> {
+  const more = options.value('more_buildreqs');
   if (!isDict(more)) return new Map();
   const list = (value: ConfigValue) => (isList(value) ? value.map(asText) : [asText(value)]);
   return new Map([...more].map(([name, value]) => [name, list(value)]));
 }
 
-function dnfConf(templates: Templates): DnfConf {
-  return parseDnfConf(asText(templates.value('dnf.conf') ?? ''));
+function dnfConf(options: ConfigOptions): DnfConf {
+  return parseDnfConf(asText(options.value('dnf.conf') ?? ''));
 }
 
 function recipeOf(
   config: LoadedConfig,
-  templates: Templates,
   settings: MeaningSettings,
   warnings: ConfigWarning[],
 ): RecipeInput {
   const { options } = config;
-  const { arch, repositoryArch } = targetArchitecture(options, templates, settings.host);
+  const { arch, repositoryArch } = targetArchitecture(options, settings.host);
   const command = 'chroot_setup_cmd';
-  const setup = readSetupCommand(templates.value(command), options.placeOf(command));
-  const more = sortWords(words(templates.value('chroot_additional_packages')));
+  const setup = readSetupCommand(options.value(command), options.placeOf(command));
+  const more = sortWords(words(options.value('chroot_additional_packages')));
   const place = options.placeOf('dnf.conf');
-  const conf = dnfConf(templates);
+  const conf = dnfConf(options);
   for (const line of conf.unknown) {
     warnings.push({ message: `dnf.conf: \`${line}\` is left out: it is no option`, place });
   }
   const repositories = readRepositories(conf, {
-    variables: dnfVariables(templates, arch, repositoryArch),
+    variables: dnfVariables(options, arch, repositoryArch),
     switches: settings.switches,
     place,
     warn: (message) => warnings.push({ message, place }),
@@ -138,12 +158,12 @@ function recipeOf(
       hint: "config_opts['dnf.conf'] has a section for each one",
     });
   }
-  const modules = readModules(templates, conf.main, options.placeOf('module_setup_commands'));
-  const user = asText(templates.value('chrootuser'));
-  const home = asText(templates.value('chroothome'));
-  const uid = Number(templates.value('chrootuid'));
+  const modules = readModules(options, conf.main, options.placeOf('module_setup_commands'));
+  const user = asText(options.value('chrootuser'));
+  const home = asText(options.value('chroothome'));
+  const uid = Number(options.value('chrootuid'));
   return {
-    description: asText(templates.value('description') ?? ''),
+    description: asText(options.value('description') ?? ''),
     arch,
     repositories,
     packages: [...setup.packages, ...more.packages],
@@ -153,8 +173,8 @@ function recipeOf(
     users: [{ name: user, uid, home, shell: '/bin/bash' }],
     user,
     workdir: home,
-    environment: environment(templates),
-    files: files(options, templates),
+    environment: environment(options),
+    files: files(options),
   };
 }
 
@@ -167,34 +187,34 @@ function words(value: ConfigValue): string[] {
 }
 
 function dnfVariables(
-  templates: Templates,
+  options: ConfigOptions,
   arch: string,
   repositoryArch: string,
 ): Map<string, string> {
   const variables = new Map(Object.entries({ arch, basearch: repositoryArch }));
-  const releasever = templates.value('releasever');
+  const releasever = options.value('releasever');
   if (isTrue(releasever)) variables.set('releasever', asText(releasever));
-  const own = templates.value('dnf_vars');
+  const own = options.value('dnf_vars');
   if (isDict(own)) for (const [name, value] of own) variables.set(name, asText(value));
   return variables;
 }
 
-function environment(templates: Templates): Record<string, string> {
-  const value = templates.value('environment');
+function environment(options: ConfigOptions): Record<string, string> {
+  const value = options.value('environment');
   if (!isDict(value)) return {};
   const pairs = [...value].filter(([name, item]) => !SESSION.has(name) && item !== null);
   return Object.fromEntries(pairs.map(([name, item]) => [name, asText(item)]));
 }
 
-function files(options: ConfigOptions, templates: Templates): RecipeInput['files'] {
-  const wanted = templates.value('files');
+function files(options: ConfigOptions): RecipeInput['files'] {
+  const wanted = options.value('files');
   const written = isDict(wanted)
     ? [...wanted].map(([path, content]) => ({
         path: path.startsWith('/') ? path : `/${path}`,
         content: asText(content),
       }))
     : [];
-  const macros = macroFile(templates.value('macros'), options.placeOf('macros'));
+  const macros = macroFile(options.value('macros'), options.placeOf('macros'));
   return macros === '' ? written : [...written, { path: '/etc/rpm/macros.mock', content: macros }];
 }
 
@@ -229,10 +249,10 @@ const ALSO_RUNS: Readonly<Record<string, readonly string[]>> = {
  * The architecture to build for, which this machine must run itself.
  * @throws KilnError E_MOCK_CONFIG for others, as mock with `legal_host_arches`.
  */
-function targetArchitecture(options: ConfigOptions, templates: Templates, host: string) {
-  const arch = asText(templates.value('target_arch'));
+function targetArchitecture(options: ConfigOptions, host: string) {
+  const arch = asText(options.value('target_arch'));
   const place = options.placeOf('target_arch');
-  const legal = templates.value('legal_host_arches');
+  const legal = options.value('legal_host_arches');
   const refused = isList(legal) && !legal.map(asText).includes(host);
   if (refused || (arch !== host && !(ALSO_RUNS[host] ?? []).includes(arch))) {
     const listed = isList(legal)
@@ -242,7 +262,7 @@ function targetArchitecture(options: ConfigOptions, templates: Templates, host: 
       hint: `use a machine that runs ${arch}: kiln emulates no processor (--forcearch)`,
     });
   }
-  const said = asText(templates.value('repo_arch'));
+  const said = asText(options.value('repo_arch'));
   return {
     arch: arch === 'i386' ? 'i686' : arch,
     repositoryArch: said === arch ? basearchOf(arch) : said,

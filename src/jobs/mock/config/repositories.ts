@@ -4,7 +4,7 @@ import { defined } from '../../../defined.ts';
 import { readUserText } from '../../../host/files/user-file.ts';
 import type { RepositoryInput } from '../../../packages/repository/configuration-schema.ts';
 import { globExpression } from '../../../packages/solver/match.ts';
-import { configError, type Place } from './language/values.ts';
+import { configError, type Place } from './values.ts';
 
 interface RepositorySettings {
   readonly variables: ReadonlyMap<string, string>;
