@@ -11,8 +11,8 @@ interface Need {
   readonly suse: string;
 }
 
-/** What kiln needs to run, or what scripts/fixtures does. */
-function needs(wanted: 'run' | 'fixtures' = 'run'): Need[] {
+/** What kiln needs to run, what kiln-mock does for mock's configurations, or what scripts/fixtures does. */
+function needs(wanted: 'run' | 'mock' | 'fixtures' = 'run'): Need[] {
   return readFileSync(TABLE, 'utf8')
     .split('\n')
     .map((line) => line.split(/ +/))
@@ -30,21 +30,26 @@ export function debianDepends(): string {
   return unique([...packages, 'libc6 (>= 2.36)', 'libstdc++6', 'passwd']).join(', ');
 }
 
-/** `Recommends` of the .deb: what it takes to make images of Debian, and keys of RPM distributions for theirs. */
+/**
+ * `Recommends` of the .deb: what it takes to make images of Debian, keys of RPM distributions for theirs, and what
+ * evaluates mock's configurations.
+ */
 export function debianRecommends(): string {
-  return unique([...needs('fixtures').map(({ debian }) => debian), 'distribution-gpg-keys']).join(
-    ', ',
-  );
+  const packages = [...needs('fixtures'), ...needs('mock')].map(({ debian }) => debian);
+  return unique([...packages, 'distribution-gpg-keys']).join(', ');
 }
 
 /** Lines of the spec. Libraries by their sonames, all else by the names that Fedora or SUSE have for it. */
 export function rpmRequires(): string {
-  const required = needs().map(({ need, fedora, suse }) => {
-    const [, library] = /^library:(.*)/.exec(need) ?? [];
-    if (library !== undefined) return `${library}()(64bit)`;
-    return fedora === suse ? fedora : `(${fedora} or ${suse})`;
-  });
-  return unique([...required, 'libstdc++.so.6()(64bit)', '/usr/bin/sh'])
-    .map((name) => `Requires: ${name}\n`)
-    .join('');
+  const required = [...needs().map(rpmName), 'libstdc++.so.6()(64bit)', '/usr/bin/sh'];
+  return [
+    ...unique(required).map((name) => `Requires: ${name}\n`),
+    ...unique(needs('mock').map(rpmName)).map((name) => `Recommends: ${name}\n`),
+  ].join('');
+}
+
+function rpmName({ need, fedora, suse }: Need): string {
+  const [, library] = /^library:(.*)/.exec(need) ?? [];
+  if (library !== undefined) return `${library}()(64bit)`;
+  return fedora === suse ? fedora : `(${fedora} or ${suse})`;
 }

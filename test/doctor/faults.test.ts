@@ -174,6 +174,13 @@ const faults: readonly Fault[] = [
     says: /no libvirtd, virsh.*install libvirt-daemon libvirt-clients?$/s,
   },
   {
+    title: 'no Jinja for configurations of mock',
+    check: 'packages',
+    setup: 'mount -t tmpfs tmpfs /usr/lib/python3/dist-packages/jinja2',
+    status: 'warn',
+    says: /no .*jinja2.*kiln-mock cannot evaluate.*install python3-jinja2$/s,
+  },
+  {
     title: 'a librpmio that cannot be loaded',
     check: 'signatures',
     setup: `mount --bind /dev/null $(readlink -f /usr/lib/*/librpmio.so.10 /usr/lib64/librpmio.so.10 | head -n 1)`,

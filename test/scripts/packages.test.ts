@@ -47,9 +47,11 @@ test('packages depend on what host-packages.txt says that kiln needs to run', (t
   }
   // What it takes to build and to test kiln is none of it.
   for (const name of ['gcc', 'podman', 'rpm', '-']) t.false(depends.includes(name), name);
-  for (const name of ['createrepo-c', 'rpm']) t.true(debianRecommends().split(', ').includes(name));
+  for (const name of ['createrepo-c', 'rpm', 'python3-jinja2'])
+    t.true(debianRecommends().split(', ').includes(name));
   t.regex(rpmRequires(), /^Requires: libsolv\.so\.1\(\)\(64bit\)$/m);
   t.regex(rpmRequires(), /^Requires: libvirt-daemon-driver-lxc$/m);
+  t.regex(rpmRequires(), /^Recommends: \(python3-jinja2 or python3-Jinja2\)$/m);
 });
 
 test('the scripts of the packages give neither shellcheck nor rpm anything to stumble over', async (t) => {

@@ -64,14 +64,24 @@ export const privileges: Check = {
 export const packages: Check = {
   name: 'packages',
   async run({ host }) {
-    const missing = await host.missing(['run']);
-    if (missing.length === 0) return ok(`${host.name}: nothing is missing`);
-    const names = missing.map((need) => need.package).filter((name) => name !== undefined);
-    return fail(
-      `${host.name}: no ${missing.map(({ what }) => what).join(', ')}`,
-      'kiln needs them',
-      host.install([...new Set(names)]),
-    );
+    for (const [use, judge, problem] of [
+      ['run', fail, 'kiln needs them'],
+      [
+        'mock',
+        warn,
+        'kiln-mock cannot evaluate configurations of mock; recipes of kiln do without',
+      ],
+    ] as const) {
+      const missing = await host.missing([use]);
+      if (missing.length === 0) continue;
+      const names = missing.map((need) => need.package).filter((name) => name !== undefined);
+      return judge(
+        `${host.name}: no ${missing.map(({ what }) => what).join(', ')}`,
+        problem,
+        host.install([...new Set(names)]),
+      );
+    }
+    return ok(`${host.name}: nothing is missing`);
   },
 };
 
