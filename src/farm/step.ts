@@ -2,6 +2,7 @@ import { z } from 'zod';
 import { type ErrorCode, isErrorCode } from '../error-codes.ts';
 import { KilnError } from '../errors.ts';
 import { reasonLine } from '../host/calls/system-error.ts';
+import { isImageName } from '../image/find.ts';
 import { imageLockSchema } from '../image/lock.ts';
 import { capabilitySchema, parseJson, sha256, text } from '../jobs/chain/records.ts';
 import { LIMIT_NAMES } from '../sandbox/policy/limits.ts';
@@ -57,7 +58,7 @@ const stepSchema = z.strictObject({
   chain: z.string().regex(/^[0-9a-f]{1,64}$/),
   task: z.enum(['scan', 'build']),
   image: z.strictObject({
-    name: z.string().regex(/^[A-Za-z0-9][\w.+-]{0,200}$/),
+    name: z.string().refine(isImageName, 'the name of an image, not a file'),
     /** Null for a scan, which finds it out. */
     id: sha256.nullable(),
     lock: imageLockSchema.nullable(),

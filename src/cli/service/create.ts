@@ -1,6 +1,7 @@
 import { resolve } from 'node:path';
 import { defined } from '../../defined.ts';
 import { KilnError } from '../../errors.ts';
+import { isImageName } from '../../image/find.ts';
 import { knownKeys } from '../../recipe/problem.ts';
 import type { Bind } from '../../sandbox/policy/specification.ts';
 import { type ServiceFile, serviceSchema } from '../../service/definition/definition.ts';
@@ -132,7 +133,7 @@ async function create(
   const file: ServiceFile = {
     ...model,
     // A supervisor reads the path elsewhere, so make it absolute.
-    image: /[/]|\.ya?ml$|\.json$/.test(imageName) ? resolve(imageName) : imageName,
+    image: isImageName(imageName) ? imageName : resolve(imageName),
     ...old?.file,
     ...settings(options, argv),
   };

@@ -4,6 +4,7 @@ import { writeUserFile } from '../../host/files/user-file.ts';
 import { hasSystemd } from '../../host/process/process.ts';
 import { noting, openImage } from '../../image/open.ts';
 import { serviceJsonSchema } from '../../service/definition/definition.ts';
+import { imageIn } from '../../service/definition/definition-file.ts';
 import {
   cronFile,
   hostInvocation,
@@ -98,8 +99,8 @@ export function upgradeCommand(caller: Caller): KilnCommand {
 
 async function upgrade(name: string, to: string | undefined, caller: Caller): Promise<void> {
   await using engine = caller.openEngine();
-  const { definition } = await readService(engine.paths, name);
-  const wanted = to ?? definition.image;
+  const { files, definition } = await readService(engine.paths, name);
+  const wanted = to ?? imageIn(files.definition, definition.image);
   const update = to === undefined;
   await using image = await withProgress(caller, (onProgress) =>
     noting(caller.storeChanged, () => openImage(engine, wanted, { update, onProgress })),

@@ -145,28 +145,26 @@ export function isScript(path: string): boolean {
 }
 
 /**
- * The recipe that `name` means, absolute: a path, or a recipe's name in ./recipes/builds or among
- * kiln's own.
+ * The recipe that `name` means, absolute: a path if it ends as one, otherwise a recipe that comes with kiln.
  * @throws KilnError E_RECIPE_MISSING
  */
 export async function findBuildRecipe(name: string, cwd: string): Promise<string> {
-  const folders = [join(cwd, 'recipes', 'builds'), join(packageRoot(), 'recipes', 'builds')];
+  const shipped = join(packageRoot(), 'recipes/builds');
   const candidates = isRecipeName(name)
     ? [resolve(cwd, name)]
     : basename(name) === name
-      ? folders.flatMap((folder) => ENDINGS.map((ending) => join(folder, name + ending)))
+      ? ENDINGS.map((ending) => join(shipped, name + ending))
       : [];
   const found = candidates.find((path) => statSync(path, { throwIfNoEntry: false })?.isFile());
   if (found !== undefined) return found;
-  const known = await recipeNames(folders);
+  const known = await recipeNames(shipped);
   const otherwise = `give the path of a .ts or .yaml file, or one of: ${known.join(', ')}`;
   throw new KilnError('E_RECIPE_MISSING', `there is no build recipe ${name}`, {
     hint: suggestion(name, known, otherwise),
   });
 }
 
-async function recipeNames(folders: readonly string[]): Promise<string[]> {
-  const lists = await Promise.all(folders.map((folder) => readdir(folder).catch(() => [])));
-  const names = lists.flat().filter(isRecipeName);
+async function recipeNames(folder: string): Promise<string[]> {
+  const names = (await readdir(folder)).filter(isRecipeName);
   return [...new Set(names.map((name) => name.replace(/\.[a-z]+$/, '')))].sort();
 }

@@ -35,10 +35,22 @@ const SHIPPED: Readonly<Record<string, () => unknown>> = {
 /** Profiles that people may choose. The others are used only where kiln knows that they suffice. */
 const CHOSEN = ['default', 'build', 'strict'];
 
-/** Throws E_SECCOMP_PROFILE for one of kiln's own, which alone would protect less than `default`. */
+function isShipped(name: string): boolean {
+  return Object.hasOwn(SHIPPED, name);
+}
+
+/**
+ * A name is never that of a file.
+ * @throws KilnError E_SECCOMP_PROFILE, also for one of kiln's own that alone would protect less than `default`
+ */
 export function chosenProfile(nameOrPath: string, nested: boolean): string {
-  if (SHIPPED[nameOrPath] === undefined || CHOSEN.includes(nameOrPath)) return nameOrPath;
+  if (nameOrPath.startsWith('/') || CHOSEN.includes(nameOrPath)) return nameOrPath;
   if (nested && nameOrPath === 'nested') return nameOrPath;
+  if (!isShipped(nameOrPath)) {
+    throw new KilnError('E_SECCOMP_PROFILE', `there is no seccomp profile ${nameOrPath}`, {
+      hint: `there are ${CHOSEN.join(', ')}; a JSON file is named by a path, as ./${nameOrPath}`,
+    });
+  }
   throw new KilnError('E_SECCOMP_PROFILE', `the seccomp profile ${nameOrPath} is kiln’s own`, {
     hint:
       nameOrPath === 'nested'
@@ -58,7 +70,7 @@ export interface SeccompFilter {
 }
 
 async function load(nameOrPath: string): Promise<string> {
-  const shipped = SHIPPED[nameOrPath];
+  const shipped = isShipped(nameOrPath) ? SHIPPED[nameOrPath] : undefined;
   if (shipped !== undefined) return JSON.stringify(shipped());
   try {
     return readUserFile(nameOrPath, MAX_PROFILE, 'anything').toString('utf8');
@@ -82,7 +94,7 @@ export async function seccompFilter(
   if (before !== undefined) return before;
   const filter = await findFilter(paths, nameOrPath, capabilities);
   // A file of the user's may change, so it is not kept.
-  if (SHIPPED[nameOrPath] !== undefined) known.set(name, filter);
+  if (isShipped(nameOrPath)) known.set(name, filter);
   return filter;
 }
 
@@ -109,7 +121,7 @@ async function findFilter(
 
 function cacheName(nameOrPath: string, text: string, capabilities: readonly Capability[]): string {
   const inputs = JSON.stringify([CACHE_FORMAT, text, process.arch, [...capabilities].sort()]);
-  if (SHIPPED[nameOrPath] !== undefined) return `${nameOrPath}-${shortHash(inputs)}.bpf`;
+  if (isShipped(nameOrPath)) return `${nameOrPath}-${shortHash(inputs)}.bpf`;
   return `${hash('sha256', inputs, 'hex').slice(0, 32)}.bpf`;
 }
 

@@ -15,6 +15,7 @@ import {
 import { serviceFiles } from '../../service/lifecycle/store.ts';
 import { type ListedService, listServices, serviceState } from '../../service/status.ts';
 import type { Answer, CallContext } from './methods.ts';
+import { hostImage } from './options.ts';
 
 export const answerListServices: Answer<'ListServices'> = async ({ names }, context) => {
   await using engine = context.openEngine();
@@ -30,7 +31,8 @@ export const answerCreateService: Answer<'CreateService'> = async (parameters, c
   if (typeof wanted !== 'string') {
     throw new KilnError('E_ARGUMENT', 'definition: it has no image', { hint: 'name one: image' });
   }
-  await using image = await pickImage(engine, wanted, { onProgress, signal, storeChanged });
+  const named = hostImage('definition.image', wanted);
+  await using image = await pickImage(engine, named, { onProgress, signal, storeChanged });
   const begin = { copy, ...defined({ imageSize }) };
   // The definition is checked there, with all its mistakes.
   const file = definition as unknown as ServiceFile;

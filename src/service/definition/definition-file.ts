@@ -1,4 +1,5 @@
 import { fchmodSync, writeSync } from 'node:fs';
+import { dirname, resolve } from 'node:path';
 import { Document, parse, parseDocument } from 'yaml';
 import { defined } from '../../defined.ts';
 import { KilnError } from '../../errors.ts';
@@ -7,6 +8,7 @@ import { unlessErrno } from '../../host/calls/libc.ts';
 import { NEW_FILE, openat2, unlinkat } from '../../host/files/at.ts';
 import { NotUtf8, readUserText } from '../../host/files/user-file.ts';
 import { writeWholeSync } from '../../host/state/checked-file.ts';
+import { isImageName } from '../../image/find.ts';
 import { RECIPE_SIZE_LIMIT, RecipeDocument } from '../../recipe/document.ts';
 import { RecipeError } from '../../recipe/problem.ts';
 import type { InstanceFiles, StoredService } from '../lifecycle/store.ts';
@@ -25,7 +27,13 @@ export async function readDefinition(path: string): Promise<ServiceDefinition> {
 export async function readServiceFile(path: string): Promise<ServiceFile> {
   const text = readBounded(path);
   checkText(path, text);
-  return parse(text) as ServiceFile;
+  const file = parse(text) as ServiceFile;
+  return { ...file, image: imageIn(path, file.image) };
+}
+
+/** What a service file calls its image: a path is relative to the file. */
+export function imageIn(file: string, image: string): string {
+  return isImageName(image) ? image : resolve(dirname(file), image);
 }
 
 export function checkDefinition(name: string, file: ServiceFile): ServiceDefinition {

@@ -18,6 +18,7 @@ import type { StatePaths } from '../../host/state/paths.ts';
 import { compressors, writeWhole } from '../../image/archive/export.ts';
 import { unpackArchive } from '../../image/archive/import.ts';
 import { packTree } from '../../image/archive/pack-tree.ts';
+import { isImageName } from '../../image/find.ts';
 import { findImage } from '../../image/store/images.ts';
 import { nameFor, readManifest } from '../../image/store/manifest.ts';
 import { formatPublish, type ServiceDefinition } from '../definition/definition.ts';
@@ -178,7 +179,7 @@ async function isRoots(paths: StatePaths, image: string): Promise<boolean> {
 function asksOfHost(definition: ServiceDefinition): string[] {
   const { image, mounts, network, publish, capabilities, label } = definition;
   return [
-    ...(image.includes('/') ? [`the image of ${image}, which \`upgrade\` reads`] : []),
+    ...(!isImageName(image) ? [`the image of ${image}, which \`upgrade\` reads`] : []),
     ...mounts.map(
       ({ source, target, readonly, relabel }) =>
         `a mount: ${source}:${target}${readonly ? ':ro' : ''}${relabel ? ', relabelled' : ''}`,
