@@ -7,7 +7,7 @@ import { awaitedLater } from './promise.ts';
 import type { Engine } from './sandbox/open.ts';
 import { allowedMissing } from './sandbox/policy/layers.ts';
 
-export interface EngineOptions extends Pick<Partial<Engine>, 'takeParked' | 'owner'> {
+export interface EngineOptions extends Pick<Partial<Engine>, 'takeParked' | 'owner' | 'renamed'> {
   /**
    * The end is not to wait until libvirtd has put away what belonged to a sandbox: cgroups are there
    * for a fifth of a second more.
@@ -22,7 +22,7 @@ export interface OwnEngine extends Engine, AsyncDisposable {}
  * connection is made when first needed. Throws E_STATE, and what {@link pickEngine} throws.
  */
 export function openEngine(env: NodeJS.ProcessEnv, options: EngineOptions = {}): OwnEngine {
-  const { takeParked, owner, hurry = false } = options;
+  const { takeParked, owner, hurry = false, renamed = (value) => value } = options;
   const paths = statePaths(env);
   requireState(paths.root);
   // A run in a parked sandbox connects to nothing, and is refused all the same.
@@ -44,6 +44,7 @@ export function openEngine(env: NodeJS.ProcessEnv, options: EngineOptions = {}):
     paths,
     owner,
     cwd: () => process.cwd(),
+    renamed,
     allowMissing: () => allowedMissing(env),
     // Unlike arguments, the environment is the user's own.
     signingPassphrase: () => env.KILN_SIGN_PASSPHRASE,

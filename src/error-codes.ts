@@ -307,6 +307,8 @@ export const WARNINGS_BY_PAGE = {
     changed: 'A file changed while it was read; the copy is what was read.',
     'mode-bits-dropped': 'A setuid or setgid bit was taken off.',
     more: 'There are more warnings than are listed.',
+    'results-moved':
+      'The result directory was moved, or a link put in its place, while kiln worked: the results are in the folder that kiln had opened.',
   },
   'builds.md': {
     'no-lock': 'There is no lock.json: where packages of the base image came from is not known.',

@@ -22,6 +22,7 @@ import { publishStep } from '../../src/farm/publish.ts';
 import { Reporter } from '../../src/farm/report.ts';
 import { type BuildOutcome, OUTCOME_FILE, type Step } from '../../src/farm/step.ts';
 import { makeDirectory } from '../../src/host/files/folder.ts';
+import { ownPath } from '../../src/host/files/held.ts';
 import { removeTree } from '../../src/host/files/remove-tree.ts';
 import { type MemberRecord, parseJson, Records } from '../../src/jobs/chain/records.ts';
 import { sourcePackage } from '../../test/build/source-packages.ts';
@@ -97,8 +98,8 @@ export async function measureLongChain(count: number): Promise<void> {
     const source = await sourcePackage(join(top, 'srpms'), { name: 'one' });
     const out = join(top, 'out');
     makeDirectory(out);
-    using records = Records.open(out);
-    using files = FarmFiles.make(out);
+    using records = Records.open(ownPath(out));
+    using files = FarmFiles.make(ownPath(out), out);
     const before: FarmChain = {
       ...{ kind: 'kiln-farm-chain', format: 1, id: '00c0ffee', sources: [source], started: 1 },
       ...{ resultDirectory: out, image: { name: 'debian-build', id: null, lock: null } },
@@ -164,8 +165,8 @@ export async function measureLongChain(count: number): Promise<void> {
       build(Math.floor(count * part));
       const { name, node, requires } = chain.members[built]!;
       // The first publishes what was put there past it.
-      await prepareStep(out, node!, []);
-      await time(`with ${built} built: before a step`, () => prepareStep(out, node!, []));
+      await prepareStep(files, node!, []);
+      await time(`with ${built} built: before a step`, () => prepareStep(files, node!, []));
       const file = `p${built + 1}-1-1.noarch.rpm`;
       const back = join(files.path, node!, 'out');
       mkdirSync(back);
@@ -173,7 +174,7 @@ export async function measureLongChain(count: number): Promise<void> {
       const packages = [{ file, sha256: sha256(join(back, file)) }];
       const record = { requires, packages } as MemberRecord;
       writeFileSync(join(back, OUTCOME_FILE), JSON.stringify(outcome(name, record)));
-      await time(`with ${built} built: after a step`, () => publishStep(out, node!, 0, OWNER));
+      await time(`with ${built} built: after a step`, () => publishStep(files, node!, 0, OWNER));
       built++;
       const reporter = new Reporter(chain, files);
       await time(`with ${built} built: status`, () =>

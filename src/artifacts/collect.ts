@@ -9,6 +9,7 @@ import {
   RESOLVE_IN_ROOT,
   RESOLVE_NO_MAGICLINKS,
 } from '../host/files/at.ts';
+import type { HeldPath } from '../host/files/held.ts';
 import { Budget, type CopyLimits, type Room } from './budget.ts';
 import { Destination, type Owner } from './destination.ts';
 import { type Artifact, describe, Inventory, LONGEST_PATH } from './manifest.ts';
@@ -35,7 +36,7 @@ export interface CollectRequest {
   readonly rootFd: number;
   readonly patterns: readonly (string | ArtifactPattern)[];
   readonly workdir: string;
-  readonly destination: string;
+  readonly destination: HeldPath;
   /** Names at the top of the destination that kiln's own files have: an artifact would be lost, or be in their place. */
   readonly reserved?: readonly string[] | undefined;
   readonly owner: Owner;
@@ -78,7 +79,7 @@ export async function collectArtifacts(request: CollectRequest): Promise<Collect
     replace: false,
     failure: (path, cause) => cannotWrite(staging.destination, path, cause),
   });
-  const room = LONGEST_PATH - Buffer.byteLength(staging.destination) - 1;
+  const room = LONGEST_PATH - staging.length - 1;
   const inventory = new Inventory(budget, room);
   const copy = new TreeCopy({ destination, inventory, budget, warnings, links: 'later' });
 

@@ -1,17 +1,7 @@
-import {
-  accessSync,
-  type BigIntStats,
-  constants,
-  fchmodSync,
-  fchownSync,
-  fstatSync,
-  lstatSync,
-  openSync,
-} from 'node:fs';
-import { dirname } from 'node:path';
+import { type BigIntStats, fchmodSync, fchownSync, fstatSync } from 'node:fs';
 import { isKilnCode, KilnError } from '../errors.ts';
 import { closing } from '../host/calls/descriptor.ts';
-import { SyscallError, succeeds, unlessErrno } from '../host/calls/libc.ts';
+import { attempt, hasErrno, SyscallError, succeeds, unlessErrno } from '../host/calls/libc.ts';
 import {
   DIRECTORY_BELOW,
   lchownat,
@@ -24,9 +14,8 @@ import {
   symlinkat,
   unlinkat,
 } from '../host/files/at.ts';
-import { makeDirectory } from '../host/files/folder.ts';
+import { heldParts } from '../host/files/held.ts';
 import { type ByteString, toBytes } from './pattern.ts';
-import { FileSystems } from './source.ts';
 
 export interface Owner {
   readonly uid: number;
@@ -160,37 +149,23 @@ function lastComponent(path: ByteString): Buffer {
   return toBytes(path.slice(path.lastIndexOf('/') + 1));
 }
 
-/**
- * Looks, before there is work to lose, whether a result directory is there or can be made. It makes nothing.
- * @throws KilnError E_RESULTDIR
- */
-export function checkResultDirectory(path: string): void {
-  let existing = path;
-  try {
-    // A link that leads nowhere is there: mkdir(2) makes nothing in its place.
-    while (lstatSync(existing, { throwIfNoEntry: false }) === undefined)
-      existing = dirname(existing);
-    using folder = closing(openSync(existing, constants.O_RDONLY | constants.O_DIRECTORY));
-    accessSync(existing, constants.W_OK);
-    if (!new FileSystems().isPseudo(folder.fd, fstatSync(folder.fd, { bigint: true }))) return;
-  } catch (cause) {
-    throw unusableResultDirectory(path, cause);
-  }
-  throw unusableResultDirectory(path, new Error(`${existing} is the kernel’s`));
-}
-
-/** @param path absolute @throws KilnError E_RESULTDIR */
-export function makeResultDirectory(path: string, owner?: Owner): void {
-  try {
-    makeDirectory(path, owner);
-  } catch (cause) {
-    throw unusableResultDirectory(path, cause);
-  }
-}
-
+/** @param path a held one, or what the caller calls it */
 export function unusableResultDirectory(path: string, cause: unknown): KilnError {
   if (isKilnCode(cause, 'E_RESULTDIR')) return cause;
-  return new KilnError('E_RESULTDIR', `the result directory ${path} cannot be used`, {
+  const what = `the result directory ${path} cannot be used`;
+  if (hasErrno(cause, 'ELOOP')) {
+    const why = 'it is a symbolic link, which a command or a checkout may have put there';
+    return new KilnError('E_RESULTDIR', `${what}: ${why}`, {
+      hint: `name the folder that it leads to: \`readlink -f ${path}\` prints it`,
+    });
+  }
+  const held = heldParts(path);
+  if (held !== undefined && attempt(() => fstatSync(held.fd).nlink) === 0) {
+    return new KilnError('E_RESULTDIR', `${what}: it was removed after kiln had opened it`, {
+      hint: 'let no command remove the folder that its results go to',
+    });
+  }
+  return new KilnError('E_RESULTDIR', what, {
     hint: 'name a directory that can be written, with room for the artifacts',
     cause,
   });

@@ -6,19 +6,17 @@
 import { randomUUID } from 'node:crypto';
 import {
   closeSync,
-  constants,
   fchownSync,
   fstatSync,
-  openSync,
   readdirSync,
+  readlinkSync,
   writeFileSync,
 } from 'node:fs';
-import { join, resolve } from 'node:path';
+import { join } from 'node:path';
 import { KilnError } from '../errors.ts';
 import { closing } from '../host/calls/descriptor.ts';
 import { attempt } from '../host/calls/libc.ts';
 import {
-  AT_FDCWD,
   mkdirat,
   NEW_FILE,
   openat2,
@@ -28,7 +26,8 @@ import {
   unlinkat,
 } from '../host/files/at.ts';
 import { tryLockDescriptor } from '../host/files/flock.ts';
-import { makeDirectory } from '../host/files/folder.ts';
+import { Folder, makeDirectory } from '../host/files/folder.ts';
+import type { HeldPath } from '../host/files/held.ts';
 import { removeTree } from '../host/files/remove-tree.ts';
 import { callerMode } from '../host/process/own-umask.ts';
 import { type Owner, unusableResultDirectory } from './destination.ts';
@@ -42,39 +41,39 @@ const PREFIX = '.kiln-collecting-';
  * starts a new one. Disposing removes what was not published.
  * @throws KilnError E_RESULTDIR
  */
-export async function openStaging(destination: string, owner: Owner) {
-  const path = resolve(destination);
+export async function openStaging(path: HeldPath, owner: Owner) {
   try {
     makeDirectory(path, owner);
-    await removeDeadStaging(path);
-    return startStaging(path);
+    using stack = new DisposableStack();
+    const parent = stack.use(Folder.open(path));
+    await removeDeadStaging(parent);
+    const started = startStaging(path, parent);
+    stack.move();
+    return started;
   } catch (error) {
     throw unusableResultDirectory(path, error);
   }
 }
 
-async function removeDeadStaging(destination: string): Promise<void> {
-  for (const name of readdirSync(destination)) {
+async function removeDeadStaging(parent: Folder): Promise<void> {
+  for (const name of parent.names()) {
     if (!name.startsWith(PREFIX)) continue;
-    const path = join(destination, name);
-    using folder = attempt(() => closing(openDirectory(AT_FDCWD, path)));
+    using folder = attempt(() => closing(openDirectory(parent.descriptor, name)));
     if (folder === undefined) continue;
     // Only what is ours and closed to others: nobody can have put anything else there.
     const { uid, mode } = fstatSync(folder.fd);
     const ours = uid === process.geteuid?.() && (mode & 0o077) === 0;
-    if (ours && tryLockDescriptor(folder.fd)) await removeTree(path);
+    if (ours && tryLockDescriptor(folder.fd)) await removeTree(join(parent.path, name));
   }
 }
 
-function startStaging(destination: string) {
+/** Owns `parent` from here on, unless it throws. */
+function startStaging(destination: string, parent: Folder) {
   using stack = new DisposableStack();
-  const parent = stack.use(
-    closing(openSync(destination, constants.O_RDONLY | constants.O_DIRECTORY)),
-  );
   for (;;) {
     const name = `${PREFIX}${randomUUID()}`;
-    mkdirat(parent.fd, name, 0o700);
-    const fd = openDirectory(parent.fd, name);
+    mkdirat(parent.descriptor, name, 0o700);
+    const fd = openDirectory(parent.descriptor, name);
     // Another collection may have removed the directory before it was locked: try again.
     if (!tryLockDescriptor(fd) || fstatSync(fd).nlink === 0) {
       closeSync(fd);
@@ -84,11 +83,14 @@ function startStaging(destination: string) {
     const held = stack.move();
     return {
       destination,
+      /** How long the folder's own path is, bytes. */
+      length: readlinkSync(parent.path, { encoding: 'buffer' }).length,
       fd,
-      publish: () => publish(destination, fd, parent.fd),
+      publish: () => publish(destination, fd, parent.descriptor),
       [Symbol.asyncDispose]: async () => {
+        using _parent = parent;
         using _ = held;
-        await removeTree(join(descriptorPath(parent.fd), name));
+        await removeTree(join(parent.path, name));
       },
     };
   }
@@ -165,7 +167,7 @@ export interface TextFile {
  * @throws KilnError E_RESULTDIR
  */
 export async function writeText(
-  directory: string,
+  directory: HeldPath,
   name: string,
   content: string | Buffer,
   owner: Owner,
@@ -174,7 +176,7 @@ export async function writeText(
 }
 
 export async function writeTexts(
-  directory: string,
+  directory: HeldPath,
   files: readonly TextFile[],
   owner: Owner,
 ): Promise<string> {

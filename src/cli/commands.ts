@@ -6,7 +6,7 @@ import { span } from '../host/trace/trace.ts';
 import { setDownloadWays } from '../packages/repository/transport/reach.ts';
 import { type Caller, requireHost } from './caller/caller.ts';
 import { KilnCommand } from './options/command.ts';
-import { exitStatus, printError, tellingDamage } from './output/errors.ts';
+import { exitStatus, KILN_FAILED, printError, tellingDamage } from './output/errors.ts';
 import { plainText } from './output/print.ts';
 import type { CommandDescription } from './reference/describe.ts';
 
@@ -286,6 +286,17 @@ export async function runCommandLine(given: readonly string[], caller: Caller): 
   } catch (error) {
     if (!(error instanceof CommanderError)) printError(error, caller.stderr);
     caller.exitStatus = exitStatus(error);
+  }
+  await deliver(caller);
+}
+
+/** Once a command has ended, whatever came of it. */
+export async function deliver(caller: Caller): Promise<void> {
+  try {
+    await caller.paths.deliver();
+  } catch (error) {
+    printError(error, caller.stderr);
+    caller.exitStatus ||= KILN_FAILED;
   }
 }
 

@@ -24,7 +24,12 @@ import { type Caller, listenForInterruption, RunElsewhere } from './caller/calle
 import { addDetachOptions, type DetachOptions, detach } from './job/detach.ts';
 import { KilnCommand } from './options/command.ts';
 import { exitStatusHelp } from './options/exit-statuses.ts';
-import { addSandboxOptions, runRequest, type SandboxOptions } from './options/sandbox-options.ts';
+import {
+  addSandboxOptions,
+  heldResults,
+  runRequest,
+  type SandboxOptions,
+} from './options/sandbox-options.ts';
 import {
   commandStatus,
   exitStatus,
@@ -146,14 +151,14 @@ export async function runCommand(
   let attachment: Disposable | undefined;
   const timeline = new Timeline();
   const json = options.json === true;
-  timeline.samples.isOn =
-    options.samples !== false && (json || request.resultDirectory !== undefined);
+  timeline.samples.isOn = options.samples !== false && (json || options.resultdir !== undefined);
   // Until the command has started, a signal is for kiln itself.
   const interruption = listenForInterruption(caller);
   let collecting: ReturnType<typeof listenForInterruption> | undefined;
   let sandbox: string | undefined;
   let used: RunReport['image'] | undefined;
   try {
+    request = { ...request, ...(await heldResults(options, caller)) };
     await using image = await context.pickImage(engine, options.image, interruption.signal);
     const { id, name } = image.manifest;
     used = { id, name };
@@ -242,8 +247,7 @@ export async function reportResult(
   results = ownResults,
 ): Promise<void> {
   const result = () => {
-    const described = describe(caller.exitStatus ?? 0);
-    return caller.user?.files?.renamed(described) ?? described;
+    return caller.paths.renamed(describe(caller.exitStatus ?? 0));
   };
   try {
     if (resultDirectory !== undefined) await results.write(resultDirectory, result(), owner);

@@ -293,34 +293,65 @@ static bool take_input(const struct frame *frame) {
   return true;
 }
 
-static int make_folders(char *path) {
-  int error = 0;
-  for (char *at = path + 1;; at++) {
-    if (*at != '/' && *at != '\0') continue;
-    char here = *at;
-    *at = '\0';
-    error = mkdir(path, 0777) == 0 || errno == EEXIST ? 0 : errno;
-    *at = here;
-    if (here == '\0') return error;
-  }
+/* Under sudo, a folder that is made is its caller's. */
+static bool give_folder(int fd) {
+  const char *uid = getenv("SUDO_UID"), *gid = getenv("SUDO_GID");
+  if (geteuid() != 0 || uid == NULL || gid == NULL || atoi(uid) <= 0 || atoi(gid) <= 0) return true;
+  return fchownat(fd, "", (uid_t)atoi(uid), (gid_t)atoi(gid), AT_EMPTY_PATH) == 0;
+}
+
+/* Opens a folder, which is made if it is missing, with those above it. What is made is opened as no link. */
+static int make_folder(const char *path, int flags) {
+  char above[PATH_MAX + 1];
+  int fd = open(path, flags | O_DIRECTORY | O_CLOEXEC);
+  if (fd != -1 || errno != ENOENT) return fd;
+  const char *slash = strrchr(path, '/'), *name = slash == NULL ? path : slash + 1;
+  size_t length = (size_t)(name - path);
+  while (length > 1 && path[length - 1] == '/') length--;
+  memcpy(above, path, length);
+  above[length] = '\0';
+  int parent = length == 0 ? open(".", O_PATH | O_DIRECTORY | O_CLOEXEC) : make_folder(above, O_PATH);
+  if (parent == -1) return -1;
+  bool made = mkdirat(parent, name, 0777) == 0;
+  if (made || errno == EEXIST) fd = openat(parent, name, flags | O_NOFOLLOW | O_DIRECTORY | O_CLOEXEC);
+  close_quietly(parent);
+  if (fd == -1 || !made || give_folder(fd)) return fd;
+  close_quietly(fd);
+  return -1;
+}
+
+/*
+ * Opens a folder for results. Its last part is no link (ELOOP): a command or a checkout may have put one there. Those
+ * above it are followed, as the caller's rights allow.
+ */
+static int open_results(char *path, bool make) {
+  size_t length = strlen(path);
+  struct stat status;
+  while (length > 1 && (path[length - 1] == '/' || (path[length - 1] == '.' && path[length - 2] == '/')))
+    path[--length] = '\0';
+  int fd = make ? make_folder(path, O_RDONLY | O_NOFOLLOW) : open(path, O_RDONLY | O_NOFOLLOW | O_DIRECTORY | O_CLOEXEC);
+  int error = errno;
+  if (fd == -1 && lstat(path, &status) == 0 && S_ISLNK(status.st_mode)) error = ELOOP;
+  errno = error;
+  return fd;
 }
 
 static bool open_file(const struct frame *frame) {
-  static const int flags[] = {
-      [OPEN_FILE] = O_RDONLY | O_NONBLOCK | O_NOCTTY,
-      [OPEN_PLACE] = O_PATH,
-      [OPEN_MADE] = O_RDONLY | O_DIRECTORY,
-  };
   if (frame->fd_count != 0 || frame->length < 3 || frame->length > PATH_MAX + 1) return false;
   uint8_t how = frame->payload[0];
   char path[PATH_MAX + 1];
   memcpy(path, frame->payload + 1, frame->length - 1);
-  if (how < OPEN_FILE || how > OPEN_MADE || strnlen(path, frame->length - 1) != frame->length - 2) return false;
-  int making = how == OPEN_MADE ? make_folders(path) : 0;
-  int fd = open(path, flags[how] | O_CLOEXEC);
-  int error = fd != -1 ? 0 : making != 0 ? making : errno;
+  if (strnlen(path, frame->length - 1) != frame->length - 2) return false;
+  int fd = -1;
+  switch (how) {
+    case OPEN_FILE: fd = open(path, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC); break;
+    case OPEN_PLACE: fd = open(path, O_PATH | O_CLOEXEC); break;
+    case OPEN_FOLDER: fd = open_results(path, false); break;
+    case OPEN_MADE: fd = open_results(path, true); break;
+    default: return false;
+  }
   uint8_t payload[4];
-  write_u32(payload, (uint32_t)error);
+  write_u32(payload, fd != -1 ? 0 : (uint32_t)errno);
   bool sent = send_with(FRAME_OPENED, payload, sizeof payload, &fd, fd == -1 ? 0 : 1);
   if (fd != -1) close(fd);
   return sent;

@@ -129,7 +129,8 @@ export class CommandLine extends EventEmitter<CommandLineEvents> {
       return bytes.length;
     }
     const length = FRAME.header + frame.payload.length;
-    if (this.#since !== undefined) {
+    // What was opened is this process's.
+    if (this.#since !== undefined && frame.type !== TO_DAEMON.opened) {
       this.#since.push(Buffer.from(bytes.subarray(0, length)));
       this.#sinceBytes += length;
       if (this.#sinceBytes > SINCE_MAX) this.#peer.destroy();

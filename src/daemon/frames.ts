@@ -52,7 +52,9 @@ export const OPEN = {
   file: 1,
   /** As a place (O_PATH). */
   place: 2,
+  /** A folder for results, made if missing: see Opener of host/files/opener.ts. */
   made: 3,
+  folder: 4,
 } as const;
 
 /** Where a worker has its connection to the daemon. */
@@ -77,7 +79,7 @@ export const TO_WORKER = {
    * requests about the call's command (Control) come as JSON that ends with NUL.
    */
   call: 3,
-  /** JSON of a ResultsRequest (results.ts). To collect artifacts, the descriptor of the sandbox's root. */
+  /** JSON of a ResultsRequest (results.ts). Descriptors: of the result directory and, to collect, of the sandbox's root. */
   results: 4,
   stop: 5,
   over: 6,

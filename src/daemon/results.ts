@@ -9,6 +9,7 @@ import type { Artifact } from '../artifacts/manifest.ts';
 import type { Warning } from '../artifacts/warning.ts';
 import { flattenError, rebuildError } from '../host/confine/frame.ts';
 import type { FlatError } from '../host/confine/task.ts';
+import { type HeldPath, heldParts, heldPath } from '../host/files/held.ts';
 import { takeCallersUmask } from '../host/process/own-umask.ts';
 import { duplicate } from '../host/sockets/watch.ts';
 import { ownResults, type Results } from '../jobs/run/collect.ts';
@@ -16,19 +17,14 @@ import type { Result } from '../result/schema.ts';
 import { resultsLost, type Worker } from './worker-process.ts';
 import type { Workers } from './workers.ts';
 
-type Collecting = Pick<
-  CollectRequest,
-  'patterns' | 'workdir' | 'destination' | 'reserved' | 'owner'
->;
+type Collecting = Pick<CollectRequest, 'patterns' | 'workdir' | 'reserved' | 'owner'>;
 
 interface ResultsRequest {
   readonly umask: number;
+  /** What kilnd calls the result directory. Its descriptor comes first, then that of the sandbox's root. */
+  readonly directory: HeldPath;
   readonly collect?: Collecting;
-  readonly write?: {
-    readonly directory: string;
-    readonly result: Result;
-    readonly owner: Owner;
-  };
+  readonly write?: { readonly result: Result; readonly owner: Owner };
 }
 
 interface ResultsAnswer {
@@ -49,26 +45,26 @@ export class WorkerResults implements Results, Disposable {
 
   async collect(request: CollectRequest): Promise<Collection> {
     const { rootFd, patterns, workdir, destination, reserved, owner, signal, onWarning } = request;
-    const collect = { patterns, workdir, destination, reserved, owner };
-    const root = () => [duplicate(rootFd)];
-    const { missing, warnings, error } = await this.#ask({ collect }, root, signal);
+    const collect = { patterns, workdir, reserved, owner };
+    const asked = { directory: destination, collect };
+    const { missing, warnings, error } = await this.#ask(asked, [rootFd], signal);
     for (const warning of warnings) onWarning?.(warning);
     if (error === undefined) return { artifacts: [], warnings, missing };
     signal?.throwIfAborted();
     throw rebuildError(error);
   }
 
-  async write(directory: string, result: Result, owner: Owner): Promise<void> {
-    const write = { directory, result, owner };
-    const { error } = await this.#ask({ write });
+  async write(directory: HeldPath, result: Result, owner: Owner): Promise<void> {
+    const { error } = await this.#ask({ directory, write: { result, owner } });
     if (error !== undefined) throw rebuildError(error);
   }
 
   async #ask(
     request: Omit<ResultsRequest, 'umask'>,
-    descriptors: () => readonly number[] = () => [],
+    more: readonly number[] = [],
     signal?: AbortSignal,
   ): Promise<ResultsAnswer> {
+    const { fd = -1 } = heldParts(request.directory) ?? {};
     const text = JSON.stringify({ umask: this.#umask, ...request } satisfies ResultsRequest);
     // A worker may be dead already, though its end is not known yet. One that has collected holds the list.
     for (const isLast of [this.#worker !== undefined, true]) {
@@ -76,10 +72,12 @@ export class WorkerResults implements Results, Disposable {
       const worker = this.#worker;
       signal?.throwIfAborted();
       using _stop = signal && addAbortListener(signal, () => worker.stop());
-      const answer = await worker.ask(Buffer.from(text), descriptors()).catch((error: unknown) => {
-        this.#worker = undefined;
-        throw error;
-      });
+      const answer = await worker
+        .ask(Buffer.from(text), [fd, ...more].map(duplicate))
+        .catch((error: unknown) => {
+          this.#worker = undefined;
+          throw error;
+        });
       if (answer !== undefined) return JSON.parse(answer.toString());
       this.#worker = undefined;
       if (isLast) break;
@@ -97,8 +95,9 @@ export class ResultsServer {
   #stop = new AbortController();
 
   /** Never rejects. */
-  async answer(payload: Buffer, rootFd: number | undefined): Promise<Buffer> {
-    const { umask, collect, write }: ResultsRequest = JSON.parse(payload.toString());
+  async answer(payload: Buffer, [fd = -1, rootFd]: readonly number[]): Promise<Buffer> {
+    const { umask, directory, collect, write }: ResultsRequest = JSON.parse(payload.toString());
+    const destination = heldPath(fd);
     takeCallersUmask(umask);
     const warnings: Warning[] = [];
     let answer: ResultsAnswer = { missing: [], warnings };
@@ -107,18 +106,20 @@ export class ResultsServer {
     const onWarning = (warning: Warning) => void warnings.push(warning);
     try {
       if (collect !== undefined && rootFd !== undefined) {
-        const collection = await ownResults.collect({ ...collect, rootFd, signal, onWarning });
+        const collection = await ownResults.collect({
+          ...{ ...collect, destination, rootFd, signal, onWarning },
+        });
         this.#artifacts = collection.artifacts;
         answer = { ...answer, missing: collection.missing };
       }
       if (write !== undefined) {
-        const { directory, result, owner } = write;
-        await ownResults.write(directory, { ...result, artifacts: [...this.#artifacts] }, owner);
+        const { result, owner } = write;
+        await ownResults.write(destination, { ...result, artifacts: [...this.#artifacts] }, owner);
       }
     } catch (error) {
       answer = { ...answer, error: flattenError(error) };
     }
-    return Buffer.from(JSON.stringify(answer));
+    return Buffer.from(JSON.stringify(answer).replaceAll(destination, directory));
   }
 
   stop(): void {

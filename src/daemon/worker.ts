@@ -25,7 +25,7 @@ export interface GivenSandbox {
 export interface DaemonListener {
   readonly job: (line: CommandLine) => void;
   readonly call: (call: AdoptedCall) => void;
-  readonly results: (payload: Buffer, root: number | undefined) => void;
+  readonly results: (payload: Buffer, fds: readonly number[]) => void;
   readonly stop: () => void;
   readonly over: () => void;
   readonly gone: () => void;
@@ -57,7 +57,7 @@ export class Daemon {
           if (WORK.includes(type)) peer.send(encodeFrame(FROM_WORKER.taken, Buffer.alloc(0)));
           if (type === TO_WORKER.job) job(readJob(payload, fds));
           else if (type === TO_WORKER.call) call(readCall(payload, fds));
-          else if (type === TO_WORKER.results) results(payload, fds[0]);
+          else if (type === TO_WORKER.results) results(payload, fds);
           else if (type === TO_WORKER.stop) stop();
           else if (type === TO_WORKER.over) over();
           else if (type === TO_WORKER.room) this.#rooms.shift()?.resolve(payload[0] === 1);

@@ -5,6 +5,7 @@ import { z } from 'zod';
 import { KilnError } from '../errors.ts';
 import { unlessErrno } from '../host/calls/libc.ts';
 import { Folder, makeDirectory } from '../host/files/folder.ts';
+import { below, type HeldPath, heldPath } from '../host/files/held.ts';
 import { imageLockSchema } from '../image/lock.ts';
 import { capabilitySchema, parseJson, sha256, text } from '../jobs/chain/records.ts';
 import { type BuildOutcome, MAX_STEP, optionsSchema, parseBuildOutcome } from './step.ts';
@@ -53,37 +54,49 @@ const STOP_FILE = 'stop';
 const OUTCOME = 'outcome.json';
 const TRIED_FILE = 'tried';
 
-function farmFolder(resultDirectory: string): string {
-  return join(resultDirectory, '.kiln/farm');
-}
+const FOLDER = '.kiln/farm';
 
 /** Each file is replaced as a whole. */
 export class FarmFiles implements Disposable {
-  readonly path: string;
+  /** The result directory. */
+  readonly top: HeldPath;
+  readonly #title: string;
   readonly #folder: Folder;
 
-  private constructor(path: string, folder: Folder) {
-    this.path = path;
+  private constructor(top: HeldPath, title: string, folder: Folder) {
+    this.top = top;
+    this.#title = title;
     this.#folder = folder;
   }
 
-  static make(resultDirectory: string): FarmFiles {
-    using top = Folder.open(resultDirectory);
-    using kiln = top.inner('.kiln');
-    return new FarmFiles(farmFolder(resultDirectory), kiln.inner('farm'));
+  /** @param title of the result directory: HTCondor's programs find it by that alone */
+  static make(top: HeldPath, title: string): FarmFiles {
+    using folder = Folder.open(top);
+    using kiln = folder.inner('.kiln');
+    return new FarmFiles(top, title, kiln.inner('farm'));
   }
 
-  static open(resultDirectory: string): FarmFiles {
+  static open(top: HeldPath, title: string): FarmFiles {
     try {
-      return new FarmFiles(farmFolder(resultDirectory), Folder.open(farmFolder(resultDirectory)));
+      return new FarmFiles(top, title, Folder.open(below(top, FOLDER)));
     } catch (cause) {
-      throw noChain(resultDirectory, cause);
+      throw noChain(title, cause);
     }
+  }
+
+  /** For this process. */
+  get path(): HeldPath {
+    return heldPath(this.#folder.descriptor);
+  }
+
+  /** For HTCondor and its users. */
+  get title(): string {
+    return join(this.#title, FOLDER);
   }
 
   chain(): FarmChain {
     const chain = this.existing();
-    if (chain === undefined) throw noChain(this.path);
+    if (chain === undefined) throw noChain(this.#title);
     return chain;
   }
 
@@ -151,7 +164,7 @@ export class FarmFiles implements Disposable {
   }
 }
 
-function noChain(path: string, cause?: unknown): KilnError {
+export function noChain(path: string, cause?: unknown): KilnError {
   return new KilnError('E_FARM_CHAIN', `no chain was given to a pool in ${path}`, {
     hint: '`kiln farm status` lists your chains',
     cause,

@@ -2,6 +2,7 @@ import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { KilnError } from '../errors.ts';
 import { Folder } from '../host/files/folder.ts';
+import { below } from '../host/files/held.ts';
 import { removeTree } from '../host/files/remove-tree.ts';
 import { cycleError, type Edges, edgesOf, findCycles, withoutCycles } from '../jobs/chain/graph.ts';
 import { scanKey } from '../jobs/chain/member.ts';
@@ -39,10 +40,10 @@ export async function planRound(chain: FarmChain, context: PlanContext): Promise
   const there = new Set<string>();
   for (const member of chain.members) {
     const record = recordOf(member);
-    const directory = join(chain.resultDirectory, member.name);
+    const directory = below(files.top, member.name);
     if (record !== undefined && (await packagesAreThere(directory, record))) there.add(member.name);
   }
-  await using results = await resultsOf(chain, records, ({ name }) => there.has(name));
+  await using results = await resultsOf(files, chain, records, ({ name }) => there.has(name));
   const known: KnownBuild[] = chain.members.flatMap((member) => {
     const record = there.has(member.name) ? recordOf(member) : undefined;
     if (record === undefined) return [];
@@ -162,7 +163,7 @@ async function scanStep(
   const step = { chain: chain.id, task: 'scan', image, ...inputs, options, known } as const;
   using inner = Folder.open(folder);
   inner.replace(STEP_FILE, serializeStep(step));
-  const status = await doStep(folder);
+  const status = await doStep(join(files.title, 'scan'));
   using out = inner.existing('out');
   const outcome = parseScanOutcome(out?.read(OUTCOME_FILE, MAX_STEP));
   if (status === 0 && outcome !== undefined) {
@@ -191,7 +192,7 @@ export async function isWorthAnother(
     ({ member, outcome }) => outcome?.state === 'failed' && !never.has(member.name),
   );
   if (waits) return true;
-  await using results = await resultsOf(chain, records, (one) => isDone(files, one));
+  await using results = await resultsOf(files, chain, records, (one) => isDone(files, one));
   return chain.members.some((member) => {
     const record = records.builtFrom(member, chain.optionsDigest);
     if (record === undefined || never.has(member.name)) return false;

@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { KilnError } from '../errors.ts';
 import { hasErrno } from '../host/calls/libc.ts';
 import { withLock } from '../host/files/flock.ts';
+import { below } from '../host/files/held.ts';
 import { removeTree } from '../host/files/remove-tree.ts';
 import { KILN_VERSION } from '../host/state/paths.ts';
 import { packageFiles } from '../jobs/chain/build-member.ts';
@@ -12,7 +13,7 @@ import { type MemberRecord, packagesAreThere, Records } from '../jobs/chain/reco
 import { Results, type ResultsInUse } from '../jobs/chain/results.ts';
 import { pooledFile } from '../packages/repository/publish/pool.ts';
 import type { OptionalLayer } from '../sandbox/policy/layers.ts';
-import { type FarmChain, FarmFiles, type FarmMember } from './chain.ts';
+import type { FarmChain, FarmFiles, FarmMember } from './chain.ts';
 import { submitFile, submitText } from './dag.ts';
 import { type KnownBuild, STEP_FILE, STEP_STATUS, type Step, serializeStep } from './step.ts';
 
@@ -22,21 +23,20 @@ export function changesLock(files: FarmFiles): string {
 }
 
 export async function prepareStep(
-  resultDirectory: string,
+  files: FarmFiles,
   node: string,
   allowMissing: readonly OptionalLayer[],
 ): Promise<number> {
-  using files = FarmFiles.open(resultDirectory);
   if (files.isStopped) return STEP_STATUS.package;
   const chain = files.chain();
   const member = memberOf(chain, node);
-  using records = Records.open(resultDirectory);
+  using records = Records.open(files.top);
   return await withLock(changesLock(files), async () => {
     files.forgetOutcome(node);
     const folder = join(files.path, node);
     for (const name of ['in', 'out']) await removeTree(join(folder, name));
     const avoid = await failedOn(files, node);
-    await using results = await resultsOf(chain, records, (one) => isDone(files, one));
+    await using results = await resultsOf(files, chain, records, (one) => isDone(files, one));
     await using inUse = await results.use();
     const known = records.builtFrom(member, chain.optionsDigest);
     const requires = known?.requires ?? member.requires;
@@ -154,6 +154,7 @@ export function isDone(files: FarmFiles, { node, current }: FarmMember): boolean
 }
 
 export async function resultsOf(
+  { top }: Pick<FarmFiles, 'top'>,
   chain: FarmChain,
   records: Records,
   done: (member: FarmMember) => boolean,
@@ -163,11 +164,11 @@ export async function resultsOf(
     return record === undefined ? [] : [{ member, record }];
   });
   const keep = all.flatMap(({ record }) => record.snapshot ?? []);
-  const repository = join(chain.resultDirectory, 'repository');
+  const repository = below(top, 'repository');
   const results = new Results(repository, keep);
   const added: [string, ReturnType<typeof packageFiles>][] = [];
   for (const { member, record } of all) {
-    const directory = join(chain.resultDirectory, member.name);
+    const directory = below(top, member.name);
     if (!done(member)) continue;
     if (!arePublished(repository, record) && !(await packagesAreThere(directory, record))) continue;
     added.push([member.name, packageFiles(directory, record)]);

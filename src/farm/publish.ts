@@ -5,10 +5,11 @@ import { join } from 'node:path';
 import type { Owner } from '../artifacts/destination.ts';
 import { writeText } from '../artifacts/staging.ts';
 import { withLock } from '../host/files/flock.ts';
+import { below, type HeldPath } from '../host/files/held.ts';
 import { removeTree } from '../host/files/remove-tree.ts';
 import { type MemberRecord, packagesAreThere, Records } from '../jobs/chain/records.ts';
 import { MISSING } from '../jobs/chain/run.ts';
-import { type FarmChain, FarmFiles, type FarmMember } from './chain.ts';
+import type { FarmChain, FarmFiles, FarmMember } from './chain.ts';
 import { changesLock, isDone, memberOf, resultsOf } from './prepare.ts';
 import {
   type BuildOutcome,
@@ -23,22 +24,21 @@ import {
  * exit status, which decides whether the step is tried again
  */
 export async function publishStep(
-  resultDirectory: string,
+  files: FarmFiles,
   node: string,
   status: number,
   owner: Owner,
 ): Promise<number> {
-  using files = FarmFiles.open(resultDirectory);
   const chain = files.chain();
   const member = memberOf(chain, node);
-  using records = Records.open(resultDirectory);
-  const made = join(files.path, node, 'out');
+  using records = Records.open(files.top);
+  const made = below(files.path, `${node}/out`);
   const outcome = readOutcome(files, node) ?? refusedStep(member, status);
   if (outcome === undefined || status === STEP_STATUS.machine) return STEP_STATUS.machine;
   return await withLock(changesLock(files), async () => {
     if (outcome.state === 'failed') {
       if (status !== STEP_STATUS.package) return STEP_STATUS.machine;
-      if (existsSync(made) && onlyFiles(made)) await take(made, chain, member, 'fail', owner);
+      if (existsSync(made) && onlyFiles(made)) await take(made, files, member, 'fail', owner);
       files.keepOutcome(node, outcome);
       if (!chain.continue && !mayBeMended(chain, outcome)) files.stop();
       return STEP_STATUS.package;
@@ -46,11 +46,11 @@ export async function publishStep(
     const known = records.builtFrom(member, chain.optionsDigest);
     if (outcome.state === 'unchanged') {
       if (known === undefined) return STEP_STATUS.machine;
-    } else if (!(await publishBuilt(chain, member, outcome, made, records, owner))) {
+    } else if (!(await publishBuilt(files, chain, member, outcome, made, records, owner))) {
       return STEP_STATUS.machine;
     }
     files.keepOutcome(node, outcome);
-    await using _results = await resultsOf(chain, records, (one) => isDone(files, one));
+    await using _results = await resultsOf(files, chain, records, (one) => isDone(files, one));
     return STEP_STATUS.done;
   });
 }
@@ -85,10 +85,11 @@ function readOutcome(files: FarmFiles, node: string): BuildOutcome | undefined {
 }
 
 async function publishBuilt(
+  files: FarmFiles,
   chain: FarmChain,
   member: FarmMember,
   outcome: BuildOutcome,
-  made: string,
+  made: HeldPath,
   records: Records,
   owner: Owner,
 ): Promise<boolean> {
@@ -117,7 +118,7 @@ async function publishBuilt(
   };
   if (!onlyFiles(made) || !(await packagesAreThere(made, record))) return false;
   records.forgetBuilt(member.name);
-  await take(made, chain, member, 'success', owner);
+  await take(made, files, member, 'success', owner);
   records.keepBuilt(member.name, record);
   return true;
 }
@@ -128,15 +129,15 @@ function onlyFiles(folder: string): boolean {
 }
 
 async function take(
-  made: string,
-  { resultDirectory }: FarmChain,
+  made: HeldPath,
+  { top }: FarmFiles,
   { name }: FarmMember,
   mark: 'success' | 'fail',
   owner: Owner,
 ): Promise<void> {
   await rm(join(made, OUTCOME_FILE), { force: true });
   await writeText(made, mark, '', owner);
-  const place = join(resultDirectory, name);
+  const place = below(top, name);
   const before = `${made}.before`;
   await removeTree(before);
   if (existsSync(place)) await rename(place, before);

@@ -1,6 +1,7 @@
 import { join } from 'node:path';
 import { defined } from '../defined.ts';
 import { KilnError } from '../errors.ts';
+import { below, type HeldPath } from '../host/files/held.ts';
 import type { ChainMemberReport, ChainReport, ToldBuild } from '../jobs/chain/request.ts';
 import type { SuiteResult } from '../report/ci/provider.ts';
 import { resultIn } from '../report/write.ts';
@@ -92,16 +93,19 @@ function skipped(reason: string) {
 }
 
 /** Results of the packages that were built in this run, or failed, by name. */
-export function resultsOfRun(members: readonly FarmMemberReport[]): Map<string, SuiteResult> {
+export function resultsOfRun(
+  top: HeldPath,
+  members: readonly FarmMemberReport[],
+): Map<string, SuiteResult> {
   const made = members.filter(({ state }) => state === 'built' || state === 'failed');
-  return new Map(made.map((member) => [member.name, resultOf(member)]));
+  return new Map(made.map((member) => [member.name, resultOf(top, member)]));
 }
 
 /** By its worker's result.json. A step that no worker could do has left none. */
-function resultOf(member: FarmMemberReport): SuiteResult {
-  const { resultDirectory, state, outcome, report, reason } = member;
+function resultOf(top: HeldPath, member: FarmMemberReport): SuiteResult {
+  const { name, state, outcome, report, reason } = member;
   try {
-    const result = outcome === undefined ? undefined : resultIn(resultDirectory);
+    const result = outcome === undefined ? undefined : resultIn(below(top, name));
     // What lies there may be of an earlier build.
     if (result !== undefined && (result.failure === null) === (state === 'built')) return result;
   } catch (error) {

@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { KilnError } from '../errors.ts';
 import { withLock } from '../host/files/flock.ts';
+import type { HeldPath } from '../host/files/held.ts';
 import { KILN_VERSION } from '../host/state/paths.ts';
 import { packageCount } from '../image/progress.ts';
 import { optionsDigest } from '../jobs/chain/build-member.ts';
@@ -37,6 +38,8 @@ export interface FarmRequest
 
 export interface FarmContext {
   readonly owner: { readonly uid: number; readonly gid: number };
+  /** The result directory. */
+  readonly results: HeldPath;
   readonly doStep: DoStep;
   readonly program: string;
   readonly environment: Readonly<Record<string, string>>;
@@ -65,9 +68,9 @@ export async function buildFarmChain(
   const startedAt = new Date();
   const started = performance.now();
   const { resultDirectory } = request;
-  using records = Records.make(resultDirectory, context.owner);
+  using records = Records.make(context.results, context.owner);
   await using _lock = await records.lock();
-  using files = FarmFiles.make(resultDirectory);
+  using files = FarmFiles.make(context.results, resultDirectory);
   let chain = await begin(request, files, goesOn);
   await context.onChain(chain.id);
   context.onNote(`chain ${chain.id} of ${packageCount(chain.members.length)}`);
@@ -95,7 +98,7 @@ export async function buildFarmChain(
     if (!(await isWorthAnother(chain, files, records, lost))) break;
   }
   await withLock(changesLock(files), async () => {
-    await using _results = await resultsOf(chain, records, (one) => isDone(files, one));
+    await using _results = await resultsOf(files, chain, records, (one) => isDone(files, one));
   });
   const members = chain.members.map(({ name }) => reports.get(name)!);
   const failed = members.find(({ exitStatus }) => exitStatus !== 0);
@@ -128,7 +131,7 @@ export async function buildFarmChain(
     own.write(RUN_FILE, runScript());
     own.write(HOOK_FILE, hookScript(program, resultDirectory, environment));
     for (const name of [RUN_FILE, HOOK_FILE]) await chmod(join(own.path, name), 0o755);
-    const cluster = await submitDag(own.path, DAG_FILE, plan);
+    const cluster = await submitDag(own.title, DAG_FILE, plan);
     const submitted = { ...plan, cluster };
     own.keep(submitted);
     context.onNote(`${nodes.length} steps submitted: kiln farm status ${plan.id}`);
@@ -228,7 +231,7 @@ function refuseUnbegun(files: FarmFiles): void {
   const [, why] = /.* ERROR: (.*)/.exec(files.read(log) ?? '') ?? [];
   const what = 'HTCondor’s DAGMan ended before the first step of the chain';
   throw new KilnError('E_FARM_POOL', why === undefined ? what : `${what}: ${why}`, {
-    hint: `${join(files.path, log)} says more`,
+    hint: `${join(files.title, log)} says more`,
   });
 }
 

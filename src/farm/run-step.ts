@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import type { Owner } from '../artifacts/destination.ts';
 import { writeText } from '../artifacts/staging.ts';
 import { KilnError } from '../errors.ts';
+import type { HeldPath } from '../host/files/held.ts';
 import { removeTree } from '../host/files/remove-tree.ts';
 import { requestedImage } from '../image/build.ts';
 import { resolveImage } from '../image/find.ts';
@@ -34,7 +35,7 @@ import {
 export interface StepPlaces {
   readonly sources: readonly string[];
   readonly results: string | undefined;
-  readonly resultDirectory: string;
+  readonly resultDirectory: HeldPath;
   readonly work: string;
   readonly owner: Owner;
   readonly worker: string;
@@ -58,9 +59,8 @@ export async function runStep(
     step.task === 'scan'
       ? { outcome: await scan(engine, step, places, members, hooks), report: undefined }
       : await build(engine, step, places, members[0]!, hooks);
-  const text = JSON.stringify(outcome, undefined, 1);
-  const own = engine.owner?.renamed(text) ?? text;
-  await writeText(places.resultDirectory, OUTCOME_FILE, `${own}\n`, places.owner);
+  const text = `${JSON.stringify(engine.renamed(outcome), undefined, 1)}\n`;
+  await writeText(places.resultDirectory, OUTCOME_FILE, text, places.owner);
   return { status: 'exitStatus' in outcome ? stepStatus(outcome.exitStatus) : 0, report };
 }
 

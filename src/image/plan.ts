@@ -260,7 +260,7 @@ export async function lockRecipe(
   const { askedDigest, imageLock } = await import('./lock.ts');
   const asked = askedDigest(plan.recipe);
   const { lock, settings } = plan;
-  const repositories = engine.owner?.renamed(lock.repositories) ?? lock.repositories;
+  const repositories = engine.renamed(lock.repositories);
   const made = imageLock(settings, { ...lock, repositories }, asked, plan.recipe.modules);
   try {
     writeUserFile(file, `${JSON.stringify(made, undefined, 2)}\n`);

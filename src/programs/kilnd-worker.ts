@@ -8,7 +8,7 @@ import { join } from 'node:path';
 import type { Warning } from '../artifacts/warning.ts';
 import type { Caller } from '../cli/caller/caller.ts';
 import { loadCommands, runCommandLine } from '../cli/commands.ts';
-import { describeError, describeWarning, KILN_FAILED, printError } from '../cli/output/errors.ts';
+import { describeError, KILN_FAILED, printError, printWarning } from '../cli/output/errors.ts';
 import type { CommandLine } from '../daemon/command-line.ts';
 import { AHEAD } from '../daemon/frames.ts';
 import { idsOf, type PeerIdentity } from '../daemon/peer.ts';
@@ -17,9 +17,11 @@ import { type AdoptedCall, Daemon } from '../daemon/worker.ts';
 import { DetachedJob } from '../detached/job.ts';
 import { type EngineOptions, type OwnEngine, openEngine } from '../engine.ts';
 import { closeDescriptor } from '../host/calls/descriptor.ts';
+import { workingDirectoryGone } from '../host/calls/system-error.ts';
 import { enterWorkGroup, workGroup } from '../host/cgroup/work-group.ts';
 import { endQueueChildren, startQueueChildren } from '../host/confine/queue.ts';
 import { heldLock } from '../host/files/flock.ts';
+import { type Opener, ownOpener } from '../host/files/opener.ts';
 import { ownArguments } from '../host/process/own-node.ts';
 import { takeCallersUmask } from '../host/process/own-umask.ts';
 import { actingAs } from '../host/process/user-namespace.ts';
@@ -27,22 +29,27 @@ import { hasEndedWaits, withWaits } from '../host/process/wait-for.ts';
 import { type StatePaths, statePaths } from '../host/state/paths.ts';
 import { endTrace } from '../host/trace/trace.ts';
 import { syncStore } from '../image/store/durability.ts';
+import { callerIds, type RunRequest } from '../jobs/run/request.ts';
 import { setDownloadWays } from '../packages/repository/transport/reach.ts';
 import { awaitedLater } from '../promise.ts';
 import type { ParkedSandbox } from '../sandbox/domain/parking.ts';
 import { readSandboxRecord } from '../sandbox/domain/sandbox-record.ts';
+import type { Engine } from '../sandbox/open.ts';
 import { type AnsweringProcess, answerAlone } from '../serve/calls/answer.ts';
 import { answerClient, isClientOfCalls } from '../serve/calls/client.ts';
 import { ClientCaller, type ServingProcess } from '../serve/client-caller.ts';
 import { ownerOf, userOf, workLimits } from '../serve/users.ts';
-import { CallerFiles, type Opener } from '../users/caller-files.ts';
+import { CallerFiles } from '../users/caller-files.ts';
+import { type CallerPaths, HeldPaths } from '../users/caller-paths.ts';
 import { type CallerUser, currentConfiguration, forbidden } from '../users/configuration.ts';
 import { configurationFile } from '../users/configuration-file.ts';
 
-/** What a user's job has of who asked for it. */
-interface UserPlace {
+/** What a job has of who asked for it. */
+interface JobPlace {
   readonly opener: Opener;
   readonly cwd: string;
+  /** Whose the folders are that are made. */
+  readonly ids: RunRequest['caller'];
   readonly say: (warning: Warning) => void;
   /** A descriptor of the process that called; the API's callers have none. */
   readonly client?: number | undefined;
@@ -81,7 +88,7 @@ function runWorker(): void {
   let syncing = Promise.resolve();
   let jobs = 0;
   let changed = false;
-  let files: CallerFiles | undefined;
+  let paths: CallerPaths | undefined;
   let client: number | undefined;
   /** The user that this process has worked for: it works for nobody else. */
   let served: string | undefined;
@@ -102,9 +109,9 @@ function runWorker(): void {
       abort = () => adopted.call.gone();
       answer(adopted).catch(fail);
     },
-    results: (payload, root) => {
+    results: (payload, fds) => {
       clearTimeout(loading);
-      putting = awaitedLater(put(payload, root).catch(fail));
+      putting = awaitedLater(put(payload, fds).catch(fail));
     },
     stop: () => results.stop(),
     over: () => {
@@ -124,20 +131,23 @@ function runWorker(): void {
     },
   });
 
-  async function put(payload: Buffer, root: number | undefined): Promise<void> {
+  async function put(payload: Buffer, fds: readonly number[]): Promise<void> {
     try {
-      daemon.answer(await results.answer(payload, root));
+      daemon.answer(await results.answer(payload, fds));
     } finally {
-      if (root !== undefined) closeDescriptor(root);
+      for (const fd of fds) closeDescriptor(fd);
     }
   }
 
   async function serve(line: CommandLine): Promise<void> {
     const { cwd } = line.descriptors;
-    const say = (warning: Warning) => line.write(2, describeWarning(warning));
+    const say = (warning: Warning) => printWarning(warning, caller.stderr);
     client = line.identity.uid === 0 ? undefined : line.openProcess();
-    const opened = { opener: line, cwd: line.start.cwd, say, client };
-    const user = await userOfJob(line.identity, opened);
+    const { cwd: name, env } = line.start;
+    const ids = callerIds(env, line.identity);
+    const opened = { opener: line, cwd: name, ids, say, client };
+    const own = await placeOfJob(line.identity, opened);
+    const { user } = own;
     // By descriptor, so that a directory that was renamed, or that this process could not find, works.
     const place = cwd === undefined ? '/' : `/proc/self/fd/${cwd}`;
     process.chdir(user?.files?.folder ?? place);
@@ -147,7 +157,7 @@ function runWorker(): void {
       configuration: configurationFile(process.env),
       isOnly: true,
       parking: undefined,
-      openEngine: (caller, options) => openWithoutWait(caller.env, caller.user, options),
+      openEngine: (caller, options) => openWithoutWait(caller.env, caller, options),
       storeChanged: () => {
         changed = true;
       },
@@ -161,16 +171,16 @@ function runWorker(): void {
       takeRoom: () => daemon.takeRoom(),
       interrupted: () => leave(line, 0),
     };
-    const caller = new ClientCaller(line, serving, user);
+    const caller = new ClientCaller(line, serving, own);
     abort = () => caller.abort();
     if (isClientOfCalls(line)) {
-      const userOfCall = async () => {
-        await files?.[Symbol.asyncDispose]();
-        const next = await userOfJob(line.identity, opened);
-        process.chdir(next?.files?.folder ?? '/');
+      const placeOfCall = async () => {
+        await paths?.[Symbol.asyncDispose]();
+        const next = await placeOfJob(line.identity, opened);
+        process.chdir(next.user?.files?.folder ?? '/');
         return next;
       };
-      await answerClient(line, caller, answering(caller.env), userOfCall).catch((error) => {
+      await answerClient(line, caller, answering(caller.env), placeOfCall).catch((error) => {
         printError(error, caller.stderr);
         caller.exitStatus = KILN_FAILED;
       });
@@ -183,9 +193,11 @@ function runWorker(): void {
   async function answer({ call, close }: AdoptedCall): Promise<void> {
     changed = false;
     const say = ({ message }: Warning) => call.reply({ warning: message });
-    const user = await userOfJob(call.head.identity, { opener: NO_OPENER, cwd: '/', say });
-    process.chdir(user?.files?.folder ?? '/');
-    await answerAlone(call, answering(process.env), user);
+    const { identity } = call.head;
+    const opener = identity.uid === 0 ? ownOpener(identity) : NO_OPENER;
+    const own = await placeOfJob(identity, { opener, cwd: '/', ids: identity, say });
+    process.chdir(own.user?.files?.folder ?? '/');
+    await answerAlone(call, answering(process.env), own);
     await close();
     await done();
   }
@@ -193,7 +205,7 @@ function runWorker(): void {
   function answering(env: Caller['env']): AnsweringProcess {
     return {
       env,
-      openEngine: (user) => openWithoutWait(env, user, { hurry: true }),
+      openEngine: (caller) => openWithoutWait(env, caller, { hurry: true }),
       storeChanged: () => {
         changed = true;
       },
@@ -205,8 +217,8 @@ function runWorker(): void {
     // Disks may take seconds: the next client does not wait for that.
     if (changed) syncing = awaitedLater(syncing.then(sync, sync));
     process.chdir('/');
-    await files?.[Symbol.asyncDispose]();
-    files = undefined;
+    await paths?.[Symbol.asyncDispose]();
+    paths = undefined;
     if (client !== undefined) closeDescriptor(client);
     client = undefined;
     current = undefined;
@@ -231,39 +243,48 @@ function runWorker(): void {
   /** Opens an engine whose connection is closed only after the client was told the outcome. */
   function openWithoutWait(
     env: Caller['env'],
-    user: Caller['user'],
+    caller: Pick<Caller, 'user' | 'paths'>,
     options: EngineOptions = {},
   ): OwnEngine {
-    const owner = user && ownerOf(user);
-    const own = openEngine(env, { ...options, hurry: false, owner });
+    const owner = caller.user && ownerOf(caller.user);
+    const renamed: Engine['renamed'] = (value) => caller.paths.renamed(value);
+    const own = openEngine(env, { ...options, hurry: false, owner, renamed });
     // Parked sandboxes are domains of the daemon's own libvirt.
     const engine = env.KILN_URI ? own : { ...own, takeParked: () => takeParked(own.paths) };
     if (options.hurry !== true) return engine;
     return { ...engine, [Symbol.asyncDispose]: async () => void left.push(engine) };
   }
 
-  /** A user with a folder for this job's files, which come only from the user's own client. Root has none. */
-  async function userOfJob(
+  /** A user's files come only from the user's own client, to a folder of this job. Root's are used as they are. */
+  async function placeOfJob(
     identity: PeerIdentity,
-    { client, say, ...place }: UserPlace,
-  ): Promise<CallerUser | undefined> {
+    { client, say, ...place }: JobPlace,
+  ): Promise<{ readonly user: CallerUser | undefined; readonly paths: CallerPaths }> {
     const configuration = configurationFile(process.env);
     // A command line has its caller's own besides: see runCommandLine().
     setDownloadWays(async () => currentConfiguration(configuration).repositories);
     const ids = identity.uid === 0 ? undefined : idsOf(identity);
     if (served !== undefined && ids !== served) throw new Error('a worker of another user’s');
     served = ids;
-    if (ids === undefined) return undefined;
+    if (ids === undefined) {
+      const cwd = () => {
+        if (place.cwd === '') throw workingDirectoryGone();
+        return place.cwd;
+      };
+      paths = new HeldPaths({ ...place, cwd, owner: place.ids, warn: say });
+      return { user: undefined, paths };
+    }
     const user = userOf(identity, configuration);
-    const paths = statePaths(process.env);
+    const state = statePaths(process.env);
     endQueueChildren();
-    enterWorkGroup(workGroup(paths, user.uid), workLimits(user.policy));
-    files = await CallerFiles.make(paths, {
+    enterWorkGroup(workGroup(state, user.uid), workLimits(user.policy));
+    const files = await CallerFiles.make(state, {
       ...{ ...place, owner: user, bytes: user.policy.limits.disk },
       withRights: (act) => actingAs(user, act),
       warn: say,
     });
-    return { ...user, files, process: client };
+    paths = files;
+    return { user: { ...user, files, process: client }, paths };
   }
 
   async function closeLeft(): Promise<void> {
@@ -300,7 +321,7 @@ function runWorker(): void {
       daemon.done(false);
       process.exit(status);
     };
-    const finish = () => (files?.[Symbol.asyncDispose]() ?? Promise.resolve()).then(end, end);
+    const finish = () => (paths?.[Symbol.asyncDispose]() ?? Promise.resolve()).then(end, end);
     line.sent().then(finish, finish);
   }
 
@@ -308,16 +329,9 @@ function runWorker(): void {
 }
 
 async function serveAlone(line: CommandLine, caller: ClientCaller): Promise<void> {
-  const { user } = caller;
   const say = (text: string) => caller.stderr.say(text);
   takeCallersUmask(line.start.umask);
   await withWaits({ say }, () => runCommandLine(line.words, caller));
-  try {
-    await user?.files?.deliver();
-  } catch (error) {
-    printError(error, caller.stderr);
-    caller.exitStatus ||= KILN_FAILED;
-  }
   endTrace(say);
   await caller.finish();
 }

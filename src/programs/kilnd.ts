@@ -230,9 +230,10 @@ async function main(): Promise<void> {
       using starting = quiet.begin();
       await answerCall(call, {
         env: { KILN_STATE: state },
-        openEngine: (user) => ({
+        openEngine: ({ user, paths: own }) => ({
           ...engine,
           owner: user && ownerOf(user),
+          renamed: (value) => own.renamed(value),
           [Symbol.asyncDispose]: async () => undefined,
         }),
         storeChanged: () => undefined,

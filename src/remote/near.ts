@@ -1,9 +1,9 @@
 import type { ChildProcessWithoutNullStreams } from 'node:child_process';
-import { closeSync, constants, openSync } from 'node:fs';
+import { closeSync } from 'node:fs';
 import type { Readable, Writable } from 'node:stream';
-import { makeResultDirectory } from '../artifacts/destination.ts';
 import type { ErrorCode } from '../error-codes.ts';
 import { KilnError } from '../errors.ts';
+import { type HeldPath, openFolder } from '../host/files/held.ts';
 import { startProgram } from '../host/process/child-process.ts';
 import { encodeFrame, FRAME, onFrames, sendMessage } from '../host/sockets/frames.ts';
 import { KILN_VERSION } from '../host/state/paths.ts';
@@ -29,7 +29,7 @@ const WORDS_MAX = 16 * 1024;
 export interface NearOptions {
   readonly address: RemoteAddress;
   readonly start: RemoteStart;
-  readonly places: readonly { readonly place: string; readonly only?: string | undefined }[];
+  readonly places: readonly { readonly folder: HeldPath; readonly only?: string | undefined }[];
   readonly pack: (packer: Packer) => Promise<void>;
   readonly openInput: () => Readable;
   readonly stdout: Writable;
@@ -55,10 +55,7 @@ export class Near {
   constructor(options: NearOptions) {
     this.#options = options;
     const { address, places, start } = options;
-    this.#roots = places.map(({ place, only }) => {
-      makeResultDirectory(place);
-      return { folder: openSync(place, constants.O_RDONLY | constants.O_DIRECTORY), only };
-    });
+    this.#roots = places.map(({ folder, only }) => ({ folder: openFolder(folder), only }));
     this.#results = unpacker((first) => this.#roots[start.outputs.indexOf(first)]);
     awaitedLater(this.#results.over).catch((error) => this.#status.reject(error));
     const args = sshArguments(address, 'kiln remote-stdio');

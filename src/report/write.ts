@@ -3,11 +3,12 @@ import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { gzip } from 'node:zlib';
 import { z } from 'zod';
-import { type Owner, unusableResultDirectory } from '../artifacts/destination.ts';
+import type { Owner } from '../artifacts/destination.ts';
 import { type TextFile, writeTexts } from '../artifacts/staging.ts';
 import { KilnError } from '../errors.ts';
-import { attempt, hasErrno } from '../host/calls/libc.ts';
+import { attempt } from '../host/calls/libc.ts';
 import { Folder } from '../host/files/folder.ts';
+import type { HeldPath } from '../host/files/held.ts';
 import { packageRoot } from '../host/state/paths.ts';
 import { type Result, readResult } from '../result/schema.ts';
 import { failuresOf, lastLines, readLog } from './ci/findings.ts';
@@ -28,7 +29,7 @@ const compress = promisify(gzip);
  * @returns the absolute path of result.json @throws KilnError E_RESULTDIR
  */
 export async function writeResult(
-  directory: string,
+  directory: HeldPath,
   result: Result,
   owner: Owner,
 ): Promise<string> {
@@ -39,7 +40,7 @@ export async function writeResult(
 }
 
 /** @returns undefined where there is no result.json @throws KilnError E_RESULT where it cannot be read */
-export function resultIn(directory: string): Result | undefined {
+export function resultIn(directory: HeldPath): Result | undefined {
   using folder = openExisting(directory);
   const text = folder?.read(RESULT_FILE, RESULT_MAX);
   return text === undefined ? undefined : readResult(text, join(directory, RESULT_FILE));
@@ -50,16 +51,9 @@ export function resultIn(directory: string): Result | undefined {
  * @returns its path @throws KilnError E_RESULTDIR; E_RESULT where there is neither result.json nor chain.json, or
  * none that can be read
  */
-export async function renewReport(directory: string, owner: Owner): Promise<string> {
-  const texts: (string | undefined)[] = [];
-  try {
-    using folder = Folder.open(directory);
-    for (const name of [RESULT_FILE, CHAIN_FILE]) texts.push(folder.read(name, RESULT_MAX));
-  } catch (cause) {
-    if (hasErrno(cause, 'ENOENT')) throw noResult(directory);
-    throw unusableResultDirectory(directory, cause);
-  }
-  const [job, chain] = texts;
+export async function renewReport(directory: HeldPath, owner: Owner): Promise<string> {
+  using folder = Folder.open(directory);
+  const [job, chain] = [RESULT_FILE, CHAIN_FILE].map((name) => folder.read(name, RESULT_MAX));
   if (job !== undefined) {
     const result = readResult(job, join(directory, RESULT_FILE));
     await writeTexts(directory, [await makeReport(directory, result)], owner);
@@ -71,7 +65,7 @@ export async function renewReport(directory: string, owner: Owner): Promise<stri
   return join(directory, REPORT_FILE);
 }
 
-function noResult(path: string): KilnError {
+export function noResult(path: string): KilnError {
   return new KilnError('E_RESULT', `${path} does not exist`, {
     hint: 'name the directory that --resultdir named',
   });
@@ -79,7 +73,7 @@ function noResult(path: string): KilnError {
 
 /** @param content of chain.json @throws KilnError E_RESULTDIR, E_RESULT */
 export async function writeChainResult(
-  directory: string,
+  directory: HeldPath,
   content: string,
   owner: Owner,
 ): Promise<void> {

@@ -26,7 +26,6 @@ import { Sandbox } from './sandbox.ts';
 
 export interface SandboxOwner extends UserIds, ImageViewer {
   readonly files: RecipeFiles | undefined;
-  readonly renamed: <Value>(value: Value) => Value;
   readonly share: Required<Pick<SandboxLimits, 'memory' | 'pids'>> &
     Pick<SandboxLimits, 'cpus'> & {
       readonly disk: number;
@@ -41,6 +40,8 @@ export interface Engine {
   /** Always the same connection. Called only when libvirt is needed: a parked sandbox is claimed without it. */
   readonly connect: () => Promise<Connection>;
   cwd(): string;
+  /** A value for the caller's eyes: with the caller's names for what kiln holds open. */
+  renamed<Value>(value: Value): Value;
   /** Layers that may be missing on this host, unless a job says otherwise. Throws E_ARGUMENT. */
   allowMissing(): readonly OptionalLayer[];
   signingPassphrase(): string | undefined;

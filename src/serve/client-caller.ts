@@ -5,6 +5,7 @@ import {
   type DetachRequest,
   outputOf,
   type Parking,
+  renaming,
   type TextInput,
   type TextOutput,
 } from '../cli/caller/caller.ts';
@@ -18,7 +19,6 @@ import { callersOwn } from '../host/process/own-node.ts';
 import { callerIds } from '../jobs/run/request.ts';
 import { awaitedLater } from '../promise.ts';
 import type { HandedStdio, HostStdio } from '../sandbox/command/command-request.ts';
-import type { CallerFiles } from '../users/caller-files.ts';
 import { userEnvironment } from '../users/configuration.ts';
 
 /** The most bytes of text that may wait for the client before the writer must wait. */
@@ -46,6 +46,7 @@ export class ClientCaller implements Caller {
   readonly env: Caller['env'];
   readonly ids: Caller['ids'];
   readonly user: Caller['user'];
+  readonly paths: Caller['paths'];
   readonly configuration: Caller['configuration'];
   readonly stdout: TextOutput;
   readonly stderr: TextOutput;
@@ -63,7 +64,11 @@ export class ClientCaller implements Caller {
   #job: DetachedJob | undefined;
   readonly #listening = new Set<{ readonly signals: readonly NodeJS.Signals[] }>();
 
-  constructor(line: CommandLine, process: ServingProcess, user: Caller['user']) {
+  constructor(
+    line: CommandLine,
+    process: ServingProcess,
+    { user, paths }: Pick<Caller, 'user' | 'paths'>,
+  ) {
     const { env, terminals, columns, configuration: own } = line.start;
     this.#line = line;
     this.#process = process;
@@ -71,6 +76,7 @@ export class ClientCaller implements Caller {
     this.parking = process.parking;
     this.storeChanged = process.storeChanged;
     this.user = user;
+    this.paths = paths;
     this.configuration = { file: process.configuration, own };
     this.takeRoom = user && process.takeRoom;
     const obeyed = user === undefined ? env : userEnvironment(env);
@@ -81,7 +87,7 @@ export class ClientCaller implements Caller {
       // From a job's start on, its id alone is on the client's stdout.
       const stream = clientOutput(line, fd, () => (fd === 1 ? this.#job : this.#begun));
       const own = outputOf(stream, { isTTY: terminals[fd], columns: columns || 80 });
-      const named = user?.files === undefined ? own : renaming(own, user.files);
+      const named = renaming(own, paths);
       // A log is no terminal.
       const isTTY = () => terminals[fd] && this.#job === undefined;
       // A window changes its size while a job runs.
@@ -250,14 +256,6 @@ export class ClientCaller implements Caller {
   openEngine(options?: EngineOptions): OwnEngine {
     return this.#process.openEngine(this, options);
   }
-}
-
-function renaming(output: TextOutput, files: CallerFiles): TextOutput {
-  return {
-    ...output,
-    write: (text) => output.write(typeof text === 'string' ? files.renamed(text) : text),
-    say: (text) => output.say(files.renamed(text)),
-  };
 }
 
 function clientOutput(

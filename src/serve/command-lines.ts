@@ -3,12 +3,14 @@
 import { homedir } from 'node:os';
 import { CommanderError } from 'commander';
 import { type Caller, type Parking, RunElsewhere } from '../cli/caller/caller.ts';
-import { prepare, runCommandLine } from '../cli/commands.ts';
+import { ELSEWHERE } from '../cli/caller/elsewhere.ts';
+import { deliver, prepare, runCommandLine } from '../cli/commands.ts';
 import { fillDefaults } from '../cli/config.ts';
 import { KilnCommand } from '../cli/options/command.ts';
 import { isProfileFile } from '../cli/options/sandbox-options.ts';
 import {
   describeError,
+  describeWarning,
   exitStatus,
   KILN_FAILED,
   printError,
@@ -21,9 +23,11 @@ import type { TakeRoom } from '../daemon/worker-process.ts';
 import { withWaits } from '../host/process/wait-for.ts';
 import { openExistingImage } from '../image/open.ts';
 import type { Results } from '../jobs/run/collect.ts';
+import { callerIds } from '../jobs/run/request.ts';
 import type { Engine } from '../sandbox/open.ts';
 import { allowedMissing } from '../sandbox/policy/layers.ts';
 import { jobsFolder } from '../users/caller-files.ts';
+import { type CallerPaths, HeldPaths } from '../users/caller-paths.ts';
 import type { CallerUser } from '../users/configuration.ts';
 import type { UserJobs } from '../users/queue.ts';
 import { ClientCaller, type ServingProcess } from './client-caller.ts';
@@ -178,6 +182,7 @@ async function serveHere(
     parking,
     openEngine: (own) => ({
       ...engine,
+      renamed: (value) => own.paths.renamed(value),
       // A user's paths are never resolved here.
       cwd: () => (user === undefined ? own.cwd() : jobsFolder(engine.paths)),
       owner: user && ownerOf(user),
@@ -188,8 +193,9 @@ async function serveHere(
     storeChanged: () => undefined,
     interrupted: () => undefined,
   };
-  const caller = new ClientCaller(line, serving, user);
   const say = (text: string) => caller.stderr.say(text);
+  await using paths = pathsHere(line, user, say);
+  const caller: ClientCaller = new ClientCaller(line, serving, { user, paths });
   const isDone = await withWaits({ say, patience: caller.env.KILN_PATIENCE }, async () => {
     if (name === 'run') return await runHere(words, caller, line, shared);
     line.keep();
@@ -200,6 +206,20 @@ async function serveHere(
   });
   if (isDone) await caller.finish();
   return isDone;
+}
+
+/** kilnd's own process takes no descriptor of a user's. */
+function pathsHere(
+  line: CommandLine,
+  user: CallerUser | undefined,
+  say: (text: string) => void,
+): CallerPaths {
+  if (user !== undefined) return ELSEWHERE;
+  const { env, cwd } = line.start;
+  return new HeldPaths({
+    ...{ opener: line, cwd: () => cwd, owner: callerIds(env, line.identity) },
+    warn: (warning) => say(describeWarning(warning)),
+  });
 }
 
 async function runHere(
@@ -234,6 +254,7 @@ async function runHere(
     caller.exitStatus = exitStatus(error);
   }
   caller.exitStatus ??= KILN_FAILED;
+  await deliver(caller);
   return true;
 }
 

@@ -20,9 +20,8 @@ export function userOf({ uid, gid, groups }: PeerIdentity, configuration: string
 }
 
 export function ownerOf({ uid, gid, groups, policy, files }: CallerUser): SandboxOwner {
-  const renamed: SandboxOwner['renamed'] = (value) => files?.renamed(value) ?? value;
   const seesOfRoot: SandboxOwner['seesOfRoot'] = (image) => seesImage(policy, image);
-  return { uid, gid, groups, files, renamed, seesOfRoot, share: shareOf(policy) };
+  return { uid, gid, groups, files, seesOfRoot, share: shareOf(policy) };
 }
 
 /** Least memory of the processes that work for a user: reading a distribution's packages takes a quarter. */

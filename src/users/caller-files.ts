@@ -20,7 +20,7 @@ import { readdir } from 'node:fs/promises';
 import { basename, dirname, join, resolve } from 'node:path';
 import { Budget, type CopyLimits } from '../artifacts/budget.ts';
 import { copyContent, ReadFailed } from '../artifacts/content.ts';
-import { Destination, type WithRights } from '../artifacts/destination.ts';
+import { Destination, unusableResultDirectory, type WithRights } from '../artifacts/destination.ts';
 import { Inventory, LONGEST_PATH } from '../artifacts/manifest.ts';
 import { fromText, quoteName } from '../artifacts/pattern.ts';
 import { descriptorPath, FileSystems, listEntries } from '../artifacts/source.ts';
@@ -29,21 +29,19 @@ import { type Warning, Warnings } from '../artifacts/warning.ts';
 import type { ErrorCode } from '../error-codes.ts';
 import { isKilnCode, KilnError } from '../errors.ts';
 import { closing } from '../host/calls/descriptor.ts';
-import { reasonLine } from '../host/calls/system-error.ts';
+import { hasErrno } from '../host/calls/libc.ts';
 import { openat2 } from '../host/files/at.ts';
 import { type HeldLock, lockUnlessHeld, tryLock } from '../host/files/flock.ts';
+import { below, type HeldPath, ownPath } from '../host/files/held.ts';
 import { mountOf } from '../host/files/mount.ts';
+import type { Opener } from '../host/files/opener.ts';
 import { removeTree } from '../host/files/remove-tree.ts';
 import { refuseLowDisk } from '../host/state/disk-watch.ts';
 import type { StatePaths } from '../host/state/paths.ts';
 import { BENEATH, type RecipeFolder } from '../recipe/folder.ts';
+import { type CallerPaths, lastName, unusable, withTexts } from './caller-paths.ts';
+import { forbidden } from './configuration.ts';
 import { copyResults } from './copy-results.ts';
-
-/** With the caller's rights: a client. `made` makes missing folders. */
-export interface Opener {
-  /** The asker closes the descriptor. @throws SyscallError */
-  open(how: 'file' | 'place' | 'made', path: string): Promise<number>;
-}
 
 interface CallerFilesOptions {
   readonly opener: Opener;
@@ -80,7 +78,7 @@ export async function sweepJobs(paths: Pick<StatePaths, 'root'>): Promise<void> 
   }
 }
 
-export class CallerFiles implements AsyncDisposable {
+export class CallerFiles implements CallerPaths {
   readonly folder: string;
   readonly #options: CallerFilesOptions;
   readonly #lock: HeldLock;
@@ -185,16 +183,19 @@ export class CallerFiles implements AsyncDisposable {
     });
   }
 
-  async results(path: string): Promise<string> {
-    return this.resultsTo(await this.#open('made', path, 'E_RESULTDIR'), path);
+  async results(path: string): Promise<HeldPath> {
+    if (this.#names.has(path)) return ownPath(path);
+    return this.resultsTo(await this.#openResults(path), path);
   }
 
-  /**
-   * Like results(), for builds: the files of two at once would be mixed.
-   * @throws KilnError E_RESULTDIR_BUSY
-   */
-  async loneResults(path: string): Promise<string> {
-    const to = await this.#open('made', path, 'E_RESULTDIR');
+  async existing(path: string): Promise<HeldPath> {
+    if (this.#names.has(path)) return ownPath(path);
+    throw forbidden(`the results in ${path}`, 'kilnd reads none of a user’s');
+  }
+
+  async loneResults(path: string): Promise<HeldPath> {
+    if (this.#names.has(path)) return ownPath(path);
+    const to = await this.#openResults(path);
     const from = this.resultsTo(to, path);
     const { dev, ino } = fstatSync(to, { bigint: true });
     // With the user's rights, a file in the folder would be the user's. For this user alone: whoever can open a
@@ -211,34 +212,24 @@ export class CallerFiles implements AsyncDisposable {
     return from;
   }
 
-  /**
-   * Like results(), for a folder that root keeps. The job owns the descriptor `to` from here on.
-   * @param title what messages call it
-   */
-  resultsTo(to: number, title: string): string {
-    const from = this.#newFolder();
+  resultsTo(to: number, title: string): HeldPath {
+    const from = ownPath(this.#newFolder());
     this.#results.push({ from, to, path: title });
     this.#names.set(from, title);
     return from;
   }
 
   async give(from: string, path: string): Promise<void> {
-    const to = await this.#open('made', path, 'E_RESULTDIR');
+    const to = await this.#openResults(path);
     this.#results.push({ from, to, path });
   }
 
-  async resultAt(path: string): Promise<string> {
-    const name = basename(path);
+  async resultAt(path: string): Promise<HeldPath> {
+    const name = lastName(path);
     const parent = dirname(path);
-    if (name === '' || name === '.' || name === '..') {
-      const why = `${path} does not end with the name of a file or folder`;
-      throw new KilnError('E_CALLER_FILE', why, {
-        hint: 'write the path with the name at its end, not with . or ..',
-      });
-    }
     using place = closing(await this.#open('place', parent));
     const folder = this.resultsTo(this.#reopen(parent, place.fd, constants.O_DIRECTORY), parent);
-    const inside = join(folder, name);
+    const inside = below(folder, name);
     this.#names.set(inside, path);
     return inside;
   }
@@ -249,19 +240,13 @@ export class CallerFiles implements AsyncDisposable {
   }
 
   renamed<Value>(value: Value): Value {
-    if (typeof value === 'string') {
-      if (!value.includes(this.folder)) return value;
-      // Longer paths first, because they may lie in others.
-      const names = [...this.#names].sort(([a], [b]) => b.length - a.length);
-      return names.reduce<string>(
-        (text, [copy, name]) => text.replaceAll(copy, name),
-        value,
-      ) as Value;
-    }
-    if (Array.isArray(value)) return value.map((item) => this.renamed(item)) as Value;
-    if (typeof value !== 'object' || value === null) return value;
-    const entries = Object.entries(value).map(([key, item]) => [key, this.renamed(item)]);
-    return Object.fromEntries(entries) as Value;
+    // Longer paths first, because they may lie in others.
+    const names = [...this.#names].sort(([a], [b]) => b.length - a.length);
+    return withTexts(value, (text) =>
+      text.includes(this.folder)
+        ? names.reduce((named, [copy, name]) => named.replaceAll(copy, name), text)
+        : text,
+    );
   }
 
   async deliver(): Promise<void> {
@@ -321,7 +306,7 @@ export class CallerFiles implements AsyncDisposable {
       fchmodSync(to.fd, Number(stats.mode) & 0o777);
       return copy;
     } catch (error) {
-      throw error instanceof ReadFailed ? unreadable(path, error.cause) : error;
+      throw error instanceof ReadFailed ? unusable(path, error.cause) : error;
     }
   }
 
@@ -335,6 +320,15 @@ export class CallerFiles implements AsyncDisposable {
     return inner;
   }
 
+  async #openResults(path: string): Promise<number> {
+    try {
+      return await this.#open('made', path, 'E_RESULTDIR');
+    } catch (error) {
+      const { cause } = error as Error;
+      throw hasErrno(cause, 'ELOOP') ? unusableResultDirectory(path, cause) : error;
+    }
+  }
+
   async #open(how: 'file' | 'place' | 'made', path: string, code?: ErrorCode): Promise<number> {
     if (path === '') {
       const hint = 'name a file or folder';
@@ -345,7 +339,7 @@ export class CallerFiles implements AsyncDisposable {
     } catch (cause) {
       // An opener that opens nothing says why itself.
       if (isKilnCode(cause, 'E_FORBIDDEN')) throw cause;
-      throw unreadable(path, cause, code);
+      throw unusable(path, cause, code);
     }
   }
 
@@ -359,7 +353,7 @@ export class CallerFiles implements AsyncDisposable {
     try {
       return this.#options.withRights(act);
     } catch (cause) {
-      throw unreadable(path, cause);
+      throw unusable(path, cause);
     }
   }
 
@@ -379,14 +373,4 @@ export class CallerFiles implements AsyncDisposable {
 function nameOf(path: string): string {
   const name = basename(path);
   return name === '' || name === '.' || name === '..' ? 'files' : name;
-}
-
-function unreadable(path: string, cause: unknown, code: ErrorCode = 'E_CALLER_FILE'): KilnError {
-  const said = cause instanceof Error ? reasonLine(cause) : String(cause);
-  // What the client has opened is reopened here by its number.
-  const why = said.replace(/'\/proc\/self\/fd\/\d+'/, 'it');
-  return new KilnError(code, `you cannot use ${path}: ${why}`, {
-    hint: 'kiln opens files with your rights: look at it with `ls -ld`',
-    cause: why === said ? cause : undefined,
-  });
 }

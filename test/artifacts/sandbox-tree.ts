@@ -10,6 +10,7 @@ import {
   collectArtifacts,
 } from '../../src/artifacts/collect.ts';
 import { O_PATH } from '../../src/host/files/at.ts';
+import { ownPath } from '../../src/host/files/held.ts';
 
 /** Where a sandbox's ids would start: nobody on the host has them. */
 export const BASE = 1_234_500_000;
@@ -27,7 +28,9 @@ export interface SandboxTree {
   bash(script: string): string;
   collect(
     patterns: readonly string[],
-    more?: Partial<Omit<CollectRequest, 'rootFd'>>,
+    more?: Partial<Omit<CollectRequest, 'rootFd' | 'destination'>> & {
+      readonly destination?: string;
+    },
   ): Promise<Collection>;
 }
 
@@ -40,14 +43,14 @@ export function sandboxTree(t: ExecutionContext): SandboxTree {
     root,
     out,
     bash: (script) => bashIn(root, script),
-    collect: async (patterns, more = {}) => {
+    collect: async (patterns, { destination = out, ...more } = {}) => {
       const rootFd = openSync(root, O_PATH);
       try {
         return await collectArtifacts({
           rootFd,
           patterns,
           workdir: '/',
-          destination: out,
+          destination: ownPath(destination),
           owner: OWNER,
           ...more,
         });

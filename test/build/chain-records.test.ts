@@ -3,6 +3,7 @@ import { mkdirSync, mkdtempSync, rmSync, symlinkSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import test from 'ava';
+import { ownPath } from '../../src/host/files/held.ts';
 import { Records } from '../../src/jobs/chain/records.ts';
 
 const PLANTED: Readonly<Record<string, (path: string) => unknown>> = {
@@ -17,7 +18,7 @@ for (const [what, plant] of Object.entries(PLANTED)) {
     t.teardown(() => rmSync(directory, { recursive: true }));
     mkdirSync(join(directory, '.kiln'));
     plant(join(directory, '.kiln/lock'));
-    using records = Records.open(directory);
+    using records = Records.open(ownPath(directory));
     await t.throwsAsync(records.lock(), {
       code: 'E_RESULTDIR',
       message: `${directory}/.kiln/lock cannot be locked: it is no plain file`,
@@ -28,9 +29,9 @@ for (const [what, plant] of Object.entries(PLANTED)) {
 test('one chain at a time has a result directory', async (t) => {
   const directory = mkdtempSync(join(tmpdir(), 'kiln-records-'));
   t.teardown(() => rmSync(directory, { recursive: true }));
-  using records = Records.open(directory);
+  using records = Records.open(ownPath(directory));
   const lock = await records.lock();
-  using others = Records.open(directory);
+  using others = Records.open(ownPath(directory));
   await t.throwsAsync(others.lock(), { code: 'E_CHAIN_BUSY' });
   await lock.release();
   await using again = await others.lock();

@@ -1,5 +1,5 @@
 /** Chains of real packages, built by rpmbuild in sandboxes. */
-import { mkdir, readdir, readFile, stat, writeFile } from 'node:fs/promises';
+import { mkdir, readdir, readFile, rm, stat, symlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import test, { type ExecutionContext } from 'ava';
@@ -361,6 +361,29 @@ test.serial('what is no chain', async (t) => {
   const twice = await run([good, good, '/nowhere.src.rpm']);
   t.regex(String(twice.stderr), /good-1-1\.src\.rpm is named more than once: it is built once/);
   t.regex(String(twice.stderr), /^kiln: chain of 2 packages/m);
+});
+
+test.serial('links in the place of the folders of a chain are not followed', async (t) => {
+  const { make, run, out } = workshop('links');
+  const source = await make({ name: 'plain' });
+  const secret = join(out, '../secret');
+  await mkdir(secret, { mode: 0o700 });
+  await symlink(secret, out);
+  const whole = await run([source]);
+  t.is(whole.exitCode, 125);
+  t.regex(String(whole.stderr), /links\/out cannot be used: it is a symbolic link/);
+  await rm(out);
+  for (const name of ['plain-1-1', '.kiln', 'repository']) {
+    await mkdir(out);
+    await symlink(secret, join(out, name));
+    const inner = await run([source]);
+    t.not(inner.exitCode, 0, name);
+    t.deepEqual(await readdir(secret), [], name);
+    await rm(out, { recursive: true });
+  }
+  const good = await run([source]);
+  t.is(good.exitCode, 0, String(good.stderr));
+  t.regex(String(good.stderr), /^kiln: repository: \S*links\/out\/repository\/current$/m);
 });
 
 test.serial('a CI service is told what happens, and gets junit.xml', async (t) => {

@@ -6,6 +6,7 @@ import { Ajv2020 } from 'ajv/dist/2020.js';
 import test, { type ExecutionContext } from 'ava';
 import { execa } from 'execa';
 import type { KilnError } from '../../src/errors.ts';
+import { ownPath } from '../../src/host/files/held.ts';
 import { spdxLicense } from '../../src/jobs/provenance/spdx.ts';
 import { readSigningKey } from '../../src/jobs/provenance/statement.ts';
 import {
@@ -63,7 +64,7 @@ async function built(t: ExecutionContext) {
   const request: BuildReport['request'] = {
     image: '/home/somebody/recipes/build-root.yaml',
     source: { kind: 'srpm', path: '/home/somebody/tool-2-1.src.rpm' },
-    resultDirectory: directory,
+    resultDirectory: ownPath(directory),
     caller: { uid: 0, gid: 0 },
     defines: ['dist .k1'],
     repositories: [
@@ -91,7 +92,7 @@ async function built(t: ExecutionContext) {
       failedPhase: undefined,
       lastLines: [],
       request,
-      resultDirectory: directory,
+      resultDirectory: ownPath(directory),
       sourceDigest: undefined,
       started: new Date('2026-11-24T10:00:00Z'),
       phases: [{ name: 'build', start: 1000, duration: 2500 }],

@@ -3,6 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import test, { type ExecutionContext } from 'ava';
 import { execa } from 'execa';
+import { ownPath } from '../../src/host/files/held.ts';
 import { ResultFiles, resultPaths } from '../../src/jobs/rpmbuild/outcome/result-files.ts';
 
 async function folder(t: ExecutionContext): Promise<string> {
@@ -17,7 +18,7 @@ test('a log that is too long goes on compressed, and gzip has the rest', async (
   const directory = await folder(t);
   const line = `${'x'.repeat(99)}\n`;
   {
-    using files = await ResultFiles.open(directory, owner, { plain: 1000, rest: 1e6 });
+    using files = await ResultFiles.open(ownPath(directory), owner, { plain: 1000, rest: 1e6 });
     for (let count = 0; count < 50; count++) files.append('build.log', Buffer.from(line));
     files.append('root.log', Buffer.from(line));
   }
@@ -27,14 +28,14 @@ test('a log that is too long goes on compressed, and gzip has the rest', async (
   t.is(`${stdout}\n`, line.repeat(39));
   t.false((await readdir(directory)).includes('root.log.rest.gz'));
   // The next build's log has no rest of this one's.
-  (await ResultFiles.open(directory, owner))[Symbol.dispose]();
+  (await ResultFiles.open(ownPath(directory), owner))[Symbol.dispose]();
   t.false((await readdir(directory)).includes('build.log.rest.gz'));
 });
 
 test('the rest of a log has an end, which is said', async (t) => {
   const directory = await folder(t);
   {
-    using files = await ResultFiles.open(directory, owner, { plain: 10, rest: 1000 });
+    using files = await ResultFiles.open(ownPath(directory), owner, { plain: 10, rest: 1000 });
     for (let count = 0; count < 40; count++) {
       files.append('build.log', Buffer.alloc(100_000, `line ${count} `));
     }

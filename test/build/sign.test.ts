@@ -15,6 +15,7 @@ import { basename, join } from 'node:path';
 import test, { type ExecutionContext } from 'ava';
 import { execa } from 'execa';
 import type { KilnError } from '../../src/errors.ts';
+import { ownPath } from '../../src/host/files/held.ts';
 import { packageSigner, signPackages } from '../../src/jobs/provenance/sign.ts';
 import type { BuiltPackage } from '../../src/jobs/rpmbuild/outcome/report.ts';
 import { readRpm } from '../../src/packages/rpm/read.ts';
@@ -77,7 +78,12 @@ for (const [name, algorithm] of [
     const { directory, packages, owner } = await collected(t, [UNSIGNED, SOURCE]);
     const file = join(directory, packages[0]!.file);
     await chmod(file, 0o640);
-    const signed = await signPackages({ directory, owner, packages, signer: await signer(name) });
+    const signed = await signPackages({
+      directory: ownPath(directory),
+      owner,
+      packages,
+      signer: await signer(name),
+    });
     const id = keys[name].fingerprint.slice(-16);
     const tag = name === 'rsa2048' ? 'RSAHEADER' : 'DSAHEADER';
     for (const [index, { file, sha256, size }] of signed.entries()) {
@@ -113,7 +119,12 @@ for (const [name, algorithm] of [
 
 test('a byte of a signed header, signature or payload that differs is not OK', async (t) => {
   const { directory, packages, owner } = await collected(t, [UNSIGNED]);
-  await signPackages({ directory, owner, packages, signer: await signer('rsa2048') });
+  await signPackages({
+    directory: ownPath(directory),
+    owner,
+    packages,
+    signer: await signer('rsa2048'),
+  });
   const bytes = await readFile(join(directory, packages[0]!.file));
   const { stdout } = await execa('rpm', [
     ...['-qp', '--dbpath', join(keyDirectory, 'rpmdb'), '--qf', '%{RSAHEADER}'],
@@ -142,7 +153,7 @@ test('a subkey signs where the main key is kept elsewhere', async (t) => {
     signing: { key: key.secret, passphraseFile },
   }))!;
   t.is(subkey.fingerprint, key.fingerprint);
-  await signPackages({ directory, owner, packages, signer: subkey });
+  await signPackages({ directory: ownPath(directory), owner, packages, signer: subkey });
   const path = join(directory, packages[0]!.file);
   const { ok, text } = await rpmkeys(directory, path, [key.public]);
   t.true(ok, text);
@@ -153,9 +164,19 @@ test('a subkey signs where the main key is kept elsewhere', async (t) => {
 test('signing again replaces the signature, whoever made it', async (t) => {
   const { directory, packages, owner } = await collected(t, [SIGNED]);
   const path = join(directory, packages[0]!.file);
-  const first = await signPackages({ directory, owner, packages, signer: await signer('rsa2048') });
+  const first = await signPackages({
+    directory: ownPath(directory),
+    owner,
+    packages,
+    signer: await signer('rsa2048'),
+  });
   t.regex((await rpmkeys(directory, path, [keys.rsa2048.public])).text, /RSA.* OK/);
-  const again = { directory, owner, packages: first, signer: await signer('ed25519') };
+  const again = {
+    directory: ownPath(directory),
+    owner,
+    packages: first,
+    signer: await signer('ed25519'),
+  };
   await signPackages(again);
   const { ok, text } = await rpmkeys(directory, path, [keys.ed25519.public]);
   t.true(ok, text);
@@ -167,7 +188,12 @@ test('signing again replaces the signature, whoever made it', async (t) => {
 
 test('rpm 6 packages have their signature where rpm 6 looks for it', async (t) => {
   const { directory, packages, owner } = await collected(t, [VERSION_6]);
-  await signPackages({ directory, owner, packages, signer: await signer('ed25519') });
+  await signPackages({
+    directory: ownPath(directory),
+    owner,
+    packages,
+    signer: await signer('ed25519'),
+  });
   const path = join(directory, packages[0]!.file);
   const { signatures } = await readRpm(path, {
     depth: 'payload',
@@ -213,7 +239,12 @@ test('only what was collected is signed, and nothing unless all is', async (t) =
   const [first, second] = packages.map(({ file }) => join(directory, file));
   const before = await readFile(first!);
   const sign = async () =>
-    await signPackages({ directory, owner, packages, signer: await signer('rsa2048') });
+    await signPackages({
+      directory: ownPath(directory),
+      owner,
+      packages,
+      signer: await signer('rsa2048'),
+    });
 
   await copyFile(SIGNED, second!);
   t.is((await t.throwsAsync<KilnError>(sign()))?.code, 'E_BUILD_OUTPUT');
@@ -236,7 +267,7 @@ test('what is no whole package is not signed', async (t) => {
     const [entry] = packages;
     await writeFile(join(directory, entry!.file), bytes);
     const sha256 = hash('sha256', bytes, 'hex');
-    const wanted = { directory, owner, packages: [{ ...entry!, sha256 }] };
+    const wanted = { directory: ownPath(directory), owner, packages: [{ ...entry!, sha256 }] };
     const error = await t.throwsAsync<KilnError>(
       signPackages({ ...wanted, signer: await signer('rsa2048') }),
     );

@@ -1,6 +1,7 @@
 import { EventEmitter } from 'node:events';
 import { setTimeout as sleep } from 'node:timers/promises';
 import test from 'ava';
+import { ELSEWHERE } from '../../src/cli/caller/elsewhere.ts';
 import { hasColours, isLive } from '../../src/cli/output/progress.ts';
 import type { CommandLine } from '../../src/daemon/command-line.ts';
 import type { HandOver } from '../../src/sandbox/command/command-request.ts';
@@ -23,7 +24,7 @@ function connection(gone: boolean, more = {}): CommandLine {
 
 const serving = { state: '/nowhere', interrupted: () => undefined } as unknown as ServingProcess;
 const handOverOf = (line: CommandLine): HandOver => {
-  const { handOver } = new ClientCaller(line, serving, undefined);
+  const { handOver } = new ClientCaller(line, serving, { user: undefined, paths: ELSEWHERE });
   if (handOver === undefined) throw new Error('this client takes nothing');
   return handOver;
 };
@@ -52,7 +53,7 @@ test('output that is handed to a client is waited for until the client has it, o
 test('lines change in place, in colours, where the client is on a terminal that can do it', (t) => {
   const on = (env: Record<string, string>, terminals = [true, true, true]) => {
     const line = connection(false, { env, terminals, rows: 9, columns: 44 });
-    const caller = new ClientCaller(line, serving, undefined);
+    const caller = new ClientCaller(line, serving, { user: undefined, paths: ELSEWHERE });
     return [isLive(caller), hasColours(caller.stderr, caller), caller.stderr.columns];
   };
   t.deepEqual(on({ TERM: 'xterm' }), [true, true, 44]);

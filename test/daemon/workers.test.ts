@@ -1,5 +1,5 @@
 /** Who gets a worker: where there are as many as there may be, and where some have died. */
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync, mkdirSync, openSync, readFileSync } from 'node:fs';
 import { homedir } from 'node:os';
 import { join } from 'node:path';
 import { setImmediate } from 'node:timers/promises';
@@ -10,7 +10,9 @@ import { WorkerResults } from '../../src/daemon/results.ts';
 import { Server } from '../../src/daemon/server.ts';
 import type { WorkersOptions } from '../../src/daemon/worker-process.ts';
 import { Workers } from '../../src/daemon/workers.ts';
+import { closing } from '../../src/host/calls/descriptor.ts';
 import { sweepWorkGroups } from '../../src/host/cgroup/work-group.ts';
+import { heldPath } from '../../src/host/files/held.ts';
 import { endDaemon } from '../support/daemon.ts';
 import { until } from '../support/eventually.ts';
 import { failed } from '../support/failed-run.ts';
@@ -137,8 +139,10 @@ test('a user is served though the worker that waits for the user and the spare o
   // Results of a run in the daemon's own thread.
   workers.prepare();
   const folder = join(root, 'results');
+  mkdirSync(folder);
+  using held = closing(openSync(folder, 'r'));
   using results = new WorkerResults(workers, 0o022);
   before();
-  await results.write(folder, failed(new Error('it is only tried')), { uid: 0, gid: 0 });
+  await results.write(heldPath(held.fd), failed(new Error('it is only tried')), { uid: 0, gid: 0 });
   t.true(existsSync(join(folder, 'result.json')));
 });

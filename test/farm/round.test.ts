@@ -17,6 +17,7 @@ import { publishStep } from '../../src/farm/publish.ts';
 import { Reporter, resultsOfRun } from '../../src/farm/report.ts';
 import { newChain } from '../../src/farm/run-chain.ts';
 import { makeDirectory } from '../../src/host/files/folder.ts';
+import { ownPath } from '../../src/host/files/held.ts';
 import { Records } from '../../src/jobs/chain/records.ts';
 import { type SourceSpec, sourcePackage } from '../build/source-packages.ts';
 import { type ImageState, imageState } from '../image/image-state.ts';
@@ -75,13 +76,17 @@ async function plan(
     continue: false,
     recurse: false,
   };
-  using records = Records.open(out);
-  using files = FarmFiles.make(out);
+  using records = Records.open(ownPath(out));
+  using files = FarmFiles.make(ownPath(out), out);
   const chain = { ...(await newChain(request, '00c0ffee')), ...more };
   const planned = await planRound(chain, { files, records, doStep, lost: new Set() });
   files.keep(planned);
   for (const { node } of planned.members) if (node !== null) files.forgetOutcome(node);
   return planned;
+}
+
+function filesIn(out: string): FarmFiles {
+  return FarmFiles.open(ownPath(out), out);
 }
 
 function nodes({ members }: FarmChain): Record<string, string | null> {
@@ -91,12 +96,13 @@ function nodes({ members }: FarmChain): Record<string, string | null> {
 /** Does one step and publishes it, as a pool would; `between` changes what came back. */
 async function step(out: string, node: string, between = (_made: string) => {}): Promise<number[]> {
   const folder = join(out, '.kiln/farm', node);
-  const prepared = await prepareStep(out, node, []);
+  using files = filesIn(out);
+  const prepared = await prepareStep(files, node, []);
   if (prepared !== 0) return [prepared];
   const status = await doStep(join(folder, 'in'));
   renameSync(join(folder, 'in/out'), join(folder, 'out'));
   between(join(folder, 'out'));
-  return [prepared, status, await publishStep(out, node, status, OWNER)];
+  return [prepared, status, await publishStep(files, node, status, OWNER)];
 }
 
 const CHAIN: readonly SourceSpec[] = [
@@ -153,10 +159,10 @@ test.serial('what comes back damaged is the machine’s fault, and is not publis
     t.deepEqual(await step(out, 's1', damage), [0, 0, 75]);
     t.false(existsSync(join(out, 'liba-1-1')));
   }
-  using files = FarmFiles.open(out);
+  using files = filesIn(out);
   t.is(new Reporter(chain, files).reportOf(chain.members[0]!).state, 'skipped');
   // One that did not end by itself: HTCondor gives the signal, negative.
-  t.is(await publishStep(out, 's1', -9, OWNER), 75);
+  t.is(await publishStep(files, 's1', -9, OWNER), 75);
   t.deepEqual(await step(out, 's1'), [0, 0, 0]);
   t.is(new Reporter(chain, files).reportOf(chain.members[0]!).state, 'built');
 });
@@ -172,7 +178,7 @@ test.serial('after a failure nothing more is begun, unless the chain is to go on
   t.deepEqual(await step(out, 's1'), [0, 65, 65]);
   t.true(existsSync(join(out, 'bad-1-1/fail')));
   t.deepEqual(await step(out, 's2'), [65]);
-  using files = FarmFiles.open(out);
+  using files = filesIn(out);
   const [bad, good] = chain.members.map((member) => new Reporter(chain, files).reportOf(member));
   t.is(bad?.exitStatus, 1);
   t.is(bad?.report?.failure?.code, 'E_BUILD_FAILED');
@@ -180,13 +186,13 @@ test.serial('after a failure nothing more is begun, unless the chain is to go on
   const result = JSON.parse(readFileSync(join(out, 'bad-1-1/result.json'), 'utf8'));
   t.false('samples' in result);
   // As of a local chain: what was built in this run, by its own result.json.
-  const results = resultsOfRun([bad!, good!]);
+  const results = resultsOfRun(ownPath(out), [bad!, good!]);
   t.deepEqual([...results.keys()], ['bad-1-1']);
   t.deepEqual(results.get('bad-1-1')?.failure, result.failure);
   t.deepEqual(results.get('bad-1-1')?.phases, result.phases);
   t.true(result.phases.length > 1);
   rmSync(join(out, 'bad-1-1/result.json'));
-  t.is(resultsOfRun([bad!]).get('bad-1-1')?.failure?.message, result.failure.message);
+  t.is(resultsOfRun(ownPath(out), [bad!]).get('bad-1-1')?.failure?.message, result.failure.message);
   const going = join(state.directory, 'going');
   await plan(going, specs, { continue: true });
   t.deepEqual(await step(going, 's1'), [0, 65, 65]);

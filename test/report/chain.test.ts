@@ -5,6 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import test from 'ava';
 import { KilnError } from '../../src/errors.ts';
+import { ownPath } from '../../src/host/files/held.ts';
 import { chainJson } from '../../src/jobs/chain/request.ts';
 import { renewReport, writeChainResult } from '../../src/report/write.ts';
 import { inBrowser } from '../support/chromium.ts';
@@ -65,7 +66,7 @@ async function chain(name: string, plans: readonly Plan[], more = {}): Promise<s
   const build = { image: 'debian-build', defines: [EVIL] };
   const asked = { jobs: 4, recurse: false, continue: true, resultDirectory: '/out', build };
   const json = chainJson(asked, { ...report, durationMs: 120_000 });
-  await writeChainResult(directory, JSON.stringify({ ...json, ...more }), owner);
+  await writeChainResult(ownPath(directory), JSON.stringify({ ...json, ...more }), owner);
   return directory;
 }
 
@@ -146,7 +147,7 @@ test('links in the result directory are not followed', async (t) => {
   writeFileSync(join(elsewhere, 'report.html'), 'x\n');
   rmSync(join(directory, 'linked'), { recursive: true });
   symlinkSync(elsewhere, join(directory, 'linked'));
-  const page = readFileSync(await renewReport(directory, owner), 'utf8');
+  const page = readFileSync(await renewReport(ownPath(directory), owner), 'utf8');
   t.notRegex(page, /secret|linked\/report/);
 });
 
@@ -163,6 +164,6 @@ test('kiln report makes the same page again, and refuses what is no chain', asyn
   t.regex(first, /<th>machine<\/th>(?:.|\n)*<td>machine-seven<\/td>/);
   for (const text of ['{', '{"members": 7}', '[]']) {
     writeFileSync(join(directory, 'chain.json'), text);
-    await t.throwsAsync(renewReport(directory, owner), { code: 'E_RESULT' });
+    await t.throwsAsync(renewReport(ownPath(directory), owner), { code: 'E_RESULT' });
   }
 });

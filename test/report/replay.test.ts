@@ -1,4 +1,6 @@
 /** The command that does a job again asks for what the first one asked for. */
+
+import { resolve } from 'node:path';
 import test from 'ava';
 import { KilnCommand } from '../../src/cli/options/command.ts';
 import {
@@ -17,6 +19,7 @@ import {
 } from '../../src/cli/rpmbuild/build-options.ts';
 import { recipeRequest } from '../../src/cli/rpmbuild/build-recipe.ts';
 import { buildRequest } from '../../src/cli/rpmbuild/build-request.ts';
+import { type HeldPath, ownPath } from '../../src/host/files/held.ts';
 import { chainJson } from '../../src/jobs/chain/request.ts';
 import { askedFor, resultOfFailedRecipe } from '../../src/jobs/recipe/request.ts';
 import { Timeline } from '../../src/jobs/run/timeline.ts';
@@ -27,17 +30,27 @@ import { shellWords } from '../../src/shell-words.ts';
 const variable = (name: string) => `${name}’s value`;
 const caller = { env: {}, cwd: () => '/', ids: { uid: 0, gid: 0 }, variable };
 
+/** As it is opened. */
+function results(folder: string): { readonly resultDirectory: HeldPath };
+function results(folder?: string): { readonly resultDirectory?: HeldPath };
+function results(folder?: string): { readonly resultDirectory?: HeldPath } {
+  return folder === undefined ? {} : { resultDirectory: ownPath(resolve(folder)) };
+}
+
 function runRequestOf(words: readonly string[]) {
   const command = addSandboxOptions(new KilnCommand('run').argument('[argv...]'), caller);
   command.passThroughOptions().parse([...words], { from: 'user' });
   const options = command.opts<SandboxOptions>();
-  return runRequest(options, options.image ?? '', command.args, command, caller);
+  const request = runRequest(options, options.image ?? '', command.args, command, caller);
+  return { ...request, ...results(options.resultdir) };
 }
 
 function buildRequestOf(words: readonly string[]) {
   const command = addBuildOptions(new KilnCommand('build').argument('[source]'), caller);
   command.parse([...words], { from: 'user' });
-  return buildRequest(command.args[0], command.opts<BuildOptions>(), command, caller);
+  const options = command.opts<BuildOptions>();
+  const request = buildRequest(command.args[0], options, command, caller);
+  return { ...request, ...results(options.resultdir) };
 }
 
 function replayed(request: object): string[] {
@@ -147,7 +160,7 @@ function recipeRequestOf(words: readonly string[]) {
     ...caller,
     environment: {},
   });
-  return request;
+  return { ...request, ...results(options.resultdir) };
 }
 
 test('kiln build of a recipe', (t) => {
@@ -174,7 +187,8 @@ function chainRequestOf(words: readonly string[]) {
   const command = new KilnCommand('build').argument('[source...]');
   addChainOptions(addBuildOptions(command, caller)).parse([...words], { from: 'user' });
   const options = command.opts<BuildOptions & ChainOptions>();
-  return { farm: options.farm, request: chainRequest(command.args, options, command, caller) };
+  const request = chainRequest(command.args, options, command, caller);
+  return { farm: options.farm, request: { ...request, ...results(options.resultdir) } };
 }
 
 test('kiln build --chain, also on a farm', (t) => {

@@ -6,6 +6,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { gunzipSync } from 'node:zlib';
 import test from 'ava';
+import { ownPath } from '../../src/host/files/held.ts';
 import { renewReport } from '../../src/report/write.ts';
 import type { Result } from '../../src/result/schema.ts';
 import { inBrowser } from '../support/chromium.ts';
@@ -62,7 +63,7 @@ async function report(name: string, made: Result, log: string): Promise<string> 
   mkdirSync(directory);
   writeFileSync(join(directory, 'result.json'), JSON.stringify(made));
   writeFileSync(join(directory, 'build.log'), log);
-  return await renewReport(directory, owner);
+  return await renewReport(ownPath(directory), owner);
 }
 
 test.serial('a failed build: its cause leads to the line of the log', async (t) => {
@@ -133,13 +134,13 @@ test.serial('what was added for a build stands apart from its image', async (t) 
   writeFileSync(join(directory, 'installed_pkgs.log'), 'a-1-1.noarch\nb-2-2.noarch\n');
   const layer = { packages: [{ nevra: `b-2-2.noarch${EVIL}` }] };
   writeFileSync(join(directory, 'lock.json'), JSON.stringify({ layer }));
-  await renewReport(directory, owner);
+  await renewReport(ownPath(directory), owner);
   const page = readFileSync(path, 'utf8');
   t.regex(page, /1 packages were added for this build<\/summary><ul class="packages"><li>b-2-2/);
   t.regex(page, /2 packages in all/);
   t.notRegex(page, /<img/);
   writeFileSync(join(directory, 'lock.json'), '{"layer": 7}');
-  await renewReport(directory, owner);
+  await renewReport(ownPath(directory), owner);
   t.notRegex(readFileSync(path, 'utf8'), /were added/);
 });
 
@@ -171,7 +172,7 @@ test.serial('names and logs of strangers bring neither markup nor scripts', asyn
   });
   const path = await report('evil', evil, `${EVIL}\n\u001b]0;title\u0007 ${EVIL}\n`);
   writeFileSync(join(folder, 'evil/installed_pkgs.log'), `${EVIL}\n`);
-  await renewReport(join(folder, 'evil'), owner);
+  await renewReport(ownPath(join(folder, 'evil')), owner);
   const page = await inBrowser(path);
   t.regex(page, /data-ready="2"/);
   t.notRegex(page, /<img/);
@@ -245,12 +246,12 @@ long('a million lines take at most two seconds more than ten', async (t) => {
 test.serial('what is no result is refused, and no link is followed', async (t) => {
   const directory = join(folder, 'broken');
   mkdirSync(directory);
-  await t.throwsAsync(renewReport(directory, owner), { code: 'E_RESULT' });
+  await t.throwsAsync(renewReport(ownPath(directory), owner), { code: 'E_RESULT' });
   writeFileSync(join(directory, 'result.json'), '{"version": 1}');
-  await t.throwsAsync(renewReport(directory, owner), { code: 'E_RESULT' });
+  await t.throwsAsync(renewReport(ownPath(directory), owner), { code: 'E_RESULT' });
   writeFileSync(join(directory, 'result.json'), JSON.stringify(result()));
   writeFileSync(join(folder, 'secret'), 'secret\n');
   symlinkSync(join(folder, 'secret'), join(directory, 'build.log'));
-  const path = await renewReport(directory, owner);
+  const path = await renewReport(ownPath(directory), owner);
   t.notRegex(readFileSync(path, 'utf8'), /data-name="build\.log"/);
 });

@@ -7,6 +7,7 @@ import { Worker } from 'node:worker_threads';
 import { Ajv2020 } from 'ajv/dist/2020.js';
 import test from 'ava';
 import { KilnError } from '../../src/errors.ts';
+import { ownPath } from '../../src/host/files/held.ts';
 import { KILN_VERSION } from '../../src/host/state/paths.ts';
 import { digestOf } from '../../src/image/key.ts';
 import type { RunRequest } from '../../src/jobs/run/request.ts';
@@ -68,7 +69,7 @@ test('the plan digest tells plans apart, not the order or the place of the resul
       { request: { ...request, ...more }, exitStatus: 0 },
       { error: new Error('x'), started: new Date(), phases: [], phase: 'plan' },
     ).planDigest;
-  t.is(digest({}), digest({ resultDirectory: '/elsewhere', caller: { uid: 1, gid: 1 } }));
+  t.is(digest({}), digest({ resultDirectory: ownPath('/elsewhere'), caller: { uid: 1, gid: 1 } }));
   t.not(digest({}), digest({ argv: ['make', 'all'] }));
   t.not(digest({}), digest({ env: { TOKEN: 'other' } }));
   t.is(
@@ -95,7 +96,7 @@ const READER = `
 test('readers see a whole result.json, the old or the new, while it is replaced', async (t) => {
   const directory = join(temporary(t), 'new/results');
   const owner = { uid: 4321, gid: 8765 };
-  const path = await writeResult(directory, failed(new Error('0')), owner);
+  const path = await writeResult(ownPath(directory), failed(new Error('0')), owner);
   t.is(path, join(directory, 'result.json'));
   // In a thread of its own: the writer does not let the event loop turn.
   const reader = new Worker(READER, { eval: true, workerData: { path, last: '300' } });
@@ -103,7 +104,7 @@ test('readers see a whole result.json, the old or the new, while it is replaced'
   // Heard from now on: the last write may be seen before this thread has come to its end.
   const last = once(reader, 'message');
   for (let round = 1; round <= 300; round += 1) {
-    await writeResult(directory, failed(new Error(String(round))), owner);
+    await writeResult(ownPath(directory), failed(new Error(String(round))), owner);
   }
   const [seen] = await last;
   t.true(seen > 2, `${seen}`);
@@ -113,7 +114,7 @@ test('readers see a whole result.json, the old or the new, while it is replaced'
 });
 
 test('a result that cannot be written is E_RESULTDIR', async (t) => {
-  const writing = writeResult('/proc/nowhere', failed(new Error('x')), { uid: 0, gid: 0 });
+  const writing = writeResult(ownPath('/proc/nowhere'), failed(new Error('x')), { uid: 0, gid: 0 });
   await t.throwsAsync(writing, { code: 'E_RESULTDIR', message: /\/proc\/nowhere/ });
 });
 

@@ -5,6 +5,7 @@ import { allowedMissing } from '../../src/sandbox/policy/layers.ts';
 export const ownCaller: Omit<Engine, 'paths' | 'connect'> = {
   owner: undefined,
   cwd: () => process.cwd(),
+  renamed: (value) => value,
   allowMissing: () => allowedMissing(process.env),
   signingPassphrase: () => process.env.KILN_SIGN_PASSPHRASE,
 };

@@ -9,6 +9,7 @@ import { hasProc } from '../../host/process/process.ts';
 import { endWaits } from '../../host/process/wait-for.ts';
 import { connectUnixSocket } from '../../host/sockets/unix-socket.ts';
 import type { HandOver } from '../../sandbox/command/command-request.ts';
+import type { CallerPaths } from '../../users/caller-paths.ts';
 import { type CallerUser, groupNumber, readConfiguration } from '../../users/configuration.ts';
 import { type CallersConfiguration, configurationFile } from '../../users/configuration-file.ts';
 import { plainText } from '../output/print.ts';
@@ -42,6 +43,7 @@ export interface Caller {
   cwd(): string;
   readonly ids: { readonly uid: number; readonly gid: number };
   readonly user: CallerUser | undefined;
+  readonly paths: CallerPaths;
   /** The path of root's kiln.yaml, and the caller's own. */
   readonly configuration: {
     readonly file: string;
@@ -106,6 +108,15 @@ export function outputOf(
     stream,
     write: (text) => void stream.write(text),
     say: (text) => void stream.write(plainText(text)),
+  };
+}
+
+/** Says the caller's names for what kiln holds open. */
+export function renaming(output: TextOutput, paths: CallerPaths): TextOutput {
+  return {
+    ...output,
+    write: (text) => output.write(typeof text === 'string' ? paths.renamed(text) : text),
+    say: (text) => output.say(paths.renamed(text)),
   };
 }
 

@@ -1,10 +1,15 @@
 import { openEngine } from '../../engine.ts';
 import { tryCall } from '../../host/calls/system-call.ts';
+import { ownOpener } from '../../host/files/opener.ts';
 import { startDetached } from '../../host/process/child-process.ts';
 import { callerEnvironment, callersOwn, kilnProgram } from '../../host/process/own-node.ts';
 import { callerIds } from '../../jobs/run/request.ts';
+import { HeldPaths } from '../../users/caller-paths.ts';
 import { configurationFile, readCallersConfiguration } from '../../users/configuration-file.ts';
-import { type Caller, outputOf, requireHost } from './caller.ts';
+import { printWarning } from '../output/errors.ts';
+import { type Caller, outputOf, renaming, requireHost } from './caller.ts';
+
+let own: HeldPaths | undefined;
 
 export const processCaller: Caller = {
   env: process.env,
@@ -17,6 +22,13 @@ export const processCaller: Caller = {
     return callerIds(process.env);
   },
   user: undefined,
+  get paths() {
+    own ??= new HeldPaths({
+      ...{ opener: ownOpener(this.ids), cwd: () => process.cwd(), owner: this.ids },
+      warn: (warning) => printWarning(warning, this.stderr),
+    });
+    return own;
+  },
   get configuration() {
     const own = readCallersConfiguration(process.env, process.geteuid?.() ?? 0);
     return { file: configurationFile(process.env), own };
@@ -26,10 +38,10 @@ export const processCaller: Caller = {
   },
   // Made when needed, because Node takes a millisecond for each.
   get stdout() {
-    return ownOutput(process.stdout);
+    return renaming(ownOutput(process.stdout), this.paths);
   },
   get stderr() {
-    return ownOutput(process.stderr);
+    return renaming(ownOutput(process.stderr), this.paths);
   },
   get windowSize() {
     return { rows: process.stdout.rows ?? 24, columns: process.stdout.columns ?? 80 };
@@ -71,7 +83,10 @@ export const processCaller: Caller = {
   isOnly: true,
   openEngine: (options) => {
     if (options?.anybody !== true) requireHost(process.env);
-    return openEngine(process.env, options);
+    return openEngine(process.env, {
+      ...options,
+      renamed: (value) => processCaller.paths.renamed(value),
+    });
   },
   storeChanged: () => {
     const command = kilnProgram(['gc', '--sync-only']);

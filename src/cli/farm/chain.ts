@@ -1,5 +1,5 @@
 import { once } from 'node:events';
-import { join } from 'node:path';
+import { join, resolve } from 'node:path';
 import { defined } from '../../defined.ts';
 import { KilnError } from '../../errors.ts';
 import { rememberChain } from '../../farm/chain.ts';
@@ -8,6 +8,7 @@ import { type FarmReport, resultsOfRun } from '../../farm/report.ts';
 import { buildFarmChain, type FarmContext, type FarmRequest } from '../../farm/run-chain.ts';
 import { isPackageName, STEP_FILE, type StepOptions } from '../../farm/step.ts';
 import { Folder } from '../../host/files/folder.ts';
+import type { HeldPath } from '../../host/files/held.ts';
 import { startProgram } from '../../host/process/child-process.ts';
 import { packageRoot } from '../../host/state/paths.ts';
 import { isImageName } from '../../image/find.ts';
@@ -33,7 +34,8 @@ export async function runFarmChain(
   command: KilnCommand,
   caller: Caller,
 ): Promise<void> {
-  const request = chainRequest(sources, options, command, caller);
+  const asked = chainRequest(sources, options, command, caller);
+  const request = { ...asked, resultDirectory: resolve(options.resultdir) };
   refuseWhatStays(command);
   const jobs = command.isGiven('jobs') ? options.jobs : null;
   const { ci, samples, json = false } = options;
@@ -61,7 +63,11 @@ function refuseWhatStays(command: KilnCommand): void {
   );
 }
 
-function farmRequest(request: ChainRequest, jobs: number | null, samples: boolean): FarmRequest {
+function farmRequest(
+  request: Omit<ChainRequest, 'resultDirectory'> & Pick<FarmRequest, 'resultDirectory'>,
+  jobs: number | null,
+  samples: boolean,
+): FarmRequest {
   const { build, ...chain } = request;
   if (!isImageName(build.image)) {
     throw new KilnError('E_ARGUMENT', `--farm takes no image by its path: ${build.image}`, {
@@ -100,18 +106,20 @@ export async function run(
   using interruption = listenForInterruption(caller);
   using table = new ChainTable(request.sources.length, caller);
   const program = join(packageRoot(), 'bin/kiln');
-  const { image, options, jobs, resultDirectory: directory } = request;
+  const { image, options, jobs, resultDirectory } = request;
+  const directory = await caller.paths.results(resultDirectory);
   const build = async () => {
     await requirePool(caller.ids.uid);
     const context = {
       owner: caller.ids,
+      results: directory,
       doStep: (folder: string) => stepHere(program, folder),
       program,
       environment: hookEnvironment(caller),
       allowMissing: allowedMissing(caller.env),
       signal: interruption.signal,
       ...farmHooks(table, caller),
-      onChain: (id: string) => rememberChain(caller.environment, id, directory),
+      onChain: (id: string) => rememberChain(caller.environment, id, resultDirectory),
     };
     return await buildFarmChain(request, context, goesOn);
   };
@@ -155,11 +163,11 @@ const LOG_MAX = 256 * 2 ** 20;
 
 async function tellService(
   { members }: FarmReport,
-  directory: string,
+  directory: HeldPath,
   ci: CiOutput | undefined,
 ): Promise<void> {
   if (ci === undefined) return;
-  const results = resultsOfRun(members);
+  const results = resultsOfRun(directory, members);
   using top = Folder.open(directory);
   for (const { name, outcome } of members) {
     if (outcome === undefined || !results.has(name)) continue;

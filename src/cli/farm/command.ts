@@ -23,7 +23,14 @@ import { printError } from '../output/errors.ts';
 import { buildOutput } from '../rpmbuild/build-output.ts';
 import { admitOptions, admitWorker, fetchPath } from '../users/user-guard.ts';
 import type { PathKind } from '../users/user-rules.ts';
-import { cancelCommand, checkCommand, logsCommand, resumeCommand, statusCommand } from './look.ts';
+import {
+  cancelCommand,
+  checkCommand,
+  filesIn,
+  logsCommand,
+  resumeCommand,
+  statusCommand,
+} from './look.ts';
 
 const EXAMPLES = `
 A chain goes to a pool with “kiln build --chain --farm”; docs/farm.md explains it.
@@ -57,7 +64,8 @@ function prepareCommand(caller: Caller): KilnCommand {
     .argument('<dir>')
     .argument('<step>')
     .action(async (directory: string, node: string) => {
-      caller.exitStatus = await prepareStep(directory, node, allowedMissing(caller.env));
+      using files = await filesIn(directory, caller);
+      caller.exitStatus = await prepareStep(files, node, allowedMissing(caller.env));
     });
 }
 
@@ -69,7 +77,8 @@ function publishCommand(caller: Caller): KilnCommand {
     .argument('<status>', 'what the step ended with');
   // A signal's number is negative.
   return it.allowUnknownOption().action(async (directory: string, node: string, status: string) => {
-    caller.exitStatus = await publishStep(directory, node, Number(status), caller.ids);
+    using files = await filesIn(directory, caller);
+    caller.exitStatus = await publishStep(files, node, Number(status), caller.ids);
   });
 }
 
@@ -153,8 +162,7 @@ async function attempt(file: string, options: StepOptions, caller: Caller): Prom
   const sources: string[] = [];
   for (const member of step.members) sources.push(await fetch('file', beside(member.file)));
   const { results } = step;
-  // A user's result directory was opened before the command began.
-  const resultDirectory = resolve(options.resultdir);
+  const resultDirectory = await caller.paths.results(options.resultdir);
   const places: StepPlaces = {
     sources,
     results: results === null ? undefined : await fetch('sources', beside(results.folder)),

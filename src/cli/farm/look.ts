@@ -3,12 +3,11 @@ import { stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { KilnError } from '../../errors.ts';
-import { type FarmChain, FarmFiles, findChain, knownChains } from '../../farm/chain.ts';
+import { type FarmChain, FarmFiles, findChain, knownChains, noChain } from '../../farm/chain.ts';
 import { whyStepsWait } from '../../farm/dag.ts';
 import { queued, removeDag, requirePool, type Slot, slots } from '../../farm/pool.ts';
 import { workerOf } from '../../farm/prepare.ts';
 import { Reporter } from '../../farm/report.ts';
-import { attempt } from '../../host/calls/libc.ts';
 import { KILN_VERSION } from '../../host/state/paths.ts';
 import { allowedMissing } from '../../sandbox/policy/layers.ts';
 import type { Caller } from '../caller/caller.ts';
@@ -77,10 +76,13 @@ const CHAINS: Columns<ListedChain> = [
 async function list(caller: Caller, json: boolean): Promise<void> {
   const chains: ListedChain[] = [];
   for (const { id, directory } of knownChains(caller.environment)) {
-    const chain = attempt(() => {
-      using files = FarmFiles.open(directory);
-      return files.existing();
-    });
+    const chain = await filesIn(directory, caller).then(
+      (files) => {
+        using _files = files;
+        return files.existing();
+      },
+      () => undefined,
+    );
     if (chain?.id !== id) continue;
     const isRunning = chain.cluster !== null && (await queued(chain.cluster)).length > 0;
     const state = isRunning ? 'running' : 'over';
@@ -90,8 +92,15 @@ async function list(caller: Caller, json: boolean): Promise<void> {
   printRows(caller.stdout, CHAINS, chains, { json });
 }
 
+/** @throws KilnError E_FARM_CHAIN, E_RESULTDIR */
+export async function filesIn(directory: string, { paths }: Caller): Promise<FarmFiles> {
+  const top = await paths.existing(directory);
+  if (top === undefined) throw noChain(directory);
+  return FarmFiles.open(top, directory);
+}
+
 async function show(directory: string, caller: Caller, json: boolean): Promise<void> {
-  using files = FarmFiles.open(directory);
+  using files = await filesIn(directory, caller);
   const chain = files.chain();
   const jobs = chain.cluster === null ? [] : await queued(chain.cluster);
   const rows: { name: string; state: string; worker: string; reason: string }[] = [];
@@ -148,7 +157,7 @@ export function logsCommand(caller: Caller): KilnCommand {
     .option('-f, --follow', 'go on until the step ends')
     .examples('kiln farm logs -f 3fa9c1d2 app-1-1')
     .action(async (name: string, member: string, { follow }: { follow?: boolean }) => {
-      using files = FarmFiles.open(findChain(caller.environment, name));
+      using files = await filesIn(findChain(caller.environment, name), caller);
       const chain = files.chain();
       const found = chain.members.find((one) => one.name === member);
       if (found === undefined || found.node === null) {
@@ -184,7 +193,7 @@ export function cancelCommand(caller: Caller): KilnCommand {
     .examples('kiln farm cancel 3fa9c1d2')
     .action(async (name: string) => {
       await requirePool(caller.ids.uid);
-      using files = FarmFiles.open(findChain(caller.environment, name));
+      using files = await filesIn(findChain(caller.environment, name), caller);
       const chain = files.chain();
       if (chain.cluster === null || (await queued(chain.cluster)).length === 0) {
         caller.stderr.say(`kiln: chain ${chain.id} is over\n`);
@@ -206,11 +215,9 @@ export function resumeCommand(caller: Caller): KilnCommand {
     .examples('kiln farm resume 3fa9c1d2')
     .action(async (name: string, { json }: { json?: boolean }) => {
       const directory = findChain(caller.environment, name);
-      const chain = (() => {
-        using files = FarmFiles.open(directory);
-        return files.chain();
-      })();
-      const request = { ...chain, image: chain.image.name };
+      using files = await filesIn(directory, caller);
+      const chain = files.chain();
+      const request = { ...chain, resultDirectory: directory, image: chain.image.name };
       await run(request, caller, { json: json === true, ci: 'auto', goesOn: true });
     });
 }

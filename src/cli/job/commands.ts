@@ -1,6 +1,4 @@
-import { constants, existsSync, openSync } from 'node:fs';
-import { resolve } from 'node:path';
-import { makeResultDirectory } from '../../artifacts/destination.ts';
+import { existsSync } from 'node:fs';
 import { endOf, Follower } from '../../detached/follow.ts';
 import { readJobLog } from '../../detached/log.ts';
 import {
@@ -12,15 +10,12 @@ import {
   titleOf,
 } from '../../detached/record.ts';
 import { KilnError } from '../../errors.ts';
-import { closing } from '../../host/calls/descriptor.ts';
 import { type StatePaths, statePaths } from '../../host/state/paths.ts';
 import { deferred } from '../../promise.ts';
 import { roomIn } from '../../remote/wire.ts';
-import { renewReport } from '../../report/write.ts';
-import { copyResults } from '../../users/copy-results.ts';
+import { noResult, renewReport } from '../../report/write.ts';
 import { type Caller, listenForInterruption } from '../caller/caller.ts';
 import { KilnCommand } from '../options/command.ts';
-import { printWarning } from '../output/errors.ts';
 import { LogView } from '../output/print.ts';
 
 const JOB = 'an id or name, as `kiln ps` shows it; the first digits are enough';
@@ -242,24 +237,9 @@ export function resultsCommand(caller: Caller): KilnCommand {
         const hint = `\`kiln logs ${record.id}\` may say why`;
         throw noResults(`the job ${title} left no results`, hint);
       }
-      await copyTo(from, directory, caller);
+      await caller.paths.give(from, directory);
       caller.stdout.say(`${directory}\n`);
     });
-}
-
-async function copyTo(from: string, directory: string, caller: Caller): Promise<void> {
-  const files = caller.user?.files;
-  if (files !== undefined) {
-    await files.give(from, directory);
-    return;
-  }
-  const path = resolve(caller.cwd(), directory);
-  makeResultDirectory(path, caller.ids);
-  using to = closing(openSync(path, constants.O_RDONLY | constants.O_DIRECTORY));
-  await copyResults(from, to.fd, directory, {
-    owner: caller.ids,
-    warn: (warning) => printWarning(warning, caller.stderr),
-  });
 }
 
 const REPORT_EXAMPLES = `
@@ -276,7 +256,9 @@ export function reportCommand(caller: Caller): KilnCommand {
     .argument('<directory>', 'the result directory of a job or a chain')
     .addHelpText('after', REPORT_EXAMPLES)
     .action(async (directory: string) => {
-      const path = await renewReport(resolve(caller.cwd(), directory), caller.ids);
+      const folder = await caller.paths.existing(directory);
+      if (folder === undefined) throw noResult(directory);
+      const path = await renewReport(folder, caller.ids);
       caller.stdout.write(`${path}\n`);
       caller.exitStatus = 0;
     });

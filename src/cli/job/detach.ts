@@ -51,13 +51,11 @@ export async function detach<
     });
   }
   const given = command.isGiven('resultdir') ? options.resultdir : undefined;
-  const files = caller.user?.files;
   if (caller.user !== undefined) await checkRoom(caller.user, statePaths(caller.env));
   const job = await caller.detach({
     name,
     tty,
-    resultDirectory:
-      given && (files === undefined ? resolve(caller.cwd(), given) : files.renamed(given)),
+    resultDirectory: given && resolve(caller.cwd(), given),
   });
   const begin = (sandbox?: string) => {
     if (!job.hasBegun) job.begin(sandbox);
@@ -65,13 +63,10 @@ export async function detach<
   if (given !== undefined) return { options, begin };
   const folder = jobFiles.results(job.folder);
   mkdirSync(folder, { mode: 0o700 });
-  if (caller.user === undefined || files === undefined) {
-    return { options: { ...options, resultdir: folder }, begin };
-  }
-  // Written with the user's rights; nobody but root comes by its path.
-  chownSync(folder, caller.user.uid, caller.user.gid);
+  // Written with a user's rights; nobody but root comes by its path.
+  if (caller.user !== undefined) chownSync(folder, caller.user.uid, caller.user.gid);
   const fd = openSync(folder, constants.O_RDONLY | constants.O_DIRECTORY);
-  return { options: { ...options, resultdir: files.resultsTo(fd, 'results') }, begin };
+  return { options: { ...options, resultdir: caller.paths.resultsTo(fd, 'results') }, begin };
 }
 
 /** What is kept of a user's jobs counts together as what one of them may write. @throws KilnError E_FORBIDDEN */

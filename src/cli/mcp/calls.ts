@@ -12,7 +12,6 @@ import {
   realpathSync,
 } from 'node:fs';
 import { join, relative, resolve } from 'node:path';
-import { makeResultDirectory } from '../../artifacts/destination.ts';
 import { closing } from '../../host/calls/descriptor.ts';
 import { startProgram } from '../../host/process/child-process.ts';
 import { packageRoot } from '../../host/state/paths.ts';
@@ -61,8 +60,11 @@ export class Kiln {
   readonly #open = new Map<string, Started>();
   readonly #running = new Set<Started>();
 
+  readonly #caller: Caller;
+
   constructor(caller: Caller, words: readonly string[], options: McpOptions) {
     const { image, resultdir, sources, timeout } = options;
+    this.#caller = caller;
     this.#env = { ...caller.environment };
     this.#words = words;
     this.#image = image;
@@ -80,8 +82,8 @@ export class Kiln {
   }
 
   /** A folder of its own for what a call leaves. */
-  makeResults(): string {
-    makeResultDirectory(this.#results);
+  async makeResults(): Promise<string> {
+    await this.#caller.paths.results(this.#results);
     return mkdtempSync(join(this.#resultFolder(), 'call-'));
   }
 

@@ -116,7 +116,7 @@ function addTools(server: McpServer, kiln: Kiln): void {
       artifacts: z.array(z.string()).optional().describe('Patterns of files to keep, as out/*.rpm'),
     },
     async ({ command: line, image: named, stdin, artifacts = [] }, signal) => {
-      const results = artifacts.length === 0 ? undefined : kiln.makeResults();
+      const results = artifacts.length === 0 ? undefined : await kiln.makeResults();
       const keeps = results === undefined ? [] : [`--resultdir=${results}`];
       for (const pattern of artifacts) keeps.push(`--artifact=${pattern}`);
       const words = ['run', ...(await kiln.sandboxWords(named)), ...keeps, '--', ...inShell(line)];
@@ -175,7 +175,7 @@ function addTools(server: McpServer, kiln: Kiln): void {
     },
     async ({ source, image: named }, signal) => {
       const file = kiln.sourceFile(source);
-      const results = kiln.makeResults();
+      const results = await kiln.makeResults();
       const what = file.endsWith('.spec') ? ['--spec', file, '--sources', dirname(file)] : [file];
       const words = ['build', ...(await kiln.buildWords(named)), ...what, '--resultdir', results];
       return outcome(await kiln.call(words, { signal }), results);

@@ -191,6 +191,14 @@ function profile(nameOrPath: string, caller: RequestCaller): string {
   return resolve(caller.cwd(), nameOrPath);
 }
 
+/** Opened by the caller. @throws KilnError E_RESULTDIR */
+export async function heldResults(
+  { resultdir }: Pick<SandboxOptions, 'resultdir'>,
+  { paths }: Pick<Caller, 'paths'>,
+): Promise<Pick<RunRequest, 'resultDirectory'>> {
+  return resultdir ? { resultDirectory: await paths.results(resultdir) } : {};
+}
+
 export function runRequest(
   options: SandboxOptions,
   image: string,
@@ -226,7 +234,6 @@ export function runRequest(
       secrets: some(options.secret),
       egress: some(options.egress),
       hostname: options.hostname || undefined,
-      resultDirectory: options.resultdir ? resolve(caller.cwd(), options.resultdir) : undefined,
       keepSeconds: options.keep && options.keep / 1000,
     }),
   };

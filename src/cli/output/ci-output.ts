@@ -5,6 +5,7 @@ import { KilnError, reasonOf } from '../../errors.ts';
 import { closing } from '../../host/calls/descriptor.ts';
 import { hasErrno } from '../../host/calls/libc.ts';
 import { AT_FDCWD, openat2, RESOLVE_NO_SYMLINKS } from '../../host/files/at.ts';
+import type { HeldPath } from '../../host/files/held.ts';
 import type { ChainMemberReport } from '../../jobs/chain/request.ts';
 import { resultOfBuild } from '../../jobs/rpmbuild/outcome/finish.ts';
 import type { BuildPhase, BuildReport } from '../../jobs/rpmbuild/outcome/report.ts';
@@ -82,7 +83,7 @@ export class CiOutput {
     await this.#summarise(summary(result));
   }
 
-  async finishChain(members: readonly ChainMemberReport[], directory: string): Promise<void> {
+  async finishChain(members: readonly ChainMemberReport[], directory: HeldPath): Promise<void> {
     const results = members.flatMap(({ name, report }) =>
       report === undefined ? [] : [[name, this.#resultOf(report)] as const],
     );
@@ -93,7 +94,7 @@ export class CiOutput {
   async finishMembers(
     members: readonly ToldMember[],
     results: ReadonlyMap<string, SuiteResult>,
-    directory: string,
+    directory: HeldPath,
   ): Promise<void> {
     const cases = members.map(caseOf);
     this.#annotate(
@@ -111,10 +112,9 @@ export class CiOutput {
     await this.#summarise(chainSummary(cases));
   }
 
-  /** A user's files have the user's names. */
+  /** With the caller's names. */
   #resultOf(report: BuildReport): Result {
-    const result = resultOfBuild(report);
-    return this.#caller.user?.files?.renamed(result) ?? result;
+    return this.#caller.paths.renamed(resultOfBuild(report));
   }
 
   #logOf(name: string, spec: string): LogReader {
@@ -151,7 +151,7 @@ export class CiOutput {
   }
 
   async #write(
-    directory: string,
+    directory: HeldPath,
     junit: string,
     findings: Parameters<typeof codeQuality>[0],
   ): Promise<void> {

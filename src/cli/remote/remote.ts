@@ -33,6 +33,9 @@ async function run({ host, argv }: RemoteCommandLine, caller: Caller): Promise<v
   const command = await parsedCommand(argv, caller, (program) => listen(program, given));
   const plan = await planRemote(command, given, caller);
   const { inputIsTTY, stdout, stderr } = caller;
+  const places = [];
+  for (const { place, only } of plan.outputs)
+    places.push({ folder: await caller.paths.results(place), only });
   let input: TextInput | undefined;
   const near = new Near({
     address,
@@ -44,7 +47,7 @@ async function run({ host, argv }: RemoteCommandLine, caller: Caller): Promise<v
       outputs: plan.outputs.map(({ name }) => name),
       detaches: plan.detaches,
     },
-    places: plan.outputs,
+    places,
     names: plan.names,
     pack: plan.pack,
     // With a terminal at both ends, its keys mean something to what runs there, and nothing here.

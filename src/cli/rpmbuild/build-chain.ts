@@ -1,7 +1,7 @@
-import { join, relative, resolve } from 'node:path';
+import { isAbsolute, join, relative, resolve } from 'node:path';
 import { isKilnCode } from '../../errors.ts';
 import { asKilnError } from '../../host/calls/system-error.ts';
-import { makeDirectory } from '../../host/files/folder.ts';
+import type { HeldPath } from '../../host/files/held.ts';
 import { packageCount } from '../../image/progress.ts';
 import { buildChain } from '../../jobs/chain/chain.ts';
 import {
@@ -35,20 +35,19 @@ import { buildRequest } from './build-request.ts';
 
 /** A user's files have the user's names. */
 export async function writeChain(
-  directory: string,
+  directory: HeldPath,
   value: object,
-  { user, ids }: Pick<Caller, 'user' | 'ids'>,
+  { paths, ids }: Pick<Caller, 'paths' | 'ids'>,
 ): Promise<void> {
-  const text = `${JSON.stringify(value, undefined, 2)}\n`;
-  makeDirectory(directory, ids);
-  await writeChainResult(directory, user?.files?.renamed(text) ?? text, ids);
+  const text = `${JSON.stringify(paths.renamed(value), undefined, 2)}\n`;
+  await writeChainResult(directory, text, ids);
 }
 
 /** Of a chain that ended before it began. */
 export type UnbuiltChain = ChainReport<never>;
 
 interface ToldAs<Report> {
-  readonly directory: string;
+  readonly directory: HeldPath;
   readonly json: boolean;
   readonly describe: (report: Report | UnbuiltChain) => object;
   readonly tellService: (report: Report) => Promise<void>;
@@ -96,7 +95,9 @@ export async function runChain(
   caller: Caller,
   begin: () => void,
 ): Promise<void> {
-  const request = chainRequest(sources, options, command, caller);
+  const asked = chainRequest(sources, options, command, caller);
+  const directory = await caller.paths.loneResults(options.resultdir);
+  const request: ChainRequest = { ...asked, resultDirectory: directory };
   const paths = sources.map((path) => resolve(path));
   for (const path of new Set(paths.filter((path, index) => paths.indexOf(path) !== index))) {
     const message = `${path} is named more than once: it is built once`;
@@ -138,7 +139,6 @@ export async function runChain(
         },
       }),
     });
-  const { resultDirectory: directory } = request;
   const told = {
     ...{ directory, json: options.json === true },
     describe: (report: ChainReport | UnbuiltChain) => chainJson(request, report),
@@ -152,14 +152,13 @@ export function chainRequest(
   options: BuildOptions & ChainOptions,
   command: KilnCommand,
   caller: Pick<Caller, 'env' | 'cwd' | 'ids'>,
-): ChainRequest {
+): Omit<ChainRequest, 'resultDirectory'> {
   const [first] = sources;
   if (first === undefined) return command.error('kiln: a chain needs source packages');
-  const { source: _, resultDirectory, ...build } = buildRequest(first, options, command, caller);
+  const { source: _, ...build } = buildRequest(first, options, command, caller);
   const paths = sources.map((path) => resolve(path));
   return {
     sources: [...new Set(paths)],
-    resultDirectory,
     build,
     jobs: options.jobs,
     continue: options.continue === true,
@@ -261,9 +260,9 @@ function printChain({ members, repository, failure }: ToldChain, caller: Caller)
   printTable(caller.stdout, columns, rows, hasColours(caller.stdout, caller) ? style : undefined);
   if (failure !== undefined) printError(failure, caller.stderr);
   if (members.some(({ packages }) => packages.length > 0)) {
-    // A user's results are elsewhere while the job runs.
-    const near = caller.user === undefined ? relative('', repository) : '';
-    caller.stderr.say(`kiln: repository: ${near || repository}\n`);
+    const place = caller.paths.renamed(repository);
+    const near = isAbsolute(place) ? relative(caller.cwd(), place) : place;
+    caller.stderr.say(`kiln: repository: ${near || place}\n`);
   }
 }
 

@@ -67,7 +67,7 @@ export async function buildRecipe(
       hint: 'a TypeScript recipe finds them in `parameters`; see docs/recipes.md',
     });
   }
-  const request = recipeRequest(path, options, caller);
+  let request = recipeRequest(path, options, caller);
   await using engine = caller.openEngine();
   using interruption = listenForInterruption(caller);
   using output = recipeOutput(path, options.quiet === true, begin, caller);
@@ -76,7 +76,9 @@ export async function buildRecipe(
   const json = options.json === true;
   using held = new DisposableStack();
   try {
-    held.use(await lockResults(options.resultdir, request.caller));
+    const resultDirectory = await caller.paths.loneResults(options.resultdir);
+    request = { ...request, resultDirectory };
+    held.use(await lockResults(resultDirectory, request.caller));
     const hooks = { ...output.hooks, signal: interruption.signal };
     const report = await runRecipe(engine, request, hooks, timeline);
     caller.exitStatus = recipeStatus(report);
@@ -114,7 +116,6 @@ export function recipeRequest(
     binds: options.bind,
     limits: limitsOf(options),
     time: defined({ timeout, stallTimeout }),
-    resultDirectory: resolve(options.resultdir),
     caller: caller.ids,
     ...defined({
       ...{ image, disk, usual, allowHostWrite: options.allowHostWrite },

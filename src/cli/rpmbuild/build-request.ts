@@ -18,16 +18,12 @@ export function resumedRequest(
   srpm: string | undefined,
   options: BuildOptions,
   command: KilnCommand,
-  caller: Pick<Caller, 'user'>,
 ): Partial<BuildRequest> {
   if (srpm !== undefined) {
     return command.error('kiln: --resume goes on with the package in its sandbox: name no other');
   }
   const { shortCircuit, nocheck, timeout, stallTimeout, provenanceKey } = options;
-  // A user's first folder was opened for the first job only.
-  const isNamed = command.isGiven('resultdir') || caller.user !== undefined;
   return defined({
-    resultDirectory: isNamed ? resolve(options.resultdir) : undefined,
     provenance: provenanceKey === undefined ? undefined : { key: resolve(provenanceKey) },
     shortCircuit,
     nocheck,
@@ -60,12 +56,13 @@ function networkUse(
   return network === 'host' ? network : libvirtNetwork(network, command);
 }
 
+/** Without the folder for results, which is opened once nothing is wrong with all else. */
 export function buildRequest(
   srpm: string | undefined,
   options: BuildOptions,
   command: KilnCommand,
   caller: Pick<Caller, 'env' | 'cwd' | 'ids'>,
-): BuildRequest {
+): Omit<BuildRequest, 'resultDirectory'> {
   const { image } = options;
   if (image === undefined && options.lock === undefined) {
     return command.error(
@@ -95,7 +92,6 @@ export function buildRequest(
   return {
     image: image ?? '',
     source: source(srpm, options, command),
-    resultDirectory: resolve(options.resultdir),
     caller: caller.ids,
     defines: options.define,
     with: options.with,

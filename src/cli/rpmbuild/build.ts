@@ -1,5 +1,5 @@
 import { buildPackage } from '../../jobs/rpmbuild/build.ts';
-import { resumeBuild } from '../../jobs/rpmbuild/keep.ts';
+import { keptResultDirectory, resumeBuild } from '../../jobs/rpmbuild/keep.ts';
 import { resultOfBuild } from '../../jobs/rpmbuild/outcome/finish.ts';
 import type { BuildReport } from '../../jobs/rpmbuild/outcome/report.ts';
 import { verifyBuild } from '../../jobs/verify/verify.ts';
@@ -98,11 +98,17 @@ async function build(
   const hooks = { ...output.hooks, signal: interruption.signal, samples: options.samples };
   let report: BuildReport;
   if (options.resume !== undefined) {
-    const changes = resumedRequest(source, options, it, caller);
+    const changes = resumedRequest(source, options, it);
     const { id } = await findSandbox(engine, options.resume);
-    report = await resumeBuild(engine, id, changes, hooks);
+    // Of a user's build, the folder of its start means nothing now.
+    const isNamed = it.isGiven('resultdir') || caller.user !== undefined;
+    const to = isNamed ? options.resultdir : keptResultDirectory(engine, id, changes);
+    const resultDirectory = await caller.paths.loneResults(to);
+    report = await resumeBuild(engine, id, { ...changes, resultDirectory }, hooks);
   } else {
-    const request = buildRequest(source, options, it, caller);
+    const asked = buildRequest(source, options, it, caller);
+    const resultDirectory = await caller.paths.loneResults(options.resultdir);
+    const request = { ...asked, resultDirectory };
     report =
       options.verify === true
         ? await verifyBuild(engine, request, hooks, options.vary)

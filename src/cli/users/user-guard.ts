@@ -65,8 +65,6 @@ export async function admit<Processed>(
     const value: unknown = options[name];
     const source = action.getOptionValueSource(name) ?? 'cli';
     if (fetching === undefined || value === undefined) continue;
-    // Without a wish of the caller's, what a job that goes on leaves waits for `kiln results`.
-    if (options.detach === true && name === 'resultdir' && source !== 'cli') continue;
     if (Array.isArray(value) && value.length === 0) continue;
     const fetched = await fromSource(source, () => fetchAll(value, fetching));
     action.setOptionValueWithSource(name, fetched, source);
@@ -100,6 +98,8 @@ interface Fetching {
 function fetchingOf(rule: Rule | undefined, user: CallerUser): Fetching | undefined {
   if (rule === 'image') return { fetch: (name) => fetchImage(name, user) };
   if (typeof rule !== 'object' || rule.kind !== 'path') return undefined;
+  // Made if it is missing: the action opens it once it is known that there is something to do.
+  if (rule.path === 'results' || rule.path === 'lone results') return undefined;
   return { field: rule.field, fetch: (path) => fetchPath(rule.path, path, user) };
 }
 

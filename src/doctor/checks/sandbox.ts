@@ -122,7 +122,12 @@ async function trial(
   begin('start a sandbox');
   const engine = {
     ...{ paths, owner, connect: async () => connection },
-    ...{ cwd: () => '/', allowMissing: () => allowMissing, signingPassphrase: () => undefined },
+    ...{
+      cwd: () => '/',
+      renamed: <Value>(value: Value) => value,
+      allowMissing: () => allowMissing,
+      signingPassphrase: () => undefined,
+    },
   };
   await using emptySandbox = await PlannedSandbox.open(engine, { ...plan, command });
   begin('run a command in it');

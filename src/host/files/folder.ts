@@ -9,7 +9,6 @@ import {
   fstatSync,
   fsyncSync,
   lstatSync,
-  openSync,
   readdirSync,
   readFileSync,
   writeFileSync,
@@ -19,6 +18,7 @@ import { closing } from '../calls/descriptor.ts';
 import { succeeds, unlessErrno } from '../calls/libc.ts';
 import { callerMode } from '../process/own-umask.ts';
 import { mkdirat, NEW_FILE, openat2, openDirectory, renameat, unlinkat } from './at.ts';
+import { heldParts, heldPath, openFolder } from './held.ts';
 
 interface FolderOwner {
   readonly uid: number;
@@ -37,9 +37,12 @@ export class Folder implements Disposable {
     this.#fd = fd;
   }
 
-  /** Links in this path are followed, because a person named it. */
   static open(path: string): Folder {
-    return new Folder(openSync(path, constants.O_RDONLY | constants.O_DIRECTORY));
+    return new Folder(openFolder(path));
+  }
+
+  get descriptor(): number {
+    return this.#fd;
   }
 
   /** Calls of Node's reach the folder by this path even if it is renamed. */
@@ -114,9 +117,11 @@ export class Folder implements Disposable {
  * @throws the system error, ENOTDIR where something else has the name
  */
 export function makeDirectory(path: string, owner?: FolderOwner): void {
-  const missing: string[] = [];
-  let there = path;
-  for (; !existsSync(there); there = dirname(there)) missing.unshift(basename(there));
+  const held = heldParts(path);
+  const missing: string[] = held?.rest.split('/').filter((name) => name !== '') ?? [];
+  let there = held === undefined ? path : heldPath(held.fd);
+  if (held === undefined)
+    for (; !existsSync(there); there = dirname(there)) missing.unshift(basename(there));
   let folder = Folder.open(there);
   for (const name of missing) {
     // By descriptor: whoever may write there could put a link in the place of what was made.

@@ -1,5 +1,6 @@
 import { join } from 'node:path';
 import { KilnError } from '../../errors.ts';
+import { below } from '../../host/files/held.ts';
 import type { RepositoryFile } from '../../packages/repository/publish/snapshot.ts';
 import type { Engine } from '../../sandbox/open.ts';
 import { packageSigner } from '../provenance/sign.ts';
@@ -74,7 +75,7 @@ async function recall(
   const files: [string, RepositoryFile[]][] = [];
   for (const { name } of members) {
     const record = known.get(name);
-    const directory = join(resultDirectory, name);
+    const directory = below(resultDirectory, name);
     if (record === undefined || !(await packagesAreThere(directory, record))) return;
     files.push([name, packageFiles(directory, record)]);
   }

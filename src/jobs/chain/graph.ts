@@ -1,5 +1,5 @@
-import { join } from 'node:path';
 import { KilnError } from '../../errors.ts';
+import { below, type HeldPath } from '../../host/files/held.ts';
 import { meetsCondition } from '../../image/transaction/plan.ts';
 import type { RpmDependency } from '../../packages/rpm/package.ts';
 import type { BuildReport } from '../rpmbuild/outcome/report.ts';
@@ -208,7 +208,7 @@ export class Order {
 
 export class Progress {
   readonly member: Member;
-  readonly directory: string;
+  readonly directory: HeldPath;
   readonly scan: Scan;
   state: MemberState = 'waiting';
   reason: string | undefined;
@@ -223,11 +223,11 @@ export class Progress {
   again = false;
   exitStatus = 0;
 
-  constructor(member: Member, scan: Scan, resultDirectory: string) {
+  constructor(member: Member, scan: Scan, resultDirectory: HeldPath) {
     this.member = member;
     this.scan = scan;
     this.requires = scan.requires;
-    this.directory = join(resultDirectory, member.name);
+    this.directory = below(resultDirectory, member.name);
   }
 
   get name(): string {

@@ -6,6 +6,7 @@ import { KilnError } from '../../errors.ts';
 import { attempt } from '../../host/calls/libc.ts';
 import { type HeldLock, tryLock } from '../../host/files/flock.ts';
 import { Folder, makeDirectory } from '../../host/files/folder.ts';
+import type { HeldPath } from '../../host/files/held.ts';
 import { hasContent } from '../../packages/repository/cache.ts';
 import type { Scan } from './member.ts';
 
@@ -66,13 +67,13 @@ export class Records implements Disposable {
     this.#scanned = folder.inner('scanned');
   }
 
-  static open(resultDirectory: string): Records {
+  static open(resultDirectory: HeldPath): Records {
     using top = Folder.open(resultDirectory);
     return new Records(resultDirectory, top.inner('.kiln'));
   }
 
   /** Opens the records of a result directory, which is made for `owner`. @throws KilnError E_RESULTDIR */
-  static make(resultDirectory: string, owner: Owner): Records {
+  static make(resultDirectory: HeldPath, owner: Owner): Records {
     try {
       makeDirectory(resultDirectory, owner);
       return Records.open(resultDirectory);

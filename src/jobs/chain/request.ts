@@ -1,4 +1,5 @@
 import type { KilnError } from '../../errors.ts';
+import type { HeldPath } from '../../host/files/held.ts';
 import type { OnImageProgress } from '../../image/progress.ts';
 import type { BuildHooks, BuildReport, BuiltPackage } from '../rpmbuild/outcome/report.ts';
 import type { BuildRequest } from '../rpmbuild/request.ts';
@@ -10,7 +11,7 @@ export interface ChainRequest {
    * The result directory, absolute: a directory for each package, `repository`, chain.json. In the directory of
    * an earlier chain, the chain continues.
    */
-  readonly resultDirectory: string;
+  readonly resultDirectory: HeldPath;
   readonly build: Omit<BuildRequest, 'source' | 'resultDirectory' | 'stopAfter' | 'lock'>;
   readonly jobs: number;
   readonly continue: boolean;
@@ -65,7 +66,8 @@ export interface ChainReport<Member = ChainMemberReport> {
 }
 
 export type ToldChain = ChainReport<ChainMemberReport<ToldBuild>>;
-type JsonRequest = Pick<ChainRequest, 'resultDirectory' | 'jobs' | 'recurse' | 'continue'> & {
+type JsonRequest = Pick<ChainRequest, 'jobs' | 'recurse' | 'continue'> & {
+  readonly resultDirectory: string;
   readonly build: Partial<ChainRequest['build']> & Pick<ChainRequest['build'], 'image'>;
 };
 

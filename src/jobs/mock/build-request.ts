@@ -1,6 +1,7 @@
 import { basename, resolve } from 'node:path';
 import { defined } from '../../defined.ts';
 import { KilnError } from '../../errors.ts';
+import type { HeldPath } from '../../host/files/held.ts';
 import { readUserText } from '../../host/files/user-file.ts';
 import { hostArchitecture } from '../../image/key.ts';
 import { sizeInBytes } from '../../recipe/limit-keys.ts';
@@ -21,7 +22,7 @@ import { addedRepositories, type ChrootSession, hostPath } from './session.ts';
 export function mockBuildRequest(
   session: ChrootSession,
   source: BuildSource,
-  resultDirectory: string,
+  resultDirectory: HeldPath,
 ): BuildRequest {
   const { line, chroot } = session;
   const timeout = timeoutOf(session);

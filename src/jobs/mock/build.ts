@@ -2,6 +2,7 @@ import { readdir, readFile } from 'node:fs/promises';
 import { basename, join, resolve } from 'node:path';
 import { asKilnError } from '../../host/calls/system-error.ts';
 import { Folder } from '../../host/files/folder.ts';
+import type { HeldPath } from '../../host/files/held.ts';
 import { DiskWatch } from '../../host/state/disk-watch.ts';
 import { openWorkDirectory } from '../../image/store/work-directory.ts';
 import { publishRepository } from '../../packages/repository/publish/snapshot.ts';
@@ -68,15 +69,17 @@ async function buildAll(
   await using sources = await buildSources(session, srpms);
   using key = await hostKey(chroot.sign, session.caller);
   const mistaken = await unreadable(session, sources.list);
+  const results = await session.caller.paths.loneResults(resolve(chroot.resultDirectory));
   if (mistaken !== undefined) {
-    const request = mockBuildRequest(at, mistaken, resolve(chroot.resultDirectory));
+    const request = mockBuildRequest(at, mistaken, results);
     const report = await build(at, { ...request, ...more });
     return finishBuild(log, report, basename(mistaken.path), chroot.root);
   }
   for (const source of sources.list) {
     const what = basename(source.path);
     log.info(`Start(${what})  Config(${chroot.root})`);
-    const report = await buildInRoot(at, source, { ...more, ...key.request });
+    const asked = { ...mockBuildRequest(at, source, results), ...more, ...key.request };
+    const report = await buildInRoot(at, asked);
     if (report.failure === undefined && chroot.publish && more.stopAfter === undefined) {
       await log.state('createrepo', () => publishResults(session, report.resultDirectory));
     }
@@ -109,7 +112,7 @@ async function unreadable(
  */
 async function publishResults(
   { caller, engine, signal }: MockSession,
-  directory: string,
+  directory: HeldPath,
 ): Promise<void> {
   await using work = await openWorkDirectory(engine.paths);
   using results = Folder.open(directory);
@@ -128,18 +131,13 @@ async function publishResults(
  * Builds a package as mock does with its root: made anew unless `--no-clean`, then left as the build left it,
  * or removed. A root that nobody will see afterwards is never made; the build gets a sandbox of its own.
  */
-async function buildInRoot(
-  at: RootSession,
-  source: BuildSource,
-  more: Partial<BuildRequest>,
-): Promise<BuildReport> {
+async function buildInRoot(at: RootSession, request: BuildRequest): Promise<BuildReport> {
   const { log, line, chroot, root } = at;
   // Nothing watches what a build writes to a root that stays, so a user's has none.
   const isOwn = at.engine.owner !== undefined;
   const asked = chroot.clean && !line.has('no-clean') && line.value('short-circuit') === undefined;
   const clean = isOwn || asked;
   const after = cleanup(at);
-  const request = { ...mockBuildRequest(at, source, resolve(chroot.resultDirectory)), ...more };
   const opened = clean
     ? undefined
     : await root.open((message) => log.warning({ code: 'mock-root', message }));

@@ -4,7 +4,8 @@ import { tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
 import { unusableResultDirectory } from '../../artifacts/destination.ts';
 import { sizeInWords } from '../../host/calls/system-error.ts';
-import { Folder, makeDirectory } from '../../host/files/folder.ts';
+import { Folder } from '../../host/files/folder.ts';
+import { below, type HeldPath } from '../../host/files/held.ts';
 import { diskExceeded } from '../../host/state/disk-watch.ts';
 import { usageOf } from '../../image/store/user-storage.ts';
 import { localRepository } from '../../packages/repository/configuration.ts';
@@ -51,15 +52,15 @@ export async function chain(session: MockSession): Promise<number> {
   return await run.all(srpms);
 }
 
-async function resultsDirectory({ line, caller }: MockSession, config: string): Promise<string> {
+async function resultsDirectory({ line, caller }: MockSession, config: string): Promise<HeldPath> {
   const localrepo = line.value('localrepo');
-  const top =
+  const top = await caller.paths.loneResults(
     localrepo === undefined
       ? await mkdtemp(join(tmpdir(), 'kiln-mock-chain-'))
-      : hostPath(localrepo);
-  const directory = join(top, 'results', config);
+      : hostPath(localrepo),
+  );
+  const directory = below(top, `results/${config}`);
   try {
-    makeDirectory(top, caller.ids);
     using folder = Folder.open(top);
     using results = folder.inner('results', caller.ids);
     results.inner(config, caller.ids)[Symbol.dispose]();
@@ -71,11 +72,11 @@ async function resultsDirectory({ line, caller }: MockSession, config: string): 
 
 class ChainRun implements AsyncDisposable {
   readonly #session: ChrootSession;
-  readonly #results: string;
+  readonly #results: HeldPath;
   readonly #key: HostKey;
   #snapshot: Snapshot | undefined;
 
-  constructor(session: ChrootSession, results: string, key: HostKey) {
+  constructor(session: ChrootSession, results: HeldPath, key: HostKey) {
     this.#session = session;
     this.#results = results;
     this.#key = key;
@@ -116,7 +117,7 @@ class ChainRun implements AsyncDisposable {
     const { chroot, log, signal } = this.#session;
     const what = basename(srpm);
     const name = what.replace(/(\.src|\.nosrc)?\.rpm$/, '');
-    const directory = join(this.#results, name);
+    const directory = below(this.#results, name);
     // Opened before the build, so that results cannot be redirected by a link.
     using folder = this.#folderOf(name);
     if (folder.has(MARKS.done)) {

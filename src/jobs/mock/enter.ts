@@ -4,7 +4,9 @@ import { mkdtemp, readdir, rename } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { collectArtifacts } from '../../artifacts/collect.ts';
 import { defined } from '../../defined.ts';
+import { hasErrno } from '../../host/calls/libc.ts';
 import { existsInTree } from '../../host/files/at.ts';
+import { ownPath } from '../../host/files/held.ts';
 import { removeTree } from '../../host/files/remove-tree.ts';
 import { refuseLowDisk } from '../../host/state/disk-watch.ts';
 import type { HandOver } from '../../sandbox/command/command-request.ts';
@@ -52,8 +54,13 @@ export async function copyin(session: MockSession): Promise<number> {
 export async function copyout(session: MockSession): Promise<number> {
   const { line, log, signal } = session;
   const { sources, destination } = operands(line.args, 'copyout');
-  const target = hostPath(destination);
-  const isDirectory = statSync(target, { throwIfNoEntry: false })?.isDirectory() ?? false;
+  const { paths } = session.caller;
+  const path = hostPath(destination);
+  const folder = await paths.existing(path).catch((error: Error) => {
+    if (!hasErrno(error.cause, 'ENOTDIR')) throw error;
+  });
+  const target = folder ?? (await paths.resultAt(path));
+  const isDirectory = folder !== undefined;
   const user = session.engine.owner;
   return await withRoot(session, async ({ root }) => {
     const home = root.image.manifest.user.home;
@@ -61,7 +68,7 @@ export async function copyout(session: MockSession): Promise<number> {
     // A result that need not be a directory is collected beside its place.
     const staging = isDirectory
       ? target
-      : await mkdtemp(join(dirname(target), '.kiln-copyout-')).catch((cause: unknown) => {
+      : await mkdtemp(join(dirname(target), '.kiln-copyout-')).then(ownPath, (cause: unknown) => {
           throw argumentError(`cannot write to ${dirname(target)}: ${String(cause)}`);
         });
     try {

@@ -1,6 +1,7 @@
 import { existsSync } from 'node:fs';
 import { basename } from 'node:path';
 import { KilnError } from '../../errors.ts';
+import { ownPath } from '../../host/files/held.ts';
 import { readUserFile } from '../../host/files/user-file.ts';
 import { openWorkDirectory } from '../../image/store/work-directory.ts';
 import { sha256Of } from '../../packages/repository/cache.ts';
@@ -154,7 +155,7 @@ export async function buildRequires(
   source: BuildSource,
 ): Promise<readonly string[]> {
   await using work = await openWorkDirectory(at.engine.paths);
-  const request = mockBuildRequest(at, source, work.path);
+  const request = mockBuildRequest(at, source, ownPath(work.path));
   const { failure, buildRequires: requires } = await buildPackage(
     at.engine,
     { ...request, stopAfter: 'dependencies' },
@@ -188,7 +189,7 @@ const QUERY =
  */
 async function specRequires(at: RootSession, path: string): Promise<readonly string[]> {
   const input = readSpec(path);
-  const request = mockBuildRequest(at, { kind: 'spec', path }, '/');
+  const request = mockBuildRequest(at, { kind: 'spec', path }, ownPath('/'));
   const bound = await at.root.bound();
   await using sandbox = await RootSandbox.open(at.root, { command: ['rpmspec'] });
   const query = ['/bin/sh', '-c', QUERY, 'sh', ...specOptions(request)];

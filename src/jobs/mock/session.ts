@@ -7,6 +7,7 @@ import { readRecipe } from '../../image/plan.ts';
 import { describeProgress, type OnImageProgress } from '../../image/progress.ts';
 import type { LeasedImage } from '../../image/store/images.ts';
 import type { Repository } from '../../packages/repository/configuration.ts';
+import type { CallerPaths } from '../../users/caller-paths.ts';
 import { forbidden } from '../../users/configuration.ts';
 import { addedRepository } from '../rpmbuild/request.ts';
 import { type Chroot, type ChrootRequest, openChroot } from './chroot.ts';
@@ -43,6 +44,7 @@ export interface MockEvents {
 export interface MockSession {
   readonly caller: {
     readonly ids: { readonly uid: number; readonly gid: number };
+    readonly paths: CallerPaths;
     readonly env: Readonly<Record<string, string | undefined>>;
   };
   readonly engine: OwnEngine;

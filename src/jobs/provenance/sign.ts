@@ -1,12 +1,13 @@
 /** Signs built packages with a key that no sandbox and no confined child sees. */
 
-import { closeSync, constants, fchmodSync, fchownSync, fstatSync, openSync } from 'node:fs';
+import { closeSync, fchmodSync, fchownSync, fstatSync } from 'node:fs';
 import { type Owner, unusableResultDirectory } from '../../artifacts/destination.ts';
 import { openStaging } from '../../artifacts/staging.ts';
 import { KilnError } from '../../errors.ts';
 import { closing } from '../../host/calls/descriptor.ts';
 import { aboutFile } from '../../host/confine/frame.ts';
 import { FILE_BELOW, NEW_FILE, openat2 } from '../../host/files/at.ts';
+import { type HeldPath, openFolder } from '../../host/files/held.ts';
 import { MAX_FDS } from '../../packages/rpm/package.ts';
 import { takeApart, writeSigned } from '../../packages/rpm/signature/sign.ts';
 import { openSigningKey, type PackageSigner } from '../../packages/rpm/signature/signing-key.ts';
@@ -59,7 +60,7 @@ export async function signBuilt(
 const PERMISSIONS = 0o777;
 
 interface SignRequest {
-  readonly directory: string;
+  readonly directory: HeldPath;
   readonly owner: Owner;
   readonly packages: readonly BuiltPackage[];
   readonly signer: PackageSigner;
@@ -76,7 +77,7 @@ export async function signPackages(request: SignRequest): Promise<BuiltPackage[]
   const { directory, owner, packages } = request;
   if (packages.length === 0) return [];
   await using staging = await openStaging(directory, owner);
-  using from = closing(openSync(directory, constants.O_RDONLY | constants.O_DIRECTORY));
+  using from = closing(openFolder(directory));
   const signed: BuiltPackage[] = [];
   for (let at = 0; at < packages.length; at += MAX_FDS) {
     const batch = packages.slice(at, at + MAX_FDS);

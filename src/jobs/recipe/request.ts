@@ -4,6 +4,7 @@ import { basename, join, resolve } from 'node:path';
 import type { Warning } from '../../artifacts/warning.ts';
 import { defined } from '../../defined.ts';
 import { KilnError } from '../../errors.ts';
+import type { HeldPath } from '../../host/files/held.ts';
 import { packageRoot } from '../../host/state/paths.ts';
 import type { OnImageProgress } from '../../image/progress.ts';
 import type { OnProgress } from '../../packages/repository/transport/download.ts';
@@ -44,7 +45,7 @@ export interface RecipeRequest {
   readonly time?: TimeLimits;
   /** Where neither the caller nor the recipe says anything. */
   readonly usual?: SandboxLimits & TimeLimits & { readonly disk?: number };
-  readonly resultDirectory?: string;
+  readonly resultDirectory?: HeldPath;
   readonly keepSeconds?: number;
   readonly caller: { readonly uid: number; readonly gid: number };
   readonly host?: HostShell | undefined;

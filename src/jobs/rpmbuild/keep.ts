@@ -33,8 +33,8 @@ export async function leaveSandbox(
     return;
   }
   const kept: KeptBuild = {
-    // The copies that kiln made of a user's files are removed with the job, so the user's own paths are kept.
-    request: run.engine.owner?.renamed(run.request) ?? run.request,
+    // What kiln holds open, and the copies of a user's files, are gone with the job: the caller's own paths are kept.
+    request: run.engine.renamed(run.request),
     name: run.name ?? basename(run.request.source.path),
     ...defined({ sourceDigest: run.sourceDigest }),
     failedPhase: run.failedPhase ?? 'build',
@@ -64,7 +64,8 @@ function directories(root: number, path: string): string[] | undefined {
 }
 
 interface KeptBuild {
-  readonly request: BuildRequest;
+  /** With the caller's own paths. */
+  readonly request: Omit<BuildRequest, 'resultDirectory'> & { readonly resultDirectory: string };
   readonly name: string;
   readonly sourceDigest?: string;
   readonly failedPhase: BuildPhase;
@@ -92,6 +93,24 @@ function readKept(paths: StatePaths, sandbox: string): KeptBuild {
   });
 }
 
+/**
+ * What root called the folder for the results of a kept build, for root's client to open it again.
+ * @throws KilnError E_NO_SANDBOX; E_ARGUMENT for a user's
+ */
+export function keptResultDirectory(
+  { paths }: Pick<Engine, 'paths'>,
+  sandbox: string,
+  overrides: Partial<BuildRequest>,
+): string {
+  const { request } = readKept(paths, sandbox);
+  if (isUsers(paths, sandbox)) requireFiles(request, overrides);
+  return request.resultDirectory;
+}
+
+function isUsers(paths: StatePaths, sandbox: string): boolean {
+  return readSandboxRecord(join(paths.sandboxes, sandbox))?.owner !== undefined;
+}
+
 const BEFORE_COMPILE = new Set<BuildPhase>([
   'srpm',
   'buildrequires',
@@ -108,15 +127,13 @@ const BEFORE_COMPILE = new Set<BuildPhase>([
 export async function resumeBuild(
   engine: Engine,
   sandbox: string,
-  overrides: Partial<BuildRequest>,
+  overrides: Partial<BuildRequest> & Pick<BuildRequest, 'resultDirectory'>,
   hooks: BuildHooks = {},
 ): Promise<BuildReport> {
   const kept = readKept(engine.paths, sandbox);
   const provenance = { ...kept.request.provenance, ...overrides.provenance };
   const request: BuildRequest = { ...kept.request, ...overrides, provenance };
-  if (readSandboxRecord(join(engine.paths.sandboxes, sandbox))?.owner !== undefined) {
-    requireFiles(kept.request, overrides);
-  }
+  if (isUsers(engine.paths, sandbox)) requireFiles(kept.request, overrides);
   const run = new BuildRun(engine, request, hooks);
   run.name = kept.name;
   run.sourceDigest = kept.sourceDigest;
@@ -132,7 +149,7 @@ export async function resumeBuild(
  * @throws KilnError E_ARGUMENT
  */
 function requireFiles(
-  { signing, provenance }: BuildRequest,
+  { signing, provenance }: KeptBuild['request'],
   given: Pick<Partial<BuildRequest>, 'signing' | 'provenance' | 'resultDirectory'>,
 ): void {
   const isMissing = {

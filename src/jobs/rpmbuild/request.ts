@@ -1,6 +1,7 @@
 import { statSync } from 'node:fs';
 import { resolve } from 'node:path';
 import { KilnError } from '../../errors.ts';
+import type { HeldPath } from '../../host/files/held.ts';
 import type { ImageLock } from '../../image/lock.ts';
 import { type Repository, resolveRepository } from '../../packages/repository/configuration.ts';
 import { repositorySchema } from '../../packages/repository/configuration-schema.ts';
@@ -45,7 +46,7 @@ export interface BuildRequest {
   /** What `image` is made of; without it, that of the name. */
   readonly imageLock?: ImageLock;
   readonly source: BuildSource;
-  readonly resultDirectory: string;
+  readonly resultDirectory: HeldPath;
   readonly caller: { readonly uid: number; readonly gid: number };
   readonly defines?: readonly string[];
   readonly with?: readonly string[];

@@ -3,6 +3,7 @@ import type { Owner } from '../../artifacts/destination.ts';
 import type { Warning } from '../../artifacts/warning.ts';
 import { defined } from '../../defined.ts';
 import { KilnError } from '../../errors.ts';
+import type { HeldPath } from '../../host/files/held.ts';
 import { refuseLowDisk } from '../../host/state/disk-watch.ts';
 import type { Result } from '../../result/schema.ts';
 import type { PlannedSandbox } from '../../sandbox/door/planned-sandbox.ts';
@@ -86,7 +87,7 @@ function collectionEnd(
 export interface Results {
   /** The list of artifacts, which may be long, may stay with the process that collects. */
   collect(request: CollectRequest): Promise<Collection>;
-  write(directory: string, result: Result, owner: Owner): Promise<void>;
+  write(directory: HeldPath, result: Result, owner: Owner): Promise<void>;
 }
 
 export const ownResults: Results = {

@@ -1,3 +1,4 @@
+import type { HeldPath } from '../../host/files/held.ts';
 import type { Capability } from '../../host/process/process.ts';
 import type { TimeLimits } from '../../sandbox/door/supervise.ts';
 import type { LabelRequest } from '../../sandbox/labels/labels.ts';
@@ -32,7 +33,7 @@ export interface RunRequest {
   /** Files of the host that only the command's user finds, in /run/secrets. */
   readonly secrets?: readonly { readonly name: string; readonly file: string }[];
   readonly allowMissing?: readonly OptionalLayer[];
-  readonly resultDirectory?: string;
+  readonly resultDirectory?: HeldPath;
   readonly keepSeconds?: number;
   readonly caller: { readonly uid: number; readonly gid: number };
 }

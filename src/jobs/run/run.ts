@@ -65,10 +65,6 @@ export async function run(
   };
 
   signal?.throwIfAborted();
-  if (request.resultDirectory !== undefined) {
-    const { checkResultDirectory } = await import('../../artifacts/destination.ts');
-    checkResultDirectory(request.resultDirectory);
-  }
   // Binds do not count in the sandbox's own share, so the share limits the collection.
   const collect = await collectorFor(request, hooks.results, engine.owner?.share.disk);
   await using image = await timeline.measure('image', () => takeImage(engine, request));

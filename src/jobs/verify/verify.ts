@@ -2,6 +2,7 @@ import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { KilnError } from '../../errors.ts';
+import { below, ownPath } from '../../host/files/held.ts';
 import { DiskWatch } from '../../host/state/disk-watch.ts';
 import { openWorkDirectory } from '../../image/store/work-directory.ts';
 import type { PackageSigner } from '../../packages/rpm/signature/signing-key.ts';
@@ -59,8 +60,7 @@ export async function verifyBuild(
     report = await buildAgain(engine, first, hooks, vary);
     if (report.failure === undefined) report = await sign(report, signer, hooks);
     const result = resultOfBuild(report);
-    const renamed = engine.owner?.renamed(result) ?? result;
-    await writeResult(request.resultDirectory, renamed, request.caller);
+    await writeResult(request.resultDirectory, engine.renamed(result), request.caller);
     await writeProvenance(engine, report);
   } catch (error) {
     if (!(error instanceof KilnError)) throw error;
@@ -124,8 +124,8 @@ async function buildAgain(
       // A base that is known by its id only has no lock; it is the same one by its id.
       ...(first.warnings.some(({ code }) => code === 'no-lock')
         ? {}
-        : { lock: join(resultDirectory, 'lock.json') }),
-      resultDirectory: join(work.path, 'second'),
+        : { lock: below(resultDirectory, 'lock.json') }),
+      resultDirectory: ownPath(join(work.path, 'second')),
       postinstall: false,
     },
     { ...hooks, signal: AbortSignal.any(signals) },

@@ -11,15 +11,18 @@ import {
   kilnInterface,
 } from '../../api/interface.ts';
 import { RunElsewhere } from '../../cli/caller/caller.ts';
+import { ELSEWHERE } from '../../cli/caller/elsewhere.ts';
 import { reasonsOf } from '../../cli/output/errors.ts';
 import { type Call, SERVICE_ERROR } from '../../daemon/call.ts';
 import type { OwnEngine } from '../../engine.ts';
 import { knownFailure } from '../../host/calls/system-error.ts';
+import { ownOpener } from '../../host/files/opener.ts';
 import { takeCallersUmask } from '../../host/process/own-umask.ts';
 import { withWaits } from '../../host/process/wait-for.ts';
 import { KILN_VERSION } from '../../host/state/paths.ts';
 import { endTrace } from '../../host/trace/trace.ts';
 import type { Engine } from '../../sandbox/open.ts';
+import { type CallerPaths, HeldPaths } from '../../users/caller-paths.ts';
 import { type CallerUser, forbidden } from '../../users/configuration.ts';
 import type { Shared } from '../command-lines.ts';
 import { beginJob, SHORT_TEXT, userOf } from '../users.ts';
@@ -79,7 +82,7 @@ const UMASK = 0o022;
 
 export interface AnsweringProcess {
   readonly env: OptionCaller['env'];
-  openEngine(user: CallerUser | undefined): OwnEngine;
+  openEngine(caller: Pick<OptionCaller, 'user' | 'paths'>): OwnEngine;
   readonly storeChanged: () => void;
   tell(error: unknown): void;
 }
@@ -163,13 +166,23 @@ async function answerHere(
     makeImage: (of, image) => makeImage(of, image, daemon),
   };
   try {
-    const caller = callerOf(call, daemon, user);
+    await using paths = user === undefined ? pathsOf(call) : ELSEWHERE;
+    const caller = callerOf(call, daemon, { user, paths });
     await answer(call, name, parameters, { ...contextOf(call, daemon, caller, state), hold });
     return true;
   } catch (error) {
     if (error instanceof RunElsewhere) return false;
     throw error;
   }
+}
+
+/** Nobody else is there to open what root names on the socket. */
+function pathsOf(call: Call): CallerPaths {
+  const { identity: owner } = call.head;
+  return new HeldPaths({
+    ...{ opener: ownOpener(owner), cwd: () => '/', owner },
+    warn: ({ message: warning }) => call.reply({ warning }),
+  });
 }
 
 async function makeImage(call: Call, image: string, daemon: AnsweringDaemon): Promise<void> {
@@ -194,10 +207,10 @@ class PartFailed extends Error {
 export async function answerAlone(
   call: Call,
   place: AnsweringProcess,
-  user: CallerUser | undefined,
+  own: Pick<OptionCaller, 'user' | 'paths'>,
 ): Promise<void> {
   takeCallersUmask(UMASK);
-  await answerFor(call, place, callerOf(call, place, user));
+  await answerFor(call, place, callerOf(call, place, own));
 }
 
 /** Answers a call that came over a client, whose umask and files count. */
@@ -229,7 +242,7 @@ async function answerFor(call: Call, place: AnsweringProcess, caller: OptionCall
   try {
     await answer(call, name, checkedParameters(call, name), context);
   } catch (error) {
-    fail(call, error, place, caller.user);
+    fail(call, error, place, caller.paths);
   }
   endTrace(context.warn);
 }
@@ -254,7 +267,7 @@ async function answer(
   const method = (await methods[name].load()) as Answer<Name>;
   // A process with other calls goes on waiting for those.
   const own = context.daemon === undefined ? { signal: call.signal } : {};
-  const files = context.caller.user?.files;
+  const { paths } = context.caller;
   let reply: object;
   try {
     reply = await withWaits({ say: context.warn, ...own }, () =>
@@ -262,22 +275,22 @@ async function answer(
     );
   } catch (error) {
     // What was made before the failure. The failure itself is what the caller is told.
-    await files?.deliver().catch(() => undefined);
+    await paths.deliver().catch(() => undefined);
     throw error;
   }
-  await files?.deliver();
-  call.end(files?.renamed(reply) ?? reply);
+  await paths.deliver();
+  call.end(paths.renamed(reply));
 }
 
 /** A caller without a client: whatever it names is named wholly. */
 function callerOf(
   { head }: Call,
   { env }: AnsweringProcess,
-  user: CallerUser | undefined,
+  own: Pick<OptionCaller, 'user' | 'paths'>,
 ): OptionCaller {
   const { uid, gid } = head.identity;
   return {
-    ...{ env, user },
+    ...{ env, ...own },
     environment: {},
     ids: { uid, gid },
     cwd: () => '/',
@@ -297,14 +310,13 @@ function contextOf(
   daemon: DaemonState | undefined,
 ): CallContext {
   const warns = tells(call.head.method.slice(KILN.length + 1), 'warning');
-  const rename = (text: string) => caller.user?.files?.renamed(text) ?? text;
   return {
     ...{ call, caller, daemon },
-    openEngine: () => place.openEngine(caller.user),
+    openEngine: () => place.openEngine(caller),
     storeChanged: place.storeChanged,
     hold: () => undefined,
     warn: (text) => {
-      if (warns) call.reply({ warning: rename(text).replace(/^kiln: |\n$/g, '') });
+      if (warns) call.reply({ warning: caller.paths.renamed(text).replace(/^kiln: |\n$/g, '') });
     },
     onProgress: progressTo(call),
   };
@@ -329,9 +341,9 @@ function fail(
   call: Call,
   error: unknown,
   place: Pick<AnsweringProcess, 'tell'>,
-  user?: CallerUser,
+  paths: Pick<OptionCaller['paths'], 'renamed'> = ELSEWHERE,
 ): void {
-  const rename = (text: string) => user?.files?.renamed(text) ?? text;
+  const rename = (text: string) => paths.renamed(text);
   if (error instanceof PartFailed) {
     call.fail(error.message, error.parameters);
     return;

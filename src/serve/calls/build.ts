@@ -104,7 +104,9 @@ async function packages(
   source: string,
   { engine, options, command, context }: Job,
 ): Promise<BuildReply> {
-  const request = buildRequest(hostPath('sources', source), options, command, context.caller);
+  const asked = buildRequest(hostPath('sources', source), options, command, context.caller);
+  const resultDirectory = await context.caller.paths.loneResults(options.resultdir);
+  const request = { ...asked, resultDirectory };
   const build = options.verify === true ? verifyBuild : buildPackage;
   const { onOutput, ...hooks } = hooksOf(context);
   const report = await build(engine, request, {
@@ -125,8 +127,9 @@ async function packages(
 async function recipe(name: string, { engine, options, context }: Job): Promise<BuildReply> {
   const given = isRecipeName(name) ? hostPath('sources', name) : name;
   const path = await findBuildRecipe(given, context.caller.user?.files?.folder ?? '/');
-  const request = recipeRequest(path, options, context.caller);
-  using _lock = await lockResults(options.resultdir, request.caller);
+  const resultDirectory = await context.caller.paths.loneResults(options.resultdir);
+  const request = { ...recipeRequest(path, options, context.caller), resultDirectory };
+  using _lock = await lockResults(resultDirectory, request.caller);
   const report = await runRecipe(engine, request, {
     ...hooksOf(context),
     onSourceProgress: context.onProgress,
@@ -136,8 +139,7 @@ async function recipe(name: string, { engine, options, context }: Job): Promise<
   });
   const exitStatus = recipeStatus(report);
   const result = resultOfRecipe(report, exitStatus);
-  const renamed = context.caller.user?.files?.renamed(result) ?? result;
-  await writeResult(options.resultdir, renamed, request.caller);
+  await writeResult(resultDirectory, engine.renamed(result), request.caller);
   return replyOf(exitStatus, report.failure, filesOf(report.collection), { ...result });
 }
 
@@ -146,8 +148,12 @@ async function chain(
   { engine, options, command, context }: Job,
 ): Promise<BuildReply> {
   const paths = sources.map((source) => hostPath('sources', source));
-  const { user, takeRoom } = context.caller;
-  const asked = chainRequest(paths, options, command, context.caller);
+  const { user, takeRoom, paths: own, ids } = context.caller;
+  const resultDirectory = await own.loneResults(options.resultdir);
+  const asked = {
+    ...chainRequest(paths, options, command, context.caller),
+    resultDirectory,
+  };
   // A call counts as one sandbox: further ones need room.
   const isOne = user !== undefined && takeRoom === undefined;
   const request = isOne ? { ...asked, jobs: 1 } : asked;
@@ -159,7 +165,7 @@ async function chain(
     buildHooks: () => hooks,
   });
   const json = chainJson(request, report);
-  await writeChain(request.resultDirectory, json, { user, ids: request.build.caller });
+  await writeChain(resultDirectory, json, { paths: own, ids });
   const files = report.members.flatMap(({ name, packages: made }) =>
     made.map(({ file }) => join(name, file)),
   );

@@ -2,6 +2,8 @@
  * `kiln varlink`: calls of the API on a client's stdin and stdout, one after the other. The client opens the files
  * that they name, with its caller's rights. Programs that speak Varlink start it in place of a connection.
  */
+
+import type { Caller } from '../../cli/caller/caller.ts';
 import {
   Call,
   type CallConnection,
@@ -13,7 +15,6 @@ import type { CommandLine } from '../../daemon/command-line.ts';
 import { KilnError } from '../../errors.ts';
 import { takeCallersUmask } from '../../host/process/own-umask.ts';
 import { deferred } from '../../promise.ts';
-import type { CallerUser } from '../../users/configuration.ts';
 import type { ClientCaller } from '../client-caller.ts';
 import { type AnsweringProcess, answerForClient } from './answer.ts';
 
@@ -22,14 +23,14 @@ export function isClientOfCalls({ start: { argv } }: CommandLine): boolean {
 }
 
 /**
- * Answers until the input ends, which ends the call that is being answered. `userOfCall` gives each call a folder of
- * its own for the user's files, and puts away the one before.
+ * Answers until the input ends, which ends the call that is being answered. `placeOfCall` gives each call a place of
+ * its own for what its caller names, and puts away the one before.
  */
 export async function answerClient(
   line: CommandLine,
   caller: ClientCaller,
   place: AnsweringProcess,
-  userOfCall: () => Promise<CallerUser | undefined>,
+  placeOfCall: () => Promise<Pick<Caller, 'user' | 'paths'>>,
 ): Promise<void> {
   takeCallersUmask(line.start.umask);
   using input = caller.readInput({ raw: false });
@@ -78,7 +79,7 @@ export async function answerClient(
     current = Call.from(connection, parsed);
     const { env, environment, ids, takeRoom } = caller;
     await answerForClient(current, place, {
-      ...{ env, environment, ids, takeRoom, user: await userOfCall() },
+      ...{ env, environment, ids, takeRoom, ...(await placeOfCall()) },
       cwd: () => caller.cwd(),
       variable: (name) => caller.variable(name),
     });

@@ -35,7 +35,7 @@ export interface CallContext {
 
 export type OptionCaller = Pick<
   Caller,
-  'env' | 'cwd' | 'variable' | 'ids' | 'environment' | 'user' | 'takeRoom'
+  'env' | 'cwd' | 'variable' | 'ids' | 'environment' | 'user' | 'paths' | 'takeRoom'
 >;
 
 export type Name = keyof Methods;

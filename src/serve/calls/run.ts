@@ -1,6 +1,6 @@
 import type { Ended as EndedReply, Failure, RunParameters, RunReply } from '../../api/io-kiln.ts';
 import { RunElsewhere } from '../../cli/caller/caller.ts';
-import { isProfileFile, runRequest } from '../../cli/options/sandbox-options.ts';
+import { heldResults, isProfileFile, runRequest } from '../../cli/options/sandbox-options.ts';
 import { commandStatus, exitStatus, KILN_FAILED } from '../../cli/output/errors.ts';
 import type { Call } from '../../daemon/call.ts';
 import { KilnError } from '../../errors.ts';
@@ -34,12 +34,13 @@ export const answerRun: Answer<'Run'> = async (parameters, context) => {
   if (daemon !== undefined && isProfileFile(options.seccomp)) throw new RunElsewhere();
   let request = runRequest(options, '', argv, command, caller);
   await using engine = context.openEngine();
-  const renamed = <Value>(value: Value) => engine.owner?.renamed(value) ?? value;
+  const { renamed } = engine;
   const timeline = new Timeline();
   let sandbox: string | undefined;
   let used: RunReport['image'] | undefined;
   let stdio: CommandStdio | undefined;
   try {
+    request = { ...request, ...(await heldResults(options, caller)) };
     await using image = await takeImage(engine, wanted, context);
     const { id, name } = image.manifest;
     used = { id, name };

@@ -2,6 +2,7 @@ import { existsSync, readdirSync } from 'node:fs';
 import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { execa } from 'execa';
+import { ownPath } from '../../../src/host/files/held.ts';
 import { buildPackage } from '../../../src/jobs/rpmbuild/build.ts';
 import type { BuildHooks, BuildReport } from '../../../src/jobs/rpmbuild/outcome/report.ts';
 import type { BuildRequest } from '../../../src/jobs/rpmbuild/request.ts';
@@ -104,7 +105,7 @@ export async function buildState(set: UnpackedSet): Promise<BuildState> {
   const request = async (path: string, wanted: Partial<BuildRequest> = {}) => ({
     image: recipe,
     source: { kind: 'srpm' as const, path },
-    resultDirectory: await fresh(),
+    resultDirectory: ownPath(await fresh()),
     caller: { uid: 0, gid: 0 },
     ...wanted,
   });

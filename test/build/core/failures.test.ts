@@ -4,6 +4,7 @@ import test from 'ava';
 import { execa } from 'execa';
 import type { ErrorCode } from '../../../src/error-codes.ts';
 import { KilnError } from '../../../src/errors.ts';
+import { ownPath } from '../../../src/host/files/held.ts';
 import { buildPackage } from '../../../src/jobs/rpmbuild/build.ts';
 import type { BuildRequest } from '../../../src/jobs/rpmbuild/request.ts';
 import { KILN, PATIENCE } from '../../support/busybox-state.ts';
@@ -223,8 +224,8 @@ test.serial('a result directory that cannot be written', async (t) => {
   const path = await sourcePackage(await state.fresh(), { name: 'plain' });
   const file = join(await state.fresh(), 'file');
   await writeFile(file, '');
-  for (const resultDirectory of ['/proc/doesnotwork', join(file, 'below')]) {
-    const request = await state.request(path, { resultDirectory });
+  for (const folder of ['/proc/doesnotwork', join(file, 'below')]) {
+    const request = await state.request(path, { resultDirectory: ownPath(folder) });
     const report = await buildPackage(state.images.engine, request);
     t.is(report.failure?.code, 'E_RESULTDIR');
     t.is(report.exitStatus, 125);
@@ -244,7 +245,7 @@ test.serial('a directory in the place of a package: the result says so', async (
   await mkdir(join(resultDirectory, `plain-1-1.${arch}.rpm`));
   const report = await buildPackage(
     state.images.engine,
-    await state.request(path, { resultDirectory }),
+    await state.request(path, { resultDirectory: ownPath(resultDirectory) }),
   );
   t.is(report.failure?.code, 'E_RESULTDIR');
   const result = JSON.parse(await readFile(join(resultDirectory, 'result.json'), 'utf8'));

@@ -1,8 +1,18 @@
-import { mkdir, readdir, readFile, stat, utimes, writeFile } from 'node:fs/promises';
+import {
+  mkdir,
+  readdir,
+  readFile,
+  rename,
+  stat,
+  symlink,
+  utimes,
+  writeFile,
+} from 'node:fs/promises';
 import { join, relative } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import test from 'ava';
 import { execa } from 'execa';
+import { ownPath } from '../../../src/host/files/held.ts';
 import { buildPackage } from '../../../src/jobs/rpmbuild/build.ts';
 import { thinOut } from '../../../src/jobs/rpmbuild/buildroot/cache-tree.ts';
 import { resumeBuild } from '../../../src/jobs/rpmbuild/keep.ts';
@@ -145,11 +155,19 @@ test.serial('a failed build is kept, entered, mended and resumed', async (t) => 
   ]);
   const resultDirectory = await state.fresh();
   {
-    using _other = await lockResults(resultDirectory, { uid: 0, gid: 0 });
+    using _other = await lockResults(ownPath(resultDirectory), { uid: 0, gid: 0 });
     const refused = await kiln(['build', '--resume', id, '--resultdir', resultDirectory]);
     t.is(refused.exitCode, 125);
     t.regex(refused.stderr, /another build writes to .* \[E_RESULTDIR_BUSY\]/);
   }
+  // The folder of the first call, which is a link by now.
+  await rename(failed.resultDirectory, `${failed.resultDirectory}.old`);
+  const secret = await state.fresh();
+  await symlink(secret, failed.resultDirectory);
+  const linked = await kiln(['build', '--resume', id]);
+  t.is(linked.exitCode, 125);
+  t.regex(linked.stderr, /it is a symbolic link, .* \[E_RESULTDIR\]/);
+  t.deepEqual(await readdir(secret), []);
   const resumed = await kiln(['build', '--resume', id, '--resultdir', resultDirectory]);
   t.is(resumed.exitCode, 0, resumed.stderr);
   const names = await readdir(resultDirectory);
@@ -161,7 +179,9 @@ test.serial('a failed build is kept, entered, mended and resumed', async (t) => 
   t.regex(log, /Executing\(%build\)/);
   t.notRegex(log, /Executing\(%prep\)/);
   t.deepEqual(await leftovers(state), []);
-  const gone = await t.throwsAsync(resumeBuild(state.images.engine, id, {}));
+  const gone = await t.throwsAsync(
+    resumeBuild(state.images.engine, id, { resultDirectory: ownPath(resultDirectory) }),
+  );
   t.is((gone as { code?: string }).code, 'E_NO_SANDBOX');
 });
 
@@ -260,7 +280,7 @@ test('what was used longest ago goes first, and no link is followed', async (t) 
 
 test.serial('of two builds of one result directory, one is refused', async (t) => {
   t.timeout(2 * MINUTE * PATIENCE);
-  const resultDirectory = await state.fresh();
+  const resultDirectory = ownPath(await state.fresh());
   const path = await sourcePackage(await state.fresh(), { name: 'twice' });
   const reports = await Promise.all(
     [1, 2].map(async () =>

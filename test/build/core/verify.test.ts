@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import test from 'ava';
 import { execa } from 'execa';
 import { ensureSources } from '../../../fixtures/sources/ensure.ts';
+import { ownPath } from '../../../src/host/files/held.ts';
 import { verifyBuild } from '../../../src/jobs/verify/verify.ts';
 import { PATIENCE } from '../../support/busybox-state.ts';
 import { long } from '../../support/long.ts';
@@ -151,7 +152,10 @@ install -D ${file} %{buildroot}/usr/lib/real/${file}
         source: { kind: 'spec' as const, path: spec, sources: folder },
       };
       const { engine } = state.images;
-      const same = await verifyBuild(engine, { ...request, resultDirectory: await state.fresh() });
+      const same = await verifyBuild(engine, {
+        ...request,
+        resultDirectory: ownPath(await state.fresh()),
+      });
       t.deepEqual(same.differences, [], `${name}: ${same.failure?.message}`);
       const varied = await verifyBuild(engine, request, {}, ['path']);
       t.is(varied.failure?.code, 'E_BUILD_DIFFERS', name);

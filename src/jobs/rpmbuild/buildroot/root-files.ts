@@ -63,8 +63,7 @@ export async function writeLocks(
     run.warn({ code: 'no-lock', message });
     return;
   }
-  const { owner } = run.engine;
-  run.write('lock.json', `${JSON.stringify(owner?.renamed(lock) ?? lock, undefined, 1)}\n`);
+  run.write('lock.json', `${JSON.stringify(run.engine.renamed(lock), undefined, 1)}\n`);
   try {
     run.write('buildroot_lock.json', await buildrootLock(run, base, image, layer));
   } catch (error) {
@@ -81,7 +80,6 @@ async function buildrootLock(
   image: PreparedBuild['image'],
   { lock, whole }: PreparedBuild['layer'],
 ): Promise<string> {
-  const { owner } = run.engine;
   const { paths, reach } = reachOf(run.engine.paths, base.user);
   const cache = rootCache(paths);
   const textOf = async (id: string, packages: Lock, below?: string) => {
@@ -91,7 +89,7 @@ async function buildrootLock(
     const options = { paths, reach, signal: run.signal };
     const files = await fetchPackages(packages, options);
     const root = await exportBuildrootLock(packages, files, options, others);
-    const text = `${JSON.stringify(owner?.renamed(root) ?? root, undefined, 4)}\n`;
+    const text = `${JSON.stringify(run.engine.renamed(root), undefined, 4)}\n`;
     await cache.write(`${id}.buildroot`, text);
     return text;
   };

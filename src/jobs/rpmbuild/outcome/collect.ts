@@ -1,5 +1,4 @@
 import { constants, fstatSync } from 'node:fs';
-import { join } from 'node:path';
 import { runInNewContext } from 'node:vm';
 import { Budget } from '../../../artifacts/budget.ts';
 import { type Collection, collectArtifacts } from '../../../artifacts/collect.ts';
@@ -11,6 +10,7 @@ import { closing } from '../../../host/calls/descriptor.ts';
 import { unlessErrno } from '../../../host/calls/libc.ts';
 import { asKilnError } from '../../../host/calls/system-error.ts';
 import { openDirectory, openInTree, statAt } from '../../../host/files/at.ts';
+import { below } from '../../../host/files/held.ts';
 import { nevra } from '../../../packages/rpm/dependency.ts';
 import type { RpmIdentity } from '../../../packages/rpm/package.ts';
 import { readIdentities } from '../../../packages/rpm/read.ts';
@@ -160,7 +160,7 @@ export async function scanRoot(
         rootFd,
         patterns: [literal(paths)],
         workdir: '/',
-        destination: join(resultDirectory, SCAN_FOLDER),
+        destination: below(resultDirectory, SCAN_FOLDER),
         owner: caller,
         limits: LIMITS,
         signal: run.signal,

@@ -43,8 +43,7 @@ async function finish(run: BuildRun, error: unknown): Promise<BuildReport> {
   if (!run.isOpen) return report;
   try {
     const result = resultOfBuild(report);
-    const renamed = run.engine.owner?.renamed(result) ?? result;
-    await writeResult(request.resultDirectory, renamed, request.caller);
+    await writeResult(request.resultDirectory, run.engine.renamed(result), request.caller);
     // A part of a build may use files that a person changed since the other parts.
     const whole =
       report.failure === undefined &&

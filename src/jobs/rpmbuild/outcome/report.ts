@@ -3,6 +3,7 @@ import type { Warning } from '../../../artifacts/warning.ts';
 import type { EgressEntry } from '../../../egress/rule.ts';
 import type { KilnError } from '../../../errors.ts';
 import type { CgroupUsage } from '../../../host/cgroup/cgroup-usage.ts';
+import type { HeldPath } from '../../../host/files/held.ts';
 import type { OnImageProgress } from '../../../image/progress.ts';
 import type { RpmIdentity } from '../../../packages/rpm/package.ts';
 import type { CommandFacts, SandboxFacts } from '../../../sandbox/command/facts.ts';
@@ -71,7 +72,7 @@ export interface BuildReport extends Course {
   readonly failedPhase: BuildPhase | undefined;
   readonly lastLines: readonly string[];
   readonly request: BuildRequest;
-  readonly resultDirectory: string;
+  readonly resultDirectory: HeldPath;
   /** `sha256:…` of the source package or spec; undefined if it was not read. */
   readonly sourceDigest: string | undefined;
   readonly packages: readonly BuiltPackage[];

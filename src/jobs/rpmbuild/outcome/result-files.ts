@@ -1,5 +1,5 @@
 import { closeSync, readdirSync, realpathSync, writeSync } from 'node:fs';
-import { join, resolve } from 'node:path';
+import { join } from 'node:path';
 import { gzipSync } from 'node:zlib';
 import { type Owner, unusableResultDirectory } from '../../../artifacts/destination.ts';
 import { KilnError } from '../../../errors.ts';
@@ -7,6 +7,7 @@ import { attempt } from '../../../host/calls/libc.ts';
 import { sizeInWords } from '../../../host/calls/system-error.ts';
 import { type HeldLock, tryLock } from '../../../host/files/flock.ts';
 import { Folder, makeDirectory } from '../../../host/files/folder.ts';
+import type { HeldPath } from '../../../host/files/held.ts';
 import { PROVENANCE_FILES } from '../../provenance/write.ts';
 import type { LogName } from './report.ts';
 
@@ -52,8 +53,7 @@ export const LOCK = '.kiln.lock';
  * Makes a result directory, and keeps other builds out of it: their files would be mixed.
  * @throws KilnError E_RESULTDIR_BUSY, E_RESULTDIR
  */
-export async function lockResults(path: string, owner: Owner): Promise<Disposable> {
-  const directory = resolve(path);
+export async function lockResults(directory: HeldPath, owner: Owner): Promise<Disposable> {
   using held = new DisposableStack();
   let lock: HeldLock | undefined;
   try {
@@ -140,13 +140,13 @@ export function logTime(): string {
 }
 
 export class ResultFiles implements Disposable {
-  readonly directory: string;
+  readonly directory: HeldPath;
   readonly #folder: Folder;
   readonly #owner: Owner;
   readonly #logs = new Map<LogName | 'state.log', OpenLog>();
   readonly #limits: LogLimits;
 
-  private constructor(directory: string, folder: Folder, owner: Owner, limits: LogLimits) {
+  private constructor(directory: HeldPath, folder: Folder, owner: Owner, limits: LogLimits) {
     this.directory = directory;
     this.#folder = folder;
     this.#owner = owner;
@@ -154,12 +154,11 @@ export class ResultFiles implements Disposable {
   }
 
   static async open(
-    path: string,
+    directory: HeldPath,
     owner: Owner,
     limits: LogLimits = logLimits(),
     logs: readonly (LogName | 'state.log')[] = LOGS,
   ): Promise<ResultFiles> {
-    const directory = resolve(path);
     let files: ResultFiles | undefined;
     try {
       makeDirectory(directory, owner);
