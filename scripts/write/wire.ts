@@ -40,7 +40,7 @@ function framesHeader(): string {
 ${enumeration('frame_to_daemon', TO_DAEMON)}
 ${enumeration('frame_to_client', TO_CLIENT)}
 /* How FRAME_OPEN wants a file opened. */
-${enumeration('open_how', OPEN, 'OPEN')}
+${enumeration('opened_as', OPEN, 'OPEN')}
 #endif
 `;
 }

@@ -2,11 +2,12 @@
 import { once } from 'node:events';
 import { lstatSync } from 'node:fs';
 import { createServer } from 'node:http';
-import { basename, dirname, join, resolve } from 'node:path';
+import { basename, dirname, join } from 'node:path';
 import { listJobs } from '../detached/record.ts';
 import { KilnError } from '../errors.ts';
 import { lockHolder } from '../host/files/flock.ts';
 import { Folder } from '../host/files/folder.ts';
+import type { HeldPath } from '../host/files/held.ts';
 import { withUmask } from '../host/process/own-umask.ts';
 import { statOf } from '../host/process/process.ts';
 import { type StatePaths, statePaths } from '../host/state/paths.ts';
@@ -30,11 +31,11 @@ export function command(caller: Caller): KilnCommand {
       requireHost(caller.env);
       const paths = statePaths(caller.env);
       if (listen === undefined) caller.stdout.say(await metricsOf(paths));
-      else await serve(paths, resolve(caller.cwd(), listen), caller);
+      else await serve(paths, await caller.paths.resultAt(listen), caller);
     });
 }
 
-async function serve(paths: StatePaths, path: string, caller: Caller): Promise<void> {
+async function serve(paths: StatePaths, path: HeldPath, caller: Caller): Promise<void> {
   // Others may be able to write to the folder: no path is resolved twice, and the socket is made with its mode.
   using folder = Folder.open(dirname(path));
   removeSocket(folder, path);

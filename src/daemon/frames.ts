@@ -48,13 +48,14 @@ export const TO_CLIENT = {
   exit: 70,
 } as const;
 
+/** As Opener of host/files/opener.ts says. */
 export const OPEN = {
   file: 1,
-  /** As a place (O_PATH). */
   place: 2,
-  /** A folder for results, made if missing: see Opener of host/files/opener.ts. */
   made: 3,
   folder: 4,
+  anew: 5,
+  more: 6,
 } as const;
 
 /** Where a worker has its connection to the daemon. */

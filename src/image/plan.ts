@@ -3,6 +3,7 @@ import { stat } from 'node:fs/promises';
 import { dirname, resolve } from 'node:path';
 import { KilnError } from '../errors.ts';
 import { hasErrno } from '../host/calls/libc.ts';
+import type { HeldPath } from '../host/files/held.ts';
 import { readUserFile, writeUserFile } from '../host/files/user-file.ts';
 import type { StatePaths } from '../host/state/paths.ts';
 import type { Repository } from '../packages/repository/configuration.ts';
@@ -237,13 +238,14 @@ export async function readRecipe(place: RecipePlace, path: string): Promise<Load
 }
 
 /**
- * Solves a recipe and writes its lock, beside it unless `output` says otherwise.
+ * Solves a recipe and writes its lock.
+ * @param open opens the place for it, which is beside the recipe unless the caller has said otherwise
  * @throws KilnError E_ARGUMENT, and what solving throws
  */
 export async function lockRecipe(
   engine: Engine,
   name: string,
-  output: string | undefined,
+  open: (beside: string) => Promise<HeldPath>,
   onProgress: OnImageProgress,
 ): Promise<{ readonly file: string; readonly warnings: readonly string[] }> {
   const named = await resolveImage(engine, name, engine.cwd());
@@ -253,8 +255,7 @@ export async function lockRecipe(
     });
   }
   const files = usersFiles(engine, named.path);
-  const beside = lockPathOf(files?.nameOf(named.path) ?? named.path);
-  const file = output ?? (await files?.resultAt(beside)) ?? beside;
+  const file = await open(lockPathOf(files?.nameOf(named.path) ?? named.path));
   await checkOutput(file);
   const plan = await planFromRecipe(engine, named.path, { update: true, onProgress });
   const { askedDigest, imageLock } = await import('./lock.ts');
@@ -270,7 +271,7 @@ export async function lockRecipe(
   return { file, warnings: plan.warnings };
 }
 
-async function checkOutput(file: string): Promise<void> {
+async function checkOutput(file: HeldPath): Promise<void> {
   const folder = dirname(resolve(file));
   const [there, at] = await Promise.all([stat(folder), stat(file).catch(() => undefined)]).catch(
     (cause: unknown) => {

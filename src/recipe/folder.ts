@@ -29,6 +29,4 @@ export interface RecipeFiles {
   file(path: string): Promise<string>;
   /** The copy has no links that lead out. @throws KilnError E_CALLER_FILE */
   tree(path: string, links: 'inside'): Promise<string>;
-  /** Where to write a file that becomes `path` when the job is over. @throws KilnError E_CALLER_FILE */
-  resultAt(path: string): Promise<string>;
 }

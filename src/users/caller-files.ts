@@ -39,7 +39,14 @@ import { removeTree } from '../host/files/remove-tree.ts';
 import { refuseLowDisk } from '../host/state/disk-watch.ts';
 import type { StatePaths } from '../host/state/paths.ts';
 import { BENEATH, type RecipeFolder } from '../recipe/folder.ts';
-import { type CallerPaths, lastName, unusable, withTexts } from './caller-paths.ts';
+import {
+  type CallerPaths,
+  lastName,
+  unusable,
+  withTexts,
+  writeOpened,
+  writeText,
+} from './caller-paths.ts';
 import { forbidden } from './configuration.ts';
 import { copyResults } from './copy-results.ts';
 
@@ -232,6 +239,13 @@ export class CallerFiles implements CallerPaths {
     const inside = below(folder, name);
     this.#names.set(inside, path);
     return inside;
+  }
+
+  async write(path: string, how: 'anew' | 'more', text: string): Promise<void> {
+    const { opener, withRights } = this.#options;
+    await writeOpened(opener, path, how, (fd) =>
+      withRights(() => writeText(fd, how, this.renamed(text))),
+    );
   }
 
   nameOf(copy: string): string | undefined {

@@ -2,7 +2,16 @@
  * What a caller's paths come to. A path is looked up once, by the caller's own client and with the caller's rights,
  * before anything foreign runs; everybody else has a descriptor.
  */
-import { accessSync, closeSync, constants, fstatSync, openSync, readlinkSync } from 'node:fs';
+import {
+  accessSync,
+  closeSync,
+  constants,
+  fstatSync,
+  ftruncateSync,
+  openSync,
+  readlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { basename, dirname, resolve } from 'node:path';
 import { unusableResultDirectory } from '../artifacts/destination.ts';
 import { FileSystems } from '../artifacts/source.ts';
@@ -25,6 +34,11 @@ export interface CallerPaths extends AsyncDisposable {
   loneResults(path: string): Promise<HeldPath>;
   /** A file or folder that is written, in a folder that is there. @throws KilnError E_CALLER_FILE */
   resultAt(path: string): Promise<HeldPath>;
+  /**
+   * Writes a plain file that a CI service names. Its jobs may write to the folders above: no link on the way is followed.
+   * @throws KilnError E_CI_JOB for a link; the system's error
+   */
+  write(path: string, how: 'anew' | 'more', text: string): Promise<void>;
   /** As results(), for a folder that is open; the job owns the descriptor. @param title what messages call it */
   resultsTo(to: number, title: string): HeldPath;
   /** Copies what is in `from`, a folder of kiln's own, to a folder of the caller's. */
@@ -60,6 +74,31 @@ export function lastName(path: string): string {
   throw new KilnError('E_CALLER_FILE', why, {
     hint: 'write the path with the name at its end, not with . or ..',
   });
+}
+
+/** @throws KilnError E_CI_JOB for a link; the system's error */
+export async function writeOpened(
+  opener: Opener,
+  path: string,
+  how: 'anew' | 'more',
+  write: (fd: number) => void,
+): Promise<void> {
+  const opened = await opener.open(how, path).catch((cause: unknown) => {
+    if (!hasErrno(cause, 'ELOOP')) throw cause;
+    throw new KilnError('E_CI_JOB', `${path} is behind a symbolic link`, {
+      hint: 'a job may have put it there; if it is yours, give the runner a folder without links in its path',
+      cause,
+    });
+  });
+  using file = closing(opened);
+  write(file.fd);
+}
+
+/** To a file that is open; nothing to what is no plain file. */
+export function writeText(fd: number, how: 'anew' | 'more', text: string): void {
+  if (!fstatSync(fd).isFile()) return;
+  if (how === 'anew') ftruncateSync(fd);
+  writeFileSync(fd, text);
 }
 
 /** An error about a file that the caller has named. */
@@ -137,6 +176,12 @@ export class HeldPaths implements CallerPaths {
     } catch (cause) {
       throw unusable(path, cause);
     }
+  }
+
+  async write(path: string, how: 'anew' | 'more', text: string): Promise<void> {
+    await writeOpened(this.#options.opener, path, how, (fd) =>
+      writeText(fd, how, this.renamed(text)),
+    );
   }
 
   resultsTo(to: number, title: string): HeldPath {

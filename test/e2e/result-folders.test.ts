@@ -1,6 +1,7 @@
 /** Where results go is decided before the command starts, by whoever the caller's own process opens it for. */
 import {
   chmodSync,
+  lstatSync,
   mkdirSync,
   readdirSync,
   readFileSync,
@@ -157,6 +158,41 @@ for (const way of Object.keys(CALLERS) as Way[]) {
       }
     },
   );
+}
+
+for (const way of Object.keys(CALLERS) as Way[]) {
+  test.serial(`${way}: files and folders that are written go through no link`, async (t) => {
+    const { state } = t.context;
+    const { work, secret, inSecret } = checkout(state);
+    symlinkSync(secret, join(work, 'folder'));
+    symlinkSync(join(secret, 'file.tar'), join(work, 'file.tar'));
+    const rpm = join(import.meta.dirname, '../../src/packages/rpm/sample.rpm');
+    const image = IMAGE.slice(0, 12);
+    for (const argv of [
+      ['image', 'export', '-o', 'folder', image],
+      ['rpm', 'unpack', '-C', 'folder', rpm],
+      ['service', 'install', '--directory', 'folder'],
+    ]) {
+      const refused = await kiln(state, way, work, argv);
+      t.is(refused.exitCode, 125, argv.join(' '));
+      t.regex(
+        String(refused.stderr),
+        /folder cannot be used: it is a symbolic link/,
+        argv.join(' '),
+      );
+      t.deepEqual(inSecret(), [], argv.join(' '));
+    }
+    const tar = await kiln(state, way, work, ['image', 'export', '-o', 'file.tar', image]);
+    t.is(tar.exitCode, 0, String(tar.stderr));
+    t.true(lstatSync(join(work, 'file.tar')).isFile());
+    symlinkSync(join(secret, 'cron'), join(work, 'cron'));
+    const cron = await kiln(state, way, work, ['service', 'install', '--cron', 'cron']);
+    t.not(cron.exitCode, 0);
+    t.deepEqual(inSecret(), []);
+    const nowhere = await kiln(state, way, work, ['image', 'export', '-o', 'no/file.tar', image]);
+    t.is(nowhere.exitCode, 125);
+    t.regex(String(nowhere.stderr), /you cannot use no\/file\.tar: .*ENOENT/);
+  });
 }
 
 test.serial('results of a detached job: not through a link', async (t) => {

@@ -13,11 +13,12 @@ import { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import test from 'ava';
 import type { KilnError } from '../../src/errors.ts';
+import { ownPath } from '../../src/host/files/held.ts';
 import { writeWhole } from '../../src/image/archive/export.ts';
 import { deferred } from '../../src/promise.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'kiln-whole-'));
-const output = join(folder, 'out.tar');
+const output = ownPath(join(folder, 'out.tar'));
 const part = `${output}.part`;
 
 test.afterEach.always(() => {

@@ -7,6 +7,7 @@ import { Ajv2020 } from 'ajv/dist/2020.js';
 import test from 'ava';
 import { execa } from 'execa';
 import { parse } from 'yaml';
+import { ownPath } from '../../src/host/files/held.ts';
 import { removeTree } from '../../src/host/files/remove-tree.ts';
 import { statePaths } from '../../src/host/state/paths.ts';
 import {
@@ -279,7 +280,7 @@ test('the host’s systemd starts and stops all services that run a unit, and no
   const service = (name: string, ...units: string[]) =>
     ({ name, definition: { units, description: '' } }) as unknown as StoredService;
   const write = (...services: StoredService[]) =>
-    writeHostUnits(services, { command: ['/bin/true'], env: {} }, folder);
+    writeHostUnits(services, { command: ['/bin/true'], env: {} }, ownPath(folder));
   /** What systemd itself makes of a target: what it starts, and what is stopped with it. */
   const target = async (name: string): Promise<string> => {
     const { stdout } = await execa(

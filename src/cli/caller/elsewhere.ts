@@ -13,6 +13,7 @@ export const ELSEWHERE: CallerPaths = {
     throw new RunElsewhere();
   },
   give: elsewhere,
+  write: elsewhere,
   nameOf: () => undefined,
   renamed: (value) => value,
   deliver: async () => undefined,

@@ -9,7 +9,6 @@ import { z } from 'zod';
 import { KilnError } from '../../errors.ts';
 import type { Caller } from '../caller/caller.ts';
 import { KilnCommand } from '../options/command.ts';
-import { answerInFile } from '../output/ci-output.ts';
 import { imageOption, JobSandbox, type Kiln, opensSandboxes, type RunnerOptions } from './job.ts';
 
 const mount = z.object({
@@ -140,7 +139,8 @@ async function prepare(
   const { isAlpine } = await sandbox.open(options);
   try {
     const context = { container: { id: job }, services: [] };
-    await answerInFile(responseFile, JSON.stringify({ state: { job }, context, isAlpine }), caller);
+    const told = { state: { job }, context, isAlpine };
+    await caller.paths.write(responseFile, 'anew', JSON.stringify(told));
   } catch (error) {
     await sandbox.end();
     throw error;

@@ -9,7 +9,6 @@ import { KilnError } from '../../errors.ts';
 import { KILN_VERSION } from '../../host/state/paths.ts';
 import type { Caller } from '../caller/caller.ts';
 import { KilnCommand } from '../options/command.ts';
-import { writeServiceFile } from '../output/ci-output.ts';
 import { KILN_FAILED, printError } from '../output/errors.ts';
 import { printJson } from '../output/print.ts';
 import { imageOption, JobSandbox, type Kiln, opensSandboxes, type RunnerOptions } from './job.ts';
@@ -95,7 +94,7 @@ async function stage(
   try {
     const status = await act(new JobSandbox(tokenOf(caller), caller, kiln));
     caller.exitStatus = status === 0 ? 0 : exitCode(caller, 'BUILD_FAILURE_EXIT_CODE', status);
-    if (status !== 0) tellStatus(caller, status);
+    if (status !== 0) await tellStatus(caller, status);
   } catch (error) {
     // A usage error has been told.
     if (!(error instanceof CommanderError)) printError(error, caller.stderr);
@@ -108,13 +107,10 @@ function exitCode(caller: Caller, name: string, usual: number): number {
   return Number.isInteger(code) && code > 0 && code < 256 ? code : usual;
 }
 
-/**
- * Newer runners read the script's own status from a file, for `allow_failure: exit_codes`. Only for root: the daemon
- * opens no path of another caller's choice.
- */
-function tellStatus(caller: Caller, status: number): void {
+/** Newer runners read the script's own status from a file, for `allow_failure: exit_codes`. */
+async function tellStatus(caller: Caller, status: number): Promise<void> {
   const file = caller.variable('BUILD_EXIT_CODE_FILE');
-  if (file && caller.user === undefined) writeServiceFile(file, 'anew', `${status}\n`);
+  if (file) await caller.paths.write(file, 'anew', `${status}\n`);
 }
 
 function tokenOf(caller: Caller): string {

@@ -1,5 +1,6 @@
 import { mkdtemp } from 'node:fs/promises';
 import { join } from 'node:path';
+import type { Writable } from 'node:stream';
 import { Option } from 'commander';
 import { defined } from '../../defined.ts';
 import { KilnError } from '../../errors.ts';
@@ -171,6 +172,10 @@ async function exportImage(name: string, options: ExportOptions, caller: Caller)
     );
   }
   const { exportOci, exportTar, writeWhole } = await import('../../image/archive/export.ts');
+  // Before an image is made, which may take long and runs what its packages bring.
+  const isArchive = output === '-' || named !== null;
+  const folder = isArchive ? undefined : await caller.paths.results(output);
+  const file = named === null ? undefined : await caller.paths.resultAt(output);
   await using engine = caller.openEngine();
   await using image = await withProgress(caller, (onProgress) =>
     openImage(engine, name, { onProgress }),
@@ -184,13 +189,13 @@ async function exportImage(name: string, options: ExportOptions, caller: Caller)
     }
     return;
   }
-  if (named === null) {
-    warn(await exportOci(image, output, options.compress ?? 'gzip'), caller);
-    return;
-  }
+  if (folder !== undefined)
+    warn(await exportOci(image, folder, options.compress ?? 'gzip'), caller);
+  if (named === null || file === undefined) return;
   const byName: Compression = named[1] === 'gz' ? 'gzip' : named[1] === 'zst' ? 'zstd' : 'none';
   const how = options.compress ?? byName;
-  warn(await writeWhole(output, callerMode(0o644), (file) => exportTar(image, file, how)), caller);
+  const write = (stream: Writable) => exportTar(image, stream, how);
+  warn(await writeWhole(file, callerMode(0o644), write), caller);
 }
 
 function warn(skipped: readonly string[], caller: Caller): void {

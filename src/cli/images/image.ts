@@ -70,7 +70,12 @@ export function command(caller: Caller): KilnCommand {
       await using engine = caller.openEngine();
       const { lockRecipe } = await import('../../image/plan.ts');
       const { file, warnings } = await withProgress(caller, (onProgress) =>
-        lockRecipe(engine, name, options.output, onProgress),
+        lockRecipe(
+          engine,
+          name,
+          (beside) => caller.paths.resultAt(options.output ?? beside),
+          onProgress,
+        ),
       );
       for (const message of warnings) printWarning({ code: 'solver', message }, caller.stderr);
       caller.stdout.say(`${file}\n`);

@@ -1,10 +1,6 @@
-import { constants, fstatSync, readFileSync, statSync, writeFileSync, writeSync } from 'node:fs';
 import { basename } from 'node:path';
 import { writeText } from '../../artifacts/staging.ts';
-import { KilnError, reasonOf } from '../../errors.ts';
-import { closing } from '../../host/calls/descriptor.ts';
-import { hasErrno } from '../../host/calls/libc.ts';
-import { AT_FDCWD, openat2, RESOLVE_NO_SYMLINKS } from '../../host/files/at.ts';
+import { reasonOf } from '../../errors.ts';
 import type { HeldPath } from '../../host/files/held.ts';
 import type { ChainMemberReport } from '../../jobs/chain/request.ts';
 import { resultOfBuild } from '../../jobs/rpmbuild/outcome/finish.ts';
@@ -32,8 +28,6 @@ const CODE_QUALITY_FILE = 'gl-code-quality-report.json';
 
 /** GitHub's file for the summary of a step. */
 const SUMMARY = 'GITHUB_STEP_SUMMARY';
-/** Bytes: GitHub takes no longer one. */
-const SUMMARY_MAX = 1 << 20;
 
 /** What a CI service is told while packages are built, and afterwards. */
 export class CiOutput {
@@ -165,60 +159,13 @@ export class CiOutput {
     const path = this.#caller.variable(SUMMARY);
     if (this.#provider.name !== 'github' || !path) return;
     try {
-      if (this.#caller.user === undefined) writeServiceFile(path, 'at its end', text);
-      else await this.#appendAsUser(path, text);
+      await this.#caller.paths.write(path, 'more', text);
     } catch (error) {
       const reason = reasonOf(error);
       const message = `the summary of the step cannot be written: ${reason}`;
       printWarning({ code: 'no-summary', message }, this.#caller.stderr);
     }
   }
-
-  /** The daemon opens no path of a user's: the client reads it and, with the results, writes it anew. */
-  async #appendAsUser(path: string, text: string): Promise<void> {
-    const files = this.#caller.user?.files;
-    if (files === undefined) return;
-    const copy = await files.file(path);
-    // A file of holes costs the user nothing, and this process its size.
-    if (statSync(copy).size > SUMMARY_MAX) throw new Error(`${path} is full`);
-    const before = readFileSync(copy);
-    const more = Buffer.from(files.renamed(text));
-    if (before.length + more.length > SUMMARY_MAX) throw new Error(`${path} is full`);
-    writeFileSync(await files.resultAt(path), Buffer.concat([before, more]));
-  }
-}
-
-/**
- * Writes to a file that a CI service names. Its jobs may write to the folders above, so no link on the way is followed.
- * @throws KilnError E_CI_JOB for a link; SyscallError
- */
-export function writeServiceFile(path: string, how: 'anew' | 'at its end', text: string): void {
-  const { O_WRONLY, O_APPEND, O_CREAT, O_TRUNC, O_NONBLOCK } = constants;
-  const more =
-    how === 'anew' ? { flags: O_CREAT | O_TRUNC, mode: 0o666 } : { flags: O_APPEND, mode: 0 };
-  let fd: number;
-  try {
-    const flags = O_WRONLY | O_NONBLOCK | more.flags;
-    fd = openat2(AT_FDCWD, path, { ...more, flags, resolve: RESOLVE_NO_SYMLINKS });
-  } catch (cause) {
-    if (!hasErrno(cause, 'ELOOP')) throw cause;
-    throw new KilnError('E_CI_JOB', `${path} is behind a symbolic link`, {
-      hint: 'a job may have put it there; if it is yours, give the runner a folder without links in its path',
-      cause,
-    });
-  }
-  using _fd = closing(fd);
-  if (fstatSync(fd).isFile()) writeSync(fd, text);
-}
-
-/** Writes a file that a CI service reads afterwards; a user's own client puts it there. @throws what writing throws */
-export async function answerInFile(
-  path: string,
-  text: string,
-  { user }: Pick<Caller, 'user'>,
-): Promise<void> {
-  if (user?.files === undefined) writeServiceFile(path, 'anew', text);
-  else writeFileSync(await user.files.resultAt(path), text);
 }
 
 type ToldMember = Pick<ChainMemberReport, 'name' | 'state' | 'reason' | 'durationMs'>;

@@ -1,7 +1,4 @@
-import { resolve } from 'node:path';
 import { defined } from '../../defined.ts';
-import { KilnError } from '../../errors.ts';
-import { makeDirectory } from '../../host/files/folder.ts';
 import { formatEvr } from '../../packages/rpm/dependency.ts';
 import { digestFaults } from '../../packages/rpm/digests.ts';
 import { showName } from '../../packages/rpm/filename.ts';
@@ -70,15 +67,7 @@ Examples:
     )
     .action(async (files: string[], options: UnpackCommandOptions) => {
       const keys = readKeyrings(options.keyring ?? []);
-      const root = resolve(options.directory);
-      try {
-        makeDirectory(root);
-      } catch (cause) {
-        throw new KilnError('E_ARGUMENT', `cannot unpack into ${root}`, {
-          hint: 'name a directory that is there or can be made: -C DIR',
-          cause,
-        });
-      }
+      const root = await caller.paths.results(options.directory);
       const results = unpackRpms(
         files.map((file) => ({ file, into: '.' })),
         {

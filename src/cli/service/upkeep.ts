@@ -137,7 +137,8 @@ export function backupCommand(caller: Caller): KilnCommand {
     )
     .action(async (name: string, { output, hook }: BackupOptions) => {
       await using engine = caller.openEngine();
-      const skipped = await backupService(engine.paths, name, resolve(caller.cwd(), output), hook);
+      const file = await caller.paths.resultAt(output);
+      const skipped = await backupService(engine.paths, name, file, hook);
       for (const path of skipped) {
         const message = `/${path} is a device or a socket: left out`;
         printWarning({ code: 'special-file', message }, caller.stderr);
@@ -210,7 +211,7 @@ export function installCommand(caller: Caller): KilnCommand {
       await using engine = caller.openEngine();
       const invocation = hostInvocation(engine.paths, caller.env);
       if (options.cron !== undefined) {
-        writeUserFile(options.cron, cronFile(invocation));
+        writeUserFile(await caller.paths.resultAt(options.cron), cronFile(invocation));
         caller.stdout.say(`${options.cron}\n`);
         return;
       }
@@ -220,7 +221,9 @@ export function installCommand(caller: Caller): KilnCommand {
         });
       }
       const services = await Promise.all(names.map((name) => readService(engine.paths, name)));
-      const folder = options.directory ?? UNIT_FOLDER.persistent;
+      const { directory } = options;
+      const own = directory === undefined ? undefined : await caller.paths.results(directory);
+      const folder = own ?? UNIT_FOLDER.persistent;
       for (const path of await writeHostUnits(services, invocation, folder)) {
         caller.stdout.say(`${path}\n`);
       }

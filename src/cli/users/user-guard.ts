@@ -90,6 +90,8 @@ async function fromSource<Value>(
   }
 }
 
+const OUTPUTS: readonly PathKind[] = ['results', 'lone results', 'result'];
+
 interface Fetching {
   readonly field?: string | undefined;
   readonly fetch: (path: string) => Promise<string | number>;
@@ -98,8 +100,8 @@ interface Fetching {
 function fetchingOf(rule: Rule | undefined, user: CallerUser): Fetching | undefined {
   if (rule === 'image') return { fetch: (name) => fetchImage(name, user) };
   if (typeof rule !== 'object' || rule.kind !== 'path') return undefined;
-  // Made if it is missing: the action opens it once it is known that there is something to do.
-  if (rule.path === 'results' || rule.path === 'lone results') return undefined;
+  // The action opens what it writes, once it is known that there is something to do.
+  if (OUTPUTS.includes(rule.path)) return undefined;
   return { field: rule.field, fetch: (path) => fetchPath(rule.path, path, user) };
 }
 
@@ -206,7 +208,7 @@ export async function fetchPath(
     case 'lone results':
       return await files.loneResults(path);
     case 'result':
-      return path === '-' ? path : await files.resultAt(path);
+      return await files.resultAt(path);
   }
 }
 

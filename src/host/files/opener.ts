@@ -3,14 +3,15 @@ import { constants as os } from 'node:os';
 import { closing } from '../calls/descriptor.ts';
 import { hasErrno, SyscallError, succeeds } from '../calls/libc.ts';
 import { callerMode } from '../process/own-umask.ts';
-import { mkdirat, O_PATH, openat2 } from './at.ts';
+import { AT_FDCWD, mkdirat, O_PATH, openat2, RESOLVE_NO_SYMLINKS } from './at.ts';
 
 /**
  * Opens what a caller names, with the caller's rights. `file`: to read it. `place`: as it is (O_PATH). `folder`: one of
  * results; its last part is no link, since a command or a checkout may have put one there. `made`: the same, made if it
- * is missing, with those above it.
+ * is missing, with those above it. `anew`, `more`: a file to be written, for a service whose jobs may write to the folders
+ * above it: no part of its path is a link. `anew` makes it if it is missing.
  */
-type HowOpened = 'file' | 'place' | 'folder' | 'made';
+type HowOpened = 'file' | 'place' | 'folder' | 'made' | 'anew' | 'more';
 
 export interface Opener {
   /** The asker closes the descriptor. @throws the system's error; ELOOP where the last part of a folder is a link */
@@ -19,7 +20,14 @@ export interface Opener {
 
 const FOLDER = constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW;
 const PARENT = O_PATH | constants.O_DIRECTORY;
+const WRITE = constants.O_WRONLY | constants.O_NONBLOCK | constants.O_NOCTTY;
 const FILE = constants.O_RDONLY | constants.O_NONBLOCK | constants.O_NOCTTY;
+
+/** Not O_TRUNC: who opens a file need not be who writes it. */
+const WRITTEN = {
+  anew: { flags: WRITE | constants.O_CREAT, mode: 0o666, resolve: RESOLVE_NO_SYMLINKS },
+  more: { flags: WRITE | constants.O_APPEND, resolve: RESOLVE_NO_SYMLINKS },
+} as const;
 
 /** S_ISGID: what is made in such a folder gets it, and its group. */
 const SET_GROUP = 0o2000;
@@ -48,6 +56,7 @@ export function ownOpener(owner: { readonly uid: number; readonly gid: number })
   };
   const opened = (how: HowOpened, path: string): number => {
     if (how === 'file' || how === 'place') return openSync(path, how === 'file' ? FILE : O_PATH);
+    if (how === 'anew' || how === 'more') return openat2(AT_FDCWD, path, WRITTEN[how]);
     const plain = path.replace(/(?<=.)(?:\/\.?)+$/s, '');
     try {
       return how === 'made' ? folder(plain, FOLDER) : openSync(plain, FOLDER);

@@ -13,6 +13,7 @@ import {
 import { closing, isReadable } from '../calls/descriptor.ts';
 import { unlessErrno } from '../calls/libc.ts';
 import { callerMode } from '../process/own-umask.ts';
+import type { HeldPath } from './held.ts';
 
 /**
  * `file`: for paths that a configuration, a recipe or a repository names. `anything`: what the command line
@@ -92,7 +93,7 @@ function awaitContent(fd: number, path: string): void {
 const WRITE = constants.O_WRONLY | constants.O_CREAT | constants.O_NOFOLLOW | constants.O_NONBLOCK;
 
 /** The folder may be somebody else's: follows no link, writes regular files only. @throws Error */
-export function writeUserFile(path: string, content: string): void {
+export function writeUserFile(path: HeldPath, content: string): void {
   using file = closing(openSync(path, WRITE, callerMode(0o644)));
   if (!fstatSync(file.fd).isFile()) throw new Error(`${path} is not a regular file`);
   ftruncateSync(file.fd);

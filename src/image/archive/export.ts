@@ -1,16 +1,7 @@
 import { createHash, type Hash, hash } from 'node:crypto';
 import { constants, createWriteStream } from 'node:fs';
-import {
-  type FileHandle,
-  mkdir,
-  open,
-  readdir,
-  rename,
-  rm,
-  stat,
-  writeFile,
-} from 'node:fs/promises';
-import { join, resolve } from 'node:path';
+import { type FileHandle, open, rename, rm, stat, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
 import { type Readable, Transform, type Writable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import { createGzip, createZstdCompress } from 'node:zlib';
@@ -19,8 +10,8 @@ import { closing } from '../../host/calls/descriptor.ts';
 import { hasErrno } from '../../host/calls/libc.ts';
 import { AT_FDCWD, openDirectory } from '../../host/files/at.ts';
 import { isStill, tryLockDescriptor } from '../../host/files/flock.ts';
-import { makeDirectory } from '../../host/files/folder.ts';
-import { callerMode } from '../../host/process/own-umask.ts';
+import { Folder } from '../../host/files/folder.ts';
+import type { HeldPath } from '../../host/files/held.ts';
 import type { LeasedImage } from '../store/images.ts';
 import type { ImageManifest } from '../store/manifest.ts';
 import { readGroups } from '../tree/accounts.ts';
@@ -44,32 +35,25 @@ export async function exportTar(
 }
 
 /**
- * An OCI layout with one layer, in the new or empty folder `directory`; skopeo, podman and buildah read it as
+ * An OCI layout with one layer, in the empty folder `directory`; skopeo, podman and buildah read it as
  * `oci:DIRECTORY`.
  * @returns paths that no archive can hold
- * @throws KilnError E_EXPORT when the folder cannot be made or is not empty
+ * @throws KilnError E_EXPORT when the folder is not empty
  */
 export async function exportOci(
   image: LeasedImage,
-  directory: string,
+  directory: HeldPath,
   compression: Compression,
 ): Promise<readonly string[]> {
-  try {
-    makeDirectory(resolve(directory));
-  } catch (cause) {
-    throw new KilnError('E_EXPORT', `cannot write to ${directory}`, {
-      hint: 'name a folder that does not exist yet, where one can be made',
-      cause,
-    });
-  }
-  if ((await readdir(directory)).length > 0) {
+  using top = Folder.open(directory);
+  if (top.names().length > 0) {
     throw new KilnError('E_EXPORT', `${directory} is not empty`, {
       hint: 'name a folder that does not exist yet',
     });
   }
-  const blobs = join(directory, 'blobs', 'sha256');
-  await mkdir(join(directory, 'blobs'), { mode: callerMode(0o755) });
-  await mkdir(blobs, { mode: callerMode(0o755) });
+  using above = top.inner('blobs');
+  using inner = above.inner('sha256');
+  const blobs = inner.path;
   const { stream, skipped } = await packTree(image.tree, ownerNames(image));
   const layer = await writeLayer(blobs, stream, compression);
   const config = await writeJson(blobs, MediaType.config, ociConfig(image.manifest, layer.diffId));
@@ -90,10 +74,10 @@ export async function exportOci(
       },
     ],
   };
-  await writeFile(join(directory, 'index.json'), JSON.stringify(index), { flag: 'wx' });
+  await writeFile(join(top.path, 'index.json'), JSON.stringify(index), { flag: 'wx' });
   // This file makes the folder a layout: an unfinished one is none.
   const version = '{"imageLayoutVersion":"1.0.0"}';
-  await writeFile(join(directory, 'oci-layout'), version, { flag: 'wx' });
+  await writeFile(join(top.path, 'oci-layout'), version, { flag: 'wx' });
   return skipped;
 }
 
@@ -195,7 +179,7 @@ const FOUND = constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK;
  * @throws KilnError E_EXPORT when it cannot be written, or another process writes it; those of `write`
  */
 export async function writeWhole<Result>(
-  output: string,
+  output: HeldPath,
   mode: number,
   write: (file: Writable) => Promise<Result>,
 ): Promise<Result> {

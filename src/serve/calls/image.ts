@@ -32,12 +32,12 @@ export const answerBuildImage: Answer<'BuildImage'> = async (
 export const answerLockImage: Answer<'LockImage'> = async ({ recipe, output }, context) => {
   const { onProgress, caller } = context;
   await using engine = context.openEngine();
-  const opened = async (kind: 'file' | 'result', path: string) =>
-    caller.user === undefined ? path : String(await fetchPath(kind, path, caller.user));
-  const own = await opened('file', hostImage('recipe', recipe));
+  const named = hostImage('recipe', recipe);
+  const own =
+    caller.user === undefined ? named : String(await fetchPath('file', named, caller.user));
   const place = hostPath('output', output);
-  const to = place === undefined ? undefined : await opened('result', place);
-  const { file, warnings } = await lockRecipe(engine, own, to, onProgress);
+  const open = (beside: string) => caller.paths.resultAt(place ?? beside);
+  const { file, warnings } = await lockRecipe(engine, own, open, onProgress);
   for (const warning of warnings) context.warn(warning);
   return { result: file };
 };

@@ -2,6 +2,7 @@ import { existsSync } from 'node:fs';
 import { mkdir, readdir, rename, rm, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { KilnError } from '../../errors.ts';
+import { type HeldPath, ownPath } from '../../host/files/held.ts';
 import { removeTree } from '../../host/files/remove-tree.ts';
 import { runProgram } from '../../host/process/child-process.ts';
 import { nodePath } from '../../host/process/own-node.ts';
@@ -160,14 +161,14 @@ export function hostInvocation(
 }
 
 export const UNIT_FOLDER = {
-  persistent: '/etc/systemd/system',
-  runtime: '/run/systemd/system',
+  persistent: ownPath('/etc/systemd/system'),
+  runtime: ownPath('/run/systemd/system'),
 } as const;
 
 export async function writeHostUnits(
   services: readonly StoredService[],
   invocation: KilnInvocation,
-  folder: string,
+  folder: HeldPath,
 ): Promise<string[]> {
   const files = Object.assign({}, sharedUnits(invocation), ...services.map(serviceFiles));
   // Units that the service ran when its files were written before may not be its own any more.
@@ -175,7 +176,8 @@ export async function writeHostUnits(
   for (const [name, text] of Object.entries<string>(files)) {
     const path = join(folder, name);
     await mkdir(dirname(path), { recursive: true });
-    await writeFile(`${path}.new`, text);
+    await rm(`${path}.new`, { force: true });
+    await writeFile(`${path}.new`, text, { flag: 'wx' });
     await rename(`${path}.new`, path);
   }
   return Object.keys(files).map((name) => join(folder, name));

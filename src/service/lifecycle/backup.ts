@@ -13,6 +13,7 @@ import { basename, join } from 'node:path';
 import { pipeline } from 'node:stream/promises';
 import type { Document } from 'yaml';
 import { KilnError } from '../../errors.ts';
+import type { HeldPath } from '../../host/files/held.ts';
 import { removeTree } from '../../host/files/remove-tree.ts';
 import type { StatePaths } from '../../host/state/paths.ts';
 import { compressors, writeWhole } from '../../image/archive/export.ts';
@@ -59,7 +60,7 @@ const NAMELESS = { users: new Map<number, string>(), groups: new Map<number, str
 export async function backupService(
   paths: StatePaths,
   name: string,
-  output: string,
+  output: HeldPath,
   hook: string | undefined,
 ): Promise<readonly string[]> {
   const { files } = await readService(paths, name);
