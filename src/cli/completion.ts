@@ -1,9 +1,9 @@
 import { Argument } from 'commander';
 import { listJobs, titleOf } from '../detached/record.ts';
 import { type StatePaths, statePaths } from '../host/state/paths.ts';
-import { recipeNames } from '../image/find.ts';
 import { visibleImages } from '../image/store/images.ts';
 import type { ImageOwner } from '../image/store/manifest.ts';
+import { recipeNames } from '../recipe/named.ts';
 import { listSandboxes } from '../sandbox/domain/sandbox-record.ts';
 import { serviceNames } from '../service/lifecycle/store.ts';
 import { seesImage } from '../users/configuration.ts';
@@ -45,7 +45,7 @@ type Suggestion = readonly [word: string, about: string];
 const LISTS: Readonly<
   Record<Listed, (paths: StatePaths, caller: Caller) => Promise<readonly Suggestion[]>>
 > = {
-  recipe: async (_, caller) => await recipes(caller),
+  recipe: async (paths) => await recipes(paths),
   image: async (paths, caller) => {
     const { user } = caller;
     const owner = user && {
@@ -54,7 +54,7 @@ const LISTS: Readonly<
     };
     const images = await visibleImages({ paths, owner });
     return [
-      ...(await recipes(caller)),
+      ...(await recipes(paths)),
       ...images.map(({ manifest: { id, name } }) => [id.slice(0, 12), `image ${name}`] as const),
     ];
   },
@@ -77,9 +77,8 @@ function about(state: string, command: readonly string[] = []): string {
   return [state, ...command].join(' ').slice(0, 60);
 }
 
-// The daemon does not look into a user's folder.
-async function recipes(caller: Caller): Promise<Suggestion[]> {
-  const names = await recipeNames(caller.user === undefined ? caller.cwd() : '/');
+async function recipes(paths: StatePaths): Promise<Suggestion[]> {
+  const names = await recipeNames(paths);
   return names.map((name) => [name, 'recipe']);
 }
 

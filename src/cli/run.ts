@@ -1,7 +1,7 @@
 import { InvalidArgumentError, Option } from 'commander';
 import type { OwnEngine } from '../engine.ts';
 import { isKilnCode, KilnError } from '../errors.ts';
-import { findRecipe, findStoredImage } from '../image/find.ts';
+import { findStoredImage } from '../image/find.ts';
 import type { LeasedImage } from '../image/store/images.ts';
 import type { ImageManifest } from '../image/store/manifest.ts';
 import { ownResults, type Results } from '../jobs/run/collect.ts';
@@ -16,6 +16,7 @@ import {
 import { type RunHooks, type RunReport, run } from '../jobs/run/run.ts';
 import { Timeline } from '../jobs/run/timeline.ts';
 import { timeInMilliseconds } from '../recipe/limit-keys.ts';
+import { recipeNames } from '../recipe/named.ts';
 import type { Result } from '../result/schema.ts';
 import type { Engine } from '../sandbox/open.ts';
 import { shellWord } from '../shell-words.ts';
@@ -300,15 +301,15 @@ function timeForCommand(
 /** The error of `kiln run IMAGE COMMAND`, podman’s habit, where the first word is an image or a recipe. */
 async function imageFirst(
   error: unknown,
-  { paths, owner, cwd }: Pick<OwnEngine, 'paths' | 'owner' | 'cwd'>,
+  { paths, owner }: Pick<OwnEngine, 'paths' | 'owner'>,
   [image = '', ...command]: readonly string[],
 ): Promise<unknown> {
   if (!(error instanceof KilnError)) return error;
   if (error.code !== 'E_IMAGE_MISSING' && error.code !== 'E_COMMAND_NOT_FOUND') return error;
-  const known =
-    findRecipe(image, cwd()) ??
-    (await findStoredImage({ paths, owner }, image).catch(() => undefined));
-  if (known === undefined) return error;
+  const isKnown =
+    (await recipeNames(paths)).includes(image) ||
+    (await findStoredImage({ paths, owner }, image).catch(() => undefined)) !== undefined;
+  if (!isKnown) return error;
   return new KilnError(
     error.code,
     `no image is named with -r, and ${image} is taken for the command`,

@@ -7,8 +7,8 @@ import { isKilnCode, KilnError } from '../errors.ts';
 import { closeDescriptor } from '../host/calls/descriptor.ts';
 import { unlessErrno } from '../host/calls/libc.ts';
 import { connectUnixSocket, NOBODY_LISTENS } from '../host/sockets/unix-socket.ts';
-import { findRecipe } from '../image/find.ts';
 import { readManifest } from '../image/store/manifest.ts';
+import { recipeNames } from '../recipe/named.ts';
 import {
   findSandbox,
   isOver,
@@ -155,7 +155,7 @@ async function enter(
 }
 
 async function sandboxOf(
-  engine: Pick<OwnEngine, 'paths' | 'owner' | 'cwd'>,
+  engine: Pick<OwnEngine, 'paths' | 'owner'>,
   word: string,
 ): Promise<ListedSandbox> {
   const jobs = await listJobs(engine.paths, engine.owner);
@@ -168,7 +168,7 @@ async function sandboxOf(
     try {
       return sandboxCalled(sandboxes, sandboxOfJob(jobs, word, engine.owner, sandboxes) ?? word);
     } catch (error) {
-      if (findRecipe(word, engine.cwd()) === undefined) throw error;
+      if (!(await recipeNames(engine.paths)).includes(word)) throw error;
       throw new KilnError('E_NO_SANDBOX', `there is no sandbox ${word}: that is an image`, {
         hint: `\`kiln shell -r ${word}\` opens a shell in a new sandbox`,
       });

@@ -58,6 +58,8 @@ export interface ImageRequest {
   readonly engine: Engine;
   readonly lock: Lock;
   readonly settings: ImageSettings;
+  /** The recipe or lock. */
+  readonly from?: string | undefined;
   readonly base?: string | undefined;
   /** A user who is not root, who owns the image and whose own recipe names its packages. */
   readonly user?: PackageUser | undefined;
@@ -193,7 +195,8 @@ export async function requestedImage(request: ImageParts): Promise<string> {
 
 async function make(request: ImageRequest, inputs: ImageInputs, id: string): Promise<LeasedImage> {
   using _ = span('make an image');
-  const { engine, settings, lock, user, onProgress, signal } = request;
+  const { engine, settings, lock, user, from, onProgress, signal } = request;
+  if (from !== undefined) onProgress?.({ kind: 'make', name: settings.name, from });
   await using work = await openWorkDirectory(engine.paths);
   const needed = lock.packages.map(({ digest }) => digest);
   await noteNeeded(engine.paths, work, needed, signal);

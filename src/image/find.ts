@@ -1,12 +1,9 @@
-import { existsSync, statSync } from 'node:fs';
-import { mkdir, readdir } from 'node:fs/promises';
-import { basename, dirname, join, resolve } from 'node:path';
+import { existsSync } from 'node:fs';
+import { resolve } from 'node:path';
 import { KilnError } from '../errors.ts';
-import { shortHash } from '../host/process/short-hash.ts';
-import { findCached, withFields, writeRecord } from '../host/state/checked-file.ts';
-import { packageRoot, type StatePaths } from '../host/state/paths.ts';
+import { findRecipe, recipeNames } from '../recipe/named.ts';
 import { suggest } from '../suggest.ts';
-import { findImage, type ImagePlace, imagesNamed } from './store/images.ts';
+import { findImage, type ImagePlace, imagesNamed, isImageId } from './store/images.ts';
 import { type ImageManifest, namesOf, ownersOf } from './store/manifest.ts';
 
 export type NamedImage =
@@ -19,22 +16,11 @@ export function isImageName(text: string): boolean {
   return /^[\p{L}\p{N}_][\p{L}\p{N}_.+@:~-]{0,199}$/u.test(text) && !/\.(?:ya?ml|json)$/.test(text);
 }
 
-function ownRecipes(): string {
-  return join(packageRoot(), 'recipes/images');
-}
-
-export function isOwnRecipe(path: string): boolean {
-  return dirname(path) === resolve(ownRecipes());
-}
-
-function recipeFolders(cwd: string): string[] {
-  return [join(cwd, 'recipes', 'images'), cwd, ownRecipes()];
-}
-
 /**
- * The path of a recipe (`.yaml`) or a lock (`.json`), a recipe's name (in ./recipes/images, in this folder, or
- * kiln's own), or an image's id, its beginning, or its name.
- * @throws KilnError E_IMAGE_MISSING, E_IMAGE_AMBIGUOUS
+ * A word with a slash, or that ends in .yaml or .json, is the path of a recipe or a lock. Any other is an image's id,
+ * the name of a recipe of root's or of kiln's own, the beginning of an id, or an image's name: no file lies so that it
+ * changes what a name means.
+ * @throws KilnError E_IMAGE_MISSING, E_IMAGE_AMBIGUOUS; E_RECIPE_READ as {@link findRecipe}
  */
 export async function resolveImage(
   place: ImagePlace,
@@ -49,14 +35,14 @@ export async function resolveImage(
       hint: 'recipes end in .yaml, locks in .json',
     });
   }
-  const { owner } = place;
+  const { owner, paths } = place;
   const isThere = (recipe: string) =>
-    owner === undefined || owner.seesOfRoot({ name: recipe, private: false });
-  const recipe = isThere(name) ? findRecipe(name, cwd) : undefined;
+    !isImageId(recipe) && (owner?.seesOfRoot({ name: recipe, private: false }) ?? true);
+  const recipe = isThere(name) ? findRecipe(paths, name) : undefined;
   if (recipe !== undefined) return { kind: 'recipe', path: recipe };
   const id = await findStoredImage(place, name);
   if (id !== undefined) return { kind: 'image', id };
-  const known = (await recipeNames(cwd)).filter(isThere);
+  const known = (await recipeNames(paths)).filter(isThere);
   const near = suggest(name, known) ?? onlyNamedAfter(name, known);
   throw new KilnError('E_IMAGE_MISSING', `there is no image and no recipe called ${name}`, {
     hint:
@@ -99,23 +85,6 @@ export async function findStoredImage(
   return images[0]?.id;
 }
 
-export function findRecipe(name: string, cwd: string): string | undefined {
-  if (basename(name) !== name) return undefined;
-  return recipeFolders(cwd)
-    .map((folder) => join(folder, `${name}.yaml`))
-    .find((path) => statSync(path, { throwIfNoEntry: false })?.isFile());
-}
-
-export async function recipeNames(cwd: string): Promise<string[]> {
-  const lists = await Promise.all(
-    recipeFolders(cwd)
-      .filter((folder) => folder !== cwd)
-      .map((folder) => readdir(folder).catch(() => [])),
-  );
-  const names = lists.flat().filter((name) => name.endsWith('.yaml'));
-  return [...new Set(names.map((name) => name.replace(/\.yaml$/, '')))].sort();
-}
-
 function existing(path: string, name: string): string {
   if (existsSync(path)) return path;
   throw new KilnError('E_IMAGE_MISSING', `there is no file ${name}`, {
@@ -133,51 +102,4 @@ export async function imageToRemove(place: ImagePlace, wanted: string): Promise<
     });
   }
   return named[0]?.id ?? wanted;
-}
-
-/* The image that a recipe or a lock last became: `kiln run` neither parses nor solves what is unchanged. */
-
-const FORMAT = 2;
-
-interface Fingerprint {
-  readonly path: string;
-  readonly stat: string | null;
-}
-
-interface Reference {
-  readonly format: typeof FORMAT;
-  /** Two recipes or locks may have the same name. */
-  readonly path: string;
-  readonly image: string;
-  readonly files: readonly Fingerprint[];
-}
-
-export function currentReference(paths: StatePaths, path: string): Reference | undefined {
-  const reference = findCached(referenceFile(paths, path), takeReference);
-  if (reference?.format !== FORMAT || reference.path !== path) return undefined;
-  const same = reference.files.every((file) => fingerprint(file.path).stat === file.stat);
-  return same ? reference : undefined;
-}
-
-const takeReference = withFields<Reference>({ path: 'string', image: 'string', files: 'array' });
-
-export async function writeReference(
-  paths: StatePaths,
-  path: string,
-  image: string,
-  files: readonly Fingerprint[],
-): Promise<void> {
-  const reference: Reference = { format: FORMAT, path, image, files };
-  const file = referenceFile(paths, path);
-  await mkdir(dirname(file), { recursive: true, mode: 0o700 });
-  writeRecord(file, reference);
-}
-
-export function fingerprint(path: string): Fingerprint {
-  const stat = statSync(path, { bigint: true, throwIfNoEntry: false });
-  return { path, stat: stat ? `${stat.dev}:${stat.ino}:${stat.size}:${stat.mtimeNs}` : null };
-}
-
-function referenceFile(paths: StatePaths, path: string): string {
-  return join(paths.store, 'references', `${shortHash(path)}.json`);
 }

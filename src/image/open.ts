@@ -1,7 +1,8 @@
 import { KilnError } from '../errors.ts';
 import type { Engine } from '../sandbox/open.ts';
-import { currentReference, type NamedImage, resolveImage } from './find.ts';
+import { type NamedImage, resolveImage } from './find.ts';
 import type { OnImageProgress } from './progress.ts';
+import { currentReference } from './reference.ts';
 import { type ImagePlace, type LeasedImage, leaseImage, visibleImages } from './store/images.ts';
 import { findContents, nameFor } from './store/manifest.ts';
 
@@ -13,8 +14,7 @@ export interface OpenImageOptions {
 }
 
 /**
- * Undefined unless there is one that is known to be current; builds nothing. Relative paths and recipes' names
- * start at `cwd`.
+ * Undefined unless there is one that is known to be current; builds nothing. Relative paths start at `cwd`.
  * @throws KilnError E_IMAGE_MISSING, E_IMAGE_AMBIGUOUS
  */
 export async function openExistingImage(
@@ -31,13 +31,13 @@ async function leaseExisting(
 ): Promise<LeasedImage | undefined> {
   const id = named.kind === 'image' ? named.id : currentReference(paths, named.path)?.image;
   const leased = id === undefined ? undefined : await leaseImage(paths, id);
-  if (leased !== undefined && named.kind === 'image' && owner !== undefined) {
-    const name = nameFor(paths, leased.manifest, owner) ?? '';
-    return { ...leased, manifest: { ...leased.manifest, name } };
-  }
-  if (leased === undefined || named.kind === 'image') return leased;
-  // Making the image again from its recipe writes the lost contents.json.
-  if (findContents(paths, leased.manifest.id).value !== undefined) return leased;
+  if (leased === undefined || (named.kind === 'image' && owner === undefined)) return leased;
+  const name = owner && nameFor(paths, leased.manifest, owner);
+  if (named.kind === 'image')
+    return { ...leased, manifest: { ...leased.manifest, name: name ?? '' } };
+  // Making it again from its recipe refuses a user who may not see it, and writes a lost contents.json.
+  const isSeen = owner === undefined || name !== undefined;
+  if (isSeen && findContents(paths, leased.manifest.id).value !== undefined) return leased;
   await leased[Symbol.asyncDispose]();
   return undefined;
 }

@@ -1,6 +1,6 @@
 import { existsSync } from 'node:fs';
 import { stat } from 'node:fs/promises';
-import { dirname, resolve } from 'node:path';
+import { basename, dirname, join, resolve } from 'node:path';
 import { KilnError } from '../errors.ts';
 import { hasErrno } from '../host/calls/libc.ts';
 import type { HeldPath } from '../host/files/held.ts';
@@ -13,13 +13,15 @@ import { lockAccess } from '../packages/repository/transport/access.ts';
 import { solve } from '../packages/solver/solve.ts';
 import type { RecipeFiles } from '../recipe/folder.ts';
 import { type LoadedImageRecipe, loadImageRecipe } from '../recipe/load-image-recipe.ts';
+import { findRecipe } from '../recipe/named.ts';
 import { requireInit } from '../sandbox/domain/skeleton.ts';
 import type { Engine } from '../sandbox/open.ts';
 import { ensureImage, type ImageSettings } from './build.ts';
-import { findRecipe, fingerprint, type NamedImage, resolveImage, writeReference } from './find.ts';
+import { type NamedImage, resolveImage } from './find.ts';
 import { hostArchitecture } from './key.ts';
 import type { OpenImageOptions } from './open.ts';
 import type { OnImageProgress } from './progress.ts';
+import { fingerprint, writeReference } from './reference.ts';
 import { type PackageUser, reachOf } from './store/entry.ts';
 import type { LeasedImage } from './store/images.ts';
 import type { FileToWrite } from './tree/customize.ts';
@@ -40,10 +42,11 @@ export async function buildNamed(
     named.kind === 'lock'
       ? await planFromLock(named.path)
       : await planFromRecipe(engine, named.path, options);
+  const request = { engine, ...plan, ...options, from: named.path };
   // A user's recipe is a copy, for this one job; its files are not this process's to look at.
-  if (plan.user !== undefined) return await ensureImage({ engine, ...plan, ...options });
+  if (plan.user !== undefined) return await ensureImage(request);
   const prints = plan.sources.map(fingerprint);
-  const image = await ensureImage({ engine, ...plan, ...options });
+  const image = await ensureImage(request);
   await writeReference(engine.paths, named.path, image.manifest.id, prints);
   return image;
 }
@@ -98,6 +101,8 @@ async function planRecipe(
   const lockPath = await lockBeside(path, files);
   const sources = [
     ...recipe.sources,
+    // Where root puts a recipe in place of one that comes with kiln.
+    ...recipe.sources.map((source) => join(paths.recipes, basename(source))),
     lockPath ?? lockPathOf(path),
     ...recipe.files.flatMap((file) => (file.source === undefined ? [] : [file.source])),
     ...keyFiles(recipe.repositories),
@@ -216,20 +221,28 @@ function usersFiles({ owner }: Pick<Engine, 'owner'>, path: string): RecipeFiles
   return owner?.files?.nameOf(path) === undefined ? undefined : owner.files;
 }
 
-export type RecipePlace = Pick<Engine, 'paths' | 'owner' | 'cwd'>;
+export type RecipePlace = Pick<Engine, 'paths' | 'owner'>;
 
 export async function readRecipe(place: RecipePlace, path: string): Promise<LoadedImageRecipe> {
   const { paths } = place;
-  const cwd = place.cwd();
   const variables = {
     KILN_STATE: paths.root,
     KILN_FIXTURES: paths.fixtures,
   };
-  const findByName = async (name: string) => findRecipe(name, cwd);
+  const findByName = (name: string, extending: string) => findRecipe(paths, name, extending);
   const files = usersFiles(place, path);
   const read = () =>
     loadImageRecipe(path, { variables, arch: hostArchitecture(), findByName, files });
-  if (files === undefined) return await read();
+  if (files === undefined) {
+    const roots = await read();
+    // Root's own login is for those whom root lets have it.
+    const isPrivate = roots.repositories.some(({ access }) => access !== undefined);
+    const isSeen = place.owner?.seesOfRoot({ name: roots.name, private: isPrivate }) ?? true;
+    if (isSeen) return roots;
+    throw new KilnError('E_IMAGE_MISSING', `there is no image and no recipe called ${roots.name}`, {
+      hint: '`kiln image ls` lists the images that you may use',
+    });
+  }
   const recipes = ownRecipes.get(files) ?? new Map<string, LoadedImageRecipe>();
   ownRecipes.set(files, recipes);
   const recipe = recipes.get(path) ?? (await read());

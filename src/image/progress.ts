@@ -2,6 +2,8 @@ import type { RepositoryProgress } from '../packages/repository/transport/downlo
 
 export type ImageProgress =
   | RepositoryProgress
+  /** From a recipe or a lock, whatever word meant it. */
+  | { readonly kind: 'make'; readonly name: string; readonly from: string }
   | { readonly kind: 'wait'; readonly image: string }
   | { readonly kind: 'unpack'; readonly done: number; readonly count: number }
   | { readonly kind: 'compose'; readonly packages: number }
@@ -13,6 +15,8 @@ export type OnImageProgress = (progress: ImageProgress) => void;
 
 export function describeProgress(progress: ImageProgress): string {
   switch (progress.kind) {
+    case 'make':
+      return `making ${progress.name} from ${progress.from}`;
     case 'download':
       return `downloading ${progress.item} from ${progress.repository}`;
     case 'retry':

@@ -248,7 +248,9 @@ function runWorker(): void {
   ): OwnEngine {
     const owner = caller.user && ownerOf(caller.user);
     const renamed: Engine['renamed'] = (value) => caller.paths.renamed(value);
-    const own = openEngine(env, { ...options, hurry: false, owner, renamed });
+    // Where root's own files are is the daemon's to say, never a caller's.
+    const { KILN_CONFIG } = process.env;
+    const own = openEngine({ ...env, KILN_CONFIG }, { ...options, hurry: false, owner, renamed });
     // Parked sandboxes are domains of the daemon's own libvirt.
     const engine = env.KILN_URI ? own : { ...own, takeParked: () => takeParked(own.paths) };
     if (options.hurry !== true) return engine;

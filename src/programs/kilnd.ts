@@ -118,7 +118,7 @@ async function main(): Promise<void> {
   const idleTime = timeInMilliseconds(process.env.KILN_IDLE || IDLE) ?? 0;
   const usual = Number(process.env.KILN_PARKED || (configured?.defaults.parked ?? usuallyParked()));
   const engine = openEngine(
-    { KILN_STATE: state },
+    { KILN_STATE: state, KILN_CONFIG: process.env.KILN_CONFIG },
     { takeParked: () => parked.take(), hurry: true },
   );
   const errors = outputOf(process.stderr, { isTTY: false, columns: 80 });

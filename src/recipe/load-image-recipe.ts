@@ -25,7 +25,8 @@ import {
 } from './image-recipe.ts';
 import { RecipeError } from './problem.ts';
 
-const MISSING = 'check the path; `kiln image ls` lists images, recipes/images holds the recipes';
+const MISSING =
+  'check the path; `kiln image ls` lists images, docs/images.md the recipes that come with kiln';
 
 const MAX_DEPTH = 16;
 
@@ -62,7 +63,8 @@ export interface ScriptletPolicy {
 export interface LoadOptions {
   readonly variables: Omit<RecipeVariables, 'recipe_dir'>;
   readonly arch: string;
-  readonly findByName: (name: string) => Promise<string | undefined>;
+  /** @param extending the recipe that names it */
+  readonly findByName: (name: string, extending: string) => string | undefined;
   /** A user's recipe is a copy. Recipes that are found by name are kiln's. */
   readonly files?: RecipeFiles | undefined;
 }
@@ -150,7 +152,7 @@ async function loadChain(path: string, options: LoadOptions): Promise<Part[]> {
     parts.push({ document, recipe, file: real, files });
     next = undefined;
     if (recipe.extends !== undefined) {
-      next = await findAncestor(recipe.extends, file, document, options);
+      next = findAncestor(recipe.extends, file, document, options);
       if (isName(recipe.extends)) files = undefined;
       if (next !== undefined && documents.some((seen) => resolve(seen.file) === next)) {
         document.report(['extends'], `${recipe.extends} extends itself in the end`);
@@ -173,18 +175,18 @@ function isName(text: string): boolean {
   return !text.includes('/') && !/\.ya?ml$/.test(text);
 }
 
-async function findAncestor(
+function findAncestor(
   name: string,
   file: string,
   document: RecipeDocument,
   options: LoadOptions,
-): Promise<string | undefined> {
+): string | undefined {
   if (isAbsolute(name)) return name;
   if (!isName(name)) return join(dirname(file), name);
-  const found = await options.findByName(name);
+  const found = options.findByName(name, file);
   if (found === undefined) {
     document.report(['extends'], `there is no image recipe called ${name}`, {
-      hint: 'name a recipe of recipes/images, or a path',
+      hint: 'name a recipe that comes with kiln, one of /etc/kiln/recipes, or a path',
     });
   }
   return found;

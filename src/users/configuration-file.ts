@@ -5,10 +5,8 @@ import { constants } from 'node:os';
 import { closing } from '../host/calls/descriptor.ts';
 import { errnoName, hasErrno } from '../host/calls/libc.ts';
 import { lineNotUtf8, NotUtf8, openUserFile } from '../host/files/user-file.ts';
+import { ROOTS_FILE } from '../host/state/paths.ts';
 
-export const ROOTS_FILE = '/etc/kiln/kiln.yaml';
-
-/** KILN_CONFIG is for tests, and the daemon's own variable, never a caller's. */
 export function configurationFile(env: { readonly KILN_CONFIG?: string | undefined }): string {
   return env.KILN_CONFIG || ROOTS_FILE;
 }

@@ -9,6 +9,7 @@ import { closing } from '../host/calls/descriptor.ts';
 import { attempt, hasErrno } from '../host/calls/libc.ts';
 import { openUserFile } from '../host/files/user-file.ts';
 import type { UserIds } from '../host/process/user-namespace.ts';
+import { ROOTS_FILE } from '../host/state/paths.ts';
 import { RecipeDocument } from '../recipe/document.ts';
 import { limitKeys, size, time } from '../recipe/limit-keys.ts';
 import { RecipeError } from '../recipe/problem.ts';
@@ -16,7 +17,7 @@ import type { SandboxOwner } from '../sandbox/open.ts';
 import { MINIMUM_MEMORY } from '../sandbox/policy/limits.ts';
 import { parseCapability } from '../sandbox/policy/specification.ts';
 import type { CallerFiles } from './caller-files.ts';
-import { type CallersConfiguration, notUtf8, problemOf, ROOTS_FILE } from './configuration-file.ts';
+import { type CallersConfiguration, notUtf8, problemOf } from './configuration-file.ts';
 import { defaultsSchema, type Repositories, repositoriesSchema } from './defaults.ts';
 
 /** Of the machine, for all sandboxes of one user. */

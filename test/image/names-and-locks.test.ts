@@ -120,8 +120,8 @@ test.serial('a recipe’s name means its image, whatever another recipe calls th
     t.is(exitCode, 0, String(stderr));
     return String(stdout);
   };
-  const id = await done('build', 'first');
-  t.is(await done('build', 'second'), id);
+  const id = await done('build', 'first.yaml');
+  t.is(await done('build', './second.yaml'), id);
   for (const name of ['first', 'second']) t.is(JSON.parse(await done('show', name)).id, id, name);
   t.is(await done('rm', 'first'), id);
   const gone = await state.kiln(['image', 'show', 'first'], { cwd });

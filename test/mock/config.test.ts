@@ -117,12 +117,12 @@ test('a configuration of mock becomes an image recipe that kiln takes', async (t
     ccache: '2G',
     clean: true,
   });
-  const path = await writeRecipe({ root: directory }, { root: rest.root, recipe });
-  t.is(await writeRecipe({ root: directory }, { root: rest.root, recipe }), path);
+  const path = await writeRecipe({ mockRecipes: directory }, { root: rest.root, recipe });
+  t.is(await writeRecipe({ mockRecipes: directory }, { root: rest.root, recipe }), path);
   const loaded = await loadImageRecipe(path, {
     variables: { KILN_STATE: '/x', KILN_FIXTURES: '/x' },
     arch: 'aarch64',
-    findByName: async () => undefined,
+    findByName: () => undefined,
   });
   t.like(loaded, {
     name: 'demo-42-x86_64',

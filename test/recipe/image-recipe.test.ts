@@ -13,7 +13,7 @@ async function folder(files: Record<string, string>) {
     loadImageRecipe(join(path, name), {
       variables: { KILN_STATE: '/state', KILN_FIXTURES: '/fixtures' },
       arch: 'x86_64',
-      findByName: async (wanted) =>
+      findByName: (wanted) =>
         files[`${wanted}.yaml`] === undefined ? undefined : join(path, `${wanted}.yaml`),
     });
   return { path, load, [Symbol.asyncDispose]: () => rm(path, { recursive: true }) };

@@ -82,7 +82,7 @@ function loadRecipe(name: string): Promise<LoadedImageRecipe> {
   return loadImageRecipe(path, {
     variables: { KILN_STATE: '/state', KILN_FIXTURES: '/fixtures' },
     arch: 'x86_64',
-    findByName: async () => undefined,
+    findByName: () => undefined,
   });
 }
 

@@ -384,7 +384,7 @@ modules: { enable: [perl:5.32], platform: el9 }
     loadImageRecipe(recipe, {
       variables: { KILN_STATE: '/x', KILN_FIXTURES: '/x' },
       arch: 'x86_64',
-      findByName: async () => undefined,
+      findByName: () => undefined,
     });
   const loaded = await load();
   const expected = {

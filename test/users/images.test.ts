@@ -342,6 +342,37 @@ test.serial(
   },
 );
 
+test.serial('root’s recipes are for users as well, unless they log in', async (t) => {
+  const { as, kiln, beside, server } = t.context;
+  const { port } = server.address() as AddressInfo;
+  const login = `{ id: own, baseurl: 'http://127.0.0.1:${port}/', gpgcheck: false, username: me, password: ${PASSWORD} }`;
+  const recipes = join(beside, 'recipes');
+  mkdirSync(recipes);
+  t.teardown(() => rmSync(recipes, { recursive: true }));
+  for (const name of ['beside.txt', '../cwd-decoy']) writeFileSync(join(recipes, name), 'root’s');
+  writeFileSync(
+    join(recipes, 'open.yaml'),
+    recipe('roots', `{ id: own, directory: ${beside}/roots/repo }`),
+  );
+  writeFileSync(join(recipes, 'sealed.yaml'), recipe('roots', login));
+  const cat = ['--', '/bin/busybox', 'cat', '/usr/share/roots/text', '/etc/beside'];
+  const decoy = join(t.context.home, 'open.yaml');
+  writeFileSync(decoy, 'packages: []\n');
+  const run = await as(USER, ['run', '-r', 'open', ...cat]);
+  t.is(String(run.stdout), 'text-of-roots\nroot’s', String(run.stderr));
+  const missing = /there is no image and no recipe called sealed/;
+  await refused(t, as(USER, ['run', '-r', 'sealed', ...cat]), missing);
+  succeeds(t, await kiln(['image', 'build', 'sealed']));
+  await refused(t, as(USER, ['run', '-r', 'sealed', ...cat]), missing);
+  await refused(t, as(USER, ['image', 'show', 'sealed']), /there is no image/);
+  await refused(t, as(USER, ['build', '-r', 'sealed', 'x.src.rpm']), /no image|cannot use/);
+  const child = join(t.context.home, 'child.yaml');
+  writeFileSync(child, 'extends: sealed\n');
+  await give(child, USER);
+  await refused(t, as(USER, ['image', 'build', 'child.yaml']), /no image|not a public address/);
+  for (const path of [decoy, child]) rmSync(path);
+});
+
 test.serial('a user imports an archive and a layout, within bounds', async (t) => {
   const { as, home, beside } = t.context;
   const exported = await as(USER, ['image', 'export', 'mine', '-o', 'mine.tar']);

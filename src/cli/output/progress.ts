@@ -124,6 +124,9 @@ export function progressText(progress: ImageProgress): string {
   return `${text}: ${isDownload ? `${Math.floor((100 * done) / total)} %` : `${done} of ${total}`}`;
 }
 
+/** What is told by a line of its own that stays. */
+const STAYS: ReadonlySet<ImageProgress['kind']> = new Set(['make', 'retry']);
+
 interface Stage {
   text: string;
   readonly began: number;
@@ -146,7 +149,7 @@ export function imageProgress(caller: Watcher) {
   const report = (progress: ImageProgress): void => {
     if (caller.isQuiet) return;
     const text = describeProgress(progress);
-    if (isLive(caller) && progress.kind !== 'retry') {
+    if (isLive(caller) && !STAYS.has(progress.kind)) {
       const now = performance.now();
       const stage = stages.get(progress.kind) ?? { text, began: now, seen: now };
       stages.set(progress.kind, Object.assign(stage, { text: progressText(progress), seen: now }));

@@ -20,6 +20,9 @@ import { shortHash } from '../process/short-hash.ts';
 
 export const DEFAULT_STATE = '/var/lib/kiln';
 
+/** Root's kiln.yaml. KILN_CONFIG is for tests, and the daemon's own variable, never a caller's. */
+export const ROOTS_FILE = '/etc/kiln/kiln.yaml';
+
 /**
  * `env.KILN_STATE` may be relative; an empty one counts as unset. States share only `hostRun`. One that is
  * reached through a symbolic link is the same state, with the same locks.
@@ -40,6 +43,10 @@ export function statePaths(env: NodeJS.ProcessEnv) {
     hostRun: '/run/kiln',
     cache: join(root, 'cache'),
     fixtures: env.KILN_FIXTURES ?? join(root, 'fixtures'),
+    /** Root's image recipes, beside root's kiln.yaml. */
+    recipes: join(dirname(env.KILN_CONFIG || ROOTS_FILE), 'recipes'),
+    /** Image recipes that kiln-mock has made of configurations. */
+    mockRecipes: join(root, 'mock/recipes'),
     /** One file system: packages are linked into images, and all are renamed into `trash`. */
     store,
     packages: join(store, 'packages'),

@@ -274,6 +274,11 @@ async function staysOwned(sandbox: string): Promise<boolean> {
 
 const ID_LENGTH = 64;
 const ID = /^[0-9a-f]{64}$/;
+/** Whether a word is a whole id, and so nothing else. */
+export function isImageId(text: string): boolean {
+  return ID.test(text);
+}
+
 const REPLACED = /^[0-9a-f]{64}\.replaced-[0-9a-f]+$/;
 
 export function imageIds(paths: StatePaths): string[] {

@@ -11,6 +11,7 @@ import { resolveImage } from '../../image/find.ts';
 import { hostArchitecture } from '../../image/key.ts';
 import { type RecipePlace, readRecipe } from '../../image/plan.ts';
 import type { LoadedImageRecipe } from '../../recipe/load-image-recipe.ts';
+import type { Engine } from '../../sandbox/open.ts';
 import type { ConfigChange } from './config/evaluate.ts';
 import { leftOutPlugins } from './config/left-out.ts';
 import {
@@ -56,7 +57,9 @@ export interface Chroot extends Omit<ConfigMeaning, 'recipe' | 'warnings'> {
   readonly warnings: readonly ConfigWarning[];
 }
 
-export async function openChroot(place: RecipePlace, request: ChrootRequest): Promise<Chroot> {
+type ChrootPlace = RecipePlace & Pick<Engine, 'cwd'>;
+
+export async function openChroot(place: ChrootPlace, request: ChrootRequest): Promise<Chroot> {
   const { paths, owner } = place;
   const config = await loadChrootConfig(place, request);
   if (config !== undefined) {
@@ -76,7 +79,7 @@ export async function openChroot(place: RecipePlace, request: ChrootRequest): Pr
 }
 
 export async function chrootOptions(
-  place: RecipePlace,
+  place: ChrootPlace,
   request: ChrootRequest,
 ): Promise<ConfigOptions> {
   const config = await loadChrootConfig(place, request);
@@ -168,13 +171,12 @@ function read(text: string): ConfigValue {
  * Equal recipes share a file, so that a current image is recognised.
  */
 export async function writeRecipe(
-  paths: Pick<StatePaths, 'root'>,
+  { mockRecipes: recipes }: Pick<StatePaths, 'mockRecipes'>,
   { root, recipe }: Pick<ConfigMeaning, 'root' | 'recipe'>,
 ): Promise<string> {
   // JSON is valid YAML.
   const text = JSON.stringify(recipe, undefined, 2);
   const digest = hash('sha256', text, 'hex').slice(0, 16);
-  const recipes = recipesDirectory(paths);
   const directory = join(recipes, digest);
   const path = join(directory, `${root}.yaml`);
   await mkdir(recipes, { recursive: true, mode: 0o755 });
@@ -191,13 +193,11 @@ export async function writeRecipe(
   return path;
 }
 
-function recipesDirectory(paths: Pick<StatePaths, 'root'>): string {
-  return join(mockDirectory(paths), 'recipes');
-}
-
 /** Removes recipes that no call has used for `maxAge` milliseconds. */
-export async function pruneRecipes(paths: Pick<StatePaths, 'root'>, maxAge: number): Promise<void> {
-  const directory = recipesDirectory(paths);
+export async function pruneRecipes(
+  { mockRecipes: directory }: Pick<StatePaths, 'mockRecipes'>,
+  maxAge: number,
+): Promise<void> {
   for (const name of await readdir(directory).catch(() => [])) {
     const used = await stat(join(directory, name)).catch(() => undefined);
     if (used === undefined || Date.now() - used.mtimeMs < maxAge) continue;
@@ -205,7 +205,7 @@ export async function pruneRecipes(paths: Pick<StatePaths, 'root'>, maxAge: numb
   }
 }
 
-async function recipeChroot(place: RecipePlace, request: ChrootRequest): Promise<Chroot> {
+async function recipeChroot(place: ChrootPlace, request: ChrootRequest): Promise<Chroot> {
   const { paths } = place;
   const { path, recipe } = await findRecipe(place, request);
   const root = rootOf(recipe, request);
@@ -227,7 +227,7 @@ async function recipeChroot(place: RecipePlace, request: ChrootRequest): Promise
 }
 
 /** A recipe as mock's options, for `--debug-config`, without repositories, which have more settings than a dnf.conf. */
-async function recipeOptions(place: RecipePlace, request: ChrootRequest): Promise<ConfigOptions> {
+async function recipeOptions(place: ChrootPlace, request: ChrootRequest): Promise<ConfigOptions> {
   const { path, recipe } = await findRecipe(place, request);
   const user = buildUser(recipe);
   const account = recipe.users.find(({ name }) => name === user);
@@ -267,7 +267,7 @@ async function defaults(
 }
 
 async function findRecipe(
-  place: RecipePlace,
+  place: ChrootPlace,
   request: ChrootRequest,
 ): Promise<{ readonly path: string; readonly recipe: LoadedImageRecipe }> {
   const { name, overrides, switches } = request;

@@ -2,8 +2,8 @@ import { readdir } from 'node:fs/promises';
 import { homedir } from 'node:os';
 import { basename, join } from 'node:path';
 import { removeTree } from '../../host/files/remove-tree.ts';
-import { recipeNames } from '../../image/find.ts';
 import { rootNames } from '../../image/store/user-storage.ts';
+import { recipeNames } from '../../recipe/named.ts';
 import { listSandboxes } from '../../sandbox/domain/sandbox-record.ts';
 import { destroySandbox, sweepSandboxes } from '../../sandbox/domain/sweep.ts';
 import { chrootOptions, configPlace } from './chroot.ts';
@@ -96,7 +96,7 @@ export async function listChroots(session: MockSession): Promise<number> {
     lines.push(...(await describeAll(session, join(homedir(), '.config', 'mock'), directory)));
   }
   lines.push('kiln recipes:');
-  for (const name of await recipeNames(session.engine.cwd())) lines.push(entry(name, ''));
+  for (const name of await recipeNames(session.engine.paths)) lines.push(entry(name, ''));
   session.print(`${lines.join('\n')}\n`);
   return 0;
 }

@@ -1,17 +1,18 @@
 import { isIP } from 'node:net';
-import { dirname, join } from 'node:path';
+import { dirname, resolve } from 'node:path';
 import { checkPatterns } from '../../artifacts/collect.ts';
 import type { Warning } from '../../artifacts/warning.ts';
 import { defined } from '../../defined.ts';
 import { isPublicAddress, parseEgressRules } from '../../egress/rule.ts';
 import { KilnError } from '../../errors.ts';
 import { pathsOfUser } from '../../host/state/paths.ts';
-import { isOwnRecipe, resolveImage } from '../../image/find.ts';
+import { isImageName, resolveImage } from '../../image/find.ts';
 import { openImage } from '../../image/open.ts';
 import { storageLeft } from '../../image/store/user-storage.ts';
 import { type BuildRecipe, checkScriptRecipe, loadBuildRecipe } from '../../recipe/build-recipe.ts';
 import { hostFolder } from '../../recipe/folder.ts';
 import { limitsOfKeys } from '../../recipe/limit-keys.ts';
+import { isTrusted } from '../../recipe/named.ts';
 import { PlannedSandbox } from '../../sandbox/door/planned-sandbox.ts';
 import type { Engine } from '../../sandbox/open.ts';
 import { limitsOf } from '../../sandbox/policy/limits.ts';
@@ -159,15 +160,16 @@ export async function runRecipe(
  * @throws KilnError E_HOST_NOT_ALLOWED
  */
 async function imageName(
-  { paths, owner, cwd }: Engine,
+  { paths, owner }: Engine,
   { image, path, allowHost }: RecipeRequest,
   recipe: BuildRecipe,
 ): Promise<string> {
   if (image !== undefined) return image;
-  const name = recipe.image.startsWith('.') ? join(dirname(path), recipe.image) : recipe.image;
+  if (isImageName(recipe.image)) return recipe.image;
+  const name = resolve(dirname(path), recipe.image);
   if (allowHost === true) return name;
-  const named = await resolveImage({ paths, owner }, name, cwd());
-  if (named.kind === 'image' || isOwnRecipe(named.path)) return name;
+  const named = await resolveImage({ paths, owner }, name, '/');
+  if (named.kind === 'image' || isTrusted(paths, named.path)) return name;
   throw new KilnError(
     'E_HOST_NOT_ALLOWED',
     `${path} asks for an image of ${named.path}, which may put files of the host into it`,

@@ -4,11 +4,12 @@ import { KilnError } from '../../../errors.ts';
 import { SmallCache } from '../../../host/state/checked-file.ts';
 import { KILN_VERSION, type StatePaths } from '../../../host/state/paths.ts';
 import type { ImageSettings } from '../../../image/build.ts';
-import { currentReference, type NamedImage, resolveImage } from '../../../image/find.ts';
+import { type NamedImage, resolveImage } from '../../../image/find.ts';
 import { digestOf } from '../../../image/key.ts';
 import type { ImageLock } from '../../../image/lock.ts';
 import { openImage } from '../../../image/open.ts';
 import type { OnImageProgress } from '../../../image/progress.ts';
+import { currentReference } from '../../../image/reference.ts';
 import type { PackageUser } from '../../../image/store/entry.ts';
 import { type LeasedImage, leaseImage } from '../../../image/store/images.ts';
 import { readContents, readManifest } from '../../../image/store/manifest.ts';
@@ -97,7 +98,7 @@ export async function openLockedBase(
 
 /** Describes an image. An unchanged recipe or lock is not parsed again: that takes longer than opening a sandbox. */
 async function describe(
-  { paths, owner, cwd }: Engine,
+  { paths, owner }: Engine,
   named: NamedImage,
   image: LeasedImage,
   packages: readonly LockedPackage[],
@@ -117,7 +118,7 @@ async function describe(
   const description =
     named.kind === 'lock'
       ? describeLock(await readImageLock(named.path))
-      : await describeRecipe(await readRecipe({ paths, owner, cwd }, named.path), packages);
+      : await describeRecipe(await readRecipe({ paths, owner }, named.path), packages);
   const bytes = description.settings.files.reduce((sum, { content }) => sum + content.length, 0);
   // Secrets are not written.
   const secret = description.repositories.some(({ access }) => access !== undefined);

@@ -1,0 +1,52 @@
+/** The image that a recipe or a lock last became: `kiln run` neither parses nor solves what is unchanged. */
+import { statSync } from 'node:fs';
+import { mkdir } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
+import { shortHash } from '../host/process/short-hash.ts';
+import { findCached, withFields, writeRecord } from '../host/state/checked-file.ts';
+import type { StatePaths } from '../host/state/paths.ts';
+
+const FORMAT = 2;
+
+interface Fingerprint {
+  readonly path: string;
+  readonly stat: string | null;
+}
+
+interface Reference {
+  readonly format: typeof FORMAT;
+  /** Two recipes or locks may have the same name. */
+  readonly path: string;
+  readonly image: string;
+  readonly files: readonly Fingerprint[];
+}
+
+export function currentReference(paths: StatePaths, path: string): Reference | undefined {
+  const reference = findCached(referenceFile(paths, path), takeReference);
+  if (reference?.format !== FORMAT || reference.path !== path) return undefined;
+  const same = reference.files.every((file) => fingerprint(file.path).stat === file.stat);
+  return same ? reference : undefined;
+}
+
+const takeReference = withFields<Reference>({ path: 'string', image: 'string', files: 'array' });
+
+export async function writeReference(
+  paths: StatePaths,
+  path: string,
+  image: string,
+  files: readonly Fingerprint[],
+): Promise<void> {
+  const reference: Reference = { format: FORMAT, path, image, files };
+  const file = referenceFile(paths, path);
+  await mkdir(dirname(file), { recursive: true, mode: 0o700 });
+  writeRecord(file, reference);
+}
+
+export function fingerprint(path: string): Fingerprint {
+  const stat = statSync(path, { bigint: true, throwIfNoEntry: false });
+  return { path, stat: stat ? `${stat.dev}:${stat.ino}:${stat.size}:${stat.mtimeNs}` : null };
+}
+
+function referenceFile(paths: StatePaths, path: string): string {
+  return join(paths.store, 'references', `${shortHash(path)}.json`);
+}
