@@ -1,6 +1,7 @@
 import { hash } from 'node:crypto';
 import { constants, mkdirSync, openSync, renameSync } from 'node:fs';
 import { join } from 'node:path';
+import { defined } from '../defined.ts';
 import { KilnError } from '../errors.ts';
 import { closing } from '../host/calls/descriptor.ts';
 import { namingFullDisk } from '../host/calls/system-error.ts';
@@ -27,12 +28,12 @@ import {
   imageDirectory,
   imageFiles,
   ownersOf,
-  ownImage,
   ROOT,
   readContents,
   readManifest,
   writeImage,
 } from './store/manifest.ts';
+import { ownImage } from './store/names.ts';
 import { fetchSignedFiles, obtainPackages } from './store/packages.ts';
 import { storageLeft } from './store/user-storage.ts';
 import {
@@ -58,8 +59,10 @@ export interface ImageRequest {
   readonly engine: Engine;
   readonly lock: Lock;
   readonly settings: ImageSettings;
-  /** The recipe or lock. */
+  /** The recipe or lock that names the image. No name means what a build makes for itself. */
   readonly from?: string | undefined;
+  /** The recipe that the name means instead. */
+  readonly meant?: string | undefined;
   readonly base?: string | undefined;
   /** A user who is not root, who owns the image and whose own recipe names its packages. */
   readonly user?: PackageUser | undefined;
@@ -134,13 +137,17 @@ async function diskFor(request: ImageRequest): Promise<number> {
 }
 
 /** What the owner calls it. It is private like its base, which may be a user's alone. */
-function ownerIn({ engine, settings, lock, base, owner }: ImageRequest): ImageOwner {
+function ownerIn({ engine, settings, lock, base, owner, from, meant }: ImageRequest): ImageOwner {
   const below = base === undefined ? undefined : readManifest(engine.paths, base);
   const isOpen =
     base === undefined || (below && ownersOf(engine.paths, below).get(ROOT)?.private === false);
   const isPrivate = lock.access !== undefined || isOpen !== true;
   const { name } = settings;
-  return { name, private: isPrivate, ...(owner && { forBuilds: true }) };
+  return {
+    ...{ name, private: isPrivate, ...(owner && { forBuilds: true }) },
+    ...(from === undefined || meant !== undefined ? { names: [] } : {}),
+    ...defined({ from }),
+  };
 }
 
 async function ownedImage(request: ImageRequest, image: LeasedImage): Promise<LeasedImage> {
@@ -157,7 +164,8 @@ async function ownedImage(request: ImageRequest, image: LeasedImage): Promise<Le
       const disk = await diskFor(request);
       await obtainPackages(paths, lock, { ...request, disk, apart: true, caller: user });
     }
-    ownImage(paths, image.manifest.id, ownerId(request), owner);
+    const before = await ownImage(paths, image.manifest.id, ownerId(request), owner);
+    if (before !== undefined) request.onProgress?.({ kind: 'rename', name: owner.name, before });
     return { ...image, manifest: { ...image.manifest, name: owner.name } };
   } catch (error) {
     await image[Symbol.asyncDispose]();
@@ -195,8 +203,8 @@ export async function requestedImage(request: ImageParts): Promise<string> {
 
 async function make(request: ImageRequest, inputs: ImageInputs, id: string): Promise<LeasedImage> {
   using _ = span('make an image');
-  const { engine, settings, lock, user, from, onProgress, signal } = request;
-  if (from !== undefined) onProgress?.({ kind: 'make', name: settings.name, from });
+  const { engine, settings, lock, user, from, meant, onProgress, signal } = request;
+  if (from !== undefined) onProgress?.({ kind: 'make', name: settings.name, from, meant });
   await using work = await openWorkDirectory(engine.paths);
   const needed = lock.packages.map(({ digest }) => digest);
   await noteNeeded(engine.paths, work, needed, signal);

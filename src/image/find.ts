@@ -1,10 +1,12 @@
 import { existsSync } from 'node:fs';
-import { resolve } from 'node:path';
+import { basename, resolve } from 'node:path';
 import { KilnError } from '../errors.ts';
 import { findRecipe, recipeNames } from '../recipe/named.ts';
+import { shellWord } from '../shell-words.ts';
 import { suggest } from '../suggest.ts';
+import { lastReference } from './reference.ts';
 import { findImage, type ImagePlace, imagesNamed, isImageId } from './store/images.ts';
-import { type ImageManifest, namesOf, ownersOf } from './store/manifest.ts';
+import { type ImageManifest, nameFor, namesOf, ownersOf, readManifest } from './store/manifest.ts';
 
 export type NamedImage =
   | { readonly kind: 'image'; readonly id: string }
@@ -27,13 +29,22 @@ export async function resolveImage(
   name: string,
   cwd: string,
 ): Promise<NamedImage> {
+  if (name === '') {
+    throw new KilnError('E_IMAGE_MISSING', 'there is no image ""', {
+      hint: '`kiln image ls` lists images; is a variable of a script empty?',
+    });
+  }
   const path = resolve(cwd, name);
   if (/\.ya?ml$/.test(name)) return { kind: 'recipe', path: existing(path, name) };
   if (name.endsWith('.json')) return { kind: 'lock', path: existing(path, name) };
   if (name.includes('/')) {
-    throw new KilnError('E_IMAGE_MISSING', `${name} is neither a recipe nor a lock`, {
-      hint: 'recipes end in .yaml, locks in .json',
-    });
+    throw new KilnError(
+      'E_IMAGE_MISSING',
+      `there is no image ${name}: it is neither a recipe nor a lock`,
+      {
+        hint: 'recipes end in .yaml, locks in .json; `kiln image ls` lists images',
+      },
+    );
   }
   const { owner, paths } = place;
   const isThere = (recipe: string) =>
@@ -59,9 +70,33 @@ function onlyNamedAfter(name: string, recipes: readonly string[]): string | unde
   return found.length === 1 ? found[0] : undefined;
 }
 
+/** What an image of a file is called, whatever the file says. */
+export function imageNameOf(path: string): string {
+  const name = basename(path).replace(/(?:\.lock)?\.json$/, '');
+  return isImageName(name) && !isImageId(name) ? name : 'imported';
+}
+
 /**
- * `name` is an id, the beginning of one, or a name: then the newest image. To a user, a name that is the user’s
- * for one image and root’s for another means neither.
+ * The image that a word means where none is made: of a recipe or a lock, the one that it last became. That is what
+ * `run -r` takes until the recipe changes.
+ * @throws KilnError E_IMAGE_MISSING, E_IMAGE_AMBIGUOUS; E_RECIPE_READ as {@link findRecipe}
+ */
+export async function meantImage(place: ImagePlace, word: string, cwd: string): Promise<string> {
+  const named = await resolveImage(place, word, cwd);
+  if (named.kind === 'image') return named.id;
+  const { paths, owner } = place;
+  const id = lastReference(paths, named.path)?.image;
+  if (id !== undefined && readManifest(paths, id) !== undefined) {
+    if (owner === undefined || nameFor(paths, { id }, owner) !== undefined) return id;
+  }
+  throw new KilnError('E_IMAGE_MISSING', `there is no image of ${named.path}`, {
+    hint: `\`kiln image build ${shellWord(word)}\` makes one; \`kiln image ls\` lists the ids of others`,
+  });
+}
+
+/**
+ * `name` is an id, the beginning of one, or a name. To a user, a name that is the user’s for one image and root’s for
+ * another means neither.
  * @throws KilnError E_IMAGE_AMBIGUOUS
  */
 export async function findStoredImage(
@@ -69,8 +104,18 @@ export async function findStoredImage(
   name: string,
 ): Promise<string | undefined> {
   const found = await findImage(place, name);
-  if (found !== undefined) return found;
   const images = await imagesNamed(place, name);
+  const other = images.find(({ id }) => id !== found);
+  if (found !== undefined && other !== undefined) {
+    throw new KilnError(
+      'E_IMAGE_AMBIGUOUS',
+      `one image begins with ${name}, and one has that name`,
+      {
+        hint: `give more digits: ${found.slice(0, name.length + 6)}, ${other.id.slice(0, 12)}`,
+      },
+    );
+  }
+  if (found !== undefined) return found;
   const { paths, owner } = place;
   if (owner !== undefined) {
     const isOwn = (image: ImageManifest) =>
@@ -90,16 +135,4 @@ function existing(path: string, name: string): string {
   throw new KilnError('E_IMAGE_MISSING', `there is no file ${name}`, {
     hint: 'give the path of a recipe (.yaml) or a lock (.json), or a name; `kiln image ls` lists images',
   });
-}
-
-export async function imageToRemove(place: ImagePlace, wanted: string): Promise<string> {
-  const id = await findImage(place, wanted);
-  if (id !== undefined) return id;
-  const named = await imagesNamed(place, wanted);
-  if (named.length > 1) {
-    throw new KilnError('E_IMAGE_AMBIGUOUS', `${named.length} images are called ${wanted}`, {
-      hint: `give an id: ${named.map((manifest) => manifest.id.slice(0, 12)).join(', ')}`,
-    });
-  }
-  return named[0]?.id ?? wanted;
 }

@@ -13,11 +13,11 @@ import { lockAccess } from '../packages/repository/transport/access.ts';
 import { solve } from '../packages/solver/solve.ts';
 import type { RecipeFiles } from '../recipe/folder.ts';
 import { type LoadedImageRecipe, loadImageRecipe } from '../recipe/load-image-recipe.ts';
-import { findRecipe } from '../recipe/named.ts';
+import { findRecipe, recipeOf } from '../recipe/named.ts';
 import { requireInit } from '../sandbox/domain/skeleton.ts';
 import type { Engine } from '../sandbox/open.ts';
 import { ensureImage, type ImageSettings } from './build.ts';
-import { type NamedImage, resolveImage } from './find.ts';
+import { imageNameOf, type NamedImage, resolveImage } from './find.ts';
 import { hostArchitecture } from './key.ts';
 import type { OpenImageOptions } from './open.ts';
 import type { OnImageProgress } from './progress.ts';
@@ -42,13 +42,21 @@ export async function buildNamed(
     named.kind === 'lock'
       ? await planFromLock(named.path)
       : await planFromRecipe(engine, named.path, options);
-  const request = { engine, ...plan, ...options, from: named.path };
+  const meant = meantInstead(engine.paths, plan.settings.name, named.path);
+  const from = usersFiles(engine, named.path)?.nameOf(named.path) ?? named.path;
+  const request = { engine, ...plan, ...options, from, meant };
   // A user's recipe is a copy, for this one job; its files are not this process's to look at.
   if (plan.user !== undefined) return await ensureImage(request);
   const prints = plan.sources.map(fingerprint);
   const image = await ensureImage(request);
   await writeReference(engine.paths, named.path, image.manifest.id, prints);
   return image;
+}
+
+/** The recipe that a name means, where that is another one than `path`. */
+function meantInstead(paths: StatePaths, name: string, path: string): string | undefined {
+  const meant = recipeOf(paths, name);
+  return meant === path ? undefined : meant;
 }
 
 interface ImagePlan {
@@ -64,7 +72,9 @@ async function planFromLock(path: string): Promise<ImagePlan> {
   const lock = await readImageLock(path);
   const { packages } = lock;
   const sources = [path, ...keyFiles(packages.repositories)];
-  return { lock: packages, settings: lockedSettings(lock), sources, warnings: [] };
+  // Whoever wrote the lock has no say in what names mean here.
+  const settings = { ...lockedSettings(lock), name: imageNameOf(path) };
+  return { lock: packages, settings, sources, warnings: [] };
 }
 
 interface RecipePlan extends ImagePlan {

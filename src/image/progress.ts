@@ -2,8 +2,14 @@ import type { RepositoryProgress } from '../packages/repository/transport/downlo
 
 export type ImageProgress =
   | RepositoryProgress
-  /** From a recipe or a lock, whatever word meant it. */
-  | { readonly kind: 'make'; readonly name: string; readonly from: string }
+  /** `meant`: the recipe that the name goes on to mean. */
+  | {
+      readonly kind: 'make';
+      readonly name: string;
+      readonly from: string;
+      readonly meant: string | undefined;
+    }
+  | { readonly kind: 'rename'; readonly name: string; readonly before: string }
   | { readonly kind: 'wait'; readonly image: string }
   | { readonly kind: 'unpack'; readonly done: number; readonly count: number }
   | { readonly kind: 'compose'; readonly packages: number }
@@ -16,7 +22,9 @@ export type OnImageProgress = (progress: ImageProgress) => void;
 export function describeProgress(progress: ImageProgress): string {
   switch (progress.kind) {
     case 'make':
-      return `making ${progress.name} from ${progress.from}`;
+      return `making ${progress.name} from ${progress.from}${progress.meant === undefined ? '' : `; the name goes on to mean ${progress.meant}`}`;
+    case 'rename':
+      return `${progress.name} meant image ${progress.before.slice(0, 12)} before`;
     case 'download':
       return `downloading ${progress.item} from ${progress.repository}`;
     case 'retry':

@@ -21,11 +21,16 @@ interface Reference {
   readonly files: readonly Fingerprint[];
 }
 
+/** Undefined where the recipe, or what it names, has changed since. */
 export function currentReference(paths: StatePaths, path: string): Reference | undefined {
+  const reference = lastReference(paths, path);
+  const same = reference?.files.every((file) => fingerprint(file.path).stat === file.stat);
+  return same === true ? reference : undefined;
+}
+
+export function lastReference(paths: StatePaths, path: string): Reference | undefined {
   const reference = findCached(referenceFile(paths, path), takeReference);
-  if (reference?.format !== FORMAT || reference.path !== path) return undefined;
-  const same = reference.files.every((file) => fingerprint(file.path).stat === file.stat);
-  return same ? reference : undefined;
+  return reference?.format === FORMAT && reference.path === path ? reference : undefined;
 }
 
 const takeReference = withFields<Reference>({ path: 'string', image: 'string', files: 'array' });

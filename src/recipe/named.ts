@@ -1,5 +1,5 @@
 /** Image recipes that a name means: root's, then those that come with kiln. None of a working directory. */
-import { lstatSync, statSync } from 'node:fs';
+import { existsSync, lstatSync, statSync } from 'node:fs';
 import { readdir } from 'node:fs/promises';
 import { basename, dirname, join, resolve } from 'node:path';
 import { KilnError } from '../errors.ts';
@@ -28,6 +28,13 @@ export function findRecipe(
   if (isThere(roots)) return asRoots(roots);
   const own = join(shipped(), `${name}.yaml`);
   return isThere(own) ? own : undefined;
+}
+
+/** The recipe that a name means, also where it would be refused. */
+export function recipeOf({ recipes }: RecipePaths, name: string): string | undefined {
+  return [recipes, shipped()]
+    .map((folder) => join(folder, `${name}.yaml`))
+    .find((path) => existsSync(path));
 }
 
 export async function recipeNames({ recipes }: RecipePaths): Promise<string[]> {

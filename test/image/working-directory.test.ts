@@ -225,7 +225,7 @@ test.serial('a path is a file, and what an image is made from is said', async (t
   const { stdout: id } = await kiln(['image', 'build', 'site.yaml'], { cwd });
   t.is((await kiln(['image', 'rm', String(id)])).exitCode, 0);
   const again = await kiln(['image', 'build', './site.yaml'], { cwd });
-  t.regex(String(again.stderr), new RegExp(`^kiln: making site from ${cwd}/site\\.yaml$`, 'm'));
+  t.regex(String(again.stderr), new RegExp(`^kiln: making site from ${cwd}/site\\.yaml;`, 'm'));
   t.is((await kiln(['image', 'rm', String(id)])).exitCode, 0);
   const file = join(recipes, 'fresh.yaml');
   t.teardown(() => rmSync(file));

@@ -459,7 +459,7 @@ test.serial('a name of root’s stays root’s', async (t) => {
   const found = async (name: string) =>
     JSON.parse(String((await as(USER, ['image', 'show', name])).stdout)).id;
   for (const name of ['of-root', 'of-user']) t.is(await found(name), own?.id, name);
-  await refused(t, kiln(['image', 'show', 'of-user']), /no image of-user/);
+  await refused(t, kiln(['image', 'show', 'of-user']), /no image and no recipe called of-user/);
   succeeds(t, await kiln(['image', 'import', mine, '--name', 'mine-too']));
   t.is(await found('of-root'), own?.id, 'an earlier name of root’s');
   succeeds(t, await as(USER, ['image', 'rm', own?.id ?? '']));

@@ -1,5 +1,5 @@
 import { mkdtemp } from 'node:fs/promises';
-import { join } from 'node:path';
+import { join, resolve } from 'node:path';
 import type { Writable } from 'node:stream';
 import { Option } from 'commander';
 import { defined } from '../../defined.ts';
@@ -9,9 +9,10 @@ import { removeTree } from '../../host/files/remove-tree.ts';
 import { runTool } from '../../host/process/child-process.ts';
 import { callerMode } from '../../host/process/own-umask.ts';
 import type { Compression } from '../../image/archive/export.ts';
-import { isImageName } from '../../image/find.ts';
+import { imageNameOf, isImageName } from '../../image/find.ts';
 import { hostArchitecture } from '../../image/key.ts';
-import { noting, openImage } from '../../image/open.ts';
+import { openImage } from '../../image/open.ts';
+import { isImageId } from '../../image/store/images.ts';
 import { storageLeft } from '../../image/store/user-storage.ts';
 import type { Caller } from '../caller/caller.ts';
 import type { KilnCommand } from '../options/command.ts';
@@ -55,13 +56,15 @@ interface ExportOptions {
 
 interface ImportOptions {
   readonly name?: string;
+  readonly from?: string;
   readonly json?: boolean;
   readonly disk?: number;
 }
 
 function parseName(text: string): string {
-  const how = 'write up to 200 letters, digits and _.+@:~-, and no .yaml or .json at its end.';
-  return read(isImageName(text) ? text : undefined, how);
+  const how =
+    'write up to 200 letters, digits and _.+@:~-, and no .yaml or .json at its end; 64 hexadecimal digits are an id.';
+  return read(isImageName(text) && !isImageId(text) ? text : undefined, how);
 }
 
 export function addTransferCommands(image: KilnCommand, caller: Caller): void {
@@ -116,6 +119,9 @@ async function pullImage(reference: string, options: PullOptions, caller: Caller
     });
   }
   await using engine = caller.openEngine();
+  const name = options.name ?? nameOfReference(reference);
+  const { refuseRecipesName } = await import('../../image/archive/import.ts');
+  refuseRecipesName(engine.paths, name);
   const { stdout } = await skopeo(['inspect', '--no-tags', '--format', '{{.Digest}}', reference]);
   const digest = stdout.trim();
   if (!DIGEST.test(digest)) throw new KilnError('E_PULL', `${reference}: skopeo told no digest`);
@@ -127,9 +133,9 @@ async function pullImage(reference: string, options: PullOptions, caller: Caller
   const pinned = pinnedReference(reference, digest);
   const work = await mkdtemp(join(engine.paths.root, '.pull-'));
   try {
-    const layout = join(work, nameOfReference(reference));
+    const layout = join(work, 'layout');
     await skopeo(['copy', '--quiet', '--override-os', 'linux', pinned, `oci:${layout}:latest`]);
-    await importPath(layout, options, caller);
+    await importPath(layout, { ...options, name, from: reference }, caller);
   } finally {
     await removeTree(work);
   }
@@ -145,7 +151,7 @@ function pinnedReference(reference: string, digest: string): string {
 /** `alpine` of docker://alpine:3.22 */
 function nameOfReference(reference: string): string {
   const [name = ''] = /[\w.-]+$/.exec(reference.replace(/@.*$|:[^:/]*$/, '')) ?? [];
-  return name.replace(/^[.-]+/, '') || 'image';
+  return imageNameOf(name.replace(/^[.-]+/, ''));
 }
 
 async function skopeo(args: readonly string[]): Promise<{ readonly stdout: string }> {
@@ -213,12 +219,18 @@ async function importPath(path: string, options: ImportOptions, caller: Caller):
   const maxBytes = owner && Math.min(most ?? 0, await storageLeft(paths, owner));
   const wanted = {
     arch: hostArchitecture(),
+    from: options.from ?? owner?.files?.nameOf(path) ?? resolve(caller.cwd(), path),
     ...defined({ name: options.name, maxBytes: maxBytes ?? most }),
     uid: owner?.uid,
   };
-  const imported = () => importImage(engine.paths, path, wanted);
-  await using image = await noting(caller.storeChanged, imported);
-  const { manifest } = image;
+  const started = Date.now();
+  await using image = await importImage(engine.paths, path, wanted);
+  const { manifest, before } = image;
+  if (manifest.created >= started) caller.storeChanged();
+  const instead = before === undefined ? '' : `, which meant image ${before.slice(0, 12)} before`;
+  caller.stderr.say(
+    `kiln: image ${manifest.id.slice(0, 12)} is called ${manifest.name}${instead}\n`,
+  );
   for (const message of manifest.warnings) printWarning({ code: 'image', message }, caller.stderr);
   printEither(caller.stdout, options, manifest, () => manifest.id);
 }

@@ -1,7 +1,8 @@
+import type { OwnEngine } from '../../engine.ts';
 import { KilnError } from '../../errors.ts';
 import { sizeText } from '../../host/calls/system-error.ts';
 import { removeTree } from '../../host/files/remove-tree.ts';
-import { findStoredImage, imageToRemove } from '../../image/find.ts';
+import { meantImage } from '../../image/find.ts';
 import { noting, renewImage } from '../../image/open.ts';
 import { removeUnusedPackages, unusedPackages } from '../../image/store/gc.ts';
 import {
@@ -90,9 +91,7 @@ export function command(caller: Caller): KilnCommand {
     .examples('kiln image show debian-build | jq -r ".packages[].nevra"')
     .action(async (name: string) => {
       await using engine = caller.openEngine();
-      // A recipe's name shows the image that it last became; nothing is built.
-      const id = await findStoredImage(engine, name);
-      const manifest = id === undefined ? undefined : readManifest(engine.paths, id);
+      const manifest = readManifest(engine.paths, await meantImage(engine, name, engine.cwd()));
       if (manifest === undefined) throw noImage(name);
       const { packages, exactReasons } = await readContents(engine.paths, manifest.id);
       const shown = nameFor(engine.paths, manifest, engine.owner) ?? manifest.name;
@@ -140,7 +139,8 @@ async function list(options: ListOptions, caller: Caller): Promise<void> {
     namesFor(engine.paths, manifest, engine.owner);
   const columns: Columns<ListedImage> = [
     ['ID', ({ manifest }) => manifest.id.slice(0, 12)],
-    ['NAME', ({ manifest }) => names(manifest).join(', ') || manifest.name],
+    // In brackets: what it was called when it was made, which means another image now, or none.
+    ['NAME', ({ manifest }) => names(manifest).join(', ') || `(${manifest.name})`],
     ...COLUMNS,
     ['OWNER', ({ manifest }) => ownerShown(engine, manifest)],
   ];
@@ -204,11 +204,11 @@ async function remove(
  * @throws KilnError E_IMAGE_MISSING, E_IMAGE_AMBIGUOUS, E_IMAGE_IN_USE, E_FORBIDDEN
  */
 export async function removeNamed(
-  engine: ImagePlace,
+  engine: ImagePlace & Pick<OwnEngine, 'cwd'>,
   wanted: string,
   removed: (id: string) => void,
 ): Promise<number> {
-  const id = await imageToRemove(engine, wanted);
+  const id = await meantImage(engine, wanted, engine.cwd());
   refuseOthers(engine, id);
   const own = readManifest(engine.paths, id)?.ownBytes ?? 0;
   const tree = await removeImage(engine.paths, id, engine.owner?.uid);

@@ -125,7 +125,7 @@ export function progressText(progress: ImageProgress): string {
 }
 
 /** What is told by a line of its own that stays. */
-const STAYS: ReadonlySet<ImageProgress['kind']> = new Set(['make', 'retry']);
+const STAYS: ReadonlySet<ImageProgress['kind']> = new Set(['make', 'rename', 'retry']);
 
 interface Stage {
   text: string;

@@ -8,7 +8,7 @@ import {
   mkdirSync,
   openSync,
 } from 'node:fs';
-import { basename, join } from 'node:path';
+import { join } from 'node:path';
 import { z } from 'zod';
 import { KilnError } from '../../errors.ts';
 import { closing } from '../../host/calls/descriptor.ts';
@@ -25,7 +25,8 @@ import {
 } from '../../host/state/disk-watch.ts';
 import type { StatePaths } from '../../host/state/paths.ts';
 import { filePieces } from '../../packages/rpm/digests.ts';
-import { isImageName } from '../find.ts';
+import { recipeOf } from '../../recipe/named.ts';
+import { imageNameOf } from '../find.ts';
 import { digestOf, IMAGE_FORMAT } from '../key.ts';
 import { currentMoment } from '../store/durability.ts';
 import { type LeasedImage, leaseImage, publishImage } from '../store/images.ts';
@@ -33,10 +34,10 @@ import {
   type ImageContents,
   type ImageManifest,
   imageFiles,
-  ownImage,
   ROOT,
   writeImage,
 } from '../store/manifest.ts';
+import { ownImage } from '../store/names.ts';
 import {
   callersLock,
   emptyTrash,
@@ -48,12 +49,20 @@ import { blobPath, fromOciArchitecture, type OciConfig, readOciLayout } from './
 import type { UnpackLayersInput } from './unpack-task.ts';
 
 export interface ImportOptions {
+  /** By default the name is that of the file or folder: what an image says of itself names nothing here. */
   readonly name?: string;
+  /** Where it comes from. */
+  readonly from: string;
   readonly arch: string;
   /** Bytes that it may unpack to, in one file or folder for each 16 KiB; 16 GiB by default. */
   readonly maxBytes?: number;
   readonly uid?: number | undefined;
   readonly signal?: AbortSignal | undefined;
+}
+
+export interface ImportedImage extends LeasedImage {
+  /** What its name meant before. */
+  readonly before: string | undefined;
 }
 
 const IMPORTABLE =
@@ -74,14 +83,16 @@ interface Layer {
 /**
  * Takes an OCI layout (a folder) or a tar archive of a root directory, plain or in gzip or zstd. A confined
  * child unpacks it.
- * @throws KilnError E_OCI, E_DISK, E_DISK_FULL, E_DISK_LOW, E_ARCHIVE, E_ARCHIVE_HOSTILE, E_IMAGE_USER
+ * @throws KilnError E_ARGUMENT for the name of a recipe, E_OCI, E_DISK, E_DISK_FULL, E_DISK_LOW, E_ARCHIVE, E_ARCHIVE_HOSTILE, E_IMAGE_USER
  */
 export async function importImage(
   paths: StatePaths,
   source: string,
   options: ImportOptions,
-): Promise<LeasedImage> {
+): Promise<ImportedImage> {
   ensureStore(paths);
+  const name = options.name ?? imageNameOf(source);
+  refuseRecipesName(paths, name);
   const layers: Layer[] = [];
   try {
     const isOci = existsSync(join(source, 'oci-layout'));
@@ -94,13 +105,13 @@ export async function importImage(
     return await withLock(
       callersLock(paths, `image-${id}`, options.uid),
       async () => {
-        const name = nameOf(source, config, options);
         const image =
           (await leaseImage(paths, id)) ??
           (await unpack(paths, id, config, layers, { ...options, name }));
         // A user who has the archive has everything that is in the image, so may own it.
-        ownImage(paths, id, options.uid ?? ROOT, { name, private: false });
-        return { ...image, manifest: { ...image.manifest, name } };
+        const owner = { name, from: options.from, private: false };
+        const before = await ownImage(paths, id, options.uid ?? ROOT, owner);
+        return { ...image, before, manifest: { ...image.manifest, name } };
       },
       { signal: options.signal },
     );
@@ -237,10 +248,13 @@ function manifestOf(
   };
 }
 
-function nameOf(source: string, { config }: OciConfig, options: ImportOptions): string {
-  // It is what who made the image likes.
-  const title = config?.Labels?.['org.opencontainers.image.title'] ?? '';
-  return options.name ?? [title, basename(source)].find(isImageName) ?? 'imported';
+/** A recipe's name means that recipe. @throws KilnError E_ARGUMENT */
+export function refuseRecipesName(paths: StatePaths, name: string): void {
+  const recipe = recipeOf(paths, name);
+  if (recipe === undefined) return;
+  throw new KilnError('E_ARGUMENT', `${name} means the recipe ${recipe}, and no other image`, {
+    hint: 'give it another name with --name',
+  });
 }
 
 function environmentOf(entries: readonly string[]): Record<string, string> {

@@ -103,16 +103,19 @@ export async function readContents(paths: StatePaths, id: string): Promise<Image
 
 /*
  * Whose images are. Their files are shared by all who have made or brought them, and so proved to have the
- * content. Names are their owner's alone: an image has each that its owner gave it.
+ * content. Names are their owner's alone, and each means one image of that owner's: src/image/store/names.ts.
  * `owner-UID.json` in an image's folder is one owner.
  */
 
 export const ROOT = 0;
 
 export interface ImageOwner {
+  /** What lists call it, whether that means it or not. */
   readonly name: string;
-  /** Names that the owner gave it before, the newest first: they mean it as well. */
-  readonly earlierNames?: readonly string[];
+  /** What means it, the newest first; `name` alone unless given. */
+  readonly names?: readonly string[];
+  /** The recipe, lock or reference that it came with. */
+  readonly from?: string;
   /** Made with a login or a certificate: not for others who may see its owner’s images. */
   readonly private: boolean;
   /** kiln made it for a build of a user's, and makes it again: it may go when the user needs room. */
@@ -124,19 +127,16 @@ export interface ImageViewer {
   seesOfRoot(image: ImageOwner): boolean;
 }
 
-/** Names of an image for one owner: kilnd's own thread reads them all. */
-const NAMES_MAX = 20;
-
 const FILE = /^owner-(\d+)\.json$/;
 
-function ownerFile(directory: string, uid: number): string {
+export function ownerFile(directory: string, uid: number): string {
   return join(directory, `owner-${uid}.json`);
 }
 
 /** Characters of image.json, which kilnd's own thread reads: some thousand accounts or variables. */
 const MANIFEST_MAX = 256 * 1024;
 
-/** @throws KilnError E_IMAGE_LARGE */
+/** No name means it yet. @throws KilnError E_IMAGE_LARGE */
 export function writeImage(
   directory: string,
   manifest: ImageManifest,
@@ -154,7 +154,7 @@ export function writeImage(
   writeRecord(imageFiles.contents(directory), contents);
   writeFileSync(imageFiles.lease(directory), '', { mode: 0o600 });
   writeRecord(imageFiles.manifest(directory), manifest);
-  writeRecord(ownerFile(directory, uid), owner);
+  writeRecord(ownerFile(directory, uid), { ...owner, names: [] });
 }
 
 type StoredImage = Pick<ImageManifest, 'id'>;
@@ -178,15 +178,20 @@ export function ownersOf(paths: StatePaths, { id }: StoredImage): Map<number, Im
   return owners;
 }
 
+/** What an image is called to whoever looks; undefined if it is not to be seen. */
 export function nameFor(
   paths: StatePaths,
   image: StoredImage,
   viewer: ImageViewer | undefined,
 ): string | undefined {
-  return namesFor(paths, image, viewer)[0];
+  const owners = ownersOf(paths, image);
+  const own = viewer && owners.get(viewer.uid);
+  return (
+    own?.name ?? seenOfRoot(owners.get(ROOT), (roots) => [roots.name, ...namesOf(roots)], viewer)[0]
+  );
 }
 
-/** All names that mean the image to whoever looks, the newest first; none if it is not to be seen. */
+/** All names that mean the image to whoever looks, the newest first. */
 export function namesFor(
   paths: StatePaths,
   image: StoredImage,
@@ -194,26 +199,20 @@ export function namesFor(
 ): readonly string[] {
   const owners = ownersOf(paths, image);
   const own = viewer === undefined ? undefined : owners.get(viewer.uid);
-  const roots = owners.get(ROOT);
-  const seen = namesOf(roots).filter((name) => viewer?.seesOfRoot({ ...roots!, name }) ?? true);
-  return [...new Set([...namesOf(own), ...seen])];
+  return [...new Set([...namesOf(own), ...seenOfRoot(owners.get(ROOT), namesOf, viewer)])];
+}
+
+function seenOfRoot(
+  roots: ImageOwner | undefined,
+  names: (roots: ImageOwner) => readonly string[],
+  viewer: ImageViewer | undefined,
+): readonly string[] {
+  if (roots === undefined) return [];
+  return names(roots).filter((name) => viewer?.seesOfRoot({ ...roots, name }) ?? true);
 }
 
 export function namesOf(owner: ImageOwner | undefined): readonly string[] {
-  return owner === undefined ? [] : [owner.name, ...(owner.earlierNames ?? [])];
-}
-
-export function ownImage(paths: StatePaths, id: string, uid: number, owner: ImageOwner): void {
-  if (readManifest(paths, id) === undefined) return;
-  const known = ownersOf(paths, { id }).get(uid);
-  if (known?.name === owner.name && known.private === owner.private) return;
-  const earlierNames = namesOf(known)
-    .filter((name) => name !== owner.name)
-    .slice(0, NAMES_MAX - 1);
-  writeRecord(ownerFile(imageDirectory(paths, id), uid), {
-    ...owner,
-    ...(earlierNames.length > 0 ? { earlierNames } : {}),
-  });
+  return owner === undefined ? [] : (owner.names ?? [owner.name]);
 }
 
 export function disownImage(paths: StatePaths, manifest: ImageManifest, uid: number): boolean {

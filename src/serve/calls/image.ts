@@ -45,7 +45,7 @@ export const answerLockImage: Answer<'LockImage'> = async ({ recipe, output }, c
 export const answerRemoveImage: Answer<'RemoveImage'> = async ({ image }, context) => {
   await using engine = context.openEngine();
   let id = image;
-  const freed = await removeNamed(engine, image, (removed) => {
+  const freed = await removeNamed(engine, hostImage('image', image), (removed) => {
     id = removed;
   });
   return { id, freed };
