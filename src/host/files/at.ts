@@ -84,6 +84,12 @@ export const FILE_BELOW: OpenHow = {
   resolve: RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS,
 };
 
+/** A file or folder below a directory, by links that do not lead out of it; a fifo does not block. */
+export const BENEATH: OpenHow = {
+  flags: constants.O_RDONLY | constants.O_NONBLOCK | constants.O_NOCTTY,
+  resolve: RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS,
+};
+
 /** Opens the name only (O_PATH): a fifo does not block, a device does not act, a link is not followed. */
 export function openPath(dirfd: number, name: Name): number {
   return openat2(dirfd, name, ENTRY_ITSELF);

@@ -10,9 +10,11 @@ import {
   readSync,
   writeFileSync,
 } from 'node:fs';
+import { relative } from 'node:path';
 import { closing, isReadable } from '../calls/descriptor.ts';
 import { unlessErrno } from '../calls/libc.ts';
 import { callerMode } from '../process/own-umask.ts';
+import { AT_FDCWD, BENEATH, O_PATH, openat2, RESOLVE_NO_SYMLINKS } from './at.ts';
 import type { HeldPath } from './held.ts';
 
 /**
@@ -32,8 +34,33 @@ export function openUserFile(path: string | Buffer): number {
   throw new Error(`${path} is not a regular file`);
 }
 
-export function readUserFile(path: string, limit: number, kind: UserFileKind = 'file'): Buffer {
-  using file = closing(kind === 'file' ? openUserFile(path) : openSync(path, READ));
+/** Whether a path, without `..`, lies in a folder or below. */
+function isWithin(path: string, folder: string): boolean {
+  return path === folder || path.startsWith(folder === '/' ? '/' : `${folder}/`);
+}
+
+/**
+ * Opens what lies in the folder `below` or deeper, by links that do not lead out of it, whoever puts one there meanwhile.
+ * A path elsewhere is opened as it is: whoever chose it was allowed to.
+ * @param below absolute, without links
+ * @throws the kernel's error: EXDEV, or ELOOP, for a link that leads out
+ */
+export function openWithin(path: string, below: string): number {
+  if (!isWithin(path, below)) return openUserFile(path);
+  using folder = closing(openat2(AT_FDCWD, below, FOLDER));
+  return openat2(folder.fd, relative(below, path) || '.', BENEATH);
+}
+
+const FOLDER = { flags: O_PATH | constants.O_DIRECTORY, resolve: RESOLVE_NO_SYMLINKS };
+
+/** @param below a folder as {@link openWithin} takes it */
+export function readUserFile(
+  path: string,
+  limit: number,
+  kind: UserFileKind = 'file',
+  below?: string,
+): Buffer {
+  using file = closing(opened(path, kind, below));
   const { fd } = file;
   if (fstatSync(fd).isFIFO()) awaitContent(fd, path);
   const pieces: Buffer[] = [];
@@ -51,14 +78,24 @@ export function readUserFile(path: string, limit: number, kind: UserFileKind = '
   throw new Error(`${path} is larger than ${limit} bytes`);
 }
 
+function opened(path: string, kind: UserFileKind, below: string | undefined): number {
+  if (kind === 'anything') return openSync(path, READ);
+  if (below === undefined) return openUserFile(path);
+  const fd = openWithin(path, below);
+  if (fstatSync(fd).isFile()) return fd;
+  closeSync(fd);
+  throw new Error(`${path} is not a regular file`);
+}
+
 /** As {@link readUserFile}, but text in UTF-8; `refusal` makes the error that is thrown. */
 export function readUserText(
   path: string,
   limit: number,
   refusal: (cause: unknown) => Error,
+  below?: string,
 ): string {
   try {
-    return utf8Text(readUserFile(path, limit), path);
+    return utf8Text(readUserFile(path, limit, 'file', below), path);
   } catch (cause) {
     throw refusal(cause);
   }

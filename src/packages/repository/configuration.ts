@@ -1,6 +1,7 @@
 import { isAbsolute, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { z } from 'zod';
+import { defined } from '../../defined.ts';
 import { KilnError } from '../../errors.ts';
 import type { RepositoryConfiguration } from './configuration-schema.ts';
 import type { sourceSchema } from './lock/lock.ts';
@@ -16,6 +17,8 @@ export interface Repository {
   readonly gpgcheck: boolean;
   readonly repoGpgcheck: boolean;
   readonly gpgkey: readonly string[];
+  /** A folder out of which no link leads to its files, nor to its keys. Undefined: links may lead anywhere. */
+  readonly below?: string | undefined;
   /** 1 (preferred) to 99, as in dnf. */
   readonly priority: number;
   readonly cost: number;
@@ -31,6 +34,8 @@ export interface ResolveOptions {
   readonly releasever?: string | undefined;
   readonly baseDirectory: string;
   readonly place?: (path: string, kind: 'file' | 'folder') => string;
+  /** As of a {@link Repository}. */
+  readonly below?: string | undefined;
 }
 
 /** dnf's `$basearch` for an architecture where the two differ (dnf's rpm/__init__.py). */
@@ -62,11 +67,11 @@ export function resolveRepository(
 ): Repository {
   const { id, name = id, priority, cost, excludepkgs, includepkgs } = configuration;
   const expand = (text: string) => expandVariables(id, text, options);
-  const { baseDirectory, place = (path) => path } = options;
+  const { baseDirectory, place = (path) => path, below } = options;
   const path = (text: string) => place(absolute(expand(text), baseDirectory), 'file');
   const folder = (text: string) => place(absolute(expand(text), baseDirectory), 'folder');
   const { source, login } = withoutLogin(resolveSource(configuration, expand, folder));
-  const access = resolveAccess(configuration, source, login, path);
+  const access = resolveAccess(configuration, source, login, { path, below });
   const remote = source.kind !== 'directory';
   const gpgcheck = configuration.gpgcheck ?? remote;
   const repoGpgcheck = configuration.repo_gpgcheck ?? false;
@@ -86,6 +91,7 @@ export function resolveRepository(
     gpgcheck,
     repoGpgcheck,
     gpgkey,
+    below,
     ...{ priority, cost, excludepkgs, includepkgs },
     moduleHotfixes: configuration.module_hotfixes,
     metadataExpire: configuration.metadata_expire,
@@ -139,7 +145,7 @@ function resolveAccess(
   { id, ...options }: RepositoryConfiguration,
   source: RepositorySource,
   login: Login | undefined,
-  path: (text: string) => string,
+  { path, below }: { path: (text: string) => string; below: string | undefined },
 ): RepositoryAccess | undefined {
   const file = (text: string | undefined) => (text === undefined ? undefined : path(text));
   const access: AccessOptions = {
@@ -151,8 +157,9 @@ function resolveAccess(
     key: file(options.sslclientkey),
     authorities: file(options.sslcacert),
     verify: options.sslverify ?? true,
+    below,
   };
-  const { verify, ...others } = access;
+  const { verify, below: _, ...others } = access;
   if (verify && Object.values(others).every((value) => value === undefined)) return undefined;
   if (source.kind === 'directory') {
     throw new KilnError(
@@ -188,15 +195,21 @@ function absolute(path: string, baseDirectory: string): string {
   return isAbsolute(path) ? resolve(path) : resolve(baseDirectory, path);
 }
 
+/** What a lock has of a repository. */
+export function lockedRepository({ id, source, gpgcheck, gpgkey, below }: Repository) {
+  return { id, source, gpgcheck, gpgkey: [...gpgkey], ...defined({ below }) };
+}
+
 /** A repository of a lock, with dnf's defaults for everything that a lock does not have. */
 export function unlockedRepository({
   id,
   source,
   gpgcheck,
   gpgkey,
-}: Pick<Repository, 'id' | 'source' | 'gpgcheck' | 'gpgkey'>): Repository {
+  below,
+}: Pick<Repository, 'id' | 'source' | 'gpgcheck' | 'gpgkey' | 'below'>): Repository {
   return {
-    ...{ id, name: id, source, gpgcheck, repoGpgcheck: false, gpgkey },
+    ...{ id, name: id, source, gpgcheck, repoGpgcheck: false, gpgkey, below },
     ...{ priority: 99, cost: 1000, excludepkgs: [], includepkgs: [] },
     ...{ moduleHotfixes: false, metadataExpire: 6 * 3600 },
   };

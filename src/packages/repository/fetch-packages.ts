@@ -1,9 +1,8 @@
 import { stat } from 'node:fs/promises';
-import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import { KilnError } from '../../errors.ts';
 import { awaitedLater } from '../../promise.ts';
 import { hasContent, readState, stateDirectory } from './cache.ts';
+import { localFile, localPath } from './local.ts';
 import type { Lock, LockedPackage, LockedRepository } from './lock/lock.ts';
 import { downloadContext, mapParallel, type OpenOptions } from './open.ts';
 import { findMirrors, namedBy } from './refresh.ts';
@@ -52,11 +51,13 @@ export async function fetchPackages(
   const fetchOne = async (entry: LockedPackage, signal: AbortSignal) => {
     const repository = repositories.get(entry.repository);
     if (repository === undefined) throw new TypeError(`no repository ${entry.repository}`);
-    const local = localPath(repository, entry);
+    const local = placeOf(repository, entry);
     const path =
       local === undefined
         ? await remotePackage(lock, repository, entry, mirrors, { ...context, signal })
-        : await checkInTurn(local, entry, signal);
+        : repository.below === undefined
+          ? await checkInTurn(local, entry, signal)
+          : await copiedPackage(repository, local, entry, context);
     done++;
     context.onProgress?.({ kind: 'packages', done, count: entries.length });
     options.onPackage?.(entry.digest);
@@ -71,8 +72,8 @@ export function localPackages(lock: Lock): Map<string, string> | undefined {
   const paths = new Map<string, string>();
   for (const entry of lock.packages) {
     const repository = repositories.get(entry.repository);
-    const path = repository && localPath(repository, entry);
-    if (path === undefined) return undefined;
+    const path = repository && placeOf(repository, entry);
+    if (path === undefined || repository?.below !== undefined) return undefined;
     paths.set(entry.digest, path);
   }
   return paths;
@@ -98,12 +99,11 @@ export async function packageUrls(
   return urls;
 }
 
-function localPath({ source }: LockedRepository, entry: LockedPackage): string | undefined {
-  if (source.kind !== 'directory') return undefined;
-  checkLocation(entry, true);
-  if (entry.location.startsWith('file://')) return fileURLToPath(entry.location);
-  if (isAbsoluteUrl(entry.location)) return undefined;
-  return join(source.path, entry.location);
+/** Where a package lies on this host; undefined for one of a server. */
+function placeOf(repository: LockedRepository, entry: LockedPackage): string | undefined {
+  if (repository.source.kind !== 'directory') return undefined;
+  checkLocation(entry, repository.below === undefined);
+  return /^https?:/.test(entry.location) ? undefined : localPath(repository, entry.location);
 }
 
 function checkLocation({ location, nevra, repository }: LockedPackage, local: boolean): void {
@@ -113,9 +113,25 @@ function checkLocation({ location, nevra, repository }: LockedPackage, local: bo
 async function localPackage(path: string, entry: LockedPackage): Promise<string> {
   if (await hasContent(path, entry.digest, entry.size)) return path;
   const found = await stat(path).catch(() => undefined);
-  throw new KilnError(
+  throw changed(path, entry, found === undefined ? 'is missing' : 'is not the locked package');
+}
+
+async function copiedPackage(
+  repository: LockedRepository,
+  path: string,
+  entry: LockedPackage,
+  { cache }: DownloadContext,
+): Promise<string> {
+  const { digest, size: maxSize } = entry;
+  const copy = await localFile(repository, path, { digest, maxSize }, cache);
+  if (copy !== undefined) return copy;
+  throw changed(path, entry, 'is missing, or not the locked package');
+}
+
+function changed(path: string, entry: LockedPackage, why: string): KilnError {
+  return new KilnError(
     'E_PACKAGE_CHANGED',
-    `${entry.nevra} of repository ${entry.repository}: ${path} ${found === undefined ? 'is missing' : 'is not the locked package'}`,
+    `${entry.nevra} of repository ${entry.repository}: ${path} ${why}`,
     {
       hint: 'make the metadata (createrepo_c) and the lock anew if the folder was changed on purpose',
       details: { nevra: entry.nevra, digest: entry.digest },

@@ -1,10 +1,8 @@
-import { stat } from 'node:fs/promises';
-import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import { KilnError } from '../../errors.ts';
 import type { StatePaths } from '../../host/state/paths.ts';
 import { Cache } from './cache.ts';
 import type { Repository } from './configuration.ts';
+import { localFile, localPath } from './local.ts';
 import type { MetadataFile } from './metadata/read-index.ts';
 import { MAX_METADATA } from './metadata/repomd.ts';
 import { type RefreshedRepository, type RefreshMode, refreshRepository } from './refresh.ts';
@@ -116,11 +114,12 @@ export async function metadataPath(
   context: DownloadContext,
 ): Promise<string> {
   const { repository, mirrors } = member;
-  const { source, id } = repository;
+  const { id } = repository;
   const { digest, size, type } = file;
   const what = `${type} of repository ${id}`;
   // Who may not reach all of the network may not name files of this host, either.
-  const local = mirrors === undefined && context.reach === 'named';
+  const { below } = repository;
+  const local = mirrors === undefined && context.reach === 'named' && below === undefined;
   const location = resolveLocation({ ...file, base: '' }, local, what);
   const remote = /^https?:/.test(location);
   if (mirrors !== undefined || remote) {
@@ -134,11 +133,10 @@ export async function metadataPath(
       location: remote ? '' : location,
     });
   }
-  const path = location.startsWith('file:')
-    ? fileURLToPath(location)
-    : join(source.kind === 'directory' ? source.path : '', location);
-  const found = await stat(path).catch(() => undefined);
-  if (found?.isFile()) return path;
+  const path = localPath(repository, location);
+  const wanted = { digest, maxSize: size ?? MAX_METADATA };
+  const found = await localFile(repository, path, wanted, context.cache);
+  if (found !== undefined) return found;
   throw new KilnError('E_REPOSITORY_MISSING', `repository ${repository.id}: there is no ${path}`, {
     hint: fixturesHint(path) ?? 'the folder changed, or is not whole: run createrepo_c again',
   });

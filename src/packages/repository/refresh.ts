@@ -2,16 +2,15 @@ import { hash } from 'node:crypto';
 import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { KilnError } from '../../errors.ts';
-import { hasErrno } from '../../host/calls/libc.ts';
 import { withLock } from '../../host/files/flock.ts';
-import { readUserFile } from '../../host/files/user-file.ts';
 import { type RepositoryIndex, readState, stateDirectory, writeState } from './cache.ts';
 import type { Repository, RepositorySource } from './configuration.ts';
+import { readLocal } from './local.ts';
 import { readIndex, verifyRepomd } from './metadata/read-index.ts';
 import type { RepositoryAccess } from './transport/access.ts';
 import { type DownloadContext, downloadFile } from './transport/download.ts';
 import { BrokenFileError, Mirrors } from './transport/mirrors.ts';
-import { fixturesHint, isGone, keysDigest, readKeys } from './trust/keys.ts';
+import { keysDigest, readKeys } from './trust/keys.ts';
 
 /** `auto`: ask the server if the metadata is older than `metadata_expire`. `never`: use the cached metadata, offline. */
 export type RefreshMode = 'auto' | 'always' | 'never';
@@ -158,23 +157,6 @@ function hasDigest(index: RepositoryIndex, digest: string): boolean {
 
 function digestOf(content: Buffer, algorithm: string): string {
   return `${algorithm}:${hash(algorithm, content, 'hex')}`;
-}
-
-function readLocal(repository: Repository, path: string, limit: number): Buffer {
-  try {
-    return readUserFile(path, limit);
-  } catch (cause) {
-    const missing = isGone(cause) || hasErrno(cause, 'EACCES');
-    const make = 'make the metadata with `createrepo_c FOLDER`';
-    throw new KilnError(
-      missing ? 'E_REPOSITORY_MISSING' : 'E_REPOSITORY_METADATA',
-      `repository ${repository.id}: ${missing ? `there is no ${path}` : `${path} cannot be read`}`,
-      {
-        ...(isGone(cause) ? {} : { cause }),
-        hint: missing ? (fixturesHint(path) ?? `${make}, or change the path`) : make,
-      },
-    );
-  }
 }
 
 export async function findMirrors(

@@ -1,6 +1,7 @@
 import { open } from 'node:fs/promises';
 import { isKilnCode, KilnError } from '../../errors.ts';
 import { askConfined } from '../../host/confine/run.ts';
+import { lockedRepository } from '../repository/configuration.ts';
 import { MAX_PACKAGE } from '../repository/fetch-packages.ts';
 import { LOCK_FORMAT, type Lock, type LockedPackage, lockOf } from '../repository/lock/lock.ts';
 import type { Group, GroupPackage } from '../repository/metadata/read-index.ts';
@@ -220,13 +221,13 @@ function makeLock(
 ): Lock {
   const all = set.members.map(({ repository }) => repository);
   const local = new Set(
-    all.filter(({ source }) => source.kind === 'directory').map(({ id }) => id),
+    all
+      .filter(({ source, below }) => source.kind === 'directory' && below === undefined)
+      .map(({ id }) => id),
   );
   const locked = packages.map((found) => lockPackage(found, local.has(found.repository)));
   const used = new Set(locked.map(({ repository }) => repository));
-  const repositories = all
-    .filter(({ id }) => used.has(id))
-    .map(({ id, source, gpgcheck, gpgkey }) => ({ id, source, gpgcheck, gpgkey }));
+  const repositories = all.filter(({ id }) => used.has(id)).map(lockedRepository);
   return lockOf({
     format: LOCK_FORMAT,
     arch: request.arch,

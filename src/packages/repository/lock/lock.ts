@@ -20,6 +20,7 @@ const lockedRepositorySchema = z.strictObject({
   source: sourceSchema,
   gpgcheck: z.boolean(),
   gpgkey: z.array(z.string()).describe('Absolute paths of the key files'),
+  below: z.string().startsWith('/').optional().describe('Out of this folder no link leads to them'),
 });
 
 /** rpm keeps an epoch in 32 bits. */
@@ -123,15 +124,17 @@ interface LockForm<Schema extends z.ZodType> {
   readonly hint: string;
 }
 
+/** @param below a folder as openWithin() takes it */
 export function readLockFile<Schema extends z.ZodType>(
   path: string,
   { schema, name, hint }: LockForm<Schema>,
+  below?: string,
 ): z.output<Schema> {
   const invalid = (why: string, next = hint) =>
     new KilnError('E_LOCK_INVALID', `${path} is no ${name}${why}`, { hint: next });
   let text: string;
   try {
-    text = readUserFile(path, MAX_LOCK).toString('utf8');
+    text = readUserFile(path, MAX_LOCK, 'file', below).toString('utf8');
   } catch (cause) {
     throw new KilnError('E_LOCK_READ', `cannot read the lock ${path}`, { hint, cause });
   }

@@ -17,6 +17,8 @@ export interface AccessOptions {
   readonly key?: string | undefined;
   readonly authorities?: string | undefined;
   readonly verify: boolean;
+  /** A folder out of which no link leads to these files. */
+  readonly below?: string | undefined;
 }
 
 /**
@@ -84,7 +86,7 @@ export class RepositoryAccess {
 
   #read(option: string, path: string): Buffer {
     try {
-      return readUserFile(path, MAX_FILE);
+      return readUserFile(path, MAX_FILE, 'file', this.#options.below);
     } catch (cause) {
       throw this.#fail(`${option} ${path} cannot be read`, cause);
     }

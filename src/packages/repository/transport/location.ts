@@ -29,7 +29,7 @@ export function locationUrl(base: string, location: string): string {
 
 /**
  * The place of a repository's file: relative to the repository's folder, or an absolute URL.
- * @param local whether the repository is a folder of this host: only such a one may name files of it
+ * @param local whether the repository may name files of this host, as a folder of it may that is trusted
  * @param what begins messages: the file and its repository
  * @throws KilnError E_REPOSITORY_METADATA if `location` leaves the repository, or is none.
  */
@@ -54,7 +54,7 @@ export function resolveLocation(
       : `${base.replace(/\/+$/, '')}/${location}`;
   }
   if (place.startsWith('file:') && !local) {
-    fail(place, 'a remote repository cannot name files of this host');
+    fail(place, 'its repository cannot name files of this host');
   }
   return place;
 }

@@ -30,15 +30,17 @@ export function fixturesHint(path: string): string | undefined {
 /** True if a file is not there; a message that says so needs no cause. */
 export const isGone = (error: unknown): boolean => hasErrno(error, 'ENOENT', 'ENOTDIR');
 
-type KeyRequirement = Pick<LockedRepository, 'id'> & { readonly gpgkey: readonly string[] };
+type KeyRequirement = Pick<LockedRepository, 'id' | 'below'> & {
+  readonly gpgkey: readonly string[];
+};
 
-export async function readKeys({ id, gpgkey }: KeyRequirement): Promise<string[]> {
-  return gpgkey.map((path) => readKey(id, path));
+export async function readKeys({ id, gpgkey, below }: KeyRequirement): Promise<string[]> {
+  return gpgkey.map((path) => readKey(id, path, below));
 }
 
-function readKey(repository: string, path: string): string {
+function readKey(repository: string, path: string, below: string | undefined): string {
   try {
-    return readUserFile(path, MAX_KEY).toString('latin1');
+    return readUserFile(path, MAX_KEY, 'file', below).toString('latin1');
   } catch (cause) {
     const packaged = path.includes(`/${KEY_PACKAGE}/`);
     const missing = isGone(cause);
