@@ -13,6 +13,7 @@ export interface EngineOptions extends Pick<Partial<Engine>, 'takeParked' | 'own
    * for a fifth of a second more.
    */
   readonly hurry?: boolean;
+  readonly allowHost?: boolean | undefined;
 }
 
 export interface OwnEngine extends Engine, AsyncDisposable {}
@@ -22,7 +23,8 @@ export interface OwnEngine extends Engine, AsyncDisposable {}
  * connection is made when first needed. Throws E_STATE, and what {@link pickEngine} throws.
  */
 export function openEngine(env: NodeJS.ProcessEnv, options: EngineOptions = {}): OwnEngine {
-  const { takeParked, owner, hurry = false, renamed = (value) => value } = options;
+  const { takeParked, owner, hurry = false, allowHost = false } = options;
+  const { renamed = (value) => value } = options;
   const paths = statePaths(env);
   requireState(paths.root);
   // A run in a parked sandbox connects to nothing, and is refused all the same.
@@ -46,6 +48,7 @@ export function openEngine(env: NodeJS.ProcessEnv, options: EngineOptions = {}):
     cwd: () => process.cwd(),
     renamed,
     allowMissing: () => allowedMissing(env),
+    allowHost: () => allowHost,
     // Unlike arguments, the environment is the user's own.
     signingPassphrase: () => env.KILN_SIGN_PASSPHRASE,
     takeParked,

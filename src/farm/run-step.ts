@@ -9,7 +9,7 @@ import { removeTree } from '../host/files/remove-tree.ts';
 import { requestedImage } from '../image/build.ts';
 import { resolveImage } from '../image/find.ts';
 import { type ImageLock, lockedSettings } from '../image/lock.ts';
-import { readRecipe } from '../image/plan.ts';
+import { readRecipe } from '../image/read-recipe.ts';
 import { plannedRoot, usedRoot } from '../jobs/chain/build-member.ts';
 import { type Member, readMembers, scanMembers } from '../jobs/chain/member.ts';
 import { failureJson } from '../jobs/chain/request.ts';

@@ -88,12 +88,14 @@ export function imageLock(
   return imageLockSchema.parse({ kind: KIND, format: 1, asked, image, packages, ...wanted });
 }
 
-export async function readImageLock(path: string): Promise<ImageLock> {
-  return readLockFile(path, {
+/** @param below a folder as openWithin() takes it */
+export async function readImageLock(path: string, below?: string): Promise<ImageLock> {
+  const form = {
     schema: imageLockSchema,
     name: 'lock of an image',
     hint: '`kiln image lock RECIPE` makes one',
-  });
+  };
+  return readLockFile(path, form, below);
 }
 
 export function lockedSettings(lock: ImageLock): ImageSettings {

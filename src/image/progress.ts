@@ -22,7 +22,9 @@ export type OnImageProgress = (progress: ImageProgress) => void;
 export function describeProgress(progress: ImageProgress): string {
   switch (progress.kind) {
     case 'make':
-      return `making ${progress.name} from ${progress.from}${progress.meant === undefined ? '' : `; the name goes on to mean ${progress.meant}`}`;
+      return progress.meant === undefined
+        ? `making ${progress.name} from ${progress.from}`
+        : `making an image from ${progress.from}; its name goes on to mean ${progress.meant}`;
     case 'rename':
       return `${progress.name} meant image ${progress.before.slice(0, 12)} before`;
     case 'download':

@@ -205,7 +205,7 @@ function runWorker(): void {
   function answering(env: Caller['env']): AnsweringProcess {
     return {
       env,
-      openEngine: (caller) => openWithoutWait(env, caller, { hurry: true }),
+      openEngine: (caller, options) => openWithoutWait(env, caller, { ...options, hurry: true }),
       storeChanged: () => {
         changed = true;
       },

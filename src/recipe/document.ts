@@ -173,7 +173,8 @@ function kindOf(value: unknown): string {
 /** Bytes: a recipe is written by hand. */
 export const RECIPE_SIZE_LIMIT = 1024 * 1024;
 
-export function readRecipeText(file: string, hint: string): string {
+/** @param below a folder as openWithin() takes it */
+export function readRecipeText(file: string, hint: string, below?: string): string {
   return readUserText(
     file,
     RECIPE_SIZE_LIMIT,
@@ -182,6 +183,7 @@ export function readRecipeText(file: string, hint: string): string {
         cause,
         hint: cause instanceof NotUtf8 ? NotUtf8.hint : hint,
       }),
+    below,
   );
 }
 

@@ -1,18 +1,12 @@
 /** A build recipe reads what lies in its folder and below, and nothing else. */
 import { constants, openSync } from 'node:fs';
 import { closing } from '../host/calls/descriptor.ts';
-import { type OpenHow, openat2, RESOLVE_BENEATH, RESOLVE_NO_MAGICLINKS } from '../host/files/at.ts';
+import { BENEATH, openat2 } from '../host/files/at.ts';
 
 export interface RecipeFolder {
   /** The file lies in the folder or below; no link leads out. The caller closes it. @throws the kernel’s Error */
   open(path: string): number;
 }
-
-/** O_NONBLOCK: a fifo must not block kiln. */
-export const BENEATH: OpenHow = {
-  flags: constants.O_RDONLY | constants.O_NONBLOCK | constants.O_NOCTTY,
-  resolve: RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS,
-};
 
 export function hostFolder(folder: string): RecipeFolder {
   return {
@@ -27,6 +21,8 @@ export function hostFolder(folder: string): RecipeFolder {
 export interface RecipeFiles {
   nameOf(copy: string): string | undefined;
   file(path: string): Promise<string>;
+  /** A copy of what lies in a recipe's folder or below. @throws KilnError E_CALLER_FILE; EXDEV for a link that leads out */
+  beside(recipe: string, name: string): Promise<string>;
   /** The copy has no links that lead out. @throws KilnError E_CALLER_FILE */
   tree(path: string, links: 'inside'): Promise<string>;
 }

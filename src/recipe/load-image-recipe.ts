@@ -1,4 +1,3 @@
-import { realpath } from 'node:fs/promises';
 import { basename, dirname, isAbsolute, join, resolve } from 'node:path';
 import { defined } from '../defined.ts';
 import { KilnError } from '../errors.ts';
@@ -24,14 +23,20 @@ import {
   type RecipeUser,
 } from './image-recipe.ts';
 import { RecipeError } from './problem.ts';
+import { anywhere, inFolder, inRealFolder, type RecipeReach } from './reach.ts';
 
 const MISSING =
   'check the path; `kiln image ls` lists images, docs/images.md the recipes that come with kiln';
 
 const MAX_DEPTH = 16;
 
+/** What is no mistake in a recipe, but has its own error. */
+const NOT_OF_RECIPE: readonly string[] = ['E_CALLER_FILE', 'E_HOST_NOT_ALLOWED'];
+
 export interface LoadedImageRecipe {
   readonly name: string;
+  /** Which of root's recipes, this one or what it extends, log in somewhere. */
+  readonly loggingIn: readonly string[];
   readonly sources: readonly string[];
   readonly description: string;
   readonly arch: string;
@@ -41,13 +46,18 @@ export interface LoadedImageRecipe {
   readonly exclude: readonly string[];
   readonly modules: ImageModules | undefined;
   readonly recommends: boolean;
-  readonly files: readonly RecipeFile[];
+  readonly files: readonly LoadedFile[];
   readonly users: readonly RecipeUser[];
   readonly environment: Readonly<Record<string, string>>;
   readonly user: string;
   /** Null for the user's home. */
   readonly workdir: string | null;
   readonly scriptlets: ScriptletPolicy;
+}
+
+interface LoadedFile extends RecipeFile {
+  /** A folder out of which no link leads to the source: openWithin() takes it. */
+  readonly below?: string | undefined;
 }
 
 export type ImageModules = NonNullable<ImageRecipe['modules']>;
@@ -65,18 +75,26 @@ export interface LoadOptions {
   readonly arch: string;
   /** @param extending the recipe that names it */
   readonly findByName: (name: string, extending: string) => string | undefined;
-  /** A user's recipe is a copy. Recipes that are found by name are kiln's. */
+  /** A user's recipe is a copy. */
   readonly files?: RecipeFiles | undefined;
+  /** Kiln's recipes and root's, and those that the caller trusts, may name any file of the host. */
+  readonly isTrusted: (path: string) => boolean;
 }
 
 interface Part {
   readonly document: RecipeDocument;
   readonly recipe: ImageRecipe;
   readonly file: string;
-  readonly files: RecipeFiles | undefined;
+  readonly reach: RecipeReach;
+  /** Not a user's: this one is root's or kiln's, or what it extends by a name. */
+  readonly isNamed: boolean;
 }
 
-/** @throws RecipeError (`E_RECIPE`) with all problems of all files; KilnError `E_RECIPE_READ` */
+function nameOf(file: string): string {
+  return basename(file).replace(/\.ya?ml$/, '');
+}
+
+/** @throws RecipeError (`E_RECIPE`) with all problems of all files; KilnError `E_RECIPE_READ`, `E_HOST_NOT_ALLOWED` */
 export async function loadImageRecipe(
   path: string,
   options: LoadOptions,
@@ -87,17 +105,19 @@ export async function loadImageRecipe(
   const merged = merge(ordered.map((part) => part.recipe));
   const arch = merged.arch ?? options.arch;
   const repositories = new Map<string, Repository>();
-  for (const { recipe, document, file, files } of ordered) {
+  const loggingIn: string[] = [];
+  for (const { recipe, document, file, reach, isNamed } of ordered) {
     for (const [index, configuration] of recipe.repositories.entries()) {
       try {
-        const repository = await readableRepository(configuration, files, {
+        const repository = await readableRepository(configuration, reach, {
           arch,
           releasever: merged.releasever,
           baseDirectory: dirname(file),
         });
         repositories.set(repository.id, repository);
+        if (repository.access !== undefined && isNamed) loggingIn.push(nameOf(file));
       } catch (error) {
-        if (!(error instanceof KilnError) || error.code === 'E_CALLER_FILE') throw error;
+        if (!(error instanceof KilnError) || NOT_OF_RECIPE.includes(error.code)) throw error;
         document.report(['repositories', index], error.message, defined({ hint: error.hint }));
       }
     }
@@ -112,13 +132,14 @@ export async function loadImageRecipe(
   for (const part of parts) checkFiles(part);
   const problems = parts.flatMap((part) => part.document.problems);
   if (problems.length > 0) throw new RecipeError(path, problems);
-  const written: RecipeFile[] = [];
-  for (const { recipe, file, files } of ordered) {
-    for (const entry of recipe.files) written.push(await readableFile(entry, dirname(file), files));
+  const written: LoadedFile[] = [];
+  for (const { recipe, file, reach } of ordered) {
+    for (const entry of recipe.files) written.push(await readableFile(entry, dirname(file), reach));
   }
   const { packages, groups, exclude, modules, users, environment } = merged;
   return {
-    name: basename(main.file).replace(/\.ya?ml$/, ''),
+    name: nameOf(main.file),
+    loggingIn,
     sources: parts.map((part) => part.file),
     description: merged.description ?? '',
     arch,
@@ -139,21 +160,27 @@ export async function loadImageRecipe(
 async function loadChain(path: string, options: LoadOptions): Promise<Part[]> {
   const parts: Part[] = [];
   const documents: RecipeDocument[] = [];
-  let next: string | undefined = options.files?.nameOf(path) ?? path;
-  let { files } = options;
+  const main = options.files?.nameOf(path) ?? (await inRealFolder(path));
+  let next: string | undefined = main;
+  let reach = reachOf(path, main, options);
+  let isNamed = options.files === undefined;
   while (next !== undefined) {
     const file: string = resolve(next);
-    const text = readRecipeText((await files?.file(file)) ?? file, MISSING);
-    // Relative to a user's file is what the user's own kiln opens.
-    const real = files === undefined ? await realpath(file) : file;
+    const isCopied = file === main && options.files !== undefined;
+    const readable = isCopied ? path : await reach.place(file, 'file');
+    const text = readRecipeText(readable, MISSING, reach.below);
     const { document, recipe } = readPart(file, text, options);
     documents.push(document);
     if (recipe === undefined) break;
-    parts.push({ document, recipe, file: real, files });
+    parts.push({ document, recipe, file, reach, isNamed });
     next = undefined;
     if (recipe.extends !== undefined) {
       next = findAncestor(recipe.extends, file, document, options);
-      if (isName(recipe.extends)) files = undefined;
+      // A name means a recipe of root's or kiln's.
+      if (isName(recipe.extends)) {
+        reach = anywhere(undefined);
+        isNamed = true;
+      }
       if (next !== undefined && documents.some((seen) => resolve(seen.file) === next)) {
         document.report(['extends'], `${recipe.extends} extends itself in the end`);
         next = undefined;
@@ -272,22 +299,28 @@ function checkFiles({ recipe: { files }, document }: Part): void {
   }
 }
 
+function reachOf(path: string, title: string, options: LoadOptions): RecipeReach {
+  const { files, variables } = options;
+  if (options.isTrusted(path)) return anywhere(files);
+  const copy = files && { files, path };
+  return inFolder({ title, folder: dirname(title), fixtures: variables.KILN_FIXTURES, copy });
+}
+
 async function readableFile(
   file: RecipeFile,
   directory: string,
-  files: RecipeFiles | undefined,
-): Promise<RecipeFile> {
+  reach: RecipeReach,
+): Promise<LoadedFile> {
   if (file.source === undefined) return file;
-  const source = resolve(directory, file.source);
-  return { ...file, source: (await files?.file(source)) ?? source };
+  const source = await reach.place(resolve(directory, file.source), 'file');
+  return { ...file, source, below: reach.below };
 }
 
 async function readableRepository(
   configuration: RepositoryConfiguration,
-  files: RecipeFiles | undefined,
+  { below, place }: RecipeReach,
   options: ResolveOptions,
 ): Promise<Repository> {
-  if (files === undefined) return resolveRepository(configuration, options);
   const named = new Map<string, 'file' | 'folder'>();
   resolveRepository(configuration, {
     ...options,
@@ -296,8 +329,10 @@ async function readableRepository(
       return path;
     },
   });
-  const copies = new Map<string, string>();
-  for (const [path, kind] of named)
-    copies.set(path, await (kind === 'file' ? files.file(path) : files.tree(path, 'inside')));
-  return resolveRepository(configuration, { ...options, place: (path) => copies.get(path) ?? '' });
+  const places = new Map<string, string>();
+  for (const [path, kind] of named) places.set(path, await place(path, kind));
+  return resolveRepository(configuration, {
+    ...{ ...options, below },
+    place: (path) => places.get(path) ?? '',
+  });
 }

@@ -44,6 +44,8 @@ export interface Engine {
   renamed<Value>(value: Value): Value;
   /** Layers that may be missing on this host, unless a job says otherwise. Throws E_ARGUMENT. */
   allowMissing(): readonly OptionalLayer[];
+  /** Whether recipes and locks may name files of the host that lie elsewhere: `--allow-host`. */
+  allowHost(): boolean;
   signingPassphrase(): string | undefined;
   readonly takeParked?: (() => Promise<ParkedSandbox | undefined>) | undefined;
 }

@@ -180,13 +180,14 @@ async function serveHere(
     configuration: shared.users.configuration,
     isOnly: false,
     parking,
-    openEngine: (own) => ({
+    openEngine: (own, options) => ({
       ...engine,
       renamed: (value) => own.paths.renamed(value),
       // A user's paths are never resolved here.
       cwd: () => (user === undefined ? own.cwd() : jobsFolder(engine.paths)),
       owner: user && ownerOf(user),
       allowMissing: () => allowedMissing(own.env),
+      allowHost: () => options?.allowHost === true,
       signingPassphrase: () => own.env.KILN_SIGN_PASSPHRASE,
       [Symbol.asyncDispose]: async () => undefined,
     }),

@@ -30,7 +30,7 @@ import type { ErrorCode } from '../error-codes.ts';
 import { isKilnCode, KilnError } from '../errors.ts';
 import { closing } from '../host/calls/descriptor.ts';
 import { hasErrno } from '../host/calls/libc.ts';
-import { openat2 } from '../host/files/at.ts';
+import { BENEATH, openat2 } from '../host/files/at.ts';
 import { type HeldLock, lockUnlessHeld, tryLock } from '../host/files/flock.ts';
 import { below, type HeldPath, ownPath } from '../host/files/held.ts';
 import { mountOf } from '../host/files/mount.ts';
@@ -38,7 +38,7 @@ import type { Opener } from '../host/files/opener.ts';
 import { removeTree } from '../host/files/remove-tree.ts';
 import { refuseLowDisk } from '../host/state/disk-watch.ts';
 import type { StatePaths } from '../host/state/paths.ts';
-import { BENEATH, type RecipeFolder } from '../recipe/folder.ts';
+import type { RecipeFolder } from '../recipe/folder.ts';
 import {
   type CallerPaths,
   lastName,
@@ -163,6 +163,26 @@ export class CallerFiles implements CallerPaths {
       },
     });
     return copy;
+  }
+
+  async beside(recipe: string, name: string): Promise<string> {
+    const path = join(dirname(this.nameOf(recipe) ?? '/'), name);
+    using from = closing(this.#openBeside(recipe, name, path));
+    const isFolder = fstatSync(from.fd).isDirectory();
+    return await (isFolder
+      ? this.#copyFolder(from.fd, path, 'inside')
+      : this.#copyFile(from.fd, path));
+  }
+
+  #openBeside(recipe: string, name: string, path: string): number {
+    try {
+      const folder = this.#folders.get(recipe);
+      if (folder === undefined) throw new Error('its folder is not open');
+      return folder.open(name);
+    } catch (cause) {
+      if (hasErrno(cause, 'EXDEV', 'ELOOP')) throw cause;
+      throw unusable(path, cause);
+    }
   }
 
   folderOf(copy: string): RecipeFolder | undefined {

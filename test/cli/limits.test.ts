@@ -17,8 +17,8 @@ const VALUE = 2 ** 23;
 const GIVEN = LIMIT_NAMES.flatMap((name) => [`--${LIMITS[name].key}`, String(VALUE)]);
 const WANTED = Object.fromEntries(LIMIT_NAMES.map((name) => [name, VALUE]));
 
-/** What becomes of them beside the request: the image that is looked for, what is said, the folder that is opened. */
-const BEFORE = ['image', 'quiet', 'resultdir'];
+/** What becomes of them beside the request: the image that is looked for, what its recipe may name, what is said, the folder. */
+const BEFORE = ['allowHost', 'image', 'quiet', 'resultdir'];
 
 test('no option of a sandbox is forgotten in the request', (t) => {
   const command = addSandboxOptions(new KilnCommand('run'), caller);

@@ -448,7 +448,7 @@ test('a local package that is not the locked one, or is gone, is unpacked by nob
     await execa('cp', ['-rs', directory, copy]);
     const repository = { id: 'copy', directory: copy, ...(key === undefined ? {} : { key }) };
     const recipe = await state.recipe('changed', SMALL, [repository]);
-    const locked = await state.kiln(['image', 'lock', recipe]);
+    const locked = await state.kiln(['image', 'lock', '--allow-host', recipe]);
     t.is(locked.exitCode, 0, String(locked.stderr));
     const name = (await readdir(copy)).find((file) => /^base-passwd-.*\.rpm$/.test(file))!;
     const content = await readFile(join(copy, name));

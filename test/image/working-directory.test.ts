@@ -1,6 +1,7 @@
 /** A name never means a file of the working directory, whatever takes it: each file that lies there is a decoy. */
 import {
   chmodSync,
+  cpSync,
   existsSync,
   mkdirSync,
   readdirSync,
@@ -32,7 +33,8 @@ const DECOY = 'this-is-the-decoy';
 
 /** A recipe that is made in a second, and says in /etc/who whose it is. */
 function recipe({ beside }: Pick<Context, 'beside'>, who: string): string {
-  return `repositories: [{ id: own, directory: ${beside}/repo }]
+  const directory = who === DECOY ? 'repo' : `${beside}/repo`;
+  return `repositories: [{ id: own, directory: ${directory} }]
 packages: [tiny]
 scriptlets: { mode: none }
 workdir: /
@@ -55,6 +57,7 @@ test.before(async (t) => {
   const names = ['busybox', 'site', 'debian-minimal', 'default', 'zlib', IMAGE, IMAGE.slice(0, 8)];
   for (const folder of ['', 'recipes/images', 'recipes/builds']) {
     mkdirSync(join(cwd, folder), { recursive: true });
+    cpSync(join(state.beside, 'repo'), join(cwd, folder, 'repo'), { recursive: true });
     for (const name of names) {
       const path = join(cwd, folder, `${name}.yaml`);
       writeFileSync(path, recipe(state, DECOY));
@@ -225,7 +228,7 @@ test.serial('a path is a file, and what an image is made from is said', async (t
   const { stdout: id } = await kiln(['image', 'build', 'site.yaml'], { cwd });
   t.is((await kiln(['image', 'rm', String(id)])).exitCode, 0);
   const again = await kiln(['image', 'build', './site.yaml'], { cwd });
-  t.regex(String(again.stderr), new RegExp(`^kiln: making site from ${cwd}/site\\.yaml;`, 'm'));
+  t.regex(String(again.stderr), new RegExp(`^kiln: making an image from ${cwd}/site\\.yaml;`, 'm'));
   t.is((await kiln(['image', 'rm', String(id)])).exitCode, 0);
   const file = join(recipes, 'fresh.yaml');
   t.teardown(() => rmSync(file));

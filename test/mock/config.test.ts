@@ -123,6 +123,7 @@ test('a configuration of mock becomes an image recipe that kiln takes', async (t
     variables: { KILN_STATE: '/x', KILN_FIXTURES: '/x' },
     arch: 'aarch64',
     findByName: () => undefined,
+    isTrusted: () => true,
   });
   t.like(loaded, {
     name: 'demo-42-x86_64',

@@ -8,7 +8,7 @@ import { writeRepository } from '../../scripts/solver/metadata.ts';
 import type { WorldPackage, WorldRepository, WorldStream } from '../../scripts/solver/world.ts';
 import type { KilnError } from '../../src/errors.ts';
 import { askedDigest, imageLock, readImageLock } from '../../src/image/lock.ts';
-import { settingsOf } from '../../src/image/plan.ts';
+import { settingsOf } from '../../src/image/read-recipe.ts';
 import { ModulesParser } from '../../src/packages/repository/metadata/modules-task.ts';
 import { openRepositories } from '../../src/packages/repository/open.ts';
 import type { SolveRequest } from '../../src/packages/solver/solve.ts';
@@ -385,6 +385,7 @@ modules: { enable: [perl:5.32], platform: el9 }
       variables: { KILN_STATE: '/x', KILN_FIXTURES: '/x' },
       arch: 'x86_64',
       findByName: () => undefined,
+      isTrusted: () => true,
     });
   const loaded = await load();
   const expected = {

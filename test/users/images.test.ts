@@ -253,7 +253,9 @@ test.serial('a recipe names no file that its user may not read', async (t) => {
     ],
   ] as const) {
     writeFileSync(join(cwd, 'evil.yaml'), text);
-    await refused(t, as(USER, ['image', 'build', 'evil.yaml'], { cwd }), /you cannot use/, what);
+    const build = ['image', 'build', 'evil.yaml'];
+    await refused(t, as(USER, build, { cwd }), /may name what lies in its folder/, what);
+    await refused(t, as(USER, [...build, '--allow-host'], { cwd }), /you cannot use/, what);
   }
   for (const name of ['/etc/shadow.yaml', '../loot', `${beside}/roots/x.json`])
     await refused(t, as(USER, ['image', 'build', name], { cwd }), /cannot use|not for users/, name);
@@ -712,13 +714,19 @@ test.serial('a user locks a recipe of their own, and nobody else’s', async (t)
   const others = await workshop(t.context, OTHER, 'locked-other', 'pinned');
   const recipes = [join(others, 'mine.yaml'), join(beside, 'roots/x.yaml'), 'debian-build'];
   for (const path of recipes)
-    await refused(t, as(USER, ['image', 'lock', path], { cwd }), /you cannot use/, path);
+    await refused(
+      t,
+      as(USER, ['image', 'lock', path], { cwd }),
+      /you cannot use|not for users/,
+      path,
+    );
   t.false(existsSync(join(others, 'mine.lock.json')));
   writeFileSync(
     join(cwd, 'again.yaml'),
     recipe('pinned', `{ id: own, directory: ${others}/repo }`),
   );
-  await refused(t, as(USER, ['image', 'lock', 'again.yaml'], { cwd }), /you cannot use/);
+  const again = ['image', 'lock', 'again.yaml', '--allow-host'];
+  await refused(t, as(USER, again, { cwd }), /you cannot use/);
   for (const output of [join(others, 'x.json'), join(beside, 'roots/x.json'), '/etc/x.json']) {
     const locking = as(USER, ['image', 'lock', 'mine.yaml', '-o', output], { cwd });
     await refused(t, locking, /cannot/, output);

@@ -180,8 +180,8 @@ test.serial(
   'what such a build may not have: others’ files, servers, more than the share',
   async (t) => {
     const { as, beside, cwd, srpm } = t.context;
-    const build = (name: string) =>
-      as(USER, ['build', '-r', name, srpm, '--resultdir', 'evil'], { cwd, ...LONG });
+    const build = (name: string, ...more: string[]) =>
+      as(USER, ['build', '-r', name, srpm, '--resultdir', 'evil', ...more], { cwd, ...LONG });
     const others = join(beside, 'others');
     await ownRepository(join(others, 'repo'), { name: 'theirs' }, OTHER);
     writeFileSync(join(others, 'root.yaml'), recipe(), { mode: 0o600 });
@@ -194,7 +194,8 @@ test.serial(
       `{ id: own, baseurl: 'file://${join(others, 'repo')}' }`,
     ]) {
       write(join(cwd, 'evil.yaml'), recipe(repository));
-      await refused(t, build('evil.yaml'), /you cannot use/, repository);
+      await refused(t, build('evil.yaml'), /may name what lies in its folder/, repository);
+      await refused(t, build('evil.yaml', '--allow-host'), /you cannot use/, repository);
     }
     // A server that only this host reaches is asked nothing.
     let asked = 0;

@@ -45,7 +45,7 @@ export async function runFarmChain(
 /** Options whose files, keys and networks exist only on this machine. */
 const STAYS = [
   ...['signKey', 'signPassphraseFile', 'provenanceKey', 'enableNetwork', 'network', 'egress'],
-  ...['addrepo', 'cache', 'keep'],
+  ...['addrepo', 'cache', 'keep', 'allowHost'],
 ];
 
 function refuseWhatStays(command: KilnCommand): void {

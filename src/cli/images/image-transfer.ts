@@ -16,7 +16,7 @@ import { isImageId } from '../../image/store/images.ts';
 import { storageLeft } from '../../image/store/user-storage.ts';
 import type { Caller } from '../caller/caller.ts';
 import type { KilnCommand } from '../options/command.ts';
-import { quietOption } from '../options/shared-options.ts';
+import { allowHostOption, quietOption } from '../options/shared-options.ts';
 import { parseSize, read } from '../options/values.ts';
 import { printWarning } from '../output/errors.ts';
 import { printEither } from '../output/print.ts';
@@ -51,6 +51,7 @@ interface PullOptions extends ImportOptions {
 
 interface ExportOptions {
   readonly output: string;
+  readonly allowHost?: boolean;
   readonly compress?: Compression;
 }
 
@@ -79,6 +80,7 @@ export function addTransferCommands(image: KilnCommand, caller: Caller): void {
         'choose the compression; by default the name of the output decides, and a layout uses gzip',
       ).choices(['none', 'gzip', 'zstd']),
     )
+    .addOption(allowHostOption())
     .addOption(quietOption())
     .addHelpText('after', EXPORT_EXAMPLES)
     .action((name: string, options: ExportOptions) => exportImage(name, options, caller));
@@ -182,7 +184,7 @@ async function exportImage(name: string, options: ExportOptions, caller: Caller)
   const isArchive = output === '-' || named !== null;
   const folder = isArchive ? undefined : await caller.paths.results(output);
   const file = named === null ? undefined : await caller.paths.resultAt(output);
-  await using engine = caller.openEngine();
+  await using engine = caller.openEngine({ allowHost: options.allowHost });
   await using image = await withProgress(caller, (onProgress) =>
     openImage(engine, name, { onProgress }),
   );

@@ -23,7 +23,7 @@ import { unusedPackagesOf } from '../../image/store/user-storage.ts';
 import { forbidden } from '../../users/configuration.ts';
 import type { Caller } from '../caller/caller.ts';
 import { KilnCommand } from '../options/command.ts';
-import { quietOption } from '../options/shared-options.ts';
+import { allowHostOption, quietOption } from '../options/shared-options.ts';
 import { inTurn, printWarning } from '../output/errors.ts';
 import { printEither, printJson } from '../output/print.ts';
 import { withProgress } from '../output/progress.ts';
@@ -45,6 +45,7 @@ Examples:
 interface BuildOptions {
   readonly json?: boolean;
   readonly update?: boolean;
+  readonly allowHost?: boolean;
 }
 
 export function command(caller: Caller): KilnCommand {
@@ -56,6 +57,7 @@ export function command(caller: Caller): KilnCommand {
     .argument('<image>', 'the name or path of a recipe, or a lock')
     .option('--update', 'fetch the metadata again, and ignore the lock beside the recipe')
     .option('--json', 'print the manifest of the image as JSON instead of its id')
+    .addOption(allowHostOption())
     .addOption(quietOption())
     .examples('kiln image build debian-build', 'kiln image build --update ./mine.yaml')
     .action((name: string, options: BuildOptions) => build(name, options, caller));
@@ -65,11 +67,12 @@ export function command(caller: Caller): KilnCommand {
     )
     .argument('<recipe>', 'the name or path of a recipe (.yaml)')
     .option('-o, --output <file>', 'write the lock to this file; by default beside the recipe')
+    .addOption(allowHostOption())
     .addOption(quietOption())
     .examples('kiln image lock mine.yaml', 'kiln image build mine.lock.json')
-    .action(async (name: string, options: { output?: string }) => {
-      await using engine = caller.openEngine();
-      const { lockRecipe } = await import('../../image/plan.ts');
+    .action(async (name: string, options: { output?: string; allowHost?: boolean }) => {
+      await using engine = caller.openEngine({ allowHost: options.allowHost });
+      const { lockRecipe } = await import('../../image/lock-recipe.ts');
       const { file, warnings } = await withProgress(caller, (onProgress) =>
         lockRecipe(
           engine,
@@ -115,7 +118,7 @@ export function command(caller: Caller): KilnCommand {
 }
 
 async function build(name: string, options: BuildOptions, caller: Caller): Promise<void> {
-  await using engine = caller.openEngine({ hurry: true });
+  await using engine = caller.openEngine({ hurry: true, allowHost: options.allowHost });
   const started = Date.now();
   const update = options.update === true;
   await using image = await withProgress(caller, (onProgress) =>

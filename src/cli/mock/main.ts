@@ -68,7 +68,8 @@ export async function main(argv: readonly string[], caller: Caller): Promise<voi
 
 async function run(line: CommandLine, log: MockLog, caller: Caller): Promise<number> {
   const act = await RUNS[line.mode]();
-  await using engine = caller.openEngine({ anybody: SILENT.includes(line.mode) });
+  const anybody = SILENT.includes(line.mode);
+  await using engine = caller.openEngine({ anybody, allowHost: line.has('allow-host') });
   using interruption = listenForInterruption(caller);
   const { signal } = interruption;
   const print = (text: string) => caller.stdout.say(text);

@@ -137,6 +137,9 @@ const root: Record<string, OptionEntry> = {
   'plugin-option': { value: 'PLUGIN:KEY=VALUE', help: 'set an option of a plugin' },
   uniqueext: { value: 'TEXT', help: 'use a root of its own, beside others of this configuration' },
   addrepo: { short: 'a', value: 'URL', help: 'use one more repository' },
+  'allow-host': {
+    help: 'let a recipe (-r FILE.yaml) name files of the host outside of its folder; not an option of mock',
+  },
   enablerepo: { value: 'REPO', help: 'use a repository that the configuration disables' },
   disablerepo: { value: 'REPO', help: 'do not use a repository' },
   offline: { help: 'use only what was downloaded before' },

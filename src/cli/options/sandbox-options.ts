@@ -16,6 +16,7 @@ import {
 import type { Caller } from '../caller/caller.ts';
 import type { KilnCommand } from './command.ts';
 import {
+  allowHostOption,
   envOption,
   hostWriteOption,
   imageOption,
@@ -47,6 +48,7 @@ export interface SandboxOptions
   readonly bind: readonly Bind[];
   readonly env: readonly (readonly [string, string])[];
   readonly network: string;
+  readonly allowHost?: boolean;
   readonly allowHostNetwork?: boolean;
   readonly profile: 'default' | 'nested';
   readonly secret: readonly ReturnType<typeof parseSecret>[];
@@ -80,6 +82,7 @@ export function addSandboxOptions(
       'bind-mount a host path; z or Z relabels it for SELinux, see docs/labels.md; nolinks refuses one with symbolic links in it',
       (text) => parseBind(text, caller.cwd()),
     ),
+    allowHostOption(),
     hostWriteOption(),
     repeated('--tmpfs <dst[:size]>', 'mount an empty file system that lives in memory', parseTmpfs),
     copyInOption(caller),

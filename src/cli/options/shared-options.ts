@@ -78,6 +78,14 @@ export function hostWriteOption(where = ''): Option {
   );
 }
 
+/** @param more what else it allows, where there are recipes of other kinds */
+export function allowHostOption(more = ''): Option {
+  return new Option(
+    '--allow-host',
+    `${more}let an image recipe, or a lock, name files of the host outside of its folder; see docs/recipes.md`,
+  );
+}
+
 export interface LimitValues extends SandboxLimits {
   readonly disk?: number;
   readonly timeout?: number;

@@ -29,7 +29,7 @@ import {
   progressText,
 } from '../output/progress.ts';
 import { printTable } from '../output/table.ts';
-import type { BuildOptions, ChainOptions } from './build-options.ts';
+import type { BuildOptions, ChainOptions, RecipeOptions } from './build-options.ts';
 import { isAtWork, printWhereToLook } from './build-output.ts';
 import { buildRequest } from './build-request.ts';
 
@@ -90,7 +90,7 @@ export async function tellChain<Report extends ToldChain>(
 
 export async function runChain(
   sources: readonly string[],
-  options: BuildOptions & ChainOptions,
+  options: BuildOptions & ChainOptions & Pick<RecipeOptions, 'allowHost'>,
   command: KilnCommand,
   caller: Caller,
   begin: () => void,
@@ -103,7 +103,7 @@ export async function runChain(
     const message = `${path} is named more than once: it is built once`;
     printWarning({ code: 'named-twice', message }, caller.stderr);
   }
-  await using engine = caller.openEngine();
+  await using engine = caller.openEngine({ allowHost: options.allowHost });
   using interruption = listenForInterruption(caller);
   using progress = imageProgress(caller);
   using table = new ChainTable(request.sources.length, caller);

@@ -14,6 +14,7 @@ import { shellWords } from '../../shell-words.ts';
 import type { Caller } from '../caller/caller.ts';
 import type { KilnCommand } from '../options/command.ts';
 import {
+  allowHostOption,
   hostWriteOption,
   imageOption,
   keepOption,
@@ -234,7 +235,7 @@ export function addRecipeOptions(command: KilnCommand, caller: Pick<Caller, 'cwd
       'recipes: bind-mount a host path',
       (text) => parseBind(text, caller.cwd()),
     ),
-    new Option('--allow-host', 'recipes: allow $host, binds and the network of the host'),
+    allowHostOption('recipes: allow $host, binds and the network of the host; of any image: '),
     hostWriteOption('recipes: '),
     new Option('--schema', 'print the JSON Schema of YAML recipes and exit'),
   ];

@@ -68,7 +68,7 @@ export async function buildRecipe(
     });
   }
   let request = recipeRequest(path, options, caller);
-  await using engine = caller.openEngine();
+  await using engine = caller.openEngine({ allowHost: options.allowHost });
   using interruption = listenForInterruption(caller);
   using output = recipeOutput(path, options.quiet === true, begin, caller);
   const timeline = new Timeline();

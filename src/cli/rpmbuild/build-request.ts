@@ -164,7 +164,7 @@ const PACKAGE: readonly Name[] = [
   ...(['postinstall', 'provenanceKey', 'builderId', 'ci'] as const),
 ];
 
-const IMAGE: readonly Name[] = ['image', 'additionalPackage', 'update'];
+const IMAGE: readonly Name[] = ['image', 'additionalPackage', 'update', 'allowHost'];
 
 const MODES: Readonly<
   Record<BuildMode, { readonly title: string; readonly uses: readonly Name[] }>
@@ -173,7 +173,7 @@ const MODES: Readonly<
   spec: { title: 'a spec', uses: [...PACKAGE, ...IMAGE, 'verify', 'vary', 'spec', 'sources'] },
   lock: {
     title: 'a build by a lock',
-    uses: [...PACKAGE, 'verify', 'vary', 'spec', 'sources', 'lock'],
+    uses: [...PACKAGE, 'verify', 'vary', 'spec', 'sources', 'lock', 'allowHost'],
   },
   chain: {
     title: 'a chain',

@@ -82,12 +82,12 @@ function ofRecipe(options: AllOptions, it: KilnCommand) {
 
 async function build(
   source: string | undefined,
-  options: BuildOptions,
+  options: BuildOptions & Pick<RecipeOptions, 'allowHost'>,
   it: KilnCommand,
   caller: Caller,
   begin: () => void,
 ): Promise<void> {
-  await using engine = caller.openEngine({ hurry: true });
+  await using engine = caller.openEngine({ hurry: true, allowHost: options.allowHost });
   using interruption = listenForInterruption(caller);
   const given = options.spec ?? source ?? options.resume ?? '';
   const shown = specPath(caller.user?.files?.renamed(given) ?? given, caller);

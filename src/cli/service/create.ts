@@ -16,6 +16,7 @@ import { suggestion } from '../../suggest.ts';
 import type { Caller } from '../caller/caller.ts';
 import { KilnCommand } from '../options/command.ts';
 import {
+  allowHostOption,
   envOption,
   hostWriteOption,
   imageOption,
@@ -39,6 +40,7 @@ import {
 interface CreateOptions extends SettingValues {
   readonly image?: string;
   readonly unit: readonly string[];
+  readonly allowHost?: boolean;
   readonly allowHostWrite?: boolean;
   readonly mount: readonly Bind[];
   readonly env: readonly (readonly [string, string])[];
@@ -85,6 +87,7 @@ export function createCommand(caller: Caller): KilnCommand {
       ),
     )
     .addOption(envOption('--env <name=value>', 'set an environment variable', caller))
+    .addOption(allowHostOption())
     .addOption(hostWriteOption())
     .addOption(
       networkOption(
@@ -126,7 +129,7 @@ async function create(
   for (const warning of old?.warnings ?? [])
     printWarning({ code: 'old-setting', message: `${options.from}: ${warning}` }, caller.stderr);
   const model = options.file === undefined ? undefined : await readServiceFile(options.file);
-  await using engine = caller.openEngine();
+  await using engine = caller.openEngine({ allowHost: options.allowHost });
   const wanted = options.image ?? model?.image;
   await using image = await pickImageFor(caller, engine, wanted);
   const imageName = wanted ?? image.manifest.id;

@@ -27,7 +27,7 @@ import { listServices } from '../../service/status.ts';
 import { logrotate } from '../../service/supervisor/supervisor-client.ts';
 import type { Caller } from '../caller/caller.ts';
 import { KilnCommand } from '../options/command.ts';
-import { hostWriteOption, quietOption } from '../options/shared-options.ts';
+import { allowHostOption, hostWriteOption, quietOption } from '../options/shared-options.ts';
 import { inTurn, printWarning } from '../output/errors.ts';
 import { printJson } from '../output/print.ts';
 import { withProgress } from '../output/progress.ts';
@@ -87,18 +87,28 @@ export function upgradeCommand(caller: Caller): KilnCommand {
       '--to <image>',
       'use this recipe, lock or image id; by default the newest packages for the recipe of the service',
     )
+    .addOption(allowHostOption())
     .addOption(quietOption())
     .addHelpText(
       'after',
       '\nChanges in /etc are kept as rpm keeps them; kiln lists .rpmnew and .rpmsave files. The data in /var\nis copied first, and restored if the service is not healthy.\n\nExamples:\n  kiln service upgrade apache1\n  kiln service upgrade db --to debian-mariadb.lock.json',
     )
-    .action((names: string[], { to }: { to?: string }) =>
-      inTurn(names, (name) => upgrade(name, to, caller), caller),
+    .action((names: string[], options: UpgradeOptions) =>
+      inTurn(names, (name) => upgrade(name, options, caller), caller),
     );
 }
 
-async function upgrade(name: string, to: string | undefined, caller: Caller): Promise<void> {
-  await using engine = caller.openEngine();
+interface UpgradeOptions {
+  readonly to?: string;
+  readonly allowHost?: boolean;
+}
+
+async function upgrade(
+  name: string,
+  { to, allowHost }: UpgradeOptions,
+  caller: Caller,
+): Promise<void> {
+  await using engine = caller.openEngine({ allowHost });
   const { files, definition } = await readService(engine.paths, name);
   const wanted = to ?? imageIn(files.definition, definition.image);
   const update = to === undefined;

@@ -182,7 +182,7 @@ async function fetchAll<Value>(value: Value, fetching: Fetching): Promise<Value>
 export async function fetchImage(name: string, { files }: CallerUser): Promise<string> {
   if (!isOwnImageRecipe(name)) return name;
   if (files === undefined) throw new RunElsewhere();
-  return await files.file(name);
+  return await files.recipe(name);
 }
 
 export async function fetchPath(

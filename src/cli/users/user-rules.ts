@@ -127,6 +127,8 @@ const SANDBOX: Readonly<Record<keyof SandboxOptions, Rule>> = {
   ...LIMITS,
   image: 'image',
   bind: path('place', 'source'),
+  // An image recipe's own files are opened by the user's client.
+  allowHost: 'open',
   allowHostWrite: CONFIRMS,
   copyIn: path('tree', 'source'),
   tmpfs: setting(
@@ -266,9 +268,12 @@ export const USER_COMMANDS: Readonly<Record<string, CommandRules>> = {
   kill: { options: open('all'), arguments: 'open' },
   df: { options: open('json', 'format'), arguments: 'open' },
   gc: { options: open('maxAge', 'json'), arguments: 'open' },
-  'image build': { options: open('json', 'update', 'quiet'), arguments: 'image' },
-  // Only the user's own recipes: what root's are made of is not told.
-  'image lock': { options: { output: path('result'), quiet: 'open' }, arguments: path('file') },
+  'image build': { options: open('json', 'update', 'quiet', 'allowHost'), arguments: 'image' },
+  // Only the user's own recipes: see lockRecipe().
+  'image lock': {
+    options: { output: path('result'), ...open('quiet', 'allowHost') },
+    arguments: 'image',
+  },
   'image ls': { options: open('json', 'format'), arguments: 'open' },
   'image show': { options: {}, arguments: 'image' },
   // Only the user's own: others' images are not found, root's are not removed.
@@ -278,7 +283,7 @@ export const USER_COMMANDS: Readonly<Record<string, CommandRules>> = {
     arguments: path('sources'),
   },
   'image export': {
-    options: { output: path('result'), ...open('compress', 'quiet') },
+    options: { output: path('result'), ...open('compress', 'quiet', 'allowHost') },
     arguments: 'image',
   },
   // Both are refused without users.farm: see admitWorker().

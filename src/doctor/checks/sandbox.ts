@@ -126,6 +126,7 @@ async function trial(
       cwd: () => '/',
       renamed: <Value>(value: Value) => value,
       allowMissing: () => allowMissing,
+      allowHost: () => false,
       signingPassphrase: () => undefined,
     },
   };

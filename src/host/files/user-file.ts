@@ -35,7 +35,7 @@ export function openUserFile(path: string | Buffer): number {
 }
 
 /** Whether a path, without `..`, lies in a folder or below. */
-function isWithin(path: string, folder: string): boolean {
+export function isWithin(path: string, folder: string): boolean {
   return path === folder || path.startsWith(folder === '/' ? '/' : `${folder}/`);
 }
 

@@ -9,7 +9,7 @@ import { writeWholeSync } from '../../host/state/checked-file.ts';
 import type { StatePaths } from '../../host/state/paths.ts';
 import { resolveImage } from '../../image/find.ts';
 import { hostArchitecture } from '../../image/key.ts';
-import { type RecipePlace, readRecipe } from '../../image/plan.ts';
+import { type RecipePlace, readRecipe } from '../../image/read-recipe.ts';
 import type { LoadedImageRecipe } from '../../recipe/load-image-recipe.ts';
 import type { Engine } from '../../sandbox/open.ts';
 import type { ConfigChange } from './config/evaluate.ts';

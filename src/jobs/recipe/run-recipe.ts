@@ -155,8 +155,8 @@ export async function runRecipe(
 }
 
 /**
- * The image as the command line would name it; a path is relative to the recipe. An image recipe may put any
- * file of the host into the image, so the caller has to name it, unless it is one of kiln's own.
+ * The image as the command line would name it; a path is relative to the recipe. An image recipe has kilnd ask whatever
+ * server it names, so the caller has to name it, unless it is kiln's own or root's.
  * @throws KilnError E_HOST_NOT_ALLOWED
  */
 async function imageName(
@@ -172,7 +172,7 @@ async function imageName(
   if (named.kind === 'image' || isTrusted(paths, named.path)) return name;
   throw new KilnError(
     'E_HOST_NOT_ALLOWED',
-    `${path} asks for an image of ${named.path}, which may put files of the host into it`,
+    `${path} asks for an image of ${named.path}, which says where packages come from`,
     { hint: `read that file; if you trust it, say so with -r ${named.path}` },
   );
 }

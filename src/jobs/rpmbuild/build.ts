@@ -42,7 +42,8 @@ export async function buildPackage(
 
 async function build(run: BuildRun): Promise<void> {
   const { request } = run;
-  const lock = request.lock === undefined ? undefined : await readBuildLock(request.lock);
+  const lock =
+    request.lock === undefined ? undefined : await readBuildLock(run.engine, request.lock);
   const taken = awaitedLater(
     run.phase('image', () => takeBase(run, lock?.image ?? request.imageLock)),
   );

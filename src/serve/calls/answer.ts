@@ -14,7 +14,7 @@ import { RunElsewhere } from '../../cli/caller/caller.ts';
 import { ELSEWHERE } from '../../cli/caller/elsewhere.ts';
 import { reasonsOf } from '../../cli/output/errors.ts';
 import { type Call, SERVICE_ERROR } from '../../daemon/call.ts';
-import type { OwnEngine } from '../../engine.ts';
+import type { EngineOptions, OwnEngine } from '../../engine.ts';
 import { knownFailure } from '../../host/calls/system-error.ts';
 import { ownOpener } from '../../host/files/opener.ts';
 import { takeCallersUmask } from '../../host/process/own-umask.ts';
@@ -82,7 +82,10 @@ const UMASK = 0o022;
 
 export interface AnsweringProcess {
   readonly env: OptionCaller['env'];
-  openEngine(caller: Pick<OptionCaller, 'user' | 'paths'>): OwnEngine;
+  openEngine(
+    caller: Pick<OptionCaller, 'user' | 'paths'>,
+    options?: Pick<EngineOptions, 'allowHost'>,
+  ): OwnEngine;
   readonly storeChanged: () => void;
   tell(error: unknown): void;
 }
@@ -312,7 +315,7 @@ function contextOf(
   const warns = tells(call.head.method.slice(KILN.length + 1), 'warning');
   return {
     ...{ call, caller, daemon },
-    openEngine: () => place.openEngine(caller),
+    openEngine: (options) => place.openEngine(caller, options),
     storeChanged: place.storeChanged,
     hold: () => undefined,
     warn: (text) => {

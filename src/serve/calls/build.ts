@@ -40,7 +40,7 @@ export const answerBuild: Answer<'Build'> = async (parameters, context) => {
   const mode = buildMode(source, options);
   refuseUnused(mode, command);
   const sources = await admitOptions(command, 'build', context, parameters.sources);
-  await using engine = context.openEngine();
+  await using engine = context.openEngine({ allowHost: options.allowHost });
   const job = { engine, options, command, context };
   const [first = source] = sources;
   if (mode === 'chain') return await chain(sources, job);

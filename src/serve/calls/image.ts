@@ -1,8 +1,7 @@
 import type { Image } from '../../api/io-kiln.ts';
 import { removeNamed } from '../../cli/images/image.ts';
-import { fetchPath } from '../../cli/users/user-guard.ts';
+import { lockRecipe } from '../../image/lock-recipe.ts';
 import { noting, renewImage } from '../../image/open.ts';
-import { lockRecipe } from '../../image/plan.ts';
 import { visibleImages } from '../../image/store/images.ts';
 import type { ImageManifest } from '../../image/store/manifest.ts';
 import type { Answer } from './methods.ts';
@@ -17,11 +16,11 @@ export const answerListImages: Answer<'ListImages'> = async (_, context) => {
 };
 
 export const answerBuildImage: Answer<'BuildImage'> = async (
-  { image: name, update = false },
+  { image: name, update = false, allowHost },
   context,
 ) => {
   const { onProgress, call } = context;
-  await using engine = context.openEngine();
+  await using engine = context.openEngine({ allowHost });
   const wanted = { update, onProgress, signal: call.signal };
   const admitted = await admittedImage(name, context);
   const renewed = () => renewImage(engine, admitted, wanted);
@@ -29,12 +28,13 @@ export const answerBuildImage: Answer<'BuildImage'> = async (
   return { result: imageOf(image.manifest, Date.now(), true) };
 };
 
-export const answerLockImage: Answer<'LockImage'> = async ({ recipe, output }, context) => {
+export const answerLockImage: Answer<'LockImage'> = async (
+  { recipe, output, allowHost },
+  context,
+) => {
   const { onProgress, caller } = context;
-  await using engine = context.openEngine();
-  const named = hostImage('recipe', recipe);
-  const own =
-    caller.user === undefined ? named : String(await fetchPath('file', named, caller.user));
+  await using engine = context.openEngine({ allowHost });
+  const own = await admittedImage(recipe, context, 'recipe');
   const place = hostPath('output', output);
   const open = (beside: string) => caller.paths.resultAt(place ?? beside);
   const { file, warnings } = await lockRecipe(engine, own, open, onProgress);

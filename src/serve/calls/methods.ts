@@ -2,7 +2,7 @@ import { INTERFACE_VERSION } from '../../api/interface.ts';
 import type { Methods } from '../../api/io-kiln.ts';
 import type { Caller } from '../../cli/caller/caller.ts';
 import type { Call } from '../../daemon/call.ts';
-import type { OwnEngine } from '../../engine.ts';
+import type { EngineOptions, OwnEngine } from '../../engine.ts';
 import { KILN_VERSION } from '../../host/state/paths.ts';
 import { describeProgress, type OnImageProgress, progressCounts } from '../../image/progress.ts';
 import { forbidden } from '../../users/configuration.ts';
@@ -27,7 +27,7 @@ export interface CallContext {
   readonly daemon: DaemonState | undefined;
   /** The caller's share is used until then, after the call if need be. */
   hold(until: Promise<void>): void;
-  openEngine(): OwnEngine;
+  openEngine(options?: Pick<EngineOptions, 'allowHost'>): OwnEngine;
   readonly storeChanged: () => void;
   readonly warn: (text: string) => void;
   readonly onProgress: OnImageProgress;

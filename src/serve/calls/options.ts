@@ -131,8 +131,9 @@ export async function admitOptions(
 export async function admittedImage(
   image: string,
   { caller: { user } }: Admitted,
+  field = 'image',
 ): Promise<string> {
-  hostImage('image', image);
+  hostImage(field, image);
   if (user === undefined) return image;
   check('image', 'image', image, user, {});
   return await fetchImage(image, user);

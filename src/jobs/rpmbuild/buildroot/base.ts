@@ -98,13 +98,14 @@ export async function openLockedBase(
 
 /** Describes an image. An unchanged recipe or lock is not parsed again: that takes longer than opening a sandbox. */
 async function describe(
-  { paths, owner }: Engine,
+  engine: Engine,
   named: NamedImage,
   image: LeasedImage,
   packages: readonly LockedPackage[],
 ): Promise<BaseDescription> {
   const from = () => import('./describe-base.ts');
   if (named.kind === 'image') return (await from()).describeImage(image, packages);
+  const { paths } = engine;
   const cache = new SmallCache(join(paths.cache, 'bases'), KEPT);
   const reference = currentReference(paths, named.path);
   const { id } = image.manifest;
@@ -113,12 +114,12 @@ async function describe(
   const known = key && (await cache.read(key));
   if (known) return parseDescription(known);
   const { describeLock, describeRecipe } = await from();
-  const { readImageLock } = await import('../../../image/lock.ts');
-  const { readRecipe } = await import('../../../image/plan.ts');
+  const { readGivenLock } = await import('../../../image/given-lock.ts');
+  const { readRecipe } = await import('../../../image/read-recipe.ts');
   const description =
     named.kind === 'lock'
-      ? describeLock(await readImageLock(named.path))
-      : await describeRecipe(await readRecipe({ paths, owner }, named.path), packages);
+      ? describeLock(await readGivenLock(engine, named.path))
+      : await describeRecipe(await readRecipe(engine, named.path), packages);
   const bytes = description.settings.files.reduce((sum, { content }) => sum + content.length, 0);
   // Secrets are not written.
   const secret = description.repositories.some(({ access }) => access !== undefined);

@@ -1,8 +1,12 @@
 import { DEFAULT_DISK } from '../../../host/state/disk-watch.ts';
 import { askedDigest, type ImageLock, imageLock, lockedSettings } from '../../../image/lock.ts';
-import { settingsOf } from '../../../image/plan.ts';
+import { settingsOf } from '../../../image/read-recipe.ts';
 import type { LeasedImage } from '../../../image/store/images.ts';
-import { type Repository, unlockedRepository } from '../../../packages/repository/configuration.ts';
+import {
+  lockedRepository,
+  type Repository,
+  unlockedRepository,
+} from '../../../packages/repository/configuration.ts';
 import {
   LOCK_FORMAT,
   type Lock,
@@ -74,9 +78,7 @@ function lockOf(
   repositories: readonly Repository[],
 ): Lock | undefined {
   const used = new Set(packages.map(({ repository }) => repository));
-  const known = repositories
-    .filter(({ id }) => used.has(id))
-    .map(({ id, source, gpgcheck, gpgkey }) => ({ id, source, gpgcheck, gpgkey: [...gpgkey] }));
+  const known = repositories.filter(({ id }) => used.has(id)).map(lockedRepository);
   if (known.length < used.size) return undefined;
   return {
     format: LOCK_FORMAT,

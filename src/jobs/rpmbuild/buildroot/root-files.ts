@@ -7,6 +7,7 @@ import { KilnError, reasonOf } from '../../../errors.ts';
 import { SmallCache } from '../../../host/state/checked-file.ts';
 import type { StatePaths } from '../../../host/state/paths.ts';
 import { type ImageLock, imageLock, imageLockSchema } from '../../../image/lock.ts';
+import type { RecipePlace } from '../../../image/read-recipe.ts';
 import { reachOf } from '../../../image/store/entry.ts';
 import { fetchPackages, packageUrls } from '../../../packages/repository/fetch-packages.ts';
 import {
@@ -160,12 +161,17 @@ function lockedImage(base: BuildBase, { whole, lock }: Layer): ImageLock | undef
   return imageLock(base.settings, lock, base.lock?.asked ?? '', base.modules);
 }
 
-export async function readBuildLock(path: string): Promise<BuildLock> {
-  return readLockFile(path, {
+/** @throws KilnError E_LOCK_READ, E_LOCK_INVALID; E_HOST_NOT_ALLOWED for what lies elsewhere on the host */
+export async function readBuildLock(place: RecipePlace, path: string): Promise<BuildLock> {
+  const lock = readLockFile(path, {
     schema: buildLockSchema,
     name: 'lock of a build',
     hint: 'take the lock.json of a result directory of `kiln build`',
   });
+  const { boundLock } = await import('../../../image/given-lock.ts');
+  const packages = await boundLock(place, path, lock.image.packages);
+  const layer = lock.layer && (await boundLock(place, path, lock.layer));
+  return { ...lock, image: { ...lock.image, packages }, layer };
 }
 
 interface BuildrootRpm {

@@ -1,0 +1,85 @@
+/** Reads the recipe of an image, and what it puts into the image. */
+import { KilnError } from '../errors.ts';
+import { isWithin, readUserFile } from '../host/files/user-file.ts';
+import type { RecipeFiles } from '../recipe/folder.ts';
+import { type LoadedImageRecipe, loadImageRecipe } from '../recipe/load-image-recipe.ts';
+import { findRecipe, isTrusted } from '../recipe/named.ts';
+import type { Engine } from '../sandbox/open.ts';
+import type { ImageSettings } from './build.ts';
+import { hostArchitecture } from './key.ts';
+import type { FileToWrite } from './tree/customize.ts';
+
+const SOURCE_LIMIT_MB = 64;
+
+export type RecipePlace = Pick<Engine, 'paths' | 'owner' | 'allowHost'>;
+
+/** How a user's recipe, which is a copy, has what it names. */
+export function usersFiles(
+  { owner }: Pick<Engine, 'owner'>,
+  path: string,
+): RecipeFiles | undefined {
+  return owner?.files?.nameOf(path) === undefined ? undefined : owner.files;
+}
+
+/** A user's recipe is read once for a job: all builds of a chain have one image. */
+const ownRecipes = new WeakMap<RecipeFiles, Map<string, LoadedImageRecipe>>();
+
+/** @throws what loading throws; KilnError E_IMAGE_MISSING for one with a login that is not for this user */
+export async function readRecipe(place: RecipePlace, path: string): Promise<LoadedImageRecipe> {
+  const { paths } = place;
+  const variables = {
+    KILN_STATE: paths.root,
+    KILN_FIXTURES: paths.fixtures,
+  };
+  const { owner } = place;
+  const findByName = (name: string, extending: string) => {
+    // What root's own recipes extend is root's to say.
+    const isHidden = owner?.seesOfRoot({ name, private: false }) === false;
+    if (isHidden && !isTrusted(paths, extending)) return undefined;
+    return findRecipe(paths, name, extending);
+  };
+  const files = usersFiles(place, path);
+  const isKnown = (file: string) => files === undefined && isTrusted(paths, file);
+  const read = async () => {
+    const arch = hostArchitecture();
+    const trusts = (file: string) => place.allowHost() || isKnown(file);
+    const recipe = await loadImageRecipe(path, {
+      ...{ variables, arch, findByName, files, isTrusted: trusts },
+    });
+    // Root's own login is for those whom root lets have it; of mock's configurations, root has said who has them.
+    const logins = isWithin(path, paths.mockRecipes) ? [] : recipe.loggingIn;
+    const hidden = logins.find((name) => owner?.seesOfRoot({ name, private: true }) === false);
+    if (hidden === undefined) return recipe;
+    throw new KilnError('E_IMAGE_MISSING', `there is no image and no recipe called ${hidden}`, {
+      hint: '`kiln image ls` lists the images that you may use',
+    });
+  };
+  if (files === undefined) return await read();
+  const recipes = ownRecipes.get(files) ?? new Map<string, LoadedImageRecipe>();
+  ownRecipes.set(files, recipes);
+  const recipe = recipes.get(path) ?? (await read());
+  recipes.set(path, recipe);
+  return recipe;
+}
+
+export async function settingsOf(recipe: LoadedImageRecipe): Promise<ImageSettings> {
+  const { name, description, users, environment, user, workdir, scriptlets } = recipe;
+  const files = await Promise.all(recipe.files.map(readSource));
+  return { name, description, users, environment, user, workdir, scriptlets, files };
+}
+
+async function readSource(file: LoadedImageRecipe['files'][number]): Promise<FileToWrite> {
+  const { path, mode, owner, group } = file;
+  if (file.source === undefined) {
+    return { path, mode, owner, group, content: Buffer.from(file.content ?? '') };
+  }
+  try {
+    const content = readUserFile(file.source, SOURCE_LIMIT_MB * 1024 * 1024, 'file', file.below);
+    return { path, mode, owner, group, content };
+  } catch (cause) {
+    throw new KilnError('E_RECIPE_READ', `cannot read ${file.source}, the source of ${path}`, {
+      cause,
+      hint: `it must be a regular file of at most ${SOURCE_LIMIT_MB} MB; put larger files into a package`,
+    });
+  }
+}

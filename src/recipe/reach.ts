@@ -1,0 +1,74 @@
+/** What an image recipe, or a lock, may name of the host: what lies in its folder, unless somebody is trusted with more. */
+import { closeSync } from 'node:fs';
+import { realpath } from 'node:fs/promises';
+import { basename, dirname, join, relative, resolve } from 'node:path';
+import { KilnError } from '../errors.ts';
+import { hasErrno } from '../host/calls/libc.ts';
+import { isWithin, openWithin } from '../host/files/user-file.ts';
+import type { RecipeFiles } from './folder.ts';
+
+/** Debian's and Fedora's package of public keys. */
+const PUBLIC_KEYS = '/usr/share/distribution-gpg-keys';
+
+export interface RecipeReach {
+  /** Where kiln itself opens such files: a folder out of which no link leads to them, as openWithin() takes it. */
+  readonly below: string | undefined;
+  /** The path of what kiln may read there; of a user's file, of a copy. @throws KilnError E_HOST_NOT_ALLOWED, E_CALLER_FILE */
+  place(path: string, kind: 'file' | 'folder'): Promise<string>;
+}
+
+/** What kiln and root have written, or the caller trusts, may name any path. */
+export function anywhere(files: RecipeFiles | undefined): RecipeReach {
+  const place: RecipeReach['place'] = async (path, kind) => {
+    if (files === undefined) return path;
+    return await (kind === 'file' ? files.file(path) : files.tree(path, 'inside'));
+  };
+  return { below: undefined, place };
+}
+
+interface Bounds {
+  /** What messages call the recipe or lock. */
+  readonly title: string;
+  /** Its folder; without links where kiln itself opens what lies there. */
+  readonly folder: string;
+  /** Where kiln's own packages are: they are nobody's secret. */
+  readonly fixtures: string;
+  /** Of a user: the copy of the recipe, whose client has opened the folder. */
+  readonly copy?: { readonly files: RecipeFiles; readonly path: string } | undefined;
+}
+
+export function inFolder({ title, folder, fixtures, copy }: Bounds): RecipeReach {
+  const free = anywhere(copy?.files);
+  const place: RecipeReach['place'] = async (path, kind) => {
+    if ([resolve(fixtures), PUBLIC_KEYS].some((open) => isWithin(path, open)))
+      return await free.place(path, kind);
+    if (!isWithin(path, folder)) throw notAllowed(title, path, 'it lies elsewhere');
+    try {
+      if (copy !== undefined) return await copy.files.beside(copy.path, relative(folder, path));
+      closeSync(openWithin(path, folder));
+    } catch (error) {
+      if (hasErrno(error, 'EXDEV', 'ELOOP'))
+        throw notAllowed(title, path, 'a link leads elsewhere');
+      // What is not there is told by who needs it.
+      if (copy !== undefined) throw error;
+    }
+    return path;
+  };
+  return { below: copy === undefined ? folder : undefined, place };
+}
+
+/** A path without links above its last part. */
+export async function inRealFolder(path: string): Promise<string> {
+  const folder = await realpath(dirname(path)).catch(() => dirname(path));
+  return join(folder, basename(path));
+}
+
+export function notAllowed(title: string, path: string, why: string): KilnError {
+  return new KilnError(
+    'E_HOST_NOT_ALLOWED',
+    `${title} may name what lies in its folder, not ${path}: ${why}`,
+    {
+      hint: 'put it there; or read the recipe, and confirm with --allow-host if you trust it',
+    },
+  );
+}
