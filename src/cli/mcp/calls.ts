@@ -2,17 +2,21 @@
 import { randomUUID } from 'node:crypto';
 import { addAbortListener, once } from 'node:events';
 import {
+  closeSync,
   constants,
   fstatSync,
   lstatSync,
   mkdtempSync,
   openSync,
   readdirSync,
+  readlinkSync,
   readSync,
   realpathSync,
 } from 'node:fs';
 import { join, relative, resolve } from 'node:path';
 import { closing } from '../../host/calls/descriptor.ts';
+import { attempt } from '../../host/calls/libc.ts';
+import { BENEATH, openat2 } from '../../host/files/at.ts';
 import { startProgram } from '../../host/process/child-process.ts';
 import { packageRoot } from '../../host/state/paths.ts';
 import { awaitedLater } from '../../promise.ts';
@@ -118,14 +122,12 @@ export class Kiln {
   sourceFile(name: string): string {
     if (!/\.(?:src\.rpm|spec)$/.test(name))
       throw new Error(`${name} is neither a .src.rpm nor a .spec`);
-    return inside(this.#sources, name);
+    using opened = inside(this.#sources, name);
+    return readlinkSync(`/proc/self/fd/${opened.fd}`);
   }
 
   artifact(name: string): Buffer {
-    const file = inside(this.#resultFolder(), name);
-    const flags = constants.O_RDONLY | constants.O_NONBLOCK | constants.O_NOFOLLOW;
-    using opened = closing(openSync(file, flags));
-    if (!fstatSync(opened.fd).isFile()) throw new Error(`${name} is no file`);
+    using opened = inside(this.#resultFolder(), name);
     const bytes = Buffer.alloc(FILE_MAX);
     return bytes.subarray(0, readSync(opened.fd, bytes, 0, FILE_MAX, 0));
   }
@@ -221,11 +223,17 @@ export class Kiln {
   }
 }
 
-/** No link leads out of the directory: what lies there may come from a sandbox. */
-function inside(directory: string, name: string): string {
-  const file = realpathSync(resolve(directory, name));
-  if (file.startsWith(`${realpathSync(directory)}/`)) return file;
-  throw new Error(`${name} is not below ${directory}`);
+/**
+ * A file of a folder, where no link leads out of it: what lies there may come from a sandbox.
+ * @throws Error which is the same for all that is no such file: an assistant learns nothing of the host's other paths
+ */
+function inside(directory: string, name: string): { readonly fd: number } & Disposable {
+  using folder = closing(openSync(directory, constants.O_RDONLY | constants.O_DIRECTORY));
+  const fd = attempt(() => openat2(folder.fd, name, BENEATH));
+  const isFile = fd !== undefined && fstatSync(fd).isFile();
+  if (fd !== undefined && isFile) return closing(fd);
+  if (fd !== undefined) closeSync(fd);
+  throw new Error(`there is no file ${name} below ${directory}`);
 }
 
 interface Calling {
