@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Bombs, of a size that does no harm where nothing stops them.
 #define _GNU_SOURCE
+#include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -9,6 +10,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -99,7 +101,55 @@ static enum outcome descriptor_bomb(void) {
   return total >= WANTED ? THROUGH : STOPPED;
 }
 
+// Bytes that wait in sockets: written, and read by nobody.
+enum { WAITING = 100 << 20, SOCKETS = 400 };
+static char block[60000];
+
+static struct sockaddr_in listen_at(int type, int *fd) {
+  struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+  socklen_t length = sizeof address;
+  int much = 1 << 20;
+  *fd = socket(AF_INET, type, 0);
+  setsockopt(*fd, SOL_SOCKET, SO_RCVBUF, &much, sizeof much);
+  if (bind(*fd, (struct sockaddr *)&address, length) == 0) listen(*fd, SOCKETS);
+  getsockname(*fd, (struct sockaddr *)&address, &length);
+  return address;
+}
+static enum outcome stream_bomb(void) {
+  int listener;
+  struct sockaddr_in address = listen_at(SOCK_STREAM, &listener);
+  long waiting = 0;
+  for (int i = 0; i < SOCKETS && waiting < WAITING; i++) {
+    int to = socket(AF_INET, SOCK_STREAM, 0);
+    if (connect(to, (struct sockaddr *)&address, sizeof address) != 0 || accept(listener, NULL, NULL) < 0)
+      break;
+    // Acknowledgements take a moment, and the buffer grows with them.
+    for (int again = 0; again < 20; again++) {
+      ssize_t n = send(to, block, sizeof block, MSG_DONTWAIT);
+      if (n < 0) usleep(200);
+      else waiting += n, again = 0;
+    }
+  }
+  errno = ENOBUFS;
+  return waiting >= WAITING ? THROUGH : STOPPED;
+}
+// A datagram that finds no room is lost without a word: what waits is what can be read.
+static enum outcome datagram_bomb(void) {
+  int fds[SOCKETS], from = socket(AF_INET, SOCK_DGRAM, 0);
+  long waiting = 0;
+  for (int i = 0; i < SOCKETS; i++) {
+    struct sockaddr_in address = listen_at(SOCK_DGRAM, &fds[i]);
+    for (int n = 0; n < 8; n++)
+      sendto(from, block, sizeof block, 0, (struct sockaddr *)&address, sizeof address);
+  }
+  for (int i = 0; i < SOCKETS; i++)
+    for (ssize_t n; (n = recv(fds[i], block, sizeof block, MSG_DONTWAIT)) > 0;) waiting += n;
+  errno = ENOBUFS;
+  return waiting >= WAITING ? THROUGH : STOPPED;
+}
+
 const struct verb limit_verbs[] = {
     {"fork-bomb", fork_bomb},   {"memory-bomb", memory_bomb},         {"disk-bomb", disk_bomb},
-    {"inode-bomb", inode_bomb}, {"descriptor-bomb", descriptor_bomb}, {NULL, NULL},
+    {"inode-bomb", inode_bomb}, {"descriptor-bomb", descriptor_bomb},
+    {"stream-bomb", stream_bomb}, {"datagram-bomb", datagram_bomb}, {NULL, NULL},
 };

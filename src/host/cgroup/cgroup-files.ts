@@ -33,6 +33,9 @@ export interface CgroupLimits {
   readonly io?: IoLimit[];
 }
 
+/** The part of a memory limit that v1 allows for the buffers of sockets, beside the limit. */
+const SOCKET_SHARE = 1 / 4;
+
 /** The kernel's default for cpu bandwidth control, microseconds. */
 const CPU_PERIOD = 100_000;
 
@@ -42,6 +45,8 @@ type Group = Pick<CgroupHierarchy, 'version' | 'path'>;
 type Names = readonly [v2: string, v1: string];
 
 const MEMORY: Names = ['memory.max', 'memory.limit_in_bytes'];
+/** Of v1 alone: TCP's and UDP's buffers, which v2 counts with all other memory. */
+const SOCKET_MEMORY = 'memory.kmem.tcp.limit_in_bytes';
 const MEMORY_NOW: Names = ['memory.current', 'memory.usage_in_bytes'];
 const CPU: Names = ['cpu.max', 'cpu.cfs_quota_us'];
 const PIDS: Names = ['pids.max', 'pids.max'];
@@ -99,6 +104,14 @@ export class ProcessCgroups {
     if (limits.cpus !== undefined) this.#limitCpu(Math.round(limits.cpus * CPU_PERIOD));
     if (limits.pids !== undefined) this.#limitPids(pid, name, limits.pids);
     for (const limit of limits.io ?? []) this.#limitIo(limit);
+  }
+
+  /** On v1, for sockets that are made from now on; the memory limit must be set before. @throws KilnError E_LIMIT */
+  limitSockets(): void {
+    const group = this.#need('memory', MEMORY);
+    if (group.version === 2) return;
+    const bytes = this.#number('memory', MEMORY);
+    write(group.path, SOCKET_MEMORY, Math.floor(bytes * SOCKET_SHARE));
   }
 
   usage(name: string): CgroupUsage {

@@ -85,9 +85,9 @@ export async function limitSandbox(
 ): Promise<void> {
   const { limits, allowMissing } = specification;
   requireMemory(limits.memory);
-  const put = (layer: OptionalLayer, limit: () => CgroupLimits) => {
+  const enforce = (layer: OptionalLayer, work: () => void) => {
     try {
-      cgroups.limit(initPid, group, limit());
+      work();
     } catch (error) {
       if (isRefusedValue(error)) {
         const { code, message, hint, cause } = error;
@@ -98,11 +98,14 @@ export async function limitSandbox(
       throw layerMissing(layer, why, error);
     }
   };
+  const put = (layer: OptionalLayer, limit: () => CgroupLimits) =>
+    enforce(layer, () => cgroups.limit(initPid, group, limit()));
   const { memory, cpus, pids, ioRead: read, ioWrite: write } = limits;
   if (memory !== undefined) put('memory-limit', () => ({ memory }));
   if (cpus !== undefined) put('cpu-limit', () => ({ cpus }));
   put('pids-limit', () => ({ pids: pids ?? DEFAULT_PIDS }));
   if (memory === undefined) requireDefaultMemory(cgroups, group, allowMissing);
+  enforce('memory-limit', () => cgroups.limitSockets());
   if (read === undefined && write === undefined) return;
   const rates = defined({ read, write });
   put('io-limit', () => ({

@@ -18,4 +18,6 @@ export const bombs: readonly { readonly verb: string; readonly limit: Partial<Op
   { verb: 'disk-bomb', limit: { disk: 16 << 20 } },
   { verb: 'inode-bomb', limit: { limits: { memory: 24 << 20 } } },
   { verb: 'descriptor-bomb', limit: { limits: { memory: 24 << 20 } } },
+  { verb: 'stream-bomb', limit: { limits: { memory: 48 << 20 } } },
+  { verb: 'datagram-bomb', limit: { limits: { memory: 48 << 20 } } },
 ];
