@@ -15,6 +15,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "mounts.h"
 
 #define MARKS_MAX 16
 
@@ -114,6 +115,7 @@ static int measure_mounts(char *facts, size_t size) {
     facts_add(facts, size, "mount=%s %s %s\n", type, options, point);
     for (size_t i = 0; i < sizeof forbidden / sizeof *forbidden; i++)
       if (strcmp(type, forbidden[i]) == 0) result = -1;
+    if (strcmp(type, "devpts") == 0 && strstr(tail, ",max=" TERMINALS) == NULL) result = -1;
     if (fault("nosuid-unchecked")) continue;
     if (strstr(options, "nosuid") == NULL) result = -1;
     if (strstr(options, "nodev") == NULL && strncmp(point, "/dev/", 5) != 0 &&

@@ -224,7 +224,8 @@ static int make_dev(struct failure *failure) {
       return fail(failure, FAIL_ATTACH_DEVICE, "/dev/mem");
   }
   const char *pts_options[] = {"newinstance", NULL, "ptmxmode", "0666", "mode", "0620", "gid", "5",
-                               NULL};
+                               "max", TERMINALS, NULL};
+  if (fault("terminals")) pts_options[8] = NULL;
   int pts = detached("devpts", MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC, pts_options);
   if (pts < 0 || mkdir(STAGE "/dev/pts", 0755) != 0 || attach_at(pts, STAGE "/dev/pts") != 0)
     return fail(failure, FAIL_MOUNT, "/dev/pts");

@@ -4,6 +4,9 @@
 
 #include "protocol.h"
 
+// The most terminals of a sandbox: all sandboxes share the host's (kernel.pty.max, 4096).
+#define TERMINALS "64"
+
 // Makes what is mounted there read-only, with the flags of the mount it is on.
 int mounts_seal(const char *path);
 // In the nested init, before the sandbox's use is known: stages /proc, as `prepare` closes it, and /dev.

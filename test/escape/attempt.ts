@@ -24,6 +24,7 @@ export type Without =
   | 'new-privileges' // an init that skips no_new_privs and nosuid
   | 'cgroup-namespace' // an init that skips it
   | 'descriptors' // an init that leaves one open
+  | 'terminals' // an init that bounds none
   | 'old-root' // an init that keeps the root it came from
   | 'sandbox'; // none at all: root of the host
 

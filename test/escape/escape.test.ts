@@ -179,7 +179,7 @@ const lacks: readonly Without[] = [
     'user',
     'limits',
   ] as const),
-  ...(['new-privileges', 'cgroup-namespace', 'descriptors', 'old-root'] as const),
+  ...(['new-privileges', 'cgroup-namespace', 'descriptors', 'old-root', 'terminals'] as const),
 ];
 
 for (const without of lacks) {

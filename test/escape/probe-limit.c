@@ -148,8 +148,16 @@ static enum outcome datagram_bomb(void) {
   return waiting >= WAITING ? THROUGH : STOPPED;
 }
 
+// What all sandboxes and the host share: more than one sandbox may have, and let go at once.
+static enum outcome many_terminals(void) {
+  for (int i = 0; i < 65; i++)
+    if (posix_openpt(O_RDWR | O_NOCTTY) < 0) return STOPPED;
+  return THROUGH;
+}
+
 const struct verb limit_verbs[] = {
     {"fork-bomb", fork_bomb},   {"memory-bomb", memory_bomb},         {"disk-bomb", disk_bomb},
     {"inode-bomb", inode_bomb}, {"descriptor-bomb", descriptor_bomb},
-    {"stream-bomb", stream_bomb}, {"datagram-bomb", datagram_bomb}, {NULL, NULL},
+    {"stream-bomb", stream_bomb}, {"datagram-bomb", datagram_bomb},
+    {"many-terminals", many_terminals}, {NULL, NULL},
 };

@@ -147,6 +147,7 @@ const FAULTS: Partial<Record<Without, readonly string[]>> = {
   'old-root': ['old-root', 'mounts-unchecked'],
   'new-privileges': ['no_new_privs', 'nosuid-unchecked', 'capabilities', 'rights-unchecked'],
   'cgroup-namespace': ['cgroup-unchecked'],
+  terminals: ['terminals', 'mounts-unchecked'],
 };
 
 const BEHIND_LANDLOCK: readonly Without[] = [

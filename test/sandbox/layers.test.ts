@@ -82,6 +82,7 @@ const sandboxFaults: readonly Fault[] = [
   { fault: 'nosuid', layer: 'mounts' },
   { fault: 'old-root', layer: 'mounts' },
   { fault: 'devices', layer: 'devices' },
+  { fault: 'terminals', layer: 'mounts' },
 ];
 
 const RIGHTS = { unchecked: ['rights-unchecked'] };

@@ -115,7 +115,7 @@ export const FAILURES = {
   'open-cgroups': [43, 'the place in the host’s cgroups shows', 'cgroup-namespace'],
   'open-mounts': [
     44,
-    'one is the host’s (cgroup, sysfs, devices), or takes setuid or devices',
+    'one is the host’s (cgroup, sysfs, devices), takes setuid or devices, or bounds no terminals',
     'mounts',
   ],
   'open-devices': [45, 'one that is not on the list is in /dev', 'devices'],

@@ -9,6 +9,12 @@ export const limitAttempts: readonly Attempt[] = [
     layer: 'limits',
     without: 'limits',
   },
+  {
+    verb: 'many-terminals',
+    tries: 'more than 64 terminals, of which the host has a few thousand',
+    layer: 'limits',
+    without: 'terminals',
+  },
 ];
 
 /** What uses up the host, in a sandbox with a limit; without the limit it must get through. */
