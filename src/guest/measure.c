@@ -130,10 +130,13 @@ int measure_readonly(const char *path) {
   return statvfs(path, &fs) == 0 ? (fs.f_flag & ST_RDONLY) != 0 : errno == ENOENT;
 }
 
-static int limits_namespaces(uint32_t most) {
+static int measure_limit(const struct wire_user_limit *limit, char *facts, size_t size) {
+  char path[96];
   unsigned found;
-  return load("/proc/sys/user/max_user_namespaces") != 0 ||
-         (sscanf(text, "%u", &found) == 1 && found <= most);
+  snprintf(path, sizeof path, "/proc/sys/user/%s", limit->name);
+  if (load(path) != 0 || sscanf(text, "%u", &found) != 1) return -1;
+  facts_add(facts, size, "user_limit=%s %u\n", limit->name, found);
+  return found <= limit->most ? 0 : -1;
 }
 
 static int is_host_network = 1, has_host_files = 1;
@@ -181,10 +184,10 @@ static int measure_setup(const struct message *setup, char *facts, size_t size,
       int closed = measure_readonly(bind.path);
       if (!closed && !fault("binds-unchecked")) return fail(failure, FAIL_WRITABLE_BIND, bind.path);
       if (closed) facts_add(facts, size, "bind_readonly=%s\n", bind.path);
-    } else if (field.tag == FIELD_NAMESPACES) {
-      uint32_t most = wire_get_namespaces(&field);
-      if (!limits_namespaces(most)) return fail(failure, FAIL_MORE_NAMESPACES, NULL);
-      facts_add(facts, size, "namespace_limit=%u\n", most);
+    } else if (field.tag == FIELD_USER_LIMIT) {
+      struct wire_user_limit limit = wire_get_user_limit(&field);
+      if (measure_limit(&limit, facts, size) != 0 && !fault("limits-unchecked"))
+        return fail(failure, FAIL_NO_USER_LIMIT, limit.name);
     }
   }
   return 0;

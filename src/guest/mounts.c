@@ -28,7 +28,7 @@ static const char *const device_names[] = {"null", "zero", "full", "random", "ur
 
 static unsigned char closed[16 << 10];
 static size_t closed_length;
-static int limits = -1; // the folder of namespaces(7)' limits, which a read-only /proc/sys hides
+static int limits = -1; // /proc/sys/user, which a read-only /proc/sys closes
 
 static int clone_tree(const char *path) {
   return (int)syscall(SYS_open_tree, AT_FDCWD, path, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
@@ -302,18 +302,10 @@ int mounts_directory(const struct wire_directory *wanted) {
   return closing(fd, fchown(fd, wanted->uid, wanted->gid) == 0 ? fchmod(fd, wanted->mode) : -1);
 }
 
-// namespaces(7). Existing ones stay. Mount namespaces have no limit: each detached mount is one.
-static int limit_namespaces(uint32_t most, struct failure *failure) {
-  static const char *const kinds[] = {"cgroup", "ipc", "net", "pid", "time", "user", "uts"};
-  for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
-    char path[64];
-    snprintf(path, sizeof path, "max_%s_namespaces", kinds[i]);
-    int fd = openat(limits, path, O_WRONLY | O_CLOEXEC);
-    if (fd < 0 && errno == ENOENT) continue;
-    if (fd < 0 || dprintf(fd, "%u", most) < 0) return fail(failure, FAIL_NAMESPACE_LIMIT, path);
-    close(fd);
-  }
-  return 0;
+// namespaces(7). What exists already stays.
+static int limit_user(const struct wire_user_limit *limit) {
+  int fd = openat(limits, limit->name, O_WRONLY | O_CLOEXEC);
+  return fd < 0 ? -1 : closing(fd, dprintf(fd, "%u", limit->most) < 0 ? -1 : 0);
 }
 
 static int obey(const struct message *setup, const struct field *field, struct failure *failure) {
@@ -343,8 +335,11 @@ static int obey(const struct message *setup, const struct field *field, struct f
     if (mounts_directory(&directory) == 0) return 0;
     return fail(failure, FAIL_DIRECTORY, directory.path);
   }
-  case FIELD_NAMESPACES:
-    return fault("namespace-limit") ? 0 : limit_namespaces(wire_get_namespaces(field), failure);
+  case FIELD_USER_LIMIT: {
+    struct wire_user_limit limit = wire_get_user_limit(field);
+    if (fault("user-limit") || limit_user(&limit) == 0) return 0;
+    return fail(failure, FAIL_USER_LIMIT, limit.name);
+  }
   default: return 0;
   }
 }

@@ -89,6 +89,9 @@ static enum outcome network_sysctl(void) {
 static enum outcome namespace_sysctl(void) {
   return by_result(open("/proc/sys/user/max_user_namespaces", O_WRONLY));
 }
+static enum outcome inotify_sysctl(void) {
+  return by_result(open("/proc/sys/user/max_inotify_instances", O_WRONLY));
+}
 static enum outcome sysrq(void) { return by_result(open("/proc/sysrq-trigger", O_WRONLY)); }
 static enum outcome uevent_helper(void) {
   return by_result(open("/sys/kernel/uevent_helper", O_WRONLY));
@@ -180,6 +183,7 @@ const struct verb file_verbs[] = {
     {"irq-affinity", affinity},
     {"network-sysctl", network_sysctl},
     {"namespace-sysctl", namespace_sysctl},
+    {"inotify-sysctl", inotify_sysctl},
     {"sysrq", sysrq},
     {"uevent-helper", uevent_helper},
     {"release-agent", release_agent},

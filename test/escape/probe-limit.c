@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/inotify.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
@@ -155,9 +156,48 @@ static enum outcome many_terminals(void) {
   return THROUGH;
 }
 
+static long an_eighth_of(const char *path) {
+  char text[32] = "";
+  int fd = open(path, O_RDONLY);
+  if (fd < 0 || read(fd, text, sizeof text - 1) <= 0) return -1;
+  close(fd);
+  return atol(text) / 8;
+}
+static long inotify_share(void) { return an_eighth_of("/proc/sys/fs/inotify/max_user_instances"); }
+static enum outcome many_inotify(void) {
+  for (long n = inotify_share(); n >= 0; n--)
+    if (inotify_init1(0) < 0) return STOPPED;
+  return THROUGH;
+}
+// Each instance watches each file.
+static enum outcome many_watches(void) {
+  enum { INSTANCES = 8 };
+  int fds[INSTANCES], error = 0;
+  long left = an_eighth_of("/proc/sys/fs/inotify/max_user_watches");
+  char folder[] = "/dev/shm/watched-XXXXXX", name[64];
+  if (left < 0 || mkdtemp(folder) == NULL) return STOPPED;
+  for (int i = 0; i < INSTANCES; i++)
+    if ((fds[i] = inotify_init1(0)) < 0) return STOPPED;
+  long files = left / INSTANCES + 1;
+  for (long f = 0; f < files; f++) {
+    snprintf(name, sizeof name, "%s/%ld", folder, f);
+    close(open(name, O_CREAT | O_WRONLY, 0600));
+    for (int i = 0; i < INSTANCES && error == 0; i++)
+      if (inotify_add_watch(fds[i], name, IN_MODIFY) < 0) error = errno;
+  }
+  for (long f = 0; f < files; f++) {
+    snprintf(name, sizeof name, "%s/%ld", folder, f);
+    unlink(name);
+  }
+  rmdir(folder);
+  errno = error;
+  return error == 0 ? THROUGH : STOPPED;
+}
+
 const struct verb limit_verbs[] = {
     {"fork-bomb", fork_bomb},   {"memory-bomb", memory_bomb},         {"disk-bomb", disk_bomb},
     {"inode-bomb", inode_bomb}, {"descriptor-bomb", descriptor_bomb},
     {"stream-bomb", stream_bomb}, {"datagram-bomb", datagram_bomb},
-    {"many-terminals", many_terminals}, {NULL, NULL},
+    {"many-terminals", many_terminals},
+    {"many-inotify", many_inotify}, {"many-watches", many_watches}, {NULL, NULL},
 };

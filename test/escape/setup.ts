@@ -155,7 +155,7 @@ const BEHIND_LANDLOCK: readonly Without[] = [
 ];
 
 /** What a sandbox is not asked for whose /proc is as the kernel makes it, and that may make namespaces. */
-export const OPEN = ['mask', 'readonly', 'namespaces'] as const;
+export const OPEN = ['mask', 'readonly', 'user-limit'] as const;
 
 function commandCapabilities(without: Without, user: string) {
   if (without === 'rights' || without === 'bare') return ALL_CAPABILITIES;

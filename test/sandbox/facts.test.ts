@@ -32,7 +32,7 @@ const plan: ExpectedFacts = {
     { op: 'readonly', path: '/proc/sys' },
     { op: 'bind', fd: 0, path: '/in', access: 'readonly', directory: true },
     { op: 'bind', fd: 1, path: '/out', access: 'host', directory: true },
-    { op: 'namespaces', most: 0 },
+    { op: 'user-limit', name: 'max_user_namespaces', most: 0 },
   ],
   time: true,
   labels,
@@ -41,7 +41,12 @@ const plan: ExpectedFacts = {
 const sandbox = [
   ...NAMESPACES.map((name) => `ns=${name}:[1]`),
   ...['uid_map=0 200000 65536', 'gid_map=0 200000 65536', 'interface=lo'],
-  ...['mask=/proc/keys', 'readonly=/proc/sys', 'bind_readonly=/in', 'namespace_limit=0'],
+  ...[
+    'mask=/proc/keys',
+    'readonly=/proc/sys',
+    'bind_readonly=/in',
+    'user_limit=max_user_namespaces 0',
+  ],
   'init_label=kiln-init (enforce)',
 ];
 
@@ -62,8 +67,8 @@ const sandboxes: readonly (readonly [line: string, other: string, layer: string]
   ['mask=/proc/keys', '', 'masked-paths'],
   ['readonly=/proc/sys', '', 'read-only-paths'],
   ['bind_readonly=/in', 'bind_readonly=/out', 'binds'],
-  ['namespace_limit=0', 'namespace_limit=1', 'namespace-limit'],
-  ['namespace_limit=0', '', 'namespace-limit'],
+  ['user_limit=max_user_namespaces 0', 'user_limit=max_user_namespaces 1', 'user-limits'],
+  ['user_limit=max_user_namespaces 0', '', 'user-limits'],
   ['init_label=kiln-init (enforce)', '', 'apparmor'],
   ['init_label=kiln-init (enforce)', 'init_label=kiln-init (complain)', 'apparmor'],
   ['init_label=kiln-init (enforce)', 'init_label=unconfined', 'apparmor'],

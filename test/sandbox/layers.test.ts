@@ -75,7 +75,7 @@ const sandboxFaults: readonly Fault[] = [
   { fault: 'pid-namespace', layer: 'pid-namespace' },
   { fault: 'cgroup-namespace', layer: 'cgroup-namespace' },
   { fault: 'time-namespace', layer: 'time-namespace' },
-  { fault: 'namespace-limit', layer: 'namespace-limit' },
+  { fault: 'user-limit', layer: 'user-limits', unchecked: ['limits-unchecked'] },
   { fault: 'mask', layer: 'masked-paths' },
   { fault: 'readonly', layer: 'read-only-paths' },
   { fault: 'bind-readonly', layer: 'binds', unchecked: ['binds-unchecked'] },
@@ -164,7 +164,7 @@ test.serial('a command is not executed in a sandbox that is not closed', async (
   t.true(existsSync(ran));
   await rm(ran);
   // All of them for kiln to find: the init has no opinion on these.
-  for (const fault of ['mask', 'readonly', 'namespace-limit', 'time-namespace']) {
+  for (const fault of ['mask', 'readonly', 'user-limit', 'time-namespace']) {
     await init.leaveOut(fault);
     const refused = await state.kiln(run);
     t.is(refused.exitCode, 125, fault);

@@ -55,8 +55,8 @@ export function explainLayers(
       : on('proc', 'what tells of the host is masked, what acts on it is read-only; no /sys'),
     on('devices', 'null, zero, full, random, urandom, tty, pts, shm'),
     request.nested === true
-      ? off('namespace-limit', 'namespaces can be made in it (--profile nested)')
-      : on('namespace-limit', 'no new namespaces'),
+      ? on('user-limits', 'an eighth of the host’s namespaces, inotify and fanotify')
+      : on('user-limits', 'no new namespaces; an eighth of the host’s inotify and fanotify'),
     on('capabilities', capabilities.length === 0 ? 'none' : capabilities.join(', ')),
     on('no_new_privs', 'setuid programs and file capabilities give nothing'),
     on('seccomp', `profile ${command.policy.seccomp}; refused calls are counted by name`),

@@ -104,12 +104,13 @@ function secretNames({ secrets = [] }: Pick<RunRequest, 'secrets'>): string[] {
 
 export function measuredPolicy(measured: RunReport['measured']): Result['policy'] {
   const { namespaces, uidMap, gidMap, interfaces, masked, readonlyPaths, devices } = measured;
-  const { mounts, uid, gid, groups, noNewPrivileges, seccomp, namespaceLimit } = measured;
+  const { mounts, uid, gid, groups, noNewPrivileges, seccomp, userLimits } = measured;
   const { label, initLabel, landlock, setIdRefused, limits, capabilities } = measured;
   const { bounding, effective } = capabilities;
   return {
     ...{ namespaces, uidMap, gidMap, interfaces, masked, readOnlyPaths: readonlyPaths, devices },
-    ...{ namespaceLimit, mounts, uid, gid, groups, noNewPrivileges, seccomp, label, initLabel },
+    namespaceLimit: userLimits.max_user_namespaces ?? null,
+    ...{ mounts, uid, gid, groups, noNewPrivileges, seccomp, label, initLabel },
     landlock: landlock && { abi: landlock.abi, walls: landlock.walls },
     setIdRefused,
     ...defined({ limits }),

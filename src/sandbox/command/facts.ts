@@ -25,7 +25,8 @@ export interface SandboxFacts {
   readonly readonlyPaths: readonly string[];
   readonly readonlyBinds: readonly string[];
   readonly devices: readonly string[];
-  readonly namespaceLimit: number | null;
+  /** Of /proc/sys/user, by file. */
+  readonly userLimits: Readonly<Record<string, number>>;
   readonly initLabel: MeasuredLabel | null;
 }
 
@@ -71,7 +72,6 @@ export function readSandboxFacts(text: string, plan: ExpectedFacts): SandboxFact
     const [type = '', options = '', ...path] = line.split(' ');
     return { path: path.join(' '), type, options: options.split(',') };
   });
-  const limit = all('namespace_limit')[0];
   const facts: SandboxFacts = {
     namespaces,
     uidMap: map('uid_map'),
@@ -82,7 +82,12 @@ export function readSandboxFacts(text: string, plan: ExpectedFacts): SandboxFact
     readonlyPaths: all('readonly'),
     readonlyBinds: all('bind_readonly'),
     devices: all('device'),
-    namespaceLimit: limit === undefined ? null : Number(limit),
+    userLimits: Object.fromEntries(
+      all('user_limit').map((line) => {
+        const [name = '', value] = line.split(' ');
+        return [name, Number(value)];
+      }),
+    ),
     initLabel: measuredLabel(all('init_label')[0], plannedLabel(plan.labels, 'init')),
   };
   comparePlan(facts, plan.operations);
@@ -113,8 +118,11 @@ function comparePlan(facts: SandboxFacts, operations: readonly SetupOperation[])
     ) {
       throw layerMissing('binds', `${operation.path} can be written to`);
     }
-    if (operation.op === 'namespaces' && facts.namespaceLimit !== operation.most) {
-      throw layerMissing('namespace-limit', String(facts.namespaceLimit));
+    if (operation.op === 'user-limit') {
+      const found = facts.userLimits[operation.name] ?? Number.POSITIVE_INFINITY;
+      if (!(found <= operation.most)) {
+        throw layerMissing('user-limits', `${operation.name} is ${found}`);
+      }
     }
   }
 }

@@ -19,6 +19,7 @@ import type { ProcRule } from '../wire/encode.ts';
 import { type PrepareOperation, type SetupOperation, WIRE } from '../wire/table.ts';
 import { openBind, refuseHostWrite } from './host-write.ts';
 import type { Bind, SandboxSpecification } from './specification.ts';
+import { userLimits } from './user-limits.ts';
 
 /**
  * Hidden because they tell about the whole host or act on it: podman's and runc's list; also what tells the
@@ -135,7 +136,7 @@ export function planFilesystem(
     operations.push({ op: 'bind', fd, access: 'own', directory: true, path: target });
   }
   if (specification.network !== 'private') operations.push({ op: 'network' });
-  if (namespaces !== null && !nested) operations.push({ op: 'namespaces', most: namespaces });
+  operations.push(...userLimits(nested ? null : namespaces));
   for (const { path, mode } of PRIVATE_TMPFS.slice(specification.privateTmp ? 0 : -1)) {
     operations.push({ op: 'tmpfs', path, mode, bytes });
   }

@@ -106,7 +106,7 @@ export const FAILURES = {
   readonly: [26, 'make read-only {text}'],
   write: [27, 'write {text}'],
   directory: [28, 'make directory {text}'],
-  'namespace-limit': [29, 'limit {text}'],
+  'user-limit': [29, 'limit {text}'],
   'measure-files': [30, 'get something to measure Landlock against'],
 
   'open-users': [40, 'container root is the host’s root', 'user-namespace'],
@@ -122,7 +122,7 @@ export const FAILURES = {
   unmasked: [46, '{text} shows what it should hide', 'masked-paths'],
   writable: [47, '{text} can be written to', 'read-only-paths'],
   'writable-bind': [48, '{text} can be written to', 'binds'],
-  'more-namespaces': [49, 'the sandbox could make more namespaces', 'namespace-limit'],
+  'no-user-limit': [49, '{text} is higher than it may be', 'user-limits'],
 
   'too-many-commands': [60, 'start another command: too many are running'],
   user: [62, 'find user {text}'],
@@ -203,7 +203,8 @@ export const FIELDS = {
   readonly: { tag: 9, parts: { path } },
   file: { tag: 10, parts: { mode, uid: u32, gid: u32, path, content } },
   directory: { tag: 11, parts: { mode, uid: u32, gid: u32, path } },
-  namespaces: { tag: 12, parts: { most: u32 } },
+  /** A file of /proc/sys/user. */
+  'user-limit': { tag: 12, parts: { name: { kind: 'name', most: 63 }, most: u32 } },
   label: {
     tag: 14,
     parts: {
@@ -326,7 +327,7 @@ export const REQUESTS = {
       readonly: SOME,
       file: SOME,
       directory: SOME,
-      namespaces: PERHAPS,
+      'user-limit': SOME,
       label: PERHAPS,
       'etc-file': SOME,
     },

@@ -59,6 +59,13 @@ export const fileAttempts: readonly Attempt[] = [
     without: 'bare',
   },
   {
+    verb: 'inotify-sysctl',
+    tries: 'its own limit of inotify',
+    layer: 'files',
+    as: 'root',
+    without: 'bare',
+  },
+  {
     verb: 'sysrq',
     tries: 'sysrq-trigger',
     layer: 'files',

@@ -15,6 +15,18 @@ export const limitAttempts: readonly Attempt[] = [
     layer: 'limits',
     without: 'terminals',
   },
+  {
+    verb: 'many-inotify',
+    tries: 'more than an eighth of the host’s inotify instances',
+    layer: 'limits',
+    without: 'bare',
+  },
+  {
+    verb: 'many-watches',
+    tries: 'more than an eighth of its inotify watches',
+    layer: 'limits',
+    without: 'bare',
+  },
 ];
 
 /** What uses up the host, in a sandbox with a limit; without the limit it must get through. */
