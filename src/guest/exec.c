@@ -153,6 +153,17 @@ static int load_filter(struct confinement *confinement, int socket_fd) {
   return 1;
 }
 
+// Only the host's root can raise a hard limit. A limit of core dumps must be neither more nor less than wanted.
+static int set_limit(const struct wire_rlimit *wanted) {
+  struct rlimit limit = {wanted->soft, wanted->hard}, found;
+  if (fault("rlimits")) return 0;
+  if (wanted->resource != RLIMIT_CORE && getrlimit((int)wanted->resource, &found) == 0) {
+    if (limit.rlim_max > found.rlim_max) limit.rlim_max = found.rlim_max;
+    if (limit.rlim_cur > limit.rlim_max) limit.rlim_cur = limit.rlim_max;
+  }
+  return setrlimit((int)wanted->resource, &limit);
+}
+
 static _Noreturn void become_command(struct command *command, const struct user *user, int fds[3],
                                      int master, int socket_fd) {
   static struct report facts = {.kind = REPORT_FACTS};
@@ -177,12 +188,8 @@ static _Noreturn void become_command(struct command *command, const struct user 
   struct rights_files files = rights_open();
   prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
 
-  for (unsigned i = 0; i < command->rlimit_count; i++) {
-    const struct wire_rlimit *wanted = &command->rlimits[i];
-    struct rlimit limit = {wanted->soft, wanted->hard};
-    if (!fault("rlimits") && setrlimit((int)wanted->resource, &limit) != 0)
-      die(socket_fd, FAIL_SETRLIMIT);
-  }
+  for (unsigned i = 0; i < command->rlimit_count; i++)
+    if (set_limit(&command->rlimits[i]) != 0) die(socket_fd, FAIL_SETRLIMIT);
   struct landlock landlock;
   uint32_t failed = confine(&command->confinement, user, command->cwd, &landlock);
   if (failed != 0) die(socket_fd, failed);

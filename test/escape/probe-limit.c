@@ -156,6 +156,21 @@ static enum outcome many_terminals(void) {
   return THROUGH;
 }
 
+static enum outcome many_signals(void) {
+  union sigval none = {0};
+  sigset_t all;
+  sigfillset(&all);
+  sigprocmask(SIG_BLOCK, &all, NULL);
+  for (int i = 0; i < 1025; i++)
+    if (sigqueue(getpid(), SIGRTMIN, none) != 0) return STOPPED;
+  return THROUGH;
+}
+// A queue is counted with all that it may hold.
+static enum outcome many_queues(void) {
+  struct rlimit limit;
+  errno = EMFILE;
+  return getrlimit(RLIMIT_MSGQUEUE, &limit) == 0 && limit.rlim_cur > 819200 / 8 ? THROUGH : STOPPED;
+}
 static long an_eighth_of(const char *path) {
   char text[32] = "";
   int fd = open(path, O_RDONLY);
@@ -198,6 +213,7 @@ const struct verb limit_verbs[] = {
     {"fork-bomb", fork_bomb},   {"memory-bomb", memory_bomb},         {"disk-bomb", disk_bomb},
     {"inode-bomb", inode_bomb}, {"descriptor-bomb", descriptor_bomb},
     {"stream-bomb", stream_bomb}, {"datagram-bomb", datagram_bomb},
-    {"many-terminals", many_terminals},
+    {"many-signals", many_signals},
+    {"many-queues", many_queues}, {"many-terminals", many_terminals},
     {"many-inotify", many_inotify}, {"many-watches", many_watches}, {NULL, NULL},
 };

@@ -137,6 +137,15 @@ test('a domain lives in the kernel, in virsh and in the daemon’s own cgroup, t
     const limits = await readFile(`/proc/${pid}/limits`, 'latin1');
     const open = /^Max open files +\d+ +(\d+)/m.exec(limits)?.[1];
     t.is(open, raises.exitCode === 0 ? '4096' : most);
+    // What sandboxes have of these counts as root's: half of it stays root's own.
+    const ours = await readFile('/proc/self/limits', 'latin1');
+    for (const line of [
+      /^Max pending signals .* (\d+) +signals/m,
+      /^Max msgqueue .* (\d+) +bytes/m,
+    ]) {
+      const [own, its] = [ours, limits].map((text) => Number(line.exec(text)?.[1]));
+      t.is(its, Math.floor((own ?? 0) / 2), String(line));
+    }
     t.is((await stat(state.files.run)).mode & 0o777, 0o700);
     t.is((await stat(state.files.socket)).mode & 0o777, 0o700);
 

@@ -13,7 +13,10 @@ const PR_SET_NO_NEW_PRIVS = 38;
 
 const SIGKILL = 9;
 
-const RLIMIT = { cpu: 0, fsize: 1, data: 2, core: 4, nproc: 6, nofile: 7 } as const;
+const RLIMIT = {
+  ...{ cpu: 0, fsize: 1, data: 2, core: 4, nproc: 6, nofile: 7 },
+  ...{ sigpending: 11, msgqueue: 12 },
+} as const;
 
 type ResourceLimit = keyof typeof RLIMIT;
 
@@ -35,13 +38,18 @@ export function mayRaiseLimits(): boolean {
   return ((BigInt(`0x${effective ?? '0'}`) >> 24n) & 1n) === 1n;
 }
 
+export function hardLimit(resource: ResourceLimit): bigint {
+  const limit = new BigUint64Array(2);
+  checked('prlimit', tryCall('prlimit64', 0, RLIMIT[resource], null, limit), resource);
+  return limit[1]!;
+}
+
 /** Raises a process's hard limit of open files to this one's; its soft limit stays. */
 export function shareOpenFiles(pid: number): void {
-  const [own, its] = [new BigUint64Array(2), new BigUint64Array(2)];
-  checked('prlimit', tryCall('prlimit64', 0, RLIMIT.nofile, null, own), 'open files');
+  const [own, its] = [hardLimit('nofile'), new BigUint64Array(2)];
   // The process may be gone, which its other end tells.
-  if (tryCall('prlimit64', pid, RLIMIT.nofile, null, its) !== 0 || its[1]! >= own[1]!) return;
-  tryCall('prlimit64', pid, RLIMIT.nofile, BigUint64Array.of(its[0]!, own[1]!), null);
+  if (tryCall('prlimit64', pid, RLIMIT.nofile, null, its) !== 0 || its[1]! >= own) return;
+  tryCall('prlimit64', pid, RLIMIT.nofile, BigUint64Array.of(its[0]!, own), null);
 }
 
 export function setNoNewPrivileges(): void {

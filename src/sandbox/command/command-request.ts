@@ -31,6 +31,27 @@ export interface SpawnOptions extends CommandStdio {
  */
 const NO_CORE: ResourceLimit = { resource: 4, soft: 1, hard: 1 };
 
+/**
+ * Each user of each sandbox may have as much; the kernel counts all of it to the host's root as well, who has some
+ * ten thousand pending signals (RLIMIT_SIGPENDING; a timer is one) and 819,200 bytes of POSIX message queues
+ * (RLIMIT_MSGQUEUE). Source: user_namespaces(7), the kernel's ucount.c.
+ */
+const SHARES: readonly ResourceLimit[] = [
+  { resource: 11, soft: 1024, hard: 1024 },
+  { resource: 12, soft: 102_400, hard: 102_400 },
+];
+
+function resourceLimits(asked: readonly ResourceLimit[] = []): ResourceLimit[] {
+  const shares = SHARES.map(({ resource, soft, hard }) => {
+    const lower = asked.find((limit) => limit.resource === resource);
+    if (lower === undefined) return { resource, soft, hard };
+    return { resource, soft: Math.min(soft, lower.soft), hard: Math.min(hard, lower.hard) };
+  });
+  const ours = [...shares, NO_CORE];
+  const others = asked.filter(({ resource }) => !ours.some((one) => one.resource === resource));
+  return [...others, ...ours];
+}
+
 /** systemd's own search path, too (systemd.exec(5), ExecSearchPath=). */
 export const DEFAULT_PATH = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin';
 
@@ -55,8 +76,7 @@ export class CommandRequest implements Disposable {
     const boot = options.boot === true ? PROC_RULES : [];
     const capabilities = capabilityMask(policy.capabilities);
     const { plain, asking } = policy.seccomp;
-    const others = options.limits?.filter(({ resource }) => resource !== NO_CORE.resource) ?? [];
-    const limits = [...others, NO_CORE];
+    const limits = resourceLimits(options.limits);
     this.#wanted = { user, capabilities, landlock, openSockets, limits, boot };
     this.#message = encodeExec({
       id,

@@ -1,4 +1,3 @@
-import { readFileSync } from 'node:fs';
 import { isKilnCode, KilnError } from '../../errors.ts';
 import type { Capability } from '../../host/process/process.ts';
 import { awaitedLater, deferred } from '../../promise.ts';
@@ -8,7 +7,6 @@ import { endOf, type ProcessEnd } from '../../sandbox/command/process.ts';
 import type { PlannedSandbox } from '../../sandbox/door/planned-sandbox.ts';
 import type { PolicyRequest } from '../../sandbox/policy/policy.ts';
 import { ROOT_CAPABILITIES } from '../../sandbox/policy/specification.ts';
-import type { ResourceLimit } from '../../sandbox/wire/encode.ts';
 import type { Tree } from '../lifecycle/tree.ts';
 import { LineSplitter, type LogFile } from '../log-file.ts';
 import type { UnitState, UnitStatus } from '../status.ts';
@@ -52,29 +50,6 @@ export function isRoot(spec: string): boolean {
 
 export function rootCapabilities(host: UnitHost): Capability[] {
   return [...new Set([...ROOT_CAPABILITIES, ...host.capabilities])];
-}
-
-/** Only the host's root could raise hard limits: a process that asked for more would not start. */
-function clampedLimits(host: UnitHost, unit: ServiceUnit): ResourceLimit[] {
-  if (unit.limits.length === 0) return [];
-  const hard = hardLimits(host.sandbox.initPid);
-  return unit.limits.map((limit) => {
-    const most = hard[limit.resource] ?? Number.POSITIVE_INFINITY;
-    return {
-      resource: limit.resource,
-      soft: Math.min(limit.soft, limit.hard, most),
-      hard: Math.min(limit.hard, most),
-    };
-  });
-}
-
-/** Hard limits by RLIMIT_ number: /proc/PID/limits lists them in that order. */
-function hardLimits(pid: number): number[] {
-  const [, ...lines] = readFileSync(`/proc/${pid}/limits`, 'utf8').trim().split('\n');
-  return lines.map((line) => {
-    const hard = line.slice(26).trim().split(/\s+/)[1];
-    return hard === 'unlimited' ? Number.POSITIVE_INFINITY : Number(hard);
-  });
 }
 
 export interface RunningUnit {
@@ -135,7 +110,7 @@ export async function startCommand(
     policy: unitPolicy(host, unit, command.privileged),
     env,
     workdir: workdir(host, unit),
-    limits: clampedLimits(host, unit),
+    limits: unit.limits,
     umask: unit.umask,
     // The unit has its own time limits, and owns the processes that the command leaves running.
     time: {},

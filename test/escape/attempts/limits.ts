@@ -10,6 +10,18 @@ export const limitAttempts: readonly Attempt[] = [
     without: 'limits',
   },
   {
+    verb: 'many-signals',
+    tries: 'more than 1024 pending signals, which count as root’s',
+    layer: 'limits',
+    without: 'limits',
+  },
+  {
+    verb: 'many-queues',
+    tries: 'more than an eighth of root’s POSIX message queues',
+    layer: 'limits',
+    without: 'limits',
+  },
+  {
     verb: 'many-terminals',
     tries: 'more than 64 terminals, of which the host has a few thousand',
     layer: 'limits',

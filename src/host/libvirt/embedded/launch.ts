@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { shellWord } from '../../../shell-words.ts';
 import { removeTree } from '../../files/remove-tree.ts';
 import { runProgram, startProgram } from '../../process/child-process.ts';
-import { hasSystemd, mayRaiseLimits } from '../../process/process.ts';
+import { hardLimit, hasSystemd, mayRaiseLimits } from '../../process/process.ts';
 import { clearPlace } from '../../state/damage.ts';
 import { LibvirtError } from '../errors.ts';
 import {
@@ -178,6 +178,12 @@ function inner(files: EmbeddedFiles, home: CgroupHome, libvirtd: string, idle: n
 const OPEN_FILES = 4096;
 
 /**
+ * What sandboxes have of these counts as root's, too (command-request.ts), and all of them together can have what
+ * libvirtd could when it made their user namespaces: half of it, so that the other half stays root's own.
+ */
+const COUNTED = ['sigpending', 'msgqueue'] as const;
+
+/**
  * Becomes libvirtd, in cgroups and namespaces of its own; the cgroup namespace has those cgroups as root.
  * Mounts and unmounts of the host still reach it (slave), so it keeps no file system busy that the host
  * unmounts.
@@ -191,6 +197,8 @@ function launchScript(
 ): string {
   // Commands get a core dump limit of 1, and a sandbox cannot raise a limit of 0.
   const lines = ['set -eu', 'umask 022', 'cd /', 'ulimit -H -c unlimited 2>/dev/null || :'];
+  const halves = COUNTED.map((name) => `--${name}=${hardLimit(name) / 2n}`);
+  lines.push(`prlimit --pid $$ ${halves.join(' ')}`);
   if (mayRaiseLimits()) lines.push(`ulimit -n ${OPEN_FILES} 2>/dev/null || :`);
   const living = running[0];
   let enter = 'unshare --cgroup';
