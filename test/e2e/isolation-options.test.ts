@@ -97,7 +97,7 @@ test.serial('no sandbox gets a profile of seccomp’s that is kiln’s own', asy
     }
   }
   const file = await run('--seccomp', '/nonexistent.json', '--', 'true');
-  t.regex(String(file.stderr), /one of: default, build, strict$/m);
+  t.regex(String(file.stderr), /one of: default, build, strict, aio$/m);
 });
 
 test.serial('what was measured and what was refused is in the result', async (t) => {

@@ -111,6 +111,11 @@ test.serial('strict: no TCP, and what only an attack calls kills and is named', 
   }
 });
 
+test.serial('aio: io_setup is there where it is asked for', async (t) => {
+  t.deepEqual(await tryOne('aio', {}), { outcome: 'stopped', how: 'ENOSYS' });
+  t.is((await tryOne('aio', { seccomp: 'aio' }))?.outcome, 'through');
+});
+
 test.serial('build: own children can be traced, the init cannot', async (t) => {
   t.deepEqual(await tryOne('trace-child', {}), { outcome: 'stopped', how: 'ENOSYS' });
   t.is((await tryOne('trace-child', { seccomp: 'build' }))?.outcome, 'through');

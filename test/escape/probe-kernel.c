@@ -44,6 +44,10 @@ static enum outcome io_uring(void) {
   struct io_uring_params parameters = {0};
   return CALL(SYS_io_uring_setup, 1, &parameters);
 }
+static enum outcome aio(void) {
+  unsigned long context = 0;
+  return CALL(SYS_io_setup, 1, &context);
+}
 static enum outcome perf(void) {
   struct perf_event_attr attributes = {.type = PERF_TYPE_SOFTWARE,
                                        .size = sizeof attributes,
@@ -101,6 +105,10 @@ static enum outcome ia32_socketcall(void) {
   static unsigned arguments[3] = {40 /* AF_VSOCK */, 1, 0};
   return by_result(ia32(102, 1 /* SYS_SOCKET */, (long)arguments, 0, 0, 0));
 }
+static enum outcome ia32_aio(void) {
+  static unsigned context;
+  return by_result(ia32(245, 1, (long)&context, 0, 0, 0));
+}
 static enum outcome x32_getpid(void) { return CALL(0x40000000 | SYS_getpid); }
 
 const struct verb kernel_verbs[] = {
@@ -110,6 +118,7 @@ const struct verb kernel_verbs[] = {
     {"bpf", bpf},
     {"userfaultfd", userfaultfd},
     {"io-uring", io_uring},
+    {"aio", aio},
     {"perf", perf},
     {"init-module", init_module},
     {"finit-module", finit_module},
@@ -127,6 +136,7 @@ const struct verb kernel_verbs[] = {
     {"sethostname", set_host_name},
     {"ia32-add-key", ia32_add_key},
     {"ia32-socketcall", ia32_socketcall},
+    {"ia32-aio", ia32_aio},
     {"x32-getpid", x32_getpid},
     {NULL, NULL},
 };

@@ -5,6 +5,7 @@ import test from 'ava';
 import { execa } from 'execa';
 import { isDead, waitForDeath } from '../../src/host/process/process.ts';
 import type { ServiceStatus } from '../../src/service/status.ts';
+import { installProbe, readOutcomes } from '../escape/setup.ts';
 import {
   type BusyboxState,
   busyboxState,
@@ -90,6 +91,24 @@ test.serial('a command is served through a published port, with data of its own'
   );
   t.regex(String(ids[0]), /^[0-9a-f]{32}\none$/);
   t.not(ids[0], ids[1]);
+});
+
+test.serial('a database’s io_setup is there with `seccomp: aio` alone', async (t) => {
+  await installProbe(state);
+  for (const [name, setting, outcome] of [
+    ['plain', '', 'stopped'],
+    ['database', 'seccomp: aio\n', 'through'],
+  ] as const) {
+    await create(name, [], 'sleep', '1000000');
+    await appendFile(join(state.paths.services, name, 'service.yaml'), setting);
+    const started = await service('start', name);
+    t.is(started.exitCode, 0, String(started.stderr));
+    const { stdout } = await service('execute', name, '--', '/bin/probe', 'aio');
+    t.is(readOutcomes(String(stdout)).get('aio')?.outcome, outcome, name);
+    await service('stop', name);
+  }
+  await appendFile(join(state.paths.services, 'database/service.yaml'), 'boot: true\n');
+  t.regex(String((await service('start', 'database')).stderr), /has a profile of its own/);
 });
 
 test.serial('what it reports is what the kernel says', async (t) => {

@@ -124,7 +124,7 @@ export function addSandboxOptions(
       .default('default'),
     new Option(
       '--seccomp <profile>',
-      'filter system calls by this profile: default, build (allows tracing), strict, or a JSON file in podman’s format',
+      'filter system calls by this profile: default, build (allows tracing), strict, aio (allows io_setup), or a JSON file in podman’s format',
     ).default('default'),
     parsed(
       '--label <label>',

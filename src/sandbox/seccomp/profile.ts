@@ -10,6 +10,7 @@ import { readCached, writeSealed } from '../../host/state/checked-file.ts';
 import type { StatePaths } from '../../host/state/paths.ts';
 import defaultProfile from './default.json' with { type: 'json' };
 import {
+  aioProfile,
   bootProfile,
   buildProfile,
   nestedProfile,
@@ -24,6 +25,7 @@ const SHIPPED: Readonly<Record<string, () => unknown>> = {
   build: () => buildProfile(defaultProfile),
   nested: () => nestedProfile(defaultProfile),
   strict: () => strictProfile(defaultProfile),
+  aio: () => aioProfile(defaultProfile),
   boot: () => bootProfile(defaultProfile),
   'default-on-disk': () => onDiskProfile(defaultProfile),
   'default-offline': () => offlineProfile(defaultProfile),
@@ -33,7 +35,7 @@ const SHIPPED: Readonly<Record<string, () => unknown>> = {
 };
 
 /** Profiles that people may choose. The others are used only where kiln knows that they suffice. */
-const CHOSEN = ['default', 'build', 'strict'];
+const CHOSEN = ['default', 'build', 'strict', 'aio'];
 
 function isShipped(name: string): boolean {
   return Object.hasOwn(SHIPPED, name);

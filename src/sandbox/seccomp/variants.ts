@@ -47,6 +47,14 @@ export function buildProfile<Base extends Profile>(base: Base) {
   return { ...base, syscalls: [...others, allowed, NO_RANDOMIZE] };
 }
 
+/**
+ * With io_setup(2). The kernel counts what it makes for the whole host (fs.aio-max-nr, 65,536), and one call can take
+ * all of it. Programs do without when it is missing (ENOSYS).
+ */
+export function aioProfile<Base extends Profile>(base: Base) {
+  return { ...base, syscalls: [...base.syscalls, { action: ALLOW, names: ['io_setup'] }] };
+}
+
 /** Calls that only attacks make: they kill. */
 const KILLED = [
   ...['acct', 'add_key', 'bpf', 'chroot', 'clock_settime', 'clock_settime64', 'delete_module'],
@@ -69,7 +77,7 @@ const NOT_FOR_STRICT = [
   ...['ioprio_set', 'sched_setattr', 'sched_setparam', 'sched_setscheduler', 'setpriority'],
   ...['adjtimex', 'clock_adjtime', 'clock_adjtime64'],
   ...['setfsgid', 'setfsgid32', 'setfsuid', 'setfsuid32', 'setgroups', 'setgroups32'],
-  ...['io_cancel', 'io_destroy', 'io_getevents', 'io_setup', 'io_submit', 'readahead', 'sync'],
+  ...['io_cancel', 'io_destroy', 'io_getevents', 'io_submit', 'readahead', 'sync'],
   ...['mknod', 'mknodat', 'fanotify_mark', 'process_mrelease'],
 ];
 

@@ -179,6 +179,10 @@ export const serviceSchema = z
     ...limitKeys,
     disk: size.optional().describe('Bytes of each of its file systems in memory'),
     capabilities: z.array(z.string()).default([]).describe('Beyond what a container’s root has'),
+    seccomp: z
+      .enum(['default', 'aio'])
+      .default('default')
+      .describe('aio allows io_setup(2), as databases use it, which counts for the whole host'),
     label: label
       .optional()
       .describe('SELinux or AppArmor: auto, dynamic[:LABEL], static:LABEL, inherit, none'),
@@ -193,6 +197,9 @@ export const serviceSchema = z
     for (const key of ['user', 'workdir'] as const) {
       if (service.command !== undefined || service[key] === undefined) continue;
       refuse(context, 'of a command: units have theirs', key);
+    }
+    if (service.boot && service.seccomp !== 'default') {
+      refuse(context, 'a systemd that boots has a profile of its own', 'seccomp');
     }
     if (service.health !== undefined && !service.health.command === !service.health.http) {
       refuse(context, 'exactly one of command and http is needed', 'health');

@@ -178,7 +178,7 @@ async function isRoots(paths: StatePaths, image: string): Promise<boolean> {
 
 /** What a definition asks for beyond a sandbox of its own. */
 function asksOfHost(definition: ServiceDefinition): string[] {
-  const { image, mounts, network, publish, capabilities, label } = definition;
+  const { image, mounts, network, publish, capabilities, seccomp, label } = definition;
   return [
     ...(!isImageName(image) ? [`the image of ${image}, which \`upgrade\` reads`] : []),
     ...mounts.map(
@@ -188,6 +188,7 @@ function asksOfHost(definition: ServiceDefinition): string[] {
     ...(network === 'private' ? [] : [`the network ${network.name}`]),
     ...publish.map((port) => `a port of this host: ${formatPublish(port)}`),
     ...(capabilities.length === 0 ? [] : [`capabilities: ${capabilities.join(', ')}`]),
+    ...(seccomp === 'default' ? [] : [`the seccomp profile ${seccomp}`]),
     ...(label === undefined ? [] : ['a label']),
   ];
 }

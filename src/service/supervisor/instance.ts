@@ -49,6 +49,7 @@ export class Instance {
         log,
         environment: { ...image.manifest.environment, ...service.definition.environment },
         capabilities: service.definition.capabilities.map(parseCapability),
+        seccomp: service.definition.seccomp,
       };
       const instance = new Instance(service, host);
       await instance.#prepare();

@@ -121,7 +121,7 @@ async function start(
   const { argv, user = '0:0', env, workdir = '/', terminal } = request;
   const capabilities = isRoot(user) ? rootCapabilities(host) : [];
   const plan = { argv, env: { ...host.environment, ...env }, workdir, time: {} } as const;
-  const policy = { user, capabilities, seccomp: 'default' };
+  const policy = { user, capabilities, seccomp: host.seccomp };
   const command = { ...plan, policy, leftovers: 'left' } as const;
   const started = await host.sandbox.start(command, { terminal, handOver });
   return started.process;

@@ -20,6 +20,7 @@ export interface UnitHost {
   readonly log: LogFile;
   readonly environment: Readonly<Record<string, string>>;
   readonly capabilities: readonly Capability[];
+  readonly seccomp: string;
 }
 
 export const ROOT_POLICY: PolicyRequest = {
@@ -32,7 +33,8 @@ export const ENDED_WELL: ProcessEnd = { exitCode: 0, signal: null };
 
 /** Never more than the service's. */
 function unitPolicy(host: UnitHost, unit: ServiceUnit, privileged: boolean): PolicyRequest {
-  if (privileged) return { user: '0:0', capabilities: rootCapabilities(host), seccomp: 'default' };
+  const { seccomp } = host;
+  if (privileged) return { user: '0:0', capabilities: rootCapabilities(host), seccomp };
   const { user: name = '0', group, boundingSet, ambient } = unit;
   const user = group === undefined ? name : `${name}:${group}`;
   const root = isRoot(user);
@@ -41,7 +43,7 @@ function unitPolicy(host: UnitHost, unit: ServiceUnit, privileged: boolean): Pol
       (boundingSet === undefined || boundingSet.names.includes(one) !== boundingSet.inverted) &&
       (root || ambient.includes(one)),
   );
-  return { user, capabilities, seccomp: 'default' };
+  return { user, capabilities, seccomp };
 }
 
 export function isRoot(spec: string): boolean {

@@ -14,6 +14,12 @@ export const callAttempts: readonly Attempt[] = [
   { verb: 'userfaultfd', tries: 'userfaultfd(2)', layer: 'seccomp', without: 'seccomp' },
   { verb: 'io-uring', tries: 'io_uring', layer: 'seccomp', without: 'seccomp' },
   {
+    verb: 'aio',
+    tries: 'io_setup(2), of whose events the whole host has 65,536',
+    layer: 'seccomp',
+    without: 'seccomp',
+  },
+  {
     verb: 'perf',
     tries: 'perf_event_open(2)',
     layer: 'seccomp',
@@ -102,6 +108,7 @@ export const callAttempts: readonly Attempt[] = [
     layer: 'seccomp',
     without: 'seccomp',
   },
+  { verb: 'ia32-aio', tries: 'io_setup, by the 32-bit door', layer: 'seccomp', without: 'seccomp' },
   {
     verb: 'x32-getpid',
     tries: 'the x32 ABI',
