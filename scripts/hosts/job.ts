@@ -21,6 +21,7 @@ import { checkDaemon } from './check-daemon.ts';
 import { checkImage } from './check-image.ts';
 import { checkLabels } from './check-labels.ts';
 import { checkLimits } from './check-limits.ts';
+import { checkModules } from './check-modules.ts';
 import { checkPackage } from './check-package.ts';
 import { checkHonesty, checkPolicy, withBarePolicy } from './check-policy.ts';
 import { checkBoot, checkServices, leaveServices } from './check-services.ts';
@@ -114,6 +115,9 @@ async function onEngine(engine: string, uri: string): Promise<void> {
     await check(`${engine}: limits are in force in the cgroups of the sandbox`, () =>
       onState(checkLimits),
     );
+  }
+  if (wanted('modules')) {
+    await check(`${engine}: a sandbox loads no module of the host’s`, () => onState(checkModules));
   }
   if (wanted('session')) {
     await check(`${engine}: a kept sandbox outlives the unit that started it`, () =>

@@ -1,7 +1,7 @@
 /** Turns what the probe found into the words of the table. */
 import { capabilityNames } from '../../src/sandbox/policy/specification.ts';
 import type { Measured } from './measured.ts';
-import { type Around, CAPABILITIES, EVERYWHERE, SECCOMP } from './table.ts';
+import { type Around, CAPABILITIES, EVERYWHERE, SECCOMP, SOCKETS } from './table.ts';
 
 /** What the host's kernel shows of the sandbox from outside. */
 export interface Outside {
@@ -29,6 +29,7 @@ export function judge(found: Measured, host: Measured, outside: Outside): Verdic
     user: user(found),
     capabilities: capabilities(found),
     seccomp: seccomp(found, host),
+    sockets: nameOf(SOCKETS, found.sockets),
     network: choose(found.network.loopback, {
       ...{ ECONNREFUSED: 'its own', done: 'the host’s', ENOSYS: 'no sockets', EPERM: 'no sockets' },
     }),
@@ -59,6 +60,14 @@ export function judge(found: Measured, host: Measured, outside: Outside): Verdic
 
 function choose(answer: string, words: Readonly<Record<string, string>>): string {
   return words[answer] ?? answer;
+}
+
+function nameOf(
+  known: Readonly<Record<string, readonly string[]>>,
+  found: readonly string[],
+): string {
+  const entry = Object.entries(known).find(([, wanted]) => same(wanted, found));
+  return entry?.[0] ?? found.join(', ');
 }
 
 function list(names: readonly string[]): string {

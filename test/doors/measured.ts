@@ -26,6 +26,8 @@ export interface Measured {
   readonly made: Readonly<Record<string, string>>;
   /** The name of an errno, or `done`, by call. */
   readonly calls: Readonly<Record<string, string>>;
+  /** Those that could be opened: family, type, protocol. */
+  readonly sockets: readonly string[];
   /** Path, type, and of its options r (read-only), s (nosuid), d (nodev). */
   readonly mounts: readonly (readonly [path: string, type: string, options: string])[];
   /** Files of the kernel's and the host's that can be read, or opened to be written. */

@@ -203,6 +203,29 @@ static void calls(const char *directory) {
   if (file >= 0) close(file);
 }
 
+// Of the internet and netlink each kind that a kernel may have, of other families one of each type; those that open.
+static void sockets(void) {
+  static const int internet[] = {0, 2, 4, 6, 17, 33, 41, 47, 50, 51, 108, 115, 132, 136, 262};
+  static const int types[] = {SOCK_STREAM, SOCK_DGRAM, SOCK_RDM, SOCK_SEQPACKET, SOCK_RAW};
+  name("sockets"), say("[");
+  separator = "";
+  for (int family = 1; family < 46; family++)
+    for (size_t t = 0; t < sizeof types / sizeof *types; t++) {
+      int is_internet = family == AF_INET || family == AF_INET6;
+      int count = is_internet ? (int)(sizeof internet / sizeof *internet) : family == AF_NETLINK ? 32 : 1;
+      for (int n = 0; n < count; n++) {
+        int protocol = is_internet ? internet[n] : n;
+        int fd = socket(family, types[t] | SOCK_CLOEXEC | SOCK_NONBLOCK, protocol);
+        if (fd < 0) continue;
+        close(fd);
+        say("%s\"%d %d %d\"", separator, family, types[t], protocol);
+        separator = ",";
+      }
+    }
+  say("]");
+  separator = ",";
+}
+
 // Runs in a child, so that this process stays as it is; 0 or an errno comes back.
 static int in_child(int (*attempt)(void)) {
   pid_t child = fork();
@@ -517,6 +540,7 @@ int main(int argc, char **argv) {
   namespaces();
   fresh_namespaces();
   calls(argv[4]);
+  sockets();
   mounts();
   host_files();
   network(argv[2], atoi(argv[3]));

@@ -65,11 +65,32 @@ export const SECCOMP = {
   'default, SYS_ADMIN': ['openat2', 'fallocate', 'bpf', ...MOUNTS],
 } as const;
 
+/** Families, types and protocols, as the probe tries them: linux/socket.h, linux/net.h, linux/in.h. */
+const UNIX = ['1 1 0', '1 2 0', '1 3 0', '1 5 0'];
+const INTERNET = ['2', '10'].flatMap((family) => [
+  ...[`${family} 1 0`, `${family} 1 6`, `${family} 2 0`, `${family} 2 17`],
+]);
+const ROUTE = ['16 2 0', '16 3 0'];
+const RAW = ['2', '10'].flatMap((family) =>
+  [2, 4, 6, 17, 33, 41, 47, 50, 51, 108, 115, 132, 136, 262].map(
+    (protocol) => `${family} 3 ${protocol}`,
+  ),
+);
+export const SOCKETS = {
+  'unix, TCP, UDP, route': [...UNIX, ...INTERNET, ...ROUTE],
+  'unix, TCP, UDP, raw, packet, route': [
+    ...[...UNIX, ...INTERNET, ...RAW, '17 2 0', '17 3 0', ...ROUTE],
+  ],
+  'unix, route': [...UNIX, ...ROUTE],
+} as const satisfies Readonly<Record<string, readonly string[]>>;
+
 /** Layers that a door decides. */
 export interface Around {
   readonly user: 'build' | 'root';
   readonly capabilities: keyof typeof CAPABILITIES;
   readonly seccomp: keyof typeof SECCOMP;
+  /** Which sockets it can make: `route` is netlink's. */
+  readonly sockets: keyof typeof SOCKETS;
   /** Whose loopback it reaches; `no sockets` for a step that is kept from the network of its sandbox. */
   readonly network: 'its own' | 'the host’s' | 'no sockets';
   /** The host's abstract sockets: in another namespace, or behind Landlock. */
@@ -89,7 +110,8 @@ export interface Around {
 }
 
 export const LAYERS = [
-  ...(['user', 'capabilities', 'seccomp', 'network', 'abstract sockets', 'Landlock'] as const),
+  ...(['user', 'capabilities', 'seccomp', 'sockets', 'network', 'abstract sockets'] as const),
+  'Landlock',
   ...(['set-id', 'new namespaces', 'host’s files', 'mounted', 'limits'] as const),
 ] as const satisfies readonly (keyof Around)[];
 
@@ -107,6 +129,7 @@ const USER: Around = {
   user: 'build',
   capabilities: 'none',
   seccomp: 'default',
+  sockets: 'unix, TCP, UDP, route',
   network: 'its own',
   'abstract sockets': 'elsewhere',
   Landlock: 'files',
@@ -118,7 +141,11 @@ const USER: Around = {
 };
 const ROOT: Around = { ...USER, user: 'root', capabilities: 'root’s' };
 const ONLINE = { network: 'the host’s', 'abstract sockets': 'closed' } as const;
-const OFFLINE = { network: 'no sockets', 'abstract sockets': 'closed' } as const;
+const OFFLINE = {
+  sockets: 'unix, route',
+  network: 'no sockets',
+  'abstract sockets': 'closed',
+} as const;
 const NESTED: Around = {
   ...{ ...USER, seccomp: 'nested', Landlock: '–' },
   ...{ 'new namespaces': 'user, net below user', 'host’s files': '/proc/keys, /proc/key-users' },
@@ -152,7 +179,10 @@ const DOORS = {
   'run --network host --user root': run({ ...ROOT, ...ONLINE }),
   'run --profile nested': run(NESTED),
   'run --profile nested --network host': run({ ...NESTED, ...ONLINE }),
-  'run --cap-add NET_RAW': run({ ...USER, capabilities: 'NET_RAW', seccomp: 'default, AF_PACKET' }),
+  'run --cap-add NET_RAW': run({
+    ...{ ...USER, capabilities: 'NET_RAW', seccomp: 'default, AF_PACKET' },
+    sockets: 'unix, TCP, UDP, raw, packet, route',
+  }),
   'run --user root --cap-add SYS_ADMIN': run({
     ...{ ...ROOT, capabilities: 'root’s, SYS_ADMIN', seccomp: 'default, SYS_ADMIN' },
     ...{ Landlock: '–', 'new namespaces': 'mnt' },

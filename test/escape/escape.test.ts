@@ -116,6 +116,14 @@ test.serial('aio: io_setup is there where it is asked for', async (t) => {
   t.is((await tryOne('aio', { seccomp: 'aio' }))?.outcome, 'through');
 });
 
+test.serial('NET_ADMIN brings what a firewall is made with', async (t) => {
+  const user = { user: 'root', capAdd: ['NET_ADMIN' as const] };
+  for (const verb of ['every-protocol', 'bridge-ioctl']) {
+    t.is((await tryOne(verb, { user: 'root' }))?.outcome, 'stopped', verb);
+    t.is((await tryOne(verb, user))?.outcome, 'through', verb);
+  }
+});
+
 test.serial('build: own children can be traced, the init cannot', async (t) => {
   t.deepEqual(await tryOne('trace-child', {}), { outcome: 'stopped', how: 'ENOSYS' });
   t.is((await tryOne('trace-child', { seccomp: 'build' }))?.outcome, 'through');

@@ -3,6 +3,7 @@
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/netlink.h>
 #include <net/if.h>
 #include <stdlib.h>
@@ -92,6 +93,68 @@ static enum outcome out_of_here(void) {
   return fd < 0 ? STOPPED : by_result(connect(fd, (struct sockaddr *)&address, sizeof address));
 }
 
+// What a host may have a module for; the last is MPTCP. Of other families every type is named.
+static const int protocols[] = {0, 1, 2, 6, 17, 33, 41, 47, 50, 51, 58, 108, 115, 132, 136, 255, 262};
+static const int types[] = {SOCK_STREAM, SOCK_DGRAM, SOCK_RAW, SOCK_RDM, SOCK_SEQPACKET, 6 /* DCCP */};
+#define COUNT(array) (sizeof array / sizeof *array)
+
+typedef int opener(int family, int type, int protocol);
+
+static int is_usual(int family, int type, int protocol) {
+  if (family == AF_UNIX) return 1;
+  if (family == AF_NETLINK) return protocol == NETLINK_ROUTE;
+  int ping = family == AF_INET ? IPPROTO_ICMP : IPPROTO_ICMPV6;
+  if (family != AF_INET && family != AF_INET6) return 0;
+  if (type == SOCK_STREAM) return protocol == 0 || protocol == IPPROTO_TCP;
+  return type == SOCK_DGRAM && (protocol == 0 || protocol == IPPROTO_UDP || protocol == ping);
+}
+static enum outcome open_unusual(opener *open_one, int family, int type, int protocol) {
+  if (is_usual(family, type, protocol)) return STOPPED;
+  int fd = open_one(family, type | SOCK_CLOEXEC | SOCK_NONBLOCK, protocol);
+  if (fd >= 0) close(fd);
+  return by_result(fd);
+}
+static enum outcome every_protocol_by(opener *open_one) {
+  enum outcome result = STOPPED;
+  for (int family = 0; family < 46; family++)
+    for (size_t t = 0; t < COUNT(types); t++) {
+      int netlink = family == AF_NETLINK, internet = family == AF_INET || family == AF_INET6;
+      for (size_t p = 0; p < (netlink ? 32 : internet ? COUNT(protocols) : 1); p++)
+        if (open_unusual(open_one, family, types[t], netlink ? (int)p : protocols[p]) == THROUGH)
+          result = THROUGH;
+    }
+  errno = EPROTONOSUPPORT;
+  return result;
+}
+static enum outcome every_protocol(void) { return every_protocol_by(socket); }
+static int ia32_socket(int family, int type, int protocol) {
+  long result;
+  __asm__ volatile("int $0x80"
+                   : "=a"(result)
+                   : "a"(359), "b"(family), "c"(type), "d"(protocol)
+                   : "memory", "r8", "r9", "r10", "r11");
+  return (int)result;
+}
+static enum outcome ia32_every_protocol(void) { return every_protocol_by(ia32_socket); }
+// The kernel looks for the protocol, and says only then that it makes no pairs.
+static enum outcome pair_socket(void) {
+  int ends[2], result = socketpair(AF_TIPC, SOCK_STREAM, 0, ends);
+  return result < 0 && errno == EAFNOSUPPORT ? THROUGH : by_result(result);
+}
+static enum outcome ask_for(int family, int type, unsigned long request) {
+  int fd = socket(family, type, 0);
+  // It has looked at the argument, which is nowhere, or has nobody to ask.
+  return ioctl(fd, request, NULL) != 0 && (errno == EFAULT || errno == ENOPKG) ? THROUGH : STOPPED;
+}
+static enum outcome bridge_ioctl(void) { return ask_for(AF_INET, SOCK_DGRAM, 0x8940 /* SIOCGIFBR */); }
+static enum outcome vlan_ioctl(void) { return ask_for(AF_INET, SOCK_DGRAM, 0x8982 /* SIOCGIFVLAN */); }
+static enum outcome line_discipline(void) {
+  int terminal = posix_openpt(O_RDWR | O_NOCTTY), none = 29;
+  if (terminal < 0) return STOPPED;
+  // No kernel has that one: it has looked for it.
+  return ioctl(terminal, TIOCSETD, &none) != 0 && errno == EINVAL ? THROUGH : STOPPED;
+}
+
 const struct verb network_verbs[] = {
     {"vsock", vsock},
     {"packet-socket", packet},
@@ -99,6 +162,12 @@ const struct verb network_verbs[] = {
     {"crypto-socket", crypto},
     {"bluetooth-socket", bluetooth},
     {"audit-socket", audit},
+    {"every-protocol", every_protocol},
+    {"ia32-every-protocol", ia32_every_protocol},
+    {"pair-socket", pair_socket},
+    {"bridge-ioctl", bridge_ioctl},
+    {"vlan-ioctl", vlan_ioctl},
+    {"line-discipline", line_discipline},
     {"change-interface", change_interface},
     {"low-port", low_port},
     {"host-loopback", host_loopback},

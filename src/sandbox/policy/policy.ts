@@ -2,7 +2,8 @@ import { KilnError } from '../../errors.ts';
 import { type Capability, landlockAbi } from '../../host/process/process.ts';
 import type { StatePaths } from '../../host/state/paths.ts';
 import { withCoreGuard, withSetIdGuard } from '../seccomp/guard.ts';
-import { seccompFilter } from '../seccomp/profile.ts';
+import { isShipped, seccompFilter } from '../seccomp/profile.ts';
+import { withProtocolGuard } from '../seccomp/protocols.ts';
 import type { LandlockWall } from '../wire/encode.ts';
 import { refuseCopyUp } from './host-write.ts';
 import { layerMissing, requireLayer } from './layers.ts';
@@ -55,8 +56,9 @@ export async function commandPolicy(
 ): Promise<CommandPolicy> {
   const capabilities = commandCapabilities(wanted, surroundings);
   if (mayMount({ capabilities, surroundings })) refuseCopyUp(surroundings);
+  const compiled = await seccompFilter(paths, profile, seccompCapabilities ?? capabilities);
   const filter = withCoreGuard(
-    await seccompFilter(paths, profile, seccompCapabilities ?? capabilities),
+    isShipped(profile) ? withProtocolGuard(compiled, capabilities) : compiled,
   );
   const { hostNetwork, hostFiles, userNamespaces } = surroundings;
   const landlock = landlockWalls({

@@ -1,115 +1,19 @@
-/**
- * Filters in front of a profile's. They are written by hand: an old libseccomp leaves out calls that it does not
- * know, and two filters of libseccomp's cannot be combined. test/sandbox/set-id.test.ts compares the numbers with
- * libseccomp's. Sources: seccomp(2), linux/filter.h, linux/audit.h.
- */
 import type { SeccompFilter } from './profile.ts';
-
-/** Calls since Linux 5.1 have the same number on every architecture. */
-const NEW = { io_uring_setup: 425, openat2: 437, fchmodat2: 452, setxattrat: 463 };
-
-interface Abi {
-  readonly architecture: number;
-  readonly calls: Readonly<Record<string, number>>;
-}
-
-const I386_CALLS = {
-  ...{ setrlimit: 75, prlimit64: 340 },
-  ...{ open: 5, creat: 8, mknod: 14, chmod: 15, fchmod: 94, openat: 295, mknodat: 297 },
-  ...{ fchmodat: 306, setxattr: 226, lsetxattr: 227, fsetxattr: 228, ...NEW },
-};
-
-/** By Node's name for the processor: its own ABI, and the 32-bit ABIs that it also runs. */
-export const ABIS: Readonly<Record<string, Readonly<Record<string, Abi>>>> = {
-  x64: {
-    x86_64: {
-      architecture: 0xc000003e,
-      calls: {
-        ...{ setrlimit: 160, prlimit64: 302 },
-        ...{ open: 2, creat: 85, chmod: 90, fchmod: 91, mknod: 133, openat: 257, mknodat: 259 },
-        ...{ fchmodat: 268, setxattr: 188, lsetxattr: 189, fsetxattr: 190, ...NEW },
-      },
-    },
-    x86: { architecture: 0x40000003, calls: I386_CALLS },
-  },
-  arm64: {
-    aarch64: {
-      architecture: 0xc00000b7,
-      calls: {
-        ...{ setrlimit: 164, prlimit64: 261 },
-        ...{ mknodat: 33, fchmod: 52, fchmodat: 53, openat: 56 },
-        ...{ setxattr: 5, lsetxattr: 6, fsetxattr: 7, ...NEW },
-      },
-    },
-    arm: {
-      architecture: 0x40000028,
-      calls: { ...I386_CALLS, prlimit64: 369, openat: 322, mknodat: 324, fchmodat: 333 },
-    },
-  },
-};
-
-/** x32 uses the numbers of x86_64 with this bit. */
-const X32 = 0x4000_0000;
-
-/** struct seccomp_data: nr, arch, instruction pointer, six arguments. The lower half of each comes first. */
-const NUMBER_AT = 0;
-const ARCHITECTURE_AT = 4;
-const argumentAt = (index: number) => 16 + 8 * index;
-
-/** Of linux/bpf_common.h: LD|W|ABS, ALU|AND|K, JMP|JA, JMP|JEQ|K, JMP|JGE|K, JMP|JSET|K, RET|K. */
-const LOAD = 0x20;
-const AND = 0x54;
-const JUMP = 0x05;
-const IF_EQUAL = 0x15;
-const IF_AT_LEAST = 0x35;
-const IF_ANY_BIT = 0x45;
-const RETURN = 0x06;
-
-const RET_ERRNO = 0x0005_0000;
-/** struct sock_filter: code, operand, instructions to skip if true and if false. */
-type Instruction = readonly [code: number, operand: number, yes?: number, no?: number];
-
-const TO_PROFILE: Instruction = [JUMP, -1];
-
-function ifEqual(value: number, body: readonly Instruction[]): Instruction[] {
-  if (body.length > 255) throw new RangeError('a jump of a filter skips 255 instructions at most');
-  return [[IF_EQUAL, value, 0, body.length], ...body];
-}
-
-function guard(
-  body: (calls: Readonly<Record<string, number>>) => readonly Instruction[],
-): Instruction[] {
-  const abis = ABIS[process.arch];
-  if (abis === undefined) throw new RangeError(`no system call numbers of ${process.arch}`);
-  const sections = Object.values(abis).flatMap(({ architecture, calls }) =>
-    ifEqual(architecture, [[LOAD, NUMBER_AT], [AND, ~X32 >>> 0], ...body(calls), TO_PROFILE]),
-  );
-  // Other architectures are left to the profile; they do not run on this processor.
-  return [[LOAD, ARCHITECTURE_AT], ...sections];
-}
-
-function assemble(program: readonly Instruction[]): Buffer {
-  const bytes = Buffer.alloc(8 * program.length);
-  program.forEach(([code, operand, yes = 0, no = 0], index) => {
-    bytes.writeUInt16LE(code, 8 * index);
-    bytes.writeUInt8(yes, 8 * index + 2);
-    bytes.writeUInt8(no, 8 * index + 3);
-    bytes.writeUInt32LE(operand < 0 ? program.length - index - 1 : operand, 8 * index + 4);
-  });
-  return bytes;
-}
-
-function withGuard(
-  { name, plain, asking }: SeccompFilter,
-  of: (asks: boolean) => readonly Instruction[],
-): SeccompFilter {
-  const before = (filter: Buffer, asks: boolean) => Buffer.concat([assemble(of(asks)), filter]);
-  return {
-    name,
-    plain: before(plain, false),
-    ...(asking === undefined ? {} : { asking: before(asking, true) }),
-  };
-}
+import {
+  argumentAt,
+  guard,
+  IF_ANY_BIT,
+  IF_AT_LEAST,
+  IF_EQUAL,
+  type Instruction,
+  LOAD,
+  onCall,
+  RET_ASK,
+  RET_ERRNO,
+  RETURN,
+  TO_PROFILE,
+  withGuard,
+} from './program.ts';
 
 /*
  * Refuses set-id bits, for commands that can write to folders of the host, where a set-id program would be one of
@@ -158,8 +62,6 @@ const ARM_OWN = 0x0f_0000;
 const SET_ID = 0o6000;
 /** O_CREAT | __O_TMPFILE, the same on all these processors: without them the mode has no effect. */
 const CREATES = 0o100 | 0o20000000;
-/** SECCOMP_RET_USER_NOTIF: asks the init, which counts and answers as the plain filter says. */
-const RET_ASK = 0x7fc0_0000;
 
 function check(wanted: Check, asking: boolean): Instruction[] {
   if ('errno' in wanted) {
@@ -184,10 +86,7 @@ function check(wanted: Check, asking: boolean): Instruction[] {
 function setIdGuard(attributes: boolean, asking: boolean): Instruction[] {
   const checks = Object.entries({ ...MODES, ...(attributes ? ATTRIBUTES : {}) });
   return guard((calls) => [
-    ...checks.flatMap(([name, wanted]) => {
-      const number = calls[name];
-      return number === undefined ? [] : ifEqual(number, check(wanted, asking));
-    }),
+    ...checks.flatMap(([name, wanted]) => onCall(calls[name], check(wanted, asking))),
     [IF_AT_LEAST, UNKNOWN, 0, 2],
     [IF_AT_LEAST, ARM_OWN, 1, 0],
     [RETURN, RET_ERRNO | ENOSYS],
@@ -241,8 +140,8 @@ const PRLIMIT: readonly Instruction[] = [
 
 export function withCoreGuard(filter: SeccompFilter): SeccompFilter {
   const instructions = guard(({ setrlimit, prlimit64 }) => [
-    ...(setrlimit === undefined ? [] : ifEqual(setrlimit, SETRLIMIT)),
-    ...(prlimit64 === undefined ? [] : ifEqual(prlimit64, PRLIMIT)),
+    ...onCall(setrlimit, SETRLIMIT),
+    ...onCall(prlimit64, PRLIMIT),
   ]);
   return withGuard(filter, () => instructions);
 }

@@ -37,7 +37,7 @@ const SHIPPED: Readonly<Record<string, () => unknown>> = {
 /** Profiles that people may choose. The others are used only where kiln knows that they suffice. */
 const CHOSEN = ['default', 'build', 'strict', 'aio'];
 
-function isShipped(name: string): boolean {
+export function isShipped(name: string): boolean {
   return Object.hasOwn(SHIPPED, name);
 }
 

@@ -35,5 +35,42 @@ export const networkAttempts: readonly Attempt[] = [
     layer: 'network',
     without: 'seccomp',
   },
+  {
+    verb: 'every-protocol',
+    tries: 'any but unix, TCP, UDP, ping and netlink’s route',
+    layer: 'network',
+    without: 'seccomp',
+  },
+  {
+    verb: 'ia32-every-protocol',
+    tries: 'the same by the 32-bit door',
+    layer: 'network',
+    without: 'seccomp',
+  },
+  {
+    verb: 'pair-socket',
+    tries: 'the same as a pair (socketpair(2))',
+    layer: 'network',
+    without: 'seccomp',
+  },
+  {
+    verb: 'bridge-ioctl',
+    tries: 'the host’s module for bridges, by ioctl(2)',
+    layer: 'seccomp',
+    without: 'seccomp',
+  },
+  {
+    verb: 'vlan-ioctl',
+    tries: 'its module for VLANs',
+    layer: 'seccomp',
+    without: 'seccomp',
+  },
+  {
+    verb: 'line-discipline',
+    tries: 'its modules for line disciplines of terminals',
+    layer: 'seccomp',
+    without: 'seccomp',
+    further: { EPERM: 'the host does not load them (dev.tty.ldisc_autoload)' },
+  },
   { verb: 'audit-socket', tries: 'the audit log', layer: 'network', without: 'seccomp' },
 ];

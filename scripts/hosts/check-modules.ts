@@ -1,0 +1,57 @@
+import assert from 'node:assert/strict';
+import { readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { execa } from 'execa';
+import { installProbe } from '../../test/escape/setup.ts';
+import { type BusyboxState, IMAGE } from '../../test/support/busybox-state.ts';
+
+/** Each names all that a kernel may have a module for: test/escape/probe-network.c. */
+const VERBS = [
+  ...['every-protocol', 'ia32-every-protocol', 'pair-socket'],
+  ...['bridge-ioctl', 'vlan-ioctl', 'line-discipline'],
+];
+
+/** Options of `kiln run`, and what runs the probe. */
+const SANDBOXES: readonly (readonly [options: readonly string[], runner: readonly string[]])[] = [
+  [[], []],
+  [['--user', 'root'], []],
+  [['--seccomp', 'build'], []],
+  [['--seccomp', 'strict'], []],
+  [['--network', 'host', '--allow-host-network'], []],
+  [['--profile', 'nested'], []],
+  [
+    ['--profile', 'nested'],
+    ['unshare', '-U', '-r', '-n'],
+  ],
+];
+
+async function modules(): Promise<string[]> {
+  const lines = (await readFile('/proc/modules', 'utf8')).trim().split('\n');
+  return lines.map((line) => line.split(' ')[0] ?? '').sort();
+}
+
+/** Sandboxes that name every protocol load no module of the host's kernel; without a sandbox some are loaded. */
+export async function checkModules(state: BusyboxState): Promise<void> {
+  const tree = await installProbe(state);
+  for (const [options, runner] of SANDBOXES) {
+    const run = ['run', '-r', IMAGE, ...options, '--'];
+    // A sandbox may itself be the first to need one, as overlayfs.
+    assert.equal((await state.kiln([...run, ...runner, 'true'])).exitCode, 0);
+    const before = await modules();
+    const { exitCode, stdout, stderr } = await state.kiln([
+      ...run,
+      ...runner,
+      '/bin/probe',
+      ...VERBS,
+    ]);
+    assert.equal(exitCode, 0, String(stderr));
+    assert.equal(String(stdout).trim().split('\n').length, VERBS.length, String(stdout));
+    assert.deepEqual(await modules(), before, `loaded by ${[...options, ...runner].join(' ')}`);
+  }
+  const before = await modules();
+  await execa(join(tree, 'bin/probe'), VERBS);
+  const loaded = (await modules()).filter((name) => !before.includes(name));
+  assert.notEqual(loaded.length, 0, 'this host has no such modules: nothing is shown');
+  // The other engine is tried on this host, too.
+  await execa('modprobe', ['--remove', ...loaded], { reject: false });
+}
