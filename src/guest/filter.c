@@ -169,14 +169,18 @@ static void answer(struct filter *filter) {
   if (ioctl(filter->listener, SECCOMP_IOCTL_NOTIF_RECV, &in) != 0) return;
   uint32_t action = verdict(&filter->verdicts, &in.question.data);
   uint32_t kind = action & SECCOMP_RET_ACTION_FULL;
-  count(filter, &in.question.data, action);
+  int lent = kind == SECCOMP_RET_ALLOW ? lend(filter->listener, &in.question) : 0;
+  if (lent > 0) return;
+  if (lent == 0) count(filter, &in.question.data, action);
   if (kind == SECCOMP_RET_KILL_PROCESS || kind == SECCOMP_RET_KILL_THREAD) {
     if (in.question.pid > 0) kill((pid_t)in.question.pid, SIGKILL);
     return;
   }
   out.answer.id = in.question.id;
   // Never "continue": the arguments could have changed since the kernel asked.
-  out.answer.error = kind == SECCOMP_RET_ERRNO ? -(int32_t)(action & SECCOMP_RET_DATA) : -ENOSYS;
+  out.answer.error = lent < 0                   ? lent
+                     : kind == SECCOMP_RET_ERRNO ? -(int32_t)(action & SECCOMP_RET_DATA)
+                                                 : -ENOSYS;
   ioctl(filter->listener, SECCOMP_IOCTL_NOTIF_SEND, &out);
 }
 

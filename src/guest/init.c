@@ -270,6 +270,7 @@ static _Noreturn void nested_init(struct message *prepare, int listener, int con
   mark("enter");
   static char facts[48 << 10];
   measure_surroundings(&setup);
+  if (lend_prepare() != 0) end_with(control, FAIL_LEND, 1);
   if (landlock_prepare() != 0) end_with(control, FAIL_MEASURE_FILES, 1);
   int signals = watch_children();
   if (measure_sandbox(&setup, facts, sizeof facts, &failure) != 0) end_failed(control, &failure, 1);

@@ -184,6 +184,20 @@ static enum outcome many_inotify(void) {
     if (inotify_init1(0) < 0) return STOPPED;
   return THROUGH;
 }
+// The kernel bounds what each id has.
+static enum outcome many_inotify_ids(void) {
+  long most = inotify_share();
+  for (long n = 0; n <= most; n++)
+    if (setresuid((uid_t)n + 1, (uid_t)n + 1, 0) != 0 || inotify_init1(0) < 0 ||
+        setresuid(0, 0, 0) != 0)
+      return STOPPED;
+  return most < 0 ? STOPPED : THROUGH;
+}
+static enum outcome many_netlink(void) {
+  for (int n = 0; n < 33; n++)
+    if (socket(AF_NETLINK, SOCK_RAW, 0) < 0) return STOPPED;
+  return THROUGH;
+}
 // Each instance watches each file.
 static enum outcome many_watches(void) {
   enum { INSTANCES = 8 };
@@ -215,5 +229,6 @@ const struct verb limit_verbs[] = {
     {"stream-bomb", stream_bomb}, {"datagram-bomb", datagram_bomb},
     {"many-signals", many_signals},
     {"many-queues", many_queues}, {"many-terminals", many_terminals},
-    {"many-inotify", many_inotify}, {"many-watches", many_watches}, {NULL, NULL},
+    {"many-inotify", many_inotify}, {"many-inotify-ids", many_inotify_ids},
+    {"many-netlink", many_netlink}, {"many-watches", many_watches}, {NULL, NULL},
 };

@@ -45,6 +45,16 @@ test.serial('bubblewrap makes a sandbox in a nested sandbox, and not in another'
   t.regex(String(without.stderr), /bwrap: .*namespace failed/);
 });
 
+test.serial('a netlink socket is of the network namespace of whoever asks for it', async (t) => {
+  // bubblewrap brings up the loopback by one, and ends if it cannot.
+  const script = `${BWRAP} cat /proc/net/if_inet6`;
+  for (const network of [[], ['--network', 'host', '--allow-host-network']]) {
+    const { exitCode, stdout, stderr } = await nested(script, ...network);
+    t.is(exitCode, 0, String(stderr));
+    t.regex(String(stdout), /^0{31}1 01 .* lo$/, String(network));
+  }
+});
+
 test.serial(
   'a chroot with its own /proc can be made and built in, by user and by root',
   async (t) => {

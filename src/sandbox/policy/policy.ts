@@ -2,6 +2,7 @@ import { KilnError } from '../../errors.ts';
 import { type Capability, landlockAbi } from '../../host/process/process.ts';
 import type { StatePaths } from '../../host/state/paths.ts';
 import { withCoreGuard, withSetIdGuard } from '../seccomp/guard.ts';
+import { withLentCalls } from '../seccomp/lent.ts';
 import { isShipped, seccompFilter } from '../seccomp/profile.ts';
 import { withProtocolGuard } from '../seccomp/protocols.ts';
 import type { LandlockWall } from '../wire/encode.ts';
@@ -56,7 +57,9 @@ export async function commandPolicy(
 ): Promise<CommandPolicy> {
   const capabilities = commandCapabilities(wanted, surroundings);
   if (mayMount({ capabilities, surroundings })) refuseCopyUp(surroundings);
-  const compiled = await seccompFilter(paths, profile, seccompCapabilities ?? capabilities);
+  const compiled = withLentCalls(
+    await seccompFilter(paths, profile, seccompCapabilities ?? capabilities),
+  );
   const filter = withCoreGuard(
     isShipped(profile) ? withProtocolGuard(compiled, capabilities) : compiled,
   );

@@ -16,6 +16,7 @@ interface Abi {
 const I386_CALLS = {
   ...{ setrlimit: 75, prlimit64: 340 },
   ...{ socket: 359, socketpair: 360, setsockopt: 366, ioctl: 54 },
+  ...{ inotify_init: 291, inotify_init1: 332 },
   ...{ open: 5, creat: 8, mknod: 14, chmod: 15, fchmod: 94, openat: 295, mknodat: 297 },
   ...{ fchmodat: 306, setxattr: 226, lsetxattr: 227, fsetxattr: 228, ...NEW },
 };
@@ -28,6 +29,7 @@ export const ABIS: Readonly<Record<string, Readonly<Record<string, Abi>>>> = {
       calls: {
         ...{ setrlimit: 160, prlimit64: 302 },
         ...{ socket: 41, socketpair: 53, setsockopt: 54, ioctl: 16 },
+        ...{ inotify_init: 253, inotify_init1: 294 },
         ...{ open: 2, creat: 85, chmod: 90, fchmod: 91, mknod: 133, openat: 257, mknodat: 259 },
         ...{ fchmodat: 268, setxattr: 188, lsetxattr: 189, fsetxattr: 190, ...NEW },
       },
@@ -39,7 +41,7 @@ export const ABIS: Readonly<Record<string, Readonly<Record<string, Abi>>>> = {
       architecture: 0xc00000b7,
       calls: {
         ...{ setrlimit: 164, prlimit64: 261 },
-        ...{ socket: 198, socketpair: 199, setsockopt: 208, ioctl: 29 },
+        ...{ socket: 198, socketpair: 199, setsockopt: 208, ioctl: 29, inotify_init1: 26 },
         ...{ mknodat: 33, fchmod: 52, fchmodat: 53, openat: 56 },
         ...{ setxattr: 5, lsetxattr: 6, fsetxattr: 7, ...NEW },
       },
@@ -49,6 +51,7 @@ export const ABIS: Readonly<Record<string, Readonly<Record<string, Abi>>>> = {
       calls: {
         ...{ ...I386_CALLS, prlimit64: 369, openat: 322, mknodat: 324, fchmodat: 333 },
         ...{ socket: 281, socketpair: 288, setsockopt: 294 },
+        ...{ inotify_init: 316, inotify_init1: 360 },
       },
     },
   },

@@ -107,6 +107,7 @@ export const FAILURES = {
   write: [27, 'write {text}'],
   directory: [28, 'make directory {text}'],
   'user-limit': [29, 'limit {text}'],
+  lend: [31, 'prepare what it makes in the place of commands'],
   'measure-files': [30, 'get something to measure Landlock against'],
 
   'open-users': [40, 'container root is the host’s root', 'user-namespace'],

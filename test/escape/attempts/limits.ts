@@ -34,6 +34,19 @@ export const limitAttempts: readonly Attempt[] = [
     without: 'bare',
   },
   {
+    verb: 'many-inotify-ids',
+    tries: 'the same by many ids',
+    layer: 'limits',
+    as: 'root',
+    without: 'seccomp',
+  },
+  {
+    verb: 'many-netlink',
+    tries: 'more than 32 netlink sockets, whose memory counts as nobody’s',
+    layer: 'limits',
+    without: 'seccomp',
+  },
+  {
     verb: 'many-watches',
     tries: 'more than an eighth of its inotify watches',
     layer: 'limits',
