@@ -4,6 +4,7 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/filter.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -193,6 +194,34 @@ static enum outcome many_inotify_ids(void) {
       return STOPPED;
   return most < 0 ? STOPPED : THROUGH;
 }
+// Room for one is enough to tell: ENOMEM is what the kernel says when the host's pool is empty.
+static enum outcome of_pool(int made) { return made < 0 && errno == ENOMEM ? THROUGH : by_result(made); }
+static enum outcome huge_pages(void) {
+  int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB;
+  void *memory = mmap(NULL, 2 << 20, PROT_READ | PROT_WRITE, flags, -1, 0);
+  return of_pool(memory == MAP_FAILED ? -1 : 0);
+}
+static enum outcome huge_file(void) { return of_pool(memfd_create("huge", MFD_HUGETLB)); }
+static enum outcome socket_filter(void) {
+  struct sock_filter all = {BPF_RET | BPF_K, 0, 0, 0xffff};
+  struct sock_fprog program = {1, &all};
+  int fd = socket(AF_UNIX, SOCK_DGRAM, 0);
+  return by_result(setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof program));
+}
+#ifdef __x86_64__
+static enum outcome ia32_huge_pages(void) {
+  static unsigned arguments[6] = {0, 2 << 20, 3, 0x40022, ~0U, 0};
+  long result;
+  __asm__ volatile("int $0x80"
+                   : "=a"(result)
+                   : "a"(90 /* mmap */), "b"((unsigned long)arguments)
+                   : "memory", "r8", "r9", "r10", "r11");
+  errno = (int)-result;
+  return of_pool(result < 0 && result > -4096 ? -1 : 0);
+}
+#else
+static enum outcome ia32_huge_pages(void) { return ABSENT; }
+#endif
 static enum outcome many_netlink(void) {
   for (int n = 0; n < 33; n++)
     if (socket(AF_NETLINK, SOCK_RAW, 0) < 0) return STOPPED;
@@ -230,5 +259,6 @@ const struct verb limit_verbs[] = {
     {"many-signals", many_signals},
     {"many-queues", many_queues}, {"many-terminals", many_terminals},
     {"many-inotify", many_inotify}, {"many-inotify-ids", many_inotify_ids},
-    {"many-netlink", many_netlink}, {"many-watches", many_watches}, {NULL, NULL},
+    {"many-netlink", many_netlink}, {"huge-pages", huge_pages}, {"huge-file", huge_file},
+    {"ia32-huge-pages", ia32_huge_pages}, {"socket-filter", socket_filter}, {"many-watches", many_watches}, {NULL, NULL},
 };

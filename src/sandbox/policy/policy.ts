@@ -5,6 +5,7 @@ import { withCoreGuard, withSetIdGuard } from '../seccomp/guard.ts';
 import { withLentCalls } from '../seccomp/lent.ts';
 import { isShipped, seccompFilter } from '../seccomp/profile.ts';
 import { withProtocolGuard } from '../seccomp/protocols.ts';
+import { withShareGuard } from '../seccomp/shares.ts';
 import type { LandlockWall } from '../wire/encode.ts';
 import { refuseCopyUp } from './host-write.ts';
 import { layerMissing, requireLayer } from './layers.ts';
@@ -57,11 +58,10 @@ export async function commandPolicy(
 ): Promise<CommandPolicy> {
   const capabilities = commandCapabilities(wanted, surroundings);
   if (mayMount({ capabilities, surroundings })) refuseCopyUp(surroundings);
-  const compiled = withLentCalls(
-    await seccompFilter(paths, profile, seccompCapabilities ?? capabilities),
-  );
+  const compiled = await seccompFilter(paths, profile, seccompCapabilities ?? capabilities);
+  const shared = withShareGuard(withLentCalls(compiled), capabilities);
   const filter = withCoreGuard(
-    isShipped(profile) ? withProtocolGuard(compiled, capabilities) : compiled,
+    isShipped(profile) ? withProtocolGuard(shared, capabilities) : shared,
   );
   const { hostNetwork, hostFiles, userNamespaces } = surroundings;
   const landlock = landlockWalls({

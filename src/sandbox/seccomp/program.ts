@@ -13,10 +13,11 @@ interface Abi {
   readonly calls: Readonly<Record<string, number>>;
 }
 
-const I386_CALLS = {
+/** Of 32-bit x86; 32-bit ARM has most of them by the same number. */
+const CALLS_32 = {
   ...{ setrlimit: 75, prlimit64: 340 },
   ...{ socket: 359, socketpair: 360, setsockopt: 366, ioctl: 54 },
-  ...{ inotify_init: 291, inotify_init1: 332 },
+  ...{ inotify_init: 291, inotify_init1: 332, mmap2: 192, memfd_create: 356, shmget: 395 },
   ...{ open: 5, creat: 8, mknod: 14, chmod: 15, fchmod: 94, openat: 295, mknodat: 297 },
   ...{ fchmodat: 306, setxattr: 226, lsetxattr: 227, fsetxattr: 228, ...NEW },
 };
@@ -29,12 +30,12 @@ export const ABIS: Readonly<Record<string, Readonly<Record<string, Abi>>>> = {
       calls: {
         ...{ setrlimit: 160, prlimit64: 302 },
         ...{ socket: 41, socketpair: 53, setsockopt: 54, ioctl: 16 },
-        ...{ inotify_init: 253, inotify_init1: 294 },
+        ...{ inotify_init: 253, inotify_init1: 294, mmap: 9, memfd_create: 319, shmget: 29 },
         ...{ open: 2, creat: 85, chmod: 90, fchmod: 91, mknod: 133, openat: 257, mknodat: 259 },
         ...{ fchmodat: 268, setxattr: 188, lsetxattr: 189, fsetxattr: 190, ...NEW },
       },
     },
-    x86: { architecture: 0x40000003, calls: I386_CALLS },
+    x86: { architecture: 0x40000003, calls: { ...CALLS_32, mmap: 90, ipc: 117 } },
   },
   arm64: {
     aarch64: {
@@ -42,6 +43,7 @@ export const ABIS: Readonly<Record<string, Readonly<Record<string, Abi>>>> = {
       calls: {
         ...{ setrlimit: 164, prlimit64: 261 },
         ...{ socket: 198, socketpair: 199, setsockopt: 208, ioctl: 29, inotify_init1: 26 },
+        ...{ mmap: 222, memfd_create: 279, shmget: 194 },
         ...{ mknodat: 33, fchmod: 52, fchmodat: 53, openat: 56 },
         ...{ setxattr: 5, lsetxattr: 6, fsetxattr: 7, ...NEW },
       },
@@ -49,9 +51,9 @@ export const ABIS: Readonly<Record<string, Readonly<Record<string, Abi>>>> = {
     arm: {
       architecture: 0x40000028,
       calls: {
-        ...{ ...I386_CALLS, prlimit64: 369, openat: 322, mknodat: 324, fchmodat: 333 },
+        ...{ ...CALLS_32, prlimit64: 369, openat: 322, mknodat: 324, fchmodat: 333 },
         ...{ socket: 281, socketpair: 288, setsockopt: 294 },
-        ...{ inotify_init: 316, inotify_init1: 360 },
+        ...{ inotify_init: 316, inotify_init1: 360, memfd_create: 385, shmget: 307 },
       },
     },
   },

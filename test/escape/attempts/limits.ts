@@ -1,6 +1,9 @@
 import type { OpenOptions } from '../../support/kiln.ts';
 import type { Attempt } from '../attempt.ts';
 
+/** Of a kernel that has them. */
+const HUGE_PAGES = ['/proc/sys/vm/nr_hugepages'];
+
 /** What limits stop, of what every command tries. */
 export const limitAttempts: readonly Attempt[] = [
   {
@@ -43,6 +46,33 @@ export const limitAttempts: readonly Attempt[] = [
   {
     verb: 'many-netlink',
     tries: 'more than 32 netlink sockets, whose memory counts as nobody’s',
+    layer: 'limits',
+    without: 'seccomp',
+  },
+  {
+    verb: 'huge-pages',
+    tries: 'the host’s huge pages, which no limit counts',
+    layer: 'limits',
+    without: 'seccomp',
+    attacks: HUGE_PAGES,
+  },
+  {
+    verb: 'huge-file',
+    tries: 'a file of them',
+    layer: 'limits',
+    without: 'seccomp',
+    attacks: HUGE_PAGES,
+  },
+  {
+    verb: 'ia32-huge-pages',
+    tries: 'some by the 32-bit door, with flags in memory',
+    layer: 'limits',
+    without: 'seccomp',
+    attacks: HUGE_PAGES,
+  },
+  {
+    verb: 'socket-filter',
+    tries: 'the host’s room for compiled filters, which seccomp needs',
     layer: 'limits',
     without: 'seccomp',
   },
