@@ -54,6 +54,7 @@ export function judge(found: Measured, host: Measured, outside: Outside): Verdic
     mounts: mounts(found),
     devices: [...found.devices].sort().join(' '),
     'core dumps': coreDumps(found),
+    'shares of the host’s': shares(found),
     environment: found.environment === '' ? EVERYWHERE.environment : found.environment,
   };
 }
@@ -140,6 +141,16 @@ function mounts({ mounts: all }: Measured): string {
 function coreDumps({ core }: Measured): string {
   const none = core.limit.every((it) => it === 1) && core.changed === 'EPERM' && !core.dumped;
   return none ? EVERYWHERE['core dumps'] : JSON.stringify(core);
+}
+
+/** A command beside it in the same sandbox may have some. */
+function shares({ shares: found }: Measured): string {
+  const { terminals, signals, netlink, inotify, inotifyShare, aio } = found;
+  const within = terminals <= 64 && signals <= 1024 && netlink <= 32 && inotify <= inotifyShare;
+  const some = Math.min(terminals, signals, netlink, inotify) > 0;
+  return within && some && aio === 'ENOSYS'
+    ? EVERYWHERE['shares of the host’s']
+    : JSON.stringify(found);
 }
 
 function limits({ processes }: Measured, outside: Outside): string {

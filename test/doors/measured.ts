@@ -46,6 +46,10 @@ export interface Measured {
     readonly changed: string;
     readonly dumped: boolean;
   };
+  /** How many could be taken of what the host has for all, to one more than a sandbox may have. */
+  readonly shares: Readonly<
+    Record<'terminals' | 'signals' | 'netlink' | 'inotify' | 'inotifyShare', number>
+  > & { readonly aio: string };
   /** How many processes could be made, of 300. */
   readonly processes: number;
 }

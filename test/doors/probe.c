@@ -23,6 +23,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/fsuid.h>
+#include <sys/inotify.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
@@ -408,6 +409,47 @@ static void network(const char *socket_name, int port) {
   end();
 }
 
+// How many of what all sandboxes and the host share, up to one more than a sandbox may have. Takes them in a child.
+static int one_terminal(void) { return posix_openpt(O_RDWR | O_NOCTTY); }
+static int one_signal(void) { return sigqueue(getpid(), SIGRTMIN, (union sigval){0}); }
+static int one_netlink(void) { return socket(AF_NETLINK, SOCK_RAW, 0); }
+static int one_inotify(void) { return inotify_init1(0); }
+static int inotify_limit(void) {
+  char line[32] = "";
+  int fd = open("/proc/sys/fs/inotify/max_user_instances", O_RDONLY | O_CLOEXEC);
+  if (fd >= 0 && read(fd, line, sizeof line - 1) < 0) line[0] = '\0';
+  if (fd >= 0) close(fd);
+  return atoi(line) / 8;
+}
+static void count_of(const char *key, int (*one)(void), int most) {
+  int ends[2], count = 0;
+  if (pipe(ends) != 0) exit(3);
+  pid_t child = fork();
+  if (child == 0) {
+    sigset_t all;
+    sigfillset(&all);
+    sigprocmask(SIG_BLOCK, &all, NULL);
+    while (count <= most && one() >= 0) count++;
+    _exit(write(ends[1], &count, sizeof count) == sizeof count ? 0 : 1);
+  }
+  close(ends[1]);
+  if (child < 0 || read(ends[0], &count, sizeof count) != sizeof count) exit(3);
+  close(ends[0]);
+  waitpid(child, NULL, 0);
+  name(key), say("%d", count);
+}
+static void shares(void) {
+  unsigned long context = 0;
+  begin("shares");
+  count_of("terminals", one_terminal, 64);
+  count_of("signals", one_signal, 1024);
+  count_of("netlink", one_netlink, 32);
+  count_of("inotify", one_inotify, inotify_limit());
+  name("inotifyShare"), say("%d", inotify_limit());
+  outcome("aio", syscall(SYS_io_setup, 1, &context));
+  end();
+}
+
 static const char *directory_of_child;
 
 static int set_id_bits(void) {
@@ -547,6 +589,7 @@ int main(int argc, char **argv) {
   files();
   core_dump();
   processes();
+  shares();
   end();
   // The test has seen its control groups from the host.
   const struct timespec patience = {.tv_sec = 30};

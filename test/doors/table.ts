@@ -13,6 +13,8 @@ export const EVERYWHERE = {
   mounts: 'nosuid, nodev',
   devices: 'full null random tty urandom zero',
   'core dumps': 'none, and no way to have them',
+  'shares of the host’s':
+    '64 terminals, 1024 pending signals, 32 netlink sockets, an eighth of inotify, no io_setup',
   environment: 'nothing of the caller’s',
 } as const;
 

@@ -14,7 +14,9 @@
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "probe.h"
@@ -252,6 +254,49 @@ static enum outcome many_watches(void) {
   return error == 0 ? THROUGH : STOPPED;
 }
 
+// As much as there is of what all sandboxes share, and keeps it. Root has signals by each of its ids.
+static int one_signal(void) { return sigqueue(getpid(), SIGRTMIN, (union sigval){0}); }
+static int one_timer(void) {
+  timer_t timer;
+  struct sigevent none = {.sigev_notify = SIGEV_NONE};
+  return timer_create(CLOCK_MONOTONIC, &none, &timer);
+}
+static int one_terminal(void) { return posix_openpt(O_RDWR | O_NOCTTY); }
+static int one_inotify(void) { return inotify_init1(0); }
+static int one_netlink(void) { return socket(AF_NETLINK, SOCK_RAW, 0); }
+static int one_aio(void) {
+  unsigned long context = 0;
+  return (int)syscall(SYS_io_setup, 1024, &context);
+}
+static int (*const ones[])(void) = {one_signal, one_timer, one_terminal, one_inotify, one_netlink};
+static void block_signals(void) {
+  sigset_t all;
+  sigfillset(&all);
+  sigprocmask(SIG_BLOCK, &all, NULL);
+}
+static enum outcome take_all(void) {
+  long taken[sizeof ones / sizeof *ones] = {0};
+  block_signals();
+  for (uid_t id = getuid(); id < 1000 + (getuid() == 0 ? 0 : 1); id++) {
+    if (setresuid(id, id, 0) != 0 && id == 0) return STOPPED;
+    for (size_t kind = 0; kind < sizeof ones / sizeof *ones; kind++)
+      while (taken[kind] < 200000 && ones[kind]() >= 0) taken[kind]++;
+    if (getuid() != 0 && setresuid(0, 0, 0) != 0) break;
+  }
+  while (one_aio() == 0) continue;
+  printf("taken\t%ld\t%ld\t%ld\t%ld\t%ld\n", taken[0], taken[1], taken[2], taken[3], taken[4]);
+  fflush(stdout);
+  alarm(0);
+  pause();
+  return THROUGH;
+}
+static enum outcome one_of_each(void) {
+  block_signals();
+  for (size_t kind = 0; kind < sizeof ones / sizeof *ones; kind++)
+    if (ones[kind]() < 0) return STOPPED;
+  return by_result(inotify_add_watch(inotify_init1(0), "/", IN_MODIFY));
+}
+
 const struct verb limit_verbs[] = {
     {"fork-bomb", fork_bomb},   {"memory-bomb", memory_bomb},         {"disk-bomb", disk_bomb},
     {"inode-bomb", inode_bomb}, {"descriptor-bomb", descriptor_bomb},
@@ -259,6 +304,6 @@ const struct verb limit_verbs[] = {
     {"many-signals", many_signals},
     {"many-queues", many_queues}, {"many-terminals", many_terminals},
     {"many-inotify", many_inotify}, {"many-inotify-ids", many_inotify_ids},
-    {"many-netlink", many_netlink}, {"huge-pages", huge_pages}, {"huge-file", huge_file},
+    {"take-all", take_all}, {"one-of-each", one_of_each}, {"many-netlink", many_netlink}, {"huge-pages", huge_pages}, {"huge-file", huge_file},
     {"ia32-huge-pages", ia32_huge_pages}, {"socket-filter", socket_filter}, {"many-watches", many_watches}, {NULL, NULL},
 };

@@ -69,6 +69,8 @@ test.serial('its cgroups are its own, and on the host below the sandbox’s', as
   // No controller: a system in a sandbox cannot undo the sandbox's limits, nor has it any of its own.
   t.is((await readFile(join(unified.path, group, 'cgroup.controllers'), 'utf8')).trim(), '');
   t.not((await stat(join(unified.path, group, '..'))).uid, Number(base));
+  const most = await readFile(join(unified.path, group, 'cgroup.max.descendants'), 'utf8');
+  t.is(most.trim(), '4096');
 });
 
 /** Run by the systemd itself, with all that it has: each must fail, but the first. */
@@ -82,6 +84,7 @@ const ATTEMPTS = [
   'mkdir /sys/fs/cgroup/../../../sys/fs/escape',
   'echo 1 > /sys/fs/cgroup/../cgroup.procs',
   'echo +memory > /sys/fs/cgroup/cgroup.subtree_control',
+  'echo max > /sys/fs/cgroup/cgroup.max.descendants',
   'echo x > /proc/sys/kernel/core_pattern',
   'umount /proc/sys; mount -o remount,rw /proc; echo x > /proc/sys/kernel/core_pattern',
   'umount /proc/kcore; head -c 1 /proc/kcore | grep -q .',

@@ -123,6 +123,9 @@ export const DELEGATED_GROUP = 'kiln-boot';
 /** What a group's new owner writes to (cgroup-v2, "Model of Delegation"). */
 const HANDED_OVER = ['', 'cgroup.procs', 'cgroup.threads', 'cgroup.subtree_control'];
 
+/** The most groups below: each takes some 10 KiB of the kernel's memory, which is in no limit. */
+const DESCENDANTS = 4096;
+
 /** Milliseconds that killed processes may take to leave. */
 const REMOVE_MS = 2000;
 const PAUSE_MS = 10;
@@ -166,6 +169,7 @@ export function delegateCgroup(pid: number, name: string, owner: number): void {
   const group = hybrid ? own : join(own, DELEGATED_GROUP);
   try {
     mkdirSync(group, { recursive: true });
+    writeFileSync(join(group, 'cgroup.max.descendants'), String(DESCENDANTS));
     for (const name of HANDED_OVER) chownSync(join(group, name), owner, owner);
     writeFileSync(join(group, 'cgroup.procs'), String(pid));
   } catch (cause) {
