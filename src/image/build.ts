@@ -53,6 +53,7 @@ export interface ImageSettings
     'users' | 'environment' | 'user' | 'workdir' | 'scriptlets' | 'name' | 'description'
   > {
   readonly files: readonly FileToWrite[];
+  readonly folders?: readonly string[] | undefined;
 }
 
 export interface ImageRequest {
@@ -230,7 +231,7 @@ async function make(request: ImageRequest, inputs: ImageInputs, id: string): Pro
       : await extendTree({ ...parts, base });
   const contents = await contentsOf(request, inputs, tree);
   using root = closing(openSync(tree.path, constants.O_RDONLY | constants.O_DIRECTORY));
-  customizeTree(root.fd, settings.users, settings.files);
+  customizeTree(root.fd, settings);
   const manifest = manifestOf(request, id, tree, contents, root.fd);
   await storageLeft(engine.paths, keeperOf(request), manifest.ownBytes);
   const directory = join(work.path, 'image');
@@ -301,6 +302,7 @@ async function inputsOf({ lock, settings, base }: ImageParts): Promise<ImageInpu
       ...rest,
       digest: hash('sha256', content, 'hex'),
     })),
+    ...defined({ folders: settings.folders }),
     users: settings.users,
     environment: settings.environment,
     user: settings.user,

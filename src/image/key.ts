@@ -16,6 +16,7 @@ export interface ImageInputs {
   readonly keys: readonly (string | null)[];
   readonly base: string | null;
   readonly files: readonly (Omit<FileToWrite, 'content'> & { readonly digest: string })[];
+  readonly folders?: readonly string[];
   readonly users: readonly RecipeUser[];
   readonly environment: Readonly<Record<string, string>>;
   readonly user: string;

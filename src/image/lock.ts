@@ -20,6 +20,7 @@ const settingsSchema = z.strictObject({
       name: z.string(),
       uid: z.int(),
       gid: z.int().optional(),
+      group: z.string().optional(),
       comment: z.string(),
       home: z.string().optional(),
       shell: z.string(),
@@ -31,6 +32,7 @@ const settingsSchema = z.strictObject({
     timeout: z.number().positive(),
     disk: z.number().positive().default(DEFAULT_DISK),
   }),
+  folders: z.array(z.string().startsWith('/')).optional(),
   files: z.array(
     z.strictObject({
       path: z.string().startsWith('/'),

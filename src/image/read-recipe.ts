@@ -63,9 +63,12 @@ export async function readRecipe(place: RecipePlace, path: string): Promise<Load
 }
 
 export async function settingsOf(recipe: LoadedImageRecipe): Promise<ImageSettings> {
-  const { name, description, users, environment, user, workdir, scriptlets } = recipe;
+  const { name, description, folders, users, environment, user, workdir, scriptlets } = recipe;
   const files = await Promise.all(recipe.files.map(readSource));
-  return { name, description, users, environment, user, workdir, scriptlets, files };
+  return {
+    ...{ name, description, users, environment, user, workdir, scriptlets, files },
+    ...(folders.length > 0 ? { folders } : {}),
+  };
 }
 
 async function readSource(file: LoadedImageRecipe['files'][number]): Promise<FileToWrite> {

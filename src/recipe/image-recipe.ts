@@ -61,6 +61,11 @@ const userSchema = z.strictObject({
   name: accountName,
   uid: accountId,
   gid: accountId.optional().describe('The same as uid unless given'),
+  group: accountName
+    .optional()
+    .describe(
+      'What the group of this gid is called where the packages bring none; NAME unless given',
+    ),
   comment: passwdField.default(''),
   home: absolutePath.optional().describe('Made and owned by the user; /home/NAME unless given'),
   shell: absolutePath.default('/bin/sh'),
@@ -138,6 +143,10 @@ export const imageRecipeSchema = z
     modules: modulesSchema.optional().describe('Streams of modules (EL 8 and 9, Fedora to 38)'),
     recommends: z.boolean().optional().describe('Install weak dependencies too; off unless set'),
     files: z.array(fileSchema).default([]),
+    folders: z
+      .array(absolutePath)
+      .default([])
+      .describe('Made where the packages bring none: of root, mode 0755'),
     users: z.array(userSchema).default([]),
     environment: environment.default({}).describe('Of every command that runs in the image'),
     user: accountName

@@ -47,6 +47,7 @@ export interface LoadedImageRecipe {
   readonly modules: ImageModules | undefined;
   readonly recommends: boolean;
   readonly files: readonly LoadedFile[];
+  readonly folders: readonly string[];
   readonly users: readonly RecipeUser[];
   readonly environment: Readonly<Record<string, string>>;
   readonly user: string;
@@ -136,7 +137,7 @@ export async function loadImageRecipe(
   for (const { recipe, file, reach } of ordered) {
     for (const entry of recipe.files) written.push(await readableFile(entry, dirname(file), reach));
   }
-  const { packages, groups, exclude, modules, users, environment } = merged;
+  const { packages, groups, exclude, modules, folders, users, environment } = merged;
   return {
     name: nameOf(main.file),
     loggingIn,
@@ -144,7 +145,7 @@ export async function loadImageRecipe(
     description: merged.description ?? '',
     arch,
     repositories: [...repositories.values()],
-    ...{ packages, groups, exclude, modules, users, environment },
+    ...{ packages, groups, exclude, modules, folders, users, environment },
     recommends: merged.recommends ?? false,
     files: written,
     user: merged.user ?? users[0]?.name ?? 'root',
@@ -242,6 +243,7 @@ function merge(recipes: readonly ImageRecipe[]): ImageRecipe {
     packages: recipes.flatMap((recipe) => recipe.packages),
     groups: recipes.flatMap((recipe) => recipe.groups),
     exclude: recipes.flatMap((recipe) => recipe.exclude),
+    folders: recipes.flatMap((recipe) => recipe.folders),
     users: recipes.flatMap((recipe) => recipe.users),
   };
   const maps = {

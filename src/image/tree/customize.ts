@@ -33,22 +33,25 @@ export interface FileToWrite {
   readonly group: string;
 }
 
+interface TreeAdditions {
+  readonly users: readonly RecipeUser[];
+  readonly folders?: readonly string[] | undefined;
+  readonly files: readonly FileToWrite[];
+}
+
 const FIRST_LINES: Readonly<Record<string, string>> = {
   '/etc/passwd': 'root:x:0:0:root:/root:/bin/sh\n',
   '/etc/group': 'root:x:0:\n',
 };
 
 /**
- * Adds users (with groups and homes), then files.
+ * Adds users (with groups and homes), then folders and files.
  * @param root the tree's open root directory
  * @throws KilnError E_IMAGE_USER for ids and names that clash or do not exist; E_IMAGE_TREE
  */
-export function customizeTree(
-  root: number,
-  users: readonly RecipeUser[],
-  files: readonly FileToWrite[],
-): void {
+export function customizeTree(root: number, { users, folders = [], files }: TreeAdditions): void {
   for (const user of users) addUser(root, user);
+  for (const path of folders) closeSync(makeTreeDirectories(root, path));
   const accounts = new Map(readAccounts(root).map((account) => [account.name, account.uid]));
   const groups = new Map(readGroups(root).map((group) => [group.name, group.gid]));
   for (const file of files) {
@@ -71,7 +74,7 @@ function addUser(root: number, user: RecipeUser): void {
   const groups = readGroups(root);
   checkFree(user, accounts);
   const byId = groups.find((group) => group.gid === gid);
-  if (byId === undefined) addGroup(root, user.name, gid, groups);
+  if (byId === undefined) addGroup(root, user.group ?? user.name, gid, groups);
   append(
     root,
     '/etc/passwd',
