@@ -55,6 +55,8 @@ config_opts['macros']['%_buildshell'] = '/bin/bash'
 config_opts['macros']['%demo'] = 'of {{ root }}'
 config_opts['environment']['DEMO'] = 'two words'
 config_opts['files']['etc/motd'] = 'welcome'
+config_opts['chrootgid'] = 4321; config_opts['chrootgroup'] = 'packers'
+config_opts['extra_chroot_dirs'] = ['/srv/one', '/srv/deep/er']
 config_opts['plugin_conf']['compress_logs_enable'] = True
 config_opts['dnf.conf'] = """
 [main]

@@ -78,20 +78,24 @@ test.serial('scriptlets that fill the disk cost the root, and nothing of it is l
 test.serial('a root is what the configuration says; what is left out is named', async (t) => {
   const made = await state.mock(['--init']);
   t.is(made.exitCode, 0, made.stderr);
-  t.regex(made.stderr, /WARNING: \S+demo\.tpl:8: the plugin compress_logs is left out/);
+  t.regex(made.stderr, /WARNING: \S+demo\.tpl:10: the plugin compress_logs is left out/);
   const script =
-    'cat /etc/motd; echo; rpm --eval "%demo %_buildshell"; echo $DEMO; id -un; stat -c %U /builddir; cat /proc/net/dev';
+    'cat /etc/motd; echo; rpm --eval "%demo %_buildshell"; echo $DEMO; id -un; id -gn mockbuild; id -g mockbuild; stat -c "%U:%G %a" /builddir /srv/one /srv/deep/er; cat /proc/net/dev';
   const lines = (await inRoot(t, script)).split('\n');
-  t.deepEqual(lines.slice(0, 5), [
+  t.deepEqual(lines.slice(0, 9), [
     'welcome',
     'of demo-x86_64 /bin/bash',
     'two words',
     'root',
-    'mockbuild',
+    'packers',
+    '4321',
+    'mockbuild:packers 755',
+    'root:root 755',
+    'root:root 755',
   ]);
   // No network but the sandbox's own.
   t.deepEqual(
-    lines.slice(7).map((line) => line.split(':')[0]?.trim()),
+    lines.slice(11).map((line) => line.split(':')[0]?.trim()),
     ['lo'],
   );
   t.is(await inRoot(t, 'id -un; pwd', '--unpriv', '--cwd', '/tmp'), 'mockbuild\n/tmp');

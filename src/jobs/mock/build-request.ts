@@ -17,7 +17,7 @@ import type { Chroot } from './chroot.ts';
 import { configError } from './config/values.ts';
 import { usageError } from './outcome.ts';
 import { rootCommand } from './root/root-sandbox.ts';
-import { addedRepositories, type ChrootSession, hostPath } from './session.ts';
+import { addedRepositories, type ChrootSession, hostPath, isOffline } from './session.ts';
 
 export function mockBuildRequest(
   session: ChrootSession,
@@ -56,7 +56,7 @@ export function mockBuildRequest(
     ],
     repositories: addedRepositories(session, hostArchitecture()),
     postinstall: line.has('postinstall') || chroot.postInstall,
-    offline: line.has('offline'),
+    offline: isOffline(session),
     caches,
     binds: chroot.binds,
     omit: chroot.omit,

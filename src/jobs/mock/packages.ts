@@ -17,6 +17,7 @@ import { removePackages, watched } from './root/transaction.ts';
 import {
   type ChrootSession,
   hostPath,
+  isOffline,
   type MockSession,
   packageSources,
   type RootSession,
@@ -77,7 +78,7 @@ export async function update(session: MockSession): Promise<number> {
   const { line, log, signal } = session;
   return await withRoot(session, async (at) => {
     const sources = await packageSources(at);
-    const refresh = line.has('offline') ? 'never' : 'always';
+    const refresh = isOffline(at) ? 'never' : 'always';
     await log.state('update', () =>
       installPackages(at.root, {
         signal,

@@ -129,15 +129,10 @@ export async function initRoot(at: RootSession): Promise<MockRoot> {
 }
 
 /** Leases the image of a chroot. Unless offline, its packages are the repositories' current ones, as in mock. */
-export async function openBaseImage({
-  engine,
-  line,
-  signal,
-  log,
-  chroot,
-}: ChrootSession): Promise<LeasedImage> {
+export async function openBaseImage(at: ChrootSession): Promise<LeasedImage> {
+  const { engine, signal, log, chroot } = at;
   const onProgress: OnImageProgress = (progress) => log.output(`${describeProgress(progress)}\n`);
-  const open = line.has('offline') ? openImage : renewImage;
+  const open = isOffline(at) ? openImage : renewImage;
   return await open(engine, chroot.recipe, { signal, onProgress });
 }
 
@@ -156,6 +151,10 @@ export function addedRepositories({ line, engine }: MockSession, arch: string): 
     .map((text, index) => addedRepository(text, index, arch, engine.cwd()));
 }
 
+export function isOffline({ line, chroot }: Pick<ChrootSession, 'line' | 'chroot'>): boolean {
+  return line.has('offline') || chroot.offline;
+}
+
 export async function packageSources(at: ChrootSession): Promise<PackageSources> {
   const recipe = await readRecipe(at.engine, at.chroot.recipe);
   const { arch, repositories, exclude, modules, recommends } = recipe;
@@ -164,6 +163,6 @@ export async function packageSources(at: ChrootSession): Promise<PackageSources>
     ...{ arch, repositories, exclude, modules, recommends },
     added: addedRepositories(at, arch),
     passing: enabled.map(({ id }) => id),
-    refresh: at.line.has('offline') ? 'never' : 'auto',
+    refresh: isOffline(at) ? 'never' : 'auto',
   };
 }

@@ -20,9 +20,11 @@ import {
 
 const PYTHON = '/usr/bin/python3';
 
-const PARTS = ['defaults.py', 'evaluate.py'];
+const PARTS = ['wall', 'defaults', 'names', 'options', 'reader', 'evaluate'].map(
+  (name) => `${name}.py`,
+);
 
-/** Python reads both as descriptors: its ids may not be able to open them. */
+/** Python reads them as descriptors: its ids may not be able to open them. */
 const LOAD = `for part in range(${FIRST_FD + 1}, ${FIRST_FD + 1 + PARTS.length}):
     exec(compile(open(part).read(), "kiln", "exec"))`;
 
@@ -89,6 +91,7 @@ const option = z.object({
   rawText: text.optional(),
   valueText: text.optional(),
   error: text.optional(),
+  isDefault: z.boolean(),
   place,
 });
 const messageSchema = z.union([
@@ -96,7 +99,6 @@ const messageSchema = z.union([
   z.object({
     answer: z.object({
       options: z.array(z.tuple([text, option])).optional(),
-      defaults: z.array(text).optional(),
       error: text.optional(),
       place,
       files: z.array(path),
@@ -139,7 +141,7 @@ export async function* evaluateConfigs(
       command: [PYTHON, '-I', '-X', 'utf8', '-c', LOAD],
       input: { pivotRoot: callNumber('pivot_root'), filter: filter().toString('hex') },
       fds: [pipe.read, ...parts],
-      limits: { ...LIMITS, wallMs: Math.max(WALL_MS, patience()) },
+      limits: { ...LIMITS, wallMs: Math.max(WALL_MS, patience()) + 1000 * jobs.length },
       longestMessage: LONGEST_MESSAGE,
       validate: (message) => messageSchema.parse(message),
     });
@@ -193,7 +195,7 @@ function answerTo(job: ConfigJob, path: string) {
   }
 }
 
-function taken({ options = [], defaults = [], error, place, files, warnings }: Answer) {
+function taken({ options = [], error, place, files, warnings }: Answer) {
   if (error !== undefined) return configError(error, place);
-  return { options: new ConfigOptions(new Map(options), defaults), files, warnings };
+  return { options: new ConfigOptions(new Map(options)), files, warnings };
 }

@@ -1,41 +1,45 @@
+import { insteadOf, optionKind } from './option-table.ts';
 import { bindMounts, pluginSettings, signPlugin, wantsScanArchive } from './plugins.ts';
-import { type ConfigOptions, type ConfigWarning, isDict, isList, isTrue } from './values.ts';
-
-/** Options of mock's that have no default. */
-const WITHOUT_DEFAULT = new Set(
-  `root description dnf.conf legal_host_arches config_path config_file chroot_name config_paths dist use_nspawn
-  log_config_file build_log_fmt_name root_log_fmt_name state_log_fmt_name print_main_output
-  stderr_line_prefix use_bootstrap_container internal_dev_setup dev_loop_count tar tar_binary
-  backup_on_clean backup_base_dir seccomp opstimeout use_host_shadow_utils
-  use_container_host_hostname docker_unshare_warning recursion_limit mock_run_uuid version
-  plugin_dir cache_alterations createrepo_command sbom_generator qemu_user_static_mapping
-  useradd`.split(/\s+/),
-);
-
-const OWN_ROOT =
-  'a root is made of packages; `kiln image import` takes OCI images, and `kiln build -r NAME` builds in one';
-
-/** Options that change a build and are not supported: why, and what to do instead. */
-const LEFT_OUT: Readonly<Record<string, string>> = {
-  macrofile: "put the macros into config_opts['macros'], or give --macro-file",
-  scm: 'get the sources first, then give --spec and --sources',
-  external_buildrequires:
-    'what pip or cargo bring is signed by nobody: require RPM packages, or have it in the sources',
-  redhat_subscription_required:
-    'kiln has no subscription-manager: give sslclientcert and sslclientkey in dnf.conf',
-  ssl_ca_bundle_path:
-    "the image has the certificates of its packages: add others with config_opts['files']",
-  ssl_extra_certs: "add them with config_opts['files']",
-  use_buildroot_image: OWN_ROOT,
-  buildroot_image: OWN_ROOT,
-  forcearch: 'kiln builds for what this machine can run',
-  no_root_shells: '--shell and --chroot are for the caller of kiln-mock',
-};
+import {
+  asText,
+  type ConfigOptions,
+  type ConfigValue,
+  type ConfigWarning,
+  isDict,
+  isList,
+  isTrue,
+} from './values.ts';
 
 const OWN_WAY = new Set(
   `tmpfs root_cache yum_cache selinux package_state hw_info overlayfs lvm_root buildroot_lock
   sbom_generator ccache bind_mount chroot_scan`.split(/\s+/),
 );
+
+/** Options of mock's that are left out where they are set at all. */
+const WITHOUT_DEFAULT = new Set(['macrofile', 'useradd']);
+
+const CCACHE =
+  'kiln gives a build the cache, its compilers and its size; say the rest in ccache.conf';
+
+/** Of plugins that kiln has: what it does not do, by the value that it does. */
+const PLUGIN_OPTIONS: readonly (readonly [
+  plugin: string,
+  option: string,
+  isHere: (value: ConfigValue) => boolean,
+  instead: string,
+])[] = [
+  ['ccache', 'compress', (value) => !isTrue(value), CCACHE],
+  ['ccache', 'hashdir', isTrue, CCACHE],
+  ['ccache', 'debug', (value) => !isTrue(value), CCACHE],
+  ['ccache', 'show_stats', (value) => !isTrue(value), 'run ccache -s at the end of the build'],
+  ['ccache', 'dir', (value) => /\/ccache\/u\d+\/$/.test(asText(value)), 'caches lie in KILN_STATE'],
+  [
+    'package_state',
+    'available_pkgs',
+    (value) => !isTrue(value),
+    'lock.json has the repositories and what was taken of them',
+  ],
+];
 
 const PLUGINS_LEFT_OUT: Readonly<Record<string, string>> = {
   mount: 'a root sees nothing of the host; use --copyin, or kiln run --bind',
@@ -57,18 +61,15 @@ export function leftOut(
   const warn = (message: string, name: string) => {
     warnings.push({ message, place: options.placeOf(name) });
   };
-  for (const [name, instead] of Object.entries(LEFT_OUT)) {
-    if (isTrue(options.value(name))) warn(`${name} is left out: ${instead}`, name);
-  }
   const placeOf = (plugin: string) =>
     enabledPlugins.includes(plugin) ? undefined : options.placeOf('plugin_conf');
   warnings.push(...leftOutPlugins(options, placeOf));
   for (const name of options.names()) {
-    if (options.isMocks(name) || WITHOUT_DEFAULT.has(name) || name in LEFT_OUT) continue;
-    if (options.placeOf(name) === undefined) continue;
-    if (/^(?:bootstrap_|dnf\d?_|yum_|microdnf_|system_)/.test(name)) continue;
-    if (!isUsedElsewhere(name, options))
-      warn(`${name} is left out: it is no option of mock's`, name);
+    const kind = optionKind(name);
+    if (kind === 'done' || kind === 'own' || options.isDefault(name)) continue;
+    if (WITHOUT_DEFAULT.has(name) && !isTrue(options.value(name))) continue;
+    if (kind === undefined && isUsedElsewhere(name, options)) continue;
+    warn(`${name} is left out: ${insteadOf(name)}`, name);
   }
   return warnings;
 }
@@ -90,7 +91,13 @@ export function leftOutPlugins(
       'write_tar of the plugin chroot_scan is left out: the files are in the folder chroot_scan',
     place: placeOf('chroot_scan'),
   };
-  return [...left, ...binds, ...(wantsScanArchive(options) ? [archive] : [])];
+  const settings = PLUGIN_OPTIONS.flatMap(([plugin, option, isHere, instead]) => {
+    const value = pluginSettings(options, plugin)?.get(option);
+    if (value === undefined || isHere(value)) return [];
+    const message = `${option} of the plugin ${plugin} is left out: ${instead}`;
+    return [{ message, place: placeOf(plugin) }];
+  });
+  return [...left, ...binds, ...(wantsScanArchive(options) ? [archive] : []), ...settings];
 }
 
 function activePlugins(options: ConfigOptions): string[] {

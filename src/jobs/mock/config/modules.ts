@@ -1,5 +1,7 @@
+import { booleanOption } from './dnf-options.ts';
+import { splitOptions } from './package-manager.ts';
 import type { RecipeInput } from './recipe.ts';
-import { booleanOption, type DnfSection } from './repositories.ts';
+import type { DnfSection } from './repositories.ts';
 import {
   asText,
   type ConfigOptions,
@@ -84,9 +86,9 @@ interface PackageList {
  * build`, as one text or a list of words. @throws KilnError E_MOCK_CONFIG for any other command.
  */
 export function readSetupCommand(value: ConfigValue, place: Place | undefined): PackageList {
-  const given = (isList(value) ? value.map(asText) : asText(value).split(/\s+/)).filter(Boolean);
-  // Options are for the package manager, which does not run.
-  const [command, ...rest] = given.filter((word) => !word.startsWith('-'));
+  const given = commandWords(value);
+  // withCommonOptions() has the options.
+  const [command, ...rest] = splitOptions(given).rest;
   if (command === 'install') return sortWords(rest);
   if (command === 'groupinstall') return { packages: [], groups: rest };
   if (command === 'group' && rest[0] === 'install') return { packages: [], groups: rest.slice(1) };
@@ -94,6 +96,11 @@ export function readSetupCommand(value: ConfigValue, place: Place | undefined): 
   throw configError(what, place, {
     hint: 'it is `install PACKAGE… @GROUP…` or `groupinstall GROUP…`',
   });
+}
+
+export function commandWords(value: ConfigValue): string[] {
+  const words = isList(value) ? value.map(asText) : asText(value ?? '').split(/\s+/);
+  return words.filter(Boolean);
 }
 
 export function sortWords(words: readonly string[]): PackageList {

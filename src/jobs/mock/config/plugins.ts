@@ -137,9 +137,10 @@ export function signPlugin(options: ConfigOptions): SignPlugin | 'other' | undef
 export function omittedFiles(options: ConfigOptions): NonNullable<BuildRequest['omit']> {
   const conf = options.value('plugin_conf');
   const isOff = (name: string) => isDict(conf) && !isTrue(conf.get(`${name}_enable`));
+  const listed = pluginSettings(options, 'package_state')?.get('installed_pkgs') ?? true;
   return [
     ...(isOff('hw_info') ? (['hw_info.log'] as const) : []),
-    ...(isOff('package_state') ? (['installed_pkgs.log'] as const) : []),
+    ...(isOff('package_state') || !isTrue(listed) ? (['installed_pkgs.log'] as const) : []),
   ];
 }
 

@@ -2,9 +2,11 @@ import type { z } from 'zod';
 import { defined } from '../../../defined.ts';
 import { basearchOf } from '../../../packages/repository/configuration.ts';
 import type { imageRecipeSchema } from '../../../recipe/image-recipe.ts';
+import { booleanOption } from './dnf-options.ts';
 import { leftOut } from './left-out.ts';
 import type { LoadedConfig } from './load.ts';
 import { readModules, readSetupCommand, sortWords } from './modules.ts';
+import { withCommonOptions } from './package-manager.ts';
 import { bindMounts, ccacheSize, chrootScan, omittedFiles, signPlugin } from './plugins.ts';
 import {
   type DnfConf,
@@ -44,14 +46,15 @@ export function configMeaning(config: LoadedConfig, settings: MeaningSettings) {
   const text = (name: string) => asText(options.value(name) ?? '');
   const target = text('rpmbuild_arch');
   const { arch } = targetArchitecture(options, settings.host);
+  const dnf = readDnf(options, settings.switches, warnings);
   return {
     ...buildSettings(options),
     root: rootName(text('root'), options),
-    recipe: recipeOf(config, settings, warnings),
+    recipe: recipeOf(config, dnf, settings.host, warnings),
     user: text('chrootuser'),
     resultDirectory: text('resultdir'),
     target: [arch, text('target_arch')].includes(target) ? undefined : target,
-    switchedOn: switchedOn(dnfConf(options), settings.switches),
+    switchedOn: switchedOn(dnf.conf, settings.switches),
     warnings,
   };
 }
@@ -67,6 +70,7 @@ export function defaultSettings(basedir: string): ReturnType<typeof buildSetting
     cleanupOnSuccess: true,
     cleanupOnFailure: true,
     check: true,
+    offline: false,
     postInstall: false,
     rpmbuildOptions: '',
     ccache: undefined,
@@ -95,6 +99,7 @@ export function buildSettings(options: ConfigOptions) {
     cleanupOnSuccess: flag('cleanup_on_success'),
     cleanupOnFailure: flag('cleanup_on_failure'),
     check: flag('check'),
+    offline: !flag('online'),
     postInstall: flag('post_install'),
     rpmbuildOptions: flag('rpmbuild_opts') ? text('rpmbuild_opts') : '',
     ccache: ccacheSize(options),
@@ -128,28 +133,36 @@ function moreBuildRequires(options: ConfigOptions): ReadonlyMap<string, readonly
   return new Map([...more].map(([name, value]) => [name, list(value)]));
 }
 
-function dnfConf(options: ConfigOptions): DnfConf {
-  return parseDnfConf(asText(options.value('dnf.conf') ?? ''));
+/** The dnf.conf that counts, and which repositories are switched on or off. */
+function readDnf(
+  options: ConfigOptions,
+  switches: readonly RepositorySwitch[],
+  warnings: ConfigWarning[],
+) {
+  const place = options.placeOf('dnf.conf');
+  const written = parseDnfConf(asText(options.value('dnf.conf') ?? ''));
+  for (const line of written.unknown) {
+    warnings.push({ message: `dnf.conf: \`${line}\` is left out: it is no option`, place });
+  }
+  const common = withCommonOptions(written, options, warnings);
+  return { conf: common.conf, switches: [...common.switches, ...switches] };
 }
 
 function recipeOf(
   config: LoadedConfig,
-  settings: MeaningSettings,
+  { conf, switches }: ReturnType<typeof readDnf>,
+  host: string,
   warnings: ConfigWarning[],
 ): RecipeInput {
   const { options } = config;
-  const { arch, repositoryArch } = targetArchitecture(options, settings.host);
+  const { arch, repositoryArch } = targetArchitecture(options, host);
   const command = 'chroot_setup_cmd';
   const setup = readSetupCommand(options.value(command), options.placeOf(command));
   const more = sortWords(words(options.value('chroot_additional_packages')));
   const place = options.placeOf('dnf.conf');
-  const conf = dnfConf(options);
-  for (const line of conf.unknown) {
-    warnings.push({ message: `dnf.conf: \`${line}\` is left out: it is no option`, place });
-  }
   const repositories = readRepositories(conf, {
     variables: dnfVariables(options, arch, repositoryArch),
-    switches: settings.switches,
+    switches,
     place,
     warn: (message) => warnings.push({ message, place }),
   });
@@ -169,13 +182,29 @@ function recipeOf(
     packages: [...setup.packages, ...more.packages],
     groups: [...setup.groups, ...more.groups],
     ...defined({ modules }),
-    ...(conf.main.get('install_weak_deps') === '1' ? { recommends: true } : {}),
-    users: [{ name: user, uid, home, shell: '/bin/bash' }],
+    ...(withWeakDependencies(conf, options) ? { recommends: true } : {}),
+    users: [
+      {
+        name: user,
+        uid,
+        gid: Number(options.value('chrootgid')),
+        group: asText(options.value('chrootgroup')),
+        home,
+        shell: '/bin/bash',
+      },
+    ],
     user,
     workdir: home,
     environment: environment(options),
     files: files(options),
+    folders: words(options.value('extra_chroot_dirs')),
   };
+}
+
+/** As dnf does unless it is told otherwise; yum knows none. */
+function withWeakDependencies({ main }: DnfConf, options: ConfigOptions): boolean {
+  const isYum = options.value('package_manager') === 'yum';
+  return booleanOption(main.get('install_weak_deps')) ?? !isYum;
 }
 
 function words(value: ConfigValue): string[] {
@@ -193,7 +222,11 @@ function dnfVariables(
 ): Map<string, string> {
   const variables = new Map(Object.entries({ arch, basearch: repositoryArch }));
   const releasever = options.value('releasever');
-  if (isTrue(releasever)) variables.set('releasever', asText(releasever));
+  if (isTrue(releasever)) {
+    const [major = '', minor = ''] = asText(releasever).split('.');
+    variables.set('releasever', asText(releasever));
+    variables.set('releasever_major', major).set('releasever_minor', minor);
+  }
   const own = options.value('dnf_vars');
   if (isDict(own)) for (const [name, value] of own) variables.set(name, asText(value));
   return variables;

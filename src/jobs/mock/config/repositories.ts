@@ -4,6 +4,7 @@ import { defined } from '../../../defined.ts';
 import { readUserText } from '../../../host/files/user-file.ts';
 import type { RepositoryInput } from '../../../packages/repository/configuration-schema.ts';
 import { globExpression } from '../../../packages/solver/match.ts';
+import { booleanOption, leftOutOfDnf, listOption } from './dnf-options.ts';
 import { configError, type Place } from './values.ts';
 
 interface RepositorySettings {
@@ -17,24 +18,6 @@ export interface RepositorySwitch {
   readonly pattern: string;
   readonly enabled: boolean;
 }
-
-/** Options without effect here: about downloading, logging, or what kiln always does. */
-const WITHOUT_EFFECT = new Set(
-  `name enabled type cachedir keepcache debuglevel errorlevel logfile reposdir retries obsoletes
-  assumeyes syslog_ident syslog_device mdpolicy best protected_packages user_agent
-  failovermethod countme timeout minrate throttle bandwidth ip_resolve
-  max_parallel_downloads deltarpm deltarpm_percentage zchunk fastestmirror skip_if_unavailable
-  enablegroups exactarch plugins strict bugtracker_url distroverpkg metadata_timer_sync
-  mirrorlist_expire http_caching clean_requirements_on_remove installonly_limit installonlypkgs
-  tsflags diskspacecheck history_record color color_list_installed_older group_package_types
-  system_cachedir persistdir varsdir log_size log_rotate`.split(/\s+/),
-);
-
-const READ = new Set(
-  `baseurl metalink mirrorlist gpgcheck repo_gpgcheck gpgkey priority cost exclude excludepkgs
-  includepkgs metadata_expire install_weak_deps module_hotfixes module_platform_id
-  module_obsoletes username password sslclientcert sslclientkey sslcacert sslverify`.split(/\s+/),
-);
 
 /**
  * The enabled repositories of a dnf.conf in a recipe's terms. An unsupported option that changes the chosen
@@ -52,11 +35,8 @@ export function readRepositories(conf: DnfConf, settings: RepositorySettings): R
   const ids = [...conf.repositories.keys()];
   for (const { pattern, enabled } of settings.switches) {
     if (ids.some((id) => globExpression(pattern).test(id))) continue;
-    throw configError(
-      `no repository is called ${pattern} (--${enabled ? 'enable' : 'disable'}repo)`,
-      settings.place,
-      { hint: `there are: ${ids.join(', ')}` },
-    );
+    const option = `--${enabled ? 'enable' : 'disable'}repo`;
+    settings.warn(`no repository is called ${pattern} (${option}); there are: ${ids.join(', ')}`);
   }
   return repositories;
 }
@@ -108,7 +88,7 @@ function readRepository(
       priority: integer(option('priority')),
       cost: integer(option('cost')),
       excludepkgs: some([...lists(main, EXCLUDES), ...lists(section, EXCLUDES)]),
-      includepkgs: some(lists(section, ['includepkgs'])),
+      includepkgs: some([...lists(main, INCLUDES), ...lists(section, INCLUDES)]),
       module_hotfixes: booleanOption(option('module_hotfixes')) || undefined,
     }),
     ...readAccess(option, fill),
@@ -151,6 +131,7 @@ function readAccess(
 }
 
 const EXCLUDES = ['exclude', 'excludepkgs'];
+const INCLUDES = ['includepkgs'];
 
 function lists(section: DnfSection, names: readonly string[]): string[] {
   return names.flatMap((name) => listOption(section.get(name)));
@@ -179,11 +160,8 @@ function fillVariables(text: string, id: string, settings: RepositorySettings): 
 
 function warnOfOptions(id: string, section: DnfSection, settings: RepositorySettings): void {
   for (const [name, value] of section) {
-    if (READ.has(name) || WITHOUT_EFFECT.has(name) || value === '') continue;
-    settings.warn(`[${id}] ${name}=${value} is left out: kiln does not know this option of dnf`);
-  }
-  if (booleanOption(section.get('skip_if_unavailable')) === true) {
-    settings.warn(`[${id}] skip_if_unavailable is left out: what is configured must be there`);
+    const why = leftOutOfDnf(name, value);
+    if (why !== undefined) settings.warn(`[${id}] ${name}=${value} is left out: ${why}`);
   }
 }
 
@@ -229,14 +207,4 @@ export function parseDnfConf(text: string): DnfConf {
   const main = sections.get('main') ?? new Map();
   sections.delete('main');
   return { main, repositories: sections, unknown };
-}
-
-function listOption(value: string | undefined): string[] {
-  return (value ?? '').split(/[\s,]+/).filter(Boolean);
-}
-
-export function booleanOption(value: string | undefined): boolean | undefined {
-  if (value === undefined) return undefined;
-  if (/^(?:1|true|yes|on)$/i.test(value)) return true;
-  return /^(?:0|false|no|off)$/i.test(value) ? false : undefined;
 }

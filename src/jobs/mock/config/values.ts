@@ -19,6 +19,8 @@ export interface ConfigOption {
   readonly rawText?: string | undefined;
   readonly valueText?: string | undefined;
   readonly error?: string | undefined;
+  /** It is what mock sets before it reads a configuration. */
+  readonly isDefault: boolean;
   /** Where a configuration set or changed it last; undefined if none did. */
   readonly place?: Place | undefined;
 }
@@ -26,11 +28,9 @@ export interface ConfigOption {
 /** What a configuration comes to: mock's config_opts. Names are mock's newest: `dnf.conf`, not `yum.conf`. */
 export class ConfigOptions {
   readonly #options: ReadonlyMap<string, ConfigOption>;
-  readonly #defaults: ReadonlySet<string>;
 
-  constructor(options: ReadonlyMap<string, ConfigOption>, defaults: readonly string[]) {
+  constructor(options: ReadonlyMap<string, ConfigOption>) {
     this.#options = options;
-    this.#defaults = new Set(defaults);
   }
 
   /** With its templates filled in. @throws KilnError E_MOCK_CONFIG where they cannot be */
@@ -56,16 +56,16 @@ export class ConfigOptions {
     return this.#options.get(name)?.place;
   }
 
-  isMocks(name: string): boolean {
-    return this.#defaults.has(name);
+  isDefault(name: string): boolean {
+    return this.#options.get(name)?.isDefault ?? true;
   }
 
   /** As a configuration would say it. @throws as {@link value} */
   literal(name: string, { expanded }: { readonly expanded: boolean }): string {
-    const option = this.#options.get(name) ?? {};
-    const text = expanded ? option.valueText : option.rawText;
+    const option = this.#options.get(name);
+    const text = expanded ? option?.valueText : option?.rawText;
     if (text !== undefined) return text;
-    throw configError(`${name}: ${option.error ?? 'it has no value'}`, option.place);
+    throw configError(`${name}: ${option?.error ?? 'it has no value'}`, option?.place);
   }
 }
 
