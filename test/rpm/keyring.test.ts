@@ -1,8 +1,11 @@
 /** Signatures are judged as rpm judges them: gpg makes keys and signatures, rpmkeys is the oracle. */
-import { copyFileSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { closeSync, copyFileSync, mkdirSync, openSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import anyTest, { type ExecutionContext, type TestFn } from 'ava';
 import { execa } from 'execa';
+import { inspect } from '../../src/packages/rpm/inspect.ts';
+import { Keyring } from '../../src/packages/rpm/signature/keyring.ts';
+import { loadLibrpmio } from '../../src/packages/rpm/signature/librpmio.ts';
 import { GnuPgHome } from '../support/gnupg-home.ts';
 import { fixture, keyFile, kiln, put, scratch } from './fixtures.ts';
 
@@ -142,6 +145,72 @@ test.serial(
     for (const file of [before, after]) t.is((await ours(file, ring)).verdict, 'trusted', file);
   },
 );
+
+/** What gpg makes of several copies of one key: the second opinion about a merged one. */
+async function mergedByGpg(t: ExecutionContext<unknown>, copies: readonly string[]) {
+  await using other = await GnuPgHome.make();
+  for (const copy of copies) await other.run('--import', copy);
+  const path = join(scratch(t), 'merged.asc');
+  await other.run('--armor', '--output', path, '--export');
+  return path;
+}
+
+test.serial('an older copy of a key does not outvote what a newer one says of it', async (t) => {
+  const { gpg } = t.context;
+  const make = async (name: string) => {
+    await gpg.at('2020-01-01', '--quick-gen-key', name, 'ed25519', 'sign', 'never');
+    const directory = scratch(t);
+    const [early, late] = ['early', 'late'].map((it) => copyOf(directory, it));
+    await gpg.signPackage(early!, name, clock('2020-06-01'));
+    await gpg.signPackage(late!, name, clock('2022-06-01'));
+    return { files: [early!, late!], older: await exported(gpg, directory, name) };
+  };
+  const revoke = async (name: string, reason: string) => {
+    const typed = ['revkey', 'y', reason, '', 'y', 'save'];
+    await gpg.edit('2021-06-01', name, typed);
+    return await exported(gpg, scratch(t), name);
+  };
+  const expire = async (name: string) => {
+    await gpg.at('2021-06-01', '--quick-set-expire', await gpg.fingerprint(name), '1d');
+    return await exported(gpg, scratch(t), name);
+  };
+  const changes = {
+    'copy-one': () => revoke('copy-one', '1'),
+    'copy-two': () => revoke('copy-two', '3'),
+    'copy-three': () => expire('copy-three'),
+  };
+  for (const [name, change] of Object.entries(changes)) {
+    const { files, older } = await make(name);
+    for (const file of files) t.is((await ours(file, older)).verdict, 'trusted', name);
+    const newer = await change();
+    const merged = await mergedByGpg(t, [older, newer]);
+    const words = await Promise.all(files.map((file) => theirs(scratch(t), file, merged)));
+    for (const copies of [
+      [older, newer],
+      [newer, older],
+      [older, newer, older],
+    ]) {
+      const ring = join(scratch(t), 'ring.asc');
+      writeFileSync(ring, copies.map((path) => readFileSync(path, 'utf8')).join('\n'));
+      for (const [at, file] of files.entries()) {
+        const { verdict, signatures } = await ours(file, ring);
+        const word = words[at];
+        const about = `${name}, ${file}: rpm says ${word} of the merged key, kiln ${signatures[0]?.reason}`;
+        t.is(verdict === 'trusted', word === 'OK', about);
+      }
+    }
+    // Where rpm cannot merge keys, no copy of one that is over is believed.
+    const texts = [older, newer].map((path) => readFileSync(path, 'utf8'));
+    const keyring = new Keyring({ ...loadLibrpmio(), merge: () => undefined }, texts);
+    for (const file of files) {
+      const fd = openSync(file, 'r');
+      const { signatures } = inspect(fd, { depth: 'header', keyring }, () => ({}));
+      closeSync(fd);
+      const trusted = (await ours(file, newer)).verdict === 'trusted';
+      t.is(signatures[0]?.status === 'ok', trusted, `${name}, ${file}: ${signatures[0]?.reason}`);
+    }
+  }
+});
 
 test.serial(
   'a revoked key: stolen, it is good for nothing; given up, for what it signed before',

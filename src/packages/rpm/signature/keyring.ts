@@ -42,7 +42,10 @@ export class Keyring {
    */
   constructor(library: Librpmio, texts: readonly string[]) {
     this.#library = library;
-    this.#keys = texts.flatMap((text) => [...readKeys(library, text)]);
+    const certificates = texts.flatMap((text) => [...readCertificates(text, library)]);
+    this.#keys = merged(certificates, library).flatMap((certificate) => [
+      ...readCertificate(library, certificate),
+    ]);
   }
 
   /** @param signed null where that is not at hand: the signature stays `unchecked` if its key is known */
@@ -99,13 +102,18 @@ export class Keyring {
         const isWrong = result?.code === Verdict.fail;
         return judged(undefined, isWrong ? bad(explain(result.lints)) : NOKEY);
       }
-      // Two keys may have one id, and one key may be there twice: as it was, and extended.
+      // Two keys may have one id. Copies of one that rpm cannot merge may disagree: then the one that is over counts.
       const judgements = keys.map((key) =>
         judged(key, judgeWith(key, library.verify(key.item, item, digest))),
       );
       const by = (status: RpmSignature['status']) =>
         judgements.find((judgement) => judgement.status === status);
-      return by('ok') ?? by('unsupported') ?? judgements[0]!;
+      const good = by('ok');
+      const over = judgements.find(
+        ({ fingerprint, reason }) =>
+          fingerprint === good?.fingerprint && KEY_IS_OVER.test(reason ?? ''),
+      );
+      return over ?? good ?? by('unsupported') ?? judgements[0]!;
     } finally {
       library.endDigest(digest);
     }
@@ -158,7 +166,7 @@ function explain(lints: string | null): string {
   return text.replace(/[\u0000-\u001f\u007f-\u009f]/g, '\ufffd') || 'it is not of what is there';
 }
 
-function* readKeys(library: Librpmio, text: string): Generator<Key> {
+function* readCertificates(text: string, library: Librpmio): Generator<Buffer> {
   const blocks = text.split(ARMORED_KEY).slice(1);
   if (blocks.length === 0) {
     throw new KilnError('E_KEYRING', 'a keyring holds no armored public key', {
@@ -172,10 +180,24 @@ function* readKeys(library: Librpmio, text: string): Generator<Key> {
     do {
       const length = library.certificateLength(rest);
       if (length === undefined) throw broken();
-      yield* readCertificate(library, rest.subarray(0, length));
+      yield rest.subarray(0, length);
       rest = rest.subarray(length);
     } while (rest.length > 0);
   }
+}
+
+/** One of each key: a newer copy may have revoked it, or let it expire, and an older one must not say otherwise. */
+function merged(certificates: readonly Buffer[], library: Librpmio): Buffer[] {
+  const copies = Map.groupBy(certificates, (certificate) => library.fingerprint(certificate));
+  return [...copies].flatMap(([fingerprint, [first, ...others]]) => {
+    if (first === undefined) return [];
+    if (fingerprint === '') return [first, ...others];
+    const whole = others.reduce<Buffer | undefined>(
+      (before, other) => before && library.merge(before, other),
+      first,
+    );
+    return whole === undefined ? [first, ...others] : [whole];
+  });
 }
 
 function broken(): KilnError {

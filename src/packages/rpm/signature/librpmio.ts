@@ -8,11 +8,15 @@ import { join } from 'node:path';
 import koffi from 'koffi';
 import { KilnError } from '../../../errors.ts';
 import { libc, type Pointer, typed } from '../../../host/calls/c-library.ts';
+import { attempt } from '../../../host/calls/libc.ts';
 import { ownEnvironment } from '../../../host/process/own-process.ts';
 import { packageRoot } from '../../../host/state/paths.ts';
 
 /** Of rpm 4.19 and newer: older ones cannot say why they refuse a key or a signature. */
 const LIBRPMIO = 'librpmio.so.10';
+
+/** What rpm does its cryptography with. It merges copies of a key; rpm's own call for that came after 4.20. */
+const SEQUOIA = 'librpm_sequoia.so.1';
 
 /** Where the library looks for the system's crypto policy (rpm-sequoia's README). */
 const SYSTEM_POLICIES = ['/etc', '/usr/share'].map(
@@ -98,6 +102,7 @@ function bind() {
     verify:
       'int pgpVerifySignature2(uintptr_t key, uintptr_t signature, uintptr_t digest, void *lints)',
   });
+  const merge = bindMerge(library);
   const { release } = typed(libc, { release: 'void free(uintptr_t memory)' });
 
   /** Copies memory that the library allocated, and frees it. Of nothing, Rust gives no address to free. */
@@ -131,6 +136,13 @@ function bind() {
       const code = call.certLength(packets, packets.length, length);
       const bytes = Number(length[0]);
       return code === 0 && bytes > 0 && bytes <= packets.length ? bytes : undefined;
+    },
+    /** Two copies of one certificate as one; undefined where this rpm cannot. */
+    merge(one: Buffer, other: Buffer): Buffer | undefined {
+      const from = new BigUint64Array(1);
+      const length = new BigUint64Array(1);
+      const code = merge?.(one, one.length, other, other.length, from, length, 0);
+      return code === 0 ? takeBytes(from[0], Number(length[0])) : undefined;
     },
     lint: (certificate: Buffer): Explained =>
       explained((text) => call.lint(certificate, certificate.length, text)),
@@ -184,4 +196,23 @@ function bind() {
     verify: (key: Pointer, signature: Pointer, digest: Pointer): Explained =>
       explained((text) => call.verify(key, signature, digest, text)),
   };
+}
+
+type Merge = (
+  one: Buffer,
+  oneLength: number,
+  other: Buffer,
+  otherLength: number,
+  made: BigUint64Array,
+  length: BigUint64Array,
+  flags: number,
+) => number;
+
+function bindMerge(library: ReturnType<typeof koffi.load>): Merge | undefined {
+  const declared = (name: string) =>
+    `int ${name}(const void *one, size_t size, const void *other, size_t length, void *made, void *count, int flags)`;
+  return (
+    attempt(() => library.func(declared('pgpPubkeyMerge')) as Merge) ??
+    attempt(() => koffi.load(SEQUOIA, { deep: true }).func(declared('_pgpPubkeyMerge')) as Merge)
+  );
 }
