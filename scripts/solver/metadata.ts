@@ -2,7 +2,13 @@
 import { createHash } from 'node:crypto';
 import { mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { nevraOf, type WorldGroup, type WorldPackage, type WorldRepository } from './world.ts';
+import {
+  nevraOf,
+  type WorldGroup,
+  type WorldPackage,
+  type WorldRepository,
+  type WorldStream,
+} from './world.ts';
 
 /** Makes `directory`/repodata. */
 export async function writeRepository(
@@ -103,7 +109,7 @@ function comps(groups: readonly WorldGroup[]): string {
   return `<?xml version="1.0" encoding="UTF-8"?><comps>${entries.join('')}</comps>`;
 }
 
-function modules({ streams, defaults }: WorldRepository): string {
+function modules({ streams, defaults, defaultProfiles = {} }: WorldRepository): string {
   const documents: object[] = streams.map((one) => ({
     document: 'modulemd',
     version: 2,
@@ -119,13 +125,19 @@ function modules({ streams, defaults }: WorldRepository): string {
       license: { module: ['MIT'] },
       dependencies: [{ requires: one.requires }],
       artifacts: { rpms: one.artifacts },
+      ...(one.profiles === undefined ? {} : { profiles: profiles(one.profiles) }),
     },
   }));
   for (const [module, stream] of Object.entries(defaults)) {
-    documents.push({ document: 'modulemd-defaults', version: 1, data: { module, stream } });
+    const data = { module, stream, profiles: defaultProfiles[module] ?? {} };
+    documents.push({ document: 'modulemd-defaults', version: 1, data });
   }
   // JSON is YAML, too.
   return documents.map((one) => `---\n${JSON.stringify(one)}\n...\n`).join('');
+}
+
+function profiles(named: NonNullable<WorldStream['profiles']>) {
+  return Object.fromEntries(Object.entries(named).map(([name, rpms]) => [name, { rpms }]));
 }
 
 function pkgid(one: WorldPackage): string {

@@ -37,6 +37,8 @@ export interface WorldStream {
   /** Module to streams; none: any. */
   readonly requires: Readonly<Record<string, readonly string[]>>;
   readonly artifacts: readonly string[];
+  /** Profile to packages. */
+  readonly profiles?: Readonly<Record<string, readonly string[]>>;
 }
 
 export interface WorldRepository {
@@ -45,6 +47,8 @@ export interface WorldRepository {
   readonly streams: readonly WorldStream[];
   /** Module to its default stream. */
   readonly defaults: Readonly<Record<string, string>>;
+  /** Module to stream to its default profiles. */
+  readonly defaultProfiles?: Readonly<Record<string, Readonly<Record<string, readonly string[]>>>>;
   readonly priority: number;
   readonly cost: number;
   readonly excludepkgs: readonly string[];

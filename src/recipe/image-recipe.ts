@@ -85,7 +85,10 @@ const scriptletsSchema = z.strictObject({
 /** As on the command line of `dnf module`. */
 const moduleSpec = z
   .string()
-  .regex(/^[^\s:/]+(:[^\s/]+)?(\/[^\s/]+)?$/, 'expected NAME, NAME:STREAM or NAME:STREAM/PROFILE');
+  .regex(
+    /^[^\s:/]+(:[^\s:/]+(:[^\s:/]+){0,2})?(::[^\s:/]+)?(\/[^\s/]+)?$/,
+    'expected NAME, NAME:STREAM, NAME:STREAM:VERSION:CONTEXT or NAME:STREAM/PROFILE',
+  );
 
 const modulesSchema = z.strictObject({
   enable: z

@@ -267,8 +267,9 @@ function mergeModules(recipes: readonly ImageRecipe[]): Pick<ImageRecipe, 'modul
 }
 
 function checkWhole(recipe: ImageRecipe, repositories: number, document: RecipeDocument): void {
-  if (recipe.packages.length + recipe.groups.length === 0) {
-    document.report(['packages'], 'no package and no group is named', {
+  const { packages, groups, modules } = recipe;
+  if (packages.length + groups.length + (modules?.install.length ?? 0) === 0) {
+    document.report(['packages'], 'no package, no group and no module is named', {
       hint: 'add `packages: [bash]`, or `extends: debian-build`',
     });
   }

@@ -250,6 +250,16 @@ config_opts['module_install'] = ['nodejs:18/common']
     enable: ['postgresql:12'],
     disable: ['mariadb'],
   });
+  // What is enabled stays so when its profile is installed, and nothing stays of what a glob disables.
+  const profile = `config_opts['module_setup_commands'] = [('enable', 'ruby:3'), ('disable', '*'),
+    ('enable', 'nodejs:18'), ('install', 'nodejs/development')]
+`;
+  t.deepEqual((await meant(conf(main) + profile)).modules, {
+    ...none,
+    enable: ['nodejs:18'],
+    disable: ['*'],
+    install: ['nodejs/development'],
+  });
   await writeFile(
     join(directory, 'test.cfg'),
     plain(`${conf(main)}config_opts['module_setup_commands'] = [('switch-to', 'a:1')]\n`),

@@ -26,6 +26,8 @@ export interface DnfQuestion {
   /** Modules: `dnf module enable` and `disable`, and `module_platform_id`. */
   readonly enable?: readonly string[];
   readonly disable?: readonly string[];
+  /** `dnf module install`. */
+  readonly profiles?: readonly string[];
   readonly platform?: string;
 }
 
@@ -68,7 +70,8 @@ for question in questions:
         base.fill_sack(load_system_repo=False)
         try:
             modules = dnf.module.module_base.ModuleBase(base)
-            for act, specs in ((modules.disable, 'disable'), (modules.enable, 'enable')):
+            for act, specs in ((modules.disable, 'disable'), (modules.enable, 'enable'),
+                               (modules.install, 'profiles')):
                 if not question.get(specs):
                     continue
                 # As dnf's command: what is wrong with defaults only is a warning.

@@ -71,9 +71,15 @@ const APPSTREAM: WorldRepository = {
     one('app', '1', { requires: ['nodejs'] }),
   ],
   streams: [
-    stream('nodejs', '16', ['nodejs-1:16-1.x86_64', 'npm-0:8-1.x86_64']),
-    stream('nodejs', '18', ['nodejs-1:18-1.x86_64']),
-    stream('nodejs', '22', ['nodejs-1:22-1.x86_64', 'npm-0:10-1.x86_64']),
+    stream('nodejs', '16', ['nodejs-1:16-1.x86_64', 'npm-0:8-1.x86_64'], {
+      profiles: { common: ['nodejs', 'npm'], minimal: ['nodejs'] },
+    }),
+    stream('nodejs', '18', ['nodejs-1:18-1.x86_64'], {
+      profiles: { common: ['nodejs'], more: ['nodejs', 'app'], most: ['perl-DBI'] },
+    }),
+    stream('nodejs', '22', ['nodejs-1:22-1.x86_64', 'npm-0:10-1.x86_64'], {
+      profiles: { common: ['nodejs', 'npm'] },
+    }),
     stream('perl', '5.26', ['perl-0:5.26-1.x86_64']),
     stream('perl', '5.32', ['perl-0:5.32-1.x86_64']),
     stream('perl-DBI', '1', ['perl-DBI-0:1-1.x86_64'], {
@@ -85,8 +91,12 @@ const APPSTREAM: WorldRepository = {
     }),
     stream('postgresql', '10', ['postgresql-0:10-1.x86_64']),
     stream('postgresql', '15', ['postgresql-0:15-1.x86_64']),
-    stream('old', '1', ['old-context-0:1-1.x86_64']),
-    stream('old', '1', ['old-context-0:2-1.x86_64'], { version: 2, context: 'new' }),
+    stream('old', '1', ['old-context-0:1-1.x86_64'], { profiles: { common: ['old-context'] } }),
+    stream('old', '1', ['old-context-0:2-1.x86_64'], {
+      version: 2,
+      context: 'new',
+      profiles: { common: ['old-context'] },
+    }),
     stream('foreign', '1', ['foreign-0:1-1.x86_64'], { requires: { platform: ['f38'] } }),
   ],
   defaults: {
@@ -96,6 +106,10 @@ const APPSTREAM: WorldRepository = {
     postgresql: '10',
     old: '1',
     foreign: '1',
+  },
+  defaultProfiles: {
+    nodejs: { 16: ['common'], 18: ['common'] },
+    old: { 1: ['common'] },
   },
 };
 
@@ -151,6 +165,77 @@ const CASES: Record<string, Case> = {
     platform: 'el9',
     with: ['dear', 'cheap'],
   },
+  'a profile of the default stream': { install: [], profiles: ['nodejs'], platform: 'el9' },
+  'a profile of the stream that is enabled': {
+    install: [],
+    enable: ['nodejs:18'],
+    profiles: ['nodejs'],
+    platform: 'el9',
+  },
+  'a named profile of the stream that is enabled': {
+    install: [],
+    enable: ['nodejs:18'],
+    profiles: ['nodejs/more'],
+    platform: 'el9',
+  },
+  'another stream than the enabled one': {
+    install: [],
+    enable: ['nodejs:18'],
+    profiles: ['nodejs:16/common'],
+    platform: 'el9',
+  },
+  'a profile that the enabled stream lacks': {
+    install: [],
+    enable: ['nodejs:18'],
+    profiles: ['nodejs/minimal'],
+    platform: 'el9',
+  },
+  'profiles by a glob': { install: [], profiles: ['nodejs:18/mo*'], platform: 'el9' },
+  'a stream by a glob': { install: [], profiles: ['nodejs:2?/common'], platform: 'el9' },
+  'a glob of streams, of which one is the default': {
+    install: ['nodejs'],
+    enable: ['nodejs:1*'],
+    platform: 'el9',
+  },
+  'a glob of streams, of which none is the default': {
+    install: ['nodejs'],
+    enable: ['nodejs:[12][28]'],
+    platform: 'el9',
+  },
+  'a glob of modules': { install: [], profiles: ['?l*/common'], platform: 'el9' },
+  'a module by a glob and its profile': {
+    install: [],
+    profiles: ['node*/minimal'],
+    platform: 'el9',
+  },
+  'an older version': { install: [], profiles: ['old:1:1/common'], platform: 'el9' },
+  'a version and a context': { install: [], profiles: ['old:1:2:new'], platform: 'el9' },
+  'a version with another context': { install: [], profiles: ['old:1:2:c0ffee'], platform: 'el9' },
+  'a version that there is not': { install: [], profiles: ['old:1:3'], platform: 'el9' },
+  'a context that is not active': {
+    install: [],
+    enable: ['perl:5.32'],
+    profiles: ['perl-DBI:1:1:c0ffee'],
+    platform: 'el9',
+  },
+  'an architecture': { install: [], profiles: ['old:1::x86_64/common'], platform: 'el9' },
+  'another architecture': { install: [], profiles: ['old:1::s390x/common'], platform: 'el9' },
+  'a context and a version of what is enabled': {
+    install: ['old-context'],
+    enable: ['old:1:1:c0ffee'],
+    platform: 'el9',
+  },
+  'what is no spec of a module': { install: [], profiles: ['old:1:x:y:z'], platform: 'el9' },
+  'streams that are disabled by a glob': {
+    install: ['nodejs'],
+    disable: ['node*'],
+    platform: 'el9',
+  },
+  'a stream that is not there is disabled': {
+    install: ['nodejs'],
+    disable: ['nodejs:9'],
+    platform: 'el9',
+  },
   'a stream that does not exist': { install: ['nodejs'], enable: ['nodejs:1'], platform: 'el9' },
   'a module that does not exist': { install: ['nodejs'], enable: ['node'], platform: 'el9' },
 };
@@ -187,14 +272,18 @@ function repositoriesOf(directory: string, more: readonly string[] = []): DnfRep
 
 async function ask(
   { directory, cache }: Context,
-  { install, enable = [], disable = [], platform, with: more }: Case,
+  { install, enable = [], disable = [], profiles = [], platform, with: more }: Case,
   modules: SolveRequest['modules'] = {},
 ) {
   const repositories = repositoriesOf(directory, more).map((options, index) =>
     repository({ id: `r${index}`, ...options, excludepkgs: undefined, includepkgs: undefined }),
   );
   const set = await openRepositories(repositories, { paths: { cache } });
-  const wanted = { enable: [...enable], disable: [...disable], platform, ...modules };
+  const wanted = {
+    ...{ enable: [...enable], disable: [...disable], install: [...profiles] },
+    platform,
+    ...modules,
+  };
   return await solve(set, { arch: 'x86_64', install, modules: wanted });
 }
 
@@ -218,6 +307,8 @@ test.serial('the cases tell streams apart', (t) => {
   t.deepEqual(dnf.get('a stream that is enabled'), ['nodejs-1:18-1.x86_64']);
   t.deepEqual(dnf.get('hotfixes can'), ['nodejs-1:99-1.x86_64', 'postgresql-17-1.x86_64']);
   t.is(dnf.get('a stream of another platform'), null);
+  t.deepEqual(dnf.get('a profile of the stream that is enabled'), ['nodejs-1:18-1.x86_64']);
+  t.deepEqual(dnf.get('an older version'), ['old-context-1-1.x86_64']);
   t.deepEqual(dnf.get('of three defaults the last one, by priority and cost'), [
     'nodejs-1:18-1.x86_64',
   ]);
@@ -366,6 +457,32 @@ test.serial(
   },
 );
 
+test.serial('a recipe of modules alone is an image of their profiles', async (t) => {
+  const { directory } = t.context;
+  const load = async (text: string) => {
+    const recipe = join(directory, 'alone.yaml');
+    await writeFile(recipe, `repositories: [{ id: r, directory: ${directory}/app }]\n${text}`);
+    return await loadImageRecipe(recipe, {
+      variables: { KILN_STATE: '/x', KILN_FIXTURES: '/x' },
+      arch: 'x86_64',
+      findByName: () => undefined,
+      isTrusted: () => false,
+    });
+  };
+  const alone = await load(
+    'modules: { install: ["nodejs:18:1:c0ffee::x86_64/common"], platform: el9 }\n',
+  );
+  t.deepEqual(alone.packages, []);
+  const solved = await ask(t.context, { install: [] }, alone.modules);
+  t.deepEqual(nevras(solved.lock), ['nodejs-1:18-1.x86_64']);
+  await t.throwsAsync(load('modules: { enable: [nodejs] }\n'), {
+    message: /no package, no group and no module is named/,
+  });
+  await t.throwsAsync(load('modules: { install: ["nodejs:18:1:c:x"] }\n'), {
+    message: /NAME:STREAM/,
+  });
+});
+
 test('recipes say it, also what they extend, and locks of images hold it', async (t) => {
   const { directory } = t.context;
   await writeFile(
@@ -385,7 +502,7 @@ modules: { enable: [perl:5.32], platform: el9 }
       variables: { KILN_STATE: '/x', KILN_FIXTURES: '/x' },
       arch: 'x86_64',
       findByName: () => undefined,
-      isTrusted: () => true,
+      isTrusted: () => false,
     });
   const loaded = await load();
   const expected = {

@@ -1,3 +1,4 @@
+import { globExpression } from '../../../packages/solver/match.ts';
 import { booleanOption } from './dnf-options.ts';
 import { splitOptions } from './package-manager.ts';
 import type { RecipeInput } from './recipe.ts';
@@ -44,10 +45,12 @@ export function readModules(
       });
     }
     for (const spec of specs) {
-      // The last request for a module counts.
-      const [name] = spec.split(/[:/]/);
-      for (const others of Object.values(wanted)) {
-        for (const other of others) if (other.split(/[:/]/)[0] === name) others.delete(other);
+      // The last request for a module counts; of what is enabled, the profile may be installed later.
+      const isSame = globExpression(moduleOf(spec));
+      const undone =
+        action === 'enable' || action === 'install' ? [wanted.disable] : Object.values(wanted);
+      for (const others of undone) {
+        for (const other of others) if (isSame.test(moduleOf(other))) others.delete(other);
       }
       if (action !== 'reset') wanted[action].add(spec);
     }
@@ -74,6 +77,10 @@ function words(value: ConfigValue): string[] {
 function list(value: ConfigValue): readonly ConfigValue[] {
   if (value === null || value === undefined || value === '') return [];
   return isList(value) ? value : [value];
+}
+
+function moduleOf(spec: string): string {
+  return spec.split(/[:/]/, 1).join();
 }
 
 interface PackageList {

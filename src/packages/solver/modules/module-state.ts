@@ -28,25 +28,25 @@ export class Modules {
   }
 
   disable(spec: string): void {
-    const { name } = parseSpec(spec);
-    for (const found of this.#named(spec, name)) {
-      this.disabled.add(found);
-      this.enabled.delete(found);
+    for (const name of this.#matching(spec).keys()) {
+      this.disabled.add(name);
+      this.enabled.delete(name);
     }
   }
 
-  enable(spec: string): void {
-    const { name, stream } = parseSpec(spec);
-    for (const found of this.#named(spec, name)) {
-      const chosen = this.#streamFor(spec, found, stream);
-      const before = this.enabled.get(found);
+  /** @returns what the spec names, and its versions and contexts, of the stream of each module that is enabled now */
+  enable(spec: string): ModuleStream[][] {
+    return [...this.#matching(spec)].map(([name, matching]) => {
+      const chosen = this.#streamOf(spec, name, matching);
+      const before = this.enabled.get(name);
       if (before !== undefined && before !== chosen) {
-        const both = `the streams ${before} and ${chosen} of the module ${found}`;
+        const both = `the streams ${before} and ${chosen} of the module ${name}`;
         throw moduleError(`${both} cannot both be enabled`, { hint: 'enable one of them' });
       }
-      this.enabled.set(found, chosen);
-      this.disabled.delete(found);
-    }
+      this.enabled.set(name, chosen);
+      this.disabled.delete(name);
+      return matching.filter(({ stream }) => stream === chosen);
+    });
   }
 
   applyObsoletes(apply: boolean): string[] {
@@ -72,13 +72,32 @@ export class Modules {
     return warnings;
   }
 
-  #named(spec: string, name: string): string[] {
+  /** What a spec names, by module; each of its parts may be a glob, as for dnf. */
+  #matching(spec: string): Map<string, ModuleStream[]> {
+    const wanted = parseSpec(spec);
+    const is = (part: keyof typeof wanted, text: string) =>
+      wanted[part] === undefined || matches(wanted[part], text);
+    const named = this.streams.filter((one) => is('name', one.name));
+    if (named.length === 0) throw this.#unknown(spec, wanted.name);
+    const ofStream = named.filter((one) => is('stream', one.stream));
+    if (ofStream.length === 0)
+      throw noStream(`the module ${wanted.name} has no stream ${wanted.stream}`, named);
+    const found = ofStream.filter(
+      (one) => is('version', one.version) && is('context', one.context) && is('arch', one.arch),
+    );
+    if (found.length > 0) return Map.groupBy(found, ({ name }) => name);
+    const there = ofStream.map(
+      (one) => `${one.name}:${one.stream}:${one.version}:${one.context}::${one.arch}`,
+    );
+    throw moduleError(`no repository has ${spec}`, {
+      hint: `there are ${there.slice(0, 10).join(', ')}`,
+    });
+  }
+
+  #unknown(spec: string, name: string): KilnError {
     const known = [...new Set(this.streams.map((one) => one.name))];
-    const expression = isGlob(name) ? globExpression(name) : undefined;
-    const found = known.filter((one) => expression?.test(one) ?? one === name);
-    if (found.length > 0) return found;
     const near = known.filter((one) => one.includes(name) || name.includes(one)).slice(0, 5);
-    throw moduleError(`no repository has the module ${spec}`, {
+    return moduleError(`no repository has the module ${spec}`, {
       hint:
         known.length === 0
           ? 'none of these repositories has modules at all'
@@ -86,21 +105,27 @@ export class Modules {
     });
   }
 
-  #streamFor(spec: string, name: string, wanted: string | undefined): string {
-    const known = [
-      ...new Set(this.streams.filter((one) => one.name === name).map((one) => one.stream)),
-    ];
-    const byDefault = this.defaults.get(name)?.stream;
-    const stream = wanted ?? (known.length === 1 ? known[0] : byDefault);
-    if (stream !== undefined && known.includes(stream)) return stream;
-    const why =
-      wanted === undefined
-        ? `${spec} has several streams, and none is the default`
-        : `the module ${name} has no stream ${wanted}`;
-    throw moduleError(why, {
-      hint: `its streams are ${known.sort().join(', ')}: name one as ${name}:STREAM`,
-    });
+  /** Of several streams the one that is enabled, else the default one, as for dnf. */
+  #streamOf(spec: string, name: string, matching: readonly ModuleStream[]): string {
+    const streams = new Set(matching.map(({ stream }) => stream));
+    const [only] = streams;
+    const chosen =
+      streams.size === 1 ? only : (this.enabled.get(name) ?? this.defaults.get(name)?.stream);
+    if (chosen !== undefined && streams.has(chosen)) return chosen;
+    throw noStream(`${spec} has several streams, and none is the default or enabled`, matching);
   }
+}
+
+function noStream(message: string, streams: readonly ModuleStream[]): KilnError {
+  const known = [...new Set(streams.map(({ stream }) => stream))].sort();
+  const [first] = streams;
+  return moduleError(message, {
+    hint: `its streams are ${known.join(', ')}: name one as ${first?.name}:STREAM`,
+  });
+}
+
+export function matches(pattern: string, text: string): boolean {
+  return isGlob(pattern) ? globExpression(pattern).test(text) : pattern === text;
 }
 
 /** As libdnf numbers them: of streams that exclude one another the solver keeps the first. */
@@ -112,15 +137,28 @@ function inOrder(all: readonly ModuleMetadata[]): ModuleStream[] {
   return [...sorted.filter(isStatic), ...sorted.filter((stream) => !isStatic(stream))];
 }
 
-/** `NAME[:STREAM[:…]][/PROFILE]` */
-export function parseSpec(spec: string): {
-  name: string;
-  stream?: string | undefined;
-  profile?: string | undefined;
-} {
-  const [nsvca = '', profile] = spec.split('/', 2);
-  const [name = '', stream] = nsvca.split(':');
-  return { name, stream: stream || undefined, profile: profile || undefined };
+interface ModuleSpec {
+  readonly name: string;
+  readonly stream?: string | undefined;
+  readonly version?: string | undefined;
+  readonly context?: string | undefined;
+  readonly arch?: string | undefined;
+  readonly profile?: string | undefined;
+}
+
+/** `NAME[:STREAM[:VERSION[:CONTEXT]]][::ARCH][/PROFILE]` @throws KilnError E_SOLVER_MODULE */
+export function parseSpec(spec: string): ModuleSpec {
+  const found =
+    /^([^:/]+)(?::([^:/]+)(?::([-\d*?![\]]+)(?::([^:/]+))?)?)?(?:::([^:/]+))?(?:\/([^/]+))?$/.exec(
+      spec,
+    );
+  if (found === null) {
+    throw moduleError(`${spec} names no module`, {
+      hint: 'it is written NAME:STREAM:VERSION:CONTEXT::ARCH/PROFILE; all but the name may be left out',
+    });
+  }
+  const [, name = '', stream, version, context, arch, profile] = found;
+  return { name, stream, version, context, arch, profile };
 }
 
 /** The later one counts; where two of one time differ there is no default. */

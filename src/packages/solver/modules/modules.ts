@@ -5,7 +5,7 @@ import { Pool, type PoolRepository } from '../libsolv/pool.ts';
 import type { Package, Packages } from '../packages.ts';
 import { providesJob, runSolver } from '../selection.ts';
 import { type ModuleRequest, problemText } from '../solve-input.ts';
-import { Modules, moduleError, parseSpec } from './module-state.ts';
+import { Modules, matches, moduleError, parseSpec } from './module-state.ts';
 
 export interface RepositoryModules {
   readonly repository: PoolRepository;
@@ -35,14 +35,17 @@ export function chooseModules(all: readonly RepositoryModules[], settings: Setti
     ),
   );
   for (const spec of request.disable) modules.disable(spec);
-  for (const spec of [...request.enable, ...request.install]) modules.enable(spec);
+  for (const spec of request.enable) modules.enable(spec);
+  const wanted = request.install.flatMap((spec) =>
+    modules.enable(spec).map((versions) => ({ spec, versions })),
+  );
   if (modules.streams.length === 0) return { filtered: new Map(), profiles: [], warnings };
   warnings.push(...modules.applyObsoletes(request.obsoletes));
   const platform = request.platform ?? releasePlatform(settings);
   const active = solveModules(modules, settings, platform);
   const filtered = filteredPackages(modules.streams, active, settings);
-  const profiles = request.install.flatMap((spec) =>
-    profilePackages(modules, active, filtered, spec, settings),
+  const profiles = wanted.flatMap((one) =>
+    profilePackages(modules, active, filtered, one, settings),
   );
   return { filtered, profiles, warnings };
 }
@@ -119,25 +122,30 @@ function profilePackages(
   modules: Modules,
   active: ReadonlySet<string>,
   filtered: ReadonlyMap<Id, string>,
-  spec: string,
+  wanted: { readonly spec: string; readonly versions: readonly ModuleStream[] },
   { packages, hotfixes }: Settings,
 ): Package[][] {
-  const { name, profile } = parseSpec(spec);
-  const stream = modules.enabled.get(name) ?? '';
-  const versions = modules.streams.filter(
-    (one) =>
-      one.name === name && one.stream === stream && active.has(solvableName(one, modules.streams)),
-  );
+  const { profile } = parseSpec(wanted.spec);
+  const { name = '', stream = '' } = wanted.versions[0] ?? {};
+  const versions = wanted.versions.filter((one) => active.has(solvableName(one, modules.streams)));
+  if (versions.length === 0) {
+    throw moduleError(`${wanted.spec} is not what is enabled of the module ${name}:${stream}`, {
+      hint: 'other versions or contexts of it are: leave them out',
+    });
+  }
   const latest = versions.reduce<ModuleStream | undefined>(
     (best, one) => (best === undefined || BigInt(one.version) > BigInt(best.version) ? one : best),
     undefined,
   );
   const known = Object.keys(latest?.profiles ?? {});
-  const wanted =
-    profile === undefined ? (modules.defaults.get(name)?.profiles[stream] ?? []) : [profile];
-  const missing = wanted.find((one) => !known.includes(one));
-  if (wanted.length === 0 || missing !== undefined) {
-    const what = missing === undefined ? 'no default profile' : `no profile ${missing}`;
+  const named =
+    profile === undefined
+      ? (modules.defaults.get(name)?.profiles[stream] ?? [])
+      : known.filter((one) => matches(profile, one));
+  const missing = named.find((one) => !known.includes(one));
+  if (named.length === 0 || missing !== undefined) {
+    const absent = missing ?? profile;
+    const what = absent === undefined ? 'no default profile' : `no profile ${absent}`;
     throw moduleError(`the module ${name}:${stream} has ${what}`, {
       hint:
         known.length === 0
@@ -149,12 +157,12 @@ function profilePackages(
     versions.flatMap((one) => one.artifacts.map((nevra) => nevra.replace(/-0:/, '-'))),
   );
   const enabled = packages.enabled(packages.all).filter(({ id }) => !filtered.has(id));
-  return [...new Set(wanted.flatMap((one) => latest?.profiles[one] ?? []))].map((wantedName) => {
-    const named = enabled.filter((candidate) => packages.text(candidate.name) === wantedName);
-    const own = named.filter(
+  return [...new Set(named.flatMap((one) => latest?.profiles[one] ?? []))].map((wantedName) => {
+    const called = enabled.filter((candidate) => packages.text(candidate.name) === wantedName);
+    const own = called.filter(
       (candidate) => artifacts.has(packages.nevra(candidate)) || hotfixes.has(candidate.repository),
     );
-    const found = own.length > 0 ? own : named;
+    const found = own.length > 0 ? own : called;
     if (found.length > 0) return found;
     throw moduleError(
       `no repository has ${wantedName}, which the module ${name}:${stream} installs`,
