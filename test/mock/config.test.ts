@@ -336,6 +336,18 @@ for (const [what, text, message] of WRONG) {
   });
 }
 
+test('a configuration without target_arch is for i386, as with mock, and that is said', async (t) => {
+  const text = (more: string) => `${MINIMAL.replace(/;.*/, '')}${REPOSITORY}${more}`;
+  const warned = async (more: string) => {
+    const { recipe, warnings } = await meaning(await folder(t, { 'test.cfg': text(more) }));
+    return [recipe.arch, warnings.map(({ message }) => message)];
+  };
+  const words = ['target_arch is i386, mock’s default: the configuration sets none'];
+  t.deepEqual(await warned(''), ['i686', words]);
+  t.deepEqual(await warned("config_opts['target_arch'] = 'i386'\n"), ['i686', []]);
+  t.deepEqual(await warned("config_opts['target_arch'] = 'x86_64'\n"), ['x86_64', []]);
+});
+
 test('a file that is included more than once is read once, as by mock', async (t) => {
   const directory = await folder(t, {
     'test.cfg': `${MINIMAL}include('a.tpl')\nconfig_opts['x'] = 'own'\ninclude('b.tpl')\n`,

@@ -399,10 +399,12 @@ test.serial('--clean and --scrub remove it; --init makes it anew', async (t) => 
 
 test.serial('configurations are listed and shown, and what there is not is said', async (t) => {
   await writeFile(join(state.configs, 'broken.cfg'), "open('/etc/passwd')\n");
+  await writeFile(join(state.configs, 'plain.cfg'), "config_opts['root'] = 'plain'\n");
   await symlink('demo.cfg', join(state.configs, 'default.cfg'));
   const list = (await state.mock(['--list-chroots'])).stdout;
   t.regex(list, /^config name {24}description$/m);
   t.regex(list, /^demo {31}Demo of x86_64$/m);
+  t.regex(list, /^plain$/m);
   t.regex(list, /^broken {29}error during parsing the config file$/m);
   t.regex(list, /^debian-build$/m);
   const debug = (await state.mock(['--debug-config'])).stdout;

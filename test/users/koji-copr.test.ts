@@ -38,6 +38,7 @@ test.before(async (t) => {
   const demo = write(
     'demo',
     `config_opts['root'] = 'demo'
+config_opts['target_arch'] = 'x86_64'
 config_opts['chroot_setup_cmd'] = 'install ${NOARCH_ROOT.join(' ')}'
 config_opts['macros']['%_buildshell'] = '/bin/bash'
 config_opts['dnf.conf'] = '''

@@ -50,6 +50,7 @@ async function writeMockConfigs(folder: string): Promise<void> {
   mkdirSync(folder);
   const { directory, key } = await debianRepository();
   const demo = `config_opts['root'] = 'demo'
+config_opts['target_arch'] = 'x86_64'
 config_opts['chroot_setup_cmd'] = 'install ${NOARCH_ROOT.join(' ')}'
 config_opts['macros']['%_buildshell'] = '/bin/bash'
 config_opts['dnf.conf'] = """

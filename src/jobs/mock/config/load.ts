@@ -12,7 +12,7 @@ import {
   type EvaluatedConfig,
   evaluateConfigs,
 } from './evaluate.ts';
-import { configError } from './values.ts';
+import { asText, configError } from './values.ts';
 
 export const SYSTEM_CONFIG = '/etc/mock';
 
@@ -90,8 +90,8 @@ export async function* describeConfigs(
   place: ConfigPlace,
 ): AsyncGenerator<string | undefined> {
   for await (const config of loadConfigs(files, place, ['description'])) {
-    const text = attempt(() => (config as EvaluatedConfig).options.value('description'));
-    yield typeof text === 'string' ? text : undefined;
+    // mock knows no default of it.
+    yield attempt(() => asText((config as EvaluatedConfig).options.value('description') ?? ''));
   }
 }
 

@@ -46,6 +46,12 @@ export function configMeaning(config: LoadedConfig, settings: MeaningSettings) {
   const text = (name: string) => asText(options.value(name) ?? '');
   const target = text('rpmbuild_arch');
   const { arch } = targetArchitecture(options, settings.host);
+  if (options.isDefault('target_arch') && options.placeOf('target_arch') === undefined) {
+    const said = text('target_arch');
+    warnings.push({
+      message: `target_arch is ${said}, mock’s default: the configuration sets none`,
+    });
+  }
   const dnf = readDnf(options, settings.switches, warnings);
   return {
     ...buildSettings(options),
