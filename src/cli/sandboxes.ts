@@ -149,7 +149,7 @@ function age(since: number): string {
 export function killCommand(caller: Caller): KilnCommand {
   return new KilnCommand('kill')
     .description(
-      'Destroy sandboxes with all that runs in them; `kiln run` then exits with status 137. End detached jobs.',
+      'Destroy sandboxes with all that runs in them; `kiln run` then exits with status 125. End detached jobs.',
     )
     .argument(
       '[id...]',

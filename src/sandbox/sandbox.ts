@@ -1,5 +1,5 @@
 import { statfsSync } from 'node:fs';
-import { isKilnCode } from '../errors.ts';
+import { isKilnCode, KilnError } from '../errors.ts';
 import { closing } from '../host/calls/descriptor.ts';
 import { attempt } from '../host/calls/libc.ts';
 import type { ProcessCgroups } from '../host/cgroup/cgroup-files.ts';
@@ -225,10 +225,14 @@ async function awaitStart(
   const { channel } = sandbox;
   // Listen before it starts: its end may arrive together with its start.
   const ended = awaitedLater(
-    channel.wait((answer) => {
-      if (answer.type === 'failed' && answer.id === id) throw execFailed(answer, argv, profile);
-      return answer.type === 'exited' && answer.id === id ? exitOf(answer) : undefined;
-    }),
+    channel
+      .wait((answer) => {
+        if (answer.type === 'failed' && answer.id === id) throw execFailed(answer, argv, profile);
+        return answer.type === 'exited' && answer.id === id ? exitOf(answer) : undefined;
+      })
+      .catch((error: unknown) => {
+        throw isKilnCode(error, 'E_SANDBOX_GONE') ? goneBefore(sandbox.id, error) : error;
+      }),
   );
   const started = awaitedLater(
     channel.ask((answer) => {
@@ -251,4 +255,11 @@ async function awaitStart(
       ),
   };
   return new SandboxProcess(control, { pid, facts }, request.takeStreams(), ended);
+}
+
+function goneBefore(id: string, cause: KilnError): KilnError {
+  return new KilnError('E_SANDBOX_GONE', `sandbox ${id} ended before its command did`, {
+    cause: cause.cause,
+    hint: 'somebody killed it, as `kiln kill` does, or the kernel: `journalctl -k` shows that; try again',
+  });
 }

@@ -31,6 +31,8 @@ import {
   type Snapshot,
 } from '../../src/packages/repository/publish/snapshot.ts';
 import { type SourceSpec, sourcePackage } from '../build/source-packages.ts';
+import { kill } from '../support/killing.ts';
+import { ownSeconds } from '../support/processes.ts';
 import {
   GROUP,
   leftOfJobs,
@@ -250,7 +252,7 @@ test.serial(
 );
 
 test.serial(
-  '75 is the machine’s fault: another image, more memory than a user has here',
+  '75 is the machine’s fault: another image, more memory than a user has, a killed sandbox',
   async (t) => {
     const image = scanned();
     const other = await stepFolder(t.context, 'other', [{ name: 'one' }], {
@@ -266,6 +268,18 @@ test.serial(
     const forbidden = await doStep(t.context, greedy.folder);
     t.is(forbidden.exitCode, 75, String(forbidden.stderr));
     t.regex(String(forbidden.stderr), /memory .* is not for users/);
+    const mark = ownSeconds();
+    const unlucky = await stepFolder(
+      t.context,
+      'unlucky',
+      [{ name: 'three', build: `trap 'exit 3' TERM; sleep ${mark} & wait` }],
+      { image },
+    );
+    const step = doStep(t.context, unlucky.folder);
+    await kill('init', mark);
+    const killed = await step;
+    t.is(killed.exitCode, 75, String(killed.stderr));
+    t.regex(String(killed.stderr), /E_SANDBOX_GONE/);
   },
 );
 

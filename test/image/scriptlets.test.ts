@@ -6,6 +6,7 @@ import { execa } from 'execa';
 import { KilnError } from '../../src/errors.ts';
 import { PATIENCE } from '../support/busybox-state.ts';
 import { until } from '../support/eventually.ts';
+import { kill } from '../support/killing.ts';
 import { ownSeconds, processesCalled } from '../support/processes.ts';
 import {
   debianRepository,
@@ -18,6 +19,7 @@ import { differences, snapshotTree } from './tree-snapshot.ts';
 let state: ImageState;
 let repositories: readonly FixtureRepository[];
 
+const MARK = ownSeconds();
 const BASE = 'base-files, base-passwd, dash, coreutils, grep, util-linux';
 
 /** What a scriptlet leaves running sleeps. */
@@ -63,6 +65,7 @@ rm -rf /home; ln -s ../../../../../../../../../tmp /home
 %files`,
   noisy:
     '%post\nfor i in 1 2 3 4 5 6 7 8 9; do cat /usr/bin/* 2>/dev/null; done\necho the end\nexit 3\n%files',
+  killed: `%post\nsleep ${MARK}\n%files`,
 };
 
 test.before(async (t) => {
@@ -180,6 +183,14 @@ test.serial('a scriptlet that hangs is killed, and the message says which', asyn
   const error = await t.throwsAsync(state.open(path), { instanceOf: KilnError });
   t.is((error as KilnError).code, 'E_SCRIPTLET');
   t.regex(error!.message, /%post\(slow-1-1\.noarch\) scriptlet took too long and was killed/);
+});
+
+test.serial('a transaction whose sandbox is killed is no failure of a scriptlet', async (t) => {
+  const opening = state.open(await recipe('killed'));
+  await Promise.all([
+    kill('libvirt_lxc', MARK),
+    t.throwsAsync(opening, { instanceOf: KilnError, code: 'E_SANDBOX_GONE' }),
+  ]);
 });
 
 test.serial('what a scriptlet leaves running ends with the transaction', async (t) => {

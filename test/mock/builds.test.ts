@@ -19,7 +19,9 @@ import { type SourceSpec, sourcePackage } from '../build/source-packages.ts';
 import { debianRepository } from '../image/image-state.ts';
 import { eventually } from '../support/eventually.ts';
 import { QUICK_PASSPHRASES } from '../support/gnupg-home.ts';
+import { kill } from '../support/killing.ts';
 import { long } from '../support/long.ts';
+import { ownSeconds } from '../support/processes.ts';
 import { ends, type MockState, mockState } from './mock-state.ts';
 
 let state: MockState;
@@ -647,6 +649,20 @@ best=1
     t.is((await copr('--scrub', 'bootstrap', '--scrub', 'chroot', '--quiet')).exitCode, 0);
   },
 );
+
+test.serial('a sandbox that is killed is no failure of rpmbuild’s, nor of a command', async (t) => {
+  const mark = ownSeconds();
+  const slow = await srpm({ name: 'unlucky', build: `trap 'exit 3' TERM; sleep ${mark} & wait` });
+  const calls = [
+    [['--rebuild', slow, '--resultdir', results('unlucky')], 80],
+    [['--chroot', `sleep ${mark}; exit 1`], 80],
+  ] as const;
+  for (const [words, status] of calls) {
+    const call = state.mock(words);
+    await kill('libvirt_lxc', mark);
+    ends(t, await call, status, /ended before its command did/);
+  }
+});
 
 long('killed in a build: nothing is left, and the next call makes the root anew', async (t) => {
   const slow = await srpm({ name: 'slow', build: 'sleep 3600' });

@@ -109,13 +109,13 @@ test('a second failure of a command, which nobody waits for any more, harms nobo
   const heard: Error[] = [];
   command.once('error', (error) => heard.push(error));
   // Not by once() of node:events, which listens to errors itself.
-  const exit = new Promise((resolve) => command.once('exit', resolve));
+  const lost = new Promise((resolve) => command.once('gone', resolve));
   const close = new Promise((resolve) => command.once('close', resolve));
   gone.reject(new KilnError('E_SANDBOX_GONE', 'gone', { cause: new Error('reset') }));
-  await exit;
+  await lost;
   drained.reject(new Error('no room'));
   await close;
-  t.like(heard, { length: 1, 0: { code: 'E_SANDBOX_GONE' } });
+  t.like(heard, { length: 1, 0: { code: 'E_OUTPUT' } });
 });
 
 test('a process that has the number of an init that ended is not taken for it', async (t) => {

@@ -14,6 +14,8 @@ import {
   PATIENCE,
 } from '../support/busybox-state.ts';
 import { eventually } from '../support/eventually.ts';
+import { kill } from '../support/killing.ts';
+import { ownSeconds } from '../support/processes.ts';
 import { freePort } from './free-port.ts';
 
 let state: BusyboxState;
@@ -261,6 +263,24 @@ test.serial('a killed command comes back, and so does a killed supervisor', asyn
   t.true(
     await waitForDeath(after.initPid, 20_000 * PATIENCE),
     'the sandbox of the dead supervisor is gone',
+  );
+});
+
+test.serial('a killed sandbox ends who is in it with a word, and comes back', async (t) => {
+  const before = (await eventually(() => statusOf('one')))!;
+  const mark = ownSeconds();
+  const inside = service('execute', 'one', '--', 'sleep', mark);
+  await kill('init', mark);
+  const { exitCode, stderr } = await inside;
+  t.is(exitCode, 125, String(stderr));
+  t.regex(String(stderr), /ended before its command did \[E_SANDBOX_GONE\]/);
+  await eventually(async () => {
+    const status = await statusOf('one');
+    return status?.state === 'running' && status.sandbox !== before.sandbox;
+  });
+  t.regex(
+    String((await service('logs', 'one')).stdout),
+    /kiln: command\.service: sandbox \w+ ended before its command did/,
   );
 });
 

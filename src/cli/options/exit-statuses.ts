@@ -3,7 +3,7 @@ export const EXIT_STATUSES = {
   'kiln run': [
     ['0-123, and others', 'the command’s own'],
     [124, 'a time limit was reached (--timeout, --stall-timeout)'],
-    [125, 'kiln failed, or an artifact is missing'],
+    [125, 'kiln failed, the sandbox was killed, or an artifact is missing'],
     [126, 'the command cannot be executed'],
     [127, 'the image does not have the command'],
     ['128+n', 'signal n ended the command'],
@@ -15,7 +15,7 @@ export const EXIT_STATUSES = {
     [4, 'a package that the build requires is missing'],
     [5, '--postinstall or --verify failed'],
     [124, 'a time limit was reached'],
-    [125, 'kiln failed'],
+    [125, 'kiln failed, or the sandbox was killed'],
     [130, 'interrupted'],
   ],
   'kiln build --chain': [

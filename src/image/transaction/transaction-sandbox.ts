@@ -62,7 +62,6 @@ export class TransactionSandbox implements AsyncDisposable {
   readonly #sandbox: PlannedSandbox;
   readonly #scratch: string;
   readonly #disk: DiskWatch;
-  #closed = false;
 
   private constructor(sandbox: PlannedSandbox, scratch: string, disk: DiskWatch) {
     this.#sandbox = sandbox;
@@ -134,22 +133,16 @@ export class TransactionSandbox implements AsyncDisposable {
   }
 
   async finish(): Promise<void> {
-    await this.#close();
+    if (!this.#disk.signal.aborted) await this.#sandbox.killAll();
+    await this.#sandbox.close();
     await this.#disk.finish();
     // The written files become part of an image and get its label; until then they have this sandbox's.
     await labelForImages(this.#scratch);
   }
 
-  async #close(): Promise<void> {
-    if (this.#closed) return;
-    this.#closed = true;
-    if (!this.#disk.signal.aborted) await this.#sandbox.killAll();
-    await this.#sandbox.close();
-  }
-
   async [Symbol.asyncDispose](): Promise<void> {
     try {
-      await this.#close();
+      await this.#sandbox.close();
     } finally {
       this.#disk[Symbol.dispose]();
     }

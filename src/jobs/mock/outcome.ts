@@ -55,6 +55,7 @@ const BY_PREFIX: readonly (readonly [string, number])[] = [
   ['E_IMAGE_', MOCK_STATUS.config],
   ['E_LIBVIRT', MOCK_STATUS.sandbox],
   ['E_SETUP', MOCK_STATUS.sandbox],
+  ['E_SANDBOX_', MOCK_STATUS.sandbox],
   ['E_LAYER_', MOCK_STATUS.sandbox],
 ];
 

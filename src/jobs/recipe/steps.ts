@@ -1,3 +1,4 @@
+import { addAbortListener } from 'node:events';
 import { constants } from 'node:os';
 import { posix } from 'node:path';
 import { KilnError } from '../../errors.ts';
@@ -72,15 +73,16 @@ async function runStep(run: StepRun): Promise<StepEnd> {
   signal.throwIfAborted();
   const kill = () => sandbox.sandbox.killAll();
   const abort = () => void kill().catch(() => undefined);
-  signal.addEventListener('abort', abort, { once: true });
+  using _abort = addAbortListener(signal, abort);
   try {
     const end =
       step.script === undefined ? await runFunction(run) : await runScript(run, step.script);
     signal.throwIfAborted();
+    await kill();
     return end;
-  } finally {
-    signal.removeEventListener('abort', abort);
-    if (!signal.aborted) await kill();
+  } catch (error) {
+    if (!signal.aborted) await kill().catch(() => undefined);
+    throw error;
   }
 }
 
@@ -128,6 +130,7 @@ async function runFunction(run: StepRun): Promise<StepEnd> {
     sandbox.sandbox.killAll().then(giveUp, giveUp);
   });
   let failed: FailedCommand | undefined;
+  const gone = deferred<never>();
   const userAndNetwork = { user: step.user, network: step.network };
   const start = async (message: SpawnMessage) => {
     if (message.where === 'host') {
@@ -140,6 +143,7 @@ async function runFunction(run: StepRun): Promise<StepEnd> {
     const { argv, env, cwd } = message;
     const { process, output } = await sandbox.start({ argv, env, workdir: cwd, ...userAndNetwork });
     clock.watch(process);
+    process.once('gone', gone.reject);
     process.once('exit', (exitCode, signal) => {
       if (exitCode === 0) return;
       const command = argv[1] === '-c' ? (argv[2] ?? '') : argv.join(' ');
@@ -157,7 +161,8 @@ async function runFunction(run: StepRun): Promise<StepEnd> {
     env: { ...sandbox.environment, ...step.env },
   };
   // Only a script's recipe has functions, and it has a session.
-  const failure = await Promise.race([session!.runStep(message, start), givenUp.promise])
+  const ends = [session!.runStep(message, start), givenUp.promise, gone.promise];
+  const failure = await Promise.race(ends)
     .catch((error: unknown) => {
       // Commands in the sandbox end with it; kiln would wait for those on the host.
       endOnHost();

@@ -145,12 +145,15 @@ export async function runRpmbuild(
     const stages = new Stages(run);
     const command = run.command('build.log');
     const argv = buildPackages(sandbox.topDirectory, request, start);
-    const end = await run.logged(sandbox, argv, {
-      ...command,
-      onOutput: (chunk) => {
-        command.onOutput(chunk);
-        stages.push(chunk);
-      },
+    const onOutput = (chunk: Buffer) => {
+      command.onOutput(chunk);
+      stages.push(chunk);
+    };
+    const ending = run.logged(sandbox, argv, { ...command, onOutput });
+    const end = await ending.catch((error: unknown) => {
+      run.failedPhase = stages.current ?? 'build';
+      stages.end(true);
+      throw error;
     });
     run.end = end;
     const failed = end.exitCode !== 0;

@@ -13,7 +13,7 @@ import { writeProvenance } from '../provenance/write.ts';
 import { buildPackage } from '../rpmbuild/build.ts';
 import { DEFAULT_DISK } from '../rpmbuild/build-sandbox.ts';
 import { resultOfBuild } from '../rpmbuild/outcome/finish.ts';
-import { buildStatus } from '../rpmbuild/outcome/outcome.ts';
+import { buildStatus, KILN_FAILED } from '../rpmbuild/outcome/outcome.ts';
 import type { BuildHooks, BuildReport, Difference } from '../rpmbuild/outcome/report.ts';
 import type { BuildRequest } from '../rpmbuild/request.ts';
 import { BUILD_HOME } from '../rpmbuild/rpmbuild.ts';
@@ -130,6 +130,9 @@ async function buildAgain(
     },
     { ...hooks, signal: AbortSignal.any(signals) },
   );
+  if (second.failure !== undefined && second.exitStatus === KILN_FAILED) {
+    return { ...failed(first, second.failure), lastLines: second.lastLines };
+  }
   if (second.failure !== undefined) {
     const hint = `it was built with ${JSON.stringify(OTHERWISE)}`;
     const message = 'it was built once, and could not be built again';

@@ -1,6 +1,6 @@
 import { EventEmitter } from 'node:events';
 import type { Readable, Writable } from 'node:stream';
-import { isKilnCode, KilnError } from '../../errors.ts';
+import { KilnError } from '../../errors.ts';
 import { attempt } from '../../host/calls/libc.ts';
 import { signalName, signalNumber } from '../../host/process/process.ts';
 import type { AnswerOf, Parts } from '../wire/table.ts';
@@ -40,6 +40,8 @@ export interface CommandControl {
 interface SandboxProcessEvents {
   /** The command has ended; output may still come. */
   exit: [code: number | null, signal: NodeJS.Signals | null];
+  /** In place of `exit`: the sandbox has ended, so nobody knows how the command did. `error` comes with `close`. */
+  gone: [error: Error];
   close: [code: number | null, signal: NodeJS.Signals | null];
   error: [error: Error];
   relayed: [];
@@ -60,6 +62,7 @@ export class SandboxProcess extends EventEmitter<SandboxProcessEvents> {
   /** What others than the ended command have written until now is the last that is passed on. */
   readonly endOutput: () => void;
   readonly #control: CommandControl;
+  gone: Error | undefined;
   #openStreams = 0;
   #ended = false;
 
@@ -135,10 +138,7 @@ export class SandboxProcess extends EventEmitter<SandboxProcessEvents> {
   }
 
   #onGone(error: Error): void {
-    // The sandbox is gone, and everything in it was killed.
-    this.signalCode = 'SIGKILL';
-    const plain = isKilnCode(error, 'E_SANDBOX_GONE');
-    if (!plain || error.cause !== undefined) this.emit('error', error);
+    this.gone = error;
     this.#finish();
   }
 
@@ -146,22 +146,25 @@ export class SandboxProcess extends EventEmitter<SandboxProcessEvents> {
     this.#ended = true;
     // A terminal is one stream for both directions: its last output must still be read.
     if (this.stdin !== (this.stdout as Readable | Writable)) this.stdin.destroy();
-    this.emit('exit', this.exitCode, this.signalCode);
+    if (this.gone === undefined) this.emit('exit', this.exitCode, this.signalCode);
+    else this.emit('gone', this.gone);
     this.#closeWhenDone();
   }
 
   #closeWhenDone(): void {
     if (this.#ended && this.#openStreams === 0) {
       this.#openStreams = -1;
+      if (this.gone !== undefined) this.emit('error', this.gone);
       this.emit('close', this.exitCode, this.signalCode);
     }
   }
 }
 
-/** When the command itself has ended; output may still come. */
+/** When the command itself has ended; output may still come. @throws KilnError E_SANDBOX_GONE, E_PROTOCOL */
 export function endOf(command: SandboxProcess): Promise<ProcessEnd> {
-  return new Promise((resolve) => {
+  return new Promise((resolve, reject) => {
     command.once('exit', (exitCode, signal) => resolve({ exitCode, signal }));
+    command.once('gone', reject);
   });
 }
 

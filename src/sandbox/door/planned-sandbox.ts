@@ -255,7 +255,11 @@ export class PlannedSandbox implements AsyncDisposable {
     const ended = awaitedLater(command.ended());
     command.process.stdin.end(io.input);
     io.meanwhile?.();
-    const end = await ended;
+    const end = await ended.catch((error: unknown) => {
+      signal?.throwIfAborted();
+      listener.rethrow();
+      throw error;
+    });
     signal?.throwIfAborted();
     listener.rethrow();
     return { ...end, output, stdout: Buffer.concat(stdout) };

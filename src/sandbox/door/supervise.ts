@@ -41,7 +41,9 @@ export class Clock implements Disposable {
 
   watch(command: SandboxProcess): void {
     this.#commands.add(command);
-    command.once('exit', () => this.#commands.delete(command));
+    for (const end of ['exit', 'gone'] as const) {
+      command.once(end, () => this.#commands.delete(command));
+    }
     const stall = this.#stall;
     if (stall === undefined) return;
     const alive = () => {
@@ -74,8 +76,8 @@ export class Clock implements Disposable {
 
 /**
  * Waits for a command and all its output. Where leftover processes may stay, their output is awaited for half a
- * second only; where it is cut, what comes later is for nobody. Throws errors of the output, and E_INIT_SILENT if
- * nothing ends the command.
+ * second only; where it is cut, what comes later is for nobody. Throws errors of the output, E_INIT_SILENT if
+ * nothing ends the command, and E_SANDBOX_GONE if the sandbox ended before it.
  */
 export async function supervise(
   command: SandboxProcess,
@@ -93,23 +95,26 @@ export async function supervise(
   );
   clock.watch(command);
   const over = () => {
-    const { exitCode, signalCode: signal } = command;
-    resolve({ exitCode, signal, timeLimit: clock.hit });
+    const { exitCode, signalCode: signal, gone } = command;
+    if (gone === undefined) resolve({ exitCode, signal, timeLimit: clock.hit });
+    else reject(gone);
   };
   command.once('error', reject);
   command.once('close', over);
-  command.once('exit', () => {
-    if (leftovers === 'ended') {
-      kill().catch(() => undefined);
-      return;
-    }
+  const awaitLateOutput = () => {
     clock[Symbol.dispose]();
     late = setTimeout(() => {
       if (leftovers === 'cut' || command.isHanded) command.endOutput();
       // Output that arrived while this process was busy is read first.
       else setImmediate(over);
     }, LATE_OUTPUT);
+  };
+  command.once('exit', () => {
+    if (leftovers === 'ended') kill().catch(() => undefined);
+    else awaitLateOutput();
   });
+  // A process of the host's may have got the ends of the pipes.
+  command.once('gone', awaitLateOutput);
   try {
     return await ended;
   } finally {

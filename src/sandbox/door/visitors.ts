@@ -43,6 +43,7 @@ type ExecuteControl =
 type ExecuteAnswer =
   | { readonly started: StartedCommand }
   | ProcessEnd
+  /** Also of a command that was started: its sandbox has ended. */
   | { readonly error: WiredError };
 
 /** What is asked of whoever holds a sandbox; a service's supervisor is asked more. */
@@ -134,6 +135,7 @@ export function attend(
   start: (handOver: HandOver) => Promise<SandboxProcess>,
 ): (kind: number, body: Buffer) => void {
   let command: SandboxProcess | undefined;
+  let isTold = false;
   const stdio: number[] = [];
   const handOver = (given: HostStdio) => {
     if ('terminal' in given) stdio.push(given.terminal);
@@ -155,12 +157,13 @@ export function attend(
     sendPacket(fd, encodeMessage({ started: { pid, facts } } satisfies ExecuteAnswer), stdio);
     // A copy of stdin's would keep its end from the command.
     for (const one of stdio.splice(0)) closeDescriptor(one);
+    isTold = true;
     client.end(encodeMessage((await ended) satisfies ExecuteAnswer));
   };
   begin()
     .catch((error: unknown) => {
-      // Where it cannot be told, the client takes the closed connection for the command's end.
-      if (command !== undefined) client.destroy();
+      // Of a start that could be told in part only, the client hears no more.
+      if (command !== undefined && !isTold) client.destroy();
       else client.end(encodeMessage({ error: wired(error) } satisfies ExecuteAnswer));
     })
     .finally(() => stdio.forEach(closeDescriptor));
@@ -189,10 +192,12 @@ export async function visit(fd: number, request: ExecuteRequest, handOver?: Hand
   const socket = new Socket({ fd, readable: true, writable: true });
   const ended = deferred<ProcessEnd>();
   socket.on('error', () => socket.destroy());
-  // Its sandbox was ended meanwhile, and the command with it.
-  socket.once('close', () => ended.resolve({ exitCode: null, signal: 'SIGKILL' }));
+  // Whoever held the sandbox was killed, and the command with it.
+  socket.once('close', () => ended.reject(holderGone('ended before its command did')));
   onFrames(socket, ({ body }) => {
-    ended.resolve(JSON.parse(body.toString('utf8')) as ProcessEnd);
+    const end = JSON.parse(body.toString('utf8')) as ProcessEnd | { readonly error: WiredError };
+    if ('error' in end) ended.reject(unwired(end.error));
+    else ended.resolve(end);
     socket.destroy();
   });
   const tell = (control: ExecuteControl) => sendMessage(socket, control, FRAME.control);
@@ -203,7 +208,10 @@ export async function visit(fd: number, request: ExecuteRequest, handOver?: Hand
   const streams = streamsOf(stdio, handOver);
   const command = new SandboxProcess(control, started, streams, ended.promise);
   /** Ends the command as if its visitor had gone. */
-  const leave = () => void socket.destroy();
+  const leave = () => {
+    ended.resolve({ exitCode: null, signal: 'SIGKILL' });
+    socket.destroy();
+  };
   return { command, leave };
 }
 
@@ -214,7 +222,7 @@ async function ask(fd: number, message: ExecuteMessage) {
     sender.send(encodeMessage(message), []);
     for (let bytes = Buffer.alloc(0); ; ) {
       const packet = await nextPacket(fd, PIECE, 3);
-      if (packet === undefined) throw holderGone();
+      if (packet === undefined) throw holderGone(NOT_BEGUN);
       fds.push(...packet.fds);
       bytes = Buffer.concat([bytes, packet.data]);
       const frame = firstFrame(bytes);
@@ -222,7 +230,7 @@ async function ask(fd: number, message: ExecuteMessage) {
       const answer = JSON.parse(frame.body.toString('utf8')) as ExecuteAnswer;
       if ('error' in answer) throw unwired(answer.error);
       const [first, stdout, stderr] = fds.splice(0);
-      if (first === undefined || !('started' in answer)) throw holderGone();
+      if (first === undefined || !('started' in answer)) throw holderGone(NOT_BEGUN);
       const stdio: HostStdio =
         stdout === undefined || stderr === undefined
           ? { terminal: first }
@@ -230,15 +238,17 @@ async function ask(fd: number, message: ExecuteMessage) {
       return { started: answer.started, stdio };
     }
   } catch (error) {
-    throw hasErrno(error, 'EPIPE', 'ECONNRESET') ? holderGone(error) : error;
+    throw hasErrno(error, 'EPIPE', 'ECONNRESET') ? holderGone(NOT_BEGUN, error) : error;
   } finally {
     sender.stop();
     fds.forEach(closeDescriptor);
   }
 }
 
-function holderGone(cause?: unknown): KilnError {
-  return new KilnError('E_SANDBOX_GONE', 'the sandbox ended before the command began', {
+const NOT_BEGUN = 'ended before the command began';
+
+function holderGone(what: string, cause?: unknown): KilnError {
+  return new KilnError('E_SANDBOX_GONE', `the sandbox ${what}`, {
     cause,
     hint: '`kiln ps` shows what runs',
   });

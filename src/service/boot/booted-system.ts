@@ -87,7 +87,13 @@ export class BootedSystem implements UnitManager {
     const lines = new LineSplitter((line) => log.write('console', line));
     started.stdout.on('data', (chunk: Buffer) => lines.push(chunk));
     this.#end = awaitedLater(endOf(started));
-    const ended = awaitedLater(this.#end.then((end) => this.#onEnd(end)));
+    const ended = awaitedLater(
+      this.#end
+        .finally(() => {
+          this.idle = true;
+        })
+        .then((end) => this.#onEnd(end)),
+    );
     try {
       await within(Promise.race([this.#ready.promise, ended.then(failedBoot)]), BOOT_PATIENCE);
     } catch (cause) {
@@ -123,7 +129,6 @@ export class BootedSystem implements UnitManager {
   }
 
   #onEnd(end: ProcessEnd): ProcessEnd {
-    this.idle = true;
     this.#host.log.write('kiln', `systemd ended with ${endText(end)}`);
     // reboot(2): SIGINT for a pid namespace that halts, SIGHUP for one that reboots; other ends were not intended.
     if (this.#up && !this.#stopping && end.signal !== 'SIGINT') this.#lost.resolve();

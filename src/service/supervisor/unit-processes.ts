@@ -118,10 +118,8 @@ export async function adoptMain(
 ): Promise<MainProcess> {
   const { session, ended, kill } = await host.control.adopt(pid);
   processes.join(pid, session);
-  return { pid, kill, end: awaitedLater(ended.then(exitOf, () => killed)) };
+  return { pid, kill, end: awaitedLater(ended.then(exitOf)) };
 }
-
-const killed: ProcessEnd = { exitCode: null, signal: 'SIGKILL' };
 
 /**
  * The daemon of Type=forking: by its PID file, or as the one new orphan of the sandbox; undefined if several

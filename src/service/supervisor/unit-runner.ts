@@ -280,7 +280,11 @@ export class UnitRunner implements RunningUnit {
       .then(async (end) => {
         if (this.#main === main) await this.#mainEnded(end);
       })
-      .catch((error) => this.#complain(error));
+      .catch((error) => {
+        // Its sandbox is gone: a start waits for nothing more, and whoever holds the sandbox tells of its end.
+        this.#onLost?.(error);
+        this.#complain(error);
+      });
   }
 
   async #mainEnded(end: ProcessEnd): Promise<void> {

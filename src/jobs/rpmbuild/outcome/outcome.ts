@@ -120,7 +120,8 @@ const STATUSES: readonly (readonly [status: number, codes: readonly ErrorCode[]]
 ];
 
 const TIMED_OUT = 124;
-const KILN_FAILED = 125;
+/** Of a build of which nobody knows whether it would have failed. */
+export const KILN_FAILED = 125;
 
 export function buildStatus(failure: unknown): number {
   if (failure === undefined) return 0;
