@@ -319,6 +319,8 @@ export const WARNINGS_BY_PAGE = {
   },
   'chains.md': {
     'named-twice': 'A source of a chain is named more than once; it is built once.',
+    killed:
+      'The sandbox of a package was killed, which tells nothing of the package: it is built once more.',
   },
   'ci.md': {
     'no-summary': 'The summary of a CI step cannot be written.',

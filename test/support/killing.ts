@@ -29,3 +29,11 @@ export async function kill(victim: Victim, mark: string): Promise<void> {
     return false;
   });
 }
+
+/** Ends a `sleep MARK`, once there is one, as if its time were over. */
+export async function endSleep(mark: string): Promise<void> {
+  await eventually(async () => {
+    const found = processes().find(({ command }) => command === `sleep ${mark}`);
+    return found !== undefined && signal(found.pid, 'SIGKILL');
+  });
+}

@@ -133,6 +133,14 @@ export async function runChain(
           if (table.isLive) table.tell(name, progressText(step));
           else progress.report(step);
         },
+        onWarning: (warning) => {
+          // The others are in each package's result.json.
+          if (warning.code !== 'killed') return;
+          ci?.restart(name);
+          progress[Symbol.dispose]();
+          if (table.isLive) table.tell(name, 'killed, once more');
+          else printWarning(warning, caller.stderr);
+        },
         onPhase: (phase, event) => {
           if (event === 'start') table.tell(name, phase);
           if (isAtWork(phase)) begin();

@@ -7,7 +7,7 @@ import { digestOf } from '../../image/key.ts';
 import { readContents } from '../../image/store/manifest.ts';
 import type { RepositoryFile } from '../../packages/repository/publish/snapshot.ts';
 import type { Engine } from '../../sandbox/open.ts';
-import { buildPackage } from '../rpmbuild/build.ts';
+import { againIfKilled, buildPackage } from '../rpmbuild/build.ts';
 import type { BuildBase } from '../rpmbuild/buildroot/base.ts';
 import { buildRepositories, solveLayer } from '../rpmbuild/buildroot/layer.ts';
 import type { BuildHooks, BuildReport } from '../rpmbuild/outcome/report.ts';
@@ -54,7 +54,7 @@ export async function buildMember(
   records.forgetBuilt(member.name);
   await results.remove([member.name], hooks.signal);
   clearAway(request);
-  const report = await buildPackage(context.engine, request, hooks);
+  const report = await againIfKilled(hooks, () => buildPackage(context.engine, request, hooks));
   if (report.failure !== undefined) {
     if (!hooks.signal?.aborted) await mark(request, 'fail');
     return { kind: 'failed', report, failure: report.failure };

@@ -10,9 +10,10 @@ import { diskExceeded } from '../../host/state/disk-watch.ts';
 import { usageOf } from '../../image/store/user-storage.ts';
 import { localRepository } from '../../packages/repository/configuration.ts';
 import { publishRepository, type Snapshot } from '../../packages/repository/publish/snapshot.ts';
+import { againIfKilled } from '../rpmbuild/build.ts';
 import { build } from './build.ts';
 import { mockBuildRequest } from './build-request.ts';
-import { argumentError, finishBuild, MOCK_STATUS, usageError } from './outcome.ts';
+import { argumentError, buildHooks, finishBuild, MOCK_STATUS, usageError } from './outcome.ts';
 import { MockRoot } from './root/root.ts';
 import {
   type ChrootSession,
@@ -129,10 +130,12 @@ class ChainRun implements AsyncDisposable {
     const request = mockBuildRequest(this.#session, source, directory);
     const own = localRepository('kiln-mock-chain', this.#snapshot!.path);
     const repositories = [...(request.repositories ?? []), own];
-    const report = await build(this.#session, {
+    const whole = {
       ...{ ...request, ...this.#key.request, repositories },
       logSharers: this.#session.line.args.length,
-    });
+    };
+    const hooks = buildHooks(this.#session, what);
+    const report = await againIfKilled(hooks, () => build(this.#session, whole));
     // Whoever ends all of it is told so once.
     signal.throwIfAborted();
     const done = finishBuild(log, report, what, chroot.root) === 0;

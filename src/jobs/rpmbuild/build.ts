@@ -1,4 +1,5 @@
 import { defined } from '../../defined.ts';
+import { isKilnCode } from '../../errors.ts';
 import { awaitedLater } from '../../promise.ts';
 import type { Engine } from '../../sandbox/open.ts';
 import { packageSigner, signCollected } from '../provenance/sign.ts';
@@ -38,6 +39,18 @@ export async function buildPackage(
     run.signer = await packageSigner(engine, request);
     await run.whole(() => build(run));
   });
+}
+
+/** For chains: a sandbox that was killed tells nothing of its package, which is built once more. */
+export async function againIfKilled(
+  { signal, onWarning }: BuildHooks,
+  attempt: () => Promise<BuildReport>,
+): Promise<BuildReport> {
+  const report = await attempt();
+  if (!isKilnCode(report.failure, 'E_SANDBOX_GONE') || signal?.aborted === true) return report;
+  const message = `${report.name}: its sandbox was killed, so it is built once more`;
+  onWarning?.({ code: 'killed', message });
+  return await attempt();
 }
 
 async function build(run: BuildRun): Promise<void> {

@@ -3,7 +3,7 @@ import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import test from 'ava';
 import { PATIENCE } from '../../support/busybox-state.ts';
-import { kill } from '../../support/killing.ts';
+import { endSleep, kill } from '../../support/killing.ts';
 import { ownSeconds } from '../../support/processes.ts';
 import { type BuildState, buildState, leftovers, sourcePackage } from './build-state.ts';
 
@@ -70,4 +70,27 @@ test.serial('--verify: a killed second build is no difference', async (t) => {
   t.is(exitCode, 125, String(stderr));
   t.regex(String(stderr), /E_SANDBOX_GONE/);
   t.notRegex(String(stderr), /E_BUILD_DIFFERS/);
+});
+
+test.serial('a chain builds a package once more, and blames nobody', async (t) => {
+  t.timeout(8 * MINUTE * PATIENCE);
+  const mark = ownSeconds();
+  const path = await sleeping('link', 'build', mark);
+  for (const kills of [2, 1] as const) {
+    const out = await state.fresh();
+    const words = ['build', '--chain', '-r', state.recipe, '--resultdir', out, path];
+    const chain = state.images.kiln(words);
+    await kill('libvirt_lxc', mark);
+    if (kills === 2) await kill('init', mark);
+    else await endSleep(mark);
+    const { exitCode, stderr } = await chain;
+    t.is(exitCode, kills === 2 ? 125 : 0, String(stderr));
+    t.regex(
+      String(stderr),
+      /warning: link: its sandbox was killed, so it is built once more \[killed\]/,
+    );
+    const { members } = JSON.parse(await readFile(join(out, 'chain.json'), 'utf8'));
+    t.is(members[0].state, kills === 2 ? 'failed' : 'built');
+    t.is(members[0].failure?.code, kills === 2 ? 'E_SANDBOX_GONE' : undefined);
+  }
 });
