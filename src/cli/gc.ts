@@ -9,6 +9,7 @@ import { removeTree } from '../host/files/remove-tree.ts';
 import { treeUsage } from '../host/files/tree-usage.ts';
 import { mendDamage } from '../host/state/kinds.ts';
 import { pathsOfUser, type StatePaths } from '../host/state/paths.ts';
+import { damagedImages } from '../image/store/damage.ts';
 import { syncStore } from '../image/store/durability.ts';
 import { collectGarbage, removeUnusedPackages, storeUsage } from '../image/store/gc.ts';
 import { removeIdleImage } from '../image/store/images.ts';
@@ -31,12 +32,16 @@ import { instanceFiles, serviceNames } from '../service/lifecycle/store.ts';
 import type { CallerUser } from '../users/configuration.ts';
 import type { Caller } from './caller/caller.ts';
 import { KilnCommand } from './options/command.ts';
+import { exitStatusHelp } from './options/exit-statuses.ts';
 import { read } from './options/values.ts';
 import { printError } from './output/errors.ts';
 import { printEither } from './output/print.ts';
 import { addListOptions, type Columns, type ListOptions, printRows } from './output/table.ts';
 
-const EXAMPLES = `
+/** As a check that found something, not as a failure of kiln's. */
+const FOUND_DAMAGE = 1;
+
+const EXAMPLES = `${exitStatusHelp('kiln gc')}
 Without limits, only broken, expired and abandoned things are removed. Nothing that is in use is removed.
 
 Examples:
@@ -69,7 +74,10 @@ export function gcCommand(caller: Caller): KilnCommand {
       'remove the least recently used images, packages and downloads until the rest is this small',
       (text) => read(sizeInBytes(text), 'not a size: write it as 512M or 2G.'),
     )
-    .option('--verify', 'first compare the files of all unpacked packages with their checksums')
+    .option(
+      '--verify',
+      'first compare the files of all unpacked packages with their checksums; damaged ones, and images that share their files, are made anew when wanted',
+    )
     .option(
       '--dry-run',
       'remove nothing; tell how many sandboxes, images, packages and downloads would go',
@@ -97,7 +105,7 @@ export function gcCommand(caller: Caller): KilnCommand {
       const domains = await sweepDomains(engine.paths, await engine.connect());
       const limits = defined({ maxAge, maxSize });
       const jobs = await removeOldJobs(engine.paths, undefined, maxAge);
-      const roots = maxAge === undefined ? [] : await pruneRoots(engine, maxAge);
+      const roots = await pruneRoots(engine, maxAge);
       const damaged = mendDamage(engine.paths);
       const verified = options.verify === true ? await verifyPackages(engine.paths) : undefined;
       const { failures, ...store } = await collectGarbage(engine.paths, limits);
@@ -107,6 +115,16 @@ export function gcCommand(caller: Caller): KilnCommand {
       const text = () =>
         `${verifiedText(verified)}removed ${sandboxes.length} sandboxes, ${jobs.length} ended jobs, ${domains.length} domains, ${roots.length} roots, ${store.images.length} images, ${store.packages} packages, ${downloads.files} downloads: ${sizeText(store.bytes + downloads.bytes)}; deleted ${store.trees} trees`;
       printEither(caller.stdout, options, report, text);
+      if (verified === undefined) return;
+      const stay = damagedImages(engine.paths);
+      for (const { path, why } of stay.values()) {
+        const hint = '`kiln doctor state-files` says how it is mended';
+        printError(
+          new KilnError('E_DAMAGED', `${path} is damaged: ${why}`, { hint }),
+          caller.stderr,
+        );
+      }
+      if (verified.damaged.length + verified.images.length > 0) caller.exitStatus = FOUND_DAMAGE;
     });
 }
 
@@ -195,8 +213,10 @@ async function tellWhatWouldGo(
 
 function verifiedText(verified: VerifyReport | undefined): string {
   if (verified === undefined) return '';
-  const { packages, damaged, images } = verified;
-  return `compared ${packages} packages: ${damaged.length} damaged, ${images.length} images had their files; `;
+  const { packages, damaged, images, uncompared } = verified;
+  const found = `${damaged.length} damaged, ${images.length} images had their files`;
+  const rest = `${uncompared.packages.length} packages and ${uncompared.files} files of images could not be compared`;
+  return `compared ${packages} packages: ${found}; ${rest}; `;
 }
 
 const DF_EXAMPLES = `

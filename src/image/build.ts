@@ -9,6 +9,7 @@ import { acquireLock, tryLock } from '../host/files/flock.ts';
 import { writeRecord } from '../host/state/checked-file.ts';
 import { tellDamage } from '../host/state/damage.ts';
 import { isDiskShort } from '../host/state/disk-watch.ts';
+import type { StatePaths } from '../host/state/paths.ts';
 import { span } from '../host/trace/trace.ts';
 import type { Lock } from '../packages/repository/lock/lock.ts';
 import { requiredKeys } from '../packages/repository/trust/keys.ts';
@@ -18,7 +19,7 @@ import { type AssembledTree, assembleTree, extendTree } from './assemble.ts';
 import { digestOf, IMAGE_FORMAT, type ImageInputs } from './key.ts';
 import type { OnImageProgress } from './progress.ts';
 import { currentMoment } from './store/durability.ts';
-import type { PackageUser } from './store/entry.ts';
+import { isStillStored, type PackageUser, type StoredPackage } from './store/entry.ts';
 import { type LeasedImage, leaseImage, publishImage, sweepImages } from './store/images.ts';
 import {
   findContents,
@@ -33,6 +34,7 @@ import {
   readManifest,
   writeImage,
 } from './store/manifest.ts';
+import { knownDamage, noteIn } from './store/mark.ts';
 import { ownImage } from './store/names.ts';
 import { fetchSignedFiles, obtainPackages } from './store/packages.ts';
 import { storageLeft } from './store/user-storage.ts';
@@ -219,15 +221,16 @@ async function make(request: ImageRequest, inputs: ImageInputs, id: string): Pro
     onProgress,
     signal,
   };
+  const packages =
+    base === undefined
+      ? await obtainPackages(engine.paths, lock, {
+          ...{ user, disk, apart: ownerId(request) !== ROOT, caller: engine.owner },
+          ...{ onProgress, signal },
+        })
+      : [];
   const tree =
     base === undefined
-      ? await assembleTree({
-          ...parts,
-          packages: await obtainPackages(engine.paths, lock, {
-            ...{ user, disk, apart: ownerId(request) !== ROOT, caller: engine.owner },
-            ...{ onProgress, signal },
-          }),
-        })
+      ? await assembleTree({ ...parts, packages })
       : await extendTree({ ...parts, base });
   const contents = await contentsOf(request, inputs, tree);
   using root = closing(openSync(tree.path, constants.O_RDONLY | constants.O_DIRECTORY));
@@ -238,7 +241,28 @@ async function make(request: ImageRequest, inputs: ImageInputs, id: string): Pro
   mkdirSync(directory, { mode: 0o700 });
   renameSync(tree.path, imageFiles.tree(directory));
   writeImage(directory, manifest, contents, ownerId(request), ownerIn(request));
-  return await ownedImage(request, await publishImage(engine.paths, id, directory));
+  const published = await publishImage(engine.paths, id, directory);
+  await refuseDamaged(engine.paths, published, packages, base);
+  return await ownedImage(request, published);
+}
+
+/** Looked at once the image is seen: whoever finds damage later finds the image as well. */
+async function refuseDamaged(
+  paths: StatePaths,
+  image: LeasedImage,
+  packages: readonly StoredPackage[],
+  base: LeasedImage | undefined,
+): Promise<void> {
+  const changed = packages.find((stored) => !isStillStored(paths, stored));
+  const below = base && knownDamage(imageDirectory(paths, base.manifest.id));
+  const damage = changed ? { path: changed.tree, why: 'a file in it was damaged' } : below;
+  if (damage === undefined) return;
+  noteIn(imageDirectory(paths, image.manifest.id), damage);
+  await image[Symbol.asyncDispose]();
+  const name = changed?.package.name ?? base?.manifest.name;
+  throw new KilnError('E_STORE', `${name} was found to be damaged while an image was made of it`, {
+    hint: 'try again: what is damaged is made anew',
+  });
 }
 
 async function leaseBase({ engine, base }: ImageRequest): Promise<LeasedImage> {

@@ -5,8 +5,15 @@ import { findRecipe, recipeNames } from '../recipe/named.ts';
 import { shellWord } from '../shell-words.ts';
 import { suggest } from '../suggest.ts';
 import { lastReference } from './reference.ts';
-import { findImage, type ImagePlace, imagesNamed, isImageId } from './store/images.ts';
-import { type ImageManifest, nameFor, namesOf, ownersOf, readManifest } from './store/manifest.ts';
+import { findImage, type ImagePlace, imagesNamed } from './store/images.ts';
+import {
+  type ImageManifest,
+  isImageId,
+  nameFor,
+  namesOf,
+  ownersOf,
+  readManifest,
+} from './store/manifest.ts';
 
 export type NamedImage =
   | { readonly kind: 'image'; readonly id: string }

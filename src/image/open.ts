@@ -1,10 +1,12 @@
 import { KilnError } from '../errors.ts';
+import { DamagedFileError } from '../host/state/damage.ts';
 import type { Engine } from '../sandbox/open.ts';
 import { type NamedImage, resolveImage } from './find.ts';
 import type { OnImageProgress } from './progress.ts';
 import { currentReference } from './reference.ts';
 import { type ImagePlace, type LeasedImage, leaseImage, visibleImages } from './store/images.ts';
-import { findContents, nameFor } from './store/manifest.ts';
+import { findContents, imageDirectory, nameFor } from './store/manifest.ts';
+import { knownDamage } from './store/mark.ts';
 
 export interface OpenImageOptions {
   readonly update?: boolean;
@@ -71,8 +73,10 @@ export async function openImage(
         hint: 'name the recipe that it was made of, or an image that was made since: `kiln image ls`',
       });
     }
+    const damage = knownDamage(imageDirectory(engine.paths, named.id));
     throw new KilnError('E_IMAGE_MISSING', `image ${named.id} cannot be used any more`, {
-      hint: 'build it again from its recipe',
+      cause: damage && new DamagedFileError(damage.path, damage.why),
+      hint: 'build it again from its recipe, or import it again',
     });
   }
   // Recipes, repositories and the solver are loaded only if an image must be made.

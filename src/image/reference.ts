@@ -1,9 +1,9 @@
 /** The image that a recipe or a lock last became: `kiln run` neither parses nor solves what is unchanged. */
-import { statSync } from 'node:fs';
-import { mkdir } from 'node:fs/promises';
+import { existsSync, statSync } from 'node:fs';
+import { mkdir, readdir } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { shortHash } from '../host/process/short-hash.ts';
-import { findCached, withFields, writeRecord } from '../host/state/checked-file.ts';
+import { findCached, findRecord, withFields, writeRecord } from '../host/state/checked-file.ts';
 import type { StatePaths } from '../host/state/paths.ts';
 
 const FORMAT = 2;
@@ -34,6 +34,16 @@ export function lastReference(paths: StatePaths, path: string): Reference | unde
 }
 
 const takeReference = withFields<Reference>({ path: 'string', image: 'string', files: 'array' });
+
+/** A recipe or lock that became this image last. */
+export async function sourceOf(paths: StatePaths, image: string): Promise<string | undefined> {
+  const folder = join(paths.store, 'references');
+  for (const name of await readdir(folder).catch(() => [])) {
+    const { value } = findRecord(join(folder, name), takeReference);
+    if (value?.image === image && existsSync(value.path)) return value.path;
+  }
+  return undefined;
+}
 
 export async function writeReference(
   paths: StatePaths,

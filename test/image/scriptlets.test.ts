@@ -1,12 +1,13 @@
-import { existsSync } from 'node:fs';
+import { existsSync, globSync, statSync } from 'node:fs';
 import { mkdir, readdir, readFile, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import test from 'ava';
 import { execa } from 'execa';
 import { KilnError } from '../../src/errors.ts';
+import { verifyPackages } from '../../src/image/store/verify.ts';
 import { PATIENCE } from '../support/busybox-state.ts';
 import { until } from '../support/eventually.ts';
-import { kill } from '../support/killing.ts';
+import { endSleep, kill } from '../support/killing.ts';
 import { ownSeconds, processesCalled } from '../support/processes.ts';
 import {
   debianRepository,
@@ -20,6 +21,7 @@ let state: ImageState;
 let repositories: readonly FixtureRepository[];
 
 const MARK = ownSeconds();
+const SPOILED = ownSeconds();
 const BASE = 'base-files, base-passwd, dash, coreutils, grep, util-linux';
 
 /** What a scriptlet leaves running sleeps. */
@@ -66,6 +68,7 @@ rm -rf /home; ln -s ../../../../../../../../../tmp /home
   noisy:
     '%post\nfor i in 1 2 3 4 5 6 7 8 9; do cat /usr/bin/* 2>/dev/null; done\necho the end\nexit 3\n%files',
   killed: `%post\nsleep ${MARK}\n%files`,
+  spoiled: `%post\nsleep ${SPOILED}\n%files\n/usr/share/probe/file`,
 };
 
 test.before(async (t) => {
@@ -192,6 +195,31 @@ test.serial('a transaction whose sandbox is killed is no failure of a scriptlet'
     t.throwsAsync(opening, { instanceOf: KilnError, code: 'E_SANDBOX_GONE' }),
   ]);
 });
+
+test.serial(
+  'damage that is found while an image is made of a package is in no image',
+  async (t) => {
+    t.timeout(180_000 * PATIENCE);
+    const { paths } = state.engine;
+    const path = await recipe('spoiled');
+    const opening = state.open(path);
+    const refused = t.throwsAsync(opening, { instanceOf: KilnError, code: 'E_STORE' });
+    t.true(await until(() => processesCalled('sleep', SPOILED).length === 1));
+    // Of the packages with this file it is the one that an image shares.
+    const [file = ''] = globSync(`${paths.packages}/*/tree/usr/share/probe/file`).filter(
+      (one) => statSync(one).nlink > 1,
+    );
+    await writeFile(file, 'changed!\n');
+    t.is((await verifyPackages(paths)).damaged.length, 1);
+    await endSleep(SPOILED);
+    t.regex((await refused)?.message ?? '', /^spoiled was found to be damaged while/);
+    const again = state.open(path);
+    await endSleep(SPOILED);
+    const image = await again;
+    t.is(await readFile(join(image.tree, 'usr/share/probe/file'), 'utf8'), 'original\n');
+    t.like(await verifyPackages(paths), { damaged: [], images: [] });
+  },
+);
 
 test.serial('what a scriptlet leaves running ends with the transaction', async (t) => {
   const image = await state.open(await recipe('daemon'));

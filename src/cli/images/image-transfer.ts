@@ -12,7 +12,7 @@ import type { Compression } from '../../image/archive/export.ts';
 import { imageNameOf, isImageName } from '../../image/find.ts';
 import { hostArchitecture } from '../../image/key.ts';
 import { openImage } from '../../image/open.ts';
-import { isImageId } from '../../image/store/images.ts';
+import { isImageId } from '../../image/store/manifest.ts';
 import { storageLeft } from '../../image/store/user-storage.ts';
 import type { Caller } from '../caller/caller.ts';
 import type { KilnCommand } from '../options/command.ts';

@@ -62,6 +62,10 @@ export const EXIT_STATUSES = {
     [0, 'all packages were unpacked'],
     [1, 'a package was refused or damaged: nothing of it is left'],
   ],
+  'kiln gc': [
+    [0, 'done'],
+    [1, '--verify found damage'],
+  ],
   'kiln doctor': [
     [0, 'every job can run; there may be things to watch'],
     [1, 'something essential is missing'],

@@ -24,7 +24,11 @@ import {
 import { runTool } from '../../host/process/child-process.ts';
 import { createUserNamespace } from '../../host/process/user-namespace.ts';
 import { findDamage } from '../../host/state/kinds.ts';
+import type { StatePaths } from '../../host/state/paths.ts';
+import { sourceOf } from '../../image/reference.ts';
+import { type HeldImages, heldImages } from '../../image/store/images.ts';
 import { idBlock, RANGE_SIZE } from '../../sandbox/domain/reservation.ts';
+import { shellWord } from '../../shell-words.ts';
 import { type Check, fail, ok, reason, warn } from '../check.ts';
 
 const GIB = 2 ** 30;
@@ -135,6 +139,7 @@ export const stateFiles: Check = {
   name: 'state-files',
   async run({ paths }) {
     const damage = findDamage(paths);
+    const held = await heldImages(paths);
     if (damage.length === 0) return ok(`no damaged file in ${paths.root}`);
     const lines = damage
       .slice(0, NAMED)
@@ -143,13 +148,40 @@ export const stateFiles: Check = {
       );
     const more = damage.length > NAMED ? ` (and ${damage.length - NAMED} more)` : '';
     const files = damage.length === 1 ? '1 damaged file' : `${damage.length} damaged files`;
+    const mending = damage.map(({ file }) => mendingCommands(paths, file, held));
+    const commands = new Set((await Promise.all(mending)).flat());
+    // At last, for what the others leave behind.
+    const all = [...commands, GC];
     return warn(
       `${files} in ${paths.root}`,
       `${lines.join('; ')}${more}`,
-      'kiln gc, which throws away what can be made anew; look whether the disk fails, or was full',
+      `${all.join('; ')}; look whether the disk fails, or was full`,
     );
   },
 };
+
+/** Throws away what can be made anew. */
+const GC = 'kiln gc';
+
+/** What else than {@link GC} is needed. @param file that tells of damage */
+async function mendingCommands(
+  paths: StatePaths,
+  file: string,
+  held: HeldImages,
+): Promise<readonly string[]> {
+  const [, service] = /\/services\/([^/]+)\/(?:previous\/)?image\.json$/.exec(file) ?? [];
+  if (service !== undefined) return [`kiln service upgrade ${shellWord(service)}`];
+  const [, image = '', name] = /\/images\/([0-9a-f]{64})\/(\w+)\.json$/.exec(file) ?? [];
+  const its = held.service(image);
+  if (its !== undefined) return [`kiln service upgrade ${shellWord(its)}`];
+  if (name === 'contents') {
+    const source = await sourceOf(paths, image);
+    if (source !== undefined) return [`kiln image build ${shellWord(source)}`];
+  }
+  const sandbox = held.sandbox(image);
+  const end = sandbox === undefined ? [] : [`kiln kill ${sandbox}`];
+  return [...end, ...(name === 'contents' ? [`kiln image rm ${image.slice(0, 12)}`] : [])];
+}
 
 export const runDirectory: Check = {
   name: 'run-directory',

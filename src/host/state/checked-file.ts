@@ -111,7 +111,7 @@ export function findRecord<Value>(
 /** A damaged one is deleted, reported, and counts as missing. */
 export function findCached<Value>(path: string, take: (value: object) => Value): Value | undefined {
   const { value, damage } = findRecord(path, take);
-  if (damage !== undefined) dropCached(damage);
+  if (damage !== undefined) drop(damage);
   return value;
 }
 
@@ -160,19 +160,24 @@ export function readCached(path: string): Buffer | undefined {
     return readSealed(path);
   } catch (error) {
     if (!(error instanceof DamagedFileError)) throw error;
-    dropCached(error);
+    drop(error);
     return undefined;
   }
 }
 
-export function dropCached({ path, why }: DamagedFileError): void {
-  let done = 'it is made anew';
+/** @param done what becomes of it then */
+export function drop({ path, why }: DamagedFileError, done = 'it is made anew'): void {
+  const isGone = succeedsToRemove(path);
+  tellDamage({ path, why, done: isGone ? done : 'it is not used, and cannot be removed' });
+}
+
+function succeedsToRemove(path: string): boolean {
   try {
     removeTreeNow(path);
+    return true;
   } catch {
-    done = 'it is not used, and cannot be removed';
+    return false;
   }
-  tellDamage({ path, why, done });
 }
 
 function readIfThere(path: string): Buffer | undefined {

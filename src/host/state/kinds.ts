@@ -7,7 +7,7 @@ import { join } from 'node:path';
 import { defined } from '../../defined.ts';
 import { unlessErrno } from '../calls/libc.ts';
 import { shortHash } from '../process/short-hash.ts';
-import { dropCached, findRecord, readRecord, readSealed } from './checked-file.ts';
+import { drop, findRecord, readRecord, readSealed } from './checked-file.ts';
 import { DamagedFileError, tellDamage } from './damage.ts';
 import type { StatePaths } from './paths.ts';
 
@@ -18,6 +18,10 @@ type Care =
   /** Compared with its digest at each use, and made anew if it differs. */
   | 'checked when used'
   | 'record'
+  /** A record that tells nothing any more when it is damaged: `kiln gc` removes it. */
+  | 'expendable'
+  /** A record of damage that was found in what lies beside it. */
+  | 'mark'
   /** A record, with the image's tree beside it. */
   | 'image'
   /** header.rpm, whose checksum is in the package.json beside it. */
@@ -30,9 +34,10 @@ type Care =
   | 'half written'
   | 'not read';
 
-interface StateKind {
+export interface StateKind {
   readonly pattern: RegExp;
   readonly care: Care;
+  /** What becomes of it, where `kiln gc` does not just make it anew. */
   readonly mend?: string;
 }
 
@@ -46,6 +51,8 @@ export const KINDS: readonly StateKind[] = [
     'half written',
     '(store|store/references|store/roots/[^/]+|services/[^/]+|skeleton/[^/]+|cache/(?!builds/).*)/[^/]+\\.(tmp|new)',
   ),
+  kind('mark', `store/(packages|images)/[^/]+/damaged.json`, 'it is made anew when it is wanted'),
+  kind('expendable', 'store/damage.json', '`kiln gc --verify` finds again what it told of'),
   kind('record', 'store/packages/[^/]+/package.json', UNPACKED_ANEW),
   kind('header', 'store/packages/[^/]+/header.rpm', UNPACKED_ANEW),
   kind('cached record', 'store/packages/[^/]+/checks.json'),
@@ -54,7 +61,7 @@ export const KINDS: readonly StateKind[] = [
   kind('image', `store/images/${HEX}/image.json`, 'the image is made anew when it is wanted'),
   kind('record', `store/images/${HEX}/contents.json`, '`kiln image build` writes it anew'),
   kind(
-    'record',
+    'expendable',
     `store/images/${HEX}/owner-\\d+.json`,
     'whoever makes the image again owns it again',
   ),
@@ -89,7 +96,11 @@ export const KINDS: readonly StateKind[] = [
     'services/[^/.][^/]*/(previous/)?image.json',
     '`kiln service upgrade` gives the service an image again',
   ),
-  kind('record', 'services/[^/.][^/]*/outcome.json', 'the next run of the service writes it anew'),
+  kind(
+    'expendable',
+    'services/[^/.][^/]*/outcome.json',
+    'the next run of the service writes it anew',
+  ),
   kind('no content', 'services/[^/.][^/]*/[^/]+.lock'),
   kind('not read', 'services/[^/.][^/]*/log/.*'),
   kind('tree', 'services/[^/.][^/]*/(previous/)?(var.ext4|(etc|var)/.*)'),
@@ -118,10 +129,11 @@ export function kindOf(path: string): StateKind | undefined {
   return KINDS.find(({ pattern }) => pattern.test(path));
 }
 
+/** `file` is kiln's own that tells of it, which `error` names, unless that tells of another. */
 export function findDamage(paths: Pick<StatePaths, 'root'>) {
-  return [...entries(paths.root, '')].flatMap(({ path, kind, isDirectory }) => {
-    const error = damageOf(kind.care, path, isDirectory);
-    return error === undefined ? [] : [{ kind, error }];
+  return [...entries(paths.root, '')].flatMap(({ path: file, kind, isDirectory }) => {
+    const error = damageOf(kind.care, file, isDirectory);
+    return error === undefined ? [] : [{ kind, error, file }];
   });
 }
 
@@ -158,7 +170,8 @@ export function mendDamage(paths: Pick<StatePaths, 'root'>): number {
   }
   const found = findDamage(paths);
   for (const { kind, error } of found) {
-    if (CACHES.has(kind.care)) dropCached(error);
+    if (CACHES.has(kind.care)) drop(error);
+    else if (kind.care === 'expendable') drop(error, kind.mend);
     else if (kind.mend !== undefined) {
       tellDamage({ path: error.path, why: error.why, done: kind.mend });
     }
@@ -174,7 +187,8 @@ function isTree(folder: string): boolean {
 function damageOf(care: Care, path: string, isDirectory: boolean): DamagedFileError | undefined {
   try {
     if (care === 'sealed') readSealed(path);
-    if (care === 'record' || care === 'cached record' || care === 'image') readRecord(path);
+    if (RECORDS.has(care)) readRecord(path);
+    if (care === 'mark') return markedDamage(path);
     if (care === 'image') checkTree(path.replace(/image\.json$/, 'tree'));
     if (care === 'header') checkHeader(path);
     if (care === 'checked when used' && isDirectory) {
@@ -185,6 +199,14 @@ function damageOf(care: Care, path: string, isDirectory: boolean): DamagedFileEr
     if (error instanceof DamagedFileError) return error;
     throw error;
   }
+}
+
+const RECORDS: ReadonlySet<Care> = new Set(['record', 'expendable', 'cached record', 'image']);
+
+/** What a record of damage says; one that cannot be read is the damage. */
+function markedDamage(path: string): DamagedFileError | undefined {
+  const found = readRecord<{ readonly path?: string; readonly why?: string }>(path);
+  return found && new DamagedFileError(found.path ?? path, found.why ?? 'it is not whole');
 }
 
 function checkTree(path: string): void {

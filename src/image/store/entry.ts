@@ -1,5 +1,13 @@
 /** The package store: each entry is a folder with an unpacked package, its header, and a record. */
-import { existsSync, openSync, readFileSync, readSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  existsSync,
+  openSync,
+  readFileSync,
+  readSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import { KilnError } from '../../errors.ts';
 import { closing } from '../../host/calls/descriptor.ts';
@@ -11,6 +19,7 @@ import { pathsOfUser, type StatePaths } from '../../host/state/paths.ts';
 import type { Reach } from '../../packages/repository/transport/reach.ts';
 import { type RpmPackage, takePackage } from '../../packages/rpm/package.ts';
 import { currentMoment, isDurable, type Moment } from './durability.ts';
+import { type KnownDamage, knownDamage } from './mark.ts';
 
 const ENTRY_FORMAT = 4;
 
@@ -21,6 +30,8 @@ export interface StoredPackage {
   readonly tree: string;
   /** Lead, signature and header, for `rpm --justdb`. */
   readonly header: string;
+  /** Of its folder: one that is unpacked anew has another. */
+  readonly inode: number;
 }
 
 interface Entry {
@@ -62,18 +73,40 @@ export function installedSize(directory: string): number | undefined {
 
 export function readStoredPackage(paths: StatePaths, digest: string): StoredPackage | undefined {
   const directory = packageDirectory(paths, digest);
-  const { value, damage } = findRecord(entryFile(directory), takeEntry);
-  if (damage !== undefined) {
-    tellDamage({ path: damage.path, why: damage.why, done: UNPACKED_ANEW });
-    return undefined;
-  }
-  if (value === undefined || !isDurable(paths, value.made) || !hasWholeHeader(directory, value)) {
+  const { value, damage: unreadable } = findRecord(entryFile(directory), takeEntry);
+  const damage =
+    knownDamage(directory) ?? unreadable ?? (value && damagedHeader(directory, value.header));
+  if (damage !== undefined) tellDamage({ path: damage.path, why: damage.why, done: UNPACKED_ANEW });
+  if (damage !== undefined || value === undefined || !isDurable(paths, value.made)) {
     return undefined;
   }
   return storedPackage(directory, digest, value.package);
 }
 
-const UNPACKED_ANEW = 'the package is unpacked anew';
+/** Whether the package was used for an image that is being made: it is neither damaged since, nor unpacked anew. */
+export function isStillStored(paths: StatePaths, { digest, inode }: StoredPackage): boolean {
+  const directory = packageDirectory(paths, digest);
+  const found = statSync(directory, { throwIfNoEntry: false });
+  return found?.ino === inode && knownDamage(directory) === undefined;
+}
+
+/** What the header says of a package, whatever else is wrong with it; undefined where kiln has no good record of it. */
+export function readEntry(paths: StatePaths, directory: string): RpmPackage | undefined {
+  const { value } = findRecord(entryFile(directory), takeEntry);
+  return value !== undefined && isDurable(paths, value.made) ? value.package : undefined;
+}
+
+/** Known damage, and that of kiln's own files; the package's are not looked at. */
+export function packageDamage(directory: string): KnownDamage | undefined {
+  const path = entryFile(directory);
+  if (!existsSync(path)) return knownDamage(directory) ?? { path, why: 'it is gone' };
+  const isOwn = ({ format }: Entry) => format === ENTRY_FORMAT;
+  const take = (value: object) => (isOwn(value as Entry) ? (value as Entry) : undefined);
+  const { value, damage } = findRecord(path, take);
+  return knownDamage(directory) ?? damage ?? (value && damagedHeader(directory, value.header));
+}
+
+export const UNPACKED_ANEW = 'the package is unpacked anew when it is wanted';
 
 function takeEntry(value: object): Entry | undefined {
   const entry = value as Entry;
@@ -81,14 +114,13 @@ function takeEntry(value: object): Entry | undefined {
   return { ...entry, package: takePackage(entry.package) };
 }
 
-/** If not, the package is unpacked again, because rpm's database is made from headers. */
-function hasWholeHeader(directory: string, { header }: Entry): boolean {
+/** The database of rpm is made from headers. */
+function damagedHeader(directory: string, header: string | undefined): KnownDamage | undefined {
   const path = `${directory}/header.rpm`;
   const found = checksumOf(path);
-  if (found !== undefined && found === header) return true;
+  if (found !== undefined && found === header) return undefined;
   const why = found === undefined ? 'it cannot be read' : 'its checksum is another one';
-  tellDamage({ path, why, done: UNPACKED_ANEW });
-  return false;
+  return { path, why };
 }
 
 function checksumOf(path: string): string | undefined {
@@ -101,6 +133,7 @@ export function storedPackage(directory: string, digest: string, of: RpmPackage)
     package: of,
     tree: `${directory}/tree`,
     header: `${directory}/header.rpm`,
+    inode: statSync(directory).ino,
   };
 }
 

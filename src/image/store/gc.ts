@@ -5,6 +5,7 @@ import { withLock } from '../../host/files/flock.ts';
 import { removeTree } from '../../host/files/remove-tree.ts';
 import { tellDamage } from '../../host/state/damage.ts';
 import type { StatePaths } from '../../host/state/paths.ts';
+import { discardDamaged } from './damage.ts';
 import {
   broughtBy,
   entryFile,
@@ -13,8 +14,8 @@ import {
   type PackageUser,
   packageDirectory,
 } from './entry.ts';
-import { imageIds, type ListedImage, listImages, removeIdleImage, sweepImages } from './images.ts';
-import { findContents, type ImageManifest, ownersOf } from './manifest.ts';
+import { type ListedImage, listImages, removeIdleImage, sweepImages } from './images.ts';
+import { findContents, type ImageManifest, imageIds, ownersOf } from './manifest.ts';
 import {
   discard,
   emptyTrash,
@@ -49,6 +50,7 @@ export async function collectGarbage(paths: StatePaths, limits: GcLimits): Promi
   ensureStore(paths);
   if (!dryRun) {
     await sweepWorkDirectories(paths);
+    await discardDamaged(paths);
     await sweepImages(paths);
   }
   const collector = new Collector(paths, limits, await listStore(paths, { mends: !dryRun }));

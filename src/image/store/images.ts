@@ -16,16 +16,20 @@ import { findRecord } from '../../host/state/checked-file.ts';
 import { tellDamage } from '../../host/state/damage.ts';
 import type { StatePaths } from '../../host/state/paths.ts';
 import { sandboxFiles } from '../../sandbox/domain/sandbox-record.ts';
+import { settleDamage } from './damage.ts';
 import {
   disownImage,
   type ImageManifest,
   type ImageViewer,
   imageDirectory,
   imageFiles,
+  imageIds,
+  isImageId,
   nameFor,
   namesFor,
   readManifest,
 } from './manifest.ts';
+import { knownDamage } from './mark.ts';
 import { discard, publishLock } from './work-directory.ts';
 
 const SHORTEST_PREFIX = 4;
@@ -53,6 +57,7 @@ export interface ListedImage {
  * holds the image by its sandbox.json.
  */
 export async function leaseImage(paths: StatePaths, id: string): Promise<LeasedImage | undefined> {
+  await settleDamage(paths);
   const directory = imageDirectory(paths, id);
   const lock = await lockLease(directory, (path) => acquireLock(path, { shared: true }));
   if (lock === undefined) return undefined;
@@ -142,7 +147,7 @@ export async function removeImage(
   uid?: number,
 ): Promise<string | undefined> {
   // The id becomes part of a path: an empty one would mean the folder of all images.
-  if (!ID.test(id)) throw noImage(id);
+  if (!isImageId(id)) throw noImage(id);
   const directory = imageDirectory(paths, id);
   const lock = await lockLease(directory, async (path) => {
     const held = await lockUnlessHeld(path);
@@ -187,8 +192,10 @@ export async function sweepImages(paths: StatePaths): Promise<void> {
   const held = await heldImages(paths);
   for (const name of [...broken, ...replaced]) {
     const id = name.slice(0, ID_LENGTH);
-    if (held.inSandbox(id)) continue;
     const directory = join(paths.images, name);
+    if (held.inSandbox(id)) continue;
+    // All but some files of it are good, and the service says when it gets another.
+    if (name === id && knownDamage(directory) && held.service(id) !== undefined) continue;
     const lock = await lockLease(directory, tryLock);
     if (lock === undefined) continue;
     if (name !== id || readManifest(paths, id) === undefined) await discard(paths, directory);
@@ -224,14 +231,18 @@ export async function publishImage(
   });
 }
 
-interface HeldImages {
+export interface HeldImages {
   holder(id: string): string | undefined;
   inSandbox(id: string): boolean;
+  /** The id of a sandbox, and the name of a service, that has it. */
+  sandbox(id: string): string | undefined;
+  service(id: string): string | undefined;
 }
 
-async function heldImages(paths: StatePaths): Promise<HeldImages> {
+export async function heldImages(paths: StatePaths): Promise<HeldImages> {
   const holders = new Map<string, string>();
-  const sandboxed = new Set<string>();
+  const sandboxed = new Map<string, string>();
+  const services = new Map<string, string>();
   let unknown: string | undefined;
   const note = async (folder: string, file: string, what: string) => {
     const inSandbox = folder === paths.sandboxes;
@@ -240,7 +251,8 @@ async function heldImages(paths: StatePaths): Promise<HeldImages> {
       const { value, damage } = findRecord<{ image?: string }>(join(folder, name, file));
       if (value?.image !== undefined) {
         holders.set(value.image, holder);
-        if (inSandbox) sandboxed.add(value.image);
+        if (inSandbox) sandboxed.set(value.image, name);
+        if (folder === paths.services) services.set(value.image, name);
       }
       if (damage === undefined) continue;
       // A sandbox without an owner uses nothing; the next sweep removes it.
@@ -257,6 +269,8 @@ async function heldImages(paths: StatePaths): Promise<HeldImages> {
   return {
     holder: (id) => holders.get(id) ?? unknown,
     inSandbox: (id) => sandboxed.has(id) || unknown !== undefined,
+    sandbox: (id) => sandboxed.get(id),
+    service: (id) => services.get(id),
   };
 }
 
@@ -273,17 +287,7 @@ async function staysOwned(sandbox: string): Promise<boolean> {
 }
 
 const ID_LENGTH = 64;
-const ID = /^[0-9a-f]{64}$/;
-/** Whether a word is a whole id, and so nothing else. */
-export function isImageId(text: string): boolean {
-  return ID.test(text);
-}
-
 const REPLACED = /^[0-9a-f]{64}\.replaced-[0-9a-f]+$/;
-
-export function imageIds(paths: StatePaths): string[] {
-  return folderNames(paths).filter((name) => ID.test(name));
-}
 
 function folderNames(paths: StatePaths): string[] {
   return attempt(() => readdirSync(paths.images)) ?? [];

@@ -1,7 +1,7 @@
 import { existsSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { KilnError } from '../../errors.ts';
-import { unlessErrno } from '../../host/calls/libc.ts';
+import { attempt, unlessErrno } from '../../host/calls/libc.ts';
 import {
   type FoundRecord,
   findRecord,
@@ -14,6 +14,7 @@ import type { Lock } from '../../packages/repository/lock/lock.ts';
 import { IMAGE_FORMAT, type ImageInputs } from '../key.ts';
 import type { Account } from '../tree/accounts.ts';
 import { isDurable, type Moment } from './durability.ts';
+import { knownDamage } from './mark.ts';
 
 export type TransactionKind = 'fast' | 'exact' | 'none' | 'imported';
 
@@ -53,12 +54,26 @@ export function imageDirectory(paths: StatePaths, id: string): string {
   return join(paths.images, id);
 }
 
-/** Undefined for another format, without a tree, or if the machine went down before the disk had all of it. */
+/** Whether a word is a whole id, and so nothing else. */
+export function isImageId(text: string): boolean {
+  return /^[0-9a-f]{64}$/.test(text);
+}
+
+export function imageIds(paths: StatePaths): string[] {
+  return (attempt(() => readdirSync(paths.images)) ?? []).filter(isImageId);
+}
+
+/**
+ * Undefined for another format, without a tree, where it is known to be damaged, or if the machine went down before the
+ * disk had all of it.
+ */
 export function readManifest(paths: StatePaths, id: string): ImageManifest | undefined {
   const directory = imageDirectory(paths, id);
   const { value, damage } = findRecord(imageFiles.manifest(directory), takeManifest);
   if (damage !== undefined) return unusable(damage);
   if (value?.format !== IMAGE_FORMAT || !isDurable(paths, value.made)) return undefined;
+  const known = knownDamage(directory);
+  if (known !== undefined) return unusable(known);
   const tree = imageFiles.tree(directory);
   return existsSync(tree) ? value : unusable({ path: tree, why: 'it is gone' });
 }

@@ -3,10 +3,10 @@ import { unlessErrno } from '../../host/calls/libc.ts';
 import { withLock } from '../../host/files/flock.ts';
 import { writeRecord } from '../../host/state/checked-file.ts';
 import type { StatePaths } from '../../host/state/paths.ts';
-import { imageIds } from './images.ts';
 import {
   type ImageOwner,
   imageDirectory,
+  imageIds,
   namesOf,
   ownerFile,
   ownersOf,

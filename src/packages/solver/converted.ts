@@ -5,7 +5,7 @@ import { KilnError } from '../../errors.ts';
 import { aboutFile } from '../../host/confine/frame.ts';
 import { askConfined } from '../../host/confine/run.ts';
 import { withLock } from '../../host/files/flock.ts';
-import { dropCached, findCached, recordText } from '../../host/state/checked-file.ts';
+import { drop, findCached, recordText } from '../../host/state/checked-file.ts';
 import { DamagedFileError } from '../../host/state/damage.ts';
 import { createTemporary, isSealed, sealFile, writeWhole } from '../repository/cache.ts';
 import type { ModulesInput } from '../repository/metadata/modules-task.ts';
@@ -131,7 +131,7 @@ async function isWhole(path: string): Promise<boolean> {
     return await isSealed(path);
   } catch (error) {
     if (!(error instanceof DamagedFileError)) throw error;
-    dropCached(error);
+    drop(error);
     return false;
   }
 }

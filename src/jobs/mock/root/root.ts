@@ -252,15 +252,22 @@ function lockOf(paths: StatePaths, owner: Engine['owner'], name: string): string
   return lockFile(paths, `root-${basename(rootFolder(paths, owner, name))}`);
 }
 
-/** Removes roots and recipes that were not used for `maxAge` ms, except roots in use, and returns the roots' names. */
-export async function pruneRoots(engine: Engine, maxAge: number): Promise<string[]> {
+/**
+ * Removes roots and recipes that were not used for `maxAge` ms, and roots whose records are lost, which nobody can open
+ * any more: but none that is in use. Returns the roots' names.
+ */
+export async function pruneRoots(
+  engine: Engine,
+  maxAge = Number.POSITIVE_INFINITY,
+): Promise<string[]> {
   const { paths, owner } = engine;
   if (owner === undefined) await pruneRecipes(paths, maxAge);
   const removed: string[] = [];
   for (const name of await rootNames(paths, owner)) {
-    const record = join(rootFolder(paths, owner, name), RECORD);
-    const used = await stat(record).catch(() => undefined);
-    if (used !== undefined && Date.now() - used.mtimeMs < maxAge) continue;
+    const folder = rootFolder(paths, owner, name);
+    const used = await stat(join(folder, RECORD)).catch(() => undefined);
+    const isWhole = readRecord(folder) !== undefined && readPackages(folder) !== undefined;
+    if (isWhole && used !== undefined && Date.now() - used.mtimeMs < maxAge) continue;
     try {
       await using root = await MockRoot.lock(engine, name);
       await root.remove();
