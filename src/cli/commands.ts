@@ -182,7 +182,7 @@ export function prepare(
   program.exitOverride();
   program.configureOutput({
     writeOut: (text) => stdout.write(text),
-    writeErr: (text) => stderr.write(text),
+    writeErr: (text) => stderr.say(text),
     getOutHelpWidth: () => stdout.columns,
     getErrHelpWidth: () => stderr.columns,
     getOutHasColors: () => false,

@@ -4,6 +4,7 @@ import { type HostFile, hostFiles, readHost } from '../doctor/host.ts';
 import { statePaths } from '../host/state/paths.ts';
 import type { Caller } from './caller/caller.ts';
 import { KilnCommand } from './options/command.ts';
+import { printJson } from './output/print.ts';
 
 interface DoctorOptions {
   readonly json?: true;
@@ -38,7 +39,8 @@ export function command(caller: Caller): KilnCommand {
 }
 
 function print(value: object, text: string, { json }: DoctorOptions, { stdout }: Caller): void {
-  stdout.say(`${json === true ? JSON.stringify(value, undefined, 2) : text}\n`);
+  if (json === true) printJson(stdout, value, 2);
+  else stdout.say(`${text}\n`);
 }
 
 function checkTable(checks: readonly CheckResult[]): string {

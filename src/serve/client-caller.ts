@@ -6,6 +6,7 @@ import {
   outputOf,
   type Parking,
   renaming,
+  serviceOf,
   type TextInput,
   type TextOutput,
 } from '../cli/caller/caller.ts';
@@ -58,6 +59,7 @@ export class ClientCaller implements Caller {
   readonly storeChanged: Caller['storeChanged'];
   exitStatus: number | undefined;
   isQuiet = false;
+  service: Caller['service'];
   readonly #line: CommandLine;
   readonly #process: ServingProcess;
   #over = false;
@@ -81,12 +83,13 @@ export class ClientCaller implements Caller {
     this.takeRoom = user && process.takeRoom;
     const obeyed = user === undefined ? env : userEnvironment(env);
     this.env = { ...obeyed, KILN_STATE: process.state };
+    this.service = serviceOf((name) => this.variable(name));
     this.ids = callerIds(env, line.identity);
     this.inputIsTTY = terminals[0];
     const output = (fd: 1 | 2) => {
       // From a job's start on, its id alone is on the client's stdout.
       const stream = clientOutput(line, fd, () => (fd === 1 ? this.#job : this.#begun));
-      const own = outputOf(stream, { isTTY: terminals[fd], columns: columns || 80 });
+      const own = outputOf(stream, { isTTY: terminals[fd], columns: columns || 80 }, this);
       const named = renaming(own, paths);
       // A log is no terminal.
       const isTTY = () => terminals[fd] && this.#job === undefined;
@@ -97,6 +100,7 @@ export class ClientCaller implements Caller {
         {
           isTTY: { get: isTTY },
           columns: { get: width },
+          service: { get: () => this.service },
         },
       );
     };

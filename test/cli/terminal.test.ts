@@ -5,6 +5,7 @@ import test from 'ava';
 import { execa } from 'execa';
 import { BUSYBOX, openWorkshop, type Workshop } from '../build/recipe/workshop.ts';
 import { IMAGE } from '../support/busybox-state.ts';
+import { GithubRunner, gitlabSections } from '../support/ci-runner.ts';
 
 const KILN = join(import.meta.dirname, '../../bin/kiln');
 
@@ -76,8 +77,48 @@ test.serial('errors, and names in them', async (t) => {
   }
 });
 
+test.serial('characters that are not seen are told', async (t) => {
+  // A soft hyphen, a tag, a deprecated format character, an annotation, a mark of direction, a line separator.
+  const unseen = '\u00ad\u{e0041}\u206a\ufff9\u2066\u2028\u180e';
+  const { stderr } = await workshop.state.kiln(['rpm', 'query', `/nowhere/${unseen}`]);
+  t.notRegex(String(stderr), /[^\x20-\x7e\n]/);
+  t.regex(String(stderr), /\\xad\\ue0041\\u206a\\ufff9\\u2066\\u2028\\u180e/);
+});
+
+test.serial('what kiln says is no order to GitHub, on either output', async (t) => {
+  const env = { ...workshop.state.env, GITHUB_ACTIONS: 'true' };
+  const orders = ['::add-mask::x', ' ::stop-commands::mine', 'a ##[error]b', 'c\n::endgroup::'];
+  for (const order of orders) {
+    const file = JSON.stringify(order);
+    const folder = await workshop.folder({
+      'bad.yaml': `image: ${file}\nsteps: [${file}]\n${file}: 1\n`,
+      'log.yaml': `image: ${BUSYBOX}\nsteps: [{ name: ${file}, run: "printf '%s' ${file.replaceAll('"', "'")}; exit 3" }]\n`,
+    });
+    for (const args of [
+      ['rpm', 'query', order],
+      ['rpm', 'query', '--json', order],
+      ['image', 'build', order],
+      ['run', '-r', order, '--', 'true'],
+      ['run', '--memory', order, '--', 'true'],
+      ['build', `${folder}/bad.yaml`, '--resultdir', folder],
+      ['build', `${folder}/log.yaml`, '--resultdir', folder, '--json'],
+      [order],
+    ]) {
+      const { stdout, stderr } = await workshop.state.kiln(args, { env });
+      for (const text of [String(stdout), String(stderr)]) {
+        const runner = new GithubRunner().read(text);
+        t.deepEqual(runner.executed, [], `${args.join(' ')}: ${text}`);
+        t.false(runner.isStopped, text);
+      }
+      if (args.includes('query') && args.includes('--json')) {
+        t.is(JSON.parse(String(stdout)).file, order);
+      }
+    }
+  }
+});
+
 test.serial('JSON stays what it is, and plain', async (t) => {
-  const text = 'x\u009b2J\u007f\u202e';
+  const text = 'x\u009b2J\u007f\u202e\u{e0041}##[error]';
   const script = `import { printJson } from ${JSON.stringify(join(import.meta.dirname, '../../src/cli/output/print.ts'))};
     printJson(process.stdout, { text: JSON.parse(process.argv[1]) });`;
   const { stdout } = await execa(process.execPath, [
@@ -99,6 +140,25 @@ test.serial('a sequence that comes in pieces is found; colours end with the log'
   );
   const seen = await onTerminal(`'${process.execPath}' '${script}'`);
   t.is(seen, '\u001b[1;31mred\\x1b[2J\\x1b]0;x\\x07é\\x9b\r\n\\x1b[4\u001b[0m');
+});
+
+test.serial('markers of GitLab’s are found in pieces, and nothing else changes', async (t) => {
+  const log =
+    'section_star section_start:1:a\r\u001b[0K section_start section_end:2:a\r\u001b[0K\u00e9 section_e';
+  const script = `import { LogView } from ${JSON.stringify(join(import.meta.dirname, '../../src/cli/output/print.ts'))};
+    const to = { isTTY: false, service: 'gitlab', write: (bytes) => process.stdout.write(bytes) };
+    const view = new LogView(() => to);
+    const log = Buffer.from(JSON.parse(process.argv[1]));
+    const size = Number(process.argv[2]);
+    for (let at = 0; at < log.length; at += size) view.write(log.subarray(at, at + size));
+    view[Symbol.dispose]();`;
+  t.is(gitlabSections(log).length, 2);
+  for (const size of [1, 2, 3, 7, 13, 14, 1000]) {
+    const words = ['--input-type=module', '-e', script, JSON.stringify(log), String(size)];
+    const { stdout } = await execa(process.execPath, words);
+    t.deepEqual(gitlabSections(stdout), []);
+    t.is(stdout.replaceAll('\\x3a', ':'), log, `in pieces of ${size}`);
+  }
 });
 
 test.serial('what a command writes is its own', async (t) => {

@@ -27,6 +27,7 @@ import {
   KILN,
   PATIENCE,
 } from '../support/busybox-state.ts';
+import { GithubRunner } from '../support/ci-runner.ts';
 import { daemonPid } from '../support/daemon.ts';
 import { until } from '../support/eventually.ts';
 import { ownSeconds, processesCalled } from '../support/processes.ts';
@@ -113,6 +114,17 @@ test.serial('a command runs there: status, both outputs, standard input', async 
   const named = await execa(KILN, ['ps', '--json'], { env, extendEnv: false });
   t.true(Array.isArray(JSON.parse(String(named.stdout))));
   t.is(daemonPid(world.near.paths.root), undefined);
+});
+
+test.serial('what kiln says there is no order to a CI service here', async (t) => {
+  const world = t.context;
+  const env = { ...world.env, GITHUB_ACTIONS: 'true' };
+  const { exitCode, stderr } = await there(world, ['run', '-r', 'x##[add-mask]y', '--', 'true'], {
+    env,
+  });
+  t.is(exitCode, 125);
+  t.regex(stderr, /x##\\x5badd-mask\]y/);
+  t.deepEqual(new GithubRunner().read(stderr).executed, []);
 });
 
 test.serial('the value of --env NAME is in no words of a process there', async (t) => {

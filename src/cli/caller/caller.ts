@@ -12,16 +12,18 @@ import type { HandOver } from '../../sandbox/command/command-request.ts';
 import type { CallerPaths } from '../../users/caller-paths.ts';
 import { type CallerUser, groupNumber, readConfiguration } from '../../users/configuration.ts';
 import { type CallersConfiguration, configurationFile } from '../../users/configuration-file.ts';
-import { plainText } from '../output/print.ts';
+import { type CiService, harmlessText } from '../output/print.ts';
 
 export interface TextOutput {
   readonly isTTY: boolean;
   readonly columns: number;
+  /** A service that reads it, and may take lines for orders. */
+  readonly service: CiService | undefined;
   /** For much output: it tells when there is room for more. Fails with EPIPE if nobody reads. */
   readonly stream: Writable;
   /** Writes text unchanged: none of it may come from a stranger. */
   write(text: string | Uint8Array): void;
-  /** Writes kiln's own words and quotations, without characters that control a terminal. */
+  /** Writes kiln's own words and quotations, without what controls a terminal or orders a CI service. */
   say(text: string): void;
 }
 
@@ -61,6 +63,8 @@ export interface Caller {
   exitStatus: number | undefined;
   /** For `--quiet`: nothing tells of progress. */
   isQuiet: boolean;
+  /** What reads this caller's output. */
+  service: CiService | undefined;
   /**
    * Calls back for {@link FORWARDED} signals, or SIGWINCH, until disposed of. A signal without a listener has
    * its usual effect.
@@ -102,12 +106,16 @@ export function hasTerminal({ inputIsTTY, stdout }: Caller): boolean {
 export function outputOf(
   stream: Writable,
   terminal: { readonly isTTY: boolean; readonly columns: number },
+  caller?: Pick<Caller, 'service'>,
 ): TextOutput {
   return {
     ...terminal,
+    get service() {
+      return caller?.service;
+    },
     stream,
     write: (text) => void stream.write(text),
-    say: (text) => void stream.write(plainText(text)),
+    say: (text) => void stream.write(harmlessText(text, caller?.service)),
   };
 }
 
@@ -118,6 +126,15 @@ export function renaming(output: TextOutput, paths: CallerPaths): TextOutput {
     write: (text) => output.write(typeof text === 'string' ? paths.renamed(text) : text),
     say: (text) => output.say(paths.renamed(text)),
   };
+}
+
+/** Another machine's kiln is told so: it knows nothing of the variables of the service, and writes no files for it. */
+export const SERVICE_VARIABLE = 'KILN_CI_LOG';
+
+export function serviceOf(variable: Caller['variable']): CiService | undefined {
+  const told = variable(SERVICE_VARIABLE);
+  if (variable('GITHUB_ACTIONS') === 'true' || told === 'github') return 'github';
+  return variable('GITLAB_CI') === 'true' || told === 'gitlab' ? 'gitlab' : undefined;
 }
 
 export function listenForInterruption(

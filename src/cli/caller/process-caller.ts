@@ -7,13 +7,16 @@ import { callerIds } from '../../jobs/run/request.ts';
 import { HeldPaths } from '../../users/caller-paths.ts';
 import { configurationFile, readCallersConfiguration } from '../../users/configuration-file.ts';
 import { printWarning } from '../output/errors.ts';
-import { type Caller, outputOf, renaming, requireHost } from './caller.ts';
+import { type Caller, outputOf, renaming, requireHost, serviceOf } from './caller.ts';
+
+const variable = (name: string) => callersOwn(process.env, name);
 
 let own: HeldPaths | undefined;
 
 export const processCaller: Caller = {
   env: process.env,
-  variable: (name) => callersOwn(process.env, name),
+  variable,
+  service: serviceOf(variable),
   get environment() {
     return callerEnvironment();
   },
@@ -95,7 +98,8 @@ export const processCaller: Caller = {
 };
 
 function ownOutput(stream: NodeJS.WriteStream) {
-  return outputOf(stream, { isTTY: stream.isTTY === true, columns: stream.columns || 80 });
+  const terminal = { isTTY: stream.isTTY === true, columns: stream.columns || 80 };
+  return outputOf(stream, terminal, processCaller);
 }
 
 /** asm-generic/ioctls.h; struct termios of asm-generic/termbits.h has c_oflag behind c_iflag, u32 each. */

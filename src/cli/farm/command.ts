@@ -173,7 +173,7 @@ async function attempt(file: string, options: StepOptions, caller: Caller): Prom
   };
   using interruption = listenForInterruption(caller);
   const shown = step.members[0]?.name ?? '';
-  const output = buildOutput({ quiet: false, ci: 'none', source: shown }, caller);
+  using output = buildOutput({ quiet: false, ci: 'none', source: shown }, caller);
   const { samples } = step.options;
   const hooks = { ...output.hooks, signal: interruption.signal, ...defined({ samples }) };
   const { status, report } = await runStep(engine, step, places, hooks);

@@ -19,7 +19,7 @@ const HINTS: Readonly<Partial<Record<ErrorCode, string>>> = {
 };
 
 /** mock's messages about its own work: on stderr, in the form that scripts look for. */
-export class MockLog implements MockEvents {
+export class MockLog implements MockEvents, Disposable {
   readonly verbosity: Verbosity;
   readonly #to: TextOutput;
   readonly #view = new LogView(() => this.#to);
@@ -83,8 +83,13 @@ export class MockLog implements MockEvents {
     return this.showsLogs && this.#tail.has(lines);
   }
 
-  #write(line: string): void {
+  /** Ends the log of a build; there may be another. */
+  [Symbol.dispose](): void {
     this.#view[Symbol.dispose]();
+  }
+
+  #write(line: string): void {
+    this[Symbol.dispose]();
     this.#to.say(`${line}\n`);
   }
 }

@@ -63,6 +63,8 @@ export async function main(argv: readonly string[], caller: Caller): Promise<voi
   } catch (error) {
     log.failure(error);
     caller.exitStatus = mockStatus(error);
+  } finally {
+    log[Symbol.dispose]();
   }
 }
 

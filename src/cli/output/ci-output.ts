@@ -4,7 +4,8 @@ import { reasonOf } from '../../errors.ts';
 import type { HeldPath } from '../../host/files/held.ts';
 import type { ChainMemberReport } from '../../jobs/chain/request.ts';
 import { resultOfBuild } from '../../jobs/rpmbuild/outcome/finish.ts';
-import type { BuildPhase, BuildReport } from '../../jobs/rpmbuild/outcome/report.ts';
+import type { BuildReport } from '../../jobs/rpmbuild/outcome/report.ts';
+import { mayBeginPart, partBegunBy } from '../../jobs/rpmbuild/rpmbuild.ts';
 import { codeQuality, LogReader } from '../../report/ci/findings.ts';
 import {
   ANNOTATIONS_MAX,
@@ -21,7 +22,7 @@ import {
 import type { Result } from '../../result/schema.ts';
 import type { Caller } from '../caller/caller.ts';
 import { printWarning } from './errors.ts';
-import { plainText } from './print.ts';
+import { LogView, plainText } from './print.ts';
 
 /** The name in GitLab's documentation. */
 const CODE_QUALITY_FILE = 'gl-code-quality-report.json';
@@ -29,16 +30,30 @@ const CODE_QUALITY_FILE = 'gl-code-quality-report.json';
 /** GitHub's file for the summary of a step. */
 const SUMMARY = 'GITHUB_STEP_SUMMARY';
 
+/** A package can write any number of lines that begin a part. */
+const GROUPS_MAX = 100;
+
+const LINE_END = 0x0a;
+
+/** Characters of a line that are looked at. */
+const LINE_MAX = 100;
+
 /** What a CI service is told while packages are built, and afterwards. */
-export class CiOutput {
+export class CiOutput implements Disposable {
   readonly #provider: CiProvider;
   readonly #caller: Caller;
   readonly #logs = new Map<string, LogReader>();
+  readonly #view: LogView;
   #open: string | undefined;
+  #groups = 0;
+  /** The beginning of a line, which may begin a part. */
+  #held = Buffer.alloc(0);
+  #isLineOpen = false;
 
   private constructor(provider: CiProvider, caller: Caller) {
     this.#provider = provider;
     this.#caller = caller;
+    this.#view = new LogView(() => caller.stdout);
   }
 
   /** Undefined where no service is to be told anything. */
@@ -46,14 +61,50 @@ export class CiOutput {
     // Its own variables tell which service it is, also those of a user's.
     const known = ['GITHUB_ACTIONS', 'GITLAB_CI'].map((name) => [name, caller.variable(name)]);
     const provider = ciProvider(choice, Object.fromEntries(known));
-    return provider && new CiOutput(provider, caller);
+    if (provider === undefined) return undefined;
+    caller.service = provider.name;
+    return new CiOutput(provider, caller);
   }
 
-  begin(phase: BuildPhase): void {
-    this.#end();
-    this.#open = phase;
-    const { untrusted } = this.#provider;
-    this.#caller.stdout.write(this.#provider.group(phase) + untrusted.begin);
+  /** Shows more of the log of the one package, in groups by its own lines. */
+  show(chunk: Buffer): void {
+    const bytes = Buffer.concat([this.#held, chunk]);
+    let shown = 0;
+    let at = this.#isLineOpen ? bytes.indexOf(LINE_END) + 1 || bytes.length : 0;
+    this.#isLineOpen &&= at === bytes.length && bytes.at(-1) !== LINE_END;
+    while (at < bytes.length) {
+      const end = bytes.indexOf(LINE_END, at) + 1;
+      const line = bytes.toString('latin1', at, Math.min(end || bytes.length, at + LINE_MAX));
+      this.#isLineOpen = end === 0 && !mayBeginPart(line);
+      if (end === 0 && !this.#isLineOpen) break;
+      const part = partBegunBy(line)?.phase;
+      if (part !== undefined && part !== this.#open && this.#groups < GROUPS_MAX) {
+        this.#view.write(bytes.subarray(shown, at));
+        shown = at;
+        this.#enter(part);
+      }
+      at = end || bytes.length;
+    }
+    this.#view.write(bytes.subarray(shown, at));
+    this.#held = Buffer.from(bytes.subarray(at));
+  }
+
+  #enter(part: string): void {
+    this.#leave();
+    this.#caller.stdout.write(this.#provider.group(part));
+    this.#open = part;
+    this.#groups++;
+  }
+
+  [Symbol.dispose](): void {
+    this.#leave();
+  }
+
+  /** Ends the log, or a part of it. */
+  #leave(): void {
+    this.#view[Symbol.dispose]();
+    if (this.#open !== undefined) this.#caller.stdout.write(this.#provider.endGroup(this.#open));
+    this.#open = undefined;
   }
 
   /** Reads more of a package's log. @param spec what a line of rpm's that names no file is about */
@@ -67,7 +118,9 @@ export class CiOutput {
   }
 
   async finishBuild(report: BuildReport, name: string): Promise<void> {
-    this.#end();
+    this.#view.write(this.#held);
+    this.#held = Buffer.alloc(0);
+    this.#leave();
     const result = this.#resultOf(report);
     const { findings, tests } = this.#logOf(name, name);
     const { failure } = result;
@@ -117,13 +170,6 @@ export class CiOutput {
     return log;
   }
 
-  #end(): void {
-    if (this.#open === undefined) return;
-    const { untrusted } = this.#provider;
-    this.#caller.stdout.write(untrusted.end + this.#provider.endGroup(this.#open));
-    this.#open = undefined;
-  }
-
   /** Of each severity the service shows few, so what failed comes first. */
   #annotate(failures: readonly (readonly [title: string, message: string])[]): void {
     const logs = [...this.#logs.values()];
@@ -159,7 +205,7 @@ export class CiOutput {
     const path = this.#caller.variable(SUMMARY);
     if (this.#provider.name !== 'github' || !path) return;
     try {
-      await this.#caller.paths.write(path, 'more', text);
+      await this.#caller.paths.write(path, 'more', plainText(text));
     } catch (error) {
       const reason = reasonOf(error);
       const message = `the summary of the step cannot be written: ${reason}`;

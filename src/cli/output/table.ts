@@ -69,8 +69,9 @@ export function printTable(
     const how = style?.(all[at] ?? []);
     return `${how === undefined ? line : styleText(how, line, { validateStream: false })}\n`;
   });
-  // In one write: a write for each row takes longer than making the table. The cells are plain already.
-  to.write(lines.join(''));
+  // At once: a write for each row takes longer than making the table.
+  if (style === undefined) to.say(lines.join(''));
+  else to.write(lines.join(''));
 }
 
 /** A plain line for each row, with the cells of a column below each other; a row of one cell has no columns. */

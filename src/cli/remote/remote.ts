@@ -5,7 +5,7 @@ import { defined } from '../../defined.ts';
 import { KilnError } from '../../errors.ts';
 import { Near } from '../../remote/near.ts';
 import { parseAddress } from '../../remote/wire.ts';
-import { type Caller, FORWARDED, type TextInput } from '../caller/caller.ts';
+import { type Caller, FORWARDED, SERVICE_VARIABLE, type TextInput } from '../caller/caller.ts';
 import { parsedCommand, type RemoteCommandLine } from '../commands.ts';
 import { exitStatus, printError } from '../output/errors.ts';
 import { type GivenOption, planRemote } from './plan.ts';
@@ -84,7 +84,9 @@ async function run({ host, argv }: RemoteCommandLine, caller: Caller): Promise<v
 
 function variables(caller: Caller): Record<string, string> {
   const values = VARIABLES.map((name) => [name, caller.variable(name)] as const);
-  return defined(Object.fromEntries(values)) as Record<string, string>;
+  const { service } = caller;
+  const own = service === undefined ? {} : { [SERVICE_VARIABLE]: service };
+  return defined({ ...Object.fromEntries(values), ...own }) as Record<string, string>;
 }
 
 function listen(command: Command, given: GivenOption[]): void {

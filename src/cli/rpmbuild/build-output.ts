@@ -48,15 +48,14 @@ export function buildOutput(
       if (event === 'start') progress[Symbol.dispose]();
       if (event !== 'start' || !isAtWork(phase)) return;
       begin?.();
-      if (quiet) return;
-      if (ci === undefined) caller.stderr.say(`kiln: ${phase}\n`);
-      else ci.begin(phase);
+      if (!quiet && ci === undefined) caller.stderr.say(`kiln: ${phase}\n`);
     },
     onOutput: (log, chunk) => {
       if (log !== 'build.log') return;
       ci?.read(source, source, chunk);
       if (quiet) return;
-      view.write(chunk);
+      if (ci === undefined) view.write(chunk);
+      else ci.show(chunk);
       tail.push(chunk);
     },
   };
@@ -83,7 +82,11 @@ export function buildOutput(
     for (const { file } of made) stderr.say(`kiln: ${resultDirectory}/${file}\n`);
     if (report.kept) stderr.say(`kiln: kept as ${report.sandbox}: kiln shell ${report.sandbox}\n`);
   };
-  return { hooks, finish };
+  const end = () => {
+    view[Symbol.dispose]();
+    ci?.[Symbol.dispose]();
+  };
+  return { hooks, finish, [Symbol.dispose]: end };
 }
 
 type Failed = Partial<Pick<BuildReport, 'sandbox' | 'kept' | 'differences'>> & {

@@ -200,5 +200,9 @@ function recipeOutput(path: string, quiet: boolean, begin: () => void, caller: C
       stderr.say(`kiln: ${basename(path)}: done after ${seconds} s\n`);
     }
   };
-  return { hooks, finish, [Symbol.dispose]: dispose };
+  const end = () => {
+    view[Symbol.dispose]();
+    dispose();
+  };
+  return { hooks, finish, [Symbol.dispose]: end };
 }

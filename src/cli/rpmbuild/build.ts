@@ -91,7 +91,7 @@ async function build(
   using interruption = listenForInterruption(caller);
   const given = options.spec ?? source ?? options.resume ?? '';
   const shown = specPath(caller.user?.files?.renamed(given) ?? given, caller);
-  const output = buildOutput(
+  using output = buildOutput(
     { quiet: options.quiet === true, ci: options.ci, source: shown, begin },
     caller,
   );

@@ -207,6 +207,26 @@ const SECTIONS: Readonly<Record<string, BuildPhase>> = {
 /** Bytes of a line that are examined. */
 const LINE_LENGTH = 200;
 
+/** The part of rpmbuild's run that begins with this line of its log. */
+export function partBegunBy(
+  line: string,
+): { readonly section?: string; readonly phase: BuildPhase | undefined } | undefined {
+  if (line.startsWith(PROCESSING)) return { phase: 'package' };
+  const section = /^Executing\(%(\w{1,64})\): /.exec(line)?.[1];
+  return section === undefined ? undefined : { section: `%${section}`, phase: SECTIONS[section] };
+}
+
+/** Whether more of a line may make it the beginning of a part. */
+export function mayBeginPart(line: string): boolean {
+  const isBegun = (part: string) => part.startsWith(line) || line.startsWith(part);
+  return line.length < PART_LENGTH && ['Executing(%', PROCESSING].some(isBegun);
+}
+
+const PROCESSING = 'Processing files: ';
+
+/** Bytes of the beginning of a part, at most. */
+const PART_LENGTH = 80;
+
 /** Tells the parts of rpmbuild's run, for people and times only: a package can write the same lines. */
 class Stages {
   readonly #run: BuildRun;
@@ -230,14 +250,10 @@ class Stages {
   }
 
   #look(line: string): void {
-    const section = /^Executing\(%(\w+)\): /.exec(line)?.[1];
-    if (section !== undefined) {
-      this.section = `%${section}`;
-      this.#enter(SECTIONS[section]);
-    } else if (line.startsWith('Processing files: ')) {
-      this.section = undefined;
-      this.#enter('package');
-    }
+    const begun = partBegunBy(line);
+    if (begun === undefined) return;
+    this.section = begun.section;
+    this.#enter(begun.phase);
   }
 
   #enter(phase: BuildPhase | undefined): void {

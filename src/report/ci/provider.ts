@@ -1,4 +1,3 @@
-import { randomUUID } from 'node:crypto';
 import type { Result } from '../../result/schema.ts';
 import { type Html, html } from '../html.ts';
 import type { CheckedTest, Finding } from './findings.ts';
@@ -11,8 +10,6 @@ export interface CiProvider {
   readonly name: 'github' | 'gitlab';
   group(name: string): string;
   endGroup(name: string): string;
-  /** Around what strangers print: nothing of it is taken for an order to the service. */
-  readonly untrusted: { readonly begin: string; readonly end: string };
   annotate(finding: Finding): string;
   failed(title: string, message: string): string;
 }
@@ -32,12 +29,10 @@ export function ciProvider(
 
 /** Workflow commands: https://docs.github.com/actions/reference/workflow-commands-for-github-actions */
 function github(): CiProvider {
-  const token = randomUUID();
   return {
     name: 'github',
     group: (name) => `::group::${data(name)}\n`,
     endGroup: () => '::endgroup::\n',
-    untrusted: { begin: `::stop-commands::${token}\n`, end: `\n::${token}::\n` },
     annotate: ({ severity, file, line, column, message }) => {
       const at = column === undefined ? '' : `,col=${column}`;
       return `::${severity} file=${property(file)},line=${line}${at}::${data(message)}\n`;
@@ -64,7 +59,6 @@ function gitlab(): CiProvider {
     group: (name) =>
       `${clear}section_start:${now()}:${id(name)}[collapsed=true]\r${clear}${name}\n`,
     endGroup: (name) => `${clear}section_end:${now()}:${id(name)}\r${clear}\n`,
-    untrusted: { begin: '', end: '' },
     annotate: () => '',
     failed: () => '',
   };
