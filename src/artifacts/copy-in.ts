@@ -2,13 +2,14 @@
  * Copies files and directories of the host into a sandbox. This end reads them and sends steps; a process of the
  * sandbox's (src/guest/unpack.c) makes them there, with the rights of the files' owner.
  */
-import { type BigIntStats, constants, fstatSync, openSync, read, realpathSync } from 'node:fs';
-import { basename, dirname, resolve } from 'node:path';
+import { type BigIntStats, fstatSync, openSync, read } from 'node:fs';
+import { basename, resolve } from 'node:path';
 import { promisify } from 'node:util';
 import { KilnError } from '../errors.ts';
 import { closing, dataExtents } from '../host/calls/descriptor.ts';
 import { hasErrno, SyscallError } from '../host/calls/libc.ts';
 import { O_PATH, openPath, readlinkat, writeTimespec } from '../host/files/at.ts';
+import type { HeldPath } from '../host/files/held.ts';
 import { Budget } from './budget.ts';
 import { isSparse } from './content.ts';
 import { keptMode } from './destination.ts';
@@ -33,9 +34,10 @@ const readAt = promisify(read);
 export type Send = (bytes: Buffer) => Promise<void>;
 
 export interface CopyInItem {
-  readonly source: string;
+  readonly source: HeldPath;
   readonly target: string;
-  readonly leaveOut?: readonly string[];
+  /** @param path of an entry below what is copied */
+  readonly leaveOut?: (path: string, stats: BigIntStats) => boolean;
 }
 
 /**
@@ -50,12 +52,12 @@ export async function sendFiles(
   { signal, onWarning }: { signal?: AbortSignal; onWarning?: (warning: Warning) => void },
 ): Promise<void> {
   const warnings = new Warnings(onWarning);
-  const source = findSource(item);
-  await send(placing(item, source));
-  using from = closing(openSync(dirname(source.path), constants.O_RDONLY | constants.O_DIRECTORY));
+  using opened = openSource(item);
+  await send(placing(item, opened));
   const sender = new Sender(item, send, new Budget({}, signal), warnings);
-  const name = Buffer.from(basename(source.path));
-  await sender.entry({ from: from.fd, name, source: fromText(source.path), path: '', depth: 1 });
+  const { source, name } = opened;
+  const entry = { from: -1, name: Buffer.from(name), source: fromText(source), path: '', depth: 1 };
+  await sender.opened(entry, opened.fd);
   warnings.finish();
 }
 
@@ -129,7 +131,6 @@ class Sender {
   readonly #send: Send;
   readonly #budget: Budget;
   readonly #warnings: Warnings;
-  readonly #leaveOut: ReadonlySet<ByteString>;
   readonly #fileSystems = new FileSystems();
   readonly #inodes = new Map<string, ByteString>();
   readonly #buffer = Buffer.allocUnsafe(PIECE);
@@ -139,25 +140,29 @@ class Sender {
     this.#send = send;
     this.#budget = budget;
     this.#warnings = warnings;
-    this.#leaveOut = new Set(item.leaveOut?.map(fromText));
   }
 
   async entry(entry: Entry): Promise<void> {
     const { source } = entry;
-    if (this.#leaveOut.has(source)) return;
     if (this.#budget.due) await this.#budget.breathe();
     using opened = closing(this.#reading(source, () => openPath(entry.from, entry.name)));
-    const stats = fstatSync(opened.fd, { bigint: true });
+    await this.opened(entry, opened.fd);
+  }
+
+  async opened(entry: Entry, fd: number): Promise<void> {
+    const { source } = entry;
+    const stats = fstatSync(fd, { bigint: true });
+    if (this.#item.leaveOut?.(entry.path, stats) === true) return;
     const name = fromBytes(entry.name);
-    if (this.#fileSystems.isPseudo(opened.fd, stats)) {
+    if (this.#fileSystems.isPseudo(fd, stats)) {
       this.#warnings.add('pseudo-filesystem', source, 'is in a pseudo file system: skipped');
     } else if (stats.isDirectory()) {
-      await this.#directory(entry, name, opened.fd, stats);
+      await this.#directory(entry, name, fd, stats);
     } else if (stats.isFile()) {
-      await this.#file(entry, name, opened.fd, stats);
+      await this.#file(entry, name, fd, stats);
     } else if (stats.isSymbolicLink()) {
       this.#budget.spend('entries', 1);
-      const more = fromBytes(this.#reading(source, () => readlinkat(opened.fd, '')));
+      const more = fromBytes(this.#reading(source, () => readlinkat(fd, '')));
       await this.#send(step(STEP.link, { name, more, stats }));
     } else {
       this.#warnings.add('special-file', source, `is ${specialKind(stats)}: skipped`);
@@ -237,28 +242,32 @@ class Sender {
   }
 }
 
-interface Source {
-  readonly path: string;
+interface Source extends Disposable {
+  /** For messages. */
+  readonly source: string;
+  readonly fd: number;
   readonly name: string;
   readonly contentOnly: boolean;
 }
 
-function findSource(item: CopyInItem): Source {
-  let path: string;
+function openSource(item: CopyInItem): Source {
+  using stack = new DisposableStack();
+  let opened: { readonly fd: number };
   try {
-    path = realpathSync(item.source);
+    opened = stack.use(closing(openSync(item.source, O_PATH)));
   } catch (cause) {
     throw copyFailed(item, 'there is no such file', cause);
   }
-  using opened = closing(openSync(path, O_PATH | constants.O_NOFOLLOW));
-  const stats = fstatSync(opened.fd);
+  const { fd } = opened;
+  const stats = fstatSync(fd);
   if (!stats.isFile() && !stats.isDirectory()) {
     throw copyFailed(item, 'it is neither a file nor a directory');
   }
+  const held = stack.move();
   return {
-    path,
-    name: basename(resolve(item.source)),
+    ...{ fd, source: resolve(item.source), name: basename(resolve(item.source)) },
     contentOnly: stats.isDirectory() && /(^|\/)\.\/*$/.test(item.source),
+    [Symbol.dispose]: () => held.dispose(),
   };
 }
 

@@ -229,8 +229,8 @@ async function runKiln(argv: readonly string[], caller: Caller): Promise<void> {
   // Both are loaded late: few command lines need them.
   if (TAKING_DEFAULTS.includes(argv[0] ?? ''))
     (await import('./config.ts')).fillDefaults(program, caller);
-  if (caller.user !== undefined)
-    (await import('./users/user-guard.ts')).guard(program, caller.user);
+  // Loaded late: it knows the options of all commands.
+  (await import('./users/user-guard.ts')).guard(program, caller);
   if (argv.length === 0) program.help();
   program.hook('preAction', (_, action) => {
     caller.isQuiet = action.opts().quiet === true;

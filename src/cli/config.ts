@@ -205,7 +205,7 @@ export function command(caller: Caller): KilnCommand {
 
 function checkFiles(wanted: string | undefined, caller: Caller): void {
   const { file, own } = caller.configuration;
-  const name = wanted && (caller.user?.files?.nameOf(wanted) ?? resolve(caller.cwd(), wanted));
+  const name = wanted && (caller.paths.nameOf(wanted) ?? resolve(caller.cwd(), wanted));
   const failures: unknown[] = [];
   const tryFile = (path: string, found: string, read: () => Configuration) => {
     try {

@@ -191,7 +191,8 @@ export async function runCommand(
     };
     const report = await run(engine, request, hooks, timeline);
     announce(report, options, caller);
-    const describe = (status: number) => resultOfRun({ request, exitStatus: status }, report);
+    const describe = (status: number) =>
+      resultOfRun({ request, exitStatus: status, renamed: engine.renamed }, report);
     await context.end(report.remove, () =>
       reportResult(request, json, describe, caller, context.results),
     );
@@ -203,7 +204,8 @@ export async function runCommand(
     caller.exitStatus = exitStatus(error);
     const { course, current, failed: phase = current } = timeline;
     const failure = { error, ...course, phase, sandbox, image: used };
-    const describe = (status: number) => resultOfFailure({ request, exitStatus: status }, failure);
+    const describe = (status: number) =>
+      resultOfFailure({ request, exitStatus: status, renamed: engine.renamed }, failure);
     const { resultDirectory: to, caller: owner } = request;
     // It has been told that nothing can be written there.
     const isUsable = to !== undefined && !isKilnCode(error, 'E_RESULTDIR');
@@ -247,9 +249,7 @@ export async function reportResult(
   caller: Caller,
   results = ownResults,
 ): Promise<void> {
-  const result = () => {
-    return caller.paths.renamed(describe(caller.exitStatus ?? 0));
-  };
+  const result = () => describe(caller.exitStatus ?? 0);
   try {
     if (resultDirectory !== undefined) await results.write(resultDirectory, result(), owner);
   } catch (error) {

@@ -5,6 +5,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { KilnError } from '../errors.ts';
 import { withLock } from '../host/files/flock.ts';
 import type { HeldPath } from '../host/files/held.ts';
+import { ownPath } from '../host/files/held.ts';
 import { KILN_VERSION } from '../host/state/paths.ts';
 import { packageCount } from '../image/progress.ts';
 import { optionsDigest } from '../jobs/chain/build-member.ts';
@@ -155,7 +156,7 @@ async function begin(request: FarmRequest, files: FarmFiles, goesOn: boolean): P
 
 export async function newChain(request: FarmRequest, id: string): Promise<FarmChain> {
   const { sources, image, options } = request;
-  const members = await readMembers(sources, undefined);
+  const members = await readMembers(sources.map(ownPath), undefined);
   return {
     ...request,
     kind: 'kiln-farm-chain',

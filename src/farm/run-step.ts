@@ -33,7 +33,7 @@ import {
 } from './step.ts';
 
 export interface StepPlaces {
-  readonly sources: readonly string[];
+  readonly sources: readonly HeldPath[];
   readonly results: string | undefined;
   readonly resultDirectory: HeldPath;
   readonly work: string;
@@ -96,7 +96,7 @@ async function scan(
       hint: 'name the image by its recipe: workers make it from the same packages',
     });
   }
-  const request = requestOf(step, places, places.sources[0] ?? '');
+  const request = requestOf(step, places, places.sources[0]!);
   const scans = await scanMembers(engine, base, request, members, signal);
   const roots: ScanOutcome['roots'] = [];
   for (const known of step.known) {
@@ -186,7 +186,7 @@ async function rootNow(
 function requestOf(
   { image, options: { samples: _, ...options } }: Step,
   { results, resultDirectory, owner, worker }: StepPlaces,
-  path: string,
+  path: HeldPath,
 ): BuildRequest {
   return {
     ...options,

@@ -40,9 +40,11 @@ import { answerClient, isClientOfCalls } from '../serve/calls/client.ts';
 import { ClientCaller, type ServingProcess } from '../serve/client-caller.ts';
 import { ownerOf, userOf, workLimits } from '../serve/users.ts';
 import { CallerFiles } from '../users/caller-files.ts';
-import { type CallerPaths, HeldPaths } from '../users/caller-paths.ts';
+import type { CallerPaths } from '../users/caller-paths.ts';
 import { type CallerUser, currentConfiguration, forbidden } from '../users/configuration.ts';
 import { configurationFile } from '../users/configuration-file.ts';
+import { HeldPaths } from '../users/held-paths.ts';
+import { JobFolder } from '../users/job-folder.ts';
 
 /** What a job has of who asked for it. */
 interface JobPlace {
@@ -273,7 +275,8 @@ function runWorker(): void {
         if (place.cwd === '') throw workingDirectoryGone();
         return place.cwd;
       };
-      paths = new HeldPaths({ ...place, cwd, owner: place.ids, warn: say });
+      const makeFolder = () => JobFolder.make(statePaths(process.env));
+      paths = new HeldPaths({ ...place, cwd, owner: place.ids, makeFolder, warn: say });
       return { user: undefined, paths };
     }
     const user = userOf(identity, configuration);

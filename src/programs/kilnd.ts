@@ -51,10 +51,10 @@ import { answerCall } from '../serve/calls/answer.ts';
 import { OpenSandboxes } from '../serve/calls/open-sandboxes.ts';
 import { type Shared, serveCommandLine } from '../serve/command-lines.ts';
 import { ownerOf } from '../serve/users.ts';
-import { sweepJobs } from '../users/caller-files.ts';
 import { type Configuration, groupNumber, readConfiguration } from '../users/configuration.ts';
 import { configurationFile } from '../users/configuration-file.ts';
 import { usuallyParked } from '../users/defaults.ts';
+import { sweepJobs } from '../users/job-folder.ts';
 import { UserJobs } from '../users/queue.ts';
 
 const READY_FD = 3;

@@ -21,14 +21,16 @@ import { guard } from '../cli/users/user-guard.ts';
 import type { CommandLine } from '../daemon/command-line.ts';
 import type { TakeRoom } from '../daemon/worker-process.ts';
 import { withWaits } from '../host/process/wait-for.ts';
+import type { StatePaths } from '../host/state/paths.ts';
 import { openExistingImage } from '../image/open.ts';
 import type { Results } from '../jobs/run/collect.ts';
 import { callerIds } from '../jobs/run/request.ts';
 import type { Engine } from '../sandbox/open.ts';
 import { allowedMissing } from '../sandbox/policy/layers.ts';
-import { jobsFolder } from '../users/caller-files.ts';
-import { type CallerPaths, HeldPaths } from '../users/caller-paths.ts';
+import type { CallerPaths } from '../users/caller-paths.ts';
 import type { CallerUser } from '../users/configuration.ts';
+import { HeldPaths } from '../users/held-paths.ts';
+import { JobFolder, jobsFolder } from '../users/job-folder.ts';
 import type { UserJobs } from '../users/queue.ts';
 import { ClientCaller, type ServingProcess } from './client-caller.ts';
 import { beginJob, furtherRoom, ownerOf, SHORT_TEXT, userOf } from './users.ts';
@@ -195,7 +197,7 @@ async function serveHere(
     interrupted: () => undefined,
   };
   const say = (text: string) => caller.stderr.say(text);
-  await using paths = pathsHere(line, user, say);
+  await using paths = pathsHere(line, user, engine.paths, say);
   const caller: ClientCaller = new ClientCaller(line, serving, { user, paths });
   const isDone = await withWaits({ say, patience: caller.env.KILN_PATIENCE }, async () => {
     if (name === 'run') return await runHere(words, caller, line, shared);
@@ -213,12 +215,14 @@ async function serveHere(
 function pathsHere(
   line: CommandLine,
   user: CallerUser | undefined,
+  state: StatePaths,
   say: (text: string) => void,
 ): CallerPaths {
   if (user !== undefined) return ELSEWHERE;
   const { env, cwd } = line.start;
   return new HeldPaths({
     ...{ opener: line, cwd: () => cwd, owner: callerIds(env, line.identity) },
+    makeFolder: () => JobFolder.make(state),
     warn: (warning) => say(describeWarning(warning)),
   });
 }
@@ -246,7 +250,7 @@ async function runHere(
     });
     prepare(command, caller);
     fillDefaults(command, caller);
-    if (caller.user !== undefined) guard(command, caller.user);
+    guard(command, caller);
     new KilnCommand('kiln').enablePositionalOptions().addCommand(command);
     await command.parseAsync(words, { from: 'user' });
   } catch (error) {

@@ -5,19 +5,8 @@
  * Long, because all ways of copying share one budget and one list of names.
  */
 
-import { randomUUID } from 'node:crypto';
-import {
-  closeSync,
-  constants,
-  existsSync,
-  fchmodSync,
-  fstatSync,
-  mkdirSync,
-  openSync,
-  rmSync,
-} from 'node:fs';
-import { readdir } from 'node:fs/promises';
-import { basename, dirname, join, resolve } from 'node:path';
+import { closeSync, constants, fchmodSync, fstatSync, mkdirSync, openSync, rmSync } from 'node:fs';
+import { dirname, join, resolve } from 'node:path';
 import { Budget, type CopyLimits } from '../artifacts/budget.ts';
 import { copyContent, ReadFailed } from '../artifacts/content.ts';
 import { Destination, unusableResultDirectory, type WithRights } from '../artifacts/destination.ts';
@@ -31,24 +20,26 @@ import { isKilnCode, KilnError } from '../errors.ts';
 import { closing } from '../host/calls/descriptor.ts';
 import { hasErrno } from '../host/calls/libc.ts';
 import { BENEATH, openat2 } from '../host/files/at.ts';
-import { type HeldLock, lockUnlessHeld, tryLock } from '../host/files/flock.ts';
-import { below, type HeldPath, ownPath } from '../host/files/held.ts';
+import { type HeldLock, lockUnlessHeld } from '../host/files/flock.ts';
+import { below, type HeldPath, heldPath, ownPath } from '../host/files/held.ts';
 import { mountOf } from '../host/files/mount.ts';
 import type { Opener } from '../host/files/opener.ts';
-import { removeTree } from '../host/files/remove-tree.ts';
 import { refuseLowDisk } from '../host/state/disk-watch.ts';
 import type { StatePaths } from '../host/state/paths.ts';
 import type { RecipeFolder } from '../recipe/folder.ts';
 import {
   type CallerPaths,
   lastName,
+  nameIn,
   unusable,
   withTexts,
+  withTitles,
   writeOpened,
   writeText,
 } from './caller-paths.ts';
 import { forbidden } from './configuration.ts';
 import { copyResults } from './copy-results.ts';
+import { JobFolder, lockOf } from './job-folder.ts';
 
 interface CallerFilesOptions {
   readonly opener: Opener;
@@ -60,50 +51,27 @@ interface CallerFilesOptions {
   readonly warn: (warning: Warning) => void;
 }
 
-const LOCKED = '.lock';
-
-function lockOf(folder: string): string {
-  return `${folder}${LOCKED}`;
-}
-
 /** Each name takes memory of this process. */
 const NAMES: Partial<CopyLimits> = { entries: 100_000, visited: 200_000, paths: 32 << 20 };
-
-export function jobsFolder(paths: Pick<StatePaths, 'root'>): string {
-  return join(paths.root, 'jobs');
-}
-
-export async function sweepJobs(paths: Pick<StatePaths, 'root'>): Promise<void> {
-  const jobs = jobsFolder(paths);
-  for (const name of await readdir(jobs).catch(() => [])) {
-    if (!name.endsWith(LOCKED)) continue;
-    const file = join(jobs, name);
-    await using lock = await tryLock(file, { existing: true }).catch(() => undefined);
-    if (lock === undefined) continue;
-    await removeTree(file.slice(0, -LOCKED.length));
-    rmSync(file, { force: true });
-  }
-}
 
 export class CallerFiles implements CallerPaths {
   readonly folder: string;
   readonly #options: CallerFilesOptions;
-  readonly #lock: HeldLock;
+  readonly #folder: JobFolder;
   readonly #lone: { readonly file: string; readonly lock: HeldLock }[] = [];
-  readonly #places: number[] = [];
+  readonly #places = new Map<number, string>();
   readonly #results: { readonly from: string; readonly to: number; readonly path: string }[] = [];
   readonly #folders = new Map<string, RecipeFolder>();
   readonly #names = new Map<string, string>();
   readonly #budgets: { readonly in: Budget; readonly out: Budget };
-  #count = 0;
 
-  private constructor(folder: string, lock: HeldLock, options: CallerFilesOptions) {
-    this.folder = folder;
-    this.#lock = lock;
+  private constructor(folder: JobFolder, options: CallerFilesOptions) {
+    this.folder = folder.path;
+    this.#folder = folder;
     this.#options = options;
     const { bytes } = options;
     const limits = { bytes, ...NAMES };
-    const room = (more: number) => refuseLowDisk(folder, more);
+    const room = (more: number) => refuseLowDisk(folder.path, more);
     this.#budgets = { in: new Budget(limits, undefined, room), out: new Budget(limits) };
   }
 
@@ -111,23 +79,16 @@ export class CallerFiles implements CallerPaths {
     paths: Pick<StatePaths, 'root'>,
     options: CallerFilesOptions,
   ): Promise<CallerFiles> {
-    const jobs = jobsFolder(paths);
-    mkdirSync(jobs, { recursive: true, mode: 0o700 });
-    for (;;) {
-      const folder = join(jobs, randomUUID());
-      const lock = await tryLock(lockOf(folder));
-      // A sweep may have seen the lock before it was held.
-      if (lock !== undefined && existsSync(lockOf(folder))) {
-        mkdirSync(folder, { mode: 0o700 });
-        return new CallerFiles(folder, lock, options);
-      }
-      await lock?.release();
-    }
+    return new CallerFiles(await JobFolder.make(paths), options);
   }
 
-  async file(path: string): Promise<string> {
+  async file(path: string): Promise<HeldPath> {
     using from = closing(await this.#open('file', path));
     return await this.#copyFile(from.fd, path);
+  }
+
+  content(path: string): Promise<HeldPath> {
+    return this.file(path);
   }
 
   /** As the client has opened it, whatever it is. The asker looks at it, and closes it. @throws SyscallError */
@@ -139,7 +100,7 @@ export class CallerFiles implements CallerPaths {
    * A folder or a regular file. Links `inside`: only those that lead to another copied file, for programs
    * that follow links; a warning tells of the others. @throws KilnError E_CALLER_FILE
    */
-  async tree(path: string, links: 'as they are' | 'inside'): Promise<string> {
+  async tree(path: string, links: 'as they are' | 'inside'): Promise<HeldPath> {
     using place = closing(await this.#open('place', path));
     const isFolder = fstatSync(place.fd).isDirectory();
     const type = isFolder ? constants.O_DIRECTORY : constants.O_NONBLOCK | constants.O_NOCTTY;
@@ -148,10 +109,10 @@ export class CallerFiles implements CallerPaths {
     return await this.#copyFile(from.fd, path);
   }
 
-  async recipe(path: string): Promise<string> {
+  async recipe(path: string): Promise<HeldPath> {
     const copy = await this.file(path);
     const folder = await this.#open('place', dirname(path));
-    this.#places.push(folder);
+    this.#places.set(folder, dirname(path));
     const { withRights } = this.#options;
     this.#folders.set(copy, {
       open: (name) => {
@@ -190,9 +151,9 @@ export class CallerFiles implements CallerPaths {
   }
 
   /** A descriptor to be bound, open until the job is over. @throws KilnError E_CALLER_FILE, E_BIND */
-  async place(path: string): Promise<number> {
+  async place(path: string): Promise<HeldPath> {
     const place = await this.#open('place', path);
-    this.#places.push(place);
+    this.#places.set(place, path);
     try {
       mountOf(place);
     } catch (cause) {
@@ -203,7 +164,7 @@ export class CallerFiles implements CallerPaths {
     }
     const stats = fstatSync(place, { bigint: true });
     const isFile = stats.isFile() || stats.isDirectory();
-    if (isFile && !new FileSystems().isPseudo(place, stats)) return place;
+    if (isFile && !new FileSystems().isPseudo(place, stats)) return heldPath(place);
     const why = isFile ? 'it lies in /proc or /sys' : 'it is neither a file nor a folder';
     throw new KilnError('E_BIND', `cannot bind ${path}: ${why}`, {
       hint: 'devices, sockets, and what lies in /proc or /sys, are root’s to bind',
@@ -276,11 +237,11 @@ export class CallerFiles implements CallerPaths {
   renamed<Value>(value: Value): Value {
     // Longer paths first, because they may lie in others.
     const names = [...this.#names].sort(([a], [b]) => b.length - a.length);
-    return withTexts(value, (text) =>
-      text.includes(this.folder)
-        ? names.reduce((named, [copy, name]) => named.replaceAll(copy, name), text)
-        : text,
-    );
+    return withTexts(value, (text) => {
+      const named = withTitles(text, (fd) => this.#places.get(fd));
+      if (!named.includes(this.folder)) return named;
+      return names.reduce((more, [copy, name]) => more.replaceAll(copy, name), named);
+    });
   }
 
   async deliver(): Promise<void> {
@@ -292,7 +253,11 @@ export class CallerFiles implements CallerPaths {
     }
   }
 
-  async #copyFolder(from: number, path: string, links: 'as they are' | 'inside'): Promise<string> {
+  async #copyFolder(
+    from: number,
+    path: string,
+    links: 'as they are' | 'inside',
+  ): Promise<HeldPath> {
     const { withRights } = this.#options;
     const folder = this.#newFolder(path);
     const to = openSync(folder, constants.O_RDONLY | constants.O_DIRECTORY);
@@ -319,17 +284,17 @@ export class CallerFiles implements CallerPaths {
     await copy.copyEntries({ from, to, source: fromText(path), path: '', depth: 1 }, entries);
     copy.makeLinks();
     destination.finish();
-    return folder;
+    return ownPath(folder);
   }
 
-  async #copyFile(from: number, path: string): Promise<string> {
+  async #copyFile(from: number, path: string): Promise<HeldPath> {
     const stats = fstatSync(from, { bigint: true });
     if (!stats.isFile() || new FileSystems().isPseudo(from, stats)) {
       throw new KilnError('E_CALLER_FILE', `${path} is not a regular file`, {
         hint: 'only files and folders are copied for you: write what it gives into a file first',
       });
     }
-    const copy = join(this.#newFolder(), nameOf(path));
+    const copy = ownPath(join(this.#newFolder(), nameIn(path)));
     this.#names.set(copy, path);
     const flags = constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL;
     using to = closing(openSync(copy, flags, 0o600));
@@ -345,10 +310,9 @@ export class CallerFiles implements CallerPaths {
   }
 
   #newFolder(path?: string): string {
-    const folder = join(this.folder, String(this.#count++));
-    mkdirSync(folder, { mode: 0o700 });
+    const folder = this.#folder.inner();
     if (path === undefined) return folder;
-    const inner = join(folder, nameOf(path));
+    const inner = join(folder, nameIn(path));
     mkdirSync(inner, { mode: 0o755 });
     this.#names.set(inner, path);
     return inner;
@@ -393,18 +357,12 @@ export class CallerFiles implements CallerPaths {
 
   async [Symbol.asyncDispose](): Promise<void> {
     for (const { to } of this.#results.splice(0)) closeSync(to);
-    for (const place of this.#places.splice(0)) closeSync(place);
+    for (const place of this.#places.keys()) closeSync(place);
+    this.#places.clear();
     for (const { file, lock } of this.#lone.splice(0)) {
       rmSync(file, { force: true });
       await lock.release();
     }
-    await removeTree(this.folder);
-    rmSync(lockOf(this.folder), { force: true });
-    await this.#lock.release();
+    await this.#folder[Symbol.asyncDispose]();
   }
-}
-
-function nameOf(path: string): string {
-  const name = basename(path);
-  return name === '' || name === '.' || name === '..' ? 'files' : name;
 }

@@ -2,30 +2,34 @@
  * What a caller's paths come to. A path is looked up once, by the caller's own client and with the caller's rights,
  * before anything foreign runs; everybody else has a descriptor.
  */
-import {
-  accessSync,
-  closeSync,
-  constants,
-  fstatSync,
-  ftruncateSync,
-  openSync,
-  readlinkSync,
-  writeFileSync,
-} from 'node:fs';
-import { basename, dirname, resolve } from 'node:path';
-import { unusableResultDirectory } from '../artifacts/destination.ts';
-import { FileSystems } from '../artifacts/source.ts';
-import type { Warning } from '../artifacts/warning.ts';
+import { fstatSync, ftruncateSync, writeFileSync } from 'node:fs';
+import { basename } from 'node:path';
 import type { ErrorCode } from '../error-codes.ts';
 import { KilnError } from '../errors.ts';
 import { closing } from '../host/calls/descriptor.ts';
 import { hasErrno } from '../host/calls/libc.ts';
 import { reasonLine } from '../host/calls/system-error.ts';
-import { below, type HeldPath, heldParts, heldPath, heldPrefix } from '../host/files/held.ts';
+import { type HeldPath, heldPrefix } from '../host/files/held.ts';
 import type { Opener } from '../host/files/opener.ts';
-import { copyResults } from './copy-results.ts';
+import type { RecipeFolder } from '../recipe/folder.ts';
+import type { Bind, WantedBind } from '../sandbox/policy/specification.ts';
 
 export interface CallerPaths extends AsyncDisposable {
+  /** A file that is read, under its own name. @throws KilnError E_CALLER_FILE */
+  file(path: string): Promise<HeldPath>;
+  /** A file whose name means nothing. @throws KilnError E_CALLER_FILE */
+  content(path: string): Promise<HeldPath>;
+  /**
+   * A folder or a file. A user's folder is a copy, with links as they are or only those to something else in it.
+   * @throws KilnError E_CALLER_FILE
+   */
+  tree(path: string, links: 'as they are' | 'inside'): Promise<HeldPath>;
+  /** A build recipe, and the folder that it lies in. @throws KilnError E_CALLER_FILE */
+  recipe(path: string): Promise<HeldPath>;
+  /** Of what recipe() gave; undefined for a recipe that is not the caller's. */
+  folderOf(recipe: string): RecipeFolder | undefined;
+  /** What is to be bound, as it is. @throws KilnError E_BIND, E_CALLER_FILE */
+  place(path: string): Promise<HeldPath>;
   /** A folder for results, made if missing. One that is held already is that. @throws KilnError E_RESULTDIR */
   results(path: string): Promise<HeldPath>;
   /** A folder of results that is there already; undefined if nothing is. @throws KilnError E_RESULTDIR */
@@ -43,7 +47,7 @@ export interface CallerPaths extends AsyncDisposable {
   resultsTo(to: number, title: string): HeldPath;
   /** Copies what is in `from`, a folder of kiln's own, to a folder of the caller's. */
   give(from: string, path: string): Promise<void>;
-  /** What the caller calls a path; undefined if it is not the caller's. */
+  /** What the caller calls a path, whole; undefined if it is not the caller's. */
   nameOf(path: string): string | undefined;
   /** With the caller's names in all texts of a value. */
   renamed<Value>(value: Value): Value;
@@ -64,6 +68,35 @@ export function withTexts<Value>(value: Value, change: (text: string) => string)
 function isPlain(value: object): boolean {
   const prototype: unknown = Object.getPrototypeOf(value);
   return prototype === Object.prototype || prototype === null;
+}
+
+/** A text with titles in place of the names of open files. */
+export function withTitles(text: string, titleOf: (fd: number) => string | undefined): string {
+  const prefix = heldPrefix();
+  if (!text.includes(prefix)) return text;
+  const [first = '', ...others] = text.split(prefix);
+  const named = others.map((other) => {
+    const [number = ''] = /^\d*/.exec(other) ?? [];
+    const title = number === '' ? undefined : titleOf(Number(number));
+    return title === undefined ? `${prefix}${other}` : `${title}${other.slice(number.length)}`;
+  });
+  return [first, ...named].join('');
+}
+
+/** Binds, with what they name opened. @throws KilnError E_BIND, E_CALLER_FILE */
+export async function heldBinds(
+  wanted: readonly WantedBind[],
+  paths: Pick<CallerPaths, 'place'>,
+): Promise<Bind[]> {
+  const binds: Bind[] = [];
+  for (const bind of wanted) binds.push({ ...bind, place: await paths.place(bind.source) });
+  return binds;
+}
+
+/** What a file or folder is called where it stands under its own name. */
+export function nameIn(path: string): string {
+  const name = basename(path);
+  return name === '' || name === '.' || name === '..' ? 'files' : name;
 }
 
 /** @throws KilnError E_CALLER_FILE */
@@ -114,117 +147,4 @@ export function unusable(
     hint: 'kiln opens files with your rights: look at it with `ls -ld`',
     cause: why === said ? cause : undefined,
   });
-}
-
-export interface HeldPathsOptions {
-  readonly opener: Opener;
-  readonly cwd: () => string;
-  readonly owner: { readonly uid: number; readonly gid: number };
-  readonly warn: (warning: Warning) => void;
-}
-
-/** Root's, and those of a process that serves its own caller: used as they were opened, and held to the end. */
-export class HeldPaths implements CallerPaths {
-  readonly #options: HeldPathsOptions;
-  readonly #held = new Map<number, { readonly title: string; readonly place: string }>();
-
-  constructor(options: HeldPathsOptions) {
-    this.#options = options;
-  }
-
-  async results(path: string): Promise<HeldPath> {
-    const held = heldParts(path);
-    if (held !== undefined && this.#held.has(held.fd)) return path as HeldPath;
-    return await this.#folder('made', path);
-  }
-
-  async existing(path: string): Promise<HeldPath | undefined> {
-    try {
-      return await this.#folder('folder', path);
-    } catch (error) {
-      if (hasErrno((error as Error).cause, 'ENOENT')) return undefined;
-      throw error;
-    }
-  }
-
-  async #folder(how: 'folder' | 'made', path: string): Promise<HeldPath> {
-    const title = resolve(this.#options.cwd(), path);
-    let fd: number | undefined;
-    try {
-      fd = await this.#options.opener.open(how, path === '' ? title : path);
-      if (how === 'made') accessSync(heldPath(fd), constants.W_OK);
-      if (new FileSystems().isPseudo(fd, fstatSync(fd, { bigint: true })))
-        throw new Error('it is the kernel’s');
-    } catch (cause) {
-      if (fd !== undefined) closeSync(fd);
-      throw unusableResultDirectory(title, cause);
-    }
-    return this.resultsTo(fd, title);
-  }
-
-  loneResults(path: string): Promise<HeldPath> {
-    return this.results(path);
-  }
-
-  async resultAt(path: string): Promise<HeldPath> {
-    const name = lastName(path);
-    const title = resolve(this.#options.cwd(), path);
-    try {
-      using place = closing(await this.#options.opener.open('place', dirname(path)));
-      const fd = openSync(heldPath(place.fd), constants.O_RDONLY | constants.O_DIRECTORY);
-      return below(this.resultsTo(fd, dirname(title)), name);
-    } catch (cause) {
-      throw unusable(path, cause);
-    }
-  }
-
-  async write(path: string, how: 'anew' | 'more', text: string): Promise<void> {
-    await writeOpened(this.#options.opener, path, how, (fd) =>
-      writeText(fd, how, this.renamed(text)),
-    );
-  }
-
-  resultsTo(to: number, title: string): HeldPath {
-    this.#held.set(to, { title, place: readlinkSync(heldPath(to)) });
-    return heldPath(to);
-  }
-
-  async give(from: string, path: string): Promise<void> {
-    const { owner, warn } = this.#options;
-    const { fd } = heldParts(await this.results(path)) ?? { fd: -1 };
-    await copyResults(from, fd, path, { owner, warn });
-  }
-
-  nameOf(path: string): string | undefined {
-    const name = this.renamed(path);
-    return name === path ? undefined : name;
-  }
-
-  renamed<Value>(value: Value): Value {
-    const prefix = heldPrefix();
-    return withTexts(value, (text) => {
-      if (this.#held.size === 0 || !text.includes(prefix)) return text;
-      const [first = '', ...others] = text.split(prefix);
-      const named = others.map((other) => {
-        const [number = ''] = /^\d*/.exec(other) ?? [];
-        const title = number === '' ? undefined : this.#held.get(Number(number))?.title;
-        return title === undefined ? `${prefix}${other}` : `${title}${other.slice(number.length)}`;
-      });
-      return [first, ...named].join('');
-    });
-  }
-
-  async deliver(): Promise<void> {
-    for (const [fd, { title, place }] of this.#held) {
-      const now = readlinkSync(heldPath(fd));
-      if (now === place || fstatSync(fd).nlink === 0) continue;
-      const message = `${title} was moved to ${now} after kiln had opened it: what was written is there`;
-      this.#options.warn({ code: 'results-moved', message });
-    }
-  }
-
-  async [Symbol.asyncDispose](): Promise<void> {
-    for (const fd of this.#held.keys()) closeSync(fd);
-    this.#held.clear();
-  }
 }

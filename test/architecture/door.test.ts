@@ -1,6 +1,7 @@
 import { readdir, readFile } from 'node:fs/promises';
 import { dirname, join, relative, resolve } from 'node:path';
 import test from 'ava';
+import { ownPath } from '../../src/host/files/held.ts';
 import { planSandbox, type SandboxJob } from '../../src/sandbox/door/plan.ts';
 
 const source = join(import.meta.dirname, '../../src');
@@ -170,7 +171,7 @@ test('what decides isolation has no default', async (t) => {
 
 const JOB: SandboxJob = {
   network: 'private',
-  binds: [{ source: '/a', target: '/b', readonly: true }],
+  binds: [{ source: '/a', place: ownPath('/a'), target: '/b', readonly: true }],
   volumes: [],
   allowHostWrite: false,
   privateTmp: true,

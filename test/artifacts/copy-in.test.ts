@@ -6,6 +6,7 @@ import { dirname, join } from 'node:path';
 import anyTest, { type ExecutionContext, type TestFn } from 'ava';
 import { sendFiles } from '../../src/artifacts/copy-in.ts';
 import type { Warning } from '../../src/artifacts/warning.ts';
+import { below, ownPath } from '../../src/host/files/held.ts';
 import { type BusyboxState, busyboxState, IMAGE } from '../support/busybox-state.ts';
 import { type Kiln, type OpenOptions, type OpenSandbox, openKiln } from '../support/kiln.ts';
 import { bashIn } from './sandbox-tree.ts';
@@ -53,11 +54,10 @@ async function tree(
       }),
     into: async (...items) => {
       const warnings: Warning[] = [];
-      const copies = items.map(([source, target]) => ({ source: join(host, source), target }));
-      // join() takes the dot of SRC/. off.
-      for (const [index, [source]] of items.entries()) {
-        if (source.endsWith('/.')) copies[index]!.source += '/.';
-      }
+      const copies = items.map(([source, target]) => ({
+        source: below(ownPath(host), source),
+        target,
+      }));
       await sandbox.planned.copyIn(copies, (warning) => warnings.push(warning));
       return warnings;
     },
@@ -94,7 +94,7 @@ test('a file that goes while its folder is copied is told as such', async (t) =>
   const send = async () => {
     if (++sent === 2) rmSync(file);
   };
-  await t.throwsAsync(sendFiles({ source, target: '/tmp' }, send, {}), {
+  await t.throwsAsync(sendFiles({ source: ownPath(source), target: '/tmp' }, send, {}), {
     code: 'E_COPY_IN',
     message: /going" was gone before it could be read$/,
   });

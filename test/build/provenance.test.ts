@@ -63,7 +63,7 @@ async function built(t: ExecutionContext) {
   await writeFile(join(directory, 'build.log'), 'made it\n');
   const request: BuildReport['request'] = {
     image: '/home/somebody/recipes/build-root.yaml',
-    source: { kind: 'srpm', path: '/home/somebody/tool-2-1.src.rpm' },
+    source: { kind: 'srpm', path: ownPath('/home/somebody/tool-2-1.src.rpm') },
     resultDirectory: ownPath(directory),
     caller: { uid: 0, gid: 0 },
     defines: ['dist .k1'],

@@ -1,10 +1,10 @@
-import { mkdir, mkdtemp, readdir, readFile, rm, symlink, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, readdir, readFile, rm, stat, symlink, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import test, { type ExecutionContext } from 'ava';
 import { execa } from 'execa';
 import { ownPath } from '../../src/host/files/held.ts';
-import { ResultFiles, resultPaths } from '../../src/jobs/rpmbuild/outcome/result-files.ts';
+import { ResultFiles, resultsIn } from '../../src/jobs/rpmbuild/outcome/result-files.ts';
 
 async function folder(t: ExecutionContext): Promise<string> {
   const path = await mkdtemp(join(tmpdir(), 'kiln-results-'));
@@ -50,10 +50,14 @@ test('results among sources: the result directory, or the files that builds leav
   const out = join(sources, 'a/out');
   await mkdir(out, { recursive: true });
   await symlink(out, join(sources, 'link'));
-  t.deepEqual(resultPaths(join(sources, 'link'), sources), [out]);
+  const inner = resultsIn(ownPath(join(sources, 'link')), sources);
+  t.true(inner('a/out', await stat(out, { bigint: true })));
+  t.false(inner('a', await stat(join(sources, 'a'), { bigint: true })));
   await writeFile(join(sources, 'old-1-1.noarch.rpm'), '');
-  const paths = resultPaths(sources, join(sources, '.'));
+  const same = resultsIn(ownPath(sources), join(sources, '.'));
+  const stats = await stat(out, { bigint: true });
   for (const name of ['build.log', 'result.json', 'hw_info.log', 'old-1-1.noarch.rpm']) {
-    t.true(paths.includes(join(sources, name)), name);
+    t.true(same(name, stats), name);
   }
+  for (const name of ['hello.c', 'a/build.log', 'a/old.rpm']) t.false(same(name, stats), name);
 });

@@ -15,10 +15,11 @@ import { basename, join } from 'node:path';
 import test, { type ExecutionContext } from 'ava';
 import { execa } from 'execa';
 import type { KilnError } from '../../src/errors.ts';
-import { ownPath } from '../../src/host/files/held.ts';
+import { below, ownPath } from '../../src/host/files/held.ts';
 import { packageSigner, signPackages } from '../../src/jobs/provenance/sign.ts';
 import type { BuiltPackage } from '../../src/jobs/rpmbuild/outcome/report.ts';
 import { readRpm } from '../../src/packages/rpm/read.ts';
+import type { SigningKeyFiles } from '../../src/packages/rpm/signature/signing-key.ts';
 import { temporaryDirectory } from '../repository/rpm-repository.ts';
 import { fixture, kiln } from '../rpm/fixtures.ts';
 import { buildRpm } from '../rpm/rpm-builder.ts';
@@ -49,8 +50,10 @@ test.after.always(async () => {
 });
 
 async function signer(name: keyof typeof keys) {
-  const passphraseFile = join(keyDirectory, 'passphrase');
-  return (await packageSigner(ownCaller, { signing: { key: keys[name].secret, passphraseFile } }))!;
+  const passphraseFile = below(ownPath(keyDirectory), 'passphrase');
+  return (await packageSigner(ownCaller, {
+    signing: { key: ownPath(keys[name].secret), passphraseFile },
+  }))!;
 }
 
 /** Copies of packages in a result directory, as a build reports them. */
@@ -148,9 +151,9 @@ test('a byte of a signed header, signature or payload that differs is not OK', a
 test('a subkey signs where the main key is kept elsewhere', async (t) => {
   const { directory, packages, owner } = await collected(t, [UNSIGNED]);
   const key = await makeKey(keyDirectory, 'ed25519', 'a secret', 'rsa2048');
-  const passphraseFile = join(keyDirectory, 'passphrase');
+  const passphraseFile = below(ownPath(keyDirectory), 'passphrase');
   const subkey = (await packageSigner(ownCaller, {
-    signing: { key: key.secret, passphraseFile },
+    signing: { key: ownPath(key.secret), passphraseFile },
   }))!;
   t.is(subkey.fingerprint, key.fingerprint);
   await signPackages({ directory: ownPath(directory), owner, packages, signer: subkey });
@@ -282,7 +285,7 @@ test('a key that cannot sign is E_SIGN_KEY, and says why', async (t) => {
   const wrong = join(directory, 'wrong');
   await writeFile(wrong, 'another secret\n');
   const locked = keys.ed25519.secret;
-  for (const [signing, message] of [
+  for (const [named, message] of [
     [{ key: join(directory, 'none') }, /cannot be read/],
     [{ key: keys.rsa2048.public }, /not an armored OpenPGP secret key/],
     [{ key: bad }, /not an armored OpenPGP secret key/],
@@ -291,6 +294,9 @@ test('a key that cannot sign is E_SIGN_KEY, and says why', async (t) => {
     [{ key: locked, passphraseFile: wrong }, /passphrase does not open/],
     [{ key: locked, passphraseFile: join(directory, 'none') }, /passphrase file .* cannot be read/],
   ] as const) {
+    const signing = Object.fromEntries(
+      Object.entries(named).map(([name, path]) => [name, ownPath(path)]),
+    ) as unknown as SigningKeyFiles;
     const error = await t.throwsAsync<KilnError>(
       packageSigner(ownCaller, { signing }),
       undefined,

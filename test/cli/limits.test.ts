@@ -9,6 +9,7 @@ import {
 import { addBuildOptions, type BuildOptions } from '../../src/cli/rpmbuild/build-options.ts';
 import { buildRequest, refuseUnused } from '../../src/cli/rpmbuild/build-request.ts';
 import { addSettingOptions, givenSettings } from '../../src/cli/service/options.ts';
+import { ownPath } from '../../src/host/files/held.ts';
 import { limitKeys, limitsOfKeys } from '../../src/recipe/limit-keys.ts';
 import { LIMIT_NAMES, LIMITS } from '../../src/sandbox/policy/limits.ts';
 
@@ -50,7 +51,7 @@ test('kiln build passes every limit on', (t) => {
   const options = command.opts<BuildOptions>();
   t.notThrows(() => refuseUnused('package', command));
   t.notThrows(() => refuseUnused('recipe', command));
-  t.deepEqual(buildRequest('a.src.rpm', options, command, caller).limits, WANTED);
+  t.deepEqual(buildRequest(ownPath('/a.src.rpm'), options, command, caller).limits, WANTED);
 });
 
 test('service definitions and recipes have every limit', (t) => {

@@ -55,12 +55,16 @@ test.serial('a file that cannot be written is named, before the work for it is d
   await refused(
     t,
     lock('/nonexistent/x.json'),
-    /^kiln: cannot write \/nonexistent\/x\.json \[E_\w+\]$/m,
+    /^kiln: you cannot use \/nonexistent\/x\.json: .*ENOENT \[E_\w+\]$/m,
   );
   await refused(t, lock(folder), /because: it is a directory/);
-  await refused(t, lock('/etc/passwd/x.json'), /because: .*not a directory/);
+  await refused(t, lock('/etc/passwd/x.json'), /x\.json: ENOTDIR: not a directory/);
   for (const output of ['/etc/passwd', '/proc/kiln-test/x']) {
-    await refused(t, ['image', 'export', IMAGE, '-o', output], RegExp(`cannot write to ${output}`));
+    await refused(
+      t,
+      ['image', 'export', IMAGE, '-o', output],
+      RegExp(`directory ${output} cannot be used`),
+    );
   }
 });
 

@@ -2,6 +2,7 @@
 
 import { resolve } from 'node:path';
 import test from 'ava';
+import { ELSEWHERE } from '../../src/cli/caller/elsewhere.ts';
 import { KilnCommand } from '../../src/cli/options/command.ts';
 import {
   addSandboxOptions,
@@ -49,7 +50,7 @@ function buildRequestOf(words: readonly string[]) {
   const command = addBuildOptions(new KilnCommand('build').argument('[source]'), caller);
   command.parse([...words], { from: 'user' });
   const options = command.opts<BuildOptions>();
-  const request = buildRequest(command.args[0], options, command, caller);
+  const request = buildRequest(command.args.map(ownPath)[0], options, command, caller);
   return { ...request, ...results(options.resultdir) };
 }
 
@@ -159,6 +160,7 @@ function recipeRequestOf(words: readonly string[]) {
   const { host: _, ...request } = recipeRequest(command.args[0] ?? '', options, {
     ...caller,
     environment: {},
+    paths: ELSEWHERE,
   });
   return { ...request, ...results(options.resultdir) };
 }
@@ -172,7 +174,7 @@ test('kiln build of a recipe', (t) => {
   }
   const { request } = resultOfFailedRecipe(
     recipeRequestOf(['/r.ts', '--param', 'token=secret']),
-    ...([125, new Error('broken'), new Timeline()] as const),
+    ...([125, new Error('broken'), new Timeline(), <Value>(value: Value) => value] as const),
   );
   t.notRegex(JSON.stringify(request), /secret/);
   t.deepEqual(replayed(request).slice(2, 5), ['/r.ts', '--param', 'token=VALUE']);
@@ -187,7 +189,10 @@ function chainRequestOf(words: readonly string[]) {
   const command = new KilnCommand('build').argument('[source...]');
   addChainOptions(addBuildOptions(command, caller)).parse([...words], { from: 'user' });
   const options = command.opts<BuildOptions & ChainOptions>();
-  const request = chainRequest(command.args, options, command, caller);
+  const request = chainRequest(command.args.map(ownPath), options, command, {
+    ...caller,
+    paths: ELSEWHERE,
+  });
   return { farm: options.farm, request: { ...request, ...results(options.resultdir) } };
 }
 

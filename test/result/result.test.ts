@@ -66,7 +66,7 @@ test('values of the environment stay secret', (t) => {
 test('the plan digest tells plans apart, not the order or the place of the results', (t) => {
   const digest = (more: Partial<RunRequest>) =>
     resultOfFailure(
-      { request: { ...request, ...more }, exitStatus: 0 },
+      { request: { ...request, ...more }, exitStatus: 0, renamed: (value) => value },
       { error: new Error('x'), started: new Date(), phases: [], phase: 'plan' },
     ).planDigest;
   t.is(digest({}), digest({ resultDirectory: ownPath('/elsewhere'), caller: { uid: 1, gid: 1 } }));

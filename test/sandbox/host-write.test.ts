@@ -3,6 +3,7 @@ import { homedir } from 'node:os';
 import { join } from 'node:path';
 import test from 'ava';
 import { execa } from 'execa';
+import { ownPath } from '../../src/host/files/held.ts';
 import { type BusyboxState, busyboxState, IMAGE, KILN } from '../support/busybox-state.ts';
 import { openKiln } from '../support/kiln.ts';
 
@@ -128,6 +129,7 @@ test('a recipe, a service and the library are refused alike', async (t) => {
   t.is((await state.kiln(['service', 'delete', '--yes', 'writes'])).exitCode, 0);
 
   await using kiln = openKiln({ env: state.env });
-  const binds = [{ source: await realpath('/etc'), target: '/b', readonly: false }];
+  const etc = await realpath('/etc');
+  const binds = [{ source: etc, place: ownPath(etc), target: '/b', readonly: false }];
   await t.throwsAsync(kiln.open({ image: IMAGE, binds }), { code: 'E_BIND' });
 });

@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import test, { type ExecutionContext } from 'ava';
 import { execa } from 'execa';
 import { KilnError } from '../../src/errors.ts';
+import { ownPath } from '../../src/host/files/held.ts';
 import { connect } from '../../src/host/libvirt/connection.ts';
 import { SandboxDomain } from '../../src/sandbox/domain/sandbox-domain.ts';
 import { startDomain } from '../../src/sandbox/domain/start-domain.ts';
@@ -44,7 +45,12 @@ async function attempt(options: Partial<OpenOptions> = {}): Promise<unknown> {
   try {
     await using sandbox = await kiln.open({
       ...{ image: IMAGE, user: 'root' },
-      ...{ binds: [{ source: bound, target: '/bound', readonly: true, relabel: 'shared' }] },
+      binds: [
+        {
+          ...{ source: bound, place: ownPath(bound), target: '/bound' },
+          ...{ readonly: true, relabel: 'shared' },
+        },
+      ],
       ...options,
     });
     const command = await sandbox.spawn('true');

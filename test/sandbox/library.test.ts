@@ -6,6 +6,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { text } from 'node:stream/consumers';
 import test from 'ava';
+import { ownPath } from '../../src/host/files/held.ts';
 import type { RunRequest } from '../../src/jobs/run/request.ts';
 import { busyboxState, IMAGE } from '../support/busybox-state.ts';
 import { openKiln } from '../support/kiln.ts';
@@ -59,7 +60,7 @@ test('what a command leaves running writes to a bind no more once its result is 
       '-c',
       '(while :; do date >>/shared/x; done) >/dev/null 2>&1 & until test -s /shared/x; do sleep 0.1; done',
     ],
-    binds: [{ source: folder, target: '/shared', readonly: false }],
+    binds: [{ source: folder, place: ownPath(folder), target: '/shared', readonly: false }],
     ...{ env: {}, capAdd: [], tmpfs: [], copyIn: [], artifacts: [], limits: {}, time: {} },
     ...{ seccomp: 'default', network: 'private', caller: { uid: 0, gid: 0 } },
   };

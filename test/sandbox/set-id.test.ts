@@ -3,6 +3,7 @@ import { chmod, cp, mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import test from 'ava';
 import { execa } from 'execa';
+import { ownPath } from '../../src/host/files/held.ts';
 import { library } from '../../src/host/process/seccomp.ts';
 import { openSandbox } from '../../src/sandbox/open.ts';
 import { seccompFilter } from '../../src/sandbox/seccomp/profile.ts';
@@ -175,7 +176,8 @@ test('SETFCAP is not added to a command with a writable bind', async (t) => {
 
 test('the init refuses to start a command without the filter where it must have it', async (t) => {
   await using kiln = openKiln({ env: state.env });
-  const binds = [{ source: await hostFolder(), target: '/b', readonly: false }];
+  const folder = await hostFolder();
+  const binds = [{ source: folder, place: ownPath(folder), target: '/b', readonly: false }];
   const root = join(state.paths.images, IMAGE, 'tree');
   const ids = { uid: 0, gid: 0 };
   const specification = sandboxSpecification({ root, binds });

@@ -90,6 +90,7 @@ export async function busyboxState(parent = tmpdir()): Promise<BusyboxState> {
       accounts: [root, build],
       packageCount: 0,
       bytes: 0,
+      epoch: 0,
       ownBytes: 0,
       transaction: 'none',
       warnings: [],

@@ -21,7 +21,7 @@ export const request: RunRequest = {
 
 export function failed(error: unknown): Result {
   return resultOfFailure(
-    { request, exitStatus: 125 },
+    { request, exitStatus: 125, renamed: (value) => value },
     {
       error,
       started: new Date('2026-01-02T03:04:05.678Z'),

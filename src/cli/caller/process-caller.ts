@@ -3,9 +3,11 @@ import { tryCall } from '../../host/calls/system-call.ts';
 import { ownOpener } from '../../host/files/opener.ts';
 import { startDetached } from '../../host/process/child-process.ts';
 import { callerEnvironment, callersOwn, kilnProgram } from '../../host/process/own-node.ts';
+import { statePaths } from '../../host/state/paths.ts';
 import { callerIds } from '../../jobs/run/request.ts';
-import { HeldPaths } from '../../users/caller-paths.ts';
 import { configurationFile, readCallersConfiguration } from '../../users/configuration-file.ts';
+import { HeldPaths } from '../../users/held-paths.ts';
+import { JobFolder } from '../../users/job-folder.ts';
 import { printWarning } from '../output/errors.ts';
 import { type Caller, outputOf, renaming, requireHost, serviceOf } from './caller.ts';
 
@@ -28,6 +30,10 @@ export const processCaller: Caller = {
   get paths() {
     own ??= new HeldPaths({
       ...{ opener: ownOpener(this.ids), cwd: () => process.cwd(), owner: this.ids },
+      makeFolder: () => {
+        requireHost(process.env);
+        return JobFolder.make(statePaths(process.env));
+      },
       warn: (warning) => printWarning(warning, this.stderr),
     });
     return own;

@@ -8,7 +8,7 @@ import { type FarmReport, resultsOfRun } from '../../farm/report.ts';
 import { buildFarmChain, type FarmContext, type FarmRequest } from '../../farm/run-chain.ts';
 import { isPackageName, STEP_FILE, type StepOptions } from '../../farm/step.ts';
 import { Folder } from '../../host/files/folder.ts';
-import type { HeldPath } from '../../host/files/held.ts';
+import { type HeldPath, ownPath } from '../../host/files/held.ts';
 import { startProgram } from '../../host/process/child-process.ts';
 import { packageRoot } from '../../host/state/paths.ts';
 import { isImageName } from '../../image/find.ts';
@@ -34,7 +34,9 @@ export async function runFarmChain(
   command: KilnCommand,
   caller: Caller,
 ): Promise<void> {
-  const asked = chainRequest(sources, options, command, caller);
+  // Names, which nobody has opened: HTCondor's tools take them, also when the chain is resumed.
+  const names = sources.map((path) => ownPath(resolve(path)));
+  const asked = chainRequest(names, options, command, caller);
   const request = { ...asked, resultDirectory: resolve(options.resultdir) };
   refuseWhatStays(command);
   const jobs = command.isGiven('jobs') ? options.jobs : null;
@@ -64,7 +66,8 @@ function refuseWhatStays(command: KilnCommand): void {
 }
 
 function farmRequest(
-  request: Omit<ChainRequest, 'resultDirectory'> & Pick<FarmRequest, 'resultDirectory'>,
+  request: Omit<ChainRequest, 'resultDirectory' | 'sources'> &
+    Pick<FarmRequest, 'resultDirectory' | 'sources'>,
   jobs: number | null,
   samples: boolean,
 ): FarmRequest {

@@ -1,7 +1,7 @@
 import type { Stats } from 'node:fs';
 import { readdir, stat } from 'node:fs/promises';
 import { hostname } from 'node:os';
-import { dirname, join, resolve } from 'node:path';
+import { dirname, join } from 'node:path';
 import { defined } from '../../defined.ts';
 import { isKilnCode, KilnError } from '../../errors.ts';
 import { DIGEST_DIGITS } from '../../farm/dag.ts';
@@ -9,6 +9,7 @@ import { prepareStep } from '../../farm/prepare.ts';
 import { publishStep } from '../../farm/publish.ts';
 import { runStep, type StepPlaces } from '../../farm/run-step.ts';
 import { MAX_STEP, parseStep, STEP_STATUS, type Step, stepStatus } from '../../farm/step.ts';
+import type { HeldPath } from '../../host/files/held.ts';
 import { readUserText } from '../../host/files/user-file.ts';
 import { KILN_VERSION } from '../../host/state/paths.ts';
 import { visibleImages } from '../../image/store/images.ts';
@@ -153,13 +154,12 @@ async function doStep(file: string, options: StepOptions, caller: Caller): Promi
 
 async function attempt(file: string, options: StepOptions, caller: Caller): Promise<number> {
   admitWorker('farm step', caller.user);
-  const fetch = async (kind: PathKind, path: string) =>
-    caller.user === undefined ? resolve(path) : String(await fetchPath(kind, path, caller.user));
+  const fetch = (kind: PathKind, path: string) => fetchPath(kind, path, caller.paths);
   const step = readStep(await fetch('file', file), file);
   if (caller.user !== undefined) admitOptions('build', optionsOf(step), caller.user);
   await using engine = caller.openEngine({ hurry: true });
   const beside = (name: string) => join(dirname(file), name);
-  const sources: string[] = [];
+  const sources: HeldPath[] = [];
   for (const member of step.members) sources.push(await fetch('file', beside(member.file)));
   const { results } = step;
   const resultDirectory = await caller.paths.results(options.resultdir);

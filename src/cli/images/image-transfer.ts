@@ -14,6 +14,7 @@ import { hostArchitecture } from '../../image/key.ts';
 import { openImage } from '../../image/open.ts';
 import { isImageId } from '../../image/store/manifest.ts';
 import { storageLeft } from '../../image/store/user-storage.ts';
+import { lastName } from '../../users/caller-paths.ts';
 import type { Caller } from '../caller/caller.ts';
 import type { KilnCommand } from '../options/command.ts';
 import { allowHostOption, quietOption } from '../options/shared-options.ts';
@@ -182,6 +183,8 @@ async function exportImage(name: string, options: ExportOptions, caller: Caller)
   const { exportOci, exportTar, writeWhole } = await import('../../image/archive/export.ts');
   // Before an image is made, which may take long and runs what its packages bring.
   const isArchive = output === '-' || named !== null;
+  // Nobody else looks into a user's folder, whether there is something in it: it has a name of its own at least.
+  if (caller.user !== undefined && output !== '-') lastName(output);
   const folder = isArchive ? undefined : await caller.paths.results(output);
   const file = named === null ? undefined : await caller.paths.resultAt(output);
   await using engine = caller.openEngine({ allowHost: options.allowHost });

@@ -5,6 +5,7 @@ import { type Caller, listenForInterruption } from '../caller/caller.ts';
 import { type CommandLine, parseCommandLine } from './command-line.ts';
 import { MockLog, type Verbosity } from './log.ts';
 import { helpText, type Mode, OPTIONS, type OptionEntry } from './option-table.ts';
+import { rootLine } from './root-line.ts';
 import { userLine } from './user-line.ts';
 
 /** What a mode gets: the job's session, with the caller's terminal for those that need it. */
@@ -49,15 +50,17 @@ export async function main(argv: readonly string[], caller: Caller): Promise<voi
   let log = new MockLog('normal', caller.stderr);
   try {
     const asked = parseCommandLine(argv);
-    const line = caller.user === undefined ? asked : await userLine(asked, caller.user);
-    if (line.has('help')) {
+    if (asked.has('help')) {
       caller.stdout.say(helpText());
       return;
     }
-    if (line.has('version')) {
+    if (asked.has('version')) {
       caller.stdout.say(`kiln-mock ${KILN_VERSION}\n`);
       return;
     }
+    const line = await (caller.user === undefined
+      ? rootLine(asked, caller.paths)
+      : userLine(asked, caller.user));
     log = new MockLog(verbosity(line), caller.stderr);
     caller.exitStatus = await run(line, log, caller);
   } catch (error) {

@@ -1,5 +1,6 @@
 import { defined } from '../../defined.ts';
 import { type CallerUser, forbidden } from '../../users/configuration.ts';
+import { ELSEWHERE } from '../caller/elsewhere.ts';
 import { fetchPath } from '../users/user-guard.ts';
 import type { PathKind } from '../users/user-rules.ts';
 import { type CommandLine, commandLine } from './command-line.ts';
@@ -8,7 +9,7 @@ import { type Mode, OPTIONS } from './option-table.ts';
 type Arguments = 'files' | 'packages' | 'words' | 'copyin' | 'copyout';
 
 /** What the arguments of each mode are. A mode that is not here is refused. */
-const MODES: Readonly<Partial<Record<Mode, Arguments>>> = {
+export const MODES: Readonly<Partial<Record<Mode, Arguments>>> = {
   rebuild: 'files',
   buildsrpm: 'files',
   chain: 'files',
@@ -90,10 +91,15 @@ const OPEN: ReadonlySet<string> = new Set([
   ...['continue', 'recurse', 'cwd', 'unpriv'],
 ]);
 
-const PATHS: ReadonlyMap<string, PathKind> = new Map([
+/** Options that name what is read. */
+export const INPUTS: ReadonlyMap<string, PathKind> = new Map([
   ['spec', 'file'],
-  ['macro-file', 'file'],
+  ['macro-file', 'content'],
   ['sources', 'sources'],
+]);
+
+const PATHS: ReadonlyMap<string, PathKind> = new Map([
+  ...INPUTS,
   ['resultdir', 'lone results'],
   ['localrepo', 'lone results'],
 ]);
@@ -161,5 +167,5 @@ async function argument(
 }
 
 async function fetched(kind: PathKind, path: string, user: CallerUser): Promise<string> {
-  return String(await fetchPath(kind, path, user));
+  return await fetchPath(kind, path, user.files ?? ELSEWHERE);
 }

@@ -1,7 +1,5 @@
-import { resolve } from 'node:path';
 import { Option } from 'commander';
 import { defined } from '../../defined.ts';
-import { KilnError } from '../../errors.ts';
 import type { RunRequest } from '../../jobs/run/request.ts';
 import { type LibvirtNetwork, parseLibvirtNetwork } from '../../sandbox/domain/domain-xml.ts';
 import { parseLabelRequest } from '../../sandbox/labels/labels.ts';
@@ -51,7 +49,7 @@ export interface SandboxOptions
   readonly allowHost?: boolean;
   readonly allowHostNetwork?: boolean;
   readonly profile: 'default' | 'nested';
-  readonly secret: readonly ReturnType<typeof parseSecret>[];
+  readonly secret: NonNullable<RunRequest['secrets']>;
   readonly artifact: readonly string[];
   readonly resultdir?: string;
   /** Milliseconds. */
@@ -173,25 +171,10 @@ function network(options: SandboxOptions, command: KilnCommand): SandboxSpecific
   );
 }
 
-type RequestCaller = Pick<Caller, 'env' | 'cwd' | 'ids'> & Partial<Pick<Caller, 'handOver'>>;
+type RequestCaller = Pick<Caller, 'env' | 'ids'>;
 
 export function isProfileFile(nameOrPath: string): boolean {
   return /[./]/.test(nameOrPath);
-}
-
-/** A descriptor of the caller's, as a shell writes `<(command)`. */
-const DESCRIPTOR = /^\/dev\/(?:stdin|fd\/)|^\/proc\/(?:self|thread-self)\/fd\//;
-
-function profile(nameOrPath: string, caller: RequestCaller): string {
-  if (!isProfileFile(nameOrPath)) return nameOrPath;
-  if (caller.handOver !== undefined && DESCRIPTOR.test(nameOrPath)) {
-    throw new KilnError(
-      'E_SECCOMP_PROFILE',
-      `the seccomp profile ${nameOrPath} is an open file of the caller, which the daemon does not have`,
-      { hint: 'write it to a file, and name that' },
-    );
-  }
-  return resolve(caller.cwd(), nameOrPath);
 }
 
 /** Opened by the caller. @throws KilnError E_RESULTDIR */
@@ -221,7 +204,7 @@ export function runRequest(
   return {
     ...{ image, argv, capAdd, tmpfs, copyIn },
     env: Object.fromEntries(options.env),
-    seccomp: nested && options.seccomp === 'default' ? 'nested' : profile(options.seccomp, caller),
+    seccomp: nested && options.seccomp === 'default' ? 'nested' : options.seccomp,
     allowMissing: some(options.allowMissing) ?? allowedMissing(caller.env),
     network: network(options, command),
     binds: options.bind,

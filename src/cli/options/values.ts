@@ -4,7 +4,7 @@ import { defined } from '../../defined.ts';
 import { parseEgressRule } from '../../egress/rule.ts';
 import { HOSTNAME, sizeInBytes, timeInMilliseconds } from '../../recipe/limit-keys.ts';
 import { MINIMUM_MEMORY } from '../../sandbox/policy/limits.ts';
-import type { Bind, Tmpfs } from '../../sandbox/policy/specification.ts';
+import type { Tmpfs, WantedBind } from '../../sandbox/policy/specification.ts';
 
 export function read<Value>(value: Value | undefined, how: string): Value {
   if (value !== undefined) return value;
@@ -53,7 +53,7 @@ export function parseCpus(text: string): number {
 const BIND_OPTIONS = ['ro', 'rw', 'z', 'Z', 'nolinks'];
 
 /** `SRC:DST[:ro|rw]`; SRC is relative to `cwd`, DST absolute in the sandbox. */
-export function parseBind(text: string, cwd: string): Bind {
+export function parseBind(text: string, cwd: string): WantedBind {
   const [source, target, mode = 'rw', ...more] = text.split(':');
   if (!source || more.length > 0)
     throw new InvalidArgumentError('write it as SRC:DST[:ro|rw][,z|Z][,nolinks].');

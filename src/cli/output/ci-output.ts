@@ -161,7 +161,7 @@ export class CiOutput implements Disposable {
 
   /** With the caller's names. */
   #resultOf(report: BuildReport): Result {
-    return this.#caller.paths.renamed(resultOfBuild(report));
+    return resultOfBuild(report, (value) => this.#caller.paths.renamed(value));
   }
 
   #logOf(name: string, spec: string): LogReader {

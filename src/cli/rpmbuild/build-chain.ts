@@ -1,4 +1,4 @@
-import { isAbsolute, join, relative, resolve } from 'node:path';
+import { isAbsolute, join, relative } from 'node:path';
 import { isKilnCode } from '../../errors.ts';
 import { asKilnError } from '../../host/calls/system-error.ts';
 import type { HeldPath } from '../../host/files/held.ts';
@@ -89,7 +89,7 @@ export async function tellChain<Report extends ToldChain>(
 }
 
 export async function runChain(
-  sources: readonly string[],
+  sources: readonly HeldPath[],
   options: BuildOptions & ChainOptions & Pick<RecipeOptions, 'allowHost'>,
   command: KilnCommand,
   caller: Caller,
@@ -98,7 +98,7 @@ export async function runChain(
   const asked = chainRequest(sources, options, command, caller);
   const directory = await caller.paths.loneResults(options.resultdir);
   const request: ChainRequest = { ...asked, resultDirectory: directory };
-  const paths = sources.map((path) => resolve(path));
+  const paths = sources.map((path) => caller.paths.renamed<string>(path));
   for (const path of new Set(paths.filter((path, index) => paths.indexOf(path) !== index))) {
     const message = `${path} is named more than once: it is built once`;
     printWarning({ code: 'named-twice', message }, caller.stderr);
@@ -156,17 +156,18 @@ export async function runChain(
 }
 
 export function chainRequest(
-  sources: readonly string[],
+  sources: readonly HeldPath[],
   options: BuildOptions & ChainOptions,
   command: KilnCommand,
-  caller: Pick<Caller, 'env' | 'cwd' | 'ids'>,
+  caller: Pick<Caller, 'env' | 'cwd' | 'ids' | 'paths'>,
 ): Omit<ChainRequest, 'resultDirectory'> {
   const [first] = sources;
   if (first === undefined) return command.error('kiln: a chain needs source packages');
   const { source: _, ...build } = buildRequest(first, options, command, caller);
-  const paths = sources.map((path) => resolve(path));
+  // By what the caller calls them: each is opened by itself.
+  const paths = new Map(sources.map((path) => [caller.paths.renamed<string>(path), path]));
   return {
-    sources: [...new Set(paths)],
+    sources: [...paths.values()],
     build,
     jobs: options.jobs,
     continue: options.continue === true,

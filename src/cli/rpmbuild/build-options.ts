@@ -1,5 +1,6 @@
 import { availableParallelism } from 'node:os';
 import { InvalidArgumentError, Option } from 'commander';
+import type { HeldPath } from '../../host/files/held.ts';
 import {
   type BuildRequest,
   type CacheMount,
@@ -30,8 +31,8 @@ type Same = 'nocheck' | 'target' | 'shortCircuit' | 'lock' | 'postinstall' | 'of
 
 export interface BuildOptions extends LimitValues, Pick<BuildRequest, Same> {
   readonly image?: string;
-  readonly spec?: string;
-  readonly sources?: string;
+  readonly spec?: HeldPath;
+  readonly sources?: HeldPath;
   readonly resultdir: string;
   readonly define: readonly string[];
   readonly with: readonly string[];
@@ -48,9 +49,9 @@ export interface BuildOptions extends LimitValues, Pick<BuildRequest, Same> {
   readonly resume?: string;
   readonly verify?: boolean;
   readonly vary: readonly Variation[];
-  readonly provenanceKey?: string;
-  readonly signKey?: string;
-  readonly signPassphraseFile?: string;
+  readonly provenanceKey?: HeldPath;
+  readonly signKey?: HeldPath;
+  readonly signPassphraseFile?: HeldPath;
   readonly builderId?: string;
   readonly json?: boolean;
   readonly quiet?: boolean;

@@ -15,7 +15,7 @@ import {
 import { runRecipe } from '../../jobs/recipe/run-recipe.ts';
 import { lockResults } from '../../jobs/rpmbuild/outcome/result-files.ts';
 import { lengthOf, Timeline } from '../../jobs/run/timeline.ts';
-import { type BuildRecipe, buildRecipeJsonSchema } from '../../recipe/build-recipe.ts';
+import { buildRecipeJsonSchema } from '../../recipe/build-recipe.ts';
 import { limitsOf } from '../../sandbox/policy/limits.ts';
 import { forbidden } from '../../users/configuration.ts';
 import { type Caller, listenForInterruption } from '../caller/caller.ts';
@@ -83,12 +83,14 @@ export async function buildRecipe(
     const report = await runRecipe(engine, request, hooks, timeline);
     caller.exitStatus = recipeStatus(report);
     output.finish(report);
-    await reportResult(request, json, (status) => resultOfRecipe(report, status), caller);
+    const describe = (status: number) => resultOfRecipe(report, status, engine.renamed);
+    await reportResult(request, json, describe, caller);
   } catch (error) {
     output[Symbol.dispose]();
     printError(error, caller.stderr);
     caller.exitStatus = exitStatus(error);
-    const describe = (status: number) => resultOfFailedRecipe(request, status, error, timeline);
+    const describe = (status: number) =>
+      resultOfFailedRecipe(request, status, error, timeline, engine.renamed);
     // It has been told why nothing is written there.
     const isUsable = !isKilnCode(error, 'E_RESULTDIR_BUSY') && !isKilnCode(error, 'E_RESULTDIR');
     const where = isUsable ? request : { caller: request.caller };
@@ -98,7 +100,7 @@ export async function buildRecipe(
 
 const USERS_PATH = '/usr/local/bin:/usr/bin:/bin';
 
-type RecipeCaller = Pick<Caller, 'ids' | 'environment' | 'cwd' | 'variable'> &
+type RecipeCaller = Pick<Caller, 'ids' | 'environment' | 'cwd' | 'variable' | 'paths'> &
   Partial<Pick<Caller, 'user'>>;
 
 export function recipeRequest(
@@ -107,9 +109,10 @@ export function recipeRequest(
   caller: RecipeCaller,
 ): RecipeRequest {
   const { image, sources, disk, timeout, stallTimeout, usual } = options;
-  const { user } = caller;
+  const { user, paths } = caller;
   return {
     path,
+    admit: (recipe) => admitRecipe(recipe, { user, paths }, options),
     parameters: Object.fromEntries(options.param),
     allowHost: options.allowHost === true,
     offline: options.offline === true,
@@ -122,16 +125,17 @@ export function recipeRequest(
       sources: sources === undefined ? undefined : resolve(sources),
       keepSeconds: options.keep && options.keep / 1000,
       host: options.allowHost === true ? hostShell(path, caller) : undefined,
-      // Of a user's own recipe the folder is the user's, of one that comes with kiln kiln's.
-      folder: user?.files?.folderOf(path),
-      admit: user && ((recipe: BuildRecipe) => admitRecipe(recipe, user, options)),
+      // Of a recipe of the caller's, the folder is the caller's, of one that comes with kiln kiln's.
+      folder: paths.folderOf(path),
     }),
   };
 }
 
 function hostShell(path: string, caller: RecipeCaller): HostShell {
-  const { ids, user, environment } = caller;
-  if (user === undefined) return callerShell(ids, { cwd: dirname(path), environment });
+  const { ids, user, environment, paths } = caller;
+  // Its commands may do on the host what root may: where they start takes nothing from that.
+  if (user === undefined)
+    return callerShell(ids, { cwd: dirname(paths.renamed(path)), environment });
   if (!user.policy.hostCommands) {
     const why = 'root has not allowed it (users.hostCommands in /etc/kiln/kiln.yaml)';
     return { cwd: '/', start: () => Promise.reject(forbidden('$host', why)) };

@@ -1,6 +1,6 @@
-import { resolve } from 'node:path';
 import type { Option } from 'commander';
 import { defined } from '../../defined.ts';
+import type { HeldPath } from '../../host/files/held.ts';
 import { hostArchitecture } from '../../image/key.ts';
 import {
   addedRepository,
@@ -24,7 +24,7 @@ export function resumedRequest(
   }
   const { shortCircuit, nocheck, timeout, stallTimeout, provenanceKey } = options;
   return defined({
-    provenance: provenanceKey === undefined ? undefined : { key: resolve(provenanceKey) },
+    provenance: provenanceKey === undefined ? undefined : { key: provenanceKey },
     shortCircuit,
     nocheck,
     keepSeconds: options.keep && options.keep / 1000,
@@ -36,8 +36,7 @@ export function resumedRequest(
 function signing(options: BuildOptions, command: KilnCommand): BuildRequest['signing'] {
   const { signKey, signPassphraseFile } = options;
   if (signKey !== undefined) {
-    const passphraseFile = resolved(signPassphraseFile);
-    return { key: resolve(signKey), ...defined({ passphraseFile }) };
+    return { key: signKey, ...defined({ passphraseFile: signPassphraseFile }) };
   }
   if (signPassphraseFile === undefined) return undefined;
   return command.error('kiln: --sign-passphrase-file is for the key of --sign-key: name it');
@@ -58,7 +57,7 @@ function networkUse(
 
 /** Without the folder for results, which is opened once nothing is wrong with all else. */
 export function buildRequest(
-  srpm: string | undefined,
+  srpm: HeldPath | undefined,
   options: BuildOptions,
   command: KilnCommand,
   caller: Pick<Caller, 'env' | 'cwd' | 'ids'>,
@@ -100,7 +99,7 @@ export function buildRequest(
     rpmbuildOptions: options.rpmbuildOpts,
     ...defined({
       ...{ target, shortCircuit, disk },
-      lock: resolved(options.lock),
+      lock: options.lock,
       network: phases && { use: networkUse(options, command), phases },
       keepSeconds: options.keep && options.keep / 1000,
       signing: signing(options, command),
@@ -114,7 +113,7 @@ export function buildRequest(
     time: defined({ timeout, stallTimeout }),
     postinstall: options.postinstall === true,
     provenance: defined({
-      key: resolved(options.provenanceKey),
+      key: options.provenanceKey,
       builder: options.builderId,
       sourceDateEpoch: sourceDateEpoch(caller.env),
     }),
@@ -124,7 +123,7 @@ export function buildRequest(
 }
 
 function source(
-  srpm: string | undefined,
+  srpm: HeldPath | undefined,
   options: BuildOptions,
   command: KilnCommand,
 ): BuildSource {
@@ -132,15 +131,11 @@ function source(
   if (srpm?.endsWith('.spec') && spec === undefined) {
     return source(undefined, { ...options, spec: srpm }, command);
   }
-  if (srpm !== undefined && spec === undefined) return { kind: 'srpm', path: resolve(srpm) };
+  if (srpm !== undefined && spec === undefined) return { kind: 'srpm', path: srpm };
   if (spec === undefined || srpm !== undefined) {
     return command.error('kiln: give a source package, or a spec with --spec');
   }
-  return { kind: 'spec', path: resolve(spec), ...defined({ sources: resolved(sources) }) };
-}
-
-function resolved(path: string | undefined): string | undefined {
-  return path ? resolve(path) : undefined;
+  return { kind: 'spec', path: spec, ...defined({ sources }) };
 }
 
 export type BuildMode = 'package' | 'spec' | 'lock' | 'resume' | 'chain' | 'recipe' | 'schema';

@@ -1,7 +1,10 @@
+import { defined } from '../../defined.ts';
+import type { HeldPath } from '../../host/files/held.ts';
 import { buildPackage } from '../../jobs/rpmbuild/build.ts';
-import { keptResultDirectory, resumeBuild } from '../../jobs/rpmbuild/keep.ts';
+import { keptFiles, resumeBuild } from '../../jobs/rpmbuild/keep.ts';
 import { resultOfBuild } from '../../jobs/rpmbuild/outcome/finish.ts';
 import type { BuildReport } from '../../jobs/rpmbuild/outcome/report.ts';
+import type { BuildRequest } from '../../jobs/rpmbuild/request.ts';
 import { verifyBuild } from '../../jobs/verify/verify.ts';
 import { findSandbox } from '../../sandbox/domain/sandbox-record.ts';
 import { LIMIT_NAMES } from '../../sandbox/policy/limits.ts';
@@ -44,7 +47,7 @@ export function command(caller: Caller): KilnCommand {
   return it
     .option('--json', 'print the result as JSON, as the last line of stderr')
     .addHelpText('after', EXAMPLES + RECIPE_EXAMPLES + CHAIN_EXAMPLES)
-    .action(async (sources: string[], given: AllOptions) => {
+    .action(async (sources: HeldPath[], given: AllOptions) => {
       const [source] = sources;
       const mode = buildMode(source, given);
       refuseUnused(mode, it);
@@ -81,7 +84,7 @@ function ofRecipe(options: AllOptions, it: KilnCommand) {
 }
 
 async function build(
-  source: string | undefined,
+  source: HeldPath | undefined,
   options: BuildOptions & Pick<RecipeOptions, 'allowHost'>,
   it: KilnCommand,
   caller: Caller,
@@ -90,7 +93,7 @@ async function build(
   await using engine = caller.openEngine({ hurry: true, allowHost: options.allowHost });
   using interruption = listenForInterruption(caller);
   const given = options.spec ?? source ?? options.resume ?? '';
-  const shown = specPath(caller.user?.files?.renamed(given) ?? given, caller);
+  const shown = specPath(caller.paths.renamed(given), caller);
   using output = buildOutput(
     { quiet: options.quiet === true, ci: options.ci, source: shown, begin },
     caller,
@@ -100,11 +103,13 @@ async function build(
   if (options.resume !== undefined) {
     const changes = resumedRequest(source, options, it);
     const { id } = await findSandbox(engine, options.resume);
-    // Of a user's build, the folder of its start means nothing now.
-    const isNamed = it.isGiven('resultdir') || caller.user !== undefined;
-    const to = isNamed ? options.resultdir : keptResultDirectory(engine, id, changes);
+    const named = it.isGiven('resultdir') ? options.resultdir : undefined;
+    // Of a user's build, what its start named means nothing now.
+    const kept = caller.user === undefined ? keptFiles(engine, id, changes) : undefined;
+    const again = kept && (await keysAgain(kept, changes, caller));
+    const to = named ?? kept?.resultDirectory ?? options.resultdir;
     const resultDirectory = await caller.paths.loneResults(to);
-    report = await resumeBuild(engine, id, { ...changes, resultDirectory }, hooks);
+    report = await resumeBuild(engine, id, { ...changes, ...again, resultDirectory }, hooks);
   } else {
     const asked = buildRequest(source, options, it, caller);
     const resultDirectory = await caller.paths.loneResults(options.resultdir);
@@ -115,6 +120,23 @@ async function build(
         : await buildPackage(engine, request, hooks);
   }
   await output.finish(report);
-  if (options.json === true) printJson(caller.stderr, resultOfBuild(report));
+  if (options.json === true) printJson(caller.stderr, resultOfBuild(report, engine.renamed));
   caller.exitStatus = report.exitStatus;
+}
+
+/** The keys of a kept build, as root's client opens them now, but for those that are named again. */
+async function keysAgain(
+  kept: ReturnType<typeof keptFiles>,
+  { signing, provenance }: Partial<BuildRequest>,
+  { paths }: Caller,
+): Promise<Partial<BuildRequest>> {
+  const open = async (path: string | undefined) =>
+    path === undefined ? undefined : await paths.content(path);
+  const key = signing === undefined ? await open(kept.signing?.key) : undefined;
+  const passphraseFile = key && (await open(kept.signing?.passphraseFile));
+  const other = provenance?.key === undefined ? await open(kept.provenance?.key) : undefined;
+  return defined({
+    signing: key && { key, ...defined({ passphraseFile }) },
+    provenance: other && { key: other },
+  });
 }

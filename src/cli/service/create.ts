@@ -124,11 +124,15 @@ async function create(
   it: KilnCommand,
   caller: Caller,
 ): Promise<void> {
-  const old = options.from === undefined ? undefined : await readOldSandbox(options.from);
+  const opened = async (path: string | undefined) =>
+    path === undefined ? undefined : await caller.paths.file(path);
+  const from = await opened(options.from);
+  const old = from === undefined ? undefined : await readOldSandbox(from);
   const name = givenName ?? old?.name ?? it.error('kiln: give the service a name');
   for (const warning of old?.warnings ?? [])
     printWarning({ code: 'old-setting', message: `${options.from}: ${warning}` }, caller.stderr);
-  const model = options.file === undefined ? undefined : await readServiceFile(options.file);
+  const named = await opened(options.file);
+  const model = named === undefined ? undefined : await readServiceFile(named);
   await using engine = caller.openEngine({ allowHost: options.allowHost });
   const wanted = options.image ?? model?.image;
   await using image = await pickImageFor(caller, engine, wanted);

@@ -1,4 +1,3 @@
-import { resolve } from 'node:path';
 import { isKilnCode, KilnError } from '../../errors.ts';
 import { writeUserFile } from '../../host/files/user-file.ts';
 import { hasSystemd } from '../../host/process/process.ts';
@@ -170,7 +169,7 @@ export function restoreCommand(caller: Caller): KilnCommand {
       await using engine = caller.openEngine();
       const { image, definition } = await restoreService(
         engine.paths,
-        resolve(caller.cwd(), file),
+        await caller.paths.file(file),
         name,
         {
           allowHostWrite: options.allowHostWrite === true,

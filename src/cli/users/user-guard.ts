@@ -2,51 +2,56 @@
 import type { Command } from 'commander';
 import { defined } from '../../defined.ts';
 import { KilnError } from '../../errors.ts';
+import { below, type HeldPath } from '../../host/files/held.ts';
 import { isImageName } from '../../image/find.ts';
 import { isRecipeName } from '../../jobs/recipe/request.ts';
 import type { BuildRecipe } from '../../recipe/build-recipe.ts';
 import type { Bind } from '../../sandbox/policy/specification.ts';
-import type { CallerFiles } from '../../users/caller-files.ts';
+import { type CallerPaths, heldBinds } from '../../users/caller-paths.ts';
 import { type CallerUser, forbidden, inUnits } from '../../users/configuration.ts';
-import { RunElsewhere } from '../caller/caller.ts';
+import { type Caller, RunElsewhere } from '../caller/caller.ts';
 import { wordsOf } from '../options/command.ts';
 import type { RecipeOptions } from '../rpmbuild/build-options.ts';
 import type { SharedOptions } from '../rpmbuild/build-recipe.ts';
-import { isPackageOrSpec } from '../rpmbuild/build-request.ts';
 import {
+  type CommandRules,
   EGRESS,
   isOwnImageRecipe,
   NETWORK,
   type PathKind,
+  ROOT_COMMANDS,
   type Rule,
   SHIPPED_PROFILES,
   USER_COMMANDS,
   type Values,
 } from './user-rules.ts';
 
-export function guard(program: Command, user: CallerUser): void {
+/** What a caller may give, and what becomes of the paths in it. */
+type Admitting = Pick<Caller, 'user' | 'paths'>;
+
+export function guard(program: Command, caller: Admitting): void {
   program.hook('preAction', async (_, action) => {
     const given = { words: wordsOf(action), args: action.args };
-    action.processedArgs = await admit(action, user, given, action.processedArgs);
+    action.processedArgs = await admit(action, caller, given, action.processedArgs);
   });
 }
 
 /**
- * Checks every option and argument of a command against the rules, and replaces the caller's files by copies.
+ * Checks every option and argument of a user's command against the rules, and has the caller's own process open what
+ * they name to be read. What is written is opened by the command, once it knows that there is something to do.
  * @param words the command's name, by which the rules know it
- * @returns the arguments, `processed` by their parsers, with copies for files
- * @throws KilnError E_FORBIDDEN, E_CALLER_FILE, E_BIND, E_RESULTDIR; RunElsewhere where this process takes no files
+ * @returns the arguments, `processed` by their parsers, with what was opened
+ * @throws KilnError E_FORBIDDEN, E_CALLER_FILE, E_BIND; RunElsewhere where this process takes no files
  */
 export async function admit<Processed>(
   action: Command,
-  user: CallerUser,
+  { user, paths }: Admitting,
   { words, args }: { readonly words: string; readonly args: readonly string[] },
   processed: Processed,
 ): Promise<Processed> {
-  const rules = USER_COMMANDS[words];
-  if (rules === undefined) throw forbidden(`kiln ${words}`, 'it is root’s');
+  const rules = rulesOf(words, user);
   const options: Values = action.opts();
-  for (const option of action.options) {
+  for (const option of user === undefined ? [] : action.options) {
     const name = option.attributeName();
     const value = options[name];
     if (value === undefined) continue;
@@ -54,14 +59,16 @@ export async function admit<Processed>(
     const source = action.getOptionValueSource(name);
     // What is built in is not the user's choice, but it may name a file. What kiln.yaml says is as if it were given.
     const isChosen = source !== undefined && source !== 'default';
-    if (isChosen || fetchingOf(rule, user) !== undefined) {
+    if (user !== undefined && (isChosen || fetchingOf(rule, { user, paths }) !== undefined)) {
       await fromSource(source, () => check(option.long ?? name, rule, value, user, options));
     }
   }
-  for (const value of args) check(value, rules.arguments, value, user, options);
+  if (user !== undefined)
+    for (const value of args) check(value, rules.arguments, value, user, options);
+  if (rules.givesNames !== undefined && options[rules.givesNames] === true) return processed;
   for (const option of action.options) {
     const name = option.attributeName();
-    const fetching = fetchingOf(rules.options[name], user);
+    const fetching = fetchingOf(rules.options[name], { user, paths });
     const value: unknown = options[name];
     const source = action.getOptionValueSource(name) ?? 'cli';
     if (fetching === undefined || value === undefined) continue;
@@ -69,8 +76,21 @@ export async function admit<Processed>(
     const fetched = await fromSource(source, () => fetchAll(value, fetching));
     action.setOptionValueWithSource(name, fetched, source);
   }
-  const fetching = fetchingOf(rules.arguments, user);
+  const fetching = fetchingOf(rules.arguments, { user, paths });
   return fetching === undefined ? processed : await fetchAll(processed, fetching);
+}
+
+/** Root's words are held to no rule. */
+function rulesOf(words: string, user: CallerUser | undefined): CommandRules {
+  const rules = USER_COMMANDS[words];
+  if (user !== undefined && rules === undefined) throw forbidden(`kiln ${words}`, 'it is root’s');
+  if (user !== undefined && rules !== undefined) return rules;
+  const roots = ROOT_COMMANDS[words];
+  return {
+    options: { ...rules?.options, ...roots?.options },
+    arguments: roots?.arguments ?? rules?.arguments ?? 'open',
+    ...defined({ givesNames: roots?.givesNames }),
+  };
 }
 
 /** Names the place of a default in kiln.yaml, which is the value's source then, if `act` fails. */
@@ -94,15 +114,17 @@ const OUTPUTS: readonly PathKind[] = ['results', 'lone results', 'result'];
 
 interface Fetching {
   readonly field?: string | undefined;
-  readonly fetch: (path: string) => Promise<string | number>;
+  readonly fetch: (path: string) => Promise<string>;
 }
 
-function fetchingOf(rule: Rule | undefined, user: CallerUser): Fetching | undefined {
-  if (rule === 'image') return { fetch: (name) => fetchImage(name, user) };
+function fetchingOf(rule: Rule | undefined, { user, paths }: Admitting): Fetching | undefined {
+  if (rule === 'image') return user && { fetch: (name) => fetchImage(name, user) };
   if (typeof rule !== 'object' || rule.kind !== 'path') return undefined;
-  // The action opens what it writes, once it is known that there is something to do.
-  if (OUTPUTS.includes(rule.path)) return undefined;
-  return { field: rule.field, fetch: (path) => fetchPath(rule.path, path, user) };
+  const { path: kind, where } = rule;
+  if (OUTPUTS.includes(kind)) return undefined;
+  const isPath = where ?? (() => true);
+  const fetch = async (path: string) => (isPath(path) ? await fetchPath(kind, path, paths) : path);
+  return { field: rule.field, fetch };
 }
 
 export function admitOptions(words: string, options: Values, user: CallerUser): void {
@@ -175,8 +197,9 @@ async function fetchAll<Value>(value: Value, fetching: Fetching): Promise<Value>
   const path = (value as Record<string, unknown>)[field];
   if (typeof path !== 'string')
     throw new KilnError('E_FORBIDDEN', `not a path: ${JSON.stringify(value)}`);
-  const fetched = await fetch(path);
-  return { ...value, [typeof fetched === 'number' ? 'descriptor' : field]: fetched };
+  // A bind is told of by its name; of all else there is no other.
+  const isBind = 'target' in value && 'readonly' in value;
+  return { ...value, [isBind ? 'place' : field]: await fetch(path) };
 }
 
 export async function fetchImage(name: string, { files }: CallerUser): Promise<string> {
@@ -188,45 +211,55 @@ export async function fetchImage(name: string, { files }: CallerUser): Promise<s
 export async function fetchPath(
   kind: PathKind,
   path: string,
-  { files }: CallerUser,
-): Promise<string | number> {
-  if (files === undefined) throw new RunElsewhere();
+  paths: CallerPaths,
+): Promise<HeldPath> {
   switch (kind) {
     case 'file':
-      return await files.file(path);
+      return await paths.file(path);
+    case 'content':
+      return await paths.content(path);
     case 'built':
-      if (isRecipeName(path)) return await files.recipe(path);
-      return isImageName(path) && !isPackageOrSpec(path) ? path : await files.file(path);
+      return await (isRecipeName(path) ? paths.recipe(path) : paths.file(path));
     case 'sources':
-      return await files.tree(path, 'inside');
+      return await paths.tree(path, 'inside');
     case 'tree':
-      return await copiedIn(path, files);
+      return await copiedIn(path, paths);
     case 'place':
-      return await files.place(path);
+      return await paths.place(path);
     case 'results':
-      return await files.results(path);
+      return await paths.results(path);
     case 'lone results':
-      return await files.loneResults(path);
+      return await paths.loneResults(path);
     case 'result':
-      return await files.resultAt(path);
+      return await paths.resultAt(path);
   }
 }
 
-async function copiedIn(path: string, files: CallerFiles): Promise<string> {
+async function copiedIn(path: string, paths: CallerPaths): Promise<HeldPath> {
   const [end = ''] = /\/\.?\/*$/.exec(path) ?? [];
-  return `${await files.tree(path, 'as they are')}${end}`;
+  const held = await paths.tree(path, 'as they are');
+  return end === '' ? held : below(held, end.slice(1));
 }
 
 /**
- * Checks a user's recipe, and opens its binds as the user, if the user allows the host.
- * @throws KilnError E_FORBIDDEN, E_CALLER_FILE, E_BIND
+ * Checks a user's recipe, and has the binds of a recipe opened if its caller allows the host: if not, the plan refuses
+ * them. @throws KilnError E_FORBIDDEN, E_CALLER_FILE, E_BIND
  */
 export async function admitRecipe(
+  recipe: BuildRecipe,
+  { user, paths }: Admitting,
+  options: Pick<RecipeOptions & SharedOptions, 'allowHost' | 'image'>,
+): Promise<readonly Bind[]> {
+  if (user !== undefined) checkRecipe(recipe, user, options);
+  return options.allowHost === true ? await heldBinds(recipe.sandbox.bind, paths) : [];
+}
+
+function checkRecipe(
   { image, sandbox }: BuildRecipe,
   user: CallerUser,
-  { allowHost, image: given }: Pick<RecipeOptions & SharedOptions, 'allowHost' | 'image'>,
-): Promise<readonly Bind[]> {
-  const { network, egress, profile, bind } = sandbox;
+  { image: given }: Pick<RecipeOptions & SharedOptions, 'image'>,
+): void {
+  const { network, egress, profile } = sandbox;
   if (given === undefined && !isImageName(image)) {
     throw forbidden(`the image ${image} of a recipe`, 'it is no name', {
       hint: 'name an image recipe of your own with -r',
@@ -236,12 +269,4 @@ export async function admitRecipe(
   if (egress !== undefined) check('sandbox.egress', EGRESS, egress, user, {});
   if (!SHIPPED_PROFILES.includes(profile))
     throw forbidden(`sandbox.profile ${profile}`, 'sandboxes in a sandbox need its whole /proc');
-  // Without that word, the plan refuses binds of a recipe.
-  if (allowHost !== true) return bind;
-  const binds: Bind[] = [];
-  for (const wanted of bind) {
-    const descriptor = Number(await fetchPath('place', wanted.source, user));
-    binds.push({ ...wanted, descriptor });
-  }
-  return binds;
 }

@@ -4,23 +4,28 @@
  */
 import { defined } from '../../defined.ts';
 import { isListed, parseEgressRule } from '../../egress/rule.ts';
+import { isImageName } from '../../image/find.ts';
+import { isRecipeName } from '../../jobs/recipe/request.ts';
 import type { Tmpfs } from '../../sandbox/policy/specification.ts';
 import { SIZES, TIMES, type UserPolicy } from '../../users/configuration.ts';
 import type { DetachOptions } from '../job/detach.ts';
-import type { SandboxOptions } from '../options/sandbox-options.ts';
+import { isProfileFile, type SandboxOptions } from '../options/sandbox-options.ts';
 import type { BuildOptions, ChainOptions, RecipeOptions } from '../rpmbuild/build-options.ts';
+import { isPackageOrSpec } from '../rpmbuild/build-request.ts';
 import type { RunOptions } from '../run.ts';
 import type { ExecOptions } from '../shell.ts';
 
 export type Values = Readonly<Record<string, unknown>>;
 
 /**
- * How a caller's path is used. `file`: read. `built`: read as the source of a build. `sources`: a folder whose
- * links are followed. `tree`: a file or folder, copied with its links. `place`: bound. `results`: a folder that
- * is written to; `lone results`: by one build at a time. `result`: one file or folder that is written.
+ * How a caller's path is used. `file`: read, and its name means something; `content`: nothing. `built`: read as the
+ * source of a build. `sources`: a folder whose links are followed. `tree`: a file or folder, copied with its links.
+ * `place`: bound. `results`: a folder that is written to; `lone results`: by one build at a time. `result`: one file
+ * or folder that is written.
  */
 export type PathKind =
   | 'file'
+  | 'content'
   | 'built'
   | 'sources'
   | 'tree'
@@ -42,13 +47,19 @@ export type Rule =
       readonly units?: Readonly<Record<string, number>>;
       readonly allows: (value: unknown, policy: UserPolicy, options: Values) => boolean;
     }
-  | { readonly kind: 'path'; readonly path: PathKind; readonly field?: 'source' | 'file' }
+  | {
+      readonly kind: 'path';
+      readonly path: PathKind;
+      readonly field?: 'source' | 'file';
+      /** Whether a value is a path: some may be names as well. */
+      readonly where?: (value: string) => boolean;
+    }
   | 'image';
 
 const CONFIRMS: Rule = { kind: 'root', why: 'it confirms what only root may do' };
 
-function path(kind: PathKind, field?: 'source' | 'file'): Rule {
-  return { kind: 'path', path: kind, ...defined({ field }) };
+function path(kind: PathKind, field?: 'source' | 'file', where?: (value: string) => boolean): Rule {
+  return { kind: 'path', path: kind, ...defined({ field, where }) };
 }
 
 function open<Name extends string>(...names: readonly Name[]): Readonly<Record<Name, 'open'>> {
@@ -150,7 +161,7 @@ const SANDBOX: Readonly<Record<keyof SandboxOptions, Rule>> = {
     allows: (value) => SHIPPED_PROFILES.includes(value),
   },
   label: { kind: 'root', why: 'a label says what the host’s security module lets it do' },
-  secret: path('file', 'file'),
+  secret: path('content', 'file'),
   allowMissing: { kind: 'root', why: 'it takes a layer of the isolation away' },
   resultdir: path('results'),
   keep: KEEP,
@@ -226,9 +237,9 @@ const BUILD: Readonly<
   lock: { kind: 'root', why: 'kilnd itself would ask whatever server it names' },
   // Ids of others' sandboxes mean nothing to their own.
   resume: 'open',
-  provenanceKey: path('file'),
-  signKey: path('file'),
-  signPassphraseFile: path('file'),
+  provenanceKey: path('content'),
+  signKey: path('content'),
+  signPassphraseFile: path('content'),
   ci: 'open',
   // Each counts as a sandbox, and starts when there is room for it.
   jobs: setting('limits.sandboxes', (value, { limits }) => Number(value) <= limits.sandboxes),
@@ -243,16 +254,22 @@ export function isOwnImageRecipe(text: string): boolean {
   return /\.ya?ml$/.test(text);
 }
 
-interface CommandRules {
+export function isBuiltFile(text: string): boolean {
+  return isRecipeName(text) || isPackageOrSpec(text) || !isImageName(text);
+}
+
+export interface CommandRules {
   readonly options: Readonly<Record<string, Rule>>;
   readonly arguments: Rule;
+  /** The option with which another program takes the paths, by their names. */
+  readonly givesNames?: string;
 }
 
 export const USER_COMMANDS: Readonly<Record<string, CommandRules>> = {
   run: { options: RUN, arguments: 'open' },
   shell: { options: SANDBOX, arguments: 'open' },
   exec: { options: EXEC, arguments: 'open' },
-  build: { options: BUILD, arguments: path('built') },
+  build: { options: BUILD, arguments: path('built', undefined, isBuiltFile) },
   // What these then call has the rules of `run`, `exec` and `kill`.
   'ci gitlab config': { options: {}, arguments: 'open' },
   'ci gitlab prepare': { options: open('allowImage'), arguments: 'open' },
@@ -290,9 +307,21 @@ export const USER_COMMANDS: Readonly<Record<string, CommandRules>> = {
   'farm advertise': { options: {}, arguments: 'open' },
   'farm step': { options: { resultdir: path('results'), worker: 'open' }, arguments: 'open' },
   'config show': { options: open('json'), arguments: 'open' },
-  'config check': { options: {}, arguments: path('file') },
+  'config check': { options: {}, arguments: path('content') },
   complete: { options: {}, arguments: 'open' },
   completion: { options: {}, arguments: 'open' },
   version: { options: {}, arguments: 'open' },
   'image schema': { options: {}, arguments: 'open' },
+};
+
+/** What is root's alone, where it names files; beside the paths of the rules above. */
+export const ROOT_COMMANDS: Readonly<Record<string, Partial<CommandRules>>> = {
+  run: { options: { seccomp: path('content', undefined, isProfileFile) } },
+  shell: { options: { seccomp: path('content', undefined, isProfileFile) } },
+  build: { options: { lock: path('file') }, givesNames: 'farm' },
+  // A recipe of root's may be a name.
+  'image lock': { arguments: 'open' },
+  'rpm query': { options: { keyring: path('content') } },
+  'rpm verify': { options: { keyring: path('content') } },
+  'rpm unpack': { options: { keyring: path('content') } },
 };

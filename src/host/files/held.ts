@@ -31,6 +31,11 @@ export function ownPath(path: string): HeldPath {
   return path as HeldPath;
 }
 
+/** A word of a command line in whose place is what was opened: admit(), rootLine() and userLine() see to it first. */
+export function openedPath(word: string): HeldPath {
+  return word as HeldPath;
+}
+
 interface HeldParts {
   readonly fd: number;
   /** Below the descriptor; empty for the descriptor itself. */

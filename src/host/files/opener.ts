@@ -11,7 +11,7 @@ import { AT_FDCWD, mkdirat, O_PATH, openat2, RESOLVE_NO_SYMLINKS } from './at.ts
  * is missing, with those above it. `anew`, `more`: a file to be written, for a service whose jobs may write to the folders
  * above it: no part of its path is a link. `anew` makes it if it is missing.
  */
-type HowOpened = 'file' | 'place' | 'folder' | 'made' | 'anew' | 'more';
+export type HowOpened = 'file' | 'place' | 'folder' | 'made' | 'anew' | 'more';
 
 export interface Opener {
   /** The asker closes the descriptor. @throws the system's error; ELOOP where the last part of a folder is a link */

@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import type { ErrorCode } from '../../error-codes.ts';
 import { KilnError } from '../../errors.ts';
 import { hasErrno } from '../../host/calls/libc.ts';
+import { ownPath } from '../../host/files/held.ts';
 import { DiskWatch } from '../../host/state/disk-watch.ts';
 import { span } from '../../host/trace/trace.ts';
 import { encodeName } from '../../packages/rpm/filename.ts';
@@ -84,7 +85,14 @@ export class TransactionSandbox implements AsyncDisposable {
         ...{ scratch, hostname: 'localhost', privateTmp: false },
         // A script that makes these files finds what it finds in an install root of rpm's.
         names: false,
-        binds: [{ source: options.control, target: CONTROL, readonly: true }],
+        binds: [
+          {
+            source: options.control,
+            place: ownPath(options.control),
+            target: CONTROL,
+            readonly: true,
+          },
+        ],
         ...{ network: 'private', volumes: [], allowHostWrite: false, namespaces: 0 },
         ...{ nested: false, boot: false, label: { kind: 'auto' }, egress: undefined },
         allowMissing: engine.allowMissing(),

@@ -1,4 +1,6 @@
 import { isKilnCode, KilnError } from '../../errors.ts';
+import type { HeldPath } from '../../host/files/held.ts';
+import { openedPath } from '../../host/files/held.ts';
 import { digestOf } from '../../image/key.ts';
 import { sha256Of } from '../../packages/repository/cache.ts';
 import { formatDependency, formatEvr } from '../../packages/rpm/dependency.ts';
@@ -13,7 +15,7 @@ import { type Capability, parseCapabilities } from './graph.ts';
 export interface Member {
   /** name-version-release, also its directory in the result directory. */
   readonly name: string;
-  readonly path: string;
+  readonly path: HeldPath;
   readonly sha256: string;
   readonly requires: readonly string[];
   readonly provides: readonly Capability[];
@@ -25,12 +27,13 @@ export interface Member {
  * one name
  */
 export async function readMembers(
-  paths: readonly string[],
+  paths: readonly HeldPath[],
   signal: AbortSignal | undefined,
 ): Promise<Member[]> {
   const members = new Map<string, Member>();
   for await (const result of readRpms(paths, { depth: 'header', signal })) {
-    const { file: path } = result;
+    // The child answers with the path that it was given.
+    const path = openedPath(result.file);
     if (result.error !== undefined) throw notASource(path, 'is not a source package', result.error);
     const { package: rpm } = result;
     if (!rpm.isSource) throw notASource(path, 'is a binary package, not a source package');

@@ -6,7 +6,7 @@ import type { BuildRequest } from '../rpmbuild/request.ts';
 
 export interface ChainRequest {
   /** Source packages, absolute paths on the host; their order does not matter. */
-  readonly sources: readonly string[];
+  readonly sources: readonly HeldPath[];
   /**
    * The result directory, absolute: a directory for each package, `repository`, chain.json. In the directory of
    * an earlier chain, the chain continues.

@@ -1,7 +1,7 @@
 import { basename, resolve } from 'node:path';
 import { defined } from '../../defined.ts';
 import { KilnError } from '../../errors.ts';
-import type { HeldPath } from '../../host/files/held.ts';
+import { type HeldPath, openedPath } from '../../host/files/held.ts';
 import { readUserText } from '../../host/files/user-file.ts';
 import { hostArchitecture } from '../../image/key.ts';
 import { sizeInBytes } from '../../recipe/limit-keys.ts';
@@ -17,7 +17,7 @@ import type { Chroot } from './chroot.ts';
 import { configError } from './config/values.ts';
 import { usageError } from './outcome.ts';
 import { rootCommand } from './root/root-sandbox.ts';
-import { addedRepositories, type ChrootSession, hostPath, isOffline } from './session.ts';
+import { addedRepositories, type ChrootSession, isOffline } from './session.ts';
 
 export function mockBuildRequest(
   session: ChrootSession,
@@ -58,7 +58,7 @@ export function mockBuildRequest(
     postinstall: line.has('postinstall') || chroot.postInstall,
     offline: isOffline(session),
     caches,
-    binds: chroot.binds,
+    binds: session.binds,
     omit: chroot.omit,
     scan: chroot.scan,
     shownAs: rootCommand(chroot.root, [basename(source.path)]),
@@ -98,7 +98,7 @@ function macroFileDefines(path: string | undefined): string[] {
       cause,
       hint: '--macro-file names a file with macros, as ~/.rpmmacros',
     });
-  const text = readUserText(hostPath(path), MAX_MACROS, refusal);
+  const text = readUserText(openedPath(path), MAX_MACROS, refusal);
   const macros = wholeLines(text).filter((line) => /^\s*%/.test(line));
   return macros.map((line) => definition(line.trim()));
 }

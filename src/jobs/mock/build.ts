@@ -164,7 +164,7 @@ async function installBuilt(at: RootSession, report: BuildReport): Promise<Build
     const failed = { ...report, failure, failedPhase: 'postinstall', exitStatus } as const;
     using folder = Folder.open(resultDirectory);
     for (const name of PROVENANCE_FILES) folder.remove(name);
-    await writeResult(resultDirectory, resultOfBuild(failed), request.caller);
+    await writeResult(resultDirectory, resultOfBuild(failed, at.engine.renamed), request.caller);
     return failed;
   }
 }

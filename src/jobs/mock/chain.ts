@@ -5,7 +5,7 @@ import { basename, join } from 'node:path';
 import { unusableResultDirectory } from '../../artifacts/destination.ts';
 import { sizeInWords } from '../../host/calls/system-error.ts';
 import { Folder } from '../../host/files/folder.ts';
-import { below, type HeldPath } from '../../host/files/held.ts';
+import { below, type HeldPath, openedPath } from '../../host/files/held.ts';
 import { diskExceeded } from '../../host/state/disk-watch.ts';
 import { usageOf } from '../../image/store/user-storage.ts';
 import { localRepository } from '../../packages/repository/configuration.ts';
@@ -92,7 +92,7 @@ class ChainRun implements AsyncDisposable {
     for (let progress = true; progress && left.length > 0; ) {
       const failed: string[] = [];
       for (const [index, srpm] of left.entries()) {
-        if (await this.#one(srpm)) continue;
+        if (await this.#one(openedPath(srpm))) continue;
         failed.push(srpm);
         if (!goOn) {
           failed.push(...left.slice(index + 1));
@@ -114,7 +114,7 @@ class ChainRun implements AsyncDisposable {
     return MOCK_STATUS.chain;
   }
 
-  async #one(srpm: string): Promise<boolean> {
+  async #one(srpm: HeldPath): Promise<boolean> {
     const { chroot, log, signal } = this.#session;
     const what = basename(srpm);
     const name = what.replace(/(\.src|\.nosrc)?\.rpm$/, '');

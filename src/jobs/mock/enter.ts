@@ -6,7 +6,7 @@ import { collectArtifacts } from '../../artifacts/collect.ts';
 import { defined } from '../../defined.ts';
 import { hasErrno } from '../../host/calls/libc.ts';
 import { existsInTree } from '../../host/files/at.ts';
-import { ownPath } from '../../host/files/held.ts';
+import { openedPath, ownPath } from '../../host/files/held.ts';
 import { removeTree } from '../../host/files/remove-tree.ts';
 import { refuseLowDisk } from '../../host/state/disk-watch.ts';
 import type { HandOver } from '../../sandbox/command/command-request.ts';
@@ -21,7 +21,7 @@ export async function copyin(session: MockSession): Promise<number> {
   const { line, log, signal } = session;
   const { sources, destination } = operands(line.args, 'copyin');
   for (const source of sources) {
-    if (lstatSync(hostPath(source), { throwIfNoEntry: false }) === undefined) {
+    if (lstatSync(openedPath(source), { throwIfNoEntry: false }) === undefined) {
       throw argumentError(`No such file or directory: ${source}`);
     }
   }
@@ -35,15 +35,15 @@ export async function copyin(session: MockSession): Promise<number> {
         throw argumentError(`multiple source files and ${destination} is not a directory!`);
       }
       for (const source of sources) {
-        const target = into ? join(destination, basename(hostPath(source))) : destination;
-        const isTree = statSync(hostPath(source)).isDirectory();
+        const target = into ? join(destination, basename(openedPath(source))) : destination;
+        const isTree = statSync(openedPath(source)).isDirectory();
         if (isTree && existsInTree(rootFd, target)) {
           throw argumentError(`Destination ${target} already exists!`);
         }
         log.info(`copying ${source} to ${destination}`);
       }
     });
-    const items = sources.map((source) => ({ source: hostPath(source), target: destination }));
+    const items = sources.map((source) => ({ source: openedPath(source), target: destination }));
     await watched(root, sandbox, bound, () =>
       sandbox.sandbox.copyIn(items, (warning) => log.warning(warning), signal),
     );
@@ -124,7 +124,7 @@ function operands(args: readonly string[], mode: string) {
  * @returns its status, as a shell has it @throws KilnError E_DISK_LOW
  */
 export async function runInRoot(
-  { line, caller, root, chroot }: RootSession,
+  { line, caller, root, chroot, binds }: RootSession,
   argv: readonly string[],
   terminal: CommandStdio['terminal'] | undefined,
   connect: (command: SandboxProcess, kill: () => void) => Disposable,
@@ -137,7 +137,7 @@ export async function runInRoot(
     network: chroot.network || line.has('enable-network'),
     hostname: chroot.hostname,
     environment: chroot.environment,
-    binds: chroot.binds,
+    binds,
     command: [...argv.slice(-3)],
   });
   return await watched(root, sandbox, bound, async () => {

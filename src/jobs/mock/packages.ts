@@ -1,7 +1,7 @@
 import { existsSync } from 'node:fs';
 import { basename } from 'node:path';
 import { KilnError } from '../../errors.ts';
-import { ownPath } from '../../host/files/held.ts';
+import { type HeldPath, openedPath, ownPath } from '../../host/files/held.ts';
 import { readUserFile } from '../../host/files/user-file.ts';
 import { openWorkDirectory } from '../../image/store/work-directory.ts';
 import { sha256Of } from '../../packages/repository/cache.ts';
@@ -16,7 +16,6 @@ import { RootSandbox } from './root/root-sandbox.ts';
 import { removePackages, watched } from './root/transaction.ts';
 import {
   type ChrootSession,
-  hostPath,
   isOffline,
   type MockSession,
   packageSources,
@@ -41,7 +40,7 @@ export async function installArguments(
   const { log, root, signal } = at;
   for (const arg of args) refuseFile(arg);
   const sources = await packageSources(at);
-  const files = args.filter(isPackageFile).map(hostPath);
+  const files = args.filter(isPackageFile).map(openedPath);
   const digests = await Promise.all(files.map((file) => sha256Of(file)));
   const own = files.length === 0 ? [] : await addOwnPackages(root, files, signal);
   const names = own
@@ -69,7 +68,7 @@ function refuseFile(argument: string): void {
   if (/\.(?:no)?src\.rpm$/.test(argument)) {
     refuse('is a source package', '--installdeps installs what it requires, --rebuild builds it');
   }
-  if (argument.endsWith('.rpm') && !existsSync(hostPath(argument))) {
+  if (argument.endsWith('.rpm') && !existsSync(openedPath(argument))) {
     refuse('does not exist', 'a name that ends in .rpm is the path of a file of this host');
   }
 }
@@ -125,7 +124,7 @@ export async function packageManager(session: MockSession): Promise<number> {
 }
 
 function isPackageFile(argument: string): boolean {
-  return argument.endsWith('.rpm') && existsSync(hostPath(argument));
+  return argument.endsWith('.rpm') && existsSync(openedPath(argument));
 }
 
 export async function installdeps(session: MockSession): Promise<number> {
@@ -142,7 +141,7 @@ export async function installdeps(session: MockSession): Promise<number> {
 }
 
 async function requirements(at: RootSession, file: string): Promise<readonly string[]> {
-  const path = hostPath(file);
+  const path = openedPath(file);
   if (file.endsWith('.spec')) return await specRequires(at, path);
   if (file.endsWith('.src.rpm')) return await buildRequires(at, { kind: 'srpm', path });
   const { dependencies } = await readRpm(path);
@@ -188,7 +187,7 @@ const QUERY =
  * The requirements of a spec, without its sources, by the root's own rpm. It runs as the build user, because a
  * spec is a program.
  */
-async function specRequires(at: RootSession, path: string): Promise<readonly string[]> {
+async function specRequires(at: RootSession, path: HeldPath): Promise<readonly string[]> {
   const input = readSpec(path);
   const request = mockBuildRequest(at, { kind: 'spec', path }, ownPath('/'));
   const bound = await at.root.bound();

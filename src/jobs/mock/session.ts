@@ -7,7 +7,8 @@ import { describeProgress, type OnImageProgress } from '../../image/progress.ts'
 import { readRecipe } from '../../image/read-recipe.ts';
 import type { LeasedImage } from '../../image/store/images.ts';
 import type { Repository } from '../../packages/repository/configuration.ts';
-import type { CallerPaths } from '../../users/caller-paths.ts';
+import type { Bind } from '../../sandbox/policy/specification.ts';
+import { type CallerPaths, heldBinds } from '../../users/caller-paths.ts';
 import { forbidden } from '../../users/configuration.ts';
 import { addedRepository } from '../rpmbuild/request.ts';
 import { type Chroot, type ChrootRequest, openChroot } from './chroot.ts';
@@ -57,13 +58,15 @@ export interface MockSession {
 
 export interface ChrootSession extends MockSession {
   readonly chroot: Chroot;
+  /** Those of the configuration, for what runs in the root. */
+  readonly binds: readonly Bind[];
 }
 
 export interface RootSession extends ChrootSession {
   readonly root: MockRoot;
 }
 
-/** A path of the command line; `~` is the caller's home, as in mock. */
+/** A path of the command line that nobody has opened yet; `~` is the caller's home, as in mock. */
 export function hostPath(text: string): string {
   return resolve(text.replace(/^~(?=\/|$)/, homedir()));
 }
@@ -91,6 +94,16 @@ export function chrootRequest({ line }: Pick<MockSession, 'line'>): ChrootReques
   };
 }
 
+/** Modes that show the root more of the host, where the configuration says so. */
+const ENTERING = [
+  'rebuild',
+  'buildsrpm',
+  'calculate-build-dependencies',
+  'chain',
+  'shell',
+  'chroot',
+];
+
 export async function withChroot(session: MockSession): Promise<ChrootSession> {
   const chroot = await openChroot(session.engine, chrootRequest(session));
   for (const { message, place } of chroot.warnings) {
@@ -100,7 +113,9 @@ export async function withChroot(session: MockSession): Promise<ChrootSession> {
   // Who only removes may, whatever root has given the configuration since.
   const removes = ['clean', 'orphanskill'].includes(session.line.mode);
   if (session.engine.owner !== undefined && !removes) refuseRoots(chroot);
-  return { ...session, chroot };
+  const isEntered = ENTERING.includes(session.line.mode);
+  const binds = isEntered ? await heldBinds(chroot.binds, session.caller.paths) : [];
+  return { ...session, chroot, binds };
 }
 
 /** What a configuration gives to root's calls only. @throws KilnError E_FORBIDDEN */

@@ -1,10 +1,9 @@
 import { closeSync, existsSync, mkdtempSync, openSync, statSync, writeFileSync } from 'node:fs';
 import { copyFile, mkdir, symlink } from 'node:fs/promises';
 import { basename, join } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import { defined } from '../../defined.ts';
 import { KilnError } from '../../errors.ts';
-import { attempt } from '../../host/calls/libc.ts';
+import { below, type HeldPath, heldPath, openedPath, ownPath } from '../../host/files/held.ts';
 import { removeTreeNow } from '../../host/files/remove-tree.ts';
 import { runTool } from '../../host/process/child-process.ts';
 import { openWorkDirectory } from '../../image/store/work-directory.ts';
@@ -42,8 +41,8 @@ export async function buildSources(session: MockSession, srpms: readonly string[
   return { list, [Symbol.asyncDispose]: () => disposal.disposeAsync() };
 }
 
-function specPath(spec: string): string {
-  const path = hostPath(spec);
+function specPath(spec: string): HeldPath {
+  const path = openedPath(spec);
   if (existsSync(path)) return path;
   throw usageError(`Input specfile does not exist: ${spec}`);
 }
@@ -51,17 +50,17 @@ function specPath(spec: string): string {
 async function sourcesDirectory(
   { line, engine }: MockSession,
   stack: AsyncDisposableStack,
-): Promise<string | undefined> {
+): Promise<HeldPath | undefined> {
   const written = line.value('sources');
   if (written === undefined) return undefined;
-  const sources = hostPath(written);
+  const sources = openedPath(written);
   const stat = statSync(sources, { throwIfNoEntry: false });
   if (stat === undefined) {
     throw usageError(`Input sources directory or file does not exist: ${written}`);
   }
   if (!stat.isFile()) return sources;
   const work = stack.use(await openWorkDirectory(engine.paths));
-  const directory = join(work.path, 'sources');
+  const directory = below(ownPath(work.path), 'sources');
   await mkdir(directory);
   await copyFile(sources, join(directory, basename(sources)));
   return directory;
@@ -71,10 +70,8 @@ async function localPackage(
   { engine, log, signal }: MockSession,
   srpm: string,
   stack: AsyncDisposableStack,
-): Promise<string> {
-  if (!/^[a-z]+:\/\//.test(srpm)) return hostPath(srpm);
-  const local = attempt(() => fileURLToPath(srpm));
-  if (local !== undefined) return local;
+): Promise<HeldPath> {
+  if (!/^[a-z]+:\/\//.test(srpm)) return openedPath(srpm);
   const name = URL.canParse(srpm) ? basename(new URL(srpm).pathname) : '';
   if (!/^https?:/.test(srpm) || !/^[\w.+~^%-]+\.rpm$/.test(name)) {
     throw argumentError(
@@ -89,7 +86,7 @@ async function localPackage(
     maxSize: MAX_DOWNLOAD,
   });
   const work = stack.use(await openWorkDirectory(engine.paths));
-  const path = join(work.path, name);
+  const path = below(ownPath(work.path), name);
   await symlink(file, path);
   return path;
 }
@@ -125,7 +122,7 @@ export async function hostKey(
   removeTreeNow(directory);
   writeFileSync(fd, armored);
   return {
-    request: { signing: { key: `/proc/self/fd/${fd}` } },
+    request: { signing: { key: heldPath(fd) } },
     [Symbol.dispose]: () => closeSync(fd),
   };
 }

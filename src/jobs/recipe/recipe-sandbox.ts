@@ -1,6 +1,7 @@
 import { posix } from 'node:path';
 import type { Warning } from '../../artifacts/warning.ts';
 import { KilnError } from '../../errors.ts';
+import { ownPath } from '../../host/files/held.ts';
 import type { ImageManifest } from '../../image/store/manifest.ts';
 import { type Executed, type Measured, Output } from '../../sandbox/door/io.ts';
 import { type CommandPlan, commandUser, type Plan } from '../../sandbox/door/plan.ts';
@@ -54,7 +55,10 @@ export class RecipeSandbox {
     warn: (warning: Warning) => void,
     signal: AbortSignal,
   ): Promise<void> {
-    const items = sources.map(({ path, name }) => ({ source: path, target: `${SOURCES}/${name}` }));
+    const items = sources.map(({ path, name }) => ({
+      source: ownPath(path),
+      target: `${SOURCES}/${name}`,
+    }));
     await this.sandbox.copyIn(items, warn, signal);
   }
 

@@ -16,7 +16,7 @@ import type { SandboxLimits } from '../../sandbox/policy/limits.ts';
 import type { Bind } from '../../sandbox/policy/specification.ts';
 import { suggestion } from '../../suggest.ts';
 import type { RunRequest } from '../run/request.ts';
-import { resultOfFailure, resultOfRun } from '../run/result.ts';
+import { type Renamed, resultOfFailure, resultOfRun } from '../run/result.ts';
 import type { RunReport } from '../run/run.ts';
 import type { Timeline } from '../run/timeline.ts';
 import type { CommandProcess } from './relayed-command.ts';
@@ -27,10 +27,10 @@ export interface RecipeRequest {
   readonly path: string;
   readonly folder?: RecipeFolder;
   /**
-   * Of a user who is not root: checks what the recipe asks for, and gives its binds as the user has them.
+   * Checks what a user's recipe asks for, and opens the binds of a recipe whose caller allows the host.
    * @throws KilnError E_FORBIDDEN, E_CALLER_FILE, E_BIND
    */
-  readonly admit?: (recipe: BuildRecipe) => Promise<readonly Bind[]>;
+  readonly admit: (recipe: BuildRecipe) => Promise<readonly Bind[]>;
   readonly image?: string;
   readonly parameters?: Readonly<Record<string, string>>;
   readonly allowHost?: boolean;
@@ -88,9 +88,9 @@ export interface RecipeReport extends RunReport {
   readonly request: RunRequest & { readonly recipe: Readonly<Record<string, unknown>> };
 }
 
-export function resultOfRecipe(report: RecipeReport, exitStatus: number): Result {
+export function resultOfRecipe(report: RecipeReport, exitStatus: number, renamed: Renamed): Result {
   const { request, failedStep } = report;
-  const result = resultOfRun({ request, exitStatus }, report);
+  const result = resultOfRun({ request, exitStatus, renamed }, report);
   if (failedStep === undefined || result.failure === null) return result;
   const phase = `step ${failedStep.name}`;
   return { ...result, failure: { ...result.failure, phase, lastLines: failedStep.lastLines } };
@@ -114,6 +114,7 @@ export function resultOfFailedRecipe(
   exitStatus: number,
   error: unknown,
   timeline: Timeline,
+  renamed: Renamed,
 ): Result {
   const request = {
     image: asked.image ?? '',
@@ -132,7 +133,7 @@ export function resultOfFailedRecipe(
     recipe: askedFor(asked),
   };
   const { course, current, failed: phase = current } = timeline;
-  return resultOfFailure({ request, exitStatus }, { error, ...course, phase });
+  return resultOfFailure({ request, exitStatus, renamed }, { error, ...course, phase });
 }
 
 const ENDINGS = ['.ts', '.mts', '.js', '.mjs', '.yaml', '.yml'] as const;

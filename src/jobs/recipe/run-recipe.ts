@@ -72,7 +72,7 @@ export async function runRecipe(
       ? await loadBuildRecipe(path)
       : checkScriptRecipe(path, await session.load(time?.timeout ?? usual?.timeout)),
   );
-  const binds = (await request.admit?.(recipe)) ?? recipe.sandbox.bind;
+  const binds = await request.admit(recipe);
   if (resultDirectory !== undefined) checkPatterns(recipe.artifacts);
   const sources = await timeline.measure('sources', async () =>
     readySources(recipe.sources, {
@@ -160,13 +160,13 @@ export async function runRecipe(
  * @throws KilnError E_HOST_NOT_ALLOWED
  */
 async function imageName(
-  { paths, owner }: Engine,
+  { paths, owner, renamed }: Engine,
   { image, path, allowHost }: RecipeRequest,
   recipe: BuildRecipe,
 ): Promise<string> {
   if (image !== undefined) return image;
   if (isImageName(recipe.image)) return recipe.image;
-  const name = resolve(dirname(path), recipe.image);
+  const name = resolve(dirname(renamed(path)), recipe.image);
   if (allowHost === true) return name;
   const named = await resolveImage({ paths, owner }, name, '/');
   if (named.kind === 'image' || isTrusted(paths, named.path)) return name;

@@ -4,6 +4,7 @@ import { basename, join } from 'node:path';
 import type { CopyInItem } from '../../artifacts/copy-in.ts';
 import { KilnError } from '../../errors.ts';
 import { attempt } from '../../host/calls/libc.ts';
+import { below } from '../../host/files/held.ts';
 import { SmallCache } from '../../host/state/checked-file.ts';
 import type { StatePaths } from '../../host/state/paths.ts';
 import { digestOf } from '../../image/key.ts';
@@ -14,7 +15,7 @@ import type { Executed } from '../../sandbox/door/io.ts';
 import type { BuildRun } from './build-run.ts';
 import type { BuildSandbox } from './build-sandbox.ts';
 import { BuildFailure, failedSection, notForThisMachine } from './outcome/outcome.ts';
-import { resultPaths } from './outcome/result-files.ts';
+import { resultsIn } from './outcome/result-files.ts';
 import type { BuildRequest, BuildSource } from './request.ts';
 import {
   BUILT_FOR,
@@ -122,8 +123,8 @@ export function inputFiles(request: BuildRequest, top: string = TOP_DIRECTORY): 
   }
   const spec = { source: source.path, target: `${top}/SPECS/${specName(source.path)}` };
   if (source.sources === undefined) return [spec];
-  const leaveOut = resultPaths(resultDirectory, source.sources);
-  return [spec, { source: `${source.sources}/.`, target: `${top}/SOURCES`, leaveOut }];
+  const leaveOut = resultsIn(resultDirectory, source.sources);
+  return [spec, { source: below(source.sources, '.'), target: `${top}/SOURCES`, leaveOut }];
 }
 
 /** Whatever the file is called. */

@@ -16,7 +16,7 @@ import { makeSrpm } from './input.ts';
 import { finished } from './outcome/finish.ts';
 import { BuildFailure } from './outcome/outcome.ts';
 import type { BuildHooks, BuildPhase, BuildReport } from './outcome/report.ts';
-import type { BuildRequest } from './request.ts';
+import type { BuildRequest, ProvenanceOptions } from './request.ts';
 import { runRpmbuild, takePackages } from './rpmbuild.ts';
 
 /** Directories beside the sources that rpmbuild makes in a package's build directory. */
@@ -63,9 +63,16 @@ function directories(root: number, path: string): string[] | undefined {
   return entries.filter((entry) => entry.isDirectory()).map(({ name }) => name);
 }
 
+/** What the caller called what a build needs again when it goes on. */
+interface KeptFiles {
+  readonly resultDirectory: string;
+  readonly signing?: { readonly key: string; readonly passphraseFile?: string };
+  readonly provenance?: Omit<ProvenanceOptions, 'key'> & { readonly key?: string };
+}
+
 interface KeptBuild {
   /** With the caller's own paths. */
-  readonly request: Omit<BuildRequest, 'resultDirectory'> & { readonly resultDirectory: string };
+  readonly request: Omit<BuildRequest, keyof KeptFiles> & KeptFiles;
   readonly name: string;
   readonly sourceDigest?: string;
   readonly failedPhase: BuildPhase;
@@ -93,18 +100,15 @@ function readKept(paths: StatePaths, sandbox: string): KeptBuild {
   });
 }
 
-/**
- * What root called the folder for the results of a kept build, for root's client to open it again.
- * @throws KilnError E_NO_SANDBOX; E_ARGUMENT for a user's
- */
-export function keptResultDirectory(
+/** For root's client to open them again. @throws KilnError E_NO_SANDBOX; E_ARGUMENT for what a user's lacks */
+export function keptFiles(
   { paths }: Pick<Engine, 'paths'>,
   sandbox: string,
   overrides: Partial<BuildRequest>,
-): string {
+): KeptFiles {
   const { request } = readKept(paths, sandbox);
   if (isUsers(paths, sandbox)) requireFiles(request, overrides);
-  return request.resultDirectory;
+  return request;
 }
 
 function isUsers(paths: StatePaths, sandbox: string): boolean {
@@ -131,8 +135,10 @@ export async function resumeBuild(
   hooks: BuildHooks = {},
 ): Promise<BuildReport> {
   const kept = readKept(engine.paths, sandbox);
-  const provenance = { ...kept.request.provenance, ...overrides.provenance };
-  const request: BuildRequest = { ...kept.request, ...overrides, provenance };
+  const { signing: _signing, provenance: before = {}, ...same } = kept.request;
+  const { key: _key, ...told } = before;
+  const provenance = { ...told, ...overrides.provenance };
+  const request: BuildRequest = { ...same, ...overrides, provenance };
   if (isUsers(engine.paths, sandbox)) requireFiles(kept.request, overrides);
   const run = new BuildRun(engine, request, hooks);
   run.name = kept.name;

@@ -1,5 +1,5 @@
-import { join } from 'node:path';
 import { isKilnCode, KilnError } from '../../errors.ts';
+import { below } from '../../host/files/held.ts';
 import { formatDependency } from '../../packages/rpm/dependency.ts';
 import type { RpmPackage } from '../../packages/rpm/package.ts';
 import { readRpms } from '../../packages/rpm/read.ts';
@@ -27,7 +27,7 @@ export async function checkInstall(
   const { engine, request, onProgress, signal } = run;
   const context = { engine, base, offline: request.offline, onProgress, signal };
   await run.phase('postinstall', async () => {
-    const paths = built.map(({ file }) => join(request.resultDirectory, file));
+    const paths = built.map(({ file }) => below(request.resultDirectory, file));
     const requires = await neededFromOthers(paths, signal);
     const set = await buildRepositories(context, request);
     const layer = await solveLayer(set, context, { requires, additionalPackages: [] }).catch(

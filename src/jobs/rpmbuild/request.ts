@@ -15,14 +15,14 @@ export type NetworkPhase = (typeof NETWORK_PHASES)[number];
 export type BuildSource =
   | {
       readonly kind: 'srpm';
-      readonly path: string;
-      readonly spec?: string;
+      readonly path: HeldPath;
+      readonly spec?: HeldPath;
     }
   | {
       readonly kind: 'spec';
-      readonly path: string;
+      readonly path: HeldPath;
       readonly spec?: undefined;
-      readonly sources?: string;
+      readonly sources?: HeldPath;
     };
 
 export interface CacheMount {
@@ -73,7 +73,7 @@ export interface BuildRequest {
   readonly offline?: boolean;
   readonly update?: boolean;
   /** The `lock.json` of an earlier build: its images are made, nothing is solved. */
-  readonly lock?: string;
+  readonly lock?: HeldPath;
   readonly postinstall?: boolean;
   readonly surroundings?: Surroundings;
   readonly stopAfter?: BuildStop;
@@ -98,7 +98,7 @@ interface Surroundings {
 }
 
 export interface ProvenanceOptions {
-  readonly key?: string;
+  readonly key?: HeldPath;
   readonly builder?: string;
   readonly worker?: string;
   /** Replaces all times, seconds since 1970: the same build then gives the same bytes. */

@@ -28,10 +28,10 @@ export interface RunRequest {
   readonly limits: SandboxLimits;
   readonly disk?: number;
   readonly time: TimeLimits;
-  readonly copyIn: readonly { readonly source: string; readonly target: string }[];
+  readonly copyIn: readonly { readonly source: HeldPath; readonly target: string }[];
   readonly artifacts: readonly string[];
   /** Files of the host that only the command's user finds, in /run/secrets. */
-  readonly secrets?: readonly { readonly name: string; readonly file: string }[];
+  readonly secrets?: readonly { readonly name: string; readonly file: HeldPath }[];
   readonly allowMissing?: readonly OptionalLayer[];
   readonly resultDirectory?: HeldPath;
   readonly keepSeconds?: number;

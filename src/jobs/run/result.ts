@@ -8,13 +8,18 @@ import { KILN_VERSION } from '../../host/state/paths.ts';
 import { digestOf } from '../../image/key.ts';
 import type { Result } from '../../result/schema.ts';
 import type { RefusedCall } from '../../sandbox/command/process.ts';
+import type { Bind, WantedBind } from '../../sandbox/policy/specification.ts';
 import type { RunRequest } from './request.ts';
 import type { RunReport } from './run.ts';
 import { type Course, lengthOf } from './timeline.ts';
 
+/** What runs has a caller, with names of its own for the files in it. */
+export type Renamed = <Value>(value: Value) => Value;
+
 export interface ResultContext {
   readonly request: RunRequest;
   readonly exitStatus: number;
+  readonly renamed: Renamed;
 }
 
 export interface FailedRun extends Course {
@@ -26,7 +31,7 @@ export interface FailedRun extends Course {
 }
 
 export function resultOfRun(context: ResultContext, report: RunReport): Result {
-  return {
+  return context.renamed({
     ...common(context, report),
     id: report.sandbox,
     exit: exitOf(report.end),
@@ -39,7 +44,7 @@ export function resultOfRun(context: ResultContext, report: RunReport): Result {
     resources: resourcesOf(report.usage),
     artifacts: report.collection?.artifacts ?? [],
     warnings: report.warnings,
-  };
+  });
 }
 
 export function exitOf({ exitCode, signal }: RunReport['end']): NonNullable<Result['exit']> {
@@ -47,7 +52,7 @@ export function exitOf({ exitCode, signal }: RunReport['end']): NonNullable<Resu
 }
 
 export function resultOfFailure(context: ResultContext, failed: FailedRun): Result {
-  return {
+  return context.renamed({
     ...common(context, failed),
     id: failed.sandbox ?? null,
     exit: null,
@@ -58,10 +63,10 @@ export function resultOfFailure(context: ResultContext, failed: FailedRun): Resu
     resources: {},
     artifacts: [],
     warnings: [],
-  };
+  });
 }
 
-function common({ request, exitStatus }: ResultContext, course: Course) {
+function common({ request, exitStatus, renamed }: ResultContext, course: Course) {
   return {
     ...resultOfCourse(course),
     kiln: KILN_VERSION,
@@ -69,10 +74,11 @@ function common({ request, exitStatus }: ResultContext, course: Course) {
     // Values of the environment may be secrets; result.json is often shown around.
     request: {
       ...request,
+      binds: withoutPlaces(request.binds),
       env: Object.keys(request.env),
       ...(request.secrets === undefined ? {} : { secrets: secretNames(request) }),
     },
-    planDigest: digestOf(planOf(request)),
+    planDigest: digestOf(renamed(planOf(request))),
   } as const;
 }
 
@@ -90,12 +96,17 @@ export function resultOfCourse({ started, phases, samples }: Course) {
   } as const;
 }
 
-function planOf(request: RunRequest): Partial<RunRequest> {
+function planOf(request: RunRequest): object {
   const { resultDirectory: _directory, caller: _caller, keepSeconds: _keep, ...plan } = request;
   // The files of secrets on the host are not told.
-  const binds = request.binds.map(({ descriptor: _descriptor, ...bind }) => bind);
+  const binds = withoutPlaces(request.binds);
   if (plan.secrets === undefined) return { ...plan, binds };
   return { ...plan, binds, secrets: secretNames(plan).map((name) => ({ name, file: '' })) };
+}
+
+/** As the caller has written them. */
+function withoutPlaces(binds: readonly Bind[]): WantedBind[] {
+  return binds.map(({ place: _place, ...bind }) => bind);
 }
 
 function secretNames({ secrets = [] }: Pick<RunRequest, 'secrets'>): string[] {

@@ -59,8 +59,8 @@ export async function verifyBuild(
   try {
     report = await buildAgain(engine, first, hooks, vary);
     if (report.failure === undefined) report = await sign(report, signer, hooks);
-    const result = resultOfBuild(report);
-    await writeResult(request.resultDirectory, engine.renamed(result), request.caller);
+    const result = resultOfBuild(report, engine.renamed);
+    await writeResult(request.resultDirectory, result, request.caller);
     await writeProvenance(engine, report);
   } catch (error) {
     if (!(error instanceof KilnError)) throw error;

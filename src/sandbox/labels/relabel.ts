@@ -2,7 +2,9 @@ import {
   constants,
   fstatSync,
   mkdirSync,
+  openSync,
   readFileSync,
+  readlinkSync,
   realpathSync,
   writeFileSync,
 } from 'node:fs';
@@ -65,7 +67,8 @@ function setContext(fd: number, context: string): void {
 
 function openPlace(place: string | number): number {
   const flags = O_PATH | constants.O_NOFOLLOW;
-  if (typeof place === 'number') return openat2(place, '.', { flags });
+  // Of a folder or a file, and no link, since it is open already.
+  if (typeof place === 'number') return openSync(`/proc/self/fd/${place}`, O_PATH);
   return openat2(AT_FDCWD, place, { flags });
 }
 
@@ -75,7 +78,7 @@ export function labelFile(path: string, context: string): void {
 }
 
 /**
- * @param place a path, or the descriptor of a directory. Follows no links and stays on the file system. The place
+ * @param place a path, or a descriptor. Follows no links and stays on the file system. The place
  * itself comes last, so that {@link hasContext} is true only for a complete tree. Throws E_RELABEL.
  */
 export async function relabelTree(place: string | number, context: string): Promise<void> {
@@ -129,8 +132,9 @@ export function hasContext(path: string, context: string): boolean {
   return contextOf(file.fd) === context;
 }
 
-export function refuseSystemDirectory(path: string): void {
-  const real = realpathSync(path);
+/** @param fd what `path` has been opened as */
+export function refuseSystemDirectory(path: string, fd: number): void {
+  const real = readlinkSync(`/proc/self/fd/${fd}`);
   if (!SYSTEM_DIRECTORIES.has(real) && real !== homedir()) return;
   throw new KilnError('E_RELABEL', `${path} is not relabelled: the host needs it as it is`, {
     hint: 'bind a folder below it, or leave z and Z away',
@@ -189,9 +193,10 @@ export async function relabelSources(
     await relabelTree(scratch, labels.files);
   }
   for (const { source } of volumes) await relabelTree(source, labels.files);
-  for (const { source, relabel } of binds) {
+  for (const { source, place, relabel } of binds) {
     if (relabel === undefined) continue;
-    refuseSystemDirectory(source);
-    await relabelTree(source, relabel === 'shared' ? fileContext('s0') : labels.files);
+    using opened = closing(openSync(place, O_PATH));
+    refuseSystemDirectory(source, opened.fd);
+    await relabelTree(opened.fd, relabel === 'shared' ? fileContext('s0') : labels.files);
   }
 }

@@ -21,10 +21,10 @@ const PEOPLES = ['/dev/shm', '/run/media', '/run/user', '/usr/local/src', '/usr/
 const FIRST_PERSON = 1000;
 const NOBODY = 65534;
 
-export function openBind({ source, descriptor, noLinks }: Omit<Bind, 'target'>): number {
+export function openBind({ source, place, noLinks }: Omit<Bind, 'target'>): number {
   let fd: number;
   try {
-    fd = openSync(descriptor === undefined ? source : `/proc/self/fd/${descriptor}`, O_PATH);
+    fd = openSync(place, O_PATH);
   } catch (error) {
     throw new KilnError('E_BIND', `cannot bind ${source}`, {
       hint: 'SRC of --bind SRC:DST is a file or folder of this host: make it first',

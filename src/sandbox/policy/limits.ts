@@ -119,9 +119,7 @@ function disksOf(specification: SandboxSpecification): string[] {
   const paths = [
     root,
     ...(scratch === undefined ? [] : [scratch]),
-    ...binds.map(({ source, descriptor }) =>
-      descriptor === undefined ? source : `/proc/self/fd/${descriptor}`,
-    ),
+    ...binds.map(({ place }) => place),
     ...volumes.map(({ source }) =>
       typeof source === 'number' ? `/proc/self/fd/${source}` : source,
     ),

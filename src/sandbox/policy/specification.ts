@@ -1,5 +1,6 @@
 import { resolve } from 'node:path';
 import { KilnError } from '../../errors.ts';
+import type { HeldPath } from '../../host/files/held.ts';
 import { CAPABILITIES, type Capability } from '../../host/process/process.ts';
 import type { LibvirtNetwork } from '../domain/domain-xml.ts';
 import type { LabelRequest } from '../labels/labels.ts';
@@ -8,10 +9,9 @@ import type { LandlockWall } from '../wire/encode.ts';
 import type { OptionalLayer } from './layers.ts';
 import type { SandboxLimits } from './limits.ts';
 
-export interface Bind {
+/** As somebody has written it. */
+export interface WantedBind {
   readonly source: string;
-  /** The file itself, opened by the caller (O_PATH); `source` is then only its name in messages. */
-  readonly descriptor?: number;
   readonly target: string;
   readonly readonly: boolean;
   /** Refused if a part of `source` is a symbolic link, which somebody else may have put there. */
@@ -21,6 +21,11 @@ export interface Bind {
    * alone (`private`, `Z`). They keep it.
    */
   readonly relabel?: 'shared' | 'private';
+}
+
+export interface Bind extends WantedBind {
+  /** What is mounted; `source` is its name in messages. */
+  readonly place: HeldPath;
   /** True for a folder of kiln's own (a cache below KILN_STATE), which only root can reach on the host. */
   readonly own?: true;
 }

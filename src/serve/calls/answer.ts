@@ -19,11 +19,14 @@ import { knownFailure } from '../../host/calls/system-error.ts';
 import { ownOpener } from '../../host/files/opener.ts';
 import { takeCallersUmask } from '../../host/process/own-umask.ts';
 import { withWaits } from '../../host/process/wait-for.ts';
+import type { StatePaths } from '../../host/state/paths.ts';
 import { KILN_VERSION } from '../../host/state/paths.ts';
 import { endTrace } from '../../host/trace/trace.ts';
 import type { Engine } from '../../sandbox/open.ts';
-import { type CallerPaths, HeldPaths } from '../../users/caller-paths.ts';
+import type { CallerPaths } from '../../users/caller-paths.ts';
 import { type CallerUser, forbidden } from '../../users/configuration.ts';
+import { HeldPaths } from '../../users/held-paths.ts';
+import { JobFolder } from '../../users/job-folder.ts';
 import type { Shared } from '../command-lines.ts';
 import { beginJob, SHORT_TEXT, userOf } from '../users.ts';
 import {
@@ -169,7 +172,7 @@ async function answerHere(
     makeImage: (of, image) => makeImage(of, image, daemon),
   };
   try {
-    await using paths = user === undefined ? pathsOf(call) : ELSEWHERE;
+    await using paths = user === undefined ? pathsOf(call, daemon.engine.paths) : ELSEWHERE;
     const caller = callerOf(call, daemon, { user, paths });
     await answer(call, name, parameters, { ...contextOf(call, daemon, caller, state), hold });
     return true;
@@ -180,10 +183,11 @@ async function answerHere(
 }
 
 /** Nobody else is there to open what root names on the socket. */
-function pathsOf(call: Call): CallerPaths {
+function pathsOf(call: Call, state: StatePaths): CallerPaths {
   const { identity: owner } = call.head;
   return new HeldPaths({
     ...{ opener: ownOpener(owner), cwd: () => '/', owner },
+    makeFolder: () => JobFolder.make(state),
     warn: ({ message: warning }) => call.reply({ warning }),
   });
 }

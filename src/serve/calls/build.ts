@@ -12,10 +12,12 @@ import {
 } from '../../cli/rpmbuild/build-options.ts';
 import { recipeRequest, recipeStatus } from '../../cli/rpmbuild/build-recipe.ts';
 import { buildMode, buildRequest, refuseUnused } from '../../cli/rpmbuild/build-request.ts';
+import { isBuiltFile } from '../../cli/users/user-rules.ts';
 import { KilnError } from '../../errors.ts';
+import { type HeldPath, openedPath } from '../../host/files/held.ts';
 import { buildChain } from '../../jobs/chain/chain.ts';
 import { chainJson } from '../../jobs/chain/request.ts';
-import { findBuildRecipe, isRecipeName, resultOfRecipe } from '../../jobs/recipe/request.ts';
+import { findBuildRecipe, resultOfRecipe } from '../../jobs/recipe/request.ts';
 import { runRecipe } from '../../jobs/recipe/run-recipe.ts';
 import { buildPackage } from '../../jobs/rpmbuild/build.ts';
 import { resultOfBuild } from '../../jobs/rpmbuild/outcome/finish.ts';
@@ -39,13 +41,16 @@ export const answerBuild: Answer<'Build'> = async (parameters, context) => {
   const { options, command } = optionsOf(parameters, context);
   const mode = buildMode(source, options);
   refuseUnused(mode, command);
-  const sources = await admitOptions(command, 'build', context, parameters.sources);
+  const named = parameters.sources.map((one) =>
+    isBuiltFile(one) ? hostPath('sources', one) : one,
+  );
+  const sources = await admitOptions(command, 'build', context, named);
   await using engine = context.openEngine({ allowHost: options.allowHost });
   const job = { engine, options, command, context };
   const [first = source] = sources;
-  if (mode === 'chain') return await chain(sources, job);
+  if (mode === 'chain') return await chain(sources.map(openedPath), job);
   if (mode === 'recipe') return await recipe(first, job);
-  return await packages(first, job);
+  return await packages(openedPath(first), job);
 };
 
 interface Job {
@@ -101,10 +106,10 @@ function replyOf(
 }
 
 async function packages(
-  source: string,
+  source: HeldPath,
   { engine, options, command, context }: Job,
 ): Promise<BuildReply> {
-  const asked = buildRequest(hostPath('sources', source), options, command, context.caller);
+  const asked = buildRequest(source, options, command, context.caller);
   const resultDirectory = await context.caller.paths.loneResults(options.resultdir);
   const request = { ...asked, resultDirectory };
   const build = options.verify === true ? verifyBuild : buildPackage;
@@ -121,12 +126,13 @@ async function packages(
   const { failure, sourcePackage, exitStatus } = report;
   const made = sourcePackage === undefined ? report.packages : [sourcePackage, ...report.packages];
   const files = made.map(({ file }) => file);
-  return replyOf(exitStatus, failure, files, { ...resultOfBuild(report) });
+  return replyOf(exitStatus, failure, files, {
+    ...resultOfBuild(report, engine.renamed),
+  });
 }
 
 async function recipe(name: string, { engine, options, context }: Job): Promise<BuildReply> {
-  const given = isRecipeName(name) ? hostPath('sources', name) : name;
-  const path = await findBuildRecipe(given, context.caller.user?.files?.folder ?? '/');
+  const path = await findBuildRecipe(name, context.caller.user?.files?.folder ?? '/');
   const resultDirectory = await context.caller.paths.loneResults(options.resultdir);
   const request = { ...recipeRequest(path, options, context.caller), resultDirectory };
   using _lock = await lockResults(resultDirectory, request.caller);
@@ -138,20 +144,19 @@ async function recipe(name: string, { engine, options, context }: Job): Promise<
     },
   });
   const exitStatus = recipeStatus(report);
-  const result = resultOfRecipe(report, exitStatus);
-  await writeResult(resultDirectory, engine.renamed(result), request.caller);
+  const result = resultOfRecipe(report, exitStatus, engine.renamed);
+  await writeResult(resultDirectory, result, request.caller);
   return replyOf(exitStatus, report.failure, filesOf(report.collection), { ...result });
 }
 
 async function chain(
-  sources: readonly string[],
+  sources: readonly HeldPath[],
   { engine, options, command, context }: Job,
 ): Promise<BuildReply> {
-  const paths = sources.map((source) => hostPath('sources', source));
   const { user, takeRoom, paths: own, ids } = context.caller;
   const resultDirectory = await own.loneResults(options.resultdir);
   const asked = {
-    ...chainRequest(paths, options, command, context.caller),
+    ...chainRequest(sources, options, command, context.caller),
     resultDirectory,
   };
   // A call counts as one sandbox: further ones need room.

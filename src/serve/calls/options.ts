@@ -4,7 +4,7 @@
  */
 
 import { InvalidArgumentError } from 'commander';
-import type { RunParameters, Bind as WantedBind } from '../../api/io-kiln.ts';
+import type { RunParameters, Bind as Wanted } from '../../api/io-kiln.ts';
 import { KilnCommand } from '../../cli/options/command.ts';
 import {
   addSandboxOptions,
@@ -16,6 +16,7 @@ import { admit, check, fetchImage } from '../../cli/users/user-guard.ts';
 import { defined } from '../../defined.ts';
 import { KilnError } from '../../errors.ts';
 import type { TimeLimits } from '../../sandbox/door/supervise.ts';
+import type { WantedBind } from '../../sandbox/policy/specification.ts';
 import type { CallContext, OptionCaller } from './methods.ts';
 
 /** A hint. */
@@ -115,17 +116,17 @@ export function checkVariables(env: Readonly<Record<string, string>> = {}): void
 type Admitted = Pick<CallContext, 'caller'>;
 
 /**
- * Holds a user's options to the rules of a command, and replaces files by copies, in what `command.opts()` gives.
- * @returns the arguments, with copies for files
+ * Holds a user's options to the rules of a command, and has files opened, in what `command.opts()` gives.
+ * @returns the arguments, with what was opened
  * @throws what admit() throws
  */
 export async function admitOptions(
   command: KilnCommand,
   words: string,
-  { caller: { user } }: Admitted,
+  { caller }: Admitted,
   args: readonly string[] = [],
 ): Promise<readonly string[]> {
-  return user === undefined ? args : await admit(command, user, { words, args }, args);
+  return await admit(command, caller, { words, args }, args);
 }
 
 export async function admittedImage(
@@ -186,12 +187,7 @@ export function sandboxOptions(
   return { options: command.opts<SandboxOptions>(), command };
 }
 
-function bindOf({
-  source,
-  target,
-  readonly = false,
-  relabel,
-}: WantedBind): SandboxOptions['bind'][number] {
+function bindOf({ source, target, readonly = false, relabel }: Wanted): WantedBind {
   return {
     source: hostPath('binds', source),
     target: mountTarget(target),

@@ -68,8 +68,8 @@ export const answerRun: Answer<'Run'> = async (parameters, context) => {
     if (!(error instanceof RunElsewhere) && request.resultDirectory !== undefined) {
       const { course, current, failed: phase = current } = timeline;
       const failure = { error, ...course, phase, sandbox, image: used };
-      const about = { request, exitStatus: exitStatus(error) };
-      const result = renamed(resultOfFailure(about, failure));
+      const about = { request, exitStatus: exitStatus(error), renamed };
+      const result = resultOfFailure(about, failure);
       // The failure of the command is thrown, not one of writing its result.
       await writeResult(request.resultDirectory, result, request.caller).catch(() => undefined);
     }
@@ -87,7 +87,7 @@ async function resultOf(
   const { failure, collection, warnings, sandbox, image } = report;
   const ended = endOf(report.end, report.limitHit);
   const status = ended.exitStatus === 0 && failure !== undefined ? KILN_FAILED : ended.exitStatus;
-  const result = renamed(resultOfRun({ request, exitStatus: status }, report));
+  const result = resultOfRun({ request, exitStatus: status, renamed }, report);
   if (request.resultDirectory !== undefined) {
     await writeResult(request.resultDirectory, result, request.caller);
   }

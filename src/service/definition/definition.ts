@@ -1,6 +1,9 @@
 import { z } from 'zod';
+import { defined } from '../../defined.ts';
+import { ownPath } from '../../host/files/held.ts';
 import { limitKeys, size, time } from '../../recipe/limit-keys.ts';
 import { parseLabelRequest } from '../../sandbox/labels/labels.ts';
+import type { Bind } from '../../sandbox/policy/specification.ts';
 
 const libvirtName = z.string().regex(/^[\w.-]+$/, 'the name of a libvirt network is needed');
 const ip = z.union([z.ipv4(), z.ipv6()]);
@@ -212,4 +215,13 @@ export type ServiceFile = z.input<typeof serviceSchema>;
 
 export function serviceJsonSchema(): unknown {
   return z.toJSONSchema(serviceSchema, { io: 'input', unrepresentable: 'any' });
+}
+
+/** What they name is looked up at each start, as what fstab(5) names: a definition is root's configuration. */
+export function definedMounts(mounts: ServiceDefinition['mounts']): Bind[] {
+  return mounts.map(({ relabel, ...mount }) => ({
+    ...mount,
+    place: ownPath(mount.source),
+    ...defined({ relabel }),
+  }));
 }

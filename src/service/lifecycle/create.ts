@@ -13,6 +13,7 @@ import { refuseCopyUp, refuseHostWrites } from '../../sandbox/policy/host-write.
 import { parseCapability } from '../../sandbox/policy/specification.ts';
 import { bootCommand } from '../boot/booted-system.ts';
 import type { ServiceDefinition, ServiceFile } from '../definition/definition.ts';
+import { definedMounts } from '../definition/definition.ts';
 import {
   changeDefinition,
   checkDefinition,
@@ -126,9 +127,7 @@ function giveIdentity(etc: string, hostname: string): void {
 /** @throws KilnError E_BIND */
 export function checkMounts(paths: StatePaths, definition: ServiceDefinition): void {
   const { boot, capabilities, mounts, 'allow-host-write': allowHostWrite } = definition;
-  const binds = mounts
-    .filter(({ source }) => existsSync(source))
-    .map(({ source, target, readonly }) => ({ source, target, readonly }));
+  const binds = definedMounts(mounts.filter(({ source }) => existsSync(source)));
   refuseHostWrites(paths, { binds, allowHostWrite }, { uid: 0 });
   if (!boot && !capabilities.map(parseCapability).includes('SYS_ADMIN')) return;
   refuseCopyUp({ hostFiles: mounts.some(({ readonly }) => !readonly), allowHostWrite });

@@ -12,6 +12,7 @@ import type { Engine } from '../../sandbox/open.ts';
 import { LIMITS } from '../../sandbox/policy/limits.ts';
 import { systemFiles } from '../boot/booted-system.ts';
 import type { ServiceNetwork } from '../definition/definition.ts';
+import { definedMounts } from '../definition/definition.ts';
 import { knownImage, type StoredService, varVolume } from '../lifecycle/store.ts';
 import { unitName } from '../unit/load-unit.ts';
 import { networkMac } from './publish.ts';
@@ -52,7 +53,7 @@ export async function openServiceSandbox(
       boot,
       namespaces: boot ? BOOT_NAMESPACES : 0,
       files: boot ? systemFiles(definition.units.map(unitName)) : [],
-      binds: mounts.map(({ relabel, ...mount }) => ({ ...mount, ...defined({ relabel }) })),
+      binds: definedMounts(mounts),
       allowHostWrite: definition['allow-host-write'],
       limits: limitsOfKeys(definition),
       disk,

@@ -104,7 +104,7 @@ export async function buildState(set: UnpackedSet): Promise<BuildState> {
   };
   const request = async (path: string, wanted: Partial<BuildRequest> = {}) => ({
     image: recipe,
-    source: { kind: 'srpm' as const, path },
+    source: { kind: 'srpm' as const, path: ownPath(path) },
     resultDirectory: ownPath(await fresh()),
     caller: { uid: 0, gid: 0 },
     ...wanted,

@@ -6,6 +6,7 @@ import { join } from 'node:path';
 import { Ajv2020 } from 'ajv/dist/2020.js';
 import test from 'ava';
 import { execa } from 'execa';
+import { below, ownPath } from '../../../src/host/files/held.ts';
 import { hostArchitecture } from '../../../src/image/key.ts';
 import { removeImage } from '../../../src/image/store/images.ts';
 import { buildPackage } from '../../../src/jobs/rpmbuild/build.ts';
@@ -293,7 +294,7 @@ test.serial('a lock brings the same image back, without a solver and offline', a
   const first = await buildPackage(state.images.engine, await state.request(path));
   passed(t, first);
   await removeImage(state.images.engine.paths, first.image?.id ?? '');
-  const lock = join(first.resultDirectory, 'lock.json');
+  const lock = below(first.resultDirectory, 'lock.json');
   const request = await state.request(path, { image: '', lock, offline: true });
   const second = await buildPackage(state.images.engine, request);
   passed(t, second);
@@ -402,9 +403,9 @@ long('packages are signed before anything is said of them', async (t) => {
   const parts = { name: 'signed', preamble: 'BuildArch: noarch' };
   const directory = await state.fresh();
   const key = await makeKey(directory, 'rsa2048', 'a secret');
-  const passphraseFile = join(directory, 'passphrase');
+  const passphraseFile = below(ownPath(directory), 'passphrase');
   await writeFile(passphraseFile, 'not it\n');
-  const signing = { key: key.secret, passphraseFile };
+  const signing = { key: ownPath(key.secret), passphraseFile };
   const refused = await state.build(parts, { signing });
   t.is(refused.failure?.code, 'E_SIGN_KEY');
   t.deepEqual(refused.phases, []);

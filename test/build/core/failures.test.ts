@@ -195,7 +195,7 @@ async function buildSpec(parts: SpecParts, wanted?: Partial<BuildRequest>) {
   const { specText } = await import('./build-state.ts');
   const path = join(await state.fresh(), `${parts.name}.spec`);
   await writeFile(path, specText(parts));
-  const source = { kind: 'spec' as const, path };
+  const source = { kind: 'spec' as const, path: ownPath(path) };
   return await buildPackage(state.images.engine, await state.request(path, { ...wanted, source }));
 }
 

@@ -34,7 +34,7 @@ test.serial('a build that depends on nothing around it is the same twice', async
   const path = await sourcePackage(await state.fresh(), parts);
   const keys = await state.fresh();
   const key = await makeKey(keys, 'ed25519');
-  const signing = { key: key.secret };
+  const signing = { key: ownPath(key.secret) };
   const report = await verifyBuild(state.images.engine, await state.request(path, { signing }));
   t.is(report.exitStatus, 0, report.failure?.stack);
   t.deepEqual(report.differences, []);
@@ -59,7 +59,7 @@ test.serial('what differs is told file by file', async (t) => {
   const path = await sourcePackage(await state.fresh(), parts);
   const keys = await state.fresh();
   const key = await makeKey(keys, 'ed25519');
-  const signing = { key: key.secret };
+  const signing = { key: ownPath(key.secret) };
   const request = await state.request(path, { signing });
   const report = await verifyBuild(state.images.engine, request, {}, ['path']);
   t.is(report.failure?.code, 'E_BUILD_DIFFERS', report.failure?.stack);
@@ -149,7 +149,7 @@ install -D ${file} %{buildroot}/usr/lib/real/${file}
       const request = {
         ...(await state.request(spec)),
         image: 'debian-build',
-        source: { kind: 'spec' as const, path: spec, sources: folder },
+        source: { kind: 'spec' as const, path: ownPath(spec), sources: ownPath(folder) },
       };
       const { engine } = state.images;
       const same = await verifyBuild(engine, {

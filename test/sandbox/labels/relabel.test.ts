@@ -1,8 +1,10 @@
+import { openSync } from 'node:fs';
 import { link, mkdir, mkdtemp, readFile, rm, symlink, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import test from 'ava';
 import { execa } from 'execa';
+import { closing } from '../../../src/host/calls/descriptor.ts';
 import {
   hasContext,
   labelFile,
@@ -86,8 +88,10 @@ test('one that names a link, or a folder of the system, is refused or labelled a
   t.is(await readFile(file, 'utf8'), 'content');
   await symlink('/etc', join(made.path, 'etc'));
   for (const path of ['/', '/usr', '/etc/', '/home', join(made.path, 'etc')]) {
-    t.throws(() => refuseSystemDirectory(path), { code: 'E_RELABEL' }, path);
+    using opened = closing(openSync(path, 'r'));
+    t.throws(() => refuseSystemDirectory(path, opened.fd), { code: 'E_RELABEL' }, path);
   }
-  t.notThrows(() => refuseSystemDirectory(made.path));
+  using opened = closing(openSync(made.path, 'r'));
+  t.notThrows(() => refuseSystemDirectory(made.path, opened.fd));
   await t.throwsAsync(relabelTree('/proc/self', CONTEXT), { code: 'E_RELABEL' });
 });

@@ -1,6 +1,6 @@
 import { isAbsolute, normalize } from 'node:path';
 import { KilnError } from '../../../errors.ts';
-import type { Bind } from '../../../sandbox/policy/specification.ts';
+import type { WantedBind } from '../../../sandbox/policy/specification.ts';
 import { shellWords } from '../../../shell-words.ts';
 import type { BuildRequest } from '../../rpmbuild/request.ts';
 import type { ConfigChange } from './evaluate.ts';
@@ -76,12 +76,12 @@ export function pluginSettings(options: ConfigOptions, name: string): ConfigDict
  * they are read-only, because a build must not change the host.
  * @throws KilnError E_MOCK_CONFIG for anything but pairs of absolute paths
  */
-export function bindMounts(options: ConfigOptions): Bind[] {
+export function bindMounts(options: ConfigOptions): WantedBind[] {
   const dirs = pluginSettings(options, 'bind_mount')?.get('dirs');
   return isList(dirs) ? dirs.map(bindMount) : [];
 }
 
-function bindMount(pair: ConfigValue): Bind {
+function bindMount(pair: ConfigValue): WantedBind {
   const [source, target, ...more] = isList(pair) ? pair.map(asText) : [];
   if (source === undefined || target === undefined || more.length > 0) {
     throw configError('bind_mount_opts: dirs has pairs, (path on the host, path in the root)');

@@ -1,5 +1,6 @@
 import { join } from 'node:path';
 import { KilnError } from '../../../errors.ts';
+import { ownPath } from '../../../host/files/held.ts';
 import { DEFAULT_DISK, type DiskBound, DiskWatch } from '../../../host/state/disk-watch.ts';
 import { emptyTrash, openWorkDirectory } from '../../../image/store/work-directory.ts';
 import { CONTROL, ControlDirectory } from '../../../image/transaction/transaction-sandbox.ts';
@@ -34,7 +35,14 @@ export async function withPackages<Result>(
   const control = new ControlDirectory(join(work.path, 'control'));
   await using sandbox = await RootSandbox.open(root, {
     hostname: 'localhost',
-    binds: [{ source: control.path, target: CONTROL, readonly: true }],
+    binds: [
+      {
+        source: control.path,
+        place: ownPath(control.path),
+        target: CONTROL,
+        readonly: true,
+      },
+    ],
     command: ['rpm'],
   });
   const session: PackageSession = {

@@ -6,6 +6,7 @@ import { closing } from '../../../host/calls/descriptor.ts';
 import { sizeInWords } from '../../../host/calls/system-error.ts';
 import { existsInTree } from '../../../host/files/at.ts';
 import { acquireLock, type HeldLock, tryLock } from '../../../host/files/flock.ts';
+import { ownPath } from '../../../host/files/held.ts';
 import { removeTree } from '../../../host/files/remove-tree.ts';
 import { treeUsage } from '../../../host/files/tree-usage.ts';
 import { DiskWatch } from '../../../host/state/disk-watch.ts';
@@ -68,6 +69,7 @@ export class Caches implements AsyncDisposable {
   get binds(): Bind[] {
     return this.#open.map(({ mount, path }) => ({
       source: path,
+      place: ownPath(path),
       target: `${CACHE_HOME}/${mount.name}`,
       readonly: false,
       own: true,

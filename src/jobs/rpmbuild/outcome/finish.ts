@@ -10,6 +10,7 @@ import {
   exitOf,
   failureOf,
   measuredPolicy,
+  type Renamed,
   resourcesOf,
   resultOfCourse,
 } from '../../run/result.ts';
@@ -42,8 +43,8 @@ async function finish(run: BuildRun, error: unknown): Promise<BuildReport> {
   // It could not be opened, or is another job's.
   if (!run.isOpen) return report;
   try {
-    const result = resultOfBuild(report);
-    await writeResult(request.resultDirectory, run.engine.renamed(result), request.caller);
+    const result = resultOfBuild(report, run.engine.renamed);
+    await writeResult(request.resultDirectory, result, request.caller);
     // A part of a build may use files that a person changed since the other parts.
     const whole =
       report.failure === undefined &&
@@ -83,9 +84,9 @@ function describe(run: BuildRun, error: unknown): BuildReport {
   };
 }
 
-export function resultOfBuild(report: BuildReport): Result {
+export function resultOfBuild(report: BuildReport, renamed: Renamed): Result {
   const { request, failure, failedPhase, end, image, measured } = report;
-  return {
+  return renamed({
     ...resultOfCourse(report),
     kiln: KILN_VERSION,
     id: report.sandbox ?? null,
@@ -95,7 +96,7 @@ export function resultOfBuild(report: BuildReport): Result {
     failure:
       failure === undefined ? null : failureOf(failure, failedPhase ?? 'input', report.lastLines),
     request: withoutLock(request),
-    planDigest: digestOf([planOf(request), image?.id]),
+    planDigest: digestOf([renamed(planOf(request)), image?.id]),
     image: image ?? null,
     policy: measured === undefined ? null : measuredPolicy(measured),
     ...(report.egress.length === 0 ? {} : { egress: report.egress }),
@@ -111,7 +112,7 @@ export function resultOfBuild(report: BuildReport): Result {
       kept: report.kept,
       ...defined({ differences: report.differences }),
     },
-  };
+  });
 }
 
 function packageOf({ file, nevra, sha256, size }: BuiltPackage) {

@@ -1,4 +1,4 @@
-import { closeSync, readdirSync, realpathSync, writeSync } from 'node:fs';
+import { type BigIntStats, closeSync, statSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import { gzipSync } from 'node:zlib';
 import { type Owner, unusableResultDirectory } from '../../../artifacts/destination.ts';
@@ -35,15 +35,18 @@ function isHalfWritten(name: string): boolean {
 const LOGS = ['build.log', 'root.log', 'state.log'] as const;
 
 /**
- * Results in a directory of sources: the result directory, or where the two are one, the files that builds leave
- * there. @returns absolute paths without links
+ * Whether an entry of a directory of sources is of results: of the result directory or, where the two are one, of the
+ * files that builds leave there.
  */
-export function resultPaths(resultDirectory: string, sources: string): string[] {
-  const [results, directory] = [realpathSync(resultDirectory), realpathSync(sources)];
-  if (results !== directory) return [results];
-  const packages = readdirSync(results).filter((name) => name.endsWith('.rpm'));
-  const own = [...LOGS, 'hw_info.log', LOCK, ...STALE];
-  return [...own, ...packages].map((name) => join(results, name));
+export function resultsIn(resultDirectory: HeldPath, sources: string) {
+  const [results, directory] = [resultDirectory, sources].map((path) =>
+    statSync(path, { bigint: true }),
+  );
+  const isOf = (stats: Pick<BigIntStats, 'dev' | 'ino'> | undefined) =>
+    results?.dev === stats?.dev && results?.ino === stats?.ino;
+  if (!isOf(directory)) return (_path: string, stats: BigIntStats) => isOf(stats);
+  const own: readonly string[] = [...LOGS, 'hw_info.log', LOCK, ...STALE];
+  return (path: string) => own.includes(path) || (path.endsWith('.rpm') && !path.includes('/'));
 }
 
 /** Not the directory itself, which others may open: whoever can, could lock it. */

@@ -1,6 +1,7 @@
 /** The OpenPGP secret key that signs packages: read and tried before anything is built. */
 import type { PrivateKey } from 'openpgp';
 import { KilnError, reasonOf } from '../../../errors.ts';
+import type { HeldPath } from '../../../host/files/held.ts';
 import { readUserFile } from '../../../host/files/user-file.ts';
 import { ELEMENT_SIZE, ENTRY_SIZE, INTRO_SIZE, MAGIC, type RawEntry, Type } from '../header.ts';
 import { SigTag } from '../tags.ts';
@@ -8,8 +9,8 @@ import { readOuterPacket } from './signature-packet.ts';
 
 export interface SigningKeyFiles {
   /** Path of an armored secret key, as `gpg --armor --export-secret-keys` writes it. */
-  readonly key: string;
-  readonly passphraseFile?: string;
+  readonly key: HeldPath;
+  readonly passphraseFile?: HeldPath;
 }
 
 export interface PackageSigner {

@@ -1,0 +1,167 @@
+/**
+ * A path is looked up by its caller's own process. kilnd and its workers give the kernel none that a caller has written:
+ * strace lists all that they give it.
+ */
+import { copyFileSync, mkdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import anyTest, { type ExecutionContext, type TestFn } from 'ava';
+import { execa } from 'execa';
+import {
+  type BusyboxState,
+  busyboxState,
+  IMAGE,
+  KILN,
+  PATIENCE,
+} from '../support/busybox-state.ts';
+import { daemonPid, workersOf } from '../support/daemon.ts';
+import { until } from '../support/eventually.ts';
+
+const test = anyTest as TestFn<BusyboxState>;
+
+/** Part of every name of the caller's. */
+const MARK = 'callers-own';
+
+/** Calls that have a path of the kernel's in their answer. */
+const TELLING = /^\d+ +(?:<\.\.\. )?(?:readlink|readlinkat|getcwd)\b/;
+
+/** Names below what is open, and those that kiln itself gives to what is open. */
+const BELOW = /(?<=\w\(\d+, )"[^"/]*"|\/proc\/\d+\/fd\/\d+\/[^"]*|\/jobs\/[\w-]+\/\d+\/[^"]*/g;
+
+/**
+ * What is looked up by its name all the same, and why: by the file that shows it. Each is looked up before anything
+ * foreign runs for the call, or is root's configuration, which is meant by its name.
+ */
+const BY_NAME: readonly (readonly [
+  file: string,
+  argv: (path: string) => readonly string[],
+  why: string,
+])[] = [
+  [
+    'query.rpm',
+    (path) => ['rpm', 'query', path],
+    'thousands of packages, each read once, in a confined child',
+  ],
+  ['image.yaml', (path) => ['image', 'build', path], 'an image recipe, and what lies around it'],
+  [
+    'repository',
+    (path) => ['build', '-r', IMAGE, '/no.src.rpm', '--resultdir', 'out', '--addrepo', path],
+    'a local repository: its metadata names its packages',
+  ],
+  [
+    'mount',
+    (path) => ['service', 'create', '-r', IMAGE, '--mount', `${path}:/m`, 'mounts', '--', 'true'],
+    'a mount of a service is looked up at each of its starts, as what fstab(5) names is',
+  ],
+];
+
+test.before(async (t) => {
+  t.context = await busyboxState();
+});
+test.after.always(async ({ context }) => {
+  await context[Symbol.asyncDispose]();
+});
+
+/** Of what the daemon and its workers tell the kernel while `act` runs, the lines with a name of the caller's. */
+async function seen(
+  t: ExecutionContext<BusyboxState>,
+  name: string,
+  act: () => Promise<void>,
+): Promise<string[]> {
+  const state = t.context;
+  const log = join(state.beside, `${name}.log`);
+  const all = [daemonPid(state.paths.root), ...workersOf(state.paths.root)];
+  const options = ['-f', '-qq', '-s', '4096', '-e', 'trace=%file', '-o', log];
+  const strace = execa('strace', [...options, ...all.flatMap((pid) => ['-p', `${pid}`])], {
+    reject: false,
+  });
+  const isTraced = (pid: number | undefined) =>
+    readFileSync(`/proc/${pid}/status`, 'utf8').includes(`TracerPid:\t${strace.pid}`);
+  t.true(await until(() => all.every(isTraced)));
+  await act();
+  strace.kill();
+  await strace;
+  return readFileSync(log, 'utf8')
+    .split('\n')
+    .map((line) => line.replace(BELOW, ''))
+    .filter((line) => line.includes(MARK) && !TELLING.test(line))
+    .filter((line) => !line.includes(`/${IMAGE.slice(0, 12)}`));
+}
+
+test('kilnd and its workers look up no path of root’s', async (t) => {
+  const { beside, env } = t.context;
+  const work = join(beside, MARK);
+  const file = (name: string) => `${MARK}-${name}`;
+  const [out, tree] = [file('out'), file('tree')];
+  for (const name of [tree, file('repository'), file('mount')]) {
+    mkdirSync(join(work, name), { recursive: true });
+    writeFileSync(join(work, name, 'inner'), 'x');
+  }
+  for (const [name, text] of Object.entries({
+    plain: 'plain',
+    'config.yaml': '',
+    'image.yaml': 'name: x\n',
+    'recipe.yaml': `image: ${IMAGE}\nsteps: [true]\nartifacts: []\n`,
+    'recipe.ts': 'export const image = "x"; export const steps = [];',
+    'spec.spec': 'Name: x\n',
+  }))
+    writeFileSync(join(work, file(name)), text);
+  for (const name of ['sample.src.rpm', 'query.rpm'])
+    copyFileSync('src/packages/rpm/sample.rpm', join(work, file(name)));
+  copyFileSync('src/sandbox/seccomp/default.json', join(work, file('profile.json')));
+  symlinkSync(file('plain'), join(work, file('link')));
+  const kiln = (argv: readonly string[]) =>
+    execa(KILN, argv, {
+      ...{ cwd: work, reject: false, stdin: 'ignore', timeout: 120_000 * PATIENCE },
+      env: { ...env, KILN_FROM_SOURCE: '', KILN_PARKED: '0', KILN_IDLE: '10m' },
+    });
+  // libvirtd, and with it sandboxes, are started before: what they do is not looked at.
+  const image = ['-r', IMAGE.slice(0, 12)];
+  const kept = await kiln(['run', ...image, '--keep', '--', 'true']);
+  const [, id = ''] = /kept as (\w+)/.exec(String(kept.stderr)) ?? [];
+  t.not(id, '', String(kept.stderr));
+  const lines = await seen(t, 'held', async () => {
+    for (const at of ['./', `${work}/`]) {
+      const of = (name: string) => `${at}${file(name)}`;
+      const to = ['--resultdir', `${at}${out}`];
+      for (const argv of [
+        ['run', ...image, '--bind', `${of('tree')}:/b`, ...to, '--', 'true'],
+        ['run', ...image, '--copy-in', `${of('tree')}:/tmp/`, '--', 'true'],
+        ['run', ...image, '--copy-in', `${of('link')}:/tmp/y`, '--', 'true'],
+        ['run', ...image, '--secret', `s=${of('plain')}`, '--', 'cat', '/run/secrets/s'],
+        ['run', ...image, '--seccomp', of('profile.json'), '--', 'true'],
+        ['run', ...image, '--artifact', 'm', '--workdir', '/tmp', ...to, '--', 'touch', 'm'],
+        ['exec', '--copy-in', `${of('tree')}/.:/tmp/x`, id, '--', 'true'],
+        ['build', of('recipe.yaml'), ...to],
+        ['build', of('recipe.ts'), '--sources', of('tree'), ...to],
+        ['build', ...image, of('sample.src.rpm'), ...to, '--sign-key', of('plain')],
+        ['build', ...image, '--spec', of('spec.spec'), '--sources', of('tree'), ...to],
+        ['build', '--chain', ...image, of('sample.src.rpm'), ...to],
+        ['build', '--lock', of('plain'), of('sample.src.rpm'), ...to],
+        ['image', 'export', '-o', of('image.tar'), IMAGE],
+        ['image', 'export', '-o', of('layout'), IMAGE],
+        ['image', 'import', of('plain')],
+        ['report', `${at}${out}`],
+        ['config', 'check', of('config.yaml')],
+        ['rpm', 'unpack', '-C', of('unpacked'), '/nowhere.rpm'],
+        ['service', 'install', '--directory', of('units')],
+        ['service', 'create', '--file', of('plain'), 'x'],
+        ['service', 'restore', of('plain'), 'x'],
+      ]) {
+        const { stdout, stderr } = await kiln(argv);
+        const said = `${stdout}${stderr}`;
+        t.notRegex(said, /internal error/, argv.join(' '));
+        // Nor are its own names for them told.
+        t.notRegex(said, /\/proc\/\d+\/fd|\/jobs\//, argv.join(' '));
+      }
+    }
+  });
+  t.deepEqual(lines, []);
+  const others = await seen(t, 'named', async () => {
+    for (const [name, argv] of BY_NAME) await kiln(argv(`./${file(name)}`));
+  });
+  for (const [name, , why] of BY_NAME)
+    t.true(
+      others.some((line) => line.includes(file(name))),
+      why,
+    );
+});
