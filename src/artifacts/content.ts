@@ -5,6 +5,7 @@ import { dataExtents, type Extent } from '../host/calls/descriptor.ts';
 import { SyscallError } from '../host/calls/libc.ts';
 import { awaitedLater } from '../promise.ts';
 import type { Budget } from './budget.ts';
+import type { WithRights } from './destination.ts';
 
 /** Files up to this size are copied in one go, with one-shot hashing. */
 const SMALL = 256 * 1024;
@@ -40,6 +41,7 @@ export function isSparse(size: number, blocks: number | bigint): boolean {
 /**
  * Copies the first `size` bytes of `from` into the empty file `to`; holes stay holes.
  * @param blocks `st_blocks` of the source: fewer than `size` needs means there are holes
+ * @param writing what writes as somebody else than this process: whose blocks a file takes is decided then
  * @throws ReadFailed; the system error of a write; KilnError E_ARTIFACT_LIMIT
  */
 export function copyContent(
@@ -48,13 +50,14 @@ export function copyContent(
   size: number,
   blocks: number,
   budget: Budget,
+  writing?: WithRights,
 ): CopiedContent | Promise<CopiedContent> {
   const sparse = isSparse(size, blocks);
-  if (size <= SMALL && !sparse) return copySmall(from, to, size, budget);
-  return copyLarge(from, to, size, sparse, budget);
+  const files = { from, to, budget, writing };
+  return size <= SMALL && !sparse ? copySmall(files, size) : copyLarge(files, size, sparse);
 }
 
-function copySmall(from: number, to: number, size: number, budget: Budget): CopiedContent {
+function copySmall({ from, to, budget, writing }: Files, size: number): CopiedContent {
   budget.spend('bytes', size);
   smallBuffer ??= Buffer.allocUnsafeSlow(SMALL);
   let length = 0;
@@ -68,19 +71,15 @@ function copySmall(from: number, to: number, size: number, budget: Budget): Copi
     throw new ReadFailed(error);
   }
   const content = smallBuffer.subarray(0, length);
-  for (let done = 0; done < length; ) done += writeSync(to, content, done, length - done, done);
+  if (writing === undefined) writeNow(to, content, 0);
+  else writing(() => writeNow(to, content, 0));
   return { size: length, sha256: hash('sha256', content, 'hex') };
 }
 
-async function copyLarge(
-  from: number,
-  to: number,
-  size: number,
-  sparse: boolean,
-  budget: Budget,
-): Promise<CopiedContent> {
+async function copyLarge(files: Files, size: number, sparse: boolean): Promise<CopiedContent> {
+  const { from, to, budget } = files;
   const digest = createHash('sha256');
-  const copying = { from, to, digest, budget, buffers: [] };
+  const copying = { ...files, digest, buffers: [] };
   let at = 0;
   for (const extent of sparse ? extents(from, size) : [{ offset: 0, length: size }]) {
     await hashZeros(digest, extent.offset - at, budget);
@@ -107,16 +106,20 @@ function* extents(from: number, size: number): Generator<Extent> {
   }
 }
 
-interface Copying {
+interface Files {
   readonly from: number;
   readonly to: number;
-  readonly digest: Hash;
   readonly budget: Budget;
+  readonly writing: WithRights | undefined;
+}
+
+interface Copying extends Files {
+  readonly digest: Hash;
   readonly buffers: Buffer[];
 }
 
 async function copyExtent(copying: Copying, { offset, length }: Extent): Promise<number> {
-  const { from, to, digest, budget, buffers } = copying;
+  const { from, digest, budget, buffers } = copying;
   const read = (turn: number, done: number) => {
     buffers[turn % 2] ??= Buffer.allocUnsafeSlow(PIECE);
     return readPiece(from, buffers[turn % 2]!.subarray(0, length - done), offset + done);
@@ -131,7 +134,7 @@ async function copyExtent(copying: Copying, { offset, length }: Extent): Promise
       copied += piece.length;
       const isLast = piece.length < PIECE || copied === length;
       if (!isLast) reading = awaitedLater(read(turn + 1, copied));
-      writing = awaitedLater(writePiece(to, piece, at));
+      writing = awaitedLater(writePiece(copying, piece, at));
       digest.update(piece);
       await writing;
       if (isLast) return copied;
@@ -143,10 +146,17 @@ async function copyExtent(copying: Copying, { offset, length }: Extent): Promise
   }
 }
 
-async function writePiece(to: number, piece: Buffer, at: number): Promise<void> {
+async function writePiece({ to, writing }: Files, piece: Buffer, at: number): Promise<void> {
+  // The threads of Node's pool have the rights of the process.
+  if (writing !== undefined) return writing(() => writeNow(to, piece, at));
   for (let done = 0; done < piece.length; ) {
     done += (await writeAt(to, piece, done, piece.length - done, at + done)).bytesWritten;
   }
+}
+
+function writeNow(to: number, piece: Buffer, at: number): void {
+  for (let done = 0; done < piece.length; )
+    done += writeSync(to, piece, done, piece.length - done, at + done);
 }
 
 async function readPiece(from: number, buffer: Buffer, at: number): Promise<Buffer> {

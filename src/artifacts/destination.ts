@@ -47,10 +47,12 @@ export function keptMode(stats: BigIntStats): number {
 export class Destination {
   readonly #options: DestinationOptions;
   readonly #writing: WithRights;
+  readonly writing: WithRights | undefined;
   readonly #directories: { readonly path: ByteString; readonly stats: BigIntStats }[] = [];
 
   constructor(options: DestinationOptions) {
     this.#options = options;
+    this.writing = options.writing;
     this.#writing = options.writing ?? ((act) => act());
   }
 

@@ -181,7 +181,7 @@ export class TreeCopy {
     let isOpen = true;
     try {
       const [size, blocks] = [Number(stats.size), Number(stats.blocks)];
-      const copying = copyContent(from, to, size, blocks, budget);
+      const copying = copyContent(from, to, size, blocks, budget, destination.writing);
       const copied = copying instanceof Promise ? await copying : copying;
       destination.dress(to, stats);
       // A file system over a network may say only now that it could not keep something.
