@@ -289,11 +289,16 @@ export type Unmade =
   | { readonly cause: SyscallError; readonly path: string }
   | { readonly signal: NodeJS.Signals };
 
+const BEHIND_LINK =
+  'is where the command’s user may not write: behind a symbolic link of that user’s, no other rights count';
+
 const WHY_NOT = [
   ['EISDIR', 'is a directory there'],
   ['ENOTDIR', 'is not a directory'],
   ['ENAMETOOLONG', 'is too long, or leads through symbolic links that are'],
   ['ELOOP', 'leads through a symbolic link of another user’s, which is not followed'],
+  ['EACCES', BEHIND_LINK],
+  ['EPERM', BEHIND_LINK],
 ] as const;
 
 export function cannotWrite(item: CopyInItem, unmade: Unmade): KilnError {

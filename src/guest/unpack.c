@@ -5,9 +5,11 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <linux/capability.h>
 #include <linux/magic.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/vfs.h>
 #include <unistd.h>
 
@@ -30,11 +32,15 @@ struct piece {
 };
 
 static struct level {
-  int fd, made;
+  int fd, made, behind;
   size_t path;
   struct step step;
 } levels[DEPTH_MAX];
 static unsigned depth;
+
+// Whether what comes next lies behind a link of this process's own user's. The command may have made that link, so
+// only the user's rights count there; all else is the caller's to write to.
+static int behind;
 
 static char path[3 * PATH_MAX], placed[PATH_MAX], name_text[PATH_MAX], more_text[PATH_MAX];
 static unsigned char buffer[256 << 10];
@@ -73,6 +79,18 @@ static void append(const char *name) {
   strcpy(path + length + 1, name);
 }
 
+static void set_behind(int now) {
+  static struct __user_cap_data_struct all[_LINUX_CAPABILITY_U32S_3];
+  struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
+  if (now == behind) return;
+  if (now && syscall(SYS_capget, &header, all) != 0) _exit(2);
+  struct __user_cap_data_struct some[_LINUX_CAPABILITY_U32S_3];
+  memcpy(some, all, sizeof some);
+  for (int i = 0; now && i < _LINUX_CAPABILITY_U32S_3; i++) some[i].effective = 0;
+  if (syscall(SYS_capset, &header, some) != 0) _exit(2);
+  behind = now;
+}
+
 // Follows links of root's and of this process's user; others' could send what is copied to where they may not write.
 // Returns the folder of what `name` leads to, and puts its name there into `last`.
 static int settle(int at, const char *name, char *last) {
@@ -92,6 +110,7 @@ static int settle(int at, const char *name, char *last) {
       close(next);
       if (bytes < 0 || ++links > LINKS_MAX || (st.st_uid != 0 && st.st_uid != geteuid()))
         return closing(here, failing(ELOOP));
+      if (st.st_uid != 0) set_behind(1);
       target[bytes] = 0;
       // Each link of a chain may add a whole path to what is left.
       if ((size_t)bytes + 2 + strlen(more) > sizeof rest)
@@ -115,6 +134,7 @@ static int settle(int at, const char *name, char *last) {
   return -1;
 }
 
+// Leaves `behind` as what was opened has it.
 static int open_at(int at, const char *name, int flags, mode_t mode) {
   char last[PATH_MAX];
   int folder = settle(at, name, last);
@@ -123,8 +143,9 @@ static int open_at(int at, const char *name, int flags, mode_t mode) {
 }
 
 static int is_directory(int at, const char *name) {
-  int fd = open_at(at, name, O_PATH | O_DIRECTORY, 0);
-  if (fd < 0 && errno == ELOOP) give_up(name);
+  int before = behind, fd = open_at(at, name, O_PATH | O_DIRECTORY, 0);
+  if (fd < 0 && (errno == ELOOP || errno == EACCES)) give_up(name);
+  set_behind(before);
   if (fd >= 0) close(fd);
   return fd >= 0;
 }
@@ -141,6 +162,7 @@ static void leave(void) {
 // As docker cp: a target that is a folder, or ends in a slash, takes the source under its own name.
 static void place(const struct step *step, char *target, const char *own) {
   while (depth > 0) leave();
+  set_behind(0);
   path[0] = 0;
   int at = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
   int content = (step->mode & CONTENT) != 0, into = (step->mode & INTO) != 0, whole = 1;
@@ -161,7 +183,7 @@ static void place(const struct step *step, char *target, const char *own) {
     part = next;
   }
   if (whole) strcpy(placed, content ? "." : own);
-  levels[0] = (struct level){.fd = at};
+  levels[0] = (struct level){.fd = at, .behind = behind};
   depth = 1;
 }
 
@@ -176,7 +198,8 @@ static void enter(const struct step *step, int at, const char *name) {
   if (made && (fstat(fd, &st) != 0 || st.st_uid != geteuid() || (st.st_mode & 0777) != 0700))
     give_up_for(EBUSY, name); // somebody has put another in its place
   if (depth == DEPTH_MAX) give_up_for(ENAMETOOLONG, name);
-  levels[depth++] = (struct level){.fd = fd, .made = made, .path = strlen(path), .step = *step};
+  levels[depth++] = (struct level){
+      .fd = fd, .made = made, .behind = behind, .path = strlen(path), .step = *step};
   append(name);
 }
 
@@ -233,8 +256,10 @@ static void make_hard_link(int at, const char *name, const char *old) {
 }
 
 static int is_plain(int at, const char *name) {
-  int fd = open_at(at, name, O_PATH, 0);
-  if (fd < 0) return errno == ENOENT;
+  int before = behind, fd = open_at(at, name, O_PATH, 0), absent = fd < 0 && errno == ENOENT;
+  if (fd < 0 && errno == EACCES) give_up(name);
+  set_behind(before);
+  if (fd < 0) return absent;
   struct stat st;
   struct statfs fs;
   int known = fstat(fd, &st) == 0 && fstatfs(fd, &fs) == 0;
@@ -268,6 +293,7 @@ int unpack(void) {
     // The first name is where it was placed.
     const char *name = depth == 1 ? placed : name_text;
     int at = levels[depth - 1].fd;
+    set_behind(levels[depth - 1].behind);
     switch (step.op) {
     case DIRECTORY: enter(&step, at, name); break;
     case LEAVE: leave(); break;

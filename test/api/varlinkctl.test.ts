@@ -240,6 +240,44 @@ test('several commands share an open sandbox, and files go in and out', async (t
   t.false(left.some(({ id }: { id: string }) => id === sandbox));
 });
 
+test('behind a link, files are read and written with the rights of the command’s user', async (t) => {
+  const { sandbox } = (await kiln('OpenSandbox', { image: 'busybox' })).reply;
+  const run = async (script: string, user: string) => {
+    const command = ['exec', '--user', user, sandbox, '--', 'sh', '-ec', script];
+    const { code, stdout, stderr } = await program('dist/kiln', command, { env: state.userEnv });
+    t.is(code, 0, stderr);
+    return stdout;
+  };
+  const roots = 'cd /etc; echo hidden >secret; chmod 600 secret; echo shown >open; mkdir /safe';
+  await run(`${roots}; ln -s /etc/open /roots; ln -s /etc/secret /secrets`, 'root');
+  await run(
+    `cd /tmp; for name in secret open new; do ln -s /etc/$name $name; done; ln -s /safe safe
+     echo own >mine; ln -s mine link`,
+    'build',
+  );
+  const data = Buffer.from('forged\n').toString('base64');
+  for (const path of ['/tmp/secret', '/tmp/open', '/tmp/new', '/tmp/safe/x']) {
+    const { reply } = await kiln('WriteFile', { sandbox, path, data });
+    t.is(reply.code, 'E_ARGUMENT', path);
+    t.regex(reply.message, /the command’s user may not/);
+  }
+  const { reply } = await kiln('ReadFile', { sandbox, path: '/tmp/secret' });
+  t.is(reply.code, 'E_ARGUMENT');
+  t.regex(reply.message, /the command’s user may not/);
+  t.is(await run('cd /etc; cat secret open; ls /safe', 'root'), 'hidden\nshown\n');
+  // What the user may do itself, and what the caller names without a link.
+  const read = async (path: string) =>
+    decoded((await kiln('ReadFile', { sandbox, path })).reply.data);
+  t.is(await read('/tmp/open'), 'shown\n');
+  t.is(await read('/roots'), 'shown\n');
+  t.is(await read('/tmp/link'), 'own\n');
+  t.is(await read('/etc/secret'), 'hidden\n');
+  t.falsy((await kiln('WriteFile', { sandbox, path: '/tmp/link', data })).error);
+  t.falsy((await kiln('WriteFile', { sandbox, path: '/secrets', data })).error);
+  t.is(await run('cat /tmp/mine /etc/secret', 'root'), 'forged\nforged\n');
+  t.falsy((await kiln('CloseSandbox', { sandbox })).error);
+});
+
 test('images, sandboxes, services and checks are listed', async (t) => {
   const { images } = (await kiln('ListImages')).reply;
   t.like(images[0], { id: IMAGE, name: 'busybox', arch: 'x86_64' });

@@ -166,6 +166,33 @@ test('links of the image lead to where they lead in the sandbox', async (t) => {
   t.deepEqual(bashIn(join(to.host, 'outside'), 'find . -mindepth 1'), '');
 });
 
+test('behind a link of the command’s user, only that user’s rights count', async (t) => {
+  await using to = await tree(
+    t,
+    'mkdir -p d/way e/own; echo new > f; echo new > d/way/x; cp f e/own',
+  );
+  to.within(`mkdir -p safe/in tmp/own tmp/deep; echo old > safe/file; echo old > safe/open
+    chmod 600 safe/file; chmod 666 safe/open; ln -s /safe tmp/way; ln -s /tmp/own tmp/mine
+    ln -s way/in tmp/deep/chain; ln -s /tmp/way tmp/deep/way; ln -s /safe roots
+    chown 1000:1000 tmp/own tmp/deep; chown -h 1000:1000 tmp/way tmp/mine tmp/deep/*`);
+  for (const [source, target] of [
+    ['f', '/tmp/way/f'],
+    ['f', '/tmp/way/in/'],
+    ['f', '/tmp/deep/chain'],
+    ['f', '/tmp/deep/way/in/f'],
+    ['d', '/tmp/way'],
+    ['d/.', '/tmp'],
+    ['d/.', '/tmp/deep'],
+  ] as const) {
+    const message = /: "\/tmp\/.*where the command’s user may not write/;
+    await t.throwsAsync(to.into([source, target]), { code: 'E_COPY_IN', message }, target);
+  }
+  t.is(to.within('cd safe; find . -type f | sort; cat file open'), './file\n./open\nold\nold\n');
+  // What the user may do itself, and what a link of root's leads to.
+  await to.into(['f', '/tmp/mine/f'], ['e/.', '/tmp'], ['f', '/roots/f'], ['f', '/safe/in/']);
+  t.is(to.within('cat tmp/own/f safe/f safe/in/f'), 'new\nnew\nnew\n');
+});
+
 test('a chain of links whose targets are too long together is an error', async (t) => {
   await using to = await tree(t, 'echo mine > f');
   // Three of them need more than two paths' worth of room.

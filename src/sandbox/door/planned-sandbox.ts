@@ -15,6 +15,7 @@ import { hasErrno, SyscallError } from '../../host/calls/libc.ts';
 import type { CgroupLimits, ProcessCgroups } from '../../host/cgroup/cgroup-files.ts';
 import type { CgroupUsage } from '../../host/cgroup/cgroup-usage.ts';
 import { mountLoopImage } from '../../host/files/mount.ts';
+import type { UserIds } from '../../host/process/user-namespace.ts';
 import type { StatePaths } from '../../host/state/paths.ts';
 import { awaitedLater } from '../../promise.ts';
 import type { HandOver } from '../command/command-request.ts';
@@ -39,6 +40,7 @@ import {
   type RunningCommand,
 } from './io.ts';
 import { makeFiles } from './make-files.ts';
+import { behindLink } from './open-file.ts';
 import type { CommandPlan, Plan, SandboxPlan } from './plan.ts';
 import { type CommandEnd, supervise } from './supervise.ts';
 import { type ExecuteRequest, Visitors } from './visitors.ts';
@@ -293,6 +295,8 @@ export class PlannedSandbox implements AsyncDisposable {
     const { writtenFile } = await import('../../artifacts/copy-in.ts');
     const unmade = await this.#makeFiles((send) => send(writtenFile(file)));
     if (unmade === undefined) return;
+    if ('cause' in unmade && hasErrno(unmade.cause, 'EACCES', 'EPERM'))
+      throw behindLink(file.path, 'write', unmade.cause);
     if ('cause' in unmade && !hasErrno(unmade.cause, 'EBADF')) throw unmade.cause;
     const why = 'cause' in unmade ? 'it is not a plain file' : 'the sandbox is out of memory';
     throw new KilnError('E_ARGUMENT', `path: ${file.path}: ${why}`, {
@@ -311,6 +315,13 @@ export class PlannedSandbox implements AsyncDisposable {
     const options = { policy: await this.#policies(policy), workdir: '/', unpacks: true } as const;
     signal?.throwIfAborted();
     return await makeFiles(await this.#sandbox.spawn(['kiln-init'], options), write, signal);
+  }
+
+  /** The command's user, as this host numbers it. */
+  get hostUser(): UserIds {
+    const { uidMap, gidMap } = this.#sandbox.facts;
+    const { uid, gid } = this.#plan.owner;
+    return { uid: uidMap[1] + uid, gid: gidMap[1] + gid, groups: [] };
   }
 
   /** Calls `act` with a descriptor of the root directory. Its content is hostile. */

@@ -1,16 +1,13 @@
 import { addAbortListener } from 'node:events';
 import { fstatSync, readSync } from 'node:fs';
-import { FileSystems, reopenFile } from '../../artifacts/source.ts';
 import { runRequest } from '../../cli/options/sandbox-options.ts';
-import type { ErrorCode } from '../../error-codes.ts';
 import { KilnError } from '../../errors.ts';
 import { closing } from '../../host/calls/descriptor.ts';
-import { unlessErrno } from '../../host/calls/libc.ts';
-import { O_PATH, openat2, RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS } from '../../host/files/at.ts';
 import { openExistingImage } from '../../image/open.ts';
 import { planRun, readSecrets } from '../../jobs/run/plan.ts';
 import { findSandbox, listSandboxes, sandboxUsage } from '../../sandbox/domain/sandbox-record.ts';
 import { destroySandbox } from '../../sandbox/domain/sweep.ts';
+import { notFile, openFile } from '../../sandbox/door/open-file.ts';
 import { PlannedSandbox } from '../../sandbox/door/planned-sandbox.ts';
 import type { Answer, CallContext } from './methods.ts';
 import type { OpenSandbox } from './open-sandboxes.ts';
@@ -160,7 +157,7 @@ export const answerRead: Answer<'ReadFile'> = async (
     context,
     async ({ sandbox }) =>
       await sandbox.withRoot(async (root) => {
-        using file = closing(openFile(root, path));
+        using file = closing(openFile(root, path, sandbox.hostUser));
         const { size } = fstatSync(file.fd);
         const bytes = Buffer.alloc(Math.max(0, Math.min(READ_MAX, size - offset)));
         const read = bytes.length === 0 ? 0 : readSync(file.fd, bytes, 0, bytes.length, offset);
@@ -168,27 +165,6 @@ export const answerRead: Answer<'ReadFile'> = async (
       }),
   );
 };
-
-const RESOLVE = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS;
-
-/**
- * Opens a file of a sandbox, whatever links lie on the way: none leads out of it. What the kernel only shows as a
- * file (/proc, /sys) is none: here it would be opened with root's rights.
- * @throws KilnError E_ARGUMENT for what is no plain file, SyscallError
- */
-function openFile(root: number, path: string): number {
-  if (!path.startsWith('/')) throw notFile(path, 'it is not an absolute path');
-  using found = unlessErrno(['ENOENT'], () =>
-    closing(openat2(root, path, { flags: O_PATH, resolve: RESOLVE })),
-  );
-  if (found === undefined) throw notFile(path, 'it does not exist', 'E_PATH');
-  const stats = fstatSync(found.fd, { bigint: true });
-  if (!stats.isFile() || new FileSystems().isPseudo(found.fd, stats)) {
-    throw notFile(path, 'it is not a plain file');
-  }
-  // Does not wait for the end of a lease that a command may hold on the file (fcntl(2)).
-  return reopenFile(found.fd);
-}
 
 async function use<Result>(
   id: string,
@@ -203,10 +179,6 @@ function daemonOf({ daemon }: CallContext): NonNullable<CallContext['daemon']> {
   throw new KilnError('E_ARGUMENT', 'this is not the connection for open sandboxes', {
     hint: 'call this method on kilnd’s socket, with files by WriteFile; `kiln varlink` is for jobs',
   });
-}
-
-function notFile(path: string, why: string, code: ErrorCode = 'E_ARGUMENT'): KilnError {
-  return new KilnError(code, `path: ${path}: ${why}`, { hint: 'name a file in the sandbox' });
 }
 
 export const answerListSandboxes: Answer<'ListSandboxes'> = async (_, context) => {

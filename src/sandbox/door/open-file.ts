@@ -1,0 +1,55 @@
+import { fstatSync } from 'node:fs';
+import { FileSystems, reopenFile } from '../../artifacts/source.ts';
+import type { ErrorCode } from '../../error-codes.ts';
+import { KilnError } from '../../errors.ts';
+import { closing } from '../../host/calls/descriptor.ts';
+import { hasErrno, unlessErrno } from '../../host/calls/libc.ts';
+import {
+  O_PATH,
+  openat2,
+  RESOLVE_IN_ROOT,
+  RESOLVE_NO_MAGICLINKS,
+  RESOLVE_NO_SYMLINKS,
+} from '../../host/files/at.ts';
+import { actingAs, type UserIds } from '../../host/process/user-namespace.ts';
+
+const RESOLVE = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS;
+
+/**
+ * Opens a file of a sandbox. A link on the way may be the command's: then only the rights of the command's `user`
+ * count, and none leads out. What the kernel only shows as a file (/proc, /sys) is none: here it would be opened with
+ * root's rights.
+ * @throws KilnError E_ARGUMENT for what is no plain file, E_PATH; SyscallError
+ */
+export function openFile(root: number, path: string, user: UserIds): number {
+  if (!path.startsWith('/')) throw notFile(path, 'it is not an absolute path');
+  try {
+    const direct = unlessErrno(['ELOOP'], () => open(root, path, RESOLVE | RESOLVE_NO_SYMLINKS));
+    return direct ?? actingAs(user, () => open(root, path, RESOLVE));
+  } catch (cause) {
+    if (hasErrno(cause, 'ENOENT')) throw notFile(path, 'it does not exist', 'E_PATH');
+    if (hasErrno(cause, 'EACCES', 'EPERM')) throw behindLink(path, 'read', cause);
+    throw cause;
+  }
+}
+
+function open(root: number, path: string, resolve: number): number {
+  using found = closing(openat2(root, path, { flags: O_PATH, resolve }));
+  const stats = fstatSync(found.fd, { bigint: true });
+  if (!stats.isFile() || new FileSystems().isPseudo(found.fd, stats)) {
+    throw notFile(path, 'it is not a plain file');
+  }
+  // Does not wait for the end of a lease that a command may hold on the file (fcntl(2)).
+  return reopenFile(found.fd);
+}
+
+export function notFile(path: string, why: string, code: ErrorCode = 'E_ARGUMENT'): KilnError {
+  return new KilnError(code, `path: ${path}: ${why}`, { hint: 'name a file in the sandbox' });
+}
+
+export function behindLink(path: string, what: 'read' | 'write', cause: unknown): KilnError {
+  return new KilnError('E_ARGUMENT', `path: ${path}: the command’s user may not ${what} it`, {
+    hint: 'behind a symbolic link only the rights of that user count: name the file itself',
+    cause,
+  });
+}
