@@ -116,7 +116,8 @@ export const CODES_BY_PAGE = {
     E_LIBVIRT_STOP: "kiln's own libvirtd cannot be stopped.",
     E_LIBVIRT_URI: 'KILN_URI is not a libvirt URI for the lxc driver.',
     E_LIBVIRT_XML: 'libvirt does not accept the description of a domain.',
-    E_DESTROY: 'libvirt could not destroy the domain of a sandbox.',
+    E_DESTROY:
+      'A sandbox cannot be destroyed: libvirt refuses, or the kernel cannot end a process in it.',
   },
   'images.md': {
     E_ARCHIVE: 'The file to import is not a tar archive or OCI layout, or it is damaged.',

@@ -24,3 +24,12 @@ export function deferred<Value>(): PromiseWithResolvers<Value> {
   made.promise.catch(() => undefined);
   return made;
 }
+
+/** Waits for all of them, whatever becomes of one, and then throws what the first of them threw. */
+export async function allEnds<Value>(promises: Iterable<Promise<Value>>): Promise<Value[]> {
+  const ends = await Promise.allSettled(promises);
+  return ends.map((end) => {
+    if (end.status === 'rejected') throw end.reason;
+    return end.value;
+  });
+}

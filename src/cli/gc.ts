@@ -25,8 +25,9 @@ import {
   pruneCache,
 } from '../packages/repository/prune.ts';
 import { sizeInBytes, timeInMilliseconds } from '../recipe/limit-keys.ts';
+import { destroySandbox } from '../sandbox/domain/destroy.ts';
 import { isOver, listSandboxes } from '../sandbox/domain/sandbox-record.ts';
-import { destroySandbox, sweepDomains, sweepSandboxes } from '../sandbox/domain/sweep.ts';
+import { sweepDomains, sweepSandboxes } from '../sandbox/domain/sweep.ts';
 import type { Engine } from '../sandbox/open.ts';
 import { instanceFiles, serviceNames } from '../service/lifecycle/store.ts';
 import type { CallerUser } from '../users/configuration.ts';

@@ -106,7 +106,7 @@ const OF_SERVICES: readonly (readonly [name: string, kind: Kind, help: string, v
 
 async function metricsOf(paths: StatePaths): Promise<string> {
   const sandboxes = counted(
-    ['running', 'kept', 'parked', 'expired', 'abandoned'],
+    ['running', 'kept', 'parked', 'expired', 'abandoned', 'ending'],
     await listSandboxes(paths, { owner: undefined }),
   );
   const jobs = counted(['running', 'ended', 'lost'], await listJobs(paths, undefined));

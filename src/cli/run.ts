@@ -70,7 +70,8 @@ export function ownContext(caller: Caller): RunContext {
     results: ownResults,
     pickImage: (engine, wanted, signal) => pickImageFor(caller, engine, wanted, signal),
     end: async (remove, tell) => {
-      await remove();
+      // How the command ended is known, whatever becomes of its sandbox.
+      await remove().catch((error) => printError(error, caller.stderr));
       await tell();
     },
   };

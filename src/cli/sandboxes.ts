@@ -5,6 +5,9 @@ import { KilnError } from '../errors.ts';
 import { sizeText } from '../host/calls/system-error.ts';
 import { requireState, type StatePaths, statePaths } from '../host/state/paths.ts';
 import { readManifest } from '../image/store/manifest.ts';
+import { allEnds } from '../promise.ts';
+import { destroySandbox } from '../sandbox/domain/destroy.ts';
+import { type EndlessProcess, endlessProcesses, whyEndless } from '../sandbox/domain/ending.ts';
 import {
   type ListedSandbox,
   listSandboxes,
@@ -12,7 +15,6 @@ import {
   sandboxCalled,
   sandboxUsage,
 } from '../sandbox/domain/sandbox-record.ts';
-import { destroySandbox } from '../sandbox/domain/sweep.ts';
 import { type Caller, type Parking, requireHost } from './caller/caller.ts';
 import { KilnCommand } from './options/command.ts';
 import { quietOption } from './options/shared-options.ts';
@@ -35,6 +37,7 @@ interface PsOptions extends ListOptions {
 interface ShownSandbox extends ListedSandbox {
   readonly imageName: string | undefined;
   readonly usage: SandboxUsage;
+  readonly endless: readonly EndlessProcess[] | undefined;
 }
 
 const COLUMNS: Columns<ShownSandbox> = [
@@ -52,7 +55,7 @@ const COLUMNS: Columns<ShownSandbox> = [
 export function psCommand(caller: Caller): KilnCommand {
   const it = new KilnCommand('ps')
     .description(
-      'List sandboxes: running, kept (for `kiln shell`), expired or abandoned (`kiln gc` removes them) and, with -a, parked (ready for the next command); and detached jobs. SIZE is what a sandbox has written to its own file systems, which are in memory; MEMORY is all that it takes now.',
+      'List sandboxes: running, kept (for `kiln shell`), expired or abandoned (`kiln gc` removes them), ending (killed, but the kernel cannot end a process in it) and, with -a, parked (ready for the next command); and detached jobs. SIZE is what a sandbox has written to its own file systems, which are in memory; MEMORY is all that it takes now.',
     )
     .option('-a, --all', 'list parked sandboxes as well')
     .option('--jobs', 'list detached jobs only');
@@ -84,6 +87,10 @@ export function psCommand(caller: Caller): KilnCommand {
         await setImmediate();
       }
       printRows(caller.stdout, COLUMNS, sandboxes, options, sandboxJson);
+      for (const { id, state, record } of sandboxes) {
+        if (state !== 'ending' || options.json === true) continue;
+        caller.stderr.say(`kiln: sandbox ${id} cannot end: ${whyEndless(paths, record.domain)}\n`);
+      }
       if (options.json === true || options.format !== undefined || jobs.length === 0) return;
       caller.stdout.say('\n');
       printJobs(jobs, caller);
@@ -93,7 +100,8 @@ export function psCommand(caller: Caller): KilnCommand {
 function shown(sandbox: ListedSandbox, paths: StatePaths): ShownSandbox {
   const { record } = sandbox;
   const imageName = record.image && readManifest(paths, record.image)?.name;
-  return { ...sandbox, imageName, usage: sandboxUsage(paths, record) };
+  const endless = sandbox.state === 'ending' ? endlessProcesses(paths, record.domain) : undefined;
+  return { ...sandbox, imageName, endless, usage: sandboxUsage(paths, record) };
 }
 
 function bytesText(bytes: number | undefined): string {
@@ -177,10 +185,12 @@ export function killCommand(caller: Caller): KilnCommand {
       const running = known.filter(({ state }) => state === 'running');
       const isJob = (word: string) => running.some((job) => isMeant(word, job));
       const named = ids.filter(isJob).map((word) => jobCalled(running, word, caller.user));
-      for (const { record } of all ? running : new Set(named)) {
-        await endJob(paths, record.id);
-        caller.stdout.say(`${record.id}\n`);
-      }
+      const jobs = all ? running : [...new Set(named)];
+      const endOne = async ({ record: { id } }: ListedJob) => {
+        await endJob(paths, id);
+        caller.stdout.say(`${id}\n`);
+      };
+      await allEnds(jobs.map(endOne));
       const others = ids.filter((word) => !isJob(word));
       const listed = await listSandboxes(paths, engine);
       const chosen = all
@@ -188,10 +198,12 @@ export function killCommand(caller: Caller): KilnCommand {
         : others.map((word) =>
             sandboxCalled(listed, sandboxOfJob(known, word, caller.user, listed) ?? word),
           );
-      for (const { id, directory, record } of chosen) {
+      const destroy = async ({ id, directory, record }: ListedSandbox) => {
         await destroySandbox(paths, directory, record, connect);
         caller.stdout.say(`${id}\n`);
-      }
+      };
+      // A sandbox may have been named twice.
+      await allEnds([...new Set(chosen)].map(destroy));
     });
 }
 

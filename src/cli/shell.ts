@@ -199,17 +199,19 @@ function closed({ id, state, record }: ListedSandbox): KilnError {
   const [why, hint] =
     state === 'parked'
       ? ['it is parked, and has no image yet', '`kiln shell -r IMAGE` opens a new one']
-      : isOver(state)
-        ? [
-            state === 'abandoned' ? 'its kiln was killed' : 'its time is over',
-            '`kiln gc` removes it; `kiln run --keep` keeps one for later',
-          ]
-        : first === 'service'
-          ? [`it is that of the service ${name}`, `kiln service execute ${name} -- COMMAND`]
-          : [
-              'it is a build’s, or its command has not begun or has ended',
-              'what a build makes comes of its recipe alone; `kiln build --keep` keeps the sandbox of a failed one',
-            ];
+      : state === 'ending'
+        ? ['it was killed, and a process in it does not end', '`kiln ps` says which one']
+        : isOver(state)
+          ? [
+              state === 'abandoned' ? 'its kiln was killed' : 'its time is over',
+              '`kiln gc` removes it; `kiln run --keep` keeps one for later',
+            ]
+          : first === 'service'
+            ? [`it is that of the service ${name}`, `kiln service execute ${name} -- COMMAND`]
+            : [
+                'it is a build’s, or its command has not begun or has ended',
+                'what a build makes comes of its recipe alone; `kiln build --keep` keeps the sandbox of a failed one',
+              ];
   return new KilnError('E_NO_SANDBOX', `sandbox ${id} takes no further command: ${why}`, { hint });
 }
 

@@ -7,9 +7,9 @@ import { execa } from 'execa';
 import { KilnError } from '../../src/errors.ts';
 import { ownPath } from '../../src/host/files/held.ts';
 import { connect } from '../../src/host/libvirt/connection.ts';
+import { destroySandbox } from '../../src/sandbox/domain/destroy.ts';
 import { SandboxDomain } from '../../src/sandbox/domain/sandbox-domain.ts';
 import { startDomain } from '../../src/sandbox/domain/start-domain.ts';
-import { destroySandbox } from '../../src/sandbox/domain/sweep.ts';
 import { securityModule, selinuxEnforces } from '../../src/sandbox/labels/module.ts';
 import { Sandbox } from '../../src/sandbox/sandbox.ts';
 import {

@@ -1,5 +1,5 @@
 /** The cgroups of a process, on v1, v2 and hybrid hosts. Source: cgroups(7), the kernel's admin-guide. */
-import { existsSync, readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { writeFile as writeFileInThread } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { KilnError } from '../../errors.ts';
@@ -157,6 +157,12 @@ export class ProcessCgroups {
     return Number(group && readText(join(group.path, nameIn(group, names))));
   }
 
+  /** Of the group and those below. */
+  processes(): number[] {
+    const group = this.#group('memory') ?? this.#group('pids');
+    return group === undefined ? [] : processesBelow(group.path);
+  }
+
   /** Files in tmpfs file systems, and other shared memory, of the group and those below. */
   sharedBytes(): number | undefined {
     const group = this.#nearest('memory', ['memory.stat', 'memory.stat']);
@@ -268,6 +274,12 @@ export class ProcessCgroups {
       details: { controller },
     });
   }
+}
+
+function processesBelow(path: string): number[] {
+  const own = readText(join(path, 'cgroup.procs'))?.match(/\d+/g) ?? [];
+  const below = readdirSync(path, { withFileTypes: true }).filter((entry) => entry.isDirectory());
+  return [...own.map(Number), ...below.flatMap(({ name }) => processesBelow(join(path, name)))];
 }
 
 /** Of libvirt's controller, which started the init and is in its group; how many is up to its libraries. */

@@ -101,6 +101,12 @@ export function startOf(pid: number): string | undefined {
   return statOf(pid)?.[19];
 }
 
+/** Of its first thread, by which libvirt's controllers start their inits. */
+export function childrenOf(pid: number): number[] {
+  const text = readText(`/proc/${pid}/task/${pid}/children`, 'latin1') ?? '';
+  return (text.match(/\d+/g) ?? []).map(Number);
+}
+
 /** False after `within` ms. Pid 1 of a pid namespace dies after all others in it. */
 export async function waitForDeath(pid: number, within: number): Promise<boolean> {
   const until = performance.now() + within;

@@ -4,15 +4,15 @@ import type { Connection } from '../../host/libvirt/connection.ts';
 import { isListedNow } from '../../host/libvirt/controllers.ts';
 import type { StatePaths } from '../../host/state/paths.ts';
 import { span } from '../../host/trace/trace.ts';
-import { deferred } from '../../promise.ts';
+import { allEnds, deferred } from '../../promise.ts';
 import { labelOperation } from '../labels/labels.ts';
 import type { Engine } from '../open.ts';
 import { procOperations } from '../policy/filesystem.ts';
 import { encodeRequest } from '../wire/encode.ts';
+import { destroySandbox, endDomain } from './destroy.ts';
 import { SandboxDomain } from './sandbox-domain.ts';
 import { isExpired, PARKED_LIFETIME, sandboxFiles } from './sandbox-record.ts';
 import { type StartedDomain, startDomain } from './start-domain.ts';
-import { destroyDomain, destroySandbox } from './sweep.ts';
 
 /** A sandbox with less time left is not claimed, milliseconds. */
 const LAST_MOMENT = 5000;
@@ -71,12 +71,11 @@ export class ParkingLot {
     await this.#end(this.#parked.filter((parked) => !isUsable(parked, Date.now())));
     let lost = 0;
     for (let missing = wanted() - this.count; missing > 0; missing = wanted() - this.count) {
-      const starts = Array.from({ length: Math.min(missing, AT_ONCE) }, async () => {
+      const start = async () => {
         const isThere = await this.#start(lifetime, lost < LOST_MAX);
         lost = isThere ? 0 : lost + 1;
-      });
-      const ends = await Promise.allSettled(starts);
-      for (const end of ends) if (end.status === 'rejected') throw end.reason;
+      };
+      await allEnds(Array.from({ length: Math.min(missing, AT_ONCE) }, start));
     }
   }
 
@@ -102,10 +101,11 @@ export class ParkingLot {
   async #end(these: readonly ParkedSandbox[]): Promise<void> {
     this.#parked = this.#parked.filter((parked) => !these.includes(parked));
     const { paths, connect } = this.#starter;
-    for (const { directory, record, lock } of these) {
+    const endOne = async ({ directory, record, lock }: ParkedSandbox) => {
       await using _lock = lock;
       if (existsSync(directory)) await destroySandbox(paths, directory, record, connect);
-    }
+    };
+    await allEnds(these.map(endOne));
   }
 }
 
@@ -140,8 +140,8 @@ async function park(
   const domain = await started.domain;
   if (mustBeWatched && !(await domain.isWatched()) && isListedNow(domain.name)) {
     try {
-      // Through libvirt: the channel to the init is closed already, which would have ended it.
-      await destroyDomain(connection, domain.name);
+      // The channel to the init is closed already, which would have ended it.
+      await endDomain(paths, domain.name, sandbox.record, async () => connection);
     } finally {
       await sandbox.destroy();
     }

@@ -1,3 +1,4 @@
+import { defined } from '../../defined.ts';
 import { KilnError } from '../../errors.ts';
 import { ProcessCgroups } from '../../host/cgroup/cgroup-files.ts';
 import type { HeldLock } from '../../host/files/flock.ts';
@@ -10,12 +11,13 @@ import { awaitedLater } from '../../promise.ts';
 import { type Channel, openChannel } from '../command/channel.ts';
 import { setupFailed } from '../command/failures.ts';
 import { lowerOwnRange } from '../labels/relabel.ts';
+import { endDomain, removeSandbox } from './destroy.ts';
+import { initOf } from './ending.ts';
 import type { IdRange } from './reservation.ts';
 import { type SandboxRecord, sandboxFiles, writeSandboxRecord } from './sandbox-record.ts';
 import type { StartedDomain } from './start-domain.ts';
-import { destroyDomain, removeSandbox } from './sweep.ts';
 
-/** How long an init may take to die after its socket was closed, before libvirt is asked to kill it, ms. */
+/** How long an init may take to die after its socket was closed, before it is killed, ms. */
 const DEATH_DEADLINE = 3000;
 
 async function moveToItsGroup(initPid: number, group: string): Promise<void> {
@@ -51,7 +53,7 @@ export class SandboxDomain {
     this.paths = paths;
     this.id = record.id;
     this.directory = directory;
-    this.record = record;
+    this.record = { ...record, ...defined({ init: initOf(channel.initPid) }) };
     this.range = record.range;
     this.channel = channel;
     this.#lock = lock;
@@ -154,7 +156,7 @@ export class SandboxDomain {
       await this.channel.close();
       const dead = await this.#awaitDeath();
       if (!dead || !watched) {
-        await destroyDomain(await this.#connect(), this.record.domain);
+        await endDomain(this.paths, this.record.domain, this.record, this.#connect);
       }
       using _ = span('remove the sandbox');
       await removeSandbox(this.paths, this.directory, this.record);

@@ -5,8 +5,6 @@ import { KilnError } from '../../errors.ts';
 import { attempt } from '../../host/calls/libc.ts';
 import { ProcessCgroups } from '../../host/cgroup/cgroup-files.ts';
 import { tryLock } from '../../host/files/flock.ts';
-import { controllerPid } from '../../host/libvirt/controllers.ts';
-import { embeddedFiles } from '../../host/libvirt/embedded/files.ts';
 import type { Capability } from '../../host/process/process.ts';
 import {
   type FoundRecord,
@@ -21,6 +19,7 @@ import type { SandboxLabels } from '../labels/labels.ts';
 import type { Engine, SandboxOwner } from '../open.ts';
 import type { Surroundings } from '../policy/specification.ts';
 import type { DomainOptions } from './domain-xml.ts';
+import { controllerOf, isEnding, type SandboxInit } from './ending.ts';
 import type { IdRange, Owner } from './reservation.ts';
 
 /** sandbox.json: what is known of a sandbox without asking libvirt. Times are milliseconds since the epoch. */
@@ -33,6 +32,8 @@ export interface SandboxRecord {
   readonly skeleton: string;
   readonly network: DomainOptions['network'];
   readonly labels?: SandboxLabels;
+  /** Once somebody has it. */
+  readonly init?: SandboxInit;
   readonly parked?: true;
   readonly image?: string;
   readonly command?: readonly string[];
@@ -120,9 +121,9 @@ export function sandboxOwner(paths: StatePaths, id: string): Owner {
 /**
  * `running`: its owner lives. `kept`: it can be entered again. `parked`: it waits for a claim. `expired`: the time
  * that it was kept for is over. `abandoned`: its owner died, or it was parked for too long. The next
- * sweep destroys either.
+ * sweep destroys either. `ending`: it was killed, and a process in it does not end.
  */
-type SandboxState = 'running' | 'kept' | 'parked' | 'expired' | 'abandoned';
+type SandboxState = 'running' | 'kept' | 'parked' | 'expired' | 'abandoned' | 'ending';
 
 /** What nobody uses or can use. */
 export function isOver(state: SandboxState): boolean {
@@ -159,13 +160,9 @@ export interface SandboxUsage {
   readonly sizeBytes?: number;
 }
 
-/** Where a system libvirtd's controllers have sockets, and folders to mount on. It never removes them. */
-export const SYSTEM_DOMAIN_RUN = '/run/libvirt/lxc';
-
 /** Of the kernel's counters: nothing of the sandbox's files is looked at. Nothing where it does not run. */
 export function sandboxUsage(paths: StatePaths, { domain }: SandboxRecord): SandboxUsage {
-  const folders = [embeddedFiles(paths).domainRun, SYSTEM_DOMAIN_RUN];
-  const pid = folders.map((folder) => controllerPid(folder, domain)).find(Boolean);
+  const pid = controllerOf(paths, domain);
   if (pid === undefined) return {};
   // It may have ended meanwhile.
   const cgroups = attempt(() => ProcessCgroups.of(pid));
@@ -173,6 +170,7 @@ export function sandboxUsage(paths: StatePaths, { domain }: SandboxRecord): Sand
 }
 
 async function stateOf(directory: string, record: SandboxRecord): Promise<SandboxState> {
+  if (isEnding(record)) return 'ending';
   const lock = await tryLock(sandboxFiles.lock(directory), { shared: true }).catch(() => undefined);
   if (lock === undefined) {
     if (record.parked === undefined) return 'running';

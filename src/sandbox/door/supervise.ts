@@ -87,6 +87,7 @@ export async function supervise(
 ): Promise<CommandEnd> {
   const { promise: ended, resolve, reject } = deferred<CommandEnd>();
   let late: NodeJS.Timeout | undefined;
+  let awaited = true;
   using clock = new Clock(limits, () =>
     kill().catch((error: unknown) => {
       // An init that does not answer cannot end anything; if the sandbox is gone, everything has ended.
@@ -109,8 +110,12 @@ export async function supervise(
       else setImmediate(over);
     }, LATE_OUTPUT);
   };
+  // A process that the kernel cannot end keeps its output open: what is written by then is the last.
+  const cut = () => {
+    if (awaited) late = setTimeout(() => command.endOutput(), LATE_OUTPUT);
+  };
   command.once('exit', () => {
-    if (leftovers === 'ended') kill().catch(() => undefined);
+    if (leftovers === 'ended') kill().then(cut, cut);
     else awaitLateOutput();
   });
   // A process of the host's may have got the ends of the pipes.
@@ -118,6 +123,7 @@ export async function supervise(
   try {
     return await ended;
   } finally {
+    awaited = false;
     clearTimeout(late);
   }
 }

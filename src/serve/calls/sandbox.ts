@@ -5,8 +5,9 @@ import { KilnError } from '../../errors.ts';
 import { closing } from '../../host/calls/descriptor.ts';
 import { openExistingImage } from '../../image/open.ts';
 import { planRun, readSecrets } from '../../jobs/run/plan.ts';
+import { destroySandbox } from '../../sandbox/domain/destroy.ts';
+import { whyEndless } from '../../sandbox/domain/ending.ts';
 import { findSandbox, listSandboxes, sandboxUsage } from '../../sandbox/domain/sandbox-record.ts';
-import { destroySandbox } from '../../sandbox/domain/sweep.ts';
 import { notFile, openFile } from '../../sandbox/door/open-file.ts';
 import { PlannedSandbox } from '../../sandbox/door/planned-sandbox.ts';
 import type { Answer, CallContext } from './methods.ts';
@@ -188,7 +189,9 @@ export const answerListSandboxes: Answer<'ListSandboxes'> = async (_, context) =
   const sandboxes = await listSandboxes(engine.paths, engine);
   return {
     sandboxes: sandboxes.map(({ id, state, record }) => ({
-      ...{ id, state, domain: record.domain, created: Math.round(record.created) },
+      ...{ id, domain: record.domain, created: Math.round(record.created) },
+      state: state === 'ending' ? 'abandoned' : state,
+      cannotEnd: state === 'ending' ? whyEndless(engine.paths, record.domain) : undefined,
       image: record.image,
       command: record.command ?? [],
       ...sandboxUsage(engine.paths, record),

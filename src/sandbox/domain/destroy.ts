@@ -1,0 +1,145 @@
+import { existsSync, mkdirSync, renameSync, rmSync } from 'node:fs';
+import { rmdir } from 'node:fs/promises';
+import { basename, join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { KilnError } from '../../errors.ts';
+import { attempt, hasErrno, unlessErrno } from '../../host/calls/libc.ts';
+import { removeOwnCgroups } from '../../host/cgroup/cgroup.ts';
+import { removeTreeNow } from '../../host/files/remove-tree.ts';
+import type { Connection } from '../../host/libvirt/connection.ts';
+import { isWatchedNow } from '../../host/libvirt/controllers.ts';
+import { embeddedFiles } from '../../host/libvirt/embedded/files.ts';
+import { LibvirtError } from '../../host/libvirt/errors.ts';
+import { childrenOf, waitForDeath } from '../../host/process/process.ts';
+import type { StatePaths } from '../../host/state/paths.ts';
+import { releaseLabels } from '../labels/labels.ts';
+import { pairDirectory } from '../labels/selinux.ts';
+import { controllerOf, hasProcesses, SYSTEM_DOMAIN_RUN, whyEndless } from './ending.ts';
+import { rangeDirectory, releaseRange, releaseReservationsOf } from './reservation.ts';
+import { domainOf, findSandboxRecord, type SandboxRecord, sandboxOwner } from './sandbox-record.ts';
+
+/** How long libvirt may fail to end a domain, ms. */
+const DESTROY_DEADLINE = 6000;
+
+/** How long killed processes may take to end, ms. */
+const DEATH_DEADLINE = 3000;
+
+/** Where a system libvirtd writes a log for each domain. It never deletes them. */
+const SYSTEM_DOMAIN_LOGS = '/var/log/libvirt/lxc';
+
+/** Of a domain in libvirt's folder on /run. They are empty: mounts exist only in the controller's namespace. */
+const DOMAIN_FOLDERS = ['dev', 'devpts', 'fuse'];
+
+export async function destroySandbox(
+  paths: StatePaths,
+  directory: string,
+  record: SandboxRecord | undefined,
+  connect: () => Promise<Connection>,
+): Promise<void> {
+  const domain = record?.domain ?? domainOf(paths, directory);
+  // A folder without sandbox.json never had a domain, unless the record was damaged.
+  if (record !== undefined || findSandboxRecord(directory).damage !== undefined) {
+    await endDomain(paths, domain, record, connect);
+  }
+  await removeSandbox(paths, directory, record);
+}
+
+/**
+ * Kills what runs in a sandbox, then has libvirt end the domain. Asked while a process is left, libvirt would wait for
+ * it for seconds, and answer nobody meanwhile (virCgroupKillPainfully(), with the domain locked).
+ * @throws KilnError E_DESTROY
+ */
+export async function endDomain(
+  paths: StatePaths,
+  domain: string,
+  record: Pick<SandboxRecord, 'init'> | undefined,
+  connect: () => Promise<Connection>,
+): Promise<void> {
+  // Must be asked while the controller lives.
+  const watched = isWatchedNow(domain);
+  const init = record?.init;
+  const controller = controllerOf(paths, domain);
+  const pids = new Set(controller === undefined ? [] : childrenOf(controller));
+  if (init !== undefined && hasProcesses({ init })) pids.add(init.pid);
+  for (const pid of pids) attempt(() => process.kill(pid, 'SIGKILL'));
+  const ends = await Promise.all([...pids].map((pid) => waitForDeath(pid, DEATH_DEADLINE)));
+  if (ends.includes(false)) {
+    throw new KilnError('E_DESTROY', `domain ${domain} cannot end: ${whyEndless(paths, domain)}`, {
+      hint: 'it is removed once they have ended; docs/administration.md says how root ends such a file system',
+    });
+  }
+  // libvirt, which sees its controller end, does the rest.
+  if (pids.size > 0 && watched) return;
+  await destroyDomain(await connect(), domain);
+}
+
+export function removedDirectory(paths: StatePaths): string {
+  return join(paths.run, 'removed');
+}
+
+export async function removeDomainFiles(paths: StatePaths, domain: string): Promise<void> {
+  const { domainLogs, domainRun } = embeddedFiles(paths);
+  for (const logs of [domainLogs, SYSTEM_DOMAIN_LOGS]) {
+    rmSync(join(logs, `${domain}.log`), { force: true });
+  }
+  for (const run of [domainRun, SYSTEM_DOMAIN_RUN]) {
+    for (const kind of DOMAIN_FOLDERS) await removeFolder(join(run, `${domain}.${kind}`));
+    rmSync(join(run, `${domain}.sock`), { force: true });
+  }
+}
+
+/** Not in this thread: the kernel first takes off what the ending controller has mounted there, half a millisecond each. */
+async function removeFolder(path: string): Promise<void> {
+  // Looking is far cheaper than an error.
+  if (!existsSync(path)) return;
+  await rmdir(path).catch((error) => {
+    if (!hasErrno(error, 'ENOENT', 'ENOTEMPTY', 'ENOTDIR')) throw error;
+  });
+}
+
+/** Gives back ids, labels and folders of a sandbox whose processes are all dead. */
+export async function removeSandbox(
+  paths: StatePaths,
+  directory: string,
+  record: SandboxRecord | undefined,
+): Promise<void> {
+  const domain = domainOf(paths, directory);
+  await removeOwnCgroups(domain);
+  await removeDomainFiles(paths, domain);
+  const owner = sandboxOwner(paths, basename(directory));
+  if (record === undefined) {
+    for (const directory of [rangeDirectory(paths), pairDirectory(paths)]) {
+      await releaseReservationsOf(directory, owner);
+    }
+  } else {
+    await releaseRange(paths, record.range, owner);
+    await releaseLabels(paths, record.labels, owner);
+  }
+  // Rename first: a sweep must not make a lock file in a half-removed folder.
+  const removed = join(removedDirectory(paths), basename(directory));
+  mkdirSync(removedDirectory(paths), { recursive: true, mode: 0o700 });
+  unlessErrno(['ENOENT'], () => renameSync(directory, removed));
+  removeTreeNow(removed);
+}
+
+/**
+ * A domain that is gone is fine. systemd-machined may remove a domain's cgroup while libvirt works: then libvirt's
+ * call fails although the domain ends soon, and kiln waits for that.
+ */
+async function destroyDomain(connection: Connection, name: string): Promise<void> {
+  for (const end = Date.now() + DESTROY_DEADLINE; ; await sleep(100)) {
+    try {
+      await (await connection.lookupByName(name)).destroy();
+      return;
+    } catch (error) {
+      if (error instanceof LibvirtError) {
+        if (error.code === 'E_LIBVIRT_NO_DOMAIN') return;
+        if (error.libvirt !== undefined && Date.now() < end) continue;
+      }
+      throw new KilnError('E_DESTROY', `cannot destroy domain ${name}`, {
+        cause: error,
+        hint: '`kiln gc` tries again; `kiln doctor` tells whether libvirt works',
+      });
+    }
+  }
+}
