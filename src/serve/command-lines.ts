@@ -114,10 +114,25 @@ async function serveUser(line: CommandLine, shared: Shared): Promise<void> {
   try {
     const user = userOf(line.identity, shared.users.configuration);
     const short = isShort(line, name);
-    using job = await beginLine(line, [name, ...rest], user, short, shared);
-    if (job === undefined || line.gone) return;
-    if (short && (await serveHere(line, name, rest, shared, user))) return;
-    await shared.work(line, {}, () => furtherRoom(user, shared));
+    const job = await beginLine(line, [name, ...rest], user, short, shared);
+    if (job === undefined) return;
+    // A sandbox counts until it is gone.
+    let users = 1;
+    const leave = () => {
+      users--;
+      if (users === 0) job[Symbol.dispose]();
+    };
+    const removeLater: Shared['removeLater'] = (remove) => {
+      users++;
+      shared.removeLater(() => remove().finally(leave));
+    };
+    try {
+      if (line.gone) return;
+      if (short && (await serveHere(line, name, rest, { ...shared, removeLater }, user))) return;
+      await shared.work(line, {}, () => furtherRoom(user, shared));
+    } finally {
+      leave();
+    }
   } catch (error) {
     line.write(2, describeError(error));
     line.exit({ status: KILN_FAILED });

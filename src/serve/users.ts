@@ -1,7 +1,9 @@
 import { totalmem } from 'node:os';
+import { setTimeout as sleep } from 'node:timers/promises';
 import type { PeerIdentity } from '../daemon/peer.ts';
 import type { CgroupLimits } from '../host/cgroup/cgroup-files.ts';
-import { listSandboxes } from '../sandbox/domain/sandbox-record.ts';
+import { hasProcesses } from '../sandbox/domain/ending.ts';
+import { isOver, listSandboxes } from '../sandbox/domain/sandbox-record.ts';
 import type { Engine, SandboxOwner } from '../sandbox/open.ts';
 import {
   type CallerUser,
@@ -42,6 +44,11 @@ export const SHORT_TEXT = 128 * 1024;
 
 const WITHOUT_SANDBOX = ['ps', 'kill', 'gc', 'df', 'config', 'attach', 'wait', 'logs', 'results'];
 
+/** How long a wait may be that nobody is told of, ms. */
+const SAID_AFTER = 500;
+/** Between two looks whether a sandbox that nobody has has ended, ms. */
+const LOOK = 500;
+
 /** Jobs without a sandbox that each user may have at a time. */
 const ASIDES = 2;
 
@@ -62,11 +69,28 @@ export async function beginJob(
   { isShort, signal, say }: JobCaller,
   { engine, users }: Pick<Shared, 'engine' | 'users'>,
 ): Promise<Disposable | undefined> {
-  let hasWaited = false;
+  let timer: NodeJS.Timeout | undefined;
+  // Most waits are for a sandbox that is about to be gone.
   const waits = (whom: string) => () => {
-    if (!hasWaited) say(`waiting until one of ${whom}`);
-    hasWaited = true;
+    timer ??= setTimeout(() => say(`waiting until one of ${whom}`), SAID_AFTER);
   };
+  try {
+    return await turnOf([name, ...words], user, { isShort, signal, waits }, { engine, users });
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+async function turnOf(
+  [name = '', ...words]: readonly string[],
+  user: CallerUser,
+  {
+    isShort,
+    signal,
+    waits,
+  }: Pick<JobCaller, 'isShort' | 'signal'> & { readonly waits: (whom: string) => () => void },
+  { engine, users }: Pick<Shared, 'engine' | 'users'>,
+): Promise<Disposable | undefined> {
   const { uid, policy } = user;
   const { sandboxes } = policy.limits;
   if (WITHOUT_SANDBOX.includes(name) || (name === 'farm' && words[0] === 'advertise')) {
@@ -81,6 +105,12 @@ export async function beginJob(
   for (;;) {
     const room = await roomFor(user, engine);
     const one = waits(`your ${sandboxes} sandboxes ends (users.limits.sandboxes)`);
+    if (room <= 0) {
+      one();
+      await sleep(LOOK, undefined, { signal }).catch(() => undefined);
+      if (signal.aborted) return undefined;
+      continue;
+    }
     const job = await users.jobs.begin({ uid, most: room }, one, signal);
     if (job === undefined) return undefined;
     // While it waited, other sandboxes may have been kept.
@@ -114,15 +144,22 @@ export async function furtherRoom(
   return users.jobs.tryBegin({ uid: user.uid, most: await roomFor(user, engine) });
 }
 
-/** A kept sandbox counts whether somebody is in it or not, so entering one takes no room. */
+/**
+ * How many commands may run at a time beside what the user keeps, and what does not end. A kept sandbox counts whether
+ * somebody is in it or not, so entering one takes no room. @throws KilnError E_FORBIDDEN
+ */
 async function roomFor(user: CallerUser, { paths }: Pick<Engine, 'paths'>): Promise<number> {
   const sandboxes = await listSandboxes(paths, { owner: user });
   const kept = sandboxes.filter(
     ({ state, record }) =>
       state === 'kept' || (state === 'running' && record.keepUntil !== undefined),
   );
+  // Nobody has these any more, but their processes are there, and their memory.
+  const left = sandboxes.filter(
+    ({ state, record }) => (state === 'ending' || isOver(state)) && hasProcesses(record),
+  );
   const room = user.policy.limits.sandboxes - kept.length;
-  if (room > 0) return room;
+  if (room > 0) return room - left.length;
   throw forbidden(`a further sandbox beside ${kept.length} that you keep`, 'they count as well', {
     hint: '`kiln ps` lists them, `kiln kill ID` ends one; root sets users.limits.sandboxes',
   });

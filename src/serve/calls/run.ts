@@ -10,6 +10,7 @@ import type { RunRequest } from '../../jobs/run/request.ts';
 import { resultOfFailure, resultOfRun } from '../../jobs/run/result.ts';
 import { type RunHooks, type RunReport, run } from '../../jobs/run/run.ts';
 import { Timeline } from '../../jobs/run/timeline.ts';
+import { deferred } from '../../promise.ts';
 import { writeResult } from '../../report/write.ts';
 import type { Ended } from '../../sandbox/door/io.ts';
 import type { CommandEnd } from '../../sandbox/door/supervise.ts';
@@ -62,7 +63,11 @@ export const answerRun: Answer<'Run'> = async (parameters, context) => {
     };
     const report = await run(engine, request, hooks, timeline);
     if (daemon === undefined) await report.remove();
-    else daemon.removeLater(report.remove);
+    else {
+      const gone = deferred<void>();
+      context.hold(gone.promise);
+      daemon.removeLater(() => report.remove().finally(gone.resolve));
+    }
     return { ...stdio?.collected, result: await resultOf(request, report, renamed) };
   } catch (error) {
     if (!(error instanceof RunElsewhere) && request.resultDirectory !== undefined) {
