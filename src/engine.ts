@@ -7,7 +7,7 @@ import { awaitedLater } from './promise.ts';
 import type { Engine } from './sandbox/open.ts';
 import { allowedMissing } from './sandbox/policy/layers.ts';
 
-export interface EngineOptions extends Pick<Partial<Engine>, 'takeParked' | 'owner' | 'renamed'> {
+export interface EngineOptions extends Pick<Partial<Engine>, 'takeTurn' | 'owner' | 'renamed'> {
   /**
    * The end is not to wait until libvirtd has put away what belonged to a sandbox: cgroups are there
    * for a fifth of a second more.
@@ -23,7 +23,7 @@ export interface OwnEngine extends Engine, AsyncDisposable {}
  * connection is made when first needed. Throws E_STATE, and what {@link pickEngine} throws.
  */
 export function openEngine(env: NodeJS.ProcessEnv, options: EngineOptions = {}): OwnEngine {
-  const { takeParked, owner, hurry = false, allowHost = false } = options;
+  const { takeTurn, owner, hurry = false, allowHost = false } = options;
   const { renamed = (value) => value } = options;
   const paths = statePaths(env);
   requireState(paths.root);
@@ -51,7 +51,7 @@ export function openEngine(env: NodeJS.ProcessEnv, options: EngineOptions = {}):
     allowHost: () => allowHost,
     // Unlike arguments, the environment is the user's own.
     signingPassphrase: () => env.KILN_SIGN_PASSPHRASE,
-    takeParked,
+    takeTurn,
     connect: () => {
       connection ??= awaitedLater(connect());
       // Whoever waits has limits of its own; the connection is made for all.

@@ -147,7 +147,7 @@ export async function runCommand(
   let request = runRequest({ ...options, env }, options.image ?? '', argv, it, caller);
   // Loading and connecting libvirt takes thirty milliseconds and depends on nothing below. Its error is
   // reported where the connection is needed.
-  const startsOne = options.explain !== true && engine.takeParked === undefined;
+  const startsOne = options.explain !== true && engine.takeTurn === undefined;
   if (startsOne) engine.connect().catch(() => undefined);
   const terminal = options.tty === true ? caller.windowSize : undefined;
   let attachment: Disposable | undefined;

@@ -73,8 +73,8 @@ export const TO_WORKER = {
    * connection, then the start's.
    */
   job: 1,
-  /** The answer to `wantsParked`: a sandbox's id, and its owner's lock as a descriptor; or empty. */
-  parked: 2,
+  /** The answer to `wantsTurn`: a parked sandbox's id, and its owner's lock as a descriptor; or empty: start one. */
+  turn: 2,
   /**
    * A call of the API: its head as JSON (CallHead of call.ts). Descriptor: a connection for replies, on which
    * requests about the call's command (Control) come as JSON that ends with NUL.
@@ -91,11 +91,14 @@ export const TO_WORKER = {
 export const FROM_WORKER = {
   /** The exit status, the last reply, or `over` has come: u8 1 if the worker takes another job. */
   done: 65,
-  wantsParked: 66,
+  /** To start a sandbox, or to get one: u8 1 if a parked one will do. */
+  wantsTurn: 66,
   results: 67,
   /** A user's job wants a further sandbox beside its one. */
   wantsRoom: 68,
   leavesRoom: 69,
+  /** The sandbox of a turn has started, or will not. */
+  leavesTurn: 71,
   /** What `job`, `call` or `results` asks for is the worker's affair from now on. */
   taken: 70,
 } as const;

@@ -24,13 +24,14 @@ import {
 } from './frames.ts';
 import { Peer } from './peer.ts';
 import { closeStranger } from './stranger.ts';
+import type { Turns } from './turns.ts';
 
 const F_DUPFD_CLOEXEC = 1030;
 
 export interface WorkersOptions {
   readonly command: readonly [string, ...string[]];
   readonly env: Readonly<Record<string, string>>;
-  readonly takeParked: () => Promise<{ readonly id: string; readonly lock: number } | undefined>;
+  readonly turns: Pick<Turns, 'take'>;
   readonly crashed: (how: string) => void;
   /** A worker is gone, in whatever way. */
   readonly ended: () => void;
@@ -50,6 +51,7 @@ interface ServeOptions {
 const SEE_LOG = 'kilnd.log in the state directory may say why';
 
 interface Job {
+  readonly uid: number;
   readonly crashed: (how: string) => void;
   readonly taken?: () => void;
   readonly takeRoom?: TakeRoom | undefined;
@@ -67,7 +69,12 @@ export class Worker {
   readonly #env: Readonly<Record<string, string>>;
   #ending = false;
   #job:
-    | (Job & { readonly done: PromiseWithResolvers<boolean>; readonly rooms: Disposable[] })
+    | (Job & {
+        readonly done: PromiseWithResolvers<boolean>;
+        readonly rooms: Disposable[];
+        readonly turns: Disposable[];
+        readonly over: AbortController;
+      })
     | undefined;
   #asked: PromiseWithResolvers<Buffer | undefined> | undefined;
   #hasTaken = false;
@@ -149,7 +156,7 @@ export class Worker {
     };
     const bytes = Buffer.concat([u32s(payload.length), payload, rest]);
     const frame = encodeFrame(TO_WORKER.job, bytes, fds.length);
-    const again = await this.#work(frame, fds, { crashed, taken, takeRoom });
+    const again = await this.#work(frame, fds, { uid, crashed, taken, takeRoom });
     if (!isTaken && !isLast) return { connection: copy, payload, rest, descriptors: others };
     taken();
     // This may be the last copy, with whatever the client has sent meanwhile.
@@ -161,7 +168,8 @@ export class Worker {
   async call(call: Call, isLast: boolean): Promise<boolean | undefined> {
     const [ours, theirs] = unixSocketPair();
     const forwarded = awaitedLater(forwardCall(call, ours));
-    const whyEnded = this.#watchMemory(call.head.identity.uid);
+    const { uid } = call.head.identity;
+    const whyEnded = this.#watchMemory(uid);
     let why: ReturnType<typeof whyEnded> | undefined;
     const crashed = (how: string) => {
       why = whyEnded(how);
@@ -172,7 +180,7 @@ export class Worker {
     };
     const head = Buffer.from(JSON.stringify(call.head));
     const frame = encodeFrame(TO_WORKER.call, head, 1);
-    const again = await this.#work(frame, [theirs], { crashed, taken });
+    const again = await this.#work(frame, [theirs], { uid, crashed, taken });
     await forwarded;
     if (!isTaken && !isLast) return undefined;
     if (!call.over) {
@@ -201,12 +209,13 @@ export class Worker {
   #begin(job: Job): Promise<boolean> {
     const done = deferred<boolean>();
     this.jobs++;
-    this.#job = { ...job, done, rooms: [] };
+    this.#job = { ...job, done, rooms: [], turns: [], over: new AbortController() };
     return done.promise;
   }
 
   lend(): Promise<boolean> {
     return this.#begin({
+      uid: 0,
       crashed: (how) => {
         if (this.#hasTaken) this.#asked?.reject(resultsLost(how));
         else this.#asked?.resolve(undefined);
@@ -248,7 +257,8 @@ export class Worker {
     for (const fd of frame.fds) closeDescriptor(fd);
     if (frame.type === FROM_WORKER.done) this.#finish(frame.payload[0] === 1);
     else if (frame.type === FROM_WORKER.taken) this.#job?.taken?.();
-    else if (frame.type === FROM_WORKER.wantsParked) this.#giveParked();
+    else if (frame.type === FROM_WORKER.wantsTurn) this.#giveTurn(frame.payload[0] === 1);
+    else if (frame.type === FROM_WORKER.leavesTurn) this.#job?.turns.pop()?.[Symbol.dispose]();
     else if (frame.type === FROM_WORKER.wantsRoom) this.#giveRoom();
     else if (frame.type === FROM_WORKER.leavesRoom) this.#job?.rooms.pop()?.[Symbol.dispose]();
     // The connection reuses its buffer.
@@ -256,11 +266,22 @@ export class Worker {
     return FRAME.header + frame.payload.length;
   }
 
-  #giveParked(): void {
+  #giveTurn(isParkable: boolean): void {
+    const job = this.#job;
+    if (job === undefined) return;
     const give = (id: string, locks: readonly number[]) =>
-      this.#peer.send(encodeFrame(TO_WORKER.parked, Buffer.from(id), locks.length), locks);
-    this.#options.takeParked().then(
-      (parked) => (parked === undefined ? give('', []) : give(parked.id, [parked.lock])),
+      this.#peer.send(encodeFrame(TO_WORKER.turn, Buffer.from(id), locks.length), locks);
+    this.#options.turns.take({ uid: job.uid, isParkable, signal: job.over.signal }).then(
+      (turn) => {
+        if (turn.parked !== undefined) {
+          give(turn.parked.record.id, [turn.parked.lock.descriptor]);
+          return;
+        }
+        // The job may have ended meanwhile.
+        if (this.#job !== job) turn[Symbol.dispose]();
+        else job.turns.push(turn);
+        give('', []);
+      },
       () => give('', []),
     );
   }
@@ -281,7 +302,8 @@ export class Worker {
     const job = this.#job;
     if (job === undefined) return;
     this.#job = undefined;
-    for (const room of job.rooms) room[Symbol.dispose]();
+    for (const one of [...job.rooms, ...job.turns]) one[Symbol.dispose]();
+    job.over.abort();
     job.done.resolve(again);
   }
 

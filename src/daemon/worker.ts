@@ -1,5 +1,6 @@
 /** The worker's side of workers.ts: one client at a time. */
 
+import { addAbortListener } from 'node:events';
 import { closeDescriptor } from '../host/calls/descriptor.ts';
 import { deferred } from '../promise.ts';
 import { Call, type CallHead, CONTROLLED, type Control, firstMessage } from './call.ts';
@@ -17,9 +18,14 @@ import { Peer } from './peer.ts';
 
 const WORK: readonly number[] = [TO_WORKER.job, TO_WORKER.call, TO_WORKER.results];
 
-export interface GivenSandbox {
+interface GivenSandbox {
   readonly id: string;
   readonly lock: number;
+}
+
+/** See {@link Turn}. */
+export interface GivenTurn extends Disposable {
+  readonly parked: GivenSandbox | undefined;
 }
 
 export interface DaemonListener {
@@ -38,7 +44,7 @@ export interface AdoptedCall {
 
 export class Daemon {
   readonly #peer: Peer;
-  #wanted: PromiseWithResolvers<GivenSandbox | undefined>[] = [];
+  readonly #wanted: { readonly resolve: (given?: GivenSandbox) => void; isOver: boolean }[] = [];
   #rooms: PromiseWithResolvers<boolean>[] = [];
 
   constructor(listener: DaemonListener) {
@@ -65,7 +71,7 @@ export class Daemon {
           return FRAME.header + payload.length;
         },
         end: () => {
-          for (const { resolve } of this.#wanted.splice(0)) resolve(undefined);
+          for (const { resolve } of this.#wanted.splice(0)) resolve();
           for (const { resolve } of this.#rooms.splice(0)) resolve(false);
           gone();
         },
@@ -84,12 +90,27 @@ export class Daemon {
     this.#peer.send(encodeFrame(FROM_WORKER.done, Buffer.of(again ? 1 : 0)));
   }
 
-  takeParked(): Promise<GivenSandbox | undefined> {
-    if (this.#peer.ended) return Promise.resolve(undefined);
-    const wanted = deferred<GivenSandbox | undefined>();
-    this.#wanted.push(wanted);
-    this.#peer.send(encodeFrame(FROM_WORKER.wantsParked, Buffer.alloc(0)));
-    return wanted.promise;
+  /** @throws the reason of an abort */
+  async takeTurn(isParkable: boolean, signal: AbortSignal | undefined): Promise<GivenTurn> {
+    const { promise, resolve, reject } = deferred<GivenSandbox | undefined>();
+    const wanted = { resolve, isOver: false };
+    using _abort =
+      signal &&
+      addAbortListener(signal, () => {
+        wanted.isOver = true;
+        reject(signal.reason);
+      });
+    if (this.#peer.ended) resolve(undefined);
+    else {
+      this.#wanted.push(wanted);
+      this.#peer.send(encodeFrame(FROM_WORKER.wantsTurn, Buffer.of(isParkable ? 1 : 0)));
+    }
+    const parked = await promise;
+    return { parked, [Symbol.dispose]: () => parked ?? this.#leaveTurn() };
+  }
+
+  #leaveTurn(): void {
+    this.#peer.send(encodeFrame(FROM_WORKER.leavesTurn, Buffer.alloc(0)));
   }
 
   /** Undefined where the user of this job has no room for a further sandbox now. The room ends with the job. */
@@ -106,8 +127,12 @@ export class Daemon {
   #give(id: string, fds: readonly number[]): void {
     const [lock] = fds;
     const wanted = this.#wanted.shift();
-    if (wanted === undefined) for (const fd of fds) closeDescriptor(fd);
-    else wanted.resolve(lock === undefined ? undefined : { id, lock });
+    if (wanted?.isOver === false) {
+      wanted.resolve(lock === undefined ? undefined : { id, lock });
+      return;
+    }
+    for (const fd of fds) closeDescriptor(fd);
+    if (lock === undefined) this.#leaveTurn();
   }
 }
 

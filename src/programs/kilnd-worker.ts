@@ -32,9 +32,8 @@ import { syncStore } from '../image/store/durability.ts';
 import { callerIds, type RunRequest } from '../jobs/run/request.ts';
 import { setDownloadWays } from '../packages/repository/transport/reach.ts';
 import { awaitedLater } from '../promise.ts';
-import type { ParkedSandbox } from '../sandbox/domain/parking.ts';
 import { readSandboxRecord } from '../sandbox/domain/sandbox-record.ts';
-import type { Engine } from '../sandbox/open.ts';
+import type { Engine, Turn, WantedTurn } from '../sandbox/open.ts';
 import { type AnsweringProcess, answerAlone } from '../serve/calls/answer.ts';
 import { answerClient, isClientOfCalls } from '../serve/calls/client.ts';
 import { ClientCaller, type ServingProcess } from '../serve/client-caller.ts';
@@ -254,7 +253,9 @@ function runWorker(): void {
     const { KILN_CONFIG } = process.env;
     const own = openEngine({ ...env, KILN_CONFIG }, { ...options, hurry: false, owner, renamed });
     // Parked sandboxes are domains of the daemon's own libvirt.
-    const engine = env.KILN_URI ? own : { ...own, takeParked: () => takeParked(own.paths) };
+    const engine = env.KILN_URI
+      ? own
+      : { ...own, takeTurn: (wanted: WantedTurn) => takeTurn(own.paths, wanted) };
     if (options.hurry !== true) return engine;
     return { ...engine, [Symbol.asyncDispose]: async () => void left.push(engine) };
   }
@@ -296,15 +297,16 @@ function runWorker(): void {
     for (const engine of left.splice(0)) await engine[Symbol.asyncDispose]();
   }
 
-  async function takeParked(paths: StatePaths): Promise<ParkedSandbox | undefined> {
-    const given = await daemon.takeParked();
-    if (given === undefined) return undefined;
-    const lock = heldLock(given.lock);
-    const directory = join(paths.sandboxes, given.id);
-    const record = readSandboxRecord(directory);
-    if (record !== undefined) return { directory, record, lock };
-    await lock.release();
-    return undefined;
+  async function takeTurn(paths: StatePaths, { isParkable, signal }: WantedTurn): Promise<Turn> {
+    for (;;) {
+      const { parked, ...turn } = await daemon.takeTurn(isParkable, signal);
+      if (parked === undefined) return turn;
+      const lock = heldLock(parked.lock);
+      const directory = join(paths.sandboxes, parked.id);
+      const record = readSandboxRecord(directory);
+      if (record !== undefined) return { ...turn, parked: { directory, record, lock } };
+      await lock.release();
+    }
   }
 
   function isSmall(): boolean {

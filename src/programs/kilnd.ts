@@ -28,6 +28,7 @@ import { isTaken, passedSockets, startSuccessor } from '../daemon/listener.ts';
 import { ParkedSandboxes, Quiet } from '../daemon/parked.ts';
 import { WorkerResults } from '../daemon/results.ts';
 import { Server } from '../daemon/server.ts';
+import { Turns } from '../daemon/turns.ts';
 import { Workers } from '../daemon/workers.ts';
 import { removeOldJobs } from '../detached/record.ts';
 import { openEngine } from '../engine.ts';
@@ -119,11 +120,12 @@ async function main(): Promise<void> {
   const usual = Number(process.env.KILN_PARKED || (configured?.defaults.parked ?? usuallyParked()));
   const engine = openEngine(
     { KILN_STATE: state, KILN_CONFIG: process.env.KILN_CONFIG },
-    { takeParked: () => parked.take(), hurry: true },
+    { takeTurn: (wanted) => turns.take(wanted), hurry: true },
   );
   const errors = outputOf(process.stderr, { isTTY: false, columns: 80 });
   const tell = (error: unknown) => printError(error, errors);
   const parked = new ParkedSandboxes(engine, usual, tell);
+  const turns = new Turns(parked);
   const workers = new Workers({
     command: nodeCommand({
       // MiB, half of what V8 takes by itself: a worker that stays is to stay small. Less makes reading packages slow.
@@ -137,10 +139,7 @@ async function main(): Promise<void> {
       ...{ PATH: process.env.PATH ?? '', HOME: homedir(), KILN_STATE: state },
       ...(process.env.KILN_CONFIG ? { KILN_CONFIG: process.env.KILN_CONFIG } : {}),
     },
-    takeParked: async () => {
-      const given = await parked.take();
-      return given && { id: given.record.id, lock: given.lock.descriptor };
-    },
+    turns,
     ended: () => {
       sweepWorkGroups(paths, 'leave').catch(tell);
     },

@@ -6,6 +6,7 @@ import { ProcessCgroups } from '../host/cgroup/cgroup-files.ts';
 import { lockUnlessHeld } from '../host/files/flock.ts';
 import type { Connection } from '../host/libvirt/connection.ts';
 import type { UserIds } from '../host/process/user-namespace.ts';
+import { sayAfter, sayWaiting } from '../host/process/wait-for.ts';
 import type { StatePaths } from '../host/state/paths.ts';
 import { span } from '../host/trace/trace.ts';
 import type { ImageViewer } from '../image/store/manifest.ts';
@@ -34,6 +35,17 @@ export interface SandboxOwner extends UserIds, ImageViewer {
     };
 }
 
+export interface WantedTurn {
+  readonly uid: number;
+  readonly isParkable: boolean;
+  readonly signal?: AbortSignal | undefined;
+}
+
+/** Leave to start a sandbox, until disposed of; or one that was parked, which takes no time to start. */
+export interface Turn extends Disposable {
+  readonly parked?: ParkedSandbox;
+}
+
 export interface Engine {
   readonly paths: StatePaths;
   readonly owner: SandboxOwner | undefined;
@@ -47,7 +59,8 @@ export interface Engine {
   /** Whether recipes and locks may name files of the host that lie elsewhere: `--allow-host`. */
   allowHost(): boolean;
   signingPassphrase(): string | undefined;
-  readonly takeParked?: (() => Promise<ParkedSandbox | undefined>) | undefined;
+  /** Of a daemon, which starts a few at a time for all of its callers. @throws the reason of an abort */
+  readonly takeTurn?: ((wanted: WantedTurn) => Promise<Turn>) | undefined;
 }
 
 export interface SandboxUse extends Omit<BindOwners, 'groups'> {
@@ -64,7 +77,7 @@ export async function openSandbox(
     ...withinShare(wanted, engine.owner),
     network: knownInterface(wanted.network),
   };
-  const sandbox = await takeSandbox(engine, specification);
+  const sandbox = await takeSandbox(engine, specification, use.signal);
   const { labels } = sandbox.record;
   const mounts = specification.nested || specification.boot;
   sandbox.describe({
@@ -116,47 +129,69 @@ function knownInterface(network: SandboxSpecification['network']): SandboxSpecif
 async function takeSandbox(
   engine: Engine,
   { network, label, boot }: Pick<SandboxSpecification, 'network' | 'label' | 'boot'>,
+  signal: AbortSignal | undefined,
 ): Promise<SandboxDomain> {
   requirePolicy(label);
   // A parked sandbox has the host's default label and knows its cgroups, which differ for a booted system.
-  if (network === 'private' && label.kind === 'auto' && !boot) {
-    const parked = await claimParked(engine);
-    if (parked !== undefined) return parked;
+  const isParkable = network === 'private' && label.kind === 'auto' && !boot;
+  for (;;) {
+    using turn = await takeTurn(engine, isParkable, signal);
+    if (turn?.parked === undefined) return await startSandbox(engine, { network, label });
+    const claimed = await claim(engine, turn.parked);
+    if (claimed !== undefined) return claimed;
   }
+}
+
+async function takeTurn(
+  { takeTurn, owner }: Engine,
+  isParkable: boolean,
+  signal: AbortSignal | undefined,
+): Promise<Turn | undefined> {
+  let isOver: (() => void) | undefined;
+  const timer = setTimeout(() => {
+    isOver = sayWaiting({ name: 'its turn' }, 'since other sandboxes start');
+  }, sayAfter());
+  try {
+    return await takeTurn?.({ uid: owner?.uid ?? 0, isParkable, signal });
+  } finally {
+    clearTimeout(timer);
+    isOver?.();
+  }
+}
+
+async function startSandbox(
+  engine: Engine,
+  wanted: Pick<SandboxSpecification, 'network' | 'label'>,
+): Promise<SandboxDomain> {
   const connection = await engine.connect();
   // libvirt moves the new init into a cgroup 20 ms from now, and need not wait for the kernel then.
   ProcessCgroups.moveNowhere().catch(() => undefined);
-  const started = await startDomain(engine.paths, connection, { network, label });
+  const started = await startDomain(engine.paths, connection, wanted);
   const sandbox = await SandboxDomain.own(engine.paths, started, engine.connect);
   // The daemon, which has the parked ones, sweeps when nothing starts. Others do it here, in the background.
-  if (engine.takeParked === undefined) {
+  if (engine.takeTurn === undefined) {
     sweepSandboxes(engine.paths, engine.connect).catch(() => undefined);
   }
   return sandbox;
 }
 
-/** A sandbox that does not work is left to the sweep, and the next one is tried. */
-async function claimParked({
-  paths,
-  connect,
-  takeParked,
-}: Engine): Promise<SandboxDomain | undefined> {
-  if (takeParked === undefined) return undefined;
+/** A sandbox that does not work is left to the sweep: undefined then. */
+async function claim(
+  { paths, connect }: Engine,
+  { directory, lock, record: found }: ParkedSandbox,
+): Promise<SandboxDomain | undefined> {
   using _ = span('claim a parked sandbox');
-  for (let next = await takeParked(); next !== undefined; next = await takeParked()) {
-    const { directory, lock } = next;
-    const { parked: _waits, ...record } = next.record;
-    if (record.skeleton !== knownSkeleton(paths)) {
-      await lock.release();
-      continue;
-    }
-    try {
-      return await SandboxDomain.take(paths, { directory, record, lock }, connect);
-    } catch {
-      // That sandbox is dead.
-    }
+  const { parked: _waits, ...record } = found;
+  if (record.skeleton !== knownSkeleton(paths)) {
+    await lock.release();
+    return undefined;
   }
-  return undefined;
+  try {
+    return await SandboxDomain.take(paths, { directory, record, lock }, connect);
+  } catch {
+    // It is dead.
+    return undefined;
+  }
 }
 
 export async function reopenSandbox(engine: Engine, id: string) {

@@ -73,7 +73,7 @@ const OF_PROCESS = [
 /** The daemon's own home; the usual value needs no worker of its own. */
 const USUAL_HOME = homedir();
 
-const LONG = ['copyIn', 'egress', 'keep', 'explain', 'detach'] as const;
+const LONG = ['copyIn', 'egress', 'explain', 'detach'] as const;
 
 /** Commands that the daemon's own thread runs, each with the variables that make it need a worker. */
 const SHORT: Readonly<Record<string, readonly string[]>> = {

@@ -27,17 +27,18 @@ export class UserJobs {
   async begin(
     { uid, most }: { readonly uid: number; readonly most: number },
     waits: () => void,
-    signal: AbortSignal,
+    signal?: AbortSignal | undefined,
   ): Promise<Disposable | undefined> {
     const at = this.tryBegin({ uid, most });
     if (at !== undefined) return at;
     waits();
     const waiting = { uid, most, begins: deferred<boolean>() };
     this.#waiting.add(waiting);
-    using _abort = addAbortListener(signal, () => {
+    const giveUp = () => {
       this.#waiting.delete(waiting);
       waiting.begins.resolve(false);
-    });
+    };
+    using _abort = signal && addAbortListener(signal, giveUp);
     return (await waiting.begins.promise) ? this.#begun(uid) : undefined;
   }
 

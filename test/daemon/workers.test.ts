@@ -27,7 +27,7 @@ const DIST = join(import.meta.dirname, '../../dist');
 function workersWith(options: Pick<WorkersOptions, 'command' | 'env'>): Workers {
   return new Workers({
     ...options,
-    takeParked: async () => undefined,
+    turns: { take: async () => ({ [Symbol.dispose]: () => undefined }) },
     crashed: () => undefined,
     ended: () => undefined,
     memoryKills: () => 0,

@@ -1,6 +1,7 @@
 import { readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { Turns } from '../../src/daemon/turns.ts';
 import type { StatePaths } from '../../src/host/state/paths.ts';
 import { ParkingLot } from '../../src/sandbox/domain/parking.ts';
 import { readSandboxRecord } from '../../src/sandbox/domain/sandbox-record.ts';
@@ -16,7 +17,8 @@ export class Parked {
 
   constructor({ engine }: Kiln) {
     this.lot = new ParkingLot(engine);
-    this.engine = { ...engine, takeParked: async () => this.lot.take() };
+    const turns = new Turns({ take: async () => this.lot.take() });
+    this.engine = { ...engine, takeTurn: (wanted) => turns.take(wanted) };
   }
 
   /** Sees to it that one waits, and gives its folder. */

@@ -26,8 +26,8 @@ export const answerRun: Answer<'Run'> = async (parameters, context) => {
   needCommand(argv);
   needMore(call, parameters);
   checkBase64('input', parameters.input);
-  const { copyIn, resultDirectory, keep } = parameters;
-  const long = [copyIn, resultDirectory, keep, surroundings?.egress];
+  const { copyIn, resultDirectory } = parameters;
+  const long = [copyIn, resultDirectory, surroundings?.egress];
   if (daemon !== undefined && long.some((value) => value !== undefined)) throw new RunElsewhere();
   const { options, command } = sandboxOptions(parameters, caller);
   await admitOptions(command, 'run', context);
