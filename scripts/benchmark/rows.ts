@@ -3,6 +3,7 @@ import type { Row } from './row.ts';
 import { buildRows } from './rows/builds.ts';
 import { growthRows } from './rows/growth.ts';
 import { imageRows } from './rows/images.ts';
+import { manyRows } from './rows/many.ts';
 import { memoryRows } from './rows/memory.ts';
 import { packageRows } from './rows/packages.ts';
 import { resultRows } from './rows/results.ts';
@@ -10,6 +11,7 @@ import { runRows } from './rows/run.ts';
 
 export const rows: readonly Row[] = [
   ...runRows,
+  ...manyRows,
   ...buildRows,
   ...resultRows,
   ...packageRows,

@@ -81,6 +81,23 @@ export class ProcessCgroups {
     await writeFileInThread(join(group.path, 'cgroup.procs'), String(process.pid));
   }
 
+  /** Moves another process to the groups of this one. On a hybrid host the unified hierarchy is not libvirt's. */
+  async adopt(pid: number): Promise<void> {
+    const groups = this.#hierarchies.map((known) => this.#groupIn(known, known.controllers[0]));
+    const legacy = groups.filter((group) => group?.version === 1);
+    if (legacy.length === 0) {
+      const [unified] = groups;
+      if (unified !== undefined)
+        await writeFileInThread(join(unified.path, 'cgroup.procs'), `${pid}`);
+      return;
+    }
+    // Thread by thread, which the kernel does at once; for all of them it waits for all processors.
+    const threads = readdirSync(`/proc/${pid}/task`);
+    for (const group of legacy) {
+      for (const thread of threads) writeFileSync(join(group?.path ?? '', 'tasks'), thread);
+    }
+  }
+
   /**
    * Makes the pids group `name` ahead of time on v1 and moves the process into it. That takes ten
    * milliseconds, because the kernel waits for all processors; this thread can do other work meanwhile. @throws
@@ -241,13 +258,17 @@ export class ProcessCgroups {
 
   #findGroup(controller: Controller): Group | undefined {
     const hierarchy = this.#hierarchy(controller);
-    if (hierarchy === undefined) return undefined;
+    return hierarchy && this.#groupIn(hierarchy, controller);
+  }
+
+  #groupIn(hierarchy: CgroupHierarchy, controller: string | undefined): Group | undefined {
+    const { version } = hierarchy;
     for (const line of this.#lines) {
       const [, names = '', path = ''] = /^\d+:([^:]*):(.*)$/.exec(line) ?? [];
-      const mine = hierarchy.version === 2 ? names === '' : names.split(',').includes(controller);
-      if (!mine) continue;
+      const isMeant = version === 2 ? names === '' : names.split(',').includes(controller ?? '');
+      if (!isMeant) continue;
       const seen = pathOfGroup(hierarchy, path);
-      return seen === undefined ? undefined : { version: hierarchy.version, path: seen };
+      return seen === undefined ? undefined : { version, path: seen };
     }
     return undefined;
   }

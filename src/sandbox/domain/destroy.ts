@@ -5,13 +5,15 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { KilnError } from '../../errors.ts';
 import { attempt, hasErrno, unlessErrno } from '../../host/calls/libc.ts';
 import { removeOwnCgroups } from '../../host/cgroup/cgroup.ts';
+import { ProcessCgroups } from '../../host/cgroup/cgroup-files.ts';
 import { removeTreeNow } from '../../host/files/remove-tree.ts';
 import type { Connection } from '../../host/libvirt/connection.ts';
-import { isWatchedNow } from '../../host/libvirt/controllers.ts';
-import { embeddedFiles } from '../../host/libvirt/embedded/files.ts';
+import { controllerPid, isWatchedNow } from '../../host/libvirt/controllers.ts';
+import { daemonPid, embeddedFiles } from '../../host/libvirt/embedded/files.ts';
 import { LibvirtError } from '../../host/libvirt/errors.ts';
 import { childrenOf, waitForDeath } from '../../host/process/process.ts';
 import type { StatePaths } from '../../host/state/paths.ts';
+import { span } from '../../host/trace/trace.ts';
 import { releaseLabels } from '../labels/labels.ts';
 import { pairDirectory } from '../labels/selinux.ts';
 import { controllerOf, hasProcesses, SYSTEM_DOMAIN_RUN, whyEndless } from './ending.ts';
@@ -21,7 +23,7 @@ import { domainOf, findSandboxRecord, type SandboxRecord, sandboxOwner } from '.
 /** How long libvirt may fail to end a domain, ms. */
 const DESTROY_DEADLINE = 6000;
 
-/** How long killed processes may take to end, ms. */
+/** How long an init may take to die, after it was told to and after it was killed, ms. */
 const DEATH_DEADLINE = 3000;
 
 /** Where a system libvirtd writes a log for each domain. It never deletes them. */
@@ -45,8 +47,10 @@ export async function destroySandbox(
 }
 
 /**
- * Kills what runs in a sandbox, then has libvirt end the domain. Asked while a process is left, libvirt would wait for
- * it for seconds, and answer nobody meanwhile (virCgroupKillPainfully(), with the domain locked).
+ * Ends what runs in a sandbox, then has libvirt end the domain. While a process is left in the domain's group, libvirtd
+ * waits for it and answers nobody (virCgroupKillPainfully()): for seconds for one that the kernel cannot end, and for a
+ * fifth of a second for its own controller, which is moved out before.
+ * @param tell the init to end; without this it is killed
  * @throws KilnError E_DESTROY
  */
 export async function endDomain(
@@ -54,6 +58,7 @@ export async function endDomain(
   domain: string,
   record: Pick<SandboxRecord, 'init'> | undefined,
   connect: () => Promise<Connection>,
+  tell?: () => Promise<void>,
 ): Promise<void> {
   // Must be asked while the controller lives.
   const watched = isWatchedNow(domain);
@@ -61,9 +66,17 @@ export async function endDomain(
   const controller = controllerOf(paths, domain);
   const pids = new Set(controller === undefined ? [] : childrenOf(controller));
   if (init !== undefined && hasProcesses({ init })) pids.add(init.pid);
-  for (const pid of pids) attempt(() => process.kill(pid, 'SIGKILL'));
-  const ends = await Promise.all([...pids].map((pid) => waitForDeath(pid, DEATH_DEADLINE)));
-  if (ends.includes(false)) {
+  await releaseController(paths, domain).catch(() => undefined);
+  const areDead = async () => {
+    using _ = span('wait for the init’s death');
+    const ends = await Promise.all([...pids].map((pid) => waitForDeath(pid, DEATH_DEADLINE)));
+    return !ends.includes(false);
+  };
+  await tell?.();
+  if (tell === undefined || !(await areDead())) {
+    for (const pid of pids) attempt(() => process.kill(pid, 'SIGKILL'));
+  }
+  if (!(await areDead())) {
     throw new KilnError('E_DESTROY', `domain ${domain} cannot end: ${whyEndless(paths, domain)}`, {
       hint: 'it is removed once they have ended; docs/administration.md says how root ends such a file system',
     });
@@ -71,6 +84,14 @@ export async function endDomain(
   // libvirt, which sees its controller end, does the rest.
   if (pids.size > 0 && watched) return;
   await destroyDomain(await connect(), domain);
+}
+
+/** Moves a domain's controller to the group of the embedded libvirtd. What a system's has is systemd's affair. */
+async function releaseController(paths: StatePaths, domain: string): Promise<void> {
+  const files = embeddedFiles(paths);
+  const [daemon, controller] = [daemonPid(files), controllerPid(files.domainRun, domain)];
+  if (daemon === undefined || controller === undefined) return;
+  await ProcessCgroups.of(daemon).adopt(controller);
 }
 
 export function removedDirectory(paths: StatePaths): string {

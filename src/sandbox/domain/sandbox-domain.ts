@@ -3,8 +3,7 @@ import { KilnError } from '../../errors.ts';
 import { ProcessCgroups } from '../../host/cgroup/cgroup-files.ts';
 import type { HeldLock } from '../../host/files/flock.ts';
 import type { Connection } from '../../host/libvirt/connection.ts';
-import { isWatchedNow } from '../../host/libvirt/controllers.ts';
-import { shareOpenFiles, waitForDeath } from '../../host/process/process.ts';
+import { shareOpenFiles } from '../../host/process/process.ts';
 import type { StatePaths } from '../../host/state/paths.ts';
 import { span } from '../../host/trace/trace.ts';
 import { awaitedLater } from '../../promise.ts';
@@ -16,9 +15,6 @@ import { initOf } from './ending.ts';
 import type { IdRange } from './reservation.ts';
 import { type SandboxRecord, sandboxFiles, writeSandboxRecord } from './sandbox-record.ts';
 import type { StartedDomain } from './start-domain.ts';
-
-/** How long an init may take to die after its socket was closed, before it is killed, ms. */
-const DEATH_DEADLINE = 3000;
 
 async function moveToItsGroup(initPid: number, group: string): Promise<void> {
   try {
@@ -151,23 +147,13 @@ export class SandboxDomain {
 
   async #destroy(): Promise<void> {
     try {
-      // Must be asked while the controller lives.
-      const watched = isWatchedNow(this.record.domain);
-      await this.channel.close();
-      const dead = await this.#awaitDeath();
-      if (!dead || !watched) {
-        await endDomain(this.paths, this.record.domain, this.record, this.#connect);
-      }
+      const domain = this.record.domain;
+      await endDomain(this.paths, domain, this.record, this.#connect, () => this.channel.close());
       using _ = span('remove the sandbox');
       await removeSandbox(this.paths, this.directory, this.record);
     } finally {
       // If that fails, the sweep removes what is left.
       await this.#lock.release();
     }
-  }
-
-  async #awaitDeath(): Promise<boolean> {
-    using _ = span('wait for the init’s death');
-    return await waitForDeath(this.channel.initPid, DEATH_DEADLINE);
   }
 }
