@@ -398,6 +398,7 @@ _Noreturn static void end(const struct frame *frame) {
     sigprocmask(SIG_UNBLOCK, &one, NULL);
     raise((int)value);
   }
+  if (frame->payload[0] == 2 && client.output_error == EPIPE && value == 0) exit(128 + SIGPIPE);
   exit(frame->payload[0] == 1 ? 128 + (int)value : (int)value);
 }
 
@@ -484,12 +485,11 @@ _Noreturn static void serve(char **argv) {
   }
 }
 
-/* Makes sure that 0, 1 and 2 are open, so that no other descriptor gets their numbers. */
+/* Makes sure that 0, 1 and 2 are open, so that no other descriptor gets their numbers. What is written to a closed 1
+ * is lost, and so fails there. */
 static void open_stdio(void) {
-  int fd;
-  do fd = open("/dev/null", O_RDWR);
-  while (fd != -1 && fd <= 2);
-  if (fd != -1) close(fd);
+  for (int fd = 0; fd <= 2; fd++)
+    if (fcntl(fd, F_GETFD) == -1) open("/dev/null", fd == 1 ? O_RDONLY : O_RDWR);
 }
 
 /* Signals come by descriptor; those that the caller ignores (nohup) stay ignored. */

@@ -280,10 +280,15 @@ export class CommandLine extends EventEmitter<CommandLineEvents> {
     this.abandon();
   }
 
-  exit(end: { readonly status: number } | { readonly signal: NodeJS.Signals }): void {
+  /** @param isOutputAll standard output is what the command was for */
+  exit(
+    end: { readonly status: number } | { readonly signal: NodeJS.Signals },
+    isOutputAll = false,
+  ): void {
     const isSignal = 'signal' in end;
     const value = isSignal ? signalNumber(end.signal) : end.status;
-    const payload = Buffer.concat([Buffer.of(isSignal ? 1 : 0), u32s(value)]);
+    const kind = isSignal ? 1 : isOutputAll ? 2 : 0;
+    const payload = Buffer.concat([Buffer.of(kind), u32s(value)]);
     this.#peer.send(encodeFrame(TO_CLIENT.exit, payload));
     this.abandon();
   }

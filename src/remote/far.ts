@@ -5,22 +5,23 @@
  */
 
 import type { ChildProcess } from 'node:child_process';
+import { once } from 'node:events';
 import {
   closeSync,
   constants,
+  existsSync,
   lstatSync,
   mkdirSync,
   mkdtempSync,
   openSync,
   readdirSync,
-  rmdirSync,
+  type Stats,
 } from 'node:fs';
 import { Socket } from 'node:net';
 import { join } from 'node:path';
 import type { Readable, Writable } from 'node:stream';
 import { ReadStream } from 'node:tty';
 import { closeDescriptor } from '../host/calls/descriptor.ts';
-import { attempt } from '../host/calls/libc.ts';
 import { checked, tryCall } from '../host/calls/system-call.ts';
 import { type HeldLock, tryLock } from '../host/files/flock.ts';
 import { removeTree } from '../host/files/remove-tree.ts';
@@ -47,6 +48,9 @@ const PLACE = '/var/tmp';
 const PREFIX = 'kiln-remote-';
 const LOCK = 'lock';
 export const INPUTS = 'in';
+
+/** How long a command may take to end whose caller is gone, milliseconds. */
+const LAST_MOMENTS = 10_000;
 
 /** Longer than a maker needs to lock its folder, milliseconds. */
 const MAKING = 60_000;
@@ -85,9 +89,13 @@ async function sweepFolders(): Promise<void> {
     if (stats?.isDirectory() !== true || stats.uid !== process.geteuid?.()) continue;
     await using lock = await tryLock(join(folder, LOCK), { existing: true }).catch(() => undefined);
     if (lock !== undefined) await removeTree(folder);
-    // One whose maker was killed before it had locked it is empty.
-    else if (Date.now() - stats.mtimeMs > MAKING) attempt(() => rmdirSync(folder));
+    // A maker was killed before it had locked it, or a command wrote its results after the end.
+    else if (isOld(stats) && !existsSync(join(folder, LOCK))) await removeTree(folder);
   }
+}
+
+function isOld({ mtimeMs }: Stats): boolean {
+  return Date.now() - mtimeMs > MAKING;
 }
 
 class Far {
@@ -135,10 +143,24 @@ class Far {
       const work = awaitedLater(this.#work());
       await Promise.race([work, this.#gone.promise]);
       this.#isOver = true;
-      if (this.#child !== undefined && this.#child.exitCode === null) this.#child.kill('SIGKILL');
+      await this.#endChild();
     } catch (error) {
       this.#say({ failed: wired(error) });
     }
+  }
+
+  /** What the command writes at its end it writes into the folder that is removed then. */
+  async #endChild(): Promise<void> {
+    const child = this.#child;
+    if (child === undefined || child.exitCode !== null || child.signalCode !== null) return;
+    const ended = awaitedLater(once(child, 'exit'));
+    // Nobody reads its output any more, nor writes its input.
+    for (const output of Object.values(this.#outputs)) output.destroy();
+    this.#stdin?.destroy();
+    child.kill('SIGTERM');
+    const timer = setTimeout(() => child.kill('SIGKILL'), LAST_MOMENTS);
+    await ended;
+    clearTimeout(timer);
   }
 
   #alive(): void {

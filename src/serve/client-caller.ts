@@ -58,6 +58,7 @@ export class ClientCaller implements Caller {
   readonly takeRoom: Caller['takeRoom'];
   readonly storeChanged: Caller['storeChanged'];
   exitStatus: number | undefined;
+  isOutputAll = false;
   isQuiet = false;
   service: Caller['service'];
   readonly #line: CommandLine;
@@ -182,7 +183,7 @@ export class ClientCaller implements Caller {
   end(end: Parameters<CommandLine['exit']>[0]): void {
     if (this.#over) return;
     this.#over = true;
-    this.#line.exit(end);
+    this.#line.exit(end, this.isOutputAll);
   }
 
   onSignal(

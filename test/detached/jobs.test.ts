@@ -373,6 +373,9 @@ test.serial('a job outlives the replacement of its daemon, and is lost with it',
   t.true(await until(() => processesCalled('sleep', SECONDS).length === 0));
   t.is((await jobs(state)).find((job) => job.id === lost)?.state, 'lost');
   t.is(await says(state, ['logs', lost]), 'seen');
+  const results = await state.kiln(['results', lost, join(state.beside, 'lost')]);
+  t.is(results.exitCode, 125);
+  t.regex(String(results.stderr), /the results of .* are not whole/);
 });
 
 test.serial('a job whose process ends while somebody connects to it has ended', async (t) => {

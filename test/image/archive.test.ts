@@ -134,13 +134,26 @@ test.serial('an archive GNU tar made is imported as it is', async (t) => {
 test.serial('whoever reads only the beginning of an archive gets no error', async (t) => {
   const { stdout, stderr } = await execa(
     'bash',
-    ['-c', '"$KILN" image export "$ID" -o - | head -c 2'],
+    ['-c', '"$KILN" image export "$ID" -o - | head -c 2; echo " $PIPESTATUS"'],
     {
       env: { ...state.env, KILN: 'bin/kiln', ID: image.manifest.id },
     },
   );
-  t.is(stdout, './');
+  t.is(stdout, './ 141');
   t.is(stderr, '');
+});
+
+test.serial('an archive that nobody takes, or that has nowhere to go, is a failure', async (t) => {
+  const env = { ...state.env, KILN: 'bin/kiln', ID: image.manifest.id };
+  const script = '"$KILN" image export "$ID" -o - --compress zstd';
+  const closed = await execa('bash', ['-c', `${script} >&-`], { env, reject: false });
+  t.is(closed.exitCode, 125);
+  t.regex(closed.stderr, /standard output cannot be written: Bad file descriptor/);
+  // Closed before the first byte of an archive that is small.
+  const unread = await execa('bash', ['-c', `{ sleep 0.2; ${script}; echo $? >&2; } | true`], {
+    env,
+  });
+  t.is(unread.stderr, '141');
 });
 
 test.serial('an export that cannot be written leaves nothing that looks whole', async (t) => {

@@ -17,6 +17,7 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { dirname, join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import anyTest, { type TestFn } from 'ava';
 import { execa, type Options } from 'execa';
 import { sourcePackage } from '../build/core/build-state.ts';
@@ -343,7 +344,9 @@ test.serial('a connection that breaks ends the command there', async (t) => {
   const { server, env, cwd } = world;
   for (const whose of ['ssh', 'client', 'sshd']) {
     const seconds = ownSeconds();
-    const child = spawn(KILN, ['--host', server.url, ...RUN, '--', 'sleep', seconds], { env, cwd });
+    const results = ['--resultdir', `broken-${whose}`];
+    const args = ['--host', server.url, ...RUN, ...results, '--', 'sleep', seconds];
+    const child = spawn(KILN, args, { env, cwd });
     let said = '';
     child.stderr.on('data', (chunk: Buffer) => {
       said += chunk.toString();
@@ -362,6 +365,8 @@ test.serial('a connection that breaks ends the command there', async (t) => {
     }
     t.true(await until(() => processesCalled('sleep', seconds).length === 0), whose);
   }
+  // The result of a command that was ended is written after that.
+  await sleep(2000);
   t.true(await allFoldersGo());
 });
 
@@ -480,11 +485,12 @@ test.serial('what others put beside the far end’s folders keeps nobody from it
 });
 
 test.serial(
-  'a folder whose maker was killed before it had locked it goes with the next call',
+  'a folder that its maker has not locked, or that a command made anew, goes with the next call',
   async (t) => {
     const old = `/var/tmp/kiln-remote-old-${process.pid}`;
     const young = `/var/tmp/kiln-remote-young-${process.pid}`;
-    for (const folder of [old, young]) mkdirSync(folder, { mode: 0o700 });
+    for (const folder of [old, young])
+      mkdirSync(join(folder, 'out0'), { mode: 0o700, recursive: true });
     const before = Date.now() / 1000 - 3600;
     utimesSync(old, before, before);
     try {

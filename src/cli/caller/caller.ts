@@ -61,6 +61,8 @@ export interface Caller {
   readonly stderr: TextOutput;
   readonly windowSize: { readonly rows: number; readonly columns: number };
   exitStatus: number | undefined;
+  /** Standard output is what the command is for: without a reader it fails. */
+  isOutputAll: boolean;
   /** For `--quiet`: nothing tells of progress. */
   isQuiet: boolean;
   /** What reads this caller's output. */

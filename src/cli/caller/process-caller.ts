@@ -69,6 +69,7 @@ export const processCaller: Caller = {
       },
     };
   },
+  isOutputAll: false,
   isQuiet: false,
   handOver: undefined,
   detach: undefined,

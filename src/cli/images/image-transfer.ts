@@ -1,4 +1,5 @@
 import { mkdtemp } from 'node:fs/promises';
+import { constants } from 'node:os';
 import { join, resolve } from 'node:path';
 import type { Writable } from 'node:stream';
 import { Option } from 'commander';
@@ -192,11 +193,13 @@ async function exportImage(name: string, options: ExportOptions, caller: Caller)
     openImage(engine, name, { onProgress }),
   );
   if (output === '-') {
+    caller.isOutputAll = true;
     try {
       warn(await exportTar(image, caller.stdout.stream, options.compress ?? 'none'), caller);
     } catch (error) {
-      // A reader that has seen enough (`| head`) is no failure.
       if (!hasErrno(error, 'EPIPE')) throw error;
+      // Quietly, as SIGPIPE ends a program: a reader that has seen enough (`| head`) knows.
+      caller.exitStatus = 128 + constants.signals.SIGPIPE;
     }
     return;
   }

@@ -1,4 +1,5 @@
 import { existsSync } from 'node:fs';
+import { join } from 'node:path';
 import { endOf, Follower } from '../../detached/follow.ts';
 import { readJobLog } from '../../detached/log.ts';
 import {
@@ -213,6 +214,9 @@ async function endOfJob(job: ListedJob, paths: StatePaths, signal: AbortSignal):
   return over ?? (await endOf(paths, job));
 }
 
+/** Of a job, and of a chain. */
+const LAST_FILES = ['result.json', 'chain.json'];
+
 export function resultsCommand(caller: Caller): KilnCommand {
   return new KilnCommand('results')
     .description('Copy the results of a detached job that has ended.')
@@ -239,6 +243,12 @@ export function resultsCommand(caller: Caller): KilnCommand {
       }
       await caller.paths.give(from, directory);
       caller.stdout.say(`${directory}\n`);
+      // What describes the others is written last.
+      const isWhole = LAST_FILES.some((name) => existsSync(join(from, name)));
+      if (state !== 'lost' && isWhole) return;
+      throw new KilnError('E_JOB_LOST', `the results of ${title} are not whole`, {
+        hint: `${directory} has what there was when they were lost; \`kiln logs ${record.id}\` may say why`,
+      });
     });
 }
 
