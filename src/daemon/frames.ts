@@ -102,6 +102,8 @@ export const FROM_WORKER = {
   leavesRoom: 69,
   /** The sandbox of a turn has started, or will not. */
   leavesTurn: 71,
+  /** The job goes on without its client, which was told so. */
+  detached: 72,
   /** What `job`, `call` or `results` asks for is the worker's affair from now on. */
   taken: 70,
 } as const;

@@ -1,12 +1,14 @@
 import type { ChildProcess } from 'node:child_process';
+import { addAbortListener } from 'node:events';
 import { isDeepStrictEqual } from 'node:util';
 import { KilnError } from '../errors.ts';
 import { closeDescriptor } from '../host/calls/descriptor.ts';
+import { attempt } from '../host/calls/libc.ts';
 import { addon, tryCall } from '../host/calls/system-call.ts';
 import { OUT_OF_MEMORY, OUT_OF_MEMORY_HINT } from '../host/cgroup/work-group.ts';
 import { startProgram } from '../host/process/child-process.ts';
 import { unixSocketPair } from '../host/sockets/unix-socket.ts';
-import { MSG_DONTWAIT, MSG_NOSIGNAL } from '../host/sockets/watch.ts';
+import { DISCONNECTED, MSG_DONTWAIT, MSG_NOSIGNAL, Watch } from '../host/sockets/watch.ts';
 import { awaitedLater, deferred } from '../promise.ts';
 import { type Call, forwardCall } from './call.ts';
 import type { ReleasedClient } from './command-line.ts';
@@ -27,6 +29,9 @@ import { closeStranger } from './stranger.ts';
 import type { Turns } from './turns.ts';
 
 const F_DUPFD_CLOEXEC = 1030;
+
+/** How long a worker may go on with a job whose caller is gone, ms. Its thread may be busy for much longer. */
+const GONE_MAX = 10_000;
 
 export interface WorkersOptions {
   readonly command: readonly [string, ...string[]];
@@ -74,6 +79,7 @@ export class Worker {
         readonly rooms: Disposable[];
         readonly turns: Disposable[];
         readonly over: AbortController;
+        isDetached: boolean;
       })
     | undefined;
   #asked: PromiseWithResolvers<Buffer | undefined> | undefined;
@@ -156,7 +162,9 @@ export class Worker {
     };
     const bytes = Buffer.concat([u32s(payload.length), payload, rest]);
     const frame = encodeFrame(TO_WORKER.job, bytes, fds.length);
+    const gone = this.#watchCaller(copy);
     const again = await this.#work(frame, fds, { uid, crashed, taken, takeRoom });
+    gone?.stop();
     if (!isTaken && !isLast) return { connection: copy, payload, rest, descriptors: others };
     taken();
     // This may be the last copy, with whatever the client has sent meanwhile.
@@ -180,6 +188,7 @@ export class Worker {
     };
     const head = Buffer.from(JSON.stringify(call.head));
     const frame = encodeFrame(TO_WORKER.call, head, 1);
+    using _gone = addAbortListener(call.signal, () => this.#endSoon());
     const again = await this.#work(frame, [theirs], { uid, crashed, taken });
     await forwarded;
     if (!isTaken && !isLast) return undefined;
@@ -188,6 +197,26 @@ export class Worker {
       call.fail('io.kiln.Failed', { code: 'E_WORKER', ...failure, causes: [] });
     }
     return again;
+  }
+
+  /** Undefined where there are no descriptors for that. */
+  #watchCaller(connection: number): Watch | undefined {
+    return attempt(() => {
+      const watch = new Watch(connection, () => {
+        watch.stop();
+        this.#endSoon();
+      });
+      watch.events = DISCONNECTED;
+      return watch;
+    });
+  }
+
+  #endSoon(): void {
+    const job = this.#job;
+    const end = () => {
+      if (job !== undefined && this.#job === job && !job.isDetached) this.kill();
+    };
+    setTimeout(end, GONE_MAX).unref();
   }
 
   #watchMemory(uid: number): (how: string) => { readonly message: string; readonly hint: string } {
@@ -209,7 +238,14 @@ export class Worker {
   #begin(job: Job): Promise<boolean> {
     const done = deferred<boolean>();
     this.jobs++;
-    this.#job = { ...job, done, rooms: [], turns: [], over: new AbortController() };
+    this.#job = {
+      ...job,
+      done,
+      rooms: [],
+      turns: [],
+      over: new AbortController(),
+      isDetached: false,
+    };
     return done.promise;
   }
 
@@ -259,6 +295,7 @@ export class Worker {
     else if (frame.type === FROM_WORKER.taken) this.#job?.taken?.();
     else if (frame.type === FROM_WORKER.wantsTurn) this.#giveTurn(frame.payload[0] === 1);
     else if (frame.type === FROM_WORKER.leavesTurn) this.#job?.turns.pop()?.[Symbol.dispose]();
+    else if (frame.type === FROM_WORKER.detached) this.#detached();
     else if (frame.type === FROM_WORKER.wantsRoom) this.#giveRoom();
     else if (frame.type === FROM_WORKER.leavesRoom) this.#job?.rooms.pop()?.[Symbol.dispose]();
     // The connection reuses its buffer.
@@ -284,6 +321,10 @@ export class Worker {
       },
       () => give('', []),
     );
+  }
+
+  #detached(): void {
+    if (this.#job !== undefined) this.#job.isDetached = true;
   }
 
   #giveRoom(): void {

@@ -85,6 +85,11 @@ export class Daemon {
     this.#peer.send(encodeFrame(FROM_WORKER.results, payload));
   }
 
+  /** The job goes on without its client. */
+  detached(): void {
+    this.#peer.send(encodeFrame(FROM_WORKER.detached, Buffer.alloc(0)));
+  }
+
   /** The client was told how to end, or a run is over; with `again` this process takes another job. */
   done(again: boolean): void {
     this.#peer.send(encodeFrame(FROM_WORKER.done, Buffer.of(again ? 1 : 0)));

@@ -162,13 +162,13 @@ function runWorker(): void {
       storeChanged: () => {
         changed = true;
       },
-      detach: (options, { windowSize }) =>
-        DetachedJob.make(statePaths(process.env), {
-          ...options,
-          ...windowSize,
-          owner: user?.uid,
-          command: line.words,
-        }),
+      detach: async (options, { windowSize }) => {
+        const own = { ...windowSize, owner: user?.uid, command: line.words };
+        const job = await DetachedJob.make(statePaths(process.env), { ...options, ...own });
+        // Before the client is told, and ends.
+        job.once('begun', () => daemon.detached());
+        return job;
+      },
       takeRoom: () => daemon.takeRoom(),
       interrupted: () => leave(line, 0),
     };

@@ -40,8 +40,9 @@ export function notUtf8(text: string): string {
   return `line ${lineNotUtf8(text)} is not UTF-8; ${NotUtf8.hint}`;
 }
 
-/** What a caller's own file has, as text only if it is UTF-8. */
+/** What a caller's own file has, as text only if it is UTF-8 and short. What a client has looked at counts for nothing. */
 export function callersText(file: string, problem: number, bytes: Buffer): CallersConfiguration {
+  if (bytes.length > CONFIGURATION_MAX) return { file, problem: EFBIG, text: '' };
   const found = problem === 0 && !isUtf8(bytes) ? EILSEQ : problem;
   return { file, problem: found, text: bytes.toString('utf8') };
 }

@@ -18,10 +18,10 @@ def texts(words):
     return struct.pack("<I", len(words)) + b"".join(word.encode() + b"\0" for word in words)
 
 
-def start(argv, environment=(), cwd="/", fds=()):
+def start(argv, environment=(), cwd="/", fds=(), configuration=b""):
     payload = struct.pack("<IBIII", 0, 0, 24, 80, 1) + texts(argv) + texts(environment) + cwd.encode() + b"\0"
-    # No configuration of its own.
-    payload += b"\0" + struct.pack("<I", 0) + b"\0"
+    # The path of its own configuration, if it has one.
+    payload += (b"/own" if configuration else b"") + b"\0" + struct.pack("<I", 0) + configuration + b"\0"
     return frame(1, payload, len(fds))
 
 
@@ -199,6 +199,11 @@ elif what == "variables":
         peer = connect()
         peer.sendall(upgrade() + start(argv, environment))
         print(answer(peer).decode("latin1"))
+elif what == "configuration":
+    # A client's own file has 64 KiB at most. This one takes a parser a quarter of an hour.
+    peer = connect()
+    peer.sendall(upgrade() + start(["kiln", "run", "-r", "busybox", "--", "true"], configuration=b"- " * 900_000))
+    print(answer(peer).decode("latin1"))
 elif what == "values":
     peer = connect()
     env = ",".join('"%x":""' % number for number in range(150_000))

@@ -6,6 +6,8 @@ import { addon, checked, tryCall } from '../calls/system-call.ts';
 /** UV_READABLE and UV_WRITABLE of uv.h. */
 export const READABLE = 1;
 export const WRITABLE = 2;
+/** UV_DISCONNECT: the other end is gone. */
+export const DISCONNECTED = 4;
 
 /**
  * Tells when a descriptor can be read or written. Makes it non-blocking; its owner closes it after {@link
@@ -21,7 +23,7 @@ export class Watch {
       if (this.#stopped) return;
       // libuv has stopped it, though there may be more to read before the error (uv__poll_io() in its poll.c).
       if (events < 0) checked('watch a descriptor', addon().setEvents(handle, this.#events));
-      ready(events < 0 ? READABLE | WRITABLE : events);
+      ready(events < 0 ? READABLE | WRITABLE | DISCONNECTED : events);
     });
     if (typeof handle === 'number') checked('watch a descriptor', handle);
     this.#handle = handle;
