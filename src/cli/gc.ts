@@ -30,6 +30,7 @@ import { isOver, listSandboxes } from '../sandbox/domain/sandbox-record.ts';
 import { sweepDomains, sweepSandboxes } from '../sandbox/domain/sweep.ts';
 import type { Engine } from '../sandbox/open.ts';
 import { instanceFiles, serviceNames } from '../service/lifecycle/store.ts';
+import { sweepJobs } from '../users/caller-files.ts';
 import type { CallerUser } from '../users/configuration.ts';
 import type { Caller } from './caller/caller.ts';
 import { KilnCommand } from './options/command.ts';
@@ -93,6 +94,7 @@ export function gcCommand(caller: Caller): KilnCommand {
         return;
       }
       const { maxAge, maxSize } = options;
+      if (options.dryRun !== true) await sweepJobs(engine.paths);
       if (caller.user !== undefined) {
         await removeOwn(engine, caller.user, options, caller);
         return;

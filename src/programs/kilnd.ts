@@ -147,7 +147,6 @@ async function main(): Promise<void> {
     crashed: (how) => {
       errors.say(`kilnd: a worker ended ${how}\n`);
       sweep();
-      sweepJobs(paths).catch(tell);
     },
   });
   const removals = new Set<Promise<void>>();
@@ -162,6 +161,7 @@ async function main(): Promise<void> {
   const quiet = new Quiet(QUIET, () => parked.refill());
   const sweep = () => {
     sweepSandboxes(paths, engine.connect).catch(tell);
+    sweepJobs(paths).catch(tell);
   };
   const quieter = new Quiet(QUIETER, () => {
     try {
@@ -284,7 +284,6 @@ async function main(): Promise<void> {
   }).unref();
   sweep();
   sweepWorkGroups(paths).catch(tell);
-  sweepJobs(paths).catch(tell);
   removeOldJobs(paths, undefined).catch(tell);
   if (passed.length === 0) sayReady(log);
 }

@@ -1,12 +1,12 @@
 /** Callers who are gone: nobody goes on computing for them. */
-import { readFileSync } from 'node:fs';
+import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { connect } from 'node:net';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import anyTest, { type TestFn } from 'ava';
 import { waitForDeath } from '../../src/host/process/process.ts';
 import { PATIENCE } from '../support/busybox-state.ts';
-import { workersFor, workersOf } from '../support/daemon.ts';
+import { daemonPid, workersFor, workersOf } from '../support/daemon.ts';
 import { until } from '../support/eventually.ts';
 import { processesCalled } from '../support/processes.ts';
 import { USER, type UserState, userState } from '../support/second-user.ts';
@@ -91,4 +91,30 @@ test.serial('what only clients were to check is refused at once', async (t) => {
   const { stdout } = await run(USER, argv);
   t.regex(String(stdout), /\/own: it is larger than 65536 bytes/);
   t.deepEqual(workersFor(paths, USER.uid), []);
+});
+
+test.serial('copies for jobs whose kilnd was killed go with gc at the latest', async (t) => {
+  const { as, kiln, paths, home } = t.context;
+  const folders = () => readdirSync(join(paths.root, 'jobs'));
+  const daemon = daemonPid(paths.root) ?? 0;
+  writeFileSync(join(home, 'copied'), 'x');
+  const clients = [4, 5, 6].map((number) => {
+    const copy = ['--copy-in', 'copied:/tmp/copied'];
+    const argv = ['run', '-r', 'busybox', ...copy, '--', 'sleep', seconds(number)];
+    return as(USER, argv, { cwd: home });
+  });
+  for (const number of [4, 5, 6]) t.true(await runs(seconds(number)));
+  const workers = workersFor(paths, USER.uid);
+  // A worker that cannot put away what it has.
+  for (const pid of workers) process.kill(pid, 'SIGSTOP');
+  process.kill(daemon, 'SIGKILL');
+  for (const client of clients) client.kill('SIGKILL');
+  await Promise.all(clients);
+  // Sweeps when it begins.
+  await kiln(['ps']);
+  for (const pid of workers) process.kill(pid, 'SIGKILL');
+  for (const pid of workers) t.true(await waitForDeath(pid, 10_000 * PATIENCE));
+  t.true(folders().length >= 6, folders().join(' '));
+  await kiln(['gc']);
+  t.deepEqual(folders(), []);
 });
