@@ -1,4 +1,3 @@
-import { mkdtemp } from 'node:fs/promises';
 import { constants } from 'node:os';
 import { join, resolve } from 'node:path';
 import type { Writable } from 'node:stream';
@@ -6,7 +5,6 @@ import { Option } from 'commander';
 import { defined } from '../../defined.ts';
 import { KilnError } from '../../errors.ts';
 import { hasErrno } from '../../host/calls/libc.ts';
-import { removeTree } from '../../host/files/remove-tree.ts';
 import { runTool } from '../../host/process/child-process.ts';
 import { callerMode } from '../../host/process/own-umask.ts';
 import type { Compression } from '../../image/archive/export.ts';
@@ -16,6 +14,7 @@ import { openImage } from '../../image/open.ts';
 import { isImageId } from '../../image/store/manifest.ts';
 import { storageLeft } from '../../image/store/user-storage.ts';
 import { lastName } from '../../users/caller-paths.ts';
+import { JobFolder } from '../../users/job-folder.ts';
 import type { Caller } from '../caller/caller.ts';
 import type { KilnCommand } from '../options/command.ts';
 import { allowHostOption, quietOption } from '../options/shared-options.ts';
@@ -135,14 +134,10 @@ async function pullImage(reference: string, options: PullOptions, caller: Caller
     });
   }
   const pinned = pinnedReference(reference, digest);
-  const work = await mkdtemp(join(engine.paths.root, '.pull-'));
-  try {
-    const layout = join(work, 'layout');
-    await skopeo(['copy', '--quiet', '--override-os', 'linux', pinned, `oci:${layout}:latest`]);
-    await importPath(layout, { ...options, name, from: reference }, caller);
-  } finally {
-    await removeTree(work);
-  }
+  await using work = await JobFolder.make(engine.paths);
+  const layout = join(work.path, 'layout');
+  await skopeo(['copy', '--quiet', '--override-os', 'linux', pinned, `oci:${layout}:latest`]);
+  await importPath(layout, { ...options, name, from: reference }, caller);
   caller.stderr.say(`kiln: pulled ${pinned}${pinned === reference ? ` (${digest})` : ''}\n`);
 }
 
