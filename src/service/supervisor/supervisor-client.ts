@@ -73,7 +73,9 @@ export async function askSupervisor<Answer>(
   const silent = `${supervisorOf(files).name} does not answer in time`;
   const hint = 'its log may say what it does: `kiln service logs`';
   const late = new KilnError('E_SERVICE_SILENT', silent, { hint });
-  const timer = Number.isFinite(within) ? setTimeout(reject, within, late) : undefined;
+  // A shorter request ends by what is known of the supervisor's silence, which says more.
+  const isLong = within > quiet && Number.isFinite(within);
+  const timer = isLong ? setTimeout(reject, within, late) : undefined;
   try {
     onFrames(socket, ({ kind, body }) => {
       if (kind !== FRAME.message) return;
