@@ -87,7 +87,7 @@ test.serial('what only clients were to check is refused at once', async (t) => {
   const script = readFileSync(join(import.meta.dirname, 'hostile-client.py'), 'utf8');
   const socket = join(paths.root, 'io.kiln');
   const build = readFileSync(join(DIST, 'build-id'), 'utf8').trim();
-  const argv = ['/usr/bin/python3', '-c', script, socket, build, 'configuration'];
+  const argv = ['/usr/bin/python3', '-c', script, socket, build, 'configuration', '0'];
   const { stdout } = await run(USER, argv);
   t.regex(String(stdout), /\/own: it is larger than 65536 bytes/);
   t.deepEqual(workersFor(paths, USER.uid), []);
@@ -104,6 +104,7 @@ test.serial('copies for jobs whose kilnd was killed go with gc at the latest', a
     return as(USER, argv, { cwd: home });
   });
   for (const number of [4, 5, 6]) t.true(await runs(seconds(number)));
+  t.true(await until(() => workersFor(paths, USER.uid).length === 3));
   const workers = workersFor(paths, USER.uid);
   // A worker that cannot put away what it has.
   for (const pid of workers) process.kill(pid, 'SIGSTOP');
