@@ -89,7 +89,7 @@ export function psCommand(caller: Caller): KilnCommand {
       printRows(caller.stdout, COLUMNS, sandboxes, options, sandboxJson);
       for (const { id, state, record } of sandboxes) {
         if (state !== 'ending' || options.json === true) continue;
-        caller.stderr.say(`kiln: sandbox ${id} cannot end: ${whyEndless(paths, record.domain)}\n`);
+        caller.stderr.say(`kiln: sandbox ${id} cannot end: ${whyEndless(record.init?.pid)}\n`);
       }
       if (options.json === true || options.format !== undefined || jobs.length === 0) return;
       caller.stdout.say('\n');
@@ -100,7 +100,7 @@ export function psCommand(caller: Caller): KilnCommand {
 function shown(sandbox: ListedSandbox, paths: StatePaths): ShownSandbox {
   const { record } = sandbox;
   const imageName = record.image && readManifest(paths, record.image)?.name;
-  const endless = sandbox.state === 'ending' ? endlessProcesses(paths, record.domain) : undefined;
+  const endless = sandbox.state === 'ending' ? endlessProcesses(record.init?.pid) : undefined;
   return { ...sandbox, imageName, endless, usage: sandboxUsage(paths, record) };
 }
 

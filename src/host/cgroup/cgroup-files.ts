@@ -174,12 +174,6 @@ export class ProcessCgroups {
     return Number(group && readText(join(group.path, nameIn(group, names))));
   }
 
-  /** Of the group and those below. */
-  processes(): number[] {
-    const group = this.#group('memory') ?? this.#group('pids');
-    return group === undefined ? [] : processesBelow(group.path);
-  }
-
   /** Files in tmpfs file systems, and other shared memory, of the group and those below. */
   sharedBytes(): number | undefined {
     const group = this.#nearest('memory', ['memory.stat', 'memory.stat']);
@@ -295,12 +289,6 @@ export class ProcessCgroups {
       details: { controller },
     });
   }
-}
-
-function processesBelow(path: string): number[] {
-  const own = readText(join(path, 'cgroup.procs'))?.match(/\d+/g) ?? [];
-  const below = readdirSync(path, { withFileTypes: true }).filter((entry) => entry.isDirectory());
-  return [...own.map(Number), ...below.flatMap(({ name }) => processesBelow(join(path, name)))];
 }
 
 /** Of libvirt's controller, which started the init and is in its group; how many is up to its libraries. */

@@ -77,7 +77,8 @@ export async function endDomain(
     for (const pid of pids) attempt(() => process.kill(pid, 'SIGKILL'));
   }
   if (!(await areDead())) {
-    throw new KilnError('E_DESTROY', `domain ${domain} cannot end: ${whyEndless(paths, domain)}`, {
+    const [pid] = pids;
+    throw new KilnError('E_DESTROY', `domain ${domain} cannot end: ${whyEndless(pid)}`, {
       hint: 'it is removed once they have ended; docs/administration.md says how root ends such a file system',
     });
   }

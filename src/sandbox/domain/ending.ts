@@ -2,11 +2,10 @@
  * Sandboxes that were killed and do not end: the kernel cannot end a process that waits for a file system in user space
  * (FUSE), say. They hold their memory until that file system answers or ends.
  */
-import { attempt, readText } from '../../host/calls/libc.ts';
-import { ProcessCgroups } from '../../host/cgroup/cgroup-files.ts';
+import { readText } from '../../host/calls/libc.ts';
 import { controllerPid } from '../../host/libvirt/controllers.ts';
 import { embeddedFiles } from '../../host/libvirt/embedded/files.ts';
-import { isDead, startOf, statOf } from '../../host/process/process.ts';
+import { childrenOf, isDead, startOf, statOf } from '../../host/process/process.ts';
 import type { StatePaths } from '../../host/state/paths.ts';
 import type { SandboxRecord } from './sandbox-record.ts';
 
@@ -33,7 +32,18 @@ export function hasProcesses({ init }: Pick<SandboxRecord, 'init'>): boolean {
 /** Whether its init has died, and waits for processes that have not. */
 export function isEnding(record: Pick<SandboxRecord, 'init'>): boolean {
   if (record.init === undefined || !hasProcesses(record)) return false;
-  return (Number(statOf(record.init.pid)?.[FLAGS]) & EXITING) !== 0;
+  return isExiting(record.init.pid);
+}
+
+function isExiting(pid: number): boolean {
+  return (Number(statOf(pid)?.[FLAGS]) & EXITING) !== 0;
+}
+
+/** A process in the sandbox's control group; libvirt's controller is moved out of it before the end. */
+export function memberOf(init: SandboxInit): number | undefined {
+  if (!isEnding({ init })) return init.pid;
+  // Those that are about to be gone are in no group any more.
+  return processesOf(init.pid).find((pid) => !isExiting(pid));
 }
 
 /** Where a system libvirtd's controllers have sockets, and folders to mount on. It never removes them. */
@@ -51,17 +61,20 @@ export interface EndlessProcess {
   readonly waitsIn: string;
 }
 
-export function endlessProcesses(paths: StatePaths, domain: string): EndlessProcess[] {
-  const controller = controllerOf(paths, domain);
-  // An init that has died is in no group any more; libvirt's controller, which waits for it, is.
-  if (controller === undefined) return [];
-  return (attempt(() => ProcessCgroups.of(controller).processes()) ?? [])
+/** What lives below an init; the kernel makes it the parent of those whose parents have ended. */
+function processesOf(init: number): number[] {
+  const living = childrenOf(init).filter((pid) => !isDead(pid));
+  return living.flatMap((pid) => [pid, ...processesOf(pid)]);
+}
+
+export function endlessProcesses(init: number | undefined): EndlessProcess[] {
+  return (init === undefined ? [] : processesOf(init))
     .filter((pid) => statOf(pid)?.[0] === 'D')
     .map((pid) => ({ pid, waitsIn: readText(`/proc/${pid}/wchan`) ?? '' }));
 }
 
-export function whyEndless(paths: StatePaths, domain: string): string {
-  const texts = endlessProcesses(paths, domain).map(({ pid, waitsIn }) => {
+export function whyEndless(init: number | undefined): string {
+  const texts = endlessProcesses(init).map(({ pid, waitsIn }) => {
     const fuse = waitsIn === 'request_wait_answer' ? ', for a file system in user space' : '';
     return `process ${pid} waits in the kernel (${waitsIn}${fuse})`;
   });

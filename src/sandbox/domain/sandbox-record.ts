@@ -19,7 +19,7 @@ import type { SandboxLabels } from '../labels/labels.ts';
 import type { Engine, SandboxOwner } from '../open.ts';
 import type { Surroundings } from '../policy/specification.ts';
 import type { DomainOptions } from './domain-xml.ts';
-import { controllerOf, isEnding, type SandboxInit } from './ending.ts';
+import { controllerOf, isEnding, memberOf, type SandboxInit } from './ending.ts';
 import type { IdRange, Owner } from './reservation.ts';
 
 /** sandbox.json: what is known of a sandbox without asking libvirt. Times are milliseconds since the epoch. */
@@ -161,8 +161,8 @@ export interface SandboxUsage {
 }
 
 /** Of the kernel's counters: nothing of the sandbox's files is looked at. Nothing where it does not run. */
-export function sandboxUsage(paths: StatePaths, { domain }: SandboxRecord): SandboxUsage {
-  const pid = controllerOf(paths, domain);
+export function sandboxUsage(paths: StatePaths, { domain, init }: SandboxRecord): SandboxUsage {
+  const pid = init === undefined ? controllerOf(paths, domain) : memberOf(init);
   if (pid === undefined) return {};
   // It may have ended meanwhile.
   const cgroups = attempt(() => ProcessCgroups.of(pid));

@@ -191,7 +191,7 @@ export const answerListSandboxes: Answer<'ListSandboxes'> = async (_, context) =
     sandboxes: sandboxes.map(({ id, state, record }) => ({
       ...{ id, domain: record.domain, created: Math.round(record.created) },
       state: state === 'ending' ? 'abandoned' : state,
-      cannotEnd: state === 'ending' ? whyEndless(engine.paths, record.domain) : undefined,
+      cannotEnd: state === 'ending' ? whyEndless(record.init?.pid) : undefined,
       image: record.image,
       command: record.command ?? [],
       ...sandboxUsage(engine.paths, record),
