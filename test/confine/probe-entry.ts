@@ -132,7 +132,10 @@ await serveConfined({
     };
   },
   progress: queue(({ input }, emit) => emit(input)),
-  full: queue(() => limitResource('nofile', REPLY_FD)),
+  full: queue(({ input }) => {
+    limitResource('nofile', REPLY_FD);
+    return input;
+  }),
   twice: queue(({ input }) => {
     if (input === 0) writeSync(REPLY_FD, encodeFrame({ type: 'answered', value: 'more' }));
     return 'asked';
@@ -149,6 +152,24 @@ await serveConfined({
     if (input === 2) throw new KilnError('E_RPM_DIGEST', 'not two');
     return 'done';
   }),
+  'crash-midway': queue(({ input }, emit) => {
+    emit('begun');
+    if (input === 3) process.abort();
+    return input;
+  }),
+  'crash-later': queue(({ input }) => {
+    if (input === 1) setImmediate(() => process.abort());
+    return input;
+  }),
+  'crash-group': queue(({ input }) => {
+    if ((input as number[]).includes(3)) process.abort();
+    return input;
+  }),
+  'crash-slowly': queue(({ input }) => {
+    Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, input as number);
+    process.abort();
+  }),
+  stillborn: async () => ({ task: { begin: () => process.abort() } }),
   buffers: task((_input, { emit }) => {
     const held: Buffer[] = [];
     for (;;) {

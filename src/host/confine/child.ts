@@ -41,8 +41,11 @@ export async function serveConfined(tasks: TaskTable): Promise<void> {
     if (request === undefined) return;
     enclose(request, applyFilter);
     const emit = (value: unknown) => reply({ type: 'message', value });
-    if ('begin' in task) await serveQueue(task.begin(request.input), emit);
-    else {
+    if ('begin' in task) {
+      const perform = task.begin(request.input);
+      reply({ type: 'begun' });
+      await serveQueue(perform, emit);
+    } else {
       const fds = Array.from({ length: request.fdCount }, (_, index) => FIRST_FD + index);
       await task.run(request.input, { fds, emit });
     }

@@ -5,7 +5,7 @@
  */
 
 import type { ChildProcess } from 'node:child_process';
-import { KilnError } from '../../errors.ts';
+import { isKilnCode, KilnError } from '../../errors.ts';
 import { awaitedLater, deferred } from '../../promise.ts';
 import { closeDescriptor } from '../calls/descriptor.ts';
 import { attempt, unlessErrno } from '../calls/libc.ts';
@@ -13,8 +13,15 @@ import { unixPacketPair } from '../sockets/unix-socket.ts';
 import { span } from '../trace/trace.ts';
 import { aboutFile, rebuildError } from './frame.ts';
 import { type LaunchOptions, launchConfined } from './launch.ts';
-import { ConfinedChild, type ConfinedStart, checked, unasked } from './run.ts';
-import { type HandedWork, sendWork } from './task.ts';
+import {
+  type ChildReply,
+  ConfinedChild,
+  type ConfinedStart,
+  checked,
+  FAULTS_OF_A_FILE,
+  unasked,
+} from './run.ts';
+import { defaultLimits, type HandedWork, sendWork } from './task.ts';
 
 export interface QueueOptions<Work, Output> extends Omit<ConfinedStart, 'fds'> {
   readonly children: number;
@@ -26,13 +33,16 @@ export interface QueueOptions<Work, Output> extends Omit<ConfinedStart, 'fds'> {
   readonly open: (work: Work) => HandedWork;
   readonly take: (value: unknown, work: Work) => Output;
   readonly fail: (error: KilnError, work: Work) => Output;
+  /** The parts of a piece, which are tried each by itself where a child dies of the piece. */
+  readonly split?: (work: Work) => readonly Work[];
   readonly onMessage?: ((value: unknown, work: Work) => void) | undefined;
 }
 
 /**
- * Yields what comes of each piece, in no particular order. All children are dead when the iteration ends in any
- * way. `wallMs` is from one message of a child's to the next.
- * @throws what `works` throws; what {@link runConfined} throws, with the name of the work; the signal's reason
+ * Yields what comes of each piece, in no particular order. A piece that its child dies of is a failure of that piece
+ * alone (`fail`), and another child goes on. All children are dead when the iteration ends in any way. `wallMs` is from
+ * one message of a child's to the next, and also for all deaths of a child together.
+ * @throws what `works` throws; what {@link runConfined} throws where that is no piece's alone; the signal's reason
  */
 export async function* runQueue<Work, Output>(
   options: QueueOptions<Work, Output>,
@@ -40,7 +50,7 @@ export async function* runQueue<Work, Output>(
   using _ = span(`confined: ${options.task}`);
   const works = options.works[Symbol.asyncIterator]();
   const serve = async function* (signal: AbortSignal) {
-    await using worker = new Worker({ ...options, signal }, works);
+    await using worker = new Worker(options, works, signal);
     yield* worker.results();
   };
   const start = (signal: AbortSignal) =>
@@ -51,45 +61,110 @@ export async function* runQueue<Work, Output>(
 class Worker<Work, Output> implements AsyncDisposable {
   readonly #options: QueueOptions<Work, Output>;
   readonly #works: AsyncIterator<Work>;
-  readonly #child: ConfinedChild;
-  readonly #socket: number;
+  readonly #signal: AbortSignal;
+  readonly #stop = new AbortController();
+  #child: ConfinedChild;
+  /** Undefined once all work was sent. */
+  #socket: number | undefined;
   readonly #sent: Work[] = [];
   readonly #unopened: Output[] = [];
   #isOver = false;
   #onRoom = deferred<void>();
+  /** Whatever ends the child now, it is the first piece: it has begun that, or was given no other before. */
+  #isAtFirst = true;
+  /** When the child said something last, or got something to do. */
+  #since = 0;
+  /** How long pieces took that ended their child, milliseconds. */
+  #lost = 0;
 
-  constructor(options: QueueOptions<Work, Output>, works: AsyncIterator<Work>) {
+  constructor(
+    options: QueueOptions<Work, Output>,
+    works: AsyncIterator<Work>,
+    signal: AbortSignal,
+  ) {
     this.#options = options;
     this.#works = works;
-    const { process, socket } = takeQueueChild(options);
+    this.#signal = AbortSignal.any([signal, this.#stop.signal]);
+    this.#child = this.#start();
+  }
+
+  #start(): ConfinedChild {
+    const { process, socket } = takeQueueChild(this.#options);
     this.#socket = socket;
-    this.#child = new ConfinedChild(options, process, 1);
+    this.#isAtFirst = true;
+    return new ConfinedChild({ ...this.#options, signal: this.#signal }, process, 1);
   }
 
   async *results(): AsyncGenerator<Output, void, undefined> {
-    this.#feed().catch((error) => this.#child.fail(error));
-    try {
-      for await (const reply of this.#child.replies()) {
-        const [work] = this.#sent;
-        if (work === undefined) throw unasked();
-        this.#child.again();
-        if (reply.type === 'answered') yield this.#answered(work, reply);
-        else this.#check(() => this.#options.onMessage?.(reply.value, work));
+    this.#feed().catch((error) => this.#stop.abort(error));
+    for (;;) {
+      try {
+        for await (const reply of this.#child.replies()) yield* this.#heard(reply);
+        if (!this.#isDone) {
+          throw new KilnError('E_CONFINE_PROTOCOL', 'a confined child ended before its work did');
+        }
+      } catch (error) {
+        this.#signal.throwIfAborted();
+        yield* this.#ended(error);
       }
-      if (!this.#isOver || this.#sent.length > 0) {
-        throw new KilnError('E_CONFINE_PROTOCOL', 'a confined child ended before its work did');
-      }
-    } catch (error) {
-      throw this.#named(error);
+      if (this.#isDone) break;
+      await this.#replace();
     }
     yield* this.#unopened;
+  }
+
+  get #isDone(): boolean {
+    return this.#isOver && this.#sent.length === 0;
+  }
+
+  *#heard(reply: ChildReply): Generator<Output, void, undefined> {
+    const { onMessage } = this.#options;
+    const [work] = this.#sent;
+    if (work === undefined) throw unasked();
+    this.#child.again();
+    this.#since = performance.now();
+    if (reply.type === 'answered') yield this.#answered(work, reply);
+    else {
+      this.#isAtFirst = true;
+      this.#check(() => onMessage?.(reply.value, work));
+    }
+  }
+
+  /**
+   * The first piece is at fault. Where it may be one before, it is tried again.
+   * @throws the error if it is of no piece, or costs too much time
+   */
+  *#ended(error: unknown): Generator<Output, void, undefined> {
+    const { name, split, fail, limits } = this.#options;
+    const [work] = this.#sent;
+    if (!isKilnCode(error, ...FAULTS_OF_A_FILE) || !this.#child.hasBegun) throw error;
+    if (work === undefined) {
+      if (this.#isAtFirst || error.code !== 'E_CONFINE_DIED') throw error;
+      return;
+    }
+    this.#lost += performance.now() - this.#since;
+    const isLate = this.#lost > (limits?.wallMs ?? defaultLimits.wallMs);
+    if (isLate || error.code === 'E_CONFINE_TIMEOUT') throw aboutFile(name(work), error);
+    if (!this.#isAtFirst) return;
+    const parts = split?.(work) ?? [];
+    if (parts.length > 1) this.#sent.splice(0, 1, ...parts);
+    else yield this.#done(fail(aboutFile(name(work), error), work));
+  }
+
+  /** What was sent to the old child is lost with it, and sent once more. */
+  async #replace(): Promise<void> {
+    await this.#child[Symbol.asyncDispose]();
+    this.#close();
+    this.#child = this.#start();
+    for (const work of this.#sent.splice(0)) this.#send(work);
+    if (this.#isOver) this.#close();
+    this.#tellOfRoom();
   }
 
   async #feed(): Promise<void> {
     for (;;) {
       while (this.#sent.length > this.#options.ahead) await this.#onRoom.promise;
       const { done, value } = await this.#works.next();
-      // The child is gone, and its descriptor number may be reused.
       if (this.#isOver) return;
       if (done === true) return this.#end();
       this.#send(value);
@@ -106,9 +181,9 @@ class Worker<Work, Output> implements AsyncDisposable {
       this.#unopened.push(fail(error, work));
       return;
     }
-    this.#sent.push(work);
+    if (this.#sent.push(work) === 1) this.#since = performance.now();
     try {
-      unlessErrno(['EPIPE', 'ECONNRESET'], () => sendWork(this.#socket, opened));
+      unlessErrno(['EPIPE', 'ECONNRESET'], () => sendWork(this.#socket!, opened));
     } finally {
       for (const fd of opened.fds) closeDescriptor(fd);
     }
@@ -120,27 +195,33 @@ class Worker<Work, Output> implements AsyncDisposable {
       reply.error === undefined
         ? this.#check(() => take(reply.value, work))
         : fail(aboutFile(name(work), rebuildError(reply.error)), work);
+    return this.#done(output);
+  }
+
+  #done(output: Output): Output {
     this.#sent.shift();
+    this.#isAtFirst = false;
+    this.#tellOfRoom();
+    return output;
+  }
+
+  #tellOfRoom(): void {
     this.#onRoom.resolve();
     this.#onRoom = deferred();
-    return output;
   }
 
   #check<Result>(take: () => Result): Result {
     return checked(this.#options.task, take);
   }
 
-  #named(error: unknown): unknown {
-    const [work] = this.#sent;
-    if (work === undefined || !(error instanceof KilnError)) return error;
-    if (!error.code.startsWith('E_CONFINE_')) return error;
-    return aboutFile(this.#options.name(work), error);
+  #end(): void {
+    this.#isOver = true;
+    this.#close();
   }
 
-  #end(): void {
-    if (this.#isOver) return;
-    this.#isOver = true;
-    closeDescriptor(this.#socket);
+  #close(): void {
+    if (this.#socket !== undefined) closeDescriptor(this.#socket);
+    this.#socket = undefined;
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -11,6 +11,13 @@ import { type ConfinedLimits, type ConfinedRequest, defaultLimits } from './task
 
 const MAX_LOG = 8192;
 
+/** What a file can do to the child that reads it. */
+export const FAULTS_OF_A_FILE = [
+  'E_CONFINE_DIED',
+  'E_CONFINE_TIMEOUT',
+  'E_CONFINE_PROTOCOL',
+] as const;
+
 export interface ConfinedStart {
   readonly task: string;
   readonly input: unknown;
@@ -22,7 +29,7 @@ export interface ConfinedStart {
   readonly command?: readonly string[];
 }
 
-type ChildReply =
+export type ChildReply =
   | { readonly type: 'message'; readonly value: unknown }
   | { readonly type: 'answered'; readonly value?: unknown; readonly error?: unknown };
 
@@ -34,6 +41,8 @@ export class ConfinedChild implements AsyncDisposable {
   readonly #abort: Disposable | undefined;
   #log = '';
   #reason: unknown;
+  /** A queue's child has read what all its work has in common, such as keys. */
+  hasBegun = false;
 
   constructor(start: ConfinedStart, child: ChildProcess, fdCount: number) {
     const { input, destination, signal } = start;
@@ -73,7 +82,8 @@ export class ConfinedChild implements AsyncDisposable {
         const reply = takeReply(frame);
         if (reply.type === 'done') return;
         if (reply.type === 'failed') throw rebuildError(reply.error);
-        yield reply as ChildReply;
+        if (reply.type === 'begun') this.hasBegun = true;
+        else yield reply as ChildReply;
       }
     }
     throw this.#reason ?? (await this.#death());
@@ -84,7 +94,9 @@ export class ConfinedChild implements AsyncDisposable {
     const child = this.#child;
     if (child.exitCode === null && child.signalCode === null) await once(child, 'exit');
     const how = child.signalCode ?? `exit status ${child.exitCode}`;
-    const died = `the confined child for '${task}' died`;
+    // Node ends with 0 when nothing is left to wait for.
+    const what = child.exitCode === 0 ? 'stopped before its work was done' : 'died';
+    const died = `the confined child for '${task}' ${what}`;
     if (child.signalCode === 'SIGKILL' && killedForMemory()) {
       return new KilnError('E_CONFINE_DIED', `${died}: ${OUT_OF_MEMORY}`, {
         hint: OUT_OF_MEMORY_HINT,
@@ -111,7 +123,7 @@ function takeReply(value: unknown): Record<string, unknown> {
     throw new KilnError('E_CONFINE_PROTOCOL', 'a confined child sent no object');
   }
   const reply = value as Record<string, unknown>;
-  if (['message', 'answered', 'done', 'failed'].includes(String(reply.type))) return reply;
+  if (['begun', 'message', 'answered', 'done', 'failed'].includes(String(reply.type))) return reply;
   throw new KilnError('E_CONFINE_PROTOCOL', 'a confined child sent an unknown reply');
 }
 

@@ -30,6 +30,8 @@ export type ConfinedReply =
   | { readonly type: 'message'; readonly value: unknown }
   | { readonly type: 'answered'; readonly value: unknown }
   | { readonly type: 'answered'; readonly error: FlatError }
+  /** A queue's child has read what all its work has in common, such as keys. */
+  | { readonly type: 'begun' }
   | { readonly type: 'failed'; readonly error: FlatError }
   | { readonly type: 'done' };
 

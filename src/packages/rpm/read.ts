@@ -74,6 +74,7 @@ async function* readAll<Read>(
     open: openAll,
     take: (value, group) => takeAll(value, group, take),
     fail: (error, entries) => entries.map(({ file, index }) => ({ file, index, error })),
+    split: (entries) => entries.map(({ file, index }) => [{ file, index }]),
   });
   for await (const some of results) yield* some;
 }

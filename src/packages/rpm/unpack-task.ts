@@ -54,6 +54,8 @@ async function unpack(
   const description = describePackage(fd, sections);
   const plan = planUnpack(description, room);
 
+  // Whatever ends this process from here on, nobody may try again where something is left.
+  onProgress(0);
   if (into !== '.') mkdirSync(into, 0o755);
   const { fileDigestAlgorithm: algorithm } = description;
   const writer = new PackageWriter(plan, into, { algorithm, unpackedSize: room.unpackedSize });

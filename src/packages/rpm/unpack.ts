@@ -102,8 +102,17 @@ export async function* unpackRpms(
       const { warnings, package: unpacked } = value as { warnings: unknown[]; package: unknown };
       return { job, package: takePackage(unpacked), warnings: warnings.map(String) };
     },
-    fail: (error, job) => ({ job, error }),
+    fail: (error, job) => ({
+      job,
+      error: error.code.startsWith('E_CONFINE_') ? left(error) : error,
+    }),
   });
+}
+
+/** A child that died could take nothing back. */
+function left({ code, message, cause, details }: KilnError): KilnError {
+  const hint = 'the file is probably broken or hostile; what was written of it until then is left';
+  return new KilnError(code, message, { cause, details, hint });
 }
 
 async function* readyJobs(
