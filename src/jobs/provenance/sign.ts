@@ -95,7 +95,8 @@ async function signBatch(
   using opened = new DisposableStack();
   const fds = packages.map(({ file }) => opened.adopt(openPackage(from, file), closeSync));
   const signed = new Map<string, BuiltPackage>();
-  for await (const { index, parts, error } of takeApart(fds, signal)) {
+  const takenApart = takeApart(fds, signal, (index) => packages[index]!.file);
+  for await (const { index, parts, error } of takenApart) {
     const before = packages[index]!;
     const { file } = before;
     if (error !== undefined) throw aboutFile(file, error);

@@ -6,9 +6,9 @@ import { createHash } from 'node:crypto';
 import { read, write } from 'node:fs';
 import { promisify } from 'node:util';
 import { z } from 'zod';
-import type { KilnError } from '../../../errors.ts';
-import { rebuildError } from '../../../host/confine/frame.ts';
-import { runConfined } from '../../../host/confine/run.ts';
+import { isKilnCode, type KilnError } from '../../../errors.ts';
+import { aboutFile, rebuildError } from '../../../host/confine/frame.ts';
+import { FAULTS_OF_A_FILE, runConfined } from '../../../host/confine/run.ts';
 import { INTRO_SIZE, type RawEntry, readIntro } from '../header.ts';
 import { rpmError } from '../package.ts';
 import { HEADER_LIMITS, LEAD_SIZE } from '../sections.ts';
@@ -131,21 +131,31 @@ const messageSchema = z.object({
   error: z.unknown().optional(),
 });
 
+/** @param nameOf of a file, for the error if the child dies of it */
 export async function* takeApart(
   fds: readonly number[],
   signal: AbortSignal | undefined,
+  nameOf: (index: number) => string,
 ): AsyncGenerator<Signable, void, undefined> {
-  yield* runConfined<Signable>({
+  let next = 0;
+  const results = runConfined<Signable>({
     task: 'rpm-sign',
     input: null,
     fds,
     signal,
     validate: (value) => {
       const { index, parts, error } = messageSchema.parse(value);
-      if (index >= fds.length) throw new TypeError(`there is no file ${index}`);
+      if (index !== next || index >= fds.length) throw new TypeError(`file ${index} is not next`);
+      next++;
       if (error !== undefined) return { index, error: rebuildError(error) };
       if (parts === undefined) throw new TypeError('neither parts nor an error');
       return { index, parts };
     },
   });
+  try {
+    yield* results;
+  } catch (error) {
+    const isAtFile = next < fds.length && isKilnCode(error, ...FAULTS_OF_A_FILE);
+    throw isAtFile ? aboutFile(nameOf(next), error) : error;
+  }
 }
