@@ -305,3 +305,48 @@ add('null', tarfile.CHRTYPE, devmajor=1, devminor=3)`,
   t.deepEqual(await readdir(join(paths.store, 'work')), []);
   await rm(victim);
 });
+
+/** As tarfile makes them, but for the field of the size: it does not check that. */
+test.serial(
+  'a size that no file has is an error of the archive, and one of a folder is none',
+  async (t) => {
+    t.timeout(240_000 * PATIENCE);
+    const { paths } = state.engine;
+    const header = (size: string, more = '') => `
+i = tarfile.TarInfo('a'); ${more}
+h = bytearray(i.tobuf(tarfile.GNU_FORMAT))
+h[124:136] = ${size}
+h[148:156] = b'%06o\\0 ' % (sum(h[:148]) + sum(h[156:]) + 256)
+t.fileobj.write(h + bytes(2048)); t.fileobj.flush(); os._exit(0)`;
+    const pax = (size: string) => `add('a', data=b'hello', pax_headers={'size': '${size}'})`;
+    const octal = "b'77777777777\\0'";
+    const bad: Readonly<Record<string, string>> = {
+      octal: header(octal),
+      '2^53': header('(0x80 << 88 | 1 << 53).to_bytes(12, "big")'),
+      '2^87': header('(0x80 << 88 | 1 << 87).to_bytes(12, "big")'),
+      '-1': header('b"\\xff" * 12'),
+      'a folder of -512': header('b"\\xff" * 10 + b"\\xfe\\0"', 'i.type = tarfile.DIRTYPE'),
+      letters: header("b'zzzzzzzzzzz\\0'"),
+      'an extended header': header(octal, "i.type = b'x'"),
+      'a long name': header(octal, "i.type = b'L'"),
+      'pax: 10^30': pax('9'.repeat(30)),
+      'pax: 1e308': pax('1e308'),
+      'pax: -5': pax('-5'),
+      'pax: 5.5': pax('5.5'),
+      'pax: abc': pax('abc'),
+    };
+    for (const [what, python] of Object.entries(bad)) {
+      const archive = await hostileTar('size.tar', python);
+      const error = await t.throwsAsync(
+        importImage(paths, archive, { arch: 'x86_64', from: archive }),
+        undefined,
+        what,
+      );
+      t.is((error as KilnError).code, 'E_ARCHIVE', `${what}: ${error}`);
+      t.true(error!.message.startsWith(`${archive}: `), `${what}: ${error}`);
+    }
+    const folder = await hostileTar('folder.tar', header(octal, 'i.type = tarfile.DIRTYPE'));
+    await using imported = await importImage(paths, folder, { arch: 'x86_64', from: folder });
+    t.true(lstatSync(join(imported.tree, 'a')).isDirectory());
+  },
+);

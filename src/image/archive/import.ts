@@ -10,10 +10,11 @@ import {
 } from 'node:fs';
 import { join } from 'node:path';
 import { z } from 'zod';
-import { KilnError } from '../../errors.ts';
+import { isKilnCode, KilnError } from '../../errors.ts';
 import { closing } from '../../host/calls/descriptor.ts';
 import { namingFullDisk } from '../../host/calls/system-error.ts';
-import { askConfined } from '../../host/confine/run.ts';
+import { aboutFile } from '../../host/confine/frame.ts';
+import { askConfined, FAULTS_OF_A_FILE } from '../../host/confine/run.ts';
 import { AT_FDCWD, openDirectory } from '../../host/files/at.ts';
 import { withLock } from '../../host/files/flock.ts';
 import {
@@ -75,6 +76,9 @@ const outputSchema = z.strictObject({
 });
 export type UnpackLayersOutput = Readonly<z.output<typeof outputSchema>>;
 
+/** What an archive can be at fault for. */
+const FAULTS = ['E_ARCHIVE', 'E_ARCHIVE_HOSTILE', ...FAULTS_OF_A_FILE] as const;
+
 interface Layer {
   readonly fd: number;
   readonly digest: string;
@@ -107,7 +111,7 @@ export async function importImage(
       async () => {
         const image =
           (await leaseImage(paths, id)) ??
-          (await unpack(paths, id, config, layers, { ...options, name }));
+          (await unpack(paths, id, config, layers, { ...options, name, source }));
         // A user who has the archive has everything that is in the image, so may own it.
         const owner = { name, from: options.from, private: false };
         const before = await ownImage(paths, id, options.uid ?? ROOT, owner);
@@ -165,7 +169,7 @@ async function unpack(
   id: string,
   config: OciConfig,
   layers: readonly Layer[],
-  options: ImportOptions & { readonly name: string },
+  options: ImportOptions & { readonly name: string; readonly source: string },
 ): Promise<LeasedImage> {
   await using work = await openWorkDirectory(paths);
   const directory = join(work.path, 'image');
@@ -183,8 +187,9 @@ async function unpack(
 async function unpackLayers(
   layers: readonly Layer[],
   destination: string,
-  { maxBytes = DEFAULT_DISK, signal }: Pick<ImportOptions, 'maxBytes' | 'signal'>,
+  from: Pick<ImportOptions, 'maxBytes' | 'signal'> & { readonly source: string },
 ): Promise<UnpackLayersOutput> {
+  const { source, maxBytes = DEFAULT_DISK, signal } = from;
   const input: UnpackLayersInput = { maxBytes, maxEntries: filesFor(maxBytes) };
   using watch = new DiskWatch(destination);
   const given = signal === undefined ? [] : [signal];
@@ -195,6 +200,8 @@ async function unpackLayers(
     destination,
     validate: (value) => outputSchema.parse(value),
     signal: AbortSignal.any([watch.signal, ...given]),
+  }).catch((error: unknown) => {
+    throw isKilnCode(error, ...FAULTS) ? aboutFile(source, error) : error;
   });
 }
 
@@ -211,7 +218,7 @@ export async function unpackArchive(
 ): Promise<readonly string[]> {
   const { fd, digest } = openLayer(source);
   using _fd = closing(fd);
-  const { warnings } = await unpackLayers([{ fd, digest }], destination, { maxBytes });
+  const { warnings } = await unpackLayers([{ fd, digest }], destination, { source, maxBytes });
   return warnings;
 }
 

@@ -104,7 +104,7 @@ export class PaxTap {
       this.#skip = size + padding(size);
     } else {
       // A directory has no data, whatever its header says; tar-stream agrees.
-      const data = type === '5' ? 0 : Number(this.#pending?.get('size')?.toString() ?? size);
+      const data = type === '5' ? 0 : (paxSize(this.#pending?.get('size')) ?? size);
       if (this.#pending !== undefined) this.#records.set(this.#offset + BLOCK, this.#pending);
       this.#pending = undefined;
       this.#skip = data + padding(data);
@@ -122,9 +122,21 @@ export class PaxTap {
   }
 }
 
-/** Octal digits, or (GNU) a big-endian number marked by the highest bit. */
+function paxSize(value: Buffer | undefined): number | undefined {
+  const text = value?.toString('latin1');
+  return text === undefined ? undefined : safeSize(/^\d+$/.test(text) ? Number(text) : Number.NaN);
+}
+
+function safeSize(size: number): number {
+  if (Number.isSafeInteger(size)) return size;
+  throw new Error('a header of the archive has a size that no file has');
+}
+
+/** Octal digits, or (GNU) a big-endian number marked by the highest bit; negative ones are huge here. */
 function readSize(field: Buffer): number {
-  if ((field[0]! & 0x80) !== 0) return field.subarray(4).readUIntBE(2, 6);
+  if ((field[0]! & 0x80) !== 0) {
+    return safeSize(Number(BigInt(`0x${field.toString('hex')}`) & ~(0x80n << 88n)));
+  }
   const digits = /[0-7]+/.exec(field.toString('latin1'));
   return digits === null ? 0 : Number.parseInt(digits[0], 8);
 }

@@ -71,7 +71,10 @@ async function takeEntries(archive: Extract, tap: PaxTap, writer: LayerWriter): 
   for await (const entry of archive) {
     const { byteOffset } = entry.header as Header & { readonly byteOffset: number };
     const target = writer.begin(entry.header, tap.take(byteOffset));
-    for await (const piece of entry) target.write(piece as Buffer);
+    // A folder has no data. Where its header has a size, tar-stream would wait for the data forever.
+    if (entry.header.type !== 'directory') {
+      for await (const piece of entry) target.write(piece as Buffer);
+    }
     target.end();
   }
 }
