@@ -171,3 +171,19 @@ test.serial('two signatures in one file: one of a trusted key is enough', async 
   await writeFile(asc, Buffer.concat([other, await readFile(asc)]));
   t.deepEqual(nevras(await attempt(t.context, 'two')), ['one-1-1.noarch']);
 });
+
+test.serial(
+  'a signature that its reader dies of is told by the repository and the file',
+  async (t) => {
+    const { rpms, sign } = t.context;
+    const asc = join(rpms, 'repodata/repomd.xml.asc');
+    await sign('good');
+    const bytes = await readFile(asc);
+    // A fingerprint of the signer (type 33) as of a version 5 key: rpm-sequoia 1.8 panics.
+    bytes[bytes.indexOf(Buffer.from([22, 33, 4])) + 2] = 5;
+    await writeFile(asc, bytes);
+    const error = await t.throwsAsync<KilnError>(attempt(t.context, 'deadly', ['other.asc']));
+    t.is(error?.code, 'E_CONFINE_DIED');
+    t.regex(error?.message ?? '', /^repository signed: repomd\.xml\.asc: the confined child for /);
+  },
+);

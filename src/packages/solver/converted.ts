@@ -2,14 +2,13 @@ import { mkdir, open, rm, utimes } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { z } from 'zod';
 import { KilnError } from '../../errors.ts';
-import { aboutFile } from '../../host/confine/frame.ts';
 import { askConfined } from '../../host/confine/run.ts';
 import { withLock } from '../../host/files/flock.ts';
 import { drop, findCached, recordText } from '../../host/state/checked-file.ts';
 import { DamagedFileError } from '../../host/state/damage.ts';
 import { createTemporary, isSealed, sealFile, writeWhole } from '../repository/cache.ts';
 import type { ModulesInput } from '../repository/metadata/modules-task.ts';
-import { type Group, groupSchema } from '../repository/metadata/read-index.ts';
+import { aboutMetadata, type Group, groupSchema } from '../repository/metadata/read-index.ts';
 import { metadataPath, type OpenRepository } from '../repository/open.ts';
 import type { DownloadContext } from '../repository/transport/download.ts';
 import type { ConvertInput } from './convert-task.ts';
@@ -115,7 +114,9 @@ async function convert(
     ...{ ...work, fds, limits: LIMITS, signal: context.signal },
     validate: (message) => groupsSchema.parse(message),
   }).catch((cause: unknown) => {
-    throw cause instanceof KilnError ? aboutFile(`repository ${repository.id}`, cause) : cause;
+    if (!(cause instanceof KilnError)) throw cause;
+    const files = metadata.map(({ location }) => location).join(' or ');
+    throw aboutMetadata(repository.id, files, cause);
   });
   await sealFile(output.handle);
   // Before the other file appears: whoever sees that one expects this one.

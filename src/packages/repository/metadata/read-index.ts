@@ -1,8 +1,8 @@
 /** Asks confined children about repomd.xml, metalinks and signatures, and checks what they say. */
 import { z } from 'zod';
-import { KilnError } from '../../../errors.ts';
+import { isKilnCode, KilnError } from '../../../errors.ts';
 import { aboutFile } from '../../../host/confine/frame.ts';
-import { askConfined } from '../../../host/confine/run.ts';
+import { askConfined, FAULTS_OF_A_FILE } from '../../../host/confine/run.ts';
 import type { SignatureInput } from '../trust/signature-task.ts';
 import type { IndexInput } from './index-task.ts';
 import { COMPRESSIONS } from './repomd.ts';
@@ -69,8 +69,14 @@ export async function readIndex<Kind extends keyof typeof SCHEMAS>(
     return await askConfined({ task: 'repository-index', input, validate, limits: LIMITS, signal });
   } catch (cause) {
     if (!(cause instanceof KilnError) || signal?.aborted) throw cause;
-    throw aboutFile(`repository ${repository}`, cause);
+    throw aboutMetadata(repository, kind === 'repomd' ? 'repomd.xml' : 'its metalink', cause);
   }
+}
+
+/** Errors of the metadata's name the file, but what a child died of does not. */
+export function aboutMetadata(repository: string, file: string, error: KilnError): KilnError {
+  const ended = isKilnCode(error, ...FAULTS_OF_A_FILE);
+  return aboutFile(`repository ${repository}${ended ? `: ${file}` : ''}`, error);
 }
 
 export async function verifyRepomd(
@@ -88,7 +94,11 @@ export async function verifyRepomd(
   };
   const validate = (value: unknown) => z.string().max(4096).parse(value);
   const task = 'repository-signature';
-  const verdict = await askConfined({ task, input, validate, limits: LIMITS, signal });
+  const asked = askConfined({ task, input, validate, limits: LIMITS, signal });
+  const verdict = await asked.catch((cause: unknown) => {
+    if (!(cause instanceof KilnError) || signal?.aborted) throw cause;
+    throw aboutMetadata(repository, 'repomd.xml.asc', cause);
+  });
   if (verdict === 'ok') return;
   throw new KilnError(
     'E_REPOSITORY_SIGNATURE',
