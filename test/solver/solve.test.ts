@@ -1,4 +1,4 @@
-import { cp, mkdir, mkdtemp, readdir, rm, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, readdir, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import anyTest, { type TestFn } from 'ava';
@@ -8,6 +8,7 @@ import { openRepositories } from '../../src/packages/repository/open.ts';
 import { solve } from '../../src/packages/solver/solve.ts';
 import { lockOf, nevras, repository } from '../repository/open.ts';
 import { buildPackages, createRepository, type PackageSpec } from '../repository/rpm-repository.ts';
+import { PATIENCE } from '../support/busybox-state.ts';
 import { askDnf, type DnfQuestion } from './dnf.ts';
 
 interface Context {
@@ -388,25 +389,30 @@ test.serial('members of a group that are there stay, too', async (t) => {
   t.true(nevras(anew).includes('tool-7-1.noarch'));
 });
 
-test('what rpm could not install is told by name, not as a wall of JSON', async (t) => {
-  const { directory, cache } = t.context;
-  const long = 'n'.repeat(2000);
-  const folder = join(directory, 'strange');
+/** A repository of one package `plain`, with other metadata. */
+async function strange(
+  directory: string,
+  what: string,
+  change: (xml: string) => string,
+): Promise<string> {
+  const folder = join(directory, `strange-${what}`);
   await mkdir(folder);
   await buildPackages(folder, [{ name: 'plain' }]);
   await createRepository(folder, '--general-compress-type=gz');
+  const repodata = join(folder, 'repodata');
+  const primary = (await readdir(repodata)).find((name) => name.includes('primary.xml'))!;
+  const { stdout } = await execa('zcat', [primary], { cwd: repodata });
+  await writeFile(join(repodata, 'primary.xml'), change(stdout));
+  await execa('modifyrepo_c', ['--remove', 'primary', repodata]);
+  await execa('modifyrepo_c', ['--mdtype', 'primary', join(repodata, 'primary.xml'), repodata]);
+  return folder;
+}
+
+test('what rpm could not install is told by name, not as a wall of JSON', async (t) => {
+  const { directory, cache } = t.context;
+  const long = 'n'.repeat(2000);
   // rpmbuild makes no such packages; whoever writes metadata can.
-  const metadata = async (change: (xml: string) => string) => {
-    const copy = join(directory, `strange-${change.name}`);
-    await cp(folder, copy, { recursive: true });
-    const repodata = join(copy, 'repodata');
-    const primary = (await readdir(repodata)).find((name) => name.includes('primary.xml'))!;
-    const { stdout } = await execa('zcat', [primary], { cwd: repodata });
-    await writeFile(join(repodata, 'primary.xml'), change(stdout));
-    await execa('modifyrepo_c', ['--remove', 'primary', repodata]);
-    await execa('modifyrepo_c', ['--mdtype', 'primary', join(repodata, 'primary.xml'), repodata]);
-    return copy;
-  };
+  const metadata = (change: (xml: string) => string) => strange(directory, change.name, change);
   const epoch = await metadata(function epoch(xml) {
     return xml.replace(/<version epoch="0"/, '<version epoch="99999999999999999999"');
   });
@@ -430,4 +436,56 @@ test('what rpm could not install is told by name, not as a wall of JSON', async 
     t.regex(String((error?.cause as Error | undefined)?.message), cause);
     t.truthy(error?.hint);
   }
+});
+
+/** Metadata with a package in place of the one for each number. */
+function often(count: number, copy: (text: string, index: number) => string) {
+  return (xml: string) => {
+    const [before = '', text = '', after = ''] = xml.split(/(<package [\s\S]*<\/package>)/);
+    const copies = Array.from({ length: count }, (_, index) => copy(text, index));
+    return before.replace('packages="1"', `packages="${count}"`) + copies.join('\n') + after;
+  };
+}
+
+test('packages that a repository has ten thousands of times are solved, and that is said', async (t) => {
+  t.timeout(60_000 * PATIENCE);
+  const { directory, cache } = t.context;
+  const COPIES = 50_000;
+  const digest = (index: number) => index.toString(16).padStart(64, '0');
+  const copies = often(COPIES, (text, index) =>
+    text.replace(/(pkgid="YES">)\w+/, `$1${digest(index)}`),
+  );
+  const folder = await strange(directory, 'equal', copies);
+  const repositories = [repository({ id: 'equal', directory: folder })];
+  const set = await openRepositories(repositories, { paths: { cache } });
+  const request = { arch: 'x86_64', install: ['plain'] };
+  const { lock, warnings } = await solve(set, request);
+  t.deepEqual(
+    lock.packages.map(({ nevra, digest }) => [nevra, digest]),
+    [['plain-1-1.noarch', `sha256:${digest(0)}`]],
+  );
+  const times = 'plain-1-1.noarch 50000 times: only the first 20 count';
+  t.deepEqual(warnings, [`repository equal has ${times}`]);
+  // An earlier lock's is left out, and that is no error.
+  const keep = {
+    ...lock,
+    packages: lock.packages.map((one) => ({ ...one, digest: `sha256:${digest(40_000)}` })),
+  };
+  const kept = await solve(set, { ...request, keep });
+  t.deepEqual(nevras(kept.lock), ['plain-1-1.noarch']);
+});
+
+test('what the solver dies of is told by the repositories', async (t) => {
+  t.timeout(120_000 * PATIENCE);
+  const { directory, cache } = t.context;
+  // As many versions of one package take all memory.
+  const versions = often(50_000, (text, index) => text.replace(/ ver="1"/, ` ver="${index}"`));
+  const folder = await strange(directory, 'versions', versions);
+  const repositories = [repository({ id: 'versions', directory: folder })];
+  const set = await openRepositories(repositories, { paths: { cache } });
+  const error = await t.throwsAsync(solve(set, { arch: 'x86_64', install: ['plain'] }), {
+    code: 'E_CONFINE_DIED',
+    message: /^solving for packages of versions: the confined child /,
+  });
+  t.regex(String((error as KilnError).hint), /leave out one repository after the other/);
 });

@@ -1,6 +1,7 @@
 import { open } from 'node:fs/promises';
 import { isKilnCode, KilnError } from '../../errors.ts';
-import { askConfined } from '../../host/confine/run.ts';
+import { OUT_OF_MEMORY_HINT } from '../../host/cgroup/work-group.ts';
+import { askConfined, FAULTS_OF_A_FILE } from '../../host/confine/run.ts';
 import { lockedRepository } from '../repository/configuration.ts';
 import { MAX_PACKAGE } from '../repository/fetch-packages.ts';
 import { LOCK_FORMAT, type Lock, type LockedPackage, lockOf } from '../repository/lock/lock.ts';
@@ -155,13 +156,30 @@ async function runSolver(
       if (path !== undefined) fds.push(stack.use(await open(path)).fd);
     }
   }
-  return await askConfined({
-    task: 'solver-solve',
-    input,
-    validate: takeSolveOutput,
-    fds,
-    limits: LIMITS,
-    signal: context.signal,
+  try {
+    return await askConfined({
+      task: 'solver-solve',
+      input,
+      validate: takeSolveOutput,
+      fds,
+      limits: LIMITS,
+      signal: context.signal,
+    });
+  } catch (error) {
+    throw isKilnCode(error, ...FAULTS_OF_A_FILE) ? beyondSolver(set, error) : error;
+  }
+}
+
+/** Which repository it was cannot be told: they are solved together. */
+function beyondSolver({ members }: RepositorySet, error: KilnError): KilnError {
+  const ids = members.map(({ repository }) => repository.id).join(', ');
+  const { code, message, cause, details } = error;
+  const found =
+    'their metadata is probably broken or hostile: leave out one repository after the other to find out whose';
+  return new KilnError(code, `solving for packages of ${ids}: ${message}`, {
+    hint: error.hint === OUT_OF_MEMORY_HINT ? OUT_OF_MEMORY_HINT : found,
+    details,
+    cause,
   });
 }
 

@@ -2,6 +2,7 @@
 import { readFileSync } from 'node:fs';
 import type { SingleTask, TaskContext } from '../../host/confine/task.ts';
 import type { ModuleMetadata } from '../repository/metadata/modules-task.ts';
+import { leaveOutEqual } from './equal.ts';
 import { transactionSteps } from './libsolv/layout.ts';
 import { type Id, loadLibsolv, REPO_EXTEND_SOLVABLES, REPO_LOCALPOOL } from './libsolv/libsolv.ts';
 import { Pool, type PoolRepository, REQUEST_PREFIX } from './libsolv/pool.ts';
@@ -48,6 +49,7 @@ function solveIn(input: SolveInput, { fds }: TaskContext): SolveOutput {
   requests.push(...rich.map((text) => pool.addRequest(requested, text)));
   pool.prepare();
   const files = input.complete ? undefined : new MissingFiles(pool, requested);
+  const equal = leaveOutEqual(packages);
   for (const pattern of input.exclude) applyExclude(packages, pattern);
   for (const [index, repository] of repositories.entries()) {
     const member = pool.repositories[index];
@@ -81,7 +83,7 @@ function solveIn(input: SolveInput, { fds }: TaskContext): SolveOutput {
   jobs.push(...modules.profiles.flatMap((candidates) => packagesJob(pool, candidates, best)));
   const kept = keepJobs(pool, input.keep);
   jobs.push(...kept.jobs);
-  const { warnings } = modules;
+  const warnings = [...equal, ...modules.warnings];
   return solved(packages, input, jobs, { missing, gone: kept.gone, rich, files, warnings });
 }
 
