@@ -142,6 +142,18 @@ test.serial('a sequence that comes in pieces is found; colours end with the log'
   t.is(seen, '\u001b[1;31mred\\x1b[2J\\x1b]0;x\\x07é\\x9b\r\n\\x1b[4\u001b[0m');
 });
 
+test.serial('GitHub takes orders again after a log whose last line has no end', async (t) => {
+  for (const isTTY of [true, false]) {
+    const script = `import { LogView } from ${JSON.stringify(join(import.meta.dirname, '../../src/cli/output/print.ts'))};
+      const to = { isTTY: ${isTTY}, service: 'github', write: (bytes) => process.stdout.write(bytes) };
+      using view = new LogView(() => to);
+      view.write(Buffer.from('a line\\n::add-mask::x'));`;
+    const { stdout } = await execa(process.execPath, ['--input-type=module', '-e', script]);
+    const runner = new GithubRunner().read(stdout);
+    t.deepEqual([runner.isStopped, runner.executed], [false, []], stdout);
+  }
+});
+
 test.serial('markers of GitLab’s are found in pieces, and nothing else changes', async (t) => {
   const log =
     'section_star section_start:1:a\r\u001b[0K section_start section_end:2:a\r\u001b[0K\u00e9 section_e';

@@ -97,11 +97,10 @@ export class LogView implements Disposable {
       this.#token = randomUUID();
       to.write(`::stop-commands::${this.#token}\n`);
     }
+    const last = chunk.at(-1);
+    this.#isLineOpen = last !== 0x0a && last !== '\n';
     if (!to.isTTY) {
-      const bytes = to.service === 'gitlab' ? this.#withoutMarkers(chunk) : chunk;
-      to.write(bytes);
-      const last = bytes.at(-1);
-      this.#isLineOpen = last !== 0x0a && last !== '\n';
+      to.write(to.service === 'gitlab' ? this.#withoutMarkers(chunk) : chunk);
       return;
     }
     const decoded =
