@@ -3,7 +3,7 @@
  * (koji/__init__.py) and of copr-rpmbuild's mock.cfg.j2, the command lines those of kojid (BuildRoot) and
  * of copr_rpmbuild/builders/mock.py.
  */
-import { mkdir, readdir, readFile, writeFile } from 'node:fs/promises';
+import { mkdir, readdir, readFile, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import test, { type ExecutionContext } from 'ava';
 import { execa } from 'execa';
@@ -107,3 +107,68 @@ test.serial('Copr: the configuration that copr-rpmbuild writes, and what it call
   );
   t.deepEqual(await readdir(state.engine.paths.roots).catch(() => []), []);
 });
+
+test.serial(
+  'Copr: a Makefile of the checkout makes the source package, in a folder of the host',
+  async (t) => {
+    const folder = await checkout(join(state.directory, 'workdir'));
+    const results = join(state.directory, 'make-results');
+    await mkdir(join(folder, '.copr'));
+    await mkdir(results);
+    await writeFile(
+      join(folder, '.copr/Makefile'),
+      'srpm:\n\ttest "$$(id -u)" = 0\n\trpmbuild -bs --define "_sourcedir $(CURDIR)" --define "_srcrpmdir $(outdir)" $(spec)\n',
+    );
+    const config = join(state.configs, 'make-srpm.cfg');
+    await writeFile(
+      config,
+      `include('${state.configs}/demo.cfg')
+config_opts['root'] = "make-srpm-method"
+config_opts['rpmbuild_networking'] = True
+config_opts['plugin_conf']['compress_logs_enable'] = False
+config_opts['plugin_conf']['bind_mount_enable'] = True
+config_opts['nspawn_args'] = ['--drop-capability=CAP_SYS_ADMIN']
+`,
+    );
+    const binds = (target: string) =>
+      `--plugin-option=bind_mount:dirs=(("${folder}", "/mnt/dist-git"), ("${results}", "${target}"))`;
+    const make =
+      'set -x && cd /mnt/dist-git && echo -e "[safe]\\ndirectory = /mnt/dist-git" > ~/.gitconfig && make -f /mnt/dist-git/.copr/Makefile srpm outdir="/mnt/out" spec="/mnt/dist-git/task.spec"';
+    const owner = { SUDO_UID: '1234', SUDO_GID: '1234' };
+    await execa('chown', ['-R', '1234:1234', folder, results]);
+    const copr = async (...args: string[]) =>
+      await state.mock(['--uniqueext', '1.5', '-r', config, ...args], { env: owner });
+    const made = await copr(binds('/mnt/out'), '--chroot', make);
+    passes(t, made);
+    t.regex(made.stderr, /make-srpm\.cfg:6: nspawn_args is left out/);
+    t.notRegex(made.stderr, /read-only/);
+    const [file = ''] = await readdir(results);
+    t.is(file, 'task-1-1.src.rpm');
+    t.is((await stat(join(results, file))).uid, 1234);
+    const { stdout } = await execa('rpm', ['-qpl', join(results, file)]);
+    t.deepEqual(stdout.split('\n').sort(), ['source.txt', 'task.spec']);
+    // Folders that the host needs stay as they are, and so does what a configuration names, and a build.
+    const etc = binds('/mnt/out').replace(results, '/etc');
+    const refused = await copr(etc, '--chroot', 'true');
+    t.not(refused.exitCode, 0);
+    t.regex(refused.stderr, /\/etc/);
+    const own = config.replace('.cfg', '-own.cfg');
+    await writeFile(
+      own,
+      `include('${config}')\nconfig_opts['plugin_conf']['bind_mount_opts']['dirs'] = [('${results}', '/mnt/out')]\n`,
+    );
+    const ownBind = await state.mock(['-r', own, '--chroot', 'touch /mnt/out/written']);
+    t.not(ownBind.exitCode, 0);
+    t.regex(ownBind.stderr, /make-results is read-only in the root/);
+    const again = [
+      '--rebuild',
+      join(results, file),
+      '--resultdir',
+      join(state.directory, 'rebuilt'),
+    ];
+    const built = await copr(binds('/mnt/out'), ...again);
+    passes(t, built);
+    t.regex(built.stderr, /make-results is read-only in the root/);
+    t.deepEqual(await readdir(results), ['task-1-1.src.rpm']);
+  },
+);

@@ -19,6 +19,7 @@ interface CallOptions {
   readonly input?: string;
   /** Instead of `-q`. */
   readonly verbosity?: '-v' | '-q';
+  readonly env?: Readonly<Record<string, string>>;
 }
 
 export interface MockResult {
@@ -69,11 +70,11 @@ gpgkey=${pathToFileURL(key ?? '')}
 `,
   );
   const mock = async (args: readonly string[], options: CallOptions = {}) => {
-    const { input, verbosity = '-q' } = options;
+    const { input, verbosity = '-q', env = {} } = options;
     const all = [verbosity, '--configdir', configs, '-r', 'demo', ...args];
     const { exitCode, stdout, stderr } = await execa(KILN_MOCK, all, {
       cwd: state.directory,
-      env: { ...state.env, HOME: state.directory },
+      env: { ...state.env, HOME: state.directory, ...env },
       reject: false,
       ...(input === undefined ? { stdin: 'ignore' } : { input }),
       timeout: 240_000 * PATIENCE,

@@ -22,7 +22,7 @@ import {
   mockDirectory,
   SYSTEM_CONFIG,
 } from './config/load.ts';
-import { checkPlugins, type PluginSwitches, pluginChanges } from './config/plugins.ts';
+import { checkPlugins, namesBinds, type PluginSwitches, pluginChanges } from './config/plugins.ts';
 import {
   buildSettings,
   type ConfigMeaning,
@@ -55,6 +55,8 @@ export interface Chroot extends Omit<ConfigMeaning, 'recipe' | 'warnings'> {
   /** As it is said now: a root was made with what was said then. */
   readonly environment: Readonly<Record<string, string>>;
   readonly warnings: readonly ConfigWarning[];
+  /** The command line names the binds, not a configuration. */
+  readonly bindsAreCallers: boolean;
 }
 
 type ChrootPlace = RecipePlace & Pick<Engine, 'cwd'>;
@@ -73,7 +75,13 @@ export async function openChroot(place: ChrootPlace, request: ChrootRequest): Pr
     const isShared = owner !== undefined && uniqueext !== undefined;
     const root = isShared ? meaning.root.slice(0, -uniqueext.length - 1) : meaning.root;
     const path = await writeRecipe(paths, { root, recipe });
-    return { ...meaning, config: config.name, recipe: path, environment: recipe.environment ?? {} };
+    return {
+      ...meaning,
+      config: config.name,
+      recipe: path,
+      environment: recipe.environment ?? {},
+      bindsAreCallers: namesBinds(request.plugins),
+    };
   }
   return await recipeChroot(place, request);
 }
@@ -223,6 +231,7 @@ async function recipeChroot(place: ChrootPlace, request: ChrootRequest): Promise
     target: request.target,
     switchedOn: [],
     warnings: options === undefined ? [] : leftOutPlugins(options, () => undefined),
+    bindsAreCallers: namesBinds(request.plugins),
   };
 }
 

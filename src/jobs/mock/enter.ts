@@ -137,7 +137,9 @@ export async function runInRoot(
     network: chroot.network || line.has('enable-network'),
     hostname: chroot.hostname,
     environment: chroot.environment,
-    binds,
+    // What the caller names on the command line is the caller's own word, as with `kiln run --bind`.
+    binds: binds.map((bind) => ({ ...bind, readonly: !chroot.bindsAreCallers })),
+    caller: caller.ids,
     command: [...argv.slice(-3)],
   });
   return await watched(root, sandbox, bound, async () => {

@@ -104,9 +104,14 @@ const ENTERING = [
   'chroot',
 ];
 
+/** Modes that run a command of the caller's in a root. */
+const ENTERS = new Set(['chroot', 'shell']);
+
 export async function withChroot(session: MockSession): Promise<ChrootSession> {
   const chroot = await openChroot(session.engine, chrootRequest(session));
-  for (const { message, place } of chroot.warnings) {
+  const areWritable = chroot.bindsAreCallers && ENTERS.has(session.line.mode);
+  for (const { message, place, isOfBind } of chroot.warnings) {
+    if (isOfBind === true && areWritable) continue;
     const where = place === undefined ? '' : `${formatPlace(place)}: `;
     session.log.warning({ code: 'mock-config', message: `${where}${message}` });
   }

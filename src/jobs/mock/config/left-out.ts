@@ -84,6 +84,7 @@ export function leftOutPlugins(
   }));
   const binds = bindMounts(options).map(({ source }) => ({
     message: `the plugin bind_mount: ${source} is read-only in the root`,
+    isOfBind: true,
     place: placeOf('bind_mount'),
   }));
   const archive = {

@@ -42,6 +42,11 @@ function pluginOption(text: string) {
   throw usageError(`--plugin-option ${text}: it is written PLUGIN:KEY=VALUE`);
 }
 
+/** Whether the command line says what bind_mount mounts. */
+export function namesBinds({ settings }: PluginSwitches): boolean {
+  return settings.some((text) => text.startsWith('bind_mount:dirs='));
+}
+
 /** @throws KilnError E_MOCK_USAGE for a plugin that the configuration does not know */
 export function checkPlugins(
   options: ConfigOptions,
@@ -73,7 +78,7 @@ export function pluginSettings(options: ConfigOptions, name: string): ConfigDict
 
 /**
  * The binds of the plugin bind_mount, `(path on the host, path in the root)` each. mock binds them writable; here
- * they are read-only, because a build must not change the host.
+ * they are read-only, because neither a configuration nor a build must change the host.
  * @throws KilnError E_MOCK_CONFIG for anything but pairs of absolute paths
  */
 export function bindMounts(options: ConfigOptions): WantedBind[] {

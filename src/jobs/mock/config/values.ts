@@ -108,6 +108,8 @@ export interface Place {
 export interface ConfigWarning {
   readonly message: string;
   readonly place?: Place | undefined;
+  /** It is about a bind, which is writable where the command line names it. */
+  readonly isOfBind?: boolean;
 }
 
 export function formatPlace({ file, line }: Place): string {

@@ -1,3 +1,4 @@
+import type { Owner } from '../../../artifacts/destination.ts';
 import type { CommandIo, CommandStdio, RunningCommand } from '../../../sandbox/door/io.ts';
 import { type CommandPlan, commandUser, planSandbox } from '../../../sandbox/door/plan.ts';
 import { PlannedSandbox } from '../../../sandbox/door/planned-sandbox.ts';
@@ -13,6 +14,8 @@ interface RootSandboxOptions {
   readonly network?: boolean | undefined;
   readonly hostname?: string | undefined;
   readonly binds?: readonly Bind[];
+  /** Who owns on the host what root owns in binds; root unless given. */
+  readonly caller?: Owner | undefined;
   /** In place of that of the root's image. */
   readonly environment?: Readonly<Record<string, string>>;
   readonly command: readonly string[];
@@ -57,7 +60,7 @@ export class RootSandbox implements AsyncDisposable {
     const { image, engine } = root;
     await root.note({ inUse: true });
     const owner = { uid: 0, gid: 0 };
-    const { environment = image.manifest.environment } = options;
+    const { environment = image.manifest.environment, caller = owner } = options;
     const plan = planSandbox(
       {
         network: options.network === true ? 'host' : 'private',
@@ -67,7 +70,7 @@ export class RootSandbox implements AsyncDisposable {
         ...{ volumes: [], allowHostWrite: false, namespaces: 0, nested: false, boot: false },
         ...{ label: { kind: 'auto' }, allowMissing: engine.allowMissing(), egress: undefined },
         ...{ scratch: root.scratch, hostname: options.hostname ?? 'mock' },
-        ...{ owner, caller: owner, shownAs: rootCommand(root.name, options.command) },
+        ...{ owner, caller, shownAs: rootCommand(root.name, options.command) },
       },
       { tree: image.tree, id: image.manifest.id, environment },
     );
