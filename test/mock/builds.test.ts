@@ -143,7 +143,7 @@ test.serial('a package that does not build, and what else can go wrong', async (
   ends(t, await state.mock(timed), 11, /it ran out of time[\s\S]*--rpmbuild_timeout/);
   const noSrpm = join(state.directory, 'no.src.rpm');
   await writeFile(noSrpm, 'this is no package');
-  ends(t, await state.mock([noSrpm, '--resultdir', results('no')]), 40, /not a source package/);
+  ends(t, await state.mock([noSrpm, '--resultdir', results('no')]), 1, /not a source package/);
   ends(
     t,
     await state.mock(['--rebuild', bad, '--resultdir', '/proc/doesnotwork']),
@@ -191,7 +191,7 @@ test.serial('a root that stays: what is mistyped does not touch it', async (t) =
   t.is((await state.mock(['--chroot', 'touch /mark'])).exitCode, 0);
   const out = results('mistyped');
   const mistyped = await state.mock([good, 'good.src.rpn', '--resultdir', out]);
-  ends(t, mistyped, 40, /cannot read the source package \S+good\.src\.rpn: it does not exist/);
+  ends(t, mistyped, 1, /cannot read the source package \S+good\.src\.rpn: it does not exist/);
   t.false((await readdir(out)).includes('good-1-1.noarch.rpm'));
   t.is((await state.mock(['--chroot', 'ls /mark'])).stdout, '/mark');
 
@@ -478,7 +478,7 @@ config_opts['plugin_conf']['sign_opts'] = {'cmd': 'rpmsign', 'opts': '${opts}'}
     const none = join(state.directory, 'none.src.rpm');
     await writeFile(none, 'this is no package');
     const off = ['--disable-plugin=sign', none, '--resultdir', results('off'), '-r', config];
-    ends(t, await state.mock(off), 40, /not a source package/);
+    ends(t, await state.mock(off), 1, /not a source package/);
     const opts = `--addsign %(rpms)s --key-id nobody -D "%%_gpg_path ${home}"`;
     const on = ['--enable-plugin', 'sign', '--plugin-option', `sign:opts=${opts}`, none];
     ends(t, await state.mock(on), 1, /gpg has no secret key called nobody/);

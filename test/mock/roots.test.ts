@@ -287,7 +287,7 @@ test.serial('packages are installed, updated and removed by the root’s own rpm
   t.is((await state.mock(['--remove', 'leaf'])).exitCode, 0);
   const expected = before.split('\n').filter((line) => !/^(leaf|top)-/.test(line));
   t.is(await inRoot(t, 'rpm -qa | sort'), expected.join('\n'));
-  ends(t, await state.mock(['--remove', 'leaf']), 30, /leaf is not installed/);
+  ends(t, await state.mock(['--remove', 'leaf']), 0, /No match for argument: leaf/);
   ends(t, await state.mock(['--remove', 'rpm']), 30, /rpm would be removed/);
 
   // A scriptlet that fails keeps its package out, and the root stays as it was.

@@ -40,7 +40,7 @@ export const EXIT_STATUSES = {
     [11, 'a time limit was reached (--rpmbuild_timeout)'],
     [20, 'root'],
     [30, 'packages or repositories'],
-    [40, 'not a source package'],
+    [40, 'a source package that rpm cannot read or unpack'],
     [50, 'arguments'],
     [60, 'the root is locked'],
     [70, 'result directory'],

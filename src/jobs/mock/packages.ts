@@ -97,7 +97,11 @@ export async function remove(session: MockSession): Promise<number> {
   if (packages.length === 0) throw argumentError('You must specify a package list to remove.');
   return await withRoot(session, async ({ root }) => {
     await log.state('remove', () =>
-      removePackages(root, { packages, signal, log: (text) => log.output(text) }),
+      removePackages(root, {
+        ...{ packages, signal },
+        log: (text) => log.output(text),
+        warn: (message) => log.warning({ code: 'solver', message }),
+      }),
     );
     return 0;
   });

@@ -11,7 +11,6 @@ import { openRepositories } from '../../../packages/repository/open.ts';
 import type { PooledPackage } from '../../../packages/repository/publish/pool.ts';
 import { publishRepository } from '../../../packages/repository/publish/snapshot.ts';
 import type { RefreshMode } from '../../../packages/repository/refresh.ts';
-import { globExpression } from '../../../packages/solver/match.ts';
 import { solve } from '../../../packages/solver/solve.ts';
 import type { ImageModules } from '../../../recipe/load-image-recipe.ts';
 import { missingRequires } from '../../rpmbuild/buildroot/layer.ts';
@@ -20,6 +19,7 @@ import {
   changing,
   type InstalledPackage,
   installedPackages,
+  namedBy,
   type PackageSession,
   rpmFailed,
   withPackages,
@@ -138,10 +138,7 @@ function namesOf(
 ): ReadonlySet<string> {
   const patterns = meant === 'all' ? ['*'] : meant;
   const names = patterns.flatMap((pattern) => {
-    const expression = globExpression(pattern);
-    const matching = installed.filter(({ name, arch, nevra }) =>
-      [name, `${name}.${arch}`, nevra].some((text) => expression.test(text)),
-    );
+    const matching = namedBy(pattern, installed);
     if (matching.length > 0) return matching.map(({ name }) => name);
     throw new KilnError('E_MOCK_PACKAGES', `${pattern} is not installed, so there is no update`, {
       hint: '--install installs it',

@@ -4,6 +4,7 @@ import { ownPath } from '../../../host/files/held.ts';
 import { DEFAULT_DISK, type DiskBound, DiskWatch } from '../../../host/state/disk-watch.ts';
 import { emptyTrash, openWorkDirectory } from '../../../image/store/work-directory.ts';
 import { CONTROL, ControlDirectory } from '../../../image/transaction/transaction-sandbox.ts';
+import { globExpression } from '../../../packages/solver/match.ts';
 import type { MockRoot } from './root.ts';
 import { type Captured, RootSandbox } from './root-sandbox.ts';
 
@@ -144,10 +145,22 @@ export async function installedPackages(
   return packages;
 }
 
+/** The packages that a name, glob or NEVRA means. */
+export function namedBy(
+  pattern: string,
+  installed: readonly InstalledPackage[],
+): InstalledPackage[] {
+  const expression = globExpression(pattern);
+  return installed.filter(({ name, arch, nevra }) =>
+    [name, `${name}.${arch}`, nevra].some((text) => expression.test(text)),
+  );
+}
+
 interface RemoveRequest {
   readonly packages: readonly string[];
   readonly signal?: AbortSignal | undefined;
   readonly log: (text: string) => void;
+  readonly warn: (message: string) => void;
 }
 
 const MAX_ROUNDS = 50;
@@ -156,26 +169,45 @@ const MAX_ROUNDS = 50;
 const PROTECTED = 'rpm';
 
 /**
- * Removes packages and those that need them, as `dnf remove` does. The root's own rpm finds and removes them.
- * @throws KilnError E_MOCK_PACKAGES: not installed, protected, or rpm fails
+ * Removes packages and those that need them, as `dnf remove` does: what is not installed is only said. The root's own
+ * rpm finds and removes them.
+ * @param request.packages names, globs, NEVRAs
+ * @throws KilnError E_MOCK_PACKAGES: protected, or rpm fails
  */
 export async function removePackages(
   root: MockRoot,
-  { packages, signal, log }: RemoveRequest,
+  { packages, signal, log, warn }: RemoveRequest,
 ): Promise<void> {
   const onOutput = () => undefined;
   await withPackages(root, { signal, onOutput }, async (session) => {
-    const wanted = new Set(packages);
+    const before = await installedPackages(session.sandbox, signal);
+    const wanted = new Set(
+      packages.flatMap((pattern) => {
+        const found = namedBy(pattern, before);
+        return found.length === 0 ? [pattern] : found.map(({ name }) => name);
+      }),
+    );
     for (let round = 0; ; round++) {
+      if (wanted.size === 0) {
+        log('Nothing to do.\n');
+        return;
+      }
       const test = await session.rpm(['-e', '--test', ...wanted]);
       if (test.exitCode === 0) break;
+      const absent = [...wanted].filter((name) =>
+        test.output.includes(`package ${name} is not installed`),
+      );
+      for (const name of absent) {
+        warn(`No match for argument: ${name}`);
+        wanted.delete(name);
+      }
+      if (absent.length > 0) continue;
       const more = dependents(test.output).filter((name) => !wanted.has(name));
       if (more.length === 0 || round === MAX_ROUNDS) {
         throw rpmFailed('the packages cannot be removed', test);
       }
       for (const name of more) wanted.add(name);
     }
-    const before = await installedPackages(session.sandbox, signal);
     for (const name of wanted) log(`Removing ${name}\n`);
     if (before.some(({ name, nevra }) => name === PROTECTED && isOneOf(wanted, name, nevra))) {
       const what = `${PROTECTED} would be removed, and without it no package can be installed or removed`;
