@@ -7,6 +7,7 @@ import {
   asText,
   type ConfigOptions,
   type ConfigValue,
+  commandWords,
   configError,
   isList,
   type Place,
@@ -103,11 +104,6 @@ export function readSetupCommand(value: ConfigValue, place: Place | undefined): 
   throw configError(what, place, {
     hint: 'it is `install PACKAGE… @GROUP…` or `groupinstall GROUP…`',
   });
-}
-
-export function commandWords(value: ConfigValue): string[] {
-  const words = isList(value) ? value.map(asText) : asText(value ?? '').split(/\s+/);
-  return words.filter(Boolean);
 }
 
 export function sortWords(words: readonly string[]): PackageList {

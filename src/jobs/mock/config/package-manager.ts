@@ -1,6 +1,5 @@
-import { commandWords } from './modules.ts';
 import type { DnfConf, RepositorySwitch } from './repositories.ts';
-import { asText, type ConfigOptions, type ConfigWarning } from './values.ts';
+import { asText, type ConfigOptions, type ConfigWarning, commandWords } from './values.ts';
 
 /** Options of dnf that change nothing here: how much it says, what it asks, and what kiln does anyway. */
 const WITHOUT_EFFECT =

@@ -116,6 +116,12 @@ export function formatPlace({ file, line }: Place): string {
   return `${file}:${line}`;
 }
 
+/** The words of a command that a configuration has as a text or as a list. */
+export function commandWords(value: ConfigValue): string[] {
+  const words = isList(value) ? value.map(asText) : asText(value ?? '').split(/\s+/);
+  return words.filter(Boolean);
+}
+
 /** The error for a configuration that cannot be used: without the unknown part, the build would be another. */
 export function configError(
   message: string,
