@@ -43,6 +43,8 @@ export class JobFolder implements AsyncDisposable {
 
   static async make(paths: Place): Promise<JobFolder> {
     const jobs = jobsFolder(paths);
+    // Sandboxes pass what lies above it.
+    mkdirSync(paths.root, { recursive: true, mode: 0o711 });
     mkdirSync(jobs, { recursive: true, mode: 0o700 });
     for (;;) {
       const path = join(jobs, randomUUID());
