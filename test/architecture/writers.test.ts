@@ -19,7 +19,6 @@ const WRITES =
 const SAFE: Readonly<Record<string, string>> = {
   'artifacts/staging.ts': 'to a descriptor of a new file',
   'jobs/recipe/sources.ts': 'below KILN_STATE',
-  'cli/output/ci-output.ts': 'no link on the way, a plain file; of a user, in a folder of the job',
   'jobs/mock/sources.ts': 'below KILN_STATE, and a new file (wx) in a new folder',
   'jobs/mock/export-key.ts': 'new files (wx) in a new folder in memory',
   'image/archive/export.ts': 'new files (wx) in a folder that was empty; a new part (O_EXCL)',
