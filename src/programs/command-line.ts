@@ -46,7 +46,9 @@ async function serve(): Promise<void> {
 }
 
 // Not awaited: the bundle is CommonJS, which starts faster and has no top-level await.
-serve().then(settle, settle);
+serve()
+  .finally(() => processCaller.paths[Symbol.asyncDispose]())
+  .then(settle, settle);
 
 /**
  * Ends quietly when the reader has seen enough (`kiln image ls | head`), and fails if output cannot be written.

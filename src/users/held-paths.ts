@@ -35,8 +35,8 @@ export interface HeldPathsOptions {
   readonly opener: Opener;
   readonly cwd: () => string;
   readonly owner: { readonly uid: number; readonly gid: number };
-  /** For links to what is open: many programs look at what a file is called. */
-  readonly makeFolder: () => Promise<JobFolder>;
+  /** For links to what is open: many programs look at what a file is called. Undefined who has no state. */
+  readonly makeFolder: (() => Promise<JobFolder>) | undefined;
   readonly warn: (warning: Warning) => void;
 }
 
@@ -213,7 +213,10 @@ export class HeldPaths implements CallerPaths {
 
   /** A name for what is open, with the caller's own at its end; it leads nowhere if nothing is. */
   async #link(fd: number | undefined, path: string): Promise<HeldPath> {
-    this.#folder ??= await this.#options.makeFolder();
+    const { makeFolder } = this.#options;
+    if (makeFolder === undefined && fd !== undefined) return this.#hold(fd, this.#title(path));
+    if (makeFolder === undefined) return ownPath(this.#title(path));
+    this.#folder ??= await makeFolder();
     const link = ownPath(join(this.#folder.inner(), nameIn(path)));
     const title = this.#title(path);
     this.#links.set(link, title);

@@ -30,10 +30,8 @@ export const processCaller: Caller = {
   get paths() {
     own ??= new HeldPaths({
       ...{ opener: ownOpener(this.ids), cwd: () => process.cwd(), owner: this.ids },
-      makeFolder: () => {
-        requireHost(process.env);
-        return JobFolder.make(statePaths(process.env));
-      },
+      makeFolder:
+        process.geteuid?.() === 0 ? () => JobFolder.make(statePaths(process.env)) : undefined,
       warn: (warning) => printWarning(warning, this.stderr),
     });
     return own;

@@ -319,8 +319,6 @@ export const ROOT_COMMANDS: Readonly<Record<string, Partial<CommandRules>>> = {
   run: { options: { seccomp: path('content', undefined, isProfileFile) } },
   shell: { options: { seccomp: path('content', undefined, isProfileFile) } },
   build: { options: { lock: path('file') }, givesNames: 'farm' },
-  // A recipe of root's may be a name.
-  'image lock': { arguments: 'open' },
   'rpm query': { options: { keyring: path('content') } },
   'rpm verify': { options: { keyring: path('content') } },
   'rpm unpack': { options: { keyring: path('content') } },
