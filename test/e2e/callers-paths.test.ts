@@ -139,7 +139,7 @@ test('kilnd and its workers look up no path of root’s', async (t) => {
         ['build', '--lock', of('plain'), of('sample.src.rpm'), ...to],
         ['image', 'export', '-o', of('image.tar'), IMAGE],
         ['image', 'export', '-o', of('layout'), IMAGE],
-        ['image', 'import', of('plain')],
+        ['image', 'import', '--name', 'imported', of('plain')],
         ['report', `${at}${out}`],
         ['config', 'check', of('config.yaml')],
         ['rpm', 'unpack', '-C', of('unpacked'), '/nowhere.rpm'],
