@@ -346,6 +346,25 @@ static int open_written(const char *path, int flags) {
   return (int)syscall(SYS_openat2, AT_FDCWD, path, &how, sizeof how);
 }
 
+/*
+ * Opens a file that errors may quote. A link that comes with a checkout could lead to any file of the caller's, so what
+ * it leads to lies in the folder of the link (EXDEV).
+ */
+static int open_text(char *path) {
+  struct open_how how = {.flags = O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC,
+                         .resolve = RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS};
+  char *slash = strrchr(path, '/');
+  const char *name = slash == NULL ? path : slash + 1, *folder = slash == NULL ? "." : slash == path ? "/" : path;
+  if (slash != NULL) *slash = '\0';
+  int parent = open(slash == path ? "/" : folder, O_PATH | O_DIRECTORY | O_CLOEXEC), fd = -1;
+  if (parent == -1) return -1;
+  /* The kernel wants it tried again where something was moved meanwhile. */
+  for (int tries = 0; tries < 100; tries++)
+    if ((fd = (int)syscall(SYS_openat2, parent, name, &how, sizeof how)) != -1 || errno != EAGAIN) break;
+  close_quietly(parent);
+  return fd;
+}
+
 static bool open_file(const struct frame *frame) {
   if (frame->fd_count != 0 || frame->length < 3 || frame->length > PATH_MAX + 1) return false;
   uint8_t how = frame->payload[0];
@@ -355,6 +374,7 @@ static bool open_file(const struct frame *frame) {
   int fd = -1;
   switch (how) {
     case OPEN_FILE: fd = open(path, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC); break;
+    case OPEN_TEXT: fd = open_text(path); break;
     case OPEN_PLACE: fd = open(path, O_PATH | O_CLOEXEC); break;
     case OPEN_FOLDER: fd = open_results(path, false); break;
     case OPEN_MADE: fd = open_results(path, true); break;

@@ -59,6 +59,7 @@ export const OPEN = {
   folder: 4,
   anew: 5,
   more: 6,
+  text: 7,
 } as const;
 
 /** Where a worker has its connection to the daemon. */

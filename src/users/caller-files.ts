@@ -87,6 +87,11 @@ export class CallerFiles implements CallerPaths {
     return await this.#copyFile(from.fd, path);
   }
 
+  async text(path: string): Promise<HeldPath> {
+    using from = closing(await this.#open('text', path));
+    return await this.#copyFile(from.fd, path);
+  }
+
   content(path: string): Promise<HeldPath> {
     return this.file(path);
   }
@@ -110,7 +115,7 @@ export class CallerFiles implements CallerPaths {
   }
 
   async recipe(path: string): Promise<HeldPath> {
-    const copy = await this.file(path);
+    const copy = await this.text(path);
     const folder = await this.#open('place', dirname(path));
     this.#places.set(folder, dirname(path));
     const { withRights } = this.#options;
@@ -327,7 +332,11 @@ export class CallerFiles implements CallerPaths {
     }
   }
 
-  async #open(how: 'file' | 'place' | 'made', path: string, code?: ErrorCode): Promise<number> {
+  async #open(
+    how: 'file' | 'text' | 'place' | 'made',
+    path: string,
+    code?: ErrorCode,
+  ): Promise<number> {
     if (path === '') {
       const hint = 'name a file or folder';
       throw new KilnError(code ?? 'E_CALLER_FILE', 'a path is empty', { hint });

@@ -17,6 +17,8 @@ import type { Bind, WantedBind } from '../sandbox/policy/specification.ts';
 export interface CallerPaths extends AsyncDisposable {
   /** A file that is read, under its own name. @throws KilnError E_CALLER_FILE */
   file(path: string): Promise<HeldPath>;
+  /** As file(), for what errors may quote: no link leads out of its folder. @throws KilnError E_CALLER_FILE */
+  text(path: string): Promise<HeldPath>;
   /** A file whose name means nothing. @throws KilnError E_CALLER_FILE */
   content(path: string): Promise<HeldPath>;
   /**
@@ -143,6 +145,12 @@ export function unusable(
   const said = cause instanceof Error ? reasonLine(cause) : String(cause);
   // What was opened is reopened by its number.
   const why = said.replace(/'\/proc\/(?:self|\d+)\/fd\/\d+'/, 'it');
+  if (hasErrno(cause, 'EXDEV')) {
+    const what = `${path} is a symbolic link that leads out of its folder`;
+    return new KilnError(code, what, {
+      hint: `a checkout may have brought it: name the file itself, which \`readlink -f ${path}\` prints`,
+    });
+  }
   return new KilnError(code, `you cannot use ${path}: ${why}`, {
     hint: 'kiln opens files with your rights: look at it with `ls -ld`',
     cause: why === said ? cause : undefined,

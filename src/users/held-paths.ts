@@ -66,6 +66,10 @@ export class HeldPaths implements CallerPaths {
     return await this.#link(await this.#open('file', path), path);
   }
 
+  async text(path: string): Promise<HeldPath> {
+    return await this.#link(await this.#open('text', path), path);
+  }
+
   async content(path: string): Promise<HeldPath> {
     const fd = await this.#open('file', path);
     return fd === undefined ? await this.#link(fd, path) : this.#hold(fd, this.#title(path));
@@ -76,7 +80,7 @@ export class HeldPaths implements CallerPaths {
   }
 
   async recipe(path: string): Promise<HeldPath> {
-    const recipe = await this.file(path);
+    const recipe = await this.text(path);
     const folder = await this.#open('place', dirname(path));
     if (folder === undefined) return recipe;
     this.#hold(folder, dirname(this.#title(path)));

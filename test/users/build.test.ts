@@ -160,6 +160,63 @@ test.serial('a user builds a spec with its sources', async (t) => {
   t.true(readdirSync(join(home, 'spec')).some((name) => name.endsWith('.rpm')));
 });
 
+test.serial(
+  'nothing is shown of what a link leads to, out of a folder that others write',
+  async (t) => {
+    const { as, kiln, home, beside, paths } = t.context;
+    const checkout = join(home, 'checkout');
+    const kept = join(beside, 'kept');
+    for (const folder of [checkout, kept]) mkdirSync(folder);
+    chownSync(checkout, USER.uid, USER.gid);
+    const files = {
+      'hello.spec': 'MARKSPEC: 1\n',
+      'hello.yaml': 'MARKYAML: 1\n',
+      'hello.json': '{ MARKJSON',
+      macros: '%MARKMACRO%%%x 1\n',
+    };
+    for (const [name, text] of Object.entries(files)) {
+      writeFileSync(join(kept, name), text);
+      symlinkSync(join(kept, name), join(checkout, name));
+    }
+    const commands = [
+      ['build', '-r', 'debian-build', 'hello.spec'],
+      ['build', '-r', 'debian-build', '--spec', 'hello.spec'],
+      ['build', 'hello.yaml'],
+      ['config', 'check', 'hello.yaml'],
+    ];
+    const roots = [
+      ['build', '--lock', 'hello.json', '--spec', '../kept/hello.spec'],
+      ['run', '-r', 'debian-build', '--seccomp', './hello.json', '--', 'true'],
+      ['mock', '-r', 'debian-build', '--macro-file', 'macros', '--rebuild', t.context.srpm],
+      ['mock', '-r', 'debian-build', '--spec', 'hello.spec', '--buildsrpm'],
+      ['service', 'create', '--file', './hello.yaml', 'x'],
+    ];
+    const own = join(import.meta.dirname, '../../bin/kiln-node');
+    const ways = [
+      (words: readonly string[]) => as(USER, words, { cwd: checkout }),
+      (words: readonly string[]) => kiln(words, { cwd: checkout }),
+      (words: readonly string[]) =>
+        execa(own, words, { cwd: checkout, env: { KILN_STATE: paths.root }, reject: false }),
+    ];
+    for (const [index, way] of ways.entries())
+      for (const words of index === 0 ? commands : [...commands, ...roots]) {
+        const { exitCode, all, stdout, stderr } = await way(words);
+        const said = `${index} ${words.join(' ')}: ${all ?? `${stdout}${stderr}`}`;
+        t.not(exitCode, 0, said);
+        t.regex(said, /hello|macros/);
+        t.regex(said, /leads out of its folder.*readlink -f/s, said);
+      }
+    const { stdout } = await execa('grep', ['-r', 'MARK', checkout], { reject: false });
+    t.is(stdout, '');
+    // One that stays in its folder is followed.
+    writeFileSync(join(checkout, 'mine.yaml'), 'MARKOWN: 1\n');
+    symlinkSync('mine.yaml', join(checkout, 'link.yaml'));
+    for (const way of ways)
+      t.regex(String((await way(['config', 'check', 'link.yaml'])).stderr), /MARKOWN/);
+    t.deepEqual(await leftOfJobs(t.context), []);
+  },
+);
+
 test.serial('mock’s own story: kiln-mock --rebuild, and the user owns the result', async (t) => {
   const { as, home, srpm } = t.context;
   const argv = ['-r', 'debian-build', '--rebuild', srpm];

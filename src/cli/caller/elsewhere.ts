@@ -6,6 +6,7 @@ const elsewhere = () => Promise.reject(new RunElsewhere());
 /** Of a user in kilnd's own process, which opens nothing for users: whoever asks gets a process of its own. */
 export const ELSEWHERE: CallerPaths = {
   file: elsewhere,
+  text: elsewhere,
   content: elsewhere,
   tree: elsewhere,
   recipe: elsewhere,

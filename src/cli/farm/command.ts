@@ -155,7 +155,7 @@ async function doStep(file: string, options: StepOptions, caller: Caller): Promi
 async function attempt(file: string, options: StepOptions, caller: Caller): Promise<number> {
   admitWorker('farm step', caller.user);
   const fetch = (kind: PathKind, path: string) => fetchPath(kind, path, caller.paths);
-  const step = readStep(await fetch('file', file), file);
+  const step = readStep(await fetch('text', file), file);
   if (caller.user !== undefined) admitOptions('build', optionsOf(step), caller.user);
   await using engine = caller.openEngine({ hurry: true });
   const beside = (name: string) => join(dirname(file), name);

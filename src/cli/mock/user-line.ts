@@ -93,8 +93,8 @@ const OPEN: ReadonlySet<string> = new Set([
 
 /** Options that name what is read. */
 export const INPUTS: ReadonlyMap<string, PathKind> = new Map([
-  ['spec', 'file'],
-  ['macro-file', 'content'],
+  ['spec', 'text'],
+  ['macro-file', 'text'],
   ['sources', 'sources'],
 ]);
 

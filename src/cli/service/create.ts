@@ -125,7 +125,7 @@ async function create(
   caller: Caller,
 ): Promise<void> {
   const opened = async (path: string | undefined) =>
-    path === undefined ? undefined : await caller.paths.file(path);
+    path === undefined ? undefined : await caller.paths.text(path);
   const from = await opened(options.from);
   const old = from === undefined ? undefined : await readOldSandbox(from);
   const name = givenName ?? old?.name ?? it.error('kiln: give the service a name');

@@ -216,10 +216,13 @@ export async function fetchPath(
   switch (kind) {
     case 'file':
       return await paths.file(path);
+    case 'text':
+      return await paths.text(path);
     case 'content':
       return await paths.content(path);
     case 'built':
-      return await (isRecipeName(path) ? paths.recipe(path) : paths.file(path));
+      if (isRecipeName(path)) return await paths.recipe(path);
+      return await (path.endsWith('.rpm') ? paths.file(path) : paths.text(path));
     case 'sources':
       return await paths.tree(path, 'inside');
     case 'tree':

@@ -18,13 +18,14 @@ import type { ExecOptions } from '../shell.ts';
 export type Values = Readonly<Record<string, unknown>>;
 
 /**
- * How a caller's path is used. `file`: read, and its name means something; `content`: nothing. `built`: read as the
- * source of a build. `sources`: a folder whose links are followed. `tree`: a file or folder, copied with its links.
- * `place`: bound. `results`: a folder that is written to; `lone results`: by one build at a time. `result`: one file
- * or folder that is written.
+ * How a caller's path is used. `file`: read, and its name means something. `text`: the same, and errors may quote what
+ * is in it. `content`: read, and its name means nothing. `built`: read as the source of a build. `sources`: a folder
+ * whose links are followed. `tree`: a file or folder, copied with its links. `place`: bound. `results`: a folder that is
+ * written to; `lone results`: by one build at a time. `result`: one file or folder that is written.
  */
 export type PathKind =
   | 'file'
+  | 'text'
   | 'content'
   | 'built'
   | 'sources'
@@ -187,7 +188,7 @@ const BUILD: Readonly<
   ...LIMITS,
   ...DETACH,
   image: 'image',
-  spec: path('file'),
+  spec: path('text'),
   sources: path('sources'),
   resultdir: path('lone results'),
   ...open('define', 'with', 'without', 'nocheck', 'target', 'rpmbuildOpts', 'shortCircuit'),
@@ -307,7 +308,7 @@ export const USER_COMMANDS: Readonly<Record<string, CommandRules>> = {
   'farm advertise': { options: {}, arguments: 'open' },
   'farm step': { options: { resultdir: path('results'), worker: 'open' }, arguments: 'open' },
   'config show': { options: open('json'), arguments: 'open' },
-  'config check': { options: {}, arguments: path('content') },
+  'config check': { options: {}, arguments: path('text') },
   complete: { options: {}, arguments: 'open' },
   completion: { options: {}, arguments: 'open' },
   version: { options: {}, arguments: 'open' },
@@ -316,9 +317,9 @@ export const USER_COMMANDS: Readonly<Record<string, CommandRules>> = {
 
 /** What is root's alone, where it names files; beside the paths of the rules above. */
 export const ROOT_COMMANDS: Readonly<Record<string, Partial<CommandRules>>> = {
-  run: { options: { seccomp: path('content', undefined, isProfileFile) } },
-  shell: { options: { seccomp: path('content', undefined, isProfileFile) } },
-  build: { options: { lock: path('file') }, givesNames: 'farm' },
+  run: { options: { seccomp: path('text', undefined, isProfileFile) } },
+  shell: { options: { seccomp: path('text', undefined, isProfileFile) } },
+  build: { options: { lock: path('text') }, givesNames: 'farm' },
   'rpm query': { options: { keyring: path('content') } },
   'rpm verify': { options: { keyring: path('content') } },
   'rpm unpack': { options: { keyring: path('content') } },

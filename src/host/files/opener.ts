@@ -1,17 +1,27 @@
 import { constants, fchmodSync, fchownSync, fstatSync, lstatSync, openSync } from 'node:fs';
 import { constants as os } from 'node:os';
+import { basename, dirname } from 'node:path';
 import { closing } from '../calls/descriptor.ts';
 import { hasErrno, SyscallError, succeeds } from '../calls/libc.ts';
 import { callerMode } from '../process/own-umask.ts';
-import { AT_FDCWD, mkdirat, O_PATH, openat2, RESOLVE_NO_SYMLINKS } from './at.ts';
+import {
+  AT_FDCWD,
+  mkdirat,
+  O_PATH,
+  openat2,
+  RESOLVE_BENEATH,
+  RESOLVE_NO_MAGICLINKS,
+  RESOLVE_NO_SYMLINKS,
+} from './at.ts';
 
 /**
- * Opens what a caller names, with the caller's rights. `file`: to read it. `place`: as it is (O_PATH). `folder`: one of
- * results; its last part is no link, since a command or a checkout may have put one there. `made`: the same, made if it
- * is missing, with those above it. `anew`, `more`: a file to be written, for a service whose jobs may write to the folders
- * above it: no part of its path is a link. `anew` makes it if it is missing.
+ * Opens what a caller names, with the caller's rights. `file`: to read it. `text`: the same, for what errors may quote:
+ * a link may come with a checkout, so it leads to nothing outside its folder. `place`: as it is (O_PATH). `folder`: one
+ * of results; its last part is no link, since a command or a checkout may have put one there. `made`: the same, made if
+ * it is missing, with those above it. `anew`, `more`: a file to be written, for a service whose jobs may write to the
+ * folders above it: no part of its path is a link. `anew` makes it if it is missing.
  */
-export type HowOpened = 'file' | 'place' | 'folder' | 'made' | 'anew' | 'more';
+export type HowOpened = 'file' | 'text' | 'place' | 'folder' | 'made' | 'anew' | 'more';
 
 export interface Opener {
   /** The asker closes the descriptor. @throws the system's error; ELOOP where the last part of a folder is a link */
@@ -28,6 +38,14 @@ const WRITTEN = {
   anew: { flags: WRITE | constants.O_CREAT, mode: 0o666, resolve: RESOLVE_NO_SYMLINKS },
   more: { flags: WRITE | constants.O_APPEND, resolve: RESOLVE_NO_SYMLINKS },
 } as const;
+
+const NEAR = { flags: FILE, resolve: RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS } as const;
+
+/** As open_text() of src/client/kiln.c. */
+function openText(path: string): number {
+  using folder = closing(openSync(dirname(path), PARENT));
+  return openat2(folder.fd, basename(path), NEAR);
+}
 
 /** S_ISGID: what is made in such a folder gets it, and its group. */
 const SET_GROUP = 0o2000;
@@ -55,6 +73,7 @@ export function ownOpener(owner: { readonly uid: number; readonly gid: number })
     return openat2(parent.fd, name, { flags: flags | constants.O_NOFOLLOW });
   };
   const opened = (how: HowOpened, path: string): number => {
+    if (how === 'text') return openText(path);
     if (how === 'file' || how === 'place') return openSync(path, how === 'file' ? FILE : O_PATH);
     if (how === 'anew' || how === 'more') return openat2(AT_FDCWD, path, WRITTEN[how]);
     const plain = path.replace(/(?<=.)(?:\/\.?)+$/s, '');
