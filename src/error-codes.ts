@@ -207,7 +207,8 @@ export const CODES_BY_PAGE = {
     E_BUILD_OUTPUT: 'rpmbuild made no package, too many, or something else.',
     E_BUILD_POSTINSTALL: '--postinstall: the built packages cannot be installed.',
     E_BUILD_REPOSITORIES: 'kiln does not know where to get the packages that the build requires.',
-    E_BUILD_REQUIRES: 'rpmbuild misses packages that the source package requires.',
+    E_BUILD_REQUIRES:
+      'The image lacks what the source package requires, or has what BuildConflicts rule out.',
     E_BUILD_SOURCE: 'The file to build is not a source package, or cannot be read.',
     E_BUILD_SPEC: 'The spec cannot be read, or no source package can be made of it.',
     E_BUILD_SRPM: 'rpm cannot read or unpack the source package.',

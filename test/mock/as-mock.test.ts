@@ -624,6 +624,14 @@ test.serial('the cause of a failure is in the first screen, once, and the hint f
     30,
     / {2}make >= 9999:1 \(there is make-\d\S+\)\n {2}perl\(Test::Moer\) \(did you mean perl\(Test::More\)\?\)\n {2}pkgconfig\(libaa\)\n/,
   );
+  const preamble = 'BuildConflicts: hostname, patch < 3, none';
+  const spec = { name: 'conflicts', preamble, buildRequires: ['hostname'] };
+  ends(
+    t,
+    await fails('conflicts', spec),
+    1,
+    /ERROR: the image has what BuildConflicts of the package rule out: hostname, patch < 3: [\s\S]*hint: leave them out/,
+  );
   const syntax = await fails('syntax', SPEC.replace('%build', '%if 1\n%build'));
   ends(t, syntax, 1, /hint: mend the spec: .*line \d+: .*%if/);
   t.notRegex(syntax.stderr, /--sources/);

@@ -8,6 +8,7 @@ import {
   failedSection,
   notForThisMachine,
   summedUp,
+  unmetRequires,
   whichLimit,
 } from './outcome/outcome.ts';
 import type { BuildPhase } from './outcome/report.ts';
@@ -164,9 +165,7 @@ export async function runRpmbuild(
     if (!failed && limit === null) return;
     if (end.exitCode === MISSING_BUILDREQUIRES && limit === null) {
       run.failedPhase = 'build';
-      const hint = 'the lines above name it; a lock is good only for what it was made for';
-      const what = 'the image lacks what the package requires';
-      throw new BuildFailure('E_BUILD_REQUIRES', what, end, hint);
+      throw unmetRequires(end);
     }
     const elsewhere = limit === null ? notForThisMachine(end) : undefined;
     if (elsewhere !== undefined) throw elsewhere;

@@ -52,6 +52,26 @@ export function notForThisMachine(end: Executed): BuildFailure | undefined {
   return undefined;
 }
 
+/** rpmbuild's line for a package that is there although the spec's BuildConflicts rule it out. */
+const RULED_OUT = /^\s+(\S.*) conflicts with \S+$/;
+
+/** Why rpmbuild ended with MISSING_BUILDREQUIRES. */
+export function unmetRequires(end: Executed): BuildFailure {
+  const ruledOut = end.output.lines().flatMap((line) => RULED_OUT.exec(line)?.[1] ?? []);
+  if (ruledOut.length === 0) {
+    const hint = 'the lines above name it; a lock is good only for what it was made for';
+    return new BuildFailure(
+      'E_BUILD_REQUIRES',
+      'the image lacks what the package requires',
+      end,
+      hint,
+    );
+  }
+  const what = `the image has what BuildConflicts of the package rule out: ${ruledOut.join(', ')}`;
+  const hint = 'leave them out of the image and of BuildRequires; what needs them brings them, too';
+  return new BuildFailure('E_BUILD_REQUIRES', what, end, hint);
+}
+
 export function failedSection(lines: readonly string[]): string | undefined {
   for (const line of lines.toReversed()) {
     const match = /Bad exit status from \S+ \((%\w+)\)/.exec(line);
