@@ -3,8 +3,10 @@ import { join } from 'node:path';
 import { gzipSync } from 'node:zlib';
 import { fc } from '@fast-check/ava';
 import test, { type ExecutionContext } from 'ava';
+import { execa } from 'execa';
 import type { ErrorCode } from '../../src/error-codes.ts';
 import type { KilnError } from '../../src/errors.ts';
+import { Tag } from '../../src/packages/rpm/tags.ts';
 import { type UnpackResult, unpackRpms } from '../../src/packages/rpm/unpack.ts';
 import { fixture, kiln, put, scratch } from './fixtures.ts';
 import { buildRpm, cpioEntry, cpioTrailer, seal, type TestFile } from './rpm-builder.ts';
@@ -282,6 +284,27 @@ async function unpackAll(
   t.is(seen.length, jobs.length);
   return errors;
 }
+
+test('headers that rpm does not load are refused', async (t) => {
+  const directory = scratch(t);
+  const changed = (tag: number, change: (entry: Buffer) => void) =>
+    withTag(buildRpm({ files: [plain('/a')] }), tag, change);
+  const move = (entry: Buffer, to: number) => entry.writeUInt32BE(to, 8);
+  for (const [name, rpm, message] of [
+    ['as it is', changed(Tag.name, () => undefined), undefined],
+    ['two tags with the same data', changed(Tag.version, (it) => move(it, 0)), /shares data/],
+    ['a gap', changed(Tag.name, (it) => move(it, it.readUInt32BE(8) + 1)), /has a gap before it/],
+    ['a tag that is none', changed(Tag.name, (it) => it.writeUInt32BE(99)), /tag 99 is none/],
+  ] as const) {
+    const file = put(directory, `${name.replaceAll(' ', '-')}.rpm`, rpm);
+    const status = message === undefined ? 0 : 1;
+    const byRpm = await execa('rpm', ['-qp', '--nosignature', file], { reject: false });
+    t.is(byRpm.exitCode, status, `${name}: ${byRpm.stderr}`);
+    const { exitCode, stderr } = await kiln('rpm', 'query', file);
+    t.is(exitCode, status, `${name}: ${stderr}`);
+    if (message !== undefined) t.regex(stderr, message);
+  }
+});
 
 test('devices, fifos and sockets are left out and named', async (t) => {
   const directory = scratch(t);

@@ -17,6 +17,9 @@ export const Type = { int8: 2, int16: 3, int32: 4, int64: 5, string: 6, bin: 7, 
 /** Bytes an element takes and is aligned to, by type number; 0 where elements have no fixed size. */
 export const ELEMENT_SIZE = [0, 1, 1, 2, 4, 8, 0, 1, 0, 0];
 
+/** Smaller numbers are regions (HEADER_I18NTABLE of rpm's lib/header.h). */
+const FIRST_TAG = 100;
+
 export interface HeaderLimits {
   readonly entries: number;
   readonly store: number;
@@ -68,6 +71,10 @@ export class RpmHeader {
     const index = bytes.subarray(INTRO_SIZE, INTRO_SIZE + count * ENTRY_SIZE);
     this.#store = bytes.subarray(INTRO_SIZE + index.length);
     this.#entries = new Map();
+    this.hasRegion = index.readUInt32BE(0) === regionTag;
+    // rpm loads no main header whose data has gaps.
+    const isWhole = this.hasRegion && regionTag !== SigTag.region;
+    let end = 0;
     for (let at = 0; at < index.length; at += ENTRY_SIZE) {
       const tag = index.readUInt32BE(at);
       const entry = {
@@ -78,9 +85,17 @@ export class RpmHeader {
       if (this.#entries.has(tag)) throw this.#broken(tag, 'is there twice');
       this.#check(tag, entry);
       this.#entries.set(tag, entry);
+      // The data of a region lies behind that of all others.
+      if (tag === regionTag) continue;
+      if (tag < FIRST_TAG) throw this.#broken(tag, 'is none that a header may have');
+      const size = Math.max(ELEMENT_SIZE[entry.type] ?? 0, 1);
+      if (entry.offset < end) throw this.#broken(tag, 'shares data with another tag');
+      if (isWhole && entry.offset >= end + size) throw this.#broken(tag, 'has a gap before it');
+      end = this.#endOf(tag, entry);
     }
-    const first = index.readUInt32BE(0);
-    this.hasRegion = first === regionTag;
+    if (isWhole && this.#entries.get(regionTag)?.offset !== end) {
+      throw this.#broken(regionTag, 'is not where the data ends');
+    }
     if (this.hasRegion) this.#checkRegion(regionTag, count);
     else if (this.#entries.has(regionTag)) throw this.#broken(regionTag, 'is not the first');
   }
@@ -123,13 +138,18 @@ export class RpmHeader {
   }
 
   rawEntries(): RawEntry[] {
-    return Array.from(this.#entries, ([tag, { type, offset, count }]) => {
-      let end = offset + count * (ELEMENT_SIZE[type] ?? 0);
-      if (ELEMENT_SIZE[type] === 0) {
-        for (let left = count; left > 0; left -= 1) end = this.#stringEnd(tag, end) + 1;
-      }
-      return { tag, type, count, data: this.#store.subarray(offset, end) };
+    return Array.from(this.#entries, ([tag, entry]) => {
+      const { type, offset, count } = entry;
+      return { tag, type, count, data: this.#store.subarray(offset, this.#endOf(tag, entry)) };
     });
+  }
+
+  #endOf(tag: number, { type, offset, count }: Entry): number {
+    let end = offset + count * (ELEMENT_SIZE[type] ?? 0);
+    if (ELEMENT_SIZE[type] === 0) {
+      for (let left = count; left > 0; left -= 1) end = this.#stringEnd(tag, end) + 1;
+    }
+    return end;
   }
 
   #number(tag: number, type: number, at: number): number {
