@@ -349,6 +349,29 @@ test.serial('source packages at URLs, and a mirrorlist that is a path', async (t
   const cfg = await config('listed', `config_opts['dnf.conf'] += '\\n${conf}'`);
   passes(t, await state.mock(['-r', cfg, '--install', 'listed']));
   passes(t, await state.mock(['-r', cfg, '--scrub=all']));
+
+  // Of mirrors, a folder of this host is taken that is there; all of these repositories are read.
+  const away = 'http://127.0.0.1:1/x';
+  await writeFile(join(state.directory, 'more'), `file:///none\r\n${pathToFileURL(local)}\r\n`);
+  const sections = [
+    `baseurl=file:///none ${pathToFileURL(local)}`,
+    `baseurl=${away}\\n  ${local}`,
+    `baseurl=file:${local}, file:///none/a%b`,
+    `mirrorlist=file:${state.directory}/more`,
+  ].map((line, n) => `[mirrored${n}]\\n${line}\\ngpgcheck=0\\n`);
+  const many = await config('mirrors', `config_opts['dnf.conf'] += '\\n${sections.join('')}'`);
+  passes(t, await state.mock(['-r', many, '--install', 'listed']));
+  const nowhere = await config(
+    'gone',
+    `config_opts['dnf.conf'] += '\\n[gone]\\nbaseurl=file:///none file:///nor\\ngpgcheck=0\\n'`,
+  );
+  ends(t, await state.mock(['-r', nowhere, '--init']), 30, /repository gone: there is no \/none\//);
+  const metalink = await config(
+    'meta',
+    `config_opts['dnf.conf'] += '\\n[meta]\\nmetalink=/none\\n'`,
+  );
+  const words = /meta\.cfg:3: repository meta: the metalink \/none is no http: or https: URL/;
+  ends(t, await state.mock(['-r', metalink, '--init']), 3, words);
   await rm(join(state.directory, 'x86_64/list'));
   ends(
     t,

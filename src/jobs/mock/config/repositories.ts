@@ -1,6 +1,9 @@
-import { fileURLToPath } from 'node:url';
+import { existsSync } from 'node:fs';
+import { join } from 'node:path';
+import { fileURLToPath, pathToFileURL } from 'node:url';
 import { stripVTControlCharacters } from 'node:util';
 import { defined } from '../../../defined.ts';
+import { attempt } from '../../../host/calls/libc.ts';
 import { readUserText } from '../../../host/files/user-file.ts';
 import type { RepositoryInput } from '../../../packages/repository/configuration-schema.ts';
 import { globExpression } from '../../../packages/solver/match.ts';
@@ -71,10 +74,10 @@ function readRepository(
   const [metalink, mirrorlist] = ['metalink', 'mirrorlist'].map((name) => section.get(name));
   const urls = listOption(section.get('baseurl')).map(fill);
   const source = metalink
-    ? { metalink: fill(metalink) }
+    ? { metalink: metalinkUrl(fill(metalink), id, settings) }
     : mirrorlist
       ? mirrorListSource(fill(mirrorlist), id, settings)
-      : { baseurl: urls.map((url) => (url.startsWith('/') ? `file://${url}` : url)) };
+      : { baseurl: mirrors(urls) };
   const name = section.get('name');
   const some = (words: readonly string[]) => (words.length > 0 ? words.map(fill) : undefined);
   return {
@@ -96,6 +99,27 @@ function readRepository(
   };
 }
 
+/** Mirrors have the same packages: a folder of this host is taken where it has a repository, and nothing is fetched. */
+function mirrors(written: readonly string[]): string[] {
+  const urls = written.map((url) => {
+    if (url.startsWith('/')) return pathToFileURL(url).href;
+    return url.startsWith('file:') ? (URL.parse(url)?.href ?? url) : url;
+  });
+  const folders = urls.filter((url) => url.startsWith('file:'));
+  if (folders.length === 0 || urls.length === 1) return urls;
+  const isThere = (url: string) => existsSync(join(fileURLToPath(url), 'repodata/repomd.xml'));
+  const found = folders.find((url) => attempt(() => isThere(url)));
+  const others = urls.filter((url) => !folders.includes(url));
+  return found !== undefined || others.length === 0 ? [found ?? folders[0]!] : others;
+}
+
+function metalinkUrl(url: string, id: string, { place }: RepositorySettings): string {
+  if (/^https?:/.test(url)) return url;
+  throw configError(`repository ${id}: the metalink ${url} is no http: or https: URL`, place, {
+    hint: 'for a folder of this host name it with baseurl; mirrorlist may be a file',
+  });
+}
+
 const MIRRORLIST_LIMIT = 1024 * 1024;
 
 /** A mirrorlist that is a path, as in dnf; its lines are the URLs. */
@@ -104,14 +128,14 @@ function mirrorListSource(
   id: string,
   { place }: RepositorySettings,
 ): Pick<RepositoryInput, 'mirrorlist' | 'baseurl'> {
-  const path = written.startsWith('file://') ? fileURLToPath(written) : written;
+  const path = written.startsWith('file:') ? fileURLToPath(written) : written;
   if (!path.startsWith('/')) return { mirrorlist: written };
   const text = readUserText(path, MIRRORLIST_LIMIT, (cause) =>
     configError(`repository ${id}: cannot read the mirrorlist ${path}`, place, { cause }),
   );
   const urls = text.split('\n').map((line) => line.trim());
   const baseurl = urls.filter((line) => line !== '' && !line.startsWith('#'));
-  if (baseurl.length > 0) return { baseurl };
+  if (baseurl.length > 0) return { baseurl: mirrors(baseurl) };
   throw configError(`repository ${id}: the mirrorlist ${path} has no URL`, place);
 }
 
