@@ -633,6 +633,38 @@ test.serial(
   },
 );
 
+test.serial(
+  '--install makes room for what conflicts with what is there, as with --allowerasing',
+  async (t) => {
+    const needs = { name: 'needs-tool', requires: ['tool'] };
+    const local = await repository('rivals', [
+      { name: 'tool' },
+      needs,
+      { name: 'rival', conflicts: ['tool'] },
+    ]);
+    const conf = `[rivals]\\nbaseurl=${pathToFileURL(local)}\\ngpgcheck=0\\n`;
+    const cfg = await config('rivals', `config_opts['dnf.conf'] += '\\n${conf}'`);
+    const mock = (...args: string[]) => state.mock(['-r', cfg, ...args]);
+    passes(t, await mock('--install', 'needs-tool'));
+    const installed = async () => {
+      const all = (await mock('--chroot', 'rpm -qa --qf "%{name}\\n" | sort')).stdout.split('\n');
+      return all.filter((name) => ['tool', 'needs-tool', 'rival'].includes(name));
+    };
+    t.deepEqual(await installed(), ['needs-tool', 'tool']);
+    const result = await mock('--install', 'rival');
+    passes(t, result);
+    t.deepEqual(await installed(), ['rival']);
+    passes(t, await mock('--chroot', 'rpm -Va --nofiles'));
+    passes(t, await mock('--install', 'tool'));
+    t.deepEqual(await installed(), ['tool']);
+    // rpm itself stays.
+    const evil = await repository('evil', [{ name: 'evil', conflicts: ['rpm'] }]);
+    const refused = await mock('--addrepo', `file://${evil}`, '--install', 'evil');
+    ends(t, refused, 30, /rpm/);
+    passes(t, await mock('--scrub=all'));
+  },
+);
+
 test.serial('the cause of a failure is in the first screen, once, and the hint fits', async (t) => {
   const check = await fails('check', {
     name: 'check',

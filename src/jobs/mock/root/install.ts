@@ -21,6 +21,7 @@ import {
   installedPackages,
   namedBy,
   type PackageSession,
+  PROTECTED,
   rpmFailed,
   withPackages,
 } from './transaction.ts';
@@ -62,7 +63,7 @@ export async function installPackages(root: MockRoot, request: InstallRequest): 
   const onOutput = (chunk: Buffer) => log(chunk.toString('utf8'));
   await withPackages(root, { signal, onOutput }, async (session) => {
     const installed = await installedPackages(session.sandbox, signal);
-    const lock = await solveFor(root, request, installed);
+    const { lock, erased } = await solveFor(root, request, installed);
     const there = new Set(installed.map(({ nevra }) => nevra));
     const missing = lock.packages.filter(({ nevra }) => !there.has(nevra));
     if (missing.length === 0) {
@@ -70,7 +71,8 @@ export async function installPackages(root: MockRoot, request: InstallRequest): 
       return;
     }
     for (const { nevra, repository } of missing) log(`Installing ${nevra} (${repository})\n`);
-    await upgrade(root, session, { ...lock, packages: missing }, request);
+    for (const { nevra } of erased) log(`Removing ${nevra}\n`);
+    await upgrade(root, session, { lock: { ...lock, packages: missing }, erased }, request);
     root.setPackages(lock.packages);
   });
 }
@@ -78,7 +80,7 @@ export async function installPackages(root: MockRoot, request: InstallRequest): 
 async function upgrade(
   root: MockRoot,
   session: PackageSession,
-  lock: Lock,
+  { lock, erased }: Change,
   { signal, sources }: InstallRequest,
 ): Promise<void> {
   const files = await fetchSignedFiles(root.engine.paths, lock, { disk: DEFAULT_DISK, signal });
@@ -87,7 +89,9 @@ async function upgrade(
   if (foreign.length > 0) await addOwnPackages(root, foreign, signal);
   const lent = files.map((file) => session.lend(file));
   await changing(root, async () => {
-    const result = await session.rpm([...UPGRADE, ...lent]);
+    // The solver has looked at all of it: rpm would refuse the first half.
+    const forced = erased.length === 0 ? [] : ['--nodeps', '--replacefiles'];
+    const result = await session.rpm([...UPGRADE, ...forced, ...lent]);
     if (result.exitCode !== 0) {
       // A scriptlet that fails late makes rpm fail although the package is installed.
       const left = await installedPackages(session.sandbox, signal);
@@ -97,15 +101,32 @@ async function upgrade(
         throw rpmFailed('the packages cannot be installed', result);
       }
     }
+    if (erased.length === 0) return;
+    const removed = await session.rpm([
+      '-e',
+      '--nodeps',
+      ...erased.map(({ nevra }) => rpmName(nevra)),
+    ]);
+    if (removed.exitCode !== 0)
+      throw rpmFailed('packages that conflict cannot be removed', removed);
   });
 }
 
-/** Solves like dnf: installed packages stay as they are unless a new one needs another version. */
+/** What becomes of a root: packages that it then has, and those that make room. */
+interface Change {
+  readonly lock: Lock;
+  readonly erased: readonly InstalledPackage[];
+}
+
+/**
+ * Solves like dnf with --allowerasing, which is mock's default: installed packages stay as they are unless a new one
+ * needs another version, or conflicts with them.
+ */
 async function solveFor(
   root: MockRoot,
   request: InstallRequest,
   installed: readonly InstalledPackage[],
-): Promise<Lock> {
+): Promise<Change> {
   const { sources, signal } = request;
   const { paths } = root.engine;
   const { arch, exclude, modules, recommends, refresh } = sources;
@@ -123,13 +144,46 @@ async function solveFor(
   const exact = installed.map((it) => (stays(it) ? it.nevra : it.name));
   const names = installed.map(({ name }) => name);
   try {
-    return await askWhatIsKnown(ask, exact);
+    return { lock: await askWhatIsKnown(ask, exact), erased: [] };
   } catch (error) {
     if (!isKilnCode(error, 'E_SOLVER_PROBLEM')) throw error;
-    return await askWhatIsKnown(ask, names).catch(async (cause: unknown) => {
-      throw await missingRequires(cause, set, { arch, signal });
-    });
   }
+  try {
+    return { lock: await askWhatIsKnown(ask, names), erased: [] };
+  } catch (error) {
+    const change = isKilnCode(error, 'E_SOLVER_PROBLEM')
+      ? await makeRoom(ask, installed, keep.packages).catch(() => undefined)
+      : undefined;
+    if (change !== undefined) return change;
+    throw await missingRequires(error, set, { arch, signal });
+  }
+}
+
+/**
+ * Without what conflicts with what is new.
+ * @param kept of these, some may go: the solver was free to keep them
+ * @returns undefined if rpm itself would go
+ */
+async function makeRoom(
+  ask: (there: readonly string[]) => Promise<Lock>,
+  installed: readonly InstalledPackage[],
+  kept: Lock['packages'],
+): Promise<Change | undefined> {
+  const { packages } = await ask([]);
+  const chosen = new Set(packages.map(({ name }) => name));
+  const free = new Set(kept.map(({ nevra }) => nevra));
+  const left = installed.filter(({ name, nevra }) => free.has(nevra) && !chosen.has(name));
+  // What no repository has any more stays: the solver knows nothing of it.
+  const unknown = new Set(await ask(left.map(({ name }) => name)).then(() => [], unknownNames));
+  const erased = left.filter(({ name }) => !unknown.has(name));
+  if (erased.length === 0 || erased.some(({ name }) => name === PROTECTED)) return undefined;
+  const stays = installed.filter((it) => !erased.includes(it)).map(({ name }) => name);
+  return { lock: await askWhatIsKnown(ask, stays), erased };
+}
+
+/** rpm -e takes no epoch. */
+function rpmName(nevra: string): string {
+  return nevra.replace(/-\d+:/, '-');
 }
 
 function namesOf(

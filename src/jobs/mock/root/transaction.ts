@@ -166,7 +166,7 @@ interface RemoveRequest {
 const MAX_ROUNDS = 50;
 
 /** Without rpm the root cannot be changed any more. */
-const PROTECTED = 'rpm';
+export const PROTECTED = 'rpm';
 
 /**
  * Removes packages and those that need them, as `dnf remove` does: what is not installed is only said. The root's own
