@@ -51,6 +51,8 @@ export const CODES_BY_PAGE = {
       'The process that worked for a call of the API, or wrote the results of a run, ended too early.',
   },
   'users.md': {
+    E_ACCOUNT:
+      'The number of a user is another account’s than before; root decides about what is kept.',
     E_CALLER_FILE:
       'A file or folder that the caller named is not one that kiln can use with the caller’s rights.',
     E_FORBIDDEN: 'Users who are not root may not do this here.',

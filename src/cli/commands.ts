@@ -61,6 +61,7 @@ const commands: readonly CommandEntry[] = [
   ['mcp', 'serve sandboxes to an assistant', () => one(import('./mcp/command.ts'), 'mcpCommand')],
   ['df', 'show what takes space', () => one(import('./gc.ts'), 'dfCommand')],
   ['gc', 'remove what nobody uses any more', () => one(import('./gc.ts'), 'gcCommand')],
+  ['user', 'list users, remove what kiln keeps of one', () => import('./users/user.ts')],
   ['config', 'show and check kiln.yaml', () => import('./config.ts')],
   ['doctor', 'check whether this host can run sandboxes', () => import('./doctor.ts')],
   [

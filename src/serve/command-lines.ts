@@ -27,6 +27,7 @@ import type { Results } from '../jobs/run/collect.ts';
 import { callerIds } from '../jobs/run/request.ts';
 import type { Engine } from '../sandbox/open.ts';
 import { allowedMissing } from '../sandbox/policy/layers.ts';
+import { requireSameAccount } from '../users/account.ts';
 import type { CallerPaths } from '../users/caller-paths.ts';
 import type { CallerUser } from '../users/configuration.ts';
 import { HeldPaths } from '../users/held-paths.ts';
@@ -112,9 +113,10 @@ export async function serveCommandLine(line: CommandLine, shared: Shared): Promi
 async function serveUser(line: CommandLine, shared: Shared): Promise<void> {
   const [name = '', ...rest] = line.words;
   try {
-    const user = userOf(line.identity, shared.users.configuration);
+    const before = userOf(line.identity, shared.users.configuration);
+    await requireSameAccount(shared.engine.paths, before.uid);
     const short = isShort(line, name);
-    const job = await beginLine(line, [name, ...rest], user, short, shared);
+    const job = await beginLine(line, [name, ...rest], before, short, shared);
     if (job === undefined) return;
     // A sandbox counts until it is gone.
     let users = 1;
@@ -128,6 +130,8 @@ async function serveUser(line: CommandLine, shared: Shared): Promise<void> {
     };
     try {
       if (line.gone) return;
+      // Root may have changed it while this line waited.
+      const user = userOf(line.identity, shared.users.configuration);
       if (short && (await serveHere(line, name, rest, { ...shared, removeLater }, user))) return;
       await shared.work(line, {}, () => furtherRoom(user, shared));
     } finally {

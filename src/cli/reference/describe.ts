@@ -181,7 +181,7 @@ const KINDS: Readonly<Record<string, ValueKind>> = {
 const TEXTS: ReadonlySet<string> = new Set(
   `addr arch capability chain check condition count digest dst glob host how key kind label layer lines macro name
   network number option options package phases plugin rate repo repository seconds setting shell size stage
-  status template text time unit uri url user what`.split(/\s+/),
+  status template text time uid unit uri url user what`.split(/\s+/),
 );
 
 /** What a value is. @throws Error for a name that is in neither list: add it to one of them */

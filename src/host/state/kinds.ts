@@ -108,6 +108,11 @@ export const KINDS: readonly StateKind[] = [
   kind('not read', 'libvirt/.*'),
   kind('not read', 'io.kiln|kilnd.log|kilnd.lock'),
   kind('not read', 'jobs/.*'),
+  kind(
+    'record',
+    'users/\\d+/account.json',
+    '`kiln user confirm` writes it anew; until then the user is refused',
+  ),
   kind('no content', 'detached.lock'),
   kind(
     'record',

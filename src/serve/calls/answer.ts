@@ -23,6 +23,7 @@ import type { StatePaths } from '../../host/state/paths.ts';
 import { KILN_VERSION } from '../../host/state/paths.ts';
 import { endTrace } from '../../host/trace/trace.ts';
 import type { Engine } from '../../sandbox/open.ts';
+import { requireSameAccount } from '../../users/account.ts';
 import type { CallerPaths } from '../../users/caller-paths.ts';
 import { type CallerUser, forbidden } from '../../users/configuration.ts';
 import { HeldPaths } from '../../users/held-paths.ts';
@@ -116,7 +117,8 @@ export async function answerCall(call: Call, daemon: AnsweringDaemon): Promise<v
   const held: Promise<void>[] = [];
   let job: Disposable | undefined;
   try {
-    const user = identity.uid === 0 ? undefined : userOf(identity, daemon.users.configuration);
+    let user = identity.uid === 0 ? undefined : userOf(identity, daemon.users.configuration);
+    if (user !== undefined) await requireSameAccount(daemon.engine.paths, user.uid);
     const words = user === undefined ? [] : rulesOf(name);
     const parameters = checkedParameters(call, name);
     const isShort = methods[name].isShort && (user === undefined || isBrief(call));
@@ -126,6 +128,8 @@ export async function answerCall(call: Call, daemon: AnsweringDaemon): Promise<v
       };
       job = await beginJob(words, user, { isShort, say, signal: call.signal }, daemon);
       if (job === undefined) return;
+      // Root may have changed it while the call waited.
+      user = userOf(identity, daemon.users.configuration);
     }
     const context = { user, hold: (until: Promise<void>) => void held.push(until) };
     const isDone = isShort && (await answerHere(call, name, parameters, daemon, context));
