@@ -2,13 +2,16 @@ import { totalmem } from 'node:os';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { PeerIdentity } from '../daemon/peer.ts';
 import type { CgroupLimits } from '../host/cgroup/cgroup-files.ts';
+import { awaitedLater } from '../promise.ts';
 import { hasProcesses } from '../sandbox/domain/ending.ts';
 import { isOver, listSandboxes } from '../sandbox/domain/sandbox-record.ts';
 import type { Engine, SandboxOwner } from '../sandbox/open.ts';
+import { listedGroups } from '../users/account.ts';
 import {
   type CallerUser,
   currentConfiguration,
   forbidden,
+  groupNumber,
   seesImage,
   shareOf,
   type UserPolicy,
@@ -70,15 +73,29 @@ export async function beginJob(
   { engine, users }: Pick<Shared, 'engine' | 'users'>,
 ): Promise<Disposable | undefined> {
   let timer: NodeJS.Timeout | undefined;
+  let wasMember: Promise<boolean | undefined> | undefined;
   // Most waits are for a sandbox that is about to be gone.
   const waits = (whom: string) => () => {
     timer ??= setTimeout(() => say(`waiting until one of ${whom}`), SAID_AFTER);
+    // Some are members otherwise, such as services by their unit: their account is not listed.
+    wasMember ??= awaitedLater(isMember(user));
   };
   try {
-    return await turnOf([name, ...words], user, { isShort, signal, waits }, { engine, users });
+    const job = await turnOf([name, ...words], user, { isShort, signal, waits }, { engine, users });
+    const isGone = timer !== undefined && (await wasMember) === true && !(await isMember(user));
+    if (!isGone) return job;
+    job?.[Symbol.dispose]();
+    throw forbidden('kiln', 'you have left the group that may use it');
   } finally {
     clearTimeout(timer);
   }
+}
+
+/** Whether the account is listed in the group now; undefined where nobody tells. */
+async function isMember({ uid, policy }: CallerUser): Promise<boolean | undefined> {
+  const group = groupNumber(policy.group);
+  const groups = await listedGroups(uid);
+  return groups && group !== undefined && groups.includes(group);
 }
 
 async function turnOf(

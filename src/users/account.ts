@@ -64,6 +64,12 @@ export async function accountOf(uid: number): Promise<Account | undefined> {
   return account;
 }
 
+/** The groups of an account, as they are listed now: a process keeps those of its login. Undefined without one. */
+export async function listedGroups(uid: number): Promise<readonly number[] | undefined> {
+  const { stdout, failure } = await runTool('id', ['-G', String(uid)], { timeout: ANSWER_MAX });
+  return failure === undefined ? stdout.split(' ').map(Number) : undefined;
+}
+
 export function noteAccount(paths: StatePaths, uid: number, { name }: Pick<Account, 'name'>): void {
   mkdirSync(dirname(accountFile(paths, uid)), { recursive: true, mode: 0o700 });
   writeRecord(accountFile(paths, uid), { name, since: Date.now() } satisfies AccountRecord);

@@ -5,7 +5,7 @@ import anyTest, { type ExecutionContext, type TestFn } from 'ava';
 import { execa } from 'execa';
 import { until } from '../support/eventually.ts';
 import { ownSeconds, processesCalled } from '../support/processes.ts';
-import { GROUP, type UserState, userState } from '../support/second-user.ts';
+import { GROUP, type UserState, userState, writeConfig } from '../support/second-user.ts';
 
 const test = anyTest as TestFn<UserState>;
 
@@ -129,4 +129,25 @@ test.serial('these commands are root’s', async (t) => {
     t.is(refused.exitCode, 125);
     t.regex(String(refused.stderr), /\[E_FORBIDDEN\]/);
   }
+});
+
+test.serial('who leaves the group while a command waits is refused at its turn', async (t) => {
+  const { as, kiln, config } = t.context;
+  writeConfig(config, '  limits: { sandboxes: 1 }\n');
+  const [first, second] = [ownSeconds(), ownSeconds()];
+  const runs = as(ACCOUNT, ['run', '-r', 'busybox', '--', 'sleep', first]);
+  t.true(await until(() => processesCalled('sleep', first).length === 1));
+  const waits = as(ACCOUNT, ['run', '-r', 'busybox', '--', 'sleep', second]);
+  let said = '';
+  waits.stderr?.on('data', (text) => {
+    said += text;
+  });
+  t.true(await until(() => said.includes('waiting until one of your 1 sandboxes ends')), said);
+  await execa('gpasswd', ['--delete', `${NAME}-c`, NAME]);
+  await kiln(['kill', '--all']);
+  await runs;
+  const ended = await waits;
+  t.is(ended.exitCode, 125, String(ended.stderr));
+  t.regex(String(ended.stderr), /you have left the group that may use it \[E_FORBIDDEN\]/);
+  t.deepEqual(processesCalled('sleep', second), []);
 });
