@@ -199,8 +199,8 @@ const GARBLED: ReadonlySet<string> = new Set([
   ...['definition', 'no content'],
 ]);
 
-/** Of detached jobs, of downloads that broke off, and of upgrades that are under way. */
-const ELSEWHERE = /detached|cache\\?\/partial|cache\\?\/\(bases|previous|store\\?\/damage/;
+/** Of detached jobs, accounts, of downloads that broke off, and of upgrades that are under way. */
+const ELSEWHERE = /detached|account|cache\\?\/partial|cache\\?\/\(bases|previous|store\\?\/damage/;
 
 /**
  * Who reads it says so; but `kiln run` and the others have no reason to, or what writes an image to the disk,

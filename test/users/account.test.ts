@@ -111,7 +111,7 @@ test.serial('an account inherits nothing from the one that had its number', asyn
 });
 
 test.serial('an account that was renamed keeps what it has once root says so', async (t) => {
-  const { as, kiln } = t.context;
+  const { as, kiln, paths } = t.context;
   const keep = ['run', '-r', 'busybox', '--keep', '--', 'true'];
   t.is((await as(ACCOUNT, keep)).exitCode, 0);
   await execa('usermod', ['--login', `${NAME}-c`, `${NAME}-b`]);
@@ -121,6 +121,10 @@ test.serial('an account that was renamed keeps what it has once root says so', a
   const { stdout } = await as(ACCOUNT, ['ps', '--json']);
   t.is(JSON.parse(String(stdout)).length, 1);
   t.is((await as(ACCOUNT, ['kill', '--all'])).exitCode, 0);
+  writeFileSync(join(paths.root, 'users', `${UID}`, 'account.json'), '{');
+  await isRefused(t, `${NAME}-c`, 'an account that kiln cannot tell any more');
+  t.is((await kiln(['user', 'confirm', `${UID}`])).exitCode, 0);
+  t.is((await as(ACCOUNT, ['ps'])).exitCode, 0);
 });
 
 test.serial('these commands are root’s', async (t) => {
