@@ -18,6 +18,7 @@ import { setImmediate as nextTurn } from 'node:timers/promises';
 import test from 'ava';
 import { KilnError } from '../../src/errors.ts';
 import { waitForDeath } from '../../src/host/process/process.ts';
+import { onDamage } from '../../src/host/state/damage.ts';
 import { openChannel } from '../../src/sandbox/command/channel.ts';
 import {
   listSandboxes,
@@ -308,7 +309,12 @@ test.serial('an init that changes after it was found whole is put right', async 
   const { atime, mtime } = await stat(init);
   await writeFile(init, Buffer.concat([whole.subarray(1), whole.subarray(0, 1)]));
   await utimes(init, atime, mtime);
-  await ensureSkeleton(state.paths);
+  const heard: string[] = [];
+  {
+    using _told = onDamage(({ why }) => heard.push(why));
+    await ensureSkeleton(state.paths);
+  }
+  t.deepEqual(heard, ['its kiln-init is not what it was']);
   const shipped = await readFile(join(import.meta.dirname, '../../dist/kiln-init'));
   t.true(shipped.equals(await readFile(init)));
 });
