@@ -1,7 +1,6 @@
 /** The .deb on a host with systemd: its units, a user in the group, an upgrade with a service that runs, the removal. */
 import assert from 'node:assert/strict';
-import { readdir, readFile, rm, writeFile } from 'node:fs/promises';
-import { join } from 'node:path';
+import { readFile, rm, writeFile } from 'node:fs/promises';
 import { execa } from 'execa';
 import type { BusyboxState } from '../../test/support/busybox-state.ts';
 import { course, faults, makeDebBefore } from '../../test/support/package-course.ts';
@@ -19,11 +18,10 @@ const INSTALLED = `systemctl is-enabled kiln.socket; systemctl is-active kiln.so
     su - walter -c 'kiln run -r busybox -- sh -c "echo of walter; exit 4"'; echo "walter $?"
     systemctl show -p ControlGroup --value kiln.service`;
 
-/** @param packages the folder with the .deb @param state its image is used */
-export async function checkPackage(packages: string, state: BusyboxState): Promise<void> {
-  const [name = ''] = (await readdir(packages)).filter((file) => file.endsWith('.deb'));
+/** @param deb the package @param state its image is used */
+export async function checkPackage(deb: string, state: BusyboxState): Promise<void> {
   const before = '/var/tmp/before.deb';
-  await makeDebBefore(join(packages, name), before);
+  await makeDebBefore(deb, before);
   // That of the system is not kiln's.
   await systemctl('stop', 'libvirtd.socket', 'libvirtd-ro.socket', 'libvirtd-admin.socket');
   await systemctl('stop', 'libvirtd.service');
@@ -32,7 +30,7 @@ export async function checkPackage(packages: string, state: BusyboxState): Promi
   const script = course({
     install: `dpkg -i ${before}`,
     installed: INSTALLED,
-    upgrade: `dpkg -i ${join(packages, name)}`,
+    upgrade: `dpkg -i ${deb}`,
     list: 'dpkg -L kiln | tail -n +2',
     remove: 'dpkg -r kiln && dpkg -P kiln; systemctl list-units --all --no-legend "kiln.*"',
     pace: PACE,

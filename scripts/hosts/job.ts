@@ -186,7 +186,7 @@ if (values.booted) {
   }
   if (wanted('package') && values.host === 'a') {
     await check('the .deb is installed, upgraded and removed', () =>
-      onState((state) => checkPackage('/srv/packages', state)),
+      onState((state) => checkPackage('/srv/kiln.deb', state)),
     );
   }
   for (const [engine, uri] of Object.entries(engines)) {

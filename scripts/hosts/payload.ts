@@ -2,10 +2,8 @@
 import { cp, mkdir, readdir, rename, rm, stat, symlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { execa } from 'execa';
-import { stopEmbeddedDaemon } from '../../src/host/libvirt/embedded/daemon.ts';
-import { statePaths } from '../../src/host/state/paths.ts';
 import { shellWord } from '../../src/shell-words.ts';
-import { endDaemon } from '../../test/support/daemon.ts';
+import { makeDeb } from '../packaging/deb.ts';
 
 /** Development packages that no test on a host needs, and that are most of node_modules' size. */
 const UNNEEDED = [
@@ -80,8 +78,7 @@ export async function makePayload(
     join(tree, 'fixtures/debian-rpms'),
     fixtureNames,
   );
-  if (also.package)
-    await makePackages(top, join(folder, 'state'), join(tree, 'packages'), fixtures);
+  if (also.package) await makeDeb(top, join(folder, 'deb'), join(tree, 'kiln.deb'));
   await writeFile(join(tree, 'job.sh'), jobScript(args, prepare));
 
   const disk = join(folder, 'job.img');
@@ -91,26 +88,6 @@ export async function makePayload(
   await execa('mke2fs', ['-q', '-t', 'ext4', '-L', 'kiln-job', '-d', tree, disk, kilobytes]);
   await rm(tree, { recursive: true, force: true });
   return disk;
-}
-
-/** kiln's own packages, built on a state that is gone afterwards. */
-async function makePackages(
-  top: string,
-  state: string,
-  directory: string,
-  fixtures: string,
-): Promise<void> {
-  const env = { KILN_STATE: state, KILN_FIXTURES: fixtures };
-  const paths = statePaths(env);
-  const words = [join(top, 'scripts/packaging/main.ts'), directory];
-  try {
-    await execa(process.execPath, words, { env, stdio: ['ignore', 'inherit', 'inherit'] });
-  } finally {
-    await endDaemon(paths.root);
-    await stopEmbeddedDaemon(paths);
-    await rm(paths.run, { recursive: true, force: true });
-    await rm(state, { recursive: true, force: true });
-  }
 }
 
 /** Copies what git knows or would add, as it lies on disk. */

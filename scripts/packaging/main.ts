@@ -55,10 +55,9 @@ async function release(directory: string, number: string): Promise<void> {
       ...['--artifact', '*.deb', '--artifact', '*.rpm', '--artifact', '*.tgz'],
     ];
     const build = ['sh', '/input/build.sh', KILN_VERSION, number, ...names];
-    await writeFile(
-      join(input, 'build.sh'),
-      await readFile(join(top, 'scripts/packaging/build.sh')),
-    );
+    for (const name of ['build.sh', 'pack.sh']) {
+      await writeFile(join(input, name), await readFile(join(top, 'scripts/packaging', name)));
+    }
     const kiln = ['run', '-r', 'debian-dpkg', ...sandbox, '--resultdir', directory, '--', ...build];
     await execa(join(top, 'bin/kiln'), kiln, { stdio: ['ignore', 'inherit', 'inherit'] });
   } finally {
