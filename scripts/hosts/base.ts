@@ -1,5 +1,5 @@
 /**
- * The disks of hosts: a Debian under systemd, cgroup v2, a security module and a system libvirtd.
+ * The disk of hosts: a Debian under systemd, cgroup v2, two security modules and a system libvirtd.
  * Made once and kept below .cache/hosts, named by what goes into it; never written to afterwards.
  */
 import { createHash } from 'node:crypto';
@@ -7,13 +7,13 @@ import { mkdir, readdir, readFile, readlink, rename, rm, stat } from 'node:fs/pr
 import { join } from 'node:path';
 import { execa } from 'execa';
 import { shellWord } from '../../src/shell-words.ts';
-import type { HostKind } from './kinds.ts';
+import { CUSTOMIZE, HOST_PACKAGES, LABEL, SETUP } from './kinds.ts';
 
 /** The release that hosts run. */
 const SUITE = 'trixie';
 
-/** What the tests that run there need. */
-const TESTS = [
+/** What the tests that run there need, beside kiln. */
+export const TEST_PACKAGES = [
   'busybox-static',
   'procps',
   // test/escape compiles its probe.
@@ -26,6 +26,9 @@ const TESTS = [
 
 /** Bytes of the root file system; sparse, so that only what is in it takes room. */
 const DISK_BYTES = 12 * 2 ** 30;
+
+/** How the folders of disks are called, before their key. */
+const NAME = 'disk-';
 
 /** How many disks of former package lists are kept. */
 const KEPT = 1;
@@ -47,19 +50,18 @@ async function kilnPackages(top: string): Promise<string[]> {
     .map(([, , debian]) => String(debian));
 }
 
-/** Makes a host's disk unless it is there. */
+/** Makes the disk of all hosts unless it is there. @param more packages that are on it beside kiln's and a host's */
 export async function ensureHostDisk(
-  kind: HostKind,
   top: string,
   cache: string,
+  more: readonly string[] = [],
 ): Promise<HostDisk> {
-  const { customize, name, title } = kind;
-  const packages = [...new Set([...kind.packages, ...TESTS, ...(await kilnPackages(top))])].sort();
+  const packages = [...new Set([...HOST_PACKAGES, ...more, ...(await kilnPackages(top))])].sort();
   const key = createHash('sha256')
-    .update(JSON.stringify([SUITE, packages, customize, DISK_BYTES]))
+    .update(JSON.stringify([SUITE, packages, SETUP, CUSTOMIZE, LABEL, DISK_BYTES]))
     .digest('hex')
     .slice(0, 16);
-  const folder = join(cache, `${name}-${key}`);
+  const folder = join(cache, `${NAME}${key}`);
   const host = {
     disk: join(folder, 'disk.img'),
     kernel: join(folder, 'vmlinuz'),
@@ -67,36 +69,42 @@ export async function ensureHostDisk(
   };
   if (await stat(folder).catch(() => undefined)) return host;
   process.stdout.write(
-    `==> ${title}: ${packages.length} packages and what they need (mmdebstrap)\n`,
+    `==> the hosts’ disk: ${packages.length} packages and what they need (mmdebstrap)\n`,
   );
-  const half = join(cache, `.${name}-${key}.${process.pid}`);
+  await pruneHalves(cache);
+  const half = join(cache, `.${NAME}${key}.${process.pid}`);
   await mkdir(half, { recursive: true });
   try {
-    await makeDisk(half, packages, customize);
+    await makeDisk(half, packages);
     await rename(half, folder);
   } finally {
     await rm(half, { recursive: true, force: true });
   }
-  await pruneDisks(cache, name, folder);
+  await pruneDisks(cache, folder);
   return host;
 }
 
-async function makeDisk(
-  folder: string,
-  packages: readonly string[],
-  customize: string,
-): Promise<void> {
+async function makeDisk(folder: string, packages: readonly string[]): Promise<void> {
   const inFolder = execa({ cwd: folder, stdio: ['ignore', 'inherit', 'inherit'] });
-  await inFolder('mmdebstrap', [
+  // What it mounts goes with it, however it ends.
+  await inFolder('unshare', [
+    ...['--mount', 'mmdebstrap'],
     '--variant=minbase',
     `--include=${packages.join(',')}`,
-    `--customize-hook=sh -c ${shellWord(customize)} customize "$1"`,
+    `--setup-hook=sh -c ${shellWord(SETUP)} setup "$1"`,
+    `--customize-hook=sh -c ${shellWord(CUSTOMIZE)} customize "$1"`,
+    // Nobody reads there. It is half of the files.
+    ...['doc', 'man', 'locale', 'info'].map(
+      (name) => `--dpkgopt=path-exclude=/usr/share/${name}/*`,
+    ),
     '--quiet',
     '--mode=root',
     '--format=directory',
     SUITE,
     'tree',
   ]);
+  // After what mmdebstrap does last: /etc/machine-id without a label, and there is no journal.
+  await inFolder('chroot', ['tree', ...LABEL, '/']);
   // What the boot loader of a real host would load; Debian links the newest at the root.
   for (const name of ['vmlinuz', 'initrd.img']) {
     await inFolder('cp', ['-L', await realpathBelow(join(folder, 'tree'), name), name]);
@@ -111,10 +119,18 @@ async function realpathBelow(root: string, name: string): Promise<string> {
   return join(root, await readlink(join(root, name)));
 }
 
-/** Deletes a kind's disks of former package lists, but for the youngest. */
-async function pruneDisks(cache: string, kind: string, current: string): Promise<void> {
+/** Deletes what others left that were killed: nobody else makes a disk there now. */
+async function pruneHalves(cache: string): Promise<void> {
+  for (const name of await readdir(cache)) {
+    if (!name.startsWith(`.${NAME}`)) continue;
+    await rm(join(cache, name), { recursive: true, force: true });
+  }
+}
+
+/** Deletes disks of former package lists, but for the youngest. */
+async function pruneDisks(cache: string, current: string): Promise<void> {
   const former = (await readdir(cache))
-    .filter((name) => name.startsWith(`${kind}-`))
+    .filter((name) => name.startsWith(NAME))
     .map((name) => join(cache, name))
     .filter((path) => path !== current);
   const ages = await Promise.all(

@@ -8,7 +8,7 @@ import { execa } from 'execa';
 import { acquireLock } from '../../src/host/files/flock.ts';
 import { scriptOptions } from '../testing/options.ts';
 import { TapReader } from '../testing/tap.ts';
-import { ensureHostDisk } from './base.ts';
+import { ensureHostDisk, TEST_PACKAGES } from './base.ts';
 import { type HostKind, hostKinds } from './kinds.ts';
 import { runMachine } from './machine.ts';
 import { makePayload, readResults } from './payload.ts';
@@ -60,7 +60,7 @@ async function testHost(kind: HostKind): Promise<Counts> {
   await rm(folder, { recursive: true, force: true });
   await mkdir(folder, { recursive: true });
   try {
-    const host = await ensureHostDisk(kind, top, cache);
+    const host = await ensureHostDisk(top, cache, TEST_PACKAGES);
     process.stdout.write('==> the disk with this checkout\n');
     const { engine, only, match } = values;
     const words = [
