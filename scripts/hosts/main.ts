@@ -2,16 +2,18 @@
  * What scripts/test-hosts runs, for each kind of host: builds it, hands it this checkout and the
  * fixture repository, boots it, lets it run job.ts, and reads the results from its disk.
  */
-import { mkdir, readFile, rename, rm } from 'node:fs/promises';
+import { mkdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { execa } from 'execa';
 import { acquireLock } from '../../src/host/files/flock.ts';
-import { scriptOptions } from '../testing/options.ts';
-import { TapReader } from '../testing/tap.ts';
+import { refuseCall, scriptOptions } from '../testing/options.ts';
 import { ensureHostDisk, TEST_PACKAGES } from './base.ts';
 import { type HostKind, hostKinds } from './kinds.ts';
+import { Limit } from './limit.ts';
 import { runMachine } from './machine.ts';
-import { makePayload, readResults } from './payload.ts';
+import { makePayload } from './payload.ts';
+import { type Counts, collect } from './results.ts';
+import { smoke } from './smoke.ts';
 
 const top = join(import.meta.dirname, '../..');
 const cache = join(top, '.cache/hosts');
@@ -23,32 +25,9 @@ const values = scriptOptions({
   engine: { type: 'string' },
   only: { type: 'string' },
   match: { type: 'string', multiple: true, default: [] },
+  smoke: { type: 'boolean', default: false },
+  minutes: { type: 'string', default: '120' },
 });
-
-/** How many results a host had. */
-interface Counts {
-  readonly passed: number;
-  readonly failed: number;
-}
-
-/** What came of a host's job; what is missing from it counts as failed. */
-async function count(results: string, poweredOff: boolean): Promise<Counts> {
-  const text = await readFile(join(results, 'tap.txt'), 'utf8').catch(() => '');
-  const reader = new TapReader();
-  for (const line of text.split('\n')) reader.line(line);
-  let failed = reader.count('failed') + reader.count('skipped') + reader.count('todo');
-  const problem = (what: string) => {
-    failed++;
-    process.stdout.write(`  ${what}\n`);
-  };
-  process.stdout.write(`\nResults, journal and console: ${results}\n`);
-  if (!poweredOff) problem('the machine did not power off by itself');
-  if (reader.planned === undefined) problem('the job did not come to its end: see job.log');
-  if (reader.planned !== undefined && reader.planned !== reader.results.length) {
-    problem(`${reader.results.length} of ${reader.planned} results came back`);
-  }
-  return { passed: reader.count('passed'), failed };
-}
 
 /** Whether a check of host A's alone is to run there: `services`, with Apache, or `package`, with the .deb. */
 function needs(check: 'services' | 'package', { name }: HostKind): boolean {
@@ -78,33 +57,50 @@ async function testHost(kind: HostKind): Promise<Counts> {
       `==> booting ${kind.title}, emulated: about ten times slower than this machine\n`,
     );
     const poweredOff = await runMachine(host, kind.boot, job, folder);
-    const results = join(cache, `results-${kind.name}`);
-    await readResults(job, results);
-    await rename(join(folder, 'console.log'), join(results, 'console.log'));
-    return await count(results, poweredOff);
+    return await collect(kind, job, folder, cache, poweredOff);
   } finally {
     await rm(folder, { recursive: true, force: true });
   }
 }
 
+const minutes = Number(values.minutes);
+if (!(minutes > 0)) refuseCall(`--minutes ${values.minutes} is not a number of minutes`);
+const limit = new Limit(minutes);
 await mkdir(cache, { recursive: true });
 await using _one = await acquireLock(join(cache, 'lock'));
-process.stdout.write('==> the fixture repository\n');
-const makeFixtures = execa({
-  cwd: top,
-  stdio: ['ignore', 'inherit', 'inherit'],
-  env: { KILN_FIXTURES: fixtures },
-});
-await makeFixtures(process.execPath, ['fixtures/debian-rpms/main.ts']);
 const wanted = hostKinds.filter(({ name }) => values.host === undefined || values.host === name);
-if (wanted.some((kind) => needs('services', kind))) {
-  await makeFixtures(process.execPath, ['fixtures/debian-rpms/main.ts', '--set', 'services']);
+
+async function makeFixtures(...args: readonly string[]): Promise<void> {
+  const env = { KILN_FIXTURES: fixtures };
+  const main = ['fixtures/debian-rpms/main.ts', ...args];
+  await execa(process.execPath, main, { cwd: top, stdio: ['ignore', 'inherit', 'inherit'], env });
 }
+
+/** One that cannot begin, or takes too long before there are machines, is one failure. */
+async function testBySmoke(): Promise<Counts[]> {
+  try {
+    await limit.step('the fixture repository', 10, makeFixtures());
+    return await smoke(wanted, { top, cache, folder, fixtures }, limit);
+  } catch (error) {
+    process.stdout.write(`${(error as Error).message}\n`);
+    return [{ passed: 0, failed: 1 }];
+  }
+}
+
+async function testAll(): Promise<Counts[]> {
+  process.stdout.write('==> the fixture repository\n');
+  await makeFixtures();
+  if (wanted.some((kind) => needs('services', kind))) await makeFixtures('--set', 'services');
+  const all: Counts[] = [];
+  for (const kind of wanted) all.push(await testHost(kind));
+  return all;
+}
+
 let [passed, failed] = [0, wanted.length === 0 ? 1 : 0];
-for (const kind of wanted) {
-  const counts = await testHost(kind);
+for (const counts of await (values.smoke ? testBySmoke() : testAll())) {
   passed += counts.passed;
   failed += counts.failed;
 }
 process.stdout.write(`${passed} passed, ${failed} failed\n`);
-process.exitCode = failed === 0 && passed > 0 ? 0 : 1;
+// What a step that took too long has started ends with this process.
+process.exit(failed === 0 && passed > 0 ? 0 : 1);

@@ -1,8 +1,11 @@
 /** The second disk: the checkout as it is, built, with the fixture repository; results come back on it. */
-import { cp, mkdir, readdir, rename, rm, stat, symlink, writeFile } from 'node:fs/promises';
+import { cp, mkdir, readdir, rm, stat, symlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { execa } from 'execa';
+import { stopEmbeddedDaemon } from '../../src/host/libvirt/embedded/daemon.ts';
+import { statePaths } from '../../src/host/state/paths.ts';
 import { shellWord } from '../../src/shell-words.ts';
+import { endDaemon } from '../../test/support/daemon.ts';
 import { makeDeb } from '../packaging/deb.ts';
 
 /** Development packages that no test on a host needs, and that are most of node_modules' size. */
@@ -22,6 +25,12 @@ const SPARE_BYTES = 1 << 30;
 /** Of the machine's own clock: see machine.ts. */
 const PATIENCE = 6;
 
+/** For sh, at the end of a job: what the host has logged, beside the results. */
+export const saveLogs = `journalctl -b --no-pager >>/srv/results/journal.txt
+[ ! -e /var/log/audit/audit.log ] || cp /var/log/audit/audit.log /srv/results/audit.txt
+dmesg >/srv/results/dmesg.txt
+`;
+
 /** What the host runs once it is up, `prepare` before any Node; its standard output goes to results/job.log. */
 function jobScript(args: readonly string[], prepare: string): string {
   const words = args.map(shellWord).join(' ');
@@ -39,10 +48,7 @@ fi
 node scripts/hosts/job.ts ${words} $booted
 echo "job.ts ended with status $?"
 if [ -e /srv/reboot ]; then touch /srv/rebooted; fi
-journalctl -b --no-pager >>/srv/results/journal.txt
-[ ! -e /var/log/audit/audit.log ] || cp /var/log/audit/audit.log /srv/results/audit.txt
-dmesg >/srv/results/dmesg.txt
-`;
+${saveLogs}`;
 }
 
 /**
@@ -81,13 +87,37 @@ export async function makePayload(
   if (also.package) await makeDeb(top, join(folder, 'deb'), join(tree, 'kiln.deb'));
   await writeFile(join(tree, 'job.sh'), jobScript(args, prepare));
 
-  const disk = join(folder, 'job.img');
+  const disk = await makeJobDisk(tree, join(folder, 'job.img'));
+  await rm(tree, { recursive: true, force: true });
+  return disk;
+}
+
+/** Makes a disk, the file `disk`, of what is in `tree`. */
+export async function makeJobDisk(tree: string, disk: string): Promise<string> {
   const { stdout } = await execa('du', ['-s', '--block-size=1', tree]);
   const bytes = Math.ceil(Number.parseInt(stdout, 10) * 1.2) + SPARE_BYTES;
   const kilobytes = String(Math.ceil(bytes / 1024));
   await execa('mke2fs', ['-q', '-t', 'ext4', '-L', 'kiln-job', '-d', tree, disk, kilobytes]);
-  await rm(tree, { recursive: true, force: true });
   return disk;
+}
+
+/** Does something with kiln on a state that is gone afterwards. */
+export async function onOwnState(
+  state: string,
+  fixtures: string,
+  work: (env: Readonly<Record<string, string>>) => Promise<void>,
+): Promise<void> {
+  const env = { KILN_STATE: state, KILN_FIXTURES: fixtures, KILN_PARKED: '0' };
+  const paths = statePaths(env);
+  await mkdir(state, { mode: 0o711 });
+  try {
+    await work(env);
+  } finally {
+    await endDaemon(paths.root);
+    await stopEmbeddedDaemon(paths);
+    await rm(paths.run, { recursive: true, force: true });
+    await rm(state, { recursive: true, force: true });
+  }
 }
 
 /** Copies what git knows or would add, as it lies on disk. */
@@ -124,18 +154,5 @@ async function copyFixtures(
       preserveTimestamps: true,
       verbatimSymlinks: true,
     });
-  }
-}
-
-/** Puts the disk's results in place of the folder `target`, without mounting it; its machine is off. */
-export async function readResults(disk: string, target: string): Promise<void> {
-  const half = `${target}.${process.pid}`;
-  await mkdir(half, { recursive: true });
-  try {
-    await execa('debugfs', ['-R', `rdump /results ${half}`, disk]);
-    await rm(target, { recursive: true, force: true });
-    await rename(join(half, 'results'), target);
-  } finally {
-    await rm(half, { recursive: true, force: true });
   }
 }
