@@ -5,8 +5,9 @@ import { closeDescriptor, keepDescriptors } from '../host/calls/descriptor.ts';
 import { attempt } from '../host/calls/libc.ts';
 import { tryCall } from '../host/calls/system-call.ts';
 import { Folder } from '../host/files/folder.ts';
-import { runProgram, startProgram } from '../host/process/child-process.ts';
+import { startProgram } from '../host/process/child-process.ts';
 import { ownEnvironment } from '../host/process/own-process.ts';
+import { notifyManager } from '../host/sockets/service-manager.ts';
 import { connectUnixSocket } from '../host/sockets/unix-socket.ts';
 import { packageRoot } from '../host/state/paths.ts';
 
@@ -55,6 +56,5 @@ export async function startSuccessor(passed: readonly number[]): Promise<void> {
     stdio: ['ignore', 'inherit', 'inherit', ...passed],
   });
   child.unref();
-  if (ownEnvironment.NOTIFY_SOCKET === undefined) return;
-  await runProgram('systemd-notify', [`--pid=${child.pid}`]);
+  await notifyManager(`MAINPID=${child.pid}`);
 }

@@ -27,7 +27,7 @@ const OWN_USERS = [
   ...[
     'packages/rpm/signature/librpmio.ts',
     'service/log-file.ts',
-    'service/supervisor/supervise.ts',
+    'host/sockets/service-manager.ts',
   ],
   'host/trace/trace.ts',
 ];

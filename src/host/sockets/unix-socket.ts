@@ -9,6 +9,7 @@ import { MSG_DONTWAIT, MSG_NOSIGNAL, READABLE, Watch } from './watch.ts';
 
 const AF_UNIX = 1;
 const SOCK_STREAM = 1;
+export const SOCK_DGRAM = 2;
 const SOCK_SEQPACKET = 5;
 export const SOCK_CLOEXEC = 0o2000000;
 const SOL_SOCKET = 1;
@@ -33,14 +34,14 @@ export function unixAddress(path: string): Buffer {
   return address;
 }
 
-export function unixSocket(): number {
-  return checked('socket', tryCall('socket', AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+export function unixSocket(type = SOCK_STREAM): number {
+  return checked('socket', tryCall('socket', AF_UNIX, type | SOCK_CLOEXEC, 0));
 }
 
 /** The caller closes the descriptor. */
-export function connectUnixSocket(path: string): number {
+export function connectUnixSocket(path: string, type = SOCK_STREAM): number {
   const address = unixAddress(path);
-  const fd = unixSocket();
+  const fd = unixSocket(type);
   try {
     checked('connect', tryCall('connect', fd, address, address.length), path);
   } catch (error) {

@@ -4,9 +4,8 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { ErrorCode } from '../../error-codes.ts';
 import { isKilnCode, KilnError, reasonOf } from '../../errors.ts';
 import { lockUnlessHeld } from '../../host/files/flock.ts';
-import { runProgram } from '../../host/process/child-process.ts';
-import { ownEnvironment } from '../../host/process/own-process.ts';
 import { withWaits } from '../../host/process/wait-for.ts';
+import { notifyManager } from '../../host/sockets/service-manager.ts';
 import { makeRunFolder } from '../../host/state/paths.ts';
 import { awaitedLater, deferred } from '../../promise.ts';
 import type { Engine } from '../../sandbox/open.ts';
@@ -153,7 +152,7 @@ async function superviseLocked(
     });
     await Promise.race([started.catch(() => undefined), stopped.promise]);
     if (stopping.signal.aborted) firstStart.reject(stopping.signal.reason);
-    await notifySystemd();
+    await notifyManager('READY=1').catch(() => undefined);
     const idle = awaitedLater(
       started.catch(() => undefined).then(() => idleUnits(running, over.signal)),
     );
@@ -194,9 +193,4 @@ async function idleUnits(instance: Instance, over: AbortSignal): Promise<'idle'>
     await sleep(LOOK_PAUSE, undefined, { signal: over }).catch(() => undefined);
   }
   return 'idle';
-}
-
-async function notifySystemd(): Promise<void> {
-  if (ownEnvironment.NOTIFY_SOCKET === undefined) return;
-  await runProgram('systemd-notify', ['--ready']).catch(() => undefined);
 }
