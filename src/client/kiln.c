@@ -346,12 +346,19 @@ static int open_written(const char *path, int flags) {
   return (int)syscall(SYS_openat2, AT_FDCWD, path, &how, sizeof how);
 }
 
+#define FILE_FLAGS (O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC)
+
+/* A descriptor of the caller's own, as a shell writes <(command): no checkout can have put it there. */
+static bool is_open_already(const char *path) {
+  return strcmp(path, "/dev/stdin") == 0 || strncmp(path, "/dev/fd/", 8) == 0 || strncmp(path, "/proc/self/fd/", 14) == 0;
+}
+
 /*
  * Opens a file that errors may quote. A link that comes with a checkout could lead to any file of the caller's, so what
  * it leads to lies in the folder of the link (EXDEV).
  */
 static int open_text(char *path) {
-  struct open_how how = {.flags = O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC,
+  struct open_how how = {.flags = FILE_FLAGS,
                          .resolve = RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS};
   char *slash = strrchr(path, '/');
   const char *name = slash == NULL ? path : slash + 1, *folder = slash == NULL ? "." : slash == path ? "/" : path;
@@ -373,8 +380,8 @@ static bool open_file(const struct frame *frame) {
   if (strnlen(path, frame->length - 1) != frame->length - 2) return false;
   int fd = -1;
   switch (how) {
-    case OPEN_FILE: fd = open(path, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC); break;
-    case OPEN_TEXT: fd = open_text(path); break;
+    case OPEN_FILE: fd = open(path, FILE_FLAGS); break;
+    case OPEN_TEXT: fd = is_open_already(path) ? open(path, FILE_FLAGS) : open_text(path); break;
     case OPEN_PLACE: fd = open(path, O_PATH | O_CLOEXEC); break;
     case OPEN_FOLDER: fd = open_results(path, false); break;
     case OPEN_MADE: fd = open_results(path, true); break;

@@ -41,8 +41,12 @@ const WRITTEN = {
 
 const NEAR = { flags: FILE, resolve: RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS } as const;
 
+/** A descriptor of the caller's own, as a shell writes `<(command)`: no checkout can have put it there. */
+const OPEN_ALREADY = /^\/(?:dev\/(?:stdin$|fd\/)|proc\/self\/fd\/)/;
+
 /** As open_text() of src/client/kiln.c. */
 function openText(path: string): number {
+  if (OPEN_ALREADY.test(path)) return openSync(path, FILE);
   using folder = closing(openSync(dirname(path), PARENT));
   return openat2(folder.fd, basename(path), NEAR);
 }
