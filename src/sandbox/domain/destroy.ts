@@ -73,10 +73,12 @@ export async function endDomain(
     return !ends.includes(false);
   };
   await tell?.();
-  if (tell === undefined || !(await areDead())) {
+  let ended = tell !== undefined && (await areDead());
+  if (!ended) {
     for (const pid of pids) attempt(() => process.kill(pid, 'SIGKILL'));
+    ended = await areDead();
   }
-  if (!(await areDead())) {
+  if (!ended) {
     const [pid] = pids;
     throw new KilnError('E_DESTROY', `domain ${domain} cannot end: ${whyEndless(pid)}`, {
       hint: 'it is removed once they have ended; docs/administration.md says how root ends such a file system',
