@@ -94,7 +94,7 @@ async function sameBytes(t: ExecutionContext, directory: string, reference: stri
 }
 
 /**
- * Has the image's own rpmbuild build a source package, without kiln: in a chroot on the image's tree,
+ * Has the image's own rpmbuild build a source package as mock does, without kiln: in a chroot on the image's tree,
  * with an overlay on top of it, as an ordinary user.
  */
 async function rpmbuild(image: string, sourcePackage: string, out: string): Promise<void> {
@@ -106,7 +106,9 @@ async function rpmbuild(image: string, sourcePackage: string, out: string): Prom
     set -e
     cd /builddir/build
     rpm -i --nodeps originals/*.rpm
-    exec rpmbuild -ba SPECS/*.spec`;
+    if grep -q '^%generate_buildrequires' SPECS/*.spec; then exec rpmbuild -ba SPECS/*.spec; fi
+    rpmbuild -bs SPECS/*.spec
+    exec rpmbuild -bb SPECS/*.spec`;
   const outside = `
     set -e
     mount -t overlay overlay -o "lowerdir=$1,upperdir=$2/upper,workdir=$2/work" "$2/mounted"
