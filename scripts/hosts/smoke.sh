@@ -130,6 +130,12 @@ service_runs() {
   is "$(kiln service execute s1 -- cat /proc/self/attr/current)" "$label"
 }
 
+# Sooner than systemd would kill it.
+service_stops() {
+  timeout 60 systemctl stop kiln@s1.service
+  kiln service list s1 | grep -E '^s1 +stopped '
+}
+
 # kiln's own policy lets kiln's own init do all that it does.
 nothing_denied() {
   case $host in
@@ -144,6 +150,7 @@ if [ "${2:-}" = check ]; then
 elif [ "${2:-}" = booted ]; then
   check "$host: a service is there when the host has booted again" service_runs
   check "$host: a command runs by a user of the group when the host has booted again" runs_by_user
+  check "$host: a service stops when it is asked to" service_stops
   check "$host: nothing is refused to the init of a sandbox" nothing_denied
   say "1..$count"
 else
