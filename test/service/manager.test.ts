@@ -4,10 +4,10 @@ import { once } from 'node:events';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { text } from 'node:stream/consumers';
 import test from 'ava';
 import { notifyManager } from '../../src/host/sockets/service-manager.ts';
-import { settled } from '../../src/promise.ts';
+import { awaitedLater, settled } from '../../src/promise.ts';
+import { eventually } from '../support/eventually.ts';
 
 /** Prints each message with its sender; keeps the descriptor of a barrier until it is told to go on. */
 const MANAGER = `
@@ -32,15 +32,20 @@ test('systemd is told by the process itself, which goes on when systemd has acte
   const socket = join(folder, 'notify');
   const manager = spawn('python3', ['-c', MANAGER, socket], { stdio: ['pipe', 'pipe', 'inherit'] });
   try {
-    await once(manager.stdout, 'data');
-    const said = text(manager.stdout);
-    const telling = notifyManager('MAINPID=42', socket);
+    const ended = awaitedLater(once(manager, 'close'));
+    let said = '';
+    manager.stdout.setEncoding('utf8').on('data', (piece: string) => {
+      said += piece;
+    });
+    await eventually(async () => said === 'ready\n');
+    const telling = awaitedLater(notifyManager('MAINPID=42', socket));
     const isTold = settled(telling);
     await new Promise((resolve) => setTimeout(resolve, 500));
     t.false(isTold());
     manager.stdin.end('\n');
     await telling;
-    t.is(await said, `MAINPID=42 ${process.pid} 0\nBARRIER=1 ${process.pid} 1\n`);
+    await ended;
+    t.is(said, `ready\nMAINPID=42 ${process.pid} 0\nBARRIER=1 ${process.pid} 1\n`);
   } finally {
     manager.kill();
     await rm(folder, { recursive: true });
