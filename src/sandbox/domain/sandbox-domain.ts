@@ -1,5 +1,6 @@
 import { defined } from '../../defined.ts';
 import { KilnError } from '../../errors.ts';
+import { hasErrno } from '../../host/calls/libc.ts';
 import { ProcessCgroups } from '../../host/cgroup/cgroup-files.ts';
 import type { HeldLock } from '../../host/files/flock.ts';
 import type { Connection } from '../../host/libvirt/connection.ts';
@@ -116,6 +117,12 @@ export class SandboxDomain {
     try {
       writeSandboxRecord(this.directory, this.record);
     } catch (error) {
+      if (hasErrno(error, 'ENOENT')) {
+        throw new KilnError('E_SANDBOX_GONE', `the sandbox ${this.id} is gone`, {
+          cause: error,
+          hint: 'somebody has destroyed it; `kiln ps` lists those that are there',
+        });
+      }
       throw new KilnError('E_STATE', `cannot write to ${this.directory}`, {
         cause: error,
         hint: 'make room there, or name another directory in KILN_STATE',
