@@ -62,7 +62,7 @@ test.serial('a sandbox leaves its neighbours and the host what they need', async
     const terminal = [
       'script',
       '-qec',
-      `${join(import.meta.dirname, '../../bin/kiln')} run -t -r ${IMAGE} -- tty`,
+      `"${join(import.meta.dirname, '../../bin/kiln')}" run -t -r ${IMAGE} -- tty`,
     ];
     const { stdout } = await execa(terminal[0]!, [...terminal.slice(1), '/dev/null'], {
       env: state.env,

@@ -162,7 +162,7 @@ files: [{ path: /etc/who, content: ${who} }]
     ]) {
       const { exitCode, stderr } = await kiln(['image', ...words, '--name', name]);
       t.is(exitCode, 125);
-      t.regex(String(stderr), new RegExp(`${name} means the recipe \\S+/${name}\\.yaml`));
+      t.regex(String(stderr), new RegExp(`${name} means the recipe .+/${name}\\.yaml`));
       t.regex(String(stderr), /--name/);
     }
   }
