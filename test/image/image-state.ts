@@ -11,7 +11,7 @@ import { type OpenImageOptions, openImage } from '../../src/image/open.ts';
 import type { LeasedImage } from '../../src/image/store/images.ts';
 import type { Engine } from '../../src/sandbox/open.ts';
 import { PATIENCE } from '../support/busybox-state.ts';
-import { endDaemon } from '../support/daemon.ts';
+import { endDaemon, endSandboxes } from '../support/daemon.ts';
 import { ownCaller } from '../support/own-caller.ts';
 import { giveUnpackedPackages, type UnpackedSet } from '../support/unpacked-packages.ts';
 
@@ -98,7 +98,8 @@ export async function imageState({
     async [Symbol.asyncDispose]() {
       for (const lease of leases) await lease[Symbol.asyncDispose]();
       await (await connection?.catch(() => undefined))?.close();
-      // It has parked sandboxes, and cannot end them without its libvirtd.
+      // Sandboxes end by their libvirtd.
+      await endSandboxes(paths, env);
       await endDaemon(paths.root);
       await stopEmbeddedDaemon(paths);
       // Node's own takes three times as long for trees of images.

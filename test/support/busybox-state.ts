@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { execa, type Options, type ResultPromise } from 'execa';
 import { type StatePaths, statePaths } from '../../src/host/state/paths.ts';
 import { IMAGE_FORMAT } from '../../src/image/key.ts';
-import { endDaemon } from './daemon.ts';
+import { endDaemon, endSandboxes } from './daemon.ts';
 
 const APPLETS =
   'sh cat cp dd echo env false find grep head hostname id kill ln ls mkdir mknod mount nproc ps rm seq sha256sum sleep stat stty tail test touch tr true tty umount unshare uname wc yes';
@@ -112,6 +112,7 @@ export async function busyboxState(parent = tmpdir()): Promise<BusyboxState> {
         ...options,
       }) as ResultPromise,
     [Symbol.asyncDispose]: async () => {
+      await endSandboxes(paths, env);
       await endDaemon(directory);
       const { stopEmbeddedDaemon } = await import('../../src/host/libvirt/embedded/daemon.ts');
       await stopEmbeddedDaemon(paths);

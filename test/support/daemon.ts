@@ -1,10 +1,11 @@
-import { closeSync, existsSync, readFileSync, realpathSync } from 'node:fs';
+import { closeSync, existsSync, readdirSync, readFileSync, realpathSync } from 'node:fs';
 import { join } from 'node:path';
+import { execa } from 'execa';
 import { workGroup } from '../../src/host/cgroup/work-group.ts';
 import { waitForDeath } from '../../src/host/process/process.ts';
 import { connectUnixSocket, peerCredentials } from '../../src/host/sockets/unix-socket.ts';
 import type { StatePaths } from '../../src/host/state/paths.ts';
-import { PATIENCE } from './busybox-state.ts';
+import { KILN, PATIENCE } from './busybox-state.ts';
 
 /** The process that listens on a state directory's socket; undefined where none does. */
 export function daemonPid(state: string): number | undefined {
@@ -41,6 +42,20 @@ function processFile(pid: number | string, name: string): string {
   } catch {
     return '';
   }
+}
+
+/** Parked ones, and those of a kilnd that a test has killed: the next kiln would remove them. */
+export async function endSandboxes(
+  { sandboxes }: StatePaths,
+  env: NodeJS.ProcessEnv,
+): Promise<void> {
+  if (!existsSync(sandboxes) || readdirSync(sandboxes).length === 0) return;
+  await execa(KILN, ['kill', '--all'], {
+    env,
+    reject: false,
+    stdin: 'ignore',
+    timeout: 60_000 * PATIENCE,
+  });
 }
 
 /** Has the daemon of a state directory end, and waits until it has. */
