@@ -93,7 +93,7 @@ async function answers(): Promise<boolean> {
 }
 
 test.serial(
-  'calls of one connection are answered one after the other, oneway ones not at all',
+  'calls on one connection are answered in order; oneway calls get no answer',
   async (t) => {
     const raw = new Raw();
     raw.send('Run', { image, argv: ['sh', '-c', 'sleep 0.3; echo 1'] });
@@ -112,7 +112,7 @@ test.serial(
   },
 );
 
-test.serial('a call that comes in many pieces, and several in one, are the same', async (t) => {
+test.serial('a call in many pieces and several calls in one piece are read alike', async (t) => {
   const raw = new Raw();
   const call = Buffer.from(`${JSON.stringify({ method: 'io.kiln.GetVersion' })}\0`);
   for (const byte of call) {
@@ -125,7 +125,7 @@ test.serial('a call that comes in many pieces, and several in one, are the same'
 });
 
 test.serial(
-  'a thousand silent callers, half messages and what is no call leave the daemon as it was',
+  'a thousand silent callers, half messages and malformed calls leave the daemon unchanged',
   async (t) => {
     const before = (await filesAtRest()).length;
     const all = Array.from({ length: 1000 }, () => new Raw());
@@ -154,7 +154,7 @@ test.serial(
   },
 );
 
-test.serial('a message of 100 MB is not taken, whole or not, and the next caller is', async (t) => {
+test.serial('a message of 100 MB is refused, and the next caller is served', async (t) => {
   const memory = () =>
     Number(
       /VmRSS:\s+(\d+)/.exec(
@@ -177,7 +177,7 @@ test.serial('a message of 100 MB is not taken, whole or not, and the next caller
   t.true(memory() - before < 100 << 20, `${memory() - before} bytes more`);
 });
 
-test.serial('calls that wait behind a long one have a bound', async (t) => {
+test.serial('the number of calls that may wait behind a long one is bounded', async (t) => {
   const raw = new Raw();
   const closed = closing(raw.socket);
   raw.send('Run', { image, argv: ['sleep', '60'] });
@@ -222,18 +222,15 @@ async function comeAndGo(t: ExecutionContext): Promise<void> {
   t.true(await until(() => readdirSync(state.paths.sandboxes).length === 0));
 }
 
-test.serial(
-  'who is gone ends what was asked for: here, in a worker, and in an open sandbox',
-  async (t) => {
-    // What the daemon opens once, such as the connection of a worker that waits, it has after the first time.
-    await comeAndGo(t);
-    const before = (await filesAtRest()).length;
-    await comeAndGo(t);
-    t.true(await until(() => descriptors() <= before + 2), `${descriptors()} instead of ${before}`);
-  },
-);
+test.serial('a caller that disconnects ends its job, wherever the job runs', async (t) => {
+  // What the daemon opens once, such as the connection of a worker that waits, it has after the first time.
+  await comeAndGo(t);
+  const before = (await filesAtRest()).length;
+  await comeAndGo(t);
+  t.true(await until(() => descriptors() <= before + 2), `${descriptors()} instead of ${before}`);
+});
 
-test.serial('a caller that does not read holds the command up, and nobody else', async (t) => {
+test.serial('a caller that does not read its output holds up only its own command', async (t) => {
   const raw = new Raw();
   raw.socket.pause();
   raw.send('Run', { image, argv: ['sh', '-c', 'head -c 40000000 /dev/zero'] }, { more: true });
@@ -251,38 +248,35 @@ test.serial('a caller that does not read holds the command up, and nobody else',
   raw.socket.destroy();
 });
 
-test.serial(
-  'input reaches a command in a worker, and so do signals; others may not send any',
-  async (t) => {
-    const raw = new Raw();
-    const copyIn = [{ source: '/etc/hostname', target: '/tmp/x' }];
-    const argv = ['sh', '-c', 'trap "echo got it" USR1; read a; echo "<$a>"; sleep 1; cat'];
-    raw.send('Run', { image, argv, copyIn, interactive: true }, { more: true });
-    await until(() => raw.replies.some(({ parameters }) => parameters.started));
-    const { process: name } =
-      raw.replies.find(({ parameters }) => parameters.started)?.parameters.started ?? {};
-    const control = new Raw();
-    control.send('SendInput', { process: name, data: 'aGVsbG8K' });
-    control.send('SendSignal', { process: name, signal: 'SIGNONE' });
-    await control.count(2);
-    t.is(control.replies[1]?.parameters.code, 'E_ARGUMENT');
-    const said = () =>
-      raw.replies
-        .map(({ parameters }) => Buffer.from(parameters.stdout ?? '', 'base64').toString())
-        .join('');
-    t.true(await until(() => said() === '<hello>\n'));
-    control.send('SendSignal', { process: name, signal: 'SIGUSR1' });
-    control.send('SendInput', { process: name, end: true });
-    control.send('SendInput', { process: 'other', data: '' });
-    t.is((await control.count(5))[4]?.parameters.code, 'E_NO_PROCESS');
-    t.true(await until(() => raw.replies.some(({ parameters }) => parameters.result)));
-    t.is(said(), '<hello>\ngot it\n');
-    control.send('SendInput', { process: name, data: '' });
-    t.is((await control.count(6))[5]?.parameters.code, 'E_NO_PROCESS');
-    raw.socket.destroy();
-    control.socket.destroy();
-  },
-);
+test.serial('a command in a worker gets input and signals from its caller only', async (t) => {
+  const raw = new Raw();
+  const copyIn = [{ source: '/etc/hostname', target: '/tmp/x' }];
+  const argv = ['sh', '-c', 'trap "echo got it" USR1; read a; echo "<$a>"; sleep 1; cat'];
+  raw.send('Run', { image, argv, copyIn, interactive: true }, { more: true });
+  await until(() => raw.replies.some(({ parameters }) => parameters.started));
+  const { process: name } =
+    raw.replies.find(({ parameters }) => parameters.started)?.parameters.started ?? {};
+  const control = new Raw();
+  control.send('SendInput', { process: name, data: 'aGVsbG8K' });
+  control.send('SendSignal', { process: name, signal: 'SIGNONE' });
+  await control.count(2);
+  t.is(control.replies[1]?.parameters.code, 'E_ARGUMENT');
+  const said = () =>
+    raw.replies
+      .map(({ parameters }) => Buffer.from(parameters.stdout ?? '', 'base64').toString())
+      .join('');
+  t.true(await until(() => said() === '<hello>\n'));
+  control.send('SendSignal', { process: name, signal: 'SIGUSR1' });
+  control.send('SendInput', { process: name, end: true });
+  control.send('SendInput', { process: 'other', data: '' });
+  t.is((await control.count(5))[4]?.parameters.code, 'E_NO_PROCESS');
+  t.true(await until(() => raw.replies.some(({ parameters }) => parameters.result)));
+  t.is(said(), '<hello>\ngot it\n');
+  control.send('SendInput', { process: name, data: '' });
+  t.is((await control.count(6))[5]?.parameters.code, 'E_NO_PROCESS');
+  raw.socket.destroy();
+  control.socket.destroy();
+});
 
 /** The workers of the daemon. */
 function workers(): number[] {
@@ -303,7 +297,7 @@ function workers(): number[] {
     });
 }
 
-test.serial('a worker that dies is told to the caller, and its sandbox is gone', async (t) => {
+test.serial('a caller is told that its worker died, and its sandbox is removed', async (t) => {
   const raw = new Raw();
   const copyIn = [{ source: '/etc/hostname', target: '/tmp/x' }];
   raw.send('Run', { image, argv: ['sleep', '64'], copyIn }, { more: true });
@@ -318,7 +312,7 @@ test.serial('a worker that dies is told to the caller, and its sandbox is gone',
   raw.socket.destroy();
 });
 
-test.serial('a daemon without descriptors says so to whoever calls, and goes on', async (t) => {
+test.serial('a daemon without free descriptors says so to callers, and goes on', async (t) => {
   const raw = new Raw().send('GetVersion');
   await raw.count(1);
   const pid = `${daemonPid(state.paths.root)}`;
@@ -342,7 +336,7 @@ test.serial('a daemon without descriptors says so to whoever calls, and goes on'
 });
 
 test.serial(
-  'whoever is not root gets PermissionDenied, wherever the socket lets them in',
+  'callers other than root get PermissionDenied, even where the socket admits them',
   async (t) => {
     chmodSync(state.socket, 0o666);
     chmodSync(dirname(state.socket), 0o755);
@@ -367,7 +361,7 @@ test.serial(
   },
 );
 
-test.serial('open sandboxes of nobody’s connection end with the daemon', async (t) => {
+test.serial('open sandboxes that belong to no connection end with the daemon', async (t) => {
   const raw = new Raw().send('OpenSandbox', { image });
   await raw.count(1);
   raw.socket.destroy();

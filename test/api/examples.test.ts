@@ -27,14 +27,14 @@ async function run(file: string, args: string[], t: { log(text: string): void })
   return ran;
 }
 
-test('Python', async (t) => {
+test('the Python example runs', async (t) => {
   const { code, stdout } = await run('/usr/bin/python3', ['-c', example('python')], t);
   t.is(code, 0);
   const said = ['hello', ' 3', 'one', 'two', 'from python', 'io.kiln.Failed E_IMAGE_MISSING', ''];
   t.deepEqual(stdout.split('\n'), said);
 });
 
-test('TypeScript', async (t) => {
+test('the TypeScript example runs', async (t) => {
   const file = join(state.beside, 'example.mts');
   writeFileSync(file, example('ts').replace("'kiln'", JSON.stringify(join(top, 'dist/index.cjs'))));
   const { code, stdout } = await run(process.execPath, [file], t);

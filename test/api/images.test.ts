@@ -24,7 +24,7 @@ test.after.always(async () => {
 });
 
 test.serial(
-  'a sandbox on an image that is not there has it made first, and tells how that goes',
+  'opening a sandbox makes a missing image first, and reports the progress',
   async (t) => {
     const told: Progress[] = [];
     {
@@ -46,7 +46,7 @@ test.serial(
   },
 );
 
-test.serial('a recipe is locked, and the image that the lock gives is the same', async (t) => {
+test.serial('a recipe can be locked, and the lock gives the same image', async (t) => {
   const lock = join(state.beside, 'minimal.lock.json');
   t.is(await kiln.lockImage(name, lock), lock);
   t.truthy(JSON.parse(await readFile(lock, 'utf8')));

@@ -16,11 +16,11 @@ import {
 
 const of = kilnInterface();
 
-test('its version is that of its comment', (t) => {
+test('the version of the interface is the one in its comment', (t) => {
   t.is(/^Version (\d+)$/m.exec(of.doc)?.[1], String(INTERFACE_VERSION));
 });
 
-test('the reference is what the comments of the interface say', (t) => {
+test('the reference page says what the comments of the interface say', (t) => {
   for (const [path, text] of apiPages(interfaceText())) {
     t.is(readFileSync(path, 'utf8'), text, 'run: npm run write-wire');
   }
@@ -46,7 +46,7 @@ function text(type: Type): string {
   }
 }
 
-test('a change of the interface is seen: programs depend on it', (t) => {
+test('the interface is the one that programs depend on', (t) => {
   const lines = [
     `version ${INTERFACE_VERSION}`,
     ...[...of.types].map(([name, { type }]) => `type ${name} ${text(type)}`),
@@ -63,7 +63,7 @@ test('a change of the interface is seen: programs depend on it', (t) => {
   );
 });
 
-test('what is no interface is refused with its line', (t) => {
+test('an invalid interface is refused with the line of the mistake', (t) => {
   const whole = interfaceText();
   t.throws(() => parseInterface('interface a.b\n\ntype X (a: int'), { message: /^line 3 / });
   for (const bad of [
@@ -80,7 +80,7 @@ test('what is no interface is refused with its line', (t) => {
   t.notThrows(() => parseInterface(whole));
 });
 
-test('names of types are those of the interface', (t) => {
+test('the names of types are those of the interface', (t) => {
   const named = (type: Type): string[] => {
     if (type.kind === 'named') return [type.name];
     if (type.kind === 'struct') return type.fields.flatMap((field) => named(field.type));
@@ -93,7 +93,7 @@ test('names of types are those of the interface', (t) => {
   for (const name of all.flatMap(named)) t.true(of.types.has(name), name);
 });
 
-test('parameters are taken exactly as they are described', (t) => {
+test('parameters are checked exactly as they are described', (t) => {
   const { input } = of.methods.get('Run') as { readonly input: Struct };
   const good = {
     argv: ['a'],
@@ -125,7 +125,7 @@ test('parameters are taken exactly as they are described', (t) => {
   }
 });
 
-testProp('any JSON is parameters or an InvalidParameter', [fc.jsonValue()], (t, value) => {
+testProp('any JSON is parameters or an InvalidParameter error', [fc.jsonValue()], (t, value) => {
   for (const { input } of of.methods.values()) {
     try {
       checkParameters(input, value, of);

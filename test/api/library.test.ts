@@ -33,7 +33,7 @@ test.after.always(async () => {
   await state[Symbol.asyncDispose]();
 });
 
-test('an image’s name and a command are enough; the library has started the daemon', async (t) => {
+test('an image name and a command are enough; the library starts the daemon', async (t) => {
   t.true(noDaemon instanceof KilnError && noDaemon.code === 'E_NO_DAEMON');
   const {
     ended,
@@ -47,13 +47,13 @@ test('an image’s name and a command are enough; the library has started the da
   t.not(daemonPid(state.paths.root), undefined);
 });
 
-test('bytes pass as they are, in both directions', async (t) => {
+test('bytes pass unchanged, in both directions', async (t) => {
   const input = Buffer.from(Array.from({ length: 100_000 }, (_, i) => (i * 7) & 0xff));
   const { stdout } = await kiln.run({ image, argv: ['cat'], input });
   t.true(stdout.equals(input));
 });
 
-test('input is as long as it likes, for a command that reads it and one that does not', async (t) => {
+test('input may have any length, whether the command reads it or not', async (t) => {
   const input = Buffer.alloc(9_000_001, 'abcdefg');
   const { stdout } = await kiln.run({ image, argv: ['cat'], input });
   t.true(stdout.equals(input));
@@ -65,7 +65,7 @@ test('input is as long as it likes, for a command that reads it and one that doe
   t.is(`${inWorker.stdout}`.trim(), '4000000');
 });
 
-test('what a listener throws is the call’s failure, and ends its command', async (t) => {
+test('an error that a listener throws fails the call, and ends its command', async (t) => {
   const argv = ['sh', '-c', 'echo one; sleep 60; echo two'];
   const onStdout = () => {
     throw new RangeError('not this');
@@ -78,7 +78,7 @@ test('what a listener throws is the call’s failure, and ends its command', asy
   t.is(`${(await kiln.run({ image, argv: ['echo', 'next'] })).stdout}`, 'next\n');
 });
 
-test('relative paths are the program’s; a result directory gets the artifacts', async (t) => {
+test('relative paths start at the program’s folder; artifacts are collected', async (t) => {
   writeFileSync(join(state.beside, 'in'), 'hello');
   const before = process.cwd();
   process.chdir(state.beside);
@@ -96,7 +96,7 @@ test('relative paths are the program’s; a result directory gets the artifacts'
   t.is(readFileSync('results/out', 'utf8'), 'hellohello');
 });
 
-test('what is left out or wrong is a typed error', async (t) => {
+test('missing and wrong parameters are typed errors', async (t) => {
   await t.throwsAsync(kiln.run({ image: 'nothing', argv: ['true'] }), { code: 'E_IMAGE_MISSING' });
   await t.throwsAsync(kiln.run({ image } as never), { code: 'E_ARGUMENT', message: /^argv: / });
   await t.throwsAsync(kiln.run({ image, argv: [] }), { code: 'E_ARGUMENT' });
@@ -174,7 +174,7 @@ test('an abort signal ends a run and its sandbox', async (t) => {
   t.false(left.some(({ command }) => command.includes('sleep 60')));
 });
 
-test('a sandbox has commands as child_process has them', async (t) => {
+test('commands of a sandbox behave like those of child_process', async (t) => {
   let id: string;
   {
     await using sandbox = await kiln.open({ image });
@@ -210,7 +210,7 @@ test('a sandbox has commands as child_process has them', async (t) => {
   t.false((await kiln.sandboxes()).some((each) => each.id === id));
 });
 
-test('input waits for a command that is slow to read, and output for a program that is', async (t) => {
+test('input waits for a slow command, and output for a slow program', async (t) => {
   await using sandbox = await kiln.open({ image });
   const count = 12 << 20;
   const command = sandbox.spawn('sh', ['-c', 'sleep 1; cat']);
@@ -227,7 +227,7 @@ test('input waits for a command that is slow to read, and output for a program t
   t.is(command.exitCode, 0);
 });
 
-test('a terminal is one, and is told its size', async (t) => {
+test('a command gets a real terminal, and hears of its new size', async (t) => {
   await using sandbox = await kiln.open({ image });
   const script = `stty size; read x; until test "$(stty size)" = '20 60'; do sleep 0.1; done
 stty size; test -t 1 && echo yes`;
@@ -243,7 +243,7 @@ stty size; test -t 1 && echo yes`;
   t.regex(shown, /33 77.*20 60.*yes/s);
 });
 
-test('files go in and out, however large', async (t) => {
+test('files of any size can be copied in and out', async (t) => {
   await using sandbox = await kiln.open({ image });
   const bytes = Buffer.alloc(2_500_000, 'abcdefg');
   await sandbox.writeFile('/tmp/large', bytes, { mode: 0o600 });
@@ -258,7 +258,7 @@ test('files go in and out, however large', async (t) => {
   await t.throwsAsync(sandbox.readFile('/tmp/none'), { code: 'E_PATH' });
 });
 
-test('a recipe is built, and tells how it goes; one that fails says where', async (t) => {
+test('a recipe builds and reports its progress; a failure says where it happened', async (t) => {
   const recipe = join(state.beside, 'made.yaml');
   const steps = [{ name: 'make', run: 'echo making; echo made >/tmp/out' }];
   writeFileSync(recipe, JSON.stringify({ image, steps, artifacts: ['/tmp/out'] }));
@@ -285,7 +285,7 @@ test('a recipe is built, and tells how it goes; one that fails says where', asyn
   await t.throwsAsync(unused, { code: 'E_ARGUMENT' });
 });
 
-test('images are listed; a sandbox that is killed elsewhere ends what runs in it', async (t) => {
+test('images are listed; killing a sandbox from elsewhere ends its commands', async (t) => {
   t.deepEqual(
     (await kiln.images()).map(({ name }) => name),
     ['busybox'],

@@ -27,7 +27,7 @@ function call(socket: string, method: string, parameters: object): Promise<unkno
   });
 }
 
-test('all of them run, and few begin at once', async (t) => {
+test('many runs at once all succeed, though only a few start at a time', async (t) => {
   await using state = await apiState();
   const { socket, userEnv, paths } = state;
   const runs = [

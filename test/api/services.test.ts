@@ -15,7 +15,7 @@ test.after.always(async () => {
   await state[Symbol.asyncDispose]();
 });
 
-test.serial('a service is made, started, started anew, stopped and removed', async (t) => {
+test.serial('a service can be created, started, restarted, stopped and removed', async (t) => {
   const name = 'sleeper';
   const definition = { image: 'busybox', command: ['/bin/sleep', '1000'], memory: '64M' };
   const { result } = await kiln.call('CreateService', { name, definition });
@@ -35,7 +35,7 @@ test.serial('a service is made, started, started anew, stopped and removed', asy
   t.deepEqual(await kiln.services(), []);
 });
 
-test.serial('a definition is checked, with all that is wrong with it', async (t) => {
+test.serial('a service definition is checked, and all its mistakes are reported', async (t) => {
   const wrong = (definition: Record<string, unknown>) =>
     kiln.call('CreateService', { name: 'x', definition });
   await t.throwsAsync(wrong({}), { code: 'E_ARGUMENT' });

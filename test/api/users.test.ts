@@ -62,7 +62,7 @@ function begin(state: UserState, who: Who, method: string, parameters: object) {
 
 const decoded = (text: string) => Buffer.from(text, 'base64').toString();
 
-test.serial('a member of the group runs a command; nobody else even connects', async (t) => {
+test.serial('a member of the group can run a command; others cannot even connect', async (t) => {
   const argv = ['sh', '-c', 'cat; id -u >&2; exit 3'];
   const { reply } = await call(t.context, USER, 'Run', { image, argv, input: 'aGk=' });
   t.deepEqual([decoded(reply.stdout), decoded(reply.stderr)], ['hi', '1000\n']);
@@ -81,75 +81,72 @@ test.serial('a member of the group runs a command; nobody else even connects', a
   t.regex(String(stranger.stderr), /Permission denied/);
 });
 
-test.serial(
-  'what a user may not is refused, by name of the option and of the setting',
-  async (t) => {
-    const secret = join(t.context.beside, 'roots');
-    writeFileSync(secret, 'secret', { mode: 0o600 });
-    const refused: readonly (readonly [object, RegExp])[] = [
-      [{ memory: 700 << 20 }, /--memory.*users\.limits\.memory/],
-      [{ network: 'host' }, /--network host is not for users: it takes/],
-      [{ network: 'default' }, /--network.*users\.networks/],
-      [{ capabilities: ['NET_ADMIN'] }, /--cap-add.*users\.capabilities/],
-      [{ egress: ['example.org'] }, /--egress.*users\.egress/],
-      [{ label: 'none' }, /--label/],
-      [{ profile: 'nested' }, /--profile/],
-      [{ allowMissing: ['memory-limit'] }, /--allow-missing/],
-      [{ allowHostWrite: true }, /--allow-host-write/],
-      [{ seccomp: secret }, /--seccomp/],
-      [{ binds: [{ source: secret, target: '/x' }] }, /roots in a call on the socket/],
-      [{ binds: [{ source: '/', target: '/x', readonly: true }] }, /\/ in a call on the socket/],
-      [{ secrets: [{ name: 'x', file: secret }] }, /roots in a call on the socket/],
-    ];
-    const argv = ['cat', '/x', '/run/secrets/x'];
-    for (const [surroundings, why] of refused) {
-      for (const method of ['Run', 'OpenSandbox']) {
-        const of = method === 'Run' ? { image, argv, surroundings } : { image, surroundings };
-        const { error, reply } = await call(t.context, USER, method, of);
-        const what = `${method} ${JSON.stringify(surroundings)}`;
-        t.deepEqual([error, reply.code], ['io.kiln.Failed', 'E_FORBIDDEN'], what);
-        t.regex(`${reply.message} ${reply.hint}`, why, what);
-      }
+test.serial('options and settings that are not for users are refused by name', async (t) => {
+  const secret = join(t.context.beside, 'roots');
+  writeFileSync(secret, 'secret', { mode: 0o600 });
+  const refused: readonly (readonly [object, RegExp])[] = [
+    [{ memory: 700 << 20 }, /--memory.*users\.limits\.memory/],
+    [{ network: 'host' }, /--network host is not for users: it takes/],
+    [{ network: 'default' }, /--network.*users\.networks/],
+    [{ capabilities: ['NET_ADMIN'] }, /--cap-add.*users\.capabilities/],
+    [{ egress: ['example.org'] }, /--egress.*users\.egress/],
+    [{ label: 'none' }, /--label/],
+    [{ profile: 'nested' }, /--profile/],
+    [{ allowMissing: ['memory-limit'] }, /--allow-missing/],
+    [{ allowHostWrite: true }, /--allow-host-write/],
+    [{ seccomp: secret }, /--seccomp/],
+    [{ binds: [{ source: secret, target: '/x' }] }, /roots in a call on the socket/],
+    [{ binds: [{ source: '/', target: '/x', readonly: true }] }, /\/ in a call on the socket/],
+    [{ secrets: [{ name: 'x', file: secret }] }, /roots in a call on the socket/],
+  ];
+  const argv = ['cat', '/x', '/run/secrets/x'];
+  for (const [surroundings, why] of refused) {
+    for (const method of ['Run', 'OpenSandbox']) {
+      const of = method === 'Run' ? { image, argv, surroundings } : { image, surroundings };
+      const { error, reply } = await call(t.context, USER, method, of);
+      const what = `${method} ${JSON.stringify(surroundings)}`;
+      t.deepEqual([error, reply.code], ['io.kiln.Failed', 'E_FORBIDDEN'], what);
+      t.regex(`${reply.message} ${reply.hint}`, why, what);
     }
-    const folder = join(t.context.home, 'never');
-    const runs: readonly object[] = [
-      { copyIn: [{ source: secret, target: '/x' }] },
-      { artifacts: ['x'], resultDirectory: folder },
-      { keep: 7_200_000 },
-      { image: join(t.context.beside, 'x.yaml') },
-      { image: join(t.context.beside, 'x.lock.json') },
-      { image: '/var/lib/x' },
-    ];
-    for (const run of runs) {
-      const { reply } = await call(t.context, USER, 'Run', { image, argv, ...run });
-      t.is(reply.code, 'E_FORBIDDEN', JSON.stringify(run));
-    }
-    t.false(existsSync(folder));
-    const build = { sources: ['/tmp/x.src.rpm'], image, resultDirectory: folder };
-    const definition = { image, units: {} };
-    const others: readonly (readonly [string, object])[] = [
-      ['Build', build],
-      ['BuildImage', { image: secret }],
-      ['BuildImage', { image: '/etc/x.yaml' }],
-      ['LockImage', { recipe: 'debian-build' }],
-      ['ListServices', {}],
-      ['CreateService', { name: 'x', definition }],
-      ...['StartService', 'StopService', 'RestartService', 'DeleteService'].map(
-        (name) => [name, { name: 'x' }] as const,
-      ),
-      ['Doctor', { names: ['state-files'] }],
-    ];
-    for (const [method, parameters] of others) {
-      const { error, reply } = await call(t.context, USER, method, parameters);
-      t.deepEqual([error, reply.code], ['io.kiln.Failed', 'E_FORBIDDEN'], method);
-    }
-    const { checks } = (await call(t.context, USER, 'Doctor', { names: ['landlock'] })).reply;
-    t.is(checks[0].name, 'landlock');
-    t.deepEqual(await leftOfJobs(t.context), []);
-  },
-);
+  }
+  const folder = join(t.context.home, 'never');
+  const runs: readonly object[] = [
+    { copyIn: [{ source: secret, target: '/x' }] },
+    { artifacts: ['x'], resultDirectory: folder },
+    { keep: 7_200_000 },
+    { image: join(t.context.beside, 'x.yaml') },
+    { image: join(t.context.beside, 'x.lock.json') },
+    { image: '/var/lib/x' },
+  ];
+  for (const run of runs) {
+    const { reply } = await call(t.context, USER, 'Run', { image, argv, ...run });
+    t.is(reply.code, 'E_FORBIDDEN', JSON.stringify(run));
+  }
+  t.false(existsSync(folder));
+  const build = { sources: ['/tmp/x.src.rpm'], image, resultDirectory: folder };
+  const definition = { image, units: {} };
+  const others: readonly (readonly [string, object])[] = [
+    ['Build', build],
+    ['BuildImage', { image: secret }],
+    ['BuildImage', { image: '/etc/x.yaml' }],
+    ['LockImage', { recipe: 'debian-build' }],
+    ['ListServices', {}],
+    ['CreateService', { name: 'x', definition }],
+    ...['StartService', 'StopService', 'RestartService', 'DeleteService'].map(
+      (name) => [name, { name: 'x' }] as const,
+    ),
+    ['Doctor', { names: ['state-files'] }],
+  ];
+  for (const [method, parameters] of others) {
+    const { error, reply } = await call(t.context, USER, method, parameters);
+    t.deepEqual([error, reply.code], ['io.kiln.Failed', 'E_FORBIDDEN'], method);
+  }
+  const { checks } = (await call(t.context, USER, 'Doctor', { names: ['landlock'] })).reply;
+  t.is(checks[0].name, 'landlock');
+  t.deepEqual(await leftOfJobs(t.context), []);
+});
 
-test.serial('an open sandbox is its user’s: another one finds none', async (t) => {
+test.serial('a user cannot find another user’s open sandbox', async (t) => {
   const state = t.context;
   const { sandbox } = (await call(state, USER, 'OpenSandbox', { image })).reply;
   const data = Buffer.from('from the user').toString('base64');
@@ -183,7 +180,7 @@ test.serial('an open sandbox is its user’s: another one finds none', async (t)
   t.deepEqual(await ids(USER), []);
 });
 
-test.serial('a command’s input and signals are its caller’s', async (t) => {
+test.serial('only the caller of a command can send it input and signals', async (t) => {
   const state = t.context;
   const argv = ['sh', '-c', 'echo ready; sleep 100'];
   const { running, said } = begin(state, USER, 'Run', { image, argv });
@@ -196,7 +193,7 @@ test.serial('a command’s input and signals are its caller’s', async (t) => {
   t.regex(said(), /"signal":"SIGKILL"/);
 });
 
-test.serial('the library sends more input than a user’s message has room for', async (t) => {
+test.serial('the library can send more input than fits into one message of a user', async (t) => {
   const place = join(t.context.beside, 'library');
   const node = kilnForUsers(place);
   const script = `
@@ -210,7 +207,7 @@ test.serial('the library sends more input than a user’s message has room for',
   t.is(String(stdout), '5000000', String(stderr));
 });
 
-test.serial('a lease on a file that is asked for does not hold up the daemon', async (t) => {
+test.serial('a lease on a requested file does not hold up the daemon', async (t) => {
   const state = t.context;
   const lease = join(state.paths.images, IMAGE, 'tree/bin/lease');
   const source = join(import.meta.dirname, '../support/lease.c');
@@ -232,7 +229,7 @@ test.serial('a lease on a file that is asked for does not hold up the daemon', a
   await holding.running;
 });
 
-test.serial('a sandbox that root has ended is gone for who has it open', async (t) => {
+test.serial('a sandbox that root ended is gone for the user who opened it', async (t) => {
   const state = t.context;
   const { sandbox } = (await call(state, USER, 'OpenSandbox', { image })).reply;
   const killed = await state.kiln(['kill', sandbox]);
@@ -254,7 +251,7 @@ test.serial('a sandbox that root has ended is gone for who has it open', async (
   t.falsy((await call(state, USER, 'CloseSandbox', { sandbox: next.sandbox })).error);
 });
 
-test.serial('a user sees root’s images and removes none', async (t) => {
+test.serial('a user sees root’s images, and cannot remove them', async (t) => {
   const { images } = (await call(t.context, USER, 'ListImages')).reply;
   t.deepEqual(
     images.map(({ id, name }: { id: string; name: string }) => [id, name]),
@@ -267,7 +264,7 @@ test.serial('a user sees root’s images and removes none', async (t) => {
   t.is((await call(t.context, USER, 'BuildImage', { image })).reply.result.id, IMAGE);
 });
 
-test.serial('an image of one user’s is none to another', async (t) => {
+test.serial('an image of one user does not exist for another', async (t) => {
   const state = t.context;
   const archive = join(state.home, 'mine.tar');
   const tree = join(state.paths.images, IMAGE, 'tree');
@@ -298,7 +295,7 @@ test.serial('an image of one user’s is none to another', async (t) => {
   t.deepEqual(await names(USER), [image]);
 });
 
-test.serial('open sandboxes count: who has no more waits, and is told so', async (t) => {
+test.serial('open sandboxes count against the limit: further ones wait, and say so', async (t) => {
   const state = t.context;
   const open = async () => (await call(state, USER, 'OpenSandbox', { image })).reply.sandbox;
   const sandboxes = [await open(), await open(), await open()];
@@ -339,7 +336,7 @@ def code(call, **parameters):
   return await state.run(who, ['/usr/bin/python3', '-c', begin + text]);
 }
 
-test.serial('a client of another make, on the socket', async (t) => {
+test.serial('another Varlink client can use the socket', async (t) => {
   const text = `
 with varlink.Client(address=socket) as c, c.open("io.kiln") as kiln:
     print(base64.b64decode(kiln.Run(image="busybox", argv=["id", "-u"])["stdout"]).decode(), end="")
@@ -356,7 +353,7 @@ with varlink.Client(address=socket) as c, c.open("io.kiln") as kiln:
   t.is(String(stdout), '1000\none\nfrom python\nE_FORBIDDEN\nE_FORBIDDEN', String(stderr));
 });
 
-test.serial('files come and go with the caller’s rights, through kiln varlink', async (t) => {
+test.serial('files are copied with the caller’s rights, through kiln varlink', async (t) => {
   const { home, beside } = t.context;
   const own = (name: string, text: string) => {
     const path = join(home, name);
@@ -413,7 +410,7 @@ with connect() as kiln:
   t.deepEqual(await leftOfJobs(t.context), []);
 });
 
-test.serial('systemd’s client reaches it as a program, too', async (t) => {
+test.serial('systemd’s client can also start kiln varlink as a program', async (t) => {
   const program = join(t.context.beside, 'kiln-varlink');
   const client = join(t.context.beside, 'client/dist/kiln');
   writeFileSync(program, `#!/bin/sh\nexec ${client} varlink <&3 >&3\n`);
@@ -432,21 +429,21 @@ test.serial('systemd’s client reaches it as a program, too', async (t) => {
   t.is(JSON.parse(String(version.stdout)).interface, 1);
 });
 
-test.serial('kiln varlink keeps no sandbox, which would count beside others', async (t) => {
+test.serial('kiln varlink refuses to keep a sandbox, which would escape the limits', async (t) => {
   const text = 'print(code(connect().Run, image="busybox", argv=["true"], keep=60))';
   const { stdout, stderr } = await python(t.context, USER, text);
   t.is(String(stdout), 'E_FORBIDDEN', String(stderr));
   t.deepEqual(await leftOfJobs(t.context), []);
 });
 
-test.serial('without kilnd, kiln varlink says so', async (t) => {
+test.serial('kiln varlink says so when kilnd does not run', async (t) => {
   const env = { ...t.context.env, KILN_FROM_SOURCE: '1' };
   const { exitCode, stderr } = await t.context.kiln(['varlink'], { env });
   t.is(exitCode, 125);
   t.regex(String(stderr), /no kilnd answers these calls/);
 });
 
-test.serial('a connection that ends ends its job, whatever carries it', async (t) => {
+test.serial('closing a connection ends its job, whatever the transport', async (t) => {
   const text = `
 import sys, time
 kiln = connect()
@@ -463,7 +460,7 @@ for reply in kiln.Run(image="busybox", argv=["sleep", "100"], copyIn=[], resultD
   t.deepEqual(await leftOfJobs(t.context), []);
 });
 
-test.serial('what a user writes into a sandbox through kilnd is held to its memory', async (t) => {
+test.serial('what a user writes into a sandbox through kilnd counts as its memory', async (t) => {
   const text = `
 with varlink.Client(address=socket) as c, c.open("io.kiln") as kiln:
     of = {"memory": 48 << 20, "tmpfs": [{"target": "/mem"}]}

@@ -40,7 +40,7 @@ const kiln = (method: string, parameters: object = {}, ...options: string[]) =>
 
 const decoded = (text: string) => Buffer.from(text, 'base64').toString();
 
-test('the daemon tells what it is, and what its interface is', async (t) => {
+test('the daemon describes itself and its interface', async (t) => {
   const info = await varlinkctl('info', state.socket);
   t.regex(info.stdout, /Vendor: kiln\n.*io\.kiln/s);
   const described = await varlinkctl('introspect', state.socket, 'io.kiln');
@@ -51,7 +51,7 @@ test('the daemon tells what it is, and what its interface is', async (t) => {
   t.deepEqual((await kiln('GetVersion')).reply, { kiln: '0.1.0', interface: 1 });
 });
 
-test('a command runs, with its output and how it ended in one reply', async (t) => {
+test('the reply to a command has its output and how it ended', async (t) => {
   const argv = ['sh', '-c', 'cat; echo $A $FROM_IMAGE >&2; pwd >&2; exit 3'];
   const parameters = {
     image: 'busybox',
@@ -69,7 +69,7 @@ test('a command runs, with its output and how it ended in one reply', async (t) 
   t.is(reply.result.report.policy.noNewPrivileges, true);
 });
 
-test('with more, what happens comes as it happens', async (t) => {
+test('with "more", events arrive as they happen', async (t) => {
   const gate = join(state.beside, 'gate');
   mkdirSync(gate);
   const wait = 'until test -e /gate/open; do sleep 0.1; done';
@@ -102,7 +102,7 @@ test('with more, what happens comes as it happens', async (t) => {
   t.deepEqual(replies.at(-1).result.ended, { signal: 'SIGKILL', exitStatus: 137 });
 });
 
-test('what stands around a command is as it was asked for', async (t) => {
+test('a command gets the binds, tmpfs, host name and limits that were asked for', async (t) => {
   const surroundings = {
     binds: [{ source: state.beside, target: '/shared', readonly: true }],
     tmpfs: [{ target: '/mem', size: 1 << 20 }],
@@ -121,12 +121,12 @@ test('what stands around a command is as it was asked for', async (t) => {
   t.like(reply.result.report.policy.limits, { pids: 7, memory: 64 << 20 });
 });
 
-test('a limit of time ends a command, and the result says so', async (t) => {
+test('a time limit ends a command, and the result says so', async (t) => {
   const { reply } = await kiln('Run', { image: 'busybox', argv: ['sleep', '60'], timeout: 300 });
   t.like(reply.result.ended, { limit: 'timeout', exitStatus: 124 });
 });
 
-test('a worker runs what takes long, and artifacts come out', async (t) => {
+test('a worker runs long jobs, and their artifacts come out', async (t) => {
   const resultDirectory = join(state.beside, 'out');
   const argv = ['sh', '-c', 'echo made >made; cat'];
   const wanted = { workdir: '/tmp', artifacts: ['made'], resultDirectory, input: 'aGk=' };
@@ -186,7 +186,7 @@ test('errors have a code, a message and a hint; unknown and missing fields are e
   }
 });
 
-test('several commands share an open sandbox, and files go in and out', async (t) => {
+test('several commands share an open sandbox; files can be copied in and out', async (t) => {
   const opened = await kiln('OpenSandbox', { image: 'busybox' });
   const { sandbox } = opened.reply;
   await kiln('WriteFile', { sandbox, path: '/tmp/in', data: 'aGVs' });
@@ -240,7 +240,7 @@ test('several commands share an open sandbox, and files go in and out', async (t
   t.false(left.some(({ id }: { id: string }) => id === sandbox));
 });
 
-test('behind a link, files are read and written with the rights of the command’s user', async (t) => {
+test('files behind a link of the command’s user are accessed with the user’s rights', async (t) => {
   const { sandbox } = (await kiln('OpenSandbox', { image: 'busybox' })).reply;
   const run = async (script: string, user: string) => {
     const command = ['exec', '--user', user, sandbox, '--', 'sh', '-ec', script];
@@ -278,7 +278,7 @@ test('behind a link, files are read and written with the rights of the command�
   t.falsy((await kiln('CloseSandbox', { sandbox })).error);
 });
 
-test('images, sandboxes, services and checks are listed', async (t) => {
+test('images, sandboxes, services and checks can be listed', async (t) => {
   const { images } = (await kiln('ListImages')).reply;
   t.like(images[0], { id: IMAGE, name: 'busybox', arch: 'x86_64' });
   t.deepEqual((await kiln('ListServices')).reply, { services: [] });
