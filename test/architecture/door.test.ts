@@ -105,7 +105,7 @@ async function allImports(): Promise<Import[]> {
   return (await Promise.all(imports)).flat();
 }
 
-test('nobody but the door makes a policy, opens a sandbox, starts, supervises or fills', async (t) => {
+test('only the door makes policies and opens, starts, supervises or fills sandboxes', async (t) => {
   const imports = await allImports();
   const around: string[] = [];
   for (const { module, names, allowed } of LOW_LEVEL) {
@@ -128,7 +128,7 @@ test('nobody but the door makes a policy, opens a sandbox, starts, supervises or
   t.deepEqual(around, [], 'take PlannedSandbox of src/sandbox/door/planned-sandbox.ts');
 });
 
-test('an import is found in every form; a type is none', (t) => {
+test('the import scanner finds every form, and skips type-only imports', (t) => {
   const text = `
     import type { Sandbox } from '../sandbox/sandbox.ts';
     import { type Engine, openSandbox as enter } from '../sandbox/open.ts';
@@ -158,7 +158,7 @@ const REQUIRED: readonly Required[] = [
   ...(['nested', 'boot', 'label', 'allowMissing', 'egress', 'owner'] as const),
 ];
 
-test('what decides isolation has no default', async (t) => {
+test('fields that decide isolation have no default', async (t) => {
   const text = await readFile(join(source, 'sandbox/door/plan.ts'), 'utf8');
   const isolation = /^type Isolation = Pick<\s*SandboxSpecification,([^>]*)>/m.exec(text)?.[1];
   const fields = [...(isolation ?? '').matchAll(/'(\w+)'/g)].map(([, field]) => field as Required);
@@ -186,7 +186,7 @@ const JOB: SandboxJob = {
   shownAs: ['test'],
 };
 
-test('a plan is frozen, serialisable, and no part of what it was made from', (t) => {
+test('a plan is frozen, serialisable, and shares nothing with its request', (t) => {
   const plan = planSandbox(JOB, { tree: '/tree', id: undefined, environment: { A: 'b' } });
   t.deepEqual(JSON.parse(JSON.stringify(plan)), plan);
   t.not(plan.sandbox.binds, JOB.binds);

@@ -16,7 +16,7 @@ function givenIn(text: string): string[] {
   return [...text.matchAll(GIVEN)].map(([, code = '']) => code);
 }
 
-test('every code in the table is the code of some error, and is there once', (t) => {
+test('every code in the table is the code of some error, and is listed once', (t) => {
   const files = globSync(['src/**/*.ts', 'fixtures/**/*.ts'], { cwd: top });
   const sources = files.filter((file) => file !== 'src/error-codes.ts');
   t.true(sources.length > 400);
@@ -28,7 +28,7 @@ test('every code in the table is the code of some error, and is there once', (t)
   t.is(new Set(codes).size, codes.length);
 });
 
-test('the client has codes of the table', (t) => {
+test('the client’s error codes are in the table', (t) => {
   const files = globSync('src/client/*.c', { cwd: top });
   const text = files.map((file) => readFileSync(join(top, file), 'utf8')).join('\n');
   const given = [...text.matchAll(/\bfail\(("?\w+)/g)].map(([, first = '']) => first);
@@ -41,12 +41,12 @@ test('the client has codes of the table', (t) => {
   );
 });
 
-test('a code that is only compared or listed is not given', (t) => {
+test('comparing or listing a code does not count as using it', (t) => {
   t.deepEqual(givenIn("if (error.code === 'E_BIND') throw new KilnError('E_IO', 'x');"), ['E_IO']);
   t.deepEqual(givenIn("isKilnCode(error, 'E_BIND'); const all = ['E_EXEC'];"), []);
 });
 
-test('every code of a warning is given somewhere', (t) => {
+test('every code of a warning is used somewhere', (t) => {
   const files = globSync('src/**/*.ts', { cwd: top });
   const sources = files.filter((file) => file !== 'src/error-codes.ts');
   const text = sources.map((file) => readFileSync(join(top, file), 'utf8')).join('\n');
@@ -62,13 +62,13 @@ test('every code of a warning is given somewhere', (t) => {
   t.is(new Set(warnings).size, warnings.length);
 });
 
-test('every page that helps with an error or a warning exists', (t) => {
+test('every page that an error or a warning refers to exists', (t) => {
   for (const page of [...Object.keys(CODES_BY_PAGE), ...Object.keys(WARNINGS_BY_PAGE)]) {
     t.true(existsSync(join(DOCS, page)), page);
   }
 });
 
-test('every exit status of an error code is in the table of statuses', (t) => {
+test('the exit status of every error code is in the table of statuses', (t) => {
   const known = (command: keyof typeof EXIT_STATUSES): (number | string)[] =>
     EXIT_STATUSES[command].map(([status]) => status);
   for (const code of codes) {
@@ -80,7 +80,7 @@ test('every exit status of an error code is in the table of statuses', (t) => {
   }
 });
 
-test('docs has the tables', (t) => {
+test('the docs contain the tables', (t) => {
   for (const [name, text] of Object.entries(pages())) {
     t.is(readFileSync(join(DOCS, name), 'utf8'), text, 'run: node scripts/write/errors.ts');
   }

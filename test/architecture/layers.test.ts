@@ -63,12 +63,12 @@ function roomOf(module: string): string {
   return BUILDINGS.includes(first) ? `${first}/${second}` : first;
 }
 
-test('every module is in a room', async (t) => {
+test('every module belongs to a room', async (t) => {
   const rooms = new Set((await modules()).map(roomOf));
   t.deepEqual([...rooms].toSorted(), [...ROOMS].toSorted());
 });
 
-test('a room loads none that comes after it', async (t) => {
+test('a room loads no room that comes after it', async (t) => {
   const upward: string[] = [];
   for (const module of await modules()) {
     for (const imported of await loads(module)) {
@@ -80,7 +80,7 @@ test('a room loads none that comes after it', async (t) => {
   t.deepEqual(upward, []);
 });
 
-test('a folder has few enough files to look through', async (t) => {
+test('no folder has too many files to look through', async (t) => {
   const sizes = new Map<string, number>();
   for (const module of await modules()) {
     sizes.set(dirname(module), (sizes.get(dirname(module)) ?? 0) + 1);
@@ -91,7 +91,7 @@ test('a folder has few enough files to look through', async (t) => {
   );
 });
 
-test('an import that is counted here is found in every form', async (t) => {
+test('the scan finds static, dynamic and type imports', async (t) => {
   // The command table imports its modules lazily: the form most easily missed.
   const found = await imports('programs/command-line.ts');
   t.true(found.includes('cli/output/errors.ts'));
@@ -115,7 +115,7 @@ test('errno is never read after a call: system calls go through the addon', asyn
   t.deepEqual(offenders, []);
 });
 
-test('trees are removed by descriptors only: Node has no way that takes any depth', async (t) => {
+test('trees are removed through descriptors: Node’s functions take no deep ones', async (t) => {
   const found: string[] = [];
   for (const module of await modules()) {
     const text = await readFile(join(source, module), 'utf8');
@@ -126,7 +126,7 @@ test('trees are removed by descriptors only: Node has no way that takes any dept
   t.deepEqual(found, [], 'take removeTree of src/host/files/remove-tree.ts');
 });
 
-test('a thread loads nothing of koffi, which ends the process if the thread is ended meanwhile', async (t) => {
+test('no thread loads koffi, which ends the process if the thread is terminated', async (t) => {
   const reached = new Set<string>();
   const waiting = ['programs/watch-disk.ts'];
   for (let module = waiting.pop(); module !== undefined; module = waiting.pop()) {
@@ -139,7 +139,7 @@ test('a thread loads nothing of koffi, which ends the process if the thread is e
   t.true(reached.size > 5);
 });
 
-test('no module imports itself by way of others', async (t) => {
+test('no module imports itself through others', async (t) => {
   const graph = new Map<string, string[]>();
   for (const module of await modules()) graph.set(module, await loads(module));
   t.deepEqual(circles(graph), []);

@@ -74,14 +74,14 @@ test('no module below an entry reads environment, folder, umask or stdio of its 
   t.deepEqual(found, []);
 });
 
-test('few modules have business with the process itself', async (t) => {
+test('only a few modules touch their own process', async (t) => {
   const users = (await modules())
     .filter(([, text]) => /'[./\w-]*\/own-process\.ts'/.test(text))
     .map(([name]) => name);
   t.deepEqual(users.sort(), OWN_USERS.sort());
 });
 
-test('an allowance that nobody needs is taken back', async (t) => {
+test('every module that is allowed to touch the process needs to', async (t) => {
   const texts = new Map(await modules());
   for (const name of [
     ...OWN,
@@ -94,7 +94,7 @@ test('an allowance that nobody needs is taken back', async (t) => {
   }
 });
 
-test('what is looked for is found in every form', (t) => {
+test('the scan finds every form of access to the process', (t) => {
   t.deepEqual(reads('x(process.env.A, process?.cwd())'), ['env', 'cwd']);
   t.deepEqual(reads('const { env } = process;'), ['import']);
   t.deepEqual(reads("import { env } from 'node:process';"), ['import']);

@@ -17,7 +17,7 @@ async function modulesWith(pattern: RegExp): Promise<string[]> {
   return found.sort();
 }
 
-test('programs are started in one module, with the descriptors they are to have', async (t) => {
+test('one module starts all programs, and chooses the descriptors they get', async (t) => {
   t.deepEqual(await modulesWith(/child_process|'(?:node:)?cluster'|from 'execa'/), [
     // Of the library, in a process that is not kiln's.
     'api/connect.ts',
@@ -29,12 +29,12 @@ test('programs are started in one module, with the descriptors they are to have'
   t.deepEqual(await modulesWith(calls), []);
 });
 
-test('one module writes the command lines of Nodes, and reads one', async (t) => {
+test('one module writes the command lines of Node processes, and parses them', async (t) => {
   const names = /process\.(?:execPath|argv|execArgv|argv0)\b/;
   t.deepEqual(await modulesWith(names), ['host/process/own-node.ts']);
 });
 
-test('bin/kiln-node sets aside the variables that children do not have', async (t) => {
+test('bin/kiln-node sets aside variables that children must not inherit', async (t) => {
   const shell = await readFile(join(source, '../bin/kiln-node'), 'utf8');
   const list = /^ {4}(NODE_\* .*)\)$/m.exec(shell)?.[1]?.split(' | ') ?? [];
   const module = await readFile(join(source, 'host/process/own-node.ts'), 'utf8');

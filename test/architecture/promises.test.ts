@@ -39,7 +39,7 @@ export async function fine() {
 }
 `;
 
-test('each way of keeping a promise is found, and nothing else', async (t) => {
+test('the check finds every promise that is kept without a listener, and no other', async (t) => {
   const folder = await mkdtemp(join(tmpdir(), 'kiln-promises-'));
   t.teardown(() => rm(folder, { recursive: true }));
   const source = join(folder, 'src');
@@ -66,7 +66,7 @@ test('each way of keeping a promise is found, and nothing else', async (t) => {
   );
 });
 
-test('a stray error ends a process with status 125 and says what it is', (t) => {
+test('a stray error ends a process with status 125, and is printed', (t) => {
   const net = join(top, 'src/stray-errors.ts');
   const run = (code: string, stdio: 'pipe' | 'full' = 'pipe') =>
     spawnSync(

@@ -28,14 +28,14 @@ test('no file names a package registry', async (t) => {
   }
 });
 
-test('no file names a place that only one machine has', async (t) => {
+test('no file names a path that only one machine has', async (t) => {
   const places = ['/wo' + 'rk/', '/tmp/no' + 'de24', '../sha' + 'red'];
   for (const { path, text } of await files()) {
     for (const place of places) t.false(text.includes(place), `${path} names ${place}`);
   }
 });
 
-test('no test is switched off where it stands', async (t) => {
+test('no test is switched off in its own file', async (t) => {
   for (const { path, text } of await files('test/*.test.ts', 'test/**/*.test.ts')) {
     const off = /\btest(?:\.\w+)*\.(?:only|failing|todo)\b/.exec(text);
     t.is(off, null, `${path}: ${off?.[0]}`);

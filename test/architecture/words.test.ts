@@ -9,7 +9,7 @@ function prose(text: string): string {
   return text.replace(/^```[\s\S]*?^```/gm, '').replace(/`[^`\n]*`/g, '');
 }
 
-test('people read of sandboxes, never of boxes', (t) => {
+test('docs and recipes say sandbox, never box', (t) => {
   const pages = globSync(['*.md', 'docs/**/*.md', 'recipes/**/*.{yaml,ts,md}'], { cwd: top });
   t.true(pages.length > 40);
   const wrong = pages.filter((page) =>
@@ -18,7 +18,7 @@ test('people read of sandboxes, never of boxes', (t) => {
   t.deepEqual(wrong, []);
 });
 
-test('so does the code', (t) => {
+test('code and scripts say sandbox, never box', (t) => {
   const files = globSync('{src,scripts}/**/*.{ts,c,h}', { cwd: top });
   t.true(files.length > 500);
   const wrong = files.filter((file) =>

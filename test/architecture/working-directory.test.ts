@@ -40,7 +40,7 @@ test('no module joins the working directory with a name', async (t) => {
   t.deepEqual(found, []);
 });
 
-test('names are looked up in folders of kiln’s and of root’s only', async (t) => {
+test('only folders of kiln and of root are searched by name', async (t) => {
   const texts = await modules();
   for (const [folder, expected] of Object.entries(NAMED)) {
     const users = texts.filter(([, text]) => text.includes(folder)).map(([name]) => name);
@@ -48,7 +48,7 @@ test('names are looked up in folders of kiln’s and of root’s only', async (t
   }
 });
 
-test('such a call is found in every form', (t) => {
+test('the scan finds every way to join the working directory with a name', (t) => {
   const forms = [
     "join(cwd, 'recipes', 'images')",
     'join(caller.cwd(), name)',

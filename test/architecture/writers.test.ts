@@ -28,7 +28,7 @@ const SAFE: Readonly<Record<string, string>> = {
   'host/trace/trace.ts': 'O_NOFOLLOW',
 };
 
-test('a module that writes where others may write follows no link', async (t) => {
+test('modules that write where others may write follow no link', async (t) => {
   const names = await readdir(source, { recursive: true });
   const found: string[] = [];
   for (const name of names) {
