@@ -7,7 +7,7 @@ import { BASE, bashIn, OWNER, sandboxTree } from './sandbox-tree.ts';
 /** Everything find(1) knows of a tree except owners: type, mode, size, ns times, links, targets. */
 const LISTING = String.raw`find . -mindepth 1 -printf '%P\0%y %m %s %T@ %n %l\0' | sort -z | od -An -c`;
 
-test(`a directory comes out as cp -a would copy it, owned by the caller`, async (t) => {
+test(`a directory comes out as with cp -a, but owned by the caller`, async (t) => {
   const tree = sandboxTree(t);
   tree.bash(`
     mkdir -p out/deep/er out/empty 'out/sp ace'
@@ -57,7 +57,7 @@ test(`a directory comes out as cp -a would copy it, owned by the caller`, async 
   );
 });
 
-test('files that are copied in pieces are whole, and so is their digest', async (t) => {
+test('files that are copied in pieces are complete, and so is their digest', async (t) => {
   const tree = sandboxTree(t);
   // Where one-shot copies end (256 KiB), where pieces do (4 MiB), and where few bytes are left.
   const sizes = [262144, 262145, 4194303, 4194304, 4194305, 8388608, 12582913, 12345678];
@@ -70,7 +70,7 @@ test('files that are copied in pieces are whole, and so is their digest', async 
   );
 });
 
-test('holes stay holes, and their zeros are in the digest', async (t) => {
+test('holes stay holes, and their zeros count in the digest', async (t) => {
   const tree = sandboxTree(t);
   tree.bash(`
     truncate -s 60M holes; printf tail | dd of=holes bs=1 seek=40M conv=notrunc status=none
@@ -87,7 +87,7 @@ test('holes stay holes, and their zeros are in the digest', async (t) => {
   t.true(blocks < 1000, `${blocks} KiB on disk`);
 });
 
-test(`devices, fifos and sockets are skipped with a warning, and nothing blocks`, async (t) => {
+test(`devices, fifos and sockets are skipped with a warning, and block nothing`, async (t) => {
   const tree = sandboxTree(t);
   tree.bash(`
     mkdir out; mkfifo out/fifo; mknod out/zero c 1 5; mknod out/disk b 7 0; echo ok > out/file
@@ -107,7 +107,7 @@ test(`devices, fifos and sockets are skipped with a warning, and nothing blocks`
   ]);
 });
 
-test('what would have a name of kiln’s own files is left out, and told', async (t) => {
+test('artifacts named like kiln’s own files are skipped with a warning', async (t) => {
   const tree = sandboxTree(t);
   tree.bash(`mkdir -p out/result.json out/sub; echo x > out/result.json/x; echo evil > report.html
     echo kept > out/sub/result.json; echo page > out/report.html; ln -s report.html out/page`);
@@ -138,7 +138,7 @@ test('what would have a name of kiln’s own files is left out, and told', async
   t.deepEqual(missing, ['report.html', 'build.log', 'out/*/x']);
 });
 
-test(`setuid and setgid bits do not come out`, async (t) => {
+test(`setuid and setgid bits are dropped`, async (t) => {
   const tree = sandboxTree(t);
   tree.bash(`mkdir out; cp /bin/true out/su; cp /bin/true out/sg; mkdir out/dir
     chmod 4755 out/su; chmod 2711 out/sg; chmod 2775 out/dir; chown -R ${BASE}:${BASE} out/dir`);
@@ -151,7 +151,7 @@ test(`setuid and setgid bits do not come out`, async (t) => {
   );
 });
 
-test('links are never followed out, and come out only where they lead to what came out', async (t) => {
+test('links are never followed out, and come out only with the file they name', async (t) => {
   const tree = sandboxTree(t);
   tree.bash(`
     mkdir -p out/a/b other; echo in > out/in; echo no > other/secret; echo s > ../secret
@@ -194,7 +194,7 @@ test('links are never followed out, and come out only where they lead to what ca
   t.is(bashIn(tree.out, 'find . -xtype l'), '');
 });
 
-test('links on the way to a pattern resolve inside the tree', async (t) => {
+test('links in the path of a pattern resolve inside the tree', async (t) => {
   const tree = sandboxTree(t);
   tree.bash(`mkdir -p usr/lib etc; echo lib > usr/lib/x; echo ours > etc/passwd; echo g > etc/group
     ln -s usr/lib lib; ln -s /etc var; ln -s ../../../../.. up`);
@@ -204,7 +204,7 @@ test('links on the way to a pattern resolve inside the tree', async (t) => {
   t.is(readFileSync(join(tree.out, 'group'), 'utf8'), 'g\n');
 });
 
-test('patterns that give nothing are told apart, and are a failure', async (t) => {
+test('patterns that match nothing are listed as missing, and fail the job', async (t) => {
   const tree = sandboxTree(t);
   tree.bash(`mkdir -p a; echo x > a/x; mkfifo pipe; ln -s a/x named`);
   const collection = await tree.collect(['a/x', 'a/*.rpm', '/no/such/place', 'pipe', 'named']);
@@ -217,7 +217,7 @@ test('patterns that give nothing are told apart, and are a failure', async (t) =
   t.is(missingArtifacts(await tree.collect(['a/x'])), undefined);
 });
 
-test(`two matches cannot become one file; the same file may be matched twice`, async (t) => {
+test(`two matches cannot become one file, but one file may match twice`, async (t) => {
   const tree = sandboxTree(t);
   tree.bash(`mkdir a b; echo 1 > a/x; echo 2 > b/x; echo 3 > b/y`);
   await t.throwsAsync(tree.collect(['a/x', 'b/x']), {
@@ -233,7 +233,7 @@ test(`two matches cannot become one file; the same file may be matched twice`, a
   t.is(lstatSync(join(tree.out, 'y')).nlink, 1);
 });
 
-test('pseudo file systems have no artifacts', async (t) => {
+test('nothing is collected from pseudo file systems', async (t) => {
   const tree = sandboxTree(t);
   tree.bash('mkdir -p proc/1; echo x > file');
   const at = `${tree.root}/proc`;

@@ -53,7 +53,7 @@ for (const [what, make] of Object.entries(MAKE)) {
   });
 }
 
-test('an end at any moment waits for what is under way', async (t) => {
+test('aborting a copy at any moment waits for the work in progress', async (t) => {
   const path = directory(t);
   bash(path, 'head -c 60M /dev/urandom > from');
   let ended = 0;
@@ -74,7 +74,7 @@ test('an end at any moment waits for what is under way', async (t) => {
   t.true(ended > 0);
 });
 
-test('a source that cannot be read is told from a copy that cannot be written', async (t) => {
+test('an unreadable source and an unwritable copy are different errors', async (t) => {
   const path = directory(t);
   bash(path, 'head -c 9M /dev/urandom > from');
   using copy = openCopy(path);

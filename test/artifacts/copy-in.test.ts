@@ -65,7 +65,7 @@ async function tree(
   };
 }
 
-test('a tree arrives as cp -a would copy it, owned by the command’s user', async (t) => {
+test('a tree is copied in as with cp -a, owned by the command’s user', async (t) => {
   await using to = await tree(
     t,
     `mkdir -p src/deep src/empty; echo a > src/a; ln src/a src/deep/b; ln -s /etc/passwd src/abs
@@ -84,7 +84,7 @@ test('a tree arrives as cp -a would copy it, owned by the command’s user', asy
   t.is(bashIn(copy, `find . -printf '%U:%G\\n' | sort -u`), `${owner}:${owner}\n`);
 });
 
-test('a file that goes while its folder is copied is told as such', async (t) => {
+test('a file that disappears while its folder is copied is reported as such', async (t) => {
   const source = mkdtempSync(join(tmpdir(), 'kiln-copy-in-'));
   t.teardown(() => rmSync(source, { recursive: true, force: true }));
   const file = join(source, 'going');
@@ -100,7 +100,7 @@ test('a file that goes while its folder is copied is told as such', async (t) =>
   });
 });
 
-test('where it goes follows docker cp', async (t) => {
+test('destinations resolve as with docker cp', async (t) => {
   await using to = await tree(
     t,
     'mkdir -p d/sub; echo 1 > f; echo 2 > d/x; echo 3 > d/sub/y; ln -s d l',
@@ -154,7 +154,7 @@ x 2
   );
 });
 
-test('links of the image lead to where they lead in the sandbox', async (t) => {
+test('links of the image resolve as they do in the sandbox', async (t) => {
   await using to = await tree(t, 'mkdir -p t/lib outside; echo mine > f; echo lib > t/lib/l');
   to.within(`mkdir -p usr/lib; ln -s usr/lib lib; ln -s /usr abs; ln -s /proc/self/root magic
     ln -s ../../../../../../../../../../../..${to.host}/outside up`);
@@ -193,7 +193,7 @@ test('behind a link of the command’s user, only that user’s rights count', a
   t.is(to.within('cat tmp/own/f safe/f safe/in/f'), 'new\nnew\nnew\n');
 });
 
-test('a chain of links whose targets are too long together is an error', async (t) => {
+test('a chain of links is an error if its targets are too long together', async (t) => {
   await using to = await tree(t, 'echo mine > f');
   // Three of them need more than two paths' worth of room.
   to.within(`long=$(printf '/.%.0s' $(seq 2000)); ln -s "b$long" a; ln -s "c$long" b; ln -s "d$long" c
@@ -201,7 +201,7 @@ test('a chain of links whose targets are too long together is an error', async (
   await t.throwsAsync(to.into(['f', '/a/f']), { code: 'E_COPY_IN', message: /"\/a" is too long/ });
 });
 
-test('what cannot be copied is an error that says why', async (t) => {
+test('a source that cannot be copied is an error that says why', async (t) => {
   await using to = await tree(
     t,
     `mkdir d; echo 1 > f; mkfifo pipe; mkfifo d/pipe; cp /bin/true d/su; chmod 4755 d/su
@@ -254,7 +254,7 @@ function memoryOf(pid: number | 'self'): number {
   throw new Error(`no memory controller counts process ${pid}`);
 }
 
-test('what comes in counts as the sandbox’s memory, and is held to its limit', async (t) => {
+test('copied-in files count as the sandbox’s memory, and obey its limit', async (t) => {
   const MiB = 2 ** 20;
   await using to = await tree(
     t,

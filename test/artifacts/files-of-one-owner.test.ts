@@ -35,7 +35,7 @@ for (const [what, prepare] of [
     },
   ],
 ] as const) {
-  test(`${what} that new files in the result directory get is not the artifacts’`, (t) => {
+  test(`artifacts do not get ${what} that new files in the result directory get`, (t) => {
     const { root, out, bash } = sandboxTree(t);
     bash(`mkdir -m 777 dir ../out; echo 1 > dir/a; chmod 666 dir/a; echo 2 > b; chmod 640 b
       echo 3 > c; chmod 1604 c; chown -R 1234:1234 dir b c`);
@@ -51,7 +51,7 @@ for (const [what, prepare] of [
   });
 }
 
-test('no file is opened before it is known what it is', (t) => {
+test('no file is opened before its type is known', (t) => {
   const { root, out, bash } = sandboxTree(t);
   bash('mkdir d; echo 1 > d/plain; ln d/plain d/also; mkdir ../out');
   const trace = ['-f', '-qq', '-e', 'trace=openat2', process.execPath, CHILD, root, out];

@@ -31,7 +31,7 @@ function digests(artifacts: readonly Artifact[]): string {
     .join('');
 }
 
-test.serial(`links swapped in while the tree is walked lead nowhere`, async (t) => {
+test.serial(`links that are swapped in during the walk lead nowhere`, async (t) => {
   const tree = sandboxTree(t);
   tree.bash(`mkdir -p ../secret out/d out/keep; echo SECRET > ../secret/f; echo SECRET > ../secret/g
     echo public > out/d/f; echo public > out/g`);
@@ -73,7 +73,7 @@ for (const [how, script] of [
   ['shrinks', 'while :; do truncate -s 1M log; truncate -s 32M log; done'],
 ] as const) {
   test.serial(
-    `a file that ${how} while it is read is told, its digest is the copy’s`,
+    `a file that ${how} while it is read is reported, with the digest of the copy`,
     async (t) => {
       const tree = sandboxTree(t);
       tree.bash('head -c 32M /dev/urandom > log; echo quiet > quiet');
@@ -97,7 +97,7 @@ for (const [how, script] of [
   );
 }
 
-test.serial(`files that vanish meanwhile are told, the others come out`, async (t) => {
+test.serial(`files that disappear meanwhile are reported, and the others come out`, async (t) => {
   const tree = sandboxTree(t);
   tree.bash(`mkdir out; touch out/{1..3000}; touch out/stays`);
   let vanished = 0;
@@ -114,7 +114,7 @@ test.serial(`files that vanish meanwhile are told, the others come out`, async (
   t.true(vanished > 0);
 });
 
-test.serial('directories that come and go are no reason to fail', async (t) => {
+test.serial('directories that come and go do not fail the collection', async (t) => {
   const tree = sandboxTree(t);
   tree.bash('mkdir -p out/{1..50}; echo here > out/stays');
   racer(t, tree, `cd out; exec perl -e 'while (1) { rmdir for 1..50; mkdir for 1..50 }'`);
@@ -129,7 +129,7 @@ test.serial('directories that come and go are no reason to fail', async (t) => {
   t.true(gone > 0);
 });
 
-test.serial('a directory that cannot be read is told, the others come out', (t) => {
+test.serial('an unreadable directory is reported, and the others come out', (t) => {
   const tree = sandboxTree(t);
   tree.bash(`mkdir -p out/closed ../out; echo here > out/stays; echo no > out/closed/f
     chown 1234 out/closed; chmod 0 out/closed`);
@@ -142,7 +142,7 @@ test.serial('a directory that cannot be read is told, the others come out', (t) 
 });
 
 test.serial(
-  'a tree of ten thousand levels is refused, and the result directory stays as it was',
+  'a tree of ten thousand levels is refused, and the result directory is unchanged',
   async (t) => {
     const tree = sandboxTree(t);
     tree.bash(
@@ -156,7 +156,7 @@ test.serial(
   },
 );
 
-test.serial('a path that would be longer than any program can use is refused', async (t) => {
+test.serial('a path too long for any program is refused', async (t) => {
   const tree = sandboxTree(t);
   tree.bash(`perl -e 'for (1..20) { my $n = "n" x 250; mkdir $n; chdir $n or die }'`);
   await t.throwsAsync(tree.collect(['*']), { code: 'E_ARTIFACT_LIMIT', message: /4\d\d\d bytes/ });
@@ -186,7 +186,7 @@ test.serial(`limits end a collection at once, and nothing is left of it`, async 
   t.is((await tree.collect(['data'])).artifacts.length, 1);
 });
 
-test.serial('a million warnings are not kept', async (t) => {
+test.serial('a million warnings are not all kept', async (t) => {
   const tree = sandboxTree(t);
   tree.bash(`mkdir out; cd out; seq 1000 | xargs mkfifo`);
   const told: string[] = [];
@@ -196,7 +196,7 @@ test.serial('a million warnings are not kept', async (t) => {
   t.is(told.length, 201);
 });
 
-test.serial('names that would confuse a terminal are quoted', async (t) => {
+test.serial('names that could confuse a terminal are quoted', async (t) => {
   const tree = sandboxTree(t);
   tree.bash(`mkdir out; mkfifo $'out/\\e[2Jx\\n\\xc2\\x9b\\xff'; chown -R ${BASE}:${BASE} out`);
   const { warnings } = await tree.collect(['out']);

@@ -47,7 +47,7 @@ const PATTERNS = [
   '**/?',
 ];
 
-test('patterns select what bash selects', async (t) => {
+test('patterns match what bash matches', async (t) => {
   const tree = sandboxTree(t);
   tree.bash(`
     mkdir -p a/b/c a/c b/b .h/b 'sp ace' 1 2
@@ -106,7 +106,7 @@ test('a match keeps its path from the first wildcard on', async (t) => {
   }
 });
 
-test('a name that is not UTF-8 matches byte by byte', async (t) => {
+test('a name that is not UTF-8 is matched byte by byte', async (t) => {
   const tree = sandboxTree(t);
   tree.bash(`touch $'\\xff\\xfe' $'caf\\xe9' ü $'new\\nline'`);
   const names = async (pattern: string) => {
@@ -122,7 +122,7 @@ test('a name that is not UTF-8 matches byte by byte', async (t) => {
   t.is(matchText('\xc3\xbc'), 'ü');
 });
 
-test('patterns that make no sense are refused with the reason', (t) => {
+test('invalid patterns are refused with the reason', (t) => {
   for (const pattern of ['', 'a/..', '*/../x', 'a\0b', '{a,..}']) {
     t.throws(() => compilePattern(pattern, '/'), { code: 'E_ARTIFACT_PATTERN' }, pattern);
   }

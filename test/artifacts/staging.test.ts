@@ -10,7 +10,7 @@ import { bashIn, OWNER, sandboxTree } from './sandbox-tree.ts';
 /** Every path below a directory with its content, links shown as such. */
 const SHOW = `find . -mindepth 1 -type d -printf '%P/\\n' -o -type l -printf '%P -> %l\\n' -o -printf '%P ' -exec cat {} \\; | sort`;
 
-test('what is in the result directory stays, what has the same name is replaced', async (t) => {
+test('files in the result directory stay, unless an artifact has their name', async (t) => {
   const tree = sandboxTree(t);
   tree.bash(`
     mkdir -p src/new/deep src/old; echo new > src/file; echo new > src/link; echo new > src/old/a
@@ -38,7 +38,7 @@ old/mine mine
   );
 });
 
-test('a directory never becomes a file, nor a file or link a directory: nothing moves', async (t) => {
+test('if a directory would replace a file or link, or be replaced, nothing moves', async (t) => {
   const tree = sandboxTree(t);
   tree.bash(`mkdir -p b/x c z; echo f > a; echo f > z/q; mkdir -p ../elsewhere ../out/a
     cd ../out; echo f > b; ln -s ../elsewhere c; mkdir -p z; mkdir z/q`);
@@ -55,7 +55,7 @@ test('a directory never becomes a file, nor a file or link a directory: nothing 
   t.is(tree.bash('ls -A ../elsewhere'), '');
 });
 
-test('a new result directory, and those above it, belong to the caller', async (t) => {
+test('a new result directory and its new parents belong to the caller', async (t) => {
   const tree = sandboxTree(t);
   tree.bash('echo x > f');
   await tree.collect(['f'], { destination: `${tree.out}/deep/er` });
@@ -64,7 +64,7 @@ test('a new result directory, and those above it, belong to the caller', async (
   t.is(owners, ` ${own} 755\ndeep ${own} 755\ndeep/er ${own} 755\ndeep/er/f ${own} 644\n`);
 });
 
-test('a result directory that cannot be used is named', async (t) => {
+test('an unusable result directory is named', async (t) => {
   const tree = sandboxTree(t);
   tree.bash('echo x > f');
   for (const destination of ['/proc/nowhere', `${tree.root}/f`, `${tree.root}/f/below`]) {
@@ -72,7 +72,7 @@ test('a result directory that cannot be used is named', async (t) => {
   }
 });
 
-test(`a full disk leaves the result directory as it was`, async (t) => {
+test(`a full disk leaves the result directory unchanged`, async (t) => {
   const tree = sandboxTree(t);
   tree.bash(
     'echo new > a; head -c 12M /dev/urandom > big; mkdir c; cd c; for n in {1..300}; do head -c 20K /dev/urandom > $n; done; cd ..; mkdir ../out',
@@ -107,7 +107,7 @@ test('an aborted collection stops and leaves nothing', async (t) => {
   t.is(bashIn(tree.out, 'ls -A'), '');
 });
 
-test('what a killed collection left is cleared by the next, not what a living one makes', async (t) => {
+test('the next collection clears what a killed one left, and no running one’s files', async (t) => {
   const tree = sandboxTree(t);
   tree.bash('truncate -s 15G huge; echo x > f');
   const child = () =>

@@ -41,14 +41,14 @@ async function ratio(ours: Side, peer: Side, runs: number, rest: number): Promis
   return (a?.min ?? Number.NaN) / (b?.min ?? Number.NaN);
 }
 
-test.serial('a run takes about as long as the start of an empty Node', async (t) => {
+test.serial('a run takes about as long as starting an empty Node', async (t) => {
   const run = kiln(`run -r ${IMAGE} -- true`);
   const measured = await ratio(run, shell('node', `'${process.execPath}' -e 0`), 6, 250);
   t.log(measured.toFixed(2));
   t.true(measured < 3 * PATIENCE, `kiln run takes ${measured.toFixed(2)} times node -e 0`);
 });
 
-test.serial('a gigabyte through a sandbox costs about what the bare pipe does', async (t) => {
+test.serial('a gigabyte through a sandbox costs about what a bare pipe costs', async (t) => {
   const pipe = 'dd if=/dev/zero bs=1M count=1024 2>/dev/null | cat >/dev/null';
   const measured = await ratio(kiln(`run -r ${IMAGE} -- ${pipe}`), shell('pipe', pipe), 3, 0);
   t.log(measured.toFixed(2));
