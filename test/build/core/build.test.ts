@@ -61,86 +61,81 @@ async function query(report: BuildReport, file: string, format: string): Promise
   return (await execa('rpm', ['-qp', '--nosignature', '--qf', format, path])).stdout;
 }
 
-test.serial(
-  'a source package becomes packages, in a layer that has what it requires',
-  async (t) => {
-    t.timeout(300_000 * PATIENCE);
-    const phases: string[] = [];
-    const report = await state.build(
-      HELLO,
-      {},
-      {
-        onPhase: (phase, event) => phases.push(`${event} ${phase}`),
-      },
-    );
-    passed(t, report);
-    const arch = (await execa('rpm', ['--eval', '%_arch'])).stdout;
-    t.deepEqual((await readdir(report.resultDirectory)).sort(), [
-      'SHA256SUMS',
-      'build.log',
-      'buildroot_lock.json',
-      'hello-1-1.src.rpm',
-      `hello-1-1.${arch}.rpm`,
-      'hw_info.log',
-      'installed_pkgs.log',
-      'lock.json',
-      'provenance.json',
-      'report.html',
-      'result.json',
-      'root.log',
-      'sbom.spdx.json',
-      'state.log',
-    ]);
-    t.is(
-      await query(report, `hello-1-1.${arch}.rpm`, '[%{FILENAMES} ]'),
-      '/usr/bin/hello /usr/share/hello ',
-    );
-    t.is(
-      await query(report, 'hello-1-1.src.rpm', '[%{REQUIRENAME} ]').then((s) =>
-        s.includes('tool-a'),
-      ),
-      true,
-    );
-    const log = await resultFile(report, 'build.log');
-    t.regex(log, /^uid=1000\(build\)/m);
-    t.regex(log, /^tool-a says hello$/m);
-    const interfaces = [...log.matchAll(/^ *(\w+): +\d+/gm)].map(([, name]) => name);
-    t.deepEqual(interfaces, ['lo']);
-    t.regex(
-      await resultFile(report, 'installed_pkgs.log'),
-      /^tool-a-1-1\.noarch \d+ \d+ \w* installed$/m,
-    );
-    t.regex(await resultFile(report, 'root.log'), / - installing tool-a-1-1\.noarch \(\S+\)$/m);
-    t.regex(await resultFile(report, 'state.log'), /^\S+ \S+,\d{3} - Start: build$/m);
-    t.true(phases.indexOf('start compile') < phases.indexOf('start check'));
-    t.deepEqual(report.buildRequires, ['gcc', 'tool-a']);
-    t.not(report.image?.id, report.base?.id);
-    t.deepEqual(await leftovers(state), []);
+test.serial('a source package is built in a layer that has what it requires', async (t) => {
+  t.timeout(300_000 * PATIENCE);
+  const phases: string[] = [];
+  const report = await state.build(
+    HELLO,
+    {},
+    {
+      onPhase: (phase, event) => phases.push(`${event} ${phase}`),
+    },
+  );
+  passed(t, report);
+  const arch = (await execa('rpm', ['--eval', '%_arch'])).stdout;
+  t.deepEqual((await readdir(report.resultDirectory)).sort(), [
+    'SHA256SUMS',
+    'build.log',
+    'buildroot_lock.json',
+    'hello-1-1.src.rpm',
+    `hello-1-1.${arch}.rpm`,
+    'hw_info.log',
+    'installed_pkgs.log',
+    'lock.json',
+    'provenance.json',
+    'report.html',
+    'result.json',
+    'root.log',
+    'sbom.spdx.json',
+    'state.log',
+  ]);
+  t.is(
+    await query(report, `hello-1-1.${arch}.rpm`, '[%{FILENAMES} ]'),
+    '/usr/bin/hello /usr/share/hello ',
+  );
+  t.is(
+    await query(report, 'hello-1-1.src.rpm', '[%{REQUIRENAME} ]').then((s) => s.includes('tool-a')),
+    true,
+  );
+  const log = await resultFile(report, 'build.log');
+  t.regex(log, /^uid=1000\(build\)/m);
+  t.regex(log, /^tool-a says hello$/m);
+  const interfaces = [...log.matchAll(/^ *(\w+): +\d+/gm)].map(([, name]) => name);
+  t.deepEqual(interfaces, ['lo']);
+  t.regex(
+    await resultFile(report, 'installed_pkgs.log'),
+    /^tool-a-1-1\.noarch \d+ \d+ \w* installed$/m,
+  );
+  t.regex(await resultFile(report, 'root.log'), / - installing tool-a-1-1\.noarch \(\S+\)$/m);
+  t.regex(await resultFile(report, 'state.log'), /^\S+ \S+,\d{3} - Start: build$/m);
+  t.true(phases.indexOf('start compile') < phases.indexOf('start check'));
+  t.deepEqual(report.buildRequires, ['gcc', 'tool-a']);
+  t.not(report.image?.id, report.base?.id);
+  t.deepEqual(await leftovers(state), []);
 
-    const result = JSON.parse(await resultFile(report, 'result.json'));
-    const validate = new Ajv2020({ strict: false, validateFormats: false }).compile(
-      resultJsonSchema() as object,
-    );
-    t.true(validate(result), JSON.stringify(validate.errors));
-    const names = result.phases.map(({ name }: { name: string }) => name);
-    for (const name of ['srpm', 'dependencies', 'build', 'compile', 'check', 'collect']) {
-      t.true(names.includes(name), name);
-    }
-    t.deepEqual(result.policy.capabilities, { bounding: [], effective: [] });
-    const { stdout } = await execa('sha256sum', [`hello-1-1.${arch}.rpm`], {
-      cwd: report.resultDirectory,
-    });
-    t.is(result.build.packages[0].sha256, stdout.slice(0, 64));
-  },
-);
+  const result = JSON.parse(await resultFile(report, 'result.json'));
+  const validate = new Ajv2020({ strict: false, validateFormats: false }).compile(
+    resultJsonSchema() as object,
+  );
+  t.true(validate(result), JSON.stringify(validate.errors));
+  const names = result.phases.map(({ name }: { name: string }) => name);
+  for (const name of ['srpm', 'dependencies', 'build', 'compile', 'check', 'collect']) {
+    t.true(names.includes(name), name);
+  }
+  t.deepEqual(result.policy.capabilities, { bounding: [], effective: [] });
+  const { stdout } = await execa('sha256sum', [`hello-1-1.${arch}.rpm`], {
+    cwd: report.resultDirectory,
+  });
+  t.is(result.build.packages[0].sha256, stdout.slice(0, 64));
+});
 
-test.serial('nothing to add: the build runs in the base itself', async (t) => {
+test.serial('a build that needs nothing more runs in the base itself', async (t) => {
   const report = await state.build({ name: 'plain', preamble: 'BuildRequires: gcc' });
   passed(t, report);
   t.is(report.image?.id, report.base?.id);
 });
 
-test.serial('dynamic requirements are met in rounds, and known the next time', async (t) => {
+test.serial('dynamic requirements are met in rounds, and remembered afterwards', async (t) => {
   // tool-b is asked for only once tool-a is there.
   const parts = {
     name: 'dynamic',
@@ -163,41 +158,38 @@ test.serial('dynamic requirements are met in rounds, and known the next time', a
   t.deepEqual([...second.buildRequires].sort(), ['tool-a', 'tool-b']);
 });
 
-test.serial(
-  'generated requirements are in the source package, as rpmbuild -ba writes it',
-  async (t) => {
-    const parts = {
-      name: 'generated',
-      preamble: 'BuildArch: noarch\nBuildRequires: gcc',
-      buildrequires: "echo 'tool-a >= 1'\necho tool-b",
-    };
-    const work = await state.fresh();
-    await writeFile(join(work, 'generated.spec'), specText(parts));
-    const options = ['-ba', '--quiet', '--nodeps', '--define', `_topdir ${work}`];
-    await execa('rpmbuild', [...options, join(work, 'generated.spec')]);
-    const format = ['[%{REQUIRENAME}', '%{REQUIREFLAGS:hex}', '%{REQUIREVERSION}\\n]'].join(' ');
-    const file = 'generated-1-1.src.rpm';
-    const of = async (path: string) =>
-      (await execa('rpm', ['-qp', '--nosignature', '--qf', format, path])).stdout;
-    const expected = await of(join(work, 'SRPMS', file));
-    t.regex(expected, /^tool-a .* 1$/m);
+test.serial('generated requirements are in the source package, as with rpmbuild -ba', async (t) => {
+  const parts = {
+    name: 'generated',
+    preamble: 'BuildArch: noarch\nBuildRequires: gcc',
+    buildrequires: "echo 'tool-a >= 1'\necho tool-b",
+  };
+  const work = await state.fresh();
+  await writeFile(join(work, 'generated.spec'), specText(parts));
+  const options = ['-ba', '--quiet', '--nodeps', '--define', `_topdir ${work}`];
+  await execa('rpmbuild', [...options, join(work, 'generated.spec')]);
+  const format = ['[%{REQUIRENAME}', '%{REQUIREFLAGS:hex}', '%{REQUIREVERSION}\\n]'].join(' ');
+  const file = 'generated-1-1.src.rpm';
+  const of = async (path: string) =>
+    (await execa('rpm', ['-qp', '--nosignature', '--qf', format, path])).stdout;
+  const expected = await of(join(work, 'SRPMS', file));
+  t.regex(expected, /^tool-a .* 1$/m);
 
-    const path = await sourcePackage(await state.fresh(), parts);
-    t.not(await of(path), expected);
-    const built = await buildPackage(state.images.engine, await state.request(path));
-    passed(t, built);
-    t.is(await of(join(built.resultDirectory, file)), expected);
-    // A network for one of the phases only: %prep and the rest run in sandboxes of their own.
-    const network = await state.request(path, {
-      network: { phases: ['buildrequires'], use: 'host' },
-    });
-    const apart = await buildPackage(state.images.engine, network);
-    passed(t, apart);
-    t.is(await of(join(apart.resultDirectory, file)), expected);
-  },
-);
+  const path = await sourcePackage(await state.fresh(), parts);
+  t.not(await of(path), expected);
+  const built = await buildPackage(state.images.engine, await state.request(path));
+  passed(t, built);
+  t.is(await of(join(built.resultDirectory, file)), expected);
+  // A network for one of the phases only: %prep and the rest run in sandboxes of their own.
+  const network = await state.request(path, {
+    network: { phases: ['buildrequires'], use: 'host' },
+  });
+  const apart = await buildPackage(state.images.engine, network);
+  passed(t, apart);
+  t.is(await of(join(apart.resultDirectory, file)), expected);
+});
 
-long('a package that asks for one more each time is ended', async (t) => {
+long('a package that asks for one more requirement each time is ended', async (t) => {
   t.timeout(300_000 * PATIENCE);
   const steps = await state.fresh();
   const spec = join(steps, 'steps.spec');
@@ -219,7 +211,7 @@ long('a package that asks for one more each time is ended', async (t) => {
   t.deepEqual(await leftovers(state), []);
 });
 
-test.serial('options reach rpmbuild, as macros of the image do', async (t) => {
+test.serial('options reach rpmbuild, and so do the macros of the image', async (t) => {
   const parts = {
     name: 'options',
     preamble: '%bcond_with extra\n%bcond_without usual',
@@ -245,7 +237,7 @@ test.serial('options reach rpmbuild, as macros of the image do', async (t) => {
   );
 });
 
-test.serial('from a spec and its sources', async (t) => {
+test.serial('a spec and its sources can be built', async (t) => {
   const directory = await state.fresh();
   await writeFile(join(directory, 'hello.spec'), specText(HELLO));
   await writeFile(join(directory, 'hello.c'), HELLO.sources['hello.c']);
@@ -280,7 +272,7 @@ test.serial('from a spec and its sources', async (t) => {
   t.is(other.exitCode, 0, String(other.stderr));
 });
 
-test.serial('additional packages, and repositories that are added', async (t) => {
+test.serial('additional packages and added repositories are used', async (t) => {
   const missing = await state.build(
     { name: 'extra', build: 'tool-c' },
     { additionalPackages: ['tool-c'] },
@@ -289,7 +281,7 @@ test.serial('additional packages, and repositories that are added', async (t) =>
   t.regex(await resultFile(missing, 'build.log'), /^tool-c says hello$/m);
 });
 
-test.serial('a lock brings the same image back, without a solver and offline', async (t) => {
+test.serial('a lock restores the same image, offline and without a solver', async (t) => {
   const path = await sourcePackage(await state.fresh(), HELLO);
   const first = await buildPackage(state.images.engine, await state.request(path));
   passed(t, first);
@@ -334,7 +326,7 @@ test.serial('a lock brings the same image back, without a solver and offline', a
   t.is(names.length, installed.length);
 });
 
-test.serial('a base that was not changed is not read again, one that was is', async (t) => {
+test.serial('an unchanged base is not read again, but a changed one is', async (t) => {
   const { images } = state;
   const repositories = [await debianRepository(), { id: 'tools', directory: state.tools }];
   const yaml = `${WANTED.noarch}\nfiles: [{ path: /etc/marked, content: "1" }]`;
@@ -354,7 +346,7 @@ test.serial('a base that was not changed is not read again, one that was is', as
   t.is(Buffer.from(before[0].content, 'base64').toString(), '1');
 });
 
-long('eight builds at once make one image, and the same as one after another', async (t) => {
+long('eight concurrent builds make one image, the same as builds in sequence', async (t) => {
   t.timeout(300_000 * PATIENCE);
   const { paths } = state.images.engine;
   const before = new Set(await readdir(paths.images));
@@ -377,7 +369,7 @@ long('eight builds at once make one image, and the same as one after another', a
   t.deepEqual(await leftovers(state), []);
 });
 
-test.serial('what was built is installed in a fresh sandbox', async (t) => {
+test.serial('the packages that were built can be installed in a fresh sandbox', async (t) => {
   const good = await state.build(
     { name: 'good', preamble: 'BuildArch: noarch\nRequires: tool-c', sections: '%post\ntool-c' },
     { postinstall: true },
@@ -399,7 +391,7 @@ test.serial('what was built is installed in a fresh sandbox', async (t) => {
   t.deepEqual(await leftovers(state), []);
 });
 
-long('packages are signed before anything is said of them', async (t) => {
+long('packages are signed before they are announced', async (t) => {
   const parts = { name: 'signed', preamble: 'BuildArch: noarch' };
   const directory = await state.fresh();
   const key = await makeKey(directory, 'rsa2048', 'a secret');
@@ -432,7 +424,7 @@ long('packages are signed before anything is said of them', async (t) => {
   t.deepEqual(await leftovers(state), []);
 });
 
-test.serial('a phase has a network only where it was given one', async (t) => {
+test.serial('a phase has a network only if it was given one', async (t) => {
   const parts = {
     name: 'network',
     buildrequires: `echo asking: ${NETWORK} >&2; echo bash`,
@@ -454,7 +446,7 @@ test.serial('a phase has a network only where it was given one', async (t) => {
   t.deepEqual(await found(['build']), [none, all]);
 });
 
-test.serial('names are known in every phase, an address where it has a network', async (t) => {
+test.serial('every phase knows the host names, and has an address with a network', async (t) => {
   const names = 'getent hosts localhost "$(uname -n)" far.example';
   const parts = {
     name: 'names',
@@ -487,7 +479,7 @@ test.serial('names are known in every phase, an address where it has a network',
   }
 });
 
-test.serial('a phase reaches the hosts of a list, the next one does not', async (t) => {
+test.serial('a phase reaches the hosts on its list, and the next phase does not', async (t) => {
   const server = createServer((_request, response) => response.end('from outside\n'));
   server.listen(0, '127.0.0.1');
   await once(server, 'listening');

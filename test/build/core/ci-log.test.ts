@@ -65,7 +65,7 @@ for (const [title, env, options] of [
   ['by --ci', {}, ['--ci', 'github']],
 ] as const) {
   test.serial(
-    `GitHub, ${title}: groups by the log’s own lines, and kiln’s word at the end`,
+    `GitHub, ${title}: each phase is a group, and the error comes after them`,
     async (t) => {
       t.timeout(120_000 * PATIENCE);
       const seen = await build(await evil('evil', true), env, ...options);
@@ -88,7 +88,7 @@ for (const [title, env, options] of [
   );
 }
 
-test.serial('GitHub, without the formats: a log is no order either', async (t) => {
+test.serial('GitHub, --ci none: a log gives GitHub no commands either', async (t) => {
   t.timeout(120_000 * PATIENCE);
   const path = await evil('plain', true);
   const seen = await build(path, { GITHUB_ACTIONS: 'true' }, '--ci', 'none');
@@ -98,7 +98,7 @@ test.serial('GitHub, without the formats: a log is no order either', async (t) =
   for (const line of obeys(t, quiet).executed) t.regex(line, /^::error title=/);
 });
 
-test.serial('GitLab: a package opens and closes no section', async (t) => {
+test.serial('GitLab: a package cannot open or close sections', async (t) => {
   t.timeout(120_000 * PATIENCE);
   const { out, err } = await build(await evil('evil', true), { GITLAB_CI: 'true' });
   t.deepEqual(gitlabSections(err), []);

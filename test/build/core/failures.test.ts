@@ -166,7 +166,7 @@ const cases: readonly Case[] = [
 ];
 
 for (const { what, parts, wanted, status, code, phase, line, message, limit } of cases) {
-  test.serial(`fails: ${what}`, async (t) => {
+  test.serial(`a build fails and says why: ${what}`, async (t) => {
     t.timeout(3 * MINUTE * PATIENCE);
     // A spec that rpmbuild refuses cannot be packed by it, either.
     const report =
@@ -199,7 +199,7 @@ async function buildSpec(parts: SpecParts, wanted?: Partial<BuildRequest>) {
   return await buildPackage(state.images.engine, await state.request(path, { ...wanted, source }));
 }
 
-test.serial('what is no source package is refused', async (t) => {
+test.serial('a file that is not a source package is refused', async (t) => {
   const directory = await state.fresh();
   const text = join(directory, 'text.src.rpm');
   await writeFile(text, 'this is not a package\n'.repeat(100));
@@ -220,7 +220,7 @@ test.serial('what is no source package is refused', async (t) => {
   }
 });
 
-test.serial('a result directory that cannot be written', async (t) => {
+test.serial('a result directory that cannot be written is named', async (t) => {
   const path = await sourcePackage(await state.fresh(), { name: 'plain' });
   const file = join(await state.fresh(), 'file');
   await writeFile(file, '');
@@ -238,7 +238,7 @@ test.serial('a result directory that cannot be written', async (t) => {
   t.regex(String(empty.stderr), /--resultdir.*a path cannot be empty/);
 });
 
-test.serial('a directory in the place of a package: the result says so', async (t) => {
+test.serial('a directory in place of a package is reported in the result', async (t) => {
   const path = await sourcePackage(await state.fresh(), { name: 'plain' });
   const resultDirectory = await state.fresh();
   const { stdout: arch } = await execa('uname', ['-m']);
@@ -253,7 +253,7 @@ test.serial('a directory in the place of a package: the result says so', async (
   t.true((await readdir(resultDirectory)).includes('report.html'));
 });
 
-test.serial('links, pipes and directories among the packages', async (t) => {
+test.serial('links, pipes and directories among the packages give a warning', async (t) => {
   const secret = join(await state.fresh(), 'secret');
   await writeFile(secret, 'secret');
   const there = '/builddir/build/RPMS';
@@ -279,7 +279,7 @@ test.serial('links, pipes and directories among the packages', async (t) => {
   t.false((await readdir(junk.resultDirectory)).includes('junk.rpm'));
 });
 
-long('ten thousand packages', async (t) => {
+long('ten thousand packages can be collected', async (t) => {
   t.timeout(5 * MINUTE * PATIENCE);
   const report = await state.build({
     name: 'many',
@@ -298,7 +298,7 @@ long('ten thousand packages', async (t) => {
   t.false((await readdir(flood.resultDirectory)).some((name) => name.endsWith('.rpm')));
 });
 
-test.serial('a background process of the build ends with it', async (t) => {
+test.serial('background processes end with their build', async (t) => {
   const marker = `kiln-left-${process.pid}`;
   const report = await state.build({
     name: 'daemon',
@@ -329,80 +329,74 @@ test.serial('an interrupted build ends at once and says so', async (t) => {
   t.true(performance.now() - started < MINUTE * PATIENCE);
 });
 
-test.serial(
-  'a listener that throws while output comes fails the build, not the process',
-  async (t) => {
-    const parts = { name: 'listener', build: 'echo first; sleep 60' };
-    const asked = new Set<string>();
-    const report = await state.build(
-      parts,
-      {},
-      {
-        onOutput: (log, chunk) => {
-          asked.add(log);
-          if (chunk.includes('first\n')) throw new Error('the listener is broken');
-        },
+test.serial('a listener that throws fails the build, not the process', async (t) => {
+  const parts = { name: 'listener', build: 'echo first; sleep 60' };
+  const asked = new Set<string>();
+  const report = await state.build(
+    parts,
+    {},
+    {
+      onOutput: (log, chunk) => {
+        asked.add(log);
+        if (chunk.includes('first\n')) throw new Error('the listener is broken');
       },
-    );
-    t.true(asked.has('build.log'));
-    t.is(report.failure?.message, 'the listener is broken');
-    t.is(report.exitStatus, 125);
-  },
-);
+    },
+  );
+  t.true(asked.has('build.log'));
+  t.is(report.failure?.message, 'the listener is broken');
+  t.is(report.exitStatus, 125);
+});
+
+test.serial('a failed build names its report, and how to enter its sandbox', async (t) => {
+  const directory = await state.fresh();
+  const build = async (name: string, parts: SpecParts, ...more: string[]) => {
+    const spec = join(directory, `${name}.spec`);
+    await writeFile(spec, specText(parts));
+    const results = join(directory, name);
+    const words = ['build', '-r', state.recipe, '--spec', spec, '--resultdir', results, ...more];
+    // Parked sandboxes would be taken for what is left of a build.
+    const env = { ...state.images.env, KILN_PARKED: '0' };
+    const { exitCode, stderr } = await state.images.kiln(words, { env });
+    return { exitCode, results, text: String(stderr) };
+  };
+  const failed = await build('broken', { name: 'broken', build: 'false' });
+  t.is(failed.exitCode, 1, failed.text);
+  t.true(failed.text.includes(`\n  see ${failed.results}/report.html`), failed.text);
+  t.true((await readdir(failed.results)).includes('report.html'));
+  t.regex(failed.text, /build it again with --keep, and then: kiln shell ID$/m);
+  const kept = await build('broken', { name: 'broken', build: 'false' }, '--keep=1m');
+  const [, id = ''] = /kept as (\w+): kiln shell \w+$/m.exec(kept.text) ?? [];
+  await state.images.kiln(['kill', id]);
+  t.notRegex(kept.text, /build it again with --keep/);
+
+  const preamble = 'Source0: none-1.tar.gz\nPatch1: none.patch';
+  const missing = await build('missing', { name: 'missing', preamble });
+  t.is(missing.exitCode, 3, missing.text);
+  t.regex(
+    missing.text,
+    /hint: .* is missing \((?:none-1\.tar\.gz, none\.patch|none\.patch, none-1\.tar\.gz)\): --sources names/,
+  );
+  const sources = join(directory, 'sources');
+  await mkdir(sources);
+  await writeFile(join(directory, 'none-1.tar.gz'), 'x');
+  await symlink('../none-1.tar.gz', join(sources, 'none-1.tar.gz'));
+  const [away, patch] = [{ name: 'away', preamble: 'Source0: none-1.tar.gz' }, '--sources'];
+  t.regex(
+    (await build('away', away, patch, sources)).text,
+    /hint: a Source or Patch is a link to .* \(none-1\.tar\.gz\)/,
+  );
+  t.regex(
+    (await build('away', away, patch, join(directory, 'none-1.tar.gz'))).text,
+    /kiln: \S+\/none-1\.tar\.gz is no directory/,
+  );
+  const long = { name: 'long', preamble: `Source0: ${'n'.repeat(300)}` };
+  const tooLong = await build('long', long, patch, sources);
+  t.is(tooLong.exitCode, 3, tooLong.text);
+  t.regex(tooLong.text, /hint: a Source or Patch of the spec is missing \(n+\)/);
+});
 
 test.serial(
-  'a failed build says where its report is, and how to look into its sandbox',
-  async (t) => {
-    const directory = await state.fresh();
-    const build = async (name: string, parts: SpecParts, ...more: string[]) => {
-      const spec = join(directory, `${name}.spec`);
-      await writeFile(spec, specText(parts));
-      const results = join(directory, name);
-      const words = ['build', '-r', state.recipe, '--spec', spec, '--resultdir', results, ...more];
-      // Parked sandboxes would be taken for what is left of a build.
-      const env = { ...state.images.env, KILN_PARKED: '0' };
-      const { exitCode, stderr } = await state.images.kiln(words, { env });
-      return { exitCode, results, text: String(stderr) };
-    };
-    const failed = await build('broken', { name: 'broken', build: 'false' });
-    t.is(failed.exitCode, 1, failed.text);
-    t.true(failed.text.includes(`\n  see ${failed.results}/report.html`), failed.text);
-    t.true((await readdir(failed.results)).includes('report.html'));
-    t.regex(failed.text, /build it again with --keep, and then: kiln shell ID$/m);
-    const kept = await build('broken', { name: 'broken', build: 'false' }, '--keep=1m');
-    const [, id = ''] = /kept as (\w+): kiln shell \w+$/m.exec(kept.text) ?? [];
-    await state.images.kiln(['kill', id]);
-    t.notRegex(kept.text, /build it again with --keep/);
-
-    const preamble = 'Source0: none-1.tar.gz\nPatch1: none.patch';
-    const missing = await build('missing', { name: 'missing', preamble });
-    t.is(missing.exitCode, 3, missing.text);
-    t.regex(
-      missing.text,
-      /hint: .* is missing \((?:none-1\.tar\.gz, none\.patch|none\.patch, none-1\.tar\.gz)\): --sources names/,
-    );
-    const sources = join(directory, 'sources');
-    await mkdir(sources);
-    await writeFile(join(directory, 'none-1.tar.gz'), 'x');
-    await symlink('../none-1.tar.gz', join(sources, 'none-1.tar.gz'));
-    const [away, patch] = [{ name: 'away', preamble: 'Source0: none-1.tar.gz' }, '--sources'];
-    t.regex(
-      (await build('away', away, patch, sources)).text,
-      /hint: a Source or Patch is a link to .* \(none-1\.tar\.gz\)/,
-    );
-    t.regex(
-      (await build('away', away, patch, join(directory, 'none-1.tar.gz'))).text,
-      /kiln: \S+\/none-1\.tar\.gz is no directory/,
-    );
-    const long = { name: 'long', preamble: `Source0: ${'n'.repeat(300)}` };
-    const tooLong = await build('long', long, patch, sources);
-    t.is(tooLong.exitCode, 3, tooLong.text);
-    t.regex(tooLong.text, /hint: a Source or Patch of the spec is missing \(n+\)/);
-  },
-);
-
-test.serial(
-  'an image that does not exist fails a build whose source takes long to read',
+  'a missing image fails a build early, even if its source takes long to read',
   async (t) => {
     const big = join(await state.fresh(), 'big.src.rpm');
     // Sparse: what counts is how long its digest takes.

@@ -85,7 +85,7 @@ for (const phase of ['image', 'sandbox', 'srpm', 'build', 'collect', 'destroy'])
   });
 }
 
-long('kill -9 in a build, and again while that is cleaned up: the next one finishes', async (t) => {
+long('after kill -9 in a build, and in the cleanup, the next build succeeds', async (t) => {
   t.timeout(8 * MINUTE * PATIENCE);
   const path = await sourcePackage(await state.fresh(), { ...SLOW, build: 'sleep 600' });
   const begun = async () => {
@@ -127,7 +127,7 @@ async function phaseStarted(resultdir: string, phase: string): Promise<void> {
   throw new Error(`the phase ${phase} never began`);
 }
 
-test.serial('a failed build is kept, entered, mended and resumed', async (t) => {
+test.serial('a failed build can be kept, entered, mended and resumed', async (t) => {
   t.timeout(2 * MINUTE * PATIENCE);
   const failed = await state.build(
     {
@@ -185,14 +185,14 @@ test.serial('a failed build is kept, entered, mended and resumed', async (t) => 
   t.is((gone as { code?: string }).code, 'E_NO_SANDBOX');
 });
 
-test.serial('a build that goes well is not kept', async (t) => {
+test.serial('a build that succeeds is not kept', async (t) => {
   const report = await state.build({ name: 'fine' }, { keepSeconds: 300 });
   t.is(report.exitStatus, 0, report.failure?.stack);
   t.false(report.kept);
   t.deepEqual(await leftovers(state), []);
 });
 
-test.serial('a cache is found again by the same caller, and by nobody else', async (t) => {
+test.serial('a cache is found again by the same caller only', async (t) => {
   const parts = {
     name: 'cached',
     build:
@@ -217,7 +217,7 @@ test.serial('a cache is found again by the same caller, and by nobody else', asy
   t.deepEqual(await seen({ uid: 1234, gid: 1234 }), ['none']);
 });
 
-test.serial('a cache is brought back to its size', async (t) => {
+test.serial('a cache is trimmed to its size', async (t) => {
   const caches = [{ name: 'small', bytes: 2 ** 20 }];
   const report = await state.build(
     {
@@ -248,7 +248,7 @@ long('a build that fills its cache is ended', async (t) => {
   t.true(Number((await execa('du', ['-sk', folder])).stdout.split('\t')[0]) <= 1028);
 });
 
-test('what was used longest ago goes first, and no link is followed', async (t) => {
+test('the least recently used files of a cache go first, and no link is followed', async (t) => {
   const cache = await state.fresh();
   const outside = join(await state.fresh(), 'outside');
   await writeFile(outside, Buffer.alloc(50_000));
@@ -278,7 +278,7 @@ test('what was used longest ago goes first, and no link is followed', async (t) 
   t.is((await stat(outside)).size, 50_000);
 });
 
-test.serial('of two builds of one result directory, one is refused', async (t) => {
+test.serial('of two builds into one result directory, one is refused', async (t) => {
   t.timeout(2 * MINUTE * PATIENCE);
   const resultDirectory = ownPath(await state.fresh());
   const path = await sourcePackage(await state.fresh(), { name: 'twice' });

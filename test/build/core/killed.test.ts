@@ -33,7 +33,7 @@ for (const [victim, section] of [
   ['init', 'prep'],
   ['the init in its pid namespace', 'build'],
 ] as const) {
-  test.serial(`kill -9 of ${victim} in %${section}: no failure of the package`, async (t) => {
+  test.serial(`kill -9 of ${victim} in %${section} is no failure of the package`, async (t) => {
     t.timeout(4 * MINUTE * PATIENCE);
     const mark = ownSeconds();
     const path = await sleeping('victim', section, mark);
@@ -52,7 +52,7 @@ for (const [victim, section] of [
   });
 }
 
-test.serial('--verify: a killed second build is no difference', async (t) => {
+test.serial('--verify: a killed second build is not reported as a difference', async (t) => {
   t.timeout(6 * MINUTE * PATIENCE);
   const mark = ownSeconds();
   const path = await sourcePackage(state.directory, {
@@ -72,7 +72,7 @@ test.serial('--verify: a killed second build is no difference', async (t) => {
   t.notRegex(String(stderr), /E_BUILD_DIFFERS/);
 });
 
-test.serial('a chain builds a package once more, and blames nobody', async (t) => {
+test.serial('a chain builds again after a sandbox was killed, and blames no package', async (t) => {
   t.timeout(8 * MINUTE * PATIENCE);
   const mark = ownSeconds();
   const path = await sleeping('link', 'build', mark);

@@ -154,12 +154,12 @@ async function builtAlike(t: ExecutionContext, name: string): Promise<void> {
   references.set(source.replace('.src.rpm', ''), reference);
 }
 
-test.serial('a Perl module is built as rpmbuild builds it', async (t) => {
+test.serial('a Perl module builds as with rpmbuild', async (t) => {
   t.timeout(300_000 * PATIENCE);
   await builtAlike(t, 'perl-Try-Tiny');
 });
 
-long('eight packages are built as rpmbuild builds them, alone and in a chain', async (t) => {
+long('eight packages build as with rpmbuild, alone and in a chain', async (t) => {
   t.timeout(1_800_000 * PATIENCE);
   t.deepEqual(
     (await readdir(specs)).sort(),
