@@ -67,14 +67,14 @@ long('hello.yaml makes GNU hello, and its tests pass in the sandbox', async (t) 
   t.regex(log, /^# FAIL: {2}0$/m);
 });
 
-long('hello.ts makes the same program, and has it greet', async (t) => {
+long('hello.ts makes the same program, and runs it', async (t) => {
   const { out, log } = await build(t, 'hello.ts', '--param', 'check=no');
   t.is((await execa(join(out, 'hello'))).stdout, 'Hello, world!');
   t.regex(log, /^the program says: made by a recipe$/m);
   t.notRegex(log, /^# PASS/m);
 });
 
-long('zlib.yaml makes a zlib that compresses what gzip reads', async (t) => {
+long('zlib.yaml makes a zlib that writes what gzip reads', async (t) => {
   const { out } = await build(t, 'zlib.yaml');
   const program = join(out, 'try');
   const code = `#include <zlib.h>
@@ -94,7 +94,7 @@ long('zlib.yaml makes a zlib that compresses what gzip reads', async (t) => {
   );
 });
 
-test.serial('noarch-rpm.yaml makes a package that rpm takes', async (t) => {
+test.serial('noarch-rpm.yaml makes a package that rpm accepts', async (t) => {
   const { out } = await build(t, 'noarch-rpm.yaml');
   const query = ['-qp', '--nosignature', '--qf', '%{NEVRA} %{ARCH}'];
   const rpm = join(out, 'greet-1.0-1.noarch.rpm');
@@ -111,7 +111,7 @@ long('node-package.ts installs, tests and packs without a network', async (t) =>
   t.deepEqual(stdout.split('\n').sort(), ['package/nap.js', 'package/package.json']);
 });
 
-long('debian-package.yaml makes a .deb that dpkg takes', async (t) => {
+long('debian-package.yaml makes a .deb that dpkg accepts', async (t) => {
   const { out } = await build(t, 'debian-package.yaml');
   const deb = join(out, 'hello-kiln_2.10-1_amd64.deb');
   const fields = await execa('dpkg-deb', ['--field', deb, 'Package', 'Version', 'Depends']);

@@ -68,7 +68,7 @@ artifacts: [copy, colours, uid]
 );
 
 test.serial(
-  'a step that fails is named with its command and last lines; later ones do not run',
+  'a failed step is named with its command and last lines; later steps do not run',
   async (t) => {
     const built = await workshop.build({
       'it.yaml': `
@@ -112,7 +112,7 @@ artifacts: [early, never]
   },
 );
 
-test.serial('sources come from where they are, and only with the right digest', async (t) => {
+test.serial('sources come from files and servers, and only with the right digest', async (t) => {
   const content = 'upstream\n';
   let asked = 0;
   const server = createServer((request, response) => {
@@ -155,7 +155,7 @@ test.serial('sources come from where they are, and only with the right digest', 
 });
 
 test.serial(
-  '--sources offers files by their digest; one of the right name must be right',
+  '--sources offers files by their digest; a matching name alone is not enough',
   async (t) => {
     const folder = await workshop.folder({ 'other-name.bin': 'offered\n', 'named.txt': 'wrong\n' });
     const recipe = (name: string) => ({
@@ -168,7 +168,7 @@ test.serial(
   },
 );
 
-test.serial('a recipe has what lies in its folder, and nothing else of the host', async (t) => {
+test.serial('a recipe can read files of its folder, and nothing else of the host', async (t) => {
   const folder = await workshop.folder({ 'secret.txt': 'secret\n' });
   const recipe = (rest: string) => `image: ${BUSYBOX}\nsteps: ['cat /sources/* /host/*']\n${rest}`;
   for (const file of ['../x', '/etc/passwd', 'link/secret.txt', 'a/../../x']) {
@@ -196,65 +196,59 @@ test.serial('a recipe has what lies in its folder, and nothing else of the host'
   t.regex(network.stderr, /asks for the network of the host/);
 });
 
-test.serial(
-  'limits of time end a step and everything it left; ^C and kill -9 leave nothing',
-  async (t) => {
-    const time = await workshop.build({
-      'it.yaml': `image: ${BUSYBOX}\nsteps:\n  - {name: slow, timeout: 500ms, run: 'sleep 300 & sleep 300'}`,
-    });
-    t.is(time.exitCode, 124);
-    t.is(time.result?.limitHit, 'timeout');
-    const stall = await workshop.build({
-      'it.yaml': `image: ${BUSYBOX}\nsandbox: {stall-timeout: 3s}\nsteps: ['for i in 1 2 3 4 5 6 7 8 9 10 11 12; do echo $i; sleep 0.4; done; sleep 300']`,
-    });
-    t.is(stall.exitCode, 124);
-    t.is(stall.result?.limitHit, 'stall');
-    t.regex(stall.stdout, /12$/);
-    const whole = await workshop.build({
-      'it.yaml': `image: ${BUSYBOX}\nsandbox: {timeout: 1s}\nsteps: [sleep 0.6, sleep 0.6, sleep 300]`,
-    });
-    t.is(whole.exitCode, 124);
+test.serial('time limits end a step and its processes; ^C and kill -9 leave nothing', async (t) => {
+  const time = await workshop.build({
+    'it.yaml': `image: ${BUSYBOX}\nsteps:\n  - {name: slow, timeout: 500ms, run: 'sleep 300 & sleep 300'}`,
+  });
+  t.is(time.exitCode, 124);
+  t.is(time.result?.limitHit, 'timeout');
+  const stall = await workshop.build({
+    'it.yaml': `image: ${BUSYBOX}\nsandbox: {stall-timeout: 3s}\nsteps: ['for i in 1 2 3 4 5 6 7 8 9 10 11 12; do echo $i; sleep 0.4; done; sleep 300']`,
+  });
+  t.is(stall.exitCode, 124);
+  t.is(stall.result?.limitHit, 'stall');
+  t.regex(stall.stdout, /12$/);
+  const whole = await workshop.build({
+    'it.yaml': `image: ${BUSYBOX}\nsandbox: {timeout: 1s}\nsteps: [sleep 0.6, sleep 0.6, sleep 300]`,
+  });
+  t.is(whole.exitCode, 124);
 
-    for (const signal of ['SIGINT', 'SIGKILL'] as const) {
-      // No other's on this machine.
-      const seconds = ownSeconds();
-      const path = await workshop.folder({
-        'it.yaml': `image: ${BUSYBOX}\nsteps: [echo started; sleep ${seconds}]`,
-      });
-      const run = workshop.state.kiln(['build', join(path, 'it.yaml'), '--resultdir', path]);
-      await once(run.stdout!, 'data');
-      run.kill(signal);
-      const ended = await run;
-      if (signal === 'SIGINT') t.is(ended.exitCode, 130);
-      await workshop.state.kiln(['gc']);
-      // The daemon ends it by itself, for a client that is gone.
-      const left = async () => (await workshop.state.kiln(['ps', '--json'])).stdout;
-      t.true(await eventually(async () => (await left()) === '[]'), signal);
-      t.true(await until(() => processesCalled('sleep', seconds).length === 0), signal);
-    }
-  },
-);
-
-test.serial(
-  'a result directory that cannot be written is told before anything is built',
-  async (t) => {
-    const folder = await workshop.folder({
-      'it.yaml': `image: ${BUSYBOX}\nsteps: [echo ran]`,
-      out: '',
+  for (const signal of ['SIGINT', 'SIGKILL'] as const) {
+    // No other's on this machine.
+    const seconds = ownSeconds();
+    const path = await workshop.folder({
+      'it.yaml': `image: ${BUSYBOX}\nsteps: [echo started; sleep ${seconds}]`,
     });
-    const run = await workshop.state.kiln([
-      'build',
-      join(folder, 'it.yaml'),
-      '--resultdir',
-      join(folder, 'out'),
-    ]);
-    t.is(run.exitCode, 125);
-    t.is(String(run.stdout), '');
-    t.regex(String(run.stderr), /result directory/);
-  },
-);
+    const run = workshop.state.kiln(['build', join(path, 'it.yaml'), '--resultdir', path]);
+    await once(run.stdout!, 'data');
+    run.kill(signal);
+    const ended = await run;
+    if (signal === 'SIGINT') t.is(ended.exitCode, 130);
+    await workshop.state.kiln(['gc']);
+    // The daemon ends it by itself, for a client that is gone.
+    const left = async () => (await workshop.state.kiln(['ps', '--json'])).stdout;
+    t.true(await eventually(async () => (await left()) === '[]'), signal);
+    t.true(await until(() => processesCalled('sleep', seconds).length === 0), signal);
+  }
+});
 
-test.serial('--keep keeps the sandbox of a step that failed, files and all', async (t) => {
+test.serial('an unwritable result directory is reported before anything is built', async (t) => {
+  const folder = await workshop.folder({
+    'it.yaml': `image: ${BUSYBOX}\nsteps: [echo ran]`,
+    out: '',
+  });
+  const run = await workshop.state.kiln([
+    'build',
+    join(folder, 'it.yaml'),
+    '--resultdir',
+    join(folder, 'out'),
+  ]);
+  t.is(run.exitCode, 125);
+  t.is(String(run.stdout), '');
+  t.regex(String(run.stderr), /result directory/);
+});
+
+test.serial('--keep keeps the sandbox of a failed step, with its files', async (t) => {
   const built = await workshop.build(
     {
       'it.yaml': `image: ${BUSYBOX}\nsandbox: {workdir: /tmp, env: {WHO: me}}\nsteps: [echo here > file; false]`,
@@ -287,7 +281,7 @@ test.serial('--keep keeps the sandbox of a step that failed, files and all', asy
   await workshop.state.kiln(['kill', id]);
 });
 
-test.serial('a result directory has one build at a time', async (t) => {
+test.serial('a result directory takes one build at a time', async (t) => {
   const folder = await workshop.folder({
     'slow.yaml': `image: ${BUSYBOX}\nsteps: ["echo begun; sleep 3"]\n`,
   });
@@ -307,7 +301,7 @@ test.serial('a result directory has one build at a time', async (t) => {
   t.true((await readdir(out)).includes('result.json'));
 });
 
-test.serial('an artifact cannot take the place of the lock of a result directory', async (t) => {
+test.serial('an artifact cannot replace the lock of a result directory', async (t) => {
   const { stderr, result, resultDirectory } = await workshop.build({
     'it.yaml': `image: ${BUSYBOX}
 sandbox: { workdir: /tmp }
@@ -323,7 +317,7 @@ artifacts: [.kiln.lock, other]
   t.true((await readdir(resultDirectory)).includes('other'));
 });
 
-test.serial('only steps that ask for it have the network of the sandbox', async (t) => {
+test.serial('only steps that ask for the network have it', async (t) => {
   const server = createServer((_request, response) => response.end('from outside\n')).listen(
     0,
     '127.0.0.1',
@@ -366,7 +360,7 @@ export default { image: '${BUSYBOX}', sandbox: { network: 'host' },
   t.regex(without.stderr, /it\.yaml:3:15: steps\[0\]\.network: the sandbox has no network/);
 });
 
-test.serial('a list of hosts: only steps that ask for it have the proxy', async (t) => {
+test.serial('with a list of hosts, only steps that ask for the proxy have it', async (t) => {
   const server = createServer((_request, response) => response.end('from outside\n')).listen(
     0,
     '127.0.0.1',
@@ -408,7 +402,7 @@ steps:
   }
 });
 
-test.serial('a source is bounded, and is a file', async (t) => {
+test.serial('a source must be a file, of bounded size', async (t) => {
   const files = { 'it.yaml': '', big: 'x'.repeat(2000) };
   const recipe = (source: string) => `image: ${BUSYBOX}\nsources: [${source}]\nsteps: ['true']`;
   const big = await workshop.build({ ...files, 'it.yaml': recipe('{file: big, max-size: 1000}') });

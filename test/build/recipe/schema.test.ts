@@ -69,7 +69,7 @@ artifacts: x
 const problemsOf = (error: RecipeError | undefined) =>
   error?.problems.map(({ path, message, hint }) => `${path}: ${message} | ${hint}`);
 
-test('messages are kiln’s own, and hint at what helps', async (t) => {
+test('error messages are kiln’s own, and give a useful hint', async (t) => {
   const cases: readonly (readonly [string, RegExp])[] = [
     ['image: [a]\nsteps: [a]', /^image: must be a string, not a list \| undefined$/],
     ['image: 5\nsteps: [a]', /^image: must be a string, not a number \| put it in quotes$/],
@@ -93,14 +93,14 @@ test('messages are kiln’s own, and hint at what helps', async (t) => {
   }
 });
 
-test('a recipe in another encoding than UTF-8 is refused, not changed', async (t) => {
+test('a recipe that is not UTF-8 is refused, not changed', async (t) => {
   const latin = Buffer.from('image: x\nsteps:\n  - echo gr\u00fcn\n', 'latin1');
   const error = await t.throwsAsync<KilnError>(load(latin), { code: 'E_RECIPE_READ' });
   t.regex(String(error?.cause), /line 3 of \S+it\.yaml is not UTF-8/);
   t.regex(error?.hint ?? '', /^save it as UTF-8/);
 });
 
-test('what a program exports goes through the same schema, functions as marks', (t) => {
+test('the exports of a recipe program pass the same schema, with marks for functions', (t) => {
   const recipe = checkScriptRecipe('x.ts', {
     image: 'i',
     sandbox: { memory: '64M', timeout: '2m' },
@@ -123,7 +123,7 @@ test('what a program exports goes through the same schema, functions as marks', 
   t.throws(() => checkScriptRecipe('x.ts', undefined), { message: /default export/ });
 });
 
-test('the JSON Schema takes the recipes that come with kiln, and not what kiln refuses', async (t) => {
+test('the JSON Schema accepts kiln’s recipes, and rejects what kiln refuses', async (t) => {
   const validate = new Ajv2020({ strict: false }).compile(buildRecipeJsonSchema() as object);
   const names = (await readdir(recipes)).filter((name) => name.endsWith('.yaml'));
   t.true(names.length >= 4);

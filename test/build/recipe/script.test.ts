@@ -25,12 +25,10 @@ import { $, cd, within, retry, spinner, sleep } from 'zx';
 export default defineRecipe({ image: '${BUSYBOX}', sandbox: { workdir: '/tmp' }, ${more}
   steps: [async function work() { ${body} }] });`;
 
-test.serial(
-  'zx’s $, cd, within, retry and spinner do in the sandbox what they do elsewhere',
-  async (t) => {
-    const built = await workshop.build(
-      {
-        'it.ts': recipe(`
+test.serial('zx’s $, cd, within, retry and spinner work in the sandbox as elsewhere', async (t) => {
+  const built = await workshop.build(
+    {
+      'it.ts': recipe(`
       const text = async (p: any) => String(await p.quiet()).trim();
       console.log('pid namespace', await text($\`ls -l /proc/self/ns/pid\`));
       console.log('host', await text($\`hostname\`));
@@ -51,35 +49,34 @@ test.serial(
       console.log('parallel', parallel.join());
       console.log('parameter', parameters.greeting);
     `),
-      },
-      ['--param', 'greeting=hello=you'],
-    );
-    t.is(built.exitCode, 0, built.stderr);
-    const said = Object.fromEntries(
-      built.stdout.split('\n').map((line) => {
-        const at = line.lastIndexOf('  ') > 0 ? line.lastIndexOf('  ') : line.indexOf(' ');
-        return /^pid namespace/.test(line)
-          ? ['namespace', line]
-          : [line.slice(0, at), line.slice(at + 1)];
-      }),
-    );
-    t.false(said.namespace?.includes(await readlink('/proc/self/ns/pid')), said.namespace);
-    t.is(said.host, 'kiln');
-    t.not(said.host, hostname());
-    t.is(said.quoted, "a b $HOME '; exit 3");
-    t.is(said.inside, '/tmp/deep');
-    t.is(said.outside, '/tmp');
-    t.is(said.tries, '3');
-    t.is(said.spun, 'round');
-    t.is(said.piped, 'HELLO');
-    t.is(said.counted, '3000000');
-    t.is(said.read, '5000000');
-    t.is(said.environment, 'A=b');
-    t.is(said.status, '7');
-    t.is(said.parallel, '1,2,3');
-    t.is(said.parameter, 'hello=you');
-  },
-);
+    },
+    ['--param', 'greeting=hello=you'],
+  );
+  t.is(built.exitCode, 0, built.stderr);
+  const said = Object.fromEntries(
+    built.stdout.split('\n').map((line) => {
+      const at = line.lastIndexOf('  ') > 0 ? line.lastIndexOf('  ') : line.indexOf(' ');
+      return /^pid namespace/.test(line)
+        ? ['namespace', line]
+        : [line.slice(0, at), line.slice(at + 1)];
+    }),
+  );
+  t.false(said.namespace?.includes(await readlink('/proc/self/ns/pid')), said.namespace);
+  t.is(said.host, 'kiln');
+  t.not(said.host, hostname());
+  t.is(said.quoted, "a b $HOME '; exit 3");
+  t.is(said.inside, '/tmp/deep');
+  t.is(said.outside, '/tmp');
+  t.is(said.tries, '3');
+  t.is(said.spun, 'round');
+  t.is(said.piped, 'HELLO');
+  t.is(said.counted, '3000000');
+  t.is(said.read, '5000000');
+  t.is(said.environment, 'A=b');
+  t.is(said.status, '7');
+  t.is(said.parallel, '1,2,3');
+  t.is(said.parameter, 'hello=you');
+});
 
 test.serial('commands can be signalled, timed out and aborted', async (t) => {
   const built = await workshop.build({
@@ -103,7 +100,7 @@ test.serial('commands can be signalled, timed out and aborted', async (t) => {
 });
 
 test.serial(
-  'what a recipe fails with is told: a command, an error, a time-out, its own end',
+  'the cause of a failure is reported: a command, an error, a time-out, an exit',
   async (t) => {
     const command = await workshop.build({
       'it.ts': recipe("await $`echo 'x.c:1: error' >&2; exit 9`.quiet();"),
@@ -165,7 +162,7 @@ test.serial(
   },
 );
 
-test.serial('a program that cannot be loaded says where and why', async (t) => {
+test.serial('a recipe program that cannot be loaded says where and why', async (t) => {
   const cases: readonly (readonly [string | Buffer, RegExp])[] = [
     [
       Buffer.from('// ok\n// gr\u00fcn', 'latin1'),
@@ -191,7 +188,7 @@ test.serial('a program that cannot be loaded says where and why', async (t) => {
 });
 
 test.serial(
-  'a recipe is shut in: no files, no network, no programs, nothing of kiln',
+  'a recipe program is confined: no files, no network, no programs, nothing of kiln',
   async (t) => {
     const built = await workshop.build({
       'it.ts': `
@@ -229,7 +226,7 @@ ${recipe('try { await $host`id`; } catch (error: any) { console.log("host", erro
   },
 );
 
-test.serial('a recipe that forges messages to kiln gets nothing by it', async (t) => {
+test.serial('a recipe that forges messages to kiln gains nothing', async (t) => {
   const folder = await workshop.folder({ 'secret.txt': 'secret' });
   const forged = (message: string) => `
 import fs from 'node:fs';
@@ -257,10 +254,8 @@ ${recipe('forge(); await $`sleep 1`.quiet();')}`;
   }
 });
 
-test.serial(
-  'a recipe that asks and does not read is ended, before that fills the memory',
-  async (t) => {
-    const send = `
+test.serial('a recipe that asks without reading is ended before it fills the memory', async (t) => {
+  const send = `
 import fs from 'node:fs';
 const send = (text: string) => {
   const body = Buffer.from(text);
@@ -271,27 +266,26 @@ const send = (text: string) => {
 };
 const message = (value: unknown) => send(JSON.stringify({ type: 'message', value }));
 `;
-    const flooded = async (body: string) =>
-      await workshop.build({ 'it.ts': `${send}${recipe(body)}`, 'big.json': '"'.padEnd(1e6, 'x') });
-    const files = await flooded(
-      "for (let i = 0; i < 100; i++) message({ type: 'read', path: 'big.json' });",
-    );
-    t.is(files.exitCode, 125, files.stderr);
-    t.is(files.result?.failure?.code, 'E_RECIPE_SCRIPT');
-    t.regex(files.stderr, /it\.ts does not read kiln's answers/);
-    const commands = await flooded(`
+  const flooded = async (body: string) =>
+    await workshop.build({ 'it.ts': `${send}${recipe(body)}`, 'big.json': '"'.padEnd(1e6, 'x') });
+  const files = await flooded(
+    "for (let i = 0; i < 100; i++) message({ type: 'read', path: 'big.json' });",
+  );
+  t.is(files.exitCode, 125, files.stderr);
+  t.is(files.result?.failure?.code, 'E_RECIPE_SCRIPT');
+  t.regex(files.stderr, /it\.ts does not read kiln's answers/);
+  const commands = await flooded(`
     const spawn = { type: 'spawn', where: 'host', argv: ['true'], cwd: '/', env: {} };
     for (let id = 1; id < 600_000; id++) message({ ...spawn, id });`);
-    t.is(commands.exitCode, 125, commands.stderr);
-    t.is(commands.result?.failure?.code, 'E_RECIPE_SCRIPT');
-    const long = await flooded("send('['.repeat(20_000_000));");
-    t.is(long.exitCode, 125, long.stderr);
-    t.regex(long.stderr, /a message of 20000000 bytes is too long/);
-  },
-);
+  t.is(commands.exitCode, 125, commands.stderr);
+  t.is(commands.result?.failure?.code, 'E_RECIPE_SCRIPT');
+  const long = await flooded("send('['.repeat(20_000_000));");
+  t.is(long.exitCode, 125, long.stderr);
+  t.regex(long.stderr, /a message of 20000000 bytes is too long/);
+});
 
 test.serial(
-  'the kernel says so, too: the recipe’s process has a filter, ids and namespaces of its own',
+  'a recipe’s process has its own seccomp filter, ids and namespaces, by the kernel’s word',
   async (t) => {
     const folder = await workshop.folder({
       'it.ts': recipe('await $`echo up; sleep 600`.quiet(); '),
@@ -322,7 +316,7 @@ test.serial(
   },
 );
 
-test.serial('what $host runs ends when kiln is asked to end, and in time', async (t) => {
+test.serial('commands of $host end, in time, when kiln is asked to end', async (t) => {
   const seconds = ownSeconds();
   const sleeps = async () => processesCalled('sleep', seconds).length > 0;
   const folder = await workshop.folder({
