@@ -39,7 +39,7 @@ async function isAcyclic(successors: readonly (readonly number[])[]): Promise<bo
   return (await execa('tsort', { input, reject: false })).exitCode === 0;
 }
 
-test('there are cycles where tsort finds a loop, and none are left without them', async (t) => {
+test('cycles are found where tsort finds a loop, and breaking them leaves none', async (t) => {
   await fc.assert(
     fc.asyncProperty(graph, async (successors) => {
       const edges = edgesOf(nodesOf(successors));
@@ -57,7 +57,7 @@ test('there are cycles where tsort finds a loop, and none are left without them'
   );
 });
 
-test('a long chain is no problem, and a cycle says who needs what', (t) => {
+test('a long chain is no problem, and an error about a cycle says who needs what', (t) => {
   const long = Array.from({ length: 3000 }, (_, index) => ({
     name: `p${index}`,
     requires: index === 0 ? ['cap2999'] : [`cap${index - 1}`],
@@ -74,7 +74,7 @@ test('a long chain is no problem, and a cycle says who needs what', (t) => {
   t.notRegex(error.message, /p2/);
 });
 
-test('a version that is not met is no edge, nor is what one provides oneself', (t) => {
+test('unmet versions and self-provides add no edge', (t) => {
   const edges = edgesOf([
     { name: 'old', requires: [], provides: parseCapabilities('lib = 1') },
     { name: 'new', requires: ['lib >= 2', 'new'], provides: parseCapabilities('new = 1') },
@@ -82,7 +82,7 @@ test('a version that is not met is no edge, nor is what one provides oneself', (
   t.is(edges.get('new')?.size, 0);
 });
 
-test('capabilities as specs write them', (t) => {
+test('capabilities are parsed as specs write them', (t) => {
   const parsed = (text: string) => parseCapabilities(text).map(showCapability);
   t.deepEqual(parsed('pkgconfig(gtk+-3.0) >= 1:3.2-1'), ['pkgconfig(gtk+-3.0) >= 1:3.2-1']);
   t.deepEqual(parsed('(a(x86-64) >= 1 if (b or c(y) = 2))'), ['a(x86-64) >= 1', 'b', 'c(y) = 2']);

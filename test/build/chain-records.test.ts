@@ -13,7 +13,7 @@ const PLANTED: Readonly<Record<string, (path: string) => unknown>> = {
 };
 
 for (const [what, plant] of Object.entries(PLANTED)) {
-  test(`${what} in the place of a chain's lock is named as a person knows it`, async (t) => {
+  test(`${what} in place of the lock of a chain is reported under its own path`, async (t) => {
     const directory = mkdtempSync(join(tmpdir(), 'kiln-records-'));
     t.teardown(() => rmSync(directory, { recursive: true }));
     mkdirSync(join(directory, '.kiln'));
@@ -26,7 +26,7 @@ for (const [what, plant] of Object.entries(PLANTED)) {
   });
 }
 
-test('one chain at a time has a result directory', async (t) => {
+test('a result directory takes one chain at a time', async (t) => {
   const directory = mkdtempSync(join(tmpdir(), 'kiln-records-'));
   t.teardown(() => rmSync(directory, { recursive: true }));
   using records = Records.open(ownPath(directory));

@@ -100,7 +100,7 @@ async function nothingIsLeft(t: ExecutionContext): Promise<void> {
   t.true(await eventually(async () => (await state.kiln(['ps', '--json'])).stdout === '[]'));
 }
 
-test.serial('library, user, user: in the wrong order, in parallel, once', async (t) => {
+test.serial('a chain given in the wrong order builds each package once, in parallel', async (t) => {
   const { out, make, run, onTerminal, report } = workshop('plain');
   const liba = await make({ name: 'liba' });
   const rest = [
@@ -167,7 +167,7 @@ test.serial('library, user, user: in the wrong order, in parallel, once', async 
   t.is(again.exitCode, 0, String(again.stderr));
 });
 
-long('what a chain makes is signed, and made anew for another key', async (t) => {
+long('packages of a chain are signed, and rebuilt for another key', async (t) => {
   const { out, make, run, report } = workshop('signed');
   const source = await make({ name: 'vouched' });
   const made = join(out, 'vouched-1-1', 'vouched-1-1.noarch.rpm');
@@ -198,7 +198,7 @@ long('what a chain makes is signed, and made anew for another key', async (t) =>
   t.regex(String(none.stderr), /E_SIGN_KEY|not an armored OpenPGP secret key/);
 });
 
-long('what nobody could know before: it waits until somebody has made it', async (t) => {
+long('a package waits for a capability that appears only during a build', async (t) => {
   const { out, make, run, report } = workshop('late');
   // A package that only comes to be in %build (rpm 4.20's dynamic specs).
   const lines = ['package late', 'Summary: Fixture', 'Provides: late(thing) = 7'];
@@ -221,7 +221,7 @@ long('what nobody could know before: it waits until somebody has made it', async
   t.true((await inRepository(out)).includes('maker-late'));
 });
 
-test.serial('a failure stops the chain; with --continue only what depends on it', async (t) => {
+test.serial('a failure stops the chain; with --continue, only its dependents', async (t) => {
   const { out, make, run, report } = workshop('failing');
   const sources = [
     await make({ name: 'bad', build: 'echo the reason is 42; exit 3' }),
@@ -248,7 +248,7 @@ test.serial('a failure stops the chain; with --continue only what depends on it'
   await nothingIsLeft(t);
 });
 
-long('packages that need each other', async (t) => {
+long('packages that need each other are reported as a cycle', async (t) => {
   const { out, make, run, report } = workshop('cycle');
   const sources = [
     await make({ name: 'hen', buildRequires: ['egg-devel'] }),
@@ -281,7 +281,7 @@ long('packages that need each other', async (t) => {
   t.is(await madeWith(out, 'hen'), 'hen-1 (egg-1 (hen-1 (egg-0)))');
 });
 
-long('killed in the middle, it goes on where it was', async (t) => {
+long('a chain that was killed in the middle continues where it was', async (t) => {
   const { out, make, run, report } = workshop('killed');
   const sources = [
     await make({ name: 'one' }),
@@ -311,7 +311,7 @@ long('killed in the middle, it goes on where it was', async (t) => {
 });
 
 test.serial(
-  'an image that is named by itself does not tell where packages come from',
+  'a chain refuses an image that does not say where its packages come from',
   async (t) => {
     const { make, run, report } = workshop('nameless');
     const first = await make({ name: 'first' });
@@ -325,7 +325,7 @@ test.serial(
   },
 );
 
-test.serial('what was built is told, too, where a CI service cannot be', async (t) => {
+test.serial('--json lists what was built even if the CI reports cannot be written', async (t) => {
   const { make, run, out } = workshop('untold');
   const source = await make({ name: 'alone' });
   await mkdir(join(out, 'junit.xml'), { recursive: true });
@@ -336,7 +336,7 @@ test.serial('what was built is told, too, where a CI service cannot be', async (
   t.deepEqual(states(chain), { 'alone-1-1': 'built' });
 });
 
-test.serial('what is no chain', async (t) => {
+test.serial('invalid chains are refused', async (t) => {
   const { make, run, out, report } = workshop('wrong');
   const good = await make({ name: 'good' });
   const missing = await run([good, '/nowhere.src.rpm']);
@@ -363,7 +363,7 @@ test.serial('what is no chain', async (t) => {
   t.regex(String(twice.stderr), /^kiln: chain of 2 packages/m);
 });
 
-test.serial('links in the place of the folders of a chain are not followed', async (t) => {
+test.serial('links in place of a chain’s folders are not followed', async (t) => {
   const { make, run, out } = workshop('links');
   const source = await make({ name: 'plain' });
   const secret = join(out, '../secret');
@@ -386,7 +386,7 @@ test.serial('links in the place of the folders of a chain are not followed', asy
   t.regex(String(good.stderr), /^kiln: repository: \S*links\/out\/repository\/current$/m);
 });
 
-test.serial('a CI service is told what happens, and gets junit.xml', async (t) => {
+test.serial('a CI service hears of the progress, and gets junit.xml', async (t) => {
   const { make, run, out } = workshop('ci');
   const good = await make({ name: 'good' });
   const words = 'echo "a.c:7:3: error: too bad"; echo "FAIL: unit"; false';

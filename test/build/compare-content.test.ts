@@ -1,7 +1,7 @@
 import test from 'ava';
 import { contentDifference } from '../../src/jobs/verify/compare.ts';
 
-test('what differs in two files: lines of texts, words of programs, or the first byte', (t) => {
+test('two files are compared by lines of text, words of programs, or the first byte', (t) => {
   const text = (...lines: string[]) => Buffer.from(`${lines.join('\n')}\n`);
   t.deepEqual(contentDifference(text('a', 'b', 'c'), text('a', 'x', 'c')), ['-b', '+x']);
   const program = (...parts: string[]) => Buffer.from(`\x7fELF\0${parts.join('\0')}\0`);

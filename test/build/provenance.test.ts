@@ -130,7 +130,7 @@ async function ask(file: string, program: string): Promise<string> {
   return (await execa('jq', ['-r', program, file])).stdout;
 }
 
-test('SHA256SUMS is what sha256sum writes, whatever files are called', async (t) => {
+test('SHA256SUMS is what sha256sum writes, whatever the names of files', async (t) => {
   const directory = await temporaryDirectory(t);
   await mkdir(join(directory, 'sub'));
   const names = ['b.rpm', 'a b', 'sub/c', 'new\nline', 'back\\slash', 'car\rriage', 'ünï', '-n'];
@@ -146,13 +146,13 @@ test('SHA256SUMS is what sha256sum writes, whatever files are called', async (t)
   await t.throwsAsync(execa('sha256sum', ['-c', 'SHA256SUMS'], { cwd: directory }));
 });
 
-test('a file that is gone cannot be vouched for', async (t) => {
+test('a missing file gets no digest, but an error', async (t) => {
   const directory = await temporaryDirectory(t);
   const error = await t.throwsAsync<KilnError>(digestFiles(directory, ['gone.rpm']));
   t.is(error?.code, 'E_RESULTDIR');
 });
 
-test('the SBOM says what rpm says of each package, and names the whole build root', async (t) => {
+test('the SBOM has what rpm says of each package, and names the whole build root', async (t) => {
   const { directory, input } = await built(t);
   await write(directory, input);
   const sbom = join(directory, 'sbom.spdx.json');
@@ -202,7 +202,7 @@ test('the SBOM says what rpm says of each package, and names the whole build roo
   for (const check of checks) t.is(await ask(sbom, check), 'true', check);
 });
 
-test('licenses: expressions as they are, anything else word by word', (t) => {
+test('SPDX expressions are kept as licenses, and other texts word by word', (t) => {
   for (const tag of [
     'MIT',
     'GPL-2.0-or-later WITH GCC-exception-3.1',
@@ -224,7 +224,7 @@ test('licenses: expressions as they are, anything else word by word', (t) => {
   t.regex(spdxLicense('('.repeat(100_000)).expression, /^LicenseRef-/);
 });
 
-test('the provenance is an in-toto statement that gives no secret and no path away', async (t) => {
+test('the provenance is an in-toto statement without secrets and paths', async (t) => {
   const { directory, input } = await built(t);
   await write(directory, input);
   const file = join(directory, 'provenance.json');
@@ -318,7 +318,7 @@ test('keys that cannot sign are refused', async (t) => {
   }
 });
 
-test('with SOURCE_DATE_EPOCH the same build gives the same bytes', async (t) => {
+test('with SOURCE_DATE_EPOCH, the same build gives the same bytes', async (t) => {
   const { directory, input } = await built(t);
   await writeFile(join(directory, 'build.log'), 'made it at another time\n');
   const other: AttestInput = {

@@ -14,7 +14,7 @@ async function folder(t: ExecutionContext): Promise<string> {
 
 const owner = { uid: process.getuid?.() ?? 0, gid: process.getgid?.() ?? 0 };
 
-test('a log that is too long goes on compressed, and gzip has the rest', async (t) => {
+test('a log that is too long continues compressed, and gzip reads the rest', async (t) => {
   const directory = await folder(t);
   const line = `${'x'.repeat(99)}\n`;
   {
@@ -32,7 +32,7 @@ test('a log that is too long goes on compressed, and gzip has the rest', async (
   t.false((await readdir(directory)).includes('build.log.rest.gz'));
 });
 
-test('the rest of a log has an end, which is said', async (t) => {
+test('the rest of a log is bounded, and its last line says so', async (t) => {
   const directory = await folder(t);
   {
     using files = await ResultFiles.open(ownPath(directory), owner, { plain: 10, rest: 1000 });
@@ -45,7 +45,7 @@ test('the rest of a log has an end, which is said', async (t) => {
   t.true(stdout.length < 40 * 100_000);
 });
 
-test('results among sources: the result directory, or the files that builds leave in it', async (t) => {
+test('results among sources: the result directory, and files of builds, are known', async (t) => {
   const sources = await folder(t);
   const out = join(sources, 'a/out');
   await mkdir(out, { recursive: true });

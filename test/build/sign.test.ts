@@ -77,7 +77,7 @@ for (const [name, algorithm] of [
   ['ed25519', 'EdDSA'],
   ['nistp256', 'ECDSA'],
 ] as const) {
-  test(`${algorithm}: rpm and kiln find the signature good, and nothing else changed`, async (t) => {
+  test(`${algorithm}: rpm and kiln accept the signature, and nothing else changes`, async (t) => {
     const { directory, packages, owner } = await collected(t, [UNSIGNED, SOURCE]);
     const file = join(directory, packages[0]!.file);
     await chmod(file, 0o640);
@@ -120,7 +120,7 @@ for (const [name, algorithm] of [
   });
 }
 
-test('a byte of a signed header, signature or payload that differs is not OK', async (t) => {
+test('a signed header, signature or payload with one changed byte is not OK', async (t) => {
   const { directory, packages, owner } = await collected(t, [UNSIGNED]);
   await signPackages({
     directory: ownPath(directory),
@@ -148,7 +148,7 @@ test('a byte of a signed header, signature or payload that differs is not OK', a
   }
 });
 
-test('a subkey signs where the main key is kept elsewhere', async (t) => {
+test('a subkey can sign while the main key is kept elsewhere', async (t) => {
   const { directory, packages, owner } = await collected(t, [UNSIGNED]);
   const key = await makeKey(keyDirectory, 'ed25519', 'a secret', 'rsa2048');
   const passphraseFile = below(ownPath(keyDirectory), 'passphrase');
@@ -189,7 +189,7 @@ test('signing again replaces the signature, whoever made it', async (t) => {
   t.notRegex((await rpmkeys(directory, path, [])).text, /Signature/);
 });
 
-test('rpm 6 packages have their signature where rpm 6 looks for it', async (t) => {
+test('rpm 6 packages get their signature where rpm 6 looks for it', async (t) => {
   const { directory, packages, owner } = await collected(t, [VERSION_6]);
   await signPackages({
     directory: ownPath(directory),
@@ -237,7 +237,7 @@ function openpgpParts(bytes: Buffer): { signature: string; header: Buffer } {
   throw new Error('no tag 278');
 }
 
-test('only what was collected is signed, and nothing unless all is', async (t) => {
+test('only collected packages are signed, and either all or none', async (t) => {
   const { directory, packages, owner } = await collected(t, [UNSIGNED, SOURCE]);
   const [first, second] = packages.map(({ file }) => join(directory, file));
   const before = await readFile(first!);
@@ -258,7 +258,7 @@ test('only what was collected is signed, and nothing unless all is', async (t) =
   t.is((await readdir(directory)).length, 2);
 });
 
-test('what is no whole package is not signed', async (t) => {
+test('a package that is damaged or cut is not signed', async (t) => {
   const { directory, packages, owner } = await collected(t, [UNSIGNED]);
   const good = buildRpm({ files: [] });
   const broken = Buffer.from(good);
@@ -278,7 +278,7 @@ test('what is no whole package is not signed', async (t) => {
   }
 });
 
-test('a key that cannot sign is E_SIGN_KEY, and says why', async (t) => {
+test('a key that cannot sign gives E_SIGN_KEY, with the reason', async (t) => {
   const directory = await temporaryDirectory(t);
   const bad = join(directory, 'bad.asc');
   await writeFile(bad, await damaged(keys.rsa2048.secret));
