@@ -93,7 +93,7 @@ async function others(called: ChildProcess): Promise<Process[]> {
   return found();
 }
 
-test.serial('a command, libvirtd, the controller and the proxy', async (t) => {
+test.serial('a command, libvirtd and its helpers get no descriptor of the caller', async (t) => {
   const kiln = call(['run', '-r', IMAGE, '--egress', 'a.example', '--', 'sleep', SECONDS]);
   await appear(
     new RegExp(`libvirtd.*${state.paths.run}/`),
@@ -108,7 +108,7 @@ test.serial('a command, libvirtd, the controller and the proxy', async (t) => {
   await once(kiln, 'exit');
 });
 
-test.serial('the daemon, and what it starts', async (t) => {
+test.serial('the daemon and its children get no descriptor of the caller', async (t) => {
   // The client leaves it to a process of its own where that is set.
   const kiln = call(['run', '-r', IMAGE, '--', 'sleep', SECONDS], { KILN_FROM_SOURCE: '' });
   await appear(sleeping(SECONDS));
@@ -120,7 +120,7 @@ test.serial('the daemon, and what it starts', async (t) => {
 });
 
 test.serial(
-  'a recipe that is a program, and its commands on the host and in the sandbox',
+  'a recipe program and its commands, on either side, get no descriptor of the caller',
   async (t) => {
     const onHost = ownSeconds();
     const folder = join(state.paths.root, 'recipe');
@@ -151,7 +151,7 @@ export default defineRecipe({ image: '${IMAGE.slice(0, 12)}', sandbox: { workdir
   },
 );
 
-test.serial('a supervisor, its guardian and what it runs', async (t) => {
+test.serial('a supervisor, guardian and service get no descriptor of the caller', async (t) => {
   const command = ['holder', '--', '/bin/sleep', SECONDS];
   const made = await state.kiln(['service', 'create', '-r', IMAGE, ...command]);
   t.is(made.exitCode, 0, String(made.stderr));

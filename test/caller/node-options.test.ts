@@ -66,18 +66,15 @@ const PAIRS = [
   ['--experimental-config-file', 'node.config.json'],
 ];
 
-test.serial(
-  'the folder would be taken orders from, were a Node started there by hand',
-  async (t) => {
-    await writeFile(join(folder, 'app.js'), '');
-    for (const words of [...WORDS.slice(0, 4).map((word) => [word]), ...PAIRS]) {
-      await execa(process.execPath, ['app.js', ...words], { cwd: folder });
-      t.true(await ran(), words.join(' '));
-    }
-  },
-);
+test.serial('a plain Node in the test’s folder does load the planted files', async (t) => {
+  await writeFile(join(folder, 'app.js'), '');
+  for (const words of [...WORDS.slice(0, 4).map((word) => [word]), ...PAIRS]) {
+    await execa(process.execPath, ['app.js', ...words], { cwd: folder });
+    t.true(await ran(), words.join(' '));
+  }
+});
 
-test.serial('no word of a command line is an option of Node’s; all of them arrive', async (t) => {
+test.serial('no word of a command line is an option of Node, and all words arrive', async (t) => {
   const script = 'for word; do echo "[$word]"; done';
   const words = [...WORDS, ...PAIRS.flat(), '--', '', ':', ':--a', 'a\nb "$x" `y` \\', '*'];
   const args = ['run', '-r', IMAGE, '--', 'sh', '-c', script, 'sh', ...words];
@@ -96,13 +93,13 @@ test.serial('no word of a command line is an option of Node’s; all of them arr
   t.false(await ran(), 'kiln-mock');
 });
 
-test.serial('many words are passed on in little time', async (t) => {
+test.serial('many words are passed on quickly', async (t) => {
   const words = Array.from({ length: 20_000 }, (_, index) => `word-${index}`);
   const { stderr } = await state.kiln(['no-such-command', ...words]);
   t.regex(String(stderr), /unknown command/);
 });
 
-test.serial('no variable of the caller’s is one of Node’s or of the loader’s', async (t) => {
+test.serial('the caller’s variables do not reach Node or the loader', async (t) => {
   const evil = join(folder, 'evil.js');
   const env = {
     ...state.env,
@@ -156,7 +153,7 @@ async function orders(programs: readonly string[], root: string): Promise<string
   }
 }
 
-test.serial('KILN_NODE is root’s, and no file of the working directory', async (t) => {
+test.serial('KILN_NODE must be root’s, and is no file of the working directory', async (t) => {
   // A kiln that others may pass to, wherever this checkout lies, and that does nothing.
   const top = await mkdtemp(join(tmpdir(), 'kiln-others-'));
   t.teardown(() => rm(top, { recursive: true, force: true }));
@@ -186,7 +183,7 @@ test.serial('KILN_NODE is root’s, and no file of the working directory', async
   t.false(await ran());
 });
 
-test('what this process starts has neither', (t) => {
+test('processes that kiln starts get neither variables nor options for Node', (t) => {
   const orders = { NODE_OPTIONS: 'a', LD_PRELOAD: 'b', NODE_PATH: 'c', OPENSSL_CONF: 'd' };
   const kept = { PATH: '/bin', NODE_EXTRA_CA_CERTS: '/x.pem', KILN_NODE: '/n', NODE: 'e' };
   t.deepEqual(withoutOrders({ ...orders, ...kept }), kept);

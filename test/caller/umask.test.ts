@@ -104,7 +104,7 @@ async function everything(it: Place): Promise<string> {
   return said.join('\n').replace(/ \w{3} +\d+ [\d:]+ /g, ' ');
 }
 
-test.serial('kiln works under any umask, and what it keeps is the same', async (t) => {
+test.serial('kiln works under any umask, and its state has the same modes', async (t) => {
   t.timeout(600_000 * PATIENCE);
   await ensureDebianRpms();
   const found: { said: string; state: string[]; run: string[] }[] = [];
@@ -128,7 +128,7 @@ test.serial('kiln works under any umask, and what it keeps is the same', async (
   for (const other of others) t.deepEqual(other, usual);
 });
 
-test.serial('results have the modes that the caller’s umask leaves', async (t) => {
+test.serial('results get the modes that the caller’s umask allows', async (t) => {
   await using it = await place('077');
   await it.kiln('image', 'import', await busyboxArchive(it.folder), '--name', 'bb');
   const artifact = ['--workdir', '/tmp', '--artifact', 'x', '--resultdir', 'out'];
@@ -144,7 +144,7 @@ test.serial('results have the modes that the caller’s umask leaves', async (t)
   t.is(mode('out/x'), '644');
 });
 
-test.serial('folders that an earlier kiln left closed are opened', async (t) => {
+test.serial('folders that an earlier kiln made with narrow modes are widened', async (t) => {
   await using state = await busyboxState();
   const run = async () => {
     const { stdout, stderr } = await state.kiln(['run', '-r', IMAGE, '--', 'echo', 'here']);
@@ -159,7 +159,7 @@ test.serial('folders that an earlier kiln left closed are opened', async (t) => 
   t.is(statSync(state.paths.root).mode & 0o777, 0o711);
 });
 
-test.serial('a library works under its process’s umask, which stays', async (t) => {
+test.serial('the library works under its process’s umask, and leaves it unchanged', async (t) => {
   const folder = await mkdtemp(join(tmpdir(), 'kiln-umask-'));
   await chmod(folder, 0o755);
   await using state = await busyboxState(folder);
