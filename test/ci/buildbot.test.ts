@@ -43,7 +43,7 @@ ${check}
 /usr/share/hello
 `;
 
-test('master.cfg of the docs is Python', async (t) => {
+test('master.cfg of the docs is valid Python', async (t) => {
   const program = 'import ast, sys; ast.parse(sys.stdin.read())';
   const input = configuration({ 'tcp:9989': 'tcp:1' });
   const { stderr } = await execa('python3', ['-c', program], { input, reject: false });
@@ -79,75 +79,67 @@ async function commit(folder: string, check: string): Promise<void> {
   await git('commit', '-qm', check);
 }
 
-long(
-  'a master and a worker of Buildbot’s build a package, and tell of one that fails',
-  async (t) => {
-    await using state: ImageState = await imageState({ unpacked: 'all' });
-    const [sources, master, worker] = ['sources', 'master', 'worker'].map((name) =>
-      join(state.directory, name),
-    ) as [string, string, string];
-    mkdirSync(sources);
-    await execa('git', ['init', '-q', sources]);
-    await commit(sources, 'true');
-    const port = await freePort();
-    const env = {
-      ...state.env,
-      KILN_FIXTURES: fixturesRoot(),
-      PATH: [dirname(KILN), process.env.PATH].join(delimiter),
-    };
-    await execa('buildbot', ['create-master', master], { env });
-    const cfg = configuration({
-      'tcp:9989': `tcp:${port}`,
-      'https://git.example.org/hello.git': `file://${sources}`,
+long('a Buildbot master and worker build a package, and report a failed one', async (t) => {
+  await using state: ImageState = await imageState({ unpacked: 'all' });
+  const [sources, master, worker] = ['sources', 'master', 'worker'].map((name) =>
+    join(state.directory, name),
+  ) as [string, string, string];
+  mkdirSync(sources);
+  await execa('git', ['init', '-q', sources]);
+  await commit(sources, 'true');
+  const port = await freePort();
+  const env = {
+    ...state.env,
+    KILN_FIXTURES: fixturesRoot(),
+    PATH: [dirname(KILN), process.env.PATH].join(delimiter),
+  };
+  await execa('buildbot', ['create-master', master], { env });
+  const cfg = configuration({
+    'tcp:9989': `tcp:${port}`,
+    'https://git.example.org/hello.git': `file://${sources}`,
+  });
+  // The first build begins at once, the next one soon.
+  const now =
+    'c["schedulers"] = [schedulers.Periodic(name="now", builderNames=["hello"], periodicBuildTimer=20)]';
+  writeFileSync(join(master, 'master.cfg'), `${cfg}\nc["buildbotNetUsageData"] = None\n${now}\n`);
+  await execa('buildbot-worker', [
+    'create-worker',
+    worker,
+    `127.0.0.1:${port}`,
+    'kiln',
+    'PASSWORD',
+  ]);
+  const start = (program: string, folder: string) =>
+    spawn(program, ['start', '--nodaemon', folder], { env, stdio: 'ignore' });
+  const running = [start('buildbot', master), start('buildbot-worker', worker)];
+  const log = () =>
+    [join(master, 'twistd.log'), join(worker, 'twistd.log')]
+      .map((file) => (existsSync(file) ? readFileSync(file, 'utf8').slice(-4000) : ''))
+      .join('\n');
+  const done = (number: number) =>
+    eventually(async () => {
+      const build = builds(join(master, 'state.sqlite')).find((it) => it.number === number);
+      return build?.results ?? undefined;
     });
-    // The first build begins at once, the next one soon.
-    const now =
-      'c["schedulers"] = [schedulers.Periodic(name="now", builderNames=["hello"], periodicBuildTimer=20)]';
-    writeFileSync(join(master, 'master.cfg'), `${cfg}\nc["buildbotNetUsageData"] = None\n${now}\n`);
-    await execa('buildbot-worker', [
-      'create-worker',
-      worker,
-      `127.0.0.1:${port}`,
-      'kiln',
-      'PASSWORD',
-    ]);
-    const start = (program: string, folder: string) =>
-      spawn(program, ['start', '--nodaemon', folder], { env, stdio: 'ignore' });
-    const running = [start('buildbot', master), start('buildbot-worker', worker)];
-    const log = () =>
-      [join(master, 'twistd.log'), join(worker, 'twistd.log')]
-        .map((file) => (existsSync(file) ? readFileSync(file, 'utf8').slice(-4000) : ''))
-        .join('\n');
-    const done = (number: number) =>
-      eventually(async () => {
-        const build = builds(join(master, 'state.sqlite')).find((it) => it.number === number);
-        return build?.results ?? undefined;
-      });
-    try {
-      t.is(await done(1), SUCCESS, log());
-      const results = join(master, 'results/hello-1');
-      const made = readdirSync(results).find((name) => name.endsWith('.noarch.rpm')) ?? '';
-      const { stdout } = await execa('rpm', [
-        '-qp',
-        '--nosignature',
-        '--list',
-        join(results, made),
-      ]);
-      t.regex(stdout, /^\/usr\/share\/hello\/text$/m);
-      t.true(existsSync(join(results, 'report.html')));
-      await commit(sources, 'echo FAIL: greeting; false');
-      // The next one may have fetched the sources before.
-      const next = (await done(2)) === FAILURE ? 2 : 3;
-      t.is(await done(next), FAILURE, log());
-      const failed = JSON.parse(
-        readFileSync(join(master, `results/hello-${next}/result.json`), 'utf8'),
-      );
-      t.is(failed.failure.phase, 'check');
-    } catch (error) {
-      t.log(log());
-      throw error;
-    } finally {
-      await Promise.all(running.map(stop));
-    }
-  },
-);
+  try {
+    t.is(await done(1), SUCCESS, log());
+    const results = join(master, 'results/hello-1');
+    const made = readdirSync(results).find((name) => name.endsWith('.noarch.rpm')) ?? '';
+    const { stdout } = await execa('rpm', ['-qp', '--nosignature', '--list', join(results, made)]);
+    t.regex(stdout, /^\/usr\/share\/hello\/text$/m);
+    t.true(existsSync(join(results, 'report.html')));
+    await commit(sources, 'echo FAIL: greeting; false');
+    // The next one may have fetched the sources before.
+    const next = (await done(2)) === FAILURE ? 2 : 3;
+    t.is(await done(next), FAILURE, log());
+    const failed = JSON.parse(
+      readFileSync(join(master, `results/hello-${next}/result.json`), 'utf8'),
+    );
+    t.is(failed.failure.phase, 'check');
+  } catch (error) {
+    t.log(log());
+    throw error;
+  } finally {
+    await Promise.all(running.map(stop));
+  }
+});

@@ -14,7 +14,7 @@ const written = (language: string) =>
 const python = (program: string, input: string) =>
   execa('python3', ['-c', program], { input, reject: false });
 
-test('config.toml is TOML, and starts kiln in all four stages', async (t) => {
+test('config.toml is valid TOML, and starts kiln in all four stages', async (t) => {
   const found = written('toml');
   t.is(found.length, 1);
   const program = 'import json, sys, tomllib; print(json.dumps(tomllib.loads(sys.stdin.read())))';
@@ -28,7 +28,7 @@ test('config.toml is TOML, and starts kiln in all four stages', async (t) => {
   }
 });
 
-test('workflows and pipelines are YAML', (t) => {
+test('workflows and pipelines are valid YAML', (t) => {
   const found = written('yaml');
   t.is(found.length, 3);
   for (const text of found) {
@@ -37,7 +37,7 @@ test('workflows and pipelines are YAML', (t) => {
   }
 });
 
-test('systemd has nothing to say against the timer', async (t) => {
+test('systemd accepts the timer without a warning', async (t) => {
   const units = written('ini').find((text) => text.includes('.timer')) ?? '';
   const folder = await mkdtemp(join(tmpdir(), 'kiln-units-'));
   try {

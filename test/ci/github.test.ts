@@ -116,7 +116,7 @@ async function sandboxesAre(t: ExecutionContext<UserState>, count: number): Prom
 
 for (const user of [false, true]) {
   test.serial(
-    `a job of ${user ? 'a user’s' : 'root’s'} runner, from prepare to cleanup`,
+    `a job of ${user ? 'a user’s' : 'root’s'} runner passes from prepare to cleanup`,
     async (t) => {
       const it = runner(t, user);
       const prepared = await it.prepare(containerOf(it));
@@ -182,7 +182,7 @@ for (const user of [false, true]) {
   );
 }
 
-test.serial('a link that a job left in the way of the runner’s file is not followed', async (t) => {
+test.serial('a link that a job put in place of the runner’s file is not followed', async (t) => {
   const it = runner(t);
   const elsewhere = join(it.work, '../elsewhere');
   mkdirSync(elsewhere);
@@ -199,7 +199,7 @@ test.serial('a link that a job left in the way of the runner’s file is not fol
   await sandboxesAre(t, 0);
 });
 
-test.serial('what a workflow must not choose is refused by its name', async (t) => {
+test.serial('settings that a workflow must not choose are refused by name', async (t) => {
   const it = runner(t);
   const volume = { sourceVolumePath: '/etc', targetVolumePath: '/host', readOnly: true };
   const cases: readonly (readonly [object | null, object, RegExp])[] = [
@@ -228,7 +228,7 @@ test.serial('what a workflow must not choose is refused by its name', async (t) 
 
 for (const user of [false, true]) {
   test.serial(
-    `a link that a job of ${user ? 'a user’s' : 'root’s'} runner has left is not bound for the next one`,
+    `a link left by a job of ${user ? 'a user’s' : 'root’s'} runner is not bound for the next one`,
     async (t) => {
       const it = runner(t, user);
       const first = await it.prepare(containerOf(it));

@@ -77,7 +77,7 @@ async function sandboxesAre(t: ExecutionContext<UserState>, count: number): Prom
 
 for (const user of [false, true]) {
   test.serial(
-    `a job of ${user ? 'a user’s' : 'root’s'} runner, from config to cleanup`,
+    `a job of ${user ? 'a user’s' : 'root’s'} runner passes from config to cleanup`,
     async (t) => {
       const { stage, script, config, folder } = await job(t, { user });
       const prepared = await stage('prepare', '--', '-r', 'busybox', '-e', 'FROM_RUNNER=set');
@@ -115,7 +115,7 @@ for (const user of [false, true]) {
   );
 }
 
-test.serial('a script for bash is run by it', async (t) => {
+test.serial('a script for bash is run by bash', async (t) => {
   const { stage, script } = await job(t);
   const binds = ['/usr', '/lib', '/lib64'].flatMap((path) => ['--bind', `${path}:${path}:ro`]);
   const prepared = await stage(
@@ -136,7 +136,7 @@ test.serial('a script for bash is run by it', async (t) => {
   await stage('cleanup');
 });
 
-test.serial('jobs do not reach each other, whatever variables they set', async (t) => {
+test.serial('jobs cannot affect each other, whatever variables they set', async (t) => {
   const [mine, other] = [await job(t), await job(t)];
   for (const { stage } of [mine, other])
     t.is((await stage('prepare', '--', '-r', 'busybox')).status, 0);
@@ -150,7 +150,7 @@ test.serial('jobs do not reach each other, whatever variables they set', async (
   t.is((await stage('cleanup')).status, 0);
 });
 
-test.serial('a job names an image that the runner has listed, and no other', async (t) => {
+test.serial('a job can name an image that the runner lists, and no other', async (t) => {
   const listed = await job(t, { variables: { CI_JOB_IMAGE: 'busybox' } });
   const prepared = await listed.stage('prepare', '--allow-image', 'busybox', '--', '-r', 'nowhere');
   t.is(prepared.status, 0, prepared.err);
@@ -162,7 +162,7 @@ test.serial('a job names an image that the runner has listed, and no other', asy
   await sandboxesAre(t, 0);
 });
 
-test.serial('what kiln cannot do is a failure of the system', async (t) => {
+test.serial('an option that kiln cannot meet is a system failure', async (t) => {
   const { stage } = await job(t);
   for (const options of [
     ['-r', 'no-such-image'],

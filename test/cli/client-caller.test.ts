@@ -29,7 +29,7 @@ const handOverOf = (line: CommandLine): HandOver => {
   return handOver;
 };
 
-test('output that is handed to a client which was killed before is not waited for', async (t) => {
+test('output handed to a client that was killed before is not waited for', async (t) => {
   const { drained } = handOverOf(connection(true))({ stdin: 0, stdout: 1, stderr: 2 });
   t.is(
     await Promise.race([
@@ -40,7 +40,7 @@ test('output that is handed to a client which was killed before is not waited fo
   );
 });
 
-test('output that is handed to a client is waited for until the client has it, or is gone', async (t) => {
+test('kiln waits until a client has its output, or is gone', async (t) => {
   for (const event of ['drained', 'gone']) {
     const line = connection(false);
     const { drained } = handOverOf(line)({ stdin: 0, stdout: 1, stderr: 2 });
@@ -50,7 +50,7 @@ test('output that is handed to a client is waited for until the client has it, o
   }
 });
 
-test('lines change in place, in colours, where the client is on a terminal that can do it', (t) => {
+test('lines change in place, in colours, if the client’s terminal can do it', (t) => {
   const on = (env: Record<string, string>, terminals = [true, true, true]) => {
     const line = connection(false, { env, terminals, rows: 9, columns: 44 });
     const caller = new ClientCaller(line, serving, { user: undefined, paths: ELSEWHERE });

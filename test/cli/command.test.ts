@@ -42,7 +42,7 @@ test('an option with an optional value does not swallow the next word', async (t
   t.is(value?.options.keep, undefined);
 });
 
-test('the options of a command in a sandbox are its own', async (t) => {
+test('words after the command of a sandbox are its own', async (t) => {
   const run = (...argv: string[]) => parse(runCommand(processCaller), argv);
   const given = await run('--keep', 'make', '--keep', '-k');
   t.deepEqual(given?.args, ['make', '--keep', '-k']);
@@ -52,7 +52,7 @@ test('the options of a command in a sandbox are its own', async (t) => {
   t.is(none?.options.keep, undefined);
 });
 
-test('every option with an optional value belongs to a command that reads it so', (t) => {
+test('every command with an optional value parses it as kiln does', (t) => {
   for (const command of [buildCommand, runCommand, shellCommand].map((make) =>
     make(processCaller),
   )) {
@@ -66,7 +66,7 @@ test('every option with an optional value belongs to a command that reads it so'
   }
 });
 
-test('a variable without a value is the caller’s, also where the caller is a client', async (t) => {
+test('--env NAME takes the variable of the caller, also if that is a client', async (t) => {
   // As a client's caller, it knows its variables by itself only.
   class Client {
     readonly #variables: Readonly<Record<string, string>> = { NAME: 'value' };

@@ -16,7 +16,7 @@ function printed(entries: Parameters<typeof printEgressRefusals>[0]): string[] {
   return lines.map((line) => line.replace(/^kiln: /, '').trimEnd());
 }
 
-test('a refusal names the option that allows it, where one would', (t) => {
+test('a refusal names the option that would allow it, if there is one', (t) => {
   t.deepEqual(printed([entry('given.example', 443)]), []);
   t.deepEqual(
     printed([
@@ -36,7 +36,7 @@ test('a refusal names the option that allows it, where one would', (t) => {
   );
 });
 
-test('a command that asks for any number of hosts gets few lines', (t) => {
+test('a command that asks for many hosts gets few lines', (t) => {
   const many = Array.from({ length: 200 }, (_, n) =>
     entry(`h${n}.example`, 443, 'not on the list'),
   );

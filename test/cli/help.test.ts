@@ -40,7 +40,7 @@ function exampleCalls(help: string): string[][] {
   );
 }
 
-test('-q means the same wherever there is something to be quiet about, and -v is --bind everywhere', async (t) => {
+test('-q is --quiet and -v is --bind in every command', async (t) => {
   const quiet: string[] = [];
   for (const command of leaves(await kiln())) {
     const help = command.createHelp();
@@ -67,7 +67,7 @@ function called(root: Command, words: readonly string[]): [Command, readonly str
   return sub === undefined ? [root, words] : called(sub, words.slice(1));
 }
 
-test('every command has examples, of commands and options that there are', async (t) => {
+test('every command has examples, with commands and options that exist', async (t) => {
   const root = await kiln();
   const commands = [...leaves(root)];
   t.true(commands.length > 30);
@@ -90,7 +90,7 @@ test('every command has examples, of commands and options that there are', async
   }
 });
 
-test('every command, argument and option has a help', async (t) => {
+test('every command, argument and option has a help text', async (t) => {
   for (const command of leaves(await kiln())) {
     const name = nameOf(command);
     t.regex(command.description(), /^[A-Z].*\.$/s, name);

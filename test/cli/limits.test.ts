@@ -21,7 +21,7 @@ const WANTED = Object.fromEntries(LIMIT_NAMES.map((name) => [name, VALUE]));
 /** What becomes of them beside the request: the image that is looked for, what its recipe may name, what is said, the folder. */
 const BEFORE = ['allowHost', 'image', 'quiet', 'resultdir'];
 
-test('no option of a sandbox is forgotten in the request', (t) => {
+test('every option of a sandbox reaches the request', (t) => {
   const command = addSandboxOptions(new KilnCommand('run'), caller);
   // --allow-host-network is looked at for the host's network alone.
   command.parse(['--network', 'host', '--allow-host-network'], { from: 'user' });
@@ -38,14 +38,14 @@ test('no option of a sandbox is forgotten in the request', (t) => {
   t.deepEqual(names.filter((name) => !read.has(name)).sort(), BEFORE);
 });
 
-test('kiln run passes every limit on', (t) => {
+test('kiln run passes on every limit', (t) => {
   const command = addSandboxOptions(new KilnCommand('run'), caller);
   command.parse(GIVEN, { from: 'user' });
   const request = runRequest(command.opts<SandboxOptions>(), 'image', ['true'], command, caller);
   t.deepEqual(request.limits, WANTED);
 });
 
-test('kiln build passes every limit on', (t) => {
+test('kiln build passes on every limit', (t) => {
   const command = addBuildOptions(new KilnCommand('build').argument('[source]'), caller);
   command.parse(['-r', 'image', ...GIVEN, 'a.src.rpm'], { from: 'user' });
   const options = command.opts<BuildOptions>();

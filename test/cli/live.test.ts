@@ -67,29 +67,26 @@ async function onTmux(file: string, look: (window: Window) => Promise<void>): Pr
   }
 }
 
-test.serial(
-  'what changes stays at the bottom, fits the window, and is gone at the end',
-  async (t) => {
-    await onTmux(program, async ({ press, seen, shows }) => {
-      await shows(/^0 of 3 done, true$/);
-      const first = await seen();
-      t.is(first.length, 4);
-      for (const line of first.slice(1)) {
-        t.regex(line, /^ {2}package\d {2}a\\x1b\[2Ja/);
-        t.is(line.length, 59);
-      }
-      await press('Enter');
-      await shows(/^1 of 3 done, true$/);
-      t.deepEqual((await seen()).slice(0, 2), ['note 1', '1 of 3 done, true']);
-      t.is((await seen()).length, 4);
-      await press('Enter', 'Enter');
-      await shows(/^the end$/);
-      t.deepEqual(await seen(), ['note 1', 'note 2', 'note 3', 'the end']);
-    });
-  },
-);
+test.serial('live lines stay at the bottom, fit the window, and are gone at the end', async (t) => {
+  await onTmux(program, async ({ press, seen, shows }) => {
+    await shows(/^0 of 3 done, true$/);
+    const first = await seen();
+    t.is(first.length, 4);
+    for (const line of first.slice(1)) {
+      t.regex(line, /^ {2}package\d {2}a\\x1b\[2Ja/);
+      t.is(line.length, 59);
+    }
+    await press('Enter');
+    await shows(/^1 of 3 done, true$/);
+    t.deepEqual((await seen()).slice(0, 2), ['note 1', '1 of 3 done, true']);
+    t.is((await seen()).length, 4);
+    await press('Enter', 'Enter');
+    await shows(/^the end$/);
+    t.deepEqual(await seen(), ['note 1', 'note 2', 'note 3', 'the end']);
+  });
+});
 
-test.serial('--quiet: what failed is told, what goes well is not', async (t) => {
+test.serial('--quiet reports what fails, and not what succeeds', async (t) => {
   await using workshop = await openWorkshop();
   const recipe = (step: string) => ({ 'it.yaml': `image: ${BUSYBOX}\nsteps: ["${step}"]\n` });
   const well = await workshop.build(recipe('echo said'), ['-q']);
@@ -108,7 +105,7 @@ const FARM_LINES = [
   ...['  see /out/libb/report.html, or the logs beside it', 'kiln: app: skipped: it needs libb'],
 ];
 
-test.serial('a chain on a farm has the table of a local one, and lines elsewhere', async (t) => {
+test.serial('a chain on a farm has the table of a local one, or else plain lines', async (t) => {
   const file = join(import.meta.dirname, 'farm-table-child.ts');
   await onTmux(file, async ({ press, shows, seen }) => {
     await shows(/^kiln: 0 of 3 done, 2 building, 1 to go, [\d.]+ s$/);
@@ -130,7 +127,7 @@ test.serial('a chain on a farm has the table of a local one, and lines elsewhere
 
 const COLOUR = /\u001b\[[\d;]*m/;
 
-test.serial('colours are as no-color.org says, and a dumb terminal gets plain lines', async (t) => {
+test.serial('colours follow no-color.org, and a dumb terminal gets plain lines', async (t) => {
   const written = async (env: NodeJS.ProcessEnv) => {
     const script = ['-qec', `printf 'x\nx\nx\n' | '${process.execPath}' '${program}'`, '/dev/null'];
     const { stdout } = await execa('script', script, {

@@ -122,7 +122,7 @@ test('package.json lists every manual page', async (t) => {
   t.deepEqual(man, names, 'run npm run write-reference');
 });
 
-test('no page and no script lacks an option that another one has', async (t) => {
+test('reference, manual pages and completions have the same options', async (t) => {
   t.true(commands.length > 40);
   t.true(namesOf(kiln.commands[0] as CommandDescription).length > 30);
   const manual = pages();
@@ -170,7 +170,7 @@ test('fish offers exactly the options of each command', async (t) => {
   }
 });
 
-test('man and mandoc have nothing to say against the manual pages', async (t) => {
+test('man and mandoc accept the manual pages without a warning', async (t) => {
   for (const name of pages().keys()) {
     const file = join(folder, `${name}.1`);
     const read = await execa('man', ['--warnings', '-l', file], { env: { MANPAGER: 'cat' } });
@@ -210,13 +210,13 @@ test('fish completes commands, values, and what kiln lists', async (t) => {
 });
 
 for (const shell of ['bash', 'zsh'] as const) {
-  test.serial(`somebody who presses tab in ${shell}`, async (t) => {
+  test.serial(`the tab key in ${shell} completes values and images`, async (t) => {
     t.is(await typed(shell, 'kiln run --profile nes'), 'kiln run --profile nested');
     t.is(await typed(shell, 'kiln run -r bbb'), 'kiln run -r bbbbbbbbbbbb');
   });
 }
 
-test('services and sandboxes are listed as well, parked ones are not', async (t) => {
+test('services and sandboxes are completed, but parked ones are not', async (t) => {
   const { stdout } = await state.kiln(['complete', 'service']);
   t.is(stdout, '');
   const kept = await state.kiln(['run', '-r', 'busybox', '--keep', '--', 'echo', 'hello']);

@@ -37,7 +37,7 @@ const ACTS =
   /(?!\u001b\[[0-9;:]*m)[\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f-\u009f\u202a-\u202e]/;
 
 test.serial(
-  'the log of a build, and the lines of its failure: colours pass, nothing else',
+  'in the log of a build and in the lines of its failure, only colours pass',
   async (t) => {
     const recipe = `image: ${BUSYBOX}\nsteps: ["printf '${HOSTILE.replaceAll('\\', '\\\\')}\\\\n'; exit 3"]\n`;
     const folder = await workshop.folder({ 'it.yaml': recipe });
@@ -56,7 +56,7 @@ test.serial(
   },
 );
 
-test.serial('errors, and names in them', async (t) => {
+test.serial('errors, and the names in them, cannot drive a terminal', async (t) => {
   const name = 'a\u001b]0;owned\u0007\u202eb.yaml';
   const folder = await workshop.folder({
     [name]: 'image: "\\e[2J"\nsteps: 5\n"\\e[31mkey\\x9b": 1\n',
@@ -77,7 +77,7 @@ test.serial('errors, and names in them', async (t) => {
   }
 });
 
-test.serial('characters that are not seen are told', async (t) => {
+test.serial('invisible characters are shown as escapes', async (t) => {
   // A soft hyphen, a tag, a deprecated format character, an annotation, a mark of direction, a line separator.
   const unseen = '\u00ad\u{e0041}\u206a\ufff9\u2066\u2028\u180e';
   const { stderr } = await workshop.state.kiln(['rpm', 'query', `/nowhere/${unseen}`]);
@@ -85,7 +85,7 @@ test.serial('characters that are not seen are told', async (t) => {
   t.regex(String(stderr), /\\xad\\ue0041\\u206a\\ufff9\\u2066\\u2028\\u180e/);
 });
 
-test.serial('what kiln says is no order to GitHub, on either output', async (t) => {
+test.serial('messages of kiln give GitHub no commands, on either output', async (t) => {
   const env = { ...workshop.state.env, GITHUB_ACTIONS: 'true' };
   const orders = ['::add-mask::x', ' ::stop-commands::mine', 'a ##[error]b', 'c\n::endgroup::'];
   for (const order of orders) {
@@ -117,7 +117,7 @@ test.serial('what kiln says is no order to GitHub, on either output', async (t) 
   }
 });
 
-test.serial('JSON stays what it is, and plain', async (t) => {
+test.serial('JSON output is plain ASCII, with its content unchanged', async (t) => {
   const text = 'x\u009b2J\u007f\u202e\u{e0041}##[error]';
   const script = `import { printJson } from ${JSON.stringify(join(import.meta.dirname, '../../src/cli/output/print.ts'))};
     printJson(process.stdout, { text: JSON.parse(process.argv[1]) });`;
@@ -128,7 +128,7 @@ test.serial('JSON stays what it is, and plain', async (t) => {
   t.deepEqual(JSON.parse(stdout), { text });
 });
 
-test.serial('a sequence that comes in pieces is found; colours end with the log', async (t) => {
+test.serial('a sequence in several pieces is found, and colours end with the log', async (t) => {
   const script = join(workshop.state.paths.root, 'view.mjs');
   await writeFile(
     script,
@@ -142,7 +142,7 @@ test.serial('a sequence that comes in pieces is found; colours end with the log'
   t.is(seen, '\u001b[1;31mred\\x1b[2J\\x1b]0;x\\x07é\\x9b\r\n\\x1b[4\u001b[0m');
 });
 
-test.serial('GitHub takes orders again after a log whose last line has no end', async (t) => {
+test.serial('GitHub obeys again after a log whose last line has no newline', async (t) => {
   for (const isTTY of [true, false]) {
     const script = `import { LogView } from ${JSON.stringify(join(import.meta.dirname, '../../src/cli/output/print.ts'))};
       const to = { isTTY: ${isTTY}, service: 'github', write: (bytes) => process.stdout.write(bytes) };
@@ -154,7 +154,7 @@ test.serial('GitHub takes orders again after a log whose last line has no end', 
   }
 });
 
-test.serial('markers of GitLab’s are found in pieces, and nothing else changes', async (t) => {
+test.serial('GitLab’s markers are found in pieces, and nothing else is changed', async (t) => {
   const log =
     'section_star section_start:1:a\r\u001b[0K section_start section_end:2:a\r\u001b[0K\u00e9 section_e';
   const script = `import { LogView } from ${JSON.stringify(join(import.meta.dirname, '../../src/cli/output/print.ts'))};
@@ -173,12 +173,12 @@ test.serial('markers of GitLab’s are found in pieces, and nothing else changes
   }
 });
 
-test.serial('what a command writes is its own', async (t) => {
+test.serial('the output of a command in a sandbox is passed unchanged', async (t) => {
   const run = `'${KILN}' run --tty -r ${IMAGE} -- sh -c "printf '${HOSTILE}'"`;
   t.regex(await onTerminal(run), /\u001b\]0;owned\u0007\u001b\[2J/);
 });
 
-test('no command prints to its own process: the caller may be another one', async (t) => {
+test('no command prints to its own process, since the caller may be another', async (t) => {
   const source = join(import.meta.dirname, '../../src');
   const names = await readdir(source, { recursive: true });
   const found: string[] = [];
