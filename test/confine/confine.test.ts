@@ -60,7 +60,7 @@ const status = (pid: number, field: string) =>
   new RegExp(`^${field}:\\s*(.*)$`, 'm').exec(readFileSync(`/proc/${pid}/status`, 'latin1'))?.[1];
 
 test.serial(
-  'the child sees no host: an empty root, no programs, only the files it is given',
+  'a child sees an empty root, no programs, and only the files it is given',
   async (t) => {
     const file = join(scratch(t), 'given');
     writeFileSync(file, 'given');
@@ -75,7 +75,7 @@ test.serial(
 );
 
 test.serial(
-  'as the host sees it: other ids, namespaces, few capabilities, no new privileges',
+  'the host sees a child with other ids and namespaces, and few capabilities',
   async (t) => {
     let looked = false;
     for await (const _ of runConfined({ task: 'hold', input: 'sleep', entry, validate: String })) {
@@ -123,11 +123,11 @@ for (const name of [
   });
 }
 
-test.serial('there is no network', async (t) => {
+test.serial('a child has no network', async (t) => {
   t.regex(String(await run('connect')), /EPERM/);
 });
 
-test.serial('the destination is its root, and files get real owners', async (t) => {
+test.serial('the destination is the child’s root, and files get their real owners', async (t) => {
   const destination = scratch(t);
   const [[uid, gid, mode, outside]] = (await run('write', null, { destination })) as [unknown[]];
   t.deepEqual([uid, gid, mode], [100, 200, 0o6755]);
@@ -143,7 +143,7 @@ const failure = (task: string, input: unknown, more: Partial<ConfinedOptions<unk
     (error: KilnError) => error,
   );
 
-test.serial('memory has an end, for buffers and for objects', async (t) => {
+test.serial('a child’s memory is limited, for buffers and for objects', async (t) => {
   const limits = { memory: 512 * 1024 * 1024 };
   // A buffer that cannot be had is an error in the child; an object that cannot be had its end.
   t.regex(
@@ -153,7 +153,7 @@ test.serial('memory has an end, for buffers and for objects', async (t) => {
   t.is((await failure('objects', null, { limits })).code, 'E_CONFINE_DIED');
 });
 
-test.serial('processor time, time and file size have an end', async (t) => {
+test.serial('a child’s processor time, time and file size are limited', async (t) => {
   const cpu = await failure('hold', 'spin', { limits: { cpuSeconds: 1 } });
   t.is(cpu.code, 'E_CONFINE_DIED');
   t.regex(cpu.message, /SIGKILL|SIGXCPU/);
@@ -165,7 +165,7 @@ test.serial('processor time, time and file size have an end', async (t) => {
   t.is(statSync(join(destination, 'big')).size, 1024 * 1024);
 });
 
-test.serial('what is no message ends the child', async (t) => {
+test.serial('a malformed message ends the child', async (t) => {
   const frame = (bytes: string) => failure('raw', bytes);
   t.regex((await frame('ffffffff')).message, /4294967295 bytes is too long/);
   t.regex((await frame('030000007b7b7b')).message, /not JSON/);
@@ -175,7 +175,7 @@ test.serial('what is no message ends the child', async (t) => {
   t.deepEqual(children(), []);
 });
 
-test.serial('what the caller does not accept ends the child', async (t) => {
+test.serial('a message that the caller does not accept ends the child', async (t) => {
   const validate = () => {
     throw new TypeError('not that');
   };
@@ -185,7 +185,7 @@ test.serial('what the caller does not accept ends the child', async (t) => {
   t.deepEqual(children(), []);
 });
 
-test.serial('an error of the child keeps its code and loses its control characters', async (t) => {
+test.serial('an error of the child keeps its code, but no control characters', async (t) => {
   const failed = (error: unknown) => failure('reply', { type: 'failed', error });
   const named = await failed({
     code: 'E_RPM_FORMAT',
@@ -212,7 +212,7 @@ test.serial('an aborted child is dead when the caller hears of it', async (t) =>
 });
 
 for (const how of ['sleep', 'spin']) {
-  test.serial(`when the parent is killed, a child that does ${how} dies with it`, async (t) => {
+  test.serial(`a child that does ${how} dies with its parent`, async (t) => {
     const program = join(import.meta.dirname, 'hold-parent.ts');
     const parent = spawn(process.execPath, [program, how], {
       stdio: ['ignore', 'pipe', 'inherit'],

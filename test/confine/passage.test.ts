@@ -22,14 +22,14 @@ async function inPrivateFolder(script: string, ...args: readonly string[]): Prom
   }
 }
 
-test('untrusted files are read by a kiln that lies where root alone may pass', async (t) => {
+test('a kiln in a folder that only root may enter can read untrusted files', async (t) => {
   const stdout = await inPrivateFolder('exec "$2/kiln/bin/kiln" rpm query --json "$3"', rpm);
   const [found] = [JSON.parse(stdout)].flat() as { name: string; version: string }[];
   const oracle = await execa('rpm', ['-qp', '--nosignature', '--qf', '%{NAME} %{VERSION}', rpm]);
   t.is(`${found?.name} ${found?.version}`, oracle.stdout);
 });
 
-test('the way there leaves nothing in the child’s environment', async (t) => {
+test('the way into such a folder leaves nothing in the child’s environment', async (t) => {
   const program = `
 import { execFileSync } from 'node:child_process';
 const [top] = process.argv.slice(1);
@@ -40,7 +40,7 @@ process.stdout.write(execFileSync(first, [...more, 'env'], { env: { PATH: '/usr/
   t.is(await inPrivateFolder(script, process.execPath, program), 'PATH=/usr/sbin:/usr/bin');
 });
 
-test('a clone that was made under umask 077 reads untrusted files, too', async (t) => {
+test('a clone made under umask 077 can read untrusted files', async (t) => {
   const folder = await mkdtemp(join(tmpdir(), 'kiln passage-'));
   t.teardown(() => rm(folder, { recursive: true, force: true }));
   const mine = join(folder, 'kiln');

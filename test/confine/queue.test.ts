@@ -43,7 +43,7 @@ async function all(answers: Answers): Promise<unknown[]> {
   return got;
 }
 
-test('two children share the work, and who is slow gets less', async (t) => {
+test('two children share the work, and a slow one gets less', async (t) => {
   t.timeout(60_000 * PATIENCE);
   const pipe = createPipe(0);
   const open = (index: number) => (index === 0 ? { fds: [pipe.read], input: 0 } : numbered(index));
@@ -63,7 +63,7 @@ test('two children share the work, and who is slow gets less', async (t) => {
   t.deepEqual(seen[198], [0, 'it is 0']);
 });
 
-test('the time of a child is that for one piece of work', async (t) => {
+test('the time limit of a child is for one piece of work', async (t) => {
   const wait = async function* () {
     for (let index = 0; index < 4; index++) {
       await sleep(index === 0 ? 0 : 1400 * PATIENCE);
@@ -82,15 +82,15 @@ test('the time of a child is that for one piece of work', async (t) => {
   t.is(seen.length, 4);
 });
 
-test('a descriptor that the kernel could not pass on ends the child, none is passed over', async (t) => {
+test('no piece is skipped if the kernel could not pass its descriptor on', async (t) => {
   t.deepEqual(await all(start('full')), [0, 1, 2, 3, 4]);
 });
 
-test('a child that there is nothing for ends by itself', async (t) => {
+test('a child without work ends by itself', async (t) => {
   t.deepEqual(await all(start('read', { works: count(0), children: 2 })), []);
 });
 
-test('a child answers for what it was given, once each, and says what it does meanwhile', async (t) => {
+test('a child answers each piece once, and may report progress meanwhile', async (t) => {
   const protocol = { code: 'E_CONFINE_PROTOCOL' };
   await t.throwsAsync(all(start('twice', { works: count(1) })), protocol);
   const silent = 'file 1: a confined child ended before its work did';
@@ -117,7 +117,7 @@ test('a child answers for what it was given, once each, and says what it does me
   );
 });
 
-test('a piece that a child dies of is a failure of its own; another child does the others', async (t) => {
+test('a piece that kills its child fails, and another child does the others', async (t) => {
   const open = (index: number) => {
     if (index === 0) throw new KilnError('E_RPM_FORMAT', 'there is no 0');
     return numbered(index);
@@ -129,7 +129,7 @@ test('a piece that a child dies of is a failure of its own; another child does t
   t.deepEqual(await all(start('crash', { open, works: count(2) })), ['done', 'there is no 0']);
 });
 
-test('every piece that a child dies of is named, and no other', async (t) => {
+test('every piece that kills its child is named, and no other', async (t) => {
   const limits = { wallMs: 60_000 * PATIENCE };
   const works = async function* () {
     yield* [3, 0, 3, 3, 1, 4, 3];
@@ -141,7 +141,7 @@ test('every piece that a child dies of is named, and no other', async (t) => {
   }
 });
 
-test('a piece that its child has said something about is not tried again', async (t) => {
+test('a piece that its child has reported on is not tried again', async (t) => {
   const tries: number[] = [];
   const onMessage = (_value: unknown, index: number) => void tries.push(index);
   const seen = await all(
@@ -151,29 +151,26 @@ test('a piece that its child has said something about is not tried again', async
   t.deepEqual(tries, [0, 1, 2, 3, 4]);
 });
 
-test('a child that dies of what it has answered for takes nothing else with it', async (t) => {
+test('a child that dies of a piece it has answered takes nothing else with it', async (t) => {
   const seen = await all(start('crash-later', { ahead: 0 }));
   t.deepEqual(seen, [0, 1, 2, 3, 4]);
 });
 
-test.serial(
-  'pieces that children die of slowly end the queue when they have cost as much as one may',
-  async (t) => {
-    t.timeout(60_000 * PATIENCE);
-    const wallMs = 4000 * PATIENCE;
-    const seen: unknown[] = [];
-    const open = () => ({ fds: [], input: 0.4 * wallMs });
-    await t.throwsAsync(
-      async () => {
-        for await (const one of start('crash-slowly', { limits: { wallMs }, open })) seen.push(one);
-      },
-      { code: 'E_CONFINE_DIED', message: /^file [12]: / },
-    );
-    t.true(seen.length > 0);
-  },
-);
+test.serial('pieces that kill children slowly end the queue once they cost too much', async (t) => {
+  t.timeout(60_000 * PATIENCE);
+  const wallMs = 4000 * PATIENCE;
+  const seen: unknown[] = [];
+  const open = () => ({ fds: [], input: 0.4 * wallMs });
+  await t.throwsAsync(
+    async () => {
+      for await (const one of start('crash-slowly', { limits: { wallMs }, open })) seen.push(one);
+    },
+    { code: 'E_CONFINE_DIED', message: /^file [12]: / },
+  );
+  t.true(seen.length > 0);
+});
 
-test('of several pieces in one, the one that a child dies of is a failure of its own', async (t) => {
+test('in a group of pieces, only the one that kills its child fails', async (t) => {
   const groups = async function* () {
     yield [0, 1];
     yield [2, 3, 4];
@@ -189,14 +186,14 @@ test('of several pieces in one, the one that a child dies of is a failure of its
   t.deepEqual(await all(answers), [[0, 1], [2], 'no 3', [4]]);
 });
 
-test('a child that dies before it has begun is no fault of a file', async (t) => {
+test('a child that dies before it has begun is not blamed on a file', async (t) => {
   await t.throwsAsync(all(start('stillborn')), {
     code: 'E_CONFINE_DIED',
     message: /^the confined child for 'stillborn' died/,
   });
 });
 
-test('what the work itself throws ends the queue, and the child', async (t) => {
+test('an error while making the pieces ends the queue and the child', async (t) => {
   const works = async function* () {
     yield 1;
     throw new Error('no more');
@@ -204,11 +201,11 @@ test('what the work itself throws ends the queue, and the child', async (t) => {
   await t.throwsAsync(all(start('read', { works: works() })), { message: 'no more' });
 });
 
-test('a rehearsal that would never end makes way for the work', async (t) => {
+test('a rehearsal without an end makes way for the work', async (t) => {
   const answers = await all(start('rehearse', { works: count(1) }));
   t.deepEqual(answers, [{ hasRehearsed: true, isOver: true }]);
 });
 
-test('a rehearsal that fails does not keep a child from its work', async (t) => {
+test('a failed rehearsal does not keep a child from its work', async (t) => {
   t.deepEqual(await all(start('rehearse-badly', { works: count(1) })), ['done']);
 });

@@ -12,7 +12,7 @@ function phasesOf(tally: Tally): number {
   return [...tally.phases.values()].filter(({ size }) => size > 0).length;
 }
 
-test('kiln, its daemon and workers, libvirtd, controller and init killed in every phase of a run: nothing is left', async (t) => {
+test('killing kiln, its daemon, workers, libvirtd, controller or init in any phase of a run leaves nothing', async (t) => {
   t.timeout(600_000 * PATIENCE);
   await using state = await busyboxState();
   const directory = await mkdtemp(join(tmpdir(), 'kiln-crash-'));
@@ -43,7 +43,7 @@ test('kiln, its daemon and workers, libvirtd, controller and init killed in ever
   t.true(phasesOf(tally) >= 5, describeTally(tally));
 });
 
-test('work that stops without an end is no success', async (t) => {
+test('a process that stops without finishing its work is no success', async (t) => {
   const stuck = `data:text/javascript,import{Timeline}from${JSON.stringify(
     new URL('../../src/jobs/run/timeline.ts', import.meta.url).href,
   )};Timeline.prototype.measure=()=>new Promise(()=>{})`;
