@@ -111,7 +111,7 @@ test.serial('another build takes over the sockets, and no job is lost', async (t
 });
 
 test.serial(
-  'a daemon that a client started makes room for the sockets, with its jobs',
+  'a daemon that a client started makes way for the sockets, and keeps its jobs',
   async (t) => {
     const { ended: job } = await lasting();
     const [old] = daemons() as [number];
@@ -133,7 +133,7 @@ test.serial(
   },
 );
 
-test.serial('a daemon that a client starts does not replace a socket of systemd’s', async (t) => {
+test.serial('a daemon that a client starts does not replace systemd’s socket', async (t) => {
   const child = await activate(t);
   const env = { KILN_STATE: state.paths.root, KILN_NODE: process.execPath, PATH: process.env.PATH };
   // As a client does it: what is on descriptor 3 says that somebody listens.
@@ -144,7 +144,7 @@ test.serial('a daemon that a client starts does not replace a socket of systemd�
   t.true(await until(() => daemons().join() === `${child.pid}`));
 });
 
-test.serial('what is no socket is refused, and named', async (t) => {
+test.serial('a descriptor that is not a socket is refused by its number', async (t) => {
   const script = 'LISTEN_PID=$$ LISTEN_FDS=1 exec "$0" 3</dev/null';
   const env = { ...state.env, KILN_NODE: process.execPath };
   const refused = await execa('sh', ['-c', script, KILND], { env, reject: false });

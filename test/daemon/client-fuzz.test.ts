@@ -122,7 +122,7 @@ async function listen(serve: (socket: Socket) => void): Promise<Server> {
   return server;
 }
 
-test('no message of a daemon makes the client do what C does not define', async (t) => {
+test('no message from a daemon makes the client do what C leaves undefined', async (t) => {
   const seed = Number(process.env.KILN_FUZZ_SEED ?? Date.now() % 2 ** 32);
   const random = new Random(seed);
   let connections = 0;
@@ -152,7 +152,7 @@ test('no message of a daemon makes the client do what C does not define', async 
   }
 });
 
-test('the client that is tested has the sanitizers', (t) => {
+test('the tested client is built with the sanitizers', (t) => {
   const symbols = execFileSync('nm', [client], { encoding: 'utf8' });
   t.regex(symbols, /__asan_/);
   t.regex(symbols, /__ubsan_/);

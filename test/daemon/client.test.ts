@@ -101,7 +101,7 @@ async function gather(child: ChildProcess) {
   return { code, signal, stdout: Buffer.concat(out), stderr: Buffer.concat(err) };
 }
 
-test('arguments, environment, umask and working directory arrive as they are', async (t) => {
+test('arguments, environment, umask and working directory arrive unchanged', async (t) => {
   const seen: CommandLine['start'][] = [];
   const { env } = serve(t, async (line) => {
     seen.push(line.start);
@@ -119,7 +119,7 @@ test('arguments, environment, umask and working directory arrive as they are', a
   t.deepEqual(begin?.terminals, [false, false, false]);
 });
 
-test('stdin, stdout and stderr pass byte for byte, and the status comes after them', async (t) => {
+test('stdin, stdout and stderr pass byte for byte, before the exit status', async (t) => {
   const { env } = serve(t, runArguments);
   const bytes = randomBytes(9_000_000);
   const both = await start(env, ['sh', '-c', 'tee /dev/stderr; exit 3'], bytes).ended;
@@ -128,7 +128,7 @@ test('stdin, stdout and stderr pass byte for byte, and the status comes after th
   t.true(both.stderr.equals(bytes));
 });
 
-test('a file as stdin, one that is appended to as stdout, /dev/null, and a closed stdin', async (t) => {
+test('stdin and stdout may be files, appended files, /dev/null, or closed', async (t) => {
   const { env, state } = serve(t, runArguments);
   const file = join(state, 'in');
   const out = join(state, 'out');
@@ -150,7 +150,7 @@ test('a file as stdin, one that is appended to as stdout, /dev/null, and a close
   t.is(digest(readFileSync(out)), digest(expected));
 });
 
-test('a reader that has seen enough ends the command by SIGPIPE', async (t) => {
+test('a reader that stops reading ends the command by SIGPIPE', async (t) => {
   const { env } = serve(t, runArguments);
   const shell = spawn('bash', ['-c', '"$0" run yes | head -n 2; echo "$PIPESTATUS"', client], {
     env,
@@ -160,7 +160,7 @@ test('a reader that has seen enough ends the command by SIGPIPE', async (t) => {
   t.is(stdout.toString(), 'y\ny\n141\n');
 });
 
-test('a full disk is told to the daemon', async (t) => {
+test('the daemon hears of a full disk', async (t) => {
   const { env } = serve(t, runArguments);
   const shell = spawn('sh', ['-c', '"$0" run echo lost >/dev/full', client], {
     env,
@@ -170,7 +170,7 @@ test('a full disk is told to the daemon', async (t) => {
   t.is(stderr.toString(), 'output: ENOSPC\n');
 });
 
-test('a signal reaches the command; a client that was told to end ends by it', async (t) => {
+test('a signal reaches the command; a client told to end ends by that signal', async (t) => {
   const { env } = serve(t, runArguments);
   const { child, ended } = start(env, ['sh', '-c', RUNNING], openSync('/dev/null', 'r'));
   await once(child.stdout!, 'data');
@@ -199,7 +199,7 @@ test('the third ^C ends the client even if the daemon does nothing', async (t) =
   t.regex(result.stderr.toString(), /interrupted/);
 });
 
-test('a signal that comes before anybody listens is kept for the first listener', async (t) => {
+test('a signal that comes before any listener is kept for the first one', async (t) => {
   const heard = deferred<NodeJS.Signals[]>();
   const { env } = serve(t, async (line) => {
     line.write(2, 'served\n');
@@ -238,7 +238,7 @@ test('the daemon hears at once that a client was killed', async (t) => {
   t.is(gone, 1);
 });
 
-test('a terminal is raw while the command has it, has the window’s size, and is put back', async (t) => {
+test('a command’s terminal is raw, has the window’s size, and is restored', async (t) => {
   const { env, state } = serve(t, async (line) => {
     t.deepEqual(line.start.terminals, [true, true, true]);
     t.deepEqual([line.start.rows, line.start.columns], [33, 77]);
@@ -251,7 +251,7 @@ test('a terminal is raw while the command has it, has the window’s size, and i
   t.regex(stdout.toString(), /hello\r?\n icanon/);
 });
 
-test('silent connections, half messages and floods neither stop the daemon nor last', async (t) => {
+test('silent connections, half messages and floods end, and stop nobody', async (t) => {
   const { env, state } = serve(t, runArguments);
   const path = join(state, 'io.kiln');
   const open = () =>
@@ -302,7 +302,7 @@ test('a server leaves no descriptor behind', async (t) => {
   closeSync(openSync('/dev/null', 'r'));
 });
 
-test('a daemon that cannot be started is an error with its reason and a hint', async (t) => {
+test('a daemon that cannot be started is an error with a reason and a hint', async (t) => {
   const place = mkdtempSync(join(tmpdir(), 'kiln-place-'));
   t.teardown(() => rmSync(place, { recursive: true }));
   for (const folder of ['dist', 'bin', 'state']) mkdirSync(join(place, folder));

@@ -12,7 +12,7 @@ function start(argv: readonly string[], environment: readonly string[], cwd: str
   return Buffer.concat([...parts, ...rest.map((part) => Buffer.from(part as string))]);
 }
 
-test('a start is read', (t) => {
+test('a start message is read', (t) => {
   const read = readStart(start(['kiln', 'run', ''], ['A=1', 'A=2', 'odd', 'B=='], '/x'));
   t.like(read, { umask: 0o27, terminals: [true, false, true], rows: 24, columns: 80, cwd: '/x' });
   const own = { file: '/home/a/.config/kiln.yaml', problem: 0, text: 'defaults: {}' };
@@ -21,7 +21,7 @@ test('a start is read', (t) => {
   t.deepEqual({ ...read.env }, { A: '1', B: '=' });
 });
 
-test('one that is cut anywhere, or goes on, is refused', (t) => {
+test('a start message that is cut anywhere, or too long, is refused', (t) => {
   const whole = start(['kiln', 'run'], ['A=1'], '/');
   for (let length = 0; length < whole.length; length++) {
     t.throws(() => readStart(whole.subarray(0, length)), { instanceOf: RangeError });
@@ -30,7 +30,7 @@ test('one that is cut anywhere, or goes on, is refused', (t) => {
 });
 
 testProp(
-  'any bytes are a start or a RangeError',
+  'any bytes are a start message or a RangeError',
   [fc.uint8Array({ maxLength: 200 })],
   (t, bytes) => {
     try {

@@ -11,7 +11,7 @@ import { busyboxState, KILN, PATIENCE } from '../support/busybox-state.ts';
 import { daemonPid, endDaemon } from '../support/daemon.ts';
 import { eventually } from '../support/eventually.ts';
 
-test('another daemon takes over, and makes it anew', async (t) => {
+test('another daemon takes over, and makes the run folder anew', async (t) => {
   await using state = await busyboxState();
   const env = { ...state.env, KILN_FROM_SOURCE: '', KILN_PARKED: '0' };
   const run = async () =>
@@ -26,7 +26,7 @@ test('another daemon takes over, and makes it anew', async (t) => {
   t.true(next !== undefined && next !== pid);
 });
 
-test('a daemon that ends takes the folder along, unless something is in it', async (t) => {
+test('a daemon that ends removes its run folder, unless something is in it', async (t) => {
   await using state = await busyboxState();
   const env = { ...state.env, KILN_FROM_SOURCE: '', KILN_PARKED: '0' };
   t.is((await state.kiln(['ps'], { env })).exitCode, 0);
@@ -35,7 +35,7 @@ test('a daemon that ends takes the folder along, unless something is in it', asy
   t.false(existsSync(state.paths.run));
 });
 
-test('a daemon that was replaced takes it along, too, if it is the last to end', async (t) => {
+test('a replaced daemon that ends last removes the run folder, too', async (t) => {
   await using state = await busyboxState();
   const env = { ...state.env, KILN_FROM_SOURCE: '', KILN_PARKED: '0' };
   // Nobody reads, so that it waits with the pipe full.

@@ -10,7 +10,7 @@ import {
 
 const call = (value: unknown) => parseCall(Buffer.from(JSON.stringify(value)));
 
-test('a call is read; what it leaves out, or says null for, is as if it were not there', (t) => {
+test('a call is read, and null means the same as a missing field', (t) => {
   const plain = { method: 'a.B', parameters: {}, more: false, oneway: false, upgrade: false };
   t.deepEqual(call({ method: 'a.B' }), plain);
   const nothing = { parameters: null, more: null, oneway: null, upgrade: null };
@@ -26,7 +26,7 @@ test('a call is read; what it leaves out, or says null for, is as if it were not
     t.is(call({ method: 'a.B', [flag]: 1 }), undefined);
 });
 
-test('replies end with NUL, and say whether others follow', (t) => {
+test('replies end with NUL, and say whether more follow', (t) => {
   const read = (bytes: Buffer) => JSON.parse(firstMessage(bytes)?.toString() ?? '');
   t.deepEqual(read(encodeReply({ a: 1 })), { parameters: { a: 1 } });
   t.deepEqual(read(encodeReply({ a: 1 }, true)), { continues: true, parameters: { a: 1 } });
@@ -36,12 +36,16 @@ test('replies end with NUL, and say whether others follow', (t) => {
   t.false(continues(encodeError('a.E')));
 });
 
-testProp('any bytes are a call or none', [fc.uint8Array({ maxLength: 300 })], (t, bytes) => {
-  const found = parseCall(Buffer.from(bytes));
-  t.true(found === undefined || typeof found.method === 'string');
-});
+testProp(
+  'any bytes are read as a call, or as none',
+  [fc.uint8Array({ maxLength: 300 })],
+  (t, bytes) => {
+    const found = parseCall(Buffer.from(bytes));
+    t.true(found === undefined || typeof found.method === 'string');
+  },
+);
 
-testProp('any JSON is a call or none', [fc.json()], (t, text) => {
+testProp('any JSON is read as a call, or as none', [fc.json()], (t, text) => {
   const found = parseCall(Buffer.from(text));
   t.true(found === undefined || typeof found.method === 'string');
 });

@@ -34,7 +34,7 @@ function workersWith(options: Pick<WorkersOptions, 'command' | 'env'>): Workers 
   });
 }
 
-test('callers who are gone keep none from who waits behind them', async (t) => {
+test('callers that are gone do not hold up those behind them', async (t) => {
   const env = { PATH: process.env.PATH ?? '' };
   const workers = workersWith({ command: ['sleep', TIME], env });
   t.teardown(() => workers.end());
@@ -71,7 +71,7 @@ test('callers who are gone keep none from who waits behind them', async (t) => {
   await over;
 });
 
-test('a user is served though the worker that waits for the user and the spare one die', async (t) => {
+test('a user is served even if the waiting worker and the spare one die', async (t) => {
   const state = await userState();
   t.teardown(() => state[Symbol.asyncDispose]());
   const { root } = state.paths;
