@@ -68,7 +68,7 @@ async function jobs(state: UserState): Promise<{ id: string; name?: string; stat
   return JSON.parse(await says(state, ['ps', '--jobs', '--json'])) as never;
 }
 
-test.serial('a job goes on after its caller, and tells what came of it', async (t) => {
+test.serial('a job goes on without its caller, and reports how it ended', async (t) => {
   const state = t.context;
   const end = gate(join(state.beside, 'end'));
   const command = ['sh', '-c', `echo out; echo err >&2; ${end.wait}; echo late; exit 7`];
@@ -87,7 +87,7 @@ test.serial('a job goes on after its caller, and tells what came of it', async (
   t.deepEqual([logs.stdout, logs.stderr], ['out\nlate', 'err']);
 });
 
-test.serial('what does not begin is told to the caller, and is no job', async (t) => {
+test.serial('a command that cannot start is reported to the caller, and is no job', async (t) => {
   const state = t.context;
   const before = (await jobs(state)).length;
   const missing = await state.kiln([...DETACHED, '--', 'nothing-of-this-name']);
@@ -103,7 +103,7 @@ test.serial('what does not begin is told to the caller, and is no job', async (t
   t.regex(String(none.stderr), /there is no job nobody \[/);
 });
 
-test.serial('a name is one job’s at a time; results wait until they are fetched', async (t) => {
+test.serial('a name belongs to one job at a time, and results wait to be fetched', async (t) => {
   const state = t.context;
   const end = gate(join(state.beside, 'nightly'));
   const make = 'mkdir -p o/d; echo made > o/d/f; ln -s /etc/passwd o/l';
@@ -131,30 +131,18 @@ test.serial('a name is one job’s at a time; results wait until they are fetche
   t.is((await state.kiln(['wait', 'nightly'])).exitCode, 0);
 });
 
-test.serial(
-  'the sandbox that a job keeps is entered and destroyed by its id and its name',
-  async (t) => {
-    const keeps = [
-      ...DETACHED,
-      '--keep',
-      '--name',
-      'keeper',
-      '--',
-      'sh',
-      '-c',
-      'echo left > /tmp/x',
-    ];
-    const id = await says(t.context, keeps);
-    await says(t.context, ['wait', id]);
-    for (const word of [id, 'keeper', id.slice(0, 6)]) {
-      t.is(await says(t.context, ['exec', word, '--', 'cat', '/tmp/x']), 'left');
-    }
-    await says(t.context, ['kill', 'keeper']);
-    t.not((await t.context.kiln(['exec', id, '--', 'true'])).exitCode, 0);
-  },
-);
+test.serial('a kept sandbox of a job can be entered and destroyed by id and by name', async (t) => {
+  const keeps = [...DETACHED, '--keep', '--name', 'keeper', '--', 'sh', '-c', 'echo left > /tmp/x'];
+  const id = await says(t.context, keeps);
+  await says(t.context, ['wait', id]);
+  for (const word of [id, 'keeper', id.slice(0, 6)]) {
+    t.is(await says(t.context, ['exec', word, '--', 'cat', '/tmp/x']), 'left');
+  }
+  await says(t.context, ['kill', 'keeper']);
+  t.not((await t.context.kiln(['exec', id, '--', 'true'])).exitCode, 0);
+});
 
-test.serial('the beginning of several jobs’ ids ends none of them', async (t) => {
+test.serial('a prefix that several jobs’ ids share ends none of them', async (t) => {
   const { paths } = t.context;
   const command = ['run'];
   const record = (id: string) => ({ id, command, created: Date.now(), began: 1, tty: false });
@@ -177,7 +165,7 @@ test.serial('the beginning of several jobs’ ids ends none of them', async (t) 
   t.is(sandboxOfJob(ended, 'fffff', undefined, sandboxes.slice(1)), 'a1');
 });
 
-test.serial('a log is read though its oldest file goes meanwhile', (t) => {
+test.serial('a log can be read while its oldest file is removed', (t) => {
   const folder = join(t.context.beside, 'log');
   mkdirSync(folder);
   // What is listed, and gone when it is opened.
@@ -188,7 +176,7 @@ test.serial('a log is read though its oldest file goes meanwhile', (t) => {
   t.deepEqual([...readJobLog(folder)], [{ output: 1, bytes: late }]);
 });
 
-test.serial('who follows sees all of it, and ends with it; several are waited for', async (t) => {
+test.serial('a follower sees all output, and ends with its job; wait takes several', async (t) => {
   const state = t.context;
   const end = gate(join(state.beside, 'followed'));
   const count = 'i=0; until test -e /gate/open; do echo $((i=i+1)); sleep 0.1; done; echo last';
@@ -215,7 +203,7 @@ test.serial('who follows sees all of it, and ends with it; several are waited fo
 });
 
 test.serial(
-  'a job is waited for once, however often it is named, and of many only so many',
+  'wait counts a job once, however often it is named, and takes so many only',
   async (t) => {
     const state = t.context;
     const id = await says(state, [...DETACHED, '--', 'sh', '-c', 'exit 3']);
@@ -231,7 +219,7 @@ test.serial(
 const SECONDS = ownSeconds();
 const SLEEPER = `sleep ${SECONDS} & while sleep 0.2; do echo up; done`;
 
-test.serial('^C leaves a job, which `kill` ends', async (t) => {
+test.serial('^C leaves a job running, and `kill` ends it', async (t) => {
   const state = t.context;
   const id = await says(state, [...DETACHED, '--name', 'long', '--', 'sh', '-c', SLEEPER]);
   const attached = spawn(KILN, ['attach', 'long'], { env: state.env, stdio: 'pipe' });
@@ -248,7 +236,7 @@ test.serial('^C leaves a job, which `kill` ends', async (t) => {
   t.true([137, 143].includes(Number((await state.kiln(['wait', id])).exitCode)));
 });
 
-test.serial('a job with a terminal takes what is typed', async (t) => {
+test.serial('a job with a terminal gets what is typed', async (t) => {
   const state = t.context;
   const script = 'stty size; read -r line; echo "got $line"; exit 5';
   const id = await says(state, [...DETACHED, '--tty', '--', 'sh', '-c', script]);
@@ -272,7 +260,7 @@ test.serial('a recipe goes on without its caller', async (t) => {
   t.true(existsSync(join(out, 'result.json')));
 });
 
-test.serial('the output that is kept has a bound', async (t) => {
+test.serial('the kept output of a job is limited', async (t) => {
   const state = t.context;
   const flood = 'yes 0123456789abcdef | head -n 2000000; echo the end';
   const id = await says(state, [...DETACHED, '--', 'sh', '-c', flood]);
@@ -325,7 +313,7 @@ test.serial('users have jobs of their own, within their share', async (t) => {
   await says(state, ['kill', roots]);
 });
 
-test.serial('a name means root’s own job to root, whoever else has it', async (t) => {
+test.serial('for root, a name means root’s own job, whoever else uses it', async (t) => {
   const state = t.context;
   const script = (text: string) => [...DETACHED, '--name', 'nightly', '--', 'sh', '-c', text];
   const roots = await says(state, script('echo roots'));
@@ -339,7 +327,7 @@ test.serial('a name means root’s own job to root, whoever else has it', async 
   t.is(String((await state.as(USER, ['logs', 'nightly'])).stdout), 'users');
 });
 
-test.serial('a job outlives the replacement of its daemon, and is lost with it', async (t) => {
+test.serial('a job outlives the replacement of its daemon, but not its death', async (t) => {
   const state = t.context;
   const old = daemonPid(state.paths.root) ?? 0;
   const end = gate(join(state.beside, 'moved'));
@@ -378,7 +366,7 @@ test.serial('a job outlives the replacement of its daemon, and is lost with it',
   t.regex(String(results.stderr), /the results of .* are not whole/);
 });
 
-test.serial('a job whose process ends while somebody connects to it has ended', async (t) => {
+test.serial('a job whose process ends during a connection has ended', async (t) => {
   const { paths } = t.context;
   const kill = await endingListener(jobFiles.socket(paths, 'ending'));
   const opened = Follower.open(paths, 'ending');
@@ -386,7 +374,7 @@ test.serial('a job whose process ends while somebody connects to it has ended', 
   t.is(await opened, undefined);
 });
 
-test.serial('gc removes jobs that have ended, a user only their own', async (t) => {
+test.serial('gc removes ended jobs, and for a user only their own', async (t) => {
   const state = t.context;
   const begun = await state.as(USER, [...DETACHED, '--', 'true']);
   const id = String(begun.stdout);
