@@ -29,21 +29,21 @@ async function run(blocks: readonly Block[], log: (text: string) => void): Promi
 for (const [page, blocks = []] of Object.entries(Object.groupBy(runnable, (it) => it.page))) {
   const quick = blocks.filter((block) => !block.long);
   if (quick.length > 0) {
-    test.serial(`commands of ${page}`, async (t) => {
+    test.serial(`the commands of ${page} print what it shows`, async (t) => {
       t.timeout(600_000 * PATIENCE);
       t.deepEqual(await run(quick, (text) => t.log(text)), []);
     });
   }
   // A block may need what blocks before it made.
   if (quick.length < blocks.length) {
-    long(`commands of ${page}, the slow ones as well`, async (t) => {
+    long(`the commands of ${page} print what it shows, the slow ones as well`, async (t) => {
       t.timeout(1_800_000 * PATIENCE);
       t.deepEqual(await run(blocks, (text) => t.log(text)), []);
     });
   }
 }
 
-test('few blocks are not run, each for a reason', (t) => {
+test('only a few blocks are not run, each for a reason', (t) => {
   const marked = all.filter(({ notRun }) => notRun !== undefined);
   const slow = runnable.filter((block) => block.long);
   t.log(`${runnable.length - slow.length} run, ${slow.length} with --long, ${marked.length} not:`);
@@ -52,7 +52,7 @@ test('few blocks are not run, each for a reason', (t) => {
   t.true(runnable.length > marked.length);
 });
 
-test('output is compared but for what differs from run to run', (t) => {
+test('output is compared, except for what differs from run to run', (t) => {
   const [first, second] = exchanges('$ a \\\n> b\n…: kept as 3fa9c1d2e4\n$ c 3fa9c1d2e4\n');
   t.deepEqual(first, { command: 'a \\\nb', output: ['…: kept as 3fa9c1d2e4'] });
   t.deepEqual(second, { command: 'c 3fa9c1d2e4', output: [] });

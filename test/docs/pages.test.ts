@@ -44,7 +44,7 @@ function anchor(heading: string): string {
     .replaceAll(' ', '-');
 }
 
-test('every link between pages leads to a file and a heading', (t) => {
+test('every link between pages leads to an existing file and heading', (t) => {
   const broken = pages().flatMap((page) =>
     [...prose(page).matchAll(/\]\((?!https?:)([^)#\s]*)(?:#([^)\s]+))?\)/g)]
       .filter(([, file = '', heading]) => {
@@ -67,7 +67,7 @@ test('the index names every page', (t) => {
   t.deepEqual(missing, []);
 });
 
-test('lines fit a terminal, except those of tables and code', (t) => {
+test('lines fit a terminal, except in tables and code', (t) => {
   const wide = written().flatMap((page) =>
     read(page)
       .replaceAll(/^( *)```.*?^\1```$/gms, (block) => block.replaceAll(/[^\n]/g, ''))
@@ -82,7 +82,7 @@ test('lines fit a terminal, except those of tables and code', (t) => {
 /** What a build makes. */
 const GENERATED = ['src/api/io-kiln.ts'];
 
-test('every path of the repository that a page names is there', (t) => {
+test('every path of the repository that a page names exists', (t) => {
   const missing = written().flatMap((page) =>
     [
       ...read(page).matchAll(

@@ -19,7 +19,7 @@ interface Found {
 }
 
 test.serial(
-  'on a host that runs sandboxes every check agrees with the tools of the host',
+  'on a host that runs sandboxes, every check agrees with the host’s tools',
   async (t) => {
     const state = await mkdtemp(join(tmpdir(), 'kiln-doctor-'));
     const paths = statePaths({ KILN_STATE: state });
@@ -72,7 +72,7 @@ test.serial(
   },
 );
 
-test('a check can be asked for by name; an unknown one is named with those there are', async (t) => {
+test('a check can be run by name, and an unknown name lists all checks', async (t) => {
   const one = await execa(kiln, ['doctor', 'kernel', '--json']);
   t.deepEqual(
     (JSON.parse(one.stdout) as { checks: Found[] }).checks.map(({ name }) => name),
@@ -84,7 +84,7 @@ test('a check can be asked for by name; an unknown one is named with those there
   t.regex(unknown.stderr, /kernel/);
 });
 
-test('docs/doctor.md names every check, in their order', (t) => {
+test('docs/doctor.md lists every check, in order', (t) => {
   const page = readFileSync(join(import.meta.dirname, '../../docs/doctor.md'), 'utf8');
   const rows = [...page.matchAll(/^\| `([a-z0-9-]+)` /gm)].map(([, name]) => name);
   t.deepEqual(rows, checkNames());

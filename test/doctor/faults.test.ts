@@ -455,7 +455,7 @@ const faults: readonly Fault[] = [
   },
 ];
 
-test.serial('a command of a member of the group says that no kilnd listens', async (t) => {
+test.serial('a member of the group is told that kilnd does not listen', async (t) => {
   const setup = `${withGroup('nobody')}; mount -t tmpfs tmpfs /run`;
   const [file = '', ...args] = asUser('--groups=4711', setup);
   const env = { KILN_STATE: undefined };

@@ -38,7 +38,7 @@ async function doctor(without: boolean, env: NodeJS.ProcessEnv = {}) {
   }
 }
 
-test.serial('a kernel without Landlock stops every job, unless that is allowed', async (t) => {
+test.serial('without Landlock in the kernel every job fails, unless that is allowed', async (t) => {
   const missing = await doctor(true);
   t.is(missing.status, 'fail');
   t.is(missing.exitCode, 1);
@@ -51,7 +51,7 @@ test.serial('a kernel without Landlock stops every job, unless that is allowed',
   t.regex(allowed.problem, /nothing else stops/);
 });
 
-test.serial('the ABI is the one the system call tells', async (t) => {
+test.serial('the ABI is the one that the system call reports', async (t) => {
   const raw = await execa('perl', ['-e', `print syscall(${SYS_landlock_create_ruleset}, 0, 0, 1)`]);
   const abi = Number(raw.stdout);
   const check = await doctor(false);
@@ -59,7 +59,7 @@ test.serial('the ABI is the one the system call tells', async (t) => {
   if (abi > 0) t.true(check.found.startsWith(`Landlock, ABI ${abi}`), check.found);
 });
 
-test('an older ABI says which walls it lacks, and what they are for', (t) => {
+test('an older ABI is reported with the walls it lacks, and what they are for', (t) => {
   const old = landlockFinding(3, false);
   t.is(old.status, 'warn');
   t.regex(old.problem ?? '', /--seccomp strict.*--network host.*no-tcp, abstract-sockets/);

@@ -64,7 +64,7 @@ test.after.always(async () => {
 });
 
 for (const door of doorNames) {
-  test(`every layer stands around a command of: ${door}`, (t) => {
+  test(`every layer is around a command of: ${door}`, (t) => {
     const measured = found.get(door);
     if (!(measured !== undefined && 'door' in measured)) return t.fail(String(measured));
     const limits = outside.seen.get(door) ?? { memory: Number.NaN, processes: Number.NaN };
@@ -73,7 +73,7 @@ for (const door of doorNames) {
   });
 }
 
-test('outside of any sandbox the probe finds no layer', (t) => {
+test('outside of any sandbox, the probe finds no layer', (t) => {
   const none = { memory: Number.POSITIVE_INFINITY, processes: Number.POSITIVE_INFINITY };
   const verdict = judge(host, host, none);
   const closed = { ...EVERYWHERE, ...doorEntry('run').around };
@@ -84,11 +84,11 @@ test('outside of any sandbox the probe finds no layer', (t) => {
   }
 });
 
-test('each door of the table is gone through once, and no other is', (t) => {
+test('every door in the table is measured exactly once', (t) => {
   t.deepEqual(VISITS.flatMap(({ doors }) => doors).toSorted(), doorNames.toSorted());
 });
 
-test('whatever starts a command in a sandbox is a door of the table', async (t) => {
+test('every file that starts a command in a sandbox is a door of the table', async (t) => {
   const source = join(import.meta.dirname, '../../src');
   const names = await readdir(source, { recursive: true });
   const callers: string[] = [];
