@@ -74,7 +74,7 @@ async function latency(recipe: string, count: number): Promise<number> {
   );
 }
 
-test('while images are built and a gigabyte is collected, the daemon answers and runs', async (t) => {
+test('the daemon answers and runs while it builds images and collects a gigabyte', async (t) => {
   t.timeout(300_000 * PATIENCE);
   const recipe = await state.recipe('small', 'packages: [coreutils, dash]');
   await kiln('image', 'build', '--allow-host', recipe);

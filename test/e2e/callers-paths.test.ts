@@ -87,7 +87,7 @@ async function seen(
     .filter((line) => !line.includes(`/${IMAGE.slice(0, 12)}`));
 }
 
-test('kilnd and its workers look up no path of root’s', async (t) => {
+test('kilnd and its workers look up no path that root names', async (t) => {
   const { beside, env } = t.context;
   const work = join(beside, MARK);
   const file = (name: string) => `${MARK}-${name}`;

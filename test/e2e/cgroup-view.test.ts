@@ -22,7 +22,7 @@ test.before(async () => {
 });
 test.after.always(() => state[Symbol.asyncDispose]());
 
-test('a group is found below the part of the tree that is mounted', (t) => {
+test('a cgroup is found below the part of its tree that is mounted', (t) => {
   const mount = (root: string) =>
     parseCgroupMounts(`33 31 0:30 ${root} /mnt/memory rw - cgroup cgroup rw,memory\n`)[0]!;
   const found = (root: string, group: string) => pathOfGroup(mount(root), group);

@@ -67,7 +67,7 @@ for (const [title, options, before] of [
   ],
   ['the least privileges', LEAST, `${WRITABLE}\n${LEAVE_ROOT}`],
 ] as const) {
-  test.serial(`${title}: doctor has nothing to mend, runs have their limits`, async (t) => {
+  test.serial(`${title}: doctor finds nothing to mend, and runs have their limits`, async (t) => {
     const script = `${before}\n'${KILN}' doctor --json; ${RUN}; echo "status $?"; ${LIMITS}`;
     const { stdout, stderr } = await inContainer(options, script);
     t.regex(stdout, /"ok": true/, stdout + stderr);
@@ -79,7 +79,7 @@ for (const [title, options, before] of [
 }
 
 test.serial(
-  'without privileges: doctor names what is missing, a run fails with a hint',
+  'without privileges, doctor names what is missing and a run gives a hint',
   async (t) => {
     const script = `'${KILN}' doctor; echo "doctor $?"; ${RUN}; echo "status $?"`;
     const { stdout, stderr } = await inContainer([], script);
@@ -101,7 +101,7 @@ test.serial(
   },
 );
 
-test.serial('nothing is parked that would be half begun when the container ends', async (t) => {
+test.serial('in a container, sandboxes are parked only on request', async (t) => {
   const options = ['--privileged', '--cgroupns', 'private'];
   // kilnd parks half a second after a command's end.
   const script = `${LEAVE_ROOT}\n${RUN}; sleep 3; '${KILN}' ps -a; '${KILN}' park -n 1; '${KILN}' ps -a`;
@@ -111,7 +111,7 @@ test.serial('nothing is parked that would be half begun when the container ends'
   t.regex(after, /^\w+ +parked /m, stdout + stderr);
 });
 
-test.serial('sandboxes of two containers have ids of their own', async (t) => {
+test.serial('sandboxes of two containers have different ids', async (t) => {
   const options = ['--privileged', '--cgroupns', 'private'];
   // One state each: what is shared is the kernel alone.
   const volumes = ['one', 'two'].map((name) => join(storage, name));

@@ -60,7 +60,7 @@ test.after.always(async () => {
   await state[Symbol.asyncDispose]();
 });
 
-test.serial('the first run starts a daemon, which runs the next ones, too', async (t) => {
+test.serial('the first run starts a daemon, which also runs the next ones', async (t) => {
   t.is(daemonPid(state.paths.root), undefined);
   const first = await kiln(['--', 'sh', '-c', 'echo $PPID; cat /proc/1/comm']);
   t.is(first.stdout, '1\nkiln-init\n');
@@ -73,7 +73,7 @@ test.serial('the first run starts a daemon, which runs the next ones, too', asyn
   t.is(pidOfDaemon(), pid);
 });
 
-test.serial('the daemon has nothing of its first caller', async (t) => {
+test.serial('the daemon inherits nothing from its first caller', async (t) => {
   const child = spawn(
     'bash',
     ['-c', 'exec 77</etc/hostname; cd /tmp; umask 077; exec "$0" "$@"'].concat([
@@ -124,7 +124,7 @@ test.serial('kill -9 of the client ends its sandbox; the daemon goes on', async 
   t.is((await kiln(['--', 'echo', 'on'])).stdout, 'on\n');
 });
 
-test.serial('kill -9 of the daemon ends its sandboxes; the next one cleans up', async (t) => {
+test.serial('kill -9 of the daemon ends its sandboxes, and the next one cleans up', async (t) => {
   await kiln(['--', 'true']);
   const seconds = ownSeconds();
   const child = spawn(
@@ -146,7 +146,7 @@ test.serial('kill -9 of the daemon ends its sandboxes; the next one cleans up', 
   t.true(await until(() => processesCalled('sleep', seconds).length === 0));
 });
 
-test.serial('another build replaces the daemon, whose jobs come to their end', async (t) => {
+test.serial('another build replaces the daemon, whose jobs still finish', async (t) => {
   await kiln(['--', 'true']);
   const old = pidOfDaemon();
   const job = kiln(['--', 'sh', '-c', 'sleep 3; echo done']);
@@ -163,21 +163,18 @@ test.serial('another build replaces the daemon, whose jobs come to their end', a
   t.true(await waitForDeath(old, 20_000 * PATIENCE));
 });
 
-test.serial(
-  'a sandbox whose run has ended is not listed, though it is removed later',
-  async (t) => {
-    // With fixtures a worker would run it, which removes the sandbox first.
-    const env = environment({ KILN_FIXTURES: '' });
-    // Memory that takes long to be given back.
-    const fills = ['sh', '-c', 'dd if=/dev/zero of=/tmp/x bs=1M count=200'];
-    for (let i = 0; i < 3; i++) {
-      await run(KILN, ['run', '-r', IMAGE, '--', ...fills], { env });
-      t.is((await run(KILN, ['ps', '--format', '{{.ID}} {{.State}}'], { env })).stdout, '');
-    }
-  },
-);
+test.serial('a sandbox whose run has ended is not listed, even before it is removed', async (t) => {
+  // With fixtures a worker would run it, which removes the sandbox first.
+  const env = environment({ KILN_FIXTURES: '' });
+  // Memory that takes long to be given back.
+  const fills = ['sh', '-c', 'dd if=/dev/zero of=/tmp/x bs=1M count=200'];
+  for (let i = 0; i < 3; i++) {
+    await run(KILN, ['run', '-r', IMAGE, '--', ...fills], { env });
+    t.is((await run(KILN, ['ps', '--format', '{{.ID}} {{.State}}'], { env })).stdout, '');
+  }
+});
 
-test.serial('parked sandboxes are taken once each, and replaced', async (t) => {
+test.serial('parked sandboxes are claimed once each, and replaced', async (t) => {
   const park = (...args: string[]) => run(KILN, ['park', ...args], { env: environment() });
   const both = await Promise.all([1, 2].map(() => park('-n', '2')));
   t.deepEqual(
@@ -219,7 +216,7 @@ test.serial('a daemon that cannot start says why', async (t) => {
   await rm(folder);
 });
 
-test.serial('forty runs leave the daemon as large as it was', async (t) => {
+test.serial('forty runs do not make the daemon larger', async (t) => {
   // A test before may have said that none are to wait.
   await run(KILN, ['park', '-n', '2'], { env: environment() });
   for (let i = 0; i < 10; i++) await kiln(['--', 'true']);
@@ -229,7 +226,7 @@ test.serial('forty runs leave the daemon as large as it was', async (t) => {
   t.true(await until(() => descriptors() <= before + 2), `${descriptors()} instead of ${before}`);
 });
 
-test.serial('a stopped daemon is named, and one ^C ends the client that waits', async (t) => {
+test.serial('a stopped daemon is named, and one ^C ends a client that waits', async (t) => {
   await kiln(['--', 'true']);
   const pid = pidOfDaemon();
   process.kill(pid, 'SIGSTOP');

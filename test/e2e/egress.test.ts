@@ -41,75 +41,69 @@ const run = (options: readonly string[], script: string) =>
 const resultOf = (stderr: unknown) => JSON.parse(String(stderr).split('\n').at(-1) ?? '');
 const curl = '/usr/bin/curl -sS -m 20 -w %{http_code}';
 
-test.serial(
-  'curl reaches a host of the list, by requests and by tunnels, and no other',
-  async (t) => {
-    const url = `http://127.0.0.1:${port}`;
-    const script = [
-      `${curl} ${url}/plain?a=b`,
-      `${curl} -p ${url}/tunnel`,
-      `dd if=/dev/zero bs=1k count=100 2>/dev/null | ${curl} -X PUT -H "Transfer-Encoding: chunked" --data-binary @- ${url}/put`,
-      `${curl} http://127.0.0.2:${port}/other`,
-      `${curl} -p http://127.0.0.1:1/port 2>/dev/null`,
-      `${curl} -p http://not-listed.example:${port}/name 2>/dev/null`,
-      'ls /sys/class/net 2>/dev/null; head -1 /proc/net/route; cat /proc/net/if_inet6',
-    ].join('; ');
-    asked.length = 0;
-    const { stdout, stderr } = await run(['--egress', `127.0.0.1:${port}`], script);
-    const lines = String(stdout).split('\n');
-    t.deepEqual(lines.slice(0, 3), ['got 0', '200got 0', '200got 102400'], String(stdout));
-    t.regex(lines[3] ?? '', /^200kiln: 127\.0\.0\.2:\d+: not on the list/);
-    // The oracle: what the host's server got. Proxy headers and the sandbox's Host are not among it.
-    const host = `127.0.0.1:${port}`;
-    t.deepEqual(asked, [
-      `GET /plain?a=b ${host} clean`,
-      `GET /tunnel ${host} clean`,
-      `PUT /put ${host} clean`,
-    ]);
-    // Each refusal once, with the option that allows it.
-    t.deepEqual(
-      String(stderr)
-        .split('\n')
-        .filter((line) => line.startsWith('kiln: egress')),
-      [`127.0.0.2:${port}`, '127.0.0.1:1', `not-listed.example:${port}`].map(
-        (place) => `kiln: egress refused: ${place}: not on the list (--egress ${place} allows it)`,
-      ),
-    );
-    const { egress, policy } = resultOf(stderr);
-    t.deepEqual(policy.interfaces, ['lo']);
-    const short = egress.map((it: { host: string; count: number; refused?: string }) => [
-      it.host,
-      it.count,
-      it.refused ?? 'given',
-    ]);
-    t.deepEqual(short, [
-      ['127.0.0.1', 3, 'given'],
-      ['127.0.0.2', 1, 'not on the list'],
-      ['127.0.0.1', 1, 'not on the list'],
-      ['not-listed.example', 1, 'not on the list'],
-    ]);
-    t.true(egress[0].sentBytes > 102_400);
-  },
-);
+test.serial('curl reaches a host of the list, by requests and tunnels, and no other', async (t) => {
+  const url = `http://127.0.0.1:${port}`;
+  const script = [
+    `${curl} ${url}/plain?a=b`,
+    `${curl} -p ${url}/tunnel`,
+    `dd if=/dev/zero bs=1k count=100 2>/dev/null | ${curl} -X PUT -H "Transfer-Encoding: chunked" --data-binary @- ${url}/put`,
+    `${curl} http://127.0.0.2:${port}/other`,
+    `${curl} -p http://127.0.0.1:1/port 2>/dev/null`,
+    `${curl} -p http://not-listed.example:${port}/name 2>/dev/null`,
+    'ls /sys/class/net 2>/dev/null; head -1 /proc/net/route; cat /proc/net/if_inet6',
+  ].join('; ');
+  asked.length = 0;
+  const { stdout, stderr } = await run(['--egress', `127.0.0.1:${port}`], script);
+  const lines = String(stdout).split('\n');
+  t.deepEqual(lines.slice(0, 3), ['got 0', '200got 0', '200got 102400'], String(stdout));
+  t.regex(lines[3] ?? '', /^200kiln: 127\.0\.0\.2:\d+: not on the list/);
+  // The oracle: what the host's server got. Proxy headers and the sandbox's Host are not among it.
+  const host = `127.0.0.1:${port}`;
+  t.deepEqual(asked, [
+    `GET /plain?a=b ${host} clean`,
+    `GET /tunnel ${host} clean`,
+    `PUT /put ${host} clean`,
+  ]);
+  // Each refusal once, with the option that allows it.
+  t.deepEqual(
+    String(stderr)
+      .split('\n')
+      .filter((line) => line.startsWith('kiln: egress')),
+    [`127.0.0.2:${port}`, '127.0.0.1:1', `not-listed.example:${port}`].map(
+      (place) => `kiln: egress refused: ${place}: not on the list (--egress ${place} allows it)`,
+    ),
+  );
+  const { egress, policy } = resultOf(stderr);
+  t.deepEqual(policy.interfaces, ['lo']);
+  const short = egress.map((it: { host: string; count: number; refused?: string }) => [
+    it.host,
+    it.count,
+    it.refused ?? 'given',
+  ]);
+  t.deepEqual(short, [
+    ['127.0.0.1', 3, 'given'],
+    ['127.0.0.2', 1, 'not on the list'],
+    ['127.0.0.1', 1, 'not on the list'],
+    ['not-listed.example', 1, 'not on the list'],
+  ]);
+  t.true(egress[0].sentBytes > 102_400);
+});
+
+test.serial('a name for the host itself is refused unless its address is listed', async (t) => {
+  const url = `http://localhost:${port}`;
+  const script = `unset no_proxy NO_PROXY; ${curl} ${url}/a; ${curl} -p ${url}/b 2>&1`;
+  asked.length = 0;
+  const refused = await run(['--egress', `localhost:${port}`], script);
+  t.regex(String(refused.stdout), /not public, and not on the list/);
+  t.deepEqual(asked, []);
+  const both = ['--egress', `localhost:${port}`, '--egress', `127.0.0.1:${port}`];
+  const given = await run(both, script);
+  t.is(String(given.stdout), 'got 0\n200got 0\n200');
+  t.is(asked.length, 2);
+});
 
 test.serial(
-  'a name that leads to the host itself is refused unless the address is listed',
-  async (t) => {
-    const url = `http://localhost:${port}`;
-    const script = `unset no_proxy NO_PROXY; ${curl} ${url}/a; ${curl} -p ${url}/b 2>&1`;
-    asked.length = 0;
-    const refused = await run(['--egress', `localhost:${port}`], script);
-    t.regex(String(refused.stdout), /not public, and not on the list/);
-    t.deepEqual(asked, []);
-    const both = ['--egress', `localhost:${port}`, '--egress', `127.0.0.1:${port}`];
-    const given = await run(both, script);
-    t.is(String(given.stdout), 'got 0\n200got 0\n200');
-    t.is(asked.length, 2);
-  },
-);
-
-test.serial(
-  'the proxy survives what is no HTTP, and goes with the run, also one that is killed',
+  'the proxy survives what is not HTTP, and ends with its run, killed or not',
   async (t) => {
     const junk = [
       String.raw`printf 'GET / HTTP/1.1\r\nHost: a\r\n\r\n'`,
@@ -162,7 +156,7 @@ test.serial(
   },
 );
 
-test.serial('a service of the sandbox on its loopback is no matter of the proxy', async (t) => {
+test.serial('without a proxy, the sandbox’s loopback has no ports, nor the host’s', async (t) => {
   const lone = createTcpServer();
   lone.listen(0, '127.0.0.1');
   await new Promise((resolve) => lone.once('listening', resolve));
@@ -174,7 +168,7 @@ test.serial('a service of the sandbox on its loopback is no matter of the proxy'
   lone.close();
 });
 
-test.serial('what cannot go together is refused before anything runs', async (t) => {
+test.serial('options that exclude each other are refused before anything runs', async (t) => {
   const strict = await run(['--egress', 'a.example', '--seccomp', 'strict'], 'true');
   t.is(strict.exitCode, 125);
   t.regex(String(strict.stderr), /strict profile allows no network/);
@@ -188,7 +182,7 @@ test.serial('what cannot go together is refused before anything runs', async (t)
   t.regex(String(bad.stderr), /not a host/);
 });
 
-test.serial('a kept sandbox has its proxy again for each command', async (t) => {
+test.serial('each command in a kept sandbox has the proxy again', async (t) => {
   const kept = await run(['--keep=5m', '--egress', `127.0.0.1:${port}`], 'true');
   const [, id = ''] = /kept as (\w+)/.exec(String(kept.stderr)) ?? [];
   for (const name of ['first', 'second']) {

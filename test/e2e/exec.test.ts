@@ -38,7 +38,7 @@ async function running(state: UserState, word: string): Promise<string> {
   });
 }
 
-test.serial('a detached job by its name: user, environment, input, status, policy', async (t) => {
+test.serial('exec enters a detached job: user, environment, input, status, policy', async (t) => {
   const { kiln } = t.context;
   const started = await kiln([
     ...['run', ...IMAGE, '--detach', '--name', 'nightly', '-e', 'OF_RUN=1', '-w', '/tmp'],
@@ -89,7 +89,7 @@ test.serial('a detached job by its name: user, environment, input, status, polic
   t.regex(String((await kiln(['exec', 'nightly', 'true'])).stderr), /no sandbox nightly/);
 });
 
-test.serial('a run in the foreground, which ends its visitors with it', async (t) => {
+test.serial('exec enters a run in the foreground, and ends with it', async (t) => {
   const { kiln, beside } = t.context;
   await mkdir(join(beside, 'out'), { recursive: true });
   const run = kiln([
@@ -130,7 +130,7 @@ test.serial('a run in the foreground, which ends its visitors with it', async (t
   t.false(existsSync(join(t.context.paths.sandboxes, id)));
 });
 
-test.serial('a command is not awaited for what it leaves running with its output', async (t) => {
+test.serial('exec does not wait for processes that a command leaves with its output', async (t) => {
   const { kiln } = t.context;
   const kept = await kiln(['run', ...IMAGE, '--keep=1h', '--', 'true']);
   const id = /kept as (\w+)/.exec(String(kept.stderr))?.[1] ?? '';
@@ -176,7 +176,7 @@ function daemonUse({ paths }: UserState): { readonly moved: number; readonly res
   };
 }
 
-test.serial('a gigabyte of output does not pass the daemon', async (t) => {
+test.serial('a gigabyte of exec’s output does not pass through the daemon', async (t) => {
   const { kiln } = t.context;
   const run = kiln(['run', ...IMAGE, '--workdir', '/tmp', '--', 'sh', '-c', `: output; ${WAIT}`]);
   const id = await running(t.context, 'output');
@@ -197,7 +197,7 @@ test.serial('a gigabyte of output does not pass the daemon', async (t) => {
   t.is((await run).exitCode, 0);
 });
 
-test.serial('a kept sandbox takes several at a time, and is kept again', async (t) => {
+test.serial('a kept sandbox takes several commands at once, and is kept again', async (t) => {
   const { kiln } = t.context;
   const kept = await kiln(['run', ...IMAGE, '--keep=1h', '--', 'touch', '/tmp/of-run']);
   const [, id = ''] = /kept as (\w+)/.exec(String(kept.stderr)) ?? [];
@@ -214,7 +214,7 @@ test.serial('a kept sandbox takes several at a time, and is kept again', async (
   t.is((await kiln(['kill', id])).exitCode, 0);
 });
 
-test.serial('what cannot be entered says why', async (t) => {
+test.serial('exec says why it cannot enter a sandbox', async (t) => {
   const { kiln, beside } = t.context;
   const refused = async (id: string, why: RegExp) => {
     const { exitCode, stderr } = await kiln(['exec', id, 'true']);
@@ -245,7 +245,7 @@ test.serial('what cannot be entered says why', async (t) => {
   await build;
 });
 
-test.serial('users enter their own, which takes no room; others’ are not found', async (t) => {
+test.serial('users enter their own sandboxes, which takes no room, and no others', async (t) => {
   const { as, kiln } = t.context;
   const keep = ['run', ...IMAGE, '--keep', '--', 'true'];
   const kept = await as(USER, keep);

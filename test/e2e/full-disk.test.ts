@@ -47,7 +47,7 @@ async function statusOf(name: string): Promise<ServiceStatus | undefined> {
   return listed?.status;
 }
 
-test.serial('a service runs on where its log has no room, and stopped means gone', async (t) => {
+test.serial('a service runs on when its log has no room, and can be stopped', async (t) => {
   const script = 'while :; do seq 2000; sleep 0.2; done';
   await service('create', '-r', IMAGE, 'loud', '--', 'sh', '-c', script);
   t.is((await service('start', 'loud')).exitCode, 0);

@@ -17,7 +17,7 @@ test.after.always(async () => {
 
 const run = (...words: string[]) => state.kiln(['run', '-r', IMAGE, ...words]);
 
-test('-v, -e, -w, -u, -i and --rm of kiln run', async (t) => {
+test('-v, -e, -w, -u, -i and --rm of kiln run work as with docker', async (t) => {
   await mkdir(join(state.beside, 'in'));
   await writeFile(join(state.beside, 'in/file'), 'of the host');
   const { stdout, stderr } = await run(
@@ -27,20 +27,20 @@ test('-v, -e, -w, -u, -i and --rm of kiln run', async (t) => {
   t.is(stdout, 'of the host\nvalue\n/in\n0', String(stderr));
 });
 
-test('-it is two flags, and the words behind the command are its own', async (t) => {
+test('-it is two flags, and words after the command are its own', async (t) => {
   const { stdout, stderr } = await run('-i', '--', 'echo', '-it', '--rm', '-p');
   t.is(stdout, '-it --rm -p', String(stderr));
   const explained = await run('-it', '--explain', '--', 'true');
   t.is(explained.exitCode, 0, String(explained.stderr));
 });
 
-test('-p is answered with kiln service', async (t) => {
+test('-p gets a hint to use kiln service', async (t) => {
   const { exitCode, stderr } = await run('-p', '8080:80', '--', 'true');
   t.is(exitCode, 125);
   t.regex(String(stderr), /kiln service create --publish/);
 });
 
-test('kiln run IMAGE COMMAND: the hint is the command line to write', async (t) => {
+test('kiln run IMAGE COMMAND gets a hint with the right command line', async (t) => {
   const { exitCode, stderr } = await state.kiln(['run', 'debian-minimal', 'ls', '-l'], {
     env: { ...state.env, KILN_STATE: `${state.beside}/empty`, KILN_IMAGE: undefined },
   });
@@ -49,7 +49,7 @@ test('kiln run IMAGE COMMAND: the hint is the command line to write', async (t) 
   t.regex(String(stderr), /^ {2}hint: kiln run -r debian-minimal -- ls -l$/m);
 });
 
-test('kiln run IMAGE COMMAND where another image is taken without being named', async (t) => {
+test('kiln run IMAGE COMMAND gets that hint even where an image is configured', async (t) => {
   const { exitCode, stderr } = await state.kiln(['run', 'debian-minimal', 'sh', '-c', 'echo a']);
   t.is(exitCode, 127);
   t.regex(String(stderr), /^ {2}hint: kiln run -r debian-minimal -- sh -c 'echo a'$/m);
@@ -62,7 +62,7 @@ test('kiln run IMAGE COMMAND where another image is taken without being named', 
   t.regex(String(shell.stderr), /`kiln shell -r debian-minimal`/);
 });
 
-test('commands that are called otherwise there are answered with kiln’s', async (t) => {
+test('docker’s names of commands are answered with kiln’s', async (t) => {
   const words = { images: 'kiln image ls', pull: 'kiln image pull', rm: 'kiln kill' };
   for (const [theirs, ours] of Object.entries(words)) {
     const { exitCode, stderr } = await state.kiln([theirs]);
@@ -73,7 +73,7 @@ test('commands that are called otherwise there are answered with kiln’s', asyn
   t.regex(String(near.stderr), /did you mean rm\? `kiln image --help`/);
 });
 
-test('an image by what is in it, and a program of the host, are answered with how to get them', async (t) => {
+test('an image named after its program, and a program of the host, get a hint', async (t) => {
   const image = await state.kiln(['run', '-r', 'python:3.13', '--', 'true']);
   t.regex(String(image.stderr), /did you mean debian-python\?.*docker:\/\/python:3\.13/);
   const program = await run('./script.sh');
@@ -81,7 +81,7 @@ test('an image by what is in it, and a program of the host, are answered with ho
   t.regex(String(program.stderr), /--bind \.:\/src:ro/);
 });
 
-test('durations with several units', (t) => {
+test('durations may have several units', (t) => {
   const hours = { '1h30m': 5_400_000, '1d2h3m4s': 93_784_000, '2w': 1_209_600_000, '90': 90_000 };
   for (const [text, milliseconds] of Object.entries(hours)) {
     t.is(timeInMilliseconds(text), milliseconds, text);
@@ -92,7 +92,7 @@ test('durations with several units', (t) => {
 });
 
 test.serial(
-  'lists: names of images, ISO times, templates, parked sandboxes with -a only',
+  'lists have names of images, ISO times and templates; -a adds parked sandboxes',
   async (t) => {
     const kept = await run('--keep=1h30m', '--', 'echo', 'kept');
     const [, id = ''] = /kept as (\w+)/.exec(String(kept.stderr)) ?? [];
@@ -133,7 +133,7 @@ test.serial(
   },
 );
 
-test.serial('kiln df, and gc --dry-run, which removes nothing', async (t) => {
+test.serial('kiln df shows usage, and gc --dry-run removes nothing', async (t) => {
   const cache = join(state.paths.cache, 'packages');
   await mkdir(cache, { recursive: true });
   await writeFile(join(cache, 'some.rpm'), Buffer.alloc(3 << 20));

@@ -72,7 +72,7 @@ async function inKernel(rates: string): Promise<string[]> {
     .sort();
 }
 
-test.serial('--io-write slows down what is written to a disk, and nothing else', async (t) => {
+test.serial('--io-write slows down writes to a disk, and nothing else', async (t) => {
   t.is((await timed([], WRITE)).io, undefined);
   const limited = await timed(['--io-write', '1M'], WRITE);
   // 3 MB; a first moment's worth is let through at once.
@@ -82,7 +82,7 @@ test.serial('--io-write slows down what is written to a disk, and nothing else',
   t.true(await isQuicker(limited.seconds, ['--io-write', '1M'], READ));
 });
 
-test.serial('--io-read slows down what is read; the kernel has what the result says', async (t) => {
+test.serial('--io-read slows down reads, and the result says what the kernel has', async (t) => {
   const rates = ['--io-read', '1048577', '--io-write', '9999999'];
   const sandbox = run(rates, `${READ} 2>/dev/null; echo read; head -n 1`, { stdin: 'pipe' });
   const started = performance.now();
@@ -105,7 +105,7 @@ test.serial('--io-read slows down what is read; the kernel has what the result s
   t.true(await isQuicker(phase.durationMs / 1000, [], READ));
 });
 
-test.serial('a file system that hides its disk is refused, and so is no rate', async (t) => {
+test.serial('a limit is refused if it is no rate, or if the disk is hidden', async (t) => {
   const script = `set -e; cd "$1"; mkdir all over; mount -t tmpfs tmpfs all; mkdir all/l all/u all/w
     mount -t overlay -o lowerdir=all/l,upperdir=all/u,workdir=all/w o over; shift; exec "$@"`;
   const hidden = await execa(
@@ -126,7 +126,7 @@ test.serial('a file system that hides its disk is refused, and so is no rate', a
   t.regex(String(zero.stderr), /not a rate/);
 });
 
-test.serial('--explain has the plan', async (t) => {
+test.serial('--explain shows the io limits', async (t) => {
   const { stdout } = await run(['--io-read', '10M', '--io-write', '1M', '--explain'], 'true');
   const { planned } = JSON.parse(String(stdout));
   const layer = planned.find((it: { layer: string }) => it.layer === 'io-limit');
@@ -137,7 +137,7 @@ test.serial('--explain has the plan', async (t) => {
   );
 });
 
-test.serial('a build recipe has such limits; the command line goes first', async (t) => {
+test.serial('a build recipe can set io limits, and the command line overrides them', async (t) => {
   const recipe = join(state.paths.root, 'it.yaml');
   writeFileSync(
     recipe,
@@ -151,7 +151,7 @@ test.serial('a build recipe has such limits; the command line goes first', async
   t.deepEqual(policy.limits.io, [{ device: await disk(), read: 2 ** 21, write: 2 ** 20 }]);
 });
 
-test.serial('a service is limited from its start', async (t) => {
+test.serial('a service has its io limits from its start', async (t) => {
   const service = async (...args: readonly string[]) => {
     const { exitCode, stderr } = await state.kiln(['service', ...args]);
     t.is(exitCode, 0, String(stderr));

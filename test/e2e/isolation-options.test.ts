@@ -15,7 +15,7 @@ test.after.always(async () => {
 const run = (...args: readonly string[]) => state.kiln(['run', '-r', IMAGE, ...args]);
 const resultOf = (stderr: unknown) => JSON.parse(String(stderr).split('\n').at(-1) ?? '');
 
-test.serial('a secret is the command’s user’s, and nowhere else', async (t) => {
+test.serial('a secret can be read by the command’s user, and is nowhere else', async (t) => {
   const value = 'hush-4711-hush';
   const file = join(state.paths.root, 'the-token');
   writeFileSync(file, value);
@@ -65,7 +65,7 @@ test.serial('a secret is the command’s user’s, and nowhere else', async (t) 
   t.regex(String(big.stderr), /longer than/);
 });
 
-test.serial('--explain says what is planned and runs nothing', async (t) => {
+test.serial('--explain prints the plan, and runs nothing', async (t) => {
   const usual = await run('--explain', '--json', '--', 'no-such-command');
   t.is(usual.exitCode, 0, String(usual.stderr));
   const planned = new Map<string, { state: string; detail: string }>(
@@ -83,7 +83,7 @@ test.serial('--explain says what is planned and runs nothing', async (t) => {
   t.regex(String(less.stdout), /^capabilities +on +SYS_ADMIN$/m);
 });
 
-test.serial('no sandbox gets a profile of seccomp’s that is kiln’s own', async (t) => {
+test.serial('kiln’s own seccomp profiles cannot be chosen', async (t) => {
   for (const name of ['nested', 'boot', 'default-offline', 'nested-offline']) {
     for (const explain of [[], ['--explain']]) {
       const { exitCode, stderr } = await run('--seccomp', name, ...explain, '--', 'true');
@@ -100,7 +100,7 @@ test.serial('no sandbox gets a profile of seccomp’s that is kiln’s own', asy
   t.regex(String(file.stderr), /one of: default, build, strict, aio$/m);
 });
 
-test.serial('what was measured and what was refused is in the result', async (t) => {
+test.serial('the result has the measured layers and the refused system calls', async (t) => {
   const { stderr, exitCode } = await run('--json', '--pids', '77', '--', 'unshare', '-U', 'true');
   t.is(exitCode, 1);
   const { policy, refusedCalls } = resultOf(stderr);
@@ -124,7 +124,7 @@ test.serial('only layers that a host may lack can be allowed to be missing', asy
 });
 
 test.serial(
-  'more binds than a sandbox can take are refused, and the first that is too many is named',
+  'binds beyond the most that a sandbox takes are refused, and the first one is named',
   async (t) => {
     const binds = (count: number) =>
       Array.from({ length: count }, (_, n) => `--bind=/tmp:/d/${String(n).padStart(3, '0')}:ro`);

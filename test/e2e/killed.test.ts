@@ -32,7 +32,7 @@ async function says(t: ExecutionContext, running: ResultPromise, what: string): 
 const served = () => ({ env: state.userEnv, extendEnv: false });
 
 for (const victim of Object.keys(VICTIMS) as Victim[]) {
-  test.serial(`kill -9 of ${victim}: run says so, by the daemon and without`, async (t) => {
+  test.serial(`kill -9 of ${victim}: run says so, with the daemon and without`, async (t) => {
     for (const [options, what] of [
       [served(), 'by kilnd'],
       [{}, 'without'],
@@ -56,7 +56,7 @@ for (const victim of Object.keys(VICTIMS) as Victim[]) {
   });
 }
 
-test.serial('a terminal, and what `kiln kill` ends', async (t) => {
+test.serial('a run says that it was killed: on a terminal, and by `kiln kill`', async (t) => {
   const mark = ownSeconds();
   const inTerminal = state.kiln(['run', '-t', ...IMAGE, '--', ...WORK(mark)], served());
   await kill('init', mark);
@@ -73,7 +73,7 @@ test.serial('a terminal, and what `kiln kill` ends', async (t) => {
   await says(t, run, 'kiln kill');
 });
 
-test.serial('a detached job: its status, its log and its result', async (t) => {
+test.serial('a killed detached job says so in its status, log and result', async (t) => {
   const mark = ownSeconds();
   const out = join(state.beside, `out-${mark}`);
   await mkdir(out);
@@ -87,7 +87,7 @@ test.serial('a detached job: its status, its log and its result', async (t) => {
   t.regex(String(logs.stderr), /"code":"E_SANDBOX_GONE"/);
 });
 
-test.serial('exec beside a command, and in a kept sandbox', async (t) => {
+test.serial('exec says that its sandbox was killed, also in a kept sandbox', async (t) => {
   const first = ownSeconds();
   const run = state.kiln(['run', ...IMAGE, '--', ...WORK(first)], served());
   const id = await eventually(async () => {
@@ -112,7 +112,7 @@ test.serial('exec beside a command, and in a kept sandbox', async (t) => {
   await says(t, beside, 'exec beside that');
 });
 
-test.serial('the API: Run, and Execute in an open sandbox', async (t) => {
+test.serial('the API says that a sandbox was killed, in Run and in Execute', async (t) => {
   const call = async (method: string, parameters: object) => {
     const words = ['--no-pager', '-j', 'call', state.socket, `io.kiln.${method}`];
     return await program('varlinkctl', [...words, JSON.stringify(parameters)]);
@@ -132,7 +132,7 @@ test.serial('the API: Run, and Execute in an open sandbox', async (t) => {
   t.regex(`${executed.stdout}${executed.stderr}`, /E_SANDBOX_GONE/);
 });
 
-test.serial('a recipe’s step, a script or a function that would hide it', async (t) => {
+test.serial('a recipe says that its sandbox was killed, even if a step hides it', async (t) => {
   const script = ownSeconds();
   const yaml = join(state.beside, 'recipe.yaml');
   await writeFile(

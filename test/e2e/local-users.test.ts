@@ -81,7 +81,7 @@ async function cannotOpen(t: ExecutionContext, path: string): Promise<void> {
   t.regex(found.stderr, /Permission denied|No such file/, path);
 }
 
-test.serial('nothing that kiln locks can be opened by others', async (t) => {
+test.serial('other users cannot open what kiln locks', async (t) => {
   t.timeout(600_000 * PATIENCE);
   const archive = join(state.beside, 'tree.tar');
   const recipe = join(state.beside, 'it.yaml');
@@ -153,7 +153,7 @@ test.serial('nothing that kiln locks can be opened by others', async (t) => {
   t.is(lasting.stdout, '');
 });
 
-test.serial('a lock file that others could open is closed to them when it is used', async (t) => {
+test.serial('a lock file that others could open is closed to them on its next use', async (t) => {
   const lock = join(state.paths.store, 'locks', 'sync');
   await mkdir(join(lock, '..'), { recursive: true });
   await writeFile(lock, '');
@@ -162,7 +162,7 @@ test.serial('a lock file that others could open is closed to them when it is use
   t.is((await stat(lock)).mode & 0o777, 0o600);
 });
 
-test.serial('what others must not read of commands and services, they cannot', async (t) => {
+test.serial('other users cannot read the secrets of commands and services', async (t) => {
   const secret = 'hush-of-a-variable';
   const env = `--env=TOKEN=${secret}`;
   const kept = await state.kiln(['run', '-r', IMAGE, env, '--keep=5m', '--', 'true']);

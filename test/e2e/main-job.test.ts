@@ -34,7 +34,7 @@ test.after.always(async () => {
 const kiln = (...args: readonly string[]) =>
   execa(KILN, args, { env, reject: false, stdin: 'ignore', timeout: 240_000 * PATIENCE });
 
-test.serial('packages in, a compile in a sandbox, the program out', async (t) => {
+test.serial('packages go in, a sandbox compiles, and a program comes out', async (t) => {
   const source = join(directory, 'hello.c');
   await writeFile(source, '#include <stdio.h>\nint main(void) { puts("made in a sandbox"); }\n');
   const results = join(directory, 'results');
@@ -52,7 +52,7 @@ test.serial('packages in, a compile in a sandbox, the program out', async (t) =>
   t.true(digest.startsWith(result.artifacts[0].sha256));
 });
 
-test.serial('the rpm of the image knows what is installed, and finds it whole', async (t) => {
+test.serial('the image’s rpm knows the installed packages, and finds them intact', async (t) => {
   const names = await kiln('run', '-r', 'debian-build', '--', 'rpm', '-qa', '--qf', '%{NAME}\\n');
   t.true(names.stdout.split('\n').includes('gcc'));
   const verify = await kiln('run', '-r', 'debian-build', '--user', 'root', '--', 'rpm', '-Va');
@@ -90,7 +90,7 @@ test.serial('rpmbuild works as the unprivileged user, without a network', async 
   t.is((await execa('rpm', ['-qp', '--qf', '%{NAME}-%{VERSION}', stdout])).stdout, 'tiny-1');
 });
 
-test.serial('an image in use is not removed, by rm or gc; one that is not is', async (t) => {
+test.serial('rm and gc remove an unused image, but not one in use', async (t) => {
   const images = JSON.parse((await kiln('image', 'ls', '--json')).stdout);
   t.is(images.length, 1);
   const running = kiln('run', '-r', 'debian-build', '--', 'sh', '-c', 'echo up; sleep 120');
@@ -106,7 +106,7 @@ test.serial('an image in use is not removed, by rm or gc; one that is not is', a
   t.is((await kiln('image', 'ls', '--json')).stdout, '[]');
 });
 
-test.serial('a name that nobody has gets a clear answer', async (t) => {
+test.serial('an unknown image gets a hint at a similar name', async (t) => {
   const { exitCode, stderr } = await kiln('run', '-r', 'debian-bild', '--', 'true');
   t.is(exitCode, 125);
   t.regex(stderr, /debian-build/);

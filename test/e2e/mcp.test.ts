@@ -51,7 +51,7 @@ async function serve(
   };
 }
 
-test.serial('it ends with its input, of whatever kind that is', async (t) => {
+test.serial('the MCP server ends with its input, of whatever kind that is', async (t) => {
   const { kiln, env, beside } = t.context;
   const ping = '{"jsonrpc":"2.0","id":1,"method":"ping"}\n';
   const file = join(beside, 'asked.json');
@@ -67,7 +67,7 @@ test.serial('it ends with its input, of whatever kind that is', async (t) => {
   }
 });
 
-test.serial('commands, files and artifacts, within what the server was started with', async (t) => {
+test.serial('the MCP server runs commands and copies files, within its options', async (t) => {
   const { kiln, beside } = t.context;
   const place = join(beside, 'mcp');
   mkdirSync(place);
@@ -163,7 +163,7 @@ test.serial('commands, files and artifacts, within what the server was started w
   }
 });
 
-test.serial('a limit of time ends a command, not the sandbox that it is in', async (t) => {
+test.serial('a time limit ends a command, but not its sandbox', async (t) => {
   await using served = await serve(t.context, '/tmp', ['--timeout', '2s']);
   const sandbox = await served.call('open_sandbox', {});
   for (const command of [
@@ -182,7 +182,7 @@ test.serial('a limit of time ends a command, not the sandbox that it is in', asy
   t.true(await eventually(async () => /^exit status 1\nstdout:\n0\n/.test(await left())));
 });
 
-test.serial('its sandboxes end with it, however it ends', async (t) => {
+test.serial('the MCP server’s sandboxes end with it, however it ends', async (t) => {
   const { beside, kiln } = t.context;
   const served = await serve(t.context, beside, []);
   await served.call('open_sandbox', {});
@@ -196,7 +196,7 @@ test.serial('its sandboxes end with it, however it ends', async (t) => {
   t.true(await eventually(async () => (await running()) === 0));
 });
 
-test.serial('what its options leave open is as kiln.yaml says', async (t) => {
+test.serial('kiln.yaml gives the MCP server the options it was not given', async (t) => {
   const XDG_CONFIG_HOME = join(t.context.beside, 'config');
   mkdirSync(XDG_CONFIG_HOME);
   const text = 'defaults: { image: busybox, memory: 64M, timeout: 1s }\n';

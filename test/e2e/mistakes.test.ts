@@ -46,7 +46,7 @@ async function refused(
 
 const place = (...names: string[]) => join(state.paths.root, ...names);
 
-test.serial('a file that cannot be written is named, before the work for it is done', async (t) => {
+test.serial('an output file that cannot be written is named before the work is done', async (t) => {
   const recipe = place('r.yaml');
   await writeFile(recipe, 'packages: [no-such-package]\nrepositories: []\n');
   const folder = place('folder');
@@ -68,7 +68,7 @@ test.serial('a file that cannot be written is named, before the work for it is d
   }
 });
 
-test.serial('a state directory that can be none is an error, not an empty one', async (t) => {
+test.serial('an unusable state directory is an error, not an empty state', async (t) => {
   const commands = [['ps'], ['image', 'ls'], ['service', 'list'], ['park', '-n', '1'], ['gc']];
   for (const command of commands) {
     for (const root of ['/etc/passwd', '/etc/passwd/x', '/proc/kiln-test']) {
@@ -90,7 +90,7 @@ test.serial('a state directory that can be none is an error, not an empty one', 
   t.false(existsSync(fresh));
 });
 
-test.serial('kiln build refuses options that the build asked for would not heed', async (t) => {
+test.serial('kiln build refuses options that the given build would ignore', async (t) => {
   const recipe = place('t.yaml');
   await writeFile(recipe, 'image: busybox\nsteps: [{ run: "true" }]\n');
   const out = ['--resultdir', place('out')];
@@ -137,7 +137,7 @@ test.serial('kiln build refuses options that the build asked for would not heed'
   t.is(right.exitCode, 0, String(right.stderr));
 });
 
-test('every option of kiln build is for some kind of build', async (t) => {
+test('every option of kiln build applies to some kind of build', async (t) => {
   const { command } = await import('../../src/cli/rpmbuild/build.ts');
   const { refuseUnused } = await import('../../src/cli/rpmbuild/build-request.ts');
   for (const { long, attributeName } of command(processCaller).options.map((option) => ({
@@ -160,7 +160,7 @@ test('every option of kiln build is for some kind of build', async (t) => {
   }
 });
 
-test('definitions and words of --rpmbuild-opts are read as a shell and rpm have them', async (t) => {
+test('definitions and --rpmbuild-opts are parsed as by rpm and a shell', async (t) => {
   const { command } = await import('../../src/cli/rpmbuild/build.ts');
   const it = command(processCaller);
   it.action(() => undefined);
@@ -175,7 +175,7 @@ test('definitions and words of --rpmbuild-opts are read as a shell and rpm have 
   t.regex(String(wrong.stderr), /'nospace' is invalid. write it as 'NAME VALUE'/);
 });
 
-test.serial('more parked sandboxes than memory has room for are refused', async (t) => {
+test.serial('more parked sandboxes than fit into memory are refused', async (t) => {
   const park = ['park', '-n', '100000'];
   await refused(t, park, /no memory for 100000 parked/, {
     hint: /at most \d+ fit: kiln park -n \d+/,
@@ -198,7 +198,7 @@ test.serial('more parked sandboxes than memory has room for are refused', async 
   t.true(isNear(before) && isNear(after), `${most}, not ${before} to ${after}`);
 });
 
-test.serial('options of a sandbox that cannot be', async (t) => {
+test.serial('impossible options of a sandbox are refused', async (t) => {
   const run = (...args: string[]) => ['run', '-r', IMAGE, ...args, '--', 'true'];
   const cases: readonly [string[], RegExp, RegExp][] = [
     [['--memory', '1'], /'--memory <size>'.*4M or more/, /--help/],
@@ -269,7 +269,7 @@ test.serial('options of a sandbox that cannot be', async (t) => {
   await refused(t, run('--seccomp', profile), /not in force on the command/, { hint });
 });
 
-test.serial('a limit whose value is at fault is none that the host lacks', async (t) => {
+test.serial('an invalid limit is not taken for one that the host lacks', async (t) => {
   const env = { ...state.env, KILN_ALLOW_MISSING: 'pids-limit,memory-limit' };
   const run = ['run', '-r', IMAGE, '--pids', '9999999999', '--', 'true'];
   await refused(t, run, /pids\.max cannot be set/, { env });
@@ -279,7 +279,7 @@ test.serial('a limit whose value is at fault is none that the host lacks', async
   await t.throwsAsync(tiny, { code: 'E_LIMIT', message: /less than a sandbox takes/ });
 });
 
-test.serial('files and names that are not there', async (t) => {
+test.serial('missing files and names are reported', async (t) => {
   const build = (...args: string[]) => ['build', '--resultdir', place('none'), ...args];
   const cases: readonly [string[], RegExp, RegExp][] = [
     [['frobnicate'], /unknown command 'frobnicate'/, /`kiln --help`/],
@@ -362,7 +362,7 @@ test.serial('a checkout that was not built says so before it fetches anything', 
   t.false(existsSync(place('unbuilt', 'cache')));
 });
 
-test.serial('what is no id deletes nothing', async (t) => {
+test.serial('an invalid id deletes nothing', async (t) => {
   // An empty id meant the folder of all images, and any path a folder beside it.
   const packages = join(state.paths.packages, 'x');
   await mkdir(packages, { recursive: true });
@@ -375,7 +375,7 @@ test.serial('what is no id deletes nothing', async (t) => {
   t.regex(String(stdout), /busybox/);
 });
 
-test.serial('--network none is the network that podman calls so', async (t) => {
+test.serial('--network none means no network, as with podman', async (t) => {
   const script = ['sh', '-c', 'cat /proc/net/dev'];
   const { exitCode, stdout, stderr } = await state.kiln([
     ...['run', '-r', IMAGE, '--network', 'none', '--', ...script],
@@ -386,19 +386,16 @@ test.serial('--network none is the network that podman calls so', async (t) => {
   await refused(t, ['run', '-r', IMAGE, '--network', 'nine', '--', 'true'], /no network .*'nine'/);
 });
 
-test.serial(
-  'a libvirt that cannot be used is refused, with a sandbox that waits as well',
-  async (t) => {
-    const parked = await state.kiln(['park', '-n', '1']);
-    t.is(parked.exitCode, 0, String(parked.stderr));
-    for (const uri of ['qemu:///system', 'lxc+ssh://host/', 'nonsense']) {
-      const env = { ...state.env, KILN_URI: uri };
-      await refused(t, ['run', '-r', IMAGE, '--', 'true'], /KILN_URI/, { env, hint: /KILN_URI/ });
-    }
-  },
-);
+test.serial('an unusable libvirt is refused, even if a sandbox is parked', async (t) => {
+  const parked = await state.kiln(['park', '-n', '1']);
+  t.is(parked.exitCode, 0, String(parked.stderr));
+  for (const uri of ['qemu:///system', 'lxc+ssh://host/', 'nonsense']) {
+    const env = { ...state.env, KILN_URI: uri };
+    await refused(t, ['run', '-r', IMAGE, '--', 'true'], /KILN_URI/, { env, hint: /KILN_URI/ });
+  }
+});
 
-test.serial('help of a command is its own --help', async (t) => {
+test.serial('kiln help COMMAND prints what COMMAND --help prints', async (t) => {
   for (const path of [['run'], ['image', 'build'], ['service', 'create'], ['mock']]) {
     const [asked, own] = await Promise.all([
       state.kiln(['help', ...path]),
@@ -410,7 +407,7 @@ test.serial('help of a command is its own --help', async (t) => {
   }
 });
 
-test.serial('a call that programs do without is not named as the cause of a failure', async (t) => {
+test.serial('a refused call that programs do without is not blamed for a failure', async (t) => {
   const { mayExplainFailure } = await import('../../src/jobs/run/result.ts');
   const explains = (syscall: string, action: string) =>
     mayExplainFailure({ syscall, action, count: 1 });
@@ -435,7 +432,7 @@ test.serial('a call that programs do without is not named as the cause of a fail
   t.notRegex(String(stderr), /refused system calls.*io_uring/);
 });
 
-test.serial('users other than root are told so, where it needs root', async (t) => {
+test.serial('users other than root are told what needs root', async (t) => {
   const nobody = (args: readonly string[], env: NodeJS.ProcessEnv = state.env) =>
     execa('setpriv', ['--reuid', '65534', '--regid', '65534', '--clear-groups', KILN, ...args], {
       env,
@@ -497,7 +494,7 @@ test.serial('users other than root are told so, where it needs root', async (t) 
   );
 });
 
-test.serial('a machine without /proc is told so', async (t) => {
+test.serial('kiln says so on a machine without /proc', async (t) => {
   const without = (...command: string[]) =>
     execa('unshare', ['-m', 'sh', '-c', 'umount -l /proc && exec "$@"', 'sh', ...command], {
       env: state.env,

@@ -55,7 +55,7 @@ test.serial('localhost and the host name have addresses', async (t) => {
   await t.throwsAsync(readFile(etc('hosts')), { code: 'ENOENT' });
 });
 
-test.serial('what the image says of hosts stays said', async (t) => {
+test.serial('the image’s own entries for hosts are kept', async (t) => {
   await writeFile(etc('hosts'), '127.0.0.1 localhost\n192.0.2.7 build.example kiln\n# no end');
   try {
     const text = await shell([], 'cat /etc/hosts');
@@ -69,7 +69,7 @@ test.serial('what the image says of hosts stays said', async (t) => {
   }
 });
 
-test.serial('programs may replace the files, as those that they own', async (t) => {
+test.serial('programs can replace the files of host names, as their owners', async (t) => {
   const script = `echo '192.0.2.1 moved' > /etc/new
     busybox ln -f /etc/new /etc/hosts && cat /etc/hosts && rm /etc/hosts && test ! -e /etc/hosts
     stat -c '%a %u %g' /etc`;
@@ -78,7 +78,7 @@ test.serial('programs may replace the files, as those that they own', async (t) 
   t.regex(text, /755 0 0$/);
 });
 
-test.serial('an image without /etc, and images whose /etc is something else', async (t) => {
+test.serial('images without /etc, or with something else in its place, work', async (t) => {
   const saved = join(state.paths.root, 'saved-etc');
   await execa('mv', [etc(), saved]);
   try {
@@ -127,7 +127,7 @@ test.serial('an image without /etc, and images whose /etc is something else', as
   }
 });
 
-test.serial('with the host’s network the host’s name servers, with a proxy none', async (t) => {
+test.serial('name servers are the host’s on its network, and none with a proxy', async (t) => {
   const host = ['--network', 'host', '--allow-host-network'];
   const text = await shell(host, 'cat /etc/resolv.conf');
   t.is(text, (await readFile('/etc/resolv.conf', 'utf8')).trimEnd());
@@ -138,7 +138,7 @@ test.serial('with the host’s network the host’s name servers, with a proxy n
   t.regex(proxied, /^127\.0\.0\.1/);
 });
 
-test.serial('with a libvirt network an address, a way out, and names', async (t) => {
+test.serial('a libvirt network gives an address, a way out, and names', async (t) => {
   await createNetwork(state.paths, {
     ...{ name: 'names', bridge: `kn${process.pid}`, host: address(1) },
     dhcp: `<dhcp><range start='${address(50)}' end='${address(60)}'/></dhcp>`,
@@ -172,7 +172,7 @@ test.serial('with a libvirt network an address, a way out, and names', async (t)
   t.regex(String(wrong.stderr), /not a network: "names,address=1".*NAME,address=/);
 });
 
-test.serial('the library has them as well', async (t) => {
+test.serial('a sandbox of the library knows its names, too', async (t) => {
   await using kilns = openKiln({ env: state.env });
   await using sandbox = await kilns.open({ image: IMAGE, hostname: 'lib' });
   const command = await sandbox.spawn('cat', ['/etc/hosts']);

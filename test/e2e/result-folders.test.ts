@@ -56,7 +56,7 @@ const RUN = ['run', '-r', IMAGE.slice(0, 12)];
 const BOUND = ['--bind', '.:/w', '--workdir', '/w', '--artifact', 'made', '--resultdir', 'out'];
 
 for (const way of Object.keys(CALLERS) as Way[]) {
-  test.serial(`${way}: a command that puts a link in the place of the result folder`, async (t) => {
+  test.serial(`${way}: results follow a moved folder, not the link in its place`, async (t) => {
     const { state } = t.context;
     const { work, secret, inSecret } = checkout(state);
     const script = `echo mine >made; mv out old; ln -s ${secret} out`;
@@ -69,7 +69,7 @@ for (const way of Object.keys(CALLERS) as Way[]) {
     t.true(String(ended.stderr).includes(told), String(ended.stderr));
   });
 
-  test.serial(`${way}: a command that removes the result folder, for a link`, async (t) => {
+  test.serial(`${way}: a link that replaces the result folder is an error`, async (t) => {
     const { state } = t.context;
     const { work, secret, inSecret } = checkout(state);
     const script = `echo mine >made; rmdir out; ln -s ${secret} out`;
@@ -82,7 +82,7 @@ for (const way of Object.keys(CALLERS) as Way[]) {
     );
   });
 
-  test.serial(`${way}: a folder above the result folder that becomes a link`, async (t) => {
+  test.serial(`${way}: a link that replaces a folder above is not followed`, async (t) => {
     const { state } = t.context;
     const { work, secret, inSecret } = checkout(state);
     mkdirSync(join(work, 'a'));
@@ -122,7 +122,7 @@ for (const way of Object.keys(CALLERS) as Way[]) {
     t.deepEqual(inSecret(), [], 'a link that leads nowhere');
   });
 
-  test.serial(`${way}: the default of a recipe’s results, as a link of the checkout`, async (t) => {
+  test.serial(`${way}: a recipe’s default result folder is refused if it is a link`, async (t) => {
     const { state } = t.context;
     const { work, secret, inSecret } = checkout(state);
     symlinkSync(secret, join(work, 'result'));
@@ -133,7 +133,7 @@ for (const way of Object.keys(CALLERS) as Way[]) {
     t.deepEqual(inSecret(), []);
   });
 
-  test.serial(`${way}: links above the result folder are followed, as a shell would`, async (t) => {
+  test.serial(`${way}: links above the result folder are followed, as by a shell`, async (t) => {
     const { state } = t.context;
     const { work } = checkout(state);
     mkdirSync(join(work, 'there'));
@@ -144,7 +144,7 @@ for (const way of Object.keys(CALLERS) as Way[]) {
   });
 
   test.serial(
-    `${way}: folders that are made are the caller’s, who is root’s under sudo`,
+    `${way}: new folders belong to the caller, which under sudo is the user`,
     async (t) => {
       const { state } = t.context;
       const { work } = checkout(state);
@@ -161,7 +161,7 @@ for (const way of Object.keys(CALLERS) as Way[]) {
 }
 
 for (const way of Object.keys(CALLERS) as Way[]) {
-  test.serial(`${way}: files and folders that are written go through no link`, async (t) => {
+  test.serial(`${way}: output files and folders are not written through links`, async (t) => {
     const { state } = t.context;
     const { work, secret, inSecret } = checkout(state);
     symlinkSync(secret, join(work, 'folder'));
@@ -195,7 +195,7 @@ for (const way of Object.keys(CALLERS) as Way[]) {
   });
 }
 
-test.serial('results of a detached job: not through a link', async (t) => {
+test.serial('a detached job does not write its results through a link', async (t) => {
   const { state } = t.context;
   const { work, secret, inSecret } = checkout(state);
   symlinkSync(secret, join(work, 'out'));

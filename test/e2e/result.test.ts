@@ -29,7 +29,7 @@ async function run(t: ExecutionContext, script: string, options: readonly string
   return { directory, exitCode, stdout: String(stdout), stderr: String(stderr), result };
 }
 
-test.serial('files go in and come out, and result.json says what happened', async (t) => {
+test.serial('files are copied in and out, and result.json says what happened', async (t) => {
   const input = join(state.paths.root, 'input');
   writeFileSync(input, 'from the host\n');
   const script = `set -e; id -u; stat -c %u /tmp/in/input; mkdir -p o/d; cp /tmp/in/input o/copy
@@ -75,7 +75,7 @@ test.serial('files go in and come out, and result.json says what happened', asyn
   t.true((result.resources.peakMemoryBytes ?? 0) > 100_000);
 });
 
-test.serial('a job cannot be in the way of its result', async (t) => {
+test.serial('artifacts cannot take the place of result.json and the report', async (t) => {
   const script = 'mkdir result.json; echo evil >report.html; echo x >x';
   const options = ['--json', '--workdir', '/tmp', '--artifact', '.'];
   const { result, stderr, directory } = await run(t, script, options);
@@ -92,22 +92,19 @@ test.serial('a job cannot be in the way of its result', async (t) => {
   t.deepEqual(JSON.parse(stderr.split('\n').at(-1) ?? ''), result);
 });
 
-test.serial('the command’s own failure is not kiln’s', async (t) => {
+test.serial('a failure of the command is not a failure of kiln', async (t) => {
   const { result } = await run(t, 'exit 7');
   t.like(result, { exit: { code: 7 }, exitStatus: 7, failure: null, limitHit: null });
 });
 
-test.serial(
-  'a missing artifact is a failure, a second one beside that of the command',
-  async (t) => {
-    const well = await run(t, 'true', ['--artifact', '/tmp/*.rpm']);
-    t.like(well.result, { exit: { code: 0 }, exitStatus: 125 });
-    t.like(well.result.failure, { code: 'E_ARTIFACT_MISSING', phase: 'artifacts' });
-    const badly = await run(t, 'exit 3', ['--artifact', '/tmp/*.rpm']);
-    t.like(badly.result, { exit: { code: 3 }, exitStatus: 3 });
-    t.is(badly.result.failure?.code, 'E_ARTIFACT_MISSING');
-  },
-);
+test.serial('a missing artifact is a failure, beside the command’s own', async (t) => {
+  const well = await run(t, 'true', ['--artifact', '/tmp/*.rpm']);
+  t.like(well.result, { exit: { code: 0 }, exitStatus: 125 });
+  t.like(well.result.failure, { code: 'E_ARTIFACT_MISSING', phase: 'artifacts' });
+  const badly = await run(t, 'exit 3', ['--artifact', '/tmp/*.rpm']);
+  t.like(badly.result, { exit: { code: 3 }, exitStatus: 3 });
+  t.is(badly.result.failure?.code, 'E_ARTIFACT_MISSING');
+});
 
 test.serial('the limit that was hit is named', async (t) => {
   const { result } = await run(t, 'tail /dev/zero', ['--memory', '48M']);
@@ -124,7 +121,7 @@ test.serial('the limit that was hit is named', async (t) => {
   t.is((await run(t, `${full} 0`, ['--disk', '1M'])).result.limitHit, null);
 });
 
-test.serial('what kiln could not do is told with its phase', async (t) => {
+test.serial('a failure of kiln is reported with its phase', async (t) => {
   const missing = await run(t, 'true', ['--copy-in', '/no/such/file:/tmp/']);
   t.is(missing.exitCode, 125);
   t.like(missing.result, { exit: null, policy: null, image: { id: IMAGE } });
@@ -139,7 +136,7 @@ test.serial('what kiln could not do is told with its phase', async (t) => {
   }
 });
 
-test.serial('a result has what was used over time', async (t) => {
+test.serial('a result has samples of the usage over time', async (t) => {
   const script = `dd if=/dev/zero of=/tmp/x bs=1M count=20 2>/dev/null; i=0
     end=$(($(date +%s) + 3)); while [ $(date +%s) -lt $end ]; do i=$((i+1)); done`;
   const { result, directory } = await run(t, script);
@@ -155,7 +152,7 @@ test.serial('a result has what was used over time', async (t) => {
   t.regex(readFileSync(join(directory, 'report.html'), 'utf8'), /id="plots"/);
 });
 
-test.serial('--no-samples leaves them out', async (t) => {
+test.serial('--no-samples leaves the samples out', async (t) => {
   const { result } = await run(t, 'sleep 1', ['--no-samples']);
   t.is(result.samples, undefined);
 });

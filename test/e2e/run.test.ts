@@ -51,26 +51,23 @@ const run = (args: readonly string[], options = {}) =>
 const sh = (script: string, args: readonly string[] = [], options = {}) =>
   run([...args, '--', 'sh', '-c', script], options);
 
-test.serial(
-  'the exit status is the command’s own, or says what kept it from having one',
-  async (t) => {
-    t.is((await sh('exit 7')).exitCode, 7);
-    t.is((await sh('kill -TERM $$')).exitCode, 128 + 15);
-    t.is((await sh('kill -KILL $$')).exitCode, 128 + 9);
-    const missing = await run(['--', 'no-such-command']);
-    t.is(missing.exitCode, 127);
-    t.regex(
-      String(missing.stderr),
-      /no-such-command: not found in the image[\s\S]*--bind or --copy-in/,
-    );
-    t.is((await run(['--', '/etc/passwd'])).exitCode, 126);
-    t.is((await state.kiln(['run', '-r', 'feedbeef', '--', 'true'])).exitCode, 125);
-    t.is((await run(['--memory', 'lots', '--', 'true'])).exitCode, 125);
-    t.is((await run(['--workdir', '/nowhere', '--', 'true'])).exitCode, 125);
-  },
-);
+test.serial('the exit status is the command’s own, or says why it has none', async (t) => {
+  t.is((await sh('exit 7')).exitCode, 7);
+  t.is((await sh('kill -TERM $$')).exitCode, 128 + 15);
+  t.is((await sh('kill -KILL $$')).exitCode, 128 + 9);
+  const missing = await run(['--', 'no-such-command']);
+  t.is(missing.exitCode, 127);
+  t.regex(
+    String(missing.stderr),
+    /no-such-command: not found in the image[\s\S]*--bind or --copy-in/,
+  );
+  t.is((await run(['--', '/etc/passwd'])).exitCode, 126);
+  t.is((await state.kiln(['run', '-r', 'feedbeef', '--', 'true'])).exitCode, 125);
+  t.is((await run(['--memory', 'lots', '--', 'true'])).exitCode, 125);
+  t.is((await run(['--workdir', '/nowhere', '--', 'true'])).exitCode, 125);
+});
 
-test.serial('stdin, stdout and stderr are apart, binary-safe and whole', async (t) => {
+test.serial('stdin, stdout and stderr are separate, binary-safe and complete', async (t) => {
   const input = randomBytes(48 << 20);
   const result = await sh('cat; echo only-stderr >&2', [], {
     stdin: 'pipe',
@@ -84,7 +81,7 @@ test.serial('stdin, stdout and stderr are apart, binary-safe and whole', async (
   t.is(Buffer.from(result.stderr as unknown as Uint8Array).toString(), 'only-stderr\n');
 });
 
-long('1 GiB through each of stdin, stdout and stderr', async (t) => {
+long('1 GiB passes through each of stdin, stdout and stderr', async (t) => {
   const kiln = join(import.meta.dirname, '../../bin/kiln');
   const block = randomBytes(1 << 20);
   const expected = createHash('sha256');
@@ -118,7 +115,7 @@ long('1 GiB through each of stdin, stdout and stderr', async (t) => {
   }
 });
 
-test.serial('output into files and pipes is whole, and counts against a stall', async (t) => {
+test.serial('output to files and pipes is complete, and small pauses are no stall', async (t) => {
   const kiln = join(import.meta.dirname, '../../bin/kiln');
   const run = `"${kiln}" run --stall-timeout 4s -r ${IMAGE} -- sh -c`;
   const file = join(state.paths.root, 'output');
@@ -151,7 +148,7 @@ test.serial('a reader that goes away ends the command', async (t) => {
   t.false(result.timedOut);
 });
 
-test.serial('a reader of help that goes away is no failure', async (t) => {
+test.serial('a reader of --help that goes away is no failure', async (t) => {
   for (const command of ['run', 'image build']) {
     const script = `{ "$KILN" ${command} --help; echo $? >&2; } | true`;
     const { stderr } = await execa('sh', ['-c', script], { env: { ...state.env, KILN } });
@@ -159,7 +156,7 @@ test.serial('a reader of help that goes away is no failure', async (t) => {
   }
 });
 
-test.serial('who runs, and with what: an unprivileged user, nothing of the host', async (t) => {
+test.serial('a command runs as an unprivileged user, with nothing of the host', async (t) => {
   const { stdout } = await sh(
     'id; hostname; echo $FROM_IMAGE $HOME; ls /; ls /dev; cat /proc/self/net/dev; ps; ls /sys; test -e /sys/fs/cgroup || echo no-cgroup',
   );
@@ -186,7 +183,7 @@ test.serial('capabilities, no_new_privs and seccomp are in force, for root too',
 });
 
 test.serial(
-  'the command descends from a domain that virsh lists, in namespaces of its own',
+  'a command belongs to a domain that virsh lists, and has its own namespaces',
   async (t) => {
     const command = sh('echo started; exec sleep 60', [], { buffer: false });
     await once(command.stdout as NodeJS.ReadableStream, 'data');
@@ -214,7 +211,7 @@ test.serial(
   },
 );
 
-test.serial('limits are kept, and named when hit', async (t) => {
+test.serial('limits are enforced, and named when hit', async (t) => {
   const out = await sh('sleep 60', ['--timeout', '1s']);
   t.is(out.exitCode, 124);
   t.regex(String(out.stderr), /--timeout/);
@@ -237,7 +234,7 @@ test.serial('a command may open as many files as on the host', async (t) => {
   t.is(stdout, (await execa('sh', ['-c', 'ulimit -H -n'])).stdout);
 });
 
-test.serial('--hostname, and --cpus as a share of a processor', async (t) => {
+test.serial('--hostname sets the name, and --cpus a share of the processors', async (t) => {
   // Both times in hundredths of a second: what passed, and what was used.
   const script =
     'now() { tr -d . < /proc/uptime | { read -r up rest; echo $up; }; }; hostname; start=$(now); ' +
@@ -250,7 +247,7 @@ test.serial('--hostname, and --cpus as a share of a processor', async (t) => {
   t.true(used > 0 && used / Number(passed) < 0.3, `${used} of ${passed}`);
 });
 
-test.serial('a bind belongs to the caller outside and to the command’s user inside', async (t) => {
+test.serial('files of a bind belong to the caller outside, and to the user inside', async (t) => {
   const directory = join(state.beside, 'bound');
   await mkdir(directory);
   await writeFile(join(directory, 'given'), 'given');
@@ -274,7 +271,7 @@ test.serial('a bind belongs to the caller outside and to the command’s user in
   t.deepEqual((await readdir(directory)).sort(), ['given', 'made']);
 });
 
-test.serial('a pattern that is none is refused before the command starts', async (t) => {
+test.serial('an invalid artifact pattern is refused before the command starts', async (t) => {
   const bound = join(state.beside, 'pattern');
   await mkdir(bound, { recursive: true });
   const options = ['--bind', `${bound}:/bound`, '--artifact', 'a/..', '--resultdir', bound];
@@ -284,7 +281,7 @@ test.serial('a pattern that is none is refused before the command starts', async
   t.deepEqual((await readdir(bound)).sort(), ['report.html', 'result.json']);
 });
 
-test.serial('artifacts come out, links do not lead out', async (t) => {
+test.serial('artifacts come out, and links do not lead out', async (t) => {
   const results = join(state.paths.root, 'results');
   const { exitCode } = await sh(
     'mkdir /tmp/o; echo hello > /tmp/o/a.txt; ln -s /etc/passwd /tmp/o/l.txt',
@@ -297,7 +294,7 @@ test.serial('artifacts come out, links do not lead out', async (t) => {
   t.is(missing.exitCode, 125);
 });
 
-test.serial('^C ends the collection of artifacts, and the results are as they were', async (t) => {
+test.serial('^C ends the collection of artifacts, and the results are unchanged', async (t) => {
   t.timeout(120_000 * PATIENCE);
   const results = join(state.paths.root, 'interrupted');
   const child = sh('truncate -s 15G /tmp/huge; echo done', [
@@ -322,7 +319,7 @@ test.serial('^C ends the collection of artifacts, and the results are as they we
   t.deepEqual((await readdir(results)).sort(), ['report.html', 'result.json']);
 });
 
-test.serial('a sparse file of any size takes no time: it is refused', async (t) => {
+test.serial('a sparse file of any size is refused at once', async (t) => {
   const results = join(state.paths.root, 'sparse');
   const { exitCode, stderr } = await sh('truncate -s 100G /tmp/huge', [
     ...['--artifact', '/tmp/huge', '--resultdir', results],
@@ -331,7 +328,7 @@ test.serial('a sparse file of any size takes no time: it is refused', async (t) 
   t.regex(String(stderr), /more than 16\.0G of holes in sparse files/);
 });
 
-test.serial('nothing is left: processes in the background, mounts, folders, ranges', async (t) => {
+test.serial('a run leaves no processes, mounts, folders or id ranges', async (t) => {
   // The folders are there from the first run on.
   await sh('true');
   const system = (state.env.KILN_URI ?? '') !== '';
@@ -362,7 +359,7 @@ test.serial('nothing is left: processes in the background, mounts, folders, rang
   t.true(await until(() => left().length === 0), `libvirt keeps no log of it: ${left().join()}`);
 });
 
-test.serial('^C reaches the command; twice ends it whatever it does', async (t) => {
+test.serial('^C reaches the command, and a second one ends it, whatever it does', async (t) => {
   const polite = sh('trap "echo got; exit 3" INT; echo up; while true; do sleep 0.1; done', [], {
     buffer: true,
   });
@@ -397,7 +394,7 @@ test.serial('TERM, HUP and QUIT reach the command, too', async (t) => {
   ]);
 });
 
-test.serial('kill -9 of kiln ends the sandbox; the next run cleans up its folder', async (t) => {
+test.serial('kill -9 of kiln ends the sandbox, and the next run removes its folder', async (t) => {
   const command = execa(
     process.execPath,
     [MAIN, 'run', '-r', IMAGE, '--', 'sh', '-c', 'echo up; sleep 300'],
@@ -419,7 +416,7 @@ test.serial('kill -9 of kiln ends the sandbox; the next run cleans up its folder
   t.true(await until(() => !existsSync(join(state.paths.sandboxes, id))));
 });
 
-test.serial('ten at once do not disturb each other', async (t) => {
+test.serial('ten runs at once do not disturb each other', async (t) => {
   const results = await Promise.all(
     Array.from({ length: 10 }, (_, i) => sh(`echo ${i}; id -u; exit ${i}`)),
   );
@@ -431,7 +428,7 @@ test.serial('ten at once do not disturb each other', async (t) => {
   t.true(await until(() => readdirSync(state.paths.sandboxes).length === 0));
 });
 
-test.serial('a kept sandbox is entered again as it was left, then destroyed', async (t) => {
+test.serial('a kept sandbox is entered as it was left, then destroyed', async (t) => {
   t.is((await sh('echo state > /tmp/f', ['--keep=5m'])).exitCode, 0);
   const sandboxes = JSON.parse(String((await state.kiln(['ps', '--json'])).stdout));
   t.is(sandboxes.length, 1);
@@ -477,7 +474,7 @@ test.serial('a kept sandbox is entered again as it was left, then destroyed', as
   t.is((await state.kiln(['ps', '--json'])).stdout, '[]');
 });
 
-test.serial('a terminal: size, job control, control characters', async (t) => {
+test.serial('a terminal has a size, job control and control characters', async (t) => {
   const kiln = `'${join(import.meta.dirname, '../../bin/kiln')}' run -r ${IMAGE} --tty -- sh -c 'tty; stty size; echo done'`;
   // Its input stays open until it ends.
   const { stdout } = await execa('script', ['-qec', `stty rows 33 cols 99; ${kiln}`, '/dev/null'], {
@@ -487,7 +484,7 @@ test.serial('a terminal: size, job control, control characters', async (t) => {
   t.regex(stdout.replaceAll('\r', ''), /\/dev\/pts\/0\n+33 99\n+done/);
 });
 
-test.serial('a terminal that changes its size', async (t) => {
+test.serial('a command sees that its terminal changed its size', async (t) => {
   const device = join(state.paths.root, 'terminal');
   // stty(1) sets one after the other, so the sandbox may be told of a size in between.
   const inside =

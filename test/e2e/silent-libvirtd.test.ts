@@ -57,7 +57,7 @@ const waiting = () =>
   `kiln: waiting for libvirtd (pid ${libvirtd}, embedded), which is stopped: \`kill -CONT ${libvirtd}\` lets it go on`;
 
 for (const args of [['run', '-r', IMAGE, '--', 'true'], ['gc']]) {
-  test.serial(`kiln ${args[0]} says for whom it waits, and ends`, async (t) => {
+  test.serial(`kiln ${args[0]} names the process it waits for, and ends`, async (t) => {
     const { exitCode, stderr, took } = await silent(args);
     t.is(exitCode, 125, stderr);
     t.true(took < WAIT * 1000 + MORE, `${took} ms`);
@@ -69,7 +69,7 @@ for (const args of [['run', '-r', IMAGE, '--', 'true'], ['gc']]) {
   });
 }
 
-test.serial('a run waits no longer than its command may take', async (t) => {
+test.serial('a run waits for libvirtd no longer than its command may take', async (t) => {
   using _ = await stopped(libvirtd);
   const began = Date.now();
   const { exitCode, stderr } = await state.kiln(
@@ -83,7 +83,7 @@ test.serial('a run waits no longer than its command may take', async (t) => {
   t.true(Date.now() - began < 6000 + MORE);
 });
 
-test.serial('kiln ps asks nobody', async (t) => {
+test.serial('kiln ps does not ask libvirtd', async (t) => {
   const { exitCode, stdout, stderr } = await silent(['ps']);
   t.is(exitCode, 0, stderr);
   t.regex(stdout, /running/);
@@ -117,7 +117,7 @@ for (const signal of ['SIGINT', 'SIGTERM'] as const) {
   });
 }
 
-test.serial('a daemon that goes on serves whoever waited', async (t) => {
+test.serial('a libvirtd that goes on serves the runs that waited', async (t) => {
   const held = await stopped(libvirtd);
   const run = state.kiln(['run', '-r', IMAGE, '--', 'echo', 'done'], {
     env: { ...state.env, KILN_PATIENCE: String(30 * PATIENCE) },
@@ -130,7 +130,7 @@ test.serial('a daemon that goes on serves whoever waited', async (t) => {
   t.is(stdout, 'done');
 });
 
-test.serial('kiln kill ends a command although libvirtd answers nobody', async (t) => {
+test.serial('kiln kill ends a command although libvirtd does not answer', async (t) => {
   const { stdout } = await state.kiln(['ps']);
   const [, id = ''] = /^(\S+) .*sleep 1000/m.exec(String(stdout)) ?? [];
   const { exitCode, stderr, took } = await silent(['kill', id]);

@@ -34,7 +34,7 @@ async function onMount(
 }
 
 // systemd mounts /tmp and /run so, and a hardened host /var.
-test('a sandbox starts from a state directory on a file system mounted nosuid,nodev', async (t) => {
+test('a sandbox starts from a state on a file system mounted nosuid,nodev', async (t) => {
   await onMount('nosuid,nodev', 'private', async (directory) => {
     await using state = await busyboxState(directory);
     const result = await state.kiln(['run', '-r', IMAGE, '--', 'sh', '-c', 'echo up; exit 3']);
@@ -44,7 +44,7 @@ test('a sandbox starts from a state directory on a file system mounted nosuid,no
 });
 
 // systemd makes every mount of a host shared.
-test('what a sandbox mounts on a bind from a shared mount does not appear on the host', async (t) => {
+test('mounts in a sandbox do not appear on the host through a shared bind', async (t) => {
   await onMount('rw', 'shared', async (directory) => {
     await using state = await busyboxState(directory);
     const bound = join(directory, 'bound');
@@ -82,7 +82,7 @@ test('what a sandbox mounts on a bind from a shared mount does not appear on the
   });
 });
 
-test('a package is unpacked below a shared mount', async (t) => {
+test('a package can be unpacked below a shared mount', async (t) => {
   await onMount('rw', 'shared', async (directory) => {
     const target = join(directory, 'target');
     await mkdir(target);

@@ -80,7 +80,7 @@ cp -a "$WORK/store" "$STATE/"
 `;
 
 test.serial(
-  'a full disk: caches that cannot be written stop no run, the rest is told',
+  'on a full disk, unwritable caches stop no run, and other failures are reported',
   async (t) => {
     const ends = await script(
       t,
@@ -106,7 +106,7 @@ test.serial(
   },
 );
 
-test.serial('a read-only state says so', async (t) => {
+test.serial('a read-only state is reported', async (t) => {
   const ends = await script(
     t,
     `${SMALL}
@@ -125,7 +125,7 @@ test.serial('a read-only state says so', async (t) => {
     plainFailure(t, end, /^kiln: cannot .*: the file system is read-only \[E_READ_ONLY\]$/m);
 });
 
-test.serial('a full /run names its place', async (t) => {
+test.serial('a full /run is named', async (t) => {
   const ends = await script(
     t,
     `cp -a "$WORK/store" "$STATE/"
@@ -139,7 +139,7 @@ test.serial('a full /run names its place', async (t) => {
   for (const end of ends.values()) plainFailure(t, end, /no space is left on .*\/run\/kiln/);
 });
 
-test.serial('cgroups that are read-only are named', async (t) => {
+test.serial('read-only cgroups are named', async (t) => {
   const ends = await script(
     t,
     `cp -a "$WORK/store" "$STATE/"
@@ -152,7 +152,7 @@ test.serial('cgroups that are read-only are named', async (t) => {
   for (const end of ends.values()) plainFailure(t, end, /^kiln: .*(?:\/sys\/fs\/cgroup|cgroup)/m);
 });
 
-test.serial('a working directory that was deleted is told', async (t) => {
+test.serial('a deleted working directory is reported', async (t) => {
   const ends = await script(
     t,
     `cp -a "$WORK/store" "$STATE/"
@@ -169,7 +169,7 @@ test.serial('a working directory that was deleted is told', async (t) => {
 });
 
 test.serial(
-  'output that cannot be written is an error, messages that cannot are none',
+  'output that cannot be written is an error, but messages that cannot are not',
   async (t) => {
     const ends = await script(
       t,
@@ -192,7 +192,7 @@ test.serial(
   },
 );
 
-test.serial('too few descriptors are told', async (t) => {
+test.serial('too few descriptors are reported', async (t) => {
   const ends = await script(
     t,
     `cp -a "$WORK/store" "$STATE/"

@@ -103,7 +103,7 @@ test.after.always(async () => {
   await state[Symbol.asyncDispose]();
 });
 
-test.serial('a worker that waits takes the next client, and serves many', async (t) => {
+test.serial('a waiting worker takes the next client, and serves many', async (t) => {
   const { stdout } = await kiln(['image', 'ls', '--json']);
   t.is(JSON.parse(stdout)[0].id, IMAGE);
   const first = await workerOf(async () => {
@@ -122,7 +122,7 @@ test.serial('a worker that waits takes the next client, and serves many', async 
   t.true(await until(() => workers().length === 1 && workers()[0] !== first));
 });
 
-test.serial('a worker that has brought an image takes the next client', async (t) => {
+test.serial('a worker that has made an image takes the next client', async (t) => {
   const archive = join(state.beside, 'image.tar');
   await kiln(['image', 'export', '-o', archive, IMAGE]);
   const images = async () => {
@@ -143,7 +143,7 @@ test.serial('a worker that has brought an image takes the next client', async (t
   });
 });
 
-test.serial('what is short is traced as well', async (t) => {
+test.serial('short commands are traced as well', async (t) => {
   for (const args of [['ps'], ['kill', '--all']]) {
     const file = join(state.beside, `${args[0]}.json`);
     await kiln(args, { env: { KILN_TRACE: file } });
@@ -151,7 +151,7 @@ test.serial('what is short is traced as well', async (t) => {
   }
 });
 
-test.serial('who reads packages finds a confined child that waits, and has it alone', async (t) => {
+test.serial('a reader of packages gets a confined child that waits, for itself', async (t) => {
   const waiting = (worker: number) => startedBy(worker, processes(/^unshare .* :rpm-read $/));
   // A daemon that parks nothing has no children wait either.
   const env = { KILN_PARKED: '1' };
@@ -173,7 +173,7 @@ test.serial('who reads packages finds a confined child that waits, and has it al
   for (const pid of left) t.true(await waitForDeath(pid, 5000 * PATIENCE));
 });
 
-test.serial('a worker keeps nothing open of what it has done', async (t) => {
+test.serial('a worker keeps no descriptor open after its work', async (t) => {
   const results = ['--artifact', '/etc/passwd', '--resultdir', join(state.beside, 'open')];
   const work = async () => {
     await kiln(['run', '-r', IMAGE, ...results, '--copy-in', '/etc/passwd:/tmp/x', '--', 'true']);
@@ -229,7 +229,7 @@ async function collecting(directory: string): Promise<{ client: ChildProcess; sa
   return { client, said };
 }
 
-test.serial('^C ends what a worker collects for the daemon; the worker takes others', async (t) => {
+test.serial('^C ends a worker’s collection for the daemon, and it serves others', async (t) => {
   const interrupted = async (number: number): Promise<boolean> => {
     const directory = join(state.beside, `interrupted-${number}`);
     const { client, said } = await collecting(directory);
@@ -253,7 +253,7 @@ test.serial('^C ends what a worker collects for the daemon; the worker takes oth
   t.true(same);
 });
 
-test.serial('kill -9 of the client ends what a worker collects for the daemon', async (t) => {
+test.serial('kill -9 of the client ends a worker’s collection for the daemon', async (t) => {
   const directory = join(state.beside, 'abandoned');
   const { client } = await collecting(directory);
   client.kill('SIGKILL');
@@ -261,7 +261,7 @@ test.serial('kill -9 of the client ends what a worker collects for the daemon', 
   t.true(await until(() => isOver() && readdirSync(state.paths.sandboxes).length === 0));
 });
 
-test.serial('kill -9 of the worker that collects: the run fails and says so', async (t) => {
+test.serial('kill -9 of the collecting worker fails the run, which says so', async (t) => {
   const directory = join(state.beside, 'killed');
   const { client, said } = await collecting(directory);
   for (const worker of workers()) process.kill(worker, 'SIGKILL');
@@ -277,7 +277,7 @@ test.serial('kill -9 of the worker that collects: the run fails and says so', as
   t.true(await until(() => readdirSync(state.paths.sandboxes).length === 0));
 });
 
-test.serial('what one run has collected is in no other’s result', async (t) => {
+test.serial('the artifacts of one run are in no other’s result', async (t) => {
   const at = (name: string) => join(state.beside, 'both', name);
   const first = ['--artifact', '/etc/passwd', '--resultdir', at('first')];
   await kiln(['run', '-r', IMAGE, ...first, '--', 'true']);
@@ -289,7 +289,7 @@ test.serial('what one run has collected is in no other’s result', async (t) =>
   t.is(await artifacts('second'), 0);
 });
 
-test.serial('warnings about artifacts reach the caller of a run of the daemon’s', async (t) => {
+test.serial('warnings about artifacts reach the daemon’s caller', async (t) => {
   const results = join(state.beside, 'warned');
   const options = ['--artifact', '/tmp/o/**', '--resultdir', results];
   const script = 'mkdir /tmp/o; echo 1 > /tmp/o/a; ln -s /etc/passwd /tmp/o/l';
@@ -303,7 +303,7 @@ test.serial('warnings about artifacts reach the caller of a run of the daemon’
 });
 
 test.serial(
-  'an answer that cannot be written is a failure; one that nobody wants is none',
+  'an answer that cannot be written is a failure, but an unwanted one is not',
   async (t) => {
     const script = (to: string) =>
       run('bash', ['-c', `set -o pipefail; "$0" image schema ${to}`, KILN], { env: environment() });
@@ -317,7 +317,7 @@ test.serial(
   },
 );
 
-test.serial('kill -9 of a worker: its client fails with 125, and nobody else', async (t) => {
+test.serial('kill -9 of a worker fails its client with 125, and nobody else', async (t) => {
   const { client, pid, said } = await lasting(ownSeconds());
   const other = await lasting(ownSeconds());
   const [worker] = workers().filter((one) => existsSync(`/proc/${one}`) && serves(one, client));
@@ -337,7 +337,7 @@ test.serial('kill -9 of a worker: its client fails with 125, and nobody else', a
 });
 
 test.serial(
-  'a client that is slow to say that all is out still hears why its worker died',
+  'a client that is slow to confirm the output still hears why its worker died',
   async (t) => {
     // It says so after the call and the start; kilnd has closed the connection by then.
     const slow = ['-e', 'trace=sendmsg', '-e', 'inject=sendmsg:delay_enter=1500000:when=3+'];
@@ -371,7 +371,7 @@ function serves(worker: number, client: ChildProcess): boolean {
   });
 }
 
-test.serial('a worker that dies before it takes its client: another one serves it', async (t) => {
+test.serial('if a worker dies before it takes its client, another one serves it', async (t) => {
   await kiln(['image', 'ls']);
   // One that the daemon has just ended counts until it is gone, and another may be on its way.
   const spare = await eventually(async () => {
@@ -392,7 +392,7 @@ test.serial('a worker that dies before it takes its client: another one serves i
   t.false(workers().includes(Number(spare)), 'it lives');
 });
 
-test.serial('kill -9 of the client ends what its worker does', async (t) => {
+test.serial('kill -9 of the client ends the job of its worker', async (t) => {
   const { client, pid } = await lasting(ownSeconds());
   client.kill('SIGKILL');
   t.true(await waitForDeath(pid, 10_000 * PATIENCE));
@@ -412,7 +412,7 @@ test.serial('kill -9 of the daemon ends its workers and their sandboxes', async 
   t.true(await until(() => readdirSync(state.paths.sandboxes).length === 0));
 });
 
-test.serial('a daemon of another build goes on until its workers are done', async (t) => {
+test.serial('a daemon of another build stays until its workers are done', async (t) => {
   const { client } = await lasting(`3.${ownSeconds()}`);
   const exit = once(client, 'exit');
   const old = Number(daemonPid(state.paths.root));
