@@ -16,7 +16,7 @@ const listed = (rules: readonly string[], host: string, port: number) => {
   return canonical !== undefined && isListed(parsed, canonical, port);
 };
 
-test('a rule is a name, all names below one, or an address, each with its ports', (t) => {
+test('a rule is a name, all names below one, or an address, with its ports', (t) => {
   t.true(listed(['example.org'], 'EXAMPLE.org.', 443));
   t.true(listed(['example.org'], 'example.org', 80));
   t.false(listed(['example.org'], 'example.org', 22));
@@ -32,7 +32,7 @@ test('a rule is a name, all names below one, or an address, each with its ports'
   t.true(listed(['bücher.example'], 'xn--bcher-kva.example', 443));
 });
 
-test('what is no host is no rule, other ways of writing an address least of all', (t) => {
+test('an invalid host is no rule, least of all an odd spelling of an address', (t) => {
   const none = ['', '*', '*.', 'a..b', 'a b', 'http://a', 'a/b', 'a:0', 'a:65536', 'a:b', 'u@a'];
   const numbers = ['127.1', '0x7f000001', '2130706433', '0177.0.0.1', '127.0.0.1.', '*.0.0.1'];
   for (const text of [...none, ...numbers, '*.127.0.0.1', 'a\r\nb', 'a\0', 'fe80::1%eth0:1']) {
@@ -40,7 +40,7 @@ test('what is no host is no rule, other ways of writing an address least of all'
   }
 });
 
-test('addresses of this host, of private networks and special ones are not public', (t) => {
+test('addresses of this host, private networks and special ranges are not public', (t) => {
   const not = [
     ...['127.0.0.1', '127.8.8.8', '0.0.0.0', '10.1.2.3', '172.31.255.255', '192.168.0.1'],
     ...['169.254.169.254', '100.64.0.1', '224.0.0.1', '255.255.255.255', '198.18.0.1'],
@@ -63,7 +63,7 @@ test('a list of hosts needs a private network, and a profile that has sockets', 
   t.throws(() => checkEgress({ ...good, egress: ['a/b'] }), { code: 'E_EGRESS' });
 });
 
-test('the log adds up, and does not grow with the number of hosts asked for', (t) => {
+test('the log adds up, and has a bound however many hosts are asked for', (t) => {
   const log = new EgressLog();
   for (let i = 0; i < 10_000; i++) {
     const refused = i % 2 === 0 ? { refused: 'not on the list' } : {};

@@ -84,7 +84,7 @@ async function tryOne(verb: string, options: Partial<OpenOptions>): Promise<Outc
   return (await tryIn([verb], options)).get(verb);
 }
 
-test.serial('bombs stay in the sandbox, and are no bombs without the limit', async (t) => {
+test.serial('bombs stay in the sandbox, and get through without their limit', async (t) => {
   for (const { verb, limit } of bombs) {
     // The kernel may kill the whole sandbox for its memory: then nobody is left to tell.
     t.not((await tryOne(verb, limit))?.outcome, 'through', verb);
@@ -92,7 +92,7 @@ test.serial('bombs stay in the sandbox, and are no bombs without the limit', asy
   }
 });
 
-test.serial('strict: no TCP, and what only an attack calls kills and is named', async (t) => {
+test.serial('strict allows no TCP, and kills and names calls that only attacks make', async (t) => {
   t.is((await tryOne('own-loopback', {}))?.outcome, 'through');
   t.is((await tryOne('own-loopback', { seccomp: 'strict' }))?.outcome, 'stopped');
   const result = await state.kiln([
@@ -111,12 +111,12 @@ test.serial('strict: no TCP, and what only an attack calls kills and is named', 
   }
 });
 
-test.serial('aio: io_setup is there where it is asked for', async (t) => {
+test.serial('the profile aio allows io_setup', async (t) => {
   t.deepEqual(await tryOne('aio', {}), { outcome: 'stopped', how: 'ENOSYS' });
   t.is((await tryOne('aio', { seccomp: 'aio' }))?.outcome, 'through');
 });
 
-test.serial('NET_ADMIN brings what a firewall is made with', async (t) => {
+test.serial('NET_ADMIN allows the calls that a firewall needs', async (t) => {
   const user = { user: 'root', capAdd: ['NET_ADMIN' as const] };
   for (const verb of ['every-protocol', 'bridge-ioctl']) {
     t.is((await tryOne(verb, { user: 'root' }))?.outcome, 'stopped', verb);
@@ -124,20 +124,20 @@ test.serial('NET_ADMIN brings what a firewall is made with', async (t) => {
   }
 });
 
-test.serial('build: own children can be traced, the init cannot', async (t) => {
+test.serial('the profile build allows tracing one’s children, but not the init', async (t) => {
   t.deepEqual(await tryOne('trace-child', {}), { outcome: 'stopped', how: 'ENOSYS' });
   t.is((await tryOne('trace-child', { seccomp: 'build' }))?.outcome, 'through');
   const user = { user: 'root', capAdd: ['SYS_PTRACE' as const] };
   t.is((await tryOne('trace-init', { seccomp: 'build', ...user }))?.outcome, 'stopped');
 });
 
-test.serial('with the host’s network, its abstract sockets stay closed', async (t) => {
+test.serial('on the host’s network, its abstract sockets cannot be reached', async (t) => {
   const network = 'host';
   t.deepEqual(await tryOne('abstract-socket', { network }), { outcome: 'stopped', how: 'EPERM' });
   t.is((await tryOne('host-loopback', { network }))?.outcome, 'through');
 });
 
-test.serial('Landlock alone stops what nothing else is there to stop', async (t) => {
+test.serial('Landlock alone stops attempts for which there is no other layer', async (t) => {
   const folder = join(state.paths.root, 'leaked');
   await mkdir(folder);
   await chmod(folder, 0o777);
@@ -167,7 +167,7 @@ test.serial('Landlock alone stops what nothing else is there to stop', async (t)
   }
 });
 
-test.serial('what container root changes in its image is changed for it alone', async (t) => {
+test.serial('container root changes its image for its own sandbox only', async (t) => {
   const digest = async () =>
     (await execa('sh', ['-c', 'find . -type f -exec sha256sum {} + | sort'], { cwd: tree })).stdout;
   const before = await digest();
@@ -196,7 +196,7 @@ const lacks: readonly Without[] = [
 ];
 
 for (const without of lacks) {
-  test.serial(`without its layer an attempt gets through: ${without}`, async (t) => {
+  test.serial(`without its layer, an attempt gets through: ${without}`, async (t) => {
     const some = attempts.filter((attempt) => attempt.without === without);
     t.true(some.length > 0);
     const outcomes = await runWithout(state, tree, without, some, servers.environment);
@@ -215,13 +215,13 @@ for (const without of lacks) {
   });
 }
 
-test('every attempt has its other half, or says why it has none', (t) => {
+test('every attempt is also made without its layer, or says why it cannot be', (t) => {
   for (const { verb, without, cannotBeWithout } of attempts) {
     t.true((without === undefined) !== (cannotBeWithout === undefined), verb);
   }
 });
 
-test('the comparison with other tools has every attempt, and no other', async (t) => {
+test('the comparison with other tools has exactly these attempts', async (t) => {
   const page = join(import.meta.dirname, '../../docs/isolation-compared.md');
   const rows = (await readFile(page, 'utf8')).matchAll(/^\| ([\w-]+: [^|]+) \|/gm);
   t.deepEqual(
@@ -231,7 +231,7 @@ test('the comparison with other tools has every attempt, and no other', async (t
   );
 });
 
-test('there are five attempts and more at each layer', (t) => {
+test('each layer has at least five attempts', (t) => {
   const layers = [
     ...attempts.map(({ layer }) => layer),
     ...bombs.map(() => 'limits' as const),

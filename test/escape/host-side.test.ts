@@ -39,7 +39,7 @@ async function typedDuring(command: string): Promise<string> {
   return typed[1] ?? '';
 }
 
-test.serial('nothing is typed on the caller’s terminal', async (t) => {
+test.serial('nothing can be typed on the caller’s terminal', async (t) => {
   const probe = '/bin/probe tiocsti';
   for (const options of ['--tty', '', '--tty --user root', '--user root']) {
     t.is(await typedDuring(`'${KILN}' run -r ${IMAGE} ${options} -- ${probe}`), '', options);
@@ -59,7 +59,7 @@ test.serial('an exit status cannot be forged', async (t) => {
   t.is(result.exitCode, 42, String(result.stderr));
 });
 
-test.serial('nor can that of another command in the same sandbox', async (t) => {
+test.serial('the exit status of another command in the sandbox cannot be forged', async (t) => {
   await using kiln = openKiln({ env: state.env });
   await using sandbox = await kiln.open({ image: IMAGE, user: 'root' });
   const honest = await sandbox.spawn('sh', ['-c', 'read -r go; exit 42']);

@@ -25,7 +25,7 @@ async function bytesIn(folder: string): Promise<number> {
   return sizes.reduce((sum, size) => sum + size, 0);
 }
 
-test('what a service prints does not fill the host’s disk, and would without its log’s limit', async (t) => {
+test('a service’s output cannot fill the host’s disk, thanks to its log’s limit', async (t) => {
   t.timeout(240_000 * PATIENCE);
   const folder = await mkdtemp(join(state.beside, 'there-'));
   await chmod(folder, 0o777);

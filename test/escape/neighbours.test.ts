@@ -52,7 +52,7 @@ async function isLeftOnHost(t: ExecutionContext): Promise<void> {
   t.is(found.get('aio')?.outcome, 'through');
 }
 
-test.serial('a sandbox leaves its neighbours and the host what they need', async (t) => {
+test.serial('a sandbox leaves enough for its neighbours and the host', async (t) => {
   const taken = await besideTaker(undefined, async () => {
     await isLeftOnHost(t);
     // A new one: its start takes some of all that, too.
@@ -77,7 +77,7 @@ test.serial('a sandbox leaves its neighbours and the host what they need', async
   t.is(netlink, 32);
 });
 
-test.serial('root of a sandbox, by all its ids, leaves the host what it needs', async (t) => {
+test.serial('root of a sandbox, with all its ids, leaves enough for the host', async (t) => {
   const [signals = 0, timers = 0, terminals, inotify = 0, netlink] = await besideTaker('root', () =>
     isLeftOnHost(t),
   );
