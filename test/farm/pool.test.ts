@@ -63,7 +63,7 @@ async function nothingIsLeft(t: ExecutionContext, pool: Pool): Promise<void> {
 }
 
 long(
-  'a chain of twenty: one machine dies, one is cut off; the results are those of a local chain',
+  'a chain of twenty has the results of a local one, though a machine dies and one is cut off',
   async (t) => {
     t.timeout(PATIENCE);
     const directory = mkdtempSync(join(tmpdir(), 'kiln-farm-'));
@@ -215,7 +215,7 @@ long(
   },
 );
 
-long('the submitting machine restarts in the middle: nothing is built twice', async (t) => {
+long('nothing is built twice when the submitting machine restarts in the middle', async (t) => {
   t.timeout(PATIENCE);
   const directory = mkdtempSync(join(tmpdir(), 'kiln-farm-'));
   chmodSync(directory, 0o755);
@@ -262,7 +262,7 @@ long('the submitting machine restarts in the middle: nothing is built twice', as
   }
 });
 
-test('the chain of the long test is six deep and twenty long', (t) => {
+test('the chain of the long test has twenty packages, six deep', (t) => {
   const all = twentyPackages();
   t.is(all.length, 20);
   const depth = (name: string): number => {

@@ -111,43 +111,38 @@ const CHAIN: readonly SourceSpec[] = [
   { name: 'other' },
 ];
 
-test.serial(
-  'steps are built with the results of those before them, and nothing is planned twice',
-  async (t) => {
-    const out = join(state.directory, 'out');
-    const sources = await make(CHAIN);
-    const chain = await plan(out, sources);
-    t.deepEqual(nodes(chain), { 'app-1-1': 's1', 'liba-1-1': 's2', 'other-1-1': 's3' });
-    t.deepEqual(chain.members[0]?.needs, [{ member: 'liba-1-1', capabilities: ['liba-devel'] }]);
-    for (const node of ['s2', 's3', 's1']) t.deepEqual(await step(out, node), [0, 0, 0], node);
-    const made = readdirSync(join(out, 'repository/current')).filter((name) =>
-      name.endsWith('.rpm'),
-    );
-    t.is(made.length, 6);
-    for (const { name } of chain.members) t.true(existsSync(join(out, name, 'success')), name);
-    t.false(existsSync(join(out, 'app-1-1/farm.json')));
-    // A local chain takes them for its own.
-    const argv = ['build', '--chain', '-r', 'debian-build', '--resultdir', out];
-    const local = await state.kiln([...argv, ...chain.sources], { timeout: 600_000 });
-    t.is(local.exitCode, 0, String(local.stderr));
-    const report = JSON.parse(readFileSync(join(out, 'chain.json'), 'utf8'));
-    t.deepEqual(
-      new Set(report.members.map((one: { state: string }) => one.state)),
-      new Set(['unchanged']),
-    );
-    t.is(scanned, 3);
-    const again = await plan(out, sources);
-    t.deepEqual(nodes(again), { 'app-1-1': null, 'liba-1-1': null, 'other-1-1': null });
-    t.deepEqual(again.members[0]?.needs, [{ member: 'liba-1-1', capabilities: ['liba-devel'] }]);
-    t.is(scanned, 3);
-    const [liba] = await make([{ name: 'liba', build: 'echo changed' }]);
-    const changed = await plan(out, [sources[0]!, liba!, sources[2]!]);
-    t.deepEqual(nodes(changed), { 'app-1-1': 's1', 'liba-1-1': 's2', 'other-1-1': null });
-    t.is(scanned, 4);
-  },
-);
+test.serial('steps are built with earlier results, and nothing is planned twice', async (t) => {
+  const out = join(state.directory, 'out');
+  const sources = await make(CHAIN);
+  const chain = await plan(out, sources);
+  t.deepEqual(nodes(chain), { 'app-1-1': 's1', 'liba-1-1': 's2', 'other-1-1': 's3' });
+  t.deepEqual(chain.members[0]?.needs, [{ member: 'liba-1-1', capabilities: ['liba-devel'] }]);
+  for (const node of ['s2', 's3', 's1']) t.deepEqual(await step(out, node), [0, 0, 0], node);
+  const made = readdirSync(join(out, 'repository/current')).filter((name) => name.endsWith('.rpm'));
+  t.is(made.length, 6);
+  for (const { name } of chain.members) t.true(existsSync(join(out, name, 'success')), name);
+  t.false(existsSync(join(out, 'app-1-1/farm.json')));
+  // A local chain takes them for its own.
+  const argv = ['build', '--chain', '-r', 'debian-build', '--resultdir', out];
+  const local = await state.kiln([...argv, ...chain.sources], { timeout: 600_000 });
+  t.is(local.exitCode, 0, String(local.stderr));
+  const report = JSON.parse(readFileSync(join(out, 'chain.json'), 'utf8'));
+  t.deepEqual(
+    new Set(report.members.map((one: { state: string }) => one.state)),
+    new Set(['unchanged']),
+  );
+  t.is(scanned, 3);
+  const again = await plan(out, sources);
+  t.deepEqual(nodes(again), { 'app-1-1': null, 'liba-1-1': null, 'other-1-1': null });
+  t.deepEqual(again.members[0]?.needs, [{ member: 'liba-1-1', capabilities: ['liba-devel'] }]);
+  t.is(scanned, 3);
+  const [liba] = await make([{ name: 'liba', build: 'echo changed' }]);
+  const changed = await plan(out, [sources[0]!, liba!, sources[2]!]);
+  t.deepEqual(nodes(changed), { 'app-1-1': 's1', 'liba-1-1': 's2', 'other-1-1': null });
+  t.is(scanned, 4);
+});
 
-test.serial('what comes back damaged is the machine’s fault, and is not published', async (t) => {
+test.serial('damaged results are the machine’s fault, and are not published', async (t) => {
   const out = join(state.directory, 'damaged');
   const chain = await plan(out, await make([{ name: 'liba' }]));
   const rpm = (made: string) => join(made, 'liba-1-1.noarch.rpm');
@@ -167,7 +162,7 @@ test.serial('what comes back damaged is the machine’s fault, and is not publis
   t.is(new Reporter(chain, files).reportOf(chain.members[0]!).state, 'built');
 });
 
-test.serial('after a failure nothing more is begun, unless the chain is to go on', async (t) => {
+test.serial('after a failure no step begins, unless the chain is to go on', async (t) => {
   // The good one takes longer than from one sample to the next.
   const specs = await make([
     { name: 'bad', build: 'exit 3' },
@@ -200,7 +195,7 @@ test.serial('after a failure nothing more is begun, unless the chain is to go on
   t.true('samples' in JSON.parse(readFileSync(join(going, 'good-1-1/result.json'), 'utf8')));
 });
 
-test.serial('packages that need each other are an error, before anything is built', async (t) => {
+test.serial('packages that need each other are an error before anything is built', async (t) => {
   const specs = [
     { name: 'one', buildRequires: ['two-devel'] },
     { name: 'two', buildRequires: ['one-devel'] },

@@ -15,7 +15,7 @@ const SCENARIO: Scenario = {
   seed: 7,
 };
 
-test('a rank by what machines have moves less, and no pool is faster than its bound', (t) => {
+test('ranking machines by what they have moves less, and no pool beats its bound', (t) => {
   const [ranked, plain] = [simulate(SCENARIO, true), simulate(SCENARIO, false)];
   t.true(ranked.hits > plain.hits, `${ranked.hits} ${plain.hits}`);
   t.true(ranked.moved < plain.moved);
@@ -26,7 +26,7 @@ test('a rank by what machines have moves less, and no pool is faster than its bo
   t.deepEqual(simulate(SCENARIO, true), ranked);
 });
 
-test('one machine takes all builds one after the other, with what each takes beside', (t) => {
+test('one machine does all builds one after the other, each with its overhead', (t) => {
   const alone = {
     ...SCENARIO,
     workers: 1,
@@ -40,7 +40,7 @@ test('one machine takes all builds one after the other, with what each takes bes
   t.is(Math.round(busy * makespan), 500);
 });
 
-test('a chain of packages that each need the one before has no use for a second machine', (t) => {
+test('a second machine is no use to packages that each need the one before', (t) => {
   const scenario = { ...SCENARIO, packages: 2, needs: 100, workers: 5, times: [10] };
   const { makespan } = simulate(scenario, true);
   t.true(makespan >= 2 * (10 + 3 + 1));

@@ -116,7 +116,7 @@ function scanned(): Step['image'] {
   return { name: 'debian-build', ...scan.image };
 }
 
-test.serial('a scan says what source packages require, and the image as a lock', async (t) => {
+test.serial('a scan reports what source packages require, and the image as a lock', async (t) => {
   const specs = [
     { name: 'liba', provides: ['virtual(a) = 3'] },
     { name: 'app', buildRequires: ['liba-devel'] },
@@ -143,7 +143,7 @@ test.serial('a scan says what source packages require, and the image as a lock',
 });
 
 test.serial(
-  'a build: packages, result.json and provenance are the user’s, and name the worker',
+  'a build’s packages, result and provenance are the user’s, and name the worker',
   async (t) => {
     const image = scanned();
     const { folder } = await stepFolder(t.context, 'build', [{ name: 'liba' }], { image });
@@ -181,7 +181,7 @@ test.serial(
 );
 
 test.serial(
-  'a build takes packages of the snapshot, and is not done again for the same root',
+  'a build uses packages of the snapshot, and is not repeated for the same root',
   async (t) => {
     const { beside, home } = t.context;
     const made = join(home, 'build/out/liba-devel-1-1.noarch.rpm');
@@ -222,7 +222,7 @@ test.serial(
 );
 
 test.serial(
-  '65 is the package’s fault: it fails, it requires what is not there, it is no such package',
+  'a step ends with 65 if its package fails, lacks a requirement, or is another one',
   async (t) => {
     const image = scanned();
     const failing = await stepFolder(t.context, 'failing', [{ name: 'bad', build: 'exit 3' }], {
@@ -252,7 +252,7 @@ test.serial(
 );
 
 test.serial(
-  '75 is the machine’s fault: another image, more memory than a user has, a killed sandbox',
+  'a step ends with 75 for another image, too little memory or a killed sandbox',
   async (t) => {
     const image = scanned();
     const other = await stepFolder(t.context, 'other', [{ name: 'one' }], {
@@ -284,7 +284,7 @@ test.serial(
 );
 
 test.serial(
-  'a step brings no repository, no file of the image and no file of others',
+  'a step cannot bring a repository, a file of the image or a file of others',
   async (t) => {
     const image = scanned();
     const lock = structuredClone(image.lock!);
@@ -342,7 +342,7 @@ async function appElsewhere(
   return folder;
 }
 
-test.serial('of a snapshot only the packages count: no link, no other place', async (t) => {
+test.serial('only the packages of a snapshot count: no links, no other places', async (t) => {
   const { beside, home } = t.context;
   const made = join(home, 'build/out/liba-devel-1-1.noarch.rpm');
   await using snapshot = await publishRepository(join(beside, 'elsewhere'), [{ path: made }]);
@@ -384,7 +384,7 @@ test.serial('of a snapshot only the packages count: no link, no other place', as
   t.deepEqual(asked, []);
 });
 
-test.serial('a step’s lock names no package at a URL', async (t) => {
+test.serial('a step’s lock cannot name a package at a URL', async (t) => {
   const image = scanned();
   const lock = structuredClone(image.lock!);
   lock.packages.packages[0]!.location = 'http://127.0.0.1:9/x.rpm';
@@ -397,7 +397,7 @@ test.serial('a step’s lock names no package at a URL', async (t) => {
 });
 
 test.serial(
-  'a worker advertises what users see, and where root has not made it one, nothing',
+  'a worker advertises what users see, and nothing unless root made it a worker',
   async (t) => {
     const { config, as } = t.context;
     const { id } = scanned();
@@ -434,7 +434,7 @@ test.serial(
   },
 );
 
-test.serial('what is no step is refused with what is wrong', async (t) => {
+test.serial('an invalid step is refused with a reason', async (t) => {
   const { folder, step } = await stepFolder(t.context, 'wrong', [{ name: 'three' }]);
   for (const [content, why] of [
     ['{', /Invalid input/],

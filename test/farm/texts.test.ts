@@ -31,7 +31,7 @@ import { KILN } from '../support/busybox-state.ts';
 const folder = mkdtempSync(join(tmpdir(), 'kiln-farm-'));
 test.after.always(() => rmSync(folder, { recursive: true }));
 
-test('a chain that is given to the pool again is known all the time', async (t) => {
+test('a chain that is submitted again stays known all the time', async (t) => {
   const env = { XDG_STATE_HOME: join(folder, 'known') };
   await rememberChain(env, 'abcd', '/first');
   const link = join(env.XDG_STATE_HOME, 'kiln/farm/abcd');
@@ -57,7 +57,7 @@ const DAG_COMMANDS = [
   /^PARENT (?<of>[\w-]+(?: [\w-]+)*) CHILD [\w-]+$/,
 ];
 
-test('a DAG has only what DAGMan’s grammar has, and every node is a job', (t) => {
+test('a DAG uses only DAGMan’s grammar, and every node is a job', (t) => {
   const nodes = [
     { node: 's1', member: 'liba-1-1', parents: [] },
     { node: 's2', member: 'lib+b-1:2~rc1-1', parents: ['s1'] },
@@ -105,7 +105,7 @@ const SUBMIT_COMMANDS = [
   ...['requirements', 'periodic_remove', 'My.KilnChain', 'My.KilnMember'],
 ];
 
-test('a submit file has condor_submit’s commands, and ends with queue', (t) => {
+test('a submit file has only condor_submit’s commands, and ends with queue', (t) => {
   const lines = submitText(PLAN).split('\n').filter(Boolean);
   t.is(lines.at(-1), 'queue');
   const values = new Map(
@@ -131,7 +131,7 @@ test('a submit file has condor_submit’s commands, and ends with queue', (t) =>
   }
 });
 
-test('steps that no machine can take are told, with what is missing', (t) => {
+test('steps that no machine can take are reported with what is missing', (t) => {
   const slot: Slot = {
     ...{ Name: 'slot1@a', Machine: 'a', State: 'Unclaimed', Activity: 'Idle' },
     ...{ Cpus: 0, Memory: 0, TotalSlotCpus: 2, TotalSlotMemory: 4096 },
@@ -160,7 +160,7 @@ function workerFolder(name: string, body: string): string {
   return place;
 }
 
-test('on a worker a step ends with 0, 65, or 75 for all else', async (t) => {
+test('a step on a worker ends with 0, 65, or 75 for anything else', async (t) => {
   for (const [status, expected] of [
     ['exit 0', 0],
     ['exit 65', 65],
@@ -180,7 +180,7 @@ test('on a worker a step ends with 0, 65, or 75 for all else', async (t) => {
   t.is((await execa(join(missing, 'run-step'), ['node-1'], none)).exitCode, 75);
 });
 
-test('a step that HTCondor ends has its kiln end, and waits for it', async (t) => {
+test('a step that HTCondor ends stops its kiln, and waits for that', async (t) => {
   const place = workerFolder(
     'ended',
     'trap "echo over >ended; exit 0" TERM; echo $$ >begun; while :; do sleep 0.1; done',
@@ -196,7 +196,7 @@ test('a step that HTCondor ends has its kiln end, and waits for it', async (t) =
   t.is(readFileSync(join(place, 'ended'), 'utf8'), 'over\n');
 });
 
-test('scripts of DAGMan pass any directory and environment on as they are', async (t) => {
+test('DAGMan’s scripts pass on any directory and environment unchanged', async (t) => {
   const place = join(folder, `it's a $(touch evil) "folder"`);
   mkdirSync(place);
   const program = join(place, 'kiln');
@@ -208,7 +208,7 @@ test('scripts of DAGMan pass any directory and environment on as they are', asyn
   t.false(existsSync(join(place, 'evil')));
 });
 
-test('what a build ended with says whose fault it was', (t) => {
+test('the exit status of a build says whose fault it was', (t) => {
   t.deepEqual([0, 1, 3, 4, 5, 124, 125, 130].map(stepStatus), [0, 65, 65, 65, 65, 65, 75, 75]);
 });
 
@@ -236,7 +236,7 @@ test('root is refused by name', async (t) => {
   }
 });
 
-test.serial('without HTCondor a user is told what is missing', async (t) => {
+test.serial('a user without HTCondor is told what is missing', async (t) => {
   const { PATH } = process.env;
   process.env.PATH = join(folder, 'no-programs');
   try {
@@ -249,7 +249,7 @@ test.serial('without HTCondor a user is told what is missing', async (t) => {
   }
 });
 
-test('what stays on one machine is refused before anything begins', async (t) => {
+test('options that need one machine are refused before anything begins', async (t) => {
   for (const [options, why] of [
     [['--sign-key', 'k', '--cache', 'ccache'], /--farm takes no --cache, --sign-key/],
     [['--detach', '--name', 'n'], /--farm takes no --detach, --name \[E_\w+\]\n.*kiln farm resume/],
