@@ -38,7 +38,7 @@ const REPOMD = `<?xml version="1.0" encoding="UTF-8"?>
   <data type="group"><checksum type="sha256">${DIGEST}</checksum><location href="repodata/comps.xml"/><size>10</size></data>
 </repomd>`;
 
-test('repomd.xml: whatever it says is refused, or is what the rest of kiln may rely on', (t) => {
+test('any repomd.xml is refused, or gives what the rest of kiln relies on', (t) => {
   let read = 0;
   fc.assert(
     fc.property(fc.oneof(damagedText(REPOMD, PIECES), fc.string()), (text) => {
@@ -84,7 +84,7 @@ const EXAMPLES: readonly string[] = [
   PRIMARY.replace('(b if c)', '(b if'),
 ];
 
-test('primary.xml: libsolv reads it in its child, or it is refused; the child does not crash', async (t) => {
+test('any primary.xml is read by libsolv in its child, or refused, without a crash', async (t) => {
   t.timeout(240_000 * PATIENCE);
   const directory = await mkdtemp(join(tmpdir(), 'kiln-fuzz-primary-'));
   t.teardown(() => rm(directory, { recursive: true }));
@@ -121,7 +121,7 @@ test('primary.xml: libsolv reads it in its child, or it is refused; the child do
   t.true(read >= EXAMPLES.length, String(read));
 });
 
-test('modules.yaml: whatever it is, streams whose names fit into dependencies, or an error', (t) => {
+test('any modules.yaml gives streams whose names fit into dependencies, or an error', (t) => {
   let read = 0;
   const words = fc.constantFrom(
     ...[

@@ -34,7 +34,7 @@ function entry(file: string, data: Buffer): Buffer {
   return Buffer.concat([Buffer.from(head), padded(bytes, head.length), padded(data)]);
 }
 
-test('cpio: names and data come out as they went in, cut wherever, or the archive is refused', (t) => {
+test('a cpio archive, cut anywhere, gives its names and data or is refused', (t) => {
   const file = fc.tuple(name, fc.uint8Array({ maxLength: 40 }));
   fc.assert(
     fc.property(fc.array(file, { maxLength: 8 }), fc.array(fc.nat(4000)), (files, cuts) => {
@@ -81,7 +81,7 @@ function stock(directory: string): string {
   });
 }
 
-test('tar: no name, link or whiteout leads out of the image; the host’s find has not seen anything', async (t) => {
+test('no name, link or whiteout of a tar archive leads out of the image', async (t) => {
   t.timeout(240_000 * PATIENCE);
   const directory = await mkdtemp(join(tmpdir(), 'kiln-fuzz-names-'));
   t.teardown(() => rm(directory, { recursive: true }));

@@ -5,7 +5,7 @@ import { PATIENCE } from '../support/busybox-state.ts';
 
 const FUZZ = join(import.meta.dirname, '../../scripts/fuzzing/main.ts');
 
-test('mutated packages: none crashes, hangs, leaves or escapes; many come to their payload', async (t) => {
+test('no mutated package crashes, hangs or escapes, and many reach their payload', async (t) => {
   t.timeout(180_000 * PATIENCE);
   const first = String(Math.floor(Math.random() * 2 ** 30));
   const { exitCode, stdout } = await execa(
