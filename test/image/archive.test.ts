@@ -46,7 +46,7 @@ const place = async (name: string): Promise<string> => {
   return path;
 };
 
-test.serial('GNU tar unpacks an export into the very tree', async (t) => {
+test.serial('GNU tar unpacks an export into the same tree', async (t) => {
   t.timeout(120_000 * PATIENCE);
   for (const name of ['odd.tar', 'odd.tar.gz', 'odd.tar.zst']) {
     const archive = join(state.directory, name);
@@ -76,7 +76,7 @@ test.serial('GNU tar unpacks an export into the very tree', async (t) => {
   t.deepEqual(await inodes(join(state.directory, 'odd.tar-unpacked')), await inodes(image.tree));
 });
 
-test.serial('bsdtar lists the same archive on stdout', async (t) => {
+test.serial('bsdtar lists the same archive from standard output', async (t) => {
   const { stdout } = await execa(
     'bash',
     ['-c', '"$KILN" image export "$ID" -o - | bsdtar -tf - | wc -l'],
@@ -87,7 +87,7 @@ test.serial('bsdtar lists the same archive on stdout', async (t) => {
   t.is(Number(stdout), snapshotTree(image.tree).size + 1);
 });
 
-test.serial('skopeo reads an exported layout, copies it, and kiln reads the copy', async (t) => {
+test.serial('skopeo reads and copies an exported layout, and kiln reads the copy', async (t) => {
   t.timeout(120_000 * PATIENCE);
   const layout = join(state.directory, 'layout');
   await kiln('export', image.manifest.id, '-o', layout, '--compress', 'none');
@@ -117,7 +117,7 @@ test.serial('skopeo reads an exported layout, copies it, and kiln reads the copy
   t.deepEqual([...differences(snapshotTree(image.tree), snapshotTree(other))], []);
 });
 
-test.serial('an archive GNU tar made is imported as it is', async (t) => {
+test.serial('an archive made by GNU tar is imported unchanged', async (t) => {
   const archive = join(state.directory, 'theirs.tar');
   const xattrs = ['--xattrs', '--xattrs-include=*', '--format=pax'];
   await execa('tar', [...xattrs, '-cf', archive, '-C', image.tree, '.']);
@@ -131,7 +131,7 @@ test.serial('an archive GNU tar made is imported as it is', async (t) => {
   t.false((await kiln('ls')).includes('theirs'));
 });
 
-test.serial('whoever reads only the beginning of an archive gets no error', async (t) => {
+test.serial('a reader of only the beginning of an archive gets no error', async (t) => {
   const { stdout, stderr } = await execa(
     'bash',
     ['-c', '"$KILN" image export "$ID" -o - | head -c 2; echo " $PIPESTATUS"'],
@@ -143,7 +143,7 @@ test.serial('whoever reads only the beginning of an archive gets no error', asyn
   t.is(stderr, '');
 });
 
-test.serial('an archive that nobody takes, or that has nowhere to go, is a failure', async (t) => {
+test.serial('an export to a standard output that is closed or unread is a failure', async (t) => {
   const env = { ...state.env, KILN: 'bin/kiln', ID: image.manifest.id };
   const script = '"$KILN" image export "$ID" -o - --compress zstd';
   const closed = await execa('bash', ['-c', `${script} >&-`], { env, reject: false });
@@ -156,7 +156,7 @@ test.serial('an archive that nobody takes, or that has nowhere to go, is a failu
   t.is(unread.stderr, '141');
 });
 
-test.serial('an export that cannot be written leaves nothing that looks whole', async (t) => {
+test.serial('a failed export leaves nothing that looks complete', async (t) => {
   const target = join(state.directory, 'no-such-folder', 'x.tar');
   const failed = await state.kiln(['image', 'export', image.manifest.id, '-o', target]);
   t.is(failed.exitCode, 125);
@@ -307,46 +307,43 @@ add('null', tarfile.CHRTYPE, devmajor=1, devminor=3)`,
 });
 
 /** As tarfile makes them, but for the field of the size: it does not check that. */
-test.serial(
-  'a size that no file has is an error of the archive, and one of a folder is none',
-  async (t) => {
-    t.timeout(240_000 * PATIENCE);
-    const { paths } = state.engine;
-    const header = (size: string, more = '') => `
+test.serial('an impossible size is an error for a file, and ignored for a folder', async (t) => {
+  t.timeout(240_000 * PATIENCE);
+  const { paths } = state.engine;
+  const header = (size: string, more = '') => `
 i = tarfile.TarInfo('a'); ${more}
 h = bytearray(i.tobuf(tarfile.GNU_FORMAT))
 h[124:136] = ${size}
 h[148:156] = b'%06o\\0 ' % (sum(h[:148]) + sum(h[156:]) + 256)
 t.fileobj.write(h + bytes(2048)); t.fileobj.flush(); os._exit(0)`;
-    const pax = (size: string) => `add('a', data=b'hello', pax_headers={'size': '${size}'})`;
-    const octal = "b'77777777777\\0'";
-    const bad: Readonly<Record<string, string>> = {
-      octal: header(octal),
-      '2^53': header('(0x80 << 88 | 1 << 53).to_bytes(12, "big")'),
-      '2^87': header('(0x80 << 88 | 1 << 87).to_bytes(12, "big")'),
-      '-1': header('b"\\xff" * 12'),
-      'a folder of -512': header('b"\\xff" * 10 + b"\\xfe\\0"', 'i.type = tarfile.DIRTYPE'),
-      letters: header("b'zzzzzzzzzzz\\0'"),
-      'an extended header': header(octal, "i.type = b'x'"),
-      'a long name': header(octal, "i.type = b'L'"),
-      'pax: 10^30': pax('9'.repeat(30)),
-      'pax: 1e308': pax('1e308'),
-      'pax: -5': pax('-5'),
-      'pax: 5.5': pax('5.5'),
-      'pax: abc': pax('abc'),
-    };
-    for (const [what, python] of Object.entries(bad)) {
-      const archive = await hostileTar('size.tar', python);
-      const error = await t.throwsAsync(
-        importImage(paths, archive, { arch: 'x86_64', from: archive }),
-        undefined,
-        what,
-      );
-      t.is((error as KilnError).code, 'E_ARCHIVE', `${what}: ${error}`);
-      t.true(error!.message.startsWith(`${archive}: `), `${what}: ${error}`);
-    }
-    const folder = await hostileTar('folder.tar', header(octal, 'i.type = tarfile.DIRTYPE'));
-    await using imported = await importImage(paths, folder, { arch: 'x86_64', from: folder });
-    t.true(lstatSync(join(imported.tree, 'a')).isDirectory());
-  },
-);
+  const pax = (size: string) => `add('a', data=b'hello', pax_headers={'size': '${size}'})`;
+  const octal = "b'77777777777\\0'";
+  const bad: Readonly<Record<string, string>> = {
+    octal: header(octal),
+    '2^53': header('(0x80 << 88 | 1 << 53).to_bytes(12, "big")'),
+    '2^87': header('(0x80 << 88 | 1 << 87).to_bytes(12, "big")'),
+    '-1': header('b"\\xff" * 12'),
+    'a folder of -512': header('b"\\xff" * 10 + b"\\xfe\\0"', 'i.type = tarfile.DIRTYPE'),
+    letters: header("b'zzzzzzzzzzz\\0'"),
+    'an extended header': header(octal, "i.type = b'x'"),
+    'a long name': header(octal, "i.type = b'L'"),
+    'pax: 10^30': pax('9'.repeat(30)),
+    'pax: 1e308': pax('1e308'),
+    'pax: -5': pax('-5'),
+    'pax: 5.5': pax('5.5'),
+    'pax: abc': pax('abc'),
+  };
+  for (const [what, python] of Object.entries(bad)) {
+    const archive = await hostileTar('size.tar', python);
+    const error = await t.throwsAsync(
+      importImage(paths, archive, { arch: 'x86_64', from: archive }),
+      undefined,
+      what,
+    );
+    t.is((error as KilnError).code, 'E_ARCHIVE', `${what}: ${error}`);
+    t.true(error!.message.startsWith(`${archive}: `), `${what}: ${error}`);
+  }
+  const folder = await hostileTar('folder.tar', header(octal, 'i.type = tarfile.DIRTYPE'));
+  await using imported = await importImage(paths, folder, { arch: 'x86_64', from: folder });
+  t.true(lstatSync(join(imported.tree, 'a')).isDirectory());
+});

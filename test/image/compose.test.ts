@@ -49,7 +49,7 @@ async function ext4(t: ExecutionContext): Promise<string> {
   return mounted;
 }
 
-test('what has too many links already is copied', async (t) => {
+test('a file that has too many links already is copied', async (t) => {
   const top = await ext4(t);
   const from = join(top, 'unpacked');
   const files = [folder('/full', 0o511), file('/full/a'), file('/full/b'), file('/less/c')];
@@ -75,7 +75,7 @@ test('what has too many links already is copied', async (t) => {
   t.is(same, 'text');
 });
 
-test.serial('a link that fails is told, and nothing stays open', async (t) => {
+test.serial('a failed link is reported, and no descriptor stays open', async (t) => {
   const directory = await scratch(t);
   const from = join(directory, 'unpacked');
   const names = Array.from({ length: 2000 }, (_, index) => `/in/${index % 40}/${index}`);

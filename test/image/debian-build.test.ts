@@ -41,7 +41,7 @@ const EXCEPTIONS: Readonly<Record<string, string>> = {
   '/var/lib/rpm/rpmdb.sqlite-wal': 'write-ahead log of the same',
 };
 
-test.serial('the tree is what rpm makes of the same packages', async (t) => {
+test.serial('the tree is the one that rpm makes of the same packages', async (t) => {
   t.timeout(300_000 * PATIENCE);
   t.is(image.manifest.transaction, 'fast');
   t.deepEqual(image.manifest.warnings, []);
@@ -78,7 +78,7 @@ async function inImage(command: readonly string[]) {
   return { stdout, stderr };
 }
 
-test.serial('folders are as old as their packages say', async (t) => {
+test.serial('folders have the times that their packages say', async (t) => {
   const query = ['-qa', '--qf', '[%{FILEMODES:perms} %{FILEMTIMES} %{FILENAMES}\n]'];
   const times = new Map<string, number[]>();
   for (const line of String((await rpmIn(image.tree, query)).stdout).split('\n')) {
@@ -100,7 +100,7 @@ test.serial('rpm -Va, run inside, finds every file as its package says', async (
   t.is(stdout.replace(/^\.M\.\.\.UG\.\. {4}\/proc\n/, ''), '');
 });
 
-test.serial('building and using images leaves the package store as it was', (t) => {
+test.serial('building and using images does not change the package store', (t) => {
   t.true(storeBefore.size > 13_000);
   const now = snapshotTree(state.engine.paths.packages);
   t.deepEqual([...differences(storeBefore, now)], []);

@@ -74,7 +74,7 @@ function relevant(theirs: string, ours: string): string[] {
 
 const traceOf = (tree: string) => readFile(join(tree, 'var/log/edge-trace'), 'utf8');
 
-test.serial('payloads first gives what rpm gives, wherever it is chosen', async (t) => {
+test.serial('unpacking payloads first gives what rpm gives, wherever it is chosen', async (t) => {
   t.timeout(300_000 * PATIENCE);
   const needRpm = /^edge-(?:scriptlets|triggers|trigger-target|lua|order|program)/;
   const names = namesOf('installs').filter((name) => !needRpm.test(name));
@@ -91,7 +91,7 @@ test.serial('payloads first gives what rpm gives, wherever it is chosen', async 
   t.deepEqual(relevant(root, image.tree), []);
 });
 
-test.serial('where it would matter, rpm itself installs everything, in a sandbox', async (t) => {
+test.serial('packages whose order matters are all installed by rpm, in a sandbox', async (t) => {
   t.timeout(300_000 * PATIENCE);
   // Their %pretrans need a shell, which an empty root has not: rpm itself fails there.
   const impossible = new Set(['edge-scriptlets', 'edge-lua']);
@@ -111,7 +111,7 @@ test.serial('where it would matter, rpm itself installs everything, in a sandbox
 });
 
 // In each run, builds whose requirements are installed on top of an image: test/build/core/build.test.ts.
-long('packages on top of an image: the image’s own rpm installs them', async (t) => {
+long('packages on top of an image are installed by the image’s own rpm', async (t) => {
   t.timeout(300_000 * PATIENCE);
   const { engine } = state;
   const base = await state.open(await state.recipe('base', `packages: [${BASE}]`, repositories));
@@ -145,7 +145,7 @@ for (const [name, message] of [
   ['edge-broken-pre', /%prein\(edge-broken-pre-.*\) scriptlet failed, exit status/],
   ['edge-broken-pretrans', /%pretrans\(edge-broken-pretrans-.*\) scriptlet failed, exit status/],
 ] as const) {
-  test.serial(`a package that rpm leaves out fails the image: ${name}`, async (t) => {
+  test.serial(`a package that rpm does not install fails the image: ${name}`, async (t) => {
     const recipe = await state.recipe(name, `packages: [${BASE}, ${name}]`, repositories);
     const error = await t.throwsAsync(state.open(recipe), { instanceOf: KilnError });
     t.is((error as KilnError).code, 'E_SCRIPTLET');
@@ -171,7 +171,7 @@ for (const [index, name] of ['edge-broken-post', 'edge-broken-posttrans'].entrie
   });
 }
 
-test.serial('files that two packages do not share are refused in rpm’s words', async (t) => {
+test.serial('packages with conflicting files are refused in rpm’s words', async (t) => {
   for (const names of [['edge-conflict-a', 'edge-conflict-b'], ['edge-dir-over-link']]) {
     const recipe = await state.recipe(
       names.join('-'),
@@ -201,20 +201,17 @@ test.serial('files that two packages do not share are refused in rpm’s words',
   }
 });
 
-test.serial(
-  'no script runs where the recipe says none, and owners are right all the same',
-  async (t) => {
-    const recipe = await state.recipe(
-      'none',
-      `packages: [${BASE}, edge-watched, edge-caps, edge-config]\nscriptlets: { mode: none }`,
-      repositories,
-    );
-    const image = await state.open(recipe);
-    t.is(image.manifest.transaction, 'none');
-    await t.throwsAsync(traceOf(image.tree), { code: 'ENOENT' });
-    const files = await filesOf(image);
-    const root = await rpmTree('none-oracle', ['--noscripts', '--notriggers', ...files]);
-    const found = relevant(root, image.tree).filter((line) => !line.startsWith('/var/lib/rpm'));
-    t.deepEqual(found, []);
-  },
-);
+test.serial('no script runs if the recipe says none, and owners are still right', async (t) => {
+  const recipe = await state.recipe(
+    'none',
+    `packages: [${BASE}, edge-watched, edge-caps, edge-config]\nscriptlets: { mode: none }`,
+    repositories,
+  );
+  const image = await state.open(recipe);
+  t.is(image.manifest.transaction, 'none');
+  await t.throwsAsync(traceOf(image.tree), { code: 'ENOENT' });
+  const files = await filesOf(image);
+  const root = await rpmTree('none-oracle', ['--noscripts', '--notriggers', ...files]);
+  const found = relevant(root, image.tree).filter((line) => !line.startsWith('/var/lib/rpm'));
+  t.deepEqual(found, []);
+});

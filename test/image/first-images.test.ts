@@ -55,7 +55,7 @@ function offered(name: string): readonly string[] {
 const written = (name: string): Written =>
   parse(readFileSync(join(RECIPES, `${name}.yaml`), 'utf8'));
 
-test('these images ask for nothing that their repository is not made with', (t) => {
+test('these images need nothing that their repository is not made with', (t) => {
   const names = readdirSync(RECIPES)
     .map((file) => basename(file, '.yaml'))
     .filter((name) =>
@@ -68,7 +68,7 @@ test('these images ask for nothing that their repository is not made with', (t) 
   }
 });
 
-long('debian-python runs a script of the host, under both names', async (t) => {
+long('debian-python runs a script of the host, as python and as python3', async (t) => {
   await writeFile(join(state.beside, 'six.py'), 'import json, sqlite3, ssl\nprint(6 * 7)\n');
   for (const name of ['python3', 'python']) {
     const run = ['run', '-r', 'debian-python', '-v', './six.py:/six.py:ro', '--'];
@@ -102,7 +102,7 @@ long('debian-curl fetches from a server of the host', async (t) => {
   }
 });
 
-long('debian-node counts', async (t) => {
+long('debian-node runs a program', async (t) => {
   t.is(await kiln(t, 'run', '-r', 'debian-node', '--', 'node', '-p', '6 * 7'), '42');
 });
 
@@ -138,7 +138,7 @@ long('debian-ccache compiles once, within a sandbox and between builds', async (
   t.regex(readFileSync(log, 'utf8'), /^direct_cache_hit\t1$/m);
 });
 
-long('debian-rpmlint looks at packages, and CI is told what it says of a spec', async (t) => {
+long('debian-rpmlint checks packages, and CI hears of its findings on a spec', async (t) => {
   const check = '%check\nrpmlint %{_specdir}/linted.spec || :\n';
   await writeFile(join(state.beside, 'linted.spec'), `${SPEC}BuildArch: noarch\n${check}%files\n`);
   const build = ['build', '-r', 'debian-rpmlint', '--ci', 'gitlab', '--spec', 'linted.spec'];

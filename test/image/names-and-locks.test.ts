@@ -14,7 +14,7 @@ test.before(async () => {
 test.after.always(() => state[Symbol.asyncDispose]());
 
 test.serial(
-  'what begins like two ids is neither, and what is not there stops no other removal',
+  'an ambiguous id removes nothing, and a missing id stops no other removal',
   async (t) => {
     const other = `${IMAGE.slice(0, 20)}${'c'.repeat(44)}`;
     const directory = join(state.paths.images, other);
@@ -41,11 +41,11 @@ test.serial(
   },
 );
 
-test.serial('an image that is removed while images are listed is nobody’s', (t) => {
+test.serial('an image that is removed during a listing has no owners', (t) => {
   t.is(ownersOf(state.paths, { id: 'f'.repeat(64) }).size, 0);
 });
 
-test.serial('what comes from elsewhere never gets a name that -r cannot take', async (t) => {
+test.serial('an imported image never gets a name that -r cannot take', async (t) => {
   const archive = join(state.beside, 'my image.tar');
   const exported = await state.kiln(['image', 'export', IMAGE, '-o', archive]);
   t.is(exported.exitCode, 0, String(exported.stderr));
@@ -55,7 +55,7 @@ test.serial('what comes from elsewhere never gets a name that -r cannot take', a
 });
 
 test.serial(
-  'an archive that is imported again keeps its first name, and commands start in /',
+  'an archive that is imported again keeps its first name, and starts commands in /',
   async (t) => {
     const archive = join(state.beside, 'root.tar');
     await execa('tar', ['-cf', archive, '-C', join(state.paths.images, IMAGE, 'tree'), '.']);
@@ -74,7 +74,7 @@ test.serial(
 );
 
 test.serial(
-  'image lock pins what the repository has, and is stale for another recipe',
+  'image lock pins the packages of the repository, and is stale for another recipe',
   async (t) => {
     const { directory, key } = await debianRepository();
     const recipe = join(state.paths.root, 'locked.yaml');
@@ -108,7 +108,7 @@ test.serial(
   },
 );
 
-test.serial('a recipe’s name means its image, whatever another recipe calls that', async (t) => {
+test.serial('a recipe’s name means its image, even if another recipe has it too', async (t) => {
   const { directory, key } = await debianRepository();
   const cwd = join(state.beside, 'names');
   await mkdir(cwd);

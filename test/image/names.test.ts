@@ -73,7 +73,7 @@ async function done(t: ExecutionContext<Context>, ...args: string[]) {
 const short = (id: string) => id.slice(0, 12);
 
 test.serial(
-  'an archive’s title names nothing here: its file, its reference or --name does',
+  'an image is named by its file, its reference or --name, not by its title',
   async (t) => {
     const { archives, layout, kiln } = t.context;
     const good = await done(t, 'image', 'import', archives.good, '--name', 'tools');
@@ -94,7 +94,7 @@ test.serial(
   },
 );
 
-test.serial('a name that is given anew means the new image, and that is said', async (t) => {
+test.serial('a name that is given again means the new image, and kiln says so', async (t) => {
   const { archives, kiln } = t.context;
   const before = (await done(t, 'image', 'show', 'tools')).out;
   const { id } = JSON.parse(before);
@@ -124,7 +124,7 @@ test.serial('a name that is given anew means the new image, and that is said', a
   t.regex((await done(t, 'image', 'ls')).out, new RegExp(`^${short(other.out)} +imported `, 'm'));
 });
 
-test.serial('two who give a name at once: it means one image', async (t) => {
+test.serial('a name that two processes give at once means one image', async (t) => {
   const { archives } = t.context;
   const giving = [archives.good, archives.other].flatMap((archive) =>
     [1, 2].map(() => done(t, 'image', 'import', archive, '--name', 'raced')),
@@ -136,7 +136,7 @@ test.serial('two who give a name at once: it means one image', async (t) => {
   t.is(rows.filter(({ names }) => names.includes('raced')).length, 1);
 });
 
-test.serial('the name of a recipe means that recipe, and no image gets it', async (t) => {
+test.serial('the name of a recipe means that recipe, and no image can get it', async (t) => {
   const { archives, kiln, beside, as, home } = t.context;
   const recipes = join(beside, 'recipes');
   await ownRepository(
@@ -208,7 +208,7 @@ files: [{ path: /etc/who, content: ${who} }]
   t.true(third.said.includes(`own meant image ${short(second.out)} before`), third.said);
 });
 
-test.serial('a lock’s image is called as its file, whatever the lock says', async (t) => {
+test.serial('the image of a lock is named after its file, whatever the lock says', async (t) => {
   const { beside } = t.context;
   const own = join(beside, 'own.yaml');
   const { out: lock } = await done(t, 'image', 'lock', own);
@@ -225,7 +225,7 @@ test.serial('a lock’s image is called as its file, whatever the lock says', as
   );
 });
 
-test.serial('a word that is the beginning of an id and a name means neither', async (t) => {
+test.serial('a word that is a name and the beginning of an id is ambiguous', async (t) => {
   const { archives, kiln } = t.context;
   await done(t, 'image', 'import', archives.good, '--name', IMAGE.slice(0, 6));
   const { exitCode, stderr } = await kiln(['run', '-r', IMAGE.slice(0, 6), '--', 'true']);

@@ -30,7 +30,7 @@ test.after.always(async () => {
 const pull = (...words: string[]) => state.kiln(['image', 'pull', ...words]);
 
 test.serial(
-  'a layout and a folder of skopeo’s become images that run, named by their digests',
+  'a layout and a folder of skopeo’s become images that are named by their digests',
   async (t) => {
     const pulled = await pull(`oci:${layout}`, '--digest', digest);
     t.is(pulled.exitCode, 0, String(pulled.stderr));
@@ -48,7 +48,7 @@ test.serial(
   },
 );
 
-test.serial('another digest, nothing there, and no transport are refused', async (t) => {
+test.serial('another digest, a missing source and a missing transport are refused', async (t) => {
   const other = await pull(
     `oci:${layout}`,
     '--digest',

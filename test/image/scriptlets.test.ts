@@ -107,50 +107,44 @@ test.after.always(() => state[Symbol.asyncDispose]());
 const recipe = (name: string, more = '') =>
   state.recipe(name, `packages: [${BASE}, ${name}]\n${more}`, repositories);
 
-test.serial(
-  'a scriptlet has the rights it needs and no others, and the store is out of reach',
-  async (t) => {
-    t.timeout(120_000 * PATIENCE);
-    // Unpacked before anything runs.
-    await state.open(
-      await state.recipe(
-        'plain',
-        `packages: [${BASE}, probe]\nscriptlets: { mode: none }`,
-        repositories,
-      ),
-    );
-    const before = snapshotTree(state.engine.paths.packages);
-    const image = await state.open(await recipe('probe'));
-    const lines = (await readFile(join(image.tree, 'etc/probe'), 'utf8')).split('\n');
-    // CHOWN, DAC_OVERRIDE, FOWNER, FSETID, SETGID, SETUID, SYS_CHROOT, SETFCAP: bits 0 1 3 4 6 7 18 31.
-    t.true(lines.includes('CapEff:\t00000000800400db'), lines.join('\n'));
-    t.true(lines.includes('CapBnd:\t00000000800400db'));
-    t.true(lines.includes('NoNewPrivs:\t1'));
-    t.true(lines.includes('Seccomp:\t2'));
-    // The one line of /proc/net/dev with a colon: lo.
-    t.true(lines.includes('1'));
-    t.notRegex(lines.join('\n'), /^(mounted|device|sysctl|unshared)$/m);
-    t.is(await readFile(join(image.tree, 'usr/share/probe/file'), 'utf8'), 'original\nchanged\n');
-    // Names of hosts are no part of an image.
-    for (const name of ['hosts', 'resolv.conf']) t.false(existsSync(join(image.tree, 'etc', name)));
-    t.deepEqual([...differences(before, snapshotTree(state.engine.paths.packages))], []);
-  },
-);
+test.serial('a scriptlet has only the rights it needs, and cannot reach the store', async (t) => {
+  t.timeout(120_000 * PATIENCE);
+  // Unpacked before anything runs.
+  await state.open(
+    await state.recipe(
+      'plain',
+      `packages: [${BASE}, probe]\nscriptlets: { mode: none }`,
+      repositories,
+    ),
+  );
+  const before = snapshotTree(state.engine.paths.packages);
+  const image = await state.open(await recipe('probe'));
+  const lines = (await readFile(join(image.tree, 'etc/probe'), 'utf8')).split('\n');
+  // CHOWN, DAC_OVERRIDE, FOWNER, FSETID, SETGID, SETUID, SYS_CHROOT, SETFCAP: bits 0 1 3 4 6 7 18 31.
+  t.true(lines.includes('CapEff:\t00000000800400db'), lines.join('\n'));
+  t.true(lines.includes('CapBnd:\t00000000800400db'));
+  t.true(lines.includes('NoNewPrivs:\t1'));
+  t.true(lines.includes('Seccomp:\t2'));
+  // The one line of /proc/net/dev with a colon: lo.
+  t.true(lines.includes('1'));
+  t.notRegex(lines.join('\n'), /^(mounted|device|sysctl|unshared)$/m);
+  t.is(await readFile(join(image.tree, 'usr/share/probe/file'), 'utf8'), 'original\nchanged\n');
+  // Names of hosts are no part of an image.
+  for (const name of ['hosts', 'resolv.conf']) t.false(existsSync(join(image.tree, 'etc', name)));
+  t.deepEqual([...differences(before, snapshotTree(state.engine.paths.packages))], []);
+});
 
-test.serial(
-  'scriptlets that fill the disk end at their bound, and nothing of it is left',
-  async (t) => {
-    t.timeout(180_000 * PATIENCE);
-    const { paths } = state.engine;
-    const path = await recipe('fill', 'disk: 200M');
-    const error = await t.throwsAsync(state.open(path), { instanceOf: KilnError });
-    t.is((error as KilnError).code, 'E_DISK', String(error));
-    t.regex(error!.message, /scriptlets put more than 200\.0M on the disk/);
-    t.deepEqual(await readdir(join(paths.store, 'work')), []);
-    t.deepEqual(await readdir(paths.trash), []);
-    t.deepEqual(await readdir(paths.sandboxes), []);
-  },
-);
+test.serial('scriptlets that fill the disk end at their bound, and leave nothing', async (t) => {
+  t.timeout(180_000 * PATIENCE);
+  const { paths } = state.engine;
+  const path = await recipe('fill', 'disk: 200M');
+  const error = await t.throwsAsync(state.open(path), { instanceOf: KilnError });
+  t.is((error as KilnError).code, 'E_DISK', String(error));
+  t.regex(error!.message, /scriptlets put more than 200\.0M on the disk/);
+  t.deepEqual(await readdir(join(paths.store, 'work')), []);
+  t.deepEqual(await readdir(paths.trash), []);
+  t.deepEqual(await readdir(paths.sandboxes), []);
+});
 
 test.serial('packages that unpack to more than the bound are refused', async (t) => {
   t.timeout(180_000 * PATIENCE);
@@ -180,7 +174,7 @@ test.serial('a scriptlet cannot reserve space without writing it', async (t) => 
   t.is((await stat(join(image.tree, 'var/reserved'))).blocks, 0);
 });
 
-test.serial('a scriptlet that hangs is killed, and the message says which', async (t) => {
+test.serial('a scriptlet that hangs is killed, and the message names it', async (t) => {
   t.timeout(120_000 * PATIENCE);
   const path = await recipe('slow', `scriptlets: { timeout: ${2 * PATIENCE}s }`);
   const error = await t.throwsAsync(state.open(path), { instanceOf: KilnError });
@@ -188,7 +182,7 @@ test.serial('a scriptlet that hangs is killed, and the message says which', asyn
   t.regex(error!.message, /%post\(slow-1-1\.noarch\) scriptlet took too long and was killed/);
 });
 
-test.serial('a transaction whose sandbox is killed is no failure of a scriptlet', async (t) => {
+test.serial('a transaction whose sandbox is killed is not a scriptlet’s failure', async (t) => {
   const opening = state.open(await recipe('killed'));
   await Promise.all([
     kill('libvirt_lxc', MARK),
@@ -196,45 +190,42 @@ test.serial('a transaction whose sandbox is killed is no failure of a scriptlet'
   ]);
 });
 
-test.serial(
-  'damage that is found while an image is made of a package is in no image',
-  async (t) => {
-    t.timeout(180_000 * PATIENCE);
-    const { paths } = state.engine;
-    const path = await recipe('spoiled');
-    const opening = state.open(path);
-    const refused = t.throwsAsync(opening, { instanceOf: KilnError, code: 'E_STORE' });
-    t.true(await until(() => processesCalled('sleep', SPOILED).length === 1));
-    // Of the packages with this file it is the one that an image shares.
-    const [file = ''] = globSync(`${paths.packages}/*/tree/usr/share/probe/file`).filter(
-      (one) => statSync(one).nlink > 1,
-    );
-    await writeFile(file, 'changed!\n');
-    t.is((await verifyPackages(paths)).damaged.length, 1);
-    await endSleep(SPOILED);
-    t.regex((await refused)?.message ?? '', /^spoiled was found to be damaged while/);
-    const again = state.open(path);
-    await endSleep(SPOILED);
-    const image = await again;
-    t.is(await readFile(join(image.tree, 'usr/share/probe/file'), 'utf8'), 'original\n');
-    t.like(await verifyPackages(paths), { damaged: [], images: [] });
-  },
-);
+test.serial('a package found damaged while an image is made of it is in no image', async (t) => {
+  t.timeout(180_000 * PATIENCE);
+  const { paths } = state.engine;
+  const path = await recipe('spoiled');
+  const opening = state.open(path);
+  const refused = t.throwsAsync(opening, { instanceOf: KilnError, code: 'E_STORE' });
+  t.true(await until(() => processesCalled('sleep', SPOILED).length === 1));
+  // Of the packages with this file it is the one that an image shares.
+  const [file = ''] = globSync(`${paths.packages}/*/tree/usr/share/probe/file`).filter(
+    (one) => statSync(one).nlink > 1,
+  );
+  await writeFile(file, 'changed!\n');
+  t.is((await verifyPackages(paths)).damaged.length, 1);
+  await endSleep(SPOILED);
+  t.regex((await refused)?.message ?? '', /^spoiled was found to be damaged while/);
+  const again = state.open(path);
+  await endSleep(SPOILED);
+  const image = await again;
+  t.is(await readFile(join(image.tree, 'usr/share/probe/file'), 'utf8'), 'original\n');
+  t.like(await verifyPackages(paths), { damaged: [], images: [] });
+});
 
-test.serial('what a scriptlet leaves running ends with the transaction', async (t) => {
+test.serial('processes that a scriptlet leaves running end with the transaction', async (t) => {
   const image = await state.open(await recipe('daemon'));
   t.false(existsSync(join(image.tree, 'etc/late')));
   t.true(await until(() => processesCalled('sleep', SECONDS).length === 0));
 });
 
-test.serial('nobody waits for a process that holds a scriptlet’s output open', async (t) => {
+test.serial('kiln does not wait for a process that holds a scriptlet’s output open', async (t) => {
   t.timeout(60_000 * PATIENCE);
   const image = await state.open(await recipe('holder'));
   t.true(existsSync(join(image.tree, 'etc/held')));
   t.deepEqual(image.manifest.warnings, []);
 });
 
-test.serial('a tree whose folders a scriptlet has bent is written to inside only', async (t) => {
+test.serial('folders that a scriptlet replaced by links lead nothing outside', async (t) => {
   const path = await recipe(
     'swap',
     `files: [{ path: /etc/inside, content: x }, { path: /home/inside, content: x }]
@@ -250,7 +241,7 @@ users: [{ name: build, uid: 1000, home: /home/build }]`,
   t.true(existsSync(join(image.tree, 'tmp/build')));
 });
 
-test.serial('of a script that fails, its own words are shown, at their end', async (t) => {
+test.serial('the error of a failed script shows the end of the script’s own output', async (t) => {
   const image = await state.open(await recipe('noisy'));
   t.deepEqual(image.manifest.warnings, [
     '%post(noisy-1-1.noarch) scriptlet failed, exit status 3, arguments 1',

@@ -62,7 +62,7 @@ function owner(storage: number) {
   return { ...USER, share: { memory: 0, pids: 0, disk: 0, storage } };
 }
 
-test('builds that make room at once do not trip over an image that another one removes', (t) =>
+test('builds that make room at once tolerate that another one removes an image', (t) =>
   withStore(async (paths) => {
     for (const digit of '12345678') addImage(paths, digit);
     const left = () => storageLeft(paths, owner(8 * IMAGE_BYTES), 6 * IMAGE_BYTES);
@@ -72,7 +72,7 @@ test('builds that make room at once do not trip over an image that another one r
     t.true(kept.length <= 2, `${kept.length} images stay`);
   }));
 
-test('an image in use makes no room', (t) =>
+test('an image in use is not removed to make room', (t) =>
   withStore(async (paths) => {
     const used = addImage(paths, '1');
     addImage(paths, '2');
@@ -87,7 +87,7 @@ test('an image in use makes no room', (t) =>
     );
   }));
 
-test('gc takes the lock of all makers of images only if there is something to remove', (t) =>
+test('gc takes the lock of all image makers only if there is something to remove', (t) =>
   withStore(async (paths) => {
     addImage(paths, '1', [addPackage(paths, 'a')]);
     const nothing = { count: 0, bytes: 0 };
@@ -97,7 +97,7 @@ test('gc takes the lock of all makers of images only if there is something to re
     t.deepEqual(await removeUnusedPackages(paths), nothing);
   }));
 
-test('a package that comes to be needed while gc waits stays', (t) =>
+test('a package that becomes needed while gc waits is kept', (t) =>
   withStore(async (paths) => {
     const [linked, needed] = [addPackage(paths, 'a'), addPackage(paths, 'b')];
     addPackage(paths, 'c');

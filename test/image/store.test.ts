@@ -53,7 +53,7 @@ async function build(state: ImageState, name: string, yaml = SMALL): Promise<str
   return String(stdout).trim();
 }
 
-test('two builds of one image at once are one build, and both get it', (t) =>
+test('two builds of one image at once build it once, and both get it', (t) =>
   withState(async (state) => {
     const recipe = await state.recipe('twice', SMALL);
     const results = await Promise.all([1, 2, 3].map(() => state.kiln(['image', 'build', recipe])));
@@ -64,7 +64,7 @@ test('two builds of one image at once are one build, and both get it', (t) =>
     t.deepEqual(await readdir(join(state.engine.paths.store, 'work')), []);
   }));
 
-test('a disk that fills is named, and what was begun goes on when there is room', async (t) => {
+test('a full disk is named, and the build goes on when there is room', async (t) => {
   t.timeout(120_000 * PATIENCE);
   const disk = await mkdtemp(join(tmpdir(), 'kiln-full-'));
   await execa('mount', ['-t', 'tmpfs', '-o', 'size=1m,mode=711', 'tmpfs', disk]);
@@ -119,7 +119,7 @@ async function buildAndKill(
   return signal;
 }
 
-test('a build that is killed anywhere leaves nothing that the next one trips over', (t) =>
+test('a build that is killed anywhere leaves nothing that disturbs the next one', (t) =>
   withState(async (state) => {
     t.timeout(300_000 * PATIENCE);
     const { paths } = state.engine;
@@ -146,7 +146,7 @@ test('a build that is killed anywhere leaves nothing that the next one trips ove
     }
   }));
 
-test('a build that is killed in its sandbox takes the sandbox with it', (t) =>
+test('killing a build ends the sandbox it is in', (t) =>
   withState(async (state) => {
     t.timeout(300_000 * PATIENCE);
     const { paths } = state.engine;
@@ -198,7 +198,7 @@ async function snapshotOf(state: ImageState, id: string): Promise<Map<string, st
   return snapshot;
 }
 
-test('an image in use is not removed: by a process, or by a sandbox that outlives it', (t) =>
+test('an image in use is kept: by a process, or by a sandbox that outlives it', (t) =>
   withState(async (state) => {
     const { paths } = state.engine;
     const id = await build(state, 'used');
@@ -224,7 +224,7 @@ test('an image in use is not removed: by a process, or by a sandbox that outlive
     t.is(await leaseImage(paths, id), undefined);
   }));
 
-test('garbage collection takes the least recently used first, and packages nobody needs', (t) =>
+test('gc removes the least recently used first, and packages that nobody needs', (t) =>
   withState(async (state) => {
     const { paths } = state.engine;
     const ids: string[] = [];
@@ -301,7 +301,7 @@ async function packageBytes(directory: string): Promise<number> {
   return sum;
 }
 
-test('after a crash of the machine only what had reached the disk is used', (t) =>
+test('after a crash of the machine, only what had reached the disk is used', (t) =>
   withState(async (state) => {
     const { paths } = state.engine;
     const id = await build(state, 'crash');
@@ -336,7 +336,7 @@ test('after a crash of the machine only what had reached the disk is used', (t) 
     t.deepEqual(await readdir(paths.images), []);
   }));
 
-test('one set of inputs, one id: content and owner count, the recipe’s name does not', (t) =>
+test('the id of an image depends on content and owner, not on the recipe’s name', (t) =>
   withState(async (state) => {
     const { paths } = state.engine;
     const yaml = (content: string) => `${SMALL}\nfiles: [{ path: /etc/x, content: ${content} }]`;
@@ -357,7 +357,7 @@ test('one set of inputs, one id: content and owner count, the recipe’s name do
     t.deepEqual([...differences(before, snapshotTree(again.tree))], []);
   }));
 
-test('garbage is collected however deep it is, and what cannot go holds nothing else up', (t) =>
+test('garbage of any depth is collected, and what cannot go holds nothing up', (t) =>
   withState(async (state) => {
     const { paths } = state.engine;
     mkdirSync(paths.trash, { recursive: true });
@@ -383,7 +383,7 @@ test('garbage is collected however deep it is, and what cannot go holds nothing 
     t.is((await collectGarbage(paths, {})).trees, 1);
   }));
 
-test('image rm deletes the tree at once, and packages that nobody needs if it is told to', (t) =>
+test('image rm deletes the tree at once, and unneeded packages on request', (t) =>
   withState(async (state) => {
     const { paths } = state.engine;
     const [first, second] = [await build(state, 'one'), await build(state, 'two')];
@@ -409,7 +409,7 @@ test('image rm deletes the tree at once, and packages that nobody needs if it is
     );
   }));
 
-test('a copied tree takes no more room than its model: holes stay holes', async (t) => {
+test('a copied tree takes no more room than its model, since holes stay holes', async (t) => {
   const directory = await mkdtemp(join(tmpdir(), 'kiln-sparse-'));
   t.teardown(() => removeTree(directory));
   mkdirSync(join(directory, 'model'));
@@ -426,7 +426,7 @@ test('a copied tree takes no more room than its model: holes stay holes', async 
   await t.notThrowsAsync(execa('cmp', [...part, copy, file]));
 });
 
-test('a tree too deep to be copied is refused by name', async (t) => {
+test('a tree that is too deep to copy is refused by name', async (t) => {
   const directory = await mkdtemp(join(tmpdir(), 'kiln-deep-'));
   t.teardown(() => removeTree(directory));
   makeDeepTree(join(directory, 'allowed'), 100);
@@ -441,7 +441,7 @@ test('a tree too deep to be copied is refused by name', async (t) => {
   t.is(t.throws(clean, { instanceOf: KilnError })?.code, 'E_TREE_DEPTH');
 });
 
-test('a local package that is not the locked one, or is gone, is unpacked by nobody', (t) =>
+test('a local package that is missing, or is not the locked one, is not unpacked', (t) =>
   withState(async (state) => {
     const { directory, key } = await debianRepository();
     const copy = join(state.directory, 'copy');

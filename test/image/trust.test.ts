@@ -82,30 +82,27 @@ async function built(t: ExecutionContext, path: string): Promise<string> {
   return id;
 }
 
-test.serial(
-  'what is wrong with a package is told of it and its repository, not of a file',
-  async (t) => {
-    const cut = async (file: string) => truncate(file, (await stat(file)).size - 20);
-    for (const [name, sign, why] of [
-      ['stranger', (file: string) => gpg.signPackage(file, 'good'), /key|sign/],
-      ['stump', cut, /./],
-    ] as const) {
-      const directory = await repository(name, sign);
-      await using server = await MirrorServer.start(directory);
-      const path = join(state.directory, `${name}.yaml`);
-      await writeFile(
-        path,
-        `repositories: [{ id: far, baseurl: "${server.url}", ${checkedBy('other')} }]
+test.serial('an error in a package names the package and its repository, not a file', async (t) => {
+  const cut = async (file: string) => truncate(file, (await stat(file)).size - 20);
+  for (const [name, sign, why] of [
+    ['stranger', (file: string) => gpg.signPackage(file, 'good'), /key|sign/],
+    ['stump', cut, /./],
+  ] as const) {
+    const directory = await repository(name, sign);
+    await using server = await MirrorServer.start(directory);
+    const path = join(state.directory, `${name}.yaml`);
+    await writeFile(
+      path,
+      `repositories: [{ id: far, baseurl: "${server.url}", ${checkedBy('other')} }]
 packages: [${name}]
 scriptlets: { mode: none }
 `,
-      );
-      const said = await refused(t, path, new RegExp(`${name}-1-1\\.noarch of repository far`));
-      t.regex(said, why);
-      t.notRegex(said, /cache\/objects/);
-    }
-  },
-);
+    );
+    const said = await refused(t, path, new RegExp(`${name}-1-1\\.noarch of repository far`));
+    t.regex(said, why);
+    t.notRegex(said, /cache\/objects/);
+  }
+});
 
 /** The folder of a package in the store. */
 async function entryOf(name: string): Promise<string> {
@@ -122,7 +119,7 @@ async function entryOf(name: string): Promise<string> {
 const NOT_TRUSTED =
   /is signed by [0-9a-f]{16} \(EdDSA\/SHA\d+\), not by a key that is trusted here/;
 
-test.serial('a package that was let in unchecked is checked by the next who checks', async (t) => {
+test.serial('a package accepted unchecked is checked by the next recipe that checks', async (t) => {
   const directory = await repository('loose');
   const unchecked = await built(t, await recipe(directory, 'unchecked', UNCHECKED));
   await refused(t, await recipe(directory, 'other', checkedBy('other')), NOT_TRUSTED);
@@ -133,7 +130,7 @@ test.serial('a package that was let in unchecked is checked by the next who chec
   t.is(await built(t, await recipe(directory, 'again', UNCHECKED)), unchecked);
 });
 
-test.serial('an unsigned package that was let in is no good to who checks', async (t) => {
+test.serial('an unsigned package, once accepted, is refused by a recipe that checks', async (t) => {
   const directory = await repository('unsigned', async () => {});
   await built(t, await recipe(directory, 'unchecked', UNCHECKED));
   await refused(
@@ -144,7 +141,7 @@ test.serial('an unsigned package that was let in is no good to who checks', asyn
 });
 
 test.serial(
-  'a package that one key admitted is judged anew by another, as if it were new',
+  'a package accepted by one key is checked again by another, as if it were new',
   async (t) => {
     const directory = await repository('keys');
     const other = await recipe(directory, 'other', checkedBy('other'));
@@ -156,7 +153,7 @@ test.serial(
 );
 
 test.serial(
-  'another key in the same file is another key, and what is known of the recipe is not',
+  'another key in the same file is another key, and voids what is known of the recipe',
   async (t) => {
     const directory = await repository('exchanged');
     const file = join(state.directory, 'changing.asc');
@@ -171,7 +168,7 @@ test.serial(
 );
 
 test.serial(
-  'the store notes by which key it has what; a note that is gone or damaged is nothing',
+  'the store notes which keys checked a package, and ignores a damaged note',
   async (t) => {
     const directory = await repository('noted');
     const good = await recipe(directory, 'good', checkedBy('good'));
@@ -196,7 +193,7 @@ test.serial(
   },
 );
 
-test.serial('a damaged header in the store is fetched anew', async (t) => {
+test.serial('a damaged header in the store is fetched again', async (t) => {
   const directory = await repository('damaged');
   await built(t, await recipe(directory, 'unchecked', UNCHECKED));
   const header = join(await entryOf('damaged'), 'header.rpm');
@@ -206,7 +203,7 @@ test.serial('a damaged header in the store is fetched anew', async (t) => {
   t.deepEqual(await readFile(join(await entryOf('damaged'), 'header.rpm')), whole);
 });
 
-test.serial('a lock pins packages, not whom to trust: that the recipe says', async (t) => {
+test.serial('a lock pins packages, but the recipe says which keys to trust', async (t) => {
   const directory = await repository('locked');
   const path = await recipe(directory, 'lock', UNCHECKED);
   t.is((await state.kiln(['image', 'lock', path])).exitCode, 0);
@@ -227,7 +224,7 @@ test.serial('a lock pins packages, not whom to trust: that the recipe says', asy
   await refused(t, lock, NOT_TRUSTED);
 });
 
-test.serial('old signatures cover the payload, too: the whole file is read again', async (t) => {
+test.serial('an old signature covers the payload, so the whole file is read again', async (t) => {
   const payloadOnly = async (file: string) => {
     await gpg.signPackage(file, 'good', [], ['--rpmv3']);
     const bytes = await readFile(file);
@@ -251,7 +248,7 @@ function retag(bytes: Buffer, from: number, to: number): void {
   throw new Error(`no tag ${from}`);
 }
 
-test.serial('rpm, with the same key, takes and refuses the same packages', async (t) => {
+test.serial('rpm accepts and refuses the same packages, with the same key', async (t) => {
   const database = join(state.directory, 'rpmdb');
   await mkdir(database);
   await execa('rpmkeys', ['--dbpath', database, '--import', key('good')]);

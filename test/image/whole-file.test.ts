@@ -29,7 +29,7 @@ test.after.always(() => rmSync(folder, { recursive: true, force: true }));
 const write = (text: string) =>
   writeWhole(output, 0o600, (file) => pipeline(Readable.from([text]), file));
 
-test.serial('a second writer is refused, and the first one’s file is whole', async (t) => {
+test.serial('a second writer is refused, and the first one’s file is complete', async (t) => {
   const gate = deferred<void>();
   const begun = deferred<void>();
   const first = writeWhole(output, 0o640, async (file) => {
@@ -51,7 +51,7 @@ test.serial('a second writer is refused, and the first one’s file is whole', a
   t.deepEqual(readdirSync(folder), ['out.tar']);
 });
 
-test.serial('what a killed writer or somebody else left is not written into', async (t) => {
+test.serial('a killed writer’s partial file and a planted link are not written into', async (t) => {
   writeFileSync(part, 'a half');
   await write('whole');
   t.is(readFileSync(output, 'utf8'), 'whole');
@@ -64,7 +64,7 @@ test.serial('what a killed writer or somebody else left is not written into', as
   t.deepEqual(readdirSync(folder).sort(), ['other', 'out.tar']);
 });
 
-test.serial('a failure leaves the file that was there', async (t) => {
+test.serial('a failed write leaves the file that was there', async (t) => {
   writeFileSync(output, 'before');
   const error = await t.throwsAsync<KilnError>(
     writeWhole(output, 0o600, () => Promise.reject(new Error('no more'))),

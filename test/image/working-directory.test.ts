@@ -91,7 +91,7 @@ async function noDecoy(t: ExecutionContext<Context>, ended: object, what: string
   t.is(found, '', what);
 }
 
-test.serial('a stored image is meant by its name, its id and the beginning of that', async (t) => {
+test.serial('a stored image is found by its name, its id and a prefix of its id', async (t) => {
   const { kiln, cwd } = t.context;
   for (const name of ['busybox', IMAGE, IMAGE.slice(0, 8)]) {
     const ran = await kiln(['run', '-r', name, '--', 'echo', '$FROM_IMAGE'], { cwd });
@@ -108,7 +108,7 @@ test.serial('a stored image is meant by its name, its id and the beginning of th
   t.regex(String(none.stderr), /there is no image .*0000 \[E_IMAGE_MISSING\]/);
 });
 
-test.serial('whatever takes the name of an image takes no file for it', async (t) => {
+test.serial('no command takes the name of an image for a file', async (t) => {
   const { kiln, cwd, env, beside } = t.context;
   const hook = (image: string) => {
     const container = { image, systemMountVolumes: [] };
@@ -144,7 +144,7 @@ test.serial('whatever takes the name of an image takes no file for it', async (t
   await kiln(['kill', '--all']);
 });
 
-test.serial('an assistant’s call takes none', async (t) => {
+test.serial('an assistant’s call does not take an image’s name for a file', async (t) => {
   const { cwd, env } = t.context;
   const plain = Object.entries(env).filter(
     (pair): pair is [string, string] => pair[1] !== undefined,
@@ -188,7 +188,7 @@ test.serial('a build recipe’s name means one that comes with kiln', async (t) 
   await noDecoy(t, ran, 'image of a recipe');
 });
 
-test.serial('nor does the name of a seccomp profile mean a file', async (t) => {
+test.serial('the name of a seccomp profile never means a file', async (t) => {
   const { kiln, cwd } = t.context;
   const ran = await kiln(['run', '-r', 'busybox', '--seccomp', 'mine', '--', 'true'], { cwd });
   t.regex(String(ran.stderr), /there is no seccomp profile mine \[E_SECCOMP_PROFILE\]\n.*\.\/mine/);
@@ -198,7 +198,7 @@ test.serial('nor does the name of a seccomp profile mean a file', async (t) => {
   t.not((await kiln(strict, { cwd })).exitCode, 0);
 });
 
-test.serial('nor do names in recipes, services and completions', async (t) => {
+test.serial('names in recipes, services and completions never mean files', async (t) => {
   const { kiln, cwd, beside, recipes } = t.context;
   writeFileSync(join(beside, 'child.yaml'), 'extends: site\nenvironment: { CHILD: yes }\n');
   const child = await kiln(['run', '-r', join(beside, 'child.yaml'), ...WHO], { cwd });
@@ -219,7 +219,7 @@ test.serial('nor do names in recipes, services and completions', async (t) => {
   t.true(existsSync(recipes));
 });
 
-test.serial('a path is a file, and what an image is made from is said', async (t) => {
+test.serial('a path means a file, and kiln says what an image is made from', async (t) => {
   const { kiln, cwd, recipes } = t.context;
   for (const word of ['./site.yaml', 'site.yaml']) {
     const ran = await kiln(['run', '-r', word, ...WHO], { cwd });
@@ -240,7 +240,7 @@ test.serial('a path is a file, and what an image is made from is said', async (t
   t.notRegex(String(known.stderr), /making/);
 });
 
-test.serial('root’s folder of recipes counts where nobody else can write', async (t) => {
+test.serial('root’s folder of recipes counts only if nobody else can write to it', async (t) => {
   const { kiln, recipes, beside } = t.context;
   const file = join(recipes, 'site.yaml');
   const loose = async (path: string, mode: number, back: number) => {
@@ -274,19 +274,16 @@ test.serial('root’s folder of recipes counts where nobody else can write', asy
   t.deepEqual(readdirSync(dirname(file)), ['site.yaml']);
 });
 
-test.serial(
-  'root’s recipe stands in place of one that comes with kiln, and may extend it',
-  async (t) => {
-    const { kiln, recipes, cwd } = t.context;
-    const file = join(recipes, 'debian-minimal.yaml');
-    t.teardown(() => rmSync(file));
-    writeFileSync(file, recipe(t.context, 'instead'));
-    const ran = await kiln(['run', '-r', 'debian-minimal', ...WHO], { cwd });
-    t.is(ran.stdout, 'instead', String(ran.stderr));
-    writeFileSync(file, 'extends: debian-minimal\npackages: [no-such-package]\n');
-    const extended = await kiln(['image', 'build', 'debian-minimal'], { cwd });
-    // The one that comes with kiln names the repository.
-    t.regex(String(extended.stderr), /no-such-package|repository debian/);
-    t.notRegex(String(extended.stderr), /extends itself/);
-  },
-);
+test.serial('root’s recipe replaces one that comes with kiln, and may extend it', async (t) => {
+  const { kiln, recipes, cwd } = t.context;
+  const file = join(recipes, 'debian-minimal.yaml');
+  t.teardown(() => rmSync(file));
+  writeFileSync(file, recipe(t.context, 'instead'));
+  const ran = await kiln(['run', '-r', 'debian-minimal', ...WHO], { cwd });
+  t.is(ran.stdout, 'instead', String(ran.stderr));
+  writeFileSync(file, 'extends: debian-minimal\npackages: [no-such-package]\n');
+  const extended = await kiln(['image', 'build', 'debian-minimal'], { cwd });
+  // The one that comes with kiln names the repository.
+  t.regex(String(extended.stderr), /no-such-package|repository debian/);
+  t.notRegex(String(extended.stderr), /extends itself/);
+});
