@@ -68,7 +68,7 @@ test('openat2 keeps a path inside its root, or below it', (t) => {
   errnoOf(t, () => openat2(fd, 'nothing', strict), 'ENOENT');
 });
 
-test('names are bytes, and are what coreutils see', (t) => {
+test('names are bytes, as coreutils see them', (t) => {
   const { path, fd } = folder(t);
   const name = Buffer.from('a\n\xff\xfe', 'latin1');
   mkdirat(fd, name, 0o755);
@@ -87,7 +87,7 @@ test('names are bytes, and are what coreutils see', (t) => {
   t.throws(() => mkdirat(fd, 'a\0b', 0o755), { instanceOf: TypeError });
 });
 
-test('openPath opens the entry itself, whatever it is, and never blocks', (t) => {
+test('openPath opens the entry itself, of any type, and never blocks', (t) => {
   const { path, fd } = folder(t);
   sh(path, 'mkfifo fifo; ln -s nowhere link; mknod zero c 1 5');
   for (const [name, check] of [
@@ -103,7 +103,7 @@ test('openPath opens the entry itself, whatever it is, and never blocks', (t) =>
   t.is(O_PATH & 0o10000000, O_PATH);
 });
 
-test('times keep their nanoseconds, before 1970 too', (t) => {
+test('times keep their nanoseconds, also before 1970', (t) => {
   const { path, fd } = folder(t);
   writeFileSync(join(path, 'f'), '');
   symlinkSync('f', join(path, 'l'));
@@ -115,7 +115,7 @@ test('times keep their nanoseconds, before 1970 too', (t) => {
   );
 });
 
-test('data is told from holes as the file was written', (t) => {
+test('data and holes are told apart as the file was written', (t) => {
   const { path } = folder(t);
   sh(
     path,

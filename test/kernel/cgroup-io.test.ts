@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import test from 'ava';
 import { backingOf, ioLimitLines, parseIoLimits } from '../../src/host/cgroup/cgroup-usage.ts';
 
-test('v2 takes one line of io.max, v1 a line of each throttle file', (t) => {
+test('cgroup v2 takes one line of io.max, and v1 a line of each throttle file', (t) => {
   // As the kernel's admin-guide/cgroup-v2.rst and cgroup-v1/blkio-controller.rst have them.
   const both = { device: '8:16', read: 2097152, write: 1048576 };
   t.deepEqual(ioLimitLines(2, both), [{ file: 'io.max', line: '8:16 rbps=2097152 wbps=1048576' }]);
@@ -22,7 +22,7 @@ test('v2 takes one line of io.max, v1 a line of each throttle file', (t) => {
   t.deepEqual(ioLimitLines(2, { device: '8:16' }), []);
 });
 
-test('what a kernel shows of its limits is read', (t) => {
+test('the limits that a kernel shows are parsed', (t) => {
   // The example of cgroup-v2.rst, and a disk that is not limited in bytes.
   const max =
     '8:16 rbps=2097152 wbps=max riops=max wiops=120\n8:0 rbps=max wbps=max riops=9 wiops=9\n';
@@ -47,7 +47,7 @@ test('what a kernel shows of its limits is read', (t) => {
   );
 });
 
-test('the disk below a path is the one that lsblk and findmnt know', (t) => {
+test('the disk below a path is the one that lsblk and findmnt report', (t) => {
   const folder = mkdtempSync(join(tmpdir(), 'kiln-disk-'));
   t.teardown(() => rmSync(folder, { recursive: true }));
   t.deepEqual(backingOf('/proc'), { kind: 'memory' });
@@ -68,7 +68,7 @@ test('the disk below a path is the one that lsblk and findmnt know', (t) => {
   t.deepEqual(backing, { kind: 'disk', device: lsblk('MAJ:MIN', disk) });
 });
 
-test('an overlay does not tell its disk, a tmpfs has none', (t) => {
+test('an overlay hides its disk, and a tmpfs has none', (t) => {
   const folder = mkdtempSync(join(tmpdir(), 'kiln-disk-'));
   t.teardown(() => rmSync(folder, { recursive: true }));
   const module = join(import.meta.dirname, '../../src/host/cgroup/cgroup-usage.ts');

@@ -76,7 +76,7 @@ async function finish(child: ChildProcess) {
   return { code: code as number | null, signal: signal as string | null, output };
 }
 
-test('mountinfo is read for v1, v2, combined and named hierarchies, escapes included', (t) => {
+test('mountinfo is parsed: v1, v2, combined and named hierarchies, and escapes', (t) => {
   t.deepEqual(parseCgroupMounts(V1_FIXTURE), [
     { path: '/sys/fs/cgroup/cpu,cpuacct', root: '/', version: 1, controllers: ['cpu', 'cpuacct'] },
     { path: '/sys/fs/cgroup/systemd', root: '/', version: 1, controllers: ['name=systemd'] },
@@ -84,7 +84,7 @@ test('mountinfo is read for v1, v2, combined and named hierarchies, escapes incl
   ]);
 });
 
-test('a memory limit kills what goes beyond it, and the kill is counted', async (t) => {
+test('a process beyond the memory limit is killed, and the kill is counted', async (t) => {
   const { child, pid, name, cgroups } = await waitingShell(t, 'tail /dev/zero; echo $?');
   cgroups.limit(pid, name, { memory: 40 * 2 ** 20 });
   const { output } = await finish(child);
@@ -114,7 +114,7 @@ test('without a limit nothing is killed, and processor time is what times says',
   t.is(usage.oomKills, 0);
 });
 
-test('a processor limit slows down', async (t) => {
+test('a processor limit slows a process down', async (t) => {
   const script = 'for ((i = 0; i < 150000; i++)); do :; done';
   const { child, pid, name, cgroups } = await waitingShell(t, script);
   cgroups.limit(pid, name, { cpus: 0.25 });
@@ -141,7 +141,7 @@ test('a limit of processes refuses forks, and counts them', async (t) => {
   await t.notThrowsAsync(removeOwnCgroups(name));
 });
 
-test('what is read from and written to disk is counted', async (t) => {
+test('bytes read from and written to disk are counted', async (t) => {
   const { child, name, cgroups } = await waitingShell(
     t,
     `f=$(mktemp -p /var/tmp); head -c 3M /dev/urandom > $f; sync $f
@@ -154,7 +154,7 @@ test('what is read from and written to disk is counted', async (t) => {
   t.true(about(readBytes) && about(writtenBytes), `${readBytes} ${writtenBytes}`);
 });
 
-test('a process that is in its group of processes already is limited there', async (t) => {
+test('a process that already is in its own pids group is limited there', async (t) => {
   const { child, pid, name, cgroups } = await waitingShell(t, 'exit 0');
   await cgroups.prepare(pid, name);
   const before = readFileSync(`/proc/${pid}/cgroup`, 'utf8');
@@ -165,7 +165,7 @@ test('a process that is in its group of processes already is limited there', asy
   await finish(child);
 });
 
-test('a limit that cannot be had is an error, not a wish', async (t) => {
+test('a limit that cannot be set is an error', async (t) => {
   const { pid, name, cgroups } = await waitingShell(t, 'true');
   t.throws(() => cgroups.limit(pid, name, { memory: -5 }), { code: 'E_LIMIT' });
   t.throws(() => ProcessCgroups.of(0x7ffffff0));

@@ -42,7 +42,7 @@ test('a directory is read as find(1) reads it', (t) => {
   }
 });
 
-test('one that was removed is empty', (t) => {
+test('a directory that was removed is empty', (t) => {
   const directory = mkdtempSync(join(tmpdir(), 'kiln-directory-'));
   const fd = openSync(directory, O_PATH);
   rmSync(directory, { recursive: true });

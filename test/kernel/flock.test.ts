@@ -32,7 +32,7 @@ async function otherHolder(path: string, ...flags: string[]): Promise<ChildProce
   return child;
 }
 
-test('another process that holds the lock keeps us out until it is killed', async (t) => {
+test('a lock that another process holds is not acquired until that is killed', async (t) => {
   const path = await lockFile(t);
   const other = await otherHolder(path);
   t.is(await tryLock(path), undefined);
@@ -47,7 +47,7 @@ test('another process that holds the lock keeps us out until it is killed', asyn
   t.true(entered);
 });
 
-test('shared holders meet, an exclusive one waits', async (t) => {
+test('shared holders coexist, and an exclusive one waits', async (t) => {
   const path = await lockFile(t);
   const other = await otherHolder(path, '--shared');
   await using shared = await acquireLock(path, { shared: true });
@@ -56,7 +56,7 @@ test('shared holders meet, an exclusive one waits', async (t) => {
   other.kill('SIGKILL');
 });
 
-test('two that look at once take each other for no holder', async (t) => {
+test('two processes that test a lock at once do not take each other for holders', async (t) => {
   const path = await lockFile(t);
   const look = await tryLock(path);
   const other = isLocked(path);
@@ -67,7 +67,7 @@ test('two that look at once take each other for no holder', async (t) => {
   holder.kill('SIGKILL');
 });
 
-test('who keeps others out is told from who looks', async (t) => {
+test('an exclusive holder is told from a process that only tests the lock', async (t) => {
   const path = await lockFile(t);
   const look = await otherHolder(path, '--shared');
   t.is(lockHolder(path), look.pid);
@@ -79,7 +79,7 @@ test('who keeps others out is told from who looks', async (t) => {
   keeps.kill('SIGKILL');
 });
 
-test('callers of one process take turns', async (t) => {
+test('callers in one process take turns', async (t) => {
   const path = await lockFile(t);
   let inside = 0;
   await Promise.all(
@@ -93,7 +93,7 @@ test('callers of one process take turns', async (t) => {
   );
 });
 
-test('whoever waits for a lock file that its holder deletes locks the new one', async (t) => {
+test('a waiter for a lock file that its holder deletes locks the new file', async (t) => {
   const path = await lockFile(t);
   const first = await acquireLock(path);
   const second = acquireLock(path);
@@ -104,7 +104,7 @@ test('whoever waits for a lock file that its holder deletes locks the new one', 
   t.is(await tryLock(path), undefined);
 });
 
-test('waiting ends with the signal', async (t) => {
+test('an abort signal ends the waiting', async (t) => {
   const path = await lockFile(t);
   await using _held = await acquireLock(path);
   await t.throwsAsync(acquireLock(path, { signal: AbortSignal.timeout(30) }), {
@@ -112,7 +112,7 @@ test('waiting ends with the signal', async (t) => {
   });
 });
 
-test('a look at a lock, by whoever it is, counts as free; a holder does not', async (t) => {
+test('a lock that others only test counts as free, and a held one does not', async (t) => {
   const path = await lockFile(t);
   const look = await otherHolder(path, '--shared');
   t.is(await tryLock(path), undefined);

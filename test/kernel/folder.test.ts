@@ -29,7 +29,7 @@ async function planted(t: ExecutionContext) {
   return { path, untouched };
 }
 
-test('links and fifos that somebody put there are replaced, not followed', async (t) => {
+test('planted links and fifos are replaced, not followed', async (t) => {
   const { path, untouched } = await planted(t);
   using folder = Folder.open(path);
   for (const name of ['link', 'dangling', 'fifo']) {
@@ -49,7 +49,7 @@ test('links and fifos that somebody put there are replaced, not followed', async
   await untouched();
 });
 
-test('a lock, and a file that a person names: links and fifos are errors', async (t) => {
+test('links and fifos are errors, as a lock and as a file that a person names', async (t) => {
   const { path, untouched } = await planted(t);
   for (const name of ['link', 'dangling', 'fifo']) {
     const file = join(path, name);
@@ -64,7 +64,7 @@ test('a lock, and a file that a person names: links and fifos are errors', async
   await untouched();
 });
 
-test('folders that are missing are made with owner and mode, never through a link', async (t) => {
+test('missing folders are made with owner and mode, never through a link', async (t) => {
   const { path, untouched } = await planted(t);
   await execa('chmod', ['2775', path]);
   const owner = { uid: 1234, gid: 1235 };

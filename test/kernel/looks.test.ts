@@ -54,7 +54,7 @@ async function saidMeanwhile(program: string, look: () => Promise<readonly strin
   return { status, said: [...said] };
 }
 
-test('a lost job is lost while others look for jobs to remove', async (t) => {
+test('a lost job counts as lost while others look for jobs to remove', async (t) => {
   const paths = await emptyState(t);
   const { id, folder, lock } = await makeJobFolder(paths);
   const now = Date.now();
@@ -66,7 +66,7 @@ test('a lost job is lost while others look for jobs to remove', async (t) => {
   t.deepEqual(await saidMeanwhile(program, states), { status: 0, said: ['lost'] });
 });
 
-test('of two that ask for one name at once, one gets it', async (t) => {
+test('of two processes that ask for one name at once, one gets it', async (t) => {
   const paths = await emptyState(t);
   // A job that goes on: whoever lists jobs looks at its lock.
   const { id, folder, lock } = await makeJobFolder(paths);
@@ -87,7 +87,7 @@ test('of two that ask for one name at once, one gets it', async (t) => {
   t.deepEqual(said.sort(), ['E_JOB_NAME\n', 'made\n']);
 });
 
-test('a kept sandbox is kept while others look for sandboxes to end', async (t) => {
+test('a kept sandbox counts as kept while others look for sandboxes to end', async (t) => {
   const paths = await emptyState(t);
   const directory = join(paths.sandboxes, '0'.repeat(12));
   mkdirSync(directory, { recursive: true });
@@ -103,7 +103,7 @@ test('a kept sandbox is kept while others look for sandboxes to end', async (t) 
   t.deepEqual(await saidMeanwhile(program, states), { status: 0, said: ['kept'] });
 });
 
-test('a kept sandbox whose time is over is expired, one whose kiln was killed is abandoned', async (t) => {
+test('an overdue kept sandbox is expired, and one whose kiln was killed is abandoned', async (t) => {
   const paths = await emptyState(t);
   const created = Date.now() - 10_000;
   const whose = { domain: 'none', range: {}, skeleton: '', created };
@@ -125,7 +125,7 @@ test('a kept sandbox whose time is over is expired, one whose kiln was killed is
   }
 });
 
-test('the far end of a command has a folder, whoever removes folders meanwhile', async (t) => {
+test('the far end of a command gets a folder, though others remove folders meanwhile', async (t) => {
   // Late: the lock is there, and nobody holds it.
   const far = held('delay_enter', 1500 * PATIENCE, MAIN, 'remote-stdio');
   let said = '';

@@ -12,7 +12,7 @@ const ROUNDS = 9;
 /** On kernels that hardly wait, there is nothing to gain. Milliseconds. */
 const NOTICEABLE = 2;
 
-test.serial('a process is moved without a wait, soon after one moved nowhere', async (t) => {
+test.serial('a cgroup move is quick soon after a process was moved to its own one', async (t) => {
   const hierarchy = knownHierarchies().find(({ controllers }) => controllers.includes('pids'));
   if (hierarchy === undefined) throw new Error('no cgroups with a pids controller');
   const groups = ['a', 'b'].map((name) => join(hierarchy.path, `kiln-test-move-${name}`));

@@ -23,7 +23,7 @@ function scratch(t: ExecutionContext): string {
   return directory;
 }
 
-test.serial('a tree is removed whose paths are longer than any path can be', async (t) => {
+test.serial('a tree with paths longer than PATH_MAX is removed', async (t) => {
   const directory = scratch(t);
   for (const levels of [20, 3000]) {
     makeDeepTree(join(directory, 'deep'), levels);
@@ -35,7 +35,7 @@ test.serial('a tree is removed whose paths are longer than any path can be', asy
   t.deepEqual(readdirSync(directory), []);
 });
 
-test.serial('it takes few descriptors, however deep and wide the tree is', async (t) => {
+test.serial('removal takes few descriptors, however deep and wide the tree is', async (t) => {
   const directory = scratch(t);
   makeDeepTree(join(directory, 'deep'), 500);
   perl(join(directory, 'deep'), 'for (1..3000) { mkdir "w$_"; open F, ">", "w$_/f" }');
@@ -52,7 +52,7 @@ test.serial('it takes few descriptors, however deep and wide the tree is', async
 });
 
 test.serial(
-  'links are removed, not followed; names are bytes; what is missing is fine',
+  'links are removed, not followed; names are bytes; a missing tree is fine',
   async (t) => {
     const directory = scratch(t);
     const kept = join(directory, 'kept');
@@ -72,7 +72,7 @@ test.serial(
   },
 );
 
-test.serial('a mount is not entered, and what is left is named while the rest goes', async (t) => {
+test.serial('removal does not enter a mount, and names what is left', async (t) => {
   const directory = scratch(t);
   const tree = join(directory, 'tree');
   mkdirSync(join(tree, 'a', 'mounted'), { recursive: true });
@@ -91,7 +91,7 @@ test.serial('a mount is not entered, and what is left is named while the rest go
   t.deepEqual(readdirSync(tree), ['a']);
 });
 
-test.serial('several may remove one tree at once', async (t) => {
+test.serial('several processes may remove one tree at once', async (t) => {
   const directory = scratch(t);
   makeDeepTree(join(directory, 'deep'), 400);
   perl(join(directory, 'deep'), 'for (1..2000) { mkdir "w$_"; open F, ">", "w$_/f" }');

@@ -32,7 +32,7 @@ async function heldByOther(
   return { path, pid: other.pid ?? 0 };
 }
 
-test('the kernel tells who holds a lock', async (t) => {
+test('the kernel says who holds a lock', async (t) => {
   const { path, pid } = await heldByOther(t);
   t.is(lockHolder(path), pid);
   const own = `${path}.own`;
@@ -41,7 +41,7 @@ test('the kernel tells who holds a lock', async (t) => {
   t.is(lockHolder(own), process.pid);
 });
 
-test('waiting for a lock whose holder is stopped ends, and names it', async (t) => {
+test('waiting for a lock whose holder is stopped ends, and names the holder', async (t) => {
   const { path, pid } = await heldByOther(t);
   using _ = await stopped(pid);
   await t.throwsAsync(acquireLock(path), {
@@ -50,7 +50,7 @@ test('waiting for a lock whose holder is stopped ends, and names it', async (t) 
   });
 });
 
-test('waiting for a lock whose holder works does not end', async (t) => {
+test('waiting for a lock whose holder works goes on', async (t) => {
   const { path, pid } = await heldByOther(t);
   const waiting = acquireLock(path);
   const early = await Promise.race([waiting, sleep(3000)]);
@@ -60,7 +60,7 @@ test('waiting for a lock whose holder works does not end', async (t) => {
   t.truthy(held);
 });
 
-test('giving back a reservation waits no longer for a process that is stopped', async (t) => {
+test('releasing a reservation gives up on a stopped process', async (t) => {
   const { path, pid } = await heldByOther(t, 'folder');
   await reserve(path, 'range', t.title);
   using _ = await stopped(pid);

@@ -6,7 +6,7 @@ import test from 'ava';
 import { startDetached } from '../../src/host/process/child-process.ts';
 import { PATIENCE } from '../support/busybox-state.ts';
 
-test('what is started has a session, signals and stdio of its own', async (t) => {
+test('a detached program has its own session, signals and stdio', async (t) => {
   const directory = await mkdtemp(join(tmpdir(), 'kiln-test-'));
   t.teardown(() => rm(directory, { recursive: true, force: true }));
   const [half, whole] = [join(directory, 'half'), join(directory, 'whole')];
@@ -29,7 +29,7 @@ test('what is started has a session, signals and stdio of its own', async (t) =>
   t.deepEqual(rest, [...nothing, 'passed on an argument']);
 });
 
-test('a program that is not there ends nothing', async (t) => {
+test('a missing program does not end the process that starts it', async (t) => {
   startDetached(['/nonexistent']);
   await sleep(50);
   t.pass();

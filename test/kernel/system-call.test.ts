@@ -32,13 +32,13 @@ test('a failed call says why, whatever other threads and V8 do', async (t) => {
   t.deepEqual([...results], [-os.errno.ENOENT]);
 });
 
-test('errno that a library leaves behind is no call’s result', (t) => {
+test('an errno that a library left behind is not a call’s result', (t) => {
   koffi.errno(os.errno.EPERM);
   t.is(tryCall('unlinkat', AT_FDCWD, '/proc/none', 0), -os.errno.ENOENT);
   t.is(tryCall('flock', openSync('/dev/null', 'r'), 2), 0);
 });
 
-test('numbers of calls are those of the headers', (t) => {
+test('the numbers of system calls are those of the headers', (t) => {
   const header = readFileSync(
     join(import.meta.dirname, '../../src/host/calls/addon/numbers.h'),
     'utf8',
@@ -63,7 +63,7 @@ test('text, bytes, numbers and null reach the kernel', (t) => {
   t.throws(() => tryCall('unlinkat', AT_FDCWD, {} as never, 0), { instanceOf: TypeError });
 });
 
-test('of a message no more descriptors arrive than are asked for', (t) => {
+test('a message delivers no more descriptors than were asked for', (t) => {
   const [ours, theirs] = unixPacketPair();
   const file = openSync('/dev/null', 'r');
   sendPacket(theirs, Buffer.from('x'), [file, file, file]);

@@ -7,7 +7,7 @@ import { treeUsage } from '../../src/host/files/tree-usage.ts';
 
 const ALL = { bytes: Number.POSITIVE_INFINITY, entries: Number.POSITIVE_INFINITY };
 
-test('what a tree uses is what du(1) says: holes and further names do not count', (t) => {
+test('the usage of a tree is what du(1) says: holes and further names do not count', (t) => {
   const directory = mkdtempSync(join(tmpdir(), 'kiln-usage-'));
   t.teardown(() => rmSync(directory, { recursive: true, force: true }));
   const bash = (script: string) =>

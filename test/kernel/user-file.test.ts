@@ -5,7 +5,7 @@ import test from 'ava';
 import { execa } from 'execa';
 import { readUserFile } from '../../src/host/files/user-file.ts';
 
-test('a fifo, a device, a folder, a file without end: an error at once', async (t) => {
+test('a fifo, a device, a folder and an endless file are errors at once', async (t) => {
   const directory = await mkdtemp(join(tmpdir(), 'kiln-user-file-'));
   t.teardown(() => rm(directory, { recursive: true }));
   const at = (name: string) => join(directory, name);
@@ -23,7 +23,7 @@ test('a fifo, a device, a folder, a file without end: an error at once', async (
   t.throws(() => readUserFile(at('text'), 999), { message: /larger/ });
 });
 
-test('a pipe that the caller names is read to its end, and one that nobody writes to is given up', async (t) => {
+test('a pipe that the caller names is read to its end, and one without a writer is given up', async (t) => {
   const directory = await mkdtemp(join(tmpdir(), 'kiln-user-file-'));
   t.teardown(() => rm(directory, { recursive: true }));
   const fifo = join(directory, 'fifo');

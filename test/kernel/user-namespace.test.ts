@@ -28,7 +28,7 @@ test.serial('a program that enters the namespace has the mapped ids', (t) => {
   }
 });
 
-test.serial('making one leaves no process and no descriptor', (t) => {
+test.serial('making a namespace leaves no process and no descriptor', (t) => {
   const count = () => [
     readdirSync('/proc/self/fd').length,
     readFileSync(`/proc/self/task/${process.pid}/children`, 'utf8').trim(),

@@ -5,7 +5,7 @@ import { addon } from '../../src/host/calls/system-call.ts';
 import { unixSocketPair } from '../../src/host/sockets/unix-socket.ts';
 import { MSG_DONTWAIT, READABLE, Watch } from '../../src/host/sockets/watch.ts';
 
-test('who reads a piece at a time is told until the end, of a peer that failed as well', async (t) => {
+test('a watch reports until the end, even if one reads by bytes and the peer failed', async (t) => {
   const [ours, theirs] = unixSocketPair();
   addon().sendMessage(ours, Buffer.from('unread'), [], 0);
   addon().sendMessage(theirs, Buffer.from('abc'), [], 0);
