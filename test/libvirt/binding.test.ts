@@ -20,7 +20,7 @@ function xml(name: string): string {
   return `<domain type='test'><name>${name}</name><memory>8192</memory><os><type>hvm</type></os></domain>`;
 }
 
-test.serial('names, describes and identifies what virsh does', async (t) => {
+test.serial('domains are listed, described and identified as by virsh', async (t) => {
   await using connection = await openConnection(URI);
   t.deepEqual(await connection.domainNames(), ['test']);
   t.is(await virsh('list', '--name'), 'test');
@@ -31,7 +31,7 @@ test.serial('names, describes and identifies what virsh does', async (t) => {
   t.regex(await virsh('version'), new RegExp(`API: TEST ${await connection.version()}`));
 });
 
-test.serial('destroys what runs, and tells what was gone', async (t) => {
+test.serial('destroy ends a running domain, and says if it was gone', async (t) => {
   await using connection = await openConnection(URI);
   const domain = await connection.createDomain(xml('made'));
   t.deepEqual((await connection.domainNames()).toSorted(), ['made', 'test']);
@@ -40,7 +40,7 @@ test.serial('destroys what runs, and tells what was gone', async (t) => {
   t.is(await domain.destroy(), false);
 });
 
-test.serial('an error carries everything libvirt says', async (t) => {
+test.serial('an error has everything that libvirt says', async (t) => {
   await using connection = await openConnection(URI);
   const missing = await t.throwsAsync(connection.lookupByName('absent'), {
     instanceOf: LibvirtError,
@@ -62,7 +62,7 @@ test.serial('an error carries everything libvirt says', async (t) => {
   await (await connection.lookupByName('twice')).destroy();
 });
 
-test.serial('calls that fail at the same time each get their own error', async (t) => {
+test.serial('calls that fail at the same time get their own errors', async (t) => {
   await using connection = await openConnection(URI);
   const wrong = (index: number) => connection.createDomain(`<domain><x${index}></domain>`);
   const errors = await Promise.all(
@@ -80,7 +80,7 @@ test.serial('calls that fail at the same time each get their own error', async (
   }
 });
 
-test.serial('after close every call is refused, and close waits for calls under way', async (t) => {
+test.serial('after close every call is refused, and close waits for running calls', async (t) => {
   const connection = await openConnection(URI);
   const domain = await connection.lookupByName('test');
   const pending = Promise.all(Array.from({ length: 20 }, () => connection.version()));
@@ -96,7 +96,7 @@ test.serial('after close every call is refused, and close waits for calls under 
   }
 });
 
-test.serial('a server that is not there is named in the error', async (t) => {
+test.serial('a missing server is named in the error', async (t) => {
   const error = await t.throwsAsync(openConnection('lxc+unix:///system?socket=/nonexistent'), {
     instanceOf: LibvirtError,
   });
@@ -116,7 +116,7 @@ const mallocBytes: () => number = (() => {
   return () => mallinfo2().uordblks;
 })();
 
-test.serial('thousands of calls leave no native memory behind', async (t) => {
+test.serial('thousands of calls leak no native memory', async (t) => {
   await using connection = await openConnection(URI);
   // Objects are counted by libvirt, and a leak of one makes close() throw. Strings and lists are not.
   const kinds: Record<string, () => Promise<unknown>> = {

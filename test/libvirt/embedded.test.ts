@@ -65,7 +65,7 @@ async function gone(pid: number): Promise<boolean> {
   return becomes(async () => (await stat(`/proc/${pid}`).catch(() => undefined)) === undefined);
 }
 
-test('cgroups of a daemon that ended go with the next sweep, those of one that runs stay', async (t) => {
+test('a sweep removes the cgroups of a daemon that ended, not of one that runs', async (t) => {
   const [ended, runs, sweeps] = [
     await privateState(t),
     await privateState(t),
@@ -90,7 +90,7 @@ test('cgroups of a daemon that ended go with the next sweep, those of one that r
   t.true((await there(ended)) > 0);
 });
 
-test('the parent of the domains’ cgroups is whole before there is a domain', async (t) => {
+test('the parent of the domains’ cgroups is set up before there is a domain', async (t) => {
   const state = await privateState(t);
   const { pid } = await ensureEmbeddedDaemon(state.paths, 60);
   // As the kernel has it: the daemon’s own line of each hierarchy, below where that is mounted.
@@ -109,7 +109,7 @@ test('the parent of the domains’ cgroups is whole before there is a domain', a
   }
 });
 
-test('a domain lives in the kernel, in virsh and in the daemon’s own cgroup, then is gone', async (t) => {
+test('a domain is in the kernel, in virsh and in the daemon’s own cgroup, then is gone', async (t) => {
   const state = await privateState(t);
   {
     await using connection = await connect({ paths: state.paths, env: state.env });
@@ -157,7 +157,7 @@ test('a domain lives in the kernel, in virsh and in the daemon’s own cgroup, t
   t.deepEqual(await state.cleared(), []);
 });
 
-test('the end of a domain is noticed, reasons reach the caller', async (t) => {
+test('the end of a domain is noticed, and callers get the reason', async (t) => {
   const state = await privateState(t);
   {
     await using connection = await connect({ paths: state.paths, env: state.env });
@@ -196,7 +196,7 @@ test('the end of a domain is noticed, reasons reach the caller', async (t) => {
   t.deepEqual(await state.cleared(), []);
 });
 
-test('libvirt leaves a domain alone when its maker goes, killed or not', async (t) => {
+test('a domain stays when its maker ends, killed or not', async (t) => {
   const state = await privateState(t);
   {
     await using connection = await connect({ paths: state.paths, env: state.env });
@@ -230,7 +230,7 @@ test('ten processes at once start one daemon, which outlives them', async (t) =>
   t.deepEqual(await state.cleared(), []);
 });
 
-test('after kill -9 of the daemon the next call works and finds the domain running', async (t) => {
+test('after kill -9 of the daemon, the next call finds the domain running', async (t) => {
   const state = await privateState(t);
   {
     await using connection = await connect({ paths: state.paths, env: state.env });
@@ -262,7 +262,7 @@ test('after kill -9 of the daemon the next call works and finds the domain runni
   t.deepEqual(await state.cleared(), []);
 });
 
-test('a daemon whose state was deleted and made anew is replaced, its domains end', async (t) => {
+test('a daemon whose state was deleted is replaced, and its domains end', async (t) => {
   const state = await privateState(t);
   {
     await using connection = await connect({ paths: state.paths, env: state.env });
@@ -280,44 +280,41 @@ test('a daemon whose state was deleted and made anew is replaced, its domains en
 });
 
 // Alone, so that the process's share of libvirt calls is its own: three are under way at once.
-test.serial(
-  'a daemon killed in the middle of calls fails them or answers, and never hangs',
-  async (t) => {
-    const state = await privateState(t);
-    {
-      await using connection = await connect({ paths: state.paths, env: state.env });
-      const codes = new Set<string>();
-      // Which step a create is at is chance: a kill between two of them is healed and goes unnoticed.
-      for (let round = 1; round <= 5 && !codes.has('E_LIBVIRT_LOST'); round++) {
-        const creates = Array.from({ length: 16 }, (_, index) =>
-          connection.createDomain(state.xml(`cut-${round}-${index}`, WAITING)).then(
-            () => 'made',
-            (error: unknown) => (error instanceof LibvirtError ? error.code : String(error)),
-          ),
-        );
-        await Promise.race(creates);
-        await crash(state);
-        for (const outcome of await Promise.all(creates)) codes.add(outcome);
-      }
-      t.true(codes.delete('E_LIBVIRT_LOST'));
-      codes.delete('made');
-      t.deepEqual(
-        [...codes].filter((code) => !code.startsWith('E_LIBVIRT')),
-        [],
+test.serial('calls to a daemon that is killed fail or are answered, and never hang', async (t) => {
+  const state = await privateState(t);
+  {
+    await using connection = await connect({ paths: state.paths, env: state.env });
+    const codes = new Set<string>();
+    // Which step a create is at is chance: a kill between two of them is healed and goes unnoticed.
+    for (let round = 1; round <= 5 && !codes.has('E_LIBVIRT_LOST'); round++) {
+      const creates = Array.from({ length: 16 }, (_, index) =>
+        connection.createDomain(state.xml(`cut-${round}-${index}`, WAITING)).then(
+          () => 'made',
+          (error: unknown) => (error instanceof LibvirtError ? error.code : String(error)),
+        ),
       );
-      // Half-made ones are listed as shut off: libvirt's doing. Everything can be ended.
-      for (const name of await connection.domainNames()) {
-        const running = (await state.virsh('domstate', name)).trim() === 'running';
-        t.is(await (await connection.lookupByName(name)).destroy(), running);
-      }
-      t.deepEqual(await connection.domainNames(), []);
-      t.is((await state.virsh('list', '--all', '--name')).trim(), '');
+      await Promise.race(creates);
+      await crash(state);
+      for (const outcome of await Promise.all(creates)) codes.add(outcome);
     }
-    t.deepEqual(await state.cleared(), []);
-  },
-);
+    t.true(codes.delete('E_LIBVIRT_LOST'));
+    codes.delete('made');
+    t.deepEqual(
+      [...codes].filter((code) => !code.startsWith('E_LIBVIRT')),
+      [],
+    );
+    // Half-made ones are listed as shut off: libvirt's doing. Everything can be ended.
+    for (const name of await connection.domainNames()) {
+      const running = (await state.virsh('domstate', name)).trim() === 'running';
+      t.is(await (await connection.lookupByName(name)).destroy(), running);
+    }
+    t.deepEqual(await connection.domainNames(), []);
+    t.is((await state.virsh('list', '--all', '--name')).trim(), '');
+  }
+  t.deepEqual(await state.cleared(), []);
+});
 
-test('an idle daemon ends by itself, one with a domain stays', async (t) => {
+test('an idle daemon ends by itself, and one with a domain stays', async (t) => {
   const state = await privateState(t);
   const options = { paths: state.paths, env: state.env };
   await ensureEmbeddedDaemon(state.paths, 2 * PATIENCE);
@@ -338,7 +335,7 @@ test('an idle daemon ends by itself, one with a domain stays', async (t) => {
   t.deepEqual(await state.cleared(), []);
 });
 
-test('a stale socket and a pid file that names a stranger are replaced, the stranger lives', async (t) => {
+test('a stale socket and a pid file that names an unrelated process are replaced, the process lives', async (t) => {
   const state = await privateState(t);
   await mkdir(state.files.run, { recursive: true, mode: 0o700 });
   const stranger = spawn('/bin/sleep', ['100']);

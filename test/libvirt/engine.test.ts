@@ -12,7 +12,7 @@ test('without KILN_URI the engine is the embedded one of this state directory', 
   }
 });
 
-test('KILN_URI names a local libvirt', (t) => {
+test('KILN_URI can name a local libvirt', (t) => {
   for (const uri of ['lxc:///system', 'lxc:///', 'lxc+unix:///system?socket=/run/x/libvirt-sock']) {
     t.deepEqual(pickEngine(paths, { KILN_URI: uri }), { kind: 'system', uri });
   }
@@ -35,7 +35,7 @@ test('a remote libvirt is refused', (t) => {
   }
 });
 
-test('another driver than lxc is refused', (t) => {
+test('a driver other than lxc is refused', (t) => {
   for (const uri of ['qemu:///system', 'test:///default', 'xen:///', 'nonsense', '/run/libvirt']) {
     t.throws(() => pickEngine(paths, { KILN_URI: uri }), { code: 'E_LIBVIRT_URI' });
   }

@@ -13,7 +13,7 @@ import { privateState, processesWith, WAITING } from './private-state.ts';
 
 const SLEEP = 'sleep 1000; :';
 
-test('only who waits for a dead controller, in a namespace of its own, is ended', async (t) => {
+test('only a process that waits for a dead controller, in its own namespace, is ended', async (t) => {
   // None of kiln's: any kiln on this machine may end those, before this test has seen them.
   const prefix = `orphan-test-${process.pid}-`;
   const name = (what: string) => `${what === 'ours' ? 'kiln-' : ''}${prefix}${what}`;
@@ -72,7 +72,7 @@ test('only who waits for a dead controller, in a namespace of its own, is ended'
   t.is(endOrphans(prefix), 0);
 });
 
-long('controllers killed as their containers begin: libvirtd answers on', async (t) => {
+long('libvirtd still answers after controllers were killed at their start', async (t) => {
   t.timeout(600_000 * PATIENCE);
   const state = await privateState(t);
   const folder = join(state.paths.root, '..');

@@ -2,7 +2,7 @@ import test from 'ava';
 import { describeLoad, load } from '../../scripts/load/load.ts';
 import { busyboxState, IMAGE, PATIENCE } from '../support/busybox-state.ts';
 
-test('sandboxes at once, one by one, and the remains of crashes: all is as before', async (t) => {
+test('after sandboxes at once, one by one, and crashes, the host is as before', async (t) => {
   t.timeout(600_000 * PATIENCE);
   await using state = await busyboxState();
   const report = await load(
