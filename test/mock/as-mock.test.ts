@@ -121,7 +121,7 @@ cp listed %{buildroot}/usr/share/plain
 /usr/share/plain
 `;
 
-test.serial('--spec with one source package takes the place of its spec', async (t) => {
+test.serial('--spec with one source package replaces its spec', async (t) => {
   const good = await srpm({ name: 'good' });
   const spec = join(state.directory, 'other.spec');
   await writeFile(spec, SPEC);
@@ -134,7 +134,7 @@ test.serial('--spec with one source package takes the place of its spec', async 
   ends(t, await state.mock(['--spec', spec, good, good]), 50, /--spec is for one package/);
 });
 
-test.serial('--buildsrpm --spec without --sources, as Copr calls it', async (t) => {
+test.serial('--buildsrpm --spec needs no --sources, as Copr calls it', async (t) => {
   const spec = join(state.directory, 'alone.spec');
   await writeFile(spec, SPEC);
   const out = results('alone');
@@ -143,7 +143,7 @@ test.serial('--buildsrpm --spec without --sources, as Copr calls it', async (t) 
   ends(t, await state.mock(['--buildsrpm']), 5, /Must specify --spec with --buildsrpm/);
 });
 
-test.serial('--sources with the result directory in it, or that is it', async (t) => {
+test.serial('--sources may contain the result directory, or be it', async (t) => {
   const content = async (out: string) => {
     const rpm = join(out, 'plain-1-1.noarch.rpm');
     const script = 'rpm2cpio "$1" | cpio -i --quiet --to-stdout';
@@ -165,44 +165,38 @@ test.serial('--sources with the result directory in it, or that is it', async (t
   t.deepEqual(await build(folder), ['plain.spec', 'sub']);
 });
 
-test.serial(
-  '--short-circuit goes on where a build failed, and what it makes says so',
-  async (t) => {
-    const out = results('stepwise');
-    const stepwise = await srpm({
-      name: 'stepwise',
-      build: 'echo once >> ../../count; echo here > kept',
-      sections: '%check\ntest -f ../../retry\n',
-    });
-    const mock = (...args: string[]) => state.mock([...args, '--resultdir', out, '-N', stepwise]);
-    // A build that went well leaves its directory, too.
-    passes(t, await mock('--nocheck'));
-    if (isLong) {
-      passes(t, await mock('--nocheck', '--short-circuit', 'install'));
-      const { build } = JSON.parse(await readFile(join(out, 'result.json'), 'utf8'));
-      t.deepEqual(build.packages, [], 'install makes no packages');
-      t.false(existsSync(join(out, 'provenance.json')), 'nor provenance of another build’s');
-    }
-    passes(t, await mock('--nocheck', '--short-circuit', 'binary'));
-    t.regex(
-      await readFile(join(out, 'build.log'), 'utf8'),
-      /rpmbuild .*--short-circuit.* --noclean/,
-    );
-    const names = await readdir(out);
-    t.deepEqual(
-      names.filter((name) => /provenance|sbom|spdx|SHA256SUMS/.test(name)),
-      [],
-    );
-    const requires = await query(join(out, 'stepwise-1-1.noarch.rpm'), '--requires');
-    t.regex(requires, /^rpmlib\(ShortCircuited\)/m);
-    const count = await state.mock(['--chroot', 'find /builddir -name count | xargs cat']);
-    t.is(count.stdout, 'once');
-    passes(t, await state.mock(['--clean']));
-  },
-);
+test.serial('--short-circuit continues a failed build, and marks what it makes', async (t) => {
+  const out = results('stepwise');
+  const stepwise = await srpm({
+    name: 'stepwise',
+    build: 'echo once >> ../../count; echo here > kept',
+    sections: '%check\ntest -f ../../retry\n',
+  });
+  const mock = (...args: string[]) => state.mock([...args, '--resultdir', out, '-N', stepwise]);
+  // A build that went well leaves its directory, too.
+  passes(t, await mock('--nocheck'));
+  if (isLong) {
+    passes(t, await mock('--nocheck', '--short-circuit', 'install'));
+    const { build } = JSON.parse(await readFile(join(out, 'result.json'), 'utf8'));
+    t.deepEqual(build.packages, [], 'install makes no packages');
+    t.false(existsSync(join(out, 'provenance.json')), 'nor provenance of another build’s');
+  }
+  passes(t, await mock('--nocheck', '--short-circuit', 'binary'));
+  t.regex(await readFile(join(out, 'build.log'), 'utf8'), /rpmbuild .*--short-circuit.* --noclean/);
+  const names = await readdir(out);
+  t.deepEqual(
+    names.filter((name) => /provenance|sbom|spdx|SHA256SUMS/.test(name)),
+    [],
+  );
+  const requires = await query(join(out, 'stepwise-1-1.noarch.rpm'), '--requires');
+  t.regex(requires, /^rpmlib\(ShortCircuited\)/m);
+  const count = await state.mock(['--chroot', 'find /builddir -name count | xargs cat']);
+  t.is(count.stdout, 'once');
+  passes(t, await state.mock(['--clean']));
+});
 
 test.serial(
-  '--postinstall: a scriptlet that fails is said, and the root has the packages',
+  '--postinstall reports a scriptlet that fails, and the root has the packages',
   async (t) => {
     const loud = await srpm({ name: 'loud', sections: '%post\necho cannot; exit 3' });
     const args = ['--rebuild', loud, '--postinstall', '--resultdir', results('loud'), '-N'];
@@ -214,7 +208,7 @@ test.serial(
   },
 );
 
-test.serial('what only one call’s repositories have stays in the root', async (t) => {
+test.serial('packages from the repositories of one call stay in the root', async (t) => {
   const a = await repository('repo-a', [{ name: 'from-a', files: { '/usr/share/a': 'a' } }]);
   const b = await repository('repo-b', [{ name: 'from-b', requires: ['from-a'] }]);
   const sections = [
@@ -246,39 +240,36 @@ test.serial('what only one call’s repositories have stays in the root', async 
   t.deepEqual(await readdir(state.engine.paths.roots), []);
 });
 
-test.serial(
-  'every option has an effect in some mode; where it has none, that is said',
-  async (t) => {
-    await createRepository(state.configs);
-    await writeFile(join(state.configs, 'macros'), '%unused 2\n');
-    const modes: readonly (readonly [Mode, ...string[]])[] = [
-      ['rebuild', await srpm({ name: 'options' })],
-      ['chain', await srpm({ name: 'options' })],
-      ['shell', 'true'],
-      ['init'],
-    ];
-    const said = new Map<Mode, string[]>();
-    for (const [mode, ...args] of modes) {
-      const options = everyOption(mode);
-      const { stderr } = await state.mock([...options, `--${mode}`, ...args], { verbosity: '-v' });
-      t.regex(stderr, /^Finish: run$/m, stderr);
-      const words = stderr.matchAll(/^INFO: --(\S+) changes nothing with --(\S+)$/gm);
-      said.set(mode, [...words].map(([, name = '']) => name).sort());
-    }
-    const build = ['define', 'macro-file', 'nocheck', 'postinstall', 'rpmbuild-opts'];
-    const more = ['rpmbuild_timeout', 'short-circuit', 'with', 'without'];
-    const after = ['cleanup-after', 'no-cleanup-after'];
-    const command = ['cwd', 'unpriv'];
-    t.deepEqual(Object.fromEntries(said), {
-      rebuild: command,
-      chain: ['no-clean', ...after, ...command].sort(),
-      shell: ['addrepo', 'no-clean', ...after, ...build, ...more].sort(),
-      init: ['addrepo', 'enable-network', ...after, ...command, ...build, ...more].sort(),
-    });
-  },
-);
+test.serial('every option has an effect in some mode, or says that it has none', async (t) => {
+  await createRepository(state.configs);
+  await writeFile(join(state.configs, 'macros'), '%unused 2\n');
+  const modes: readonly (readonly [Mode, ...string[]])[] = [
+    ['rebuild', await srpm({ name: 'options' })],
+    ['chain', await srpm({ name: 'options' })],
+    ['shell', 'true'],
+    ['init'],
+  ];
+  const said = new Map<Mode, string[]>();
+  for (const [mode, ...args] of modes) {
+    const options = everyOption(mode);
+    const { stderr } = await state.mock([...options, `--${mode}`, ...args], { verbosity: '-v' });
+    t.regex(stderr, /^Finish: run$/m, stderr);
+    const words = stderr.matchAll(/^INFO: --(\S+) changes nothing with --(\S+)$/gm);
+    said.set(mode, [...words].map(([, name = '']) => name).sort());
+  }
+  const build = ['define', 'macro-file', 'nocheck', 'postinstall', 'rpmbuild-opts'];
+  const more = ['rpmbuild_timeout', 'short-circuit', 'with', 'without'];
+  const after = ['cleanup-after', 'no-cleanup-after'];
+  const command = ['cwd', 'unpriv'];
+  t.deepEqual(Object.fromEntries(said), {
+    rebuild: command,
+    chain: ['no-clean', ...after, ...command].sort(),
+    shell: ['addrepo', 'no-clean', ...after, ...build, ...more].sort(),
+    init: ['addrepo', 'enable-network', ...after, ...command, ...build, ...more].sort(),
+  });
+});
 
-test.serial('more_buildreqs, --macro-file, and plugins that are switched off', async (t) => {
+test.serial('more_buildreqs, --macro-file and disabled plugins take effect', async (t) => {
   const directory = await repository('extras', [
     { name: 'extra' },
     { name: 'ccache', files: { '/usr/bin/ccache': 'x' } },
@@ -322,7 +313,7 @@ config_opts['plugin_conf']['ccache_opts']['max_cache_size'] = '64M'`,
   t.regex(String(none.stderr), /warning: the image has no ccache/);
 });
 
-test.serial('source packages at URLs, and a mirrorlist that is a path', async (t) => {
+test.serial('source packages may be URLs, and a mirrorlist may be a path', async (t) => {
   const good = await srpm({ name: 'good' });
   await using server = await MirrorServer.start(join(state.directory, 'srpms'));
   const url = `${server.url}${good.split('/').at(-1)}`;
@@ -415,75 +406,72 @@ test.serial('bind_mount shows files of the host, and none can be changed', async
   );
 });
 
-test.serial(
-  'chroot_scan copies files of the root by their names, and follows no link',
-  async (t) => {
-    const settings = "config_opts['plugin_conf']['chroot_scan_opts']";
-    const scanning = (name: string, text = '') =>
-      config(name, `config_opts['plugin_conf']['chroot_scan_enable'] = True\n${text}`);
-    // rpmbuild removes its own folder after a build that went well.
-    const build = `mkdir -p ~/made/.hidden ~/made/dir.log; cd ~/made
+test.serial('chroot_scan copies files of the root by name, and follows no link', async (t) => {
+  const settings = "config_opts['plugin_conf']['chroot_scan_opts']";
+  const scanning = (name: string, text = '') =>
+    config(name, `config_opts['plugin_conf']['chroot_scan_enable'] = True\n${text}`);
+  // rpmbuild removes its own folder after a build that went well.
+  const build = `mkdir -p ~/made/.hidden ~/made/dir.log; cd ~/made
 echo found > .hidden/found.log; echo kept > core.12; echo other > dir.log/other.txt
 ln -s /etc/passwd link.log; ln -s .hidden linked; mkfifo pipe.log; touch "$(printf 'a\nb.log')"
 cd - > /dev/null`;
-    const fails = await srpm({ name: 'fails', build: `${build}\nexit 1` });
-    const works = await srpm({ name: 'works', build });
-    /** What came out of the build user's folder; all that came out is files. */
-    const scanned = async (path: string, file: string, out: string) => {
-      const run = await state.mock(['-r', path, '--rebuild', file, '--resultdir', results(out)]);
-      const all = await readdir(join(results(out), 'chroot_scan'), {
-        recursive: true,
-        withFileTypes: true,
-      }).catch(() => []);
-      const files = all.filter((entry) => !entry.isDirectory());
-      t.true(files.every((entry) => entry.isFile()));
-      const paths = files.map(({ parentPath, name }) => join(parentPath, name));
-      const made = join(results(out), 'chroot_scan/builddir/made/');
-      const names = paths.filter((it) => it.startsWith(made)).map((it) => it.slice(made.length));
-      return { run, names: names.sort() };
-    };
-    const path = await scanning('scanning');
-    const failed = await scanned(path, fails, 'scan-failed');
-    t.is(failed.run.exitCode, 1);
-    t.notRegex(failed.run.stderr, /chroot_scan/);
-    t.deepEqual(failed.names, ['.hidden/found.log', 'a\nb.log', 'core.12']);
-    const { artifacts } = JSON.parse(
-      await readFile(join(results('scan-failed'), 'result.json'), 'utf8'),
+  const fails = await srpm({ name: 'fails', build: `${build}\nexit 1` });
+  const works = await srpm({ name: 'works', build });
+  /** What came out of the build user's folder; all that came out is files. */
+  const scanned = async (path: string, file: string, out: string) => {
+    const run = await state.mock(['-r', path, '--rebuild', file, '--resultdir', results(out)]);
+    const all = await readdir(join(results(out), 'chroot_scan'), {
+      recursive: true,
+      withFileTypes: true,
+    }).catch(() => []);
+    const files = all.filter((entry) => !entry.isDirectory());
+    t.true(files.every((entry) => entry.isFile()));
+    const paths = files.map(({ parentPath, name }) => join(parentPath, name));
+    const made = join(results(out), 'chroot_scan/builddir/made/');
+    const names = paths.filter((it) => it.startsWith(made)).map((it) => it.slice(made.length));
+    return { run, names: names.sort() };
+  };
+  const path = await scanning('scanning');
+  const failed = await scanned(path, fails, 'scan-failed');
+  t.is(failed.run.exitCode, 1);
+  t.notRegex(failed.run.stderr, /chroot_scan/);
+  t.deepEqual(failed.names, ['.hidden/found.log', 'a\nb.log', 'core.12']);
+  const { artifacts } = JSON.parse(
+    await readFile(join(results('scan-failed'), 'result.json'), 'utf8'),
+  );
+  t.true(
+    artifacts.some((entry: { path: string }) =>
+      /^chroot_scan\/builddir\/made\/\.hidden\/found\.log$/.test(entry.path),
+    ),
+  );
+  const passed = await scanned(path, works, 'scan-passed');
+  passes(t, passed.run);
+  t.false(existsSync(join(results('scan-passed'), 'chroot_scan')));
+  if (isLong) {
+    const always = await scanning(
+      'always',
+      `${settings} = {'regexes': ['^oth'], 'only_failed': False, 'write_tar': True}`,
     );
-    t.true(
-      artifacts.some((entry: { path: string }) =>
-        /^chroot_scan\/builddir\/made\/\.hidden\/found\.log$/.test(entry.path),
-      ),
-    );
-    const passed = await scanned(path, works, 'scan-passed');
-    passes(t, passed.run);
-    t.false(existsSync(join(results('scan-passed'), 'chroot_scan')));
-    if (isLong) {
-      const always = await scanning(
-        'always',
-        `${settings} = {'regexes': ['^oth'], 'only_failed': False, 'write_tar': True}`,
-      );
-      const archived = await scanned(always, works, 'scan-always');
-      passes(t, archived.run);
-      t.deepEqual(archived.names, ['dir.log/other.txt']);
-      t.regex(archived.run.stderr, /WARNING: .*write_tar of the plugin chroot_scan is left out/);
-    }
-    // A regular expression that would take years with a name that the package chose.
-    const slow = await scanning(
-      'slow',
-      `${settings} = {'regexes': ['^(a+)+$'], 'only_failed': False}`,
-    );
-    const long = await srpm({ name: 'long', build: `touch ~/${'a'.repeat(100)}b` });
-    const bounded = await scanned(slow, long, 'scan-slow');
-    passes(t, bounded.run);
-    t.regex(bounded.run.stderr, /WARNING: chroot_scan: nothing is copied: .*timed out/);
-    const wrong = await scanning('wrong', `${settings}['regexes'] = ['(?P<name>x)']`);
-    ends(t, await state.mock(['-r', wrong, works]), 3, /\(\?P<name>x\) cannot be read/);
-  },
-);
+    const archived = await scanned(always, works, 'scan-always');
+    passes(t, archived.run);
+    t.deepEqual(archived.names, ['dir.log/other.txt']);
+    t.regex(archived.run.stderr, /WARNING: .*write_tar of the plugin chroot_scan is left out/);
+  }
+  // A regular expression that would take years with a name that the package chose.
+  const slow = await scanning(
+    'slow',
+    `${settings} = {'regexes': ['^(a+)+$'], 'only_failed': False}`,
+  );
+  const long = await srpm({ name: 'long', build: `touch ~/${'a'.repeat(100)}b` });
+  const bounded = await scanned(slow, long, 'scan-slow');
+  passes(t, bounded.run);
+  t.regex(bounded.run.stderr, /WARNING: chroot_scan: nothing is copied: .*timed out/);
+  const wrong = await scanning('wrong', `${settings}['regexes'] = ['(?P<name>x)']`);
+  ends(t, await state.mock(['-r', wrong, works]), 3, /\(\?P<name>x\) cannot be read/);
+});
 
 test.serial(
-  'createrepo_on_rpms: the result directory is a repository, which dnf reads',
+  'createrepo_on_rpms makes the result directory a repository that dnf reads',
   async (t) => {
     const path = await config('published', "config_opts['createrepo_on_rpms'] = True");
     const out = results('published');
@@ -521,7 +509,7 @@ test.serial(
   },
 );
 
-test.serial('--orphanskill ends what runs in the root, a build that goes on as well', async (t) => {
+test.serial('--orphanskill ends what runs in the root, even a build', async (t) => {
   const slow = await srpm({ name: 'slow', build: 'echo it is building; sleep 3600' });
   const start = (...args: string[]) =>
     execa(KILN_MOCK, ['-v', '--configdir', state.configs, '-r', 'demo', ...args], {
@@ -554,7 +542,7 @@ test.serial('--orphanskill ends what runs in the root, a build that goes on as w
   t.true(await eventually(async () => !/sleep|slow-1-1/.test(await listed())));
 });
 
-test.serial('logs have what tools for packagers look for', async (t) => {
+test.serial('logs have what packagers’ tools look for', async (t) => {
   const good = await srpm({ name: 'good' });
   const out = results('logs');
   passes(t, await state.mock(['--rebuild', good, '--resultdir', out, '-D', 'two words']));
@@ -633,39 +621,36 @@ test.serial(
   },
 );
 
-test.serial(
-  '--install makes room for what conflicts with what is there, as with --allowerasing',
-  async (t) => {
-    const needs = { name: 'needs-tool', requires: ['tool'] };
-    const local = await repository('rivals', [
-      { name: 'tool' },
-      needs,
-      { name: 'rival', conflicts: ['tool'] },
-    ]);
-    const conf = `[rivals]\\nbaseurl=${pathToFileURL(local)}\\ngpgcheck=0\\n`;
-    const cfg = await config('rivals', `config_opts['dnf.conf'] += '\\n${conf}'`);
-    const mock = (...args: string[]) => state.mock(['-r', cfg, ...args]);
-    passes(t, await mock('--install', 'needs-tool'));
-    const installed = async () => {
-      const all = (await mock('--chroot', 'rpm -qa --qf "%{name}\\n" | sort')).stdout.split('\n');
-      return all.filter((name) => ['tool', 'needs-tool', 'rival'].includes(name));
-    };
-    t.deepEqual(await installed(), ['needs-tool', 'tool']);
-    const result = await mock('--install', 'rival');
-    passes(t, result);
-    t.deepEqual(await installed(), ['rival']);
-    passes(t, await mock('--chroot', 'rpm -Va --nofiles'));
-    passes(t, await mock('--install', 'tool'));
-    t.deepEqual(await installed(), ['tool']);
-    // rpm itself stays.
-    const evil = await repository('evil', [{ name: 'evil', conflicts: ['rpm'] }]);
-    const refused = await mock('--addrepo', `file://${evil}`, '--install', 'evil');
-    ends(t, refused, 30, /rpm/);
-    passes(t, await mock('--scrub=all'));
-  },
-);
+test.serial('--install removes packages that conflict, as with --allowerasing', async (t) => {
+  const needs = { name: 'needs-tool', requires: ['tool'] };
+  const local = await repository('rivals', [
+    { name: 'tool' },
+    needs,
+    { name: 'rival', conflicts: ['tool'] },
+  ]);
+  const conf = `[rivals]\\nbaseurl=${pathToFileURL(local)}\\ngpgcheck=0\\n`;
+  const cfg = await config('rivals', `config_opts['dnf.conf'] += '\\n${conf}'`);
+  const mock = (...args: string[]) => state.mock(['-r', cfg, ...args]);
+  passes(t, await mock('--install', 'needs-tool'));
+  const installed = async () => {
+    const all = (await mock('--chroot', 'rpm -qa --qf "%{name}\\n" | sort')).stdout.split('\n');
+    return all.filter((name) => ['tool', 'needs-tool', 'rival'].includes(name));
+  };
+  t.deepEqual(await installed(), ['needs-tool', 'tool']);
+  const result = await mock('--install', 'rival');
+  passes(t, result);
+  t.deepEqual(await installed(), ['rival']);
+  passes(t, await mock('--chroot', 'rpm -Va --nofiles'));
+  passes(t, await mock('--install', 'tool'));
+  t.deepEqual(await installed(), ['tool']);
+  // rpm itself stays.
+  const evil = await repository('evil', [{ name: 'evil', conflicts: ['rpm'] }]);
+  const refused = await mock('--addrepo', `file://${evil}`, '--install', 'evil');
+  ends(t, refused, 30, /rpm/);
+  passes(t, await mock('--scrub=all'));
+});
 
-test.serial('the cause of a failure is in the first screen, once, and the hint fits', async (t) => {
+test.serial('the cause of a failure is on the first screen, once, with a hint', async (t) => {
   const check = await fails('check', {
     name: 'check',
     sections: '%check\necho the check is cross >&2; exit 1',
@@ -692,7 +677,7 @@ test.serial('the cause of a failure is in the first screen, once, and the hint f
   t.notRegex(syntax.stderr, /--sources/);
 });
 
-long('the causes of further failures, and their hints', async (t) => {
+long('further failures are reported with their causes and hints', async (t) => {
   const arch = await fails('arch', SPEC.replace('BuildArch: noarch', 'ExclusiveArch: s390x'));
   ends(t, arch, 1, /ERROR: the package is not for x86_64: its ExclusiveArch/);
   t.notRegex(await readFile(join(results('arch'), 'build.log'), 'utf8'), /Executing\(%build\)/);

@@ -203,7 +203,7 @@ const config = fc
   .array(fc.oneof(statement, { weight: 5, arbitrary: simple }), { minLength: 1, maxLength: 8 })
   .map((statements) => `config_opts['root'] = 'x-{{ releasever }}'\n${statements.join('\n')}\n`);
 
-test(`${COUNT} random configurations come to what mock makes of them`, async (t) => {
+test(`${COUNT} random configurations mean what mock makes of them`, async (t) => {
   t.timeout(600_000 * PATIENCE);
   const directory = await mkdtemp(join(tmpdir(), 'kiln-mock-campaign-'));
   t.teardown(() => rm(directory, { recursive: true }));

@@ -12,7 +12,7 @@ function read(...argv: string[]) {
 }
 
 /** As Koji's builder calls it (kojid, BuildRoot.mock). */
-test('Koji', (t) => {
+test('Koji’s command lines are understood', (t) => {
   t.deepEqual(read('-r', 'koji/f44-build-1-2', '--init'), {
     mode: 'init',
     args: [],
@@ -48,7 +48,7 @@ test('Koji', (t) => {
 });
 
 /** As Copr's copr-rpmbuild calls it. */
-test('Copr', (t) => {
+test('Copr’s command lines are understood', (t) => {
   t.like(
     read(
       '--buildsrpm',
@@ -90,7 +90,7 @@ test('Copr', (t) => {
 });
 
 /** As packit, fedpkg and rpkg call it. */
-test('packit, fedpkg', (t) => {
+test('the command lines of packit and fedpkg are understood', (t) => {
   t.like(read('--root', 'fedora-rawhide-x86_64', '--resultdir', '/r', '--rebuild', 'a.src.rpm'), {
     mode: 'rebuild',
     root: 'fedora-rawhide-x86_64',
@@ -103,7 +103,7 @@ test('packit, fedpkg', (t) => {
   });
 });
 
-test('options and arguments in any order, abbreviated, glued, with values that begin with a dash', (t) => {
+test('options and arguments are read in any order, abbreviated, glued, and with values like -x', (t) => {
   t.deepEqual(read('a.src.rpm', '-Dfoo bar', 'b.src.rpm', '--result', 'r', '-vnN'), {
     mode: 'rebuild',
     args: ['a.src.rpm', 'b.src.rpm'],
@@ -151,7 +151,7 @@ for (const [argv, message, hint] of WRONG) {
   });
 }
 
-test('--rpmbuild-opts is split as a shell splits it', (t) => {
+test('--rpmbuild-opts is split as by a shell', (t) => {
   t.deepEqual(shellWords(`--define 'a b' "c \\"d\\" \\x" e\\ f ''`), [
     '--define',
     'a b',

@@ -11,7 +11,7 @@ const CONFIGS = process.env.KILN_MOCK_CONFIGS ?? '';
 
 const FIXTURES = join(import.meta.dirname, '../../fixtures/mock-configs');
 
-test('every construct of mock’s configurations comes to what Python and Jinja make of it', async (t) => {
+test('configurations with every construct mean what Python and Jinja make of them', async (t) => {
   const loaded = await compareFolder(t, FIXTURES);
   t.deepEqual(loaded.sort(), [
     'arches-aarch64',
@@ -24,7 +24,7 @@ test('every construct of mock’s configurations comes to what Python and Jinja 
   ]);
 });
 
-test('repo_arch: the target, or what repo_arch_map says, and never nothing', async (t) => {
+test('repo_arch is the target, or what repo_arch_map says, and is never empty', async (t) => {
   const value = async (name: string, option: string) =>
     (await kilnsOpinion(FIXTURES, name)).options.value(option);
   t.is(await value('arches-armv7hl', 'repo_arch'), 'armv7');

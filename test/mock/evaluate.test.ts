@@ -131,7 +131,7 @@ config_opts['newline'] = """a\nb"""`,
   'included.tpl': "config_opts['included'] = config_opts['tabbed']",
 };
 
-test('a configuration comes to what Python, Jinja and mock make of it', async (t) => {
+test('a configuration means what Python, Jinja and mock make of it', async (t) => {
   const configs = Object.entries(CONSTRUCTS).map(([name, text]) => [`${name}.cfg`, text] as const);
   const directory = await folder(t, { ...Object.fromEntries(configs), ...INCLUDED });
   const loaded = await compareFolder(t, directory);
@@ -144,7 +144,7 @@ test('a configuration comes to what Python, Jinja and mock make of it', async (t
   );
 });
 
-test('a mistake is told with its file and line, also in files that are included', async (t) => {
+test('a mistake is reported with its file and line, also in included files', async (t) => {
   const directory = await folder(t, {
     'first.tpl': "config_opts['a'] = 'a'\n\n",
     'second.tpl': "config_opts['b'] = 1\nconfig_opts['c'] = 1 / 0",
@@ -174,7 +174,7 @@ test('a mistake is told with its file and line, also in files that are included'
   t.regex(await place('raise SystemExit(1)'), /^test\.cfg:2: it ends the program/);
 });
 
-test('an option knows where it was set last', async (t) => {
+test('an option knows where it was last set', async (t) => {
   const directory = await folder(t, {
     'test.cfg': `config_opts['root'] = 'x'
 include('more.tpl')
@@ -218,7 +218,7 @@ const ELSEWHERE: readonly (readonly [string, RegExp])[] = [
   ],
 ];
 
-test('a configuration that asks for more than its own text is an error, not another build', async (t) => {
+test('a configuration that needs more than its own text is an error', async (t) => {
   for (const [text, message] of ELSEWHERE) {
     const directory = await folder(t, { 'test.cfg': `config_opts['root'] = 'x'\n${text}\n` });
     t.regex((await refusal(t, directory)).message, message, text);
@@ -283,7 +283,7 @@ except Exception as error:
   }
 });
 
-test('a hostile configuration cannot speak for kiln, or have it read a file', async (t) => {
+test('a hostile configuration cannot speak for kiln, or make it read a file', async (t) => {
   const secret = await folder(t, { secret: 'the secret', 'test.cfg': '' });
   const ask = (path: string) => `${REAL}import json
 body = json.dumps({'type': 'message', 'value': {'read': ${JSON.stringify(path)}}}).encode()
@@ -301,7 +301,7 @@ os.write(3, len(body).to_bytes(4, 'little') + body)
   t.regex((await refusal(t, directory)).message, /cannot be evaluated/);
 });
 
-test('a configuration includes files beside it and of the configuration directory, through no link', async (t) => {
+test('a configuration can include files beside it or in the configuration directory, but no link', async (t) => {
   const configs = await folder(t, { 'a.tpl': "config_opts['out'] = 'a'\n" });
   const other = await folder(t, { 'b.tpl': "config_opts['out'] = 'b'\n" });
   const own = await folder(t, { 'own.tpl': "config_opts['out'] = 'own'\n" });
@@ -353,7 +353,7 @@ test('a configuration cannot hang kiln or fill its memory', async (t) => {
   }
 });
 
-test('descriptions of a folder: one that kills its process hides no other', async (t) => {
+test('a configuration that kills its process hides no other one’s description', async (t) => {
   const says = (text: string) =>
     `config_opts['root'] = 'x'\nconfig_opts['description'] = '${text}'\n`;
   const directory = await folder(t, {
@@ -370,7 +370,7 @@ test('descriptions of a folder: one that kills its process hides no other', asyn
   t.deepEqual(found, ['one', undefined, 'x', undefined, 'five']);
 });
 
-test('without Jinja, a configuration is refused with the name of the package', async (t) => {
+test('without Jinja, a configuration is refused, and the missing package named', async (t) => {
   const directory = await folder(t, { 'test.cfg': "config_opts['root'] = 'x'\n" });
   const words = ['mock', '--configdir', directory, '-r', 'test', '--debug-config'];
   const hidden = 'mount -t tmpfs tmpfs /usr/lib/python3/dist-packages/jinja2 && exec "$@"';
@@ -382,7 +382,7 @@ test('without Jinja, a configuration is refused with the name of the package', a
   t.is(exitCode, 3, stderr);
 });
 
-test('what a recipe says of builds is what mock’s defaults say', async (t) => {
+test('what a recipe says of builds has mock’s defaults', async (t) => {
   const { options } = await loadConfig(undefined, { paths: { root: '/x' }, arch: 'x86_64' });
   t.deepEqual(defaultSettings('/x/mock'), buildSettings(options));
 });

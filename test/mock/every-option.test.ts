@@ -129,7 +129,7 @@ async function meanings(t: ExecutionContext, texts: readonly string[], base = BA
   return found;
 }
 
-test('every option of mock is done, or named with file and line, or about mock’s own workings', async (t) => {
+test('every option of mock is honoured, named with file and line, or mock’s own affair', async (t) => {
   t.timeout(120_000 * PATIENCE);
   const { options } = await loadConfig(undefined, { paths: { root: '/s' }, arch: 'x86_64' });
   t.deepEqual(
@@ -183,7 +183,7 @@ test('every option of mock is done, or named with file and line, or about mock�
   );
 });
 
-test('every plugin and every option of one is done, named, or about mock’s own workings', async (t) => {
+test('every plugin and its options are honoured, named, or mock’s own affair', async (t) => {
   t.timeout(120_000 * PATIENCE);
   const { options } = await loadConfig(undefined, { paths: { root: '/s' }, arch: 'x86_64' });
   const conf = options.value('plugin_conf');
@@ -232,7 +232,7 @@ async function dnfOptions(): Promise<string[]> {
   return [...page.matchAll(/^\.B \\fB(\w+)\\fP$/gm)].map(([, name = '']) => name);
 }
 
-test('every option of dnf.conf(5) is done, or named with file and line, or changes no package', async (t) => {
+test('every option of dnf.conf(5) is honoured, named with file and line, or changes no package', async (t) => {
   t.timeout(120_000 * PATIENCE);
   const names = await dnfOptions();
   t.true(names.length > 90, String(names.length));

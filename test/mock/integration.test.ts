@@ -11,13 +11,13 @@ import { type MockState, mockState } from './mock-state.ts';
 const roots = 'roots.test.ts';
 const builds = 'builds.test.ts';
 const here = 'integration.test.ts';
-const STATUSES = [
-  roots,
-  'commands: statuses, one argument and several, what stays, and what is ended',
+const STATUSES = [roots, 'commands have mock’s statuses and arguments'];
+const CHAIN = [
+  builds,
+  '--chain builds in the order given, and --recurse comes back to what failed',
 ];
-const CHAIN = [builds, '--chain: in the order given; --recurse comes back to what failed'];
-const REFUSED = ['options.test.ts', 'every option of mock is done, changes nothing with a reason'];
-const LEFT_OUT = ['config.test.ts', 'what cannot be had is named, with what to do instead'];
+const REFUSED = ['options.test.ts', 'every option of mock is honoured, ignored with a reason'];
+const LEFT_OUT = ['config.test.ts', 'settings that kiln cannot honour are named'];
 
 /** Of each of mock's tests (integration-tests/NAME.tst) the file of ours and the beginning of a title in it. */
 const SHOWN: Readonly<Record<string, readonly string[]>> = {
@@ -30,31 +30,31 @@ const SHOWN: Readonly<Record<string, readonly string[]>> = {
   '05-orphanskill-std': STATUSES,
   '06-orphanskill-explicit': ['as-mock.test.ts', '--orphanskill ends what runs in the root'],
   '06-retcode': STATUSES,
-  '07-init-clean': [roots, '--clean and --scrub remove it; --init makes it anew'],
-  '08-oldstyle-cmd': ['command-line.test.ts', 'options and arguments in any order'],
+  '07-init-clean': [roots, '--clean and --scrub remove a root, and --init makes it again'],
+  '08-oldstyle-cmd': ['command-line.test.ts', 'options and arguments are read in any order'],
   '09-mockchain-fail': CHAIN,
   '10-mockchain-partial': CHAIN,
   '11-mockchain-success': CHAIN,
   '12-mockchain-recurse': CHAIN,
-  '13-copyin': [roots, 'files go in and out, and no link leads out of the root'],
-  '13-mockchain-gen-br': [here, 'a chain where a package generates what it requires'],
-  '14-mock-multiple': [here, 'several source packages, one result directory'],
+  '13-copyin': [roots, 'files are copied in and out, and no link leads out of the root'],
+  '13-mockchain-gen-br': [here, 'a chain builds a package that generates what it requires'],
+  '14-mock-multiple': [here, 'several source packages can share a result directory'],
   '15-overlayfs-layers': REFUSED,
   '16-spec-and-multiple-srpms-fail': ['as-mock.test.ts', '--spec with one source package'],
-  '17-spec-and-rebuild': [builds, '--buildsrpm, and --rebuild of a spec with options'],
-  '18-spec-sources-and-rebuild': [builds, '--buildsrpm, and --rebuild of a spec with options'],
-  '19-sign-plugin': [builds, 'the plugin sign: with the key of the caller’s gpg'],
+  '17-spec-and-rebuild': [builds, '--buildsrpm makes a source package'],
+  '18-spec-sources-and-rebuild': [builds, '--buildsrpm makes a source package'],
+  '19-sign-plugin': [builds, 'the plugin sign uses the key of the caller’s gpg'],
   '20-lvm-plugin': REFUSED,
   '21-mockchain-image': REFUSED,
   '22-rootdir': REFUSED,
   '23-local-mirrorlist': [
     'as-mock.test.ts',
-    'source packages at URLs, and a mirrorlist that is a path',
+    'source packages may be URLs, and a mirrorlist may be a path',
   ],
   '24-postinstall': [builds, '--additional-package, --enable-network and --postinstall'],
   '25-postupdate-root-cache': [
     here,
-    'a build root is made anew when a package of it has an update',
+    'a build root is made again when one of its packages has an update',
   ],
   '26-external-deps': LEFT_OUT,
   '27-nspawn': [here, 'the parent of a command is the init of its sandbox'],
@@ -74,7 +74,7 @@ function srpm(spec: SourceSpec): Promise<string> {
   return sourcePackage(join(state.directory, 'srpms'), spec);
 }
 
-test('each of mock’s tests is shown by one of ours, or is in the documentation with the reason', async (t) => {
+test('each of mock’s tests has one of ours, or a reason in the documentation', async (t) => {
   const docs = await readFile(join(import.meta.dirname, '../../docs/kiln-mock.md'), 'utf8');
   const table = docs.slice(docs.indexOf("## mock's own tests"));
   const rows = [...table.matchAll(/^\| (\d[^|]*) \| (same|adapted|refused) \|(.*)\|$/gm)];
@@ -90,7 +90,7 @@ test('each of mock’s tests is shown by one of ours, or is in the documentation
   for (const [line, , , reason = ''] of refused) t.true(reason.trim().length > 10, line);
 });
 
-test.serial('a chain where a package generates what it requires', async (t) => {
+test.serial('a chain builds a package that generates what it requires', async (t) => {
   const needed = await srpm({ name: 'gena' });
   const asking = await srpm({
     name: 'genb',
@@ -104,7 +104,7 @@ test.serial('a chain where a package generates what it requires', async (t) => {
   t.regex(await readFile(join(folder, 'installed_pkgs.log'), 'utf8'), /^gena-devel-1-1/m);
 });
 
-test.serial('several source packages, one result directory', async (t) => {
+test.serial('several source packages can share a result directory', async (t) => {
   const [one, two] = [await srpm({ name: 'one' }), await srpm({ name: 'two' })];
   const out = join(state.directory, 'several');
   const made = await state.mock(['--rebuild', one, two, '--resultdir', out]);
@@ -112,7 +112,7 @@ test.serial('several source packages, one result directory', async (t) => {
   for (const name of ['one', 'two']) t.true(existsSync(join(out, `${name}-1-1.noarch.rpm`)), name);
 });
 
-test.serial('a build root is made anew when a package of it has an update', async (t) => {
+test.serial('a build root is made again when one of its packages has an update', async (t) => {
   const directory = join(state.directory, 'updates');
   await writeFile(
     join(state.configs, 'updates.cfg'),

@@ -25,7 +25,7 @@ function passes(t: ExecutionContext, result: MockResult): void {
   t.is(result.exitCode, 0, result.stderr);
 }
 
-test.serial('Koji: the configuration that kojid writes, and what it calls', async (t) => {
+test.serial('Koji’s configuration and calls work', async (t) => {
   const { directory } = await debianRepository();
   const basedir = join(state.directory, 'mock');
   const name = 'f44-build-12-345';
@@ -79,7 +79,7 @@ test.serial('Koji: the configuration that kojid writes, and what it calls', asyn
   passes(t, await koji('--clean'));
 });
 
-test.serial('Copr: the configuration that copr-rpmbuild writes, and what it calls', async (t) => {
+test.serial('Copr’s configuration and calls work', async (t) => {
   const { directory } = await debianRepository();
   const resultdir = join(state.directory, 'copr-results');
   const configs = join(resultdir, 'configs');
@@ -109,7 +109,7 @@ test.serial('Copr: the configuration that copr-rpmbuild writes, and what it call
 });
 
 test.serial(
-  'Copr: a Makefile of the checkout makes the source package, in a folder of the host',
+  'for Copr, a Makefile of the checkout makes the source package in a host folder',
   async (t) => {
     const folder = await checkout(join(state.directory, 'workdir'));
     const results = join(state.directory, 'make-results');

@@ -100,7 +100,7 @@ const MOCK = `
   .split('\n')
   .map((line) => line.split(' '));
 
-test('every option of mock is done, changes nothing with a reason, or is refused with a reason', (t) => {
+test('every option of mock is honoured, ignored with a reason, or refused with a reason', (t) => {
   t.true(MOCK.length >= 87, String(MOCK.length));
   const help = helpText();
   for (const argv of MOCK) {
@@ -130,7 +130,7 @@ test('every option of mock is done, changes nothing with a reason, or is refused
   t.deepEqual(others, ['allow-host', 'dnf4', 'dnf5']);
 });
 
-test('an option that the mode would not heed is refused', (t) => {
+test('an option that the mode would ignore is refused', (t) => {
   const wrong: readonly (readonly [string[], RegExp])[] = [
     [['--localrepo', 'd', '--rebuild', 'x'], /--localrepo is for --chain, not for --rebuild/],
     [['--recurse', 'x.src.rpm'], /--recurse is for --chain, not for --rebuild/],
@@ -196,7 +196,7 @@ const argument = fc
   .filter((text) => !text.startsWith('-'))
   .map((text) => ({ words: [`./${text}`], name: undefined, value: `./${text}` }));
 
-test('whatever is on a command line is read as it is meant, or refused by name', (t) => {
+test('every command line is read as it is meant, or refused by name', (t) => {
   let [read, refused] = [0, 0];
   const property = fc.property(
     fc.array(fc.oneof({ weight: 4, arbitrary: option }, argument), { maxLength: 4 }),

@@ -52,7 +52,7 @@ function simple(name: string, version: number, more = ''): Promise<string> {
   );
 }
 
-test.serial('scriptlets that fill the disk cost the root, and nothing of it is left', async (t) => {
+test.serial('scriptlets that fill the disk cost the root, and leave nothing', async (t) => {
   const { engine } = state;
   const made = await state.mock(['--init']);
   t.is(made.exitCode, 0, made.stderr);
@@ -75,7 +75,7 @@ test.serial('scriptlets that fill the disk cost the root, and nothing of it is l
   t.true(Number(stdout.split('\t')[0]) < 1024, stdout);
 });
 
-test.serial('a root is what the configuration says; what is left out is named', async (t) => {
+test.serial('a root is what the configuration says, and settings left out are named', async (t) => {
   const made = await state.mock(['--init']);
   t.is(made.exitCode, 0, made.stderr);
   t.regex(made.stderr, /WARNING: \S+demo\.tpl:10: the plugin compress_logs is left out/);
@@ -101,7 +101,7 @@ test.serial('a root is what the configuration says; what is left out is named', 
   t.is(await inRoot(t, 'id -un; pwd', '--unpriv', '--cwd', '/tmp'), 'mockbuild\n/tmp');
 });
 
-test.serial('names of hosts are known in a root, and are no part of it', async (t) => {
+test.serial('host names are known in a root, and are not stored in it', async (t) => {
   const script = 'getent hosts localhost; getent hosts "$(uname -n)"; cat /etc/resolv.conf';
   const text = await inRoot(
     t,
@@ -122,7 +122,7 @@ test.serial('names of hosts are known in a root, and are no part of it', async (
 });
 
 test.serial(
-  '--config-opts, --enable-network, --disablerepo and --offline: by what they do to a root',
+  '--config-opts, --enable-network, --disablerepo and --offline change a root',
   async (t) => {
     const host = await readlink('/proc/self/ns/net');
     const net = 'readlink /proc/self/ns/net';
@@ -165,7 +165,7 @@ metadata_expire=0
 );
 
 test.serial(
-  'commands: statuses, one argument and several, what stays, and what is ended',
+  'commands have mock’s statuses and arguments, and what they leave stays or is ended',
   async (t) => {
     t.is((await state.mock(['--shell'], { input: 'exit 5\n' })).exitCode, 5);
     t.is((await state.mock(['--shell', 'exit 6'])).exitCode, 6);
@@ -191,7 +191,7 @@ test.serial(
   },
 );
 
-test.serial('files go in and out, and no link leads out of the root', async (t) => {
+test.serial('files are copied in and out, and no link leads out of the root', async (t) => {
   const file = join(state.directory, 'in.txt');
   await writeFile(file, 'content');
   ends(
@@ -298,7 +298,7 @@ test.serial('packages are installed, updated and removed by the root’s own rpm
 });
 
 test.serial(
-  'one at a time; --uniqueext is another root; the image cannot be removed under it',
+  'a root has one user at a time, --uniqueext makes another, and its image stays',
   async (t) => {
     const holder = execa(KILN_MOCK, ['-q', '--configdir', state.configs, '-r', 'demo', '--shell'], {
       env: { ...state.env, HOME: state.directory },
@@ -327,53 +327,50 @@ function rootFile(root: string, file: string): Promise<string> {
   return readFile(join(state.engine.paths.roots, root, file), 'utf8');
 }
 
-long(
-  'killed: the root is there after a command, and made anew after half a transaction',
-  async (t) => {
-    await inRoot(t, 'echo kept > /kept');
-    const start = (...args: string[]) =>
-      execa(
-        process.execPath,
-        [
-          join(import.meta.dirname, '../../src/programs/command-line.ts'),
-          'mock',
-          '-v',
-          '--configdir',
-          state.configs,
-          '-r',
-          'demo',
-          ...args,
-        ],
-        {
-          env: { ...state.env, HOME: state.directory },
-          reject: false,
-          stdin: 'ignore',
-        },
-      );
-    const shell = start('--chroot', 'echo ready; sleep 3600');
-    await once(shell.stdout, 'data');
-    shell.kill('SIGKILL');
-    await shell;
-    t.is(await inRoot(t, 'cat /kept; ps ax | grep -c "[s]leep 3600"; true'), 'kept\n0');
+long('a root survives a killed command, and is made again after half a transaction', async (t) => {
+  await inRoot(t, 'echo kept > /kept');
+  const start = (...args: string[]) =>
+    execa(
+      process.execPath,
+      [
+        join(import.meta.dirname, '../../src/programs/command-line.ts'),
+        'mock',
+        '-v',
+        '--configdir',
+        state.configs,
+        '-r',
+        'demo',
+        ...args,
+      ],
+      {
+        env: { ...state.env, HOME: state.directory },
+        reject: false,
+        stdin: 'ignore',
+      },
+    );
+  const shell = start('--chroot', 'echo ready; sleep 3600');
+  await once(shell.stdout, 'data');
+  shell.kill('SIGKILL');
+  await shell;
+  t.is(await inRoot(t, 'cat /kept; ps ax | grep -c "[s]leep 3600"; true'), 'kept\n0');
 
-    const slow = await simple('slow', 1, '%pre\nsleep 3600');
-    const install = start('--install', slow);
-    for (
-      let seen = '';
-      !seen.includes('"changing":true');
-      seen = await rootFile('demo-x86_64', 'root.json')
-    ) {
-      await sleep(50);
-    }
-    install.kill('SIGKILL');
-    await install;
-    const next = await state.mock(['--chroot', 'ls /kept; rpm -q slow']);
-    t.regex(next.stderr, /made anew: it was being changed when kiln was killed/);
-    t.is(next.stdout, 'package slow is not installed');
-  },
-);
+  const slow = await simple('slow', 1, '%pre\nsleep 3600');
+  const install = start('--install', slow);
+  for (
+    let seen = '';
+    !seen.includes('"changing":true');
+    seen = await rootFile('demo-x86_64', 'root.json')
+  ) {
+    await sleep(50);
+  }
+  install.kill('SIGKILL');
+  await install;
+  const next = await state.mock(['--chroot', 'ls /kept; rpm -q slow']);
+  t.regex(next.stderr, /made anew: it was being changed when kiln was killed/);
+  t.is(next.stdout, 'package slow is not installed');
+});
 
-test.serial('--clean and --scrub remove it; --init makes it anew', async (t) => {
+test.serial('--clean and --scrub remove a root, and --init makes it again', async (t) => {
   await inRoot(t, 'touch /kept');
   t.is((await state.mock(['--init', '--no-clean'])).exitCode, 0);
   t.is(await inRoot(t, 'ls /kept'), '/kept');
@@ -397,7 +394,7 @@ test.serial('--clean and --scrub remove it; --init makes it anew', async (t) => 
   t.deepEqual(await gc('1s'), ['demo-x86_64-old']);
 });
 
-test.serial('configurations are listed and shown, and what there is not is said', async (t) => {
+test.serial('configurations are listed and shown, and a missing one is reported', async (t) => {
   await writeFile(join(state.configs, 'broken.cfg'), "open('/etc/passwd')\n");
   await writeFile(join(state.configs, 'plain.cfg'), "config_opts['root'] = 'plain'\n");
   await symlink('demo.cfg', join(state.configs, 'default.cfg'));

@@ -46,7 +46,7 @@ const NOT_TRUSTED =
   /signed-1-1\.noarch of repository addrepo1: it is signed by .* not by a key that is trusted here/;
 const UNSIGNED = /unsigned-1-1\.noarch of repository addrepo\d+: it is not signed/;
 
-test.serial('a layer for a build: packages of --addrepo, required or added', async (t) => {
+test.serial('packages of --addrepo are checked in the layer of a build', async (t) => {
   const source = await sourcePackage();
   const build = async (name: string, keyring: string, ...more: string[]) => {
     const { exitCode, stderr } = await state.kiln([
@@ -78,7 +78,7 @@ test.serial('a layer for a build: packages of --addrepo, required or added', asy
   await copyFile(key('good'), key('changing'));
 });
 
-test.serial('a root of kiln-mock: --install', async (t) => {
+test.serial('packages of --install are checked in a root of kiln-mock', async (t) => {
   const made = await state.mock(['--init']);
   t.is(made.exitCode, 0, made.stderr);
   const install = (name: string, keyring: string) =>
