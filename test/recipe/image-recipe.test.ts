@@ -84,7 +84,7 @@ test('a YAML alias bomb is refused', async (t) => {
   await t.throwsAsync(recipes.load('bomb.yaml'), { instanceOf: RecipeError });
 });
 
-test('a recipe adds to what it extends', async (t) => {
+test('a recipe adds to the one it extends', async (t) => {
   await using recipes = await folder({
     'base.yaml': `${repository}
 packages: [bash]
@@ -125,7 +125,7 @@ test('recipes that extend one another in a circle are refused', async (t) => {
   t.deepEqual(one, ['extends'], 'what b lacks may be in what it cannot extend');
 });
 
-test('a recipe whose ancestor is missing, or itself, has that one problem', async (t) => {
+test('a recipe whose ancestor is missing, or is itself, has that one problem', async (t) => {
   await using recipes = await folder({ 'a.yaml': 'extends: nobody\n', 'b.yaml': 'extends: b\n' });
   for (const name of ['a.yaml', 'b.yaml']) {
     const error = await t.throwsAsync(recipes.load(name), { instanceOf: RecipeError });
@@ -136,7 +136,7 @@ test('a recipe whose ancestor is missing, or itself, has that one problem', asyn
   }
 });
 
-test('the same user in a recipe and in what it extends is a problem', async (t) => {
+test('a recipe cannot have the same user as the one it extends', async (t) => {
   await using recipes = await folder({
     'base.yaml': `${repository}\npackages: [bash]\nusers: [{ name: build, uid: 1000 }]\n`,
     'child.yaml': 'extends: base\nusers: [{ name: build, uid: 1001 }]\n',
@@ -145,7 +145,7 @@ test('the same user in a recipe and in what it extends is a problem', async (t) 
   t.regex(error!.message, /child\.yaml:2:17: users\[0\]\.name: build is used twice/);
 });
 
-test('a file of a recipe is written once; one of what it extends may be replaced', async (t) => {
+test('a recipe can write a file once, and replace one of the recipe it extends', async (t) => {
   await using recipes = await folder({
     'base.yaml': `${repository}\npackages: [bash]\nfiles: [{ path: /etc/x, content: a }]\n`,
     'child.yaml': 'extends: base\nfiles: [{ path: /etc/x, content: b }]\n',

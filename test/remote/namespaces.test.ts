@@ -9,7 +9,7 @@ import { busyboxState, KILN } from '../support/busybox-state.ts';
 import { daemonPid } from '../support/daemon.ts';
 import { sshServer } from '../support/ssh-server.ts';
 
-test('the command runs in the daemon of the other namespace, and the own one has nothing of it', async (t) => {
+test('a command runs in the daemon of the other namespace, and the own one has no part', async (t) => {
   await using far = await busyboxState();
   await using near = await busyboxState();
   const holder = spawn('unshare', ['--net', 'sh', '-c', 'ip link set lo up && echo up && cat'], {

@@ -99,7 +99,7 @@ async function allFoldersGo(): Promise<boolean> {
   return await until(() => !farFolders().some((name) => now.includes(name)));
 }
 
-test.serial('a command runs there: status, both outputs, standard input', async (t) => {
+test.serial('a command runs there, with its status, both outputs and standard input', async (t) => {
   const world = t.context;
   const script = 'cat; echo out; echo err >&2; exit 7';
   const done = await there(world, [...RUN, '--', 'sh', '-c', script], {
@@ -117,7 +117,7 @@ test.serial('a command runs there: status, both outputs, standard input', async 
   t.is(daemonPid(world.near.paths.root), undefined);
 });
 
-test.serial('what kiln says there is no order to a CI service here', async (t) => {
+test.serial('messages of the far kiln give no commands to a CI service here', async (t) => {
   const world = t.context;
   const env = { ...world.env, GITHUB_ACTIONS: 'true' };
   const { exitCode, stderr } = await there(world, ['run', '-r', 'x##[add-mask]y', '--', 'true'], {
@@ -128,7 +128,7 @@ test.serial('what kiln says there is no order to a CI service here', async (t) =
   t.deepEqual(new GithubRunner().read(stderr).executed, []);
 });
 
-test.serial('the value of --env NAME is in no words of a process there', async (t) => {
+test.serial('the value of --env NAME is in no command line of the far machine', async (t) => {
   const world = t.context;
   const { cwd } = world;
   const value = `hidden-${Date.now()}`;
@@ -168,7 +168,7 @@ test.serial('the value of --env NAME is in no words of a process there', async (
   await once(child, 'exit');
 });
 
-test.serial('files go there, and artifacts come back', async (t) => {
+test.serial('files are copied there, and artifacts come back', async (t) => {
   const world = t.context;
   const { cwd } = world;
   mkdirSync(join(cwd, 'tree/sub'), { recursive: true });
@@ -199,7 +199,7 @@ test.serial('files go there, and artifacts come back', async (t) => {
   t.true(await allFoldersGo());
 });
 
-test.serial('much of it, both ways', async (t) => {
+test.serial('much data passes, in both directions', async (t) => {
   const world = t.context;
   const { cwd } = world;
   // A gigabyte with `scripts/test --long`.
@@ -233,7 +233,7 @@ test.serial('much of it, both ways', async (t) => {
   t.is(String(piped.stdout).slice(0, 64), await digest(big));
 });
 
-test.serial('results come while they are made', async (t) => {
+test.serial('results arrive while they are made', async (t) => {
   const world = t.context;
   const recipe = `image: ${IMAGE.slice(0, 12)}\nsteps: ["echo begun", "sleep 8"]\nsources: [{file: sub/data}]\n`;
   mkdirSync(join(world.cwd, 'sub'));
@@ -247,7 +247,7 @@ test.serial('results come while they are made', async (t) => {
   t.notRegex(done.stderr, /kiln-remote-/, 'messages have the caller’s names');
 });
 
-test.serial('packages and chains are built there, and come as they are made', async (t) => {
+test.serial('packages and chains build there, and arrive as they are made', async (t) => {
   const world = t.context;
   const fixtures = process.env.KILN_FIXTURES ?? join(import.meta.dirname, '../../.cache/fixtures');
   symlinkSync(fixtures, join(world.far.paths.root, 'fixtures'));
@@ -289,7 +289,7 @@ test.serial('packages and chains are built there, and come as they are made', as
   t.regex(readFileSync(join(world.cwd, 'result/build.log'), 'utf8'), /exit 7/);
 });
 
-test.serial('signals and terminals', async (t) => {
+test.serial('signals and terminals work there', async (t) => {
   const world = t.context;
   const { server, env, cwd } = world;
   const trap = 'trap "echo caught; exit 9" INT; echo ready; while :; do sleep 0.1; done';
@@ -327,7 +327,7 @@ test.serial('signals and terminals', async (t) => {
   t.regex(String(plain.stdout), /a\nb\n$/);
 });
 
-test.serial('a reader that has seen enough ends the command there', async (t) => {
+test.serial('a reader that has seen enough ends the far command', async (t) => {
   const { server, env, cwd } = t.context;
   const pipe = `"$0" --host ${server.url} run -r busybox -- yes | head -n 2; echo "\${PIPESTATUS[0]}"`;
   const options = { env, cwd, extendEnv: false, timeout: 60_000 * PATIENCE };
@@ -339,7 +339,7 @@ function quote(text: string): string {
   return `'${text.replaceAll("'", String.raw`'\''`)}'`;
 }
 
-test.serial('a connection that breaks ends the command there', async (t) => {
+test.serial('a broken connection ends the far command', async (t) => {
   const world = t.context;
   const { server, env, cwd } = world;
   for (const whose of ['ssh', 'client', 'sshd']) {
@@ -397,7 +397,7 @@ test.serial('a detached job goes on there, and is found again', async (t) => {
   t.true(await allFoldersGo());
 });
 
-test.serial('what does not travel is refused by name, before anything is sent', async (t) => {
+test.serial('options that cannot travel are refused by name before anything is sent', async (t) => {
   const world = t.context;
   const refusals: readonly (readonly [readonly string[], RegExp])[] = [
     [[...RUN, '--bind', '.:/work', '--', 'true'], /--bind does not go to another machine/],
@@ -422,7 +422,7 @@ test.serial('what does not travel is refused by name, before anything is sent', 
   t.regex(String(wrong.stderr), /is not the address of a machine/);
 });
 
-test.serial('what is wrong at the other end is told', async (t) => {
+test.serial('errors of the far machine are reported', async (t) => {
   const world = t.context;
   const { server, far } = world;
   const known = readFileSync(server.knownHosts, 'utf8');
@@ -466,7 +466,7 @@ test.serial('what is wrong at the other end is told', async (t) => {
   t.true(statSync(server.bin).isDirectory());
 });
 
-test.serial('what others put beside the far end’s folders keeps nobody from it', async (t) => {
+test.serial('files that others plant beside the far end’s folders do not block it', async (t) => {
   const world = t.context;
   const ring = `/var/tmp/kiln-remote-ring-${process.pid}`;
   const other = `/var/tmp/ring-${process.pid}`;
@@ -485,7 +485,7 @@ test.serial('what others put beside the far end’s folders keeps nobody from it
 });
 
 test.serial(
-  'a folder that its maker has not locked, or that a command made anew, goes with the next call',
+  'the next call removes a folder that was never locked, and one that a command made anew',
   async (t) => {
     const old = `/var/tmp/kiln-remote-old-${process.pid}`;
     const young = `/var/tmp/kiln-remote-young-${process.pid}`;

@@ -54,7 +54,7 @@ async function unpack(
   return { top, error };
 }
 
-test('files, folders and links come as they are, without set-id bits', async (t) => {
+test('files, folders and links arrive unchanged, without set-id bits', async (t) => {
   const { top, error } = await unpack(
     t,
     [
@@ -72,7 +72,7 @@ test('files, folders and links come as they are, without set-id bits', async (t)
   t.is(readFileSync(join(top, 'out/old'), 'utf8'), 'new\n');
 });
 
-test('long zeros become holes, and every byte is as it was', async (t) => {
+test('long zeros become holes, and every byte is unchanged', async (t) => {
   const bytes = Buffer.alloc(30 << 20);
   for (const at of [0, 5_000_001, (20 << 20) - 1]) bytes.write('not zero', at);
   const zeros = Buffer.alloc(10 << 20);
@@ -108,7 +108,7 @@ for (const [title, entries] of [
   });
 }
 
-test('of a file that does not come whole, nothing is left', async (t) => {
+test('a file that arrives incomplete leaves nothing', async (t) => {
   const top = mkdtempSync(join(tmpdir(), 'kiln-unpack-'));
   t.teardown(() => rmSync(top, { recursive: true }));
   const root = openSync(top, 'r');
@@ -123,7 +123,7 @@ test('of a file that does not come whole, nothing is left', async (t) => {
   closeSync(root);
 });
 
-test('a link that is there already is replaced, not followed', async (t) => {
+test('an existing link is replaced, not followed', async (t) => {
   const { top, error } = await unpack(t, [{ name: 'out0/f', content: 'new\n' }], (folder) => {
     writeFileSync(join(folder, '../outside/f'), 'theirs\n');
     symlinkSync('../outside/f', join(folder, 'f'));
@@ -133,7 +133,7 @@ test('a link that is there already is replaced, not followed', async (t) => {
   t.is(readFileSync(join(top, 'out/f'), 'utf8'), 'new\n');
 });
 
-test('addresses of machines', (t) => {
+test('addresses of machines are parsed', (t) => {
   t.deepEqual(parseAddress('ssh://me@build.example:2222'), {
     host: 'build.example',
     user: 'me',

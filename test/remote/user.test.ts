@@ -68,7 +68,7 @@ async function there({ server, near, cwd }: World, args: readonly string[], inpu
   return { exitCode, stdout, stderr };
 }
 
-test.serial('files go there and results come back, with no rights but the login’s', async (t) => {
+test.serial('files go there and results come back, with only the login’s rights', async (t) => {
   const world = t.context;
   writeFileSync(join(world.cwd, 'in'), 'in ');
   const script = 'id -u; cat; cat /tmp/in >/tmp/out; exit 7';
@@ -97,7 +97,7 @@ test.serial('files go there and results come back, with no rights but the login�
   t.true(existsSync(join(world.cwd, 'built/result.json')));
 });
 
-test.serial('the far kiln refuses what a user may not there', async (t) => {
+test.serial('the far kiln refuses what its users may not do', async (t) => {
   const refused: readonly (readonly [readonly string[], RegExp])[] = [
     [['--network', 'default'], /--network default is not for users.*users\.networks/s],
     [['--cap-add', 'SYS_ADMIN'], /--cap-add.*users\.capabilities/s],
@@ -113,7 +113,7 @@ test.serial('the far kiln refuses what a user may not there', async (t) => {
   t.regex(removed.stderr, /it is root’s/);
 });
 
-test.serial('what root runs there is not seen; a broken connection ends the user’s', async (t) => {
+test.serial('root’s far sandboxes are hidden; a broken connection ends the user’s', async (t) => {
   const world = t.context;
   const [seconds, rootsSeconds] = [ownSeconds(), ownSeconds()];
   const argv = [...RUN, '--', 'sleep', seconds];
@@ -138,7 +138,7 @@ test.serial('what root runs there is not seen; a broken connection ends the user
 });
 
 test.serial(
-  'a detached job of the user’s is attached to, and its results are fetched',
+  'a user’s detached job can be attached to, and its results can be fetched',
   async (t) => {
     const world = t.context;
     const script = 'read line; echo got $line; echo made >/tmp/o; exit 3';
