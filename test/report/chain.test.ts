@@ -70,7 +70,7 @@ async function chain(name: string, plans: readonly Plan[], more = {}): Promise<s
   return directory;
 }
 
-test.serial('forty packages: graph, states, critical path and links', async (t) => {
+test.serial('a report of forty packages has graph, states, critical path and links', async (t) => {
   const plans = Array.from({ length: 40 }, (_, n): Plan => {
     const needs = [Math.floor(n / 2), Math.floor(n / 3)].filter((of) => n > 1 && of < n);
     const layer = Math.floor(Math.log2(n + 1));
@@ -105,7 +105,7 @@ test.serial('forty packages: graph, states, critical path and links', async (t) 
   t.true(edges > 37 && edges < 78, `${edges} edges: those that others imply are left out`);
 });
 
-test('the critical path is the longest, by time and not by number', async (t) => {
+test('the critical path is the longest by time, not by number', async (t) => {
   const directory = await chain('path', [
     { name: 'app', needs: ['quick3', 'slow'], took: 2, at: 31 },
     { name: 'quick3', needs: ['quick2'], took: 1, at: 2 },
@@ -122,7 +122,7 @@ test('the critical path is the longest, by time and not by number', async (t) =>
   t.is(path.replace(/<[^>]*>/g, ''), 'Critical path, 32.0 s: slow (30.0 s) → app (2.0 s)');
 });
 
-test.serial('names, reasons and logs of strangers bring neither markup nor scripts', async (t) => {
+test.serial('foreign names, reasons and logs bring neither markup nor scripts', async (t) => {
   const name = EVIL.replaceAll('/', '_');
   const directory = await chain('evil', [
     { name, needs: ['../../up', EVIL], state: 'failed', took: 1, reason: EVIL },
@@ -151,7 +151,7 @@ test('links in the result directory are not followed', async (t) => {
   t.notRegex(page, /secret|linked\/report/);
 });
 
-test('kiln report makes the same page again, and refuses what is no chain', async (t) => {
+test('kiln report makes the same page again, and refuses a broken chain.json', async (t) => {
   const farm = { id: 'f1', workers: { 'a-1-1': 'machine-seven' } };
   const directory = await chain('again', [{ name: 'a-1-1', took: 1 }], { farm });
   const path = join(directory, 'report.html');

@@ -58,7 +58,7 @@ function result(changes: Partial<Result> = {}): Result {
   };
 }
 
-test('compilers, make, rpmlint and rpm are understood, each once', (t) => {
+test('messages of compilers, make, rpmlint and rpm are recognized, each once', (t) => {
   const found = read(LOG).findings.map(
     ({ tool, severity, file, line, column }) => `${tool} ${severity} ${file}:${line}:${column}`,
   );
@@ -73,7 +73,7 @@ test('compilers, make, rpmlint and rpm are understood, each once', (t) => {
   t.deepEqual(read(LOG, 50).findings, read(LOG).findings, 'however it comes');
 });
 
-test('rpmlint’s checks of sections, and those named in capitals, are understood', (t) => {
+test('rpmlint’s checks of sections, and those in capitals, are recognized', (t) => {
   const said =
     'hello.spec: W: no-%prep-section\nhello.x86_64: W: missing-PT_GNU_STACK-section /a\n';
   t.deepEqual(
@@ -82,7 +82,7 @@ test('rpmlint’s checks of sections, and those named in capitals, are understoo
   );
 });
 
-test('tests of %check are understood', (t) => {
+test('tests of %check are recognized', (t) => {
   t.deepEqual(
     read(LOG).tests.map(({ name, outcome }) => `${name} ${outcome}`),
     [
@@ -92,7 +92,7 @@ test('tests of %check are understood', (t) => {
   );
 });
 
-test('what gcc says of a real source is found where it says', (t) => {
+test('gcc’s message about a real source is found with its place', (t) => {
   const code = 'int main(void) {\n  return undefined_name;\n}\n';
   let said = '';
   try {
@@ -104,7 +104,7 @@ test('what gcc says of a real source is found where it says', (t) => {
   t.deepEqual([found?.file, found?.line, found?.column], ['<stdin>', 2, 10]);
 });
 
-test('a log without end is read within bounds', (t) => {
+test('an endless log is read within bounds', (t) => {
   const log = new LogReader('x.spec');
   const line = Buffer.alloc(1 << 20, 'x');
   for (let n = 0; n < 50; n++) log.push(line);
@@ -112,7 +112,7 @@ test('a log without end is read within bounds', (t) => {
   t.is(log.findings.length, 1000);
 });
 
-test('lines that are almost a finding, or a test, take no time', (t) => {
+test('lines that almost are a finding, or a test, take no time', (t) => {
   const lines = ['x'.repeat(4096), `ok 1 ${' '.repeat(4000)}x#y`, `not ok 1 -${' #'.repeat(2000)}`];
   const log = Buffer.from(`${lines.join('\n')}\n`.repeat(2000));
   const began = performance.now();
@@ -125,7 +125,7 @@ test('lines that are almost a finding, or a test, take no time', (t) => {
   ]);
 });
 
-test('junit.xml is XML, and counts what is in it', (t) => {
+test('junit.xml is valid XML, and its counts are right', (t) => {
   const evil = `<&"'>\u0000\u001b]0;`;
   const { tests } = read(`${LOG}FAIL: ${evil}\n`);
   const xml = junitXml([
@@ -174,7 +174,7 @@ function wrongIn(xml: string): string {
   return status === 0 ? '' : stderr;
 }
 
-test('junit.xml is as the schema of Jenkins has it, of a chain as well', (t) => {
+test('junit.xml follows the schema of Jenkins, for chains as well', (t) => {
   const { tests } = read(LOG);
   const suites = [{ name: 'app', result: result(), tests }];
   t.is(wrongIn(junitXml(suites)), '');
@@ -197,7 +197,7 @@ test('a chain’s summary has a row for each package', (t) => {
   t.regex(chainSummary(CHAIN.slice(0, 1)), /^### chain succeeded\n/);
 });
 
-test('what rpm and rpmlint say of a spec is about its path in the checkout', (t) => {
+test('findings of rpm and rpmlint in a spec have its path in the checkout', (t) => {
   const log = new LogReader('packaging/hello.spec');
   log.push(Buffer.from(LOG));
   const files = log.findings.map(({ file }) => file);
@@ -227,7 +227,7 @@ test('each issue has the shape of GitLab’s example', (t) => {
   }
 });
 
-test('code quality has what GitLab asks for, and keeps fingerprints', (t) => {
+test('the code quality report has GitLab’s fields, and keeps fingerprints', (t) => {
   const issues = JSON.parse(codeQuality(read(LOG).findings)) as Record<string, unknown>[];
   t.is(issues.length, 6);
   for (const issue of issues) {
@@ -256,7 +256,7 @@ test('GitHub’s commands are escaped as it documents', (t) => {
   );
 });
 
-test('GitLab’s sections begin and end by one name', (t) => {
+test('GitLab’s sections begin and end with the same name', (t) => {
   const gitlab = ciProvider('auto', { GITLAB_CI: 'true' })!;
   t.regex(
     gitlab.group('%prep'),
@@ -267,7 +267,7 @@ test('GitLab’s sections begin and end by one name', (t) => {
   t.is(ciProvider('none', { GITLAB_CI: 'true' }), undefined);
 });
 
-test('a summary is Markdown in which strangers have no markup', (t) => {
+test('a summary is Markdown without markup of strangers', (t) => {
   const text = summary(result());
   t.regex(text, /^### ` kiln ` failed in check/);
   t.regex(text, /\n````\nFAIL: test-two\n```\n<b>&"\n````\n/);

@@ -88,7 +88,7 @@ const RUNS: readonly (readonly string[])[] = [
   ],
 ];
 
-test('kiln run', (t) => {
+test('kiln run is repeated with the same request', (t) => {
   for (const words of RUNS) {
     const request = runRequestOf(words);
     const { env, secrets } = request;
@@ -115,7 +115,7 @@ const BUILDS: readonly (readonly string[])[] = [
   ['--lock', '/lock.json', '--enable-network', '--network', 'net', '--spec', '/a.spec'],
 ];
 
-test('kiln build', (t) => {
+test('kiln build is repeated with the same request', (t) => {
   for (const words of BUILDS) {
     const request = buildRequestOf(words);
     const [kiln, build, ...again] = replayed(request);
@@ -165,7 +165,7 @@ function recipeRequestOf(words: readonly string[]) {
   return { ...request, ...results(options.resultdir) };
 }
 
-test('kiln build of a recipe', (t) => {
+test('kiln build of a recipe is repeated with the same request', (t) => {
   for (const words of RECIPES) {
     // A function asks the caller's rules, and is equal to none.
     const { admit: _, ...request } = recipeRequestOf(words);
@@ -199,7 +199,7 @@ function chainRequestOf(words: readonly string[]) {
   return { farm: options.farm, request: { ...request, ...results(options.resultdir) } };
 }
 
-test('kiln build --chain, also on a farm', (t) => {
+test('kiln build --chain is repeated with the same request, also on a farm', (t) => {
   const [first = [], second = []] = BUILDS.map((words) =>
     words.filter(
       (word) => !['/a.src.rpm', '--spec', '/a.spec', '--sources', '/src'].includes(word),
@@ -222,7 +222,7 @@ test('kiln build --chain, also on a farm', (t) => {
   }
 });
 
-test('what says nothing of its request has no such command', (t) => {
+test('a result without its request has no command to repeat it', (t) => {
   t.deepEqual(replayed({ ...runRequestOf(RUNS[0] ?? []), recipe: { path: '/r.yaml' } }), []);
   t.deepEqual(replayed({}), []);
   t.is(replayChain({ request: { image: 'x', jobs: 1 }, members: [] }), undefined);

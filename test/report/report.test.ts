@@ -66,7 +66,7 @@ async function report(name: string, made: Result, log: string): Promise<string> 
   return await renewReport(ownPath(directory), owner);
 }
 
-test.serial('a failed build: its cause leads to the line of the log', async (t) => {
+test.serial('the cause of a failed build links to its line of the log', async (t) => {
   const log = `start\nExecuting(%build): /bin/sh -e\na.c:2:26: error: expected a semicolon\nend\n`;
   const page = await inBrowser(await report('failed', result(), log));
   t.regex(page, /data-ready="4"/);
@@ -76,7 +76,7 @@ test.serial('a failed build: its cause leads to the line of the log', async (t) 
 });
 
 test.serial(
-  'errors far above the end are there with file and line, those of other parts are not',
+  'errors far above the end are shown with file and line, but not those of other parts',
   async (t) => {
     const noise = Array.from({ length: 500 }, (_, n) => `gcc -c file${n}.c`);
     const log = [
@@ -95,7 +95,7 @@ test.serial(
   },
 );
 
-test('the report of a recipe has its log; a command’s file of that name is an artifact', async (t) => {
+test('a recipe’s report has its log, and a command’s file of that name is an artifact', async (t) => {
   const { build: _, ...others } = result({ failure: null, exit: { code: 3 }, exitStatus: 3 });
   const log = 'a.c:1:2: error: of a step\n';
   const recipe = { ...others, request: { argv: ['sh'], recipe: { path: '/r.yaml' } } };
@@ -108,27 +108,19 @@ test('the report of a recipe has its log; a command’s file of that name is an 
   t.regex(other, /The command exited with 3\./);
 });
 
-test.serial(
-  'parts of a long log are folded, and open where an address leads into them',
-  async (t) => {
-    const lines = (name: string) => Array.from({ length: 300 }, (_, n) => `${name} ${n}`);
-    const log = [
-      'Executing(%prep): x',
-      ...lines('prep'),
-      'Executing(%build): x',
-      ...lines('build'),
-    ];
-    const path = await report('folded', result(), log.join('\n'));
-    const folded = await inBrowser(path, '#build.log:1');
-    t.regex(folded, /Executing\(%prep\): x {2}\(300 lines\)/);
-    t.regex(folded, /<span>build 0<\/span>/);
-    t.notRegex(folded, /<span>prep \d/);
-    const opened = await inBrowser(path, '#build.log:100');
-    t.regex(opened, /class="marked"[^>]*><a data-line="100">100<\/a><span>prep 98</);
-  },
-);
+test.serial('parts of a long log are folded, and open for an address inside', async (t) => {
+  const lines = (name: string) => Array.from({ length: 300 }, (_, n) => `${name} ${n}`);
+  const log = ['Executing(%prep): x', ...lines('prep'), 'Executing(%build): x', ...lines('build')];
+  const path = await report('folded', result(), log.join('\n'));
+  const folded = await inBrowser(path, '#build.log:1');
+  t.regex(folded, /Executing\(%prep\): x {2}\(300 lines\)/);
+  t.regex(folded, /<span>build 0<\/span>/);
+  t.notRegex(folded, /<span>prep \d/);
+  const opened = await inBrowser(path, '#build.log:100');
+  t.regex(opened, /class="marked"[^>]*><a data-line="100">100<\/a><span>prep 98</);
+});
 
-test.serial('what was added for a build stands apart from its image', async (t) => {
+test.serial('packages that were added for a build are listed apart from its image', async (t) => {
   const path = await report('added', result(), 'x\n');
   const directory = join(folder, 'added');
   writeFileSync(join(directory, 'installed_pkgs.log'), 'a-1-1.noarch\nb-2-2.noarch\n');
@@ -144,13 +136,13 @@ test.serial('what was added for a build stands apart from its image', async (t) 
   t.notRegex(readFileSync(path, 'utf8'), /were added/);
 });
 
-test.serial('an address names a line', async (t) => {
+test.serial('an address can name a line', async (t) => {
   const log = Array.from({ length: 5000 }, (_, n) => `line ${n + 1}`).join('\n');
   const page = await inBrowser(await report('address', result(), log), '#build.log:3456');
   t.regex(page, /class="marked"[^>]*><a data-line="3456">3456<\/a><span>line 3456</);
 });
 
-test.serial('names and logs of strangers bring neither markup nor scripts', async (t) => {
+test.serial('foreign names and logs bring neither markup nor scripts', async (t) => {
   const evil = result({
     failure: {
       ...{ code: 'E_BUILD_FAILED', phase: EVIL, message: EVIL, hint: EVIL },
@@ -180,7 +172,7 @@ test.serial('names and logs of strangers bring neither markup nor scripts', asyn
   t.is(page.match(/<script/g)?.length, 3, 'the log, the samples and the script of the report');
 });
 
-test.serial('a page may load nothing, and run its own scripts only', async (t) => {
+test.serial('a page may load nothing, and runs only its own scripts', async (t) => {
   const path = await report('closed', result(), 'x\n');
   const text = readFileSync(path, 'utf8');
   writeFileSync(path, text.replace('</main>', `<script>document.title='broken'</script></main>`));
@@ -188,7 +180,7 @@ test.serial('a page may load nothing, and run its own scripts only', async (t) =
   t.notRegex(text, /(?:src|href)="?https?:/);
 });
 
-test.serial('plots show what was sampled', async (t) => {
+test.serial('plots show the samples', async (t) => {
   const samples = Array.from({ length: 20 }, (_, n) => ({
     ...{ ms: n * 200, cpuMs: n * 150, memory: n << 20, read: 0, written: n * 4096 },
   }));
@@ -205,7 +197,7 @@ async function opens(name: string, count: number) {
 }
 
 test.serial(
-  'of an endless log the beginning and the end are there, and the page stays small',
+  'the page has the beginning and the end of an endless log, and stays small',
   async (t) => {
     // Hardly compressed.
     const noise = randomBytes(12 << 20)
@@ -229,7 +221,7 @@ test.serial(
   },
 );
 
-test.serial('only what is seen of a log is in the document', async (t) => {
+test.serial('only the visible part of a log is in the document', async (t) => {
   const { page } = await opens('some', 50_000);
   t.regex(page, /data-ready="50000"/);
   t.true((page.match(/<li/g)?.length ?? 0) < 1000);
@@ -243,7 +235,7 @@ long('a million lines take at most two seconds more than ten', async (t) => {
   t.true(much.ms - short.ms < 2000 * PATIENCE, `${much.ms} ms, ${short.ms} ms with ten lines`);
 });
 
-test.serial('what is no result is refused, and no link is followed', async (t) => {
+test.serial('an invalid result is refused, and no link is followed', async (t) => {
   const directory = join(folder, 'broken');
   mkdirSync(directory);
   await t.throwsAsync(renewReport(ownPath(directory), owner), { code: 'E_RESULT' });
