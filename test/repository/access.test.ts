@@ -60,7 +60,7 @@ const WAYS: Record<
   },
 };
 for (const [title, make] of Object.entries(WAYS)) {
-  test.serial(`${title}: metadata and packages come, and nothing is written`, async (t) => {
+  test.serial(`${title}: metadata and packages arrive, and no login is written`, async (t) => {
     const { directory, server, cache } = await scene(t);
     const [options, header] = await make(directory, server.url);
     demand(server, header);
@@ -110,7 +110,7 @@ async function filesBelow(directory: string): Promise<string[]> {
   );
 }
 
-test.serial('a wrong login: the error has neither name nor password', async (t) => {
+test.serial('the error of a wrong login has neither name nor password', async (t) => {
   const { server, cache } = await scene(t);
   demand(server, 'another');
   const config = repository({
@@ -146,76 +146,73 @@ test.serial('a login goes to no other host: not by redirects, not by absolute UR
   t.true(other.requests.every(({ headers }) => headers.authorization === undefined));
 });
 
-test.serial(
-  'certificates: the client shows its own, and trusts the authority that is named',
-  async (t) => {
-    const { directory, rpms, cache } = await scene(t);
-    const pki = join(directory, 'pki');
-    await mkdir(pki);
-    const openssl = (...args: string[]) => execa('openssl', args, { cwd: pki });
-    const subject = ['-nodes', '-newkey', 'rsa:2048', '-days', '2', '-x509'];
-    for (const name of ['server', 'client']) {
-      const names = name === 'server' ? ['-addext', 'subjectAltName=IP:127.0.0.1'] : [];
-      await openssl(
-        'req',
-        ...subject,
-        ...names,
-        '-subj',
-        `/CN=${name}`,
-        '-keyout',
-        `${name}.key`,
-        '-out',
-        `${name}.crt`,
-      );
-    }
-    const read = (name: string) => readFile(join(pki, name));
-    const backend = await MirrorServer.start(rpms);
-    t.teardown(() => backend[Symbol.asyncDispose]());
-    const server = createTlsServer(
-      {
-        ...{ cert: await read('server.crt'), key: await read('server.key') },
-        ...{ ca: await read('client.crt'), requestCert: true, rejectUnauthorized: true },
-      },
-      (request, response) => {
-        void fetch(`${backend.url}${request.url?.slice(1)}`).then(async (answer) => {
-          response.writeHead(answer.status).end(Buffer.from(await answer.arrayBuffer()));
-        });
-      },
+test.serial('the client shows its own certificate, and trusts the named authority', async (t) => {
+  const { directory, rpms, cache } = await scene(t);
+  const pki = join(directory, 'pki');
+  await mkdir(pki);
+  const openssl = (...args: string[]) => execa('openssl', args, { cwd: pki });
+  const subject = ['-nodes', '-newkey', 'rsa:2048', '-days', '2', '-x509'];
+  for (const name of ['server', 'client']) {
+    const names = name === 'server' ? ['-addext', 'subjectAltName=IP:127.0.0.1'] : [];
+    await openssl(
+      'req',
+      ...subject,
+      ...names,
+      '-subj',
+      `/CN=${name}`,
+      '-keyout',
+      `${name}.key`,
+      '-out',
+      `${name}.crt`,
     );
-    await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
-    t.teardown(() => {
-      server.closeAllConnections();
-      server.close();
-    });
-    const baseurl = `https://127.0.0.1:${(server.address() as AddressInfo).port}/`;
-    const files = {
-      sslclientcert: join(pki, 'client.crt'),
-      sslclientkey: join(pki, 'client.key'),
-      sslcacert: join(pki, 'server.crt'),
-    };
-    let asked = 0;
-    const plain = { id: 'tls', gpgcheck: false, baseurl };
-    const ask = (more: Partial<RepositoryInput>) =>
-      lockOf([repository({ ...plain, ...more })], join(cache, String(++asked)), {
-        install: ['one'],
+  }
+  const read = (name: string) => readFile(join(pki, name));
+  const backend = await MirrorServer.start(rpms);
+  t.teardown(() => backend[Symbol.asyncDispose]());
+  const server = createTlsServer(
+    {
+      ...{ cert: await read('server.crt'), key: await read('server.key') },
+      ...{ ca: await read('client.crt'), requestCert: true, rejectUnauthorized: true },
+    },
+    (request, response) => {
+      void fetch(`${backend.url}${request.url?.slice(1)}`).then(async (answer) => {
+        response.writeHead(answer.status).end(Buffer.from(await answer.arrayBuffer()));
       });
-    const lock = await ask(files);
-    t.deepEqual(nevras(lock), ['one-1-1.noarch']);
-    await fetchPackages(lock, { paths: { cache }, transfer: impatient });
-    t.false(JSON.stringify(lock).includes('client'));
-    const { sslcacert: _, ...untrusting } = files;
-    const unknown = await t.throwsAsync<KilnError>(ask(untrusting));
-    t.regex(unknown?.message ?? '', /self.signed certificate/);
-    t.deepEqual(nevras(await ask({ ...untrusting, sslverify: false })), ['one-1-1.noarch']);
-    const nobody = await t.throwsAsync<KilnError>(ask({ sslcacert: files.sslcacert }));
-    t.is(nobody?.code, 'E_DOWNLOAD');
-    const missing = await t.throwsAsync<KilnError>(ask({ ...files, sslclientcert: '/nowhere' }));
-    t.is(missing?.code, 'E_REPOSITORY_ACCESS');
-    t.regex(missing?.message ?? '', /repository tls: sslclientcert \/nowhere cannot be read/);
-  },
-);
+    },
+  );
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  t.teardown(() => {
+    server.closeAllConnections();
+    server.close();
+  });
+  const baseurl = `https://127.0.0.1:${(server.address() as AddressInfo).port}/`;
+  const files = {
+    sslclientcert: join(pki, 'client.crt'),
+    sslclientkey: join(pki, 'client.key'),
+    sslcacert: join(pki, 'server.crt'),
+  };
+  let asked = 0;
+  const plain = { id: 'tls', gpgcheck: false, baseurl };
+  const ask = (more: Partial<RepositoryInput>) =>
+    lockOf([repository({ ...plain, ...more })], join(cache, String(++asked)), {
+      install: ['one'],
+    });
+  const lock = await ask(files);
+  t.deepEqual(nevras(lock), ['one-1-1.noarch']);
+  await fetchPackages(lock, { paths: { cache }, transfer: impatient });
+  t.false(JSON.stringify(lock).includes('client'));
+  const { sslcacert: _, ...untrusting } = files;
+  const unknown = await t.throwsAsync<KilnError>(ask(untrusting));
+  t.regex(unknown?.message ?? '', /self.signed certificate/);
+  t.deepEqual(nevras(await ask({ ...untrusting, sslverify: false })), ['one-1-1.noarch']);
+  const nobody = await t.throwsAsync<KilnError>(ask({ sslcacert: files.sslcacert }));
+  t.is(nobody?.code, 'E_DOWNLOAD');
+  const missing = await t.throwsAsync<KilnError>(ask({ ...files, sslclientcert: '/nowhere' }));
+  t.is(missing?.code, 'E_REPOSITORY_ACCESS');
+  t.regex(missing?.message ?? '', /repository tls: sslclientcert \/nowhere cannot be read/);
+});
 
-test('what cannot be meant is refused', async (t) => {
+test('settings that cannot be meant are refused', async (t) => {
   const directory = await temporaryDirectory(t);
   const empty = join(directory, 'empty');
   await writeFile(empty, '\nsecond line\n');

@@ -15,7 +15,7 @@ function problems(input: unknown): string[] {
     : result.error.issues.map(({ path, message }) => `${path.join('.')}: ${message}`);
 }
 
-test('exactly one source is needed', (t) => {
+test('a repository needs exactly one source', (t) => {
   t.regex(problems({ id: 'a' }).join(), /exactly one of .* none is given/);
   t.regex(
     problems({ id: 'a', directory: 'x', baseurl: 'http://x/' }).join(),
@@ -24,7 +24,7 @@ test('exactly one source is needed', (t) => {
   t.deepEqual(problems({ id: 'a', directory: 'x' }), []);
 });
 
-test('what could be dangerous or is misspelt is refused where it stands', (t) => {
+test('dangerous and misspelt settings are refused with their place', (t) => {
   t.regex(problems({ id: '../a', directory: 'x' }).join(), /^id: /);
   t.regex(
     problems({ id: 'a', baseurl: ['http://x/', 'ftp://x/'] }).join(),
@@ -39,7 +39,7 @@ test('what could be dangerous or is misspelt is refused where it stands', (t) =>
   t.regex(problems({ id: 'a', directory: 'x', metadata_expire: '5 years' }).join(), /duration/);
 });
 
-test('variables, relative paths and file: URLs', (t) => {
+test('variables, relative paths and file: URLs are resolved', (t) => {
   const resolve = (input: unknown) => resolveRepository(repositorySchema.parse(input), OPTIONS);
   t.deepEqual(
     resolve({

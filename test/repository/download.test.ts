@@ -99,7 +99,7 @@ test('a cached file that was damaged is downloaded again', async (t) => {
   t.is(it.server.served().length, 2);
 });
 
-test('whoever looks for a file does not delete the one that another has just brought', async (t) => {
+test('looking for a file does not delete one that was just fetched', async (t) => {
   const directory = await temporaryDirectory(t);
   const cache = new Cache({ cache: directory });
   for (let round = 0; round < 200; round++) {
@@ -114,7 +114,7 @@ test('whoever looks for a file does not delete the one that another has just bro
   }
 });
 
-test('a connection that breaks is resumed where it broke', async (t) => {
+test('a broken connection is resumed where it broke', async (t) => {
   await using it = await scene(t);
   let first = true;
   it.server.misbehave = (_, response) => {
@@ -130,7 +130,7 @@ test('a connection that breaks is resumed where it broke', async (t) => {
   t.true(it.events.some(({ kind }) => kind === 'retry'));
 });
 
-test('what a killed process left is resumed, and a wrong beginning is thrown away', async (t) => {
+test('a download left by a killed process is resumed, unless its beginning is wrong', async (t) => {
   await using it = await scene(t);
   const partial = join(it.cache, 'partial', `sha256-${DIGEST}`);
   await mkdir(join(it.cache, 'partial'), { recursive: true });
@@ -152,7 +152,7 @@ test('what a killed process left is resumed, and a wrong beginning is thrown awa
   t.is(it.server.requests.length, before);
 });
 
-test('a server without ranges is no obstacle', async (t) => {
+test('a server without ranges works, too', async (t) => {
   await using it = await scene(t);
   let tries = 0;
   it.server.misbehave = (_, response) => {
@@ -164,7 +164,7 @@ test('a server without ranges is no obstacle', async (t) => {
   await isWhole(t, await it.fetch());
 });
 
-test('a range that is not the one asked for is not believed', async (t) => {
+test('a range other than the requested one is rejected', async (t) => {
   await using it = await scene(t);
   await mkdir(join(it.cache, 'partial'), { recursive: true });
   await writeFile(join(it.cache, 'partial', `sha256-${DIGEST}`), CONTENT.subarray(0, 1000));
@@ -177,7 +177,7 @@ test('a range that is not the one asked for is not believed', async (t) => {
   t.is(error?.code, 'E_DOWNLOAD');
 });
 
-test('a mirror that stalls, one that crawls, one that never answers: the next one is taken', async (t) => {
+test('a mirror that stalls, crawls or never answers is replaced by the next one', async (t) => {
   await using it = await scene(t);
   it.server.misbehave = (request, response) => {
     const mirror = request.url?.split('/')[1];
@@ -200,7 +200,7 @@ test('a mirror that stalls, one that crawls, one that never answers: the next on
   t.regex(reasons[2] ?? '', /no answer within 2500 ms/);
 });
 
-test('a mirror in trouble is asked again, after what Retry-After says', async (t) => {
+test('a mirror in trouble is asked again, after the time of Retry-After', async (t) => {
   await using it = await scene(t);
   let tries = 0;
   it.server.misbehave = (_, response) => {
@@ -215,7 +215,7 @@ test('a mirror in trouble is asked again, after what Retry-After says', async (t
   );
 });
 
-test('a mirror without the file is asked once, and all tries are told', async (t) => {
+test('a mirror without the file is asked once, and all tries are reported', async (t) => {
   await using it = await scene(t);
   const urls = ['nowhere', 'not-here-either'].map((name) => `${it.server.url}${name}`);
   const error = await t.throwsAsync<KilnError>(it.fetch(lockFor(urls)));
@@ -227,7 +227,7 @@ test('a mirror without the file is asked once, and all tries are told', async (t
   t.is(again.length, 1, 'after the last one there is no other try');
 });
 
-test('a file with another content is refused, and another mirror is asked', async (t) => {
+test('a file with wrong content is refused, and another mirror is asked', async (t) => {
   await using it = await scene(t);
   await mkdir(join(it.root, 'bad'));
   const other = Buffer.from(CONTENT);
@@ -244,7 +244,7 @@ test('a file with another content is refused, and another mirror is asked', asyn
   t.deepEqual(await readdir(alone.cache), ['partial']);
 });
 
-test('no more than the announced size is taken', async (t) => {
+test('no more than the announced size is read', async (t) => {
   await using it = await scene(t);
   it.server.misbehave = (request, response) => {
     if (request.url?.startsWith('/endless')) {
@@ -266,7 +266,7 @@ test('no more than the announced size is taken', async (t) => {
   t.true((await stat(partial)).size <= CONTENT.length);
 });
 
-test('redirects are followed, not for ever and not to other protocols', async (t) => {
+test('redirects are followed, but not for ever, nor to other protocols', async (t) => {
   await using it = await scene(t);
   let target = '/repo/thing.rpm';
   it.server.misbehave = (request, response) => {
@@ -284,7 +284,7 @@ test('redirects are followed, not for ever and not to other protocols', async (t
   }
 });
 
-test('a place outside the repository is refused', async (t) => {
+test('a location outside the repository is refused', async (t) => {
   await using it = await scene(t);
   for (const location of ['../secret.rpm', '/etc/passwd', 'a/%2e%2e/b', 'x?y']) {
     const lock = lockFor([`${it.server.url}repo`], { location });
@@ -329,7 +329,7 @@ test('the proxy of the environment is used', async (t) => {
   t.is(it.server.requests[0]?.headers.host, 'mirror.example.invalid');
 });
 
-test('a server out there cannot send kiln to this host: by redirect, by a list of mirrors', async (t) => {
+test('a server out there cannot send kiln to this host, by redirect or list of mirrors', async (t) => {
   await using it = await scene(t);
   // What the proxy is asked for is out there, for all that kiln can tell.
   it.server.misbehave = (request, response) => {
@@ -354,14 +354,14 @@ test('a server out there cannot send kiln to this host: by redirect, by a list o
   await isWhole(t, await it.fetch(own));
 });
 
-test('a remote repository names no file of this host', async (t) => {
+test('a remote repository cannot name a file of this host', async (t) => {
   await using it = await scene(t);
   const location = `file://${join(it.root, 'repo', 'thing.rpm')}`;
   const lock = lockFor([`${it.server.url}repo`], { location });
   t.is((await t.throwsAsync<KilnError>(it.fetch(lock)))?.code, 'E_REPOSITORY_METADATA');
 });
 
-test('local packages are used where they are', async (t) => {
+test('local packages are used in place', async (t) => {
   await using it = await scene(t);
   const lock = lockFor(['http://127.0.0.1:1/']);
   const directory = join(it.root, 'repo');
@@ -373,7 +373,7 @@ test('local packages are used where they are', async (t) => {
   t.deepEqual(await readdir(join(it.cache)).catch(() => []), []);
 });
 
-test('no more files at once than parallel says', async (t) => {
+test('no more files are fetched at once than parallel says', async (t) => {
   await using it = await scene(t);
   let now = 0;
   let most = 0;
@@ -407,7 +407,7 @@ test('user and password of a URL are sent, and appear in no message', async (t) 
   t.notRegex(JSON.stringify([error?.message, error?.details, it.events]), /secret/);
 });
 
-test('https: an unknown authority is refused; what has no digest yet never comes by plain http', async (t) => {
+test('an unknown authority is refused, and files without a digest never come by plain http', async (t) => {
   await using it = await scene(t);
   const { execa } = await import('execa');
   const [key, certificate] = ['key.pem', 'cert.pem'].map((name) => join(it.root, name));

@@ -27,7 +27,7 @@ async function localRepository(t: ExecutionContext, ...options: string[]) {
 }
 
 for (const type of ['bz2', 'gz', 'xz', 'zstd']) {
-  test.serial(`metadata compressed by ${type}, file lists as well`, async (t) => {
+  test.serial(`metadata compressed by ${type} is read, and so are file lists`, async (t) => {
     const { config, cache, rpms } = await localRepository(t, `--general-compress-type=${type}`);
     t.true(
       (await readdir(join(rpms, 'repodata'))).some((name) =>
@@ -39,7 +39,7 @@ for (const type of ['bz2', 'gz', 'xz', 'zstd']) {
   });
 }
 
-test.serial('sha512 checksums of metadata and packages', async (t) => {
+test.serial('sha512 checksums of metadata and packages are accepted', async (t) => {
   const { config, cache, rpms } = await localRepository(t, '--checksum=sha512');
   const lock = await lockOf([config], cache, { install: ['two'] });
   const [entry] = lock.packages;
@@ -48,7 +48,7 @@ test.serial('sha512 checksums of metadata and packages', async (t) => {
   t.is((await fetchPackages(lock, { paths: { cache } })).get(entry?.digest ?? ''), path);
 });
 
-test.serial('local packages stay where they are, and a changed folder is noticed', async (t) => {
+test.serial('local packages stay in place, and a changed folder is noticed', async (t) => {
   const { config, cache, rpms } = await localRepository(t);
   const lock = await lockOf([config], cache, { install: ['one'] });
   const files = await fetchPackages(lock, { paths: { cache } });
@@ -59,7 +59,7 @@ test.serial('local packages stay where they are, and a changed folder is noticed
   t.deepEqual(nevras(await lockOf([config], cache, { install: ['one'] })), ['one-2-1.noarch']);
 });
 
-test.serial('no folder, or one without metadata', async (t) => {
+test.serial('a missing folder, and one without metadata, are errors', async (t) => {
   const { cache, rpms, config } = await localRepository(t);
   const missing = repository({ id: 'gone', directory: join(rpms, 'nowhere') });
   const error = await t.throwsAsync<KilnError>(lockOf([missing], cache, { install: ['one'] }));
@@ -249,7 +249,7 @@ for (const [title, { make, message }] of Object.entries(BROKEN)) {
 }
 
 test.serial(
-  'metadata that dnf takes: no size, blanks, a relative xml:base, files elsewhere',
+  'metadata that dnf accepts is read: no size, blanks, a relative xml:base, files elsewhere',
   async (t) => {
     const { config, cache, rpms } = await localRepository(t);
     const index = join(rpms, 'repodata/repomd.xml');
@@ -294,7 +294,7 @@ async function changePrimary(rpms: string, change: (xml: string) => string): Pro
   await replacePrimary(rpms, xml, compressed, 'gz', lies);
 }
 
-test.serial('converted metadata that was damaged is made anew', async (t) => {
+test.serial('converted metadata that was damaged is made again', async (t) => {
   const { config, cache } = await localRepository(t);
   await lockOf([config], cache, { install: ['one'] });
   const [name = ''] = (await readdir(join(cache, 'solv'))).filter((entry) =>
@@ -313,7 +313,7 @@ test.serial('converted metadata that was damaged is made anew', async (t) => {
 });
 
 test.serial(
-  'two repositories of one name, and a missing key, are told before anything is fetched',
+  'two repositories of one name, and a missing key, are reported before any download',
   async (t) => {
     const { cache, rpms } = await localRepository(t);
     const twice = [1, 2].map(() => repository({ id: 'same', directory: rpms }));

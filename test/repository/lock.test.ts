@@ -28,7 +28,7 @@ const LOCK: Lock = {
   })),
 };
 
-test('what is no lock is refused with the place of what is wrong', (t) => {
+test('an invalid lock is refused with the place of the mistake', (t) => {
   const refused = (lock: unknown) => {
     const { error } = lockSchema.safeParse(lock);
     return error === undefined ? 'taken' : reasonLine(error);

@@ -57,7 +57,7 @@ async function result(child: ChildProcess): Promise<string> {
   return output;
 }
 
-test.serial('several processes on one cache: each file is fetched once, all agree', async (t) => {
+test.serial('processes that share a cache fetch each file once, and agree', async (t) => {
   const directory = await temporaryDirectory(t);
   const root = join(directory, 'www');
   await buildPackages(root, [{ name: 'one', requires: ['two'] }, { name: 'two' }]);
@@ -73,7 +73,7 @@ test.serial('several processes on one cache: each file is fetched once, all agre
   t.deepEqual(await readdir(join(cache, 'partial')), []);
 });
 
-test.serial('kill -9 in the middle of a download: the next run goes on there', async (t) => {
+test.serial('after kill -9 in the middle of a download, the next run resumes it', async (t) => {
   const directory = await temporaryDirectory(t);
   const root = join(directory, 'www');
   const noise = randomBytes(600_000).toString('base64').replaceAll('\n', '');
@@ -135,7 +135,7 @@ test.serial('kill -9 in the middle of a download: the next run goes on there', a
   t.deepEqual(await readdir(join(cache, 'partial')), []);
 });
 
-test.serial('kill -9 while metadata is read: the next run finds nothing half made', async (t) => {
+test.serial('kill -9 while metadata is read leaves nothing half made', async (t) => {
   const directory = await temporaryDirectory(t);
   const root = join(directory, 'www');
   await buildPackages(root, [{ name: 'one' }]);
@@ -151,7 +151,7 @@ test.serial('kill -9 while metadata is read: the next run finds nothing half mad
   }
 });
 
-test.serial('a full disk is told as such', async (t) => {
+test.serial('a full disk is reported as such', async (t) => {
   const directory = await temporaryDirectory(t);
   const root = join(directory, 'www');
   await buildPackages(root, [{ name: 'one' }]);

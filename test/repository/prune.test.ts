@@ -11,7 +11,7 @@ import { temporaryDirectory } from './rpm-repository.ts';
 
 const HOUR = 3600_000;
 
-test('what a build finds while others are removed stays', async (t) => {
+test('a file that a build finds while others are removed stays', async (t) => {
   const root = await temporaryDirectory(t);
   const cache = new Cache({ cache: root });
   const digests = ['one', 'two'].map((text) => `sha256:${hash('sha256', text, 'hex')}`);
@@ -34,7 +34,7 @@ test('what a build finds while others are removed stays', async (t) => {
   for (const digest of digests) t.truthy(await cache.find(digest));
 });
 
-test('a file counts as used from the moment that it is looked for', async (t) => {
+test('a file counts as used from the moment it is looked for', async (t) => {
   const root = await temporaryDirectory(t);
   const cache = new Cache({ cache: root });
   const content = Buffer.alloc(64 << 20);
@@ -53,7 +53,7 @@ test('a file counts as used from the moment that it is looked for', async (t) =>
   t.is(await found, path);
 });
 
-test('old files go, then the least recently used; recent ones and running downloads stay', async (t) => {
+test('old files go, then the least recently used; recent files and downloads stay', async (t) => {
   const cache = await temporaryDirectory(t);
   const make = async (path: string, hours: number, bytes = 1000) => {
     await mkdir(dirname(join(cache, path)), { recursive: true });

@@ -75,7 +75,7 @@ async function asDnfSeesIt(t: ExecutionContext, directory: string): Promise<stri
   return [...all.split('\n').sort(), files, changes].join('\n');
 }
 
-test.serial('dnf sees what it sees of createrepo_c’s metadata', async (t) => {
+test.serial('dnf sees the same as in createrepo_c’s metadata', async (t) => {
   const { rpms, files, published } = await builtPackages(t);
   await using snapshot = await publishRepository(published, files);
   await createRepository(rpms);
@@ -86,7 +86,7 @@ test.serial('dnf sees what it sees of createrepo_c’s metadata', async (t) => {
   t.regex(ours, /Change <0>/);
 });
 
-test.serial('dnf installs from it, and rpm agrees', async (t) => {
+test.serial('dnf installs from the repository, and rpm agrees', async (t) => {
   const { directory, files, published } = await builtPackages(t);
   await using _snapshot = await publishRepository(published, files);
   const root = join(directory, 'root');
@@ -105,7 +105,7 @@ test.serial('dnf installs from it, and rpm agrees', async (t) => {
   t.deepEqual(stdout.trim().split(' ').sort(), ['alpha', 'beta']);
 });
 
-test.serial('kiln solves from it; equal packages give equal bytes', async (t) => {
+test.serial('kiln solves from the repository, and equal packages give equal bytes', async (t) => {
   const { directory, files, published } = await builtPackages(t);
   await using one = await publishRepository(published, files);
   const config = repository({ id: 'it', directory: one.path });
@@ -117,7 +117,7 @@ test.serial('kiln solves from it; equal packages give equal bytes', async (t) =>
   await execa('diff', ['-r', one.path, two.path]);
 });
 
-test.serial('a snapshot in use stays as it is; one that nobody uses goes', async (t) => {
+test.serial('a snapshot in use is unchanged, and an unused one is removed', async (t) => {
   const { rpms, files, published } = await builtPackages(t);
   const old = await publishRepository(published, files);
   const before = await readFile(join(old.path, 'repodata/repomd.xml'), 'utf8');
@@ -160,7 +160,7 @@ test.serial('a header is read once', async (t) => {
 });
 
 test.serial(
-  'what a killed publisher left is cleared away, and nothing half made is used',
+  'leftovers of a killed publisher are removed, and nothing half made is used',
   async (t) => {
     const { files, published } = await builtPackages(t);
     const script = `const { publishRepository } = await import('${join(import.meta.dirname, '../../src/packages/repository/publish/snapshot.ts')}');
@@ -191,7 +191,7 @@ test.serial(
   },
 );
 
-test.serial('refused: no package, a damaged one, two of one name', async (t) => {
+test.serial('no package, a damaged one, and two of one name are refused', async (t) => {
   const { directory, files, published } = await builtPackages(t);
   const [first = ''] = files.map(({ path }) => path);
   const junk = join(directory, 'junk.rpm');
@@ -217,7 +217,7 @@ test.serial('refused: no package, a damaged one, two of one name', async (t) => 
   t.deepEqual(await readdir(published).then((names) => names.includes('current')), false);
 });
 
-test('links that somebody put into a repository are not followed', async (t) => {
+test('planted links in a repository are not followed', async (t) => {
   const { directory, files, published } = await builtPackages(t);
   const other = join(directory, 'other');
   for (const name of ['snapshots', 'pool', 'lock', '']) {

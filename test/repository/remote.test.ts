@@ -93,7 +93,7 @@ function remote(fields: Partial<Parameters<typeof repository>[0]>) {
   return repository({ id: 'remote', gpgcheck: false, ...fields });
 }
 
-test.serial('baseurl: zstd metadata, packages, and nothing twice', async (t) => {
+test.serial('a baseurl gives zstd metadata and packages, and each is fetched once', async (t) => {
   await using it = await scene(t);
   const config = remote({ baseurl: `${it.server.url}good` });
   const lock = await lockOf([config], it.cache, { install: ['hello'] });
@@ -109,7 +109,7 @@ test.serial('baseurl: zstd metadata, packages, and nothing twice', async (t) => 
   t.false(it.server.served().some((path) => path.includes('filelists')));
 });
 
-test.serial('a lock is enough: no metadata is asked for', async (t) => {
+test.serial('with a lock, no metadata is fetched', async (t) => {
   await using it = await scene(t);
   const lock = await lockOf([remote({ baseurl: `${it.server.url}good` })], it.cache, {
     install: ['hello'],
@@ -122,7 +122,7 @@ test.serial('a lock is enough: no metadata is asked for', async (t) => {
 });
 
 test.serial(
-  'a metalink: preferred mirrors first, those that lag behind are passed over',
+  'preferred mirrors of a metalink come first, and outdated ones are skipped',
   async (t) => {
     await using it = await scene(t);
     await cp(join(it.root, 'good'), join(it.root, 'stale'), { recursive: true });
@@ -167,7 +167,7 @@ test.serial('a metalink may allow the repomd.xml before the newest', async (t) =
   t.deepEqual(nevras(await lockOf([config], it.cache, { install: ['hello'] })), EXPECTED);
 });
 
-test.serial('a broken metalink is told with the name of its repository', async (t) => {
+test.serial('a broken metalink is reported with the name of its repository', async (t) => {
   await using it = await scene(t);
   const config = remote({ metalink: `${it.server.url}metalink` });
   await writeFile(join(it.root, 'metalink'), '<html>no metalink');
@@ -177,7 +177,7 @@ test.serial('a broken metalink is told with the name of its repository', async (
   t.is(error?.message.split(`repository ${config.id}`).length, 2, error?.message);
 });
 
-test.serial('a mirrorlist, with comments and a dead mirror', async (t) => {
+test.serial('a mirrorlist may have comments and a dead mirror', async (t) => {
   await using it = await scene(t);
   const list = `# repo = x\nhttp://127.0.0.1:1/\n\nrsync://example.invalid/x\n${it.server.url}good/\n`;
   await writeFile(join(it.root, 'mirrorlist'), list);
@@ -196,29 +196,26 @@ test.serial('a mirrorlist, with comments and a dead mirror', async (t) => {
   t.regex(error?.message ?? '', /names no http or https mirror/);
 });
 
-test.serial(
-  'the server is asked for news after metadata_expire, and answers 304 where there are none',
-  async (t) => {
-    await using it = await scene(t);
-    const config = remote({ baseurl: `${it.server.url}good`, metadata_expire: 0 });
-    await lockOf([config], it.cache, { install: ['hello'] });
-    const before = it.server.requests.length;
-    await lockOf([config], it.cache, { install: ['hello'] });
-    t.deepEqual(
-      it.server.requests.slice(before).map(({ path, status }) => [path, status]),
-      [['/good/repodata/repomd.xml', 304]],
-    );
+test.serial('after metadata_expire the server is asked again, and may answer 304', async (t) => {
+  await using it = await scene(t);
+  const config = remote({ baseurl: `${it.server.url}good`, metadata_expire: 0 });
+  await lockOf([config], it.cache, { install: ['hello'] });
+  const before = it.server.requests.length;
+  await lockOf([config], it.cache, { install: ['hello'] });
+  t.deepEqual(
+    it.server.requests.slice(before).map(({ path, status }) => [path, status]),
+    [['/good/repodata/repomd.xml', 304]],
+  );
 
-    await buildPackages(join(it.root, 'good/Packages/h'), [{ name: 'world', version: '2' }]);
-    await createRepository(join(it.root, 'good'), '--general-compress-type=xz');
-    const repomd = join(it.root, 'good/repodata/repomd.xml');
-    await utimes(repomd, new Date(), new Date(Date.now() + 5000));
-    t.deepEqual(nevras(await lockOf([config], it.cache, { install: ['hello'] })), [
-      'hello-1-1.noarch',
-      'world-2-1.noarch',
-    ]);
-  },
-);
+  await buildPackages(join(it.root, 'good/Packages/h'), [{ name: 'world', version: '2' }]);
+  await createRepository(join(it.root, 'good'), '--general-compress-type=xz');
+  const repomd = join(it.root, 'good/repodata/repomd.xml');
+  await utimes(repomd, new Date(), new Date(Date.now() + 5000));
+  t.deepEqual(nevras(await lockOf([config], it.cache, { install: ['hello'] })), [
+    'hello-1-1.noarch',
+    'world-2-1.noarch',
+  ]);
+});
 
 test.serial('an unchanged metalink costs one request', async (t) => {
   await using it = await scene(t);
@@ -233,7 +230,7 @@ test.serial('an unchanged metalink costs one request', async (t) => {
   );
 });
 
-test.serial('offline: what is there is used, what is not is an error', async (t) => {
+test.serial('offline, cached files are used, and missing ones are errors', async (t) => {
   await using it = await scene(t);
   const config = remote({ baseurl: `${it.server.url}good`, metadata_expire: 0 });
   const never = { refresh: 'never' as const };
@@ -248,7 +245,7 @@ test.serial('offline: what is there is used, what is not is an error', async (t)
 });
 
 test.serial(
-  'a repository that is published anew between repomd.xml and primary is read anew',
+  'a repository published anew between repomd.xml and primary is read again',
   async (t) => {
     await using it = await scene(t);
     const config = remote({ baseurl: `${it.server.url}good` });
@@ -278,7 +275,7 @@ async function changePrimary(it: Scene, change: (xml: string) => string): Promis
 }
 
 test.serial(
-  'absolute URLs, a relative xml:base, blanks: for packages and for metadata',
+  'absolute URLs, a relative xml:base and blanks work, for packages and for metadata',
   async (t) => {
     await using it = await scene(t);
     await changePrimary(it, (xml) =>
@@ -310,7 +307,7 @@ test.serial(
   },
 );
 
-test.serial('files of this host are not for a remote repository to name', async (t) => {
+test.serial('metadata of a remote repository cannot name files of this host', async (t) => {
   await using it = await scene(t);
   await changePrimary(it, (xml) =>
     xml.replace('href="Packages/h/world', 'href="file:///etc/world'),
@@ -382,7 +379,7 @@ for (const [title, { spoil, message }] of Object.entries(BROKEN)) {
   });
 }
 
-test.serial('a repomd.xml of endless length is not read to its end', async (t) => {
+test.serial('an endless repomd.xml is not read to its end', async (t) => {
   await using it = await scene(t);
   it.server.misbehave = (_, response) => {
     response.writeHead(200);
@@ -398,7 +395,7 @@ test.serial('a repomd.xml of endless length is not read to its end', async (t) =
   t.regex(error?.message ?? '', /longer than the 4194304 bytes/);
 });
 
-test.serial('a metadata file that is not the one in repomd.xml is refused', async (t) => {
+test.serial('a metadata file that does not match repomd.xml is refused', async (t) => {
   await using it = await scene(t);
   const repodata = join(it.root, 'good/repodata');
   const primary = (await readdir(repodata)).find((name) => name.includes('primary')) ?? '';
