@@ -28,7 +28,7 @@ function temporary(t: { teardown(after: () => void): void }): string {
   return directory;
 }
 
-test('docs/result.schema.json is the schema in force', (t) => {
+test('docs/result.schema.json is the schema in use', (t) => {
   const now = JSON.parse(JSON.stringify(resultJsonSchema()));
   t.deepEqual(JSON.parse(published), now, 'run: npm run write-result-schema');
 });
@@ -63,7 +63,7 @@ test('values of the environment stay secret', (t) => {
   t.true(text.includes('TOKEN'));
 });
 
-test('the plan digest tells plans apart, not the order or the place of the results', (t) => {
+test('the plan digest differs for other plans, but not for another order or place of results', (t) => {
   const digest = (more: Partial<RunRequest>) =>
     resultOfFailure(
       { request: { ...request, ...more }, exitStatus: 0, renamed: (value) => value },
@@ -93,7 +93,7 @@ const READER = `
   parentPort.postMessage(seen.size);
 `;
 
-test('readers see a whole result.json, the old or the new, while it is replaced', async (t) => {
+test('readers see either the old or the new result.json, and always a whole one', async (t) => {
   const directory = join(temporary(t), 'new/results');
   const owner = { uid: 4321, gid: 8765 };
   const path = await writeResult(ownPath(directory), failed(new Error('0')), owner);
@@ -113,7 +113,7 @@ test('readers see a whole result.json, the old or the new, while it is replaced'
   t.deepEqual(readdirSync(directory).sort(), ['report.html', 'result.json']);
 });
 
-test('a result that cannot be written is E_RESULTDIR', async (t) => {
+test('a result that cannot be written gives E_RESULTDIR', async (t) => {
   const writing = writeResult(ownPath('/proc/nowhere'), failed(new Error('x')), { uid: 0, gid: 0 });
   await t.throwsAsync(writing, { code: 'E_RESULTDIR', message: /\/proc\/nowhere/ });
 });

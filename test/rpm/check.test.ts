@@ -159,7 +159,7 @@ for (const { what, shape, take, schema } of [
   { what: 'an identity', shape: identity, take: takeIdentity, schema: identitySchema },
   { what: 'a package', shape: whole, take: takePackage, schema: packageSchema },
 ]) {
-  test(`${what} is taken, and refused, as the schema says`, (t) => {
+  test(`the quick check of ${what} accepts and refuses what the schema does`, (t) => {
     const right = fc.record(shape as Record<string, fc.Arbitrary<unknown>>);
     const seen = { taken: 0, refused: 0 };
     const agree = (value: unknown) => {
@@ -184,7 +184,7 @@ for (const { what, shape, take, schema } of [
   });
 }
 
-test('a key of every object that is missing is missed', (t) => {
+test('a missing field of any object is reported', (t) => {
   const [value] = fc.sample(
     fc
       .record(whole)

@@ -47,7 +47,7 @@ for (const [what, strings, compare] of [
 }
 
 testProp(
-  'comparison is antisymmetric, and zero for what is equal',
+  'comparison is antisymmetric, and gives zero for equal versions',
   [version, version],
   (t, a, b) => {
     t.is(compareVersions(a, b), (0 - compareVersions(b, a)) as -1 | 0 | 1);
@@ -55,11 +55,11 @@ testProp(
   },
 );
 
-test('no epoch counts as epoch 0', (t) => {
+test('a missing epoch counts as epoch 0', (t) => {
   t.is(compareEvr(parseEvr('0:2-1'), parseEvr('2-1')), 0);
 });
 
-test('an EVR is read and written', (t) => {
+test('an EVR can be read and written', (t) => {
   t.deepEqual(parseEvr('1:2.3-4.el9'), { epoch: 1, version: '2.3', release: '4.el9' });
   t.deepEqual(parseEvr('2.3'), { epoch: null, version: '2.3', release: '' });
   t.is(formatEvr(parseEvr('1:2.3-4.el9')), '1:2.3-4.el9');

@@ -13,19 +13,19 @@ const nearlyUtf8 = fc
   )
   .map((bytes) => Buffer.from(bytes));
 
-testProp('any bytes come back, also through JSON', [nearlyUtf8], (t, bytes) => {
+testProp('any bytes survive as a name, also through JSON', [nearlyUtf8], (t, bytes) => {
   const text = JSON.parse(JSON.stringify(decodeName(bytes))) as string;
   t.is(encodeName(text).toString('hex'), bytes.toString('hex'));
 });
 
-testProp('different bytes are different names', [nearlyUtf8, nearlyUtf8], (t, a, b) => {
+testProp('different bytes give different names', [nearlyUtf8, nearlyUtf8], (t, a, b) => {
   t.is(decodeName(a) === decodeName(b), a.equals(b));
 });
 
-test('what is UTF-8 is that text', (t) => {
+test('a name that is UTF-8 is its own text', (t) => {
   t.is(decodeName(Buffer.from('für €')), 'für €');
 });
 
-test('what is shown drives no terminal', (t) => {
+test('a name that is shown cannot drive a terminal', (t) => {
   t.is(showName(decodeName(Buffer.from('a\u001b[31m\n\u00ff', 'latin1'))), 'a\\x1b[31m\\x0a\\xff');
 });

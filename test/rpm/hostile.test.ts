@@ -244,7 +244,7 @@ function withMainIntro(change: (intro: Buffer) => void): Buffer {
   return bytes;
 }
 
-test('every attack is refused with a reason, and nothing of it is left', async (t) => {
+test('every attack is refused with a reason, and leaves nothing', async (t) => {
   const top = scratch(t);
   const root = join(top, 'root');
   mkdirSync(root);
@@ -306,7 +306,7 @@ test('headers that rpm does not load are refused', async (t) => {
   }
 });
 
-test('devices, fifos and sockets are left out and named', async (t) => {
+test('devices, fifos and sockets are left out, and named', async (t) => {
   const directory = scratch(t);
   const files = [
     plain('/dev/null', { mode: 0o020666, data: Buffer.alloc(0) }),
@@ -329,7 +329,7 @@ test('devices, fifos and sockets are left out and named', async (t) => {
   t.deepEqual(Object.keys(lookAt(`${directory}/x`)), ['usr', 'usr/file']);
 });
 
-test('a package that is cut off anywhere is refused, and nothing of it is left', async (t) => {
+test('a package that is cut anywhere is refused, and leaves nothing', async (t) => {
   const root = scratch(t);
   const directory = scratch(t);
   const bytes = readFileSync(fixture('RPMS-v4-rpm-basic'));
@@ -346,7 +346,7 @@ test('a package that is cut off anywhere is refused, and nothing of it is left',
   t.deepEqual(readdirSync(root), []);
 });
 
-test('damage of any kind gives an error of the package, never a crash', async (t) => {
+test('any damage gives an error of the package, and never a crash', async (t) => {
   const root = scratch(t);
   const directory = scratch(t);
   const originals = [

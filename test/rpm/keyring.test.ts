@@ -105,26 +105,23 @@ async function exported(gpg: GnuPgHome, directory: string, name: string): Promis
 
 const clock = (day: string) => ['--faked-system-time', `${day.replaceAll('-', '')}T000000!`];
 
-test.serial(
-  'a key whose validity was extended, which replaces its older self-signature',
-  async (t) => {
-    const { gpg } = t.context;
-    const directory = scratch(t);
-    await gpg.at('2020-01-01', '--quick-gen-key', 'extended', 'ed25519', 'sign', '2y');
-    const file = copyOf(directory, 'extended');
-    await gpg.signPackage(file, 'extended', clock('2020-06-01'));
-    await gpg.at('2021-12-01', '--quick-set-expire', await gpg.fingerprint('extended'), '20y');
-    // As distributions publish theirs: only the newest self-signature is left.
-    const key = join(directory, 'key.asc');
-    const clean = ['--export-options', 'export-minimal'];
-    await gpg.run('--armor', ...clean, '--output', key, '--export', '=extended');
-    const { signatures } = await compare(t, directory, file, key, 'ok');
-    t.is(signatures[0]?.fingerprint, (await gpg.fingerprint('extended')).toLowerCase());
-  },
-);
+test.serial('a key whose validity was extended replaces its older self-signature', async (t) => {
+  const { gpg } = t.context;
+  const directory = scratch(t);
+  await gpg.at('2020-01-01', '--quick-gen-key', 'extended', 'ed25519', 'sign', '2y');
+  const file = copyOf(directory, 'extended');
+  await gpg.signPackage(file, 'extended', clock('2020-06-01'));
+  await gpg.at('2021-12-01', '--quick-set-expire', await gpg.fingerprint('extended'), '20y');
+  // As distributions publish theirs: only the newest self-signature is left.
+  const key = join(directory, 'key.asc');
+  const clean = ['--export-options', 'export-minimal'];
+  await gpg.run('--armor', ...clean, '--output', key, '--export', '=extended');
+  const { signatures } = await compare(t, directory, file, key, 'ok');
+  t.is(signatures[0]?.fingerprint, (await gpg.fingerprint('extended')).toLowerCase());
+});
 
 test.serial(
-  'an expired key: what it signed before stays good, what it signed after is not',
+  'what an expired key signed before stays good, and what it signed later is not',
   async (t) => {
     const { gpg } = t.context;
     const directory = scratch(t);
@@ -155,7 +152,7 @@ async function mergedByGpg(t: ExecutionContext<unknown>, copies: readonly string
   return path;
 }
 
-test.serial('an older copy of a key does not outvote what a newer one says of it', async (t) => {
+test.serial('an older copy of a key does not outvote a newer one', async (t) => {
   const { gpg } = t.context;
   const make = async (name: string) => {
     await gpg.at('2020-01-01', '--quick-gen-key', name, 'ed25519', 'sign', 'never');
@@ -213,7 +210,7 @@ test.serial('an older copy of a key does not outvote what a newer one says of it
 });
 
 test.serial(
-  'a revoked key: stolen, it is good for nothing; given up, for what it signed before',
+  'a stolen key is good for nothing, and a retired one for what it signed before',
   async (t) => {
     const { gpg } = t.context;
     const directory = scratch(t);
@@ -235,27 +232,24 @@ test.serial(
   },
 );
 
-test.serial(
-  'a subkey signs; a revoked one does not, nor one that is for other things',
-  async (t) => {
-    const { gpg } = t.context;
-    const directory = scratch(t);
-    await gpg.at('2020-01-01', '--quick-gen-key', 'subkeys', 'rsa2048', 'cert', 'never');
-    const main = await gpg.fingerprint('subkeys');
-    await gpg.at('2020-02-01', '--quick-add-key', main, 'ed25519', 'sign', 'never');
-    const file = copyOf(directory, 'subkey');
-    await gpg.signPackage(file, 'subkeys', clock('2020-06-01'));
-    const good = await exported(gpg, directory, 'subkeys');
-    const { signatures } = await compare(t, directory, file, good, 'ok');
-    t.is(signatures[0]?.fingerprint, main.toLowerCase());
-    t.not(signatures[0]?.keyId, main.slice(-16).toLowerCase());
-    await gpg.edit('2021-01-01', main, ['key 1', 'revkey', 'y', '1', '', 'y', 'save']);
-    const revoked = await exported(gpg, scratch(t), 'subkeys');
-    await compare(t, directory, file, revoked, 'bad', /revoked/);
-  },
-);
+test.serial('a subkey can sign, unless it is revoked or meant for other things', async (t) => {
+  const { gpg } = t.context;
+  const directory = scratch(t);
+  await gpg.at('2020-01-01', '--quick-gen-key', 'subkeys', 'rsa2048', 'cert', 'never');
+  const main = await gpg.fingerprint('subkeys');
+  await gpg.at('2020-02-01', '--quick-add-key', main, 'ed25519', 'sign', 'never');
+  const file = copyOf(directory, 'subkey');
+  await gpg.signPackage(file, 'subkeys', clock('2020-06-01'));
+  const good = await exported(gpg, directory, 'subkeys');
+  const { signatures } = await compare(t, directory, file, good, 'ok');
+  t.is(signatures[0]?.fingerprint, main.toLowerCase());
+  t.not(signatures[0]?.keyId, main.slice(-16).toLowerCase());
+  await gpg.edit('2021-01-01', main, ['key 1', 'revkey', 'y', '1', '', 'y', 'save']);
+  const revoked = await exported(gpg, scratch(t), 'subkeys');
+  await compare(t, directory, file, revoked, 'bad', /revoked/);
+});
 
-test.serial('a signature of the future is wrong, with and without its key', async (t) => {
+test.serial('a signature from the future is wrong, with its key and without', async (t) => {
   const { gpg } = t.context;
   const directory = scratch(t);
   await gpg.at('2020-01-01', '--quick-gen-key', 'future', 'ed25519', 'sign', 'never');
@@ -266,7 +260,7 @@ test.serial('a signature of the future is wrong, with and without its key', asyn
   await compare(t, directory, file, undefined, 'bad', /not alive|future/);
 });
 
-test.serial('every kind of key that gpg makes is judged as rpm judges it', async (t) => {
+test.serial('every kind of key that gpg makes is judged as by rpm', async (t) => {
   const { gpg } = t.context;
   const directory = scratch(t);
   const kinds: readonly (readonly [string, string, RegExp?])[] = [
@@ -288,7 +282,7 @@ test.serial('every kind of key that gpg makes is judged as rpm judges it', async
   }
 });
 
-test.serial('MD5 and SHA-1 are too weak, SHA-224 and longer are not', async (t) => {
+test.serial('MD5 and SHA-1 are too weak, and SHA-224 and longer are not', async (t) => {
   const { gpg } = t.context;
   const directory = scratch(t);
   await gpg.run('--quick-gen-key', 'digests', 'rsa2048', 'sign', 'never');
@@ -304,7 +298,7 @@ test.serial('MD5 and SHA-1 are too weak, SHA-224 and longer are not', async (t) 
   }
 });
 
-test.serial('notations, critical and not', async (t) => {
+test.serial('notations are judged by whether they are critical', async (t) => {
   const { gpg } = t.context;
   const directory = scratch(t);
   await gpg.run('--quick-gen-key', 'notations', 'ed25519', 'sign', 'never');
@@ -320,7 +314,7 @@ test.serial('notations, critical and not', async (t) => {
   }
 });
 
-test.serial('a malformed signature is wrong: never one by an unknown key', async (t) => {
+test.serial('a malformed signature is wrong, and never one of an unknown key', async (t) => {
   const { gpg } = t.context;
   const directory = scratch(t);
   await gpg.run('--quick-gen-key', 'malformed', 'rsa2048', 'sign', 'never');
@@ -363,7 +357,7 @@ function signatureAt(bytes: Buffer): number {
   throw new Error('it is not signed by RSA');
 }
 
-test.serial('a key file of several keys and blocks, some of which rpm cannot use', async (t) => {
+test.serial('a key file may have several keys and blocks, not all usable by rpm', async (t) => {
   const { gpg } = t.context;
   const directory = scratch(t);
   await gpg.run('--quick-gen-key', 'last', 'ed25519', 'sign', 'never');
@@ -380,7 +374,7 @@ test.serial('a key file of several keys and blocks, some of which rpm cannot use
   t.is((await ours(file, ring)).signatures[0]?.status, 'nokey');
 });
 
-test.serial('a damaged key file is an error of its own', async (t) => {
+test.serial('a damaged key file gives an error of its own', async (t) => {
   const directory = scratch(t);
   const whole = readFileSync(keyFile('v4-rsa4096'), 'utf8');
   const lines = whole.split('\n');
@@ -399,7 +393,7 @@ test.serial('a damaged key file is an error of its own', async (t) => {
 });
 
 test.serial(
-  'a key that vouches for itself with SHA-1: the host’s crypto policy decides, else kiln’s',
+  'the host’s crypto policy, or else kiln’s, decides about a key self-signed with SHA-1',
   async (t) => {
     const { gpg } = t.context;
     const directory = scratch(t);
@@ -434,7 +428,7 @@ test.serial(
   },
 );
 
-test.serial('without librpmio nothing passes, and it is said what is missing', async (t) => {
+test.serial('without librpmio nothing passes, and the missing library is named', async (t) => {
   const file = fixture('v4-signed-rpm-basic-with-rsa4096');
   const library = '$(readlink -f /usr/lib/*/librpmio.so.10 /usr/lib64/librpmio.so.10 | head -n 1)';
   const script = `mount --bind /dev/null ${library} && exec "$@"`;

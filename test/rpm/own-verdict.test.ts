@@ -27,7 +27,7 @@ async function json(...args: readonly string[]) {
   return { exitCode, stderr, results: lines.map((line) => JSON.parse(line) as Result) };
 }
 
-test('of all packages of a query only the one that its reader dies of is an error', async (t) => {
+test('in a query, only the package that kills its reader is an error', async (t) => {
   const bad = put(scratch(t), 'bad.rpm', deadly());
   const few = await json('query', '--json', SIGNED, bad, SIGNED);
   t.is(few.exitCode, 1);
@@ -42,7 +42,7 @@ test('of all packages of a query only the one that its reader dies of is an erro
   t.true(few.results[1]?.error?.message.startsWith(`${bad}: `));
 });
 
-test('so it is among many, wherever it is and however often', async (t) => {
+test('a package that kills its reader is the only error, wherever and however often it comes', async (t) => {
   const directory = scratch(t);
   const bytes = deadly();
   const places = [0, 11, 12, 69];
@@ -57,7 +57,7 @@ test('so it is among many, wherever it is and however often', async (t) => {
   );
 });
 
-test('each package of a verification has its own verdict', async (t) => {
+test('each package of a verification gets its own verdict', async (t) => {
   const bad = put(scratch(t), 'bad.rpm', deadly());
   const { exitCode, results } = await json('verify', '--json', SIGNED, bad, SIGNED);
   t.is(exitCode, 2);
@@ -71,7 +71,7 @@ test('each package of a verification has its own verdict', async (t) => {
   );
 });
 
-test('the other packages are unpacked', async (t) => {
+test('when one package kills its reader, the others are unpacked', async (t) => {
   const directory = scratch(t);
   const bad = put(directory, 'bad.rpm', deadly());
   const into = join(directory, 'into');

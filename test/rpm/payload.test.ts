@@ -59,7 +59,7 @@ function makeTree(directory: string): void {
 const payloads = ['w9.gzdio', 'w9.bzdio', 'w2.xzdio', 'w2.lzdio', 'w3.zstdio', 'w.ufdio'];
 
 for (const payload of payloads) {
-  test(`a payload of many pieces comes out as it went in: ${payload}`, async (t) => {
+  test(`a payload of many pieces comes out unchanged: ${payload}`, async (t) => {
     const tree = scratch(t);
     makeTree(tree);
     const file = await rpmbuild(t, tree, '%files\n/opt\n', payload);
@@ -218,7 +218,7 @@ test('a payload of many zstd frames is read to its end', async (t) => {
   t.is(seen.a?.content, hash('sha256', files[0]!.data, 'hex'));
 });
 
-test('hard links may all carry the content, or differ in it: then they are files', async (t) => {
+test('hard links may all carry the content, and are files if it differs', async (t) => {
   const file = (path: string, text: string) => ({
     ...{ path, mode: 0o100644, data: Buffer.from(text), inode: 7 },
   });
@@ -230,7 +230,7 @@ test('hard links may all carry the content, or differ in it: then they are files
   );
 });
 
-test('links that repeat their content do not get around the limit on size', async (t) => {
+test('links that repeat their content count fully against the size limit', async (t) => {
   const data = Buffer.alloc(600 * 1024);
   const files = ['/a', '/b'].map((path) => ({ path, mode: 0o100644, data, inode: 7 }));
   await t.throwsAsync(unpackBuilt(t, { files }), { code: 'E_RPM_HOSTILE', message: /more than/ });

@@ -29,7 +29,7 @@ const query = (async () => {
   return stdout.split('\n').map((line) => JSON.parse(line) as Query);
 })();
 
-test('there is one object a file, in the order given', async (t) => {
+test('a query prints one object for each file, in the given order', async (t) => {
   t.deepEqual(
     (await query).map(({ file }) => file),
     [...packages],
@@ -84,7 +84,7 @@ for (const [kind, tag] of [
   });
 }
 
-test('rich dependencies are among what was compared', async (t) => {
+test('rich dependencies were among those compared', async (t) => {
   const rich = (await query).flatMap(({ requires }) => requires).filter((r) => r.startsWith('('));
   t.true(rich.length > 0);
 });
@@ -168,7 +168,7 @@ test('triggers and their conditions are what rpm shows', async (t) => {
   t.true(actual.flat().length > 0);
 });
 
-test('names that are no UTF-8 survive JSON and come back as the bytes rpm prints', async (t) => {
+test('names that are not UTF-8 survive JSON, and become the bytes that rpm prints', async (t) => {
   const names = ['ff', 'e282', 'c3a4ff', 'eda080', 'f0908080', '6e0a6c'].map((hex) =>
     Buffer.concat([Buffer.from('/'), Buffer.from(hex, 'hex')]),
   );
@@ -184,7 +184,7 @@ test('names that are no UTF-8 survive JSON and come back as the bytes rpm prints
   t.is(joined.toString('hex'), Buffer.from(theirs).toString('hex'));
 });
 
-test('a file that is missing or no package is an error for itself alone', async (t) => {
+test('a file that is missing, or not a package, is an error of its own only', async (t) => {
   const good = packages[0]!;
   const { stdout, exitCode } = await kiln('rpm', 'query', '--json', '/etc/passwd', good, '/nope');
   const [passwd, query, nope] = stdout.split('\n').map((line) => JSON.parse(line));
@@ -234,7 +234,7 @@ test('output that cannot be written is a failure', async (t) => {
   t.not((await execa('sh', argv, { env: { KILN }, reject: false })).exitCode, 0);
 });
 
-test('no table of nothing', async (t) => {
+test('without any package, no table is printed', async (t) => {
   for (const options of [[], ['--files'], ['--deps'], ['--scripts']]) {
     const { stdout, stderr, exitCode } = await kiln('rpm', 'query', ...options, '/nope');
     t.deepEqual([exitCode, stdout], [1, '']);

@@ -4,7 +4,7 @@ import { takePackage } from '../../src/packages/rpm/package.ts';
 import { readRpms } from '../../src/packages/rpm/read.ts';
 import { packages } from './fixtures.ts';
 
-test('a package comes through as it was', async (t) => {
+test('a package is unchanged when it was sent as JSON and checked', async (t) => {
   let files = 0;
   for await (const result of readRpms(packages)) {
     if (result.package === undefined) continue;

@@ -84,7 +84,7 @@ test('every source package gives the files that rpm itself installs', async (t) 
   }
 });
 
-test('files belong to root, whatever their names of owners', async (t) => {
+test('files belong to root, whatever owners they name', async (t) => {
   const file = fixture('RPMS-v6-rpm-file-attrs');
   const path = 'opt/rpm-file-attrs/different-owner-and-group';
   const { tree } = await unpack(t, [file]);
@@ -92,7 +92,7 @@ test('files belong to root, whatever their names of owners', async (t) => {
   t.deepEqual([uid, gid, mode & 0o7777], [0, 0, 0o655]);
 });
 
-test('ghosts are not made; set-id bits and capabilities are', async (t) => {
+test('ghosts are not made, but set-id bits and capabilities are', async (t) => {
   const data = Buffer.from('#!/bin/sh\n');
   const files = [
     { path: '/usr', mode: 0o042755 },
@@ -110,7 +110,7 @@ test('ghosts are not made; set-id bits and capabilities are', async (t) => {
   t.regex(stdout, / cap_net_admin,cap_net_raw=ep$/);
 });
 
-test('names that are no UTF-8 are written as they are', async (t) => {
+test('names that are not UTF-8 are written as they are', async (t) => {
   const name = Buffer.from('2f6164ff0a78', 'hex');
   const files = [{ path: name, mode: 0o100644, data: Buffer.from('x') }];
   const { tree } = await unpack(t, [put(scratch(t), 'bytes.rpm', buildRpm({ files }))]);
@@ -118,7 +118,7 @@ test('names that are no UTF-8 are written as they are', async (t) => {
   t.is(made?.toString('hex'), name.subarray(1).toString('hex'));
 });
 
-test('the stripped form with a size beyond 4 GiB is read, and its size believed', async (t) => {
+test('a stripped entry is read, also with a size beyond 4 GiB, which is believed', async (t) => {
   const data = Buffer.from('small');
   const file = { path: '/a', mode: 0o100644, data };
   const stripped = Buffer.concat([strippedEntry(0, data), cpioTrailer]);
@@ -131,7 +131,7 @@ test('the stripped form with a size beyond 4 GiB is read, and its size believed'
   await t.throwsAsync(unpack(t, [bad]), { code: 'E_RPM_FORMAT' });
 });
 
-test('a package unpacks beside others, and what is in the way stops it', async (t) => {
+test('a package unpacks beside others, and stops at files that are in the way', async (t) => {
   const directory = scratch(t);
   const [one, two] = [fixture('payload-test-0.1-w9.gzdio'), fixture('zero-epoch')];
   const first = await kiln('rpm', 'unpack', '-C', directory, one, two);
@@ -155,7 +155,7 @@ test('a directory that cannot be made is named, and nothing hangs', async (t) =>
   }
 });
 
-test('with a keyring, only what its keys signed is unpacked', async (t) => {
+test('with a keyring, only packages that its keys signed are unpacked', async (t) => {
   const directory = scratch(t);
   const [trusted, unsigned] = [fixture('v4-signed-rpm-basic-with-rsa4096'), fixture('one-epoch')];
   const other = fixture('v4-signed-rpm-basic-with-ed25519');
@@ -173,7 +173,7 @@ test('with a keyring, only what its keys signed is unpacked', async (t) => {
   t.regex((await run(unsigned, 'c')).stderr, /it is not signed/);
 });
 
-test('--max-size is hinted at where it says how much may be unpacked', async (t) => {
+test('the error of too large a package gives a hint at --max-size', async (t) => {
   const files = [{ path: '/a', mode: 0o100644, data: Buffer.from('two') }];
   const file = put(scratch(t), 'a.rpm', buildRpm({ files }));
   const words = ['unpack', '-C', scratch(t), '--max-size', '1', file];
@@ -182,7 +182,7 @@ test('--max-size is hinted at where it says how much may be unpacked', async (t)
   t.regex(stderr, /1 bytes are allowed; --max-size allows more/);
 });
 
-test('an aborted unpack ends at once, and its children with it', async (t) => {
+test('aborting an unpack ends it and its children at once', async (t) => {
   const root = scratch(t);
   const controller = new AbortController();
   const jobs = packages.map((file, i) => ({ file, into: String(i) }));
@@ -207,7 +207,7 @@ function children(): string[] {
 }
 
 test.serial(
-  'no package is looked at before it is ready, and larger ones need not wait for it',
+  'no package is opened before it is ready, and larger ones need not wait for it',
   async (t) => {
     const directory = scratch(t);
     const root = scratch(t);
@@ -241,7 +241,7 @@ test.serial(
 );
 
 test.serial(
-  'what keeps a package from being ready, or a caller who gives up, ends it all',
+  'a package that fails to get ready, or a caller who gives up, ends it all',
   async (t) => {
     const jobs = packages.map((file, i) => ({ file, into: String(i) }));
     const options = { root: scratch(t), policy: 'allow-unsigned' } as const;

@@ -21,14 +21,14 @@ async function verify(files: readonly string[], ...keys: readonly string[]) {
 
 const RSA = fixture('v4-signed-rpm-basic-with-rsa4096');
 
-test('0 for whole and trusted, 1 for an unknown key, 1 for unsigned', async (t) => {
+test('the status is 0 for a trusted package, and 1 for an unknown key or none', async (t) => {
   t.is((await verify([RSA], 'v4-rsa4096')).exitCode, 0);
   t.is((await verify([RSA], 'v4-ed25519')).exitCode, 1);
   t.is((await verify([RSA])).exitCode, 1);
   t.is((await verify([fixture('one-epoch')], 'v4-rsa4096')).exitCode, 1);
 });
 
-test('every kind of key: RSA, Ed25519, ECDSA, version 6', async (t) => {
+test('every kind of key is verified: RSA, Ed25519, ECDSA, version 6', async (t) => {
   const signed = packages.filter((path) => basename(path).includes('-signed-'));
   const keys = ['v4-rsa4096', 'v4-ed25519', 'v4-ecdsa-nistp256', 'v6-ed25519', 'v6-rsa4k'];
   const { results } = await verify(signed, ...keys, 'v6-mldsa65-ed25519');
@@ -45,7 +45,7 @@ test('every kind of key: RSA, Ed25519, ECDSA, version 6', async (t) => {
   }
 });
 
-test('signatures and digests of version 4 packages are judged as rpmkeys judges them', async (t) => {
+test('signatures and digests of version 4 packages are judged as by rpmkeys', async (t) => {
   const database = scratch(t);
   const keys = ['v4-rsa4096', 'v4-ed25519'];
   for (const key of keys) await execa('rpmkeys', ['--dbpath', database, '--import', keyFile(key)]);
@@ -71,7 +71,7 @@ test('signatures and digests of version 4 packages are judged as rpmkeys judges 
   }
 });
 
-test('2 when a byte of signature, digest, header or payload differs', async (t) => {
+test('the status is 2 if a byte of signature, digest, header or payload differs', async (t) => {
   const directory = scratch(t);
   const bytes = readFileSync(RSA);
   const { headerStart } = layout(bytes);
@@ -93,7 +93,7 @@ test('2 when a byte of signature, digest, header or payload differs', async (t) 
   }
 });
 
-test('2 for a signature of another package, with the key and the reason', async (t) => {
+test('the status is 2 for another package’s signature, with the key and the reason', async (t) => {
   const directory = scratch(t);
   const other = readFileSync(RSA);
   const unsigned = readFileSync(fixture('signed/RPMS-v4-rpm-basic'));
@@ -141,7 +141,7 @@ function retag(bytes: Buffer, tag: number): void {
   }
 }
 
-test('2 for a package that is cut off anywhere', async (t) => {
+test('the status is 2 for a package that is cut anywhere', async (t) => {
   const directory = scratch(t);
   const bytes = readFileSync(fixture('payload-test-0.1-w3.zstdio'));
   const lengths = [0, 1, 95, 96, 111, 112, 500, bytes.length - 1];
@@ -154,7 +154,7 @@ test('2 for a package that is cut off anywhere', async (t) => {
   t.deepEqual([...new Set(results.map(({ verdict }) => verdict))], ['broken']);
 });
 
-test('the highest status of several files, and a line for each', async (t) => {
+test('of several files the highest status counts, and each has a line', async (t) => {
   const directory = scratch(t);
   copyFileSync(RSA, join(directory, 'good.rpm'));
   const broken = put(directory, 'broken.rpm', Buffer.from('no package'));
@@ -167,7 +167,7 @@ test('the highest status of several files, and a line for each', async (t) => {
   t.regex(stderr, /broken\.rpm: it is no RPM package/);
 });
 
-test('a keyring that is none is an error of its own', async (t) => {
+test('an invalid keyring gives an error of its own', async (t) => {
   const { exitCode, stderr } = await kiln('rpm', 'verify', '--keyring', '/etc/passwd', RSA);
   t.is(exitCode, 125);
   t.regex(stderr, /no armored public key/);

@@ -43,7 +43,7 @@ async function names(): Promise<string[]> {
   return found;
 }
 
-test.serial('one that waits is used once, and gone with its queue', async (t) => {
+test.serial('a spare child is used once, and ends with its queue', async (t) => {
   startQueueChildren();
   t.deepEqual(readers(), [], 'nobody has needed one');
   const expected = await names();
@@ -65,7 +65,7 @@ test.serial('one that waits is used once, and gone with its queue', async (t) =>
   t.true(await until(() => descriptors() <= before), `${descriptors()} instead of ${before}`);
 });
 
-test.serial('one that dies while it waits is not used', async (t) => {
+test.serial('a spare child that died is not handed out', async (t) => {
   const expected = await names();
   const before = descriptors();
   startQueueChildren();
@@ -76,7 +76,7 @@ test.serial('one that dies while it waits is not used', async (t) => {
   t.deepEqual(await names(), expected);
 });
 
-test('what a waiting child rehearses with is a package that rpm takes', async (t) => {
+test('the package that a spare child rehearses with is one that rpm accepts', async (t) => {
   const sample = join(import.meta.dirname, '../../src/packages/rpm/sample.rpm');
   const format = '%{name} %{siggpg:pgpsig}%{rsaheader:pgpsig}';
   const oracle = execFileSync('rpm', ['-qp', '--nosignature', '--qf', format, sample], {
