@@ -33,7 +33,7 @@ const HOST = ['--network', 'host', '--allow-host-network'];
 const run = (options: readonly string[], ...argv: readonly string[]) =>
   state.kiln(['run', '-r', IMAGE, ...options, '--', ...argv]);
 
-test('the probe reaches the socket where nothing is in the way', async (t) => {
+test('the probe reaches the socket if nothing is in the way', async (t) => {
   const { stdout } = await execa(join(tree, 'bin/probe'), [socket.name]);
   t.is(stdout, 'host=0 own=0');
   // A network of its own has none of the host's sockets.
@@ -42,14 +42,14 @@ test('the probe reaches the socket where nothing is in the way', async (t) => {
 
 // Commands themselves: test/doors. These make a user namespace of their own first.
 for (const user of [[], ['--user', 'root']]) {
-  test(`a user namespace in a nested sandbox with the host’s network: ${user.join(' ') || 'a user'}`, async (t) => {
+  test(`a user namespace in a nested sandbox does not reach the host’s abstract sockets: ${user.join(' ') || 'a user'}`, async (t) => {
     const options = [...HOST, '--profile', 'nested', ...user];
     const inner = await run(options, 'unshare', '-Ur', 'probe', socket.name);
     t.is(inner.stdout, CLOSED, String(inner.stderr));
   });
 }
 
-test('behind the wall mounts are made as ever', async (t) => {
+test('behind the Landlock wall, mounts still work', async (t) => {
   const mount = 'mount -t tmpfs none /tmp && echo mounted';
   const nested = ['unshare', '-Urm', 'sh', '-c', mount];
   t.is((await run([...HOST, '--profile', 'nested'], ...nested)).stdout, 'mounted');
@@ -57,7 +57,7 @@ test('behind the wall mounts are made as ever', async (t) => {
   t.is((await run([...HOST, ...admin], 'sh', '-c', mount)).stdout, 'mounted');
 });
 
-test('the init refuses to start a command without the wall where it must have it', async (t) => {
+test('the init starts no command without the wall that it must have', async (t) => {
   await using kiln = openKiln({ env: state.env });
   const ids = { uid: 0, gid: 0 };
   for (const nested of [false, true]) {

@@ -23,7 +23,7 @@ function descriptors(pid: number): string[] {
   return readdirSync(folder).map((fd) => `${fd} ${readlinkSync(join(folder, fd))}`);
 }
 
-test('commands that end while others start: each runs, and what it was refused is told', async (t) => {
+test('commands that end while others start get reports of their own refused calls', async (t) => {
   await using kiln = openKiln({ env: state.env });
   const root = join(state.paths.images, IMAGE, 'tree');
   const ids = { uid: 0, gid: 0 };

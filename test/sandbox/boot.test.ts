@@ -41,7 +41,7 @@ async function output(command: SandboxProcess): Promise<string> {
   return said.trim();
 }
 
-test.serial('it is pid 1 of its own, and what is started later is beside it', async (t) => {
+test.serial('a booted system is pid 1 of its own namespace, beside later commands', async (t) => {
   await using sandbox = await open(true);
   const script = 'echo up; while true; do sleep 1; done';
   const system = await sandbox.spawn(['sh', '-c', script], {
@@ -65,7 +65,7 @@ test.serial('it is pid 1 of its own, and what is started later is beside it', as
   await t.throwsAsync(sandbox.spawn(['true'], await root(sandbox)), { code: 'E_EXEC' });
 });
 
-test.serial('without a cgroup of its own it is not started', async (t) => {
+test.serial('a system without a cgroup of its own is not booted', async (t) => {
   if (cgroupHierarchies().every(({ version }) => version === 2)) {
     t.pass('there every sandbox has one, which it cannot write to');
     return;

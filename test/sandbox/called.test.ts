@@ -1,7 +1,7 @@
 import test from 'ava';
 import { onlyOne } from '../../src/sandbox/domain/sandbox-record.ts';
 
-test('the beginning of an id means the only one that begins so', (t) => {
+test('a prefix of an id means the only id that begins so', (t) => {
   const called = (word: string) => onlyOne('sandbox', word, ['3fa9', '3fb0', '7c11'], (id) => id);
   t.is(called('3fa'), '3fa9');
   t.is(called('7'), '7c11');

@@ -120,14 +120,14 @@ const commands: readonly (readonly [line: string, other: string, layer: string])
   ['label=kiln-sandbox (enforce)', '', 'apparmor'],
 ];
 
-test('a sandbox that is as it was to be is taken', (t) => {
+test('a sandbox that is as planned is accepted', (t) => {
   const facts = readSandboxFacts(sandbox.join('\n'), plan);
   t.deepEqual(facts.readonlyBinds, ['/in']);
   const found = readCommandFacts(command.join('\n'), commandPlan);
   t.deepEqual(found.landlock, { abi: 6, walls: ['files', 'abstract-sockets'] });
 });
 
-test('what a command must have is decided by what the init found, not by what was asked for', (t) => {
+test('the layers a command must have follow from what the init found', (t) => {
   const asked: CommandPlan = { ...commandPlan, landlock: ['files'] };
   const read = (change: (line: string) => string, plan = asked) =>
     readCommandFacts(command.map(change).join('\n'), plan);
@@ -145,7 +145,7 @@ for (const [what, lines, read, cases] of [
   ['sandbox', sandbox, (text: string) => readSandboxFacts(text, plan), sandboxes],
   ['command', command, (text: string) => readCommandFacts(text, commandPlan), commands],
 ] as const) {
-  test(`a report of a ${what} that lacks a layer is refused, and the layer named`, (t) => {
+  test(`a report of a ${what} that lacks a layer is refused, and names the layer`, (t) => {
     for (const [line, other, layer] of cases) {
       t.true(lines.includes(line), line);
       const text = lines.map((it) => (it === line ? other : it)).join('\n');

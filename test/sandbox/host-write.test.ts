@@ -44,7 +44,7 @@ const refused: readonly (readonly [what: string, source: () => string])[] = [
 ];
 
 for (const [what, source] of refused) {
-  test(`not written to unless that is confirmed: ${what}`, async (t) => {
+  test(`a writable bind needs confirmation: ${what}`, async (t) => {
     const result = await run(source());
     t.is(result.exitCode, 125);
     t.regex(String(result.stderr), /is not bound writable/);
@@ -52,7 +52,7 @@ for (const [what, source] of refused) {
   });
 }
 
-test('read-only and confirmed binds are made as ever, and so are folders of one’s own', async (t) => {
+test('read-only and confirmed binds work as ever, and so do folders of one’s own', async (t) => {
   for (const [source, ...more] of [
     ['/etc', 'ro'],
     ['/', 'ro'],
@@ -84,7 +84,7 @@ test('a bind mount of /etc, or of a folder in it, is /etc', async (t) => {
   }
 });
 
-test('the home directory of another user is not written to, that of the caller is not as a whole', async (t) => {
+test('another user’s home directory is not bound writable, nor the caller’s as a whole', async (t) => {
   const home = join(state.beside, 'home');
   await mkdir(join(home, 'project/.ssh'), { recursive: true });
   await writeFile(

@@ -40,7 +40,7 @@ test('many processes at once never get the same range', async (t) => {
   }
 });
 
-test('containers of one boot begin to look for a range at places of their own', (t) => {
+test('containers of one boot begin to search for a range at different places', (t) => {
   const total = 4096;
   t.is(firstIndex(total, 'pid:[4026531836]', 'boot'), 1, 'the host, at the first');
   const of = (namespace: number, boot = 'a') => firstIndex(total, `pid:[${namespace}]`, boot);
@@ -53,7 +53,7 @@ test('containers of one boot begin to look for a range at places of their own', 
   t.is(firstIndex(2, 'pid:[4026532000]', 'a'), 1);
 });
 
-test('in a pid namespace of its own all ranges are still to be had, each once', async (t) => {
+test('in a pid namespace of its own, kiln can have all ranges, each once', async (t) => {
   await using paths = await privatePaths();
   const source = `
     import { allocateRange } from '${join(import.meta.dirname, '../../src/sandbox/domain/reservation.ts')}';
@@ -94,7 +94,7 @@ test('a range is free again when it is released, or when its sandbox is gone', a
   t.is((await allocateRange(paths, other)).base, second.base);
 });
 
-test('what dead sandboxes had is given to one of many that find it at once', async (t) => {
+test('a dead sandbox’s range goes to one of many that find it at once', async (t) => {
   await using paths = await privatePaths();
   const ranges = join(paths.hostRun, 'ranges');
   await mkdir(ranges);
@@ -114,7 +114,7 @@ test('what dead sandboxes had is given to one of many that find it at once', asy
   t.is(new Set(bases).size, 60);
 });
 
-test('the block is the administrator’s to set', async (t) => {
+test('the administrator can set the block of ids', async (t) => {
   await using paths = await privatePaths();
   const subuid = join(paths.hostRun, 'subuid');
   await writeFile(subuid, 'someone:100000:65536\nkiln:3000000:655360\n');

@@ -124,7 +124,7 @@ const labelFaults: readonly Fault[] = {
   ],
 }[securityModule() ?? 'none'];
 
-test.serial('with every layer there, the command starts', async (t) => {
+test.serial('a command starts if every layer is there', async (t) => {
   await init.leaveOut();
   t.is(await attempt(), undefined);
   t.is(await attempt({ user: 'build' }), undefined);
@@ -162,7 +162,7 @@ for (const { fault, layer, options, unchecked, refusedBy, uncheckedRefusedBy } o
   });
 }
 
-test.serial('a command is not executed in a sandbox that is not closed', async (t) => {
+test.serial('a command is not executed in a sandbox with a missing layer', async (t) => {
   const ran = join(bound, 'ran');
   const run = ['run', '-r', IMAGE, '--bind', `${bound}:/bound`, '--', 'touch', '/bound/ran'];
   await init.leaveOut();
@@ -178,7 +178,7 @@ test.serial('a command is not executed in a sandbox that is not closed', async (
   }
 });
 
-test.serial('kiln’s own comparison names the wall of Landlock that is not there', async (t) => {
+test.serial('kiln’s own comparison names the missing wall of Landlock', async (t) => {
   await init.leaveOut('landlock-sockets', 'landlock-unchecked', 'rights-unchecked');
   t.regex(
     String(await attempt({ network: 'host' })),
@@ -249,7 +249,7 @@ do umount -l "$at" || exit 99
 done
 exec "$@"`;
 
-test.serial('a limit that cannot be put on a sandbox is found out', async (t) => {
+test.serial('a limit that cannot be set on a sandbox is found out', async (t) => {
   t.timeout(300_000 * PATIENCE);
   await init.leaveOut();
   for (const [layer, ...option] of [

@@ -11,7 +11,7 @@ import type { RunRequest } from '../../src/jobs/run/request.ts';
 import { busyboxState, IMAGE } from '../support/busybox-state.ts';
 import { openKiln } from '../support/kiln.ts';
 
-test('a sandbox runs any number of commands, shaped as child processes, and is gone after its scope', async (t) => {
+test('a sandbox runs any number of commands, like child processes, and ends with its scope', async (t) => {
   await using state = await busyboxState();
   await using kiln = openKiln({ env: state.env });
   t.deepEqual(
@@ -48,7 +48,7 @@ test('a sandbox runs any number of commands, shaped as child processes, and is g
   t.deepEqual(await readdir(state.paths.sandboxes), []);
 });
 
-test('what a command leaves running writes to a bind no more once its result is there', async (t) => {
+test('processes that a command left running cannot write to a bind after its result', async (t) => {
   await using state = await busyboxState();
   await using kiln = openKiln({ env: state.env });
   const folder = await mkdtemp(join(tmpdir(), 'kiln-left-'));
@@ -81,7 +81,7 @@ test('what a command leaves running writes to a bind no more once its result is 
   await report.remove();
 });
 
-test('a link in place of /tmp does not have a disk of this host’s looked at', async (t) => {
+test('a link in place of /tmp does not make kiln look at a disk of the host', async (t) => {
   await using state = await busyboxState();
   await using kiln = openKiln({ env: state.env });
   const full = await mkdtemp(join(tmpdir(), 'kiln-full-'));

@@ -26,7 +26,7 @@ test.after.always(async () => {
   await state[Symbol.asyncDispose]();
 });
 
-test.serial('none waits whose end libvirt would not notice', async (t) => {
+test.serial('no sandbox is parked whose end libvirt would not notice', async (t) => {
   await parked.none();
   await kiln.engine.connect();
   // Whether the daemon's first thread hears a controller too early is a race: the others are slowed.

@@ -34,7 +34,7 @@ const nested = (script: string, ...options: readonly string[]) =>
 const BWRAP =
   'bwrap --unshare-all --ro-bind / / --proc /proc --dev /dev --tmpfs /tmp --die-with-parent';
 
-test.serial('bubblewrap makes a sandbox in a nested sandbox, and not in another', async (t) => {
+test.serial('bubblewrap makes a sandbox in a nested sandbox, and not in others', async (t) => {
   const script = `${BWRAP} sh -c 'ls -d /proc/[0-9]*; id -u; touch /tmp/x && ls /tmp'`;
   const inside = await nested(script);
   t.is(inside.exitCode, 0, String(inside.stderr));
@@ -45,7 +45,7 @@ test.serial('bubblewrap makes a sandbox in a nested sandbox, and not in another'
   t.regex(String(without.stderr), /bwrap: .*namespace failed/);
 });
 
-test.serial('a netlink socket is of the network namespace of whoever asks for it', async (t) => {
+test.serial('a netlink socket is of the network namespace of the process that asks', async (t) => {
   // bubblewrap brings up the loopback by one, and ends if it cannot.
   const script = `${BWRAP} cat /proc/net/if_inet6`;
   for (const network of [[], ['--network', 'host', '--allow-host-network']]) {
@@ -55,10 +55,8 @@ test.serial('a netlink socket is of the network namespace of whoever asks for it
   }
 });
 
-test.serial(
-  'a chroot with its own /proc can be made and built in, by user and by root',
-  async (t) => {
-    const script = (enter: string) => `
+test.serial('a user and root can make a chroot with its own /proc, and build in it', async (t) => {
+  const script = (enter: string) => `
     set -e
     mkdir -p /tmp/root/bin /tmp/root/proc
     cp /bin/busybox /tmp/root/bin/busybox
@@ -66,37 +64,27 @@ test.serial(
     ${enter} sh -c 'PATH=/bin; mount -t proc proc /proc; ls /; echo /proc/[0-9]*
       seq 3 | sort -r > /made'
     cat /tmp/root/made`;
-    const enter = 'unshare --map-root-user --mount --pid --fork chroot /tmp/root';
-    for (const options of [[], ['--user', 'root']]) {
-      const built = await nested(script(enter), ...options);
-      t.is(built.exitCode, 0, String(built.stderr));
-      t.is(built.stdout, 'bin\nproc\n/proc/1\n3\n2\n1');
-    }
-    t.not((await inSandbox(script(enter))).exitCode, 0);
-  },
-);
+  const enter = 'unshare --map-root-user --mount --pid --fork chroot /tmp/root';
+  for (const options of [[], ['--user', 'root']]) {
+    const built = await nested(script(enter), ...options);
+    t.is(built.exitCode, 0, String(built.stderr));
+    t.is(built.stdout, 'bin\nproc\n/proc/1\n3\n2\n1');
+  }
+  t.not((await inSandbox(script(enter))).exitCode, 0);
+});
 
-test.serial(
-  'kiln’s own confinement of hostile files works in a nested sandbox, unprivileged',
-  async (t) => {
-    const query = `KILN_STATE=/tmp/k /node /kiln/src/programs/command-line.ts rpm query --json /kiln/${rpm.slice(top.length + 1)}`;
-    const inside = await nested(query);
-    t.is(inside.exitCode, 0, String(inside.stderr));
-    const { stdout: oracle } = await execa('rpm', [
-      '-qp',
-      '--nosignature',
-      '--qf',
-      '%{NEVRA}',
-      rpm,
-    ]);
-    const { name, version, release, arch } = JSON.parse(String(inside.stdout));
-    t.is(`${name}-${version}-${release}.${arch}`, oracle);
-    // Without the confinement nothing is read: in another sandbox it cannot be made, and that is said.
-    const without = await inSandbox(query);
-    t.not(without.exitCode, 0);
-    t.is(without.stdout, '');
-  },
-);
+test.serial('kiln’s own confinement works in a nested sandbox, unprivileged', async (t) => {
+  const query = `KILN_STATE=/tmp/k /node /kiln/src/programs/command-line.ts rpm query --json /kiln/${rpm.slice(top.length + 1)}`;
+  const inside = await nested(query);
+  t.is(inside.exitCode, 0, String(inside.stderr));
+  const { stdout: oracle } = await execa('rpm', ['-qp', '--nosignature', '--qf', '%{NEVRA}', rpm]);
+  const { name, version, release, arch } = JSON.parse(String(inside.stdout));
+  t.is(`${name}-${version}-${release}.${arch}`, oracle);
+  // Without the confinement nothing is read: in another sandbox it cannot be made, and that is said.
+  const without = await inSandbox(query);
+  t.not(without.exitCode, 0);
+  t.is(without.stdout, '');
+});
 
 test.serial('libvirt cannot nest, and kiln says so', async (t) => {
   const doctor = await nested(
@@ -111,7 +99,7 @@ test.serial('libvirt cannot nest, and kiln says so', async (t) => {
   );
 });
 
-test.serial('a nested sandbox is closed to the host as any other', async (t) => {
+test.serial('a nested sandbox is as closed to the host as any other', async (t) => {
   const attempts = `
     try() { if eval "$2" 2>/dev/null >/dev/null; then echo "$1 worked"; else echo "$1 refused"; fi; }
     try sysrq 'echo h > /proc/sysrq-trigger'

@@ -102,7 +102,7 @@ for (const [name, different] of [
   ['with a path that nobody writes to', { readonlyPaths: ['/home'], namespaces: 3 }],
   ['for other sandboxes', { nested: true }],
 ] as const) {
-  test.serial(`a sandbox that was parked is as one that was not: ${name}`, async (t) => {
+  test.serial(`a parked sandbox is like one that was not parked: ${name}`, async (t) => {
     await noneParked();
     const look = async () => {
       await using sandbox = await open(different);
@@ -116,7 +116,7 @@ for (const [name, different] of [
   });
 }
 
-test.serial('the init is in another pid namespace than what it starts', async (t) => {
+test.serial('the init is in another pid namespace than the commands it starts', async (t) => {
   await oneParked();
   await using sandbox = await open();
   const { initPid } = sandbox;
@@ -175,7 +175,7 @@ for (const [fault, layer] of [
   });
 }
 
-test.serial('a sandbox is as old as its command, however long it was parked', async (t) => {
+test.serial('the record of a sandbox has the time it was claimed, not parked', async (t) => {
   const directory = await oneParked();
   const { created } = readSandboxRecord(directory)!;
   const claimed = Date.now();
@@ -184,7 +184,7 @@ test.serial('a sandbox is as old as its command, however long it was parked', as
   t.true((readSandboxRecord(directory)?.created ?? 0) >= claimed);
 });
 
-test.serial('whoever claims a parked sandbox and says nothing has ended it', async (t) => {
+test.serial('a parked sandbox ends if its claimer closes without a word', async (t) => {
   const directory = await oneParked();
   const channel = await openChannel(sandboxFiles.socket(directory));
   await channel.close();
@@ -194,22 +194,19 @@ test.serial('whoever claims a parked sandbox and says nothing has ended it', asy
   t.regex(await said(sandbox, 'hostname'), /^kiln$/m);
 });
 
-test.serial(
-  'a parked sandbox that nobody claims ends by itself, with no kiln to end it',
-  async (t) => {
-    await noneParked();
-    const directory = await oneParked(4000 * PATIENCE);
-    const { domain } = readSandboxRecord(directory)!;
-    t.deepEqual(await domainNames(), [domain]);
-    t.deepEqual(await parking.domainsLeft(kiln), []);
-    // The next one does not take what is left for a parked one.
-    await using sandbox = await open();
-    t.regex(await said(sandbox, 'hostname'), /^kiln$/m);
-  },
-);
+test.serial('a parked sandbox that nobody claims ends by itself, without any kiln', async (t) => {
+  await noneParked();
+  const directory = await oneParked(4000 * PATIENCE);
+  const { domain } = readSandboxRecord(directory)!;
+  t.deepEqual(await domainNames(), [domain]);
+  t.deepEqual(await parking.domainsLeft(kiln), []);
+  // The next one does not take what is left for a parked one.
+  await using sandbox = await open();
+  t.regex(await said(sandbox, 'hostname'), /^kiln$/m);
+});
 
 test.serial(
-  'a sandbox that was parked for too long is neither counted nor claimed, and ends',
+  'a sandbox that was parked too long is neither counted nor claimed, and ends',
   async (t) => {
     await noneParked();
     const directory = await oneParked();
@@ -232,7 +229,7 @@ test.serial(
   },
 );
 
-test.serial('the age of a sandbox is that of its command, not of its waiting', async (t) => {
+test.serial('the age of a sandbox is that of its command, not of its parking', async (t) => {
   await noneParked();
   await oneParked();
   const [one] = parked.lot.parked;
@@ -257,7 +254,7 @@ test.serial('a sandbox that is being parked counts as parked, not as running', a
   t.deepEqual([...states], ['parked']);
 });
 
-test.serial('whoever comes while one is being started gets that one, each once', async (t) => {
+test.serial('claims made while one sandbox is being parked get it once', async (t) => {
   const { lot } = parked;
   const takeTwo = async () => {
     await noneParked();
@@ -301,7 +298,7 @@ test.serial('a sandbox whose owner died while it was parked is swept', async (t)
   t.deepEqual(await domainNames(), []);
 });
 
-test.serial('an init that changes after it was found whole is put right', async (t) => {
+test.serial('a changed init is replaced, although it was found whole before', async (t) => {
   await noneParked();
   await ensureSkeleton(state.paths);
   const init = join(await ensureSkeleton(state.paths), INIT_PATH);

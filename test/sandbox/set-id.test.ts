@@ -105,7 +105,7 @@ for (const [name, options] of profiles) {
   });
 }
 
-test('in a user namespace of its own a command gives no capabilities either', async (t) => {
+test('in a user namespace of its own, a command cannot give capabilities either', async (t) => {
   const folder = await hostFolder();
   const enter = ['unshare', '-Ur', 'set-id-probe', '/b'];
   const nested = ['--bind', `${folder}:/b:rw,Z`, '--profile', 'nested', '--allow-host-write', '--'];
@@ -118,7 +118,7 @@ test('in a user namespace of its own a command gives no capabilities either', as
   t.is(outcomes(alone.stdout).get('setxattr-v2'), '0', String(alone.stdout));
 });
 
-test('where nothing of the host can be written to, a command sets what it wants', async (t) => {
+test('a command may set any mode if it cannot write to the host', async (t) => {
   const folder = await hostFolder();
   for (const bind of [[], ['--bind', `${folder}:/b:ro`]]) {
     const result = await run(['--json', '--user', 'root', ...bind, '--', 'set-id-probe', '/tmp']);
@@ -130,7 +130,7 @@ test('where nothing of the host can be written to, a command sets what it wants'
   }
 });
 
-test('other modes, owners and attributes are set in a bind as ever', async (t) => {
+test('other modes, owners and attributes can be set in a bind as ever', async (t) => {
   const folder = await hostFolder();
   const script = 'cd /b; cp /bin/busybox it; chmod 1755 it; chmod 640 it; mkdir -m 1777 d; touch x';
   const result = await run(['--bind', `${folder}:/b:rw,Z`, '--', 'sh', '-ec', script]);
@@ -174,7 +174,7 @@ test('SETFCAP is not added to a command with a writable bind', async (t) => {
   t.regex(String(refused.stderr), /SETFCAP cannot be combined with a writable bind/);
 });
 
-test('the init refuses to start a command without the filter where it must have it', async (t) => {
+test('the init starts no command without the filter that it must have', async (t) => {
   await using kiln = openKiln({ env: state.env });
   const folder = await hostFolder();
   const binds = [{ source: folder, place: ownPath(folder), target: '/b', readonly: false }];
@@ -191,7 +191,7 @@ test('the init refuses to start a command without the filter where it must have 
   await t.notThrowsAsync(sandbox.spawn(['true'], { policy }));
 });
 
-test('numbers of system calls are those that libseccomp knows', (t) => {
+test('the numbers of system calls are those that libseccomp knows', (t) => {
   const resolve = library().resolveNumber;
   let known = 0;
   for (const abis of Object.values(ABIS)) {
@@ -208,7 +208,7 @@ test('numbers of system calls are those that libseccomp knows', (t) => {
   t.true(known > 40);
 });
 
-test('the calls of this machine’s headers that set a mode are all in the table', (t) => {
+test('every call in this machine’s headers that sets a mode is in the table', (t) => {
   const header = execFileSync('cc', ['-E', '-dM', '-'], { input: '#include <sys/syscall.h>\n' });
   const calls = [...header.toString().matchAll(/#define __NR_(\w+) /g)].map(([, name]) => name);
   const setting = calls.filter((name) =>

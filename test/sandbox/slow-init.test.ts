@@ -18,7 +18,7 @@ test.after.always(async () => {
   await state[Symbol.asyncDispose]();
 });
 
-test('commands for an init that is stopped keep nobody waiting, and are started later', async (t) => {
+test('commands for a stopped init keep nobody waiting, and start later', async (t) => {
   await using kiln = openKiln({ env: state.env });
   const ids = { uid: 0, gid: 0 };
   const specification = sandboxSpecification({ root: `${state.paths.images}/${IMAGE}/tree` });

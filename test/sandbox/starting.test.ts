@@ -38,7 +38,7 @@ async function isConnected(paths: StatePaths): Promise<boolean> {
   }
 }
 
-test('kiln is with the init while libvirt still starts the domain, and waits for libvirt', async (t) => {
+test('kiln talks to the init while libvirt still starts the domain, and waits for both', async (t) => {
   await using state = await busyboxState();
   const { paths } = state;
   await using connection = await connect({ paths, env: state.env });
@@ -64,7 +64,7 @@ test('kiln is with the init while libvirt still starts the domain, and waits for
   t.deepEqual(await readdir(paths.sandboxes), []);
 });
 
-test('what libvirt refuses late leaves nothing, and is said', async (t) => {
+test('a domain that libvirt refuses late is reported, and leaves nothing', async (t) => {
   await using state = await busyboxState();
   const { paths } = state;
   await using connection = await connect({ paths, env: state.env });

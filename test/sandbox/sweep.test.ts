@@ -12,7 +12,7 @@ import { openKiln } from '../support/kiln.ts';
 
 const MAKER = fileURLToPath(new URL('dying-maker.ts', import.meta.url));
 
-test('a sandbox whose maker was killed before it wrote its record goes at once, one that is being made stays', async (t) => {
+test('a sandbox whose maker died before writing the record goes at once, one being made stays', async (t) => {
   await using state = await busyboxState();
   await using kiln = openKiln({ env: state.env });
   const { paths, engine } = kiln;

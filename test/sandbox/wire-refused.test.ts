@@ -28,7 +28,7 @@ for (const [request, message] of Object.entries<Message>(REQUESTS)) {
   });
 }
 
-test.serial('a file system that would have no bound ends the sandbox', async (t) => {
+test.serial('a file system without a bound ends the sandbox', async (t) => {
   const damages = [...damagedMessages(REQUESTS.setup)];
   const unbounded = damages.filter(({ name }) => /tmpfs: bytes: \d+ bytes$/.test(name));
   t.is(unbounded.length, 6);
@@ -46,7 +46,7 @@ for (const request of ['prepare', 'setup'] as const) {
   });
 }
 
-test.serial('what the init takes does not end it', async (t) => {
+test.serial('a valid request does not end the sandbox', async (t) => {
   await using sandbox = await BareSandbox.open(state, join(state.paths.images, IMAGE, 'tree'));
   const ended = sandbox.endWith(wholeMessage(REQUESTS.keep).bytes);
   const lives = new Promise((resolve) => setTimeout(resolve, 500, 'it lives'));

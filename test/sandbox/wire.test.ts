@@ -20,7 +20,7 @@ import { PATIENCE } from '../support/busybox-state.ts';
 import { buildGuestHarness, readByGuest } from '../support/guest-harness.ts';
 import { type Damage, damagedMessages, wholeMessage } from '../support/wire-damage.ts';
 
-test('no number of the table is there twice', (t) => {
+test('no number stands twice in the table', (t) => {
   const numbers = [
     Object.values(FIELDS).map(({ tag }) => tag),
     Object.values(FAILURES).map(([code]) => code),
@@ -29,7 +29,7 @@ test('no number of the table is there twice', (t) => {
   for (const all of numbers) t.is(new Set(all).size, all.length);
 });
 
-test('every field of every answer is as the table says, or kiln refuses it', (t) => {
+test('every field of every answer follows the table, or kiln refuses it', (t) => {
   for (const [name, answer] of Object.entries<Message>(ANSWERS)) {
     const whole = wholeMessage(answer);
     t.is(new AnswerDecoder().push(whole.bytes)[0]?.type, name as keyof typeof ANSWERS);
@@ -46,7 +46,7 @@ test('every field of every answer is as the table says, or kiln refuses it', (t)
   }
 });
 
-test('every field of every request is as the table says, or the init refuses it', async (t) => {
+test('every field of every request follows the table, or the init refuses it', async (t) => {
   t.timeout(120_000 * PATIENCE);
   const directory = await mkdtemp(join(tmpdir(), 'kiln-wire-'));
   t.teardown(() => rm(directory, { recursive: true }));
@@ -66,7 +66,7 @@ test('every field of every request is as the table says, or the init refuses it'
   }
 });
 
-test('a sandbox whose init says what it must not is gone, and kiln says why', async (t) => {
+test('a sandbox whose init sends something invalid is gone, and kiln says why', async (t) => {
   const [ours, theirs] = unixSocketPair();
   const channel = new Channel(ours);
   const asked = channel.ask((answer) => (answer.type === 'ready' ? true : undefined));
@@ -77,7 +77,7 @@ test('a sandbox whose init says what it must not is gone, and kiln says why', as
   closeDescriptor(theirs);
 });
 
-test('what an init says before it hangs up is heard, though kiln is still sending', async (t) => {
+test('the last words of an init are heard, even while kiln is sending', async (t) => {
   const [ours, theirs] = unixSocketPair();
   const channel = new Channel(ours);
   const ended = new Promise((resolve) => channel.once('end', resolve));
@@ -96,7 +96,7 @@ test('what an init says before it hangs up is heard, though kiln is still sendin
   t.is(await ended, undefined);
 });
 
-test('a second failure of a command, which nobody waits for any more, harms nobody', async (t) => {
+test('a command’s second failure, for which nobody waits any more, is harmless', async (t) => {
   const gone = deferred<ProcessEnd>();
   const drained = deferred<void>();
   const [stdin, stdout, stderr] = [new PassThrough(), new PassThrough(), new PassThrough()];
@@ -118,7 +118,7 @@ test('a second failure of a command, which nobody waits for any more, harms nobo
   t.like(heard, { length: 1, 0: { code: 'E_OUTPUT' } });
 });
 
-test('a process that has the number of an init that ended is not taken for it', async (t) => {
+test('a process that got the pid of a dead init is not taken for the init', async (t) => {
   const directory = await mkdtemp(join(tmpdir(), 'kiln-stale-'));
   t.teardown(() => rm(directory, { recursive: true }));
   const child = join(import.meta.dirname, 'stale-init-child.ts');
@@ -157,7 +157,7 @@ test('answers are found however the stream is cut', (t) => {
   t.pass();
 });
 
-test('whatever an init sends, the decoder answers or refuses, and never grows without bound', (t) => {
+test('for any bytes, the decoder answers or refuses, and its memory is bounded', (t) => {
   fc.assert(
     fc.property(fc.array(fc.uint8Array({ maxLength: 200 }), { maxLength: 20 }), (chunks) => {
       const decoder = new AnswerDecoder();
@@ -173,7 +173,7 @@ test('whatever an init sends, the decoder answers or refuses, and never grows wi
   t.throws(() => new AnswerDecoder().push(Buffer.alloc(8, 0xff)), { code: 'E_PROTOCOL' });
 });
 
-test('what the init would not take is not sent', (t) => {
+test('a request that the init would refuse is not sent', (t) => {
   const command = {
     id: 1,
     environment: [],

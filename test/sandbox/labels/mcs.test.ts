@@ -71,7 +71,7 @@ test('many processes at once, killed at any moment, never have the same pair', a
   t.true(await reserve(pairDirectory(paths), pair, paths.hostRun));
 });
 
-test('a pair goes back to all when its owner gives it back, and only then', async (t) => {
+test('a pair is free again when its owner releases it, and only then', async (t) => {
   await using paths = await privatePaths();
   const [one, other] = [join(paths.hostRun, 'one'), join(paths.hostRun, 'other')] as const;
   for (const home of [one, other]) await mkdir(home);
@@ -82,7 +82,7 @@ test('a pair goes back to all when its owner gives it back, and only then', asyn
   t.true(await reserve(pairDirectory(paths), pair, other));
 });
 
-test('the pair of a context', (t) => {
+test('the pair of a context is its two categories', (t) => {
   t.is(pairOf('system_u:system_r:container_t:s0:c5,c812'), 'c5,c812');
   t.is(pairOf('system_u:system_r:container_t:s0'), undefined);
   t.is(pairOf('unconfined_u:unconfined_r:unconfined_t:s0-s0:c0.c1023'), undefined);

@@ -29,7 +29,7 @@ async function folder(): Promise<{ path: string } & AsyncDisposable> {
   return { path, [Symbol.asyncDispose]: () => rm(path, { recursive: true }) };
 }
 
-test('a tree gets a context, with links themselves and not what they name', async (t) => {
+test('a tree gets a context, and so do its links, but not their targets', async (t) => {
   await using made = await folder();
   const [tree, outside] = [join(made.path, 'tree'), join(made.path, 'outside')] as const;
   await mkdir(join(tree, 'a/b/c'), { recursive: true });
@@ -55,7 +55,7 @@ test('a tree gets a context, with links themselves and not what they name', asyn
   t.regex(stdout, /\xff\\012\nsecurity\.selinux="system_u:object_r:container_file_t/);
 });
 
-test('what is mounted in a tree keeps its label', async (t) => {
+test('files of a file system mounted in a tree keep their label', async (t) => {
   const module = join(import.meta.dirname, '../../../src/sandbox/labels/relabel.ts');
   const script = `set -e
 mount -t tmpfs tmpfs "$1"; mkdir "$1/in" "$1/plain"; mount -t tmpfs tmpfs "$1/in"; touch "$1/in/file"
@@ -74,7 +74,7 @@ getfattr --absolute-names -n security.selinux "$1/plain" "$1/in/file" 2>&1`;
   t.regex(all, /in\/file: security\.selinux: No such attribute/);
 });
 
-test('one that names a link, or a folder of the system, is refused or labelled alone', async (t) => {
+test('a link or a folder of the system is refused, or labelled itself', async (t) => {
   await using made = await folder();
   const [file, other] = [join(made.path, 'file'), join(made.path, 'other')] as const;
   await writeFile(file, 'content');

@@ -9,7 +9,7 @@ import { parseLabelRequest } from '../../../src/sandbox/labels/labels.ts';
 import { measuredLabel } from '../../../src/sandbox/labels/module.ts';
 import { busyboxState, IMAGE } from '../../support/busybox-state.ts';
 
-test('labels as virt-sandbox had them', (t) => {
+test('labels are written as virt-sandbox had them', (t) => {
   t.deepEqual(parseLabelRequest('dynamic'), { kind: 'dynamic' });
   t.deepEqual(parseLabelRequest('inherit'), { kind: 'inherit' });
   const label = 'system_u:system_r:svirt_t:s0:c1,c2';
@@ -20,7 +20,7 @@ test('labels as virt-sandbox had them', (t) => {
   }
 });
 
-test('libvirt’s schema takes the domain of a labelled sandbox', async (t) => {
+test('libvirt’s schema accepts the domain of a labelled sandbox', async (t) => {
   const options = {
     name: 'kiln-test',
     uuid: '6f1f3c0e-9c5c-4a5e-8d0a-0e8f6f2b7a11',
@@ -40,7 +40,7 @@ test('libvirt’s schema takes the domain of a labelled sandbox', async (t) => {
   t.false(domainXml(options).includes('seclabel'));
 });
 
-test('apparmor_parser takes the profiles, whose names tell their content', async (t) => {
+test('apparmor_parser accepts the profiles, whose names tell their content', async (t) => {
   const plain = profileSet();
   const other = profileSet('my-profile');
   t.not(plain.init, other.init);
@@ -52,7 +52,7 @@ test('apparmor_parser takes the profiles, whose names tell their content', async
   }
 });
 
-test('a label that is not the planned one is called out', (t) => {
+test('a label other than the planned one is an error', (t) => {
   const planned = { module: 'apparmor', label: 'kiln-sandbox-1' } as const;
   t.deepEqual(measuredLabel('kiln-sandbox-1 (enforce)', planned), { ...planned, enforcing: true });
   for (const found of [
@@ -69,7 +69,7 @@ test('a label that is not the planned one is called out', (t) => {
   });
 });
 
-test('a label that this host cannot give is refused, and nothing is left', async (t) => {
+test('a label that this host cannot give is refused, and leaves nothing', async (t) => {
   await using state = await busyboxState();
   for (const label of ['dynamic', 'static:x_u:x_r:x_t:s0', 'inherit']) {
     const { exitCode, stderr } = await state.kiln([
