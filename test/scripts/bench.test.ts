@@ -4,7 +4,7 @@ import { execa } from 'execa';
 
 const MAIN = join(import.meta.dirname, '../../scripts/benchmark/main.ts');
 
-test('a row that there is not is refused in one line, which names those that there are', async (t) => {
+test('an unknown row is refused in one line, which names the rows that exist', async (t) => {
   const { stdout } = await execa(process.execPath, [MAIN, '--list']);
   const rows = stdout.split('\n');
   t.true(rows.length > 10);

@@ -48,7 +48,7 @@ async function inTemporary(work: (folder: string) => Promise<void>): Promise<voi
   }
 }
 
-test('exactly the packages of the commands that are missing would be installed', async (t) => {
+test('exactly the packages of missing commands would be installed', async (t) => {
   const call = 'missing_packages apt run build fixtures test';
   t.is(await bootstrapFunction(call, systemFolders.join(':')), '');
   await inTemporary(async (folder) => {
@@ -64,7 +64,7 @@ async function isInstalled(debianPackage: string): Promise<boolean> {
   return exitCode === 0;
 }
 
-test("every command in host-packages.txt is in the package named there, by dpkg's word", async (t) => {
+test('every command in host-packages.txt is in the package named there, as dpkg says', async (t) => {
   const lines = (await readFile(join(top, 'scripts/host-packages.txt'), 'utf8')).split('\n');
   const rows = lines.filter((line) => line !== '' && !line.startsWith('#'));
   t.true(rows.length > 20);
@@ -84,7 +84,7 @@ test("every command in host-packages.txt is in the package named there, by dpkg'
   }
 });
 
-test('Node: the one named, or the first that is new enough, never an older one', async (t) => {
+test('Node is the one named, or the first that is new enough, and never an older one', async (t) => {
   await inTemporary(async (folder) => {
     const path = await commandsWithout(folder, ['node', 'npm']);
     const other = join(folder, 'node-of-the-user');
@@ -102,7 +102,7 @@ test('Node: the one named, or the first that is new enough, never an older one',
   });
 });
 
-test('a clone made under umask 077 becomes readable, its own folder stays closed', async (t) => {
+test('a clone made under umask 077 becomes readable, and its own folder stays closed', async (t) => {
   await inTemporary(async (folder) => {
     const checkout = join(folder, 'a b');
     const make =
@@ -121,7 +121,7 @@ test('a clone made under umask 077 becomes readable, its own folder stays closed
   });
 });
 
-test('fixtures are made with the Node that kiln brings, whatever `node` the machine has', async (t) => {
+test('fixtures are made with kiln’s own Node, whatever `node` the machine has', async (t) => {
   await inTemporary(async (folder) => {
     // As the one of Debian 13: too old, and without TypeScript.
     await writeFile(join(folder, 'node'), '#!/bin/sh\nexit 9\n', { mode: 0o755 });
@@ -133,13 +133,13 @@ test('fixtures are made with the Node that kiln brings, whatever `node` the mach
   });
 });
 
-test('a PATH without the folders of root’s programs, as `su` leaves it, is enough', async (t) => {
+test('a PATH without root’s folders of programs, as after `su`, is enough', async (t) => {
   const env = { PATH: '/usr/local/bin:/usr/bin:/bin', KILN_NODE: undefined };
   const { all } = await execa(join(top, 'scripts/fixtures'), ['--help'], { env, all: true });
   t.regex(all, /^Usage: scripts\/fixtures/);
 });
 
-test('no page tells to start a program with a Node of one’s own', async (t) => {
+test('no page asks to start a program with one’s own Node', async (t) => {
   const { stdout } = await execa(
     'git',
     ['grep', '-nE', String.raw`(^|[\` ])node [a-z./-]+\.ts`, '--', '*.md', 'recipes', 'fixtures'],
@@ -157,7 +157,7 @@ test('shellcheck finds nothing in the shell scripts', async (t) => {
   t.is(exitCode, 0, stdout);
 });
 
-test('a script says what it is for when it is asked with --help, and does nothing', async (t) => {
+test('a script asked with --help says what it is for, and does nothing', async (t) => {
   const folder = join(top, 'scripts');
   let asked = 0;
   for (const name of await readdir(folder)) {

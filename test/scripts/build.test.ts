@@ -18,7 +18,7 @@ async function chunksOf(file: string, found = new Set<string>()): Promise<Set<st
   return found;
 }
 
-test('every chunk of the bundle can be loaded, those that are rarely needed, too', async (t) => {
+test('every chunk of the bundle can be loaded, even those that are rarely needed', async (t) => {
   await execa(process.execPath, [join(top, 'scripts/build.ts')]);
   const entries = ['kiln.cjs', 'kilnd.cjs', 'kilnd-worker.cjs', 'confined.cjs', 'index.cjs'];
   const chunks = new Set<string>();
@@ -47,7 +47,7 @@ const construct = (...given) => (made++, Reflect.construct(...given));
 globalThis.Function = new Proxy(Function, { construct });
 process.on('exit', () => process._rawDebug('made ' + made));`;
 
-test('schemas are read without making code for them first, in the bundle as well', async (t) => {
+test('schemas are read without compiling them first, in the bundle as well', async (t) => {
   await using folder = await mkdtempDisposable(join(tmpdir(), 'kiln-build-'));
   const count = join(folder.path, 'count.cjs');
   const configuration = join(folder.path, 'kiln.yaml');

@@ -5,7 +5,7 @@ import test from 'ava';
 import { execa } from 'execa';
 import { changedTests } from '../../scripts/testing/changed.ts';
 
-test('tests of what changed since origin/main, by their imports and folders', async (t) => {
+test('the tests of what changed since origin/main are found by imports and folders', async (t) => {
   const top = mkdtempSync(join(tmpdir(), 'kiln-changed-'));
   t.teardown(() => rmSync(top, { recursive: true }));
   const write = (file: string, text: string) => {

@@ -24,14 +24,14 @@ async function runWith(tests: string, hosts: string) {
   }
 }
 
-test('the tests run, then the smoke of hosts; the last line counts both', async (t) => {
+test('the tests run, then the smoke of hosts, and the last line counts both', async (t) => {
   const good = await runWith('echo "12 passed, 0 failed"', 'echo "3 passed, 0 failed"');
   t.is(good.last, '15 passed, 0 failed');
   t.is(good.exitCode, 0);
   t.regex(good.stdout, /scripts\/test \n.*scripts\/test-hosts --smoke --minutes 24\n/s);
 });
 
-test('what fails in either is in the last line and the status', async (t) => {
+test('failures of either are in the last line and in the status', async (t) => {
   const fails = (count: number) => `echo "1 passed, ${count} failed"; exit 1`;
   for (const [tests, hosts, last] of [
     [fails(2), 'echo "3 passed, 0 failed"', '4 passed, 2 failed'],

@@ -7,13 +7,13 @@ import { commitProblems, newCommitProblems } from '../../scripts/check/commits.t
 
 const BODY = '\n\nA claim never sweeps.';
 
-test('a subject in the imperative and a body that says why pass', (t) => {
+test('a message with an imperative subject and a body that says why passes', (t) => {
   for (const subject of ['Sweep on claim', 'docs: name the option', 'Pass it on', 'Need no lock']) {
     t.deepEqual(commitProblems(`${subject}${BODY}`), [], subject);
   }
 });
 
-test('what is wrong with a message is named', (t) => {
+test('a faulty message is reported with what is wrong', (t) => {
   t.regex(commitProblems(`Sweep ${'x'.repeat(70)}${BODY}`).join(), /^the subject has 76 char/);
   for (const subject of ['Sweeps', 'Sweeping', 'Changed', 'docs: how to sweep', 'A sweep']) {
     t.regex(commitProblems(`${subject} sandboxes${BODY}`).join(), /not with a verb/, subject);
@@ -22,7 +22,7 @@ test('what is wrong with a message is named', (t) => {
   t.deepEqual(commitProblems('Sweep\nmore\n\nbody'), ['the second line is not empty']);
 });
 
-test('new commits of a repository are those that origin/main has not', async (t) => {
+test('a repository’s new commits are those that origin/main lacks', async (t) => {
   const top = mkdtempSync(join(tmpdir(), 'kiln-commits-'));
   t.teardown(() => rmSync(top, { recursive: true }));
   t.deepEqual(newCommitProblems(top), [], 'no repository');

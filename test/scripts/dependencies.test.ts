@@ -33,7 +33,7 @@ for (const folder of ['.', 'scripts/setup/toolchain']) {
     }
   });
 
-  test(`no package of ${folder} runs anything as it is installed`, async (t) => {
+  test(`no package of ${folder} runs anything during its installation`, async (t) => {
     const scripted = (await locked(folder)).filter(([, { hasInstallScript }]) => hasInstallScript);
     t.deepEqual(
       scripted.map(([name]) => name).filter((name) => !WITH_SCRIPTS.includes(name)),
@@ -42,7 +42,7 @@ for (const folder of ['.', 'scripts/setup/toolchain']) {
   });
 }
 
-test('npm runs no scripts here, and kiln has none that an installation would run', async (t) => {
+test('npm runs no scripts here, and kiln has none for an installation', async (t) => {
   const { stdout } = await execa('npm', ['config', 'get', 'ignore-scripts'], { cwd: top });
   t.is(stdout.trim(), 'true');
   const { scripts } = JSON.parse(await readFile(join(top, 'package.json'), 'utf8'));
@@ -51,7 +51,7 @@ test('npm runs no scripts here, and kiln has none that an installation would run
   }
 });
 
-test('scripts/sbom names all that kiln depends on, with versions', async (t) => {
+test('scripts/sbom names everything that kiln depends on, with versions', async (t) => {
   const { stdout } = await execa(join(top, 'scripts/sbom'), { cwd: top });
   const sbom = JSON.parse(stdout) as {
     spdxVersion: string;

@@ -45,7 +45,7 @@ function hierarchy(): string {
   return cgroupHierarchies().find(isOurs)?.path ?? '';
 }
 
-test('what a run leaves is found, and what another kiln does meanwhile is not', async (t) => {
+test('leftovers of a run are found, and what another kiln does meanwhile is not', async (t) => {
   t.timeout(300_000 * PATIENCE);
   const [ours, theirs] = [folder(), folder()];
   using left = new Leftovers([ours]);
@@ -78,7 +78,7 @@ test('what a run leaves is found, and what another kiln does meanwhile is not', 
   t.deepEqual(about(await left.find(30_000 * PATIENCE), ...names), [], 'all is gone');
 });
 
-test('a cgroup is found when the folder of its state is gone', async (t) => {
+test('a cgroup is found even if its state’s folder is gone', async (t) => {
   const ours = folder();
   using left = new Leftovers([ours]);
   const groups: string[] = [];
@@ -103,7 +103,7 @@ test('a cgroup is found when the folder of its state is gone', async (t) => {
   }
 });
 
-test('a group of others, of which no state is known, is theirs as long as they are in it', async (t) => {
+test('a cgroup of an unknown state belongs to others while their processes are in it', async (t) => {
   using left = new Leftovers([folder()]);
   const group = join(hierarchy(), `kiln-${process.pid}`);
   mkdirSync(group);
@@ -126,7 +126,7 @@ test('a group of others, of which no state is known, is theirs as long as they a
   }
 });
 
-test('processes and mounts are found by their folder, and those of another run are not', async (t) => {
+test('processes and mounts are found by their folder, and other runs’ are not', async (t) => {
   const [ours, theirs] = [folder(), join(folder(), 'kiln-test-abc123')];
   mkdirSync(theirs);
   using left = new Leftovers([ours]);

@@ -47,7 +47,7 @@ test.after.always(async () => {
   await rm(folder, { recursive: true, force: true });
 });
 
-test('the command line starts, and finds the files of kiln’s own', async (t) => {
+test('the command line starts, and finds kiln’s own files', async (t) => {
   const kiln = join(installed, 'bin/kiln-node');
   const env = { KILN_STATE: join(folder, 'state') };
   t.is((await execa(kiln, ['--version'], { env })).stdout, '0.1.0');
@@ -56,7 +56,7 @@ test('the command line starts, and finds the files of kiln’s own', async (t) =
   t.true(stdout.includes(join(installed, 'dist/kiln-init')), stdout);
 });
 
-test('the packages of its own recipes can be made without a checkout', async (t) => {
+test('the packages of kiln’s own recipes can be made without a checkout', async (t) => {
   const env = { KILN_STATE: join(folder, 'state'), KILN_FIXTURES: undefined };
   const { stderr } = await execa(
     join(installed, 'bin/kiln-node'),
@@ -109,7 +109,7 @@ async function compile(name: string, program: string): Promise<string> {
   return join(folder, `${name}.mjs`);
 }
 
-test('a program in TypeScript compiles against the installed library, strictly, and runs', async (t) => {
+test('a strict TypeScript program compiles against the installed library, and runs', async (t) => {
   const program = await compile('program', PROGRAM);
   await using state = await busyboxState();
   // Its daemon is the package's own.
@@ -174,7 +174,7 @@ say(await code(kiln.build({ sources: ['none.src.rpm'], image, resultDirectory: '
 say((await kiln.doctor(['landlock'])).length);
 `;
 
-test('a user who is not root uses the installed library, with files of the user’s own', async (t) => {
+test('a user other than root can use the installed library, with their own files', async (t) => {
   const program = await compile('users', USERS_PROGRAM);
   await using state = await userState();
   // Where this user may look: a checkout may be root's alone.
@@ -212,7 +212,7 @@ test('a user who is not root uses the installed library, with files of the user�
   t.regex(String(stranger.stderr), /you may not connect.*E_PERMISSION/s);
 });
 
-test('its notices name all that the bundle has in it or loads, and what it takes to link anew', async (t) => {
+test('the notices name all code in the bundle, and what it takes to link again', async (t) => {
   const notices = await readFile(join(installed, 'dist/THIRD-PARTY-NOTICES'), 'utf8');
   const { dependencies } = JSON.parse(await readFile(join(top, 'package.json'), 'utf8'));
   for (const name of Object.keys(dependencies)) t.true(notices.includes(`\n${name} `), name);

@@ -40,7 +40,7 @@ test.after.always(async () => {
   await execa('rm', ['-rf', folder]);
 });
 
-test('packages depend on what host-packages.txt says that kiln needs to run', (t) => {
+test('packages depend on what host-packages.txt says kiln needs to run', (t) => {
   const depends = debianDepends().split(', ');
   for (const name of ['libvirt-daemon-driver-lxc', 'libsolv1', 'e2fsprogs', 'mount']) {
     t.true(depends.includes(name), name);
@@ -54,7 +54,7 @@ test('packages depend on what host-packages.txt says that kiln needs to run', (t
   t.regex(rpmRequires(), /^Recommends: \(python3-jinja2 or python3-Jinja2\)$/m);
 });
 
-test('the scripts of the packages give neither shellcheck nor rpm anything to stumble over', async (t) => {
+test('shellcheck and rpm accept the scripts of the packages', async (t) => {
   const scripts = join(top, 'packaging');
   const { stdout } = await execa('shellcheck', ['-s', 'sh', join(scripts, 'functions.sh')], {
     reject: false,
@@ -104,7 +104,7 @@ async function inContainer(commands: PackageCommands): Promise<string> {
   return stdout;
 }
 
-long('packages are the same when they are built again', async (t) => {
+long('packages built again are the same', async (t) => {
   t.timeout(600_000 * PATIENCE);
   const names = await release('one');
   t.is(names.length, 3, names.join(' '));
@@ -118,7 +118,7 @@ long('packages are the same when they are built again', async (t) => {
   state = await busyboxState();
 });
 
-long('the .deb: installed, upgraded, removed and purged', async (t) => {
+long('the .deb can be installed, upgraded, removed and purged', async (t) => {
   t.timeout(600_000 * PATIENCE);
   const output = await inContainer({
     install: 'dpkg -i /packages/before/kiln.deb',
@@ -134,7 +134,7 @@ long('the .deb: installed, upgraded, removed and purged', async (t) => {
   );
 });
 
-long('the .rpm: installed, upgraded and removed', async (t) => {
+long('the .rpm can be installed, upgraded and removed', async (t) => {
   t.timeout(600_000 * PATIENCE);
   const output = await inContainer({
     // The libraries that it requires are there, and were not installed by rpm.
@@ -146,7 +146,7 @@ long('the .rpm: installed, upgraded and removed', async (t) => {
   t.deepEqual(faults(output), [], output);
 });
 
-long('the .rpm in an image of RPMs, as a sandbox has it', async (t) => {
+long('the .rpm works in an image of RPMs, as in a sandbox', async (t) => {
   t.timeout(600_000 * PATIENCE);
   // No RPM of libvirt can be had here: it is installed, looked at by rpm, and removed. rpm's plugin `unshare` asks
   // for what a sandbox may not.
@@ -167,7 +167,7 @@ long('the .rpm in an image of RPMs, as a sandbox has it', async (t) => {
   t.is(stdout, 'as packed\n0.1.0\nthe group is there\nremoved');
 });
 
-long('the tarball: installed by npm, upgraded and removed', async (t) => {
+long('the tarball can be installed by npm, upgraded and removed', async (t) => {
   t.timeout(600_000 * PATIENCE);
   const prefix = join(folder, 'npm');
   const npm = (...words: string[]) =>

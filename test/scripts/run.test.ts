@@ -52,7 +52,7 @@ const passes = "test('passes', (t) => t.pass());";
 // Written so that this file itself does not look like one that skips.
 const skips = "test['skip']('later', (t) => t.pass());";
 
-test('passing tests and a skip that is on the list: status 0, the closing line counts', async (t) => {
+test('passing tests and a listed skip give status 0, and are counted in the last line', async (t) => {
   const files = { 'a.test.ts': passes + skips, 'b.test.ts': passes };
   const run = await runIn(files, { 'a › later': 'needs a machine with wings' });
   t.is(run.last, '2 passed, 0 failed', run.out);
@@ -76,7 +76,7 @@ test('a run without any test fails', async (t) => {
   t.is(run.exitCode, 1);
 });
 
-test('everything that is wrong with a run counts as failed and is named', async (t) => {
+test('everything wrong with a run counts as failed, and is named', async (t) => {
   const leaves = `import { spawn } from 'node:child_process';
     import { writeFileSync } from 'node:fs';
     test('leaves', (t) => {
