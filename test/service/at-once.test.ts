@@ -66,7 +66,7 @@ async function betweenTwoRuns(): Promise<{ readonly guardian: number } & Disposa
   return { guardian: guardian!, [Symbol.dispose]: () => held[Symbol.dispose]() };
 }
 
-test.serial('a guardian that wakes late leaves the next one its service', async (t) => {
+test.serial('a guardian that wakes late leaves the service to the next one', async (t) => {
   t.is((await service('start', 'one')).exitCode, 0);
   using late = await betweenTwoRuns();
   t.is((await service('stop', 'one')).exitCode, 0);
@@ -81,23 +81,20 @@ test.serial('a guardian that wakes late leaves the next one its service', async 
   t.truthy(again, 'nobody starts it again');
 });
 
-test.serial(
-  'an upgrade takes a service that is to be started again for one that runs',
-  async (t) => {
-    const id = 'c'.repeat(64);
-    const target = join(state.paths.images, id);
-    await cp(join(state.paths.images, IMAGE), target, { recursive: true, verbatimSymlinks: true });
-    const manifest = JSON.parse(await readFile(join(target, 'image.json'), 'utf8')) as object;
-    await writeFile(join(target, 'image.json'), JSON.stringify({ ...manifest, id }));
-    await service('start', 'one');
-    using _late = await betweenTwoRuns();
-    const { exitCode, stderr } = await service('upgrade', 'one', '--to', id);
-    t.is(exitCode, 0, stderr);
-    t.is((await statusOf())?.image, id);
-  },
-);
+test.serial('an upgrade treats a service that is about to be restarted as running', async (t) => {
+  const id = 'c'.repeat(64);
+  const target = join(state.paths.images, id);
+  await cp(join(state.paths.images, IMAGE), target, { recursive: true, verbatimSymlinks: true });
+  const manifest = JSON.parse(await readFile(join(target, 'image.json'), 'utf8')) as object;
+  await writeFile(join(target, 'image.json'), JSON.stringify({ ...manifest, id }));
+  await service('start', 'one');
+  using _late = await betweenTwoRuns();
+  const { exitCode, stderr } = await service('upgrade', 'one', '--to', id);
+  t.is(exitCode, 0, stderr);
+  t.is((await statusOf())?.image, id);
+});
 
-test.serial('the image to which an upgrade may go back is in use meanwhile', async (t) => {
+test.serial('the image that an upgrade may go back to stays in use meanwhile', async (t) => {
   const { image: before } = (await statusOf())!;
   const check = 'until test -e /var/go; do sleep 0.1; done';
   t.is((await service('set', 'one', '--health', check)).exitCode, 0);
@@ -116,7 +113,7 @@ test.serial('the image to which an upgrade may go back is in use meanwhile', asy
   t.is((await state.kiln(['image', 'rm', before])).exitCode, 0);
 });
 
-test.serial('a start while the service is being stopped starts it anew', async (t) => {
+test.serial('a start during a stop starts the service again', async (t) => {
   await service('start', 'one');
   const before = (await statusOf())!;
   const stop = service('stop', 'one');
@@ -130,7 +127,7 @@ test.serial('a start while the service is being stopped starts it anew', async (
   t.is((await service('start', 'one')).stdout, 'one runs already');
 });
 
-test.serial('a start that a stop has cancelled is none that runs already', async (t) => {
+test.serial('a start that a stop has cancelled does not count as running', async (t) => {
   await service('stop', 'one');
   const files = filesOf();
   await mkdir(files.run, { recursive: true });
@@ -188,7 +185,7 @@ test.serial('a service does not start while it is copied', async (t) => {
   t.is((await statusOf())?.state, 'running');
 });
 
-test.serial('a log that is followed lacks no line', async (t) => {
+test.serial('a followed log misses no line', async (t) => {
   const count = 'i=0; while true; do echo line $i; i=$((i + 1)); sleep 0.001; done';
   t.is((await service('create', '-r', IMAGE, 'two', '--', '/bin/sh', '-c', count)).exitCode, 0);
   t.is((await service('start', 'two')).exitCode, 0);
@@ -214,7 +211,7 @@ test.serial('a log that is followed lacks no line', async (t) => {
   t.is((await service('delete', '--volumes', 'two')).exitCode, 0);
 });
 
-test.serial('a service that is deleted while services are listed is left out', async (t) => {
+test.serial('a service that is deleted during a listing is left out', async (t) => {
   // What a listing finds: the name is there, and what it names no more.
   const gone = join(state.paths.services, 'gone');
   await symlink('nowhere', gone);

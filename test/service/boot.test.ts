@@ -31,33 +31,30 @@ const answer = async () =>
   (await execa('curl', ['-s', '-o', '/dev/null', '-w', '%{http_code}', `http://127.0.0.1:${port}`]))
     .stdout;
 
-test.serial(
-  'a systemd boots in the sandbox, runs the unit that was asked for, and says so',
-  async (t) => {
-    const made = await service(
-      ...['create', '--boot', '-r', 'debian-systemd', '-u', 'apache2.service', '-C'],
-      ...['-p', `${port}:80`, 'whole'],
-    );
-    t.is(made.exitCode, 0, made.stderr);
-    const started = await service('start', 'whole');
-    t.is(started.exitCode, 0, started.stderr);
-    t.is(await answer(), '200');
-    // What kiln reports is what the sandbox's own tools say.
-    t.is(await inside('systemctl', 'is-system-running'), 'running');
-    t.is(await inside('cat', '/proc/1/comm'), 'systemd');
-    const main = await inside('systemctl', 'show', '--value', '-p', 'MainPID', 'apache2.service');
-    const status = (await statusOf('whole'))!;
-    t.is(status.state, 'running');
-    t.deepEqual(
-      status.units.map(({ name, state, mainPid }) => [name, state, String(mainPid)]),
-      [['apache2.service', 'active', main]],
-    );
-    // Its journal is kiln's log.
-    await logHas(/console: .*Started apache2\.service/);
-  },
-);
+test.serial('systemd boots in the sandbox, runs the requested unit, and says so', async (t) => {
+  const made = await service(
+    ...['create', '--boot', '-r', 'debian-systemd', '-u', 'apache2.service', '-C'],
+    ...['-p', `${port}:80`, 'whole'],
+  );
+  t.is(made.exitCode, 0, made.stderr);
+  const started = await service('start', 'whole');
+  t.is(started.exitCode, 0, started.stderr);
+  t.is(await answer(), '200');
+  // What kiln reports is what the sandbox's own tools say.
+  t.is(await inside('systemctl', 'is-system-running'), 'running');
+  t.is(await inside('cat', '/proc/1/comm'), 'systemd');
+  const main = await inside('systemctl', 'show', '--value', '-p', 'MainPID', 'apache2.service');
+  const status = (await statusOf('whole'))!;
+  t.is(status.state, 'running');
+  t.deepEqual(
+    status.units.map(({ name, state, mainPid }) => [name, state, String(mainPid)]),
+    [['apache2.service', 'active', main]],
+  );
+  // Its journal is kiln's log.
+  await logHas(/console: .*Started apache2\.service/);
+});
 
-test.serial('its cgroups are its own, and on the host below the sandbox’s', async (t) => {
+test.serial('a booted system has its own cgroups, below the sandbox’s on the host', async (t) => {
   const { initPid, sandbox } = (await statusOf('whole'))!;
   const unified = cgroupHierarchies().find(({ version }) => version === 2)!;
   const lines = (await readFile(`/proc/${initPid}/cgroup`, 'utf8')).split('\n');
@@ -98,7 +95,7 @@ const ATTEMPTS = [
   'ls /.kiln',
 ];
 
-test.serial('a root of the booted system stays in the sandbox', async (t) => {
+test.serial('root of a booted system stays in the sandbox', async (t) => {
   const { etc } = instanceFiles(state.paths, 'whole');
   const script = ATTEMPTS.map((attempt) => `(${attempt}) >/dev/null 2>&1; echo $?`).join('\n');
   await writeFile(join(etc, 'attempts.sh'), `${script}\n`);
@@ -121,7 +118,7 @@ test.serial('a root of the booted system stays in the sandbox', async (t) => {
   t.not((await service('execute', 'whole', '--', 'mount', '-t', 'tmpfs', 'x', '/mnt')).exitCode, 0);
 });
 
-test.serial('units are reloaded, restarted and come back as systemd has it', async (t) => {
+test.serial('units can be reloaded and restarted, and come back as systemd says', async (t) => {
   const before = (await statusOf('whole'))!;
   t.is((await service('reload', '--unit', 'apache2.service')).stdout, 'whole: reloaded');
   t.is((await statusOf('whole'))?.units[0]?.mainPid, before.units[0]?.mainPid);
@@ -139,38 +136,35 @@ test.serial('units are reloaded, restarted and come back as systemd has it', asy
   t.is((await statusOf('whole'))?.sandbox, before.sandbox);
 });
 
-test.serial(
-  'it reboots into a new sandbox, and powers off for good; nothing is left',
-  async (t) => {
-    const before = (await statusOf('whole'))!;
-    await inside('touch', '/var/lib/stays');
-    await service('execute', 'whole', '--', 'systemctl', 'reboot');
-    const after = await eventually(async () => {
-      const status = await statusOf('whole');
-      return status?.state === 'running' && status.sandbox !== before.sandbox && status;
-    });
-    t.false(existsSync(`/proc/${before.initPid}`));
-    t.is(await answer(), '200');
-    await inside('test', '-e', '/var/lib/stays');
-    await service('execute', 'whole', '--', 'systemctl', 'poweroff');
-    await eventually(async () => (await statusOf('whole')) === undefined);
-    await eventually(async () => !existsSync(`/proc/${after.initPid}`));
-    await eventually(async () => {
-      const { stdout } = await service('list', '--json', 'whole');
-      return JSON.parse(stdout)[0].outcome?.state === 'finished';
-    });
-    // libvirtd removes its cgroups a moment after the domain's end.
-    const cgroups = () => execa('find', ['/sys/fs/cgroup', '-name', `*${after.sandbox}*`]);
-    await eventually(async () => (await cgroups()).stdout === '');
-    // A stop is a shutdown: units are told.
-    t.is((await service('start', 'whole')).exitCode, 0);
-    t.is((await service('stop', 'whole')).exitCode, 0);
-    const log = (await service('logs', 'whole')).stdout;
-    t.regex(log.slice(log.lastIndexOf('kiln: stopping whole')), /systemd ended with signal SIGINT/);
-  },
-);
+test.serial('a booted system can reboot into a new sandbox, and power off for good', async (t) => {
+  const before = (await statusOf('whole'))!;
+  await inside('touch', '/var/lib/stays');
+  await service('execute', 'whole', '--', 'systemctl', 'reboot');
+  const after = await eventually(async () => {
+    const status = await statusOf('whole');
+    return status?.state === 'running' && status.sandbox !== before.sandbox && status;
+  });
+  t.false(existsSync(`/proc/${before.initPid}`));
+  t.is(await answer(), '200');
+  await inside('test', '-e', '/var/lib/stays');
+  await service('execute', 'whole', '--', 'systemctl', 'poweroff');
+  await eventually(async () => (await statusOf('whole')) === undefined);
+  await eventually(async () => !existsSync(`/proc/${after.initPid}`));
+  await eventually(async () => {
+    const { stdout } = await service('list', '--json', 'whole');
+    return JSON.parse(stdout)[0].outcome?.state === 'finished';
+  });
+  // libvirtd removes its cgroups a moment after the domain's end.
+  const cgroups = () => execa('find', ['/sys/fs/cgroup', '-name', `*${after.sandbox}*`]);
+  await eventually(async () => (await cgroups()).stdout === '');
+  // A stop is a shutdown: units are told.
+  t.is((await service('start', 'whole')).exitCode, 0);
+  t.is((await service('stop', 'whole')).exitCode, 0);
+  const log = (await service('logs', 'whole')).stdout;
+  t.regex(log.slice(log.lastIndexOf('kiln: stopping whole')), /systemd ended with signal SIGINT/);
+});
 
-test.serial('without a systemd in the image, or cgroups on the host, it says so', async (t) => {
+test.serial('without systemd in the image, or cgroups on the host, kiln says so', async (t) => {
   const refused = await service('create', '--boot', '-r', 'debian-minimal', 'half');
   t.is(refused.exitCode, 125);
   t.regex(refused.stderr, /E_NO_SYSTEMD|no systemd to boot/);

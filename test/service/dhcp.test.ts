@@ -63,7 +63,7 @@ const answers = (where: string) => eventually(async () => (await status(where)) 
 
 const HTTPD = ['/bin/busybox', 'httpd', '-f', '-p', '80', '-h', '/etc'];
 
-test.serial('a service has its address from the network, and the name that it gave', async (t) => {
+test.serial('a service gets its address from the network, and tells its own name', async (t) => {
   for (const name of ['one', 'two']) {
     const made = await service(
       ...['create', '-r', IMAGE, '--user', 'root', '-N', 'lan,dhcp', name, '--', ...HTTPD],
@@ -97,7 +97,7 @@ test.serial('a service has its address from the network, and the name that it ga
 });
 
 test.serial(
-  'it is known by the same hardware address after a restart, and so has its own again',
+  'after a restart a service has the same hardware address, and so its own address',
   async (t) => {
     const before = (await statusOf('one'))?.address;
     // What somebody wrote is left alone.
@@ -126,7 +126,7 @@ test.serial('an address and DHCP together are refused', async (t) => {
 });
 
 test.serial(
-  'rules of nwfilter let one port through, and no other; what is missing is named',
+  'nwfilter rules let one port through and no other; a missing filter is named',
   async (t) => {
     const file = join(state.paths.root, 'filter.xml');
     // DHCP has to pass, too.
@@ -168,7 +168,7 @@ test.serial(
   },
 );
 
-test('answers that are cut, forged or not for us are nobody’s', (t) => {
+test('answers that are cut, forged or for others are ignored', (t) => {
   const hardware = Buffer.from('525400123456', 'hex');
   const request = encodeDhcp({ type: 1, transaction: 7, hardware, hostname: 'one' });
   t.is(decodeDhcp(request, hardware), undefined, 'a request is no answer');

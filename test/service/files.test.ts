@@ -45,7 +45,7 @@ const context = {
   group: { name: 'root', gid: 0 },
 };
 
-test('the services that come with kiln are right, for kiln and for an editor', async (t) => {
+test('the service files that come with kiln are valid, for kiln and for an editor', async (t) => {
   const folder = join(import.meta.dirname, '../../recipes/services');
   const validate = new Ajv2020({ strict: false }).compile(serviceJsonSchema() as object);
   const names = (await readdir(folder)).filter((name) => name.endsWith('.yaml'));
@@ -60,7 +60,7 @@ test('the services that come with kiln are right, for kiln and for an editor', a
   t.false(validate({ image: 'x', unitz: ['a'] }));
 });
 
-test('what cannot be removed of one service holds up no other', async (t) => {
+test('a file that cannot be removed of one service does not block another', async (t) => {
   const root = await mkdtemp(join(tmpdir(), 'kiln-services-'));
   t.teardown(() => removeTree(root));
   const paths = statePaths({ KILN_STATE: root });
@@ -83,7 +83,7 @@ test('what cannot be removed of one service holds up no other', async (t) => {
   t.deepEqual((await readdir(paths.services)).sort(), ['.broken.1', '.lock']);
 });
 
-test('a supervisor that ran for long is started again without delay', async (t) => {
+test('a supervisor that ran for long is restarted without delay', async (t) => {
   const directory = await mkdtemp(join(tmpdir(), 'kiln-guardian-'));
   t.teardown(() => removeTree(directory));
   const [wanted, log] = [join(directory, 'wanted'), join(directory, 'log')];
@@ -111,7 +111,7 @@ read -r up rest </proc/uptime; echo "$up" >>${log}; exit 1`;
   t.true(pauses[3]! < 4, `${pauses}`);
 });
 
-test('an old file of virt-sandbox-service is understood, and what is lost is named', async (t) => {
+test('an old file of virt-sandbox-service is read, and what is lost is named', async (t) => {
   const directory = await mkdtemp(join(tmpdir(), 'kiln-old-'));
   try {
     const path = join(directory, 'web.sandbox');
@@ -186,7 +186,7 @@ test('ports are published as people write them', (t) => {
   }
 });
 
-test('a merge does to each file of /etc what rpm does', (t) => {
+test('a merge treats each file of /etc as rpm does', (t) => {
   const tree = (files: Readonly<Record<string, string>>): Map<string, TreeEntry> =>
     new Map(Object.entries(files).map(([path, identity]) => [path, { kind: 'file', identity }]));
   const base = tree({
@@ -236,7 +236,7 @@ test('a merge does to each file of /etc what rpm does', (t) => {
   t.is(mergeAccounts('root:x\nme:x:1\n', 'root:y\nnew:x:2\n'), 'root:x\nme:x:1\nnew:x:2\n');
 });
 
-test('host files keep words with spaces and signs of percentage whole', (t) => {
+test('units and cron files keep words with spaces and percent signs whole', (t) => {
   const invocation = { command: ['/opt/my kiln/bin/kiln'], env: { KILN_STATE: '/srv/100% kiln' } };
   const units = sharedUnits(invocation);
   t.regex(
@@ -251,7 +251,7 @@ test('host files keep words with spaces and signs of percentage whole', (t) => {
   t.regex(units['kiln-logrotate.service'] ?? '', /^Environment="KILN_STATE=\/srv\/100%% kiln"$/m);
 });
 
-test('the host’s units find the state, the libvirt and the Node of whoever wrote them', (t) => {
+test('the host’s units use the state, libvirt and Node of the kiln that wrote them', (t) => {
   const KILN_NODE = process.execPath;
   const paths = statePaths({ KILN_STATE: '/srv/kiln' });
   const env = { KILN_URI: 'lxc:///system', HOME: '/root' };
@@ -261,7 +261,7 @@ test('the host’s units find the state, the libvirt and the Node of whoever wro
 });
 
 testProp(
-  'whatever a unit file holds, it is read without an exception',
+  'any unit file is read without an exception',
   [fc.string({ unit: 'binary', maxLength: 400 })],
   (t, text) => {
     const { settings } = parseUnitFile(
@@ -312,7 +312,7 @@ test('the host’s systemd starts and stops all services that run a unit, and no
 });
 
 // Before the others, which may take the number.
-test.serial('a tree that is closed twice closes nobody else’s descriptor', (t) => {
+test.serial('closing a tree twice does not close another descriptor', (t) => {
   const tree = Tree.open('/');
   tree[Symbol.dispose]();
   const next = openSync('/dev/null', 'r');

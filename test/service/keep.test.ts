@@ -26,7 +26,7 @@ test.after.always(async () => {
 });
 
 test.serial(
-  'status: state, since, restarts, memory, ports, units and the last lines',
+  'status shows state, since, restarts, memory, ports, units and the last lines',
   async (t) => {
     const before = await service('status', 'one');
     t.is(before.exitCode, 3, String(before.stderr));
@@ -53,7 +53,7 @@ test.serial(
   },
 );
 
-test.serial('metrics of daemon and services, printed and on a socket', async (t) => {
+test.serial('metrics of daemon and services are printed, and served on a socket', async (t) => {
   const { stdout: initPid } = await service('list', '--json', 'one');
   const [{ status }] = JSON.parse(String(initPid));
   const lines = String((await state.kiln(['metrics'])).stdout).split('\n');
@@ -80,7 +80,7 @@ test.serial('metrics of daemon and services, printed and on a socket', async (t)
 });
 
 test.serial(
-  'a running service is backed up after its hook, and what fails writes nothing',
+  'a running service is backed up after its hook, and a failure writes nothing',
   async (t) => {
     const archive = join(state.beside, 'running.tar.gz');
     t.regex(
@@ -100,7 +100,7 @@ test.serial(
   },
 );
 
-test.serial('a backup of a stopped service comes back whole; deletion must be meant', async (t) => {
+test.serial('a backup of a stopped service comes back whole, and delete asks first', async (t) => {
   await service('stop', 'one');
   const { directory } = instanceFiles(state.paths, 'one');
   const private_ = join(directory, 'var/private');
@@ -144,7 +144,7 @@ test.serial('a backup of a stopped service comes back whole; deletion must be me
   );
 });
 
-test.serial('a link that takes the place of the socket of --listen leads to no file', async (t) => {
+test.serial('a link in place of the socket of --listen leads to no file', async (t) => {
   const [socket, moved, victim] = ['swapped.sock', 'moved.sock', 'victim'].map((name) =>
     join(state.beside, name),
   ) as [string, string, string];
@@ -200,7 +200,7 @@ const HOSTILE: readonly (readonly [name: string, change: string, said: RegExp])[
   ],
 ];
 
-test.serial('an archive of a stranger’s leads kiln to no file of the host', async (t) => {
+test.serial('a stranger’s archive leads kiln to no file of the host', async (t) => {
   for (const [name, change, said] of HOSTILE) {
     const made = await service('restore', await archiveOf(name, change), 'two');
     t.is(made.exitCode, 125, name);
@@ -212,7 +212,7 @@ test.serial('an archive of a stranger’s leads kiln to no file of the host', as
   await service('delete', '--yes', 'two');
 });
 
-test.serial('of an archive, only /etc and /var are as it says, and no id leads out', async (t) => {
+test.serial('of an archive only /etc and /var are taken as is, and no id leads out', async (t) => {
   const change = `chmod 777 .; chown 1000:1000 .; chmod 666 service.yaml; chown 1000 service.yaml
     cp /bin/busybox var/as-root; chmod 4755 var/as-root; mknod var/disk b 7 0
     mkdir ../elsewhere; cp ${state.paths.images}/${IMAGE}/image.json ../elsewhere

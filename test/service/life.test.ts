@@ -52,7 +52,7 @@ async function create(name: string, options: readonly string[], ...command: read
 
 const HTTPD = ['/bin/busybox', 'httpd', '-f', '-p', '80', '-h', '/var/www'];
 
-test.serial('a command is served through a published port, with data of its own', async (t) => {
+test.serial('a command serves through a published port, with its own data', async (t) => {
   const ports = { one: await freePort(), two: await freePort() };
   for (const name of ['one', 'two'] as const) {
     await create(name, ['--user', 'root', '-p', `${ports[name]}:80`], ...HTTPD);
@@ -95,7 +95,7 @@ test.serial('a command is served through a published port, with data of its own'
   t.not(ids[0], ids[1]);
 });
 
-test.serial('a database’s io_setup is there with `seccomp: aio` alone', async (t) => {
+test.serial('io_setup works for a database with `seccomp: aio`, and not without', async (t) => {
   await installProbe(state);
   for (const [name, setting, outcome] of [
     ['plain', '', 'stopped'],
@@ -113,7 +113,7 @@ test.serial('a database’s io_setup is there with `seccomp: aio` alone', async 
   t.regex(String((await service('start', 'database')).stderr), /has a profile of its own/);
 });
 
-test.serial('what it reports is what the kernel says', async (t) => {
+test.serial('the reported status is what the kernel says', async (t) => {
   const status = (await statusOf('one'))!;
   t.is(status.state, 'running');
   const domains = await execa('virsh', ['-q', '-c', uri(), 'list', '--name']);
@@ -167,7 +167,7 @@ test.serial('a command runs in a service, with its input, output and status', as
   t.is(big.stdout, stdout);
 });
 
-test.serial('a terminal has a size', async (t) => {
+test.serial('a command in a service gets a terminal with its size', async (t) => {
   const { stdout } = await execa(
     'script',
     ['-qec', `stty rows 33 cols 77; '${KILN}' service connect one`, '/dev/null'],
@@ -182,33 +182,30 @@ test.serial('a terminal has a size', async (t) => {
   t.regex(stdout, /\/dev\/pts\/\d/);
 });
 
-test.serial(
-  '/usr and the image are nobody’s to write, and one service cannot reach another',
-  async (t) => {
-    const other = (await statusOf('two'))!;
-    const attempts = [
-      'touch /bin/x && rm /bin/x; touch /usr/x',
-      `ls ${state.paths.services}`,
-      `cat /proc/${other.initPid}/environ`,
-      `kill -9 ${other.initPid}`,
-      `kill -9 ${other.supervisorPid}`,
-      'mknod /var/disk b 7 0',
-      'mount -t tmpfs none /var',
-      'unshare -U true',
-      'ls /sys/fs/cgroup/cgroup.procs',
-    ];
-    const script = attempts.map((attempt) => `(${attempt}) >/dev/null 2>&1; echo $?`).join('\n');
-    const { stdout: statuses } = await service('execute', 'one', '--', 'sh', '-c', script);
-    const answers = String(statuses).split('\n');
-    attempts.forEach((attempt, index) => {
-      t.regex(answers[index] ?? '', /^[1-9]/, attempt);
-    });
-    // There is nothing beside lo, so that the other’s port is out of reach at any address.
-    const { stdout } = await service('execute', 'one', '--', 'sh', '-c', 'grep -c : /proc/net/dev');
-    t.is(stdout, '1');
-    t.is((await statusOf('two'))?.initPid, other.initPid);
-  },
-);
+test.serial('nobody can write to /usr and the image, or reach another service', async (t) => {
+  const other = (await statusOf('two'))!;
+  const attempts = [
+    'touch /bin/x && rm /bin/x; touch /usr/x',
+    `ls ${state.paths.services}`,
+    `cat /proc/${other.initPid}/environ`,
+    `kill -9 ${other.initPid}`,
+    `kill -9 ${other.supervisorPid}`,
+    'mknod /var/disk b 7 0',
+    'mount -t tmpfs none /var',
+    'unshare -U true',
+    'ls /sys/fs/cgroup/cgroup.procs',
+  ];
+  const script = attempts.map((attempt) => `(${attempt}) >/dev/null 2>&1; echo $?`).join('\n');
+  const { stdout: statuses } = await service('execute', 'one', '--', 'sh', '-c', script);
+  const answers = String(statuses).split('\n');
+  attempts.forEach((attempt, index) => {
+    t.regex(answers[index] ?? '', /^[1-9]/, attempt);
+  });
+  // There is nothing beside lo, so that the other’s port is out of reach at any address.
+  const { stdout } = await service('execute', 'one', '--', 'sh', '-c', 'grep -c : /proc/net/dev');
+  t.is(stdout, '1');
+  t.is((await statusOf('two'))?.initPid, other.initPid);
+});
 
 test.serial('limits change on a running service, in its file and in the kernel', async (t) => {
   t.is(
@@ -266,7 +263,7 @@ test.serial('a killed command comes back, and so does a killed supervisor', asyn
   );
 });
 
-test.serial('a killed sandbox ends who is in it with a word, and comes back', async (t) => {
+test.serial('a killed sandbox ends its visitors with a message, and comes back', async (t) => {
   const before = (await eventually(() => statusOf('one')))!;
   const mark = ownSeconds();
   const inside = service('execute', 'one', '--', 'sleep', mark);
@@ -284,7 +281,7 @@ test.serial('a killed sandbox ends who is in it with a word, and comes back', as
   );
 });
 
-test.serial('a libvirtd that dies takes nothing with it', async (t) => {
+test.serial('the death of libvirtd ends nothing else', async (t) => {
   const before = (await statusOf('one'))!;
   const pid = Number(await readFile(join(state.paths.run, 'libvirt/libvirtd.pid'), 'utf8'));
   process.kill(pid, 'SIGKILL');
@@ -309,7 +306,7 @@ function failureOf(name: string) {
   });
 }
 
-test.serial('a service that cannot run says why, and is not tried forever', async (t) => {
+test.serial('a service that cannot run says why, and is not restarted for ever', async (t) => {
   await create('broken', [], 'sh', '-c', 'echo no configuration >&2; exit 3');
   const begun = Date.now();
   await service('start', 'broken');
@@ -331,7 +328,7 @@ test.serial('a service that cannot run says why, and is not tried forever', asyn
   t.is((await service('delete', '--volumes', 'taken')).exitCode, 0);
 });
 
-test.serial('files that people write are checked, with the place of a mistake', async (t) => {
+test.serial('files written by people are checked, with the place of a mistake', async (t) => {
   const file = join(state.paths.services, 'broken/service.yaml');
   await appendFile(file, 'pubilsh: [8080:80]\nmemory: lots\n');
   const { stderr, exitCode } = await service('start', 'broken');
@@ -344,7 +341,7 @@ test.serial('files that people write are checked, with the place of a mistake', 
   t.is((await service('create', '-r', IMAGE, '-u', 'web.service', 'nounit')).exitCode, 125);
 });
 
-test.serial('clone: the same data, another identity; refused while it runs', async (t) => {
+test.serial('a clone has the same data and a new identity, if its model is stopped', async (t) => {
   t.regex(String((await service('clone', 'one', 'three')).stderr), /service one is running/);
   await service('stop', 'one');
   const port = await freePort();
@@ -360,7 +357,7 @@ test.serial('clone: the same data, another identity; refused while it runs', asy
 });
 
 test.serial(
-  'on a libvirt network: its own address, the host reaches it, its peers only when allowed',
+  'on a libvirt network a service has an address; peers reach it only when allowed',
   async (t) => {
     const virsh = (...args: string[]) => execa('virsh', ['-q', '-c', uri(), ...args]);
     const bridge = `kt${process.pid}`;
@@ -426,7 +423,7 @@ test.serial(
   },
 );
 
-test.serial('stopped means gone; deleted means everything', async (t) => {
+test.serial('a stopped service is gone from memory, and a deleted one from the disk', async (t) => {
   const { initPid, domain } = (await statusOf('three'))!;
   t.regex(
     String((await service('delete', '--volumes', 'three')).stderr),
@@ -445,7 +442,7 @@ test.serial('stopped means gone; deleted means everything', async (t) => {
   t.regex(String((await service('start', 'three')).stderr), /no service three/);
 });
 
-test.serial('an image in use by a service that is stopped is not collected', async (t) => {
+test.serial('gc keeps the image of a stopped service', async (t) => {
   await service('stop', 'one', 'two');
   const { stderr, exitCode } = await state.kiln(['image', 'rm', IMAGE]);
   t.is(exitCode, 125, String(stderr));

@@ -27,7 +27,7 @@ sys.stdin.readline()
 for fd in fds: os.close(fd)
 `;
 
-test('systemd is told by the process itself, which goes on when systemd has acted', async (t) => {
+test('the process itself notifies systemd, and goes on when systemd has acted', async (t) => {
   const folder = await mkdtemp(join(tmpdir(), 'kiln-notify-'));
   const socket = join(folder, 'notify');
   const manager = spawn('python3', ['-c', MANAGER, socket], { stdio: ['pipe', 'pipe', 'inherit'] });
@@ -52,7 +52,7 @@ test('systemd is told by the process itself, which goes on when systemd has acte
   }
 });
 
-test('a manager that is not there is an error, and none that is not asked for', async (t) => {
+test('a missing manager is an error, unless none was asked for', async (t) => {
   await t.notThrowsAsync(notifyManager('READY=1', undefined));
   await t.throwsAsync(notifyManager('READY=1', join(tmpdir(), 'kiln-no-manager')), {
     message: /connect .*kiln-no-manager: ENOENT/,

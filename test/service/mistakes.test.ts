@@ -34,7 +34,7 @@ async function ok(...args: readonly string[]): Promise<string> {
 const create = (name: string, options: readonly string[], ...command: readonly string[]) =>
   ok('create', '-r', IMAGE, ...options, name, '--', ...command);
 
-test.serial('a command gets a terminal where kiln itself has none', async (t) => {
+test.serial('a command gets a terminal even if kiln itself has none', async (t) => {
   const script = 'tty; stty size; exit 3';
   const { exitCode, stdout, signal } = await service(
     ...['execute', '-t', 'idle', '--', 'sh', '-c', script],
@@ -62,7 +62,7 @@ test.serial('a service whose file has a mistake is not stopped for a restart', a
   t.regex(await ok('restart', 'idle'), /^idle is stopped\nidle is running /);
 });
 
-test.serial('a damaged /var that is an image is not taken for missing loop devices', async (t) => {
+test.serial('a damaged image of /var is not taken for missing loop devices', async (t) => {
   await create('imaged', ['-i', '16M'], 'sleep', '1000000');
   await ok('start', 'imaged');
   await ok('stop', 'imaged');
@@ -74,7 +74,7 @@ test.serial('a damaged /var that is an image is not taken for missing loop devic
   t.true(String(stderr).includes(`it is damaged: \`e2fsck -fy ${image}\``), String(stderr));
 });
 
-test.serial('one service without logrotate, or with another mistake, stops no other', async (t) => {
+test.serial('a service without logrotate, or with another mistake, stops no other', async (t) => {
   const tools = join(state.paths.root, 'tools');
   await mkdir(tools);
   await writeFile(join(tools, 'logrotate'), '#!/bin/sh\necho rotated >> /var/rotated\n');
@@ -122,7 +122,7 @@ async function refused(options: readonly string[], ...command: readonly string[]
   return listed.includes('wrong') ? 'it is there' : String(stderr);
 }
 
-test.serial('a mistake in what makes a service is named, not an internal error', async (t) => {
+test.serial('mistakes on creating a service are named, and are not internal errors', async (t) => {
   const command = ['sleep', '1'];
   t.regex(await refused([]), /wrong: either units or a command is needed/);
   t.regex(await refused(['-u', 'a.service'], ...command), /either units or a command/);
@@ -138,7 +138,7 @@ test.serial('a mistake in what makes a service is named, not an internal error',
 });
 
 test.serial(
-  'what kiln run can, a service can: host name, folder, labels and owners of what is shown',
+  'a service can do what kiln run can: host name, folder, labels and owners',
   async (t) => {
     const folder = join(state.beside, 'shown');
     await mkdir(folder);
@@ -177,7 +177,7 @@ test.serial(
 );
 
 test.serial(
-  'a limit that the kernel refuses is not in the file, nor are others with it',
+  'a limit that the kernel refuses is not in the file, nor are others given with it',
   async (t) => {
     const file = join(state.paths.services, 'idle/service.yaml');
     t.is(await ok('set', 'idle', '--memory', '512M'), 'in force: memory');
@@ -198,7 +198,7 @@ test.serial(
   },
 );
 
-test.serial('a limit that no sandbox can live with is named where it is written', async (t) => {
+test.serial('a limit too small for any sandbox is reported at its place in the file', async (t) => {
   const file = join(state.paths.services, 'idle/service.yaml');
   t.regex(String((await service('set', 'idle', '--memory', '1k')).stderr), /give 4M or more/);
   const before = await readFile(file, 'utf8');
@@ -209,7 +209,7 @@ test.serial('a limit that no sandbox can live with is named where it is written'
   await ok('start', 'idle');
 });
 
-test.serial('set: what is no setting, no change, or two at once is an error', async (t) => {
+test.serial('set refuses unknown settings, no change, and two changes of one', async (t) => {
   const said = async (...options: string[]) => {
     const { exitCode, stderr } = await service('set', 'idle', ...options);
     return `${exitCode} ${stderr}`;
@@ -226,7 +226,7 @@ test.serial('set: what is no setting, no change, or two at once is an error', as
   t.regex(await said('--unset', 'image'), /^125 .*image: is missing/s);
 });
 
-test.serial('a unit or a service that is not there is an error', async (t) => {
+test.serial('a missing unit or service is an error', async (t) => {
   const reload = await service('reload', '--unit', 'comand.service');
   t.is(reload.exitCode, 125);
   t.regex(
@@ -239,7 +239,7 @@ test.serial('a unit or a service that is not there is an error', async (t) => {
   t.is(await ok('uninstall', 'idle'), 'idle was not installed');
 });
 
-test.serial('a clone has not what only one can have: address, gateway, MAC, ports', async (t) => {
+test.serial('a clone does not get what must be unique: address, gateway, MAC, ports', async (t) => {
   const network = 'lan,address=192.168.122.7/24,gateway=192.168.122.1,mac=52:54:00:12:34:56,peers';
   await create('net1', ['-N', network, '-p', '8081:80'], 'sleep', '1');
   const { stderr, exitCode } = await service('clone', 'net1', 'net2');
@@ -257,18 +257,15 @@ test.serial('a clone has not what only one can have: address, gateway, MAC, port
   t.is(third.definition.network.mac, undefined);
 });
 
-test.serial(
-  'a list says of each port where it can be reached, and of a broken file why',
-  async (t) => {
-    const port = await freePort();
-    await create('open', ['-p', `0.0.0.0:${port}:80`, '-p', '8081:80'], 'sleep', '1000000');
-    const ports = async () => /^open +\S+.* (\S+ \S+) +\S+$/m.exec(await ok('list'))?.[1];
-    t.is(await ports(), `0.0.0.0:${port}:80 8081:80`);
-    const file = join(state.paths.services, 'open/service.yaml');
-    await writeFile(file, `${await readFile(file, 'utf8')}memory: lots\n`);
-    const { stdout, stderr } = await service('list');
-    t.regex(String(stdout), /^open +broken$/m);
-    t.regex(String(stderr), /open\/service\.yaml:\d+:9: memory: "lots" is no size/);
-    await ok('delete', '--yes', 'open');
-  },
-);
+test.serial('a list says where each port can be reached, and why a file is broken', async (t) => {
+  const port = await freePort();
+  await create('open', ['-p', `0.0.0.0:${port}:80`, '-p', '8081:80'], 'sleep', '1000000');
+  const ports = async () => /^open +\S+.* (\S+ \S+) +\S+$/m.exec(await ok('list'))?.[1];
+  t.is(await ports(), `0.0.0.0:${port}:80 8081:80`);
+  const file = join(state.paths.services, 'open/service.yaml');
+  await writeFile(file, `${await readFile(file, 'utf8')}memory: lots\n`);
+  const { stdout, stderr } = await service('list');
+  t.regex(String(stdout), /^open +broken$/m);
+  t.regex(String(stderr), /open\/service\.yaml:\d+:9: memory: "lots" is no size/);
+  await ok('delete', '--yes', 'open');
+});

@@ -41,7 +41,7 @@ async function status(): Promise<ServiceStatus | undefined> {
   return (JSON.parse(String(stdout)) as { status?: ServiceStatus }[])[0]?.status;
 }
 
-test.serial('a program that is ready at once is not waited for', async (t) => {
+test.serial('kiln does not wait for a program that is ready at once', async (t) => {
   const made = await state.kiln(['service', 'create', '-r', IMAGE, '-u', 'quick', 'quick']);
   t.is(made.exitCode, 0, String(made.stderr));
   const start = state.kiln(['service', 'start', 'quick'], { timeout: 100_000 * PATIENCE });

@@ -69,7 +69,7 @@ const kept = async (name: string): Promise<string[]> => {
   return keys.flat();
 };
 
-test('what tmpfiles.d, sysusers.d and the unit give a package is its own, and empty without -C', async (t) => {
+test('a package’s own folders are those of tmpfiles.d, sysusers.d and its unit, empty without -C', async (t) => {
   const made = await create('empty');
   t.is(made.exitCode, 0, String(made.stderr));
   const line = String(made.stdout)
@@ -86,7 +86,7 @@ test('what tmpfiles.d, sysusers.d and the unit give a package is its own, and em
   t.deepEqual(await kept('copied'), MADE);
 });
 
-test('a package that the image does not have is an error that names the one that was meant', async (t) => {
+test('a package that the image lacks is an error with a similar name', async (t) => {
   const wrong = await create('wrong', '-P', 'othre');
   t.is(wrong.exitCode, 125);
   t.regex(String(wrong.stderr), /no package othre \[E_\w+\]\n.*did you mean other\?/);

@@ -49,7 +49,7 @@ async function loopMounts(): Promise<string[]> {
 
 const ports = { shop: 0, blog: 0, cache: 0 };
 
-test.serial('two virtual hosts of Apache from one image', async (t) => {
+test.serial('two virtual hosts of Apache run from one image', async (t) => {
   for (const name of ['shop', 'blog'] as const) {
     ports[name] = await freePort();
     const made = await service(
@@ -114,7 +114,7 @@ test.serial(
 );
 
 test.serial(
-  'Apache that is killed comes back, though its unit has a daemon that nobody started',
+  'a killed Apache comes back, although its unit has a daemon that nobody started',
   async (t) => {
     const { units } = (await statusOf('shop'))!;
     t.is(units[0]?.mainPid, Number(await inside('shop', 'cat', '/run/apache2/apache2.pid')));
@@ -129,7 +129,7 @@ test.serial(
 );
 
 test.serial(
-  'what a daemon started that was late to leave its parent’s session ends with it',
+  'a daemon that leaves its parent’s session late still ends with its service',
   async (t) => {
     // As daemons do on a busy machine: the parent is gone before the child has called setsid(2).
     const files = {
@@ -172,47 +172,44 @@ test.serial('the image’s own logrotate runs in a service, and Apache writes on
   t.truthy(line);
 });
 
-test.serial(
-  'an upgrade keeps what was changed in /etc as rpm would, and all of /var',
-  async (t) => {
-    const recipe = join(state.directory, 'next.yaml');
-    // What the packages’ next versions would bring: a changed file, a new one, a new account.
-    await writeFile(
-      recipe,
-      `extends: debian-apache
+test.serial('an upgrade keeps changes in /etc as rpm would, and all of /var', async (t) => {
+  const recipe = join(state.directory, 'next.yaml');
+  // What the packages’ next versions would bring: a changed file, a new one, a new account.
+  await writeFile(
+    recipe,
+    `extends: debian-apache
 files:
   - { path: /etc/apache2/ports.conf, content: "# new\\nListen 80\\n" }
   - { path: /etc/apache2/magic, content: "# new magic\\n" }
   - { path: /etc/apache2/conf-available/new.conf, content: "# new\\n" }
 users: [{ name: extra, uid: 4711 }]
 `,
-    );
-    await inside(
-      'shop',
-      'sh',
-      '-c',
-      'echo "# mine" >> /etc/apache2/ports.conf; echo mine:x:4000:4000::/:/bin/sh >> /etc/passwd',
-    );
-    const before = (await statusOf('shop'))!;
-    const upgraded = await service('upgrade', 'shop', '--to', recipe);
-    t.is(upgraded.exitCode, 0, upgraded.stderr);
-    t.regex(
-      upgraded.stderr,
-      /ports\.conf: yours is kept, the new one is apache2\/ports\.conf\.rpmnew/,
-    );
-    t.regex(await inside('shop', 'cat', '/etc/apache2/ports.conf'), /# mine/);
-    t.regex(await inside('shop', 'cat', '/etc/apache2/ports.conf.rpmnew'), /^# new/);
-    t.is(await inside('shop', 'cat', '/etc/apache2/magic'), '# new magic');
-    t.is(await inside('shop', 'cat', '/etc/apache2/conf-available/new.conf'), '# new');
-    const accounts = await inside('shop', 'cut', '-d:', '-f1', '/etc/passwd');
-    t.true(['extra', 'mine', 'www-data'].every((name) => accounts.split('\n').includes(name)));
-    t.is(await get(ports.shop), 'the shop');
-    t.not((await statusOf('shop'))?.image, before.image);
-    t.is((await service('upgrade', 'shop', '--to', recipe)).stdout.includes('is current'), true);
-  },
-);
+  );
+  await inside(
+    'shop',
+    'sh',
+    '-c',
+    'echo "# mine" >> /etc/apache2/ports.conf; echo mine:x:4000:4000::/:/bin/sh >> /etc/passwd',
+  );
+  const before = (await statusOf('shop'))!;
+  const upgraded = await service('upgrade', 'shop', '--to', recipe);
+  t.is(upgraded.exitCode, 0, upgraded.stderr);
+  t.regex(
+    upgraded.stderr,
+    /ports\.conf: yours is kept, the new one is apache2\/ports\.conf\.rpmnew/,
+  );
+  t.regex(await inside('shop', 'cat', '/etc/apache2/ports.conf'), /# mine/);
+  t.regex(await inside('shop', 'cat', '/etc/apache2/ports.conf.rpmnew'), /^# new/);
+  t.is(await inside('shop', 'cat', '/etc/apache2/magic'), '# new magic');
+  t.is(await inside('shop', 'cat', '/etc/apache2/conf-available/new.conf'), '# new');
+  const accounts = await inside('shop', 'cut', '-d:', '-f1', '/etc/passwd');
+  t.true(['extra', 'mine', 'www-data'].every((name) => accounts.split('\n').includes(name)));
+  t.is(await get(ports.shop), 'the shop');
+  t.not((await statusOf('shop'))?.image, before.image);
+  t.is((await service('upgrade', 'shop', '--to', recipe)).stdout.includes('is current'), true);
+});
 
-test.serial('an upgrade that is not healthy goes back, data included', async (t) => {
+test.serial('an upgrade that is not healthy is undone, data included', async (t) => {
   const recipe = join(state.directory, 'bad.yaml');
   await writeFile(
     recipe,
@@ -245,7 +242,7 @@ long('an upgrade whose maker was killed is undone by the next start', async (t) 
   t.is(await get(ports.shop), 'the shop');
 });
 
-test.serial('what a service writes is bounded by its image’s size', async (t) => {
+test.serial('the size of its image limits what a service writes', async (t) => {
   ports.cache = await freePort();
   const made = await service(
     ...[
@@ -281,7 +278,7 @@ test.serial('what a service writes is bounded by its image’s size', async (t) 
 });
 
 test.serial(
-  'Redis: ready by sd_notify, its client reaches it, its data outlives kill -9',
+  'Redis is ready by sd_notify, answers its client, and keeps its data over kill -9',
   async (t) => {
     const status = (await statusOf('cache'))!;
     t.is(status.units[0]?.state, 'active');
@@ -299,7 +296,7 @@ test.serial(
   },
 );
 
-long('MariaDB: its data outlives restart, kill -9 of the server and of everything', async (t) => {
+long('MariaDB keeps its data over a restart and kill -9 of server or all', async (t) => {
   const made = await service(
     'create',
     '-r',
@@ -348,39 +345,36 @@ long('MariaDB: its data outlives restart, kill -9 of the server and of everythin
   t.is(await sum(), expected);
 });
 
-test.serial(
-  'the host’s units are right for systemd, and name what is to be propagated',
-  async (t) => {
-    const folder = join(state.directory, 'units');
-    t.is((await service('install', '--directory', folder, 'shop', 'cache')).exitCode, 0);
-    const units = [
-      'kiln@shop.service',
-      'kiln@cache.service',
-      'kiln-logrotate.timer',
-      'kiln-services.target',
-      'kiln-unit-apache2.target',
-    ];
-    const verified = await execa(
-      'systemd-analyze',
-      ['verify', '--man=no', '--recursive-errors=no', ...units.map((unit) => join(folder, unit))],
-      { reject: false, env: { SYSTEMD_UNIT_PATH: `${folder}:` } },
-    );
-    t.is(verified.exitCode, 0, verified.stderr);
-    t.is(verified.stderr, '');
-    const dropIn = await readFile(join(folder, 'kiln@shop.service.d/kiln.conf'), 'utf8');
-    t.regex(dropIn, /^ReloadPropagatedFrom=apache2\.service$/m);
-    t.regex(dropIn, /^PartOf=kiln-unit-apache2\.target$/m);
-    const cron = join(state.directory, 'cron');
-    t.is((await service('install', '--cron', cron)).exitCode, 0);
-    const line = (await readFile(cron, 'utf8')).split('\n').find((text) => text.includes(' root '));
-    // The command of the crontab, as cron's shell runs it.
-    const ran = await execa('sh', ['-c', line?.split(' root ')[1] ?? 'false'], {
-      env: state.env,
-      reject: false,
-    });
-    t.is(ran.exitCode, 0, ran.stderr);
-  },
-);
+test.serial('systemd accepts the host’s units, which name what is to be propagated', async (t) => {
+  const folder = join(state.directory, 'units');
+  t.is((await service('install', '--directory', folder, 'shop', 'cache')).exitCode, 0);
+  const units = [
+    'kiln@shop.service',
+    'kiln@cache.service',
+    'kiln-logrotate.timer',
+    'kiln-services.target',
+    'kiln-unit-apache2.target',
+  ];
+  const verified = await execa(
+    'systemd-analyze',
+    ['verify', '--man=no', '--recursive-errors=no', ...units.map((unit) => join(folder, unit))],
+    { reject: false, env: { SYSTEMD_UNIT_PATH: `${folder}:` } },
+  );
+  t.is(verified.exitCode, 0, verified.stderr);
+  t.is(verified.stderr, '');
+  const dropIn = await readFile(join(folder, 'kiln@shop.service.d/kiln.conf'), 'utf8');
+  t.regex(dropIn, /^ReloadPropagatedFrom=apache2\.service$/m);
+  t.regex(dropIn, /^PartOf=kiln-unit-apache2\.target$/m);
+  const cron = join(state.directory, 'cron');
+  t.is((await service('install', '--cron', cron)).exitCode, 0);
+  const line = (await readFile(cron, 'utf8')).split('\n').find((text) => text.includes(' root '));
+  // The command of the crontab, as cron's shell runs it.
+  const ran = await execa('sh', ['-c', line?.split(' root ')[1] ?? 'false'], {
+    env: state.env,
+    reject: false,
+  });
+  t.is(ran.exitCode, 0, ran.stderr);
+});
 
 test.serial(
   'a host’s unit runs a service in the foreground, and stops it by SIGTERM',

@@ -52,7 +52,7 @@ async function runs(): Promise<boolean> {
   return await isSupervised(instanceFiles(state.paths, 'one'));
 }
 
-test.serial('a supervisor that ends while somebody connects to it does not run', async (t) => {
+test.serial('a supervisor that ends during a connection does not count as running', async (t) => {
   const { askSupervisor } = await import('../../src/service/supervisor/supervisor-client.ts');
   const files = instanceFiles(state.paths, 'ending');
   const kill = await endingListener(files.socket);
@@ -62,7 +62,7 @@ test.serial('a supervisor that ends while somebody connects to it does not run',
   await rm(files.socket);
 });
 
-test.serial('a service is stopped at any moment of its start', async (t) => {
+test.serial('a service can be stopped at any moment of its start', async (t) => {
   const delays = [0, 200, 400, 500, 600, 800, 1000, 1500];
   const spans: { readonly from: number; readonly to: number }[] = [];
   for (const delay of delays) {
@@ -101,7 +101,7 @@ test.serial('a service is stopped at any moment of its start', async (t) => {
   }
 });
 
-test.serial('a look at the lock by another process is no supervisor', async (t) => {
+test.serial('a process that only tests the lock is not taken for a supervisor', async (t) => {
   const { supervisorLock } = instanceFiles(state.paths, 'one');
   const args = ['--shared', '--no-fork', supervisorLock, 'sh', '-c', 'echo; exec sleep 60'];
   const look = execa('flock', args, { reject: false });
@@ -135,7 +135,7 @@ test.serial('a stop is heard before the sandbox of a service is open', async (t)
   }
 });
 
-test.serial('a stopped supervisor: status and list say so, execute and stop end', async (t) => {
+test.serial('status and list report a stopped supervisor; execute and stop end', async (t) => {
   t.is((await service('start', 'one')).exitCode, 0);
   const { supervisorPid, initPid } = (await statusOf('one'))!;
   const held = await stopped(supervisorPid);
@@ -216,7 +216,7 @@ async function withHealthCheck(): Promise<AsyncDisposable> {
   };
 }
 
-test.serial('an upgrade ends when its guardian is killed, and gives its lock back', async (t) => {
+test.serial('an upgrade ends when its guardian is killed, and releases its lock', async (t) => {
   await service('stop', 'one');
   await using _ = await withHealthCheck();
   t.is((await service('start', 'one')).exitCode, 0);
@@ -235,7 +235,7 @@ test.serial('an upgrade ends when its guardian is killed, and gives its lock bac
   t.is((await statusOf('one'))?.image, IMAGE);
 });
 
-test.serial('an upgrade undoes the one before it, whose maker was killed', async (t) => {
+test.serial('an upgrade undoes an earlier one whose maker was killed', async (t) => {
   const id = await secondImage();
   const files = instanceFiles(state.paths, 'one');
   const check = await withHealthCheck();

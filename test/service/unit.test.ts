@@ -63,7 +63,7 @@ test('time spans are what systemd-analyze makes of them', async (t) => {
   for (const span of ['', 'soon', '5 parsecs', '-3']) t.is(parseTimeSpan(span), undefined, span);
 });
 
-test('names are unescaped as systemd-escape does it', async (t) => {
+test('names are unescaped as by systemd-escape', async (t) => {
   for (const escaped of ['17-main', 'a\\x2db-c', 'plain', '-a', '\\x2e\\x2fb']) {
     const { stdout } = await execa('systemd-escape', ['--unescape', '--', escaped]);
     t.is(unescapeUnitName(escaped), stdout);
@@ -71,7 +71,7 @@ test('names are unescaped as systemd-escape does it', async (t) => {
   t.deepEqual(unitNameParts('a@b@c.service'), { prefix: 'a', instance: 'b@c', suffix: 'service' });
 });
 
-test('every setting that systemd knows has its place here, and no other has', async (t) => {
+test('every setting that systemd knows is in these lists, and no other', async (t) => {
   // systemd itself says which names it does not know, in the section where each belongs.
   const inUnit =
     /^(?:Description|Documentation|SourcePath|DefaultDep|Requires|Wants|Wanted|After|Before|BindsTo|Requisite|PartOf|Conflicts|Propagates|Reload(?:Prop)|On(?:Fail|Succ)|JoinsNamespace|CollectMode|RefuseManual|IgnoreOn|StopWhen|StartLimit|Condition|Assert|Failure|Success(?:Action)|Reboot|JobTimeout)/;
@@ -105,7 +105,7 @@ test('every setting that systemd knows has its place here, and no other has', as
   }
 });
 
-test('command lines: quotes, escapes, prefixes, specifiers, variables (systemd.service(5))', (t) => {
+test('command lines are split as in systemd.service(5): quotes, escapes, prefixes, specifiers, variables', (t) => {
   const run = (line: string, env: Record<string, string> = {}) =>
     parseExecLine(line, context)?.map((command) => commandArguments(command, env));
   t.deepEqual(run('/bin/echo "a b" \'c "d"\' e\\x20f %i %I 100%%'), [
@@ -157,7 +157,7 @@ EMPTY=
   t.false('SPACED ' in variables);
 });
 
-test('fragments, templates, drop-ins and their order', async (t) => {
+test('fragments, templates and drop-ins are read in systemd’s order', async (t) => {
   using tree = await treeOf({
     'usr/lib/systemd/system/web@.service': `[Unit]
 Description=Web %i \\
@@ -216,7 +216,7 @@ ProtectSystem=strict
   }
 });
 
-test('a hostile tree gives nothing of the host’s away', async (t) => {
+test('a hostile tree gets nothing of the host', async (t) => {
   using tree = await treeOf({
     'usr/lib/systemd/system/a.service': '->/etc/hostname',
     'usr/lib/systemd/system/b.service': '->../../../../../../../../etc/passwd',
