@@ -3,7 +3,7 @@ import { campaign, describeCampaign } from '../../scripts/solver/campaign.ts';
 import { PATIENCE } from '../support/busybox-state.ts';
 import { long } from '../support/long.ts';
 
-test('random repositories and questions: dnf finds the same packages', async (t) => {
+test('dnf finds the same packages in random repositories, for random questions', async (t) => {
   t.timeout(600_000 * PATIENCE);
   const report = await campaign({
     first: 20_000,
@@ -17,7 +17,7 @@ test('random repositories and questions: dnf finds the same packages', async (t)
   t.true(report.solved >= 60, String(report.solved));
 });
 
-test('questions at which campaigns found something', async (t) => {
+test('dnf finds the same packages for questions at which campaigns found something', async (t) => {
   t.timeout(600_000 * PATIENCE);
   // Files that only file lists know, needed by all that a package could require, or by what it would; defaults of
   // modules; the order of repositories, and the names of streams, where two answers are equally good.
@@ -27,7 +27,7 @@ test('questions at which campaigns found something', async (t) => {
   }
 });
 
-test('a few of them as recipes ask, in confined children', async (t) => {
+test('dnf finds the same packages as a solver in confined children', async (t) => {
   t.timeout(600_000 * PATIENCE);
   const report = await campaign({
     first: 25_000,
@@ -38,7 +38,7 @@ test('a few of them as recipes ask, in confined children', async (t) => {
   t.deepEqual(report.unexplained, []);
 });
 
-long('more random repositories and questions', async (t) => {
+long('dnf finds the same packages for many more random questions', async (t) => {
   t.timeout(3_600_000 * PATIENCE);
   const report = await campaign({
     first: 30_000,

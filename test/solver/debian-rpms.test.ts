@@ -6,7 +6,7 @@ import { ensureDebianRpms } from '../../fixtures/debian-rpms/ensure.ts';
 import { lockOf, nevras, repository } from '../repository/open.ts';
 import { askDnf } from './dnf.ts';
 
-test('a whole build root: dnf chooses the same packages, and the answer is kept', async (t) => {
+test('dnf chooses the same packages for a whole build root, and the answer is kept', async (t) => {
   const { directory, keyPath } = await ensureDebianRpms();
   const cache = await mkdtemp(join(tmpdir(), 'kiln-debian-rpms-'));
   t.teardown(() => rm(cache, { recursive: true }));

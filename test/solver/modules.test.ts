@@ -298,7 +298,7 @@ for (const [title, question] of Object.entries(CASES)) {
   });
 }
 
-test.serial('the cases tell streams apart', (t) => {
+test.serial('the cases differ for different streams', (t) => {
   const { dnf } = t.context;
   t.deepEqual(dnf.get('the default stream, not the newest package'), [
     'app-1-1.x86_64',
@@ -314,7 +314,7 @@ test.serial('the cases tell streams apart', (t) => {
   ]);
 });
 
-test.serial('what a module hides is called so, with its stream', async (t) => {
+test.serial('a package hidden by a module is reported, with the stream', async (t) => {
   const error = await t.throwsAsync<KilnError>(
     ask(t.context, { install: ['nodejs-22'], platform: 'el9' }, {}),
   );
@@ -322,7 +322,7 @@ test.serial('what a module hides is called so, with its stream', async (t) => {
   t.regex(error?.message ?? '', /nodejs-1:22-1\.x86_64, by the module nodejs:22/);
 });
 
-test.serial('streams that exclude one another, and names that are none', async (t) => {
+test.serial('streams that exclude one another, and unknown ones, are refused', async (t) => {
   const asked = { install: ['app'], platform: 'el9' };
   const two = await t.throwsAsync<KilnError>(
     ask(t.context, { ...asked, enable: ['nodejs:16', 'nodejs:18'] }),
@@ -417,7 +417,7 @@ async function yamlRepository({ directory }: Context, name: string, yaml: string
 }
 
 test.serial(
-  'YAML as distributions write it; what is broken in it is left out and told',
+  'YAML is read as distributions write it, and broken parts are skipped with a warning',
   async (t) => {
     const folder = await yamlRepository(t.context, 'yaml', YAML + BROKEN);
     const set = await openRepositories([repository({ id: 'yaml', directory: folder })], {
@@ -483,7 +483,7 @@ test.serial('a recipe of modules alone is an image of their profiles', async (t)
   });
 });
 
-test('recipes say it, also what they extend, and locks of images hold it', async (t) => {
+test('a recipe can name modules, and so can the one it extends; image locks record them', async (t) => {
   const { directory } = t.context;
   await writeFile(
     join(directory, 'base.yaml'),
@@ -531,7 +531,7 @@ modules: { enable: [perl:5.32], platform: el9 }
   await t.throwsAsync(load, { message: /NAME:STREAM/ });
 });
 
-test('hostile modules.yaml: bounded, without aliases, never a number', (t) => {
+test('hostile modules.yaml is bounded, may have no aliases, and gives no numbers', (t) => {
   const parse = (...chunks: string[]) => {
     const parser = new ModulesParser();
     for (const chunk of chunks) parser.write(Buffer.from(chunk));

@@ -165,7 +165,7 @@ for (const title of Object.keys(questions)) {
   });
 }
 
-test.serial('the questions tell the cases apart', (t) => {
+test.serial('the cases differ for different questions', (t) => {
   const { dnf } = t.context;
   t.true(dnf.get('recommended packages')?.some((nevra) => nevra.startsWith('docs-')));
   t.deepEqual(dnf.get('two repositories'), ['extra-only-1-1.noarch', 'tool-7-1.noarch']);
@@ -194,7 +194,7 @@ test.serial('a preferred repository wins over a newer version', async (t) => {
   t.deepEqual(nevras(await lockOf(both, cache, { install: ['tool'] })), ['tool-1-1.noarch']);
 });
 
-test.serial('excludes and includes of one repository', async (t) => {
+test.serial('excludes and includes can be set for one repository', async (t) => {
   const { main, extra, cache } = t.context;
   const both = [
     repository({ id: 'main', directory: main }),
@@ -211,7 +211,7 @@ test.serial('excludes and includes of one repository', async (t) => {
   ]);
 });
 
-test.serial('what is asked for and excluded is called so', async (t) => {
+test.serial('a package that is asked for and excluded is reported so', async (t) => {
   const { main, cache } = t.context;
   const error = await t.throwsAsync<KilnError>(
     lockOf([repository({ id: 'main', directory: main })], cache, {
@@ -224,7 +224,7 @@ test.serial('what is asked for and excluded is called so', async (t) => {
 });
 
 test.serial(
-  'groups: mandatory, default and met conditions, not optional; absent members are named',
+  'a group gives mandatory, default and conditional members, and names absent ones',
   async (t) => {
     const { main, cache } = t.context;
     const repositories = [repository({ id: 'main', directory: main })];
@@ -237,7 +237,7 @@ test.serial(
   },
 );
 
-test.serial('a member of a group means what obsoletes it, too', async (t) => {
+test.serial('a member of a group also means a package that obsoletes it', async (t) => {
   const { main, extra, cache } = t.context;
   const groups = join(extra, '../groups');
   await buildPackages(groups, [{ name: 'empty' }]);
@@ -256,7 +256,7 @@ test.serial('a member of a group means what obsoletes it, too', async (t) => {
   t.deepEqual([nevras(lock)], await askDnf([{ directories: [main], install: [], members }]));
 });
 
-test.serial('an unknown group names those there are', async (t) => {
+test.serial('an unknown group is an error that names the known ones', async (t) => {
   const { main, cache } = t.context;
   const error = await t.throwsAsync<KilnError>(
     lockOf([repository({ id: 'main', directory: main })], cache, { install: ['@build'] }),
@@ -289,7 +289,7 @@ test.serial('rich dependencies and conditions can be asked for', async (t) => {
   );
 });
 
-test.serial('a condition that is not met asks for nothing, and that is said', async (t) => {
+test.serial('an unmet condition asks for nothing, and an error says so', async (t) => {
   const { main, cache } = t.context;
   const set = await openRepositories([repository({ id: 'main', directory: main })], {
     paths: { cache },
@@ -306,7 +306,7 @@ test.serial('a condition that is not met asks for nothing, and that is said', as
   t.deepEqual(otherwise.warnings, []);
 });
 
-test.serial('problems are told in words, all of them', async (t) => {
+test.serial('all problems are reported, in words', async (t) => {
   const { main, cache } = t.context;
   const repositories = [repository({ id: 'main', directory: main })];
   const install = ['left', 'right', 'needs-red'];
@@ -318,7 +318,7 @@ test.serial('problems are told in words, all of them', async (t) => {
   t.is((error?.details?.problems as string[][] | undefined)?.length, 2);
 });
 
-test.serial('names that nobody has are all told, with what was perhaps meant', async (t) => {
+test.serial('unknown names are all reported, with similar ones', async (t) => {
   const { main, cache } = t.context;
   const repositories = [repository({ id: 'main', directory: main })];
   const error = await t.throwsAsync<KilnError>(
@@ -331,7 +331,7 @@ test.serial('names that nobody has are all told, with what was perhaps meant', a
   t.regex(error?.message ?? '', /thrid \(did you mean third\?\)/);
 });
 
-test.serial('packages come in an order in which each finds what it requires', async (t) => {
+test.serial('packages are ordered so that each finds what it requires', async (t) => {
   const { main, cache } = t.context;
   const lock = await lockOf([repository({ id: 'main', directory: main })], cache, {
     install: ['first', 'app'],
@@ -343,7 +343,7 @@ test.serial('packages come in an order in which each finds what it requires', as
   t.true(order.indexOf('tool') < order.indexOf('app'));
 });
 
-test.serial('a lock holds what rpm and sha256sum say of its files', async (t) => {
+test.serial('a lock has what rpm and sha256sum say of its files', async (t) => {
   const { main, cache } = t.context;
   const lock = await lockOf([repository({ id: 'main', directory: main })], cache, {
     install: ['epochal', 'libx'],
@@ -359,7 +359,7 @@ test.serial('a lock holds what rpm and sha256sum say of its files', async (t) =>
   }
 });
 
-test.serial('an earlier lock is kept to wherever that is possible', async (t) => {
+test.serial('an earlier lock is kept wherever possible', async (t) => {
   const { main, cache } = t.context;
   const repositories = [repository({ id: 'main', directory: main })];
   const old = await lockOf(repositories, cache, { install: ['app-1.0', 'libx-1.9'] });
@@ -373,7 +373,7 @@ test.serial('an earlier lock is kept to wherever that is possible', async (t) =>
   t.true(nevras(forced).includes('libx-2.1-1.x86_64'));
 });
 
-test.serial('members of a group that are there stay, too', async (t) => {
+test.serial('members of a group that are installed stay, too', async (t) => {
   const { main, extra, cache } = t.context;
   const [first, second] = [main, extra].map((directory, index) =>
     repository({ id: `r${index}`, directory }),
@@ -408,7 +408,7 @@ async function strange(
   return folder;
 }
 
-test('what rpm could not install is told by name, not as a wall of JSON', async (t) => {
+test('a package that rpm could not install is named, without a wall of JSON', async (t) => {
   const { directory, cache } = t.context;
   const long = 'n'.repeat(2000);
   // rpmbuild makes no such packages; whoever writes metadata can.
@@ -447,7 +447,7 @@ function often(count: number, copy: (text: string, index: number) => string) {
   };
 }
 
-test('packages that a repository has ten thousands of times are solved, and that is said', async (t) => {
+test('a repository with ten thousands of equal packages is solved, with a warning', async (t) => {
   t.timeout(60_000 * PATIENCE);
   const { directory, cache } = t.context;
   const COPIES = 50_000;
@@ -475,7 +475,7 @@ test('packages that a repository has ten thousands of times are solved, and that
   t.deepEqual(nevras(kept.lock), ['plain-1-1.noarch']);
 });
 
-test('what the solver dies of is told by the repositories', async (t) => {
+test('an input that kills the solver is reported with the repositories', async (t) => {
   t.timeout(120_000 * PATIENCE);
   const { directory, cache } = t.context;
   // As many versions of one package take all memory.
