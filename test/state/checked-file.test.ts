@@ -33,7 +33,7 @@ function* damaged(bytes: Buffer): Generator<Buffer> {
   }
 }
 
-test('a record is what was written, or damaged: whichever byte is another one', (t) => {
+test('a record with any changed byte is damaged', (t) => {
   const path = join(folder, 'record.json');
   writeRecord(path, RECORD);
   t.deepEqual(readRecord(path), RECORD);
@@ -56,7 +56,7 @@ test('a record is what was written, or damaged: whichever byte is another one', 
   }
 });
 
-test('sealed bytes are what was written, or damaged', (t) => {
+test('sealed bytes are read unchanged, or found damaged', (t) => {
   const path = join(folder, 'sealed');
   const content = Buffer.from([...'a\nkiln-check 0b'].map((c) => c.charCodeAt(0) % 256));
   writeSealed(path, content);
@@ -67,7 +67,7 @@ test('sealed bytes are what was written, or damaged', (t) => {
   }
 });
 
-test('a file without a checksum counts as it is, if it is what belongs there', (t) => {
+test('a file without a checksum is read if its content has the right form', (t) => {
   const path = join(folder, 'old.json');
   writeFileSync(path, '{"image":"x"}\n');
   t.deepEqual(readRecord(path, withFields<{ image: string }>({ image: 'string' })), { image: 'x' });
@@ -79,7 +79,7 @@ test('a file without a checksum counts as it is, if it is what belongs there', (
   t.is(readRecord(join(folder, 'none.json')), undefined);
 });
 
-test('a damaged record is put aside once, and a directory makes place', (t) => {
+test('a damaged record is set aside once, and a directory in its place as well', (t) => {
   const path = join(folder, 'aside/record.json');
   mkdirSync(join(path, 'inner'), { recursive: true });
   t.is(readRecordOrSetAside(path), undefined);

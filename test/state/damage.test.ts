@@ -320,7 +320,7 @@ function ownerOf(range: string): string {
 }
 
 for (const [title, garble] of garblingsOf(0)) {
-  test.serial(`sandbox.json of a sandbox that waits, and of a kept one: ${title}`, async (t) => {
+  test.serial(`sandbox.json of a parked and of a kept sandbox: ${title}`, async (t) => {
     t.timeout(120_000 * PATIENCE);
     const { sandboxes } = state.engine.paths;
     await ok('run', '-r', recipe, '--keep', '--', 'true');
@@ -364,7 +364,7 @@ for (const [title, garble] of garblingsOf(0)) {
   });
 }
 
-test.serial('an image whose tree is gone is damaged, and made anew', async (t) => {
+test.serial('an image whose tree is gone is damaged, and is made again', async (t) => {
   const path = await freshRecipe();
   const id = (await ok('image', 'build', path)).trim();
   const tree = full(`store/images/${id}/tree`);
@@ -400,7 +400,7 @@ async function digests(id: string, file: string): Promise<[wanted: string, found
 
 const WRONG = /tree\/usr\/bin\/env is damaged: its \w+ is another one/;
 
-test.serial('gc --verify finds a changed byte, and nobody forgets it', async (t) => {
+test.serial('gc --verify finds a changed byte, and later commands remember it', async (t) => {
   t.timeout(240_000 * PATIENCE);
   const path = await freshRecipe();
   const id = (await ok('image', 'build', path)).trim();
@@ -450,7 +450,7 @@ test.serial('gc --verify finds a changed byte, and nobody forgets it', async (t)
   await ok('image', 'rm', id);
 });
 
-test.serial('damage that was found stays known to those who come after a kill', async (t) => {
+test.serial('known damage is remembered after a kill', async (t) => {
   t.timeout(120_000 * PATIENCE);
   const path = await freshRecipe();
   const id = (await ok('image', 'build', path)).trim();
@@ -478,7 +478,7 @@ test.serial('damage that was found stays known to those who come after a kill', 
 });
 
 test.serial(
-  'gc --verify counts what it cannot compare, and a damaged header is damage',
+  'gc --verify counts what it cannot compare, and a damaged header as damage',
   async (t) => {
     t.timeout(120_000 * PATIENCE);
     const id = (await ok('image', 'build', await freshRecipe())).trim();
@@ -510,7 +510,7 @@ test.serial(
   },
 );
 
-test.serial('what doctor advises mends what it finds', async (t) => {
+test.serial('doctor’s advice mends what doctor finds', async (t) => {
   t.timeout(240_000 * PATIENCE);
   const kinds = KINDS.filter(({ care }) => GARBLED.has(care) && care !== 'definition');
   for (const garbling of [GARBLINGS['a file with another byte']!, GARBLINGS['an empty file']!]) {

@@ -55,7 +55,7 @@ function busy(milliseconds: number): void {
 }
 
 test.serial(
-  'what writes is killed before the disk is full, even while this thread is busy',
+  'a writer is killed before the disk is full, even while this thread is busy',
   async (t) => {
     const directory = await ownDisk(t, '1G');
     using watch = new DiskWatch(directory, undefined, 200 * MIB);
@@ -74,7 +74,7 @@ test.serial(
   },
 );
 
-test.serial('a tree may grow by its bound, and what others write does not count', async (t) => {
+test.serial('a tree may grow by its bound, and other writers do not count', async (t) => {
   const directory = await ownDisk(t, '2G');
   const tree = join(directory, 'tree');
   mkdirSync(tree);
@@ -95,7 +95,7 @@ test.serial('a tree may grow by its bound, and what others write does not count'
   t.true((await freeOf(directory)) > 600 * MIB);
 });
 
-test.serial('files count as well as bytes, and folders too deep are told', async (t) => {
+test.serial('files count as well as bytes, and folders too deep are reported', async (t) => {
   const directory = mkdtempSync(join(tmpdir(), 'kiln-disk-'));
   t.teardown(() => removeTree(directory));
   using many = new DiskWatch(directory, { ...bound(directory, 100 * MIB), entries: 1000 });
@@ -111,23 +111,20 @@ test.serial('files count as well as bytes, and folders too deep are told', async
   t.is((await t.throwsAsync<KilnError>(deep.finish()))?.code, 'E_TREE_DEPTH');
 });
 
-test.serial(
-  'the last look finds what came since the one before; in its bound, all is fine',
-  async (t) => {
-    const directory = mkdtempSync(join(tmpdir(), 'kiln-disk-'));
-    t.teardown(() => removeTree(directory));
-    using fine = new DiskWatch(directory, bound(directory, 10 * MIB));
-    await fine.ready();
-    writeFileSync(join(directory, 'some'), Buffer.alloc(8 * MIB));
-    await fine.finish();
-    using watch = new DiskWatch(directory, bound(directory, 10 * MIB));
-    await watch.ready();
-    writeFileSync(join(directory, 'more'), Buffer.alloc(11 * MIB));
-    t.is((await t.throwsAsync<KilnError>(watch.finish()))?.code, 'E_DISK');
-  },
-);
+test.serial('the last look finds late growth, and growth within the bound is fine', async (t) => {
+  const directory = mkdtempSync(join(tmpdir(), 'kiln-disk-'));
+  t.teardown(() => removeTree(directory));
+  using fine = new DiskWatch(directory, bound(directory, 10 * MIB));
+  await fine.ready();
+  writeFileSync(join(directory, 'some'), Buffer.alloc(8 * MIB));
+  await fine.finish();
+  using watch = new DiskWatch(directory, bound(directory, 10 * MIB));
+  await watch.ready();
+  writeFileSync(join(directory, 'more'), Buffer.alloc(11 * MIB));
+  t.is((await t.throwsAsync<KilnError>(watch.finish()))?.code, 'E_DISK');
+});
 
-test.serial('usage is what du says: without holes, each file once', async (t) => {
+test.serial('usage is what du says: without holes, and each file once', async (t) => {
   const directory = mkdtempSync(join(tmpdir(), 'kiln-usage-'));
   t.teardown(() => removeTree(directory));
   perl(
@@ -143,7 +140,7 @@ test.serial('usage is what du says: without holes, each file once', async (t) =>
   t.is(usage.entries, 6);
 });
 
-test.serial('one thread serves watch after watch, each with a bound of its own', async (t) => {
+test.serial('one thread serves watch after watch, each with its own bound', async (t) => {
   const directory = mkdtempSync(join(tmpdir(), 'kiln-disk-'));
   t.teardown(() => removeTree(directory));
   // By Node's name for them: V8 and libuv have threads of their own, which come and go.

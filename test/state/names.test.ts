@@ -81,7 +81,7 @@ test.serial('a state whose name has every odd character works', async (t) => {
   );
 });
 
-test('a unit of the host has an odd state in one line, as systemd reads it', (t) => {
+test('a host unit names an odd state in one line, as systemd reads it', (t) => {
   const { env } = hostInvocation({ ...statePaths({}), root: `/x/${ODD}` }, {});
   const text = sharedUnits({ command: ['/bin/kiln'], env })['kiln@.service'] ?? '';
   const [line = ''] = text.split('\n').filter((line) => line.includes('KILN_STATE'));
@@ -95,7 +95,7 @@ test('a unit of the host has an odd state in one line, as systemd reads it', (t)
   t.is(read, `KILN_STATE=/x/${ODD}`);
 });
 
-test.serial('one state by two names has one supervisor for each service', async (t) => {
+test.serial('a state with two names has one supervisor for each service', async (t) => {
   t.timeout(300_000 * PATIENCE);
   const real = join(state.directory, 'real');
   const [link, alias] = [join(state.directory, 'link'), join(state.directory, 'alias')];
@@ -126,7 +126,7 @@ test.serial('one state by two names has one supervisor for each service', async 
   }
 });
 
-test('nothing in KILN_STATE is the default, and what cannot be a state is refused', async (t) => {
+test('an empty KILN_STATE means the default, and an impossible one is refused', async (t) => {
   t.is(statePaths({ KILN_STATE: '' }).root, statePaths({}).root);
   t.is(statePaths({ KILN_STATE: DEFAULT_STATE }).root, statePaths({}).root);
   t.is(statePaths({ KILN_STATE: 'some/where' }).root, join(process.cwd(), 'some/where'));

@@ -68,7 +68,7 @@ test('a second run adds to the trace', async (t) => {
   t.is(processes.length, 2);
 });
 
-test('a trace that cannot be written does not get in the way of the run', async (t) => {
+test('a trace that cannot be written does not disturb the run', async (t) => {
   const env = { ...state.env, KILN_TRACE: '/nowhere/trace.json' };
   const ran = await state.kiln(['run', '-r', IMAGE, '--', 'echo', 'ok'], { env });
   t.is(ran.exitCode, 0);
