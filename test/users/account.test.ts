@@ -73,7 +73,7 @@ async function isRefused(t: ExecutionContext<UserState>, now: string, before: st
   t.regex(await callOf(t.context), /E_ACCOUNT/);
 }
 
-test.serial('an account inherits nothing from the one that had its number', async (t) => {
+test.serial('an account inherits nothing from the account that had its number', async (t) => {
   const { as, kiln, paths, home } = t.context;
   await begin(`${NAME}-a`, home);
   const seconds = ownSeconds();
@@ -110,7 +110,7 @@ test.serial('an account inherits nothing from the one that had its number', asyn
   t.is(again.exitCode, 0, String(again.stderr));
 });
 
-test.serial('an account that was renamed keeps what it has once root says so', async (t) => {
+test.serial('a renamed account keeps what it has once root confirms it', async (t) => {
   const { as, kiln, paths } = t.context;
   const keep = ['run', '-r', 'busybox', '--keep', '--', 'true'];
   t.is((await as(ACCOUNT, keep)).exitCode, 0);
@@ -127,7 +127,7 @@ test.serial('an account that was renamed keeps what it has once root says so', a
   t.is((await as(ACCOUNT, ['ps'])).exitCode, 0);
 });
 
-test.serial('these commands are root’s', async (t) => {
+test.serial('the commands for accounts are root’s', async (t) => {
   for (const words of [['ls'], ['show', `${UID}`], ['remove', `${UID}`], ['confirm', `${UID}`]]) {
     const refused = await t.context.as(ACCOUNT, ['user', ...words]);
     t.is(refused.exitCode, 125);
@@ -135,7 +135,7 @@ test.serial('these commands are root’s', async (t) => {
   }
 });
 
-test.serial('who leaves the group while a command waits is refused at its turn', async (t) => {
+test.serial('a user who leaves the group while a command waits is then refused', async (t) => {
   const { as, kiln, config } = t.context;
   writeConfig(config, '  limits: { sandboxes: 1 }\n');
   const [first, second] = [ownSeconds(), ownSeconds()];

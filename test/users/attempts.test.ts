@@ -81,7 +81,7 @@ async function said(call: ReturnType<UserState['as']>): Promise<string> {
   return `${stdout}\n${stderr}`;
 }
 
-test.serial('reading others’ files by a bind, as root of the sandbox', async (t) => {
+test.serial('root of a sandbox cannot read others’ files through a bind', async (t) => {
   const { folder } = loot(t.context);
   const script =
     'cat /b/root; cat /b/others/file; cat /b/closed/readable; chmod 666 /b/root; chown 0 /b/root';
@@ -97,7 +97,7 @@ test.serial('reading others’ files by a bind, as root of the sandbox', async (
   }
 });
 
-test.serial('writing others’ files by a bind, as root of the sandbox', async (t) => {
+test.serial('root of a sandbox cannot write others’ files through a bind', async (t) => {
   const { folder, file } = loot(t.context);
   const script =
     'echo x >>/b/root; rm -f /b/root; mv /b/others /b/x; touch /b/new; chmod 777 /b; chown 0 /b; mknod /b/n c 1 1';
@@ -108,7 +108,7 @@ test.serial('writing others’ files by a bind, as root of the sandbox', async (
 });
 
 test.serial(
-  'reading others’ files by copy-in, secret, source package, spec, sources and key',
+  'others’ files cannot be read by copy-in, secret, package, spec, sources or key',
   async (t) => {
     const { file, others, folder } = loot(t.context);
     const closed = join(folder, 'closed/readable');
@@ -134,7 +134,7 @@ test.serial(
   },
 );
 
-test.serial('a link in what is copied in leads nowhere but in the sandbox', async (t) => {
+test.serial('a link among copied-in files leads only to files of the sandbox', async (t) => {
   const { home, as } = t.context;
   const { file } = loot(t.context);
   const folder = join(home, 'links');
@@ -147,7 +147,7 @@ test.serial('a link in what is copied in leads nowhere but in the sandbox', asyn
 });
 
 test.serial(
-  'a path that is swapped between an own file and another’s gives the own one or none',
+  'a path swapped between an own file and another’s gives the own file, or none',
   async (t) => {
     const { home, as } = t.context;
     const { file } = loot(t.context);
@@ -185,7 +185,7 @@ test.serial(
 );
 
 test.serial(
-  'links that are swapped in a kept sandbox, while files are copied into it, lead to none of the host’s',
+  'links swapped in a kept sandbox during copy-in lead to no file of the host',
   async (t) => {
     const { as, kiln, home } = t.context;
     const { folder, file, others } = loot(t.context);
@@ -223,7 +223,7 @@ test.serial(
   },
 );
 
-test.serial('a link of another user’s in a kept sandbox leads no copy away', async (t) => {
+test.serial('another user’s link in a kept sandbox cannot redirect a copy', async (t) => {
   const { as, home } = t.context;
   writeFileSync(join(home, 'copied'), 'copied', { mode: 0o644 });
   const make = 'mkdir -p /srv; ln -s /srv /tmp/roots';
@@ -250,7 +250,7 @@ test.serial('a link of another user’s in a kept sandbox leads no copy away', a
   t.is((await as(USER, ['kill', '--all'])).exitCode, 0);
 });
 
-test.serial('results go nowhere that the user could not write to', async (t) => {
+test.serial('results can only be written where the user could write', async (t) => {
   const { home, as } = t.context;
   const { folder, others } = loot(t.context);
   const write = (where: string) =>
@@ -309,7 +309,7 @@ test.serial('image export writes where the user may, and replaces no link’s ta
   t.is(readFileSync(file, 'utf8'), MARK);
 });
 
-test.serial('no set-id file comes to be, by bind or as an artifact', async (t) => {
+test.serial('no set-id file can be made, by a bind or as an artifact', async (t) => {
   const { home, as } = t.context;
   const script = 'cp /bin/busybox /b/s; chmod 6755 /b/s; cp /bin/busybox /tmp/s; chmod 6755 /tmp/s';
   const argv = [
@@ -334,7 +334,7 @@ test.serial('no set-id file comes to be, by bind or as an artifact', async (t) =
 });
 
 test.serial(
-  'devices, /proc, and descriptors of the daemon are not bound and not copied',
+  'devices, /proc and descriptors of the daemon can be neither bound nor copied',
   async (t) => {
     const { as, paths } = t.context;
     const pid = daemonPid(paths.root);
@@ -390,7 +390,7 @@ test.serial('the state directory, its jobs and its sockets are closed', async (t
   t.not(listed.exitCode, 0);
 });
 
-test.serial('kilnd’s own socket is none for who is in a sandbox', async (t) => {
+test.serial('a sandbox cannot reach kilnd’s socket', async (t) => {
   const { as, paths } = t.context;
   const argv = [
     ...ROOT,
@@ -404,7 +404,7 @@ test.serial('kilnd’s own socket is none for who is in a sandbox', async (t) =>
   t.not((await as(USER, argv)).exitCode, 0);
 });
 
-test.serial('variables that steer kiln, Node and the loader are not a user’s', async (t) => {
+test.serial('a user cannot set variables that steer kiln, Node or the loader', async (t) => {
   const { as, paths, home, config } = t.context;
   const env = {
     PATH: process.env.PATH,
@@ -494,7 +494,7 @@ test.serial('no file system of a sandbox holds more than its share of the disk',
   t.is([...`${built.stdout}${built.stderr}`.matchAll(/\b65536 +0 +65536 /g)].length, 2);
 });
 
-test.serial('more than may be copied in is refused, and nothing of it stays', async (t) => {
+test.serial('copying in more than the limit is refused, and nothing of it stays', async (t) => {
   const { as, home } = t.context;
   const big = join(home, 'big');
   writeFileSync(big, Buffer.alloc(65 << 20, 1));
@@ -505,7 +505,7 @@ test.serial('more than may be copied in is refused, and nothing of it stays', as
   t.deepEqual(await leftOfJobs(t.context), []);
 });
 
-test.serial('copies are counted together', async (t) => {
+test.serial('all copies of a call count together', async (t) => {
   const { as, home } = t.context;
   const half = join(home, 'half');
   writeFileSync(half, Buffer.alloc(40 << 20, 1));
@@ -517,7 +517,7 @@ test.serial('copies are counted together', async (t) => {
   t.deepEqual(await leftOfJobs(t.context), []);
 });
 
-test.serial('artifacts from what is bound are no more than allowed', async (t) => {
+test.serial('artifacts from binds count against the limit', async (t) => {
   const { as, home } = t.context;
   const much = join(home, 'much');
   mkdirSync(much);
@@ -531,7 +531,7 @@ test.serial('artifacts from what is bound are no more than allowed', async (t) =
   t.deepEqual(await leftOfJobs(t.context), []);
 });
 
-test.serial('no more sandboxes are kept than allowed, by whatever waits its turn', async (t) => {
+test.serial('no more sandboxes are kept than allowed, however many wait their turn', async (t) => {
   const { as } = t.context;
   const keep = [...RUN, '--keep=1h', '--', 'sleep', '1'];
   await Promise.all(Array.from({ length: 6 }, () => as(USER, keep)));
@@ -544,7 +544,7 @@ test.serial('no more sandboxes are kept than allowed, by whatever waits its turn
   t.regex(String((await as(USER, chain)).stderr), /users\.limits\.keep/);
 });
 
-test.serial('labels of the host’s files are not changed for a user', async (t) => {
+test.serial('a user cannot change labels of the host’s files', async (t) => {
   for (const how of ['z', 'ro,Z']) {
     const argv = [...RUN, '--bind', `/usr/share:/b:${how}`, '--', 'true'];
     const refused = await t.context.as(USER, argv);
@@ -554,7 +554,7 @@ test.serial('labels of the host’s files are not changed for a user', async (t)
 });
 
 test.serial(
-  'a command too many waits, says so, and can be interrupted; others do not wait for it',
+  'a command beyond the limit waits, says so, and can be interrupted; others do not wait',
   async (t) => {
     const { as, kiln } = t.context;
     const first = [0, 1].map(() => as(USER, [...RUN, '--', 'sh', '-c', 'echo up; sleep 600']));
@@ -614,7 +614,7 @@ async function unharmed(t: ExecutionContext<UserState>, act: () => Promise<unkno
   t.true(await until(() => descriptors() <= before + 2), are());
 }
 
-test.serial('descriptors that nobody asked for do not come to be the daemon’s', async (t) => {
+test.serial('the daemon does not keep descriptors that it did not ask for', async (t) => {
   await unharmed(t, async () => {
     const done = await hostile(t.context, 'descriptors');
     t.notRegex(String(done.stdout), /ID +STATE/);
@@ -641,19 +641,16 @@ async function whileHeld(
   });
 }
 
-test.serial(
-  'sockets that hold up whoever closes them last do not hold up the daemon',
-  async (t) => {
-    await whileHeld(t, 'lingering', async () => {
-      const began = performance.now();
-      t.is((await t.context.kiln([...RUN, '--', 'true'])).exitCode, 0);
-      const took = performance.now() - began;
-      t.true(took < 20_000 * PATIENCE, `${took} ms`);
-    });
-  },
-);
+test.serial('sockets that block whoever closes them last do not hold up the daemon', async (t) => {
+  await whileHeld(t, 'lingering', async () => {
+    const began = performance.now();
+    t.is((await t.context.kiln([...RUN, '--', 'true'])).exitCode, 0);
+    const took = performance.now() - began;
+    t.true(took < 20_000 * PATIENCE, `${took} ms`);
+  });
+});
 
-test.serial('a command line without an end does not hold up the daemon', async (t) => {
+test.serial('an endless command line does not hold up the daemon', async (t) => {
   await whileHeld(t, 'words', async () => {
     const began = performance.now();
     t.is((await t.context.kiln(['ps'])).exitCode, 0);
@@ -662,7 +659,7 @@ test.serial('a command line without an end does not hold up the daemon', async (
   });
 });
 
-test.serial('a job that is called as the sandbox that root wants to end', async (t) => {
+test.serial('a user’s job cannot take the name of a sandbox that root wants to end', async (t) => {
   const { as, kiln } = t.context;
   const kept = await as(USER, [...RUN, '--keep=5m', '--', 'true']);
   t.is(kept.exitCode, 0, String(kept.stderr));
@@ -677,7 +674,7 @@ test.serial('a job that is called as the sandbox that root wants to end', async 
   t.is((await as(USER, ['kill', '--all'])).exitCode, 0);
 });
 
-test.serial('copies that would take the last of root’s disk', async (t) => {
+test.serial('copies that would fill root’s disk are refused', async (t) => {
   const { as, home, paths } = t.context;
   const jobs = join(paths.root, 'jobs');
   mkdirSync(jobs, { recursive: true, mode: 0o700 });
@@ -702,7 +699,7 @@ test.serial('copies that would take the last of root’s disk', async (t) => {
   t.deepEqual(await leftOfJobs(t.context), []);
 });
 
-test.serial('results of jobs that are kept, of files with nothing in them', async (t) => {
+test.serial('kept job results count against the quota even if all files are empty', async (t) => {
   const { as, config } = t.context;
   writeConfig(config, '  limits: { sandboxes: 2, memory: 128M, pids: 100, disk: 4M }\n');
   t.teardown(async () => {
@@ -728,7 +725,7 @@ test.serial('results of jobs that are kept, of files with nothing in them', asyn
   t.regex(String((await as(USER, job)).stderr), /as large as your share/);
 });
 
-test.serial('words, variables and values of calls without number are not read', async (t) => {
+test.serial('a call with too many words, variables or values is not read', async (t) => {
   await unharmed(t, async () => {
     const said = String((await hostile(t.context, 'variables')).stdout);
     t.is(said.match(/250\d{3} arguments or variables are more than/g)?.length, 2, said);
@@ -736,7 +733,7 @@ test.serial('words, variables and values of calls without number are not read', 
   });
 });
 
-test.serial('a message that comes byte by byte is not copied for each', async (t) => {
+test.serial('a message that arrives byte by byte is not copied for each byte', async (t) => {
   // proc_pid_stat(5): ticks, of 10 ms, that the daemon has worked.
   const worked = () => {
     const stat = readFileSync(`/proc/${daemonPid(t.context.paths.root)}/stat`, 'utf8');
@@ -760,7 +757,7 @@ test.serial('a message that comes byte by byte is not copied for each', async (t
   t.log(`${long} ticks, and ${short} for short ones`);
 });
 
-test.serial('a list of sandboxes to kill is looked up once', async (t) => {
+test.serial('kilnd looks up a list of sandboxes to kill once', async (t) => {
   const { as, paths } = t.context;
   const kept = await as(USER, [...RUN, '--keep=5m', '--', 'true']);
   t.is(kept.exitCode, 0, String(kept.stderr));
@@ -794,7 +791,7 @@ test.serial('commands whose output nobody reads leave workers for others', async
   });
 });
 
-test.serial('what kilnd does for a user has the user’s own limit of memory', async (t) => {
+test.serial('kilnd’s work for a user is limited by the user’s own memory', async (t) => {
   const { as, kiln, paths, home } = t.context;
   const daemon = daemonPid(paths.root);
   const group = workGroup(paths, USER.uid);
@@ -850,7 +847,7 @@ async function worksForRoot({ paths }: UserState): Promise<number> {
 }
 
 for (const what of ['calls', 'lines', 'signals', 'output']) {
-  test.serial(`${what} as fast as they come take a share of the daemon’s thread`, async (t) => {
+  test.serial(`${what} at full speed get only a share of the daemon’s thread`, async (t) => {
     const least = async () => {
       const works = [];
       for (let tries = 0; tries < 5; tries++) works.push(await worksForRoot(t.context));
@@ -866,7 +863,7 @@ for (const what of ['calls', 'lines', 'signals', 'output']) {
   });
 }
 
-test.serial('a client that ends unread takes its sandbox with it', async (t) => {
+test.serial('a client that ends before it was read takes its sandbox with it', async (t) => {
   const daemon = Number(daemonPid(t.context.paths.root));
   await whileHeld(t, 'deaf', async () => {
     t.true(await until(() => processesCalled('sleep', SECONDS).length > 0));
@@ -877,7 +874,7 @@ test.serial('a client that ends unread takes its sandbox with it', async (t) => 
   t.true(await until(() => processesCalled('sleep', SECONDS).length === 0));
 });
 
-test.serial('questions without an end, whose answers nobody reads, take no memory', async (t) => {
+test.serial('endless questions whose answers nobody reads take no memory', async (t) => {
   const memory = () => {
     const status = readFileSync(`/proc/${daemonPid(t.context.paths.root)}/status`, 'utf8');
     return Number(/VmRSS:\s+(\d+)/.exec(status)?.[1]) * 1024;
@@ -889,7 +886,7 @@ test.serial('questions without an end, whose answers nobody reads, take no memor
   });
 });
 
-test.serial('a signal for a command whose sandbox ends in the same moment', async (t) => {
+test.serial('a signal for a command whose sandbox is just ending is harmless', async (t) => {
   const { paths, kiln } = t.context;
   const daemon = daemonPid(paths.root) ?? 0;
   const client = hostile(t.context, 'late-signal', 'pipe');
@@ -918,7 +915,7 @@ test.serial('a signal for a command whose sandbox ends in the same moment', asyn
   t.is(daemonPid(paths.root), daemon);
 });
 
-test.serial('a client that answers with another file than it was asked for', async (t) => {
+test.serial('a client cannot answer with another file than it was asked for', async (t) => {
   await unharmed(t, async () => {
     const done = await hostile(t.context, 'wrong-file');
     t.is(done.exitCode, 0, String(done.stderr));
@@ -930,28 +927,25 @@ test.serial('a client that answers with another file than it was asked for', asy
   });
 });
 
-test.serial(
-  'hundreds of connections, messages without an end, clients of another build',
-  async (t) => {
-    await unharmed(t, async () => {
-      const many = hostile(t.context, 'connections', 'pipe');
-      const [line] = await new Promise<string[]>((resolve) => {
-        many.stdout?.once('data', (data: Buffer) => resolve(String(data).split('\n')));
-      });
-      t.true(Number(line) <= 64, line);
-      t.is((await t.context.kiln([...RUN, '--', 'true'])).exitCode, 0);
-      const other = await t.context.as(OTHER, [...RUN, '--', 'true']);
-      t.is(other.exitCode, 0, String(other.stderr));
-      many.stdin?.end();
-      await many;
-      await hostile(t.context, 'long');
-      t.regex(String((await hostile(t.context, 'other-build')).stdout), /OtherBuild/);
+test.serial('hundreds of connections, endless messages and other builds do no harm', async (t) => {
+  await unharmed(t, async () => {
+    const many = hostile(t.context, 'connections', 'pipe');
+    const [line] = await new Promise<string[]>((resolve) => {
+      many.stdout?.once('data', (data: Buffer) => resolve(String(data).split('\n')));
     });
-  },
-);
+    t.true(Number(line) <= 64, line);
+    t.is((await t.context.kiln([...RUN, '--', 'true'])).exitCode, 0);
+    const other = await t.context.as(OTHER, [...RUN, '--', 'true']);
+    t.is(other.exitCode, 0, String(other.stderr));
+    many.stdin?.end();
+    await many;
+    await hostile(t.context, 'long');
+    t.regex(String((await hostile(t.context, 'other-build')).stdout), /OtherBuild/);
+  });
+});
 
 test.serial(
-  'a file that is rid of its folder’s protection by a descriptor is still bound with the user’s rights',
+  'a file freed from its folder’s protection by a descriptor is still bound as the user',
   async (t) => {
     const { as, home } = t.context;
     const closed = join(home, 'later-closed');

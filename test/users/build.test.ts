@@ -69,7 +69,7 @@ test.serial(
   },
 );
 
-test.serial('a user builds a source package and owns what comes of it', async (t) => {
+test.serial('a user can build a source package, and owns the results', async (t) => {
   const { as, home, srpm } = t.context;
   const argv = ['build', '-r', 'debian-build', srpm, '--resultdir', 'out'];
   const twice = ['--verify', '--vary', 'path'];
@@ -98,7 +98,7 @@ test.serial('the second build of --verify writes to the disk, within the share',
   t.regex(String(built.stderr), /the second build put more than 64\.0M on the disk/);
 });
 
-test.serial('a build goes on without its user, who fetches the packages', async (t) => {
+test.serial('a build goes on without its user, who fetches the packages later', async (t) => {
   const { as, home, srpm, kiln, beside } = t.context;
   const argv = ['build', '-r', 'debian-build', '--detach', '--name', 'apart', srpm];
   const begun = await as(USER, argv, { timeout: 600_000 });
@@ -125,7 +125,7 @@ test.serial('a build goes on without its user, who fetches the packages', async 
   t.is(none.stdout, '');
 });
 
-test.serial('a user builds a spec with its sources', async (t) => {
+test.serial('a user can build a spec with its sources', async (t) => {
   const { as, home } = t.context;
   // A checkout may lie where users cannot go.
   const folder = join(home, 'noarch-rpm');
@@ -161,7 +161,7 @@ test.serial('a user builds a spec with its sources', async (t) => {
 });
 
 test.serial(
-  'nothing is shown of what a link leads to, out of a folder that others write',
+  'a link out of a folder that others write to shows nothing of its target',
   async (t) => {
     const { as, kiln, home, beside, paths } = t.context;
     const checkout = join(home, 'checkout');
@@ -217,7 +217,7 @@ test.serial(
   },
 );
 
-test.serial('mock’s own story: kiln-mock --rebuild, and the user owns the result', async (t) => {
+test.serial('kiln-mock --rebuild works for a user, who owns the result', async (t) => {
   const { as, home, srpm } = t.context;
   const argv = ['-r', 'debian-build', '--rebuild', srpm];
   const built = await as(USER, argv, { program: t.context.mock, timeout: 600_000 });
@@ -260,7 +260,7 @@ async function ownImage(
   return image;
 }
 
-test.serial('a chain: each package is built with what came of the others', async (t) => {
+test.serial('a chain builds each package with the results of the others', async (t) => {
   const { as, home, srpm } = t.context;
   const before = await imagesOf(t.context, USER);
   const parts = {
@@ -281,7 +281,7 @@ test.serial('a chain: each package is built with what came of the others', async
   await ownImage(t, before, 'debian-build+1');
 });
 
-test.serial('the logs of a chain keep together within what one build’s may be', async (t) => {
+test.serial('all logs of a chain together keep within the limit for one build', async (t) => {
   const { as, home, config } = t.context;
   writeConfig(config, '  limits: { disk: 64M }\n');
   t.teardown(() => writeConfig(config, ''));
@@ -305,47 +305,44 @@ test.serial('the logs of a chain keep together within what one build’s may be'
 const NOTES = 'touch ~/.cache/meet/log; echo "$RPM_PACKAGE_NAME begins" >>~/.cache/meet/log';
 const notes = (log: string) => log.split('\n').filter((line) => /^\w+ (?:begins|ends)$/.test(line));
 
-test.serial(
-  'a chain builds as many packages at a time as there is room for sandboxes',
-  async (t) => {
-    const { as, home, config } = t.context;
-    // Each waits for the other, which only works if both run at the same time.
-    const meet = (other: string) => `${NOTES}
+test.serial('a chain builds as many packages at once as there is room for sandboxes', async (t) => {
+  const { as, home, config } = t.context;
+  // Each waits for the other, which only works if both run at the same time.
+  const meet = (other: string) => `${NOTES}
 for i in $(seq 600); do grep -q '${other} begins' ~/.cache/meet/log && exit 0; sleep 0.1; done
 exit 1`;
-    const packages = [
-      await ownPackage(t.context, { name: 'left', build: meet('right') }),
-      await ownPackage(t.context, { name: 'right', build: meet('left') }),
-    ];
-    const chain = ['build', '--chain', '-r', 'debian-build', '--cache', 'meet:1M', '--jobs', '2'];
-    const both = await as(USER, [...chain, ...packages, '--resultdir', 'both'], {
-      timeout: 600_000,
-    });
-    t.is(both.exitCode, 0, String(both.stderr));
-    t.regex(String(both.stderr), /chain of 2 packages, 2 at a time/);
-    // A sandbox that is kept leaves room for one.
-    writeConfig(config, '  limits: { sandboxes: 2 }\n');
-    t.teardown(() => writeConfig(config, ''));
-    const kept = await as(USER, ['run', '-r', 'debian-build', '--keep=1h', '--', 'true']);
-    t.is(kept.exitCode, 0, String(kept.stderr));
-    const one = `${NOTES}; sleep 3; echo "$RPM_PACKAGE_NAME ends" >>~/.cache/meet/log`;
-    const alone = [
-      await ownPackage(t.context, { name: 'early', build: one }),
-      await ownPackage(t.context, { name: 'late', build: `${one}; cat ~/.cache/meet/log` }),
-    ];
-    const turns = await as(USER, [...chain, ...alone, '--resultdir', 'turns'], {
-      timeout: 600_000,
-    });
-    t.is(turns.exitCode, 0, String(turns.stderr));
-    const log = readFileSync(join(home, 'turns/late-1-1/build.log'), 'utf8');
-    t.deepEqual(notes(log).slice(-4), ['early begins', 'early ends', 'late begins', 'late ends']);
-    const many = await as(USER, [...chain.slice(0, -1), '3', ...alone]);
-    t.regex(String(many.stderr), /--jobs .*not for users[\s\S]*users\.limits\.sandboxes/);
-    t.is((await as(USER, ['kill', '--all'])).exitCode, 0);
-  },
-);
+  const packages = [
+    await ownPackage(t.context, { name: 'left', build: meet('right') }),
+    await ownPackage(t.context, { name: 'right', build: meet('left') }),
+  ];
+  const chain = ['build', '--chain', '-r', 'debian-build', '--cache', 'meet:1M', '--jobs', '2'];
+  const both = await as(USER, [...chain, ...packages, '--resultdir', 'both'], {
+    timeout: 600_000,
+  });
+  t.is(both.exitCode, 0, String(both.stderr));
+  t.regex(String(both.stderr), /chain of 2 packages, 2 at a time/);
+  // A sandbox that is kept leaves room for one.
+  writeConfig(config, '  limits: { sandboxes: 2 }\n');
+  t.teardown(() => writeConfig(config, ''));
+  const kept = await as(USER, ['run', '-r', 'debian-build', '--keep=1h', '--', 'true']);
+  t.is(kept.exitCode, 0, String(kept.stderr));
+  const one = `${NOTES}; sleep 3; echo "$RPM_PACKAGE_NAME ends" >>~/.cache/meet/log`;
+  const alone = [
+    await ownPackage(t.context, { name: 'early', build: one }),
+    await ownPackage(t.context, { name: 'late', build: `${one}; cat ~/.cache/meet/log` }),
+  ];
+  const turns = await as(USER, [...chain, ...alone, '--resultdir', 'turns'], {
+    timeout: 600_000,
+  });
+  t.is(turns.exitCode, 0, String(turns.stderr));
+  const log = readFileSync(join(home, 'turns/late-1-1/build.log'), 'utf8');
+  t.deepEqual(notes(log).slice(-4), ['early begins', 'early ends', 'late begins', 'late ends']);
+  const many = await as(USER, [...chain.slice(0, -1), '3', ...alone]);
+  t.regex(String(many.stderr), /--jobs .*not for users[\s\S]*users\.limits\.sandboxes/);
+  t.is((await as(USER, ['kill', '--all'])).exitCode, 0);
+});
 
-test.serial('a cache is found again by the same user, and by nobody else', async (t) => {
+test.serial('a cache is found again by the same user only', async (t) => {
   const { as, home, kiln, beside, config } = t.context;
   const build = `echo "[$(cat ~/.cache/mine/text)]"; echo kept-by-$RPM_PACKAGE_NAME >~/.cache/mine/text`;
   const path = await ownPackage(t.context, { name: 'cached', build });
@@ -400,7 +397,7 @@ test.serial('a cache is found again by the same user, and by nobody else', async
   }
 });
 
-test.serial('a user resumes a build of their own, and nobody else does', async (t) => {
+test.serial('a user can resume only their own builds', async (t) => {
   const { as, home, kiln } = t.context;
   const path = await ownPackage(t.context, { name: 'later', build: 'test -e mended' });
   const argv = ['build', '-r', 'debian-build', '--keep=5m', path, '--resultdir', 'broken'];
@@ -430,58 +427,55 @@ const ALWAYS_THE_SAME = {
   sections: '%changelog\n* Thu Jan 01 2026 Test <test@example.org> - 1-1\n- Made.',
 };
 
-test.serial(
-  'an image for a user’s packages is the user’s: for others it is not there',
-  async (t) => {
-    const { as, kiln, beside } = t.context;
-    // One of root's, which is smaller than debian-build.
-    const recipe = join(beside, 'noarch.yaml');
-    writeFileSync(recipe, NOARCH_RECIPE);
-    const base = await kiln(['image', 'build', recipe]);
-    t.is(base.exitCode, 0, String(base.stderr));
-    const install = 'echo text-of-kept >%{buildroot}/usr/share/kept/text';
-    const kept = await ownPackage(t.context, { name: 'kept', install, ...ALWAYS_THE_SAME });
-    const using = await ownPackage(t.context, { name: 'using', preamble: 'BuildRequires: kept' });
-    const chain = async (image: string, out: string) => {
-      const argv = ['build', '--chain', '-r', image, kept, using, '--resultdir', out];
-      const built = await as(USER, argv, { timeout: 600_000 });
-      t.is(built.exitCode, 0, String(built.stderr));
-    };
-    const long = { timeout: 600_000 };
-    const exported = await as(USER, ['image', 'export', 'noarch', '-o', 'own.tar'], long);
-    t.is(exported.exitCode, 0, String(exported.stderr));
-    const imported = await as(USER, ['image', 'import', 'own.tar', '--name', 'own'], long);
-    t.is(imported.exitCode, 0, String(imported.stderr));
-    for (const image of ['own', ...(isLong ? ['debian-build'] : [])]) {
-      const before = await imagesOf(t.context, USER);
-      await chain(image, `${image}-1`);
-      const made = await ownImage(t, before, `${image}+1`);
-      const { id } = made;
-      const cat = ['--', 'cat', '/usr/share/kept/text'];
-      for (const argv of [
-        ['run', '-r', id, ...cat],
-        ['run', '-r', `${image}+1`, ...cat],
-        ['image', 'export', id, '-o', '-'],
-        ['image', 'show', id],
-      ]) {
-        const refused = await as(OTHER, argv, { cwd: '/' });
-        t.not(refused.exitCode, 0, argv.join(' '));
-        t.regex(String(refused.stderr), /there is no image/);
-        t.notRegex(`${refused.stdout}${refused.stderr}`, /text-of-kept/);
-      }
-      t.is(String((await as(USER, ['run', '-r', id, ...cat])).stdout), 'text-of-kept');
-      const roots = String((await kiln(['image', 'ls'])).stdout);
-      t.true(roots.includes(`user ${USER.uid}: ${image}+1`), roots);
-      // The user's next build takes it as it is.
-      await chain(image, `${image}-2`);
-      t.deepEqual(await ownImage(t, before, `${image}+1`), made);
+test.serial('an image with a user’s packages does not exist for others', async (t) => {
+  const { as, kiln, beside } = t.context;
+  // One of root's, which is smaller than debian-build.
+  const recipe = join(beside, 'noarch.yaml');
+  writeFileSync(recipe, NOARCH_RECIPE);
+  const base = await kiln(['image', 'build', recipe]);
+  t.is(base.exitCode, 0, String(base.stderr));
+  const install = 'echo text-of-kept >%{buildroot}/usr/share/kept/text';
+  const kept = await ownPackage(t.context, { name: 'kept', install, ...ALWAYS_THE_SAME });
+  const using = await ownPackage(t.context, { name: 'using', preamble: 'BuildRequires: kept' });
+  const chain = async (image: string, out: string) => {
+    const argv = ['build', '--chain', '-r', image, kept, using, '--resultdir', out];
+    const built = await as(USER, argv, { timeout: 600_000 });
+    t.is(built.exitCode, 0, String(built.stderr));
+  };
+  const long = { timeout: 600_000 };
+  const exported = await as(USER, ['image', 'export', 'noarch', '-o', 'own.tar'], long);
+  t.is(exported.exitCode, 0, String(exported.stderr));
+  const imported = await as(USER, ['image', 'import', 'own.tar', '--name', 'own'], long);
+  t.is(imported.exitCode, 0, String(imported.stderr));
+  for (const image of ['own', ...(isLong ? ['debian-build'] : [])]) {
+    const before = await imagesOf(t.context, USER);
+    await chain(image, `${image}-1`);
+    const made = await ownImage(t, before, `${image}+1`);
+    const { id } = made;
+    const cat = ['--', 'cat', '/usr/share/kept/text'];
+    for (const argv of [
+      ['run', '-r', id, ...cat],
+      ['run', '-r', `${image}+1`, ...cat],
+      ['image', 'export', id, '-o', '-'],
+      ['image', 'show', id],
+    ]) {
+      const refused = await as(OTHER, argv, { cwd: '/' });
+      t.not(refused.exitCode, 0, argv.join(' '));
+      t.regex(String(refused.stderr), /there is no image/);
+      t.notRegex(`${refused.stdout}${refused.stderr}`, /text-of-kept/);
     }
-    t.deepEqual(await leftOfJobs(t.context), []);
-  },
-);
+    t.is(String((await as(USER, ['run', '-r', id, ...cat])).stdout), 'text-of-kept');
+    const roots = String((await kiln(['image', 'ls'])).stdout);
+    t.true(roots.includes(`user ${USER.uid}: ${image}+1`), roots);
+    // The user's next build takes it as it is.
+    await chain(image, `${image}-2`);
+    t.deepEqual(await ownImage(t, before, `${image}+1`), made);
+  }
+  t.deepEqual(await leftOfJobs(t.context), []);
+});
 
 test.serial(
-  'an image for a user’s build, of root’s packages, counts for that user, and makes room',
+  'an image for a user’s build counts as the user’s, though its packages are root’s',
   async (t) => {
     const { as, config, kiln } = t.context;
     const build = async (name: string, wanted: string) => {
@@ -533,7 +527,7 @@ async function newAccount(t: ExecutionContext, home: string): Promise<string> {
   return name;
 }
 
-test.serial('a new account takes the tour of the README', async (t) => {
+test.serial('a new account can follow the tour of the README', async (t) => {
   const { beside, paths } = t.context;
   const home = join(beside, 'tour');
   const account = await newAccount(t, home);

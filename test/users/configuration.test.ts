@@ -31,7 +31,7 @@ function problems(file: string): string[] {
   }
 }
 
-test('without a file, and with an empty one, users may what is said to be so by default', (t) => {
+test('without a file, or with an empty one, users have the default rights', (t) => {
   const policy = readUserPolicy(join(folder, 'missing'));
   t.deepEqual(readUserPolicy(written('empty', '# nothing\n')), policy);
   t.like(policy, { group: 'kiln', egress: [], networks: [], capabilities: [], farm: false });
@@ -39,7 +39,7 @@ test('without a file, and with an empty one, users may what is said to be so by 
   t.is(policy.limits.cpus, undefined);
 });
 
-test('what is written counts, and is shared out', (t) => {
+test('the limits in the file apply, and are divided among the sandboxes', (t) => {
   const text = `users:
   group: builders
   farm: true
@@ -60,7 +60,7 @@ test('what is written counts, and is shared out', (t) => {
   });
 });
 
-test('what is shown in force can be written into the file', (t) => {
+test('the settings in force can be written into the file as they are shown', (t) => {
   const text =
     'users: { limits: { memory: 3G, disk: 1500M, storage: 1000001, keep: 36h, cpus: 2 } }';
   const policy = readUserPolicy(written('some', text));
@@ -71,7 +71,7 @@ test('what is shown in force can be written into the file', (t) => {
   t.deepEqual(readUserPolicy(written('usual', stringify(asConfigured(usual)))), usual);
 });
 
-test('all mistakes are told at once, each with its line', (t) => {
+test('all mistakes are reported at once, each with its line', (t) => {
   const text = `users:
   groups: kiln
   egress: ['not a host']
@@ -86,18 +86,18 @@ sandbox: {}
   t.deepEqual(lines, [2, 3, 4, 6, 7, 8], found.join('\n'));
 });
 
-test('what users cannot have is refused where it is written', (t) => {
+test('a setting that users cannot have is refused at its place', (t) => {
   const text = (more: string) => written('unsafe', `users: { ${more} }\n`);
   t.regex(problems(text('networks: [lan, host]')).join(), /host’s own network is not for users/);
   t.regex(problems(text('mockConfigs: /tmp')).join(), /others than root can write there/);
   t.deepEqual(problems(text('networks: [lan], mockConfigs: /usr')), []);
 });
 
-test('one that others can write is not believed', (t) => {
+test('a file that others can write is not trusted', (t) => {
   t.regex(problems(written('open', 'users: {}\n', 0o666)).join(), /others than root can write it/);
 });
 
-test('only YAML that is read in a moment is plain', (t) => {
+test('only YAML that takes no time to parse counts as plain', (t) => {
   t.true(isPlain('# mine\ndefaults:\n  image: debian-build # the usual one\n  memory: 1.5G\n\n'));
   for (const text of [
     'a: [b]',
@@ -116,7 +116,7 @@ test('only YAML that is read in a moment is plain', (t) => {
   t.false(isPlain(`# ${'x'.repeat(2000)}`));
 });
 
-test('mistakes of defaults and repositories have their lines, too', (t) => {
+test('mistakes in defaults and repositories are reported with their lines, too', (t) => {
   const text = `defaults:
   image: ./mine.yaml
   memory: 1K
@@ -140,7 +140,7 @@ repositories:
   t.deepEqual(mirrors, { 'https://a.example/y/': ['http://b.example/'] });
 });
 
-test('a file that is not UTF-8 is refused with its line, and nothing of it counts', (t) => {
+test('a file that is not UTF-8 is refused with its line, and nothing of it applies', (t) => {
   const latin = Buffer.from('defaults:\n  image: gr\u00fcn\n', 'latin1');
   const [problem = '', ...more] = problems(written('latin', latin));
   t.regex(problem, /: line 2 is not UTF-8; save it as UTF-8: `iconv/);

@@ -86,23 +86,20 @@ function refuses(t: ExecutionContext, ran: Ran, ...words: readonly RegExp[]): vo
   for (const word of words) t.regex(String(ran.stderr), word);
 }
 
-test.serial(
-  'an option counts first, then the environment, the own file, root’s file',
-  async (t) => {
-    const { config, own, user } = t.context;
-    writeConfig(config, 'defaults: { image: nowhere, memory: 128M, pids: 99 }\n');
-    refuses(t, await user(['run', '--', 'true']), /nowhere/);
-    put(own, 'defaults:\n  image: busybox\n  memory: 96M\n', USER.uid);
-    t.like(limits(t, await user(['run', '--json', '--', 'true'])), { memory: 96 * MIB, pids: 99 });
-    const given = await user(['run', '--json', '--memory', '80M', '--', 'true']);
-    t.like(limits(t, given), { memory: 80 * MIB, pids: 99 });
-    refuses(t, await user(['run', '--', 'true'], { KILN_IMAGE: 'elsewhere' }), /elsewhere/);
-    const option = await user(['run', '-r', 'busybox', '--', 'true'], { KILN_IMAGE: 'elsewhere' });
-    t.is(option.exitCode, 0, String(option.stderr));
-  },
-);
+test.serial('an option wins, then the environment, the user’s file, and root’s file', async (t) => {
+  const { config, own, user } = t.context;
+  writeConfig(config, 'defaults: { image: nowhere, memory: 128M, pids: 99 }\n');
+  refuses(t, await user(['run', '--', 'true']), /nowhere/);
+  put(own, 'defaults:\n  image: busybox\n  memory: 96M\n', USER.uid);
+  t.like(limits(t, await user(['run', '--json', '--', 'true'])), { memory: 96 * MIB, pids: 99 });
+  const given = await user(['run', '--json', '--memory', '80M', '--', 'true']);
+  t.like(limits(t, given), { memory: 80 * MIB, pids: 99 });
+  refuses(t, await user(['run', '--', 'true'], { KILN_IMAGE: 'elsewhere' }), /elsewhere/);
+  const option = await user(['run', '-r', 'busybox', '--', 'true'], { KILN_IMAGE: 'elsewhere' });
+  t.is(option.exitCode, 0, String(option.stderr));
+});
 
-test.serial('shells, builds and services take the image as well', async (t) => {
+test.serial('shells, builds and services use the default image as well', async (t) => {
   const { config, own, user, root } = t.context;
   writeConfig(config, 'defaults: { image: nowhere, timeout: 1s, memory: 99M }\n');
   put(join(t.context.home, 'x.spec'), 'Name: x\n', USER.uid);
@@ -117,7 +114,7 @@ test.serial('shells, builds and services take the image as well', async (t) => {
   t.is(String(shell.stdout), 'over');
 });
 
-test.serial('XDG_CONFIG_HOME has the own file; HOME’s does not count then', async (t) => {
+test.serial('XDG_CONFIG_HOME replaces HOME as the place of the user’s file', async (t) => {
   const { home, own, user } = t.context;
   put(own, 'defaults: { image: nowhere }\n', USER.uid);
   const folder = join(home, 'xdg');
@@ -165,7 +162,7 @@ test.serial('a default allows a user nothing that the option would not', async (
   refuses(t, roots, /beside\/kiln\.yaml:\d+: defaults\.memory: /);
 });
 
-test.serial('a user’s file sets no policy, no servers and nothing of kilnd’s', async (t) => {
+test.serial('a user’s file cannot set policy, servers, or anything of kilnd’s', async (t) => {
   const { own, user } = t.context;
   const text = `users: { egress: ['*.example.org'] }
 defaults: { image: busybox, parked: 9 }
@@ -222,7 +219,7 @@ test.serial('hostile files are refused in time, and never read with root’s rig
   t.is((await run()).exitCode, 0);
 });
 
-test.serial('a recipe’s own limits count before a default, an option before both', async (t) => {
+test.serial('a recipe’s limits override a default, and an option overrides both', async (t) => {
   const { home, own, user } = t.context;
   put(own, 'defaults: { image: nowhere, memory: 90M, pids: 70, timeout: 2m }\n', USER.uid);
   const recipe = "image: busybox\nsandbox: { memory: 100M }\nsteps: ['true']\n";
@@ -234,7 +231,7 @@ test.serial('a recipe’s own limits count before a default, an option before bo
 });
 
 test.serial(
-  'config show tells where each value comes from, and can be written into a file',
+  'config show says where each value comes from, and can be written into a file',
   async (t) => {
     const { config, own, user, root } = t.context;
     const proxy = "repositories: { proxy: { https: 'http://me:hidden@proxy.example:3128' } }\n";
@@ -267,7 +264,7 @@ test.serial(
   },
 );
 
-test.serial('config check takes a file, and looks at both where none is named', async (t) => {
+test.serial('config check takes a file, and checks both files if none is named', async (t) => {
   const { beside, config, home, own, user, root } = t.context;
   put(own, 'defaults: { memry: 1G }\n', USER.uid);
   refuses(t, await user(['config', 'check']), /kiln\.yaml:1:\d+: defaults\.memry: .*"memory"/);
@@ -297,7 +294,7 @@ test.serial('config check takes a file, and looks at both where none is named', 
   refuses(t, await root(['config', 'check', join(beside, 'none.yaml')]), /none\.yaml/);
 });
 
-test.serial('mirrors and a proxy of root’s file are where packages come from', async (t) => {
+test.serial('packages come through the mirrors and the proxy of root’s file', async (t) => {
   const { beside, config, root, user } = t.context;
   const asked: string[] = [];
   const server = createServer((request, response) => {
@@ -335,7 +332,7 @@ test.serial('mirrors and a proxy of root’s file are where packages come from',
   t.deepEqual([...new Set(asked.splice(0))], ['/f']);
 });
 
-test.serial('root’s file says how many sandboxes stay parked', async (t) => {
+test.serial('root’s file sets how many sandboxes stay parked', async (t) => {
   const { config, kiln, env, paths } = t.context;
   writeConfig(config, 'defaults: { parked: 1 }\n');
   await endDaemon(paths.root);

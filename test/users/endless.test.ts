@@ -73,52 +73,46 @@ async function stuck(
 }
 
 for (const parked of [true, false]) {
-  test.serial(
-    `it holds its own sandbox, and keeps nobody else waiting; parked: ${parked}`,
-    async (t) => {
-      const state = t.context;
-      await state.kiln(['park', parked ? '--number=1' : '--none']);
-      const { run, id } = await stuck(state);
-      const killed = state.kiln(['kill', id]);
-      let isOver = false;
-      const over = Promise.all([killed, run]).finally(() => {
-        isOver = true;
-      });
-      const waits: number[] = [];
-      while (!isOver || waits.length < 3) {
-        const began = performance.now();
-        const other = await state.as(OTHER, ['run', '-r', 'busybox', '--', 'true']);
-        t.is(other.exitCode, 0, String(other.stderr));
-        waits.push(performance.now() - began);
-      }
-      // libvirtd waits for nine seconds.
-      t.true(Math.max(...waits) < 3000 * PATIENCE, waits.map(Math.round).join(' '));
-      const [kill, ended] = await over;
-      t.is(kill.exitCode, 125);
-      t.regex(String(kill.stderr), /cannot end: process \d+ waits in the kernel \(\w+/);
-      t.is(ended.exitCode, 125);
-      t.regex(String(ended.stderr), / cannot end: .*\[E_DESTROY\]/);
-      const found = (await listed(state)).find((one) => one.id === id);
-      t.is(found?.state, 'ending');
-      // Its own: neither what other sandboxes have nor the machine.
-      t.true(
-        Number(found?.memoryBytes) > 0 && Number(found?.memoryBytes) < 32 * 2 ** 20,
-        String(found?.memoryBytes),
-      );
-      t.is(found?.endless?.length, 1);
-      const [process] = found?.endless ?? [];
-      t.is(statOf(Number(process?.pid))?.[0], 'D');
-      const table = await state.as(USER, ['ps']);
-      t.regex(String(table.stdout), new RegExp(`${id} +ending`));
-      t.regex(
-        String(table.stderr),
-        new RegExp(`sandbox ${id} cannot end: process ${process?.pid} `),
-      );
-    },
-  );
+  test.serial(`a sandbox that cannot end blocks only itself; parked: ${parked}`, async (t) => {
+    const state = t.context;
+    await state.kiln(['park', parked ? '--number=1' : '--none']);
+    const { run, id } = await stuck(state);
+    const killed = state.kiln(['kill', id]);
+    let isOver = false;
+    const over = Promise.all([killed, run]).finally(() => {
+      isOver = true;
+    });
+    const waits: number[] = [];
+    while (!isOver || waits.length < 3) {
+      const began = performance.now();
+      const other = await state.as(OTHER, ['run', '-r', 'busybox', '--', 'true']);
+      t.is(other.exitCode, 0, String(other.stderr));
+      waits.push(performance.now() - began);
+    }
+    // libvirtd waits for nine seconds.
+    t.true(Math.max(...waits) < 3000 * PATIENCE, waits.map(Math.round).join(' '));
+    const [kill, ended] = await over;
+    t.is(kill.exitCode, 125);
+    t.regex(String(kill.stderr), /cannot end: process \d+ waits in the kernel \(\w+/);
+    t.is(ended.exitCode, 125);
+    t.regex(String(ended.stderr), / cannot end: .*\[E_DESTROY\]/);
+    const found = (await listed(state)).find((one) => one.id === id);
+    t.is(found?.state, 'ending');
+    // Its own: neither what other sandboxes have nor the machine.
+    t.true(
+      Number(found?.memoryBytes) > 0 && Number(found?.memoryBytes) < 32 * 2 ** 20,
+      String(found?.memoryBytes),
+    );
+    t.is(found?.endless?.length, 1);
+    const [process] = found?.endless ?? [];
+    t.is(statOf(Number(process?.pid))?.[0], 'D');
+    const table = await state.as(USER, ['ps']);
+    t.regex(String(table.stdout), new RegExp(`${id} +ending`));
+    t.regex(String(table.stderr), new RegExp(`sandbox ${id} cannot end: process ${process?.pid} `));
+  });
 }
 
-test.serial('its sandbox counts until it has ended', async (t) => {
+test.serial('a sandbox that cannot end counts until it has ended', async (t) => {
   const state = t.context;
   t.is((await listed(state)).filter((one) => one.state === 'ending').length, 2);
   const next = state.as(USER, ['run', '-r', 'busybox', '--', 'true']);

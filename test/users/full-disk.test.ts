@@ -20,7 +20,7 @@ for (const [what, write] of [
   ['one large file', 'head -c 8388608 /dev/urandom >/tmp/some/large'],
   ['many small files', 'for i in $(seq 40); do head -c 204800 /dev/urandom >/tmp/some/$i; done'],
 ] as const)
-  test.serial(`a user’s results take no blocks that are kept for root: ${what}`, async (t) => {
+  test.serial(`a user’s results take no blocks that are reserved for root: ${what}`, async (t) => {
     const { beside, as, run } = t.context;
     const disk = join(beside, `disk of ${what}`);
     const image = `${disk}.ext4`;

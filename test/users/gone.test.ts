@@ -37,7 +37,7 @@ function stop(t: { is(a: unknown, b: unknown): void }, pids: readonly number[]):
   return pid;
 }
 
-test.serial('a worker that is busy when its client goes is ended, and its sandbox', async (t) => {
+test.serial('a busy worker ends with its client, and so does its sandbox', async (t) => {
   const { as, paths } = t.context;
   const time = seconds(1);
   const client = as(USER, ['run', '-r', 'busybox', '--bind', '.:/b', '--', 'sleep', time]);
@@ -49,7 +49,7 @@ test.serial('a worker that is busy when its client goes is ended, and its sandbo
   t.true(await until(() => processesCalled('sleep', time).length === 0));
 });
 
-test.serial('so is one that answers a call', async (t) => {
+test.serial('a worker that answers a call ends with its client, too', async (t) => {
   const { paths } = t.context;
   const before = workersOf(paths.root);
   const time = seconds(2);
@@ -72,7 +72,7 @@ function hasChildren(pid: number): boolean {
   return readFileSync(`/proc/${pid}/task/${pid}/children`, 'latin1') !== '';
 }
 
-test.serial('a job that goes on without its client goes on', async (t) => {
+test.serial('a detached job goes on without its client', async (t) => {
   const { kiln } = t.context;
   const time = seconds(3);
   const { stdout } = await kiln(['run', '-r', 'busybox', '--detach', '--', 'sleep', time]);
@@ -82,7 +82,7 @@ test.serial('a job that goes on without its client goes on', async (t) => {
   await kiln(['kill', String(stdout)]);
 });
 
-test.serial('what only clients were to check is refused at once', async (t) => {
+test.serial('options that only the client used to check are refused at once', async (t) => {
   const { run, paths } = t.context;
   const script = readFileSync(join(import.meta.dirname, 'hostile-client.py'), 'utf8');
   const socket = join(paths.root, 'io.kiln');
@@ -93,7 +93,7 @@ test.serial('what only clients were to check is refused at once', async (t) => {
   t.deepEqual(workersFor(paths, USER.uid), []);
 });
 
-test.serial('copies for jobs whose kilnd was killed go with gc at the latest', async (t) => {
+test.serial('copies for jobs whose kilnd was killed are removed by gc at the latest', async (t) => {
   const { as, kiln, paths, home } = t.context;
   const folders = () => readdirSync(join(paths.root, 'jobs'));
   const daemon = daemonPid(paths.root) ?? 0;

@@ -142,40 +142,37 @@ test.after.always(async ({ context }) => {
   await context.listed[Symbol.asyncDispose]();
 });
 
-test.serial(
-  'an image of a user’s own recipe is the user’s, by its name and by its id',
-  async (t) => {
-    const { as, kiln } = t.context;
-    const cwd = await workshop(t.context, USER, 'one', 'first');
-    const made = await as(USER, ['image', 'build', './mine.yaml'], { cwd });
-    succeeds(t, made);
-    const id = String(made.stdout).trim();
-    t.notRegex(String(made.stderr), /\/jobs\//);
-    const cat = ['--', '/bin/busybox', 'cat', '/usr/share/first/text', '/etc/beside'];
-    for (const name of ['mine', 'mine.yaml', id.slice(0, 12)]) {
-      const run = await as(USER, ['run', '-r', name, ...cat], { cwd });
-      t.is(String(run.stdout), 'text-of-first\nbeside-first', String(run.stderr));
-    }
-    t.deepEqual((await list(t.context, USER)).map(({ name }) => name).sort(), ['busybox', 'mine']);
-    t.deepEqual(
-      (await list(t.context, OTHER)).map(({ name }) => name),
-      ['busybox'],
-    );
-    for (const name of ['mine', id, id.slice(0, 12)]) {
-      const none = /there is no image/;
-      await refused(t, as(OTHER, ['run', '-r', name, ...cat], { cwd: '/' }), none, name);
-      await refused(t, as(OTHER, ['image', 'show', name], { cwd: '/' }), none, name);
-      await refused(t, as(OTHER, ['image', 'export', name, '-o', '-'], { cwd: '/' }), none, name);
-      await refused(t, as(OTHER, ['image', 'rm', name], { cwd: '/' }), none, name);
-    }
-    // Root sees it, and is not misled by its name.
-    t.regex(String((await kiln(['image', 'ls'])).stdout), new RegExp(`user ${USER.uid}: mine`));
-    t.not((await kiln(['run', '-r', 'mine', ...cat], { cwd: '/' })).exitCode, 0);
-    t.deepEqual(await leftOfJobs(t.context), []);
-  },
-);
+test.serial('an image of a user’s recipe is the user’s, by name and by id', async (t) => {
+  const { as, kiln } = t.context;
+  const cwd = await workshop(t.context, USER, 'one', 'first');
+  const made = await as(USER, ['image', 'build', './mine.yaml'], { cwd });
+  succeeds(t, made);
+  const id = String(made.stdout).trim();
+  t.notRegex(String(made.stderr), /\/jobs\//);
+  const cat = ['--', '/bin/busybox', 'cat', '/usr/share/first/text', '/etc/beside'];
+  for (const name of ['mine', 'mine.yaml', id.slice(0, 12)]) {
+    const run = await as(USER, ['run', '-r', name, ...cat], { cwd });
+    t.is(String(run.stdout), 'text-of-first\nbeside-first', String(run.stderr));
+  }
+  t.deepEqual((await list(t.context, USER)).map(({ name }) => name).sort(), ['busybox', 'mine']);
+  t.deepEqual(
+    (await list(t.context, OTHER)).map(({ name }) => name),
+    ['busybox'],
+  );
+  for (const name of ['mine', id, id.slice(0, 12)]) {
+    const none = /there is no image/;
+    await refused(t, as(OTHER, ['run', '-r', name, ...cat], { cwd: '/' }), none, name);
+    await refused(t, as(OTHER, ['image', 'show', name], { cwd: '/' }), none, name);
+    await refused(t, as(OTHER, ['image', 'export', name, '-o', '-'], { cwd: '/' }), none, name);
+    await refused(t, as(OTHER, ['image', 'rm', name], { cwd: '/' }), none, name);
+  }
+  // Root sees it, and is not misled by its name.
+  t.regex(String((await kiln(['image', 'ls'])).stdout), new RegExp(`user ${USER.uid}: mine`));
+  t.not((await kiln(['run', '-r', 'mine', ...cat], { cwd: '/' })).exitCode, 0);
+  t.deepEqual(await leftOfJobs(t.context), []);
+});
 
-test.serial('two users have images of one name, and each the own one', async (t) => {
+test.serial('two users can each have an image of the same name', async (t) => {
   const { as } = t.context;
   const cwd = await workshop(t.context, OTHER, 'two', 'second');
   succeeds(t, await as(OTHER, ['image', 'build', 'mine.yaml'], { cwd }));
@@ -189,7 +186,7 @@ test.serial('two users have images of one name, and each the own one', async (t)
   }
 });
 
-test.serial('to know the digest of a package is not to have it', async (t) => {
+test.serial('knowing a package’s digest does not give access to the package', async (t) => {
   const { as, beside } = t.context;
   const [mine] = (await list(t.context, USER)).filter(({ name }) => name === 'mine');
   // All that a repository says of itself, and the recipe, but not the package.
@@ -222,7 +219,7 @@ test.serial('to know the digest of a package is not to have it', async (t) => {
   t.true((await list(t.context, USER)).some(({ id }) => id === mine?.id));
 });
 
-test.serial('a recipe names no file that its user may not read', async (t) => {
+test.serial('a recipe cannot name a file that its user may not read', async (t) => {
   const { as, beside } = t.context;
   const cwd = await workshop(t.context, USER, 'three', 'third');
   const loot = join(beside, 'loot');
@@ -261,7 +258,7 @@ test.serial('a recipe names no file that its user may not read', async (t) => {
     await refused(t, as(USER, ['image', 'build', name], { cwd }), /cannot use|not for users/, name);
 });
 
-test.serial('the metadata of a user’s repository names no file of the host', async (t) => {
+test.serial('the metadata of a user’s repository cannot name files of the host', async (t) => {
   const { as, beside } = t.context;
   const cwd = await workshop(t.context, USER, 'four', 'fourth');
   // The very package, where root alone has it; then by a link.
@@ -281,7 +278,7 @@ test.serial('the metadata of a user’s repository names no file of the host', a
   await refused(t, as(USER, ['image', 'build', 'mine.yaml'], { cwd }), /is missing/);
 });
 
-test.serial('kilnd asks no server of this host’s for a user, and tells no password', async (t) => {
+test.serial('kilnd asks no server of this host for a user, and sends no password', async (t) => {
   const { as, server, paths } = t.context;
   const cwd = await workshop(t.context, USER, 'five', 'roots');
   const { port } = server.address() as AddressInfo;
@@ -296,7 +293,7 @@ test.serial('kilnd asks no server of this host’s for a user, and tells no pass
 });
 
 test.serial(
-  'an image that root has made with a login is root’s, unless kiln.yaml says otherwise',
+  'an image that root made with a login is root’s, unless kiln.yaml says otherwise',
   async (t) => {
     const { server, beside } = t.context;
     const { port } = server.address() as AddressInfo;
@@ -344,7 +341,7 @@ test.serial(
   },
 );
 
-test.serial('root’s recipes are for users as well, unless they log in', async (t) => {
+test.serial('users can use root’s recipes, unless these log in', async (t) => {
   const { as, kiln, beside, server } = t.context;
   const { port } = server.address() as AddressInfo;
   const login = `{ id: own, baseurl: 'http://127.0.0.1:${port}/', gpgcheck: false, username: me, password: ${PASSWORD} }`;
@@ -375,7 +372,7 @@ test.serial('root’s recipes are for users as well, unless they log in', async 
   for (const path of [decoy, child]) rmSync(path);
 });
 
-test.serial('a user imports an archive and a layout, within bounds', async (t) => {
+test.serial('a user can import an archive and a layout, within bounds', async (t) => {
   const { as, home, beside } = t.context;
   const exported = await as(USER, ['image', 'export', 'mine', '-o', 'mine.tar']);
   succeeds(t, exported);
@@ -428,7 +425,7 @@ test.serial('a user imports an archive and a layout, within bounds', async (t) =
     await refused(t, as(USER, ['image', 'import', 'mine.tar', `--name=${name}`]), /--name/, name);
 });
 
-test.serial('a name that root can give an image is one for users, too', async (t) => {
+test.serial('users can use any name that root can give an image', async (t) => {
   const { as, home, paths, kiln } = t.context;
   const tar = join(home, 'größe~1:a.tar');
   await execa('tar', ['-cf', tar, '-C', join(paths.images, IMAGE, 'tree'), '.']);
@@ -443,7 +440,7 @@ test.serial('a name that root can give an image is one for users, too', async (t
   succeeds(t, await as(USER, ['image', 'rm', name]));
 });
 
-test.serial('a name of root’s stays root’s', async (t) => {
+test.serial('a name of root’s still means root’s image for root and for others', async (t) => {
   const { as, kiln } = t.context;
   succeeds(t, await as(USER, ['image', 'import', 'mine.tar', '--name', 'busybox']));
   await refused(t, as(USER, ['run', '-r', 'busybox', '--', 'true']), /you and root each have/);
@@ -468,7 +465,7 @@ test.serial('a name of root’s stays root’s', async (t) => {
   succeeds(t, await as(USER, ['run', '-r', 'busybox', '--', 'true']));
 });
 
-test.serial('gc of root prunes the caches of users, too', async (t) => {
+test.serial('root’s gc also prunes the caches of users', async (t) => {
   const { kiln, paths } = t.context;
   const folder = join(paths.root, `users/${USER.uid}/cache/objects/sha256/ab`);
   mkdirSync(folder, { recursive: true });
@@ -525,7 +522,7 @@ test.serial('images, packages and caches count against users.limits.storage', as
   t.true(((await kept(OTHER)).packages?.bytes ?? 0) < busybox + (before.packages?.bytes ?? 0));
 });
 
-test.serial('packages of root’s images and of others’ are no user’s share', async (t) => {
+test.serial('packages of root’s and others’ images do not count as a user’s', async (t) => {
   const { as, kiln, beside } = t.context;
   const packages = async (who: Who) => {
     const rows = JSON.parse(String((await as(who, ['df', '--json'], { cwd: '/' })).stdout));
@@ -586,7 +583,7 @@ async function archive(
   return { cwd, file };
 }
 
-test.serial('an image that says too much of itself, which every call would read', async (t) => {
+test.serial('an image that says too much of itself, which calls read, is refused', async (t) => {
   const { as, paths } = t.context;
   const before = readdirSync(paths.images).length;
   const { cwd, file } = await archive(t.context, USER, 'accounts', {
@@ -596,7 +593,7 @@ test.serial('an image that says too much of itself, which every call would read'
   t.is(readdirSync(paths.images).length, before);
 });
 
-test.serial('others’ images are not read when a name is looked up', async (t) => {
+test.serial('looking up a name does not read others’ images', async (t) => {
   const { as, kiln, paths } = t.context;
   const { cwd, file } = await archive(t.context, USER, 'unread', { x: '' });
   const made = await as(USER, ['image', 'import', file], { cwd });
@@ -613,7 +610,7 @@ test.serial('others’ images are not read when a name is looked up', async (t) 
   }
 });
 
-test.serial('images without number, of little, and files with nothing in them', async (t) => {
+test.serial('many tiny images, and empty files, count against the storage', async (t) => {
   const { as, config, paths } = t.context;
   const empty = Object.fromEntries(Array.from({ length: 100 }, (_, index) => [`${index}`, '']));
   const { cwd, file } = await archive(t.context, USER, 'little', empty);
@@ -653,7 +650,7 @@ test.serial('images without number, of little, and files with nothing in them', 
   succeeds(t, await as(USER, ['image', 'rm', id]));
 });
 
-test.serial('each package of a user is unpacked where no other one is', async (t) => {
+test.serial('each of a user’s packages is unpacked apart from the others', async (t) => {
   const { as, beside, paths, kiln } = t.context;
   const cwd = await workshop(t.context, USER, 'apart', 'left');
   await repository(join(cwd, 'repo'), 'right');
@@ -682,7 +679,7 @@ test.serial('each package of a user is unpacked where no other one is', async (t
   t.is(await places(() => kiln(['image', 'build', join(roots, 'two.yaml')])), 2);
 });
 
-test.serial('a user locks a recipe of their own, and nobody else’s', async (t) => {
+test.serial('a user can lock only their own recipes', async (t) => {
   const { as, beside } = t.context;
   const cwd = await workshop(t.context, USER, 'locked', 'pinned');
   const lock = join(cwd, 'mine.lock.json');

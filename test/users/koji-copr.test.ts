@@ -74,7 +74,7 @@ function owned(t: ExecutionContext, folder: string): string[] {
   return names;
 }
 
-test.serial('Koji: builds and roots, but no builds in roots that stay', async (t) => {
+test.serial('a user can use Koji’s builds and roots, but no builds in kept roots', async (t) => {
   const { home, folder } = t.context;
   const koji = (...args: string[]) => mock(t, '-r', KOJI, ...args);
   const spec = join(folder, 'task.spec');
@@ -117,7 +117,7 @@ test.serial('Koji: builds and roots, but no builds in roots that stay', async (t
   }
 });
 
-test.serial('Copr: all of its command lines, with a configuration that root has', async (t) => {
+test.serial('Copr’s command lines work for a user, with a configuration of root’s', async (t) => {
   const { home, folder } = t.context;
   const copr = (...args: string[]) => mock(t, ...args, '-r', 'copr/child');
   const results = join(home, 'copr');

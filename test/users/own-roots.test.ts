@@ -115,7 +115,7 @@ async function refused(
   t.notRegex(`${stdout}${stderr}`, /text-of-/, what);
 }
 
-test.serial('a user’s recipe is the root of builds that need more packages', async (t) => {
+test.serial('a user’s recipe can be the root of builds that need more packages', async (t) => {
   const { as, cwd, srpm, kiln, paths } = t.context;
   const argv = ['build', '-r', 'root.yaml', srpm, '--postinstall', '--resultdir', 'out'];
   const built = await as(USER, argv, { cwd, ...LONG });
@@ -156,7 +156,7 @@ test.serial('a user’s recipe is the root of builds that need more packages', a
   t.deepEqual(await leftOfJobs(t.context), []);
 });
 
-test.serial('a chain in a recipe of the user’s own reads it once', async (t) => {
+test.serial('a chain in a user’s own recipe reads the recipe once', async (t) => {
   const { as, cwd, srpm } = t.context;
   const last = await ownPackage(t.context, {
     name: 'last',
@@ -178,7 +178,7 @@ test.serial('a chain in a recipe of the user’s own reads it once', async (t) =
 });
 
 test.serial(
-  'what such a build may not have: others’ files, servers, more than the share',
+  'a build in a user’s recipe gets no others’ files, no servers, and only its share',
   async (t) => {
     const { as, beside, cwd, srpm } = t.context;
     const build = (name: string, ...more: string[]) =>
@@ -268,7 +268,7 @@ function othersFolder({ beside, home }: UserState): string {
   return folder;
 }
 
-test.serial('kiln-mock --chain builds with the results before, which are the user’s', async (t) => {
+test.serial('kiln-mock --chain builds with earlier results, which are the user’s', async (t) => {
   const { home } = t.context;
   const first = await ownPackage(t.context, {
     name: 'first',
@@ -304,7 +304,7 @@ test.serial('kiln-mock --chain builds with the results before, which are the use
   t.deepEqual(await leftOfJobs(t.context), []);
 });
 
-test.serial('results lie in no folder of a configuration, which is root’s', async (t) => {
+test.serial('a configuration’s result folder is root’s, so a user’s are elsewhere', async (t) => {
   const { home, paths } = t.context;
   const spec = 'Name: plain\nVersion: 1\nRelease: 1\nSummary: x\nLicense: MIT\n%description\nx\n';
   mkdirSync(join(home, 'sources'));
@@ -323,7 +323,7 @@ test.serial('results lie in no folder of a configuration, which is root’s', as
   t.false(existsSync(join(paths.root, 'mock/demo')));
 });
 
-test.serial('names of roots leave nothing behind, and others do not see them', async (t) => {
+test.serial('names of roots leave nothing behind, and others cannot see them', async (t) => {
   const { paths, run } = t.context;
   for (const mode of ['--clean', '--orphanskill']) {
     await succeeds(t, mock(t.context, USER, mode, '--uniqueext', 'once'));
@@ -340,7 +340,7 @@ test.serial('names of roots leave nothing behind, and others do not see them', a
   t.notRegex(String(looked.stdout), /demo/);
 });
 
-test.serial('configurations of root’s home are not for users', async (t) => {
+test.serial('users cannot use configurations of root’s home', async (t) => {
   const { as, beside, mock: program } = t.context;
   const folder = join(userInfo().homedir, '.config/mock');
   const name = `kiln-test-${process.pid}`;
@@ -355,7 +355,7 @@ test.serial('configurations of root’s home are not for users', async (t) => {
   await refused(t, as(USER, ['-r', name, '--clean'], { program }), /Could not find/);
 });
 
-test.serial('a root of a user’s stays, and is nobody else’s', async (t) => {
+test.serial('a user’s root stays, and nobody else can use it', async (t) => {
   const { home, paths, kiln, as } = t.context;
   const own = (...args: string[]) => mock(t.context, USER, ...args);
   const others = (...args: string[]) => mock(t.context, OTHER, ...args);

@@ -22,7 +22,7 @@ function begin(
     });
 }
 
-test('who is beyond the limit waits until one of the same user’s ends, the first one first', async (t) => {
+test('a job beyond the user’s limit waits until one ends, first come, first served', async (t) => {
   const jobs = new UserJobs();
   const began: string[] = [];
   const first = await begin(jobs, 1, 'a', began);
@@ -39,7 +39,7 @@ test('who is beyond the limit waits until one of the same user’s ends, the fir
   t.deepEqual(began.slice(5), ['c', 'd']);
 });
 
-test('who gives up is not counted', async (t) => {
+test('a job whose caller gives up does not count', async (t) => {
   const jobs = new UserJobs();
   const began: string[] = [];
   const first = await begin(jobs, 1, 'a', began, never, 1);
@@ -52,7 +52,7 @@ test('who gives up is not counted', async (t) => {
   t.deepEqual(began, ['a', 'b waits', 'b gave up', 'c']);
 });
 
-test('all users together leave room for root, and take turns in the order they came', async (t) => {
+test('all users together leave room for root, and take turns in order of arrival', async (t) => {
   const jobs = new UserJobs();
   const began: string[] = [];
   const running = await Promise.all(
@@ -66,7 +66,7 @@ test('all users together leave room for root, and take turns in the order they c
   t.deepEqual(began, ['a waits', 'b waits', 'a']);
 });
 
-test('users who have many jobs leave some places for those who have none', async (t) => {
+test('users with many jobs leave some places for users with none', async (t) => {
   const jobs = new UserJobs(8);
   const began: string[] = [];
   for (const uid of [1, 1, 1, 2, 2, 2]) await begin(jobs, uid, 'x', [], never, 4);
@@ -83,7 +83,7 @@ test('users who have many jobs leave some places for those who have none', async
   t.deepEqual(began.slice(6), ['third again']);
 });
 
-test('what does not wait has room only where nobody waits', async (t) => {
+test('a job that cannot wait gets room only if nobody waits', async (t) => {
   const jobs = new UserJobs();
   const began: string[] = [];
   const first = await begin(jobs, 1, 'a', began);

@@ -81,7 +81,7 @@ function succeeds(t: ExecutionContext, result: { exitCode?: unknown; stderr?: un
 }
 
 test.serial(
-  'a recipe in YAML has the files beside it, and its results are the user’s',
+  'a recipe in YAML can use the files beside it, and its results are the user’s',
   async (t) => {
     const { as, home } = t.context;
     const lines = [
@@ -105,7 +105,7 @@ test.serial(
   },
 );
 
-test.serial('what a recipe writes to its log keeps within the user’s share', async (t) => {
+test.serial('a recipe’s log keeps within the user’s share', async (t) => {
   const { closed } = t.context;
   const name = folder(closed, {
     'loud.yaml': yaml([], "['yes | head -c 20m; seq 600000; exit 3']"),
@@ -122,7 +122,7 @@ test.serial('what a recipe writes to its log keeps within the user’s share', a
   t.true(rest.endsWith('[kiln: the log ends here: its rest is 1.0M long]'));
 });
 
-test.serial('a result directory has one build of a user’s at a time', async (t) => {
+test.serial('a result directory takes one build of a user at a time', async (t) => {
   const { as, beside } = t.context;
   // Of everybody's, with recipes that everybody reads.
   const shared = join(beside, 'shared');
@@ -160,7 +160,7 @@ test.serial('a result directory has one build of a user’s at a time', async (t
 });
 
 test.serial(
-  'artifacts of a recipe keep within the user’s share, also those of binds',
+  'a recipe’s artifacts keep within the user’s share, including those of binds',
   async (t) => {
     const { closed } = t.context;
     const name = folder(closed, {
@@ -190,7 +190,7 @@ test.serial(
   },
 );
 
-test.serial('a recipe in TypeScript has its modules, and runs in the sandbox', async (t) => {
+test.serial('a recipe in TypeScript can import its modules, and runs in the sandbox', async (t) => {
   const step = `async () => { await $\`echo said: \${text}\`; }`;
   const name = folder(t.context, {
     'r.ts': `import { text } from './other.ts';\n${script(step)}`,
@@ -201,7 +201,7 @@ test.serial('a recipe in TypeScript has its modules, and runs in the sandbox', a
   t.regex(readFileSync(join(t.context.home, name, 'out/build.log'), 'utf8'), /said: hello/);
 });
 
-test.serial('what a recipe may read of others’ files: nothing', async (t) => {
+test.serial('a recipe cannot read others’ files', async (t) => {
   const { as, beside, home } = t.context;
   const loot = join(beside, 'loot');
   const name = folder(t.context, {
@@ -231,7 +231,7 @@ test.serial('what a recipe may read of others’ files: nothing', async (t) => {
   t.notRegex(`${kept.stdout}${kept.stderr}`, /my-own-secret/);
 });
 
-test.serial('the files of kilnd’s own processes are no files of a recipe’s', async (t) => {
+test.serial('a recipe cannot read files of kilnd’s own processes', async (t) => {
   // Somebody may bind /proc anywhere; a folder that has it shows each process itself.
   const { home } = t.context;
   const name = folder(t.context, {
@@ -254,7 +254,7 @@ test.serial('the files of kilnd’s own processes are no files of a recipe’s',
 });
 
 test.serial(
-  'a file beside a recipe that is swapped meanwhile gives the own one or none',
+  'a file beside a recipe that is swapped gives the user’s own file, or none',
   async (t) => {
     const { as, beside, home, run } = t.context;
     const name = folder(t.context, {
@@ -272,7 +272,7 @@ test.serial(
   },
 );
 
-test.serial('sources that others have fetched are not found by their digest', async (t) => {
+test.serial('sources that others fetched cannot be found by their digest', async (t) => {
   const { as, kiln, beside } = t.context;
   const content = 'a source of root’s';
   const sha256 = createHash('sha256').update(content).digest('hex');
@@ -291,22 +291,19 @@ test.serial('sources that others have fetched are not found by their digest', as
   t.regex(String(refused.stderr), /source x is not here/);
 });
 
-test.serial(
-  'a bind that a recipe asks for is one with the user’s rights, by the user’s word',
-  async (t) => {
-    const { as, beside } = t.context;
-    chmodSync(beside, 0o755);
-    const bind = `sandbox: { bind: [{ source: ${beside}, target: /b }] }`;
-    const steps = "[{ user: root, run: 'cat /b/loot || true; touch /b/new || true' }]";
-    const name = folder(t.context, { 'r.yaml': yaml([bind], steps) });
-    const argv = ['build', `${name}/r.yaml`, '--resultdir', `${name}/out`];
-    t.regex(String((await as(USER, argv)).stderr), /--allow-host/);
-    const built = await as(USER, [...argv, '--allow-host']);
-    succeeds(t, built);
-    t.notRegex(`${built.stdout}${built.stderr}`, /nobody-but-root/);
-    t.is(statSync(join(beside, 'new'), { throwIfNoEntry: false }), undefined);
-  },
-);
+test.serial('a recipe’s bind has the user’s rights, and needs the user’s permission', async (t) => {
+  const { as, beside } = t.context;
+  chmodSync(beside, 0o755);
+  const bind = `sandbox: { bind: [{ source: ${beside}, target: /b }] }`;
+  const steps = "[{ user: root, run: 'cat /b/loot || true; touch /b/new || true' }]";
+  const name = folder(t.context, { 'r.yaml': yaml([bind], steps) });
+  const argv = ['build', `${name}/r.yaml`, '--resultdir', `${name}/out`];
+  t.regex(String((await as(USER, argv)).stderr), /--allow-host/);
+  const built = await as(USER, [...argv, '--allow-host']);
+  succeeds(t, built);
+  t.notRegex(`${built.stdout}${built.stderr}`, /nobody-but-root/);
+  t.is(statSync(join(beside, 'new'), { throwIfNoEntry: false }), undefined);
+});
 
 for (const [what, lines, expected] of [
   [
@@ -331,7 +328,7 @@ for (const [what, lines, expected] of [
   });
 }
 
-test.serial('$host takes root’s word, and the user’s', async (t) => {
+test.serial('$host needs the permission of root and of the user', async (t) => {
   const files = { 'r.ts': script('async () => { await $host`id`; }') };
   for (const [state, options, expected] of [
     [t.context.closed, ['--allow-host'], /\$host is not for users: .*users\.hostCommands/],
@@ -347,7 +344,7 @@ test.serial('$host takes root’s word, and the user’s', async (t) => {
 });
 
 test.serial(
-  '$host is the caller: ids, groups, folder, bounds; no rights, nothing of kilnd’s',
+  '$host has the caller’s ids, groups, folder and bounds, and nothing of kilnd’s',
   async (t) => {
     const { home } = t.context;
     const facts =
@@ -381,7 +378,7 @@ test.serial(
 );
 
 test.serial(
-  'what a recipe gives $host is nobody’s but the user’s: variables, words, folders',
+  'variables, words and folders that a recipe gives $host act as the user only',
   async (t) => {
     const { as, beside, home } = t.context;
     const evil = join(home, 'evil.sh');
@@ -432,7 +429,7 @@ test.serial('$host is refused where the caller is confined: it would be a way ou
 
 const HELPER = join(import.meta.dirname, 'host-caller.py');
 
-test.serial('$host is refused where Landlock alone confines the caller', async (t) => {
+test.serial('$host is refused if only Landlock confines the caller', async (t) => {
   const { home, paths, run, beside } = t.context;
   const name = folder(t.context, {
     'r.ts': script('async () => { await $host`touch out-of-it`; }'),
@@ -461,7 +458,7 @@ test.serial('$host is refused where Landlock alone confines the caller', async (
   t.is(statSync(join(home, name, 'out-of-it'), { throwIfNoEntry: false }), undefined);
 });
 
-test.serial('$host’s caller looks into a process with its own bounds', async (t) => {
+test.serial('$host tests the caller with a process that has the caller’s bounds', async (t) => {
   const { uid, gid } = USER;
   const client = spawn('sh', ['-c', 'ulimit -n 300; echo; exec sleep 1h'], { uid, gid });
   await once(client.stdout, 'data');
@@ -492,7 +489,7 @@ test.serial('$host’s caller looks into a process with its own bounds', async (
   }
 });
 
-test.serial('$host takes no process for its caller that has got the number of it', async (t) => {
+test.serial('$host does not mistake a process for the caller that got its pid', async (t) => {
   const { uid, gid } = USER;
   const first = spawn('sleep', ['1h'], { uid, gid });
   await once(first, 'spawn');

@@ -52,7 +52,7 @@ function succeeds(t: ExecutionContext, result: { exitCode?: unknown; stderr?: un
   t.is(result.exitCode, 0, String(result.stderr));
 }
 
-test.serial('a user runs a command in a sandbox, and who is no member does not', async (t) => {
+test.serial('a user of the group can run a command in a sandbox, and others cannot', async (t) => {
   const state = t.context;
   const done = await state.as(USER, ['run', ...IMAGE, '--', 'id', '-u']);
   succeeds(t, done);
@@ -75,21 +75,18 @@ test.serial('standard input, both outputs and the status pass', async (t) => {
   t.deepEqual([done.exitCode, done.stdout, done.stderr], [7, 'in', 'err']);
 });
 
-test.serial(
-  'a bind shows the user’s own files, and takes new ones, which are the user’s',
-  async (t) => {
-    const { home, as } = t.context;
-    file(join(home, 'mine'), 'mine', USER);
-    const script = 'cat mine; echo new >new; mkdir folder; id -u';
-    const bind = ['--bind', '.:/b', '--workdir', '/b'];
-    const done = await as(USER, ['run', ...IMAGE, ...bind, '--', 'sh', '-c', script]);
-    succeeds(t, done);
-    t.is(String(done.stdout), 'mine1000');
-    for (const name of ['new', 'folder']) t.is(statSync(join(home, name)).uid, USER.uid);
-  },
-);
+test.serial('a bind shows the user’s own files, and new files in it are the user’s', async (t) => {
+  const { home, as } = t.context;
+  file(join(home, 'mine'), 'mine', USER);
+  const script = 'cat mine; echo new >new; mkdir folder; id -u';
+  const bind = ['--bind', '.:/b', '--workdir', '/b'];
+  const done = await as(USER, ['run', ...IMAGE, ...bind, '--', 'sh', '-c', script]);
+  succeeds(t, done);
+  t.is(String(done.stdout), 'mine1000');
+  for (const name of ['new', 'folder']) t.is(statSync(join(home, name)).uid, USER.uid);
+});
 
-test.serial('a folder of a group of the user’s takes new files', async (t) => {
+test.serial('a folder of one of the user’s groups can take new files', async (t) => {
   const { home, as } = t.context;
   const shared = join(home, 'shared');
   mkdirSync(shared);
@@ -100,7 +97,7 @@ test.serial('a folder of a group of the user’s takes new files', async (t) => 
   t.is(statSync(join(shared, 'new')).uid, USER.uid);
 });
 
-test.serial('files go in and out with the user’s rights', async (t) => {
+test.serial('files are copied in and out with the user’s rights', async (t) => {
   const { home, as } = t.context;
   mkdirSync(join(home, 'in'));
   chownSync(join(home, 'in'), USER.uid, USER.gid);
@@ -137,7 +134,7 @@ test.serial('files go in and out with the user’s rights', async (t) => {
   t.deepEqual(await leftOfJobs(t.context), []);
 });
 
-test.serial('a user sees and ends sandboxes of their own, and no others', async (t) => {
+test.serial('a user can see and end only their own sandboxes', async (t) => {
   const { as, kiln, paths } = t.context;
   const mine = as(USER, ['run', ...IMAGE, '--', 'sleep', '100']);
   const roots = kiln(['run', ...IMAGE, '--', 'sleep', '100']);
@@ -177,7 +174,7 @@ test.serial('a user sees and ends sandboxes of their own, and no others', async 
   t.is((await roots).exitCode, 125);
 });
 
-test.serial('a kept sandbox is entered by whose it is', async (t) => {
+test.serial('a kept sandbox can be entered by its owner only', async (t) => {
   const { as } = t.context;
   const kept = await as(USER, ['run', ...IMAGE, '--keep', '--', 'touch', '/tmp/mark']);
   const id = /kiln shell (\w+)/.exec(String(kept.stderr))?.[1] ?? '';
@@ -193,7 +190,7 @@ test.serial('a kept sandbox is entered by whose it is', async (t) => {
   succeeds(t, await as(USER, ['kill', id]));
 });
 
-test.serial('gc of a user removes what the user keeps, and nothing of others', async (t) => {
+test.serial('a user’s gc removes what the user keeps, and nothing of others', async (t) => {
   const { as, kiln } = t.context;
   const keep = ['run', ...IMAGE, '--keep', '--', 'true'];
   for (const kept of [as(USER, keep), as(OTHER, keep), kiln(keep)]) succeeds(t, await kept);
@@ -251,7 +248,7 @@ for (const [what, options, expected] of REFUSED) {
   });
 }
 
-test.serial('what cannot be opened is called as its user calls it', async (t) => {
+test.serial('an error names a file as its user does', async (t) => {
   const { as, home } = t.context;
   symlinkSync('/etc/shadow', join(home, 'link'));
   const copied = await as(USER, ['run', ...IMAGE, '--copy-in', 'link:/x', '--', 'true']);
@@ -268,7 +265,7 @@ for (const argv of [
   ['gc', '--max-size', '1'],
   ['image', 'rm', 'busybox'],
 ]) {
-  test.serial(`root’s alone: kiln ${argv.join(' ')}`, async (t) => {
+  test.serial(`only root can use: kiln ${argv.join(' ')}`, async (t) => {
     const refused = await t.context.as(USER, argv);
     t.is(refused.exitCode, 125);
     t.regex(String(refused.stderr), /not for users/);

@@ -94,7 +94,7 @@ test.after.always(async ({ context }) => {
   await context[Symbol.asyncDispose]();
 });
 
-test.serial('a server that does not answer a user', async (t) => {
+test.serial('a server that does not answer one user holds up nobody else', async (t) => {
   const { as, asked, beside, kiln, paths, release } = t.context;
   const repo = join(beside, 'repo');
   const url = "baseurl: 'http://packages.invalid/', gpgcheck: false";
@@ -122,7 +122,7 @@ test.serial('a server that does not answer a user', async (t) => {
   t.is(String(late.stdout).trim(), ids[0] ?? '');
 });
 
-test.serial('packages of a user that take long to unpack', async (t) => {
+test.serial('a user’s packages that take long to unpack hold up nobody else', async (t) => {
   const { as, beside, kiln, paths } = t.context;
   const own = join(beside, 'large');
   await pack(join(own, 'repo'), 'large', 40_000);
@@ -152,7 +152,7 @@ test.serial('packages of a user that take long to unpack', async (t) => {
   made(t, await build());
 });
 
-test.serial('headers of a user’s packages, whose signatures are checked anew', async (t) => {
+test.serial('rechecking the signatures of a user’s packages holds up nobody else', async (t) => {
   const { as, beside, paths } = t.context;
   const cwd = join(beside, 'headers');
   const names = ['one', 'two', 'three'];

@@ -56,7 +56,7 @@ function openFiles(pid: number): string[] {
   });
 }
 
-test.serial('it takes the same user’s next job, with the limits of that time', async (t) => {
+test.serial('a worker takes the same user’s next job, with the limits of that time', async (t) => {
   const worker = await workerOf(t.context, USER);
   t.is(await workerOf(t.context, USER), worker);
   t.is((await t.context.kiln(['image', 'ls'])).exitCode, 0);
@@ -69,7 +69,7 @@ test.serial('it takes the same user’s next job, with the limits of that time',
   t.is(limit(), 3 * 2 ** 30);
 });
 
-test.serial('a limit of processors that root takes back is no limit any more', async (t) => {
+test.serial('a processor limit that root removes no longer applies', async (t) => {
   writeConfig(t.context.config, '  limits: { sandboxes: 1, cpus: 1 }\n');
   const worker = await workerOf(t.context, USER);
   const limit = () => ProcessCgroups.of(worker).limits('').cpus;
@@ -79,7 +79,7 @@ test.serial('a limit of processors that root takes back is no limit any more', a
   t.is(limit(), undefined);
 });
 
-test.serial('another user gets another, and so does the same user with other groups', async (t) => {
+test.serial('another user gets another worker, and so does a user with other groups', async (t) => {
   const worker = await workerOf(t.context, USER);
   const fewer = await workerOf(t.context, USER, [GROUP]);
   t.not(fewer, worker);
@@ -89,7 +89,7 @@ test.serial('another user gets another, and so does the same user with other gro
   t.deepEqual(workersFor(t.context.paths, OTHER.uid), [others]);
 });
 
-test.serial('it keeps nothing open of what it has done, and ends when nobody comes', async (t) => {
+test.serial('a worker keeps nothing open after a job, and ends when nobody comes', async (t) => {
   const work = async () => {
     const results = ['--artifact', '/etc/passwd', '--resultdir', 'open'];
     const words = ['run', '-r', 'busybox', ...results, '--copy-in', '/etc/passwd:/tmp/x'];
@@ -127,7 +127,7 @@ test.serial('it keeps nothing open of what it has done, and ends when nobody com
   t.true(await until(isGone));
 });
 
-test.serial('it starts no children that a job of root’s would have wanted', async (t) => {
+test.serial('a user’s worker starts no children that only root’s jobs need', async (t) => {
   const { paths } = t.context;
   await workerOf(t.context, OTHER);
   // None of the variables with which root has a worker of its own.
