@@ -9,7 +9,7 @@ import { awaitedLater } from '../promise.ts';
 import { CommandRequest, type SpawnOptions } from './command/command-request.ts';
 import { SandboxControl } from './command/control.ts';
 import { readSandboxFacts, type SandboxFacts } from './command/facts.ts';
-import { execFailed, setupFailed } from './command/failures.ts';
+import { execError, setupError } from './command/failures.ts';
 import { exitOf, SandboxProcess } from './command/process.ts';
 import type { SandboxDomain } from './domain/sandbox-domain.ts';
 import type { SandboxSession } from './domain/sandbox-record.ts';
@@ -89,7 +89,7 @@ export class Sandbox implements AsyncDisposable {
       const filled = awaitedLater(
         sandbox.channel.ask((answer) => {
           if (answer.type === 'failed') {
-            throw setupFailed(answer, { sources, binds: specification.binds, labels });
+            throw setupError(answer, { sources, binds: specification.binds, labels });
           }
           return answer.type === 'ready' ? answer.facts : undefined;
         }),
@@ -227,16 +227,16 @@ async function awaitStart(
   const ended = awaitedLater(
     channel
       .wait((answer) => {
-        if (answer.type === 'failed' && answer.id === id) throw execFailed(answer, argv, profile);
+        if (answer.type === 'failed' && answer.id === id) throw execError(answer, argv, profile);
         return answer.type === 'exited' && answer.id === id ? exitOf(answer) : undefined;
       })
       .catch((error: unknown) => {
-        throw isKilnCode(error, 'E_SANDBOX_GONE') ? goneBefore(sandbox.id, error) : error;
+        throw isKilnCode(error, 'E_SANDBOX_GONE') ? goneBeforeError(sandbox.id, error) : error;
       }),
   );
   const started = awaitedLater(
     channel.ask((answer) => {
-      if (answer.type === 'failed' && answer.id === id) throw execFailed(answer, argv, profile);
+      if (answer.type === 'failed' && answer.id === id) throw execError(answer, argv, profile);
       return answer.type === 'started' && answer.id === id ? answer : undefined;
     }),
   );
@@ -257,7 +257,7 @@ async function awaitStart(
   return new SandboxProcess(control, { pid, facts }, request.takeStreams(), ended);
 }
 
-function goneBefore(id: string, cause: KilnError): KilnError {
+function goneBeforeError(id: string, cause: KilnError): KilnError {
   return new KilnError('E_SANDBOX_GONE', `sandbox ${id} ended before its command did`, {
     cause: cause.cause,
     hint: 'somebody killed it, as `kiln kill` does, or the kernel: `journalctl -k` shows that; try again',

@@ -61,11 +61,11 @@ export class Channel extends EventEmitter<ChannelEvents> {
    * closes its copies of the descriptors.
    */
   send(message: Buffer, fds: readonly number[] = []): void {
-    if (this.#ended) throw sandboxGone();
+    if (this.#ended) throw sandboxGoneError();
     try {
       this.#sender.send(message, fds);
     } catch (error) {
-      if (isHangUp(error)) throw sandboxGone(error);
+      if (isHangUp(error)) throw sandboxGoneError(error);
       throw error;
     }
   }
@@ -79,7 +79,7 @@ export class Channel extends EventEmitter<ChannelEvents> {
   }
 
   async wait<Result>(accept: (answer: Answer) => Result | undefined): Promise<Result> {
-    if (this.#ended) throw sandboxGone();
+    if (this.#ended) throw sandboxGoneError();
     return await new Promise<Result>((resolve, reject) => {
       const onAnswer = (answer: Answer) => {
         try {
@@ -93,7 +93,7 @@ export class Channel extends EventEmitter<ChannelEvents> {
         this.off('end', onEnd);
       };
       const onEnd = (error: Error | undefined) =>
-        reject(error instanceof KilnError ? error : sandboxGone(error));
+        reject(error instanceof KilnError ? error : sandboxGoneError(error));
       this.on('answer', onAnswer);
       this.once('end', onEnd);
     });
@@ -105,11 +105,11 @@ export class Channel extends EventEmitter<ChannelEvents> {
    */
   openRoot(): number {
     const root = attempt(() => openSync(`/proc/${this.initPid}/root`, 'r'));
-    if (root === undefined) throw sandboxGone();
+    if (root === undefined) throw sandboxGoneError();
     // Another process may have the number of an init that has ended: its root would be the host's.
     if (this.#initStart !== undefined && startOf(this.initPid) === this.#initStart) return root;
     closeDescriptor(root);
-    throw sandboxGone();
+    throw sandboxGoneError();
   }
 
   /** Closes the connection: the init kills everything and the domain ends by itself. */
@@ -142,7 +142,7 @@ function isHangUp(error: unknown): boolean {
   return hasErrno(error, 'EPIPE', 'ECONNRESET');
 }
 
-function sandboxGone(cause?: unknown): KilnError {
+function sandboxGoneError(cause?: unknown): KilnError {
   return new KilnError('E_SANDBOX_GONE', 'the sandbox has ended', {
     cause,
     hint: '`journalctl -k` shows whether the kernel killed it; try again',
@@ -166,7 +166,7 @@ export async function openChannel(path: string, domain?: Promise<unknown>): Prom
       return new Channel(connectUnixSocket(path));
     } catch (error) {
       if (!hasErrno(error, 'ENOENT', 'ECONNREFUSED', 'EAGAIN')) throw error;
-      if (domain === undefined && !hasErrno(error, 'EAGAIN')) throw sandboxGone(error);
+      if (domain === undefined && !hasErrno(error, 'EAGAIN')) throw sandboxGoneError(error);
       if (Date.now() > deadline) {
         throw new KilnError(
           'E_INIT_SILENT',

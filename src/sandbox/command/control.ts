@@ -6,7 +6,7 @@ import { awaitedLater } from '../../promise.ts';
 import { encodeRequest, encodeSignal } from '../wire/encode.ts';
 import type { Parts, RequestField, RequestName } from '../wire/table.ts';
 import type { Channel } from './channel.ts';
-import { couldNot } from './failures.ts';
+import { operationError } from './failures.ts';
 
 type Asked = Exclude<
   RequestName,
@@ -109,7 +109,7 @@ export class SandboxControl {
     const message = encodeRequest<Asked>(request, [{ op: 'id', id }, ...fields]);
     const answered = awaitedLater(
       this.#channel.ask((answer) => {
-        if (answer.type === 'failed' && answer.id === id) throw couldNot(answer);
+        if (answer.type === 'failed' && answer.id === id) throw operationError(answer);
         return answer.type === 'done' && answer.id === id ? answer.value : undefined;
       }),
     );

@@ -3,7 +3,7 @@ import type { Capability } from '../../host/process/process.ts';
 import type { IdRange } from '../domain/reservation.ts';
 import type { SandboxLabels } from '../labels/labels.ts';
 import { type MeasuredLabel, measuredLabel, plannedLabel } from '../labels/module.ts';
-import { layerMissing } from '../policy/layers.ts';
+import { layerMissingError } from '../policy/layers.ts';
 import { capabilityNames } from '../policy/specification.ts';
 import type { ExecRequest, LandlockWall, ProcRule } from '../wire/encode.ts';
 import { FIELDS, type SetupOperation } from '../wire/table.ts';
@@ -59,12 +59,13 @@ export function readSandboxFacts(text: string, plan: ExpectedFacts): SandboxFact
     ...(plan.time ? ['time'] : []),
   ];
   for (const name of required) {
-    if (!namespaces.includes(name)) throw layerMissing(`${name}-namespace`, 'it is the host’s');
+    if (!namespaces.includes(name))
+      throw layerMissingError(`${name}-namespace`, 'it is the host’s');
   }
   const map = (name: string): [number, number, number] => {
     const [inside = -1, outside = -1, count = -1] = (all(name)[0] ?? '').split(' ').map(Number);
     if (inside !== 0 || outside !== plan.range.base || count !== plan.range.count) {
-      throw layerMissing('user-namespace', `${name} is ${inside} ${outside} ${count}`);
+      throw layerMissingError('user-namespace', `${name} is ${inside} ${outside} ${count}`);
     }
     return [inside, outside, count];
   };
@@ -106,22 +107,22 @@ function ownNamespace(name: string): string {
 function comparePlan(facts: SandboxFacts, operations: readonly SetupOperation[]): void {
   for (const operation of operations) {
     if (operation.op === 'mask' && !facts.masked.includes(operation.path)) {
-      throw layerMissing('masked-paths', operation.path);
+      throw layerMissingError('masked-paths', operation.path);
     }
     if (operation.op === 'readonly' && !facts.readonlyPaths.includes(operation.path)) {
-      throw layerMissing('read-only-paths', operation.path);
+      throw layerMissingError('read-only-paths', operation.path);
     }
     if (
       operation.op === 'bind' &&
       operation.access === 'readonly' &&
       !facts.readonlyBinds.includes(operation.path)
     ) {
-      throw layerMissing('binds', `${operation.path} can be written to`);
+      throw layerMissingError('binds', `${operation.path} can be written to`);
     }
     if (operation.op === 'user-limit') {
       const found = facts.userLimits[operation.name] ?? Number.POSITIVE_INFINITY;
       if (!(found <= operation.most)) {
-        throw layerMissing('user-limits', `${operation.name} is ${found}`);
+        throw layerMissingError('user-limits', `${operation.name} is ${found}`);
       }
     }
   }
@@ -163,41 +164,46 @@ export function readCommandFacts(text: string, expected: CommandPlan): CommandFa
   const lines = factLines(text);
   const first = (name: string) => lines.get(name)?.[0] ?? '';
   const mask = (name: string) => {
-    if (!/^[0-9a-f]+$/.test(first(name))) throw layerMissing('capabilities', `${name} unknown`);
+    if (!/^[0-9a-f]+$/.test(first(name)))
+      throw layerMissingError('capabilities', `${name} unknown`);
     return BigInt(`0x${first(name)}`);
   };
   const bounding = mask('CapBnd');
   const effective = mask('CapEff');
   for (const name of ['CapBnd', 'CapPrm', 'CapEff', 'CapInh', 'CapAmb']) {
     if ((mask(name) & ~expected.capabilities) !== 0n) {
-      throw layerMissing('capabilities', `${name} is ${first(name)}`);
+      throw layerMissingError('capabilities', `${name} is ${first(name)}`);
     }
   }
   const wanted = expected.user === 'root' ? '0' : expected.user.split(':')[0];
   const uids = first('Uid').split('\t');
   if (/^\d+$/.test(wanted ?? '') && uids.some((uid) => uid !== wanted)) {
-    throw layerMissing('user', `uids are ${uids.join(' ')}`);
+    throw layerMissingError('user', `uids are ${uids.join(' ')}`);
   }
-  if (first('NoNewPrivs') !== '1') throw layerMissing('no_new_privs', first('NoNewPrivs'));
+  if (first('NoNewPrivs') !== '1') throw layerMissingError('no_new_privs', first('NoNewPrivs'));
   const seccomp = (['none', 'strict', 'filter'] as const)[Number(first('Seccomp'))] ?? 'none';
-  if (seccomp !== 'filter') throw layerMissing('seccomp', seccomp);
+  if (seccomp !== 'filter') throw layerMissingError('seccomp', seccomp);
   const abi = Number(first('landlock'));
   const bits = Number(first('walls'));
   const walls = WALLS.filter((wall) => (bits & FIELDS.landlock.parts.walls.of[wall]) !== 0);
   for (const wall of expected.landlock) {
-    if (!(abi >= 1 && walls.includes(wall))) throw layerMissing('landlock', `no wall: ${wall}`);
+    if (!(abi >= 1 && walls.includes(wall)))
+      throw layerMissingError('landlock', `no wall: ${wall}`);
   }
   // Both depend on what the init found the sandbox to be, not on what was asked for.
   const closed = first('network') === 'own' || walls.includes('abstract-sockets');
   if (!closed && !expected.openSockets) {
-    throw layerMissing('abstract-sockets', 'those of the host can be reached');
+    throw layerMissingError('abstract-sockets', 'those of the host can be reached');
   }
   const setIdRefused = first('set_id') === 'refused';
   if (!setIdRefused && first('host_files') !== '0') {
-    throw layerMissing('set-id', 'set-id files can be made on the host');
+    throw layerMissingError('set-id', 'set-id files can be made on the host');
   }
   if (first('descriptors') !== '0') {
-    throw layerMissing('descriptors', `${first('descriptors')} beside stdin, stdout and stderr`);
+    throw layerMissingError(
+      'descriptors',
+      `${first('descriptors')} beside stdin, stdout and stderr`,
+    );
   }
   for (const { resource, soft, hard } of expected.limits) {
     const [, foundSoft, foundHard] = (lines.get('rlimit') ?? [])
@@ -205,11 +211,11 @@ export function readCommandFacts(text: string, expected: CommandPlan): CommandFa
       .filter(([found]) => found === resource)
       .at(-1) ?? [resource, Infinity, Infinity];
     if (!((foundSoft ?? Infinity) <= soft && (foundHard ?? Infinity) <= hard)) {
-      throw layerMissing('limits', `resource limit ${resource} is ${foundSoft} ${foundHard}`);
+      throw layerMissingError('limits', `resource limit ${resource} is ${foundSoft} ${foundHard}`);
     }
   }
   for (const { path, rule } of expected.boot) {
-    if (!lines.get(rule)?.includes(path)) throw layerMissing('boot', `${path} is not closed`);
+    if (!lines.get(rule)?.includes(path)) throw layerMissingError('boot', `${path} is not closed`);
   }
   return {
     uid: Number(first('Uid').split('\t')[0]),

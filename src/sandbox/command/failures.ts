@@ -2,7 +2,7 @@ import { KilnError } from '../../errors.ts';
 import { errnoName } from '../../host/calls/libc.ts';
 import type { SandboxLabels } from '../labels/labels.ts';
 import { contextAt } from '../labels/relabel.ts';
-import { layerMissing } from '../policy/layers.ts';
+import { layerMissingError } from '../policy/layers.ts';
 import type { Bind } from '../policy/specification.ts';
 import { type AnswerOf, FAILURES, type FailureRow, WIRE } from '../wire/table.ts';
 
@@ -28,20 +28,20 @@ export function failureWords({ failure, error, number, text }: Failed): string {
 
 function openLayer(answer: Failed): KilnError | undefined {
   const [, , layer] = FAILURES[answer.failure] as FailureRow;
-  return layer === undefined ? undefined : layerMissing(layer, failureWords(answer));
+  return layer === undefined ? undefined : layerMissingError(layer, failureWords(answer));
 }
 
-export function setupFailed(answer: Failed, content: SetupContent): KilnError {
+export function setupError(answer: Failed, content: SetupContent): KilnError {
   const errno = errnoName(answer.error);
   return (
     openLayer(answer) ??
-    keptBack(answer, errno, content) ??
-    mountRefused(answer, errno, content) ??
-    couldNot(answer)
+    keptBackError(answer, errno, content) ??
+    mountError(answer, errno, content) ??
+    operationError(answer)
   );
 }
 
-export function couldNot(answer: Failed): KilnError {
+export function operationError(answer: Failed): KilnError {
   const errno = errnoName(answer.error);
   return new KilnError('E_SETUP', `the sandbox could not ${failureWords(answer)}: ${errno}`, {
     hint: isForkRefused(answer)
@@ -51,7 +51,7 @@ export function couldNot(answer: Failed): KilnError {
   });
 }
 
-function mountRefused(
+function mountError(
   { failure, text: target }: Failed,
   errno: string,
   { binds }: SetupContent,
@@ -72,7 +72,7 @@ function mountRefused(
   return new KilnError('E_BIND', message, { hint, details: { errno, target } });
 }
 
-export function tooManyMounts(source: string): KilnError {
+export function tooManyMountsError(source: string): KilnError {
   return new KilnError(
     'E_BIND',
     `cannot bind ${source}: a sandbox takes ${WIRE.descriptors} mounts at most`,
@@ -80,7 +80,7 @@ export function tooManyMounts(source: string): KilnError {
   );
 }
 
-function keptBack(
+function keptBackError(
   { failure, number: index }: Failed,
   errno: string,
   { sources, binds, labels }: SetupContent,
@@ -88,7 +88,7 @@ function keptBack(
   if (failure !== 'kept-back') return undefined;
   const source = sources[index] ?? 'a file';
   const details = { errno, source };
-  if (errno === 'EMFILE') return tooManyMounts(source);
+  if (errno === 'EMFILE') return tooManyMountsError(source);
   if (labels?.module !== 'selinux') {
     const what = `this host’s security module keeps ${source} out of the sandbox`;
     return new KilnError('E_BIND', what, { hint: '`journalctl -k` shows what it denied', details });
@@ -104,7 +104,7 @@ function keptBack(
   });
 }
 
-export function execFailed(answer: Failed, argv: readonly string[], seccomp: string): KilnError {
+export function execError(answer: Failed, argv: readonly string[], seccomp: string): KilnError {
   const errno = errnoName(answer.error);
   const command = argv[0] ?? '';
   const details = { errno, command };

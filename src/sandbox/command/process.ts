@@ -124,7 +124,7 @@ export class SandboxProcess extends EventEmitter<SandboxProcessEvents> {
     this.#openStreams++;
     const end = (cause?: unknown) => {
       this.#openStreams--;
-      if (cause !== undefined) this.emit('error', outputFailed(cause));
+      if (cause !== undefined) this.emit('error', outputError(cause));
       this.#closeWhenDone();
     };
     moved.then(() => end(), end);
@@ -168,7 +168,7 @@ export function endOf(command: SandboxProcess): Promise<ProcessEnd> {
   });
 }
 
-function outputFailed(cause: unknown): KilnError {
+function outputError(cause: unknown): KilnError {
   return new KilnError('E_OUTPUT', 'the command’s output cannot be passed on', {
     cause,
     hint: 'check whether the disk that it is redirected to is full',

@@ -9,7 +9,7 @@ import type { StatePaths } from '../../host/state/paths.ts';
 import { span } from '../../host/trace/trace.ts';
 import { awaitedLater } from '../../promise.ts';
 import { type Channel, openChannel } from '../command/channel.ts';
-import { setupFailed } from '../command/failures.ts';
+import { setupError } from '../command/failures.ts';
 import { lowerOwnRange } from '../labels/relabel.ts';
 import { endDomain, removeSandbox } from './destroy.ts';
 import { initOf } from './ending.ts';
@@ -134,7 +134,7 @@ export class SandboxDomain {
     const { labels } = this.record;
     const prepared = awaitedLater(
       this.channel.ask((answer) => {
-        if (answer.type === 'failed') throw setupFailed(answer, { sources: [], binds: [], labels });
+        if (answer.type === 'failed') throw setupError(answer, { sources: [], binds: [], labels });
         return answer.type === 'done' ? true : undefined;
       }),
     );

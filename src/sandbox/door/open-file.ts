@@ -22,13 +22,13 @@ const RESOLVE = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS;
  * @throws KilnError E_ARGUMENT for what is no plain file, E_PATH; SyscallError
  */
 export function openFile(root: number, path: string, user: UserIds): number {
-  if (!path.startsWith('/')) throw notFile(path, 'it is not an absolute path');
+  if (!path.startsWith('/')) throw notFileError(path, 'it is not an absolute path');
   try {
     const direct = unlessErrno(['ELOOP'], () => open(root, path, RESOLVE | RESOLVE_NO_SYMLINKS));
     return direct ?? actingAs(user, () => open(root, path, RESOLVE));
   } catch (cause) {
-    if (hasErrno(cause, 'ENOENT')) throw notFile(path, 'it does not exist', 'E_PATH');
-    if (hasErrno(cause, 'EACCES', 'EPERM')) throw behindLink(path, 'read', cause);
+    if (hasErrno(cause, 'ENOENT')) throw notFileError(path, 'it does not exist', 'E_PATH');
+    if (hasErrno(cause, 'EACCES', 'EPERM')) throw behindLinkError(path, 'read', cause);
     throw cause;
   }
 }
@@ -37,17 +37,17 @@ function open(root: number, path: string, resolve: number): number {
   using found = closing(openat2(root, path, { flags: O_PATH, resolve }));
   const stats = fstatSync(found.fd, { bigint: true });
   if (!stats.isFile() || new FileSystems().isPseudo(found.fd, stats)) {
-    throw notFile(path, 'it is not a plain file');
+    throw notFileError(path, 'it is not a plain file');
   }
   // Does not wait for the end of a lease that a command may hold on the file (fcntl(2)).
   return reopenFile(found.fd);
 }
 
-export function notFile(path: string, why: string, code: ErrorCode = 'E_ARGUMENT'): KilnError {
+export function notFileError(path: string, why: string, code: ErrorCode = 'E_ARGUMENT'): KilnError {
   return new KilnError(code, `path: ${path}: ${why}`, { hint: 'name a file in the sandbox' });
 }
 
-export function behindLink(path: string, what: 'read' | 'write', cause: unknown): KilnError {
+export function behindLinkError(path: string, what: 'read' | 'write', cause: unknown): KilnError {
   return new KilnError('E_ARGUMENT', `path: ${path}: the command’s user may not ${what} it`, {
     hint: 'behind a symbolic link only the rights of that user count: name the file itself',
     cause,

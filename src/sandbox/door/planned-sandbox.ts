@@ -40,7 +40,7 @@ import {
   type RunningCommand,
 } from './io.ts';
 import { makeFiles } from './make-files.ts';
-import { behindLink } from './open-file.ts';
+import { behindLinkError } from './open-file.ts';
 import type { CommandPlan, Plan, SandboxPlan } from './plan.ts';
 import { type CommandEnd, supervise } from './supervise.ts';
 import { type ExecuteRequest, Visitors } from './visitors.ts';
@@ -296,7 +296,7 @@ export class PlannedSandbox implements AsyncDisposable {
     const unmade = await this.#makeFiles((send) => send(writtenFile(file)));
     if (unmade === undefined) return;
     if ('cause' in unmade && hasErrno(unmade.cause, 'EACCES', 'EPERM'))
-      throw behindLink(file.path, 'write', unmade.cause);
+      throw behindLinkError(file.path, 'write', unmade.cause);
     if ('cause' in unmade && !hasErrno(unmade.cause, 'EBADF')) throw unmade.cause;
     const why = 'cause' in unmade ? 'it is not a plain file' : 'the sandbox is out of memory';
     throw new KilnError('E_ARGUMENT', `path: ${file.path}: ${why}`, {

@@ -193,7 +193,7 @@ export async function visit(fd: number, request: ExecuteRequest, handOver?: Hand
   const ended = deferred<ProcessEnd>();
   socket.on('error', () => socket.destroy());
   // Whoever held the sandbox was killed, and the command with it.
-  socket.once('close', () => ended.reject(holderGone('ended before its command did')));
+  socket.once('close', () => ended.reject(holderGoneError('ended before its command did')));
   onFrames(socket, ({ body }) => {
     const end = JSON.parse(body.toString('utf8')) as ProcessEnd | { readonly error: WiredError };
     if ('error' in end) ended.reject(unwired(end.error));
@@ -222,7 +222,7 @@ async function ask(fd: number, message: ExecuteMessage) {
     sender.send(encodeMessage(message), []);
     for (let bytes = Buffer.alloc(0); ; ) {
       const packet = await nextPacket(fd, PIECE, 3);
-      if (packet === undefined) throw holderGone(NOT_BEGUN);
+      if (packet === undefined) throw holderGoneError(NOT_BEGUN);
       fds.push(...packet.fds);
       bytes = Buffer.concat([bytes, packet.data]);
       const frame = firstFrame(bytes);
@@ -230,7 +230,7 @@ async function ask(fd: number, message: ExecuteMessage) {
       const answer = JSON.parse(frame.body.toString('utf8')) as ExecuteAnswer;
       if ('error' in answer) throw unwired(answer.error);
       const [first, stdout, stderr] = fds.splice(0);
-      if (first === undefined || !('started' in answer)) throw holderGone(NOT_BEGUN);
+      if (first === undefined || !('started' in answer)) throw holderGoneError(NOT_BEGUN);
       const stdio: HostStdio =
         stdout === undefined || stderr === undefined
           ? { terminal: first }
@@ -238,7 +238,7 @@ async function ask(fd: number, message: ExecuteMessage) {
       return { started: answer.started, stdio };
     }
   } catch (error) {
-    throw hasErrno(error, 'EPIPE', 'ECONNRESET') ? holderGone(NOT_BEGUN, error) : error;
+    throw hasErrno(error, 'EPIPE', 'ECONNRESET') ? holderGoneError(NOT_BEGUN, error) : error;
   } finally {
     sender.stop();
     fds.forEach(closeDescriptor);
@@ -247,7 +247,7 @@ async function ask(fd: number, message: ExecuteMessage) {
 
 const NOT_BEGUN = 'ended before the command began';
 
-function holderGone(what: string, cause?: unknown): KilnError {
+function holderGoneError(what: string, cause?: unknown): KilnError {
   return new KilnError('E_SANDBOX_GONE', `the sandbox ${what}`, {
     cause,
     hint: '`kiln ps` shows what runs',

@@ -17,7 +17,10 @@ async function loadedProfiles(): Promise<Set<string>> {
 export async function ensureProfiles(label?: string) {
   const loaded = await loadedProfiles();
   if (label !== undefined && !loaded.has(label)) {
-    throw missing(`AppArmor has no profile ${label}`, '`aa-status` lists those that are loaded');
+    throw missingError(
+      `AppArmor has no profile ${label}`,
+      '`aa-status` lists those that are loaded',
+    );
   }
   const { text, ...names } = profileSet(label);
   if (![names.init, names.command, names.nested].every((name) => loaded.has(name))) {
@@ -32,14 +35,14 @@ async function load(text: string): Promise<void> {
     timeout: PARSER_TIMEOUT,
   });
   if (failure === undefined) return;
-  throw missing(
+  throw missingError(
     'AppArmor is this host’s security module, but kiln’s profiles cannot be loaded',
     'install the package apparmor and see `kiln doctor` (or do without the layer: --label none)',
     new Error(`apparmor_parser: ${failure}`),
   );
 }
 
-function missing(what: string, hint: string, cause?: unknown): KilnError {
+function missingError(what: string, hint: string, cause?: unknown): KilnError {
   return new KilnError('E_LAYER_MISSING', what, { hint, cause, details: { layer: 'apparmor' } });
 }
 

@@ -48,7 +48,7 @@ export interface SandboxLabels {
   readonly pair?: Pair;
 }
 
-function missing(what: string, hint: string): KilnError {
+function missingError(what: string, hint: string): KilnError {
   return new KilnError('E_LAYER_MISSING', what, { hint, details: { layer: 'label' } });
 }
 
@@ -67,14 +67,14 @@ export async function reserveLabels(
   const module = securityModule();
   if (module === undefined) {
     if (request.kind === 'auto') return undefined;
-    throw missing(
+    throw missingError(
       `--label ${request.kind}: this host has neither SELinux nor AppArmor`,
       'leave the option away to have what the host has; `kiln doctor` tells what that is',
     );
   }
   if (module === 'apparmor') return await apparmorLabels(request);
   if (request.kind !== 'auto' && !selinuxEnforces()) {
-    throw missing(
+    throw missingError(
       `--label ${request.kind}: SELinux only logs on this host`,
       'setenforce 1, or leave the option away to have labels that hold nobody back',
     );
@@ -93,7 +93,7 @@ async function selinuxLabels(
     const [level = 's0'] = levelOf(whole).split('-');
     const own = atLevel(whole, level);
     if (selinuxEnforces() && !mayTransition(CONTROLLER, own)) {
-      throw missing(
+      throw missingError(
         `--label inherit: SELinux’ policy does not let ${CONTROLLER} start a sandbox as ${own}`,
         'leave the option away to have kiln’s types, or name one with `static:`',
       );
@@ -136,7 +136,7 @@ async function apparmorLabels(
   request: Exclude<LabelRequest, { kind: 'none' }>,
 ): Promise<SandboxLabels> {
   if (request.kind === 'dynamic' && request.label !== undefined) {
-    throw missing(
+    throw missingError(
       `--label dynamic:${request.label}: AppArmor has no categories to add to it`,
       'on this host: auto, dynamic, static:PROFILE, inherit, none',
     );

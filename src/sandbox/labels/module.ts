@@ -1,5 +1,5 @@
 import { readText } from '../../host/calls/libc.ts';
-import { layerMissing } from '../policy/layers.ts';
+import { layerMissingError } from '../policy/layers.ts';
 import type { SandboxLabels } from './labels.ts';
 
 export type SecurityModule = 'selinux' | 'apparmor';
@@ -54,11 +54,14 @@ export function measuredLabel(
   const found = module === undefined || text === undefined ? null : parsedLabel(module, text);
   if (expected === undefined) return found;
   if (found?.label !== expected.label) {
-    throw layerMissing(expected.module, `${found?.label ?? 'no label'}, not ${expected.label}`);
+    throw layerMissingError(
+      expected.module,
+      `${found?.label ?? 'no label'}, not ${expected.label}`,
+    );
   }
   // The administrator may make SELinux permissive as a whole. A permissive AppArmor profile is refused.
   if (expected.module === 'apparmor' && !found.enforcing && found.label !== 'unconfined') {
-    throw layerMissing('apparmor', `the profile ${found.label} is not enforced`);
+    throw layerMissingError('apparmor', `the profile ${found.label} is not enforced`);
   }
   return found;
 }

@@ -26,7 +26,7 @@ import {
   RESOLVE_NO_XDEV,
 } from '../../host/files/at.ts';
 import type { StatePaths } from '../../host/state/paths.ts';
-import { layerMissing } from '../policy/layers.ts';
+import { layerMissingError } from '../policy/layers.ts';
 import type { SandboxSpecification } from '../policy/specification.ts';
 import type { SandboxLabels } from './labels.ts';
 import { securityModule } from './module.ts';
@@ -105,7 +105,7 @@ async function relabelBelow(root: number, context: string): Promise<void> {
     using opened = unlessErrno(gone, () => closing(openat2(root, folder, BELOW)));
     if (opened === undefined) continue;
     for (const { name } of new DirectoryReader(opened.fd)) {
-      if (++count > MOST_FILES) throw tooMany();
+      if (++count > MOST_FILES) throw tooManyError();
       if (labelEntry(opened.fd, name, context)) {
         directories.push(Buffer.concat([path, Buffer.from('/'), name]));
       }
@@ -121,7 +121,7 @@ function labelEntry(directory: number, name: Buffer, context: string): boolean {
   return fstatSync(entry.fd).isDirectory();
 }
 
-function tooMany(): KilnError {
+function tooManyError(): KilnError {
   return new KilnError('E_RELABEL', `more than ${MOST_FILES} files would get another label`, {
     hint: 'bind a smaller folder, or label it yourself (semanage fcontext, restorecon)',
   });
@@ -157,7 +157,7 @@ export function lowerOwnRange(): void {
   try {
     if (low !== undefined) writeFileSync(OWN, low);
   } catch (cause) {
-    throw layerMissing('selinux', `kiln, as ${own}, may not become ${low}`, cause);
+    throw layerMissingError('selinux', `kiln, as ${own}, may not become ${low}`, cause);
   }
   lowered = true;
 }

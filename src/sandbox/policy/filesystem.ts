@@ -12,7 +12,7 @@ import {
 } from '../../host/files/mount.ts';
 import { createUserNamespace } from '../../host/process/user-namespace.ts';
 import type { StatePaths } from '../../host/state/paths.ts';
-import { tooManyMounts } from '../command/failures.ts';
+import { tooManyMountsError } from '../command/failures.ts';
 import type { IdRange } from '../domain/reservation.ts';
 import { hostResolver, hostsFile, networkResolver } from '../network/hosts.ts';
 import type { ProcRule } from '../wire/encode.ts';
@@ -185,7 +185,7 @@ export class SetupPlan implements Disposable {
   add(fd: number, source: string): number {
     if (this.fds.length === WIRE.descriptors) {
       closeDescriptor(fd);
-      throw tooManyMounts(source);
+      throw tooManyMountsError(source);
     }
     this.sources.push(source);
     return this.fds.push(fd) - 1;

@@ -42,10 +42,10 @@ export function requireLayer(layer: OptionalLayer, allowed: readonly OptionalLay
   const why = whyUnavailable(layer);
   if (why === undefined) return true;
   if (allowed.includes(layer)) return false;
-  throw layerMissing(layer, why);
+  throw layerMissingError(layer, why);
 }
 
-export function layerMissing(layer: string, why: string, cause?: unknown): KilnError {
+export function layerMissingError(layer: string, why: string, cause?: unknown): KilnError {
   const optional = OPTIONAL_LAYERS.some((name) => name === layer);
   return new KilnError('E_LAYER_MISSING', `layer ${layer} is not in force: ${why}`, {
     hint: optional

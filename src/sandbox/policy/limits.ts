@@ -5,7 +5,7 @@ import { sizeInWords } from '../../host/calls/system-error.ts';
 import type { CgroupLimits, ProcessCgroups } from '../../host/cgroup/cgroup-files.ts';
 import { backingOf } from '../../host/cgroup/cgroup-usage.ts';
 import type { SandboxDomain } from '../domain/sandbox-domain.ts';
-import { layerMissing, type OptionalLayer } from './layers.ts';
+import { layerMissingError, type OptionalLayer } from './layers.ts';
 import type { SandboxSpecification } from './specification.ts';
 
 /** The limits of a sandbox; undefined means no limit of its own. */
@@ -71,7 +71,10 @@ function requireDefaultMemory(
   allowMissing: readonly OptionalLayer[],
 ): void {
   if (allowMissing.includes('memory-limit') || cgroups.limits(group).memory !== undefined) return;
-  throw layerMissing('memory-limit', 'no group of the sandbox’s with the default limit is seen');
+  throw layerMissingError(
+    'memory-limit',
+    'no group of the sandbox’s with the default limit is seen',
+  );
 }
 
 /** Whether the host supports the limit but refuses this value; then the layer is not missing. */
@@ -95,7 +98,7 @@ export async function limitSandbox(
       }
       if (allowMissing.includes(layer)) return;
       const why = error instanceof KilnError ? error.message : 'it cannot be set';
-      throw layerMissing(layer, why, error);
+      throw layerMissingError(layer, why, error);
     }
   };
   const put = (layer: OptionalLayer, limit: () => CgroupLimits) =>

@@ -8,7 +8,7 @@ import { withProtocolGuard } from '../seccomp/protocols.ts';
 import { withShareGuard } from '../seccomp/shares.ts';
 import type { LandlockWall } from '../wire/encode.ts';
 import { refuseCopyUp } from './host-write.ts';
-import { layerMissing, requireLayer } from './layers.ts';
+import { layerMissingError, requireLayer } from './layers.ts';
 import { type CommandPolicy, ROOT_CAPABILITIES, type Surroundings } from './specification.ts';
 
 export interface PolicyRequest {
@@ -109,6 +109,9 @@ export function landlockWalls(use: LandlockUse): LandlockWall[] {
   return wanted.filter((wall) => {
     if (FIRST_ABI[wall] <= abi) return true;
     if (allowMissing.includes('landlock')) return false;
-    throw layerMissing('landlock', `${wall} needs ABI ${FIRST_ABI[wall]}, this kernel has ${abi}`);
+    throw layerMissingError(
+      'landlock',
+      `${wall} needs ABI ${FIRST_ABI[wall]}, this kernel has ${abi}`,
+    );
   });
 }

@@ -27,7 +27,7 @@ export class AnswerDecoder {
     const found: Answer[] = [];
     while (this.#pending.length >= 8) {
       const length = this.#pending.readUInt32LE(0);
-      if (length > WIRE.answer) throw malformed(`an answer of ${length} bytes`);
+      if (length > WIRE.answer) throw malformedError(`an answer of ${length} bytes`);
       if (this.#pending.length < 8 + length) break;
       found.push(decode(this.#pending.readUInt32LE(4), this.#pending.subarray(8, 8 + length)));
       this.#pending = this.#pending.subarray(8 + length);
@@ -36,7 +36,7 @@ export class AnswerDecoder {
   }
 }
 
-function malformed(what: string): KilnError {
+function malformedError(what: string): KilnError {
   return new KilnError('E_PROTOCOL', `the sandbox’s init sent what it must not send: ${what}`, {
     hint: 'the sandbox was taken over or kiln-init is of another version; the sandbox is destroyed',
   });
@@ -44,22 +44,23 @@ function malformed(what: string): KilnError {
 
 function decode(type: number, payload: Buffer): Answer {
   const [name, message] = answers.get(type) ?? [];
-  if (name === undefined || message === undefined) throw malformed(`an answer of type ${type}`);
+  if (name === undefined || message === undefined)
+    throw malformedError(`an answer of type ${type}`);
   const found: Record<string, unknown> = { type: name };
   for (const [field, [, most]] of Object.entries<Times>(message.fields)) {
     if (most > 1) found[field] = [];
   }
   const times = new Map<FieldName, number>();
   for (let at = 0; at < payload.length; ) {
-    if (payload.length - at < 8) throw malformed(`${name}: a cut field`);
+    if (payload.length - at < 8) throw malformedError(`${name}: a cut field`);
     const tag = payload.readUInt32LE(at);
     const length = payload.readUInt32LE(at + 4);
-    if (length > payload.length - at - 8) throw malformed(`${name}: a field beyond its end`);
+    if (length > payload.length - at - 8) throw malformedError(`${name}: a field beyond its end`);
     const field = fieldNames.get(tag);
     const [, most] = (field && message.fields[field]) ?? [];
-    if (field === undefined || most === undefined) throw malformed(`${name}: field ${tag}`);
+    if (field === undefined || most === undefined) throw malformedError(`${name}: field ${tag}`);
     const count = (times.get(field) ?? 0) + 1;
-    if (count > most) throw malformed(`${name}: ${field} more than ${most} times`);
+    if (count > most) throw malformedError(`${name}: ${field} more than ${most} times`);
     times.set(field, count);
     const bytes = payload.subarray(at + 8, at + 8 + length);
     const parts = decodeField(`${name}: ${field}`, field, bytes);
@@ -68,7 +69,8 @@ function decode(type: number, payload: Buffer): Answer {
     at += 8 + length;
   }
   for (const [field, [least]] of Object.entries<Times>(message.fields)) {
-    if ((times.get(field as FieldName) ?? 0) < least) throw malformed(`${name} without ${field}`);
+    if ((times.get(field as FieldName) ?? 0) < least)
+      throw malformedError(`${name} without ${field}`);
   }
   return found as unknown as Answer;
 }
@@ -78,11 +80,11 @@ function decodeField(whose: string, field: FieldName, bytes: Buffer): Record<str
   let at = 0;
   for (const [name, part] of Object.entries<Part>(FIELDS[field].parts)) {
     const decoded = decodePart(part, bytes.subarray(at));
-    if (decoded === undefined) throw malformed(`${whose} with another ${name}`);
+    if (decoded === undefined) throw malformedError(`${whose} with another ${name}`);
     found[name] = decoded.value;
     at += decoded.length;
   }
-  if (at !== bytes.length) throw malformed(`${whose} with more than is its`);
+  if (at !== bytes.length) throw malformedError(`${whose} with more than is its`);
   return found;
 }
 

@@ -53,7 +53,7 @@ export function encodeMessage(
     let size = 0;
     for (const [name, part] of Object.entries<Part>(FIELDS[op].parts)) {
       const bytes = encodePart(part, field[name]);
-      if (bytes === undefined) throw unfit(op, name, field[name]);
+      if (bytes === undefined) throw fieldError(op, name, field[name]);
       size += bytes.length;
       parts.push(bytes);
     }
@@ -73,7 +73,7 @@ export function encodeMessage(
   return Buffer.concat(parts);
 }
 
-function unfit(op: string, name: string, value: unknown): KilnError {
+function fieldError(op: string, name: string, value: unknown): KilnError {
   const said = typeof value === 'string' ? JSON.stringify(value.slice(0, 200)) : String(value);
   const cut = typeof value === 'string' && value.includes('\0');
   return new KilnError(

@@ -8,7 +8,7 @@ import { planRun, readSecrets } from '../../jobs/run/plan.ts';
 import { destroySandbox } from '../../sandbox/domain/destroy.ts';
 import { whyEndless } from '../../sandbox/domain/ending.ts';
 import { findSandbox, listSandboxes, sandboxUsage } from '../../sandbox/domain/sandbox-record.ts';
-import { notFile, openFile } from '../../sandbox/door/open-file.ts';
+import { notFileError, openFile } from '../../sandbox/door/open-file.ts';
 import { PlannedSandbox } from '../../sandbox/door/planned-sandbox.ts';
 import type { Answer, CallContext } from './methods.ts';
 import type { OpenSandbox } from './open-sandboxes.ts';
@@ -132,7 +132,7 @@ export const answerClose: Answer<'CloseSandbox'> = async ({ sandbox }, context) 
 
 export const answerWrite: Answer<'WriteFile'> = async (parameters, context) => {
   const { path, data, append = false, mode = 0o644 } = parameters;
-  if (!path.startsWith('/')) throw notFile(path, 'it is not an absolute path');
+  if (!path.startsWith('/')) throw notFileError(path, 'it is not an absolute path');
   if (mode < 0 || mode > 0o777) {
     const hint = 'it is in decimal: 420 is 0644';
     throw new KilnError('E_ARGUMENT', `mode: ${mode} is not from 0 to 511`, { hint });
