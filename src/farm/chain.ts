@@ -80,7 +80,7 @@ export class FarmFiles implements Disposable {
     try {
       return new FarmFiles(top, title, Folder.open(below(top, FOLDER)));
     } catch (cause) {
-      throw noChain(title, cause);
+      throw noChainError(title, cause);
     }
   }
 
@@ -96,7 +96,7 @@ export class FarmFiles implements Disposable {
 
   chain(): FarmChain {
     const chain = this.existing();
-    if (chain === undefined) throw noChain(this.#title);
+    if (chain === undefined) throw noChainError(this.#title);
     return chain;
   }
 
@@ -164,7 +164,7 @@ export class FarmFiles implements Disposable {
   }
 }
 
-export function noChain(path: string, cause?: unknown): KilnError {
+export function noChainError(path: string, cause?: unknown): KilnError {
   return new KilnError('E_FARM_CHAIN', `no chain was given to a pool in ${path}`, {
     hint: '`kiln farm status` lists your chains',
     cause,

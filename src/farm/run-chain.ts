@@ -93,7 +93,7 @@ export async function buildFarmChain(
     files.keep(chain);
     if (end === 'ended') refuseUnbegun(files);
     tell(chain, files, reports, context);
-    if (end === 'removed') failure = interruption(chain.id, context.signal.reason);
+    if (end === 'removed') failure = interruptionError(chain.id, context.signal.reason);
     if (end === 'removed' || files.isStopped) break;
     for (const name of failedForGood(chain, files)) lost.add(name);
     if (!(await isWorthAnother(chain, files, records, lost))) break;
@@ -269,7 +269,7 @@ function failedForGood(chain: FarmChain, files: FarmFiles): string[] {
   });
 }
 
-function interruption(id: string, reason: unknown): KilnError {
+function interruptionError(id: string, reason: unknown): KilnError {
   if (reason instanceof KilnError) return reason;
   return new KilnError('E_INTERRUPTED', `chain ${id} was taken out of the queue`);
 }

@@ -210,25 +210,28 @@ function requestOf(
 async function ownLock(engine: Engine, { name, id, lock }: Step['image']): Promise<ImageLock> {
   const named = await resolveImage(engine, name, engine.cwd());
   if (named.kind !== 'recipe' || lock === null || id === null) {
-    throw another(name, `this machine has no recipe ${name}`);
+    throw otherImageError(name, `this machine has no recipe ${name}`);
   }
   // Root would fetch what a user's step says.
   const outside = lock.packages.packages.find(({ location }) => isAbsoluteUrl(location));
   if (engine.owner !== undefined && outside !== undefined) {
-    throw another(name, `${outside.nevra} is at ${outside.location}, not below a repository`);
+    throw otherImageError(
+      name,
+      `${outside.nevra} is at ${outside.location}, not below a repository`,
+    );
   }
   const recipe = await readRecipe(engine, named.path);
   const own = (await describeRecipe(recipe, lock.packages.packages)).lock;
   if (own === undefined) {
     const why = 'its recipe here does not have all repositories that the packages come from';
-    throw another(name, why);
+    throw otherImageError(name, why);
   }
   const made = await requestedImage({ lock: own.packages, settings: lockedSettings(own) });
   if (made === id) return own;
-  throw another(name, `its recipe here makes ${made.slice(0, 12)} of the same packages`);
+  throw otherImageError(name, `its recipe here makes ${made.slice(0, 12)} of the same packages`);
 }
 
-function another(name: string, why: string): KilnError {
+function otherImageError(name: string, why: string): KilnError {
   return new KilnError('E_FARM_IMAGE', `${name} is another image on this machine: ${why}`, {
     hint: 'a worker and the submitting machine need the same kiln and the same recipes',
   });

@@ -11,7 +11,13 @@ import {
 import { lockAccess } from '../packages/repository/transport/access.ts';
 import type { LoadedImageRecipe } from '../recipe/load-image-recipe.ts';
 import { isTrusted } from '../recipe/named.ts';
-import { anywhere, inFolder, inRealFolder, notAllowed, type RecipeReach } from '../recipe/reach.ts';
+import {
+  anywhere,
+  inFolder,
+  inRealFolder,
+  notAllowedError,
+  type RecipeReach,
+} from '../recipe/reach.ts';
 import { askedDigest, type ImageLock, readImageLock } from './lock.ts';
 import type { RecipePlace } from './read-recipe.ts';
 
@@ -58,7 +64,7 @@ async function bound(lock: Lock, given: GivenLock): Promise<Lock> {
 function refuseFiles({ packages }: Lock, { file, reach }: GivenLock): void {
   const outside = packages.find(({ location }) => location.startsWith('file:'));
   if (outside === undefined || reach.below === undefined) return;
-  throw notAllowed(file, outside.location, 'it is a file of its own');
+  throw notAllowedError(file, outside.location, 'it is a file of its own');
 }
 
 /**

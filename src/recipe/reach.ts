@@ -42,13 +42,13 @@ export function inFolder({ title, folder, fixtures, copy }: Bounds): RecipeReach
   const place: RecipeReach['place'] = async (path, kind) => {
     if ([resolve(fixtures), PUBLIC_KEYS].some((open) => isWithin(path, open)))
       return await free.place(path, kind);
-    if (!isWithin(path, folder)) throw notAllowed(title, path, 'it lies elsewhere');
+    if (!isWithin(path, folder)) throw notAllowedError(title, path, 'it lies elsewhere');
     try {
       if (copy !== undefined) return await copy.files.beside(copy.path, relative(folder, path));
       closeSync(openWithin(path, folder));
     } catch (error) {
       if (hasErrno(error, 'EXDEV', 'ELOOP'))
-        throw notAllowed(title, path, 'a link leads elsewhere');
+        throw notAllowedError(title, path, 'a link leads elsewhere');
       // What is not there is told by who needs it.
       if (copy !== undefined) throw error;
     }
@@ -63,7 +63,7 @@ export async function inRealFolder(path: string): Promise<string> {
   return join(folder, basename(path));
 }
 
-export function notAllowed(title: string, path: string, why: string): KilnError {
+export function notAllowedError(title: string, path: string, why: string): KilnError {
   return new KilnError(
     'E_HOST_NOT_ALLOWED',
     `${title} may name what lies in its folder, not ${path}: ${why}`,

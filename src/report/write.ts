@@ -60,12 +60,12 @@ export async function renewReport(directory: HeldPath, owner: Owner): Promise<st
   } else if (chain !== undefined) {
     await writeTexts(directory, [await makeChainReport(directory, chain)], owner);
   } else {
-    throw noResult(join(directory, RESULT_FILE));
+    throw noResultError(join(directory, RESULT_FILE));
   }
   return join(directory, REPORT_FILE);
 }
 
-export function noResult(path: string): KilnError {
+export function noResultError(path: string): KilnError {
   return new KilnError('E_RESULT', `${path} does not exist`, {
     hint: 'name the directory that --resultdir named',
   });

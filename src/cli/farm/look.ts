@@ -3,7 +3,13 @@ import { stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { KilnError } from '../../errors.ts';
-import { type FarmChain, FarmFiles, findChain, knownChains, noChain } from '../../farm/chain.ts';
+import {
+  type FarmChain,
+  FarmFiles,
+  findChain,
+  knownChains,
+  noChainError,
+} from '../../farm/chain.ts';
 import { whyStepsWait } from '../../farm/dag.ts';
 import { queued, removeDag, requirePool, type Slot, slots } from '../../farm/pool.ts';
 import { workerOf } from '../../farm/prepare.ts';
@@ -95,7 +101,7 @@ async function list(caller: Caller, json: boolean): Promise<void> {
 /** @throws KilnError E_FARM_CHAIN, E_RESULTDIR */
 export async function filesIn(directory: string, { paths }: Caller): Promise<FarmFiles> {
   const top = await paths.existing(directory);
-  if (top === undefined) throw noChain(directory);
+  if (top === undefined) throw noChainError(directory);
   return FarmFiles.open(top, directory);
 }
 

@@ -14,7 +14,7 @@ import { KilnError } from '../../errors.ts';
 import { type StatePaths, statePaths } from '../../host/state/paths.ts';
 import { deferred } from '../../promise.ts';
 import { roomIn } from '../../remote/wire.ts';
-import { noResult, renewReport } from '../../report/write.ts';
+import { noResultError, renewReport } from '../../report/write.ts';
 import { type Caller, listenForInterruption } from '../caller/caller.ts';
 import { KilnCommand } from '../options/command.ts';
 import { LogView } from '../output/print.ts';
@@ -267,7 +267,7 @@ export function reportCommand(caller: Caller): KilnCommand {
     .addHelpText('after', REPORT_EXAMPLES)
     .action(async (directory: string) => {
       const folder = await caller.paths.existing(directory);
-      if (folder === undefined) throw noResult(directory);
+      if (folder === undefined) throw noResultError(directory);
       const path = await renewReport(folder, caller.ids);
       caller.stdout.write(`${path}\n`);
       caller.exitStatus = 0;

@@ -54,7 +54,7 @@ export async function buildChain(
   refuseCycles(run, request);
   await run.run();
   await results.remove(run.lost());
-  const interrupted = signal?.aborted ? asInterruption(signal.reason) : undefined;
+  const interrupted = signal?.aborted ? interruptionError(signal.reason) : undefined;
   return {
     startedAt,
     members: run.reports(),
@@ -84,7 +84,7 @@ async function recall(
 
 const INTERRUPTED = 130;
 
-function asInterruption(reason: unknown): KilnError {
+function interruptionError(reason: unknown): KilnError {
   if (reason instanceof KilnError) return reason;
   return new KilnError('E_INTERRUPTED', 'interrupted', { cause: reason });
 }

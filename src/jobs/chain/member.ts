@@ -34,13 +34,14 @@ export async function readMembers(
   for await (const result of readRpms(paths, { depth: 'header', signal })) {
     // The child answers with the path that it was given.
     const path = openedPath(result.file);
-    if (result.error !== undefined) throw notASource(path, 'is not a source package', result.error);
+    if (result.error !== undefined)
+      throw notASourceError(path, 'is not a source package', result.error);
     const { package: rpm } = result;
-    if (!rpm.isSource) throw notASource(path, 'is a binary package, not a source package');
+    if (!rpm.isSource) throw notASourceError(path, 'is a binary package, not a source package');
     const { name, version, release } = rpm;
     const id = `${name}-${version}-${release}`;
     if (!/^[A-Za-z0-9_][^/\s\0]*$/.test(id)) {
-      throw notASource(path, 'has a name that cannot be that of a directory');
+      throw notASourceError(path, 'has a name that cannot be that of a directory');
     }
     const sha256 = await sha256Of(path);
     const other = members.get(id);
@@ -58,7 +59,7 @@ export async function readMembers(
   return [...members.values()].sort((a, b) => place.get(a.path)! - place.get(b.path)!);
 }
 
-function notASource(path: string, what: string, cause?: KilnError): KilnError {
+function notASourceError(path: string, what: string, cause?: KilnError): KilnError {
   return new KilnError('E_BUILD_SOURCE', `${path} ${what}`, {
     cause,
     hint: 'a chain is built of .src.rpm files; `kiln rpm query` tells what a file is',

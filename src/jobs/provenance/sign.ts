@@ -104,7 +104,7 @@ async function signBatch(
     try {
       using target = closing(openat2(to, file, NEW_FILE));
       const copy = await writeSigned(fd, target.fd, parts, signer, signal);
-      if (copy.from !== before.sha256) throw changed(file);
+      if (copy.from !== before.sha256) throw changedError(file);
       fchownSync(target.fd, owner.uid, owner.gid);
       fchmodSync(target.fd, fstatSync(fd).mode & PERMISSIONS);
       signed.set(file, { ...before, sha256: copy.sha256, size: copy.size });
@@ -124,11 +124,11 @@ function openPackage(directory: number, file: string): number {
   try {
     return openat2(directory, file, FILE_BELOW);
   } catch (cause) {
-    throw changed(file, cause);
+    throw changedError(file, cause);
   }
 }
 
-function changed(file: string, cause?: unknown): KilnError {
+function changedError(file: string, cause?: unknown): KilnError {
   return new KilnError('E_BUILD_OUTPUT', `${file} changed before it could be signed`, {
     hint: 'nothing else may write to the result directory of a build that runs',
     cause,

@@ -204,7 +204,7 @@ export class ScriptSession implements AsyncDisposable {
         break;
       case 'read':
         this.#answers.write(encodeFrame(this.#read(message.path)));
-        if (this.#answers.writableLength > MAX_UNREAD_FILES) throw this.#unread();
+        if (this.#answers.writableLength > MAX_UNREAD_FILES) throw this.#unreadError();
         break;
       case 'spawn':
         this.#spawn(message);
@@ -269,12 +269,12 @@ export class ScriptSession implements AsyncDisposable {
     const writable = this.#messages.write(encodeFrame(message));
     if (this.#messages.writableLength > MAX_UNREAD) {
       this.#messages.destroy();
-      this.#stop.abort(this.#unread());
+      this.#stop.abort(this.#unreadError());
     }
     return writable;
   }
 
-  #unread(): KilnError {
+  #unreadError(): KilnError {
     return new KilnError('E_RECIPE_SCRIPT', `${this.#options.path} does not read kiln's answers`, {
       hint: 'it was ended, before its unread answers fill the memory; a recipe that uses zx reads them',
     });

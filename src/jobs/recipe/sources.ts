@@ -26,11 +26,12 @@ const MODULE = /\.(?:m?[tj]s|json)$/;
 
 /** The text of a module below `folder`; links may not lead out of it. @throws KilnError E_RECIPE_READ */
 export function readModule(folder: RecipeFolder, path: string): string {
-  if (!MODULE.test(path)) throw unreadable(path, 'modules end in .ts, .mts, .js, .mjs or .json');
+  if (!MODULE.test(path))
+    throw unreadableError(path, 'modules end in .ts, .mts, .js, .mjs or .json');
   using file = closing(openBeneath(folder, path));
   const stats = fstatSync(file.fd);
-  if (!stats.isFile()) throw unreadable(path, 'it is no file');
-  if (stats.size > RECIPE_SIZE_LIMIT) throw unreadable(path, 'it is too large for a module');
+  if (!stats.isFile()) throw unreadableError(path, 'it is no file');
+  if (stats.size > RECIPE_SIZE_LIMIT) throw unreadableError(path, 'it is too large for a module');
   return utf8Text(readFileSync(file.fd), path);
 }
 
@@ -38,11 +39,11 @@ function openBeneath(folder: RecipeFolder, path: string): number {
   try {
     return folder.open(path);
   } catch (cause) {
-    throw unreadable(path, 'a recipe may read what lies in its folder and below', cause);
+    throw unreadableError(path, 'a recipe may read what lies in its folder and below', cause);
   }
 }
 
-function unreadable(path: string, why: string, cause?: unknown): KilnError {
+function unreadableError(path: string, why: string, cause?: unknown): KilnError {
   return new KilnError('E_RECIPE_READ', `the recipe cannot have ${path}: ${why}`, {
     cause,
     hint: 'put the file into the folder of the recipe; see docs/recipes.md',
@@ -105,7 +106,7 @@ export async function readySources(
         ? await fetched(source, fetching)
         : await copied(source.file, source, fetching);
     const bytes = (await stat(found.path)).size;
-    if (bytes > largest) throw tooLarge(source);
+    if (bytes > largest) throw tooLargeError(source);
     if (found.from !== 'cache') room -= bytes;
     ready.push({ name, bytes, ...found });
   }
@@ -195,7 +196,7 @@ async function findOffered(
       const stream = createReadStream('', { fd: openUserFile(path) });
       return (await keep(stream, { ...source, sha256 }, cache)).path;
     }
-    if (entry === name) throw wrongDigest(name, sha256, found, path);
+    if (entry === name) throw digestError(name, sha256, found, path);
   }
   return undefined;
 }
@@ -222,7 +223,7 @@ async function keep(stream: Readable, source: Bounded, cache: Cache) {
       async function* (chunks: AsyncIterable<Buffer>) {
         for await (const chunk of chunks) {
           received += chunk.length;
-          if (received > limit) throw tooLarge(source);
+          if (received > limit) throw tooLargeError(source);
           yield chunk;
         }
       },
@@ -230,7 +231,7 @@ async function keep(stream: Readable, source: Bounded, cache: Cache) {
     );
     const sha256 = await sha256Of(temporary);
     if (source.sha256 !== undefined && source.sha256 !== sha256) {
-      throw wrongDigest(name, source.sha256, sha256, name);
+      throw digestError(name, source.sha256, sha256, name);
     }
     const path = cache.object(`sha256:${sha256}`);
     await using handle = await open(temporary);
@@ -242,13 +243,13 @@ async function keep(stream: Readable, source: Bounded, cache: Cache) {
   }
 }
 
-function tooLarge({ name, limit }: Bounded): KilnError {
+function tooLargeError({ name, limit }: Bounded): KilnError {
   return new KilnError('E_SOURCE', `source ${name} is larger than ${sizeInWords(limit)}`, {
     hint: 'raise its `max-size` in the recipe; for users `users.limits.disk` and what is left of `users.limits.storage` are the most',
   });
 }
 
-function wrongDigest(name: string, wanted: string, found: string, path: string): KilnError {
+function digestError(name: string, wanted: string, found: string, path: string): KilnError {
   return new KilnError(
     'E_SOURCE_DIGEST',
     `source ${name} is not the one the recipe names: ${path} has the sha256 ${found}, not ${wanted}`,

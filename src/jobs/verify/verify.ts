@@ -145,10 +145,10 @@ async function buildAgain(
   const { differences: found, pairs } = await comparePackages(paths(first), paths(second), signal);
   if (found.length === 0) return { ...first, differences: found };
   const differences = await explainContent(found, pairs, join(work.path, 'unpacked'), signal);
-  return { ...failed(first, differ(differences)), differences };
+  return { ...failed(first, differenceError(differences)), differences };
 }
 
-function differ(differences: readonly Difference[]): KilnError {
+function differenceError(differences: readonly Difference[]): KilnError {
   const [first] = differences;
   const what = [first?.package, first?.path, first?.what].filter(Boolean).join(': ');
   const more = differences.length === 1 ? '' : `, and ${differences.length - 1} more`;

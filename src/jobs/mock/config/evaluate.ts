@@ -128,7 +128,7 @@ function configValue(value: unknown, depth = 0): ConfigValue {
 export async function* evaluateConfigs(
   jobs: readonly ConfigJob[],
 ): AsyncGenerator<EvaluatedConfig | KilnError, void, undefined> {
-  if (!existsSync(PYTHON)) throw lacking(`there is no ${PYTHON}`);
+  if (!existsSync(PYTHON)) throw evaluationError(`there is no ${PYTHON}`);
   const pipe = createPipe(0);
   const parts = PARTS.map((name) => openSync(programPart(name), 'r'));
   const answers = new Socket({ fd: pipe.write, readable: false, writable: true });
@@ -163,7 +163,8 @@ export async function* evaluateConfigs(
       begin();
     }
   } catch (error) {
-    if (error instanceof KilnError && error.code === 'E_MOCK_PYTHON') throw lacking(error.message);
+    if (error instanceof KilnError && error.code === 'E_MOCK_PYTHON')
+      throw evaluationError(error.message);
     throw error;
   } finally {
     answers.destroy();
@@ -171,7 +172,7 @@ export async function* evaluateConfigs(
   }
 }
 
-function lacking(why: string): KilnError {
+function evaluationError(why: string): KilnError {
   return new KilnError('E_MOCK_PYTHON', `mock's configurations cannot be evaluated: ${why}`, {
     hint: 'install python3-jinja2 (Debian, Ubuntu, Fedora) or python3-Jinja2 (openSUSE); recipes of kiln’s, such as -r debian-build, do without',
   });

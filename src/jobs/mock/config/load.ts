@@ -199,7 +199,7 @@ class ConfigFiles {
       opened = openUserFile(path);
     } catch (error) {
       if (hasErrno(error, 'ENOENT', 'ENOTDIR')) return undefined;
-      throw cannotRead(path, error);
+      throw readError(path, error);
     }
     using file = closing(opened);
     const link = `/proc/self/fd/${file.fd}`;
@@ -211,14 +211,14 @@ class ConfigFiles {
       );
     }
     this.#isTrusted &&= this.#trusted.some(lies);
-    const text = readUserText(link, CONFIG_SIZE_LIMIT, (cause) => cannotRead(path, cause));
+    const text = readUserText(link, CONFIG_SIZE_LIMIT, (cause) => readError(path, cause));
     this.#bytes += text.length;
     if (this.#bytes > MAX_BYTES) throw new Error(`its files have more than ${MAX_BYTES} bytes`);
     return text;
   }
 }
 
-function cannotRead(path: string, cause: unknown): Error {
+function readError(path: string, cause: unknown): Error {
   const why =
     cause instanceof Error ? cause.message.replaceAll(/\/proc\/self\/fd\/\d+/g, path) : cause;
   return new Error(`cannot read ${path}: ${why}`);

@@ -22,7 +22,7 @@ import {
   namedBy,
   type PackageSession,
   PROTECTED,
-  rpmFailed,
+  transactionError,
   withPackages,
 } from './transaction.ts';
 
@@ -98,7 +98,7 @@ async function upgrade(
       const there = new Set(left.map(({ nevra }) => nevra));
       if (!lock.packages.every(({ nevra }) => there.has(nevra))) {
         await root.note({ changing: false });
-        throw rpmFailed('the packages cannot be installed', result);
+        throw transactionError('the packages cannot be installed', result);
       }
     }
     if (erased.length === 0) return;
@@ -108,7 +108,7 @@ async function upgrade(
       ...erased.map(({ nevra }) => rpmName(nevra)),
     ]);
     if (removed.exitCode !== 0)
-      throw rpmFailed('packages that conflict cannot be removed', removed);
+      throw transactionError('packages that conflict cannot be removed', removed);
   });
 }
 

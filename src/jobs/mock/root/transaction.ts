@@ -108,7 +108,7 @@ export async function changing(root: MockRoot, act: () => Promise<void>): Promis
   await root.note({ changing: false });
 }
 
-export function rpmFailed(what: string, { output, exitCode, signal }: Captured): KilnError {
+export function transactionError(what: string, { output, exitCode, signal }: Captured): KilnError {
   const lines = output.split('\n').filter((line) => line.trim() !== '');
   const end = signal === null ? `exit status ${exitCode}` : `killed by ${signal}`;
   const shown = lines.slice(-20).map((line) => `\n  ${line}`);
@@ -204,7 +204,7 @@ export async function removePackages(
       if (absent.length > 0) continue;
       const more = dependents(test.output).filter((name) => !wanted.has(name));
       if (more.length === 0 || round === MAX_ROUNDS) {
-        throw rpmFailed('the packages cannot be removed', test);
+        throw transactionError('the packages cannot be removed', test);
       }
       for (const name of more) wanted.add(name);
     }
@@ -219,7 +219,7 @@ export async function removePackages(
       const result = await session.rpm(['-e', ...wanted]);
       if (result.exitCode === 0) return;
       await root.note({ changing: false });
-      throw rpmFailed('the packages cannot be removed', result);
+      throw transactionError('the packages cannot be removed', result);
     });
     const left = new Set((await installedPackages(session.sandbox, signal)).map((it) => it.nevra));
     root.setPackages(root.packages().filter(({ nevra }) => left.has(nevra)));

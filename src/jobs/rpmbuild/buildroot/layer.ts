@@ -60,7 +60,7 @@ export async function solveLayer(
   { requires, additionalPackages }: LayerRequest,
 ): Promise<Layer> {
   const { arch } = base.image.manifest;
-  if (set.members.length === 0) throw unknownRepositories();
+  if (set.members.length === 0) throw unknownRepositoriesError();
   const { lock, warnings } = await solve(set, {
     arch,
     install: [...base.install, ...additionalPackages],
@@ -74,7 +74,7 @@ export async function solveLayer(
   }).catch(async (error: unknown) => {
     // What a chain or --addrepo adds need not have what the image is made of.
     const isUnknown = isKilnCode(error, 'E_SOLVER_NO_MATCH');
-    if (isUnknown && base.repositories.length === 0) throw unknownRepositories();
+    if (isUnknown && base.repositories.length === 0) throw unknownRepositoriesError();
     throw await missingRequires(error, set, { arch, signal });
   });
   const there = new Set(base.packages.map(({ digest }) => digest));
@@ -86,7 +86,7 @@ export async function solveLayer(
   return { lock: onTop(lock, added, [...additionalPackages, ...requires]), whole, warnings };
 }
 
-function unknownRepositories(): KilnError {
+function unknownRepositoriesError(): KilnError {
   const what =
     'kiln does not know where to get packages from: an image does not tell where it came from';
   return new KilnError('E_BUILD_REPOSITORIES', what, {

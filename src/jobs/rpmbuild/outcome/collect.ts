@@ -97,7 +97,7 @@ async function findPackages(
   const paths = files.map(({ path }) => path);
   for await (const result of readIdentities(paths, { signal: run.signal })) {
     const { folder, file } = files[result.index]!;
-    if (result.error !== undefined) throw notAPackage(file, result.error);
+    if (result.error !== undefined) throw notAPackageError(file, result.error);
     found.push({ folder, file, identity: result.package });
   }
   return found;
@@ -106,11 +106,11 @@ async function findPackages(
 function isFile(folder: number, name: Buffer, path: string): boolean {
   const stats = statAt(folder, name);
   if (stats?.isDirectory() === true)
-    throw notAPackage(`${path}/${name}`, new Error('it is a directory'));
+    throw notAPackageError(`${path}/${name}`, new Error('it is a directory'));
   return stats?.isFile() === true;
 }
 
-function notAPackage(name: string, cause: Error): KilnError {
+function notAPackageError(name: string, cause: Error): KilnError {
   return new KilnError('E_BUILD_OUTPUT', `the build made ${name}, which is not a package`, {
     cause,
     hint: 'only rpmbuild may write to RPMS and SRPMS; look for what else does in the spec',
