@@ -113,7 +113,7 @@ function checkLocation({ location, nevra, repository }: LockedPackage, local: bo
 async function localPackage(path: string, entry: LockedPackage): Promise<string> {
   if (await hasContent(path, entry.digest, entry.size)) return path;
   const found = await stat(path).catch(() => undefined);
-  throw changed(path, entry, found === undefined ? 'is missing' : 'is not the locked package');
+  throw changedError(path, entry, found === undefined ? 'is missing' : 'is not the locked package');
 }
 
 async function copiedPackage(
@@ -125,10 +125,10 @@ async function copiedPackage(
   const { digest, size: maxSize } = entry;
   const copy = await localFile(repository, path, { digest, maxSize }, cache);
   if (copy !== undefined) return copy;
-  throw changed(path, entry, 'is missing, or not the locked package');
+  throw changedError(path, entry, 'is missing, or not the locked package');
 }
 
-function changed(path: string, entry: LockedPackage, why: string): KilnError {
+function changedError(path: string, entry: LockedPackage, why: string): KilnError {
   return new KilnError(
     'E_PACKAGE_CHANGED',
     `${entry.nevra} of repository ${entry.repository}: ${path} ${why}`,

@@ -14,7 +14,7 @@ import { fixturesHint, isGone } from './trust/keys.ts';
 /** openat2(2), of a link beneath a folder. */
 const LEADS_OUT = ['EXDEV', 'ELOOP'];
 
-function leadsOut(id: string, path: string): KilnError {
+function leadsOutError(id: string, path: string): KilnError {
   const what = `repository ${id}: a link leads from ${path} out of the folder of the recipe`;
   return new KilnError('E_HOST_NOT_ALLOWED', what, {
     hint: 'put the file itself there; or confirm with --allow-host if you trust the recipe',
@@ -37,7 +37,7 @@ export function readLocal({ id, below }: Local, path: string, limit: number): Bu
   try {
     return readUserFile(path, limit, 'file', below);
   } catch (cause) {
-    if (hasErrno(cause, ...LEADS_OUT)) throw leadsOut(id, path);
+    if (hasErrno(cause, ...LEADS_OUT)) throw leadsOutError(id, path);
     const missing = isGone(cause) || hasErrno(cause, 'EACCES');
     const make = 'make the metadata with `createrepo_c FOLDER`';
     throw new KilnError(
@@ -78,7 +78,7 @@ export async function localFile(
   try {
     fd = openWithin(path, below);
   } catch (error) {
-    if (hasErrno(error, ...LEADS_OUT)) throw leadsOut(id, path);
+    if (hasErrno(error, ...LEADS_OUT)) throw leadsOutError(id, path);
     if (isGone(error)) return undefined;
     throw error;
   }

@@ -104,13 +104,13 @@ export async function* unpackRpms(
     },
     fail: (error, job) => ({
       job,
-      error: error.code.startsWith('E_CONFINE_') ? left(error) : error,
+      error: error.code.startsWith('E_CONFINE_') ? leftoversError(error) : error,
     }),
   });
 }
 
 /** A child that died could take nothing back. */
-function left({ code, message, cause, details }: KilnError): KilnError {
+function leftoversError({ code, message, cause, details }: KilnError): KilnError {
   const hint = 'the file is probably broken or hostile; what was written of it until then is left';
   return new KilnError(code, message, { cause, details, hint });
 }

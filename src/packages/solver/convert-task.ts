@@ -9,7 +9,7 @@ import { deferred } from '../../promise.ts';
 import { CompsParser } from '../repository/metadata/comps.ts';
 import type { MetadataFile } from '../repository/metadata/read-index.ts';
 import { readMetadata } from '../repository/metadata/read-metadata.ts';
-import { brokenMetadata } from '../repository/metadata/repomd.ts';
+import { metadataError } from '../repository/metadata/repomd.ts';
 import { loadNativeCodecs } from '../rpm/payload/native-codec.ts';
 import { loadLibsolv, REPO_EXTEND_SOLVABLES, REPO_LOCALPOOL } from './libsolv/libsolv.ts';
 import { Pool } from './libsolv/pool.ts';
@@ -107,7 +107,7 @@ async function addMetadata(
   // What is wrong with the file explains why libsolv could not read it.
   if (written instanceof KilnError) throw written;
   if (result !== 0) {
-    throw brokenMetadata(file.location, `${library.pool.error(pool.address)}`);
+    throw metadataError(file.location, `${library.pool.error(pool.address)}`);
   }
   if (written !== undefined) throw written;
 }

@@ -8,7 +8,7 @@ import { drop, findCached, recordText } from '../../host/state/checked-file.ts';
 import { DamagedFileError } from '../../host/state/damage.ts';
 import { createTemporary, isSealed, sealFile, writeWhole } from '../repository/cache.ts';
 import type { ModulesInput } from '../repository/metadata/modules-task.ts';
-import { aboutMetadata, type Group, groupSchema } from '../repository/metadata/read-index.ts';
+import { type Group, groupSchema, metadataFileError } from '../repository/metadata/read-index.ts';
 import { metadataPath, type OpenRepository } from '../repository/open.ts';
 import type { DownloadContext } from '../repository/transport/download.ts';
 import type { ConvertInput } from './convert-task.ts';
@@ -116,7 +116,7 @@ async function convert(
   }).catch((cause: unknown) => {
     if (!(cause instanceof KilnError)) throw cause;
     const files = metadata.map(({ location }) => location).join(' or ');
-    throw aboutMetadata(repository.id, files, cause);
+    throw metadataFileError(repository.id, files, cause);
   });
   await sealFile(output.handle);
   // Before the other file appears: whoever sees that one expects this one.

@@ -48,7 +48,7 @@ export async function solveAnew(
   }
   if (answer.kind === 'incomplete') answer = await ask(await convertAll(set, 'filelists', context));
   if (answer.kind !== 'solved') throw solverError(answer);
-  if (answer.packages.length === 0 && answer.idle.length > 0) throw asksForNothing(answer.idle);
+  if (answer.packages.length === 0 && answer.idle.length > 0) throw emptyRequestError(answer.idle);
   const warnings = [
     ...answer.missing.map((name) => `no repository has ${name}, which is in a requested group`),
     ...answer.gone.map((nevra) => `no repository has ${nevra} any more`),
@@ -58,7 +58,7 @@ export async function solveAnew(
   return { lock: makeLock(set, request, answer.packages), warnings };
 }
 
-function asksForNothing(idle: readonly string[]): KilnError {
+function emptyRequestError(idle: readonly string[]): KilnError {
   const many = idle.length > 1;
   return new KilnError(
     'E_SOLVER_REQUEST',
@@ -166,12 +166,12 @@ async function runSolver(
       signal: context.signal,
     });
   } catch (error) {
-    throw isKilnCode(error, ...FAULTS_OF_A_FILE) ? beyondSolver(set, error) : error;
+    throw isKilnCode(error, ...FAULTS_OF_A_FILE) ? beyondSolverError(set, error) : error;
   }
 }
 
 /** Which repository it was cannot be told: they are solved together. */
-function beyondSolver({ members }: RepositorySet, error: KilnError): KilnError {
+function beyondSolverError({ members }: RepositorySet, error: KilnError): KilnError {
   const ids = members.map(({ repository }) => repository.id).join(', ');
   const { code, message, cause, details } = error;
   const found =
@@ -199,7 +199,7 @@ export function expandGroups(
   const conditional = new Map<string, { name: string; requires: string }>();
   for (const text of wanted) {
     const groups = findGroups(known, text);
-    if (groups.length === 0) throw noGroup(known, text);
+    if (groups.length === 0) throw noGroupError(known, text);
     for (const { name, type, requires } of groups.flatMap((group) => group.packages)) {
       if (!INSTALLED.includes(type)) continue;
       if (type !== 'conditional') members.add(name);
@@ -218,7 +218,7 @@ function findGroups(known: readonly Group[], text: string): Group[] {
   return [...direct, ...known.filter(({ kind, id }) => kind === 'group' && inner.includes(id))];
 }
 
-function noGroup(known: readonly Group[], text: string): KilnError {
+function noGroupError(known: readonly Group[], text: string): KilnError {
   const ids = [...new Set(known.map(({ id }) => id))].sort();
   const near = ids.filter((id) => id.includes(text) || text.includes(id)).slice(0, 5);
   const some = near.length > 0 ? near : ids.slice(0, 10);
@@ -260,10 +260,13 @@ function lockPackage(found: SolvedPackage, local: boolean): LockedPackage {
   const { nevra, name, arch, digest, size, repository } = found;
   const { epoch, version, release } = splitEvr(found);
   if (!/^sha(256|384|512):[0-9a-f]+$/.test(digest)) {
-    throw broken(found, `it has the checksum type '${digest.split(':')[0]}', sha256 is the least`);
+    throw brokenError(
+      found,
+      `it has the checksum type '${digest.split(':')[0]}', sha256 is the least`,
+    );
   }
   if (size <= 0 || size > MAX_PACKAGE) {
-    throw broken(found, `it has ${size} bytes, from 1 to ${MAX_PACKAGE} can be had`);
+    throw brokenError(found, `it has ${size} bytes, from 1 to ${MAX_PACKAGE} can be had`);
   }
   const location = resolveLocation(found, local, aboutFound(found));
   return { nevra, name, epoch, version, release, arch, digest, size, location, repository };
@@ -272,12 +275,12 @@ function lockPackage(found: SolvedPackage, local: boolean): LockedPackage {
 /** libsolv writes `[epoch:]version-release` and leaves epoch 0 out. */
 function splitEvr(found: SolvedPackage): { epoch: number; version: string; release: string } {
   const match = /^(?:(\d+):)?([^:-]+)-([^:-]+)$/.exec(found.evr);
-  if (match === null) throw broken(found, `'${found.evr}' is not the version of a package`);
+  if (match === null) throw brokenError(found, `'${found.evr}' is not the version of a package`);
   const [, epoch = '0', version = '', release = ''] = match;
   return { epoch: Number(epoch), version, release };
 }
 
-function broken(found: SolvedPackage, why: string): KilnError {
+function brokenError(found: SolvedPackage, why: string): KilnError {
   return new KilnError('E_REPOSITORY_METADATA', `${aboutFound(found)}: ${why}`, {
     hint: 'the metadata of its repository is broken or hostile: leave the package out by `exclude`',
   });

@@ -1,11 +1,11 @@
 import { SaxesParser } from 'saxes';
 import { defined } from '../../../defined.ts';
 import type { Group, GroupPackage } from './read-index.ts';
-import { brokenMetadata } from './repomd.ts';
+import { metadataError } from './repomd.ts';
 
 const TYPES = ['mandatory', 'default', 'optional', 'conditional'] as const;
 
-const broken = (why: string) => brokenMetadata('the comps file', why);
+const broken = (why: string) => metadataError('the comps file', why);
 
 const MAX_GROUPS = 20_000;
 const MAX_MEMBERS = 500_000;

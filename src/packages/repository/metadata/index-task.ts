@@ -5,7 +5,7 @@ import { KilnError } from '../../../errors.ts';
 import type { SingleTask } from '../../../host/confine/task.ts';
 import { isAbsoluteUrl, resolveLocation } from '../transport/location.ts';
 import type { MetadataFile, Metalink, Repomd } from './read-index.ts';
-import { brokenMetadata, type Compression, MAX_METADATA, MAX_OPEN_METADATA } from './repomd.ts';
+import { type Compression, MAX_METADATA, MAX_OPEN_METADATA, metadataError } from './repomd.ts';
 
 export interface IndexInput {
   readonly kind: 'metalink' | 'repomd';
@@ -33,13 +33,13 @@ const SUFFIXES: Readonly<Record<string, Compression>> = {
 
 export function parseRepomd(text: string): Repomd {
   const root = parseXml(text, 'repomd.xml');
-  if (root.name !== 'repomd') throw badRepomd(`its root is <${root.name}>`);
+  if (root.name !== 'repomd') throw repomdError(`its root is <${root.name}>`);
   const data = (type: string) => {
     const found = children(root, 'data').find(({ attributes }) => attributes.type === type);
     return found && metadataFile(found);
   };
   const primary = data('primary');
-  if (primary === undefined) throw badRepomd('it names no primary metadata');
+  if (primary === undefined) throw repomdError('it names no primary metadata');
   return {
     primary,
     ...defined({
@@ -58,7 +58,8 @@ function metadataFile(data: XmlElement): MetadataFile {
   const location = resolveLocation({ location: href, base }, true, `repomd.xml is broken: ${type}`);
   const path = isAbsoluteUrl(location) ? new URL(location).pathname : location;
   const compression = SUFFIXES[path.slice(path.lastIndexOf('.') + 1)];
-  if (compression === undefined) throw badRepomd(`${location} has a compression kiln cannot read`);
+  if (compression === undefined)
+    throw repomdError(`${location} has a compression kiln cannot read`);
   const openDigest = child(data, 'open-checksum');
   return {
     type,
@@ -77,9 +78,10 @@ function digest(element: XmlElement | undefined, type: string): string {
   const length = Object.hasOwn(ALGORITHMS, algorithm) ? ALGORITHMS[algorithm] : undefined;
   if (length === undefined) {
     const what = `${type} has the checksum type '${algorithm}'`;
-    throw badRepomd(`${what}, kiln trusts sha256 to sha512 only`);
+    throw repomdError(`${what}, kiln trusts sha256 to sha512 only`);
   }
-  if (hex.length !== length || !/^[0-9a-f]+$/.test(hex)) throw badRepomd(`${type} has no checksum`);
+  if (hex.length !== length || !/^[0-9a-f]+$/.test(hex))
+    throw repomdError(`${type} has no checksum`);
   return `${algorithm}:${hex}`;
 }
 
@@ -89,11 +91,11 @@ function sizeOf(data: XmlElement, name: string, limit: number): number | undefin
   const size = /^\d{1,15}$/.test(element.text) ? Number(element.text) : Number.NaN;
   if (size <= limit) return size;
   const what = `${data.attributes.type} has the ${name} '${element.text}'`;
-  throw badRepomd(`${what}, the limit is ${limit}`);
+  throw repomdError(`${what}, the limit is ${limit}`);
 }
 
-function badRepomd(why: string): KilnError {
-  return brokenMetadata('repomd.xml', why);
+function repomdError(why: string): KilnError {
+  return metadataError('repomd.xml', why);
 }
 
 const REPOMD = 'repodata/repomd.xml';
@@ -103,7 +105,7 @@ function parseMetalink(text: string): Metalink {
   const files = child(root, 'files');
   const file = children(files, 'file').find((element) => element.attributes.name === 'repomd.xml');
   if (root.name !== 'metalink' || file === undefined)
-    throw badMetalink('it is not about repomd.xml');
+    throw metalinkError('it is not about repomd.xml');
   const urls = children(child(file, 'resources'), 'url')
     .filter((url) => /^https?:\/\//.test(url.text) && url.text.endsWith(`/${REPOMD}`))
     .map((url) => ({
@@ -113,8 +115,8 @@ function parseMetalink(text: string): Metalink {
     .sort((a, b) => b.preference - a.preference);
   const older = children(child(file, 'alternates'), 'alternate');
   const repomds = [file, ...older].flatMap(repomdDigest);
-  if (urls.length === 0) throw badMetalink('it names no http or https mirror');
-  if (repomds.length === 0) throw badMetalink('it has no sha256 or sha512 of repomd.xml');
+  if (urls.length === 0) throw metalinkError('it names no http or https mirror');
+  if (repomds.length === 0) throw metalinkError('it has no sha256 or sha512 of repomd.xml');
   return { mirrors: [...new Set(urls.map((url) => url.base))], repomds };
 }
 
@@ -128,7 +130,7 @@ function repomdDigest(element: XmlElement): string[] {
   return found === undefined ? [] : [found];
 }
 
-function badMetalink(why: string): KilnError {
+function metalinkError(why: string): KilnError {
   return new KilnError('E_REPOSITORY_METADATA', `the metalink is broken: ${why}`, {
     hint: 'try again later, or give a baseurl instead',
   });
@@ -148,7 +150,7 @@ function parseXml(text: string, what: string): XmlElement {
   const root = { name: '', attributes: {}, children: [] as XmlElement[], text: '' };
   const stack: { name: string; children: XmlElement[]; text: string }[] = [root];
   const fail = (why: string): never => {
-    throw brokenMetadata(what, why);
+    throw metadataError(what, why);
   };
   let count = 0;
   const parser = new SaxesParser();

@@ -10,7 +10,7 @@ import type { SingleTask } from '../../../host/confine/task.ts';
 import { loadNativeCodecs } from '../../rpm/payload/native-codec.ts';
 import type { MetadataFile } from './read-index.ts';
 import { readMetadata } from './read-metadata.ts';
-import { brokenMetadata } from './repomd.ts';
+import { metadataError } from './repomd.ts';
 
 /** The limits of a file; EL 8 has 800 streams with 30,000 packages in 9 MiB. */
 const MAX_TEXT = 256 * 2 ** 20;
@@ -107,7 +107,7 @@ export class ModulesParser {
   write(chunk: Buffer): void {
     this.#total += chunk.length;
     if (this.#total > MAX_TEXT)
-      throw brokenMetadata('modules.yaml', `it is longer than ${MAX_TEXT} bytes`);
+      throw metadataError('modules.yaml', `it is longer than ${MAX_TEXT} bytes`);
     this.#text(this.#decoder.decode(chunk, { stream: true }));
   }
 
@@ -120,7 +120,7 @@ export class ModulesParser {
     const lines = (this.#rest + text).split('\n');
     this.#rest = lines.pop() ?? '';
     if (this.#rest.length > MAX_DOCUMENT)
-      throw brokenMetadata('modules.yaml', 'it has a line of more than 16 MiB');
+      throw metadataError('modules.yaml', 'it has a line of more than 16 MiB');
     for (const line of lines) this.#line(line);
   }
 
@@ -132,7 +132,7 @@ export class ModulesParser {
     if (content.trim() === '') return void this.#lines.push('');
     this.#size += content.length;
     if (this.#size > MAX_DOCUMENT)
-      throw brokenMetadata('modules.yaml', 'it has a document of more than 16 MiB');
+      throw metadataError('modules.yaml', 'it has a document of more than 16 MiB');
     this.#lines.push(content);
   }
 
@@ -143,7 +143,7 @@ export class ModulesParser {
     this.#size = 0;
     if (size === 0) return;
     if (++this.#documents > MAX_DOCUMENTS)
-      throw brokenMetadata('modules.yaml', 'it has too many documents');
+      throw metadataError('modules.yaml', 'it has too many documents');
     try {
       this.#take(readDocument(text));
     } catch (error) {

@@ -69,12 +69,12 @@ export async function readIndex<Kind extends keyof typeof SCHEMAS>(
     return await askConfined({ task: 'repository-index', input, validate, limits: LIMITS, signal });
   } catch (cause) {
     if (!(cause instanceof KilnError) || signal?.aborted) throw cause;
-    throw aboutMetadata(repository, kind === 'repomd' ? 'repomd.xml' : 'its metalink', cause);
+    throw metadataFileError(repository, kind === 'repomd' ? 'repomd.xml' : 'its metalink', cause);
   }
 }
 
 /** Errors of the metadata's name the file, but what a child died of does not. */
-export function aboutMetadata(repository: string, file: string, error: KilnError): KilnError {
+export function metadataFileError(repository: string, file: string, error: KilnError): KilnError {
   const ended = isKilnCode(error, ...FAULTS_OF_A_FILE);
   return aboutFile(`repository ${repository}${ended ? `: ${file}` : ''}`, error);
 }
@@ -97,7 +97,7 @@ export async function verifyRepomd(
   const asked = askConfined({ task, input, validate, limits: LIMITS, signal });
   const verdict = await asked.catch((cause: unknown) => {
     if (!(cause instanceof KilnError) || signal?.aborted) throw cause;
-    throw aboutMetadata(repository, 'repomd.xml.asc', cause);
+    throw metadataFileError(repository, 'repomd.xml.asc', cause);
   });
   if (verdict === 'ok') return;
   throw new KilnError(

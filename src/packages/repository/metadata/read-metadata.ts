@@ -5,7 +5,7 @@ import { createGunzip, createZstdDecompress } from 'node:zlib';
 import { KilnError } from '../../../errors.ts';
 import { decodeNative } from '../../rpm/payload/native-codec.ts';
 import type { MetadataFile } from './read-index.ts';
-import { brokenMetadata, type Compression, MAX_METADATA, MAX_OPEN_METADATA } from './repomd.ts';
+import { type Compression, MAX_METADATA, MAX_OPEN_METADATA, metadataError } from './repomd.ts';
 
 const CHUNK = 1 << 20;
 
@@ -26,7 +26,7 @@ export async function* readMetadata(fd: number, file: MetadataFile): AsyncGenera
     }
   } catch (cause) {
     if (cause instanceof KilnError && cause.code !== 'E_RPM_FORMAT') throw cause;
-    throw brokenMetadata(file.location, (cause as Error).message, cause);
+    throw metadataError(file.location, (cause as Error).message, cause);
   } finally {
     source.destroy();
   }
@@ -57,15 +57,15 @@ function checker(
     update(chunk: Buffer): void {
       length += chunk.length;
       if (length > limit)
-        throw brokenMetadata(file.location, `it is longer than ${limit} bytes ${what}`);
+        throw metadataError(file.location, `it is longer than ${limit} bytes ${what}`);
       hash.update(chunk);
     },
     finish(): void {
       if (size !== undefined && length !== size) {
-        throw brokenMetadata(file.location, `it has ${length} bytes ${what} instead of ${size}`);
+        throw metadataError(file.location, `it has ${length} bytes ${what} instead of ${size}`);
       }
       if (expected !== undefined && hash.digest('hex') !== expected) {
-        throw brokenMetadata(
+        throw metadataError(
           file.location,
           `its ${algorithm} (${what}) is not the one in repomd.xml`,
         );

@@ -7,7 +7,7 @@ export const MAX_OPEN_METADATA: number = 8 * 2 ** 30;
 export const COMPRESSIONS = ['none', 'bzip2', 'gzip', 'xz', 'zstd'] as const;
 export type Compression = (typeof COMPRESSIONS)[number];
 
-export function brokenMetadata(file: string, why: string, cause?: unknown): KilnError {
+export function metadataError(file: string, why: string, cause?: unknown): KilnError {
   return new KilnError('E_REPOSITORY_METADATA', `${file} is broken: ${why}`, {
     cause,
     hint: 'the repository is at fault: try again later, or make its metadata anew (createrepo_c)',

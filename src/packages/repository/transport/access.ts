@@ -81,18 +81,18 @@ export class RepositoryAccess {
   #readLine(option: string, path: string): string {
     const [line = ''] = this.#read(option, path).toString('utf8').split(/\r?\n/, 1);
     if (line !== '' && !/[\u0000-\u001f\u007f]/.test(line)) return line;
-    throw this.#fail(`${option} ${path} has no line of text to begin with`);
+    throw this.#accessError(`${option} ${path} has no line of text to begin with`);
   }
 
   #read(option: string, path: string): Buffer {
     try {
       return readUserFile(path, MAX_FILE, 'file', this.#options.below);
     } catch (cause) {
-      throw this.#fail(`${option} ${path} cannot be read`, cause);
+      throw this.#accessError(`${option} ${path} cannot be read`, cause);
     }
   }
 
-  #fail(why: string, cause?: unknown): KilnError {
+  #accessError(why: string, cause?: unknown): KilnError {
     return new KilnError('E_REPOSITORY_ACCESS', `repository ${this.#repository}: ${why}`, {
       hint: 'put the file there, readable for root, or change the option',
       cause,

@@ -127,7 +127,7 @@ async function ask(url: URL, options: GetOptions): Promise<Answer> {
   const { reach, access } = options;
   if (reach === 'public') {
     await checkHost(url).catch((error: unknown) => {
-      throw refused(error);
+      throw connectionError(error);
     });
   }
   const { options: usualOptions, schemes } = await currentClients();
@@ -161,13 +161,13 @@ async function ask(url: URL, options: GetOptions): Promise<Answer> {
   });
   sent.on('error', (cause) => {
     if (options.signal?.aborted) reject(options.signal.reason);
-    else reject(refused(cause));
+    else reject(connectionError(cause));
   });
   sent.end();
   return promise.finally(() => clearTimeout(timer));
 }
 
-function refused(cause: unknown): TransferError {
+function connectionError(cause: unknown): TransferError {
   const transient = !(cause instanceof AddressRefused);
   return new TransferError(reason(cause), { transient, cause });
 }

@@ -29,7 +29,7 @@ function checkSignature({ keys, content, signature }: SignatureInput) {
   const keyring = new Keyring(loadLibrpmio(), keys);
   const signed = Buffer.from(content, 'base64');
   const packets = [...splitPackets(binary(signature))].slice(0, MOST_SIGNATURES);
-  if (packets.length === 0) throw noSignature();
+  if (packets.length === 0) throw noSignatureError();
   const judged = packets.map((packet) => keyring.judge(packet, (use) => use(signed)));
   return judged.some(({ status }) => status === 'ok') ? 'ok' : judged.map(fault).join('; ');
 }
@@ -37,7 +37,7 @@ function checkSignature({ keys, content, signature }: SignatureInput) {
 function binary(signature: string): Buffer {
   if (!signature.startsWith('-----BEGIN')) return Buffer.from(signature, 'base64');
   const packets = loadLibrpmio().dearmor(signature);
-  if (packets?.kind !== Armor.signature) throw noSignature();
+  if (packets?.kind !== Armor.signature) throw noSignatureError();
   return packets.bytes;
 }
 
@@ -46,7 +46,7 @@ function fault({ keyId, status, reason }: JudgedSignature): string {
   return status === 'nokey' ? `${key} is not among the trusted ones` : `${key}: ${reason}`;
 }
 
-function noSignature(): KilnError {
+function noSignatureError(): KilnError {
   return new KilnError('E_REPOSITORY_SIGNATURE', 'repomd.xml.asc is not an OpenPGP signature', {
     hint: 'try again later: the mirror is at fault',
   });

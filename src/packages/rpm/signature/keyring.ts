@@ -175,11 +175,11 @@ function* readCertificates(text: string, library: Librpmio): Generator<Buffer> {
   }
   for (const block of blocks) {
     const packets = library.dearmor(ARMORED_KEY + block);
-    if (packets?.kind !== Armor.publicKey) throw broken();
+    if (packets?.kind !== Armor.publicKey) throw brokenError();
     let rest = packets.bytes;
     do {
       const length = library.certificateLength(rest);
-      if (length === undefined) throw broken();
+      if (length === undefined) throw brokenError();
       yield rest.subarray(0, length);
       rest = rest.subarray(length);
     } while (rest.length > 0);
@@ -200,7 +200,7 @@ function merged(certificates: readonly Buffer[], library: Librpmio): Buffer[] {
   });
 }
 
-function broken(): KilnError {
+function brokenError(): KilnError {
   return new KilnError('E_KEYRING', 'a key of the keyring is broken', {
     hint: 'export it anew: `gpg --armor --export KEY`',
   });

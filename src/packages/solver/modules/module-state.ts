@@ -78,10 +78,10 @@ export class Modules {
     const is = (part: keyof typeof wanted, text: string) =>
       wanted[part] === undefined || matches(wanted[part], text);
     const named = this.streams.filter((one) => is('name', one.name));
-    if (named.length === 0) throw this.#unknown(spec, wanted.name);
+    if (named.length === 0) throw this.#unknownError(spec, wanted.name);
     const ofStream = named.filter((one) => is('stream', one.stream));
     if (ofStream.length === 0)
-      throw noStream(`the module ${wanted.name} has no stream ${wanted.stream}`, named);
+      throw noStreamError(`the module ${wanted.name} has no stream ${wanted.stream}`, named);
     const found = ofStream.filter(
       (one) => is('version', one.version) && is('context', one.context) && is('arch', one.arch),
     );
@@ -94,7 +94,7 @@ export class Modules {
     });
   }
 
-  #unknown(spec: string, name: string): KilnError {
+  #unknownError(spec: string, name: string): KilnError {
     const known = [...new Set(this.streams.map((one) => one.name))];
     const near = known.filter((one) => one.includes(name) || name.includes(one)).slice(0, 5);
     return moduleError(`no repository has the module ${spec}`, {
@@ -112,11 +112,14 @@ export class Modules {
     const chosen =
       streams.size === 1 ? only : (this.enabled.get(name) ?? this.defaults.get(name)?.stream);
     if (chosen !== undefined && streams.has(chosen)) return chosen;
-    throw noStream(`${spec} has several streams, and none is the default or enabled`, matching);
+    throw noStreamError(
+      `${spec} has several streams, and none is the default or enabled`,
+      matching,
+    );
   }
 }
 
-function noStream(message: string, streams: readonly ModuleStream[]): KilnError {
+function noStreamError(message: string, streams: readonly ModuleStream[]): KilnError {
   const known = [...new Set(streams.map(({ stream }) => stream))].sort();
   const [first] = streams;
   return moduleError(message, {
