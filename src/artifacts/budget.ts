@@ -45,12 +45,12 @@ export class Budget {
 
   spend(kind: Exclude<keyof CopyLimits, 'depth'>, amount: number): void {
     this.#used[kind] += amount;
-    if (this.#used[kind] > this.#limits[kind]) throw limitExceeded(kind, this.#limits[kind]);
+    if (this.#used[kind] > this.#limits[kind]) throw limitError(kind, this.#limits[kind]);
     if (kind === 'bytes' || kind === 'entries') this.#room?.(kind === 'bytes' ? amount : 0);
   }
 
   checkDepth(depth: number): void {
-    if (depth > this.#limits.depth) throw limitExceeded('depth', this.#limits.depth);
+    if (depth > this.#limits.depth) throw limitError('depth', this.#limits.depth);
   }
 
   /** Whether it is time to await {@link breathe}. Throws the signal's reason when aborted. */
@@ -77,7 +77,7 @@ const WHAT: Readonly<Record<keyof CopyLimits, (limit: number) => string>> = {
   depth: (limit) => `${limit} directories deep`,
 };
 
-function limitExceeded(kind: keyof CopyLimits, limit: number): KilnError {
+function limitError(kind: keyof CopyLimits, limit: number): KilnError {
   return new KilnError('E_ARTIFACT_LIMIT', `more than ${WHAT[kind](limit)} would be copied`, {
     hint:
       kind === 'holes'

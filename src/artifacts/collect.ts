@@ -77,7 +77,7 @@ export async function collectArtifacts(request: CollectRequest): Promise<Collect
     root: staging.fd,
     owner: request.owner,
     replace: false,
-    failure: (path, cause) => cannotWrite(staging.destination, path, cause),
+    failure: (path, cause) => cannotWriteError(staging.destination, path, cause),
   });
   const room = LONGEST_PATH - staging.length - 1;
   const inventory = new Inventory(budget, room);
@@ -137,7 +137,7 @@ function openBase(rootFd: number, path: string) {
   return unlessErrno(absent, () => closing(openat2(rootFd, path, how)));
 }
 
-function cannotWrite(directory: string, path: ByteString, cause: unknown): KilnError {
+function cannotWriteError(directory: string, path: ByteString, cause: unknown): KilnError {
   const full = hasErrno(cause, 'ENOSPC', 'EDQUOT');
   const hint = full ? `make room on the file system of ${directory}` : 'check the result directory';
   const what = `artifact ${quoteName(path)} cannot be written in ${directory}`;

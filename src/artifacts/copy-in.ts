@@ -110,8 +110,8 @@ function pieceHeader(offset: number, length: number): Buffer {
 }
 
 function placing(item: CopyInItem, { name, contentOnly }: Source): Buffer {
-  if (!item.target.startsWith('/')) throw copyFailed(item, 'the target is not an absolute path');
-  if (item.target.split('/').includes('..')) throw copyFailed(item, 'the target has ".." in it');
+  if (!item.target.startsWith('/')) throw copyError(item, 'the target is not an absolute path');
+  if (item.target.split('/').includes('..')) throw copyError(item, 'the target has ".." in it');
   const mode = (item.target.endsWith('/') ? INTO : 0) | (contentOnly ? CONTENT : 0);
   return step(STEP.place, { name: fromText(item.target), more: fromText(name), mode });
 }
@@ -213,17 +213,17 @@ class Sender {
     await this.#send(Buffer.concat([head, pieceHeader(size, 0)]));
     const after = fstatSync(from.fd, { bigint: true });
     if (after.mtimeNs !== stats.mtimeNs || after.size !== stats.size) {
-      throw this.#unreadable(source, 'changed while being read');
+      throw this.#unreadableError(source, 'changed while being read');
     }
     if (inode !== undefined) this.#inodes.set(inode, path);
   }
 
   async #read(source: ByteString, from: number, piece: Buffer, at: number): Promise<number> {
     const { bytesRead } = await readAt(from, piece, 0, piece.length, at).catch((cause) => {
-      throw this.#unreadable(source, 'cannot be read', cause);
+      throw this.#unreadableError(source, 'cannot be read', cause);
     });
     if (bytesRead > 0) return bytesRead;
-    throw this.#unreadable(source, 'changed while being read');
+    throw this.#unreadableError(source, 'changed while being read');
   }
 
   /** An entry that a job should get and does not get is an error, not a warning. */
@@ -233,12 +233,12 @@ class Sender {
     } catch (cause) {
       if (cause instanceof KilnError && !(cause instanceof SyscallError)) throw cause;
       const why = hasErrno(cause, 'ENOENT') ? 'was gone before it could be read' : 'cannot be read';
-      throw this.#unreadable(source, why, cause);
+      throw this.#unreadableError(source, why, cause);
     }
   }
 
-  #unreadable(source: ByteString, why: string, cause?: unknown): KilnError {
-    return copyFailed(this.#item, `${quoteName(source)} ${why}`, cause);
+  #unreadableError(source: ByteString, why: string, cause?: unknown): KilnError {
+    return copyError(this.#item, `${quoteName(source)} ${why}`, cause);
   }
 }
 
@@ -256,12 +256,12 @@ function openSource(item: CopyInItem): Source {
   try {
     opened = stack.use(closing(openSync(item.source, O_PATH)));
   } catch (cause) {
-    throw copyFailed(item, 'there is no such file', cause);
+    throw copyError(item, 'there is no such file', cause);
   }
   const { fd } = opened;
   const stats = fstatSync(fd);
   if (!stats.isFile() && !stats.isDirectory()) {
-    throw copyFailed(item, 'it is neither a file nor a directory');
+    throw copyError(item, 'it is neither a file nor a directory');
   }
   const held = stack.move();
   return {
@@ -271,7 +271,7 @@ function openSource(item: CopyInItem): Source {
   };
 }
 
-function copyFailed(
+function copyError(
   item: CopyInItem,
   why: string,
   cause?: unknown,
@@ -301,14 +301,14 @@ const WHY_NOT = [
   ['EPERM', BEHIND_LINK],
 ] as const;
 
-export function cannotWrite(item: CopyInItem, unmade: Unmade): KilnError {
+export function cannotWriteError(item: CopyInItem, unmade: Unmade): KilnError {
   if ('signal' in unmade) {
     const why = `the sandbox’s process that writes was ended by ${unmade.signal}`;
-    return copyFailed(item, why, undefined, 'its memory limit counts what is written: --memory');
+    return copyError(item, why, undefined, 'its memory limit counts what is written: --memory');
   }
   const { cause, path } = unmade;
   const full = hasErrno(cause, 'ENOSPC', 'EDQUOT');
   const hint = full ? 'give the sandbox more room: --disk, --tmpfs' : 'choose another target';
   const why = WHY_NOT.find(([errno]) => hasErrno(cause, errno))?.[1] ?? 'cannot be written';
-  return copyFailed(item, `${quoteName(fromText(path))} ${why}`, cause, hint);
+  return copyError(item, `${quoteName(fromText(path))} ${why}`, cause, hint);
 }

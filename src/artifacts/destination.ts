@@ -152,7 +152,7 @@ function lastComponent(path: ByteString): Buffer {
 }
 
 /** @param path a held one, or what the caller calls it */
-export function unusableResultDirectory(path: string, cause: unknown): KilnError {
+export function resultDirectoryError(path: string, cause: unknown): KilnError {
   if (isKilnCode(cause, 'E_RESULTDIR')) return cause;
   const what = `the result directory ${path} cannot be used`;
   if (hasErrno(cause, 'ELOOP')) {

@@ -71,7 +71,7 @@ export class Inventory {
   isNew(entry: Pick<CopiedEntry, 'path' | 'source' | 'type'>): boolean {
     const there = this.#entries.get(entry.path);
     if (there === undefined) {
-      if (entry.path.length > this.#maxPath) throw pathTooLong(entry.source, this.#maxPath);
+      if (entry.path.length > this.#maxPath) throw pathTooLongError(entry.source, this.#maxPath);
       return true;
     }
     const both = there.type === 'directory' && entry.type === 'directory';
@@ -103,7 +103,7 @@ export class Inventory {
   }
 }
 
-function pathTooLong(source: ByteString, limit: number): KilnError {
+function pathTooLongError(source: ByteString, limit: number): KilnError {
   const start = quoteName(source.slice(0, 200));
   return new KilnError(
     'E_ARTIFACT_LIMIT',

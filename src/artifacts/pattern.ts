@@ -73,7 +73,7 @@ const MAX_ALTERNATIVES = 1000;
 const WILD = /[*?[\]{}\\]/;
 const EVERYTHING: Segment = { test: () => true };
 
-function invalid(source: string, why: string, cause?: unknown): KilnError {
+function patternError(source: string, why: string, cause?: unknown): KilnError {
   return new KilnError('E_ARTIFACT_PATTERN', `artifact pattern ${JSON.stringify(source)} ${why}`, {
     hint: 'patterns are paths with *, ?, [], {a,b} and **, relative to the working directory or absolute',
     cause,
@@ -88,7 +88,7 @@ function invalid(source: string, why: string, cause?: unknown): KilnError {
  * @throws KilnError E_ARTIFACT_PATTERN
  */
 export function compilePattern(source: string, workdir: string): ArtifactPattern {
-  if (source === '' || source.includes('\0')) throw invalid(source, 'is not a path');
+  if (source === '' || source.includes('\0')) throw patternError(source, 'is not a path');
   const absolute = source.startsWith('/');
   const written = source.split('/').filter((part) => part !== '');
   const parts = written.filter((part) => part !== '.');
@@ -104,11 +104,11 @@ export function compilePattern(source: string, workdir: string): ArtifactPattern
   const start: Position[] = [];
   for (const segments of alternatives) {
     const named = segments.filter((segment) => segment !== '' && segment !== '.');
-    if (named.includes('..')) throw invalid(source, 'has ".." after a wildcard or at its end');
+    if (named.includes('..')) throw patternError(source, 'has ".." after a wildcard or at its end');
     if (everything) named.push(EVERYTHING);
     if (named.length > 0) start.push({ segments: named, at: 0 });
   }
-  if (start.length === 0) throw invalid(source, 'names nothing');
+  if (start.length === 0) throw patternError(source, 'names nothing');
   return { source, base, start, directoriesOnly: source.endsWith('/') };
 }
 
@@ -123,7 +123,7 @@ function parse(source: string, rest: string): Segment[][] {
       braceExpandMax: MAX_ALTERNATIVES,
     }).set;
   } catch (error) {
-    throw invalid(source, 'cannot be read', error);
+    throw patternError(source, 'cannot be read', error);
   }
 }
 

@@ -30,7 +30,7 @@ import { Folder, makeDirectory } from '../host/files/folder.ts';
 import type { HeldPath } from '../host/files/held.ts';
 import { removeTree } from '../host/files/remove-tree.ts';
 import { callerMode } from '../host/process/own-umask.ts';
-import { type Owner, unusableResultDirectory } from './destination.ts';
+import { type Owner, resultDirectoryError } from './destination.ts';
 import { fromBytes, joinBytes, quoteName } from './pattern.ts';
 import { descriptorPath } from './source.ts';
 
@@ -51,7 +51,7 @@ export async function openStaging(path: HeldPath, owner: Owner) {
     stack.move();
     return started;
   } catch (error) {
-    throw unusableResultDirectory(path, error);
+    throw resultDirectoryError(path, error);
   }
 }
 
@@ -105,7 +105,7 @@ function publish(destination: string, from: number, to: number): void {
     checkRoom(from, to, '');
     move(from, to);
   } catch (error) {
-    throw unusableResultDirectory(destination, error);
+    throw resultDirectoryError(destination, error);
   }
 }
 
@@ -189,7 +189,7 @@ export async function writeTexts(
       fchownSync(file.fd, owner.uid, owner.gid);
     }
   } catch (cause) {
-    throw unusableResultDirectory(staging.destination, cause);
+    throw resultDirectoryError(staging.destination, cause);
   }
   staging.publish();
   return staging.destination;

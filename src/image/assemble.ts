@@ -12,7 +12,7 @@ import type { OnImageProgress } from './progress.ts';
 import type { StoredPackage } from './store/entry.ts';
 import type { LeasedImage } from './store/images.ts';
 import type { TransactionKind } from './store/manifest.ts';
-import { installIntoEmptyRoot, installOnTop, rpmMissing } from './transaction/exact.ts';
+import { installIntoEmptyRoot, installOnTop, rpmMissingError } from './transaction/exact.ts';
 import { findRpm, RPM_PATHS, reasonsForExact, runFastTransaction } from './transaction/fast.ts';
 import { TransactionSandbox } from './transaction/transaction-sandbox.ts';
 import { restoreCapabilities, settleOwners } from './tree/accounts.ts';
@@ -129,7 +129,7 @@ async function exact(
   reasons: readonly string[],
 ): Promise<AssembledTree> {
   const rpm = findRpm(plan);
-  if (rpm === undefined) throw rpmMissing(reasons);
+  if (rpm === undefined) throw rpmMissingError(reasons);
   options.onProgress?.({ kind: 'exact', reasons });
   const epoch = newest(options.packages);
   const clamp = clampTimes(epoch);
@@ -218,7 +218,7 @@ export async function extendTree(
   const { base, work } = options;
   const { epoch } = base.manifest;
   const rpm = findInstalledRpm(base.tree);
-  if (rpm === undefined) throw rpmMissing([`${base.manifest.name} is extended`]);
+  if (rpm === undefined) throw rpmMissingError([`${base.manifest.name} is extended`]);
   const path = join(work, 'extended');
   const packages = await options.fetchFiles();
   const clamp = clampTimes(epoch);

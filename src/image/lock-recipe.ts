@@ -44,7 +44,7 @@ export async function lockRecipe(
   try {
     writeUserFile(file, `${JSON.stringify(made, undefined, 2)}\n`);
   } catch (cause) {
-    throw unwritable(file, cause);
+    throw unwritableError(file, cause);
   }
   return { file, warnings: plan.warnings };
 }
@@ -53,14 +53,14 @@ async function checkOutput(file: HeldPath): Promise<void> {
   const folder = dirname(resolve(file));
   const [there, at] = await Promise.all([stat(folder), stat(file).catch(() => undefined)]).catch(
     (cause: unknown) => {
-      throw unwritable(file, cause);
+      throw unwritableError(file, cause);
     },
   );
-  if (!there.isDirectory()) throw unwritable(file, new Error(`${folder} is not a directory`));
-  if (at?.isDirectory()) throw unwritable(file, new Error('it is a directory'));
+  if (!there.isDirectory()) throw unwritableError(file, new Error(`${folder} is not a directory`));
+  if (at?.isDirectory()) throw unwritableError(file, new Error('it is a directory'));
 }
 
-function unwritable(file: string, cause: unknown): KilnError {
+function unwritableError(file: string, cause: unknown): KilnError {
   return new KilnError('E_ARGUMENT', `cannot write ${file}`, {
     hint: 'name a file in a directory that is there and can be written: -o FILE',
     cause,

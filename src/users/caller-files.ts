@@ -9,7 +9,7 @@ import { closeSync, constants, fchmodSync, fstatSync, mkdirSync, openSync, rmSyn
 import { dirname, join, resolve } from 'node:path';
 import { Budget, type CopyLimits } from '../artifacts/budget.ts';
 import { copyContent, ReadFailed } from '../artifacts/content.ts';
-import { Destination, unusableResultDirectory, type WithRights } from '../artifacts/destination.ts';
+import { Destination, resultDirectoryError, type WithRights } from '../artifacts/destination.ts';
 import { Inventory, LONGEST_PATH } from '../artifacts/manifest.ts';
 import { fromText, quoteName } from '../artifacts/pattern.ts';
 import { descriptorPath, FileSystems, listEntries } from '../artifacts/source.ts';
@@ -328,7 +328,7 @@ export class CallerFiles implements CallerPaths {
       return await this.#open('made', path, 'E_RESULTDIR');
     } catch (error) {
       const { cause } = error as Error;
-      throw hasErrno(cause, 'ELOOP') ? unusableResultDirectory(path, cause) : error;
+      throw hasErrno(cause, 'ELOOP') ? resultDirectoryError(path, cause) : error;
     }
   }
 

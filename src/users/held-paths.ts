@@ -8,7 +8,7 @@ import {
   symlinkSync,
 } from 'node:fs';
 import { dirname, join, resolve } from 'node:path';
-import { unusableResultDirectory } from '../artifacts/destination.ts';
+import { resultDirectoryError } from '../artifacts/destination.ts';
 import { FileSystems } from '../artifacts/source.ts';
 import type { Warning } from '../artifacts/warning.ts';
 import { KilnError } from '../errors.ts';
@@ -134,7 +134,7 @@ export class HeldPaths implements CallerPaths {
       if (fd !== undefined) closeSync(fd);
       const isKernels = how === 'made' && hasErrno(cause, 'ENOENT');
       const why = isKernels ? new Error('nothing can be made there: it is the kernel’s') : cause;
-      throw unusableResultDirectory(title, why);
+      throw resultDirectoryError(title, why);
     }
     return this.resultsTo(fd, title);
   }

@@ -209,19 +209,19 @@ export async function writeWhole<Result>(
 async function openPart(path: string, mode: number): Promise<FileHandle> {
   await removeAbandoned(path);
   const file = await open(path, NEW, mode).catch((error) => {
-    throw hasErrno(error, 'EEXIST') ? beingWritten(path) : error;
+    throw hasErrno(error, 'EEXIST') ? beingWrittenError(path) : error;
   });
   // One that came in between may have taken it for abandoned.
   if (tryLockDescriptor(file.fd) && isStill(file.fd, path)) return file;
   await file.close();
-  throw beingWritten(path);
+  throw beingWrittenError(path);
 }
 
 /** Removes what nobody writes any more; a link is nobody's. */
 async function removeAbandoned(path: string): Promise<void> {
   try {
     await using file = await open(path, FOUND);
-    if (!tryLockDescriptor(file.fd) || !isStill(file.fd, path)) throw beingWritten(path);
+    if (!tryLockDescriptor(file.fd) || !isStill(file.fd, path)) throw beingWrittenError(path);
     await rm(path);
   } catch (error) {
     if (hasErrno(error, 'ENOENT')) return;
@@ -230,7 +230,7 @@ async function removeAbandoned(path: string): Promise<void> {
   }
 }
 
-function beingWritten(path: string): KilnError {
+function beingWrittenError(path: string): KilnError {
   return new KilnError('E_EXPORT', `${path} is being written by another process`, {
     hint: 'wait for its end, or name another file',
   });

@@ -72,12 +72,12 @@ export class LayerWriter {
 
   begin(header: Header, pax: PaxRecords | undefined): EntryTarget {
     if (++this.#entries > this.#limits.maxEntries) {
-      throw tooLarge(`more than ${this.#limits.maxEntries} files`);
+      throw tooLargeError(`more than ${this.#limits.maxEntries} files`);
     }
     const name = pax?.get('path')?.toString('latin1') ?? header.name;
     const path = this.#normal(name);
     if (path === '/') {
-      if (header.type !== 'directory') throw hostile('its file / is not a directory');
+      if (header.type !== 'directory') throw hostileError('its file / is not a directory');
       return this.#directory('/', header, lstatSync('/'));
     }
     const base = basename(path);
@@ -97,7 +97,8 @@ export class LayerWriter {
         const target = pax?.get('linkpath')?.toString('latin1') ?? header.linkname ?? '';
         const first = this.#normal(target);
         // Maybe one that the link's own name has just made.
-        if (find(first)?.isDirectory()) throw hostile(`its hard link ${path} is of a directory`);
+        if (find(first)?.isDirectory())
+          throw hostileError(`its hard link ${path} is of a directory`);
         linkSync(bytes(first), bytes(path));
         return NOTHING;
       }
@@ -121,7 +122,7 @@ export class LayerWriter {
 
   #normal(name: string): string {
     const parts = name.split('/').filter((part) => part !== '' && part !== '.');
-    if (parts.includes('..') || name.includes('\0')) throw hostile(`it has the name ${name}`);
+    if (parts.includes('..') || name.includes('\0')) throw hostileError(`it has the name ${name}`);
     return `/${parts.join('/')}`;
   }
 
@@ -136,7 +137,8 @@ export class LayerWriter {
       return NOTHING;
     }
     const target = join(folder, base.slice(WHITEOUT.length));
-    if (target === folder || basename(target) === '..') throw hostile(`it has the name ${path}`);
+    if (target === folder || basename(target) === '..')
+      throw hostileError(`it has the name ${path}`);
     // Look first: an impossible name is the archive's mistake, not a failed removal.
     if (!this.#layer.has(target) && find(target) !== undefined) removeTreeNow(bytes(target));
     return NOTHING;
@@ -178,7 +180,7 @@ export class LayerWriter {
       write: (piece) => {
         this.#bytes += piece.length;
         if (this.#bytes > this.#limits.maxBytes) {
-          throw tooLarge(`more than ${sizeInWords(this.#limits.maxBytes)}`);
+          throw tooLargeError(`more than ${sizeInWords(this.#limits.maxBytes)}`);
         }
         for (let at = 0; at < piece.length; ) at += writeSync(fd, piece, at);
       },
@@ -228,15 +230,15 @@ function isDirectory(path: string): boolean {
 
 function owner({ uid = 0, gid = 0 }: Header): { uid: number; gid: number } {
   if (uid <= MAX_ID && gid <= MAX_ID) return { uid, gid };
-  throw hostile(`it has an owner that no sandbox has room for: ${uid}:${gid}`);
+  throw hostileError(`it has an owner that no sandbox has room for: ${uid}:${gid}`);
 }
 
-function tooLarge(what: string): KilnError {
+function tooLargeError(what: string): KilnError {
   const hint = '`kiln image import --disk 64G` allows more';
   return diskExceeded('unpacking the archive', what, hint);
 }
 
-function hostile(what: string): KilnError {
+function hostileError(what: string): KilnError {
   return new KilnError('E_ARCHIVE_HOSTILE', `the archive is refused: ${what}`, {
     hint: 'kiln imports only what stays inside its own tree: get the archive from a source that you trust',
   });

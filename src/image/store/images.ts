@@ -120,7 +120,7 @@ export async function findImage(
   return found[0];
 }
 
-function noImage(id: string): KilnError {
+function noImageError(id: string): KilnError {
   return new KilnError('E_IMAGE_MISSING', `there is no image ${id === '' ? '""' : id}`, {
     hint: '`kiln image ls` lists them',
   });
@@ -147,20 +147,20 @@ export async function removeImage(
   uid?: number,
 ): Promise<string | undefined> {
   // The id becomes part of a path: an empty one would mean the folder of all images.
-  if (!isImageId(id)) throw noImage(id);
+  if (!isImageId(id)) throw noImageError(id);
   const directory = imageDirectory(paths, id);
   const lock = await lockLease(directory, async (path) => {
     const held = await lockUnlessHeld(path);
-    if (held === undefined) throw inUse(id, 'a running command');
+    if (held === undefined) throw inUseError(id, 'a running command');
     return held;
   });
-  if (lock === undefined) throw noImage(id);
+  if (lock === undefined) throw noImageError(id);
   try {
     const manifest = uid === undefined ? undefined : readManifest(paths, id);
     if (uid !== undefined && manifest && disownImage(paths, manifest, uid)) return undefined;
     // A lease covers the time until the sandbox's own record names the image.
     const holder = (await heldImages(paths)).holder(id);
-    if (holder !== undefined) throw inUse(id, holder);
+    if (holder !== undefined) throw inUseError(id, holder);
     return await discard(paths, directory);
   } finally {
     await lock.release();
@@ -306,7 +306,7 @@ async function lockLease(
   }
 }
 
-function inUse(id: string, by: string): KilnError {
+function inUseError(id: string, by: string): KilnError {
   return new KilnError('E_IMAGE_IN_USE', `image ${id.slice(0, 12)} is in use by ${by}`, {
     hint: '`kiln ps` and `kiln service list` show what runs; a service holds its image until it is deleted or upgraded, `kiln-mock --clean` removes a root',
     details: { image: id },

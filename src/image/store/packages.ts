@@ -89,13 +89,13 @@ export async function obtainPackages(
   const added = await addPackages(paths, lock, missing, options);
   const byOthers = missing.filter(({ digest }) => !added.has(digest));
   const [wrong] = byOthers.length === 0 ? [] : await check(byOthers);
-  if (wrong !== undefined) throw wasDeleted(wrong);
+  if (wrong !== undefined) throw deletedError(wrong);
   await proveReader(paths, lock, added, options);
   const now = new Date();
   return lock.packages.map((wanted) => {
     const { digest } = wanted;
     const found = stored.get(digest) ?? added.get(digest) ?? readStoredPackage(paths, digest);
-    if (found === undefined) throw wasDeleted(wanted);
+    if (found === undefined) throw deletedError(wanted);
     utimesSync(entryFile(packageDirectory(paths, digest)), now, now);
     return found;
   });
@@ -123,7 +123,7 @@ async function proveReader(
   for (const { digest } of packages) noteReader(packageDirectory(paths, digest), user, false);
 }
 
-function wasDeleted({ nevra }: LockedPackage): KilnError {
+function deletedError({ nevra }: LockedPackage): KilnError {
   return new KilnError('E_STORE', `${nevra} was deleted while it was needed`, {
     hint: 'try again',
   });

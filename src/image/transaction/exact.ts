@@ -5,7 +5,7 @@ import { closing } from '../../host/calls/descriptor.ts';
 import { unlessErrno } from '../../host/calls/libc.ts';
 import { AT_FDCWD, openDirectory, unlinkat } from '../../host/files/at.ts';
 import type { TreeOptions } from '../assemble.ts';
-import { failure } from './run-steps.ts';
+import { stepError } from './run-steps.ts';
 import { ControlDirectory, SOLVED_BEFORE, TransactionSandbox } from './transaction-sandbox.ts';
 
 interface ExactTransaction extends Pick<TreeOptions, 'engine' | 'scriptlets' | 'signal'> {
@@ -87,13 +87,13 @@ async function runRpm(options: ExactTransaction, more: readonly string[]): Promi
   const lines = result.output.split('\n');
   // rpm also fails if a scriptlet failed too late to stop the installation.
   const installed = result.killedBy === null && !lines.some((line) => line.startsWith('error: '));
-  if (result.status !== 0 && !installed) throw failure('rpm', result);
+  if (result.status !== 0 && !installed) throw stepError('rpm', result);
   return lines
     .filter((line) => line.startsWith('warning: '))
     .map((line) => line.replace('warning: ', ''));
 }
 
-export function rpmMissing(reasons: readonly string[]): KilnError {
+export function rpmMissingError(reasons: readonly string[]): KilnError {
   return new KilnError(
     'E_RPM_MISSING',
     `only rpm itself installs these packages rightly, and the image has none: ${reasons.join('; ')}`,

@@ -6,7 +6,7 @@ import type { StoredPackage } from '../store/entry.ts';
 import type { DeferredOwner } from '../tree/compose.ts';
 import type { TreePlan } from '../tree/plan.ts';
 import { planTransaction, sysusersLines } from './plan.ts';
-import { failure, runSteps } from './run-steps.ts';
+import { runSteps, stepError } from './run-steps.ts';
 import {
   ControlDirectory,
   OUTPUT_LIMIT,
@@ -168,7 +168,7 @@ async function writeDatabase(options: DatabaseOptions): Promise<RpmPackage[] | u
   const lines = packages.reduce((sum, stored) => sum + nevra(stored.package).length * 3 + 1, 0);
   const output = OUTPUT_LIMIT + lines;
   const result = await sandbox.run({ argv, timeout: DATABASE_TIMEOUT, signal, output });
-  if (result.status !== 0) throw failure('writing the rpm database', result);
+  if (result.status !== 0) throw stepError('writing the rpm database', result);
   return installationOrder(
     packages.map((stored) => stored.package),
     result.output,

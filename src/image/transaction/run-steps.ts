@@ -74,7 +74,7 @@ class StepRunner {
     if (entries.length === 0) return;
     const path = control.addScript(ownersScript(entries));
     const result = await this.#run(['/bin/sh', path]);
-    if (!succeeded(result)) throw failure('giving files their owners', result);
+    if (!succeeded(result)) throw stepError('giving files their owners', result);
     this.warnings.push(...new Set(result.output.split('\n').filter(Boolean)));
   }
 
@@ -85,7 +85,7 @@ class StepRunner {
     const result = await this.#run(argv, encodeName(lines.map((line) => `${line}\n`).join('')));
     if (succeeded(result)) return;
     const critical = script.critical || /^%(?:prein|pretrans)\(/.test(label);
-    if (critical || result.timedOut) throw failure(`${label} scriptlet`, result);
+    if (critical || result.timedOut) throw stepError(`${label} scriptlet`, result);
     this.warnings.push(`${label} scriptlet ${ending(result)}, arguments ${counts.join(' ')}`);
   }
 
@@ -115,7 +115,7 @@ class StepRunner {
     if (this.#sysusers === '') return;
     const input = Buffer.from(step.lines.map((line) => `${line}\n`).join(''));
     const result = await this.#run(['/bin/sh', '-c', `${this.#sysusers} -`], input);
-    if (!succeeded(result)) throw failure(step.label, result);
+    if (!succeeded(result)) throw stepError(step.label, result);
   }
 
   async #sysusersCommand(): Promise<string> {
@@ -142,7 +142,7 @@ function ending(result: TransactionResult): string {
     : `failed, signal ${result.killedBy}`;
 }
 
-export function failure(what: string, result: TransactionResult): KilnError {
+export function stepError(what: string, result: TransactionResult): KilnError {
   const lines = result.output.trimEnd().split('\n').slice(-SHOWN_LINES).join('\n  ');
   const output = lines === '' ? '' : `:\n  ${lines}`;
   return new KilnError('E_SCRIPTLET', `${what} ${ending(result)}${output}`, {

@@ -1,5 +1,5 @@
 import { basename, dirname, join } from 'node:path';
-import { unusableResultDirectory } from '../../artifacts/destination.ts';
+import { resultDirectoryError } from '../../artifacts/destination.ts';
 import { writeText } from '../../artifacts/staging.ts';
 import { KilnError } from '../../errors.ts';
 import { Folder } from '../../host/files/folder.ts';
@@ -113,7 +113,7 @@ function clearAway({ resultDirectory, caller }: BuildRequest): void {
       if (name.endsWith('.rpm') || MARKS.includes(name)) folder.remove(name);
     }
   } catch (cause) {
-    throw unusableResultDirectory(resultDirectory, cause);
+    throw resultDirectoryError(resultDirectory, cause);
   }
 }
 

@@ -1,7 +1,7 @@
 import { lstatSync } from 'node:fs';
 import { join } from 'node:path';
 import { z } from 'zod';
-import { type Owner, unusableResultDirectory } from '../../artifacts/destination.ts';
+import { type Owner, resultDirectoryError } from '../../artifacts/destination.ts';
 import { KilnError } from '../../errors.ts';
 import { attempt } from '../../host/calls/libc.ts';
 import { type HeldLock, tryLock } from '../../host/files/flock.ts';
@@ -78,7 +78,7 @@ export class Records implements Disposable {
       makeDirectory(resultDirectory, owner);
       return Records.open(resultDirectory);
     } catch (cause) {
-      throw unusableResultDirectory(resultDirectory, cause);
+      throw resultDirectoryError(resultDirectory, cause);
     }
   }
 

@@ -2,7 +2,7 @@ import { existsSync } from 'node:fs';
 import { mkdtemp } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
-import { unusableResultDirectory } from '../../artifacts/destination.ts';
+import { resultDirectoryError } from '../../artifacts/destination.ts';
 import { sizeInWords } from '../../host/calls/system-error.ts';
 import { Folder } from '../../host/files/folder.ts';
 import { below, type HeldPath, openedPath } from '../../host/files/held.ts';
@@ -66,7 +66,7 @@ async function resultsDirectory({ line, caller }: MockSession, config: string): 
     using results = folder.inner('results', caller.ids);
     results.inner(config, caller.ids)[Symbol.dispose]();
   } catch (cause) {
-    throw unusableResultDirectory(directory, cause);
+    throw resultDirectoryError(directory, cause);
   }
   return directory;
 }
@@ -150,7 +150,7 @@ class ChainRun implements AsyncDisposable {
       using results = Folder.open(this.#results);
       return results.inner(name, this.#session.caller.ids);
     } catch (cause) {
-      throw unusableResultDirectory(join(this.#results, name), cause);
+      throw resultDirectoryError(join(this.#results, name), cause);
     }
   }
 

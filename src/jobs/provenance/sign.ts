@@ -1,7 +1,7 @@
 /** Signs built packages with a key that no sandbox and no confined child sees. */
 
 import { closeSync, fchmodSync, fchownSync, fstatSync } from 'node:fs';
-import { type Owner, unusableResultDirectory } from '../../artifacts/destination.ts';
+import { type Owner, resultDirectoryError } from '../../artifacts/destination.ts';
 import { openStaging } from '../../artifacts/staging.ts';
 import { KilnError } from '../../errors.ts';
 import { closing } from '../../host/calls/descriptor.ts';
@@ -110,7 +110,7 @@ async function signBatch(
       signed.set(file, { ...before, sha256: copy.sha256, size: copy.size });
     } catch (cause) {
       if (signal?.aborted || cause instanceof KilnError) throw cause;
-      throw unusableResultDirectory(directory, cause);
+      throw resultDirectoryError(directory, cause);
     }
   }
   return packages.map(({ file }) => {

@@ -282,11 +282,11 @@ export class PlannedSandbox implements AsyncDisposable {
     warn: (warning: Warning) => void,
     signal?: AbortSignal | undefined,
   ): Promise<void> {
-    const { cannotWrite, sendFiles } = await import('../../artifacts/copy-in.ts');
+    const { cannotWriteError, sendFiles } = await import('../../artifacts/copy-in.ts');
     for (const item of items) {
       const options = { onWarning: warn, ...defined({ signal }) };
       const unmade = await this.#makeFiles((send) => sendFiles(item, send, options), signal);
-      if (unmade !== undefined) throw cannotWrite(item, unmade);
+      if (unmade !== undefined) throw cannotWriteError(item, unmade);
     }
   }
 

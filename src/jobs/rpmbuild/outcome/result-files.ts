@@ -1,7 +1,7 @@
 import { type BigIntStats, closeSync, statSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import { gzipSync } from 'node:zlib';
-import { type Owner, unusableResultDirectory } from '../../../artifacts/destination.ts';
+import { type Owner, resultDirectoryError } from '../../../artifacts/destination.ts';
 import { KilnError } from '../../../errors.ts';
 import { attempt } from '../../../host/calls/libc.ts';
 import { sizeInWords } from '../../../host/calls/system-error.ts';
@@ -69,7 +69,7 @@ export async function lockResults(directory: HeldPath, owner: Owner): Promise<Di
       held.defer(() => attempt(() => folder.remove(LOCK)));
     }
   } catch (cause) {
-    throw unusableResultDirectory(directory, cause);
+    throw resultDirectoryError(directory, cause);
   }
   if (lock !== undefined) return held.move();
   throw new KilnError('E_RESULTDIR_BUSY', `another build writes to ${directory}`, {
@@ -175,7 +175,7 @@ export class ResultFiles implements Disposable {
       }
     } catch (cause) {
       files?.[Symbol.dispose]();
-      throw unusableResultDirectory(directory, cause);
+      throw resultDirectoryError(directory, cause);
     }
     return files;
   }
@@ -188,7 +188,7 @@ export class ResultFiles implements Disposable {
     try {
       this.#folder.replace(name, content, this.#owner);
     } catch (cause) {
-      throw unusableResultDirectory(this.directory, cause);
+      throw resultDirectoryError(this.directory, cause);
     }
   }
 
@@ -204,7 +204,7 @@ export class ResultFiles implements Disposable {
       log.written += chunk.length;
       if (log.written > this.#limits.plain) log.rest = this.#startRest(name, log.fd);
     } catch (cause) {
-      throw unusableResultDirectory(this.directory, cause);
+      throw resultDirectoryError(this.directory, cause);
     }
   }
 
