@@ -12,7 +12,7 @@ import type { ErrorCode } from '../error-codes.ts';
 import { KilnError } from '../errors.ts';
 import { packageRoot } from '../host/state/paths.ts';
 import { deferred } from '../promise.ts';
-import { INTERFACE_VERSION, unusableParameter } from './interface.ts';
+import { INTERFACE_VERSION, parameterError } from './interface.ts';
 import type { Errors, Methods } from './io-kiln.ts';
 import { Kiln } from './kiln.ts';
 
@@ -167,7 +167,7 @@ export class Connection {
     this.#pending.shift();
     if (this.#pending.length === 0) this.#carrier.unref();
     if (error === undefined) pending?.last.resolve(parameters);
-    else pending?.last.reject(failure(error, parameters));
+    else pending?.last.reject(callError(error, parameters));
   }
 
   #ended(cause: Error | undefined): void {
@@ -184,7 +184,7 @@ export class Connection {
   }
 }
 
-function failure(error: string, parameters: object): KilnError {
+function callError(error: string, parameters: object): KilnError {
   if (error === 'io.kiln.Failed') {
     const { code, message, hint, causes } = parameters as Errors['Failed'];
     const cause = causes.reduceRight<Error | undefined>(
@@ -195,7 +195,7 @@ function failure(error: string, parameters: object): KilnError {
     return new KilnError(code as ErrorCode, message, { hint, cause });
   }
   if (error === 'org.varlink.service.InvalidParameter') {
-    return unusableParameter((parameters as { readonly parameter: string }).parameter);
+    return parameterError((parameters as { readonly parameter: string }).parameter);
   }
   if (error === 'org.varlink.service.PermissionDenied') {
     return new KilnError('E_PERMISSION', 'kilnd does not do this for your user', {
@@ -251,7 +251,7 @@ export async function connect({ state, start = true }: ConnectOptions = {}): Pro
   const first = await ask()
     .catch(again)
     .catch((error: Error) => {
-      throw error instanceof KilnError ? error : unreachable(socket, error);
+      throw error instanceof KilnError ? error : unreachableError(socket, error);
     });
   const { connection, interface: version, kiln } = first;
   if (version !== INTERFACE_VERSION) {
@@ -265,7 +265,7 @@ export async function connect({ state, start = true }: ConnectOptions = {}): Pro
   return new Kiln(connection, { open, withFiles: process.getuid?.() === 0 ? open : withFiles });
 }
 
-function unreachable(socket: string, cause: NodeJS.ErrnoException): KilnError {
+function unreachableError(socket: string, cause: NodeJS.ErrnoException): KilnError {
   if (cause.code === 'EACCES') {
     return new KilnError('E_PERMISSION', `you may not connect to ${socket}`, {
       hint: 'root puts you into the group kiln: `kiln doctor users` says what is missing',

@@ -175,7 +175,7 @@ export class InvalidParameter extends Error {
 }
 
 /** For the library: the daemon's answer, or what the library finds before it asks. */
-export function unusableParameter(parameter: string): KilnError {
+export function parameterError(parameter: string): KilnError {
   const message = `${parameter || 'the parameters'}: missing, unknown, or not of its type`;
   return new KilnError('E_ARGUMENT', message, {
     hint: 'docs/reference/api.md leads to the fields',
@@ -189,13 +189,13 @@ export function checkTypes(method: string, parameters: object): void {
   try {
     if (input !== undefined) checkParameters(input, parameters, all);
   } catch (error) {
-    throw error instanceof InvalidParameter ? unusableParameter(error.parameter) : error;
+    throw error instanceof InvalidParameter ? parameterError(error.parameter) : error;
   }
 }
 
 /** What a program gives beside the parameters of a method, and is no JSON. @throws KilnError E_ARGUMENT */
 export function checkOptions(options: unknown): void {
-  if (typeof options !== 'object' || options === null) throw unusableParameter('options');
+  if (typeof options !== 'object' || options === null) throw parameterError('options');
   for (const [name, value] of Object.entries(options)) {
     const fits =
       name === 'signal'
@@ -203,7 +203,7 @@ export function checkOptions(options: unknown): void {
         : name === 'input'
           ? isContent(value)
           : !/^on[A-Z]/.test(name) || typeof value === 'function';
-    if (value !== undefined && !fits) throw unusableParameter(name);
+    if (value !== undefined && !fits) throw parameterError(name);
   }
 }
 

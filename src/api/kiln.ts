@@ -89,7 +89,8 @@ export class Kiln implements AsyncDisposable {
     const rest = bytes?.subarray(PIECE) ?? Buffer.alloc(0);
     const more = rest.length > 0 ? { interactive: true } : {};
     const wanted = { ...withPaths('Run', parameters), ...defined({ input: first }), ...more };
-    if (rest.length > 0 && namesFiles(wanted) && this.#withFiles !== this.#open) throw tooLong();
+    if (rest.length > 0 && namesFiles(wanted) && this.#withFiles !== this.#open)
+      throw tooLongError();
     const lost = new AbortController();
     const signals = signal === undefined ? [lost.signal] : [signal, lost.signal];
     const { result } = await this.#job(
@@ -232,7 +233,7 @@ export class Kiln implements AsyncDisposable {
 }
 
 /** kilnd does not know what `kiln varlink` has started. */
-function tooLong(): KilnError {
+function tooLongError(): KilnError {
   return new KilnError('E_ARGUMENT', 'input: more than 1 MiB, in a call that names files', {
     hint: 'bind a file with it, or copy one in: copyIn',
   });

@@ -3,7 +3,7 @@ import { isKilnCode } from '../errors.ts';
 import { awaitedLater, deferred } from '../promise.ts';
 import { SandboxCommand, type SpawnOptions } from './command.ts';
 import type { Connection } from './connect.ts';
-import { checkOptions, isContent, unusableParameter } from './interface.ts';
+import { checkOptions, isContent, parameterError } from './interface.ts';
 import type { OpenSandboxParameters } from './io-kiln.ts';
 import type { JobOptions } from './kiln.ts';
 
@@ -99,7 +99,7 @@ export class Sandbox implements AsyncDisposable {
   /** Starts a command, as child_process.spawn() does; failures come as its event `error`. */
   spawn(command: string, args: readonly string[] = [], options: SpawnOptions = {}): SandboxCommand {
     checkOptions(options);
-    if (!Array.isArray(args)) throw unusableParameter('args');
+    if (!Array.isArray(args)) throw parameterError('args');
     const argv = [command, ...args];
     return new SandboxCommand(this.#open, { ...options, sandbox: this.id, argv });
   }
@@ -150,7 +150,7 @@ export class Sandbox implements AsyncDisposable {
     options: { readonly mode?: number } = {},
   ): Promise<void> {
     checkOptions(options);
-    if (!isContent(content)) throw unusableParameter('content');
+    if (!isContent(content)) throw parameterError('content');
     const { mode } = options;
     const bytes = Buffer.from(content);
     for (let at = 0; at === 0 || at < bytes.length; at += PIECE) {

@@ -149,7 +149,7 @@ async function enter(
       const { command, leave } = await visit(holder, request, caller.handOver);
       return await runAttached(command, leave, caller, tty);
     }
-    if (now.state !== 'running' || attempt === ATTEMPTS) throw closed(now);
+    if (now.state !== 'running' || attempt === ATTEMPTS) throw closedError(now);
     await sleep(PAUSE);
   }
 }
@@ -194,7 +194,7 @@ function connectHolder(directory: string): number | undefined {
   return unlessErrno(NOBODY_LISTENS, () => connectUnixSocket(path));
 }
 
-function closed({ id, state, record }: ListedSandbox): KilnError {
+function closedError({ id, state, record }: ListedSandbox): KilnError {
   const [first, name] = record.command ?? [];
   const [why, hint] =
     state === 'parked'

@@ -17,7 +17,7 @@ import { type AdoptedCall, Daemon } from '../daemon/worker.ts';
 import { DetachedJob } from '../detached/job.ts';
 import { type EngineOptions, type OwnEngine, openEngine } from '../engine.ts';
 import { closeDescriptor } from '../host/calls/descriptor.ts';
-import { workingDirectoryGone } from '../host/calls/system-error.ts';
+import { workingDirectoryError } from '../host/calls/system-error.ts';
 import { enterWorkGroup, workGroup } from '../host/cgroup/work-group.ts';
 import { endQueueChildren, startQueueChildren } from '../host/confine/queue.ts';
 import { heldLock } from '../host/files/flock.ts';
@@ -273,7 +273,7 @@ function runWorker(): void {
     served = ids;
     if (ids === undefined) {
       const cwd = () => {
-        if (place.cwd === '') throw workingDirectoryGone();
+        if (place.cwd === '') throw workingDirectoryError();
         return place.cwd;
       };
       const makeFolder = () => JobFolder.make(statePaths(process.env));

@@ -62,11 +62,11 @@ export class Near {
     this.#ssh = startProgram('ssh', args, { stdio: 'pipe' });
     this.#ssh.stdin.on('error', () => undefined);
     this.#ssh.stderr.on('data', (chunk: Buffer) => this.#said(chunk));
-    this.#ssh.once('error', (cause) => this.#fail(noSsh(cause)));
+    this.#ssh.once('error', (cause) => this.#fail(noSshError(cause)));
     this.#ssh.once('close', (code) => {
-      if (!this.#isWhole) this.#fail(this.#explain(code));
+      if (!this.#isWhole) this.#fail(this.#exitError(code));
     });
-    this.#ssh.stdout.on('error', (cause) => this.cut(notKiln(address, cause)));
+    this.#ssh.stdout.on('error', (cause) => this.cut(notKilnError(address, cause)));
     onFrames(this.#ssh.stdout, ({ kind, body }) => this.#receive(kind, body));
   }
 
@@ -82,7 +82,7 @@ export class Near {
     const alive = setInterval(() => this.control({ do: 'alive' }), ALIVE_EVERY);
     try {
       const { kiln, protocol, folder } = await this.#hello.promise;
-      if (kiln !== KILN_VERSION || protocol !== PROTOCOL) throw otherVersion(address, kiln);
+      if (kiln !== KILN_VERSION || protocol !== PROTOCOL) throw otherVersionError(address, kiln);
       this.#folder = folder;
       const packing = this.#send(new Packer());
       await Promise.race([packing, this.#status.promise]);
@@ -144,7 +144,7 @@ export class Near {
       try {
         message = JSON.parse(body.toString()) as FarMessage;
       } catch (cause) {
-        this.cut(notKiln(this.#options.address, cause));
+        this.cut(notKilnError(this.#options.address, cause));
         return;
       }
       if ('kiln' in message) this.#hello.resolve(message);
@@ -182,7 +182,7 @@ export class Near {
     this.#options.stderr.write(chunk);
   }
 
-  #explain(code: number | null): KilnError {
+  #exitError(code: number | null): KilnError {
     const { address } = this.#options;
     const { host } = address;
     if (this.#folder !== '') {
@@ -213,21 +213,21 @@ export class Near {
   }
 }
 
-function noSsh(cause: Error): KilnError {
+function noSshError(cause: Error): KilnError {
   return new KilnError('E_REMOTE_SSH', 'ssh cannot be started', {
     hint: 'install it: Debian has openssh-client, Fedora openssh-clients',
     cause,
   });
 }
 
-function notKiln({ host }: RemoteAddress, cause: unknown): KilnError {
+function notKilnError({ host }: RemoteAddress, cause: unknown): KilnError {
   return new KilnError('E_PROTOCOL', `${host} sent what no kiln sends`, {
     hint: 'the shell there must print nothing when ssh runs a command: look at its ~/.bashrc',
     cause,
   });
 }
 
-function otherVersion({ host }: RemoteAddress, theirs: string): KilnError {
+function otherVersionError({ host }: RemoteAddress, theirs: string): KilnError {
   const what = `${host} has kiln ${theirs}, and this is ${KILN_VERSION}`;
   return new KilnError('E_REMOTE_VERSION', what, { hint: 'install the same version at both ends' });
 }

@@ -67,10 +67,10 @@ export class Packer {
   }
 
   async #folder(path: string, name: string, links: Links, depth: number): Promise<void> {
-    if (depth > DEPTH_MAX) throw unusable(path, `it is more than ${DEPTH_MAX} folders deep`);
+    if (depth > DEPTH_MAX) throw unusableError(path, `it is more than ${DEPTH_MAX} folders deep`);
     await this.emptyFolder(path, name);
     for (const child of attempt(path, () => readdirSync(path)).sort()) {
-      if (child.includes('\ufffd')) throw unusable(join(path, child), 'its name is not UTF-8');
+      if (child.includes('\ufffd')) throw unusableError(join(path, child), 'its name is not UTF-8');
       await this.entry(join(path, child), `${name}/${child}`, links, depth + 1);
     }
   }
@@ -81,7 +81,7 @@ export class Packer {
     const stats = fstatSync(fd);
     if (!stats.isFile()) {
       closeSync(fd);
-      throw unusable(path, 'it is not a regular file');
+      throw unusableError(path, 'it is not a regular file');
     }
     const { size, mode, mtime } = stats;
     this.#count(path);
@@ -95,7 +95,7 @@ export class Packer {
       sent += bytes.length;
       if (!entry.write(bytes)) await once(entry, 'drain');
     }
-    if (sent < size) throw unusable(path, 'it became shorter while it was read');
+    if (sent < size) throw unusableError(path, 'it became shorter while it was read');
     entry.end();
   }
 
@@ -114,7 +114,7 @@ export class Packer {
 
   #count(path: string): void {
     if (++this.#names > NAMES_MAX)
-      throw unusable(path, `with it, more than ${NAMES_MAX} files would travel`);
+      throw unusableError(path, `with it, more than ${NAMES_MAX} files would travel`);
   }
 }
 
@@ -122,11 +122,11 @@ function attempt<Result>(path: string, act: () => Result): Result {
   try {
     return act();
   } catch (error) {
-    throw unusable(path, error instanceof Error ? reasonLine(error) : String(error));
+    throw unusableError(path, error instanceof Error ? reasonLine(error) : String(error));
   }
 }
 
-function unusable(path: string, why: string): KilnError {
+function unusableError(path: string, why: string): KilnError {
   return new KilnError('E_REMOTE_FILE', `${path} cannot travel: ${why}`, {
     hint: 'files and folders that you can read travel to the other machine, and nothing else',
   });

@@ -47,20 +47,20 @@ async function take(stream: Extract, roots: Roots): Promise<void> {
     for await (const entry of stream) {
       const { header } = entry;
       bytes += header.size ?? 0;
-      if (++entries > ENTRIES_MAX || bytes > BYTES_MAX) throw foreign('it has too many files');
+      if (++entries > ENTRIES_MAX || bytes > BYTES_MAX) throw foreignError('it has too many files');
       const [first = '', ...rest] = header.name.replace(/\/+$/, '').split('/');
       const root = roots(first);
       const isOther = root?.only !== undefined && rest.length > 0 && rest[0] !== root.only;
       const isOdd = rest.some((part) => ['', '.', '..'].includes(part) || part.includes('\0'));
       if (root === undefined || isOther || isOdd) {
-        throw foreign(`it has ${JSON.stringify(header.name)}`);
+        throw foreignError(`it has ${JSON.stringify(header.name)}`);
       }
       await place(entry as unknown as Readable, header, root.folder, rest);
       entry.resume();
     }
   } catch (error) {
     stream.destroy();
-    throw error instanceof KilnError ? error : foreign((error as Error).message, error);
+    throw error instanceof KilnError ? error : foreignError((error as Error).message, error);
   }
 }
 
@@ -76,7 +76,7 @@ async function place(
     return;
   }
   const name = parts.at(-1);
-  if (name === undefined) throw foreign('a file would be in place of a folder');
+  if (name === undefined) throw foreignError('a file would be in place of a folder');
   using opened = closing(openFolder(root, parts.slice(0, -1)));
   const folder = opened.fd;
   const temporary = `.kiln-${process.pid}.new`;
@@ -89,7 +89,7 @@ async function place(
     using file = closing(openat2(folder, temporary, { ...NEW_FILE, resolve: BELOW }));
     await fill(file.fd, content);
     fchmodSync(file.fd, mode & 0o777);
-  } else throw foreign(`it has a ${type}`);
+  } else throw foreignError(`it has a ${type}`);
   renameat(folder, temporary, folder, name);
 }
 
@@ -124,7 +124,7 @@ function openFolder(root: number, parts: readonly string[]): number {
   return at;
 }
 
-function foreign(why: string, cause?: unknown): KilnError {
+function foreignError(why: string, cause?: unknown): KilnError {
   return new KilnError('E_REMOTE_ARCHIVE', `what the other machine sent is not taken: ${why}`, {
     hint: 'files that came before stay; both ends need the same kiln, and a disk with room',
     cause,

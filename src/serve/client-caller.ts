@@ -15,7 +15,7 @@ import type { DetachedJob } from '../detached/job.ts';
 import type { EngineOptions, OwnEngine } from '../engine.ts';
 import { KilnError } from '../errors.ts';
 import { checked, tryCall } from '../host/calls/system-call.ts';
-import { workingDirectoryGone } from '../host/calls/system-error.ts';
+import { workingDirectoryError } from '../host/calls/system-error.ts';
 import { callersOwn } from '../host/process/own-node.ts';
 import { callerIds } from '../jobs/run/request.ts';
 import { awaitedLater } from '../promise.ts';
@@ -142,7 +142,7 @@ export class ClientCaller implements Caller {
   cwd(): string {
     const { cwd } = this.#line.start;
     if (cwd !== '') return cwd;
-    throw workingDirectoryGone();
+    throw workingDirectoryError();
   }
 
   get windowSize(): Caller['windowSize'] {

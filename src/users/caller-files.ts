@@ -31,7 +31,7 @@ import {
   type CallerPaths,
   lastName,
   nameIn,
-  unusable,
+  unusableError,
   withTexts,
   withTitles,
   writeOpened,
@@ -147,7 +147,7 @@ export class CallerFiles implements CallerPaths {
       return folder.open(name);
     } catch (cause) {
       if (hasErrno(cause, 'EXDEV', 'ELOOP')) throw cause;
-      throw unusable(path, cause);
+      throw unusableError(path, cause);
     }
   }
 
@@ -310,7 +310,7 @@ export class CallerFiles implements CallerPaths {
       fchmodSync(to.fd, Number(stats.mode) & 0o777);
       return copy;
     } catch (error) {
-      throw error instanceof ReadFailed ? unusable(path, error.cause) : error;
+      throw error instanceof ReadFailed ? unusableError(path, error.cause) : error;
     }
   }
 
@@ -346,7 +346,7 @@ export class CallerFiles implements CallerPaths {
     } catch (cause) {
       // An opener that opens nothing says why itself.
       if (isKilnCode(cause, 'E_FORBIDDEN')) throw cause;
-      throw unusable(path, cause, code);
+      throw unusableError(path, cause, code);
     }
   }
 
@@ -360,7 +360,7 @@ export class CallerFiles implements CallerPaths {
     try {
       return this.#options.withRights(act);
     } catch (cause) {
-      throw unusable(path, cause);
+      throw unusableError(path, cause);
     }
   }
 

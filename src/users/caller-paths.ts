@@ -137,7 +137,7 @@ export function writeText(fd: number, how: 'anew' | 'more', text: string): void 
 }
 
 /** An error about a file that the caller has named. */
-export function unusable(
+export function unusableError(
   path: string,
   cause: unknown,
   code: ErrorCode = 'E_CALLER_FILE',

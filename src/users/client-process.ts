@@ -61,14 +61,14 @@ export function boundsOfClient(client: {
   try {
     const pid = pidOf(descriptor);
     const why = confinement(pid, uid);
-    if (why !== undefined) throw refused(why);
+    if (why !== undefined) throw refusedError(why);
     const bounds = boundsOf(pid);
     // It had its number all the time, so all that was read is its own.
     pidOf(descriptor);
     return bounds;
   } catch (cause) {
     if (!(cause instanceof Error && 'syscall' in cause)) throw cause;
-    throw refused('it is gone');
+    throw refusedError('it is gone');
   }
 }
 
@@ -77,11 +77,11 @@ function pidOf(descriptor: number | undefined): number {
   const info =
     descriptor === undefined ? '' : readFileSync(`/proc/self/fdinfo/${descriptor}`, 'latin1');
   const pid = Number(/^Pid:\s*(\d+)$/m.exec(info)?.[1] ?? 0);
-  if (pid === 0) throw refused('it is gone');
+  if (pid === 0) throw refusedError('it is gone');
   return pid;
 }
 
-function refused(why: string): Error {
+function refusedError(why: string): Error {
   return forbidden('$host', `nothing runs on the host for the process that called kiln: ${why}`, {
     hint: 'call kiln from a plain shell of this host',
   });
@@ -170,7 +170,7 @@ export async function refuseLandlock(user: Client, bounds: ProcessBounds): Promi
   try {
     const late = awaitedLater(sleep(ANSWER_MAX, 'late', { ref: false }));
     const answer = await Promise.race([awaitedLater(lookInto(other, user)), late]);
-    if (answer === 'late') throw refused('it does not answer');
+    if (answer === 'late') throw refusedError('it does not answer');
   } finally {
     other.kill('SIGKILL');
   }
@@ -192,7 +192,7 @@ async function lookInto(other: ChildProcess, { files }: Client): Promise<void> {
     // Fails for what was found without being opened (O_PATH).
     readSync(given, Buffer.alloc(1), {});
   } catch {
-    throw refused(
+    throw refusedError(
       'it may not look into other processes of its user, as where Landlock confines it',
     );
   }
@@ -217,7 +217,7 @@ function boundsOf(pid: number): ProcessBounds {
     );
     if (hierarchy === undefined) return [];
     const path = pathOfGroup(hierarchy, group);
-    if (path === undefined) throw refused(`its control group ${group} is not seen from here`);
+    if (path === undefined) throw refusedError(`its control group ${group} is not seen from here`);
     return [join(path, 'cgroup.procs')];
   });
   return { cgroups, limits, oomScore: readFileSync(`/proc/${pid}/oom_score_adj`, 'latin1').trim() };

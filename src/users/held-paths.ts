@@ -22,7 +22,7 @@ import {
   type CallerPaths,
   lastName,
   nameIn,
-  unusable,
+  unusableError,
   withTexts,
   withTitles,
   writeOpened,
@@ -146,7 +146,7 @@ export class HeldPaths implements CallerPaths {
       const fd = openSync(heldPath(place.fd), constants.O_RDONLY | constants.O_DIRECTORY);
       return below(this.resultsTo(fd, dirname(this.#title(path))), name);
     } catch (cause) {
-      throw unusable(path, cause);
+      throw unusableError(path, cause);
     }
   }
 
@@ -211,7 +211,7 @@ export class HeldPaths implements CallerPaths {
       return await this.#options.opener.open(how, path);
     } catch (cause) {
       if (hasErrno(cause, ...ABSENT)) return undefined;
-      throw unusable(path, cause);
+      throw unusableError(path, cause);
     }
   }
 

@@ -126,7 +126,7 @@ async function prepare(
   responseFile: string,
   hook: Hook,
 ): Promise<number> {
-  if (services?.length) throw refused('services', 'kiln runs no service containers for a job');
+  if (services?.length) throw refusedError('services', 'kiln runs no service containers for a job');
   if (!wanted?.image) {
     throw new KilnError('E_CI_JOB', 'the job names no container: it would run on the host', {
       hint: 'write `container: IMAGE` into the job',
@@ -154,19 +154,24 @@ function jobOf(its: z.output<typeof state>, { caller, kiln }: Hook): JobSandbox 
 }
 
 function imageOf({ image, dockerfile }: Container, { its }: Hook): readonly string[] {
-  if (dockerfile) throw refused(`the Dockerfile ${dockerfile}`, 'kiln builds no Docker images');
+  if (dockerfile)
+    throw refusedError(`the Dockerfile ${dockerfile}`, 'kiln builds no Docker images');
   return imageOption(image, its);
 }
 
 /** @throws KilnError E_CI_JOB for what a workflow's author must not choose */
 function surroundings(its: Container): string[] {
   const { createOptions, userMountVolumes, systemMountVolumes, portMappings } = its;
-  if (createOptions) throw refused(`options: ${createOptions}`, 'limits are the runner’s to set');
+  if (createOptions)
+    throw refusedError(`options: ${createOptions}`, 'limits are the runner’s to set');
   const [volume] = userMountVolumes ?? [];
   if (volume !== undefined) {
-    throw refused(`the volume ${volume.sourceVolumePath}`, 'a workflow binds no files of the host');
+    throw refusedError(
+      `the volume ${volume.sourceVolumePath}`,
+      'a workflow binds no files of the host',
+    );
   }
-  if (Object.keys(portMappings ?? {}).length > 0) throw refused('ports', 'a sandbox has none');
+  if (Object.keys(portMappings ?? {}).length > 0) throw refusedError('ports', 'a sandbox has none');
   const mounts = (systemMountVolumes ?? []).filter((it) => it.targetVolumePath !== DOCKER);
   const hasHome = mounts.some(({ targetVolumePath }) => targetVolumePath === HOME);
   return [
@@ -190,14 +195,15 @@ function environment(
 
 /** PATH is the sandbox's, so its shell puts the new folders before it. */
 function commandOf({ entryPoint, entryPointArgs, prependPath }: Step): string[] {
-  if (!entryPoint) throw refused('a step without an entry point', 'an image of kiln’s has none');
+  if (!entryPoint)
+    throw refusedError('a step without an entry point', 'an image of kiln’s has none');
   const command = [entryPoint, ...(entryPointArgs ?? [])];
   if (!prependPath?.length) return command;
   const folders = typeof prependPath === 'string' ? prependPath : prependPath.join(':');
   return ['/bin/sh', '-c', 'PATH=$0:$PATH; exec "$@"', folders, ...command];
 }
 
-function refused(what: string, why: string): KilnError {
+function refusedError(what: string, why: string): KilnError {
   return new KilnError('E_CI_JOB', `${what}: ${why}`, {
     hint: 'docs/ci-runners.md says what a job can have',
   });

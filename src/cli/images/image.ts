@@ -95,7 +95,7 @@ export function command(caller: Caller): KilnCommand {
     .action(async (name: string) => {
       await using engine = caller.openEngine();
       const manifest = readManifest(engine.paths, await meantImage(engine, name, engine.cwd()));
-      if (manifest === undefined) throw noImage(name);
+      if (manifest === undefined) throw noImageError(name);
       const { packages, exactReasons } = await readContents(engine.paths, manifest.id);
       const shown = nameFor(engine.paths, manifest, engine.owner) ?? manifest.name;
       printJson(caller.stdout, { ...manifest, name: shown, exactReasons, packages }, 2);
@@ -220,7 +220,7 @@ export async function removeNamed(
   return own;
 }
 
-function noImage(name: string): KilnError {
+function noImageError(name: string): KilnError {
   return new KilnError('E_IMAGE_MISSING', `there is no image ${name}`, {
     hint: '`kiln image ls` lists them; `kiln image build` makes one',
   });
@@ -229,7 +229,7 @@ function noImage(name: string): KilnError {
 function refuseOthers({ paths, owner }: ImagePlace, id: string): void {
   const manifest = readManifest(paths, id);
   if (owner === undefined || manifest === undefined) return;
-  if (nameFor(paths, manifest, owner) === undefined) throw noImage(id);
+  if (nameFor(paths, manifest, owner) === undefined) throw noImageError(id);
   if (!ownersOf(paths, manifest).has(owner.uid))
     throw forbidden(`to remove the image ${id.slice(0, 12)}`, 'it is root’s');
 }

@@ -48,7 +48,7 @@ export function parseCommandLine(argv: readonly string[]): CommandLine {
     if (token.kind !== 'option') continue;
     const { name, value, rawName } = token;
     const entry = OPTIONS.get(name);
-    if (entry === undefined) throw unknownOption(rawName);
+    if (entry === undefined) throw unknownOptionError(rawName);
     check(rawName, name, value);
     given.push({ name, value });
     mode = entry.mode ?? (name === 'scrub' ? 'clean' : mode);
@@ -143,7 +143,7 @@ function takesValue(word: string): boolean {
   return first !== -1 && first === letters.length - 1;
 }
 
-function unknownOption(rawName: string): KilnError {
+function unknownOptionError(rawName: string): KilnError {
   const near = suggest(rawName.replace(/^-+/, ''), OPTIONS.keys());
   return usageError(
     `there is no option ${rawName}`,

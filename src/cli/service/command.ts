@@ -13,7 +13,7 @@ import {
 import { readService, serviceFiles } from '../../service/lifecycle/store.ts';
 import { type ListedService, listServices } from '../../service/status.ts';
 import { supervise } from '../../service/supervisor/supervise.ts';
-import { askSupervisor, notRunning } from '../../service/supervisor/supervisor-client.ts';
+import { askSupervisor, notRunningError } from '../../service/supervisor/supervisor-client.ts';
 import { unitName } from '../../service/unit/load-unit.ts';
 import { suggestion } from '../../suggest.ts';
 import { type Caller, hasTerminal } from '../caller/caller.ts';
@@ -168,7 +168,7 @@ async function ask(
   await using engine = caller.openEngine();
   const { files } = await readService(engine.paths, name);
   const answer = await askSupervisor<null>(files, request, PATIENCE);
-  if (answer === undefined) throw notRunning(name);
+  if (answer === undefined) throw notRunningError(name);
   caller.stdout.say(`${name}: ${request.do === 'reload' ? 'reloaded' : 'restarted'}\n`);
 }
 

@@ -1,7 +1,7 @@
 import { defined } from '../../defined.ts';
 import { type ExecuteRequest, visit } from '../../sandbox/door/visitors.ts';
 import { readService } from '../../service/lifecycle/store.ts';
-import { connectSupervisor, notRunning } from '../../service/supervisor/supervisor-client.ts';
+import { connectSupervisor, notRunningError } from '../../service/supervisor/supervisor-client.ts';
 import { runAttached, SHELL } from '../attach.ts';
 import { type Caller, hasTerminal } from '../caller/caller.ts';
 import { KilnCommand } from '../options/command.ts';
@@ -55,7 +55,7 @@ async function execute(
   await using engine = caller.openEngine();
   const { files } = await readService(engine.paths, name);
   const connection = await connectSupervisor(files);
-  if (connection === undefined) throw notRunning(name);
+  if (connection === undefined) throw notRunningError(name);
   const { TERM } = caller.env;
   const env = { ...(options.tty && TERM ? { TERM } : {}), ...Object.fromEntries(options.env) };
   const request: ExecuteRequest = {

@@ -177,7 +177,7 @@ function isReadOnly(path: string): boolean {
 }
 
 function inWords({ call, errno, path }: FailedCall, cause: unknown): KilnError | undefined {
-  if (call === 'uv_cwd') return workingDirectoryGone(cause);
+  if (call === 'uv_cwd') return workingDirectoryError(cause);
   const meaning = Object.hasOwn(MEANINGS, errno) ? MEANINGS[errno] : undefined;
   if (meaning === undefined || (path === undefined && NEED_PATH.has(errno))) return undefined;
   // EAGAIN of other calls means "call again", which kiln does.
@@ -247,7 +247,7 @@ export function reasonLines(cause: unknown, most: number): string[] {
   return lines;
 }
 
-export function workingDirectoryGone(cause?: unknown): KilnError {
+export function workingDirectoryError(cause?: unknown): KilnError {
   return new KilnError('E_PATH', 'the working directory does not exist any more', {
     hint: 'change to another one: `cd /`',
     cause,

@@ -204,9 +204,9 @@ function diskError(
   const disk = `the disk that ${path} lies on`;
   switch (verdict) {
     case 'bytes':
-      return diskExceeded(who, `more than ${sizeInWords(bytes)}`, hint);
+      return diskExceededError(who, `more than ${sizeInWords(bytes)}`, hint);
     case 'entries':
-      return diskExceeded(who, `more than ${entriesOf(bound)} files`, hint);
+      return diskExceededError(who, `more than ${entriesOf(bound)} files`, hint);
     case 'deep':
       return new KilnError('E_TREE_DEPTH', `${who} nested folders too deep`, {
         hint: 'what wrote them is at fault',
@@ -230,7 +230,7 @@ function startThread(): Worker {
   return thread;
 }
 
-export function diskExceeded(who: string, what: string, hint: string): KilnError {
+export function diskExceededError(who: string, what: string, hint: string): KilnError {
   return new KilnError('E_DISK', `${who} put ${what} on the disk`, { hint });
 }
 
@@ -249,7 +249,11 @@ export class DiskRoom {
   take(bytes: number): void {
     this.#used += bytes;
     if (this.#used <= this.bytes) return;
-    throw diskExceeded(this.#told.who, `more than ${sizeInWords(this.bytes)}`, this.#told.hint);
+    throw diskExceededError(
+      this.#told.who,
+      `more than ${sizeInWords(this.bytes)}`,
+      this.#told.hint,
+    );
   }
 }
 

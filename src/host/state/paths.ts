@@ -31,7 +31,7 @@ export const ROOTS_FILE = '/etc/kiln/kiln.yaml';
 export function statePaths(env: NodeJS.ProcessEnv) {
   const { KILN_STATE = '' } = env;
   // Node shows bytes that are not UTF-8 as U+FFFD: kiln would make another directory.
-  if (KILN_STATE.includes('\ufffd')) throw unusableState(KILN_STATE, 'its name is not UTF-8');
+  if (KILN_STATE.includes('\ufffd')) throw unusableStateError(KILN_STATE, 'its name is not UTF-8');
   const root = realDirectory(resolve(KILN_STATE === '' ? DEFAULT_STATE : KILN_STATE));
   const run = join('/run/kiln', shortHash(root));
   const store = join(root, 'store');
@@ -83,18 +83,18 @@ function realDirectory(path: string): string {
     if (hasErrno(error, 'ENOENT')) {
       const found = lstatSync(path, { throwIfNoEntry: false });
       if (found?.isSymbolicLink() === true) {
-        throw unusableState(path, 'it is a symbolic link to what is not there', error);
+        throw unusableStateError(path, 'it is a symbolic link to what is not there', error);
       }
       // Another kiln has made it in between.
       if (found !== undefined) return realDirectory(path);
       return join(realDirectory(dirname(path)), basename(path));
     }
     if (hasErrno(error, 'ENOTDIR')) return path;
-    throw unusableState(path, (error as Error).message, error);
+    throw unusableStateError(path, (error as Error).message, error);
   }
 }
 
-function unusableState(root: string, why: string, cause?: unknown): KilnError {
+function unusableStateError(root: string, why: string, cause?: unknown): KilnError {
   return new KilnError('E_STATE', `cannot keep kiln’s state in ${root}: ${why}`, {
     hint: `name a directory in KILN_STATE, or leave it unset for ${DEFAULT_STATE}`,
     cause,
@@ -136,9 +136,9 @@ export function requireState(root: string): void {
     at = dirname(at);
     found = look(at);
   }
-  if (!found.isDirectory()) throw unusableState(root, `${at} is not a directory`);
+  if (!found.isDirectory()) throw unusableStateError(root, `${at} is not a directory`);
   if (at !== root && statfsSync(at).type === PROC_SUPER_MAGIC) {
-    throw unusableState(root, `no directory can be made in ${at}`);
+    throw unusableStateError(root, `no directory can be made in ${at}`);
   }
 }
 
@@ -147,7 +147,7 @@ function look(path: string) {
     return statSync(path, { throwIfNoEntry: false });
   } catch (error) {
     if (hasErrno(error, 'ENOTDIR')) return undefined;
-    throw unusableState(path, (error as Error).message, error);
+    throw unusableStateError(path, (error as Error).message, error);
   }
 }
 

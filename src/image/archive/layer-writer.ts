@@ -24,7 +24,7 @@ import { setXattr } from '../../host/calls/descriptor.ts';
 import { unlessErrno } from '../../host/calls/libc.ts';
 import { sizeInWords } from '../../host/calls/system-error.ts';
 import { removeTreeNow } from '../../host/files/remove-tree.ts';
-import { diskExceeded } from '../../host/state/disk-watch.ts';
+import { diskExceededError } from '../../host/state/disk-watch.ts';
 import type { UnpackLayersOutput } from './import.ts';
 import { type PaxRecords, XATTR_PREFIX } from './pax.ts';
 import type { UnpackLayersInput } from './unpack-task.ts';
@@ -235,7 +235,7 @@ function owner({ uid = 0, gid = 0 }: Header): { uid: number; gid: number } {
 
 function tooLargeError(what: string): KilnError {
   const hint = '`kiln image import --disk 64G` allows more';
-  return diskExceeded('unpacking the archive', what, hint);
+  return diskExceededError('unpacking the archive', what, hint);
 }
 
 function hostileError(what: string): KilnError {

@@ -6,7 +6,7 @@ import { resultDirectoryError } from '../../artifacts/destination.ts';
 import { sizeInWords } from '../../host/calls/system-error.ts';
 import { Folder } from '../../host/files/folder.ts';
 import { below, type HeldPath, openedPath } from '../../host/files/held.ts';
-import { diskExceeded } from '../../host/state/disk-watch.ts';
+import { diskExceededError } from '../../host/state/disk-watch.ts';
 import { usageOf } from '../../image/store/user-storage.ts';
 import { localRepository } from '../../packages/repository/configuration.ts';
 import { publishRepository, type Snapshot } from '../../packages/repository/publish/snapshot.ts';
@@ -159,7 +159,7 @@ class ChainRun implements AsyncDisposable {
     // What one build adds is within the share already.
     if (owner !== undefined && usageOf(this.#results).bytes > owner.share.disk) {
       const hint = 'build fewer packages at a time; root sets users.limits.disk';
-      throw diskExceeded('the chain', `more than ${sizeInWords(owner.share.disk)}`, hint);
+      throw diskExceededError('the chain', `more than ${sizeInWords(owner.share.disk)}`, hint);
     }
     const files: { path: string }[] = [];
     using results = Folder.open(this.#results);

@@ -13,9 +13,9 @@ import { LineSplitter } from '../log-file.ts';
 import { UNIT_STATES, type UnitState, type UnitStatus } from '../status.ts';
 import {
   NOTIFY_SOCKET,
-  outOfTime,
   ROOT_POLICY,
   type RunningUnit,
+  timeoutError,
   type UnitHost,
   type UnitManager,
   within,
@@ -292,7 +292,7 @@ async function systemctl(
       },
     },
   );
-  if (end.timeLimit !== null) throw outOfTime(patience);
+  if (end.timeLimit !== null) throw timeoutError(patience);
   if (end.exitCode === 0) return end.stdout.toString('utf8');
   const reason = stderr.text().trim() || endText(end);
   throw new KilnError('E_UNIT_FAILED', `systemctl ${argv.join(' ')}: ${reason}`);

@@ -24,7 +24,7 @@ import { findImage } from '../../image/store/images.ts';
 import { nameFor, readManifest } from '../../image/store/manifest.ts';
 import { formatPublish, type ServiceDefinition } from '../definition/definition.ts';
 import { changeDefinition } from '../definition/definition-file.ts';
-import { isSupervised, notRunning, runInService } from '../supervisor/supervisor-client.ts';
+import { isSupervised, notRunningError, runInService } from '../supervisor/supervisor-client.ts';
 import { appear, checkMounts } from './create.ts';
 import { requireStopped } from './start-stop.ts';
 import {
@@ -69,7 +69,7 @@ export async function backupService(
   await using _stopped = running ? undefined : await requireStopped(name, files, otherwise);
   if (running) {
     const end = await runInService(files, { argv: ['/bin/sh', '-c', hook] });
-    if (end === undefined) throw notRunning(name);
+    if (end === undefined) throw notRunningError(name);
     if (end.exitCode !== 0) {
       const said = end.output.slice(-1000).trim();
       throw new KilnError('E_HOOK', `${name}: the hook failed with ${end.exitCode}: ${hook}`, {

@@ -130,34 +130,34 @@ export async function waitUntilStarted(
     const dropped = !wanted();
     const asked = askSupervisor<ServiceStatus>(files, { do: 'started' }, Number.POSITIVE_INFINITY);
     const status = await asked.catch((error: unknown) => {
-      if (isKilnCode(error, 'E_SERVICE_STOPPED')) throw stopped(name);
+      if (isKilnCode(error, 'E_SERVICE_STOPPED')) throw stoppedError(name);
       const hint = error instanceof KilnError ? error.hint : undefined;
-      throw failed(name, files, reasonOf(error), hint);
+      throw failedError(name, files, reasonOf(error), hint);
     });
     if (status !== undefined) return status;
     const outcome = readOutcome(files);
     if (outcome !== undefined && outcome.time >= since) {
-      if (outcome.state === 'stopped') throw stopped(name);
-      if (outcome.state === 'failed') throw failed(name, files, outcome.reason, outcome.hint);
-      throw failed(name, files, 'its units are done already');
+      if (outcome.state === 'stopped') throw stoppedError(name);
+      if (outcome.state === 'failed') throw failedError(name, files, outcome.reason, outcome.hint);
+      throw failedError(name, files, 'its units are done already');
     }
     if ((over || dropped) && !(await isSupervised(files))) {
-      throw dropped ? stopped(name) : failed(name, files, 'its supervisor has ended');
+      throw dropped ? stoppedError(name) : failedError(name, files, 'its supervisor has ended');
     }
     if (performance.now() - silent() > patience()) {
-      throw failed(name, files, `${supervisorOf(files).name} does not come up`);
+      throw failedError(name, files, `${supervisorOf(files).name} does not come up`);
     }
     await sleep(UP_PAUSE);
   }
 }
 
-function stopped(name: string): KilnError {
+function stoppedError(name: string): KilnError {
   return new KilnError('E_SERVICE_STOPPED', `${name} was stopped while it started`, {
     hint: `\`kiln service start ${name}\` starts it again`,
   });
 }
 
-function failed(name: string, files: InstanceFiles, reason: string, hint?: string): KilnError {
+function failedError(name: string, files: InstanceFiles, reason: string, hint?: string): KilnError {
   // Lines of this start, not of the run before.
   const lines = readLog(files, 8);
   const began = lines.findLastIndex((line) => line.endsWith(`kiln: starting ${name}`));

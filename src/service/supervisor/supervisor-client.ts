@@ -121,7 +121,7 @@ export function keepAsking(files: InstanceFiles, request: SupervisorRequest, eve
   return { last: () => last, end: () => clearInterval(timer) };
 }
 
-export function notRunning(name: string): KilnError {
+export function notRunningError(name: string): KilnError {
   return new KilnError('E_SERVICE_STOPPED', `${name} does not run`, {
     hint: `\`kiln service start ${name}\` starts it`,
   });
@@ -157,7 +157,7 @@ export async function logrotate(
     });
   });
   const status = await askSupervisor<ServiceStatus>(files, { do: 'status' });
-  if (end === undefined || status === undefined) throw notRunning(name);
+  if (end === undefined || status === undefined) throw notRunningError(name);
   const reloaded: string[] = [];
   for (const unit of status.units.filter(({ state }) => state === 'active')) {
     try {

@@ -80,7 +80,7 @@ export interface UnitManager {
 export async function within<Result>(work: Promise<Result>, milliseconds: number): Promise<Result> {
   if (milliseconds === Number.POSITIVE_INFINITY) return await work;
   const over = deferred<never>();
-  const timer = setTimeout(() => over.reject(outOfTime(milliseconds)), milliseconds);
+  const timer = setTimeout(() => over.reject(timeoutError(milliseconds)), milliseconds);
   try {
     return await Promise.race([work, over.promise]);
   } finally {
@@ -88,7 +88,7 @@ export async function within<Result>(work: Promise<Result>, milliseconds: number
   }
 }
 
-export function outOfTime(milliseconds: number): KilnError {
+export function timeoutError(milliseconds: number): KilnError {
   return new KilnError('E_UNIT_TIMEOUT', `out of time after ${milliseconds / 1000} s`, {
     hint: 'TimeoutStartSec= and TimeoutStopSec= of the unit allow more',
   });
