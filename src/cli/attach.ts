@@ -2,7 +2,7 @@ import { fstatSync } from 'node:fs';
 import type { Writable } from 'node:stream';
 import { attempt } from '../host/calls/libc.ts';
 import type { SandboxProcess } from '../sandbox/command/process.ts';
-import { endOfFurther } from '../sandbox/door/supervise.ts';
+import { waitForExtraCommand } from '../sandbox/door/supervise.ts';
 import { type Caller, FORWARDED } from './caller/caller.ts';
 import { commandStatus } from './output/errors.ts';
 
@@ -24,7 +24,7 @@ export async function runAttached(
   tty: boolean,
 ): Promise<void> {
   using _attached = connectCommand(command, kill, caller, tty);
-  caller.exitStatus = commandStatus(await endOfFurther(command));
+  caller.exitStatus = commandStatus(await waitForExtraCommand(command));
 }
 
 export function connectCommand(

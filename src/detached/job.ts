@@ -195,14 +195,14 @@ export class DetachedJob extends EventEmitter<JobEvents> {
       this.#followers.delete(client);
     });
     onFrames(client, ({ kind, body }) => {
-      if (kind === FRAME.data) this.#type(client, body);
+      if (kind === FRAME.data) this.#forwardInput(client, body);
       else if (kind === FRAME.control) {
         this.#control(client, JSON.parse(body.toString()) as JobControl);
       }
     });
   }
 
-  #type(client: Socket, body: Buffer): void {
+  #forwardInput(client: Socket, body: Buffer): void {
     if (!this.record.tty || this.input.writableEnded || this.input.write(body)) return;
     client.pause();
     this.input.once('drain', () => client.resume());

@@ -165,7 +165,7 @@ async function startSandbox(
 ): Promise<SandboxDomain> {
   const connection = await engine.connect();
   // libvirt moves the new init into a cgroup 20 ms from now, and need not wait for the kernel then.
-  ProcessCgroups.moveNowhere().catch(() => undefined);
+  ProcessCgroups.primeMove().catch(() => undefined);
   const started = await startDomain(engine.paths, connection, wanted);
   const sandbox = await SandboxDomain.own(engine.paths, started, engine.connect);
   // The daemon, which has the parked ones, sweeps when nothing starts. Others do it here, in the background.

@@ -169,14 +169,14 @@ export async function refuseLandlock(user: Client, bounds: ProcessBounds): Promi
   other.on('error', () => undefined);
   try {
     const late = awaitedLater(sleep(ANSWER_MAX, 'late', { ref: false }));
-    const answer = await Promise.race([awaitedLater(lookInto(other, user)), late]);
+    const answer = await Promise.race([awaitedLater(verifyClientCanPtrace(other, user)), late]);
     if (answer === 'late') throw refusedError('it does not answer');
   } finally {
     other.kill('SIGKILL');
   }
 }
 
-async function lookInto(other: ChildProcess, { files }: Client): Promise<void> {
+async function verifyClientCanPtrace(other: ChildProcess, { files }: Client): Promise<void> {
   try {
     // What it says, it says as the user.
     for await (const _ of other.stdout ?? []) break;

@@ -70,11 +70,11 @@ export class ProcessCgroups {
   }
 
   /**
-   * Moves this process to where it is. Before the kernel moves a process it waits for all processors, 5 to 20 ms,
-   * unless it has just done so for another: for as long afterwards, others are moved without a wait. Source: the
-   * kernel's cgroup_attach_lock() and rcu_sync_enter(). Rejects where it may not; nothing is lost but that time.
+   * Makes the next moves of other processes quick, by moving this one to the cgroup that it is in. The kernel waits
+   * 5 to 20 ms for all processors before it moves a process, but not for as long after a move. Source: the kernel's
+   * cgroup_attach_lock() and rcu_sync_enter(). Rejects where this process may not; only that time is lost.
    */
-  static async moveNowhere(): Promise<void> {
+  static async primeMove(): Promise<void> {
     const own = ProcessCgroups.of(process.pid);
     const group = own.#group('pids') ?? own.#group('memory');
     if (group === undefined) return;

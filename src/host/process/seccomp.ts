@@ -24,17 +24,17 @@ export function refuseSystemCalls(names: readonly string[]): () => void {
   const seccomp = library();
   const context = seccomp.init(ACTIONS.SCMP_ACT_ALLOW);
   if (context === null) throw new KilnError('E_SECCOMP', 'libseccomp cannot make a filter');
-  done('seccomp_attr_set', seccomp.attrSet(context, SCMP_FLTATR_CTL_TSYNC, 1));
+  check('seccomp_attr_set', seccomp.attrSet(context, SCMP_FLTATR_CTL_TSYNC, 1));
   const action = actionNumber('SCMP_ACT_ERRNO', os.errno.EPERM);
   for (const name of names) {
     const number = seccomp.resolve(name);
     if (number === NR_SCMP_ERROR) continue;
-    done(`seccomp_rule_add ${name}`, seccomp.ruleAdd(context, action, number, 0, null));
+    check(`seccomp_rule_add ${name}`, seccomp.ruleAdd(context, action, number, 0, null));
   }
-  return () => done('seccomp_load', seccomp.load(context));
+  return () => check('seccomp_load', seccomp.load(context));
 }
 
-function done(call: string, result: number, ...accepted: readonly number[]): void {
+function check(call: string, result: number, ...accepted: readonly number[]): void {
   if (result < 0 && !accepted.includes(-result)) throw new SyscallError(call, -result);
 }
 
@@ -168,7 +168,7 @@ export function compileFilter(
     // libseccomp before 2.5 lacks this attribute; its filter is then a linear list, which is as right.
     seccomp.attrSet(context, SCMP_FLTATR_CTL_OPTIMIZE, OPTIMIZE_BINARY_TREE);
     for (const name of architectures) {
-      done('seccomp_arch_add', seccomp.archAdd(context, seccomp.archResolve(name)), EEXIST);
+      check('seccomp_arch_add', seccomp.archAdd(context, seccomp.archResolve(name)), EEXIST);
     }
     for (const rule of rules) {
       const args = argumentBytes(rule.args);
@@ -179,10 +179,10 @@ export function compileFilter(
         const call = seccomp.resolve(name);
         if (call === NR_SCMP_ERROR) continue;
         const result = seccomp.ruleAdd(context, action, call, rule.args.length, args);
-        done(`seccomp_rule_add ${name}`, result, EEXIST, EACCES);
+        check(`seccomp_rule_add ${name}`, result, EEXIST, EACCES);
       }
     }
-    return exported((fd) => done('seccomp_export_bpf', seccomp.exportBpf(context, fd)));
+    return exported((fd) => check('seccomp_export_bpf', seccomp.exportBpf(context, fd)));
   } finally {
     seccomp.release(context);
   }

@@ -195,8 +195,8 @@ export function forgetReader(directory: string, user: PackageUser): void {
   rmSync(join(directory, readerFile(user)), { force: true });
 }
 
-/** Whether this user has it, and root’s recipes have not said that anybody may. */
-export function broughtBy(directory: string, user: PackageUser): boolean {
+/** Whether the package counts as this user’s: the user brought it, and no recipe of root’s made it public. */
+export function isOwnedBy(directory: string, user: PackageUser): boolean {
   return existsSync(join(directory, readerFile(user))) && !existsSync(join(directory, OPEN));
 }
 

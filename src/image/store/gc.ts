@@ -7,10 +7,10 @@ import { tellDamage } from '../../host/state/damage.ts';
 import type { StatePaths } from '../../host/state/paths.ts';
 import { discardDamaged } from './damage.ts';
 import {
-  broughtBy,
   entryFile,
   forgetReader,
   installedSize,
+  isOwnedBy,
   type PackageUser,
   packageDirectory,
 } from './entry.ts';
@@ -108,7 +108,7 @@ export async function removeUnusedPackages(paths: StatePaths, user?: PackageUser
   ensureStore(paths);
   await sweepWorkDirectories(paths);
   const { packages: all, ...store } = await listStore(paths, { mends: user === undefined });
-  const packages = all.filter(({ directory }) => user === undefined || broughtBy(directory, user));
+  const packages = all.filter(({ directory }) => user === undefined || isOwnedBy(directory, user));
   const discarded = await discardUnused(paths, unusedIn(paths, { ...store, packages }), store);
   for (const { tree } of discarded) await removeTree(tree);
   if (user === undefined) return total(discarded);

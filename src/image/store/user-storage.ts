@@ -10,7 +10,7 @@ import { pathsOfUser, type StatePaths } from '../../host/state/paths.ts';
 import { BUILD_CACHES } from '../../packages/repository/cache.ts';
 import type { SandboxOwner } from '../../sandbox/open.ts';
 import { inUnits, SIZES } from '../../users/configuration.ts';
-import { broughtBy, installedSize } from './entry.ts';
+import { installedSize, isOwnedBy } from './entry.ts';
 import { type Amount, imagesOwnedBy, ownFiles, total, unusedIn } from './gc.ts';
 import { type ListedImage, listImages, removeIdleImage } from './images.ts';
 import { ownersOf, ROOT } from './manifest.ts';
@@ -163,7 +163,7 @@ async function packagesOf(paths: StatePaths, user: { readonly uid: number }) {
   const names = await readdir(paths.packages).catch(() => []);
   const packages = names
     .map((name) => join(paths.packages, name))
-    .filter((directory) => broughtBy(directory, user))
+    .filter((directory) => isOwnedBy(directory, user))
     .map((directory) => ({ directory, bytes: installedSize(directory) ?? 0 }));
   return unusedIn(paths, { packages, needed: [], images: imagesOwnedBy(paths, { uid: ROOT }) });
 }

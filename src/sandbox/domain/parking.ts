@@ -121,7 +121,7 @@ async function park(
 ): Promise<ParkedSandbox | undefined> {
   using _ = span('park a sandbox');
   // As in takeSandbox(): a run may wait for this one.
-  ProcessCgroups.moveNowhere().catch(() => undefined);
+  ProcessCgroups.primeMove().catch(() => undefined);
   const started = await startDomain(paths, connection, {
     network: 'private',
     label: { kind: 'auto' },

@@ -129,9 +129,9 @@ export async function supervise(
 }
 
 /**
- * Waits for a further command, which somebody else may hold, and for its output, which what it leaves running may
- * still have: it has no limits of time.
+ * Waits for a command beside the sandbox's own, and for its output, which processes that it left running may still
+ * have open. It has no time limits.
  */
-export function endOfFurther(command: SandboxProcess): Promise<CommandEnd> {
+export function waitForExtraCommand(command: SandboxProcess): Promise<CommandEnd> {
   return supervise(command, {}, 'cut', async () => undefined);
 }
