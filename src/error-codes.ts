@@ -32,7 +32,7 @@ export const CODES_BY_PAGE = {
   },
   'remote.md': {
     E_REMOTE_ARCHIVE:
-      'What the other machine sent is not what belongs there, or cannot be written.',
+      'What the other machine sent is not what was asked for, or cannot be written.',
     E_REMOTE_FILE: 'A file or folder that a command names cannot be sent to the other machine.',
     E_REMOTE_HOST_KEY: 'The other machine does not have the host key that ssh knows it by.',
     E_REMOTE_KILN: 'The other machine has no kiln that ssh finds.',
@@ -146,7 +146,7 @@ export const CODES_BY_PAGE = {
     E_STORE: 'A package of the store changed or was removed while it was needed.',
     E_DISK: 'The packages or scriptlets wrote more to the disk than they may.',
     E_DISK_FULL: 'The disk, or its quota, is full.',
-    E_DISK_LOW: 'The disk of the host is nearly full, so what wrote to it was ended.',
+    E_DISK_LOW: 'The disk of the host is nearly full, so kiln stopped what filled it.',
     E_DISK_WATCH: 'The process that watches the use of the disk failed.',
     E_FILE_TOO_BIG: 'A file would become larger than it may.',
     E_TREE_DEPTH: 'A tree has folders nested too deep.',

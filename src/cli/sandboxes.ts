@@ -172,7 +172,7 @@ export function killCommand(caller: Caller): KilnCommand {
         });
       }
       if (ids.length > 0 && all) {
-        throw new KilnError('E_ARGUMENT', `--all destroys every sandbox: it takes no ${ids[0]}`, {
+        throw new KilnError('E_ARGUMENT', `--all takes no ids, such as ${ids[0]}`, {
           hint: 'leave out --all, or the ids',
         });
       }

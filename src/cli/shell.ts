@@ -176,8 +176,8 @@ async function sandboxOf(
   }
   const { sandbox } = job.record;
   if (sandbox !== undefined) return await findSandbox(engine, sandbox);
-  throw new KilnError('E_NO_SANDBOX', `the job ${word} is no command that runs in one sandbox`, {
-    hint: 'what a build makes comes of its recipe alone: nobody enters its sandboxes',
+  throw new KilnError('E_NO_SANDBOX', `job ${word} has no sandbox that can be entered`, {
+    hint: 'builds cannot be entered; `kiln build --keep` keeps the sandbox of one that fails',
   });
 }
 

@@ -99,7 +99,7 @@ export class DetachedJob extends EventEmitter<JobEvents> {
     { name, owner, command, tty, resultDirectory, rows, columns }: JobOptions,
   ): Promise<DetachedJob> {
     if (name !== undefined && !NAME.test(name)) {
-      throw new KilnError('E_ARGUMENT', `the name ${JSON.stringify(name)} is none for a job`, {
+      throw new KilnError('E_ARGUMENT', `${JSON.stringify(name)} is not a valid job name`, {
         hint: 'begin with a letter; then letters, digits, dots, dashes and underscores, 63 in all',
       });
     }

@@ -81,7 +81,7 @@ const NO_SCHEDD =
 
 export async function requirePool(uid: number): Promise<void> {
   if (uid === 0) {
-    throw new KilnError('E_FARM_ROOT', 'root cannot give jobs to HTCondor: it takes none of root', {
+    throw new KilnError('E_FARM_ROOT', 'HTCondor refuses jobs from root', {
       hint: 'call kiln as a user who is in group kiln: docs/farm.md',
     });
   }
@@ -99,7 +99,7 @@ export async function requirePool(uid: number): Promise<void> {
   if (ping.failure === undefined) return;
   const queue = await runTool('condor_q', ['-totals'], { timeout: TIMEOUT });
   if (queue.failure !== undefined) {
-    const what = `no HTCondor takes jobs on ${hostname()}: ${lastLine(queue)}`;
+    const what = `HTCondor on ${hostname()} accepts no jobs: ${lastLine(queue)}`;
     throw new KilnError('E_FARM_POOL', what, { hint: NO_SCHEDD });
   }
   throw new KilnError('E_FARM_POOL', `HTCondor does not let you submit jobs: ${lastLine(ping)}`, {

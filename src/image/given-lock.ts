@@ -101,7 +101,8 @@ function withTrustOf(recipe: readonly Repository[], lock: Lock, path: string): L
     const now = recipe.find((one) => one.id === id);
     if (now !== undefined)
       return { ...lockedRepository(now), source: sourceSchema.parse(now.source) };
-    throw new KilnError('E_LOCK_STALE', `${path} has a repository ${id}, the recipe none`, {
+    const what = `the lock ${path} names repository ${id}, which the recipe does not have`;
+    throw new KilnError('E_LOCK_STALE', what, {
       hint: '`kiln image build --update` goes without the lock',
     });
   });

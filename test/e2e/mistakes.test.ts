@@ -285,7 +285,7 @@ test.serial('missing files and names are reported', async (t) => {
     [['frobnicate'], /unknown command 'frobnicate'/, /`kiln --help`/],
     [['image', 'lss'], /unknown command 'lss'/, /did you mean ls\?/],
     [['kill'], /say which sandbox/, /kiln ps/],
-    [['kill', '--all', 'abc'], /--all destroys every sandbox: it takes no abc/, /leave out/],
+    [['kill', '--all', 'abc'], /--all takes no ids, such as abc/, /leave out/],
     [['kill', ''], /no sandbox ""/, /kiln ps/],
     [['report', '/nonexistent'], /\/nonexistent does not exist \[E_RESULT\]/, /--resultdir/],
     [['help', 'frobnicate'], /unknown command 'frobnicate'/, /`kiln --help`/],

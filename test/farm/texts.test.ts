@@ -212,7 +212,7 @@ test('the exit status of a build says whose fault it was', (t) => {
   t.deepEqual([0, 1, 3, 4, 5, 124, 125, 130].map(stepStatus), [0, 65, 65, 65, 65, 65, 75, 75]);
 });
 
-test('root is refused by name', async (t) => {
+test('root cannot submit a chain', async (t) => {
   for (const argv of [
     ['farm', 'check'],
     [
@@ -231,7 +231,7 @@ test('root is refused by name', async (t) => {
       env: { KILN_STATE: join(folder, 'state') },
     });
     t.is(refused.exitCode, 125);
-    t.regex(refused.stderr, /^kiln: root cannot give jobs to HTCondor/);
+    t.regex(refused.stderr, /^kiln: HTCondor refuses jobs from root/);
     t.false(existsSync(join(folder, 'state')));
   }
 });

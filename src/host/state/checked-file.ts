@@ -32,7 +32,7 @@ function parseRecord(path: string, text: string): object {
     throw new DamagedFileError(path, text.trim() === '' ? 'it is empty' : 'it is cut or garbled');
   }
   if (typeof value !== 'object' || value === null) {
-    throw new DamagedFileError(path, 'it is not what belongs there');
+    throw new DamagedFileError(path, 'it is not a JSON object');
   }
   if (check !== undefined) delete (value as { check?: string }).check;
   return value;

@@ -212,7 +212,7 @@ function diskError(
         hint: 'what wrote them is at fault',
       });
     case 'low':
-      return new KilnError('E_DISK_LOW', `${disk} is nearly full: what wrote to it was ended`, {
+      return new KilnError('E_DISK_LOW', `${disk} is nearly full: kiln stopped what filled it`, {
         hint: '`kiln gc --max-age 1d` gives room back, root’s `kiln gc --max-size` as well; `kiln-mock --clean` removes a root',
       });
   }

@@ -78,7 +78,7 @@ function fieldError(op: string, name: string, value: unknown): KilnError {
   const cut = typeof value === 'string' && value.includes('\0');
   return new KilnError(
     'E_ARGUMENT',
-    cut ? `a NUL byte in ${said}` : `${said} is no ${name} of ${op} that a sandbox takes`,
+    cut ? `a NUL byte in ${said}` : `${op}: ${name} ${said} is not valid`,
   );
 }
 
