@@ -67,7 +67,7 @@ function removeSocket(folder: Folder, path: string): void {
     folder.remove(name);
     return;
   }
-  throw new KilnError('E_ARGUMENT', `--listen: ${path} is there, and is no socket`, {
+  throw new KilnError('E_ARGUMENT', `--listen: ${path} exists and is not a socket`, {
     hint: 'name a file that does not exist',
   });
 }

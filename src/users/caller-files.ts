@@ -125,7 +125,7 @@ export class CallerFiles implements CallerPaths {
         // A folder may contain /proc, where this process's own files are open to its threads.
         if (!new FileSystems().isPseudo(file, fstatSync(file, { bigint: true }))) return file;
         closeSync(file);
-        throw new Error(`${name} is no file of a disk`);
+        throw new Error(`${name} is not a file on a disk`);
       },
     });
     return copy;

@@ -27,7 +27,7 @@ const { EPERM, EFBIG, EINVAL, EILSEQ } = constants.errno;
 const PROBLEMS: Readonly<Record<number, string>> = {
   [EPERM]: 'it is somebody else’s, or others can write it: chown it to yourself, and chmod go-w',
   [EFBIG]: `it is larger than ${CONFIGURATION_MAX} bytes`,
-  [EINVAL]: 'it is no text file',
+  [EINVAL]: 'it is not a text file',
 };
 
 export function problemOf({ problem, text }: CallersConfiguration): string | undefined {

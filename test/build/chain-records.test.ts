@@ -21,7 +21,7 @@ for (const [what, plant] of Object.entries(PLANTED)) {
     using records = Records.open(ownPath(directory));
     await t.throwsAsync(records.lock(), {
       code: 'E_RESULTDIR',
-      message: `${directory}/.kiln/lock cannot be locked: it is no plain file`,
+      message: `${directory}/.kiln/lock cannot be locked: it is not a plain file`,
     });
   });
 }

@@ -222,7 +222,7 @@ test.serial('settings that a workflow must not choose are refused by name', asyn
   t.regex(built.err, /the Dockerfile \/__w\/_actions\/foo\/Dockerfile: kiln builds no/);
   const unknown = await it.hook({ command: 'something_else' });
   t.is(unknown.status, 125);
-  t.regex(unknown.err, /what is on stdin is no request of a GitHub runner/);
+  t.regex(unknown.err, /stdin is not a request of a GitHub runner/);
   await sandboxesAre(t, 0);
 });
 

@@ -225,7 +225,7 @@ test.serial('impossible options of a sandbox are refused', async (t) => {
     [['--workdir', '/nope'], /cannot enter \/nope/, /--workdir.*image’s own workdir/],
     [['--network', 'nonet'], /no network .*'nonet'/, /virsh -c '.*libvirt-sock' net-list.*engine/],
     [['--user', '99999:1'], /no user 99999:1/, /up to 65535/],
-    [['--user', 'root:root'], /the group of user root:root is no number/, /such as root:0;/],
+    [['--user', 'root:root'], /the group of user root:root is not a number/, /such as root:0;/],
     [
       ['--resultdir', '/dev/null'],
       /directory \/dev\/null cannot be used \[E_RESULTDIR\]/,

@@ -288,9 +288,9 @@ add('null', tarfile.CHRTYPE, devmajor=1, devminor=3)`,
     [
       'cut.tar',
       "add('a', data=bytes(100000)); t.fileobj.flush(); os.truncate(sys.argv[1], 2000); os._exit(0)",
-      /damaged|no tar/,
+      /damaged|not a tar/,
     ],
-    ['text.tar', "t.fileobj.write(b'this is no archive' * 100)", /damaged|no tar/],
+    ['text.tar', "t.fileobj.write(b'this is no archive' * 100)", /damaged|not a tar/],
   ];
   for (const [name, python, message] of refused) {
     const archive = await hostileTar(name, python);

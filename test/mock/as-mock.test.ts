@@ -331,7 +331,12 @@ test.serial('source packages may be URLs, and a mirrorlist may be a path', async
     results('url'),
   ]);
   ends(t, missing, 30, /none-1-1\.src\.rpm/);
-  ends(t, await state.mock(['gopher://x/y.src.rpm']), 50, /gopher.* is no URL of a source package/);
+  ends(
+    t,
+    await state.mock(['gopher://x/y.src.rpm']),
+    50,
+    /gopher.* is not the URL of a source package/,
+  );
 
   const local = await repository('listed', [{ name: 'listed' }]);
   await mkdir(join(state.directory, 'x86_64'), { recursive: true });
@@ -361,7 +366,7 @@ test.serial('source packages may be URLs, and a mirrorlist may be a path', async
     'meta',
     `config_opts['dnf.conf'] += '\\n[meta]\\nmetalink=/none\\n'`,
   );
-  const words = /meta\.cfg:3: repository meta: the metalink \/none is no http: or https: URL/;
+  const words = /meta\.cfg:3: repository meta: the metalink \/none is not an http: or https: URL/;
   ends(t, await state.mock(['-r', metalink, '--init']), 3, words);
   await rm(join(state.directory, 'x86_64/list'));
   ends(

@@ -194,7 +194,7 @@ test('a file that is missing, or not a package, is an error of its own only', as
   t.regex(nope.error.message, /\/nope/);
   const short = put(scratch(t), 'short', Buffer.from('hi\n'));
   const told = await kiln('rpm', 'query', short);
-  t.regex(told.stderr, /it is no RPM package/);
+  t.regex(told.stderr, /it is not an RPM package/);
   t.notRegex(told.stderr, /download it again/);
 });
 

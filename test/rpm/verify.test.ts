@@ -164,7 +164,7 @@ test('of several files the highest status counts, and each has a line', async (t
   );
   t.is(exitCode, 2);
   t.regex(stdout, /good\.rpm +trusted .*\n.*one-epoch.* +untrusted .*\n.*broken\.rpm +broken/);
-  t.regex(stderr, /broken\.rpm: it is no RPM package/);
+  t.regex(stderr, /broken\.rpm: it is not an RPM package/);
 });
 
 test('an invalid keyring gives an error of its own', async (t) => {

@@ -164,7 +164,7 @@ test.serial('a link in place of the socket of --listen leads to no file', async 
   t.is((await execa('stat', ['-c', '%a %F', moved])).stdout, '660 socket');
   t.regex(
     String((await state.kiln(['metrics', '--listen', join(victim, '../victim')])).stderr),
-    /victim is there, and is no socket/,
+    /victim exists and is not a socket/,
   );
 });
 
@@ -179,13 +179,13 @@ async function archiveOf(name: string, change: string): Promise<string> {
 }
 
 const HOSTILE: readonly (readonly [name: string, change: string, said: RegExp])[] = [
-  ['link', 'rm -r etc; ln -s /etc etc', /its etc is no directory/],
-  ['log', 'ln -s / log', /its log is no directory/],
+  ['link', 'rm -r etc; ln -s /etc etc', /its etc is not a directory/],
+  ['log', 'ln -s / log', /its log is not a directory/],
   // The supervisor writes there, as the host's root.
-  ['log-file', 'mkdir log; ln -s /etc/kiln-test log/service.log', /its service\.log is no file/],
-  ['folder', 'rm service.yaml; mkdir service.yaml', /its service\.yaml is no file/],
+  ['log-file', 'mkdir log; ln -s /etc/kiln-test log/service.log', /its service\.log is not a file/],
+  ['folder', 'rm service.yaml; mkdir service.yaml', /its service\.yaml is not a file/],
   // Root of the service can write to its /etc.
-  ['two-names', 'ln service.yaml etc/definition', /its service\.yaml is no file/],
+  ['two-names', 'ln service.yaml etc/definition', /its service\.yaml is not a file/],
   ['binds', 'printf "mounts: [{source: /, target: /h}]\\n" >>service.yaml', /\/ is not bound writ/],
   [
     'confirms-itself',

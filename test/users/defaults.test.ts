@@ -194,7 +194,7 @@ test.serial('hostile files are refused in time, and never read with root’s rig
     ['['.repeat(30_000), /nested too deeply here/],
     [`a: ${'1\na: '.repeat(9_000)}1\n`, /and \d+ more/],
     [`#${'x'.repeat(65_536)}`, /larger than 65536 bytes/],
-    ['defaults: {}\0\n', /no text file/],
+    ['defaults: {}\0\n', /not a text file/],
     [Buffer.from('defaults:\n  image: gr\u00fcn\n', 'latin1'), /kiln\.yaml: line 2 is not UTF-8/],
   ] as const;
   for (const [text, said] of texts) {
@@ -207,11 +207,11 @@ test.serial('hostile files are refused in time, and never read with root’s rig
   refuses(t, await run(), /somebody else’s/);
   rmSync(own);
   mkdirSync(own);
-  refuses(t, await run(), /no text file/);
+  refuses(t, await run(), /not a text file/);
   rmSync(own, { recursive: true });
   execFileSync('mkfifo', [own]);
   chownSync(own, USER.uid, USER.gid);
-  refuses(t, await run(), /no text file/);
+  refuses(t, await run(), /not a text file/);
   rmSync(own);
   symlinkSync(loot, own);
   const linked = await user(['config', 'check']);

@@ -247,7 +247,7 @@ test.serial('a recipe cannot read files of kilnd’s own processes', async (t) =
       `${name}/out`,
     ]);
     t.not(refused.exitCode, 0);
-    t.regex(String(refused.stderr), /is no file of a disk/);
+    t.regex(String(refused.stderr), /is not a file on a disk/);
   } finally {
     await execa('umount', [join(home, name, 'proc')]);
   }

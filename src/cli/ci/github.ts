@@ -82,7 +82,7 @@ async function read(caller: Caller): Promise<Request> {
   try {
     return requests.parse(JSON.parse(await text(input.stream)));
   } catch (cause) {
-    throw new KilnError('E_CI_JOB', 'what is on stdin is no request of a GitHub runner', {
+    throw new KilnError('E_CI_JOB', 'stdin is not a request of a GitHub runner', {
       cause: cause instanceof z.ZodError ? new Error(z.prettifyError(cause)) : cause,
       hint: 'name a script that calls it in ACTIONS_RUNNER_CONTAINER_HOOKS: docs/ci-runners.md',
     });

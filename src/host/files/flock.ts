@@ -139,7 +139,7 @@ export async function tryLock(
   try {
     const found = fstatSync(fd);
     if (!found.isFile() && !found.isDirectory()) {
-      throw new Error(`${path} is no file that can be locked`);
+      throw new Error(`${path} is not a file that can be locked`);
     }
     closeToOthers(fd);
     held = lockNow(fd, path, options.shared ?? false) && isStill(fd, path);

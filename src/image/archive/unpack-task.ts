@@ -47,7 +47,7 @@ async function unpackLayer(fd: number, writer: LayerWriter): Promise<void> {
     // A full disk is no fault of the archive; an impossible path is.
     const known = knownFailure(cause);
     if (cause instanceof KilnError || (known !== undefined && known.code !== 'E_PATH')) throw cause;
-    throw new KilnError('E_ARCHIVE', 'the archive is damaged, or is no tar archive', {
+    throw new KilnError('E_ARCHIVE', 'the archive is damaged, or not a tar archive', {
       cause,
       hint: 'give a tar archive, plain or in gzip or zstd, or an OCI layout',
     });

@@ -42,7 +42,7 @@ export class TreePlan {
       if (holder !== undefined) {
         this.#addFile(holder, path.slice(end + 1), owner);
       } else {
-        this.problems.push(`${nevra(added)}: ${folder}, the folder of ${path}, is no folder`);
+        this.problems.push(`${nevra(added)}: ${folder}, the folder of ${path}, is not a folder`);
       }
     }
   }

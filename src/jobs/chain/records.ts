@@ -89,7 +89,7 @@ export class Records implements Disposable {
       const found = lstatSync(file, { throwIfNoEntry: false });
       if (found === undefined || found.isFile()) throw error;
       const path = join(this.#directory, '.kiln/lock');
-      throw new KilnError('E_RESULTDIR', `${path} cannot be locked: it is no plain file`, {
+      throw new KilnError('E_RESULTDIR', `${path} cannot be locked: it is not a plain file`, {
         hint: 'remove it: kiln makes it anew',
       });
     });

@@ -290,7 +290,7 @@ async function findRecipe(
     throw configError(`Could not find required config file: ${file}`, undefined, { hint });
   });
   if (named.kind !== 'recipe') {
-    throw configError(`${name} is no recipe, and a root needs its repositories`, undefined, {
+    throw configError(`${name} is not a recipe, and a root needs its repositories`, undefined, {
       hint: 'name a recipe (.yaml) or a configuration (.cfg)',
     });
   }

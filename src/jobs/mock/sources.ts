@@ -75,7 +75,7 @@ async function localPackage(
   const name = URL.canParse(srpm) ? basename(new URL(srpm).pathname) : '';
   if (!/^https?:/.test(srpm) || !/^[\w.+~^%-]+\.rpm$/.test(name)) {
     throw argumentError(
-      `${srpm} is no URL of a source package`,
+      `${srpm} is not the URL of a source package`,
       'it begins with https://, http:// or file://, and ends with the name of the package',
     );
   }

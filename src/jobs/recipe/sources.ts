@@ -30,7 +30,7 @@ export function readModule(folder: RecipeFolder, path: string): string {
     throw unreadableError(path, 'modules end in .ts, .mts, .js, .mjs or .json');
   using file = closing(openBeneath(folder, path));
   const stats = fstatSync(file.fd);
-  if (!stats.isFile()) throw unreadableError(path, 'it is no file');
+  if (!stats.isFile()) throw unreadableError(path, 'it is not a file');
   if (stats.size > RECIPE_SIZE_LIMIT) throw unreadableError(path, 'it is too large for a module');
   return utf8Text(readFileSync(file.fd), path);
 }

@@ -96,7 +96,7 @@ async function checkSources(sources: string | undefined): Promise<void> {
   const found = await stat(sources).catch(() => undefined);
   if (found?.isDirectory()) return;
   const what =
-    found === undefined ? `there is no directory ${sources}` : `${sources} is no directory`;
+    found === undefined ? `there is no directory ${sources}` : `${sources} is not a directory`;
   throw new KilnError('E_BUILD_SOURCE', what, {
     hint: '--sources names the directory with the files that the spec lists as Source and Patch',
   });
@@ -105,7 +105,7 @@ async function checkSources(sources: string | undefined): Promise<void> {
 async function regular(path: string, what: string): Promise<void> {
   const found = await stat(path).catch(() => undefined);
   if (found?.isFile()) return;
-  const why = found === undefined ? 'it does not exist' : 'it is no file';
+  const why = found === undefined ? 'it does not exist' : 'it is not a file';
   throw new KilnError('E_BUILD_SOURCE', `cannot read the ${what} ${path}: ${why}`, {
     hint: 'give the path of a .src.rpm, or a .spec with --sources DIR for what it names',
   });

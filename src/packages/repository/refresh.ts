@@ -120,7 +120,7 @@ async function refreshRemote(
   const answer = await downloadFile(context, item, known, (content) => {
     if (allowed.length === 0) return;
     const good = allowed.some((digest) => digestOf(content, digest.split(':')[0] ?? '') === digest);
-    if (!good) throw new BrokenFileError('repomd.xml is none of those that the metalink names');
+    if (!good) throw new BrokenFileError('repomd.xml is not one that the metalink names');
   });
   if (answer === undefined) {
     if (before === undefined) throw new TypeError('unchanged since nothing');

@@ -87,7 +87,7 @@ export class RpmHeader {
       this.#entries.set(tag, entry);
       // The data of a region lies behind that of all others.
       if (tag === regionTag) continue;
-      if (tag < FIRST_TAG) throw this.#broken(tag, 'is none that a header may have');
+      if (tag < FIRST_TAG) throw this.#broken(tag, 'is not one that a header may have');
       const size = Math.max(ELEMENT_SIZE[entry.type] ?? 0, 1);
       if (entry.offset < end) throw this.#broken(tag, 'shares data with another tag');
       if (isWhole && entry.offset >= end + size) throw this.#broken(tag, 'has a gap before it');
@@ -191,7 +191,7 @@ export class RpmHeader {
   #checkRegion(regionTag: number, count: number): void {
     const entry = this.#entries.get(regionTag)!;
     if (entry.type !== Type.bin || entry.count !== ENTRY_SIZE) {
-      throw this.#broken(regionTag, 'is no region');
+      throw this.#broken(regionTag, 'is not a region');
     }
     const trailer = this.#store.subarray(entry.offset, entry.offset + ENTRY_SIZE);
     const covered = -trailer.readInt32BE(8) / ENTRY_SIZE;

@@ -16,7 +16,7 @@ type Fields<Of extends Shape> = { readonly [Key in keyof Of]: ReturnType<Of[Key]
 
 const text: Take<string> = (value) => {
   if (typeof value === 'string') return value;
-  throw new TypeError('a part of it is no text');
+  throw new TypeError('expected a text');
 };
 
 const count: Take<number> = (value) => {
@@ -26,12 +26,12 @@ const count: Take<number> = (value) => {
 
 const flag: Take<boolean> = (value) => {
   if (typeof value === 'boolean') return value;
-  throw new TypeError('a part of it is neither true nor false');
+  throw new TypeError('expected true or false');
 };
 
 function list<Item>(take: Take<Item>): Take<readonly Item[]> {
   return (value) => {
-    if (!Array.isArray(value)) throw new TypeError('a part of it is no list');
+    if (!Array.isArray(value)) throw new TypeError('expected a list');
     const items: Item[] = [];
     for (const item of value as readonly unknown[]) items.push(take(item));
     return items;
@@ -46,7 +46,7 @@ function oneOf<const Value extends string | number>(...values: readonly Value[])
   return (value) => {
     const found = values.indexOf(value as Value);
     if (found >= 0) return values[found] as Value;
-    throw new TypeError('a part of it is none of what it may be');
+    throw new TypeError('expected one of the known values');
   };
 }
 
@@ -54,7 +54,7 @@ function object<Of extends Shape>(shape: Of): Take<Fields<Of>> {
   const takes = Object.entries(shape);
   return (value) => {
     if (typeof value !== 'object' || value === null || Array.isArray(value)) {
-      throw new TypeError('a part of it is no object');
+      throw new TypeError('expected an object');
     }
     const from = value as Readonly<Record<string, unknown>>;
     const made: Record<string, unknown> = {};

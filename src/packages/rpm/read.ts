@@ -123,7 +123,7 @@ function takeAll<Read>(
   const answers = value as { package?: unknown; error?: unknown }[];
   const opened = entries.filter(({ error }) => error === undefined);
   if (!Array.isArray(value) || answers.length !== opened.length) {
-    throw new TypeError('it is no answer for each file');
+    throw new TypeError('it does not answer for each file');
   }
   let next = 0;
   return entries.map(({ file, index, error }) => {

@@ -34,7 +34,7 @@ export function readSections(fd: number): RpmSections {
 
   const magic = reader.bytes(0, Math.min(stat.size, LEAD_MAGIC.length), 'lead');
   if (!magic.equals(LEAD_MAGIC.subarray(0, magic.length))) {
-    throw rpmError('E_RPM_FORMAT', 'it is no RPM package (wrong first bytes)', {
+    throw rpmError('E_RPM_FORMAT', 'it is not an RPM package (wrong first bytes)', {
       hint: '`file FILE` tells what it is',
     });
   }

@@ -95,7 +95,7 @@ export async function* unpackRpms(
     name: ({ file }) => file,
     open: ({ file, into }) => ({ fds: [openFile(file)], input: into }),
     onMessage: (bytes, job) => {
-      if (!Number.isSafeInteger(bytes)) throw new TypeError('it is no number');
+      if (!Number.isSafeInteger(bytes)) throw new TypeError('it is not a number');
       options.onProgress?.(job, bytes as number);
     },
     take: (value, job) => {

@@ -169,9 +169,13 @@ export function commandUser(manifest: ImageManifest, wanted: string | undefined)
   const gid = group === undefined ? (account?.gid ?? uid) : number(group);
   if (uid !== undefined && gid !== undefined && more.length === 0) return user(uid, gid);
   if (uid !== undefined && more.length === 0 && number(group ?? '') === undefined) {
-    throw new KilnError('E_NO_USER', `the group of user ${wanted} is no number up to ${LAST_ID}`, {
-      hint: `give it as GID, such as ${name}:${account?.gid ?? uid}; /etc/group of the image has the numbers`,
-    });
+    throw new KilnError(
+      'E_NO_USER',
+      `the group of user ${wanted} is not a number up to ${LAST_ID}`,
+      {
+        hint: `give it as GID, such as ${name}:${account?.gid ?? uid}; /etc/group of the image has the numbers`,
+      },
+    );
   }
   const names = manifest.accounts.map((candidate) => candidate.name);
   throw new KilnError('E_NO_USER', `image ${manifest.name} has no user ${wanted}`, {

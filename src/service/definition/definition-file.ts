@@ -157,7 +157,7 @@ export async function readOldSandbox(path: string) {
     sections.set(section, values.set(key, unescaped(value)));
   }
   if (!sections.has('core')) {
-    throw new KilnError('E_OLD_SANDBOX', `${path} is no file of virt-sandbox-service`, {
+    throw new KilnError('E_OLD_SANDBOX', `${path} is not a file of virt-sandbox-service`, {
       hint: 'they lie in /etc/libvirt-sandbox/services and have a section [core]',
     });
   }

@@ -118,7 +118,7 @@ export async function restoreService(
     for (const text of await unpackArchive(archive, unpacked, BYTES_MAX)) warn(text);
     const lacks = ['service.yaml', 'image.json', 'etc'].find((part) => !has(unpacked, part));
     if (lacks !== undefined) {
-      throw new KilnError('E_ARCHIVE', `${basename(archive)} is no backup of a service`, {
+      throw new KilnError('E_ARCHIVE', `${basename(archive)} is not a backup of a service`, {
         hint: `it has no ${lacks}: \`kiln service backup\` writes one`,
       });
     }
@@ -156,9 +156,13 @@ function takePart(from: string, to: string, part: string, kind: 'file' | 'direct
   const path = join(from, part);
   const stat = lstatSync(path);
   if (kind === 'file' ? !stat.isFile() || stat.nlink > 1 : !stat.isDirectory()) {
-    throw new KilnError('E_ARCHIVE_HOSTILE', `the archive is refused: its ${part} is no ${kind}`, {
-      hint: 'a link stands in its place, or it has a second name: `kiln service backup` writes none',
-    });
+    throw new KilnError(
+      'E_ARCHIVE_HOSTILE',
+      `the archive is refused: its ${part} is not a ${kind}`,
+      {
+        hint: 'a link stands in its place, or it has a second name: `kiln service backup` writes none',
+      },
+    );
   }
   if (part === 'log') for (const name of readdirSync(path)) takePart(path, path, name, 'file');
   if (part !== 'etc' && part !== 'var') {

@@ -26,7 +26,7 @@ export type UnitSurroundings = Pick<SpecifierContext, 'hostname' | 'machineId'>;
 export function unitName(text: string): string {
   const name = /\.[a-z]+$/.test(text) ? text : `${text}.service`;
   if (UNIT_NAME.test(name) && name.length < 256) return name;
-  throw new KilnError('E_UNIT', `${text} is no name of a service unit`, {
+  throw new KilnError('E_UNIT', `${text} is not the name of a service unit`, {
     hint: 'such as apache2.service or postgresql@17-main.service; sockets and timers are not run',
   });
 }

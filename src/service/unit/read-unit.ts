@@ -148,7 +148,7 @@ class Reader {
     const read = (key: string): ExecCommand[] =>
       this.#service.all(key).flatMap((value) => {
         const commands = parseExecLine(value, this.#context);
-        if (commands === undefined) this.#warnings.push(`${key}= is no command line: ${value}`);
+        if (commands === undefined) this.#warnings.push(`${key}= is not a command line: ${value}`);
         if (commands?.some((command) => command.renamed)) {
           this.#warnings.push(`${key}=: the prefix @ is not done: argv[0] is the path`);
         }
@@ -180,12 +180,12 @@ class Reader {
 
   #restart(): RestartPolicy {
     const wanted = this.#service.last('Restart');
-    const warning = `Restart=${wanted} is no policy: never restarted`;
+    const warning = `Restart=${wanted} is not a policy: never restarted`;
     return this.#parsed(wanted, oneOf(RESTART_POLICIES), 'no', warning);
   }
 
   #span(text: string | undefined, fallback: number): number {
-    return this.#parsed(text, parseTimeSpan, fallback, `${text} is no time span`);
+    return this.#parsed(text, parseTimeSpan, fallback, `${text} is not a time span`);
   }
 
   /** Zero means no time-out, as in systemd. */
@@ -213,7 +213,7 @@ class Reader {
     return RESOURCE_NAMES.flatMap((name) => {
       const value = this.#service.last(`Limit${name}`);
       const parse = (text: string) => parseResourceLimit(name, text);
-      return this.#parsed(value, parse, undefined, `Limit${name}=${value} is no limit`) ?? [];
+      return this.#parsed(value, parse, undefined, `Limit${name}=${value} is not a limit`) ?? [];
     });
   }
 
@@ -241,7 +241,7 @@ class Reader {
 
   #signal(key: string, fallback: NodeJS.Signals): NodeJS.Signals {
     const value = this.#service.last(key);
-    return this.#parsed(value, signalOf, fallback, `${key}=${value} is no signal`);
+    return this.#parsed(value, signalOf, fallback, `${key}=${value} is not a signal`);
   }
 
   #conditions(): UnitCondition[] {

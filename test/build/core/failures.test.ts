@@ -387,7 +387,7 @@ test.serial('a failed build names its report, and how to enter its sandbox', asy
   );
   t.regex(
     (await build('away', away, patch, join(directory, 'none-1.tar.gz'))).text,
-    /kiln: \S+\/none-1\.tar\.gz is no directory/,
+    /kiln: \S+\/none-1\.tar\.gz is not a directory/,
   );
   const long = { name: 'long', preamble: `Source0: ${'n'.repeat(300)}` };
   const tooLong = await build('long', long, patch, sources);

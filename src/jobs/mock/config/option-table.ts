@@ -101,7 +101,7 @@ export function optionKind(name: string): 'done' | 'own' | 'left-out' | undefine
 }
 
 export function insteadOf(name: string): string {
-  return LEFT_OUT[name] ?? 'it is no option of mock’s';
+  return LEFT_OUT[name] ?? 'it is not an option of mock’s';
 }
 
 function words(text: string): ReadonlySet<string> {

@@ -148,7 +148,7 @@ function readDnf(
   const place = options.placeOf('dnf.conf');
   const written = parseDnfConf(asText(options.value('dnf.conf') ?? ''));
   for (const line of written.unknown) {
-    warnings.push({ message: `dnf.conf: \`${line}\` is left out: it is no option`, place });
+    warnings.push({ message: `dnf.conf: \`${line}\` is left out: it is not an option`, place });
   }
   const common = withCommonOptions(written, options, warnings);
   return { conf: common.conf, switches: [...common.switches, ...switches] };
@@ -270,7 +270,7 @@ function macroFile(macros: ConfigValue, place: Place | undefined): string {
   for (const [name, value] of macros) {
     const full = name.startsWith('%') ? name : `%${name}`;
     if (!/^%[A-Za-z_]\w*(?:\([^)\s]*\))?$/.test(full)) {
-      throw configError(`${JSON.stringify(name)} is no name of a macro`, place);
+      throw configError(`${JSON.stringify(name)} is not the name of a macro`, place);
     }
     if (value === null || OWN.has(full)) continue;
     lines.push(`${full} ${asText(value).replace(/\n/g, '\\\n')}\n`);

@@ -115,7 +115,7 @@ function mirrors(written: readonly string[]): string[] {
 
 function metalinkUrl(url: string, id: string, { place }: RepositorySettings): string {
   if (/^https?:/.test(url)) return url;
-  throw configError(`repository ${id}: the metalink ${url} is no http: or https: URL`, place, {
+  throw configError(`repository ${id}: the metalink ${url} is not an http: or https: URL`, place, {
     hint: 'for a folder of this host name it with baseurl; mirrorlist may be a file',
   });
 }

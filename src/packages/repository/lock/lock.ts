@@ -131,7 +131,7 @@ export function readLockFile<Schema extends z.ZodType>(
   below?: string,
 ): z.output<Schema> {
   const invalid = (why: string, next = hint) =>
-    new KilnError('E_LOCK_INVALID', `${path} is no ${name}${why}`, { hint: next });
+    new KilnError('E_LOCK_INVALID', `${path} is not a ${name}${why}`, { hint: next });
   let text: string;
   try {
     text = readUserFile(path, MAX_LOCK, 'file', below).toString('utf8');

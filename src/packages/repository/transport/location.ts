@@ -11,7 +11,7 @@ export function isAbsoluteUrl(location: string): boolean {
 export function locationFault(location: string): string | undefined {
   if (location === '') return 'it is empty';
   if (/[\u0000-\u001f\u007f\\]/.test(location)) return 'it has a byte that no URL has';
-  if (isAbsoluteUrl(location)) return URL.canParse(location) ? undefined : 'it is no URL';
+  if (isAbsoluteUrl(location)) return URL.canParse(location) ? undefined : 'it is not a URL';
   if (/^[A-Za-z][A-Za-z0-9+.-]*:/.test(location)) return 'kiln knows http:, https: and file: only';
   if (/[?#]/.test(location)) return 'it has a ? or a #, which would make another URL of it';
   const leaves = location

@@ -83,7 +83,7 @@ export class CpioParser {
       return at + padded(STRIPPED_SIZE);
     }
     if (magic !== '070701' && magic !== '070702') {
-      throw rpmError('E_RPM_FORMAT', 'its payload is no cpio archive, or is damaged');
+      throw rpmError('E_RPM_FORMAT', 'its payload is damaged, or not a cpio archive');
     }
     if (bytes.length - at < NEWC_SIZE) return undefined;
     const nameSize = hex(bytes, at + Field.nameSize);

@@ -240,6 +240,6 @@ function makeOrFind(path: string | Buffer, mode: number, relative: string): bool
   } catch (error) {
     if (!hasErrno(error, 'EEXIST')) throw error;
     if (lstatSync(path).isDirectory()) return false;
-    throw rpmError('E_RPM_HOSTILE', `/${showName(relative)} is no directory in the destination`);
+    throw rpmError('E_RPM_HOSTILE', `/${showName(relative)} is not a directory in the destination`);
   }
 }
