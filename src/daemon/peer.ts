@@ -98,8 +98,8 @@ export class Peer {
   }
 
   /**
-   * A descriptor of the process that connected (pidfd_open(2)), whose number another process may have by now;
-   * undefined if it is gone.
+   * A pidfd (pidfd_open(2)) of the process that connected, whose pid may have been reused; undefined if the process
+   * has ended.
    */
   openProcess(): number | undefined {
     const found = Int32Array.of(-1);

@@ -45,7 +45,7 @@ export type JobControl =
   | { readonly do: 'end' };
 
 export type JobMessage =
-  /** What is logged until here is not sent. */
+  /** `follows`: an offset in the log; the follower reads everything before it from the file. */
   { readonly follows: number } | { readonly ended: number } | { readonly omitted: number };
 
 interface JobEvents {

@@ -36,7 +36,7 @@ export type DetachRequest = Pick<JobOptions, 'name' | 'tty' | 'resultDirectory'>
 
 /** Everything of a command line beside its options. It is explicit because a daemon has many callers at a time. */
 export interface Caller {
-  /** KILN_STATE is absolute in it, if a daemon has one. */
+  /** kilnd sets KILN_STATE to its own absolute path. */
   readonly env: Readonly<Record<string, string | undefined>>;
   /** A variable with the caller's value; `env` lacks variables that Node would obey. */
   variable(name: string): string | undefined;

@@ -98,8 +98,8 @@ export function opensSandboxes(command: KilnCommand): KilnCommand {
 }
 
 /**
- * What chooses the image of a job. A name in a job could be a path of the host's or a recipe's, so only those count
- * that whoever set the runner up has listed. @throws KilnError E_CI_JOB
+ * The options that choose a job's image. A job could name a path of the host, so only images that the runner lists
+ * with --allow-image are accepted. @throws KilnError E_CI_JOB
  */
 export function imageOption(
   wanted: string | null | undefined,

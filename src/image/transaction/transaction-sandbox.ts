@@ -83,7 +83,7 @@ export class TransactionSandbox implements AsyncDisposable {
     const plan = planSandbox(
       {
         ...{ scratch, hostname: 'localhost', privateTmp: false },
-        // A script that makes these files finds what it finds in an install root of rpm's.
+        // No /etc/hosts and resolv.conf: scriptlets must find what they find under `rpm --root`.
         names: false,
         binds: [
           {

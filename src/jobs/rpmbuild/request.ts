@@ -85,7 +85,7 @@ export interface BuildRequest {
   readonly shownAs?: readonly string[];
   /** Builds whose logs have the room of one's together: a chain's. */
   readonly logSharers?: number;
-  /** In place of that of the image. */
+  /** Replaces the environment of the image. */
   readonly environment?: Readonly<Record<string, string>>;
 }
 

@@ -206,7 +206,7 @@ export class PlannedSandbox implements AsyncDisposable {
     handOver: HandOver,
   ): Promise<SandboxProcess> {
     const plan = this.furtherCommand(request, kept);
-    // Known before the look below: nothing may be started once the sandbox's command has ended.
+    // First, so that nothing is awaited between the check below and the start.
     await this.#policies(plan.policy);
     if (!visitors.isOpen) {
       throw new KilnError('E_SANDBOX_GONE', `the command of sandbox ${this.id} has ended`, {

@@ -26,7 +26,7 @@ export class Mirrors {
     this.access = access;
   }
 
-  /** With what kiln.yaml names in the places of what that stands for. Locks and caches keep to the original. */
+  /** With the mirrors of kiln.yaml in place of the base URLs. Locks and caches keep the original URLs. */
   async inForce(): Promise<Mirrors> {
     if (this.#inForce !== undefined) return this.#inForce;
     const found = await Promise.all(
