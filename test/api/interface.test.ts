@@ -46,7 +46,7 @@ function text(type: Type): string {
   }
 }
 
-test('the interface is the one that programs depend on', (t) => {
+test('no change of the interface breaks programs that use it', (t) => {
   const lines = [
     `version ${INTERFACE_VERSION}`,
     ...[...of.types].map(([name, { type }]) => `type ${name} ${text(type)}`),

@@ -43,7 +43,7 @@ test('killing kiln, its daemon, workers, libvirtd, controller or init in any pha
   t.true(phasesOf(tally) >= 5, describeTally(tally));
 });
 
-test('a process that stops without finishing its work is no success', async (t) => {
+test('a process that stops before its work is done is a failure', async (t) => {
   const stuck = `data:text/javascript,import{Timeline}from${JSON.stringify(
     new URL('../../src/jobs/run/timeline.ts', import.meta.url).href,
   )};Timeline.prototype.measure=()=>new Promise(()=>{})`;

@@ -87,7 +87,7 @@ test.serial('a job goes on without its caller, and reports how it ended', async 
   t.deepEqual([logs.stdout, logs.stderr], ['out\nlate', 'err']);
 });
 
-test.serial('a command that cannot start is reported to the caller, and is no job', async (t) => {
+test.serial('a command that cannot start is reported to the caller; it is no job', async (t) => {
   const state = t.context;
   const before = (await jobs(state)).length;
   const missing = await state.kiln([...DETACHED, '--', 'nothing-of-this-name']);

@@ -55,7 +55,7 @@ function offered(name: string): readonly string[] {
 const written = (name: string): Written =>
   parse(readFileSync(join(RECIPES, `${name}.yaml`), 'utf8'));
 
-test('these images need nothing that their repository is not made with', (t) => {
+test('images of the tools repository need only packages that are in it', (t) => {
   const names = readdirSync(RECIPES)
     .map((file) => basename(file, '.yaml'))
     .filter((name) =>

@@ -382,7 +382,7 @@ test('without Jinja, a configuration is refused, and the missing package named',
   t.is(exitCode, 3, stderr);
 });
 
-test('what a recipe says of builds has mock’s defaults', async (t) => {
+test('the settings of a recipe for builds have mock’s defaults', async (t) => {
   const { options } = await loadConfig(undefined, { paths: { root: '/x' }, arch: 'x86_64' });
   t.deepEqual(defaultSettings('/x/mock'), buildSettings(options));
 });

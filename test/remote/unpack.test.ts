@@ -148,7 +148,7 @@ test('addresses of machines are parsed', (t) => {
   }
 });
 
-test('where one file is meant, its folder gets no other', async (t) => {
+test('if one file is expected, its folder gets no other', async (t) => {
   const meant = await unpack(t, [{ name: 'out0/img.tar', content: 'it' }], undefined, 'img.tar');
   t.is(meant.error, undefined);
   t.is(readFileSync(join(meant.top, 'out/img.tar'), 'utf8'), 'it');

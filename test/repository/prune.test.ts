@@ -53,7 +53,7 @@ test('a file counts as used from the moment it is looked for', async (t) => {
   t.is(await found, path);
 });
 
-test('old files go, then the least recently used; recent files and downloads stay', async (t) => {
+test('old files go, then the least recently used; downloads stay', async (t) => {
   const cache = await temporaryDirectory(t);
   const make = async (path: string, hours: number, bytes = 1000) => {
     await mkdir(dirname(join(cache, path)), { recursive: true });

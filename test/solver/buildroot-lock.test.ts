@@ -15,7 +15,7 @@ import {
 /** What mock's own query_packages() asks rpm for (installed_packages.py), with its field names. */
 const FIELDS = ['name', 'arch', 'license', 'version', 'release', 'epoch', 'sigmd5'];
 
-test('the build root’s lock has of each package what rpm says', async (t) => {
+test('the lock of a build root says of each package what rpm says', async (t) => {
   const directory = await temporaryDirectory(t);
   const rpms = join(directory, 'rpms');
   await buildPackages(rpms, [

@@ -159,7 +159,11 @@ const CASES: Record<string, Case> = {
     platform: 'el9',
     with: ['extra'],
   },
-  'hotfixes can': { install: ['nodejs', 'postgresql'], platform: 'el9', with: ['hotfixes'] },
+  'hotfixes can replace a module': {
+    install: ['nodejs', 'postgresql'],
+    platform: 'el9',
+    with: ['hotfixes'],
+  },
   'of three defaults the last one, by priority and cost': {
     install: ['nodejs'],
     platform: 'el9',
@@ -211,7 +215,7 @@ const CASES: Record<string, Case> = {
   'an older version': { install: [], profiles: ['old:1:1/common'], platform: 'el9' },
   'a version and a context': { install: [], profiles: ['old:1:2:new'], platform: 'el9' },
   'a version with another context': { install: [], profiles: ['old:1:2:c0ffee'], platform: 'el9' },
-  'a version that there is not': { install: [], profiles: ['old:1:3'], platform: 'el9' },
+  'a version that does not exist': { install: [], profiles: ['old:1:3'], platform: 'el9' },
   'a context that is not active': {
     install: [],
     enable: ['perl:5.32'],
@@ -225,13 +229,13 @@ const CASES: Record<string, Case> = {
     enable: ['old:1:1:c0ffee'],
     platform: 'el9',
   },
-  'what is no spec of a module': { install: [], profiles: ['old:1:x:y:z'], platform: 'el9' },
+  'an invalid module spec': { install: [], profiles: ['old:1:x:y:z'], platform: 'el9' },
   'streams that are disabled by a glob': {
     install: ['nodejs'],
     disable: ['node*'],
     platform: 'el9',
   },
-  'a stream that is not there is disabled': {
+  'a missing stream is disabled': {
     install: ['nodejs'],
     disable: ['nodejs:9'],
     platform: 'el9',
@@ -298,14 +302,17 @@ for (const [title, question] of Object.entries(CASES)) {
   });
 }
 
-test.serial('the cases differ for different streams', (t) => {
+test.serial('the cases have different answers for different streams', (t) => {
   const { dnf } = t.context;
   t.deepEqual(dnf.get('the default stream, not the newest package'), [
     'app-1-1.x86_64',
     'nodejs-1:16-1.x86_64',
   ]);
   t.deepEqual(dnf.get('a stream that is enabled'), ['nodejs-1:18-1.x86_64']);
-  t.deepEqual(dnf.get('hotfixes can'), ['nodejs-1:99-1.x86_64', 'postgresql-17-1.x86_64']);
+  t.deepEqual(dnf.get('hotfixes can replace a module'), [
+    'nodejs-1:99-1.x86_64',
+    'postgresql-17-1.x86_64',
+  ]);
   t.is(dnf.get('a stream of another platform'), null);
   t.deepEqual(dnf.get('a profile of the stream that is enabled'), ['nodejs-1:18-1.x86_64']);
   t.deepEqual(dnf.get('an older version'), ['old-context-1-1.x86_64']);

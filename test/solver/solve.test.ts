@@ -102,16 +102,16 @@ const questions: Record<string, Omit<DnfQuestion, 'directories'> & { readonly bo
   'a rich dependency of a package': { install: ['rich'] },
   epochs: { install: ['epochal'] },
   'a version with a tilde': { install: ['tilde'] },
-  'what obsoletes a name': { install: ['old-name'] },
+  'a package that obsoletes a name': { install: ['old-name'] },
   'a capability of which one provider needs such a path': { install: ['pick-first'] },
-  'the same with the other order of names': { install: ['pick-last'] },
+  'the same capability with the other order of names': { install: ['pick-last'] },
   'a recommendation of such a path': { install: ['recommender'], weak: true },
-  'what supplements a package and needs such a path': { install: ['third'], weak: true },
-  'what obsoletes a capability only': { install: ['holder'] },
-  'what obsoletes an older version only': { install: ['split'] },
-  'what obsoletes a name with a version': { install: ['split-1'] },
-  'what obsoletes one of a glob': { install: ['moved-*'] },
-  'what obsoletes a name with an architecture': { install: ['old-name.noarch'] },
+  'a package that supplements a package and needs such a path': { install: ['third'], weak: true },
+  'a package that obsoletes a capability only': { install: ['holder'] },
+  'a package that obsoletes an older version only': { install: ['split'] },
+  'a package that obsoletes a name with a version': { install: ['split-1'] },
+  'a package that obsoletes one of a glob': { install: ['moved-*'] },
+  'a package that obsoletes a name with an architecture': { install: ['old-name.noarch'] },
   'several at once': { install: ['app', 'rich', 'reader', 'first'] },
   'recommended packages': { install: ['app'], weak: true },
   'two repositories': { install: ['tool', 'extra-only'], both: true },
@@ -165,7 +165,7 @@ for (const title of Object.keys(questions)) {
   });
 }
 
-test.serial('the cases differ for different questions', (t) => {
+test.serial('the cases have different answers for different questions', (t) => {
   const { dnf } = t.context;
   t.true(dnf.get('recommended packages')?.some((nevra) => nevra.startsWith('docs-')));
   t.deepEqual(dnf.get('two repositories'), ['extra-only-1-1.noarch', 'tool-7-1.noarch']);

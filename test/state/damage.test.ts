@@ -320,7 +320,7 @@ function ownerOf(range: string): string {
 }
 
 for (const [title, garble] of garblingsOf(0)) {
-  test.serial(`sandbox.json of a parked and of a kept sandbox: ${title}`, async (t) => {
+  test.serial(`a parked and a kept sandbox with a damaged record go: ${title}`, async (t) => {
     t.timeout(120_000 * PATIENCE);
     const { sandboxes } = state.engine.paths;
     await ok('run', '-r', recipe, '--keep', '--', 'true');

@@ -82,7 +82,7 @@ test.serial('a detached job goes on without its client', async (t) => {
   await kiln(['kill', String(stdout)]);
 });
 
-test.serial('options that only the client used to check are refused at once', async (t) => {
+test.serial('kilnd refuses a configuration that is too large, and starts no worker', async (t) => {
   const { run, paths } = t.context;
   const script = readFileSync(join(import.meta.dirname, 'hostile-client.py'), 'utf8');
   const socket = join(paths.root, 'io.kiln');

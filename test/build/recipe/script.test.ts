@@ -334,7 +334,7 @@ test.serial('commands of $host end, in time, when kiln is asked to end', async (
   t.true(await eventually(async () => !(await sleeps())));
 });
 
-test.serial('$host runs on the host, in the recipe’s folder, as who called sudo', async (t) => {
+test.serial('$host runs on the host, in the recipe’s folder, as the user of sudo', async (t) => {
   const files = {
     'it.ts': recipe(
       'console.log("said", String(await $host`hostname; id -u; pwd; echo $CALLERS`.quiet()));',
