@@ -331,7 +331,7 @@ export const WARNINGS_BY_PAGE = {
     'no-summary': 'The summary of a CI step cannot be written.',
   },
   'images.md': {
-    damaged: 'A file of kiln’s own was damaged; kiln set it aside or made it anew.',
+    damaged: 'A file of kiln’s own was damaged; kiln set it aside or made it again.',
     image: 'A file, an account or a scriptlet of an image is not as its package wants it.',
     scriptlet: 'A scriptlet of a package failed, and rpm goes on.',
   },
@@ -343,7 +343,7 @@ export const WARNINGS_BY_PAGE = {
   },
   'kiln-mock.md': {
     'mock-config': 'A setting of a mock configuration is left out.',
-    'mock-root': 'A mock root is not kept, or cannot be used and is made anew.',
+    'mock-root': 'A mock root is not kept, or cannot be used and is made again.',
   },
   'services.md': {
     restored:

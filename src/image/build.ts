@@ -187,7 +187,7 @@ async function mendContents(request: ImageRequest, inputs: ImageInputs, id: stri
   const path = imageFiles.contents(imageDirectory(paths, id));
   const linked = request.lock.packages.map(({ digest }) => digest);
   writeRecord(path, await contentsOf(request, inputs, { linked, exactReasons: [] }));
-  tellDamage({ path, why: damage?.why ?? 'it is gone', done: 'it is written anew' });
+  tellDamage({ path, why: damage?.why ?? 'it is gone', done: 'it is written again' });
 }
 
 async function contentsOf(
@@ -261,7 +261,7 @@ async function refuseDamaged(
   await image[Symbol.asyncDispose]();
   const name = changed?.package.name ?? base?.manifest.name;
   throw new KilnError('E_STORE', `${name} was found to be damaged while an image was made of it`, {
-    hint: 'try again: what is damaged is made anew',
+    hint: 'try again: what is damaged is made again',
   });
 }
 

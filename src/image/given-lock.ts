@@ -82,7 +82,7 @@ export async function lockedPackages(
   if (lock.asked !== askedDigest(recipe)) {
     const what = `the lock ${path} was made for another version of ${recipePath}`;
     throw new KilnError('E_LOCK_STALE', what, {
-      hint: '`kiln image lock` makes it anew; `--update` ignores it',
+      hint: '`kiln image lock` makes it again; `--update` ignores it',
     });
   }
   if (given !== undefined) refuseFiles(lock.packages, given);

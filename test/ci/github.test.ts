@@ -203,8 +203,12 @@ test.serial('settings that a workflow must not choose are refused by name', asyn
   const it = runner(t);
   const volume = { sourceVolumePath: '/etc', targetVolumePath: '/host', readOnly: true };
   const cases: readonly (readonly [object | null, object, RegExp])[] = [
-    [containerOf(it, { image: 'node:14.16' }), {}, /image node:14\.16, which this runner has not/],
-    [containerOf(it, { image: '/tmp/evil.ts' }), {}, /which this runner has not/],
+    [
+      containerOf(it, { image: 'node:14.16' }),
+      {},
+      /image node:14\.16, which this runner does not list/,
+    ],
+    [containerOf(it, { image: '/tmp/evil.ts' }), {}, /which this runner does not list/],
     [containerOf(it, { userMountVolumes: [volume] }), {}, /the volume \/etc/],
     [containerOf(it, { createOptions: '--privileged' }), {}, /options: --privileged/],
     [containerOf(it, { portMappings: ['80:8080'] }), {}, /ports: a sandbox has none/],

@@ -158,7 +158,7 @@ test.serial('a job can name an image that the runner lists, and no other', async
   const recipe = await job(t, { variables: { CI_JOB_IMAGE: '/tmp/evil.ts' } });
   const refused = await recipe.stage('prepare', '--allow-image', 'busybox', '--', '-r', 'busybox');
   t.is(refused.status, SYSTEM_FAILURE);
-  t.regex(refused.err, /the job names the image \/tmp\/evil\.ts, which this runner has not/);
+  t.regex(refused.err, /the job names the image \/tmp\/evil\.ts, which this runner does not list/);
   await sandboxesAre(t, 0);
 });
 

@@ -366,7 +366,7 @@ long('a root survives a killed command, and is made again after half a transacti
   install.kill('SIGKILL');
   await install;
   const next = await state.mock(['--chroot', 'ls /kept; rpm -q slow']);
-  t.regex(next.stderr, /made anew: it was being changed when kiln was killed/);
+  t.regex(next.stderr, /made again: it was being changed when kiln was killed/);
   t.is(next.stdout, 'package slow is not installed');
 });
 

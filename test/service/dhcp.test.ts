@@ -210,7 +210,7 @@ long('a network without DHCP is named', async (t) => {
     await service('create', '-r', IMAGE, '--user', 'root', '-N', 'silent', 'mute', '--', ...HTTPD);
     const { exitCode, stderr } = await service('start', 'mute');
     t.is(exitCode, 125);
-    t.regex(String(stderr), /nobody gave an address within 60 s/);
+    t.regex(String(stderr), /no DHCP server gave an address within 60 s/);
   } finally {
     await service('stop', 'mute');
     await virsh('net-destroy', 'silent');

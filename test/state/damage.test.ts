@@ -369,10 +369,13 @@ test.serial('an image whose tree is gone is damaged, and is made again', async (
   const id = (await ok('image', 'build', path)).trim();
   const tree = full(`store/images/${id}/tree`);
   await rm(tree, { recursive: true });
-  t.regex(await ok('doctor', 'state-files'), /tree is damaged: it is gone; the image is made anew/);
+  t.regex(
+    await ok('doctor', 'state-files'),
+    /tree is damaged: it is gone; the image is made again/,
+  );
   const run = await kiln('run', '-r', id, '--', 'true');
   t.is(run.exitCode, 125);
-  t.regex(String(run.stderr), /tree is damaged: it is gone; .* made anew when it is wanted/);
+  t.regex(String(run.stderr), /tree is damaged: it is gone; .* made again when it is needed/);
   t.regex(String(run.stderr), /E_IMAGE_MISSING.*\n.*build it again from its recipe/);
   t.is((await ok('image', 'build', path)).trim(), id);
   t.true(existsSync(tree));
@@ -494,8 +497,8 @@ test.serial(
     t.is(exitCode, 1);
     // Of the first the files were compared before it was thrown away.
     t.regex(String(stdout), /: 2 damaged, 0 images had their files; 2 packages and \d+ files/);
-    t.regex(String(stderr), /header\.rpm is damaged.*unpacked anew when it is wanted/);
-    t.regex(String(stderr), /package\.json is damaged.*unpacked anew when it is wanted/);
+    t.regex(String(stderr), /header\.rpm is damaged.*unpacked again when it is needed/);
+    t.regex(String(stderr), /package\.json is damaged.*unpacked again when it is needed/);
     t.regex(await ok('doctor', 'state-files'), /no damaged file/);
     // What an image shares with no package any more is compared with the package that is unpacked anew.
     const next = (await ok('image', 'build', await freshRecipe())).trim();

@@ -107,10 +107,14 @@ export function imageOption(
 ): readonly string[] {
   if (!wanted) return [];
   if (allowImage.includes(wanted)) return ['-r', wanted];
-  throw new KilnError('E_CI_JOB', `the job names the image ${wanted}, which this runner has not`, {
-    hint:
-      allowImage.length === 0
-        ? 'leave `image:` out of the job, or start the runner’s kiln with --allow-image'
-        : `it has ${allowImage.join(', ')}: --allow-image adds one`,
-  });
+  throw new KilnError(
+    'E_CI_JOB',
+    `the job names the image ${wanted}, which this runner does not list`,
+    {
+      hint:
+        allowImage.length === 0
+          ? 'leave `image:` out of the job, or start the runner’s kiln with --allow-image'
+          : `it has ${allowImage.join(', ')}: --allow-image adds one`,
+    },
+  );
 }

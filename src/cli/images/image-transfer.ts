@@ -127,7 +127,8 @@ async function pullImage(reference: string, options: PullOptions, caller: Caller
   refuseRecipesName(engine.paths, name);
   const { stdout } = await skopeo(['inspect', '--no-tags', '--format', '{{.Digest}}', reference]);
   const digest = stdout.trim();
-  if (!DIGEST.test(digest)) throw new KilnError('E_PULL', `${reference}: skopeo told no digest`);
+  if (!DIGEST.test(digest))
+    throw new KilnError('E_PULL', `${reference}: skopeo reported no digest`);
   if (wanted !== undefined && wanted !== digest) {
     throw new KilnError('E_DIGEST', `${reference} has the digest ${digest}, not ${wanted}`, {
       hint: 'it was changed where it lies; name the digest only once you trust the new one',

@@ -166,7 +166,7 @@ export function readCached(path: string): Buffer | undefined {
 }
 
 /** @param done what becomes of it then */
-export function drop({ path, why }: DamagedFileError, done = 'it is made anew'): void {
+export function drop({ path, why }: DamagedFileError, done = 'it is made again'): void {
   const isGone = succeedsToRemove(path);
   tellDamage({ path, why, done: isGone ? done : 'it is not used, and cannot be removed' });
 }

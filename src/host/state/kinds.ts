@@ -43,7 +43,7 @@ export interface StateKind {
 
 const HEX = '[0-9a-f]+';
 
-const UNPACKED_ANEW = 'the package is unpacked anew when it is wanted';
+const UNPACKED_AGAIN = 'the package is unpacked again when it is needed';
 
 /** The first that fits counts. */
 export const KINDS: readonly StateKind[] = [
@@ -51,15 +51,15 @@ export const KINDS: readonly StateKind[] = [
     'half written',
     '(store|store/references|store/roots/[^/]+|services/[^/]+|skeleton/[^/]+|cache/(?!builds/).*)/[^/]+\\.(tmp|new)',
   ),
-  kind('mark', `store/(packages|images)/[^/]+/damaged.json`, 'it is made anew when it is wanted'),
+  kind('mark', `store/(packages|images)/[^/]+/damaged.json`, 'it is made again when it is needed'),
   kind('expendable', 'store/damage.json', '`kiln gc --verify` finds again what it told of'),
-  kind('record', 'store/packages/[^/]+/package.json', UNPACKED_ANEW),
-  kind('header', 'store/packages/[^/]+/header.rpm', UNPACKED_ANEW),
+  kind('record', 'store/packages/[^/]+/package.json', UNPACKED_AGAIN),
+  kind('header', 'store/packages/[^/]+/header.rpm', UNPACKED_AGAIN),
   kind('cached record', 'store/packages/[^/]+/checks.json'),
   kind('no content', 'store/packages/[^/]+/(open|reader-\\d+)'),
   kind('tree', 'store/packages/[^/]+/tree/.*'),
-  kind('image', `store/images/${HEX}/image.json`, 'the image is made anew when it is wanted'),
-  kind('record', `store/images/${HEX}/contents.json`, '`kiln image build` writes it anew'),
+  kind('image', `store/images/${HEX}/image.json`, 'the image is made again when it is needed'),
+  kind('record', `store/images/${HEX}/contents.json`, '`kiln image build` writes it again'),
   kind(
     'expendable',
     `store/images/${HEX}/owner-\\d+.json`,
@@ -70,7 +70,7 @@ export const KINDS: readonly StateKind[] = [
   kind(
     'record',
     'store/roots/[^/]+/(root|packages).json',
-    'the root is made anew when it is opened',
+    'the root is made again when it is opened',
   ),
   kind('tree', 'store/roots/[^/]+/scratch/.*'),
   kind('cached record', `store/references/${HEX}.json`),
@@ -99,7 +99,7 @@ export const KINDS: readonly StateKind[] = [
   kind(
     'expendable',
     'services/[^/.][^/]*/outcome.json',
-    'the next run of the service writes it anew',
+    'the next run of the service writes it again',
   ),
   kind('no content', 'services/[^/.][^/]*/[^/]+.lock'),
   kind('not read', 'services/[^/.][^/]*/log/.*'),
@@ -111,7 +111,7 @@ export const KINDS: readonly StateKind[] = [
   kind(
     'record',
     'users/\\d+/account.json',
-    '`kiln user confirm` writes it anew; until then the user is refused',
+    '`kiln user confirm` writes it again; until then the user is refused',
   ),
   kind('no content', 'detached.lock'),
   kind(

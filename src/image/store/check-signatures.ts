@@ -77,7 +77,7 @@ export function checkIdentity(locked: LockedPackage, found: RpmIdentity): void {
   throw new KilnError(
     'E_LOCK_MISMATCH',
     `the file of ${nameOf(locked)} holds ${found.name}-${found.version}-${found.release}.${found.arch}`,
-    { hint: 'make the lock anew: its repository is inconsistent' },
+    { hint: 'make the lock again: its repository is inconsistent' },
   );
 }
 

@@ -9,7 +9,7 @@ import { withLock } from '../../host/files/flock.ts';
 import { findRecord, withFields, writeRecord } from '../../host/state/checked-file.ts';
 import { tellDamage } from '../../host/state/damage.ts';
 import type { StatePaths } from '../../host/state/paths.ts';
-import { packageDamage, packageDirectory, UNPACKED_ANEW } from './entry.ts';
+import { packageDamage, packageDirectory, UNPACKED_AGAIN } from './entry.ts';
 import { findContents, imageDirectory, imageFiles, imageIds } from './manifest.ts';
 import { type KnownDamage, knownDamage, noteIn } from './mark.ts';
 import { discard, ensureStore, neededPackages, packagesLock } from './work-directory.ts';
@@ -87,7 +87,7 @@ export async function discardDamaged(paths: StatePaths): Promise<string[]> {
       const isNeeded = needed.some((digest) => packageDirectory(paths, digest) === directory);
       tellDamage({
         ...damage,
-        done: isNeeded ? 'it stays: an image is made of it' : UNPACKED_ANEW,
+        done: isNeeded ? 'it stays: an image is made of it' : UNPACKED_AGAIN,
       });
       if (isNeeded) stay.push(`sha256:${name}`);
       else await discard(paths, directory);

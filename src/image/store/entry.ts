@@ -76,7 +76,8 @@ export function readStoredPackage(paths: StatePaths, digest: string): StoredPack
   const { value, damage: unreadable } = findRecord(entryFile(directory), takeEntry);
   const damage =
     knownDamage(directory) ?? unreadable ?? (value && damagedHeader(directory, value.header));
-  if (damage !== undefined) tellDamage({ path: damage.path, why: damage.why, done: UNPACKED_ANEW });
+  if (damage !== undefined)
+    tellDamage({ path: damage.path, why: damage.why, done: UNPACKED_AGAIN });
   if (damage !== undefined || value === undefined || !isDurable(paths, value.made)) {
     return undefined;
   }
@@ -106,7 +107,7 @@ export function packageDamage(directory: string): KnownDamage | undefined {
   return knownDamage(directory) ?? damage ?? (value && damagedHeader(directory, value.header));
 }
 
-export const UNPACKED_ANEW = 'the package is unpacked anew when it is wanted';
+export const UNPACKED_AGAIN = 'the package is unpacked again when it is needed';
 
 function takeEntry(value: object): Entry | undefined {
   const entry = value as Entry;

@@ -79,7 +79,7 @@ export function readManifest(paths: StatePaths, id: string): ImageManifest | und
 }
 
 function unusable({ path, why }: Pick<Damage, 'path' | 'why'>): undefined {
-  tellDamage({ path, why, done: 'the image cannot be used, and is made anew when it is wanted' });
+  tellDamage({ path, why, done: 'the image cannot be used, and is made again when it is needed' });
 }
 
 const takeManifest = withFields<ImageManifest>({

@@ -90,7 +90,7 @@ export class Records implements Disposable {
       if (found === undefined || found.isFile()) throw error;
       const path = join(this.#directory, '.kiln/lock');
       throw new KilnError('E_RESULTDIR', `${path} cannot be locked: it is not a plain file`, {
-        hint: 'remove it: kiln makes it anew',
+        hint: 'remove it: kiln makes it again',
       });
     });
     return lock ?? refuseBusy(this.#directory, 'wait for its end, or name another --resultdir');

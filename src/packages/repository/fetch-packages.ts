@@ -133,7 +133,7 @@ function changedError(path: string, entry: LockedPackage, why: string): KilnErro
     'E_PACKAGE_CHANGED',
     `${entry.nevra} of repository ${entry.repository}: ${path} ${why}`,
     {
-      hint: 'make the metadata (createrepo_c) and the lock anew if the folder was changed on purpose',
+      hint: 'make the metadata (createrepo_c) and the lock again if the folder was changed on purpose',
       details: { nevra: entry.nevra, digest: entry.digest },
     },
   );

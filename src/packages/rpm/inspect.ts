@@ -65,7 +65,7 @@ export function assertSigned(signatures: RpmPackage['signatures'], policy: Signa
       'E_RPM_SIGNATURE',
       `its signature by ${madeBy(weak)} cannot be trusted: ${weak.reason}`,
       {
-        hint: 'rpm does not trust it, by its crypto policy (docs/repositories.md): it must be signed anew',
+        hint: 'rpm does not trust it, by its crypto policy (docs/repositories.md): it must be signed again',
       },
     );
   }

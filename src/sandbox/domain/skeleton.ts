@@ -97,7 +97,7 @@ function damageOf(skeleton: string): string | undefined {
   const { value } = findRecord(initRecordFile(skeleton), takeInit);
   const init = join(skeleton, INIT_PATH);
   if (value === undefined || !isMade(skeleton) || !hasDigest(init, value.sha256)) {
-    return 'its kiln-init is not what it was';
+    return 'its kiln-init has changed';
   }
   const lost = MOUNT_POINTS.find((point) => !existsSync(join(skeleton, point)));
   return lost === undefined ? undefined : `its ${lost} is gone`;
@@ -119,7 +119,7 @@ export async function ensureSkeleton(paths: StatePaths): Promise<string> {
   const source = requireInit();
   const quick = skeletonOf(paths, source.stat);
   const why = damageOf(quick);
-  if (why !== undefined) tellDamage({ path: quick, why, done: 'it is made anew' });
+  if (why !== undefined) tellDamage({ path: quick, why, done: 'it is made again' });
   else if (isMade(quick)) return openFor(paths, quick);
   const made = making.get(quick) ?? awaitedLater(makeSkeleton(paths, source.path, quick));
   making.set(quick, made);

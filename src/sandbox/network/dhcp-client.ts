@@ -50,9 +50,13 @@ class DhcpClient {
       const lease = await this.#request({ requested, server }, EVERYBODY, until);
       if (lease !== undefined) return lease;
     }
-    throw new KilnError('E_NO_LEASE', `nobody gave an address within ${PATIENCE / 1000} s`, {
-      hint: 'has the network DHCP? `virsh net-dumpxml NAME` shows it; address= gives a fixed one',
-    });
+    throw new KilnError(
+      'E_NO_LEASE',
+      `no DHCP server gave an address within ${PATIENCE / 1000} s`,
+      {
+        hint: 'has the network DHCP? `virsh net-dumpxml NAME` shows it; address= gives a fixed one',
+      },
+    );
   }
 
   async keep(first: DhcpAnswer, renewed: (lease: DhcpAnswer) => Promise<void>): Promise<void> {

@@ -236,7 +236,7 @@ class BootedUnit implements RunningUnit {
     await refreshUnits(this.#host, [this]);
     if (this.#get('CanReload') === 'no' && this.state === 'active') {
       throw new KilnError('E_NO_RELOAD', `${this.name} has no ExecReload=`, {
-        hint: '`kiln service restart` starts it anew',
+        hint: 'restart it: `kiln service restart`',
       });
     }
     await systemctl(this.#host, ['reload', this.name], JOB_PATIENCE);

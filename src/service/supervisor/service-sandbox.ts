@@ -28,7 +28,7 @@ export async function serviceImage(
   const image = await leaseImage(paths, id);
   if (image !== undefined) return image;
   throw new KilnError('E_IMAGE_MISSING', `the image of ${service.name} is gone: ${id}`, {
-    hint: `\`kiln service upgrade ${service.name}\` makes it anew from ${service.definition.image}`,
+    hint: `\`kiln service upgrade ${service.name}\` makes it again from ${service.definition.image}`,
   });
 }
 

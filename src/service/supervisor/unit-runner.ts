@@ -119,7 +119,7 @@ export class UnitRunner implements RunningUnit {
     }
     if (type !== 'notify-reload' && commands.reload.length === 0) {
       throw new KilnError('E_NO_RELOAD', `${name} has no ExecReload=`, {
-        hint: '`kiln service restart` starts it anew',
+        hint: 'restart it: `kiln service restart`',
       });
     }
     this.#set('reloading', '');

@@ -123,13 +123,13 @@ export class MockRoot implements AsyncDisposable {
     if (image === undefined) reason = 'its image is gone';
     else if (record.changing) reason = 'it was being changed when kiln was killed';
     else if (!isDurable(paths, record.changed)) {
-      reason = 'the machine was started anew before all of it was on the disk';
+      reason = 'the machine was restarted before all of it was on the disk';
     } else if (readPackages(this.directory) === undefined) {
       reason = 'which packages it has is lost';
     }
     if (image === undefined || reason !== undefined) {
       await image?.[Symbol.asyncDispose]();
-      because(`the root ${this.name} is made anew: ${reason}`);
+      because(`the root ${this.name} is made again: ${reason}`);
       await discard(paths, this.directory);
       return undefined;
     }
@@ -194,7 +194,7 @@ export class MockRoot implements AsyncDisposable {
     const image = await leaseImage(paths, id);
     if (image === undefined) {
       throw new KilnError('E_IMAGE_MISSING', `image ${id} is gone, the root was made on it`, {
-        hint: '`kiln-mock --clean` removes the root; the next call makes it anew',
+        hint: '`kiln-mock --clean` removes the root; the next call makes it again',
       });
     }
     await this.#image?.[Symbol.asyncDispose]();
@@ -208,7 +208,7 @@ export class MockRoot implements AsyncDisposable {
     const packages = readPackages(this.directory);
     if (packages !== undefined) return packages;
     throw new KilnError('E_DAMAGED', `the root ${this.name} has lost its list of packages`, {
-      hint: 'it is made anew when it is opened again',
+      hint: 'it is made again when it is opened again',
     });
   }
 

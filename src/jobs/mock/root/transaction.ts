@@ -132,7 +132,7 @@ export async function installedPackages(
   if (exitCode !== 0) {
     const what = `rpm cannot list the installed packages: ${output.trim()}`;
     throw new KilnError('E_MOCK_PACKAGES', what, {
-      hint: '`kiln-mock --clean` removes the root; the next call makes it anew',
+      hint: '`kiln-mock --clean` removes the root; the next call makes it again',
     });
   }
   const packages: InstalledPackage[] = [];

@@ -10,7 +10,7 @@ export type Compression = (typeof COMPRESSIONS)[number];
 export function metadataError(file: string, why: string, cause?: unknown): KilnError {
   return new KilnError('E_REPOSITORY_METADATA', `${file} is broken: ${why}`, {
     cause,
-    hint: 'the repository is at fault: try again later, or make its metadata anew (createrepo_c)',
+    hint: 'the repository is at fault: try again later, or make its metadata again (createrepo_c)',
   });
 }
 

@@ -163,7 +163,9 @@ function explain(lints: string | null): string {
   const said = lines.filter((line, index) => line !== '' && (index > 0 || !line.endsWith(':')));
   const text = said.join('; ').replaceAll('; because:', ', because');
   // The text may quote notations of the signature, which is hostile.
-  return text.replace(/[\u0000-\u001f\u007f-\u009f]/g, '\ufffd') || 'it is not of what is there';
+  return (
+    text.replace(/[\u0000-\u001f\u007f-\u009f]/g, '\ufffd') || 'it does not match what was signed'
+  );
 }
 
 function* readCertificates(text: string, library: Librpmio): Generator<Buffer> {
@@ -202,7 +204,7 @@ function merged(certificates: readonly Buffer[], library: Librpmio): Buffer[] {
 
 function brokenError(): KilnError {
   return new KilnError('E_KEYRING', 'a key of the keyring is broken', {
-    hint: 'export it anew: `gpg --armor --export KEY`',
+    hint: 'export it again: `gpg --armor --export KEY`',
   });
 }
 
