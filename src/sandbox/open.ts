@@ -167,7 +167,7 @@ async function startSandbox(
   // libvirt moves the new init into a cgroup 20 ms from now, and need not wait for the kernel then.
   ProcessCgroups.primeMove().catch(() => undefined);
   const started = await startDomain(engine.paths, connection, wanted);
-  const sandbox = await SandboxDomain.own(engine.paths, started, engine.connect);
+  const sandbox = await SandboxDomain.create(engine.paths, started, engine.connect);
   // The daemon, which has the parked ones, sweeps when nothing starts. Others do it here, in the background.
   if (engine.takeTurn === undefined) {
     sweepSandboxes(engine.paths, engine.connect).catch(() => undefined);
@@ -187,7 +187,7 @@ async function claim(
     return undefined;
   }
   try {
-    return await SandboxDomain.take(paths, { directory, record, lock }, connect);
+    return await SandboxDomain.attach(paths, { directory, record, lock }, connect);
   } catch {
     // It is dead.
     return undefined;
@@ -209,7 +209,7 @@ export async function reopenSandbox(engine: Engine, id: string) {
       hint: 'wait until that command has ended',
     });
   }
-  const sandbox = await SandboxDomain.take(
+  const sandbox = await SandboxDomain.attach(
     engine.paths,
     { directory, record, lock },
     engine.connect,

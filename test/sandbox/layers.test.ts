@@ -227,7 +227,7 @@ for (const domain of domains) {
     connection.createDomain = (xml) => create(change(xml));
     const options = { network, label: { kind: 'auto' } } as const;
     const started = await startDomain(paths, connection, options);
-    const owned = SandboxDomain.own(paths, started, async () => connection);
+    const owned = SandboxDomain.create(paths, started, async () => connection);
     if (code === 'E_INIT_SILENT') {
       await t.throwsAsync(owned, { code });
       await destroySandbox(paths, started.directory, started.record, async () => connection);

@@ -51,7 +51,7 @@ test('kiln talks to the init while libvirt still starts the domain, and waits fo
   };
   const started = await startDomain(paths, connection, USUAL);
   let isOwned = false;
-  const owning = SandboxDomain.own(paths, started, async () => connection).finally(() => {
+  const owning = SandboxDomain.create(paths, started, async () => connection).finally(() => {
     isOwned = true;
   });
   while (!(await isConnected(paths))) await sleep(20);
@@ -76,7 +76,7 @@ test('a domain that libvirt refuses late is reported, and leaves nothing', async
     throw new LibvirtError('E_LIBVIRT_CLOSED', 'libvirt said no');
   };
   const started = await startDomain(paths, connection, USUAL);
-  const owning = SandboxDomain.own(paths, started, async () => connection);
+  const owning = SandboxDomain.create(paths, started, async () => connection);
   await t.throwsAsync(owning, { message: 'libvirt said no' });
   t.deepEqual(await readdir(paths.sandboxes), []);
   // Another sandbox of this host may have the range by now.

@@ -84,7 +84,7 @@ export class BareSandbox implements AsyncDisposable {
     const connection = await connect({ paths, env });
     const options = { network, label: bareLabel() } as const;
     const started = await startDomain(paths, connection, options);
-    const sandbox = await SandboxDomain.own(paths, started, async () => connection);
+    const sandbox = await SandboxDomain.create(paths, started, async () => connection);
     const ids = { uid: 0, gid: 0 };
     const specification = sandboxSpecification({ root: tree, network });
     using plan = planFilesystem(

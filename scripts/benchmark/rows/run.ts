@@ -76,7 +76,7 @@ async function bareSandbox({ engine }: Kiln, connection: Connection): Promise<nu
   const started = await startDomain(paths, connection, options);
   await started.domain;
   const time = performance.now() - start;
-  const sandbox = await SandboxDomain.own(paths, started, connect);
+  const sandbox = await SandboxDomain.create(paths, started, connect);
   await sandbox.destroy();
   return time;
 }

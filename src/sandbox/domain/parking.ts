@@ -127,7 +127,7 @@ async function park(
     label: { kind: 'auto' },
     parked: true,
   });
-  const sandbox = await SandboxDomain.own(paths, started, async () => connection);
+  const sandbox = await SandboxDomain.create(paths, started, async () => connection);
   try {
     const made = [...labelOperation(sandbox.record.labels), ...procOperations()];
     const wait = { op: 'wait', seconds: Math.ceil(lifetime / 1000) } as const;

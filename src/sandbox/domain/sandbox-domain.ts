@@ -58,11 +58,11 @@ export class SandboxDomain {
   }
 
   /**
-   * While libvirt does the rest, moves the init into the group for its limits, which takes the kernel long. On
-   * failure the lock is given up, and the sandbox is left to the sweep. Throws E_INIT_SILENT, and what
-   * `started.domain` rejects with.
+   * Makes a sandbox of a domain that is being started. While libvirt does the rest, this moves the init into the
+   * cgroup for its limits, which takes the kernel long. On failure the lock is released, and the sandbox is left to
+   * the sweep. Throws E_INIT_SILENT, and what `started.domain` rejects with.
    */
-  static async own(
+  static async create(
     paths: StatePaths,
     started: StartedDomain,
     connect: () => Promise<Connection>,
@@ -85,7 +85,8 @@ export class SandboxDomain {
     }
   }
 
-  static async take(
+  /** Connects to a sandbox that runs already, parked or kept. On failure the lock is released. */
+  static async attach(
     paths: StatePaths,
     found: Omit<StartedDomain, 'domain'>,
     connect: () => Promise<Connection>,
