@@ -257,18 +257,6 @@ async function buildManPages(): Promise<boolean> {
   return true;
 }
 
-/** Puts the package that confined readers rehearse with into dist/. */
-async function copySample(): Promise<boolean> {
-  const source = join(top, 'src/packages/rpm/sample.rpm');
-  const target = join(dist, 'sample.rpm');
-  if (await upToDate(target, [source])) return false;
-  const temporary = join(dist, `.sample-${process.pid}`);
-  // The modes of the checkout may be those of a narrow umask.
-  await writeFile(temporary, await readFile(source));
-  await rename(temporary, target);
-  return true;
-}
-
 /** Puts what evaluates mock's configurations into dist/mock. */
 async function copyMockFiles(): Promise<boolean> {
   const source = join(top, 'src/jobs/mock/config/python');
@@ -359,7 +347,6 @@ const results = await Promise.allSettled([
     buildAddon(),
     buildClient(),
     copyReportFiles(),
-    copySample(),
     copyMockFiles(),
     buildTypes(),
     buildManPages(),

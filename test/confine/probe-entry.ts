@@ -103,34 +103,6 @@ await serveConfined({
     spin();
   }),
   read: queue(({ input, fds: [fd] }) => [input, readFileSync(fd!, 'utf8')]),
-  'rehearse-badly': async () => ({
-    task: {
-      // biome-ignore lint/correctness/useYield: it fails before its first step
-      *rehearse() {
-        throw new Error('there is no sample');
-      },
-      begin: () => () => 'done',
-    },
-  }),
-  rehearse: async () => {
-    let steps = 0;
-    let isOver = false;
-    return {
-      task: {
-        *rehearse() {
-          try {
-            for (;;) {
-              steps++;
-              yield;
-            }
-          } finally {
-            isOver = true;
-          }
-        },
-        begin: () => () => ({ hasRehearsed: steps > 0, isOver }),
-      },
-    };
-  },
   progress: queue(({ input }, emit) => emit(input)),
   full: queue(({ input }) => {
     limitResource('nofile', REPLY_FD);

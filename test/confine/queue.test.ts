@@ -200,12 +200,3 @@ test('an error while making the pieces ends the queue and the child', async (t) 
   };
   await t.throwsAsync(all(start('read', { works: works() })), { message: 'no more' });
 });
-
-test('a rehearsal without an end makes way for the work', async (t) => {
-  const answers = await all(start('rehearse', { works: count(1) }));
-  t.deepEqual(answers, [{ hasRehearsed: true, isOver: true }]);
-});
-
-test('a failed rehearsal does not keep a child from its work', async (t) => {
-  t.deepEqual(await all(start('rehearse-badly', { works: count(1) })), ['done']);
-});

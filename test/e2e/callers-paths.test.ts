@@ -6,6 +6,7 @@ import { copyFileSync, mkdirSync, readFileSync, symlinkSync, writeFileSync } fro
 import { join } from 'node:path';
 import anyTest, { type ExecutionContext, type TestFn } from 'ava';
 import { execa } from 'execa';
+import { fixture } from '../rpm/fixtures.ts';
 import {
   type BusyboxState,
   busyboxState,
@@ -106,7 +107,7 @@ test('kilnd and its workers look up no path that root names', async (t) => {
   }))
     writeFileSync(join(work, file(name)), text);
   for (const name of ['sample.src.rpm', 'query.rpm'])
-    copyFileSync('src/packages/rpm/sample.rpm', join(work, file(name)));
+    copyFileSync(fixture('RPMS-v4-rpm-basic'), join(work, file(name)));
   copyFileSync('src/sandbox/seccomp/default.json', join(work, file('profile.json')));
   symlinkSync(file('plain'), join(work, file('link')));
   const kiln = (argv: readonly string[]) =>

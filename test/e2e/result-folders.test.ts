@@ -12,6 +12,7 @@ import {
 } from 'node:fs';
 import { join } from 'node:path';
 import anyTest, { type TestFn } from 'ava';
+import { fixture } from '../rpm/fixtures.ts';
 import { type BusyboxState, busyboxState, IMAGE, KILN } from '../support/busybox-state.ts';
 
 interface Context {
@@ -166,7 +167,7 @@ for (const way of Object.keys(CALLERS) as Way[]) {
     const { work, secret, inSecret } = checkout(state);
     symlinkSync(secret, join(work, 'folder'));
     symlinkSync(join(secret, 'file.tar'), join(work, 'file.tar'));
-    const rpm = join(import.meta.dirname, '../../src/packages/rpm/sample.rpm');
+    const rpm = fixture('RPMS-v4-rpm-basic');
     const image = IMAGE.slice(0, 12);
     for (const argv of [
       ['image', 'export', '-o', 'folder', image],

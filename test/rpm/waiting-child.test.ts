@@ -1,13 +1,11 @@
 /** Confined children that are started before anybody has packages for them. */
 
-import { execFileSync } from 'node:child_process';
 import { readdirSync, readFileSync } from 'node:fs';
-import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import test from 'ava';
 import { startQueueChildren } from '../../src/host/confine/queue.ts';
 import { waitForDeath } from '../../src/host/process/process.ts';
-import { readIdentities, readRpm } from '../../src/packages/rpm/read.ts';
+import { readIdentities } from '../../src/packages/rpm/read.ts';
 import { PATIENCE } from '../support/busybox-state.ts';
 import { until } from '../support/eventually.ts';
 import { packages } from './fixtures.ts';
@@ -74,19 +72,4 @@ test.serial('a spare child that died is not handed out', async (t) => {
   t.true(await until(() => descriptors() <= before));
   t.deepEqual(readers(), []);
   t.deepEqual(await names(), expected);
-});
-
-test('the package that a spare child rehearses with is one that rpm accepts', async (t) => {
-  const sample = join(import.meta.dirname, '../../src/packages/rpm/sample.rpm');
-  const format = '%{name} %{siggpg:pgpsig}%{rsaheader:pgpsig}';
-  const oracle = execFileSync('rpm', ['-qp', '--nosignature', '--qf', format, sample], {
-    encoding: 'utf8',
-  });
-  t.regex(oracle, /^kiln-sample .*RSA\/SHA/);
-  const { name, signatures } = await readRpm(sample);
-  t.is(name, 'kiln-sample');
-  t.deepEqual(
-    signatures.map(({ status }) => status),
-    ['nokey'],
-  );
 });

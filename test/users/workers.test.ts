@@ -7,6 +7,7 @@ import { kilnGroup, knownHierarchies } from '../../src/host/cgroup/cgroup.ts';
 import { ProcessCgroups } from '../../src/host/cgroup/cgroup-files.ts';
 import { workGroup } from '../../src/host/cgroup/work-group.ts';
 import { waitForDeath } from '../../src/host/process/process.ts';
+import { fixture } from '../rpm/fixtures.ts';
 import { PATIENCE } from '../support/busybox-state.ts';
 import { workersFor } from '../support/daemon.ts';
 import { until } from '../support/eventually.ts';
@@ -132,8 +133,10 @@ test.serial('a user’s worker starts no children that only root’s jobs need',
   await workerOf(t.context, OTHER);
   // None of the variables with which root has a worker of its own.
   const env = { PATH: process.env.PATH, KILN_STATE: paths.root, KILN_FROM_SOURCE: '' };
-  const sample = join(import.meta.dirname, '../../dist/sample.rpm');
-  const read = await t.context.kiln(['rpm', 'query', sample], { env, extendEnv: false });
+  const read = await t.context.kiln(['rpm', 'query', fixture('RPMS-v4-rpm-basic')], {
+    env,
+    extendEnv: false,
+  });
   t.is(read.exitCode, 0, String(read.stderr));
   const worker = await workerOf(t.context, USER);
   // They would come within 50 ms.

@@ -1,7 +1,6 @@
 import { closeSync, constants, openSync, readFileSync, writeSync } from 'node:fs';
 import { KilnError } from '../../errors.ts';
-import { closing, isReadable } from '../calls/descriptor.ts';
-import { attempt } from '../calls/libc.ts';
+import { closing } from '../calls/descriptor.ts';
 import { attachMount, changeRoot, mountTmpfs } from '../files/mount.ts';
 import { ownArguments } from '../process/own-node.ts';
 import { limitResource, setNoNewPrivileges } from '../process/process.ts';
@@ -13,7 +12,6 @@ import {
   DESTINATION_FD,
   FIRST_FD,
   type PerformWork,
-  type QueueTask,
   REPLY_FD,
   REQUEST_FD,
   type TaskContext,
@@ -36,7 +34,6 @@ export async function serveConfined(tasks: TaskTable): Promise<void> {
     const { task } = await load();
     await task.prepare?.();
     const applyFilter = refuseSystemCalls(REFUSED);
-    if ('rehearse' in task) rehearse(task);
     const request = readRequest();
     if (request === undefined) return;
     enclose(request, applyFilter);
@@ -53,13 +50,6 @@ export async function serveConfined(tasks: TaskTable): Promise<void> {
   } catch (error) {
     reply({ type: 'failed', error: flattenError(error) });
   }
-}
-
-/** One that fails costs speed only. */
-function rehearse(task: QueueTask): void {
-  attempt(() => {
-    for (const _ of task.rehearse?.() ?? []) if (isReadable(REQUEST_FD, 0)) break;
-  });
 }
 
 function readRequest(): ConfinedRequest | undefined {

@@ -65,14 +65,9 @@ export interface SingleTask {
   run(input: unknown, context: TaskContext): Promise<void> | void;
 }
 
-/**
- * `begin` is called once, and what it returns for each piece of work. A child that waits for its request takes the
- * steps of `rehearse`, which do the work on trusted bytes: then V8 has compiled the code, a quarter of the time of a
- * thousand headers.
- */
+/** `begin` is called once, and what it returns for each piece of work. */
 export interface QueueTask {
   prepare?(): Promise<void> | void;
-  rehearse?(): Iterable<void>;
   begin(input: unknown): PerformWork;
 }
 

@@ -1,10 +1,6 @@
 /** The confined side of readRpms: headers, digests and signatures of a list of open files. */
-import { openSync } from 'node:fs';
-import { join } from 'node:path';
-import { closing } from '../../host/calls/descriptor.ts';
 import { flattenError } from '../../host/confine/frame.ts';
 import type { QueueTask } from '../../host/confine/task.ts';
-import { packageRoot } from '../../host/state/paths.ts';
 import { describeIdentity, describePackage } from './describe.ts';
 import type { DigestDepth } from './digests.ts';
 import { inspect } from './inspect.ts';
@@ -17,26 +13,9 @@ export interface ReadTaskInput {
   readonly keys: readonly string[];
 }
 
-/** A package without content that rpmbuild made, signed by a throw-away key; the build puts it there. */
-const SAMPLE = join(packageRoot(), 'dist/sample.rpm');
-
-/** So many make the code fast: some 50 ms of work. */
-const REHEARSALS = 300;
-
 export const task: QueueTask = {
   prepare() {
     loadLibrpmio();
-  },
-
-  *rehearse() {
-    using sample = closing(openSync(SAMPLE, 'r'));
-    const options = { depth: 'header', keyring: new Keyring(loadLibrpmio(), []) } as const;
-    for (let step = 0; step < REHEARSALS; step++) {
-      inspect(sample.fd, options, describeIdentity);
-      yield;
-      inspect(sample.fd, options, describePackage);
-      yield;
-    }
   },
 
   begin(input) {
