@@ -1,5 +1,4 @@
 import '../stray-errors.ts'; // First, so that failures while other modules load are caught.
-import '../plain-schemas.ts'; // Second: zod looks when a schema is made.
 import { processCaller } from '../cli/caller/process-caller.ts';
 import { remoteHost, runCommandLine } from '../cli/commands.ts';
 import { describeError, KILN_FAILED, printError } from '../cli/output/errors.ts';

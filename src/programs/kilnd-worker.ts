@@ -2,7 +2,6 @@
  * A worker of kilnd's, which starts it and hands it jobs: a program by itself, since it loads half as much. Long,
  * because its whole life is here.
  */
-import '../plain-schemas.ts'; // First: zod looks when a schema is made.
 import { writeSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Warning } from '../artifacts/warning.ts';

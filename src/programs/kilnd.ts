@@ -3,7 +3,6 @@
  * descriptor 3 is closed: a NUL there says that it listens, anything else why it does not. Or by systemd, when
  * somebody connects to kiln.socket: descriptor 3 and those that follow are the sockets then.
  */
-import '../plain-schemas.ts'; // First: zod looks when a schema is made.
 import {
   closeSync,
   constants,

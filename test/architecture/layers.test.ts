@@ -10,7 +10,7 @@ const BUILDINGS = ['host', 'packages', 'jobs'];
 /** The rooms of src: a module loads modules of its own room and of those before it. */
 const ROOMS: readonly string[] = [
   ...['defined.ts', 'promise.ts', 'error-codes.ts', 'errors.ts'],
-  ...['shell-words.ts', 'suggest.ts', 'plain-schemas.ts'],
+  ...['shell-words.ts', 'suggest.ts'],
   ...['host/calls', 'host/process', 'host/cgroup', 'host/files', 'host/sockets'],
   ...['host/state', 'host/trace', 'host/confine', 'host/libvirt', 'stray-errors.ts'],
   ...['api', 'artifacts', 'egress', 'packages/rpm', 'packages/repository', 'sandbox'],
