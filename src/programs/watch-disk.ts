@@ -1,6 +1,6 @@
 /** The thread of a DiskWatch (src/host/state/disk-watch.ts). */
 import { statfsSync } from 'node:fs';
-import { parentPort } from 'node:worker_threads';
+import { parentPort, workerData } from 'node:worker_threads';
 import { isKilnCode } from '../errors.ts';
 import { type TreeUsage, treeUsage } from '../host/files/tree-usage.ts';
 import {
@@ -8,7 +8,6 @@ import {
   isLow,
   killVictim,
   type Victim,
-  type WatchAnswer,
   type WatchJob,
   type WatchRequest,
 } from '../host/state/disk-watch.ts';
@@ -27,18 +26,16 @@ const SHORTEST_COUNTING = 1000;
 
 const UNBOUNDED = { bytes: Number.POSITIVE_INFINITY, entries: Number.POSITIVE_INFINITY };
 
-let job: WatchJob;
-let number: number;
-let counted: { readonly usage: TreeUsage; readonly at: number; readonly took: number } & Free;
-let timer: NodeJS.Timeout | undefined;
-let victim: Victim | undefined;
-let ended: boolean;
-
 interface Free {
   readonly bytes: number;
   readonly files: number;
 }
 
+const job = workerData as WatchJob;
+let counted: { readonly usage: TreeUsage; readonly at: number; readonly took: number } & Free;
+let timer: NodeJS.Timeout | undefined;
+let victim: Victim | undefined;
+let ended = false;
 let before: TreeUsage | undefined;
 
 function free(): Free & { readonly low: boolean; readonly kept: number } {
@@ -110,7 +107,7 @@ function plus(a: TreeUsage, b: TreeUsage): TreeUsage {
 }
 
 function answer(verdict: DiskVerdict): void {
-  parentPort?.postMessage({ number, verdict } satisfies WatchAnswer);
+  parentPort?.postMessage(verdict);
 }
 
 /** Kills at once what writes: the thread that has started it may be busy. It is told first, and so knows why. */
@@ -126,26 +123,20 @@ function turn(): void {
   if (pause !== undefined) timer = setTimeout(turn, pause);
 }
 
-function begin(): void {
-  before = undefined;
-  victim = undefined;
-  ended = false;
-  counted = { usage: { bytes: 0, entries: 0 }, at: performance.now(), took: 0, ...free() };
-  const first = count();
-  if (first === undefined) turn();
-  else end(first);
-  answer('ready');
-}
-
 parentPort?.on('message', (request: WatchRequest) => {
-  if ('job' in request) {
-    ({ job, number } = request);
-    begin();
-  } else if ('victim' in request) {
-    victim = request.victim;
+  if (typeof request === 'object') {
+    ({ victim } = request);
     if (ended) killVictim(victim);
-  } else {
-    clearTimeout(timer);
-    answer('forget' in request ? 'forgotten' : (count() ?? 'fine'));
+    return;
   }
+  clearTimeout(timer);
+  if (request === 'finish') answer(count() ?? 'fine');
+  // The thread ends by itself: one that is terminated while it counts leaves descriptors open.
+  else parentPort?.close();
 });
+
+counted = { usage: { bytes: 0, entries: 0 }, at: performance.now(), took: 0, ...free() };
+const first = count();
+if (first === undefined) turn();
+else end(first);
+answer('ready');

@@ -54,32 +54,16 @@ export interface WatchJob {
   readonly bound?: { readonly tree: string; readonly bytes: number; readonly entries: number };
 }
 
-export type WatchRequest =
-  | { readonly job: WatchJob; readonly number: number }
-  | { readonly victim: Victim }
-  | { readonly finish: true }
-  | { readonly forget: true };
+export type WatchRequest = { readonly victim: Victim } | 'finish' | 'end';
 
-export type DiskVerdict = 'ready' | 'fine' | 'low' | 'bytes' | 'entries' | 'deep' | 'forgotten';
-
-/** What the thread says of the watch that has this number. */
-export interface WatchAnswer {
-  readonly number: number;
-  readonly verdict: DiskVerdict;
-}
-
-/** A thread that has no watch now: to start one takes longer than to build a small package. */
-let idle: Worker | undefined;
-let watches = 0;
+export type DiskVerdict = 'ready' | 'fine' | 'low' | 'bytes' | 'entries' | 'deep';
 
 export class DiskWatch implements Disposable {
   readonly #path: string;
   readonly #bound: DiskBound | undefined;
   readonly #thread: Worker;
-  readonly #number = ++watches;
   readonly #abort = new AbortController();
   #victim: Victim | undefined;
-  #isOver = false;
   readonly #ready = deferred<void>();
   readonly #finished = deferred<void>();
 
@@ -93,10 +77,12 @@ export class DiskWatch implements Disposable {
         bound: { tree: bound.tree, bytes: bound.bytes, entries: entriesOf(bound) },
       }),
     };
-    this.#thread = idle ?? startThread();
-    idle = undefined;
-    this.#thread.on('message', this.#answered).on('error', this.#broke);
-    this.#ask({ job, number: this.#number });
+    this.#thread = new Worker(programPath('watch-disk'), {
+      workerData: job,
+      // Otherwise Node would close descriptor numbers at the thread's end that others have by then.
+      trackUnmanagedFds: false,
+    });
+    this.#thread.on('message', this.#answered).on('error', this.#broke).unref();
   }
 
   get signal(): AbortSignal {
@@ -127,7 +113,7 @@ export class DiskWatch implements Disposable {
 
   async finish(): Promise<void> {
     this.signal.throwIfAborted();
-    this.#ask({ finish: true });
+    this.#ask('finish');
     await this.#referenced(this.#finished.promise);
   }
 
@@ -141,16 +127,12 @@ export class DiskWatch implements Disposable {
   }
 
   #ask(request: WatchRequest): void {
-    // The thread may be another watch's by then.
-    if (!this.#isOver) this.#thread.postMessage(request);
+    this.#thread.postMessage(request);
   }
 
-  readonly #answered = ({ number, verdict }: WatchAnswer): void => {
-    // An answer to the watch before may come late.
-    if (number !== this.#number) return;
+  readonly #answered = (verdict: DiskVerdict): void => {
     if (verdict === 'ready') this.#ready.resolve();
     else if (verdict === 'fine') this.#finished.resolve();
-    else if (verdict === 'forgotten') this.#leave();
     else this.#fail(diskError(verdict, this.#path, this.#bound));
   };
 
@@ -161,12 +143,6 @@ export class DiskWatch implements Disposable {
     this.#fail(new KilnError('E_DISK_WATCH', what, { cause, hint }));
   };
 
-  #leave(): void {
-    this.#thread.off('message', this.#answered).off('error', this.#broke);
-    if (idle === undefined) idle = this.#thread;
-    else this.#thread.terminate().catch(() => undefined);
-  }
-
   #fail(error: KilnError): void {
     killVictim(this.#victim);
     if (!this.signal.aborted) this.#abort.abort(error);
@@ -175,8 +151,7 @@ export class DiskWatch implements Disposable {
   }
 
   [Symbol.dispose](): void {
-    this.#ask({ forget: true });
-    this.#isOver = true;
+    this.#ask('end');
   }
 }
 
@@ -196,7 +171,7 @@ export function bytesFor(files: number): number {
 const NO_BOUND: DiskBound = { tree: '', bytes: 0, who: 'a sandbox', hint: '' };
 
 function diskError(
-  verdict: Exclude<DiskVerdict, 'ready' | 'fine' | 'forgotten'>,
+  verdict: Exclude<DiskVerdict, 'ready' | 'fine'>,
   path: string,
   bound: DiskBound = NO_BOUND,
 ): KilnError {
@@ -216,18 +191,6 @@ function diskError(
         hint: '`kiln gc --max-age 1d` gives room back, root’s `kiln gc --max-size` as well; `kiln-mock --clean` removes a root',
       });
   }
-}
-
-function startThread(): Worker {
-  const thread = new Worker(programPath('watch-disk'), {
-    // Otherwise Node would close descriptor numbers at the thread's end that others have by then.
-    trackUnmanagedFds: false,
-  });
-  thread.on('error', () => {
-    if (idle === thread) idle = undefined;
-  });
-  thread.unref();
-  return thread;
 }
 
 export function diskExceededError(who: string, what: string, hint: string): KilnError {
