@@ -146,8 +146,13 @@ async function enter(
       });
     }
     if (holder !== undefined) {
-      const { command, leave } = await visit(holder, request, caller.handOver);
-      return await runAttached(command, leave, caller, tty);
+      const visited = await visit(holder, request, caller.handOver).catch((error) => {
+        // The holder's own command has ended just now: a kept sandbox is entered anew.
+        if (!isKilnCode(error, 'E_SANDBOX_GONE')) throw error;
+      });
+      if (visited !== undefined) {
+        return await runAttached(visited.command, visited.leave, caller, tty);
+      }
     }
     if (now.state !== 'running' || attempt === ATTEMPTS) throw closedError(now);
     await sleep(PAUSE);

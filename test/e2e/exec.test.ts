@@ -214,6 +214,18 @@ test.serial('a kept sandbox takes several commands at once, and is kept again', 
   t.is((await kiln(['kill', id])).exitCode, 0);
 });
 
+test.serial('short commands at once in a kept sandbox all run', async (t) => {
+  const { kiln } = t.context;
+  const kept = await kiln(['run', ...IMAGE, '--keep=1h', '--', 'true']);
+  const [, id = ''] = /kept as (\w+)/.exec(String(kept.stderr)) ?? [];
+  for (let round = 0; round < 5; round++) {
+    // Each finds the sandbox kept, or another command of theirs in it that is about to begin or to end.
+    const ended = await Promise.all(Array.from({ length: 6 }, () => kiln(['exec', id, 'true'])));
+    for (const { exitCode, stderr } of ended) t.is(exitCode, 0, String(stderr));
+  }
+  t.is((await kiln(['kill', id])).exitCode, 0);
+});
+
 test.serial('exec says why it cannot enter a sandbox', async (t) => {
   const { kiln, beside } = t.context;
   const refused = async (id: string, why: RegExp) => {

@@ -54,20 +54,12 @@ export interface ExecuteMessage {
 
 type Start = (request: ExecuteRequest, handOver: HandOver) => Promise<SandboxProcess>;
 
-/** Most commands are over by then, ms, and need no socket; `kiln exec` waits for it. */
-const LATE = 50;
-
 export class Visitors {
-  readonly #opening: NodeJS.Timeout;
   #listener: Listener | undefined;
   readonly #clients = new Set<Socket>();
   #isOpen = true;
 
   constructor(path: string, start: Start) {
-    this.#opening = setTimeout(() => this.#listen(path, start), LATE).unref();
-  }
-
-  #listen(path: string, start: Start): void {
     try {
       mkdirSync(dirname(path), { mode: 0o700 });
     } catch (error) {
@@ -94,7 +86,6 @@ export class Visitors {
   close(): void {
     if (!this.#isOpen) return;
     this.#isOpen = false;
-    clearTimeout(this.#opening);
     this.#listener?.[Symbol.dispose]();
   }
 
