@@ -5,10 +5,12 @@ import { KILN_VERSION } from '../host/state/paths.ts';
 import { span } from '../host/trace/trace.ts';
 import { setDownloadWays } from '../packages/repository/transport/reach.ts';
 import { type Caller, requireHost } from './caller/caller.ts';
+import { fillDefaults, repositoriesOf } from './config.ts';
 import { KilnCommand } from './options/command.ts';
 import { exitStatus, KILN_FAILED, printError, tellingDamage } from './output/errors.ts';
 import { plainText } from './output/print.ts';
 import type { CommandDescription } from './reference/describe.ts';
+import { guard } from './users/user-guard.ts';
 
 type MakeCommand = (caller: Caller) => Command;
 
@@ -227,11 +229,8 @@ const TAKING_DEFAULTS: readonly string[] = ['run', 'shell', 'build', 'service'];
 
 async function runKiln(argv: readonly string[], caller: Caller): Promise<void> {
   const program = await programFor(argv[0], caller);
-  // Both are loaded late: few command lines need them.
-  if (TAKING_DEFAULTS.includes(argv[0] ?? ''))
-    (await import('./config.ts')).fillDefaults(program, caller);
-  // Loaded late: it knows the options of all commands.
-  (await import('./users/user-guard.ts')).guard(program, caller);
+  if (TAKING_DEFAULTS.includes(argv[0] ?? '')) fillDefaults(program, caller);
+  guard(program, caller);
   if (argv.length === 0) program.help();
   program.hook('preAction', (_, action) => {
     caller.isQuiet = action.opts().quiet === true;
@@ -279,7 +278,7 @@ export async function runCommandLine(given: readonly string[], caller: Caller): 
   try {
     const argv = helpRequest(given);
     if (caller.isOnly) {
-      setDownloadWays(async () => (await import('./config.ts')).repositoriesOf(caller));
+      setDownloadWays(async () => repositoriesOf(caller));
     }
     using _ = tellingDamage(argv[0] === 'run' ? argv : [], (text) => caller.stderr.say(text));
     if (argv[0] === 'mock') await (await import('./mock/main.ts')).main(argv.slice(1), caller);

@@ -24,8 +24,7 @@ process.on('beforeExit', () => {
 });
 
 const argv = ownArguments();
-const tells = ['--help', '-h', '--explain'].some((option) => argv.includes(option));
-if (argv[0] !== 'run' || tells) watchStdout();
+watchStdout();
 
 function settle(): void {
   settled = true;
@@ -49,10 +48,7 @@ serve()
   .finally(() => processCaller.paths[Symbol.asyncDispose]())
   .then(settle, settle);
 
-/**
- * Ends quietly when the reader has seen enough (`kiln image ls | head`), and fails if output cannot be written.
- * Called only where it is needed: making the stream of stdout takes a millisecond, and `run` does not use it.
- */
+/** Ends quietly when the reader has seen enough (`kiln image ls | head`), and fails if output cannot be written. */
 export function watchStdout(): void {
   process.stdout.on('error', (cause: NodeJS.ErrnoException) => {
     if (cause.code === 'EPIPE') return;

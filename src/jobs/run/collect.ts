@@ -1,10 +1,17 @@
-import type { Collection, CollectRequest } from '../../artifacts/collect.ts';
+import {
+  type Collection,
+  type CollectRequest,
+  checkPatterns,
+  collectArtifacts,
+  missingArtifacts,
+} from '../../artifacts/collect.ts';
 import type { Owner } from '../../artifacts/destination.ts';
 import type { Warning } from '../../artifacts/warning.ts';
 import { defined } from '../../defined.ts';
 import { KilnError } from '../../errors.ts';
 import type { HeldPath } from '../../host/files/held.ts';
 import { refuseLowDisk } from '../../host/state/disk-watch.ts';
+import { writeResult } from '../../report/write.ts';
 import type { Result } from '../../result/schema.ts';
 import type { PlannedSandbox } from '../../sandbox/door/planned-sandbox.ts';
 import { LONGEST_WAIT } from '../../sandbox/door/supervise.ts';
@@ -42,8 +49,6 @@ export async function collectorFor(
   const { artifacts: patterns, resultDirectory: destination, caller: owner } = request;
   const none = { collection: undefined, failure: undefined };
   if (destination === undefined || patterns.length === 0) return async () => none;
-  // Loaded late: many runs have no artifacts.
-  const { checkPatterns, missingArtifacts } = await import('../../artifacts/collect.ts');
   checkPatterns(patterns);
   return async (sandbox, workdir, onWarning, interrupted) => {
     try {
@@ -91,11 +96,8 @@ export interface Results {
 }
 
 export const ownResults: Results = {
-  collect: async (request) =>
-    (await import('../../artifacts/collect.ts')).collectArtifacts(request),
+  collect: collectArtifacts,
   write: async (directory, result, owner) => {
-    // Loaded late: a process that starts has no result yet.
-    const { writeResult } = await import('../../report/write.ts');
     await writeResult(directory, result, owner);
   },
 };

@@ -8,6 +8,7 @@ import type { Capability } from '../../host/process/process.ts';
 import { shortHash } from '../../host/process/short-hash.ts';
 import { readCached, writeSealed } from '../../host/state/checked-file.ts';
 import type { StatePaths } from '../../host/state/paths.ts';
+import { compileProfile } from './compile-profile.ts';
 import defaultProfile from './default.json' with { type: 'json' };
 import {
   aioProfile,
@@ -110,8 +111,6 @@ async function findFilter(
   const file = join(directory, cacheName(nameOrPath, text, capabilities));
   const cached = readCached(file);
   if (cached !== undefined) return { name: nameOrPath, ...unpack(cached) };
-  // Loaded late: the schema library takes longer than everything else here.
-  const { compileProfile } = await import('./compile-profile.ts');
   const filter = compileProfile(text, nameOrPath, capabilities);
   // Where it cannot be kept, it is compiled again next time.
   attempt(() => {
