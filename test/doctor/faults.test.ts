@@ -334,6 +334,14 @@ const faults: readonly Fault[] = [
     says: /no cgroup hierarchy is mounted.*mount -t cgroup2/s,
   },
   {
+    title: 'a mount of cgroups with favordynmods',
+    check: 'cgroups',
+    setup:
+      'mkdir $D/groups; mount -t cgroup -o none,name=kiln-doctor-$$,favordynmods none $D/groups',
+    status: 'ok',
+    says: /favordynmods: processes are moved between cgroups without a wait/,
+  },
+  {
     title: 'cgroups that cannot be written',
     check: 'cgroups',
     setup: `findmnt -rno TARGET -t cgroup,cgroup2 | while read -r path; do

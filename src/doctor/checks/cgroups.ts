@@ -36,7 +36,10 @@ export const cgroups: Check = {
     }
     const used = hierarchies.filter(({ version }) => (version === 2) === (mode === 'unified'));
     const controllers = used.flatMap((hierarchy) => hierarchy.controllers);
-    const found = `${describe(mode)}: ${controllers.filter((name) => !name.includes('=')).join(' ')}`;
+    const favors = (await favorsMoves())
+      ? '; favordynmods: processes are moved between cgroups without a wait'
+      : '';
+    const found = `${describe(mode)}: ${controllers.filter((name) => !name.includes('=')).join(' ')}${favors}`;
     return (
       (await unwritable(used, found)) ??
       wrongMode(mode, controllers, found, context) ??
@@ -50,6 +53,12 @@ export const cgroups: Check = {
 function describe(mode: CgroupMode): string {
   if (mode === 'unified') return 'v2';
   return mode === 'hybrid' ? 'hybrid (v1 controllers, v2 beside them)' : 'v1';
+}
+
+/** The kernel's switch for all cgroup mounts of a kind: docs/performance.md. */
+async function favorsMoves(): Promise<boolean> {
+  const mounts = await readFile('/proc/self/mounts', 'utf8');
+  return mounts.split('\n').some((line) => /^\S+ \S+ cgroup2? \S*\bfavordynmods\b/.test(line));
 }
 
 async function unwritable(

@@ -28,7 +28,9 @@ export interface CgroupHierarchy {
 /** `hybrid`: v1 with controllers, and v2 beside it. `none`: nothing mounted. */
 export type CgroupMode = 'unified' | 'legacy' | 'hybrid' | 'none';
 
-const V1_OPTIONS = new Set(['rw', 'ro', 'clone_children', 'noprefix', 'xattr', 'cpuset_v2_mode']);
+const V1_OPTIONS = new Set([
+  ...['rw', 'ro', 'clone_children', 'noprefix', 'xattr', 'cpuset_v2_mode', 'favordynmods'],
+]);
 
 /** A line of mountinfo: blanks, line breaks and backslashes are octal numbers (proc_pid_mountinfo(5)). */
 export function parseMount(line: string) {
