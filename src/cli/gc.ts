@@ -17,6 +17,8 @@ import { buildCachesOf, imagesOf, usageOf, userStorage } from '../image/store/us
 import { type VerifyReport, verifyPackages } from '../image/store/verify.ts';
 import { pruneRoots } from '../jobs/mock/root/root.ts';
 import { removeBuildCaches, rootsBuildCaches } from '../jobs/rpmbuild/buildroot/caches.ts';
+import { sizeInBytes, timeInMilliseconds } from '../options/measures.ts';
+import { read } from '../options/words.ts';
 import { BUILD_CACHES } from '../packages/repository/cache.ts';
 import {
   cacheUsage,
@@ -24,7 +26,6 @@ import {
   type PruneOptions,
   pruneCache,
 } from '../packages/repository/prune.ts';
-import { sizeInBytes, timeInMilliseconds } from '../recipe/limit-keys.ts';
 import { destroySandbox } from '../sandbox/domain/destroy.ts';
 import { isOver, listSandboxes } from '../sandbox/domain/sandbox-record.ts';
 import { sweepDomains, sweepSandboxes } from '../sandbox/domain/sweep.ts';
@@ -35,7 +36,6 @@ import { sweepJobs } from '../users/job-folder.ts';
 import type { Caller } from './caller/caller.ts';
 import { KilnCommand } from './options/command.ts';
 import { exitStatusHelp } from './options/exit-statuses.ts';
-import { read } from './options/values.ts';
 import { printError } from './output/errors.ts';
 import { printEither } from './output/print.ts';
 import { addListOptions, type Columns, type ListOptions, printRows } from './output/table.ts';

@@ -15,22 +15,19 @@ import {
 } from '../jobs/run/result.ts';
 import { type RunHooks, type RunReport, run } from '../jobs/run/run.ts';
 import { Timeline } from '../jobs/run/timeline.ts';
-import { timeInMilliseconds } from '../recipe/limit-keys.ts';
+import { timeInMilliseconds } from '../options/measures.ts';
+import { RUN, type RunOptions } from '../options/sandbox.ts';
 import { recipeNames } from '../recipe/named.ts';
 import type { Result } from '../result/schema.ts';
 import type { Engine } from '../sandbox/open.ts';
 import { shellWord } from '../shell-words.ts';
 import { connectCommand } from './attach.ts';
 import { type Caller, listenForInterruption, RunElsewhere } from './caller/caller.ts';
-import { addDetachOptions, type DetachOptions, detach } from './job/detach.ts';
+import { detach } from './job/detach.ts';
 import { KilnCommand } from './options/command.ts';
 import { exitStatusHelp } from './options/exit-statuses.ts';
-import {
-  addSandboxOptions,
-  heldResults,
-  runRequest,
-  type SandboxOptions,
-} from './options/sandbox-options.ts';
+import { heldResults, runRequest } from './options/sandbox-options.ts';
+import { addOptions } from './options/shared-options.ts';
 import {
   commandStatus,
   exitStatus,
@@ -42,15 +39,6 @@ import {
 import { jsonText, printJson } from './output/print.ts';
 import { pickImageFor } from './output/progress.ts';
 import { printTable } from './output/table.ts';
-
-export interface RunOptions extends SandboxOptions, DetachOptions {
-  readonly json?: boolean;
-  readonly tty?: boolean;
-  readonly explain?: boolean;
-  readonly interactive?: boolean;
-  readonly rm?: boolean;
-  readonly samples?: boolean;
-}
 
 export interface RunContext {
   readonly caller: Caller;
@@ -99,20 +87,8 @@ export function commandIn(context: RunContext): KilnCommand {
     .usage('[options] [--] COMMAND [ARGUMENT…]')
     .argument('<command...>', 'the command and its arguments')
     .passThroughOptions();
-  return addDetachOptions(addSandboxOptions(it, context.caller))
-    .option('--json', 'print the result as JSON, as the last line of stderr; see docs/result.md')
-    .option('-t, --tty', 'give the command a terminal (colours, line editing, window size)')
-    .option(
-      '-i, --interactive',
-      'change nothing: the command always reads kiln’s stdin; for podman’s -it',
-    )
-    .option(
-      '--rm',
-      'change nothing: the sandbox is destroyed unless --keep is given; for podman’s --rm',
-    )
+  return addOptions(it, RUN, context.caller)
     .addOption(publishOption())
-    .option('--explain', 'print which layers of protection the command would have; run nothing')
-    .option('--no-samples', 'do not record resource use over time in result.json')
     .addHelpText('after', EXAMPLES)
     .action(async (argv: string[], given: RunOptions) => {
       const { options, begin } = await detach(given, it, context.caller);

@@ -5,6 +5,8 @@ import { KilnError } from '../errors.ts';
 import { sizeText } from '../host/calls/system-error.ts';
 import { requireState, type StatePaths, statePaths } from '../host/state/paths.ts';
 import { readManifest } from '../image/store/manifest.ts';
+import { quiet } from '../options/sandbox.ts';
+import { parseCount } from '../options/words.ts';
 import { allEnds } from '../promise.ts';
 import { destroySandbox } from '../sandbox/domain/destroy.ts';
 import { type EndlessProcess, endlessProcesses, whyEndless } from '../sandbox/domain/ending.ts';
@@ -17,8 +19,7 @@ import {
 } from '../sandbox/domain/sandbox-record.ts';
 import { type Caller, type Parking, requireHost } from './caller/caller.ts';
 import { KilnCommand } from './options/command.ts';
-import { quietOption } from './options/shared-options.ts';
-import { parseCount } from './options/values.ts';
+import { optionOf } from './options/shared-options.ts';
 import { printJson } from './output/print.ts';
 import { watchProgress } from './output/progress.ts';
 import {
@@ -224,7 +225,7 @@ export function parkCommand(caller: Caller): KilnCommand {
       parseCount,
     )
     .option('--none', 'destroy the parked sandboxes and start no more')
-    .addOption(quietOption())
+    .addOption(optionOf('quiet', quiet))
     .examples(
       'kiln park -n 4',
       'kiln ps -a',

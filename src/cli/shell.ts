@@ -8,6 +8,7 @@ import { closeDescriptor } from '../host/calls/descriptor.ts';
 import { unlessErrno } from '../host/calls/libc.ts';
 import { connectUnixSocket, NOBODY_LISTENS } from '../host/sockets/unix-socket.ts';
 import { readManifest } from '../image/store/manifest.ts';
+import { EXEC, type ExecOptions, type SandboxOptions } from '../options/sandbox.ts';
 import { recipeNames } from '../recipe/named.ts';
 import {
   findSandbox,
@@ -23,8 +24,8 @@ import { type ExecuteRequest, visit } from '../sandbox/door/visitors.ts';
 import { runAttached, SHELL } from './attach.ts';
 import { type Caller, hasTerminal } from './caller/caller.ts';
 import { KilnCommand, refuseOptions } from './options/command.ts';
-import { addSandboxOptions, copyInOption, type SandboxOptions } from './options/sandbox-options.ts';
-import { envOption } from './options/shared-options.ts';
+import { addSandboxOptions } from './options/sandbox-options.ts';
+import { addOptions } from './options/shared-options.ts';
 import { printEgressRefusals, printWarning } from './output/errors.ts';
 import { ownContext, runCommand } from './run.ts';
 
@@ -51,46 +52,20 @@ export function command(caller: Caller): KilnCommand {
       if (id !== undefined) refuseOptions(it.given(), `the sandbox ${id}`, AS_MADE);
       const tty = hasTerminal(caller);
       if (id === undefined) await runCommand(SHELL, { ...options, tty }, it, ownContext(caller));
-      else await enter(id, SHELL, { tty, env: [] }, caller);
+      else await enter(id, SHELL, { tty, env: [], copyIn: [] }, caller);
     });
 }
 
-export interface ExecOptions {
-  readonly user?: string;
-  readonly workdir?: string;
-  readonly env: readonly (readonly [string, string])[];
-  readonly copyIn?: readonly CopyInItem[];
-  readonly tty?: boolean;
-  readonly interactive?: boolean;
-}
-
 export function execCommand(caller: Caller): KilnCommand {
-  return new KilnCommand('exec')
+  const it = new KilnCommand('exec')
     .description(
       'Run a further command in a sandbox that runs or was kept; exit with the status of that command.',
     )
     .usage('[options] ID [--] COMMAND [ARGUMENT…]')
     .argument('<id>', ID)
     .argument('<command...>', 'the command and its arguments')
-    .passThroughOptions()
-    .addOption(
-      envOption(
-        '-e, --env <name=value>',
-        'set an environment variable; NAME alone copies it from the caller, if it is set there',
-        caller,
-      ),
-    )
-    .option('-w, --workdir <dir>', 'start the command in this directory of the sandbox')
-    .option(
-      '-u, --user <user>',
-      'run the command as NAME, UID or UID:GID; by default as the user of the sandbox’s command',
-    )
-    .addOption(copyInOption(caller))
-    .option('-t, --tty', 'give the command a terminal')
-    .option(
-      '-i, --interactive',
-      'change nothing: the command always reads kiln’s stdin; for podman’s -it',
-    )
+    .passThroughOptions();
+  return addOptions(it, EXEC, caller)
     .addHelpText(
       'after',
       `
@@ -102,7 +77,7 @@ Examples:
   kiln exec --copy-in hello.c:/tmp/hello.c 3fa9 -- gcc -o /tmp/hello /tmp/hello.c
   kiln exec --user root 3fa9 -- cat /proc/1/status`,
     )
-    .action(async (id: string, argv: string[], options: ExecOptions, it: KilnCommand) => {
+    .action(async (id: string, argv: string[], options: ExecOptions) => {
       // Options end at the id, so a `--` behind it is passed through.
       const words = argv[0] === '--' ? argv.slice(1) : argv;
       if (words.length === 0) it.error('kiln: a command is missing');
@@ -123,7 +98,7 @@ async function enter(
   await using engine = caller.openEngine();
   const { id, record } = await sandboxOf(engine, word);
   const { TERM } = caller.env;
-  const { tty = false, user, workdir, copyIn = [] } = options;
+  const { tty = false, user, workdir, copyIn } = options;
   const request: ExecuteRequest = {
     argv,
     env: { ...(TERM && tty ? { TERM } : {}), ...Object.fromEntries(options.env) },

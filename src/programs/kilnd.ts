@@ -43,8 +43,8 @@ import {
   requireState,
   statePaths,
 } from '../host/state/paths.ts';
+import { timeInMilliseconds } from '../options/measures.ts';
 import { awaitedLater } from '../promise.ts';
-import { timeInMilliseconds } from '../recipe/limit-keys.ts';
 import { sweepSandboxes } from '../sandbox/domain/sweep.ts';
 import { answerCall } from '../serve/calls/answer.ts';
 import { OpenSandboxes } from '../serve/calls/open-sandboxes.ts';

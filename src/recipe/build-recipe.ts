@@ -1,7 +1,8 @@
 import { z } from 'zod';
+import { HOSTNAME } from '../options/measures.ts';
 import { sharedTarget } from '../sandbox/policy/specification.ts';
 import { RecipeDocument, readRecipeText } from './document.ts';
-import { environment, HOSTNAME, limitKeys, size, time } from './limit-keys.ts';
+import { environment, limitKeys, size, time } from './limit-keys.ts';
 import { RecipeError } from './problem.ts';
 
 function text(most: number) {

@@ -7,7 +7,6 @@ import { ELSEWHERE } from '../cli/caller/elsewhere.ts';
 import { deliver, prepare, runCommandLine } from '../cli/commands.ts';
 import { fillDefaults } from '../cli/config.ts';
 import { KilnCommand } from '../cli/options/command.ts';
-import { isProfileFile } from '../cli/options/sandbox-options.ts';
 import {
   describeError,
   describeWarning,
@@ -25,6 +24,7 @@ import type { StatePaths } from '../host/state/paths.ts';
 import { openExistingImage } from '../image/open.ts';
 import type { Results } from '../jobs/run/collect.ts';
 import { callerIds } from '../jobs/run/request.ts';
+import { isProfileFile } from '../options/kinds.ts';
 import type { Engine } from '../sandbox/open.ts';
 import { allowedMissing } from '../sandbox/policy/layers.ts';
 import { requireSameAccount } from '../users/account.ts';

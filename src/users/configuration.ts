@@ -10,6 +10,7 @@ import { attempt, hasErrno } from '../host/calls/libc.ts';
 import { openUserFile } from '../host/files/user-file.ts';
 import type { UserIds } from '../host/process/user-namespace.ts';
 import { ROOTS_FILE } from '../host/state/paths.ts';
+import { inUnits, SIZES, TIMES } from '../options/measures.ts';
 import { RecipeDocument } from '../recipe/document.ts';
 import { limitKeys, size, time } from '../recipe/limit-keys.ts';
 import { RecipeError } from '../recipe/problem.ts';
@@ -123,15 +124,6 @@ type Users = z.output<typeof usersSchema>;
 /** Complete. Sizes are bytes, times milliseconds. */
 export interface UserPolicy extends Omit<Users, 'limits'> {
   readonly limits: Omit<Users['limits'], 'memory'> & { readonly memory: number };
-}
-
-export const SIZES = { G: 2 ** 30, M: 2 ** 20, K: 2 ** 10 };
-export const TIMES = { h: 3_600_000, m: 60_000, s: 1000, ms: 1 };
-
-/** As options and kiln.yaml have it. */
-export function inUnits(value: number, units: Readonly<Record<string, number>>): string | number {
-  const fitting = Object.entries(units).find(([, unit]) => value % unit === 0);
-  return fitting === undefined ? value : `${value / fitting[1]}${fitting[0]}`;
 }
 
 /** As the file has it: what is shown can be written there. */

@@ -14,7 +14,7 @@ const ROOMS: readonly string[] = [
   ...['host/calls', 'host/process', 'host/cgroup', 'host/files', 'host/sockets'],
   ...['host/state', 'host/trace', 'host/confine', 'host/libvirt', 'stray-errors.ts'],
   ...['api', 'artifacts', 'egress', 'packages/rpm', 'packages/repository', 'sandbox'],
-  ...['recipe', 'result', 'users', 'engine.ts', 'report', 'packages/solver', 'image'],
+  ...['options', 'recipe', 'result', 'users', 'engine.ts', 'report', 'packages/solver', 'image'],
   ...['jobs/run', 'daemon', 'jobs/provenance', 'jobs/rpmbuild', 'jobs/chain', 'jobs/recipe'],
   ...[
     'jobs/verify',

@@ -1,15 +1,12 @@
 /** Every option, and every limit of a sandbox, gets from each command line to what is asked of the sandbox. */
 import test from 'ava';
 import { KilnCommand } from '../../src/cli/options/command.ts';
-import {
-  addSandboxOptions,
-  runRequest,
-  type SandboxOptions,
-} from '../../src/cli/options/sandbox-options.ts';
+import { addSandboxOptions, runRequest } from '../../src/cli/options/sandbox-options.ts';
 import { addBuildOptions, type BuildOptions } from '../../src/cli/rpmbuild/build-options.ts';
 import { buildRequest, refuseUnused } from '../../src/cli/rpmbuild/build-request.ts';
 import { addSettingOptions, givenSettings } from '../../src/cli/service/options.ts';
 import { ownPath } from '../../src/host/files/held.ts';
+import type { SandboxOptions } from '../../src/options/sandbox.ts';
 import { limitKeys, limitsOfKeys } from '../../src/recipe/limit-keys.ts';
 import { LIMIT_NAMES, LIMITS } from '../../src/sandbox/policy/limits.ts';
 

@@ -4,7 +4,7 @@ import { mkdir, utimes, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import test from 'ava';
 import { execa } from 'execa';
-import { timeInMilliseconds } from '../../src/recipe/limit-keys.ts';
+import { timeInMilliseconds } from '../../src/options/measures.ts';
 import { type BusyboxState, busyboxState, IMAGE } from '../support/busybox-state.ts';
 
 let state: BusyboxState;

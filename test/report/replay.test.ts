@@ -4,11 +4,7 @@ import { resolve } from 'node:path';
 import test from 'ava';
 import { ELSEWHERE } from '../../src/cli/caller/elsewhere.ts';
 import { KilnCommand } from '../../src/cli/options/command.ts';
-import {
-  addSandboxOptions,
-  runRequest,
-  type SandboxOptions,
-} from '../../src/cli/options/sandbox-options.ts';
+import { addSandboxOptions, runRequest } from '../../src/cli/options/sandbox-options.ts';
 import { chainRequest } from '../../src/cli/rpmbuild/build-chain.ts';
 import {
   addBuildOptions,
@@ -24,6 +20,7 @@ import { type HeldPath, ownPath } from '../../src/host/files/held.ts';
 import { chainJson } from '../../src/jobs/chain/request.ts';
 import { askedFor, resultOfFailedRecipe } from '../../src/jobs/recipe/request.ts';
 import { Timeline } from '../../src/jobs/run/timeline.ts';
+import type { SandboxOptions } from '../../src/options/sandbox.ts';
 import { replayChain, replayCommand } from '../../src/report/replay.ts';
 import type { Result } from '../../src/result/schema.ts';
 import { shellWords } from '../../src/shell-words.ts';

@@ -15,6 +15,7 @@ import { KILN_VERSION } from '../../host/state/paths.ts';
 import { visibleImages } from '../../image/store/images.ts';
 import { findContents } from '../../image/store/manifest.ts';
 import { buildStatus } from '../../jobs/rpmbuild/outcome/outcome.ts';
+import type { PathKind } from '../../options/rules.ts';
 import type { Engine } from '../../sandbox/open.ts';
 import { allowedMissing, OPTIONAL_LAYERS, whyUnavailable } from '../../sandbox/policy/layers.ts';
 import { type Caller, listenForInterruption } from '../caller/caller.ts';
@@ -23,7 +24,6 @@ import { exitStatusHelp } from '../options/exit-statuses.ts';
 import { printError } from '../output/errors.ts';
 import { buildOutput } from '../rpmbuild/build-output.ts';
 import { admitOptions, admitWorker, fetchPath } from '../users/user-guard.ts';
-import type { PathKind } from '../users/user-rules.ts';
 import {
   cancelCommand,
   checkCommand,

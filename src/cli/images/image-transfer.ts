@@ -13,12 +13,13 @@ import { hostArchitecture } from '../../image/key.ts';
 import { openImage } from '../../image/open.ts';
 import { isImageId } from '../../image/store/manifest.ts';
 import { storageLeft } from '../../image/store/user-storage.ts';
+import { allowHost, quiet } from '../../options/sandbox.ts';
+import { parseSize, read } from '../../options/words.ts';
 import { lastName } from '../../users/caller-paths.ts';
 import { JobFolder } from '../../users/job-folder.ts';
 import type { Caller } from '../caller/caller.ts';
 import type { KilnCommand } from '../options/command.ts';
-import { allowHostOption, quietOption } from '../options/shared-options.ts';
-import { parseSize, read } from '../options/values.ts';
+import { optionOf } from '../options/shared-options.ts';
 import { printWarning } from '../output/errors.ts';
 import { printEither } from '../output/print.ts';
 import { withProgress } from '../output/progress.ts';
@@ -81,8 +82,8 @@ export function addTransferCommands(image: KilnCommand, caller: Caller): void {
         'choose the compression; by default the name of the output decides, and a layout uses gzip',
       ).choices(['none', 'gzip', 'zstd']),
     )
-    .addOption(allowHostOption())
-    .addOption(quietOption())
+    .addOption(optionOf('allowHost', allowHost()))
+    .addOption(optionOf('quiet', quiet))
     .addHelpText('after', EXPORT_EXAMPLES)
     .action((name: string, options: ExportOptions) => exportImage(name, options, caller));
   image

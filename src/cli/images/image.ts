@@ -20,10 +20,11 @@ import {
   readManifest,
 } from '../../image/store/manifest.ts';
 import { unusedPackagesOf } from '../../image/store/user-storage.ts';
+import { allowHost, quiet } from '../../options/sandbox.ts';
 import { forbidden } from '../../users/configuration.ts';
 import type { Caller } from '../caller/caller.ts';
 import { KilnCommand } from '../options/command.ts';
-import { allowHostOption, quietOption } from '../options/shared-options.ts';
+import { optionOf } from '../options/shared-options.ts';
 import { inTurn, printWarning } from '../output/errors.ts';
 import { printEither, printJson } from '../output/print.ts';
 import { withProgress } from '../output/progress.ts';
@@ -57,8 +58,8 @@ export function command(caller: Caller): KilnCommand {
     .argument('<image>', 'the name or path of a recipe, or a lock')
     .option('--update', 'fetch the metadata again, and ignore the lock beside the recipe')
     .option('--json', 'print the manifest of the image as JSON instead of its id')
-    .addOption(allowHostOption())
-    .addOption(quietOption())
+    .addOption(optionOf('allowHost', allowHost()))
+    .addOption(optionOf('quiet', quiet))
     .examples('kiln image build debian-build', 'kiln image build --update ./mine.yaml')
     .action((name: string, options: BuildOptions) => build(name, options, caller));
   it.command('lock')
@@ -67,8 +68,8 @@ export function command(caller: Caller): KilnCommand {
     )
     .argument('<recipe>', 'the name or path of a recipe (.yaml)')
     .option('-o, --output <file>', 'write the lock to this file; by default beside the recipe')
-    .addOption(allowHostOption())
-    .addOption(quietOption())
+    .addOption(optionOf('allowHost', allowHost()))
+    .addOption(optionOf('quiet', quiet))
     .examples('kiln image lock mine.yaml', 'kiln image build mine.lock.json')
     .action(async (name: string, options: { output?: string; allowHost?: boolean }) => {
       await using engine = caller.openEngine({ allowHost: options.allowHost });

@@ -3,23 +3,10 @@ import { resolve } from 'node:path';
 import { jobFiles, keptBytes } from '../../detached/record.ts';
 import { KilnError } from '../../errors.ts';
 import { type StatePaths, statePaths } from '../../host/state/paths.ts';
+import type { DetachOptions } from '../../options/sandbox.ts';
 import { type CallerUser, forbidden } from '../../users/configuration.ts';
 import type { Caller } from '../caller/caller.ts';
 import type { KilnCommand } from '../options/command.ts';
-
-export interface DetachOptions {
-  readonly detach?: boolean;
-  readonly name?: string;
-}
-
-export function addDetachOptions(command: KilnCommand): KilnCommand {
-  return command
-    .option(
-      '-d, --detach',
-      'print an id once it has begun, and leave it to the daemon: see `kiln attach`, `wait`, `logs`, `results`',
-    )
-    .option('--name <name>', 'with --detach: call it so');
-}
 
 interface Detaching<Options> {
   readonly options: Options;

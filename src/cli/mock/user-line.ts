@@ -1,8 +1,8 @@
 import { defined } from '../../defined.ts';
+import type { PathKind } from '../../options/rules.ts';
 import { type CallerUser, forbidden } from '../../users/configuration.ts';
 import { ELSEWHERE } from '../caller/elsewhere.ts';
 import { fetchPath } from '../users/user-guard.ts';
-import type { PathKind } from '../users/user-rules.ts';
 import { type CommandLine, commandLine } from './command-line.ts';
 import { type Mode, OPTIONS } from './option-table.ts';
 

@@ -4,8 +4,9 @@
  */
 import { KilnError } from '../../errors.ts';
 import { isImageName } from '../../image/find.ts';
-import { isProfileFile } from '../options/sandbox-options.ts';
-import { type PathKind, type Rule, USER_COMMANDS } from '../users/user-rules.ts';
+import { isProfileFile } from '../../options/kinds.ts';
+import type { PathKind, Rule } from '../../options/rules.ts';
+import { USER_COMMANDS } from '../users/user-rules.ts';
 
 export type Way =
   | 'as it is'

@@ -1,4 +1,5 @@
 import { defined } from '../../defined.ts';
+import { parseSize } from '../../options/words.ts';
 import { formatEvr } from '../../packages/rpm/dependency.ts';
 import { digestFaults } from '../../packages/rpm/digests.ts';
 import { showName } from '../../packages/rpm/filename.ts';
@@ -9,7 +10,6 @@ import { type UnpackResult, unpackRpms } from '../../packages/rpm/unpack.ts';
 import type { Caller } from '../caller/caller.ts';
 import { KilnCommand } from '../options/command.ts';
 import { exitStatusHelp } from '../options/exit-statuses.ts';
-import { parseSize } from '../options/values.ts';
 import { printError, printWarning } from '../output/errors.ts';
 import { printJson } from '../output/print.ts';
 import { printTable } from '../output/table.ts';

@@ -9,22 +9,23 @@ import {
   type NetworkPhase,
 } from '../../jobs/rpmbuild/request.ts';
 import { VARIATIONS, type Variation } from '../../jobs/verify/verify.ts';
+import type { Source } from '../../options/kinds.ts';
+import {
+  allowHost,
+  allowHostWrite,
+  image,
+  keep,
+  LIMITS,
+  type LimitValues,
+  quiet,
+} from '../../options/sandbox.ts';
+import { parseBind, parseCount, parseEgress, parseSize, read } from '../../options/words.ts';
 import { CI_CHOICES, type CiChoice } from '../../report/ci/provider.ts';
 import type { Bind } from '../../sandbox/policy/specification.ts';
 import { shellWords } from '../../shell-words.ts';
 import type { Caller } from '../caller/caller.ts';
 import type { KilnCommand } from '../options/command.ts';
-import {
-  allowHostOption,
-  hostWriteOption,
-  imageOption,
-  keepOption,
-  type LimitValues,
-  limitOptions,
-  quietOption,
-  repeated,
-} from '../options/shared-options.ts';
-import { parseBind, parseCount, parseEgress, parseSize, read } from '../options/values.ts';
+import { optionOf, repeated } from '../options/shared-options.ts';
 
 /** Options that are called as what they are of a request. */
 type Same = 'nocheck' | 'target' | 'shortCircuit' | 'lock' | 'postinstall' | 'offline' | 'update';
@@ -89,9 +90,9 @@ function parseWords(text: string, before: string[] | undefined): string[] {
   return [...(before ?? []), ...shellWords(text)];
 }
 
-export function addBuildOptions(command: KilnCommand, caller: Pick<Caller, 'env'>): KilnCommand {
+export function addBuildOptions(command: KilnCommand, caller: Source): KilnCommand {
   const options = [
-    imageOption('build in', caller),
+    optionOf('image', image('build in'), caller),
     new Option('--spec <file>', 'build from this spec file instead of a source package'),
     new Option(
       '--sources <dir>',
@@ -133,8 +134,8 @@ export function addBuildOptions(command: KilnCommand, caller: Pick<Caller, 'env'
       'keep ~/.cache/NAME for later builds (size: 5G by default)',
       parseCache,
     ),
-    ...limitOptions(),
-    keepOption('keep the sandbox of a failed build for this time, 1h by default'),
+    ...Object.entries(LIMITS).map(([name, row]) => optionOf(name, row)),
+    optionOf('keep', keep('keep the sandbox of a failed build for this time, 1h by default')),
     new Option(
       '--lock <file>',
       'build in exactly the image of an earlier build, named by its lock.json',
@@ -166,7 +167,7 @@ export function addBuildOptions(command: KilnCommand, caller: Pick<Caller, 'env'
       .choices(CI_CHOICES)
       .default('auto'),
     new Option('--no-samples', 'do not record resource use over time in result.json'),
-    quietOption(),
+    optionOf('quiet', quiet),
   ];
   for (const option of options) command.addOption(option);
   return command;
@@ -236,8 +237,11 @@ export function addRecipeOptions(command: KilnCommand, caller: Pick<Caller, 'cwd
       'recipes: bind-mount a host path',
       (text) => parseBind(text, caller.cwd()),
     ),
-    allowHostOption('recipes: allow $host, binds and the network of the host; of any image: '),
-    hostWriteOption('recipes: '),
+    optionOf(
+      'allowHost',
+      allowHost('recipes: allow $host, binds and the network of the host; of any image: '),
+    ),
+    optionOf('allowHostWrite', allowHostWrite('recipes: ')),
     new Option('--schema', 'print the JSON Schema of YAML recipes and exit'),
   ];
   for (const option of options) command.addOption(option);

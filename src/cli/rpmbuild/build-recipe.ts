@@ -15,11 +15,11 @@ import {
 import { runRecipe } from '../../jobs/recipe/run-recipe.ts';
 import { lockResults } from '../../jobs/rpmbuild/outcome/result-files.ts';
 import { lengthOf, Timeline } from '../../jobs/run/timeline.ts';
+import type { LimitValues } from '../../options/sandbox.ts';
 import { buildRecipeJsonSchema } from '../../recipe/build-recipe.ts';
 import { limitsOf } from '../../sandbox/policy/limits.ts';
 import { forbidden } from '../../users/configuration.ts';
 import { type Caller, listenForInterruption } from '../caller/caller.ts';
-import type { LimitValues } from '../options/shared-options.ts';
 import {
   commandStatus,
   exitStatus,

@@ -6,12 +6,14 @@ import { resultOfBuild } from '../../jobs/rpmbuild/outcome/finish.ts';
 import type { BuildReport } from '../../jobs/rpmbuild/outcome/report.ts';
 import type { BuildRequest } from '../../jobs/rpmbuild/request.ts';
 import { verifyBuild } from '../../jobs/verify/verify.ts';
+import { DETACH, type DetachOptions } from '../../options/sandbox.ts';
 import { findSandbox } from '../../sandbox/domain/sandbox-record.ts';
 import { LIMIT_NAMES } from '../../sandbox/policy/limits.ts';
 import { type Caller, listenForInterruption } from '../caller/caller.ts';
-import { addDetachOptions, type DetachOptions, detach } from '../job/detach.ts';
+import { detach } from '../job/detach.ts';
 import { KilnCommand } from '../options/command.ts';
 import { exitStatusHelp } from '../options/exit-statuses.ts';
+import { addOptions } from '../options/shared-options.ts';
 import { specPath } from '../output/ci-output.ts';
 import { printJson } from '../output/print.ts';
 import {
@@ -43,7 +45,7 @@ export function command(caller: Caller): KilnCommand {
     .description('Build RPM packages, or what a recipe describes, in a new sandbox.')
     .usage('[options] (SRPM | --spec SPEC [--sources DIR] | RECIPE | --chain SRPM…)')
     .argument('[source...]', 'a source package, or the name or path of a recipe (.yaml, .ts)');
-  addDetachOptions(addChainOptions(addRecipeOptions(addBuildOptions(it, caller), caller)));
+  addOptions(addChainOptions(addRecipeOptions(addBuildOptions(it, caller), caller)), DETACH);
   return it
     .option('--json', 'print the result as JSON, as the last line of stderr')
     .addHelpText('after', EXAMPLES + RECIPE_EXAMPLES + CHAIN_EXAMPLES)

@@ -1,12 +1,13 @@
 import { defined } from '../../defined.ts';
+import type { ExecOptions } from '../../options/sandbox.ts';
+import { env } from '../../options/sandbox.ts';
 import { type ExecuteRequest, visit } from '../../sandbox/door/visitors.ts';
 import { readService } from '../../service/lifecycle/store.ts';
 import { connectSupervisor, notRunningError } from '../../service/supervisor/supervisor-client.ts';
 import { runAttached, SHELL } from '../attach.ts';
 import { type Caller, hasTerminal } from '../caller/caller.ts';
 import { KilnCommand } from '../options/command.ts';
-import { envOption } from '../options/shared-options.ts';
-import type { ExecOptions } from '../shell.ts';
+import { optionOf } from '../options/shared-options.ts';
 
 function withOptions(command: KilnCommand, caller: Caller): KilnCommand {
   return command
@@ -15,7 +16,7 @@ function withOptions(command: KilnCommand, caller: Caller): KilnCommand {
       'run the command as NAME, UID or UID:GID; by default root of the sandbox',
     )
     .option('--workdir <dir>', 'start the command in this directory of the sandbox')
-    .addOption(envOption('--env <name=value>', 'set an environment variable', caller));
+    .addOption(optionOf('env', env('set an environment variable'), caller));
 }
 
 export function executeCommand(caller: Caller): KilnCommand {

@@ -1,10 +1,10 @@
+import { parseCount } from '../../options/words.ts';
 import { formatPublish } from '../../service/definition/definition.ts';
 import { instanceFiles, readService, serviceFiles } from '../../service/lifecycle/store.ts';
 import { followLog, readLog } from '../../service/log-file.ts';
 import { type ListedService, listServices, serviceState } from '../../service/status.ts';
 import type { Caller } from '../caller/caller.ts';
 import { KilnCommand } from '../options/command.ts';
-import { parseCount } from '../options/values.ts';
 import { printError } from '../output/errors.ts';
 import { printJson } from '../output/print.ts';
 import { addListOptions, type Columns, type ListOptions, printRows } from '../output/table.ts';

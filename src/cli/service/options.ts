@@ -1,21 +1,17 @@
 import type { Option } from 'commander';
 import { defined } from '../../defined.ts';
+import { SANDBOX_LIMITS } from '../../options/sandbox.ts';
+import { parseSize, read } from '../../options/words.ts';
 import { keysOfLimits } from '../../recipe/limit-keys.ts';
 import { parseLabelRequest } from '../../sandbox/labels/labels.ts';
+import type { SandboxLimits } from '../../sandbox/policy/limits.ts';
 import {
   parseNetwork,
   parsePublish,
   type ServiceFile,
 } from '../../service/definition/definition.ts';
 import type { KilnCommand } from '../options/command.ts';
-import {
-  type LimitValues,
-  parsed,
-  repeated,
-  sandboxLimitOptions,
-  some,
-} from '../options/shared-options.ts';
-import { parseSize, read } from '../options/values.ts';
+import { addOptions, parsed, repeated, some } from '../options/shared-options.ts';
 
 export function publishOption(description: string): Option {
   return repeated('-p, --publish <[addr:]port:port>', description, (text) => {
@@ -40,7 +36,8 @@ export function labelOption(): Option {
   });
 }
 
-export interface SettingValues extends Omit<LimitValues, 'timeout' | 'stallTimeout'> {
+export interface SettingValues extends SandboxLimits {
+  readonly disk?: number;
   readonly workdir?: string;
   readonly health?: string;
   readonly publish: readonly string[];
@@ -53,8 +50,7 @@ export function addSettingOptions(command: KilnCommand): KilnCommand {
       'check health by this command in the service, or by an HTTP request to :PORT/PATH',
     )
     .option('--workdir <dir>', 'start the command in this directory of the sandbox');
-  for (const option of sandboxLimitOptions()) command.addOption(option);
-  return command.option(
+  return addOptions(command, SANDBOX_LIMITS).option(
     '--disk <size>',
     'limit the size of each of /tmp, /run and the like',
     parseSize,

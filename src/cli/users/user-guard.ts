@@ -5,26 +5,24 @@ import { KilnError } from '../../errors.ts';
 import { below, type HeldPath } from '../../host/files/held.ts';
 import { isImageName } from '../../image/find.ts';
 import { isRecipeName } from '../../jobs/recipe/request.ts';
+import { inUnits } from '../../options/measures.ts';
+import {
+  EGRESS,
+  NETWORK,
+  type PathKind,
+  type Rule,
+  SHIPPED_PROFILES,
+  type Values,
+} from '../../options/rules.ts';
 import type { BuildRecipe } from '../../recipe/build-recipe.ts';
 import type { Bind } from '../../sandbox/policy/specification.ts';
 import { type CallerPaths, heldBinds } from '../../users/caller-paths.ts';
-import { type CallerUser, forbidden, inUnits } from '../../users/configuration.ts';
+import { type CallerUser, forbidden } from '../../users/configuration.ts';
 import { type Caller, RunElsewhere } from '../caller/caller.ts';
 import { wordsOf } from '../options/command.ts';
 import type { RecipeOptions } from '../rpmbuild/build-options.ts';
 import type { SharedOptions } from '../rpmbuild/build-recipe.ts';
-import {
-  type CommandRules,
-  EGRESS,
-  isOwnImageRecipe,
-  NETWORK,
-  type PathKind,
-  ROOT_COMMANDS,
-  type Rule,
-  SHIPPED_PROFILES,
-  USER_COMMANDS,
-  type Values,
-} from './user-rules.ts';
+import { type CommandRules, isOwnImageRecipe, ROOT_COMMANDS, USER_COMMANDS } from './user-rules.ts';
 
 /** What a caller may give, and what becomes of the paths in it. */
 type Admitting = Pick<Caller, 'user' | 'paths'>;

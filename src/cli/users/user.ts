@@ -12,6 +12,7 @@ import { listImages, removeIdleImage } from '../../image/store/images.ts';
 import { ownersOf, ROOT } from '../../image/store/manifest.ts';
 import { rootFolder, rootNames, userStorage } from '../../image/store/user-storage.ts';
 import { MockRoot } from '../../jobs/mock/root/root.ts';
+import { read } from '../../options/words.ts';
 import { allEnds } from '../../promise.ts';
 import { destroySandbox } from '../../sandbox/domain/destroy.ts';
 import { listSandboxes } from '../../sandbox/domain/sandbox-record.ts';
@@ -19,7 +20,6 @@ import type { Engine } from '../../sandbox/open.ts';
 import { accountOf, findAccount, knownUids, noteAccount, userFolder } from '../../users/account.ts';
 import type { Caller } from '../caller/caller.ts';
 import { KilnCommand } from '../options/command.ts';
-import { read } from '../options/values.ts';
 import { addListOptions, type Columns, type ListOptions, printRows } from '../output/table.ts';
 
 const UID = 'the number of the user, as `kiln user ls` shows it';

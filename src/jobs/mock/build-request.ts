@@ -4,7 +4,7 @@ import { KilnError } from '../../errors.ts';
 import { type HeldPath, openedPath } from '../../host/files/held.ts';
 import { readUserText } from '../../host/files/user-file.ts';
 import { hostArchitecture } from '../../image/key.ts';
-import { sizeInBytes } from '../../recipe/limit-keys.ts';
+import { sizeInBytes } from '../../options/measures.ts';
 import { shellWords } from '../../shell-words.ts';
 import {
   type BuildRequest,

@@ -6,15 +6,13 @@
 import { InvalidArgumentError } from 'commander';
 import type { RunParameters, Bind as Wanted } from '../../api/io-kiln.ts';
 import { KilnCommand } from '../../cli/options/command.ts';
-import {
-  addSandboxOptions,
-  isProfileFile,
-  type SandboxOptions,
-} from '../../cli/options/sandbox-options.ts';
-import { absoluteTarget, mountTarget, parseSize, VARIABLE } from '../../cli/options/values.ts';
+import { addSandboxOptions } from '../../cli/options/sandbox-options.ts';
 import { admit, check, fetchImage } from '../../cli/users/user-guard.ts';
 import { defined } from '../../defined.ts';
 import { KilnError } from '../../errors.ts';
+import { isProfileFile } from '../../options/kinds.ts';
+import type { SandboxOptions } from '../../options/sandbox.ts';
+import { absoluteTarget, mountTarget, parseSize, VARIABLE } from '../../options/words.ts';
 import type { TimeLimits } from '../../sandbox/door/supervise.ts';
 import type { WantedBind } from '../../sandbox/policy/specification.ts';
 import type { CallContext, OptionCaller } from './methods.ts';

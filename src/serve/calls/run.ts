@@ -1,6 +1,6 @@
 import type { Ended as EndedReply, Failure, RunParameters, RunReply } from '../../api/io-kiln.ts';
 import { RunElsewhere } from '../../cli/caller/caller.ts';
-import { heldResults, isProfileFile, runRequest } from '../../cli/options/sandbox-options.ts';
+import { heldResults, runRequest } from '../../cli/options/sandbox-options.ts';
 import { commandStatus, exitStatus, KILN_FAILED } from '../../cli/output/errors.ts';
 import type { Call } from '../../daemon/call.ts';
 import { KilnError } from '../../errors.ts';
@@ -10,6 +10,7 @@ import type { RunRequest } from '../../jobs/run/request.ts';
 import { resultOfFailure, resultOfRun } from '../../jobs/run/result.ts';
 import { type RunHooks, type RunReport, run } from '../../jobs/run/run.ts';
 import { Timeline } from '../../jobs/run/timeline.ts';
+import { isProfileFile } from '../../options/kinds.ts';
 import { deferred } from '../../promise.ts';
 import { writeResult } from '../../report/write.ts';
 import type { Ended } from '../../sandbox/door/io.ts';

@@ -1,10 +1,10 @@
 import { resolve } from 'node:path';
 import { InvalidArgumentError } from 'commander';
-import { defined } from '../../defined.ts';
-import { parseEgressRule } from '../../egress/rule.ts';
-import { HOSTNAME, sizeInBytes, timeInMilliseconds } from '../../recipe/limit-keys.ts';
-import { MINIMUM_MEMORY } from '../../sandbox/policy/limits.ts';
-import type { Tmpfs, WantedBind } from '../../sandbox/policy/specification.ts';
+import { defined } from '../defined.ts';
+import { parseEgressRule } from '../egress/rule.ts';
+import { MINIMUM_MEMORY } from '../sandbox/policy/limits.ts';
+import type { Tmpfs, WantedBind } from '../sandbox/policy/specification.ts';
+import { HOSTNAME, sizeInBytes, timeInMilliseconds } from './measures.ts';
 
 export function read<Value>(value: Value | undefined, how: string): Value {
   if (value !== undefined) return value;

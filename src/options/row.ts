@@ -1,0 +1,70 @@
+import type { Kind } from './kinds.ts';
+import type { Rule } from './rules.ts';
+
+/** What an option has beside its kind, where it has any of it. */
+interface Facts {
+  /** `v` for `-v`. */
+  readonly short?: string;
+  /** Its name in help, where that is not the kind's. */
+  readonly term?: string;
+  /** It can be given several times. */
+  readonly many?: true;
+  /** What it is unless given. */
+  readonly usual?: unknown;
+  /** The variable that says what it is unless given. */
+  readonly variable?: string;
+  /** What the flag alone means, where a value may follow it behind `=`. */
+  readonly preset?: string;
+}
+
+/** An option of a command. Its name is its key in the table of the command. */
+export interface Row<Value = unknown> extends Facts {
+  readonly kind: Kind<Value>;
+  /** Whether users who are not root may give it. What it names is opened as the kind says. */
+  readonly users: Rule;
+  readonly help: string;
+}
+
+export type Rows = Readonly<Record<string, Row>>;
+
+export function row<Value, const More extends Facts>(
+  kind: Kind<Value>,
+  users: Rule,
+  help: string,
+  more?: More,
+): { readonly kind: Kind<Value>; readonly users: Rule; readonly help: string } & More {
+  return { kind, users, help, ...(more as More) };
+}
+
+type One<Each> = Each extends { readonly kind: Kind<infer Value> } ? Value : never;
+type ValueOf<Each> = Each extends { readonly many: true } ? readonly One<Each>[] : One<Each>;
+type Always<Each> = Each extends { readonly many: true } | { readonly usual: unknown }
+  ? true
+  : false;
+
+/** The values of options, by their names. */
+export type ValuesOf<Table extends Rows> = {
+  readonly [Name in keyof Table as Always<Table[Name]> extends true ? Name : never]: ValueOf<
+    Table[Name]
+  >;
+} & {
+  readonly [Name in keyof Table as Always<Table[Name]> extends true ? never : Name]?: ValueOf<
+    Table[Name]
+  >;
+};
+
+/** `stallTimeout` is `--stall-timeout`. */
+export function flagOf(name: string, { kind }: Pick<Row, 'kind'>): string {
+  const words = name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
+  return `--${kind.negates ? 'no-' : ''}${words}`;
+}
+
+export function usersRules<Name extends string>(
+  table: Readonly<Record<Name, Row>>,
+): Readonly<Record<Name, Rule>> {
+  const rules = Object.entries<Row>(table).map(([name, { kind, users }]) => [
+    name,
+    users === 'open' ? (kind.opens ?? users) : users,
+  ]);
+  return Object.fromEntries(rules) as Record<Name, Rule>;
+}

@@ -1,0 +1,130 @@
+/** Who may give an option, and what a caller's paths are opened for. */
+import { defined } from '../defined.ts';
+import { isListed, parseEgressRule } from '../egress/rule.ts';
+import { SIZES } from './measures.ts';
+
+export type Values = Readonly<Record<string, unknown>>;
+
+/**
+ * How a caller's path is used. `file`: read, and its name means something. `text`: the same, and errors may quote what
+ * is in it. `content`: read, and its name means nothing. `built`: read as the source of a build. `sources`: a folder
+ * whose links are followed. `tree`: a file or folder, copied with its links. `place`: bound. `results`: a folder that is
+ * written to; `lone results`: by one build at a time. `result`: one file or folder that is written.
+ */
+export type PathKind =
+  | 'file'
+  | 'text'
+  | 'content'
+  | 'built'
+  | 'sources'
+  | 'tree'
+  | 'place'
+  | 'results'
+  | 'lone results'
+  | 'result';
+
+/** What root's kiln.yaml allows users, and what one of them has a share of. */
+export interface Allowances {
+  readonly egress: readonly string[];
+  readonly networks: readonly string[];
+  readonly capabilities: readonly string[];
+  readonly limits: {
+    readonly sandboxes: number;
+    readonly memory: number;
+    readonly cpus?: number | undefined;
+    readonly pids: number;
+    readonly disk: number;
+    readonly keep: number;
+  };
+}
+
+export type Rule =
+  /** Allowed: it affects only the user's own sandbox, within its share. */
+  | 'open'
+  | { readonly kind: 'root'; readonly why: string }
+  | {
+      readonly kind: 'setting';
+      readonly setting?: string;
+      /** What users have instead, where no setting of root's allows it. */
+      readonly instead?: string;
+      /** In which its numbers are written. */
+      readonly units?: Readonly<Record<string, number>>;
+      readonly allows: (value: unknown, policy: Allowances, options: Values) => boolean;
+    }
+  | {
+      readonly kind: 'path';
+      readonly path: PathKind;
+      readonly field?: 'source' | 'file';
+      /** Whether a value is a path: some may be names as well. */
+      readonly where?: (value: string) => boolean;
+    }
+  | 'image';
+
+export const CONFIRMS: Rule = { kind: 'root', why: 'it confirms what only root may do' };
+
+export function path(
+  kind: PathKind,
+  field?: 'source' | 'file',
+  where?: (value: string) => boolean,
+): Rule {
+  return { kind: 'path', path: kind, ...defined({ field, where }) };
+}
+
+export function open<Name extends string>(
+  ...names: readonly Name[]
+): Readonly<Record<Name, 'open'>> {
+  return Object.fromEntries(names.map((name) => [name, 'open'])) as Record<Name, 'open'>;
+}
+
+export function setting(
+  name: string,
+  allows: (value: unknown, policy: Allowances, options: Values) => boolean,
+  units?: Readonly<Record<string, number>>,
+): Rule {
+  return { kind: 'setting', setting: `users.${name}`, allows, ...defined({ units }) };
+}
+
+export function every<Item>(value: unknown, holds: (item: Item) => boolean): boolean {
+  return Array.isArray(value) && value.every((item: Item) => holds(item));
+}
+
+function isOpenHost(text: string, { egress }: Allowances): boolean {
+  const wanted = parseEgressRule(text);
+  const rules = egress.map(parseEgressRule).filter((rule) => rule !== undefined);
+  if (wanted === undefined) return false;
+  return wanted.ports.every((port) =>
+    wanted.below
+      ? rules.some(
+          ({ host, below, ports }) =>
+            below && ports.includes(port) && `.${wanted.host}`.endsWith(`.${host}`),
+        )
+      : isListed(rules, wanted.host, port),
+  );
+}
+
+export const EGRESS = setting('egress', (value, policy) =>
+  every<string>(value, (host) => isOpenHost(host, policy)),
+);
+
+/** A network's name, without settings that could take another one's address. */
+export const NETWORK = setting(
+  'networks',
+  (value, { networks }) =>
+    value === 'private' || value === 'none' || networks.some((name) => name === value),
+);
+
+/**
+ * A user may ask for a value that the setting allows to all of the user's sandboxes together; the setting of the
+ * disk is for each sandbox. Without the setting any value is allowed: the machine is the only limit then.
+ */
+export function share(limit: 'memory' | 'cpus' | 'pids' | 'disk'): Rule {
+  const allows = (value: unknown, { limits }: Allowances) => {
+    const most = limits[limit];
+    const share = limit === 'disk' ? 1 : limits.sandboxes;
+    return most === undefined || Number(value) * share <= most;
+  };
+  const isSize = limit === 'memory' || limit === 'disk';
+  return setting(`limits.${limit}`, allows, isSize ? SIZES : undefined);
+}
+
+export const SHIPPED_PROFILES: readonly unknown[] = ['default', 'build', 'strict'];
