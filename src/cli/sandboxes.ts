@@ -19,7 +19,7 @@ import {
 } from '../sandbox/domain/sandbox-record.ts';
 import { type Caller, type Parking, requireHost } from './caller/caller.ts';
 import { KilnCommand } from './options/command.ts';
-import { optionOf } from './options/shared-options.ts';
+import { RowOption } from './options/shared-options.ts';
 import { printJson } from './output/print.ts';
 import { watchProgress } from './output/progress.ts';
 import {
@@ -225,7 +225,7 @@ export function parkCommand(caller: Caller): KilnCommand {
       parseCount,
     )
     .option('--none', 'destroy the parked sandboxes and start no more')
-    .addOption(optionOf('quiet', quiet))
+    .addOption(new RowOption('quiet', quiet))
     .examples(
       'kiln park -n 4',
       'kiln ps -a',

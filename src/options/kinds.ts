@@ -39,6 +39,8 @@ export interface Kind<Value = unknown> {
   readonly negates?: true;
   /** What becomes of a path in it, whoever gives it. */
   readonly opens?: Rule;
+  /** Where in a word the path is, if it is not the whole word. */
+  readonly pathIn?: (word: string) => readonly [from: number, to: number];
   /** For types alone: nothing has it. */
   readonly value?: Value;
 }
@@ -78,19 +80,21 @@ export const bind = kind<Bind>(
   path('place', 'source'),
 );
 
-export const copyIn = kind<{ readonly source: HeldPath; readonly target: string }>(
-  'src:dst',
-  (word, from) => parseCopyIn(word, from.cwd()),
-  path('tree', 'source'),
-);
+export const copyIn: Kind<{ readonly source: HeldPath; readonly target: string }> = {
+  term: 'src:dst',
+  read: (word, from) => parseCopyIn(word, from.cwd()),
+  opens: path('tree', 'source'),
+  pathIn: (word) => [0, word.lastIndexOf(':')],
+};
 
 export const tmpfs = kind<Tmpfs>('dst[:size]', parseTmpfs);
 
-export const secret = kind<{ readonly name: string; readonly file: HeldPath }>(
-  'name=file',
-  (word, from) => parseSecret(word, from.cwd()),
-  path('content', 'file'),
-);
+export const secret: Kind<{ readonly name: string; readonly file: HeldPath }> = {
+  term: 'name=file',
+  read: (word, from) => parseSecret(word, from.cwd()),
+  opens: path('content', 'file'),
+  pathIn: (word) => [word.indexOf('=') + 1, word.length],
+};
 
 export const env = kind<readonly [string, string]>('name=value', (word, from) =>
   parseEnvironment(word, (name) => from.variable(name)),

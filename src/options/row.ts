@@ -59,6 +59,19 @@ export function flagOf(name: string, { kind }: Pick<Row, 'kind'>): string {
   return `--${kind.negates ? 'no-' : ''}${words}`;
 }
 
+/** What is opened for root, who is held to no rule. */
+export function rootsRules(table: Rows): Readonly<Record<string, Rule>> {
+  const opened = Object.entries(table).flatMap(
+    ([
+      name,
+      {
+        kind: { opens },
+      },
+    ]) => (typeof opens === 'object' ? [[name, opens]] : []),
+  );
+  return Object.fromEntries(opened);
+}
+
 export function usersRules<Name extends string>(
   table: Readonly<Record<Name, Row>>,
 ): Readonly<Record<Name, Rule>> {

@@ -41,7 +41,12 @@ export interface Allowances {
 export type Rule =
   /** Allowed: it affects only the user's own sandbox, within its share. */
   | 'open'
-  | { readonly kind: 'root'; readonly why: string }
+  | {
+      readonly kind: 'root';
+      readonly why: string;
+      /** Whether it says nothing of this machine, so that it goes to another one (`--host`) as it is. */
+      readonly travels: boolean;
+    }
   | {
       readonly kind: 'setting';
       readonly setting?: string;
@@ -60,7 +65,12 @@ export type Rule =
     }
   | 'image';
 
-export const CONFIRMS: Rule = { kind: 'root', why: 'it confirms what only root may do' };
+/** @param travels unless what it says holds for this machine only */
+export function root(why: string, travels = true): Rule {
+  return { kind: 'root', why, travels };
+}
+
+export const CONFIRMS = root('it confirms what only root may do');
 
 export function path(
   kind: PathKind,

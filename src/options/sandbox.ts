@@ -5,7 +5,16 @@ import type { Tmpfs } from '../sandbox/policy/specification.ts';
 import * as kinds from './kinds.ts';
 import { SIZES, TIMES } from './measures.ts';
 import { type Row, row, type ValuesOf } from './row.ts';
-import { CONFIRMS, EGRESS, every, NETWORK, SHIPPED_PROFILES, setting, share } from './rules.ts';
+import {
+  CONFIRMS,
+  EGRESS,
+  every,
+  NETWORK,
+  root,
+  SHIPPED_PROFILES,
+  setting,
+  share,
+} from './rules.ts';
 
 export const SANDBOX_LIMITS = {
   memory: row(kinds.memory, share('memory'), 'limit memory, such as 512M; files in /tmp count'),
@@ -159,7 +168,7 @@ export const SANDBOX = {
   ),
   profile: row(
     kinds.choice('profile', ['default', 'nested']),
-    { kind: 'root', why: 'sandboxes in a sandbox need its whole /proc' },
+    root('sandboxes in a sandbox need its whole /proc'),
     'choose what the sandbox is for; nested allows sandboxes inside it',
     { usual: 'default' },
   ),
@@ -175,7 +184,7 @@ export const SANDBOX = {
   ),
   label: row(
     kinds.label,
-    { kind: 'root', why: 'a label says what the host’s security module lets it do' },
+    root('a label says what the host’s security module lets it do'),
     'choose the SELinux or AppArmor label: auto, dynamic[:LABEL], static:LABEL, inherit or none',
   ),
   secret: row(
@@ -186,7 +195,7 @@ export const SANDBOX = {
   ),
   allowMissing: row(
     kinds.layer,
-    { kind: 'root', why: 'it takes a layer of the isolation away' },
+    root('it takes a layer of the isolation away'),
     `run without this layer of protection if the host does not support it: ${OPTIONAL_LAYERS.join(', ')}`,
     { many: true },
   ),

@@ -19,7 +19,7 @@ import { lastName } from '../../users/caller-paths.ts';
 import { JobFolder } from '../../users/job-folder.ts';
 import type { Caller } from '../caller/caller.ts';
 import type { KilnCommand } from '../options/command.ts';
-import { optionOf } from '../options/shared-options.ts';
+import { RowOption } from '../options/shared-options.ts';
 import { printWarning } from '../output/errors.ts';
 import { printEither } from '../output/print.ts';
 import { withProgress } from '../output/progress.ts';
@@ -82,8 +82,8 @@ export function addTransferCommands(image: KilnCommand, caller: Caller): void {
         'choose the compression; by default the name of the output decides, and a layout uses gzip',
       ).choices(['none', 'gzip', 'zstd']),
     )
-    .addOption(optionOf('allowHost', allowHost()))
-    .addOption(optionOf('quiet', quiet))
+    .addOption(new RowOption('allowHost', allowHost()))
+    .addOption(new RowOption('quiet', quiet))
     .addHelpText('after', EXPORT_EXAMPLES)
     .action((name: string, options: ExportOptions) => exportImage(name, options, caller));
   image

@@ -24,7 +24,7 @@ import { allowHost, quiet } from '../../options/sandbox.ts';
 import { forbidden } from '../../users/configuration.ts';
 import type { Caller } from '../caller/caller.ts';
 import { KilnCommand } from '../options/command.ts';
-import { optionOf } from '../options/shared-options.ts';
+import { RowOption } from '../options/shared-options.ts';
 import { inTurn, printWarning } from '../output/errors.ts';
 import { printEither, printJson } from '../output/print.ts';
 import { withProgress } from '../output/progress.ts';
@@ -58,8 +58,8 @@ export function command(caller: Caller): KilnCommand {
     .argument('<image>', 'the name or path of a recipe, or a lock')
     .option('--update', 'fetch the metadata again, and ignore the lock beside the recipe')
     .option('--json', 'print the manifest of the image as JSON instead of its id')
-    .addOption(optionOf('allowHost', allowHost()))
-    .addOption(optionOf('quiet', quiet))
+    .addOption(new RowOption('allowHost', allowHost()))
+    .addOption(new RowOption('quiet', quiet))
     .examples('kiln image build debian-build', 'kiln image build --update ./mine.yaml')
     .action((name: string, options: BuildOptions) => build(name, options, caller));
   it.command('lock')
@@ -68,8 +68,8 @@ export function command(caller: Caller): KilnCommand {
     )
     .argument('<recipe>', 'the name or path of a recipe (.yaml)')
     .option('-o, --output <file>', 'write the lock to this file; by default beside the recipe')
-    .addOption(optionOf('allowHost', allowHost()))
-    .addOption(optionOf('quiet', quiet))
+    .addOption(new RowOption('allowHost', allowHost()))
+    .addOption(new RowOption('quiet', quiet))
     .examples('kiln image lock mine.yaml', 'kiln image build mine.lock.json')
     .action(async (name: string, options: { output?: string; allowHost?: boolean }) => {
       await using engine = caller.openEngine({ allowHost: options.allowHost });

@@ -1,5 +1,5 @@
 import { Option } from 'commander';
-import type { Source } from '../../options/kinds.ts';
+import type { Kind, Source } from '../../options/kinds.ts';
 import { flagOf, type Row, type Rows } from '../../options/row.ts';
 import type { KilnCommand } from './command.ts';
 
@@ -10,17 +10,17 @@ export function parsed(flags: string, description: string, parse: Parse<unknown>
 }
 
 /** @param parse undefined for what counts for nothing */
-export function repeated<Value>(
-  flags: string,
-  description: string,
-  parse: Parse<Value | undefined>,
-): Option {
-  return new Option(flags, description)
-    .argParser((text: string, before: Value[] = []) => {
+export function repeated(flags: string, description: string, parse: Parse<unknown>): Option {
+  return repeating(new Option(flags, description), parse);
+}
+
+function repeating(option: Option, parse: Parse<unknown>): Option {
+  return option
+    .argParser((text: string, before: unknown[] = []) => {
       const value = parse(text);
       return value === undefined ? before : [...before, value];
     })
-    .default([] as Value[], 'none');
+    .default([], 'none');
 }
 
 export function some<Value>(values: readonly Value[]): Value[] | undefined {
@@ -29,20 +29,26 @@ export function some<Value>(values: readonly Value[]): Value[] | undefined {
 
 const NOWHERE: Source = { env: {}, cwd: () => '/', variable: () => undefined };
 
-/** @param from left out for a kind that needs none */
-export function optionOf(name: string, row: Row, from = NOWHERE): Option {
-  const { kind, short, many, help, usual, variable, preset, term = kind.term } = row;
-  const flags = `${short === undefined ? '' : `-${short}, `}${flagOf(name, row)}`;
-  const read = (text: string) => kind.read(text, from);
-  if (term === undefined) return new Option(flags, help);
-  if (many) return repeated(`${flags} <${term}>`, help, read);
-  const option = parsed(`${flags} ${preset === undefined ? `<${term}>` : `[${term}]`}`, help, read);
-  if (preset !== undefined) option.preset(preset);
-  if (kind.choices !== undefined) option.choices(kind.choices);
-  return option.default((variable && from.env[variable]) || usual);
+/** An option as its row says. */
+export class RowOption extends Option {
+  readonly kind: Kind;
+
+  /** @param from left out for a kind that needs none */
+  constructor(name: string, row: Row, from = NOWHERE) {
+    const { kind, short, many, help, usual, variable, preset, term = kind.term } = row;
+    const value = term && (preset === undefined ? ` <${term}>` : ` [${term}]`);
+    super(`${short ? `-${short}, ` : ''}${flagOf(name, row)}${value ?? ''}`, help);
+    this.kind = kind;
+    if (term === undefined) return;
+    const read = (text: string) => kind.read(text, from);
+    if (many) repeating(this, read);
+    else this.argParser(read).default((variable && from.env[variable]) || usual);
+    if (preset !== undefined) this.preset(preset);
+    if (kind.choices !== undefined) this.choices(kind.choices);
+  }
 }
 
 export function addOptions(command: KilnCommand, rows: Rows, from?: Source): KilnCommand {
-  for (const [name, row] of Object.entries(rows)) command.addOption(optionOf(name, row, from));
+  for (const [name, row] of Object.entries(rows)) command.addOption(new RowOption(name, row, from));
   return command;
 }

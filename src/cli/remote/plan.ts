@@ -2,6 +2,7 @@
 import { basename, dirname, isAbsolute, join, normalize, resolve } from 'node:path';
 import type { Command } from 'commander';
 import { asideName } from '../../host/process/own-node.ts';
+import type { Kind } from '../../options/kinds.ts';
 import { RecipeDocument, readRecipeText } from '../../recipe/document.ts';
 import { INPUTS } from '../../remote/far.ts';
 import type { Packer } from '../../remote/pack.ts';
@@ -20,6 +21,7 @@ export interface GivenOption {
   readonly flag: string;
   readonly attribute: string;
   readonly text: string | null;
+  readonly pathIn: Kind['pathIn'];
 }
 
 /** The words of the command there, the variables that they name, and what travels. */
@@ -36,7 +38,7 @@ export async function planRemote(
   const argv: string[] = name.split(' ');
   // Among the words, others on that machine could read the values of variables.
   const env: Record<string, string> = {};
-  for (const { flag, attribute, text } of given) {
+  for (const { flag, attribute, text, pathIn } of given) {
     if (detaches && attribute === 'resultdir') {
       throw refused(
         '--resultdir with --detach',
@@ -52,7 +54,7 @@ export async function planRemote(
       if (value === undefined) continue;
       argv.push(`${flag}=${text}`);
       env[asideName(text)] = value;
-    } else argv.push(`${flag}=${await plan.word(flag, way, text, partOf(attribute, text))}`);
+    } else argv.push(`${flag}=${await plan.word(flag, way, text, pathIn?.(text))}`);
   }
   // What is so by default names a folder here as well, or an image.
   const isGiven = (attribute: string) => given.some((option) => option.attribute === attribute);
@@ -78,12 +80,6 @@ export async function planRemote(
   return { argv, env, outputs, names, detaches, says, pack: (packer: Packer) => plan.pack(packer) };
 }
 
-function partOf(attribute: string, text: string): readonly [number, number] {
-  if (attribute === 'copyIn') return [0, text.lastIndexOf(':')];
-  if (attribute === 'secret') return [text.indexOf('=') + 1, text.length];
-  return [0, text.length];
-}
-
 class Plan {
   readonly outputs: Output[] = [];
   readonly names = new Map<string, string>();
@@ -103,7 +99,7 @@ class Plan {
     what: string,
     way: Way,
     text: string,
-    [from, to]: readonly [number, number] = [0, text.length],
+    [from, to]: readonly [from: number, to: number] = [0, text.length],
   ): Promise<string> {
     if (way === 'as it is') return text;
     if ('refused' in way) throw refused(what, way.refused);

@@ -7,6 +7,7 @@ import { Near } from '../../remote/near.ts';
 import { parseAddress } from '../../remote/wire.ts';
 import { type Caller, FORWARDED, SERVICE_VARIABLE, type TextInput } from '../caller/caller.ts';
 import { parsedCommand, type RemoteCommandLine } from '../commands.ts';
+import { RowOption } from '../options/shared-options.ts';
 import { exitStatus, printError } from '../output/errors.ts';
 import { type GivenOption, planRemote } from './plan.ts';
 
@@ -93,8 +94,9 @@ function listen(command: Command, given: GivenOption[]): void {
   for (const option of command.options) {
     const flag = option.long ?? option.short ?? '';
     const attribute = option.attributeName();
+    const pathIn = option instanceof RowOption ? option.kind.pathIn : undefined;
     command.on(`option:${option.name()}`, (text?: string | null) => {
-      given.push({ flag, attribute, text: text ?? null });
+      given.push({ flag, attribute, text: text ?? null, pathIn });
     });
   }
   for (const sub of command.commands) listen(sub, given);

@@ -4,9 +4,8 @@
  */
 import { KilnError } from '../../errors.ts';
 import { isImageName } from '../../image/find.ts';
-import { isProfileFile } from '../../options/kinds.ts';
 import type { PathKind, Rule } from '../../options/rules.ts';
-import { USER_COMMANDS } from '../users/user-rules.ts';
+import { ruleOf, USER_COMMANDS } from '../users/user-rules.ts';
 
 export type Way =
   | 'as it is'
@@ -20,21 +19,18 @@ const BIND = CANNOT(
   'a bind shows files of the machine where the sandbox is: use --copy-in and --artifact',
 );
 
-/** Options that are root's, or nobody's, to users: a new one travels once it is here or in the table below. */
-const AS_THEY_ARE: ReadonlySet<string> = new Set([
-  ...['allowHostNetwork', 'allowHostWrite', 'profile', 'label', 'allowMissing', 'cache', 'resume'],
-  ...['vary', 'jobs', 'param', 'allowHost', 'packages', 'disk', 'maxSize', 'verify', 'update'],
-  ...['number', 'none', 'name'],
-]);
-
+/** What only a look at the value tells, and what the rules for users say nothing of. */
 const OPTIONS: Readonly<Record<string, (value: unknown) => Way>> = {
-  bind: () => BIND,
-  lock: () => FILE,
   ci: () => CANNOT('what it writes for a CI service lies on the other machine'),
   addrepo: (value) =>
     list(value).every((item) => /^https?:/.test(item))
       ? 'as it is'
       : CANNOT('a repository in a folder does not travel: name its URL'),
+  additionalPackage: (value) =>
+    list(value).some((item) => item.includes('/'))
+      ? CANNOT('packages in files do not travel: name them, or build a chain')
+      : 'as it is',
+  maxSize: () => 'as it is',
 };
 
 function list(value: unknown): readonly string[] {
@@ -63,24 +59,21 @@ export function checkCommand(words: string): void {
 }
 
 export function wayOfOption(words: string, name: string, value: unknown): Way {
-  const rule = USER_COMMANDS[words]?.options[name];
-  if (name === 'image') return wayOfImage(value);
-  if (name === 'seccomp') return isProfileFile(String(value)) ? FILE : 'as it is';
-  if (name === 'additionalPackage' && list(value).some((item) => item.includes('/'))) {
-    return CANNOT('packages in files do not travel: name them, or build a chain');
-  }
-  if (AS_THEY_ARE.has(name)) return 'as it is';
   const own = Object.hasOwn(OPTIONS, name) ? OPTIONS[name] : undefined;
   if (own !== undefined) return own(value);
+  const rule = ruleOf(words, name);
   if (rule === undefined && Object.hasOwn(ROOT_COMMANDS, words)) return 'as it is';
-  return wayOf(rule);
+  return wayOf(rule, String(value));
 }
 
-function wayOf(rule: Rule | undefined): Way {
+function wayOf(rule: Rule | undefined, value: string): Way {
   if (rule === undefined) return CANNOT('it is not known whether it names files');
-  if (rule === 'open' || rule === 'image' || rule.kind === 'setting') return 'as it is';
-  if (rule.kind === 'root') return CANNOT('it is not made for other machines');
+  if (rule === 'image') return wayOfImage(value);
+  if (rule === 'open' || rule.kind === 'setting') return 'as it is';
+  if (rule.kind === 'root')
+    return rule.travels ? 'as it is' : CANNOT('it is not made for other machines');
   if (rule.path === 'place') return BIND;
+  if (rule.where?.(value) === false) return 'as it is';
   return { path: rule.path === 'built' ? 'file' : rule.path };
 }
 
@@ -98,8 +91,7 @@ export function wayOfArgument(words: string, index: number, value: string): Way 
   if (words === 'results') return index === 1 ? { path: 'results' } : 'as it is';
   const own = ROOT_COMMANDS[words];
   if (own !== undefined) return own;
-  const rule = USER_COMMANDS[words]?.arguments;
-  return rule === 'image' ? wayOfImage(value) : wayOf(rule);
+  return wayOf(USER_COMMANDS[words]?.arguments, value);
 }
 
 export function refused(what: string, why: string): KilnError {

@@ -25,7 +25,7 @@ import type { Bind } from '../../sandbox/policy/specification.ts';
 import { shellWords } from '../../shell-words.ts';
 import type { Caller } from '../caller/caller.ts';
 import type { KilnCommand } from '../options/command.ts';
-import { optionOf, repeated } from '../options/shared-options.ts';
+import { RowOption, repeated } from '../options/shared-options.ts';
 
 /** Options that are called as what they are of a request. */
 type Same = 'nocheck' | 'target' | 'shortCircuit' | 'lock' | 'postinstall' | 'offline' | 'update';
@@ -92,7 +92,7 @@ function parseWords(text: string, before: string[] | undefined): string[] {
 
 export function addBuildOptions(command: KilnCommand, caller: Source): KilnCommand {
   const options = [
-    optionOf('image', image('build in'), caller),
+    new RowOption('image', image('build in'), caller),
     new Option('--spec <file>', 'build from this spec file instead of a source package'),
     new Option(
       '--sources <dir>',
@@ -134,8 +134,8 @@ export function addBuildOptions(command: KilnCommand, caller: Source): KilnComma
       'keep ~/.cache/NAME for later builds (size: 5G by default)',
       parseCache,
     ),
-    ...Object.entries(LIMITS).map(([name, row]) => optionOf(name, row)),
-    optionOf('keep', keep('keep the sandbox of a failed build for this time, 1h by default')),
+    ...Object.entries(LIMITS).map(([name, row]) => new RowOption(name, row)),
+    new RowOption('keep', keep('keep the sandbox of a failed build for this time, 1h by default')),
     new Option(
       '--lock <file>',
       'build in exactly the image of an earlier build, named by its lock.json',
@@ -167,7 +167,7 @@ export function addBuildOptions(command: KilnCommand, caller: Source): KilnComma
       .choices(CI_CHOICES)
       .default('auto'),
     new Option('--no-samples', 'do not record resource use over time in result.json'),
-    optionOf('quiet', quiet),
+    new RowOption('quiet', quiet),
   ];
   for (const option of options) command.addOption(option);
   return command;
@@ -237,11 +237,11 @@ export function addRecipeOptions(command: KilnCommand, caller: Pick<Caller, 'cwd
       'recipes: bind-mount a host path',
       (text) => parseBind(text, caller.cwd()),
     ),
-    optionOf(
+    new RowOption(
       'allowHost',
       allowHost('recipes: allow $host, binds and the network of the host; of any image: '),
     ),
-    optionOf('allowHostWrite', allowHostWrite('recipes: ')),
+    new RowOption('allowHostWrite', allowHostWrite('recipes: ')),
     new Option('--schema', 'print the JSON Schema of YAML recipes and exit'),
   ];
   for (const option of options) command.addOption(option);

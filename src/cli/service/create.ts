@@ -17,7 +17,7 @@ import { instanceFiles, readService } from '../../service/lifecycle/store.ts';
 import { suggestion } from '../../suggest.ts';
 import type { Caller } from '../caller/caller.ts';
 import { KilnCommand } from '../options/command.ts';
-import { optionOf, repeated, some } from '../options/shared-options.ts';
+import { RowOption, repeated, some } from '../options/shared-options.ts';
 import { printWarning } from '../output/errors.ts';
 import { printJson } from '../output/print.ts';
 import { pickImageFor } from '../output/progress.ts';
@@ -66,7 +66,7 @@ export function createCommand(caller: Caller): KilnCommand {
     .usage('-r IMAGE {-u UNIT… NAME | NAME -- COMMAND…}')
     .argument('[name]', 'the name: small letters, digits and dashes')
     .argument('[command...]', 'a command to run instead of units')
-    .addOption(optionOf('image', image('use'), caller))
+    .addOption(new RowOption('image', image('use'), caller))
     .addOption(
       repeated('-u, --unit <unit>', 'run this unit of the image, such as apache2.service', String),
     )
@@ -79,9 +79,9 @@ export function createCommand(caller: Caller): KilnCommand {
         (text) => parseBind(text, caller.cwd()),
       ),
     )
-    .addOption(optionOf('env', env('set an environment variable'), caller))
-    .addOption(optionOf('allowHost', allowHost()))
-    .addOption(optionOf('allowHostWrite', allowHostWrite()))
+    .addOption(new RowOption('env', env('set an environment variable'), caller))
+    .addOption(new RowOption('allowHost', allowHost()))
+    .addOption(new RowOption('allowHostWrite', allowHostWrite()))
     .addOption(
       networkOption(
         'add an interface on a libvirt network; options: dhcp, or address=IP/PREFIX and gateway=IP; mac=MAC, filter=NAME,filter.VARIABLE=VALUE, peers',
@@ -102,7 +102,7 @@ export function createCommand(caller: Caller): KilnCommand {
     .option('--file <file>', 'start from this service file, such as recipes/services/apache.yaml')
     .option('--from <file>', 'take settings from a .sandbox file of virt-sandbox-service')
     .option('--json', 'print the new service as JSON')
-    .addOption(optionOf('quiet', quiet))
+    .addOption(new RowOption('quiet', quiet))
     .addHelpText('after', EXAMPLES);
   return addSettingOptions(it).action(
     (name: string | undefined, argv: string[], options: CreateOptions) =>

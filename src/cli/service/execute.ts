@@ -7,7 +7,7 @@ import { connectSupervisor, notRunningError } from '../../service/supervisor/sup
 import { runAttached, SHELL } from '../attach.ts';
 import { type Caller, hasTerminal } from '../caller/caller.ts';
 import { KilnCommand } from '../options/command.ts';
-import { optionOf } from '../options/shared-options.ts';
+import { RowOption } from '../options/shared-options.ts';
 
 function withOptions(command: KilnCommand, caller: Caller): KilnCommand {
   return command
@@ -16,7 +16,7 @@ function withOptions(command: KilnCommand, caller: Caller): KilnCommand {
       'run the command as NAME, UID or UID:GID; by default root of the sandbox',
     )
     .option('--workdir <dir>', 'start the command in this directory of the sandbox')
-    .addOption(optionOf('env', env('set an environment variable'), caller));
+    .addOption(new RowOption('env', env('set an environment variable'), caller));
 }
 
 export function executeCommand(caller: Caller): KilnCommand {

@@ -27,7 +27,7 @@ import { listServices } from '../../service/status.ts';
 import { logrotate } from '../../service/supervisor/supervisor-client.ts';
 import type { Caller } from '../caller/caller.ts';
 import { KilnCommand } from '../options/command.ts';
-import { optionOf } from '../options/shared-options.ts';
+import { RowOption } from '../options/shared-options.ts';
 import { inTurn, printWarning } from '../output/errors.ts';
 import { printJson } from '../output/print.ts';
 import { withProgress } from '../output/progress.ts';
@@ -37,7 +37,7 @@ export function logrotateCommand(caller: Caller): KilnCommand {
     .description('Run the logrotate of the image in running services, and reload their units.')
     .argument('[service...]', 'services; by default all running ones')
     .option('--force', 'rotate even if it is not time')
-    .addOption(optionOf('quiet', quiet))
+    .addOption(new RowOption('quiet', quiet))
     .examples('kiln service logrotate', 'kiln service logrotate --force apache1')
     .action(async (names: string[], options: LogrotateOptions) => {
       await using engine = caller.openEngine();
@@ -87,8 +87,8 @@ export function upgradeCommand(caller: Caller): KilnCommand {
       '--to <image>',
       'use this recipe, lock or image id; by default the newest packages for the recipe of the service',
     )
-    .addOption(optionOf('allowHost', allowHost()))
-    .addOption(optionOf('quiet', quiet))
+    .addOption(new RowOption('allowHost', allowHost()))
+    .addOption(new RowOption('quiet', quiet))
     .addHelpText(
       'after',
       '\nChanges in /etc are kept as rpm keeps them; kiln lists .rpmnew and .rpmsave files. The data in /var\nis copied first, and restored if the service is not healthy.\n\nExamples:\n  kiln service upgrade apache1\n  kiln service upgrade db --to debian-mariadb.lock.json',
@@ -164,7 +164,7 @@ export function restoreCommand(caller: Caller): KilnCommand {
     )
     .argument('<file>', 'the archive')
     .argument('<service>', 'the name of the service, which does not exist yet')
-    .addOption(optionOf('allowHostWrite', allowHostWrite()))
+    .addOption(new RowOption('allowHostWrite', allowHostWrite()))
     .examples('kiln service restore db.tar.zst db', 'kiln service restore db.tar.zst db2')
     .action(async (file: string, name: string, options: { allowHostWrite?: boolean }) => {
       await using engine = caller.openEngine();

@@ -4,9 +4,8 @@
  */
 import { isImageName } from '../../image/find.ts';
 import { isRecipeName } from '../../jobs/recipe/request.ts';
-import { isProfileFile } from '../../options/kinds.ts';
 import { SIZES, TIMES } from '../../options/measures.ts';
-import { usersRules } from '../../options/row.ts';
+import { rootsRules, usersRules } from '../../options/row.ts';
 import {
   CONFIRMS,
   EGRESS,
@@ -15,6 +14,7 @@ import {
   open,
   path,
   type Rule,
+  root,
   setting,
 } from '../../options/rules.ts';
 import { DETACH, type DetachOptions, EXEC, LIMITS, RUN, SANDBOX } from '../../options/sandbox.ts';
@@ -61,7 +61,7 @@ const BUILD: Readonly<
     instead: 'users name packages, not files',
     allows: (value) => every<string>(value, (name) => /^[^/-][^/]*$/.test(name)),
   },
-  addrepo: { kind: 'root', why: 'kilnd itself would ask whatever server it names' },
+  addrepo: root('kilnd itself would ask whatever server it names'),
   cache: setting(
     'limits.disk, and no --keep',
     (value, { limits }, { keep }) => {
@@ -78,7 +78,7 @@ const BUILD: Readonly<
     },
     TIMES,
   ),
-  lock: { kind: 'root', why: 'kilnd itself would ask whatever server it names' },
+  lock: root('kilnd itself would ask whatever server it names'),
   // Ids of others' sandboxes mean nothing to their own.
   resume: 'open',
   provenanceKey: path('content'),
@@ -87,7 +87,7 @@ const BUILD: Readonly<
   ci: 'open',
   // Each counts as a sandbox, and starts when there is room for it.
   jobs: setting('limits.sandboxes', (value, { limits }) => Number(value) <= limits.sandboxes),
-  farm: { kind: 'root', why: 'your own kiln talks to a pool, not the daemon' },
+  farm: root('your own kiln talks to a pool, not the daemon', false),
   // admitRecipe() checks what the recipe then asks for.
   allowHost: 'open',
   allowHostWrite: CONFIRMS,
@@ -160,10 +160,15 @@ export const USER_COMMANDS: Readonly<Record<string, CommandRules>> = {
 
 /** What is root's alone, where it names files; beside the paths of the rules above. */
 export const ROOT_COMMANDS: Readonly<Record<string, Partial<CommandRules>>> = {
-  run: { options: { seccomp: path('text', undefined, isProfileFile) } },
-  shell: { options: { seccomp: path('text', undefined, isProfileFile) } },
+  run: { options: rootsRules(RUN) },
+  shell: { options: rootsRules(SANDBOX) },
   build: { options: { lock: path('text') }, givesNames: 'farm' },
   'rpm query': { options: { keyring: path('content') } },
   'rpm verify': { options: { keyring: path('content') } },
   'rpm unpack': { options: { keyring: path('content') } },
 };
+
+/** What an option names, whoever gives it. */
+export function ruleOf(words: string, option: string): Rule | undefined {
+  return ROOT_COMMANDS[words]?.options?.[option] ?? USER_COMMANDS[words]?.options[option];
+}
