@@ -1,24 +1,43 @@
-/** Kinds of value that options have. A kind says once how a word is read, and what becomes of a path in it. */
+/**
+ * Kinds of value that options have. A kind says once how it is read from a word and from the API's JSON, and what becomes
+ * of a path in it.
+ */
+import { InvalidArgumentError } from 'commander';
+import type * as json from '../api/io-kiln.ts';
+import { defined } from '../defined.ts';
+import { KilnError } from '../errors.ts';
 import type { HeldPath } from '../host/files/held.ts';
 import type { Capability } from '../host/process/process.ts';
 import { type LabelRequest, parseLabelRequest } from '../sandbox/labels/labels.ts';
 import { type OptionalLayer, parseLayer } from '../sandbox/policy/layers.ts';
-import { type Bind, parseCapability, type Tmpfs } from '../sandbox/policy/specification.ts';
+import {
+  type Bind,
+  parseCapability,
+  type Tmpfs,
+  type WantedBind,
+} from '../sandbox/policy/specification.ts';
+import { sizeInBytes, timeInMilliseconds } from './measures.ts';
 import { path, type Rule } from './rules.ts';
 import {
+  absoluteTarget,
+  asCount,
+  asCpus,
+  asMemory,
+  asRate,
+  asSize,
+  asTime,
+  mountTarget,
   parseBind,
   parseCopyIn,
   parseCount,
-  parseCpus,
   parseEgress,
   parseEnvironment,
   parseHostname,
-  parseMemory,
-  parseRate,
   parseSecret,
-  parseSize,
-  parseTime,
   parseTmpfs,
+  read,
+  secretName,
+  VARIABLE,
 } from './words.ts';
 
 /** By which words mean something: the caller's folder and variables. */
@@ -28,12 +47,20 @@ export interface Source {
   variable(name: string): string | undefined;
 }
 
+/** For kinds that need none, and for calls, which give whole values. */
+export const NOWHERE: Source = { env: {}, cwd: () => '/', variable: () => undefined };
+
 /** `Value` is what it is once a path in it has been opened. */
 export interface Kind<Value = unknown> {
   /** What help calls a value. A flag has none. */
   readonly term?: string;
   /** Undefined for what counts for nothing. @throws InvalidArgumentError */
   readonly read: (word: string, from: Source) => unknown;
+  /**
+   * Of the API's JSON, in its units, bytes and milliseconds. What has none is a word there, too.
+   * @throws InvalidArgumentError, KilnError E_ARGUMENT
+   */
+  readonly fromJson?: (json: never, field: string) => unknown;
   readonly choices?: readonly string[];
   /** A flag for what is so without it: `--no-NAME`. */
   readonly negates?: true;
@@ -45,8 +72,29 @@ export interface Kind<Value = unknown> {
   readonly value?: Value;
 }
 
-function kind<Value>(term: string, read: Kind['read'], opens?: Rule): Kind<Value> {
-  return opens === undefined ? { term, read } : { term, read, opens };
+/** @throws KilnError E_ARGUMENT */
+export function hostPath(field: string, path: string): string;
+export function hostPath(field: string, path: string | undefined): string | undefined;
+export function hostPath(field: string, path: string | undefined): string | undefined {
+  if (path === undefined || path.startsWith('/')) return path;
+  throw new KilnError(
+    'E_ARGUMENT',
+    `${field}: ${path || 'an empty path'} is not an absolute path`,
+    {
+      hint: 'a call has no working directory: give the whole path',
+    },
+  );
+}
+
+/** An image is a name or an id, or the path of a recipe or lock. @throws KilnError E_ARGUMENT */
+export function hostImage(field: string, image: string): string;
+export function hostImage(field: string, image: string | undefined): string | undefined;
+export function hostImage(field: string, image: string | undefined): string | undefined {
+  return image !== undefined && /\/|\.(?:ya?ml|json)$/.test(image) ? hostPath(field, image) : image;
+}
+
+function kind<Value>(term: string, read: Kind['read']): Kind<Value> {
+  return { term, read };
 }
 
 export const flag: Kind<boolean> = { read: () => true };
@@ -58,58 +106,124 @@ export function choice<const Choice extends string>(
   term: string,
   choices: readonly Choice[],
 ): Kind<Choice> {
-  return { ...kind(term, String), choices };
+  const how = `Allowed choices are ${choices.join(', ')}.`;
+  const chosen = (word: string) =>
+    read(
+      choices.find((each) => each === word),
+      how,
+    );
+  return { ...kind(term, chosen), choices };
+}
+
+/** What no word has the digits for. */
+const NUMBER_END = 1e15;
+
+function measure(
+  term: string,
+  numberIn: (word: string) => number | undefined,
+  check: (value: number | undefined) => number,
+): Kind<number> {
+  return {
+    term,
+    read: (word) => check(numberIn(word)),
+    fromJson: (json: number) => check(json < NUMBER_END ? json : undefined),
+  };
 }
 
 /** Bytes. */
-export const size = kind<number>('size', parseSize);
-export const memory = kind<number>('size', parseMemory);
+export const size = measure('size', sizeInBytes, asSize);
+export const memory = measure('size', sizeInBytes, asMemory);
 /** Bytes a second. */
-export const rate = kind<number>('rate', parseRate);
+export const rate = measure('rate', sizeInBytes, asRate);
 /** Milliseconds. */
-export const time = kind<number>('time', parseTime);
-export const count = kind<number>('number', parseCount);
-export const cpus = kind<number>('number', parseCpus);
+export const time = measure('time', timeInMilliseconds, asTime);
+export const count = measure('number', parseCount, asCount);
+export const cpus = measure(
+  'number',
+  (word) => (/^\d+(\.\d+)?$/.test(word) ? Number(word) : undefined),
+  asCpus,
+);
 
 /** A name or an id, or the path of a recipe or a lock. */
-export const image = kind<string>('image', String, 'image');
+export const image: Kind<string> = {
+  ...text('image'),
+  opens: 'image',
+  fromJson: (name: string, field) => hostImage(field, name),
+};
 
-export const bind = kind<Bind>(
-  'src:dst[:ro|rw][,z|Z][,nolinks]',
-  (word, from) => parseBind(word, from.cwd()),
-  path('place', 'source'),
-);
+export const bind: Kind<Bind> = {
+  term: 'src:dst[:ro|rw][,z|Z][,nolinks]',
+  read: (word, from) => parseBind(word, from.cwd()),
+  // A path may have a colon here.
+  fromJson: ({ source, target, readonly = false, relabel }: json.Bind, field): WantedBind => ({
+    source: hostPath(field, source),
+    target: mountTarget(target),
+    readonly,
+    ...defined({ relabel }),
+  }),
+  opens: path('place', 'source'),
+};
 
 export const copyIn: Kind<{ readonly source: HeldPath; readonly target: string }> = {
   term: 'src:dst',
   read: (word, from) => parseCopyIn(word, from.cwd()),
+  fromJson: ({ source, target }: json.Copy, field) => ({
+    source: hostPath(field, source),
+    target: absoluteTarget(target),
+  }),
   opens: path('tree', 'source'),
   pathIn: (word) => [0, word.lastIndexOf(':')],
 };
 
-export const tmpfs = kind<Tmpfs>('dst[:size]', parseTmpfs);
+export const tmpfs: Kind<Tmpfs> = {
+  term: 'dst[:size]',
+  read: parseTmpfs,
+  fromJson: ({ target, size: bytes }: json.Tmpfs) => ({
+    target: mountTarget(target),
+    ...(bytes === undefined ? {} : { bytes: asSize(bytes) }),
+  }),
+};
 
 export const secret: Kind<{ readonly name: string; readonly file: HeldPath }> = {
   term: 'name=file',
   read: (word, from) => parseSecret(word, from.cwd()),
+  fromJson: ({ name, file }: json.Secret, field) => ({
+    name: secretName(name),
+    file: hostPath(field, file),
+  }),
   opens: path('content', 'file'),
   pathIn: (word) => [word.indexOf('=') + 1, word.length],
 };
 
-export const env = kind<readonly [string, string]>('name=value', (word, from) =>
-  parseEnvironment(word, (name) => from.variable(name)),
-);
+export const env: Kind<readonly [name: string, value: string]> = {
+  term: 'name=value',
+  read: (word, from) => parseEnvironment(word, (name) => from.variable(name)),
+  fromJson: ([name, value]: readonly [string, string]) => {
+    if (VARIABLE.test(name)) return [name, value];
+    throw new InvalidArgumentError(`${name || 'an empty name'} is the name of no variable.`);
+  },
+};
 
 export const egress = kind<string>('host[:port]', parseEgress);
 export const hostname = kind<string>('name', parseHostname);
 export const capability = kind<Capability>('capability', parseCapability);
 export const layer = kind<OptionalLayer>('layer', parseLayer);
 export const label = kind<LabelRequest>('label', parseLabelRequest);
-export const results = kind<string>('dir', String, path('results'));
+
+export const results: Kind<string> = {
+  ...text('dir'),
+  fromJson: (folder: string, field) => hostPath(field, folder),
+  opens: path('results'),
+};
 
 export function isProfileFile(nameOrPath: string): boolean {
   return /[./]/.test(nameOrPath);
 }
 
 /** The name of one of kiln's, or the path of a file in podman's format. */
-export const seccomp = kind<string>('profile', String, path('text', undefined, isProfileFile));
+export const seccomp: Kind<string> = {
+  ...text('profile'),
+  fromJson: (profile: string, field) =>
+    isProfileFile(profile) ? hostPath(field, profile) : profile,
+  opens: path('text', undefined, isProfileFile),
+};

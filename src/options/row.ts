@@ -1,11 +1,13 @@
-import type { Kind } from './kinds.ts';
+import { type Kind, NOWHERE } from './kinds.ts';
 import type { Rule } from './rules.ts';
 
 /** What an option has beside its kind, where it has any of it. */
 interface Facts {
   /** `v` for `-v`. */
   readonly short?: string;
-  /** Its name in help, where that is not the kind's. */
+  /** Its name in calls of the API and in requests, where that is another. */
+  readonly field?: string;
+  /** What help calls its value, where that is not the kind's. */
   readonly term?: string;
   /** It can be given several times. */
   readonly many?: true;
@@ -57,6 +59,16 @@ export type ValuesOf<Table extends Rows> = {
 export function flagOf(name: string, { kind }: Pick<Row, 'kind'>): string {
   const words = name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
   return `--${kind.negates ? 'no-' : ''}${words}`;
+}
+
+/** A value of the API's JSON as the option has it. @throws what a kind's fromJson() throws */
+export function optionFromJson({ kind, many }: Row, json: unknown, field: string): unknown {
+  const one = (each: unknown) =>
+    kind.fromJson === undefined
+      ? kind.read(String(each), NOWHERE)
+      : kind.fromJson(each as never, field);
+  if (!many) return one(json);
+  return (Array.isArray(json) ? json : Object.entries(json as object)).map(one);
 }
 
 /** What is opened for root, who is held to no rule. */

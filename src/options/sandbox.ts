@@ -106,7 +106,7 @@ export const SANDBOX = {
     kinds.bind,
     'open',
     'bind-mount a host path; z or Z relabels it for SELinux, see docs/labels.md; nolinks refuses one with symbolic links in it',
-    { short: 'v', many: true },
+    { short: 'v', many: true, field: 'binds' },
   ),
   allowHost: allowHost(),
   allowHostWrite: allowHostWrite(),
@@ -164,7 +164,7 @@ export const SANDBOX = {
       every(value, (name) => capabilities.some((allowed) => allowed === name)),
     ),
     'give the command one more capability, such as NET_BIND_SERVICE',
-    { many: true },
+    { many: true, field: 'capabilities' },
   ),
   profile: row(
     kinds.choice('profile', ['default', 'nested']),
@@ -191,7 +191,7 @@ export const SANDBOX = {
     kinds.secret,
     'open',
     'put a file of the host at /run/secrets/NAME, readable by the user of the command only',
-    { many: true },
+    { many: true, field: 'secrets' },
   ),
   allowMissing: row(
     kinds.layer,
@@ -203,9 +203,11 @@ export const SANDBOX = {
     kinds.text('glob'),
     'open',
     'copy the files that match this pattern to --resultdir afterwards',
-    { many: true },
+    { many: true, field: 'artifacts' },
   ),
-  resultdir: row(kinds.results, 'open', 'write artifacts and result.json to this directory'),
+  resultdir: row(kinds.results, 'open', 'write artifacts and result.json to this directory', {
+    field: 'resultDirectory',
+  }),
   keep: keep('keep the sandbox afterwards for this time, 1h by default; `kiln shell ID` enters it'),
   quiet,
 };

@@ -4,50 +4,55 @@ import { defined } from '../defined.ts';
 import { parseEgressRule } from '../egress/rule.ts';
 import { MINIMUM_MEMORY } from '../sandbox/policy/limits.ts';
 import type { Tmpfs, WantedBind } from '../sandbox/policy/specification.ts';
-import { HOSTNAME, sizeInBytes, timeInMilliseconds } from './measures.ts';
+import { HOSTNAME, sizeInBytes } from './measures.ts';
 
 export function read<Value>(value: Value | undefined, how: string): Value {
   if (value !== undefined) return value;
   throw new InvalidArgumentError(how);
 }
 
-/** Bytes of `512M`, `2G`, `1.5GiB`, `4096`: powers of 1024. Not 0, which is no limit to some who are told it. */
-export function parseSize(text: string): number {
-  return read(sizeInBytes(text) || undefined, 'not a size: write it as 512M or 2G.');
+function positive(value = 0): number | undefined {
+  return value > 0 ? value : undefined;
 }
 
-export function parseMemory(text: string): number {
-  const bytes = parseSize(text);
+/** Not 0, which is no limit to some who are told it. */
+export function asSize(bytes: number | undefined): number {
+  return read(positive(bytes), 'not a size: write it as 512M or 2G.');
+}
+
+export function asMemory(bytes: number | undefined): number {
   const how = 'less than a sandbox takes: give 4M or more.';
-  return read(bytes >= MINIMUM_MEMORY ? bytes : undefined, how);
+  return read(asSize(bytes) >= MINIMUM_MEMORY ? bytes : undefined, how);
 }
 
-export function parseRate(text: string): number {
-  const how = 'not a rate: write bytes per second as 10M or 512K.';
-  return read(sizeInBytes(text) || undefined, how);
+export function asRate(bytes: number | undefined): number {
+  return read(positive(bytes), 'not a rate: write bytes per second as 10M or 512K.');
 }
 
-/** Milliseconds of `90s`, `10m`, `1h30m`, `500ms`; a plain number is seconds. Not 0. */
-export function parseTime(text: string): number {
-  return read(
-    timeInMilliseconds(text) || undefined,
-    'not a duration: write it as 90s, 10m or 1h30m.',
-  );
+export function asTime(milliseconds: number | undefined): number {
+  return read(positive(milliseconds), 'not a duration: write it as 90s, 10m or 1h30m.');
 }
 
-export function parseCount(text: string): number {
-  if (!/^[1-9]\d{0,9}$/.test(text)) throw new InvalidArgumentError('not a positive number.');
-  return Number(text);
+export function asCount(count = 0): number {
+  const isCount = Number.isInteger(count) && count > 0 && count < 1e10;
+  return read(isCount ? count : undefined, 'not a positive number.');
 }
 
 /** The smallest share that the kernel can give: thousandths of a second of each tenth. */
 const MINIMUM_CPUS = 0.01;
 
-export function parseCpus(text: string): number {
-  if (!/^\d+(\.\d+)?$/.test(text) || Number(text) < MINIMUM_CPUS) {
-    throw new InvalidArgumentError('not a number of processors from 0.01: write it as 2 or 0.5.');
-  }
-  return Number(text);
+export function asCpus(cpus = 0): number {
+  const how = 'not a number of processors from 0.01: write it as 2 or 0.5.';
+  return read(cpus >= MINIMUM_CPUS ? cpus : undefined, how);
+}
+
+/** Bytes of `512M`, `2G`, `1.5GiB`, `4096`: powers of 1024. */
+export function parseSize(text: string): number {
+  return asSize(sizeInBytes(text));
+}
+
+export function parseCount(text: string): number {
+  return asCount(/^[1-9]\d*$/.test(text) ? Number(text) : 0);
 }
 
 const BIND_OPTIONS = ['ro', 'rw', 'z', 'Z', 'nolinks'];
@@ -114,10 +119,12 @@ export function parseHostname(text: string): string {
 
 export function parseSecret(text: string, cwd: string): { name: string; file: string } {
   const [, name = '', file = ''] = /^([\w.-]+)=(.+)$/.exec(text) ?? [];
-  if (file === '' || name.startsWith('.')) {
-    throw new InvalidArgumentError('write it as NAME=FILE.');
-  }
-  return { name, file: resolve(cwd, file) };
+  return { name: secretName(file && name), file: resolve(cwd, file) };
+}
+
+export function secretName(name: string): string {
+  if (/^[\w-][\w.-]*$/.test(name)) return name;
+  throw new InvalidArgumentError('write it as NAME=FILE.');
 }
 
 export function mountTarget(path: string): string {

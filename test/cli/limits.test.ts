@@ -1,14 +1,17 @@
 /** Every option, and every limit of a sandbox, gets from each command line to what is asked of the sandbox. */
 import test from 'ava';
+import type { RunParameters } from '../../src/api/io-kiln.ts';
 import { KilnCommand } from '../../src/cli/options/command.ts';
 import { addSandboxOptions, runRequest } from '../../src/cli/options/sandbox-options.ts';
 import { addBuildOptions, type BuildOptions } from '../../src/cli/rpmbuild/build-options.ts';
 import { buildRequest, refuseUnused } from '../../src/cli/rpmbuild/build-request.ts';
 import { addSettingOptions, givenSettings } from '../../src/cli/service/options.ts';
 import { ownPath } from '../../src/host/files/held.ts';
-import type { SandboxOptions } from '../../src/options/sandbox.ts';
+import { SANDBOX, type SandboxOptions } from '../../src/options/sandbox.ts';
 import { limitKeys, limitsOfKeys } from '../../src/recipe/limit-keys.ts';
 import { LIMIT_NAMES, LIMITS } from '../../src/sandbox/policy/limits.ts';
+import type { OptionCaller } from '../../src/serve/calls/methods.ts';
+import { sandboxOptions } from '../../src/serve/calls/options.ts';
 
 const caller = { env: {}, cwd: () => '/', ids: { uid: 0, gid: 0 }, variable: () => undefined };
 const VALUE = 2 ** 23;
@@ -33,6 +36,93 @@ test('every option of a sandbox reaches the request', (t) => {
   const names = command.options.map((option) => option.attributeName());
   t.true(names.length > 20);
   t.deepEqual(names.filter((name) => !read.has(name)).sort(), BEFORE);
+});
+
+/** Each option as words, and as a call of the API has it. */
+const BOTH: readonly (readonly [words: readonly string[], json: Partial<RunParameters>])[] = [
+  ...LIMIT_NAMES.map(
+    (name) =>
+      [[`--${LIMITS[name].key}`, String(VALUE)], { surroundings: { [name]: VALUE } }] as const,
+  ),
+  [['--disk', '1M'], { surroundings: { disk: 1 << 20 } }],
+  [['--timeout', '90s'], { timeout: 90_000 }],
+  [['--stall-timeout', '1m'], { stallTimeout: 60_000 }],
+  [['--keep=500ms'], { keep: 500 }],
+  [
+    ['--bind', '/a:/b:ro,z', '--bind', '/c:/d'],
+    {
+      surroundings: {
+        binds: [
+          { source: '/a', target: '/b', readonly: true, relabel: 'shared' },
+          { source: '/c', target: '/d' },
+        ],
+      },
+    },
+  ],
+  [['--allow-host-write'], { surroundings: { allowHostWrite: true } }],
+  [
+    ['--tmpfs', '/t:1M', '--tmpfs', '/s'],
+    { surroundings: { tmpfs: [{ target: '/t', size: 1 << 20 }, { target: '/s' }] } },
+  ],
+  [['--copy-in', '/a/.:/b'], { copyIn: [{ source: '/a/.', target: '/b' }] }],
+  [['--env', 'A=b=c', '--env', 'B='], { env: { A: 'b=c', B: '' } }],
+  [['--workdir', '/w', '--user', '7:8'], { workdir: '/w', user: '7:8' }],
+  [['--hostname', 'me'], { surroundings: { hostname: 'me' } }],
+  [
+    ['--network', 'host', '--allow-host-network'],
+    { surroundings: { network: 'host', allowHostNetwork: true } },
+  ],
+  [['--egress', 'example.org:443'], { surroundings: { egress: ['example.org:443'] } }],
+  [['--cap-add', 'net_raw'], { surroundings: { capabilities: ['net_raw'] } }],
+  [['--profile', 'nested'], { surroundings: { profile: 'nested' } }],
+  [['--seccomp', 'strict'], { surroundings: { seccomp: 'strict' } }],
+  [['--label', 'none'], { surroundings: { label: 'none' } }],
+  [['--secret', 'k=/f'], { surroundings: { secrets: [{ name: 'k', file: '/f' }] } }],
+  [['--allow-missing', 'landlock'], { surroundings: { allowMissing: ['landlock'] } }],
+  [['--artifact', '*.o', '--resultdir', '/o'], { artifacts: ['*.o'], resultDirectory: '/o' }],
+];
+
+test('a call of the API asks for what words ask for', (t) => {
+  const given = new Set<string>();
+  for (const [words, json] of BOTH) {
+    const command = addSandboxOptions(new KilnCommand('run'), caller);
+    command.parse([...words], { from: 'user' });
+    const called = sandboxOptions(json, caller as unknown as OptionCaller);
+    t.deepEqual(called.options, command.opts());
+    t.deepEqual(
+      called.command.given().map(({ long }) => long),
+      command.given().map(({ long }) => long),
+    );
+    for (const option of command.given()) given.add(option.attributeName());
+  }
+  const all = Object.keys(SANDBOX);
+  t.deepEqual(
+    all.filter((name) => !given.has(name)),
+    ['image', 'allowHost', 'quiet'],
+  );
+});
+
+test('numbers of a call that words could not say are refused, by the name that the call has for them', (t) => {
+  const wrong: readonly (readonly [Partial<RunParameters>, RegExp])[] = [
+    [{ timeout: 0 }, /^timeout: not a duration$/],
+    [{ keep: -1 }, /^keep: not a duration$/],
+    [{ surroundings: { memory: 1 } }, /^memory: less than a sandbox takes/],
+    [{ surroundings: { disk: 1e15 } }, /^disk: not a size$/],
+    [{ surroundings: { cpus: 0.001 } }, /^cpus: not a number of processors/],
+    [{ surroundings: { pids: 0 } }, /^pids: not a positive number/],
+    [{ surroundings: { tmpfs: [{ target: '/t', size: 0 }] } }, /^tmpfs: not a size$/],
+    [{ surroundings: { profile: 'other' } }, /^profile: Allowed choices are default, nested\.$/],
+    [
+      { surroundings: { binds: [{ source: 'a', target: '/b' }] } },
+      /^binds: a is not an absolute path$/,
+    ],
+    [{ surroundings: { secrets: [{ name: '../k', file: '/f' }] } }, /^secrets: /],
+    [{ env: { 'A B': 'c' } }, /^env: A B is the name of no variable/],
+  ];
+  for (const [json, message] of wrong) {
+    const call = () => sandboxOptions(json, caller as unknown as OptionCaller);
+    t.throws(call, { code: 'E_ARGUMENT', message });
+  }
 });
 
 test('kiln run passes on every limit', (t) => {

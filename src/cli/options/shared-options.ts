@@ -1,5 +1,5 @@
 import { Option } from 'commander';
-import type { Kind, Source } from '../../options/kinds.ts';
+import { NOWHERE, type Source } from '../../options/kinds.ts';
 import { flagOf, type Row, type Rows } from '../../options/row.ts';
 import type { KilnCommand } from './command.ts';
 
@@ -27,24 +27,22 @@ export function some<Value>(values: readonly Value[]): Value[] | undefined {
   return values.length === 0 ? undefined : [...values];
 }
 
-const NOWHERE: Source = { env: {}, cwd: () => '/', variable: () => undefined };
-
 /** An option as its row says. */
 export class RowOption extends Option {
-  readonly kind: Kind;
+  readonly row: Row;
 
   /** @param from left out for a kind that needs none */
   constructor(name: string, row: Row, from = NOWHERE) {
     const { kind, short, many, help, usual, variable, preset, term = kind.term } = row;
     const value = term && (preset === undefined ? ` <${term}>` : ` [${term}]`);
     super(`${short ? `-${short}, ` : ''}${flagOf(name, row)}${value ?? ''}`, help);
-    this.kind = kind;
+    this.row = row;
     if (term === undefined) return;
     const read = (text: string) => kind.read(text, from);
     if (many) repeating(this, read);
     else this.argParser(read).default((variable && from.env[variable]) || usual);
     if (preset !== undefined) this.preset(preset);
-    if (kind.choices !== undefined) this.choices(kind.choices);
+    if (kind.choices !== undefined) this.argChoices = [...kind.choices];
   }
 }
 

@@ -94,7 +94,7 @@ function listen(command: Command, given: GivenOption[]): void {
   for (const option of command.options) {
     const flag = option.long ?? option.short ?? '';
     const attribute = option.attributeName();
-    const pathIn = option instanceof RowOption ? option.kind.pathIn : undefined;
+    const pathIn = option instanceof RowOption ? option.row.kind.pathIn : undefined;
     command.on(`option:${option.name()}`, (text?: string | null) => {
       given.push({ flag, attribute, text: text ?? null, pathIn });
     });

@@ -23,10 +23,11 @@ import { buildPackage } from '../../jobs/rpmbuild/build.ts';
 import { resultOfBuild } from '../../jobs/rpmbuild/outcome/finish.ts';
 import { lockResults } from '../../jobs/rpmbuild/outcome/result-files.ts';
 import { verifyBuild } from '../../jobs/verify/verify.ts';
+import { hostPath } from '../../options/kinds.ts';
 import { writeResult } from '../../report/write.ts';
 import type { Engine } from '../../sandbox/open.ts';
 import type { Answer, CallContext } from './methods.ts';
-import { admitOptions, hostImage, hostPath, OptionSetter, time } from './options.ts';
+import { admitOptions, OptionSetter } from './options.ts';
 import { failureOf, filesOf } from './run.ts';
 
 type Options = BuildOptions & ChainOptions & RecipeOptions;
@@ -67,9 +68,8 @@ function optionsOf(
   const command = addChainOptions(
     addRecipeOptions(addBuildOptions(new KilnCommand('build'), caller), caller),
   );
-  const { sources, sourceDirectory, resultDirectory, timeout, stallTimeout, ...others } =
-    parameters;
-  const { keep, defines, networkPhases, packages, repositories, caches, ...more } = others;
+  const { sources, sourceDirectory, resultDirectory, ...others } = parameters;
+  const { defines, networkPhases, packages, repositories, caches, ...more } = others;
   const { parameters: given, ...same } = more;
   new OptionSetter(command).set({
     ...same,
@@ -83,10 +83,6 @@ function optionsOf(
       /^[a-z]+:\/\//.test(text) ? text : hostPath('repositories', text),
     ),
     cache: caches,
-    timeout: time(timeout),
-    stallTimeout: time(stallTimeout),
-    keep: time(keep),
-    image: hostImage('image', same.image),
     lock: hostPath('lock', same.lock),
     signKey: hostPath('signKey', same.signKey),
     signPassphraseFile: hostPath('signPassphraseFile', same.signPassphraseFile),

@@ -4,8 +4,9 @@ import { lockRecipe } from '../../image/lock-recipe.ts';
 import { noting, renewImage } from '../../image/open.ts';
 import { visibleImages } from '../../image/store/images.ts';
 import type { ImageManifest } from '../../image/store/manifest.ts';
+import { hostImage, hostPath } from '../../options/kinds.ts';
 import type { Answer } from './methods.ts';
-import { admittedImage, hostImage, hostPath } from './options.ts';
+import { admittedImage } from './options.ts';
 
 export const answerListImages: Answer<'ListImages'> = async (_, context) => {
   await using engine = context.openEngine();

@@ -1,26 +1,22 @@
-/**
- * Turns parameters of calls into options of command lines, so that there is one table of options and one way to
- * a request.
- */
+/** Gives options the values that parameters of calls have, so that there is one way to a request. */
 
 import { InvalidArgumentError } from 'commander';
-import type { RunParameters, Bind as Wanted } from '../../api/io-kiln.ts';
+import type { RunParameters } from '../../api/io-kiln.ts';
 import { KilnCommand } from '../../cli/options/command.ts';
 import { addSandboxOptions } from '../../cli/options/sandbox-options.ts';
+import { RowOption } from '../../cli/options/shared-options.ts';
 import { admit, check, fetchImage } from '../../cli/users/user-guard.ts';
 import { defined } from '../../defined.ts';
 import { KilnError } from '../../errors.ts';
-import { isProfileFile } from '../../options/kinds.ts';
-import type { SandboxOptions } from '../../options/sandbox.ts';
-import { absoluteTarget, mountTarget, parseSize, VARIABLE } from '../../options/words.ts';
+import { hostImage } from '../../options/kinds.ts';
+import { optionFromJson, type Row } from '../../options/row.ts';
+import { SANDBOX, type SandboxOptions } from '../../options/sandbox.ts';
+import { VARIABLE } from '../../options/words.ts';
 import type { TimeLimits } from '../../sandbox/door/supervise.ts';
-import type { WantedBind } from '../../sandbox/policy/specification.ts';
 import type { CallContext, OptionCaller } from './methods.ts';
 
 /** A hint. */
 export const FIELDS = 'docs/reference/api.md leads to what each field is';
-
-type Value = string | number | boolean | readonly string[] | undefined;
 
 export class OptionSetter {
   readonly #command: KilnCommand;
@@ -29,24 +25,29 @@ export class OptionSetter {
     this.#command = command.exitOverride().configureOutput({ writeErr: () => undefined });
   }
 
-  set(values: Readonly<Record<string, Value>>): this {
+  set(values: Readonly<Record<string, unknown>>): this {
     for (const [name, value] of Object.entries(values)) {
-      if (value === undefined || value === false) continue;
+      const isNothing = value === undefined || value === false;
+      if (isNothing || (Array.isArray(value) && value.length === 0)) continue;
+      const option = this.#command.options.find((each) => each.attributeName() === name);
       if (value === true) this.#give(name, true);
-      else for (const text of Array.isArray(value) ? value : [value]) this.#parse(name, `${text}`);
+      else if (option instanceof RowOption) {
+        const field = option.row.field ?? name;
+        this.#parse(name, field, () => optionFromJson(option.row, value, field));
+      } else for (const text of Array.isArray(value) ? value : [value]) this.#word(name, `${text}`);
     }
     return this;
   }
 
-  #parse(name: string, text: string): void {
+  #word(name: string, text: string): void {
     const option = this.#command.options.find((each) => each.attributeName() === name);
     const parse = option?.parseArg;
     const before: unknown = this.#command.getOptionValue(name);
     if (parse === undefined) this.#give(name, text);
-    else this.give(name, name, () => parse(text, before));
+    else this.#parse(name, name, () => parse(text, before));
   }
 
-  give(name: string, field: string, parse: () => unknown): void {
+  #parse(name: string, field: string, parse: () => unknown): void {
     try {
       this.#give(name, parse());
     } catch (error) {
@@ -64,10 +65,6 @@ export class OptionSetter {
   }
 }
 
-export function time(milliseconds: number | undefined): string | undefined {
-  return milliseconds === undefined ? undefined : `${milliseconds}ms`;
-}
-
 /** @throws KilnError E_ARGUMENT for what the command line has no such time for */
 export function timeLimits({ timeout, stallTimeout }: TimeLimits): TimeLimits {
   for (const [name, milliseconds] of Object.entries(defined({ timeout, stallTimeout }))) {
@@ -77,22 +74,6 @@ export function timeLimits({ timeout, stallTimeout }: TimeLimits): TimeLimits {
     });
   }
   return defined({ timeout, stallTimeout });
-}
-
-export function hostPath(name: string, path: string): string;
-export function hostPath(name: string, path: string | undefined): string | undefined;
-export function hostPath(name: string, path: string | undefined): string | undefined {
-  if (path === undefined || path.startsWith('/')) return path;
-  throw new KilnError('E_ARGUMENT', `${name}: ${path || 'an empty path'} is not an absolute path`, {
-    hint: 'a call has no working directory: give the whole path',
-  });
-}
-
-/** An image is a name or an id, or the path of a recipe or lock. */
-export function hostImage(name: string, image: string): string;
-export function hostImage(name: string, image: string | undefined): string | undefined;
-export function hostImage(name: string, image: string | undefined): string | undefined {
-  return image !== undefined && /\/|\.(?:ya?ml|json)$/.test(image) ? hostPath(name, image) : image;
 }
 
 /** @throws KilnError E_ARGUMENT for what is no base64: Node would take what it can of it */
@@ -138,58 +119,23 @@ export async function admittedImage(
   return await fetchImage(image, user);
 }
 
-export type WantedSandbox = Partial<Omit<RunParameters, 'argv' | 'image'>>;
-
+/** The image is admitted apart. */
 export function sandboxOptions(
-  wanted: WantedSandbox,
+  { surroundings, image: _, ...others }: Partial<RunParameters>,
   caller: OptionCaller,
 ): { readonly options: SandboxOptions; readonly command: KilnCommand } {
   const command = addSandboxOptions(new KilnCommand('run'), caller);
-  const { surroundings = {}, env = {}, copyIn = [], artifacts, resultDirectory } = wanted;
-  const { binds = [], tmpfs = [], secrets = [], capabilities, seccomp, ...others } = surroundings;
-  checkVariables(env);
-  const profile = seccomp !== undefined && isProfileFile(seccomp);
-  if (artifacts !== undefined && artifacts.length > 0 && resultDirectory === undefined) {
+  const { artifacts = [], resultDirectory } = others;
+  if (artifacts.length > 0 && resultDirectory === undefined) {
     throw new KilnError('E_ARGUMENT', 'artifacts: there is no resultDirectory for them', {
       hint: 'name the folder where they go',
     });
   }
-  const setter = new OptionSetter(command).set({
-    ...others,
-    capAdd: capabilities,
-    seccomp: profile ? hostPath('seccomp', seccomp) : seccomp,
-    secret: secrets.map(({ name, file }) => `${name}=${hostPath('secrets', file)}`),
-    env: Object.entries(env).map(([name, value]) => `${name}=${value}`),
-    workdir: wanted.workdir,
-    user: wanted.user,
-    timeout: time(wanted.timeout),
-    stallTimeout: time(wanted.stallTimeout),
-    artifact: artifacts,
-    resultdir: hostPath('resultDirectory', resultDirectory),
-    keep: time(wanted.keep),
-  });
-  // A path may have a colon here.
-  setter.give('bind', 'binds', () => binds.map(bindOf));
-  setter.give('tmpfs', 'tmpfs', () =>
-    tmpfs.map(({ target, size }) => ({
-      target: mountTarget(target),
-      ...(size === undefined ? {} : { bytes: parseSize(`${size}`) }),
-    })),
-  );
-  setter.give('copyIn', 'copyIn', () =>
-    copyIn.map(({ source, target }) => ({
-      source: hostPath('copyIn', source),
-      target: absoluteTarget(target),
-    })),
-  );
+  const given: Readonly<Record<string, unknown>> = { ...surroundings, ...others };
+  const values = Object.entries<Row>(SANDBOX).map(([name, row]) => [
+    name,
+    given[row.field ?? name],
+  ]);
+  new OptionSetter(command).set(Object.fromEntries(values));
   return { options: command.opts<SandboxOptions>(), command };
-}
-
-function bindOf({ source, target, readonly = false, relabel }: Wanted): WantedBind {
-  return {
-    source: hostPath('binds', source),
-    target: mountTarget(target),
-    readonly,
-    ...defined({ relabel }),
-  };
 }

@@ -2,6 +2,7 @@ import type { Service } from '../../api/io-kiln.ts';
 import { defined } from '../../defined.ts';
 import { KilnError } from '../../errors.ts';
 import { pickImage } from '../../image/open.ts';
+import { hostImage } from '../../options/kinds.ts';
 import type { Engine } from '../../sandbox/open.ts';
 import type { ServiceFile } from '../../service/definition/definition.ts';
 import { createService } from '../../service/lifecycle/create.ts';
@@ -15,7 +16,6 @@ import {
 import { serviceFiles } from '../../service/lifecycle/store.ts';
 import { type ListedService, listServices, serviceState } from '../../service/status.ts';
 import type { Answer, CallContext } from './methods.ts';
-import { hostImage } from './options.ts';
 
 export const answerListServices: Answer<'ListServices'> = async ({ names }, context) => {
   await using engine = context.openEngine();
