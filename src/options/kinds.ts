@@ -1,6 +1,6 @@
 /**
- * Kinds of value that options have. A kind says once how it is read from a word and from the API's JSON, and what becomes
- * of a path in it.
+ * Kinds of value that options have. A kind says once how it is read from a word and from the API's JSON, how a word says it
+ * again, and what becomes of a path in it.
  */
 import { InvalidArgumentError } from 'commander';
 import type * as json from '../api/io-kiln.ts';
@@ -61,6 +61,11 @@ export interface Kind<Value = unknown> {
    * @throws InvalidArgumentError, KilnError E_ARGUMENT
    */
   readonly fromJson?: (json: never, field: string) => unknown;
+  /**
+   * The word for what a request has. That comes from result.json, a file: it can be anything.
+   * What has none is text or a number.
+   */
+  readonly word?: (asked: unknown) => string | undefined;
   readonly choices?: readonly string[];
   /** A flag for what is so without it: `--no-NAME`. */
   readonly negates?: true;
@@ -70,6 +75,12 @@ export interface Kind<Value = unknown> {
   readonly pathIn?: (word: string) => readonly [from: number, to: number];
   /** For types alone: nothing has it. */
   readonly value?: Value;
+}
+
+export type Fields = Readonly<Record<string, unknown>>;
+
+export function fieldsOf(value: unknown): Fields {
+  return typeof value === 'object' && value !== null ? (value as Fields) : {};
 }
 
 /** @throws KilnError E_ARGUMENT */
@@ -136,7 +147,10 @@ export const memory = measure('size', sizeInBytes, asMemory);
 /** Bytes a second. */
 export const rate = measure('rate', sizeInBytes, asRate);
 /** Milliseconds. */
-export const time = measure('time', timeInMilliseconds, asTime);
+export const time: Kind<number> = {
+  ...measure('time', timeInMilliseconds, asTime),
+  word: (asked) => (typeof asked === 'number' ? `${asked / 1000}s` : undefined),
+};
 export const count = measure('number', parseCount, asCount);
 export const cpus = measure(
   'number',
@@ -161,6 +175,16 @@ export const bind: Kind<Bind> = {
     readonly,
     ...defined({ relabel }),
   }),
+  word: (asked) => {
+    const { source, target, readonly, relabel, noLinks } = fieldsOf(asked);
+    const letter = relabel === 'private' ? 'Z' : 'z';
+    const options = [
+      readonly === true ? 'ro' : 'rw',
+      ...(relabel === undefined ? [] : [letter]),
+      ...(noLinks === true ? ['nolinks'] : []),
+    ];
+    return `${source}:${target}:${options.join(',')}`;
+  },
   opens: path('place', 'source'),
 };
 
@@ -171,6 +195,7 @@ export const copyIn: Kind<{ readonly source: HeldPath; readonly target: string }
     source: hostPath(field, source),
     target: absoluteTarget(target),
   }),
+  word: (asked) => `${fieldsOf(asked).source}:${fieldsOf(asked).target}`,
   opens: path('tree', 'source'),
   pathIn: (word) => [0, word.lastIndexOf(':')],
 };
@@ -182,6 +207,10 @@ export const tmpfs: Kind<Tmpfs> = {
     target: mountTarget(target),
     ...(bytes === undefined ? {} : { bytes: asSize(bytes) }),
   }),
+  word: (asked) => {
+    const { target, bytes } = fieldsOf(asked);
+    return typeof bytes === 'number' ? `${target}:${bytes}` : String(target);
+  },
 };
 
 export const secret: Kind<{ readonly name: string; readonly file: HeldPath }> = {
@@ -191,6 +220,8 @@ export const secret: Kind<{ readonly name: string; readonly file: HeldPath }> = 
     name: secretName(name),
     file: hostPath(field, file),
   }),
+  // A result has the name only.
+  word: (name) => `${name}=FILE`,
   opens: path('content', 'file'),
   pathIn: (word) => [word.indexOf('=') + 1, word.length],
 };
@@ -208,7 +239,27 @@ export const egress = kind<string>('host[:port]', parseEgress);
 export const hostname = kind<string>('name', parseHostname);
 export const capability = kind<Capability>('capability', parseCapability);
 export const layer = kind<OptionalLayer>('layer', parseLayer);
-export const label = kind<LabelRequest>('label', parseLabelRequest);
+
+export const label: Kind<LabelRequest> = {
+  ...kind('label', parseLabelRequest),
+  word: (asked) => {
+    const { kind, label } = fieldsOf(asked);
+    if (typeof kind !== 'string') return undefined;
+    return typeof label === 'string' ? `${kind}:${label}` : kind;
+  },
+};
+
+export const network: Kind<string> = {
+  ...text('network'),
+  word: (asked) => {
+    const { name, ...network } = fieldsOf(asked);
+    if (typeof name !== 'string') return asked === 'host' ? asked : undefined;
+    const options = (['address', 'gateway', 'mac'] as const)
+      .filter((key) => network[key] !== undefined)
+      .map((key) => `,${key}=${network[key]}`);
+    return `${name}${options.join('')}`;
+  },
+};
 
 export const results: Kind<string> = {
   ...text('dir'),

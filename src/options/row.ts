@@ -1,4 +1,4 @@
-import { type Kind, NOWHERE } from './kinds.ts';
+import { type Fields, fieldsOf, type Kind, NOWHERE } from './kinds.ts';
 import type { Rule } from './rules.ts';
 
 /** What an option has beside its kind, where it has any of it. */
@@ -7,6 +7,10 @@ interface Facts {
   readonly short?: string;
   /** Its name in calls of the API and in requests, where that is another. */
   readonly field?: string;
+  /** In which part of a request it is, where it is in one. */
+  readonly part?: 'limits' | 'time';
+  /** What a request has of it, where that is not its field. */
+  readonly asked?: (request: Fields) => unknown;
   /** What help calls its value, where that is not the kind's. */
   readonly term?: string;
   /** It can be given several times. */
@@ -69,6 +73,25 @@ export function optionFromJson({ kind, many }: Row, json: unknown, field: string
       : kind.fromJson(each as never, field);
   if (!many) return one(json);
   return (Array.isArray(json) ? json : Object.entries(json as object)).map(one);
+}
+
+/** The words of a command line that ask for what a request asks for. */
+export function wordsAgain(name: string, row: Row, request: Fields): string[] {
+  const { kind, many = false, preset, part, field = name } = row;
+  const flag = flagOf(name, row);
+  const fields = part === undefined ? request : fieldsOf(request[part]);
+  const asked = row.asked === undefined ? fields[field] : row.asked(request);
+  const values: unknown[] = many ? (Array.isArray(asked) ? asked : []) : [asked];
+  if (kind.term === undefined) return asked === true ? [flag] : [];
+  return values.flatMap((value) => {
+    const word = (kind.word ?? plainWord)(value);
+    if (word === undefined) return [];
+    return preset === undefined ? [flag, word] : [`${flag}=${word}`];
+  });
+}
+
+function plainWord(value: unknown): string | undefined {
+  return typeof value === 'string' || typeof value === 'number' ? String(value) : undefined;
 }
 
 /** What is opened for root, who is held to no rule. */

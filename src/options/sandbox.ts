@@ -17,14 +17,23 @@ import {
 } from './rules.ts';
 
 export const SANDBOX_LIMITS = {
-  memory: row(kinds.memory, share('memory'), 'limit memory, such as 512M; files in /tmp count'),
-  cpus: row(kinds.cpus, share('cpus'), 'limit processor time to this many CPUs, such as 1.5'),
-  pids: row(kinds.count, share('pids'), 'limit the number of processes and threads'),
-  ioRead: row(kinds.rate, 'open', 'limit the bytes read per second from each disk, such as 10M'),
+  memory: row(kinds.memory, share('memory'), 'limit memory, such as 512M; files in /tmp count', {
+    part: 'limits',
+  }),
+  cpus: row(kinds.cpus, share('cpus'), 'limit processor time to this many CPUs, such as 1.5', {
+    part: 'limits',
+  }),
+  pids: row(kinds.count, share('pids'), 'limit the number of processes and threads', {
+    part: 'limits',
+  }),
+  ioRead: row(kinds.rate, 'open', 'limit the bytes read per second from each disk, such as 10M', {
+    part: 'limits',
+  }),
   ioWrite: row(
     kinds.rate,
     'open',
     'limit the bytes written per second to each disk; see docs/sandboxes.md',
+    { part: 'limits' },
   ),
 } as const satisfies Readonly<Record<LimitName, Row>>;
 
@@ -36,11 +45,14 @@ export const LIMITS = {
     share('disk'),
     'limit the size of each writable file system of the sandbox (default: 8G)',
   ),
-  timeout: row(kinds.time, 'open', 'end the command after this time, such as 10m'),
+  timeout: row(kinds.time, 'open', 'end the command after this time, such as 10m', {
+    part: 'time',
+  }),
   stallTimeout: row(
     kinds.time,
     'open',
     'end the command when it has written nothing for this time',
+    { part: 'time' },
   ),
 };
 
@@ -79,7 +91,10 @@ export function keep(help: string) {
     (value, { limits }) => Number(value) <= limits.keep,
     TIMES,
   );
-  return row(kinds.time, allowed, help, { preset: '1h' });
+  return row(kinds.time, allowed, help, {
+    preset: '1h',
+    asked: ({ keepSeconds }) => (typeof keepSeconds === 'number' ? keepSeconds * 1000 : undefined),
+  });
 }
 
 /** It means the same for every command: see the hook in src/cli/commands.ts. */
@@ -141,7 +156,7 @@ export const SANDBOX = {
   ),
   hostname: row(kinds.hostname, 'open', 'give the sandbox this host name'),
   network: row(
-    kinds.text('network'),
+    kinds.network,
     NETWORK,
     'choose the network: private or none (loopback only), host, or a libvirt network as NAME[,address=IP/PREFIX[,gateway=IP]][,mac=MAC] (without an address DHCP gives one)',
     { usual: 'private' },
@@ -156,6 +171,7 @@ export const SANDBOX = {
     kinds.flag,
     CONFIRMS,
     'allow --network host, which takes the isolation of the network away',
+    { asked: ({ network }) => network === 'host' },
   ),
   ...LIMITS,
   capAdd: row(
@@ -164,13 +180,13 @@ export const SANDBOX = {
       every(value, (name) => capabilities.some((allowed) => allowed === name)),
     ),
     'give the command one more capability, such as NET_BIND_SERVICE',
-    { many: true, field: 'capabilities' },
+    { many: true, field: 'capabilities', asked: ({ capAdd }) => capAdd },
   ),
   profile: row(
     kinds.choice('profile', ['default', 'nested']),
     root('sandboxes in a sandbox need its whole /proc'),
     'choose what the sandbox is for; nested allows sandboxes inside it',
-    { usual: 'default' },
+    { usual: 'default', asked: ({ nested }) => (nested === true ? 'nested' : undefined) },
   ),
   seccomp: row(
     kinds.seccomp,
@@ -180,7 +196,11 @@ export const SANDBOX = {
       allows: (value) => SHIPPED_PROFILES.includes(value),
     },
     'filter system calls by this profile: default, build (allows tracing), strict, aio (allows io_setup), or a JSON file in podman’s format',
-    { usual: 'default' },
+    {
+      usual: 'default',
+      // `--profile nested` brings its own.
+      asked: ({ seccomp }) => (seccomp === 'default' || seccomp === 'nested' ? undefined : seccomp),
+    },
   ),
   label: row(
     kinds.label,

@@ -1,11 +1,11 @@
 import type { RecipeRequest } from '../jobs/recipe/request.ts';
 import type { BuildRequest } from '../jobs/rpmbuild/request.ts';
-import type { RunRequest } from '../jobs/run/request.ts';
+import { type Fields, fieldsOf } from '../options/kinds.ts';
+import { wordsAgain } from '../options/row.ts';
+import { SANDBOX } from '../options/sandbox.ts';
 import type { Result } from '../result/schema.ts';
-import { LIMIT_NAMES, LIMITS } from '../sandbox/policy/limits.ts';
+import { LIMIT_NAMES } from '../sandbox/policy/limits.ts';
 import { shellWord } from '../shell-words.ts';
-
-type Fields = Readonly<Record<string, unknown>>;
 
 /** The words of a command line that ask for a field of a request. result.json is a file: values can be anything. */
 type Words = (value: unknown) => readonly string[];
@@ -16,23 +16,21 @@ type Words = (value: unknown) => readonly string[];
  * to fill in.
  * @returns undefined where the request does not say what was asked for
  */
-export function replayCommand({ request, image }: Result): string | undefined {
+export function replayCommand({ request, image: used }: Result): string | undefined {
   const { argv, recipe } = request;
   if (recipe !== undefined) {
-    const { given, path, parameters, allowHost } = fields(recipe);
+    const { given, path, parameters, allowHost } = fieldsOf(recipe);
     if (given === undefined || typeof path !== 'string') return undefined;
-    return command('build', wordsOf(RECIPE, { ...fields(given), path, parameters, allowHost }));
+    return command('build', wordsOf(RECIPE, { ...fieldsOf(given), path, parameters, allowHost }));
   }
   if (Array.isArray(argv)) {
-    const name = image?.name ?? request.image;
+    const name = used?.name ?? request.image;
     if (typeof name !== 'string') return undefined;
-    return command('run', [
-      ...wordsOf(RUN, { ...request, image: name }),
-      '--',
-      ...argv.map(String),
-    ]);
+    const { image: _, ...rows } = SANDBOX;
+    const asked = Object.entries(rows).flatMap(([key, row]) => wordsAgain(key, row, request));
+    return command('run', [...image(name), ...asked, '--', ...argv.map(String)]);
   }
-  if (typeof fields(request.source).path !== 'string') return undefined;
+  if (typeof fieldsOf(request.source).path !== 'string') return undefined;
   if (typeof request.image !== 'string') return undefined;
   return command('build', wordsOf(BUILD, request));
 }
@@ -56,7 +54,7 @@ export function replayChain({ request, members, farm }: ReplayedChain): string |
     ...(typeof jobs === 'number' && jobs > 0 ? ['--jobs', String(jobs)] : []),
     ...flag('--continue')(request.continue),
     ...flag('--recurse')(request.recurse),
-    ...wordsOf(BUILD, { ...fields(build), image, resultDirectory }),
+    ...wordsOf(BUILD, { ...fieldsOf(build), image, resultDirectory }),
     ...sources,
   ]);
 }
@@ -72,72 +70,25 @@ function wordsOf(table: Readonly<Record<string, Words>>, request: Fields): strin
 /** Of fields that the command line does not have, or that another field says. */
 const nothing: Words = () => [];
 
-const limits: Words = (value) =>
-  LIMIT_NAMES.flatMap((name) => option(`--${LIMITS[name].key}`)(fields(value)[name]));
-
-const time: Words = (value) => [
-  ...milliseconds('--timeout', fields(value).timeout),
-  ...milliseconds('--stall-timeout', fields(value).stallTimeout),
-];
-
-const keep: Words = (value) => (typeof value === 'number' ? [`--keep=${value}s`] : []);
+/** What the rows of options say of a field. */
+function said(field: string, ...names: readonly (keyof typeof SANDBOX)[]): Words {
+  return (value) => names.flatMap((name) => wordsAgain(name, SANDBOX[name], { [field]: value }));
+}
 
 const image: Words = (value) => (value === '' ? [] : option('-r')(value));
-
-const binds = each('--bind', (value) => {
-  const { source, target, readonly, relabel, noLinks } = fields(value);
-  const letter = relabel === 'private' ? 'Z' : 'z';
-  const options = [
-    readonly === true ? 'ro' : 'rw',
-    ...(relabel === undefined ? [] : [letter]),
-    ...(noLinks === true ? ['nolinks'] : []),
-  ];
-  return `${source}:${target}:${options.join(',')}`;
-});
-
-/** A field that is missing here does not compile. */
-const RUN: Readonly<Record<keyof RunRequest, Words>> = {
-  image,
-  argv: nothing,
-  env: each('--env', String),
-  workdir: option('--workdir'),
-  user: option('--user'),
-  capAdd: each('--cap-add', String),
-  // `--profile nested` brings its own.
-  seccomp: (value) => (value === 'default' || value === 'nested' ? [] : option('--seccomp')(value)),
-  nested: flag('--profile', 'nested'),
-  label: (value) => {
-    const { kind, label } = fields(value);
-    return option('--label')(typeof label === 'string' ? `${kind}:${label}` : kind);
-  },
-  network: (value) =>
-    value === 'host' ? ['--network', 'host', '--allow-host-network'] : named(value),
-  egress: each('--egress', String),
-  binds,
-  allowHostWrite: flag('--allow-host-write'),
-  tmpfs: each('--tmpfs', (value) => {
-    const { target, bytes } = fields(value);
-    return typeof bytes === 'number' ? `${target}:${bytes}` : String(target);
-  }),
-  hostname: option('--hostname'),
-  limits,
-  disk: option('--disk'),
-  time,
-  copyIn: each('--copy-in', (value) => `${fields(value).source}:${fields(value).target}`),
-  artifacts: each('--artifact', String),
-  secrets: each('--secret', (name) => `${name}=FILE`),
-  allowMissing: each('--allow-missing', String),
-  resultDirectory: option('--resultdir'),
-  keepSeconds: keep,
-  caller: nothing,
-};
+const limits = said('limits', ...LIMIT_NAMES);
+const time = said('time', 'timeout', 'stallTimeout');
+const keep = said('keepSeconds', 'keep');
+const disk = said('disk', 'disk');
+const binds = said('binds', 'bind');
+const resultDirectory = said('resultDirectory', 'resultdir');
 
 /** A field that is missing here does not compile. Some are kiln-mock's alone. */
 const BUILD: Readonly<Record<keyof BuildRequest, Words>> = {
   image,
   imageLock: nothing,
   source: (value) => {
-    const { kind, path, sources } = fields(value);
+    const { kind, path, sources } = fieldsOf(value);
     // Those of a chain are beside its request.
     if (path === undefined) return [];
     return kind === 'spec'
@@ -155,25 +106,26 @@ const BUILD: Readonly<Record<keyof BuildRequest, Words>> = {
       : [],
   shortCircuit: option('--short-circuit'),
   network: (value) => {
-    const { use, phases } = fields(value);
+    const { use, phases } = fieldsOf(value);
     if (!Array.isArray(phases)) return [];
-    const hosts = each('--egress', String)(fields(use).egress);
-    return [`--enable-network=${phases.join(',')}`, ...hosts, ...named(use)];
+    const hosts = each('--egress', String)(fieldsOf(use).egress);
+    const named = typeof use === 'string' ? [] : said('network', 'network')(use);
+    return [`--enable-network=${phases.join(',')}`, ...hosts, ...named];
   },
   additionalPackages: each('--additional-package', String),
   repositories: each('--addrepo', (value) => {
-    const { source, gpgkey } = fields(value);
-    const { path, urls } = fields(source);
+    const { source, gpgkey } = fieldsOf(value);
+    const { path, urls } = fieldsOf(source);
     return [
       path ?? (Array.isArray(urls) ? urls[0] : ''),
       ...(Array.isArray(gpgkey) ? gpgkey : []),
     ].join(',gpgkey=');
   }),
-  caches: each('--cache', (value) => `${fields(value).name}:${fields(value).bytes}`),
+  caches: each('--cache', (value) => `${fieldsOf(value).name}:${fieldsOf(value).bytes}`),
   binds: nothing,
   environment: nothing,
   limits,
-  disk: option('--disk'),
+  disk,
   time,
   hostname: nothing,
   keepSeconds: keep,
@@ -185,18 +137,18 @@ const BUILD: Readonly<Record<keyof BuildRequest, Words>> = {
   stopAfter: nothing,
   scratch: nothing,
   provenance: (value) => [
-    ...option('--provenance-key')(fields(value).key),
-    ...option('--builder-id')(fields(value).builder),
+    ...option('--provenance-key')(fieldsOf(value).key),
+    ...option('--builder-id')(fieldsOf(value).builder),
   ],
   signing: (value) => [
-    ...option('--sign-key')(fields(value).key),
-    ...option('--sign-passphrase-file')(fields(value).passphraseFile),
+    ...option('--sign-key')(fieldsOf(value).key),
+    ...option('--sign-passphrase-file')(fieldsOf(value).passphraseFile),
   ],
   omit: nothing,
   scan: nothing,
   shownAs: nothing,
   logSharers: nothing,
-  resultDirectory: option('--resultdir'),
+  resultDirectory,
   caller: nothing,
 };
 
@@ -207,35 +159,21 @@ const RECIPE: Readonly<Record<keyof RecipeRequest, Words>> = {
   admit: nothing,
   image,
   parameters: each('--param', (name) => `${name}=VALUE`),
-  allowHost: flag('--allow-host'),
-  allowHostWrite: flag('--allow-host-write'),
+  allowHost: said('allowHost', 'allowHost'),
+  allowHostWrite: said('allowHostWrite', 'allowHostWrite'),
   sources: option('--sources'),
   offline: flag('--offline'),
   binds,
   limits,
-  disk: option('--disk'),
+  disk,
   time,
   // kiln.yaml's.
   usual: nothing,
-  resultDirectory: option('--resultdir'),
+  resultDirectory,
   keepSeconds: keep,
   caller: nothing,
   host: nothing,
 };
-
-function fields(value: unknown): Fields {
-  return typeof value === 'object' && value !== null ? (value as Fields) : {};
-}
-
-/** `--network NAME,…` for a network of libvirt's. */
-function named(value: unknown): readonly string[] {
-  const { name, ...network } = fields(value);
-  if (typeof name !== 'string') return [];
-  const options = (['address', 'gateway', 'mac'] as const)
-    .filter((key) => network[key] !== undefined)
-    .map((key) => `,${key}=${network[key]}`);
-  return ['--network', `${name}${options.join('')}`];
-}
 
 function option(name: string): Words {
   return (value) =>
@@ -244,10 +182,6 @@ function option(name: string): Words {
 
 function flag(...words: readonly string[]): Words {
   return (value) => (value === true ? words : []);
-}
-
-function milliseconds(name: string, value: unknown): readonly string[] {
-  return typeof value === 'number' ? [name, `${value / 1000}s`] : [];
 }
 
 function each(name: string, text: (value: unknown) => string): Words {

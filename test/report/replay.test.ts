@@ -20,7 +20,8 @@ import { type HeldPath, ownPath } from '../../src/host/files/held.ts';
 import { chainJson } from '../../src/jobs/chain/request.ts';
 import { askedFor, resultOfFailedRecipe } from '../../src/jobs/recipe/request.ts';
 import { Timeline } from '../../src/jobs/run/timeline.ts';
-import type { SandboxOptions } from '../../src/options/sandbox.ts';
+import { flagOf } from '../../src/options/row.ts';
+import { SANDBOX, type SandboxOptions } from '../../src/options/sandbox.ts';
 import { replayChain, replayCommand } from '../../src/report/replay.ts';
 import type { Result } from '../../src/result/schema.ts';
 import { shellWords } from '../../src/shell-words.ts';
@@ -84,6 +85,19 @@ const RUNS: readonly (readonly string[])[] = [
     ...['net,address=192.168.122.7/24,gateway=192.168.122.1,mac=52:54:00:12:34:56', '--', 'a'],
   ],
 ];
+
+test('the runs below give every option that a request has', (t) => {
+  const given = new Set(RUNS.flat());
+  const flags = Object.entries(SANDBOX).map(([name, row]) => [name, flagOf(name, row)]);
+  const missing = flags.filter(
+    ([, flag = '']) => !given.has(flag) && !RUNS.flat().some((word) => word.startsWith(`${flag}=`)),
+  );
+  // -r; what an image's recipe may name, and what is printed.
+  t.deepEqual(
+    missing.map(([name]) => name),
+    ['image', 'allowHost', 'quiet'],
+  );
+});
 
 test('kiln run is repeated with the same request', (t) => {
   for (const words of RUNS) {
