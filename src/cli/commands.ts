@@ -224,7 +224,7 @@ async function programFor(name: string | undefined, caller: Caller): Promise<Com
   return program;
 }
 
-/** See TAKES of config.ts. */
+/** Commands with rows that kiln.yaml may have a default for. */
 const TAKING_DEFAULTS: readonly string[] = ['run', 'shell', 'build', 'service'];
 
 async function runKiln(argv: readonly string[], caller: Caller): Promise<void> {

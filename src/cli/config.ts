@@ -1,9 +1,11 @@
 /** kiln.yaml: gives options that nobody gives its values, and `kiln config`, which shows and checks it. */
 import { existsSync } from 'node:fs';
 import { resolve } from 'node:path';
-import type { Command } from 'commander';
+import type { Command, Option } from 'commander';
 import { Document } from 'yaml';
 import { KilnError } from '../errors.ts';
+import { flagOf } from '../options/row.ts';
+import { SANDBOX } from '../options/sandbox.ts';
 import { withoutCredentials } from '../packages/repository/transport/location.ts';
 import {
   asConfigured,
@@ -22,23 +24,13 @@ import {
 } from '../users/defaults.ts';
 import type { Caller } from './caller/caller.ts';
 import { KilnCommand, wordsOf } from './options/command.ts';
+import { RowOption } from './options/shared-options.ts';
 import { printError, printWarning } from './output/errors.ts';
 import { printJson } from './output/print.ts';
 import { check } from './users/user-guard.ts';
 import { USER_COMMANDS } from './users/user-rules.ts';
 
 type Configured = Pick<Caller, 'configuration' | 'env' | 'user'>;
-
-const LIMITS = ['memory', 'cpus', 'pids', 'io-read', 'io-write', 'disk'] as const;
-const TIMES = ['timeout', 'stall-timeout'] as const;
-
-/** The commands whose options have defaults. Who is in a shell may think for long. */
-const TAKES: Readonly<Record<string, readonly DefaultKey[]>> = {
-  run: ['image', 'network', ...LIMITS, ...TIMES],
-  shell: ['image', 'network', ...LIMITS],
-  build: ['image', ...LIMITS, ...TIMES],
-  'service create': ['image'],
-};
 
 const ENVIRONMENT: Readonly<Record<string, string>> = {
   image: 'KILN_IMAGE',
@@ -68,6 +60,10 @@ function nearest(
   return configurations.find(({ written }) => written(path) !== undefined);
 }
 
+function takesDefault(option: Option, words: string): boolean {
+  return option instanceof RowOption && option.row.defaults?.includes(words) === true;
+}
+
 /**
  * Gives options that nobody gave the values of kiln.yaml, before anything else looks at them. Their source is the
  * place of the default: see getOptionValueSource().
@@ -78,14 +74,15 @@ export function fillDefaults(program: Command, caller: Configured): void {
     const { resume, egress = [] } = action.opts();
     // What is entered again has limits and a network already.
     const isAgain = resume !== undefined || (words === 'shell' && action.args.length > 0);
-    const keys = isAgain ? undefined : TAKES[words];
-    if (keys === undefined) return;
+    const options = isAgain ? [] : action.options.filter((option) => takesDefault(option, words));
+    if (options.length === 0) return;
     const configurations = configurationsOf(caller);
-    for (const option of action.options) {
+    for (const option of options) {
       const name = option.attributeName();
-      const key = keys.find((each) => `--${each}` === option.long);
-      const found = key && nearest(configurations, ['defaults', key]);
-      if (key === undefined || found === undefined) continue;
+      // It is called as the option.
+      const key = option.name() as DefaultKey;
+      const found = nearest(configurations, ['defaults', key]);
+      if (found === undefined) continue;
       const isGiven = action.getOptionValueSource(name) === 'cli';
       if (isGiven || caller.env[ENVIRONMENT[key] ?? '']) continue;
       // A list of hosts is for a sandbox without another network.
@@ -239,10 +236,11 @@ function warnOfRoots({ policy, defaults }: Configuration, { stderr }: Caller): v
     const message = `there is no group ${group}, so only root can use kiln: groupadd --system ${group}`;
     printWarning({ code: 'no-group', message }, stderr);
   }
+  const names = new Map(Object.entries(SANDBOX).map(([name, row]) => [flagOf(name, row), name]));
   for (const [key, value] of Object.entries(defaults)) {
-    const name = key.replace(/-(\w)/g, (_, letter: string) => letter.toUpperCase());
+    const name = names.get(`--${key}`);
     try {
-      if (key !== 'parked')
+      if (name !== undefined)
         check(`--${key}`, USER_COMMANDS.run?.options[name], value, { policy }, {});
     } catch (error) {
       if (!(error instanceof KilnError)) throw error;

@@ -19,6 +19,8 @@ interface Facts {
   readonly usual?: unknown;
   /** The variable that says what it is unless given. */
   readonly variable?: string;
+  /** The commands for which kiln.yaml may have a default. */
+  readonly defaults?: readonly string[];
   /** What the flag alone means, where a value may follow it behind `=`. */
   readonly preset?: string;
 }

@@ -16,24 +16,32 @@ import {
   share,
 } from './rules.ts';
 
+const JOBS: readonly string[] = ['run', 'shell', 'build'];
+/** Who is in a shell may think for long. */
+const TIMED: readonly string[] = ['run', 'build'];
+
 export const SANDBOX_LIMITS = {
   memory: row(kinds.memory, share('memory'), 'limit memory, such as 512M; files in /tmp count', {
     part: 'limits',
+    defaults: JOBS,
   }),
   cpus: row(kinds.cpus, share('cpus'), 'limit processor time to this many CPUs, such as 1.5', {
     part: 'limits',
+    defaults: JOBS,
   }),
   pids: row(kinds.count, share('pids'), 'limit the number of processes and threads', {
     part: 'limits',
+    defaults: JOBS,
   }),
   ioRead: row(kinds.rate, 'open', 'limit the bytes read per second from each disk, such as 10M', {
     part: 'limits',
+    defaults: JOBS,
   }),
   ioWrite: row(
     kinds.rate,
     'open',
     'limit the bytes written per second to each disk; see docs/sandboxes.md',
-    { part: 'limits' },
+    { part: 'limits', defaults: JOBS },
   ),
 } as const satisfies Readonly<Record<LimitName, Row>>;
 
@@ -44,15 +52,17 @@ export const LIMITS = {
     kinds.size,
     share('disk'),
     'limit the size of each writable file system of the sandbox (default: 8G)',
+    { defaults: JOBS },
   ),
   timeout: row(kinds.time, 'open', 'end the command after this time, such as 10m', {
     part: 'time',
+    defaults: TIMED,
   }),
   stallTimeout: row(
     kinds.time,
     'open',
     'end the command when it has written nothing for this time',
-    { part: 'time' },
+    { part: 'time', defaults: TIMED },
   ),
 };
 
@@ -65,6 +75,7 @@ export function image(use: string) {
   return row(kinds.image, 'open', `${use} this image: ${how}`, {
     short: 'r',
     variable: 'KILN_IMAGE',
+    defaults: [...JOBS, 'service create'],
   });
 }
 
@@ -159,7 +170,7 @@ export const SANDBOX = {
     kinds.network,
     NETWORK,
     'choose the network: private or none (loopback only), host, or a libvirt network as NAME[,address=IP/PREFIX[,gateway=IP]][,mac=MAC] (without an address DHCP gives one)',
-    { usual: 'private' },
+    { usual: 'private', defaults: ['run', 'shell'] },
   ),
   egress: row(
     kinds.egress,

@@ -7,11 +7,13 @@ import { addBuildOptions, type BuildOptions } from '../../src/cli/rpmbuild/build
 import { buildRequest, refuseUnused } from '../../src/cli/rpmbuild/build-request.ts';
 import { addSettingOptions, givenSettings } from '../../src/cli/service/options.ts';
 import { ownPath } from '../../src/host/files/held.ts';
+import { flagOf, type Row } from '../../src/options/row.ts';
 import { SANDBOX, type SandboxOptions } from '../../src/options/sandbox.ts';
 import { limitKeys, limitsOfKeys } from '../../src/recipe/limit-keys.ts';
 import { LIMIT_NAMES, LIMITS } from '../../src/sandbox/policy/limits.ts';
 import type { OptionCaller } from '../../src/serve/calls/methods.ts';
 import { sandboxOptions } from '../../src/serve/calls/options.ts';
+import { defaultsSchema } from '../../src/users/defaults.ts';
 
 const caller = { env: {}, cwd: () => '/', ids: { uid: 0, gid: 0 }, variable: () => undefined };
 const VALUE = 2 ** 23;
@@ -147,4 +149,10 @@ test('service definitions and recipes have every limit', (t) => {
   const settings = givenSettings({ ...command.opts(), publish: [] });
   t.deepEqual(Object.keys(settings).sort(), Object.keys(limitKeys).sort());
   t.deepEqual(limitsOfKeys(settings as Readonly<Record<string, number>>), WANTED);
+});
+
+test('kiln.yaml has a default for each option whose row says so, and for no other', (t) => {
+  const rows = Object.entries<Row>(SANDBOX).filter(([, { defaults }]) => defaults !== undefined);
+  const keys = rows.map(([name, row]) => flagOf(name, row).slice('--'.length));
+  t.deepEqual([...keys, 'parked'].sort(), Object.keys(defaultsSchema.shape).sort());
 });
